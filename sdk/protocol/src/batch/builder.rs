@@ -1,0 +1,295 @@
+//! Making a batch: events in, checked bytes out.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{
+    BATCH_HEADER_BYTES, BATCH_VERSION, Batch, EVENT_HEADER_BYTES, EventRef, FLAG_IDS, FLAG_SELECTION,
+    FLAG_TTLS, NO_KEY, NO_PAYLOAD, checksum,
+};
+use crate::{
+    event::{Event, EventSizes, EventTooLarge},
+    ids::{Epoch, ProducerId, Sequence, Timestamp},
+    limits::{BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX},
+};
+
+/// Why an event was not added to a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BatchFull {
+    /// The batch has no room; finish it and push again to a new one.
+    #[error("the batch is full")]
+    Full,
+    /// The event can be in no batch.
+    #[error(transparent)]
+    TooLarge(#[from] EventTooLarge),
+}
+
+/// Everything of an event but its headers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EventParts<'a> {
+    /// See [`Event::key`].
+    pub key: Option<&'a [u8]>,
+    /// See [`Event::payload`].
+    pub payload: Option<&'a [u8]>,
+    /// See [`Event::time`].
+    pub time: Timestamp,
+    /// See [`Event::id`].
+    pub id: Option<&'a str>,
+    /// See [`Event::ttl_ms`].
+    pub ttl_ms: Option<u32>,
+}
+
+/// Whose sequence a batch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// The publisher object.
+    pub producer_id: ProducerId,
+    /// Its fencing epoch.
+    pub epoch: Epoch,
+    /// The sequence of the first event.
+    pub first_sequence: Sequence,
+}
+
+impl Stamp {
+    /// The stamp of batches that the engine builds itself.
+    pub const ENGINE: Self =
+        Self { producer_id: ProducerId(0), epoch: Epoch(0), first_sequence: Sequence(0) };
+}
+
+/// Collects events into the bytes of one batch.
+///
+/// A builder is reused: [`BatchBuilder::finish`] leaves it empty, and its memory is taken again once nobody
+/// holds the bytes it gave away.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    bytes: BytesMut,
+    flags: u16,
+    count: u32,
+    span: u32,
+    base_time: u64,
+    max_time: u64,
+}
+
+impl BatchBuilder {
+    /// A builder of plain batches, where an event's offset delta is its index.
+    pub fn new() -> Self {
+        Self::with_flags(0)
+    }
+
+    /// A builder of selections, where every event says its own offset delta.
+    pub fn selection() -> Self {
+        Self::with_flags(FLAG_SELECTION)
+    }
+
+    fn with_flags(flags: u16) -> Self {
+        Self { bytes: BytesMut::new(), flags, count: 0, span: 0, base_time: 0, max_time: 0 }
+    }
+
+    /// How many events were pushed.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// True if no event was pushed.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// How long the batch is so far, header included.
+    pub fn len(&self) -> usize {
+        self.bytes.len().max(BATCH_HEADER_BYTES)
+    }
+
+    /// Adds an event behind the others. The builder must be one of plain batches.
+    pub fn push(&mut self, event: &Event) -> Result<(), BatchFull> {
+        let parts = EventParts {
+            key: event.key.as_deref(),
+            payload: event.payload.as_deref(),
+            time: event.time,
+            id: event.id.as_deref(),
+            ttl_ms: event.ttl_ms,
+        };
+        let headers = event.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_ref()));
+        self.push_parts(self.span, &parts, headers)
+    }
+
+    /// Adds an event of another batch; `offset_delta` counts only in a selection, and must rise.
+    pub fn push_ref(&mut self, offset_delta: u32, event: &EventRef<'_>) -> Result<(), BatchFull> {
+        let parts = EventParts {
+            key: event.key(),
+            payload: event.payload(),
+            time: event.time(),
+            id: event.id(),
+            ttl_ms: event.ttl_ms(),
+        };
+        self.push_parts(offset_delta, &parts, event.headers())
+    }
+
+    /// Adds an event given in parts; `offset_delta` counts only in a selection, and must rise.
+    ///
+    /// # Panics
+    /// If the builder is one of selections and `offset_delta` does not rise: a caller's mistake.
+    pub fn push_parts<'h>(
+        &mut self,
+        offset_delta: u32,
+        parts: &EventParts<'_>,
+        headers: impl Iterator<Item = (&'h [u8], &'h [u8])> + Clone,
+    ) -> Result<(), BatchFull> {
+        let missing = if parts.id.is_some() { FLAG_IDS } else { 0 }
+            | if parts.ttl_ms.is_some() { FLAG_TTLS } else { 0 };
+        if missing & !self.flags != 0 {
+            self.add_flags(missing)?;
+        }
+        let sizes = self.measure(parts, headers.clone());
+        sizes.check()?;
+        self.make_room(sizes.total, parts.time)?;
+        let selection = self.flags & FLAG_SELECTION != 0;
+        assert!(
+            !selection || self.count == 0 || offset_delta >= self.span,
+            "offset deltas of a selection rise"
+        );
+        self.span = if selection { offset_delta + 1 } else { self.count + 1 };
+        self.count += 1;
+        let narrow = |len: usize| u16::try_from(len).expect("lengths were checked against the limits");
+        let bytes = &mut self.bytes;
+        bytes.put_u32_le(u32::try_from(sizes.total).expect("an event is at most 1 MiB"));
+        bytes.put_u16_le(parts.key.map_or(NO_KEY, |key| narrow(key.len())));
+        bytes.put_u16_le(narrow(sizes.headers) | if parts.payload.is_none() { NO_PAYLOAD } else { 0 });
+        bytes.put_u32_le(
+            u32::try_from(parts.time.0 - self.base_time).expect("make_room keeps the span in 32 bits"),
+        );
+        if selection {
+            bytes.put_u32_le(offset_delta);
+        }
+        if self.flags & FLAG_IDS != 0 {
+            bytes.put_u16_le(narrow(sizes.id));
+        }
+        if self.flags & FLAG_TTLS != 0 {
+            bytes.put_u32_le(parts.ttl_ms.unwrap_or(0));
+        }
+        bytes.put_slice(parts.key.unwrap_or_default());
+        bytes.put_slice(parts.id.unwrap_or_default().as_bytes());
+        for (name, value) in headers {
+            bytes.put_u8(u8::try_from(name.len()).expect("names were checked against the limit"));
+            bytes.put_u16_le(narrow(value.len()));
+            bytes.put_slice(name);
+            bytes.put_slice(value);
+        }
+        bytes.put_slice(parts.payload.unwrap_or_default());
+        Ok(())
+    }
+
+    /// Closes the batch and empties the builder.
+    ///
+    /// # Panics
+    /// If the builder is empty: a batch has at least one event.
+    pub fn finish(&mut self, stamp: Stamp) -> Batch {
+        assert!(self.count > 0, "a batch has at least one event");
+        let body_len = u32::try_from(self.bytes.len() - BATCH_HEADER_BYTES).expect("a body is at most 1 MiB");
+        let mut header = &mut self.bytes[..BATCH_HEADER_BYTES];
+        header.put_u8(BATCH_VERSION);
+        header.put_u8(0);
+        header.put_u16_le(self.flags);
+        header.put_u32_le(self.count);
+        header.put_u32_le(self.span);
+        header.put_u32_le(body_len);
+        header.put_u32_le(body_len);
+        header.put_u32_le(0);
+        header.put_u128_le(stamp.producer_id.0);
+        header.put_u32_le(stamp.epoch.0);
+        header.put_u32_le(
+            u32::try_from(self.max_time - self.base_time).expect("make_room keeps the span in 32 bits"),
+        );
+        header.put_u64_le(stamp.first_sequence.0);
+        header.put_u64_le(self.max_time);
+        let crc = checksum(&self.bytes);
+        self.bytes[20..24].copy_from_slice(&crc.to_le_bytes());
+        let bytes: Bytes = self.bytes.split().freeze();
+        (self.count, self.span) = (0, 0);
+        self.flags &= FLAG_SELECTION;
+        Batch::trusted(bytes)
+    }
+
+    /// How large the event's record will be, and its parts against the limits.
+    #[inline]
+    fn measure<'h>(
+        &self,
+        parts: &EventParts<'_>,
+        headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+    ) -> EventSizes {
+        let optional = |flag: u16, len: usize| if self.flags & flag == 0 { 0 } else { len };
+        let fixed =
+            EVENT_HEADER_BYTES + optional(FLAG_SELECTION, 4) + optional(FLAG_IDS, 2) + optional(FLAG_TTLS, 4);
+        let mut sizes = EventSizes {
+            key: parts.key.map_or(0, <[u8]>::len),
+            id: parts.id.map_or(0, str::len),
+            ..EventSizes::default()
+        };
+        for (name, value) in headers {
+            sizes.headers += 1;
+            sizes.headers_bytes += 3 + name.len() + value.len();
+            sizes.header_name_longest = sizes.header_name_longest.max(name.len());
+        }
+        sizes.total =
+            fixed + sizes.key + sizes.id + sizes.headers_bytes + parts.payload.map_or(0, <[u8]>::len);
+        sizes
+    }
+
+    /// Makes sure that a record of `len` bytes and of this time fits, or answers that it does not.
+    #[inline]
+    fn make_room(&mut self, len: usize, time: Timestamp) -> Result<(), BatchFull> {
+        if self.count == 0 {
+            self.bytes.clear();
+            self.bytes.put_bytes(0, BATCH_HEADER_BYTES);
+            (self.base_time, self.max_time) = (time.0, time.0);
+        }
+        let body = self.bytes.len() - BATCH_HEADER_BYTES;
+        if self.count as usize == BATCH_EVENTS_MAX || body + len > BATCH_BODY_BYTES_MAX {
+            return Err(BatchFull::Full);
+        }
+        let (base, max) = (self.base_time.min(time.0), self.max_time.max(time.0));
+        if max - base > u64::from(u32::MAX) {
+            return Err(BatchFull::Full);
+        }
+        if base < self.base_time {
+            let shift =
+                u32::try_from(self.base_time - base).expect("less than the span, which was just checked");
+            self.shift_times(shift);
+        }
+        (self.base_time, self.max_time) = (base, max);
+        Ok(())
+    }
+
+    /// Moves the base time back: every event is later by `shift` than it was, seen from the new base.
+    fn shift_times(&mut self, shift: u32) {
+        let mut at = BATCH_HEADER_BYTES;
+        let read = |bytes: &[u8], at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        while at < self.bytes.len() {
+            let delta = read(&self.bytes, at + 8) + shift;
+            self.bytes[at + 8..at + 12].copy_from_slice(&delta.to_le_bytes());
+            at += read(&self.bytes, at) as usize;
+        }
+    }
+
+    /// Gives every event so far the optional fields of `flags`. Rare: publishers set ids on all events or none.
+    fn add_flags(&mut self, flags: u16) -> Result<(), BatchFull> {
+        if self.bytes.len() + self.count as usize * 6 > BATCH_BODY_BYTES_MAX {
+            return Err(BatchFull::Full);
+        }
+        let mut wider = Self::with_flags(self.flags | flags);
+        if self.count > 0 {
+            for event in self.finish(Stamp::ENGINE).events() {
+                wider.push_ref(event.offset_delta(), &event)?;
+            }
+        }
+        *self = wider;
+        Ok(())
+    }
+}
+
+impl Default for BatchBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}

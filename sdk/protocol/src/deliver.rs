@@ -1,0 +1,275 @@
+//! Delivery frames: events on their way to a consumer, a reader, and in the same layout to a plugin.
+//!
+//! `Deliver` payload: 24 bytes, then runs.
+//!
+//! ```text
+//!  0           2       3         4        8       16       20         24
+//!  +-----------+-------+---------+--------+--------+--------+----------+--------+
+//!  | partition | flags | attempt | count  | token  | span   | reserved | runs   |
+//!  | u16       | u8    | u8      | u32    | u64    | u32    | u32      |        |
+//!  +-----------+-------+---------+--------+--------+--------+----------+--------+
+//! ```
+//!
+//! `count` is the number of events in the frame. `attempt` counts from 1 and stays at 255. `flags` 1: the batches
+//! were built by the engine (filtered, transformed or cut); without it they are the publisher's bytes.
+//! `span` is how many offsets the frame covers from the first run's base offset; what it does not hold was
+//! filtered, and needs no verb.
+//!
+//! A run is 24 bytes and then one or more batches back to back, each beginning where the one before it ends:
+//!
+//! ```text
+//!  0             8              16      20      21         24
+//!  +-------------+--------------+-------+-------+----------+---------+
+//!  | base_offset | append_time  | len   | hops  | reserved | batches |
+//!  | u64         | u64 (ms)     | u32   | u8    | 3 bytes  | `len`   |
+//!  +-------------+--------------+-------+-------+----------+---------+
+//! ```
+//!
+//! `End` payload: one entry of 16 bytes per partition, `partition u16, reserved 6 bytes, next_offset u64`.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::{
+    batch::{Batch, BatchError, Batches},
+    frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameType},
+    ids::{DeliveryToken, Offset, PartitionId, Timestamp},
+    wire::Reader,
+};
+
+/// Bytes of a delivery frame before its runs.
+pub const DELIVER_HEADER_BYTES: usize = 24;
+/// Bytes of a run before its batches.
+pub const RUN_HEADER_BYTES: usize = 24;
+const FLAG_BUILT: u8 = 1;
+
+/// What a delivery frame says before its runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliverHeader {
+    /// Which partition the events are from.
+    pub partition: PartitionId,
+    /// True if the engine built the batches, false if they are the publisher's bytes.
+    pub built: bool,
+    /// Which delivery of these events this is, from 1; 255 means 255 or more.
+    pub attempt: u8,
+    /// How many events.
+    pub count: u32,
+    /// What verbs about these events must carry.
+    pub token: DeliveryToken,
+    /// How many offsets the frame covers from its first run's base.
+    pub span: u32,
+}
+
+impl DeliverHeader {
+    /// The frame header and this header, to be followed by `runs_len` bytes of runs.
+    pub fn frame_prefix(&self, runs_len: usize) -> [u8; FRAME_HEADER_BYTES + DELIVER_HEADER_BYTES] {
+        let mut bytes = [0; FRAME_HEADER_BYTES + DELIVER_HEADER_BYTES];
+        let mut out = &mut bytes[..];
+        out.put_slice(&FrameHeader::bytes(FrameType::Deliver, DELIVER_HEADER_BYTES + runs_len));
+        out.put_u16_le(self.partition.0);
+        out.put_u8(if self.built { FLAG_BUILT } else { 0 });
+        out.put_u8(self.attempt);
+        out.put_u32_le(self.count);
+        out.put_u64_le(self.token.0);
+        out.put_u32_le(self.span);
+        out.put_u32_le(0);
+        bytes
+    }
+
+    /// Reads a delivery frame's payload; what is left of it are the runs.
+    pub fn read(payload: &mut Bytes) -> Result<Self, FrameError> {
+        if payload.len() < DELIVER_HEADER_BYTES {
+            return Err(FrameError::payload("a delivery frame is shorter than its header"));
+        }
+        let head = payload.split_to(DELIVER_HEADER_BYTES);
+        let mut reader = Reader::new(&head);
+        let fields = (|| {
+            Some((reader.u16()?, reader.u8()?, reader.u8()?, reader.u32()?, reader.u64()?, reader.u32()?))
+        })();
+        let (partition, flags, attempt, count, token, span) = fields.expect("24 bytes were cut off above");
+        Ok(Self {
+            partition: PartitionId(partition),
+            built: flags & FLAG_BUILT != 0,
+            attempt,
+            count,
+            token: DeliveryToken(token),
+            span,
+        })
+    }
+}
+
+/// What a run says before its batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunHeader {
+    /// The first batch's base offset.
+    pub base: Offset,
+    /// When the batches were appended.
+    pub append_time: Timestamp,
+    /// Bytes of the batches.
+    pub len: u32,
+    /// How many routes the events have passed.
+    pub hops: u8,
+}
+
+impl RunHeader {
+    /// The header's bytes.
+    pub fn bytes(&self) -> [u8; RUN_HEADER_BYTES] {
+        let mut bytes = [0; RUN_HEADER_BYTES];
+        let mut out = &mut bytes[..];
+        out.put_u64_le(self.base.0);
+        out.put_u64_le(self.append_time.0);
+        out.put_u32_le(self.len);
+        out.put_u8(self.hops);
+        bytes
+    }
+}
+
+/// Batches that lie back to back, and where in their partition they begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The first batch's base offset.
+    pub base: Offset,
+    /// When the batches were appended.
+    pub append_time: Timestamp,
+    /// How many routes the events have passed.
+    pub hops: u8,
+    /// The batches.
+    pub batches: Bytes,
+}
+
+impl Run {
+    /// The header that travels before the batches.
+    ///
+    /// # Panics
+    /// If the batches are over 4 GiB; runs are far below.
+    pub fn header(&self) -> RunHeader {
+        let len = u32::try_from(self.batches.len()).expect("a run is far below 4 GiB");
+        RunHeader { base: self.base, append_time: self.append_time, len, hops: self.hops }
+    }
+
+    /// The batches with their base offsets, each checked as it is reached.
+    pub fn batches(&self) -> Batches {
+        Batches::new(self.base, self.batches.clone())
+    }
+
+    /// Writes header and batches behind `out`.
+    pub fn write(&self, out: &mut BytesMut) {
+        out.put_slice(&self.header().bytes());
+        out.put_slice(&self.batches);
+    }
+}
+
+/// The runs of a delivery frame or of a plugin call, one after the other.
+#[derive(Debug, Clone)]
+pub struct Runs {
+    rest: Bytes,
+}
+
+impl Runs {
+    /// Walks `bytes`.
+    pub fn new(bytes: Bytes) -> Self {
+        Self { rest: bytes }
+    }
+}
+
+impl Iterator for Runs {
+    type Item = Result<Run, FrameError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let cut_off = || Some(Err(FrameError::payload("a run is cut off")));
+        if self.rest.len() < RUN_HEADER_BYTES {
+            self.rest = Bytes::new();
+            return cut_off();
+        }
+        let head = self.rest.split_to(RUN_HEADER_BYTES);
+        let mut reader = Reader::new(&head);
+        let fields = (|| Some((reader.u64()?, reader.u64()?, reader.u32()?, reader.u8()?)))();
+        let (base, append_time, len, hops) = fields.expect("24 bytes were cut off above");
+        if len as usize > self.rest.len() {
+            self.rest = Bytes::new();
+            return cut_off();
+        }
+        let batches = self.rest.split_to(len as usize);
+        Some(Ok(Run { base: Offset(base), append_time: Timestamp(append_time), hops, batches }))
+    }
+}
+
+/// All batches of some runs, each with its base offset and append time.
+///
+/// # Errors
+/// If a run is cut off or a batch is not one.
+pub fn checked_batches(runs: Bytes) -> Result<Vec<PlacedBatch>, DeliverError> {
+    let mut placed = Vec::new();
+    for run in Runs::new(runs) {
+        let run = run?;
+        for batch in run.batches() {
+            let (base, batch) = batch?;
+            placed.push(PlacedBatch { base, append_time: run.append_time, hops: run.hops, batch });
+        }
+    }
+    Ok(placed)
+}
+
+/// A checked batch and where it belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedBatch {
+    /// The offset that the batch's offset deltas count from.
+    pub base: Offset,
+    /// When it was appended.
+    pub append_time: Timestamp,
+    /// How many routes its events have passed.
+    pub hops: u8,
+    /// The events.
+    pub batch: Batch,
+}
+
+/// Why a delivery's bytes are none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeliverError {
+    /// The frame or a run does not fit its lengths.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A batch is malformed or damaged.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+}
+
+/// Where a reader that does not follow has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndEntry {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The first offset that was not delivered.
+    pub next: Offset,
+}
+
+impl EndEntry {
+    /// A whole `End` frame.
+    pub fn frame(entries: &[Self]) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(FRAME_HEADER_BYTES + entries.len() * 16);
+        bytes.put_slice(&FrameHeader::bytes(FrameType::End, entries.len() * 16));
+        for entry in entries {
+            bytes.put_u16_le(entry.partition.0);
+            bytes.put_bytes(0, 6);
+            bytes.put_u64_le(entry.next.0);
+        }
+        bytes.freeze()
+    }
+
+    /// Reads an `End` frame's payload.
+    pub fn read_all(payload: &[u8]) -> Result<Vec<Self>, FrameError> {
+        let mut reader = Reader::new(payload);
+        let mut entries = Vec::new();
+        while !reader.is_empty() {
+            let entry = (|| {
+                let partition = PartitionId(reader.u16()?);
+                reader.take(6)?;
+                Some(Self { partition, next: Offset(reader.u64()?) })
+            })();
+            entries.push(entry.ok_or_else(|| FrameError::payload("an end entry is cut off"))?);
+        }
+        Ok(entries)
+    }
+}

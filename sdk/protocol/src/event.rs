@@ -1,0 +1,116 @@
+//! What an event is made of, apart from the bytes it is stored in.
+
+use bytes::Bytes;
+
+use crate::{
+    ids::Timestamp,
+    limits::{
+        EVENT_BYTES_MAX, EVENT_ID_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX,
+        KEY_BYTES_MAX,
+    },
+};
+
+/// An event as a publisher makes it: key, headers, payload, event time, event id.
+///
+/// Immutable once stored. `Event::default()` is an event without key and id, with an empty payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Orders and places the event; `None` lets the publisher choose a partition. An empty key is a key.
+    pub key: Option<Bytes>,
+    /// Name and value pairs, in order; names may repeat.
+    pub headers: Vec<(String, Bytes)>,
+    /// The content. `None` is a tombstone: legal only where a topic is compacted; empty is ordinary data.
+    pub payload: Option<Bytes>,
+    /// When it happened, by the publisher's clock.
+    pub time: Timestamp,
+    /// The publisher's own identity for the event; lets a topic with a dedup window find repeats.
+    pub id: Option<String>,
+    /// Not delivered later than this many milliseconds after it was appended.
+    pub ttl_ms: Option<u32>,
+}
+
+impl Default for Event {
+    fn default() -> Self {
+        Self {
+            key: None,
+            headers: Vec::new(),
+            payload: Some(Bytes::new()),
+            time: Timestamp(0),
+            id: None,
+            ttl_ms: None,
+        }
+    }
+}
+
+impl Event {
+    /// An event with this payload and nothing else.
+    pub fn new(payload: impl Into<Bytes>) -> Self {
+        Self { payload: Some(payload.into()), ..Self::default() }
+    }
+
+    /// The same event with this key.
+    #[must_use]
+    pub fn with_key(mut self, key: impl Into<Bytes>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// The same event with one header more.
+    #[must_use]
+    pub fn with_header(mut self, name: impl Into<String>, value: impl Into<Bytes>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// The same event with this event time.
+    #[must_use]
+    pub fn at(mut self, time: Timestamp) -> Self {
+        self.time = time;
+        self
+    }
+}
+
+/// Which limit an event breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("event {part} is {got} {unit}, the limit is {limit}")]
+pub struct EventTooLarge {
+    /// What is too large.
+    pub part: &'static str,
+    /// Its size.
+    pub got: usize,
+    /// The limit, in the same unit.
+    pub limit: usize,
+    /// The unit of both.
+    pub unit: &'static str,
+}
+
+/// Sizes of an event's parts, checked against every limit by one function.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct EventSizes {
+    pub(crate) total: usize,
+    pub(crate) key: usize,
+    pub(crate) id: usize,
+    pub(crate) headers: usize,
+    pub(crate) headers_bytes: usize,
+    pub(crate) header_name_longest: usize,
+}
+
+impl EventSizes {
+    #[inline]
+    pub(crate) fn check(&self) -> Result<(), EventTooLarge> {
+        let rows = [
+            ("size", self.total, EVENT_BYTES_MAX, "bytes"),
+            ("key", self.key, KEY_BYTES_MAX, "bytes"),
+            ("id", self.id, EVENT_ID_BYTES_MAX, "bytes"),
+            ("header count", self.headers, HEADERS_MAX, "headers"),
+            ("header name", self.header_name_longest, HEADER_NAME_BYTES_MAX, "bytes"),
+            ("headers", self.headers_bytes, HEADERS_BYTES_MAX, "bytes"),
+        ];
+        for (part, got, limit, unit) in rows {
+            if got > limit {
+                return Err(EventTooLarge { part, got, limit, unit });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,21 @@
+//! The one definition of what Levada's parts say to each other: ids, events, batch bytes, frames, requests,
+//! error codes and limits.
+//!
+//! This crate is types and codecs. It must not know tokio, sockets, files or a clock; time is an argument.
+//! `sdk/PROTOCOL.md` describes the same bytes for people who write a client in another language.
+
+pub mod ids;
+
+pub mod batch;
+pub mod deliver;
+pub mod error;
+pub mod event;
+pub mod frame;
+pub mod limits;
+pub mod partition;
+pub mod publish;
+pub mod request;
+pub mod verbs;
+pub mod verdict;
+pub mod version;
+mod wire;

@@ -1,0 +1,58 @@
+//! Every limit of the wire and of what may be stored, with its name and unit.
+//!
+//! The hello's answer repeats the ones that a client must obey, so that a client of another version can.
+
+/// Largest event: its record inside a batch, key, headers and payload together. 1 MiB.
+pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
+/// Largest key in bytes.
+pub const KEY_BYTES_MAX: usize = 4096;
+/// Largest event id in bytes of UTF-8.
+pub const EVENT_ID_BYTES_MAX: usize = 128;
+/// Most headers that one event may carry.
+pub const HEADERS_MAX: usize = 64;
+/// Longest header name in bytes.
+pub const HEADER_NAME_BYTES_MAX: usize = 128;
+/// All headers of one event together, names and values, in bytes.
+pub const HEADERS_BYTES_MAX: usize = 16 * 1024;
+/// Largest body of a batch in bytes: one event of the largest size, or many small ones.
+pub const BATCH_BODY_BYTES_MAX: usize = EVENT_BYTES_MAX;
+/// Most events in one batch.
+pub const BATCH_EVENTS_MAX: usize = 10_000;
+/// The size in bytes that clients fill a batch to: large enough to amortise, small enough to seek into.
+pub const BATCH_BYTES_TARGET: usize = 64 * 1024;
+/// Most batches of one producer and partition that may be in flight, unacknowledged.
+pub const PRODUCER_IN_FLIGHT_MAX: usize = 64;
+/// Most partitions of a topic.
+pub const PARTITIONS_MAX: u16 = 1024;
+/// Longest topic name in bytes that a user may choose.
+pub const TOPIC_NAME_BYTES_MAX: usize = 128;
+/// Longest topic name in bytes that the engine itself makes (dead-letter topics).
+pub const TOPIC_NAME_BYTES_MAX_INTERNAL: usize = 255;
+/// Longest name in bytes of a subscription, route, plugin or producer group.
+pub const NAME_BYTES_MAX: usize = 63;
+/// Largest frame payload in bytes; a longer length closes the connection before anything is read.
+pub const FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Largest payload in bytes of a frame that opens a stream or carries a request.
+pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
+/// Most verbs in one verbs frame.
+pub const VERBS_MAX: usize = 4096;
+/// Longest reason text in bytes of a reject or of a refusal.
+pub const REASON_BYTES_MAX: usize = 1024;
+/// Largest plugin artefact in bytes.
+pub const ARTEFACT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Largest plugin configuration in bytes of text.
+pub const PLUGIN_CONFIG_BYTES_MAX: usize = 64 * 1024;
+/// Most stages in one chain.
+pub const CHAIN_STAGES_MAX: usize = 8;
+/// Most target topics of one route.
+pub const ROUTE_TARGETS_MAX: usize = 64;
+/// Most times an event may pass a route before it is refused as a loop.
+pub const HOPS_MAX: u8 = 8;
+/// Most events handed to a plugin in one call.
+pub const CALL_EVENTS_MAX: usize = 512;
+/// Most bytes handed to a plugin in one call, unless one event alone is larger.
+pub const CALL_BYTES_MAX: usize = 256 * 1024;
+/// Most bytes that a plugin may answer for one call.
+pub const CALL_OUTPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most events that a plugin may emit for one call.
+pub const CALL_OUTPUT_EVENTS_MAX: usize = 10_000;

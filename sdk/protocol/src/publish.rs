@@ -1,0 +1,215 @@
+//! The publish stream's frames: batches up, acknowledgements down, in any depth of pipelining.
+//!
+//! `Publish` payload: 24 bytes, then one batch.
+//!
+//! ```text
+//!  0             4           6            7         8               16            24
+//!  +-------------+-----------+------------+---------+---------------+-------------+-------+
+//!  | correlation | partition | durability | reserved| expect_offset | deliver_at  | batch |
+//!  | u32         | u16       | u8         | u8 = 0  | u64           | u64 = 0     |       |
+//!  +-------------+-----------+------------+---------+---------------+-------------+-------+
+//! ```
+//!
+//! `expect_offset` of all ones means none. `deliver_at` is reserved for delayed events.
+//!
+//! `Ack` payload: one or more entries of 32 bytes, each followed by `extra_len` bytes (the text of a refusal).
+//!
+//! ```text
+//!  0             4         5       6           8        16        20     22          24              28          32
+//!  +-------------+---------+-------+-----------+--------+---------+------+-----------+---------------+-----------+-------+
+//!  | correlation | outcome | flags | partition | value  | count   | code | extra_len | retry_after_ms| reserved  | extra |
+//!  | u32         | u8      | u8    | u16       | u64    | u32     | u16  | u16       | u32           | u32       |       |
+//!  +-------------+---------+-------+-----------+--------+---------+------+-----------+---------------+-----------+-------+
+//! ```
+//!
+//! `outcome`: 0 appended (`value` = first offset), 1 scheduled (`value` = schedule id, reserved), 2 prepared
+//! (`value` = transaction id, reserved), 3 refused (`code` = error code). `flags` 1: a repeat of an earlier publish.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::{
+    error::{ErrorCode, Refusal},
+    frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameType},
+    ids::{Offset, PartitionId},
+    limits::REASON_BYTES_MAX,
+    wire::Reader,
+};
+
+/// Bytes of a publish frame before its batch.
+pub const PUBLISH_HEADER_BYTES: usize = 24;
+const ACK_ENTRY_BYTES: usize = 32;
+const NO_OFFSET: u64 = u64::MAX;
+
+/// What an acknowledgement means for the disk. Ordered: a later one promises more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Durability {
+    /// Written to the operating system: survives the engine's crash, not the machine's.
+    Os,
+    /// The write-ahead log was synced: survives a power cut.
+    Sync,
+}
+
+impl Durability {
+    /// The word used in configuration and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Os => "os",
+            Self::Sync => "sync",
+        }
+    }
+}
+
+/// What a publish frame says beside its batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishHeader {
+    /// The client's own number for this publish; its acknowledgement carries it.
+    pub correlation: u32,
+    /// Where to append.
+    pub partition: PartitionId,
+    /// More than the topic's default, if given; never less.
+    pub durability: Option<Durability>,
+    /// Refused unless the partition's next offset is this one.
+    pub expect_offset: Option<Offset>,
+}
+
+impl PublishHeader {
+    /// The frame header and this header, to be followed by the batch's bytes.
+    pub fn frame_prefix(&self, batch_len: usize) -> [u8; FRAME_HEADER_BYTES + PUBLISH_HEADER_BYTES] {
+        let mut bytes = [0; FRAME_HEADER_BYTES + PUBLISH_HEADER_BYTES];
+        let mut out = &mut bytes[..];
+        out.put_slice(&FrameHeader::bytes(FrameType::Publish, PUBLISH_HEADER_BYTES + batch_len));
+        out.put_u32_le(self.correlation);
+        out.put_u16_le(self.partition.0);
+        out.put_u8(match self.durability {
+            None => 0,
+            Some(Durability::Os) => 1,
+            Some(Durability::Sync) => 2,
+        });
+        out.put_u8(0);
+        out.put_u64_le(self.expect_offset.map_or(NO_OFFSET, |offset| offset.0));
+        out.put_u64_le(0);
+        bytes
+    }
+
+    /// Reads a publish frame's payload; the batch is cut off and not yet checked.
+    pub fn read(payload: &mut Bytes) -> Result<Self, FrameError> {
+        if payload.len() < PUBLISH_HEADER_BYTES {
+            return Err(FrameError::payload("a publish frame is shorter than its header"));
+        }
+        let head = payload.split_to(PUBLISH_HEADER_BYTES);
+        let mut reader = Reader::new(&head);
+        let fields = (|| {
+            Some((reader.u32()?, reader.u16()?, reader.u8()?, reader.u8()?, reader.u64()?, reader.u64()?))
+        })();
+        let (correlation, partition, durability, _, expect_offset, deliver_at) =
+            fields.expect("24 bytes were cut off above");
+        let durability = match durability {
+            0 => None,
+            1 => Some(Durability::Os),
+            2 => Some(Durability::Sync),
+            other => return Err(FrameError::payload(format!("durability is {other}, expected 0, 1 or 2"))),
+        };
+        if deliver_at != 0 {
+            return Err(FrameError::payload("deliver_at is not supported by this version"));
+        }
+        let expect_offset = (expect_offset != NO_OFFSET).then_some(Offset(expect_offset));
+        Ok(Self { correlation, partition: PartitionId(partition), durability, expect_offset })
+    }
+}
+
+/// How one publish ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ack {
+    /// The number from the publish frame.
+    pub correlation: u32,
+    /// The partition from the publish frame.
+    pub partition: PartitionId,
+    /// What became of it.
+    pub outcome: AckOutcome,
+}
+
+/// What became of one publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AckOutcome {
+    /// Stored, as durably as was asked for.
+    Appended {
+        /// The first event's offset; absent for a repeat so old that its offset is no longer known.
+        base: Option<Offset>,
+        /// How many events.
+        count: u32,
+        /// True if an earlier publish had stored them already.
+        duplicate: bool,
+    },
+    /// Not stored, and why.
+    Refused(Refusal),
+}
+
+impl Ack {
+    /// Writes this entry behind others.
+    pub fn write(&self, out: &mut BytesMut) {
+        out.put_u32_le(self.correlation);
+        match &self.outcome {
+            AckOutcome::Appended { base, count, duplicate } => {
+                out.put_u8(0);
+                out.put_u8(u8::from(*duplicate));
+                out.put_u16_le(self.partition.0);
+                out.put_u64_le(base.map_or(NO_OFFSET, |base| base.0));
+                out.put_u32_le(*count);
+                out.put_bytes(0, 12);
+            }
+            AckOutcome::Refused(refusal) => {
+                let text = clip(&refusal.message, REASON_BYTES_MAX).as_bytes();
+                out.put_u8(3);
+                out.put_u8(0);
+                out.put_u16_le(self.partition.0);
+                out.put_u64_le(NO_OFFSET);
+                out.put_u32_le(0);
+                out.put_u16_le(refusal.code.number());
+                out.put_u16_le(u16::try_from(text.len()).expect("clipped to 1 KiB"));
+                out.put_u32_le(refusal.retry_after_ms.unwrap_or(0));
+                out.put_u32_le(0);
+                out.put_slice(text);
+            }
+        }
+    }
+
+    /// Reads all entries of an ack frame's payload.
+    pub fn read_all(payload: &[u8]) -> Result<Vec<Self>, FrameError> {
+        let mut reader = Reader::new(payload);
+        let mut acks = Vec::with_capacity(payload.len() / ACK_ENTRY_BYTES);
+        while !reader.is_empty() {
+            acks.push(
+                Self::read(&mut reader).ok_or_else(|| FrameError::payload("an ack entry is cut off"))??,
+            );
+        }
+        Ok(acks)
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Result<Self, FrameError>> {
+        let (correlation, outcome, flags) = (reader.u32()?, reader.u8()?, reader.u8()?);
+        let (partition, value, count) = (PartitionId(reader.u16()?), reader.u64()?, reader.u32()?);
+        let (code, extra_len, retry_after_ms, _) =
+            (reader.u16()?, reader.u16()?, reader.u32()?, reader.u32()?);
+        let extra = reader.take(usize::from(extra_len))?;
+        let outcome = match outcome {
+            0 => AckOutcome::Appended {
+                base: (value != NO_OFFSET).then_some(Offset(value)),
+                count,
+                duplicate: flags & 1 != 0,
+            },
+            3 => AckOutcome::Refused(Refusal {
+                code: ErrorCode::from_number(code),
+                message: String::from_utf8_lossy(extra).into_owned(),
+                retry_after_ms: (retry_after_ms != 0).then_some(retry_after_ms),
+            }),
+            other => return Some(Err(FrameError::payload(format!("ack outcome {other} is unknown")))),
+        };
+        Some(Ok(Self { correlation, partition, outcome }))
+    }
+}
+
+/// The longest prefix of `text` of at most `bytes_max` bytes that is still UTF-8.
+pub(crate) fn clip(text: &str, bytes_max: usize) -> &str {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    &text[..end]
+}
