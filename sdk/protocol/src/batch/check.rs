@@ -97,15 +97,21 @@ pub(super) fn check_whole(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
     if header.total_len() != bytes.len() {
         return Err(BatchError::Length { expected: header.total_len(), got: bytes.len() });
     }
-    let expected = checksum(bytes);
-    if header.crc != expected {
-        return Err(BatchError::Checksum { expected, got: header.crc });
-    }
+    check_checksum(&header, bytes)?;
     check_events(&header, &bytes[BATCH_HEADER_BYTES..])?;
     Ok(header)
 }
 
-fn check_header(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
+/// Compares the header's checksum with the bytes of the whole batch.
+pub(super) fn check_checksum(header: &BatchHeader, bytes: &[u8]) -> Result<(), BatchError> {
+    let expected = checksum(bytes);
+    if header.crc != expected {
+        return Err(BatchError::Checksum { expected, got: header.crc });
+    }
+    Ok(())
+}
+
+pub(super) fn check_header(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
     let Some(header) = BatchHeader::read(bytes) else {
         return Err(BatchError::Length { expected: BATCH_HEADER_BYTES, got: bytes.len() });
     };
