@@ -1,1 +1,54 @@
-//! Skeleton.
+//! The command line of Levada: every command, the demo and the bench.
+//!
+//! One file per command; each turns arguments into calls of the client (or of the server, for `serve`) and answers
+//! into text or JSON. Nothing here decides what the engine does.
+
+mod args;
+mod client;
+mod commands;
+mod failure;
+mod logging;
+mod ndjson;
+mod output;
+
+mod bench;
+mod child;
+mod demo;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser as _;
+
+use crate::{
+    args::{Args, Command},
+    output::Output,
+};
+
+/// Runs the command that the process's arguments name.
+///
+/// Exit codes: 0 done, 1 refused or failed, 2 wrong usage. Data goes to stdout, everything else to stderr.
+pub fn main() -> ExitCode {
+    run(std::env::args_os())
+}
+
+fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(arguments) {
+        Ok(args) => args,
+        Err(error) => return failure::usage(&error),
+    };
+    let output = Output::new(&args.common);
+    match dispatch(&output, args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}
+
+fn dispatch(output: &Output, args: Args) -> anyhow::Result<()> {
+    let verbose = args.common.verbose;
+    if let Command::Serve(serve) = args.command {
+        return commands::serve::run(output, serve, verbose);
+    }
+    logging::for_client(verbose);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(commands::run(output, args.command))
+}

@@ -1,1 +1,20 @@
-//! Skeleton.
+//! The rules of delivery as pure state machines: what goes to whom, what became of it, what is kept.
+//!
+//! Time, randomness and stored bytes come in as arguments and effects go out as values. This crate must not know
+//! tokio, sockets, a store or a clock; the broker calls it and does what it answers.
+//!
+//! - [`subscription::Subscription`] is the heart: consumers, credit, deliveries in flight, verbs, redelivery, and
+//!   the cycle that makes progress durable.
+//! - [`progress::Progress`] is what of one partition is settled, and the rows that keep it.
+//! - [`producer::Producer`] makes a publisher's resends harmless.
+//! - [`retention`] says how far a partition's log may be dropped.
+
+pub mod subscription;
+
+pub mod backoff;
+pub mod producer;
+pub mod progress;
+pub mod ranges;
+pub mod retention;
+
+mod fields;

@@ -123,6 +123,29 @@ impl RunHeader {
     }
 }
 
+/// A run borrowed from bytes that were checked before; see [`crate::batch::BatchRef`].
+#[derive(Debug, Clone, Copy)]
+pub struct RunRef<'a> {
+    /// What the run says before its batches.
+    pub header: RunHeader,
+    /// The batches back to back, `header.len` bytes.
+    pub batches: &'a [u8],
+}
+
+impl<'a> RunRef<'a> {
+    /// Cuts the run at the front of `bytes` off; `None` if they are fewer than its header says.
+    #[inline]
+    pub fn split_first(bytes: &mut &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let (base, append_time) = (Offset(reader.u64()?), Timestamp(reader.u64()?));
+        let (len, hops) = (reader.u32()?, reader.u8()?);
+        reader.take(3)?;
+        let batches = reader.take(len as usize)?;
+        *bytes = reader.rest();
+        Some(Self { header: RunHeader { base, append_time, len, hops }, batches })
+    }
+}
+
 /// Batches that lie back to back, and where in their partition they begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {

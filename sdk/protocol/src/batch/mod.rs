@@ -43,7 +43,7 @@ mod view;
 
 pub use builder::{BatchBuilder, BatchFull, EventParts, Stamp};
 pub use check::BatchError;
-pub use view::{Batch, Batches, EventRef, Events, Headers};
+pub use view::{Batch, BatchRef, Batches, EventRef, Events, Headers};
 
 /// Bytes of a batch header.
 pub const BATCH_HEADER_BYTES: usize = 64;

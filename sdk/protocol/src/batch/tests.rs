@@ -48,3 +48,24 @@ fn every_flipped_bit_is_noticed() {
         assert!(Batch::check(Bytes::copy_from_slice(&good[..len])).is_err(), "cut to {len}");
     }
 }
+
+#[test]
+fn a_borrowed_walk_reads_the_same_events() {
+    let mut builder = BatchBuilder::new();
+    let mut bytes = Vec::new();
+    for event in events() {
+        builder.push(&event).unwrap();
+    }
+    let batch = builder.finish(stamp());
+    bytes.extend_from_slice(batch.bytes());
+    bytes.extend_from_slice(batch.bytes());
+    let mut rest = &bytes[..];
+    for _ in 0..2 {
+        let borrowed = BatchRef::split_first(&mut rest).unwrap();
+        assert_eq!(borrowed.header(), batch.header());
+        let records: Vec<&[u8]> = borrowed.events().map(|event| event.record()).collect();
+        assert_eq!(records, batch.events().map(|event| event.record()).collect::<Vec<_>>());
+    }
+    assert!(BatchRef::split_first(&mut rest).is_none());
+    assert!(BatchRef::split_first(&mut &bytes[..batch.bytes().len() - 1]).is_none());
+}

@@ -1,0 +1,438 @@
+//! Changes of the catalogue: decided by the shard's writer against the newest snapshot, one at a time.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use levada_protocol::{
+    error::ErrorCode,
+    ids::{
+        Offset, PartitionId, PluginName, RouteId, RouteName, SubscriptionId, SubscriptionName, Timestamp,
+        TopicId, TopicName,
+    },
+    limits::PARTITIONS_MAX,
+    request::{RouteSpec, SubscriptionOptions, TopicSettings},
+};
+use levada_store::{Family, Op};
+
+use super::{Catalogue, PluginRecord, RouteRecord, SubscriptionRecord, TopicRecord, encode};
+use crate::{
+    error::Error,
+    keys::{self, KeyRange},
+    tail::TailBudget,
+    topic::{Extent, Topic},
+};
+
+/// A change that somebody asked for. Names and options were parsed; whether it is possible is decided here.
+#[derive(Debug, Clone)]
+pub(crate) enum Change {
+    CreateTopic {
+        name: TopicName,
+        settings: TopicSettings,
+        owner: String,
+    },
+    SetTopic {
+        name: TopicName,
+        settings: TopicSettings,
+    },
+    DeleteTopic {
+        name: TopicName,
+        force: bool,
+    },
+    CreateSubscription {
+        topic: TopicName,
+        name: SubscriptionName,
+        options: SubscriptionOptions,
+        positions: Vec<Offset>,
+        owner: String,
+    },
+    DeleteSubscription {
+        topic: TopicName,
+        name: SubscriptionName,
+    },
+    DeployPlugin {
+        name: PluginName,
+        sha256: String,
+        size: u64,
+        interface: String,
+        owner: String,
+    },
+    RemovePlugin {
+        name: PluginName,
+        version: Option<u32>,
+    },
+    CreateRoute {
+        spec: RouteSpec,
+        name: RouteName,
+        positions: Vec<Offset>,
+        owner: String,
+    },
+    DeleteRoute {
+        name: RouteName,
+    },
+}
+
+/// A change that was found possible: what to store, and what exists once that is durable.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    pub(crate) ops: Vec<Op>,
+    pub(crate) next: Catalogue,
+    /// A topic that was made or is no more, for the writer's own tables.
+    pub(crate) topic: Option<TopicChange>,
+}
+
+/// What a change means for the writer's own tables.
+#[derive(Debug, Clone)]
+pub(crate) enum TopicChange {
+    Created(Arc<Topic>),
+    Deleted(Arc<Topic>),
+    Settings(Arc<Topic>, TopicSettings),
+}
+
+impl Change {
+    /// Decides the change against `catalogue` as it stands in the writer.
+    pub(crate) fn decide(
+        &self,
+        catalogue: &Catalogue,
+        now: Timestamp,
+        budget: &Arc<TailBudget>,
+        records_max: usize,
+    ) -> Result<Decided, Error> {
+        let mut edit = Edit { next: catalogue.clone(), ops: Vec::new(), topic: None, now };
+        let grows = !matches!(
+            self,
+            Self::SetTopic { .. }
+                | Self::DeleteTopic { .. }
+                | Self::DeleteSubscription { .. }
+                | Self::RemovePlugin { .. }
+                | Self::DeleteRoute { .. }
+        );
+        if grows && catalogue.len() >= records_max {
+            let message = format!("the catalogue holds {records_max} records, the most it may");
+            return Err(Error::refused(ErrorCode::LimitExceeded, message));
+        }
+        match self {
+            Self::CreateTopic { name, settings, owner } => {
+                edit.create_topic(name, settings, owner, budget)?
+            }
+            Self::SetTopic { name, settings } => edit.set_topic(name, settings)?,
+            Self::DeleteTopic { name, force } => edit.delete_topic(name, *force)?,
+            Self::CreateSubscription { topic, name, options, positions, owner } => {
+                edit.create_subscription(topic, name, options, positions, owner)?;
+            }
+            Self::DeleteSubscription { topic, name } => edit.delete_subscription(topic, name)?,
+            Self::DeployPlugin { name, sha256, size, interface, owner } => {
+                edit.deploy_plugin(name, sha256, *size, interface, owner);
+            }
+            Self::RemovePlugin { name, version } => edit.remove_plugin(name, *version)?,
+            Self::CreateRoute { spec, name, positions, owner } => {
+                edit.create_route(spec, name, positions, owner)?;
+            }
+            Self::DeleteRoute { name } => edit.delete_route(name)?,
+        }
+        Ok(Decided { ops: edit.ops, next: edit.next, topic: edit.topic })
+    }
+}
+
+/// The next snapshot in the making.
+struct Edit {
+    next: Catalogue,
+    ops: Vec<Op>,
+    topic: Option<TopicChange>,
+    now: Timestamp,
+}
+
+impl Edit {
+    fn put(&mut self, family: Family, key: Bytes, value: Bytes) {
+        self.ops.push(Op::Put { family, key, value });
+    }
+
+    fn delete_range(&mut self, family: Family, (from, to): KeyRange) {
+        self.ops.push(Op::DeleteRange { family, from, to });
+    }
+
+    fn take_id(&mut self) -> u64 {
+        let id = self.next.next_id.max(1);
+        self.next.next_id = id + 1;
+        self.put(Family::Meta, keys::next_id(), next_id_value(id + 1));
+        id
+    }
+
+    fn create_topic(
+        &mut self,
+        name: &TopicName,
+        settings: &TopicSettings,
+        owner: &str,
+        budget: &Arc<TailBudget>,
+    ) -> Result<(), Error> {
+        if self.next.topics.contains_key(name) {
+            return Err(Error::refused(ErrorCode::TopicExists, format!("topic {name} exists")));
+        }
+        check_settings(settings)?;
+        let id = u32::try_from(self.take_id()).map(TopicId).map_err(|_| {
+            Error::refused(ErrorCode::LimitExceeded, "the engine has given out all of its 2^32 topic ids")
+        })?;
+        let record = TopicRecord {
+            id: id.0,
+            name: name.to_string(),
+            settings: settings.clone(),
+            created_ms: self.now.0,
+            owner: owner.to_owned(),
+        };
+        self.put(Family::Catalogue, keys::catalogue_topic(id), encode(&record));
+        let extents = vec![Extent::default(); usize::from(settings.partitions)];
+        let topic = Arc::new(Topic::new(id, name.clone(), settings.clone(), self.now, &extents, budget));
+        self.next.topics.insert(name.clone(), Arc::clone(&topic));
+        self.topic = Some(TopicChange::Created(topic));
+        Ok(())
+    }
+
+    fn set_topic(&mut self, name: &TopicName, settings: &TopicSettings) -> Result<(), Error> {
+        let topic = Arc::clone(self.next.topic(name)?);
+        check_settings(settings)?;
+        if usize::from(settings.partitions) != topic.partitions.len() {
+            let message = format!(
+                "topic {name} has {} partitions for ever, got {}",
+                topic.partitions.len(),
+                settings.partitions
+            );
+            return Err(Error::refused(ErrorCode::InvalidArgument, message));
+        }
+        let record = TopicRecord {
+            id: topic.id.0,
+            name: name.to_string(),
+            settings: settings.clone(),
+            created_ms: topic.created.0,
+            owner: String::new(),
+        };
+        self.put(Family::Catalogue, keys::catalogue_topic(topic.id), encode(&record));
+        self.topic = Some(TopicChange::Settings(topic, settings.clone()));
+        Ok(())
+    }
+
+    fn delete_topic(&mut self, name: &TopicName, force: bool) -> Result<(), Error> {
+        let topic = Arc::clone(self.next.topic(name)?);
+        let target_of: Vec<RouteName> = self
+            .next
+            .routes
+            .iter()
+            .filter(|(_, route)| route.spec.to.iter().any(|to| to == name.as_str()))
+            .map(|(route, _)| route.clone())
+            .collect();
+        if let (Some(route), false) = (target_of.first(), force) {
+            let message = format!("route {route} leads to topic {name}; delete the route first, or force");
+            return Err(Error::refused(ErrorCode::TopicInUse, message));
+        }
+        let subscriptions: Vec<_> =
+            self.next.subscriptions_of(name).map(|record| record.name.clone()).collect();
+        for subscription in subscriptions {
+            self.delete_subscription(name, &subscription.parse()?)?;
+        }
+        let from: Vec<RouteName> = self
+            .next
+            .routes
+            .iter()
+            .filter(|(_, route)| route.spec.from == name.as_str())
+            .map(|(route, _)| route.clone())
+            .collect();
+        for route in from {
+            self.delete_route(&route)?;
+        }
+        self.ops.push(Op::Delete { family: Family::Catalogue, key: keys::catalogue_topic(topic.id) });
+        self.delete_range(Family::Log, keys::topic_log(topic.id));
+        self.delete_range(Family::Producers, keys::topic_producers(topic.id));
+        self.delete_range(Family::Meta, keys::topic_log_starts(topic.id));
+        self.delete_range(Family::Meta, keys::topic_segments(topic.id));
+        self.next.topics.remove(name);
+        self.topic = Some(TopicChange::Deleted(topic));
+        Ok(())
+    }
+
+    fn create_subscription(
+        &mut self,
+        topic: &TopicName,
+        name: &SubscriptionName,
+        options: &SubscriptionOptions,
+        positions: &[Offset],
+        owner: &str,
+    ) -> Result<(), Error> {
+        let topic_id = self.next.topic(topic)?.id;
+        let key = (topic.clone(), name.clone());
+        if self.next.subscriptions.contains_key(&key) {
+            let message = format!("topic {topic} has a subscription {name}");
+            return Err(Error::refused(ErrorCode::SubscriptionExists, message));
+        }
+        for stage in &options.chain {
+            self.next.plugin(&stage.plugin)?;
+        }
+        let id = SubscriptionId(self.take_id());
+        let record = SubscriptionRecord {
+            id: id.0,
+            topic_id: topic_id.0,
+            topic: topic.to_string(),
+            name: name.to_string(),
+            options: options.clone(),
+            positions: positions.iter().map(|offset| offset.0).collect(),
+            created_ms: self.now.0,
+            owner: owner.to_owned(),
+        };
+        self.put(Family::Catalogue, keys::catalogue_subscription(id), encode(&record));
+        self.next.subscriptions.insert(key, Arc::new(record));
+        Ok(())
+    }
+
+    fn delete_subscription(&mut self, topic: &TopicName, name: &SubscriptionName) -> Result<(), Error> {
+        let id = SubscriptionId(self.next.subscription(topic, name)?.id);
+        self.ops.push(Op::Delete { family: Family::Catalogue, key: keys::catalogue_subscription(id) });
+        self.delete_range(Family::Cursors, keys::subscription_cursors(id));
+        self.next.subscriptions.remove(&(topic.clone(), name.clone()));
+        Ok(())
+    }
+
+    fn deploy_plugin(&mut self, name: &PluginName, sha256: &str, size: u64, interface: &str, owner: &str) {
+        let newest = self.next.plugins.range((name.clone(), 0)..=(name.clone(), u32::MAX)).next_back();
+        let version = newest.map_or(1, |((_, version), _)| version.saturating_add(1));
+        let id = self.take_id();
+        let record = PluginRecord {
+            id,
+            name: name.to_string(),
+            version,
+            sha256: sha256.to_owned(),
+            size,
+            interface: interface.to_owned(),
+            created_ms: self.now.0,
+            owner: owner.to_owned(),
+        };
+        self.put(Family::Catalogue, keys::catalogue_plugin(id), encode(&record));
+        self.next.plugins.insert((name.clone(), version), Arc::new(record));
+    }
+
+    fn remove_plugin(&mut self, name: &PluginName, version: Option<u32>) -> Result<(), Error> {
+        let chosen: Vec<Arc<PluginRecord>> = self
+            .next
+            .plugins
+            .range((name.clone(), 0)..=(name.clone(), u32::MAX))
+            .filter(|((_, found), _)| version.is_none_or(|version| version == *found))
+            .map(|(_, record)| Arc::clone(record))
+            .collect();
+        if chosen.is_empty() {
+            let version = version.map_or(String::new(), |version| format!("@{version}"));
+            let message = format!("there is no plugin {name}{version}");
+            return Err(Error::refused(ErrorCode::PluginNotFound, message));
+        }
+        for record in &chosen {
+            if let Some(user) = self.next.users_of(record).first() {
+                let message = format!("plugin {name}@{} is used by {user}", record.version);
+                return Err(Error::refused(ErrorCode::PluginInUse, message));
+            }
+        }
+        for record in chosen {
+            self.ops.push(Op::Delete { family: Family::Catalogue, key: keys::catalogue_plugin(record.id) });
+            self.next.plugins.remove(&(name.clone(), record.version));
+        }
+        Ok(())
+    }
+
+    fn create_route(
+        &mut self,
+        spec: &RouteSpec,
+        name: &RouteName,
+        positions: &[Offset],
+        owner: &str,
+    ) -> Result<(), Error> {
+        if self.next.routes.contains_key(name) {
+            return Err(Error::refused(ErrorCode::RouteExists, format!("route {name} exists")));
+        }
+        let source = TopicName::parse_any(&spec.from)?;
+        let source_id = self.next.topic(&source)?.id;
+        for target in &spec.to {
+            self.next.topic(&TopicName::parse_any(target)?)?;
+            if let Some(path) = self.path(target, &spec.from) {
+                let message = format!("route {name} would close a circle: {} -> {path}", spec.from);
+                return Err(Error::refused(ErrorCode::RouteCycle, message));
+            }
+        }
+        for stage in &spec.chain {
+            self.next.plugin(&stage.plugin)?;
+        }
+        let id = RouteId(self.take_id());
+        let record = RouteRecord {
+            id: id.0,
+            source_id: source_id.0,
+            spec: spec.clone(),
+            positions: positions.iter().map(|offset| offset.0).collect(),
+            created_ms: self.now.0,
+            owner: owner.to_owned(),
+        };
+        self.put(Family::Catalogue, keys::catalogue_route(id), encode(&record));
+        for (number, offset) in (0..).zip(positions) {
+            self.put(Family::Cursors, keys::route_cursor(id, PartitionId(number)), cursor_value(*offset));
+        }
+        self.next.routes.insert(name.clone(), Arc::new(record));
+        Ok(())
+    }
+
+    /// The topics that routes lead through from `from` to `to`, if they do.
+    fn path(&self, from: &str, to: &str) -> Option<String> {
+        let mut open = vec![vec![from.to_owned()]];
+        let mut seen = std::collections::HashSet::new();
+        while let Some(path) = open.pop() {
+            let last = path.last().expect("a path begins with its first topic").clone();
+            if last == to {
+                return Some(path.join(" -> "));
+            }
+            if seen.insert(last.clone()) {
+                let routes = self.next.routes.values().filter(|route| route.spec.from == last);
+                for target in routes.flat_map(|route| &route.spec.to) {
+                    let mut longer = path.clone();
+                    longer.push(target.clone());
+                    open.push(longer);
+                }
+            }
+        }
+        None
+    }
+
+    fn delete_route(&mut self, name: &RouteName) -> Result<(), Error> {
+        let id = RouteId(self.next.route(name)?.id);
+        self.ops.push(Op::Delete { family: Family::Catalogue, key: keys::catalogue_route(id) });
+        self.delete_range(Family::Cursors, keys::route_cursors(id));
+        self.next.routes.remove(name);
+        Ok(())
+    }
+}
+
+/// A route cursor's stored bytes: version, next offset.
+pub(crate) fn cursor_value(next: Offset) -> Bytes {
+    let mut value = BytesMut::with_capacity(9);
+    value.put_u8(1);
+    value.put_u64(next.0);
+    value.freeze()
+}
+
+/// Reads a route cursor.
+pub(crate) fn read_cursor(value: &[u8]) -> Result<Offset, Error> {
+    match value {
+        [1, offset @ ..] if offset.len() == 8 => {
+            Ok(Offset(offset.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte))))
+        }
+        _ => Err(Error::Store {
+            code: ErrorCode::StorageCorrupt,
+            message: format!("a route's cursor is {} bytes, expected version 1 and 8 bytes", value.len()),
+        }),
+    }
+}
+
+pub(crate) fn next_id_value(next: u64) -> Bytes {
+    cursor_value(Offset(next))
+}
+
+fn check_settings(settings: &TopicSettings) -> Result<(), Error> {
+    let invalid = |message: String| Err(Error::refused(ErrorCode::InvalidArgument, message));
+    if settings.partitions == 0 || settings.partitions > PARTITIONS_MAX {
+        return invalid(format!("partitions are {}, expected 1 to {PARTITIONS_MAX}", settings.partitions));
+    }
+    if !["sync", "os"].contains(&settings.durability.as_str()) {
+        return invalid(format!("durability is {:?}, expected sync or os", settings.durability));
+    }
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! What exists: topics, subscriptions, routes, plugin versions. An immutable snapshot that everybody shares;
+//! the shard's writer makes the next one and shows it once it is durable.
+
+mod change;
+mod records;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use levada_protocol::{
+    error::ErrorCode,
+    ids::{PluginName, RouteName, SubscriptionName, TopicName},
+};
+
+pub(crate) use self::{
+    change::{Change, Decided, TopicChange, cursor_value, read_cursor},
+    records::{PluginRecord, RouteRecord, SubscriptionRecord, TopicRecord, decode, encode},
+};
+use crate::{error::Error, topic::Topic};
+
+/// A snapshot of everything that has a name.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Catalogue {
+    pub(crate) topics: BTreeMap<TopicName, Arc<Topic>>,
+    pub(crate) subscriptions: BTreeMap<(TopicName, SubscriptionName), Arc<SubscriptionRecord>>,
+    pub(crate) routes: BTreeMap<RouteName, Arc<RouteRecord>>,
+    pub(crate) plugins: BTreeMap<(PluginName, u32), Arc<PluginRecord>>,
+    pub(crate) next_id: u64,
+}
+
+impl Catalogue {
+    /// The topic of this name.
+    pub(crate) fn topic(&self, name: &TopicName) -> Result<&Arc<Topic>, Error> {
+        self.topics
+            .get(name)
+            .ok_or_else(|| Error::refused(ErrorCode::TopicNotFound, format!("there is no topic {name}")))
+    }
+
+    /// The subscription of this name.
+    pub(crate) fn subscription(
+        &self,
+        topic: &TopicName,
+        name: &SubscriptionName,
+    ) -> Result<&Arc<SubscriptionRecord>, Error> {
+        self.topic(topic)?;
+        self.subscriptions.get(&(topic.clone(), name.clone())).ok_or_else(|| {
+            let message = format!("topic {topic} has no subscription {name}");
+            Error::refused(ErrorCode::SubscriptionNotFound, message)
+        })
+    }
+
+    /// The subscriptions of one topic.
+    pub(crate) fn subscriptions_of<'a>(
+        &'a self,
+        topic: &'a TopicName,
+    ) -> impl Iterator<Item = &'a Arc<SubscriptionRecord>> {
+        self.subscriptions.values().filter(move |record| record.topic == topic.as_str())
+    }
+
+    /// The route of this name.
+    pub(crate) fn route(&self, name: &RouteName) -> Result<&Arc<RouteRecord>, Error> {
+        self.routes
+            .get(name)
+            .ok_or_else(|| Error::refused(ErrorCode::RouteNotFound, format!("there is no route {name}")))
+    }
+
+    /// The plugin that `name` (the newest version) or `name@version` means.
+    pub(crate) fn plugin(&self, reference: &str) -> Result<&Arc<PluginRecord>, Error> {
+        let not_found = |message| Error::refused(ErrorCode::PluginNotFound, message);
+        let (name, version) = match reference.split_once('@') {
+            None => (reference, None),
+            Some((name, version)) => {
+                let version = version.parse::<u32>().map_err(|_| {
+                    let message = format!("plugin reference {reference:?}: expected name or name@version");
+                    Error::refused(ErrorCode::InvalidArgument, message)
+                })?;
+                (name, Some(version))
+            }
+        };
+        let name: PluginName = name.parse()?;
+        let mut versions = self.plugins.range((name.clone(), 0)..=(name.clone(), u32::MAX));
+        match version {
+            None => versions.next_back().ok_or_else(|| not_found(format!("there is no plugin {name}"))),
+            Some(version) => versions
+                .find(|((_, found), _)| *found == version)
+                .ok_or_else(|| not_found(format!("plugin {name} has no version {version}"))),
+        }
+        .map(|(_, record)| record)
+    }
+
+    /// The places whose chains would lose a plugin if this version went.
+    pub(crate) fn users_of(&self, plugin: &PluginRecord) -> Vec<String> {
+        let newest = self.plugin(&plugin.name).is_ok_and(|newest| newest.id == plugin.id);
+        let pinned = format!("{}@{}", plugin.name, plugin.version);
+        let uses = |chain: &[levada_protocol::request::StageSpec]| {
+            chain.iter().any(|stage| stage.plugin == pinned || (newest && stage.plugin == plugin.name))
+        };
+        let subscriptions = self.subscriptions.values().filter(|record| uses(&record.options.chain));
+        let routes = self.routes.values().filter(|record| uses(&record.spec.chain));
+        subscriptions
+            .map(|record| format!("{}/{}", record.topic, record.name))
+            .chain(routes.map(|record| format!("route {}", record.spec.name)))
+            .collect()
+    }
+
+    /// How many records there are.
+    pub(crate) fn len(&self) -> usize {
+        self.topics.len() + self.subscriptions.len() + self.routes.len() + self.plugins.len()
+    }
+}

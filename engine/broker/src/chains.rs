@@ -1,0 +1,129 @@
+//! Attaching the plugins of a chain: from the names in a record to stages that run.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use levada_protocol::{
+    error::ErrorCode,
+    limits::{CHAIN_STAGES_MAX, PLUGIN_CONFIG_BYTES_MAX},
+    request::StageSpec,
+};
+
+use crate::{
+    artefacts::{Artefacts, unhex},
+    catalogue::Catalogue,
+    error::Error,
+    stage::{AttachSpec, Chain, ChainStage, Clock, Place, Plugins, Stage},
+};
+
+/// What attaching needs.
+#[derive(Clone)]
+pub(crate) struct Chains {
+    plugins: Arc<dyn Plugins>,
+    artefacts: Artefacts,
+    clock: Clock,
+}
+
+/// A chain and what its stages cost.
+pub(crate) struct Attached {
+    pub(crate) chain: Chain,
+    stages: Vec<(u64, Arc<dyn Stage>)>,
+}
+
+impl Attached {
+    /// Each stage's plugin version id and figures.
+    pub(crate) fn figures(&self) -> impl Iterator<Item = (u64, crate::stage::Figures)> + '_ {
+        self.stages.iter().map(|(plugin, stage)| (*plugin, stage.figures()))
+    }
+}
+
+impl Chains {
+    pub(crate) fn new(plugins: Arc<dyn Plugins>, artefacts: Artefacts) -> Self {
+        let started = Instant::now();
+        let clock: Clock = Arc::new(move || started.elapsed());
+        Self { plugins, artefacts, clock }
+    }
+
+    pub(crate) fn plugins(&self) -> &Arc<dyn Plugins> {
+        &self.plugins
+    }
+
+    pub(crate) fn artefacts(&self) -> &Artefacts {
+        &self.artefacts
+    }
+
+    /// Attaches every stage of `specs` for events of `topic`.
+    pub(crate) async fn attach(
+        &self,
+        catalogue: &Catalogue,
+        specs: &[StageSpec],
+        topic: &str,
+        place: Place,
+        seed: u64,
+    ) -> Result<Attached, Error> {
+        check(specs)?;
+        let mut stages = Vec::with_capacity(specs.len());
+        let mut chain = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let record = catalogue.plugin(&spec.plugin)?;
+            let sha256 = unhex(&record.sha256).ok_or_else(|| {
+                let message = format!("the hash of plugin {} in the catalogue is damaged", record.name);
+                Error::Store { code: ErrorCode::StorageCorrupt, message }
+            })?;
+            let deadline = Duration::from_millis(u64::from(spec.deadline_ms));
+            let attach = AttachSpec {
+                plugin: record.name.clone(),
+                version: record.version,
+                sha256,
+                path: self.artefacts.path(&record.sha256),
+                config: spec.config.clone(),
+                topic: topic.to_owned(),
+                place,
+                deadline,
+                memory_bytes_max: spec.memory_bytes_max,
+            };
+            let stage = self.plugins.attach(attach).await.map_err(|error| {
+                let message = format!("plugin {}@{}: {error}", record.name, record.version);
+                Error::refused(error.code(), message)
+            })?;
+            stages.push((record.id, Arc::clone(&stage)));
+            chain.push(ChainStage {
+                stage,
+                plugin: record.name.clone(),
+                version: record.version,
+                on_error: spec.on_error,
+                retries: spec.retries,
+                deadline,
+            });
+        }
+        Ok(Attached { chain: Chain::new(chain, seed, Arc::clone(&self.clock)), stages })
+    }
+}
+
+fn check(specs: &[StageSpec]) -> Result<(), Error> {
+    let invalid = |message| Err(Error::refused(ErrorCode::InvalidArgument, message));
+    if specs.len() > CHAIN_STAGES_MAX {
+        return invalid(format!("the chain has {} stages, the limit is {CHAIN_STAGES_MAX}", specs.len()));
+    }
+    for spec in specs {
+        if spec.config.len() > PLUGIN_CONFIG_BYTES_MAX {
+            let got = spec.config.len();
+            return invalid(format!(
+                "the configuration of {} is {got} bytes, the limit is {PLUGIN_CONFIG_BYTES_MAX}",
+                spec.plugin
+            ));
+        }
+        if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&spec.config) {
+            return invalid(format!("the configuration of {} is not JSON: {error}", spec.plugin));
+        }
+        if spec.deadline_ms == 0 || spec.deadline_ms > 60_000 {
+            return invalid(format!(
+                "the deadline of {} is {} ms, expected 1 to 60000",
+                spec.plugin, spec.deadline_ms
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! What can be set about a broker. Every queue and cache has its limit here.
+
+use std::{path::PathBuf, time::Duration};
+
+/// A broker's settings.
+#[derive(Debug, Clone)]
+pub struct BrokerConfig {
+    /// The data directory; artefacts and the free-space guard live there.
+    pub data_dir: PathBuf,
+    /// Bytes of published batches that may wait for their commit. Default 32 MiB.
+    pub publish_bytes_max: usize,
+    /// Commands that may wait for the shard's writer. Default 8,192.
+    pub writer_queue_max: usize,
+    /// Unacknowledged publishes of one stream. Default 4,096.
+    pub stream_in_flight_max: usize,
+    /// Bytes of one commit group, unless one fragment is larger. Default 1 MiB.
+    pub group_bytes_max: usize,
+    /// Groups that may be written and not yet synced. Default 4.
+    pub groups_unsynced_max: usize,
+    /// Bytes of the newest batches kept in memory, over all partitions. Default 64 MiB.
+    pub tail_bytes_max: usize,
+    /// How long an acknowledgement waits for a group to ride in before it makes one. Default 5 ms.
+    pub progress_delay: Duration,
+    /// Free disk space under which publishes are refused: at least this, and at least the smaller of a tenth of
+    /// the volume and 1 GiB. Default 64 MiB.
+    pub disk_reserve_bytes: u64,
+    /// How often free space is looked at. Default 500 ms.
+    pub disk_check_interval: Duration,
+    /// How often retention runs. Default 30 s.
+    pub retention_interval: Duration,
+    /// Producers remembered in memory; older ones are looked up in the store. Default 65,536.
+    pub producers_max: usize,
+    /// Topics, subscriptions, routes and plugin versions together. Default 100,000.
+    pub catalogue_records_max: usize,
+}
+
+impl BrokerConfig {
+    /// The defaults, for this data directory.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            publish_bytes_max: 32 << 20,
+            writer_queue_max: 8_192,
+            stream_in_flight_max: 4_096,
+            group_bytes_max: 1 << 20,
+            groups_unsynced_max: 4,
+            tail_bytes_max: 64 << 20,
+            progress_delay: Duration::from_millis(5),
+            disk_reserve_bytes: 64 << 20,
+            disk_check_interval: Duration::from_millis(500),
+            retention_interval: Duration::from_secs(30),
+            producers_max: 65_536,
+            catalogue_records_max: 100_000,
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The disk guard: refuses publishes while free space is under the reserve, so that acknowledgements, cursors and
+//! dead letters always have room.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use levada_protocol::error::{ErrorCode, Refusal};
+
+/// A tenth of the volume, but no more than this, must stay free.
+const FREE_BYTES_WANTED_MAX: u64 = 1 << 30;
+
+/// Watches the data directory's volume.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    path: PathBuf,
+    reserve_bytes: u64,
+    low: AtomicBool,
+    free_bytes: AtomicU64,
+    wanted_bytes: AtomicU64,
+}
+
+impl Guard {
+    pub(crate) fn new(path: PathBuf, reserve_bytes: u64) -> Self {
+        let guard = Self {
+            path,
+            reserve_bytes,
+            low: AtomicBool::new(false),
+            free_bytes: AtomicU64::new(u64::MAX),
+            wanted_bytes: AtomicU64::new(reserve_bytes),
+        };
+        guard.measure_is_low();
+        guard
+    }
+
+    /// Measures, and answers whether there is too little space.
+    pub(crate) fn measure_is_low(&self) -> bool {
+        // A volume that cannot be asked is taken as it was last seen.
+        if let Ok(volume) = rustix::fs::statvfs(&self.path) {
+            let free = volume.f_bavail.saturating_mul(volume.f_frsize);
+            let total = volume.f_blocks.saturating_mul(volume.f_frsize);
+            let wanted = (total / 10).min(FREE_BYTES_WANTED_MAX).max(self.reserve_bytes);
+            self.free_bytes.store(free, Ordering::Relaxed);
+            self.wanted_bytes.store(wanted, Ordering::Relaxed);
+            let low = free < wanted;
+            if low != self.low.swap(low, Ordering::Relaxed) {
+                if low {
+                    tracing::warn!(free, wanted, "disk space is low, publishes are refused");
+                } else {
+                    tracing::info!(free, wanted, "disk space is back, publishes are taken");
+                }
+            }
+        }
+        self.low.load(Ordering::Relaxed)
+    }
+
+    /// Free bytes when last measured.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.free_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Why nothing may be published, if so.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        if !self.low.load(Ordering::Relaxed) {
+            return None;
+        }
+        let message = format!(
+            "{} bytes are free on the data directory's volume, {} must be",
+            self.free_bytes(),
+            self.wanted_bytes.load(Ordering::Relaxed)
+        );
+        Some(Refusal::new(ErrorCode::StorageFull, message).retry_after(1_000))
+    }
+}

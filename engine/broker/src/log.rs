@@ -1,0 +1,185 @@
+//! Reading a partition: from its tail while the position is there, from the store in long runs otherwise.
+//!
+//! Never shows what is not durable yet. It must not know what the events are read for.
+
+use std::sync::Arc;
+
+use levada_protocol::{
+    error::ErrorCode,
+    ids::{Offset, PartitionId, Timestamp},
+    request::Start,
+};
+use levada_store::{Family, ScanLimit, Store, record};
+
+use crate::{
+    error::Error,
+    frames::Piece,
+    keys,
+    topic::{Partition, Topic},
+};
+
+/// Bytes that one look into the store brings at most, unless one record is larger.
+const STORE_READ_BYTES: usize = 1 << 20;
+
+/// A partition that can be read.
+#[derive(Clone)]
+pub(crate) struct Log {
+    store: Arc<dyn Store>,
+    topic: Arc<Topic>,
+    number: PartitionId,
+}
+
+/// What a look at a position found.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Pieces, the first of which holds the position.
+    Pieces(Vec<Piece>),
+    /// The position is the durable end: nothing is there yet.
+    End,
+    /// Retention has dropped the position; the log begins here now.
+    Dropped(Offset),
+}
+
+impl Log {
+    pub(crate) fn new(store: Arc<dyn Store>, topic: Arc<Topic>, number: PartitionId) -> Result<Self, Error> {
+        topic.partition(number)?;
+        Ok(Self { store, topic, number })
+    }
+
+    pub(crate) fn partition(&self) -> &Partition {
+        &self.topic.partitions[usize::from(self.number.0)]
+    }
+
+    /// Reads from `from`, about `bytes_max` bytes, never beyond the durable end.
+    ///
+    /// Cancel safe: a read that is given up has no effect.
+    pub(crate) async fn read(&self, from: Offset, bytes_max: usize) -> Result<Found, Error> {
+        let partition = self.partition();
+        if from < partition.start() {
+            return Ok(Found::Dropped(partition.start()));
+        }
+        let end = partition.end();
+        if from >= end {
+            return Ok(Found::End);
+        }
+        if let Some(pieces) = partition.tail.read(from, bytes_max) {
+            return Ok(Found::Pieces(pieces));
+        }
+        let bytes_max = bytes_max.min(STORE_READ_BYTES);
+        let log = self.clone();
+        let pieces = blocking(move || log.read_store(from, end, bytes_max)).await?;
+        match pieces.first() {
+            Some(first) if first.run.base <= from => Ok(Found::Pieces(pieces)),
+            // Retention may have moved while the store was read.
+            _ if from < partition.start() => Ok(Found::Dropped(partition.start())),
+            _ => Err(self.missing(from)),
+        }
+    }
+
+    /// Pieces from the record that holds `from`. Blocks on the disk.
+    fn read_store(&self, from: Offset, end: Offset, bytes_max: usize) -> Result<Vec<Piece>, Error> {
+        let key = |offset| keys::log(self.topic.id, self.number, offset);
+        let limit = ScanLimit { rows: usize::MAX, bytes: bytes_max };
+        let mut rows = self.store.scan(Family::Log, &key(from), &key(end), limit)?;
+        if rows.first().is_none_or(|(found, _)| *found != key(from)) {
+            // The position is inside a record: begin with that one.
+            let below = key(from.plus(1));
+            if let Some(row) = self.store.last_before(Family::Log, &key(Offset(0)), &below)? {
+                rows.insert(0, row);
+            }
+        }
+        let mut pieces: Vec<Piece> = Vec::with_capacity(rows.len());
+        for (key, value) in rows {
+            let piece = self.piece(&key, value)?;
+            if pieces.last().is_some_and(|last| last.end() != piece.run.base) {
+                let missing = pieces.last().map_or(from, Piece::end);
+                return Err(self.missing(missing));
+            }
+            pieces.push(piece);
+        }
+        pieces.retain(|piece| piece.end() > from && piece.end() <= end);
+        Ok(pieces)
+    }
+
+    fn piece(&self, key: &[u8], value: bytes::Bytes) -> Result<Piece, Error> {
+        let damaged = |what: String| Error::Store {
+            code: ErrorCode::StorageCorrupt,
+            message: format!("topic {} partition {}: {what}", self.topic.name, self.number),
+        };
+        let record = record::check(key, value).map_err(|error| damaged(error.to_string()))?;
+        Piece::of(record.run(), true).map_err(|error| damaged(error.to_string()))
+    }
+
+    fn missing(&self, offset: Offset) -> Error {
+        Error::Store {
+            code: ErrorCode::StorageCorrupt,
+            message: format!(
+                "topic {} partition {}: offset {offset} is missing",
+                self.topic.name, self.number
+            ),
+        }
+    }
+
+    /// The offset that a start means now.
+    pub(crate) async fn position(&self, start: Start) -> Result<Offset, Error> {
+        let partition = self.partition();
+        let (first, end) = (partition.start(), partition.end());
+        match start {
+            Start::Earliest => Ok(first),
+            Start::Latest => Ok(end),
+            Start::Offset(offset) if (first.0..=end.0).contains(&offset) => Ok(Offset(offset)),
+            Start::Offset(offset) => {
+                let message = format!(
+                    "topic {} partition {} holds offsets {first} to {end} (the next one), got {offset}",
+                    self.topic.name, self.number
+                );
+                Err(Error::refused(ErrorCode::OffsetOutOfRange, message))
+            }
+            Start::Time(time) => {
+                let log = self.clone();
+                blocking(move || log.find_time(first, end, Timestamp(time))).await
+            }
+        }
+    }
+
+    /// The first record appended at or after `time`: a binary search, since append times never go back.
+    fn find_time(&self, first: Offset, end: Offset, time: Timestamp) -> Result<Offset, Error> {
+        let key = |offset| keys::log(self.topic.id, self.number, offset);
+        let (mut low, mut high) = (first, end);
+        while low < high {
+            let middle = Offset(low.0 + (high.0 - low.0) / 2);
+            let row = self.store.last_before(Family::Log, &key(Offset(0)), &key(middle.plus(1)))?;
+            let Some((found, value)) = row else {
+                // Dropped by retention meanwhile.
+                low = middle.plus(1);
+                continue;
+            };
+            let piece = self.piece(&found, value)?;
+            if piece.run.append_time >= time {
+                high = piece.run.base.min(middle);
+            } else {
+                low = piece.end();
+            }
+        }
+        Ok(low.clamp(first, end))
+    }
+
+    /// When the event at this offset was appended, if it is still there.
+    pub(crate) async fn append_time(&self, offset: Offset) -> Option<Timestamp> {
+        match self.read(offset, 1).await {
+            Ok(Found::Pieces(pieces)) => pieces.first().map(|piece| piece.run.append_time),
+            _ => None,
+        }
+    }
+}
+
+/// Runs something that may wait for the disk where that holds nobody up.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_cancelled() => Err(Error::ShuttingDown),
+        Err(error) => Err(Error::refused(ErrorCode::Internal, format!("a storage task panicked: {error}"))),
+    }
+}

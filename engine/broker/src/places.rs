@@ -1,0 +1,97 @@
+//! The running places: which subscriptions and routes have their owner tasks, and how to reach them.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use levada_protocol::ids::{Offset, RouteId, SubscriptionId, TopicId};
+
+use crate::{route::RouteHandle, subscription::SubscriptionHandle};
+
+/// How far a place has come in each partition of its topic: nothing below is needed by it any more.
+#[derive(Debug)]
+pub(crate) struct Floors {
+    floors: Vec<AtomicU64>,
+}
+
+impl Floors {
+    pub(crate) fn new(floors: impl IntoIterator<Item = Offset>) -> Arc<Self> {
+        Arc::new(Self { floors: floors.into_iter().map(|floor| AtomicU64::new(floor.0)).collect() })
+    }
+
+    pub(crate) fn set(&self, partition: usize, floor: Offset) {
+        self.floors[partition].store(floor.0, Ordering::Release);
+    }
+
+    pub(crate) fn floor(&self, partition: usize) -> Offset {
+        Offset(self.floors[partition].load(Ordering::Acquire))
+    }
+}
+
+/// The owner tasks of all places.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    subscriptions: HashMap<SubscriptionId, SubscriptionHandle>,
+    routes: HashMap<RouteId, RouteHandle>,
+}
+
+impl Places {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn add_subscription(&self, id: SubscriptionId, handle: SubscriptionHandle) {
+        self.lock().subscriptions.insert(id, handle);
+    }
+
+    pub(crate) fn add_route(&self, id: RouteId, handle: RouteHandle) {
+        self.lock().routes.insert(id, handle);
+    }
+
+    pub(crate) fn subscription(&self, id: SubscriptionId) -> Option<SubscriptionHandle> {
+        self.lock().subscriptions.get(&id).cloned()
+    }
+
+    pub(crate) fn route(&self, id: RouteId) -> Option<RouteHandle> {
+        self.lock().routes.get(&id).cloned()
+    }
+
+    /// Ends the tasks of places that are not in these lists any more.
+    pub(crate) fn retain(
+        &self,
+        subscription: impl Fn(SubscriptionId) -> bool,
+        route: impl Fn(RouteId) -> bool,
+    ) {
+        let mut inner = self.lock();
+        inner.subscriptions.retain(|id, handle| subscription(*id) || handle.stop());
+        inner.routes.retain(|id, handle| route(*id) || handle.stop());
+    }
+
+    pub(crate) fn subscriptions(&self) -> Vec<SubscriptionHandle> {
+        self.lock().subscriptions.values().cloned().collect()
+    }
+
+    pub(crate) fn routes(&self) -> Vec<RouteHandle> {
+        self.lock().routes.values().cloned().collect()
+    }
+
+    /// How far each place that reads this topic has come.
+    pub(crate) fn floors_of(&self, topic: TopicId) -> Vec<Arc<Floors>> {
+        let inner = self.lock();
+        let subscriptions = inner.subscriptions.values().filter(|handle| handle.topic_id() == topic);
+        let routes = inner.routes.values().filter(|handle| handle.topic_id() == topic);
+        subscriptions
+            .map(|handle| Arc::clone(handle.floors()))
+            .chain(routes.map(|handle| Arc::clone(handle.floors())))
+            .collect()
+    }
+}

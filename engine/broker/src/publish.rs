@@ -1,0 +1,110 @@
+//! A publish stream: batches in, acknowledgements out, with a bound on what may be under way.
+
+use std::sync::Arc;
+
+use levada_protocol::{
+    batch::Batch,
+    error::ErrorCode,
+    publish::{Ack, AckOutcome, Durability, PublishHeader},
+};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::{
+    error::Error,
+    shard::{Append, ShardHandle},
+    topic::Topic,
+};
+
+/// One client's way to publish to one topic.
+#[derive(Debug)]
+pub struct PublishStream {
+    /// How many partitions the topic has.
+    pub partitions: u16,
+    /// What an acknowledgement means unless a publish asks for more.
+    pub durability: Durability,
+    /// The acknowledgements, in the order in which the publishes were decided.
+    pub acks: mpsc::Receiver<Ack>,
+    submitter: Submitter,
+}
+
+/// The sending half of a publish stream.
+#[derive(Debug, Clone)]
+pub struct Submitter {
+    topic: Arc<Topic>,
+    shard: ShardHandle,
+    acks: mpsc::Sender<Ack>,
+    admission: Arc<Semaphore>,
+    admission_max: usize,
+}
+
+impl PublishStream {
+    pub(crate) fn new(
+        topic: Arc<Topic>,
+        shard: ShardHandle,
+        admission: Arc<Semaphore>,
+        admission_max: usize,
+        in_flight_max: usize,
+    ) -> Self {
+        let (sender, acks) = mpsc::channel(in_flight_max);
+        let partitions = u16::try_from(topic.partitions.len()).unwrap_or(u16::MAX);
+        let durability = topic.durability();
+        let submitter = Submitter { topic, shard, acks: sender, admission, admission_max };
+        Self { partitions, durability, acks, submitter }
+    }
+
+    /// A handle that submits batches; it may be cloned and moved to another task.
+    pub fn submitter(&self) -> Submitter {
+        self.submitter.clone()
+    }
+
+    /// The acknowledgements and the submitter, apart. `acks` ends once every submitter is gone.
+    pub fn split(self) -> (Submitter, mpsc::Receiver<Ack>) {
+        (self.submitter, self.acks)
+    }
+}
+
+impl Submitter {
+    /// Queues a checked batch. Waits while too many bytes or acknowledgements are under way.
+    ///
+    /// Every batch gets exactly one acknowledgement on the stream's `acks`, refusals included.
+    /// Cancel safe: a batch is queued or it is not; a given-up call may have queued it.
+    ///
+    /// # Errors
+    /// Only if the broker is shutting down or the stream's receiver is gone.
+    pub async fn submit(&self, header: PublishHeader, batch: Batch) -> Result<(), Error> {
+        let reply = self.acks.clone().reserve_owned().await.map_err(|_| Error::ShuttingDown)?;
+        if let Err(error) = self.check(&header, &batch) {
+            let ack = Ack {
+                correlation: header.correlation,
+                partition: header.partition,
+                outcome: AckOutcome::Refused(error.refusal()),
+            };
+            reply.send(ack);
+            return Ok(());
+        }
+        let bytes = u32::try_from(batch.bytes().len().min(self.admission_max)).unwrap_or(u32::MAX);
+        let admission = Arc::clone(&self.admission).acquire_many_owned(bytes);
+        let admitted = admission.await.map_err(|_| Error::ShuttingDown)?;
+        let durability =
+            header.durability.map_or(self.topic.durability(), |asked| asked.max(self.topic.durability()));
+        let append = Append {
+            topic: Arc::clone(&self.topic),
+            header,
+            batch,
+            ack_written: durability == Durability::Os,
+            reply,
+            admitted,
+        };
+        self.shard.append(append).await
+    }
+
+    /// What can be refused without asking the shard.
+    fn check(&self, header: &PublishHeader, batch: &Batch) -> Result<(), Error> {
+        self.topic.partition(header.partition)?;
+        if batch.header().is_selection() {
+            let message = "a published batch must not be a selection";
+            return Err(Error::refused(ErrorCode::BatchInvalid, message));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! Requests: everything that is asked once and answered once.
+
+mod places;
+mod plugins;
+
+use bytes::Bytes;
+use levada_protocol::{
+    error::ErrorCode,
+    ids::TopicName,
+    request::{EngineInfo, Request, Response, TopicSettings},
+};
+
+use crate::{
+    access::Principal,
+    broker::Broker,
+    catalogue::{Catalogue, Change},
+    clock,
+    error::Error,
+    metrics,
+};
+
+impl Broker {
+    /// Answers a request. `artefact` goes with `DeployPlugin`.
+    ///
+    /// Not cancel safe for requests that change something: a call that is given up may still take effect.
+    ///
+    /// # Errors
+    /// What the request's own rules say; nothing has changed then, unless the code says otherwise.
+    pub async fn request(
+        &self,
+        principal: &Principal,
+        request: Request,
+        artefact: Option<Bytes>,
+    ) -> Result<Response, Error> {
+        let catalogue = self.inner.shard.catalogue();
+        match request {
+            Request::Info => Ok(Response::Info(Box::new(self.info()))),
+            Request::CreateTopic { name, settings } => self.create_topic(principal, &name, settings).await,
+            Request::ListTopics => {
+                Ok(Response::Topics { topics: catalogue.topics.values().map(|topic| topic.info()).collect() })
+            }
+            Request::DescribeTopic { name } => {
+                Ok(Response::Topic(catalogue.topic(&TopicName::parse_any(&name)?)?.info()))
+            }
+            Request::SetTopic { name, settings } => self.set_topic(&name, settings).await,
+            Request::DeleteTopic { name, force } => {
+                let name = TopicName::parse_any(&name)?;
+                self.change_places(Change::DeleteTopic { name, force }).await?;
+                Ok(Response::Done)
+            }
+            Request::CreateSubscription { topic, name, options, from } => {
+                let record = self.create_subscription(principal, &topic, &name, options, from).await?;
+                self.describe_subscription(&record).await.map(Response::Subscription)
+            }
+            Request::ListSubscriptions { topic } => self.list_subscriptions(&catalogue, topic).await,
+            Request::DescribeSubscription { topic, name } => {
+                let record = catalogue.subscription(&TopicName::parse_any(&topic)?, &name.parse()?)?;
+                self.describe_subscription(record).await.map(Response::Subscription)
+            }
+            Request::DeleteSubscription { topic, name } => {
+                let (topic, name) = (TopicName::parse_any(&topic)?, name.parse()?);
+                self.change_places(Change::DeleteSubscription { topic, name }).await?;
+                Ok(Response::Done)
+            }
+            Request::ResumeSubscription { topic, name } => {
+                self.resume_subscription(&catalogue, &topic, &name).await
+            }
+            Request::DeployPlugin { name, size, config } => {
+                self.deploy_plugin(principal, &name, size, config, artefact).await
+            }
+            Request::ListPlugins => Ok(self.list_plugins(&catalogue)),
+            Request::RemovePlugin { name, version } => self.remove_plugin(&name, version).await,
+            Request::CreateRoute(spec) => self.create_route(principal, spec).await,
+            Request::ListRoutes => Ok(self.list_routes()),
+            Request::DeleteRoute { name } => {
+                self.change_places(Change::DeleteRoute { name: name.parse()? }).await?;
+                Ok(Response::Done)
+            }
+            Request::ResumeRoute { name } => self.resume_route(&catalogue, &name),
+            Request::Unknown => {
+                Err(Error::refused(ErrorCode::Unsupported, "this engine does not know the request"))
+            }
+        }
+    }
+
+    /// Sets every gauge that is computed rather than counted. Called before metrics are shown.
+    pub async fn observe(&self) {
+        let catalogue = self.inner.shard.catalogue();
+        for record in catalogue.subscriptions.values() {
+            if let Ok(info) = self.describe_subscription(record).await {
+                metrics::subscription(&format!("{}/{}", record.topic, record.name), &info);
+            }
+        }
+        for route in self.inner.places.routes() {
+            metrics::route(&route.info());
+            for (_, figures) in route.figures() {
+                metrics::plugin(&format!("route {}", route.record().spec.name), &figures);
+            }
+        }
+        for subscription in self.inner.places.subscriptions() {
+            let record = subscription.record();
+            for (_, figures) in subscription.figures() {
+                metrics::plugin(&format!("{}/{}", record.topic, record.name), &figures);
+            }
+        }
+        let compaction_bytes = self.inner.store.stats().compaction_bytes;
+        metrics::engine(self.inner.guard.free_bytes(), self.health().ready, compaction_bytes);
+    }
+
+    fn info(&self) -> EngineInfo {
+        let inner = &self.inner;
+        let stats = inner.store.stats();
+        let (syncs, sync_p50_us, sync_p99_us) = {
+            let micros = inner.shard.shown.sync_micros.lock();
+            let micros = micros.unwrap_or_else(std::sync::PoisonError::into_inner);
+            (micros.len(), micros.value_at_quantile(0.5), micros.value_at_quantile(0.99))
+        };
+        EngineInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            engine_id: inner.engine_id.clone(),
+            start_id: inner.start_id.clone(),
+            uptime_ms: clock::now().0.saturating_sub(inner.started.0),
+            disk_free_bytes: inner.guard.free_bytes(),
+            compaction_bytes: stats.compaction_bytes,
+            flush_bytes: stats.flush_bytes,
+            stall_seconds: std::time::Duration::from_micros(stats.stall_micros).as_secs_f64(),
+            syncs,
+            sync_p50_us,
+            sync_p99_us,
+            read_only: self.health().reason,
+            ..EngineInfo::default()
+        }
+    }
+
+    async fn create_topic(
+        &self,
+        principal: &Principal,
+        name: &str,
+        settings: TopicSettings,
+    ) -> Result<Response, Error> {
+        let name: TopicName = name.parse()?;
+        let owner = principal.as_str().to_owned();
+        self.inner.shard.change(Change::CreateTopic { name: name.clone(), settings, owner }).await?;
+        Ok(Response::Topic(self.inner.shard.catalogue().topic(&name)?.info()))
+    }
+
+    async fn set_topic(&self, name: &str, settings: TopicSettings) -> Result<Response, Error> {
+        let name = TopicName::parse_any(name)?;
+        self.inner.shard.change(Change::SetTopic { name: name.clone(), settings }).await?;
+        Ok(Response::Topic(self.inner.shard.catalogue().topic(&name)?.info()))
+    }
+
+    /// Makes a change that may end places, and ends their tasks.
+    async fn change_places(&self, change: Change) -> Result<(), Error> {
+        let _changing = self.inner.changing.lock().await;
+        self.inner.shard.change(change).await?;
+        self.end_places(&self.inner.shard.catalogue());
+        Ok(())
+    }
+
+    /// Ends the tasks of places that the catalogue no longer holds.
+    fn end_places(&self, catalogue: &Catalogue) {
+        self.inner.places.retain(
+            |id| catalogue.subscriptions.values().any(|record| record.id == id.0),
+            |id| catalogue.routes.values().any(|record| record.id == id.0),
+        );
+    }
+}

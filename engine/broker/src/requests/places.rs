@@ -1,0 +1,258 @@
+//! Requests about subscriptions and routes.
+
+use std::sync::Arc;
+
+use levada_protocol::{
+    error::ErrorCode,
+    ids::{Offset, RouteId, RouteName, SubscriptionId, SubscriptionName, TopicName},
+    limits::ROUTE_TARGETS_MAX,
+    request::{Response, RouteSpec, StageSpec, Start, Subscribe, SubscriptionInfo, SubscriptionOptions},
+};
+
+use crate::{
+    access::Principal,
+    broker::Broker,
+    catalogue::{Catalogue, Change, SubscriptionRecord},
+    error::Error,
+    log::Log,
+    stage::Place,
+    subscription,
+    topic::Topic,
+};
+
+impl Broker {
+    /// The subscription that a consumer asks for, made if it is absent and may be made. True if it was made.
+    pub(crate) async fn subscription_for(
+        &self,
+        principal: &Principal,
+        subscribe: &Subscribe,
+    ) -> Result<(Arc<SubscriptionRecord>, bool), Error> {
+        let topic = TopicName::parse_any(&subscribe.topic)?;
+        let name: SubscriptionName = subscribe.subscription.parse()?;
+        let found = self.inner.shard.catalogue().subscription(&topic, &name).cloned();
+        match (found, &subscribe.options) {
+            (Ok(record), Some(options)) => same_options(&record, options).map(|()| (record, false)),
+            (Ok(record), None) => Ok((record, false)),
+            (Err(error), Some(options)) if error.code() == ErrorCode::SubscriptionNotFound => {
+                let created = self
+                    .create_subscription(
+                        principal,
+                        &subscribe.topic,
+                        &subscribe.subscription,
+                        options.clone(),
+                        subscribe.from,
+                    )
+                    .await;
+                match created {
+                    Ok(record) => Ok((record, true)),
+                    // Somebody else made it in the meantime.
+                    Err(error) if error.code() == ErrorCode::SubscriptionExists => {
+                        let record = self.inner.shard.catalogue().subscription(&topic, &name)?.clone();
+                        same_options(&record, options).map(|()| (record, false))
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Makes a subscription and starts its owner.
+    pub(super) async fn create_subscription(
+        &self,
+        principal: &Principal,
+        topic: &str,
+        name: &str,
+        options: SubscriptionOptions,
+        from: Start,
+    ) -> Result<Arc<SubscriptionRecord>, Error> {
+        let (topic_name, name) = (TopicName::parse_any(topic)?, name.parse::<SubscriptionName>()?);
+        check_options(&options)?;
+        let _changing = self.inner.changing.lock().await;
+        let catalogue = self.inner.shard.catalogue();
+        let topic = catalogue.topic(&topic_name)?;
+        self.try_chain(&catalogue, &options.chain, &topic_name, Place::Subscription).await?;
+        let positions = self.positions(topic, from).await?;
+        let change = Change::CreateSubscription {
+            topic: topic_name.clone(),
+            name: name.clone(),
+            options,
+            positions,
+            owner: principal.as_str().to_owned(),
+        };
+        self.inner.shard.change(change).await?;
+        let record = Arc::clone(self.inner.shard.catalogue().subscription(&topic_name, &name)?);
+        self.start_subscription(&record)?;
+        Ok(record)
+    }
+
+    pub(super) async fn list_subscriptions(
+        &self,
+        catalogue: &Catalogue,
+        topic: Option<String>,
+    ) -> Result<Response, Error> {
+        let topic = topic.map(|topic| TopicName::parse_any(&topic)).transpose()?;
+        if let Some(topic) = &topic {
+            catalogue.topic(topic)?;
+        }
+        let mut subscriptions = Vec::new();
+        for ((of, _), record) in &catalogue.subscriptions {
+            if topic.as_ref().is_none_or(|topic| topic == of) {
+                subscriptions.push(self.describe_subscription(record).await?);
+            }
+        }
+        Ok(Response::Subscriptions { subscriptions })
+    }
+
+    pub(crate) async fn describe_subscription(
+        &self,
+        record: &SubscriptionRecord,
+    ) -> Result<SubscriptionInfo, Error> {
+        let handle = self.inner.places.subscription(SubscriptionId(record.id)).ok_or_else(|| {
+            let message = format!("subscription {}/{} was deleted", record.topic, record.name);
+            Error::refused(ErrorCode::SubscriptionNotFound, message)
+        })?;
+        subscription::describe(&handle).await
+    }
+
+    pub(super) async fn resume_subscription(
+        &self,
+        catalogue: &Catalogue,
+        topic: &str,
+        name: &str,
+    ) -> Result<Response, Error> {
+        let record = catalogue.subscription(&TopicName::parse_any(topic)?, &name.parse()?)?;
+        if let Some(handle) = self.inner.places.subscription(SubscriptionId(record.id)) {
+            subscription::resume(&handle).await?;
+        }
+        Ok(Response::Done)
+    }
+
+    pub(super) async fn create_route(
+        &self,
+        principal: &Principal,
+        spec: RouteSpec,
+    ) -> Result<Response, Error> {
+        let name: RouteName = spec.name.parse()?;
+        if spec.to.is_empty() || spec.to.len() > ROUTE_TARGETS_MAX {
+            let message =
+                format!("the route has {} targets, expected 1 to {ROUTE_TARGETS_MAX}", spec.to.len());
+            return Err(Error::refused(ErrorCode::InvalidArgument, message));
+        }
+        for target in &spec.to {
+            if TopicName::parse_any(target)?.is_internal() {
+                let message = format!("topic {target} is the engine's own and no target");
+                return Err(Error::refused(ErrorCode::InvalidArgument, message));
+            }
+        }
+        let _changing = self.inner.changing.lock().await;
+        let catalogue = self.inner.shard.catalogue();
+        let source = TopicName::parse_any(&spec.from)?;
+        let topic = catalogue.topic(&source)?;
+        self.try_chain(&catalogue, &spec.chain, &source, Place::Route).await?;
+        let positions = self.positions(topic, spec.start).await?;
+        let owner = principal.as_str().to_owned();
+        self.inner.shard.change(Change::CreateRoute { spec, name: name.clone(), positions, owner }).await?;
+        let record = Arc::clone(self.inner.shard.catalogue().route(&name)?);
+        self.start_route(&record)?;
+        let handle = self.inner.places.route(RouteId(record.id));
+        handle.map(|handle| Response::Route(handle.info())).ok_or(Error::ShuttingDown)
+    }
+
+    pub(super) fn list_routes(&self) -> Response {
+        let mut routes: Vec<_> =
+            self.inner.places.routes().iter().map(crate::route::RouteHandle::info).collect();
+        routes.sort_by(|one, other| one.spec.name.cmp(&other.spec.name));
+        Response::Routes { routes }
+    }
+
+    pub(super) fn resume_route(&self, catalogue: &Catalogue, name: &str) -> Result<Response, Error> {
+        let record = catalogue.route(&name.parse()?)?;
+        if let Some(handle) = self.inner.places.route(RouteId(record.id)) {
+            handle.resume();
+        }
+        Ok(Response::Done)
+    }
+
+    /// Attaches a chain for a moment: what its plugins refuse is refused before anything is stored.
+    async fn try_chain(
+        &self,
+        catalogue: &Catalogue,
+        specs: &[StageSpec],
+        topic: &TopicName,
+        place: Place,
+    ) -> Result<(), Error> {
+        self.inner.chains.attach(catalogue, specs, topic.as_str(), place, 0).await.map(drop)
+    }
+
+    /// What a start means now, per partition.
+    async fn positions(&self, topic: &Arc<Topic>, from: Start) -> Result<Vec<Offset>, Error> {
+        let mut positions = Vec::with_capacity(topic.partitions.len());
+        for number in topic.partition_ids() {
+            let log = Log::new(Arc::clone(&self.inner.store), Arc::clone(topic), number)?;
+            positions.push(log.position(from).await?);
+        }
+        Ok(positions)
+    }
+}
+
+fn check_options(options: &SubscriptionOptions) -> Result<(), Error> {
+    let rows = [
+        ("ack_timeout_ms", u64::from(options.ack_timeout_ms), 10..=86_400_000),
+        ("max_attempts", u64::from(options.max_attempts), 1..=10_000),
+        ("max_in_flight", u64::from(options.max_in_flight), 1..=1_048_576),
+    ];
+    for (name, got, allowed) in rows {
+        if !allowed.contains(&got) {
+            let message = format!("{name} is {got}, expected {} to {}", allowed.start(), allowed.end());
+            return Err(Error::refused(ErrorCode::InvalidArgument, message));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses options that differ from those the subscription was made with, and names the first that does.
+fn same_options(record: &SubscriptionRecord, options: &SubscriptionOptions) -> Result<(), Error> {
+    let have = &record.options;
+    let rows = [
+        ("order", have.order == options.order, format!("{:?}", have.order), format!("{:?}", options.order)),
+        ("chain", have.chain == options.chain, plugins(&have.chain), plugins(&options.chain)),
+        (
+            "ack_timeout_ms",
+            have.ack_timeout_ms == options.ack_timeout_ms,
+            have.ack_timeout_ms.to_string(),
+            options.ack_timeout_ms.to_string(),
+        ),
+        (
+            "max_attempts",
+            have.max_attempts == options.max_attempts,
+            have.max_attempts.to_string(),
+            options.max_attempts.to_string(),
+        ),
+        (
+            "max_in_flight",
+            have.max_in_flight == options.max_in_flight,
+            have.max_in_flight.to_string(),
+            options.max_in_flight.to_string(),
+        ),
+    ];
+    for (field, same, expected, got) in rows {
+        if !same {
+            let message = format!(
+                "subscription {}/{} has {field} {}, got {}",
+                record.topic,
+                record.name,
+                expected.to_lowercase(),
+                got.to_lowercase()
+            );
+            return Err(Error::refused(ErrorCode::SubscriptionMismatch, message));
+        }
+    }
+    Ok(())
+}
+
+fn plugins(chain: &[StageSpec]) -> String {
+    let stages: Vec<String> =
+        chain.iter().map(|stage| format!("{}:{}", stage.plugin, stage.config)).collect();
+    format!("[{}]", stages.join(", "))
+}

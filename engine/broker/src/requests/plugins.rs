@@ -1,0 +1,155 @@
+//! Requests about plugins: deploy, list, remove.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use levada_protocol::{
+    error::ErrorCode,
+    ids::PluginName,
+    limits::ARTEFACT_BYTES_MAX,
+    request::{PluginInfo, Response},
+};
+
+use crate::{
+    access::Principal,
+    artefacts::hex,
+    broker::Broker,
+    catalogue::{Catalogue, Change, PluginRecord},
+    error::Error,
+    stage::{AttachSpec, Figures, Place},
+};
+
+impl Broker {
+    pub(super) async fn deploy_plugin(
+        &self,
+        principal: &Principal,
+        name: &str,
+        size: u64,
+        config: Option<String>,
+        artefact: Option<Bytes>,
+    ) -> Result<Response, Error> {
+        let name: PluginName = name.parse()?;
+        let artefact = artefact.unwrap_or_default();
+        if artefact.len() > ARTEFACT_BYTES_MAX {
+            let message =
+                format!("the artefact is {} bytes, the limit is {ARTEFACT_BYTES_MAX}", artefact.len());
+            return Err(Error::refused(ErrorCode::PluginTooLarge, message));
+        }
+        if artefact.len() as u64 != size {
+            let message = format!("the artefact is {} bytes, {size} were announced", artefact.len());
+            return Err(Error::refused(ErrorCode::Malformed, message));
+        }
+        let plugins = self.inner.chains.plugins();
+        let refused = |error: crate::stage::AttachError| {
+            Error::refused(error.code(), format!("plugin {name}: {error}"))
+        };
+        let inspected = plugins.inspect(artefact.clone()).await.map_err(refused)?;
+        let sha256 = hex(&inspected.sha256);
+        let _changing = self.inner.changing.lock().await;
+        let artefacts = self.inner.chains.artefacts().clone();
+        let (stored, hash) = (artefact.clone(), sha256.clone());
+        crate::log::blocking(move || artefacts.store(&hash, &stored)).await?;
+        if let Some(config) = config {
+            let attach = AttachSpec {
+                plugin: name.to_string(),
+                version: 0,
+                sha256: inspected.sha256,
+                path: self.inner.chains.artefacts().path(&sha256),
+                config,
+                topic: String::new(),
+                place: Place::Subscription,
+                deadline: std::time::Duration::from_millis(100),
+                memory_bytes_max: levada_protocol::request::StageSpec::default().memory_bytes_max,
+            };
+            if let Err(error) = plugins.attach(attach).await {
+                self.drop_unnamed(&sha256);
+                return Err(refused(error));
+            }
+        }
+        let change = Change::DeployPlugin {
+            name: name.clone(),
+            sha256: sha256.clone(),
+            size,
+            interface: inspected.interface.as_str().to_owned(),
+            owner: principal.as_str().to_owned(),
+        };
+        if let Err(error) = self.inner.shard.change(change).await {
+            self.drop_unnamed(&sha256);
+            return Err(error);
+        }
+        self.rechain(name.as_str());
+        let catalogue = self.inner.shard.catalogue();
+        let record = catalogue.plugin(name.as_str())?;
+        Ok(Response::Plugin(plugin_info(&catalogue, record, Figures::default())))
+    }
+
+    /// Tells every place that follows the plugin's newest version that there is a newer one.
+    fn rechain(&self, plugin: &str) {
+        let follows =
+            |chain: &[levada_protocol::request::StageSpec]| chain.iter().any(|stage| stage.plugin == plugin);
+        for subscription in self.inner.places.subscriptions() {
+            if follows(&subscription.record().options.chain) {
+                subscription.rechain();
+            }
+        }
+        for route in self.inner.places.routes() {
+            if follows(&route.record().spec.chain) {
+                route.rechain();
+            }
+        }
+    }
+
+    pub(super) fn list_plugins(&self, catalogue: &Catalogue) -> Response {
+        let mut figures: HashMap<u64, Figures> = HashMap::new();
+        let subscriptions = self.inner.places.subscriptions();
+        let routes = self.inner.places.routes();
+        let all = subscriptions.iter().flat_map(crate::subscription::SubscriptionHandle::figures);
+        for (plugin, more) in all.chain(routes.iter().flat_map(crate::route::RouteHandle::figures)) {
+            let sum = figures.entry(plugin).or_default();
+            sum.calls += more.calls;
+            sum.events += more.events;
+            sum.errors += more.errors;
+            sum.seconds += more.seconds;
+        }
+        let describe = |record: &std::sync::Arc<PluginRecord>| {
+            plugin_info(catalogue, record, figures.get(&record.id).copied().unwrap_or_default())
+        };
+        Response::Plugins { plugins: catalogue.plugins.values().map(describe).collect() }
+    }
+
+    pub(super) async fn remove_plugin(&self, name: &str, version: Option<u32>) -> Result<Response, Error> {
+        let name: PluginName = name.parse()?;
+        let _changing = self.inner.changing.lock().await;
+        let before = self.inner.shard.catalogue();
+        self.inner.shard.change(Change::RemovePlugin { name: name.clone(), version }).await?;
+        for ((of, found), record) in &before.plugins {
+            if *of == name && version.is_none_or(|version| version == *found) {
+                self.drop_unnamed(&record.sha256);
+            }
+        }
+        Ok(Response::Done)
+    }
+
+    /// Removes an artefact's file unless the catalogue names it.
+    fn drop_unnamed(&self, sha256: &str) {
+        if !self.inner.shard.catalogue().plugins.values().any(|record| record.sha256 == sha256) {
+            self.inner.chains.artefacts().remove(sha256);
+        }
+    }
+}
+
+fn plugin_info(catalogue: &Catalogue, record: &PluginRecord, figures: Figures) -> PluginInfo {
+    PluginInfo {
+        name: record.name.clone(),
+        version: record.version,
+        sha256: record.sha256.clone(),
+        size: record.size,
+        interface: record.interface.clone(),
+        deployed_ms: record.created_ms,
+        used_by: catalogue.users_of(record),
+        calls: figures.calls,
+        events_in: figures.events,
+        errors: figures.errors,
+        seconds: figures.seconds,
+    }
+}

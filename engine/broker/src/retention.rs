@@ -1,0 +1,128 @@
+//! Retention: a pass now and then over every partition, which asks the rules what may go and lets the shard drop it.
+//!
+//! Events go by segments, never one by one. The rules themselves are `levada_delivery::retention`.
+
+use std::sync::Arc;
+
+use levada_delivery::retention::{self, Rules, Stored};
+use levada_protocol::ids::{Offset, PartitionId, Timestamp};
+use levada_store::{Family, Store};
+use tokio::sync::oneshot;
+
+use crate::{
+    broker::{Broker, Inner},
+    clock,
+    error::Error,
+    keys,
+    log::{Log, blocking},
+    shard::{Trim, read_pair, scan_all},
+    topic::Topic,
+};
+
+/// Starts the passes.
+pub(crate) fn start(broker: &Broker) {
+    let broker = broker.clone();
+    let cancelled = broker.inner.tasks.cancelled().clone();
+    let tasks = broker.inner.tasks.clone();
+    tasks.spawn(tracing::info_span!("retention"), async move {
+        loop {
+            tokio::select! {
+                biased;
+                () = cancelled.cancelled() => return,
+                () = tokio::time::sleep(broker.inner.config.retention_interval) => {}
+            }
+            if let Err(error) = broker.run_retention().await {
+                tracing::warn!(%error, "a retention pass ended early; the next one goes on");
+            }
+        }
+    });
+}
+
+impl Broker {
+    /// One pass over every partition now, beside the passes that run by themselves.
+    ///
+    /// # Errors
+    /// If the store fails; what was dropped until then stays dropped.
+    pub async fn run_retention(&self) -> Result<(), Error> {
+        let catalogue = self.inner.shard.catalogue();
+        for topic in catalogue.topics.values() {
+            let floors = self.inner.places.floors_of(topic.id);
+            for number in topic.partition_ids() {
+                let lowest = floors.iter().map(|floors| floors.floor(usize::from(number.0)));
+                trim(&self.inner, topic, number, lowest).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn trim(
+    inner: &Inner,
+    topic: &Arc<Topic>,
+    number: PartitionId,
+    floors: impl Iterator<Item = Offset>,
+) -> Result<(), Error> {
+    let partition = topic.partition(number)?;
+    let log = retention::Log { start: partition.start(), end: partition.end(), bytes: partition.bytes() };
+    if log.start == log.end {
+        return Ok(());
+    }
+    let reading = Log::new(Arc::clone(&inner.store), Arc::clone(topic), number)?;
+    let newest = reading.append_time(Offset(log.end.0 - 1)).await.unwrap_or(Timestamp(u64::MAX));
+    let segments = {
+        let (store, topic) = (Arc::clone(&inner.store), Arc::clone(topic));
+        blocking(move || segments(store.as_ref(), &topic, number, log, newest)).await?
+    };
+    let rules = Rules::new(&topic.settings());
+    let decided = retention::trim(&rules, clock::now(), log, floors, segments);
+    if decided.log_start <= log.start {
+        return Ok(());
+    }
+    tracing::debug!(topic = %topic.name, partition = %number, start = %decided.log_start, "log start moves");
+    let (reply, done) = oneshot::channel();
+    let dropped_bytes = partition.dropped_bytes() + decided.bytes;
+    let trim = Trim {
+        topic: Arc::clone(topic),
+        partition: number,
+        start: decided.log_start,
+        dropped_bytes,
+        from: keys::log(topic.id, number, Offset(0)),
+        reply,
+    };
+    inner.shard.trim(trim).await?;
+    done.await.map_err(|_| Error::ShuttingDown)??;
+    let store = Arc::clone(&inner.store);
+    let (from, to) = (keys::log(topic.id, number, Offset(0)), keys::log(topic.id, number, decided.log_start));
+    blocking(move || store.compact(Family::Log, &from, &to).map_err(Error::from)).await
+}
+
+/// The partition's segments from its start; each is as old as its newest event, which is at most as old as the
+/// beginning of the next one.
+fn segments(
+    store: &dyn Store,
+    topic: &Topic,
+    number: PartitionId,
+    log: retention::Log,
+    newest: Timestamp,
+) -> Result<Vec<Stored>, Error> {
+    let rows = scan_all(store, Family::Meta, keys::segments_below(topic.id, number, log.end))?;
+    let begins: Vec<(Offset, Timestamp, u64)> = rows
+        .iter()
+        .filter_map(|(key, value)| {
+            let (append_time, bytes_before) = read_pair(value)?;
+            Some((keys::segment_base(key)?, Timestamp(append_time), bytes_before))
+        })
+        .collect();
+    let ends = begins.iter().skip(1).copied();
+    let appended_bytes = topic.partition(number)?.dropped_bytes() + log.bytes;
+    let last = (log.end, newest, appended_bytes);
+    let stretches = begins.iter().zip(ends.chain([last]));
+    Ok(stretches
+        .filter(|(_, end)| end.0 > log.start)
+        .map(|(begin, end)| Stored {
+            base: begin.0,
+            append_time: end.1,
+            bytes: end.2.saturating_sub(begin.2),
+        })
+        .collect())
+}

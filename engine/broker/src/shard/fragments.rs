@@ -1,0 +1,93 @@
+//! How the writer takes fragments: checked whole, then applied whole.
+
+use std::sync::Arc;
+
+use levada_protocol::{
+    error::ErrorCode,
+    ids::{Offset, Timestamp},
+    request::TopicSettings,
+};
+use levada_store::{Family, Op};
+
+use super::{
+    command::{AppendTarget, FragmentAppend, FragmentRefused, Owner, RouteStep},
+    group::Group,
+    writer::Writer,
+};
+use crate::{
+    catalogue::{Change, cursor_value},
+    error::Error,
+    keys,
+};
+
+/// How long dead letters are kept at least: 30 days, not the topic's own time.
+const DEAD_LETTERS_RETAIN_MS: u64 = 30 * 24 * 3_600_000;
+
+impl Writer {
+    /// Decides whether the fragment can be applied. Changes nothing.
+    pub(super) fn check_fragment(
+        &self,
+        owner: Owner,
+        step: Option<RouteStep>,
+        appends: &[FragmentAppend],
+    ) -> Result<(), FragmentRefused> {
+        let live = match owner {
+            Owner::Subscription(id) => {
+                self.state.catalogue.subscriptions.values().any(|record| record.id == id.0)
+            }
+            Owner::Route(id, partition) => {
+                let cursor = self.state.route_cursors.get(&(id, partition)).copied();
+                self.state.catalogue.routes.values().any(|record| record.id == id.0)
+                    && step.is_some_and(|step| cursor == Some(step.from))
+            }
+        };
+        if !live {
+            return Err(FragmentRefused::Stale);
+        }
+        for append in appends {
+            let AppendTarget::Topic(id) = &append.target else { continue };
+            let Some(topic) = self.state.topics.get(id) else {
+                let error = Error::refused(ErrorCode::TopicNotFound, "the target was deleted");
+                return Err(FragmentRefused::Blocked { target: format!("topic {id}"), error });
+            };
+            if let Some(refusal) = self.guard.refusal() {
+                let target = topic.name.to_string();
+                return Err(FragmentRefused::Blocked { target, error: Error::Refused(refusal) });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn step_route(&mut self, owner: Owner, step: RouteStep, group: &mut Group) {
+        let Owner::Route(id, partition) = owner else { return };
+        self.state.route_cursors.insert((id, partition), step.to);
+        let (key, value) = (keys::route_cursor(id, partition), cursor_value(step.to));
+        group.ops.push(Op::Put { family: Family::Cursors, key, value });
+    }
+
+    pub(super) fn append_fragment(
+        &mut self,
+        append: FragmentAppend,
+        group: &mut Group,
+        now: Timestamp,
+    ) -> Offset {
+        let topic = match &append.target {
+            AppendTarget::Topic(id) => {
+                Arc::clone(self.state.topics.get(id).expect("checked with the fragment"))
+            }
+            AppendTarget::DeadLetters(name) => {
+                if !self.state.catalogue.topics.contains_key(name) {
+                    let settings =
+                        TopicSettings { retain_for_ms: DEAD_LETTERS_RETAIN_MS, ..TopicSettings::default() };
+                    let change =
+                        Change::CreateTopic { name: name.clone(), settings, owner: "engine".to_owned() };
+                    // The records limit must not stop a dead letter: it is part of what was accepted long ago.
+                    let decided = change.decide(&self.state.catalogue, now, &self.budget, usize::MAX);
+                    self.take_decided(decided.expect("an absent topic of legal settings can be made"), group);
+                }
+                Arc::clone(&self.state.catalogue.topics[name])
+            }
+        };
+        self.lay(&topic, append.partition, append.batch, append.hops, group, now)
+    }
+}

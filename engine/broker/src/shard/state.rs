@@ -1,0 +1,79 @@
+//! What the writer alone owns: where every partition ends, who has published what, which owners are live.
+
+use std::{collections::HashMap, sync::Arc};
+
+use levada_delivery::producer::Producer;
+use levada_protocol::ids::{CommitIndex, Offset, PartitionId, ProducerId, RouteId, Timestamp, TopicId};
+
+use crate::{catalogue::Catalogue, topic::Topic};
+
+/// Bytes appended to a partition after which a new segment begins.
+pub(crate) const SEGMENT_BYTES: u64 = 4 << 20;
+/// Time after which a new segment begins at the next append, at the latest.
+pub(crate) const SEGMENT_MS_MAX: u64 = 10 * 60_000;
+
+/// The writer's state, ahead of what is durable by the groups under way.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) catalogue: Catalogue,
+    pub(crate) topics: HashMap<TopicId, Arc<Topic>>,
+    pub(crate) ends: HashMap<(TopicId, PartitionId), End>,
+    pub(crate) producers: HashMap<(TopicId, PartitionId, ProducerId), Producer>,
+    pub(crate) route_cursors: HashMap<(RouteId, PartitionId), Offset>,
+    /// The last commit that was written.
+    pub(crate) applied: CommitIndex,
+}
+
+/// Where a partition ends in the writer's eyes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct End {
+    /// The next offset.
+    pub(crate) next: Offset,
+    /// The newest append time; append times never go back.
+    pub(crate) append_time: Timestamp,
+    /// Bytes of batches ever appended.
+    pub(crate) bytes: u64,
+    /// Where the newest segment began; `None` before the first event.
+    pub(crate) segment: Option<Segment>,
+}
+
+/// A stretch of a partition that retention can drop as one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Segment {
+    pub(crate) append_time: Timestamp,
+    /// Bytes of batches appended before it.
+    pub(crate) bytes_before: u64,
+}
+
+impl End {
+    /// True if the next record should begin a segment. `retain_for_ms` keeps short retentions precise.
+    pub(crate) fn wants_segment(&self, now: Timestamp, retain_for_ms: u64) -> bool {
+        let age_max = SEGMENT_MS_MAX.min(retain_for_ms / 8);
+        self.segment.is_none_or(|segment| {
+            self.bytes - segment.bytes_before >= SEGMENT_BYTES
+                || now.0.saturating_sub(segment.append_time.0) >= age_max.max(1)
+        })
+    }
+}
+
+/// A segment row's bytes: version, append time, bytes before.
+pub(crate) fn segment_value(segment: Segment) -> bytes::Bytes {
+    pair_value(segment.append_time.0, segment.bytes_before)
+}
+
+/// A row of two numbers: version, then both.
+pub(crate) fn pair_value(first: u64, second: u64) -> bytes::Bytes {
+    let mut value = Vec::with_capacity(17);
+    value.push(1);
+    value.extend_from_slice(&first.to_be_bytes());
+    value.extend_from_slice(&second.to_be_bytes());
+    value.into()
+}
+
+/// Reads a row of two numbers.
+pub(crate) fn read_pair(value: &[u8]) -> Option<(u64, u64)> {
+    let (version, rest) = value.split_first()?;
+    let (first, second) = rest.split_at_checked(8)?;
+    let number = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));
+    (*version == 1).then_some((number(first)?, number(second)?))
+}

@@ -1,0 +1,122 @@
+//! The thread that makes written groups durable, and then tells everybody, in order.
+//!
+//! Nothing of a group is visible and nothing decided in it is answered before the sync that covers it.
+
+use std::{
+    sync::{Arc, PoisonError, mpsc},
+    time::Instant,
+};
+
+use levada_protocol::error::ErrorCode;
+use levada_store::Store;
+
+use super::{
+    Shown,
+    group::{Announcement, Group, Reply},
+};
+use crate::{catalogue::TopicChange, metrics, topic::Topic};
+
+/// Groups that one sync covers at most; bounds how long an early waiter waits for later groups.
+const GROUPS_PER_SYNC_MAX: usize = 16;
+
+/// What the writer sends.
+#[derive(Debug)]
+pub(super) enum ToSyncer {
+    Group(Box<Group>),
+    /// Answer once everything sent before has been dealt with.
+    Barrier(mpsc::SyncSender<()>),
+}
+
+/// The syncer's thread.
+pub(super) struct Syncer {
+    store: Arc<dyn Store>,
+    shown: Arc<Shown>,
+    groups: mpsc::Receiver<ToSyncer>,
+}
+
+impl Syncer {
+    pub(super) fn new(store: Arc<dyn Store>, shown: Arc<Shown>, groups: mpsc::Receiver<ToSyncer>) -> Self {
+        Self { store, shown, groups }
+    }
+
+    /// Runs until the writer is gone and everything it wrote is durable.
+    pub(super) fn run(self) {
+        while let Ok(first) = self.groups.recv() {
+            let mut groups = Vec::new();
+            let mut barrier = None;
+            let mut next = Some(first);
+            while let Some(message) = next.take() {
+                match message {
+                    ToSyncer::Group(group) => groups.push(group),
+                    ToSyncer::Barrier(reply) => barrier = Some(reply),
+                }
+                if barrier.is_none() && groups.len() < GROUPS_PER_SYNC_MAX {
+                    next = self.groups.try_recv().ok();
+                }
+            }
+            self.make_durable(groups);
+            if let Some(reply) = barrier {
+                // The writer waits for it unless it has ended.
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    fn make_durable(&self, groups: Vec<Box<Group>>) {
+        let written = groups.iter().any(|group| group.index.is_some());
+        if written {
+            if let Some(closed) = (**self.shown.closed.load()).clone() {
+                for group in groups {
+                    group.fail(ErrorCode::OutcomeUnknown, &closed.reason);
+                }
+                return;
+            }
+            let started = Instant::now();
+            if let Err(error) = self.store.sync() {
+                tracing::error!(%error, "sync failed, no writes are taken");
+                self.shown.close(error.code(), error.to_string());
+                for group in groups {
+                    group.fail(ErrorCode::OutcomeUnknown, &error.to_string());
+                }
+                return;
+            }
+            let elapsed = started.elapsed();
+            metrics::synced(elapsed, groups.len());
+            let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+            self.shown.sync_micros.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
+        }
+        for group in groups {
+            self.announce(*group);
+        }
+    }
+
+    /// Shows a durable group: first the events, then who waits for them, then the answers.
+    fn announce(&self, group: Group) {
+        if let Some(catalogue) = group.catalogue {
+            self.shown.catalogue.store(catalogue);
+        }
+        let mut woken: Vec<Arc<Topic>> = Vec::new();
+        for announcement in group.announcements {
+            match announcement {
+                Announcement::Appended { topic, partition, piece } => {
+                    metrics::appended(&topic.name, u64::from(piece.events), piece.run.batches.len() as u64);
+                    topic.partitions[usize::from(partition.0)].announce(piece);
+                    if woken.last().is_none_or(|last| last.id != topic.id) {
+                        woken.push(topic);
+                    }
+                }
+                Announcement::Trimmed { topic, partition, start, dropped_bytes } => {
+                    topic.partitions[usize::from(partition.0)].trim(start, dropped_bytes);
+                    woken.push(topic);
+                }
+                Announcement::Topic(TopicChange::Deleted(topic)) => topic.deleted.cancel(),
+                Announcement::Topic(TopicChange::Settings(topic, settings)) => topic.set_settings(settings),
+                Announcement::Topic(TopicChange::Created(_)) => {}
+            }
+        }
+        for topic in woken {
+            topic.wake();
+        }
+        group.replies.into_iter().for_each(Reply::send);
+    }
+}

@@ -1,0 +1,432 @@
+//! The thread that decides: it takes what has queued, in order, gives out offsets, and writes one commit.
+//!
+//! It alone owns offsets, producers and the catalogue. It must not wait for the disk: the syncer does.
+
+use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
+
+use bytes::Bytes;
+use levada_delivery::producer::{Check, Producer};
+use levada_protocol::{
+    batch::Batch,
+    deliver::Run,
+    error::{ErrorCode, Refusal},
+    ids::{CommitIndex, Epoch, Offset, PartitionId, ProducerId, Sequence, Timestamp, TopicId},
+    publish::{Ack, AckOutcome, PublishHeader},
+};
+use levada_store::{Commit, Family, Op, Store, record};
+use tokio::sync::mpsc;
+
+use super::{
+    Shown,
+    command::{Append, Command, Fragment, Trim},
+    group::{Announcement, Group, OpenRecord, RECORD_BYTES_MAX, Reply},
+    load,
+    state::{Segment, State, pair_value, segment_value},
+    syncer::ToSyncer,
+};
+use crate::{
+    catalogue::{Change, Decided, TopicChange},
+    clock,
+    error::Error,
+    frames::Piece,
+    guard::Guard,
+    keys,
+    tail::TailBudget,
+    topic::Topic,
+};
+
+/// The writer's thread.
+pub(super) struct Writer {
+    pub(super) state: State,
+    pub(super) budget: Arc<TailBudget>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) guard: Arc<Guard>,
+    pub(super) shown: Arc<Shown>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) waiting: Arc<Mutex<Vec<Fragment>>>,
+    pub(super) groups: std_mpsc::SyncSender<ToSyncer>,
+    pub(super) group_bytes_max: usize,
+    pub(super) producers_max: usize,
+    pub(super) records_max: usize,
+}
+
+impl Writer {
+    /// Runs until it is told to stop or every handle is gone.
+    pub(super) fn run(mut self) {
+        while let Some(first) = self.commands.blocking_recv() {
+            if !self.is_open() {
+                if self.refuse(first) {
+                    break;
+                }
+                continue;
+            }
+            let mut group = Group::default();
+            let now = clock::now();
+            let mut stop = self.take(first, &mut group, now);
+            while !stop && group.bytes < self.group_bytes_max {
+                let Ok(command) = self.commands.try_recv() else { break };
+                stop = self.take(command, &mut group, now);
+            }
+            for fragment in self.take_waiting() {
+                self.fragment(fragment, &mut group, now);
+            }
+            self.write(group, now);
+            if stop {
+                break;
+            }
+        }
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            refuse(command, &Error::ShuttingDown);
+        }
+    }
+
+    fn take_waiting(&self) -> Vec<Fragment> {
+        std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Decides one command into the group; true if it says stop.
+    fn take(&mut self, command: Command, group: &mut Group, now: Timestamp) -> bool {
+        match command {
+            Command::Append(append) => self.append(append, group, now),
+            Command::Fragment(fragment) => self.fragment(fragment, group, now),
+            Command::Change { change, reply } => {
+                let result = self.change(&change, group, now);
+                group.replies.push(Reply::Done { reply, result });
+            }
+            Command::Trim(trim) => self.trim(trim, group),
+            Command::Wake => {}
+            Command::Stop => return true,
+        }
+        false
+    }
+
+    fn append(&mut self, append: Append, group: &mut Group, now: Timestamp) {
+        let Append { topic, header, batch, ack_written, reply, admitted } = append;
+        group.admitted.push(admitted);
+        let decided = self.decide_append(&topic, &header, batch, group, now);
+        let outcome = decided.unwrap_or_else(AckOutcome::Refused);
+        let when_written = ack_written && matches!(outcome, AckOutcome::Appended { .. });
+        let ack = Ack { correlation: header.correlation, partition: header.partition, outcome };
+        group.replies.push(Reply::Ack { permit: reply, ack, when_written });
+    }
+
+    fn decide_append(
+        &mut self,
+        topic: &Arc<Topic>,
+        header: &PublishHeader,
+        batch: Batch,
+        group: &mut Group,
+        now: Timestamp,
+    ) -> Result<AckOutcome, Refusal> {
+        if !self.state.topics.contains_key(&topic.id) {
+            let message = format!("topic {} was deleted", topic.name);
+            return Err(Refusal::new(ErrorCode::TopicNotFound, message));
+        }
+        let key = (topic.id, header.partition, ProducerId(batch.header().producer_id));
+        let (epoch, sequence) = (Epoch(batch.header().epoch), Sequence(batch.header().first_sequence));
+        let count = batch.count();
+        let idempotent = key.2.0 != 0;
+        if idempotent {
+            let producer = self.producer(key, group).map_err(|error| error.refusal())?;
+            match producer.check(epoch, sequence, count) {
+                Check::Append => {}
+                Check::Duplicate { base, count } => {
+                    return Ok(AckOutcome::Appended { base, count, duplicate: true });
+                }
+                refused => return Err(producer_refusal(&refused, sequence)),
+            }
+        }
+        if let Some(refusal) = self.guard.refusal() {
+            return Err(refusal);
+        }
+        let next = self.state.ends.get(&(topic.id, header.partition)).map_or(Offset(0), |end| end.next);
+        if let Some(expected) = header.expect_offset.filter(|expected| *expected != next) {
+            let message = format!("the partition's next offset is {next}, expected {expected}");
+            return Err(Refusal::new(ErrorCode::OffsetMismatch, message));
+        }
+        let base = self.lay(topic, header.partition, batch, 0, group, now);
+        if idempotent && let Some(producer) = self.state.producers.get_mut(&key) {
+            producer.record(now, epoch, sequence, count, base);
+            group.producers.insert(key);
+        }
+        Ok(AckOutcome::Appended { base: Some(base), count, duplicate: false })
+    }
+
+    /// What is known of a producer, from memory or from the store.
+    fn producer(
+        &mut self,
+        key: (TopicId, PartitionId, ProducerId),
+        group: &Group,
+    ) -> Result<&mut Producer, Error> {
+        if !self.state.producers.contains_key(&key) {
+            let stored = self.store.get(Family::Producers, &keys::producer(key.0, key.1, key.2))?;
+            let producer = match stored {
+                Some(row) => Producer::decode(&row).map_err(|error| Error::Store {
+                    code: ErrorCode::StorageCorrupt,
+                    message: format!("the row of producer {} does not decode: {error}", key.2),
+                })?,
+                None => Producer::default(),
+            };
+            if self.state.producers.len() >= self.producers_max {
+                self.forget_producers(group);
+            }
+            self.state.producers.insert(key, producer);
+        }
+        Ok(self.state.producers.get_mut(&key).expect("it was found or inserted above"))
+    }
+
+    /// Lets go of the half that was used least recently. Their rows are written already, but for those of this group.
+    fn forget_producers(&mut self, group: &Group) {
+        let mut used: Vec<Timestamp> = self.state.producers.values().map(Producer::last_used).collect();
+        used.sort_unstable();
+        let middle = used.get(used.len() / 2).copied().unwrap_or_default();
+        self.state
+            .producers
+            .retain(|key, producer| producer.last_used() > middle || group.producers.contains(key));
+    }
+
+    /// Gives a batch its offsets and puts it with the partition's others of this group.
+    pub(super) fn lay(
+        &mut self,
+        topic: &Arc<Topic>,
+        partition: PartitionId,
+        batch: Batch,
+        hops: u8,
+        group: &mut Group,
+        now: Timestamp,
+    ) -> Offset {
+        let key = (topic.id, partition);
+        let len = batch.bytes().len();
+        let fits = |open: &OpenRecord| open.hops == hops && open.bytes + len <= RECORD_BYTES_MAX;
+        if group.open.get(&key).is_some_and(|open| !fits(open))
+            && let Some(full) = group.open.remove(&key)
+        {
+            self.close_record(key, full, group);
+        }
+        let end = self.state.ends.entry(key).or_default();
+        let base = end.next;
+        end.append_time = end.append_time.max(now);
+        if !group.open.contains_key(&key) && end.wants_segment(now, topic.settings().retain_for_ms) {
+            let segment = Segment { append_time: end.append_time, bytes_before: end.bytes };
+            end.segment = Some(segment);
+            let (key, value) = (keys::segment(topic.id, partition, base), segment_value(segment));
+            group.ops.push(Op::Put { family: Family::Meta, key, value });
+        }
+        end.next = base.plus(u64::from(batch.span()));
+        end.bytes += len as u64;
+        group.bytes += len;
+        let open = group.open.entry(key).or_insert_with(|| OpenRecord {
+            topic: Arc::clone(topic),
+            base,
+            append_time: end.append_time,
+            hops,
+            batches: Vec::new(),
+            bytes: 0,
+            events: 0,
+            span: 0,
+        });
+        open.bytes += len;
+        open.events += batch.count();
+        open.span += batch.span();
+        open.batches.push(batch);
+        base
+    }
+
+    /// Lays a partition's batches under one key.
+    fn close_record(&self, (topic, partition): (TopicId, PartitionId), open: OpenRecord, group: &mut Group) {
+        let index = self.next_index();
+        let key = record::LogKey { topic, partition, base: open.base };
+        let batches: Vec<&Batch> = open.batches.iter().collect();
+        let value = record::encode(&key, open.hops, open.append_time, index, &batches);
+        let stored = value.slice(record::RECORD_PREFIX_BYTES..);
+        let key = Bytes::copy_from_slice(&key.encode());
+        group.ops.push(Op::Put { family: Family::Log, key, value });
+        let piece = Piece {
+            run: Run { base: open.base, append_time: open.append_time, hops: open.hops, batches: stored },
+            events: open.events,
+            span: open.span,
+            built: false,
+        };
+        group.announcements.push(Announcement::Appended { topic: open.topic, partition, piece });
+    }
+
+    fn close_records(&self, group: &mut Group) {
+        for (key, open) in std::mem::take(&mut group.open) {
+            self.close_record(key, open, group);
+        }
+    }
+
+    fn fragment(&mut self, fragment: Fragment, group: &mut Group, now: Timestamp) {
+        let Fragment { owner, rows, step, appends, reply } = fragment;
+        let result = self.check_fragment(owner, step, &appends);
+        if result.is_ok() {
+            group.ops.extend(rows);
+            if let Some(step) = step {
+                self.step_route(owner, step, group);
+            }
+            for append in appends {
+                self.append_fragment(append, group, now);
+            }
+        }
+        group.replies.push(Reply::Fragment { reply, result });
+    }
+
+    pub(super) fn change(&mut self, change: &Change, group: &mut Group, now: Timestamp) -> Result<(), Error> {
+        let decided = change.decide(&self.state.catalogue, now, &self.budget, self.records_max)?;
+        // What lies in the group for a topic must come before its deletion, and within the same commit order.
+        self.close_records(group);
+        self.take_decided(decided, group);
+        Ok(())
+    }
+
+    pub(super) fn take_decided(&mut self, decided: Decided, group: &mut Group) {
+        group.ops.extend(decided.ops);
+        self.state.catalogue = decided.next;
+        group.catalogue = Some(Arc::new(self.state.catalogue.clone()));
+        let Some(change) = decided.topic else { return };
+        match &change {
+            TopicChange::Created(topic) => {
+                self.state.topics.insert(topic.id, Arc::clone(topic));
+            }
+            TopicChange::Deleted(topic) => {
+                self.state.topics.remove(&topic.id);
+                self.state.ends.retain(|(id, _), _| *id != topic.id);
+                self.state.producers.retain(|(id, ..), _| *id != topic.id);
+                group.producers.retain(|(id, ..)| *id != topic.id);
+            }
+            TopicChange::Settings(..) => {}
+        }
+        group.announcements.push(Announcement::Topic(change));
+    }
+
+    fn trim(&mut self, trim: Trim, group: &mut Group) {
+        let Trim { topic, partition, start, dropped_bytes, from, reply } = trim;
+        if self.state.topics.contains_key(&topic.id) {
+            let value = pair_value(start.0, dropped_bytes);
+            let key = keys::log_start(topic.id, partition);
+            group.ops.push(Op::Put { family: Family::Meta, key, value });
+            let to = keys::log(topic.id, partition, start);
+            group.ops.push(Op::DeleteRange { family: Family::Log, from, to });
+            let (from, to) = keys::segments_below(topic.id, partition, start);
+            group.ops.push(Op::DeleteRange { family: Family::Meta, from, to });
+            group.announcements.push(Announcement::Trimmed { topic, partition, start, dropped_bytes });
+        }
+        group.replies.push(Reply::Done { reply, result: Ok(()) });
+    }
+
+    fn next_index(&self) -> CommitIndex {
+        CommitIndex(self.state.applied.0 + 1)
+    }
+
+    /// Writes the group's commit and hands it to the syncer.
+    fn write(&mut self, mut group: Group, now: Timestamp) {
+        if group.is_empty() {
+            return;
+        }
+        self.close_records(&mut group);
+        for key in std::mem::take(&mut group.producers) {
+            if let Some(producer) = self.state.producers.get(&key) {
+                let (key, value) = (keys::producer(key.0, key.1, key.2), producer.encode());
+                group.ops.push(Op::Put { family: Family::Producers, key, value });
+            }
+        }
+        if !group.ops.is_empty() {
+            let index = self.next_index();
+            let ops = std::mem::take(&mut group.ops);
+            let commit = Commit { shard: 0, index, previous: self.state.applied, time: now, ops };
+            if let Err(error) = self.store.apply(&commit) {
+                tracing::error!(%error, "commit failed, no writes are taken");
+                self.shown.close(error.code(), error.to_string());
+                group.fail(error.code(), &error.to_string());
+                return;
+            }
+            self.state.applied = index;
+            group.index = Some(index);
+            group.answer_written();
+        }
+        // The syncer outlives the writer: it ends when this sender is dropped.
+        let _ = self.groups.send(ToSyncer::Group(Box::new(group)));
+    }
+
+    /// True if writes are taken; after a full disk, opens the store again once there is room.
+    fn is_open(&mut self) -> bool {
+        let Some(closed) = (**self.shown.closed.load()).clone() else { return true };
+        if closed.code != ErrorCode::StorageFull || self.guard.measure_is_low() {
+            return false;
+        }
+        let (reply, reached) = std_mpsc::sync_channel(1);
+        if self.groups.send(ToSyncer::Barrier(reply)).is_err() || reached.recv().is_err() {
+            return false;
+        }
+        let reopened = self
+            .store
+            .reopen()
+            .map_err(Error::from)
+            .and_then(|()| load::load(self.store.as_ref(), &self.budget, Some(&self.state.topics)));
+        match reopened {
+            Ok(state) => {
+                self.shown.catalogue.store(Arc::new(state.catalogue.clone()));
+                self.state.topics.values().for_each(|topic| topic.wake());
+                self.state = state;
+                self.shown.closed.store(Arc::new(None));
+                tracing::info!("there is room again, writes are taken");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the store could not be opened again yet");
+                false
+            }
+        }
+    }
+
+    /// Refuses everything that is there while the store takes no writes; true if something says stop.
+    fn refuse(&mut self, first: Command) -> bool {
+        let closed = (**self.shown.closed.load()).clone();
+        let error = closed.map_or(Error::ShuttingDown, |closed| closed.error());
+        let stop = matches!(first, Command::Stop);
+        refuse(first, &error);
+        for fragment in self.take_waiting() {
+            refuse(Command::Fragment(fragment), &error);
+        }
+        stop
+    }
+}
+
+fn refuse(command: Command, error: &Error) {
+    match command {
+        Command::Append(append) => {
+            let (correlation, partition) = (append.header.correlation, append.header.partition);
+            let refusal = error.refusal().retry_after(500);
+            let ack = Ack { correlation, partition, outcome: AckOutcome::Refused(refusal) };
+            Reply::Ack { permit: append.reply, ack, when_written: false }.send();
+        }
+        Command::Fragment(fragment) => {
+            let result = Err(super::FragmentRefused::Failed(error.clone()));
+            Reply::Fragment { reply: fragment.reply, result }.send();
+        }
+        Command::Change { reply, .. } => Reply::Done { reply, result: Err(error.clone()) }.send(),
+        Command::Trim(trim) => Reply::Done { reply: trim.reply, result: Err(error.clone()) }.send(),
+        Command::Wake | Command::Stop => {}
+    }
+}
+
+fn producer_refusal(check: &Check, sequence: Sequence) -> Refusal {
+    match check {
+        Check::Gap { expected } => Refusal::new(
+            ErrorCode::SequenceGap,
+            format!("the producer's next sequence is {expected}, got {sequence}"),
+        ),
+        Check::Fenced { epoch } => Refusal::new(
+            ErrorCode::ProducerFenced,
+            format!("the producer's epoch is {epoch}; an older one may not publish"),
+        ),
+        Check::Unknown => Refusal::new(
+            ErrorCode::ProducerUnknown,
+            format!("nothing is known of this producer; expected sequence 0, got {sequence}"),
+        ),
+        Check::Append | Check::Duplicate { .. } => {
+            Refusal::new(ErrorCode::Internal, "an accepted sequence was refused")
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What a plugin's output becomes: its fields over those of the input event, measured against every limit.
+//!
+//! Must not know where the event goes.
+
+use std::slice;
+
+use levada_protocol::{
+    batch::{EVENT_HEADER_BYTES, EventParts, EventRef, Headers},
+    event::EventTooLarge,
+    ids::Timestamp,
+    limits::{
+        EVENT_BYTES_MAX, EVENT_ID_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX,
+        KEY_BYTES_MAX,
+    },
+    verdict::{Change, HeadersChange, Output},
+};
+
+/// An event's fixed part with every optional field: offset delta, id length, time to live.
+const FIXED_BYTES_MAX: usize = EVENT_HEADER_BYTES + 10;
+
+/// Everything of the new event but its headers. An id is never inherited; a time to live always is.
+pub(super) fn parts_of<'a>(event: &EventRef<'a>, output: &Output<'a>) -> EventParts<'a> {
+    EventParts {
+        key: changed(output.key, event.key()),
+        payload: match output.payload {
+            Change::Keep => event.payload(),
+            Change::Remove => None,
+            Change::Set(payload) => Some(payload),
+        },
+        time: output.time.map_or_else(|| event.time(), Timestamp),
+        id: output.id.filter(|id| !id.is_empty()),
+        ttl_ms: event.ttl_ms(),
+    }
+}
+
+fn changed<'a>(change: Change<&'a [u8]>, input: Option<&'a [u8]>) -> Option<&'a [u8]> {
+    match change {
+        Change::Keep => input,
+        Change::Remove => None,
+        Change::Set(value) => Some(value),
+    }
+}
+
+/// The new event's headers, in order: the input's that stay, then those that are set.
+pub(super) fn headers_of<'a>(event: &EventRef<'a>, output: &'a Output<'a>) -> OutputHeaders<'a> {
+    let (kept, set, removed): (_, &[_], &[_]) = match &output.headers {
+        HeadersChange::Keep => (Some(event.headers()), &[], &[]),
+        HeadersChange::Replace(set) => (None, set, &[]),
+        HeadersChange::Patch(set, removed) => (Some(event.headers()), set, removed),
+    };
+    OutputHeaders { kept, set, removed, rest: set.iter() }
+}
+
+/// See [`headers_of`].
+#[derive(Debug, Clone)]
+pub(super) struct OutputHeaders<'a> {
+    kept: Option<Headers<'a>>,
+    set: &'a [(&'a str, &'a [u8])],
+    removed: &'a [&'a str],
+    rest: slice::Iter<'a, (&'a str, &'a [u8])>,
+}
+
+impl<'a> Iterator for OutputHeaders<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(kept) = &mut self.kept {
+            for (name, value) in kept.by_ref() {
+                let replaced = self.set.iter().any(|(set, _)| set.as_bytes() == name);
+                if !replaced && !self.removed.iter().any(|gone| gone.as_bytes() == name) {
+                    return Some((name, value));
+                }
+            }
+            self.kept = None;
+        }
+        self.rest.next().map(|(name, value)| (name.as_bytes(), *value))
+    }
+}
+
+/// How many bytes the event takes in a batch at most; an error if a part of it is over its limit.
+///
+/// Counted with every optional field, so that an event that passes fits any empty batch builder.
+pub(super) fn measure(parts: &EventParts<'_>, headers: OutputHeaders<'_>) -> Result<usize, EventTooLarge> {
+    let (mut count, mut bytes, mut name_longest) = (0, 0, 0);
+    for (name, value) in headers {
+        count += 1;
+        bytes += 3 + name.len() + value.len();
+        name_longest = name_longest.max(name.len());
+    }
+    let (key, id) = (parts.key.map_or(0, <[u8]>::len), parts.id.map_or(0, str::len));
+    let total = FIXED_BYTES_MAX + key + id + bytes + parts.payload.map_or(0, <[u8]>::len);
+    let rows = [
+        ("key", key, KEY_BYTES_MAX, "bytes"),
+        ("id", id, EVENT_ID_BYTES_MAX, "bytes"),
+        ("header count", count, HEADERS_MAX, "headers"),
+        ("header name", name_longest, HEADER_NAME_BYTES_MAX, "bytes"),
+        ("headers", bytes, HEADERS_BYTES_MAX, "bytes"),
+        ("size", total, EVENT_BYTES_MAX, "bytes"),
+    ];
+    match rows.into_iter().find(|(_, got, limit, _)| got > limit) {
+        Some((part, got, limit, unit)) => Err(EventTooLarge { part, got, limit, unit }),
+        None => Ok(total),
+    }
+}

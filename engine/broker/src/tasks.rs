@@ -1,0 +1,42 @@
+//! The one place that spawns: every task of the broker is named, tracked and waited for at shutdown.
+
+use std::{future::Future, sync::Arc};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
+
+/// The broker's tasks and the signal that ends them.
+#[derive(Debug, Clone)]
+pub(crate) struct Tasks {
+    tracker: TaskTracker,
+    cancel: CancellationToken,
+    runtime: Arc<tokio::runtime::Handle>,
+}
+
+impl Tasks {
+    /// Tasks on the runtime that this is called in.
+    pub(crate) fn new() -> Self {
+        Self {
+            tracker: TaskTracker::new(),
+            cancel: CancellationToken::new(),
+            runtime: Arc::new(tokio::runtime::Handle::current()),
+        }
+    }
+
+    /// Runs `task` until it ends by itself; it must end soon after the token is cancelled.
+    pub(crate) fn spawn(&self, span: tracing::Span, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn_on(task.instrument(span), &self.runtime);
+    }
+
+    /// The signal that ends every task.
+    pub(crate) fn cancelled(&self) -> &CancellationToken {
+        &self.cancel
+    }
+
+    /// Tells every task to end and waits until all have.
+    pub(crate) async fn stop(&self) {
+        self.cancel.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}

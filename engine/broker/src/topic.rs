@@ -1,0 +1,196 @@
+//! A topic as the running engine shares it: its settings, and each partition's durable extent and tail.
+//!
+//! Only the shard announces; everybody else reads.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use arc_swap::ArcSwap;
+use levada_protocol::{
+    error::ErrorCode,
+    ids::{Offset, PartitionId, Timestamp, TopicId, TopicName},
+    publish::Durability,
+    request::{PartitionInfo, TopicInfo, TopicSettings},
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::Error,
+    frames::Piece,
+    tail::{Tail, TailBudget},
+};
+
+/// A topic.
+#[derive(Debug)]
+pub(crate) struct Topic {
+    pub(crate) id: TopicId,
+    pub(crate) name: TopicName,
+    pub(crate) created: Timestamp,
+    settings: ArcSwap<TopicSettings>,
+    pub(crate) partitions: Vec<Partition>,
+    /// Counts announcements: whoever waits for events waits for a change of it.
+    appended: watch::Sender<u64>,
+    /// Cancelled when the topic is deleted.
+    pub(crate) deleted: CancellationToken,
+}
+
+/// A partition's durable extent and its tail.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    start: AtomicU64,
+    end: AtomicU64,
+    /// Bytes of batches ever appended, and of those already dropped.
+    appended_bytes: AtomicU64,
+    dropped_bytes: AtomicU64,
+    pub(crate) tail: Tail,
+}
+
+/// Where a partition stands when it is opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Extent {
+    pub(crate) start: Offset,
+    pub(crate) end: Offset,
+    pub(crate) appended_bytes: u64,
+    pub(crate) dropped_bytes: u64,
+}
+
+impl Topic {
+    pub(crate) fn new(
+        id: TopicId,
+        name: TopicName,
+        settings: TopicSettings,
+        created: Timestamp,
+        extents: &[Extent],
+        budget: &Arc<TailBudget>,
+    ) -> Self {
+        let partitions = extents.iter().map(|extent| Partition::new(*extent, budget)).collect();
+        let (appended, _) = watch::channel(0);
+        Self {
+            id,
+            name,
+            created,
+            settings: ArcSwap::from_pointee(settings),
+            partitions,
+            appended,
+            deleted: CancellationToken::new(),
+        }
+    }
+
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> Arc<TopicSettings> {
+        self.settings.load_full()
+    }
+
+    /// Puts changed settings in force.
+    pub(crate) fn set_settings(&self, settings: TopicSettings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// What an acknowledgement means here unless a publish asks for more.
+    pub(crate) fn durability(&self) -> Durability {
+        if self.settings.load().durability == "os" { Durability::Os } else { Durability::Sync }
+    }
+
+    /// The partition with this number.
+    pub(crate) fn partition(&self, partition: PartitionId) -> Result<&Partition, Error> {
+        self.partitions.get(usize::from(partition.0)).ok_or_else(|| {
+            let message = format!(
+                "topic {} has partitions 0 to {}, got {partition}",
+                self.name,
+                self.partitions.len().saturating_sub(1)
+            );
+            Error::refused(ErrorCode::PartitionNotFound, message)
+        })
+    }
+
+    /// All partition numbers, in order.
+    pub(crate) fn partition_ids(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        (0..u16::try_from(self.partitions.len()).unwrap_or(u16::MAX)).map(PartitionId)
+    }
+
+    /// Changes whenever something was appended and made durable.
+    pub(crate) fn appended(&self) -> watch::Receiver<u64> {
+        self.appended.subscribe()
+    }
+
+    /// Wakes everybody who waits for events. Called after the partitions' ends have moved.
+    pub(crate) fn wake(&self) {
+        self.appended.send_modify(|count| *count += 1);
+    }
+
+    /// As the wire describes it.
+    pub(crate) fn info(&self) -> TopicInfo {
+        let describe = |(number, partition): (PartitionId, &Partition)| PartitionInfo {
+            partition: number.0,
+            start: partition.start().0,
+            end: partition.end().0,
+            bytes: partition.bytes(),
+        };
+        TopicInfo {
+            name: self.name.to_string(),
+            id: self.id.0,
+            settings: (*self.settings()).clone(),
+            created_ms: self.created.0,
+            partitions: self.partition_ids().zip(&self.partitions).map(describe).collect(),
+        }
+    }
+}
+
+impl Partition {
+    fn new(extent: Extent, budget: &Arc<TailBudget>) -> Self {
+        Self {
+            start: AtomicU64::new(extent.start.0),
+            end: AtomicU64::new(extent.end.0),
+            appended_bytes: AtomicU64::new(extent.appended_bytes),
+            dropped_bytes: AtomicU64::new(extent.dropped_bytes),
+            tail: Tail::new(Arc::clone(budget)),
+        }
+    }
+
+    /// The oldest offset that may be read.
+    pub(crate) fn start(&self) -> Offset {
+        Offset(self.start.load(Ordering::Acquire))
+    }
+
+    /// The offset behind the last event that a crash can no longer take back.
+    pub(crate) fn end(&self) -> Offset {
+        Offset(self.end.load(Ordering::Acquire))
+    }
+
+    /// Bytes of batches that are stored.
+    pub(crate) fn bytes(&self) -> u64 {
+        let appended = self.appended_bytes.load(Ordering::Relaxed);
+        appended.saturating_sub(self.dropped_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of batches that retention has dropped.
+    pub(crate) fn dropped_bytes(&self) -> u64 {
+        self.dropped_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Makes durable batches visible.
+    pub(crate) fn announce(&self, piece: Piece) {
+        let end = piece.end();
+        self.appended_bytes.fetch_add(piece.run.batches.len() as u64, Ordering::Relaxed);
+        self.tail.push(piece);
+        self.end.store(end.0, Ordering::Release);
+    }
+
+    /// Moves the start: what lies before may go.
+    pub(crate) fn trim(&self, start: Offset, dropped_bytes: u64) {
+        self.dropped_bytes.store(dropped_bytes, Ordering::Relaxed);
+        self.start.fetch_max(start.0, Ordering::AcqRel);
+    }
+
+    /// Takes the extent that was found in the store after it was opened again.
+    pub(crate) fn recover(&self, extent: Extent) {
+        self.tail.clear();
+        self.appended_bytes.store(extent.appended_bytes, Ordering::Relaxed);
+        self.dropped_bytes.store(extent.dropped_bytes, Ordering::Relaxed);
+        self.start.store(extent.start.0, Ordering::Release);
+        self.end.fetch_max(extent.end.0, Ordering::AcqRel);
+    }
+}

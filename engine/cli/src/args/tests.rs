@@ -1,0 +1,142 @@
+use super::*;
+
+fn parse(line: &str) -> Result<Args, clap::Error> {
+    // A word in '…' may hold spaces.
+    let mut words = Vec::new();
+    for (index, part) in line.split('\'').enumerate() {
+        if index % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(str::to_owned));
+        }
+    }
+    Args::try_parse_from(std::iter::once("levada".to_owned()).chain(words))
+}
+
+#[test]
+fn the_definition_is_sound() {
+    use clap::CommandFactory as _;
+    Args::command().debug_assert();
+}
+
+#[test]
+fn good_lines_are_understood() {
+    for line in [
+        "serve",
+        "serve --data-dir d --listen 127.0.0.1:0 --http 127.0.0.1:0 --log-format json --print-config",
+        "serve --config levada.toml",
+        "demo",
+        "demo --events 100 --rate 0 --keep d --output json",
+        "topic create orders",
+        "topic create orders --partitions 4 --durability os --retain time-and-size --retain-for 7d --max-bytes 10GiB",
+        "topic list --addr localhost:1 --ca ca.pem -v --quiet",
+        "topic describe dlq.orders.payment",
+        "topic set orders --retain-for 90s",
+        "topic delete orders --force",
+        "publish orders",
+        "publish orders --key k --header a=b --header c=d=e --file f.ndjson --rate 10.5 --raw",
+        "subscribe orders --subscription payment",
+        "subscribe orders -s p --order none --from 2026-01-31T12:00:00Z --plugin json-filter --max 3 --no-ack",
+        "subscribe orders -s p --plugin 'json-filter@2:{\"where\": \"amount > 0\"}' --plugin json-project",
+        "read orders --partition 0 --partition 3 --from 17 --max 5 --follow",
+        "subscription list",
+        "subscription list orders",
+        "subscription describe orders/payment",
+        "subscription resume orders.v1/payment",
+        "subscription delete orders/payment",
+        "plugin deploy mine mine.wasm --config '{\"a\": 1}'",
+        "plugin deploy --bundled",
+        "plugin list",
+        "plugin remove mine@3",
+        "route create big --from orders --to a --to b --plugin content-router:{} --start earliest",
+        "route list",
+        "route resume big",
+        "route delete big",
+        "bench publish --size 1024 --events 100 --producers 2 --in-flight 8 --batch-bytes 128KiB --durability os",
+        "bench publish --connections 256 --concurrency 1 --duration 60s --runs 5 --output json",
+        "bench latency --addr localhost:7600 --ca ca.pem",
+        "bench fanout --subscribers 3 --rate 5000 --order none --consumers 2 --keys 100 --partitions 4",
+        "bench catchup --events 10 --max-in-flight 5",
+        "bench plugin --plugin json-filter --pass 0.5 --size 200",
+    ] {
+        parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}
+
+#[test]
+fn bad_lines_are_wrong_usage() {
+    for line in [
+        "",
+        "dlq list",
+        "serve extra",
+        "serve --listen nowhere",
+        "topic",
+        "topic create Orders",
+        "topic create _own",
+        "topic create orders --partitions 0",
+        "topic create orders --partitions 1025",
+        "topic create orders --retain-for soon",
+        "topic create orders --max-bytes many",
+        "topic create orders --durability never",
+        "topic set orders --partitions 2",
+        "publish orders --header nothing",
+        "publish orders --rate 0",
+        "publish orders --rate fast",
+        "subscribe orders",
+        "subscribe orders -s route-x",
+        "subscribe orders -s p --from yesterday",
+        "subscribe orders -s p --from -1",
+        "subscribe orders -s p --plugin 'json-filter:{where'",
+        "subscribe orders -s p --plugin json-filter@0",
+        "subscribe orders -s p --plugin json-filter@new",
+        "subscribe orders -s p --plugin Filter",
+        "subscribe orders -s p --max 0",
+        "read orders --partition x",
+        "subscription describe orders",
+        "subscription describe orders/",
+        "plugin deploy",
+        "plugin deploy mine",
+        "plugin deploy mine mine.wasm --bundled",
+        "plugin deploy mine mine.wasm --config nonsense",
+        "plugin remove mine@",
+        "route create big --from orders",
+        "bench",
+        "bench publish --size 3",
+        "bench publish --events 5 --duration 5s",
+        "bench publish --addr a:1 --dir d",
+        "bench plugin --pass 1.5",
+        "bench plugin --plugin unknown",
+        "topic list --output xml",
+    ] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn values_mean_what_they_say() {
+    use levada_protocol::request::Start;
+
+    for (text, start) in [
+        ("earliest", Start::Earliest),
+        ("latest", Start::Latest),
+        ("42", Start::Offset(42)),
+        ("1970-01-01T00:00:01.5Z", Start::Time(1_500)),
+        ("1970-01-01T01:00:01+01:00", Start::Time(1_000)),
+    ] {
+        assert_eq!(parse_start(text), Ok(start), "{text}");
+    }
+    assert_eq!(parse_size("10GiB"), Ok(10 << 30));
+    assert_eq!("72h".parse::<DurationMs>(), Ok(DurationMs(259_200_000)));
+    assert_eq!(parse_header("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+    let stage = parse_stage(r#"json-filter@2:{"where":"a:b"}"#).unwrap();
+    assert_eq!((stage.plugin.as_str(), stage.config.as_str()), ("json-filter@2", r#"{"where":"a:b"}"#));
+    assert_eq!(stage.retries, StageSpec::default().retries);
+}
+
+#[test]
+fn flags_of_every_command_may_stand_anywhere() {
+    for line in ["--output json --quiet topic list", "topic --output json --quiet list", "topic list --output json -q"] {
+        let args = parse(line).unwrap();
+        assert!(args.common.quiet && args.common.output == Format::Json, "{line}");
+    }
+}

@@ -1,0 +1,39 @@
+//! From flags to a connection: which engine, and whom to trust.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use levada_client::{Client, ClientConfig};
+use levada_protocol::error::ErrorCode;
+
+use crate::{args::ClientArgs, failure::Failure};
+
+/// Where the CA lies when nobody says: that of an engine started in the same directory.
+const CA_BESIDE: &str = "levada-data/tls/ca.pem";
+
+/// Connects to the engine that the flags or the environment name.
+pub(crate) async fn connect(args: &ClientArgs) -> anyhow::Result<Client> {
+    connect_to(&args.addr, args.ca.as_deref()).await
+}
+
+/// Connects to the engine at `addr`; without `ca` that is looked for beside the current directory.
+pub(crate) async fn connect_to(addr: &str, ca: Option<&Path>) -> anyhow::Result<Client> {
+    let pem = read_ca(ca)?;
+    let config =
+        ClientConfig::new(addr).ca_pem(pem).client_name(concat!("levada-cli/", env!("CARGO_PKG_VERSION")));
+    Ok(Client::connect(config).await?)
+}
+
+fn read_ca(named: Option<&Path>) -> Result<Vec<u8>, Failure> {
+    let path = named.map_or_else(|| PathBuf::from(CA_BESIDE), Path::to_owned);
+    fs::read(&path).map_err(|error| {
+        let looked = match named {
+            Some(_) => format!("the CA certificate {} cannot be read: {error}", path.display()),
+            None => format!("no CA certificate: neither --ca nor LEVADA_CA is set, and ./{CA_BESIDE}: {error}"),
+        };
+        Failure::new(ErrorCode::ConfigInvalid, looked)
+            .hint("the engine keeps it in DATA_DIR/tls/ca.pem; name it with --ca FILE or LEVADA_CA")
+    })
+}

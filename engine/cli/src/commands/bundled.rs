@@ -1,0 +1,49 @@
+//! The plugins that the binary carries, compiled by the build script.
+
+use bytes::Bytes;
+use levada_client::{Client, Error};
+use levada_protocol::request::PluginInfo;
+
+/// Name of the plugin that filters by a condition over JSON fields and headers.
+pub(crate) const JSON_FILTER: &str = "json-filter";
+/// Name of the plugin that keeps, drops and renames JSON fields.
+pub(crate) const JSON_PROJECT: &str = "json-project";
+/// Name of the plugin that chooses a target topic by a JSON field.
+pub(crate) const CONTENT_ROUTER: &str = "content-router";
+/// Name of the plugin that does next to nothing.
+pub(crate) const SAMPLE: &str = "sample";
+
+macro_rules! artefact {
+    ($name:literal) => {
+        include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".wasm"))
+    };
+}
+
+const BUNDLED: [(&str, &[u8]); 4] = [
+    (JSON_FILTER, artefact!("json-filter")),
+    (JSON_PROJECT, artefact!("json-project")),
+    (CONTENT_ROUTER, artefact!("content-router")),
+    (SAMPLE, artefact!("sample")),
+];
+
+/// Deploys all of them. A plugin whose newest version is this very artefact gets no further version.
+pub(crate) async fn deploy_bundled(client: &Client) -> Result<Vec<PluginInfo>, Error> {
+    let mut deployed = Vec::with_capacity(BUNDLED.len());
+    for (name, artefact) in BUNDLED {
+        deployed.push(client.deploy_plugin(name, Bytes::from_static(artefact), None).await?);
+    }
+    Ok(deployed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bundled_plugin_is_a_component() {
+        for (name, artefact) in BUNDLED {
+            // The magic, then version 13 of layer 1: a component, not a core module.
+            assert_eq!(artefact.get(..8), Some(&b"\0asm\x0d\0\x01\0"[..]), "{name}");
+        }
+    }
+}

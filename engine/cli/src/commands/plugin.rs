@@ -1,0 +1,92 @@
+//! `levada plugin`: deploys, lists and removes plugins.
+
+use std::{fs, path::Path};
+
+use bytes::Bytes;
+use levada_client::Client;
+use levada_protocol::{
+    error::ErrorCode,
+    limits::ARTEFACT_BYTES_MAX,
+    request::PluginInfo,
+};
+
+use super::deploy_bundled;
+use crate::{
+    args::{PluginAction, PluginArgs},
+    client,
+    failure::Failure,
+    output::{self, Output, Rows},
+};
+
+pub(super) async fn run(output: &Output, args: PluginArgs) -> anyhow::Result<()> {
+    let client = client::connect(&args.client).await?;
+    match args.action {
+        PluginAction::Deploy { bundled: true, .. } => {
+            for deployed in deploy_bundled(&client).await? {
+                tell(output, &deployed)?;
+            }
+        }
+        PluginAction::Deploy { name, file, config, .. } => {
+            let (Some(name), Some(file)) = (name, file) else {
+                anyhow::bail!(Failure::new(ErrorCode::InvalidArgument, "expected a name and a file, or --bundled"));
+            };
+            let deployed = deploy_file(&client, name.as_str(), &file, config).await?;
+            tell(output, &deployed)?;
+        }
+        PluginAction::List => {
+            let plugins = client.list_plugins().await?;
+            output.rows(&plugins, || table(&plugins))?;
+        }
+        PluginAction::Remove { plugin: (name, version) } => {
+            client.remove_plugin(name.as_str(), version).await?;
+            let what = version.map_or_else(|| name.to_string(), |version| format!("{name}@{version}"));
+            let done = serde_json::json!({ "removed": what });
+            output.result(&done, || format!("removed plugin {what}"))?;
+        }
+    }
+    client.close().await;
+    Ok(())
+}
+
+async fn deploy_file(
+    client: &Client,
+    name: &str,
+    file: &Path,
+    config: Option<String>,
+) -> anyhow::Result<PluginInfo> {
+    let unreadable =
+        |error| Failure::new(ErrorCode::InvalidArgument, format!("{} cannot be read: {error}", file.display()));
+    let size = fs::metadata(file).map_err(unreadable)?.len();
+    if usize::try_from(size).map_or(true, |size| size > ARTEFACT_BYTES_MAX) {
+        let message = format!("{} has {size} bytes, a plugin may have {ARTEFACT_BYTES_MAX}", file.display());
+        anyhow::bail!(Failure::new(ErrorCode::PluginTooLarge, message));
+    }
+    let artefact = Bytes::from(fs::read(file).map_err(unreadable)?);
+    Ok(client.deploy_plugin(name, artefact, config).await?)
+}
+
+fn tell(output: &Output, plugin: &PluginInfo) -> anyhow::Result<()> {
+    Ok(output.result(plugin, || {
+        format!("deployed plugin {}@{} ({})", plugin.name, plugin.version, output::bytes(plugin.size))
+    })?)
+}
+
+fn table(plugins: &[PluginInfo]) -> Rows {
+    let headings = ["plugin", "interface", "size", "events in", "ns/event", "errors", "deployed", "used by"];
+    let mut rows = Rows::new(&headings);
+    for plugin in plugins {
+        #[expect(clippy::cast_precision_loss, reason = "an average for people")]
+        let per_event = (plugin.events_in > 0).then(|| plugin.seconds * 1e9 / plugin.events_in as f64);
+        rows.push([
+            format!("{}@{}", plugin.name, plugin.version),
+            plugin.interface.clone(),
+            output::bytes(plugin.size),
+            output::count(plugin.events_in),
+            per_event.map_or_else(|| "-".to_owned(), |nanos| format!("{nanos:.0}")),
+            output::count(plugin.errors),
+            output::time_ms(plugin.deployed_ms),
+            if plugin.used_by.is_empty() { "-".to_owned() } else { plugin.used_by.join(", ") },
+        ]);
+    }
+    rows
+}

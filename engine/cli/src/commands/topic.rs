@@ -1,0 +1,131 @@
+//! `levada topic`: makes, shows, changes and deletes topics.
+
+use levada_protocol::request::{Retain, TopicInfo, TopicSettings};
+
+use crate::{
+    args::{DurabilityArg, SettingsArgs, TopicAction, TopicArgs},
+    client,
+    output::{self, Output, Rows},
+};
+
+pub(super) async fn run(output: &Output, args: TopicArgs) -> anyhow::Result<()> {
+    let client = client::connect(&args.client).await?;
+    match args.action {
+        TopicAction::Create { topic, partitions, settings } => {
+            let mut wanted = apply(TopicSettings::default(), &settings);
+            wanted.partitions = partitions.unwrap_or(wanted.partitions);
+            let made = client.create_topic(topic.as_str(), wanted).await?;
+            output.result(&made, || format!("created topic {}", summary(&made)))?;
+        }
+        TopicAction::List => {
+            let topics = client.list_topics().await?;
+            output.rows(&topics, || table(&topics))?;
+        }
+        TopicAction::Describe { topic } => {
+            let found = client.describe_topic(topic.as_str()).await?;
+            describe(output, &found)?;
+        }
+        TopicAction::Set { topic, settings } => {
+            let now = client.describe_topic(topic.as_str()).await?.settings;
+            let changed = client.set_topic(topic.as_str(), apply(now, &settings)).await?;
+            output.result(&changed, || format!("topic {}", summary(&changed)))?;
+        }
+        TopicAction::Delete { topic, force } => {
+            client.delete_topic(topic.as_str(), force).await?;
+            let done = serde_json::json!({ "deleted": topic.as_str() });
+            output.result(&done, || format!("deleted topic {topic}"))?;
+        }
+    }
+    client.close().await;
+    Ok(())
+}
+
+fn apply(mut settings: TopicSettings, changes: &SettingsArgs) -> TopicSettings {
+    if let Some(durability) = changes.durability {
+        settings.durability = durability_word(durability).to_owned();
+    }
+    if let Some(retain) = changes.retain {
+        settings.retain = retain.into();
+    }
+    if let Some(retain_for) = changes.retain_for {
+        settings.retain_for_ms = retain_for.0;
+    }
+    if let Some(max_bytes) = changes.max_bytes {
+        settings.max_bytes = max_bytes;
+    }
+    settings
+}
+
+/// The word of the protocol for a durability.
+pub(crate) fn durability_word(durability: DurabilityArg) -> &'static str {
+    match durability {
+        DurabilityArg::Sync => "sync",
+        DurabilityArg::Os => "os",
+    }
+}
+
+fn retain_word(retain: Retain) -> &'static str {
+    match retain {
+        Retain::TimeAndAcked => "time-and-acked",
+        Retain::TimeAndSize => "time-and-size",
+        Retain::UntilAcked => "until-acked",
+    }
+}
+
+fn summary(topic: &TopicInfo) -> String {
+    let settings = &topic.settings;
+    let partitions = match settings.partitions {
+        1 => "1 partition".to_owned(),
+        many => format!("{many} partitions"),
+    };
+    let bound = match settings.max_bytes {
+        0 => "no size bound".to_owned(),
+        bytes => format!("at most {}", output::bytes(bytes)),
+    };
+    format!(
+        "{}: {partitions}, durability {}, retain {} for {}, {bound}",
+        topic.name,
+        settings.durability,
+        retain_word(settings.retain),
+        output::duration_ms(settings.retain_for_ms),
+    )
+}
+
+fn table(topics: &[TopicInfo]) -> Rows {
+    let mut rows =
+        Rows::new(&["topic", "partitions", "durability", "retain", "retain for", "max bytes", "events", "bytes"]);
+    for topic in topics {
+        let settings = &topic.settings;
+        let events: u64 = topic.partitions.iter().map(|part| part.end.saturating_sub(part.start)).sum();
+        let bytes: u64 = topic.partitions.iter().map(|part| part.bytes).sum();
+        rows.push([
+            topic.name.clone(),
+            settings.partitions.to_string(),
+            settings.durability.clone(),
+            retain_word(settings.retain).to_owned(),
+            output::duration_ms(settings.retain_for_ms),
+            if settings.max_bytes == 0 { "-".to_owned() } else { output::bytes(settings.max_bytes) },
+            output::count(events),
+            output::bytes(bytes),
+        ]);
+    }
+    rows
+}
+
+fn describe(output: &Output, topic: &TopicInfo) -> anyhow::Result<()> {
+    if output.is_json() {
+        return Ok(output.json(topic)?);
+    }
+    output.line(&format!("{}; made {}", summary(topic), output::time_ms(topic.created_ms)))?;
+    let mut rows = Rows::new(&["partition", "first offset", "next offset", "events", "bytes"]);
+    for part in &topic.partitions {
+        rows.push([
+            part.partition.to_string(),
+            part.start.to_string(),
+            part.end.to_string(),
+            output::count(part.end.saturating_sub(part.start)),
+            output::bytes(part.bytes),
+        ]);
+    }
+    Ok(output.line(&rows.render())?)
+}

@@ -1,0 +1,205 @@
+//! How results are printed: tables or JSON on stdout, remarks on stderr. The only file that writes to stdout.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::args::{CommonArgs, Format};
+
+/// Where and how a command speaks.
+#[derive(Debug, Clone)]
+pub(crate) struct Output {
+    format: Format,
+    quiet: bool,
+}
+
+impl Output {
+    /// As the flags say.
+    pub(crate) fn new(common: &CommonArgs) -> Self {
+        Self { format: common.output, quiet: common.quiet }
+    }
+
+    /// True if the user asked for JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// True if remarks are unwanted.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// One result: `text` for people or `value` as one line of JSON. With --quiet the text is left out.
+    pub(crate) fn result<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> io::Result<()> {
+        match self.format {
+            Format::Json => self.json(value),
+            Format::Text if self.quiet => Ok(()),
+            Format::Text => self.line(&text()),
+        }
+    }
+
+    /// Data that was asked for: `rows` as a table, or each of `values` as one line of JSON.
+    pub(crate) fn rows<T: Serialize>(&self, values: &[T], table: impl FnOnce() -> Rows) -> io::Result<()> {
+        match self.format {
+            Format::Json => values.iter().try_for_each(|value| self.json(value)),
+            Format::Text => self.line(&table().render()),
+        }
+    }
+
+    /// One value as a line of JSON.
+    #[expect(clippy::unused_self, reason = "everything that prints goes through the command's output")]
+    pub(crate) fn json<T: Serialize>(&self, value: &T) -> io::Result<()> {
+        let mut line = serde_json::to_vec(value)?;
+        line.push(b'\n');
+        write_all(&line)
+    }
+
+    /// One line of text.
+    #[expect(clippy::unused_self, reason = "everything that prints goes through the command's output")]
+    pub(crate) fn line(&self, text: &str) -> io::Result<()> {
+        write_all(format!("{text}\n").as_bytes())
+    }
+
+    /// A remark for people, on stderr.
+    pub(crate) fn remark(&self, text: &str) {
+        if !self.quiet {
+            // Remarks are lost without harm when nobody reads stderr.
+            let _gone = writeln!(io::stderr(), "{text}");
+        }
+    }
+
+    /// A progress bar over `len` steps: on a terminal only, hidden otherwise and with --quiet.
+    pub(crate) fn progress(&self, len: u64, what: &'static str) -> ProgressBar {
+        if self.quiet || !io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::stderr_with_hz(10));
+        let template = "{msg:<10} {bar:32.cyan/blue} {human_pos}/{human_len} {per_sec} {eta}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.with_message(what)
+    }
+}
+
+fn write_all(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}
+
+/// Rows under a heading, aligned when printed: numbers to the right, text to the left.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    headings: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Rows {
+    /// No rows yet, under these headings.
+    pub(crate) fn new(headings: &[&'static str]) -> Self {
+        Self { headings: headings.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row: one cell per heading.
+    pub(crate) fn push(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// The table as text without a line end.
+    pub(crate) fn render(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(self.headings.iter().enumerate().map(|(column, heading)| {
+            let cell = Cell::new(heading.to_uppercase());
+            if self.is_numeric(column) { cell.set_alignment(CellAlignment::Right) } else { cell }
+        }));
+        for row in &self.rows {
+            table.add_row(row.iter().enumerate().map(|(column, text)| {
+                let cell = Cell::new(text);
+                if self.is_numeric(column) { cell.set_alignment(CellAlignment::Right) } else { cell }
+            }));
+        }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+        lines.join("\n")
+    }
+
+    fn is_numeric(&self, column: usize) -> bool {
+        let numeric = |text: &str| text.starts_with(|first: char| first.is_ascii_digit()) || text == "-";
+        !self.rows.is_empty() && self.rows.iter().all(|row| row.get(column).is_some_and(|text| numeric(text)))
+    }
+}
+
+/// A count with thousands set apart: `1,234,567`.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Bytes with a binary unit: `1.5 GiB`.
+pub(crate) fn bytes(number: u64) -> String {
+    bytesize::ByteSize(number).display().iec().to_string()
+}
+
+/// Milliseconds as a duration that people read: `3days`, `1m 30s`.
+pub(crate) fn duration_ms(milliseconds: u64) -> String {
+    humantime::format_duration(Duration::from_millis(milliseconds)).to_string()
+}
+
+/// Microseconds with a unit that fits: `312 µs`, `4.5 ms`, `1.20 s`.
+pub(crate) fn micros(microseconds: f64) -> String {
+    match microseconds {
+        small if small < 1_000.0 => format!("{small:.0} µs"),
+        middle if middle < 1_000_000.0 => format!("{:.1} ms", middle / 1_000.0),
+        large => format!("{:.2} s", large / 1_000_000.0),
+    }
+}
+
+/// Milliseconds since the Unix epoch as RFC 3339; the number itself if it is out of range.
+pub(crate) fn time_ms(milliseconds: u64) -> String {
+    i64::try_from(milliseconds)
+        .ok()
+        .and_then(|signed| jiff::Timestamp::from_millisecond(signed).ok())
+        .map_or_else(|| milliseconds.to_string(), |time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_set_apart_by_thousands() {
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(count(number), text);
+        }
+    }
+
+    #[test]
+    fn tables_align_numbers_to_the_right() {
+        let mut rows = Rows::new(&["name", "events"]);
+        rows.push(["orders".to_owned(), "7".to_owned()]);
+        rows.push(["x".to_owned(), "1,000".to_owned()]);
+        assert_eq!(rows.render(), "NAME    EVENTS\norders       7\nx        1,000");
+    }
+
+    #[test]
+    fn times_are_rfc_3339() {
+        assert_eq!(time_ms(0), "1970-01-01T00:00:00Z");
+        assert_eq!(time_ms(u64::MAX), u64::MAX.to_string());
+    }
+}

@@ -1,0 +1,75 @@
+//! How long to wait before an event is delivered again.
+//!
+//! Owns the table and the jitter. It must not know why an event failed.
+
+/// Waits that grow with the number of failed attempts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backoff {
+    steps_ms: Vec<u64>,
+}
+
+impl Default for Backoff {
+    /// 1 s, 5 s, 10 s, 30 s, 1 min, 2 min, 5 min, 10 min, 30 min, 1 h, then always 2 h.
+    fn default() -> Self {
+        let steps = [1, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200];
+        Self { steps_ms: steps.iter().map(|seconds| seconds * 1_000).collect() }
+    }
+}
+
+impl Backoff {
+    /// These waits in milliseconds, the last one for ever; no waits at all mean none.
+    pub fn new(steps_ms: Vec<u64>) -> Self {
+        Self { steps_ms }
+    }
+
+    /// Milliseconds to wait after `attempts` failures (from 1), up to a tenth more or less as `seed` says: without it,
+    /// what failed together would come back together for ever.
+    pub fn delay_ms(&self, attempts: u16, seed: u64) -> u64 {
+        let step = usize::from(attempts.max(1) - 1).min(self.steps_ms.len().saturating_sub(1));
+        let wait = self.steps_ms.get(step).copied().unwrap_or(0);
+        let permille = 900 + scatter(seed) % 201;
+        wait / 1_000 * permille + wait % 1_000 * permille / 1_000
+    }
+}
+
+/// Spreads seeds that lie close together over all numbers (the finisher of splitmix64).
+fn scatter(seed: u64) -> u64 {
+    let mut value = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_and_stay_at_the_last_step() {
+        let backoff = Backoff::default();
+        let around = |attempts: u16, seconds: u64| {
+            for seed in 0..500 {
+                let wait = backoff.delay_ms(attempts, seed);
+                assert!((seconds * 900..=seconds * 1_100).contains(&wait), "{wait} ms after {attempts}");
+            }
+        };
+        around(1, 1);
+        around(2, 5);
+        around(6, 120);
+        around(11, 7_200);
+        around(12, 7_200);
+        around(u16::MAX, 7_200);
+    }
+
+    #[test]
+    fn jitter_uses_its_whole_width() {
+        let backoff = Backoff::new(vec![10_000]);
+        let waits: Vec<u64> = (0..1_000).map(|seed| backoff.delay_ms(1, seed)).collect();
+        assert!(waits.iter().any(|wait| *wait < 9_100) && waits.iter().any(|wait| *wait > 10_900));
+    }
+
+    #[test]
+    fn no_steps_mean_no_wait() {
+        assert_eq!(Backoff::new(Vec::new()).delay_ms(3, 1), 0);
+    }
+}

@@ -1,0 +1,73 @@
+//! Why a server does not start, or does not end well.
+
+use std::net::SocketAddr;
+
+use levada_protocol::error::ErrorCode;
+
+use crate::{config, tls};
+
+/// Why a server does not start, or does not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting is wrong.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The port is taken.
+    #[error("address {address} ({protocol}) is in use by another program")]
+    AddressInUse {
+        /// Where.
+        address: SocketAddr,
+        /// `udp` or `tcp`.
+        protocol: &'static str,
+    },
+    /// The port cannot be listened on.
+    #[error("cannot listen on {address} ({protocol})")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// `udp` or `tcp`.
+        protocol: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The data directory cannot be made.
+    #[error("data directory {path} cannot be made")]
+    DataDir {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The store does not open.
+    #[error(transparent)]
+    Store(#[from] levada_store::Error),
+    /// There is no certificate to serve with.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// The plugin host does not start.
+    #[error("the plugin host does not start")]
+    Plugins(#[from] levada_plugin_host::Error),
+    /// The broker does not start.
+    #[error(transparent)]
+    Broker(#[from] levada_broker::Error),
+    /// The HTTP listener failed.
+    #[error("the HTTP listener failed")]
+    Http(#[source] std::io::Error),
+}
+
+impl Error {
+    /// The stable code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Config(error) => error.code(),
+            Self::AddressInUse { .. } => ErrorCode::AddressInUse,
+            Self::Listen { .. } | Self::DataDir { .. } => ErrorCode::ConfigInvalid,
+            Self::Store(error) => error.code(),
+            Self::Tls(error) => error.code(),
+            Self::Plugins(_) | Self::Http(_) => ErrorCode::Internal,
+            Self::Broker(error) => error.code(),
+        }
+    }
+}

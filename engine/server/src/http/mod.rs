@@ -1,0 +1,90 @@
+//! HTTP: health and metrics, on a listener of its own.
+//!
+//! It owns paths, statuses and the JSON of errors. It must not know QUIC.
+
+mod connections;
+
+use std::io;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{HeaderValue, StatusCode, Uri, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use levada_broker::Broker;
+use levada_protocol::error::ErrorCode;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use self::connections::Limited;
+use crate::{config::ServerConfig, metrics, wire_error};
+
+/// Serves until `until` is cancelled and the requests under way have been answered.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    config: &ServerConfig,
+    broker: Broker,
+    until: CancellationToken,
+) -> io::Result<()> {
+    let listener = Limited::new(listener, config.http_connections_max, config.http_idle_timeout);
+    axum::serve(listener, router(broker)).with_graceful_shutdown(until.cancelled_owned()).await
+}
+
+fn router(broker: Broker) -> Router {
+    Router::new()
+        .route("/healthz", get(alive))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(figures))
+        .fallback(not_found)
+        .with_state(broker)
+}
+
+/// What both health paths answer.
+#[derive(Debug, Serialize)]
+struct Health {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// The process runs and answers.
+async fn alive() -> Json<Health> {
+    Json(Health { status: "alive", reason: None })
+}
+
+/// Publishes are taken; else 503 with the reason.
+async fn ready(State(broker): State<Broker>) -> (StatusCode, Json<Health>) {
+    let health = broker.health();
+    if health.ready {
+        (StatusCode::OK, Json(Health { status: "ready", reason: None }))
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "not ready", reason: health.reason }))
+    }
+}
+
+async fn figures() -> Response {
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(CONTENT_TYPE, kind)], metrics::page()).into_response()
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    let path: String = uri.path().chars().take(200).collect();
+    Problem { code: ErrorCode::Unsupported, message: format!("this version serves no path {path:?}") }
+}
+
+/// An error as HTTP shows it: a status, and JSON with the stable code.
+#[derive(Debug)]
+struct Problem {
+    code: ErrorCode,
+    message: String,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({ "code": self.code.as_str(), "message": self.message });
+        (wire_error::http_status(self.code), Json(body)).into_response()
+    }
+}

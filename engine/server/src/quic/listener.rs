@@ -1,0 +1,166 @@
+//! The QUIC endpoint: its socket, its transport settings, and who gets in.
+//!
+//! It owns the limits on connections and handshakes, each taken before a connection costs anything.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use levada_broker::Broker;
+use levada_protocol::error::ErrorCode;
+use quinn::{
+    Endpoint, EndpointConfig, HashedConnectionIdGenerator, IdleTimeout, MtuDiscoveryConfig, TokioRuntime,
+    TransportConfig, VarInt,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::Semaphore;
+use tracing::{debug, info_span, warn};
+
+use super::session::{self, Admission, STREAMS_GRANTED_FIRST, Shared};
+use crate::{config::ServerConfig, metrics, tasks::Tasks, tls::Identity, wire_error};
+
+/// Connection attempts that may wait to be looked at.
+const INCOMING_MAX: usize = 1_024;
+/// Bytes of packets kept for one such attempt, and for all.
+const INCOMING_BYTES_MAX: u64 = 64 * 1024;
+const INCOMING_BYTES_TOTAL_MAX: u64 = 16 * 1024 * 1024;
+/// The payload of a UDP packet in an Ethernet frame: accepted whatever path discovery may try.
+const ETHERNET_PAYLOAD: u16 = 1_472;
+
+/// The endpoint and what decides about connections.
+pub(crate) struct Listener {
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+    connections: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+}
+
+/// Names of this engine for the hello.
+pub(crate) struct Names {
+    /// The data directory's.
+    pub(crate) engine_id: String,
+    /// This start's.
+    pub(crate) start_id: String,
+}
+
+/// Takes the UDP port.
+pub(crate) fn bind(config: &ServerConfig) -> io::Result<std::net::UdpSocket> {
+    let address = config.listen;
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    let wanted = usize::try_from(config.socket_buffer.as_u64()).unwrap_or(usize::MAX);
+    for enlarged in [socket.set_recv_buffer_size(wanted), socket.set_send_buffer_size(wanted)] {
+        if let Err(error) = enlarged {
+            warn!(%error, wanted, "socket buffers stay as they are");
+        }
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+impl Listener {
+    /// An endpoint on this socket; nothing is accepted before [`Listener::accept_all`].
+    pub(crate) fn new(
+        socket: std::net::UdpSocket,
+        identity: Identity,
+        config: &ServerConfig,
+        broker: Broker,
+        names: Names,
+        tasks: Tasks,
+    ) -> io::Result<Self> {
+        let mut server = quinn::ServerConfig::with_crypto(identity.crypto);
+        server
+            .transport_config(Arc::new(transport(config)))
+            .max_incoming(INCOMING_MAX)
+            .incoming_buffer_size(INCOMING_BYTES_MAX)
+            .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX);
+        let mut endpoint = EndpointConfig::new(Arc::new(identity.reset_key));
+        let connection_id_key = identity.connection_id_key;
+        endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(connection_id_key)));
+        endpoint
+            .max_udp_payload_size(config.mtu_max.max(ETHERNET_PAYLOAD))
+            .expect("the configuration's range is within QUIC's");
+        let endpoint = Endpoint::new(endpoint, Some(server), socket, Arc::new(TokioRuntime))?;
+        let shared = Shared {
+            broker,
+            config: config.clone(),
+            tasks,
+            uploads: Semaphore::new(config.uploads_max),
+            engine_id: names.engine_id,
+            start_id: names.start_id,
+        };
+        Ok(Self {
+            endpoint,
+            shared: Arc::new(shared),
+            connections: Arc::new(Semaphore::new(config.connections_max)),
+            handshakes: Arc::new(Semaphore::new(config.handshakes_max)),
+        })
+    }
+
+    /// The address in force.
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Admits connections until the server goes away.
+    pub(crate) async fn accept_all(&self) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shared.tasks.draining().cancelled() => return self.endpoint.set_server_config(None),
+                incoming = self.endpoint.accept() => match incoming {
+                    Some(incoming) => self.admit(incoming),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn admit(&self, incoming: quinn::Incoming) {
+        let remote = incoming.remote_address();
+        // Under load an address proves itself first: a flood from invented ones then costs one packet each.
+        let busy = self.handshakes.available_permits() <= self.shared.config.handshakes_max / 2;
+        if busy && !incoming.remote_address_validated() {
+            if incoming.retry().is_err() {
+                debug!(%remote, "connection attempt answered twice");
+            }
+            return;
+        }
+        let connection = Arc::clone(&self.connections).try_acquire_owned();
+        let handshake = Arc::clone(&self.handshakes).try_acquire_owned();
+        let (Ok(connection), Ok(handshake)) = (connection, handshake) else {
+            metrics::connection_refused();
+            debug!(%remote, "connection refused: no room");
+            return incoming.refuse();
+        };
+        let admission = Admission { connection, handshake };
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn(info_span!("session", %remote), async move {
+            let _counted = metrics::connection_opened();
+            session::serve(shared, incoming, admission).await;
+        });
+    }
+
+    /// Ends every connection that is left. The peers are told, as far as they listen.
+    pub(crate) async fn close(&self) {
+        self.endpoint.close(wire_error::close_code(ErrorCode::ShuttingDown), b"the engine is going away");
+        self.endpoint.wait_idle().await;
+    }
+}
+
+fn transport(config: &ServerConfig) -> TransportConfig {
+    let window = |size: bytesize::ByteSize| VarInt::from_u64(size.as_u64()).unwrap_or(VarInt::MAX);
+    let idle = IdleTimeout::try_from(config.idle_timeout).expect("the configuration's range is within QUIC's");
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(config.mtu_max);
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_GRANTED_FIRST.min(config.streams_max)))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(Some(config.keep_alive))
+        .stream_receive_window(window(config.stream_receive_window))
+        .receive_window(window(config.receive_window))
+        .send_window(config.send_window.as_u64())
+        .mtu_discovery_config(Some(discovery));
+    transport
+}

@@ -1,0 +1,15 @@
+//! QUIC: the listener, sessions, and one file per kind of stream.
+//!
+//! It owns everything between a UDP packet and a call into the broker. Nothing outside knows quinn.
+
+mod frames;
+pub(crate) mod listener;
+mod publish;
+mod read;
+mod requests;
+mod session;
+mod stream;
+mod subscribe;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! A session: one connection from its handshake to its end. One task for it, one for each of its streams.
+//!
+//! It owns the hello and the control stream. Streams that come before the hello are never looked at; one that comes
+//! instead of it ends the connection.
+
+use std::sync::Arc;
+
+use levada_broker::{Broker, Principal};
+use levada_protocol::{
+    error::ErrorCode,
+    frame::{self, FrameType},
+    limits::{
+        ARTEFACT_BYTES_MAX, BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX, EVENT_BYTES_MAX, PRODUCER_IN_FLIGHT_MAX,
+    },
+    request::{Hello, HelloAnswer, Limits, Notice, Open, Opened},
+    version::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
+};
+use quinn::{Connection, RecvStream, SendStream, VarInt};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, debug_span, info};
+
+use super::{
+    publish, read, requests,
+    stream::{Failure, Stream},
+    subscribe,
+};
+use crate::{clock, config::ServerConfig, tasks::Tasks, wire_error};
+
+/// Streams that a connection may open before it has shown that it needs more: QUIC reserves room for each.
+pub(super) const STREAMS_GRANTED_FIRST: u32 = 64;
+/// How long a peer that broke the protocol may take to hear why.
+const LAST_WORDS: time::Duration = time::Duration::from_secs(1);
+
+/// What all sessions share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) broker: Broker,
+    pub(super) config: ServerConfig,
+    pub(super) tasks: Tasks,
+    pub(super) uploads: Semaphore,
+    /// Names the data directory.
+    pub(super) engine_id: String,
+    /// Names this start.
+    pub(super) start_id: String,
+}
+
+/// Room for a session, taken before its handshake begins.
+#[derive(Debug)]
+pub(super) struct Admission {
+    /// Held as long as the session.
+    pub(super) connection: OwnedSemaphorePermit,
+    /// Held until the hello is answered.
+    pub(super) handshake: OwnedSemaphorePermit,
+}
+
+/// A session whose hello was answered.
+#[derive(Debug)]
+struct Session {
+    shared: Arc<Shared>,
+    connection: Connection,
+    principal: Principal,
+    /// Cancelled when the connection has ended: whatever its streams wait for, nobody wants it any more.
+    ended: CancellationToken,
+}
+
+/// Shakes hands, and serves the session until it ends.
+pub(super) async fn serve(shared: Arc<Shared>, incoming: quinn::Incoming, admission: Admission) {
+    let Admission { connection: _open, handshake } = admission;
+    // The handshake and the hello have one clock, so that neither can be dragged out.
+    let until = time::Instant::now() + shared.config.hello_timeout;
+    let connection = match time::timeout_at(until, handshaken(incoming)).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return debug!(%error, "handshake failed"),
+        Err(_) => return debug!("handshake took too long"),
+    };
+    let greeted = tokio::select! {
+        biased;
+        () = shared.tasks.cancelled().cancelled() => {
+            return connection.close(wire_error::close_code(ErrorCode::ShuttingDown), b"the engine is going away");
+        }
+        greeted = time::timeout_at(until, greet(&shared, &connection)) => greeted,
+    };
+    let control = match greeted {
+        Ok(Some(control)) => control,
+        Ok(None) => return,
+        Err(_) => {
+            debug!("no hello in time");
+            return connection.close(wire_error::close_code(ErrorCode::HelloRequired), b"no hello came in time");
+        }
+    };
+    drop(handshake);
+    let ended = CancellationToken::new();
+    let session = Session { shared, connection, principal: Principal::Local, ended: ended.clone() };
+    let _ending = ended.drop_guard();
+    Arc::new(session).run(control).await;
+}
+
+async fn handshaken(incoming: quinn::Incoming) -> Result<Connection, quinn::ConnectionError> {
+    incoming.accept()?.await
+}
+
+/// Reads the hello and answers it; `None` if the connection was closed instead.
+async fn greet(shared: &Shared, connection: &Connection) -> Option<Stream> {
+    let (send, recv) = connection.accept_bi().await.ok()?;
+    let mut control = Stream::new(send, recv);
+    match welcome(shared, &mut control).await {
+        Ok(()) => Some(control),
+        Err(failure) => {
+            close(connection, &mut control, failure).await;
+            None
+        }
+    }
+}
+
+async fn welcome(shared: &Shared, control: &mut Stream) -> Result<(), Failure> {
+    let hello = match control.read_open().await? {
+        Open::Hello(hello) => hello,
+        Open::Publish { .. } | Open::Subscribe(_) | Open::Read(_) | Open::Request(_) | Open::Unknown => {
+            let message = "expected a hello on the first stream of the connection, got another kind of open frame";
+            return Err(Failure::refused(ErrorCode::HelloRequired, message));
+        }
+    };
+    let protocol = common_version(&hello)?;
+    info!(client = %hello.client.chars().take(80).collect::<String>(), protocol, "session opened");
+    let answer = HelloAnswer {
+        protocol,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        engine_id: shared.engine_id.clone(),
+        start_id: shared.start_id.clone(),
+        server_time_ms: clock::now().0,
+        limits: limits(),
+    };
+    control.answer(&Opened::Hello(answer)).await
+}
+
+/// The newest version that both speak.
+fn common_version(hello: &Hello) -> Result<u16, Failure> {
+    let newest = hello.protocol_max.min(PROTOCOL_VERSION);
+    if newest >= hello.protocol_min.max(PROTOCOL_VERSION_MIN) {
+        return Ok(newest);
+    }
+    let message = format!(
+        "the client speaks protocol versions {} to {}, this engine {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION}",
+        hello.protocol_min, hello.protocol_max,
+    );
+    Err(Failure::refused(ErrorCode::UnsupportedVersion, message))
+}
+
+fn limits() -> Limits {
+    let count = |limit: usize| u32::try_from(limit).expect("the protocol's counts are small");
+    Limits {
+        event_bytes_max: EVENT_BYTES_MAX as u64,
+        batch_body_bytes_max: BATCH_BODY_BYTES_MAX as u64,
+        batch_events_max: count(BATCH_EVENTS_MAX),
+        producer_in_flight_max: count(PRODUCER_IN_FLIGHT_MAX),
+        artefact_bytes_max: ARTEFACT_BYTES_MAX as u64,
+    }
+}
+
+/// Says why on the stream, waits a little for it to arrive, and closes the connection with the code.
+async fn close(connection: &Connection, stream: &mut Stream, failure: Failure) {
+    let (Failure::Refused(refusal) | Failure::Broken(refusal)) = failure else { return };
+    debug!(error = %refusal, "connection closed for a fault of its peer");
+    let told = async {
+        stream.refuse(&refusal).await;
+        stream.delivered().await;
+    };
+    // However that ended, the close carries the same code.
+    let _ = time::timeout(LAST_WORDS, told).await;
+    connection.close(wire_error::close_code(refusal.code), refusal.message.as_bytes());
+}
+
+impl Session {
+    /// Accepts streams until the connection ends or must.
+    async fn run(self: Arc<Self>, mut control: Stream) {
+        let (draining, cancelled) = (self.shared.tasks.draining().clone(), self.shared.tasks.cancelled().clone());
+        let mut granted = STREAMS_GRANTED_FIRST;
+        // One clone for each open stream: their count is this one's.
+        let open = Arc::new(());
+        let (mut told, mut listening) = (false, true);
+        loop {
+            tokio::select! {
+                biased;
+                () = cancelled.cancelled() => {
+                    let code = wire_error::close_code(ErrorCode::ShuttingDown);
+                    return self.connection.close(code, b"the engine is going away");
+                }
+                () = draining.cancelled(), if !told => {
+                    told = true;
+                    // A peer that takes nothing must not hold up the end.
+                    cancelled.run_until_cancelled(go_away(&mut control.send)).await;
+                }
+                accepted = self.connection.accept_bi() => match accepted {
+                    Ok((send, recv)) => {
+                        self.spawn_stream(send, recv, Arc::clone(&open));
+                        granted = self.grant_streams(granted, Arc::strong_count(&open) - 1);
+                    }
+                    Err(reason) => return debug!(%reason, "session ended"),
+                },
+                frame = control.frames.next(), if listening => match frame {
+                    // The client has nothing more to say there; it still listens for notices.
+                    Ok(None) => listening = false,
+                    Ok(Some(frame)) => {
+                        let failure = Failure::unexpected(frame.kind, "nothing more on the control stream");
+                        return close(&self.connection, &mut control, failure).await;
+                    }
+                    Err(error) => match Failure::from(error) {
+                        Failure::Gone => listening = false,
+                        failure => return close(&self.connection, &mut control, failure).await,
+                    },
+                },
+            }
+        }
+    }
+
+    /// Allows twice as many streams once half of them are open.
+    fn grant_streams(&self, granted: u32, open: usize) -> u32 {
+        let wanted = granted.saturating_mul(2).min(self.shared.config.streams_max);
+        if wanted <= granted || open < granted as usize / 2 {
+            return granted;
+        }
+        self.connection.set_max_concurrent_bi_streams(VarInt::from_u32(wanted));
+        wanted
+    }
+
+    fn spawn_stream(self: &Arc<Self>, send: SendStream, recv: RecvStream, open: Arc<()>) {
+        let session = Arc::clone(self);
+        let span = debug_span!("stream", id = %send.id());
+        self.shared.tasks.spawn_until(span, self.ended.clone(), async move {
+            session.stream(Stream::new(send, recv)).await;
+            drop(open);
+        });
+    }
+
+    /// Serves one stream and ends it as its outcome wants.
+    async fn stream(&self, mut stream: Stream) {
+        match self.dispatch(&mut stream).await {
+            Ok(()) => stream.finish(),
+            Err(Failure::Gone) => debug!("stream ended by its client"),
+            Err(Failure::Refused(refusal)) => {
+                debug!(error = %refusal, "stream refused");
+                stream.refuse(&refusal).await;
+            }
+            Err(failure @ Failure::Broken(_)) => close(&self.connection, &mut stream, failure).await,
+        }
+    }
+
+    async fn dispatch(&self, stream: &mut Stream) -> Result<(), Failure> {
+        let open_timeout = self.shared.config.open_timeout;
+        let open = time::timeout(open_timeout, stream.read_open()).await.map_err(|_| {
+            let message = format!("the stream's open frame took longer than {open_timeout:?}");
+            Failure::refused(ErrorCode::DeadlineExceeded, message)
+        })??;
+        if self.shared.tasks.draining().is_cancelled() {
+            return Err(levada_broker::Error::ShuttingDown.into());
+        }
+        let (broker, principal) = (&self.shared.broker, &self.principal);
+        match open {
+            Open::Publish { topic } => publish::serve(broker, principal, &topic, stream).await,
+            Open::Subscribe(subscribe) => subscribe::serve(broker, principal, subscribe, stream).await,
+            Open::Read(read) => read::serve(broker, principal, read, stream).await,
+            Open::Request(envelope) => {
+                let context = requests::Context {
+                    broker,
+                    principal,
+                    uploads: &self.shared.uploads,
+                    upload_timeout: self.shared.config.upload_timeout,
+                    mtu: self.connection.stats().path.current_mtu,
+                };
+                requests::serve(context, envelope, stream).await
+            }
+            Open::Hello(_) => Err(Failure::refused(ErrorCode::Malformed, "the hello was answered before")),
+            Open::Unknown => {
+                Err(Failure::refused(ErrorCode::Unsupported, "this version does not serve such streams"))
+            }
+        }
+    }
+}
+
+/// Tells the client to finish and reconnect elsewhere or later.
+async fn go_away(control: &mut SendStream) {
+    let notice = Notice::GoAway { reason: "the engine is shutting down".to_owned() };
+    // A client that is gone needs no notice.
+    let _ = control.write_chunk(frame::message(FrameType::Notice, &notice)).await;
+}

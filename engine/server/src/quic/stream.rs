@@ -1,0 +1,170 @@
+//! One bidirectional stream: how it is opened, answered and ended, whatever it is for.
+//!
+//! It owns the rule of which fault ends a stream and which ends its connection. It must not know the broker's state.
+
+use std::{future::Future, pin::pin};
+
+use bytes::Bytes;
+use levada_broker::OutFrame;
+use levada_protocol::{
+    error::{ErrorCode, Refusal},
+    frame::{self, FrameError, FrameType},
+    limits::FRAME_BYTES_MAX,
+    request::{Open, Opened},
+};
+use quinn::{RecvStream, SendStream, VarInt, WriteError};
+use tokio::sync::mpsc;
+
+use super::frames::{self, Frame, FrameReader};
+use crate::wire_error;
+
+/// Delivery frames written in one go.
+const FRAMES_GATHERED_MAX: usize = 64;
+
+/// Both directions of a stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) send: SendStream,
+    pub(super) frames: FrameReader,
+}
+
+/// Why a stream ends before its time.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Refused: the stream ends with an `Error` frame, the connection goes on.
+    Refused(Refusal),
+    /// The peer does not speak our protocol: the connection is closed with the code.
+    Broken(Refusal),
+    /// The peer has ended the stream or is gone; there is nobody to tell.
+    Gone,
+}
+
+impl Failure {
+    /// A refusal with this code and sentence.
+    pub(super) fn refused(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::Refused(Refusal::new(code, message))
+    }
+
+    /// A frame that has no meaning where it came.
+    pub(super) fn unexpected(kind: FrameType, expected: &str) -> Self {
+        Self::refused(ErrorCode::Malformed, format!("expected {expected}, got a frame of type {kind:?}"))
+    }
+}
+
+impl From<frames::Error> for Failure {
+    fn from(error: frames::Error) -> Self {
+        match (error.refusal(), &error) {
+            (None, _) => Self::Gone,
+            // Whoever claims such a length does not frame as we do; nothing on this connection can be trusted.
+            (Some(refusal), frames::Error::Frame(FrameError::TooLarge { .. })) => Self::Broken(refusal),
+            (Some(refusal), _) => Self::Refused(refusal),
+        }
+    }
+}
+
+impl From<FrameError> for Failure {
+    fn from(error: FrameError) -> Self {
+        frames::Error::from(error).into()
+    }
+}
+
+impl From<WriteError> for Failure {
+    fn from(_: WriteError) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<levada_broker::Error> for Failure {
+    fn from(error: levada_broker::Error) -> Self {
+        Self::Refused(wire_error::refusal(&error))
+    }
+}
+
+impl Stream {
+    pub(super) fn new(send: SendStream, recv: RecvStream) -> Self {
+        Self { send, frames: FrameReader::new(recv) }
+    }
+
+    /// Reads the frame that says what the stream is.
+    pub(super) async fn read_open(&mut self) -> Result<Open, Failure> {
+        match self.frames.next().await? {
+            Some(Frame { kind: FrameType::Open, payload }) => Ok(frame::read_message(&payload)?),
+            Some(Frame { kind, .. }) => Err(Failure::unexpected(kind, "an open frame first")),
+            None => Err(Failure::refused(ErrorCode::Malformed, "expected an open frame, got the end of the stream")),
+        }
+    }
+
+    /// Writes the answer to the open frame.
+    pub(super) async fn answer(&mut self, opened: &Opened) -> Result<(), Failure> {
+        let payload = rmp_serde::to_vec_named(opened)
+            .map_err(|error| Failure::refused(ErrorCode::Internal, format!("the answer does not serialise: {error}")))?;
+        if payload.len() > FRAME_BYTES_MAX {
+            let message = format!("the answer is {} bytes, the limit is {FRAME_BYTES_MAX}", payload.len());
+            return Err(Failure::refused(ErrorCode::LimitExceeded, message));
+        }
+        Ok(self.send.write_chunk(frame::frame(FrameType::Opened, &payload)).await?)
+    }
+
+    /// Ends the stream with a reason, in both directions.
+    pub(super) async fn refuse(&mut self, refusal: &Refusal) {
+        self.frames.stop(wire_error::close_code(refusal.code));
+        // Neither fails unless the peer is gone, and then there is nobody to tell.
+        if self.send.write_chunk(frame::message(FrameType::Error, refusal)).await.is_ok() {
+            let _ = self.send.finish();
+        }
+    }
+
+    /// Ends the stream as agreed.
+    pub(super) fn finish(&mut self) {
+        // Fails only if the peer has stopped it before.
+        let _ = self.send.finish();
+        self.frames.stop(VarInt::from_u32(0));
+    }
+
+    /// Completes when the peer has everything that was written, or is gone.
+    pub(super) async fn delivered(&self) {
+        let _ = self.send.stopped().await;
+    }
+}
+
+/// Runs both directions of a stream as one task. What goes down outlives what comes up: what was accepted is still
+/// answered when the peer has said its last or its nonsense. A peer that is gone, or does not speak our protocol,
+/// ends both at once.
+pub(super) async fn both(
+    up: impl Future<Output = Result<(), Failure>>,
+    down: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let (up, mut down) = (pin!(up), pin!(down));
+    // Not biased: a peer that never pauses must not keep its own answers waiting.
+    let ended = tokio::select! {
+        ended = up => ended,
+        ended = &mut down => return ended,
+    };
+    match ended {
+        Ok(()) => down.await,
+        Err(Failure::Refused(refusal)) => down.await.and(Err(Failure::Refused(refusal))),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Writes frames as they come, as many at once as are ready, until there are no more.
+pub(super) async fn write_frames(
+    send: &mut SendStream,
+    mut frames: mpsc::Receiver<Result<OutFrame, levada_broker::Error>>,
+) -> Result<(), Failure> {
+    let mut ready = Vec::with_capacity(FRAMES_GATHERED_MAX);
+    let mut chunks: Vec<Bytes> = Vec::new();
+    while frames.recv_many(&mut ready, FRAMES_GATHERED_MAX).await > 0 {
+        let mut ended = Ok(());
+        for frame in ready.drain(..) {
+            match frame {
+                Ok(frame) => chunks.extend(frame.chunks),
+                Err(error) => ended = Err(error),
+            }
+        }
+        send.write_all_chunks(&mut chunks).await?;
+        chunks.clear();
+        ended?;
+    }
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! A subscribe stream: credit and verbs up, deliveries down.
+//!
+//! It owns nothing but the forwarding. When the client ends or resets the stream, the consumer is detached at once.
+
+use levada_broker::{Broker, ConsumerControl, Principal};
+use levada_protocol::{
+    frame::FrameType,
+    request::{Opened, Subscribe},
+    verbs::{Credit, Verbs},
+};
+
+use super::{
+    frames::FrameReader,
+    stream::{Failure, Stream, write_frames},
+};
+
+/// Serves a consumer until its client ends the stream or the subscription ends.
+pub(super) async fn serve(
+    broker: &Broker,
+    principal: &Principal,
+    subscribe: Subscribe,
+    stream: &mut Stream,
+) -> Result<(), Failure> {
+    let consumer = broker.subscribe(principal, subscribe).await?;
+    stream.answer(&Opened::Subscribe(consumer.subscribed)).await?;
+    // Not biased, as in `stream::both`; unlike there, nothing is owed to a client that has ended its direction.
+    tokio::select! {
+        ended = forward(&mut stream.frames, consumer.control) => ended,
+        ended = write_frames(&mut stream.send, consumer.frames) => ended,
+    }
+}
+
+async fn forward(frames: &mut FrameReader, control: ConsumerControl) -> Result<(), Failure> {
+    while let Some(frame) = frames.next().await? {
+        match frame.kind {
+            FrameType::Credit => control.credit(Credit::read(&frame.payload)?).await?,
+            FrameType::Verbs => control.verbs(Verbs::read(&frame.payload)?).await?,
+            other => return Err(Failure::unexpected(other, "a credit or verbs frame")),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! What a store can answer instead of doing what it was asked, and the code that a client sees for it.
+
+use std::path::PathBuf;
+
+use levada_protocol::{error::ErrorCode, ids::CommitIndex};
+
+/// Why a store did not do what it was asked.
+///
+/// It can be cloned: the failure that closed a store is the answer to every later write.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The disk has no room. Nothing more is written until [`crate::Store::reopen`] succeeds; reads go on.
+    #[error("the disk is full: {reason}")]
+    Full {
+        /// What the disk answered.
+        reason: String,
+    },
+    /// A write, a sync or a read failed. After a write or a sync the store takes no more of them.
+    #[error("storage failed: {reason}")]
+    Failed {
+        /// What was being done, and what the disk answered.
+        reason: String,
+    },
+    /// Stored bytes are damaged or missing.
+    #[error("stored data is damaged: {detail}")]
+    Corrupt {
+        /// What is damaged or missing.
+        detail: String,
+    },
+    /// Another process, or another store of this one, has the directory open.
+    #[error("the data directory {} is in use by another engine; stop that one or choose another directory", dir.display())]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The directory was written by a later release.
+    #[error("{what} has format {found}, this release reads up to {supported}; open it with a newer release")]
+    Newer {
+        /// Which file or row.
+        what: String,
+        /// The format it has.
+        found: u32,
+        /// The newest format that this build reads.
+        supported: u32,
+    },
+    /// The commit does not follow the last one applied.
+    #[error("commit {index} follows {previous}, but {applied} was applied last")]
+    Gap {
+        /// The commit that was refused.
+        index: CommitIndex,
+        /// What it says comes before it.
+        previous: CommitIndex,
+        /// What was applied last.
+        applied: CommitIndex,
+    },
+    /// The commit writes a row that belongs to the store.
+    #[error("commit {index} writes the row `applied`, which is the store's own")]
+    Reserved {
+        /// The commit that was refused.
+        index: CommitIndex,
+    },
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl Error {
+    /// The stable code that a client sees.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Full { .. } => ErrorCode::StorageFull,
+            Self::Failed { .. } => ErrorCode::StorageFailed,
+            Self::Corrupt { .. } => ErrorCode::StorageCorrupt,
+            Self::InUse { .. } => ErrorCode::StorageInUse,
+            Self::Newer { .. } => ErrorCode::StorageNewer,
+            Self::Gap { .. } | Self::Reserved { .. } => ErrorCode::Internal,
+            Self::Closed => ErrorCode::ShuttingDown,
+        }
+    }
+
+    /// True if the same call may succeed later, unchanged.
+    pub fn is_retryable(&self) -> bool {
+        self.code().is_retryable()
+    }
+}

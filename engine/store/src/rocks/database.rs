@@ -1,0 +1,104 @@
+//! The open database: opening it, checking that nothing durable is missing, and closing it.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    sync::Mutex,
+};
+
+use levada_protocol::ids::{CommitIndex, Timestamp};
+use rocksdb::{ColumnFamily, DB, Options};
+
+use super::{RocksOptions, failure, format, synced::SyncedFile};
+use crate::{
+    Error, Family,
+    commit::{APPLIED_KEY, AppliedRow},
+};
+
+/// The folder of RocksDB's files in the data directory.
+const FOLDER: &str = "db";
+
+/// RocksDB's handle and what belongs to it.
+pub(super) struct Database {
+    pub(super) db: DB,
+    /// Kept because the counters hang on it.
+    pub(super) options: Options,
+    pub(super) log: super::LogOptions,
+    /// None if the database is open for reading only.
+    pub(super) synced: Option<Mutex<SyncedFile>>,
+}
+
+impl Database {
+    /// Opens for writing; answers also which commit was applied last, and its time.
+    pub(super) fn open(
+        dir: &Path,
+        options: &RocksOptions,
+    ) -> Result<(Self, (CommitIndex, Timestamp)), Error> {
+        fs::create_dir_all(dir).map_err(|error| failure::of_file("make the directory", dir, &error))?;
+        let folder = dir.join(FOLDER);
+        let existed = folder.join("CURRENT").exists();
+        format::check_or_write(dir, existed)?;
+        let mut database = options.database();
+        let db = DB::open_cf_descriptors(&database, &folder, options.families())
+            .map_err(|error| failure::of_open(dir, &error))?;
+        let mut opened = Self { db, options: std::mem::take(&mut database), log: options.log.clone(), synced: None };
+        let (applied, time) = opened.last_applied()?;
+        let (file, confirmed) = SyncedFile::open(dir, existed)?;
+        if applied < confirmed {
+            let first = applied.0 + 1;
+            let detail = format!(
+                "commits {first} to {confirmed} are missing from {}: the file `synced` says that {confirmed} was \
+                 durable, the last one found is {applied}",
+                folder.display()
+            );
+            return Err(Error::Corrupt { detail });
+        }
+        opened.synced = Some(Mutex::new(file));
+        sync_directory(dir)?;
+        Ok((opened, (applied, time)))
+    }
+
+    /// Opens without writing anything: what a full disk still allows.
+    pub(super) fn open_for_reading(dir: &Path, options: &RocksOptions) -> Result<Self, Error> {
+        let database = options.database();
+        let folder = dir.join(FOLDER);
+        let db = DB::open_cf_descriptors_read_only(&database, folder, options.families(), false)
+            .map_err(|error| failure::of_open(dir, &error))?;
+        Ok(Self { db, options: database, log: options.log.clone(), synced: None })
+    }
+
+    /// The column family of a family.
+    pub(super) fn family(&self, family: Family) -> &ColumnFamily {
+        self.db.cf_handle(family.name()).expect("every family was opened with the database")
+    }
+
+    fn last_applied(&self) -> Result<(CommitIndex, Timestamp), Error> {
+        match self.get(Family::Meta, APPLIED_KEY)? {
+            None => Ok((CommitIndex(0), Timestamp(0))),
+            Some(value) => AppliedRow::decode(&value).map(|row| (row.index, row.time)),
+        }
+    }
+
+    /// Moves everything to synced files and notes it, so that the next start has nothing to recover.
+    pub(super) fn flush(&self, applied: CommitIndex) -> Result<(), Error> {
+        self.sync()?;
+        for family in Family::ALL {
+            self.db
+                .flush_cf(self.family(family))
+                .map_err(|error| failure::of_call("flush", &error))?;
+        }
+        self.note_closed(applied)
+    }
+
+    /// Ends compactions and flushes, running and to come: the handle is about to be closed.
+    pub(super) fn stop_background_work(&self) {
+        self.db.cancel_all_background_work(true);
+    }
+}
+
+/// Makes names of new files in a directory durable.
+pub(super) fn sync_directory(dir: &Path) -> Result<(), Error> {
+    File::open(dir)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| failure::of_file("sync the directory", dir, &error))
+}

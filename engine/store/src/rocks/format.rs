@@ -1,0 +1,56 @@
+//! The file `format` in the data directory: which format the directory has, readable before anything is opened.
+//!
+//! One line of text: `levada data format 1`. A release that changes any stored byte in a way that this one cannot
+//! read raises the number.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::Path,
+};
+
+use super::{database::sync_directory, failure};
+use crate::Error;
+
+/// The format that this build writes, and the newest that it reads.
+pub const FORMAT: u32 = 1;
+const NAME: &str = "format";
+const LINE: &str = "levada data format ";
+
+/// Refuses a directory of a later format; says which format a new one has.
+pub(super) fn check_or_write(dir: &Path, existed: bool) -> Result<(), Error> {
+    let path = dir.join(NAME);
+    let text = match fs::read(&path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !existed => return write(dir),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::Corrupt { detail: format!("{} is missing beside the database", path.display()) });
+        }
+        Err(error) => return Err(failure::of_file("read", &path, &error)),
+    };
+    let number = text.strip_prefix(LINE).and_then(|rest| rest.trim_end().parse::<u32>().ok());
+    match number {
+        Some(found) if found > FORMAT => Err(Error::Newer {
+            what: format!("the data directory {}", dir.display()),
+            found,
+            supported: FORMAT,
+        }),
+        Some(FORMAT) => Ok(()),
+        Some(_) | None => Err(Error::Corrupt {
+            detail: format!("{} does not say `{LINE}{FORMAT}`", path.display()),
+        }),
+    }
+}
+
+/// Writes the file aside and renames it, so that it is there whole or not at all.
+fn write(dir: &Path) -> Result<(), Error> {
+    let (path, aside) = (dir.join(NAME), dir.join("format.new"));
+    let written = File::create(&aside).and_then(|mut file| {
+        writeln!(file, "{LINE}{FORMAT}")?;
+        file.sync_all()
+    });
+    written
+        .and_then(|()| fs::rename(&aside, &path))
+        .map_err(|error| failure::of_file("write", &path, &error))?;
+    sync_directory(dir)
+}

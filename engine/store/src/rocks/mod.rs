@@ -1,0 +1,226 @@
+//! The store on disk: RocksDB below the contract of [`crate::store`]. It must not know what the rows mean.
+//!
+//! A commit is one write batch with the row `meta/applied` in it. Writing goes to the write-ahead log at once and
+//! to the disk when synced; the two run on two threads, as RocksDB syncs a log file without holding writes up.
+//!
+//! **Invariant:** the first failed write or sync is kept and answered to every later one; only a successful
+//! reopen forgets it. Recovery reads back what the disk gives and writes it to new, synced files, so nothing
+//! that a failed sync left in doubt counts as durable by accident.
+
+mod options;
+
+mod database;
+mod reader;
+mod space;
+mod writer;
+
+mod failure;
+mod format;
+mod synced;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use levada_protocol::ids::{CommitIndex, Timestamp};
+
+use crate::{Commit, Error, Family, ScanLimit, Store, StoreStats};
+use database::Database;
+
+pub use format::FORMAT;
+pub use options::{LogOptions, RocksOptions};
+
+/// A store in a directory of its own.
+pub struct RocksStore {
+    dir: PathBuf,
+    options: RocksOptions,
+    handle: RwLock<Handle>,
+    applied: AtomicU64,
+    /// The time of the commit applied last: the only clock that the file `synced` goes by.
+    time: AtomicU64,
+    failure: Mutex<Option<Error>>,
+}
+
+/// What is open.
+enum Handle {
+    Open(Database),
+    /// A reopen found no way to open the files, not even for reading.
+    Lost,
+    Closed,
+}
+
+impl Handle {
+    fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed)
+    }
+}
+
+impl RocksStore {
+    /// Opens the store in a data directory, and makes both if they are not there.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] if somebody has it open, [`Error::Newer`] if a later release wrote it,
+    /// [`Error::Corrupt`] if commits are missing that were durable, [`Error::Full`] if there is no room to recover.
+    pub fn open(dir: impl AsRef<Path>, options: RocksOptions) -> Result<Self, Error> {
+        let dir = dir.as_ref().to_owned();
+        let (database, recovered) = Database::open(&dir, &options)?;
+        tracing::info!(dir = %dir.display(), applied = recovered.0.0, "store opened");
+        Ok(Self {
+            dir,
+            options,
+            handle: RwLock::new(Handle::Open(database)),
+            applied: AtomicU64::new(recovered.0.0),
+            time: AtomicU64::new(recovered.1.0),
+            failure: Mutex::new(None),
+        })
+    }
+
+    /// Runs `action` on what is open. A reopen waits for it, so it must not come back here.
+    fn with<T>(&self, action: impl FnOnce(&Database) -> Result<T, Error>) -> Result<T, Error> {
+        match &*self.read_handle() {
+            Handle::Open(database) => action(database),
+            Handle::Lost => Err(self.failed().err().unwrap_or(Error::Closed)),
+            Handle::Closed => Err(Error::Closed),
+        }
+    }
+
+    fn read_handle(&self) -> RwLockReadGuard<'_, Handle> {
+        self.handle.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The failure that closed the store for writes, if there was one.
+    fn failed(&self) -> Result<(), Error> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
+    }
+
+    /// Keeps the first failure of a write or sync, and answers it.
+    fn fail(&self, error: Error) -> Error {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(error).clone()
+    }
+
+    fn replace_failure(&self, error: Option<Error>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
+    fn time(&self) -> Timestamp {
+        Timestamp(self.time.load(Ordering::Acquire))
+    }
+}
+
+impl Store for RocksStore {
+    fn applied(&self) -> CommitIndex {
+        CommitIndex(self.applied.load(Ordering::Acquire))
+    }
+
+    fn apply(&self, commit: &Commit) -> Result<(), Error> {
+        self.with(|database| {
+            self.failed()?;
+            let applied = self.applied();
+            if commit.index <= applied {
+                return Ok(());
+            }
+            commit.check_follows(applied)?;
+            database.write(commit).map_err(|error| self.fail(error))?;
+            self.time.store(commit.time.0, Ordering::Release);
+            self.applied.store(commit.index.0, Ordering::Release);
+            Ok(())
+        })
+    }
+
+    fn sync(&self) -> Result<CommitIndex, Error> {
+        self.with(|database| {
+            self.failed()?;
+            let applied = self.applied();
+            database.sync().map_err(|error| self.fail(error))?;
+            database.note_synced(applied, self.time());
+            Ok(applied)
+        })
+    }
+
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        self.with(|database| database.get(family, key))
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+        limit: ScanLimit,
+    ) -> Result<Vec<(Bytes, Bytes)>, Error> {
+        self.with(|database| database.scan(family, from, to, limit))
+    }
+
+    fn last_before(&self, family: Family, from: &[u8], below: &[u8]) -> Result<Option<(Bytes, Bytes)>, Error> {
+        self.with(|database| database.last_before(family, from, below))
+    }
+
+    fn compact(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
+        self.with(|database| {
+            self.failed()?;
+            database.compact(family, from, to)
+        })
+    }
+
+    fn reopen(&self) -> Result<(), Error> {
+        // A compaction may take minutes and holds the handle: end it first.
+        self.with(|database| {
+            database.stop_background_work();
+            Ok(())
+        })
+        .or_else(|error| if error == Error::Closed { Err(error) } else { Ok(()) })?;
+        let mut handle = self.handle.write().unwrap_or_else(PoisonError::into_inner);
+        if handle.is_closed() {
+            return Err(Error::Closed);
+        }
+        // The files must be closed before they can be opened again.
+        *handle = Handle::Lost;
+        match Database::open(&self.dir, &self.options) {
+            Ok((database, (applied, time))) => {
+                *handle = Handle::Open(database);
+                self.applied.store(applied.0, Ordering::Release);
+                self.time.store(time.0, Ordering::Release);
+                self.replace_failure(None);
+                tracing::info!(applied = applied.0, "store opened again");
+                Ok(())
+            }
+            Err(error) => {
+                if let Ok(database) = Database::open_for_reading(&self.dir, &self.options) {
+                    *handle = Handle::Open(database);
+                }
+                self.replace_failure(Some(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.with(|database| Ok(database.stats())).unwrap_or_default()
+    }
+
+    fn close(&self) -> Result<(), Error> {
+        let flushed = self.with(|database| {
+            let flushed = match self.failed() {
+                Ok(()) => database.flush(self.applied()),
+                Err(_) => Ok(()),
+            };
+            database.stop_background_work();
+            flushed
+        });
+        let mut handle = self.handle.write().unwrap_or_else(PoisonError::into_inner);
+        if handle.is_closed() {
+            return Err(Error::Closed);
+        }
+        *handle = Handle::Closed;
+        flushed
+    }
+}
+
+#[cfg(test)]
+mod tests;

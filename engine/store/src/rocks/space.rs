@@ -1,0 +1,99 @@
+//! Space: giving that of deleted rows back, and counting what is used and written.
+
+use rocksdb::{BottommostLevelCompaction, CompactOptions, properties, statistics::Ticker};
+
+use super::{database::Database, failure};
+use crate::{Error, Family, StoreStats};
+
+const AGE_CUTOFF: &str = "blob_garbage_collection_age_cutoff";
+const BLOB_BYTES: &str = "rocksdb.live-blob-file-size";
+const BLOB_GARBAGE_BYTES: &str = "rocksdb.live-blob-file-garbage-size";
+const FILE_BYTES: &str = "rocksdb.live-sst-files-size";
+const MEMTABLE_BYTES: &str = "rocksdb.cur-size-all-mem-tables";
+/// One compaction runs so many passes over half-empty blob files at most.
+const PASSES_MAX: usize = 4;
+
+impl Database {
+    /// Drops deleted keys of a range, which frees the blob files that hold nothing else; then, if much of what is
+    /// left in blob files is deleted too, moves the living part out of the oldest ones.
+    pub(super) fn compact(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
+        if from >= to {
+            return Ok(());
+        }
+        let errors = self.background_errors();
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        self.db.compact_range_cf_opt(self.family(family), Some(from), Some(to), &options);
+        if family == Family::Log {
+            self.collect_blobs()?;
+        }
+        // The call itself answers nothing.
+        match self.background_errors().saturating_sub(errors) {
+            0 => Ok(()),
+            count => Err(Error::Failed { reason: format!("compact: {count} background jobs failed") }),
+        }
+    }
+
+    fn collect_blobs(&self) -> Result<(), Error> {
+        let family = self.family(Family::Log);
+        for _ in 0..PASSES_MAX {
+            if !self.is_collection_due() {
+                break;
+            }
+            let before = self.log_garbage();
+            self.set_blob_pass(self.log.blob_pass)?;
+            let mut options = CompactOptions::default();
+            options.set_exclusive_manual_compaction(false);
+            options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+            self.db.compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
+            self.set_blob_pass(0.0)?;
+            if self.log_garbage() >= before {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a ratio of sizes needs no exact bytes")]
+    fn is_collection_due(&self) -> bool {
+        let total = self.int(Family::Log, BLOB_BYTES);
+        total > 0 && self.log_garbage() as f64 >= total as f64 * self.log.blob_garbage_max
+    }
+
+    fn set_blob_pass(&self, part: f64) -> Result<(), Error> {
+        self.db
+            .set_options_cf(self.family(Family::Log), &[(AGE_CUTOFF, &part.to_string())])
+            .map_err(|error| failure::of_call("set options", &error))
+    }
+
+    fn log_garbage(&self) -> u64 {
+        self.int(Family::Log, BLOB_GARBAGE_BYTES)
+    }
+
+    fn background_errors(&self) -> u64 {
+        self.db.property_int_value(properties::BACKGROUND_ERRORS).ok().flatten().unwrap_or(0)
+    }
+
+    fn int(&self, family: Family, property: &str) -> u64 {
+        self.db.property_int_value_cf(self.family(family), property).ok().flatten().unwrap_or(0)
+    }
+
+    /// Counters since the open, and sizes now.
+    pub(super) fn stats(&self) -> StoreStats {
+        let count = |ticker| self.options.get_ticker_count(ticker);
+        let sum = |property: &str| Family::ALL.map(|family| self.int(family, property)).iter().sum::<u64>();
+        let log_files = self.int(Family::Log, FILE_BYTES);
+        StoreStats {
+            wal_bytes: count(Ticker::WalFileBytes),
+            wal_syncs: count(Ticker::WalFileSynced),
+            flush_bytes: count(Ticker::FlushWriteBytes),
+            compaction_read_bytes: count(Ticker::CompactReadBytes),
+            compaction_bytes: count(Ticker::CompactWriteBytes),
+            stall_micros: count(Ticker::StallMicros),
+            memtable_bytes: sum(MEMTABLE_BYTES),
+            log_bytes: log_files + self.int(Family::Log, BLOB_BYTES),
+            log_garbage_bytes: self.log_garbage(),
+            other_bytes: sum(FILE_BYTES) - log_files,
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Requests with the type of their answer: topics, subscriptions, plugins, routes, the engine itself.
+
+use bytes::Bytes;
+use levada_protocol::request::{
+    EngineInfo, PluginInfo, Request, Response, RouteInfo, RouteSpec, Start, SubscriptionInfo,
+    SubscriptionOptions, TopicInfo, TopicSettings,
+};
+
+use crate::{client::Client, error::Error};
+
+/// Unwraps the expected answer; any other is the engine's fault.
+macro_rules! expect {
+    ($response:expr, $pattern:pat => $value:expr) => {
+        match $response {
+            $pattern => Ok($value),
+            _ => Err(Error::bad_answer("a request was answered with the answer to another")),
+        }
+    };
+}
+
+/// Typed requests. All behave as [`Client::request`], in errors and when cancelled.
+impl Client {
+    /// The engine's state and figures.
+    pub async fn info(&self) -> Result<EngineInfo, Error> {
+        expect!(self.request(Request::Info).await?, Response::Info(info) => *info)
+    }
+
+    /// Makes a topic.
+    pub async fn create_topic(&self, name: &str, settings: TopicSettings) -> Result<TopicInfo, Error> {
+        let request = Request::CreateTopic { name: name.to_owned(), settings };
+        expect!(self.request(request).await?, Response::Topic(topic) => topic)
+    }
+
+    /// All topics, in order of name.
+    pub async fn list_topics(&self) -> Result<Vec<TopicInfo>, Error> {
+        expect!(self.request(Request::ListTopics).await?, Response::Topics { topics } => topics)
+    }
+
+    /// One topic.
+    pub async fn describe_topic(&self, name: &str) -> Result<TopicInfo, Error> {
+        let request = Request::DescribeTopic { name: name.to_owned() };
+        expect!(self.request(request).await?, Response::Topic(topic) => topic)
+    }
+
+    /// Gives a topic these settings; the number of partitions stays.
+    pub async fn set_topic(&self, name: &str, settings: TopicSettings) -> Result<TopicInfo, Error> {
+        let request = Request::SetTopic { name: name.to_owned(), settings };
+        expect!(self.request(request).await?, Response::Topic(topic) => topic)
+    }
+
+    /// Deletes a topic with its events, its subscriptions and the routes from it; with `force` even if a route
+    /// targets it.
+    pub async fn delete_topic(&self, name: &str, force: bool) -> Result<(), Error> {
+        self.done(Request::DeleteTopic { name: name.to_owned(), force }).await
+    }
+
+    /// Makes a subscription.
+    pub async fn create_subscription(
+        &self,
+        topic: &str,
+        name: &str,
+        options: SubscriptionOptions,
+        from: Start,
+    ) -> Result<SubscriptionInfo, Error> {
+        let (topic, name) = (topic.to_owned(), name.to_owned());
+        let request = Request::CreateSubscription { topic, name, options, from };
+        expect!(self.request(request).await?, Response::Subscription(subscription) => subscription)
+    }
+
+    /// The subscriptions of one topic, or of all.
+    pub async fn list_subscriptions(&self, topic: Option<&str>) -> Result<Vec<SubscriptionInfo>, Error> {
+        let request = Request::ListSubscriptions { topic: topic.map(str::to_owned) };
+        expect!(self.request(request).await?, Response::Subscriptions { subscriptions } => subscriptions)
+    }
+
+    /// One subscription.
+    pub async fn describe_subscription(&self, topic: &str, name: &str) -> Result<SubscriptionInfo, Error> {
+        let request = Request::DescribeSubscription { topic: topic.to_owned(), name: name.to_owned() };
+        expect!(self.request(request).await?, Response::Subscription(subscription) => subscription)
+    }
+
+    /// Deletes a subscription with its progress.
+    pub async fn delete_subscription(&self, topic: &str, name: &str) -> Result<(), Error> {
+        self.done(Request::DeleteSubscription { topic: topic.to_owned(), name: name.to_owned() }).await
+    }
+
+    /// Lets a paused subscription go on.
+    pub async fn resume_subscription(&self, topic: &str, name: &str) -> Result<(), Error> {
+        self.done(Request::ResumeSubscription { topic: topic.to_owned(), name: name.to_owned() }).await
+    }
+
+    /// Stores a WebAssembly component as the plugin's next version. With a configuration (JSON text) the engine
+    /// first tries whether the plugin accepts it.
+    pub async fn deploy_plugin(
+        &self,
+        name: &str,
+        artefact: Bytes,
+        config: Option<String>,
+    ) -> Result<PluginInfo, Error> {
+        let size = u64::try_from(artefact.len()).expect("a length fits 64 bits");
+        let request = Request::DeployPlugin { name: name.to_owned(), size, config };
+        expect!(self.request_with(request, artefact).await?, Response::Plugin(plugin) => plugin)
+    }
+
+    /// All versions of all plugins.
+    pub async fn list_plugins(&self) -> Result<Vec<PluginInfo>, Error> {
+        expect!(self.request(Request::ListPlugins).await?, Response::Plugins { plugins } => plugins)
+    }
+
+    /// Removes one version of a plugin, or all with `None`.
+    pub async fn remove_plugin(&self, name: &str, version: Option<u32>) -> Result<(), Error> {
+        self.done(Request::RemovePlugin { name: name.to_owned(), version }).await
+    }
+
+    /// Makes a route.
+    pub async fn create_route(&self, spec: RouteSpec) -> Result<RouteInfo, Error> {
+        expect!(self.request(Request::CreateRoute(spec)).await?, Response::Route(route) => route)
+    }
+
+    /// All routes, in order of name.
+    pub async fn list_routes(&self) -> Result<Vec<RouteInfo>, Error> {
+        expect!(self.request(Request::ListRoutes).await?, Response::Routes { routes } => routes)
+    }
+
+    /// Deletes a route.
+    pub async fn delete_route(&self, name: &str) -> Result<(), Error> {
+        self.done(Request::DeleteRoute { name: name.to_owned() }).await
+    }
+
+    /// Lets a paused route go on.
+    pub async fn resume_route(&self, name: &str) -> Result<(), Error> {
+        self.done(Request::ResumeRoute { name: name.to_owned() }).await
+    }
+
+    /// A request that is answered with success and no more; whatever else comes with a success is not looked at.
+    async fn done(&self, request: Request) -> Result<(), Error> {
+        self.request(request).await.map(drop)
+    }
+}

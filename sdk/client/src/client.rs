@@ -1,0 +1,191 @@
+//! The client: one connection, requests on it, and the way to publishers, subscribers and readers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use levada_protocol::{
+    frame::{self, FrameType},
+    request::{HelloAnswer, Notice, Open, Opened, Request, RequestEnvelope, Response},
+};
+use tokio::{sync::broadcast, time::timeout};
+
+use crate::{
+    clock,
+    config::ClientConfig,
+    error::Error,
+    link::Link,
+    publisher::{Publisher, PublisherOptions},
+    reader::{ReadOptions, Reader},
+    stream,
+    subscriber::{SubscribeOptions, Subscriber},
+};
+
+/// Bytes of one part of a plugin artefact on its way.
+const CHUNK_BYTES: usize = 1024 * 1024;
+/// A write that the engine stopped is followed by its reason within this time, or by none.
+const REASON_GRACE: Duration = Duration::from_secs(1);
+
+/// A connection to an engine, which comes back by itself when it is lost.
+///
+/// Cheap to clone; the connection ends with the last clone and with everything that was made from them.
+#[derive(Debug, Clone)]
+pub struct Client {
+    link: Link,
+}
+
+impl Client {
+    /// Connects. The tasks of this client run on the tokio runtime that this is called on.
+    ///
+    /// Cancel safe: nothing is left behind.
+    ///
+    /// # Errors
+    /// `CONNECT_FAILED` if nobody answers, `TLS_FAILED` if the engine's certificate is not trusted,
+    /// `UNSUPPORTED_VERSION` if engine and client have no protocol version in common, `CONFIG_INVALID`.
+    pub async fn connect(config: ClientConfig) -> Result<Self, Error> {
+        Ok(Self { link: Link::connect(config).await? })
+    }
+
+    /// What the engine said about itself when the connection was last made. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`Client::request`], if there is no connection now and none comes.
+    pub async fn hello(&self) -> Result<HelloAnswer, Error> {
+        let session = self.link.session_within(self.link.config().request_timeout).await?;
+        Ok(session.hello().clone())
+    }
+
+    /// What the engine tells unasked, from now on: that it goes away, that retention dropped events.
+    ///
+    /// The client itself obeys and logs them; this is for programs that want to know. Notices that a program
+    /// does not take in time are dropped, oldest first.
+    pub fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.link.notices()
+    }
+
+    /// Sends one request and waits for its answer.
+    ///
+    /// A request that only reads is sent again if the connection is lost meanwhile; one that changes something
+    /// is not, and fails with `CONNECTION_LOST`. Cancel safe in that the connection stays sound, but the request
+    /// may take effect all the same.
+    ///
+    /// # Errors
+    /// The engine's refusal; `CONNECT_FAILED`, `CONNECTION_LOST` or `DEADLINE_EXCEEDED` (the default limit is 30 s,
+    /// see [`ClientConfig::request_timeout`]).
+    pub async fn request(&self, request: Request) -> Result<Response, Error> {
+        self.request_with(request, Bytes::new()).await
+    }
+
+    /// Sends one request and, behind it, the bytes that it announces.
+    pub(crate) async fn request_with(&self, request: Request, artefact: Bytes) -> Result<Response, Error> {
+        let limit = self.link.config().request_timeout;
+        let until = clock::now() + limit;
+        loop {
+            let left = until.saturating_duration_since(clock::now());
+            let session = self.link.session_within(left).await?;
+            let left = until.saturating_duration_since(clock::now());
+            let exchange = self.exchange(session.connection(), &request, &artefact, left);
+            match timeout(left, exchange).await {
+                Err(_) => return Err(Error::TimedOut { waited: limit, in_doubt: true, last: None }),
+                Ok(Err(Error::ConnectionLost { .. })) if only_reads(&request) => {
+                    // The keeper notices the loss too, but perhaps later: not to ask the same session again.
+                    let _ = timeout(REASON_GRACE, session.connection().closed()).await;
+                }
+                Ok(Ok(Response::Refused(refusal))) => return Err(refusal.into()),
+                Ok(other) => return other,
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        connection: &quinn::Connection,
+        request: &Request,
+        artefact: &Bytes,
+        left: Duration,
+    ) -> Result<Response, Error> {
+        // One request a stream: its number tells nobody anything.
+        let id = 1;
+        let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
+        let envelope = RequestEnvelope { id, deadline_ms, request: request.clone() };
+        let mut stream = stream::begin(connection, &Open::Request(envelope)).await?;
+        let mut rest = artefact.clone();
+        while !rest.is_empty() {
+            let part = rest.split_to(rest.len().min(CHUNK_BYTES));
+            if let Err(error) = stream.send.write_chunk(frame::frame(FrameType::Chunk, &part)).await {
+                // The engine refuses before it has read everything: its answer says why.
+                if matches!(error, quinn::WriteError::Stopped(_)) {
+                    break;
+                }
+                return Err(error.into());
+            }
+        }
+        // A stream that the engine has stopped needs no end.
+        let _ = stream.send.finish();
+        let opened = stream.frames.opened().await?;
+        match opened {
+            Opened::Response(answer) if answer.id == id => Ok(answer.response),
+            Opened::Response(answer) => {
+                Err(Error::bad_answer(format!("request {id} was answered as number {}", answer.id)))
+            }
+            _ => Err(Error::bad_answer("a request was answered with something else")),
+        }
+    }
+
+    /// Opens a publisher of one topic. Cancel safe: nothing is left behind.
+    ///
+    /// # Errors
+    /// `TOPIC_NOT_FOUND` and other refusals; `CONFIG_INVALID` for options out of range; as [`Client::request`].
+    pub async fn publisher(&self, topic: &str, options: PublisherOptions) -> Result<Publisher, Error> {
+        Publisher::open(self.link.clone(), topic, options).await
+    }
+
+    /// Attaches a consumer to a subscription. Cancel safe: nothing is left behind, but a subscription that was made.
+    ///
+    /// # Errors
+    /// `TOPIC_NOT_FOUND`, `SUBSCRIPTION_NOT_FOUND`, `SUBSCRIPTION_MISMATCH` and other refusals; as
+    /// [`Client::request`].
+    pub async fn subscribe(&self, options: SubscribeOptions) -> Result<Subscriber, Error> {
+        Subscriber::open(self.link.clone(), options).await
+    }
+
+    /// Reads stored events without leaving a trace. Cancel safe: nothing is left behind.
+    ///
+    /// # Errors
+    /// `TOPIC_NOT_FOUND`, `PARTITION_NOT_FOUND`, `OFFSET_OUT_OF_RANGE` and other refusals; as [`Client::request`].
+    pub async fn read(&self, options: ReadOptions) -> Result<Reader, Error> {
+        Reader::open(self.link.clone(), options).await
+    }
+
+    /// Ends the connection and everything that uses it, at once: flush publishers and confirm acknowledgements
+    /// before. What is in flight fails with `CONNECTION_LOST`.
+    ///
+    /// Cancel safe: the connection ends all the same.
+    pub async fn close(&self) {
+        self.link.close().await;
+    }
+}
+
+/// True for a request that can be sent twice without harm.
+fn only_reads(request: &Request) -> bool {
+    match request {
+        Request::Info
+        | Request::ListTopics
+        | Request::DescribeTopic { .. }
+        | Request::ListSubscriptions { .. }
+        | Request::DescribeSubscription { .. }
+        | Request::ListPlugins
+        | Request::ListRoutes => true,
+        Request::CreateTopic { .. }
+        | Request::SetTopic { .. }
+        | Request::DeleteTopic { .. }
+        | Request::CreateSubscription { .. }
+        | Request::DeleteSubscription { .. }
+        | Request::ResumeSubscription { .. }
+        | Request::DeployPlugin { .. }
+        | Request::RemovePlugin { .. }
+        | Request::CreateRoute(_)
+        | Request::DeleteRoute { .. }
+        | Request::ResumeRoute { .. }
+        | Request::Unknown => false,
+    }
+}

@@ -1,0 +1,134 @@
+//! What a client must be told: where the engine is, whom to trust, how long to wait.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::error::Error;
+
+/// The port of an address that names none.
+pub const DEFAULT_PORT: u16 = 7600;
+
+/// How to reach an engine.
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// Host and port, such as `localhost:7600` or `[::1]:7600`; without a port 7600. The host must be one that the
+    /// engine's certificate covers.
+    pub addr: String,
+    /// Who signs the engine's certificate. There is no default: an engine makes its own CA at first start, in
+    /// `DATA_DIR/tls/ca.pem`.
+    pub ca: Option<Ca>,
+    /// A bearer token; engines of this version do not look at it.
+    pub token: Option<String>,
+    /// Names this program in the engine's log. Default: this library's name and version.
+    pub client_name: String,
+    /// How long one attempt to connect may take. Default 5 s.
+    pub connect_timeout: Duration,
+    /// How long a request waits for its answer, reconnecting included. Default 30 s.
+    pub request_timeout: Duration,
+}
+
+/// A certificate authority, as PEM text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ca {
+    /// The text itself.
+    Pem(Vec<u8>),
+    /// A file that holds it, read once when connecting.
+    File(PathBuf),
+}
+
+impl ClientConfig {
+    /// A configuration for the engine at `addr`, with the defaults for everything else.
+    pub fn new(addr: impl Into<String>) -> Self {
+        Self {
+            addr: addr.into(),
+            ca: None,
+            token: None,
+            client_name: concat!("levada-client/", env!("CARGO_PKG_VERSION")).to_owned(),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(30),
+        }
+    }
+
+    /// Trusts the certificates in this PEM text.
+    #[must_use]
+    pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.ca = Some(Ca::Pem(pem.into()));
+        self
+    }
+
+    /// Trusts the certificates in this PEM file.
+    #[must_use]
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca = Some(Ca::File(path.into()));
+        self
+    }
+
+    /// Sends this token with the hello.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Names this program in the engine's log.
+    #[must_use]
+    pub fn client_name(mut self, name: impl Into<String>) -> Self {
+        self.client_name = name.into();
+        self
+    }
+
+    /// Bounds one attempt to connect.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Bounds a request.
+    #[must_use]
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// The host to resolve and verify, and the port.
+    pub(crate) fn host_and_port(&self) -> Result<(String, u16), Error> {
+        let invalid = || Error::Config { what: format!("expected host:port as address, got {:?}", self.addr) };
+        let addr = self.addr.as_str();
+        let (host, port) = if let Some(rest) = addr.strip_prefix('[') {
+            let (host, port) = rest.split_once(']').ok_or_else(invalid)?;
+            (host, port.strip_prefix(':'))
+        } else if addr.matches(':').count() > 1 {
+            (addr, None)
+        } else {
+            addr.split_once(':').map_or((addr, None), |(host, port)| (host, Some(port)))
+        };
+        let port = match port {
+            Some(port) => port.parse().map_err(|_| invalid())?,
+            None => DEFAULT_PORT,
+        };
+        if host.is_empty() { Err(invalid()) } else { Ok((host.to_owned(), port)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_every_form_give_host_and_port() {
+        for (addr, host, port) in [
+            ("localhost:7000", "localhost", 7000),
+            ("localhost", "localhost", DEFAULT_PORT),
+            ("127.0.0.1:1", "127.0.0.1", 1),
+            ("[::1]:9", "::1", 9),
+            ("[::1]", "::1", DEFAULT_PORT),
+            ("::1", "::1", DEFAULT_PORT),
+        ] {
+            let parsed = ClientConfig::new(addr).host_and_port().unwrap();
+            assert_eq!(parsed, (host.to_owned(), port), "{addr}");
+        }
+        for addr in ["", ":7600", "host:port", "host:99999", "[::1"] {
+            assert!(ClientConfig::new(addr).host_and_port().is_err(), "{addr}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Events as they come: one delivery frame, checked, with what is known about each event.
+//!
+//! Owns the check of what came. Must not know streams.
+
+use std::fmt;
+
+use bytes::Bytes;
+use levada_protocol::{
+    batch::EventRef,
+    deliver::{DeliverHeader, PlacedBatch, RUN_HEADER_BYTES, Runs, checked_batches},
+    event::Event,
+    ids::{DeliveryToken, Offset, PartitionId, Timestamp},
+};
+
+use crate::{error::Error, stream::Frame, subscriber::Lease};
+
+/// Events of one partition that came together, in order of their offsets.
+///
+/// From a [`crate::Subscriber`] they are to be acknowledged, see [`crate::Acker`]; a delivery that is dropped without
+/// a word comes again after the subscription's `ack_timeout`.
+pub struct Delivery {
+    header: DeliverHeader,
+    first: Offset,
+    last: Offset,
+    batches: Vec<PlacedBatch>,
+    lease: Option<Lease>,
+}
+
+impl Delivery {
+    /// Checks a frame that came. `None` for one without events, which only says that others were filtered.
+    pub(crate) fn check(incoming: Incoming, lease: Option<Lease>) -> Result<Option<Self>, Error> {
+        let Incoming { header, runs, .. } = incoming;
+        let batches = checked_batches(runs)?;
+        let count: u64 = batches.iter().map(|placed| u64::from(placed.batch.count())).sum();
+        if count != u64::from(header.count) {
+            let what = format!("a delivery holds {count} events, its header says {}", header.count);
+            return Err(Error::bad_answer(what));
+        }
+        let (Some(head), Some(tail)) = (batches.first(), batches.last()) else { return Ok(None) };
+        let Some(first) = head.batch.events().next().map(|event| event.offset(head.base)) else {
+            return Ok(None);
+        };
+        // A batch's span ends with its last event.
+        let last = tail.base.plus(u64::from(tail.batch.span()) - 1);
+        Ok(Some(Self { header, first, last, batches, lease }))
+    }
+
+    /// The partition that all of these events are from.
+    pub fn partition(&self) -> PartitionId {
+        self.header.partition
+    }
+
+    /// Which delivery of these events this is, from 1; 255 means 255 or more.
+    pub fn attempt(&self) -> u8 {
+        self.header.attempt
+    }
+
+    /// Names this delivery to the engine.
+    pub fn token(&self) -> DeliveryToken {
+        self.header.token
+    }
+
+    /// How many events; at least 1.
+    pub fn count(&self) -> u32 {
+        self.header.count
+    }
+
+    /// The first event's offset.
+    pub fn first(&self) -> Offset {
+        self.first
+    }
+
+    /// The last event's offset.
+    pub fn last(&self) -> Offset {
+        self.last
+    }
+
+    /// The events with their offsets and the times at which they were appended, borrowed.
+    pub fn events(&self) -> impl Iterator<Item = (Offset, Timestamp, EventRef<'_>)> {
+        self.batches.iter().flat_map(|placed| {
+            placed.batch.events().map(|event| (event.offset(placed.base), placed.append_time, event))
+        })
+    }
+
+    /// The events with their offsets, each with a life of its own; the bytes stay shared.
+    pub fn to_events(&self) -> impl Iterator<Item = (Offset, Event)> {
+        self.batches.iter().flat_map(|placed| {
+            placed.batch.events().map(|event| (event.offset(placed.base), event.to_event(&placed.batch)))
+        })
+    }
+
+    /// The batches as they came: what [`Delivery::events`] walks.
+    pub fn batches(&self) -> &[PlacedBatch] {
+        &self.batches
+    }
+
+    pub(crate) fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+
+    /// How many of the events have an offset from `first` to `last`, both included.
+    pub(crate) fn count_between(&self, first: Offset, last: Offset) -> u64 {
+        if first <= self.first && self.last <= last {
+            return u64::from(self.count());
+        }
+        let mut count = 0;
+        for placed in &self.batches {
+            let end = placed.base.plus(u64::from(placed.batch.span()) - 1);
+            if end < first || last < placed.base {
+                continue;
+            }
+            if placed.batch.header().is_selection() {
+                let offsets = placed.batch.events().map(|event| event.offset(placed.base));
+                let inside = offsets.filter(|offset| (first..=last).contains(offset)).count();
+                count += u64::try_from(inside).expect("a count fits 64 bits");
+            } else {
+                count += end.min(last).0 - placed.base.max(first).0 + 1;
+            }
+        }
+        count
+    }
+}
+
+impl fmt::Debug for Delivery {
+    /// Leaves the payloads out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("header", &self.header)
+            .field("first", &self.first)
+            .field("last", &self.last)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A delivery frame whose batches were not looked at yet.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) header: DeliverHeader,
+    runs: Bytes,
+    /// What the frame takes from the credit in bytes.
+    pub(crate) bytes: u64,
+}
+
+impl Incoming {
+    pub(crate) fn read(frame: Frame) -> Result<Self, Error> {
+        let mut payload = frame.payload;
+        let bytes = u64::try_from(payload.len()).expect("a length fits 64 bits");
+        let header = DeliverHeader::read(&mut payload)?;
+        Ok(Self { header, runs: payload, bytes })
+    }
+
+    /// The first offset behind the frame, filtered events included.
+    pub(crate) fn next_offset(&self) -> Option<Offset> {
+        let mut first_run = self.runs.clone();
+        first_run.truncate(RUN_HEADER_BYTES);
+        // The run's header alone is cut off; its base stands in the first eight bytes.
+        let base = Runs::base(&self.runs)?;
+        Some(base.plus(u64::from(self.header.span)))
+    }
+}

@@ -1,0 +1,201 @@
+//! What can go wrong for a user of this crate, and how each case answers for itself.
+//!
+//! Owns the mapping from QUIC's errors. Must not know what was being done when they came.
+
+use std::{sync::Arc, time::Duration};
+
+use levada_protocol::{
+    batch::BatchError,
+    deliver::DeliverError,
+    error::{ErrorCode, Refusal},
+    event::EventTooLarge,
+    frame::FrameError,
+};
+
+/// The cause of an error, shared so that the error can be given to everyone who waits for the same thing.
+pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
+/// Anything this crate can fail with.
+///
+/// Cheap to clone: one failed batch gives its error to every event in it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The engine refused; the code says why.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// No connection could be made.
+    #[error("cannot connect to {addr}")]
+    ConnectFailed {
+        /// The address as configured.
+        addr: String,
+        /// What went wrong.
+        #[source]
+        source: Cause,
+    },
+    /// The engine's certificate is not trusted, or there was no agreement on how to talk.
+    #[error("cannot trust {addr}: {what}")]
+    TlsFailed {
+        /// The address as configured.
+        addr: String,
+        /// What is wrong and what to do about it.
+        what: String,
+    },
+    /// The connection ended before the answer came; whether the call took effect is unknown.
+    #[error("the connection was lost before the answer came")]
+    ConnectionLost {
+        /// Why it ended.
+        #[source]
+        source: Cause,
+    },
+    /// An event that no batch can hold; nothing was sent.
+    #[error(transparent)]
+    EventTooLarge(#[from] EventTooLarge),
+    /// No answer, or only refusals to be retried, for too long.
+    #[error("no success within {waited:?}")]
+    TimedOut {
+        /// How long was waited.
+        waited: Duration,
+        /// True if something was sent whose outcome is not known.
+        in_doubt: bool,
+        /// The last refusal, if the engine answered at all.
+        #[source]
+        last: Option<Refusal>,
+    },
+    /// The engine sent bytes that this version cannot read, or an answer to another question.
+    #[error("the engine's answer cannot be read: {what}")]
+    BadAnswer {
+        /// What was expected and what came.
+        what: String,
+    },
+    /// An event came damaged.
+    #[error("a delivery is damaged")]
+    Damaged {
+        /// What is wrong with it.
+        #[source]
+        source: DeliverError,
+    },
+    /// The configuration cannot work.
+    #[error("the configuration is invalid: {what}")]
+    Config {
+        /// What was expected and what came.
+        what: String,
+    },
+    /// The client, publisher or subscriber was closed by its own program; nothing was sent.
+    #[error("it was closed by this program")]
+    Closed,
+}
+
+impl Error {
+    /// The stable code, as the engine would name it.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Refused(refusal) => refusal.code,
+            Self::ConnectFailed { .. } => ErrorCode::ConnectFailed,
+            Self::TlsFailed { .. } => ErrorCode::TlsFailed,
+            Self::ConnectionLost { .. } | Self::Closed => ErrorCode::ConnectionLost,
+            Self::EventTooLarge(_) => ErrorCode::EventTooLarge,
+            Self::TimedOut { .. } => ErrorCode::DeadlineExceeded,
+            Self::BadAnswer { .. } => ErrorCode::Malformed,
+            Self::Damaged { source: DeliverError::Frame(_) } => ErrorCode::Malformed,
+            Self::Damaged { source: DeliverError::Batch(_) } => ErrorCode::BatchInvalid,
+            Self::Config { .. } => ErrorCode::ConfigInvalid,
+        }
+    }
+
+    /// True if the same call may succeed later, unchanged.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.code.is_retryable(),
+            Self::ConnectFailed { .. } | Self::ConnectionLost { .. } | Self::TimedOut { .. } => true,
+            Self::TlsFailed { .. }
+            | Self::EventTooLarge(_)
+            | Self::BadAnswer { .. }
+            | Self::Damaged { .. }
+            | Self::Config { .. }
+            | Self::Closed => false,
+        }
+    }
+
+    /// True if it is certain that nothing was changed.
+    pub fn has_no_side_effects(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.code.has_no_side_effects(),
+            Self::TimedOut { in_doubt, .. } => !in_doubt,
+            Self::ConnectFailed { .. }
+            | Self::TlsFailed { .. }
+            | Self::EventTooLarge(_)
+            | Self::Damaged { .. }
+            | Self::Config { .. }
+            | Self::Closed => true,
+            Self::ConnectionLost { .. } | Self::BadAnswer { .. } => false,
+        }
+    }
+
+    pub(crate) fn bad_answer(what: impl Into<String>) -> Self {
+        Self::BadAnswer { what: what.into() }
+    }
+
+    pub(crate) fn lost(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::ConnectionLost { source: Arc::new(cause) }
+    }
+
+    /// The stream ended although the engine had more to say.
+    pub(crate) fn cut_off() -> Self {
+        Self::lost(CutOff)
+    }
+}
+
+/// The engine ended a stream without a word.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the engine ended the stream")]
+struct CutOff;
+
+impl From<quinn::ConnectionError> for Error {
+    /// An engine that closes a connection with one of its codes refused something; all else is a loss.
+    fn from(error: quinn::ConnectionError) -> Self {
+        if let quinn::ConnectionError::ApplicationClosed(close) = &error {
+            let number = u16::try_from(close.error_code.into_inner()).unwrap_or(0);
+            let code = ErrorCode::from_number(number);
+            if !matches!(code, ErrorCode::Unknown(_)) {
+                return Self::Refused(Refusal::new(code, String::from_utf8_lossy(&close.reason)));
+            }
+        }
+        Self::lost(error)
+    }
+}
+
+impl From<quinn::WriteError> for Error {
+    fn from(error: quinn::WriteError) -> Self {
+        match error {
+            quinn::WriteError::ConnectionLost(error) => error.into(),
+            other => Self::lost(other),
+        }
+    }
+}
+
+impl From<quinn::ReadError> for Error {
+    fn from(error: quinn::ReadError) -> Self {
+        match error {
+            quinn::ReadError::ConnectionLost(error) => error.into(),
+            other => Self::lost(other),
+        }
+    }
+}
+
+impl From<FrameError> for Error {
+    fn from(error: FrameError) -> Self {
+        Self::bad_answer(error.to_string())
+    }
+}
+
+impl From<DeliverError> for Error {
+    fn from(source: DeliverError) -> Self {
+        Self::Damaged { source }
+    }
+}
+
+impl From<BatchError> for Error {
+    fn from(source: BatchError) -> Self {
+        Self::Damaged { source: DeliverError::Batch(source) }
+    }
+}

@@ -1,0 +1,204 @@
+//! Staying connected: one keeper task makes a session, watches it, and makes the next when it ends.
+//!
+//! Owns when to connect. Must not know what sessions are used for.
+
+use std::{sync::Arc, time::Duration};
+
+use levada_protocol::{
+    frame::{self, FrameType},
+    request::Notice,
+};
+use tokio::{
+    sync::{broadcast, watch},
+    time::{sleep, timeout},
+};
+use tracing::{debug, info, warn};
+
+use crate::{
+    config::ClientConfig,
+    error::Error,
+    retry::Backoff,
+    session::{Connector, Session},
+    stream::Stream,
+    tasks,
+};
+
+const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+const BACKOFF_LAST: Duration = Duration::from_secs(1);
+/// The first attempt to reconnect is short, as an engine that restarts may miss it; later ones take their time.
+const ATTEMPT_FIRST: Duration = Duration::from_millis(500);
+/// How long an engine that said it goes away may keep the connection for what is in flight.
+const GOAWAY_GRACE: Duration = Duration::from_secs(10);
+/// How long a closed connection may take to tell the engine.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
+/// Notices kept for a program that is slow to look at them.
+const NOTICES_MAX: usize = 64;
+
+/// A handle on the connection, whichever it is at the time. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    state: watch::Receiver<State>,
+    closing: watch::Sender<bool>,
+    notices: broadcast::Sender<Notice>,
+    config: Arc<ClientConfig>,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    Up(Session),
+    /// Not connected, and why the last attempt failed.
+    Down(Option<Error>),
+    Closed,
+}
+
+impl Link {
+    /// Connects once, then keeps connected until closed or until the last clone is gone.
+    pub(crate) async fn connect(config: ClientConfig) -> Result<Self, Error> {
+        let connector = Connector::new(config).await?;
+        let config = Arc::new(connector.config().clone());
+        let (session, control) = connector.connect(config.connect_timeout).await?;
+        let (state, watched) = watch::channel(State::Up(session.clone()));
+        let (closing, closed) = watch::channel(false);
+        let (notices, _) = broadcast::channel(NOTICES_MAX);
+        let keeper = Keeper { connector, state, closing: closed, notices: notices.clone() };
+        tasks::spawn("connection", keeper.run(session, control)).detach();
+        Ok(Self { state: watched, closing, notices, config })
+    }
+
+    pub(crate) fn config(&self) -> &ClientConfig {
+        &self.config
+    }
+
+    pub(crate) fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
+    }
+
+    /// A session, once there is one; fails only when the client was closed. Cancel safe.
+    pub(crate) async fn session(&self) -> Result<Session, Error> {
+        let mut state = self.state.clone();
+        match state.wait_for(|state| !matches!(state, State::Down(_))).await.as_deref() {
+            Ok(State::Up(session)) => Ok(session.clone()),
+            Ok(State::Down(_) | State::Closed) | Err(_) => Err(Error::Closed),
+        }
+    }
+
+    /// A session within `limit`; otherwise why there is none. Cancel safe.
+    pub(crate) async fn session_within(&self, limit: Duration) -> Result<Session, Error> {
+        if let Ok(session) = timeout(limit, self.session()).await {
+            return session;
+        }
+        match &*self.state.borrow() {
+            State::Down(Some(error)) => Err(error.clone()),
+            State::Down(None) | State::Up(_) | State::Closed => {
+                Err(Error::TimedOut { waited: limit, in_doubt: false, last: None })
+            }
+        }
+    }
+
+    /// Ends the connection and waits until the engine was told.
+    pub(crate) async fn close(&self) {
+        self.closing.send_replace(true);
+        let mut state = self.state.clone();
+        // An error means that the keeper is gone already.
+        let _ = state.wait_for(|state| matches!(state, State::Closed)).await;
+    }
+}
+
+/// Owns the session of the moment.
+struct Keeper {
+    connector: Connector,
+    state: watch::Sender<State>,
+    closing: watch::Receiver<bool>,
+    notices: broadcast::Sender<Notice>,
+}
+
+impl Keeper {
+    async fn run(mut self, mut session: Session, mut control: Stream) {
+        let mut closing = self.closing.clone();
+        loop {
+            tokio::select! {
+                biased;
+                // An error means that all handles are gone, which closes too.
+                _ = closing.changed() => break,
+                () = self.attend(&session, &mut control) => {}
+            }
+            session = tokio::select! {
+                biased;
+                _ = closing.changed() => break,
+                next = self.reconnect() => { control = next.1; next.0 }
+            };
+            self.state.send_replace(State::Up(session.clone()));
+        }
+        session.close();
+        // Whoever waits for `Closed` may end the program next: the last packet goes out first.
+        let _ = timeout(CLOSE_GRACE, session.drained()).await;
+        self.state.send_replace(State::Closed);
+    }
+
+    /// Passes notices on until the session has ended.
+    async fn attend(&mut self, session: &Session, control: &mut Stream) {
+        let why = loop {
+            match control.frames.next().await {
+                Ok(Some(frame)) if frame.kind == FrameType::Notice => {
+                    match frame::read_message(&frame.payload) {
+                        Ok(notice) => {
+                            if self.on_notice(notice, session).await {
+                                break Error::cut_off();
+                            }
+                        }
+                        Err(error) => break error.into(),
+                    }
+                }
+                Ok(Some(frame)) => break frame.into_unexpected(),
+                Ok(None) => break Error::cut_off(),
+                Err(error) => break error,
+            }
+        };
+        session.close();
+        info!(addr = %self.connector.config().addr, error = %why, "connection ended");
+        self.state.send_replace(State::Down(Some(why)));
+    }
+
+    /// Answers true if the session is over.
+    async fn on_notice(&self, notice: Notice, session: &Session) -> bool {
+        let going = match &notice {
+            Notice::GoAway { reason } => {
+                info!(%reason, "engine is going away");
+                true
+            }
+            Notice::EventsLost { topic, subscription, partition, first, last } => {
+                warn!(%topic, %subscription, partition, first, last, "retention dropped events before they were acknowledged");
+                false
+            }
+            Notice::Unknown => false,
+        };
+        // Nobody listening is fine.
+        let _ = self.notices.send(notice);
+        if going {
+            // No new streams on this session, but what is in flight may end.
+            self.state.send_replace(State::Down(None));
+            let _ = timeout(GOAWAY_GRACE, session.connection().closed()).await;
+        }
+        going
+    }
+
+    async fn reconnect(&self) -> (Session, Stream) {
+        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LAST);
+        let longest = self.connector.config().connect_timeout;
+        let mut limit = ATTEMPT_FIRST.min(longest);
+        loop {
+            match self.connector.connect(limit).await {
+                Ok(connected) => {
+                    info!(addr = %self.connector.config().addr, "connected again");
+                    return connected;
+                }
+                Err(error) => {
+                    debug!(addr = %self.connector.config().addr, error = %error, "cannot connect yet");
+                    self.state.send_replace(State::Down(Some(error)));
+                }
+            }
+            sleep(backoff.next()).await;
+            limit = (limit * 2).min(longest);
+        }
+    }
+}

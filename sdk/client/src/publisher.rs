@@ -1,0 +1,285 @@
+//! Publishing: events go into batches, batches are pipelined, every event has a ticket.
+//!
+//! Owns the public face. The state is `core.rs`, one partition's order is `lane.rs`, the stream is `driver.rs`.
+
+mod core;
+mod driver;
+mod lane;
+mod ticket;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use levada_protocol::{
+    event::Event,
+    ids::PartitionId,
+    limits::{BATCH_BODY_BYTES_MAX, BATCH_BYTES_TARGET, PRODUCER_IN_FLIGHT_MAX},
+    publish::Durability,
+};
+use tokio::{sync::Notify, time::timeout};
+
+pub use self::{
+    core::PublisherFigures,
+    ticket::{Receipt, Ticket},
+};
+use self::{
+    core::{Core, Pushed},
+    driver::Driver,
+    lane::{Ended, Rules},
+};
+use crate::{clock, error::Error, link::Link, tasks};
+
+/// Longest delivery timeout. The engine remembers a producer's batches for seven days without a new one; within
+/// that time a resend is recognised.
+const DELIVERY_TIMEOUT_MAX: Duration = Duration::from_secs(6 * 24 * 3600);
+/// While so many batches are unanswered, events gather until their batch is full or one of those is answered.
+const IN_FLIGHT_PARTIAL: usize = 4;
+
+/// How a publisher batches, waits and gives up.
+#[derive(Debug, Clone)]
+pub struct PublisherOptions {
+    /// Bytes at which a batch is full and goes out. Default 64 KiB, at most 1 MiB.
+    pub batch_bytes: usize,
+    /// How long a batch that is not full waits for more events. Default zero: it goes out as soon as the pipe has
+    /// room, and what was published while it had none shares a batch all the same.
+    pub linger: Duration,
+    /// Most unanswered batches of one partition. Default 32, at most 64 and at most what the engine allows.
+    pub in_flight: usize,
+    /// What an acknowledgement promises; never less than the topic's own setting. Default: as the topic.
+    pub durability: Option<Durability>,
+    /// Bytes of events not yet acknowledged at which [`Publisher::publish`] waits. Default 8 MiB. One event more may
+    /// be let in.
+    pub buffer_bytes: usize,
+    /// How long to try before an event's ticket fails, and how long to wait for room. Default 2 min, at most 6 days.
+    pub delivery_timeout: Duration,
+}
+
+impl Default for PublisherOptions {
+    fn default() -> Self {
+        Self {
+            batch_bytes: BATCH_BYTES_TARGET,
+            linger: Duration::ZERO,
+            in_flight: 32,
+            durability: None,
+            buffer_bytes: 8 * 1024 * 1024,
+            delivery_timeout: Duration::from_secs(120),
+        }
+    }
+}
+
+impl PublisherOptions {
+    fn rules(&self, in_flight_max: usize) -> Result<Rules, Error> {
+        let range = |name: &str, got: usize, max: usize| {
+            if (1..=max).contains(&got) {
+                Ok(got)
+            } else {
+                Err(Error::Config { what: format!("{name} must be 1 to {max}, got {got}") })
+            }
+        };
+        let batch_bytes = range("batch_bytes", self.batch_bytes, BATCH_BODY_BYTES_MAX)?;
+        let in_flight = range("in_flight", self.in_flight, PRODUCER_IN_FLIGHT_MAX)?.min(in_flight_max.max(1));
+        range("buffer_bytes", self.buffer_bytes, usize::MAX)?;
+        if self.delivery_timeout > DELIVERY_TIMEOUT_MAX {
+            return Err(Error::Config {
+                what: format!("delivery_timeout must be at most 6 days, got {:?}", self.delivery_timeout),
+            });
+        }
+        Ok(Rules {
+            batch_bytes,
+            linger: self.linger,
+            in_flight,
+            in_flight_partial: in_flight.min(IN_FLIGHT_PARTIAL),
+            delivery_timeout: self.delivery_timeout,
+        })
+    }
+}
+
+/// Publishes to one topic. Cheap to clone; clones share batches, buffer and identity.
+///
+/// **Once each.** A publisher has a random identity and numbers its events per partition, so that batches which it
+/// sends again after a lost connection are stored once, in the order in which they were published.
+/// **Order.** Events of one partition keep the order of their `publish` calls. Batches that the engine refuses for
+/// a while (`BACKLOG_FULL`, `STORAGE_FULL`, …) are tried again, in order, until `delivery_timeout`.
+/// **A forgotten identity.** If the engine answers that it does not know the producer, or expects an earlier sequence,
+/// it has stored none of the unacknowledged batches: they then go out under a new identity. When a batch's time runs out
+/// while its fate is unknown, those that were sent behind it fail with it, as a new identity might store them twice.
+///
+/// Dropping the last clone takes nothing back: what was published is still sent, as long as the runtime lives.
+/// Call [`Publisher::flush`] before a program ends.
+#[derive(Debug, Clone)]
+pub struct Publisher {
+    handle: Arc<Handle>,
+}
+
+impl Publisher {
+    pub(crate) async fn open(link: Link, topic: &str, options: PublisherOptions) -> Result<Self, Error> {
+        let limit = link.config().request_timeout;
+        let session = link.session_within(limit).await?;
+        let in_flight_max = match session.hello().limits.producer_in_flight_max {
+            0 => PRODUCER_IN_FLIGHT_MAX,
+            max => usize::try_from(max).unwrap_or(PRODUCER_IN_FLIGHT_MAX),
+        };
+        let rules = options.rules(in_flight_max)?;
+        let opened = timeout(limit, driver::open(&link, topic)).await;
+        let (stream, partitions) =
+            opened.map_err(|_| Error::TimedOut { waited: limit, in_doubt: false, last: None })??;
+        if partitions == 0 {
+            return Err(Error::bad_answer("the topic has no partitions"));
+        }
+        let core =
+            Core::new(rules, options.durability, options.buffer_bytes, partitions, clock::producer_id()?);
+        let shared = Arc::new(Shared { core: Mutex::new(core), wake: Notify::new(), room: Notify::new() });
+        let driver = Driver { shared: shared.clone(), link, topic: topic.to_owned() };
+        tasks::spawn("publisher", driver.run(stream)).detach();
+        let handle = Handle { shared, partitions, room_timeout: options.delivery_timeout };
+        Ok(Self { handle: Arc::new(handle) })
+    }
+
+    /// How many partitions the topic has.
+    pub fn partitions(&self) -> u16 {
+        self.handle.partitions
+    }
+
+    /// Publishes an event: to the partition of its key, else of its id, else to one that changes with every batch.
+    ///
+    /// Returns as soon as the event has a place in a batch; waits only while the buffer is full. The ticket
+    /// resolves when the event is stored. An event time of 0 becomes now.
+    ///
+    /// Cancel safe: if the wait is dropped, the event is not published.
+    ///
+    /// # Errors
+    /// `EVENT_TOO_LARGE`; `DEADLINE_EXCEEDED` if no room came within `delivery_timeout`; the publisher's own failure,
+    /// such as `TOPIC_NOT_FOUND` after the topic was deleted.
+    pub async fn publish(&self, event: Event) -> Result<Ticket, Error> {
+        self.place(None, event).await
+    }
+
+    /// Publishes an event to this partition, whatever its key. Otherwise as [`Publisher::publish`].
+    ///
+    /// Cancel safe: if the wait is dropped, the event is not published.
+    ///
+    /// # Errors
+    /// `PARTITION_NOT_FOUND`, and as [`Publisher::publish`].
+    pub async fn publish_to(&self, partition: PartitionId, event: Event) -> Result<Ticket, Error> {
+        self.place(Some(partition), event).await
+    }
+
+    #[inline]
+    async fn place(&self, partition: Option<PartitionId>, mut event: Event) -> Result<Ticket, Error> {
+        // On a runtime of one thread a loop of publishes must leave the driver its turns.
+        tokio::task::coop::consume_budget().await;
+        if event.time.0 == 0 {
+            event.time = clock::wall();
+        }
+        if let Some(ticket) = self.handle.shared.push(partition, &event)? {
+            return Ok(ticket);
+        }
+        let limit = self.handle.room_timeout;
+        let waited = timeout(limit, self.wait_for_room(partition, &event)).await;
+        waited.unwrap_or_else(|_| Err(Error::TimedOut { waited: limit, in_doubt: false, last: None }))
+    }
+
+    #[cold]
+    async fn wait_for_room(&self, partition: Option<PartitionId>, event: &Event) -> Result<Ticket, Error> {
+        let shared = &self.handle.shared;
+        loop {
+            // Made before looking, so that room that comes in between is noticed.
+            let room = shared.room.notified();
+            if let Some(ticket) = shared.push(partition, event)? {
+                return Ok(ticket);
+            }
+            room.await;
+        }
+    }
+
+    /// Waits until everything published so far, through any clone, has ended. Open batches go out at once.
+    ///
+    /// Cancel safe: nothing is taken back.
+    ///
+    /// # Errors
+    /// The first failure among those events.
+    pub async fn flush(&self) -> Result<(), Error> {
+        let outcomes = self.handle.shared.lock().flush();
+        self.handle.shared.wake.notify_one();
+        let mut first_failure = Ok(());
+        for outcome in outcomes {
+            let ended = Ticket::new(outcome, 0).await;
+            if first_failure.is_ok() {
+                first_failure = ended.map(drop);
+            }
+        }
+        first_failure
+    }
+
+    /// What was done so far.
+    pub fn figures(&self) -> PublisherFigures {
+        self.handle.shared.lock().figures()
+    }
+}
+
+/// What all clones of a publisher share; its end tells the driver that no more events come.
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    partitions: u16,
+    room_timeout: Duration,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.lock().close();
+        self.shared.wake.notify_one();
+    }
+}
+
+/// What publishers and driver share.
+#[derive(Debug)]
+struct Shared {
+    core: Mutex<Core>,
+    /// Wakes the driver.
+    wake: Notify,
+    /// Wakes publishers that wait for room.
+    room: Notify,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[inline]
+    fn push(&self, partition: Option<PartitionId>, event: &Event) -> Result<Option<Ticket>, Error> {
+        let pushed = self.lock().push(partition, event)?;
+        Ok(match pushed {
+            Pushed::Done { ticket, wake } => {
+                if wake {
+                    self.wake.notify_one();
+                }
+                Some(ticket)
+            }
+            Pushed::Full => None,
+        })
+    }
+
+    /// Changes the core, then, without the lock, tells the tickets of what has ended and who waits for room.
+    fn change(&self, change: impl FnOnce(&mut Core, &mut Vec<Ended>)) {
+        let mut ended = Vec::new();
+        let room = {
+            let mut core = self.lock();
+            change(&mut core, &mut ended);
+            core.has_room_again()
+        };
+        for ended in ended {
+            ended.outcome.settle(ended.result);
+        }
+        if room {
+            self.room.notify_waiters();
+        }
+    }
+
+    fn fail(&self, error: &Error) {
+        self.change(|core, ended| core.fail(error, ended));
+    }
+}

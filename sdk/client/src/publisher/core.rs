@@ -1,0 +1,333 @@
+//! A publisher's state: its lanes, what they may hold together, and who is to be woken.
+//!
+//! Owns all of it under one short lock. Must not know streams or tasks; time is an argument.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use levada_protocol::{
+    error::{ErrorCode, Refusal},
+    event::Event,
+    ids::{PartitionId, ProducerId},
+    partition::partition_of,
+    publish::{Ack, Durability, PublishHeader},
+};
+
+use super::{
+    lane::{Ended, Identities, Lane, Rules},
+    ticket::{Outcome, Ticket},
+};
+use crate::{clock, clock::Instant, error::Error};
+
+/// Bytes handed to the stream at a time: enough to keep it busy, little enough for later events to join a batch.
+const SEND_BYTES: usize = 512 * 1024;
+
+/// What a publisher has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PublisherFigures {
+    /// Events accepted by `publish`.
+    pub events: u64,
+    /// Batches sent, resends included.
+    pub batches: u64,
+    /// Bytes of those batches.
+    pub bytes: u64,
+    /// How often a stream was opened, the first time included.
+    pub streams: u64,
+    /// How often a publish call woke the sending task. Far fewer than events under load.
+    pub wake_ups: u64,
+    /// Bytes of batches that are not acknowledged at the moment.
+    pub buffered_bytes: usize,
+}
+
+/// What became of an attempt to add an event.
+pub(super) enum Pushed {
+    /// It is on its way; wake the driver if told so.
+    Done { ticket: Ticket, wake: bool },
+    /// No room: try again after the next change.
+    Full,
+}
+
+#[derive(Debug)]
+pub(super) struct Core {
+    rules: Rules,
+    durability: Option<Durability>,
+    buffer_bytes: usize,
+    lanes: Vec<Lane>,
+    identities: Identities,
+    /// Lanes that may send, in turn.
+    ready: VecDeque<u16>,
+    /// Lanes that wait after a refusal.
+    resting: Vec<u16>,
+    /// Lanes whose open batch lingers, and until when. All linger equally long, so the times rise.
+    lingering: VecDeque<(Instant, u16)>,
+    /// The lane of events without key and id.
+    sticky: u16,
+    /// The driver sleeps until it is woken.
+    parked: bool,
+    /// Somebody waits for room.
+    starved: bool,
+    closing: bool,
+    failed: Option<Error>,
+    correlation: u32,
+    figures: PublisherFigures,
+}
+
+/// What the driver does next.
+pub(super) struct Turn {
+    /// Wake up then at the latest.
+    pub(super) deadline: Option<Instant>,
+    /// Nothing is left.
+    pub(super) idle: bool,
+    /// Nothing is left and nothing will come.
+    pub(super) finished: bool,
+}
+
+impl Core {
+    pub(super) fn new(
+        rules: Rules,
+        durability: Option<Durability>,
+        buffer_bytes: usize,
+        partitions: u16,
+        producer: ProducerId,
+    ) -> Self {
+        let mut identities = Identities::new(producer);
+        let first = identities.fresh();
+        Self {
+            rules,
+            durability,
+            buffer_bytes,
+            lanes: (0..partitions).map(|partition| Lane::new(PartitionId(partition), first)).collect(),
+            identities,
+            ready: VecDeque::new(),
+            resting: Vec::new(),
+            lingering: VecDeque::new(),
+            sticky: u16::try_from(clock::random_below(u32::from(partitions))).unwrap_or(0),
+            parked: false,
+            starved: false,
+            closing: false,
+            failed: None,
+            correlation: 0,
+            figures: PublisherFigures { streams: 1, ..PublisherFigures::default() },
+        }
+    }
+
+    pub(super) fn partitions(&self) -> usize {
+        self.lanes.len()
+    }
+
+    pub(super) fn figures(&self) -> PublisherFigures {
+        self.figures
+    }
+
+    /// Adds an event to its partition's open batch.
+    #[inline]
+    pub(super) fn push(&mut self, partition: Option<PartitionId>, event: &Event) -> Result<Pushed, Error> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        if self.figures.buffered_bytes >= self.buffer_bytes {
+            self.starved = true;
+            return Ok(Pushed::Full);
+        }
+        let index = self.lane_of(partition, event)?;
+        let lane = &mut self.lanes[usize::from(index)];
+        let had_open = lane.has_open_batch();
+        let (ticket, grown) = lane.push(event, &self.rules, clock::now)?;
+        self.figures.buffered_bytes += grown;
+        self.figures.events += 1;
+        let lingers = !self.rules.linger.is_zero() && !had_open;
+        if lingers && let Some(at) = lane.ripe_at(&self.rules) {
+            self.lingering.push_back((at, index));
+        }
+        self.make_ready(index);
+        let wake = self.parked && (lingers || !self.ready.is_empty());
+        if wake {
+            self.parked = false;
+            self.figures.wake_ups += 1;
+        }
+        Ok(Pushed::Done { ticket, wake })
+    }
+
+    #[inline]
+    fn lane_of(&mut self, partition: Option<PartitionId>, event: &Event) -> Result<u16, Error> {
+        let count = u16::try_from(self.lanes.len()).unwrap_or(u16::MAX);
+        if let Some(PartitionId(partition)) = partition {
+            if partition >= count {
+                let what = format!("the topic has {count} partitions, partition {partition} was named");
+                return Err(Refusal::new(ErrorCode::PartitionNotFound, what).into());
+            }
+            return Ok(partition);
+        }
+        if count == 1 {
+            return Ok(0);
+        }
+        if let Some(key) = &event.key {
+            return Ok(partition_of(key, count).0);
+        }
+        if let Some(id) = &event.id {
+            return Ok(partition_of(id.as_bytes(), count).0);
+        }
+        if !self.lanes[usize::from(self.sticky)].has_open_batch() {
+            self.sticky = (self.sticky + 1) % count;
+        }
+        Ok(self.sticky)
+    }
+
+    #[inline]
+    fn make_ready(&mut self, index: u16) {
+        let lane = &mut self.lanes[usize::from(index)];
+        if !lane.queued && lane.sendable(&self.rules) {
+            lane.queued = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    /// Takes what goes out now; with nothing to send, the driver counts as asleep from here on.
+    pub(super) fn turn(&mut self, now: Instant, out: &mut Vec<Bytes>) -> Turn {
+        self.wake_lanes(now);
+        let mut bytes = 0;
+        while bytes < SEND_BYTES {
+            let Some(index) = self.ready.pop_front() else { break };
+            let lane = &mut self.lanes[usize::from(index)];
+            lane.queued = false;
+            self.correlation = self.correlation.wrapping_add(1);
+            if let Some(batch) = lane.send_next(&self.rules, self.correlation) {
+                let header = PublishHeader {
+                    correlation: self.correlation,
+                    partition: PartitionId(index),
+                    durability: self.durability,
+                    expect_offset: None,
+                };
+                bytes += batch.bytes().len();
+                out.push(Bytes::copy_from_slice(&header.frame_prefix(batch.bytes().len())));
+                out.push(batch.bytes().clone());
+                self.figures.batches += 1;
+                self.figures.bytes += u64::try_from(batch.bytes().len()).unwrap_or(u64::MAX);
+            }
+            self.make_ready(index);
+        }
+        self.parked = out.is_empty();
+        let lingers = self.lingering.front().map(|(at, _)| *at);
+        let rests = self.resting.iter().filter_map(|index| self.lane(*index).retry_at()).min();
+        let deadline = [lingers, rests].into_iter().flatten().min();
+        let idle = self.is_empty();
+        Turn { deadline, idle, finished: self.closing && idle }
+    }
+
+    /// Lets lanes go on whose time has come.
+    fn wake_lanes(&mut self, now: Instant) {
+        while let Some(&(at, index)) = self.lingering.front()
+            && at <= now
+        {
+            self.lingering.pop_front();
+            // The batch that was meant may have gone out full; the one that is open now has its own time.
+            if self.lane(index).ripe_at(&self.rules).is_some_and(|at| at <= now) {
+                self.lanes[usize::from(index)].ripen();
+                self.make_ready(index);
+            }
+        }
+        let mut at = 0;
+        while let Some(&index) = self.resting.get(at) {
+            match self.lane(index).retry_at() {
+                Some(time) if time > now => at += 1,
+                Some(_) | None => {
+                    self.lanes[usize::from(index)].retry();
+                    self.resting.swap_remove(at);
+                    self.make_ready(index);
+                }
+            }
+        }
+    }
+
+    fn lane(&self, index: u16) -> &Lane {
+        &self.lanes[usize::from(index)]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.figures.buffered_bytes == 0
+    }
+
+    /// Answers of the engine. Tell the tickets of what has ended after the lock is released.
+    pub(super) fn answers(&mut self, acks: Vec<Ack>, now: Instant, ended: &mut Vec<Ended>) {
+        for ack in acks {
+            let Some(lane) = self.lanes.get_mut(usize::from(ack.partition.0)) else { continue };
+            lane.answer(ack.correlation, ack.outcome, now, &mut self.identities, ended);
+            if lane.retry_at().is_some() && !self.resting.contains(&ack.partition.0) {
+                self.resting.push(ack.partition.0);
+            }
+            self.make_ready(ack.partition.0);
+        }
+        self.give_back(ended);
+    }
+
+    /// The bytes of ended batches are free again.
+    fn give_back(&mut self, ended: &[Ended]) {
+        let freed: usize = ended.iter().map(|ended| ended.bytes).sum();
+        self.figures.buffered_bytes = self.figures.buffered_bytes.saturating_sub(freed);
+    }
+
+    /// True once if somebody waits for room and there is a good deal of it again.
+    pub(super) fn has_room_again(&mut self) -> bool {
+        let enough = self.buffer_bytes - self.buffer_bytes / 4;
+        let wake = self.starved && (self.figures.buffered_bytes < enough || self.failed.is_some());
+        if wake {
+            self.starved = false;
+        }
+        wake
+    }
+
+    /// The stream is gone.
+    pub(super) fn lost(&mut self) {
+        self.parked = false;
+        self.resting.clear();
+        self.lanes.iter_mut().for_each(Lane::lost);
+    }
+
+    /// A new stream stands: everything unacked goes out on it.
+    pub(super) fn reopened(&mut self) {
+        self.figures.streams += 1;
+        for index in 0..u16::try_from(self.lanes.len()).unwrap_or(u16::MAX) {
+            self.make_ready(index);
+        }
+    }
+
+    /// Fails what is too old.
+    pub(super) fn expire(&mut self, now: Instant, ended: &mut Vec<Ended>) {
+        for index in 0..u16::try_from(self.lanes.len()).unwrap_or(u16::MAX) {
+            let lane = &mut self.lanes[usize::from(index)];
+            lane.expire(&self.rules, now, &mut self.identities, ended);
+            self.make_ready(index);
+        }
+        self.give_back(ended);
+    }
+
+    /// Fails everything, now and from now on.
+    pub(super) fn fail(&mut self, error: &Error, ended: &mut Vec<Ended>) {
+        self.lanes.iter_mut().for_each(|lane| lane.fail(error, ended));
+        self.failed.get_or_insert_with(|| error.clone());
+        self.give_back(ended);
+    }
+
+    /// No more events will come.
+    pub(super) fn close(&mut self) {
+        self.closing = true;
+        self.ripen_all();
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.closing && self.is_empty()
+    }
+
+    /// Lets every open batch go; answers everything that has not ended.
+    pub(super) fn flush(&mut self) -> Vec<Arc<Outcome>> {
+        self.ripen_all();
+        self.lanes.iter().flat_map(Lane::outcomes).cloned().collect()
+    }
+
+    fn ripen_all(&mut self) {
+        for index in 0..u16::try_from(self.lanes.len()).unwrap_or(u16::MAX) {
+            self.lanes[usize::from(index)].ripen();
+            self.make_ready(index);
+        }
+    }
+}

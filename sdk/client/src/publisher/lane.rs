@@ -1,0 +1,430 @@
+//! One partition of one publisher: events in, numbered batches out, answers in, in order whatever happens.
+//!
+//! Pure: no I/O, no clock. A batch is *open* (still taking events), then *unacked*: waiting, then sent, then answered.
+//! A retryable refusal halts the lane: nothing more is sent, the answers that are still out are waited for, and then
+//! everything unacked goes out again in order, so that no later batch overtakes an earlier one.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use levada_protocol::{
+    batch::{Batch, BatchBuilder, BatchFull, EventParts, Stamp},
+    error::{ErrorCode, Refusal},
+    event::{Event, EventTooLarge},
+    ids::{Epoch, PartitionId, ProducerId, Sequence},
+    publish::AckOutcome,
+};
+
+use super::ticket::{Outcome, Stored, Ticket};
+use crate::{clock::Instant, error::Error, retry::Backoff};
+
+const BACKOFF_FIRST: Duration = Duration::from_millis(5);
+const BACKOFF_LAST: Duration = Duration::from_secs(1);
+
+/// What all lanes of a publisher obey.
+#[derive(Debug, Clone)]
+pub(super) struct Rules {
+    /// Bytes at which a batch is full.
+    pub(super) batch_bytes: usize,
+    /// How long an open batch waits to become full.
+    pub(super) linger: Duration,
+    /// Most batches sent and unanswered.
+    pub(super) in_flight: usize,
+    /// A batch that is not full goes out only while fewer than this many are unanswered.
+    pub(super) in_flight_partial: usize,
+    /// Age at which an event's ticket fails.
+    pub(super) delivery_timeout: Duration,
+}
+
+/// Identities that nobody else has: one random number, and those after it.
+#[derive(Debug)]
+pub(super) struct Identities(u128);
+
+impl Identities {
+    /// Begins at a random identity.
+    pub(super) fn new(first: ProducerId) -> Self {
+        Self(first.0)
+    }
+
+    /// One that was never used.
+    pub(super) fn fresh(&mut self) -> ProducerId {
+        let fresh = ProducerId(self.0);
+        self.0 = self.0.wrapping_add(1).max(1);
+        fresh
+    }
+}
+
+/// A batch that was ended: tell its tickets, after the lock is released, and give its bytes back.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) outcome: Arc<Outcome>,
+    pub(super) result: Result<Stored, Error>,
+    pub(super) bytes: usize,
+}
+
+#[derive(Debug)]
+struct Unacked {
+    batch: Batch,
+    outcome: Arc<Outcome>,
+    /// What it was charged for: a new stamp may change its length by a little.
+    bytes: usize,
+    born: Instant,
+    correlation: u32,
+    /// The answer of this round, if it was to try again.
+    refusal: Option<Refusal>,
+    /// The answer of an earlier round, for the error when time runs out.
+    last_refusal: Option<Refusal>,
+    /// Sent earlier, and whether that stored it is unknown.
+    in_doubt: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    outcome: Arc<Outcome>,
+    born: Instant,
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub(super) struct Lane {
+    partition: PartitionId,
+    producer: ProducerId,
+    next_sequence: u64,
+    builder: BatchBuilder,
+    open: Option<Open>,
+    /// The open batch need not linger any more.
+    ripe: bool,
+    unacked: VecDeque<Unacked>,
+    /// How many of `unacked`, from the front, were sent in this round.
+    sent: usize,
+    /// How many of those were not answered.
+    unanswered: usize,
+    halted: bool,
+    retry_at: Option<Instant>,
+    backoff: Backoff,
+    /// True while the core's queue of ready lanes holds this one.
+    pub(super) queued: bool,
+}
+
+impl Lane {
+    pub(super) fn new(partition: PartitionId, producer: ProducerId) -> Self {
+        Self {
+            partition,
+            producer,
+            next_sequence: 0,
+            builder: BatchBuilder::new(),
+            open: None,
+            ripe: false,
+            unacked: VecDeque::new(),
+            sent: 0,
+            unanswered: 0,
+            halted: false,
+            retry_at: None,
+            backoff: Backoff::new(BACKOFF_FIRST, BACKOFF_LAST),
+            queued: false,
+        }
+    }
+
+    pub(super) fn has_open_batch(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Everything that was published and has not ended.
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = &Arc<Outcome>> {
+        let unacked = self.unacked.iter().map(|entry| &entry.outcome);
+        unacked.chain(self.open.iter().map(|open| &open.outcome))
+    }
+
+    /// Adds an event; answers its ticket and by how many bytes the lane has grown.
+    #[inline]
+    pub(super) fn push(
+        &mut self,
+        event: &Event,
+        rules: &Rules,
+        now: impl FnOnce() -> Instant,
+    ) -> Result<(Ticket, usize), EventTooLarge> {
+        if self.open.is_some() && self.builder.len() + record_bytes(event) > rules.batch_bytes {
+            self.seal();
+        }
+        let mut before = if self.open.is_some() { self.builder.len() } else { 0 };
+        match self.builder.push(event) {
+            Ok(()) => {}
+            Err(BatchFull::TooLarge(error)) => return Err(error),
+            Err(BatchFull::Full) => {
+                self.seal();
+                before = 0;
+                match self.builder.push(event) {
+                    Ok(()) => {}
+                    Err(BatchFull::TooLarge(error)) => return Err(error),
+                    Err(BatchFull::Full) => unreachable!("an event within its limits fits an empty batch"),
+                }
+            }
+        }
+        let open = self
+            .open
+            .get_or_insert_with(|| Open { outcome: Outcome::new(self.partition), born: now() });
+        let ticket = Ticket::new(open.outcome.clone(), self.builder.count() - 1);
+        Ok((ticket, self.builder.len() - before))
+    }
+
+    /// Closes the open batch, if there is one.
+    fn seal(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        self.ripe = false;
+        let batch = self.builder.finish(self.stamp());
+        self.next_sequence += u64::from(batch.count());
+        self.unacked.push_back(Unacked {
+            bytes: batch.bytes().len(),
+            batch,
+            outcome: open.outcome,
+            born: open.born,
+            correlation: 0,
+            refusal: None,
+            last_refusal: None,
+            in_doubt: false,
+        });
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp {
+            producer_id: self.producer,
+            epoch: Epoch(0),
+            first_sequence: Sequence(self.next_sequence),
+        }
+    }
+
+    /// True if there is a batch that may go out now.
+    #[inline]
+    pub(super) fn sendable(&self, rules: &Rules) -> bool {
+        if self.halted || self.retry_at.is_some() || self.unanswered >= rules.in_flight {
+            return false;
+        }
+        let may_seal = self.open.is_some()
+            && self.unanswered < rules.in_flight_partial
+            && (self.ripe || rules.linger.is_zero());
+        self.sent < self.unacked.len() || may_seal
+    }
+
+    /// The next batch to send, under this number.
+    pub(super) fn send_next(&mut self, rules: &Rules, correlation: u32) -> Option<Batch> {
+        if !self.sendable(rules) {
+            return None;
+        }
+        if self.sent == self.unacked.len() {
+            self.seal();
+        }
+        let entry = self.unacked.get_mut(self.sent)?;
+        entry.correlation = correlation;
+        self.sent += 1;
+        self.unanswered += 1;
+        Some(entry.batch.clone())
+    }
+
+    /// The open batch's waiting time is over, or somebody flushes.
+    pub(super) fn ripen(&mut self) {
+        self.ripe = self.open.is_some();
+    }
+
+    /// When the open batch has lingered long enough.
+    pub(super) fn ripe_at(&self, rules: &Rules) -> Option<Instant> {
+        self.open.as_ref().map(|open| open.born + rules.linger)
+    }
+
+    /// When to go on after a refusal, if the lane is waiting for that.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Goes on after a refusal.
+    pub(super) fn retry(&mut self) {
+        self.retry_at = None;
+    }
+
+    /// The engine's answer to a batch of this round. An answer to anything else changes nothing.
+    pub(super) fn answer(
+        &mut self,
+        correlation: u32,
+        outcome: AckOutcome,
+        now: Instant,
+        identities: &mut Identities,
+        ended: &mut Vec<Ended>,
+    ) {
+        let found = self
+            .unacked
+            .iter()
+            .take(self.sent)
+            .position(|entry| entry.correlation == correlation && entry.refusal.is_none());
+        let Some(index) = found else { return };
+        self.unanswered -= 1;
+        match outcome {
+            AckOutcome::Appended { base, count, duplicate } => {
+                self.backoff.reset();
+                // An engine that stored fewer events than it got says nothing about which offsets they have.
+                let whole = count == self.unacked[index].batch.count();
+                self.end(index, Ok(Stored { base: base.filter(|_| whole), duplicate }), ended);
+            }
+            AckOutcome::Refused(refusal) if calls_for_resend(refusal.code) => {
+                self.unacked[index].refusal = Some(refusal);
+                self.halted = true;
+            }
+            AckOutcome::Refused(refusal) => self.end(index, Err(refusal.into()), ended),
+        }
+        if self.halted && self.unanswered == 0 {
+            self.turn_back(now, identities, ended);
+        }
+    }
+
+    /// All answers of a round with a refusal are in: everything unacked goes out again.
+    fn turn_back(&mut self, now: Instant, identities: &mut Identities, ended: &mut Vec<Ended>) {
+        self.halted = false;
+        let head = self.unacked.front().and_then(|entry| entry.refusal.clone());
+        self.begin_round();
+        let Some(head) = head else { return };
+        if matches!(head.code, ErrorCode::SequenceGap | ErrorCode::ProducerUnknown) {
+            // The engine expects another sequence than the oldest one unacked, so it has stored none of these
+            // batches: under a new identity they cannot become duplicates.
+            if self.unacked.front().is_some_and(|entry| entry.batch.header().first_sequence == 0) {
+                // It refuses even the beginning of an identity: trying again would go on for ever.
+                self.end(0, Err(head.into()), ended);
+            }
+            self.begin_anew(identities.fresh(), ended);
+            return;
+        }
+        let hint = Duration::from_millis(u64::from(head.retry_after_ms.unwrap_or(0)));
+        self.retry_at = Some(now + self.backoff.next().max(hint));
+    }
+
+    /// The stream is gone: what was sent and not answered is in doubt, and goes out again on the next.
+    pub(super) fn lost(&mut self) {
+        for entry in self.unacked.iter_mut().take(self.sent) {
+            entry.in_doubt |= entry.refusal.is_none();
+        }
+        self.halted = false;
+        self.retry_at = None;
+        self.begin_round();
+    }
+
+    fn begin_round(&mut self) {
+        for entry in self.unacked.iter_mut().take(self.sent) {
+            if let Some(refusal) = entry.refusal.take() {
+                entry.in_doubt |= !refusal.code.has_no_side_effects();
+                entry.last_refusal = Some(refusal);
+            }
+        }
+        (self.sent, self.unanswered) = (0, 0);
+    }
+
+    /// Numbers everything unacked from 0 under another identity.
+    fn begin_anew(&mut self, producer: ProducerId, ended: &mut Vec<Ended>) {
+        (self.producer, self.next_sequence) = (producer, 0);
+        let mut index = 0;
+        while let Some(entry) = self.unacked.get(index) {
+            match stamped(&entry.batch, self.stamp()) {
+                Ok(batch) => {
+                    self.next_sequence += u64::from(batch.count());
+                    let entry = &mut self.unacked[index];
+                    (entry.batch, entry.in_doubt) = (batch, false);
+                    index += 1;
+                }
+                Err(error) => {
+                    let what = format!("a batch cannot be numbered anew: {error}");
+                    self.end(index, Err(Refusal::new(ErrorCode::ProducerUnknown, what).into()), ended);
+                }
+            }
+        }
+    }
+
+    /// Fails what is older than the delivery timeout.
+    ///
+    /// Batches behind it that were sent and are in doubt fail too: their sequences follow on the one that is given
+    /// up, and a new identity could store them twice. The rest goes on under a new identity.
+    pub(super) fn expire(
+        &mut self,
+        rules: &Rules,
+        now: Instant,
+        identities: &mut Identities,
+        ended: &mut Vec<Ended>,
+    ) {
+        let too_old = |born: Instant| now.saturating_duration_since(born) >= rules.delivery_timeout;
+        if self.open.as_ref().is_some_and(|open| too_old(open.born)) {
+            self.seal();
+        }
+        let old = self.unacked.iter().take_while(|entry| too_old(entry.born)).count();
+        if old == 0 {
+            return;
+        }
+        let sent = self.sent;
+        let open_question =
+            |(index, entry): (usize, &Unacked)| entry.in_doubt || (index < sent && entry.refusal.is_none());
+        let doubtful = self.unacked.iter().enumerate().filter(|entry| open_question(*entry));
+        let given_up = doubtful.map(|(index, _)| index + 1).max().unwrap_or(0).max(old);
+        for index in 0..given_up {
+            let in_doubt = open_question((index, &self.unacked[index]));
+            let entry = &mut self.unacked[index];
+            let last = entry.refusal.take().or_else(|| entry.last_refusal.take());
+            let error = Error::TimedOut { waited: rules.delivery_timeout, in_doubt, last };
+            ended.push(Ended { outcome: entry.outcome.clone(), result: Err(error), bytes: entry.bytes });
+        }
+        self.unacked.drain(..given_up);
+        self.sent = self.sent.saturating_sub(given_up);
+        self.begin_round();
+        self.halted = false;
+        self.retry_at = None;
+        self.begin_anew(identities.fresh(), ended);
+    }
+
+    /// Fails everything.
+    pub(super) fn fail(&mut self, error: &Error, ended: &mut Vec<Ended>) {
+        self.seal();
+        self.lost();
+        for entry in self.unacked.drain(..) {
+            let result = Err(error.clone());
+            ended.push(Ended { outcome: entry.outcome, result, bytes: entry.bytes });
+        }
+    }
+
+    /// Takes a batch out.
+    fn end(&mut self, index: usize, result: Result<Stored, Error>, ended: &mut Vec<Ended>) {
+        if let Some(entry) = self.unacked.remove(index) {
+            if index < self.sent {
+                self.sent -= 1;
+            }
+            ended.push(Ended { outcome: entry.outcome, result, bytes: entry.bytes });
+        }
+    }
+}
+
+/// True for refusals that are answered by sending the same events again.
+fn calls_for_resend(code: ErrorCode) -> bool {
+    code.is_retryable() || matches!(code, ErrorCode::SequenceGap | ErrorCode::ProducerUnknown)
+}
+
+/// At most how many bytes an event adds to a batch.
+#[inline]
+fn record_bytes(event: &Event) -> usize {
+    let optional = event.id.as_ref().map_or(0, String::len) + 6;
+    let headers: usize = event.headers.iter().map(|(name, value)| 3 + name.len() + value.len()).sum();
+    levada_protocol::batch::EVENT_HEADER_BYTES
+        + optional
+        + headers
+        + event.key.as_ref().map_or(0, |key| key.len())
+        + event.payload.as_ref().map_or(0, |payload| payload.len())
+}
+
+/// The same events under another stamp.
+fn stamped(batch: &Batch, stamp: Stamp) -> Result<Batch, BatchFull> {
+    let mut builder = BatchBuilder::new();
+    for event in batch.events() {
+        let parts = EventParts {
+            key: event.key(),
+            payload: event.payload(),
+            time: event.time(),
+            id: event.id(),
+            ttl_ms: event.ttl_ms(),
+        };
+        builder.push_parts(event.offset_delta(), &parts, event.headers())?;
+    }
+    Ok(builder.finish(stamp))
+}
+
+#[cfg(test)]
+mod tests;

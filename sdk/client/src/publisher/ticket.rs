@@ -1,0 +1,110 @@
+//! What a publisher gets back: one ticket an event, all tickets of a batch on one shared outcome.
+//!
+//! Owns who waits for what. Must not know how the outcome came about.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use levada_protocol::ids::{Offset, PartitionId};
+
+use crate::error::Error;
+
+/// Where an event was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The event's offset. `None` if the engine no longer knows it: it stored the event long ago, and this was a
+    /// resend.
+    pub offset: Option<Offset>,
+    /// True if the event had been stored by an earlier send of the same batch. It is stored once all the same.
+    pub duplicate: bool,
+}
+
+/// An event on its way: a future that resolves once the event is stored as durably as was asked for.
+///
+/// Dropping a ticket does not take the event back. Tickets may be awaited in any order. Cancel safe: it may be
+/// polled on after its wait was dropped, and by another task.
+#[derive(Debug)]
+#[must_use = "a ticket tells whether the event was stored; drop it only if nobody needs to know"]
+pub struct Ticket {
+    outcome: Arc<Outcome>,
+    index: u32,
+    /// Where the outcome keeps this ticket's waker.
+    slot: Option<usize>,
+}
+
+impl Ticket {
+    pub(super) fn new(outcome: Arc<Outcome>, index: u32) -> Self {
+        Self { outcome, index, slot: None }
+    }
+
+    /// How it ended, if it has.
+    pub fn try_receipt(&self) -> Option<Result<Receipt, Error>> {
+        let result = self.outcome.result.get()?;
+        Some(result.as_ref().map_err(Error::clone).map(|stored| Receipt {
+            partition: self.outcome.partition,
+            offset: stored.base.map(|base| base.plus(u64::from(self.index))),
+            duplicate: stored.duplicate,
+        }))
+    }
+}
+
+impl Future for Ticket {
+    type Output = Result<Receipt, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Some(result) = this.try_receipt() {
+            return Poll::Ready(result);
+        }
+        let mut wakers = this.outcome.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        if this.outcome.result.get().is_none() {
+            match this.slot {
+                Some(slot) => wakers[slot].clone_from(context.waker()),
+                None => {
+                    this.slot = Some(wakers.len());
+                    wakers.push(context.waker().clone());
+                }
+            }
+            return Poll::Pending;
+        }
+        drop(wakers);
+        this.try_receipt().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+/// What became of a whole batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stored {
+    /// The first event's offset, if every event has the one that follows from it.
+    pub(super) base: Option<Offset>,
+    pub(super) duplicate: bool,
+}
+
+/// The outcome of one batch, shared by the tickets of its events.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    partition: PartitionId,
+    result: OnceLock<Result<Stored, Error>>,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl Outcome {
+    pub(super) fn new(partition: PartitionId) -> Arc<Self> {
+        Arc::new(Self { partition, result: OnceLock::new(), wakers: Mutex::new(Vec::new()) })
+    }
+
+    /// Sets the outcome and wakes who waits for it. The first outcome stays.
+    pub(super) fn settle(&self, result: Result<Stored, Error>) {
+        // A ticket that registers late looks at the result again under the lock: none is forgotten.
+        let _ = self.result.set(result);
+        let wakers = std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+}

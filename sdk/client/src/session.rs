@@ -1,0 +1,164 @@
+//! One connection to the engine, from name resolution to the answered hello.
+//!
+//! Owns how a connection is made. Must not know when it is made again: that is `link.rs`.
+
+use std::{future::poll_fn, net::SocketAddr, sync::Arc, task::Poll, time::Duration};
+
+use levada_protocol::{
+    error::{ErrorCode, Refusal},
+    request::{Hello, HelloAnswer, Open, Opened},
+    version::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
+};
+use quinn::{Connection, Endpoint, VarInt, crypto::rustls::QuicClientConfig};
+use tokio::time::timeout;
+
+use crate::{
+    config::ClientConfig,
+    error::Error,
+    stream::{self, Stream},
+    tls, transport,
+};
+
+/// Most addresses of one name that are tried, all at once.
+const ADDRS_MAX: usize = 4;
+
+/// A connection whose hello was answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    endpoint: Endpoint,
+    connection: Connection,
+    hello: Arc<HelloAnswer>,
+}
+
+impl Session {
+    pub(crate) fn hello(&self) -> &HelloAnswer {
+        &self.hello
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Tells the engine that this connection is over.
+    pub(crate) fn close(&self) {
+        self.connection.close(VarInt::from_u32(0), b"");
+    }
+
+    /// Waits until the engine was told. Cancel safe.
+    pub(crate) async fn drained(&self) {
+        self.endpoint.wait_idle().await;
+    }
+}
+
+/// Makes sessions.
+pub(crate) struct Connector {
+    config: ClientConfig,
+    crypto: Arc<QuicClientConfig>,
+    host: String,
+    port: u16,
+}
+
+impl Connector {
+    pub(crate) async fn new(config: ClientConfig) -> Result<Self, Error> {
+        let crypto = tls::crypto(&config).await?;
+        let (host, port) = config.host_and_port()?;
+        Ok(Self { config, crypto, host, port })
+    }
+
+    pub(crate) fn config(&self) -> &ClientConfig {
+        &self.config
+    }
+
+    /// One attempt. Answers the session and its control stream.
+    pub(crate) async fn connect(&self, limit: Duration) -> Result<(Session, Stream), Error> {
+        timeout(limit, self.attempt()).await.unwrap_or_else(|_| Err(self.failed(NoAnswer { limit })))
+    }
+
+    async fn attempt(&self) -> Result<(Session, Stream), Error> {
+        let (endpoint, connection) = self.reach().await?;
+        let hello = Hello {
+            protocol_min: PROTOCOL_VERSION_MIN,
+            protocol_max: PROTOCOL_VERSION,
+            client: self.config.client_name.clone(),
+            token: self.config.token.clone(),
+            features: Vec::new(),
+        };
+        let (control, opened) = stream::open(&connection, &Open::Hello(hello)).await?;
+        let Opened::Hello(answer) = opened else {
+            return Err(Error::bad_answer("the hello was answered with something else"));
+        };
+        if !(PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION).contains(&answer.protocol) {
+            let what = format!(
+                "the engine chose protocol {}, this client speaks {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION}",
+                answer.protocol
+            );
+            return Err(Refusal::new(ErrorCode::UnsupportedVersion, what).into());
+        }
+        Ok((Session { endpoint, connection, hello: Arc::new(answer) }, control))
+    }
+
+    /// The first connection that stands, of all addresses that the host has.
+    async fn reach(&self) -> Result<(Endpoint, Connection), Error> {
+        let found = tokio::net::lookup_host((self.host.as_str(), self.port))
+            .await
+            .map_err(|error| self.failed(error))?;
+        let addrs: Vec<SocketAddr> = found.take(ADDRS_MAX).collect();
+        let endpoint = transport::endpoint(&addrs).map_err(|error| self.failed(error))?;
+        let mut failure = None;
+        let mut attempts = Vec::new();
+        for addr in addrs {
+            let config = transport::client_config(self.crypto.clone(), addr);
+            match endpoint.connect_with(config, addr, &self.host) {
+                Ok(attempt) => attempts.push(attempt),
+                Err(error) => failure = Some(self.failed(error)),
+            }
+        }
+        let connection = poll_fn(|context| {
+            let mut stands = None;
+            attempts.retain_mut(|attempt| match std::pin::Pin::new(attempt).poll(context) {
+                Poll::Pending => true,
+                Poll::Ready(Ok(connection)) => {
+                    stands = Some(connection);
+                    false
+                }
+                Poll::Ready(Err(error)) => {
+                    let better = tls::explain(&error);
+                    if better.is_some() || failure.is_none() {
+                        failure = Some(self.refused(better, error));
+                    }
+                    false
+                }
+            });
+            match stands {
+                Some(connection) => Poll::Ready(Ok(connection)),
+                None if attempts.is_empty() => {
+                    Poll::Ready(Err(failure.take().unwrap_or_else(|| self.failed(NoAddress))))
+                }
+                None => Poll::Pending,
+            }
+        })
+        .await?;
+        Ok((endpoint, connection))
+    }
+
+    fn refused(&self, trust: Option<String>, error: quinn::ConnectionError) -> Error {
+        match trust {
+            Some(what) => Error::TlsFailed { addr: self.config.addr.clone(), what },
+            None => self.failed(error),
+        }
+    }
+
+    fn failed(&self, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+        Error::ConnectFailed { addr: self.config.addr.clone(), source: Arc::new(source) }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {limit:?}; is the engine running, and is its UDP port reachable?")]
+struct NoAnswer {
+    limit: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the host has no address")]
+struct NoAddress;
