@@ -1,6 +1,6 @@
 //! Delivery frames as lists of shared byte chunks: stored bytes go out without being copied.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
 use bytes::{Bytes, BytesMut};
 use levada_protocol::{
@@ -50,11 +50,12 @@ impl Piece {
         Ok(Self { run, events, span, built: false })
     }
 
-    /// The part of this piece from `from` on, of at most `events_max` events; `None` if nothing is left.
+    /// The part of this piece in `offsets`, of at most `events_max` events, in as few pieces as it takes.
     ///
     /// Whole batches are shared; a batch that is cut is built anew.
-    pub(crate) fn cut(&self, from: Offset, events_max: u64) -> Result<Vec<Self>, Error> {
-        if from <= self.run.base && u64::from(self.events) <= events_max {
+    pub(crate) fn cut(&self, offsets: &Range<Offset>, events_max: u64) -> Result<Vec<Self>, Error> {
+        let inside = offsets.start <= self.run.base && self.end() <= offsets.end;
+        if inside && u64::from(self.events) <= events_max {
             return Ok(vec![self.clone()]);
         }
         let mut pieces: Vec<Self> = Vec::new();
@@ -62,13 +63,13 @@ impl Piece {
         for batch in Batches::new(&self.run, false) {
             let (base, batch) = batch?;
             let end = base.plus(u64::from(batch.span()));
-            if end <= from || left == 0 {
+            if end <= offsets.start || base >= offsets.end || left == 0 {
                 continue;
             }
-            if base >= from && u64::from(batch.count()) <= left {
+            if base >= offsets.start && end <= offsets.end && u64::from(batch.count()) <= left {
                 left -= u64::from(batch.count());
                 pieces.push(self.whole(base, &batch));
-            } else if let Some(part) = self.part(base, &batch, from, left)? {
+            } else if let Some(part) = self.part(base, &batch, offsets, left)? {
                 left -= u64::from(part.events);
                 pieces.push(part);
             }
@@ -85,10 +86,10 @@ impl Piece {
         &self,
         base: Offset,
         batch: &Batch,
-        from: Offset,
+        offsets: &Range<Offset>,
         events_max: u64,
     ) -> Result<Option<Self>, Error> {
-        let chosen = batch.events().filter(|event| event.offset(base) >= from);
+        let chosen = batch.events().filter(|event| offsets.contains(&event.offset(base)));
         let chosen = chosen.take(usize::try_from(events_max).unwrap_or(usize::MAX));
         let mut builder = BatchBuilder::selection();
         let mut first = None;
@@ -169,25 +170,27 @@ pub(crate) fn payload_len(pieces: &[Piece]) -> usize {
         + pieces.iter().map(|piece| RUN_HEADER_BYTES + piece.run.batches.len()).sum::<usize>()
 }
 
-/// Takes pieces from the front of `queue` for one frame: events from `from` on, at most `events_max`, and about
-/// `DELIVER_BYTES_TARGET` bytes. A piece that is not used up stays in front.
+/// Takes pieces from the front of `queue` for one frame: events in `offsets`, at most `events_max`, and no further
+/// piece beyond `bytes_max`. A piece that is not used up stays in front.
 pub(crate) fn take(
     queue: &mut VecDeque<Piece>,
-    mut from: Offset,
+    offsets: Range<Offset>,
     events_max: u64,
+    bytes_max: usize,
 ) -> Result<Vec<Piece>, Error> {
+    let Range { start: mut from, end: until } = offsets;
     let (mut taken, mut left, mut bytes) = (Vec::new(), events_max, 0);
     while let Some(front) = queue.front() {
         if front.end() <= from {
             queue.pop_front();
             continue;
         }
-        if left == 0 || (bytes > 0 && bytes + front.run.batches.len() > DELIVER_BYTES_TARGET) {
+        let over = bytes > 0 && bytes + front.run.batches.len() > bytes_max;
+        if left == 0 || over || front.run.base >= until {
             break;
         }
         let end = front.end();
-        let parts = front.cut(from, left)?;
-        for part in parts {
+        for part in front.cut(&(from..until), left)? {
             left -= u64::from(part.events);
             bytes += part.run.batches.len();
             from = part.end();

@@ -153,10 +153,9 @@ impl ReaderTask {
     async fn deliver(&mut self, at: usize) -> Result<bool, Error> {
         let cursor = &mut self.cursors[at];
         cursor.fill().await?;
-        let events_max = cursor.until.map_or(self.credit.events, |until| {
-            self.credit.events.min(until.0.saturating_sub(cursor.next.0))
-        });
-        let pieces = take(&mut cursor.pieces, cursor.next, events_max)?;
+        let until = cursor.until.unwrap_or(Offset(u64::MAX));
+        let bytes_max = DELIVER_BYTES_TARGET;
+        let pieces = take(&mut cursor.pieces, cursor.next..until, self.credit.events, bytes_max)?;
         let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Ok(false) };
         let header = DeliverHeader {
             partition: cursor.number,

@@ -59,6 +59,12 @@ impl Output {
         write_all(&line)
     }
 
+    /// Lines that were made already, their ends included.
+    #[expect(clippy::unused_self, reason = "everything that prints goes through the command's output")]
+    pub(crate) fn bytes(&self, lines: &[u8]) -> io::Result<()> {
+        write_all(lines)
+    }
+
     /// One line of text.
     #[expect(clippy::unused_self, reason = "everything that prints goes through the command's output")]
     pub(crate) fn line(&self, text: &str) -> io::Result<()> {

@@ -52,9 +52,6 @@ pub enum Error {
     /// The broker does not start.
     #[error(transparent)]
     Broker(#[from] levada_broker::Error),
-    /// The HTTP listener failed.
-    #[error("the HTTP listener failed")]
-    Http(#[source] std::io::Error),
 }
 
 impl Error {
@@ -66,7 +63,7 @@ impl Error {
             Self::Listen { .. } | Self::DataDir { .. } => ErrorCode::ConfigInvalid,
             Self::Store(error) => error.code(),
             Self::Tls(error) => error.code(),
-            Self::Plugins(_) | Self::Http(_) => ErrorCode::Internal,
+            Self::Plugins(_) => ErrorCode::Internal,
             Self::Broker(error) => error.code(),
         }
     }

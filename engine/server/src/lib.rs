@@ -1,1 +1,28 @@
-//! Skeleton.
+//! The server: configuration, TLS files, QUIC sessions, HTTP health and metrics, and the composition of the engine.
+//!
+//! It owns everything between a socket and a call into the broker. It must not know what events mean, nor how they
+//! are stored.
+
+mod run;
+
+pub mod config;
+pub mod telemetry;
+pub mod tls;
+
+mod clock;
+mod error;
+mod files;
+mod http;
+mod metrics;
+mod quic;
+mod stage;
+mod tasks;
+mod units;
+mod wire_error;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{LogFormat, Overrides, ServerConfig};
+pub use error::Error;
+pub use run::{Started, run};

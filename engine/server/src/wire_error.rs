@@ -2,7 +2,10 @@
 
 use axum::http::StatusCode;
 use levada_broker::Error;
-use levada_protocol::error::{ErrorCode, Refusal};
+use levada_protocol::{
+    error::{ErrorCode, Refusal},
+    limits::REASON_BYTES_MAX,
+};
 use quinn::VarInt;
 
 /// What a client is told about a failed call. A fault of ours is logged here, where it is last seen.
@@ -14,7 +17,13 @@ pub(crate) fn refusal(error: &Error) -> Refusal {
         Error::Refused(_) | Error::ShuttingDown => tracing::debug!(%error, "call refused"),
         Error::Store { .. } => tracing::warn!(%error, "call refused by the store"),
     }
-    error.refusal()
+    bounded(error.refusal())
+}
+
+/// The same refusal with a text that fits every frame: it may quote what the client sent.
+pub(crate) fn bounded(mut refusal: Refusal) -> Refusal {
+    refusal.message.truncate(refusal.message.floor_char_boundary(REASON_BYTES_MAX));
+    refusal
 }
 
 /// The application code with which a stream or connection is closed: the error's number.

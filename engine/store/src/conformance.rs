@@ -246,10 +246,7 @@ fn a_range_delete_takes_its_range_only(store: &dyn Store) {
     history.apply(store, all(Family::Log).chain(all(Family::Side)).collect());
     history.apply(store, vec![delete_range(Family::Log, &[3], &[6])]);
     assert_eq!(keys(store, b"", END), [0, 1, 2, 6, 7, 8, 9u8].map(|key| Bytes::copy_from_slice(&[key])));
-    history.apply(
-        store,
-        vec![delete_range(Family::Log, &[8], &[1]), delete_range(Family::Log, &[7], &[7])],
-    );
+    history.apply(store, vec![delete_range(Family::Log, &[8], &[1]), delete_range(Family::Log, &[7], &[7])]);
     assert_eq!(keys(store, b"", END).len(), 7, "an empty or turned range deletes nothing");
     history.apply(store, vec![put(Family::Log, &[4], b"2")]);
     assert_eq!(read(store, Family::Log, &[4]).as_deref(), Some(&b"2"[..]));

@@ -113,9 +113,7 @@ impl Store for MemoryStore {
         let mut state = self.lock();
         state.writable()?;
         if std::mem::take(&mut state.fail_next_sync) {
-            return Err(
-                state.fail(Error::Failed { reason: "sync: the memory store was told so".to_owned() })
-            );
+            return Err(state.fail(Error::Failed { reason: "sync: the memory store was told so".to_owned() }));
         }
         state.sync();
         Ok(state.durable.applied)
@@ -147,7 +145,12 @@ impl Store for MemoryStore {
         Ok(rows)
     }
 
-    fn last_before(&self, family: Family, from: &[u8], below: &[u8]) -> Result<Option<(Bytes, Bytes)>, Error> {
+    fn last_before(
+        &self,
+        family: Family,
+        from: &[u8],
+        below: &[u8],
+    ) -> Result<Option<(Bytes, Bytes)>, Error> {
         let state = self.lock();
         state.readable()?;
         let last = state.current.range(family, from, below).next_back();
@@ -247,7 +250,8 @@ impl Tables {
                     self.family_mut(*family).remove(key);
                 }
                 Op::DeleteRange { family, from, to } => {
-                    let gone: Vec<Bytes> = self.range(*family, from, to).map(|(key, _)| key.clone()).collect();
+                    let gone: Vec<Bytes> =
+                        self.range(*family, from, to).map(|(key, _)| key.clone()).collect();
                     let rows = self.family_mut(*family);
                     for key in gone {
                         rows.remove(&key);

@@ -384,7 +384,8 @@ mod tests {
 
     #[test]
     fn the_last_topic_and_partition_have_an_end() {
-        let key = LogKey { topic: TopicId(u32::MAX), partition: PartitionId(u16::MAX), base: Offset(u64::MAX) };
+        let key =
+            LogKey { topic: TopicId(u32::MAX), partition: PartitionId(u16::MAX), base: Offset(u64::MAX) };
         for range in [LogRange::partition(key.topic, key.partition), LogRange::topic(key.topic)] {
             assert!(key.encode()[..] < range.to[..]);
         }
@@ -396,7 +397,7 @@ mod tests {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         assert_eq!(hex(&key.encode()), "0000000100020000000000000003");
         let value = stored(&key, &[batch(&[b"x".to_vec()])]);
-        assert_eq!(hex(&value[..20]), "01000200" .to_owned() + "4d00000000000000" + "0900000000000000");
+        assert_eq!(hex(&value[..20]), "01000200".to_owned() + "4d00000000000000" + "0900000000000000");
         assert_eq!(hex(&value[20..24]), "5aca4d0f");
     }
 
@@ -410,6 +411,9 @@ mod tests {
         let crc = crc32c::crc32c_append(crc, &batch.header().crc.to_le_bytes());
         value[20..24].copy_from_slice(&crc.to_le_bytes());
         let error = check(&key.encode(), value.into()).unwrap_err();
-        assert_eq!(error.to_string(), "the record at topic 1, partition 0, offset 0 has format 2, expected 1");
+        assert_eq!(
+            error.to_string(),
+            "the record at topic 1, partition 0, offset 0 has format 2, expected 1"
+        );
     }
 }

@@ -63,7 +63,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<(Bytes, Bytes)>, Error>;
 
     /// The row with the largest key in `[from, below)`.
-    fn last_before(&self, family: Family, from: &[u8], below: &[u8]) -> Result<Option<(Bytes, Bytes)>, Error>;
+    fn last_before(&self, family: Family, from: &[u8], below: &[u8])
+    -> Result<Option<(Bytes, Bytes)>, Error>;
 
     /// Gives the space of deleted rows in `[from, to)` back to the file system. Slow and blocking; it changes
     /// nothing that can be read.

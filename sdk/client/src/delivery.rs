@@ -2,22 +2,26 @@
 //!
 //! Owns the check of what came. Must not know streams.
 
-use std::fmt;
+use std::{fmt, ops::RangeInclusive, time::Duration};
 
 use bytes::Bytes;
 use levada_protocol::{
     batch::EventRef,
-    deliver::{DeliverHeader, PlacedBatch, RUN_HEADER_BYTES, Runs, checked_batches},
+    deliver::{DeliverHeader, PlacedBatch, Runs, checked_batches},
     event::Event,
     ids::{DeliveryToken, Offset, PartitionId, Timestamp},
+    verbs::VerbKind,
 };
 
 use crate::{error::Error, stream::Frame, subscriber::Lease};
 
 /// Events of one partition that came together, in order of their offsets.
 ///
-/// From a [`crate::Subscriber`] they are to be acknowledged, see [`crate::Acker`]; a delivery that is dropped without
-/// a word comes again after the subscription's `ack_timeout`.
+/// What came from a [`crate::Subscriber`] is to be acknowledged: all at once or range by range, here or in another
+/// task. Events about which nothing is said come again after the subscription's `ack_timeout`. The verbs return at
+/// once and go out together, with the next call of `next` or within a millisecond; what is said after the
+/// connection was lost, or of events that came from a [`crate::Reader`], has no effect. Offsets of a range that are
+/// not in the delivery do not matter.
 pub struct Delivery {
     header: DeliverHeader,
     first: Offset,
@@ -94,8 +98,45 @@ impl Delivery {
         &self.batches
     }
 
-    pub(crate) fn lease(&self) -> Option<&Lease> {
-        self.lease.as_ref()
+    /// From the first offset to the last, both included.
+    pub fn range(&self) -> RangeInclusive<Offset> {
+        self.first..=self.last
+    }
+
+    /// All done: never deliver these events again.
+    pub fn ack(&self) {
+        self.say(self.range(), VerbKind::Ack);
+    }
+
+    /// These are done: never deliver them again.
+    pub fn ack_range(&self, range: RangeInclusive<Offset>) {
+        self.say(range, VerbKind::Ack);
+    }
+
+    /// Deliver these again: after `delay`, at most 49 days, or after the subscription's backoff.
+    pub fn nack(&self, range: RangeInclusive<Offset>, delay: Option<Duration>) {
+        // All ones mean the backoff.
+        let delay_ms = delay.map(|delay| u32::try_from(delay.as_millis()).unwrap_or(u32::MAX).min(u32::MAX - 1));
+        self.say(range, VerbKind::Nack { delay_ms });
+    }
+
+    /// Never deliver these again, they cannot be processed: to the dead-letter topic, with the reason (cut to 1 KiB).
+    pub fn reject(&self, range: RangeInclusive<Offset>, reason: &str) {
+        self.say(range, VerbKind::Reject { reason: reason.to_owned() });
+    }
+
+    /// Still at work on what has not been spoken of: the subscription's `ack_timeout` begins anew.
+    pub fn in_progress(&self) {
+        self.say(self.range(), VerbKind::InProgress);
+    }
+
+    fn say(&self, range: RangeInclusive<Offset>, kind: VerbKind) {
+        let (first, last) = (self.first.max(*range.start()), self.last.min(*range.end()));
+        if let Some(lease) = &self.lease
+            && first <= last
+        {
+            lease.say(self, first, last, kind);
+        }
     }
 
     /// How many of the events have an offset from `first` to `last`, both included.
@@ -151,10 +192,7 @@ impl Incoming {
 
     /// The first offset behind the frame, filtered events included.
     pub(crate) fn next_offset(&self) -> Option<Offset> {
-        let mut first_run = self.runs.clone();
-        first_run.truncate(RUN_HEADER_BYTES);
-        // The run's header alone is cut off; its base stands in the first eight bytes.
-        let base = Runs::base(&self.runs)?;
-        Some(base.plus(u64::from(self.header.span)))
+        let first_run = Runs::new(self.runs.clone()).next()?.ok()?;
+        Some(first_run.base.plus(u64::from(self.header.span)))
     }
 }

@@ -1,5 +1,82 @@
-//! wip
-#![allow(missing_docs)]
-mod admin; mod client; mod clock; mod config; mod error; mod link; mod publisher; mod retry; mod session; mod stream; mod tasks; mod tls; mod transport;
-mod reader { pub struct Reader; pub struct ReadOptions; impl Reader { pub async fn open(_: crate::link::Link, _: ReadOptions) -> Result<Self, crate::error::Error> { Ok(Self) } } }
-mod subscriber { pub struct Subscriber; pub struct SubscribeOptions; impl Subscriber { pub async fn open(_: crate::link::Link, _: SubscribeOptions) -> Result<Self, crate::error::Error> { Ok(Self) } } }
+//! The Rust client of Levada: publish, subscribe and read events over QUIC.
+//!
+//! ```no_run
+//! use levada_client::{Client, ClientConfig, Event, PublisherOptions, SubscribeOptions, TopicSettings};
+//!
+//! # async fn quick_start() -> Result<(), levada_client::Error> {
+//! let client = Client::connect(ClientConfig::new("localhost:7600").ca_file("levada-data/tls/ca.pem")).await?;
+//! client.create_topic("orders", TopicSettings::default()).await?;
+//!
+//! // Publish: a ticket an event, resolved once the event is stored.
+//! let publisher = client.publisher("orders", PublisherOptions::default()).await?;
+//! let ticket = publisher.publish(Event::new("one coffee").with_key("order-42")).await?;
+//! let receipt = ticket.await?;
+//! println!("stored in partition {} at offset {:?}", receipt.partition, receipt.offset);
+//!
+//! // Subscribe: deliveries of many events, acknowledged together.
+//! let options = SubscribeOptions {
+//!     options: Some(Default::default()), // make the subscription if there is none
+//!     ..SubscribeOptions::new("orders", "payment")
+//! };
+//! let mut subscriber = client.subscribe(options).await?;
+//! while let Some(delivery) = subscriber.next().await? {
+//!     for (offset, _appended, event) in delivery.events() {
+//!         println!("{offset}: {:?}", event.payload());
+//!     }
+//!     delivery.ack();
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Everything reconnects by itself: a [`Publisher`] sends again what was not acknowledged, once each and in order; a
+//! [`Subscriber`] attaches again; a [`Reader`] goes on where it was. Every error has a stable [`ErrorCode`], and says
+//! whether to retry and whether anything happened.
+//!
+//! This crate knows the protocol and nothing of the engine behind it. Its tasks run on the tokio runtime of the program.
+
+mod client;
+mod config;
+mod error;
+
+mod publisher;
+
+mod delivery;
+mod subscriber;
+
+mod reader;
+
+mod admin;
+
+mod clock;
+mod link;
+mod retry;
+mod session;
+mod stream;
+mod tasks;
+mod tls;
+mod transport;
+
+pub use levada_protocol::{
+    self as protocol,
+    batch::EventRef,
+    error::{ErrorCode, Refusal},
+    event::Event,
+    ids::{DeliveryToken, Offset, PartitionId, Timestamp},
+    publish::Durability,
+    request::{
+        EngineInfo, HelloAnswer, Notice, OnError, Order, PartitionInfo, PluginInfo, Position, Request,
+        Response, Retain, RouteInfo, RouteSpec, StageSpec, Start, Subscribed, SubscriptionInfo,
+        SubscriptionOptions, TopicInfo, TopicSettings,
+    },
+};
+
+pub use self::{
+    client::Client,
+    config::{Ca, ClientConfig, DEFAULT_PORT},
+    delivery::Delivery,
+    error::{Cause, Error},
+    publisher::{Publisher, PublisherFigures, PublisherOptions, Receipt, Ticket},
+    reader::{ReadOptions, Reader},
+    subscriber::{SubscribeOptions, Subscriber},
+};

@@ -72,14 +72,11 @@ impl FrameType {
     /// The largest payload in bytes that a frame of this type may have.
     pub fn payload_bytes_max(self) -> usize {
         match self {
-            Self::Open
-            | Self::Opened
-            | Self::Notice
-            | Self::Error
-            | Self::Credit
-            | Self::Verbs
-            | Self::Settled => REQUEST_BYTES_MAX,
-            Self::Chunk | Self::Publish | Self::Ack | Self::Deliver | Self::End => FRAME_BYTES_MAX,
+            Self::Open | Self::Notice | Self::Error | Self::Credit | Self::Verbs | Self::Settled => {
+                REQUEST_BYTES_MAX
+            }
+            // A listing of topics names every partition of each.
+            Self::Opened | Self::Chunk | Self::Publish | Self::Ack | Self::Deliver | Self::End => FRAME_BYTES_MAX,
         }
     }
 }

@@ -10,9 +10,10 @@ use levada_protocol::{
 
 use super::{
     CallError,
-    cut::{Chunk, Flat, Part, Walker, count_of},
+    cut::{Flat, Part, count_of},
     emit,
     outcome::{DeadReason, Target},
+    walk::{Chunk, Walker},
 };
 
 /// What a stage may answer.

@@ -19,7 +19,8 @@ use levada_protocol::request::OnError;
 use super::{
     BoxFuture, CallError, CallInput, Stage,
     breaker::{Breaker, EVENTS_MAX},
-    cut::{Flat, Part, call_runs, count_of, flatten, parts_within, take_call},
+    call::call_runs,
+    cut::{Flat, Part, count_of, flatten, parts_within, take_call},
     outcome::{Filtered, Input, Paused, Progress, Routed, Target},
     route::Router,
     select::{Selector, dropped, passed_runs},
@@ -136,14 +137,9 @@ impl Chain {
         }
     }
 
-    /// Hands the events of `parts` to a stage.
+    /// Hands the events of `parts` to a stage; there is at least one.
     pub(super) async fn call(&self, stage: usize, pass: &Pass<'_>, flats: &[Flat], parts: &[Part]) -> Called {
-        let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
-            return Called {
-                answer: Err(CallError::Output("it was given no events".to_owned())),
-                spent: Duration::ZERO,
-            };
-        };
+        let (first, last) = (parts[0], parts[parts.len() - 1]);
         let at = &self.stages[stage];
         let identity =
             [u64::from(pass.input.partition.0), first.first_offset(flats).0, u64::from(at.version)];

@@ -5,6 +5,7 @@
 
 mod answer;
 mod breaker;
+mod call;
 mod chain;
 mod cut;
 mod emit;
@@ -12,6 +13,7 @@ mod outcome;
 mod route;
 mod select;
 mod settle;
+mod walk;
 mod write;
 
 use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};

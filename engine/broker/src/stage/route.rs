@@ -11,9 +11,10 @@ use levada_protocol::{
 };
 
 use super::{
-    cut::{Flat, Forward},
+    cut::Flat,
     emit,
     outcome::{RouteBatch, Target},
+    walk::Forward,
     write::Sink,
 };
 

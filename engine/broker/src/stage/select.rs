@@ -13,9 +13,10 @@ use levada_protocol::{
 };
 
 use super::{
-    cut::{Flat, Forward, Source},
+    cut::{Flat, Source},
     emit,
     outcome::{DeadLetter, PassedRun},
+    walk::Forward,
     write::Sink,
 };
 

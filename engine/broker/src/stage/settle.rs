@@ -276,7 +276,7 @@ impl<'p> Pass<'p> {
             return true;
         }
         if count_of(&task.parts) > 1 {
-            let (left, right) = halve(&task.parts);
+            let (left, right) = halve(flats, &task.parts);
             todo.extend([right, left].map(|parts| Task { parts, tries: 0, call: None }));
             return false;
         }

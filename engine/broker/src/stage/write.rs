@@ -10,8 +10,9 @@ use levada_protocol::{
 
 use super::{
     answer::Judged,
-    cut::{Chunk, Flat, Forward, Part, Walker, count_of},
+    cut::{Flat, Part, count_of},
     outcome::DeadReason,
+    walk::{Chunk, Forward, Walker},
 };
 
 /// Where the events go that pass a stage.

@@ -2,6 +2,8 @@
 //!
 //! The rules of delivery are `levada_delivery`; the owner reads, runs the chain, sends, and commits progress.
 
+mod commit;
+mod consumers;
 mod owner;
 mod progress;
 mod ready;

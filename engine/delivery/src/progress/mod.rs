@@ -82,6 +82,16 @@ pub enum RowChange {
     },
 }
 
+impl RowChange {
+    /// Which chunk's row changes; `None` for the head.
+    pub(crate) fn chunk(&self) -> Option<u64> {
+        match self {
+            Self::Head(_) => None,
+            Self::Chunk { index, .. } | Self::DropChunk { index } => Some(*index),
+        }
+    }
+}
+
 impl Progress {
     /// Progress of a new subscription that begins at `floor`; its head row is yet to be written.
     pub fn new(floor: Offset, generation: u64) -> Self {
@@ -217,6 +227,10 @@ impl Progress {
             pieces.push((at..range.end, History::default()));
         }
         pieces
+    }
+
+    pub(crate) fn history_of(&self, offset: u64) -> History {
+        self.failures.at(offset).map_or_else(History::default, |(_, history)| *history)
     }
 
     pub(crate) fn set_history(&mut self, range: &Range<u64>, history: History) {

@@ -41,11 +41,7 @@ fn settle_open(
 }
 
 fn chunks_in(changes: &[RowChange]) -> Vec<u64> {
-    let index = |change: &RowChange| match change {
-        RowChange::Head(_) => None,
-        RowChange::Chunk { index, .. } | RowChange::DropChunk { index } => Some(*index),
-    };
-    changes.iter().filter_map(index).collect()
+    changes.iter().filter_map(RowChange::chunk).collect()
 }
 
 #[test]

@@ -203,11 +203,13 @@ impl Subscription {
     /// Removes a consumer and takes its deliveries back at once. That counts no attempt but for an event that was
     /// delivered alone (decision 18); `seed` scatters the wait of such ones. What it acknowledged still settles.
     pub fn detach(&mut self, now: Timestamp, consumer: ConsumerId, seed: u64) {
-        let mine = self.deliveries.iter().filter(|(_, delivery)| delivery.consumer == consumer);
-        let mine: Vec<u64> = mine.map(|(token, _)| *token).collect();
-        for token in mine {
-            self.return_delivery(now, token, seed);
+        let mut parts = Vec::new();
+        for (token, delivery) in self.deliveries.iter().filter(|(_, delivery)| delivery.consumer == consumer) {
+            let flights = &mut self.partitions[delivery.partition].flights;
+            let taken = flights.take(&delivery.range, |flight| flight.token == *token);
+            parts.extend(taken.into_iter().map(|(range, _)| (delivery.partition, range, *token)));
         }
+        self.fail(now, parts, failing::Cause::ConsumerLost, seed);
         if let Some(place) = self.place_of(consumer) {
             self.consumers.remove(place);
         }
@@ -280,12 +282,7 @@ impl Subscription {
                 self.timers.insert((deadline, token));
             }
         }
-        expired.sort_unstable_by_key(|(partition, range, _)| (*partition, range.start));
-        let mut events = 0;
-        for (partition, range, token) in expired {
-            events += self.release(partition, &range, token);
-            self.fail(now, partition, &range, failing::Cause::Timeout, seed);
-        }
+        let events = self.fail(now, expired, failing::Cause::Timeout, seed);
         self.totals.expired += events;
         events
     }

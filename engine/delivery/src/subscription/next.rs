@@ -90,8 +90,11 @@ impl Subscription {
 
     /// An event that must go alone, with its partition.
     fn alone_due(&self, now: u64) -> Option<(usize, DueRun)> {
-        let mut due = self.retrying.iter().filter_map(|partition| Some((*partition, self.due_in(*partition, now)?)));
-        due.find(|(_, run)| run.alone)
+        self.retrying.iter().find_map(|partition| {
+            let part = &self.partitions[*partition];
+            let free = part.reading.is_none() && part.leads_alone(now, self.is_ordered());
+            free.then(|| Some((*partition, self.due_in(*partition, now)?))).flatten()
+        })
     }
 
     fn due_run(&self, now: u64) -> Option<(usize, DueRun)> {
@@ -134,11 +137,13 @@ impl Subscription {
         self.candidates().find(|(place, _)| self.consumers[*place].is_idle())
     }
 
-    /// The consumer that is kept from new deliveries until it is idle. Its load cannot grow, so its turn comes.
+    /// The consumer that is kept from new deliveries until it is idle. Its load cannot grow, so its turn comes. One
+    /// that is idle already lacks credit, and nobody waits for that.
     fn least_loaded(&self) -> Option<usize> {
         let active = if self.is_ordered() { 1 } else { self.consumers.len() };
-        let candidates = self.consumers.iter().enumerate().take(active).filter(|(_, consumer)| !consumer.alone);
-        candidates.min_by_key(|(_, consumer)| consumer.load()).map(|(place, _)| place)
+        let busy = self.consumers.iter().enumerate().take(active);
+        let busy = busy.filter(|(_, consumer)| !consumer.alone && !consumer.is_idle());
+        busy.min_by_key(|(_, consumer)| consumer.load()).map(|(place, _)| place)
     }
 
     fn ask_again(&mut self, place: usize, room: Room, partition: usize, run: DueRun) -> Wanted {
@@ -154,9 +159,11 @@ impl Subscription {
         range: Range<u64>,
         kind: WantedKind,
     ) -> Wanted {
-        let events = if matches!(kind, WantedKind::Again { alone: true, .. }) { 1 } else { DELIVERY_EVENTS_MAX };
+        let alone = matches!(kind, WantedKind::Again { alone: true, .. });
+        let events = if alone { 1 } else { DELIVERY_EVENTS_MAX };
         let room = Room { events: room.events.min(events), bytes: room.bytes.min(DELIVERY_BYTES_MAX) };
         self.consumers[place].reserve(room);
+        self.consumers[place].alone |= alone;
         self.reads += 1;
         self.partitions[partition].reading = Some(self.reads);
         self.next_consumer = (place + 1) % self.consumers.len();

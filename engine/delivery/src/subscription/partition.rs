@@ -100,18 +100,15 @@ impl Partition {
         in_flight.into_iter().chain(self.waiting.first().map(|(run, _)| run.start)).min()
     }
 
+    /// True if what is due at `now` must be given alone.
+    pub(super) fn leads_alone(&self, now: u64, ordered: bool) -> bool {
+        self.due_lead(now, ordered).is_some_and(|(_, lead)| lead.is_alone())
+    }
+
     /// A run that is due at `now`: the lowest of all where order matters, else the one due for longest. It goes on
     /// over neighbours that are due as well and have failed as often.
     pub(super) fn due(&self, now: u64, ordered: bool, offsets_max: u64) -> Option<DueRun> {
-        if self.waiting.is_empty() {
-            return None;
-        }
-        let start = if ordered {
-            self.waiting.first().filter(|(_, due)| *due <= now)?.0.start
-        } else {
-            self.waiting.longest_due(now)?
-        };
-        let lead = self.progress.histories(&(start..start + 1)).first().map(|(_, lead)| *lead)?;
+        let (start, lead) = self.due_lead(now, ordered)?;
         if lead.is_alone() {
             return Some(DueRun { range: start..start + 1, attempts: lead.attempts, alone: true });
         }
@@ -127,6 +124,15 @@ impl Partition {
             }
         }
         Some(DueRun { range: start..end, attempts: lead.attempts, alone: false })
+    }
+
+    fn due_lead(&self, now: u64, ordered: bool) -> Option<(u64, History)> {
+        let start = if ordered {
+            self.waiting.first().filter(|(_, due)| *due <= now)?.0.start
+        } else {
+            self.waiting.longest_due(now)?
+        };
+        Some((start, self.progress.history_of(start)))
     }
 
     /// Widens a range within a delivery over filtered offsets at its edges, so that none are left without an event.

@@ -27,19 +27,28 @@ pub(crate) async fn serve(
     listener: TcpListener,
     config: &ServerConfig,
     broker: Broker,
+    draining: CancellationToken,
     until: CancellationToken,
 ) -> io::Result<()> {
     let listener = Limited::new(listener, config.http_connections_max, config.http_idle_timeout);
-    axum::serve(listener, router(broker)).with_graceful_shutdown(until.cancelled_owned()).await
+    axum::serve(listener, router(Engine { broker, draining })).with_graceful_shutdown(until.cancelled_owned()).await
 }
 
-fn router(broker: Broker) -> Router {
+/// What the paths look at.
+#[derive(Clone)]
+struct Engine {
+    broker: Broker,
+    /// Set when the server goes away.
+    draining: CancellationToken,
+}
+
+fn router(engine: Engine) -> Router {
     Router::new()
         .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(figures))
         .fallback(not_found)
-        .with_state(broker)
+        .with_state(engine)
 }
 
 /// What both health paths answer.
@@ -56,13 +65,14 @@ async fn alive() -> Json<Health> {
 }
 
 /// Publishes are taken; else 503 with the reason.
-async fn ready(State(broker): State<Broker>) -> (StatusCode, Json<Health>) {
-    let health = broker.health();
-    if health.ready {
-        (StatusCode::OK, Json(Health { status: "ready", reason: None }))
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "not ready", reason: health.reason }))
-    }
+async fn ready(State(engine): State<Engine>) -> (StatusCode, Json<Health>) {
+    let health = engine.broker.health();
+    let reason = match (health.ready, engine.draining.is_cancelled()) {
+        (_, true) => Some("the engine is shutting down".to_owned()),
+        (false, false) => Some(health.reason.unwrap_or_else(|| "publishes are not taken".to_owned())),
+        (true, false) => return (StatusCode::OK, Json(Health { status: "ready", reason: None })),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "not ready", reason }))
 }
 
 async fn figures() -> Response {

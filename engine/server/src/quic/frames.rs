@@ -161,7 +161,7 @@ impl Assembly {
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use levada_protocol::frame::frame;
 
     use super::*;

@@ -2,14 +2,14 @@
 //!
 //! It owns the limits on connections and handshakes, each taken before a connection costs anything.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use levada_broker::Broker;
 use levada_protocol::error::ErrorCode;
 use quinn::{
-    Endpoint, EndpointConfig, HashedConnectionIdGenerator, IdleTimeout, MtuDiscoveryConfig, TokioRuntime,
-    TransportConfig, VarInt,
+    Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt,
 };
+use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Semaphore;
 use tracing::{debug, info_span, warn};
@@ -22,6 +22,8 @@ const INCOMING_MAX: usize = 1_024;
 /// Bytes of packets kept for one such attempt, and for all.
 const INCOMING_BYTES_MAX: u64 = 64 * 1024;
 const INCOMING_BYTES_TOTAL_MAX: u64 = 16 * 1024 * 1024;
+/// At most one stateless reset in this time, whatever nonsense comes.
+const RESET_INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// The payload of a UDP packet in an Ethernet frame: accepted whatever path discovery may try.
 const ETHERNET_PAYLOAD: u16 = 1_472;
 
@@ -31,14 +33,6 @@ pub(crate) struct Listener {
     shared: Arc<Shared>,
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
-}
-
-/// Names of this engine for the hello.
-pub(crate) struct Names {
-    /// The data directory's.
-    pub(crate) engine_id: String,
-    /// This start's.
-    pub(crate) start_id: String,
 }
 
 /// Takes the UDP port.
@@ -63,30 +57,11 @@ impl Listener {
         identity: Identity,
         config: &ServerConfig,
         broker: Broker,
-        names: Names,
         tasks: Tasks,
     ) -> io::Result<Self> {
-        let mut server = quinn::ServerConfig::with_crypto(identity.crypto);
-        server
-            .transport_config(Arc::new(transport(config)))
-            .max_incoming(INCOMING_MAX)
-            .incoming_buffer_size(INCOMING_BYTES_MAX)
-            .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX);
-        let mut endpoint = EndpointConfig::new(Arc::new(identity.reset_key));
-        let connection_id_key = identity.connection_id_key;
-        endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(connection_id_key)));
-        endpoint
-            .max_udp_payload_size(config.mtu_max.max(ETHERNET_PAYLOAD))
-            .expect("the configuration's range is within QUIC's");
-        let endpoint = Endpoint::new(endpoint, Some(server), socket, Arc::new(TokioRuntime))?;
-        let shared = Shared {
-            broker,
-            config: config.clone(),
-            tasks,
-            uploads: Semaphore::new(config.uploads_max),
-            engine_id: names.engine_id,
-            start_id: names.start_id,
-        };
+        let endpoint = endpoint(socket, identity, config)?;
+        let uploads = Semaphore::new(config.uploads_max);
+        let shared = Shared { broker, config: config.clone(), tasks, uploads };
         Ok(Self {
             endpoint,
             shared: Arc::new(shared),
@@ -146,6 +121,25 @@ impl Listener {
     }
 }
 
+/// An endpoint that speaks for this identity.
+fn endpoint(socket: std::net::UdpSocket, identity: Identity, config: &ServerConfig) -> io::Result<Endpoint> {
+    let mut server = quinn::ServerConfig::with_crypto(identity.crypto);
+    server
+        .transport_config(Arc::new(transport(config)))
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size(INCOMING_BYTES_MAX)
+        .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX);
+    let mut endpoint = EndpointConfig::new(Arc::new(identity.reset_key));
+    let connection_id_key = identity.connection_id_key;
+    endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(connection_id_key)));
+    // Every connection of the time before a restart wants one, and they all ask at once.
+    endpoint.min_reset_interval(RESET_INTERVAL_MIN);
+    endpoint
+        .max_udp_payload_size(config.mtu_max.max(ETHERNET_PAYLOAD))
+        .expect("the configuration's range is within QUIC's");
+    Endpoint::new(endpoint, Some(server), socket, Arc::new(TokioRuntime))
+}
+
 fn transport(config: &ServerConfig) -> TransportConfig {
     let window = |size: bytesize::ByteSize| VarInt::from_u64(size.as_u64()).unwrap_or(VarInt::MAX);
     let idle = IdleTimeout::try_from(config.idle_timeout).expect("the configuration's range is within QUIC's");
@@ -163,4 +157,59 @@ fn transport(config: &ServerConfig) -> TransportConfig {
         .send_window(config.send_window.as_u64())
         .mtu_discovery_config(Some(discovery));
     transport
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        tests::client,
+        tls::{self, TlsFiles},
+    };
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    /// An engine's endpoint that accepts and says nothing, on a runtime that dies with it.
+    fn engine(files: &TlsFiles, config: &ServerConfig) -> (tokio::runtime::Runtime, Endpoint) {
+        let runtime = runtime();
+        let endpoint = runtime.block_on(async {
+            endpoint(bind(config).unwrap(), tls::prepare(files, crate::clock::now()).unwrap(), config).unwrap()
+        });
+        (runtime, endpoint)
+    }
+
+    #[test]
+    fn a_restarted_engine_ends_old_connections_at_their_first_packet() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = TlsFiles::new(dir.path());
+        let mut config = ServerConfig { listen: ([127, 0, 0, 1], 0).into(), ..ServerConfig::default() };
+        let (first, endpoint) = engine(&files, &config);
+        config.listen = endpoint.local_addr().unwrap();
+
+        // The client lives on a thread of its own: it sees only packets, as from another process.
+        let ca = files.ca_pem();
+        let (connected, is_connected) = std::sync::mpsc::channel();
+        let address = config.listen;
+        let client = std::thread::spawn(move || {
+            runtime().block_on(async {
+                let connection = client::connect(address, &ca).await.unwrap();
+                connected.send(()).unwrap();
+                tokio::time::timeout(Duration::from_secs(9), connection.closed()).await
+            })
+        });
+        let accepted = first.block_on(async { endpoint.accept().await.unwrap().accept().unwrap().await.unwrap() });
+        is_connected.recv().unwrap();
+        // As by kill -9: nobody says goodbye.
+        first.shutdown_background();
+        drop((accepted, endpoint));
+
+        let (second, endpoint) = engine(&files, &config);
+        let ended = second.block_on(async {
+            let waiting = tokio::task::spawn_blocking(move || client.join().unwrap());
+            tokio::select! { ended = waiting => ended.unwrap(), _ = endpoint.accept() => unreachable!() }
+        });
+        assert!(matches!(ended, Ok(quinn::ConnectionError::Reset)), "{ended:?}");
+    }
 }

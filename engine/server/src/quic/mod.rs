@@ -10,6 +10,3 @@ mod requests;
 mod session;
 mod stream;
 mod subscribe;
-
-#[cfg(test)]
-mod tests;

@@ -121,7 +121,7 @@ fn ack_frame(acks: &[Ack]) -> Bytes {
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use levada_protocol::{ids::PartitionId, limits::REASON_BYTES_MAX};
 
     use super::*;
@@ -130,10 +130,10 @@ mod unit {
     fn the_longest_acknowledgement_frame_is_within_its_limit() {
         let refusal = Refusal::new(ErrorCode::BatchInvalid, "x".repeat(REASON_BYTES_MAX * 2));
         let ack =
-            Ack { correlation: 1, partition: PartitionId(2), outcome: AckOutcome::Refused(refusal.clone()) };
+            Ack { correlation: 1, partition: PartitionId(2), outcome: AckOutcome::Refused(refusal) };
         let frame = ack_frame(&vec![ack; ACKS_GATHERED_MAX]);
         let read = Ack::read_all(&frame[FRAME_HEADER_BYTES..]).unwrap();
         assert_eq!(read.len(), ACKS_GATHERED_MAX);
-        assert_eq!(usize::from(frame.len() > ACKS_GATHERED_MAX * REASON_BYTES_MAX), 1);
+        assert!(frame.len() > ACKS_GATHERED_MAX * REASON_BYTES_MAX, "the texts are there, clipped");
     }
 }

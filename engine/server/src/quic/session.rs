@@ -36,16 +36,12 @@ pub(super) const STREAMS_GRANTED_FIRST: u32 = 64;
 const LAST_WORDS: time::Duration = time::Duration::from_secs(1);
 
 /// What all sessions share.
-#[derive(Debug)]
 pub(super) struct Shared {
     pub(super) broker: Broker,
     pub(super) config: ServerConfig,
     pub(super) tasks: Tasks,
+    /// One permit for each artefact that may be in memory.
     pub(super) uploads: Semaphore,
-    /// Names the data directory.
-    pub(super) engine_id: String,
-    /// Names this start.
-    pub(super) start_id: String,
 }
 
 /// Room for a session, taken before its handshake begins.
@@ -58,7 +54,6 @@ pub(super) struct Admission {
 }
 
 /// A session whose hello was answered.
-#[derive(Debug)]
 struct Session {
     shared: Arc<Shared>,
     connection: Connection,
@@ -126,11 +121,12 @@ async fn welcome(shared: &Shared, control: &mut Stream) -> Result<(), Failure> {
     };
     let protocol = common_version(&hello)?;
     info!(client = %hello.client.chars().take(80).collect::<String>(), protocol, "session opened");
+    let (engine_id, start_id) = shared.broker.ids();
     let answer = HelloAnswer {
         protocol,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        engine_id: shared.engine_id.clone(),
-        start_id: shared.start_id.clone(),
+        engine_id: engine_id.to_owned(),
+        start_id: start_id.to_owned(),
         server_time_ms: clock::now().0,
         limits: limits(),
     };

@@ -107,6 +107,7 @@ impl Stream {
 
     /// Ends the stream with a reason, in both directions.
     pub(super) async fn refuse(&mut self, refusal: &Refusal) {
+        let refusal = &wire_error::bounded(refusal.clone());
         self.frames.stop(wire_error::close_code(refusal.code));
         // Neither fails unless the peer is gone, and then there is nobody to tell.
         if self.send.write_chunk(frame::message(FrameType::Error, refusal)).await.is_ok() {

@@ -62,7 +62,8 @@ impl AppliedRow {
 
     /// Reads the row's value.
     pub fn decode(value: &[u8]) -> Result<Self, Error> {
-        let damaged = || Error::Corrupt { detail: "the row `applied` does not match its checksum".to_owned() };
+        let damaged =
+            || Error::Corrupt { detail: "the row `applied` does not match its checksum".to_owned() };
         if value.len() != APPLIED_ROW_BYTES {
             return Err(damaged());
         }

@@ -18,11 +18,7 @@ fn sample() -> Commit {
                 value: Bytes::from_static(b"\x01v"),
             },
             Op::Delete { family: Family::Side, key: Bytes::from_static(b"gone") },
-            Op::DeleteRange {
-                family: Family::Cursors,
-                from: Bytes::new(),
-                to: Bytes::from_static(b"\xff"),
-            },
+            Op::DeleteRange { family: Family::Cursors, from: Bytes::new(), to: Bytes::from_static(b"\xff") },
         ],
     }
 }

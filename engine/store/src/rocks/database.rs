@@ -41,7 +41,8 @@ impl Database {
         let mut database = options.database();
         let db = DB::open_cf_descriptors(&database, &folder, options.families())
             .map_err(|error| failure::of_open(dir, &error))?;
-        let mut opened = Self { db, options: std::mem::take(&mut database), log: options.log.clone(), synced: None };
+        let mut opened =
+            Self { db, options: std::mem::take(&mut database), log: options.log.clone(), synced: None };
         let (applied, time) = opened.last_applied()?;
         let (file, confirmed) = SyncedFile::open(dir, existed)?;
         if applied < confirmed {
@@ -83,9 +84,7 @@ impl Database {
     pub(super) fn flush(&self, applied: CommitIndex) -> Result<(), Error> {
         self.sync()?;
         for family in Family::ALL {
-            self.db
-                .flush_cf(self.family(family))
-                .map_err(|error| failure::of_call("flush", &error))?;
+            self.db.flush_cf(self.family(family)).map_err(|error| failure::of_call("flush", &error))?;
         }
         self.note_closed(applied)
     }

@@ -24,7 +24,9 @@ pub(super) fn check_or_write(dir: &Path, existed: bool) -> Result<(), Error> {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !existed => return write(dir),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(Error::Corrupt { detail: format!("{} is missing beside the database", path.display()) });
+            return Err(Error::Corrupt {
+                detail: format!("{} is missing beside the database", path.display()),
+            });
         }
         Err(error) => return Err(failure::of_file("read", &path, &error)),
     };
@@ -36,9 +38,9 @@ pub(super) fn check_or_write(dir: &Path, existed: bool) -> Result<(), Error> {
             supported: FORMAT,
         }),
         Some(FORMAT) => Ok(()),
-        Some(_) | None => Err(Error::Corrupt {
-            detail: format!("{} does not say `{LINE}{FORMAT}`", path.display()),
-        }),
+        Some(_) | None => {
+            Err(Error::Corrupt { detail: format!("{} does not say `{LINE}{FORMAT}`", path.display()) })
+        }
     }
 }
 

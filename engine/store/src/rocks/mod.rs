@@ -157,7 +157,12 @@ impl Store for RocksStore {
         self.with(|database| database.scan(family, from, to, limit))
     }
 
-    fn last_before(&self, family: Family, from: &[u8], below: &[u8]) -> Result<Option<(Bytes, Bytes)>, Error> {
+    fn last_before(
+        &self,
+        family: Family,
+        from: &[u8],
+        below: &[u8],
+    ) -> Result<Option<(Bytes, Bytes)>, Error> {
         self.with(|database| database.last_before(family, from, below))
     }
 

@@ -60,7 +60,9 @@ impl Driver {
                 Ok(Some(next)) => stream = next,
                 Ok(None) => return,
                 Err(error) => {
-                    warn!(topic = %self.topic, error = %error, "publisher failed");
+                    if !matches!(error, Error::Closed) {
+                        warn!(topic = %self.topic, error = %error, "publisher failed");
+                    }
                     return self.shared.fail(&error);
                 }
             }

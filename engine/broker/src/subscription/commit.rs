@@ -1,0 +1,105 @@
+//! Making progress durable: one fragment at a time, with the dead letters that it ends.
+
+use levada_delivery::subscription::{DeadLetter, Reason as DeliveryReason};
+use levada_protocol::{
+    event::Event,
+    ids::{Offset, SubscriptionId},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    owner::{OwnerTask, UnderWay},
+    progress,
+};
+use crate::{
+    dead_letters::{Letters, Origin, Reason},
+    error::Error,
+    frames::Batches,
+    log::{Found, Log},
+    shard::{Fragment, FragmentAppend, Owner},
+};
+
+impl OwnerTask {
+    /// Submits everything that is to settle, if there is something.
+    pub(super) async fn submit(&mut self) -> Result<(), Error> {
+        let Some(settling) = self.rules.take_settling() else { return Ok(()) };
+        let id = SubscriptionId(self.record.id);
+        let changes = settling.rows.into_iter();
+        let rows = changes
+            .flat_map(|(number, changes)| changes.into_iter().map(move |it| progress::op(id, number, it)));
+        let rows = rows.collect();
+        let (reply, outcome) = oneshot::channel();
+        self.commit = Some(UnderWay { id: settling.id, outcome });
+        let appends = match self.dead_letters(settling.dead_letters).await {
+            Ok(appends) => appends,
+            Err(error) => {
+                let _ = reply.send(Err(crate::shard::FragmentRefused::Failed(error)));
+                return Ok(());
+            }
+        };
+        let owner = Owner::Subscription(id);
+        let urgent = !appends.is_empty();
+        let fragment = Fragment { owner, rows, step: None, appends, reply };
+        if urgent {
+            self.context.shard.fragment(fragment).await?;
+        } else {
+            self.context.shard.fragment_with_next_group(fragment);
+        }
+        Ok(())
+    }
+
+    /// The events that end as dead letters, each with why.
+    async fn dead_letters(&mut self, letters: Vec<DeadLetter>) -> Result<Vec<FragmentAppend>, Error> {
+        let mut dead = Letters::new(self.dead_letters.clone());
+        for letter in letters {
+            for offset in (letter.first.0..=letter.last.0).map(Offset) {
+                let failed = self.letters.remove(&(letter.partition, offset)).map(|failed| failed.event);
+                let event = match failed {
+                    Some(event) => Some(event),
+                    None => read_event(&self.logs[usize::from(letter.partition.0)], offset).await?,
+                };
+                let Some(event) = event else {
+                    tracing::warn!(%offset, "retention took an event before it became a dead letter");
+                    continue;
+                };
+                let origin =
+                    Origin { topic: &self.topic.name, partition: letter.partition, place: &self.record.name };
+                dead.push(&origin, offset, event, &reason(&letter));
+            }
+        }
+        Ok(dead.into_appends())
+    }
+}
+
+/// The event at an offset, if it is still stored.
+async fn read_event(log: &Log, offset: Offset) -> Result<Option<Event>, Error> {
+    let Found::Pieces(pieces) = log.read(offset, 1).await? else { return Ok(None) };
+    for piece in &pieces {
+        for batch in Batches::new(&piece.run, false) {
+            let (base, batch) = batch?;
+            if let Some(event) = batch.events().find(|event| event.offset(base) == offset) {
+                return Ok(Some(event.to_event(&batch)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn reason(letter: &DeadLetter) -> Reason {
+    let (error, plugin) = match &letter.reason {
+        DeliveryReason::MaxAttempts => (format!("{} deliveries failed", letter.attempts), None),
+        DeliveryReason::Rejected { reason } => (reason.clone(), None),
+        DeliveryReason::ConsumerLost => {
+            ("the consumer was lost with the event, again and again".to_owned(), None)
+        }
+        DeliveryReason::PluginError { plugin, error } => (error.clone(), Some(plugin.clone())),
+    };
+    Reason {
+        word: letter.reason.as_str(),
+        error,
+        plugin,
+        attempts: u32::from(letter.attempts),
+        first_failure: letter.first_failure,
+        last_failure: letter.last_failure,
+    }
+}

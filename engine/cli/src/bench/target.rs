@@ -1,0 +1,185 @@
+//! The engine under test: one of our own on a fresh directory, or one that stands; a fresh topic on it, and its figures.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use levada_client::{Client, EngineInfo, PublisherOptions, TopicSettings};
+use levada_protocol::{batch::EVENT_HEADER_BYTES, error::ErrorCode, limits::BATCH_BODY_BYTES_MAX};
+use tempfile::TempDir;
+
+use super::{clock, report::Report};
+use crate::{
+    args::{BenchCommon, DurabilityArg},
+    child::Engine,
+    client,
+    failure::Failure,
+    output::Output,
+};
+
+/// `f_type` of a tmpfs, see statfs(2).
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// An engine and what was made on it for one run.
+#[derive(Debug)]
+pub(super) struct Target {
+    own: Option<(Engine, TempDir)>,
+    address: Address,
+    /// The bench's own connection: settings and figures.
+    pub(super) control: Client,
+    /// The topic of this run.
+    pub(super) topic: String,
+    /// What else is to be deleted at the end.
+    extra_topics: Vec<String>,
+}
+
+/// How further connections are made, from any thread.
+#[derive(Debug, Clone)]
+pub(super) struct Address {
+    addr: String,
+    ca: Option<PathBuf>,
+}
+
+impl Address {
+    /// A new connection.
+    pub(super) async fn connect(&self) -> anyhow::Result<Client> {
+        client::connect_to(&self.addr, self.ca.as_deref()).await
+    }
+}
+
+/// Figures before a run.
+#[derive(Debug)]
+pub(super) struct Before {
+    info: EngineInfo,
+    client_cpu: f64,
+}
+
+impl Target {
+    /// Starts or finds the engine and makes the run's topic.
+    pub(super) async fn prepare(output: &Output, common: &BenchCommon) -> anyhow::Result<Self> {
+        let (own, address) = match &common.addr {
+            Some(addr) => (None, Address { addr: addr.clone(), ca: common.ca.clone() }),
+            None => {
+                let home = make_dir(output, common)?;
+                let engine = Engine::start(&home.path().join("data"), &home.path().join("engine.log")).await?;
+                let address = Address { addr: engine.addr().to_owned(), ca: Some(engine.ca().to_owned()) };
+                (Some((engine, home)), address)
+            }
+        };
+        let control = address.connect().await?;
+        let topic = format!("bench-{:08x}", getrandom::u32().context("drawing a topic's name")?);
+        let target = Self { own, address, control, topic, extra_topics: Vec::new() };
+        target.control.create_topic(&target.topic, settings(common)).await?;
+        Ok(target)
+    }
+
+    /// Makes a further topic with the same settings.
+    pub(super) async fn another_topic(&mut self, common: &BenchCommon) -> anyhow::Result<String> {
+        let name = format!("{}-out", self.topic);
+        self.control.create_topic(&name, settings(common)).await?;
+        self.extra_topics.push(name.clone());
+        Ok(name)
+    }
+
+    /// How to reach it.
+    pub(super) fn address(&self) -> Address {
+        self.address.clone()
+    }
+
+    /// Figures before what is measured.
+    pub(super) async fn before(&self) -> anyhow::Result<Before> {
+        Ok(Before { info: self.control.info().await?, client_cpu: clock::cpu_seconds() })
+    }
+
+    /// Enters the figures since `before` into the report.
+    pub(super) async fn enter_figures(&self, before: &Before, report: &mut Report) -> anyhow::Result<()> {
+        report.client_cpu_seconds = clock::cpu_seconds() - before.client_cpu;
+        let after = self.control.info().await?;
+        report.engine_cpu_seconds = after.cpu_seconds - before.info.cpu_seconds;
+        #[expect(clippy::cast_precision_loss, reason = "memory fits 53 bits")]
+        let peak = after.peak_rss_bytes as f64 / MIB;
+        report.engine_peak_rss_mib = peak;
+        report.compaction_bytes = after.compaction_bytes.saturating_sub(before.info.compaction_bytes);
+        report.flush_bytes = after.flush_bytes.saturating_sub(before.info.flush_bytes);
+        report.stall_seconds = after.stall_seconds - before.info.stall_seconds;
+        report.syncs = after.syncs.saturating_sub(before.info.syncs);
+        report.sync_p99_us = after.sync_p99_us;
+        report.mtu = after.mtu;
+        report.version = after.version;
+        Ok(())
+    }
+
+    /// Leaves nothing behind: the engine and its directory, or the topics on somebody else's.
+    pub(super) async fn finish(self) -> anyhow::Result<()> {
+        match self.own {
+            Some((engine, home)) => {
+                self.control.close().await;
+                engine.stop().await?;
+                home.close().context("removing the bench's directory")?;
+            }
+            None => {
+                for topic in self.extra_topics.iter().chain([&self.topic]) {
+                    self.control.delete_topic(topic, true).await?;
+                }
+                self.control.close().await;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn settings(common: &BenchCommon) -> TopicSettings {
+    let durability = match common.durability {
+        DurabilityArg::Sync => "sync",
+        DurabilityArg::Os => "os",
+    };
+    TopicSettings { partitions: common.partitions, durability: durability.to_owned(), ..TopicSettings::default() }
+}
+
+fn make_dir(output: &Output, common: &BenchCommon) -> anyhow::Result<TempDir> {
+    let parent = common.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let home = tempfile::Builder::new().prefix("levada-bench-").tempdir_in(&parent).map_err(|error| {
+        let message = format!("no directory can be made in {}: {error}", parent.display());
+        Failure::new(ErrorCode::ConfigInvalid, message).hint("--dir names another place")
+    })?;
+    if is_tmpfs(home.path()) {
+        let place = parent.display();
+        output.remark(&format!("note: {place} is memory, where a sync costs nothing; --dir DIR names a disk"));
+    }
+    Ok(home)
+}
+
+fn is_tmpfs(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|found| u64::try_from(found.f_type) == Ok(TMPFS_MAGIC))
+}
+
+/// Batching as the flags say.
+pub(super) fn publisher_options(common: &BenchCommon) -> PublisherOptions {
+    let defaults = PublisherOptions::default();
+    let bytes = usize::try_from(common.batch_bytes).unwrap_or(BATCH_BODY_BYTES_MAX);
+    let by_count = common.batch.map(|events| events as usize * record_bytes(common));
+    PublisherOptions {
+        batch_bytes: by_count.unwrap_or(bytes).clamp(1, BATCH_BODY_BYTES_MAX),
+        in_flight: common.in_flight.map_or(defaults.in_flight, usize::from),
+        ..defaults
+    }
+}
+
+/// How many events fill a batch.
+pub(super) fn batch_events(common: &BenchCommon) -> u32 {
+    let events = publisher_options(common).batch_bytes / record_bytes(common);
+    u32::try_from(events).unwrap_or(u32::MAX).max(1)
+}
+
+fn record_bytes(common: &BenchCommon) -> usize {
+    EVENT_HEADER_BYTES + common.size as usize + keys(common).first().map_or(0, Bytes::len)
+}
+
+/// The keys in turn.
+pub(super) fn keys(common: &BenchCommon) -> Arc<[Bytes]> {
+    (0..common.keys).map(|key| Bytes::from(format!("key-{key:06}"))).collect()
+}

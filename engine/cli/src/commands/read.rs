@@ -1,0 +1,29 @@
+//! `levada read`: prints stored events and leaves no trace.
+
+use levada_client::ReadOptions;
+use levada_protocol::ids::PartitionId;
+use tokio::signal;
+
+use super::events;
+use crate::{args::ReadArgs, client, output::Output};
+
+pub(super) async fn run(output: &Output, args: ReadArgs) -> anyhow::Result<()> {
+    let client = client::connect(&args.client).await?;
+    let mut options = ReadOptions::new(args.topic.as_str());
+    options.partitions = args.partitions.iter().copied().map(PartitionId).collect();
+    options.from = args.from;
+    options.follow = args.follow;
+    let mut reader = client.read(options).await?;
+    let mut left = args.max.unwrap_or(u64::MAX);
+    while left > 0 {
+        let next = tokio::select! {
+            biased;
+            _interrupted = signal::ctrl_c() => break,
+            next = reader.next() => next?,
+        };
+        let Some(delivery) = next else { break };
+        left -= events::print(output, args.topic.as_str(), None, &delivery, left)?.0;
+    }
+    client.close().await;
+    Ok(())
+}

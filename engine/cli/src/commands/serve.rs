@@ -1,0 +1,141 @@
+//! `levada serve`: runs the engine in this process until a signal.
+
+use std::{
+    io::{self, Read as _},
+    thread,
+};
+
+use anyhow::Context as _;
+use levada_server::{LogFormat, Overrides, ServerConfig, Started};
+use serde::Serialize;
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
+
+use crate::{
+    args::{Format, ServeArgs},
+    output::Output,
+};
+
+/// On this many processors or fewer one thread for all connections is faster than a pool that steals work.
+const SINGLE_THREAD_CORES_MAX: usize = 4;
+/// What a process that ends at a second signal answers its parent: 128 and SIGINT's number.
+const INTERRUPTED: i32 = 130;
+
+/// Runs the engine; returns after its ordered shutdown.
+pub(crate) fn run(output: &Output, args: ServeArgs, verbose: u8) -> anyhow::Result<()> {
+    let overrides = Overrides {
+        data_dir: args.data_dir,
+        listen: args.listen,
+        http: args.http,
+        log_format: (args.log_format == Format::Json).then_some(LogFormat::Json),
+        log_filter: log_filter(verbose, output.is_quiet()),
+    };
+    let config = ServerConfig::load(args.config.as_deref(), &overrides).map_err(levada_server::Error::from)?;
+    if args.print_config {
+        return Ok(output.line(config.to_toml().trim_end())?);
+    }
+    levada_server::telemetry::init(&config)?;
+    runtime()?.block_on(Box::pin(serve(output, config, args.until_stdin_closes)))
+}
+
+fn log_filter(verbose: u8, quiet: bool) -> Option<String> {
+    let filter = match verbose {
+        0 if quiet => "warn",
+        0 => return None,
+        1 => "levada=debug,info",
+        _ => "levada=trace,debug",
+    };
+    Some(filter.to_owned())
+}
+
+fn runtime() -> io::Result<Runtime> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let mut builder =
+        if cores <= SINGLE_THREAD_CORES_MAX { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    builder.enable_all().thread_name("levada").build()
+}
+
+async fn serve(output: &Output, config: ServerConfig, until_stdin_closes: bool) -> anyhow::Result<()> {
+    let interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let stdin_closed = if until_stdin_closes { Some(watch_stdin()?) } else { None };
+    let (ask, asked) = oneshot::channel::<()>();
+    let speaker = output.clone();
+    let engine = levada_server::run(config, async { drop(asked.await) }, move |started| announce(&speaker, &started));
+    tokio::select! {
+        result = Box::pin(engine) => Ok(result?),
+        () = watch_signals(interrupt, terminate, stdin_closed, ask) => std::process::exit(INTERRUPTED),
+    }
+}
+
+/// Asks for shutdown at the first signal, or when stdin ends; resolves at the next signal.
+async fn watch_signals(
+    mut interrupt: Signal,
+    mut terminate: Signal,
+    stdin_closed: Option<oneshot::Receiver<()>>,
+    ask: oneshot::Sender<()>,
+) {
+    let closed = async {
+        match stdin_closed {
+            Some(closed) => drop(closed.await),
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        () = closed => {}
+    }
+    // Nobody listens if the engine is ending by itself.
+    let _ending = ask.send(());
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Resolves when stdin ends: with the process that holds its other end.
+fn watch_stdin() -> io::Result<oneshot::Receiver<()>> {
+    let (closed, wait) = oneshot::channel();
+    thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+        let mut rest = [0; 64];
+        while matches!(io::stdin().read(&mut rest), Ok(1..)) {}
+        // Nobody waits any more if the engine is going away already.
+        let _late = closed.send(());
+    })?;
+    Ok(wait)
+}
+
+/// What `serve --output json` prints once it is ready.
+#[derive(Serialize)]
+struct Announcement {
+    started: bool,
+    quic: String,
+    http: String,
+    ca: String,
+    version: &'static str,
+}
+
+fn announce(output: &Output, started: &Started) {
+    let ca = started.ca_pem_path.display();
+    let announcement = Announcement {
+        started: true,
+        quic: started.quic.to_string(),
+        http: started.http.to_string(),
+        ca: ca.to_string(),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    let printed = output.result(&announcement, || {
+        format!(
+            "levada {} is ready\n  QUIC  {} (UDP)\n  HTTP  http://{} (/healthz /readyz /metrics)\n  CA    {ca}\n\
+             A client trusts this engine with --ca {ca} or LEVADA_CA={ca}",
+            announcement.version, announcement.quic, announcement.http,
+        )
+    });
+    if let Err(error) = printed {
+        tracing::warn!(%error, "the addresses could not be printed");
+    }
+}

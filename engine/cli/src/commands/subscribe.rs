@@ -1,0 +1,83 @@
+//! `levada subscribe`: prints what a durable subscription delivers, and acknowledges what was printed.
+
+use levada_client::{SubscribeOptions, Subscriber};
+use levada_protocol::request::{Start, Subscribed, SubscriptionOptions};
+use tokio::signal;
+
+use super::events;
+use crate::{
+    args::SubscribeArgs,
+    client,
+    output::{self, Output},
+};
+
+/// Events that the engine may send ahead of what was printed.
+const CREDIT_EVENTS: u64 = 1_000;
+
+pub(super) async fn run(output: &Output, args: SubscribeArgs) -> anyhow::Result<()> {
+    let client = client::connect(&args.client).await?;
+    let mut subscriber = client.subscribe(options(&args)).await?;
+    tell(output, &args, subscriber.subscribed());
+    let printed = print_all(output, &args, &mut subscriber).await;
+    if !args.no_ack {
+        // Also when stdout was closed: what was printed is done.
+        subscriber.confirmed().await?;
+    }
+    client.close().await;
+    printed
+}
+
+fn options(args: &SubscribeArgs) -> SubscribeOptions {
+    let mut options = SubscribeOptions::new(args.topic.as_str(), args.subscription.as_str());
+    options.consumer = format!("levada-cli-{}", std::process::id());
+    options.from = args.from;
+    // What is not to be printed is not asked for: it would come back to the next consumer as a redelivery.
+    options.credit_events = args.max.unwrap_or(CREDIT_EVENTS).min(CREDIT_EVENTS);
+    options.options = Some(SubscriptionOptions {
+        order: args.order.map(Into::into).unwrap_or_default(),
+        chain: args.plugins.clone(),
+        ..SubscriptionOptions::default()
+    });
+    options
+}
+
+/// Says what the answer says: whether the subscription was made, and what it will not see.
+fn tell(output: &Output, args: &SubscribeArgs, subscribed: &Subscribed) {
+    let name = format!("{}/{}", args.topic, args.subscription);
+    if subscribed.created {
+        let from = match args.from {
+            Start::Earliest => "the oldest stored event".to_owned(),
+            Start::Latest => "the events from now on".to_owned(),
+            Start::Offset(offset) => format!("offset {offset}"),
+            Start::Time(milliseconds) => output::time_ms(milliseconds),
+        };
+        let missed = match subscribed.stored_before {
+            0 => String::new(),
+            stored => format!("; --from earliest would have read {} stored events more", output::count(stored)),
+        };
+        output.remark(&format!("created subscription {name}, beginning with {from}{missed}"));
+    }
+    if subscribed.standby {
+        output.remark(&format!("another consumer of {name} is active; standing by"));
+    }
+}
+
+async fn print_all(output: &Output, args: &SubscribeArgs, subscriber: &mut Subscriber) -> anyhow::Result<()> {
+    let mut left = args.max.unwrap_or(u64::MAX);
+    while left > 0 {
+        let next = tokio::select! {
+            biased;
+            _interrupted = signal::ctrl_c() => return Ok(()),
+            next = subscriber.next() => next?,
+        };
+        let Some(delivery) = next else { return Ok(()) };
+        let (count, last) =
+            events::print(output, args.topic.as_str(), Some(args.subscription.as_str()), &delivery, left)?;
+        left -= count;
+        match last {
+            Some(last) if !args.no_ack => subscriber.ack_range(&delivery, delivery.first(), last)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}

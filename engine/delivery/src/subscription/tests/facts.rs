@@ -1,0 +1,478 @@
+//! Facts about a subscription, each in the smallest world that shows it.
+
+use super::{store::Rows, *};
+use crate::progress::{CHUNK_OFFSETS, FAILURE_RUNS_MAX, RowChange, WINDOW_OFFSETS};
+
+#[test]
+fn a_consumer_receives_no_more_than_its_credit_and_window_allow() {
+    let mut it = subscription(Order::Key, 1_000);
+    it.attach(A).unwrap();
+    assert_eq!(deliver(&mut it, 0, 50), None);
+    it.grant(A, 30, 1);
+    let got = deliver(&mut it, 0, 50).unwrap();
+    assert_eq!(got.range, 0..30);
+    it.grant(A, 1_000, 0);
+    assert_eq!(deliver(&mut it, 0, 50), None, "the first frame took 300 bytes of one");
+    it.grant(A, 0, 10_000);
+    assert_eq!(deliver(&mut it, 0, 1_000).unwrap().range, 30..100, "at most 100 are in flight");
+    assert_eq!(deliver(&mut it, 0, 1), None);
+    assert_eq!(say(&mut it, 0, &got, 0..30, VerbKind::Ack), Ok(30));
+    assert_eq!(deliver(&mut it, 0, 1_000).unwrap().range, 100..130);
+}
+
+#[test]
+fn bytes_in_flight_are_bounded() {
+    let mut it = subscription_with(Options { max_in_flight_bytes: 25, ..options(Order::None) }, 1_000);
+    attach(&mut it, A);
+    let got = deliver(&mut it, 0, 2).unwrap();
+    deliver(&mut it, 0, 1).unwrap();
+    assert_eq!(deliver(&mut it, 0, 1), None);
+    say(&mut it, 0, &got, 0..1, VerbKind::Ack).unwrap();
+    assert_eq!(deliver(&mut it, 0, 1), None, "a delivery's bytes go when all of it is settled");
+    say(&mut it, 0, &got, 1..2, VerbKind::Ack).unwrap();
+    assert!(deliver(&mut it, 0, 1).is_some());
+}
+
+#[test]
+fn what_is_acknowledged_is_durable_after_the_commit_and_not_before() {
+    let mut it = subscription(Order::Key, 10);
+    attach(&mut it, A);
+    let got = deliver(&mut it, 0, 10).unwrap();
+    let acked = it.verb(Timestamp(0), A, &verb(&got, 0..10, VerbKind::Ack), 0).unwrap();
+    assert_eq!((it.partition(P0).floor, it.figures().lag), (Offset(0), 10));
+    let settling = it.take_settling().unwrap();
+    assert_eq!(it.take_settling(), None, "one commit at a time");
+    assert_eq!((it.partition(P0).floor, it.confirmed()), (Offset(0), 0));
+    it.settled(settling.id, true, Timestamp(0));
+    assert_eq!((it.partition(P0).floor, it.figures().lag), (Offset(10), 0));
+    assert!(it.confirmed() >= acked.ticket);
+    assert_eq!(it.take_settling(), None);
+}
+
+#[test]
+fn an_acknowledged_event_does_not_time_out_while_its_commit_is_under_way() {
+    let mut it = subscription(Order::Key, 10);
+    attach(&mut it, A);
+    let got = deliver(&mut it, 0, 10).unwrap();
+    say(&mut it, 0, &got, 0..10, VerbKind::Ack).unwrap();
+    let settling = it.take_settling().unwrap();
+    assert_eq!(it.on_time(Timestamp(TIMEOUT * 5), 0), 0);
+    it.detach(Timestamp(TIMEOUT * 5), A, 0);
+    it.settled(settling.id, true, Timestamp(TIMEOUT * 5));
+    attach(&mut it, B);
+    assert_eq!(deliver(&mut it, TIMEOUT * 5, 10), None);
+}
+
+#[test]
+fn a_failed_commit_gives_deliveries_back_with_a_new_deadline() {
+    let mut it = subscription(Order::None, 10);
+    attach(&mut it, A);
+    let got = deliver(&mut it, 0, 10).unwrap();
+    say(&mut it, 0, &got, 2..5, VerbKind::Ack).unwrap();
+    let (_, back) = commit(&mut it, false).unwrap();
+    assert_eq!(back, [CameBack { consumer: A, partition: P0, first: Offset(2), last: Offset(4) }]);
+    assert_eq!((it.partition(P0).floor, it.figures().in_flight), (Offset(0), 10));
+    assert_eq!(say(&mut it, 0, &got, 0..10, VerbKind::Ack), Ok(10));
+    let (settling, back) = commit(&mut it, true).unwrap();
+    assert!(back.is_empty());
+    assert_eq!(settling.rows.len(), 1);
+    assert_eq!(it.partition(P0).floor, Offset(10));
+}
+
+#[test]
+fn redelivers_after_the_timeout_and_refuses_the_late_verb() {
+    let mut it = subscription(Order::None, 10);
+    attach(&mut it, A);
+    let got = deliver(&mut it, 0, 10).unwrap();
+    assert_eq!(it.next_deadline(Timestamp(0)), Some(Timestamp(TIMEOUT)));
+    assert_eq!(it.on_time(Timestamp(TIMEOUT - 1), 0), 0);
+    assert_eq!(it.on_time(Timestamp(TIMEOUT), 0), 10);
+    assert_eq!(say(&mut it, TIMEOUT, &got, 0..10, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
+    let due = it.next_deadline(Timestamp(TIMEOUT)).unwrap();
+    assert!((TIMEOUT + 90..=TIMEOUT + 110).contains(&due.0));
+    assert_eq!(deliver(&mut it, due.0 - 1, 10), None);
+    let again = deliver(&mut it, due.0, 10).unwrap();
+    assert_eq!((again.range.clone(), again.attempt), (0..10, 2));
+    assert_ne!(again.token, got.token);
+}
+
+#[test]
+fn in_progress_extends_the_part_that_it_names() {
+    let mut it = subscription(Order::None, 10);
+    attach(&mut it, A);
+    let got = deliver(&mut it, 0, 10).unwrap();
+    assert_eq!(say(&mut it, 600, &got, 4..6, VerbKind::InProgress), Ok(2));
+    assert_eq!(it.on_time(Timestamp(TIMEOUT), 0), 8);
+    assert_eq!(it.next_deadline(Timestamp(TIMEOUT + 300)), Some(Timestamp(TIMEOUT + 600)));
+    assert_eq!(say(&mut it, TIMEOUT + 1, &got, 0..10, VerbKind::Ack), Ok(2));
+}
+
+#[test]
+fn a_nack_waits_as_it_says_and_others_flow_past_where_order_does_not_matter() {
+    let mut it = subscription(Order::None, 20);
+    attach(&mut it, A);
+    let got = deliver(&mut it, 0, 10).unwrap();
+    assert_eq!(say(&mut it, 0, &got, 3..4, VerbKind::Nack { delay_ms: Some(300) }), Ok(1));
+    assert_eq!(deliver(&mut it, 0, 5).unwrap().range, 10..15);
+    assert_eq!(deliver(&mut it, 300, 5).unwrap().range, 3..4, "what is due goes before what is fresh");
+    assert_eq!(say(&mut it, 300, &got, 4..10, VerbKind::Ack), Ok(6), "the rest of the delivery is untouched");
+}
+
+#[test]
+fn where_order_matters_what_follows_a_failed_event_comes_back_after_it() {
+    let mut it = subscription(Order::Partition, 30);
+    attach(&mut it, A);
+    let first = deliver(&mut it, 0, 10).unwrap();
+    let second = deliver(&mut it, 0, 10).unwrap();
+    say(&mut it, 0, &second, 15..16, VerbKind::Ack).unwrap();
+    say(&mut it, 0, &first, 3..4, VerbKind::Nack { delay_ms: Some(300) }).unwrap();
+    assert_eq!(say(&mut it, 0, &first, 4..10, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
+    assert_eq!(say(&mut it, 0, &second, 10..20, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
+    assert_eq!(say(&mut it, 0, &first, 0..3, VerbKind::Ack), Ok(3));
+    assert_eq!(deliver(&mut it, 299, 30), None, "the partition waits for the failed event");
+    let order: Vec<_> = std::iter::from_fn(|| deliver(&mut it, 300, 30)).collect();
+    let shape: Vec<_> = order.iter().map(|got| (got.range.clone(), got.attempt)).collect();
+    assert_eq!(shape, [(3..4, 2), (4..15, 1), (16..20, 1), (20..30, 1)]);
+}
+
+#[test]
+fn one_consumer_is_active_where_order_matters_and_the_next_takes_over() {
+    let mut it = subscription(Order::Key, 30);
+    attach(&mut it, A);
+    attach(&mut it, B);
+    let got = deliver(&mut it, 0, 10).unwrap();
+    assert_eq!((got.consumer, deliver(&mut it, 0, 10).unwrap().consumer), (A, A));
+    it.detach(Timestamp(5), A, 0);
+    let again = deliver(&mut it, 5, 10).unwrap();
+    assert_eq!((again.consumer, again.range.clone(), again.attempt), (B, 0..10, 1));
+    assert_eq!(say(&mut it, 5, &got, 0..10, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
+    assert_eq!(say(&mut it, 5, &again, 0..10, VerbKind::Ack), Ok(10));
+}
+
+#[test]
+fn consumers_take_turns_where_order_does_not_matter() {
+    let mut it = subscription(Order::None, 40);
+    attach(&mut it, A);
+    attach(&mut it, B);
+    let turns: Vec<_> = (0..4).map(|_| deliver(&mut it, 0, 10).unwrap().consumer).collect();
+    assert_eq!(turns, [A, B, A, B]);
+}
+
+#[test]
+fn an_event_that_is_returned_three_times_goes_alone_and_then_counts() {
+    let mut it = subscription(Order::None, 3);
+    for returned in 0..3 {
+        let consumer = ConsumerId(10 + returned);
+        attach(&mut it, consumer);
+        let got = deliver(&mut it, 0, 3).unwrap();
+        assert_eq!((got.range.clone(), got.attempt), (0..3, 1));
+        it.detach(Timestamp(0), consumer, 0);
+    }
+    it.end(P0, Offset(10));
+    attach(&mut it, A);
+    let alone = deliver(&mut it, 0, 10).unwrap();
+    assert_eq!((alone.range.clone(), alone.attempt), (0..1, 1));
+    assert_eq!(deliver(&mut it, 0, 10), None, "nothing beside it");
+    it.detach(Timestamp(0), A, 0);
+    attach(&mut it, B);
+    assert_eq!(deliver(&mut it, 0, 10).unwrap().range, 1..2, "the next one goes alone as well");
+    it.detach(Timestamp(0), B, 0);
+    assert_eq!(it.figures().dead_lettered, 0);
+    for attempt in 2..4 {
+        let consumer = ConsumerId(20 + attempt);
+        attach(&mut it, consumer);
+        let alone = deliver(&mut it, 10_000 * attempt, 10).unwrap();
+        it.detach(Timestamp(10_000 * attempt), consumer, 0);
+        assert_eq!(alone.range.end - alone.range.start, 1);
+    }
+}
+
+#[test]
+fn an_event_that_loses_its_consumer_too_often_is_a_dead_letter() {
+    let mut it = subscription(Order::Key, 1);
+    for life in 0..5u64 {
+        let consumer = ConsumerId(100 + life);
+        attach(&mut it, consumer);
+        assert!(deliver(&mut it, life * 10_000, 1).is_some());
+        it.detach(Timestamp(life * 10_000), consumer, 0);
+        assert!(commit(&mut it, true).unwrap().0.dead_letters.is_empty());
+    }
+    attach(&mut it, A);
+    assert_eq!(deliver(&mut it, 90_000, 1).unwrap().attempt, 3);
+    it.detach(Timestamp(90_000), A, 0);
+    let (settling, _) = commit(&mut it, true).unwrap();
+    let letter = &settling.dead_letters[0];
+    assert_eq!((letter.attempts, letter.reason.as_str()), (3, "consumer_lost"));
+    assert_eq!((letter.first_failure, letter.last_failure), (Timestamp(30_000), Timestamp(90_000)));
+    assert_eq!(it.partition(P0).floor, Offset(1));
+}
+
+#[test]
+fn a_busy_consumer_is_drained_before_an_event_goes_alone() {
+    let mut it = subscription(Order::None, 1);
+    for life in 0..3 {
+        attach(&mut it, ConsumerId(100 + life));
+        deliver(&mut it, 0, 1).unwrap();
+        it.detach(Timestamp(0), ConsumerId(100 + life), 0);
+    }
+    it.end(P0, Offset(50));
+    attach(&mut it, A);
+    let alone = deliver(&mut it, 0, 1).unwrap();
+    say(&mut it, 0, &alone, 0..1, VerbKind::Nack { delay_ms: Some(10) }).unwrap();
+    let busy = deliver(&mut it, 0, 10).unwrap();
+    assert_eq!(busy.range, 1..11);
+    let got = deliver(&mut it, 10, 1).unwrap();
+    assert_eq!(got.range, 0..1, "after a nack it is no longer given alone");
+    it.detach(Timestamp(10), A, 0);
+    for life in 0..2 {
+        attach(&mut it, ConsumerId(200 + life));
+        while deliver(&mut it, 10, 50).is_some() {}
+        it.detach(Timestamp(10), ConsumerId(200 + life), 0);
+    }
+    it.end(P0, Offset(60));
+    attach(&mut it, B);
+    let alone = deliver(&mut it, 10, 50).unwrap();
+    assert_eq!(alone.range.end - alone.range.start, 1);
+    assert_eq!(deliver(&mut it, 10, 50), None);
+    say(&mut it, 10, &alone, alone.range.clone(), VerbKind::Ack).unwrap();
+    assert!(deliver(&mut it, 10, 50).is_some());
+}
+
+#[test]
+fn a_reject_is_a_dead_letter_of_the_same_commit() {
+    let mut it = subscription(Order::Key, 10);
+    attach(&mut it, A);
+    let got = deliver(&mut it, 3, 10).unwrap();
+    say(&mut it, 5, &got, 0..2, VerbKind::Reject { reason: "no".to_owned() }).unwrap();
+    assert_eq!(say(&mut it, 5, &got, 2..10, VerbKind::Ack), Ok(8), "what follows a reject goes on");
+    let (settling, _) = commit(&mut it, true).unwrap();
+    let letter = DeadLetter {
+        partition: P0,
+        first: Offset(0),
+        last: Offset(1),
+        attempts: 1,
+        reason: Reason::Rejected { reason: "no".to_owned() },
+        first_failure: Timestamp(5),
+        last_failure: Timestamp(5),
+    };
+    assert_eq!(settling.dead_letters, [letter]);
+    assert_eq!((it.partition(P0).floor, it.figures().dead_lettered), (Offset(10), 2));
+}
+
+#[test]
+fn the_last_attempt_ends_in_a_dead_letter() {
+    let mut it = subscription(Order::None, 1);
+    attach(&mut it, A);
+    for attempt in 1..=3 {
+        let got = deliver(&mut it, attempt, 1).unwrap();
+        assert_eq!(u64::from(got.attempt), attempt);
+        say(&mut it, attempt, &got, 0..1, VerbKind::Nack { delay_ms: Some(0) }).unwrap();
+    }
+    assert_eq!(deliver(&mut it, 100_000, 1), None);
+    let (settling, _) = commit(&mut it, true).unwrap();
+    let letter = &settling.dead_letters[0];
+    assert_eq!((letter.attempts, &letter.reason), (3, &Reason::MaxAttempts));
+    assert_eq!((letter.first_failure, letter.last_failure), (Timestamp(1), Timestamp(3)));
+}
+
+#[test]
+fn dead_letters_of_one_commit_are_bounded_and_confirmed_when_all_are_durable() {
+    let mut it = subscription_with(Options { dead_letters_max: 4, ..options(Order::None) }, 10);
+    attach(&mut it, A);
+    let got = deliver(&mut it, 0, 10).unwrap();
+    let reject = verb(&got, 0..10, VerbKind::Reject { reason: String::new() });
+    let ticket = it.verb(Timestamp(0), A, &reject, 0).unwrap().ticket;
+    let sizes: Vec<_> = std::iter::from_fn(|| {
+        assert!(it.confirmed() < ticket);
+        let (settling, _) = commit(&mut it, true)?;
+        let letters = settling.dead_letters.iter().map(|letter| letter.last.0 + 1 - letter.first.0);
+        Some(letters.sum::<u64>())
+    })
+    .take(3)
+    .collect();
+    assert_eq!(sizes, [4, 4, 2]);
+    assert!(it.confirmed() >= ticket && commit(&mut it, true).is_none());
+}
+
+#[test]
+fn filtered_offsets_take_no_credit_and_settle_with_what_is_around_them() {
+    let mut it = subscription(Order::Key, 20);
+    it.attach(A).unwrap();
+    it.grant(A, 3, 1_000);
+    let wanted = it.next(Timestamp(0)).unwrap();
+    assert_eq!((wanted.first, wanted.last, wanted.events_max), (Offset(0), Offset(19), 3));
+    let filtered = [Offset(0)..Offset(2), Offset(3)..Offset(9), Offset(10)..Offset(14)];
+    let sent = Sent { last: Offset(14), bytes: 30, filtered: &filtered, failed: &[] };
+    let delivered = it.delivered(Timestamp(0), wanted, sent).unwrap();
+    assert_eq!((delivered.events, it.figures().in_flight, it.figures().lag), (3, 3, 8));
+    let got = Got { consumer: A, range: 0..15, attempt: 1, token: delivered.token };
+    assert_eq!(say(&mut it, 0, &got, 3..4, VerbKind::Ack), Err(ErrorCode::DeliveryExpired), "no event there");
+    assert_eq!(say(&mut it, 0, &got, 2..3, VerbKind::Ack), Ok(1));
+    assert_eq!(say(&mut it, 0, &got, 14..15, VerbKind::Ack), Ok(1));
+    commit(&mut it, true).unwrap();
+    assert_eq!((it.partition(P0).floor, it.figures().lag), (Offset(9), 6));
+    assert_eq!(say(&mut it, 0, &got, 0..15, VerbKind::Ack), Ok(1));
+    commit(&mut it, true).unwrap();
+    assert_eq!((it.partition(P0).floor, it.figures().lag), (Offset(15), 5));
+}
+
+#[test]
+fn scanning_without_a_match_advances_by_itself() {
+    let mut it = subscription(Order::Key, 10_000);
+    attach(&mut it, A);
+    for start in (0..10_000).step_by(500) {
+        let wanted = it.next(Timestamp(0)).unwrap();
+        assert_eq!(wanted.first, Offset(start));
+        it.filtered(Timestamp(0), wanted, Offset(start + 499));
+    }
+    assert_eq!((it.figures().lag, it.figures().in_flight), (0, 0));
+    let (settling, _) = commit(&mut it, true).unwrap();
+    assert_eq!(settling.rows[0].1.len(), 1, "the head row alone");
+    assert_eq!(it.partition(P0).floor, Offset(10_000));
+}
+
+#[test]
+fn what_the_chain_fails_on_is_a_dead_letter_and_the_rest_is_delivered() {
+    let mut it = subscription(Order::Key, 5);
+    attach(&mut it, A);
+    let wanted = it.next(Timestamp(9)).unwrap();
+    let reason = Reason::PluginError { plugin: "p".to_owned(), error: "trap".to_owned() };
+    let failed = [Failed { first: Offset(1), last: Offset(2), reason: reason.clone() }];
+    let sent = Sent { last: Offset(4), bytes: 1, filtered: &[], failed: &failed };
+    let delivered = it.delivered(Timestamp(9), wanted, sent).unwrap();
+    assert_eq!(delivered.events, 3);
+    let got = Got { consumer: A, range: 0..5, attempt: 1, token: delivered.token };
+    let (settling, _) = commit(&mut it, true).unwrap();
+    assert_eq!((settling.dead_letters.len(), &settling.dead_letters[0].reason), (1, &reason));
+    assert_eq!(say(&mut it, 9, &got, 0..5, VerbKind::Ack), Ok(3));
+    commit(&mut it, true).unwrap();
+    assert_eq!((it.partition(P0).floor, it.figures().dead_lettered), (Offset(5), 2));
+}
+
+#[test]
+fn a_read_is_void_when_its_consumer_left_or_an_earlier_event_came_back() {
+    let mut it = subscription(Order::Key, 20);
+    attach(&mut it, A);
+    let got = deliver(&mut it, 0, 5).unwrap();
+    let wanted = it.next(Timestamp(0)).unwrap();
+    assert!(it.next(Timestamp(0)).is_none(), "the partition is being read");
+    say(&mut it, 0, &got, 0..5, VerbKind::Nack { delay_ms: Some(0) }).unwrap();
+    let sent = |last| Sent { last: Offset(last), bytes: 1, filtered: &[], failed: &[] };
+    assert_eq!(it.delivered(Timestamp(0), wanted, sent(9)), None);
+    let wanted = it.next(Timestamp(0)).unwrap();
+    assert_eq!(wanted.first, Offset(0));
+    it.detach(Timestamp(0), A, 0);
+    assert_eq!(it.delivered(Timestamp(0), wanted, sent(4)), None);
+    attach(&mut it, B);
+    let wanted = it.next(Timestamp(0)).unwrap();
+    it.abandon(wanted);
+    assert_eq!(deliver(&mut it, 0, 5).unwrap().range, 0..5);
+}
+
+#[test]
+fn lost_offsets_are_reported_once_and_settle() {
+    let mut it = subscription(Order::None, 100);
+    attach(&mut it, A);
+    let got = deliver(&mut it, 0, 10).unwrap();
+    say(&mut it, 0, &got, 2..4, VerbKind::Ack).unwrap();
+    say(&mut it, 0, &got, 6..7, VerbKind::Nack { delay_ms: Some(50) }).unwrap();
+    let lost = it.lost(P0, Offset(40)).unwrap();
+    assert_eq!(lost, LostRange { partition: P0, first: Offset(0), last: Offset(39), events: 38 });
+    assert_eq!(it.lost(P0, Offset(40)), None);
+    assert_eq!(say(&mut it, 0, &got, 0..10, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
+    assert_eq!((it.figures().lost, it.figures().in_flight), (38, 0));
+    commit(&mut it, true).unwrap();
+    assert_eq!((it.partition(P0).floor, it.figures().lag), (Offset(40), 60));
+    assert_eq!(deliver(&mut it, 100, 5).unwrap().range, 40..45);
+}
+
+#[test]
+fn the_window_stops_fresh_events_and_names_the_stuck_one() {
+    let end = WINDOW_OFFSETS * 2;
+    let wide = Options { max_in_flight: u64::MAX, max_in_flight_bytes: u64::MAX, ..options(Order::None) };
+    let mut it = subscription_with(wide, end);
+    it.attach(A).unwrap();
+    it.grant(A, u64::MAX, u64::MAX);
+    let stuck = deliver(&mut it, 0, 1).unwrap();
+    say(&mut it, 0, &stuck, 0..1, VerbKind::InProgress).unwrap();
+    while let Some(got) = deliver(&mut it, 0, u64::MAX) {
+        assert_eq!(it.partition(P0).stuck, if got.range.end == WINDOW_OFFSETS { Some(Offset(0)) } else { None });
+        say(&mut it, 0, &got, got.range.clone(), VerbKind::Ack).unwrap();
+        commit(&mut it, true).unwrap();
+    }
+    assert_eq!(it.partition(P0).stuck, Some(Offset(0)));
+    say(&mut it, 0, &stuck, 0..1, VerbKind::Nack { delay_ms: Some(0) }).unwrap();
+    let again = deliver(&mut it, 0, 1).unwrap();
+    assert_eq!(again.range, 0..1, "the stuck one is still given");
+    say(&mut it, 0, &again, 0..1, VerbKind::Ack).unwrap();
+    let (settling, _) = commit(&mut it, true).unwrap();
+    assert_eq!(it.partition(P0).stuck, None);
+    let dropped = settling.rows[0].1.iter().filter(|row| matches!(row, RowChange::DropChunk { .. })).count();
+    assert_eq!(dropped as u64, WINDOW_OFFSETS / CHUNK_OFFSETS);
+    assert_eq!(deliver(&mut it, 0, 1).unwrap().range, WINDOW_OFFSETS..WINDOW_OFFSETS + 1);
+}
+
+#[test]
+fn too_many_runs_of_failed_offsets_stop_fresh_events() {
+    let wide = Options { max_in_flight: u64::MAX, max_in_flight_bytes: u64::MAX, ..options(Order::None) };
+    let mut it = subscription_with(wide, 100_000);
+    it.attach(A).unwrap();
+    it.grant(A, u64::MAX, u64::MAX);
+    let mut runs = 0;
+    while let Some(got) = deliver(&mut it, 0, 2) {
+        say(&mut it, 0, &got, got.range.start..got.range.start + 1, VerbKind::Nack { delay_ms: Some(9) }).unwrap();
+        runs += 1;
+    }
+    assert_eq!((runs, it.partition(P0).stuck), (FAILURE_RUNS_MAX, Some(Offset(0))));
+}
+
+#[test]
+fn a_restart_keeps_what_was_committed_attempts_and_delays_included() {
+    let mut it = subscription(Order::None, 20);
+    let mut rows = Rows::default();
+    rows.apply(&Progress::new(Offset(0), 1).take_dirty());
+    attach(&mut it, A);
+    let got = deliver(&mut it, 0, 10).unwrap();
+    say(&mut it, 0, &got, 2..4, VerbKind::Ack).unwrap();
+    say(&mut it, 0, &got, 7..8, VerbKind::Nack { delay_ms: Some(5_000) }).unwrap();
+    let (settling, _) = commit(&mut it, true).unwrap();
+    rows.apply(&settling.rows[0].1);
+    say(&mut it, 0, &got, 0..1, VerbKind::Ack).unwrap();
+
+    let mut it = Subscription::new(options(Order::None), vec![rows.restore()]);
+    it.end(P0, Offset(20));
+    assert_eq!(it.figures().lag, 18);
+    attach(&mut it, A);
+    let early: Vec<_> = std::iter::from_fn(|| deliver(&mut it, 10, 20)).map(|got| got.range).collect();
+    assert_eq!(early, [0..2, 4..7, 8..20]);
+    let late = deliver(&mut it, 5_000, 20).unwrap();
+    assert_eq!((late.range.clone(), late.attempt), (7..8, 2));
+}
+
+#[test]
+fn verbs_of_another_consumer_partition_or_life_are_refused() {
+    let mut it = subscription(Order::None, 20);
+    attach(&mut it, A);
+    attach(&mut it, B);
+    let got = deliver(&mut it, 0, 10).unwrap();
+    let thief = Got { consumer: B, ..got.clone() };
+    assert_eq!(say(&mut it, 0, &thief, 0..10, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
+    let forged = Got { token: DeliveryToken(1), ..got.clone() };
+    assert_eq!(say(&mut it, 0, &forged, 0..10, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
+    let elsewhere = Verb { partition: PartitionId(9), ..verb(&got, 0..10, VerbKind::Ack) };
+    assert_eq!(it.verb(Timestamp(0), A, &elsewhere, 0), Err(ErrorCode::DeliveryExpired));
+    assert_eq!(say(&mut it, 0, &got, 10..u64::MAX, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
+    assert_eq!(say(&mut it, 0, &got, 5..u64::MAX, VerbKind::Ack), Ok(5));
+    assert_eq!(say(&mut it, 0, &got, 5..10, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
+}
+
+#[test]
+fn consumers_are_bounded() {
+    let mut it = subscription(Order::None, 0);
+    for id in 0..CONSUMERS_MAX as u64 {
+        it.attach(ConsumerId(id)).unwrap();
+    }
+    assert_eq!(it.attach(ConsumerId(u64::MAX)), Err(ErrorCode::LimitExceeded));
+    it.detach(Timestamp(0), ConsumerId(5), 0);
+    assert_eq!(it.attach(ConsumerId(u64::MAX)), Ok(()));
+}

@@ -1,0 +1,269 @@
+//! A plugin at its place: what callers hold, and what its calls share.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use levada_protocol::ids::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::{
+    AttachSpec, CallError, Interface,
+    engine::Deadlines,
+    host::log::LogGate,
+    instance::Instance,
+    pool::{Job, Pool},
+    registry::Compiled,
+};
+
+/// A plugin that was configured for a place. Cheap to clone; its instances go with the last clone.
+#[derive(Clone)]
+pub struct Attachment {
+    shared: Arc<Shared>,
+    pool: Arc<Pool>,
+}
+
+/// What one call is about.
+#[derive(Debug, Clone)]
+pub struct CallInput {
+    /// Runs as of [`levada_protocol::deliver`], whose batches were checked before.
+    pub runs: Bytes,
+    /// How many events the runs hold.
+    pub events: u32,
+    /// What the plugin's clock answers: the append time of the last event.
+    pub now: Timestamp,
+    /// What randomness given to the plugin is drawn from. No interface that is granted gives any.
+    pub seed: u64,
+}
+
+/// What an attachment did so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Calls that ended.
+    pub calls: u64,
+    /// Events that were handed over in them.
+    pub events: u64,
+    /// Calls that ended in an error.
+    pub errors: u64,
+    /// Instances that were made after the first.
+    pub restarts: u64,
+    /// How long its calls ran, all workers together.
+    pub busy: Duration,
+    /// Most memory in bytes that an instance had after a call.
+    pub memory_bytes_high: u64,
+}
+
+impl Attachment {
+    /// Hands the events over: the call runs on one of the host's threads, whether or not the future is polled,
+    /// and is dropped unrun if the future is dropped before a thread takes it.
+    ///
+    /// While [`crate::HostConfig::queue_calls_max`] calls of this attachment wait, further ones wait in their
+    /// futures: those begin when they are polled.
+    pub fn call(&self, input: CallInput) -> CallFuture {
+        match self.shared.room.clone().try_acquire_owned() {
+            Ok(room) => CallFuture(State::Queued(self.queue(input, room))),
+            Err(_) => {
+                let this = self.clone();
+                CallFuture(State::Waiting(Box::pin(async move {
+                    match this.shared.room.clone().acquire_owned().await {
+                        Ok(room) => this.queue(input, room).await.unwrap_or_else(|_| Err(shut_down())),
+                        Err(_) => Err(shut_down()),
+                    }
+                })))
+            }
+        }
+    }
+
+    /// What it did so far.
+    pub fn figures(&self) -> Figures {
+        self.shared.counters.read()
+    }
+
+    /// How the plugin is called.
+    pub fn interface(&self) -> Interface {
+        self.shared.compiled.interface
+    }
+
+    /// What it was attached with.
+    pub fn spec(&self) -> &AttachSpec {
+        &self.shared.spec
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>, pool: Arc<Pool>) -> Self {
+        Self { shared, pool }
+    }
+
+    fn queue(&self, input: CallInput, room: OwnedSemaphorePermit) -> oneshot::Receiver<CallResult> {
+        let (answer, answered) = oneshot::channel();
+        self.pool.push(&self.shared, Job { input, answer, _room: room });
+        answered
+    }
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment").field("spec", &self.shared.spec).finish_non_exhaustive()
+    }
+}
+
+/// A call on its way. Cancel safe: it may be polled again after any other future.
+#[must_use = "the call's answer comes out of it"]
+pub struct CallFuture(State);
+
+enum State {
+    Queued(oneshot::Receiver<CallResult>),
+    Waiting(Pin<Box<dyn Future<Output = CallResult> + Send>>),
+}
+
+/// Verdict bytes as of [`levada_protocol::verdict`], checked, or why there are none.
+pub(crate) type CallResult = Result<Bytes, CallError>;
+
+impl Future for CallFuture {
+    type Output = CallResult;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<CallResult> {
+        match &mut self.0 {
+            State::Queued(answered) => {
+                let answer = ready!(Pin::new(answered).poll(context));
+                Poll::Ready(answer.unwrap_or_else(|_| Err(shut_down())))
+            }
+            State::Waiting(future) => future.as_mut().poll(context),
+        }
+    }
+}
+
+impl fmt::Debug for CallFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallFuture").finish_non_exhaustive()
+    }
+}
+
+fn shut_down() -> CallError {
+    CallError::Retry("the plugin host shut down".to_owned())
+}
+
+/// What all calls of an attachment share.
+pub(crate) struct Shared {
+    spec: AttachSpec,
+    compiled: Arc<Compiled>,
+    log: Arc<LogGate>,
+    deadlines: Deadlines,
+    init_deadline: Duration,
+    /// One instance per worker, made when the worker first needs it.
+    slots: Box<[Mutex<Option<Instance>>]>,
+    room: Arc<Semaphore>,
+    counters: Counters,
+    suspect: AtomicBool,
+}
+
+impl Shared {
+    /// `first` is the instance that proved that the plugin accepts its configuration.
+    pub(crate) fn new(
+        spec: AttachSpec,
+        compiled: Arc<Compiled>,
+        log: Arc<LogGate>,
+        deadlines: Deadlines,
+        limits: Limits,
+        first: Instance,
+    ) -> Self {
+        let counters = Counters::default();
+        counters.memory_bytes_high.store(first.memory_bytes(), Ordering::Relaxed);
+        let mut slots: Vec<_> = (0..limits.workers).map(|_| Mutex::new(None)).collect();
+        if let Some(slot) = slots.first_mut() {
+            *slot = Mutex::new(Some(first));
+        }
+        Self {
+            spec,
+            compiled,
+            log,
+            deadlines,
+            init_deadline: limits.init_deadline,
+            slots: slots.into(),
+            room: Arc::new(Semaphore::new(limits.queue_calls_max)),
+            counters,
+            suspect: AtomicBool::new(true),
+        }
+    }
+
+    /// True until a call has ended in time, and after one that did not: then one worker at most is risked on it.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed)
+    }
+
+    /// Runs one call on the instance of `worker`.
+    pub(crate) fn run(&self, worker: usize, input: &CallInput) -> CallResult {
+        let started = Instant::now();
+        let slot = &self.slots[worker];
+        let kept = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let instance = kept.map_or_else(|| self.restart(), Ok);
+        let answer = instance.and_then(|mut instance| {
+            let outcome = instance.call(input, &self.deadlines);
+            self.counters.memory_bytes_high.fetch_max(instance.memory_bytes(), Ordering::Relaxed);
+            if outcome.usable {
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(instance);
+            }
+            outcome.answer
+        });
+        self.suspect.store(answer == Err(CallError::Deadline), Ordering::Relaxed);
+        self.counters.count(input.events, answer.is_err(), started.elapsed());
+        answer
+    }
+
+    fn restart(&self) -> Result<Instance, CallError> {
+        self.counters.restarts.fetch_add(1, Ordering::Relaxed);
+        Instance::start(&self.compiled, &self.spec, self.log.clone(), &self.deadlines, self.init_deadline).map_err(
+            |error| match error {
+                crate::Error::InitFailed(error) => error,
+                other => CallError::Trap(format!("it did not start again: {other}")),
+            },
+        )
+    }
+}
+
+/// What the host's configuration says about attachments.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) workers: usize,
+    pub(crate) queue_calls_max: usize,
+    pub(crate) init_deadline: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    calls: AtomicU64,
+    events: AtomicU64,
+    errors: AtomicU64,
+    restarts: AtomicU64,
+    busy_nanos: AtomicU64,
+    memory_bytes_high: AtomicU64,
+}
+
+impl Counters {
+    fn count(&self, events: u32, failed: bool, busy: Duration) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.events.fetch_add(u64::from(events), Ordering::Relaxed);
+        self.errors.fetch_add(u64::from(failed), Ordering::Relaxed);
+        self.busy_nanos.fetch_add(u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Figures {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Figures {
+            calls: of(&self.calls),
+            events: of(&self.events),
+            errors: of(&self.errors),
+            restarts: of(&self.restarts),
+            busy: Duration::from_nanos(of(&self.busy_nanos)),
+            memory_bytes_high: of(&self.memory_bytes_high),
+        }
+    }
+}

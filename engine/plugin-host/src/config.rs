@@ -1,0 +1,73 @@
+//! What a host and an attachment are made with.
+
+use std::{path::PathBuf, thread, time::Duration};
+
+/// How a host runs plugins.
+#[derive(Debug, Clone)]
+pub struct HostConfig {
+    /// Threads that run plugins; by default as many as the machine has cores.
+    pub workers: usize,
+    /// Where compiled plugins are kept. The engine's alone: made with mode 0700.
+    pub cache_dir: PathBuf,
+    /// How often deadlines are looked at while a plugin runs; 1 ms by default. A call may take this much longer
+    /// than its deadline.
+    pub tick: Duration,
+    /// Most calls of one attachment that wait for a worker; by default 16. One more waits in its future.
+    pub queue_calls_max: usize,
+    /// How long making an instance may take, `init` included; by default 2 s.
+    pub init_deadline: Duration,
+}
+
+impl HostConfig {
+    /// The defaults, with compiled plugins in `cache_dir`.
+    pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            workers: thread::available_parallelism().map_or(1, usize::from),
+            cache_dir: cache_dir.into(),
+            tick: Duration::from_millis(1),
+            queue_calls_max: 16,
+            init_deadline: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Where a plugin stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Before a topic's commit.
+    Publish,
+    /// Between topics.
+    Route,
+    /// Before a subscription's consumers.
+    Subscription,
+}
+
+impl Place {
+    /// The word that plugins, logs and metrics use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Route => "route",
+            Self::Subscription => "subscription",
+        }
+    }
+}
+
+/// A plugin's configuration and limits at one place.
+#[derive(Debug, Clone)]
+pub struct AttachSpec {
+    /// The plugin's name, for its setup and the log.
+    pub plugin: String,
+    /// Its version.
+    pub version: u32,
+    /// What its `init` reads: JSON text.
+    pub config: String,
+    /// The topic whose events it gets.
+    pub topic: String,
+    /// Where it stands.
+    pub place: Place,
+    /// How long one call may take.
+    pub deadline: Duration,
+    /// Most memory that one instance may have.
+    pub memory_bytes_max: u64,
+}

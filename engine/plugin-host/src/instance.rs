@@ -1,0 +1,199 @@
+//! One instance of a plugin: started, called, and thrown away when it traps.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use levada_protocol::{
+    batch::BATCH_VERSION,
+    limits::{CALL_OUTPUT_BYTES_MAX, REASON_BYTES_MAX},
+};
+use wasmtime::{
+    Store, Trap,
+    component::{ComponentExportIndex, Func, Instance as Component},
+};
+
+use crate::{
+    AttachSpec, CallError, CallInput, Error, Interface, answer,
+    bindings::{Event, Failure, Interest, Setup, Verdict},
+    engine::Deadlines,
+    error::clip,
+    events,
+    host::{GuestState, log::LogGate},
+    registry::Compiled,
+};
+
+/// Most that the host copies out of a guest for one answer or log line. Records take more room than bytes do.
+const fn copied_bytes_max(interface: Interface) -> usize {
+    match interface {
+        Interface::Batch => CALL_OUTPUT_BYTES_MAX + 64 * 1024,
+        Interface::Events => 4 * CALL_OUTPUT_BYTES_MAX,
+    }
+}
+
+/// Beyond this a guest's address is below its stack's end: stacks lie at the bottom of a guest's memory, and
+/// addresses wrap.
+const BELOW_ZERO: &str = "memory fault at wasm address 0xff";
+
+/// A plugin that was initialised.
+pub(crate) struct Instance {
+    store: Store<GuestState>,
+    process: Func,
+    interface: Interface,
+    interest: Interest,
+    deadline: Duration,
+}
+
+/// What a call came to, and whether the instance can be called again.
+pub(crate) struct Outcome {
+    pub(crate) answer: Result<Bytes, CallError>,
+    pub(crate) usable: bool,
+}
+
+impl Outcome {
+    fn usable(answer: Result<Bytes, CallError>) -> Self {
+        Self { answer, usable: true }
+    }
+}
+
+impl Instance {
+    /// Instantiates and initialises `compiled`, both under `init_deadline`.
+    pub(crate) fn start(
+        compiled: &Compiled,
+        spec: &AttachSpec,
+        log: Arc<LogGate>,
+        deadlines: &Deadlines,
+        init_deadline: Duration,
+    ) -> Result<Self, Error> {
+        let state = GuestState::new(spec.memory_bytes_max, log);
+        let mut store = Store::new(compiled.pre.engine(), state);
+        store.limiter(|state| &mut state.memory);
+        store.set_hostcall_fuel(copied_bytes_max(compiled.interface));
+        let (_running, ticks) = deadlines.start(init_deadline);
+        store.set_epoch_deadline(ticks);
+        let started = compiled
+            .pre
+            .instantiate(&mut store)
+            .and_then(|component| init(&mut store, &component, compiled, spec));
+        let interest = match started {
+            Ok(Ok(interest)) => interest,
+            Ok(Err(reason)) => return Err(Error::InitRefused(clip(&reason, REASON_BYTES_MAX).to_owned())),
+            Err(error) => return Err(Error::InitFailed(failed(&mut store, &error))),
+        };
+        let (interest, process) = interest;
+        if let Some(milliseconds) = interest.tick_ms {
+            return Err(Error::InitRefused(format!(
+                "it wants to be called every {milliseconds} ms, and this engine serves no ticks"
+            )));
+        }
+        Ok(Self { store, process, interface: compiled.interface, interest, deadline: spec.deadline })
+    }
+
+    /// Calls the plugin once.
+    pub(crate) fn call(&mut self, input: &CallInput, deadlines: &Deadlines) -> Outcome {
+        let state = self.store.data_mut();
+        (state.now, state.last_error) = (input.now, None);
+        let (_running, ticks) = deadlines.start(self.deadline);
+        self.store.set_epoch_deadline(ticks);
+        let answered = match self.interface {
+            Interface::Batch => self.call_batch(&input.runs),
+            Interface::Events => self.call_events(&input.runs, input.events),
+        };
+        match answered {
+            Ok(Ok(Answer::Bytes(answer))) => Outcome::usable(match answer::check(&answer, input.events) {
+                Ok(()) => Ok(answer.into()),
+                Err(reason) => Err(CallError::Output(reason)),
+            }),
+            Ok(Ok(Answer::Verdicts(verdicts))) => Outcome::usable(match events::lift(&verdicts, input.events) {
+                Ok(answer) => Ok(answer.into()),
+                Err(reason) => Err(CallError::Output(reason)),
+            }),
+            Ok(Err(Failure::Retry(reason))) => Outcome::usable(Err(CallError::Retry(short(&reason)))),
+            Ok(Err(Failure::Reject(reason))) => Outcome::usable(Err(CallError::Reject(short(&reason)))),
+            Err(error) => Outcome { answer: Err(failed(&mut self.store, &error)), usable: false },
+        }
+    }
+
+    /// How much memory the instance has.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.store.data().memory.bytes()
+    }
+
+    // The functions' types are looked at anew in each call, for less than a microsecond: a typed function's
+    // parameters can not borrow for longer than they live.
+
+    fn call_batch(&mut self, runs: &[u8]) -> wasmtime::Result<Result<Answer, Failure>> {
+        let process = self.process.typed::<(&[u8],), (Result<Vec<u8>, Failure>,)>(&self.store)?;
+        let (answer,) = process.call(&mut self.store, (runs,))?;
+        Ok(answer.map(Answer::Bytes))
+    }
+
+    fn call_events(&mut self, runs: &[u8], count: u32) -> wasmtime::Result<Result<Answer, Failure>> {
+        let events = events::lower(runs, count, &self.interest);
+        let process = self.process.typed::<(&[Event<'_>],), (Result<Vec<Verdict>, Failure>,)>(&self.store)?;
+        let (answer,) = process.call(&mut self.store, (&events,))?;
+        Ok(answer.map(Answer::Verdicts))
+    }
+}
+
+/// What a plugin returned, before it is checked.
+enum Answer {
+    Bytes(Vec<u8>),
+    Verdicts(Vec<Verdict>),
+}
+
+type Initialised = Result<(Interest, Func), String>;
+
+fn init(
+    store: &mut Store<GuestState>,
+    component: &Component,
+    compiled: &Compiled,
+    spec: &AttachSpec,
+) -> wasmtime::Result<Initialised> {
+    let version = spec.version.to_string();
+    let layout = BATCH_VERSION.to_string();
+    let attributes = [
+        ("plugin", spec.plugin.as_str()),
+        ("version", &version),
+        ("topic", &spec.topic),
+        ("place", spec.place.as_str()),
+        ("batch-layout", &layout),
+    ];
+    let setup = Setup { config: &spec.config, attributes: &attributes };
+    let init = function(store, component, &compiled.init)?;
+    let (answer,) = init
+        .typed::<(Setup<'_>,), (Result<Interest, String>,)>(&*store)?
+        .call(&mut *store, (setup,))?;
+    let process = function(store, component, &compiled.process)?;
+    Ok(answer.map(|interest| (interest, process)))
+}
+
+fn function(
+    store: &mut Store<GuestState>,
+    component: &Component,
+    index: &ComponentExportIndex,
+) -> wasmtime::Result<Func> {
+    let function = component.get_func(store, index);
+    Ok(function.expect("the export was found when the component was accepted"))
+}
+
+/// What a failed call is called.
+fn failed(store: &mut Store<GuestState>, error: &wasmtime::Error) -> CallError {
+    let state = store.data_mut();
+    if state.memory.is_exceeded() {
+        return CallError::Memory;
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => CallError::Deadline,
+        Some(Trap::StackOverflow) => CallError::Stack,
+        Some(Trap::MemoryOutOfBounds) if format!("{error:#}").contains(BELOW_ZERO) => CallError::Stack,
+        Some(trap) => CallError::Trap(match state.last_error.take() {
+            Some(said) => format!("{trap}: {said}"),
+            None => trap.to_string(),
+        }),
+        None => CallError::Output(format!("it could not be read: {}", short(&format!("{error:#}")))),
+    }
+}
+
+fn short(reason: &str) -> String {
+    clip(reason, REASON_BYTES_MAX).to_owned()
+}

@@ -1,0 +1,188 @@
+//! Composition: what is started in which order, and what is stopped in which.
+//!
+//! It owns both orders, and nothing else that lives.
+
+use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use levada_broker::{Broker, BrokerConfig};
+use levada_plugin_host::{Host, HostConfig};
+use levada_store::{RocksOptions, RocksStore};
+use tokio::{net::TcpListener, time};
+use tracing::{info, info_span, warn};
+
+use crate::{
+    clock,
+    config::ServerConfig,
+    error::Error,
+    files, http, metrics,
+    quic::listener::{self, Listener},
+    stage::HostPlugins,
+    tasks::Tasks,
+    tls::{self, TlsFiles},
+};
+
+/// How often histograms of metrics give back what they no longer need.
+const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the last packets and the last HTTP answers may take.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Where a server that has started can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// The QUIC address in force.
+    pub quic: SocketAddr,
+    /// The HTTP address in force.
+    pub http: SocketAddr,
+    /// The certificate that clients must trust.
+    pub ca_pem_path: PathBuf,
+}
+
+/// What runs between start and shutdown.
+struct Server {
+    config: ServerConfig,
+    broker: Broker,
+    listener: Arc<Listener>,
+    /// Sessions and their streams.
+    sessions: Tasks,
+    /// HTTP and upkeep, which outlive the sessions.
+    beside: Tasks,
+}
+
+/// Runs a server until `shutdown` completes and everything has ended in order.
+///
+/// Works on a runtime with one thread as on one with several. `started` is called once, when both ports answer.
+///
+/// # Errors
+/// If a setting is wrong, a port is taken, the store does not open, or a part does not start.
+pub async fn run(
+    config: ServerConfig,
+    shutdown: impl Future<Output = ()>,
+    started: impl FnOnce(Started),
+) -> Result<(), Error> {
+    config.check()?;
+    let _ = metrics::recorder();
+
+    // 1. The ports: what most often is in the way, and cheap to find out.
+    let udp = listener::bind(&config).map_err(|source| listen_error(config.listen, "udp", source))?;
+    let tcp =
+        TcpListener::bind(config.http).await.map_err(|source| listen_error(config.http, "tcp", source))?;
+    let http = tcp.local_addr().map_err(|source| listen_error(config.http, "tcp", source))?;
+
+    // 2. The store: from here on the data directory is ours, and nobody else writes into it.
+    let store = open_store(&config).await?;
+
+    // 3. What lies beside it: keys, and the plugin host with its cache.
+    let files = TlsFiles::new(&config.data_dir);
+    let identity = tls::prepare(&files, clock::now())?;
+    let host = Host::new(host_config(&config))?;
+
+    // 4. The broker: recovers from the store, starts its owners.
+    let broker = Broker::start(broker_config(&config), Arc::new(store), Arc::new(HostPlugins::new(host)))?;
+
+    // 5. The listeners.
+    let sessions = Tasks::default();
+    let listening = Listener::new(udp, identity, &config, broker.clone(), sessions.clone())
+        .and_then(|listener| Ok((listener.address()?, Arc::new(listener))));
+    let (quic, listener) = match listening {
+        Ok(listening) => listening,
+        Err(source) => {
+            broker.shutdown().await;
+            return Err(listen_error(config.listen, "udp", source));
+        }
+    };
+    let server = Server { config, broker, listener, sessions, beside: Tasks::default() };
+    server.start(tcp);
+    info!(%quic, %http, data_dir = %server.config.data_dir.display(), "engine started");
+    started(Started { quic, http, ca_pem_path: files.ca_pem() });
+
+    shutdown.await;
+    server.stop().await;
+    Ok(())
+}
+
+impl Server {
+    fn start(&self, tcp: TcpListener) {
+        let (config, broker) = (self.config.clone(), self.broker.clone());
+        let (draining, until) = (self.sessions.draining().clone(), self.beside.draining().clone());
+        self.beside.spawn_until(info_span!("http"), self.beside.cancelled().clone(), async move {
+            if let Err(error) = http::serve(tcp, &config, broker, draining, until).await {
+                tracing::error!(%error, "http ended");
+            }
+        });
+        self.beside.spawn_until(info_span!("upkeep"), self.beside.draining().clone(), async {
+            loop {
+                time::sleep(METRICS_UPKEEP_INTERVAL).await;
+                metrics::recorder().run_upkeep();
+            }
+        });
+        let listener = Arc::clone(&self.listener);
+        self.sessions.spawn(info_span!("listener"), async move { listener.accept_all().await });
+    }
+
+    /// The one order in which everything ends.
+    async fn stop(self) {
+        info!("engine stopping");
+        // 1. Nothing new: no connections, no streams; sessions are told to finish and go. `/readyz` says so too.
+        self.sessions.draining().cancel();
+        // 2. A while for what is in flight.
+        if time::timeout(self.config.shutdown_grace, self.sessions.finished()).await.is_err() {
+            warn!(grace = ?self.config.shutdown_grace, "sessions are ended before they were done");
+        }
+        // 3. Whatever is left ends now; the peers get a close with its code.
+        self.sessions.cancelled().cancel();
+        if time::timeout(LAST_ANSWERS, self.listener.close()).await.is_err() {
+            warn!("some peers may not have heard of the end");
+        }
+        self.sessions.finished().await;
+        // 4. HTTP, which was there to tell how far things are.
+        self.beside.draining().cancel();
+        if time::timeout(LAST_ANSWERS, self.beside.finished()).await.is_err() {
+            warn!("some HTTP requests got no answer");
+        }
+        self.beside.cancelled().cancel();
+        // 5. The broker: owners, then the writer with all that is queued, then the store.
+        self.broker.shutdown().await;
+        info!("engine stopped");
+    }
+}
+
+fn listen_error(address: SocketAddr, protocol: &'static str, source: io::Error) -> Error {
+    if source.kind() == io::ErrorKind::AddrInUse {
+        Error::AddressInUse { address, protocol }
+    } else {
+        Error::Listen { address, protocol, source }
+    }
+}
+
+/// Opens the store away from the network's thread: recovery reads the disk.
+async fn open_store(config: &ServerConfig) -> Result<RocksStore, Error> {
+    let path = config.data_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        files::private_dir(&path).map_err(|source| Error::DataDir { path: path.clone(), source })?;
+        RocksStore::open(&path, RocksOptions::default()).map_err(Error::from)
+    });
+    opened.await.expect("opening a store answers errors and does not panic")
+}
+
+fn host_config(config: &ServerConfig) -> HostConfig {
+    let workers = match config.plugin_workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1),
+        workers => workers,
+    };
+    HostConfig { workers, tick: config.plugin_tick, ..HostConfig::new(config.data_dir.join("plugin-cache")) }
+}
+
+fn broker_config(config: &ServerConfig) -> BrokerConfig {
+    let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+    BrokerConfig {
+        publish_bytes_max: bytes(config.publish_bytes_max),
+        stream_in_flight_max: config.stream_in_flight_max,
+        group_bytes_max: bytes(config.group_bytes_max),
+        tail_bytes_max: bytes(config.tail_bytes_max),
+        progress_delay: config.progress_delay,
+        disk_reserve_bytes: config.disk_reserve.as_u64(),
+        disk_check_interval: config.disk_check_interval,
+        retention_interval: config.retention_interval,
+        ..BrokerConfig::new(&config.data_dir)
+    }
+}

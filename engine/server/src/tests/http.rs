@@ -1,0 +1,77 @@
+//! Health, metrics, and paths that are not there.
+
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::Duration,
+};
+
+use super::{against, client, config};
+use crate::ServerConfig;
+
+/// Status and body of a GET.
+async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[tokio::test]
+async fn a_running_engine_is_alive_and_ready() {
+    let dir = tempfile::tempdir().unwrap();
+    against(config(&dir), async |server| {
+        assert_eq!(get(server.http, "/healthz").await, (200, r#"{"status":"alive"}"#.to_owned()));
+        assert_eq!(get(server.http, "/readyz").await, (200, r#"{"status":"ready"}"#.to_owned()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn metrics_tell_of_connections_and_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    against(config(&dir), async |server| {
+        let (_connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
+        let (status, page) = get(server.http, "/metrics").await;
+        assert_eq!(status, 200);
+        for name in ["levada_connections ", "process_cpu_seconds_total ", "process_resident_memory_bytes "] {
+            let line = page.lines().find(|line| line.starts_with(name)).expect(name);
+            let value: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+            assert!(value > 0.0, "{line}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_there_is_a_problem_with_a_code() {
+    let dir = tempfile::tempdir().unwrap();
+    against(config(&dir), async |server| {
+        let (status, body) = get(server.http, "/v1/topics").await;
+        let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status, problem["code"].as_str()), (404, Some("UNSUPPORTED")), "{body}");
+        assert!(problem["message"].as_str().unwrap().contains("/v1/topics"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_silent_http_connection_gives_its_place_to_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = ServerConfig {
+        http_connections_max: 1,
+        http_idle_timeout: Duration::from_secs(1),
+        ..config(&dir)
+    };
+    against(config, async |server| {
+        let mut silent = TcpStream::connect(server.http).await.unwrap();
+        silent.write_all(b"GET /healthz HT").await.unwrap();
+        assert_eq!(get(server.http, "/healthz").await.0, 200);
+    })
+    .await;
+}

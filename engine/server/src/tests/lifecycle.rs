@@ -1,0 +1,103 @@
+//! Start and shutdown: what is in the way, what clients hear, and that the next start finds everything.
+
+use levada_protocol::{
+    error::ErrorCode,
+    frame::{self, FrameType},
+    request::{Notice, Opened},
+};
+use tokio::time::Duration;
+
+use super::{against, client, config};
+use crate::{ServerConfig, run};
+
+async fn refused(config: ServerConfig) -> crate::Error {
+    run(config, async {}, |_| panic!("the server must not start")).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    against(config(&dir), async |server| {
+        for config in [
+            ServerConfig { listen: server.quic, ..config(&other) },
+            ServerConfig { http: server.http, ..config(&other) },
+        ] {
+            let taken = if config.listen.port() == 0 { server.http } else { server.quic };
+            let error = refused(config).await;
+            assert_eq!(error.code(), ErrorCode::AddressInUse);
+            assert!(error.to_string().contains(&taken.to_string()), "{error}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_data_directory_in_use_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    against(config(&dir), async |_| {
+        assert_eq!(refused(config(&dir)).await.code(), ErrorCode::StorageInUse);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_address_for_others_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = ServerConfig { listen: ([0, 0, 0, 0], 0).into(), ..config(&dir) };
+    assert_eq!(refused(config).await.code(), ErrorCode::ConfigInvalid);
+}
+
+#[tokio::test]
+async fn a_connection_too_many_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = ServerConfig { connections_max: 1, ..config(&dir) };
+    against(config, async |server| {
+        let (first, _control) = client::greet(server.quic, &server.ca_pem_path).await;
+        let second = client::connect(server.quic, &server.ca_pem_path).await;
+        assert!(matches!(second, Err(quinn::ConnectionError::ConnectionClosed(_))), "{second:?}");
+        // There is room again once the server has noticed that the first is gone.
+        first.close(0_u32.into(), b"");
+        while client::connect(server.quic, &server.ca_pem_path).await.is_err() {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_of_another_ca_does_not_connect() {
+    let (dir, foreign) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let foreign_ca = against(config(&foreign), async |server| server.ca_pem_path).await;
+    against(config(&dir), async |server| {
+        let connected = client::connect(server.quic, &foreign_ca).await;
+        assert!(matches!(connected, Err(quinn::ConnectionError::TransportError(_))), "{connected:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sessions_are_told_before_they_are_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = ServerConfig { shutdown_grace: Duration::from_millis(500), ..config(&dir) };
+    let (connection, mut control) =
+        against(config, async |server| client::greet(server.quic, &server.ca_pem_path).await).await;
+    let (kind, payload) = control.frame().await.unwrap();
+    assert_eq!(kind, FrameType::Notice);
+    assert!(matches!(frame::read_message(&payload), Ok(Notice::GoAway { .. })));
+    assert_eq!(client::closed_with(&connection).await, ErrorCode::ShuttingDown);
+}
+
+#[tokio::test]
+async fn a_restart_is_the_same_engine_under_another_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let ids = async || {
+        against(config(&dir), async |server| {
+            let connection = client::connect(server.quic, &server.ca_pem_path).await.unwrap();
+            let mut control = client::ClientStream::open(&connection, &client::hello()).await;
+            let Ok(Opened::Hello(answer)) = control.answer().await else { panic!("expected the answer") };
+            (answer.engine_id, answer.start_id)
+        })
+        .await
+    };
+    let (first, second) = (ids().await, ids().await);
+    assert_eq!(first.0, second.0);
+    assert_ne!(first.1, second.1);
+}

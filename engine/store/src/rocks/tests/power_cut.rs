@@ -1,0 +1,189 @@
+//! Power cuts in small: the log's end cut, scribbled over or with a flipped bit, at many places. A store opens
+//! with some of the last commits gone and never one of the middle, or refuses because one is gone that was durable.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+
+use super::*;
+use crate::Error;
+
+/// Commits in one log file, the first ones durable for sure, and where each ends in the file.
+struct Scene {
+    dir: tempfile::TempDir,
+    wal: PathBuf,
+    ends: Vec<u64>,
+}
+
+const COMMITS: u64 = 24;
+const BOUND: u64 = 16;
+
+impl Scene {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let live = dir.path().join("live");
+        let store = open(&live, &RocksOptions::default());
+        let wals = files(&live, ".log");
+        let [wal] = &wals[..] else { panic!("a new store has one log file, not {wals:?}") };
+        let mut ends = vec![0];
+        for index in 1..=COMMITS {
+            // Short ones, long ones, and one that crosses RocksDB's blocks of 32 KiB.
+            let len = [40, 3000, 200, 40_000][usize::try_from(index % 4).unwrap()];
+            let time = Timestamp(if index < BOUND { 0 } else { 5000 });
+            store.apply(&Commit { time, ..commit(index, len) }).unwrap();
+            if index == BOUND {
+                store.sync().unwrap();
+            }
+            ends.push(fs::metadata(wal).unwrap().len());
+        }
+        copy(&live, &dir.path().join("cut"));
+        drop(store);
+        let wal = dir.path().join("cut/db").join(wal.file_name().unwrap());
+        Self { dir, wal, ends }
+    }
+
+    /// Damages a copy of the directory, opens it, and answers what was applied last.
+    fn open_damaged(&self, damage: impl FnOnce(&Path)) -> Result<u64, Error> {
+        let copied = self.dir.path().join("again");
+        if copied.exists() {
+            fs::remove_dir_all(&copied).unwrap();
+        }
+        copy(&self.dir.path().join("cut"), &copied);
+        damage(&copied.join("db").join(self.wal.file_name().unwrap()));
+        let store = RocksStore::open(&copied, RocksOptions::default())?;
+        assert_whole(&store, COMMITS);
+        let applied = store.applied().0;
+        // It goes on from there, and what it takes now is there after the next open.
+        store.apply(&commit(applied + 1, 50)).unwrap();
+        store.sync().unwrap();
+        drop(store);
+        assert_eq!(open(&copied, &RocksOptions::default()).applied(), CommitIndex(applied + 1));
+        Ok(applied)
+    }
+
+    /// The commits that lie whole before a place in the file.
+    fn whole_before(&self, at: u64) -> u64 {
+        (0..=COMMITS).rev().find(|index| self.ends[usize::try_from(*index).unwrap()] <= at).unwrap()
+    }
+
+    /// Places around every boundary from commit `first` on, and within each commit.
+    fn places(&self, first: u64) -> Vec<u64> {
+        let ends = &self.ends[usize::try_from(first - 1).unwrap()..];
+        let mut places: Vec<u64> = ends
+            .windows(2)
+            .flat_map(|pair| [pair[0], pair[0] + 1, pair[0] + 8, (pair[0] + pair[1]) / 2, pair[1] - 1])
+            .collect();
+        places.push(ends[ends.len() - 1]);
+        places
+    }
+}
+
+fn writable(path: &Path) -> fs::File {
+    OpenOptions::new().read(true).write(true).open(path).unwrap()
+}
+
+fn flip(path: &Path, at: u64) {
+    let file = writable(path);
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    byte[0] ^= 0x20;
+    file.write_all_at(&byte, at).unwrap();
+}
+
+#[test]
+fn a_log_cut_anywhere_behind_the_bound_loses_only_its_last_commits() {
+    let scene = Scene::new();
+    for at in scene.places(BOUND + 1) {
+        let applied = scene.open_damaged(|wal| writable(wal).set_len(at).unwrap());
+        assert_eq!(applied, Ok(scene.whole_before(at)), "cut at {at}");
+    }
+}
+
+#[test]
+fn a_log_scribbled_over_from_anywhere_behind_the_bound_loses_only_its_last_commits() {
+    let scene = Scene::new();
+    let end = scene.ends[scene.ends.len() - 1];
+    for (turn, at) in scene.places(BOUND + 1).into_iter().enumerate() {
+        let fill = [0x00, 0xff, 0xa5][turn % 3];
+        let rest = vec![fill; usize::try_from(end - at).unwrap()];
+        let applied = scene.open_damaged(|wal| writable(wal).write_all_at(&rest, at).unwrap());
+        assert_eq!(applied, Ok(scene.whole_before(at)), "scribbled with {fill:#x} from {at}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_loses_its_commit_and_those_behind_it_or_is_refused() {
+    let scene = Scene::new();
+    for index in 1..=COMMITS {
+        let begin = scene.ends[usize::try_from(index - 1).unwrap()];
+        let end = scene.ends[usize::try_from(index).unwrap()];
+        let found = scene.open_damaged(|wal| flip(wal, (begin + end) / 2));
+        if index > BOUND {
+            assert_eq!(found, Ok(index - 1), "a bit of commit {index}");
+        } else {
+            let error = found.unwrap_err();
+            assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+            let missing = format!("commits {index} to {BOUND} are missing");
+            assert!(error.to_string().contains(&missing), "{error}");
+        }
+    }
+}
+
+/// Commits over several log files that are written over again and again, as the operating system has them.
+fn several_logs(dir: &Path, commits: u64) -> PathBuf {
+    let mut options = RocksOptions::default();
+    (options.log.memtable_bytes, options.wal_bytes_max) = (1 << 17, 1 << 19);
+    let live = dir.join("live");
+    let store = open(&live, &options);
+    for index in 1..=commits {
+        store.apply(&commit(index, 5000)).unwrap();
+        if index == commits / 2 {
+            // Files that were synced and closed are known to RocksDB by name.
+            store.sync().unwrap();
+        }
+    }
+    let cut = dir.join("cut");
+    copy(&live, &cut);
+    cut
+}
+
+#[test]
+fn a_flipped_bit_in_a_recycled_log_loses_its_commit_and_those_behind_it() {
+    const COMMITS: u64 = 400;
+    let dir = tempfile::tempdir().unwrap();
+    let cut = several_logs(dir.path(), COMMITS);
+    for index in [COMMITS, COMMITS - 1, COMMITS - 2] {
+        let copied = dir.path().join(format!("again {index}"));
+        copy(&cut, &copied);
+        let (wal, at) = find(&copied, &marker(index)).expect("the last commits are in a log file");
+        flip(&wal, at);
+        let store = open(&copied, &RocksOptions::default());
+        assert_eq!(store.applied(), CommitIndex(index - 1));
+        assert_whole(&store, COMMITS);
+    }
+}
+
+fn find(dir: &Path, marker: &[u8]) -> Option<(PathBuf, u64)> {
+    files(dir, ".log").into_iter().find_map(|wal| {
+        let bytes = fs::read(&wal).unwrap();
+        let at = bytes.windows(marker.len()).position(|window| window == marker)?;
+        Some((wal, at.try_into().unwrap()))
+    })
+}
+
+#[test]
+fn a_log_file_that_went_missing_never_leaves_a_hole() {
+    const COMMITS: u64 = 400;
+    let dir = tempfile::tempdir().unwrap();
+    let cut = several_logs(dir.path(), COMMITS);
+    let count = files(&cut, ".log").len();
+    assert!(count > 2, "{count} log files are too few to lose one in the middle");
+    for gone in 0..count {
+        let copied = dir.path().join(format!("again {gone}"));
+        copy(&cut, &copied);
+        fs::remove_file(&files(&copied, ".log")[gone]).unwrap();
+        match RocksStore::open(&copied, RocksOptions::default()) {
+            Ok(store) => assert_whole(&store, COMMITS),
+            Err(error) => assert!(matches!(error, Error::Corrupt { .. }), "{error}"),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Reading stored events without leaving a trace: replay, tail, export.
+//!
+//! Owns the public face and what all streams of a reader share. One stream is `feeder.rs`.
+
+mod feeder;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use levada_protocol::{
+    request::{Position, Read, Start},
+    verbs::Credit,
+};
+use tokio::{sync::Notify, time::timeout};
+
+use self::feeder::Feeder;
+use crate::{
+    delivery::{Delivery, Incoming},
+    error::Error,
+    link::Link,
+    tasks::{self, Background},
+};
+
+/// What to read, and how much may be under way.
+#[derive(Debug, Clone)]
+pub struct ReadOptions {
+    /// The topic's name.
+    pub topic: String,
+    /// Which partitions. Default: all.
+    pub partitions: Vec<u16>,
+    /// Where to begin in each. Default: with the oldest event.
+    pub from: Start,
+    /// Go on with new events for ever, instead of ending with what is stored now. Default: no.
+    pub follow: bool,
+    /// Most events that have come and were not taken. Default 65,536.
+    pub credit_events: u64,
+    /// Most bytes of them, give or take one frame. Default 4 MiB.
+    pub credit_bytes: u64,
+}
+
+impl ReadOptions {
+    /// Reads all that the topic holds.
+    pub fn new(topic: impl Into<String>) -> Self {
+        Self { topic: topic.into(), ..Self::default() }
+    }
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        Self {
+            topic: String::new(),
+            partitions: Vec::new(),
+            from: Start::Earliest,
+            follow: false,
+            credit_events: 65_536,
+            credit_bytes: 4 * 1024 * 1024,
+        }
+    }
+}
+
+/// A position in each partition of a topic, moving on as events are taken.
+///
+/// When the connection is lost the reader goes on where it was, then with a stream for each partition. Events of one
+/// partition come in order; between partitions there is none.
+#[derive(Debug)]
+pub struct Reader {
+    shared: Arc<Shared>,
+    positions: Vec<Position>,
+    _feeder: Background,
+}
+
+impl Reader {
+    pub(crate) async fn open(link: Link, options: ReadOptions) -> Result<Self, Error> {
+        if options.credit_events == 0 || options.credit_bytes == 0 {
+            return Err(Error::Config { what: "credit_events and credit_bytes must be at least 1".to_owned() });
+        }
+        let limit = link.config().request_timeout;
+        let read = Read {
+            topic: options.topic,
+            partitions: options.partitions,
+            from: options.from,
+            follow: options.follow,
+        };
+        // Tells why there is no connection, if there is none.
+        link.session_within(limit).await?;
+        let opened = timeout(limit, feeder::open(&link, read.clone())).await;
+        let (stream, positions) =
+            opened.map_err(|_| Error::TimedOut { waited: limit, in_doubt: false, last: None })??;
+        let shared = Arc::new(Shared { state: Mutex::new(State::new(&positions)), arrived: Notify::new() });
+        let granted = Credit { events: options.credit_events, bytes: options.credit_bytes };
+        let feeder = Feeder::new(shared.clone(), link, granted);
+        let feeder = tasks::spawn("reader", feeder.run(read, stream));
+        Ok(Self { shared, positions, _feeder: feeder })
+    }
+
+    /// Where the reading began in each partition.
+    pub fn began_at(&self) -> &[Position] {
+        &self.positions
+    }
+
+    /// The next events, waiting for some if need be; `None` at the end, if the reader does not follow, and after the
+    /// client was closed.
+    ///
+    /// Cancel safe: no events are lost with the wait.
+    ///
+    /// # Errors
+    /// A refusal, such as `OFFSET_OUT_OF_RANGE` after retention dropped what was to be read next, or `TOPIC_NOT_FOUND`;
+    /// `BATCH_INVALID` for events that came damaged.
+    pub async fn next(&mut self) -> Result<Option<Delivery>, Error> {
+        loop {
+            let next = self.shared.lock().take();
+            match next {
+                Next::Frame(incoming, feeder) => {
+                    feeder.taken(&incoming);
+                    if let Some(delivery) = Delivery::check(incoming, None)? {
+                        return Ok(Some(delivery));
+                    }
+                }
+                Next::Failed(Error::Closed) | Next::End => return Ok(None),
+                Next::Failed(error) => return Err(error),
+                Next::Wait => self.shared.arrived.notified().await,
+            }
+        }
+    }
+}
+
+/// What a reader and its feeders share.
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Wakes `next`.
+    arrived: Notify,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    queue: VecDeque<(Incoming, Arc<feeder::Account>)>,
+    /// Per partition that has not ended: the first offset that did not come yet.
+    positions: BTreeMap<u16, u64>,
+    failed: Option<Error>,
+}
+
+enum Next {
+    Frame(Incoming, Arc<feeder::Account>),
+    Wait,
+    End,
+    Failed(Error),
+}
+
+impl State {
+    fn new(positions: &[Position]) -> Self {
+        let positions = positions.iter().map(|position| (position.partition, position.offset)).collect();
+        Self { queue: VecDeque::new(), positions, failed: None }
+    }
+
+    fn take(&mut self) -> Next {
+        match (self.queue.pop_front(), &self.failed) {
+            (Some((incoming, feeder)), _) => Next::Frame(incoming, feeder),
+            (None, Some(error)) => Next::Failed(error.clone()),
+            (None, None) if self.positions.is_empty() => Next::End,
+            (None, None) => Next::Wait,
+        }
+    }
+}

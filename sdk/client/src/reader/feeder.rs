@@ -1,0 +1,238 @@
+//! One stream of a reader: it gives credit, queues what comes, and goes on after a loss.
+//!
+//! The first stream reads all partitions. After a loss each partition goes on from its own offset, which takes a stream
+//! for each, as a stream has one place to begin.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use levada_protocol::{
+    deliver::EndEntry,
+    frame::FrameType,
+    request::{Open, Opened, Position, Read, Start},
+    verbs::Credit,
+};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+use tracing::{debug, warn};
+
+use super::Shared;
+use crate::{
+    delivery::Incoming,
+    error::Error,
+    link::Link,
+    retry::Backoff,
+    stream::{self, Frame, Stream},
+    tasks,
+};
+
+const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+const BACKOFF_LAST: Duration = Duration::from_secs(1);
+
+/// Opens a reading stream; answers it with the places where it begins.
+pub(super) async fn open(link: &Link, read: Read) -> Result<(Stream, Vec<Position>), Error> {
+    let session = link.session().await?;
+    match stream::open(session.connection(), &Open::Read(read)).await? {
+        (stream, Opened::Read { positions }) => Ok((stream, positions)),
+        _ => Err(Error::bad_answer("a reading stream was answered with something else")),
+    }
+}
+
+/// What a feeder may have under way, and what of it is free again.
+#[derive(Debug)]
+pub(super) struct Account {
+    granted: Credit,
+    free_events: AtomicU64,
+    free_bytes: AtomicU64,
+    wake: Notify,
+}
+
+impl Account {
+    fn new(granted: Credit) -> Self {
+        Self {
+            granted,
+            free_events: AtomicU64::new(granted.events),
+            free_bytes: AtomicU64::new(granted.bytes),
+            wake: Notify::new(),
+        }
+    }
+
+    /// The program took this: its share is free again. A quarter of the whole is worth a word to the engine.
+    pub(super) fn taken(&self, incoming: &Incoming) {
+        let events = u64::from(incoming.header.count);
+        let events = self.free_events.fetch_add(events, Ordering::Relaxed) + events;
+        let bytes = self.free_bytes.fetch_add(incoming.bytes, Ordering::Relaxed) + incoming.bytes;
+        if events >= self.granted.events.div_ceil(4) || bytes >= self.granted.bytes.div_ceil(4) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// What is free, to be granted now.
+    fn grant(&self) -> Option<Credit> {
+        let events = self.free_events.swap(0, Ordering::Relaxed);
+        let bytes = self.free_bytes.swap(0, Ordering::Relaxed);
+        (events > 0 || bytes > 0).then_some(Credit { events, bytes })
+    }
+}
+
+pub(super) struct Feeder {
+    shared: Arc<Shared>,
+    link: Link,
+    granted: Credit,
+}
+
+/// Why a feeder stopped reading a stream.
+enum Stop {
+    End,
+    Lost(Error),
+}
+
+impl Feeder {
+    pub(super) fn new(shared: Arc<Shared>, link: Link, granted: Credit) -> Self {
+        Self { shared, link, granted }
+    }
+
+    /// Reads all partitions; after a loss, each of them on its own.
+    pub(super) async fn run(self, read: Read, first: Stream) {
+        match self.feed(first, Arc::new(Account::new(self.granted))).await {
+            Ok(()) => return,
+            Err(error) if is_final(&error) => return self.fail(&error),
+            Err(error) => debug!(topic = %read.topic, error = %error, "reading stream ended"),
+        }
+        let left: Vec<u16> = self.shared.lock().positions.keys().copied().collect();
+        let parts = u64::try_from(left.len()).unwrap_or(u64::MAX).max(1);
+        let share = |whole: u64| (whole / parts).max(1);
+        let granted = Credit { events: share(self.granted.events), bytes: share(self.granted.bytes) };
+        let mut feeders = Vec::new();
+        for partition in left {
+            let feeder = Self::new(self.shared.clone(), self.link.clone(), granted);
+            feeders.push(tasks::spawn("reader", feeder.run_partition(read.clone(), partition)));
+        }
+        for feeder in feeders {
+            feeder.ended().await;
+        }
+    }
+
+    /// Reads one partition from where it is, through as many streams as it takes.
+    async fn run_partition(self, read: Read, partition: u16) {
+        let account = Arc::new(Account::new(self.granted));
+        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LAST);
+        loop {
+            sleep(backoff.next()).await;
+            let Some(offset) = self.shared.lock().positions.get(&partition).copied() else { return };
+            let from = Start::Offset(offset);
+            let read = Read { partitions: vec![partition], from, ..read.clone() };
+            match self.stream(read, &account, &mut backoff).await {
+                Stop::End => return,
+                Stop::Lost(error) if is_final(&error) => return self.fail(&error),
+                Stop::Lost(error) => debug!(partition, error = %error, "reading stream ended"),
+            }
+        }
+    }
+
+    async fn stream(&self, read: Read, account: &Arc<Account>, backoff: &mut Backoff) -> Stop {
+        // Without a connection this waits for one; with one, the engine has to answer in time.
+        if let Err(error) = self.link.session().await {
+            return Stop::Lost(error);
+        }
+        let limit = self.link.config().request_timeout;
+        let opened = timeout(limit, open(&self.link, read)).await;
+        let timed_out = Error::TimedOut { waited: limit, in_doubt: false, last: None };
+        match opened.unwrap_or(Err(timed_out)) {
+            Ok((stream, _)) => {
+                backoff.reset();
+                match self.feed(stream, account.clone()).await {
+                    Ok(()) => Stop::End,
+                    Err(error) => Stop::Lost(error),
+                }
+            }
+            Err(error) => Stop::Lost(error),
+        }
+    }
+
+    /// Queues what comes until the end, or until the stream is lost, which is an error.
+    async fn feed(&self, mut stream: Stream, account: Arc<Account>) -> Result<(), Error> {
+        self.regain(&account);
+        loop {
+            if let Some(credit) = account.grant() {
+                stream.send.write_chunk(credit.frame()).await?;
+            }
+            tokio::select! {
+                biased;
+                frame = stream.frames.next() => {
+                    if self.on_frame(frame?.ok_or_else(Error::cut_off)?, &account)? {
+                        return Ok(());
+                    }
+                }
+                () = account.wake.notified() => {}
+            }
+        }
+    }
+
+    /// A new stream: all credit is free but that of what came earlier and was not taken.
+    fn regain(&self, account: &Arc<Account>) {
+        // The lock is held to the end, so that a frame is either counted here or counted when it is taken.
+        let state = self.shared.lock();
+        let (mut events, mut bytes) = (0, 0);
+        for (incoming, _) in state.queue.iter().filter(|(_, other)| Arc::ptr_eq(other, account)) {
+            events += u64::from(incoming.header.count);
+            bytes += incoming.bytes;
+        }
+        account.free_events.store(account.granted.events.saturating_sub(events), Ordering::Relaxed);
+        account.free_bytes.store(account.granted.bytes.saturating_sub(bytes), Ordering::Relaxed);
+    }
+
+    /// Answers true at the end.
+    fn on_frame(&self, frame: Frame, account: &Arc<Account>) -> Result<bool, Error> {
+        let at_end = frame.kind == FrameType::End;
+        match frame.kind {
+            FrameType::Deliver => {
+                let incoming = Incoming::read(frame)?;
+                let mut state = self.shared.lock();
+                if let Some(next) = incoming.next_offset() {
+                    state.positions.insert(incoming.header.partition.0, next.0);
+                }
+                state.queue.push_back((incoming, account.clone()));
+            }
+            FrameType::End => {
+                let ended = EndEntry::read_all(&frame.payload)?;
+                let mut state = self.shared.lock();
+                for entry in ended {
+                    state.positions.remove(&entry.partition.0);
+                }
+            }
+            _ => return Err(frame.into_unexpected()),
+        }
+        self.shared.arrived.notify_one();
+        Ok(at_end)
+    }
+
+    fn fail(&self, error: &Error) {
+        if !matches!(error, Error::Closed) {
+            warn!(error = %error, "reader failed");
+        }
+        self.shared.lock().failed.get_or_insert_with(|| error.clone());
+        self.shared.arrived.notify_one();
+    }
+}
+
+/// True for errors that another stream would meet again.
+fn is_final(error: &Error) -> bool {
+    match error {
+        Error::Refused(refusal) => !refusal.code.is_retryable(),
+        Error::Closed | Error::TimedOut { .. } | Error::Config { .. } => true,
+        Error::ConnectFailed { .. }
+        | Error::TlsFailed { .. }
+        | Error::ConnectionLost { .. }
+        | Error::EventTooLarge(_)
+        | Error::BadAnswer { .. }
+        | Error::Damaged { .. } => false,
+    }
+}

@@ -1,0 +1,255 @@
+//! An engine for tests: real QUIC on loopback, the real protocol, a log in memory, and faults on demand.
+//!
+//! It knows just enough of the engine's rules to be a fair peer: sequences, duplicates, credit.
+
+mod publish;
+mod streams;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use levada_client::{
+    Client, ClientConfig, Notice, Request,
+    protocol::{
+        batch::Batch,
+        error::Refusal,
+        request::{Open, Read, Subscribe},
+        verbs::{Credit, RefusedVerb, Verb},
+    },
+};
+use quinn::{Connection, Endpoint, VarInt, crypto::rustls::QuicServerConfig};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::sync::Notify;
+
+/// What the engine does with one publish.
+#[derive(Debug, Clone)]
+pub enum Reaction {
+    /// Stores and acknowledges.
+    Append,
+    /// Stores, and closes the connection instead of acknowledging.
+    AppendAndCut,
+    /// Closes the connection.
+    Cut,
+    /// Stores, and keeps the acknowledgement until [`Engine::release`].
+    Hold,
+    /// Refuses without storing.
+    Refuse(Refusal),
+    /// Forgets all producers, then goes by the rules.
+    Forget,
+}
+
+/// A publish as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub producer: u128,
+    pub partition: u16,
+    pub first_sequence: u64,
+    pub count: u32,
+    pub bytes: usize,
+}
+
+/// All that the engine knows and does; tests look at it and change it.
+#[derive(Default)]
+pub struct World {
+    pub partitions: u16,
+    pub connections: usize,
+    /// What to do with the next publishes; then [`Reaction::Append`].
+    pub reactions: VecDeque<Reaction>,
+    pub seen: Vec<Seen>,
+    /// Per partition: stored batches with their base offsets.
+    pub log: HashMap<u16, Vec<(u64, Batch)>>,
+    pub producers: HashMap<(u128, u16), publish::Producer>,
+    pub held: usize,
+    pub release: bool,
+    /// Refuses the next streams that are opened.
+    pub refuse_open: VecDeque<Refusal>,
+    pub requests: Vec<Request>,
+    pub artefacts: Vec<Vec<Bytes>>,
+    pub subscribes: Vec<Subscribe>,
+    /// Delivery frames to be sent, with the events in each.
+    pub deliveries: VecDeque<(u64, Bytes)>,
+    pub credits: Vec<Credit>,
+    pub verbs: Vec<Verb>,
+    pub verb_frames: usize,
+    pub refuse_verbs: Vec<RefusedVerb>,
+    pub detached: usize,
+    pub reads: Vec<Read>,
+    /// Cuts the connection after so many delivery frames of a reader.
+    pub cut_read_after: Option<usize>,
+    pub notices: VecDeque<Notice>,
+}
+
+pub struct Engine {
+    pub addr: SocketAddr,
+    pub ca_pem: String,
+    pub inner: Arc<Inner>,
+    endpoint: Endpoint,
+}
+
+pub struct Inner {
+    world: Mutex<World>,
+    changed: Notify,
+}
+
+impl Inner {
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    pub fn change<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
+        let result = change(&mut self.world());
+        self.changed.notify_waiters();
+        result
+    }
+
+    /// Waits until the world is as expected; a test that waits in vain fails after a minute.
+    pub async fn until<T>(&self, mut look: impl FnMut(&mut World) -> Option<T>) -> T {
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                if let Some(found) = look(&mut self.world()) {
+                    return found;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("the expected state never came")
+    }
+}
+
+impl Engine {
+    pub fn start(partitions: u16) -> Self {
+        Self::start_at(partitions, &Authority::new(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    }
+
+    pub fn start_at(partitions: u16, authority: &Authority, addr: SocketAddr) -> Self {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let (certificate, key) = authority.server_certificate();
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        tls.alpn_protocols = vec![b"levada/1".to_vec()];
+        let mut transport = quinn::TransportConfig::default();
+        transport
+            .initial_mtu(6_500)
+            .stream_receive_window(VarInt::from_u32(16 << 20))
+            .receive_window(VarInt::from_u32(64 << 20))
+            .send_window(64 << 20);
+        let mut config =
+            quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
+        config.transport_config(Arc::new(transport));
+        let mut endpoint_config = quinn::EndpointConfig::default();
+        endpoint_config.max_udp_payload_size(6_500).unwrap();
+        let socket = std::net::UdpSocket::bind(addr).unwrap();
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = Endpoint::new(endpoint_config, Some(config), socket, runtime).unwrap();
+        let world = World { partitions, ..World::default() };
+        let inner = Arc::new(Inner { world: Mutex::new(world), changed: Notify::new() });
+        spawn(accept(endpoint.clone(), inner.clone()));
+        Self { addr: endpoint.local_addr().unwrap(), ca_pem: authority.pem(), inner, endpoint }
+    }
+
+    pub fn config(&self) -> ClientConfig {
+        ClientConfig::new(self.addr.to_string()).ca_pem(self.ca_pem.as_str())
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(self.config()).await.unwrap()
+    }
+
+    /// Sends the acknowledgements that were held back, the newest first.
+    pub fn release(&self) {
+        self.inner.change(|world| world.release = true);
+    }
+
+    /// Ends all connections, as a crash does once the engine is back.
+    pub fn stop(&self) {
+        self.endpoint.close(VarInt::from_u32(0), b"stopped");
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A local CA.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        Self { issuer }
+    }
+
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    fn server_certificate(
+        &self,
+    ) -> (rustls::pki_types::CertificateDer<'static>, rustls::pki_types::PrivateKeyDer<'static>) {
+        let key = KeyPair::generate().unwrap();
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let params = CertificateParams::new(names).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+        (certificate.der().clone(), key.into())
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the fake engine's tasks end with the test's runtime")]
+pub fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(work);
+}
+
+async fn accept(endpoint: Endpoint, inner: Arc<Inner>) {
+    while let Some(incoming) = endpoint.accept().await {
+        let inner = inner.clone();
+        spawn(async move {
+            if let Ok(connection) = incoming.await {
+                inner.change(|world| world.connections += 1);
+                serve(connection, inner).await;
+            }
+        });
+    }
+}
+
+async fn serve(connection: Connection, inner: Arc<Inner>) {
+    while let Ok((send, recv)) = connection.accept_bi().await {
+        let (connection, inner) = (connection.clone(), inner.clone());
+        let mut stream = streams::Stream { connection, inner, send, recv };
+        spawn(async move {
+            let Some(open) = stream.open().await else { return };
+            let refusal =
+                stream.inner.change(|world| match open {
+                    Open::Hello(_) => None,
+                    _ => world.refuse_open.pop_front(),
+                });
+            if let Some(refusal) = refusal {
+                return stream.refuse(refusal).await;
+            }
+            match open {
+                Open::Hello(hello) => stream.hello(hello).await,
+                Open::Publish { .. } => publish::serve(stream).await,
+                Open::Subscribe(subscribe) => stream.subscribe(subscribe).await,
+                Open::Read(read) => stream.read(read).await,
+                Open::Request(envelope) => stream.request(envelope).await,
+                Open::Unknown => {}
+            }
+        });
+    }
+}

@@ -1,0 +1,251 @@
+//! Streams of the fake engine: hello, requests, consumers, readers.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use levada_client::{
+    Notice, Position, Start, Subscribed,
+    protocol::{
+        batch::BatchBuilder,
+        deliver::{DeliverHeader, EndEntry, Run},
+        error::Refusal,
+        event::Event,
+        frame::{self, FrameHeader, FrameType},
+        ids::{DeliveryToken, Offset, PartitionId, Timestamp},
+        request::{
+            Hello, HelloAnswer, Limits, Open, Opened, PluginInfo, Read, Request, RequestEnvelope, Response,
+            ResponseEnvelope, Subscribe, TopicInfo,
+        },
+        verbs::{Credit, Settled, Verbs},
+    },
+};
+use quinn::{Connection, RecvStream, SendStream, VarInt};
+
+use super::Inner;
+
+pub struct Stream {
+    pub connection: Connection,
+    pub inner: Arc<Inner>,
+    pub send: SendStream,
+    pub recv: RecvStream,
+}
+
+impl Stream {
+    pub async fn frame(&mut self) -> Option<(FrameType, Bytes)> {
+        let mut header = [0; 8];
+        self.recv.read_exact(&mut header).await.ok()?;
+        let header = FrameHeader::read(&header).unwrap();
+        let mut payload = vec![0; header.len];
+        self.recv.read_exact(&mut payload).await.ok()?;
+        Some((header.kind, payload.into()))
+    }
+
+    pub async fn open(&mut self) -> Option<Open> {
+        let (kind, payload) = self.frame().await?;
+        assert_eq!(kind, FrameType::Open);
+        Some(frame::read_message(&payload).unwrap())
+    }
+
+    /// A client that went away is not the engine's concern.
+    pub async fn send(&mut self, frame: Bytes) {
+        let _ = self.send.write_chunk(frame).await;
+    }
+
+    pub async fn refuse(mut self, refusal: Refusal) {
+        self.send(frame::message(FrameType::Error, &refusal)).await;
+        let _ = self.send.finish();
+        let _ = self.send.stopped().await;
+    }
+
+    pub fn cut(self) {
+        self.connection.close(VarInt::from_u32(0), b"cut");
+    }
+
+    pub async fn hello(mut self, hello: Hello) {
+        let limits = Limits { producer_in_flight_max: 64, ..Limits::default() };
+        let answer = HelloAnswer { protocol: hello.protocol_max, limits, ..HelloAnswer::default() };
+        self.send(frame::message(FrameType::Opened, &Opened::Hello(answer))).await;
+        loop {
+            let inner = self.inner.clone();
+            let notice = tokio::select! {
+                notice = inner.until(|world| world.notices.pop_front()) => notice,
+                _ = self.connection.closed() => return,
+            };
+            self.send(frame::message(FrameType::Notice, &notice)).await;
+            if matches!(notice, Notice::GoAway { .. }) {
+                let _ = self.send.finish();
+                let _ = self.send.stopped().await;
+                return self.cut();
+            }
+        }
+    }
+
+    pub async fn request(mut self, envelope: RequestEnvelope) {
+        let response = match &envelope.request {
+            Request::DeployPlugin { name, size, .. } => {
+                let mut parts = Vec::new();
+                while let Some((FrameType::Chunk, part)) = self.frame().await {
+                    parts.push(part);
+                }
+                assert_eq!(parts.iter().map(|part| part.len() as u64).sum::<u64>(), *size);
+                self.inner.change(|world| world.artefacts.push(parts));
+                Response::Plugin(PluginInfo { name: name.clone(), version: 1, ..PluginInfo::default() })
+            }
+            Request::CreateTopic { name, .. } => {
+                Response::Topic(TopicInfo { name: name.clone(), ..TopicInfo::default() })
+            }
+            Request::ListTopics => Response::Topics { topics: Vec::new() },
+            _ => Response::Done,
+        };
+        self.inner.change(|world| world.requests.push(envelope.request));
+        let answer = ResponseEnvelope { id: envelope.id, response };
+        self.send(frame::message(FrameType::Opened, &Opened::Response(answer))).await;
+        let _ = self.send.finish();
+        let _ = self.send.stopped().await;
+    }
+
+    pub async fn subscribe(mut self, subscribe: Subscribe) {
+        let partitions = self.inner.world().partitions;
+        self.inner.change(|world| world.subscribes.push(subscribe));
+        let answer = Subscribed { partitions, ..Subscribed::default() };
+        self.send(frame::message(FrameType::Opened, &Opened::Subscribe(answer))).await;
+        let (mut events, mut bytes) = (0, 0);
+        loop {
+            let inner = self.inner.clone();
+            let next = tokio::select! {
+                biased;
+                frame = self.frame() => Err(frame),
+                delivery = inner.until(|world| {
+                    let fits = world.deliveries.front().is_some_and(|(count, _)| *count <= events);
+                    if fits && bytes > 0 { world.deliveries.pop_front() } else { None }
+                }) => Ok(delivery),
+            };
+            match next {
+                Ok((count, frame)) => {
+                    events -= count;
+                    bytes -= i64::try_from(frame.len() - 8).unwrap();
+                    self.send(frame).await;
+                }
+                Err(Some((FrameType::Credit, payload))) => {
+                    let credit = Credit::read(&payload).unwrap();
+                    events += credit.events;
+                    bytes += i64::try_from(credit.bytes).unwrap();
+                    self.inner.change(|world| world.credits.push(credit));
+                }
+                Err(Some((FrameType::Verbs, payload))) => {
+                    let verbs = Verbs::read(&payload).unwrap();
+                    let refused = self.inner.change(|world| {
+                        world.verb_frames += 1;
+                        world.verbs.extend(verbs.verbs);
+                        std::mem::take(&mut world.refuse_verbs)
+                    });
+                    self.send(Settled { sequence: verbs.sequence, refused }.frame()).await;
+                }
+                Err(Some((kind, _))) => panic!("a consumer sent a {kind:?} frame"),
+                Err(None) => {
+                    self.inner.change(|world| world.detached += 1);
+                    return;
+                }
+            }
+        }
+    }
+
+    pub async fn read(mut self, read: Read) {
+        let (frames, ends) = self.inner.change(|world| {
+            world.reads.push(read.clone());
+            stored(world, &read)
+        });
+        let from = if let Start::Offset(offset) = read.from { offset } else { 0 };
+        let positions: Vec<_> =
+            ends.iter().map(|end| Position { partition: end.partition.0, offset: from }).collect();
+        self.send(frame::message(FrameType::Opened, &Opened::Read { positions })).await;
+        let (mut events, mut bytes) = (0, 0);
+        for (count, delivery) in frames {
+            while events < count || bytes <= 0 {
+                let Some((FrameType::Credit, payload)) = self.frame().await else { return };
+                let credit = Credit::read(&payload).unwrap();
+                events += credit.events;
+                bytes += i64::try_from(credit.bytes).unwrap();
+                self.inner.change(|world| world.credits.push(credit));
+            }
+            events -= count;
+            bytes -= i64::try_from(delivery.len() - 8).unwrap();
+            self.send(delivery).await;
+            let cut = self.inner.change(|world| {
+                world.cut_read_after.as_mut().is_some_and(|left| {
+                    *left = left.saturating_sub(1);
+                    *left == 0
+                })
+            });
+            if cut {
+                self.inner.change(|world| world.cut_read_after = None);
+                // What was sent shall arrive before the connection ends.
+                let _ = self.send.finish();
+                let _ = self.send.stopped().await;
+                return self.cut();
+            }
+        }
+        self.send(EndEntry::frame(&ends)).await;
+        let _ = self.send.finish();
+        let _ = self.send.stopped().await;
+    }
+}
+
+/// The delivery frames of a read, one a batch, and where each partition ends.
+fn stored(world: &super::World, read: &Read) -> (Vec<(u64, Bytes)>, Vec<EndEntry>) {
+    let from = if let Start::Offset(offset) = read.from { offset } else { 0 };
+    let (mut frames, mut ends) = (Vec::new(), Vec::new());
+    for partition in 0..world.partitions {
+        if !read.partitions.is_empty() && !read.partitions.contains(&partition) {
+            continue;
+        }
+        let mut next = 0;
+        for (base, batch) in world.log.get(&partition).into_iter().flatten() {
+            next = base + u64::from(batch.count());
+            if *base >= from {
+                frames.push((u64::from(batch.count()), delivery(partition, *base, 0, 1, batch.bytes())));
+            }
+        }
+        ends.push(EndEntry { partition: PartitionId(partition), next: Offset(next) });
+    }
+    (frames, ends)
+}
+
+/// A whole delivery frame of one batch.
+pub fn delivery(partition: u16, base: u64, token: u64, attempt: u8, batch: &Bytes) -> Bytes {
+    let header = frame_header(batch);
+    let run = Run {
+        base: Offset(base),
+        append_time: Timestamp(1),
+        hops: 0,
+        batches: batch.clone(),
+    };
+    let mut runs = BytesMut::new();
+    run.write(&mut runs);
+    let header = DeliverHeader {
+        partition: PartitionId(partition),
+        built: false,
+        attempt,
+        count: header.0,
+        token: DeliveryToken(token),
+        span: header.1,
+    };
+    let mut whole = BytesMut::from(&header.frame_prefix(runs.len())[..]);
+    whole.extend_from_slice(&runs);
+    whole.freeze()
+}
+
+fn frame_header(batch: &Bytes) -> (u32, u32) {
+    let header = levada_client::protocol::batch::BatchHeader::read(batch).unwrap();
+    (header.count, header.span)
+}
+
+/// A delivery of `count` events with their offsets as payloads.
+pub fn numbered(base: u64, count: u64, token: u64) -> (u64, Bytes) {
+    let mut builder = BatchBuilder::new();
+    for offset in base..base + count {
+        builder.push(&Event::new(offset.to_string()).at(Timestamp(1))).unwrap();
+    }
+    let batch = builder.finish(levada_client::protocol::batch::Stamp::ENGINE);
+    (count, delivery(0, base, token, 1, batch.bytes()))
+}
