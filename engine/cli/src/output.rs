@@ -79,13 +79,17 @@ impl Output {
         }
     }
 
-    /// A progress bar over `len` steps: on a terminal only, hidden otherwise and with --quiet.
-    pub(crate) fn progress(&self, len: u64, what: &'static str) -> ProgressBar {
+    /// A progress bar over `len` steps, or over no known number of them: on a terminal only, hidden otherwise and
+    /// with --quiet.
+    pub(crate) fn progress(&self, len: Option<u64>, what: &'static str) -> ProgressBar {
         if self.quiet || !io::stderr().is_terminal() {
             return ProgressBar::hidden();
         }
-        let bar = ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::stderr_with_hz(10));
-        let template = "{msg:<10} {bar:32.cyan/blue} {human_pos}/{human_len} {per_sec} {eta}";
+        let bar = ProgressBar::with_draw_target(len, ProgressDrawTarget::stderr_with_hz(10));
+        let template = match len {
+            Some(_) => "{msg:<12} {bar:32.cyan/blue} {human_pos}/{human_len} {per_sec} {eta}",
+            None => "{msg:<12} {spinner} {human_pos} {per_sec} {elapsed}",
+        };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }

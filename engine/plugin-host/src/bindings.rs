@@ -57,6 +57,7 @@ pub(crate) enum Failure {
 }
 
 /// `log.level`.
+#[expect(dead_code, reason = "lifting makes the variants from their numbers")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ComponentType, Lift)]
 #[component(enum)]
 #[repr(u8)]

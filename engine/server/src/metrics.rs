@@ -63,7 +63,12 @@ pub(crate) fn page() -> String {
     for (name, kind, help, value) in [
         ("process_cpu_seconds_total", "counter", "user and system CPU time", process.cpu_seconds),
         ("process_resident_memory_bytes", "gauge", "resident memory", process.rss_bytes),
-        ("process_peak_resident_memory_bytes", "gauge", "largest resident memory so far", process.peak_rss_bytes),
+        (
+            "process_peak_resident_memory_bytes",
+            "gauge",
+            "largest resident memory so far",
+            process.peak_rss_bytes,
+        ),
         ("process_open_fds", "gauge", "open file descriptors", process.open_fds),
     ] {
         let Some(value) = value else { continue };

@@ -165,11 +165,9 @@ async fn open_store(config: &ServerConfig) -> Result<RocksStore, Error> {
 }
 
 fn host_config(config: &ServerConfig) -> HostConfig {
-    let workers = match config.plugin_workers {
-        0 => std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1),
-        workers => workers,
-    };
-    HostConfig { workers, tick: config.plugin_tick, ..HostConfig::new(config.data_dir.join("plugin-cache")) }
+    let defaults = HostConfig::new(config.data_dir.join("plugin-cache"));
+    let workers = if config.plugin_workers == 0 { defaults.workers } else { config.plugin_workers };
+    HostConfig { workers, tick: config.plugin_tick, ..defaults }
 }
 
 fn broker_config(config: &ServerConfig) -> BrokerConfig {

@@ -67,7 +67,10 @@ impl Flat {
         if index >= self.batch.count() {
             self.end()
         } else if self.batch.header().is_selection() {
-            self.batch.events().nth(index as usize).map_or(self.end(), |event| event.offset(self.base))
+            self.batch
+                .events()
+                .nth(index as usize)
+                .map_or_else(|| self.end(), |event| event.offset(self.base))
         } else {
             self.base.plus(u64::from(index))
         }

@@ -60,7 +60,7 @@ impl<'t> Router<'t> {
     #[inline]
     fn partition(&self, target: usize, key: Option<&[u8]>, id: Option<&str>) -> PartitionId {
         let partitions = self.targets[target].partitions.max(1);
-        match key.or(id.map(str::as_bytes)) {
+        match key.or_else(|| id.map(str::as_bytes)) {
             _ if partitions == 1 => PartitionId(0),
             Some(bytes) => partition_of(bytes, partitions),
             None => PartitionId(self.source.0 % partitions),

@@ -71,11 +71,11 @@ pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A share between 0 and 1.
+/// A share above 0, at most 1.
 pub(super) fn parse_share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("expected a number from 0 to 1".to_owned()),
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        _ => Err("expected a number above 0, at most 1".to_owned()),
     }
 }
 

@@ -2,8 +2,15 @@
 
 use serde::Serialize;
 
-use super::latency_stats::{Percentiles, median};
-use crate::output;
+use super::{
+    latency_stats::{Percentiles, median},
+    ledger::Verdict,
+    target,
+};
+use crate::{
+    args::{BenchCommon, DurabilityArg},
+    output,
+};
 
 /// One run, or the medians of several. The names are the bench's interface.
 #[derive(Debug, Clone, Serialize)]
@@ -65,6 +72,78 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// A report without figures yet, as the flags say.
+    pub(super) fn new(workload: &'static str, common: &BenchCommon) -> Self {
+        Self {
+            workload,
+            size: common.size,
+            events: 0,
+            batch: target::batch_events(common),
+            partitions: common.partitions,
+            keys: common.keys,
+            connections: 1,
+            concurrency: None,
+            subscribers: 0,
+            consumers: None,
+            order: None,
+            rate: None,
+            plugin: None,
+            pass: None,
+            durability: match common.durability {
+                DurabilityArg::Sync => "sync",
+                DurabilityArg::Os => "os",
+            },
+            seconds: 0.0,
+            events_per_second: 0.0,
+            mb_per_second: 0.0,
+            p50_us: None,
+            p99_us: None,
+            p999_us: None,
+            max_us: None,
+            deliveries_per_second: None,
+            engine_cpu_seconds: 0.0,
+            client_cpu_seconds: 0.0,
+            engine_peak_rss_mib: 0.0,
+            complete: false,
+            lost: 0,
+            twice: 0,
+            disordered: 0,
+            unexpected: 0,
+            mtu: 0,
+            compaction_bytes: 0,
+            flush_bytes: 0,
+            stall_seconds: 0.0,
+            syncs: 0,
+            sync_p99_us: 0,
+            version: String::new(),
+            runs: 1,
+        }
+    }
+
+    /// Sets the count, the time between two instants in nanoseconds, and the rates that follow.
+    #[expect(clippy::cast_precision_loss, reason = "counts and nanoseconds of a run fit 53 bits")]
+    pub(super) fn timing(&mut self, events: u64, begun: u64, ended: u64) {
+        self.events = events;
+        self.seconds = ended.saturating_sub(begun).max(1) as f64 / 1e9;
+        self.events_per_second = events as f64 / self.seconds;
+        self.mb_per_second = self.events_per_second * f64::from(self.size) / 1e6;
+    }
+
+    /// Sets how many deliveries there were in that time.
+    #[expect(clippy::cast_precision_loss, reason = "counts of a run fit 53 bits")]
+    pub(super) fn deliveries(&mut self, count: u64) {
+        self.deliveries_per_second = Some(count as f64 / self.seconds);
+    }
+
+    /// Sets whether everything arrived.
+    pub(super) fn verdict(&mut self, verdict: Verdict) {
+        self.complete = verdict.is_complete();
+        self.lost = verdict.lost;
+        self.twice = verdict.twice;
+        self.disordered = verdict.disordered;
+        self.unexpected = verdict.unexpected;
+    }
+
     /// Sets the latencies.
     pub(super) fn latencies(&mut self, found: Option<Percentiles>) {
         self.p50_us = found.map(|found| found.p50);

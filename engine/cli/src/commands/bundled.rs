@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use levada_client::{Client, Error};
 use levada_protocol::request::PluginInfo;
+use sha2::{Digest as _, Sha256};
 
 /// Name of the plugin that filters by a condition over JSON fields and headers.
 pub(crate) const JSON_FILTER: &str = "json-filter";
@@ -26,13 +27,22 @@ const BUNDLED: [(&str, &[u8]); 4] = [
     (SAMPLE, artefact!("sample")),
 ];
 
-/// Deploys all of them. A plugin whose newest version is this very artefact gets no further version.
+/// Deploys all of them; a plugin whose newest version is this very artefact stays as it is.
 pub(crate) async fn deploy_bundled(client: &Client) -> Result<Vec<PluginInfo>, Error> {
+    let there = client.list_plugins().await?;
     let mut deployed = Vec::with_capacity(BUNDLED.len());
     for (name, artefact) in BUNDLED {
-        deployed.push(client.deploy_plugin(name, Bytes::from_static(artefact), None).await?);
+        let newest = there.iter().filter(|plugin| plugin.name == name).max_by_key(|plugin| plugin.version);
+        match newest {
+            Some(newest) if newest.sha256 == hash(artefact) => deployed.push(newest.clone()),
+            _ => deployed.push(client.deploy_plugin(name, Bytes::from_static(artefact), None).await?),
+        }
     }
     Ok(deployed)
+}
+
+fn hash(artefact: &[u8]) -> String {
+    Sha256::digest(artefact).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! `levada read`: prints stored events and leaves no trace.
 
 use levada_client::ReadOptions;
-use levada_protocol::ids::PartitionId;
 use tokio::signal;
 
 use super::events;
@@ -9,10 +8,12 @@ use crate::{args::ReadArgs, client, output::Output};
 
 pub(super) async fn run(output: &Output, args: ReadArgs) -> anyhow::Result<()> {
     let client = client::connect(&args.client).await?;
-    let mut options = ReadOptions::new(args.topic.as_str());
-    options.partitions = args.partitions.iter().copied().map(PartitionId).collect();
-    options.from = args.from;
-    options.follow = args.follow;
+    let options = ReadOptions {
+        partitions: args.partitions.clone(),
+        from: args.from,
+        follow: args.follow,
+        ..ReadOptions::new(args.topic.as_str())
+    };
     let mut reader = client.read(options).await?;
     let mut left = args.max.unwrap_or(u64::MAX);
     while left > 0 {

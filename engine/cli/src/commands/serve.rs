@@ -16,6 +16,7 @@ use tokio::{
 
 use crate::{
     args::{Format, ServeArgs},
+    failure::Failure,
     output::Output,
 };
 
@@ -37,7 +38,7 @@ pub(crate) fn run(output: &Output, args: ServeArgs, verbose: u8) -> anyhow::Resu
     if args.print_config {
         return Ok(output.line(config.to_toml().trim_end())?);
     }
-    levada_server::telemetry::init(&config)?;
+    levada_server::telemetry::install(&config).map_err(|error| Failure::new(error.code(), error.to_string()))?;
     runtime()?.block_on(Box::pin(serve(output, config, args.until_stdin_closes)))
 }
 

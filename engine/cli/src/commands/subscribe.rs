@@ -1,7 +1,6 @@
 //! `levada subscribe`: prints what a durable subscription delivers, and acknowledges what was printed.
 
-use levada_client::{SubscribeOptions, Subscriber};
-use levada_protocol::request::{Start, Subscribed, SubscriptionOptions};
+use levada_client::{Client, ErrorCode, Start, SubscribeOptions, Subscribed, Subscriber, SubscriptionOptions};
 use tokio::signal;
 
 use super::events;
@@ -16,7 +15,7 @@ const CREDIT_EVENTS: u64 = 1_000;
 
 pub(super) async fn run(output: &Output, args: SubscribeArgs) -> anyhow::Result<()> {
     let client = client::connect(&args.client).await?;
-    let mut subscriber = client.subscribe(options(&args)).await?;
+    let mut subscriber = attach(&client, &args).await?;
     tell(output, &args, subscriber.subscribed());
     let printed = print_all(output, &args, &mut subscriber).await;
     if !args.no_ack {
@@ -27,18 +26,29 @@ pub(super) async fn run(output: &Output, args: SubscribeArgs) -> anyhow::Result<
     printed
 }
 
-fn options(args: &SubscribeArgs) -> SubscribeOptions {
-    let mut options = SubscribeOptions::new(args.topic.as_str(), args.subscription.as_str());
-    options.consumer = format!("levada-cli-{}", std::process::id());
-    options.from = args.from;
-    // What is not to be printed is not asked for: it would come back to the next consumer as a redelivery.
-    options.credit_events = args.max.unwrap_or(CREDIT_EVENTS).min(CREDIT_EVENTS);
+/// Attaches to the subscription, and makes it if there is none.
+///
+/// Without --order and --plugin an existing one is taken with whatever options it has.
+async fn attach(client: &Client, args: &SubscribeArgs) -> Result<Subscriber, levada_client::Error> {
+    let mut options = SubscribeOptions {
+        consumer: format!("levada-cli-{}", std::process::id()),
+        from: args.from,
+        // What is not to be printed is not asked for: it would come back to the next consumer as a redelivery.
+        credit_events: args.max.unwrap_or(CREDIT_EVENTS).min(CREDIT_EVENTS),
+        ..SubscribeOptions::new(args.topic.as_str(), args.subscription.as_str())
+    };
+    if args.order.is_none() && args.plugins.is_empty() {
+        match client.subscribe(options.clone()).await {
+            Err(error) if error.code() == ErrorCode::SubscriptionNotFound => {}
+            other => return other,
+        }
+    }
     options.options = Some(SubscriptionOptions {
         order: args.order.map(Into::into).unwrap_or_default(),
         chain: args.plugins.clone(),
         ..SubscriptionOptions::default()
     });
-    options
+    client.subscribe(options).await
 }
 
 /// Says what the answer says: whether the subscription was made, and what it will not see.
@@ -75,7 +85,7 @@ async fn print_all(output: &Output, args: &SubscribeArgs, subscriber: &mut Subsc
             events::print(output, args.topic.as_str(), Some(args.subscription.as_str()), &delivery, left)?;
         left -= count;
         match last {
-            Some(last) if !args.no_ack => subscriber.ack_range(&delivery, delivery.first(), last)?,
+            Some(last) if !args.no_ack => delivery.ack_range(delivery.first()..=last),
             _ => {}
         }
     }

@@ -125,6 +125,8 @@ fn damaged_and_newer_rows_are_refused() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
     fn survives_commits_failed_commits_and_restarts(
         floor in 0u64..200_000,

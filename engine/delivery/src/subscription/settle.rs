@@ -343,6 +343,17 @@ impl DeadLetter {
     }
 }
 
+#[cfg(test)]
+impl Settle {
+    pub(super) fn partition(&self) -> usize {
+        self.partition
+    }
+
+    pub(super) fn range(&self) -> &Range<u64> {
+        &self.range
+    }
+}
+
 impl Outcome {
     fn letter(&self) -> Option<&DeadLetter> {
         match self {

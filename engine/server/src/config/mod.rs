@@ -135,7 +135,7 @@ settings! {
     #[serde(with = "humantime_serde")]
     retention_interval: Duration = Duration::from_secs(30);
 
-    /// Threads that run plugins; 0 means one less than there are processors, and at least one.
+    /// Threads that run plugins; 0 means as many as there are processors.
     plugin_workers: usize = 0;
     /// How often running plugins are held against their deadlines.
     #[serde(with = "humantime_serde")]

@@ -15,7 +15,8 @@ fn load(text: &str) -> Result<ServerConfig, Error> {
 
 #[test]
 fn file_values_are_human_and_replace_defaults() {
-    let config = load("tail_bytes_max = \"128MiB\"\nidle_timeout = \"30s\"\nlog_format = \"json\"\n").unwrap();
+    let config =
+        load("tail_bytes_max = \"128MiB\"\nidle_timeout = \"30s\"\nlog_format = \"json\"\n").unwrap();
     assert_eq!(config.tail_bytes_max, ByteSize::mib(128));
     assert_eq!(config.idle_timeout, Duration::from_secs(30));
     assert_eq!(config.log_format, LogFormat::Json);

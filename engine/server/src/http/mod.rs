@@ -31,7 +31,9 @@ pub(crate) async fn serve(
     until: CancellationToken,
 ) -> io::Result<()> {
     let listener = Limited::new(listener, config.http_connections_max, config.http_idle_timeout);
-    axum::serve(listener, router(Engine { broker, draining })).with_graceful_shutdown(until.cancelled_owned()).await
+    axum::serve(listener, router(Engine { broker, draining }))
+        .with_graceful_shutdown(until.cancelled_owned())
+        .await
 }
 
 /// What the paths look at.

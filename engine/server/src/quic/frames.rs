@@ -155,7 +155,8 @@ impl Assembly {
 
     /// The stream ends here.
     fn end(&self) -> Result<(), Error> {
-        let got = if self.current.is_some() { FRAME_HEADER_BYTES + self.payload.len() } else { self.header_len };
+        let got =
+            if self.current.is_some() { FRAME_HEADER_BYTES + self.payload.len() } else { self.header_len };
         if got == 0 { Ok(()) } else { Err(Error::CutOff { got }) }
     }
 }

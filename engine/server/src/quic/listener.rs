@@ -142,7 +142,8 @@ fn endpoint(socket: std::net::UdpSocket, identity: Identity, config: &ServerConf
 
 fn transport(config: &ServerConfig) -> TransportConfig {
     let window = |size: bytesize::ByteSize| VarInt::from_u64(size.as_u64()).unwrap_or(VarInt::MAX);
-    let idle = IdleTimeout::try_from(config.idle_timeout).expect("the configuration's range is within QUIC's");
+    let idle =
+        IdleTimeout::try_from(config.idle_timeout).expect("the configuration's range is within QUIC's");
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(config.mtu_max);
     let mut transport = TransportConfig::default();
@@ -175,7 +176,8 @@ mod tests {
     fn engine(files: &TlsFiles, config: &ServerConfig) -> (tokio::runtime::Runtime, Endpoint) {
         let runtime = runtime();
         let endpoint = runtime.block_on(async {
-            endpoint(bind(config).unwrap(), tls::prepare(files, crate::clock::now()).unwrap(), config).unwrap()
+            endpoint(bind(config).unwrap(), tls::prepare(files, crate::clock::now()).unwrap(), config)
+                .unwrap()
         });
         (runtime, endpoint)
     }
@@ -199,7 +201,8 @@ mod tests {
                 tokio::time::timeout(Duration::from_secs(9), connection.closed()).await
             })
         });
-        let accepted = first.block_on(async { endpoint.accept().await.unwrap().accept().unwrap().await.unwrap() });
+        let accepted =
+            first.block_on(async { endpoint.accept().await.unwrap().accept().unwrap().await.unwrap() });
         is_connected.recv().unwrap();
         // As by kill -9: nobody says goodbye.
         first.shutdown_background();

@@ -99,7 +99,9 @@ async fn acknowledge_all(
             Some(refusal) = refused.recv() => gathered.push(refusal),
             else => return Ok(()),
         }
-        while gathered.len() < ACKS_GATHERED_MAX && let Ok(refusal) = refused.try_recv() {
+        while gathered.len() < ACKS_GATHERED_MAX
+            && let Ok(refusal) = refused.try_recv()
+        {
             gathered.push(refusal);
         }
         if !gathered.is_empty() {
@@ -129,8 +131,7 @@ mod tests {
     #[test]
     fn the_longest_acknowledgement_frame_is_within_its_limit() {
         let refusal = Refusal::new(ErrorCode::BatchInvalid, "x".repeat(REASON_BYTES_MAX * 2));
-        let ack =
-            Ack { correlation: 1, partition: PartitionId(2), outcome: AckOutcome::Refused(refusal) };
+        let ack = Ack { correlation: 1, partition: PartitionId(2), outcome: AckOutcome::Refused(refusal) };
         let frame = ack_frame(&vec![ack; ACKS_GATHERED_MAX]);
         let read = Ack::read_all(&frame[FRAME_HEADER_BYTES..]).unwrap();
         assert_eq!(read.len(), ACKS_GATHERED_MAX);

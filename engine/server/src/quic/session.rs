@@ -84,7 +84,8 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: quinn::Incoming, admiss
         Ok(None) => return,
         Err(_) => {
             debug!("no hello in time");
-            return connection.close(wire_error::close_code(ErrorCode::HelloRequired), b"no hello came in time");
+            return connection
+                .close(wire_error::close_code(ErrorCode::HelloRequired), b"no hello came in time");
         }
     };
     drop(handshake);
@@ -115,7 +116,8 @@ async fn welcome(shared: &Shared, control: &mut Stream) -> Result<(), Failure> {
     let hello = match control.read_open().await? {
         Open::Hello(hello) => hello,
         Open::Publish { .. } | Open::Subscribe(_) | Open::Read(_) | Open::Request(_) | Open::Unknown => {
-            let message = "expected a hello on the first stream of the connection, got another kind of open frame";
+            let message =
+                "expected a hello on the first stream of the connection, got another kind of open frame";
             return Err(Failure::refused(ErrorCode::HelloRequired, message));
         }
     };
@@ -173,7 +175,8 @@ async fn close(connection: &Connection, stream: &mut Stream, failure: Failure) {
 impl Session {
     /// Accepts streams until the connection ends or must.
     async fn run(self: Arc<Self>, mut control: Stream) {
-        let (draining, cancelled) = (self.shared.tasks.draining().clone(), self.shared.tasks.cancelled().clone());
+        let (draining, cancelled) =
+            (self.shared.tasks.draining().clone(), self.shared.tasks.cancelled().clone());
         let mut granted = STREAMS_GRANTED_FIRST;
         // One clone for each open stream: their count is this one's.
         let open = Arc::new(());

@@ -90,14 +90,18 @@ impl Stream {
         match self.frames.next().await? {
             Some(Frame { kind: FrameType::Open, payload }) => Ok(frame::read_message(&payload)?),
             Some(Frame { kind, .. }) => Err(Failure::unexpected(kind, "an open frame first")),
-            None => Err(Failure::refused(ErrorCode::Malformed, "expected an open frame, got the end of the stream")),
+            None => Err(Failure::refused(
+                ErrorCode::Malformed,
+                "expected an open frame, got the end of the stream",
+            )),
         }
     }
 
     /// Writes the answer to the open frame.
     pub(super) async fn answer(&mut self, opened: &Opened) -> Result<(), Failure> {
-        let payload = rmp_serde::to_vec_named(opened)
-            .map_err(|error| Failure::refused(ErrorCode::Internal, format!("the answer does not serialise: {error}")))?;
+        let payload = rmp_serde::to_vec_named(opened).map_err(|error| {
+            Failure::refused(ErrorCode::Internal, format!("the answer does not serialise: {error}"))
+        })?;
         if payload.len() > FRAME_BYTES_MAX {
             let message = format!("the answer is {} bytes, the limit is {FRAME_BYTES_MAX}", payload.len());
             return Err(Failure::refused(ErrorCode::LimitExceeded, message));

@@ -63,11 +63,8 @@ async fn a_path_that_is_not_there_is_a_problem_with_a_code() {
 #[tokio::test]
 async fn a_silent_http_connection_gives_its_place_to_the_next() {
     let dir = tempfile::tempdir().unwrap();
-    let config = ServerConfig {
-        http_connections_max: 1,
-        http_idle_timeout: Duration::from_secs(1),
-        ..config(&dir)
-    };
+    let config =
+        ServerConfig { http_connections_max: 1, http_idle_timeout: Duration::from_secs(1), ..config(&dir) };
     against(config, async |server| {
         let mut silent = TcpStream::connect(server.http).await.unwrap();
         silent.write_all(b"GET /healthz HT").await.unwrap();

@@ -124,7 +124,8 @@ async fn a_text_that_does_not_fit_a_refusal_is_cut() {
     against(config(&dir), async |server| {
         let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
         let topic = "x".repeat(200_000);
-        let refusal = ClientStream::open(&connection, &Open::Publish { topic }).await.answer().await.unwrap_err();
+        let refusal =
+            ClientStream::open(&connection, &Open::Publish { topic }).await.answer().await.unwrap_err();
         assert_eq!(refusal.code, ErrorCode::InvalidName);
         assert!(refusal.message.len() <= 1_024);
     })

@@ -14,7 +14,8 @@ use std::{
 use levada_protocol::{error::ErrorCode, ids::Timestamp, version::ALPN};
 use quinn::crypto::rustls::QuicServerConfig;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use rustls::{
     RootCertStore,
@@ -186,7 +187,9 @@ fn is_good(
         })?;
     let name = ServerName::try_from(NAMES[0]).expect("localhost is a DNS name");
     let at = |time: Duration| {
-        verifier.verify_server_cert(&chain[0], &chain[1..], &name, &[], UnixTime::since_unix_epoch(time)).is_ok()
+        verifier
+            .verify_server_cert(&chain[0], &chain[1..], &name, &[], UnixTime::since_unix_epoch(time))
+            .is_ok()
     };
     let now = Duration::from_millis(now.0);
     Ok(at(now) && at(now + RENEW_BEFORE))
@@ -213,8 +216,14 @@ fn make_ca(files: &TlsFiles, now: Timestamp) -> Result<(String, String), Error> 
     Ok((pem, key))
 }
 
-fn issue(files: &TlsFiles, now: Timestamp, ca_pem: &[u8], ca_key: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Error> {
-    let unusable = |name: &str, expected, got: String| Error::Content { path: files.path(name), expected, got };
+fn issue(
+    files: &TlsFiles,
+    now: Timestamp,
+    ca_pem: &[u8],
+    ca_key: &[u8],
+) -> Result<(Vec<u8>, Vec<u8>), Error> {
+    let unusable =
+        |name: &str, expected, got: String| Error::Content { path: files.path(name), expected, got };
     let ca_key = KeyPair::from_pem(&String::from_utf8_lossy(ca_key))
         .map_err(|error| unusable("ca.key", "private key", error.to_string()))?;
     let issuer = Issuer::from_ca_cert_pem(&String::from_utf8_lossy(ca_pem), ca_key)
@@ -269,7 +278,8 @@ fn tls_config(
     config.alpn_protocols = vec![ALPN.to_vec()];
     // What arrives in 0-RTT can be replayed by anybody who saw it (decision 50).
     config.max_early_data_size = 0;
-    let quic = QuicServerConfig::try_from(config).expect("the ring provider has the cipher suite of QUIC's initials");
+    let quic = QuicServerConfig::try_from(config)
+        .expect("the ring provider has the cipher suite of QUIC's initials");
     Ok(Arc::new(quic))
 }
 

@@ -9,7 +9,7 @@ use std::{
 use levada_protocol::ids::{CommitIndex, Timestamp};
 use rocksdb::{ColumnFamily, DB, Options};
 
-use super::{RocksOptions, failure, format, synced::SyncedFile};
+use super::{RocksOptions, chain, failure, format, synced::SyncedFile};
 use crate::{
     Error, Family,
     commit::{APPLIED_KEY, AppliedRow},
@@ -54,6 +54,7 @@ impl Database {
             );
             return Err(Error::Corrupt { detail });
         }
+        opened.check_chain(applied)?;
         opened.synced = Some(Mutex::new(file));
         sync_directory(dir)?;
         Ok((opened, (applied, time)))
@@ -70,7 +71,11 @@ impl Database {
 
     /// The column family of a family.
     pub(super) fn family(&self, family: Family) -> &ColumnFamily {
-        self.db.cf_handle(family.name()).expect("every family was opened with the database")
+        self.handle(family.name())
+    }
+
+    fn handle(&self, name: &str) -> &ColumnFamily {
+        self.db.cf_handle(name).expect("every family was opened with the database")
     }
 
     fn last_applied(&self) -> Result<(CommitIndex, Timestamp), Error> {
@@ -83,8 +88,9 @@ impl Database {
     /// Moves everything to synced files and notes it, so that the next start has nothing to recover.
     pub(super) fn flush(&self, applied: CommitIndex) -> Result<(), Error> {
         self.sync()?;
-        for family in Family::ALL {
-            self.db.flush_cf(self.family(family)).map_err(|error| failure::of_call("flush", &error))?;
+        let names = Family::ALL.into_iter().map(Family::name).chain([chain::FAMILY]);
+        for name in names {
+            self.db.flush_cf(self.handle(name)).map_err(|error| failure::of_call("flush", &error))?;
         }
         self.note_closed(applied)
     }

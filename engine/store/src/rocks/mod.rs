@@ -9,6 +9,7 @@
 
 mod options;
 
+mod chain;
 mod database;
 mod reader;
 mod space;
@@ -41,6 +42,8 @@ pub struct RocksStore {
     options: RocksOptions,
     handle: RwLock<Handle>,
     applied: AtomicU64,
+    /// What was applied last when the last successful sync began.
+    confirmed: AtomicU64,
     /// The time of the commit applied last: the only clock that the file `synced` goes by.
     time: AtomicU64,
     failure: Mutex<Option<Error>>,
@@ -75,6 +78,7 @@ impl RocksStore {
             options,
             handle: RwLock::new(Handle::Open(database)),
             applied: AtomicU64::new(recovered.0.0),
+            confirmed: AtomicU64::new(recovered.0.0),
             time: AtomicU64::new(recovered.1.0),
             failure: Mutex::new(None),
         })
@@ -108,6 +112,14 @@ impl RocksStore {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
+    fn sync_open(&self, database: &Database) -> Result<CommitIndex, Error> {
+        let applied = self.applied();
+        database.sync().map_err(|error| self.fail(error))?;
+        self.confirmed.fetch_max(applied.0, Ordering::AcqRel);
+        database.note_synced(applied, self.time());
+        Ok(applied)
+    }
+
     fn time(&self) -> Timestamp {
         Timestamp(self.time.load(Ordering::Acquire))
     }
@@ -126,6 +138,9 @@ impl Store for RocksStore {
                 return Ok(());
             }
             commit.check_follows(applied)?;
+            if commit.index.0.saturating_sub(self.confirmed.load(Ordering::Acquire)) > chain::LENGTH {
+                self.sync_open(database)?;
+            }
             database.write(commit).map_err(|error| self.fail(error))?;
             self.time.store(commit.time.0, Ordering::Release);
             self.applied.store(commit.index.0, Ordering::Release);
@@ -136,10 +151,7 @@ impl Store for RocksStore {
     fn sync(&self) -> Result<CommitIndex, Error> {
         self.with(|database| {
             self.failed()?;
-            let applied = self.applied();
-            database.sync().map_err(|error| self.fail(error))?;
-            database.note_synced(applied, self.time());
-            Ok(applied)
+            self.sync_open(database)
         })
     }
 
@@ -190,6 +202,7 @@ impl Store for RocksStore {
             Ok((database, (applied, time))) => {
                 *handle = Handle::Open(database);
                 self.applied.store(applied.0, Ordering::Release);
+                self.confirmed.store(applied.0, Ordering::Release);
                 self.time.store(time.0, Ordering::Release);
                 self.replace_failure(None);
                 tracing::info!(applied = applied.0, "store opened again");

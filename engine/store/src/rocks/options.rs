@@ -5,6 +5,7 @@ use rocksdb::{
     statistics::StatsLevel,
 };
 
+use super::chain;
 use crate::Family;
 
 const KIB: usize = 1024;
@@ -100,7 +101,7 @@ impl RocksOptions {
         options.create_missing_column_families(true);
         // A torn tail is cut at the first damaged record; that it was not confirmed is checked against `synced`.
         options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-        // A whole log file that went missing is refused instead of skipped.
+        // A synced log file that went missing or lost its end is refused; `chain` sees to those not synced.
         options.set_track_and_verify_wals_in_manifest(true);
         // Written to the operating system with the commit: an acknowledgement for `os` survives the process.
         options.set_manual_wal_flush(false);
@@ -145,9 +146,8 @@ impl RocksOptions {
             };
             ColumnFamilyDescriptor::new(family.name(), options)
         });
-        // RocksDB insists on a family of this name; nothing is in it.
-        let unused = ColumnFamilyDescriptor::new("default", self.small_family(&cache));
-        families.chain([unused]).collect()
+        let chain = ColumnFamilyDescriptor::new(chain::FAMILY, self.small_family(&cache));
+        families.chain([chain]).collect()
     }
 
     fn log_family(&self, cache: &Cache) -> Options {

@@ -17,14 +17,15 @@ impl Database {
         let families = Family::ALL.map(|family| self.family(family));
         let row = AppliedRow::of(commit).encode();
         let capacity = commit.encoded_len()
-            + (commit.ops.len() + 1) * OP_OVERHEAD_BYTES
+            + (commit.ops.len() + 2) * OP_OVERHEAD_BYTES
             + APPLIED_KEY.len()
-            + APPLIED_ROW_BYTES;
+            + 2 * APPLIED_ROW_BYTES;
         let mut batch = WriteBatch::with_capacity_bytes(capacity);
         for op in &commit.ops {
             add(&mut batch, &families, op);
         }
         batch.put_cf(&families[usize::from(Family::Meta.number())], APPLIED_KEY, row);
+        self.link(&mut batch, commit.index, &row);
         self.db.write(batch).map_err(|error| failure::of_call("write", &error))
     }
 

@@ -113,7 +113,7 @@ async fn pause_stops_before_the_guilty_event_and_a_later_run_goes_on_there() {
         assert_eq!(filtered.progress.reached, Offset(700));
         let mut seen = offsets(&filtered.passed);
         assert_eq!(seen, (0..700).filter(|offset| *offset != 3).collect::<Vec<_>>());
-        assert_eq!(ranges(&filtered.dropped), [3..4]);
+        assert_eq!(ranges(&filtered.dropped), [(3, 4)]);
         let paused = filtered.progress.paused.expect("the place pauses");
         assert_eq!(paused.retry_after, None);
         assert!(paused.why.starts_with("plugin probe@3 pauses the place at offset 700: "), "{}", paused.why);

@@ -273,8 +273,8 @@ fn dead(filtered: &Filtered) -> Vec<u64> {
     filtered.progress.dead_letters.iter().map(|letter| letter.offset.0).collect()
 }
 
-fn ranges(dropped: &[Range<Offset>]) -> Vec<Range<u64>> {
-    dropped.iter().map(|range| range.start.0..range.end.0).collect()
+fn ranges(dropped: &[Range<Offset>]) -> Vec<(u64, u64)> {
+    dropped.iter().map(|range| (range.start.0, range.end.0)).collect()
 }
 
 fn targets(list: &[(&str, u16)]) -> Vec<Target> {

@@ -81,7 +81,8 @@ async fn outputs_choose_declared_targets_and_partitions_follow_key_id_or_source(
         (1, 5, 1, "plain".to_owned()),
     ];
     let mut found = outputs(&routed);
-    (expected.sort(), found.sort());
+    expected.sort();
+    found.sort();
     assert_eq!(found, expected);
 }
 

@@ -1,6 +1,7 @@
 //! Facts about a subscription, one by one; `model` checks them all together on random operations.
 
 mod facts;
+mod model;
 mod store;
 
 use levada_protocol::{

@@ -101,12 +101,18 @@ fn a_log_cut_anywhere_behind_the_bound_loses_only_its_last_commits() {
 #[test]
 fn a_log_scribbled_over_from_anywhere_behind_the_bound_loses_only_its_last_commits() {
     let scene = Scene::new();
-    let end = scene.ends[scene.ends.len() - 1];
+    let whole = fs::read(&scene.wal).unwrap();
     for (turn, at) in scene.places(BOUND + 1).into_iter().enumerate() {
-        let fill = [0x00, 0xff, 0xa5][turn % 3];
-        let rest = vec![fill; usize::try_from(end - at).unwrap()];
-        let applied = scene.open_damaged(|wal| writable(wal).write_all_at(&rest, at).unwrap());
-        assert_eq!(applied, Ok(scene.whole_before(at)), "scribbled with {fill:#x} from {at}");
+        let rest = &whole[usize::try_from(at).unwrap()..];
+        let scribbled: Vec<u8> = match turn % 3 {
+            0 => vec![0x00; rest.len()],
+            1 => vec![0xa5; rest.len()],
+            _ => rest.iter().map(|byte| !byte).collect(),
+        };
+        // What happens to be written over with itself is not damaged.
+        let same = rest.iter().zip(&scribbled).take_while(|(old, new)| old == new).count() as u64;
+        let applied = scene.open_damaged(|wal| writable(wal).write_all_at(&scribbled, at).unwrap());
+        assert_eq!(applied, Ok(scene.whole_before(at + same)), "scribbled from {at}, turn {turn}");
     }
 }
 
@@ -177,13 +183,34 @@ fn a_log_file_that_went_missing_never_leaves_a_hole() {
     let cut = several_logs(dir.path(), COMMITS);
     let count = files(&cut, ".log").len();
     assert!(count > 2, "{count} log files are too few to lose one in the middle");
+    let mut holes = 0;
     for gone in 0..count {
         let copied = dir.path().join(format!("again {gone}"));
         copy(&cut, &copied);
         fs::remove_file(&files(&copied, ".log")[gone]).unwrap();
         match RocksStore::open(&copied, RocksOptions::default()) {
             Ok(store) => assert_whole(&store, COMMITS),
-            Err(error) => assert!(matches!(error, Error::Corrupt { .. }), "{error}"),
+            Err(error) => {
+                assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+                holes += u32::from(error.to_string().contains("are missing between others"));
+            }
         }
     }
+    assert!(holes > 0, "no file that was not synced lay between others");
+}
+
+#[test]
+fn more_commits_than_a_hole_can_be_seen_in_are_never_left_without_a_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), &RocksOptions::default());
+    for index in 1..=1024 {
+        store.apply(&commit(index, 10)).unwrap();
+    }
+    assert_eq!(store.stats().wal_syncs, 0);
+    store.apply(&commit(1025, 10)).unwrap();
+    assert_eq!(store.stats().wal_syncs, 1);
+    store.apply(&commit(1026, 10)).unwrap();
+    assert_eq!(store.stats().wal_syncs, 1);
+    drop(store);
+    assert_eq!(open(dir.path(), &RocksOptions::default()).applied(), CommitIndex(1026));
 }

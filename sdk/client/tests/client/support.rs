@@ -3,7 +3,7 @@
 //! It knows just enough of the engine's rules to be a fair peer: sequences, duplicates, credit.
 
 mod publish;
-mod streams;
+pub mod streams;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -174,6 +174,18 @@ impl Engine {
     pub fn stop(&self) {
         self.endpoint.close(VarInt::from_u32(0), b"stopped");
     }
+
+    /// Ends all connections and frees the port.
+    pub async fn shut_down(self) {
+        self.stop();
+        self.endpoint.wait_idle().await;
+        // The accepting task holds the other handle on the endpoint, and with it the socket.
+        let addr = self.addr;
+        drop(self);
+        while std::net::UdpSocket::bind(addr).is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 impl Drop for Engine {
@@ -230,8 +242,7 @@ async fn accept(endpoint: Endpoint, inner: Arc<Inner>) {
 
 async fn serve(connection: Connection, inner: Arc<Inner>) {
     while let Ok((send, recv)) = connection.accept_bi().await {
-        let (connection, inner) = (connection.clone(), inner.clone());
-        let mut stream = streams::Stream { connection, inner, send, recv };
+        let mut stream = streams::Stream::new(connection.clone(), inner.clone(), send, recv);
         spawn(async move {
             let Some(open) = stream.open().await else { return };
             let refusal =

@@ -20,6 +20,7 @@ use levada_client::{
     },
 };
 use quinn::{Connection, RecvStream, SendStream, VarInt};
+use tokio::sync::mpsc;
 
 use super::Inner;
 
@@ -27,17 +28,19 @@ pub struct Stream {
     pub connection: Connection,
     pub inner: Arc<Inner>,
     pub send: SendStream,
-    pub recv: RecvStream,
+    frames: mpsc::Receiver<(FrameType, Bytes)>,
 }
 
 impl Stream {
+    pub fn new(connection: Connection, inner: Arc<Inner>, send: SendStream, recv: RecvStream) -> Self {
+        let (sender, frames) = mpsc::channel(64);
+        super::spawn(read_frames(recv, sender));
+        Self { connection, inner, send, frames }
+    }
+
+    /// Cancel safe.
     pub async fn frame(&mut self) -> Option<(FrameType, Bytes)> {
-        let mut header = [0; 8];
-        self.recv.read_exact(&mut header).await.ok()?;
-        let header = FrameHeader::read(&header).unwrap();
-        let mut payload = vec![0; header.len];
-        self.recv.read_exact(&mut payload).await.ok()?;
-        Some((header.kind, payload.into()))
+        self.frames.recv().await
     }
 
     pub async fn open(&mut self) -> Option<Open> {
@@ -188,6 +191,20 @@ impl Stream {
         self.send(EndEntry::frame(&ends)).await;
         let _ = self.send.finish();
         let _ = self.send.stopped().await;
+    }
+}
+
+async fn read_frames(mut recv: RecvStream, frames: mpsc::Sender<(FrameType, Bytes)>) {
+    let mut header = [0; 8];
+    while recv.read_exact(&mut header).await.is_ok() {
+        let header = FrameHeader::read(&header).unwrap();
+        let mut payload = vec![0; header.len];
+        if recv.read_exact(&mut payload).await.is_err() {
+            return;
+        }
+        if frames.send((header.kind, payload.into())).await.is_err() {
+            return;
+        }
     }
 }
 

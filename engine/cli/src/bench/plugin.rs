@@ -1,0 +1,206 @@
+//! The workload `plugin`: stored events through a WebAssembly plugin, on a subscription or on a route.
+
+use std::time::Duration;
+
+use levada_client::{RouteSpec, StageSpec, Start};
+use tokio::time::{Instant, interval};
+
+use super::{
+    clock::Clock,
+    consumer::{self, Timed},
+    publish::prefill,
+    publishing::{Published, Publishing},
+    report::Report,
+    stamp::{JSON_BYTES_MIN, Layout, RANK_BASE, rank},
+    subscribing::{Subscribing, Wanted},
+    target::Target,
+    watched,
+};
+use crate::{
+    args::{PluginBench, PluginKind},
+    commands::{JSON_FILTER, SAMPLE, deploy_bundled},
+    failure::Failure,
+    output::Output,
+};
+use levada_protocol::error::ErrorCode;
+
+/// How often the route's target is looked at.
+const LOOK: Duration = Duration::from_millis(2);
+/// If nothing arrives for so long, nothing more will.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// Runs the workload.
+pub(super) async fn plugin(output: &Output, target: &mut Target, args: &PluginBench) -> anyhow::Result<Report> {
+    let clock = Clock::start();
+    let layout = match args.plugin {
+        PluginKind::JsonFilter => Layout::Json,
+        PluginKind::Trivial | PluginKind::Route | PluginKind::None => Layout::Binary,
+    };
+    if layout == Layout::Json && (args.common.size as usize) < JSON_BYTES_MIN {
+        let message = format!("expected --size of at least {JSON_BYTES_MIN} for JSON, got {}", args.common.size);
+        return Err(Failure::new(ErrorCode::InvalidArgument, message).into());
+    }
+    deploy_bundled(&target.control).await?;
+    let publishing = Publishing::new(target, &args.common, layout, clock, args.events, None);
+    let published = prefill(output, publishing, args.events).await?;
+    let mut report = match args.plugin {
+        PluginKind::Route => route(output, target, args, clock, &published).await?,
+        kind => subscription(output, target, args, clock, layout, kind, &published).await?,
+    };
+    report.plugin = Some(match args.plugin {
+        PluginKind::Trivial => "trivial",
+        PluginKind::JsonFilter => "json-filter",
+        PluginKind::Route => "route",
+        PluginKind::None => "none",
+    });
+    Ok(report)
+}
+
+/// Which events a filter lets pass, one bit a sequence.
+struct Passing(Vec<u64>);
+
+impl Passing {
+    fn none_of(events: u64) -> anyhow::Result<Self> {
+        Ok(Self(vec![0; usize::try_from(events.div_ceil(64))?]))
+    }
+
+    fn add(&mut self, sequence: u64) {
+        if let Some(word) = usize::try_from(sequence / 64).ok().and_then(|word| self.0.get_mut(word)) {
+            *word |= 1 << (sequence % 64);
+        }
+    }
+
+    fn has(&self, sequence: u64) -> bool {
+        let word = usize::try_from(sequence / 64).ok().and_then(|word| self.0.get(word));
+        word.is_some_and(|word| word >> (sequence % 64) & 1 == 1)
+    }
+
+    fn count(&self) -> u64 {
+        self.0.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+}
+
+async fn subscription(
+    output: &Output,
+    target: &Target,
+    args: &PluginBench,
+    clock: Clock,
+    layout: Layout,
+    kind: PluginKind,
+    published: &Published,
+) -> anyhow::Result<Report> {
+    let (chain, passes) = filter(kind, args.pass);
+    // What has to pass is known from what is stored, not from what comes out.
+    let mut passing = Passing::none_of(published.events())?;
+    consumer::read_back(&target.control, &target.topic, layout, |offset, stamp| {
+        if let Some(stamp) = stamp
+            && passes(offset, stamp.sequence)
+        {
+            passing.add(stamp.sequence);
+        }
+    })
+    .await?;
+    let wanted = Wanted { count: 1, args: &args.consumer, chain, layout, timed: Timed::None, clock };
+    let before = target.before().await?;
+    let begun = clock.now();
+    let subscribing = Subscribing::attach(target, &wanted).await?;
+    let bar = output.progress(Some(passing.count()), "scan");
+    watched(&bar, || subscribing.arrived(), subscribing.wait_for(passing.count())).await;
+    let mut report = Report::new("plugin", &args.common);
+    target.enter_figures(&before, &mut report).await?;
+    let subscribed = subscribing.finish(target).await?;
+    report.timing(published.events(), begun, subscribed.last);
+    report.subscribers(1, &args.consumer);
+    report.deliveries(passing.count());
+    report.pass = (kind != PluginKind::None).then_some(args.pass);
+    report.verdict(subscribed.verdict(&published.counts, |sequence| passing.has(sequence)));
+    Ok(report)
+}
+
+/// The stages of a kind, and its rule: whether an event of this offset and sequence passes.
+fn filter(kind: PluginKind, pass: f64) -> (Vec<StageSpec>, Box<dyn Fn(u64, u64) -> bool>) {
+    match kind {
+        PluginKind::None | PluginKind::Route => (Vec::new(), Box::new(|_, _| true)),
+        PluginKind::Trivial => {
+            let config = format!(r#"{{"pass": {pass}}}"#);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the product is in 0..2^64")]
+            let below = (pass * 2_f64.powi(64)) as u64;
+            (vec![stage(SAMPLE, config)], Box::new(move |offset, _| pass >= 1.0 || mix(offset) < below))
+        }
+        PluginKind::JsonFilter => {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                clippy::cast_precision_loss,
+                reason = "a share of 100,000"
+            )]
+            let below = RANK_BASE + (pass * RANK_BASE as f64) as u64;
+            let config = format!(r#"{{"where": "rank < {below}"}}"#);
+            (vec![stage(JSON_FILTER, config)], Box::new(move |_, sequence| rank(sequence) < below))
+        }
+    }
+}
+
+fn stage(plugin: &str, config: String) -> StageSpec {
+    StageSpec { plugin: plugin.to_owned(), config, ..StageSpec::default() }
+}
+
+/// The rule by which the sample plugin chooses: it spreads offsets over all numbers of 64 bits.
+fn mix(offset: u64) -> u64 {
+    let mut mixed = offset.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
+async fn route(
+    output: &Output,
+    target: &mut Target,
+    args: &PluginBench,
+    clock: Clock,
+    published: &Published,
+) -> anyhow::Result<Report> {
+    let outlet = target.another_topic(&args.common).await?;
+    let before = target.before().await?;
+    let begun = clock.now();
+    let spec = RouteSpec {
+        name: target.topic.clone(),
+        from: target.topic.clone(),
+        to: vec![outlet.clone()],
+        chain: vec![stage(SAMPLE, r#"{"transform": "reverse"}"#.to_owned())],
+        start: Start::Earliest,
+    };
+    target.control.create_route(spec).await?;
+    let bar = output.progress(Some(published.events()), "route");
+    let ended = routed(target, &outlet, published.events(), clock, &bar).await?;
+    bar.finish_and_clear();
+    let mut report = Report::new("plugin", &args.common);
+    target.enter_figures(&before, &mut report).await?;
+    report.timing(published.events(), begun, ended);
+    let ledger = consumer::read_back(&target.control, &outlet, Layout::Reversed, |_, _| {}).await?;
+    report.verdict(ledger.verdict(&published.counts, |_| true));
+    target.control.delete_route(&target.topic).await?;
+    Ok(report)
+}
+
+/// Waits until the outlet holds so many events, or gets no more; answers when.
+async fn routed(
+    target: &Target,
+    outlet: &str,
+    events: u64,
+    clock: Clock,
+    bar: &indicatif::ProgressBar,
+) -> anyhow::Result<u64> {
+    let mut looks = interval(LOOK);
+    let (mut stored, mut changed) = (0, (Instant::now(), clock.now()));
+    while stored < events && changed.0.elapsed() < STALLED {
+        looks.tick().await;
+        let topic = target.control.describe_topic(outlet).await?;
+        let now = topic.partitions.iter().map(|part| part.end).sum();
+        if now != stored {
+            (stored, changed) = (now, (Instant::now(), clock.now()));
+            bar.set_position(stored);
+        }
+    }
+    Ok(changed.1)
+}

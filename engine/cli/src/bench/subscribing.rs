@@ -1,0 +1,206 @@
+//! Runs the consuming side of a workload: subscriptions, their consumers, and when all have everything.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use levada_client::{Order, StageSpec, Start, SubscribeOptions, SubscriptionOptions};
+use levada_protocol::error::ErrorCode;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, interval, sleep},
+};
+
+use super::{
+    clock::Clock,
+    consumer::{Consumed, Consumer, Progress, Timed},
+    endpoint::Endpoint,
+    latency_stats::Latencies,
+    ledger::{Ledger, Verdict},
+    stamp::Layout,
+    target::Target,
+};
+use crate::{
+    args::{ConsumerArgs, OrderArg},
+    failure::Failure,
+};
+
+/// How often arrivals are looked at.
+const LOOK: Duration = Duration::from_millis(1);
+/// If nothing arrives for so long, nothing more will.
+const STALLED: Duration = Duration::from_secs(30);
+/// How long the last acknowledgements may take to count.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// Subscriptions with attached consumers.
+#[derive(Debug)]
+pub(super) struct Subscribing {
+    topic: String,
+    unordered: bool,
+    subscriptions: Vec<Subscription>,
+    done: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    name: String,
+    progress: Arc<Progress>,
+    consumers: Endpoint<Vec<Consumed>>,
+}
+
+/// What subscriptions are like.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted<'a> {
+    pub(super) count: u16,
+    pub(super) args: &'a ConsumerArgs,
+    pub(super) chain: Vec<StageSpec>,
+    pub(super) layout: Layout,
+    pub(super) timed: Timed,
+    pub(super) clock: Clock,
+}
+
+/// What all subscriptions got.
+#[derive(Debug)]
+pub(super) struct Subscribed {
+    pub(super) ledgers: Vec<Ledger>,
+    pub(super) latencies: Latencies,
+    /// When the last event of the last subscription came.
+    pub(super) last: u64,
+    unordered: bool,
+}
+
+impl Subscribed {
+    /// The verdict over all subscriptions; each had to get the `expected` events of every lane.
+    pub(super) fn verdict(&self, counts: &[u64], expected: impl Fn(u64) -> bool) -> Verdict {
+        let all = self.ledgers.iter().map(|ledger| ledger.verdict(counts, &expected));
+        let verdict = all.fold(Verdict::default(), Verdict::and);
+        // Without an order there is none to break.
+        if self.unordered { Verdict { disordered: 0, ..verdict } } else { verdict }
+    }
+}
+
+impl Subscribing {
+    /// Makes the subscriptions, from the first event on, and attaches every consumer.
+    pub(super) async fn attach(target: &Target, wanted: &Wanted<'_>) -> anyhow::Result<Self> {
+        let (done, told) = watch::channel(false);
+        let attached = Arc::new(AtomicUsize::new(0));
+        let mut subscriptions = Vec::new();
+        for number in 1..=wanted.count {
+            let name = format!("bench-{number}");
+            let progress = Arc::new(Progress::default());
+            let consumer = Consumer {
+                options: options(target, &name, wanted),
+                layout: wanted.layout,
+                timed: wanted.timed,
+                clock: wanted.clock,
+                progress: progress.clone(),
+                done: told.clone(),
+            };
+            let (count, address, attached) = (wanted.args.consumers, target.address(), attached.clone());
+            let consumers = Endpoint::spawn(&name, move || async move {
+                let mut running = JoinSet::new();
+                for _ in 0..count {
+                    let client = address.connect().await?;
+                    let attached = attached.clone();
+                    let tell = move || drop(attached.fetch_add(1, Ordering::AcqRel));
+                    running.spawn(consumer.clone().run(client, tell));
+                }
+                let mut consumed = Vec::new();
+                while let Some(one) = running.join_next().await {
+                    consumed.push(one??);
+                }
+                Ok(consumed)
+            })?;
+            subscriptions.push(Subscription { name, progress, consumers });
+        }
+        let all = usize::from(wanted.count) * usize::from(wanted.args.consumers);
+        let begun = Instant::now();
+        while attached.load(Ordering::Acquire) < all {
+            if begun.elapsed() > STALLED {
+                break;
+            }
+            sleep(LOOK).await;
+        }
+        let unordered = wanted.args.order == OrderArg::None;
+        Ok(Self { topic: target.topic.clone(), unordered, subscriptions, done })
+    }
+
+    /// Events that have arrived at the subscription that has the fewest.
+    pub(super) fn arrived(&self) -> u64 {
+        self.subscriptions.iter().map(|subscription| subscription.progress.arrived()).min().unwrap_or(0)
+    }
+
+    /// Waits until every subscription has so many events, or until nothing comes any more.
+    pub(super) async fn wait_for(&self, events: u64) {
+        let mut looks = interval(LOOK);
+        let (mut arrived, mut changed) = (self.arrived(), Instant::now());
+        while arrived < events && changed.elapsed() < STALLED {
+            looks.tick().await;
+            let now = self.arrived();
+            if now != arrived {
+                (arrived, changed) = (now, Instant::now());
+            }
+        }
+    }
+
+    /// Ends the consumers and gathers what they got.
+    ///
+    /// # Errors
+    /// If a consumer failed, or the engine still counts something as unacknowledged.
+    pub(super) async fn finish(self, target: &Target) -> anyhow::Result<Subscribed> {
+        // The consumers may have failed already; their errors come below.
+        let _failed = self.done.send(true);
+        let mut all =
+            Subscribed { ledgers: Vec::new(), latencies: Latencies::new(), last: 0, unordered: self.unordered };
+        for subscription in self.subscriptions {
+            let mut ledger: Option<Ledger> = None;
+            for consumed in subscription.consumers.finished().await? {
+                all.latencies.absorb(&consumed.latencies);
+                match &mut ledger {
+                    Some(ledger) => ledger.absorb(&consumed.ledger),
+                    None => ledger = Some(consumed.ledger),
+                }
+            }
+            all.last = all.last.max(subscription.progress.last());
+            all.ledgers.extend(ledger);
+            settled(target, &self.topic, &subscription.name).await?;
+        }
+        Ok(all)
+    }
+}
+
+fn options(target: &Target, name: &str, wanted: &Wanted<'_>) -> SubscribeOptions {
+    SubscribeOptions {
+        consumer: "bench".to_owned(),
+        options: Some(SubscriptionOptions {
+            order: Order::from(wanted.args.order),
+            chain: wanted.chain.clone(),
+            max_in_flight: wanted.args.max_in_flight,
+            ..SubscriptionOptions::default()
+        }),
+        from: Start::Earliest,
+        credit_events: wanted.args.max_in_flight.into(),
+        ..SubscribeOptions::new(&target.topic, name)
+    }
+}
+
+/// Waits until the engine, too, counts everything as acknowledged.
+async fn settled(target: &Target, topic: &str, name: &str) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    loop {
+        let lag = target.control.describe_subscription(topic, name).await?.lag;
+        if lag == 0 {
+            return Ok(());
+        }
+        if begun.elapsed() > SETTLE {
+            let message = format!("subscription {topic}/{name} still lags {lag} events after all were acknowledged");
+            return Err(Failure::new(ErrorCode::Internal, message).into());
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}

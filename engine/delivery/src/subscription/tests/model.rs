@@ -1,0 +1,596 @@
+//! The whole subscription against a naive model: one state per offset, random operations, everything checked after
+//! each, and at the end every event must come to its end.
+
+use std::collections::BTreeMap;
+
+use proptest::{collection::vec, prelude::*};
+
+use super::{store::Rows, *};
+use crate::progress::RETURNS_MAX;
+
+const PARTITIONS: usize = 2;
+const BACKOFF_MIN: u64 = 90;
+
+#[derive(Debug, Clone)]
+enum Op {
+    Attach,
+    Detach(usize),
+    Grant { consumer: usize, events: u64 },
+    End { partition: usize, more: u64 },
+    Read,
+    Finish { read: usize, take: u64, filter: u64, fail: bool },
+    Verb { delivery: usize, from: u64, len: u64, kind: u8, thief: bool },
+    Time(u64),
+    Submit,
+    Settle(bool),
+    Lost { partition: usize, more: u64 },
+    Restart { applied: bool },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let finish = || {
+        (0..4usize, 1..20u64, prop_oneof![Just(0), any::<u64>(), Just(u64::MAX)], proptest::bool::weighted(0.1))
+            .prop_map(|(read, take, filter, fail)| Op::Finish { read, take, filter, fail })
+    };
+    let verb = || {
+        (0..6usize, 0..20u64, 1..20u64, 0..8u8, proptest::bool::weighted(0.05))
+            .prop_map(|(delivery, from, len, kind, thief)| Op::Verb { delivery, from, len, kind, thief })
+    };
+    prop_oneof![
+        2 => Just(Op::Attach),
+        1 => (0..3usize).prop_map(Op::Detach),
+        2 => (0..3usize, 1..40u64).prop_map(|(consumer, events)| Op::Grant { consumer, events }),
+        3 => (0..PARTITIONS, 1..30u64).prop_map(|(partition, more)| Op::End { partition, more }),
+        6 => Just(Op::Read),
+        6 => finish(),
+        8 => verb(),
+        3 => prop_oneof![1..200u64, 500..1500u64].prop_map(Op::Time),
+        3 => Just(Op::Submit),
+        3 => proptest::bool::weighted(0.7).prop_map(Op::Settle),
+        1 => (0..PARTITIONS, 1..15u64).prop_map(|(partition, more)| Op::Lost { partition, more }),
+        1 => any::<bool>().prop_map(|applied| Op::Restart { applied }),
+    ]
+}
+
+/// Where one offset stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    Fresh,
+    Waiting { not_before: u64 },
+    Flight { token: u64, consumer: ConsumerId, deadline: u64 },
+    /// Decided, and not in a commit yet.
+    Settling(Why),
+    Submitted(Why),
+    Done,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Said { token: u64, consumer: ConsumerId, dead: bool },
+    Dead,
+    /// Filtered or lost; a filtered one may settle with its neighbours, later.
+    Dropped,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Event {
+    at: At,
+    attempts: u16,
+    returned: u8,
+}
+
+#[derive(Debug)]
+struct World {
+    it: Subscription,
+    order: Order,
+    now: u64,
+    events: Vec<Vec<Event>>,
+    log_start: [u64; PARTITIONS],
+    disk: Vec<Rows>,
+    /// The commit under way: its id and what the disk holds if it succeeds.
+    commit: Option<(u64, Vec<Rows>)>,
+    reads: Vec<Wanted>,
+    consumers: Vec<ConsumerId>,
+    credit: BTreeMap<ConsumerId, (u64, i64)>,
+    deliveries: Vec<(PartitionId, ConsumerId, DeliveryToken, Range<u64>)>,
+    next_consumer: u64,
+}
+
+fn model_options(order: Order) -> Options {
+    Options { max_in_flight: 24, max_in_flight_bytes: 400, dead_letters_max: 3, ..options(order) }
+}
+
+impl World {
+    fn new(order: Order) -> Self {
+        let mut disk = vec![Rows::default(); PARTITIONS];
+        disk.iter_mut().for_each(|rows| rows.apply(&Progress::new(Offset(0), 1).take_dirty()));
+        let progress = disk.iter().map(Rows::restore).collect();
+        Self {
+            it: Subscription::new(model_options(order), progress),
+            order,
+            now: 1,
+            events: vec![Vec::new(); PARTITIONS],
+            log_start: [0; PARTITIONS],
+            disk,
+            commit: None,
+            reads: Vec::new(),
+            consumers: Vec::new(),
+            credit: BTreeMap::new(),
+            deliveries: Vec::new(),
+            next_consumer: 0,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(self.now)
+    }
+
+    fn run(&mut self, op: Op) {
+        match op {
+            Op::Attach if self.consumers.len() < 3 => self.attach(),
+            Op::Attach => {}
+            Op::Detach(at) => self.detach(at),
+            Op::Grant { consumer, events } => {
+                if let Some(id) = self.consumers.get(consumer) {
+                    self.it.grant(*id, events, events * 10);
+                    let credit = self.credit.entry(*id).or_default();
+                    *credit = (credit.0 + events, credit.1 + events as i64 * 10);
+                }
+            }
+            Op::End { partition, more } => {
+                let event = Event { at: At::Fresh, attempts: 0, returned: 0 };
+                let end = self.events[partition].len() + more as usize;
+                self.events[partition].resize(end, event);
+                self.it.end(PartitionId(partition as u16), Offset(end as u64));
+            }
+            Op::Read => self.reads.extend(self.it.next(self.now())),
+            Op::Finish { read, take, filter, fail } => {
+                if read < self.reads.len() {
+                    let wanted = self.reads.remove(read);
+                    self.finish(wanted, take, filter, fail);
+                }
+            }
+            Op::Verb { delivery, from, len, kind, thief } => self.verb(delivery, from, len, kind, thief),
+            Op::Time(ms) => self.time(ms),
+            Op::Submit => self.submit(),
+            Op::Settle(ok) => self.settle(ok),
+            Op::Lost { partition, more } => self.lose(partition, more),
+            Op::Restart { applied } => self.restart(applied),
+        }
+        self.check();
+    }
+
+    fn attach(&mut self) {
+        self.next_consumer += 1;
+        let id = ConsumerId(self.next_consumer);
+        self.it.attach(id).unwrap();
+        self.consumers.push(id);
+        self.credit.insert(id, (0, 0));
+    }
+
+    fn detach(&mut self, at: usize) {
+        if at >= self.consumers.len() {
+            return;
+        }
+        let id = self.consumers.remove(at);
+        self.it.detach(self.now(), id, 11);
+        for event in self.events.iter_mut().flatten() {
+            if !matches!(event.at, At::Flight { consumer, .. } if consumer == id) {
+                continue;
+            }
+            let counts = event.returned >= RETURNS_MAX;
+            event.returned = (event.returned + 1).min(RETURNS_MAX);
+            event.attempts += u16::from(counts);
+            event.at = if counts && event.attempts >= 3 {
+                At::Settling(Why::Dead)
+            } else {
+                At::Waiting { not_before: self.now + if counts { BACKOFF_MIN } else { 0 } }
+            };
+        }
+    }
+
+    fn finish(&mut self, wanted: Wanted, take: u64, filter: u64, fail: bool) {
+        let (partition, first) = (usize::from(wanted.partition.0), wanted.first.0);
+        let (mut filtered, mut failed, mut sent) = (Vec::new(), Vec::new(), Vec::new());
+        let mut last = first;
+        for offset in (first..=wanted.last.0).take(take as usize) {
+            if filter >> (offset % 64) & 1 == 1 {
+                filtered.push(Offset(offset)..Offset(offset + 1));
+            } else if fail && offset % 3 == 0 {
+                let reason = Reason::PluginError { plugin: String::new(), error: String::new() };
+                failed.push(Failed { first: Offset(offset), last: Offset(offset), reason });
+            } else if (sent.len() as u64) < wanted.events_max {
+                sent.push(offset);
+            } else {
+                break;
+            }
+            last = offset;
+        }
+        let bytes = (sent.len() as u64 * 10).min(wanted.bytes_max.max(10));
+        let before = self.events[partition].clone();
+        let (consumer, kind, attempt) = (wanted.consumer, wanted.kind, wanted.attempt());
+        let answer = Sent { last: Offset(last), bytes, filtered: &filtered, failed: &failed };
+        let cursor_before = self.it.partitions[partition].cursor;
+        let waiting_before = self.it.figures().waiting;
+        let delivered = self.it.delivered(self.now(), wanted, answer);
+        let moved = self.it.partitions[partition].cursor != cursor_before
+            || self.it.figures().waiting != waiting_before;
+        if !moved {
+            assert_eq!(delivered, None);
+            return;
+        }
+        let within = |offset: u64| &before[offset as usize];
+        for offset in first..=last {
+            assert!(within(offset).at.is_open(self.now), "offset {offset} was {:?}", within(offset));
+        }
+        let event = |offset: u64, at: At| Event { at, ..before[offset as usize] };
+        let events = &mut self.events[partition];
+        for range in &filtered {
+            events[range.start.0 as usize] = event(range.start.0, At::Settling(Why::Dropped));
+        }
+        for letter in &failed {
+            events[letter.first.0 as usize] = event(letter.first.0, At::Settling(Why::Dead));
+        }
+        let Some(delivered) = delivered else {
+            assert!(sent.is_empty(), "{} events were not sent", sent.len());
+            return;
+        };
+        assert_eq!((delivered.events, delivered.attempt), (sent.len() as u64, attempt));
+        let (token, deadline) = (delivered.token.0, self.now + TIMEOUT);
+        for offset in &sent {
+            assert_eq!(attempt, within(*offset).attempts + 1);
+            events[*offset as usize] = event(*offset, At::Flight { token, consumer, deadline });
+        }
+        self.deliveries.push((PartitionId(partition as u16), consumer, delivered.token, first..last + 1));
+        self.check_send(partition, consumer, &before, &sent, kind, bytes);
+    }
+
+    /// What must hold of every delivery: credit, room, order, and whether it goes alone.
+    fn check_send(
+        &mut self,
+        partition: usize,
+        consumer: ConsumerId,
+        before: &[Event],
+        sent: &[u64],
+        kind: WantedKind,
+        bytes: u64,
+    ) {
+        let credit = self.credit.get_mut(&consumer).expect("it is attached");
+        assert!(credit.0 >= sent.len() as u64 && credit.1 > 0, "credit {credit:?} for {} events", sent.len());
+        *credit = (credit.0 - sent.len() as u64, credit.1 - bytes as i64);
+        let held = self.held_by(consumer);
+        assert!(held <= 24, "{held} events in flight");
+        let alone = sent.iter().any(|offset| before[*offset as usize].returned >= RETURNS_MAX);
+        assert_eq!(alone, matches!(kind, WantedKind::Again { alone: true, .. }));
+        assert!(!alone || held == 1, "{held} events beside one that goes alone");
+        let others = self.events.iter().flatten().filter(|event| event.at.holder() == Some(consumer));
+        assert!(others.clone().count() == 1 || !others.clone().any(|event| event.returned >= RETURNS_MAX));
+        if self.order != Order::None {
+            assert_eq!(Some(&consumer), self.consumers.first(), "only the active consumer gets something");
+            let open = |event: &Event| matches!(event.at, At::Fresh | At::Waiting { .. });
+            let ahead = before[..sent[0] as usize].iter().position(open);
+            assert_eq!(ahead, None, "sent {} first, in partition {partition}", sent[0]);
+        }
+    }
+
+    fn held_by(&self, consumer: ConsumerId) -> usize {
+        self.events.iter().flatten().filter(|event| event.at.holder() == Some(consumer)).count()
+    }
+
+    fn verb(&mut self, back: usize, from: u64, len: u64, kind: u8, thief: bool) {
+        let Some(at) = self.deliveries.len().checked_sub(back + 1) else { return };
+        let (partition, owner, token, range) = self.deliveries[at].clone();
+        let first = range.start + from % (range.end - range.start);
+        let kind = match kind {
+            0..=3 => VerbKind::Ack,
+            4 => VerbKind::Nack { delay_ms: None },
+            5 => VerbKind::Nack { delay_ms: Some(30) },
+            6 => VerbKind::InProgress,
+            _ => VerbKind::Reject { reason: "r".to_owned() },
+        };
+        let verb =
+            Verb { kind: kind.clone(), partition, token, first: Offset(first), last: Offset(first + len - 1) };
+        let consumer = if thief { ConsumerId(owner.0 + 1) } else { owner };
+        let result = self.it.verb(self.now(), consumer, &verb, 5);
+        let place = usize::from(partition.0);
+        let named: Vec<u64> = (first..(first + len).min(range.end))
+            .filter(|offset| {
+                let at = self.events[place][*offset as usize].at;
+                !thief && matches!(at, At::Flight { token: held, .. } if held == token.0)
+            })
+            .collect();
+        if named.is_empty() {
+            assert_eq!(result, Err(ErrorCode::DeliveryExpired));
+            return;
+        }
+        assert_eq!(result.map(|applied| applied.events), Ok(named.len() as u64));
+        let said = |dead| At::Settling(Why::Said { token: token.0, consumer, dead });
+        let deadline = self.now + TIMEOUT;
+        for offset in &named {
+            let event = &mut self.events[place][*offset as usize];
+            match kind {
+                VerbKind::Ack => event.at = said(false),
+                VerbKind::Reject { .. } => event.at = said(true),
+                VerbKind::InProgress => event.at = At::Flight { token: token.0, consumer, deadline },
+                VerbKind::Nack { delay_ms } => event.fail(self.now, delay_ms),
+            }
+        }
+        if let VerbKind::Nack { .. } = kind {
+            self.rewind(place, &named);
+        }
+    }
+
+    /// Where order matters, what is in flight behind an event that waits now comes back.
+    fn rewind(&mut self, partition: usize, failed: &[u64]) {
+        let waits = |offset: &&u64| matches!(self.events[partition][**offset as usize].at, At::Waiting { .. });
+        let Some(from) = failed.iter().find(waits).copied() else { return };
+        if self.order == Order::None {
+            return;
+        }
+        for event in &mut self.events[partition][from as usize..] {
+            if matches!(event.at, At::Flight { .. }) {
+                event.at = At::Waiting { not_before: 0 };
+            }
+        }
+    }
+
+    fn time(&mut self, ms: u64) {
+        self.now += ms;
+        let expired = self.it.on_time(self.now(), 3);
+        let mut expected = 0;
+        for partition in 0..PARTITIONS {
+            let late: Vec<u64> = (0..self.events[partition].len() as u64)
+                .filter(|offset| {
+                    let at = self.events[partition][*offset as usize].at;
+                    matches!(at, At::Flight { deadline, .. } if deadline <= self.now)
+                })
+                .collect();
+            expected += late.len() as u64;
+            late.iter().for_each(|offset| self.events[partition][*offset as usize].fail(self.now, None));
+            self.rewind(partition, &late);
+        }
+        assert_eq!(expired, expected);
+    }
+
+    fn submit(&mut self) {
+        let under_way = self.commit.is_some();
+        let Some(settling) = self.it.take_settling() else { return };
+        assert!(!under_way);
+        let mut disk = self.disk.clone();
+        for (partition, rows) in &settling.rows {
+            disk[usize::from(partition.0)].apply(rows);
+        }
+        let mut dead = Vec::new();
+        for (partition, rows) in disk.iter().enumerate() {
+            let progress = rows.restore();
+            for (offset, event) in (0..).zip(&mut self.events[partition]) {
+                match (progress.is_settled(Offset(offset)), event.at) {
+                    (true, At::Done) => {}
+                    (true, At::Settling(why)) => {
+                        event.at = At::Submitted(why);
+                        if matches!(why, Why::Dead | Why::Said { dead: true, .. }) {
+                            dead.push((partition, offset));
+                        }
+                    }
+                    (true, at) => panic!("offset {offset} of partition {partition} settles from {at:?}"),
+                    (false, At::Done) => panic!("offset {offset} of partition {partition} is undone"),
+                    (false, _) => {}
+                }
+            }
+        }
+        let letters = settling.dead_letters.iter();
+        let mut buried: Vec<_> = letters
+            .flat_map(|letter| {
+                (letter.first.0..=letter.last.0).map(|offset| (usize::from(letter.partition.0), offset))
+            })
+            .collect();
+        buried.sort_unstable();
+        assert_eq!(buried, dead);
+        self.commit = Some((settling.id, disk));
+    }
+
+    fn settle(&mut self, ok: bool) {
+        let Some((id, disk)) = self.commit.take() else { return };
+        let back = self.it.settled(id, ok, self.now());
+        if ok {
+            self.disk = disk;
+        }
+        let mut returned = 0;
+        let deadline = self.now + TIMEOUT;
+        for (partition, events) in self.events.iter_mut().enumerate() {
+            for (offset, event) in (0..).zip(events) {
+                let At::Submitted(why) = event.at else { continue };
+                if ok {
+                    event.at = At::Done;
+                    continue;
+                }
+                let flies = self.it.partitions[partition].flights.at(offset).is_some();
+                event.at = match why {
+                    Why::Said { .. } if offset < self.log_start[partition] => At::Settling(Why::Dropped),
+                    Why::Said { token, consumer, .. } if flies => {
+                        assert!(self.consumers.contains(&consumer));
+                        At::Flight { token, consumer, deadline }
+                    }
+                    Why::Said { consumer, .. } => {
+                        assert!(self.order != Order::None || !self.consumers.contains(&consumer));
+                        At::Waiting { not_before: 0 }
+                    }
+                    Why::Dead | Why::Dropped => At::Settling(why),
+                };
+                returned += usize::from(matches!(why, Why::Said { .. }));
+            }
+        }
+        let said = back.iter().map(|range| (range.last.0 + 1 - range.first.0) as usize).sum::<usize>();
+        assert!(returned <= said, "{returned} offsets came back, {said} were reported");
+        assert!(!ok || back.is_empty());
+    }
+
+    fn lose(&mut self, partition: usize, more: u64) {
+        let log_start = (self.log_start[partition] + more).min(self.events[partition].len() as u64);
+        self.log_start[partition] = log_start;
+        let lost = self.it.lost(PartitionId(partition as u16), Offset(log_start));
+        let mut expected = Vec::new();
+        for (offset, event) in (0..log_start).zip(&mut self.events[partition]) {
+            if matches!(event.at, At::Fresh | At::Waiting { .. } | At::Flight { .. }) {
+                event.at = At::Settling(Why::Dropped);
+                expected.push(offset);
+            }
+        }
+        let reported = lost.map(|lost| (lost.first.0, lost.last.0, lost.events));
+        let ends = expected.first().zip(expected.last());
+        assert_eq!(reported, ends.map(|(first, last)| (*first, *last, expected.len() as u64)));
+    }
+
+    /// The engine dies; the commit under way was made durable or was not.
+    fn restart(&mut self, applied: bool) {
+        if let Some((_, disk)) = self.commit.take().filter(|_| applied) {
+            self.disk = disk;
+        }
+        let progress: Vec<_> = self.disk.iter().map(Rows::restore).collect();
+        for (events, progress) in self.events.iter_mut().zip(&progress) {
+            for (offset, event) in (0..).zip(events) {
+                let done = progress.is_settled(Offset(offset));
+                let history = progress.history_of(offset);
+                assert!(done || event.at != At::Done, "offset {offset} was settled durably");
+                assert!(history.attempts <= event.attempts);
+                event.at = if done { At::Done } else { At::Waiting { not_before: 0 } };
+                (event.attempts, event.returned) = (history.attempts, history.returned);
+            }
+        }
+        let seed = self.it.next_token + 1_000;
+        let options = Options { token_seed: seed, ..model_options(self.order) };
+        self.it = Subscription::new(options, progress);
+        (self.reads, self.consumers) = (Vec::new(), Vec::new());
+        for partition in 0..PARTITIONS {
+            let id = PartitionId(partition as u16);
+            self.it.end(id, Offset(self.events[partition].len() as u64));
+            self.log_start[partition] = 0;
+        }
+    }
+
+    /// The subscription's own books agree with each other and with the model.
+    fn check(&self) {
+        let mut lag = 0;
+        for (partition, part) in self.it.partitions.iter().enumerate() {
+            assert_eq!(self.it.retrying.contains(&partition), !part.waiting.is_empty());
+            let queued = |offset: u64| {
+                let of = |run: &&Settle| run.partition() == partition && run.range().contains(&offset);
+                self.it.queue.iter().filter(of).count()
+            };
+            for (offset, event) in (0..).zip(&self.events[partition]) {
+                let flight = part.flights.at(offset).map(|(_, flight)| *flight);
+                let (waits, settled) = (part.waiting.covers(&(offset..offset + 1)), part.progress.is_settled(Offset(offset)));
+                let places = [flight.is_some(), waits, settled, offset >= part.cursor];
+                let count = places.iter().filter(|place| **place).count() + queued(offset);
+                assert_eq!(count, 1, "offset {offset} of {partition}: {places:?}, {} queued", queued(offset));
+                match event.at {
+                    At::Fresh => assert!(offset >= part.cursor),
+                    At::Waiting { .. } => assert!(waits || offset >= part.cursor, "{offset} of {partition}"),
+                    At::Flight { token, deadline, .. } => {
+                        assert_eq!(flight.map(|flight| (flight.token, flight.deadline)), Some((token, deadline)));
+                        assert!(!part.dropped.contains(offset));
+                    }
+                    At::Settling(Why::Dropped) => assert!(part.dropped.contains(offset)),
+                    At::Settling(_) => assert_eq!(queued(offset), 1),
+                    At::Submitted(_) | At::Done => assert!(settled),
+                }
+                let gone = matches!(event.at, At::Done | At::Settling(Why::Dropped) | At::Submitted(Why::Dropped));
+                lag += u64::from(!gone);
+            }
+        }
+        assert_eq!(self.it.figures().lag, lag);
+        for consumer in &self.it.consumers {
+            assert_eq!(consumer.in_flight, self.held_by(consumer.id) as u64);
+        }
+        let timed: BTreeSet<u64> = self.it.timers.iter().map(|(_, token)| *token).collect();
+        let flying = self.events.iter().flatten().filter_map(|event| event.at.token()).collect();
+        assert_eq!(timed, flying);
+    }
+
+    /// With a consumer that acknowledges everything, every event comes to its end.
+    fn drain(&mut self) {
+        for _ in 0..2_000 {
+            if self.consumers.is_empty() {
+                self.attach();
+            }
+            for id in self.consumers.clone() {
+                self.it.grant(id, 50, 5_000);
+                let credit = self.credit.entry(id).or_default();
+                *credit = (credit.0 + 50, credit.1 + 5_000);
+            }
+            self.run(Op::Read);
+            while !self.reads.is_empty() {
+                self.run(Op::Finish { read: 0, take: 30, filter: 0, fail: false });
+            }
+            for (partition, consumer, token, range) in std::mem::take(&mut self.deliveries) {
+                if self.consumers.contains(&consumer) {
+                    self.deliveries.push((partition, consumer, token, range.clone()));
+                    let len = range.end - range.start;
+                    self.run(Op::Verb { delivery: 0, from: 0, len, kind: 0, thief: false });
+                    self.deliveries.clear();
+                }
+            }
+            self.run(Op::Submit);
+            self.run(Op::Settle(true));
+            if self.events.iter().flatten().all(|event| event.at == At::Done) {
+                assert_eq!((self.it.figures().lag, self.it.take_settling()), (0, None));
+                assert!(self.it.deliveries.is_empty() && self.it.queue.is_empty());
+                return;
+            }
+            if let Some(at) = self.it.next_deadline(self.now()).filter(|_| self.it.figures().waiting > 0) {
+                self.run(Op::Time(at.0.saturating_sub(self.now)));
+            }
+        }
+        panic!("not every event came to its end: {:?}", self.events);
+    }
+}
+
+impl Event {
+    fn fail(&mut self, now: u64, delay_ms: Option<u32>) {
+        self.attempts += 1;
+        self.returned = 0;
+        self.at = if self.attempts >= 3 {
+            At::Settling(Why::Dead)
+        } else {
+            At::Waiting { not_before: now + delay_ms.map_or(BACKOFF_MIN, u64::from) }
+        };
+    }
+}
+
+impl At {
+    fn is_open(self, now: u64) -> bool {
+        match self {
+            Self::Fresh => true,
+            Self::Waiting { not_before } => not_before <= now,
+            _ => false,
+        }
+    }
+
+    fn holder(self) -> Option<ConsumerId> {
+        match self {
+            Self::Flight { consumer, .. } => Some(consumer),
+            _ => None,
+        }
+    }
+
+    fn token(self) -> Option<u64> {
+        match self {
+            Self::Flight { token, .. } => Some(token),
+            _ => None,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_event_comes_to_its_end_once_and_in_bounds(
+        order in prop_oneof![Just(Order::None), Just(Order::Partition), Just(Order::Key)],
+        ops in vec(op(), 1..150),
+    ) {
+        let mut world = World::new(order);
+        ops.into_iter().for_each(|op| world.run(op));
+        world.drain();
+    }
+}

@@ -1,0 +1,114 @@
+//! Everything a plugin can do wrong costs its call and nothing else; every limit from both sides.
+
+use std::time::{Duration, Instant};
+
+use levada_plugin_host::{Artefact, Attachment, CallError};
+
+use crate::support::{Seen, TestHost, call, hostile, payloads, spec, start};
+
+/// Calls with `word`, and sees that the same attachment and another one go on.
+fn provoke(word: &str) -> CallError {
+    let host = start();
+    let (bad, good) = (host.attach_hostile(), host.attach_hostile());
+    let error = call(&bad, payloads(&["keep", word, "keep"])).expect_err(word);
+    for attachment in [&bad, &good] {
+        assert_eq!(call(attachment, payloads(&["a", "drop"])), Ok(vec![Seen::Keep, Seen::Drop]), "after {word}");
+    }
+    assert_eq!((bad.figures().errors, good.figures().errors), (1, 0));
+    error
+}
+
+fn output(word: &str) -> String {
+    match provoke(word) {
+        CallError::Output(reason) => reason,
+        other => panic!("{word}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_panic_traps_with_its_message() {
+    let CallError::Trap(said) = provoke("trap") else { panic!("no trap") };
+    assert!(said.contains("an event asked for it") && said.contains("unreachable"), "{said}");
+}
+
+#[test]
+fn an_endless_loop_is_stopped_at_its_deadline() {
+    let host = start();
+    let attachment = host.attach_hostile();
+    let begun = Instant::now();
+    assert_eq!(call(&attachment, payloads(&["loop"])), Err(CallError::Deadline));
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(99), "stopped early: {took:?}");
+    assert!(took < Duration::from_secs(5), "stopped late: {took:?}");
+    assert_eq!(provoke("loop"), CallError::Deadline);
+}
+
+#[test]
+fn memory_has_a_cap() {
+    assert_eq!(provoke("memory"), CallError::Memory);
+    let host = start();
+    let with = |mebibytes: u64| {
+        let mut spec = spec("");
+        spec.memory_bytes_max = mebibytes << 20;
+        let attachment = host.host.attach(Artefact::Bytes(&hostile()), spec).unwrap();
+        (call(&attachment, payloads(&["fill"])), attachment.figures().memory_bytes_high)
+    };
+    let (enough, high) = with(16);
+    assert!(enough.is_ok(), "{enough:?}");
+    assert!((8 << 20..=16 << 20).contains(&high), "{high}");
+    let (short, high) = with(6);
+    assert_eq!(short, Err(CallError::Memory));
+    assert!(high <= 6 << 20, "{high}");
+}
+
+#[test]
+fn deep_recursion_is_a_stack_overflow_wherever_its_frames_lie() {
+    assert_eq!(provoke("recurse"), CallError::Stack);
+    assert_eq!(provoke("recurse-lean"), CallError::Stack);
+}
+
+#[test]
+fn answers_have_a_size_limit() {
+    assert!(output("huge").contains("the limit is 1048576") || output("huge").contains("too much data"));
+    assert!(output("immense").contains("too much data"));
+    assert!(output("large-event").contains("payload has 1048577 bytes"));
+    assert!(output("flood").contains("10001 outputs"));
+}
+
+#[test]
+fn an_answer_must_be_verdicts_on_every_event() {
+    assert!(output("malformed").contains("malformed"));
+    assert!(output("missing").contains("verdicts on 2 events, expected 3"));
+    assert!(output("double").contains("verdicts on 4 events, expected 3"));
+}
+
+#[test]
+fn a_plugin_may_refuse_a_call_or_ask_for_it_again() {
+    assert_eq!(provoke("retry"), CallError::Retry("come back later".to_owned()));
+    assert_eq!(provoke("fail"), CallError::Reject("not these".to_owned()));
+    assert!(matches!(provoke("long-reason"), CallError::Reject(reason) if reason.len() == 1024));
+}
+
+#[test]
+fn a_rejected_event_is_a_verdict_and_no_failure() {
+    let host = start();
+    let attachment = host.attach_hostile();
+    let rejected = Seen::Reject("an event asked for it".to_owned());
+    assert_eq!(call(&attachment, payloads(&["a", "reject", "b"])), Ok(vec![Seen::Keep, rejected, Seen::Keep]));
+}
+
+#[test]
+fn only_a_trap_costs_the_instance() {
+    let host = start();
+    let restarts = |host: &TestHost, word: &str| -> u64 {
+        let attachment: Attachment = host.attach_hostile();
+        // With one call at a time either worker may take it; each makes its own instance once.
+        for _ in 0..20 {
+            let _error = call(&attachment, payloads(&[word]));
+        }
+        attachment.figures().restarts
+    };
+    assert!(restarts(&host, "retry") <= 1);
+    assert!(restarts(&host, "malformed") <= 1);
+    assert!(restarts(&host, "trap") >= 18);
+}

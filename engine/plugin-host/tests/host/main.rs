@@ -1,0 +1,8 @@
+//! The host with real components: what it accepts, what it stops, and that one plugin's fault is nobody else's.
+
+mod accept;
+mod cache;
+mod hostile;
+mod pool;
+mod support;
+mod typed;

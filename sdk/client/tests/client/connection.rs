@@ -1,0 +1,118 @@
+//! Connecting, trusting, asking.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use levada_client::{
+    Client, ClientConfig, Error, ErrorCode, Notice, Refusal, Request, TopicSettings,
+};
+
+use crate::support::{Authority, Engine, Reaction};
+
+#[tokio::test]
+async fn asks_and_is_answered_by_name_and_by_address() {
+    let engine = Engine::start(1);
+    for host in ["127.0.0.1", "localhost"] {
+        let config = ClientConfig::new(format!("{host}:{}", engine.addr.port())).ca_pem(engine.ca_pem.as_str());
+        let client = Client::connect(config).await.unwrap();
+        let topic = client.create_topic("orders", TopicSettings::default()).await.unwrap();
+        assert_eq!(topic.name, "orders");
+        client.close().await;
+        assert!(matches!(client.list_topics().await, Err(Error::Closed)));
+    }
+}
+
+#[tokio::test]
+async fn an_engine_of_another_ca_is_not_trusted() {
+    let engine = Engine::start(1);
+    let config = engine.config().ca_pem(Authority::new().pem());
+    let error = Client::connect(config).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::TlsFailed);
+    assert!(error.to_string().contains("ca.pem"), "{error}");
+    assert!(!error.is_retryable());
+}
+
+#[tokio::test]
+async fn nobody_there_is_a_failure_to_connect() {
+    let engine = Engine::start(1);
+    let config = engine.config().connect_timeout(Duration::from_millis(50));
+    // A socket that never answers holds the port.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let config = ClientConfig { addr: silent.local_addr().unwrap().to_string(), ..config };
+    let error = Client::connect(config).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ConnectFailed);
+    assert!(error.is_retryable() && error.has_no_side_effects());
+}
+
+#[tokio::test]
+async fn a_configuration_that_cannot_work_is_refused() {
+    let engine = Engine::start(1);
+    for config in [
+        ClientConfig::new("localhost"),
+        ClientConfig::new("localhost:port").ca_pem(engine.ca_pem.as_str()),
+        engine.config().ca_pem("no certificate"),
+        engine.config().ca_file("/does/not/exist.pem"),
+    ] {
+        let error = Client::connect(config).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::ConfigInvalid, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_the_caller_with_its_code() {
+    let engine = Engine::start(1);
+    let client = engine.client().await;
+    let refusal = Refusal::new(ErrorCode::TopicExists, "topic orders exists");
+    engine.inner.change(|world| world.refuse_open.push_back(refusal));
+    let error = client.create_topic("orders", TopicSettings::default()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::TopicExists);
+    assert!(error.has_no_side_effects());
+}
+
+#[tokio::test]
+async fn an_artefact_travels_in_parts_of_a_mebibyte() {
+    let engine = Engine::start(1);
+    let client = engine.client().await;
+    let artefact = Bytes::from(vec![7; 2_500_000]);
+    let plugin = client.deploy_plugin("filter", artefact.clone(), None).await.unwrap();
+    assert_eq!((plugin.name.as_str(), plugin.version), ("filter", 1));
+    let parts = engine.inner.world().artefacts.pop().unwrap();
+    assert_eq!(parts.iter().map(Bytes::len).collect::<Vec<_>>(), [1 << 20, 1 << 20, 2_500_000 - (2 << 20)]);
+    assert_eq!(parts.concat(), artefact);
+}
+
+#[tokio::test]
+async fn comes_back_after_the_engine_has_said_goodbye() {
+    let engine = Engine::start(1);
+    let client = engine.client().await;
+    let mut notices = client.notices();
+    let goodbye = Notice::GoAway { reason: "restart".to_owned() };
+    engine.inner.change(|world| world.notices.push_back(goodbye.clone()));
+    assert_eq!(notices.recv().await.unwrap(), goodbye);
+    client.list_topics().await.unwrap();
+    assert_eq!(engine.inner.world().connections, 2);
+}
+
+#[tokio::test]
+async fn finds_an_engine_that_was_restarted() {
+    let authority = Authority::new();
+    let engine = Engine::start_at(1, &authority, "127.0.0.1:0".parse().unwrap());
+    let addr = engine.addr;
+    let client = engine.client().await;
+    client.list_topics().await.unwrap();
+    engine.shut_down().await;
+    let engine = Engine::start_at(1, &authority, addr);
+    client.list_topics().await.unwrap();
+    assert_eq!(engine.inner.world().requests, [Request::ListTopics]);
+}
+
+#[tokio::test]
+async fn a_publish_and_a_request_share_one_connection() {
+    let engine = Engine::start(1);
+    let client = engine.client().await;
+    engine.inner.change(|world| world.reactions.push_back(Reaction::Append));
+    let publisher = client.publisher("orders", Default::default()).await.unwrap();
+    publisher.publish(levada_client::Event::new("one")).await.unwrap().await.unwrap();
+    client.list_topics().await.unwrap();
+    assert_eq!(engine.inner.world().connections, 1);
+}

@@ -1,0 +1,79 @@
+//! Reading stored events, also across losses.
+
+use levada_client::{Client, ErrorCode, Event, PartitionId, PublisherOptions, ReadOptions, Refusal, Start};
+
+use crate::support::Engine;
+
+/// Ten batches of ten events in each partition.
+async fn fill(client: &Client, partitions: u16) {
+    let options = PublisherOptions { batch_bytes: 256, ..PublisherOptions::default() };
+    let publisher = client.publisher("orders", options).await.unwrap();
+    for number in 0..100 {
+        for partition in 0..partitions {
+            let event = Event::new(number.to_string());
+            let _ = publisher.publish_to(PartitionId(partition), event).await.unwrap();
+        }
+    }
+    publisher.flush().await.unwrap();
+}
+
+/// Reads to the end and answers each partition's offsets.
+async fn read_all(client: &Client, options: ReadOptions, partitions: u16) -> Vec<Vec<u64>> {
+    let mut reader = client.read(options).await.unwrap();
+    let mut offsets = vec![Vec::new(); usize::from(partitions)];
+    while let Some(delivery) = reader.next().await.unwrap() {
+        for (offset, _, event) in delivery.events() {
+            assert_eq!(event.payload().unwrap(), offset.to_string().as_bytes());
+            offsets[usize::from(delivery.partition().0)].push(offset.0);
+        }
+    }
+    assert!(reader.next().await.unwrap().is_none(), "the end stays the end");
+    offsets
+}
+
+#[tokio::test]
+async fn reads_everything_once_and_ends() {
+    let engine = Engine::start(2);
+    let client = engine.client().await;
+    fill(&client, 2).await;
+    let options = ReadOptions { credit_events: 64, ..ReadOptions::new("orders") };
+    let offsets = read_all(&client, options, 2).await;
+    assert_eq!(offsets, vec![(0..100).collect::<Vec<u64>>(); 2]);
+    assert_eq!(engine.inner.world().reads[0].from, Start::Earliest);
+}
+
+#[tokio::test]
+async fn goes_on_where_it_was_after_a_loss() {
+    let engine = Engine::start(2);
+    let client = engine.client().await;
+    fill(&client, 2).await;
+    engine.inner.change(|world| world.cut_read_after = Some(3));
+    let offsets = read_all(&client, ReadOptions::new("orders"), 2).await;
+    assert_eq!(offsets, vec![(0..100).collect::<Vec<u64>>(); 2]);
+    let world = engine.inner.world();
+    assert_eq!(world.connections, 2);
+    assert_eq!(world.reads.len(), 3, "one stream at first, then one for each partition");
+    assert!(world.reads.iter().any(|read| matches!(read.from, Start::Offset(offset) if offset > 0)));
+}
+
+#[tokio::test]
+async fn a_refusal_surfaces_at_once_or_in_the_middle() {
+    let engine = Engine::start(1);
+    let client = engine.client().await;
+    fill(&client, 1).await;
+    let refusal = Refusal::new(ErrorCode::OffsetOutOfRange, "offset 7 is gone, the oldest is 9");
+    engine.inner.change(|world| world.refuse_open.push_back(refusal.clone()));
+    let error = client.read(ReadOptions::new("orders")).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::OffsetOutOfRange);
+    engine.inner.change(|world| world.cut_read_after = Some(1));
+    let mut reader = client.read(ReadOptions::new("orders")).await.unwrap();
+    engine.inner.change(|world| world.refuse_open.push_back(refusal));
+    assert_eq!(reader.next().await.unwrap().unwrap().first().0, 0);
+    let error = loop {
+        match reader.next().await {
+            Ok(delivery) => assert!(delivery.is_some()),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.code(), ErrorCode::OffsetOutOfRange);
+}

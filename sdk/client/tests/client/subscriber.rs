@@ -1,0 +1,237 @@
+//! Consuming: deliveries, verbs, credit, losses.
+
+use levada_client::{
+    Delivery, ErrorCode, Offset, PartitionId, Refusal, SubscribeOptions, Subscriber, SubscriptionOptions,
+    protocol::verbs::{RefusedVerb, VerbKind},
+};
+
+use crate::support::{Engine, streams::numbered};
+
+async fn attach(engine: &Engine, options: SubscribeOptions) -> Subscriber {
+    engine.client().await.subscribe(options).await.unwrap()
+}
+
+fn payment() -> SubscribeOptions {
+    SubscribeOptions::new("orders", "payment")
+}
+
+fn offsets(delivery: &Delivery) -> Vec<u64> {
+    for (offset, _, event) in delivery.events() {
+        assert_eq!(event.payload().unwrap(), offset.to_string().as_bytes());
+    }
+    delivery.events().map(|(offset, _, _)| offset.0).collect()
+}
+
+#[tokio::test]
+async fn deliveries_come_whole_and_in_order() {
+    let engine = Engine::start(1);
+    engine.inner.change(|world| world.deliveries.extend([numbered(0, 3, 1), numbered(3, 400, 2)]));
+    let mut subscriber = attach(&engine, payment()).await;
+    let first = subscriber.next().await.unwrap().unwrap();
+    assert_eq!((first.partition(), first.attempt(), first.count()), (PartitionId(0), 1, 3));
+    assert_eq!(offsets(&first), [0, 1, 2]);
+    let second = subscriber.next().await.unwrap().unwrap();
+    assert_eq!((second.first(), second.last()), (Offset(3), Offset(402)));
+    assert_eq!(offsets(&second), (3..403).collect::<Vec<_>>());
+    let (offset, event) = second.to_events().last().unwrap();
+    assert_eq!((offset, event.payload.unwrap()), (Offset(402), "402".into()));
+}
+
+#[tokio::test]
+async fn acks_of_single_events_travel_as_ranges_and_are_confirmed() {
+    let engine = Engine::start(1);
+    engine.inner.change(|world| world.deliveries.extend([numbered(0, 100, 1), numbered(100, 50, 2)]));
+    let mut subscriber = attach(&engine, payment()).await;
+    for _ in 0..2 {
+        let delivery = subscriber.next().await.unwrap().unwrap();
+        for offset in offsets(&delivery) {
+            subscriber.ack_range(&delivery, Offset(offset)..=Offset(offset));
+        }
+    }
+    subscriber.confirmed().await.unwrap();
+    let world = engine.inner.world();
+    let ranges: Vec<_> = world.verbs.iter().map(|verb| (verb.token.0, verb.first.0, verb.last.0)).collect();
+    assert_eq!(ranges, [(1, 0, 99), (2, 100, 149)]);
+    assert!(world.verbs.iter().all(|verb| verb.kind == VerbKind::Ack));
+}
+
+#[tokio::test]
+async fn each_verb_says_what_was_meant() {
+    let engine = Engine::start(1);
+    engine.inner.change(|world| world.deliveries.push_back(numbered(10, 10, 9)));
+    let mut subscriber = attach(&engine, payment()).await;
+    let delivery = subscriber.next().await.unwrap().unwrap();
+    subscriber.in_progress(&delivery);
+    subscriber.nack(&delivery, Offset(12)..=Offset(13), Some(std::time::Duration::from_secs(2)));
+    subscriber.nack(&delivery, Offset(14)..=Offset(14), None);
+    subscriber.reject(&delivery, Offset(15)..=Offset(15), "no such order");
+    subscriber.ack(&delivery);
+    subscriber.confirmed().await.unwrap();
+    let world = engine.inner.world();
+    let said: Vec<_> =
+        world.verbs.iter().map(|verb| (verb.kind.clone(), verb.first.0, verb.last.0)).collect();
+    assert_eq!(
+        said,
+        [
+            (VerbKind::InProgress, 10, 19),
+            (VerbKind::Nack { delay_ms: Some(2_000) }, 12, 13),
+            (VerbKind::Nack { delay_ms: None }, 14, 14),
+            (VerbKind::Reject { reason: "no such order".to_owned() }, 15, 15),
+            (VerbKind::Ack, 10, 11),
+            (VerbKind::Ack, 16, 19),
+        ],
+        "an ack of the whole leaves out what was settled before"
+    );
+}
+
+#[tokio::test]
+async fn credit_comes_back_once_as_events_are_settled() {
+    let engine = Engine::start(1);
+    let options = SubscribeOptions { credit_events: 100, credit_bytes: 1 << 20, ..payment() };
+    engine.inner.change(|world| world.deliveries.extend((0..10).map(|n| numbered(n * 50, 50, n))));
+    let mut subscriber = attach(&engine, options).await;
+    for _ in 0..10 {
+        let delivery = subscriber.next().await.unwrap().unwrap();
+        subscriber.ack(&delivery);
+        subscriber.ack(&delivery);
+    }
+    subscriber.confirmed().await.unwrap();
+    engine.inner.until(|world| {
+        let events: u64 = world.credits.iter().map(|credit| credit.events).sum();
+        (events == 100 + 500).then_some(())
+    })
+    .await;
+    let world = engine.inner.world();
+    assert_eq!((world.credits[0].events, world.credits[0].bytes), (100, 1 << 20));
+}
+
+#[tokio::test]
+async fn a_consumer_holds_no_more_than_its_credit_until_it_speaks() {
+    let engine = Engine::start(1);
+    let options = SubscribeOptions { credit_events: 100, ..payment() };
+    engine.inner.change(|world| world.deliveries.extend((0..4).map(|n| numbered(n * 50, 50, n))));
+    let mut subscriber = attach(&engine, options).await;
+    let first = subscriber.next().await.unwrap().unwrap();
+    let second = subscriber.next().await.unwrap().unwrap();
+    assert_eq!(engine.inner.world().deliveries.len(), 2);
+    // Dropped without a word: its memory is free, and so is its credit.
+    drop(first);
+    let third = subscriber.next().await.unwrap().unwrap();
+    assert_eq!(third.first(), Offset(100));
+    subscriber.nack(&second, second.range(), None);
+    let fourth = subscriber.next().await.unwrap().unwrap();
+    assert_eq!(fourth.first(), Offset(150));
+}
+
+#[tokio::test]
+async fn what_is_said_goes_out_without_another_call() {
+    let engine = Engine::start(1);
+    engine.inner.change(|world| world.deliveries.push_back(numbered(0, 5, 1)));
+    let mut subscriber = attach(&engine, payment()).await;
+    let delivery = subscriber.next().await.unwrap().unwrap();
+    delivery.ack();
+    engine.inner.until(|world| (world.verbs.len() == 1).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_dropped_consumer_says_its_last_words_and_detaches() {
+    let engine = Engine::start(1);
+    engine.inner.change(|world| world.deliveries.push_back(numbered(0, 5, 1)));
+    let client = engine.client().await;
+    let mut subscriber = client.subscribe(payment()).await.unwrap();
+    let delivery = subscriber.next().await.unwrap().unwrap();
+    delivery.ack();
+    drop(subscriber);
+    engine.inner.until(|world| (world.detached == 1).then_some(())).await;
+    assert_eq!(engine.inner.world().verbs.len(), 1);
+}
+
+#[tokio::test]
+async fn attaches_again_after_a_loss_and_forgets_the_old_deliveries() {
+    let authority = crate::support::Authority::new();
+    let engine = Engine::start_at(1, &authority, "127.0.0.1:0".parse().unwrap());
+    engine.inner.change(|world| world.deliveries.push_back(numbered(0, 5, 1)));
+    let options = SubscribeOptions { options: Some(SubscriptionOptions::default()), ..payment() };
+    let mut subscriber = attach(&engine, options).await;
+    let old = subscriber.next().await.unwrap().unwrap();
+    let addr = engine.addr;
+    engine.shut_down().await;
+    let engine = Engine::start_at(1, &authority, addr);
+    engine.inner.change(|world| world.deliveries.push_back(numbered(0, 5, 2)));
+    let again = subscriber.next().await.unwrap().unwrap();
+    assert_eq!(again.range(), old.range());
+    old.ack();
+    again.ack();
+    subscriber.confirmed().await.unwrap();
+    let world = engine.inner.world();
+    let tokens: Vec<u64> = world.verbs.iter().map(|verb| verb.token.0).collect();
+    assert_eq!(tokens, [2], "a word about an old delivery is dropped");
+    assert_eq!(world.subscribes[0].options, None, "attaching again makes no subscription");
+}
+
+#[tokio::test]
+async fn a_confirmation_that_was_lost_with_the_connection_says_so() {
+    let engine = Engine::start(1);
+    engine.inner.change(|world| world.deliveries.push_back(numbered(0, 5, 1)));
+    let mut subscriber = attach(&engine, payment()).await;
+    let delivery = subscriber.next().await.unwrap().unwrap();
+    engine.stop();
+    delivery.ack();
+    let error = subscriber.confirmed().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ConnectionLost);
+    assert!(!error.has_no_side_effects());
+}
+
+#[tokio::test]
+async fn a_refused_verb_shows_in_the_confirmation() {
+    let engine = Engine::start(1);
+    engine.inner.change(|world| {
+        world.deliveries.push_back(numbered(0, 5, 1));
+        world.refuse_verbs.push(RefusedVerb {
+            partition: PartitionId(0),
+            first: Offset(0),
+            last: Offset(4),
+            code: ErrorCode::DeliveryExpired,
+        });
+    });
+    let mut subscriber = attach(&engine, payment()).await;
+    subscriber.next().await.unwrap().unwrap().ack();
+    let error = subscriber.confirmed().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::DeliveryExpired);
+    subscriber.confirmed().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_mismatch_or_a_missing_subscription_surfaces() {
+    let engine = Engine::start(1);
+    let client = engine.client().await;
+    for code in [ErrorCode::SubscriptionMismatch, ErrorCode::SubscriptionNotFound] {
+        let refusal = Refusal::new(code, "order differs");
+        engine.inner.change(|world| world.refuse_open.push_back(refusal));
+        assert_eq!(client.subscribe(payment()).await.unwrap_err().code(), code);
+    }
+    let nothing = SubscribeOptions { credit_events: 0, ..payment() };
+    assert_eq!(client.subscribe(nothing).await.unwrap_err().code(), ErrorCode::ConfigInvalid);
+}
+
+#[tokio::test]
+async fn closing_the_client_ends_the_deliveries() {
+    let engine = Engine::start(1);
+    let client = engine.client().await;
+    let mut subscriber = client.subscribe(payment()).await.unwrap();
+    client.close().await;
+    assert!(subscriber.next().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_damaged_delivery_is_an_error_and_the_next_one_comes() {
+    let engine = Engine::start(1);
+    let (count, good) = numbered(5, 5, 2);
+    let (_, damaged) = numbered(0, 5, 1);
+    let mut damaged = damaged.to_vec();
+    *damaged.last_mut().unwrap() ^= 1;
+    engine.inner.change(|world| world.deliveries.extend([(count, damaged.into()), (count, good)]));
+    let mut subscriber = attach(&engine, payment()).await;
+    assert_eq!(subscriber.next().await.unwrap_err().code(), ErrorCode::BatchInvalid);
+    assert_eq!(subscriber.next().await.unwrap().unwrap().first(), Offset(5));
+}
