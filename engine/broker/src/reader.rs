@@ -115,6 +115,9 @@ impl ReaderTask {
     async fn serve(&mut self) -> Result<(), Error> {
         loop {
             self.appended.mark_unchanged();
+            while let Ok(credit) = self.grants.try_recv() {
+                self.grant(credit);
+            }
             let mut sent = false;
             for at in 0..self.cursors.len() {
                 if self.credit.events > 0 && self.credit.bytes > 0 {
@@ -123,9 +126,6 @@ impl ReaderTask {
             }
             if !self.follow && self.cursors.iter().all(Cursor::is_done) {
                 return self.end().await;
-            }
-            while let Ok(credit) = self.grants.try_recv() {
-                self.grant(credit);
             }
             if sent {
                 continue;

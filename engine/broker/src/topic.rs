@@ -29,6 +29,8 @@ pub(crate) struct Topic {
     pub(crate) id: TopicId,
     pub(crate) name: TopicName,
     pub(crate) created: Timestamp,
+    /// On whose behalf it was made.
+    pub(crate) owner: String,
     settings: ArcSwap<TopicSettings>,
     pub(crate) partitions: Vec<Partition>,
     /// Counts announcements: whoever waits for events waits for a change of it.
@@ -63,6 +65,7 @@ impl Topic {
         name: TopicName,
         settings: TopicSettings,
         created: Timestamp,
+        owner: String,
         extents: &[Extent],
         budget: &Arc<TailBudget>,
     ) -> Self {
@@ -72,6 +75,7 @@ impl Topic {
             id,
             name,
             created,
+            owner,
             settings: ArcSwap::from_pointee(settings),
             partitions,
             appended,

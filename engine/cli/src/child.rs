@@ -66,7 +66,8 @@ impl Engine {
         let mut lines = BufReader::new(stdout).lines();
         match timeout(START_TIMEOUT, lines.next_line()).await {
             Ok(Ok(Some(line))) => {
-                let started: Started = serde_json::from_str(&line).context("reading the engine's addresses")?;
+                let started: Started =
+                    serde_json::from_str(&line).context("reading the engine's addresses")?;
                 Ok(Self { child, addr: started.quic, ca: started.ca, log: log.to_owned() })
             }
             Ok(_) => Err(failed("the engine did not start", log)),

@@ -31,7 +31,9 @@ fn read_ca(named: Option<&Path>) -> Result<Vec<u8>, Failure> {
     fs::read(&path).map_err(|error| {
         let looked = match named {
             Some(_) => format!("the CA certificate {} cannot be read: {error}", path.display()),
-            None => format!("no CA certificate: neither --ca nor LEVADA_CA is set, and ./{CA_BESIDE}: {error}"),
+            None => {
+                format!("no CA certificate: neither --ca nor LEVADA_CA is set, and ./{CA_BESIDE}: {error}")
+            }
         };
         Failure::new(ErrorCode::ConfigInvalid, looked)
             .hint("the engine keeps it in DATA_DIR/tls/ca.pem; name it with --ca FILE or LEVADA_CA")

@@ -58,7 +58,9 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let wanted = matches!(
         error.kind(),
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     );
     if wanted {
         // Nobody is left to tell if the terminal is gone.
@@ -77,8 +79,10 @@ fn split_usage(text: &str) -> (String, String) {
     let mut paragraphs = text.trim().split("\n\n");
     let first = paragraphs.next().unwrap_or_default();
     let message = one_line(first.strip_prefix("error: ").unwrap_or(first));
-    let rest: Vec<String> =
-        paragraphs.map(one_line).map(|line| line.replace("For more information, try '--help'.", "")).collect();
+    let rest: Vec<String> = paragraphs
+        .map(one_line)
+        .map(|line| line.replace("For more information, try '--help'.", ""))
+        .collect();
     let mut tips = rest.iter().map(|line| line.trim()).filter(|line| !line.is_empty()).collect::<Vec<_>>();
     tips.push("--help says more");
     (message, tips.join("; "))
@@ -144,7 +148,9 @@ fn hint(code: ErrorCode) -> Option<String> {
             "does `levada serve` run there? --addr or LEVADA_ADDR names another engine's address"
         }
         ErrorCode::TlsFailed => "--ca or LEVADA_CA must name the ca.pem of that engine: DATA_DIR/tls/ca.pem",
-        ErrorCode::AddressInUse => "--listen and --http choose other addresses; port 0 takes any that is free",
+        ErrorCode::AddressInUse => {
+            "--listen and --http choose other addresses; port 0 takes any that is free"
+        }
         ErrorCode::StorageInUse => "stop the other engine, or choose another --data-dir",
         ErrorCode::StorageNewer => "run the levada that wrote it, or a newer one",
         ErrorCode::StorageFull => "make room on the data directory's volume; reading goes on meanwhile",
@@ -168,7 +174,8 @@ mod tests {
 
     #[test]
     fn a_failure_keeps_its_code_through_context() {
-        let error = anyhow::Error::new(Failure::new(ErrorCode::TopicNotFound, "no topic x")).context("while reading");
+        let error =
+            anyhow::Error::new(Failure::new(ErrorCode::TopicNotFound, "no topic x")).context("while reading");
         assert_eq!(describe(&error).0, ErrorCode::TopicNotFound);
         assert_eq!(sentence(&error), "while reading: no topic x");
     }

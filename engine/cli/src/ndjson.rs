@@ -99,7 +99,9 @@ struct Line<'a> {
     _appended: IgnoredAny,
 }
 
-fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
@@ -175,7 +177,9 @@ fn one_or_many(raw: &RawValue) -> Result<Vec<&RawValue>, String> {
 }
 
 fn parse_time(raw: &RawValue) -> Result<Timestamp, String> {
-    let wrong = || format!("expected a time as \"2026-01-31T12:00:00Z\" or milliseconds since 1970, got {}", raw.get());
+    let wrong = || {
+        format!("expected a time as \"2026-01-31T12:00:00Z\" or milliseconds since 1970, got {}", raw.get())
+    };
     if let Ok(milliseconds) = serde_json::from_str::<u64>(raw.get()) {
         return Ok(Timestamp(milliseconds));
     }
@@ -195,7 +199,11 @@ pub(crate) struct Place<'a> {
 }
 
 /// Writes an event as one line, its end included, behind `out`.
-pub(crate) fn write_line(out: &mut Vec<u8>, place: Place<'_>, event: &EventRef<'_>) -> serde_json::Result<()> {
+pub(crate) fn write_line(
+    out: &mut Vec<u8>,
+    place: Place<'_>,
+    event: &EventRef<'_>,
+) -> serde_json::Result<()> {
     let mut serializer = serde_json::Serializer::new(&mut *out);
     let mut map = serde::Serializer::serialize_map(&mut serializer, None)?;
     map.serialize_entry("topic", place.topic)?;
@@ -260,8 +268,11 @@ impl Serialize for PrintedHeaders<'_> {
             if headers[..index].iter().any(|(earlier, _)| earlier == name) {
                 continue;
             }
-            let values: Vec<Printed<'_>> =
-                headers[index..].iter().filter(|(later, _)| later == name).map(|(_, value)| Printed(value)).collect();
+            let values: Vec<Printed<'_>> = headers[index..]
+                .iter()
+                .filter(|(later, _)| later == name)
+                .map(|(_, value)| Printed(value))
+                .collect();
             let name = String::from_utf8_lossy(name);
             match values.len() {
                 1 => map.serialize_entry(&name, &Printed(value))?,
@@ -290,8 +301,11 @@ mod tests {
     fn print(event: &Event) -> String {
         let mut builder = BatchBuilder::new();
         builder.push(event).unwrap();
-        let batch =
-            builder.finish(Stamp { producer_id: ProducerId(1), epoch: Epoch(0), first_sequence: Sequence(0) });
+        let batch = builder.finish(Stamp {
+            producer_id: ProducerId(1),
+            epoch: Epoch(0),
+            first_sequence: Sequence(0),
+        });
         let place =
             Place { topic: "t", partition: PartitionId(1), offset: Offset(7), delivery: Some(("s", 2)) };
         let mut out = Vec::new();
@@ -301,7 +315,8 @@ mod tests {
 
     #[test]
     fn payloads_are_stored_as_their_own_json_bytes() {
-        for payload in [r#"{"b":1,"a":[1.50,2]}"#, "17", "null", "\"text\"", "[]", "1.000000000000000000001"] {
+        for payload in [r#"{"b":1,"a":[1.50,2]}"#, "17", "null", "\"text\"", "[]", "1.000000000000000000001"]
+        {
             let event = parse(&format!(r#"{{"payload":{payload}}}"#)).unwrap();
             assert_eq!(event.payload.unwrap(), payload.as_bytes());
         }
@@ -314,7 +329,8 @@ mod tests {
             "time":"1970-01-01T00:00:02Z","topic":"t","partition":0,"offset":3,"attempt":1,"delivery":"d"}"#;
         let event = parse(line).unwrap();
         assert_eq!(event.key.unwrap(), "k");
-        let headers: Vec<(&str, &[u8])> = event.headers.iter().map(|(name, value)| (&**name, &value[..])).collect();
+        let headers: Vec<(&str, &[u8])> =
+            event.headers.iter().map(|(name, value)| (&**name, &value[..])).collect();
         assert_eq!(headers, [("z", &b"1"[..]), ("a", b"2"), ("a", &[0, 255])]);
         assert_eq!((event.id.as_deref(), event.time), (Some("i"), Timestamp(2_000)));
         assert_eq!(parse(r#"{"payload":1,"time":5}"#).unwrap().time, Timestamp(5));
@@ -364,7 +380,11 @@ mod tests {
             let line = print(&event);
             assert_eq!(line.matches('\n').count(), 1, "{line}");
             let back = parse(&line).unwrap();
-            assert_eq!((&back.key, &back.payload, back.time), (&event.key, &event.payload, event.time), "{line}");
+            assert_eq!(
+                (&back.key, &back.payload, back.time),
+                (&event.key, &event.payload, event.time),
+                "{line}"
+            );
             assert_eq!(back.headers.len(), 3);
         }
     }

@@ -148,8 +148,11 @@ impl<V: Clone + PartialEq> RunMap<V> {
         range: &Range<u64>,
         wanted: impl Fn(&V) -> bool,
     ) -> Vec<(Range<u64>, V)> {
-        let starts: Vec<u64> =
-            self.overlapping(range).filter(|(_, (_, value))| wanted(value)).map(|(start, _)| *start).collect();
+        let starts: Vec<u64> = self
+            .overlapping(range)
+            .filter(|(_, (_, value))| wanted(value))
+            .map(|(start, _)| *start)
+            .collect();
         starts
             .into_iter()
             .filter_map(|start| self.runs.remove(&start).map(|(end, value)| (start..end, value)))

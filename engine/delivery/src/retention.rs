@@ -22,11 +22,7 @@ pub struct Rules {
 impl Rules {
     /// The rules in a topic's settings.
     pub fn new(settings: &TopicSettings) -> Self {
-        Self {
-            retain: settings.retain,
-            retain_for_ms: settings.retain_for_ms,
-            bytes_max: settings.max_bytes,
-        }
+        Self { retain: settings.retain, retain_for_ms: settings.retain_for_ms, bytes_max: settings.max_bytes }
     }
 }
 

@@ -30,9 +30,9 @@ const fn copied_bytes_max(interface: Interface) -> usize {
     }
 }
 
-/// Beyond this a guest's address is below its stack's end: stacks lie at the bottom of a guest's memory, and
-/// addresses wrap.
-const BELOW_ZERO: &str = "memory fault at wasm address 0xff";
+/// From here on a 32-bit guest's address was below zero before it wrapped: guests keep their stack at the bottom of
+/// their memory, so that one which runs over ends there.
+const BELOW_ZERO: u64 = 0xff00_0000;
 
 /// A plugin that was initialised.
 pub(crate) struct Instance {
@@ -185,13 +185,21 @@ fn failed(store: &mut Store<GuestState>, error: &wasmtime::Error) -> CallError {
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => CallError::Deadline,
         Some(Trap::StackOverflow) => CallError::Stack,
-        Some(Trap::MemoryOutOfBounds) if format!("{error:#}").contains(BELOW_ZERO) => CallError::Stack,
+        Some(Trap::MemoryOutOfBounds) if fault_address(error).is_some_and(|at| at >= BELOW_ZERO) => CallError::Stack,
         Some(trap) => CallError::Trap(match state.last_error.take() {
             Some(said) => format!("{trap}: {said}"),
             None => trap.to_string(),
         }),
         None => CallError::Output(format!("it could not be read: {}", short(&format!("{error:#}")))),
     }
+}
+
+/// Which of the guest's addresses a memory fault was at. wasmtime says so only in the text of the error.
+fn fault_address(error: &wasmtime::Error) -> Option<u64> {
+    let text = format!("{error:#}");
+    let (_, address) = text.split_once("wasm address 0x")?;
+    let digits = address.find(|character: char| !character.is_ascii_hexdigit()).unwrap_or(address.len());
+    u64::from_str_radix(&address[..digits], 16).ok()
 }
 
 fn short(reason: &str) -> String {

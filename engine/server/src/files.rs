@@ -25,5 +25,6 @@ pub(crate) fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> 
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
-    fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    let dir = path.parent().expect("every file of ours is named within a directory");
+    fs::File::open(dir)?.sync_all()
 }

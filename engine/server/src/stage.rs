@@ -112,8 +112,8 @@ fn attach_error(error: &host::Error) -> broker::AttachError {
 
 fn call_error(error: host::CallError) -> broker::CallError {
     match error {
-        host::CallError::Deadline(_) => broker::CallError::Deadline,
-        host::CallError::Memory(_) => broker::CallError::Memory,
+        host::CallError::Deadline => broker::CallError::Deadline,
+        host::CallError::Memory => broker::CallError::Memory,
         host::CallError::Stack => broker::CallError::Stack,
         host::CallError::Trap(message) => broker::CallError::Trap(message),
         host::CallError::Retry(message) => broker::CallError::Retry(message),

@@ -10,7 +10,7 @@ pub(crate) mod size {
     /// The size in the largest unit that needs no fraction.
     pub(crate) fn text(size: ByteSize) -> String {
         let bytes = size.as_u64();
-        let whole = UNITS.iter().find(|(unit, _)| bytes >= *unit && bytes % unit == 0);
+        let whole = UNITS.iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit));
         whole.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))
     }
 

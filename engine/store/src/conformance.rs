@@ -38,7 +38,7 @@ pub fn run(open: Open<'_>) {
     what_was_synced_survives_a_reopen(&*open("survives"));
     what_was_closed_is_there_when_opened_again(open);
     compaction_changes_nothing_that_can_be_read(&*open("compact"));
-    for seed in 1..=8 {
+    for seed in 1..=4 {
         random_commits_do_what_a_map_does(open, seed);
     }
 }

@@ -92,7 +92,8 @@ impl ClientConfig {
 
     /// The host to resolve and verify, and the port.
     pub(crate) fn host_and_port(&self) -> Result<(String, u16), Error> {
-        let invalid = || Error::Config { what: format!("expected host:port as address, got {:?}", self.addr) };
+        let invalid =
+            || Error::Config { what: format!("expected host:port as address, got {:?}", self.addr) };
         let addr = self.addr.as_str();
         let (host, port) = if let Some(rest) = addr.strip_prefix('[') {
             let (host, port) = rest.split_once(']').ok_or_else(invalid)?;

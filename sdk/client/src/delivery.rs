@@ -116,7 +116,8 @@ impl Delivery {
     /// Deliver these again: after `delay`, at most 49 days, or after the subscription's backoff.
     pub fn nack(&self, range: RangeInclusive<Offset>, delay: Option<Duration>) {
         // All ones mean the backoff.
-        let delay_ms = delay.map(|delay| u32::try_from(delay.as_millis()).unwrap_or(u32::MAX).min(u32::MAX - 1));
+        let delay_ms =
+            delay.map(|delay| u32::try_from(delay.as_millis()).unwrap_or(u32::MAX).min(u32::MAX - 1));
         self.say(range, VerbKind::Nack { delay_ms });
     }
 

@@ -104,21 +104,17 @@ impl FrameReader {
 
     /// A frame from the pieces at hand, if they hold the rest of one.
     fn assemble(&mut self) -> Result<Option<Frame>, Error> {
-        loop {
-            let header = match self.header {
-                Some(header) => header,
-                None => {
-                    let Some(bytes) = self.collect(FRAME_HEADER_BYTES) else { return Ok(None) };
-                    let bytes = bytes.first_chunk().expect("collected exactly as many bytes");
-                    let header = FrameHeader::read(bytes)?;
-                    self.header = Some(header);
-                    header
-                }
-            };
-            let Some(payload) = self.collect(header.len) else { return Ok(None) };
-            self.header = None;
-            return Ok(Some(Frame { kind: header.kind, payload }));
-        }
+        let header = match self.header {
+            Some(header) => header,
+            None => {
+                let Some(bytes) = self.collect(FRAME_HEADER_BYTES) else { return Ok(None) };
+                let bytes = bytes.first_chunk().expect("collected exactly as many bytes");
+                *self.header.insert(FrameHeader::read(bytes)?)
+            }
+        };
+        let Some(payload) = self.collect(header.len) else { return Ok(None) };
+        self.header = None;
+        Ok(Some(Frame { kind: header.kind, payload }))
     }
 
     /// Exactly `len` bytes, once that many have come.

@@ -25,8 +25,7 @@ pub(crate) async fn crypto(config: &ClientConfig) -> Result<Arc<QuicClientConfig
     };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate =
-            certificate.map_err(|error| invalid(format!("the CA is not PEM text: {error}")))?;
+        let certificate = certificate.map_err(|error| invalid(format!("the CA is not PEM text: {error}")))?;
         roots.add(certificate).map_err(|error| invalid(format!("the CA is no certificate: {error}")))?;
     }
     if roots.is_empty() {
@@ -62,7 +61,8 @@ pub(crate) fn explain(error: &ConnectionError) -> Option<String> {
         45 => "its certificate has expired or is not valid yet; compare both clocks, or let the engine make \
                a new one"
             .to_owned(),
-        48 => "its certificate is not signed by the given CA; use that engine's own DATA_DIR/tls/ca.pem"
+        // 51 comes when both CAs have the same name and differ in their keys, as those of two engines may.
+        48 | 51 => "its certificate is not signed by the given CA; use that engine's own DATA_DIR/tls/ca.pem"
             .to_owned(),
         120 => "it does not speak levada/1; is this the QUIC port of an engine?".to_owned(),
         _ if reason.contains("not valid for name") => {

@@ -180,7 +180,15 @@ impl Edit {
         };
         self.put(Family::Catalogue, keys::catalogue_topic(id), encode(&record));
         let extents = vec![Extent::default(); usize::from(settings.partitions)];
-        let topic = Arc::new(Topic::new(id, name.clone(), settings.clone(), self.now, &extents, budget));
+        let topic = Arc::new(Topic::new(
+            id,
+            name.clone(),
+            settings.clone(),
+            self.now,
+            owner.to_owned(),
+            &extents,
+            budget,
+        ));
         self.next.topics.insert(name.clone(), Arc::clone(&topic));
         self.topic = Some(TopicChange::Created(topic));
         Ok(())
@@ -202,7 +210,7 @@ impl Edit {
             name: name.to_string(),
             settings: settings.clone(),
             created_ms: topic.created.0,
-            owner: String::new(),
+            owner: topic.owner.clone(),
         };
         self.put(Family::Catalogue, keys::catalogue_topic(topic.id), encode(&record));
         self.topic = Some(TopicChange::Settings(topic, settings.clone()));

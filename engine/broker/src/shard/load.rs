@@ -89,7 +89,15 @@ fn load_topic(
         return Ok(Arc::clone(topic));
     }
     let created = Timestamp(record.created_ms);
-    Ok(Arc::new(Topic::new(id, name, record.settings.clone(), created, &extents, budget)))
+    Ok(Arc::new(Topic::new(
+        id,
+        name,
+        record.settings.clone(),
+        created,
+        record.owner.clone(),
+        &extents,
+        budget,
+    )))
 }
 
 /// Finds a partition's end by its last record, and its size by its last segment and what follows that.

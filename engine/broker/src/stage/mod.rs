@@ -14,6 +14,7 @@ mod route;
 mod select;
 mod settle;
 mod walk;
+mod window;
 mod write;
 
 use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};

@@ -3,12 +3,12 @@
 //! A failing call is halved until the guilty events stand alone; everybody else's verdicts come from the calls that
 //! succeed (decision 21). Must not know how calls are run ahead.
 
-use std::{borrow::Cow, collections::BTreeSet, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use levada_protocol::{
     ids::Offset,
-    limits::{CALL_OUTPUT_BYTES_MAX, CALL_OUTPUT_EVENTS_MAX, REASON_BYTES_MAX},
+    limits::{CALL_OUTPUT_BYTES_MAX, CALL_OUTPUT_EVENTS_MAX},
     request::OnError,
 };
 
@@ -18,8 +18,9 @@ use super::{
     breaker::EVENTS_MAX,
     chain::{Called, Chain},
     cut::{Flat, Part, count_of, halve, parts_of, take_call},
-    outcome::{DeadLetter, DeadReason, Input, Paused, Progress, Target},
+    outcome::{DeadReason, Input, Paused, Target},
     select::Selector,
+    window::{Recorded, Window},
     write::{Sink, Withheld, follow, keep_parts},
 };
 
@@ -42,31 +43,6 @@ pub(super) struct Reached<'p> {
     call: Option<Called>,
     /// The source offset after these events.
     pub(super) end: Offset,
-}
-
-/// What became of the events of one window: those that one call of the first stage took.
-#[derive(Debug, Default)]
-pub(super) struct Window {
-    recorded: Vec<Recorded>,
-    dead: BTreeSet<Offset>,
-    cut: Option<Cut>,
-}
-
-/// Where a window ends early.
-#[derive(Debug)]
-pub(super) struct Cut {
-    /// The first source offset that is not decided.
-    pub(super) at: Offset,
-    /// Why the place stops, if it does.
-    pub(super) paused: Option<Paused>,
-}
-
-/// An event that failed, and what was done about it.
-#[derive(Debug)]
-struct Recorded {
-    stage: usize,
-    fault: Fault,
-    action: OnError,
 }
 
 /// Events whose fate at a stage is known.
@@ -343,16 +319,6 @@ impl<'p> Pass<'p> {
         }
         stops
     }
-
-    /// The source event at `offset`, which was part of the input.
-    fn dead_letter(&self, recorded: Recorded) -> Option<DeadLetter> {
-        let Recorded { stage, fault: Fault { offset, reason, mut text, .. }, .. } = recorded;
-        let flat = &self.flats[self.flats.partition_point(|flat| flat.end() <= offset)..].first()?;
-        let event = flat.batch.events().find(|event| event.offset(flat.base) == offset)?;
-        let plugin = (reason != DeadReason::Loop).then(|| self.chain.stages()[stage].label());
-        text.truncate(text.floor_char_boundary(REASON_BYTES_MAX));
-        Some(DeadLetter { offset, event: event.to_event(&flat.batch), reason, plugin, error: text })
-    }
 }
 
 /// A call that gave no answer to go by.
@@ -374,48 +340,5 @@ fn tasks(parts: Vec<Part>, flats: &[Flat]) -> Vec<Task> {
             return tasks;
         }
         tasks.push(Task { parts, tries: 0, call: None });
-    }
-}
-
-impl Window {
-    fn record(&mut self, recorded: Recorded) {
-        if recorded.action == OnError::DeadLetter {
-            self.dead.insert(recorded.fault.offset);
-        }
-        self.recorded.push(recorded);
-    }
-
-    /// Ends the window at `at`, unless it ends there or before already.
-    fn cut(&mut self, at: Offset, paused: Option<Paused>) {
-        if self.cut.as_ref().is_none_or(|cut| at < cut.at) {
-            self.cut = Some(Cut { at, paused });
-        }
-    }
-
-    fn withheld(&self, siblings: bool) -> Withheld<'_> {
-        let dead = (siblings && !self.dead.is_empty()).then_some(&self.dead);
-        Withheld { from: self.cut.as_ref().map(|cut| cut.at), dead }
-    }
-
-    /// Adds what was decided below the cut to `progress` and answers the cut.
-    pub(super) fn finish(mut self, pass: &Pass<'_>, progress: &mut Progress) -> Option<Cut> {
-        if let Some(cut) = &self.cut {
-            self.recorded.retain(|recorded| recorded.fault.offset < cut.at);
-        }
-        self.recorded.sort_by_key(|recorded| recorded.fault.offset);
-        let mut last_dead = None;
-        for recorded in self.recorded {
-            match recorded.action {
-                OnError::Skip => progress.skipped += 1,
-                OnError::Pass => progress.passed_unchanged += 1,
-                OnError::DeadLetter if last_dead == Some(recorded.fault.offset) => {}
-                OnError::DeadLetter => {
-                    last_dead = Some(recorded.fault.offset);
-                    progress.dead_letters.extend(pass.dead_letter(recorded));
-                }
-                OnError::Pause => {}
-            }
-        }
-        self.cut
     }
 }

@@ -9,7 +9,10 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use levada_protocol::ids::{PluginName, RouteName, SubscriptionName, TopicName};
 use levada_protocol::request::{Order, Retain, StageSpec, Start};
 
-pub(crate) use bench::{BenchArgs, BenchCommon, CatchUp, FanOut, Latency, PluginBench, Publish as PublishBench, Workload};
+pub(crate) use bench::{
+    BenchArgs, BenchCommon, CatchUp, ConsumerArgs, FanOut, Latency, PluginBench, PluginKind,
+    Publish as PublishBench, Workload,
+};
 pub(crate) use values::SubscriptionPath;
 use values::{DurationMs, parse_any_topic, parse_header, parse_rate, parse_size, parse_stage, parse_start};
 
@@ -50,7 +53,13 @@ pub(crate) enum Format {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ClientArgs {
     /// The engine's address
-    #[arg(long, global = true, env = "LEVADA_ADDR", default_value = "127.0.0.1:7600", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        global = true,
+        env = "LEVADA_ADDR",
+        default_value = "127.0.0.1:7600",
+        value_name = "HOST:PORT"
+    )]
     pub(crate) addr: String,
     /// The engine's CA certificate [default: ./levada-data/tls/ca.pem]
     #[arg(long, global = true, env = "LEVADA_CA", value_name = "FILE")]

@@ -135,7 +135,11 @@ fn values_mean_what_they_say() {
 
 #[test]
 fn flags_of_every_command_may_stand_anywhere() {
-    for line in ["--output json --quiet topic list", "topic --output json --quiet list", "topic list --output json -q"] {
+    for line in [
+        "--output json --quiet topic list",
+        "topic --output json --quiet list",
+        "topic list --output json -q",
+    ] {
         let args = parse(line).unwrap();
         assert!(args.common.quiet && args.common.output == Format::Json, "{line}");
     }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
-    timerfd_settime,
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
+    timerfd_create, timerfd_settime,
 };
 use tokio::io::unix::AsyncFd;
 
@@ -59,17 +59,27 @@ pub(super) struct Ticker {
 impl Ticker {
     /// Ticks so many times a second, from now on.
     pub(super) fn start(clock: Clock, rate: f64) -> io::Result<Self> {
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        let timer =
+            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         let interval = Duration::from_secs_f64(1.0 / rate).max(Duration::from_nanos(1));
         let spec = Timespec {
             tv_sec: i64::try_from(interval.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: interval.subsec_nanos().into(),
         };
         let begun = clock.now();
-        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: spec, it_value: spec })?;
+        timerfd_settime(
+            &timer,
+            TimerfdTimerFlags::empty(),
+            &Itimerspec { it_interval: spec, it_value: spec },
+        )?;
         #[expect(clippy::cast_precision_loss, reason = "an interval of nanoseconds")]
         let interval = interval.as_nanos() as f64;
-        Ok(Self { timer: AsyncFd::new(timer)?, begun, interval, passed: 0 })
+        #[expect(
+            deprecated,
+            reason = "sound for a descriptor that is owned here; its successor is an unsafe function"
+        )]
+        let timer = AsyncFd::new(timer)?;
+        Ok(Self { timer, begun, interval, passed: 0 })
     }
 
     /// Waits for the next tick; answers how many are due, the missed ones included.

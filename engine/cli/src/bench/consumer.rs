@@ -8,7 +8,13 @@ use std::sync::{
 use levada_client::{Client, ReadOptions, SubscribeOptions};
 use tokio::sync::watch;
 
-use super::{clock::Clock, latency_stats::Latencies, ledger::Ledger, producer::STRIDE, stamp::{Layout, Stamp}};
+use super::{
+    clock::Clock,
+    ledger::Ledger,
+    producer::STRIDE,
+    stamp::{Layout, Stamp},
+};
+use crate::latencies::Latencies;
 
 /// Bytes that the engine may send ahead of the acknowledgements.
 const CREDIT_BYTES: u64 = 16 * 1024 * 1024;

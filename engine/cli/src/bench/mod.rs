@@ -21,7 +21,6 @@ mod stamp;
 
 mod clock;
 mod endpoint;
-mod latency_stats;
 
 use std::{future::Future, time::Duration};
 

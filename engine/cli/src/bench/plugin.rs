@@ -30,14 +30,19 @@ const LOOK: Duration = Duration::from_millis(2);
 const STALLED: Duration = Duration::from_secs(30);
 
 /// Runs the workload.
-pub(super) async fn plugin(output: &Output, target: &mut Target, args: &PluginBench) -> anyhow::Result<Report> {
+pub(super) async fn plugin(
+    output: &Output,
+    target: &mut Target,
+    args: &PluginBench,
+) -> anyhow::Result<Report> {
     let clock = Clock::start();
     let layout = match args.plugin {
         PluginKind::JsonFilter => Layout::Json,
         PluginKind::Trivial | PluginKind::Route | PluginKind::None => Layout::Binary,
     };
     if layout == Layout::Json && (args.common.size as usize) < JSON_BYTES_MIN {
-        let message = format!("expected --size of at least {JSON_BYTES_MIN} for JSON, got {}", args.common.size);
+        let message =
+            format!("expected --size of at least {JSON_BYTES_MIN} for JSON, got {}", args.common.size);
         return Err(Failure::new(ErrorCode::InvalidArgument, message).into());
     }
     deploy_bundled(&target.control).await?;
@@ -123,7 +128,11 @@ fn filter(kind: PluginKind, pass: f64) -> (Vec<StageSpec>, Box<dyn Fn(u64, u64) 
         PluginKind::None | PluginKind::Route => (Vec::new(), Box::new(|_, _| true)),
         PluginKind::Trivial => {
             let config = format!(r#"{{"pass": {pass}}}"#);
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the product is in 0..2^64")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "the product is in 0..2^64"
+            )]
             let below = (pass * 2_f64.powi(64)) as u64;
             (vec![stage(SAMPLE, config)], Box::new(move |offset, _| pass >= 1.0 || mix(offset) < below))
         }

@@ -14,9 +14,9 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     clock::{Clock, Ticker},
-    latency_stats::Latencies,
     stamp::{Layout, Stamp, Stamper},
 };
+use crate::latencies::Latencies;
 
 /// Events that a pipelined task takes from the budget at a time; the first of them is timed.
 pub(super) const STRIDE: u64 = 16;
@@ -109,7 +109,9 @@ impl Maker {
         let payload = self.stamper.payload(Stamp { lane: self.lane, sequence: self.sequence, sent });
         let key = match self.plan.keys.len() as u64 {
             0 => None,
-            keys => usize::try_from(self.sequence % keys).ok().and_then(|index| self.plan.keys.get(index).cloned()),
+            keys => usize::try_from(self.sequence % keys)
+                .ok()
+                .and_then(|index| self.plan.keys.get(index).cloned()),
         };
         self.sequence += 1;
         Event { key, time: Timestamp(self.plan.clock.wall_ms(sent)), ..Event::new(payload) }
@@ -146,7 +148,10 @@ pub(super) async fn pipelined(publisher: Publisher, plan: Plan, lane: u64) -> an
     Ok(maker.sent(latencies))
 }
 
-async fn time_tickets(mut tickets: mpsc::Receiver<(u64, Ticket)>, clock: Clock) -> Result<Latencies, levada_client::Error> {
+async fn time_tickets(
+    mut tickets: mpsc::Receiver<(u64, Ticket)>,
+    clock: Clock,
+) -> Result<Latencies, levada_client::Error> {
     let mut latencies = Latencies::new();
     while let Some((sent, ticket)) = tickets.recv().await {
         ticket.await?;
@@ -156,7 +161,12 @@ async fn time_tickets(mut tickets: mpsc::Receiver<(u64, Ticket)>, clock: Clock) 
 }
 
 /// Publishes one event at a time and waits for its acknowledgement. The first `warm_up` events are not timed.
-pub(super) async fn one_at_a_time(publisher: Publisher, plan: Plan, lane: u64, warm_up: u64) -> anyhow::Result<Sent> {
+pub(super) async fn one_at_a_time(
+    publisher: Publisher,
+    plan: Plan,
+    lane: u64,
+    warm_up: u64,
+) -> anyhow::Result<Sent> {
     let mut maker = Maker::new(&plan, lane);
     let mut latencies = Latencies::new();
     loop {

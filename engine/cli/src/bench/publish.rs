@@ -3,7 +3,6 @@
 use super::{
     clock::Clock,
     consumer,
-    latency_stats::Latencies,
     publishing::{Published, Publishing, Shape},
     report::Report,
     stamp::Layout,
@@ -12,6 +11,7 @@ use super::{
 };
 use crate::{
     args::{BenchCommon, Latency, PublishBench},
+    latencies::Latencies,
     output::Output,
 };
 
@@ -19,14 +19,19 @@ use crate::{
 const WARM_UP_MAX: u64 = 1_000;
 
 /// As fast as it goes.
-pub(super) async fn publish(output: &Output, target: &mut Target, args: &PublishBench) -> anyhow::Result<Report> {
+pub(super) async fn publish(
+    output: &Output,
+    target: &mut Target,
+    args: &PublishBench,
+) -> anyhow::Result<Report> {
     let duration = args.duration.map(Into::into);
-    let publishing = Publishing::new(target, &args.common, Layout::Binary, Clock::start(), args.events, duration)
-        .spread(args.connections, args.producers)
-        .shaped(match args.concurrency {
-            Some(tasks) => Shape::OneInFlight { tasks, warm_up: 0 },
-            None => Shape::Pipelined,
-        });
+    let publishing =
+        Publishing::new(target, &args.common, Layout::Binary, Clock::start(), args.events, duration)
+            .spread(args.connections, args.producers)
+            .shaped(match args.concurrency {
+                Some(tasks) => Shape::OneInFlight { tasks, warm_up: 0 },
+                None => Shape::Pipelined,
+            });
     let length = duration.is_none().then_some(args.events);
     let mut report = run(output, target, &args.common, "publish", publishing, length).await?;
     report.connections = args.connections;
@@ -65,14 +70,19 @@ async fn run(
     target.enter_figures(&before, &mut report).await?;
     report.latencies(published.latencies.percentiles());
     let bar = output.progress(Some(published.events()), "read back");
-    let ledger = consumer::read_back(&target.control, &target.topic, Layout::Binary, |_, _| bar.inc(1)).await?;
+    let ledger =
+        consumer::read_back(&target.control, &target.topic, Layout::Binary, |_, _| bar.inc(1)).await?;
     bar.finish_and_clear();
     report.verdict(ledger.verdict(&published.counts, |_| true));
     Ok(report)
 }
 
 /// Publishes all events of a workload that measures something else.
-pub(super) async fn prefill(output: &Output, publishing: Publishing, events: u64) -> anyhow::Result<Published> {
+pub(super) async fn prefill(
+    output: &Output,
+    publishing: Publishing,
+    events: u64,
+) -> anyhow::Result<Published> {
     let budget = publishing.budget();
     let bar = output.progress(Some(events), "prefill");
     let endpoint = publishing.spawn()?;

@@ -8,12 +8,11 @@ use tokio::task::JoinSet;
 use super::{
     clock::Clock,
     endpoint::Endpoint,
-    latency_stats::Latencies,
     producer::{self, Budget, Plan, Sent},
     stamp::Layout,
     target::{self, Address, Target},
 };
-use crate::args::BenchCommon;
+use crate::{args::BenchCommon, latencies::Latencies};
 
 /// How events are published.
 #[derive(Debug, Clone, Copy)]

@@ -2,13 +2,10 @@
 
 use serde::Serialize;
 
-use super::{
-    latency_stats::{Percentiles, median},
-    ledger::Verdict,
-    target,
-};
+use super::{ledger::Verdict, target};
 use crate::{
     args::{BenchCommon, DurabilityArg},
+    latencies::{Percentiles, median},
     output,
 };
 
@@ -156,9 +153,15 @@ impl Report {
     pub(super) fn medians(runs: &[Self]) -> Option<Self> {
         let of = |figure: fn(&Self) -> f64| median(runs.iter().map(figure)).unwrap_or(0.0);
         let of_some = |figure: fn(&Self) -> Option<f64>| median(runs.iter().filter_map(figure));
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss,
-            reason = "counts far below 2^53")]
-        let of_count = |figure: fn(&Self) -> u64| median(runs.iter().map(|run| figure(run) as f64)).unwrap_or(0.0) as u64;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "counts far below 2^53"
+        )]
+        let of_count = |figure: fn(&Self) -> u64| {
+            median(runs.iter().map(|run| figure(run) as f64)).unwrap_or(0.0) as u64
+        };
         Some(Self {
             events: of_count(|run| run.events),
             seconds: of(|run| run.seconds),
@@ -189,7 +192,8 @@ impl Report {
 
     /// The result in one line.
     pub(super) fn headline(&self) -> String {
-        let mut line = format!("{:>12} events/s  {:>7.1} MB/s", rate(self.events_per_second), self.mb_per_second);
+        let mut line =
+            format!("{:>12} events/s  {:>7.1} MB/s", rate(self.events_per_second), self.mb_per_second);
         if let (Some(p50), Some(p99)) = (self.p50_us, self.p99_us) {
             line.push_str(&format!("  p50 {}  p99 {}", output::micros(p50), output::micros(p99)));
         }
@@ -203,22 +207,39 @@ impl Report {
         if self.runs > 1 {
             lines.push(("median of", format!("{} runs", self.runs)));
         }
-        lines.push(("events", format!("{} of {} bytes in {:.3} s", output::count(self.events), self.size, self.seconds)));
-        lines.push(("rate", format!("{} events/s, {:.1} MB/s", rate(self.events_per_second), self.mb_per_second)));
+        lines.push((
+            "events",
+            format!("{} of {} bytes in {:.3} s", output::count(self.events), self.size, self.seconds),
+        ));
+        lines.push((
+            "rate",
+            format!("{} events/s, {:.1} MB/s", rate(self.events_per_second), self.mb_per_second),
+        ));
         if let Some(deliveries) = self.deliveries_per_second {
             lines.push(("deliveries", format!("{} /s", rate(deliveries))));
         }
-        if let (Some(p50), Some(p99), Some(p999), Some(max)) = (self.p50_us, self.p99_us, self.p999_us, self.max_us) {
+        if let (Some(p50), Some(p99), Some(p999), Some(max)) =
+            (self.p50_us, self.p99_us, self.p999_us, self.max_us)
+        {
             let text = [("p50", p50), ("p99", p99), ("p99.9", p999), ("max", max)]
                 .map(|(name, value)| format!("{name} {}", output::micros(value)));
             lines.push(("latency", text.join(", ")));
         }
-        lines.push(("cpu", format!("engine {:.2} s, client {:.2} s", self.engine_cpu_seconds, self.client_cpu_seconds)));
+        lines.push((
+            "cpu",
+            format!("engine {:.2} s, client {:.2} s", self.engine_cpu_seconds, self.client_cpu_seconds),
+        ));
         lines.push(("engine memory", format!("peak {:.0} MiB", self.engine_peak_rss_mib)));
-        lines.push(("durability", format!("{}, {} syncs, p99 {} µs", self.durability, output::count(self.syncs), self.sync_p99_us)));
+        lines.push((
+            "durability",
+            format!("{}, {} syncs, p99 {} µs", self.durability, output::count(self.syncs), self.sync_p99_us),
+        ));
         lines.push(("mtu", format!("{} bytes", self.mtu)));
         let (compaction, flushes) = (output::bytes(self.compaction_bytes), output::bytes(self.flush_bytes));
-        lines.push(("store", format!("flushed {flushes}, compacted {compaction}, stalled {:.3} s", self.stall_seconds)));
+        lines.push((
+            "store",
+            format!("flushed {flushes}, compacted {compaction}, stalled {:.3} s", self.stall_seconds),
+        ));
         lines.push(("complete", self.complete_text()));
         lines.push(("version", self.version.clone()));
         lines.iter().map(|(name, value)| format!("{name:<14} {value}")).collect::<Vec<_>>().join("\n")
@@ -268,7 +289,11 @@ impl Report {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people, far below 2^63")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate for people, far below 2^63"
+)]
 fn rate(events_per_second: f64) -> String {
     output::count(events_per_second.round() as u64)
 }
@@ -279,13 +304,45 @@ pub(super) mod tests {
 
     fn run(rate: f64, complete: bool) -> Report {
         Report {
-            workload: "publish", size: 100, events: 10, batch: 5, partitions: 1, keys: 0, connections: 1,
-            concurrency: None, subscribers: 0, consumers: None, order: None, rate: None, plugin: None, pass: None,
-            durability: "sync", seconds: 1.0, events_per_second: rate, mb_per_second: 1.0, p50_us: Some(rate),
-            p99_us: None, p999_us: None, max_us: None, deliveries_per_second: None, engine_cpu_seconds: 1.0,
-            client_cpu_seconds: 1.0, engine_peak_rss_mib: 50.0, complete, lost: u64::from(!complete), twice: 0,
-            disordered: 0, unexpected: 0, mtu: 1452, compaction_bytes: 0, flush_bytes: 0, stall_seconds: 0.0,
-            syncs: 3, sync_p99_us: 9, version: "0".to_owned(), runs: 1,
+            workload: "publish",
+            size: 100,
+            events: 10,
+            batch: 5,
+            partitions: 1,
+            keys: 0,
+            connections: 1,
+            concurrency: None,
+            subscribers: 0,
+            consumers: None,
+            order: None,
+            rate: None,
+            plugin: None,
+            pass: None,
+            durability: "sync",
+            seconds: 1.0,
+            events_per_second: rate,
+            mb_per_second: 1.0,
+            p50_us: Some(rate),
+            p99_us: None,
+            p999_us: None,
+            max_us: None,
+            deliveries_per_second: None,
+            engine_cpu_seconds: 1.0,
+            client_cpu_seconds: 1.0,
+            engine_peak_rss_mib: 50.0,
+            complete,
+            lost: u64::from(!complete),
+            twice: 0,
+            disordered: 0,
+            unexpected: 0,
+            mtu: 1452,
+            compaction_bytes: 0,
+            flush_bytes: 0,
+            stall_seconds: 0.0,
+            syncs: 3,
+            sync_p99_us: 9,
+            version: "0".to_owned(),
+            runs: 1,
         }
     }
 
@@ -303,9 +360,26 @@ pub(super) mod tests {
     fn json_has_the_promised_fields() {
         let json = serde_json::to_value(run(1.0, true)).unwrap();
         for field in [
-            "workload", "size", "events", "batch", "subscribers", "durability", "events_per_second", "mb_per_second",
-            "p50_us", "p99_us", "p999_us", "max_us", "deliveries_per_second", "engine_cpu_seconds",
-            "client_cpu_seconds", "engine_peak_rss_mib", "complete", "version", "mtu", "compaction_bytes",
+            "workload",
+            "size",
+            "events",
+            "batch",
+            "subscribers",
+            "durability",
+            "events_per_second",
+            "mb_per_second",
+            "p50_us",
+            "p99_us",
+            "p999_us",
+            "max_us",
+            "deliveries_per_second",
+            "engine_cpu_seconds",
+            "client_cpu_seconds",
+            "engine_peak_rss_mib",
+            "complete",
+            "version",
+            "mtu",
+            "compaction_bytes",
             "stall_seconds",
         ] {
             assert!(json.get(field).is_some(), "{field}");

@@ -63,7 +63,8 @@ impl Stamp {
                 let digits = payload.strip_prefix(JSON_START)?.get(..SEQUENCE_DIGITS)?;
                 let mut sequence = 0;
                 for digit in digits {
-                    sequence = sequence * 10 + u64::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?);
+                    sequence =
+                        sequence * 10 + u64::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?);
                 }
                 Some(Self { sequence, lane: 0, sent: 0 })
             }

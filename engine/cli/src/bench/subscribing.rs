@@ -20,7 +20,6 @@ use super::{
     clock::Clock,
     consumer::{Consumed, Consumer, Progress, Timed},
     endpoint::Endpoint,
-    latency_stats::Latencies,
     ledger::{Ledger, Verdict},
     stamp::Layout,
     target::Target,
@@ -28,6 +27,7 @@ use super::{
 use crate::{
     args::{ConsumerArgs, OrderArg},
     failure::Failure,
+    latencies::Latencies,
 };
 
 /// How often arrivals are looked at.
@@ -107,7 +107,9 @@ impl Subscribing {
                 for _ in 0..count {
                     let client = address.connect().await?;
                     let attached = attached.clone();
-                    let tell = move || drop(attached.fetch_add(1, Ordering::AcqRel));
+                    let tell = move || {
+                        attached.fetch_add(1, Ordering::AcqRel);
+                    };
                     running.spawn(consumer.clone().run(client, tell));
                 }
                 let mut consumed = Vec::new();
@@ -155,8 +157,12 @@ impl Subscribing {
     pub(super) async fn finish(self, target: &Target) -> anyhow::Result<Subscribed> {
         // The consumers may have failed already; their errors come below.
         let _failed = self.done.send(true);
-        let mut all =
-            Subscribed { ledgers: Vec::new(), latencies: Latencies::new(), last: 0, unordered: self.unordered };
+        let mut all = Subscribed {
+            ledgers: Vec::new(),
+            latencies: Latencies::new(),
+            last: 0,
+            unordered: self.unordered,
+        };
         for subscription in self.subscriptions {
             let mut ledger: Option<Ledger> = None;
             for consumed in subscription.consumers.finished().await? {
@@ -198,7 +204,8 @@ async fn settled(target: &Target, topic: &str, name: &str) -> anyhow::Result<()>
             return Ok(());
         }
         if begun.elapsed() > SETTLE {
-            let message = format!("subscription {topic}/{name} still lags {lag} events after all were acknowledged");
+            let message =
+                format!("subscription {topic}/{name} still lags {lag} events after all were acknowledged");
             return Err(Failure::new(ErrorCode::Internal, message).into());
         }
         sleep(Duration::from_millis(20)).await;

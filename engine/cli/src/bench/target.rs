@@ -65,7 +65,8 @@ impl Target {
             Some(addr) => (None, Address { addr: addr.clone(), ca: common.ca.clone() }),
             None => {
                 let home = make_dir(output, common)?;
-                let engine = Engine::start(&home.path().join("data"), &home.path().join("engine.log")).await?;
+                let engine =
+                    Engine::start(&home.path().join("data"), &home.path().join("engine.log")).await?;
                 let address = Address { addr: engine.addr().to_owned(), ca: Some(engine.ca().to_owned()) };
                 (Some((engine, home)), address)
             }
@@ -137,7 +138,11 @@ fn settings(common: &BenchCommon) -> TopicSettings {
         DurabilityArg::Sync => "sync",
         DurabilityArg::Os => "os",
     };
-    TopicSettings { partitions: common.partitions, durability: durability.to_owned(), ..TopicSettings::default() }
+    TopicSettings {
+        partitions: common.partitions,
+        durability: durability.to_owned(),
+        ..TopicSettings::default()
+    }
 }
 
 fn make_dir(output: &Output, common: &BenchCommon) -> anyhow::Result<TempDir> {
@@ -148,7 +153,8 @@ fn make_dir(output: &Output, common: &BenchCommon) -> anyhow::Result<TempDir> {
     })?;
     if is_tmpfs(home.path()) {
         let place = parent.display();
-        output.remark(&format!("note: {place} is memory, where a sync costs nothing; --dir DIR names a disk"));
+        output
+            .remark(&format!("note: {place} is memory, where a sync costs nothing; --dir DIR names a disk"));
     }
     Ok(home)
 }

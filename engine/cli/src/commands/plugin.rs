@@ -4,11 +4,7 @@ use std::{fs, path::Path};
 
 use bytes::Bytes;
 use levada_client::Client;
-use levada_protocol::{
-    error::ErrorCode,
-    limits::ARTEFACT_BYTES_MAX,
-    request::PluginInfo,
-};
+use levada_protocol::{error::ErrorCode, limits::ARTEFACT_BYTES_MAX, request::PluginInfo};
 
 use super::deploy_bundled;
 use crate::{
@@ -28,7 +24,10 @@ pub(super) async fn run(output: &Output, args: PluginArgs) -> anyhow::Result<()>
         }
         PluginAction::Deploy { name, file, config, .. } => {
             let (Some(name), Some(file)) = (name, file) else {
-                anyhow::bail!(Failure::new(ErrorCode::InvalidArgument, "expected a name and a file, or --bundled"));
+                anyhow::bail!(Failure::new(
+                    ErrorCode::InvalidArgument,
+                    "expected a name and a file, or --bundled"
+                ));
             };
             let deployed = deploy_file(&client, name.as_str(), &file, config).await?;
             tell(output, &deployed)?;
@@ -54,8 +53,9 @@ async fn deploy_file(
     file: &Path,
     config: Option<String>,
 ) -> anyhow::Result<PluginInfo> {
-    let unreadable =
-        |error| Failure::new(ErrorCode::InvalidArgument, format!("{} cannot be read: {error}", file.display()));
+    let unreadable = |error| {
+        Failure::new(ErrorCode::InvalidArgument, format!("{} cannot be read: {error}", file.display()))
+    };
     let size = fs::metadata(file).map_err(unreadable)?.len();
     if usize::try_from(size).map_or(true, |size| size > ARTEFACT_BYTES_MAX) {
         let message = format!("{} has {size} bytes, a plugin may have {ARTEFACT_BYTES_MAX}", file.display());

@@ -40,12 +40,15 @@ pub(super) async fn run(output: &Output, args: PublishArgs) -> anyhow::Result<()
     let lines = open(&args.file)?;
     let client = client::connect(&args.client).await?;
     let publisher = client.publisher(args.topic.as_str(), PublisherOptions::default()).await?;
-    let headers = args.headers.iter().map(|(name, value)| (name.clone(), Bytes::from(value.clone()))).collect();
+    let headers =
+        args.headers.iter().map(|(name, value)| (name.clone(), Bytes::from(value.clone()))).collect();
     let defaults = Defaults { key: args.key.clone().map(Bytes::from), headers };
     let (sender, receiver) = mpsc::channel(LINES_AHEAD);
     let raw = args.raw;
     // A thread of its own, left behind at the end: a read of stdin cannot be called off.
-    thread::Builder::new().name("input".to_owned()).spawn(move || read_lines(lines, &defaults, raw, &sender))?;
+    thread::Builder::new()
+        .name("input".to_owned())
+        .spawn(move || read_lines(lines, &defaults, raw, &sender))?;
 
     let (tickets, awaited) = mpsc::channel(TICKETS_AHEAD);
     let mut acknowledged = JoinSet::new();
@@ -75,7 +78,12 @@ fn open(file: &Path) -> Result<Box<dyn BufRead + Send>, Failure> {
 }
 
 /// Turns lines into events until the input ends, a line is wrong, or nobody takes them.
-fn read_lines(mut lines: Box<dyn BufRead + Send>, defaults: &Defaults, raw: bool, sender: &mpsc::Sender<Input>) {
+fn read_lines(
+    mut lines: Box<dyn BufRead + Send>,
+    defaults: &Defaults,
+    raw: bool,
+    sender: &mpsc::Sender<Input>,
+) {
     let mut line = Vec::new();
     for number in 1.. {
         let input = match next_line(&mut lines, &mut line) {
@@ -128,7 +136,8 @@ async fn send_all(
         if let Some(rate) = rate {
             sleep_until(begun + Duration::from_secs_f64(f64::from(sent) / rate)).await;
         }
-        let at_line = |error: levada_client::Error| Failure::new(error.code(), format!("line {number}: {error}"));
+        let at_line =
+            |error: levada_client::Error| Failure::new(error.code(), format!("line {number}: {error}"));
         let ticket = publisher.publish(event).await.map_err(at_line)?;
         sent = sent.saturating_add(1);
         if tickets.send(ticket).await.is_err() {
@@ -199,7 +208,8 @@ mod tests {
     #[test]
     fn a_wrong_line_is_named_and_ends_the_input() {
         let read = inputs("{\"payload\":1}\n\n{\"payload\":2}\r\nnonsense\n{\"payload\":3}\n", false);
-        let lines: Vec<u64> = read.iter().filter_map(|input| input.as_ref().ok()).map(|(line, _)| *line).collect();
+        let lines: Vec<u64> =
+            read.iter().filter_map(|input| input.as_ref().ok()).map(|(line, _)| *line).collect();
         assert_eq!(lines, [1, 3]);
         assert_eq!(read.len(), 3);
         assert!(read[2].as_ref().is_err_and(|failure| failure.to_string().starts_with("line 4: ")));

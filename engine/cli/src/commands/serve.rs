@@ -34,11 +34,13 @@ pub(crate) fn run(output: &Output, args: ServeArgs, verbose: u8) -> anyhow::Resu
         log_format: (args.log_format == Format::Json).then_some(LogFormat::Json),
         log_filter: log_filter(verbose, output.is_quiet()),
     };
-    let config = ServerConfig::load(args.config.as_deref(), &overrides).map_err(levada_server::Error::from)?;
+    let config =
+        ServerConfig::load(args.config.as_deref(), &overrides).map_err(levada_server::Error::from)?;
     if args.print_config {
         return Ok(output.line(config.to_toml().trim_end())?);
     }
-    levada_server::telemetry::install(&config).map_err(|error| Failure::new(error.code(), error.to_string()))?;
+    levada_server::telemetry::install(&config)
+        .map_err(|error| Failure::new(error.code(), error.to_string()))?;
     runtime()?.block_on(Box::pin(serve(output, config, args.until_stdin_closes)))
 }
 
@@ -54,8 +56,11 @@ fn log_filter(verbose: u8, quiet: bool) -> Option<String> {
 
 fn runtime() -> io::Result<Runtime> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let mut builder =
-        if cores <= SINGLE_THREAD_CORES_MAX { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    let mut builder = if cores <= SINGLE_THREAD_CORES_MAX {
+        Builder::new_current_thread()
+    } else {
+        Builder::new_multi_thread()
+    };
     builder.enable_all().thread_name("levada").build()
 }
 
@@ -65,7 +70,8 @@ async fn serve(output: &Output, config: ServerConfig, until_stdin_closes: bool) 
     let stdin_closed = if until_stdin_closes { Some(watch_stdin()?) } else { None };
     let (ask, asked) = oneshot::channel::<()>();
     let speaker = output.clone();
-    let engine = levada_server::run(config, async { drop(asked.await) }, move |started| announce(&speaker, &started));
+    let engine =
+        levada_server::run(config, async { drop(asked.await) }, move |started| announce(&speaker, &started));
     tokio::select! {
         result = Box::pin(engine) => Ok(result?),
         () = watch_signals(interrupt, terminate, stdin_closed, ask) => std::process::exit(INTERRUPTED),

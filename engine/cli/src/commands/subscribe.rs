@@ -1,6 +1,8 @@
 //! `levada subscribe`: prints what a durable subscription delivers, and acknowledges what was printed.
 
-use levada_client::{Client, ErrorCode, Start, SubscribeOptions, Subscribed, Subscriber, SubscriptionOptions};
+use levada_client::{
+    Client, ErrorCode, Start, SubscribeOptions, Subscribed, Subscriber, SubscriptionOptions,
+};
 use tokio::signal;
 
 use super::events;
@@ -63,7 +65,9 @@ fn tell(output: &Output, args: &SubscribeArgs, subscribed: &Subscribed) {
         };
         let missed = match subscribed.stored_before {
             0 => String::new(),
-            stored => format!("; --from earliest would have read {} stored events more", output::count(stored)),
+            stored => {
+                format!("; --from earliest would have read {} stored events more", output::count(stored))
+            }
         };
         output.remark(&format!("created subscription {name}, beginning with {from}{missed}"));
     }

@@ -62,8 +62,17 @@ fn order_word(order: Order) -> &'static str {
 }
 
 fn table(subscriptions: &[SubscriptionInfo]) -> Rows {
-    let headings =
-        ["subscription", "order", "consumers", "lag", "in flight", "oldest unacked", "dead letters", "state", "chain"];
+    let headings = [
+        "subscription",
+        "order",
+        "consumers",
+        "lag",
+        "in flight",
+        "oldest unacked",
+        "dead letters",
+        "state",
+        "chain",
+    ];
     let mut rows = Rows::new(&headings);
     for found in subscriptions {
         rows.push([

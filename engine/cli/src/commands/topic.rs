@@ -92,8 +92,16 @@ fn summary(topic: &TopicInfo) -> String {
 }
 
 fn table(topics: &[TopicInfo]) -> Rows {
-    let mut rows =
-        Rows::new(&["topic", "partitions", "durability", "retain", "retain for", "max bytes", "events", "bytes"]);
+    let mut rows = Rows::new(&[
+        "topic",
+        "partitions",
+        "durability",
+        "retain",
+        "retain for",
+        "max bytes",
+        "events",
+        "bytes",
+    ]);
     for topic in topics {
         let settings = &topic.settings;
         let events: u64 = topic.partitions.iter().map(|part| part.end.saturating_sub(part.start)).sum();

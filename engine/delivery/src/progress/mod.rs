@@ -56,6 +56,9 @@ pub struct History {
 /// Returns in a row after which an offset is delivered alone, and a further one counts as an attempt (decision 18).
 pub const RETURNS_MAX: u8 = 3;
 
+/// Histories of runs, in order.
+pub(crate) type Histories = Vec<(Range<u64>, History)>;
+
 impl History {
     /// True if nothing else may be in flight at the consumer that gets the offset.
     pub fn is_alone(&self) -> bool {
@@ -180,7 +183,7 @@ impl Progress {
     }
 
     /// Settles offsets that were not, and answers what is forgotten about their failures.
-    pub(crate) fn settle(&mut self, range: &Range<u64>) -> Vec<(Range<u64>, History)> {
+    pub(crate) fn settle(&mut self, range: &Range<u64>) -> Histories {
         let forgotten =
             if self.failures.is_empty() { Vec::new() } else { self.failures.take(range, |_| true) };
         self.head_dirty |= !forgotten.is_empty();
@@ -198,7 +201,7 @@ impl Progress {
         &mut self,
         floor: u64,
         ranges: impl Iterator<Item = &'a Range<u64>>,
-        forgotten: Vec<(Range<u64>, History)>,
+        forgotten: Histories,
         chunks: &[u64],
     ) {
         self.acked.insert(floor..self.floor);
@@ -214,7 +217,7 @@ impl Progress {
     }
 
     /// Cuts `range` into pieces of equal history.
-    pub(crate) fn histories(&self, range: &Range<u64>) -> Vec<(Range<u64>, History)> {
+    pub(crate) fn histories(&self, range: &Range<u64>) -> Histories {
         let (mut pieces, mut at) = (Vec::new(), range.start);
         for (part, history) in self.failures.parts_in(range) {
             if at < part.start {

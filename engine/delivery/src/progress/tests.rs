@@ -31,10 +31,7 @@ impl Rows {
 }
 
 /// Settles what of `range` is open, as the subscription does; answers the parts and what is forgotten.
-fn settle_open(
-    progress: &mut Progress,
-    range: &Range<u64>,
-) -> (Vec<Range<u64>>, Vec<(Range<u64>, History)>) {
+fn settle_open(progress: &mut Progress, range: &Range<u64>) -> (Vec<Range<u64>>, Histories) {
     let parts = progress.open_parts(range);
     let forgotten = parts.iter().flat_map(|part| progress.settle(part)).collect();
     (parts, forgotten)
@@ -88,13 +85,8 @@ fn a_chunk_of_many_runs_is_a_bitmap_of_8_kib() {
 #[test]
 fn rows_have_these_bytes() {
     let mut progress = Progress::new(Offset(3), 9);
-    let history = History {
-        attempts: 2,
-        returned: 1,
-        first_failure_ms: 5,
-        last_failure_ms: 6,
-        not_before_ms: 7,
-    };
+    let history =
+        History { attempts: 2, returned: 1, first_failure_ms: 5, last_failure_ms: 6, not_before_ms: 7 };
     progress.set_history(&(3..5), history);
     progress.settle(&(6..8));
     let word = |value: u8| [value, 0, 0, 0, 0, 0, 0, 0];

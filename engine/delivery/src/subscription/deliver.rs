@@ -61,7 +61,10 @@ impl Subscription {
         if !self.end_read(&wanted) {
             return None;
         }
-        assert!(wanted.first <= sent.last && sent.last <= wanted.last, "what is sent lies within what was wanted");
+        assert!(
+            wanted.first <= sent.last && sent.last <= wanted.last,
+            "what is sent lies within what was wanted"
+        );
         let range = wanted.first.0..sent.last.0 + 1;
         let part = &mut self.partitions[place];
         match wanted.kind {
@@ -118,7 +121,7 @@ impl Subscription {
         let (idle, ordered) = (consumer.in_flight == 0, self.is_ordered());
         let part = &self.partitions[usize::from(wanted.partition.0)];
         match wanted.kind {
-            WantedKind::Fresh => part.cursor == wanted.first.0 && !(ordered && !part.waiting.is_empty()),
+            WantedKind::Fresh => part.cursor == wanted.first.0 && (part.waiting.is_empty() || !ordered),
             WantedKind::Again { alone, .. } => {
                 let leads = part.waiting.first().is_some_and(|(run, _)| run.start == wanted.first.0);
                 part.waiting.covers(&(wanted.first.0..wanted.last.0 + 1))

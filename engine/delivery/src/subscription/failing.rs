@@ -54,14 +54,7 @@ impl Subscription {
         events
     }
 
-    fn fail_part(
-        &mut self,
-        now: Timestamp,
-        partition: usize,
-        range: &Range<u64>,
-        cause: Cause,
-        seed: u64,
-    ) {
+    fn fail_part(&mut self, now: Timestamp, partition: usize, range: &Range<u64>, cause: Cause, seed: u64) {
         let mut first_back = None;
         for events in self.drop_filtered(partition, range) {
             for (piece, history) in self.partitions[partition].progress.histories(&events) {
@@ -105,8 +98,13 @@ impl Subscription {
             Cause::Nack { .. } | Cause::Timeout => 0,
         };
         let part = &mut self.partitions[partition];
-        let failed =
-            History { attempts, returned, first_failure_ms: history.first_failure_ms, not_before_ms: due, ..history };
+        let failed = History {
+            attempts,
+            returned,
+            first_failure_ms: history.first_failure_ms,
+            not_before_ms: due,
+            ..history
+        };
         let failed = match (counts, history.attempts) {
             (true, 0) => History { first_failure_ms: now.0, last_failure_ms: now.0, ..failed },
             (true, _) => History { last_failure_ms: now.0, ..failed },

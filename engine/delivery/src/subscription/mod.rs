@@ -43,6 +43,11 @@ use levada_protocol::{
     request::{Order, SubscriptionOptions},
 };
 
+use self::{
+    consumer::Consumer,
+    partition::{Flight, Partition},
+    settle::{Outcome, Pending, Settle},
+};
 pub use self::{
     consumer::ConsumerId,
     deliver::{Delivered, Failed, Sent},
@@ -50,11 +55,6 @@ pub use self::{
     next::{Wanted, WantedKind},
     settle::{CameBack, DeadLetter, Reason, Settling},
     verb::Applied,
-};
-use self::{
-    consumer::Consumer,
-    partition::{Flight, Partition},
-    settle::{Outcome, Pending, Settle},
 };
 use crate::{backoff::Backoff, progress::Progress};
 
@@ -204,7 +204,8 @@ impl Subscription {
     /// delivered alone (decision 18); `seed` scatters the wait of such ones. What it acknowledged still settles.
     pub fn detach(&mut self, now: Timestamp, consumer: ConsumerId, seed: u64) {
         let mut parts = Vec::new();
-        for (token, delivery) in self.deliveries.iter().filter(|(_, delivery)| delivery.consumer == consumer) {
+        for (token, delivery) in self.deliveries.iter().filter(|(_, delivery)| delivery.consumer == consumer)
+        {
             let flights = &mut self.partitions[delivery.partition].flights;
             let taken = flights.take(&delivery.range, |flight| flight.token == *token);
             parts.extend(taken.into_iter().map(|(range, _)| (delivery.partition, range, *token)));
@@ -243,7 +244,9 @@ impl Subscription {
         }
         self.partitions[place].log_start = log_start.0;
         let mut lost = Vec::new();
-        for (range, flight) in self.partitions[place].flights.take(&before, |_| true) {
+        // Filtered offsets that follow go along, for what stays in flight must hold an event.
+        let flown = self.partitions[place].widen(&before, &(0..u64::MAX));
+        for (range, flight) in self.partitions[place].flights.take(&flown, |_| true) {
             self.release(place, &range, flight.token);
             lost.extend(self.drop_filtered(place, &range));
         }
@@ -290,7 +293,8 @@ impl Subscription {
     /// When something happens by itself after `now`: a delivery times out, or one that waits becomes due.
     pub fn next_deadline(&self, now: Timestamp) -> Option<Timestamp> {
         let timeout = self.timers.first().map(|(at, _)| *at);
-        let due = self.retrying.iter().filter_map(|place| self.partitions[*place].waiting.next_due(now.0)).min();
+        let due =
+            self.retrying.iter().filter_map(|place| self.partitions[*place].waiting.next_due(now.0)).min();
         timeout.into_iter().chain(due).min().map(Timestamp)
     }
 
@@ -308,6 +312,9 @@ impl Subscription {
     /// Books a part that was taken out of flight off its delivery and consumer; answers how many events it holds.
     fn release(&mut self, partition: usize, range: &Range<u64>, token: u64) -> u64 {
         let events = self.partitions[partition].events_in(range);
+        if events == 0 {
+            return 0;
+        }
         let delivery = self.deliveries.get_mut(&token).expect("what is in flight has a delivery");
         delivery.events -= events;
         let ended = delivery.events == 0;

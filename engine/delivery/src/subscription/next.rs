@@ -98,8 +98,10 @@ impl Subscription {
     }
 
     fn due_run(&self, now: u64) -> Option<(usize, DueRun)> {
-        let (before, from) = (self.retrying.range(..self.next_partition), self.retrying.range(self.next_partition..));
-        let mut due = from.chain(before).filter_map(|partition| Some((*partition, self.due_in(*partition, now)?)));
+        let (before, from) =
+            (self.retrying.range(..self.next_partition), self.retrying.range(self.next_partition..));
+        let mut due =
+            from.chain(before).filter_map(|partition| Some((*partition, self.due_in(*partition, now)?)));
         due.find(|(_, run)| !run.alone)
     }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::waiting::Waiting;
 use crate::{
-    progress::{FAILURE_RUNS_MAX, History, Progress, WINDOW_OFFSETS},
+    progress::{FAILURE_RUNS_MAX, Histories, History, Progress, WINDOW_OFFSETS},
     ranges::{RangeSet, RunMap},
 };
 
@@ -40,7 +40,7 @@ pub(super) struct Flight {
 pub(super) struct Submitted {
     pub(super) floor: u64,
     pub(super) offsets: u64,
-    pub(super) forgotten: Vec<(Range<u64>, History)>,
+    pub(super) forgotten: Histories,
     pub(super) chunks: Vec<u64>,
 }
 
@@ -76,7 +76,7 @@ impl Partition {
 
     /// The floor that is durable.
     pub(super) fn floor(&self) -> u64 {
-        self.submitted.as_ref().map_or(self.progress.floor().0, |submitted| submitted.floor)
+        self.submitted.as_ref().map_or_else(|| self.progress.floor().0, |submitted| submitted.floor)
     }
 
     /// Events among the offsets of a part in flight.

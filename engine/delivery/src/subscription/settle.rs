@@ -134,8 +134,7 @@ impl Subscription {
         for partition in &partitions {
             let part = &mut self.partitions[*partition];
             let floor = part.progress.floor().0;
-            part.submitted =
-                Some(Submitted { floor, offsets: 0, forgotten: Vec::new(), chunks: Vec::new() });
+            part.submitted = Some(Submitted { floor, offsets: 0, forgotten: Vec::new(), chunks: Vec::new() });
         }
         for run in &runs {
             let part = &mut self.partitions[run.partition];
@@ -259,7 +258,8 @@ impl Subscription {
         for partition in &pending.partitions {
             let part = &mut self.partitions[*partition];
             if let Some(submitted) = part.submitted.take() {
-                let ranges = pending.runs.iter().filter(|run| run.partition == *partition).map(|run| &run.range);
+                let ranges =
+                    pending.runs.iter().filter(|run| run.partition == *partition).map(|run| &run.range);
                 part.progress.unsettle(submitted.floor, ranges, submitted.forgotten, &submitted.chunks);
             }
             self.touched.insert(*partition);

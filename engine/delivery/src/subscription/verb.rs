@@ -60,14 +60,18 @@ impl Subscription {
             return Err(ErrorCode::DeliveryExpired);
         }
         let taken = part.flights.take(&range, own);
+        let (taken, filtered): (Vec<_>, Vec<_>) =
+            taken.into_iter().partition(|(range, _)| part.events_in(range) > 0);
         if verb.kind == VerbKind::InProgress {
             let deadline = now.0.saturating_add(self.options.ack_timeout_ms);
             for (range, _) in taken {
                 part.flights.insert(range, Flight { token, deadline });
             }
+            filtered.into_iter().for_each(|(range, _)| self.queue(partition, range, Outcome::Dropped));
             return Ok(Applied { events, ticket: self.ticket });
         }
         self.ticket += 1;
+        filtered.into_iter().for_each(|(range, _)| self.queue(partition, range, Outcome::Dropped));
         match &verb.kind {
             VerbKind::Ack => self.ack(partition, taken, token),
             VerbKind::Reject { reason } => self.reject(now, partition, taken, token, reason),

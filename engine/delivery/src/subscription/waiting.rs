@@ -44,7 +44,8 @@ impl Waiting {
 
     /// True if every offset of `range` waits.
     pub(super) fn covers(&self, range: &Range<u64>) -> bool {
-        self.runs.parts_in(range).map(|(part, _)| part.end - part.start).sum::<u64>() == range.end - range.start
+        self.runs.parts_in(range).map(|(part, _)| part.end - part.start).sum::<u64>()
+            == range.end - range.start
     }
 
     /// The lowest run and when it is due.

@@ -35,7 +35,7 @@ fn what_is_no_component_is_refused() {
         (b"", "not WebAssembly"),
         (b"#!/bin/sh\necho hello\n", "not WebAssembly"),
         (core_module, "a core WebAssembly module"),
-        (&component[..component.len() / 2], "unexpected end"),
+        (&component[..component.len() / 2], "out of bounds"),
     ];
     for (bytes, expected) in bad {
         let error = host.host.inspect(bytes).unwrap_err();

@@ -3,6 +3,8 @@
 mod accept;
 mod cache;
 mod hostile;
+mod plugins;
 mod pool;
+mod sdk;
 mod support;
 mod typed;

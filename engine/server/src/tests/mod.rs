@@ -5,6 +5,7 @@ pub(crate) mod client;
 mod http;
 mod lifecycle;
 mod sessions;
+mod streams;
 
 use std::time::Duration;
 

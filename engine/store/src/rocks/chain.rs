@@ -41,7 +41,7 @@ impl Database {
             let row = AppliedRow::decode(&value)?;
             rows.insert(row.index, row.previous);
         }
-        let mut expected = applied;
+        let (mut expected, count) = (applied, rows.len() as u64);
         for (index, previous) in rows.into_iter().rev() {
             if index != expected {
                 let first = index.min(expected).0 + 1;
@@ -50,6 +50,11 @@ impl Database {
                 return Err(Error::Corrupt { detail });
             }
             expected = previous;
+        }
+        if expected.0 > 0 && count < LENGTH {
+            return Err(Error::Corrupt {
+                detail: format!("commits up to {expected} are missing before others"),
+            });
         }
         Ok(())
     }

@@ -51,7 +51,7 @@ pub struct RocksStore {
 
 /// What is open.
 enum Handle {
-    Open(Database),
+    Open(Box<Database>),
     /// A reopen found no way to open the files, not even for reading.
     Lost,
     Closed,
@@ -76,7 +76,7 @@ impl RocksStore {
         Ok(Self {
             dir,
             options,
-            handle: RwLock::new(Handle::Open(database)),
+            handle: RwLock::new(Handle::Open(Box::new(database))),
             applied: AtomicU64::new(recovered.0.0),
             confirmed: AtomicU64::new(recovered.0.0),
             time: AtomicU64::new(recovered.1.0),
@@ -200,7 +200,7 @@ impl Store for RocksStore {
         *handle = Handle::Lost;
         match Database::open(&self.dir, &self.options) {
             Ok((database, (applied, time))) => {
-                *handle = Handle::Open(database);
+                *handle = Handle::Open(Box::new(database));
                 self.applied.store(applied.0, Ordering::Release);
                 self.confirmed.store(applied.0, Ordering::Release);
                 self.time.store(time.0, Ordering::Release);
@@ -210,7 +210,7 @@ impl Store for RocksStore {
             }
             Err(error) => {
                 if let Ok(database) = Database::open_for_reading(&self.dir, &self.options) {
-                    *handle = Handle::Open(database);
+                    *handle = Handle::Open(Box::new(database));
                 }
                 self.replace_failure(Some(error.clone()));
                 Err(error)

@@ -43,8 +43,8 @@ pub struct PublisherFigures {
 pub(super) enum Pushed {
     /// It is on its way; wake the driver if told so.
     Done { ticket: Ticket, wake: bool },
-    /// No room: try again after the next change.
-    Full,
+    /// No room: try again after the next change. Wake the driver if told so.
+    Full { wake: bool },
 }
 
 #[derive(Debug)]
@@ -126,8 +126,7 @@ impl Core {
             return Err(error.clone());
         }
         if self.figures.buffered_bytes >= self.buffer_bytes {
-            self.starved = true;
-            return Ok(Pushed::Full);
+            return Ok(Pushed::Full { wake: self.starve() });
         }
         let index = self.lane_of(partition, event)?;
         let lane = &mut self.lanes[usize::from(index)];
@@ -146,6 +145,15 @@ impl Core {
             self.figures.wake_ups += 1;
         }
         Ok(Pushed::Done { ticket, wake })
+    }
+
+    /// Somebody waits for room: nothing lingers any more. Answers whether to wake the driver.
+    #[cold]
+    fn starve(&mut self) -> bool {
+        if !std::mem::replace(&mut self.starved, true) && !self.rules.linger.is_zero() {
+            self.ripen_all();
+        }
+        self.parked && !self.ready.is_empty() && std::mem::take(&mut self.parked)
     }
 
     #[inline]

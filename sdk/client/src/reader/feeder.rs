@@ -102,7 +102,7 @@ impl Feeder {
     /// Reads all partitions; after a loss, each of them on its own.
     pub(super) async fn run(self, read: Read, first: Stream) {
         match self.feed(first, Arc::new(Account::new(self.granted))).await {
-            Ok(()) => return,
+            Ok(()) => return self.ended(None),
             Err(error) if is_final(&error) => return self.fail(&error),
             Err(error) => debug!(topic = %read.topic, error = %error, "reading stream ended"),
         }
@@ -130,7 +130,7 @@ impl Feeder {
             let from = Start::Offset(offset);
             let read = Read { partitions: vec![partition], from, ..read.clone() };
             match self.stream(read, &account, &mut backoff).await {
-                Stop::End => return,
+                Stop::End => return self.ended(Some(partition)),
                 Stop::Lost(error) if is_final(&error) => return self.fail(&error),
                 Stop::Lost(error) => debug!(partition, error = %error, "reading stream ended"),
             }
@@ -201,17 +201,22 @@ impl Feeder {
                 }
                 state.queue.push_back((incoming, account.clone()));
             }
-            FrameType::End => {
-                let ended = EndEntry::read_all(&frame.payload)?;
-                let mut state = self.shared.lock();
-                for entry in ended {
-                    state.positions.remove(&entry.partition.0);
-                }
-            }
+            FrameType::End => drop(EndEntry::read_all(&frame.payload)?),
             _ => return Err(frame.into_unexpected()),
         }
         self.shared.arrived.notify_one();
         Ok(at_end)
+    }
+
+    /// A partition, or all of them, was read to its end.
+    fn ended(&self, partition: Option<u16>) {
+        let mut state = self.shared.lock();
+        match partition {
+            Some(partition) => drop(state.positions.remove(&partition)),
+            None => state.positions.clear(),
+        }
+        drop(state);
+        self.shared.arrived.notify_one();
     }
 
     fn fail(&self, error: &Error) {

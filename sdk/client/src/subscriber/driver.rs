@@ -54,7 +54,9 @@ impl Driver {
             match self.drive(stream, &mut backoff).await {
                 Ok(()) => return,
                 Err(error @ Error::Refused(_)) if !error.is_retryable() => return self.fail(&error),
-                Err(error) => debug!(subscription = %self.again.subscription, error = %error, "subscribe stream ended"),
+                Err(error) => {
+                    debug!(subscription = %self.again.subscription, error = %error, "subscribe stream ended")
+                }
             }
             self.shared.lock().detached();
             self.shared.confirmed.notify_waiters();

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use levada_client::{
-    Client, ClientConfig, Error, ErrorCode, Notice, Refusal, Request, TopicSettings,
-};
+use levada_client::{Client, ClientConfig, Error, ErrorCode, Notice, Refusal, Request, TopicSettings};
 
 use crate::support::{Authority, Engine, Reaction};
 
@@ -13,7 +11,8 @@ use crate::support::{Authority, Engine, Reaction};
 async fn asks_and_is_answered_by_name_and_by_address() {
     let engine = Engine::start(1);
     for host in ["127.0.0.1", "localhost"] {
-        let config = ClientConfig::new(format!("{host}:{}", engine.addr.port())).ca_pem(engine.ca_pem.as_str());
+        let config =
+            ClientConfig::new(format!("{host}:{}", engine.addr.port())).ca_pem(engine.ca_pem.as_str());
         let client = Client::connect(config).await.unwrap();
         let topic = client.create_topic("orders", TopicSettings::default()).await.unwrap();
         assert_eq!(topic.name, "orders");
@@ -115,4 +114,23 @@ async fn a_publish_and_a_request_share_one_connection() {
     publisher.publish(levada_client::Event::new("one")).await.unwrap().await.unwrap();
     client.list_topics().await.unwrap();
     assert_eq!(engine.inner.world().connections, 1);
+}
+
+/// Every future can be spawned; checked when this compiles.
+#[test]
+fn futures_can_move_between_threads() {
+    fn sendable<T: Send>(_: impl Fn(&'static Client) -> T) {}
+    sendable(|client| async {
+        let publisher = client.publisher("orders", Default::default()).await?;
+        publisher.publish(levada_client::Event::new("")).await?.await?;
+        publisher.flush().await?;
+        let mut subscriber = client.subscribe(levada_client::SubscribeOptions::default()).await?;
+        let delivery = subscriber.next().await?;
+        subscriber.confirmed().await?;
+        let mut reader = client.read(levada_client::ReadOptions::default()).await?;
+        drop((delivery, reader.next().await?));
+        client.info().await?;
+        client.close().await;
+        Ok::<(), Error>(())
+    });
 }

@@ -25,9 +25,8 @@ async fn publish_all(publisher: &Publisher, numbers: std::ops::Range<u32>) -> Ve
 
 fn stored(world: &World, partition: u16) -> Vec<String> {
     let batches = world.log.get(&partition).into_iter().flatten();
-    let payload = |event: levada_client::EventRef<'_>| {
-        String::from_utf8(event.payload().unwrap().to_vec()).unwrap()
-    };
+    let payload =
+        |event: levada_client::EventRef<'_>| String::from_utf8(event.payload().unwrap().to_vec()).unwrap();
     batches.flat_map(|(_, batch)| batch.events().map(payload).collect::<Vec<_>>()).collect()
 }
 
@@ -75,7 +74,8 @@ async fn batches_cut_off_by_a_lost_connection_are_resent_in_order_with_their_seq
     }
     let world = engine.inner.world();
     assert_eq!(stored(&world, 0), numbers(0..20));
-    assert_eq!(duplicates, 1, "what was stored before the cut is reported as stored before");
+    // The first batch too, if the cut overtook its acknowledgement.
+    assert!((1..=2).contains(&duplicates), "what was stored before the cut is reported as stored before");
     let producers: HashSet<u128> = world.seen.iter().map(|seen| seen.producer).collect();
     assert_eq!(producers.len(), 1, "one identity survives the reconnect");
     assert!(world.connections >= 2 && publisher.figures().streams >= 2);
@@ -348,7 +348,28 @@ async fn closing_the_client_fails_what_is_in_flight() {
     let ticket = publisher.publish(Event::new("")).await.unwrap();
     engine.inner.until(|world| (world.held == 1).then_some(())).await;
     client.close().await;
-    assert_eq!(ticket.await.unwrap_err().code(), ErrorCode::ConnectionLost);
+    let error = ticket.await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ConnectionLost);
+    assert!(!error.has_no_side_effects(), "it was sent");
+    let error = publisher.publish(Event::new("")).await.unwrap_err();
+    assert!(error.has_no_side_effects(), "it was not");
+}
+
+#[tokio::test]
+async fn nothing_lingers_while_somebody_waits_for_room() {
+    let engine = Engine::start(1);
+    let client = engine.client().await;
+    let options = PublisherOptions {
+        linger: Duration::from_secs(3600),
+        buffer_bytes: 1_000,
+        ..PublisherOptions::default()
+    };
+    let publisher = client.publisher("orders", options).await.unwrap();
+    for _ in 0..10 {
+        let _ = publisher.publish(Event::new(vec![0; 400])).await.unwrap();
+    }
+    publisher.flush().await.unwrap();
+    assert_eq!(engine.inner.world().seen.iter().map(|seen| seen.count).sum::<u32>(), 10);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -96,11 +96,13 @@ async fn credit_comes_back_once_as_events_are_settled() {
         subscriber.ack(&delivery);
     }
     subscriber.confirmed().await.unwrap();
-    engine.inner.until(|world| {
-        let events: u64 = world.credits.iter().map(|credit| credit.events).sum();
-        (events == 100 + 500).then_some(())
-    })
-    .await;
+    engine
+        .inner
+        .until(|world| {
+            let events: u64 = world.credits.iter().map(|credit| credit.events).sum();
+            (events == 100 + 500).then_some(())
+        })
+        .await;
     let world = engine.inner.world();
     assert_eq!((world.credits[0].events, world.credits[0].bytes), (100, 1 << 20));
 }

@@ -25,6 +25,7 @@ pub struct Hostile;
 
 impl Guest for Hostile {
     fn init(setup: Setup) -> Result<Interest, String> {
+        std::panic::set_hook(Box::new(|panic| log::write(Level::Error, &panic.to_string())));
         let mut tick_ms = None;
         match setup.config.as_str() {
             "refuse" => return Err("the configuration is not to my taste".to_owned()),

@@ -184,3 +184,17 @@ async fn built_events_of_a_run_are_bounded_and_the_rest_is_for_the_next_run() {
     }
     assert_eq!(seen, (0..40).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn a_run_can_move_between_threads() {
+    fn spawnable<F: Future + Send>(future: F) -> F {
+        future
+    }
+    let sources = [source(0, &[3])];
+    let chain = chain([(keep_all(), OnError::DeadLetter)]);
+    assert_eq!(spawnable(chain.filter(everything(&sources))).await.progress.reached, Offset(3));
+    assert_eq!(
+        spawnable(chain.route(everything(&sources), &targets(&[("a", 1)]))).await.progress.reached,
+        Offset(3)
+    );
+}

@@ -396,7 +396,10 @@ fn the_window_stops_fresh_events_and_names_the_stuck_one() {
     let stuck = deliver(&mut it, 0, 1).unwrap();
     say(&mut it, 0, &stuck, 0..1, VerbKind::InProgress).unwrap();
     while let Some(got) = deliver(&mut it, 0, u64::MAX) {
-        assert_eq!(it.partition(P0).stuck, if got.range.end == WINDOW_OFFSETS { Some(Offset(0)) } else { None });
+        assert_eq!(
+            it.partition(P0).stuck,
+            if got.range.end == WINDOW_OFFSETS { Some(Offset(0)) } else { None }
+        );
         say(&mut it, 0, &got, got.range.clone(), VerbKind::Ack).unwrap();
         commit(&mut it, true).unwrap();
     }
@@ -420,7 +423,8 @@ fn too_many_runs_of_failed_offsets_stop_fresh_events() {
     it.grant(A, u64::MAX, u64::MAX);
     let mut runs = 0;
     while let Some(got) = deliver(&mut it, 0, 2) {
-        say(&mut it, 0, &got, got.range.start..got.range.start + 1, VerbKind::Nack { delay_ms: Some(9) }).unwrap();
+        say(&mut it, 0, &got, got.range.start..got.range.start + 1, VerbKind::Nack { delay_ms: Some(9) })
+            .unwrap();
         runs += 1;
     }
     assert_eq!((runs, it.partition(P0).stuck), (FAILURE_RUNS_MAX, Some(Offset(0))));

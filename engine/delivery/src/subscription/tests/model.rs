@@ -15,39 +15,61 @@ const BACKOFF_MIN: u64 = 90;
 enum Op {
     Attach,
     Detach(usize),
-    Grant { consumer: usize, events: u64 },
-    End { partition: usize, more: u64 },
+    /// Its connection ends, and another takes its place.
+    Replace(usize),
+    Grant {
+        consumer: usize,
+        events: u64,
+    },
+    End {
+        partition: usize,
+        more: u64,
+    },
     Read,
-    Finish { read: usize, take: u64, filter: u64, fail: bool },
-    Verb { delivery: usize, from: u64, len: u64, kind: u8, thief: bool },
+    Finish {
+        read: usize,
+        take: u64,
+        filter: u64,
+        fail: bool,
+    },
+    Verb {
+        delivery: usize,
+        from: u64,
+        len: u64,
+        kind: u8,
+        thief: bool,
+    },
     Time(u64),
     Submit,
     Settle(bool),
-    Lost { partition: usize, more: u64 },
-    Restart { applied: bool },
+    Lost {
+        partition: usize,
+        more: u64,
+    },
+    Restart {
+        applied: bool,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let finish = || {
-        (0..4usize, 1..20u64, prop_oneof![Just(0), any::<u64>(), Just(u64::MAX)], proptest::bool::weighted(0.1))
-            .prop_map(|(read, take, filter, fail)| Op::Finish { read, take, filter, fail })
-    };
-    let verb = || {
-        (0..6usize, 0..20u64, 1..20u64, 0..8u8, proptest::bool::weighted(0.05))
-            .prop_map(|(delivery, from, len, kind, thief)| Op::Verb { delivery, from, len, kind, thief })
-    };
+    let filter = prop_oneof![4 => Just(0), 2 => any::<u64>(), 1 => Just(u64::MAX)];
+    let finish = (0..2usize, 1..20u64, filter, proptest::bool::weighted(0.1))
+        .prop_map(|(read, take, filter, fail)| Op::Finish { read, take, filter, fail });
+    let verb = (0..4usize, 0..20u64, 1..20u64, 0..8u8, proptest::bool::weighted(0.05))
+        .prop_map(|(delivery, from, len, kind, thief)| Op::Verb { delivery, from, len, kind, thief });
     prop_oneof![
-        2 => Just(Op::Attach),
+        1 => Just(Op::Attach),
         1 => (0..3usize).prop_map(Op::Detach),
-        2 => (0..3usize, 1..40u64).prop_map(|(consumer, events)| Op::Grant { consumer, events }),
-        3 => (0..PARTITIONS, 1..30u64).prop_map(|(partition, more)| Op::End { partition, more }),
-        6 => Just(Op::Read),
-        6 => finish(),
-        8 => verb(),
-        3 => prop_oneof![1..200u64, 500..1500u64].prop_map(Op::Time),
-        3 => Just(Op::Submit),
-        3 => proptest::bool::weighted(0.7).prop_map(Op::Settle),
-        1 => (0..PARTITIONS, 1..15u64).prop_map(|(partition, more)| Op::Lost { partition, more }),
+        2 => (0..2usize).prop_map(Op::Replace),
+        3 => (0..3usize, 1..40u64).prop_map(|(consumer, events)| Op::Grant { consumer, events }),
+        2 => (0..PARTITIONS, 1..20u64).prop_map(|(partition, more)| Op::End { partition, more }),
+        10 => Just(Op::Read),
+        10 => finish,
+        8 => verb,
+        4 => prop_oneof![1..200u64, 500..1500u64].prop_map(Op::Time),
+        4 => Just(Op::Submit),
+        4 => proptest::bool::weighted(0.6).prop_map(Op::Settle),
+        1 => (0..PARTITIONS, 1..12u64).prop_map(|(partition, more)| Op::Lost { partition, more }),
         1 => any::<bool>().prop_map(|applied| Op::Restart { applied }),
     ]
 }
@@ -56,8 +78,14 @@ fn op() -> impl Strategy<Value = Op> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     Fresh,
-    Waiting { not_before: u64 },
-    Flight { token: u64, consumer: ConsumerId, deadline: u64 },
+    Waiting {
+        not_before: u64,
+    },
+    Flight {
+        token: u64,
+        consumer: ConsumerId,
+        deadline: u64,
+    },
     /// Decided, and not in a commit yet.
     Settling(Why),
     Submitted(Why),
@@ -66,7 +94,11 @@ enum At {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Why {
-    Said { token: u64, consumer: ConsumerId, dead: bool },
+    Said {
+        token: u64,
+        consumer: ConsumerId,
+        dead: bool,
+    },
     Dead,
     /// Filtered or lost; a filtered one may settle with its neighbours, later.
     Dropped,
@@ -130,6 +162,11 @@ impl World {
             Op::Attach if self.consumers.len() < 3 => self.attach(),
             Op::Attach => {}
             Op::Detach(at) => self.detach(at),
+            Op::Replace(at) => {
+                self.detach(at);
+                self.attach();
+                self.run(Op::Grant { consumer: self.consumers.len() - 1, events: 30 });
+            }
             Op::Grant { consumer, events } => {
                 if let Some(id) = self.consumers.get(consumer) {
                     self.it.grant(*id, events, events * 10);
@@ -242,7 +279,7 @@ impl World {
             events[*offset as usize] = event(*offset, At::Flight { token, consumer, deadline });
         }
         self.deliveries.push((PartitionId(partition as u16), consumer, delivered.token, first..last + 1));
-        self.check_send(partition, consumer, &before, &sent, kind, bytes);
+        self.check_send(partition, consumer, &before, (first, &sent), kind, bytes);
     }
 
     /// What must hold of every delivery: credit, room, order, and whether it goes alone.
@@ -251,7 +288,7 @@ impl World {
         partition: usize,
         consumer: ConsumerId,
         before: &[Event],
-        sent: &[u64],
+        (first, sent): (u64, &[u64]),
         kind: WantedKind,
         bytes: u64,
     ) {
@@ -268,8 +305,8 @@ impl World {
         if self.order != Order::None {
             assert_eq!(Some(&consumer), self.consumers.first(), "only the active consumer gets something");
             let open = |event: &Event| matches!(event.at, At::Fresh | At::Waiting { .. });
-            let ahead = before[..sent[0] as usize].iter().position(open);
-            assert_eq!(ahead, None, "sent {} first, in partition {partition}", sent[0]);
+            let ahead = before[..first as usize].iter().position(open);
+            assert_eq!(ahead, None, "sent from {first} on, in partition {partition}");
         }
     }
 
@@ -288,8 +325,13 @@ impl World {
             6 => VerbKind::InProgress,
             _ => VerbKind::Reject { reason: "r".to_owned() },
         };
-        let verb =
-            Verb { kind: kind.clone(), partition, token, first: Offset(first), last: Offset(first + len - 1) };
+        let verb = Verb {
+            kind: kind.clone(),
+            partition,
+            token,
+            first: Offset(first),
+            last: Offset(first + len - 1),
+        };
         let consumer = if thief { ConsumerId(owner.0 + 1) } else { owner };
         let result = self.it.verb(self.now(), consumer, &verb, 5);
         let place = usize::from(partition.0);
@@ -322,7 +364,8 @@ impl World {
 
     /// Where order matters, what is in flight behind an event that waits now comes back.
     fn rewind(&mut self, partition: usize, failed: &[u64]) {
-        let waits = |offset: &&u64| matches!(self.events[partition][**offset as usize].at, At::Waiting { .. });
+        let waits =
+            |offset: &&u64| matches!(self.events[partition][**offset as usize].at, At::Waiting { .. });
         let Some(from) = failed.iter().find(waits).copied() else { return };
         if self.order == Order::None {
             return;
@@ -479,7 +522,8 @@ impl World {
             };
             for (offset, event) in (0..).zip(&self.events[partition]) {
                 let flight = part.flights.at(offset).map(|(_, flight)| *flight);
-                let (waits, settled) = (part.waiting.covers(&(offset..offset + 1)), part.progress.is_settled(Offset(offset)));
+                let (waits, settled) =
+                    (part.waiting.covers(&(offset..offset + 1)), part.progress.is_settled(Offset(offset)));
                 let places = [flight.is_some(), waits, settled, offset >= part.cursor];
                 let count = places.iter().filter(|place| **place).count() + queued(offset);
                 assert_eq!(count, 1, "offset {offset} of {partition}: {places:?}, {} queued", queued(offset));
@@ -487,14 +531,18 @@ impl World {
                     At::Fresh => assert!(offset >= part.cursor),
                     At::Waiting { .. } => assert!(waits || offset >= part.cursor, "{offset} of {partition}"),
                     At::Flight { token, deadline, .. } => {
-                        assert_eq!(flight.map(|flight| (flight.token, flight.deadline)), Some((token, deadline)));
+                        assert_eq!(
+                            flight.map(|flight| (flight.token, flight.deadline)),
+                            Some((token, deadline))
+                        );
                         assert!(!part.dropped.contains(offset));
                     }
                     At::Settling(Why::Dropped) => assert!(part.dropped.contains(offset)),
                     At::Settling(_) => assert_eq!(queued(offset), 1),
                     At::Submitted(_) | At::Done => assert!(settled),
                 }
-                let gone = matches!(event.at, At::Done | At::Settling(Why::Dropped) | At::Submitted(Why::Dropped));
+                let gone =
+                    matches!(event.at, At::Done | At::Settling(Why::Dropped) | At::Submitted(Why::Dropped));
                 lag += u64::from(!gone);
             }
         }
@@ -582,14 +630,17 @@ impl At {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
     #[test]
     fn every_event_comes_to_its_end_once_and_in_bounds(
         order in prop_oneof![Just(Order::None), Just(Order::Partition), Just(Order::Key)],
-        ops in vec(op(), 1..150),
+        ops in vec(op(), 1..250),
     ) {
         let mut world = World::new(order);
+        for consumer in 0..2 {
+            world.run(Op::Attach);
+            world.run(Op::Grant { consumer, events: 60 });
+            world.run(Op::End { partition: consumer, more: 20 });
+        }
         ops.into_iter().for_each(|op| world.run(op));
         world.drain();
     }

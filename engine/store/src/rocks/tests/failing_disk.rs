@@ -105,13 +105,16 @@ fn a_reopen_on_a_full_disk_is_refused_and_reads_go_on() {
     scene.fail();
     let durable = scene.store.applied().0;
     scene.heal();
+    // An open makes this file anew if it is gone.
+    let (path, aside) = (scene.dir.path().join("synced"), scene.dir.path().join("synced.new"));
+    fs::remove_file(path).unwrap();
+    symlink("/dev/full", &aside).unwrap();
     for _ in 0..2 {
-        // The last file that an open writes.
-        scene.set(|number| format!("OPTIONS-{number:06}.dbtmp"), |path| symlink("/dev/full", path).unwrap());
         let failure = scene.store.reopen().unwrap_err();
         assert_eq!(failure.code(), ErrorCode::StorageFull, "{failure}");
         scene.assert_closed_for_writes(&failure);
     }
+    fs::remove_file(aside).unwrap();
     scene.assert_heals(durable);
 }
 

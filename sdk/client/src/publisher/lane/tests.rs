@@ -1,1 +1,233 @@
-//! Tests.
+//! One lane against invented answers and an invented clock.
+
+use levada_protocol::ids::Offset;
+
+use super::*;
+use crate::clock;
+
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+
+struct Bench {
+    lane: Lane,
+    rules: Rules,
+    identities: Identities,
+    now: Instant,
+    tickets: Vec<Ticket>,
+    correlation: u32,
+}
+
+/// A lane of one event a batch.
+fn bench() -> Bench {
+    let mut identities = Identities::new(ProducerId(100));
+    Bench {
+        lane: Lane::new(PartitionId(0), identities.fresh()),
+        rules: Rules {
+            batch_bytes: 1,
+            linger: Duration::ZERO,
+            in_flight: 4,
+            in_flight_partial: 4,
+            delivery_timeout: DELIVERY_TIMEOUT,
+        },
+        identities,
+        now: clock::now(),
+        tickets: Vec::new(),
+        correlation: 0,
+    }
+}
+
+impl Bench {
+    fn publish(&mut self, payload: &'static str) {
+        let now = self.now;
+        let (ticket, _) = self.lane.push(&Event::new(payload), &self.rules, || now).unwrap();
+        self.tickets.push(ticket);
+    }
+
+    /// Sends all that may go: number, identity, sequence and payload of each batch.
+    fn send(&mut self) -> Vec<(u32, u128, u64, String)> {
+        let mut sent = Vec::new();
+        loop {
+            self.correlation += 1;
+            let Some(batch) = self.lane.send_next(&self.rules, self.correlation) else { return sent };
+            let payload = batch.events().next().unwrap().payload().unwrap().to_vec();
+            let header = batch.header();
+            sent.push((
+                self.correlation,
+                header.producer_id,
+                header.first_sequence,
+                String::from_utf8(payload).unwrap(),
+            ));
+        }
+    }
+
+    fn answer(&mut self, correlation: u32, outcome: AckOutcome) {
+        let mut ended = Vec::new();
+        self.lane.answer(correlation, outcome, self.now, &mut self.identities, &mut ended);
+        settle(ended);
+    }
+
+    fn refuse(&mut self, correlation: u32, code: ErrorCode) {
+        self.answer(correlation, AckOutcome::Refused(Refusal::new(code, "").retry_after(1_000)));
+    }
+
+    fn store(&mut self, correlation: u32, base: u64) {
+        let base = Some(Offset(base));
+        self.answer(correlation, AckOutcome::Appended { base, count: 1, duplicate: false });
+    }
+
+    fn expire(&mut self) {
+        let mut ended = Vec::new();
+        self.lane.expire(&self.rules, self.now, &mut self.identities, &mut ended);
+        settle(ended);
+    }
+
+    fn result(&self, ticket: usize) -> Result<u64, Error> {
+        self.tickets[ticket].try_receipt().expect("it has ended").map(|receipt| receipt.offset.unwrap().0)
+    }
+
+    fn is_pending(&self, ticket: usize) -> bool {
+        self.tickets[ticket].try_receipt().is_none()
+    }
+}
+
+fn settle(ended: Vec<Ended>) {
+    for ended in ended {
+        ended.outcome.settle(ended.result);
+    }
+}
+
+fn sequences(sent: &[(u32, u128, u64, String)]) -> Vec<(u128, u64, &str)> {
+    sent.iter().map(|(_, producer, sequence, payload)| (*producer, *sequence, payload.as_str())).collect()
+}
+
+#[test]
+fn nothing_overtakes_a_batch_that_is_to_be_tried_again() {
+    let mut bench = bench();
+    for payload in ["a", "b", "c"] {
+        bench.publish(payload);
+    }
+    let sent = bench.send();
+    bench.refuse(sent[0].0, ErrorCode::BacklogFull);
+    bench.publish("d");
+    assert!(bench.send().is_empty(), "the others' answers are waited for");
+    bench.refuse(sent[1].0, ErrorCode::SequenceGap);
+    bench.refuse(sent[2].0, ErrorCode::SequenceGap);
+    assert_eq!(bench.lane.retry_at(), Some(bench.now + Duration::from_secs(1)), "as the engine asked");
+    assert!(bench.send().is_empty());
+    bench.lane.retry();
+    let again = bench.send();
+    assert_eq!(sequences(&again), [(100, 0, "a"), (100, 1, "b"), (100, 2, "c"), (100, 3, "d")]);
+    bench.store(sent[0].0, 77);
+    assert!(bench.is_pending(0), "an answer of an earlier round means nothing");
+    for (index, entry) in again.iter().enumerate() {
+        bench.store(entry.0, index as u64);
+    }
+    assert_eq!((bench.result(0).unwrap(), bench.result(3).unwrap()), (0, 3));
+}
+
+#[test]
+fn after_a_loss_everything_unacked_goes_out_again_in_order() {
+    let mut bench = bench();
+    for payload in ["a", "b", "c"] {
+        bench.publish(payload);
+    }
+    let sent = bench.send();
+    bench.store(sent[1].0, 1);
+    bench.lane.lost();
+    assert_eq!(sequences(&bench.send()), [(100, 0, "a"), (100, 2, "c")]);
+}
+
+#[test]
+fn an_identity_that_the_engine_forgot_is_replaced() {
+    for code in [ErrorCode::ProducerUnknown, ErrorCode::SequenceGap] {
+        let mut bench = bench();
+        bench.publish("a");
+        let sent = bench.send();
+        bench.store(sent[0].0, 0);
+        bench.publish("b");
+        bench.publish("c");
+        for entry in bench.send() {
+            bench.refuse(entry.0, code);
+        }
+        let again = bench.send();
+        assert_eq!(sequences(&again), [(101, 0, "b"), (101, 1, "c")]);
+        bench.publish("d");
+        assert_eq!(sequences(&bench.send()), [(101, 2, "d")]);
+    }
+}
+
+#[test]
+fn an_engine_that_refuses_every_identity_ends_the_batch() {
+    let mut bench = bench();
+    bench.publish("a");
+    let sent = bench.send();
+    bench.refuse(sent[0].0, ErrorCode::ProducerUnknown);
+    assert_eq!(bench.result(0).unwrap_err().code(), ErrorCode::ProducerUnknown);
+}
+
+#[test]
+fn time_runs_out_for_refused_batches_alone() {
+    let mut bench = bench();
+    bench.publish("a");
+    let sent = bench.send();
+    bench.now += DELIVERY_TIMEOUT / 2;
+    bench.publish("b");
+    bench.refuse(sent[0].0, ErrorCode::StorageFull);
+    bench.now += DELIVERY_TIMEOUT / 2;
+    bench.expire();
+    let error = bench.result(0).unwrap_err();
+    assert!(error.has_no_side_effects());
+    assert!(
+        matches!(error, Error::TimedOut { last: Some(refusal), .. } if refusal.code == ErrorCode::StorageFull)
+    );
+    assert_eq!(sequences(&bench.send()), [(101, 0, "b")], "under an identity without a gap");
+}
+
+#[test]
+fn a_batch_in_doubt_takes_those_in_doubt_behind_it_along() {
+    let mut bench = bench();
+    bench.publish("a");
+    bench.now += DELIVERY_TIMEOUT / 2;
+    bench.publish("b");
+    assert_eq!(bench.send().len(), 2);
+    bench.lane.lost();
+    bench.publish("c");
+    bench.now += DELIVERY_TIMEOUT / 2;
+    bench.expire();
+    for ticket in [0, 1] {
+        assert!(!bench.result(ticket).unwrap_err().has_no_side_effects());
+    }
+    assert!(bench.is_pending(2));
+    assert_eq!(sequences(&bench.send()), [(101, 0, "c")]);
+}
+
+#[test]
+fn an_open_batch_waits_until_it_is_ripe_or_full() {
+    let mut bench = bench();
+    bench.rules.linger = Duration::from_secs(1);
+    bench.rules.batch_bytes = 250;
+    bench.publish("a");
+    assert!(bench.send().is_empty());
+    assert_eq!(bench.lane.ripe_at(&bench.rules), Some(bench.now + bench.rules.linger));
+    bench.lane.ripen();
+    assert_eq!(bench.send().len(), 1);
+    for _ in 0..20 {
+        bench.publish("0123456789");
+    }
+    let sent = bench.send();
+    assert!(!sent.is_empty(), "full batches do not wait");
+    assert!(bench.lane.has_open_batch(), "the last one does");
+}
+
+#[test]
+fn a_batch_that_is_not_full_waits_while_the_pipe_is_busy() {
+    let mut bench = bench();
+    bench.rules.in_flight_partial = 1;
+    bench.rules.batch_bytes = 64 * 1024;
+    bench.publish("a");
+    let sent = bench.send();
+    bench.publish("b");
+    bench.publish("c");
+    assert!(bench.send().is_empty());
+    bench.store(sent[0].0, 0);
+    assert_eq!(bench.send().len(), 1, "what gathered meanwhile goes out together");
+}

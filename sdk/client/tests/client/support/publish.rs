@@ -16,12 +16,12 @@ use super::{Reaction, Seen, World, streams::Stream};
 
 /// What the engine remembers of a producer and partition.
 #[derive(Default)]
-pub struct Producer {
+pub(crate) struct Producer {
     next: u64,
     stored: HashMap<u64, (u64, u32)>,
 }
 
-pub async fn serve(mut stream: Stream) {
+pub(crate) async fn serve(mut stream: Stream) {
     let partitions = stream.inner.world().partitions;
     let durability = "sync".to_owned();
     stream.send(frame::message(FrameType::Opened, &Opened::Publish { partitions, durability })).await;

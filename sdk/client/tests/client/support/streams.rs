@@ -24,47 +24,47 @@ use tokio::sync::mpsc;
 
 use super::Inner;
 
-pub struct Stream {
-    pub connection: Connection,
-    pub inner: Arc<Inner>,
-    pub send: SendStream,
+pub(crate) struct Stream {
+    pub(crate) connection: Connection,
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) send: SendStream,
     frames: mpsc::Receiver<(FrameType, Bytes)>,
 }
 
 impl Stream {
-    pub fn new(connection: Connection, inner: Arc<Inner>, send: SendStream, recv: RecvStream) -> Self {
+    pub(crate) fn new(connection: Connection, inner: Arc<Inner>, send: SendStream, recv: RecvStream) -> Self {
         let (sender, frames) = mpsc::channel(64);
         super::spawn(read_frames(recv, sender));
         Self { connection, inner, send, frames }
     }
 
     /// Cancel safe.
-    pub async fn frame(&mut self) -> Option<(FrameType, Bytes)> {
+    pub(crate) async fn frame(&mut self) -> Option<(FrameType, Bytes)> {
         self.frames.recv().await
     }
 
-    pub async fn open(&mut self) -> Option<Open> {
+    pub(crate) async fn open(&mut self) -> Option<Open> {
         let (kind, payload) = self.frame().await?;
         assert_eq!(kind, FrameType::Open);
         Some(frame::read_message(&payload).unwrap())
     }
 
     /// A client that went away is not the engine's concern.
-    pub async fn send(&mut self, frame: Bytes) {
+    pub(crate) async fn send(&mut self, frame: Bytes) {
         let _ = self.send.write_chunk(frame).await;
     }
 
-    pub async fn refuse(mut self, refusal: Refusal) {
+    pub(crate) async fn refuse(mut self, refusal: Refusal) {
         self.send(frame::message(FrameType::Error, &refusal)).await;
         let _ = self.send.finish();
         let _ = self.send.stopped().await;
     }
 
-    pub fn cut(self) {
+    pub(crate) fn cut(self) {
         self.connection.close(VarInt::from_u32(0), b"cut");
     }
 
-    pub async fn hello(mut self, hello: Hello) {
+    pub(crate) async fn hello(mut self, hello: Hello) {
         let limits = Limits { producer_in_flight_max: 64, ..Limits::default() };
         let answer = HelloAnswer { protocol: hello.protocol_max, limits, ..HelloAnswer::default() };
         self.send(frame::message(FrameType::Opened, &Opened::Hello(answer))).await;
@@ -83,7 +83,7 @@ impl Stream {
         }
     }
 
-    pub async fn request(mut self, envelope: RequestEnvelope) {
+    pub(crate) async fn request(mut self, envelope: RequestEnvelope) {
         let response = match &envelope.request {
             Request::DeployPlugin { name, size, .. } => {
                 let mut parts = Vec::new();
@@ -107,7 +107,7 @@ impl Stream {
         let _ = self.send.stopped().await;
     }
 
-    pub async fn subscribe(mut self, subscribe: Subscribe) {
+    pub(crate) async fn subscribe(mut self, subscribe: Subscribe) {
         let partitions = self.inner.world().partitions;
         self.inner.change(|world| world.subscribes.push(subscribe));
         let answer = Subscribed { partitions, ..Subscribed::default() };
@@ -153,7 +153,7 @@ impl Stream {
         }
     }
 
-    pub async fn read(mut self, read: Read) {
+    pub(crate) async fn read(mut self, read: Read) {
         let (frames, ends) = self.inner.change(|world| {
             world.reads.push(read.clone());
             stored(world, &read)
@@ -229,14 +229,9 @@ fn stored(world: &super::World, read: &Read) -> (Vec<(u64, Bytes)>, Vec<EndEntry
 }
 
 /// A whole delivery frame of one batch.
-pub fn delivery(partition: u16, base: u64, token: u64, attempt: u8, batch: &Bytes) -> Bytes {
+pub(crate) fn delivery(partition: u16, base: u64, token: u64, attempt: u8, batch: &Bytes) -> Bytes {
     let header = frame_header(batch);
-    let run = Run {
-        base: Offset(base),
-        append_time: Timestamp(1),
-        hops: 0,
-        batches: batch.clone(),
-    };
+    let run = Run { base: Offset(base), append_time: Timestamp(1), hops: 0, batches: batch.clone() };
     let mut runs = BytesMut::new();
     run.write(&mut runs);
     let header = DeliverHeader {
@@ -258,7 +253,7 @@ fn frame_header(batch: &Bytes) -> (u32, u32) {
 }
 
 /// A delivery of `count` events with their offsets as payloads.
-pub fn numbered(base: u64, count: u64, token: u64) -> (u64, Bytes) {
+pub(crate) fn numbered(base: u64, count: u64, token: u64) -> (u64, Bytes) {
     let mut builder = BatchBuilder::new();
     for offset in base..base + count {
         builder.push(&Event::new(offset.to_string()).at(Timestamp(1))).unwrap();

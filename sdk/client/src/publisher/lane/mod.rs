@@ -159,9 +159,8 @@ impl Lane {
                 }
             }
         }
-        let open = self
-            .open
-            .get_or_insert_with(|| Open { outcome: Outcome::new(self.partition), born: now() });
+        let open =
+            self.open.get_or_insert_with(|| Open { outcome: Outcome::new(self.partition), born: now() });
         let ticket = Ticket::new(open.outcome.clone(), self.builder.count() - 1);
         Ok((ticket, self.builder.len() - before))
     }
@@ -185,11 +184,7 @@ impl Lane {
     }
 
     fn stamp(&self) -> Stamp {
-        Stamp {
-            producer_id: self.producer,
-            epoch: Epoch(0),
-            first_sequence: Sequence(self.next_sequence),
-        }
+        Stamp { producer_id: self.producer, epoch: Epoch(0), first_sequence: Sequence(self.next_sequence) }
     }
 
     /// True if there is a batch that may go out now.
@@ -377,7 +372,9 @@ impl Lane {
         self.seal();
         self.lost();
         for entry in self.unacked.drain(..) {
-            let result = Err(error.clone());
+            // Closing says that nothing was sent, which is not true of these.
+            let in_doubt = entry.in_doubt && matches!(error, Error::Closed);
+            let result = Err(if in_doubt { Error::lost(error.clone()) } else { error.clone() });
             ended.push(Ended { outcome: entry.outcome, result, bytes: entry.bytes });
         }
     }

@@ -23,7 +23,13 @@ use tokio::{sync::Notify, time::timeout};
 
 pub(crate) use self::lease::Lease;
 use self::{driver::Driver, state::State};
-use crate::{clock, delivery::Delivery, error::Error, link::Link, tasks};
+use crate::{
+    clock,
+    delivery::{Delivery, Incoming},
+    error::Error,
+    link::Link,
+    tasks,
+};
 
 /// Which subscription to attach to, and how much may be under way.
 #[derive(Debug, Clone)]
@@ -82,7 +88,9 @@ pub struct Subscriber {
 impl Subscriber {
     pub(crate) async fn open(link: Link, options: SubscribeOptions) -> Result<Self, Error> {
         if options.credit_events == 0 || options.credit_bytes == 0 {
-            return Err(Error::Config { what: "credit_events and credit_bytes must be at least 1".to_owned() });
+            return Err(Error::Config {
+                what: "credit_events and credit_bytes must be at least 1".to_owned(),
+            });
         }
         let limit = link.config().request_timeout;
         let subscribe = Subscribe {
@@ -126,26 +134,15 @@ impl Subscriber {
     /// `BATCH_INVALID` for a delivery that came damaged, which then comes again after `ack_timeout`.
     pub async fn next(&mut self) -> Result<Option<Delivery>, Error> {
         loop {
-            let (incoming, stream) = {
-                let mut state = self.shared.lock();
-                let (incoming, wake) = state.take(clock::now());
-                if wake {
-                    self.shared.wake.notify_one();
-                }
-                match (&state.failed, incoming) {
-                    (_, Some(incoming)) => (incoming, state.stream),
-                    (None, None) => {
-                        drop(state);
-                        self.shared.arrived.notified().await;
-                        continue;
+            match self.shared.take() {
+                Next::Frame(incoming, lease) => {
+                    if let Some(delivery) = Delivery::check(incoming, Some(lease))? {
+                        return Ok(Some(delivery));
                     }
-                    (Some(Error::Closed), None) => return Ok(None),
-                    (Some(error), None) => return Err(error.clone()),
                 }
-            };
-            let lease = Lease::new(self.shared.clone(), stream, &incoming);
-            if let Some(delivery) = Delivery::check(incoming, Some(lease))? {
-                return Ok(Some(delivery));
+                Next::Wait => self.shared.arrived.notified().await,
+                Next::Failed(Error::Closed) => return Ok(None),
+                Next::Failed(error) => return Err(error),
             }
         }
     }
@@ -204,6 +201,13 @@ impl Subscriber {
     }
 }
 
+/// What `next` finds.
+enum Next {
+    Frame(Incoming, Lease),
+    Wait,
+    Failed(Error),
+}
+
 fn refused_verbs(state: &mut State) -> Result<(), Error> {
     let Some((first, count)) = state.outbox.take_refused() else { return Ok(()) };
     let what = format!(
@@ -241,6 +245,22 @@ pub(crate) struct Shared {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(self: &Arc<Self>) -> Next {
+        let mut state = self.lock();
+        let (incoming, wake) = state.take(clock::now());
+        if wake {
+            self.wake.notify_one();
+        }
+        match (incoming, &state.failed) {
+            (Some(incoming), _) => {
+                let lease = Lease::new(self.clone(), state.stream, &incoming);
+                Next::Frame(incoming, lease)
+            }
+            (None, Some(error)) => Next::Failed(error.clone()),
+            (None, None) => Next::Wait,
+        }
     }
 
     /// Words about a delivery of this stream; if another stands by now, they mean nothing.

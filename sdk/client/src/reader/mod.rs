@@ -74,7 +74,9 @@ pub struct Reader {
 impl Reader {
     pub(crate) async fn open(link: Link, options: ReadOptions) -> Result<Self, Error> {
         if options.credit_events == 0 || options.credit_bytes == 0 {
-            return Err(Error::Config { what: "credit_events and credit_bytes must be at least 1".to_owned() });
+            return Err(Error::Config {
+                what: "credit_events and credit_bytes must be at least 1".to_owned(),
+            });
         }
         let limit = link.config().request_timeout;
         let read = Read {

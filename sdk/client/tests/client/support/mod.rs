@@ -3,7 +3,7 @@
 //! It knows just enough of the engine's rules to be a fair peer: sequences, duplicates, credit.
 
 mod publish;
-pub mod streams;
+pub(crate) mod streams;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 
 /// What the engine does with one publish.
 #[derive(Debug, Clone)]
-pub enum Reaction {
+pub(crate) enum Reaction {
     /// Stores and acknowledges.
     Append,
     /// Stores, and closes the connection instead of acknowledging.
@@ -45,70 +45,70 @@ pub enum Reaction {
 
 /// A publish as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    pub producer: u128,
-    pub partition: u16,
-    pub first_sequence: u64,
-    pub count: u32,
-    pub bytes: usize,
+pub(crate) struct Seen {
+    pub(crate) producer: u128,
+    pub(crate) partition: u16,
+    pub(crate) first_sequence: u64,
+    pub(crate) count: u32,
+    pub(crate) bytes: usize,
 }
 
 /// All that the engine knows and does; tests look at it and change it.
 #[derive(Default)]
-pub struct World {
-    pub partitions: u16,
-    pub connections: usize,
+pub(crate) struct World {
+    pub(crate) partitions: u16,
+    pub(crate) connections: usize,
     /// What to do with the next publishes; then [`Reaction::Append`].
-    pub reactions: VecDeque<Reaction>,
-    pub seen: Vec<Seen>,
+    pub(crate) reactions: VecDeque<Reaction>,
+    pub(crate) seen: Vec<Seen>,
     /// Per partition: stored batches with their base offsets.
-    pub log: HashMap<u16, Vec<(u64, Batch)>>,
-    pub producers: HashMap<(u128, u16), publish::Producer>,
-    pub held: usize,
-    pub release: bool,
+    pub(crate) log: HashMap<u16, Vec<(u64, Batch)>>,
+    pub(crate) producers: HashMap<(u128, u16), publish::Producer>,
+    pub(crate) held: usize,
+    pub(crate) release: bool,
     /// Refuses the next streams that are opened.
-    pub refuse_open: VecDeque<Refusal>,
-    pub requests: Vec<Request>,
-    pub artefacts: Vec<Vec<Bytes>>,
-    pub subscribes: Vec<Subscribe>,
+    pub(crate) refuse_open: VecDeque<Refusal>,
+    pub(crate) requests: Vec<Request>,
+    pub(crate) artefacts: Vec<Vec<Bytes>>,
+    pub(crate) subscribes: Vec<Subscribe>,
     /// Delivery frames to be sent, with the events in each.
-    pub deliveries: VecDeque<(u64, Bytes)>,
-    pub credits: Vec<Credit>,
-    pub verbs: Vec<Verb>,
-    pub verb_frames: usize,
-    pub refuse_verbs: Vec<RefusedVerb>,
-    pub detached: usize,
-    pub reads: Vec<Read>,
+    pub(crate) deliveries: VecDeque<(u64, Bytes)>,
+    pub(crate) credits: Vec<Credit>,
+    pub(crate) verbs: Vec<Verb>,
+    pub(crate) verb_frames: usize,
+    pub(crate) refuse_verbs: Vec<RefusedVerb>,
+    pub(crate) detached: usize,
+    pub(crate) reads: Vec<Read>,
     /// Cuts the connection after so many delivery frames of a reader.
-    pub cut_read_after: Option<usize>,
-    pub notices: VecDeque<Notice>,
+    pub(crate) cut_read_after: Option<usize>,
+    pub(crate) notices: VecDeque<Notice>,
 }
 
-pub struct Engine {
-    pub addr: SocketAddr,
-    pub ca_pem: String,
-    pub inner: Arc<Inner>,
+pub(crate) struct Engine {
+    pub(crate) addr: SocketAddr,
+    pub(crate) ca_pem: String,
+    pub(crate) inner: Arc<Inner>,
     endpoint: Endpoint,
 }
 
-pub struct Inner {
+pub(crate) struct Inner {
     world: Mutex<World>,
     changed: Notify,
 }
 
 impl Inner {
-    pub fn world(&self) -> MutexGuard<'_, World> {
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap()
     }
 
-    pub fn change<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
         let result = change(&mut self.world());
         self.changed.notify_waiters();
         result
     }
 
     /// Waits until the world is as expected; a test that waits in vain fails after a minute.
-    pub async fn until<T>(&self, mut look: impl FnMut(&mut World) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&self, mut look: impl FnMut(&mut World) -> Option<T>) -> T {
         let wait = async {
             loop {
                 let changed = self.changed.notified();
@@ -123,11 +123,11 @@ impl Inner {
 }
 
 impl Engine {
-    pub fn start(partitions: u16) -> Self {
+    pub(crate) fn start(partitions: u16) -> Self {
         Self::start_at(partitions, &Authority::new(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
     }
 
-    pub fn start_at(partitions: u16, authority: &Authority, addr: SocketAddr) -> Self {
+    pub(crate) fn start_at(partitions: u16, authority: &Authority, addr: SocketAddr) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let (certificate, key) = authority.server_certificate();
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
@@ -143,8 +143,7 @@ impl Engine {
             .stream_receive_window(VarInt::from_u32(16 << 20))
             .receive_window(VarInt::from_u32(64 << 20))
             .send_window(64 << 20);
-        let mut config =
-            quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
         config.transport_config(Arc::new(transport));
         let mut endpoint_config = quinn::EndpointConfig::default();
         endpoint_config.max_udp_payload_size(6_500).unwrap();
@@ -157,26 +156,26 @@ impl Engine {
         Self { addr: endpoint.local_addr().unwrap(), ca_pem: authority.pem(), inner, endpoint }
     }
 
-    pub fn config(&self) -> ClientConfig {
+    pub(crate) fn config(&self) -> ClientConfig {
         ClientConfig::new(self.addr.to_string()).ca_pem(self.ca_pem.as_str())
     }
 
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::connect(self.config()).await.unwrap()
     }
 
     /// Sends the acknowledgements that were held back, the newest first.
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         self.inner.change(|world| world.release = true);
     }
 
     /// Ends all connections, as a crash does once the engine is back.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.endpoint.close(VarInt::from_u32(0), b"stopped");
     }
 
     /// Ends all connections and frees the port.
-    pub async fn shut_down(self) {
+    pub(crate) async fn shut_down(self) {
         self.stop();
         self.endpoint.wait_idle().await;
         // The accepting task holds the other handle on the endpoint, and with it the socket.
@@ -195,19 +194,19 @@ impl Drop for Engine {
 }
 
 /// A local CA.
-pub struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         Self { issuer }
     }
 
-    pub fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.issuer.pem()
     }
 
@@ -224,7 +223,7 @@ impl Authority {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the fake engine's tasks end with the test's runtime")]
-pub fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(work);
 }
 
@@ -245,11 +244,10 @@ async fn serve(connection: Connection, inner: Arc<Inner>) {
         let mut stream = streams::Stream::new(connection.clone(), inner.clone(), send, recv);
         spawn(async move {
             let Some(open) = stream.open().await else { return };
-            let refusal =
-                stream.inner.change(|world| match open {
-                    Open::Hello(_) => None,
-                    _ => world.refuse_open.pop_front(),
-                });
+            let refusal = stream.inner.change(|world| match open {
+                Open::Hello(_) => None,
+                _ => world.refuse_open.pop_front(),
+            });
             if let Some(refusal) = refusal {
                 return stream.refuse(refusal).await;
             }

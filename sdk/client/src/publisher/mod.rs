@@ -17,6 +17,7 @@ use levada_protocol::{
     ids::PartitionId,
     limits::{BATCH_BODY_BYTES_MAX, BATCH_BYTES_TARGET, PRODUCER_IN_FLIGHT_MAX},
     publish::Durability,
+    request::Limits,
 };
 use tokio::{sync::Notify, time::timeout};
 
@@ -70,7 +71,12 @@ impl Default for PublisherOptions {
 }
 
 impl PublisherOptions {
-    fn rules(&self, in_flight_max: usize) -> Result<Rules, Error> {
+    /// What is asked for, within what the engine allows; a limit of 0 is one that it did not name.
+    fn rules(&self, limits: &Limits) -> Result<Rules, Error> {
+        let within = |got: usize, limit: u64| match limit {
+            0 => got,
+            limit => got.min(usize::try_from(limit).unwrap_or(usize::MAX)),
+        };
         let range = |name: &str, got: usize, max: usize| {
             if (1..=max).contains(&got) {
                 Ok(got)
@@ -79,7 +85,9 @@ impl PublisherOptions {
             }
         };
         let batch_bytes = range("batch_bytes", self.batch_bytes, BATCH_BODY_BYTES_MAX)?;
-        let in_flight = range("in_flight", self.in_flight, PRODUCER_IN_FLIGHT_MAX)?.min(in_flight_max.max(1));
+        let batch_bytes = within(batch_bytes, limits.batch_body_bytes_max);
+        let in_flight = range("in_flight", self.in_flight, PRODUCER_IN_FLIGHT_MAX)?;
+        let in_flight = within(in_flight, u64::from(limits.producer_in_flight_max));
         range("buffer_bytes", self.buffer_bytes, usize::MAX)?;
         if self.delivery_timeout > DELIVERY_TIMEOUT_MAX {
             return Err(Error::Config {
@@ -117,11 +125,7 @@ impl Publisher {
     pub(crate) async fn open(link: Link, topic: &str, options: PublisherOptions) -> Result<Self, Error> {
         let limit = link.config().request_timeout;
         let session = link.session_within(limit).await?;
-        let in_flight_max = match session.hello().limits.producer_in_flight_max {
-            0 => PRODUCER_IN_FLIGHT_MAX,
-            max => usize::try_from(max).unwrap_or(PRODUCER_IN_FLIGHT_MAX),
-        };
-        let rules = options.rules(in_flight_max)?;
+        let rules = options.rules(&session.hello().limits)?;
         let opened = timeout(limit, driver::open(&link, topic)).await;
         let (stream, partitions) =
             opened.map_err(|_| Error::TimedOut { waited: limit, in_doubt: false, last: None })??;
@@ -252,15 +256,14 @@ impl Shared {
     #[inline]
     fn push(&self, partition: Option<PartitionId>, event: &Event) -> Result<Option<Ticket>, Error> {
         let pushed = self.lock().push(partition, event)?;
-        Ok(match pushed {
-            Pushed::Done { ticket, wake } => {
-                if wake {
-                    self.wake.notify_one();
-                }
-                Some(ticket)
-            }
-            Pushed::Full => None,
-        })
+        let (ticket, wake) = match pushed {
+            Pushed::Done { ticket, wake } => (Some(ticket), wake),
+            Pushed::Full { wake } => (None, wake),
+        };
+        if wake {
+            self.wake.notify_one();
+        }
+        Ok(ticket)
     }
 
     /// Changes the core, then, without the lock, tells the tickets of what has ended and who waits for room.

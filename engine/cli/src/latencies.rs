@@ -7,38 +7,38 @@ const LONGEST: u64 = 3_600_000_000_000;
 
 /// Latencies of one run, in nanoseconds, to three digits.
 #[derive(Debug, Clone)]
-pub(super) struct Latencies {
+pub(crate) struct Latencies {
     histogram: Histogram<u64>,
 }
 
 /// What a report says of latencies, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Percentiles {
-    pub(super) p50: f64,
-    pub(super) p99: f64,
-    pub(super) p999: f64,
-    pub(super) max: f64,
+pub(crate) struct Percentiles {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    pub(crate) max: f64,
 }
 
 impl Latencies {
     /// None yet.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { histogram: Histogram::new_with_bounds(1, LONGEST, 3).expect("the bounds are in order") }
     }
 
     /// Adds one.
     #[inline]
-    pub(super) fn record(&mut self, nanoseconds: u64) {
+    pub(crate) fn record(&mut self, nanoseconds: u64) {
         self.histogram.saturating_record(nanoseconds);
     }
 
     /// Adds those of another.
-    pub(super) fn absorb(&mut self, other: &Self) {
+    pub(crate) fn absorb(&mut self, other: &Self) {
         self.histogram.add(&other.histogram).expect("all histograms here have the same bounds");
     }
 
     /// `None` if there is none.
-    pub(super) fn percentiles(&self) -> Option<Percentiles> {
+    pub(crate) fn percentiles(&self) -> Option<Percentiles> {
         #[expect(clippy::cast_precision_loss, reason = "an hour of nanoseconds fits 53 bits")]
         let micros = |nanoseconds: u64| nanoseconds as f64 / 1_000.0;
         let at = |quantile| micros(self.histogram.value_at_quantile(quantile));
@@ -52,7 +52,7 @@ impl Latencies {
 }
 
 /// The median: of an even count the mean of the two in the middle. `None` of none.
-pub(super) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut sorted: Vec<f64> = values.into_iter().collect();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -86,9 +86,12 @@ mod tests {
 
     #[test]
     fn a_median_is_the_middle_one() {
-        for (values, expected) in
-            [(vec![], None), (vec![3.0], Some(3.0)), (vec![9.0, 1.0, 2.0], Some(2.0)), (vec![4.0, 1.0, 2.0, 9.0], Some(3.0))]
-        {
+        for (values, expected) in [
+            (vec![], None),
+            (vec![3.0], Some(3.0)),
+            (vec![9.0, 1.0, 2.0], Some(2.0)),
+            (vec![4.0, 1.0, 2.0, 9.0], Some(3.0)),
+        ] {
             assert_eq!(median(values), expected);
         }
     }

@@ -1,0 +1,194 @@
+//! What one subscriber got, held against what it had to get. The demo's verdict comes from here.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::model::{Order, STEPS, Who};
+use crate::latencies::Latencies;
+
+/// The account of one subscriber.
+#[derive(Debug)]
+pub(super) struct Account {
+    who: Who,
+    orders: Vec<Arrived>,
+    pub(super) received: u64,
+    twice: u64,
+    unexpected: u64,
+    /// Events that showed too much or too little.
+    misshapen: u64,
+    pub(super) latencies: Latencies,
+    first_us: Option<u64>,
+    last_us: u64,
+}
+
+/// What arrived of one order.
+#[derive(Debug, Clone, Copy, Default)]
+struct Arrived {
+    /// One bit a step.
+    steps: u8,
+    latest: u8,
+    disordered: bool,
+}
+
+/// A line of the demo's table.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Line {
+    pub(super) subscriber: &'static str,
+    pub(super) expected: u64,
+    pub(super) received: u64,
+    /// Orders of which anything was expected.
+    pub(super) orders: u64,
+    /// Those whose events came in order.
+    pub(super) in_order: u64,
+    pub(super) lost: u64,
+    pub(super) twice: u64,
+    pub(super) unexpected: u64,
+    pub(super) misshapen: u64,
+    pub(super) p50_us: Option<f64>,
+    pub(super) p99_us: Option<f64>,
+    pub(super) events_per_second: f64,
+    pub(super) correct: bool,
+}
+
+impl Account {
+    /// Of so many orders nothing has come yet.
+    pub(super) fn new(who: Who, orders: u32) -> Self {
+        Self {
+            who,
+            orders: vec![Arrived::default(); orders as usize],
+            received: 0,
+            twice: 0,
+            unexpected: 0,
+            misshapen: 0,
+            latencies: Latencies::new(),
+            first_us: None,
+            last_us: 0,
+        }
+    }
+
+    /// Enters an event that came at `now_us`; answers its order and step if it has them.
+    pub(super) fn enter(&mut self, event: &Value, now_us: u64) -> Option<(Order, u8)> {
+        self.received += 1;
+        self.first_us.get_or_insert(now_us);
+        self.last_us = now_us;
+        let Some((order, step)) = place(event) else {
+            self.unexpected += 1;
+            return None;
+        };
+        let fields = event.as_object().map(|fields| fields.keys().map(String::as_str).collect::<Vec<_>>());
+        if fields.as_deref() != Some(self.who.sees()) {
+            self.misshapen += 1;
+        }
+        let Some(arrived) = self.orders.get_mut(order.0 as usize) else {
+            self.unexpected += 1;
+            return None;
+        };
+        let bit = 1 << (step - 1);
+        if arrived.steps & bit != 0 {
+            self.twice += 1;
+        } else if !self.who.expects(order, step) {
+            self.unexpected += 1;
+        }
+        arrived.disordered |= step < arrived.latest;
+        arrived.latest = arrived.latest.max(step);
+        arrived.steps |= bit;
+        Some((order, step))
+    }
+
+    /// The line of the table.
+    pub(super) fn line(&self) -> Line {
+        let (mut expected, mut lost, mut orders, mut in_order) = (0, 0, 0, 0);
+        for (number, arrived) in (0..).zip(&self.orders) {
+            let wanted = (1..=STEPS.len() as u8).filter(|step| self.who.expects(Order(number), *step));
+            let (mut all, mut missing) = (0, 0);
+            for step in wanted {
+                all += 1;
+                missing += u64::from(arrived.steps & (1 << (step - 1)) == 0);
+            }
+            expected += all;
+            lost += missing;
+            orders += u64::from(all > 0);
+            in_order += u64::from(all > 0 && !arrived.disordered);
+        }
+        let latencies = self.latencies.percentiles();
+        let flawless = lost + self.twice + self.unexpected + self.misshapen == 0;
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let rate = self.received as f64 * 1e6 / (self.last_us - self.first_us.unwrap_or(0)).max(1) as f64;
+        Line {
+            subscriber: self.who.name(),
+            expected,
+            received: self.received,
+            orders,
+            in_order,
+            lost,
+            twice: self.twice,
+            unexpected: self.unexpected,
+            misshapen: self.misshapen,
+            p50_us: latencies.map(|found| found.p50),
+            p99_us: latencies.map(|found| found.p99),
+            events_per_second: rate,
+            correct: flawless && in_order == orders,
+        }
+    }
+}
+
+fn place(event: &Value) -> Option<(Order, u8)> {
+    let order = Order::of_id(event.get("order")?.as_str()?)?;
+    let step = u8::try_from(event.get("step")?.as_u64()?).ok()?;
+    (1..=STEPS.len()).contains(&usize::from(step)).then_some((order, step))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORDERS: u32 = 20;
+
+    /// What inventory would see.
+    fn seen(order: u32, step: u8) -> Value {
+        let mut event = Order(order).event(step);
+        event.as_object_mut().unwrap().retain(|field, _| Who::Inventory.sees().contains(&field.as_str()));
+        event
+    }
+
+    fn full() -> Vec<(u32, u8)> {
+        let all = (1..=5).flat_map(|step| (0..ORDERS).map(move |order| (order, step)));
+        all.filter(|(order, step)| Who::Inventory.expects(Order(*order), *step)).collect()
+    }
+
+    fn line(events: &[(u32, u8)]) -> Line {
+        let mut account = Account::new(Who::Inventory, ORDERS);
+        for (order, step) in events {
+            account.enter(&seen(*order, *step), 1);
+        }
+        account.line()
+    }
+
+    #[test]
+    fn everything_once_and_in_order_is_correct() {
+        let line = line(&full());
+        assert!(line.correct, "{line:?}");
+        assert_eq!((line.expected, line.orders), (line.received, line.in_order));
+    }
+
+    #[test]
+    fn every_flaw_is_seen() {
+        let good = full();
+        let without = line(&good[1..]);
+        assert!(!without.correct && without.lost == 1);
+        let doubled = line(&[&good[..], &good[..1]].concat());
+        assert!(!doubled.correct && doubled.twice == 1);
+        let mut swapped = good.clone();
+        swapped.swap(0, good.len() - 1);
+        assert!(!line(&swapped).correct && line(&swapped).lost == 0);
+        let foreign = line(&[&good[..], &[(5, 1)]].concat());
+        assert!(!foreign.correct && foreign.unexpected == 1);
+    }
+
+    #[test]
+    fn seeing_too_much_is_a_flaw() {
+        let mut account = Account::new(Who::Inventory, ORDERS);
+        account.enter(&Order(0).event(1), 1);
+        assert_eq!(account.line().misshapen, 1);
+    }
+}

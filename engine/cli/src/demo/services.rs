@@ -1,0 +1,193 @@
+//! The demo's services: the one that takes orders, and the three that subscribe.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use levada_client::{Client, Delivery, Event, Publisher, PublisherOptions, Subscriber};
+use serde_json::Value;
+use tokio::{sync::watch, time::sleep};
+
+use super::{
+    account::Account,
+    model::{Order, SENT_HEADER, STEPS, Who, payment_event},
+    setup,
+};
+
+/// Orders that are under way at the same time: their events interleave.
+const UNDER_WAY: u32 = 50;
+
+/// The demo's clock and what its services have done so far.
+#[derive(Debug)]
+pub(super) struct Floor {
+    begun: Instant,
+    orders: u32,
+    published: AtomicU64,
+    accounts: [Mutex<Account>; 3],
+    /// What was published in this time, in microseconds, does not count for the latencies of the one that was away.
+    away_us: [AtomicU64; 2],
+}
+
+impl Floor {
+    /// Nothing has happened; so many orders will.
+    pub(super) fn new(orders: u32) -> Arc<Self> {
+        Arc::new(Self {
+            begun: Instant::now(),
+            orders,
+            published: AtomicU64::new(0),
+            accounts: Who::ALL.map(|who| Mutex::new(Account::new(who, orders))),
+            away_us: [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)],
+        })
+    }
+
+    /// Microseconds of the demo's clock.
+    pub(super) fn now_us(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Events that the order service has published.
+    pub(super) fn published(&self) -> u64 {
+        self.published.load(Ordering::Relaxed)
+    }
+
+    /// The account of a subscriber.
+    pub(super) fn account(&self, who: Who) -> MutexGuard<'_, Account> {
+        let index = Who::ALL.iter().position(|one| *one == who).expect("all subscribers are listed");
+        self.accounts[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Inventory goes away now: what is published from here on waits for it, and says nothing about how fast events go.
+    pub(super) fn inventory_leaves(&self) {
+        self.away_us[0].store(self.now_us(), Ordering::Relaxed);
+    }
+
+    /// Inventory is back.
+    pub(super) fn inventory_returns(&self) {
+        self.away_us[1].store(self.now_us(), Ordering::Relaxed);
+    }
+
+    fn waited(&self, who: Who, sent_us: u64) -> bool {
+        let [from, to] = [&self.away_us[0], &self.away_us[1]].map(|edge| edge.load(Ordering::Relaxed));
+        who == Who::Inventory && (from..=to).contains(&sent_us)
+    }
+
+    /// How many of the order service's first events a subscriber has to get.
+    pub(super) fn expected_of_first(&self, who: Who, events: u64) -> u64 {
+        let mine = |(order, step): &(Order, u8)| who.expects(*order, *step);
+        life(self.orders).zip(0..events).filter(|(event, _)| mine(event)).count() as u64
+    }
+}
+
+/// All events of so many orders, in the order of their publishing.
+fn life(orders: u32) -> impl Iterator<Item = (Order, u8)> {
+    (0..orders).step_by(UNDER_WAY as usize).flat_map(move |first| {
+        let steps = 1..=u8::try_from(STEPS.len()).expect("a life has few steps");
+        let group = first..(first + UNDER_WAY).min(orders);
+        steps.flat_map(move |step| group.clone().map(move |number| (Order(number), step)))
+    })
+}
+
+/// Takes orders through their lives, at so many events a second; 0 for as fast as it goes.
+pub(super) async fn order_service(floor: Arc<Floor>, client: Client, rate: u32) -> anyhow::Result<()> {
+    let publisher = client.publisher(setup::ORDERS, PublisherOptions::default()).await?;
+    let begun = Instant::now();
+    for (number, (order, step)) in (0_u32..).zip(life(floor.orders)) {
+        if rate > 0 {
+            let due = Duration::from_secs_f64(f64::from(number) / f64::from(rate));
+            // A timer's tick is a millisecond: what falls into one goes out together.
+            if let Some(early) = due.checked_sub(begun.elapsed()).filter(|early| !early.is_zero()) {
+                sleep(early).await;
+            }
+        }
+        let event = Event::new(serde_json::to_vec(&order.event(step))?)
+            .with_key(order.id())
+            .with_header(SENT_HEADER, floor.now_us().to_string());
+        // Its failure would come again from flush.
+        drop(publisher.publish(event).await?);
+        floor.published.fetch_add(1, Ordering::Relaxed);
+    }
+    publisher.flush().await?;
+    Ok(())
+}
+
+/// Consumes a subscription until told to stop; what it was given is processed and confirmed before it goes.
+pub(super) async fn subscriber(
+    floor: Arc<Floor>,
+    client: Client,
+    who: Who,
+    mut stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let mut subscriber = client.subscribe(setup::subscription(who)).await?;
+    let outlet = match who {
+        Who::Payment => Some(client.publisher(setup::PAYMENTS, PublisherOptions::default()).await?),
+        Who::Inventory | Who::Logistics => None,
+    };
+    while let Some(delivery) = next(&mut subscriber, &mut stop).await? {
+        match &outlet {
+            Some(payments) => pay(&floor, payments, &delivery).await?,
+            None => take(&floor, who, &delivery),
+        }
+        delivery.ack();
+    }
+    subscriber.confirmed().await?;
+    Ok(())
+}
+
+async fn next(
+    subscriber: &mut Subscriber,
+    stop: &mut watch::Receiver<bool>,
+) -> anyhow::Result<Option<Delivery>> {
+    tokio::select! {
+        biased;
+        _told = stop.wait_for(|stop| *stop) => Ok(None),
+        delivery = subscriber.next() => Ok(delivery?),
+    }
+}
+
+/// Inventory packs and logistics ships: here they only keep account.
+fn take(floor: &Floor, who: Who, delivery: &Delivery) {
+    for (_, event) in delivery.to_events() {
+        enter(floor, who, &event);
+    }
+}
+
+/// Payment tells of every step it is given, and acknowledges once all it told is stored.
+async fn pay(floor: &Floor, payments: &Publisher, delivery: &Delivery) -> anyhow::Result<()> {
+    let mut told = Vec::new();
+    for (_, event) in delivery.to_events() {
+        let Some((seen, step)) = enter(floor, Who::Payment, &event) else { continue };
+        let payload = serde_json::to_vec(&payment_event(&seen, step))?;
+        // Key, time and headers stay the order's.
+        let tells = Event { payload: Some(payload.into()), ..event };
+        told.push(payments.publish(tells).await?);
+    }
+    for ticket in told {
+        ticket.await?;
+    }
+    Ok(())
+}
+
+/// Enters an event into a subscriber's account; answers what it saw and the order's step.
+fn enter(floor: &Floor, who: Who, event: &Event) -> Option<(Value, u8)> {
+    let seen: Value =
+        serde_json::from_slice(event.payload.as_deref().unwrap_or_default()).unwrap_or_default();
+    let now = floor.now_us();
+    let mut account = floor.account(who);
+    let place = account.enter(&seen, now);
+    if let Some(sent) = sent_us(event).filter(|sent| !floor.waited(who, *sent)) {
+        account.latencies.record(now.saturating_sub(sent) * 1_000);
+    }
+    drop(account);
+    place.map(|(_, step)| (seen, step))
+}
+
+fn sent_us(event: &Event) -> Option<u64> {
+    let header: &Bytes =
+        event.headers.iter().find(|(name, _)| name == SENT_HEADER).map(|(_, value)| value)?;
+    std::str::from_utf8(header).ok()?.parse().ok()
+}

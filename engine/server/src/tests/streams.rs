@@ -1,0 +1,292 @@
+//! Each kind of stream against the real broker and store: what is answered, in which order, and how it ends.
+
+use levada_protocol::{
+    batch::{Batch, BatchBuilder, Stamp},
+    deliver::DeliverHeader,
+    error::ErrorCode,
+    event::Event,
+    frame::{self, FrameType},
+    ids::{Epoch, PartitionId, ProducerId, Sequence},
+    limits::ARTEFACT_BYTES_MAX,
+    publish::{Ack, AckOutcome, PublishHeader},
+    request::{
+        Open, Opened, Read, Request, RequestEnvelope, Response, Start, Subscribe, SubscriptionInfo,
+        SubscriptionOptions, TopicSettings,
+    },
+    verbs::Credit,
+};
+use quinn::Connection;
+
+use super::{
+    against,
+    client::{self, ClientStream},
+    config,
+};
+
+const TOPIC: &str = "orders";
+
+async fn topic(connection: &Connection) {
+    let request = Request::CreateTopic { name: TOPIC.to_owned(), settings: TopicSettings::default() };
+    let response = client::request(connection, request).await;
+    assert!(matches!(response, Response::Topic(_) | Response::Done), "{response:?}");
+}
+
+/// A batch of one event, the producer's `sequence`th.
+fn batch(sequence: u64) -> Batch {
+    let mut builder = BatchBuilder::new();
+    builder.push(&Event::new(format!("event {sequence}"))).unwrap();
+    builder.finish(Stamp { producer_id: ProducerId(1), epoch: Epoch(0), first_sequence: Sequence(sequence) })
+}
+
+/// A publish frame around these bytes, which need be no batch.
+fn publish(correlation: u32, batch: &[u8]) -> Vec<u8> {
+    let header =
+        PublishHeader { correlation, partition: PartitionId(0), durability: None, expect_offset: None };
+    [&header.frame_prefix(batch.len())[..], batch].concat()
+}
+
+async fn publisher(connection: &Connection) -> ClientStream {
+    let mut stream = ClientStream::open(connection, &Open::Publish { topic: TOPIC.to_owned() }).await;
+    let opened = stream.answer().await.unwrap();
+    assert_eq!(opened, Opened::Publish { partitions: 1, durability: "sync".to_owned() });
+    stream
+}
+
+/// Acknowledgements until there are `count`, by correlation.
+async fn acks(stream: &mut ClientStream, count: usize) -> Vec<Ack> {
+    let mut acks = Vec::new();
+    while acks.len() < count {
+        let (kind, payload) = stream.frame().await.expect("more acknowledgements");
+        assert_eq!(kind, FrameType::Ack);
+        acks.extend(Ack::read_all(&payload).unwrap());
+    }
+    acks.sort_by_key(|ack| ack.correlation);
+    acks
+}
+
+fn code(ack: &Ack) -> Option<ErrorCode> {
+    match &ack.outcome {
+        AckOutcome::Appended { .. } => None,
+        AckOutcome::Refused(refusal) => Some(refusal.code),
+    }
+}
+
+#[tokio::test]
+async fn a_bad_batch_is_refused_by_its_number_and_the_stream_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    against(config(&dir), async |server| {
+        let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
+        topic(&connection).await;
+        let mut stream = publisher(&connection).await;
+        let mut damaged = batch(0).bytes().to_vec();
+        *damaged.last_mut().unwrap() ^= 1;
+        let mut lying = batch(0).bytes().to_vec();
+        lying[4] = 9;
+        let frames =
+            [publish(1, &damaged), publish(2, &lying), publish(3, b""), publish(4, batch(0).bytes())];
+        stream.send.write_all(&frames.concat()).await.unwrap();
+        let acks = acks(&mut stream, 4).await;
+        let invalid = Some(ErrorCode::BatchInvalid);
+        assert_eq!(acks.iter().map(code).collect::<Vec<_>>(), [invalid, invalid, invalid, None]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_accepted_is_acknowledged_after_the_client_has_said_its_last() {
+    let dir = tempfile::tempdir().unwrap();
+    against(config(&dir), async |server| {
+        let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
+        topic(&connection).await;
+        let mut stream = publisher(&connection).await;
+        for sequence in 0..50 {
+            stream.send.write_all(&publish(sequence, batch(u64::from(sequence)).bytes())).await.unwrap();
+        }
+        stream.send.finish().unwrap();
+        let acks = acks(&mut stream, 50).await;
+        assert!(acks.iter().all(|ack| code(ack).is_none()));
+        assert!(stream.frame().await.is_none(), "the stream ends after the last acknowledgement");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_accepted_is_acknowledged_before_nonsense_ends_the_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    against(config(&dir), async |server| {
+        let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
+        topic(&connection).await;
+        let mut stream = publisher(&connection).await;
+        let unknown_type = vec![0, 0, 0, 0, 200, 0, 0, 0];
+        let frames = [publish(1, batch(0).bytes()), unknown_type];
+        stream.send.write_all(&frames.concat()).await.unwrap();
+        assert_eq!(code(&acks(&mut stream, 1).await[0]), None);
+        assert_eq!(stream.answer().await.unwrap_err().code, ErrorCode::UnknownFrame);
+    })
+    .await;
+}
+
+async fn subscriber(connection: &Connection, consumer: &str) -> (ClientStream, bool) {
+    let subscribe = Subscribe {
+        topic: TOPIC.to_owned(),
+        subscription: "payment".to_owned(),
+        consumer: consumer.to_owned(),
+        options: Some(SubscriptionOptions::default()),
+        from: Start::Earliest,
+    };
+    let mut stream = ClientStream::open(connection, &Open::Subscribe(subscribe)).await;
+    match stream.answer().await.unwrap() {
+        Opened::Subscribe(subscribed) => (stream, subscribed.standby),
+        other => panic!("expected the subscription, got {other:?}"),
+    }
+}
+
+async fn describe(connection: &Connection) -> SubscriptionInfo {
+    let request = Request::DescribeSubscription { topic: TOPIC.to_owned(), name: "payment".to_owned() };
+    match client::request(connection, request).await {
+        Response::Subscription(info) => info,
+        other => panic!("expected the subscription, got {other:?}"),
+    }
+}
+
+/// The next delivery's event count; other frames are passed over.
+async fn delivered(stream: &mut ClientStream) -> u32 {
+    loop {
+        let (kind, mut payload) = stream.frame().await.expect("a delivery");
+        if kind == FrameType::Deliver {
+            return DeliverHeader::read(&mut payload).unwrap().count;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_consumer_that_resets_its_stream_is_detached_and_another_takes_over() {
+    let dir = tempfile::tempdir().unwrap();
+    against(config(&dir), async |server| {
+        let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
+        topic(&connection).await;
+        let mut publisher = publisher(&connection).await;
+        publisher.send.write_all(&publish(1, batch(0).bytes())).await.unwrap();
+        acks(&mut publisher, 1).await;
+
+        let credit = Credit { events: 10, bytes: 1 << 20 }.frame();
+        let (mut first, standby) = subscriber(&connection, "first").await;
+        assert!(!standby);
+        first.send.write_all(&credit).await.unwrap();
+        assert_eq!(delivered(&mut first).await, 1);
+        let (mut second, standby) = subscriber(&connection, "second").await;
+        assert!(standby);
+        second.send.write_all(&credit).await.unwrap();
+        first.send.reset(0_u32.into()).unwrap();
+        assert_eq!(delivered(&mut second).await, 1, "what the first had not acknowledged");
+        assert_eq!(describe(&connection).await.consumers, ["second"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn consumers_of_a_connection_that_is_gone_are_detached() {
+    let dir = tempfile::tempdir().unwrap();
+    against(config(&dir), async |server| {
+        let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
+        let (other, _other_control) = client::greet(server.quic, &server.ca_pem_path).await;
+        topic(&connection).await;
+        let (_consumer, _) = subscriber(&connection, "first").await;
+        assert_eq!(describe(&other).await.consumers, ["first"]);
+        connection.close(0_u32.into(), b"");
+        while !describe(&other).await.consumers.is_empty() {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reader_that_has_granted_all_it_will_reads_to_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    against(config(&dir), async |server| {
+        let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
+        topic(&connection).await;
+        let mut publisher = publisher(&connection).await;
+        publisher.send.write_all(&publish(1, batch(0).bytes())).await.unwrap();
+        acks(&mut publisher, 1).await;
+
+        let read = Read { topic: TOPIC.to_owned(), from: Start::Earliest, ..Read::default() };
+        let mut reader = ClientStream::open(&connection, &Open::Read(read)).await;
+        assert!(matches!(reader.answer().await, Ok(Opened::Read { .. })));
+        reader.send.write_all(&Credit { events: 10, bytes: 1 << 20 }.frame()).await.unwrap();
+        reader.send.finish().unwrap();
+        assert_eq!(delivered(&mut reader).await, 1);
+        assert!(matches!(reader.frame().await, Some((FrameType::End, _))));
+        assert!(reader.frame().await.is_none());
+    })
+    .await;
+}
+
+/// Announces an artefact of `size` bytes and sends these chunks, then ends the stream.
+async fn deploy(
+    connection: &Connection,
+    size: u64,
+    chunks: &[&[u8]],
+    deadline_ms: u32,
+    end: bool,
+) -> ClientStream {
+    let request = Request::DeployPlugin { name: "filter".to_owned(), size, config: None };
+    let envelope = RequestEnvelope { id: 1, deadline_ms, request };
+    let mut stream = ClientStream::open(connection, &Open::Request(envelope)).await;
+    for chunk in chunks {
+        stream.send.write_all(&frame::frame(FrameType::Chunk, chunk)).await.unwrap();
+    }
+    if end {
+        stream.send.finish().unwrap();
+    }
+    stream
+}
+
+async fn refusal_in_response(mut stream: ClientStream) -> ErrorCode {
+    match stream.answer().await.unwrap() {
+        Opened::Response(envelope) => match envelope.response {
+            Response::Refused(refusal) => refusal.code,
+            other => panic!("expected a refusal, got {other:?}"),
+        },
+        other => panic!("expected a response, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_artefact_must_be_as_long_as_announced_and_within_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    against(config(&dir), async |server| {
+        let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
+        let over = ARTEFACT_BYTES_MAX as u64 + 1;
+        let too_large = deploy(&connection, over, &[], 0, true).await;
+        assert_eq!(refusal_in_response(too_large).await, ErrorCode::PluginTooLarge);
+        for chunks in [&[b"12345", &b"6789"[..]][..], &[b"12345", b"678901"]] {
+            let mut stream = deploy(&connection, 10, chunks, 0, true).await;
+            assert_eq!(stream.answer().await.unwrap_err().code, ErrorCode::Malformed);
+        }
+        let no_component = deploy(&connection, 10, &[b"12345", b"67890"], 0, true).await;
+        assert_eq!(refusal_in_response(no_component).await, ErrorCode::PluginInvalid);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_is_answered_at_its_deadline() {
+    let dir = tempfile::tempdir().unwrap();
+    against(config(&dir), async |server| {
+        let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
+        let stalled = deploy(&connection, 10, &[b"1"], 50, false).await;
+        assert_eq!(refusal_in_response(stalled).await, ErrorCode::DeadlineExceeded);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_packet_size_in_force_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    against(config(&dir), async |server| {
+        let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
+        let Response::Info(info) = client::request(&connection, Request::Info).await else { panic!("info") };
+        assert!(info.mtu >= 1_200, "{}", info.mtu);
+    })
+    .await;
+}

@@ -1,0 +1,84 @@
+//! Takes the money: gets the orders with something to pay, sees only what it may, and tells what it did.
+//!
+//! Needs `levada serve`, the topic `orders` (see `order_service`) and the bundled plugins:
+//! `levada plugin deploy --bundled`, then `cargo run -p levada-examples --bin payment`
+#![expect(clippy::print_stdout, reason = "a program that talks to its user")]
+
+use std::env;
+
+use levada_client::{
+    Client, ClientConfig, ErrorCode, Event, PublisherOptions, StageSpec, Start, SubscribeOptions,
+    SubscriptionOptions, TopicSettings,
+};
+use serde::Deserialize;
+use serde_json::json;
+
+/// What the projection leaves of an order's event.
+#[derive(Deserialize)]
+struct Payable {
+    order: String,
+    step: u8,
+    amount: u32,
+    ships: bool,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let client = connect().await?;
+    match client.create_topic("payments", TopicSettings { partitions: 4, ..TopicSettings::default() }).await {
+        Err(error) if error.code() != ErrorCode::TopicExists => return Err(error.into()),
+        _ => {}
+    }
+    let payments = client.publisher("payments", PublisherOptions::default()).await?;
+
+    // Made on first use. The plugins run in the engine: what they drop never travels.
+    let chain = vec![
+        stage("json-filter", r#"{"where": "amount > 0"}"#),
+        stage("json-project", r#"{"keep": ["order", "step", "amount", "ships"]}"#),
+    ];
+    let mut subscriber = client
+        .subscribe(SubscribeOptions {
+            options: Some(SubscriptionOptions { chain, ..SubscriptionOptions::default() }),
+            from: Start::Earliest,
+            ..SubscribeOptions::new("orders", "payment")
+        })
+        .await?;
+
+    while let Some(delivery) = subscriber.next().await? {
+        let mut told = Vec::new();
+        for (offset, event) in delivery.to_events() {
+            let seen: Payable = match serde_json::from_slice(event.payload.as_deref().unwrap_or_default()) {
+                Ok(seen) => seen,
+                Err(error) => {
+                    // To the dead-letter topic, with the reason; the others go on.
+                    delivery.reject(offset..=offset, &error.to_string());
+                    continue;
+                }
+            };
+            let paid = seen.step >= 2;
+            println!("{} step {}: {} to pay, paid: {paid}", seen.order, seen.step, seen.amount);
+            let payload = json!({
+                "order": seen.order, "step": seen.step, "paid": paid, "amount": seen.amount, "ships": seen.ships,
+            });
+            let event = Event::new(serde_json::to_vec(&payload)?).with_key(seen.order);
+            told.push(payments.publish(event).await?);
+        }
+        // Acknowledge what came only once what it led to is stored. A crash in between makes it come again:
+        // delivery is at least once, and a service keeps its own table of what it has done.
+        for ticket in told {
+            ticket.await?;
+        }
+        delivery.ack();
+    }
+    Ok(())
+}
+
+fn stage(plugin: &str, config: &str) -> StageSpec {
+    StageSpec { plugin: plugin.to_owned(), config: config.to_owned(), ..StageSpec::default() }
+}
+
+async fn connect() -> Result<Client, levada_client::Error> {
+    let addr = env::var("LEVADA_ADDR").unwrap_or_else(|_| "127.0.0.1:7600".to_owned());
+    let ca = env::var("LEVADA_CA").unwrap_or_else(|_| "levada-data/tls/ca.pem".to_owned());
+    Client::connect(ClientConfig::new(addr).ca_file(ca)).await
+}

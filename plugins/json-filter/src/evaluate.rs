@@ -1,0 +1,135 @@
+//! Whether a condition holds for an event.
+//!
+//! Values of different types are unequal and neither is less. A missing field or header is unequal to everything,
+//! `null` included. A header is text; beside a number it is read as a number if it is one.
+
+use std::{borrow::Cow, cmp::Ordering};
+
+use levada_plugin::{
+    Incoming,
+    json::{Fields, Kind, Number, Text},
+};
+
+use crate::expression::{Comparison, Expression, Literal, Operand};
+
+/// An event, and what its payload holds if the condition needs it.
+pub(crate) struct Source<'a, 's> {
+    pub(crate) fields: Option<Fields<'a, 's>>,
+    pub(crate) event: &'s Incoming<'a>,
+}
+
+/// A value on one side of a comparison.
+enum Item<'a> {
+    Missing,
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(Text<'a>),
+    Plain(&'a str),
+    Header(&'a [u8]),
+    /// An array or object: unequal to every literal.
+    Composite,
+}
+
+impl<'a> Source<'a, '_> {
+    pub(crate) fn holds(&self, expression: &Expression) -> bool {
+        match expression {
+            Expression::Any(parts) => parts.iter().any(|part| self.holds(part)),
+            Expression::All(parts) => parts.iter().all(|part| self.holds(part)),
+            Expression::Not(part) => !self.holds(part),
+            Expression::Exists(operand) => self.exists(operand),
+            Expression::True(operand) => matches!(self.item(operand), Item::Bool(true)),
+            Expression::Compare(left, comparison, right) => {
+                comparison.accepts(self.item(left).compare(&self.item(right)))
+            }
+            Expression::In(operand, literals) => {
+                let item = self.item(operand);
+                literals.iter().any(|literal| item.compare(&Item::of(literal)) == Some(Ordering::Equal))
+            }
+        }
+    }
+
+    fn exists(&self, operand: &Operand) -> bool {
+        match operand {
+            Operand::Field(slot) => self.fields.is_some_and(|fields| fields.get(*slot).is_some()),
+            Operand::Header(name) => self.event.header(name).is_some(),
+            Operand::Literal(_) => true,
+        }
+    }
+
+    fn item<'i>(&'i self, operand: &'i Operand) -> Item<'i>
+    where
+        'a: 'i,
+    {
+        match operand {
+            Operand::Field(slot) => self.field(*slot),
+            Operand::Header(name) => self.event.header(name).map_or(Item::Missing, Item::Header),
+            Operand::Literal(literal) => Item::of(literal),
+        }
+    }
+
+    fn field(&self, slot: usize) -> Item<'a> {
+        let Some(value) = self.fields.and_then(|fields| fields.get(slot)) else { return Item::Missing };
+        let scalar = match value.kind() {
+            Kind::Null => Some(Item::Null),
+            Kind::Bool => value.as_bool().map(Item::Bool),
+            Kind::Number => value.as_number().map(Item::Number),
+            Kind::Text => value.as_text().map(Item::Text),
+            Kind::Array | Kind::Object => None,
+        };
+        scalar.unwrap_or(Item::Composite)
+    }
+}
+
+impl<'i> Item<'i> {
+    fn of(literal: &'i Literal) -> Self {
+        match literal {
+            Literal::Null => Self::Null,
+            Literal::Bool(value) => Self::Bool(*value),
+            Literal::Number(value) => Self::Number(*value),
+            Literal::Text(value) => Self::Plain(value),
+        }
+    }
+
+    /// How the two are ordered; `None` if they are of different types, or one is missing.
+    fn compare(&self, other: &Item<'_>) -> Option<Ordering> {
+        match (self, other) {
+            (Self::Null, Item::Null) => Some(Ordering::Equal),
+            (Self::Bool(left), Item::Bool(right)) => Some(left.cmp(right)),
+            (Self::Number(left), Item::Number(right)) => left.partial_cmp(right),
+            (Self::Header(left), Item::Number(right)) => number(left)?.partial_cmp(right),
+            (Self::Number(left), Item::Header(right)) => left.partial_cmp(&number(right)?),
+            (left, right) => Some((*left.bytes()?).cmp(&*right.bytes()?)),
+        }
+    }
+
+    /// The bytes of a text.
+    fn bytes(&self) -> Option<Cow<'_, [u8]>> {
+        match self {
+            Self::Text(text) => Some(match text.decode() {
+                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+            }),
+            Self::Plain(text) => Some(Cow::Borrowed(text.as_bytes())),
+            Self::Header(value) => Some(Cow::Borrowed(value)),
+            Self::Missing | Self::Null | Self::Bool(_) | Self::Number(_) | Self::Composite => None,
+        }
+    }
+}
+
+fn number(header: &[u8]) -> Option<Number> {
+    Number::parse(std::str::from_utf8(header).ok()?)
+}
+
+impl Comparison {
+    fn accepts(self, ordering: Option<Ordering>) -> bool {
+        match self {
+            Self::Equal => ordering == Some(Ordering::Equal),
+            Self::Unequal => ordering != Some(Ordering::Equal),
+            Self::Less => ordering == Some(Ordering::Less),
+            Self::LessOrEqual => ordering.is_some_and(Ordering::is_le),
+            Self::Greater => ordering == Some(Ordering::Greater),
+            Self::GreaterOrEqual => ordering.is_some_and(Ordering::is_ge),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! A condition as it is evaluated: fields are slots of a scanner, so that one pass over a payload serves them all.
+
+use levada_plugin::json::{Number, Scanner};
+
+/// A parsed condition and the fields that it needs.
+#[derive(Debug)]
+pub(crate) struct Condition {
+    pub(crate) scanner: Scanner,
+    pub(crate) expression: Expression,
+}
+
+/// Something that holds or does not.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Expression {
+    /// One of them holds.
+    Any(Vec<Self>),
+    /// All of them hold.
+    All(Vec<Self>),
+    /// It does not hold.
+    Not(Box<Self>),
+    /// The field or header is there.
+    Exists(Operand),
+    /// The field is `true`.
+    True(Operand),
+    /// The two compare like this.
+    Compare(Operand, Comparison, Operand),
+    /// It equals one of them.
+    In(Operand, Vec<Literal>),
+}
+
+/// How two values compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Comparison {
+    Equal,
+    Unequal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Operand {
+    /// A field of the payload, by its slot.
+    Field(usize),
+    /// A header, by its name.
+    Header(String),
+    /// The condition itself.
+    Literal(Literal),
+}
+
+/// A value that the condition names.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Literal {
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(String),
+}
