@@ -317,6 +317,32 @@ fn filtered_offsets_take_no_credit_and_settle_with_what_is_around_them() {
 }
 
 #[test]
+fn filtered_offsets_are_never_left_in_flight_by_themselves() {
+    let trap = Reason::PluginError { plugin: String::new(), error: String::new() };
+    let failed = [Failed { first: Offset(3), last: Offset(3), reason: trap }];
+    let filtered = [Offset(4)..Offset(6), Offset(8)..Offset(10)];
+    let delivery = || {
+        let mut it = subscription(Order::Partition, 10);
+        attach(&mut it, A);
+        let wanted = it.next(Timestamp(0)).unwrap();
+        let sent = Sent { last: Offset(9), bytes: 1, filtered: &filtered, failed: &failed };
+        let token = it.delivered(Timestamp(0), wanted, sent).unwrap().token;
+        (it, Got { consumer: A, range: 0..10, attempt: 1, token })
+    };
+    // The verb names an event before the failed offset and filtered ones behind it.
+    let (mut it, got) = delivery();
+    assert_eq!(say(&mut it, 0, &got, 0..5, VerbKind::Nack { delay_ms: Some(0) }), Ok(3));
+    let again: Vec<_> = std::iter::from_fn(|| deliver(&mut it, 0, 10)).map(|got| got.range).collect();
+    assert_eq!(again, [0..3, 6..8]);
+    // Retention passes the last event of a delivery, but not the filtered ones behind it.
+    let (mut it, got) = delivery();
+    say(&mut it, 0, &got, 0..6, VerbKind::Ack).unwrap();
+    assert_eq!(it.lost(P0, Offset(9)).unwrap().events, 2);
+    commit(&mut it, true).unwrap();
+    assert_eq!((it.partition(P0).floor, it.figures().lag), (Offset(10), 0));
+}
+
+#[test]
 fn scanning_without_a_match_advances_by_itself() {
     let mut it = subscription(Order::Key, 10_000);
     attach(&mut it, A);

@@ -630,6 +630,8 @@ impl At {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(1_000)))]
+
     #[test]
     fn every_event_comes_to_its_end_once_and_in_bounds(
         order in prop_oneof![Just(Order::None), Just(Order::Partition), Just(Order::Key)],
