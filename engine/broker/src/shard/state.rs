@@ -45,6 +45,21 @@ pub(crate) struct Segment {
     pub(crate) bytes_before: u64,
 }
 
+impl State {
+    /// Gives new routes the cursors that they begin at, and forgets those of deleted ones.
+    pub(crate) fn take_route_cursors(&mut self) {
+        let routes: HashMap<u64, &Vec<u64>> =
+            self.catalogue.routes.values().map(|record| (record.id, &record.positions)).collect();
+        self.route_cursors.retain(|(route, _), _| routes.contains_key(&route.0));
+        for (route, positions) in routes {
+            for (number, begin) in (0..).zip(positions) {
+                let key = (RouteId(route), PartitionId(number));
+                self.route_cursors.entry(key).or_insert(Offset(*begin));
+            }
+        }
+    }
+}
+
 impl End {
     /// True if the next record should begin a segment. `retain_for_ms` keeps short retentions precise.
     pub(crate) fn wants_segment(&self, now: Timestamp, retain_for_ms: u64) -> bool {

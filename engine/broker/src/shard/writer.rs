@@ -283,6 +283,7 @@ impl Writer {
     pub(super) fn take_decided(&mut self, decided: Decided, group: &mut Group) {
         group.ops.extend(decided.ops);
         self.state.catalogue = decided.next;
+        self.state.take_route_cursors();
         group.catalogue = Some(Arc::new(self.state.catalogue.clone()));
         let Some(change) = decided.topic else { return };
         match &change {

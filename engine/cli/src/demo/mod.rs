@@ -119,9 +119,13 @@ async fn orders_come_in(
     let (stop_all, running) = watch::channel(false);
     let (stop_inventory, inventory_runs) = watch::channel(false);
     let mut services = JoinSet::new();
-    for (who, until) in [(Who::Payment, &running), (Who::Logistics, &running)] {
-        services.spawn(services::subscriber(floor.clone(), engine.connect().await?, who, until.clone()));
-    }
+    services.spawn(services::payment(floor.clone(), engine.connect().await?, running.clone()));
+    services.spawn(services::subscriber(
+        floor.clone(),
+        engine.connect().await?,
+        Who::Logistics,
+        running.clone(),
+    ));
     let mut inventory = JoinSet::new();
     inventory.spawn(services::subscriber(
         floor.clone(),

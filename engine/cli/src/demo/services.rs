@@ -8,10 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use bytes::Bytes;
-use levada_client::{Client, Delivery, Event, Publisher, PublisherOptions, Subscriber};
+use levada_client::{Client, Delivery, Event, PublisherOptions, Subscriber, Ticket};
 use serde_json::Value;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::sleep,
+};
 
 use super::{
     account::Account,
@@ -21,6 +26,8 @@ use super::{
 
 /// Orders that are under way at the same time: their events interleave.
 const UNDER_WAY: u32 = 50;
+/// Deliveries that payment has worked on and not acknowledged yet, at most.
+const UNSETTLED_MAX: usize = 1_024;
 
 /// The demo's clock and what its services have done so far.
 #[derive(Debug)]
@@ -123,18 +130,54 @@ pub(super) async fn subscriber(
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let mut subscriber = client.subscribe(setup::subscription(who)).await?;
-    let outlet = match who {
-        Who::Payment => Some(client.publisher(setup::PAYMENTS, PublisherOptions::default()).await?),
-        Who::Inventory | Who::Logistics => None,
-    };
     while let Some(delivery) = next(&mut subscriber, &mut stop).await? {
-        match &outlet {
-            Some(payments) => pay(&floor, payments, &delivery).await?,
-            None => take(&floor, who, &delivery),
+        // Inventory packs and logistics ships: here they only keep account.
+        for (_, event) in delivery.to_events() {
+            enter(&floor, who, &event);
         }
         delivery.ack();
     }
     subscriber.confirmed().await?;
+    Ok(())
+}
+
+/// Payment: as [`subscriber`], but it tells of every step it is given, in events of its own.
+pub(super) async fn payment(
+    floor: Arc<Floor>,
+    client: Client,
+    mut stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let mut subscriber = client.subscribe(setup::subscription(Who::Payment)).await?;
+    let payments = client.publisher(setup::PAYMENTS, PublisherOptions::default()).await?;
+    let (told, settling) = mpsc::channel(UNSETTLED_MAX);
+    let mut settled = JoinSet::new();
+    settled.spawn(settle(settling));
+    while let Some(delivery) = next(&mut subscriber, &mut stop).await? {
+        let mut tickets = Vec::new();
+        for (_, event) in delivery.to_events() {
+            let Some((seen, step)) = enter(&floor, Who::Payment, &event) else { continue };
+            let payload = serde_json::to_vec(&payment_event(&seen, step))?;
+            // Key, time and headers stay the order's.
+            tickets.push(payments.publish(Event { payload: Some(payload.into()), ..event }).await?);
+        }
+        if told.send((delivery, tickets)).await.is_err() {
+            break;
+        }
+    }
+    drop(told);
+    settled.join_next().await.context("one task was spawned")???;
+    subscriber.confirmed().await?;
+    Ok(())
+}
+
+/// Acknowledges what came once all that it led to is stored.
+async fn settle(mut told: mpsc::Receiver<(Delivery, Vec<Ticket>)>) -> anyhow::Result<()> {
+    while let Some((delivery, tickets)) = told.recv().await {
+        for ticket in tickets {
+            ticket.await?;
+        }
+        delivery.ack();
+    }
     Ok(())
 }
 
@@ -147,29 +190,6 @@ async fn next(
         _told = stop.wait_for(|stop| *stop) => Ok(None),
         delivery = subscriber.next() => Ok(delivery?),
     }
-}
-
-/// Inventory packs and logistics ships: here they only keep account.
-fn take(floor: &Floor, who: Who, delivery: &Delivery) {
-    for (_, event) in delivery.to_events() {
-        enter(floor, who, &event);
-    }
-}
-
-/// Payment tells of every step it is given, and acknowledges once all it told is stored.
-async fn pay(floor: &Floor, payments: &Publisher, delivery: &Delivery) -> anyhow::Result<()> {
-    let mut told = Vec::new();
-    for (_, event) in delivery.to_events() {
-        let Some((seen, step)) = enter(floor, Who::Payment, &event) else { continue };
-        let payload = serde_json::to_vec(&payment_event(&seen, step))?;
-        // Key, time and headers stay the order's.
-        let tells = Event { payload: Some(payload.into()), ..event };
-        told.push(payments.publish(tells).await?);
-    }
-    for ticket in told {
-        ticket.await?;
-    }
-    Ok(())
 }
 
 /// Enters an event into a subscriber's account; answers what it saw and the order's step.

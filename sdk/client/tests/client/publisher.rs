@@ -181,7 +181,7 @@ async fn a_full_buffer_holds_publishers_back_and_bounds_memory() {
     let producer = publisher.clone();
     let producing = async move {
         for _ in 0..total {
-            let _ = producer.publish(Event::new(payload.clone())).await.unwrap();
+            drop(producer.publish(Event::new(payload.clone())).await.unwrap());
         }
     };
     let checking = async {
@@ -249,7 +249,7 @@ async fn a_dropped_publisher_still_sends_what_was_published() {
 async fn lingering_gathers_events_into_one_batch() {
     let engine = Engine::start(1);
     let client = engine.client().await;
-    let options = PublisherOptions { linger: Duration::from_millis(20), ..PublisherOptions::default() };
+    let options = PublisherOptions { linger: Duration::from_millis(300), ..PublisherOptions::default() };
     let publisher = client.publisher("orders", options).await.unwrap();
     let mut tickets = Vec::new();
     for number in 0..10 {

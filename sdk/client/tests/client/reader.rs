@@ -11,7 +11,7 @@ async fn fill(client: &Client, partitions: u16) {
     for number in 0..100 {
         for partition in 0..partitions {
             let event = Event::new(number.to_string());
-            let _ = publisher.publish_to(PartitionId(partition), event).await.unwrap();
+            drop(publisher.publish_to(PartitionId(partition), event).await.unwrap());
         }
     }
     publisher.flush().await.unwrap();

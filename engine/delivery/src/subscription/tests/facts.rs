@@ -396,6 +396,34 @@ fn a_read_is_void_when_its_consumer_left_or_an_earlier_event_came_back() {
 }
 
 #[test]
+fn reads_under_way_share_credit_and_keep_what_goes_alone_alone() {
+    let progress = vec![Progress::new(Offset(0), 1), Progress::new(Offset(0), 1)];
+    let mut it = Subscription::new(options(Order::None), progress);
+    it.end(P0, Offset(1));
+    for life in 0..3 {
+        attach(&mut it, ConsumerId(100 + life));
+        deliver(&mut it, 0, 1).unwrap();
+        it.detach(Timestamp(0), ConsumerId(100 + life), 0);
+    }
+    it.end(PartitionId(1), Offset(50));
+    it.attach(A).unwrap();
+    it.grant(A, 5, 1_000_000);
+    let alone = it.next(Timestamp(0)).unwrap();
+    assert_eq!(alone.kind, WantedKind::Again { attempt: 1, alone: true });
+    assert!(it.next(Timestamp(0)).is_none(), "nothing is read beside it");
+    let sent = Sent { last: Offset(0), bytes: 1, filtered: &[], failed: &[] };
+    let token = it.delivered(Timestamp(0), alone, sent).unwrap().token;
+    let got = Got { consumer: A, range: 0..1, attempt: 1, token };
+    say(&mut it, 0, &got, 0..1, VerbKind::Ack).unwrap();
+    it.end(P0, Offset(50));
+    let first = it.next(Timestamp(0)).unwrap();
+    assert_eq!(first.events_max, 4);
+    assert!(it.next(Timestamp(0)).is_none(), "all credit is set aside for the first read");
+    it.abandon(first);
+    assert_eq!(it.next(Timestamp(0)).unwrap().events_max, 4);
+}
+
+#[test]
 fn lost_offsets_are_reported_once_and_settle() {
     let mut it = subscription(Order::None, 100);
     attach(&mut it, A);

@@ -1,0 +1,155 @@
+//! The binary as a process: an engine that can be killed, and commands with what they print.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+};
+
+use levada_client::{Client, ClientConfig};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    process::{Child, Command},
+};
+
+use super::within;
+
+/// The binary that these tests were built with.
+const BINARY: &str = env!("CARGO_BIN_EXE_levada-under-test");
+
+/// `levada serve` as a child. Dropping it kills it.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) quic: String,
+    pub(crate) http: String,
+    pub(crate) ca: PathBuf,
+}
+
+/// A command whose surroundings say nothing about engines.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(BINARY);
+    for name in ["LEVADA_ADDR", "LEVADA_CA", "LEVADA_DATA_DIR", "LEVADA_LISTEN", "LEVADA_HTTP"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+fn serve(data_dir: &Path, listen: &str) -> Command {
+    let mut command = command();
+    command.arg("serve").arg("--data-dir").arg(data_dir);
+    command.args(["--listen", listen, "--http", "127.0.0.1:0", "--output", "json", "--quiet"]);
+    // Also if this process is killed.
+    command.arg("--until-stdin-closes").stdin(Stdio::piped());
+    command
+}
+
+impl Process {
+    /// Starts an engine on any free port.
+    pub(crate) async fn start(data_dir: &Path) -> Self {
+        Self::start_at(data_dir, "127.0.0.1:0").await
+    }
+
+    /// Starts an engine at an address.
+    pub(crate) async fn start_at(data_dir: &Path, listen: &str) -> Self {
+        Self::spawn(serve(data_dir, listen)).await
+    }
+
+    /// Starts an engine with an environment.
+    pub(crate) async fn start_with(data_dir: &Path, environment: &[(&str, &str)]) -> Self {
+        let mut command = serve(data_dir, "127.0.0.1:0");
+        command.envs(environment.iter().copied());
+        Self::spawn(command).await
+    }
+
+    async fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary can be started");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let mut lines = BufReader::new(stdout).lines();
+        let line = within("the engine's first line", lines.next_line()).await.expect("its output is text");
+        let line = line.expect("the engine starts; its log says why if it does not");
+        let said: serde_json::Value = serde_json::from_str(&line).expect("the line is JSON");
+        let text = |name: &str| said[name].as_str().expect("the line names its addresses").to_owned();
+        Self { child, quic: text("quic"), http: text("http"), ca: text("ca").into() }
+    }
+
+    pub(crate) fn client_config(&self) -> ClientConfig {
+        ClientConfig::new(&self.quic).ca_file(&self.ca)
+    }
+
+    pub(crate) async fn connect(&self) -> Client {
+        within("a connection", Client::connect(self.client_config())).await.expect("the engine answers")
+    }
+
+    /// SIGKILL, and the wait until it is gone.
+    pub(crate) async fn kill(mut self) {
+        within("the kill", self.child.kill()).await.expect("a child can be killed");
+    }
+
+    /// An ordered shutdown.
+    pub(crate) async fn stop(mut self) {
+        drop(self.child.stdin.take());
+        let status = within("the shutdown", self.child.wait()).await.expect("a child can be waited for");
+        assert!(status.success(), "the engine ended with {status}");
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let id = self.child.id().expect("the child runs");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("the child runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("the kernel says so");
+        let kib: u64 = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number");
+        kib * 1024
+    }
+
+    /// Runs a command against this engine, with these lines as its input.
+    pub(crate) async fn run(&self, arguments: &[&str], input: &str) -> Ran {
+        let mut command = command();
+        command.args(arguments).args(["--addr", &self.quic]).arg("--ca").arg(&self.ca);
+        run(command, input).await
+    }
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs a command to its end.
+pub(crate) async fn run(mut command: Command, input: &str) -> Ran {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary can be started");
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    let written = async {
+        // A command that does not read its input is none the worse for it.
+        let _ = stdin.write_all(input.as_bytes()).await;
+        drop(stdin);
+    };
+    let both = async { tokio::join!(written, child.wait_with_output()).1 };
+    let Output { status, stdout, stderr } = within("a command", both).await.expect("a child can be waited for");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("commands print text");
+    Ran { code: status.code().expect("it ended by itself"), stdout: text(stdout), stderr: text(stderr) }
+}
+
+impl Ran {
+    /// The command has done its work; answers what it printed.
+    pub(crate) fn done(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.stdout
+    }
+
+    /// Each line of the output as JSON.
+    pub(crate) fn json(self) -> Vec<serde_json::Value> {
+        let parse = |line: &str| serde_json::from_str(line).expect("every line is JSON");
+        self.done().lines().map(parse).collect()
+    }
+
+    /// The command has failed with this code, on one line of stderr, and has printed no data.
+    pub(crate) fn failed(&self, exit: i32, code: &str) {
+        assert_eq!(self.code, exit, "{self:?}");
+        assert!(self.stderr.lines().any(|line| line.starts_with(&format!("error: {code}: "))), "{self:?}");
+        assert_eq!(self.stdout, "", "no data comes from a failure");
+    }
+}
