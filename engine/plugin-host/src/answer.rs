@@ -120,10 +120,8 @@ mod tests {
         assert_eq!(emit(Output { key: Change::Set(&key), ..Output::default() }), Ok(()));
         assert!(emit(Output { key: Change::Set(&key_over), ..Output::default() }).is_err());
         let (name, name_over) = ("n".repeat(HEADER_NAME_BYTES_MAX), "n".repeat(HEADER_NAME_BYTES_MAX + 1));
-        let named = |name| Output {
-            headers: HeadersChange::Replace(vec![(name, &b""[..])]),
-            ..Output::default()
-        };
+        let named =
+            |name| Output { headers: HeadersChange::Replace(vec![(name, &b""[..])]), ..Output::default() };
         assert_eq!(emit(named(&name)), Ok(()));
         assert!(emit(named(&name_over)).is_err());
         let (payload, payload_over) = (vec![0; EVENT_BYTES_MAX], vec![0; EVENT_BYTES_MAX + 1]);

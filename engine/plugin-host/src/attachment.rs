@@ -220,12 +220,11 @@ impl Shared {
 
     fn restart(&self) -> Result<Instance, CallError> {
         self.counters.restarts.fetch_add(1, Ordering::Relaxed);
-        Instance::start(&self.compiled, &self.spec, self.log.clone(), &self.deadlines, self.init_deadline).map_err(
-            |error| match error {
+        Instance::start(&self.compiled, &self.spec, self.log.clone(), &self.deadlines, self.init_deadline)
+            .map_err(|error| match error {
                 crate::Error::InitFailed(error) => error,
                 other => CallError::Trap(format!("it did not start again: {other}")),
-            },
-        )
+            })
     }
 }
 

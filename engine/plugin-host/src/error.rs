@@ -19,7 +19,9 @@ pub enum Error {
     #[error("the artefact is no plugin: {0}")]
     Invalid(String),
     /// A component of another purpose.
-    #[error("the component exports {found}, expected levada:plugin/batch@0.1.0 or levada:plugin/events@0.1.0")]
+    #[error(
+        "the component exports {found}, expected levada:plugin/batch@0.1.0 or levada:plugin/events@0.1.0"
+    )]
     ExportMissing {
         /// What it exports.
         found: String,

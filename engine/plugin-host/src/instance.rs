@@ -103,10 +103,12 @@ impl Instance {
                 Ok(()) => Ok(answer.into()),
                 Err(reason) => Err(CallError::Output(reason)),
             }),
-            Ok(Ok(Answer::Verdicts(verdicts))) => Outcome::usable(match events::lift(&verdicts, input.events) {
-                Ok(answer) => Ok(answer.into()),
-                Err(reason) => Err(CallError::Output(reason)),
-            }),
+            Ok(Ok(Answer::Verdicts(verdicts))) => {
+                Outcome::usable(match events::lift(&verdicts, input.events) {
+                    Ok(answer) => Ok(answer.into()),
+                    Err(reason) => Err(CallError::Output(reason)),
+                })
+            }
             Ok(Err(Failure::Retry(reason))) => Outcome::usable(Err(CallError::Retry(short(&reason)))),
             Ok(Err(Failure::Reject(reason))) => Outcome::usable(Err(CallError::Reject(short(&reason)))),
             Err(error) => Outcome { answer: Err(failed(&mut self.store, &error)), usable: false },
@@ -160,9 +162,8 @@ fn init(
     ];
     let setup = Setup { config: &spec.config, attributes: &attributes };
     let init = function(store, component, &compiled.init)?;
-    let (answer,) = init
-        .typed::<(Setup<'_>,), (Result<Interest, String>,)>(&*store)?
-        .call(&mut *store, (setup,))?;
+    let (answer,) =
+        init.typed::<(Setup<'_>,), (Result<Interest, String>,)>(&*store)?.call(&mut *store, (setup,))?;
     let process = function(store, component, &compiled.process)?;
     Ok(answer.map(|interest| (interest, process)))
 }
@@ -185,7 +186,9 @@ fn failed(store: &mut Store<GuestState>, error: &wasmtime::Error) -> CallError {
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => CallError::Deadline,
         Some(Trap::StackOverflow) => CallError::Stack,
-        Some(Trap::MemoryOutOfBounds) if fault_address(error).is_some_and(|at| at >= BELOW_ZERO) => CallError::Stack,
+        Some(Trap::MemoryOutOfBounds) if fault_address(error).is_some_and(|at| at >= BELOW_ZERO) => {
+            CallError::Stack
+        }
         Some(trap) => CallError::Trap(match state.last_error.take() {
             Some(said) => format!("{trap}: {said}"),
             None => trap.to_string(),

@@ -101,8 +101,7 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn new(engine: &Engine, cache_dir: &Path) -> Result<Self, Error> {
-        let linker =
-            host::linker(engine).map_err(|error| Error::Unavailable(format!("{error:#}")))?;
+        let linker = host::linker(engine).map_err(|error| Error::Unavailable(format!("{error:#}")))?;
         let cache = Cache::open(cache_dir, compatibility(engine))
             .map_err(|source| Error::Io { path: cache_dir.to_owned(), source })?;
         let (in_use, compiling) = (Mutex::default(), Mutex::default());
@@ -137,7 +136,8 @@ impl Registry {
     }
 
     fn find(&self, sha256: &Sha256Hash) -> Result<Option<Arc<Compiled>>, Error> {
-        let in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner).get(sha256).and_then(Weak::upgrade);
+        let in_use =
+            self.in_use.lock().unwrap_or_else(PoisonError::into_inner).get(sha256).and_then(Weak::upgrade);
         if in_use.is_some() {
             return Ok(in_use);
         }
@@ -153,12 +153,13 @@ impl Registry {
 
     fn compile(&self, sha256: Sha256Hash, bytes: &[u8]) -> Result<Arc<Compiled>, Error> {
         check_preamble(bytes)?;
-        let component =
-            Component::from_binary(&self.engine, bytes).map_err(|error| Error::Invalid(format!("{error:#}")))?;
+        let component = Component::from_binary(&self.engine, bytes)
+            .map_err(|error| Error::Invalid(format!("{error:#}")))?;
         let accepted = self.accept(sha256, &component)?;
-        let stored = component.serialize().map_err(|error| error.to_string()).and_then(|code| {
-            self.cache.store(&sha256, &code).map_err(|error| error.to_string())
-        });
+        let stored = component
+            .serialize()
+            .map_err(|error| error.to_string())
+            .and_then(|code| self.cache.store(&sha256, &code).map_err(|error| error.to_string()));
         if let Err(error) = stored {
             warn!(artefact = %sha256, error, "compiled plugin not kept, the next start compiles it again");
         }
@@ -184,10 +185,8 @@ impl Registry {
             _ => Err(Error::Invalid(format!("its plugin interface lacks the function `{name}`"))),
         };
         let (init, process) = (function("init")?, function("process")?);
-        let pre = self
-            .linker
-            .instantiate_pre(component)
-            .map_err(|error| Error::Invalid(format!("{error:#}")))?;
+        let pre =
+            self.linker.instantiate_pre(component).map_err(|error| Error::Invalid(format!("{error:#}")))?;
         let compiled = Arc::new(Compiled { sha256, interface, pre, init, process });
         let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         in_use.retain(|_, known| known.strong_count() > 0);

@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, fs, sync::OnceLock};
 
+use levada_protocol::request::EngineInfo;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -79,7 +80,7 @@ pub(crate) fn page() -> String {
 }
 
 /// What the operating system says about this process; `None` where it does not say.
-struct Process {
+pub(crate) struct Process {
     cpu_seconds: Option<f64>,
     rss_bytes: Option<f64>,
     peak_rss_bytes: Option<f64>,
@@ -87,7 +88,7 @@ struct Process {
 }
 
 impl Process {
-    fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let kib = |key: &str| {
@@ -103,5 +104,17 @@ impl Process {
             peak_rss_bytes: kib("VmHWM:"),
             open_fds: fds.ok().map(|count| count as f64),
         }
+    }
+
+    /// Writes the figures into an engine's description of itself.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the kernel's figures are counts of bytes, exact in a float below 8 PiB"
+    )]
+    pub(crate) fn describe(&self, info: &mut EngineInfo) {
+        info.cpu_seconds = self.cpu_seconds.unwrap_or_default();
+        info.rss_bytes = self.rss_bytes.unwrap_or_default() as u64;
+        info.peak_rss_bytes = self.peak_rss_bytes.unwrap_or_default() as u64;
     }
 }

@@ -117,7 +117,9 @@ mod tests {
         assert!(refusal(r#"{"field": "a", "routes": {}}"#).contains("at least one route"));
         assert!(refusal(r#"{"field": "a..b", "routes": {"a": "b"}}"#).contains("a..b"));
         assert!(refusal(r#"{"field": "a", "routes": {"a": 1}}"#).contains("line 1"));
-        assert!(ContentRouter::init(&Setup::with_config(r#"{"field":"a","routes":{},"default":null}"#)).is_ok());
+        assert!(
+            ContentRouter::init(&Setup::with_config(r#"{"field":"a","routes":{},"default":null}"#)).is_ok()
+        );
     }
 
     #[test]

@@ -48,8 +48,8 @@ impl Client {
         expect!(self.request(request).await?, Response::Topic(topic) => topic)
     }
 
-    /// Deletes a topic with its events, its subscriptions and the routes from it; with `force` even if a route
-    /// targets it.
+    /// Deletes a topic with its events, its subscriptions and the routes from it; with `force` even if a
+    /// route targets it.
     pub async fn delete_topic(&self, name: &str, force: bool) -> Result<(), Error> {
         self.done(Request::DeleteTopic { name: name.to_owned(), force }).await
     }
@@ -89,8 +89,8 @@ impl Client {
         self.done(Request::ResumeSubscription { topic: topic.to_owned(), name: name.to_owned() }).await
     }
 
-    /// Stores a WebAssembly component as the plugin's next version. With a configuration (JSON text) the engine
-    /// first tries whether the plugin accepts it.
+    /// Stores a WebAssembly component as the plugin's next version. With a configuration (JSON text) the
+    /// engine first tries whether the plugin accepts it.
     pub async fn deploy_plugin(
         &self,
         name: &str,
@@ -132,7 +132,8 @@ impl Client {
         self.done(Request::ResumeRoute { name: name.to_owned() }).await
     }
 
-    /// A request that is answered with success and no more; whatever else comes with a success is not looked at.
+    /// A request that is answered with success and no more; whatever else comes with a success is not looked
+    /// at.
     async fn done(&self, request: Request) -> Result<(), Error> {
         self.request(request).await.map(drop)
     }

@@ -64,9 +64,9 @@ impl Client {
 
     /// Sends one request and waits for its answer.
     ///
-    /// A request that only reads is sent again if the connection is lost meanwhile; one that changes something
-    /// is not, and fails with `CONNECTION_LOST`. Cancel safe in that the connection stays sound, but the request
-    /// may take effect all the same.
+    /// A request that only reads is sent again if the connection is lost meanwhile; one that changes
+    /// something is not, and fails with `CONNECTION_LOST`. Cancel safe in that the connection stays sound,
+    /// but the request may take effect all the same.
     ///
     /// # Errors
     /// The engine's refusal; `CONNECT_FAILED`, `CONNECTION_LOST` or `DEADLINE_EXCEEDED` (the default limit is 30 s,
@@ -139,7 +139,8 @@ impl Client {
         Publisher::open(self.link.clone(), topic, options).await
     }
 
-    /// Attaches a consumer to a subscription. Cancel safe: nothing is left behind, but a subscription that was made.
+    /// Attaches a consumer to a subscription. Cancel safe: nothing is left behind, but a subscription that
+    /// was made.
     ///
     /// # Errors
     /// `TOPIC_NOT_FOUND`, `SUBSCRIPTION_NOT_FOUND`, `SUBSCRIPTION_MISMATCH` and other refusals; as
@@ -156,8 +157,8 @@ impl Client {
         Reader::open(self.link.clone(), options).await
     }
 
-    /// Ends the connection and everything that uses it, at once: flush publishers and confirm acknowledgements
-    /// before. What is in flight fails with `CONNECTION_LOST`.
+    /// Ends the connection and everything that uses it, at once: flush publishers and confirm
+    /// acknowledgements before. What is in flight fails with `CONNECTION_LOST`.
     ///
     /// Cancel safe: the connection ends all the same.
     pub async fn close(&self) {

@@ -10,8 +10,8 @@ pub const DEFAULT_PORT: u16 = 7600;
 /// How to reach an engine.
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
-    /// Host and port, such as `localhost:7600` or `[::1]:7600`; without a port 7600. The host must be one that the
-    /// engine's certificate covers.
+    /// Host and port, such as `localhost:7600` or `[::1]:7600`; without a port 7600. The host must be one
+    /// that the engine's certificate covers.
     pub addr: String,
     /// Who signs the engine's certificate. There is no default: an engine makes its own CA at first start, in
     /// `DATA_DIR/tls/ca.pem`.

@@ -17,11 +17,11 @@ use crate::{error::Error, stream::Frame, subscriber::Lease};
 
 /// Events of one partition that came together, in order of their offsets.
 ///
-/// What came from a [`crate::Subscriber`] is to be acknowledged: all at once or range by range, here or in another
-/// task. Events about which nothing is said come again after the subscription's `ack_timeout`. The verbs return at
-/// once and go out together, with the next call of `next` or within a millisecond; what is said after the
-/// connection was lost, or of events that came from a [`crate::Reader`], has no effect. Offsets of a range that are
-/// not in the delivery do not matter.
+/// What came from a [`crate::Subscriber`] is to be acknowledged: all at once or range by range, here or in
+/// another task. Events about which nothing is said come again after the subscription's `ack_timeout`. The
+/// verbs return at once and go out together, with the next call of `next` or within a millisecond; what is
+/// said after the connection was lost, or of events that came from a [`crate::Reader`], has no effect.
+/// Offsets of a range that are not in the delivery do not matter.
 pub struct Delivery {
     header: DeliverHeader,
     first: Offset,
@@ -121,7 +121,8 @@ impl Delivery {
         self.say(range, VerbKind::Nack { delay_ms });
     }
 
-    /// Never deliver these again, they cannot be processed: to the dead-letter topic, with the reason (cut to 1 KiB).
+    /// Never deliver these again, they cannot be processed: to the dead-letter topic, with the reason (cut to
+    /// 1 KiB).
     pub fn reject(&self, range: RangeInclusive<Offset>, reason: &str) {
         self.say(range, VerbKind::Reject { reason: reason.to_owned() });
     }

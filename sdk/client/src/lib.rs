@@ -29,11 +29,12 @@
 //! # }
 //! ```
 //!
-//! Everything reconnects by itself: a [`Publisher`] sends again what was not acknowledged, once each and in order; a
-//! [`Subscriber`] attaches again; a [`Reader`] goes on where it was. Every error has a stable [`ErrorCode`], and says
-//! whether to retry and whether anything happened.
+//! Everything reconnects by itself: a [`Publisher`] sends again what was not acknowledged, once each and in
+//! order; a [`Subscriber`] attaches again; a [`Reader`] goes on where it was. Every error has a stable
+//! [`ErrorCode`], and says whether to retry and whether anything happened.
 //!
-//! This crate knows the protocol and nothing of the engine behind it. Its tasks run on the tokio runtime of the program.
+//! This crate knows the protocol and nothing of the engine behind it. Its tasks run on the tokio runtime of
+//! the program.
 
 mod client;
 mod config;

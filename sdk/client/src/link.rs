@@ -25,7 +25,8 @@ use crate::{
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_LAST: Duration = Duration::from_secs(1);
-/// The first attempt to reconnect is short, as an engine that restarts may miss it; later ones take their time.
+/// The first attempt to reconnect is short, as an engine that restarts may miss it; later ones take their
+/// time.
 const ATTEMPT_FIRST: Duration = Duration::from_millis(500);
 /// How long an engine that said it goes away may keep the connection for what is in flight.
 const GOAWAY_GRACE: Duration = Duration::from_secs(10);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::clock;
 
-/// Waiting times that double from the first to the last, each shortened at random by up to a half so that many
-/// clients do not come back at once.
+/// Waiting times that double from the first to the last, each shortened at random by up to a half so that
+/// many clients do not come back at once.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     first: Duration,

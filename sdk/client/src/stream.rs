@@ -14,7 +14,8 @@ use crate::error::Error;
 
 /// Pieces taken from QUIC at a time.
 const PIECES: usize = 32;
-/// A payload up to this size is copied even if it lies in one piece, because a piece keeps a whole packet buffer.
+/// A payload up to this size is copied even if it lies in one piece, because a piece keeps a whole packet
+/// buffer.
 const COPIED_BYTES_MAX: usize = 4096;
 
 /// A stream that the engine has agreed to.

@@ -12,7 +12,8 @@ use quinn::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Largest UDP payload searched for: ten of them, which is what one send call takes, just fit a datagram buffer.
+/// Largest UDP payload searched for: ten of them, which is what one send call takes, just fit a datagram
+/// buffer.
 const UDP_PAYLOAD_BYTES_MAX: u16 = 6_500;
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 const IDLE_TIMEOUT_MS: u32 = 10_000;
@@ -41,8 +42,8 @@ pub(crate) fn client_config(crypto: Arc<QuicClientConfig>, addr: SocketAddr) -> 
         .initial_rtt(INITIAL_RTT)
         .mtu_discovery_config(Some(discovery));
     if addr.ip().to_canonical().is_loopback() {
-        // A loopback interface takes packets of any size that we use: no search, and no round trips lost to it.
-        // Should one not, quinn falls back to the smallest size by itself.
+        // A loopback interface takes packets of any size that we use: no search, and no round trips lost to
+        // it. Should one not, quinn falls back to the smallest size by itself.
         transport.initial_mtu(UDP_PAYLOAD_BYTES_MAX).initial_rtt(INITIAL_RTT_LOOPBACK);
     }
     let mut config = ClientConfig::new(crypto);

@@ -56,7 +56,8 @@ fn module_of(messages: &str, manifest: &Path) -> Result<Option<PathBuf>> {
     for line in messages.lines() {
         let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else { continue };
         let text = |field: &str| message.get(field).and_then(serde_json::Value::as_str);
-        if text("reason") != Some("compiler-artifact") || text("manifest_path").map(Path::new) != Some(&*manifest)
+        if text("reason") != Some("compiler-artifact")
+            || text("manifest_path").map(Path::new) != Some(&*manifest)
         {
             continue;
         }

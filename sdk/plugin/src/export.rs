@@ -33,7 +33,7 @@ macro_rules! export {
                 }
             }
 
-            $crate::bindings::export_batch_plugin!(Component with_types_in $crate::bindings);
+    $crate::bindings::export_batch_plugin!(Component with_types_in $crate::bindings);
         };
     };
 }

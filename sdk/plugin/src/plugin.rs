@@ -1,10 +1,6 @@
 //! The trait that a plugin implements, and the walk from a call's bytes to its verdicts.
 
-use levada_protocol::{
-    batch::BatchRef,
-    deliver::RunRef,
-    verdict::VerdictWriter,
-};
+use levada_protocol::{batch::BatchRef, deliver::RunRef, verdict::VerdictWriter};
 
 use crate::{Answer, Answered, Incoming};
 

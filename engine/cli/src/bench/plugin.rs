@@ -94,17 +94,18 @@ async fn subscription(
     kind: PluginKind,
     published: &Published,
 ) -> anyhow::Result<Report> {
-    let (chain, passes) = filter(kind, args.pass);
+    let rule = Rule::new(kind, args.pass);
     // What has to pass is known from what is stored, not from what comes out.
     let mut passing = Passing::none_of(published.events())?;
     consumer::read_back(&target.control, &target.topic, layout, |offset, stamp| {
         if let Some(stamp) = stamp
-            && passes(offset, stamp.sequence)
+            && rule.passes(offset, stamp.sequence)
         {
             passing.add(stamp.sequence);
         }
     })
     .await?;
+    let chain = rule.chain(kind, args.pass);
     let wanted = Wanted { count: 1, args: &args.consumer, chain, layout, timed: Timed::None, clock };
     let before = target.before().await?;
     let begun = clock.now();
@@ -122,30 +123,48 @@ async fn subscription(
     Ok(report)
 }
 
-/// The stages of a kind, and its rule: whether an event of this offset and sequence passes.
-fn filter(kind: PluginKind, pass: f64) -> (Vec<StageSpec>, Box<dyn Fn(u64, u64) -> bool>) {
-    match kind {
-        PluginKind::None | PluginKind::Route => (Vec::new(), Box::new(|_, _| true)),
-        PluginKind::Trivial => {
-            let config = format!(r#"{{"pass": {pass}}}"#);
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "the product is in 0..2^64"
-            )]
-            let below = (pass * 2_f64.powi(64)) as u64;
-            (vec![stage(SAMPLE, config)], Box::new(move |offset, _| pass >= 1.0 || mix(offset) < below))
+/// Which events pass a filter.
+#[derive(Debug, Clone, Copy)]
+enum Rule {
+    All,
+    /// The sample plugin's: offsets that mix to less than this.
+    MixedBelow(u64),
+    /// A condition on the field `rank`.
+    RankBelow(u64),
+}
+
+impl Rule {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "shares of 2^64 and of 100,000"
+    )]
+    fn new(kind: PluginKind, pass: f64) -> Self {
+        match kind {
+            PluginKind::None | PluginKind::Route => Self::All,
+            PluginKind::Trivial if pass >= 1.0 => Self::All,
+            PluginKind::Trivial => Self::MixedBelow((pass * 2_f64.powi(64)) as u64),
+            PluginKind::JsonFilter => Self::RankBelow(RANK_BASE + (pass * RANK_BASE as f64) as u64),
         }
-        PluginKind::JsonFilter => {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                clippy::cast_precision_loss,
-                reason = "a share of 100,000"
-            )]
-            let below = RANK_BASE + (pass * RANK_BASE as f64) as u64;
-            let config = format!(r#"{{"where": "rank < {below}"}}"#);
-            (vec![stage(JSON_FILTER, config)], Box::new(move |_, sequence| rank(sequence) < below))
+    }
+
+    fn passes(self, offset: u64, sequence: u64) -> bool {
+        match self {
+            Self::All => true,
+            Self::MixedBelow(below) => mix(offset) < below,
+            Self::RankBelow(below) => rank(sequence) < below,
+        }
+    }
+
+    /// The stages that follow the rule.
+    fn chain(self, kind: PluginKind, pass: f64) -> Vec<StageSpec> {
+        match (kind, self) {
+            (PluginKind::None | PluginKind::Route, _) => Vec::new(),
+            (_, Self::RankBelow(below)) => {
+                vec![stage(JSON_FILTER, format!(r#"{{"where": "rank < {below}"}}"#))]
+            }
+            (_, Self::All | Self::MixedBelow(_)) => vec![stage(SAMPLE, format!(r#"{{"pass": {pass}}}"#))],
         }
     }
 }

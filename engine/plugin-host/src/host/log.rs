@@ -75,8 +75,7 @@ impl LogGate {
         let Some(suppressed) = self.window.lock().unwrap_or_else(PoisonError::into_inner).admit(now) else {
             return;
         };
-        let (plugin, version, topic, place) =
-            (&self.plugin, self.version, &self.topic, self.place.as_str());
+        let (plugin, version, topic, place) = (&self.plugin, self.version, &self.topic, self.place.as_str());
         match level {
             Level::Error | Level::Warn => {
                 warn!(target: "levada::plugin", plugin, version, topic, place, suppressed, line, "plugin log");

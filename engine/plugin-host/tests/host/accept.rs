@@ -11,7 +11,10 @@ fn a_plugin_is_inspected_attached_and_called() {
     let inspected = host.host.inspect(&hostile()).unwrap();
     assert_eq!(inspected.interface, Interface::Batch);
     let attachment = host.attach_hostile();
-    assert_eq!(call(&attachment, payloads(&["a", "drop", "b"])), Ok(vec![Seen::Keep, Seen::Drop, Seen::Keep]));
+    assert_eq!(
+        call(&attachment, payloads(&["a", "drop", "b"])),
+        Ok(vec![Seen::Keep, Seen::Drop, Seen::Keep])
+    );
     assert_eq!(attachment.interface(), Interface::Batch);
     let figures = attachment.figures();
     assert_eq!((figures.calls, figures.events, figures.errors), (1, 3, 0));

@@ -21,7 +21,9 @@ fn compiled() -> (TempDir, PathBuf, [u8; 32]) {
     let dir = TempDir::new().unwrap();
     let sha256 = start_in(dir.path()).inspect(&hostile()).unwrap().sha256;
     let files = fs::read_dir(dir.path().join("compiled")).unwrap().map(|entry| entry.unwrap().path());
-    let file = files.filter(|path| path.extension().is_some_and(|extension| extension == "cwasm")).collect::<Vec<_>>();
+    let file = files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "cwasm"))
+        .collect::<Vec<_>>();
     assert_eq!(file.len(), 1);
     (dir, file[0].clone(), sha256)
 }

@@ -12,7 +12,11 @@ fn provoke(word: &str) -> CallError {
     let (bad, good) = (host.attach_hostile(), host.attach_hostile());
     let error = call(&bad, payloads(&["keep", word, "keep"])).expect_err(word);
     for attachment in [&bad, &good] {
-        assert_eq!(call(attachment, payloads(&["a", "drop"])), Ok(vec![Seen::Keep, Seen::Drop]), "after {word}");
+        assert_eq!(
+            call(attachment, payloads(&["a", "drop"])),
+            Ok(vec![Seen::Keep, Seen::Drop]),
+            "after {word}"
+        );
     }
     assert_eq!((bad.figures().errors, good.figures().errors), (1, 0));
     error
@@ -94,7 +98,10 @@ fn a_rejected_event_is_a_verdict_and_no_failure() {
     let host = start();
     let attachment = host.attach_hostile();
     let rejected = Seen::Reject("an event asked for it".to_owned());
-    assert_eq!(call(&attachment, payloads(&["a", "reject", "b"])), Ok(vec![Seen::Keep, rejected, Seen::Keep]));
+    assert_eq!(
+        call(&attachment, payloads(&["a", "reject", "b"])),
+        Ok(vec![Seen::Keep, rejected, Seen::Keep])
+    );
 }
 
 #[test]

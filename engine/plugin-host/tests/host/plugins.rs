@@ -76,7 +76,9 @@ mod json_filter {
             call(&attach(&host, PLUGIN, &config), input(&events)).unwrap()
         };
         let rejected = answer("");
-        let [Seen::Reject(reason), Seen::Keep, Seen::Reject(_)] = &rejected[..] else { panic!("{rejected:?}") };
+        let [Seen::Reject(reason), Seen::Keep, Seen::Reject(_)] = &rejected[..] else {
+            panic!("{rejected:?}")
+        };
         assert_eq!(reason, "byte 7 of the payload is no JSON: expected , or }");
         assert_eq!(answer(r#", "on_invalid": "reject""#), rejected);
         assert_eq!(answer(r#", "on_invalid": "drop""#), vec![Seen::Drop, Seen::Keep, Seen::Drop]);
@@ -93,7 +95,10 @@ mod json_filter {
     #[test]
     fn a_mistake_is_refused_with_its_place() {
         let error = refusal(PLUGIN, r#"{"where": "amount > "}"#);
-        assert!(error.ends_with("where: column 10: expected a field, a header or a value, found the end"), "{error}");
+        assert!(
+            error.ends_with("where: column 10: expected a field, a header or a value, found the end"),
+            "{error}"
+        );
         assert!(refusal(PLUGIN, r#"{"where": "a", "onInvalid": "drop"}"#).contains("onInvalid"));
         assert!(refusal(PLUGIN, "").contains("the configuration"));
     }
@@ -134,10 +139,15 @@ mod json_project {
             let config = format!(r#"{{"keep": ["a"], "on_invalid": "{on_invalid}"}}"#);
             call(&attach(&host, PLUGIN, &config), payloads(&["[1]"])).unwrap().remove(0)
         };
-        assert_eq!(answer("reject"), Seen::Reject("byte 0 of the payload is no JSON: expected an object".to_owned()));
+        assert_eq!(
+            answer("reject"),
+            Seen::Reject("byte 0 of the payload is no JSON: expected an object".to_owned())
+        );
         assert_eq!(answer("drop"), Seen::Drop);
         assert_eq!(answer("keep"), Seen::Keep);
-        assert!(refusal(PLUGIN, r#"{"keep": ["a"], "drop": ["b"]}"#).contains("expected keep or drop, got both"));
+        assert!(
+            refusal(PLUGIN, r#"{"keep": ["a"], "drop": ["b"]}"#).contains("expected keep or drop, got both")
+        );
     }
 }
 
@@ -152,30 +162,38 @@ mod content_router {
         let config = r#"{"field": "order.status", "routes": {"paid": "orders.paid", "42": "orders.numbers", "true": "orders.flags"}, "default": "orders.other"}"#;
         let attachment = attach(&host, PLUGIN, config);
         let statuses = [r#""paid""#, r#""p\u0061id""#, "42", "true", "null", r#""new""#, "[1]"];
-        let events: Vec<Event> =
-            statuses.iter().map(|status| Event::new(format!(r#"{{"order": {{"status": {status}}}}}"#))).collect();
+        let events: Vec<Event> = statuses
+            .iter()
+            .map(|status| Event::new(format!(r#"{{"order": {{"status": {status}}}}}"#)))
+            .collect();
         let topics = ["paid", "paid", "numbers", "flags", "other", "other", "other"];
-        let expected: Vec<Seen> = topics.iter().map(|topic| Seen::target(&format!("orders.{topic}"))).collect();
+        let expected: Vec<Seen> =
+            topics.iter().map(|topic| Seen::target(&format!("orders.{topic}"))).collect();
         assert_eq!(call(&attachment, input(&events)), Ok(expected));
     }
 
     #[test]
     fn a_header_names_the_topic_whatever_the_payload_is() {
         let host = start();
-        let attachment = attach(&host, PLUGIN, r#"{"header": "kind", "routes": {"a": "topic-a"}, "default": null}"#);
+        let attachment =
+            attach(&host, PLUGIN, r#"{"header": "kind", "routes": {"a": "topic-a"}, "default": null}"#);
         let events = [
             Event::new("no json").with_header("kind", "a"),
             Event::new("").with_header("kind", "b"),
             Event::new(""),
         ];
-        assert_eq!(call(&attachment, input(&events)), Ok(vec![Seen::target("topic-a"), Seen::Drop, Seen::Drop]));
+        assert_eq!(
+            call(&attachment, input(&events)),
+            Ok(vec![Seen::target("topic-a"), Seen::Drop, Seen::Drop])
+        );
     }
 
     #[test]
     fn without_a_default_nothing_is_lost_silently() {
         let host = start();
         let attachment = attach(&host, PLUGIN, r#"{"field": "status", "routes": {"paid": "orders.paid"}}"#);
-        let seen = call(&attachment, payloads(&[r#"{"status": "new"}"#, "{}", "x", r#"{"status": "paid"}"#])).unwrap();
+        let seen = call(&attachment, payloads(&[r#"{"status": "new"}"#, "{}", "x", r#"{"status": "paid"}"#]))
+            .unwrap();
         let expected = vec![
             Seen::Reject(r#"no route for "new""#.to_owned()),
             Seen::Reject("no route for no value".to_owned()),

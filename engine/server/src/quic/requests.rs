@@ -18,7 +18,7 @@ use super::{
     frames::FrameReader,
     stream::{Failure, Stream},
 };
-use crate::wire_error;
+use crate::{metrics::Process, wire_error};
 
 /// What a request needs beside the broker.
 pub(super) struct Context<'a> {
@@ -82,6 +82,7 @@ async fn respond(
     Ok(match answer {
         Ok(Response::Info(mut info)) => {
             info.mtu = context.mtu;
+            Process::now().describe(&mut info);
             Response::Info(info)
         }
         Ok(response) => response,

@@ -27,10 +27,17 @@ impl Database {
         if family == Family::Log {
             self.collect_blobs()?;
         }
-        // The call itself answers nothing.
         match self.background_errors().saturating_sub(errors) {
             0 => Ok(()),
-            count => Err(Error::Failed { reason: format!("compact: {count} background jobs failed") }),
+            count => Err(self.why_stopped(count)),
+        }
+    }
+
+    /// What stopped background jobs: the call that compacts answers nothing, a flush answers with the reason.
+    fn why_stopped(&self, count: u64) -> Error {
+        match self.db.flush_cf(self.family(Family::Log)) {
+            Ok(()) => Error::Failed { reason: format!("compact: {count} background jobs failed") },
+            Err(error) => failure::of_call("compact", &error),
         }
     }
 

@@ -96,7 +96,10 @@ impl<'a> Parser<'a> {
         self.comparison()
     }
 
-    fn nested(&mut self, parse: impl FnOnce(&mut Self) -> Result<Expression, Error>) -> Result<Expression, Error> {
+    fn nested(
+        &mut self,
+        parse: impl FnOnce(&mut Self) -> Result<Expression, Error>,
+    ) -> Result<Expression, Error> {
         if self.depth == DEPTH_MAX {
             return Err(self.error(self.at, format!("expected at most {DEPTH_MAX} levels of ( and !")));
         }

@@ -13,10 +13,7 @@ fn and_binds_closer_than_or_and_not_closest() {
     let field = |slot| Expression::True(Operand::Field(slot));
     assert_eq!(
         expression("a || b && !c"),
-        Expression::Any(vec![
-            field(0),
-            Expression::All(vec![field(1), Expression::Not(Box::new(field(2)))])
-        ])
+        Expression::Any(vec![field(0), Expression::All(vec![field(1), Expression::Not(Box::new(field(2)))])])
     );
     assert_eq!(
         expression("(a || b) && a"),

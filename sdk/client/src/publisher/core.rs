@@ -19,7 +19,8 @@ use super::{
 };
 use crate::{clock, clock::Instant, error::Error};
 
-/// Bytes handed to the stream at a time: enough to keep it busy, little enough for later events to join a batch.
+/// Bytes handed to the stream at a time: enough to keep it busy, little enough for later events to join a
+/// batch.
 const SEND_BYTES: usize = 512 * 1024;
 
 /// What a publisher has done so far.

@@ -70,7 +70,8 @@ impl Driver {
         }
     }
 
-    /// Moves batches and answers until the stream ends, which is an error, or until there is nothing left to do.
+    /// Moves batches and answers until the stream ends, which is an error, or until there is nothing left to
+    /// do.
     async fn drive(&self, mut stream: Stream, backoff: &mut Backoff) -> Result<(), Error> {
         let mut out: Vec<Bytes> = Vec::new();
         let mut written = 0;

@@ -1,6 +1,7 @@
 //! Publishing: events go into batches, batches are pipelined, every event has a ticket.
 //!
-//! Owns the public face. The state is `core.rs`, one partition's order is `lane.rs`, the stream is `driver.rs`.
+//! Owns the public face. The state is `core.rs`, one partition's order is `lane.rs`, the stream is
+//! `driver.rs`.
 
 mod core;
 mod driver;
@@ -32,8 +33,8 @@ use self::{
 };
 use crate::{clock, error::Error, link::Link, tasks};
 
-/// Longest delivery timeout. The engine remembers a producer's batches for seven days without a new one; within
-/// that time a resend is recognised.
+/// Longest delivery timeout. The engine remembers a producer's batches for seven days without a new one;
+/// within that time a resend is recognised.
 const DELIVERY_TIMEOUT_MAX: Duration = Duration::from_secs(6 * 24 * 3600);
 /// While so many batches are unanswered, events gather until their batch is full or one of those is answered.
 const IN_FLIGHT_PARTIAL: usize = 4;
@@ -43,17 +44,18 @@ const IN_FLIGHT_PARTIAL: usize = 4;
 pub struct PublisherOptions {
     /// Bytes at which a batch is full and goes out. Default 64 KiB, at most 1 MiB.
     pub batch_bytes: usize,
-    /// How long a batch that is not full waits for more events. Default zero: it goes out as soon as the pipe has
-    /// room, and what was published while it had none shares a batch all the same.
+    /// How long a batch that is not full waits for more events. Default zero: it goes out as soon as the pipe
+    /// has room, and what was published while it had none shares a batch all the same.
     pub linger: Duration,
     /// Most unanswered batches of one partition. Default 32, at most 64 and at most what the engine allows.
     pub in_flight: usize,
     /// What an acknowledgement promises; never less than the topic's own setting. Default: as the topic.
     pub durability: Option<Durability>,
-    /// Bytes of events not yet acknowledged at which [`Publisher::publish`] waits. Default 8 MiB. One event more may
-    /// be let in.
+    /// Bytes of events not yet acknowledged at which [`Publisher::publish`] waits. Default 8 MiB. One event
+    /// more may be let in.
     pub buffer_bytes: usize,
-    /// How long to try before an event's ticket fails, and how long to wait for room. Default 2 min, at most 6 days.
+    /// How long to try before an event's ticket fails, and how long to wait for room. Default 2 min, at most
+    /// 6 days.
     pub delivery_timeout: Duration,
 }
 
@@ -106,16 +108,18 @@ impl PublisherOptions {
 
 /// Publishes to one topic. Cheap to clone; clones share batches, buffer and identity.
 ///
-/// **Once each.** A publisher has a random identity and numbers its events per partition, so that batches which it
-/// sends again after a lost connection are stored once, in the order in which they were published.
-/// **Order.** Events of one partition keep the order of their `publish` calls. Batches that the engine refuses for
-/// a while (`BACKLOG_FULL`, `STORAGE_FULL`, …) are tried again, in order, until `delivery_timeout`.
-/// **A forgotten identity.** If the engine answers that it does not know the producer, or expects an earlier sequence,
-/// it has stored none of the unacknowledged batches: they then go out under a new identity. When a batch's time runs out
-/// while its fate is unknown, those that were sent behind it fail with it, as a new identity might store them twice.
+/// **Once each.** A publisher has a random identity and numbers its events per partition, so that batches
+/// which it sends again after a lost connection are stored once, in the order in which they were published.
+/// **Order.** Events of one partition keep the order of their `publish` calls. Batches that the engine
+/// refuses for a while (`BACKLOG_FULL`, `STORAGE_FULL`, …) are tried again, in order, until
+/// `delivery_timeout`.
+/// **A forgotten identity.** If the engine answers that it does not know the producer, or expects an earlier
+/// sequence, it has stored none of the unacknowledged batches: they then go out under a new identity. When a
+/// batch's time runs out while its fate is unknown, those that were sent behind it fail with it, as a new
+/// identity might store them twice.
 ///
-/// Dropping the last clone takes nothing back: what was published is still sent, as long as the runtime lives.
-/// Call [`Publisher::flush`] before a program ends.
+/// Dropping the last clone takes nothing back: what was published is still sent, as long as the runtime
+/// lives. Call [`Publisher::flush`] before a program ends.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     handle: Arc<Handle>,
@@ -146,7 +150,8 @@ impl Publisher {
         self.handle.partitions
     }
 
-    /// Publishes an event: to the partition of its key, else of its id, else to one that changes with every batch.
+    /// Publishes an event: to the partition of its key, else of its id, else to one that changes with every
+    /// batch.
     ///
     /// Returns as soon as the event has a place in a batch; waits only while the buffer is full. The ticket
     /// resolves when the event is stored. An event time of 0 becomes now.

@@ -17,17 +17,18 @@ use crate::error::Error;
 pub struct Receipt {
     /// The partition.
     pub partition: PartitionId,
-    /// The event's offset. `None` if the engine no longer knows it: it stored the event long ago, and this was a
-    /// resend.
+    /// The event's offset. `None` if the engine no longer knows it: it stored the event long ago, and this
+    /// was a resend.
     pub offset: Option<Offset>,
-    /// True if the event had been stored by an earlier send of the same batch. It is stored once all the same.
+    /// True if the event had been stored by an earlier send of the same batch. It is stored once all the
+    /// same.
     pub duplicate: bool,
 }
 
 /// An event on its way: a future that resolves once the event is stored as durably as was asked for.
 ///
-/// Dropping a ticket does not take the event back. Tickets may be awaited in any order. Cancel safe: it may be
-/// polled on after its wait was dropped, and by another task.
+/// Dropping a ticket (`drop(ticket)`) does not take the event back. Tickets may be awaited in any order.
+/// Cancel safe: it may be polled on after its wait was dropped, and by another task.
 #[derive(Debug)]
 #[must_use = "a ticket tells whether the event was stored; drop it only if nobody needs to know"]
 pub struct Ticket {

@@ -1,7 +1,7 @@
 //! One stream of a reader: it gives credit, queues what comes, and goes on after a loss.
 //!
-//! The first stream reads all partitions. After a loss each partition goes on from its own offset, which takes a stream
-//! for each, as a stream has one place to begin.
+//! The first stream reads all partitions. After a loss each partition goes on from its own offset, which
+//! takes a stream for each, as a stream has one place to begin.
 
 use std::{
     sync::{

@@ -62,8 +62,8 @@ impl Default for ReadOptions {
 
 /// A position in each partition of a topic, moving on as events are taken.
 ///
-/// When the connection is lost the reader goes on where it was, then with a stream for each partition. Events of one
-/// partition come in order; between partitions there is none.
+/// When the connection is lost the reader goes on where it was, then with a stream for each partition. Events
+/// of one partition come in order; between partitions there is none.
 #[derive(Debug)]
 pub struct Reader {
     shared: Arc<Shared>,
@@ -102,8 +102,8 @@ impl Reader {
         &self.positions
     }
 
-    /// The next events, waiting for some if need be; `None` at the end, if the reader does not follow, and after the
-    /// client was closed.
+    /// The next events, waiting for some if need be; `None` at the end, if the reader does not follow, and
+    /// after the client was closed.
     ///
     /// Cancel safe: no events are lost with the wait.
     ///

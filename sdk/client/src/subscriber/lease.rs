@@ -65,8 +65,8 @@ impl Lease {
     }
 }
 
-/// Events about which nothing can be said any more hold no memory here, so they hold no credit either; the engine
-/// still counts them as in flight until their time is out.
+/// Events about which nothing can be said any more hold no memory here, so they hold no credit either; the
+/// engine still counts them as in flight until their time is out.
 impl Drop for Lease {
     fn drop(&mut self) {
         let back = self.owed().credit;

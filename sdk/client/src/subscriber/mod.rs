@@ -1,6 +1,7 @@
 //! Subscribing: deliveries in, acknowledgements out, attached again after every loss.
 //!
-//! Owns the public face. The state is `state.rs`, the words are gathered in `outbox.rs`, the stream is `driver.rs`.
+//! Owns the public face. The state is `state.rs`, the words are gathered in `outbox.rs`, the stream is
+//! `driver.rs`.
 
 mod driver;
 mod lease;
@@ -75,10 +76,10 @@ impl Default for SubscribeOptions {
 
 /// A consumer of a subscription.
 ///
-/// When the connection is lost it attaches again by itself, and [`Subscriber::next`] simply goes on: what was not
-/// acknowledged comes again. Dropping it detaches the consumer after what it said was sent, so that the engine gives its
-/// unacknowledged deliveries to others at once; call [`Subscriber::confirmed`] before, to know that acknowledgements
-/// hold.
+/// When the connection is lost it attaches again by itself, and [`Subscriber::next`] simply goes on: what was
+/// not acknowledged comes again. Dropping it detaches the consumer after what it said was sent, so that the
+/// engine gives its unacknowledged deliveries to others at once; call [`Subscriber::confirmed`] before, to
+/// know that acknowledgements hold.
 #[derive(Debug)]
 pub struct Subscriber {
     shared: Arc<Shared>,
@@ -124,8 +125,8 @@ impl Subscriber {
         &self.subscribed
     }
 
-    /// The next delivery, waiting for one if need be. `None` never comes while the subscription stands: it means that the
-    /// client was closed.
+    /// The next delivery, waiting for one if need be. `None` never comes while the subscription stands: it
+    /// means that the client was closed.
     ///
     /// Cancel safe: no delivery is lost with the wait.
     ///
@@ -172,7 +173,8 @@ impl Subscriber {
         delivery.in_progress();
     }
 
-    /// Waits until everything said so far has taken effect, so durably that a crash of the engine does not undo it.
+    /// Waits until everything said so far has taken effect, so durably that a crash of the engine does not
+    /// undo it.
     ///
     /// Cancel safe: nothing is taken back.
     ///

@@ -55,7 +55,8 @@ impl Outbox {
         self.verbs.is_empty() && self.credit == Credit { events: 0, bytes: 0 }
     }
 
-    /// Puts a verb behind the others, or joins it to the last one if both say the same of neighbouring offsets.
+    /// Puts a verb behind the others, or joins it to the last one if both say the same of neighbouring
+    /// offsets.
     pub(super) fn push(&mut self, verb: Verb) {
         if let Some(last) = self.verbs.back_mut()
             && last.kind == verb.kind
@@ -115,7 +116,8 @@ impl Outbox {
         }
     }
 
-    /// The stream is gone: what waits or is not confirmed never will be. The next one numbers its frames anew.
+    /// The stream is gone: what waits or is not confirmed never will be. The next one numbers its frames
+    /// anew.
     pub(super) fn lose(&mut self) {
         self.verbs.clear();
         self.unconfirmed.clear();

@@ -76,8 +76,8 @@ impl State {
         self.queued_bytes > self.granted.bytes.saturating_add(one_frame)
     }
 
-    /// The next delivery, and whether to wake the driver: the program comes back for more, so what it said meanwhile
-    /// goes out, unless more is at hand and the engine has plenty of credit left.
+    /// The next delivery, and whether to wake the driver: the program comes back for more, so what it said
+    /// meanwhile goes out, unless more is at hand and the engine has plenty of credit left.
     pub(super) fn take(&mut self, now: Instant) -> (Option<Incoming>, bool) {
         let clogged = self.is_clogged();
         let next = self.queue.pop_front();
@@ -123,7 +123,8 @@ impl State {
         std::mem::take(&mut self.parked)
     }
 
-    /// Takes what is due; with nothing to send, the driver counts as asleep from here on. Answers when to come back.
+    /// Takes what is due; with nothing to send, the driver counts as asleep from here on. Answers when to
+    /// come back.
     pub(super) fn turn(&mut self, now: Instant, out: &mut Vec<Bytes>) -> Option<Instant> {
         if self.due.is_some_and(|due| due <= now) {
             self.due = None;

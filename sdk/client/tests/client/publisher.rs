@@ -366,7 +366,7 @@ async fn nothing_lingers_while_somebody_waits_for_room() {
     };
     let publisher = client.publisher("orders", options).await.unwrap();
     for _ in 0..10 {
-        let _ = publisher.publish(Event::new(vec![0; 400])).await.unwrap();
+        drop(publisher.publish(Event::new(vec![0; 400])).await.unwrap());
     }
     publisher.flush().await.unwrap();
     assert_eq!(engine.inner.world().seen.iter().map(|seen| seen.count).sum::<u32>(), 10);

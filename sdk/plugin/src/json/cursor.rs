@@ -228,8 +228,7 @@ impl<'a> Cursor<'a> {
     #[inline]
     fn next_in(&mut self, objects: &mut u128, depth: &mut u32) -> Result<bool, Invalid> {
         while *depth > 0 {
-            let more =
-                if *objects & 1 == 1 { self.next_member()?.is_some() } else { self.next_element()? };
+            let more = if *objects & 1 == 1 { self.next_member()?.is_some() } else { self.next_element()? };
             if more {
                 return Ok(true);
             }

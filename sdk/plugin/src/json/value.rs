@@ -124,7 +124,9 @@ impl Number {
             return Some(Self::Integer(integer));
         }
         // Rust reads `inf` and `NaN` too; a number of JSON ends in a digit.
-        text.ends_with(|last: char| last.is_ascii_digit()).then(|| text.parse().ok().map(Self::Float)).flatten()
+        text.ends_with(|last: char| last.is_ascii_digit())
+            .then(|| text.parse().ok().map(Self::Float))
+            .flatten()
     }
 
     #[inline]

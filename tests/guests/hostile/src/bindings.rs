@@ -1,5 +1,8 @@
 //! Generated from the plugin contract, and nothing else.
-#![cfg_attr(target_arch = "wasm32", expect(unsafe_code, reason = "the calling convention works on raw pointers"))]
+#![cfg_attr(
+    target_arch = "wasm32",
+    expect(unsafe_code, reason = "the calling convention works on raw pointers")
+)]
 #![allow(missing_docs, reason = "wit/plugin.wit documents what is generated from it")]
 #![allow(clippy::all, unused_qualifications, unreachable_pub, reason = "generated code")]
 

@@ -7,12 +7,12 @@ pub mod bindings;
 
 use std::hint::black_box;
 
+use bindings::exports::levada::plugin::batch::{Failure, Guest, Interest, Setup};
 use bindings::levada::plugin::{
     clock,
     log::{self, Level},
     types::HeaderInterest,
 };
-use bindings::exports::levada::plugin::batch::{Failure, Guest, Interest, Setup};
 use levada_protocol::{
     batch::{BatchRef, EventRef},
     deliver::RunRef,

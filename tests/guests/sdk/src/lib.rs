@@ -1,7 +1,8 @@
 //! A plugin that uses all that the SDK offers, each event saying what.
 
 use levada_plugin::{
-    Answer, Answered, Change, Failure, HeadersChange, Incoming, Output, Plugin, Setup, log_error, log_info, log_warn,
+    Answer, Answered, Change, Failure, HeadersChange, Incoming, Output, Plugin, Setup, log_error, log_info,
+    log_warn,
 };
 
 /// The plugin.

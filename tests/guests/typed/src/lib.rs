@@ -46,7 +46,9 @@ fn verdict(event: &Event, payload: &[u8]) -> Verdict {
         b"flood" => Verdict::Emit((0..10_001).map(|_| kept()).collect()),
         b"huge" => Verdict::Emit(vec![Output { payload: Change::Set(vec![b'x'; 5 << 20]), ..kept() }]),
         b"long-key" => Verdict::Emit(vec![Output { key: Change::Set(vec![b'x'; 70_000]), ..kept() }]),
-        b"echo" => Verdict::Emit(vec![Output { payload: Change::Set(format!("{event:?}").into_bytes()), ..kept() }]),
+        b"echo" => {
+            Verdict::Emit(vec![Output { payload: Change::Set(format!("{event:?}").into_bytes()), ..kept() }])
+        }
         b"change" => Verdict::Emit(vec![
             Output {
                 topic: Some("elsewhere".to_owned()),

@@ -398,7 +398,8 @@ fn a_read_is_void_when_its_consumer_left_or_an_earlier_event_came_back() {
 #[test]
 fn reads_under_way_share_credit_and_keep_what_goes_alone_alone() {
     let progress = vec![Progress::new(Offset(0), 1), Progress::new(Offset(0), 1)];
-    let mut it = Subscription::new(options(Order::None), progress);
+    let wide = Options { max_in_flight_bytes: u64::MAX, ..options(Order::None) };
+    let mut it = Subscription::new(wide, progress);
     it.end(P0, Offset(1));
     for life in 0..3 {
         attach(&mut it, ConsumerId(100 + life));
@@ -407,7 +408,7 @@ fn reads_under_way_share_credit_and_keep_what_goes_alone_alone() {
     }
     it.end(PartitionId(1), Offset(50));
     it.attach(A).unwrap();
-    it.grant(A, 5, 1_000_000);
+    it.grant(A, 5, DELIVERY_BYTES_MAX * 10);
     let alone = it.next(Timestamp(0)).unwrap();
     assert_eq!(alone.kind, WantedKind::Again { attempt: 1, alone: true });
     assert!(it.next(Timestamp(0)).is_none(), "nothing is read beside it");

@@ -1,8 +1,7 @@
 //! Power cuts in small: the log's end cut, scribbled over or with a flipped bit, at many places. A store opens
 //! with some of the last commits gone and never one of the middle, or refuses because one is gone that was durable.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::FileExt;
+use std::{fs::OpenOptions, os::unix::fs::FileExt};
 
 use super::*;
 use crate::Error;
@@ -184,7 +183,11 @@ fn a_log_file_that_went_missing_never_leaves_a_hole() {
     (options.log.memtable_bytes, options.log.memtables_max) = (1 << 17, 100);
     let store = open(&live, &options);
     // Without flushes no log file is synced when the next one begins, and none is known by name.
-    store.with(|database| Ok(database.stop_background_work())).unwrap();
+    let stopped = store.with(|database| {
+        database.stop_background_work();
+        Ok(())
+    });
+    stopped.unwrap();
     for index in 1..=COMMITS {
         store.apply(&commit(index, 5000)).unwrap();
     }

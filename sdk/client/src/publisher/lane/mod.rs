@@ -1,8 +1,9 @@
 //! One partition of one publisher: events in, numbered batches out, answers in, in order whatever happens.
 //!
-//! Pure: no I/O, no clock. A batch is *open* (still taking events), then *unacked*: waiting, then sent, then answered.
-//! A retryable refusal halts the lane: nothing more is sent, the answers that are still out are waited for, and then
-//! everything unacked goes out again in order, so that no later batch overtakes an earlier one.
+//! Pure: no I/O, no clock. A batch is *open* (still taking events), then *unacked*: waiting, then sent, then
+//! answered. A retryable refusal halts the lane: nothing more is sent, the answers that are still out are
+//! waited for, and then everything unacked goes out again in order, so that no later batch overtakes an
+//! earlier one.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -65,7 +66,7 @@ pub(super) struct Ended {
 struct Unacked {
     batch: Batch,
     outcome: Arc<Outcome>,
-    /// What it was charged for: a new stamp may change its length by a little.
+    /// What it was charged for, and gives back: its length may differ from that by a little.
     bytes: usize,
     born: Instant,
     correlation: u32,
@@ -81,6 +82,8 @@ struct Unacked {
 struct Open {
     outcome: Arc<Outcome>,
     born: Instant,
+    /// By how many bytes its events have made the lane grow.
+    charged: usize,
 }
 
 /// See the file's head.
@@ -159,10 +162,11 @@ impl Lane {
                 }
             }
         }
-        let open =
-            self.open.get_or_insert_with(|| Open { outcome: Outcome::new(self.partition), born: now() });
-        let ticket = Ticket::new(open.outcome.clone(), self.builder.count() - 1);
-        Ok((ticket, self.builder.len() - before))
+        let outcome = || Outcome::new(self.partition);
+        let open = self.open.get_or_insert_with(|| Open { outcome: outcome(), born: now(), charged: 0 });
+        let grown = self.builder.len() - before;
+        open.charged += grown;
+        Ok((Ticket::new(open.outcome.clone(), self.builder.count() - 1), grown))
     }
 
     /// Closes the open batch, if there is one.
@@ -172,7 +176,7 @@ impl Lane {
         let batch = self.builder.finish(self.stamp());
         self.next_sequence += u64::from(batch.count());
         self.unacked.push_back(Unacked {
-            bytes: batch.bytes().len(),
+            bytes: open.charged,
             batch,
             outcome: open.outcome,
             born: open.born,
@@ -330,8 +334,8 @@ impl Lane {
 
     /// Fails what is older than the delivery timeout.
     ///
-    /// Batches behind it that were sent and are in doubt fail too: their sequences follow on the one that is given
-    /// up, and a new identity could store them twice. The rest goes on under a new identity.
+    /// Batches behind it that were sent and are in doubt fail too: their sequences follow on the one that is
+    /// given up, and a new identity could store them twice. The rest goes on under a new identity.
     pub(super) fn expire(
         &mut self,
         rules: &Rules,

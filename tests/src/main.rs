@@ -1,0 +1,9 @@
+//! The whole engine, tested from outside: real RocksDB in temporary directories, real QUIC on loopback, real
+//! components, and the real binary where a process is what matters.
+//!
+//! `LEVADA_TEST_SEED` repeats a run of the random tests, `LEVADA_CRASH_ROUNDS` sets how often the crash test kills.
+#![expect(clippy::unwrap_used, reason = "tests, and what they stand on, say what they expect by failing")]
+
+mod publish;
+mod subscribe;
+mod support;
