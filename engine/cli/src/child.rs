@@ -7,7 +7,8 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::Stdio,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -26,6 +27,8 @@ use crate::{client, failure::Failure};
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an ordered shutdown may take before the process is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a killed process may take to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Lines of the engine's log that an error repeats.
 const LOG_LINES: usize = 5;
 
@@ -101,6 +104,18 @@ impl Engine {
                 self.child.kill().await.context("killing the engine")?;
                 Err(failed("the engine did not shut down in time and was killed", &self.log))
             }
+        }
+    }
+}
+
+impl Drop for Engine {
+    /// Kills the process if it still runs, and sees it gone: then its directory can be removed.
+    fn drop(&mut self) {
+        // It may have ended already, which is what is wanted.
+        let _ended = self.child.start_kill();
+        let begun = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < KILL_TIMEOUT {
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }

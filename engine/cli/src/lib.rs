@@ -7,6 +7,7 @@ mod args;
 mod client;
 mod commands;
 mod failure;
+mod interrupt;
 mod latencies;
 mod logging;
 mod ndjson;

@@ -66,7 +66,7 @@ pub struct AttachSpec {
     pub topic: String,
     /// Where it stands.
     pub place: Place,
-    /// How long one call may take.
+    /// How much processor time one call may take. On a busy machine it may last up to ten times as long.
     pub deadline: Duration,
     /// Most memory that one instance may have.
     pub memory_bytes_max: u64,

@@ -13,12 +13,15 @@ use std::{
     time::Duration,
 };
 
+use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{Config, Engine, EngineWeak};
 
 use crate::{Error, limits::STACK_BYTES};
 
 /// Ticks without anything running after which the ticker sleeps until it is woken.
 const IDLE_TICKS: u32 = 100;
+/// How often a call whose thread did not get the processor is given more time.
+const EXTENSIONS_MAX: u32 = 9;
 
 /// An engine for untrusted components. Instances live long (one per attachment and worker), so that each has its
 /// own memory mapping instead of a slot of a pool that would have to be sized beforehand.
@@ -66,15 +69,65 @@ pub(crate) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Lets the epoch rise, and says how many ticks `deadline` is: one more than fit into it, as the next tick is
-    /// at any moment.
-    pub(crate) fn start(&self, deadline: Duration) -> (Running, u64) {
+    /// Lets the epoch rise for as long as the answer's first part lives, and starts counting `deadline`.
+    pub(crate) fn start(&self, deadline: Duration) -> (Running, Budget) {
         if self.shared.running.fetch_add(1, Ordering::AcqRel) == 0 {
             self.woken.unpark();
         }
-        let ticks = deadline.as_nanos().div_ceil(self.tick.as_nanos().max(1)) + 1;
-        (Running(self.shared.clone()), u64::try_from(ticks).unwrap_or(u64::MAX))
+        let budget = Budget { deadline, tick: self.tick, begun: thread_time(), extensions: 0 };
+        (Running(self.shared.clone()), budget)
     }
+}
+
+/// What is left of a deadline. It is processor time that a plugin is charged for, as it has nothing to wait on: on a
+/// busy machine an honest one is not stopped because others ran in its stead.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    deadline: Duration,
+    tick: Duration,
+    /// What the thread had used up when the call began.
+    begun: Duration,
+    extensions: u32,
+}
+
+impl Budget {
+    /// A budget of nothing, for an instance that runs nothing yet.
+    pub(crate) fn spent() -> Self {
+        Self {
+            deadline: Duration::ZERO,
+            tick: Duration::ZERO,
+            begun: Duration::ZERO,
+            extensions: EXTENSIONS_MAX,
+        }
+    }
+
+    /// Ticks after which to look at the budget first.
+    pub(crate) fn ticks(&self) -> u64 {
+        self.ticks_of(self.deadline)
+    }
+
+    /// When its ticks are over: some more, if the thread did not get the processor in all of them; `None` if the
+    /// call ends here, which it does after ten deadlines whatever the reason.
+    pub(crate) fn extend(&mut self) -> Option<u64> {
+        let left = self.deadline.saturating_sub(thread_time().saturating_sub(self.begun));
+        if left.is_zero() || self.extensions == EXTENSIONS_MAX {
+            return None;
+        }
+        self.extensions += 1;
+        Some(self.ticks_of(left))
+    }
+
+    /// One more than fit into `time`, as the next tick is at any moment.
+    fn ticks_of(&self, time: Duration) -> u64 {
+        let ticks = time.as_nanos().div_ceil(self.tick.as_nanos().max(1)) + 1;
+        u64::try_from(ticks).unwrap_or(u64::MAX)
+    }
+}
+
+/// How much processor time this thread has used up.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 impl Ticker {
@@ -125,5 +178,34 @@ fn run(shared: &Shared, engine: &EngineWeak, tick: Duration) {
             Some(engine) => engine.increment_epoch(),
             None => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(deadline: Duration) -> Budget {
+        Budget { deadline, tick: Duration::from_millis(1), begun: thread_time(), extensions: 0 }
+    }
+
+    #[test]
+    fn a_thread_that_did_not_run_gets_more_time_but_not_for_ever() {
+        let mut waiting = budget(Duration::from_secs(3_600));
+        assert_eq!(waiting.ticks(), 3_600_001);
+        for _ in 0..EXTENSIONS_MAX {
+            assert!(waiting.extend().is_some());
+        }
+        assert_eq!(waiting.extend(), None);
+    }
+
+    #[test]
+    fn a_thread_that_ran_gets_no_more() {
+        let mut running = budget(Duration::from_millis(5));
+        while thread_time() < running.begun + running.deadline {
+            std::hint::spin_loop();
+        }
+        assert_eq!(running.extend(), None);
+        assert_eq!(Budget::spent().extend(), None);
     }
 }

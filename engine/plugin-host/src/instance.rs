@@ -8,14 +8,14 @@ use levada_protocol::{
     limits::{CALL_OUTPUT_BYTES_MAX, REASON_BYTES_MAX},
 };
 use wasmtime::{
-    Store, Trap,
+    Store, Trap, UpdateDeadline,
     component::{ComponentExportIndex, Func, Instance as Component},
 };
 
 use crate::{
     AttachSpec, CallError, CallInput, Error, Interface, answer,
     bindings::{Event, Failure, Interest, Setup, Verdict},
-    engine::Deadlines,
+    engine::{Deadlines, Running},
     error::clip,
     events,
     host::{GuestState, log::LogGate},
@@ -68,8 +68,11 @@ impl Instance {
         let mut store = Store::new(compiled.pre.engine(), state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(copied_bytes_max(compiled.interface));
-        let (_running, ticks) = deadlines.start(init_deadline);
-        store.set_epoch_deadline(ticks);
+        store.epoch_deadline_callback(|mut context| {
+            let more = context.data_mut().budget.extend();
+            Ok(more.map_or(UpdateDeadline::Interrupt, UpdateDeadline::Continue))
+        });
+        let _running = arm(&mut store, deadlines, init_deadline);
         let started = compiled
             .pre
             .instantiate(&mut store)
@@ -92,8 +95,7 @@ impl Instance {
     pub(crate) fn call(&mut self, input: &CallInput, deadlines: &Deadlines) -> Outcome {
         let state = self.store.data_mut();
         (state.now, state.last_error) = (input.now, None);
-        let (_running, ticks) = deadlines.start(self.deadline);
-        self.store.set_epoch_deadline(ticks);
+        let _running = arm(&mut self.store, deadlines, self.deadline);
         let answered = match self.interface {
             Interface::Batch => self.call_batch(&input.runs),
             Interface::Events => self.call_events(&input.runs, input.events),
@@ -141,6 +143,14 @@ impl Instance {
 enum Answer {
     Bytes(Vec<u8>),
     Verdicts(Vec<Verdict>),
+}
+
+/// Starts the deadline of what runs next; the epoch rises while the answer lives.
+fn arm(store: &mut Store<GuestState>, deadlines: &Deadlines, deadline: Duration) -> Running {
+    let (running, budget) = deadlines.start(deadline);
+    store.set_epoch_deadline(budget.ticks());
+    store.data_mut().budget = budget;
+    running
 }
 
 type Initialised = Result<(Interest, Func), String>;

@@ -21,6 +21,15 @@ pub enum Error {
         /// What was being done, and what the disk answered.
         reason: String,
     },
+    /// A compaction did not end, often for want of room. Nothing is lost and writes go on, but deleted rows still
+    /// take space; it may be tried again.
+    #[error("{jobs} jobs of a compaction failed, the reasons are in {}", log.display())]
+    Compaction {
+        /// How many of its jobs.
+        jobs: u64,
+        /// Where RocksDB wrote why.
+        log: PathBuf,
+    },
     /// Stored bytes are damaged or missing.
     #[error("stored data is damaged: {detail}")]
     Corrupt {
@@ -69,7 +78,7 @@ impl Error {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Full { .. } => ErrorCode::StorageFull,
-            Self::Failed { .. } => ErrorCode::StorageFailed,
+            Self::Failed { .. } | Self::Compaction { .. } => ErrorCode::StorageFailed,
             Self::Corrupt { .. } => ErrorCode::StorageCorrupt,
             Self::InUse { .. } => ErrorCode::StorageInUse,
             Self::Newer { .. } => ErrorCode::StorageNewer,

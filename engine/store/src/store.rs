@@ -67,7 +67,7 @@ pub trait Store: Send + Sync + 'static {
     -> Result<Option<(Bytes, Bytes)>, Error>;
 
     /// Gives the space of deleted rows in `[from, to)` back to the file system. Slow and blocking; it changes
-    /// nothing that can be read.
+    /// nothing that can be read. If it fails with [`Error::Compaction`] the store is as well as before.
     fn compact(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error>;
 
     /// Closes what is open and opens it again, in the same process: how a store recovers from a full disk.

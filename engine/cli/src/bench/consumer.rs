@@ -99,6 +99,9 @@ impl Consumer {
             self.progress.arrived.fetch_add(ledger.distinct() - before, Ordering::AcqRel);
         }
         subscriber.confirmed().await?;
+        drop(subscriber);
+        // The thread's runtime ends now; without a word the engine would wait for this connection.
+        client.close().await;
         Ok(Consumed { ledger, latencies })
     }
 

@@ -26,12 +26,13 @@ use std::{future::Future, time::Duration};
 
 use indicatif::ProgressBar;
 use levada_protocol::error::ErrorCode;
-use tokio::{signal, time::interval};
+use tokio::time::interval;
 
 use self::{report::Report, target::Target};
 use crate::{
     args::{BenchArgs, BenchCommon, Workload},
     failure::Failure,
+    interrupt::interrupted,
     output::Output,
 };
 
@@ -43,7 +44,7 @@ pub(crate) async fn run(output: &Output, args: BenchArgs) -> anyhow::Result<()> 
     // Dropping the runs ends the engine and removes its directory.
     tokio::select! {
         biased;
-        _pressed = signal::ctrl_c() => Err(Failure::new(ErrorCode::ShuttingDown, "interrupted").into()),
+        () = interrupted() => Err(Failure::new(ErrorCode::ShuttingDown, "interrupted").into()),
         done = Box::pin(run_all(output, &args.workload)) => done,
     }
 }

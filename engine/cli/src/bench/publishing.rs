@@ -106,12 +106,13 @@ impl Publishing {
     }
 
     async fn run(self) -> anyhow::Result<Published> {
-        let mut publishers = Vec::new();
+        let (mut clients, mut publishers) = (Vec::new(), Vec::new());
         for _ in 0..self.connections {
             let client = self.address.connect().await?;
             for _ in 0..self.producers {
                 publishers.push(client.publisher(&self.topic, self.options.clone()).await?);
             }
+            clients.push(client);
         }
         let tasks = match self.shape {
             Shape::OneInFlight { tasks, .. } => usize::from(tasks) * usize::from(self.connections),
@@ -137,6 +138,11 @@ impl Publishing {
             let lane = usize::try_from(sent.lane)?;
             counts[lane] = sent.count;
         }
-        Ok(Published { begun, ended: self.plan.clock.now(), counts, latencies })
+        let ended = self.plan.clock.now();
+        // The thread's runtime ends now; without a word the engine would wait for these connections.
+        for client in clients {
+            client.close().await;
+        }
+        Ok(Published { begun, ended, counts, latencies })
     }
 }

@@ -1,10 +1,9 @@
 //! `levada read`: prints stored events and leaves no trace.
 
 use levada_client::ReadOptions;
-use tokio::signal;
 
 use super::events;
-use crate::{args::ReadArgs, client, output::Output};
+use crate::{args::ReadArgs, client, interrupt::interrupted, output::Output};
 
 pub(super) async fn run(output: &Output, args: ReadArgs) -> anyhow::Result<()> {
     let client = client::connect(&args.client).await?;
@@ -19,7 +18,7 @@ pub(super) async fn run(output: &Output, args: ReadArgs) -> anyhow::Result<()> {
     while left > 0 {
         let next = tokio::select! {
             biased;
-            _interrupted = signal::ctrl_c() => break,
+            () = interrupted() => break,
             next = reader.next() => next?,
         };
         let Some(delivery) = next else { break };

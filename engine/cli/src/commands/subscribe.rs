@@ -3,12 +3,12 @@
 use levada_client::{
     Client, ErrorCode, Start, SubscribeOptions, Subscribed, Subscriber, SubscriptionOptions,
 };
-use tokio::signal;
 
 use super::events;
 use crate::{
     args::SubscribeArgs,
     client,
+    interrupt::interrupted,
     output::{self, Output},
 };
 
@@ -81,7 +81,7 @@ async fn print_all(output: &Output, args: &SubscribeArgs, subscriber: &mut Subsc
     while left > 0 {
         let next = tokio::select! {
             biased;
-            _interrupted = signal::ctrl_c() => return Ok(()),
+            () = interrupted() => return Ok(()),
             next = subscriber.next() => next?,
         };
         let Some(delivery) = next else { return Ok(()) };

@@ -24,7 +24,6 @@ use levada_client::Client;
 use levada_protocol::error::ErrorCode;
 use tempfile::TempDir;
 use tokio::{
-    signal,
     sync::watch,
     task::JoinSet,
     time::{interval, sleep},
@@ -35,7 +34,13 @@ use self::{
     report::{Away, Report},
     services::Floor,
 };
-use crate::{args::DemoArgs, child::Engine, failure::Failure, output::Output, output::count};
+use crate::{
+    args::DemoArgs,
+    child::Engine,
+    failure::Failure,
+    interrupt::interrupted,
+    output::{Output, count},
+};
 
 /// How often the course of things is looked at.
 const LOOK: Duration = Duration::from_millis(5);
@@ -51,7 +56,7 @@ pub(crate) async fn run(output: &Output, args: DemoArgs) -> anyhow::Result<()> {
     // Dropping the demo ends its engine and removes its directory.
     tokio::select! {
         biased;
-        _pressed = signal::ctrl_c() => Err(Failure::new(ErrorCode::ShuttingDown, "interrupted").into()),
+        () = interrupted() => Err(Failure::new(ErrorCode::ShuttingDown, "interrupted").into()),
         done = Box::pin(play(output, &args)) => done,
     }
 }

@@ -119,6 +119,7 @@ pub(super) async fn order_service(floor: Arc<Floor>, client: Client, rate: u32) 
         floor.published.fetch_add(1, Ordering::Relaxed);
     }
     publisher.flush().await?;
+    client.close().await;
     Ok(())
 }
 
@@ -138,6 +139,7 @@ pub(super) async fn subscriber(
         delivery.ack();
     }
     subscriber.confirmed().await?;
+    client.close().await;
     Ok(())
 }
 
@@ -167,6 +169,7 @@ pub(super) async fn payment(
     drop(told);
     settled.join_next().await.context("one task was spawned")???;
     subscriber.confirmed().await?;
+    client.close().await;
     Ok(())
 }
 

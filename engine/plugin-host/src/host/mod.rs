@@ -9,12 +9,13 @@ use levada_protocol::ids::Timestamp;
 use wasmtime::{Engine, Result, component::Linker};
 
 use self::log::LogGate;
-use crate::{bindings, limits::MemoryCap};
+use crate::{bindings, engine::Budget, limits::MemoryCap};
 
 /// The host's side of one instance.
 #[derive(Debug)]
 pub(crate) struct GuestState {
     pub(crate) memory: MemoryCap,
+    pub(crate) budget: Budget,
     /// What `clock.now` answers.
     pub(crate) now: Timestamp,
     pub(crate) log: Arc<LogGate>,
@@ -24,7 +25,13 @@ pub(crate) struct GuestState {
 
 impl GuestState {
     pub(crate) fn new(memory_bytes_max: u64, log: Arc<LogGate>) -> Self {
-        Self { memory: MemoryCap::new(memory_bytes_max), now: Timestamp(0), log, last_error: None }
+        Self {
+            memory: MemoryCap::new(memory_bytes_max),
+            budget: Budget::spent(),
+            now: Timestamp(0),
+            log,
+            last_error: None,
+        }
     }
 }
 

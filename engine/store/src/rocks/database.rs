@@ -8,6 +8,7 @@ use std::{
 
 use levada_protocol::ids::{CommitIndex, Timestamp};
 use rocksdb::{ColumnFamily, DB, Options};
+use rustix::fs::{Mode, OFlags};
 
 use super::{RocksOptions, chain, failure, format, synced::SyncedFile};
 use crate::{
@@ -39,6 +40,7 @@ impl Database {
         let existed = folder.join("CURRENT").exists();
         format::check_or_write(dir, existed)?;
         let mut database = options.database();
+        database.set_use_direct_io_for_flush_and_compaction(options.direct_writes && takes_direct_writes(dir));
         let db = DB::open_cf_descriptors(&database, &folder, options.families())
             .map_err(|error| failure::of_open(dir, &error))?;
         let mut opened =
@@ -99,6 +101,16 @@ impl Database {
     pub(super) fn stop_background_work(&self) {
         self.db.cancel_all_background_work(true);
     }
+}
+
+/// True if the file system lets files be written past the page cache; some that live in memory do not.
+fn takes_direct_writes(dir: &Path) -> bool {
+    let path = dir.join("direct-writes");
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR);
+    // It was made above, or could not be.
+    let _ = fs::remove_file(&path);
+    opened.is_ok()
 }
 
 /// Makes names of new files in a directory durable.

@@ -27,17 +27,10 @@ impl Database {
         if family == Family::Log {
             self.collect_blobs()?;
         }
+        // The call itself answers nothing.
         match self.background_errors().saturating_sub(errors) {
             0 => Ok(()),
-            count => Err(self.why_stopped(count)),
-        }
-    }
-
-    /// What stopped background jobs: the call that compacts answers nothing, a flush answers with the reason.
-    fn why_stopped(&self, count: u64) -> Error {
-        match self.db.flush_cf(self.family(Family::Log)) {
-            Ok(()) => Error::Failed { reason: format!("compact: {count} background jobs failed") },
-            Err(error) => failure::of_call("compact", &error),
+            jobs => Err(Error::Compaction { jobs, log: self.db.path().join("LOG") }),
         }
     }
 

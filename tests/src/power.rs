@@ -1,0 +1,467 @@
+//! Power cuts, failing syncs and full disks, in small: the broker on a disk in memory that forgets what no sync
+//! confirmed.
+//!
+//! A killed process keeps the page cache, so only this tests what an acknowledgement promises.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use levada_broker::{
+    Broker, BrokerConfig, OutFrame, Principal, PublishStream, Submitter,
+    stage::{AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage},
+};
+use levada_client::{ErrorCode, Event, Offset, PartitionId, Start, TopicSettings};
+use levada_protocol::{
+    batch::Batch,
+    deliver::{DeliverHeader, checked_batches},
+    frame::{FRAME_HEADER_BYTES, FrameHeader, FrameType},
+    publish::{Ack, AckOutcome, Durability, PublishHeader},
+    request::{Read, Request, Response, RouteSpec, Subscribe, SubscriptionOptions, TopicInfo},
+    verbs::Credit,
+};
+use levada_store::MemoryStore;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use crate::support::{
+    cut_store::{Call, CutStore},
+    events::{numbered, number_of, payload},
+    raw::{batch, refused, stored},
+    rng::Rng,
+    until, within,
+};
+
+const ME: Principal = Principal::Local;
+
+/// A machine: a disk that outlives its power cuts.
+struct Machine {
+    disk: Arc<MemoryStore>,
+    dir: TempDir,
+}
+
+/// The machine while it has power.
+struct Powered {
+    broker: Broker,
+    store: Arc<CutStore>,
+}
+
+/// No plugins: the routes here copy.
+struct NoPlugins;
+
+impl Plugins for NoPlugins {
+    fn inspect(&self, _: Bytes) -> BoxFuture<Result<Inspected, AttachError>> {
+        Box::pin(async { Err(AttachError::new(ErrorCode::PluginInvalid, "there are no plugins here")) })
+    }
+
+    fn attach(&self, _: AttachSpec) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
+        Box::pin(async { Err(AttachError::new(ErrorCode::PluginInvalid, "there are no plugins here")) })
+    }
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self { disk: Arc::new(MemoryStore::new()), dir: TempDir::new().unwrap() }
+    }
+
+    fn start(&self) -> Powered {
+        let store = CutStore::new(Arc::clone(&self.disk));
+        let config = BrokerConfig {
+            disk_reserve_bytes: 0,
+            disk_check_interval: Duration::from_millis(5),
+            progress_delay: Duration::from_millis(1),
+            ..BrokerConfig::new(self.dir.path())
+        };
+        let broker = Broker::start(config, Arc::clone(&store) as _, Arc::new(NoPlugins)).unwrap();
+        Powered { broker, store }
+    }
+}
+
+impl Powered {
+    /// The power goes, and so does everything that was running.
+    async fn cut(self) {
+        self.store.cut();
+        within("the end after the cut", self.broker.shutdown()).await;
+    }
+
+    async fn ask(&self, request: Request) -> Response {
+        within("an answer", self.broker.request(&ME, request, None)).await.unwrap()
+    }
+
+    async fn create(&self, name: &str, durability: &str) {
+        let settings = TopicSettings { durability: durability.to_owned(), ..TopicSettings::default() };
+        self.ask(Request::CreateTopic { name: name.to_owned(), settings }).await;
+    }
+
+    async fn describe(&self, name: &str) -> TopicInfo {
+        match self.ask(Request::DescribeTopic { name: name.to_owned() }).await {
+            Response::Topic(topic) => topic,
+            other => panic!("expected a topic, got {other:?}"),
+        }
+    }
+
+    async fn end(&self, name: &str) -> u64 {
+        self.describe(name).await.partitions[0].end
+    }
+
+    fn publisher(&self, topic: &str) -> Publishing {
+        let stream = self.broker.open_publish(&ME, topic).unwrap();
+        let submitter = stream.submitter();
+        Publishing { stream, submitter, correlation: 0 }
+    }
+
+    /// A reader from the first event on, with all the credit it may want.
+    async fn reader(&self, topic: &str, follow: bool) -> Reading {
+        let read = Read { topic: topic.to_owned(), from: Start::Earliest, follow, ..Read::default() };
+        let reader = self.broker.read(&ME, read).await.unwrap();
+        reader.credit.grant(Credit { events: 1 << 40, bytes: 1 << 40 }).await.unwrap();
+        Reading { frames: reader.frames, seen: Vec::new(), _held: Box::new(reader.credit) }
+    }
+
+    /// A consumer that never says anything.
+    async fn consumer(&self, topic: &str) -> Reading {
+        let options = SubscriptionOptions { max_in_flight: 1_000_000, ..SubscriptionOptions::default() };
+        let subscribe = Subscribe {
+            topic: topic.to_owned(),
+            subscription: "watcher".to_owned(),
+            options: Some(options),
+            from: Start::Earliest,
+            ..Subscribe::default()
+        };
+        let consumer = self.broker.subscribe(&ME, subscribe).await.unwrap();
+        consumer.control.credit(Credit { events: 1 << 40, bytes: 1 << 40 }).await.unwrap();
+        Reading { frames: consumer.frames, seen: Vec::new(), _held: Box::new(consumer.control) }
+    }
+
+    /// Everything that a topic holds now.
+    async fn read_all(&self, topic: &str) -> Vec<(u64, u64)> {
+        let mut reading = self.reader(topic, false).await;
+        while within("the rest", reading.next()).await {}
+        reading.seen
+    }
+}
+
+/// A publish stream.
+struct Publishing {
+    stream: PublishStream,
+    submitter: Submitter,
+    correlation: u32,
+}
+
+impl Publishing {
+    async fn submit(&mut self, durability: Option<Durability>, batch: &Batch) {
+        self.correlation += 1;
+        let header = PublishHeader {
+            correlation: self.correlation,
+            partition: PartitionId(0),
+            durability,
+            expect_offset: None,
+        };
+        within("admission", self.submitter.submit(header, batch.clone())).await.unwrap();
+    }
+
+    async fn ack(&mut self) -> Ack {
+        within("an acknowledgement", self.stream.acks.recv()).await.unwrap()
+    }
+
+    async fn publish(&mut self, batch: &Batch) -> AckOutcome {
+        self.submit(None, batch).await;
+        self.ack().await.outcome
+    }
+
+    /// The outcomes that are there.
+    fn ready(&mut self) -> Vec<Ack> {
+        std::iter::from_fn(|| self.stream.acks.try_recv().ok()).collect()
+    }
+}
+
+/// Somebody who sees events: offsets with the numbers in them.
+struct Reading {
+    frames: mpsc::Receiver<Result<OutFrame, levada_broker::Error>>,
+    seen: Vec<(u64, u64)>,
+    _held: Box<dyn std::any::Any + Send>,
+}
+
+impl Reading {
+    /// Waits for a frame; false at the end.
+    async fn next(&mut self) -> bool {
+        match self.frames.recv().await {
+            Some(Ok(frame)) => self.take(&frame),
+            Some(Err(_)) | None => false,
+        }
+    }
+
+    /// Takes what is there.
+    fn look(&mut self) {
+        while let Ok(Ok(frame)) = self.frames.try_recv() {
+            self.take(&frame);
+        }
+    }
+
+    fn take(&mut self, frame: &OutFrame) -> bool {
+        let mut bytes = BytesMut::new();
+        frame.chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+        let mut bytes = bytes.freeze();
+        let header = bytes.split_to(FRAME_HEADER_BYTES);
+        let header = FrameHeader::read(header.as_ref().first_chunk().unwrap()).unwrap();
+        if header.kind != FrameType::Deliver {
+            return header.kind != FrameType::End;
+        }
+        DeliverHeader::read(&mut bytes).unwrap();
+        for placed in checked_batches(bytes).unwrap() {
+            for event in placed.batch.events() {
+                let number = number_of(payload(&event.to_event(&placed.batch)));
+                self.seen.push((event.offset(placed.base).0, number));
+            }
+        }
+        true
+    }
+}
+
+/// A batch of `count` numbers from `first` on.
+fn numbers(producer: u128, sequence: u64, first: u64, count: u64) -> Batch {
+    let events: Vec<Event> = (first..first + count).map(numbered).collect();
+    batch(producer, 0, sequence, &events)
+}
+
+#[tokio::test]
+async fn nobody_is_told_or_shown_anything_before_its_sync_returned() {
+    let machine = Machine::new();
+    let powered = machine.start();
+    powered.create("sync", "sync").await;
+    powered.create("os", "os").await;
+    let mut watcher = powered.reader("os", true).await;
+    let (mut safe, mut quick) = (powered.publisher("sync"), powered.publisher("os"));
+    powered.store.hold_syncs(true);
+    quick.submit(None, &numbers(1, 0, 0, 3)).await;
+    assert_eq!(quick.ack().await.outcome, stored(0, 3, false), "`os` waits for no sync");
+    safe.submit(None, &numbers(2, 0, 0, 1)).await;
+    quick.submit(Some(Durability::Sync), &numbers(1, 3, 3, 1)).await;
+    let applied = |calls: &[Call]| calls.iter().filter(|call| matches!(call, Call::Applied(_))).count();
+    let at_first = applied(&powered.store.calls());
+    // Both are written before anybody could be told; the requests in between show that the broker is alive.
+    until("both writes", async || {
+        let ends = (powered.end("sync").await, powered.end("os").await);
+        assert_eq!(ends, (0, 0), "what is not synced is not there");
+        (applied(&powered.store.calls()) > at_first.min(3)).then_some(())
+    })
+    .await;
+    assert_eq!((safe.ready(), quick.ready()), (vec![], vec![]));
+    watcher.look();
+    assert_eq!(watcher.seen, []);
+    powered.store.note(1);
+    powered.store.hold_syncs(false);
+    assert_eq!(safe.ack().await.outcome, stored(0, 1, false));
+    powered.store.note(2);
+    assert_eq!(quick.ack().await.outcome, stored(3, 1, false));
+    let calls = powered.store.calls();
+    let place = |call: Call| calls.iter().position(|it| *it == call).unwrap();
+    let synced = calls.iter().rposition(|call| matches!(call, Call::Synced(_))).unwrap();
+    assert!(place(Call::Noted(1)) < synced && synced < calls.len());
+    let between = &calls[place(Call::Noted(1))..place(Call::Noted(2))];
+    assert!(between.iter().any(|call| matches!(call, Call::Synced(_))), "no acknowledgement without: {calls:?}");
+    while watcher.seen.len() < 4 {
+        assert!(within("the events", watcher.next()).await);
+    }
+    within("the shutdown", powered.broker.shutdown()).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_rests_on_what_is_not_durable_falls_with_it() {
+    let machine = Machine::new();
+    let powered = machine.start();
+    powered.create("orders", "sync").await;
+    let mut publishing = powered.publisher("orders");
+    powered.store.hold_syncs(true);
+    let batch = numbers(1, 0, 0, 2);
+    publishing.submit(None, &batch).await;
+    until("the sync's begin", async || (powered.store.calls().last() == Some(&Call::SyncBegan)).then_some(())).await;
+    // Decided while the first one syncs: a repeat, and a gap behind it.
+    publishing.submit(None, &batch).await;
+    publishing.submit(None, &numbers(1, 9, 9, 1)).await;
+    tokio::task::yield_now().await;
+    assert_eq!(publishing.ready(), []);
+    machine.disk.fail_next_sync();
+    powered.store.hold_syncs(false);
+    for what in ["the batch", "its repeat", "the gap behind it"] {
+        let outcome = publishing.ack().await.outcome;
+        assert_eq!(refused(&outcome), ErrorCode::OutcomeUnknown, "{what}: {outcome:?}");
+    }
+    powered.cut().await;
+    let powered = machine.start();
+    assert_eq!(powered.end("orders").await, 0);
+    let mut publishing = powered.publisher("orders");
+    assert_eq!(publishing.publish(&batch).await, stored(0, 2, false), "sent again, it is stored once");
+    assert_eq!(publishing.publish(&batch).await, stored(0, 2, true));
+    within("the shutdown", powered.broker.shutdown()).await;
+}
+
+#[tokio::test]
+async fn a_failed_sync_closes_the_writer_and_reading_goes_on() {
+    let machine = Machine::new();
+    let powered = machine.start();
+    powered.create("orders", "sync").await;
+    let mut publishing = powered.publisher("orders");
+    assert_eq!(publishing.publish(&numbers(1, 0, 0, 5)).await, stored(0, 5, false));
+    let mut watcher = powered.reader("orders", true).await;
+    assert!(powered.broker.health().ready);
+    machine.disk.fail_next_sync();
+    let lost = numbers(1, 5, 5, 1);
+    assert_eq!(refused(&publishing.publish(&lost).await), ErrorCode::OutcomeUnknown);
+    for _ in 0..3 {
+        assert_eq!(refused(&publishing.publish(&lost).await), ErrorCode::StorageFailed, "never as if it had worked");
+    }
+    let health = powered.broker.health();
+    assert!(!health.ready && health.reason.unwrap().contains("STORAGE_FAILED"));
+    let settings = TopicSettings::default();
+    let made = powered.broker.request(&ME, Request::CreateTopic { name: "more".into(), settings }, None).await;
+    assert_eq!(made.unwrap_err().code(), ErrorCode::StorageFailed);
+    assert_eq!(powered.read_all("orders").await.len(), 5);
+    assert!(within("the events", watcher.next()).await);
+    assert_eq!(watcher.seen.len(), 5);
+    powered.cut().await;
+    let powered = machine.start();
+    assert_eq!(powered.publisher("orders").publish(&lost).await, stored(5, 1, false));
+    within("the shutdown", powered.broker.shutdown()).await;
+}
+
+#[tokio::test]
+async fn a_full_store_refuses_and_goes_on_once_there_is_room() {
+    let machine = Machine::new();
+    let powered = machine.start();
+    powered.create("orders", "sync").await;
+    let mut publishing = powered.publisher("orders");
+    assert_eq!(publishing.publish(&numbers(1, 0, 0, 5)).await, stored(0, 5, false));
+    machine.disk.set_full(true);
+    let next = numbers(1, 5, 5, 2);
+    for _ in 0..3 {
+        let refused = refused(&publishing.publish(&next).await);
+        assert!(matches!(refused, ErrorCode::StorageFull), "{refused}");
+        assert_eq!(powered.read_all("orders").await.len(), 5, "reading goes on");
+    }
+    assert!(!powered.broker.health().ready);
+    machine.disk.set_full(false);
+    until("the recovery", async || powered.broker.health().ready.then_some(())).await;
+    assert_eq!(publishing.publish(&next).await, stored(5, 2, false), "nothing refused was stored");
+    assert_eq!(publishing.publish(&next).await, stored(5, 2, true));
+    let expected: Vec<(u64, u64)> = (0..7).map(|number| (number, number)).collect();
+    assert_eq!(powered.read_all("orders").await, expected);
+    within("the shutdown", powered.broker.shutdown()).await;
+}
+
+#[tokio::test]
+async fn a_slow_disk_pushes_back_and_memory_stays_bounded() {
+    let machine = Machine::new();
+    let powered = machine.start();
+    powered.create("orders", "sync").await;
+    let mut publishing = powered.publisher("orders");
+    powered.store.hold_syncs(true);
+    let large = Event::new(vec![b'1'; 1_000_000]);
+    let mut admitted = 0;
+    loop {
+        let batch = batch(0, 0, 0, std::slice::from_ref(&large));
+        let header = PublishHeader {
+            correlation: admitted,
+            partition: PartitionId(0),
+            durability: None,
+            expect_offset: None,
+        };
+        let submitted = publishing.submitter.submit(header, batch);
+        if tokio::time::timeout(Duration::from_millis(200), submitted).await.is_err() {
+            break;
+        }
+        admitted += 1;
+        assert!(admitted < 100, "32 MiB may wait, not {admitted} MB");
+    }
+    assert!(admitted >= 30, "{admitted}");
+    powered.store.hold_syncs(false);
+    for _ in 0..admitted {
+        assert!(matches!(publishing.ack().await.outcome, AckOutcome::Appended { .. }));
+    }
+    within("the shutdown", powered.broker.shutdown()).await;
+}
+
+/// A batch that was acknowledged: its first offset, its first number, its count.
+type Acknowledged = (u64, u64, u64);
+
+/// Publishes with syncs held and let go at random, until the power goes; answers what was acknowledged.
+async fn publish_until_the_cut(
+    rng: &mut Rng,
+    powered: &Powered,
+    producer: u128,
+    watchers: &mut [Reading],
+    next: &mut u64,
+) -> Vec<Acknowledged> {
+    let mut publishing = powered.publisher("from");
+    let mut sent = Vec::new();
+    let mut sequence = 0;
+    for _ in 0..rng.within(1..60) {
+        let count = rng.within(1..20);
+        publishing.submit(None, &numbers(producer, sequence, *next, count)).await;
+        sent.push((*next, count));
+        sequence += count;
+        *next += count;
+        match rng.within(0..6) {
+            0 => powered.store.hold_syncs(true),
+            1 | 2 => powered.store.hold_syncs(false),
+            3 => watchers.iter_mut().for_each(Reading::look),
+            _ => tokio::task::yield_now().await,
+        }
+    }
+    powered.store.cut();
+    watchers.iter_mut().for_each(Reading::look);
+    let acknowledged = publishing.ready().into_iter().filter_map(|ack| {
+        let (first, sent) = sent[usize::try_from(ack.correlation).unwrap() - 1];
+        match ack.outcome {
+            AckOutcome::Appended { base, count, duplicate: false } => {
+                assert_eq!(u64::from(count), sent);
+                Some((base.unwrap().0, first, sent))
+            }
+            AckOutcome::Appended { .. } => panic!("nothing was sent twice"),
+            AckOutcome::Refused(_) => None,
+        }
+    });
+    acknowledged.collect()
+}
+
+#[tokio::test]
+async fn a_power_cut_takes_back_nothing_that_was_acknowledged_or_seen() {
+    let mut rng = Rng::for_test("a_power_cut_takes_back_nothing_that_was_acknowledged_or_seen");
+    let machine = Machine::new();
+    let powered = machine.start();
+    powered.create("from", "sync").await;
+    powered.create("to", "sync").await;
+    let spec = RouteSpec { name: "copy".into(), from: "from".into(), to: vec!["to".into()], ..RouteSpec::default() };
+    powered.ask(Request::CreateRoute(RouteSpec { start: Start::Earliest, ..spec })).await;
+    within("the shutdown", powered.broker.shutdown()).await;
+
+    let (mut acknowledged, mut lost, mut next) = (Vec::new(), 0, 0);
+    for round in 0..40_u128 {
+        machine.disk.crash();
+        let powered = machine.start();
+        let (reader, consumer) = (powered.reader("from", true).await, powered.consumer("from").await);
+        let mut watchers = [reader, consumer, powered.reader("to", true).await];
+        let told = publish_until_the_cut(&mut rng, &powered, round + 1, &mut watchers, &mut next).await;
+        acknowledged.extend(told);
+        powered.cut().await;
+
+        let powered = machine.start();
+        let (from, to) = (powered.read_all("from").await, powered.read_all("to").await);
+        for (who, watcher, log) in [("a reader", 0, &from), ("a consumer", 1, &from), ("a target's reader", 2, &to)] {
+            let seen = &watchers[watcher].seen;
+            assert!(log.starts_with(seen), "round {round}: {who} saw what is gone");
+        }
+        for (base, first, count) in &acknowledged {
+            let range = usize::try_from(*base).unwrap()..usize::try_from(base + count).unwrap();
+            let stored = from.get(range).unwrap_or_default().iter().map(|(_, number)| *number);
+            assert!(stored.eq(*first..first + count), "round {round}: an acknowledged event is gone or elsewhere");
+        }
+        assert!(from.is_sorted_by(|one, next| one.1 < next.1), "round {round}: once each, in order");
+        let end = u64::try_from(from.len()).unwrap();
+        lost = next - end;
+        until("the route's end", async || (powered.end("to").await == end).then_some(())).await;
+        let copied = powered.read_all("to").await;
+        assert_eq!(copied, from, "round {round}: a route's outputs are exactly its inputs");
+        within("the shutdown", powered.broker.shutdown()).await;
+    }
+    assert!(!acknowledged.is_empty() && lost > 0, "some was acknowledged, and some was lost: else nothing was tested");
+}
