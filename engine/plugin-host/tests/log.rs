@@ -1,5 +1,6 @@
 //! A plugin's log lines reach the engine's log, a flood of them does not. Alone in its process, as it listens to
 //! all that is logged in it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "host/support.rs"]
 #[expect(dead_code, reason = "this test needs the half of it")]

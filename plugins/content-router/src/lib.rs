@@ -72,8 +72,10 @@ impl Plugin for ContentRouter {
             (None, Some(Some(topic))) => topic,
             (None, Some(None)) => return Ok(answer.drop()),
             (None, None) => {
-                let found = value.as_deref().map_or("no value".to_owned(), |value| format!("{value:?}"));
-                return Ok(answer.reject(&format!("no route for {found}")));
+                return Ok(match value {
+                    Some(value) => answer.reject(&format!("no route for {value:?}")),
+                    None => answer.reject("no route without a value"),
+                });
             }
         };
         Ok(answer.emit(&Output { target: Some(target), id: event.id(), ..Output::default() }))

@@ -49,7 +49,7 @@ pub(crate) struct Node {
     /// It is one of the paths of `keep` or `drop`.
     pub(crate) listed: bool,
     pub(crate) renamed: Option<String>,
-    pub(crate) inner: Vec<Node>,
+    pub(crate) inner: Vec<Self>,
     /// New names of fields directly inside: a field that has one of them already gives way.
     pub(crate) taken: BTreeSet<String>,
 }

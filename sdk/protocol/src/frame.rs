@@ -14,7 +14,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::limits::{FRAME_BYTES_MAX, REQUEST_BYTES_MAX};
+use crate::limits::{FRAME_BYTES_MAX, MESSAGE_DEPTH_MAX, REQUEST_BYTES_MAX};
 
 /// Bytes of a frame header.
 pub const FRAME_HEADER_BYTES: usize = 8;
@@ -161,7 +161,9 @@ pub fn message(kind: FrameType, value: &impl Serialize) -> Bytes {
     frame(kind, &rmp_serde::to_vec_named(value).expect("our own message types serialise"))
 }
 
-/// Reads a MessagePack payload.
+/// Reads a MessagePack payload, nested at most [`MESSAGE_DEPTH_MAX`] deep.
 pub fn read_message<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameError> {
-    rmp_serde::from_slice(payload).map_err(|error| FrameError::payload(error.to_string()))
+    let mut reader = rmp_serde::Deserializer::from_read_ref(payload);
+    reader.set_max_depth(MESSAGE_DEPTH_MAX);
+    T::deserialize(&mut reader).map_err(|error| FrameError::payload(error.to_string()))
 }

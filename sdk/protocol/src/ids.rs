@@ -60,10 +60,10 @@ number! {
 }
 
 impl Offset {
-    /// The offset `count` events further on.
+    /// The offset `count` events further on; at most the largest there is, for a peer may claim any base.
     #[must_use]
     pub fn plus(self, count: u64) -> Self {
-        Self(self.0 + count)
+        Self(self.0.saturating_add(count))
     }
 }
 

@@ -34,6 +34,8 @@ pub const NAME_BYTES_MAX: usize = 63;
 pub const FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Largest payload in bytes of a frame that opens a stream or carries a request.
 pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
+/// Deepest nesting of maps and arrays in a MessagePack message; the deepest of ours has eight levels.
+pub const MESSAGE_DEPTH_MAX: usize = 32;
 /// Most verbs in one verbs frame.
 pub const VERBS_MAX: usize = 4096;
 /// Longest reason text in bytes of a reject or of a refusal.

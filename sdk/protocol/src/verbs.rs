@@ -104,7 +104,10 @@ pub struct Verbs {
 }
 
 impl Verbs {
-    /// A whole `Verbs` frame.
+    /// A whole `Verbs` frame; reasons are cut to 1 KiB.
+    ///
+    /// # Panics
+    /// If it is over the limit of its type: callers split what they have to say.
     pub fn frame(&self) -> Bytes {
         let mut bytes = BytesMut::with_capacity(FRAME_HEADER_BYTES + 8 + self.verbs.len() * 34);
         bytes.put_bytes(0, FRAME_HEADER_BYTES);

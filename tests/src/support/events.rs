@@ -181,3 +181,8 @@ pub(crate) fn offset(receipt: &Receipt) -> u64 {
 pub(crate) fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> levada_client::ErrorCode {
     result.expect_err("it is refused").code()
 }
+
+/// Attaches to a subscription that exists.
+pub(crate) async fn subscribe_existing(client: &Client, topic: &str, name: &str) -> Subscriber {
+    client.subscribe(SubscribeOptions::new(topic, name)).await.expect("the subscription exists")
+}

@@ -196,7 +196,7 @@ mod content_router {
             .unwrap();
         let expected = vec![
             Seen::Reject(r#"no route for "new""#.to_owned()),
-            Seen::Reject("no route for no value".to_owned()),
+            Seen::Reject("no route without a value".to_owned()),
             Seen::Reject("byte 0 of the payload is no JSON: expected a value".to_owned()),
             Seen::target("orders.paid"),
         ];

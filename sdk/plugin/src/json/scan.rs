@@ -17,7 +17,7 @@ pub struct Scanner {
 struct Node {
     name: String,
     slot: Option<usize>,
-    children: Vec<Node>,
+    children: Vec<Self>,
     /// The slots of this node and of all below it.
     below: Vec<usize>,
 }

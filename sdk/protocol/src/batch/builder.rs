@@ -274,14 +274,16 @@ impl BatchBuilder {
 
     /// Gives every event so far the optional fields of `flags`. Rare: publishers set ids on all events or none.
     fn add_flags(&mut self, flags: u16) -> Result<(), BatchFull> {
+        if self.count == 0 {
+            self.flags |= flags;
+            return Ok(());
+        }
         if self.bytes.len() + self.count as usize * 6 > BATCH_BODY_BYTES_MAX {
             return Err(BatchFull::Full);
         }
         let mut wider = Self::with_flags(self.flags | flags);
-        if self.count > 0 {
-            for event in self.finish(Stamp::ENGINE).events() {
-                wider.push_ref(event.offset_delta(), &event)?;
-            }
+        for event in self.finish(Stamp::ENGINE).events() {
+            wider.push_ref(event.offset_delta(), &event)?;
         }
         *self = wider;
         Ok(())

@@ -140,6 +140,8 @@ impl<'a> Iterator for Events<'a> {
     #[inline]
     fn next(&mut self) -> Option<EventRef<'a>> {
         let len = u32::from_le_bytes(*self.body.first_chunk::<4>()?) as usize;
+        // Bytes that were not checked may claim any length; the walk must end on them too.
+        let len = len.max(EVENT_HEADER_BYTES);
         let (record, rest) = self.body.split_at(len);
         self.body = rest;
         let event = EventRef {
