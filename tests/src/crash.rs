@@ -62,11 +62,17 @@ impl Ledger {
             for (offset, event) in events {
                 let number = number_of(payload(event));
                 let twice = found.insert(number, (*partition, *offset));
-                assert_eq!(twice, None, "round {round}: event {number} is there twice, also at {partition}/{offset}");
+                assert_eq!(
+                    twice, None,
+                    "round {round}: event {number} is there twice, also at {partition}/{offset}"
+                );
                 // Numbers of one key were published in order.
                 if let Some(key) = &event.key {
                     let before = last.insert(key.clone(), number);
-                    assert!(before < Some(number), "round {round}: key {key:?} is out of order at {partition}/{offset}");
+                    assert!(
+                        before < Some(number),
+                        "round {round}: key {key:?} is out of order at {partition}/{offset}"
+                    );
                 }
                 assert!(number < self.next, "round {round}: event {number} was never published");
             }
@@ -84,7 +90,10 @@ fn check_route(round: u64, from: &Log, to: &Log) {
         events::assert_dense(outputs, 0);
         assert_eq!(outputs.len(), sources.len(), "round {round}: outputs of partition {partition}");
         for ((_, source), (offset, output)) in sources.iter().zip(outputs) {
-            assert!(payload(source).iter().rev().eq(payload(output)), "round {round}: output {partition}/{offset}");
+            assert!(
+                payload(source).iter().rev().eq(payload(output)),
+                "round {round}: output {partition}/{offset}"
+            );
             assert_eq!((&source.key, source.time), (&output.key, output.time));
         }
     }

@@ -1,7 +1,7 @@
 //! Plugins in front of subscriptions: real components that filter, change, fail and misbehave, and what is refused.
 
 use bytes::Bytes;
-use levada_client::{Client, ErrorCode, Event, OnError, Order, Start, StageSpec, SubscriptionOptions};
+use levada_client::{Client, ErrorCode, Event, OnError, Order, StageSpec, Start, SubscriptionOptions};
 use levada_protocol::{
     limits::ARTEFACT_BYTES_MAX,
     request::{Request, Response},
@@ -135,7 +135,8 @@ async fn a_failing_event_is_skipped_or_passed_if_so_configured() {
         let described = client.describe_subscription("orders", name).await.unwrap();
         assert_eq!((described.lag, described.dead_lettered), (0, 0), "{name}");
     }
-    let topics: Vec<String> = client.list_topics().await.unwrap().into_iter().map(|topic| topic.name).collect();
+    let topics: Vec<String> =
+        client.list_topics().await.unwrap().into_iter().map(|topic| topic.name).collect();
     assert_eq!(topics, ["orders"], "no dead letters, no topic for them");
 }
 
@@ -186,7 +187,8 @@ async fn what_is_no_plugin_is_refused_and_nothing_is_stored() {
         assert!(refused.to_string().len() > expected.as_str().len() + 10, "{what}: {refused}");
     }
     let filter = guests::component("plugins/json-filter");
-    let refused = client.deploy_plugin("p", filter, Some(r#"{"where": "amount >"}"#.into())).await.unwrap_err();
+    let refused =
+        client.deploy_plugin("p", filter, Some(r#"{"where": "amount >"}"#.into())).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::PluginInitRefused);
     assert!(refused.to_string().contains("column"), "{refused}");
     assert_eq!(code(client.deploy_plugin("No.Name", Bytes::new(), None).await), ErrorCode::InvalidName);
@@ -236,7 +238,8 @@ async fn versions_rise_and_one_in_use_is_not_removed() {
     let mut subscriber = client.subscribe(earliest("orders", "pinned", pinned)).await.unwrap();
     publish_texts(&client, "orders", &["keep", "drop", "echo"]).await;
     assert_eq!(texts(&consume(&mut subscriber, 3).await), ["KEEP", "DROP", "ECHO"]);
-    let mut subscriber = client.subscribe(earliest("orders", "newest", chained([stage("p", "")]))).await.unwrap();
+    let mut subscriber =
+        client.subscribe(earliest("orders", "newest", chained([stage("p", "")]))).await.unwrap();
     let got = texts(&consume(&mut subscriber, 2).await);
     assert_eq!(got[0], "keep");
     assert!(got[1].contains("Event"), "the typed guest speaks: {}", got[1]);
@@ -246,7 +249,8 @@ async fn versions_rise_and_one_in_use_is_not_removed() {
     drop(subscriber);
     client.delete_subscription("orders", "pinned").await.unwrap();
     client.remove_plugin("p", Some(1)).await.unwrap();
-    let left: Vec<u32> = client.list_plugins().await.unwrap().into_iter().map(|plugin| plugin.version).collect();
+    let left: Vec<u32> =
+        client.list_plugins().await.unwrap().into_iter().map(|plugin| plugin.version).collect();
     assert_eq!(left, [2]);
 }
 

@@ -10,7 +10,7 @@ use levada_broker::{
     Broker, BrokerConfig, OutFrame, Principal, PublishStream, Submitter,
     stage::{AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage},
 };
-use levada_client::{ErrorCode, Event, Offset, PartitionId, Start, TopicSettings};
+use levada_client::{ErrorCode, Event, PartitionId, Start, TopicSettings};
 use levada_protocol::{
     batch::Batch,
     deliver::{DeliverHeader, checked_batches},
@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::support::{
     cut_store::{Call, CutStore},
-    events::{numbered, number_of, payload},
+    events::{number_of, numbered, payload},
     raw::{batch, refused, stored},
     rng::Rng,
     until, within,
@@ -258,7 +258,10 @@ async fn nobody_is_told_or_shown_anything_before_its_sync_returned() {
     let synced = calls.iter().rposition(|call| matches!(call, Call::Synced(_))).unwrap();
     assert!(place(Call::Noted(1)) < synced && synced < calls.len());
     let between = &calls[place(Call::Noted(1))..place(Call::Noted(2))];
-    assert!(between.iter().any(|call| matches!(call, Call::Synced(_))), "no acknowledgement without: {calls:?}");
+    assert!(
+        between.iter().any(|call| matches!(call, Call::Synced(_))),
+        "no acknowledgement without: {calls:?}"
+    );
     while watcher.seen.len() < 4 {
         assert!(within("the events", watcher.next()).await);
     }
@@ -274,7 +277,10 @@ async fn an_answer_that_rests_on_what_is_not_durable_falls_with_it() {
     powered.store.hold_syncs(true);
     let batch = numbers(1, 0, 0, 2);
     publishing.submit(None, &batch).await;
-    until("the sync's begin", async || (powered.store.calls().last() == Some(&Call::SyncBegan)).then_some(())).await;
+    until("the sync's begin", async || {
+        (powered.store.calls().last() == Some(&Call::SyncBegan)).then_some(())
+    })
+    .await;
     // Decided while the first one syncs: a repeat, and a gap behind it.
     publishing.submit(None, &batch).await;
     publishing.submit(None, &numbers(1, 9, 9, 1)).await;
@@ -308,12 +314,17 @@ async fn a_failed_sync_closes_the_writer_and_reading_goes_on() {
     let lost = numbers(1, 5, 5, 1);
     assert_eq!(refused(&publishing.publish(&lost).await), ErrorCode::OutcomeUnknown);
     for _ in 0..3 {
-        assert_eq!(refused(&publishing.publish(&lost).await), ErrorCode::StorageFailed, "never as if it had worked");
+        assert_eq!(
+            refused(&publishing.publish(&lost).await),
+            ErrorCode::StorageFailed,
+            "never as if it had worked"
+        );
     }
     let health = powered.broker.health();
     assert!(!health.ready && health.reason.unwrap().contains("STORAGE_FAILED"));
     let settings = TopicSettings::default();
-    let made = powered.broker.request(&ME, Request::CreateTopic { name: "more".into(), settings }, None).await;
+    let made =
+        powered.broker.request(&ME, Request::CreateTopic { name: "more".into(), settings }, None).await;
     assert_eq!(made.unwrap_err().code(), ErrorCode::StorageFailed);
     assert_eq!(powered.read_all("orders").await.len(), 5);
     assert!(within("the events", watcher.next()).await);
@@ -430,7 +441,8 @@ async fn a_power_cut_takes_back_nothing_that_was_acknowledged_or_seen() {
     let powered = machine.start();
     powered.create("from", "sync").await;
     powered.create("to", "sync").await;
-    let spec = RouteSpec { name: "copy".into(), from: "from".into(), to: vec!["to".into()], ..RouteSpec::default() };
+    let spec =
+        RouteSpec { name: "copy".into(), from: "from".into(), to: vec!["to".into()], ..RouteSpec::default() };
     powered.ask(Request::CreateRoute(RouteSpec { start: Start::Earliest, ..spec })).await;
     within("the shutdown", powered.broker.shutdown()).await;
 
@@ -446,14 +458,19 @@ async fn a_power_cut_takes_back_nothing_that_was_acknowledged_or_seen() {
 
         let powered = machine.start();
         let (from, to) = (powered.read_all("from").await, powered.read_all("to").await);
-        for (who, watcher, log) in [("a reader", 0, &from), ("a consumer", 1, &from), ("a target's reader", 2, &to)] {
+        for (who, watcher, log) in
+            [("a reader", 0, &from), ("a consumer", 1, &from), ("a target's reader", 2, &to)]
+        {
             let seen = &watchers[watcher].seen;
             assert!(log.starts_with(seen), "round {round}: {who} saw what is gone");
         }
         for (base, first, count) in &acknowledged {
             let range = usize::try_from(*base).unwrap()..usize::try_from(base + count).unwrap();
             let stored = from.get(range).unwrap_or_default().iter().map(|(_, number)| *number);
-            assert!(stored.eq(*first..first + count), "round {round}: an acknowledged event is gone or elsewhere");
+            assert!(
+                stored.eq(*first..first + count),
+                "round {round}: an acknowledged event is gone or elsewhere"
+            );
         }
         assert!(from.is_sorted_by(|one, next| one.1 < next.1), "round {round}: once each, in order");
         let end = u64::try_from(from.len()).unwrap();
@@ -463,5 +480,8 @@ async fn a_power_cut_takes_back_nothing_that_was_acknowledged_or_seen() {
         assert_eq!(copied, from, "round {round}: a route's outputs are exactly its inputs");
         within("the shutdown", powered.broker.shutdown()).await;
     }
-    assert!(!acknowledged.is_empty() && lost > 0, "some was acknowledged, and some was lost: else nothing was tested");
+    assert!(
+        !acknowledged.is_empty() && lost > 0,
+        "some was acknowledged, and some was lost: else nothing was tested"
+    );
 }

@@ -27,7 +27,8 @@ async fn topics_are_made_listed_described_changed_and_deleted() {
     let made = client.create_topic("orders", settings.clone()).await.unwrap();
     assert_eq!((made.name.as_str(), &made.settings, made.partitions.len()), ("orders", &settings, 3));
     events::topic(&client, "bills").await;
-    let names: Vec<String> = client.list_topics().await.unwrap().into_iter().map(|topic| topic.name).collect();
+    let names: Vec<String> =
+        client.list_topics().await.unwrap().into_iter().map(|topic| topic.name).collect();
     assert_eq!(names, ["bills", "orders"]);
 
     let changed = TopicSettings { retain_for_ms: 5, durability: "sync".to_owned(), ..settings.clone() };
@@ -73,7 +74,8 @@ async fn a_topic_that_a_route_leads_to_is_deleted_by_force_alone() {
     let client = engine.connect().await;
     events::topic(&client, "from").await;
     events::topic(&client, "to").await;
-    let spec = RouteSpec { name: "r".into(), from: "from".into(), to: vec!["to".into()], ..RouteSpec::default() };
+    let spec =
+        RouteSpec { name: "r".into(), from: "from".into(), to: vec!["to".into()], ..RouteSpec::default() };
     client.create_route(spec).await.unwrap();
     assert_eq!(code(client.delete_topic("to", false).await), ErrorCode::TopicInUse);
     client.delete_topic("to", true).await.unwrap();
@@ -241,6 +243,7 @@ async fn a_publisher_goes_on_across_restarts_without_gap_or_repeat() {
     }
     let client = engine.connect().await;
     let log = events::read_all(&client, "orders").await;
-    let numbers: Vec<u64> = log[&0].iter().map(|(_, event)| events::number_of(events::payload(event))).collect();
+    let numbers: Vec<u64> =
+        log[&0].iter().map(|(_, event)| events::number_of(events::payload(event))).collect();
     assert!(numbers.into_iter().eq(0..20_000), "each once, in order");
 }

@@ -154,8 +154,9 @@ async fn tiny_credit_cuts_batches_and_loses_nothing() {
             let partition = u16::try_from(rng.within(0..2)).unwrap();
             let stored = model.entry(partition).or_default();
             let before = u64::try_from(stored.len()).unwrap();
-            let events: Vec<Event> =
-                (before..before + rng.pick(&counts)).map(|number| events::random_event(&mut rng.clone(), number)).collect();
+            let events: Vec<Event> = (before..before + rng.pick(&counts))
+                .map(|number| events::random_event(&mut rng.clone(), number))
+                .collect();
             let publisher = client.publisher("orders", PublisherOptions::default()).await.unwrap();
             for event in &events {
                 drop(publisher.publish_to(PartitionId(partition), event.clone()).await.unwrap());
@@ -282,10 +283,12 @@ async fn retention_moves_the_start_and_what_is_left_stays_whole() {
     }
     until("retention", async || (start_of(&client).await > 1_000).then_some(())).await;
     let start = start_of(&client).await;
-    let before = code(client.read(ReadOptions { from: Start::Offset(0), ..ReadOptions::new("orders") }).await);
+    let before =
+        code(client.read(ReadOptions { from: Start::Offset(0), ..ReadOptions::new("orders") }).await);
     assert_eq!(before, ErrorCode::OffsetOutOfRange);
     // The extent survives a restart, and offsets go on where they were.
-    let slow = |config: &mut levada_server::ServerConfig| config.retention_interval = Duration::from_secs(3_600);
+    let slow =
+        |config: &mut levada_server::ServerConfig| config.retention_interval = Duration::from_secs(3_600);
     let engine = engine.restart_with(slow).await;
     let client = engine.connect().await;
     assert!(start_of(&client).await >= start);

@@ -118,8 +118,11 @@ async fn a_router_sends_each_event_where_its_content_says() {
     events::publish(&client, "orders", events).await;
     events::publish(&client, "orders", [text("no JSON")]).await;
     caught_up(&client, "r").await;
-    for (topic, expected) in [("paid", vec!["paid", "paid"]), ("shipped", vec!["shipped"]), ("other", vec!["new", "old"])] {
-        let expected: Vec<String> = expected.iter().map(|status| format!(r#"{{"status":"{status}"}}"#)).collect();
+    for (topic, expected) in
+        [("paid", vec!["paid", "paid"]), ("shipped", vec!["shipped"]), ("other", vec!["new", "old"])]
+    {
+        let expected: Vec<String> =
+            expected.iter().map(|status| format!(r#"{{"status":"{status}"}}"#)).collect();
         assert_eq!(events::texts(&events::read_all(&client, topic).await, 0), expected, "{topic}");
     }
     let letters = events::read_all(&client, "dlq.orders.route-r").await;

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use levada_client::{
-    Delivery, ErrorCode, Offset, Order, PartitionId, Start, SubscribeOptions, SubscriptionOptions, TopicSettings,
+    Delivery, ErrorCode, Offset, Order, PartitionId, Start, SubscribeOptions, SubscriptionOptions,
+    TopicSettings,
 };
 
 use crate::support::{
     engine::Engine,
-    events::{self, code, consume, earliest, header, next, numbered, number_of, payload, publish_numbers, take},
+    events::{
+        self, code, consume, earliest, header, next, number_of, numbered, payload, publish_numbers, take,
+    },
     guests, until, within,
 };
 
@@ -204,7 +207,8 @@ async fn of_ordered_consumers_one_is_active_and_the_next_takes_over() {
         };
         let mut first = client.subscribe(named("first")).await.unwrap();
         let mut second = client.subscribe(named("second")).await.unwrap();
-        let events: Vec<_> = (0..200).map(|number| numbered(number).with_key(number.to_le_bytes().to_vec())).collect();
+        let events: Vec<_> =
+            (0..200).map(|number| numbered(number).with_key(number.to_le_bytes().to_vec())).collect();
         events::publish(&client, "orders", events.clone()).await;
         let got = consume(&mut first, 200).await;
         assert_eq!(got.len(), 200, "the first gets everything");
@@ -214,7 +218,8 @@ async fn of_ordered_consumers_one_is_active_and_the_next_takes_over() {
         events::publish(&client, "orders", events).await;
         let got = consume(&mut second, 200).await;
         for partition in 0..2 {
-            let of_it: Vec<u64> = got.iter().filter(|got| got.partition == partition).map(|got| got.offset).collect();
+            let of_it: Vec<u64> =
+                got.iter().filter(|got| got.partition == partition).map(|got| got.offset).collect();
             assert!(of_it.is_sorted(), "{order:?}: {of_it:?}");
         }
     }

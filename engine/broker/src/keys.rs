@@ -126,11 +126,11 @@ pub(crate) enum CatalogueKind {
 
 /// What kind of record lies under a catalogue key.
 pub(crate) fn catalogue_kind(key: &[u8]) -> Option<CatalogueKind> {
-    match key.first()? {
-        &CATALOGUE_TOPIC => Some(CatalogueKind::Topic),
-        &CATALOGUE_SUBSCRIPTION => Some(CatalogueKind::Subscription),
-        &CATALOGUE_PLUGIN => Some(CatalogueKind::Plugin),
-        &CATALOGUE_ROUTE => Some(CatalogueKind::Route),
+    match *key.first()? {
+        CATALOGUE_TOPIC => Some(CatalogueKind::Topic),
+        CATALOGUE_SUBSCRIPTION => Some(CatalogueKind::Subscription),
+        CATALOGUE_PLUGIN => Some(CatalogueKind::Plugin),
+        CATALOGUE_ROUTE => Some(CatalogueKind::Route),
         _ => None,
     }
 }

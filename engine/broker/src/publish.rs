@@ -85,13 +85,12 @@ impl Submitter {
         let bytes = u32::try_from(batch.bytes().len().min(self.admission_max)).unwrap_or(u32::MAX);
         let admission = Arc::clone(&self.admission).acquire_many_owned(bytes);
         let admitted = admission.await.map_err(|_| Error::ShuttingDown)?;
-        let durability =
-            header.durability.map_or(self.topic.durability(), |asked| asked.max(self.topic.durability()));
+        let durability = header.durability.max(Some(self.topic.durability()));
         let append = Append {
             topic: Arc::clone(&self.topic),
             header,
             batch,
-            ack_written: durability == Durability::Os,
+            ack_written: durability == Some(Durability::Os),
             reply,
             admitted,
         };

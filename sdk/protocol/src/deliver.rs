@@ -296,3 +296,102 @@ impl EndEntry {
         Ok(entries)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::{
+        batch::{BatchBuilder, Stamp},
+        event::Event,
+    };
+
+    fn any_run() -> impl Strategy<Value = Run> {
+        (any::<u64>(), any::<u64>(), any::<u8>(), vec(any::<u8>(), 0..100)).prop_map(
+            |(base, append_time, hops, batches)| Run {
+                base: Offset(base),
+                append_time: Timestamp(append_time),
+                hops,
+                batches: batches.into(),
+            },
+        )
+    }
+
+    fn written(runs: &[Run]) -> Bytes {
+        let mut bytes = BytesMut::new();
+        runs.iter().for_each(|run| run.write(&mut bytes));
+        bytes.freeze()
+    }
+
+    proptest! {
+        #[test]
+        fn a_deliver_header_is_read_back_and_leaves_the_runs(
+            fields in any::<(u16, bool, u8, u32, u64, u32)>(),
+            runs in vec(any::<u8>(), 0..100),
+        ) {
+            let (partition, built, attempt, count, token, span) = fields;
+            let (partition, token) = (PartitionId(partition), DeliveryToken(token));
+            let header = DeliverHeader { partition, built, attempt, count, token, span };
+            let prefix = header.frame_prefix(runs.len());
+            let (head, rest) = prefix.split_first_chunk().unwrap();
+            let frame = FrameHeader::read(head).unwrap();
+            prop_assert_eq!((frame.kind, frame.len), (FrameType::Deliver, rest.len() + runs.len()));
+            let mut payload = Bytes::from([rest, &runs].concat());
+            prop_assert_eq!(DeliverHeader::read(&mut payload), Ok(header));
+            prop_assert_eq!(payload, runs);
+        }
+
+        #[test]
+        fn runs_are_read_back_by_both_readers_and_every_cut_is_noticed(runs in vec(any_run(), 0..5)) {
+            let bytes = written(&runs);
+            let read: Result<Vec<Run>, FrameError> = Runs::new(bytes.clone()).collect();
+            prop_assert_eq!(read.as_ref(), Ok(&runs));
+            let mut rest = &bytes[..];
+            for run in &runs {
+                let borrowed = RunRef::split_first(&mut rest).unwrap();
+                prop_assert_eq!((borrowed.header, borrowed.batches), (run.header(), &run.batches[..]));
+            }
+            prop_assert!(RunRef::split_first(&mut rest).is_none());
+            let boundaries: Vec<usize> = (0..=runs.len()).map(|count| written(&runs[..count]).len()).collect();
+            for len in 0..bytes.len() {
+                let whole = Runs::new(bytes.slice(..len)).all(|run| run.is_ok());
+                prop_assert_eq!(whole, boundaries.contains(&len), "cut to {}", len);
+            }
+        }
+
+        #[test]
+        fn end_entries_are_read_back(entries in vec(any::<(u16, u64)>(), 0..10)) {
+            let entries: Vec<EndEntry> = entries
+                .into_iter()
+                .map(|(partition, next)| EndEntry { partition: PartitionId(partition), next: Offset(next) })
+                .collect();
+            let frame = EndEntry::frame(&entries);
+            prop_assert_eq!(EndEntry::read_all(&frame[FRAME_HEADER_BYTES..]), Ok(entries));
+            for len in 0..frame.len() - FRAME_HEADER_BYTES {
+                let read = EndEntry::read_all(&frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + len]);
+                prop_assert_eq!(read.is_ok(), len % 16 == 0, "cut to {}", len);
+            }
+        }
+    }
+
+    #[test]
+    fn batches_of_a_run_follow_one_another_and_damage_is_noticed() {
+        let mut builder = BatchBuilder::new();
+        let mut batches = Vec::new();
+        for _ in 0..2 {
+            builder.push(&Event::new("a")).unwrap();
+            builder.push(&Event::new("b")).unwrap();
+            batches.extend_from_slice(builder.finish(Stamp::ENGINE).bytes());
+        }
+        let run = Run { base: Offset(10), append_time: Timestamp(5), hops: 1, batches: batches.into() };
+        let far = Run { base: Offset(u64::MAX), ..run.clone() };
+        let placed = checked_batches(written(&[run.clone(), far])).unwrap();
+        let bases: Vec<u64> = placed.iter().map(|placed| placed.base.0).collect();
+        assert_eq!(bases, [10, 12, u64::MAX, u64::MAX], "an absurd base ends at the largest offset");
+        let mut damaged = written(&[run]).to_vec();
+        *damaged.last_mut().unwrap() ^= 1;
+        let error = checked_batches(damaged.into()).unwrap_err();
+        assert!(matches!(error, DeliverError::Batch(BatchError::Checksum { .. })), "{error}");
+    }
+}

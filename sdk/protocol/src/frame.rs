@@ -167,3 +167,71 @@ pub fn read_message<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameError
     reader.set_max_depth(MESSAGE_DEPTH_MAX);
     T::deserialize(&mut reader).map_err(|error| FrameError::payload(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::error::{ErrorCode, Refusal};
+
+    fn all_types() -> impl Iterator<Item = FrameType> {
+        (0..=u8::MAX).filter_map(FrameType::from_u8)
+    }
+
+    proptest! {
+        #[test]
+        fn a_header_is_read_back_or_refused_for_its_type_or_length(bytes in any::<[u8; FRAME_HEADER_BYTES]>()) {
+            let len = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            match (FrameHeader::read(&bytes), FrameType::from_u8(bytes[4])) {
+                (Ok(header), Some(kind)) => {
+                    prop_assert_eq!((header.kind, header.len), (kind, len as usize));
+                    prop_assert_eq!(&FrameHeader::bytes(kind, header.len)[..5], &bytes[..5]);
+                }
+                (Err(FrameError::TooLarge { got, limit }), Some(kind)) => {
+                    prop_assert_eq!((got, limit), (u64::from(len), kind.payload_bytes_max()));
+                    prop_assert!(len as usize > limit);
+                }
+                (Err(FrameError::UnknownType { got }), None) => prop_assert_eq!(got, bytes[4]),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+    }
+
+    #[test]
+    fn every_type_has_its_limit_obeyed_and_enforced() {
+        let small = [FrameType::Open, FrameType::Notice, FrameType::Error, FrameType::Credit, FrameType::Verbs, FrameType::Settled];
+        for kind in all_types() {
+            let limit = if small.contains(&kind) { 256 * 1024 } else { 2 * 1024 * 1024 };
+            assert_eq!(kind.payload_bytes_max(), limit, "{kind:?}");
+            let mut header = FrameHeader::bytes(kind, limit);
+            assert_eq!(FrameHeader::read(&header), Ok(FrameHeader { kind, len: limit }));
+            header[..4].copy_from_slice(&u32::try_from(limit + 1).unwrap().to_le_bytes());
+            assert_eq!(FrameHeader::read(&header), Err(FrameError::TooLarge { got: limit as u64 + 1, limit }));
+        }
+        assert_eq!(all_types().count(), 12);
+    }
+
+    #[test]
+    fn flags_and_reserved_bytes_are_ignored() {
+        let plain = FrameHeader::bytes(FrameType::Ack, 64);
+        let mut marked = plain;
+        marked[5..].fill(0xff);
+        assert_eq!(FrameHeader::read(&marked), FrameHeader::read(&plain));
+    }
+
+    #[test]
+    fn nesting_has_a_limit() {
+        // A refusal with a field that this version does not know, nested so deep.
+        let nested = |depth: usize| {
+            let mut payload = vec![0x82, 0xa4];
+            payload.extend(b"code\x14\xa1x");
+            payload.extend(vec![0x91; depth - 1]);
+            payload.push(0xc0);
+            read_message::<Refusal>(&payload)
+        };
+        assert_eq!(nested(MESSAGE_DEPTH_MAX).unwrap().code, ErrorCode::TopicNotFound);
+        assert!(nested(MESSAGE_DEPTH_MAX + 1).is_err());
+        assert!(nested(200_000).is_err());
+    }
+}

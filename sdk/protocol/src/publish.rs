@@ -213,3 +213,113 @@ pub(crate) fn clip(text: &str, bytes_max: usize) -> &str {
     let end = (0..=bytes_max.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     &text[..end]
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, option, prelude::*};
+
+    use super::*;
+
+    fn any_durability() -> impl Strategy<Value = Option<Durability>> {
+        option::of(prop_oneof![Just(Durability::Os), Just(Durability::Sync)])
+    }
+
+    /// Any acknowledgement that can be told apart on the wire: all ones is no offset, and 0 no wait.
+    fn any_ack() -> impl Strategy<Value = Ack> {
+        let appended = (option::of(0..u64::MAX), any::<u32>(), any::<bool>()).prop_map(
+            |(base, count, duplicate)| AckOutcome::Appended { base: base.map(Offset), count, duplicate },
+        );
+        let refused = (any::<u16>(), ".{0,60}", option::of(1..=u32::MAX)).prop_map(
+            |(code, message, retry_after_ms)| {
+                let code = ErrorCode::from_number(code);
+                AckOutcome::Refused(Refusal { code, message, retry_after_ms })
+            },
+        );
+        (any::<u32>(), any::<u16>(), prop_oneof![appended, refused]).prop_map(
+            |(correlation, partition, outcome)| Ack {
+                correlation,
+                partition: PartitionId(partition),
+                outcome,
+            },
+        )
+    }
+
+    fn written(acks: &[Ack]) -> BytesMut {
+        let mut bytes = BytesMut::new();
+        acks.iter().for_each(|ack| ack.write(&mut bytes));
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn a_publish_header_is_read_back_and_leaves_the_batch(
+            correlation in any::<u32>(),
+            partition in any::<u16>(),
+            durability in any_durability(),
+            expect_offset in option::of(0..u64::MAX),
+            batch in vec(any::<u8>(), 0..100),
+        ) {
+            let header = PublishHeader {
+                correlation,
+                partition: PartitionId(partition),
+                durability,
+                expect_offset: expect_offset.map(Offset),
+            };
+            let prefix = header.frame_prefix(batch.len());
+            let (head, rest) = prefix.split_first_chunk().unwrap();
+            let frame = FrameHeader::read(head).unwrap();
+            prop_assert_eq!((frame.kind, frame.len), (FrameType::Publish, rest.len() + batch.len()));
+            let mut payload = Bytes::from([rest, &batch].concat());
+            prop_assert_eq!(PublishHeader::read(&mut payload), Ok(header));
+            prop_assert_eq!(payload, batch);
+        }
+
+        #[test]
+        fn acks_are_read_back_and_every_cut_is_noticed(acks in vec(any_ack(), 0..6)) {
+            let bytes = written(&acks);
+            prop_assert_eq!(Ack::read_all(&bytes), Ok(acks.clone()));
+            let boundaries: Vec<usize> = (0..=acks.len()).map(|count| written(&acks[..count]).len()).collect();
+            for len in 0..bytes.len() {
+                prop_assert_eq!(Ack::read_all(&bytes[..len]).is_ok(), boundaries.contains(&len), "cut to {}", len);
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_refusal_is_clipped_between_characters() {
+        let refusal = Refusal::new(ErrorCode::Internal, "é".repeat(REASON_BYTES_MAX));
+        let ack =
+            Ack { correlation: 1, partition: PartitionId(2), outcome: AckOutcome::Refused(refusal) };
+        let read = Ack::read_all(&written(&[ack])).unwrap();
+        let AckOutcome::Refused(refusal) = &read[0].outcome else { panic!("{read:?}") };
+        assert_eq!(refusal.message, "é".repeat(REASON_BYTES_MAX / 2));
+        assert_eq!(clip("aé", 2), "a");
+    }
+
+    #[test]
+    fn reserved_bytes_are_ignored_and_reserved_meanings_refused() {
+        let header = PublishHeader {
+            correlation: 1,
+            partition: PartitionId(0),
+            durability: None,
+            expect_offset: None,
+        };
+        let read = |at: usize, value: u8| {
+            let mut bytes = header.frame_prefix(0)[FRAME_HEADER_BYTES..].to_vec();
+            bytes[at] = value;
+            PublishHeader::read(&mut Bytes::from(bytes))
+        };
+        assert_eq!(read(7, 1), Ok(header), "the reserved byte");
+        assert!(read(6, 3).is_err(), "a durability that does not exist");
+        assert!(read(16, 1).is_err(), "deliver_at");
+        let mut ack = written(&[Ack {
+            correlation: 1,
+            partition: PartitionId(0),
+            outcome: AckOutcome::Appended { base: None, count: 0, duplicate: false },
+        }]);
+        ack[28] = 1;
+        assert!(Ack::read_all(&ack).is_ok());
+        ack[4] = 1;
+        assert!(Ack::read_all(&ack).is_err(), "scheduled, which this version does not know");
+    }
+}

@@ -224,3 +224,115 @@ impl Settled {
         Ok(Self { sequence, refused })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, option, prelude::*};
+
+    use super::*;
+
+    fn any_kind() -> impl Strategy<Value = VerbKind> {
+        prop_oneof![
+            Just(VerbKind::Ack),
+            option::of(0..BY_BACKOFF).prop_map(|delay_ms| VerbKind::Nack { delay_ms }),
+            Just(VerbKind::InProgress),
+            ".{0,40}".prop_map(|reason| VerbKind::Reject { reason }),
+        ]
+    }
+
+    fn any_verb() -> impl Strategy<Value = Verb> {
+        (any_kind(), any::<u16>(), any::<u64>(), any::<(u64, u64)>()).prop_map(
+            |(kind, partition, token, (one, other))| Verb {
+                kind,
+                partition: PartitionId(partition),
+                token: DeliveryToken(token),
+                first: Offset(one.min(other)),
+                last: Offset(one.max(other)),
+            },
+        )
+    }
+
+    fn ack(first: u64, last: u64) -> Verb {
+        let (first, last) = (Offset(first), Offset(last));
+        Verb { kind: VerbKind::Ack, partition: PartitionId(0), token: DeliveryToken(1), first, last }
+    }
+
+    proptest! {
+        #[test]
+        fn credit_is_read_back(events in any::<u64>(), bytes in any::<u64>()) {
+            let credit = Credit { events, bytes };
+            let frame = credit.frame();
+            prop_assert_eq!(Credit::read(&frame[FRAME_HEADER_BYTES..]), Ok(credit));
+            for len in 0..16 {
+                prop_assert!(Credit::read(&frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + len]).is_err());
+            }
+        }
+
+        #[test]
+        fn verbs_are_read_back_and_every_cut_is_noticed(sequence in any::<u64>(), list in vec(any_verb(), 0..6)) {
+            let verbs = Verbs { sequence, verbs: list.clone() };
+            let frame = verbs.frame();
+            let payload = &frame[FRAME_HEADER_BYTES..];
+            prop_assert_eq!(Verbs::read(payload), Ok(verbs));
+            let part = |count: usize| Verbs { sequence, verbs: list[..count].to_vec() }.frame().len();
+            let boundaries: Vec<usize> = (0..=list.len()).map(|count| part(count) - FRAME_HEADER_BYTES).collect();
+            for len in 0..payload.len() {
+                prop_assert_eq!(Verbs::read(&payload[..len]).is_ok(), boundaries.contains(&len), "cut to {}", len);
+            }
+        }
+
+        #[test]
+        fn settled_is_read_back(sequence in any::<u64>(), entries in vec(any::<(u16, u16, u64, u64)>(), 0..8)) {
+            let refused = |(partition, code, first, last)| RefusedVerb {
+                partition: PartitionId(partition),
+                first: Offset(first),
+                last: Offset(last),
+                code: ErrorCode::from_number(code),
+            };
+            let settled = Settled { sequence, refused: entries.into_iter().map(refused).collect() };
+            let frame = settled.frame();
+            let payload = &frame[FRAME_HEADER_BYTES..];
+            prop_assert_eq!(Settled::read(payload), Ok(settled));
+            for len in 0..payload.len() {
+                let whole = len >= 8 && (len - 8) % 24 == 0;
+                prop_assert_eq!(Settled::read(&payload[..len]).is_ok(), whole, "cut to {}", len);
+            }
+        }
+    }
+
+    #[test]
+    fn so_many_verbs_fit_one_frame_and_one_more_does_not() {
+        let mut verbs = Verbs { sequence: 1, verbs: vec![ack(0, 1); VERBS_MAX] };
+        assert_eq!(Verbs::read(&verbs.frame()[FRAME_HEADER_BYTES..]).as_ref(), Ok(&verbs));
+        verbs.verbs.push(ack(0, 1));
+        assert!(Verbs::read(&verbs.frame()[FRAME_HEADER_BYTES..]).is_err());
+    }
+
+    #[test]
+    fn long_reasons_are_clipped_by_writer_and_reader() {
+        let reason = "x".repeat(REASON_BYTES_MAX + 1);
+        let kind = VerbKind::Reject { reason: reason.clone() };
+        let frame = Verbs { sequence: 1, verbs: vec![Verb { kind, ..ack(0, 0) }] }.frame();
+        let clipped = VerbKind::Reject { reason: reason[..REASON_BYTES_MAX].to_owned() };
+        assert_eq!(Verbs::read(&frame[FRAME_HEADER_BYTES..]).unwrap().verbs[0].kind, clipped);
+        // A writer that does not clip: its reader does.
+        let mut payload = frame[FRAME_HEADER_BYTES..].to_vec();
+        payload.push(b'x');
+        payload[8 + 32..8 + 34].copy_from_slice(&1_025_u16.to_le_bytes());
+        assert_eq!(Verbs::read(&payload).unwrap().verbs[0].kind, clipped);
+    }
+
+    #[test]
+    fn unknown_verbs_and_ranges_that_run_backwards_are_refused() {
+        let frame = Verbs { sequence: 1, verbs: vec![ack(5, 5)] }.frame();
+        let read = |at: usize, value: u8| {
+            let mut payload = frame[FRAME_HEADER_BYTES..].to_vec();
+            payload[at] = value;
+            Verbs::read(&payload)
+        };
+        assert!(read(8 + 1, 9).is_ok(), "the reserved byte");
+        for (at, value) in [(8, 0), (8, 5), (8 + 24, 4)] {
+            assert!(read(at, value).is_err(), "byte {at} is {value}");
+        }
+    }
+}

@@ -334,3 +334,147 @@ fn narrow(len: usize) -> u16 {
 fn narrow_name(name: &str) -> u8 {
     u8::try_from(name.len()).expect("a header name is at most 128 bytes")
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, option, prelude::*};
+
+    use super::*;
+
+    /// An output that owns its parts.
+    #[derive(Debug, Clone)]
+    struct Owned {
+        target: Option<String>,
+        key: Change<Vec<u8>>,
+        time: Option<u64>,
+        id: Option<String>,
+        headers: Option<(bool, Vec<(String, Vec<u8>)>, Vec<String>)>,
+        payload: Change<Vec<u8>>,
+    }
+
+    impl Owned {
+        fn borrow(&self) -> Output<'_> {
+            fn change(change: &Change<Vec<u8>>) -> Change<&[u8]> {
+                match change {
+                    Change::Keep => Change::Keep,
+                    Change::Remove => Change::Remove,
+                    Change::Set(value) => Change::Set(value),
+                }
+            }
+            Output {
+                target: self.target.as_deref(),
+                key: change(&self.key),
+                time: self.time,
+                id: self.id.as_deref(),
+                headers: match &self.headers {
+                    None => HeadersChange::Keep,
+                    Some((true, set, _)) => HeadersChange::Replace(pairs(set)),
+                    Some((false, set, removed)) => {
+                        HeadersChange::Patch(pairs(set), removed.iter().map(String::as_str).collect())
+                    }
+                },
+                payload: change(&self.payload),
+            }
+        }
+    }
+
+    fn pairs(set: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {
+        set.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect()
+    }
+
+    fn any_change() -> impl Strategy<Value = Change<Vec<u8>>> {
+        prop_oneof![Just(Change::Keep), Just(Change::Remove), vec(any::<u8>(), 0..30).prop_map(Change::Set)]
+    }
+
+    fn any_output() -> impl Strategy<Value = Owned> {
+        let headers =
+            (any::<bool>(), vec((".{0,8}", vec(any::<u8>(), 0..9)), 0..4), vec(".{0,8}", 0..3));
+        let text = || option::of(".{0,12}");
+        (text(), any_change(), option::of(any::<u64>()), text(), option::of(headers), any_change()).prop_map(
+            |(target, key, time, id, headers, payload)| Owned { target, key, time, id, headers, payload },
+        )
+    }
+
+    /// What is said about one event.
+    #[derive(Debug, Clone)]
+    enum Said {
+        Drop,
+        Keep,
+        Reject(String),
+        Emit(Vec<Owned>),
+    }
+
+    fn any_said() -> impl Strategy<Value = Said> {
+        prop_oneof![
+            3 => Just(Said::Drop),
+            3 => Just(Said::Keep),
+            1 => ".{0,30}".prop_map(Said::Reject),
+            1 => vec(any_output(), 0..4).prop_map(Said::Emit),
+        ]
+    }
+
+    fn written(said: &[Said]) -> Vec<u8> {
+        let mut writer = VerdictWriter::new();
+        for verdict in said {
+            match verdict {
+                Said::Drop => writer.drop_event(),
+                Said::Keep => writer.keep(),
+                Said::Reject(reason) => writer.reject(reason),
+                Said::Emit(outputs) => {
+                    writer.emit(&outputs.iter().map(Owned::borrow).collect::<Vec<_>>());
+                }
+            }
+        }
+        writer.finish()
+    }
+
+    proptest! {
+        #[test]
+        fn any_verdicts_are_read_back(said in vec(any_said(), 0..30)) {
+            let answer = written(&said);
+            let mut events = said.iter();
+            for verdict in Verdicts::new(&answer) {
+                match verdict.unwrap() {
+                    Verdict::Drop(n) => {
+                        prop_assert!(events.by_ref().take(n.into()).all(|said| matches!(said, Said::Drop)));
+                    }
+                    Verdict::Keep(n) => {
+                        prop_assert!(events.by_ref().take(n.into()).all(|said| matches!(said, Said::Keep)));
+                    }
+                    Verdict::Reject(reason) => {
+                        let is_same = matches!(events.next(), Some(Said::Reject(said)) if said == reason);
+                        prop_assert!(is_same);
+                    }
+                    Verdict::Emit(outputs) => {
+                        let Some(Said::Emit(said)) = events.next() else { panic!("an emit of nothing") };
+                        prop_assert_eq!(outputs, said.iter().map(Owned::borrow).collect::<Vec<_>>());
+                    }
+                }
+            }
+            prop_assert!(events.next().is_none());
+            for len in 0..answer.len() {
+                // A cut answer is one error at most, and then over.
+                let errors = Verdicts::new(&answer[..len]).filter(Result::is_err).count();
+                prop_assert!(errors <= 1);
+            }
+        }
+    }
+
+    #[test]
+    fn runs_of_one_verdict_are_one_entry_up_to_what_its_count_holds() {
+        let answer = written(&vec![Said::Keep; 65_536]);
+        let verdicts: Vec<_> = Verdicts::new(&answer).map(Result::unwrap).collect();
+        assert_eq!(verdicts, [Verdict::Keep(65_535), Verdict::Keep(1)]);
+    }
+
+    #[test]
+    fn what_is_no_verdict_is_refused() {
+        let long = written(&[Said::Reject("x".repeat(2_000))]);
+        assert_eq!(long.len(), 4 + REASON_BYTES_MAX, "the writer clips reasons");
+        let mut short_output = [vec![3, 0, 1, 0], vec![24; 28]].concat();
+        short_output[4..8].copy_from_slice(&23_u32.to_le_bytes());
+        for answer in [&[4, 0, 1, 0][..], &[1, 0, 1], &[2, 0, 1, 0, 0xff], &[3, 0, 1, 0, 3, 0, 0, 0], &short_output] {
+            assert!(Verdicts::new(answer).next().unwrap().is_err(), "{answer:?}");
+        }
+    }
+}

@@ -82,7 +82,10 @@ impl Engine {
         self.stop = None;
         let Some(thread) = self.thread.take() else { return Ok(()) };
         let joined = tokio::task::spawn_blocking(move || thread.join());
-        within("the engine's end", joined).await.expect("joining does not panic").expect("the engine does not panic")
+        within("the engine's end", joined)
+            .await
+            .expect("joining does not panic")
+            .expect("the engine does not panic")
     }
 
     /// The engine again, on the same data, the same ports and with changed settings.

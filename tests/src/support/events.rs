@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use levada_client::{
     Client, Error, Event, Offset, PartitionId, Publisher, PublisherOptions, ReadOptions, Reader, Receipt,
-    Subscriber, SubscribeOptions, SubscriptionOptions, Start, Timestamp, TopicSettings,
+    Start, SubscribeOptions, Subscriber, SubscriptionOptions, Timestamp, TopicSettings,
 };
 
 use super::{rng::Rng, within};

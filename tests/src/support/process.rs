@@ -128,7 +128,8 @@ pub(crate) async fn run(mut command: Command, input: &str) -> Ran {
         drop(stdin);
     };
     let both = async { tokio::join!(written, child.wait_with_output()).1 };
-    let Output { status, stdout, stderr } = within("a command", both).await.expect("a child can be waited for");
+    let Output { status, stdout, stderr } =
+        within("a command", both).await.expect("a child can be waited for");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("commands print text");
     Ran { code: status.code().expect("it ended by itself"), stdout: text(stdout), stderr: text(stderr) }
 }

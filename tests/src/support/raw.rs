@@ -93,7 +93,9 @@ impl Stream {
         within("a frame", self.recv.read_exact(&mut header)).await.ok()?;
         let header = FrameHeader::read(&header).expect("the engine writes frames");
         let mut payload = vec![0; header.len];
-        within("a payload", self.recv.read_exact(&mut payload)).await.expect("the engine writes whole frames");
+        within("a payload", self.recv.read_exact(&mut payload))
+            .await
+            .expect("the engine writes whole frames");
         Some((header.kind, payload.into()))
     }
 

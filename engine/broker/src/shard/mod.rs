@@ -175,6 +175,11 @@ impl ShardHandle {
         self.commands.send(Command::Trim(trim)).await.map_err(|_| Error::ShuttingDown)
     }
 
+    /// How long progress may wait for others to share its commit.
+    pub(crate) fn progress_delay(&self) -> Duration {
+        self.progress_delay
+    }
+
     /// Queues a fragment for the next group.
     pub(crate) async fn fragment(&self, fragment: Fragment) -> Result<(), Error> {
         self.commands.send(Command::Fragment(fragment)).await.map_err(|_| Error::ShuttingDown)

@@ -47,7 +47,7 @@ impl Syncer {
             let mut next = Some(first);
             while let Some(message) = next.take() {
                 match message {
-                    ToSyncer::Group(group) => groups.push(group),
+                    ToSyncer::Group(group) => groups.push(*group),
                     ToSyncer::Barrier(reply) => barrier = Some(reply),
                 }
                 if barrier.is_none() && groups.len() < GROUPS_PER_SYNC_MAX {
@@ -62,7 +62,7 @@ impl Syncer {
         }
     }
 
-    fn make_durable(&self, groups: Vec<Box<Group>>) {
+    fn make_durable(&self, groups: Vec<Group>) {
         let written = groups.iter().any(|group| group.index.is_some());
         if written {
             if let Some(closed) = (**self.shown.closed.load()).clone() {
@@ -86,7 +86,7 @@ impl Syncer {
             self.shown.sync_micros.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
         }
         for group in groups {
-            self.announce(*group);
+            self.announce(group);
         }
     }
 

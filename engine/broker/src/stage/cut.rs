@@ -39,11 +39,6 @@ impl Source {
     pub(crate) fn end(&self) -> Offset {
         self.end
     }
-
-    /// How many events there are.
-    pub(crate) fn count(&self) -> u64 {
-        self.batches.iter().map(|(_, batch)| u64::from(batch.count())).sum()
-    }
 }
 
 /// A batch on its way through a chain.

@@ -25,9 +25,7 @@ use levada_protocol::{error::ErrorCode, ids::Timestamp};
 pub(crate) use self::{
     chain::{Chain, ChainStage, Clock},
     cut::Source,
-    outcome::{
-        DeadLetter, DeadReason, Filtered, Input, PassedRun, Paused, Progress, RouteBatch, Routed, Target,
-    },
+    outcome::{DeadLetter, DeadReason, Filtered, Input, PassedRun, Routed, Target},
 };
 
 /// A future that can be kept in a struct and sent to another thread.

@@ -20,9 +20,9 @@ use crate::{
 };
 
 impl OwnerTask {
-    /// Submits everything that is to settle, if there is something.
-    pub(super) async fn submit(&mut self) -> Result<(), Error> {
-        let Some(settling) = self.rules.take_settling() else { return Ok(()) };
+    /// Submits everything that is to settle; false if there is nothing.
+    pub(super) async fn submit(&mut self) -> Result<bool, Error> {
+        let Some(settling) = self.rules.take_settling() else { return Ok(false) };
         let id = SubscriptionId(self.record.id);
         let changes = settling.rows.into_iter();
         let rows = changes
@@ -34,7 +34,7 @@ impl OwnerTask {
             Ok(appends) => appends,
             Err(error) => {
                 let _ = reply.send(Err(crate::shard::FragmentRefused::Failed(error)));
-                return Ok(());
+                return Ok(true);
             }
         };
         let owner = Owner::Subscription(id);
@@ -45,7 +45,7 @@ impl OwnerTask {
         } else {
             self.context.shard.fragment_with_next_group(fragment);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The events that end as dead letters, each with why.

@@ -119,7 +119,7 @@ pub(crate) struct OwnerTask {
     /// The last turn ended before everything that could be delivered was.
     more: bool,
     pub(super) commit: Option<UnderWay>,
-    /// No commit is made before, after one has failed.
+    /// No commit is made before: the last one failed, or is young.
     commit_after: Option<Instant>,
     floors: Arc<Floors>,
     figures: Arc<Mutex<Vec<(u64, Figures)>>>,
@@ -216,7 +216,10 @@ impl OwnerTask {
         }
         if self.commit.is_none() && self.commit_after.is_none_or(|after| after <= Instant::now()) {
             self.commit_after = None;
-            self.submit().await?;
+            if self.submit().await? {
+                // What is acknowledged meanwhile goes together: one commit and one answer instead of many.
+                self.commit_after = Some(Instant::now() + self.context.shard.progress_delay());
+            }
         }
         let confirmed = self.rules.confirmed();
         for consumer in self.consumers.values_mut() {
@@ -511,7 +514,7 @@ impl OwnerTask {
         let mut stuck = None;
         for (number, log) in self.topic.partition_ids().zip(&self.logs) {
             let partition = self.rules.partition(number);
-            stuck = stuck.or(partition.stuck.map(|offset| (number, offset)));
+            stuck = stuck.or_else(|| partition.stuck.map(|offset| (number, offset)));
             if partition.lag > 0 {
                 oldest = oldest.into_iter().chain(log.append_time(partition.floor).await).min();
             }

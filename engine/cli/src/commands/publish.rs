@@ -170,10 +170,11 @@ impl Summary {
         match self.last.as_slice() {
             [] => published,
             [only] if only.partition == 0 => format!("{published}, last offset {}", only.offset),
+            [only] => format!("{published}, last offset {} in partition {}", only.offset, only.partition),
             many => {
                 let places: Vec<String> =
                     many.iter().map(|last| format!("{}:{}", last.partition, last.offset)).collect();
-                format!("{published}, last offsets {}", places.join(" "))
+                format!("{published}, last offsets by partition {}", places.join(" "))
             }
         }
     }

@@ -40,7 +40,8 @@ impl Database {
         let existed = folder.join("CURRENT").exists();
         format::check_or_write(dir, existed)?;
         let mut database = options.database();
-        database.set_use_direct_io_for_flush_and_compaction(options.direct_writes && takes_direct_writes(dir));
+        database
+            .set_use_direct_io_for_flush_and_compaction(options.direct_writes && takes_direct_writes(dir));
         let db = DB::open_cf_descriptors(&database, &folder, options.families())
             .map_err(|error| failure::of_open(dir, &error))?;
         let mut opened =

@@ -113,7 +113,8 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
-        (-1e9..1e9).prop_map(Value::from),
+        // Quarters: serde_json reads other fractions back only nearly.
+        any::<i32>().prop_map(|quarters| Value::from(f64::from(quarters) / 4.0)),
         ".{0,20}".prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 40, 6, |inner| {

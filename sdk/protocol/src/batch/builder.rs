@@ -295,3 +295,17 @@ impl Default for BatchBuilder {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn optional_fields_of_the_first_event_keep_the_buffer() {
+        let mut builder = BatchBuilder::new();
+        builder.bytes.reserve(100_000);
+        let event = Event { id: Some("id".into()), ttl_ms: Some(9), ..Event::new("x") };
+        builder.push(&event).unwrap();
+        assert!(builder.bytes.capacity() >= 100_000);
+    }
+}
