@@ -1,6 +1,7 @@
 //! The broker on the memory store: publishing, reading, subscriptions and what a crash leaves.
 //!
 //! No sockets and no plugins here; those are tested where they are real.
+#![expect(clippy::unwrap_used, reason = "a test's helper fails the test by panicking")]
 
 use std::{sync::Arc, time::Duration};
 

@@ -63,14 +63,14 @@ impl Syncer {
     }
 
     fn make_durable(&self, groups: Vec<Group>) {
-        let written = groups.iter().any(|group| group.index.is_some());
-        if written {
-            if let Some(closed) = (**self.shown.closed.load()).clone() {
-                for group in groups {
-                    group.fail(ErrorCode::OutcomeUnknown, &closed.reason);
-                }
-                return;
+        // What was decided after a group that failed rests on state that is void, answers without a write included.
+        if let Some(closed) = (**self.shown.closed.load()).clone() {
+            for group in groups {
+                group.fail(ErrorCode::OutcomeUnknown, &closed.reason);
             }
+            return;
+        }
+        if groups.iter().any(|group| group.index.is_some()) {
             let started = Instant::now();
             if let Err(error) = self.store.sync() {
                 tracing::error!(%error, "sync failed, no writes are taken");
