@@ -344,5 +344,6 @@ async fn a_flood_of_impossible_lengths_leaves_memory_flat() {
     let client = engine.connect().await;
     events::topic(&client, "orders").await;
     events::publish_numbers(&client, "orders", 0..10).await;
+    client.close().await;
     engine.stop().await;
 }

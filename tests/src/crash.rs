@@ -113,8 +113,8 @@ async fn prepare(client: &Client) {
     client.create_route(route).await.unwrap();
 }
 
-/// Publishes as fast as it goes for a while; answers the tickets.
-async fn publish(client: &Client, rng: &mut Rng, ledger: &mut Ledger, pause: Duration) -> Vec<(u64, Ticket)> {
+/// Publishes a burst every millisecond, for so many of them; answers the tickets.
+async fn publish(client: &Client, rng: &mut Rng, ledger: &mut Ledger, bursts: u64) -> Vec<(u64, Ticket)> {
     let options = PublisherOptions {
         batch_bytes: rng.pick(&[500, 8_000, 64_000]),
         in_flight: rng.pick(&[1, 8, 64]),
@@ -122,30 +122,34 @@ async fn publish(client: &Client, rng: &mut Rng, ledger: &mut Ledger, pause: Dur
         ..PublisherOptions::default()
     };
     let publisher = client.publisher("from", options).await.unwrap();
+    let mut pace = tokio::time::interval(Duration::from_millis(1));
     let mut tickets = Vec::new();
-    let publishing = async {
-        loop {
+    for _ in 0..bursts {
+        pace.tick().await;
+        for _ in 0..rng.within(1..100) {
             let event = event(rng, ledger.next);
             tickets.push((ledger.next, publisher.publish(event).await.expect("the publisher takes events")));
             ledger.next += 1;
         }
-    };
-    // The loop never ends by itself; nothing is published by a call that was given up.
-    let _ = tokio::time::timeout(pause, publishing).await;
+    }
     tickets
 }
 
 /// Kills the engine while it works, and starts it again; answers the new one.
 async fn round(round: u64, engine: Process, dir: &TempDir, rng: &mut Rng, ledger: &mut Ledger) -> Process {
     let client = engine.connect().await;
-    let pause = Duration::from_millis(rng.within(5..250));
+    let bursts = rng.within(1..150);
     let survives = rng.within(0..2) == 0;
-    let tickets = publish(&client, rng, ledger, pause).await;
+    let tickets = publish(&client, rng, ledger, bursts).await;
     let address = engine.quic.clone();
     engine.kill().await;
     if !survives {
         // The publisher dies with the engine: what it was not told is not known.
         client.close().await;
+    }
+    if rng.within(0..5) == 0 {
+        // A crash while it recovers from the crash.
+        Process::start_and_kill(dir.path(), Duration::from_millis(rng.within(5..150))).await;
     }
     let engine = Process::start_at(dir.path(), &address).await;
     for (number, ticket) in tickets {
@@ -174,7 +178,9 @@ async fn a_killed_engine_keeps_its_promises() {
     let dir = TempDir::new().unwrap();
     let mut ledger = Ledger::default();
     let mut engine = Process::start(dir.path()).await;
-    prepare(&engine.connect().await).await;
+    let client = engine.connect().await;
+    prepare(&client).await;
+    client.close().await;
     for number in 0..rounds.unwrap_or(ROUNDS_DEFAULT) {
         engine = round(number, engine, &dir, &mut rng, &mut ledger).await;
         if number % 5 == 4 {
@@ -182,6 +188,7 @@ async fn a_killed_engine_keeps_its_promises() {
             caught_up(&client).await;
             let (from, to) = (events::read_all(&client, "from").await, events::read_all(&client, "to").await);
             check_route(number, &from, &to);
+            client.close().await;
         }
     }
     let client = engine.connect().await;
@@ -198,6 +205,7 @@ async fn a_killed_engine_keeps_its_promises() {
     let client = engine.connect().await;
     assert_eq!(events::read_all(&client, "from").await, from);
     assert_eq!(events::read_all(&client, "to").await, to);
+    client.close().await;
     engine.stop().await;
 }
 

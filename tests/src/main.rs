@@ -4,7 +4,10 @@
 //! `LEVADA_TEST_SEED` repeats a run of the random tests, `LEVADA_CRASH_ROUNDS` sets how often the crash test kills.
 #![expect(clippy::unwrap_used, reason = "tests, and what they stand on, say what they expect by failing")]
 
+mod bad_input;
+mod cli;
 mod crash;
+mod disk;
 mod plugins;
 mod power;
 mod publish;
@@ -12,3 +15,4 @@ mod replay;
 mod routes;
 mod subscribe;
 mod support;
+mod tidy;

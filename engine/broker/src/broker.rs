@@ -16,14 +16,14 @@ use tokio::sync::Semaphore;
 use crate::{
     access::Principal,
     artefacts::Artefacts,
-    catalogue::{RouteRecord, SubscriptionRecord},
+    catalogue::{Catalogue, RouteRecord, SubscriptionRecord},
     chains::Chains,
     clock,
     config::BrokerConfig,
     error::Error,
     guard::Guard,
     keys,
-    log::Log,
+    log::{Log, blocking},
     metrics,
     places::Places,
     publish::PublishStream,
@@ -31,7 +31,7 @@ use crate::{
     retention, route,
     shard::{Shard, ShardHandle},
     stage::Plugins,
-    subscription::{self, Consumer},
+    subscription::{self, Consumer, SubscriptionHandle},
     tasks::Tasks,
     topic::Topic,
 };
@@ -105,13 +105,8 @@ impl Broker {
                 config,
             }),
         };
-        for record in catalogue.subscriptions.values() {
-            broker.start_subscription(record)?;
-        }
-        for record in catalogue.routes.values() {
-            broker.start_route(record)?;
-        }
-        broker.start_guard();
+        broker.match_places(&catalogue)?;
+        broker.start_guard(catalogue);
         retention::start(&broker);
         Ok(broker)
     }
@@ -140,10 +135,7 @@ impl Broker {
     /// `TOPIC_NOT_FOUND`, `SUBSCRIPTION_NOT_FOUND`, `SUBSCRIPTION_MISMATCH` naming the field, `PLUGIN_…`.
     pub async fn subscribe(&self, principal: &Principal, subscribe: Subscribe) -> Result<Consumer, Error> {
         let (record, created) = self.subscription_for(principal, &subscribe).await?;
-        let handle = self.inner.places.subscription(SubscriptionId(record.id)).ok_or_else(|| {
-            let message = format!("subscription {}/{} was deleted", record.topic, record.name);
-            Error::refused(ErrorCode::SubscriptionNotFound, message)
-        })?;
+        let handle = self.owner_of(&record).await?;
         subscription::attach(&handle, subscribe.consumer, created).await
     }
 
@@ -191,7 +183,7 @@ impl Broker {
         self.inner.shard.stop().await;
         let threads = self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
         let store = Arc::clone(&self.inner.store);
-        let closed = crate::log::blocking(move || {
+        let closed = blocking(move || {
             if let Some(threads) = threads {
                 threads.join();
             }
@@ -202,9 +194,52 @@ impl Broker {
         }
     }
 
+    /// How to reach a subscription's owner. One that was made a moment ago may be about to start.
+    pub(crate) async fn owner_of(&self, record: &SubscriptionRecord) -> Result<SubscriptionHandle, Error> {
+        let id = SubscriptionId(record.id);
+        if let Some(handle) = self.inner.places.subscription(id) {
+            return Ok(handle);
+        }
+        let _changing = self.inner.changing.lock().await;
+        self.inner.places.subscription(id).ok_or_else(|| {
+            let message = format!("subscription {}/{} was deleted", record.topic, record.name);
+            Error::refused(ErrorCode::SubscriptionNotFound, message)
+        })
+    }
+
+    /// Matches the places with the newest catalogue. The caller holds `changing`.
+    pub(crate) async fn follow_catalogue(&self) -> Result<(), Error> {
+        let broker = self.clone();
+        blocking(move || broker.match_places(&broker.inner.shard.catalogue())).await
+    }
+
+    /// Starts the places that the catalogue holds and ends those that it no longer does. Blocks on the disk; what
+    /// calls it holds `changing`, or nothing else runs yet.
+    pub(crate) fn match_places(&self, catalogue: &Catalogue) -> Result<(), Error> {
+        let places = &self.inner.places;
+        let subscriptions: HashSet<u64> = catalogue.subscriptions.values().map(|record| record.id).collect();
+        let routes: HashSet<u64> = catalogue.routes.values().map(|record| record.id).collect();
+        places.retain(|id| subscriptions.contains(&id.0), |id| routes.contains(&id.0));
+        for record in catalogue.subscriptions.values() {
+            if places.subscription(SubscriptionId(record.id)).is_none() {
+                self.start_subscription(catalogue, record)?;
+            }
+        }
+        for record in catalogue.routes.values() {
+            if places.route(RouteId(record.id)).is_none() {
+                self.start_route(catalogue, record)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Starts the owner of a subscription.
-    pub(crate) fn start_subscription(&self, record: &Arc<SubscriptionRecord>) -> Result<(), Error> {
-        let topic = Arc::clone(self.inner.shard.catalogue().topic(&TopicName::parse_any(&record.topic)?)?);
+    fn start_subscription(
+        &self,
+        catalogue: &Catalogue,
+        record: &Arc<SubscriptionRecord>,
+    ) -> Result<(), Error> {
+        let topic = Arc::clone(catalogue.topic(&TopicName::parse_any(&record.topic)?)?);
         let context = subscription::Context {
             store: Arc::clone(&self.inner.store),
             shard: self.inner.shard.clone(),
@@ -219,9 +254,8 @@ impl Broker {
     }
 
     /// Starts the owners of a route.
-    pub(crate) fn start_route(&self, record: &Arc<RouteRecord>) -> Result<(), Error> {
-        let source =
-            Arc::clone(self.inner.shard.catalogue().topic(&TopicName::parse_any(&record.spec.from)?)?);
+    fn start_route(&self, catalogue: &Catalogue, record: &Arc<RouteRecord>) -> Result<(), Error> {
+        let source = Arc::clone(catalogue.topic(&TopicName::parse_any(&record.spec.from)?)?);
         let context = route::RouteContext {
             store: Arc::clone(&self.inner.store),
             shard: self.inner.shard.clone(),
@@ -253,9 +287,10 @@ impl Broker {
         source.partition_ids().map(cursor).collect()
     }
 
-    /// Measures free space again and again; wakes the writer when a full store has room.
-    fn start_guard(&self) {
-        let inner = Arc::clone(&self.inner);
+    /// Measures free space again and again; wakes the writer when a full store has room. What the store then turns
+    /// out to hold may differ from what was answered, so the places are matched with the catalogue here as well.
+    fn start_guard(&self, mut matched: Arc<Catalogue>) {
+        let (broker, inner) = (self.clone(), Arc::clone(&self.inner));
         let cancelled = self.inner.tasks.cancelled().clone();
         self.inner.tasks.spawn(tracing::info_span!("disk_guard"), async move {
             loop {
@@ -267,6 +302,14 @@ impl Broker {
                 let low = inner.guard.measure_is_low();
                 if !low && inner.shard.closed().is_some_and(|closed| closed.code == ErrorCode::StorageFull) {
                     inner.shard.wake().await;
+                }
+                let catalogue = inner.shard.catalogue();
+                if !Arc::ptr_eq(&catalogue, &matched) {
+                    let _changing = inner.changing.lock().await;
+                    match broker.follow_catalogue().await {
+                        Ok(()) => matched = catalogue,
+                        Err(error) => tracing::warn!(%error, "places could not be started yet"),
+                    }
                 }
             }
         });

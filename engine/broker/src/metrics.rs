@@ -31,9 +31,9 @@ const SYNC_GROUPS: &str = "levada_sync_groups";
 const DISK_FREE_BYTES: &str = "levada_disk_free_bytes";
 /// 1 while writes are taken.
 const WRITABLE: &str = "levada_writable";
-/// Seconds spent in plugins, by place.
+/// Seconds spent in plugins, by plugin and place.
 const PLUGIN_SECONDS: &str = "levada_plugin_seconds";
-/// Calls of plugins that failed, by place.
+/// Calls of plugins that failed, by plugin and place.
 const PLUGIN_ERRORS: &str = "levada_plugin_errors";
 /// Bytes that compaction has written.
 const COMPACTION_BYTES: &str = "levada_compaction_bytes";
@@ -90,8 +90,8 @@ pub(crate) fn route(info: &levada_protocol::request::RouteInfo) {
 }
 
 /// A plugin's gauges at one place, set when they are asked for.
-pub(crate) fn plugin(place: &str, figures: &crate::stage::Figures) {
-    let labels = [("place", place.to_owned())];
+pub(crate) fn plugin(plugin: &str, place: &str, figures: &crate::stage::Figures) {
+    let labels = [("plugin", plugin.to_owned()), ("place", place.to_owned())];
     gauge!(PLUGIN_SECONDS, &labels).set(figures.seconds);
     gauge!(PLUGIN_ERRORS, &labels).set(as_f64(figures.errors));
 }

@@ -70,6 +70,8 @@ pub(crate) struct ReaderTask {
     frames: mpsc::Sender<Result<OutFrame, Error>>,
     credit: Credit,
     follow: bool,
+    /// Which partition is looked at first.
+    first: usize,
 }
 
 /// Makes a reader and the task that serves it. `logs` come with the offset that each begins at.
@@ -99,6 +101,7 @@ pub(crate) fn open(
         frames,
         credit: Credit { events: 0, bytes: 0 },
         follow,
+        first: 0,
     };
     (Reader { positions, frames: received, credit: CreditSender { grants } }, task)
 }
@@ -119,7 +122,9 @@ impl ReaderTask {
                 self.grant(credit);
             }
             let mut sent = false;
-            for at in 0..self.cursors.len() {
+            // Each partition is the first in turn, so that one with much to read does not take all credit for ever.
+            self.first = (self.first + 1) % self.cursors.len().max(1);
+            for at in (self.first..self.cursors.len()).chain(0..self.first) {
                 if self.credit.events > 0 && self.credit.bytes > 0 {
                     sent |= self.deliver(at).await?;
                 }

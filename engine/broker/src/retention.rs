@@ -31,7 +31,9 @@ pub(crate) fn start(broker: &Broker) {
                 () = cancelled.cancelled() => return,
                 () = tokio::time::sleep(broker.inner.config.retention_interval) => {}
             }
-            if let Err(error) = broker.run_retention().await {
+            // A compaction can take minutes; the store ends it when it closes.
+            let pass = cancelled.run_until_cancelled(broker.run_retention());
+            if let Some(Err(error)) = pass.await {
                 tracing::warn!(%error, "a retention pass ended early; the next one goes on");
             }
         }
@@ -106,19 +108,17 @@ fn segments(
     newest: Timestamp,
 ) -> Result<Vec<Stored>, Error> {
     let rows = scan_all(store, Family::Meta, keys::segments_below(topic.id, number, log.end))?;
-    let begins: Vec<(Offset, Timestamp, u64)> = rows
-        .iter()
-        .filter_map(|(key, value)| {
-            let (append_time, bytes_before) = read_pair(value)?;
-            Some((keys::segment_base(key)?, Timestamp(append_time), bytes_before))
-        })
-        .collect();
-    let ends = begins.iter().skip(1).copied();
-    let appended_bytes = topic.partition(number)?.dropped_bytes() + log.bytes;
-    let last = (log.end, newest, appended_bytes);
-    let stretches = begins.iter().zip(ends.chain([last]));
+    let dropped_bytes = topic.partition(number)?.dropped_bytes();
+    // The log's start need not have a row: what was the last segment may have gone whole.
+    let mut edges = vec![(log.start, Timestamp::default(), dropped_bytes)];
+    edges.extend(rows.iter().filter_map(|(key, value)| {
+        let (append_time, bytes_before) = read_pair(value)?;
+        let base = keys::segment_base(key).filter(|base| *base > log.start)?;
+        Some((base, Timestamp(append_time), bytes_before))
+    }));
+    edges.push((log.end, newest, dropped_bytes + log.bytes));
+    let stretches = edges.iter().zip(edges.iter().skip(1));
     Ok(stretches
-        .filter(|(_, end)| end.0 > log.start)
         .map(|(begin, end)| Stored {
             base: begin.0,
             append_time: end.1,

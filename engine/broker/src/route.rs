@@ -17,17 +17,16 @@ use levada_protocol::{
     ids::{Offset, PartitionId, RouteId, TopicId, TopicName},
     request::{Position, RouteInfo},
 };
-use levada_store::{Family, Store};
+use levada_store::Store;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    catalogue::{RouteRecord, read_cursor},
+    catalogue::RouteRecord,
     chains::{Attached, Chains},
     clock,
     dead_letters::{Letters, Origin, Reason},
     error::Error,
-    keys,
     log::{Found, Log},
     places::Floors,
     shard::{AppendTarget, Fragment, FragmentAppend, FragmentRefused, Owner, RouteStep, ShardHandle},
@@ -160,6 +159,7 @@ pub(crate) fn open(
         shared: Arc::clone(&shared),
         context: RouteContext { cancelled: handle.stop.clone(), ..context.clone() },
         number,
+        committed: shared.floors.floor(usize::from(number.0)),
         cursor: shared.floors.floor(usize::from(number.0)),
         under_way: VecDeque::new(),
         retry: RETRY_MIN,
@@ -174,6 +174,8 @@ pub(crate) struct RouteTask {
     shared: Arc<Shared>,
     context: RouteContext,
     number: PartitionId,
+    /// The cursor that is known to be committed.
+    committed: Offset,
     /// The next source offset to take; ahead of what is committed by what is under way.
     cursor: Offset,
     under_way: VecDeque<UnderWay>,
@@ -195,6 +197,8 @@ enum Stop {
     Blocked { why: String },
     /// The store failed, or the source is damaged.
     Failed(Error),
+    /// The committed cursor is not where it was thought to be; it is known now.
+    Moved,
     /// Its route or its topic is gone, or the engine goes.
     Ended,
 }
@@ -208,6 +212,7 @@ impl RouteTask {
             loop {
                 match self.work().await {
                     Stop::Ended => return,
+                    Stop::Moved => {}
                     stopped => self.wait(stopped).await,
                 }
                 self.reset().await;
@@ -224,13 +229,14 @@ impl RouteTask {
     async fn work(&mut self) -> Stop {
         let mut plugins = self.shared.plugins.subscribe();
         loop {
+            // Before the catalogue is looked at: a version that comes later is seen as a change.
+            plugins.mark_unchanged();
             let (attached, targets) = match self.attach().await {
                 Ok(attached) => attached,
                 Err(error) => {
                     return Stop::Paused { why: error.to_string(), retry_after: Some(RETRY_MAX) };
                 }
             };
-            plugins.mark_unchanged();
             loop {
                 if let Err(stop) = self.pass(&attached, &targets, &mut plugins).await {
                     return stop;
@@ -290,6 +296,7 @@ impl RouteTask {
             Found::Dropped(start) => self.step(start, Vec::new(), 0).await,
             Found::End if !self.under_way.is_empty() => self.settle_one().await,
             Found::End => {
+                self.show(None);
                 tokio::select! {
                     biased;
                     () = self.shared.source.deleted.cancelled() => Err(Stop::Ended),
@@ -377,15 +384,15 @@ impl RouteTask {
         let outcome =
             (&mut oldest.outcome).await.unwrap_or(Err(FragmentRefused::Failed(Error::ShuttingDown)));
         let settled = self.under_way.pop_front().expect("it was just looked at");
+        self.note(&outcome, settled.to, settled.dead_letters);
         match outcome {
             Ok(()) => {
-                self.shared.floors.set(usize::from(self.number.0), settled.to);
-                self.shared.dead_lettered.fetch_add(settled.dead_letters, Ordering::Relaxed);
                 self.retry = RETRY_MIN;
                 self.show(None);
                 Ok(())
             }
-            Err(FragmentRefused::Stale) => Err(Stop::Ended),
+            Err(FragmentRefused::Gone) => Err(Stop::Ended),
+            Err(FragmentRefused::Moved { .. }) => Err(Stop::Moved),
             Err(FragmentRefused::Blocked { target, error }) => {
                 Err(Stop::Blocked { why: format!("blocked: {target} {}", error.code()) })
             }
@@ -396,7 +403,7 @@ impl RouteTask {
     /// Waits until it makes sense to try again.
     async fn wait(&mut self, stop: Stop) {
         let retry_after = match stop {
-            Stop::Ended => return,
+            Stop::Ended | Stop::Moved => return,
             Stop::Paused { why, retry_after } => {
                 tracing::warn!(route = self.record.spec.name, partition = %self.number, why, "route paused");
                 self.show(Some(format!("paused: {why}")));
@@ -427,25 +434,32 @@ impl RouteTask {
         }
     }
 
+    /// Notes what an outcome says about the committed cursor.
+    fn note(&mut self, outcome: &Result<(), FragmentRefused>, to: Offset, dead_letters: u64) {
+        self.committed = match outcome {
+            Ok(()) => {
+                self.shared.dead_lettered.fetch_add(dead_letters, Ordering::Relaxed);
+                to
+            }
+            Err(FragmentRefused::Moved { cursor }) => *cursor,
+            Err(FragmentRefused::Gone | FragmentRefused::Blocked { .. } | FragmentRefused::Failed(_)) => {
+                return;
+            }
+        };
+        self.shared.floors.set(usize::from(self.number.0), self.committed);
+    }
+
     /// Goes back to what is committed: what was under way has failed or ended.
+    ///
+    /// Whether a failed fragment is found after the store was opened again is not known here, and the store cannot
+    /// say before; if it is, the writer answers the next fragment with the cursor.
     async fn reset(&mut self) {
-        for under_way in self.under_way.drain(..) {
-            // Its outcome no longer matters: the store says how far the route has come.
-            let _ = under_way.outcome.await;
+        while let Some(under_way) = self.under_way.pop_front() {
+            let outcome =
+                under_way.outcome.await.unwrap_or(Err(FragmentRefused::Failed(Error::ShuttingDown)));
+            self.note(&outcome, under_way.to, under_way.dead_letters);
         }
-        let key = keys::route_cursor(RouteId(self.record.id), self.number);
-        match self
-            .context
-            .store
-            .get(Family::Cursors, &key)
-            .map_err(Error::from)
-            .and_then(|value| value.map(|value| read_cursor(&value)).transpose())
-        {
-            Ok(Some(cursor)) => self.cursor = cursor,
-            Ok(None) => {}
-            Err(error) => tracing::error!(%error, "a route's cursor cannot be read"),
-        }
-        self.shared.floors.set(usize::from(self.number.0), self.cursor);
+        self.cursor = self.committed;
     }
 
     fn show(&self, state: Option<String>) {

@@ -2,8 +2,11 @@
 
 use std::{future::Future, sync::Arc};
 
+use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
+
+use crate::error::Error;
 
 /// The broker's tasks and the signal that ends them.
 #[derive(Debug, Clone)]
@@ -26,6 +29,20 @@ impl Tasks {
     /// Runs `task` until it ends by itself; it must end soon after the token is cancelled.
     pub(crate) fn spawn(&self, span: tracing::Span, task: impl Future<Output = ()> + Send + 'static) {
         self.tracker.spawn_on(task.instrument(span), &self.runtime);
+    }
+
+    /// Runs `task` and answers its result. It runs to its end even if the caller gives up waiting.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        span: tracing::Span,
+        task: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, result) = oneshot::channel();
+        self.spawn(span, async move {
+            // Whoever asked may have given up.
+            let _ = reply.send(task.await);
+        });
+        result.await.map_err(|_| Error::ShuttingDown)?
     }
 
     /// The signal that ends every task.

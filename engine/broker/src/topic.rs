@@ -183,7 +183,12 @@ impl Partition {
         self.end.store(end.0, Ordering::Release);
     }
 
-    /// Moves the start: what lies before may go.
+    /// Moves the start before what lies before it goes.
+    pub(crate) fn hide_before(&self, start: Offset) {
+        self.start.fetch_max(start.0, Ordering::AcqRel);
+    }
+
+    /// Moves the start: what lies before has gone.
     pub(crate) fn trim(&self, start: Offset, dropped_bytes: u64) {
         self.dropped_bytes.store(dropped_bytes, Ordering::Relaxed);
         self.start.fetch_max(start.0, Ordering::AcqRel);

@@ -76,7 +76,9 @@ impl FrameType {
                 REQUEST_BYTES_MAX
             }
             // A listing of topics names every partition of each.
-            Self::Opened | Self::Chunk | Self::Publish | Self::Ack | Self::Deliver | Self::End => FRAME_BYTES_MAX,
+            Self::Opened | Self::Chunk | Self::Publish | Self::Ack | Self::Deliver | Self::End => {
+                FRAME_BYTES_MAX
+            }
         }
     }
 }
@@ -164,7 +166,8 @@ pub fn message(kind: FrameType, value: &impl Serialize) -> Bytes {
 /// Reads a MessagePack payload, nested at most [`MESSAGE_DEPTH_MAX`] deep.
 pub fn read_message<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameError> {
     let mut reader = rmp_serde::Deserializer::from_read_ref(payload);
-    reader.set_max_depth(MESSAGE_DEPTH_MAX);
+    // It counts one level more than there are.
+    reader.set_max_depth(MESSAGE_DEPTH_MAX + 1);
     T::deserialize(&mut reader).map_err(|error| FrameError::payload(error.to_string()))
 }
 
@@ -200,14 +203,24 @@ mod tests {
 
     #[test]
     fn every_type_has_its_limit_obeyed_and_enforced() {
-        let small = [FrameType::Open, FrameType::Notice, FrameType::Error, FrameType::Credit, FrameType::Verbs, FrameType::Settled];
+        let small = [
+            FrameType::Open,
+            FrameType::Notice,
+            FrameType::Error,
+            FrameType::Credit,
+            FrameType::Verbs,
+            FrameType::Settled,
+        ];
         for kind in all_types() {
             let limit = if small.contains(&kind) { 256 * 1024 } else { 2 * 1024 * 1024 };
             assert_eq!(kind.payload_bytes_max(), limit, "{kind:?}");
             let mut header = FrameHeader::bytes(kind, limit);
             assert_eq!(FrameHeader::read(&header), Ok(FrameHeader { kind, len: limit }));
             header[..4].copy_from_slice(&u32::try_from(limit + 1).unwrap().to_le_bytes());
-            assert_eq!(FrameHeader::read(&header), Err(FrameError::TooLarge { got: limit as u64 + 1, limit }));
+            assert_eq!(
+                FrameHeader::read(&header),
+                Err(FrameError::TooLarge { got: limit as u64 + 1, limit })
+            );
         }
         assert_eq!(all_types().count(), 12);
     }

@@ -226,9 +226,10 @@ mod tests {
 
     /// Any acknowledgement that can be told apart on the wire: all ones is no offset, and 0 no wait.
     fn any_ack() -> impl Strategy<Value = Ack> {
-        let appended = (option::of(0..u64::MAX), any::<u32>(), any::<bool>()).prop_map(
-            |(base, count, duplicate)| AckOutcome::Appended { base: base.map(Offset), count, duplicate },
-        );
+        let appended =
+            (option::of(0..u64::MAX), any::<u32>(), any::<bool>()).prop_map(|(base, count, duplicate)| {
+                AckOutcome::Appended { base: base.map(Offset), count, duplicate }
+            });
         let refused = (any::<u16>(), ".{0,60}", option::of(1..=u32::MAX)).prop_map(
             |(code, message, retry_after_ms)| {
                 let code = ErrorCode::from_number(code);
@@ -288,8 +289,7 @@ mod tests {
     #[test]
     fn a_long_refusal_is_clipped_between_characters() {
         let refusal = Refusal::new(ErrorCode::Internal, "é".repeat(REASON_BYTES_MAX));
-        let ack =
-            Ack { correlation: 1, partition: PartitionId(2), outcome: AckOutcome::Refused(refusal) };
+        let ack = Ack { correlation: 1, partition: PartitionId(2), outcome: AckOutcome::Refused(refusal) };
         let read = Ack::read_all(&written(&[ack])).unwrap();
         let AckOutcome::Refused(refusal) = &read[0].outcome else { panic!("{read:?}") };
         assert_eq!(refusal.message, "é".repeat(REASON_BYTES_MAX / 2));

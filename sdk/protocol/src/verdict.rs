@@ -341,6 +341,9 @@ mod tests {
 
     use super::*;
 
+    /// Whether they replace the input's, what is set, and what is taken away.
+    type OwnedHeaders = (bool, Vec<(String, Vec<u8>)>, Vec<String>);
+
     /// An output that owns its parts.
     #[derive(Debug, Clone)]
     struct Owned {
@@ -348,7 +351,7 @@ mod tests {
         key: Change<Vec<u8>>,
         time: Option<u64>,
         id: Option<String>,
-        headers: Option<(bool, Vec<(String, Vec<u8>)>, Vec<String>)>,
+        headers: Option<OwnedHeaders>,
         payload: Change<Vec<u8>>,
     }
 
@@ -387,8 +390,7 @@ mod tests {
     }
 
     fn any_output() -> impl Strategy<Value = Owned> {
-        let headers =
-            (any::<bool>(), vec((".{0,8}", vec(any::<u8>(), 0..9)), 0..4), vec(".{0,8}", 0..3));
+        let headers = (any::<bool>(), vec((".{0,8}", vec(any::<u8>(), 0..9)), 0..4), vec(".{0,8}", 0..3));
         let text = || option::of(".{0,12}");
         (text(), any_change(), option::of(any::<u64>()), text(), option::of(headers), any_change()).prop_map(
             |(target, key, time, id, headers, payload)| Owned { target, key, time, id, headers, payload },
@@ -473,7 +475,9 @@ mod tests {
         assert_eq!(long.len(), 4 + REASON_BYTES_MAX, "the writer clips reasons");
         let mut short_output = [vec![3, 0, 1, 0], vec![24; 28]].concat();
         short_output[4..8].copy_from_slice(&23_u32.to_le_bytes());
-        for answer in [&[4, 0, 1, 0][..], &[1, 0, 1], &[2, 0, 1, 0, 0xff], &[3, 0, 1, 0, 3, 0, 0, 0], &short_output] {
+        for answer in
+            [&[4, 0, 1, 0][..], &[1, 0, 1], &[2, 0, 1, 0, 0xff], &[3, 0, 1, 0, 3, 0, 0, 0], &short_output]
+        {
             assert!(Verdicts::new(answer).next().unwrap().is_err(), "{answer:?}");
         }
     }

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Output, Stdio},
+    time::Duration,
 };
 
 use levada_client::{Client, ClientConfig};
@@ -38,6 +39,8 @@ fn serve(data_dir: &Path, listen: &str) -> Command {
     let mut command = command();
     command.arg("serve").arg("--data-dir").arg(data_dir);
     command.args(["--listen", listen, "--http", "127.0.0.1:0", "--output", "json", "--quiet"]);
+    // Commands that failed leave their connections behind; nobody needs to wait for them.
+    command.env("LEVADA_SHUTDOWN_GRACE", "200ms");
     // Also if this process is killed.
     command.arg("--until-stdin-closes").stdin(Stdio::piped());
     command
@@ -59,6 +62,13 @@ impl Process {
         let mut command = serve(data_dir, "127.0.0.1:0");
         command.envs(environment.iter().copied());
         Self::spawn(command).await
+    }
+
+    /// Starts an engine and kills it after a while, whether or not it has come up.
+    pub(crate) async fn start_and_kill(data_dir: &Path, after: Duration) {
+        let mut child = serve(data_dir, "127.0.0.1:0").stdout(Stdio::null()).spawn().expect("the binary can be started");
+        tokio::time::sleep(after).await;
+        within("the kill", child.kill()).await.expect("a child can be killed");
     }
 
     async fn spawn(mut command: Command) -> Self {

@@ -327,11 +327,9 @@ impl Edit {
             let message = format!("there is no plugin {name}{version}");
             return Err(Error::refused(ErrorCode::PluginNotFound, message));
         }
-        for record in &chosen {
-            if let Some(user) = self.next.users_of(record).first() {
-                let message = format!("plugin {name}@{} is used by {user}", record.version);
-                return Err(Error::refused(ErrorCode::PluginInUse, message));
-            }
+        if let Some(user) = self.next.stranded_by(name.as_str(), &chosen).first() {
+            let message = format!("plugin {name} is used by {user}, which would be left without it");
+            return Err(Error::refused(ErrorCode::PluginInUse, message));
         }
         for record in chosen {
             self.ops.push(Op::Delete { family: Family::Catalogue, key: keys::catalogue_plugin(record.id) });

@@ -87,12 +87,27 @@ impl Catalogue {
         .map(|(_, record)| record)
     }
 
-    /// The places whose chains would lose a plugin if this version went.
+    /// The places whose chains use this version: by its number, or as the newest.
     pub(crate) fn users_of(&self, plugin: &PluginRecord) -> Vec<String> {
         let newest = self.plugin(&plugin.name).is_ok_and(|newest| newest.id == plugin.id);
+        self.places_with(plugin, newest)
+    }
+
+    /// The places whose chains would be left without a plugin if these versions went. Those that follow the newest
+    /// go back to the one before it, as long as there is one.
+    pub(crate) fn stranded_by(&self, name: &str, removed: &[Arc<PluginRecord>]) -> Vec<String> {
+        let left = self
+            .plugins
+            .values()
+            .any(|record| record.name == name && !removed.iter().any(|removed| removed.id == record.id));
+        removed.iter().flat_map(|record| self.places_with(record, !left)).collect()
+    }
+
+    /// The places that name this version, or with `unpinned` the plugin without a version.
+    fn places_with(&self, plugin: &PluginRecord, unpinned: bool) -> Vec<String> {
         let pinned = format!("{}@{}", plugin.name, plugin.version);
         let uses = |chain: &[levada_protocol::request::StageSpec]| {
-            chain.iter().any(|stage| stage.plugin == pinned || (newest && stage.plugin == plugin.name))
+            chain.iter().any(|stage| stage.plugin == pinned || (unpinned && stage.plugin == plugin.name))
         };
         let subscriptions = self.subscriptions.values().filter(|record| uses(&record.options.chain));
         let routes = self.routes.values().filter(|record| uses(&record.spec.chain));

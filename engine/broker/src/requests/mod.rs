@@ -3,6 +3,8 @@
 mod places;
 mod plugins;
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use levada_protocol::{
     error::ErrorCode,
@@ -17,6 +19,7 @@ use crate::{
     clock,
     error::Error,
     metrics,
+    stage::Figures,
 };
 
 impl Broker {
@@ -93,15 +96,11 @@ impl Broker {
         }
         for route in self.inner.places.routes() {
             metrics::route(&route.info());
-            for (_, figures) in route.figures() {
-                metrics::plugin(&format!("route {}", route.record().spec.name), &figures);
-            }
+            observe_plugins(&catalogue, &format!("route {}", route.record().spec.name), route.figures());
         }
         for subscription in self.inner.places.subscriptions() {
             let record = subscription.record();
-            for (_, figures) in subscription.figures() {
-                metrics::plugin(&format!("{}/{}", record.topic, record.name), &figures);
-            }
+            observe_plugins(&catalogue, &format!("{}/{}", record.topic, record.name), subscription.figures());
         }
         let compaction_bytes = self.inner.store.stats().compaction_bytes;
         metrics::engine(self.inner.guard.free_bytes(), self.health().ready, compaction_bytes);
@@ -152,17 +151,33 @@ impl Broker {
 
     /// Makes a change that may end places, and ends their tasks.
     async fn change_places(&self, change: Change) -> Result<(), Error> {
-        let _changing = self.inner.changing.lock().await;
-        self.inner.shard.change(change).await?;
-        self.end_places(&self.inner.shard.catalogue());
-        Ok(())
+        let broker = self.clone();
+        self.to_the_end(async move {
+            let _changing = broker.inner.changing.lock().await;
+            broker.inner.shard.change(change).await?;
+            broker.follow_catalogue().await
+        })
+        .await
     }
 
-    /// Ends the tasks of places that the catalogue no longer holds.
-    fn end_places(&self, catalogue: &Catalogue) {
-        self.inner.places.retain(
-            |id| catalogue.subscriptions.values().any(|record| record.id == id.0),
-            |id| catalogue.routes.values().any(|record| record.id == id.0),
-        );
+    /// Runs what a request begun must not leave half done, even if whoever asked goes.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.inner.tasks.run(tracing::debug_span!("change"), task).await
+    }
+}
+
+/// Sets the gauges of the plugins at one place; one that is there several times is summed.
+fn observe_plugins(catalogue: &Catalogue, place: &str, figures: Vec<(u64, Figures)>) {
+    let mut sums: BTreeMap<u64, Figures> = BTreeMap::new();
+    for (plugin, more) in figures {
+        sums.entry(plugin).or_default().add(&more);
+    }
+    for (plugin, figures) in sums {
+        if let Some(record) = catalogue.plugins.values().find(|record| record.id == plugin) {
+            metrics::plugin(&format!("{}@{}", record.name, record.version), place, &figures);
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use levada_protocol::{
     error::ErrorCode,
-    ids::{Offset, RouteId, RouteName, SubscriptionId, SubscriptionName, TopicName},
+    ids::{Offset, RouteId, RouteName, SubscriptionName, TopicName},
     limits::ROUTE_TARGETS_MAX,
     request::{Response, RouteSpec, StageSpec, Start, Subscribe, SubscriptionInfo, SubscriptionOptions},
 };
@@ -13,6 +13,7 @@ use crate::{
     access::Principal,
     broker::Broker,
     catalogue::{Catalogue, Change, SubscriptionRecord},
+    clock,
     error::Error,
     log::Log,
     stage::Place,
@@ -68,22 +69,20 @@ impl Broker {
     ) -> Result<Arc<SubscriptionRecord>, Error> {
         let (topic_name, name) = (TopicName::parse_any(topic)?, name.parse::<SubscriptionName>()?);
         check_options(&options)?;
-        let _changing = self.inner.changing.lock().await;
         let catalogue = self.inner.shard.catalogue();
-        let topic = catalogue.topic(&topic_name)?;
+        catalogue.topic(&topic_name)?;
         self.try_chain(&catalogue, &options.chain, &topic_name, Place::Subscription).await?;
-        let positions = self.positions(topic, from).await?;
-        let change = Change::CreateSubscription {
-            topic: topic_name.clone(),
-            name: name.clone(),
-            options,
-            positions,
-            owner: principal.as_str().to_owned(),
-        };
-        self.inner.shard.change(change).await?;
-        let record = Arc::clone(self.inner.shard.catalogue().subscription(&topic_name, &name)?);
-        self.start_subscription(&record)?;
-        Ok(record)
+        let (broker, owner) = (self.clone(), principal.as_str().to_owned());
+        self.to_the_end(async move {
+            let _changing = broker.inner.changing.lock().await;
+            let shard = &broker.inner.shard;
+            let positions = broker.positions(shard.catalogue().topic(&topic_name)?, from).await?;
+            let (topic, of) = (topic_name.clone(), name.clone());
+            shard.change(Change::CreateSubscription { topic, name: of, options, positions, owner }).await?;
+            broker.follow_catalogue().await?;
+            Ok(Arc::clone(shard.catalogue().subscription(&topic_name, &name)?))
+        })
+        .await
     }
 
     pub(super) async fn list_subscriptions(
@@ -98,7 +97,12 @@ impl Broker {
         let mut subscriptions = Vec::new();
         for ((of, _), record) in &catalogue.subscriptions {
             if topic.as_ref().is_none_or(|topic| topic == of) {
-                subscriptions.push(self.describe_subscription(record).await?);
+                match self.describe_subscription(record).await {
+                    Ok(info) => subscriptions.push(info),
+                    // Deleted since the catalogue was looked at.
+                    Err(error) if error.code() == ErrorCode::SubscriptionNotFound => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(Response::Subscriptions { subscriptions })
@@ -108,11 +112,18 @@ impl Broker {
         &self,
         record: &SubscriptionRecord,
     ) -> Result<SubscriptionInfo, Error> {
-        let handle = self.inner.places.subscription(SubscriptionId(record.id)).ok_or_else(|| {
-            let message = format!("subscription {}/{} was deleted", record.topic, record.name);
-            Error::refused(ErrorCode::SubscriptionNotFound, message)
-        })?;
-        subscription::describe(&handle).await
+        let described = subscription::describe(&self.owner_of(record).await?).await?;
+        let mut info = described.info;
+        // Read here and not by the owner: it has deliveries to make.
+        let catalogue = self.inner.shard.catalogue();
+        let topic = catalogue.topic(&TopicName::parse_any(&record.topic)?)?;
+        let mut oldest = None;
+        for (number, floor) in described.oldest {
+            let log = Log::new(Arc::clone(&self.inner.store), Arc::clone(topic), number)?;
+            oldest = oldest.into_iter().chain(log.append_time(floor).await).min();
+        }
+        info.oldest_unacked_age_ms = oldest.map_or(0, |oldest| clock::now().0.saturating_sub(oldest.0));
+        Ok(info)
     }
 
     pub(super) async fn resume_subscription(
@@ -122,9 +133,7 @@ impl Broker {
         name: &str,
     ) -> Result<Response, Error> {
         let record = catalogue.subscription(&TopicName::parse_any(topic)?, &name.parse()?)?;
-        if let Some(handle) = self.inner.places.subscription(SubscriptionId(record.id)) {
-            subscription::resume(&handle).await?;
-        }
+        subscription::resume(&self.owner_of(record).await?).await?;
         Ok(Response::Done)
     }
 
@@ -145,17 +154,23 @@ impl Broker {
                 return Err(Error::refused(ErrorCode::InvalidArgument, message));
             }
         }
-        let _changing = self.inner.changing.lock().await;
         let catalogue = self.inner.shard.catalogue();
         let source = TopicName::parse_any(&spec.from)?;
-        let topic = catalogue.topic(&source)?;
+        catalogue.topic(&source)?;
         self.try_chain(&catalogue, &spec.chain, &source, Place::Route).await?;
-        let positions = self.positions(topic, spec.start).await?;
-        let owner = principal.as_str().to_owned();
-        self.inner.shard.change(Change::CreateRoute { spec, name: name.clone(), positions, owner }).await?;
-        let record = Arc::clone(self.inner.shard.catalogue().route(&name)?);
-        self.start_route(&record)?;
-        let handle = self.inner.places.route(RouteId(record.id));
+        let (broker, owner) = (self.clone(), principal.as_str().to_owned());
+        let id = self
+            .to_the_end(async move {
+                let _changing = broker.inner.changing.lock().await;
+                let shard = &broker.inner.shard;
+                let positions = broker.positions(shard.catalogue().topic(&source)?, spec.start).await?;
+                let of = name.clone();
+                shard.change(Change::CreateRoute { spec, name: of, positions, owner }).await?;
+                broker.follow_catalogue().await?;
+                Ok(RouteId(shard.catalogue().route(&name)?.id))
+            })
+            .await?;
+        let handle = self.inner.places.route(id);
         handle.map(|handle| Response::Route(handle.info())).ok_or(Error::ShuttingDown)
     }
 

@@ -16,7 +16,7 @@ use crate::{
     broker::Broker,
     catalogue::{Catalogue, Change, PluginRecord},
     error::Error,
-    stage::{AttachSpec, Figures, Place},
+    stage::{AttachError, AttachSpec, Figures, Inspected, Place},
 };
 
 impl Broker {
@@ -39,12 +39,24 @@ impl Broker {
             let message = format!("the artefact is {} bytes, {size} were announced", artefact.len());
             return Err(Error::refused(ErrorCode::Malformed, message));
         }
-        let plugins = self.inner.chains.plugins();
-        let refused = |error: crate::stage::AttachError| {
-            Error::refused(error.code(), format!("plugin {name}: {error}"))
-        };
-        let inspected = plugins.inspect(artefact.clone()).await.map_err(refused)?;
+        let inspected = self.inner.chains.plugins().inspect(artefact.clone()).await;
+        let inspected = inspected.map_err(|error| refused(&name, &error))?;
+        let (broker, owner) = (self.clone(), principal.as_str().to_owned());
+        self.to_the_end(async move { broker.store_plugin(name, owner, config, artefact, inspected).await })
+            .await
+    }
+
+    /// Stores an artefact that was inspected as the plugin's newest version.
+    async fn store_plugin(
+        &self,
+        name: PluginName,
+        owner: String,
+        config: Option<String>,
+        artefact: Bytes,
+        inspected: Inspected,
+    ) -> Result<Response, Error> {
         let sha256 = hex(&inspected.sha256);
+        let size = artefact.len() as u64;
         let _changing = self.inner.changing.lock().await;
         let artefacts = self.inner.chains.artefacts().clone();
         let (stored, hash) = (artefact.clone(), sha256.clone());
@@ -61,9 +73,9 @@ impl Broker {
                 deadline: std::time::Duration::from_millis(100),
                 memory_bytes_max: levada_protocol::request::StageSpec::default().memory_bytes_max,
             };
-            if let Err(error) = plugins.attach(attach).await {
+            if let Err(error) = self.inner.chains.plugins().attach(attach).await {
                 self.drop_unnamed(&sha256);
-                return Err(refused(error));
+                return Err(refused(&name, &error));
             }
         }
         let change = Change::DeployPlugin {
@@ -71,10 +83,13 @@ impl Broker {
             sha256: sha256.clone(),
             size,
             interface: inspected.interface.as_str().to_owned(),
-            owner: principal.as_str().to_owned(),
+            owner,
         };
         if let Err(error) = self.inner.shard.change(change).await {
-            self.drop_unnamed(&sha256);
+            // If it is not known to have failed, the next start removes what nothing names.
+            if error.has_no_side_effects() {
+                self.drop_unnamed(&sha256);
+            }
             return Err(error);
         }
         self.rechain(name.as_str());
@@ -105,11 +120,7 @@ impl Broker {
         let routes = self.inner.places.routes();
         let all = subscriptions.iter().flat_map(crate::subscription::SubscriptionHandle::figures);
         for (plugin, more) in all.chain(routes.iter().flat_map(crate::route::RouteHandle::figures)) {
-            let sum = figures.entry(plugin).or_default();
-            sum.calls += more.calls;
-            sum.events += more.events;
-            sum.errors += more.errors;
-            sum.seconds += more.seconds;
+            figures.entry(plugin).or_default().add(&more);
         }
         let describe = |record: &std::sync::Arc<PluginRecord>| {
             plugin_info(catalogue, record, figures.get(&record.id).copied().unwrap_or_default())
@@ -119,15 +130,20 @@ impl Broker {
 
     pub(super) async fn remove_plugin(&self, name: &str, version: Option<u32>) -> Result<Response, Error> {
         let name: PluginName = name.parse()?;
-        let _changing = self.inner.changing.lock().await;
-        let before = self.inner.shard.catalogue();
-        self.inner.shard.change(Change::RemovePlugin { name: name.clone(), version }).await?;
-        for ((of, found), record) in &before.plugins {
-            if *of == name && version.is_none_or(|version| version == *found) {
-                self.drop_unnamed(&record.sha256);
+        let broker = self.clone();
+        self.to_the_end(async move {
+            let _changing = broker.inner.changing.lock().await;
+            let before = broker.inner.shard.catalogue();
+            broker.inner.shard.change(Change::RemovePlugin { name: name.clone(), version }).await?;
+            for ((of, found), record) in &before.plugins {
+                if *of == name && version.is_none_or(|version| version == *found) {
+                    broker.drop_unnamed(&record.sha256);
+                }
             }
-        }
-        Ok(Response::Done)
+            broker.rechain(name.as_str());
+            Ok(Response::Done)
+        })
+        .await
     }
 
     /// Removes an artefact's file unless the catalogue names it.
@@ -136,6 +152,10 @@ impl Broker {
             self.inner.chains.artefacts().remove(sha256);
         }
     }
+}
+
+fn refused(name: &PluginName, error: &AttachError) -> Error {
+    Error::refused(error.code(), format!("plugin {name}: {error}"))
 }
 
 fn plugin_info(catalogue: &Catalogue, record: &PluginRecord, figures: Figures) -> PluginInfo {

@@ -90,9 +90,12 @@ pub(crate) enum AppendTarget {
 /// Why a fragment was not applied.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum FragmentRefused {
-    /// The owner is no longer this one, or its cursor stands elsewhere.
-    #[error("the owner of this state was replaced")]
-    Stale,
+    /// The owner does not exist any more.
+    #[error("the owner of this state was deleted")]
+    Gone,
+    /// The route's cursor stands elsewhere: a fragment before this one was not applied.
+    #[error("the route's cursor stands at {cursor}")]
+    Moved { cursor: Offset },
     /// A target cannot take events now; nothing was applied, try again.
     #[error("{target} cannot take events: {error}")]
     Blocked { target: String, error: Error },

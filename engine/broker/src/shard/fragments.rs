@@ -31,18 +31,20 @@ impl Writer {
         step: Option<RouteStep>,
         appends: &[FragmentAppend],
     ) -> Result<(), FragmentRefused> {
-        let live = match owner {
+        match owner {
             Owner::Subscription(id) => {
-                self.state.catalogue.subscriptions.values().any(|record| record.id == id.0)
+                if !self.state.catalogue.subscriptions.values().any(|record| record.id == id.0) {
+                    return Err(FragmentRefused::Gone);
+                }
             }
-            Owner::Route(id, partition) => {
-                let cursor = self.state.route_cursors.get(&(id, partition)).copied();
-                self.state.catalogue.routes.values().any(|record| record.id == id.0)
-                    && step.is_some_and(|step| cursor == Some(step.from))
-            }
-        };
-        if !live {
-            return Err(FragmentRefused::Stale);
+            // The writer has a cursor for every partition of the routes that exist, and for no others.
+            Owner::Route(id, partition) => match self.state.route_cursors.get(&(id, partition)) {
+                None => return Err(FragmentRefused::Gone),
+                Some(cursor) if step.is_some_and(|step| step.from != *cursor) => {
+                    return Err(FragmentRefused::Moved { cursor: *cursor });
+                }
+                Some(_) => {}
+            },
         }
         for append in appends {
             let AppendTarget::Topic(id) = &append.target else { continue };

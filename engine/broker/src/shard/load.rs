@@ -86,6 +86,7 @@ fn load_topic(
         for (partition, extent) in topic.partitions.iter().zip(extents) {
             partition.recover(extent);
         }
+        topic.set_settings(record.settings.clone());
         return Ok(Arc::clone(topic));
     }
     let created = Timestamp(record.created_ms);

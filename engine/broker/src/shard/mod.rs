@@ -104,7 +104,8 @@ impl Shard {
         let (commands, receiver) = mpsc::channel(config.writer_queue_max);
         let (groups, synced) = std_mpsc::sync_channel(config.groups_unsynced_max);
         let waiting = Arc::new(Mutex::new(Vec::new()));
-        let syncer = syncer::Syncer::new(Arc::clone(store), Arc::clone(&shown), synced);
+        let durable = syncer::Durable::new(Arc::clone(store), Arc::clone(&shown));
+        let syncer = syncer::Syncer::new(Arc::clone(&durable), synced);
         let writer = writer::Writer {
             state,
             budget,
@@ -114,9 +115,11 @@ impl Shard {
             commands: receiver,
             waiting: Arc::clone(&waiting),
             groups,
+            durable,
             group_bytes_max: config.group_bytes_max,
             producers_max: config.producers_max,
             records_max: config.catalogue_records_max,
+            reopened: None,
         };
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|error| Error::Store {
@@ -198,7 +201,7 @@ impl ShardHandle {
             let (handle, delay) = (self.clone(), self.progress_delay);
             self.tasks.spawn(tracing::Span::none(), async move {
                 tokio::time::sleep(delay).await;
-                // The writer went away: it has answered what waited.
+                // A writer that is gone needs no waking.
                 let _ = handle.commands.send(Command::Wake).await;
             });
         }

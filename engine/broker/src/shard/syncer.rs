@@ -3,7 +3,11 @@
 //! Nothing of a group is visible and nothing decided in it is answered before the sync that covers it.
 
 use std::{
-    sync::{Arc, PoisonError, mpsc},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     time::Instant,
 };
 
@@ -27,16 +31,39 @@ pub(super) enum ToSyncer {
     Barrier(mpsc::SyncSender<()>),
 }
 
-/// The syncer's thread.
-pub(super) struct Syncer {
+/// Makes groups durable and tells of it: the syncer's work, and the writer's own for a small group on its own.
+pub(super) struct Durable {
     store: Arc<dyn Store>,
     shown: Arc<Shown>,
+    /// Groups that were sent to the syncer and not dealt with yet.
+    under_way: AtomicUsize,
+}
+
+impl Durable {
+    pub(super) fn new(store: Arc<dyn Store>, shown: Arc<Shown>) -> Arc<Self> {
+        Arc::new(Self { store, shown, under_way: AtomicUsize::new(0) })
+    }
+
+    /// Notes that a group is about to be sent to the syncer.
+    pub(super) fn sending(&self) {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// True if the syncer has nothing to do: the caller, who alone sends to it, may do the next group itself.
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) == 0
+    }
+}
+
+/// The syncer's thread.
+pub(super) struct Syncer {
+    durable: Arc<Durable>,
     groups: mpsc::Receiver<ToSyncer>,
 }
 
 impl Syncer {
-    pub(super) fn new(store: Arc<dyn Store>, shown: Arc<Shown>, groups: mpsc::Receiver<ToSyncer>) -> Self {
-        Self { store, shown, groups }
+    pub(super) fn new(durable: Arc<Durable>, groups: mpsc::Receiver<ToSyncer>) -> Self {
+        Self { durable, groups }
     }
 
     /// Runs until the writer is gone and everything it wrote is durable.
@@ -54,15 +81,20 @@ impl Syncer {
                     next = self.groups.try_recv().ok();
                 }
             }
-            self.make_durable(groups);
+            let dealt_with = groups.len();
+            self.durable.make_durable(groups);
+            self.durable.under_way.fetch_sub(dealt_with, Ordering::Release);
             if let Some(reply) = barrier {
                 // The writer waits for it unless it has ended.
                 let _ = reply.send(());
             }
         }
     }
+}
 
-    fn make_durable(&self, groups: Vec<Group>) {
+impl Durable {
+    /// Syncs once for all of these groups, then tells of each in order. If the sync fails, all of them have.
+    pub(super) fn make_durable(&self, groups: Vec<Group>) {
         // What was decided after a group that failed rests on state that is void, answers without a write included.
         if let Some(closed) = (**self.shown.closed.load()).clone() {
             for group in groups {

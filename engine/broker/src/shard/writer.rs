@@ -1,8 +1,12 @@
 //! The thread that decides: it takes what has queued, in order, gives out offsets, and writes one commit.
 //!
-//! It alone owns offsets, producers and the catalogue. It must not wait for the disk: the syncer does.
+//! It alone owns offsets, producers and the catalogue. It waits for the disk only when nobody
+//! else waits for it: otherwise the syncer does.
 
-use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
+use std::{
+    sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use levada_delivery::producer::{Check, Producer};
@@ -22,7 +26,7 @@ use super::{
     group::{Announcement, Group, OpenRecord, RECORD_BYTES_MAX, Reply},
     load,
     state::{Segment, State, pair_value, segment_value},
-    syncer::ToSyncer,
+    syncer::{Durable, ToSyncer},
 };
 use crate::{
     catalogue::{Change, Decided, TopicChange},
@@ -35,6 +39,11 @@ use crate::{
     topic::Topic,
 };
 
+/// A group of at most this many bytes that nobody waits behind is synced by the writer itself.
+const OWN_SYNC_BYTES_MAX: usize = 16 * 1024;
+/// Opening a store again is slow and holds reads up: no more often than this.
+const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
+
 /// The writer's thread.
 pub(super) struct Writer {
     pub(super) state: State,
@@ -45,9 +54,12 @@ pub(super) struct Writer {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) waiting: Arc<Mutex<Vec<Fragment>>>,
     pub(super) groups: std_mpsc::SyncSender<ToSyncer>,
+    pub(super) durable: Arc<Durable>,
     pub(super) group_bytes_max: usize,
     pub(super) producers_max: usize,
     pub(super) records_max: usize,
+    /// When the store was last tried to be opened again.
+    pub(super) reopened: Option<Instant>,
 }
 
 impl Writer {
@@ -303,7 +315,10 @@ impl Writer {
 
     fn trim(&mut self, trim: Trim, group: &mut Group) {
         let Trim { topic, partition, start, dropped_bytes, from, reply } = trim;
-        if self.state.topics.contains_key(&topic.id) {
+        let kept_from = topic.partitions[usize::from(partition.0)].start();
+        if self.state.topics.contains_key(&topic.id) && start > kept_from {
+            // A reader must not look for events that the commit takes away before it is announced.
+            topic.partitions[usize::from(partition.0)].hide_before(start);
             let value = pair_value(start.0, dropped_bytes);
             let key = keys::log_start(topic.id, partition);
             group.ops.push(Op::Put { family: Family::Meta, key, value });
@@ -346,6 +361,13 @@ impl Writer {
             group.index = Some(index);
             group.answer_written();
         }
+        let small = group.bytes <= OWN_SYNC_BYTES_MAX;
+        if small && self.durable.is_idle() && self.commands.is_empty() {
+            // Nobody waits behind it: handing it over would only cost a wake-up.
+            self.durable.make_durable(vec![group]);
+            return;
+        }
+        self.durable.sending();
         // The syncer outlives the writer: it ends when this sender is dropped.
         let _ = self.groups.send(ToSyncer::Group(Box::new(group)));
     }
@@ -353,7 +375,8 @@ impl Writer {
     /// True if writes are taken; after a full disk, opens the store again once there is room.
     fn is_open(&mut self) -> bool {
         let Some(closed) = (**self.shown.closed.load()).clone() else { return true };
-        if closed.code != ErrorCode::StorageFull || self.guard.measure_is_low() {
+        let tried = self.reopened.is_some_and(|tried| tried.elapsed() < REOPEN_INTERVAL);
+        if closed.code != ErrorCode::StorageFull || tried || self.guard.measure_is_low() {
             return false;
         }
         let (reply, reached) = std_mpsc::sync_channel(1);
@@ -365,17 +388,25 @@ impl Writer {
             .reopen()
             .map_err(Error::from)
             .and_then(|()| load::load(self.store.as_ref(), &self.budget, Some(&self.state.topics)));
+        self.reopened = Some(Instant::now());
         match reopened {
             Ok(state) => {
                 self.shown.catalogue.store(Arc::new(state.catalogue.clone()));
-                self.state.topics.values().for_each(|topic| topic.wake());
+                for topic in self.state.topics.values() {
+                    if !state.topics.contains_key(&topic.id) {
+                        topic.deleted.cancel();
+                    }
+                    topic.wake();
+                }
                 self.state = state;
                 self.shown.closed.store(Arc::new(None));
                 tracing::info!("there is room again, writes are taken");
                 true
             }
             Err(error) => {
-                tracing::warn!(%error, "the store could not be opened again yet");
+                tracing::warn!(%error, "the store could not be opened again");
+                // Only a full disk gets better by itself.
+                self.shown.close(error.code(), error.to_string());
                 false
             }
         }

@@ -149,6 +149,17 @@ pub struct Figures {
     pub memory_bytes_peak: u64,
 }
 
+impl Figures {
+    /// Adds what another attachment has cost.
+    pub fn add(&mut self, more: &Self) {
+        self.calls += more.calls;
+        self.events += more.events;
+        self.errors += more.errors;
+        self.seconds += more.seconds;
+        self.memory_bytes_peak = self.memory_bytes_peak.max(more.memory_bytes_peak);
+    }
+}
+
 /// Why an artefact was not accepted or not attached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

@@ -53,9 +53,13 @@ impl OwnerTask {
         let mut dead = Letters::new(self.dead_letters.clone());
         for letter in letters {
             for offset in (letter.first.0..=letter.last.0).map(Offset) {
-                let failed = self.letters.remove(&(letter.partition, offset)).map(|failed| failed.event);
+                let failed = self.letters.remove(&(letter.partition, offset));
+                let mut why = reason(&letter);
                 let event = match failed {
-                    Some(event) => Some(event),
+                    Some(failed) => {
+                        why.plugin = failed.plugin;
+                        Some(failed.event)
+                    }
                     None => read_event(&self.logs[usize::from(letter.partition.0)], offset).await?,
                 };
                 let Some(event) = event else {
@@ -64,7 +68,7 @@ impl OwnerTask {
                 };
                 let origin =
                     Origin { topic: &self.topic.name, partition: letter.partition, place: &self.record.name };
-                dead.push(&origin, offset, event, &reason(&letter));
+                dead.push(&origin, offset, event, &why);
             }
         }
         Ok(dead.into_appends())

@@ -42,8 +42,9 @@ impl Attached {
         let _ = self.frames.try_send(Err(error));
     }
 
-    /// Notes a verbs frame: it is confirmed once `ticket` is.
+    /// Notes a verbs frame: it is confirmed once `ticket` is, with those before it that wait for the same.
     pub(super) fn note(&mut self, sequence: u64, ticket: u64) {
+        self.unconfirmed.pop_back_if(|(_, needs)| *needs == ticket);
         self.unconfirmed.push_back((sequence, ticket));
     }
 

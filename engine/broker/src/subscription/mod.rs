@@ -8,15 +8,18 @@ mod owner;
 mod progress;
 mod ready;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 use levada_protocol::{
-    ids::TopicId,
+    ids::{Offset, PartitionId, TopicId},
     request::{Subscribed, SubscriptionInfo},
     verbs::{Credit, Verbs},
 };
 use levada_store::Store;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::owner::open;
@@ -47,6 +50,29 @@ pub(crate) struct SubscriptionHandle {
     floors: Arc<Floors>,
     figures: Arc<Mutex<Vec<(u64, Figures)>>>,
     stop: CancellationToken,
+    /// Set when a plugin of the chain has a newer version.
+    outdated: Arc<AtomicBool>,
+    /// How many consumers there ever were: the number of the next one.
+    consumers: Arc<AtomicU64>,
+    left: Arc<Left>,
+}
+
+/// Consumers that left while the owner's queue was full.
+#[derive(Debug, Default)]
+struct Left {
+    consumers: Mutex<Vec<u64>>,
+    notify: Notify,
+}
+
+impl Left {
+    fn add(&self, consumer: u64) {
+        self.consumers.lock().unwrap_or_else(PoisonError::into_inner).push(consumer);
+        self.notify.notify_one();
+    }
+
+    fn take(&self) -> Vec<u64> {
+        std::mem::take(&mut self.consumers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl SubscriptionHandle {
@@ -73,12 +99,9 @@ impl SubscriptionHandle {
         false
     }
 
-    /// Attaches the chain anew: a plugin has a newer version.
+    /// Attaches the chain anew before the next delivery: a plugin has a newer version.
     pub(crate) fn rechain(&self) {
-        // A full queue means that the owner is busy; it looks for newer versions when it attaches anyway.
-        if self.commands.try_send(Command::Rechain).is_err() {
-            tracing::debug!("a busy subscription takes a plugin's newer version when it attaches next");
-        }
+        self.outdated.store(true, Ordering::Release);
     }
 
     async fn send(&self, command: Command) -> Result<(), Error> {
@@ -94,19 +117,17 @@ impl SubscriptionHandle {
 /// The closed list of what can happen to a subscription from outside.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Attach { name: String, created: bool, reply: oneshot::Sender<Attached> },
+    Attach { consumer: u64, name: String, created: bool, reply: oneshot::Sender<Attached> },
     Detach { consumer: u64 },
     Credit { consumer: u64, credit: Credit },
     Verbs { consumer: u64, verbs: Verbs },
-    Describe { reply: oneshot::Sender<SubscriptionInfo> },
+    Describe { reply: oneshot::Sender<Described> },
     Resume,
-    Rechain,
 }
 
 /// The owner's answer to an attach.
 #[derive(Debug)]
 pub(crate) struct Attached {
-    consumer: u64,
     subscribed: Subscribed,
     frames: mpsc::Receiver<Result<OutFrame, Error>>,
 }
@@ -150,12 +171,8 @@ impl ConsumerControl {
 impl Drop for ConsumerControl {
     fn drop(&mut self) {
         let command = Command::Detach { consumer: self.consumer };
-        // If the queue is full, the owner notices by the closed frames channel when it sends next.
-        if let Err(mpsc::error::TrySendError::Full(command)) = self.handle.commands.try_send(command) {
-            let commands = self.handle.commands.clone();
-            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                runtime.spawn(async move { commands.send(command).await });
-            }
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.handle.commands.try_send(command) {
+            self.handle.left.add(self.consumer);
         }
     }
 }
@@ -167,14 +184,25 @@ pub(crate) async fn attach(
     created: bool,
 ) -> Result<Consumer, Error> {
     let (reply, answer) = oneshot::channel();
-    handle.send(Command::Attach { name, created, reply }).await?;
+    let consumer = handle.consumers.fetch_add(1, Ordering::Relaxed);
+    // From here on it is detached wherever this is given up: an owner must not keep a consumer that nobody holds.
+    let control = ConsumerControl { consumer, handle: handle.clone() };
+    handle.send(Command::Attach { consumer, name, created, reply }).await?;
     let attached = answer.await.map_err(|_| handle.gone())?;
-    let control = ConsumerControl { consumer: attached.consumer, handle: handle.clone() };
     Ok(Consumer { subscribed: attached.subscribed, frames: attached.frames, control })
 }
 
-/// The subscription as the wire describes it.
-pub(crate) async fn describe(handle: &SubscriptionHandle) -> Result<SubscriptionInfo, Error> {
+/// What the owner knows about the subscription.
+#[derive(Debug)]
+pub(crate) struct Described {
+    /// As the wire describes it, but for the age of the oldest unacknowledged event.
+    pub(crate) info: SubscriptionInfo,
+    /// The oldest unacknowledged offset of every partition that has one.
+    pub(crate) oldest: Vec<(PartitionId, Offset)>,
+}
+
+/// What the owner knows about the subscription.
+pub(crate) async fn describe(handle: &SubscriptionHandle) -> Result<Described, Error> {
     let (reply, answer) = oneshot::channel();
     handle.send(Command::Describe { reply }).await?;
     answer.await.map_err(|_| handle.gone())

@@ -4,11 +4,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use levada_delivery::subscription::{ConsumerId, Options, Sent, Subscription, Wanted, WantedKind};
+use levada_delivery::subscription::{ConsumerId, LostRange, Options, Sent, Subscription, Wanted, WantedKind};
 use levada_protocol::{
     deliver::DeliverHeader,
     error::ErrorCode,
@@ -20,9 +23,11 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    Attached as AttachedReply, COMMANDS_QUEUED_MAX, Command, Context, FRAMES_QUEUED_MAX, SubscriptionHandle,
+    Attached as AttachedReply, COMMANDS_QUEUED_MAX, Command, Context, Described, FRAMES_QUEUED_MAX, Left,
+    SubscriptionHandle,
     consumers::{Attached, Consumers},
     progress,
     ready::Ready,
@@ -46,8 +51,10 @@ const READ_BYTES: usize = 512 * 1024;
 const DELIVERIES_PER_TURN: usize = 32;
 /// Commands that are taken before deliveries have their turn.
 const COMMANDS_PER_TURN: usize = 256;
-/// How long the owner waits after a chain could not be attached or a commit failed.
+/// How long the owner waits after a read or a commit failed.
 const RETRY: Duration = Duration::from_millis(500);
+/// How long it waits after the chain could not be attached, which may have cost a compilation.
+const RETRY_CHAIN: Duration = Duration::from_secs(5);
 
 /// Makes a subscription's handle and the task that owns it.
 pub(crate) fn open(
@@ -74,6 +81,9 @@ pub(crate) fn open(
         floors: Arc::clone(&floors),
         figures: Arc::clone(&figures),
         stop: stop.clone(),
+        outdated: Arc::default(),
+        consumers: Arc::new(AtomicU64::new(1)),
+        left: Arc::default(),
     };
     let task = OwnerTask {
         dead_letters: TopicName::internal(&format!("dlq.{}.{}", record.topic, record.name)),
@@ -81,11 +91,13 @@ pub(crate) fn open(
         ready: logs.iter().map(|_| Ready::default()).collect(),
         record: Arc::clone(record),
         topic: Arc::clone(topic),
-        context: Context { cancelled: stop, ..context.clone() },
+        context: context.clone(),
+        stop,
+        outdated: Arc::clone(&handle.outdated),
+        left: Arc::clone(&handle.left),
         rules,
         logs,
         consumers: Consumers::new(),
-        consumers_ever: 0,
         commands: received,
         letters: BTreeMap::new(),
         chain: None,
@@ -105,10 +117,12 @@ pub(crate) struct OwnerTask {
     pub(super) record: Arc<SubscriptionRecord>,
     pub(super) topic: Arc<Topic>,
     pub(super) context: Context,
+    stop: CancellationToken,
+    outdated: Arc<AtomicBool>,
+    left: Arc<Left>,
     pub(super) rules: Subscription,
     pub(super) logs: Vec<Log>,
     consumers: Consumers,
-    consumers_ever: u64,
     commands: mpsc::Receiver<Command>,
     ready: Vec<Ready>,
     /// Events that the chain failed on, until their commit.
@@ -141,9 +155,8 @@ struct Paused {
 
 /// What woke the owner.
 enum Woken {
-    Stopped,
-    Deleted,
     Command(Option<Command>),
+    Left,
     Committed(Result<(), FragmentRefused>),
     Time,
 }
@@ -151,7 +164,16 @@ enum Woken {
 impl OwnerTask {
     /// Runs until the subscription, its topic or the engine ends.
     pub(crate) async fn run(mut self) {
-        let error = self.serve().await;
+        let (stop, topic) = (self.stop.clone(), Arc::clone(&self.topic));
+        // Dropping the work at any await is safe: what is not committed is delivered again.
+        let error = tokio::select! {
+            biased;
+            () = stop.cancelled() => {
+                if self.context.cancelled.is_cancelled() { Error::ShuttingDown } else { deleted() }
+            }
+            () = topic.deleted.cancelled() => deleted(),
+            error = self.serve() => error,
+        };
         for consumer in self.consumers.values() {
             consumer.end(error.clone());
         }
@@ -170,12 +192,9 @@ impl OwnerTask {
                 self.pause(error.to_string(), Some(RETRY));
             }
             match self.wait(now, &mut appended).await {
-                Woken::Stopped => return Error::ShuttingDown,
-                Woken::Deleted => {
-                    return Error::refused(ErrorCode::SubscriptionNotFound, "the subscription was deleted");
-                }
-                Woken::Command(None) => return Error::ShuttingDown,
-                Woken::Command(Some(command)) => self.take_commands(command).await,
+                Woken::Command(None) => return deleted(),
+                Woken::Command(Some(command)) => self.take_commands(command),
+                Woken::Left => self.take_left(),
                 Woken::Committed(outcome) => {
                     if let Err(error) = self.committed(outcome) {
                         return error;
@@ -190,10 +209,7 @@ impl OwnerTask {
     fn look(&mut self, now: Timestamp) {
         for (number, partition) in self.topic.partition_ids().zip(&self.topic.partitions) {
             self.rules.end(number, partition.end());
-            if let Some(lost) = self.rules.lost(number, partition.start()) {
-                let (first, last, events) = (lost.first, lost.last, lost.events);
-                tracing::warn!(partition = %number, %first, %last, events, "retention dropped unacknowledged events");
-            }
+            note_lost(self.rules.lost(number, partition.start()));
         }
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         self.rules.on_time(now, self.seed);
@@ -236,13 +252,23 @@ impl OwnerTask {
             }
             self.paused = None;
         }
+        if self.outdated.swap(false, Ordering::AcqRel) {
+            self.chain = None;
+            self.ready.iter_mut().for_each(|ready| *ready = Ready::default());
+        }
         if self.chain.is_none() && !self.record.options.chain.is_empty() {
             let catalogue = self.context.shard.catalogue();
             let (specs, seed) = (&self.record.options.chain, self.record.id);
             let chains = &self.context.chains;
             let attached =
-                chains.attach(&catalogue, specs, &self.record.topic, Place::Subscription, seed).await?;
-            self.chain = Some(attached);
+                chains.attach(&catalogue, specs, &self.record.topic, Place::Subscription, seed).await;
+            match attached {
+                Ok(attached) => self.chain = Some(attached),
+                Err(error) => {
+                    self.pause(error.to_string(), Some(RETRY_CHAIN));
+                    return Ok(false);
+                }
+            }
         }
         Ok(true)
     }
@@ -316,7 +342,7 @@ impl OwnerTask {
             Found::Pieces(pieces) => pieces,
             Found::End => return Ok(None),
             Found::Dropped(start) => {
-                self.rules.lost(number, start);
+                note_lost(self.rules.lost(number, start));
                 return Ok(None);
             }
         };
@@ -354,7 +380,10 @@ impl OwnerTask {
                 .as_ref()
                 .and_then(|paused| paused.until)
                 .map(|until| until - Instant::now().min(until)),
-            self.commit_after.map(|after| after - Instant::now().min(after)),
+            // A commit under way wakes the owner when it ends.
+            self.commit_after
+                .filter(|_| self.commit.is_none())
+                .map(|after| after - Instant::now().min(after)),
             more.then_some(Duration::ZERO),
         ];
         let alarm = alarm.into_iter().flatten().min();
@@ -374,12 +403,12 @@ impl OwnerTask {
         };
         tokio::select! {
             biased;
-            () = self.context.cancelled.cancelled() => Woken::Stopped,
-            () = self.topic.deleted.cancelled() => Woken::Deleted,
-            command = self.commands.recv() => Woken::Command(command),
+            // First what is rare: commands may never end.
             outcome = commit => {
                 Woken::Committed(outcome.unwrap_or(Err(FragmentRefused::Failed(Error::ShuttingDown))))
             }
+            () = self.left.notify.notified() => Woken::Left,
+            command = self.commands.recv() => Woken::Command(command),
             // The topic outlives the owner: it holds the sending side.
             _ = appended.changed() => Woken::Time,
             () = time => Woken::Time,
@@ -403,11 +432,11 @@ impl OwnerTask {
                 for (place, floor) in self.rules.floors().enumerate() {
                     self.floors.set(place, floor);
                 }
+                let floors = &self.floors;
+                self.letters.retain(|(number, offset), _| *offset >= floors.floor(usize::from(number.0)));
                 Ok(())
             }
-            Err(FragmentRefused::Stale) => {
-                Err(Error::refused(ErrorCode::SubscriptionNotFound, "the subscription was deleted"))
-            }
+            Err(FragmentRefused::Gone) => Err(deleted()),
             Err(error) => {
                 tracing::warn!(%error, "progress could not be committed; it is tried again");
                 self.commit_after = Some(Instant::now() + RETRY);
@@ -416,26 +445,37 @@ impl OwnerTask {
         }
     }
 
-    async fn take_commands(&mut self, first: Command) {
-        self.take_command(first).await;
+    fn take_commands(&mut self, first: Command) {
+        self.take_command(first);
         for _ in 0..COMMANDS_PER_TURN {
             let Ok(command) = self.commands.try_recv() else { return };
-            self.take_command(command).await;
+            self.take_command(command);
         }
     }
 
-    async fn take_command(&mut self, command: Command) {
+    /// Detaches consumers that left while the queue was full: what they said before is in it.
+    fn take_left(&mut self) {
+        let left = self.left.take();
+        for _ in 0..self.commands.len() {
+            let Ok(command) = self.commands.try_recv() else { break };
+            self.take_command(command);
+        }
+        for consumer in left {
+            self.detach(clock::now(), consumer);
+        }
+    }
+
+    fn take_command(&mut self, command: Command) {
         match command {
-            Command::Attach { name, created, reply } => self.attach(name, created, reply),
+            Command::Attach { consumer, name, created, reply } => self.attach(consumer, name, created, reply),
             Command::Detach { consumer } => self.detach(clock::now(), consumer),
             Command::Credit { consumer, credit } => {
                 self.rules.grant(ConsumerId(consumer), credit.events, credit.bytes);
             }
             Command::Verbs { consumer, verbs } => self.verbs(consumer, verbs),
             Command::Describe { reply } => {
-                let info = self.describe().await;
                 // Whoever asked may have gone.
-                let _ = reply.send(info);
+                let _ = reply.send(self.describe());
             }
             Command::Resume => {
                 self.paused = None;
@@ -443,16 +483,10 @@ impl OwnerTask {
                     attached.chain.resume();
                 }
             }
-            Command::Rechain => {
-                self.chain = None;
-                self.ready.iter_mut().for_each(|ready| *ready = Ready::default());
-            }
         }
     }
 
-    fn attach(&mut self, name: String, created: bool, reply: oneshot::Sender<AttachedReply>) {
-        self.consumers_ever += 1;
-        let consumer = self.consumers_ever;
+    fn attach(&mut self, consumer: u64, name: String, created: bool, reply: oneshot::Sender<AttachedReply>) {
         // Every event in flight may be a frame of its own, and answers to verbs come on top.
         let frames_max = self.record.options.max_in_flight as usize + FRAMES_QUEUED_MAX;
         let (frames, received) = mpsc::channel(frames_max);
@@ -474,9 +508,8 @@ impl OwnerTask {
             stored_before,
             standby: ordered && self.consumers.len() > 1,
         };
-        if reply.send(AttachedReply { consumer, subscribed, frames: received }).is_err() {
-            self.detach(clock::now(), consumer);
-        }
+        // Whoever asked may have gone; then it is detached like one that goes later.
+        let _ = reply.send(AttachedReply { subscribed, frames: received });
     }
 
     fn detach(&mut self, now: Timestamp, consumer: u64) {
@@ -506,24 +539,23 @@ impl OwnerTask {
         floors.map(|(number, floor)| Position { partition: number.0, offset: floor.0 }).collect()
     }
 
-    async fn describe(&mut self) -> SubscriptionInfo {
-        let now = clock::now();
-        self.look(now);
+    fn describe(&mut self) -> Described {
+        self.look(clock::now());
         let figures = self.rules.figures();
-        let mut oldest = None;
+        let mut oldest = Vec::new();
         let mut stuck = None;
-        for (number, log) in self.topic.partition_ids().zip(&self.logs) {
+        for number in self.topic.partition_ids() {
             let partition = self.rules.partition(number);
             stuck = stuck.or_else(|| partition.stuck.map(|offset| (number, offset)));
             if partition.lag > 0 {
-                oldest = oldest.into_iter().chain(log.append_time(partition.floor).await).min();
+                oldest.push((number, partition.floor));
             }
         }
         let paused = self.paused.as_ref().map(|paused| paused.why.clone());
         let stuck = stuck.map(|(number, offset)| {
             format!("WINDOW_FULL: too much lies above offset {offset} of partition {number}, which is not acknowledged")
         });
-        SubscriptionInfo {
+        let info = SubscriptionInfo {
             topic: self.record.topic.clone(),
             name: self.record.name.clone(),
             id: SubscriptionId(self.record.id).0,
@@ -532,12 +564,23 @@ impl OwnerTask {
             consumers: self.consumers.values().map(|consumer| consumer.name.clone()).collect(),
             positions: self.positions(),
             lag: figures.lag,
-            oldest_unacked_age_ms: oldest.map_or(0, |oldest| now.0.saturating_sub(oldest.0)),
+            oldest_unacked_age_ms: 0,
             in_flight: figures.in_flight,
             redelivered: figures.redelivered,
             dead_lettered: figures.dead_lettered,
             events_lost: figures.lost,
             paused: paused.or(stuck),
-        }
+        };
+        Described { info, oldest }
     }
+}
+
+fn note_lost(lost: Option<LostRange>) {
+    if let Some(LostRange { partition, first, last, events }) = lost {
+        tracing::warn!(%partition, %first, %last, events, "retention dropped unacknowledged events");
+    }
+}
+
+fn deleted() -> Error {
+    Error::refused(ErrorCode::SubscriptionNotFound, "the subscription was deleted")
 }

@@ -78,9 +78,9 @@ impl Ready {
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX).min(DELIVER_BYTES_TARGET);
         let pieces = take(&mut self.pieces, self.next..until, events_max, bytes_max)?;
         let covered = match (pieces.last(), self.pieces.front()) {
-            (_, None) => until,
             (Some(last), Some(_)) => last.end(),
-            (None, Some(front)) => front.run.base.clamp(self.next, until),
+            // What is left, if anything is, holds no event below `until`.
+            _ => until,
         };
         let mut dropped = Vec::new();
         while let Some(mut range) = self.dropped.pop_front_if(|range| range.start < covered) {

@@ -1,20 +1,26 @@
 //! What can be typed: every command with its flags. Knows their form, not what they do.
 
+mod admin;
 mod bench;
 mod values;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
-use levada_protocol::ids::{PluginName, RouteName, SubscriptionName, TopicName};
-use levada_protocol::request::{Order, Retain, StageSpec, Start};
+use levada_protocol::{
+    ids::{SubscriptionName, TopicName},
+    request::{Order, StageSpec, Start},
+};
 
+pub(crate) use admin::{
+    DurabilityArg, PluginAction, PluginArgs, RouteAction, RouteArgs, SettingsArgs, SubscriptionAction,
+    SubscriptionArgs, TopicAction, TopicArgs,
+};
 pub(crate) use bench::{
     BenchArgs, BenchCommon, CatchUp, ConsumerArgs, FanOut, Latency, PluginBench, PluginKind,
     Publish as PublishBench, Workload,
 };
-pub(crate) use values::SubscriptionPath;
-use values::{DurationMs, parse_any_topic, parse_header, parse_rate, parse_size, parse_stage, parse_start};
+use values::{parse_any_topic, parse_header, parse_rate, parse_stage, parse_start};
 
 /// Levada: durable events over QUIC, every subscriber through its own WebAssembly gate.
 #[derive(Debug, Parser)]
@@ -129,96 +135,6 @@ pub(crate) struct DemoArgs {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct TopicArgs {
-    #[command(flatten)]
-    pub(crate) client: ClientArgs,
-    #[command(subcommand)]
-    pub(crate) action: TopicAction,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum TopicAction {
-    /// Make a topic
-    Create {
-        /// Its name: letters a-z, digits, and . _ - after the first
-        topic: TopicName,
-        /// How many partitions; fixed for ever [default: 1]
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-        partitions: Option<u16>,
-        #[command(flatten)]
-        settings: SettingsArgs,
-    },
-    /// All topics
-    List,
-    /// One topic with its partitions
-    Describe {
-        /// Its name
-        #[arg(value_parser = parse_any_topic)]
-        topic: TopicName,
-    },
-    /// Change a topic's settings; what is not named stays
-    Set {
-        /// Its name
-        topic: TopicName,
-        #[command(flatten)]
-        settings: SettingsArgs,
-    },
-    /// Delete a topic with its events, its subscriptions and the routes from it
-    Delete {
-        /// Its name
-        topic: TopicName,
-        /// Also if a route leads to it
-        #[arg(long)]
-        force: bool,
-    },
-}
-
-/// Settings of a topic that can be changed.
-#[derive(Debug, Default, clap::Args)]
-pub(crate) struct SettingsArgs {
-    /// What an acknowledgement means: synced to disk (the default), or written to the operating system
-    #[arg(long, value_enum)]
-    pub(crate) durability: Option<DurabilityArg>,
-    /// What retention may drop [default: time-and-acked]
-    #[arg(long, value_enum)]
-    pub(crate) retain: Option<RetainArg>,
-    /// How long events are kept at least, as 72h or 7d [default: 72h]
-    #[arg(long, value_name = "DURATION")]
-    pub(crate) retain_for: Option<DurationMs>,
-    /// Stored bytes over which time-and-size drops the oldest, as 10GiB; 0 for no bound [default: 0]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub(crate) max_bytes: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DurabilityArg {
-    /// The write-ahead log was synced: survives a power cut
-    Sync,
-    /// Written to the operating system: survives a crash of the engine
-    Os,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum RetainArg {
-    /// Older than --retain-for and acknowledged by every subscription and route
-    TimeAndAcked,
-    /// Older than --retain-for or over --max-bytes, acknowledged or not
-    TimeAndSize,
-    /// Acknowledged by every subscription and route
-    UntilAcked,
-}
-
-impl From<RetainArg> for Retain {
-    fn from(retain: RetainArg) -> Self {
-        match retain {
-            RetainArg::TimeAndAcked => Self::TimeAndAcked,
-            RetainArg::TimeAndSize => Self::TimeAndSize,
-            RetainArg::UntilAcked => Self::UntilAcked,
-        }
-    }
-}
-
-#[derive(Debug, clap::Args)]
 pub(crate) struct PublishArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
@@ -307,114 +223,6 @@ pub(crate) struct ReadArgs {
     /// Go on with new events instead of stopping at the end
     #[arg(long)]
     pub(crate) follow: bool,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct SubscriptionArgs {
-    #[command(flatten)]
-    pub(crate) client: ClientArgs,
-    #[command(subcommand)]
-    pub(crate) action: SubscriptionAction,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum SubscriptionAction {
-    /// The subscriptions of one topic or of all
-    List {
-        /// The topic
-        #[arg(value_parser = parse_any_topic)]
-        topic: Option<TopicName>,
-    },
-    /// One subscription
-    Describe {
-        /// TOPIC/SUBSCRIPTION
-        subscription: SubscriptionPath,
-    },
-    /// Delete a subscription with its progress
-    Delete {
-        /// TOPIC/SUBSCRIPTION
-        subscription: SubscriptionPath,
-    },
-    /// Let a paused subscription go on
-    Resume {
-        /// TOPIC/SUBSCRIPTION
-        subscription: SubscriptionPath,
-    },
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct PluginArgs {
-    #[command(flatten)]
-    pub(crate) client: ClientArgs,
-    #[command(subcommand)]
-    pub(crate) action: PluginAction,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum PluginAction {
-    /// Store a plugin's next version
-    Deploy {
-        /// Its name
-        #[arg(required_unless_present = "bundled", requires = "file")]
-        name: Option<PluginName>,
-        /// The WebAssembly component
-        file: Option<PathBuf>,
-        /// A configuration that the plugin must accept before it is stored
-        #[arg(long, value_name = "JSON", requires = "file", value_parser = values::parse_json)]
-        config: Option<String>,
-        /// The plugins that this binary carries: json-filter, json-project, content-router, sample
-        #[arg(long, conflicts_with_all = ["name", "file"])]
-        bundled: bool,
-    },
-    /// All plugin versions
-    List,
-    /// Remove a plugin, or one version of it
-    Remove {
-        /// NAME for all versions, NAME@VERSION for one
-        #[arg(value_name = "NAME[@VERSION]", value_parser = values::parse_plugin)]
-        plugin: (PluginName, Option<u32>),
-    },
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct RouteArgs {
-    #[command(flatten)]
-    pub(crate) client: ClientArgs,
-    #[command(subcommand)]
-    pub(crate) action: RouteAction,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum RouteAction {
-    /// Make a route
-    Create {
-        /// Its name
-        route: RouteName,
-        /// The source topic
-        #[arg(long, value_name = "T", value_parser = parse_any_topic)]
-        from: TopicName,
-        /// A target topic; repeatable, the first takes what names no target
-        #[arg(long, value_name = "T", required = true)]
-        to: Vec<TopicName>,
-        /// A plugin that events pass: NAME, NAME@VERSION, NAME:{JSON configuration}; repeatable
-        #[arg(long = "plugin", value_name = "P[@V][:CONFIG]", value_parser = parse_stage)]
-        plugins: Vec<StageSpec>,
-        /// Where in the source it begins: earliest, latest, an offset, or a time as 2026-01-31T12:00:00Z
-        #[arg(long, value_name = "START", default_value = "latest", value_parser = parse_start)]
-        start: Start,
-    },
-    /// All routes
-    List,
-    /// Delete a route
-    Delete {
-        /// Its name
-        route: RouteName,
-    },
-    /// Let a paused route go on
-    Resume {
-        /// Its name
-        route: RouteName,
-    },
 }
 
 #[cfg(test)]

@@ -1,4 +1,7 @@
-use super::*;
+use super::{
+    values::{DurationMs, parse_size},
+    *,
+};
 
 fn parse(line: &str) -> Result<Args, clap::Error> {
     // A word in '…' may hold spaces.

@@ -29,6 +29,11 @@ impl<T: Send + 'static> Endpoint<T> {
         Ok(Self { result })
     }
 
+    /// True once the work has ended, or failed.
+    pub(super) fn has_ended(&self) -> bool {
+        !self.result.is_empty()
+    }
+
     /// Waits for the end of the work.
     pub(super) async fn finished(self) -> anyhow::Result<T> {
         self.result.await.context("an endpoint's thread ended without a result")?

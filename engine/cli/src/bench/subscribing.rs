@@ -22,7 +22,7 @@ use super::{
     endpoint::Endpoint,
     ledger::{Ledger, Verdict},
     stamp::Layout,
-    target::Target,
+    target::{Address, Target},
 };
 use crate::{
     args::{ConsumerArgs, OrderArg},
@@ -43,6 +43,8 @@ pub(super) struct Subscribing {
     topic: String,
     unordered: bool,
     subscriptions: Vec<Subscription>,
+    /// All consumers on one thread, each with the index of its subscription.
+    consumers: Endpoint<Vec<(usize, Consumed)>>,
     done: watch::Sender<bool>,
 }
 
@@ -50,7 +52,6 @@ pub(super) struct Subscribing {
 struct Subscription {
     name: String,
     progress: Arc<Progress>,
-    consumers: Endpoint<Vec<Consumed>>,
 }
 
 /// What subscriptions are like.
@@ -89,7 +90,7 @@ impl Subscribing {
     pub(super) async fn attach(target: &Target, wanted: &Wanted<'_>) -> anyhow::Result<Self> {
         let (done, told) = watch::channel(false);
         let attached = Arc::new(AtomicUsize::new(0));
-        let mut subscriptions = Vec::new();
+        let (mut subscriptions, mut consumers) = (Vec::new(), Vec::new());
         for number in 1..=wanted.count {
             let name = format!("bench-{number}");
             let progress = Arc::new(Progress::default());
@@ -101,35 +102,21 @@ impl Subscribing {
                 progress: progress.clone(),
                 done: told.clone(),
             };
-            let (count, address, attached) = (wanted.args.consumers, target.address(), attached.clone());
-            let consumers = Endpoint::spawn(&name, move || async move {
-                let mut running = JoinSet::new();
-                for _ in 0..count {
-                    let client = address.connect().await?;
-                    let attached = attached.clone();
-                    let tell = move || {
-                        attached.fetch_add(1, Ordering::AcqRel);
-                    };
-                    running.spawn(consumer.clone().run(client, tell));
-                }
-                let mut consumed = Vec::new();
-                while let Some(one) = running.join_next().await {
-                    consumed.push(one??);
-                }
-                Ok(consumed)
-            })?;
-            subscriptions.push(Subscription { name, progress, consumers });
+            consumers.extend((0..wanted.args.consumers).map(|_| (subscriptions.len(), consumer.clone())));
+            subscriptions.push(Subscription { name, progress });
         }
-        let all = usize::from(wanted.count) * usize::from(wanted.args.consumers);
+        let (address, counter, all) = (target.address(), attached.clone(), consumers.len());
+        let consumers = Endpoint::spawn("consumers", move || consume(address, consumers, counter))?;
+        let unordered = wanted.args.order == OrderArg::None;
+        let subscribing = Self { topic: target.topic.clone(), unordered, subscriptions, consumers, done };
         let begun = Instant::now();
-        while attached.load(Ordering::Acquire) < all {
+        while attached.load(Ordering::Acquire) < all && !subscribing.consumers.has_ended() {
             if begun.elapsed() > STALLED {
                 break;
             }
             sleep(LOOK).await;
         }
-        let unordered = wanted.args.order == OrderArg::None;
-        Ok(Self { topic: target.topic.clone(), unordered, subscriptions, done })
+        Ok(subscribing)
     }
 
     /// Events that have arrived at the subscription that has the fewest.
@@ -141,7 +128,7 @@ impl Subscribing {
     pub(super) async fn wait_for(&self, events: u64) {
         let mut looks = interval(LOOK);
         let (mut arrived, mut changed) = (self.arrived(), Instant::now());
-        while arrived < events && changed.elapsed() < STALLED {
+        while arrived < events && changed.elapsed() < STALLED && !self.consumers.has_ended() {
             looks.tick().await;
             let now = self.arrived();
             if now != arrived {
@@ -163,21 +150,43 @@ impl Subscribing {
             last: 0,
             unordered: self.unordered,
         };
-        for subscription in self.subscriptions {
-            let mut ledger: Option<Ledger> = None;
-            for consumed in subscription.consumers.finished().await? {
-                all.latencies.absorb(&consumed.latencies);
-                match &mut ledger {
-                    Some(ledger) => ledger.absorb(&consumed.ledger),
-                    None => ledger = Some(consumed.ledger),
-                }
+        let mut ledgers: Vec<Option<Ledger>> = self.subscriptions.iter().map(|_| None).collect();
+        for (index, consumed) in self.consumers.finished().await? {
+            all.latencies.absorb(&consumed.latencies);
+            match &mut ledgers[index] {
+                Some(ledger) => ledger.absorb(&consumed.ledger),
+                nothing => *nothing = Some(consumed.ledger),
             }
+        }
+        all.ledgers = ledgers.into_iter().flatten().collect();
+        for subscription in self.subscriptions {
             all.last = all.last.max(subscription.progress.last());
-            all.ledgers.extend(ledger);
             settled(target, &self.topic, &subscription.name).await?;
         }
         Ok(all)
     }
+}
+
+/// Runs all consumers, each on a connection of its own, until they are told that all is done or one of them fails.
+async fn consume(
+    address: Address,
+    consumers: Vec<(usize, Consumer)>,
+    attached: Arc<AtomicUsize>,
+) -> anyhow::Result<Vec<(usize, Consumed)>> {
+    let mut running = JoinSet::new();
+    for (index, consumer) in consumers {
+        let client = address.connect().await?;
+        let attached = attached.clone();
+        let tell = move || {
+            attached.fetch_add(1, Ordering::AcqRel);
+        };
+        running.spawn(async move { anyhow::Ok((index, consumer.run(client, tell).await?)) });
+    }
+    let mut consumed = Vec::new();
+    while let Some(one) = running.join_next().await {
+        consumed.push(one??);
+    }
+    Ok(consumed)
 }
 
 fn options(target: &Target, name: &str, wanted: &Wanted<'_>) -> SubscribeOptions {

@@ -77,7 +77,9 @@ async fn ready(State(engine): State<Engine>) -> (StatusCode, Json<Health>) {
     (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "not ready", reason }))
 }
 
-async fn figures() -> Response {
+/// What was counted, and what is computed when somebody asks.
+async fn figures(State(engine): State<Engine>) -> Response {
+    engine.broker.observe().await;
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(CONTENT_TYPE, kind)], metrics::page()).into_response()
 }

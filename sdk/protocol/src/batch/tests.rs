@@ -215,7 +215,9 @@ fn what_a_header_claims_must_be_so() {
     assert_eq!(changed(0, 2), BatchError::Version { got: 2 });
     assert_eq!(changed(1, 1), BatchError::Unsupported { field: "codec", got: 1 });
     assert_eq!(changed(2, 8), BatchError::Unsupported { field: "flags", got: 8 });
-    for (at, value, name) in [(4, 0, "count"), (8, 2, "span"), (16, 1, "uncompressed_len"), (44, 1, "time_span_ms")] {
+    for (at, value, name) in
+        [(4, 0, "count"), (8, 2, "span"), (16, 1, "uncompressed_len"), (44, 1, "time_span_ms")]
+    {
         let error = changed(at, value);
         assert!(matches!(error, BatchError::Field { field, .. } if field == name), "{name}: {error}");
     }
@@ -269,7 +271,11 @@ fn every_limit_of_an_event_is_obeyed_and_enforced() {
     let id = |len| Event { id: Some("i".repeat(len)), ..Event::new("") };
     let value_max = HEADERS_BYTES_MAX - 3 - 1;
     let rows = [
-        ("key", Event::new("").with_key(vec![0; KEY_BYTES_MAX]), Event::new("").with_key(vec![0; KEY_BYTES_MAX + 1])),
+        (
+            "key",
+            Event::new("").with_key(vec![0; KEY_BYTES_MAX]),
+            Event::new("").with_key(vec![0; KEY_BYTES_MAX + 1]),
+        ),
         ("id", id(EVENT_ID_BYTES_MAX), id(EVENT_ID_BYTES_MAX + 1)),
         ("header count", headers(HEADERS_MAX), headers(HEADERS_MAX + 1)),
         ("header name", with_header(HEADER_NAME_BYTES_MAX, 0), with_header(HEADER_NAME_BYTES_MAX + 1, 0)),

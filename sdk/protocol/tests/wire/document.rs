@@ -1,0 +1,213 @@
+//! PROTOCOL.md against the code: every number, name, field and byte in it that a test can know.
+
+use levada_protocol::{
+    error::{ErrorCode, Refusal},
+    frame::FrameType,
+    ids::PartitionId,
+    limits,
+    partition::partition_of,
+    request::{
+        EngineInfo, Hello, HelloAnswer, Limits, PartitionInfo, PluginInfo, Position, Read, Request,
+        RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, StageSpec, Subscribe, Subscribed,
+        SubscriptionInfo, SubscriptionOptions, TopicInfo, TopicSettings,
+    },
+    version::{ALPN, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{golden, samples};
+
+const DOCUMENT: &str = include_str!("../../../PROTOCOL.md");
+
+/// The text under a heading, up to the next heading of any level.
+fn section(heading: &str) -> &'static str {
+    let mut parts = DOCUMENT.split("\n#").map(|part| part.trim_start_matches('#').trim_start());
+    let found = parts.find_map(|part| part.strip_prefix(heading)?.strip_prefix('\n'));
+    found.unwrap_or_else(|| panic!("PROTOCOL.md has no section {heading:?}"))
+}
+
+/// The cells of the table under a heading, without its two head lines.
+fn table(heading: &str) -> Vec<Vec<&'static str>> {
+    let lines = section(heading).lines().filter(|line| line.starts_with('|'));
+    lines.skip(2).map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+/// What stands between the first two backticks.
+fn code(cell: &str) -> &str {
+    cell.split('`').nth(1).unwrap_or_else(|| panic!("{cell:?} holds no code"))
+}
+
+/// Everything that stands between backticks.
+fn codes(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+fn yes(cell: &str) -> bool {
+    match cell {
+        "yes" => true,
+        "no" => false,
+        other => panic!("expected yes or no, got {other:?}"),
+    }
+}
+
+#[test]
+fn every_error_code_is_documented() {
+    let rows = table("Error codes");
+    let documented = rows.iter().map(|row| {
+        (row[0].parse().unwrap(), code(row[1]).to_owned(), yes(row[2]), yes(row[3]), row[4].is_empty())
+    });
+    let expected = ErrorCode::all().map(|code| {
+        (code.number(), code.as_str().to_owned(), code.is_retryable(), code.has_no_side_effects(), false)
+    });
+    assert_eq!(documented.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+}
+
+macro_rules! limits {
+    ($($name:ident)*) => { [$((stringify!($name), u64::try_from(limits::$name).unwrap())),*] };
+}
+
+#[test]
+fn every_limit_is_documented() {
+    let expected = limits![
+        EVENT_BYTES_MAX KEY_BYTES_MAX EVENT_ID_BYTES_MAX HEADERS_MAX HEADER_NAME_BYTES_MAX HEADERS_BYTES_MAX
+        BATCH_BODY_BYTES_MAX BATCH_EVENTS_MAX BATCH_BYTES_TARGET PRODUCER_IN_FLIGHT_MAX PARTITIONS_MAX
+        TOPIC_NAME_BYTES_MAX TOPIC_NAME_BYTES_MAX_INTERNAL NAME_BYTES_MAX FRAME_BYTES_MAX REQUEST_BYTES_MAX
+        MESSAGE_DEPTH_MAX VERBS_MAX REASON_BYTES_MAX ARTEFACT_BYTES_MAX PLUGIN_CONFIG_BYTES_MAX CHAIN_STAGES_MAX
+        ROUTE_TARGETS_MAX HOPS_MAX CALL_EVENTS_MAX CALL_BYTES_MAX CALL_OUTPUT_BYTES_MAX CALL_OUTPUT_EVENTS_MAX
+    ];
+    let rows = table("Limits");
+    let documented: Vec<(&str, u64)> =
+        rows.iter().map(|row| (code(row[0]), row[1].replace(',', "").parse().unwrap())).collect();
+    assert_eq!(documented, expected);
+    let source = include_str!("../../src/limits.rs");
+    let defined = source.lines().filter_map(|line| line.strip_prefix("pub const ")?.split(':').next());
+    assert!(defined.eq(expected.iter().map(|(name, _)| *name)), "this list is that of limits.rs");
+}
+
+#[test]
+fn every_frame_type_is_documented_with_its_limit() {
+    let rows = table("Frames");
+    let documented = rows.iter().map(|row| {
+        (row[0].parse::<u8>().unwrap(), code(row[1]).to_owned(), row[2].replace(',', "").parse().unwrap())
+    });
+    let types = (0..=u8::MAX).filter_map(FrameType::from_u8);
+    let expected = types.map(|kind| (kind as u8, format!("{kind:?}"), kind.payload_bytes_max()));
+    assert_eq!(documented.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+}
+
+#[test]
+fn quoted_bytes_are_the_fixed_ones() {
+    let mut quoted: Vec<(&str, Vec<u8>)> = DOCUMENT
+        .split("\n```hex ")
+        .skip(1)
+        .map(|block| {
+            let (name, rest) = block.split_once('\n').unwrap();
+            (name, golden::bytes_of(rest.split("\n```").next().unwrap()))
+        })
+        .collect();
+    let mut fixed: Vec<(&str, Vec<u8>)> =
+        golden::all().into_iter().map(|(name, _, fixed)| (name, fixed)).collect();
+    quoted.sort();
+    fixed.sort();
+    assert_eq!(quoted, fixed);
+}
+
+#[test]
+fn partition_vectors_are_true() {
+    let rows = table("Partition of an event");
+    assert!(rows.len() >= 6);
+    for row in rows {
+        let key = codes(row[0]).first().copied().unwrap_or_default();
+        for (cell, partitions) in row[2..].iter().zip([1, 3, 4, 1024]) {
+            let expected = PartitionId(cell.parse().unwrap());
+            assert_eq!(partition_of(key.as_bytes(), partitions), expected, "{key:?} of {partitions}");
+        }
+    }
+}
+
+#[test]
+fn versions_are_documented() {
+    let alpn = str::from_utf8(ALPN).unwrap();
+    assert!(section("Connection").contains(&format!("`{alpn}`")));
+    let range = format!("`protocol_min` {PROTOCOL_VERSION_MIN} and `protocol_max` {PROTOCOL_VERSION}");
+    assert!(section("Hello").contains(&range), "{range}");
+}
+
+/// Compares a table of fields with a value whose fields have their defaults; those of `required` have none.
+fn has_fields(name: &str, value: &impl Serialize, required: &[&str]) {
+    let value = serde_json::to_value(value).unwrap();
+    let fields = value.as_object().unwrap();
+    let rows = table(name);
+    let mut documented: Vec<&str> = rows.iter().map(|row| code(row[0])).collect();
+    documented.sort_unstable();
+    let mut expected: Vec<&str> = fields.keys().map(String::as_str).collect();
+    expected.sort_unstable();
+    assert_eq!(documented, expected, "the fields of {name}");
+    for row in &rows {
+        let (field, default) = (code(row[0]), row[2]);
+        let expected = match &fields[field] {
+            _ if required.contains(&field) => "required".to_owned(),
+            Value::Object(start) if start.contains_key("at") => "`latest`".to_owned(),
+            Value::Object(_) => "its defaults".to_owned(),
+            plain => format!("`{plain}`"),
+        };
+        assert_eq!(default, expected, "the default of {name}.{field}");
+    }
+}
+
+#[test]
+fn every_message_has_its_fields_and_defaults() {
+    has_fields("`Hello`", &Hello::default(), &[]);
+    has_fields("`HelloAnswer`", &HelloAnswer::default(), &[]);
+    has_fields("`Limits`", &Limits::default(), &[]);
+    has_fields("`Subscribe`", &Subscribe::default(), &[]);
+    has_fields("`Subscribed`", &Subscribed::default(), &[]);
+    has_fields("`SubscriptionOptions`", &SubscriptionOptions::default(), &[]);
+    has_fields("`StageSpec`", &StageSpec::default(), &[]);
+    has_fields("`Position`", &Position::default(), &["partition", "offset"]);
+    has_fields("`Read`", &Read::default(), &[]);
+    let request = RequestEnvelope { id: 0, deadline_ms: 0, request: Request::Info };
+    has_fields("`RequestEnvelope`", &request, &["id", "request"]);
+    let response = ResponseEnvelope { id: 0, response: Response::Done };
+    has_fields("`ResponseEnvelope`", &response, &["id", "response"]);
+    has_fields("`TopicSettings`", &TopicSettings::default(), &[]);
+    has_fields("`TopicInfo`", &TopicInfo::default(), &[]);
+    has_fields("`PartitionInfo`", &PartitionInfo::default(), &[]);
+    has_fields("`SubscriptionInfo`", &SubscriptionInfo::default(), &[]);
+    has_fields("`RouteSpec`", &RouteSpec::default(), &[]);
+    has_fields("`RouteInfo`", &RouteInfo::default(), &[]);
+    has_fields("`PluginInfo`", &PluginInfo::default(), &[]);
+    has_fields("`EngineInfo`", &EngineInfo::default(), &[]);
+    has_fields("`Refusal`", &Refusal::new(ErrorCode::Malformed, ""), &["code"]);
+}
+
+/// Compares a table of kinds, each with its fields or with the struct whose fields it has, with samples.
+fn has_kinds(heading: &str, samples: &[impl Serialize]) {
+    let rows = table(heading);
+    let kinds: Vec<Value> = samples.iter().map(|sample| serde_json::to_value(sample).unwrap()).collect();
+    assert!(rows.iter().map(|row| code(row[0])).eq(kinds.iter().map(|kind| kind["kind"].as_str().unwrap())));
+    for (row, kind) in rows.iter().zip(&kinds) {
+        if row[1].starts_with("those of ") {
+            section(&format!("`{}`", code(row[1])));
+            continue;
+        }
+        let mut documented = codes(row[1]);
+        documented.sort_unstable();
+        let mut fields: Vec<&str> = kind.as_object().unwrap().keys().map(String::as_str).collect();
+        fields.retain(|field| *field != "kind");
+        fields.sort_unstable();
+        assert_eq!(documented, fields, "{heading}: {}", row[0]);
+    }
+}
+
+#[test]
+fn every_kind_of_message_is_documented() {
+    let opens = samples::opens().into_iter().chain([samples::request(Request::Info)]);
+    has_kinds("Open", &opens.collect::<Vec<_>>());
+    let openeds = samples::openeds().into_iter().chain([samples::response(Response::Done)]);
+    has_kinds("Opened", &openeds.collect::<Vec<_>>());
+    has_kinds("Requests", &samples::requests());
+    has_kinds("Responses", &samples::responses());
+    has_kinds("Notices", &samples::notices());
+}

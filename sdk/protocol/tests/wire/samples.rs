@@ -1,0 +1,177 @@
+//! One message of every kind, with every field away from its default where that shows something.
+
+use levada_protocol::{
+    error::{ErrorCode, Refusal},
+    request::{
+        EngineInfo, Hello, HelloAnswer, Limits, Notice, OnError, Open, Opened, Order, PartitionInfo,
+        PluginInfo, Position, Read, Request, RequestEnvelope, Response, ResponseEnvelope, Retain, RouteInfo,
+        RouteSpec, StageSpec, Start, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicInfo,
+        TopicSettings,
+    },
+};
+
+/// Every kind of open frame but the request.
+pub(crate) fn opens() -> Vec<Open> {
+    vec![
+        Open::Hello(Hello {
+            protocol_min: 1,
+            protocol_max: 3,
+            client: "test/1".into(),
+            token: Some("secret".into()),
+            features: vec!["one".into()],
+        }),
+        Open::Publish { topic: "orders".into() },
+        Open::Subscribe(Subscribe {
+            topic: "orders".into(),
+            subscription: "payment".into(),
+            consumer: "a".into(),
+            options: Some(options()),
+            from: Start::Time(1_700_000_000_000),
+        }),
+        Open::Read(Read {
+            topic: "orders".into(),
+            partitions: vec![0, 3],
+            from: Start::Offset(u64::MAX),
+            follow: true,
+        }),
+    ]
+}
+
+/// Every kind of answer but the response.
+pub(crate) fn openeds() -> Vec<Opened> {
+    vec![
+        Opened::Hello(HelloAnswer {
+            protocol: 1,
+            version: "0.1.0".into(),
+            engine_id: "e".into(),
+            start_id: "s".into(),
+            server_time_ms: 5,
+            limits: Limits { event_bytes_max: 1, batch_events_max: 2, ..Limits::default() },
+        }),
+        Opened::Publish { partitions: 4, durability: "sync".into() },
+        Opened::Subscribe(Subscribed {
+            created: true,
+            partitions: 1,
+            positions: vec![Position { partition: 0, offset: 9 }],
+            stored_before: 9,
+            standby: true,
+        }),
+        Opened::Read { positions: vec![Position { partition: 7, offset: 1 }] },
+    ]
+}
+
+fn topic_and_name() -> (String, String) {
+    ("orders".to_owned(), "payment".to_owned())
+}
+
+/// Every request.
+pub(crate) fn requests() -> Vec<Request> {
+    let (topic, name) = topic_and_name();
+    let subscription = || (topic.clone(), name.clone());
+    vec![
+        Request::Info,
+        Request::CreateTopic { name: topic.clone(), settings: settings() },
+        Request::ListTopics,
+        Request::DescribeTopic { name: topic.clone() },
+        Request::SetTopic { name: topic.clone(), settings: settings() },
+        Request::DeleteTopic { name: topic.clone(), force: true },
+        Request::CreateSubscription {
+            topic: topic.clone(),
+            name: name.clone(),
+            options: options(),
+            from: Start::Earliest,
+        },
+        Request::ListSubscriptions { topic: Some(topic.clone()) },
+        {
+            let (topic, name) = subscription();
+            Request::DescribeSubscription { topic, name }
+        },
+        {
+            let (topic, name) = subscription();
+            Request::DeleteSubscription { topic, name }
+        },
+        {
+            let (topic, name) = subscription();
+            Request::ResumeSubscription { topic, name }
+        },
+        Request::DeployPlugin { name: "filter".into(), size: 1 << 40, config: Some("{}".into()) },
+        Request::ListPlugins,
+        Request::RemovePlugin { name: "filter".into(), version: Some(3) },
+        Request::CreateRoute(route()),
+        Request::ListRoutes,
+        Request::DeleteRoute { name: "big".into() },
+        Request::ResumeRoute { name: "big".into() },
+    ]
+}
+
+/// Every response.
+pub(crate) fn responses() -> Vec<Response> {
+    let subscription = SubscriptionInfo {
+        topic: "orders".into(),
+        options: options(),
+        consumers: vec!["a".into(), "b".into()],
+        paused: Some("why".into()),
+        ..SubscriptionInfo::default()
+    };
+    let topic = TopicInfo {
+        name: "orders".into(),
+        settings: settings(),
+        partitions: vec![PartitionInfo { partition: 1, start: 2, end: 3, bytes: 4 }],
+        ..TopicInfo::default()
+    };
+    let plugin = PluginInfo { name: "filter".into(), version: 2, seconds: 0.25, ..PluginInfo::default() };
+    let route = RouteInfo { spec: route(), state: "running".into(), ..RouteInfo::default() };
+    let info = EngineInfo { cpu_seconds: 1.5, read_only: Some("full".into()), ..EngineInfo::default() };
+    vec![
+        Response::Done,
+        Response::Info(Box::new(info)),
+        Response::Topic(topic.clone()),
+        Response::Topics { topics: vec![topic, TopicInfo::default()] },
+        Response::Subscription(subscription.clone()),
+        Response::Subscriptions { subscriptions: vec![subscription] },
+        Response::Plugin(plugin.clone()),
+        Response::Plugins { plugins: vec![plugin] },
+        Response::Route(route.clone()),
+        Response::Routes { routes: vec![route] },
+        Response::Refused(Refusal::new(ErrorCode::Unknown(777), "no").retry_after(3)),
+    ]
+}
+
+/// Every notice.
+pub(crate) fn notices() -> Vec<Notice> {
+    let (topic, subscription) = topic_and_name();
+    vec![
+        Notice::GoAway { reason: "bye".into() },
+        Notice::EventsLost { topic, subscription, partition: 1, first: 2, last: u64::MAX },
+    ]
+}
+
+pub(crate) fn request(request: Request) -> Open {
+    Open::Request(RequestEnvelope { id: 7, deadline_ms: 5_000, request })
+}
+
+pub(crate) fn response(response: Response) -> Opened {
+    Opened::Response(ResponseEnvelope { id: 7, response })
+}
+
+fn settings() -> TopicSettings {
+    TopicSettings { partitions: 4, retain: Retain::UntilAcked, max_bytes: 9, ..TopicSettings::default() }
+}
+
+fn options() -> SubscriptionOptions {
+    SubscriptionOptions { order: Order::None, chain: vec![stage()], ..SubscriptionOptions::default() }
+}
+
+fn stage() -> StageSpec {
+    StageSpec { plugin: "filter@3".into(), on_error: OnError::Pass, retries: 1, ..StageSpec::default() }
+}
+
+fn route() -> RouteSpec {
+    RouteSpec {
+        name: "big".into(),
+        from: "orders".into(),
+        to: vec!["a".into(), "b".into()],
+        chain: vec![stage(), stage()],
+        start: Start::Earliest,
+    }
+}
