@@ -155,7 +155,7 @@ impl Stage for Keep {
     fn call(&self, input: CallInput) -> BoxFuture<Result<Bytes, CallError>> {
         let mut answer = levada_protocol::verdict::VerdictWriter::new();
         (0..input.events).for_each(|_| answer.keep());
-        Box::pin(async move { Ok(answer.finish()) })
+        Box::pin(async move { Ok(answer.finish().into()) })
     }
 
     fn figures(&self) -> Figures {

@@ -147,7 +147,6 @@ async fn orders_come_in(
         until(|| floor.published() * 100 >= events * LEAVES_AT).await;
         stop_inventory.send_replace(true);
         all_end(&mut inventory).await?;
-        floor.inventory_leaves();
         output.remark(&format!(
             "inventory stops after {} events",
             count(floor.account(Who::Inventory).received)

@@ -36,8 +36,8 @@ pub(super) struct Floor {
     orders: u32,
     published: AtomicU64,
     accounts: [Mutex<Account>; 3],
-    /// What was published in this time, in microseconds, does not count for the latencies of the one that was away.
-    away_us: [AtomicU64; 2],
+    /// When inventory came back, in microseconds.
+    returned_us: AtomicU64,
 }
 
 impl Floor {
@@ -48,7 +48,7 @@ impl Floor {
             orders,
             published: AtomicU64::new(0),
             accounts: Who::ALL.map(|who| Mutex::new(Account::new(who, orders))),
-            away_us: [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)],
+            returned_us: AtomicU64::new(0),
         })
     }
 
@@ -68,19 +68,15 @@ impl Floor {
         self.accounts[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Inventory goes away now: what is published from here on waits for it, and says nothing about how fast events go.
-    pub(super) fn inventory_leaves(&self) {
-        self.away_us[0].store(self.now_us(), Ordering::Relaxed);
-    }
-
-    /// Inventory is back.
+    /// Inventory is back. What it gets from here on and was published before waited for it, and says nothing about how
+    /// fast events go.
     pub(super) fn inventory_returns(&self) {
-        self.away_us[1].store(self.now_us(), Ordering::Relaxed);
+        self.returned_us.store(self.now_us(), Ordering::Relaxed);
     }
 
-    fn waited(&self, who: Who, sent_us: u64) -> bool {
-        let [from, to] = [&self.away_us[0], &self.away_us[1]].map(|edge| edge.load(Ordering::Relaxed));
-        who == Who::Inventory && (from..=to).contains(&sent_us)
+    fn waited(&self, who: Who, sent_us: u64, now_us: u64) -> bool {
+        let returned = self.returned_us.load(Ordering::Relaxed);
+        who == Who::Inventory && sent_us < returned && returned <= now_us
     }
 
     /// How many of the order service's first events a subscriber has to get.
@@ -202,7 +198,7 @@ fn enter(floor: &Floor, who: Who, event: &Event) -> Option<(Value, u8)> {
     let now = floor.now_us();
     let mut account = floor.account(who);
     let place = account.enter(&seen, now);
-    if let Some(sent) = sent_us(event).filter(|sent| !floor.waited(who, *sent)) {
+    if let Some(sent) = sent_us(event).filter(|sent| !floor.waited(who, *sent, now)) {
         account.latencies.record(now.saturating_sub(sent) * 1_000);
     }
     drop(account);
