@@ -228,7 +228,7 @@ impl Engine {
         let Response::Topic(info) = self.ask(Request::DescribeTopic { name: topic.into() }).await else {
             panic!("no topic")
         };
-        info.partitions[0].clone()
+        info.partitions[0]
     }
 
     async fn reader(&self, topic: &str) -> Reader {
