@@ -38,7 +38,7 @@ macro_rules! export {
     };
 }
 
-/// What the exported functions do; for [`export!`](crate::export) alone.
+/// What the exported functions do; for [`export!`](crate::export!) alone.
 pub mod exported {
     use std::{cell::RefCell, thread::LocalKey};
 
