@@ -37,7 +37,10 @@ impl Stage {
         let engine = Engine::start().await;
         let client = engine.connect().await;
         client.create_topic("orders", TopicSettings::default()).await.unwrap();
-        client.create_subscription("orders", "s", SubscriptionOptions::default(), Default::default()).await.unwrap();
+        client
+            .create_subscription("orders", "s", SubscriptionOptions::default(), Default::default())
+            .await
+            .unwrap();
         let (quic, ca) = (engine.started.quic, engine.started.ca_pem_path.clone());
         let (connection, control, _) = raw::greet(quic, &ca).await;
         let (beside, other, _) = raw::greet(quic, &ca).await;
@@ -89,7 +92,8 @@ async fn a_stream_before_the_hello_ends_the_connection() {
 async fn versions_without_overlap_are_refused_and_an_overlap_is_taken() {
     let engine = Engine::start().await;
     let (quic, ca) = (engine.started.quic, &engine.started.ca_pem_path);
-    let hello = |protocol_min, protocol_max| Open::Hello(Hello { protocol_min, protocol_max, ..Hello::default() });
+    let hello =
+        |protocol_min, protocol_max| Open::Hello(Hello { protocol_min, protocol_max, ..Hello::default() });
     for (min, max) in [(2, 9), (0, 0), (9, 2)] {
         let connection = raw::connect(quic, ca).await;
         let mut control = Stream::open(&connection, &hello(min, max)).await;
@@ -126,9 +130,21 @@ async fn frames_that_mean_nothing_cost_their_stream_alone() {
         ("a publish first", claims(16, 0).to_vec(), ErrorCode::Malformed),
         ("a second hello", open(&raw::hello()), ErrorCode::Malformed),
         ("an unknown kind of stream", open(&Open::Unknown), ErrorCode::Unsupported),
-        ("a credit to a publisher", behind(&publish, &frame(FrameType::Credit, &[0; 16])), ErrorCode::Malformed),
-        ("half a publish header", behind(&publish, &frame(FrameType::Publish, &[0; 23])), ErrorCode::Malformed),
-        ("a publish to a consumer", behind(&subscribe, &frame(FrameType::Publish, &[0; 99])), ErrorCode::Malformed),
+        (
+            "a credit to a publisher",
+            behind(&publish, &frame(FrameType::Credit, &[0; 16])),
+            ErrorCode::Malformed,
+        ),
+        (
+            "half a publish header",
+            behind(&publish, &frame(FrameType::Publish, &[0; 23])),
+            ErrorCode::Malformed,
+        ),
+        (
+            "a publish to a consumer",
+            behind(&subscribe, &frame(FrameType::Publish, &[0; 99])),
+            ErrorCode::Malformed,
+        ),
         ("half a credit", behind(&subscribe, &frame(FrameType::Credit, &[0; 15])), ErrorCode::Malformed),
         ("half a verb", behind(&subscribe, &frame(FrameType::Verbs, &[1; 20])), ErrorCode::Malformed),
         ("an unknown verb", behind(&subscribe, &frame(FrameType::Verbs, &[9; 42])), ErrorCode::Malformed),
@@ -200,7 +216,8 @@ async fn a_length_over_the_limit_closes_the_connection() {
 async fn a_batch_that_lies_is_refused_by_its_number_and_the_next_is_taken() {
     let stage = Stage::set().await;
     let mut publishing = PublishStream::open(&stage.connection, "orders").await;
-    let sound = batch(0, 0, 0, &[numbered(0).with_key("k").with_header("h", "v"), numbered(1)]).bytes().to_vec();
+    let sound =
+        batch(0, 0, 0, &[numbered(0).with_key("k").with_header("h", "v"), numbered(1)]).bytes().to_vec();
     let with = |at: usize, value: &[u8], sign: bool| {
         let mut bytes = sound.clone();
         bytes[at..at + value.len()].copy_from_slice(value);

@@ -71,13 +71,20 @@ async fn what_is_published_is_read_and_consumed_as_it_was() {
     let (dir, engine) = engine().await;
     engine.text(&["topic", "create", "orders"]).await;
     let lines = concat!(
-        r#"{"key":"a","headers":{"x":"1","y":["2","3"]},"payload":{"n":1,"s":"ü"},"id":"one"}"#, "\n",
-        r#"{"payload":"text","time":"2026-01-31T12:00:00Z"}"#, "\n",
+        r#"{"key":"a","headers":{"x":"1","y":["2","3"]},"payload":{"n":1,"s":"ü"},"id":"one"}"#,
         "\n",
-        r#"{"payload":{"base64":"AP8="}}"#, "\n",
+        r#"{"payload":"text","time":"2026-01-31T12:00:00Z"}"#,
+        "\n",
+        "\n",
+        r#"{"payload":{"base64":"AP8="}}"#,
+        "\n",
     );
-    let published = engine.run(&["publish", "orders", "--key", "k", "--header", "all=yes"], lines).await.done();
-    assert!(published.contains("published 3 events to orders") && published.contains("offset 2"), "{published}");
+    let published =
+        engine.run(&["publish", "orders", "--key", "k", "--header", "all=yes"], lines).await.done();
+    assert!(
+        published.contains("published 3 events to orders") && published.contains("offset 2"),
+        "{published}"
+    );
     let raw = engine.run(&["publish", "orders", "--raw", "--output", "json"], "plain\nlines\n").await.json();
     assert_eq!(raw[0]["published"], 2);
     let file = dir.path().join("events.ndjson");
@@ -88,7 +95,10 @@ async fn what_is_published_is_read_and_consumed_as_it_was() {
     assert_eq!(read.len(), 6);
     assert_eq!((&read[0]["key"], &read[0]["payload"]), (&json!("a"), &json!({"n": 1, "s": "ü"})));
     assert_eq!(read[0]["headers"], json!({"all": "yes", "x": "1", "y": ["2", "3"]}));
-    assert_eq!((&read[0]["id"], &read[0]["offset"], &read[0]["topic"]), (&json!("one"), &json!(0), &json!("orders")));
+    assert_eq!(
+        (&read[0]["id"], &read[0]["offset"], &read[0]["topic"]),
+        (&json!("one"), &json!(0), &json!("orders"))
+    );
     assert_eq!((&read[1]["key"], &read[1]["time"]), (&json!("k"), &json!("2026-01-31T12:00:00Z")));
     assert_eq!(read[2]["payload"], json!({"base64": "AP8="}));
     assert_eq!(read[5]["payload"], 5);
@@ -98,7 +108,8 @@ async fn what_is_published_is_read_and_consumed_as_it_was() {
     let none = engine.run(&[&consume[..], &["2", "--no-ack"]].concat(), "").await.json();
     let first = engine.run(&[&consume[..], &["4"]].concat(), "").await.json();
     let second = engine.run(&[&consume[..], &["2"]].concat(), "").await.json();
-    let offsets = |lines: &[Value]| lines.iter().map(|line| line["offset"].as_u64().unwrap()).collect::<Vec<_>>();
+    let offsets =
+        |lines: &[Value]| lines.iter().map(|line| line["offset"].as_u64().unwrap()).collect::<Vec<_>>();
     assert_eq!(offsets(&none), [0, 1]);
     assert_eq!((offsets(&first), offsets(&second)), (vec![0, 1, 2, 3], vec![4, 5]));
     assert_eq!(first[0]["delivery"], "orders/s/0/0");
@@ -130,13 +141,17 @@ async fn subscriptions_plugins_and_routes_from_the_command_line() {
     assert!(listed.contains("json-filter@1") && listed.contains("mine@1"), "{listed}");
 
     let router = r#"content-router:{"field":"region","routes":{"us":"us"},"default":"eu"}"#;
-    let create = ["route", "create", "split", "--from", "orders", "--to", "eu", "--to", "us", "--plugin", router];
+    let create =
+        ["route", "create", "split", "--from", "orders", "--to", "eu", "--to", "us", "--plugin", router];
     let made = engine.text(&[&create[..], &["--start", "earliest"]].concat()).await;
     assert!(made.contains("orders -> eu, us"), "{made}");
     let filter = r#"json-filter:{"where":"amount > 1"}"#;
-    let subscribe = ["subscribe", "orders", "-s", "rich", "--from", "earliest", "--plugin", filter, "--max", "2"];
+    let subscribe =
+        ["subscribe", "orders", "-s", "rich", "--from", "earliest", "--plugin", filter, "--max", "2"];
     let orders: String = (0..4)
-        .map(|amount| format!("{{\"payload\":{{\"amount\":{amount},\"region\":\"{}\"}}}}\n", ["eu", "us"][amount % 2]))
+        .map(|amount| {
+            format!("{{\"payload\":{{\"amount\":{amount},\"region\":\"{}\"}}}}\n", ["eu", "us"][amount % 2])
+        })
         .collect();
     engine.run(&["publish", "orders"], &orders).await.done();
     let rich = engine.run(&subscribe, "").await.json();
@@ -203,7 +218,8 @@ async fn bad_input_gets_its_code_on_stderr_and_its_exit_code() {
             code => ran.failed(exit, code),
         }
     }
-    let broken = engine.run(&["publish", "orders"], "{\"payload\":1}\n{\"payload\":}\n{\"payload\":3}\n").await;
+    let broken =
+        engine.run(&["publish", "orders"], "{\"payload\":1}\n{\"payload\":}\n{\"payload\":3}\n").await;
     broken.failed(1, "INVALID_ARGUMENT");
     assert!(broken.stderr.contains("line 2"), "{broken:?}");
     assert_eq!(engine.run(&["read", "orders"], "").await.json().len(), 1, "up to the wrong line");
@@ -338,7 +354,10 @@ async fn the_configuration_in_force_can_be_printed_and_read_back() {
     let mut print = command();
     print.args(["serve", "--print-config", "--data-dir", "here"]).env("LEVADA_RETENTION_INTERVAL", "7s");
     let printed = run(print, "").await.done();
-    assert!(printed.contains("data_dir = \"here\"") && printed.contains("retention_interval = \"7s\""), "{printed}");
+    assert!(
+        printed.contains("data_dir = \"here\"") && printed.contains("retention_interval = \"7s\""),
+        "{printed}"
+    );
     let file = dir.path().join("levada.toml");
     std::fs::write(&file, &printed).unwrap();
     let again = alone(&["serve", "--print-config", "--config", file.to_str().unwrap()]).await.done();
@@ -349,7 +368,8 @@ async fn the_configuration_in_force_can_be_printed_and_read_back() {
 async fn the_demo_proves_what_each_subscriber_received_and_keeps_its_data() {
     let dir = TempDir::new().unwrap();
     let keep = dir.path().join("kept");
-    let demo = ["demo", "--events", "200", "--rate", "0", "--output", "json", "--keep", keep.to_str().unwrap()];
+    let demo =
+        ["demo", "--events", "200", "--rate", "0", "--output", "json", "--keep", keep.to_str().unwrap()];
     let report = alone(&demo).await.json();
     assert_eq!((&report[0]["correct"], &report[0]["orders"]), (&json!(true), &json!(200)), "{report:?}");
     assert_eq!(report[0]["subscribers"].as_array().unwrap().len(), 3);
@@ -383,9 +403,22 @@ async fn every_bench_accounts_for_every_event() {
         let report = alone(&[&["bench"], &workload[..], &["--output", "json"]].concat()).await.json();
         let report = report.last().unwrap();
         assert_eq!(report["complete"], true, "{workload:?}: {report}");
-        for field in ["workload", "size", "events", "durability", "events_per_second", "mb_per_second", "p50_us",
-            "p99_us", "p999_us", "max_us", "engine_cpu_seconds", "client_cpu_seconds", "engine_peak_rss_mib", "version"]
-        {
+        for field in [
+            "workload",
+            "size",
+            "events",
+            "durability",
+            "events_per_second",
+            "mb_per_second",
+            "p50_us",
+            "p99_us",
+            "p999_us",
+            "max_us",
+            "engine_cpu_seconds",
+            "client_cpu_seconds",
+            "engine_peak_rss_mib",
+            "version",
+        ] {
             assert!(report.get(field).is_some(), "{workload:?}: {field} is not in {report}");
         }
     }

@@ -26,7 +26,8 @@ impl Volume {
     fn mount() -> Option<Self> {
         let dir = TempDir::new().unwrap();
         let size = format!("size={VOLUME_BYTES}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).output();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).output();
         match mounted {
             Ok(output) if output.status.success() => Some(Self { dir }),
             Ok(_) | Err(_) => None,
@@ -75,7 +76,8 @@ fn volume() -> Option<Volume> {
 
 /// How a single publish ends, given little time.
 async fn publish_one(client: &Client, number: u64) -> Result<(), ErrorCode> {
-    let options = PublisherOptions { delivery_timeout: std::time::Duration::from_millis(300), ..Default::default() };
+    let options =
+        PublisherOptions { delivery_timeout: std::time::Duration::from_millis(300), ..Default::default() };
     let publisher = client.publisher("orders", options).await.map_err(|error| error.code())?;
     let ticket = publisher.publish(numbered(number)).await.map_err(|error| error.code())?;
     match within("a ticket", ticket).await {
@@ -116,8 +118,11 @@ async fn is_well_again(client: &Client) {
 async fn a_nearly_full_disk_refuses_publishes_and_serves_readers() {
     let Some(volume) = volume() else { return };
     let data = volume.path().join("data");
-    let engine =
-        Process::start_with(&data, &[("LEVADA_DISK_RESERVE", "16MiB"), ("LEVADA_DISK_CHECK_INTERVAL", "10ms")]).await;
+    let engine = Process::start_with(
+        &data,
+        &[("LEVADA_DISK_RESERVE", "16MiB"), ("LEVADA_DISK_CHECK_INTERVAL", "10ms")],
+    )
+    .await;
     let client = prepare(&engine).await;
     let ballast = volume.fill(8 << 20);
     until("the guard", async || client.info().await.unwrap().read_only.map(drop)).await;

@@ -3,218 +3,29 @@
 //!
 //! A killed process keeps the page cache, so only this tests what an acknowledgement promises.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use levada_broker::{
-    Broker, BrokerConfig, OutFrame, Principal, PublishStream, Submitter,
-    stage::{AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage},
-};
 use levada_client::{ErrorCode, Event, PartitionId, Start, TopicSettings};
 use levada_protocol::{
     batch::Batch,
-    deliver::{DeliverHeader, checked_batches},
-    frame::{FRAME_HEADER_BYTES, FrameHeader, FrameType},
-    publish::{Ack, AckOutcome, Durability, PublishHeader},
-    request::{Read, Request, Response, RouteSpec, Subscribe, SubscriptionOptions, TopicInfo},
-    verbs::Credit,
+    publish::{AckOutcome, Durability, PublishHeader},
+    request::{Request, RouteSpec},
 };
-use levada_store::MemoryStore;
-use tempfile::TempDir;
-use tokio::sync::mpsc;
 
 use crate::support::{
     cut_store::{Call, CutStore},
-    events::{number_of, numbered, payload},
+    events::numbered,
+    machine::{ME, Machine, Powered, Reading},
     raw::{batch, refused, stored},
     rng::Rng,
     until, within,
 };
 
-const ME: Principal = Principal::Local;
-
-/// A machine: a disk that outlives its power cuts.
-struct Machine {
-    disk: Arc<MemoryStore>,
-    dir: TempDir,
-}
-
-/// The machine while it has power.
-struct Powered {
-    broker: Broker,
-    store: Arc<CutStore>,
-}
-
-/// No plugins: the routes here copy.
-struct NoPlugins;
-
-impl Plugins for NoPlugins {
-    fn inspect(&self, _: Bytes) -> BoxFuture<Result<Inspected, AttachError>> {
-        Box::pin(async { Err(AttachError::new(ErrorCode::PluginInvalid, "there are no plugins here")) })
-    }
-
-    fn attach(&self, _: AttachSpec) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
-        Box::pin(async { Err(AttachError::new(ErrorCode::PluginInvalid, "there are no plugins here")) })
-    }
-}
-
-impl Machine {
-    fn new() -> Self {
-        Self { disk: Arc::new(MemoryStore::new()), dir: TempDir::new().unwrap() }
-    }
-
-    fn start(&self) -> Powered {
-        let store = CutStore::new(Arc::clone(&self.disk));
-        let config = BrokerConfig {
-            disk_reserve_bytes: 0,
-            disk_check_interval: Duration::from_millis(5),
-            progress_delay: Duration::from_millis(1),
-            ..BrokerConfig::new(self.dir.path())
-        };
-        let broker = Broker::start(config, Arc::clone(&store) as _, Arc::new(NoPlugins)).unwrap();
-        Powered { broker, store }
-    }
-}
-
-impl Powered {
-    /// The power goes, and so does everything that was running.
-    async fn cut(self) {
-        self.store.cut();
-        within("the end after the cut", self.broker.shutdown()).await;
-    }
-
-    async fn ask(&self, request: Request) -> Response {
-        within("an answer", self.broker.request(&ME, request, None)).await.unwrap()
-    }
-
-    async fn create(&self, name: &str, durability: &str) {
-        let settings = TopicSettings { durability: durability.to_owned(), ..TopicSettings::default() };
-        self.ask(Request::CreateTopic { name: name.to_owned(), settings }).await;
-    }
-
-    async fn describe(&self, name: &str) -> TopicInfo {
-        match self.ask(Request::DescribeTopic { name: name.to_owned() }).await {
-            Response::Topic(topic) => topic,
-            other => panic!("expected a topic, got {other:?}"),
-        }
-    }
-
-    async fn end(&self, name: &str) -> u64 {
-        self.describe(name).await.partitions[0].end
-    }
-
-    fn publisher(&self, topic: &str) -> Publishing {
-        let stream = self.broker.open_publish(&ME, topic).unwrap();
-        let submitter = stream.submitter();
-        Publishing { stream, submitter, correlation: 0 }
-    }
-
-    /// A reader from the first event on, with all the credit it may want.
-    async fn reader(&self, topic: &str, follow: bool) -> Reading {
-        let read = Read { topic: topic.to_owned(), from: Start::Earliest, follow, ..Read::default() };
-        let reader = self.broker.read(&ME, read).await.unwrap();
-        reader.credit.grant(Credit { events: 1 << 40, bytes: 1 << 40 }).await.unwrap();
-        Reading { frames: reader.frames, seen: Vec::new(), _held: Box::new(reader.credit) }
-    }
-
-    /// A consumer that never says anything.
-    async fn consumer(&self, topic: &str) -> Reading {
-        let options = SubscriptionOptions { max_in_flight: 1_000_000, ..SubscriptionOptions::default() };
-        let subscribe = Subscribe {
-            topic: topic.to_owned(),
-            subscription: "watcher".to_owned(),
-            options: Some(options),
-            from: Start::Earliest,
-            ..Subscribe::default()
-        };
-        let consumer = self.broker.subscribe(&ME, subscribe).await.unwrap();
-        consumer.control.credit(Credit { events: 1 << 40, bytes: 1 << 40 }).await.unwrap();
-        Reading { frames: consumer.frames, seen: Vec::new(), _held: Box::new(consumer.control) }
-    }
-
-    /// Everything that a topic holds now.
-    async fn read_all(&self, topic: &str) -> Vec<(u64, u64)> {
-        let mut reading = self.reader(topic, false).await;
-        while within("the rest", reading.next()).await {}
-        reading.seen
-    }
-}
-
-/// A publish stream.
-struct Publishing {
-    stream: PublishStream,
-    submitter: Submitter,
-    correlation: u32,
-}
-
-impl Publishing {
-    async fn submit(&mut self, durability: Option<Durability>, batch: &Batch) {
-        self.correlation += 1;
-        let header = PublishHeader {
-            correlation: self.correlation,
-            partition: PartitionId(0),
-            durability,
-            expect_offset: None,
-        };
-        within("admission", self.submitter.submit(header, batch.clone())).await.unwrap();
-    }
-
-    async fn ack(&mut self) -> Ack {
-        within("an acknowledgement", self.stream.acks.recv()).await.unwrap()
-    }
-
-    async fn publish(&mut self, batch: &Batch) -> AckOutcome {
-        self.submit(None, batch).await;
-        self.ack().await.outcome
-    }
-
-    /// The outcomes that are there.
-    fn ready(&mut self) -> Vec<Ack> {
-        std::iter::from_fn(|| self.stream.acks.try_recv().ok()).collect()
-    }
-}
-
-/// Somebody who sees events: offsets with the numbers in them.
-struct Reading {
-    frames: mpsc::Receiver<Result<OutFrame, levada_broker::Error>>,
-    seen: Vec<(u64, u64)>,
-    _held: Box<dyn std::any::Any + Send>,
-}
-
-impl Reading {
-    /// Waits for a frame; false at the end.
-    async fn next(&mut self) -> bool {
-        match self.frames.recv().await {
-            Some(Ok(frame)) => self.take(&frame),
-            Some(Err(_)) | None => false,
-        }
-    }
-
-    /// Takes what is there.
-    fn look(&mut self) {
-        while let Ok(Ok(frame)) = self.frames.try_recv() {
-            self.take(&frame);
-        }
-    }
-
-    fn take(&mut self, frame: &OutFrame) -> bool {
-        let mut bytes = BytesMut::new();
-        frame.chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
-        let mut bytes = bytes.freeze();
-        let header = bytes.split_to(FRAME_HEADER_BYTES);
-        let header = FrameHeader::read(header.as_ref().first_chunk().unwrap()).unwrap();
-        if header.kind != FrameType::Deliver {
-            return header.kind != FrameType::End;
-        }
-        DeliverHeader::read(&mut bytes).unwrap();
-        for placed in checked_batches(bytes).unwrap() {
-            for event in placed.batch.events() {
-                let number = number_of(payload(&event.to_event(&placed.batch)));
-                self.seen.push((event.offset(placed.base).0, number));
-            }
-        }
-        true
-    }
+/// True while a sync is under way.
+fn is_syncing(store: &CutStore) -> bool {
+    let calls = store.calls();
+    let count = |is: fn(&Call) -> bool| calls.iter().filter(|call| is(call)).count();
+    count(|call| *call == Call::SyncBegan) > count(|call| matches!(call, Call::Synced(_)))
 }
 
 /// A payload of the usual size, and one that alone makes a group which the writer leaves to the syncer.
@@ -222,7 +33,8 @@ const WIDTHS: [usize; 2] = [1, 20_000];
 
 /// A batch of `count` numbers from `first` on, each of at least `width` digits.
 fn numbers(producer: u128, sequence: u64, first: u64, count: u64, width: usize) -> Batch {
-    let event = |number: u64| Event { payload: Some(format!("{number:0>width$}").into()), ..numbered(number) };
+    let event =
+        |number: u64| Event { payload: Some(format!("{number:0>width$}").into()), ..numbered(number) };
     let events: Vec<Event> = (first..first + count).map(event).collect();
     batch(producer, 0, sequence, &events)
 }
@@ -241,8 +53,7 @@ async fn nobody_is_told_or_shown_anything_before_its_sync_returned() {
         assert_eq!(quick.ack().await.outcome, stored(0, 3, false), "`os` waits for no sync");
         safe.submit(None, &numbers(2, 0, 0, 1, width)).await;
         quick.submit(Some(Durability::Sync), &numbers(1, 3, 3, 1, width)).await;
-        let began = async || (powered.store.calls().last() == Some(&Call::SyncBegan)).then_some(());
-        until("a sync's begin", began).await;
+        until("a sync's begin", async || is_syncing(&powered.store).then_some(())).await;
         // The broker is alive, and shows and tells nothing.
         for _ in 0..20 {
             assert_eq!((powered.end("sync").await, powered.end("os").await), (0, 0));
@@ -258,7 +69,10 @@ async fn nobody_is_told_or_shown_anything_before_its_sync_returned() {
         let calls = powered.store.calls();
         let place = |call: Call| calls.iter().position(|it| *it == call).unwrap();
         let between = &calls[place(Call::Noted(1))..place(Call::Noted(2))];
-        assert!(between.iter().any(|call| matches!(call, Call::Synced(_))), "no acknowledgement without: {calls:?}");
+        assert!(
+            between.iter().any(|call| matches!(call, Call::Synced(_))),
+            "no acknowledgement without: {calls:?}"
+        );
         while watcher.seen.len() < 4 {
             assert!(within("the events", watcher.next()).await);
         }
@@ -277,8 +91,7 @@ async fn an_answer_that_rests_on_what_is_not_durable_falls_with_it() {
         powered.store.hold_syncs(true);
         let batch = numbers(1, 0, 0, 2, WIDTHS[1]);
         publishing.submit(None, &batch).await;
-        let began = async || (powered.store.calls().last() == Some(&Call::SyncBegan)).then_some(());
-        until("the sync's begin", began).await;
+        until("the sync's begin", async || is_syncing(&powered.store).then_some(())).await;
         // Mostly decided while the first one syncs: a repeat of it, and a gap behind it.
         publishing.submit(None, &batch).await;
         publishing.submit(None, &numbers(1, 9, 9, 1, 1)).await;
@@ -415,7 +228,9 @@ async fn publish_until_the_cut(
     let mut sequence = 0;
     for _ in 0..rng.within(1..60) {
         let count = rng.within(1..20);
-        publishing.submit(None, &numbers(producer, sequence, *next, count, rng.pick(&[1, 1, 1, 2_000]))).await;
+        publishing
+            .submit(None, &numbers(producer, sequence, *next, count, rng.pick(&[1, 1, 1, 2_000])))
+            .await;
         sent.push((*next, count));
         sequence += count;
         *next += count;
@@ -455,13 +270,14 @@ async fn a_power_cut_takes_back_nothing_that_was_acknowledged_or_seen() {
     within("the shutdown", powered.broker.shutdown()).await;
 
     let (mut acknowledged, mut lost, mut next) = (Vec::new(), 0, 0);
-    for round in 0..40_u128 {
+    for round in 0..150_u128 {
         machine.disk.crash();
         let powered = machine.start();
         let (reader, consumer) = (powered.reader("from", true).await, powered.consumer("from").await);
         let mut watchers = [reader, consumer, powered.reader("to", true).await];
         let told = publish_until_the_cut(&mut rng, &powered, round + 1, &mut watchers, &mut next).await;
         acknowledged.extend(told);
+        let seen = watchers.map(|watcher| watcher.seen);
         powered.cut().await;
 
         let powered = machine.start();
@@ -469,8 +285,7 @@ async fn a_power_cut_takes_back_nothing_that_was_acknowledged_or_seen() {
         for (who, watcher, log) in
             [("a reader", 0, &from), ("a consumer", 1, &from), ("a target's reader", 2, &to)]
         {
-            let seen = &watchers[watcher].seen;
-            assert!(log.starts_with(seen), "round {round}: {who} saw what is gone");
+            assert!(log.starts_with(&seen[watcher]), "round {round}: {who} saw what is gone");
         }
         for (base, first, count) in &acknowledged {
             let range = usize::try_from(*base).unwrap()..usize::try_from(base + count).unwrap();

@@ -41,7 +41,9 @@ fn packages() -> BTreeMap<String, Package> {
     let mut packages = BTreeMap::new();
     for path in files(&root, "Cargo.toml") {
         let manifest: toml::Table = fs::read_to_string(&path).unwrap().parse().unwrap();
-        let Some(name) = manifest.get("package").and_then(|package| package["name"].as_str()) else { continue };
+        let Some(name) = manifest.get("package").and_then(|package| package["name"].as_str()) else {
+            continue;
+        };
         let names = |table: Option<&toml::Value>| -> Vec<String> {
             let table = table.and_then(toml::Value::as_table);
             table.into_iter().flat_map(|table| table.keys().cloned()).collect()
@@ -73,7 +75,10 @@ fn layers_depend_downwards_alone() {
     assert!(packages.len() >= 12, "the manifests were found");
     for (name, below) in LAYERS {
         for dependency in packages[name].dependencies.iter().filter(|it| it.starts_with("levada-")) {
-            assert!(below.contains(&dependency.as_str()), "{name} depends on {dependency}, it may on {below:?}");
+            assert!(
+                below.contains(&dependency.as_str()),
+                "{name} depends on {dependency}, it may on {below:?}"
+            );
         }
     }
     let of_protocol = &packages["levada-protocol"].dependencies;
@@ -83,8 +88,11 @@ fn layers_depend_downwards_alone() {
 #[test]
 fn nothing_in_sdk_plugins_and_examples_knows_the_engine() {
     let packages = packages();
-    let of_engine: Vec<&String> =
-        packages.iter().filter(|(_, package)| package.folder.starts_with("engine/")).map(|(name, _)| name).collect();
+    let of_engine: Vec<&String> = packages
+        .iter()
+        .filter(|(_, package)| package.folder.starts_with("engine/"))
+        .map(|(name, _)| name)
+        .collect();
     assert!(of_engine.len() >= 6);
     for (name, package) in &packages {
         if ["sdk/", "plugins/", "examples", "tests/guests/"].iter().any(|it| package.folder.starts_with(it)) {
@@ -158,6 +166,10 @@ fn nothing_is_left_for_later() {
         for word in &words {
             assert!(!text.contains(word.as_str()), "{} says {word}", file.display());
         }
-        assert!(!text.contains(&["#[", "ignore"].concat()), "{} has a test that does not run", file.display());
+        assert!(
+            !text.contains(&["#[", "ignore"].concat()),
+            "{} has a test that does not run",
+            file.display()
+        );
     }
 }

@@ -110,10 +110,6 @@ impl Engine {
         &self.config.data_dir
     }
 
-    pub(crate) fn config(&self) -> &ServerConfig {
-        &self.config
-    }
-
     /// How a client reaches it.
     pub(crate) fn client_config(&self) -> ClientConfig {
         ClientConfig::new(self.started.quic.to_string()).ca_file(&self.started.ca_pem_path)

@@ -6,6 +6,7 @@ pub(crate) mod cut_store;
 pub(crate) mod engine;
 pub(crate) mod events;
 pub(crate) mod guests;
+pub(crate) mod machine;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod rng;

@@ -66,7 +66,8 @@ impl Process {
 
     /// Starts an engine and kills it after a while, whether or not it has come up.
     pub(crate) async fn start_and_kill(data_dir: &Path, after: Duration) {
-        let mut child = serve(data_dir, "127.0.0.1:0").stdout(Stdio::null()).spawn().expect("the binary can be started");
+        let mut child =
+            serve(data_dir, "127.0.0.1:0").stdout(Stdio::null()).spawn().expect("the binary can be started");
         tokio::time::sleep(after).await;
         within("the kill", child.kill()).await.expect("a child can be killed");
     }

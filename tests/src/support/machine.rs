@@ -1,0 +1,213 @@
+//! A broker on a disk in memory, and what it takes to publish to it and to watch it, without a network.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use levada_broker::{
+    Broker, BrokerConfig, OutFrame, Principal, PublishStream, Submitter,
+    stage::{AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage},
+};
+use levada_client::{ErrorCode, PartitionId, Start, TopicSettings};
+use levada_protocol::{
+    batch::Batch,
+    deliver::{DeliverHeader, checked_batches},
+    frame::{FRAME_HEADER_BYTES, FrameHeader, FrameType},
+    publish::{Ack, AckOutcome, Durability, PublishHeader},
+    request::{Read, Request, Response, Subscribe, SubscriptionOptions, TopicInfo},
+    verbs::Credit,
+};
+use levada_store::MemoryStore;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use super::{
+    cut_store::CutStore,
+    events::{number_of, payload},
+    within,
+};
+
+pub(crate) const ME: Principal = Principal::Local;
+
+/// A machine: a disk that outlives its power cuts.
+pub(crate) struct Machine {
+    pub(crate) disk: Arc<MemoryStore>,
+    dir: TempDir,
+}
+
+/// The machine while it has power.
+pub(crate) struct Powered {
+    pub(crate) broker: Broker,
+    pub(crate) store: Arc<CutStore>,
+}
+
+/// No plugins: the routes here copy.
+struct NoPlugins;
+
+impl Plugins for NoPlugins {
+    fn inspect(&self, _: Bytes) -> BoxFuture<Result<Inspected, AttachError>> {
+        Box::pin(async { Err(AttachError::new(ErrorCode::PluginInvalid, "there are no plugins here")) })
+    }
+
+    fn attach(&self, _: AttachSpec) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
+        Box::pin(async { Err(AttachError::new(ErrorCode::PluginInvalid, "there are no plugins here")) })
+    }
+}
+
+impl Machine {
+    pub(crate) fn new() -> Self {
+        Self { disk: Arc::new(MemoryStore::new()), dir: TempDir::new().unwrap() }
+    }
+
+    pub(crate) fn start(&self) -> Powered {
+        let store = CutStore::new(Arc::clone(&self.disk));
+        let config = BrokerConfig {
+            disk_reserve_bytes: 0,
+            disk_check_interval: Duration::from_millis(5),
+            progress_delay: Duration::from_millis(1),
+            ..BrokerConfig::new(self.dir.path())
+        };
+        let broker = Broker::start(config, Arc::clone(&store) as _, Arc::new(NoPlugins)).unwrap();
+        Powered { broker, store }
+    }
+}
+
+impl Powered {
+    /// The power goes, and so does everything that was running.
+    pub(crate) async fn cut(self) {
+        self.store.cut();
+        within("the end after the cut", self.broker.shutdown()).await;
+    }
+
+    pub(crate) async fn ask(&self, request: Request) -> Response {
+        within("an answer", self.broker.request(&ME, request, None)).await.unwrap()
+    }
+
+    pub(crate) async fn create(&self, name: &str, durability: &str) {
+        let settings = TopicSettings { durability: durability.to_owned(), ..TopicSettings::default() };
+        self.ask(Request::CreateTopic { name: name.to_owned(), settings }).await;
+    }
+
+    pub(crate) async fn describe(&self, name: &str) -> TopicInfo {
+        match self.ask(Request::DescribeTopic { name: name.to_owned() }).await {
+            Response::Topic(topic) => topic,
+            other => panic!("expected a topic, got {other:?}"),
+        }
+    }
+
+    pub(crate) async fn end(&self, name: &str) -> u64 {
+        self.describe(name).await.partitions[0].end
+    }
+
+    pub(crate) fn publisher(&self, topic: &str) -> Publishing {
+        let stream = self.broker.open_publish(&ME, topic).unwrap();
+        let submitter = stream.submitter();
+        Publishing { stream, submitter, correlation: 0 }
+    }
+
+    /// A reader from the first event on, with all the credit it may want.
+    pub(crate) async fn reader(&self, topic: &str, follow: bool) -> Reading {
+        let read = Read { topic: topic.to_owned(), from: Start::Earliest, follow, ..Read::default() };
+        let reader = self.broker.read(&ME, read).await.unwrap();
+        reader.credit.grant(Credit { events: 1 << 40, bytes: 1 << 40 }).await.unwrap();
+        Reading { frames: reader.frames, seen: Vec::new(), _held: Box::new(reader.credit) }
+    }
+
+    /// A consumer that never says anything.
+    pub(crate) async fn consumer(&self, topic: &str) -> Reading {
+        let options = SubscriptionOptions { max_in_flight: 1_000_000, ..SubscriptionOptions::default() };
+        let subscribe = Subscribe {
+            topic: topic.to_owned(),
+            subscription: "watcher".to_owned(),
+            options: Some(options),
+            from: Start::Earliest,
+            ..Subscribe::default()
+        };
+        let consumer = self.broker.subscribe(&ME, subscribe).await.unwrap();
+        consumer.control.credit(Credit { events: 1 << 40, bytes: 1 << 40 }).await.unwrap();
+        Reading { frames: consumer.frames, seen: Vec::new(), _held: Box::new(consumer.control) }
+    }
+
+    /// Everything that a topic holds now.
+    pub(crate) async fn read_all(&self, topic: &str) -> Vec<(u64, u64)> {
+        let mut reading = self.reader(topic, false).await;
+        while within("the rest", reading.next()).await {}
+        reading.seen
+    }
+}
+
+/// A publish stream.
+pub(crate) struct Publishing {
+    stream: PublishStream,
+    pub(crate) submitter: Submitter,
+    correlation: u32,
+}
+
+impl Publishing {
+    pub(crate) async fn submit(&mut self, durability: Option<Durability>, batch: &Batch) {
+        self.correlation += 1;
+        let header = PublishHeader {
+            correlation: self.correlation,
+            partition: PartitionId(0),
+            durability,
+            expect_offset: None,
+        };
+        within("admission", self.submitter.submit(header, batch.clone())).await.unwrap();
+    }
+
+    pub(crate) async fn ack(&mut self) -> Ack {
+        within("an acknowledgement", self.stream.acks.recv()).await.unwrap()
+    }
+
+    pub(crate) async fn publish(&mut self, batch: &Batch) -> AckOutcome {
+        self.submit(None, batch).await;
+        self.ack().await.outcome
+    }
+
+    /// The outcomes that are there.
+    pub(crate) fn ready(&mut self) -> Vec<Ack> {
+        std::iter::from_fn(|| self.stream.acks.try_recv().ok()).collect()
+    }
+}
+
+/// Somebody who sees events: offsets with the numbers in them.
+pub(crate) struct Reading {
+    frames: mpsc::Receiver<Result<OutFrame, levada_broker::Error>>,
+    pub(crate) seen: Vec<(u64, u64)>,
+    _held: Box<dyn std::any::Any + Send>,
+}
+
+impl Reading {
+    /// Waits for a frame; false at the end.
+    pub(crate) async fn next(&mut self) -> bool {
+        match self.frames.recv().await {
+            Some(Ok(frame)) => self.take(&frame),
+            Some(Err(_)) | None => false,
+        }
+    }
+
+    /// Takes what is there.
+    pub(crate) fn look(&mut self) {
+        while let Ok(Ok(frame)) = self.frames.try_recv() {
+            self.take(&frame);
+        }
+    }
+
+    fn take(&mut self, frame: &OutFrame) -> bool {
+        let mut bytes = BytesMut::new();
+        frame.chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+        let mut bytes = bytes.freeze();
+        let header = bytes.split_to(FRAME_HEADER_BYTES);
+        let header = FrameHeader::read(header.as_ref().first_chunk().unwrap()).unwrap();
+        if header.kind != FrameType::Deliver {
+            return header.kind != FrameType::End;
+        }
+        DeliverHeader::read(&mut bytes).unwrap();
+        for placed in checked_batches(bytes).unwrap() {
+            for event in placed.batch.events() {
+                let number = number_of(payload(&event.to_event(&placed.batch)));
+                self.seen.push((event.offset(placed.base).0, number));
+            }
+        }
+        true
+    }
+}
