@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 use levada_protocol::{
     ids::{PluginName, RouteName, TopicName},
-    request::{Retain, StageSpec, Start},
+    request::{Retain, Start},
 };
 
 use super::{
     ClientArgs,
+    chain::ChainArgs,
     values::{
-        DurationMs, SubscriptionPath, parse_any_topic, parse_json, parse_plugin, parse_size, parse_stage,
-        parse_start,
+        DurationMs, SubscriptionPath, parse_any_topic, parse_json, parse_plugin, parse_size, parse_start,
     },
 };
 
@@ -193,9 +193,8 @@ pub(crate) enum RouteAction {
         /// A target topic; repeatable, the first takes what names no target
         #[arg(long, value_name = "T", required = true)]
         to: Vec<TopicName>,
-        /// A plugin that events pass: NAME, NAME@VERSION, NAME:{JSON configuration}; repeatable
-        #[arg(long = "plugin", value_name = "P[@V][:CONFIG]", value_parser = parse_stage)]
-        plugins: Vec<StageSpec>,
+        #[command(flatten)]
+        chain: ChainArgs,
         /// Where in the source it begins: earliest, latest, an offset, or a time as 2026-01-31T12:00:00Z
         #[arg(long, value_name = "START", default_value = "latest", value_parser = parse_start)]
         start: Start,

@@ -2,6 +2,7 @@
 
 mod admin;
 mod bench;
+mod chain;
 mod values;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -9,7 +10,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use levada_protocol::{
     ids::{SubscriptionName, TopicName},
-    request::{Order, StageSpec, Start},
+    request::{Order, Start},
 };
 
 pub(crate) use admin::{
@@ -20,7 +21,8 @@ pub(crate) use bench::{
     BenchArgs, BenchCommon, CatchUp, ConsumerArgs, FanOut, Latency, PluginBench, PluginKind,
     Publish as PublishBench, Workload,
 };
-use values::{parse_any_topic, parse_header, parse_rate, parse_stage, parse_start};
+use chain::ChainArgs;
+use values::{parse_any_topic, parse_header, parse_rate, parse_start};
 
 /// Levada: durable events over QUIC, every subscriber through its own WebAssembly gate.
 #[derive(Debug, Parser)]
@@ -193,9 +195,8 @@ pub(crate) struct SubscribeArgs {
     /// Where it begins, if it is made now: earliest, latest, an offset, or a time as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "START", default_value = "latest", value_parser = parse_start)]
     pub(crate) from: Start,
-    /// A plugin that events pass, if it is made now: NAME, NAME@VERSION, NAME:{JSON configuration}; repeatable
-    #[arg(long = "plugin", value_name = "P[@V][:CONFIG]", value_parser = parse_stage)]
-    pub(crate) plugins: Vec<StageSpec>,
+    #[command(flatten)]
+    pub(crate) chain: ChainArgs,
     /// Stop after this many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max: Option<u64>,

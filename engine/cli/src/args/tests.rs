@@ -1,5 +1,7 @@
+use levada_protocol::request::StageSpec;
+
 use super::{
-    values::{DurationMs, parse_size},
+    values::{DurationMs, parse_size, parse_stage},
     *,
 };
 
@@ -146,4 +148,29 @@ fn flags_of_every_command_may_stand_anywhere() {
         let args = parse(line).unwrap();
         assert!(args.common.quiet && args.common.output == Format::Json, "{line}");
     }
+}
+
+#[test]
+fn a_chain_takes_its_policy_from_the_flags() {
+    use levada_protocol::request::OnError;
+
+    let typed = [
+        "levada",
+        "route",
+        "create",
+        "r",
+        "--from",
+        "a",
+        "--to",
+        "b",
+        "--plugin",
+        "p",
+        "--on-error",
+        "pause",
+    ];
+    let args = Args::try_parse_from(typed.into_iter().chain(["--retries", "1"])).unwrap();
+    let Command::Route(route) = args.command else { panic!("it is a route") };
+    let RouteAction::Create { chain, .. } = route.action else { panic!("it is created") };
+    let stages = chain.stages();
+    assert_eq!((stages[0].on_error, stages[0].retries), (OnError::Pause, 1));
 }

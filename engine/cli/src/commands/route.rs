@@ -12,12 +12,12 @@ use crate::{
 pub(super) async fn run(output: &Output, args: RouteArgs) -> anyhow::Result<()> {
     let client = client::connect(&args.client).await?;
     match args.action {
-        RouteAction::Create { route, from, to, plugins, start } => {
+        RouteAction::Create { route, from, to, chain, start } => {
             let spec = RouteSpec {
                 name: route.as_str().to_owned(),
                 from: from.as_str().to_owned(),
                 to: to.iter().map(|topic| topic.as_str().to_owned()).collect(),
-                chain: plugins,
+                chain: chain.stages(),
                 start,
             };
             let made = client.create_route(spec).await?;

@@ -39,7 +39,7 @@ async fn attach(client: &Client, args: &SubscribeArgs) -> Result<Subscriber, lev
         credit_events: args.max.unwrap_or(CREDIT_EVENTS).min(CREDIT_EVENTS),
         ..SubscribeOptions::new(args.topic.as_str(), args.subscription.as_str())
     };
-    if args.order.is_none() && args.plugins.is_empty() {
+    if args.order.is_none() && args.chain.is_empty() {
         match client.subscribe(options.clone()).await {
             Err(error) if error.code() == ErrorCode::SubscriptionNotFound => {}
             other => return other,
@@ -47,7 +47,7 @@ async fn attach(client: &Client, args: &SubscribeArgs) -> Result<Subscriber, lev
     }
     options.options = Some(SubscriptionOptions {
         order: args.order.map(Into::into).unwrap_or_default(),
-        chain: args.plugins.clone(),
+        chain: args.chain.stages(),
         ..SubscriptionOptions::default()
     });
     client.subscribe(options).await
