@@ -36,4 +36,4 @@ docs:
 
 unit:
 	@$(CARGO) build --release --locked --workspace --all-targets
-	@$(CARGO) test --release --locked --workspace
+	@$(CARGO) test --release --locked --workspace --no-fail-fast

@@ -1,3 +1,5 @@
+//! What can be typed: good lines, bad lines, and the values in them.
+
 use levada_protocol::request::StageSpec;
 
 use super::{

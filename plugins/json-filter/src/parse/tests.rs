@@ -1,3 +1,5 @@
+//! The expression language: what it understands, and where it says that something is wrong.
+
 use super::*;
 
 fn expression(text: &str) -> Expression {

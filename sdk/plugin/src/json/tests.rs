@@ -1,3 +1,5 @@
+//! The scanner: what it finds, and that it never takes for JSON what is none.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The batch: what is pushed is read back, and nothing else is taken for one.
+
 use bytes::Bytes;
 use proptest::{collection::vec, option, prelude::*, sample::subsequence};
 
