@@ -240,15 +240,13 @@ async fn retention_drops_nothing_that_a_subscription_has_not_acknowledged() {
         let mut moved = false;
         for first in (0..3_000).step_by(100) {
             publish_numbers(&client, "orders", first..first + 100).await;
-            // Half as fast as what is published, so that the edge is always near.
-            for _ in 0..2 {
-                let delivery = next(&mut subscriber).await;
-                for (offset, event) in delivery.to_events() {
-                    assert_eq!((offset.0, number_of(payload(&event))), (expected, expected), "{retain:?}");
-                    expected += 1;
-                }
-                delivery.ack();
+            // At most half as fast as what is published, so that what is old is mostly not acknowledged.
+            let delivery = next(&mut subscriber).await;
+            for (offset, event) in delivery.to_events() {
+                assert_eq!((offset.0, number_of(payload(&event))), (expected, expected), "{retain:?}");
+                expected += 1;
             }
+            delivery.ack();
             let start = start_of(&client).await;
             assert!(start <= expected, "{retain:?}: {start} was dropped, {expected} was taken");
             moved |= start > 0;
