@@ -8,6 +8,7 @@
 //! ```text
 //! format      text, one line: which format the directory has            written once
 //! synced      a lower bound of the commits that were durable            rewritten once a second
+//! ballast     room that is given up to recover on a full disk           grows with what is in no file yet
 //! db/         RocksDB, one column family per `Family`                   RocksDB's own LOCK guards it
 //! ```
 //!

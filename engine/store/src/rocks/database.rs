@@ -1,16 +1,18 @@
 //! The open database: opening it, checking that nothing durable is missing, and closing it.
+//!
+//! **Invariant:** the files are touched only under the lock that [`format`] keeps, a failed recovery's leftovers included.
 
 use std::{
     fs::{self, File},
     path::Path,
-    sync::Mutex,
+    sync::{Mutex, PoisonError, atomic::AtomicU64},
 };
 
 use levada_protocol::ids::{CommitIndex, Timestamp};
 use rocksdb::{ColumnFamily, DB, Options};
 use rustix::fs::{Mode, OFlags};
 
-use super::{RocksOptions, chain, failure, format, synced::SyncedFile};
+use super::{RocksOptions, ballast::Ballast, chain, failure, format, leftovers::Note, synced::SyncedFile};
 use crate::{
     Error, Family,
     commit::{APPLIED_KEY, AppliedRow},
@@ -18,6 +20,8 @@ use crate::{
 
 /// The folder of RocksDB's files in the data directory.
 const FOLDER: &str = "db";
+/// A log file is prepared only where so many of its size would find room.
+const PREPARED_ROOM: u64 = 64;
 
 /// RocksDB's handle and what belongs to it.
 pub(super) struct Database {
@@ -27,6 +31,12 @@ pub(super) struct Database {
     pub(super) log: super::LogOptions,
     /// None if the database is open for reading only.
     pub(super) synced: Option<Mutex<SyncedFile>>,
+    /// None if the database is open for reading only.
+    ballast: Option<Mutex<Ballast>>,
+    /// How long writes were held up for want of memory.
+    pub(super) stalled_micros: AtomicU64,
+    /// Held for as long as the database is open for writing.
+    _lock: Option<File>,
 }
 
 impl Database {
@@ -39,13 +49,57 @@ impl Database {
         let folder = dir.join(FOLDER);
         let existed = folder.join("CURRENT").exists();
         format::check_or_write(dir, existed)?;
+        let lock = format::lock(dir)?;
+        let mut ballast = Ballast::find(dir, options.ballast_step());
+        if let Some(note) = ballast.note() {
+            note.clear_leftovers(&folder);
+        }
+        let held = ballast.recovery_bytes();
+        if let Some(note) = Note::take(&folder) {
+            ballast.begin_recovery(&note)?;
+        }
+        match Self::recover(dir, options, existed) {
+            Ok((mut opened, last)) => {
+                ballast.end_recovery();
+                let prepared = options.wal_bytes_prepared;
+                if options.wal_files_recycled > 0 && ballast.room()? > prepared.saturating_mul(PREPARED_ROOM)
+                {
+                    opened.prepare_log_file(prepared)?;
+                }
+                (opened.ballast, opened._lock) = (Some(Mutex::new(ballast)), Some(lock));
+                Ok((opened, last))
+            }
+            Err(error) => {
+                if let Some(note) = ballast.note() {
+                    note.clear_leftovers(&folder);
+                }
+                ballast.end_failed_recovery(held);
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets RocksDB recover what is in its log, and checks that nothing is missing.
+    fn recover(
+        dir: &Path,
+        options: &RocksOptions,
+        existed: bool,
+    ) -> Result<(Self, (CommitIndex, Timestamp)), Error> {
+        let folder = dir.join(FOLDER);
         let mut database = options.database();
         database
             .set_use_direct_io_for_flush_and_compaction(options.direct_writes && takes_direct_writes(dir));
         let db = DB::open_cf_descriptors(&database, &folder, options.families())
             .map_err(|error| failure::of_open(dir, &error))?;
-        let mut opened =
-            Self { db, options: std::mem::take(&mut database), log: options.log.clone(), synced: None };
+        let mut opened = Self {
+            db,
+            options: std::mem::take(&mut database),
+            log: options.log.clone(),
+            synced: None,
+            ballast: None,
+            stalled_micros: AtomicU64::new(0),
+            _lock: None,
+        };
         let (applied, time) = opened.last_applied()?;
         let (file, confirmed) = SyncedFile::open(dir, existed)?;
         if applied < confirmed {
@@ -69,7 +123,15 @@ impl Database {
         let folder = dir.join(FOLDER);
         let db = DB::open_cf_descriptors_read_only(&database, folder, options.families(), false)
             .map_err(|error| failure::of_open(dir, &error))?;
-        Ok(Self { db, options: database, log: options.log.clone(), synced: None })
+        Ok(Self {
+            db,
+            options: database,
+            log: options.log.clone(),
+            synced: None,
+            ballast: None,
+            stalled_micros: AtomicU64::new(0),
+            _lock: None,
+        })
     }
 
     /// The column family of a family.
@@ -88,14 +150,38 @@ impl Database {
         }
     }
 
+    /// Makes sure that a commit of so many bytes can be recovered on a disk that is full by then.
+    pub(super) fn cover(&self, bytes: usize) -> Result<(), Error> {
+        self.with_ballast(|ballast| ballast.cover(bytes as u64, || self.unflushed_bytes()))
+    }
+
+    fn with_ballast(&self, action: impl FnOnce(&mut Ballast) -> Result<(), Error>) -> Result<(), Error> {
+        let Some(ballast) = &self.ballast else { return Ok(()) };
+        action(&mut ballast.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Moves everything to synced files and notes it, so that the next start has nothing to recover.
     pub(super) fn flush(&self, applied: CommitIndex) -> Result<(), Error> {
         self.sync()?;
+        self.with_ballast(|ballast| {
+            let held = ballast.recovery_bytes();
+            ballast.begin_flush()?;
+            let flushed = self.flush_families();
+            match &flushed {
+                Ok(()) => ballast.end_recovery(),
+                Err(_) => ballast.end_failed_recovery(held),
+            }
+            flushed
+        })?;
+        self.note_closed(applied)
+    }
+
+    fn flush_families(&self) -> Result<(), Error> {
         let names = Family::ALL.into_iter().map(Family::name).chain([chain::FAMILY]);
         for name in names {
             self.db.flush_cf(self.handle(name)).map_err(|error| failure::of_call("flush", &error))?;
         }
-        self.note_closed(applied)
+        Ok(())
     }
 
     /// Ends compactions and flushes, running and to come: the handle is about to be closed.

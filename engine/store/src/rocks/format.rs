@@ -2,11 +2,18 @@
 //!
 //! One line of text: `levada data format 1`. A release that changes any stored byte in a way that this one cannot
 //! read raises the number.
+//!
+//! Whoever opens the directory for writing holds a lock on the file, from before the first file is touched.
 
 use std::{
     fs::{self, File},
     io::{self, Write},
     path::Path,
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
 };
 
 use super::{database::sync_directory, failure};
@@ -41,6 +48,21 @@ pub(super) fn check_or_write(dir: &Path, existed: bool) -> Result<(), Error> {
         Some(_) | None => {
             Err(Error::Corrupt { detail: format!("{} does not say `{LINE}{FORMAT}`", path.display()) })
         }
+    }
+}
+
+/// Locks the directory for writing, until the answer is dropped.
+pub(super) fn lock(dir: &Path) -> Result<File, Error> {
+    let path = dir.join(NAME);
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|error| failure::of_file("open", &path, &error))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(Error::InUse { dir: dir.to_owned() }),
+        Err(error) => Err(failure::of_file("lock", &path, &error.into())),
     }
 }
 

@@ -9,8 +9,11 @@
 
 mod options;
 
+mod ballast;
 mod chain;
 mod database;
+mod leftovers;
+mod prepare;
 mod reader;
 mod space;
 mod writer;
@@ -31,6 +34,7 @@ use bytes::Bytes;
 use levada_protocol::ids::{CommitIndex, Timestamp};
 
 use crate::{Commit, Error, Family, ScanLimit, Store, StoreStats};
+use ballast::Ballast;
 use database::Database;
 
 pub use format::FORMAT;
@@ -47,6 +51,8 @@ pub struct RocksStore {
     /// The time of the commit applied last: the only clock that the file `synced` goes by.
     time: AtomicU64,
     failure: Mutex<Option<Error>>,
+    /// What a recovery needs that failed for want of room: with less it is not tried again. 0 if none did.
+    recovery_bytes: AtomicU64,
 }
 
 /// What is open.
@@ -71,7 +77,20 @@ impl RocksStore {
     /// [`Error::Corrupt`] if commits are missing that were durable, [`Error::Full`] if there is no room to recover.
     pub fn open(dir: impl AsRef<Path>, options: RocksOptions) -> Result<Self, Error> {
         let dir = dir.as_ref().to_owned();
-        let (database, recovered) = Database::open(&dir, &options)?;
+        let options = match rustix::fs::statvfs(existing(&dir)) {
+            Ok(volume) => options.fitted_to(volume.f_blocks.saturating_mul(volume.f_frsize)),
+            // Opening will say what is the matter.
+            Err(_) => options,
+        };
+        let needed = Ballast::find(&dir, options.ballast_step()).recovery_bytes();
+        let (database, recovered) = Database::open(&dir, &options).map_err(|error| match error {
+            Error::Full { reason } => {
+                let dir = dir.display();
+                let reason = format!("{reason}; free {needed} bytes on the volume of {dir} and start again");
+                Error::Full { reason }
+            }
+            other => other,
+        })?;
         tracing::info!(dir = %dir.display(), applied = recovered.0.0, "store opened");
         Ok(Self {
             dir,
@@ -81,6 +100,7 @@ impl RocksStore {
             confirmed: AtomicU64::new(recovered.0.0),
             time: AtomicU64::new(recovered.1.0),
             failure: Mutex::new(None),
+            recovery_bytes: AtomicU64::new(0),
         })
     }
 
@@ -120,9 +140,26 @@ impl RocksStore {
         Ok(applied)
     }
 
+    /// Refuses a recovery for which there is no room: trying would take readers their handle for nothing.
+    fn check_room(&self) -> Result<(), Error> {
+        let ballast = Ballast::find(&self.dir, self.options.ballast_step());
+        let needed = ballast.recovery_bytes().max(self.recovery_bytes.load(Ordering::Acquire));
+        if ballast.room()? >= needed {
+            return Ok(());
+        }
+        self.recovery_bytes.store(needed, Ordering::Release);
+        let reason = format!("{needed} bytes must be free on the volume of {}", self.dir.display());
+        Err(Error::Full { reason })
+    }
+
     fn time(&self) -> Timestamp {
         Timestamp(self.time.load(Ordering::Acquire))
     }
+}
+
+/// The directory itself, or the nearest one above it that is there.
+fn existing(dir: &Path) -> &Path {
+    dir.ancestors().find(|dir| dir.exists()).unwrap_or(dir)
 }
 
 impl Store for RocksStore {
@@ -186,6 +223,13 @@ impl Store for RocksStore {
     }
 
     fn reopen(&self) -> Result<(), Error> {
+        if self.read_handle().is_closed() {
+            return Err(Error::Closed);
+        }
+        if let Err(error) = self.check_room() {
+            self.replace_failure(Some(error.clone()));
+            return Err(error);
+        }
         // A compaction may take minutes and holds the handle: end it first.
         self.with(|database| {
             database.stop_background_work();
@@ -205,6 +249,7 @@ impl Store for RocksStore {
                 self.confirmed.store(applied.0, Ordering::Release);
                 self.time.store(time.0, Ordering::Release);
                 self.replace_failure(None);
+                self.recovery_bytes.store(0, Ordering::Release);
                 tracing::info!(applied = applied.0, "store opened again");
                 Ok(())
             }

@@ -10,6 +10,11 @@ use crate::Family;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
+/// Files of one family that wait for a compaction, at most: with more, writes are held up.
+const LEVEL_ZERO_FILES_MAX: i32 = 36;
+/// Memory that is in no file yet is bounded by one part in so many of the volume, but not below the least.
+const UNFLUSHED_PART: u64 = 16;
+const UNFLUSHED_BYTES_MIN: u64 = 4 << 20;
 
 /// How a [`super::RocksStore`] uses memory and disk.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +30,9 @@ pub struct RocksOptions {
     pub wal_bytes_max: u64,
     /// Write-ahead log files kept to be written over: syncing a file that does not grow is a third cheaper. 4.
     pub wal_files_recycled: usize,
+    /// Bytes of a first such file, made at every open, in whole MiB; 0 for none. 16 MiB: with small commits a file is
+    /// given up after about as much.
+    pub wal_bytes_prepared: u64,
     /// Start writing the log's pages out after so many bytes, so that a sync finds little left; 0 leaves that
     /// to the sync. 512 KiB: it shortens the syncs of large groups by a fifth and never meets small ones.
     pub wal_bytes_per_sync: u64,
@@ -50,6 +58,7 @@ impl Default for RocksOptions {
             memtables_bytes_max: 256 * MIB,
             wal_bytes_max: 256 * 1024 * 1024,
             wal_files_recycled: 4,
+            wal_bytes_prepared: 16 * 1024 * 1024,
             wal_bytes_per_sync: 512 * 1024,
             file_bytes_per_sync: 1024 * 1024,
             direct_writes: true,
@@ -98,6 +107,23 @@ impl Default for LogOptions {
 }
 
 impl RocksOptions {
+    /// The same for a volume of this size: what is in memory and in no file yet takes its room twice when it is
+    /// written out, so on a small volume it must be little. No change from 4 GiB on.
+    pub(super) fn fitted_to(mut self, volume_bytes: u64) -> Self {
+        let part = (volume_bytes / UNFLUSHED_PART).max(UNFLUSHED_BYTES_MIN);
+        let bytes = usize::try_from(part).unwrap_or(usize::MAX);
+        self.memtables_bytes_max = self.memtables_bytes_max.min(bytes);
+        self.wal_bytes_max = self.wal_bytes_max.min(part);
+        self.log.memtable_bytes = self.log.memtable_bytes.min(bytes / 4);
+        self.small_memtable_bytes = self.small_memtable_bytes.min(bytes / 64);
+        self
+    }
+
+    /// By how much the ballast grows at a time.
+    pub(super) fn ballast_step(&self) -> u64 {
+        self.log.memtable_bytes as u64 / 2
+    }
+
     /// What holds for the whole database.
     pub(super) fn database(&self) -> Options {
         let mut options = Options::default();
@@ -177,6 +203,8 @@ impl RocksOptions {
 }
 
 /// What holds for every family.
+///
+/// RocksDB never slows a write down little by little: that and asking it not to wait at all do not go together.
 fn family(cache: &Cache) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
@@ -185,5 +213,8 @@ fn family(cache: &Cache) -> Options {
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
     options.set_compression_type(DBCompressionType::None);
+    options.set_level_zero_slowdown_writes_trigger(LEVEL_ZERO_FILES_MAX);
+    options.set_level_zero_stop_writes_trigger(LEVEL_ZERO_FILES_MAX);
+    options.set_soft_pending_compaction_bytes_limit(0);
     options
 }

@@ -1,5 +1,7 @@
 //! Space: giving that of deleted rows back, and counting what is used and written.
 
+use std::sync::atomic::Ordering;
+
 use rocksdb::{BottommostLevelCompaction, CompactOptions, properties, statistics::Ticker};
 
 use super::{database::Database, failure};
@@ -70,12 +72,18 @@ impl Database {
         self.int(Family::Log, BLOB_GARBAGE_BYTES)
     }
 
-    fn background_errors(&self) -> u64 {
+    pub(super) fn background_errors(&self) -> u64 {
         self.db.property_int_value(properties::BACKGROUND_ERRORS).ok().flatten().unwrap_or(0)
     }
 
     fn int(&self, family: Family, property: &str) -> u64 {
         self.db.property_int_value_cf(self.family(family), property).ok().flatten().unwrap_or(0)
+    }
+
+    /// Bytes in memory that are in no file yet, RocksDB's own family included.
+    pub(super) fn unflushed_bytes(&self) -> u64 {
+        let own = self.db.property_int_value(MEMTABLE_BYTES).ok().flatten().unwrap_or(0);
+        own + Family::ALL.map(|family| self.int(family, MEMTABLE_BYTES)).iter().sum::<u64>()
     }
 
     /// Counters since the open, and sizes now.
@@ -89,7 +97,7 @@ impl Database {
             flush_bytes: count(Ticker::FlushWriteBytes),
             compaction_read_bytes: count(Ticker::CompactReadBytes),
             compaction_bytes: count(Ticker::CompactWriteBytes),
-            stall_micros: count(Ticker::StallMicros),
+            stall_micros: count(Ticker::StallMicros) + self.stalled_micros.load(Ordering::Relaxed),
             memtable_bytes: sum(MEMTABLE_BYTES),
             log_bytes: log_files + self.int(Family::Log, BLOB_BYTES),
             log_garbage_bytes: self.log_garbage(),

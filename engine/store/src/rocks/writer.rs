@@ -1,6 +1,11 @@
 //! A commit as one write batch, and the sync.
+//!
+//! When memory is full RocksDB holds a write up until some of it is in files. On a full disk that would be for as long
+//! as the disk is full, and whoever writes is also who makes room for a recovery: so the waiting is done here.
 
-use rocksdb::{ColumnFamily, WriteBatch};
+use std::{sync::atomic::Ordering, thread, time::Duration};
+
+use rocksdb::{ColumnFamily, ErrorKind, WriteBatch, WriteOptions, properties};
 
 use super::{database::Database, failure};
 use crate::{
@@ -10,10 +15,42 @@ use crate::{
 
 /// What RocksDB adds to an operation at most: tag, family, two lengths.
 const OP_OVERHEAD_BYTES: usize = 16;
+/// How often a write that is held up looks whether it may go on.
+const STALL_LOOK: Duration = Duration::from_millis(1);
+/// After so many looks it tries, whatever it saw.
+const STALL_LOOKS_MAX: u32 = 100;
+/// RocksDB's text for a write that it would hold up.
+const STALL: &str = "Write stall";
 
 impl Database {
     /// Writes a commit whole, to memory and to the log file, without a sync.
     pub(super) fn write(&self, commit: &Commit) -> Result<(), Error> {
+        let batch = self.batch(commit);
+        self.cover(batch.size_in_bytes())?;
+        let mut options = WriteOptions::default();
+        options.set_no_slowdown(true);
+        let mut written = self.db.write_opt(batch, &options);
+        while written.as_ref().is_err_and(is_stall) {
+            self.wait_for_stall();
+            written = self.db.write_opt(self.batch(commit), &options);
+        }
+        written.map_err(|error| failure::of_call("write", &error))
+    }
+
+    /// Waits until writes are taken again, or writing memory out fails: the next write answers with that.
+    fn wait_for_stall(&self) {
+        let errors = self.background_errors();
+        for _ in 0..STALL_LOOKS_MAX {
+            thread::sleep(STALL_LOOK);
+            self.stalled_micros.fetch_add(STALL_LOOK.subsec_micros().into(), Ordering::Relaxed);
+            let stopped = self.db.property_int_value(properties::IS_WRITE_STOPPED).ok().flatten();
+            if stopped != Some(1) || self.background_errors() != errors {
+                return;
+            }
+        }
+    }
+
+    fn batch(&self, commit: &Commit) -> WriteBatch {
         let families = Family::ALL.map(|family| self.family(family));
         let row = AppliedRow::of(commit).encode();
         let capacity = commit.encoded_len()
@@ -26,13 +63,17 @@ impl Database {
         }
         batch.put_cf(&families[usize::from(Family::Meta.number())], APPLIED_KEY, row);
         self.link(&mut batch, commit.index, &row);
-        self.db.write(batch).map_err(|error| failure::of_call("write", &error))
+        batch
     }
 
     /// Makes everything durable that was written before the call. Writes go on meanwhile.
     pub(super) fn sync(&self) -> Result<(), Error> {
         self.db.flush_wal(true).map_err(|error| failure::of_call("sync", &error))
     }
+}
+
+fn is_stall(error: &rocksdb::Error) -> bool {
+    error.kind() == ErrorKind::Incomplete && error.to_string().contains(STALL)
 }
 
 fn add(batch: &mut WriteBatch, families: &[&ColumnFamily; Family::ALL.len()], op: &Op) {

@@ -7,6 +7,8 @@ use super::*;
 use crate::Error;
 
 /// Commits in one log file, the first ones durable for sure, and where each ends in the file.
+///
+/// The file grows, or it is written over and what was there before follows on the last commit.
 struct Scene {
     dir: tempfile::TempDir,
     wal: PathBuf,
@@ -17,13 +19,23 @@ const COMMITS: u64 = 24;
 const BOUND: u64 = 16;
 
 impl Scene {
-    fn new() -> Self {
+    fn growing() -> Self {
+        Self::new(0)
+    }
+
+    fn written_over() -> Self {
+        Self::new(1)
+    }
+
+    fn new(wal_bytes_prepared: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let live = dir.path().join("live");
-        let store = open(&live, &RocksOptions::default());
+        let store = open(&live, &RocksOptions { wal_bytes_prepared, ..RocksOptions::default() });
         let wals = files(&live, ".log");
-        let [wal] = &wals[..] else { panic!("a new store has one log file, not {wals:?}") };
-        let mut ends = vec![0];
+        // The newest: one that waits to be written over may lie beside it.
+        let wal = wals.last().unwrap();
+        let (mut ends, mut before) = (vec![0], fs::read(wal).unwrap());
+        assert_eq!(before.is_empty(), wal_bytes_prepared == 0, "the first log file grows or is written over");
         for index in 1..=COMMITS {
             // Short ones, long ones, and one that crosses RocksDB's blocks of 32 KiB.
             let len = [40, 3000, 200, 40_000][usize::try_from(index % 4).unwrap()];
@@ -32,10 +44,14 @@ impl Scene {
             if index == BOUND {
                 store.sync().unwrap();
             }
-            ends.push(fs::metadata(wal).unwrap().len());
+            let after = fs::read(wal).unwrap();
+            let is_new = |at: &usize| before.get(*at) != after.get(*at);
+            ends.push((0..after.len()).rev().find(is_new).unwrap() as u64 + 1);
+            before = after;
         }
-        drop(store);
+        // Before it is closed, which would cut off what the file held before.
         copy(&live, &dir.path().join("cut"));
+        drop(store);
         let wal = dir.path().join("cut/db").join(wal.file_name().unwrap());
         Self { dir, wal, ends }
     }
@@ -92,16 +108,22 @@ fn flip(path: &Path, at: u64) {
 
 #[test]
 fn a_log_cut_anywhere_behind_the_bound_loses_only_its_last_commits() {
-    let scene = Scene::new();
-    for at in scene.places(BOUND + 1) {
-        let applied = scene.open_damaged(|wal| writable(wal).set_len(at).unwrap());
-        assert_eq!(applied, Ok(scene.whole_before(at)), "cut at {at}");
+    for scene in [Scene::growing(), Scene::written_over()] {
+        for at in scene.places(BOUND + 1) {
+            let applied = scene.open_damaged(|wal| writable(wal).set_len(at).unwrap());
+            assert_eq!(applied, Ok(scene.whole_before(at)), "cut at {at}");
+        }
     }
 }
 
 #[test]
 fn a_log_scribbled_over_from_anywhere_behind_the_bound_loses_only_its_last_commits() {
-    let scene = Scene::new();
+    for scene in [Scene::growing(), Scene::written_over()] {
+        scribble(&scene);
+    }
+}
+
+fn scribble(scene: &Scene) {
     let whole = fs::read(&scene.wal).unwrap();
     for (turn, at) in scene.places(BOUND + 1).into_iter().enumerate() {
         let rest = &whole[usize::try_from(at).unwrap()..];
@@ -119,7 +141,12 @@ fn a_log_scribbled_over_from_anywhere_behind_the_bound_loses_only_its_last_commi
 
 #[test]
 fn a_flipped_bit_loses_its_commit_and_those_behind_it_or_is_refused() {
-    let scene = Scene::new();
+    for scene in [Scene::growing(), Scene::written_over()] {
+        flip_each(&scene);
+    }
+}
+
+fn flip_each(scene: &Scene) {
     for index in 1..=COMMITS {
         let begin = scene.ends[usize::try_from(index - 1).unwrap()];
         let end = scene.ends[usize::try_from(index).unwrap()];
@@ -215,14 +242,15 @@ fn a_log_file_that_went_missing_never_leaves_a_hole() {
 fn more_commits_than_a_hole_can_be_seen_in_are_never_left_without_a_sync() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), &RocksOptions::default());
+    let before = store.stats().wal_syncs;
     for index in 1..=1024 {
         store.apply(&commit(index, 10)).unwrap();
     }
-    assert_eq!(store.stats().wal_syncs, 0);
+    assert_eq!(store.stats().wal_syncs, before);
     store.apply(&commit(1025, 10)).unwrap();
-    assert_eq!(store.stats().wal_syncs, 1);
+    assert_eq!(store.stats().wal_syncs, before + 1);
     store.apply(&commit(1026, 10)).unwrap();
-    assert_eq!(store.stats().wal_syncs, 1);
+    assert_eq!(store.stats().wal_syncs, before + 1);
     drop(store);
     assert_eq!(open(dir.path(), &RocksOptions::default()).applied(), CommitIndex(1026));
 }
