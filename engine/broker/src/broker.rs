@@ -7,33 +7,31 @@ use std::{
 
 use levada_protocol::{
     error::ErrorCode,
-    ids::{PartitionId, RouteId, SubscriptionId, Timestamp, TopicName},
+    ids::{PartitionId, Timestamp, TopicName},
     request::{Read, Subscribe},
 };
-use levada_store::{Family, Store};
+use levada_store::Store;
 use tokio::sync::Semaphore;
 
 use crate::{
     access::Principal,
     artefacts::Artefacts,
-    catalogue::{Catalogue, RouteRecord, SubscriptionRecord},
     chains::Chains,
     clock,
     config::BrokerConfig,
     error::Error,
     guard::Guard,
-    keys,
+    identity, idle,
     log::{Log, blocking},
     metrics,
     places::Places,
     publish::PublishStream,
     reader::{self, Reader},
-    retention, route,
+    retention,
     shard::{Shard, ShardHandle},
     stage::Plugins,
-    subscription::{self, Consumer, SubscriptionHandle},
+    subscription::{self, Consumer},
     tasks::Tasks,
-    topic::Topic,
 };
 
 /// The broker. Cheap to clone; all clones are one.
@@ -53,6 +51,7 @@ pub(crate) struct Inner {
     pub(crate) tasks: Tasks,
     admission: Arc<Semaphore>,
     pub(crate) places: Places,
+    pub(crate) idle: tokio::sync::Mutex<idle::Search>,
     /// Held while something with a task of its own is made or removed, so that tasks match the catalogue.
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) engine_id: String,
@@ -82,7 +81,7 @@ impl Broker {
         metrics::describe();
         let tasks = Tasks::new();
         let guard = Arc::new(Guard::new(config.data_dir.clone(), config.disk_reserve_bytes));
-        let engine_id = load_engine_id(store.as_ref())?;
+        let engine_id = identity::engine_id(store.as_ref())?;
         let (threads, shard) = Shard::start(&config, &store, &guard, &tasks)?;
         let catalogue = shard.catalogue();
         let named: HashSet<String> = catalogue.plugins.values().map(|plugin| plugin.sha256.clone()).collect();
@@ -98,9 +97,10 @@ impl Broker {
                 tasks,
                 admission,
                 places: Places::default(),
+                idle: tokio::sync::Mutex::default(),
                 changing: tokio::sync::Mutex::new(()),
                 engine_id,
-                start_id: random_id()?,
+                start_id: identity::random_id()?,
                 started: clock::now(),
                 config,
             }),
@@ -158,7 +158,7 @@ impl Broker {
             logs.push((number, log, position));
         }
         let cancelled = self.inner.tasks.cancelled().child_token();
-        let (reader, task) = reader::open(&topic, logs, read.follow, cancelled);
+        let (reader, task) = reader::open(&topic, logs, read.from, read.follow, cancelled);
         self.inner.tasks.spawn(tracing::debug_span!("reader", topic = %name), task.run());
         Ok(reader)
     }
@@ -182,167 +182,13 @@ impl Broker {
         self.inner.tasks.stop().await;
         self.inner.shard.stop().await;
         let threads = self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(threads) = threads {
+            threads.join().await;
+        }
         let store = Arc::clone(&self.inner.store);
-        let closed = blocking(move || {
-            if let Some(threads) = threads {
-                threads.join();
-            }
-            store.close().map_err(Error::from)
-        });
+        let closed = blocking(move || store.close().map_err(Error::from));
         if let Err(error) = closed.await {
             tracing::error!(%error, "the store did not close cleanly; the next start recovers");
         }
     }
-
-    /// How to reach a subscription's owner. One that was made a moment ago may be about to start.
-    pub(crate) async fn owner_of(&self, record: &SubscriptionRecord) -> Result<SubscriptionHandle, Error> {
-        let id = SubscriptionId(record.id);
-        if let Some(handle) = self.inner.places.subscription(id) {
-            return Ok(handle);
-        }
-        let _changing = self.inner.changing.lock().await;
-        self.inner.places.subscription(id).ok_or_else(|| {
-            let message = format!("subscription {}/{} was deleted", record.topic, record.name);
-            Error::refused(ErrorCode::SubscriptionNotFound, message)
-        })
-    }
-
-    /// Matches the places with the newest catalogue. The caller holds `changing`.
-    pub(crate) async fn follow_catalogue(&self) -> Result<(), Error> {
-        let broker = self.clone();
-        blocking(move || broker.match_places(&broker.inner.shard.catalogue())).await
-    }
-
-    /// Starts the places that the catalogue holds and ends those that it no longer does. Blocks on the disk; what
-    /// calls it holds `changing`, or nothing else runs yet.
-    pub(crate) fn match_places(&self, catalogue: &Catalogue) -> Result<(), Error> {
-        let places = &self.inner.places;
-        let subscriptions: HashSet<u64> = catalogue.subscriptions.values().map(|record| record.id).collect();
-        let routes: HashSet<u64> = catalogue.routes.values().map(|record| record.id).collect();
-        places.retain(|id| subscriptions.contains(&id.0), |id| routes.contains(&id.0));
-        for record in catalogue.subscriptions.values() {
-            if places.subscription(SubscriptionId(record.id)).is_none() {
-                self.start_subscription(catalogue, record)?;
-            }
-        }
-        for record in catalogue.routes.values() {
-            if places.route(RouteId(record.id)).is_none() {
-                self.start_route(catalogue, record)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Starts the owner of a subscription.
-    fn start_subscription(
-        &self,
-        catalogue: &Catalogue,
-        record: &Arc<SubscriptionRecord>,
-    ) -> Result<(), Error> {
-        let topic = Arc::clone(catalogue.topic(&TopicName::parse_any(&record.topic)?)?);
-        let context = subscription::Context {
-            store: Arc::clone(&self.inner.store),
-            shard: self.inner.shard.clone(),
-            chains: self.inner.chains.clone(),
-            cancelled: self.inner.tasks.cancelled().clone(),
-        };
-        let (handle, task) = subscription::open(record, &topic, &context)?;
-        self.inner.places.add_subscription(SubscriptionId(record.id), handle);
-        let span = tracing::info_span!("subscription", topic = record.topic, name = record.name);
-        self.inner.tasks.spawn(span, task.run());
-        Ok(())
-    }
-
-    /// Starts the owners of a route.
-    fn start_route(&self, catalogue: &Catalogue, record: &Arc<RouteRecord>) -> Result<(), Error> {
-        let source = Arc::clone(catalogue.topic(&TopicName::parse_any(&record.spec.from)?)?);
-        let context = route::RouteContext {
-            store: Arc::clone(&self.inner.store),
-            shard: self.inner.shard.clone(),
-            chains: self.inner.chains.clone(),
-            cancelled: self.inner.tasks.cancelled().clone(),
-        };
-        let cursors = self.route_cursors(record, &source)?;
-        let (handle, tasks) = route::open(record, &source, &cursors, &context);
-        self.inner.places.add_route(RouteId(record.id), handle);
-        for task in tasks {
-            self.inner.tasks.spawn(tracing::info_span!("route", name = record.spec.name), task.run());
-        }
-        Ok(())
-    }
-
-    fn route_cursors(
-        &self,
-        record: &RouteRecord,
-        source: &Topic,
-    ) -> Result<Vec<levada_protocol::ids::Offset>, Error> {
-        let cursor = |number| {
-            let key = keys::route_cursor(RouteId(record.id), number);
-            let stored = self.inner.store.get(Family::Cursors, &key)?.ok_or_else(|| Error::Store {
-                code: ErrorCode::StorageCorrupt,
-                message: format!("route {} has no cursor for partition {number}", record.spec.name),
-            })?;
-            crate::catalogue::read_cursor(&stored)
-        };
-        source.partition_ids().map(cursor).collect()
-    }
-
-    /// Measures free space again and again; wakes the writer when a full store has room. What the store then turns
-    /// out to hold may differ from what was answered, so the places are matched with the catalogue here as well.
-    fn start_guard(&self, mut matched: Arc<Catalogue>) {
-        let (broker, inner) = (self.clone(), Arc::clone(&self.inner));
-        let cancelled = self.inner.tasks.cancelled().clone();
-        self.inner.tasks.spawn(tracing::info_span!("disk_guard"), async move {
-            loop {
-                tokio::select! {
-                    biased;
-                    () = cancelled.cancelled() => return,
-                    () = tokio::time::sleep(inner.config.disk_check_interval) => {}
-                }
-                let low = inner.guard.measure_is_low();
-                if !low && inner.shard.closed().is_some_and(|closed| closed.code == ErrorCode::StorageFull) {
-                    inner.shard.wake().await;
-                }
-                let catalogue = inner.shard.catalogue();
-                if !Arc::ptr_eq(&catalogue, &matched) {
-                    let _changing = inner.changing.lock().await;
-                    match broker.follow_catalogue().await {
-                        Ok(()) => matched = catalogue,
-                        Err(error) => tracing::warn!(%error, "places could not be started yet"),
-                    }
-                }
-            }
-        });
-    }
-}
-
-fn load_engine_id(store: &dyn Store) -> Result<String, Error> {
-    match store.get(Family::Meta, &keys::engine_id())? {
-        Some(value) => Ok(String::from_utf8_lossy(&value).into_owned()),
-        None => {
-            let id = random_id()?;
-            let commit = levada_store::Commit {
-                shard: 0,
-                index: levada_protocol::ids::CommitIndex(store.applied().0 + 1),
-                previous: store.applied(),
-                time: clock::now(),
-                ops: vec![levada_store::Op::Put {
-                    family: Family::Meta,
-                    key: keys::engine_id(),
-                    value: id.clone().into(),
-                }],
-            };
-            store.apply(&commit)?;
-            store.sync()?;
-            Ok(id)
-        }
-    }
-}
-
-fn random_id() -> Result<String, Error> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| {
-        Error::refused(ErrorCode::Internal, format!("the system gives no random numbers: {error}"))
-    })?;
-    Ok(crate::artefacts::hex(&bytes))
 }

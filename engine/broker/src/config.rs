@@ -30,6 +30,8 @@ pub struct BrokerConfig {
     pub retention_interval: Duration,
     /// Producers remembered in memory; older ones are looked up in the store. Default 65,536.
     pub producers_max: usize,
+    /// How long a producer is remembered after its last publish, so that a repeat is known as one. Default 7 days.
+    pub producers_idle: Duration,
     /// Topics, subscriptions, routes and plugin versions together. Default 100,000.
     pub catalogue_records_max: usize,
 }
@@ -50,6 +52,7 @@ impl BrokerConfig {
             disk_check_interval: Duration::from_millis(500),
             retention_interval: Duration::from_secs(30),
             producers_max: 65_536,
+            producers_idle: Duration::from_secs(7 * 24 * 3_600),
             catalogue_records_max: 100_000,
         }
     }

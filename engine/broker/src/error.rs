@@ -30,6 +30,12 @@ impl Error {
         Self::Refused(Refusal::new(code, message))
     }
 
+    /// The answer to something that the writer may have taken, and which never came.
+    pub(crate) fn unanswered() -> Self {
+        let message = "the engine's writer ended before it answered; whether it took effect is unknown";
+        Self::refused(ErrorCode::OutcomeUnknown, message)
+    }
+
     /// The stable code.
     pub fn code(&self) -> ErrorCode {
         match self {

@@ -60,9 +60,9 @@ impl Guard {
         self.free_bytes.load(Ordering::Relaxed)
     }
 
-    /// Why nothing may be published, if so.
+    /// Why nothing may be published, if so. Nobody is refused for what was true a while ago.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
-        if !self.low.load(Ordering::Relaxed) {
+        if !self.low.load(Ordering::Relaxed) || !self.measure_is_low() {
             return None;
         }
         let message = format!(

@@ -14,7 +14,7 @@
 //! | cursors | `0x01` subscription u64, partition u16, `0x00` | progress head, see `levada_delivery` | the subscription's fragments | with the subscription |
 //! | cursors | `0x01` subscription u64, partition u16, `0x01`, chunk u64 | progress chunk | the subscription's fragments | when the floor passes it |
 //! | cursors | `0x02` route u64, partition u16 | version, next offset u64 | the route's fragments | with the route |
-//! | producers | topic u32, partition u16, producer u128 | see `levada_delivery::producer` | appends | with the topic |
+//! | producers | topic u32, partition u16, producer u128 | see `levada_delivery::producer` | appends | once it is idle for long, with the topic |
 //!
 //! Ids are never reused, so a key of a deleted thing can never be taken for another's.
 
@@ -92,8 +92,16 @@ pub(crate) fn topic_log(topic: TopicId) -> KeyRange {
     topic_range(&[], topic)
 }
 
-pub(crate) fn producer(topic: TopicId, partition: PartitionId, producer: ProducerId) -> Bytes {
+pub(crate) fn producer((topic, partition, producer): (TopicId, PartitionId, ProducerId)) -> Bytes {
     place(&[], topic, partition, &producer.0.to_be_bytes())
+}
+
+/// What the key of a producer's row names.
+pub(crate) fn producer_of(key: &[u8]) -> Option<(TopicId, PartitionId, ProducerId)> {
+    let (topic, rest) = key.split_first_chunk()?;
+    let (partition, producer) = rest.split_first_chunk()?;
+    let producer = ProducerId(u128::from_be_bytes(producer.try_into().ok()?));
+    Some((TopicId(u32::from_be_bytes(*topic)), PartitionId(u16::from_be_bytes(*partition)), producer))
 }
 
 pub(crate) fn log(topic: TopicId, partition: PartitionId, base: Offset) -> Bytes {

@@ -67,13 +67,18 @@ impl Log {
         }
         let bytes_max = bytes_max.min(STORE_READ_BYTES);
         let log = self.clone();
-        let pieces = blocking(move || log.read_store(from, end, bytes_max)).await?;
-        match pieces.first() {
-            Some(first) if first.run.base <= from => Ok(Found::Pieces(pieces)),
+        let read = blocking(move || log.read_store(from, end, bytes_max)).await;
+        let error = match read {
+            Ok(pieces) if pieces.first().is_some_and(|first| first.run.base <= from) => {
+                return Ok(Found::Pieces(pieces));
+            }
             // Retention may have moved while the store was read.
-            _ if from < partition.start() => Ok(Found::Dropped(partition.start())),
-            _ => Err(self.missing(from)),
-        }
+            _ if from < partition.start() => return Ok(Found::Dropped(partition.start())),
+            Ok(_) => self.missing(from),
+            Err(error) => error,
+        };
+        // So may the whole topic have gone, and then nothing is damaged.
+        Err(if self.topic.is_going() { self.topic.deleted_error() } else { error })
     }
 
     /// Pieces from the record that holds `from`. Blocks on the disk.

@@ -57,14 +57,41 @@ pub(crate) fn describe() {
     describe_gauge!(COMPACTION_BYTES, "bytes that compaction has written since the start");
 }
 
-pub(crate) fn appended(topic: &TopicName, events: u64, bytes: u64) {
-    counter!(PUBLISHED_EVENTS, "topic" => topic.to_string()).increment(events);
-    counter!(PUBLISHED_BYTES, "topic" => topic.to_string()).increment(bytes);
+/// A topic's counters, kept with it: looking them up costs more than adding to them.
+#[derive(Debug)]
+pub(crate) struct Appended {
+    events: metrics::Counter,
+    bytes: metrics::Counter,
 }
 
-pub(crate) fn synced(elapsed: Duration, groups: usize) {
-    histogram!(SYNC_SECONDS).record(elapsed);
-    histogram!(SYNC_GROUPS).record(u32::try_from(groups).unwrap_or(u32::MAX));
+impl Appended {
+    pub(crate) fn of(topic: &TopicName) -> Self {
+        let labels = [("topic", topic.to_string())];
+        Self { events: counter!(PUBLISHED_EVENTS, &labels), bytes: counter!(PUBLISHED_BYTES, &labels) }
+    }
+
+    pub(crate) fn add(&self, events: u64, bytes: u64) {
+        self.events.increment(events);
+        self.bytes.increment(bytes);
+    }
+}
+
+/// The histograms of syncs.
+#[derive(Debug)]
+pub(crate) struct Synced {
+    seconds: metrics::Histogram,
+    groups: metrics::Histogram,
+}
+
+impl Synced {
+    pub(crate) fn new() -> Self {
+        Self { seconds: histogram!(SYNC_SECONDS), groups: histogram!(SYNC_GROUPS) }
+    }
+
+    pub(crate) fn add(&self, elapsed: Duration, groups: usize) {
+        self.seconds.record(elapsed);
+        self.groups.record(u32::try_from(groups).unwrap_or(u32::MAX));
+    }
 }
 
 /// The counter of a subscription's deliveries, to be kept by its owner.

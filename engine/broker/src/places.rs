@@ -2,35 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use levada_protocol::ids::{Offset, RouteId, SubscriptionId, TopicId};
+use levada_protocol::ids::{RouteId, SubscriptionId, TopicId};
 
-use crate::{route::RouteHandle, subscription::SubscriptionHandle};
-
-/// How far a place has come in each partition of its topic: nothing below is needed by it any more.
-#[derive(Debug)]
-pub(crate) struct Floors {
-    floors: Vec<AtomicU64>,
-}
-
-impl Floors {
-    pub(crate) fn new(floors: impl IntoIterator<Item = Offset>) -> Arc<Self> {
-        Arc::new(Self { floors: floors.into_iter().map(|floor| AtomicU64::new(floor.0)).collect() })
-    }
-
-    pub(crate) fn set(&self, partition: usize, floor: Offset) {
-        self.floors[partition].store(floor.0, Ordering::Release);
-    }
-
-    pub(crate) fn floor(&self, partition: usize) -> Offset {
-        Offset(self.floors[partition].load(Ordering::Acquire))
-    }
-}
+use crate::{floors::Floors, route::RouteHandle, subscription::SubscriptionHandle};
 
 /// The owner tasks of all places.
 #[derive(Debug, Default)]

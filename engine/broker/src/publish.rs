@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
     error::Error,
-    shard::{Append, ShardHandle},
+    shard::{AckPermit, Append, ShardHandle},
     topic::Topic,
 };
 
@@ -70,7 +70,7 @@ impl Submitter {
     /// Cancel safe: a batch is queued or it is not; a given-up call may have queued it.
     ///
     /// # Errors
-    /// Only if the broker is shutting down or the stream's receiver is gone.
+    /// Only if the broker is shutting down, its writer has failed, or the stream's receiver is gone.
     pub async fn submit(&self, header: PublishHeader, batch: Batch) -> Result<(), Error> {
         let reply = self.acks.clone().reserve_owned().await.map_err(|_| Error::ShuttingDown)?;
         if let Err(error) = self.check(&header, &batch) {
@@ -88,10 +88,10 @@ impl Submitter {
         let durability = header.durability.max(Some(self.topic.durability()));
         let append = Append {
             topic: Arc::clone(&self.topic),
+            reply: AckPermit::new(reply, &header),
             header,
             batch,
             ack_written: durability == Some(Durability::Os),
-            reply,
             admitted,
         };
         self.shard.append(append).await

@@ -1,11 +1,14 @@
 //! Readers: positions that leave nothing behind. One task per reader reads ahead of its credit by one look.
+//!
+//! It owns a reader's place in each partition. It must not know subscriptions: nothing here is remembered.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use levada_protocol::{
     deliver::{DeliverHeader, EndEntry},
+    error::ErrorCode,
     ids::{DeliveryToken, Offset, PartitionId},
-    request::Position,
+    request::{Position, Start},
     verbs::Credit,
 };
 use tokio::sync::{mpsc, watch};
@@ -55,6 +58,8 @@ struct Cursor {
     number: PartitionId,
     log: Log,
     next: Offset,
+    /// The reader asked for the oldest event, whichever that is, and has got none yet.
+    at_earliest: bool,
     /// Where a reader that does not follow ends.
     until: Option<Offset>,
     pieces: VecDeque<Piece>,
@@ -63,25 +68,30 @@ struct Cursor {
 /// The reader's task.
 pub(crate) struct ReaderTask {
     cursors: Vec<Cursor>,
+    topic: Arc<Topic>,
     appended: watch::Receiver<u64>,
-    deleted: CancellationToken,
     cancelled: CancellationToken,
     grants: mpsc::Receiver<Credit>,
     frames: mpsc::Sender<Result<OutFrame, Error>>,
+    /// Room for the reason of the end, so that telling it waits for nobody.
+    last_word: mpsc::OwnedPermit<Result<OutFrame, Error>>,
     credit: Credit,
     follow: bool,
     /// Which partition is looked at first.
     first: usize,
 }
 
-/// Makes a reader and the task that serves it. `logs` come with the offset that each begins at.
+/// Makes a reader and the task that serves it. `logs` come with the offset that each begins at, which is where
+/// `start` was found to be.
 pub(crate) fn open(
     topic: &Arc<Topic>,
     logs: Vec<(PartitionId, Log, Offset)>,
+    start: Start,
     follow: bool,
     cancelled: CancellationToken,
 ) -> (Reader, ReaderTask) {
-    let (frames, received) = mpsc::channel(FRAMES_QUEUED_MAX);
+    let (frames, received) = mpsc::channel(FRAMES_QUEUED_MAX + 1);
+    let last_word = frames.clone().try_reserve_owned().expect("a new channel has room");
     let (grants, granted) = mpsc::channel(CREDITS_QUEUED_MAX);
     let positions =
         logs.iter().map(|(number, _, next)| Position { partition: number.0, offset: next.0 }).collect();
@@ -89,16 +99,24 @@ pub(crate) fn open(
         .into_iter()
         .map(|(number, log, next)| {
             let until = (!follow).then(|| log.partition().end());
-            Cursor { number, log, next, until, pieces: VecDeque::new() }
+            Cursor {
+                number,
+                log,
+                next,
+                at_earliest: start == Start::Earliest,
+                until,
+                pieces: VecDeque::new(),
+            }
         })
         .collect();
     let task = ReaderTask {
         cursors,
+        topic: Arc::clone(topic),
         appended: topic.appended(),
-        deleted: topic.deleted.clone(),
         cancelled,
         grants: granted,
         frames,
+        last_word,
         credit: Credit { events: 0, bytes: 0 },
         follow,
         first: 0,
@@ -109,9 +127,17 @@ pub(crate) fn open(
 impl ReaderTask {
     /// Serves the reader until it ends, its client goes, or the topic does.
     pub(crate) async fn run(mut self) {
-        if let Err(error) = self.serve().await {
-            // A client that is gone needs no reason.
-            let _ = self.frames.send(Err(error)).await;
+        let (cancelled, topic) = (self.cancelled.clone(), Arc::clone(&self.topic));
+        // Dropping the work at any await is safe: a reader leaves nothing behind. So it ends even while its client
+        // takes no frames.
+        let ended = tokio::select! {
+            biased;
+            () = cancelled.cancelled() => Err(Error::ShuttingDown),
+            () = topic.deleted.cancelled() => Err(topic.deleted_error()),
+            ended = self.serve() => ended,
+        };
+        if let Err(error) = ended {
+            self.last_word.send(Err(error));
         }
     }
 
@@ -137,8 +163,6 @@ impl ReaderTask {
             }
             tokio::select! {
                 biased;
-                () = self.cancelled.cancelled() => return Err(Error::ShuttingDown),
-                () = self.deleted.cancelled() => return Err(deleted()),
                 granted = self.grants.recv() => match granted {
                     Some(credit) => self.grant(credit),
                     None => return Ok(()),
@@ -171,6 +195,7 @@ impl ReaderTask {
             span: u32::try_from(last.end().0 - first.run.base.0).unwrap_or(u32::MAX),
         };
         cursor.next = last.end();
+        cursor.at_earliest = false;
         let events: u64 = pieces.iter().map(|piece| u64::from(piece.events)).sum();
         self.credit.events = self.credit.events.saturating_sub(events);
         self.credit.bytes = self.credit.bytes.saturating_sub(payload_len(&pieces) as u64);
@@ -195,19 +220,27 @@ impl Cursor {
         self.until.is_some_and(|until| self.next >= until)
     }
 
-    /// Reads on if nothing is left of the last look. What retention dropped meanwhile is passed over.
+    /// Reads on if nothing is left of the last look.
+    ///
+    /// What retention dropped meanwhile ends the reader, for it would miss events that it counts on. Only where the
+    /// oldest event was asked for, and none was sent yet, reading begins with what is the oldest now.
     async fn fill(&mut self) -> Result<(), Error> {
         while self.pieces.is_empty() && !self.is_done() {
             match self.log.read(self.next, DELIVER_BYTES_TARGET * 2).await? {
                 Found::Pieces(pieces) => self.pieces.extend(pieces),
                 Found::End => return Ok(()),
-                Found::Dropped(start) => self.next = start,
+                Found::Dropped(start) if self.at_earliest => self.next = start,
+                Found::Dropped(start) => return Err(self.behind(start)),
             }
         }
         Ok(())
     }
-}
 
-fn deleted() -> Error {
-    Error::refused(levada_protocol::error::ErrorCode::TopicNotFound, "the topic was deleted")
+    fn behind(&self, start: Offset) -> Error {
+        let message = format!(
+            "the reader fell behind retention in partition {}: its next offset is {}, the earliest one now is {start}",
+            self.number, self.next
+        );
+        Error::refused(ErrorCode::OffsetOutOfRange, message)
+    }
 }

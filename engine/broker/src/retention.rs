@@ -7,13 +7,12 @@ use std::sync::Arc;
 use levada_delivery::retention::{self, Rules, Stored};
 use levada_protocol::ids::{Offset, PartitionId, Timestamp};
 use levada_store::{Family, Store};
-use tokio::sync::oneshot;
 
 use crate::{
     broker::{Broker, Inner},
     clock,
     error::Error,
-    keys,
+    idle, keys,
     log::{Log, blocking},
     shard::{Trim, read_pair, scan_all},
     topic::Topic,
@@ -41,17 +40,31 @@ pub(crate) fn start(broker: &Broker) {
 }
 
 impl Broker {
-    /// One pass over every partition now, beside the passes that run by themselves.
+    /// One pass now, beside the passes that run by themselves: over every partition, and over the producers.
     ///
     /// # Errors
     /// If the store fails; what was dropped until then stays dropped.
     pub async fn run_retention(&self) -> Result<(), Error> {
+        self.run_retention_at(clock::now()).await
+    }
+
+    /// One pass as if it were `now`.
+    ///
+    /// # Errors
+    /// If the store fails; what was dropped until then stays dropped.
+    pub async fn run_retention_at(&self, now: Timestamp) -> Result<(), Error> {
+        let trimmed = self.trim_all(now).await;
+        let forgotten = idle::forget(&self.inner, now).await;
+        trimmed.and(forgotten)
+    }
+
+    async fn trim_all(&self, now: Timestamp) -> Result<(), Error> {
         let catalogue = self.inner.shard.catalogue();
         for topic in catalogue.topics.values() {
             let floors = self.inner.places.floors_of(topic.id);
             for number in topic.partition_ids() {
                 let lowest = floors.iter().map(|floors| floors.floor(usize::from(number.0)));
-                trim(&self.inner, topic, number, lowest).await?;
+                trim(&self.inner, topic, number, lowest, now).await?;
             }
         }
         Ok(())
@@ -63,6 +76,7 @@ async fn trim(
     topic: &Arc<Topic>,
     number: PartitionId,
     floors: impl Iterator<Item = Offset>,
+    now: Timestamp,
 ) -> Result<(), Error> {
     let partition = topic.partition(number)?;
     let log = retention::Log { start: partition.start(), end: partition.end(), bytes: partition.bytes() };
@@ -76,23 +90,21 @@ async fn trim(
         blocking(move || segments(store.as_ref(), &topic, number, log, newest)).await?
     };
     let rules = Rules::new(&topic.settings());
-    let decided = retention::trim(&rules, clock::now(), log, floors, segments);
+    let decided = retention::trim(&rules, now, log, floors, segments);
     if decided.log_start <= log.start {
         return Ok(());
     }
     tracing::debug!(topic = %topic.name, partition = %number, start = %decided.log_start, "log start moves");
-    let (reply, done) = oneshot::channel();
     let dropped_bytes = partition.dropped_bytes() + decided.bytes;
-    let trim = Trim {
+    let trim = inner.shard.trim(|reply| Trim {
         topic: Arc::clone(topic),
         partition: number,
         start: decided.log_start,
         dropped_bytes,
         from: keys::log(topic.id, number, Offset(0)),
         reply,
-    };
-    inner.shard.trim(trim).await?;
-    done.await.map_err(|_| Error::ShuttingDown)??;
+    });
+    trim.await?;
     let store = Arc::clone(&inner.store);
     let (from, to) = (keys::log(topic.id, number, Offset(0)), keys::log(topic.id, number, decided.log_start));
     blocking(move || store.compact(Family::Log, &from, &to).map_err(Error::from)).await

@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc};
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
@@ -31,6 +31,11 @@ impl Tasks {
         self.tracker.spawn_on(task.instrument(span), &self.runtime);
     }
 
+    /// Runs a task that others need to end, and so outlives them: [`Tasks::stop`] does not wait for it.
+    pub(crate) fn spawn_last(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.runtime.spawn(task)
+    }
+
     /// Runs `task` and answers its result. It runs to its end even if the caller gives up waiting.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
@@ -42,7 +47,8 @@ impl Tasks {
             // Whoever asked may have given up.
             let _ = reply.send(task.await);
         });
-        result.await.map_err(|_| Error::ShuttingDown)?
+        // A task that has no answer has panicked, perhaps in the middle of what it did.
+        result.await.unwrap_or_else(|_| Err(Error::unanswered()))
     }
 
     /// The signal that ends every task.

@@ -4,7 +4,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use arc_swap::ArcSwap;
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     error::Error,
     frames::Piece,
+    metrics,
     tail::{Tail, TailBudget},
 };
 
@@ -35,8 +36,11 @@ pub(crate) struct Topic {
     pub(crate) partitions: Vec<Partition>,
     /// Counts announcements: whoever waits for events waits for a change of it.
     appended: watch::Sender<u64>,
+    pub(crate) counters: metrics::Appended,
     /// Cancelled when the topic is deleted.
     pub(crate) deleted: CancellationToken,
+    /// Set when its deletion is decided: its rows may go before that is durable.
+    going: AtomicBool,
 }
 
 /// A partition's durable extent and its tail.
@@ -71,6 +75,7 @@ impl Topic {
     ) -> Self {
         let partitions = extents.iter().map(|extent| Partition::new(*extent, budget)).collect();
         let (appended, _) = watch::channel(0);
+        let counters = metrics::Appended::of(&name);
         Self {
             id,
             name,
@@ -79,8 +84,25 @@ impl Topic {
             settings: ArcSwap::from_pointee(settings),
             partitions,
             appended,
+            counters,
             deleted: CancellationToken::new(),
+            going: AtomicBool::new(false),
         }
+    }
+
+    /// Notes that a commit which deletes the topic is about to be written, or that it was taken back.
+    pub(crate) fn set_going(&self, going: bool) {
+        self.going.store(going, Ordering::Release);
+    }
+
+    /// True if its rows may be gone: what is missing then is no damage.
+    pub(crate) fn is_going(&self) -> bool {
+        self.going.load(Ordering::Acquire) || self.deleted.is_cancelled()
+    }
+
+    /// What whoever still uses the topic is told once it is deleted.
+    pub(crate) fn deleted_error(&self) -> Error {
+        Error::refused(ErrorCode::TopicNotFound, format!("topic {} was deleted", self.name))
     }
 
     /// The settings in force.

@@ -18,6 +18,7 @@
 //!  +----------------+-------------+-------+------+----------+
 //! ```
 //!
+//! An entry is a run of events that follow on each other in sequence and in the log: one batch or several.
 //! `kind` 0 is appended; other numbers are free for scheduled, prepared and refused outcomes.
 
 use std::collections::VecDeque;
@@ -36,7 +37,8 @@ pub struct Producer {
     epoch: u32,
     next_sequence: u64,
     last_used: u64,
-    /// The last 64 outcomes: as many as may be in flight, so that every resend finds its own.
+    /// The last 64 outcomes or more: as many as may be in flight, so that every resend finds its own. Those that
+    /// follow on each other in the log too are one entry, so that a producer that is alone has a short row.
     outcomes: VecDeque<Appended>,
 }
 
@@ -45,6 +47,17 @@ struct Appended {
     first_sequence: u64,
     base: u64,
     count: u32,
+}
+
+impl Appended {
+    /// Both as one, if `next` follows on this in sequence and in the log.
+    fn followed_by(&self, next: &Self) -> Option<Self> {
+        let length = u64::from(self.count);
+        let follows = self.first_sequence.checked_add(length) == Some(next.first_sequence)
+            && self.base.checked_add(length) == Some(next.base);
+        let count = self.count.checked_add(next.count).filter(|_| follows)?;
+        Some(Self { count, ..*self })
+    }
 }
 
 /// What to do with a batch.
@@ -99,12 +112,23 @@ impl Producer {
             self.outcomes.clear();
             self.epoch = epoch.0;
         }
-        if self.outcomes.len() == PRODUCER_IN_FLIGHT_MAX {
-            self.outcomes.pop_front();
+        let appended = Appended { first_sequence: first.0, base: base.0, count };
+        let grown = self.outcomes.back().and_then(|last| last.followed_by(&appended));
+        if let (Some(grown), Some(last)) = (grown, self.outcomes.back_mut()) {
+            *last = grown;
+        } else {
+            if self.outcomes.len() == PRODUCER_IN_FLIGHT_MAX {
+                self.outcomes.pop_front();
+            }
+            self.outcomes.push_back(appended);
         }
-        self.outcomes.push_back(Appended { first_sequence: first.0, base: base.0, count });
         self.next_sequence = first.0.saturating_add(u64::from(count));
         self.last_used = now.0;
+    }
+
+    /// True if nothing is known of it: as if it had never been seen, and without need of a row.
+    pub fn is_unknown(&self) -> bool {
+        self.next_sequence == 0 && self.outcomes.is_empty()
     }
 
     /// When something was last recorded; rows that are idle for long may be deleted.
@@ -163,10 +187,6 @@ impl Producer {
             }
         }
         Ok(Self { epoch, next_sequence, last_used, outcomes })
-    }
-
-    fn is_unknown(&self) -> bool {
-        self.next_sequence == 0 && self.outcomes.is_empty()
     }
 
     /// Where the event `first` was appended, if one remembered batch holds all of `first..end`.
@@ -242,12 +262,28 @@ mod tests {
     fn a_repeat_older_than_the_ring_is_a_duplicate_without_offset() {
         let mut producer = Producer::default();
         for batch in 0..=PRODUCER_IN_FLIGHT_MAX as u64 {
-            producer.record(NOW, E0, Sequence(batch), 1, Offset(batch));
+            producer.record(NOW, E0, Sequence(batch), 1, Offset(batch * 2));
         }
         assert_eq!(producer.check(E0, Sequence(0), 1), Check::Duplicate { base: None, count: 1 });
-        let oldest = Check::Duplicate { base: Some(Offset(1)), count: 1 };
+        let oldest = Check::Duplicate { base: Some(Offset(2)), count: 1 };
         assert_eq!(producer.check(E0, Sequence(1), 1), oldest);
         assert!(producer.encode().len() <= ROW_HEADER_BYTES + 64 * ENTRY_BYTES);
+    }
+
+    #[test]
+    fn a_producer_that_is_alone_has_one_entry() {
+        let mut producer = Producer::default();
+        for batch in 0..1_000 {
+            producer.record(NOW, E0, Sequence(batch * 3), 3, Offset(7 + batch * 3));
+        }
+        assert_eq!(producer.encode().len(), ROW_HEADER_BYTES + ENTRY_BYTES);
+        let found = Check::Duplicate { base: Some(Offset(7 + 300)), count: 3 };
+        assert_eq!(producer.check(E0, Sequence(300), 3), found);
+        // Somebody else's event lies between.
+        producer.record(NOW, E0, Sequence(3_000), 1, Offset(3_008));
+        assert_eq!(producer.encode().len(), ROW_HEADER_BYTES + 2 * ENTRY_BYTES);
+        let last = Check::Duplicate { base: Some(Offset(3_008)), count: 1 };
+        assert_eq!(producer.check(E0, Sequence(3_000), 1), last);
     }
 
     #[test]

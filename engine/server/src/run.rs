@@ -18,7 +18,7 @@ use crate::{
     quic::listener::{self, Listener},
     stage::HostPlugins,
     tasks::Tasks,
-    tls::{self, TlsFiles},
+    tls::{self, TlsFiles, Watch},
 };
 
 /// How often histograms of metrics give back what they no longer need.
@@ -74,6 +74,7 @@ pub async fn run(
     // 3. What lies beside it: keys, and the plugin host with its cache.
     let files = TlsFiles::new(&config.data_dir);
     let identity = tls::prepare(&files, clock::now())?;
+    let watch = Watch::new(files.clone(), &identity, clock::now());
     let host = Host::new(host_config(&config))?;
 
     // 4. The broker: recovers from the store, starts its owners.
@@ -92,6 +93,7 @@ pub async fn run(
     };
     let server = Server { config, broker, listener, sessions, beside: Tasks::default() };
     server.start(tcp);
+    server.watch_certificates(watch);
     info!(%quic, %http, data_dir = %server.config.data_dir.display(), "engine started");
     started(Started { quic, http, ca_pem_path: files.ca_pem() });
 
@@ -117,6 +119,26 @@ impl Server {
         });
         let listener = Arc::clone(&self.listener);
         self.sessions.spawn(info_span!("listener"), async move { listener.accept_all().await });
+    }
+
+    fn watch_certificates(&self, mut watch: Watch) {
+        let (listener, interval) = (Arc::clone(&self.listener), self.config.tls_check_interval);
+        // Draining ends this first: a listener that lets nobody in any more must not be told to.
+        self.beside.spawn_until(info_span!("tls"), self.sessions.draining().clone(), async move {
+            loop {
+                time::sleep(interval).await;
+                let looking = tokio::task::spawn_blocking(move || {
+                    let changed = watch.look(clock::now());
+                    (watch, changed)
+                });
+                // It fails only when the runtime ends.
+                let Ok((back, changed)) = looking.await else { return };
+                watch = back;
+                if let Some(crypto) = changed {
+                    listener.serve_with(crypto);
+                }
+            }
+        });
     }
 
     /// The one order in which everything ends.

@@ -125,7 +125,7 @@ impl TopicName {
         Self::parse_any(name).expect("the engine's own topic names are made of parsed names")
     }
 
-    /// True for `_` and `dlq.` topics, which users may read but neither create nor delete.
+    /// True for `_` and `dlq.` topics, which users may read, change and delete but neither create nor publish to.
     pub fn is_internal(&self) -> bool {
         self.0.starts_with('_') || self.0.starts_with("dlq.")
     }

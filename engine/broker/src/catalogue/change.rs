@@ -230,6 +230,12 @@ impl Edit {
             let message = format!("route {route} leads to topic {name}; delete the route first, or force");
             return Err(Error::refused(ErrorCode::TopicInUse, message));
         }
+        if let (Some(place), false) = (self.next.dead_letters_from(name), force) {
+            let message = format!(
+                "topic {name} takes the dead letters of {place}; delete that first, or force: its next dead letter makes the topic anew"
+            );
+            return Err(Error::refused(ErrorCode::TopicInUse, message));
+        }
         let subscriptions: Vec<_> =
             self.next.subscriptions_of(name).map(|record| record.name.clone()).collect();
         for subscription in subscriptions {

@@ -56,6 +56,20 @@ impl Catalogue {
         self.subscriptions.values().filter(move |record| record.topic == topic.as_str())
     }
 
+    /// Whose dead letters go to this topic: a subscription or a route, as it is called in messages.
+    pub(crate) fn dead_letters_from(&self, topic: &TopicName) -> Option<String> {
+        let rest = topic.as_str().strip_prefix("dlq.")?;
+        let subscription =
+            |record: &&Arc<SubscriptionRecord>| rest == format!("{}.{}", record.topic, record.name);
+        let route =
+            |record: &&Arc<RouteRecord>| rest == format!("{}.route-{}", record.spec.from, record.spec.name);
+        let subscription = self.subscriptions.values().find(subscription);
+        let subscription =
+            subscription.map(|record| format!("subscription {}/{}", record.topic, record.name));
+        subscription
+            .or_else(|| self.routes.values().find(route).map(|record| format!("route {}", record.spec.name)))
+    }
+
     /// The route of this name.
     pub(crate) fn route(&self, name: &RouteName) -> Result<&Arc<RouteRecord>, Error> {
         self.routes

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use levada_protocol::{
     batch::Batch,
-    ids::{Offset, PartitionId, RouteId, SubscriptionId, TopicId, TopicName},
-    publish::{Ack, PublishHeader},
+    ids::{Offset, PartitionId, ProducerId, RouteId, SubscriptionId, Timestamp, TopicId, TopicName},
+    publish::PublishHeader,
 };
 use levada_store::Op;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::reply::AckPermit;
 use crate::{catalogue::Change, error::Error, topic::Topic};
 
 /// The closed list of what can happen to a shard.
@@ -23,6 +24,7 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Result<(), Error>>,
     },
     Trim(Trim),
+    Forget(Forget),
     /// Take the fragments that wait for a group.
     Wake,
     Stop,
@@ -37,7 +39,7 @@ pub(crate) struct Append {
     /// True if the acknowledgement need not wait for the sync.
     pub(crate) ack_written: bool,
     /// The reserved place for the acknowledgement.
-    pub(crate) reply: mpsc::OwnedPermit<Ack>,
+    pub(crate) reply: AckPermit,
     /// The batch's share of the bytes that may wait; given back once the group has ended.
     pub(crate) admitted: OwnedSemaphorePermit,
 }
@@ -102,6 +104,25 @@ pub(crate) enum FragmentRefused {
     /// The store failed; whether the fragment will be found after a restart is unknown.
     #[error("{0}")]
     Failed(Error),
+}
+
+impl FragmentRefused {
+    /// The outcome of a fragment that the writer may have taken, and never answered.
+    pub(crate) fn unanswered() -> Self {
+        Self::Failed(Error::unanswered())
+    }
+}
+
+/// Which producer in which partition: what one row of the producers is about.
+pub(crate) type ProducerKey = (TopicId, PartitionId, ProducerId);
+
+/// Producers that were found idle, to be forgotten unless they have published since.
+#[derive(Debug)]
+pub(crate) struct Forget {
+    pub(crate) producers: Vec<ProducerKey>,
+    /// Those last used before are idle.
+    pub(crate) before: Timestamp,
+    pub(crate) reply: oneshot::Sender<Result<(), Error>>,
 }
 
 /// What retention decided for one partition.

@@ -12,9 +12,9 @@ use levada_protocol::{
     publish::{Ack, AckOutcome},
 };
 use levada_store::Op;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::command::FragmentRefused;
+use super::{command::FragmentRefused, reply::AckPermit};
 use crate::{
     catalogue::{Catalogue, TopicChange},
     error::Error,
@@ -68,7 +68,7 @@ pub(crate) enum Announcement {
 /// An answer that waits for its group.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    Ack { permit: mpsc::OwnedPermit<Ack>, ack: Ack, when_written: bool },
+    Ack { permit: AckPermit, ack: Ack, when_written: bool },
     Done { reply: oneshot::Sender<Result<(), Error>>, result: Result<(), Error> },
     Fragment { reply: oneshot::Sender<Result<(), FragmentRefused>>, result: Result<(), FragmentRefused> },
 }
@@ -77,7 +77,7 @@ impl Reply {
     /// Tells what was decided. Whoever no longer listens has lost interest.
     pub(crate) fn send(self) {
         match self {
-            Self::Ack { permit, ack, .. } => drop(permit.send(ack)),
+            Self::Ack { permit, ack, .. } => permit.send(ack),
             Self::Done { reply, result } => drop(reply.send(result)),
             Self::Fragment { reply, result } => drop(reply.send(result)),
         }
@@ -88,7 +88,7 @@ impl Reply {
         match self {
             Self::Ack { permit, ack, .. } => {
                 let outcome = AckOutcome::Refused(error.refusal());
-                drop(permit.send(Ack { outcome, ..ack }));
+                permit.send(Ack { outcome, ..ack });
             }
             Self::Done { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::Fragment { reply, .. } => drop(reply.send(Err(FragmentRefused::Failed(error.clone())))),
@@ -113,16 +113,14 @@ impl Group {
         }
     }
 
-    /// Answers those who need not wait for the sync.
-    pub(crate) fn answer_written(&mut self) {
-        if !self.replies.iter().any(|reply| matches!(reply, Reply::Ack { when_written: true, .. })) {
-            return;
+    /// Takes the answers that need not wait for the sync.
+    pub(crate) fn take_written(&mut self) -> Vec<Reply> {
+        let is_now = |reply: &Reply| matches!(reply, Reply::Ack { when_written: true, .. });
+        if !self.replies.iter().any(is_now) {
+            return Vec::new();
         }
-        let (now, later) = std::mem::take(&mut self.replies)
-            .into_iter()
-            .partition(|reply| matches!(reply, Reply::Ack { when_written: true, .. }));
+        let (now, later) = std::mem::take(&mut self.replies).into_iter().partition(is_now);
         self.replies = later;
-        let now: Vec<Reply> = now;
-        now.into_iter().for_each(Reply::send);
+        now
     }
 }

@@ -87,6 +87,7 @@ fn load_topic(
             partition.recover(extent);
         }
         topic.set_settings(record.settings.clone());
+        topic.set_going(false);
         return Ok(Arc::clone(topic));
     }
     let created = Timestamp(record.created_ms);

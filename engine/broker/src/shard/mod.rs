@@ -5,29 +5,36 @@
 //! the writer collects the next.
 
 mod command;
+mod ending;
 mod fragments;
 mod group;
+mod idle;
 mod load;
+mod reply;
 mod state;
 mod syncer;
+mod teller;
+mod waiting;
 mod writer;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
+    sync::{Arc, Mutex, mpsc as std_mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use hdrhistogram::Histogram;
-use levada_protocol::error::ErrorCode;
+use levada_protocol::{error::ErrorCode, ids::Timestamp};
 use levada_store::Store;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::command::{
-    Append, AppendTarget, Command, Fragment, FragmentAppend, FragmentRefused, Owner, RouteStep, Trim,
+    Append, AppendTarget, Command, Forget, Fragment, FragmentAppend, FragmentRefused, Owner, ProducerKey,
+    RouteStep, Trim,
 };
-pub(crate) use self::{load::scan_all, state::read_pair};
+use self::{ending::Ending, teller::Teller, waiting::Waiting};
+pub(crate) use self::{load::scan_all, reply::AckPermit, state::read_pair};
 use crate::{
     catalogue::{Catalogue, Change},
     config::BrokerConfig,
@@ -36,6 +43,10 @@ use crate::{
     tail::TailBudget,
     tasks::Tasks,
 };
+
+/// The threads' names.
+const WRITER: &str = "shard-writer";
+const SYNCER: &str = "shard-syncer";
 
 /// Why no writes are taken.
 #[derive(Debug, Clone)]
@@ -72,7 +83,7 @@ impl Shown {
 pub(crate) struct ShardHandle {
     commands: mpsc::Sender<Command>,
     /// Fragments that ride in the next group, or make one after a short while.
-    waiting: Arc<Mutex<Vec<Fragment>>>,
+    waiting: Arc<Waiting>,
     progress_delay: Duration,
     tasks: Tasks,
     pub(crate) shown: Arc<Shown>,
@@ -83,6 +94,8 @@ pub(crate) struct ShardHandle {
 pub(crate) struct Shard {
     writer: JoinHandle<()>,
     syncer: JoinHandle<()>,
+    /// The task that tells who waits.
+    telling: tokio::task::JoinHandle<()>,
 }
 
 impl Shard {
@@ -103,10 +116,13 @@ impl Shard {
         });
         let (commands, receiver) = mpsc::channel(config.writer_queue_max);
         let (groups, synced) = std_mpsc::sync_channel(config.groups_unsynced_max);
-        let waiting = Arc::new(Mutex::new(Vec::new()));
-        let durable = syncer::Durable::new(Arc::clone(store), Arc::clone(&shown));
-        let syncer = syncer::Syncer::new(Arc::clone(&durable), synced);
+        let waiting = Arc::<Waiting>::default();
+        let (teller, telling) = Teller::start(tasks);
+        let durable = syncer::Durable::new(Arc::clone(store), Arc::clone(&shown), teller);
+        let ending = Ending::new(&shown, SYNCER, None);
+        let syncer = syncer::Syncer::new(Arc::clone(&durable), synced, ending);
         let writer = writer::Writer {
+            _ending: Ending::new(&shown, WRITER, Some(&waiting)),
             state,
             budget,
             store: Arc::clone(store),
@@ -127,8 +143,8 @@ impl Shard {
                 message: format!("cannot start the {name} thread: {error}"),
             })
         };
-        let syncer = spawn("shard-syncer", Box::new(move || syncer.run()))?;
-        let writer = spawn("shard-writer", Box::new(move || writer.run()))?;
+        let syncer = spawn(SYNCER, Box::new(move || syncer.run()))?;
+        let writer = spawn(WRITER, Box::new(move || writer.run()))?;
         let handle = ShardHandle {
             commands,
             waiting,
@@ -136,16 +152,21 @@ impl Shard {
             tasks: tasks.clone(),
             shown,
         };
-        Ok((Self { writer, syncer }, handle))
+        Ok((Self { writer, syncer, telling }, handle))
     }
 
-    /// Waits for both threads, once [`ShardHandle::stop`] was called.
-    pub(crate) fn join(self) {
-        for thread in [self.writer, self.syncer] {
-            if thread.join().is_err() {
-                tracing::error!("a shard thread panicked");
+    /// Waits for both threads, once [`ShardHandle::stop`] was called, and until everybody was told.
+    pub(crate) async fn join(self) {
+        let Self { writer, syncer, telling } = self;
+        let threads = tokio::task::spawn_blocking(move || {
+            for thread in [writer, syncer] {
+                // One that panicked has said so.
+                let _ = thread.join();
             }
-        }
+        });
+        // Neither fails: they do not panic, and nobody aborts them.
+        let _ = threads.await;
+        let _ = telling.await;
     }
 }
 
@@ -160,22 +181,50 @@ impl ShardHandle {
         (**self.shown.closed.load()).clone()
     }
 
+    /// Why a writer that is gone takes nothing.
+    fn gone(&self) -> Error {
+        self.closed().map_or(Error::ShuttingDown, |closed| closed.error())
+    }
+
+    /// Hands something to the writer. If that is gone the command is refused, and so is certain to have no effect.
+    async fn send(&self, command: Command) -> Result<(), Error> {
+        self.commands.send(command).await.map_err(|mpsc::error::SendError(command)| {
+            let error = self.gone();
+            writer::refuse(command, &error);
+            error
+        })
+    }
+
+    /// Hands something to the writer and waits for what it answers.
+    async fn ask(&self, command: Command, answer: oneshot::Receiver<Result<(), Error>>) -> Result<(), Error> {
+        self.send(command).await?;
+        answer.await.unwrap_or_else(|_| Err(Error::unanswered()))
+    }
+
     /// Queues an append; its acknowledgement goes where the append says. Cancel safe: it is queued or it is not.
     pub(crate) async fn append(&self, append: Append) -> Result<(), Error> {
-        self.commands.send(Command::Append(append)).await.map_err(|_| Error::ShuttingDown)
+        self.send(Command::Append(append)).await
     }
 
     /// Decides and stores a change of the catalogue; answers once it is durable.
     pub(crate) async fn change(&self, change: Change) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Change { change: Box::new(change), reply };
-        self.commands.send(command).await.map_err(|_| Error::ShuttingDown)?;
-        answer.await.map_err(|_| Error::ShuttingDown)?
+        self.ask(Command::Change { change: Box::new(change), reply }, answer).await
     }
 
-    /// Moves a partition's log start, and drops what lies before.
-    pub(crate) async fn trim(&self, trim: Trim) -> Result<(), Error> {
-        self.commands.send(Command::Trim(trim)).await.map_err(|_| Error::ShuttingDown)
+    /// Moves a partition's log start, and drops what lies before; answers once that is durable.
+    pub(crate) async fn trim(
+        &self,
+        trim: impl FnOnce(oneshot::Sender<Result<(), Error>>) -> Trim,
+    ) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Trim(trim(reply)), answer).await
+    }
+
+    /// Forgets producers that were last used before a time; answers once that is durable.
+    pub(crate) async fn forget(&self, producers: Vec<ProducerKey>, before: Timestamp) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Forget(Forget { producers, before, reply }), answer).await
     }
 
     /// How long progress may wait for others to share its commit.
@@ -185,24 +234,22 @@ impl ShardHandle {
 
     /// Queues a fragment for the next group.
     pub(crate) async fn fragment(&self, fragment: Fragment) -> Result<(), Error> {
-        self.commands.send(Command::Fragment(fragment)).await.map_err(|_| Error::ShuttingDown)
+        self.send(Command::Fragment(fragment)).await
     }
 
     /// Leaves a fragment for whichever group comes next; if none does within a short while, one is made.
     ///
     /// Each owner has one fragment under way at a time, which bounds what waits here.
     pub(crate) fn fragment_with_next_group(&self, fragment: Fragment) {
-        let first = {
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.push(fragment);
-            waiting.len() == 1
-        };
-        if first {
+        if self.waiting.push(fragment) {
             let (handle, delay) = (self.clone(), self.progress_delay);
             self.tasks.spawn(tracing::Span::none(), async move {
-                tokio::time::sleep(delay).await;
-                // A writer that is gone needs no waking.
-                let _ = handle.commands.send(Command::Wake).await;
+                let wake = async {
+                    tokio::time::sleep(delay).await;
+                    handle.wake().await;
+                };
+                // At the end the writer takes what waits before it stops.
+                handle.tasks.cancelled().run_until_cancelled(wake).await;
             });
         }
     }

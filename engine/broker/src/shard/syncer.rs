@@ -1,4 +1,4 @@
-//! The thread that makes written groups durable, and then tells everybody, in order.
+//! The thread that makes written groups durable, and then has everybody told, in order.
 //!
 //! Nothing of a group is visible and nothing decided in it is answered before the sync that covers it.
 
@@ -16,7 +16,9 @@ use levada_store::Store;
 
 use super::{
     Shown,
-    group::{Announcement, Group, Reply},
+    ending::Ending,
+    group::{Announcement, Group},
+    teller::Teller,
 };
 use crate::{catalogue::TopicChange, metrics, topic::Topic};
 
@@ -35,13 +37,16 @@ pub(super) enum ToSyncer {
 pub(super) struct Durable {
     store: Arc<dyn Store>,
     shown: Arc<Shown>,
+    teller: Teller,
+    synced: metrics::Synced,
     /// Groups that were sent to the syncer and not dealt with yet.
     under_way: AtomicUsize,
 }
 
 impl Durable {
-    pub(super) fn new(store: Arc<dyn Store>, shown: Arc<Shown>) -> Arc<Self> {
-        Arc::new(Self { store, shown, under_way: AtomicUsize::new(0) })
+    pub(super) fn new(store: Arc<dyn Store>, shown: Arc<Shown>, teller: Teller) -> Arc<Self> {
+        let (synced, under_way) = (metrics::Synced::new(), AtomicUsize::new(0));
+        Arc::new(Self { store, shown, teller, synced, under_way })
     }
 
     /// Notes that a group is about to be sent to the syncer.
@@ -57,13 +62,15 @@ impl Durable {
 
 /// The syncer's thread.
 pub(super) struct Syncer {
+    /// First, so that it is dropped before the groups that wait.
+    _ending: Ending,
     durable: Arc<Durable>,
     groups: mpsc::Receiver<ToSyncer>,
 }
 
 impl Syncer {
-    pub(super) fn new(durable: Arc<Durable>, groups: mpsc::Receiver<ToSyncer>) -> Self {
-        Self { durable, groups }
+    pub(super) fn new(durable: Arc<Durable>, groups: mpsc::Receiver<ToSyncer>, ending: Ending) -> Self {
+        Self { _ending: ending, durable, groups }
     }
 
     /// Runs until the writer is gone and everything it wrote is durable.
@@ -113,7 +120,7 @@ impl Durable {
                 return;
             }
             let elapsed = started.elapsed();
-            metrics::synced(elapsed, groups.len());
+            self.synced.add(elapsed, groups.len());
             let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
             self.shown.sync_micros.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
         }
@@ -131,7 +138,7 @@ impl Durable {
         for announcement in group.announcements {
             match announcement {
                 Announcement::Appended { topic, partition, piece } => {
-                    metrics::appended(&topic.name, u64::from(piece.events), piece.run.batches.len() as u64);
+                    topic.counters.add(u64::from(piece.events), piece.run.batches.len() as u64);
                     topic.partitions[usize::from(partition.0)].announce(piece);
                     if woken.last().is_none_or(|last| last.id != topic.id) {
                         woken.push(topic);
@@ -146,9 +153,11 @@ impl Durable {
                 Announcement::Topic(TopicChange::Created(_)) => {}
             }
         }
-        for topic in woken {
-            topic.wake();
-        }
-        group.replies.into_iter().for_each(Reply::send);
+        self.teller.tell(woken, group.replies);
+    }
+
+    /// Answers those who need not wait for the sync.
+    pub(super) fn answer_written(&self, group: &mut Group) {
+        self.teller.tell(Vec::new(), group.take_written());
     }
 }

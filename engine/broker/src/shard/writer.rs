@@ -4,7 +4,7 @@
 //! else waits for it: otherwise the syncer does.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
+    sync::{Arc, mpsc as std_mpsc},
     time::{Duration, Instant},
 };
 
@@ -22,11 +22,13 @@ use tokio::sync::mpsc;
 
 use super::{
     Shown,
-    command::{Append, Command, Fragment, Trim},
+    command::{Append, Command, Fragment, ProducerKey, Trim},
+    ending::Ending,
     group::{Announcement, Group, OpenRecord, RECORD_BYTES_MAX, Reply},
     load,
     state::{Segment, State, pair_value, segment_value},
     syncer::{Durable, ToSyncer},
+    waiting::Waiting,
 };
 use crate::{
     catalogue::{Change, Decided, TopicChange},
@@ -46,13 +48,15 @@ const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The writer's thread.
 pub(super) struct Writer {
+    /// First, so that it is dropped before the commands that wait.
+    pub(super) _ending: Ending,
     pub(super) state: State,
     pub(super) budget: Arc<TailBudget>,
     pub(super) store: Arc<dyn Store>,
     pub(super) guard: Arc<Guard>,
     pub(super) shown: Arc<Shown>,
     pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) waiting: Arc<Mutex<Vec<Fragment>>>,
+    pub(super) waiting: Arc<Waiting>,
     pub(super) groups: std_mpsc::SyncSender<ToSyncer>,
     pub(super) durable: Arc<Durable>,
     pub(super) group_bytes_max: usize,
@@ -79,7 +83,7 @@ impl Writer {
                 let Ok(command) = self.commands.try_recv() else { break };
                 stop = self.take(command, &mut group, now);
             }
-            for fragment in self.take_waiting() {
+            for fragment in self.waiting.take() {
                 self.fragment(fragment, &mut group, now);
             }
             self.write(group, now);
@@ -88,13 +92,10 @@ impl Writer {
             }
         }
         self.commands.close();
-        while let Ok(command) = self.commands.try_recv() {
+        // Those that were being sent at this moment come as well.
+        while let Some(command) = self.commands.blocking_recv() {
             refuse(command, &Error::ShuttingDown);
         }
-    }
-
-    fn take_waiting(&self) -> Vec<Fragment> {
-        std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Decides one command into the group; true if it says stop.
@@ -107,6 +108,10 @@ impl Writer {
                 group.replies.push(Reply::Done { reply, result });
             }
             Command::Trim(trim) => self.trim(trim, group),
+            Command::Forget(forget) => {
+                let result = self.forget_idle(&forget, group);
+                group.replies.push(Reply::Done { reply: forget.reply, result });
+            }
             Command::Wake => {}
             Command::Stop => return true,
         }
@@ -166,26 +171,25 @@ impl Writer {
     }
 
     /// What is known of a producer, from memory or from the store.
-    fn producer(
-        &mut self,
-        key: (TopicId, PartitionId, ProducerId),
-        group: &Group,
-    ) -> Result<&mut Producer, Error> {
+    fn producer(&mut self, key: ProducerKey, group: &Group) -> Result<&mut Producer, Error> {
         if !self.state.producers.contains_key(&key) {
-            let stored = self.store.get(Family::Producers, &keys::producer(key.0, key.1, key.2))?;
-            let producer = match stored {
-                Some(row) => Producer::decode(&row).map_err(|error| Error::Store {
-                    code: ErrorCode::StorageCorrupt,
-                    message: format!("the row of producer {} does not decode: {error}", key.2),
-                })?,
-                None => Producer::default(),
-            };
+            let producer = self.stored_producer(key)?.unwrap_or_default();
             if self.state.producers.len() >= self.producers_max {
                 self.forget_producers(group);
             }
             self.state.producers.insert(key, producer);
         }
         Ok(self.state.producers.get_mut(&key).expect("it was found or inserted above"))
+    }
+
+    /// A producer's row in the store.
+    pub(super) fn stored_producer(&self, key: ProducerKey) -> Result<Option<Producer>, Error> {
+        let row = self.store.get(Family::Producers, &keys::producer(key))?;
+        let producer = row.map(|row| Producer::decode(&row)).transpose();
+        producer.map_err(|error| Error::Store {
+            code: ErrorCode::StorageCorrupt,
+            message: format!("the row of producer {} does not decode: {error}", key.2),
+        })
     }
 
     /// Lets go of the half that was used least recently. Their rows are written already, but for those of this group.
@@ -303,6 +307,7 @@ impl Writer {
                 self.state.topics.insert(topic.id, Arc::clone(topic));
             }
             TopicChange::Deleted(topic) => {
+                topic.set_going(true);
                 self.state.topics.remove(&topic.id);
                 self.state.ends.retain(|(id, _), _| *id != topic.id);
                 self.state.producers.retain(|(id, ..), _| *id != topic.id);
@@ -342,9 +347,13 @@ impl Writer {
         }
         self.close_records(&mut group);
         for key in std::mem::take(&mut group.producers) {
-            if let Some(producer) = self.state.producers.get(&key) {
-                let (key, value) = (keys::producer(key.0, key.1, key.2), producer.encode());
-                group.ops.push(Op::Put { family: Family::Producers, key, value });
+            let Some(producer) = self.state.producers.get(&key) else { continue };
+            let (family, row) = (Family::Producers, keys::producer(key));
+            if producer.is_unknown() {
+                self.state.producers.remove(&key);
+                group.ops.push(Op::Delete { family, key: row });
+            } else {
+                group.ops.push(Op::Put { family, key: row, value: producer.encode() });
             }
         }
         if !group.ops.is_empty() {
@@ -359,7 +368,7 @@ impl Writer {
             }
             self.state.applied = index;
             group.index = Some(index);
-            group.answer_written();
+            self.durable.answer_written(&mut group);
         }
         let small = group.bytes <= OWN_SYNC_BYTES_MAX;
         if small && self.durable.is_idle() && self.commands.is_empty() {
@@ -368,15 +377,17 @@ impl Writer {
             return;
         }
         self.durable.sending();
-        // The syncer outlives the writer: it ends when this sender is dropped.
+        // The syncer outlives the writer: it ends when this sender is dropped, or by a panic, which closes the shard.
+        // What it did not take answers by being dropped that its outcome is unknown.
         let _ = self.groups.send(ToSyncer::Group(Box::new(group)));
     }
 
-    /// True if writes are taken; after a full disk, opens the store again once there is room.
+    /// True if writes are taken; after a full disk, opens the store again as soon as it can be. That it can is no
+    /// sign of room, so the guard looks whether more may be published.
     fn is_open(&mut self) -> bool {
         let Some(closed) = (**self.shown.closed.load()).clone() else { return true };
         let tried = self.reopened.is_some_and(|tried| tried.elapsed() < REOPEN_INTERVAL);
-        if closed.code != ErrorCode::StorageFull || tried || self.guard.measure_is_low() {
+        if closed.code != ErrorCode::StorageFull || tried {
             return false;
         }
         let (reply, reached) = std_mpsc::sync_channel(1);
@@ -399,14 +410,18 @@ impl Writer {
                     topic.wake();
                 }
                 self.state = state;
+                self.guard.measure_is_low();
                 self.shown.closed.store(Arc::new(None));
-                tracing::info!("there is room again, writes are taken");
+                tracing::info!("the store is open again, writes are taken");
                 true
             }
             Err(error) => {
-                tracing::warn!(%error, "the store could not be opened again");
+                let reason = error.to_string();
+                if reason != closed.reason {
+                    tracing::warn!(%error, "the store could not be opened again");
+                }
                 // Only a full disk gets better by itself.
-                self.shown.close(error.code(), error.to_string());
+                self.shown.close(error.code(), reason);
                 false
             }
         }
@@ -418,14 +433,14 @@ impl Writer {
         let error = closed.map_or(Error::ShuttingDown, |closed| closed.error());
         let stop = matches!(first, Command::Stop);
         refuse(first, &error);
-        for fragment in self.take_waiting() {
+        for fragment in self.waiting.take() {
             refuse(Command::Fragment(fragment), &error);
         }
         stop
     }
 }
 
-fn refuse(command: Command, error: &Error) {
+pub(super) fn refuse(command: Command, error: &Error) {
     match command {
         Command::Append(append) => {
             let (correlation, partition) = (append.header.correlation, append.header.partition);
@@ -439,6 +454,7 @@ fn refuse(command: Command, error: &Error) {
         }
         Command::Change { reply, .. } => Reply::Done { reply, result: Err(error.clone()) }.send(),
         Command::Trim(trim) => Reply::Done { reply: trim.reply, result: Err(error.clone()) }.send(),
+        Command::Forget(forget) => Reply::Done { reply: forget.reply, result: Err(error.clone()) }.send(),
         Command::Wake | Command::Stop => {}
     }
 }

@@ -2,21 +2,24 @@
 
 use levada_delivery::subscription::{DeadLetter, Reason as DeliveryReason};
 use levada_protocol::{
+    error::ErrorCode,
     event::Event,
     ids::{Offset, SubscriptionId},
+    verbs::RefusedVerb,
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    owner::{OwnerTask, UnderWay},
+    owner::{OwnerTask, RETRY, UnderWay, deleted},
     progress,
 };
 use crate::{
+    clock,
     dead_letters::{Letters, Origin, Reason},
     error::Error,
     frames::Batches,
     log::{Found, Log},
-    shard::{Fragment, FragmentAppend, Owner},
+    shard::{Fragment, FragmentAppend, FragmentRefused, Owner},
 };
 
 impl OwnerTask {
@@ -33,7 +36,7 @@ impl OwnerTask {
         let appends = match self.dead_letters(settling.dead_letters).await {
             Ok(appends) => appends,
             Err(error) => {
-                let _ = reply.send(Err(crate::shard::FragmentRefused::Failed(error)));
+                let _ = reply.send(Err(FragmentRefused::Failed(error)));
                 return Ok(true);
             }
         };
@@ -46,6 +49,36 @@ impl OwnerTask {
             self.context.shard.fragment_with_next_group(fragment);
         }
         Ok(true)
+    }
+
+    /// Ends the commit under way.
+    pub(super) fn committed(&mut self, outcome: Result<(), FragmentRefused>) -> Result<(), Error> {
+        let Some(under_way) = self.commit.take() else { return Ok(()) };
+        let now = clock::now();
+        let ok = outcome.is_ok();
+        for back in self.rules.settled(under_way.id, ok, now) {
+            if let Some(consumer) = self.consumers.get_mut(&back.consumer.0) {
+                let code = ErrorCode::OutcomeUnknown;
+                let (partition, first, last) = (back.partition, back.first, back.last);
+                consumer.refuse(RefusedVerb { partition, first, last, code });
+            }
+        }
+        match outcome {
+            Ok(()) => {
+                for (place, floor) in self.rules.floors().enumerate() {
+                    self.floors.set(place, floor);
+                }
+                let floors = &self.floors;
+                self.letters.retain(|(number, offset), _| *offset >= floors.floor(usize::from(number.0)));
+                Ok(())
+            }
+            Err(FragmentRefused::Gone) => Err(deleted()),
+            Err(error) => {
+                tracing::warn!(%error, "progress could not be committed; it is tried again");
+                self.commit_after = Some(Instant::now() + RETRY);
+                Ok(())
+            }
+        }
     }
 
     /// The events that end as dead letters, each with why.

@@ -1,11 +1,16 @@
-//! The attached consumers, as the owner keeps them: their frames, and the verbs that are not confirmed yet.
+//! The attached consumers, as the owner keeps them: their frames, the verbs that are not confirmed yet, and the losses
+//! that they were not told of.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use levada_protocol::verbs::{RefusedVerb, Settled};
+use levada_protocol::{
+    request::Notice,
+    verbs::{RefusedVerb, Settled},
+};
 use tokio::sync::mpsc;
 
-use crate::{error::Error, frames::OutFrame};
+use super::lost::Untold;
+use crate::{catalogue::SubscriptionRecord, error::Error, frames::OutFrame};
 
 /// Refused verbs that one consumer may leave unread; more say nothing new.
 const REFUSED_MAX: usize = 4_096;
@@ -15,6 +20,8 @@ const REFUSED_MAX: usize = 4_096;
 pub(super) struct Attached {
     pub(super) name: String,
     frames: mpsc::Sender<Result<OutFrame, Error>>,
+    notices: mpsc::Sender<Notice>,
+    pub(super) untold: Untold,
     /// Verbs frames by their sequence, with the ticket that confirms them.
     unconfirmed: VecDeque<(u64, u64)>,
     refused: Vec<RefusedVerb>,
@@ -26,8 +33,26 @@ pub(super) struct Attached {
 pub(super) type Consumers = BTreeMap<u64, Attached>;
 
 impl Attached {
-    pub(super) fn new(name: String, frames: mpsc::Sender<Result<OutFrame, Error>>) -> Self {
-        Self { name, frames, unconfirmed: VecDeque::new(), refused: Vec::new(), confirmed: None }
+    pub(super) fn new(
+        name: String,
+        frames: mpsc::Sender<Result<OutFrame, Error>>,
+        notices: mpsc::Sender<Notice>,
+        untold: Untold,
+    ) -> Self {
+        Self {
+            name,
+            frames,
+            notices,
+            untold,
+            unconfirmed: VecDeque::new(),
+            refused: Vec::new(),
+            confirmed: None,
+        }
+    }
+
+    /// Tells of losses.
+    pub(super) fn tell_losses(&mut self, record: &SubscriptionRecord) {
+        self.untold.tell(record, &self.notices);
     }
 
     /// Hands a frame to the consumer's stream; false if the consumer is gone or has stopped taking frames that it

@@ -2,9 +2,15 @@
 //!
 //! The rules of delivery are `levada_delivery`; the owner reads, runs the chain, sends, and commits progress.
 
+mod owner;
+
+mod commands;
 mod commit;
 mod consumers;
-mod owner;
+mod deliver;
+mod describe;
+mod lost;
+mod open;
 mod progress;
 mod ready;
 
@@ -15,16 +21,16 @@ use std::sync::{
 
 use levada_protocol::{
     ids::{Offset, PartitionId, TopicId},
-    request::{Subscribed, SubscriptionInfo},
+    request::{Notice, Subscribed, SubscriptionInfo},
     verbs::{Credit, Verbs},
 };
 use levada_store::Store;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::owner::open;
+pub(crate) use self::open::open;
 use crate::{
-    catalogue::SubscriptionRecord, chains::Chains, error::Error, frames::OutFrame, places::Floors,
+    catalogue::SubscriptionRecord, chains::Chains, error::Error, floors::Floors, frames::OutFrame,
     shard::ShardHandle, stage::Figures,
 };
 
@@ -130,6 +136,7 @@ pub(crate) enum Command {
 pub(crate) struct Attached {
     subscribed: Subscribed,
     frames: mpsc::Receiver<Result<OutFrame, Error>>,
+    notices: mpsc::Receiver<Notice>,
 }
 
 /// A consumer, as its session holds it.
@@ -139,6 +146,9 @@ pub struct Consumer {
     pub subscribed: Subscribed,
     /// Whole wire frames: deliveries and settled verbs. Ends when the subscription does, after an error.
     pub frames: mpsc::Receiver<Result<OutFrame, Error>>,
+    /// What the client is to be told on its control stream: events that retention took before they were acknowledged,
+    /// also those that went while no consumer was attached. Ends when the subscription does.
+    pub notices: mpsc::Receiver<Notice>,
     /// The way to the owner; dropping it detaches the consumer.
     pub control: ConsumerControl,
 }
@@ -189,7 +199,8 @@ pub(crate) async fn attach(
     let control = ConsumerControl { consumer, handle: handle.clone() };
     handle.send(Command::Attach { consumer, name, created, reply }).await?;
     let attached = answer.await.map_err(|_| handle.gone())?;
-    Ok(Consumer { subscribed: attached.subscribed, frames: attached.frames, control })
+    let Attached { subscribed, frames, notices } = attached;
+    Ok(Consumer { subscribed, frames, notices, control })
 }
 
 /// What the owner knows about the subscription.

@@ -107,6 +107,9 @@ settings! {
     /// Silence after which an HTTP connection is given up.
     #[serde(with = "humantime_serde")]
     http_idle_timeout: Duration = Duration::from_secs(60);
+    /// How often the certificate files are looked at: ours are renewed in time, others are taken when they change.
+    #[serde(with = "humantime_serde")]
+    tls_check_interval: Duration = Duration::from_secs(3_600);
     /// How long sessions may finish what is in flight when the engine goes away.
     #[serde(with = "humantime_serde")]
     shutdown_grace: Duration = Duration::from_secs(5);
@@ -288,6 +291,7 @@ impl ServerConfig {
         range("idle_timeout", self.idle_timeout, self.keep_alive, "at least keep_alive, and at most 1day")?;
         range("upload_timeout", self.upload_timeout, second, "1s to 1day")?;
         range("http_idle_timeout", self.http_idle_timeout, second, "1s to 1day")?;
+        range("tls_check_interval", self.tls_check_interval, millisecond, "1ms to 1day")?;
         range("shutdown_grace", self.shutdown_grace, Duration::ZERO, "0s to 1day")?;
         range("progress_delay", self.progress_delay, Duration::ZERO, "0s to 1day")?;
         range("disk_check_interval", self.disk_check_interval, millisecond, "1ms to 1day")?;

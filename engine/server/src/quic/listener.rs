@@ -8,6 +8,7 @@ use levada_broker::Broker;
 use levada_protocol::error::ErrorCode;
 use quinn::{
     Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt,
+    crypto::rustls::QuicServerConfig,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -75,6 +76,13 @@ impl Listener {
         self.endpoint.local_addr()
     }
 
+    /// Speaks with this certificate from the next connection on, unless the server goes away already.
+    pub(crate) fn serve_with(&self, crypto: Arc<QuicServerConfig>) {
+        if !self.shared.tasks.draining().is_cancelled() {
+            self.endpoint.set_server_config(Some(server_config(crypto, &self.shared.config)));
+        }
+    }
+
     /// Admits connections until the server goes away.
     pub(crate) async fn accept_all(&self) {
         loop {
@@ -123,12 +131,7 @@ impl Listener {
 
 /// An endpoint that speaks for this identity.
 fn endpoint(socket: std::net::UdpSocket, identity: Identity, config: &ServerConfig) -> io::Result<Endpoint> {
-    let mut server = quinn::ServerConfig::with_crypto(identity.crypto);
-    server
-        .transport_config(Arc::new(transport(config)))
-        .max_incoming(INCOMING_MAX)
-        .incoming_buffer_size(INCOMING_BYTES_MAX)
-        .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX);
+    let server = server_config(identity.crypto, config);
     let mut endpoint = EndpointConfig::new(Arc::new(identity.reset_key));
     let connection_id_key = identity.connection_id_key;
     endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(connection_id_key)));
@@ -138,6 +141,16 @@ fn endpoint(socket: std::net::UdpSocket, identity: Identity, config: &ServerConf
         .max_udp_payload_size(config.mtu_max.max(ETHERNET_PAYLOAD))
         .expect("the configuration's range is within QUIC's");
     Endpoint::new(endpoint, Some(server), socket, Arc::new(TokioRuntime))
+}
+
+fn server_config(crypto: Arc<QuicServerConfig>, config: &ServerConfig) -> quinn::ServerConfig {
+    let mut server = quinn::ServerConfig::with_crypto(crypto);
+    server
+        .transport_config(Arc::new(transport(config)))
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size(INCOMING_BYTES_MAX)
+        .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX);
+    server
 }
 
 fn transport(config: &ServerConfig) -> TransportConfig {

@@ -17,7 +17,7 @@ use levada_protocol::{
 };
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time,
 };
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,8 @@ use crate::{clock, config::ServerConfig, tasks::Tasks, wire_error};
 
 /// Streams that a connection may open before it has shown that it needs more: QUIC reserves room for each.
 pub(super) const STREAMS_GRANTED_FIRST: u32 = 64;
+/// Notices that may wait to be written to one client; more of them wait at their subscriptions.
+const NOTICES_QUEUED_MAX: usize = 64;
 /// How long a peer that broke the protocol may take to hear why.
 const LAST_WORDS: time::Duration = time::Duration::from_secs(1);
 
@@ -58,6 +60,8 @@ struct Session {
     shared: Arc<Shared>,
     connection: Connection,
     principal: Principal,
+    /// What the client is told on the control stream.
+    notices: mpsc::Sender<Notice>,
     /// Cancelled when the connection has ended: whatever its streams wait for, nobody wants it any more.
     ended: CancellationToken,
 }
@@ -90,9 +94,10 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: quinn::Incoming, admiss
     };
     drop(handshake);
     let ended = CancellationToken::new();
-    let session = Session { shared, connection, principal: Principal::Local, ended: ended.clone() };
+    let (notices, noticed) = mpsc::channel(NOTICES_QUEUED_MAX);
+    let session = Session { shared, connection, principal: Principal::Local, notices, ended: ended.clone() };
     let _ending = ended.drop_guard();
-    Arc::new(session).run(control).await;
+    Arc::new(session).run(control, noticed).await;
 }
 
 async fn handshaken(incoming: quinn::Incoming) -> Result<Connection, quinn::ConnectionError> {
@@ -174,7 +179,7 @@ async fn close(connection: &Connection, stream: &mut Stream, failure: Failure) {
 
 impl Session {
     /// Accepts streams until the connection ends or must.
-    async fn run(self: Arc<Self>, mut control: Stream) {
+    async fn run(self: Arc<Self>, mut control: Stream, mut noticed: mpsc::Receiver<Notice>) {
         let (draining, cancelled) =
             (self.shared.tasks.draining().clone(), self.shared.tasks.cancelled().clone());
         let mut granted = STREAMS_GRANTED_FIRST;
@@ -191,7 +196,11 @@ impl Session {
                 () = draining.cancelled(), if !told => {
                     told = true;
                     // A peer that takes nothing must not hold up the end.
-                    cancelled.run_until_cancelled(go_away(&mut control.send)).await;
+                    let reason = "the engine is shutting down".to_owned();
+                    cancelled.run_until_cancelled(tell(&mut control.send, Notice::GoAway { reason })).await;
+                }
+                Some(notice) = noticed.recv() => {
+                    cancelled.run_until_cancelled(tell(&mut control.send, notice)).await;
                 }
                 accepted = self.connection.accept_bi() => match accepted {
                     Ok((send, recv)) => {
@@ -260,7 +269,9 @@ impl Session {
         let (broker, principal) = (&self.shared.broker, &self.principal);
         match open {
             Open::Publish { topic } => publish::serve(broker, principal, &topic, stream).await,
-            Open::Subscribe(subscribe) => subscribe::serve(broker, principal, subscribe, stream).await,
+            Open::Subscribe(subscribe) => {
+                subscribe::serve(broker, principal, subscribe, &self.notices, stream).await
+            }
             Open::Read(read) => read::serve(broker, principal, read, stream).await,
             Open::Request(envelope) => {
                 let context = requests::Context {
@@ -280,9 +291,8 @@ impl Session {
     }
 }
 
-/// Tells the client to finish and reconnect elsewhere or later.
-async fn go_away(control: &mut SendStream) {
-    let notice = Notice::GoAway { reason: "the engine is shutting down".to_owned() };
+/// Tells the client something that it did not ask for.
+async fn tell(control: &mut SendStream, notice: Notice) {
     // A client that is gone needs no notice.
     let _ = control.write_chunk(frame::message(FrameType::Notice, &notice)).await;
 }

@@ -1,13 +1,14 @@
-//! A subscribe stream: credit and verbs up, deliveries down.
+//! A subscribe stream: credit and verbs up, deliveries down, and on the control stream what was lost.
 //!
 //! It owns nothing but the forwarding. When the client ends or resets the stream, the consumer is detached at once.
 
 use levada_broker::{Broker, ConsumerControl, Principal};
 use levada_protocol::{
     frame::FrameType,
-    request::{Opened, Subscribe},
+    request::{Notice, Opened, Subscribe},
     verbs::{Credit, Verbs},
 };
+use tokio::sync::mpsc;
 
 use super::{
     frames::FrameReader,
@@ -19,6 +20,7 @@ pub(super) async fn serve(
     broker: &Broker,
     principal: &Principal,
     subscribe: Subscribe,
+    notices: &mpsc::Sender<Notice>,
     stream: &mut Stream,
 ) -> Result<(), Failure> {
     let consumer = broker.subscribe(principal, subscribe).await?;
@@ -27,7 +29,16 @@ pub(super) async fn serve(
     tokio::select! {
         ended = forward(&mut stream.frames, consumer.control) => ended,
         ended = write_frames(&mut stream.send, consumer.frames) => ended,
+        ended = notify(consumer.notices, notices) => ended,
     }
+}
+
+/// Passes notices on as long as the session takes them; never the first to end.
+async fn notify(mut noticed: mpsc::Receiver<Notice>, notices: &mpsc::Sender<Notice>) -> Result<(), Failure> {
+    while let Some(notice) = noticed.recv().await {
+        notices.send(notice).await.map_err(|_| Failure::Gone)?;
+    }
+    std::future::pending().await
 }
 
 async fn forward(frames: &mut FrameReader, control: ConsumerControl) -> Result<(), Failure> {

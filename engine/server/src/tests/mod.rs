@@ -6,6 +6,7 @@ mod http;
 mod lifecycle;
 mod sessions;
 mod streams;
+mod tls;
 
 use std::time::Duration;
 

@@ -2,7 +2,20 @@
 //!
 //! It owns the files `ca.pem`, `ca.key`, `server.pem`, `server.key` and `reset.key`. It must not know sockets.
 //!
-//! Without `ca.key` the certificate is somebody else's: it is used as it is, and never renewed here.
+//! All this happens at start and again every `tls_check_interval`, so a running engine renews in time and takes files
+//! that were replaced; connections that stand are not disturbed.
+//! - The server's certificate is made anew 90 days before its end, with a key of its own.
+//! - The CA is made anew a year before its end, or when that has passed, with the **same name and key**: clients trust
+//!   either certificate until the older one expires, and have that year to fetch `ca.pem`. The log says so, every day.
+//!   To have a new key as well, remove `ca.pem` and `ca.key`; every client must then fetch `ca.pem` at once.
+//! - Without `ca.key` the certificate is somebody else's, and with a CA of another name the CA is: those are used as
+//!   they are, never renewed here, and the log warns before they end. One that has ended does not keep the engine from
+//!   starting: what it must do without clients goes on, and clients refuse it with `TLS_FAILED`.
+
+mod authority;
+mod concern;
+mod dates;
+mod watch;
 
 use std::{
     fs, io,
@@ -13,10 +26,7 @@ use std::{
 
 use levada_protocol::{error::ErrorCode, ids::Timestamp, version::ALPN};
 use quinn::crypto::rustls::QuicServerConfig;
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
-};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::{
     RootCertStore,
     client::{WebPkiServerVerifier, danger::ServerCertVerifier as _},
@@ -24,6 +34,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
 };
 
+use self::concern::Concern;
+pub(crate) use self::watch::Watch;
 use crate::files;
 
 /// Bytes of `reset.key`: 32 for stateless reset tokens, 8 for connection ids.
@@ -32,7 +44,6 @@ const RESET_KEY_BYTES: usize = 40;
 const KEY_MODE: u32 = 0o600;
 const CERTIFICATE_MODE: u32 = 0o644;
 const DAY: Duration = Duration::from_secs(86_400);
-const CA_LIFETIME: Duration = DAY.saturating_mul(3_650);
 const SERVER_LIFETIME: Duration = DAY.saturating_mul(825);
 /// A certificate that is valid for less than this is made anew at start.
 const RENEW_BEFORE: Duration = DAY.saturating_mul(90);
@@ -130,6 +141,10 @@ pub(crate) struct Identity {
     pub(crate) reset_key: ring::hmac::Key,
     /// Marks connection ids as ours; the same after a restart, else no reset is sent for an old one.
     pub(crate) connection_id_key: u64,
+    /// The certificate that is served, and those behind it.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// What an operator has to know about these files.
+    pub(crate) concerns: Vec<Concern>,
 }
 
 /// Reads the files, makes those that are absent, and renews a certificate of ours that expires soon.
@@ -141,9 +156,11 @@ pub(crate) fn prepare(files: &TlsFiles, now: Timestamp) -> Result<Identity, Erro
     })?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let (certificate, key) = server_certificate(files, now, &provider)?;
-    let crypto = tls_config(files, &certificate, &key, provider)?;
+    let chain = certificates(&files.path("server.pem"), &certificate)?;
+    let crypto = tls_config(files, chain.clone(), &key, provider)?;
     let (reset_key, connection_id_key) = reset_key(files)?;
-    Ok(Identity { crypto, reset_key, connection_id_key })
+    let concerns = concern::all(files, &chain, now)?;
+    Ok(Identity { crypto, reset_key, connection_id_key, chain, concerns })
 }
 
 /// The server's certificate chain and key, as PEM.
@@ -154,14 +171,15 @@ fn server_certificate(
 ) -> Result<(Vec<u8>, Vec<u8>), Error> {
     let stored = files.read("server.pem")?.zip(files.read("server.key")?);
     let ca = files.read("ca.pem")?.zip(files.read("ca.key")?);
-    match (stored, ca) {
-        (Some(stored), None) => Ok(stored),
-        (Some(stored), Some((ca_pem, _))) if is_good(files, &stored.0, &ca_pem, now, provider)? => Ok(stored),
-        (_, Some((ca_pem, ca_key))) => issue(files, now, &ca_pem, &ca_key),
-        (None, None) => {
-            let (ca_pem, ca_key) = make_ca(files, now)?;
-            issue(files, now, ca_pem.as_bytes(), ca_key.as_bytes())
-        }
+    let (ca_pem, ca_key) = match (&stored, ca) {
+        // Somebody else's.
+        (Some(_), None) => return Ok(stored.expect("this arm has it")),
+        (_, Some((pem, key))) => authority::renewed(files, now, pem, &key)?,
+        (None, None) => authority::make(files, now)?,
+    };
+    match stored {
+        Some(stored) if is_good(files, &stored.0, &ca_pem, now, provider)? => Ok(stored),
+        _ => issue(files, now, &ca_pem, &ca_key),
     }
 }
 
@@ -203,31 +221,15 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
     if chain.is_empty() { Err(content("it has no CERTIFICATE section".to_owned())) } else { Ok(chain) }
 }
 
-fn make_ca(files: &TlsFiles, now: Timestamp) -> Result<(String, String), Error> {
-    let key = KeyPair::generate()?;
-    let mut params = params(now, CA_LIFETIME);
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.distinguished_name.push(DnType::CommonName, "Levada local CA");
-    let pem = params.self_signed(&key)?.pem();
-    let key = key.serialize_pem();
-    files.write("ca.key", KEY_MODE, key.as_bytes())?;
-    files.write("ca.pem", CERTIFICATE_MODE, pem.as_bytes())?;
-    Ok((pem, key))
-}
-
 fn issue(
     files: &TlsFiles,
     now: Timestamp,
     ca_pem: &[u8],
-    ca_key: &[u8],
+    ca_key: &KeyPair,
 ) -> Result<(Vec<u8>, Vec<u8>), Error> {
-    let unusable =
-        |name: &str, expected, got: String| Error::Content { path: files.path(name), expected, got };
-    let ca_key = KeyPair::from_pem(&String::from_utf8_lossy(ca_key))
-        .map_err(|error| unusable("ca.key", "private key", error.to_string()))?;
-    let issuer = Issuer::from_ca_cert_pem(&String::from_utf8_lossy(ca_pem), ca_key)
-        .map_err(|error| unusable("ca.pem", "CA certificate", error.to_string()))?;
+    let issuer = Issuer::from_ca_cert_pem(&String::from_utf8_lossy(ca_pem), ca_key).map_err(|error| {
+        Error::Content { path: files.ca_pem(), expected: "CA certificate", got: error.to_string() }
+    })?;
     let key = KeyPair::generate()?;
     let mut params = params(now, SERVER_LIFETIME);
     params.subject_alt_names = CertificateParams::new(NAMES.map(str::to_owned))?.subject_alt_names;
@@ -261,11 +263,10 @@ fn params(now: Timestamp, lifetime: Duration) -> CertificateParams {
 
 fn tls_config(
     files: &TlsFiles,
-    certificate: &[u8],
+    chain: Vec<CertificateDer<'static>>,
     key: &[u8],
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<QuicServerConfig>, Error> {
-    let chain = certificates(&files.path("server.pem"), certificate)?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| Error::Content {
         path: files.path("server.key"),
         expected: "private key",

@@ -66,6 +66,111 @@ fn a_certificate_near_its_end_is_renewed_by_the_same_ca() {
     }
 }
 
+fn chain(place: &Place, name: &str) -> Vec<CertificateDer<'static>> {
+    certificates(&place.files.path(name), &place.read(name)).unwrap()
+}
+
+/// Whether clients that have this CA trust this certificate; they look at its dates themselves.
+fn trusts(ca: &[u8], server: &[u8], now: Timestamp) -> bool {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    is_good(&TlsFiles::new(Path::new("nowhere")), server, ca, now, &provider).unwrap()
+}
+
+#[test]
+fn a_ca_near_its_end_is_renewed_so_that_old_copies_stay_good_until_they_end() {
+    let place = place();
+    prepare(&place.files, NOW).unwrap();
+    let (old_ca, old_server) = (place.read("ca.pem"), place.read("server.pem"));
+    let early = later(3_650 - 366);
+    let identity = prepare(&place.files, early).unwrap();
+    assert_eq!((place.read("ca.pem"), identity.concerns), (old_ca.clone(), Vec::new()));
+
+    let due = later(3_650 - 364);
+    let identity = prepare(&place.files, due).unwrap();
+    let renewed = chain(&place, "ca.pem");
+    assert_eq!(renewed.len(), 2, "the new one, and the old one behind it");
+    assert_eq!(renewed[1..], certificates(Path::new("old"), &old_ca).unwrap());
+    assert!(!dates::Dates::read(&renewed[0]).unwrap().has_ended(due, authority::ms(DAY * 3_649)));
+    let server = place.read("server.pem");
+    assert_ne!(server, old_server);
+    assert!(trusts(&old_ca, &server, due) && trusts(&place.read("ca.pem"), &server, due));
+    let said = format!("{:?}", identity.concerns);
+    assert!(said.contains("OldCopies") && said.contains("2035-12-30 00:00 UTC"), "{said}");
+
+    let after = prepare(&place.files, later(3_651)).unwrap();
+    assert_eq!(after.concerns, [], "no copy that is left can be good");
+    assert_eq!(chain(&place, "ca.pem"), renewed);
+}
+
+#[test]
+fn a_ca_that_expired_while_nobody_looked_is_renewed_alone() {
+    let place = place();
+    prepare(&place.files, NOW).unwrap();
+    let (old_ca, key) = (place.read("ca.pem"), place.read("ca.key"));
+    let identity = prepare(&place.files, later(5_000)).unwrap();
+    assert_eq!((chain(&place, "ca.pem").len(), identity.concerns), (1, Vec::new()));
+    assert_ne!(place.read("ca.pem"), old_ca);
+    assert_eq!(place.read("ca.key"), key);
+    assert!(trusts(&place.read("ca.pem"), &place.read("server.pem"), later(5_000)));
+}
+
+#[test]
+fn a_ca_of_somebody_else_is_never_renewed_and_its_end_is_announced() {
+    let place = place();
+    prepare(&place.files, NOW).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let mut company = params(NOW, DAY * 1_000);
+    company.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    company.distinguished_name.push(DnType::CommonName, "Company CA");
+    let pem = company.self_signed(&key).unwrap().pem();
+    fs::write(place.files.ca_pem(), &pem).unwrap();
+    fs::write(place.files.path("ca.key"), key.serialize_pem()).unwrap();
+    for (days, kind) in [(900, "[]"), (990, "EndsSoon"), (1_001, "Ended")] {
+        let identity = prepare(&place.files, later(days)).unwrap();
+        let said = format!("{:?}", identity.concerns);
+        assert!(said.contains(kind), "{days}: {said}");
+        assert_eq!(place.read("ca.pem"), pem.as_bytes());
+    }
+}
+
+#[test]
+fn a_ca_key_of_another_ca_is_refused() {
+    let (ours, other) = (place(), place());
+    prepare(&ours.files, NOW).unwrap();
+    prepare(&other.files, NOW).unwrap();
+    fs::write(ours.files.path("ca.key"), other.read("ca.key")).unwrap();
+    let error = prepare(&ours.files, NOW).err().unwrap();
+    assert_eq!(error.code(), ErrorCode::TlsFailed);
+    assert!(error.to_string().contains("ca.key"), "{error}");
+}
+
+#[test]
+fn what_an_operator_must_know_is_said_when_it_is_new_and_once_a_day() {
+    let place = place();
+    prepare(&place.files, NOW).unwrap();
+    fs::remove_file(place.files.path("ca.key")).unwrap();
+    let late = |hours: u64| Timestamp(later(SERVER_LIFETIME.as_secs() / 86_400 + 1).0 + hours * 3_600_000);
+    let ended = || prepare(&place.files, late(0)).unwrap().concerns;
+    assert!(format!("{:?}", ended()).contains("Ended"));
+    let mut concerns = concern::Concerns::default();
+    assert!(concerns.say(ended(), late(0)));
+    assert!(!concerns.say(ended(), late(23)));
+    assert!(concerns.say(ended(), late(24)));
+    assert!(concerns.say(Vec::new(), late(25)));
+}
+
+#[test]
+fn a_certificate_that_changes_is_served_from_then_on() {
+    let place = place();
+    let identity = prepare(&place.files, NOW).unwrap();
+    let mut watch = Watch::new(place.files.clone(), &identity, NOW);
+    assert!(watch.look(later(700)).is_none());
+    assert!(watch.look(later(740)).is_some(), "85 days before its end");
+    assert!(watch.look(later(740)).is_none());
+    fs::write(place.files.path("server.key"), b"nothing of use").unwrap();
+    assert!(watch.look(later(740)).is_none(), "what is in force stays");
+}
+
 #[test]
 fn a_certificate_of_another_ca_is_replaced() {
     let (ours, other) = (place(), place());

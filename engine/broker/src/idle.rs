@@ -1,0 +1,78 @@
+//! Finding producers that were idle for long, a little in every retention pass, so that the store does not keep a row
+//! of every publisher that there ever was.
+//!
+//! It owns how far the search has come. Whether a producer still is idle, the shard decides.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use levada_delivery::producer::Producer;
+use levada_protocol::ids::Timestamp;
+use levada_store::{Family, ScanLimit, Store};
+
+use crate::{broker::Inner, error::Error, keys, log::blocking, shard::ProducerKey};
+
+/// Rows that one look into the store brings at most.
+const PAGE: ScanLimit = ScanLimit { rows: 1_000, bytes: 1 << 20 };
+/// Looks that one pass takes at most.
+const PAGES_PER_PASS: usize = 16;
+/// Producers that are forgotten in one go: the writer looks each of them up, and publishes wait behind it.
+const FORGOTTEN_AT_ONCE_MAX: usize = 128;
+/// A search begins again after this part of the idle time.
+const SEARCHES_PER_IDLE_TIME: u64 = 64;
+
+/// How far the search has come.
+#[derive(Debug, Default)]
+pub(crate) struct Search {
+    /// Where it goes on; `None` between two searches.
+    next: Option<Bytes>,
+    /// No search begins before.
+    begins: Timestamp,
+}
+
+/// One pass: goes on with the search, or begins one if it is time.
+pub(crate) async fn forget(inner: &Inner, now: Timestamp) -> Result<(), Error> {
+    let idle_ms = u64::try_from(inner.config.producers_idle.as_millis()).unwrap_or(u64::MAX);
+    let before = Timestamp(now.0.saturating_sub(idle_ms));
+    let mut search = inner.idle.lock().await;
+    if search.next.is_none() && now < search.begins {
+        return Ok(());
+    }
+    for _ in 0..PAGES_PER_PASS {
+        let (begin, end) = keys::whole_family();
+        let from = search.next.take().unwrap_or(begin);
+        let store = Arc::clone(&inner.store);
+        let (idle, next) = blocking(move || look(store.as_ref(), &from, &end, before)).await?;
+        for some in idle.chunks(FORGOTTEN_AT_ONCE_MAX) {
+            tracing::debug!(producers = some.len(), "idle producers are forgotten");
+            inner.shard.forget(some.to_vec(), before).await?;
+        }
+        search.next = next;
+        if search.next.is_none() {
+            search.begins = Timestamp(now.0.saturating_add(idle_ms / SEARCHES_PER_IDLE_TIME));
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The idle producers of one page, and where the next page begins, if there is one.
+fn look(
+    store: &dyn Store,
+    from: &[u8],
+    to: &[u8],
+    before: Timestamp,
+) -> Result<(Vec<ProducerKey>, Option<Bytes>), Error> {
+    let rows = store.scan(Family::Producers, from, to, PAGE)?;
+    let next = rows.last().map(|(last, _)| [last.as_ref(), &[0]].concat().into());
+    let mut idle = Vec::new();
+    for (key, row) in rows {
+        match (keys::producer_of(&key), Producer::decode(&row)) {
+            (Some(producer), Ok(known)) if known.last_used() < before => idle.push(producer),
+            (Some(_), Ok(_)) => {}
+            // One damaged row must not keep the others for ever; its producer hears of it when it publishes.
+            (None, _) | (_, Err(_)) => tracing::warn!(?key, "a producer's row does not decode"),
+        }
+    }
+    Ok((idle, next))
+}

@@ -1,0 +1,141 @@
+//! What a route's pass made, on its way to the disk: outputs, dead letters and the cursor in one fragment.
+//!
+//! It owns the fragments under way and what their outcomes say about the cursor.
+
+use std::sync::atomic::Ordering;
+
+use levada_protocol::ids::{Offset, RouteId, TopicId, TopicName};
+use tokio::sync::oneshot;
+
+use super::task::{RETRY_MIN, RouteTask, Stop};
+use crate::{
+    clock,
+    dead_letters::{Letters, Origin, Reason},
+    shard::{AppendTarget, Fragment, FragmentAppend, FragmentRefused, Owner, RouteStep},
+    stage::{Routed, Target},
+};
+
+/// A fragment on its way to the disk.
+pub(super) struct UnderWay {
+    to: Offset,
+    dead_letters: u64,
+    outcome: oneshot::Receiver<Result<(), FragmentRefused>>,
+}
+
+impl RouteTask {
+    /// Commits what a pass made, and says if the place must stop behind it.
+    pub(super) async fn submit(&mut self, routed: Routed, targets: &[(TopicId, Target)]) -> Result<(), Stop> {
+        let progress = routed.progress;
+        let mut appends: Vec<FragmentAppend> = routed
+            .batches
+            .into_iter()
+            .map(|batch| FragmentAppend {
+                target: AppendTarget::Topic(targets[batch.target].0),
+                partition: batch.partition,
+                batch: batch.batch,
+                hops: batch.hops,
+            })
+            .collect();
+        let letters = progress.dead_letters.len() as u64;
+        if letters > 0 {
+            let name = format!("dlq.{}.route-{}", self.shared.source.name, self.record.spec.name);
+            let place = format!("route-{}", self.record.spec.name);
+            let mut dead = Letters::new(TopicName::internal(&name));
+            let origin = Origin { topic: &self.shared.source.name, partition: self.number, place: &place };
+            let now = clock::now();
+            for letter in progress.dead_letters {
+                let reason = Reason {
+                    word: letter.reason.as_str(),
+                    error: letter.error,
+                    plugin: letter.plugin,
+                    attempts: 1,
+                    first_failure: now,
+                    last_failure: now,
+                };
+                dead.push(&origin, letter.offset, letter.event, &reason);
+            }
+            appends.extend(dead.into_appends());
+        }
+        if progress.reached > self.cursor {
+            self.step(progress.reached, appends, letters).await?;
+        }
+        match progress.paused {
+            None => Ok(()),
+            Some(paused) => {
+                while !self.under_way.is_empty() {
+                    self.settle_one().await?;
+                }
+                Err(Stop::Paused { why: paused.why, retry_after: paused.retry_after })
+            }
+        }
+    }
+
+    /// Queues a fragment that moves the cursor to `to`.
+    pub(super) async fn step(
+        &mut self,
+        to: Offset,
+        appends: Vec<FragmentAppend>,
+        dead_letters: u64,
+    ) -> Result<(), Stop> {
+        let (reply, outcome) = oneshot::channel();
+        let fragment = Fragment {
+            owner: Owner::Route(RouteId(self.record.id), self.number),
+            rows: Vec::new(),
+            step: Some(RouteStep { from: self.cursor, to }),
+            appends,
+            reply,
+        };
+        self.context.shard.fragment(fragment).await.map_err(Stop::Failed)?;
+        self.cursor = to;
+        self.under_way.push_back(UnderWay { to, dead_letters, outcome });
+        Ok(())
+    }
+
+    /// Waits for the oldest fragment under way.
+    pub(super) async fn settle_one(&mut self) -> Result<(), Stop> {
+        let Some(oldest) = self.under_way.front_mut() else { return Ok(()) };
+        let outcome = (&mut oldest.outcome).await.unwrap_or_else(|_| Err(FragmentRefused::unanswered()));
+        let settled = self.under_way.pop_front().expect("it was just looked at");
+        self.note(&outcome, settled.to, settled.dead_letters);
+        match outcome {
+            Ok(()) => {
+                self.retry = RETRY_MIN;
+                self.show(None);
+                Ok(())
+            }
+            Err(FragmentRefused::Gone) => Err(Stop::Ended),
+            Err(FragmentRefused::Moved { .. }) => Err(Stop::Moved),
+            Err(FragmentRefused::Blocked { target, error }) => {
+                Err(Stop::Blocked { why: format!("blocked: {target} {}", error.code()) })
+            }
+            Err(FragmentRefused::Failed(error)) => Err(Stop::Failed(error)),
+        }
+    }
+
+    /// Notes what an outcome says about the committed cursor.
+    fn note(&mut self, outcome: &Result<(), FragmentRefused>, to: Offset, dead_letters: u64) {
+        self.committed = match outcome {
+            Ok(()) => {
+                self.shared.dead_lettered.fetch_add(dead_letters, Ordering::Relaxed);
+                to
+            }
+            Err(FragmentRefused::Moved { cursor }) => *cursor,
+            Err(FragmentRefused::Gone | FragmentRefused::Blocked { .. } | FragmentRefused::Failed(_)) => {
+                return;
+            }
+        };
+        self.shared.floors.set(usize::from(self.number.0), self.committed);
+    }
+
+    /// Goes back to what is committed: what was under way has failed or ended.
+    ///
+    /// Whether a failed fragment is found after the store was opened again is not known here, and the store cannot
+    /// say before; if it is, the writer answers the next fragment with the cursor.
+    pub(super) async fn reset(&mut self) {
+        while let Some(under_way) = self.under_way.pop_front() {
+            let outcome = under_way.outcome.await.unwrap_or_else(|_| Err(FragmentRefused::unanswered()));
+            self.note(&outcome, under_way.to, under_way.dead_letters);
+        }
+        self.cursor = self.committed;
+    }
+}

@@ -1,0 +1,152 @@
+//! A route: from one topic through a chain into others, exactly once.
+//!
+//! One task per source partition. What a chain made of some source events, the dead letters among them and the
+//! cursor behind them are one fragment of one commit; a crash finds all of it or nothing.
+
+mod commit;
+mod task;
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use levada_protocol::{
+    ids::{Offset, PartitionId, TopicId},
+    request::{Position, RouteInfo},
+};
+use levada_store::Store;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use self::task::{RETRY_MIN, RouteTask};
+use crate::{catalogue::RouteRecord, chains::Chains, floors::Floors, shard::ShardHandle, topic::Topic};
+
+/// A running route, as others reach it.
+#[derive(Debug, Clone)]
+pub(crate) struct RouteHandle {
+    record: Arc<RouteRecord>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+}
+
+/// What a route's tasks show.
+#[derive(Debug)]
+struct Shared {
+    source: Arc<Topic>,
+    floors: Arc<Floors>,
+    /// Per source partition: why it does not go on, if it does not.
+    stopped: Mutex<Vec<Option<String>>>,
+    dead_lettered: AtomicU64,
+    resume: Notify,
+    /// Counts changes of what its plugins' newest versions are.
+    plugins: tokio::sync::watch::Sender<u64>,
+    figures: Mutex<Vec<Vec<(u64, crate::stage::Figures)>>>,
+}
+
+impl RouteHandle {
+    pub(crate) fn topic_id(&self) -> TopicId {
+        self.shared.source.id
+    }
+
+    pub(crate) fn floors(&self) -> &Arc<Floors> {
+        &self.shared.floors
+    }
+
+    /// Ends the route's tasks. Answers false, for use in `retain`.
+    pub(crate) fn stop(&self) -> bool {
+        self.stop.cancel();
+        false
+    }
+
+    /// Lets a paused route go on.
+    pub(crate) fn resume(&self) {
+        self.shared.resume.notify_waiters();
+    }
+
+    /// Attaches the chain anew: a plugin has a newer version.
+    pub(crate) fn rechain(&self) {
+        self.shared.plugins.send_modify(|count| *count += 1);
+    }
+
+    pub(crate) fn record(&self) -> &Arc<RouteRecord> {
+        &self.record
+    }
+
+    /// Each stage's plugin version id and figures, over all partitions.
+    pub(crate) fn figures(&self) -> Vec<(u64, crate::stage::Figures)> {
+        self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().copied().collect()
+    }
+
+    /// As the wire describes it.
+    pub(crate) fn info(&self) -> RouteInfo {
+        let numbers = self.shared.source.partition_ids();
+        let positions: Vec<Position> = numbers
+            .map(|number| Position {
+                partition: number.0,
+                offset: self.shared.floors.floor(usize::from(number.0)).0,
+            })
+            .collect();
+        let ends = self.shared.source.partitions.iter().map(|partition| partition.end().0);
+        let lag = ends.zip(&positions).map(|(end, position)| end.saturating_sub(position.offset)).sum();
+        let stopped = self.shared.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = stopped.iter().flatten().next().cloned().unwrap_or_else(|| "running".to_owned());
+        RouteInfo {
+            spec: self.record.spec.clone(),
+            id: self.record.id,
+            created_ms: self.record.created_ms,
+            positions,
+            lag,
+            dead_lettered: self.shared.dead_lettered.load(Ordering::Relaxed),
+            state,
+        }
+    }
+}
+
+/// What a route's tasks need.
+#[derive(Clone)]
+pub(crate) struct RouteContext {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) shard: ShardHandle,
+    pub(crate) chains: Chains,
+    pub(crate) cancelled: CancellationToken,
+}
+
+/// Makes a route's handle and the tasks that run it, one per source partition.
+pub(crate) fn open(
+    record: &Arc<RouteRecord>,
+    source: &Arc<Topic>,
+    cursors: &[Offset],
+    context: &RouteContext,
+) -> (RouteHandle, Vec<RouteTask>) {
+    let partitions = source.partitions.len();
+    let shared = Arc::new(Shared {
+        source: Arc::clone(source),
+        floors: Floors::new(cursors.iter().copied()),
+        stopped: Mutex::new(vec![None; partitions]),
+        dead_lettered: AtomicU64::new(0),
+        resume: Notify::new(),
+        plugins: tokio::sync::watch::channel(0).0,
+        figures: Mutex::new(vec![Vec::new(); partitions]),
+    });
+    let handle = RouteHandle {
+        record: Arc::clone(record),
+        shared: Arc::clone(&shared),
+        stop: context.cancelled.child_token(),
+    };
+    let task = |number: PartitionId| RouteTask {
+        record: Arc::clone(record),
+        shared: Arc::clone(&shared),
+        context: RouteContext { cancelled: handle.stop.clone(), ..context.clone() },
+        number,
+        committed: shared.floors.floor(usize::from(number.0)),
+        cursor: shared.floors.floor(usize::from(number.0)),
+        under_way: VecDeque::new(),
+        retry: RETRY_MIN,
+    };
+    let tasks = source.partition_ids().map(task).collect();
+    (handle, tasks)
+}

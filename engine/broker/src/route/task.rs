@@ -1,0 +1,206 @@
+//! One source partition of a route: it takes events, lets the chain make of them what it does, and waits when it must.
+//!
+//! It owns the position in its partition. What it makes goes through `commit.rs`.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use levada_protocol::{
+    error::ErrorCode,
+    ids::{Offset, PartitionId, TopicId, TopicName},
+};
+
+use super::{RouteContext, Shared, commit::UnderWay};
+use crate::{
+    catalogue::RouteRecord,
+    chains::Attached,
+    error::Error,
+    log::{Found, Log},
+    stage::{Input, Place, Source, Target},
+};
+
+/// Source bytes that one pass takes.
+const PASS_BYTES: usize = 256 * 1024;
+/// Fragments that may be on their way to the disk.
+const FRAGMENTS_MAX: usize = 4;
+/// The first and the longest wait before a blocked route tries again.
+pub(super) const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// One source partition of a route.
+pub(crate) struct RouteTask {
+    pub(super) record: Arc<RouteRecord>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) context: RouteContext,
+    pub(super) number: PartitionId,
+    /// The cursor that is known to be committed.
+    pub(super) committed: Offset,
+    /// The next source offset to take; ahead of what is committed by what is under way.
+    pub(super) cursor: Offset,
+    pub(super) under_way: VecDeque<UnderWay>,
+    pub(super) retry: Duration,
+}
+
+/// Why a route's partition does not go on by itself.
+pub(super) enum Stop {
+    /// Until somebody resumes it, or a while has passed.
+    Paused { why: String, retry_after: Option<Duration> },
+    /// A target cannot take events.
+    Blocked { why: String },
+    /// The store failed, or the source is damaged.
+    Failed(Error),
+    /// The committed cursor is not where it was thought to be; it is known now.
+    Moved,
+    /// Its route or its topic is gone, or the engine goes.
+    Ended,
+}
+
+impl RouteTask {
+    /// Runs until the route, its topic or the engine ends.
+    pub(crate) async fn run(mut self) {
+        let stop = self.context.cancelled.clone();
+        // Dropping the work at any await is safe: only fragments change state, and they are applied whole.
+        let work = async {
+            loop {
+                match self.work().await {
+                    Stop::Ended => return,
+                    Stop::Moved => {}
+                    stopped => self.wait(stopped).await,
+                }
+                self.reset().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
+    }
+
+    /// Attaches the chain and takes events until something stops it.
+    async fn work(&mut self) -> Stop {
+        let mut plugins = self.shared.plugins.subscribe();
+        loop {
+            // Before the catalogue is looked at: a version that comes later is seen as a change.
+            plugins.mark_unchanged();
+            let (attached, targets) = match self.attach().await {
+                Ok(attached) => attached,
+                Err(error) => {
+                    return Stop::Paused { why: error.to_string(), retry_after: Some(RETRY_MAX) };
+                }
+            };
+            loop {
+                if let Err(stop) = self.pass(&attached, &targets, &mut plugins).await {
+                    return stop;
+                }
+                self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner)
+                    [usize::from(self.number.0)] = attached.figures().collect();
+                if plugins.has_changed().unwrap_or(false) {
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn attach(&self) -> Result<(Attached, Vec<(TopicId, Target)>), Error> {
+        let catalogue = self.context.shard.catalogue();
+        let spec = &self.record.spec;
+        let mut targets = Vec::with_capacity(spec.to.len());
+        for name in &spec.to {
+            let topic = catalogue.topic(&TopicName::parse_any(name)?)?;
+            let partitions = u16::try_from(topic.partitions.len()).unwrap_or(u16::MAX);
+            targets.push((topic.id, Target { topic: topic.name.clone(), partitions }));
+        }
+        let chains = &self.context.chains;
+        let attached =
+            chains.attach(&catalogue, &spec.chain, &spec.from, Place::Route, self.record.id).await?;
+        Ok((attached, targets))
+    }
+
+    /// One pass: some events in, one fragment out; or a wait for events.
+    async fn pass(
+        &mut self,
+        attached: &Attached,
+        targets: &[(TopicId, Target)],
+        plugins: &mut tokio::sync::watch::Receiver<u64>,
+    ) -> Result<(), Stop> {
+        while self.under_way.len() >= FRAGMENTS_MAX {
+            self.settle_one().await?;
+        }
+        let mut appended = self.shared.source.appended();
+        let log = Log::new(Arc::clone(&self.context.store), Arc::clone(&self.shared.source), self.number);
+        let log = log.map_err(Stop::Failed)?;
+        match log.read(self.cursor, PASS_BYTES).await.map_err(Stop::Failed)? {
+            Found::Pieces(pieces) => {
+                let end = pieces.last().map_or(self.cursor, |piece| piece.end());
+                let sources = pieces
+                    .into_iter()
+                    .map(|piece| Source::check(piece.run))
+                    .collect::<Result<Vec<_>, _>>()
+                    .map_err(|error| {
+                        Stop::Failed(Error::refused(ErrorCode::StorageCorrupt, error.to_string()))
+                    })?;
+                let input = Input { partition: self.number, offsets: self.cursor..end, sources: &sources };
+                let declared: Vec<Target> = targets.iter().map(|(_, target)| target.clone()).collect();
+                let routed = attached.chain.route(input, &declared).await;
+                self.submit(routed, targets).await
+            }
+            Found::Dropped(start) => self.step(start, Vec::new(), 0).await,
+            Found::End if !self.under_way.is_empty() => self.settle_one().await,
+            Found::End => {
+                self.show(None);
+                tokio::select! {
+                    biased;
+                    () = self.shared.source.deleted.cancelled() => Err(Stop::Ended),
+                    _ = plugins.changed() => {
+                        plugins.mark_changed();
+                        Ok(())
+                    }
+                    _ = appended.changed() => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Waits until it makes sense to try again.
+    async fn wait(&mut self, stop: Stop) {
+        let retry_after = match stop {
+            Stop::Ended | Stop::Moved => return,
+            Stop::Paused { why, retry_after } => {
+                tracing::warn!(route = self.record.spec.name, partition = %self.number, why, "route paused");
+                self.show(Some(format!("paused: {why}")));
+                retry_after
+            }
+            Stop::Blocked { why } => {
+                tracing::warn!(route = self.record.spec.name, partition = %self.number, why, "route blocked");
+                self.show(Some(why));
+                Some(self.retry)
+            }
+            Stop::Failed(error) => {
+                tracing::error!(route = self.record.spec.name, partition = %self.number, %error, "route failed");
+                self.show(Some(format!("blocked: {}", error.code())));
+                Some(self.retry)
+            }
+        };
+        self.retry = (self.retry * 2).min(RETRY_MAX);
+        let pause = async {
+            match retry_after {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.shared.resume.notified() => {}
+            () = pause => {}
+        }
+    }
+
+    pub(super) fn show(&self, state: Option<String>) {
+        let mut stopped = self.shared.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        stopped[usize::from(self.number.0)] = state;
+    }
+}

@@ -1,0 +1,153 @@
+//! One delivery: read what the rules want, pass it through the chain, hand it to the consumer.
+//!
+//! It owns the chain and what has passed it. Who gets what, the rules say.
+
+use std::{
+    sync::{PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use levada_delivery::subscription::{Sent, Wanted, WantedKind};
+use levada_protocol::{
+    deliver::DeliverHeader,
+    error::ErrorCode,
+    ids::{Offset, PartitionId, Timestamp},
+};
+use tokio::time::Instant;
+
+use super::{lost, owner::OwnerTask, ready::Ready};
+use crate::{
+    error::Error,
+    frames::{deliver_frame, payload_len},
+    log::Found,
+    stage::{Input, Place, Source},
+};
+
+/// Bytes that one look at the log brings.
+const READ_BYTES: usize = 512 * 1024;
+/// How long the owner waits after the chain could not be attached, which may have cost a compilation.
+const RETRY_CHAIN: Duration = Duration::from_secs(5);
+
+impl OwnerTask {
+    /// True if the chain is there and nothing is paused.
+    pub(super) async fn may_deliver(&mut self) -> Result<bool, Error> {
+        if let Some(paused) = &self.paused {
+            if paused.until.is_none_or(|until| until > Instant::now()) {
+                return Ok(false);
+            }
+            self.paused = None;
+        }
+        if self.outdated.swap(false, Ordering::AcqRel) {
+            self.chain = None;
+            self.ready.iter_mut().for_each(|ready| *ready = Ready::default());
+        }
+        if self.chain.is_none() && !self.record.options.chain.is_empty() {
+            let catalogue = self.context.shard.catalogue();
+            let (specs, seed) = (&self.record.options.chain, self.record.id);
+            let chains = &self.context.chains;
+            let attached =
+                chains.attach(&catalogue, specs, &self.record.topic, Place::Subscription, seed).await;
+            match attached {
+                Ok(attached) => self.chain = Some(attached),
+                Err(error) => {
+                    self.pause(error.to_string(), Some(RETRY_CHAIN));
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads what is wanted, passes it through the chain and sends it.
+    pub(super) async fn deliver(&mut self, now: Timestamp, wanted: Wanted) -> Result<(), Error> {
+        let place = usize::from(wanted.partition.0);
+        let until = wanted.last.plus(1);
+        let mut again = Ready::default();
+        let fresh = wanted.kind == WantedKind::Fresh;
+        if !(fresh && self.ready[place].is_from(wanted.first)) {
+            // Fresh events are prepared beyond what is wanted now; the rest waits for the next time.
+            let prepare_until = if fresh { Offset(u64::MAX) } else { until };
+            match self.prepare(wanted.partition, wanted.first, prepare_until).await {
+                Ok(Some(ready)) if fresh => self.ready[place] = ready,
+                Ok(Some(ready)) => again = ready,
+                Ok(None) => {
+                    self.rules.abandon(wanted);
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.rules.abandon(wanted);
+                    return Err(error);
+                }
+            }
+        }
+        let ready = if fresh { &mut self.ready[place] } else { &mut again };
+        let taken = match ready.take(until, wanted.events_max, wanted.bytes_max) {
+            Ok(taken) => taken,
+            Err(error) => {
+                self.rules.abandon(wanted);
+                return Err(error);
+            }
+        };
+        let Some(last) = taken.last else {
+            self.rules.abandon(wanted);
+            return Ok(());
+        };
+        let (consumer, partition) = (wanted.consumer, wanted.partition);
+        let bytes = payload_len(&taken.pieces) as u64;
+        let sent = Sent { last, bytes, filtered: &taken.dropped, failed: &taken.failed };
+        let Some(delivered) = self.rules.delivered(now, wanted, sent) else { return Ok(()) };
+        let (Some(first), Some(end)) = (taken.pieces.first(), taken.pieces.last().map(|piece| piece.end()))
+        else {
+            return Ok(());
+        };
+        let header = DeliverHeader {
+            partition,
+            built: false,
+            attempt: u8::try_from(delivered.attempt).unwrap_or(u8::MAX),
+            count: 0,
+            token: delivered.token,
+            span: u32::try_from(end.0 - first.run.base.0).unwrap_or(u32::MAX),
+        };
+        let frame = deliver_frame(header, &taken.pieces);
+        self.delivered.increment(delivered.events);
+        if !self.consumers.get(&consumer.0).is_some_and(|attached| attached.send(frame)) {
+            self.detach(now, consumer.0);
+        }
+        Ok(())
+    }
+
+    /// Reads from `from` and passes it through the chain; `None` if nothing can be sent now.
+    async fn prepare(
+        &mut self,
+        number: PartitionId,
+        from: Offset,
+        until: Offset,
+    ) -> Result<Option<Ready>, Error> {
+        let pieces = match self.logs[usize::from(number.0)].read(from, READ_BYTES).await? {
+            Found::Pieces(pieces) => pieces,
+            Found::End => return Ok(None),
+            Found::Dropped(start) => {
+                if let Some(lost) = self.rules.lost(number, start) {
+                    lost::note(lost, &mut self.consumers, &mut self.untold);
+                }
+                return Ok(None);
+            }
+        };
+        let Some(attached) = &self.chain else { return Ok(Some(Ready::stored(from, pieces))) };
+        let end = pieces.last().map_or(from, |piece| piece.end()).min(until);
+        let sources = pieces
+            .into_iter()
+            .map(|piece| Source::check(piece.run))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| Error::refused(ErrorCode::StorageCorrupt, error.to_string()))?;
+        let input = Input { partition: number, offsets: from..end, sources: &sources };
+        let mut filtered = attached.chain.filter(input).await;
+        *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = attached.figures().collect();
+        if let Some(paused) = filtered.progress.paused.take() {
+            self.pause(paused.why, paused.retry_after);
+        }
+        let reached = filtered.progress.reached;
+        let ready = Ready::filtered(from, number, filtered, &mut self.letters);
+        Ok((reached > from).then_some(ready))
+    }
+}

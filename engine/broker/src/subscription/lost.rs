@@ -1,0 +1,62 @@
+//! Events that retention took before they were acknowledged, until somebody was told.
+//!
+//! It owns what is untold. That events are lost, and how many, `levada_delivery` says.
+
+use std::collections::BTreeMap;
+
+use levada_delivery::subscription::LostRange;
+use levada_protocol::{
+    ids::{Offset, PartitionId},
+    request::Notice,
+};
+use tokio::sync::mpsc;
+
+use super::consumers::Consumers;
+use crate::catalogue::SubscriptionRecord;
+
+/// Losses that are untold: at most one range for each partition, which covers all of them.
+#[derive(Debug, Default)]
+pub(super) struct Untold {
+    ranges: BTreeMap<PartitionId, (Offset, Offset)>,
+}
+
+impl Untold {
+    /// Adds a loss.
+    pub(super) fn note(&mut self, partition: PartitionId, first: Offset, last: Offset) {
+        let range = self.ranges.entry(partition).or_insert((first, last));
+        *range = (range.0.min(first), range.1.max(last));
+    }
+
+    /// Adds what somebody else has not been told either.
+    pub(super) fn note_all(&mut self, other: Self) {
+        other.ranges.into_iter().for_each(|(partition, (first, last))| self.note(partition, first, last));
+    }
+
+    /// Tells as much as there is room for. What is left is told another time.
+    pub(super) fn tell(&mut self, record: &SubscriptionRecord, notices: &mpsc::Sender<Notice>) {
+        while let Some(entry) = self.ranges.first_entry() {
+            let (partition, (first, last)) = (*entry.key(), *entry.get());
+            let notice = Notice::EventsLost {
+                topic: record.topic.clone(),
+                subscription: record.name.clone(),
+                partition: partition.0,
+                first: first.0,
+                last: last.0,
+            };
+            if notices.try_send(notice).is_err() {
+                return;
+            }
+            entry.remove();
+        }
+    }
+}
+
+/// Notes a loss for every consumer, or for the next one to come.
+pub(super) fn note(lost: LostRange, consumers: &mut Consumers, untold: &mut Untold) {
+    let LostRange { partition, first, last, events } = lost;
+    tracing::warn!(%partition, %first, %last, events, "retention dropped unacknowledged events");
+    consumers.values_mut().for_each(|consumer| consumer.untold.note(partition, first, last));
+    if consumers.is_empty() {
+        untold.note(partition, first, last);
+    }
+}

@@ -1,0 +1,73 @@
+//! Making a subscription's handle and its owner, from what the store holds of its progress.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, atomic::AtomicU64},
+};
+
+use levada_delivery::subscription::{Options, Subscription};
+use levada_protocol::{error::ErrorCode, ids::TopicName};
+use tokio::sync::mpsc;
+
+use super::{
+    COMMANDS_QUEUED_MAX, Context, SubscriptionHandle, consumers::Consumers, lost::Untold, owner::OwnerTask,
+    progress, ready::Ready,
+};
+use crate::{catalogue::SubscriptionRecord, error::Error, floors::Floors, log::Log, metrics, topic::Topic};
+
+/// Makes a subscription's handle and the task that owns it.
+pub(crate) fn open(
+    record: &Arc<SubscriptionRecord>,
+    topic: &Arc<Topic>,
+    context: &Context,
+) -> Result<(SubscriptionHandle, OwnerTask), Error> {
+    let progress = progress::load(context.store.as_ref(), record)?;
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(|error| {
+        Error::refused(ErrorCode::Internal, format!("the system gives no random numbers: {error}"))
+    })?;
+    let seed = u64::from_le_bytes(seed);
+    let rules = Subscription::new(Options::new(&record.options, seed), progress);
+    let log = |number| Log::new(Arc::clone(&context.store), Arc::clone(topic), number);
+    let logs = topic.partition_ids().map(log).collect::<Result<Vec<_>, _>>()?;
+    let floors = Floors::new(rules.floors());
+    let figures = Arc::new(Mutex::new(Vec::new()));
+    let (commands, received) = mpsc::channel(COMMANDS_QUEUED_MAX);
+    let stop = context.cancelled.child_token();
+    let handle = SubscriptionHandle {
+        record: Arc::clone(record),
+        commands,
+        floors: Arc::clone(&floors),
+        figures: Arc::clone(&figures),
+        stop: stop.clone(),
+        outdated: Arc::default(),
+        consumers: Arc::new(AtomicU64::new(1)),
+        left: Arc::default(),
+    };
+    let task = OwnerTask {
+        dead_letters: TopicName::internal(&format!("dlq.{}.{}", record.topic, record.name)),
+        delivered: metrics::delivered(&format!("{}/{}", record.topic, record.name)),
+        ready: logs.iter().map(|_| Ready::default()).collect(),
+        record: Arc::clone(record),
+        topic: Arc::clone(topic),
+        context: context.clone(),
+        stop,
+        outdated: Arc::clone(&handle.outdated),
+        left: Arc::clone(&handle.left),
+        rules,
+        logs,
+        consumers: Consumers::new(),
+        untold: Untold::default(),
+        commands: received,
+        letters: BTreeMap::new(),
+        chain: None,
+        paused: None,
+        more: false,
+        commit: None,
+        commit_after: None,
+        floors,
+        figures,
+        seed,
+    };
+    Ok((handle, task))
+}

@@ -1,0 +1,10 @@
+//! The broker when something goes wrong around it: callers that give up, syncs that hang or fail, disks that fill up,
+//! threads that panic, clients that take nothing, events that are gone.
+#![expect(clippy::unwrap_used, reason = "a test's helper fails the test by panicking")]
+
+mod ends;
+mod idle;
+mod owners;
+mod pressure;
+mod retention;
+mod support;

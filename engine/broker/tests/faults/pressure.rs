@@ -1,0 +1,60 @@
+//! Publishers that are faster than the disk, or take no acknowledgements: they are made to wait, and memory is bounded.
+
+use std::pin::pin;
+
+use levada_broker::{Principal, PublishStream};
+use levada_protocol::{
+    batch::{BatchBuilder, Stamp},
+    event::Event,
+    ids::PartitionId,
+    publish::PublishHeader,
+    request::TopicSettings,
+};
+use tokio::time::timeout;
+
+use crate::support::{Engine, SOON, poll_once};
+
+async fn submit(stream: &PublishStream, bytes: usize) {
+    let mut builder = BatchBuilder::new();
+    builder.push(&Event::new(vec![b'x'; bytes])).unwrap();
+    let partition = PartitionId(0);
+    let header = PublishHeader { correlation: 1, partition, durability: None, expect_offset: None };
+    stream.submitter().submit(header, builder.finish(Stamp::ENGINE)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_that_takes_no_acknowledgements_may_publish_no_more() {
+    let engine = Engine::with(|config| config.stream_in_flight_max = 2);
+    engine.topic("orders", TopicSettings::default()).await;
+    let mut stream = engine.broker.open_publish(&Principal::Local, "orders").unwrap();
+    let other = engine.broker.open_publish(&Principal::Local, "orders").unwrap();
+    submit(&stream, 1).await;
+    submit(&stream, 1).await;
+    {
+        let mut third = pin!(submit(&stream, 1));
+        assert!(!poll_once(&mut third).await, "two are not taken yet");
+        timeout(SOON, submit(&other, 1)).await.expect("others go on");
+    }
+    timeout(SOON, stream.acks.recv()).await.unwrap().unwrap();
+    timeout(SOON, submit(&stream, 1)).await.expect("there is room for one again");
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn bytes_on_their_way_to_the_disk_are_bounded_over_all_streams() {
+    let engine = Engine::with(|config| config.publish_bytes_max = 10_000);
+    engine.topic("orders", TopicSettings::default()).await;
+    let mut one = engine.broker.open_publish(&Principal::Local, "orders").unwrap();
+    let other = engine.broker.open_publish(&Principal::Local, "orders").unwrap();
+    engine.store.hold(true);
+    submit(&one, 8_000).await;
+    engine.store.entered.notified().await;
+    {
+        let mut second = pin!(submit(&other, 8_000));
+        assert!(!poll_once(&mut second).await, "the disk has not taken the first");
+        engine.store.hold(false);
+        timeout(SOON, second).await.expect("there is room again");
+    }
+    timeout(SOON, one.acks.recv()).await.unwrap().unwrap();
+    engine.broker.shutdown().await;
+}

@@ -1,0 +1,128 @@
+//! Those who read while retention drops what they have not had yet.
+
+use levada_broker::{Consumer, Principal};
+use levada_protocol::{
+    error::ErrorCode,
+    request::{Notice, Read, Request, Retain, Start, SubscriptionOptions, TopicSettings},
+    verbs::Credit,
+};
+use tokio::time::timeout;
+
+use crate::support::{Engine, PLENTY, SOON, delivery};
+
+/// Every event is one byte too many: each pass drops all there is.
+fn dropping() -> TopicSettings {
+    TopicSettings { retain: Retain::TimeAndSize, max_bytes: 1, ..TopicSettings::default() }
+}
+
+async fn drop_all(engine: &Engine) {
+    engine.broker.run_retention().await.unwrap();
+}
+
+#[tokio::test]
+async fn retention_drops_what_follows_a_log_that_was_emptied() {
+    let engine = Engine::start();
+    engine.topic("orders", dropping()).await;
+    for published in 1..4 {
+        engine.publish("orders", 10).await;
+        drop_all(&engine).await;
+        let partition = engine.partition("orders").await;
+        assert_eq!((partition.start, partition.end, partition.bytes), (published * 10, published * 10, 0));
+    }
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_reader_behind_retention_ends_and_says_where_the_log_begins() {
+    let engine = Engine::start();
+    engine.topic("orders", dropping()).await;
+    engine.publish("orders", 10).await;
+    for from in [Start::Earliest, Start::Offset(0)] {
+        let start = engine.partition("orders").await.start;
+        let from = if from == Start::Earliest { from } else { Start::Offset(start) };
+        let read = Read { topic: "orders".into(), from, follow: true, ..Read::default() };
+        let mut reader = engine.broker.read(&Principal::Local, read).await.unwrap();
+        reader.credit.grant(Credit { events: 10, bytes: 1 << 20 }).await.unwrap();
+        assert_eq!(delivery(&mut reader.frames).await.1, (start..start + 10).collect::<Vec<_>>());
+        engine.publish("orders", 10).await;
+        drop_all(&engine).await;
+        engine.publish("orders", 10).await;
+        reader.credit.grant(PLENTY).await.unwrap();
+        let ended = timeout(SOON, reader.frames.recv()).await.unwrap().unwrap().unwrap_err();
+        assert_eq!(ended.code(), ErrorCode::OffsetOutOfRange);
+        let (next, earliest) = (start + 10, start + 20);
+        let expected = format!("its next offset is {next}, the earliest one now is {earliest}");
+        assert!(ended.to_string().ends_with(&expected), "{ended}");
+    }
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_reader_of_the_oldest_event_begins_with_the_oldest_there_is_when_it_begins() {
+    let engine = Engine::start();
+    engine.topic("orders", dropping()).await;
+    engine.publish("orders", 10).await;
+    let open = async |from| {
+        let read = Read { topic: "orders".into(), from, follow: true, ..Read::default() };
+        engine.broker.read(&Principal::Local, read).await.unwrap()
+    };
+    let (mut oldest, mut fixed) = (open(Start::Earliest).await, open(Start::Offset(0)).await);
+    drop_all(&engine).await;
+    engine.publish("orders", 2).await;
+    oldest.credit.grant(PLENTY).await.unwrap();
+    assert_eq!(delivery(&mut oldest.frames).await.1, [10, 11]);
+    fixed.credit.grant(PLENTY).await.unwrap();
+    let ended = timeout(SOON, fixed.frames.recv()).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(ended.code(), ErrorCode::OffsetOutOfRange);
+    engine.broker.shutdown().await;
+}
+
+async fn lost(consumer: &mut Consumer) -> (u64, u64) {
+    match timeout(SOON, consumer.notices.recv()).await.expect("it is told").unwrap() {
+        Notice::EventsLost { topic, subscription, partition: 0, first, last } => {
+            assert_eq!((topic.as_str(), subscription.as_str()), ("orders", "payment"));
+            (first, last)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_tells_every_consumer_what_retention_took() {
+    let engine = Engine::start();
+    engine.topic("orders", dropping()).await;
+    let mut first = engine.subscribe(SubscriptionOptions::default()).await;
+    let mut second = engine.subscribe(SubscriptionOptions::default()).await;
+    for published in 0..3 {
+        engine.publish("orders", 10).await;
+        drop_all(&engine).await;
+        let range = (published * 10, published * 10 + 9);
+        assert_eq!((lost(&mut first).await, lost(&mut second).await), (range, range));
+    }
+    assert_eq!(engine.info().await.events_lost, 30);
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_consumer_hears_of_what_was_lost_while_nobody_was_there() {
+    let engine = Engine::start();
+    engine.topic("orders", dropping()).await;
+    let (topic, name) = ("orders".to_owned(), "payment".to_owned());
+    let options = SubscriptionOptions::default();
+    engine.ask(Request::CreateSubscription { topic, name, options, from: Start::Earliest }).await;
+    for passes in 1..4 {
+        engine.publish("orders", 10).await;
+        drop_all(&engine).await;
+        assert_eq!(engine.info().await.events_lost, passes * 10);
+    }
+    let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
+    // One range for all of it.
+    assert_eq!(lost(&mut consumer).await, (0, 29));
+    // The next one is told of what comes, and not of the same again.
+    drop(consumer);
+    let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
+    engine.publish("orders", 1).await;
+    drop_all(&engine).await;
+    assert_eq!(lost(&mut consumer).await, (30, 30));
+    engine.broker.shutdown().await;
+}

@@ -1,0 +1,290 @@
+//! An engine whose store can be told to fail, and what the tests do with it.
+
+use std::{
+    future::{Future, poll_fn},
+    ops::RangeInclusive,
+    pin::pin,
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use levada_broker::{
+    Broker, BrokerConfig, Consumer, Principal, Reader,
+    stage::{
+        AttachError, AttachSpec, BoxFuture, CallError, CallInput, Figures, Inspected, Interface, Plugins,
+        Stage,
+    },
+};
+use levada_protocol::{
+    batch::{BatchBuilder, Stamp},
+    deliver::{DeliverHeader, checked_batches},
+    event::Event,
+    frame::FRAME_HEADER_BYTES,
+    ids::{CommitIndex, DeliveryToken, Offset, PartitionId},
+    publish::{AckOutcome, PublishHeader},
+    request::{
+        PartitionInfo, Read, Request, Response, Start, Subscribe, SubscriptionInfo, SubscriptionOptions,
+        TopicSettings,
+    },
+    verbs::{Credit, Verb, VerbKind, Verbs},
+};
+use levada_store::{Commit, Error as StoreError, Family, MemoryStore, Op, ScanLimit, Store, StoreStats};
+use tempfile::TempDir;
+use tokio::{sync::Notify, time::timeout};
+
+pub(crate) const PLENTY: Credit = Credit { events: 1_000_000, bytes: 1 << 30 };
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// A memory store whose syncs can be held up or find the disk full, and which can panic.
+#[derive(Default)]
+pub(crate) struct FaultyStore {
+    pub(crate) inner: MemoryStore,
+    held: Mutex<bool>,
+    released: Condvar,
+    /// A sync began while syncs are held up.
+    pub(crate) entered: Notify,
+    /// The next step of a route finds no room when it is synced.
+    pub(crate) fill_at_route_step: AtomicBool,
+    fill_at_sync: AtomicBool,
+    /// The next commit, or the next sync, panics.
+    pub(crate) panic_at_apply: AtomicBool,
+    pub(crate) panic_at_sync: AtomicBool,
+}
+
+impl FaultyStore {
+    pub(crate) fn hold(&self, held: bool) {
+        *self.held.lock().unwrap() = held;
+        self.released.notify_all();
+    }
+}
+
+impl Store for FaultyStore {
+    fn applied(&self) -> CommitIndex {
+        self.inner.applied()
+    }
+
+    fn apply(&self, commit: &Commit) -> Result<(), StoreError> {
+        assert!(!self.panic_at_apply.swap(false, Ordering::AcqRel), "the test wants it so");
+        let has =
+            |wanted| commit.ops.iter().any(|op| matches!(op, Op::Put { family, .. } if *family == wanted));
+        self.inner.apply(commit)?;
+        if has(Family::Log) && has(Family::Cursors) && self.fill_at_route_step.swap(false, Ordering::AcqRel) {
+            self.fill_at_sync.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<CommitIndex, StoreError> {
+        let mut held = self.held.lock().unwrap();
+        while *held {
+            self.entered.notify_one();
+            held = self.released.wait(held).unwrap();
+        }
+        drop(held);
+        assert!(!self.panic_at_sync.swap(false, Ordering::AcqRel), "the test wants it so");
+        if self.fill_at_sync.swap(false, Ordering::AcqRel) {
+            self.inner.set_full(true);
+            return Err(StoreError::Full { reason: "the test wants it so".to_owned() });
+        }
+        self.inner.sync()
+    }
+
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(family, key)
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+        limit: ScanLimit,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.inner.scan(family, from, to, limit)
+    }
+
+    fn last_before(
+        &self,
+        family: Family,
+        from: &[u8],
+        below: &[u8],
+    ) -> Result<Option<(Bytes, Bytes)>, StoreError> {
+        self.inner.last_before(family, from, below)
+    }
+
+    fn compact(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
+        self.inner.compact(family, from, to)
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        self.inner.reopen()
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.inner.stats()
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        self.inner.close()
+    }
+}
+
+/// Plugins that keep every event, and remember which version was attached last.
+#[derive(Default)]
+pub(crate) struct KeepAll {
+    pub(crate) attached: AtomicUsize,
+}
+
+struct Keep;
+
+impl Plugins for KeepAll {
+    fn inspect(&self, artefact: Bytes) -> BoxFuture<Result<Inspected, AttachError>> {
+        let mut sha256 = [0; 32];
+        sha256[..artefact.len()].copy_from_slice(&artefact);
+        Box::pin(async move { Ok(Inspected { interface: Interface::Batch, sha256 }) })
+    }
+
+    fn attach(&self, spec: AttachSpec) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
+        self.attached.store(spec.version as usize, Ordering::Release);
+        Box::pin(async { Ok(Arc::new(Keep) as Arc<dyn Stage>) })
+    }
+}
+
+impl Stage for Keep {
+    fn call(&self, input: CallInput) -> BoxFuture<Result<Bytes, CallError>> {
+        let mut answer = levada_protocol::verdict::VerdictWriter::new();
+        (0..input.events).for_each(|_| answer.keep());
+        Box::pin(async move { Ok(answer.finish().into()) })
+    }
+
+    fn figures(&self) -> Figures {
+        Figures::default()
+    }
+}
+
+pub(crate) struct Engine {
+    pub(crate) broker: Broker,
+    pub(crate) store: Arc<FaultyStore>,
+    pub(crate) plugins: Arc<KeepAll>,
+    _dir: TempDir,
+}
+
+impl Engine {
+    pub(crate) fn start() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// Starts with a configuration that is changed a little.
+    pub(crate) fn with(change: impl FnOnce(&mut BrokerConfig)) -> Self {
+        let (store, plugins) = (Arc::<FaultyStore>::default(), Arc::<KeepAll>::default());
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(dir.path()) };
+        change(&mut config);
+        let broker =
+            Broker::start(config, Arc::clone(&store) as _, Arc::clone(&plugins) as Arc<dyn Plugins>).unwrap();
+        Self { broker, store, plugins, _dir: dir }
+    }
+
+    pub(crate) async fn ask(&self, request: Request) -> Response {
+        self.broker.request(&Principal::Local, request, None).await.unwrap()
+    }
+
+    pub(crate) async fn topic(&self, name: &str, settings: TopicSettings) {
+        self.ask(Request::CreateTopic { name: name.into(), settings }).await;
+    }
+
+    pub(crate) async fn publish(&self, topic: &str, count: usize) {
+        let mut builder = BatchBuilder::new();
+        (0..count).for_each(|number| builder.push(&Event::new(number.to_string())).unwrap());
+        let mut stream = self.broker.open_publish(&Principal::Local, topic).unwrap();
+        let header = PublishHeader {
+            correlation: 1,
+            partition: PartitionId(0),
+            durability: None,
+            expect_offset: None,
+        };
+        stream.submitter().submit(header, builder.finish(Stamp::ENGINE)).await.unwrap();
+        let ack = timeout(SOON, stream.acks.recv()).await.unwrap().unwrap();
+        assert!(matches!(ack.outcome, AckOutcome::Appended { .. }), "{ack:?}");
+    }
+
+    pub(crate) fn wanted(options: Option<SubscriptionOptions>) -> Subscribe {
+        Subscribe {
+            topic: "orders".into(),
+            subscription: "payment".into(),
+            consumer: "test".into(),
+            options,
+            from: Start::Earliest,
+        }
+    }
+
+    pub(crate) async fn subscribe(&self, options: SubscriptionOptions) -> Consumer {
+        let subscribing = self.broker.subscribe(&Principal::Local, Self::wanted(Some(options)));
+        timeout(SOON, subscribing).await.unwrap().unwrap()
+    }
+
+    /// Says that these events of a delivery are done.
+    pub(crate) async fn ack(
+        &self,
+        consumer: &Consumer,
+        sequence: u64,
+        token: DeliveryToken,
+        offsets: RangeInclusive<u64>,
+    ) {
+        let (first, last) = (Offset(*offsets.start()), Offset(*offsets.end()));
+        let verb = Verb { kind: VerbKind::Ack, partition: PartitionId(0), token, first, last };
+        consumer.control.verbs(Verbs { sequence, verbs: vec![verb] }).await.unwrap();
+    }
+
+    pub(crate) async fn info(&self) -> SubscriptionInfo {
+        let request = Request::DescribeSubscription { topic: "orders".into(), name: "payment".into() };
+        let Response::Subscription(info) = self.ask(request).await else { panic!("no subscription") };
+        info
+    }
+
+    pub(crate) async fn partition(&self, topic: &str) -> PartitionInfo {
+        let Response::Topic(info) = self.ask(Request::DescribeTopic { name: topic.into() }).await else {
+            panic!("no topic")
+        };
+        info.partitions[0]
+    }
+
+    pub(crate) async fn reader(&self, topic: &str) -> Reader {
+        let read = Read { topic: topic.into(), from: Start::Earliest, follow: true, ..Read::default() };
+        let reader = self.broker.read(&Principal::Local, read).await.unwrap();
+        reader.credit.grant(PLENTY).await.unwrap();
+        reader
+    }
+}
+
+/// A delivery's token and the offsets of its events.
+pub(crate) async fn delivery(
+    frames: &mut tokio::sync::mpsc::Receiver<Result<levada_broker::OutFrame, levada_broker::Error>>,
+) -> (DeliveryToken, Vec<u64>) {
+    let frame = timeout(SOON, frames.recv()).await.expect("a frame comes").unwrap().unwrap();
+    let mut payload = Bytes::from(frame.chunks.concat()).slice(FRAME_HEADER_BYTES..);
+    let header = DeliverHeader::read(&mut payload).unwrap();
+    let batches = checked_batches(payload).unwrap();
+    let events = batches.iter().flat_map(|placed| placed.batch.events().map(|it| it.offset(placed.base).0));
+    (header.token, events.collect())
+}
+
+/// Waits until something is so, and lets everything else run meanwhile.
+pub(crate) async fn until(is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, waiting).await.expect("it comes to be so");
+}
+
+/// Polls a future once, for whoever would give it up.
+pub(crate) async fn poll_once<T>(future: &mut (impl Future<Output = T> + Unpin)) -> bool {
+    poll_fn(|context| Poll::Ready(pin!(&mut *future).poll(context).is_ready())).await
+}
