@@ -54,6 +54,11 @@ impl Client {
         Ok(session.hello().clone())
     }
 
+    /// False while there is no connection, and one is being made.
+    pub fn is_connected(&self) -> bool {
+        self.link.is_up()
+    }
+
     /// What the engine tells unasked, from now on: that it goes away, that retention dropped events.
     ///
     /// The client itself obeys and logs them; this is for programs that want to know. Notices that a program

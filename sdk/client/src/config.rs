@@ -14,7 +14,8 @@ pub struct ClientConfig {
     /// that the engine's certificate covers.
     pub addr: String,
     /// Who signs the engine's certificate. There is no default: an engine makes its own CA at first start, in
-    /// `DATA_DIR/tls/ca.pem`.
+    /// `DATA_DIR/tls/ca.pem`, and renews it there a year before it expires. Certificates that have expired or
+    /// are not valid yet are left out; if no other is left, connecting fails with `TLS_FAILED`.
     pub ca: Option<Ca>,
     /// A bearer token; engines of this version do not look at it.
     pub token: Option<String>,
@@ -31,7 +32,8 @@ pub struct ClientConfig {
 pub enum Ca {
     /// The text itself.
     Pem(Vec<u8>),
-    /// A file that holds it, read once when connecting.
+    /// A file that holds it. It is read whenever a connection is made, so that a CA can be replaced under a
+    /// running client; if it cannot be read again, what it held at first stays in force.
     File(PathBuf),
 }
 

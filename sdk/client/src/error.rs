@@ -50,6 +50,14 @@ pub enum Error {
     /// An event that no batch can hold; nothing was sent.
     #[error(transparent)]
     EventTooLarge(#[from] EventTooLarge),
+    /// A request that no frame can hold, such as a chain with long configurations; nothing was sent.
+    #[error("the request takes {bytes} bytes, at most {max} fit into its frame")]
+    RequestTooLarge {
+        /// What it would take.
+        bytes: usize,
+        /// What a frame may hold.
+        max: usize,
+    },
     /// No answer, or only refusals to be retried, for too long.
     #[error("no success within {waited:?}")]
     TimedOut {
@@ -94,6 +102,7 @@ impl Error {
             Self::TlsFailed { .. } => ErrorCode::TlsFailed,
             Self::ConnectionLost { .. } | Self::Closed => ErrorCode::ConnectionLost,
             Self::EventTooLarge(_) => ErrorCode::EventTooLarge,
+            Self::RequestTooLarge { .. } => ErrorCode::FrameTooLarge,
             Self::TimedOut { .. } => ErrorCode::DeadlineExceeded,
             Self::BadAnswer { .. } => ErrorCode::Malformed,
             Self::Damaged { source: DeliverError::Frame(_) } => ErrorCode::Malformed,
@@ -109,6 +118,7 @@ impl Error {
             Self::ConnectFailed { .. } | Self::ConnectionLost { .. } | Self::TimedOut { .. } => true,
             Self::TlsFailed { .. }
             | Self::EventTooLarge(_)
+            | Self::RequestTooLarge { .. }
             | Self::BadAnswer { .. }
             | Self::Damaged { .. }
             | Self::Config { .. }
@@ -124,6 +134,7 @@ impl Error {
             Self::ConnectFailed { .. }
             | Self::TlsFailed { .. }
             | Self::EventTooLarge(_)
+            | Self::RequestTooLarge { .. }
             | Self::Damaged { .. }
             | Self::Config { .. }
             | Self::Closed => true,
@@ -151,13 +162,15 @@ impl Error {
 struct CutOff;
 
 impl From<quinn::ConnectionError> for Error {
-    /// An engine that closes a connection with one of its codes refused something; all else is a loss.
+    /// An engine that closes a connection with a code that stands refuses this client; all else is a loss, of which
+    /// nobody knows what was done before.
     fn from(error: quinn::ConnectionError) -> Self {
         if let quinn::ConnectionError::ApplicationClosed(close) = &error {
             let number = u16::try_from(close.error_code.into_inner()).unwrap_or(0);
             let code = ErrorCode::from_number(number);
             if !matches!(code, ErrorCode::Unknown(_)) {
-                return Self::Refused(Refusal::new(code, String::from_utf8_lossy(&close.reason)));
+                let refusal = Refusal::new(code, String::from_utf8_lossy(&close.reason));
+                return if code.is_retryable() { Self::lost(refusal) } else { Self::Refused(refusal) };
             }
         }
         Self::lost(error)

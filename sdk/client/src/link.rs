@@ -96,6 +96,10 @@ impl Link {
         }
     }
 
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(*self.state.borrow(), State::Up(_))
+    }
+
     /// Ends the connection and waits until the engine was told.
     pub(crate) async fn close(&self) {
         self.closing.send_replace(true);

@@ -9,14 +9,16 @@ use levada_protocol::{
     request::{Hello, HelloAnswer, Open, Opened},
     version::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
 };
-use quinn::{Connection, Endpoint, VarInt, crypto::rustls::QuicClientConfig};
+use quinn::{Connection, Endpoint, VarInt};
 use tokio::time::timeout;
 
 use crate::{
-    config::ClientConfig,
+    clock,
+    config::{Ca, ClientConfig},
     error::Error,
     stream::{self, Stream},
-    tls, transport,
+    tls::{Authorities, Trust},
+    transport,
 };
 
 /// Most addresses of one name that are tried, all at once.
@@ -53,16 +55,16 @@ impl Session {
 /// Makes sessions.
 pub(crate) struct Connector {
     config: ClientConfig,
-    crypto: Arc<QuicClientConfig>,
+    authorities: Authorities,
     host: String,
     port: u16,
 }
 
 impl Connector {
     pub(crate) async fn new(config: ClientConfig) -> Result<Self, Error> {
-        let crypto = tls::crypto(&config).await?;
+        let authorities = Authorities::load(&config).await?;
         let (host, port) = config.host_and_port()?;
-        Ok(Self { config, crypto, host, port })
+        Ok(Self { config, authorities, host, port })
     }
 
     pub(crate) fn config(&self) -> &ClientConfig {
@@ -75,7 +77,8 @@ impl Connector {
     }
 
     async fn attempt(&self) -> Result<(Session, Stream), Error> {
-        let (endpoint, connection) = self.reach().await?;
+        let trust = self.trust().await?;
+        let (endpoint, connection) = self.reach(&trust).await?;
         let hello = Hello {
             protocol_min: PROTOCOL_VERSION_MIN,
             protocol_max: PROTOCOL_VERSION,
@@ -97,8 +100,17 @@ impl Connector {
         Ok((Session { endpoint, connection, hello: Arc::new(answer) }, control))
     }
 
+    /// Whom to trust in this attempt: a client may outlive its CA, and the file may have a newer one by now.
+    async fn trust(&self) -> Result<Trust, Error> {
+        let reread = match &self.config.ca {
+            Some(Ca::File(_)) => Authorities::load(&self.config).await.ok(),
+            Some(Ca::Pem(_)) | None => None,
+        };
+        reread.as_ref().unwrap_or(&self.authorities).at(clock::wall(), &self.config.addr)
+    }
+
     /// The first connection that stands, of all addresses that the host has.
-    async fn reach(&self) -> Result<(Endpoint, Connection), Error> {
+    async fn reach(&self, trust: &Trust) -> Result<(Endpoint, Connection), Error> {
         let found = tokio::net::lookup_host((self.host.as_str(), self.port))
             .await
             .map_err(|error| self.failed(error))?;
@@ -107,7 +119,7 @@ impl Connector {
         let mut failure = None;
         let mut attempts = Vec::new();
         for addr in addrs {
-            let config = transport::client_config(self.crypto.clone(), addr);
+            let config = transport::client_config(trust.crypto.clone(), addr);
             match endpoint.connect_with(config, addr, &self.host) {
                 Ok(attempt) => attempts.push(attempt),
                 Err(error) => failure = Some(self.failed(error)),
@@ -122,7 +134,7 @@ impl Connector {
                     false
                 }
                 Poll::Ready(Err(error)) => {
-                    let better = tls::explain(&error);
+                    let better = trust.explain(&error);
                     if better.is_some() || failure.is_none() {
                         failure = Some(self.refused(better, error));
                     }

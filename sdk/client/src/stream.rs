@@ -2,6 +2,8 @@
 //!
 //! Owns the assembly of frames from what QUIC hands over. Must not know what the frames mean.
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
 use levada_protocol::{
     error::Refusal,
@@ -9,9 +11,12 @@ use levada_protocol::{
     request::{Open, Opened},
 };
 use quinn::{Connection, RecvStream, SendStream};
+use tokio::time::timeout;
 
 use crate::error::Error;
 
+/// What an engine that has stopped reading still has to say comes without pauses longer than this.
+const REASON_GRACE: Duration = Duration::from_secs(1);
 /// Pieces taken from QUIC at a time.
 const PIECES: usize = 32;
 /// A payload up to this size is copied even if it lies in one piece, because a piece keeps a whole packet
@@ -25,6 +30,17 @@ pub(crate) struct Stream {
     pub(crate) frames: FrameReader,
 }
 
+impl Stream {
+    /// The next frame of a stream that the engine has stopped reading: what it sent before, then its reason or
+    /// the end. Not for ever. Cancel safe.
+    pub(crate) async fn last_words(&mut self) -> Result<Frame, Error> {
+        match timeout(REASON_GRACE, self.frames.next()).await {
+            Ok(frame) => frame?.ok_or_else(Error::cut_off),
+            Err(_) => Err(Error::cut_off()),
+        }
+    }
+}
+
 /// Opens a stream and waits for the engine's answer. Not cancel safe: the stream is lost with the wait.
 pub(crate) async fn open(connection: &Connection, open: &Open) -> Result<(Stream, Opened), Error> {
     let mut stream = begin(connection, open).await?;
@@ -34,9 +50,21 @@ pub(crate) async fn open(connection: &Connection, open: &Open) -> Result<(Stream
 
 /// Opens a stream without waiting for the answer.
 pub(crate) async fn begin(connection: &Connection, open: &Open) -> Result<Stream, Error> {
+    let message = open_frame(open)?;
     let (mut send, recv) = connection.open_bi().await?;
-    send.write_chunk(frame::message(FrameType::Open, open)).await?;
+    send.write_chunk(message).await?;
     Ok(Stream { send, frames: FrameReader::new(recv) })
+}
+
+/// Texts of the program's own, such as plugin configurations, decide how large this gets.
+fn open_frame(open: &Open) -> Result<Bytes, Error> {
+    let unwritable = |error| Error::Config { what: format!("the request cannot be written: {error}") };
+    let payload = rmp_serde::to_vec_named(open).map_err(unwritable)?;
+    let max = FrameType::Open.payload_bytes_max();
+    if payload.len() > max {
+        return Err(Error::RequestTooLarge { bytes: payload.len(), max });
+    }
+    Ok(frame::frame(FrameType::Open, &payload))
 }
 
 /// A frame as it came.

@@ -120,6 +120,10 @@ impl Core {
         self.figures
     }
 
+    pub(super) fn refusal(&self) -> Option<&Refusal> {
+        self.lanes.iter().find_map(Lane::refusal)
+    }
+
     /// Adds an event to its partition's open batch.
     #[inline]
     pub(super) fn push(&mut self, partition: Option<PartitionId>, event: &Event) -> Result<Pushed, Error> {

@@ -14,6 +14,7 @@ use std::{
 };
 
 use levada_protocol::{
+    error::Refusal,
     event::Event,
     ids::PartitionId,
     limits::{BATCH_BODY_BYTES_MAX, BATCH_BYTES_TARGET, PRODUCER_IN_FLIGHT_MAX},
@@ -220,6 +221,12 @@ impl Publisher {
             }
         }
         first_failure
+    }
+
+    /// Why events wait to be sent again: the engine's last refusal, while what it refused is neither stored nor given
+    /// up. For programs that tell their users.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.handle.shared.lock().refusal().cloned()
     }
 
     /// What was done so far.

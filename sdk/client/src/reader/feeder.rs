@@ -14,9 +14,11 @@ use std::{
 use levada_protocol::{
     deliver::EndEntry,
     frame::FrameType,
+    limits::FRAME_BYTES_MAX,
     request::{Open, Opened, Position, Read, Start},
     verbs::Credit,
 };
+use quinn::WriteError;
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -29,6 +31,7 @@ use crate::{
     error::Error,
     link::Link,
     retry::Backoff,
+    session::Session,
     stream::{self, Frame, Stream},
     tasks,
 };
@@ -37,8 +40,7 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_LAST: Duration = Duration::from_secs(1);
 
 /// Opens a reading stream; answers it with the places where it begins.
-pub(super) async fn open(link: &Link, read: Read) -> Result<(Stream, Vec<Position>), Error> {
-    let session = link.session().await?;
+pub(super) async fn open(session: &Session, read: Read) -> Result<(Stream, Vec<Position>), Error> {
     match stream::open(session.connection(), &Open::Read(read)).await? {
         (stream, Opened::Read { positions }) => Ok((stream, positions)),
         _ => Err(Error::bad_answer("a reading stream was answered with something else")),
@@ -51,6 +53,8 @@ pub(super) struct Account {
     granted: Credit,
     free_events: AtomicU64,
     free_bytes: AtomicU64,
+    /// Bytes that came and were not taken.
+    queued_bytes: AtomicU64,
     wake: Notify,
 }
 
@@ -60,6 +64,7 @@ impl Account {
             granted,
             free_events: AtomicU64::new(granted.events),
             free_bytes: AtomicU64::new(granted.bytes),
+            queued_bytes: AtomicU64::new(0),
             wake: Notify::new(),
         }
     }
@@ -69,9 +74,21 @@ impl Account {
         let events = u64::from(incoming.header.count);
         let events = self.free_events.fetch_add(events, Ordering::Relaxed) + events;
         let bytes = self.free_bytes.fetch_add(incoming.bytes, Ordering::Relaxed) + incoming.bytes;
-        if events >= self.granted.events.div_ceil(4) || bytes >= self.granted.bytes.div_ceil(4) {
+        let before = self.queued_bytes.fetch_sub(incoming.bytes, Ordering::Relaxed);
+        let unclogged = self.is_too_much(before) && !self.is_too_much(before - incoming.bytes);
+        if unclogged || events >= self.granted.events.div_ceil(4) || bytes >= self.granted.bytes.div_ceil(4) {
             self.wake.notify_one();
         }
+    }
+
+    /// True if more lies here than the credit allows: the engine has to wait until some of it was taken.
+    fn is_clogged(&self) -> bool {
+        self.is_too_much(self.queued_bytes.load(Ordering::Relaxed))
+    }
+
+    fn is_too_much(&self, bytes: u64) -> bool {
+        let one_frame = u64::try_from(FRAME_BYTES_MAX).expect("a constant fits 64 bits");
+        bytes > self.granted.bytes.saturating_add(one_frame)
     }
 
     /// What is free, to be granted now.
@@ -139,11 +156,12 @@ impl Feeder {
 
     async fn stream(&self, read: Read, account: &Arc<Account>, backoff: &mut Backoff) -> Stop {
         // Without a connection this waits for one; with one, the engine has to answer in time.
-        if let Err(error) = self.link.session().await {
-            return Stop::Lost(error);
-        }
+        let session = match self.link.session().await {
+            Ok(session) => session,
+            Err(error) => return Stop::Lost(error),
+        };
         let limit = self.link.config().request_timeout;
-        let opened = timeout(limit, open(&self.link, read)).await;
+        let opened = timeout(limit, open(&session, read)).await;
         let timed_out = Error::TimedOut { waited: limit, in_doubt: false, last: None };
         match opened.unwrap_or(Err(timed_out)) {
             Ok((stream, _)) => {
@@ -162,11 +180,15 @@ impl Feeder {
         self.regain(&account);
         loop {
             if let Some(credit) = account.grant() {
-                stream.send.write_chunk(credit.frame()).await?;
+                match stream.send.write_chunk(credit.frame()).await {
+                    Ok(()) => {}
+                    Err(WriteError::Stopped(_)) => return self.hear_out(&mut stream, &account).await,
+                    Err(error) => return Err(error.into()),
+                }
             }
             tokio::select! {
                 biased;
-                frame = stream.frames.next() => {
+                frame = stream.frames.next(), if !account.is_clogged() => {
                     if self.on_frame(frame?.ok_or_else(Error::cut_off)?, &account)? {
                         return Ok(());
                     }
@@ -174,6 +196,12 @@ impl Feeder {
                 () = account.wake.notified() => {}
             }
         }
+    }
+
+    /// The engine takes no more credit: the last events are on their way, with the end or the reason behind them.
+    async fn hear_out(&self, stream: &mut Stream, account: &Arc<Account>) -> Result<(), Error> {
+        while !self.on_frame(stream.last_words().await?, account)? {}
+        Ok(())
     }
 
     /// A new stream: all credit is free but that of what came earlier and was not taken.
@@ -196,9 +224,15 @@ impl Feeder {
             FrameType::Deliver => {
                 let incoming = Incoming::read(frame)?;
                 let mut state = self.shared.lock();
+                // A reader that has failed in one partition ends in all, or the caller would not hear of it while
+                // the others go on.
+                if let Some(error) = &state.failed {
+                    return Err(error.clone());
+                }
                 if let Some(next) = incoming.next_offset() {
                     state.positions.insert(incoming.header.partition.0, next.0);
                 }
+                account.queued_bytes.fetch_add(incoming.bytes, Ordering::Relaxed);
                 state.queue.push_back((incoming, account.clone()));
             }
             FrameType::End => drop(EndEntry::read_all(&frame.payload)?),
@@ -232,12 +266,13 @@ impl Feeder {
 fn is_final(error: &Error) -> bool {
     match error {
         Error::Refused(refusal) => !refusal.code.is_retryable(),
-        Error::Closed | Error::TimedOut { .. } | Error::Config { .. } => true,
-        Error::ConnectFailed { .. }
-        | Error::TlsFailed { .. }
-        | Error::ConnectionLost { .. }
+        Error::Closed
+        | Error::TimedOut { .. }
+        | Error::Config { .. }
         | Error::EventTooLarge(_)
+        | Error::RequestTooLarge { .. }
         | Error::BadAnswer { .. }
-        | Error::Damaged { .. } => false,
+        | Error::Damaged { .. } => true,
+        Error::ConnectFailed { .. } | Error::TlsFailed { .. } | Error::ConnectionLost { .. } => false,
     }
 }

@@ -86,8 +86,8 @@ impl Reader {
             follow: options.follow,
         };
         // Tells why there is no connection, if there is none.
-        link.session_within(limit).await?;
-        let opened = timeout(limit, feeder::open(&link, read.clone())).await;
+        let session = link.session_within(limit).await?;
+        let opened = timeout(limit, feeder::open(&session, read.clone())).await;
         let (stream, positions) =
             opened.map_err(|_| Error::TimedOut { waited: limit, in_doubt: false, last: None })??;
         let shared = Arc::new(Shared { state: Mutex::new(State::new(&positions)), arrived: Notify::new() });

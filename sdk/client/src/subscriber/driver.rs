@@ -10,6 +10,7 @@ use levada_protocol::{
     request::{Open, Opened, Subscribe, Subscribed},
     verbs::Settled,
 };
+use quinn::WriteError;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
@@ -25,6 +26,8 @@ use crate::{
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_LAST: Duration = Duration::from_secs(1);
+/// A consumer that cannot attach says so this often.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 /// A timer that is not used is set this far ahead.
 const FAR: Duration = Duration::from_secs(3600);
 
@@ -48,19 +51,19 @@ impl Driver {
     /// Runs until the subscriber is gone and everything it said was sent, or until it has failed.
     pub(super) async fn run(self, first: Stream) {
         let mut stream = first;
-        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LAST);
+        let mut patience = Patience::new();
         loop {
             self.shared.lock().attached();
-            match self.drive(stream, &mut backoff).await {
+            match self.drive(stream, &mut patience).await {
                 Ok(()) => return,
-                Err(error @ Error::Refused(_)) if !error.is_retryable() => return self.fail(&error),
+                Err(error) if patience.is_over(&error) => return self.fail(&error),
                 Err(error) => {
-                    debug!(subscription = %self.again.subscription, error = %error, "subscribe stream ended")
+                    self.note(&error, &mut patience);
+                    self.shared.lock().detached(error);
                 }
             }
-            self.shared.lock().detached();
             self.shared.confirmed.notify_waiters();
-            match self.reattach(&mut backoff).await {
+            match self.reattach(&mut patience).await {
                 Ok(Some(next)) => stream = next,
                 Ok(None) => return,
                 Err(error) => return self.fail(&error),
@@ -75,7 +78,18 @@ impl Driver {
         self.shared.fail(error);
     }
 
-    async fn drive(&self, mut stream: Stream, backoff: &mut Backoff) -> Result<(), Error> {
+    /// Says why there is no stream: in the log now and then, and to a program that asks.
+    fn note(&self, error: &Error, patience: &mut Patience) {
+        let subscription = &self.again.subscription;
+        match error {
+            Error::Refused(_) if patience.may_warn() => {
+                warn!(%subscription, error = %error, "the engine serves this consumer no more; it tries to attach again");
+            }
+            _ => debug!(%subscription, error = %error, "consumer is not attached"),
+        }
+    }
+
+    async fn drive(&self, mut stream: Stream, patience: &mut Patience) -> Result<(), Error> {
         let mut out: Vec<Bytes> = Vec::new();
         let mut written = 0;
         let mut timer = Box::pin(sleep(FAR));
@@ -107,13 +121,27 @@ impl Driver {
                 biased;
                 frame = stream.frames.next(), if !clogged => {
                     self.on_frame(frame?.ok_or_else(Error::cut_off)?)?;
-                    backoff.reset();
+                    patience.worked();
                 }
                 result = stream.send.write_chunks(&mut out[written..]), if written < out.len() => {
-                    written += result?.chunks;
+                    match result {
+                        Ok(done) => written += done.chunks,
+                        Err(WriteError::Stopped(_)) => return Err(self.hear_out(&mut stream).await),
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 () = self.shared.wake.notified(), if written == out.len() => {}
                 () = &mut timer, if due.is_some() => {}
+            }
+        }
+    }
+
+    /// Why the engine stopped reading.
+    async fn hear_out(&self, stream: &mut Stream) -> Error {
+        loop {
+            // Confirmations still count; deliveries come again.
+            if let Err(error) = stream.last_words().await.and_then(|frame| self.on_frame(frame)) {
+                return error;
             }
         }
     }
@@ -139,8 +167,8 @@ impl Driver {
     }
 
     /// A new stream, however long it takes; `None` if the subscriber is gone.
-    async fn reattach(&self, backoff: &mut Backoff) -> Result<Option<Stream>, Error> {
-        let mut attempts = Box::pin(self.attempts(backoff));
+    async fn reattach(&self, patience: &mut Patience) -> Result<Option<Stream>, Error> {
+        let mut attempts = Box::pin(self.attempts(patience));
         loop {
             if self.shared.lock().closing {
                 return Ok(None);
@@ -153,18 +181,55 @@ impl Driver {
         }
     }
 
-    async fn attempts(&self, backoff: &mut Backoff) -> Result<Stream, Error> {
+    async fn attempts(&self, patience: &mut Patience) -> Result<Stream, Error> {
         loop {
             // At once after a stream that worked; ever slower while streams end without a frame.
-            sleep(backoff.next()).await;
+            sleep(patience.backoff.next()).await;
             match open(&self.link, self.again.clone()).await {
                 Ok((stream, _)) => return Ok(stream),
                 Err(error) if error.is_retryable() => {
-                    debug!(subscription = %self.again.subscription, error = %error, "cannot attach yet");
+                    self.note(&error, patience);
+                    self.shared.lock().interruption = Some(error);
                 }
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// How a consumer bears streams that end.
+struct Patience {
+    backoff: Backoff,
+    /// A frame came on some stream: the engine did take this consumer.
+    worked: bool,
+    warn_at: clock::Instant,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { backoff: Backoff::new(BACKOFF_FIRST, BACKOFF_LAST), worked: false, warn_at: clock::now() }
+    }
+
+    fn worked(&mut self) {
+        self.backoff.reset();
+        self.worked = true;
+    }
+
+    /// True if the caller has to know instead: another stream would meet this again, or it is the engine's answer
+    /// to the very first.
+    fn is_over(&mut self, error: &Error) -> bool {
+        let first_answer = !std::mem::replace(&mut self.worked, true) && matches!(error, Error::Refused(_));
+        first_answer || !error.is_retryable()
+    }
+
+    /// True now and then.
+    fn may_warn(&mut self) -> bool {
+        let now = clock::now();
+        let may = now >= self.warn_at;
+        if may {
+            self.warn_at = now + WARN_EVERY;
+        }
+        may
     }
 }
 

@@ -18,7 +18,7 @@ use levada_protocol::{
     error::Refusal,
     ids::Offset,
     request::{Start, Subscribe, Subscribed, SubscriptionOptions},
-    verbs::{Credit, Verb},
+    verbs::{Credit, Verb, VerbKind},
 };
 use tokio::{sync::Notify, time::timeout};
 
@@ -94,6 +94,7 @@ impl Subscriber {
             });
         }
         let limit = link.config().request_timeout;
+        let in_flight_max = options.options.as_ref().map_or(u64::MAX, |options| options.max_in_flight.into());
         let subscribe = Subscribe {
             topic: options.topic,
             subscription: options.subscription,
@@ -108,7 +109,7 @@ impl Subscriber {
             opened.map_err(|_| Error::TimedOut { waited: limit, in_doubt: true, last: None })??;
         let granted = Credit { events: options.credit_events, bytes: options.credit_bytes };
         let shared = Arc::new(Shared {
-            state: Mutex::new(State::new(granted)),
+            state: Mutex::new(State::new(granted, in_flight_max)),
             wake: Notify::new(),
             arrived: Notify::new(),
             confirmed: Notify::new(),
@@ -123,6 +124,13 @@ impl Subscriber {
     /// What the engine answered when this consumer was first attached.
     pub fn subscribed(&self) -> &Subscribed {
         &self.subscribed
+    }
+
+    /// Why this consumer gets nothing at the moment: why its stream ended, or why it cannot attach again yet.
+    /// `None` while it is attached. It goes on trying by itself; a failure for good comes from
+    /// [`Subscriber::next`].
+    pub fn interruption(&self) -> Option<Error> {
+        self.shared.lock().interruption.clone()
     }
 
     /// The next delivery, waiting for one if need be. `None` never comes while the subscription stands: it
@@ -179,10 +187,17 @@ impl Subscriber {
     /// Cancel safe: nothing is taken back.
     ///
     /// # Errors
-    /// `CONNECTION_LOST` if the connection was lost meanwhile: what had no effect comes again. A refused verb's code, such
-    /// as `DELIVERY_EXPIRED`, if one was refused since the last call. The subscriber's own failure.
+    /// `CONNECTION_LOST` if the connection was lost meanwhile, or before the last word was said about a delivery that
+    /// came on it: such words have no effect, and their events come again. A refused verb's code, such as
+    /// `DELIVERY_EXPIRED`, if one was refused since the last call. The subscriber's own failure.
     pub async fn confirmed(&self) -> Result<(), Error> {
-        let said = self.shared.lock().outbox.said();
+        let said = {
+            let mut state = self.shared.lock();
+            if std::mem::take(&mut state.last_word_lost) {
+                return Err(Error::lost(Detached));
+            }
+            state.outbox.said()
+        };
         self.shared.hurry();
         loop {
             // Made before looking, so that a confirmation that comes in between is noticed.
@@ -269,7 +284,12 @@ impl Shared {
     fn say(&self, stream: u64, verbs: Vec<Verb>, back: Credit) {
         let wake = {
             let mut state = self.lock();
-            state.stream == stream && state.say(verbs, back, clock::now())
+            if state.stream == stream {
+                state.say(verbs, back, clock::now())
+            } else {
+                state.last_word_lost |= verbs.iter().any(|verb| verb.kind != VerbKind::InProgress);
+                false
+            }
         };
         if wake {
             self.wake.notify_one();

@@ -21,43 +21,61 @@ const VERBS_ENOUGH: usize = 256;
 #[derive(Debug)]
 pub(super) struct State {
     granted: Credit,
+    /// So many events at most are delivered and not settled, as far as this side knows.
+    in_flight_max: u64,
     /// Counts streams; a delivery of an earlier one can no longer be acknowledged.
     pub(super) stream: u64,
     queue: VecDeque<Incoming>,
     queued_bytes: u64,
     pub(super) outbox: Outbox,
+    /// What was said last was about a delivery of an earlier stream, and so without effect.
+    pub(super) last_word_lost: bool,
     /// When what waits in the outbox goes out at the latest.
     due: Option<Instant>,
+    /// When something went out last.
+    sent: Option<Instant>,
     /// The driver sleeps until it is woken.
     parked: bool,
     pub(super) closing: bool,
     pub(super) failed: Option<Error>,
+    /// Why there is no stream, while there is none.
+    pub(super) interruption: Option<Error>,
 }
 
 impl State {
-    pub(super) fn new(granted: Credit) -> Self {
+    pub(super) fn new(granted: Credit, in_flight_max: u64) -> Self {
         Self {
             granted,
+            in_flight_max: in_flight_max.min(granted.events),
             stream: 0,
             queue: VecDeque::new(),
             queued_bytes: 0,
             outbox: Outbox::new(),
+            last_word_lost: false,
             due: None,
+            sent: None,
             parked: false,
             closing: false,
             failed: None,
+            interruption: None,
         }
     }
 
     /// A stream stands: nothing was delivered on it, and all credit is to be given.
     pub(super) fn attached(&mut self) {
-        self.detached();
+        self.forget();
         self.stream += 1;
         self.outbox.credit = self.granted;
+        self.interruption = None;
     }
 
     /// The stream is gone: what came on it and was not taken comes again on the next.
-    pub(super) fn detached(&mut self) {
+    pub(super) fn detached(&mut self, why: Error) {
+        self.forget();
+        self.interruption = Some(why);
+    }
+
+    fn forget(&mut self) {
         self.queue.clear();
         self.queued_bytes = 0;
         self.outbox.lose();
@@ -84,7 +102,7 @@ impl State {
         if let Some(next) = &next {
             self.queued_bytes -= next.bytes;
         }
-        let hurry = next.is_none() || self.owes_much();
+        let hurry = self.owes_much() || (next.is_none() && self.is_rested(now));
         if hurry && !self.outbox.is_empty() {
             self.due = Some(now);
         }
@@ -93,14 +111,20 @@ impl State {
         (next, wake)
     }
 
+    /// True if nothing went out lately: a lone verb need not wait, and of many not each costs a packet.
+    fn is_rested(&self, now: Instant) -> bool {
+        self.sent.is_none_or(|sent| now >= sent + GATHER)
+    }
+
     fn owes_much(&self) -> bool {
         let owed = self.outbox.credit;
-        owed.events >= (self.granted.events / 4).max(1) || owed.bytes >= (self.granted.bytes / 4).max(1)
+        owed.events >= (self.in_flight_max / 4).max(1) || owed.bytes >= (self.granted.bytes / 4).max(1)
     }
 
     /// Puts verbs and credit into the outbox; answers whether to wake the driver.
     pub(super) fn say(&mut self, verbs: Vec<Verb>, back: Credit, now: Instant) -> bool {
         let was_empty = self.outbox.is_empty();
+        self.last_word_lost &= verbs.is_empty();
         for verb in verbs {
             self.outbox.push(verb);
         }
@@ -128,6 +152,7 @@ impl State {
     pub(super) fn turn(&mut self, now: Instant, out: &mut Vec<Bytes>) -> Option<Instant> {
         if self.due.is_some_and(|due| due <= now) {
             self.due = None;
+            self.sent = Some(now);
             self.outbox.take(out);
         }
         self.parked = out.is_empty();

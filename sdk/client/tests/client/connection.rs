@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use levada_client::{Client, ClientConfig, Error, ErrorCode, Notice, Refusal, Request, TopicSettings};
+use levada_client::{
+    Client, ClientConfig, Error, ErrorCode, Notice, Refusal, Request, StageSpec, Start, SubscribeOptions,
+    SubscriptionOptions, TopicSettings,
+};
 
 use crate::support::{Authority, Engine, Reaction};
 
@@ -29,6 +32,89 @@ async fn an_engine_of_another_ca_is_not_trusted() {
     assert_eq!(error.code(), ErrorCode::TlsFailed);
     assert!(error.to_string().contains("ca.pem"), "{error}");
     assert!(!error.is_retryable());
+}
+
+#[tokio::test]
+async fn a_ca_out_of_its_time_is_not_trusted_although_it_has_signed() {
+    let authority = Authority::new();
+    let engine = Engine::start_at(1, &authority, "127.0.0.1:0".parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("old-ca.pem");
+    for (from, until, said) in [
+        (2001, 2002, "\" expired on 2002-01-01 00:00 UTC"),
+        (3001, 3002, "\" is not valid before 3001-01-01 00:00 UTC"),
+    ] {
+        std::fs::write(&file, authority.pem_valid(from, until)).unwrap();
+        let error = Client::connect(engine.config().ca_file(&file)).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::TlsFailed, "{error}");
+        assert!(!error.is_retryable() && error.has_no_side_effects());
+        let text = error.to_string();
+        for part in [said, "CN=fake CA", "old-ca.pem", "DATA_DIR/tls/ca.pem"] {
+            assert!(text.contains(part), "{part:?} is missing in {text:?}");
+        }
+    }
+    assert_eq!(engine.inner.world().connections, 0, "the engine has heard nothing of it");
+}
+
+#[tokio::test]
+async fn an_expired_ca_beside_a_good_one_is_left_out() {
+    let authority = Authority::new();
+    let engine = Engine::start_at(1, &authority, "127.0.0.1:0".parse().unwrap());
+    let expired = authority.pem_valid(2001, 2002);
+    for both in [[expired.clone(), authority.pem()], [authority.pem(), expired.clone()]] {
+        Client::connect(engine.config().ca_pem(both.concat())).await.unwrap();
+    }
+    // The good one is another engine's: what would have fitted is named all the same.
+    let config = engine.config().ca_pem([expired, Authority::new().pem()].concat());
+    let error = Client::connect(config).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::TlsFailed);
+    assert!(error.to_string().contains("expired on 2002-01-01"), "{error}");
+}
+
+#[tokio::test]
+async fn a_ca_file_that_is_replaced_is_in_force_from_the_next_connection_on() {
+    let (first, second) = (Authority::new(), Authority::new());
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ca.pem");
+    std::fs::write(&file, first.pem()).unwrap();
+    let engine = Engine::start_at(1, &first, "127.0.0.1:0".parse().unwrap());
+    let addr = engine.addr;
+    let client = Client::connect(engine.config().ca_file(&file)).await.unwrap();
+    engine.shut_down().await;
+    std::fs::write(&file, second.pem()).unwrap();
+    let engine = Engine::start_at(1, &second, addr);
+    client.list_topics().await.unwrap();
+    // A file that is gone leaves a client with what it has read at first.
+    engine.shut_down().await;
+    std::fs::remove_file(&file).unwrap();
+    let _engine = Engine::start_at(1, &first, addr);
+    client.list_topics().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_too_large_for_a_frame_is_refused_before_anything_is_sent() {
+    let engine = Engine::start(1);
+    let client = engine.client().await;
+    let stage = StageSpec { config: "x".repeat(64 * 1024), ..StageSpec::default() };
+    let options = SubscriptionOptions { chain: vec![stage; 8], ..SubscriptionOptions::default() };
+    let subscribe =
+        SubscribeOptions { options: Some(options.clone()), ..SubscribeOptions::new("orders", "s") };
+    let made = client.create_subscription("orders", "s", options, Start::Latest).await;
+    for error in [made.unwrap_err(), client.subscribe(subscribe).await.unwrap_err()] {
+        assert_eq!(error.code(), ErrorCode::FrameTooLarge);
+        assert!(error.has_no_side_effects() && !error.is_retryable());
+        assert!(error.to_string().contains("262144"), "{error}");
+    }
+    client.list_topics().await.unwrap();
+    let world = engine.inner.world();
+    assert_eq!((world.requests.len(), world.subscribes.len(), world.connections), (1, 0, 1));
+}
+
+#[tokio::test]
+async fn a_hello_too_large_for_a_frame_is_refused() {
+    let engine = Engine::start(1);
+    let error = Client::connect(engine.config().token("x".repeat(300_000))).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::FrameTooLarge);
 }
 
 #[tokio::test]
@@ -124,7 +210,7 @@ fn futures_can_move_between_threads() {
         let publisher = client.publisher("orders", Default::default()).await?;
         publisher.publish(levada_client::Event::new("")).await?.await?;
         publisher.flush().await?;
-        let mut subscriber = client.subscribe(levada_client::SubscribeOptions::default()).await?;
+        let mut subscriber = client.subscribe(SubscribeOptions::default()).await?;
         let delivery = subscriber.next().await?;
         subscriber.confirmed().await?;
         let mut reader = client.read(levada_client::ReadOptions::default()).await?;

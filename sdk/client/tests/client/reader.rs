@@ -77,3 +77,49 @@ async fn a_refusal_surfaces_at_once_or_in_the_middle() {
     };
     assert_eq!(error.code(), ErrorCode::OffsetOutOfRange);
 }
+
+#[tokio::test]
+async fn a_reader_that_fell_behind_retention_is_told_where_the_oldest_event_is() {
+    let engine = Engine::start(2);
+    let client = engine.client().await;
+    fill(&client, 2).await;
+    let what = "offset 100 of partition 1 is gone, the oldest is 250";
+    engine.inner.change(|world| world.end_reader = Some(Refusal::new(ErrorCode::OffsetOutOfRange, what)));
+    let options = ReadOptions { follow: true, ..ReadOptions::new("orders") };
+    let mut reader = client.read(options).await.unwrap();
+    let mut events = 0;
+    let error = loop {
+        match reader.next().await {
+            Ok(delivery) => events += delivery.expect("a refusal is no end").count(),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(events, 200, "what came before is handed out first");
+    assert!(matches!(&error, levada_client::Error::Refused(refusal) if refusal.message == what), "{error}");
+    assert_eq!(error.code(), ErrorCode::OffsetOutOfRange);
+    assert!(!error.is_retryable() && error.has_no_side_effects());
+    assert_eq!(reader.next().await.unwrap_err().code(), ErrorCode::OffsetOutOfRange, "and again");
+    assert_eq!(engine.inner.world().reads.len(), 1, "nothing is read again");
+}
+
+#[tokio::test]
+async fn a_refused_partition_shows_while_the_others_still_have_much_to_say() {
+    let engine = Engine::start(2);
+    let client = engine.client().await;
+    fill(&client, 2).await;
+    engine.inner.change(|world| world.cut_read_after = Some(1));
+    let options = ReadOptions { credit_events: 40, ..ReadOptions::new("orders") };
+    let mut reader = client.read(options).await.unwrap();
+    let refusal = Refusal::new(ErrorCode::OffsetOutOfRange, "gone");
+    engine.inner.change(|world| world.refuse_open.push_back(refusal));
+    engine.inner.until(|world| world.refuse_open.is_empty().then_some(())).await;
+    let mut events = 0;
+    let error = loop {
+        match reader.next().await {
+            Ok(delivery) => events += delivery.expect("a refusal is no end").count(),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.code(), ErrorCode::OffsetOutOfRange);
+    assert!(events < 90, "the other partition was read to its end first: {events} events");
+}

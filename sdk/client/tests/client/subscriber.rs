@@ -1,7 +1,8 @@
 //! Consuming: deliveries, verbs, credit, losses.
 
 use levada_client::{
-    Delivery, ErrorCode, Offset, PartitionId, Refusal, SubscribeOptions, Subscriber, SubscriptionOptions,
+    Delivery, Error, ErrorCode, Offset, PartitionId, Refusal, SubscribeOptions, Subscriber,
+    SubscriptionOptions,
     protocol::verbs::{RefusedVerb, VerbKind},
 };
 
@@ -162,6 +163,9 @@ async fn attaches_again_after_a_loss_and_forgets_the_old_deliveries() {
     engine.inner.change(|world| world.deliveries.push_back(numbered(0, 5, 2)));
     let again = subscriber.next().await.unwrap().unwrap();
     assert_eq!(again.range(), old.range());
+    old.ack_range(Offset(0)..=Offset(0));
+    let error = subscriber.confirmed().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ConnectionLost, "a word without effect is not confirmed");
     old.ack();
     again.ack();
     subscriber.confirmed().await.unwrap();
@@ -214,6 +218,76 @@ async fn a_mismatch_or_a_missing_subscription_surfaces() {
     }
     let nothing = SubscribeOptions { credit_events: 0, ..payment() };
     assert_eq!(client.subscribe(nothing).await.unwrap_err().code(), ErrorCode::ConfigInvalid);
+}
+
+/// What `next` answers within a time in which it surely would.
+async fn failure(subscriber: &mut Subscriber) -> Error {
+    let next = tokio::time::timeout(std::time::Duration::from_secs(20), subscriber.next());
+    next.await.expect("the caller is told").unwrap_err()
+}
+
+#[tokio::test]
+async fn a_consumer_whose_subscription_is_deleted_gets_the_reason_after_its_deliveries() {
+    let engine = Engine::start(1);
+    let refusal = Refusal::new(ErrorCode::SubscriptionNotFound, "the subscription was deleted");
+    engine.inner.change(|world| {
+        world.deliveries.extend([numbered(0, 3, 1), numbered(3, 4, 2)]);
+        world.end_consumers.push_back(refusal.clone());
+    });
+    let mut subscriber = attach(&engine, payment()).await;
+    assert_eq!(subscriber.next().await.unwrap().unwrap().first(), Offset(0));
+    let last = subscriber.next().await.unwrap().unwrap();
+    assert_eq!(last.first(), Offset(3));
+    let error = failure(&mut subscriber).await;
+    assert!(matches!(&error, Error::Refused(got) if *got == refusal), "{error}");
+    last.ack();
+    assert_eq!(subscriber.confirmed().await.unwrap_err().code(), ErrorCode::SubscriptionNotFound);
+    assert_eq!(engine.inner.world().subscribes.len(), 1);
+}
+
+#[tokio::test]
+async fn the_reason_is_heard_although_the_engine_stopped_listening_before_it() {
+    let engine = Engine::start(1);
+    engine.inner.change(|world| world.deliveries.push_back(numbered(0, 3, 1)));
+    let client = engine.client().await;
+    let mut subscriber = client.subscribe(payment()).await.unwrap();
+    let delivery = subscriber.next().await.unwrap().unwrap();
+    engine.inner.change(|world| world.deaf = true);
+    // Its answer comes behind the word that nobody listens any more.
+    client.list_topics().await.unwrap();
+    delivery.ack();
+    client.list_topics().await.unwrap();
+    let refusal = Refusal::new(ErrorCode::StorageCorrupt, "partition 0 is damaged at offset 3");
+    engine.inner.change(|world| world.end_consumers.push_back(refusal.clone()));
+    let error = failure(&mut subscriber).await;
+    assert!(matches!(&error, Error::Refused(got) if *got == refusal), "{error}");
+}
+
+#[tokio::test]
+async fn a_consumer_too_many_is_told_so_and_one_that_lost_its_place_tries_on() {
+    let engine = Engine::start(1);
+    let too_many = Refusal::new(ErrorCode::LimitExceeded, "as many consumers as it may");
+    engine.inner.change(|world| world.end_consumers.push_back(too_many.clone()));
+    let mut subscriber = attach(&engine, payment()).await;
+    assert_eq!(failure(&mut subscriber).await.code(), ErrorCode::LimitExceeded);
+
+    engine.inner.change(|world| world.deliveries.push_back(numbered(0, 3, 1)));
+    let mut subscriber = attach(&engine, payment()).await;
+    let delivery = subscriber.next().await.unwrap().unwrap();
+    assert!(subscriber.interruption().is_none());
+    engine.inner.change(|world| {
+        world.refuse_open.extend(vec![too_many.clone(); 3]);
+        world.end_consumers.push_back(too_many.clone());
+    });
+    while engine.inner.world().subscribes.len() < 3 {
+        if let Some(error) = subscriber.interruption() {
+            assert_eq!(error.code(), ErrorCode::LimitExceeded);
+        }
+        tokio::task::yield_now().await;
+    }
+    engine.inner.change(|world| world.deliveries.push_back(numbered(0, 3, 2)));
+    assert_eq!(subscriber.next().await.unwrap().unwrap().range(), delivery.range());
+    assert!(subscriber.interruption().is_none());
 }
 
 #[tokio::test]

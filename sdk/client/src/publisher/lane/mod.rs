@@ -332,6 +332,12 @@ impl Lane {
         }
     }
 
+    /// What the oldest unacknowledged batch was last told, if that was to try again.
+    pub(super) fn refusal(&self) -> Option<&Refusal> {
+        let head = self.unacked.front()?;
+        head.refusal.as_ref().or(head.last_refusal.as_ref())
+    }
+
     /// Fails what is older than the delivery timeout.
     ///
     /// Batches behind it that were sent and are in doubt fail too: their sequences follow on the one that is

@@ -23,7 +23,7 @@ use levada_client::{
     },
 };
 use quinn::{Connection, Endpoint, VarInt, crypto::rustls::QuicServerConfig};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use tokio::sync::Notify;
 
 /// What the engine does with one publish.
@@ -81,6 +81,12 @@ pub(crate) struct World {
     pub(crate) reads: Vec<Read>,
     /// Cuts the connection after so many delivery frames of a reader.
     pub(crate) cut_read_after: Option<usize>,
+    /// Ends consumers' streams, once all deliveries are sent.
+    pub(crate) end_consumers: VecDeque<Refusal>,
+    /// Consumers' streams are no longer read, as the engine does before it gives its reason.
+    pub(crate) deaf: bool,
+    /// Ends readers' streams with this instead of `End`.
+    pub(crate) end_reader: Option<Refusal>,
     pub(crate) notices: VecDeque<Notice>,
 }
 
@@ -200,14 +206,18 @@ pub(crate) struct Authority {
 
 impl Authority {
     pub(crate) fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        Self { issuer }
+        Self { issuer: CertifiedIssuer::self_signed(ca_params(), KeyPair::generate().unwrap()).unwrap() }
     }
 
     pub(crate) fn pem(&self) -> String {
         self.issuer.pem()
+    }
+
+    /// The same CA, name and key, in a certificate that is valid in other years.
+    pub(crate) fn pem_valid(&self, from: i32, until: i32) -> String {
+        let mut params = ca_params();
+        (params.not_before, params.not_after) = (date_time_ymd(from, 1, 1), date_time_ymd(until, 1, 1));
+        params.self_signed(self.issuer.key()).unwrap().pem()
     }
 
     fn server_certificate(
@@ -220,6 +230,13 @@ impl Authority {
         let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
         (certificate.der().clone(), key.into())
     }
+}
+
+fn ca_params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "fake CA");
+    params
 }
 
 #[expect(clippy::disallowed_methods, reason = "the fake engine's tasks end with the test's runtime")]

@@ -112,16 +112,24 @@ impl Stream {
         self.inner.change(|world| world.subscribes.push(subscribe));
         let answer = Subscribed { partitions, ..Subscribed::default() };
         self.send(frame::message(FrameType::Opened, &Opened::Subscribe(answer))).await;
-        let (mut events, mut bytes) = (0, 0);
+        let (mut events, mut bytes, mut listening) = (0, 0, true);
         loop {
             let inner = self.inner.clone();
             let next = tokio::select! {
                 biased;
-                frame = self.frame() => Err(frame),
+                frame = self.frame(), if listening => Err(frame),
                 delivery = inner.until(|world| {
                     let fits = world.deliveries.front().is_some_and(|(count, _)| *count <= events);
                     if fits && bytes > 0 { world.deliveries.pop_front() } else { None }
                 }) => Ok(delivery),
+                refusal = inner.until(|world| {
+                    if world.deliveries.is_empty() { world.end_consumers.pop_front() } else { None }
+                }) => return self.refuse(refusal).await,
+                () = inner.until(|world| world.deaf.then_some(())), if listening => {
+                    listening = false;
+                    self.frames.close();
+                    continue;
+                }
             };
             match next {
                 Ok((count, frame)) => {
@@ -188,6 +196,10 @@ impl Stream {
                 return self.cut();
             }
         }
+        let refusal = self.inner.change(|world| world.end_reader.take());
+        if let Some(refusal) = refusal {
+            return self.refuse(refusal).await;
+        }
         self.send(EndEntry::frame(&ends)).await;
         let _ = self.send.finish();
         let _ = self.send.stopped().await;
@@ -196,7 +208,12 @@ impl Stream {
 
 async fn read_frames(mut recv: RecvStream, frames: mpsc::Sender<(FrameType, Bytes)>) {
     let mut header = [0; 8];
-    while recv.read_exact(&mut header).await.is_ok() {
+    loop {
+        // Whoever holds the other end may stop listening; the stream is stopped with `recv`.
+        tokio::select! {
+            () = frames.closed() => return,
+            read = recv.read_exact(&mut header) => if read.is_err() { return },
+        }
         let header = FrameHeader::read(&header).unwrap();
         let mut payload = vec![0; header.len];
         if recv.read_exact(&mut payload).await.is_err() {
