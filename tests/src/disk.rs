@@ -3,10 +3,15 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use levada_client::{Client, ErrorCode, PublisherOptions, SubscriptionOptions};
+use levada_client::{Client, ErrorCode, Event, Publisher, PublisherOptions, SubscriptionOptions, Ticket};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
 use crate::support::{
     events::{self, consume, earliest, numbered, publish_numbers},
@@ -40,7 +45,11 @@ impl Volume {
 
     /// Takes all room but so many bytes with one file; removing the file gives it back.
     fn fill(&self, left: u64) -> PathBuf {
-        let path = self.path().join("ballast");
+        self.fill_with("ballast", left)
+    }
+
+    fn fill_with(&self, name: &str, left: u64) -> PathBuf {
+        let path = self.path().join(name);
         let mut file = std::fs::File::create(&path).unwrap();
         let block = vec![1; 1 << 16];
         while free(self.path()) > left {
@@ -133,41 +142,164 @@ async fn a_nearly_full_disk_refuses_publishes_and_serves_readers() {
     engine.stop().await;
 }
 
-#[tokio::test]
-async fn a_disk_that_is_full_before_the_guard_looks_loses_nothing() {
-    let Some(volume) = volume() else { return };
-    let data = volume.path().join("data");
-    // The guard looks too late and wants next to nothing: the store itself meets the end of the disk.
-    let reserve = [("LEVADA_DISK_RESERVE", "1MiB"), ("LEVADA_DISK_CHECK_INTERVAL", "2s")];
-    let engine = Process::start_with(&data, &reserve).await;
-    let client = prepare(&engine).await;
-    let ballast = volume.fill(0);
-    let mut stored = 1_000;
-    let publisher = client.publisher("orders", PublisherOptions::default()).await.unwrap();
+/// The guard does not look by itself and wants next to nothing: the store itself meets the end of the disk.
+const BLIND: [(&str, &str); 2] = [("LEVADA_DISK_RESERVE", "1MiB"), ("LEVADA_DISK_CHECK_INTERVAL", "1h")];
+/// Events of the flood: together about twice the volume.
+const FLOOD: u64 = 13_000;
+
+/// The number in the first bytes, and enough behind it to fill a disk.
+fn heavy(number: u64) -> Event {
+    let mut payload = format!("{number:06}").into_bytes();
+    payload.resize(20_000, b'-');
+    Event::new(payload)
+}
+
+fn weight(event: &Event) -> u64 {
+    events::number_of(&events::payload(event)[..6])
+}
+
+/// Publishes heavy events in order until all are taken or it is told to stop; answers their tickets.
+async fn flood(publisher: Publisher, stop: Arc<AtomicBool>) -> Vec<Ticket> {
     let mut tickets = Vec::new();
-    for number in 0..2_000_u64 {
-        let event = levada_client::Event::new(vec![b'0'; 20_000]).with_key(number.to_le_bytes().to_vec());
-        tickets.push(publisher.publish(event).await.unwrap());
-        if client.info().await.unwrap().read_only.is_some() {
+    for number in 0..FLOOD {
+        if stop.load(Ordering::Relaxed) {
             break;
         }
+        // The publisher takes no more while too many wait for room.
+        match publisher.publish(heavy(number)).await {
+            Ok(ticket) => tickets.push(ticket),
+            Err(_) => break,
+        }
     }
-    assert!(client.info().await.unwrap().read_only.is_some(), "the disk is full by now");
-    assert_eq!(events::read_all(&client, "orders").await[&0][..1_000].len(), 1_000, "reading goes on");
+    tickets
+}
+
+/// A flooded engine whose disk is full to the last byte.
+struct Flooded {
+    engine: Process,
+    client: Client,
+    /// Gives room when it is removed.
+    ballast: PathBuf,
+    tickets: JoinHandle<Vec<Ticket>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Flooded {
+    async fn new(volume: &Volume, data: &Path) -> Self {
+        let engine = Process::start_with(data, &BLIND).await;
+        let client = engine.connect().await;
+        events::topic(&client, "orders").await;
+        let ballast = volume.fill(80 << 20);
+        let publisher = client.publisher("orders", PublisherOptions::default()).await.unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let tickets = tokio::spawn(flood(publisher, Arc::clone(&stop)));
+        let flooded = Self { engine, client, ballast, tickets, stop };
+        flooded.is_full().await;
+        // Somebody else takes what the engine has left, and the flood goes on against that.
+        volume.fill_with("more ballast", 0);
+        flooded.is_full().await;
+        flooded
+    }
+
+    async fn is_full(&self) {
+        let full = async || self.client.info().await.unwrap().read_only;
+        let why = until("the end of the disk", full).await;
+        assert!(why.contains("STORAGE_FULL"), "{why}");
+    }
+
+    /// Ends the flood with the engine; answers how many of its first events were acknowledged before.
+    async fn end(self, kill: bool) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        if kill {
+            self.engine.kill().await;
+        } else {
+            self.engine.stop().await;
+        }
+        self.client.close().await;
+        let tickets = within("the flood's end", self.tickets).await.unwrap();
+        let stored = tickets.iter().take_while(|ticket| matches!(ticket.try_receipt(), Some(Ok(_))));
+        stored.count() as u64
+    }
+}
+
+/// Reads everything: the flood's events from the first on, each once and in order. Answers how many.
+async fn read_flood(client: &Client) -> u64 {
+    let log = events::read_all(client, "orders").await;
+    let stored = log.get(&0).map_or(&[][..], Vec::as_slice);
+    for (place, (offset, event)) in (0..).zip(stored) {
+        assert_eq!((*offset, weight(event)), (place, place), "each once, in order");
+    }
+    stored.len() as u64
+}
+
+/// Takes what comes first and acknowledges it. What the store was just writing when it met the end of the disk is
+/// refused: then it comes again.
+async fn acknowledge(client: &Client) -> Option<()> {
+    let options = earliest("orders", "s", SubscriptionOptions::default());
+    let mut subscriber = client.subscribe(options).await.ok()?;
+    let delivery = within("a delivery", subscriber.next()).await.ok()??;
+    delivery.ack();
+    within("the confirmation", subscriber.confirmed()).await.ok()
+}
+
+#[tokio::test]
+async fn a_disk_full_to_the_last_byte_recovers_by_itself_and_loses_nothing() {
+    let Some(volume) = volume() else { return };
+    let data = volume.path().join("data");
+    let flooded = Flooded::new(&volume, &data).await;
+    let Flooded { engine, client, ballast, tickets, stop } = flooded;
+    let before = read_flood(&client).await;
+    assert!(before > 1_000, "{before} events were stored before the disk was full");
+    until("an acknowledgement on the full disk", || acknowledge(&client)).await;
+    stop.store(true, Ordering::Relaxed);
     std::fs::remove_file(ballast).unwrap();
-    for ticket in tickets {
+    let tickets = within("the flood's end", tickets).await.unwrap();
+    let count = tickets.len() as u64;
+    assert!(count < FLOOD, "the disk was full before the flood ended");
+    for (number, ticket) in (0..).zip(tickets) {
         let receipt = within("a ticket", ticket).await.expect("the publisher tries until there is room");
-        assert_eq!(events::offset(&receipt), stored, "once each, in order");
-        stored += 1;
+        assert_eq!(events::offset(&receipt), number, "once each, in order");
     }
-    let log = events::read_all(&client, "orders").await;
-    events::assert_dense(&log[&0], 0);
-    assert_eq!(u64::try_from(log[&0].len()).unwrap(), stored);
+    assert_eq!(read_flood(&client).await, count);
     client.close().await;
     engine.stop().await;
-    let engine = Process::start_with(&data, &reserve).await;
+    let engine = Process::start_with(&data, &BLIND).await;
     let client = engine.connect().await;
-    assert_eq!(events::read_all(&client, "orders").await, log, "and all of it after a restart");
+    assert_eq!(read_flood(&client).await, count, "and all of it after a restart");
     client.close().await;
     engine.stop().await;
+}
+
+/// An engine that ends on a full disk starts again there, serves readers, and takes events once there is room.
+async fn starts_again_on_a_full_disk(kill: bool) {
+    let Some(volume) = volume() else { return };
+    let data = volume.path().join("data");
+    let flooded = Flooded::new(&volume, &data).await;
+    let ballast = flooded.ballast.clone();
+    let acknowledged = flooded.end(kill).await;
+    assert!(acknowledged > 1_000, "{acknowledged} events were acknowledged before the disk was full");
+    volume.fill_with("still more ballast", 0);
+    let engine = Process::start_with(&data, &BLIND).await;
+    let client = engine.connect().await;
+    let stored = read_flood(&client).await;
+    assert!(stored >= acknowledged, "{acknowledged} events were acknowledged, {stored} are there");
+    std::fs::remove_file(ballast).unwrap();
+    let publisher = client.publisher("orders", PublisherOptions::default()).await.unwrap();
+    for number in stored..stored + 100 {
+        let ticket = publisher.publish(heavy(number)).await.unwrap();
+        assert_eq!(events::offset(&within("a ticket", ticket).await.unwrap()), number);
+    }
+    assert_eq!(read_flood(&client).await, stored + 100);
+    client.close().await;
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn an_engine_stopped_on_a_full_disk_starts_again_there() {
+    starts_again_on_a_full_disk(false).await;
+}
+
+#[tokio::test]
+async fn an_engine_killed_on_a_full_disk_starts_again_there() {
+    starts_again_on_a_full_disk(true).await;
 }

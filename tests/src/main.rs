@@ -16,3 +16,4 @@ mod routes;
 mod subscribe;
 mod support;
 mod tidy;
+mod tls;

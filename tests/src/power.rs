@@ -298,7 +298,7 @@ async fn a_power_cut_takes_back_nothing_that_was_acknowledged_or_seen() {
         assert!(from.is_sorted_by(|one, next| one.1 < next.1), "round {round}: once each, in order");
         let end = u64::try_from(from.len()).unwrap();
         lost = next - end;
-        until("the route's end", async || (powered.end("to").await == end).then_some(())).await;
+        Box::pin(until("the route's end", async || (powered.end("to").await == end).then_some(()))).await;
         let copied = powered.read_all("to").await;
         assert_eq!(copied, from, "round {round}: a route's outputs are exactly its inputs");
         within("the shutdown", powered.broker.shutdown()).await;

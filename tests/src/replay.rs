@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytesize::ByteSize;
 use levada_client::{
-    Client, ErrorCode, Event, Offset, PartitionId, PublisherOptions, ReadOptions, Retain, Start,
+    Client, ErrorCode, Event, Notice, Offset, PartitionId, PublisherOptions, ReadOptions, Retain, Start,
     SubscriptionOptions, TopicSettings,
 };
 use levada_protocol::ids::Timestamp;
@@ -265,19 +265,52 @@ async fn retention_drops_nothing_that_a_subscription_has_not_acknowledged() {
 }
 
 #[tokio::test]
+async fn a_consumer_is_told_which_events_retention_took() {
+    let (engine, client) = eager().await;
+    client.create_topic("orders", short(Retain::TimeAndSize)).await.unwrap();
+    let mut notices = client.notices();
+    // It acknowledges nothing.
+    let subscriber = client.subscribe(earliest("orders", "s", SubscriptionOptions::default())).await.unwrap();
+    publish_numbers(&client, "orders", 0..500).await;
+    let mut lost = 0;
+    while lost < 500 {
+        match within("a notice", notices.recv()).await.unwrap() {
+            Notice::EventsLost { topic, subscription, partition, first, last } => {
+                assert_eq!((topic.as_str(), subscription.as_str(), partition), ("orders", "s", 0));
+                assert_eq!(first, lost, "each once, in order");
+                lost = last + 1;
+            }
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+    assert_eq!(client.describe_subscription("orders", "s").await.unwrap().events_lost, 500);
+    drop((subscriber, engine));
+}
+
+#[tokio::test]
 async fn retention_moves_the_start_and_what_is_left_stays_whole() {
     let (engine, client) = eager().await;
     client.create_topic("orders", short(Retain::TimeAndSize)).await.unwrap();
     for first in (0..2_000).step_by(100) {
         publish_numbers(&client, "orders", first..first + 100).await;
         // Whoever begins now meets the edge while it moves.
-        let log = read(&client, |_| {}).await;
-        let mut last = None;
-        for (offset, event) in log.get(&0).into_iter().flatten() {
-            assert_eq!(number_of(payload(event)), *offset, "no event is another one");
-            assert!(last.is_none_or(|last| last < *offset), "in order, once each");
-            last = Some(*offset);
-        }
+        let mut reader = client.read(ReadOptions::new("orders")).await.unwrap();
+        let mut expected = None;
+        let ended = loop {
+            match within("the next events", reader.next()).await {
+                Ok(Some(delivery)) => {
+                    for (offset, event) in delivery.to_events() {
+                        assert_eq!(number_of(payload(&event)), offset.0, "no event is another one");
+                        assert_eq!(offset.0, *expected.get_or_insert(offset.0), "in order, none left out");
+                        expected = Some(offset.0 + 1);
+                    }
+                }
+                Ok(None) => break None,
+                Err(error) => break Some(error.code()),
+            }
+        };
+        // One that the edge overtakes is told so.
+        assert!(matches!(ended, None | Some(ErrorCode::OffsetOutOfRange)), "{ended:?}");
     }
     until("retention", async || (start_of(&client).await > 1_000).then_some(())).await;
     let start = start_of(&client).await;

@@ -1,4 +1,5 @@
-//! An engine as a child process: `levada serve` on a data directory of its own, ended with its handle.
+//! An engine as a child process: `levada serve` on a data directory of its own, ended with its handle; and a directory
+//! that goes with it.
 //!
 //! The demo and the bench use it, so that engine and client are two processes as in real use.
 
@@ -15,6 +16,7 @@ use anyhow::Context as _;
 use levada_client::Client;
 use levada_protocol::error::ErrorCode;
 use serde::Deserialize;
+use tempfile::{Builder, TempDir};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
@@ -31,6 +33,35 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Lines of the engine's log that an error repeats.
 const LOG_LINES: usize = 5;
+
+/// A running engine in a temporary directory. Dropping it kills the process, then removes the directory.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    // In this order: nothing can be removed under a process that still writes.
+    pub(crate) engine: Engine,
+    home: TempDir,
+}
+
+impl Sandbox {
+    /// Makes a directory in `parent` and starts an engine that keeps its log there, and its data too unless it is to
+    /// keep it in `data_dir`.
+    pub(crate) async fn start(name: &str, parent: &Path, data_dir: Option<&Path>) -> anyhow::Result<Self> {
+        let home = Builder::new().prefix(name).tempdir_in(parent).map_err(|error| {
+            let message = format!("no directory can be made in {}: {error}", parent.display());
+            Failure::new(ErrorCode::ConfigInvalid, message)
+                .hint("the environment's TMPDIR names another place")
+        })?;
+        let own = home.path().join("data");
+        let engine = Engine::start(data_dir.unwrap_or(&own), &home.path().join("engine.log")).await?;
+        Ok(Self { engine, home })
+    }
+
+    /// Lets the engine end in order, then removes the directory.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        self.engine.stop().await?;
+        self.home.close().context("removing the engine's directory")
+    }
+}
 
 /// A running engine. Dropping it kills the process; [`Engine::stop`] lets it finish.
 #[derive(Debug)]
@@ -50,7 +81,7 @@ struct Started {
 
 impl Engine {
     /// Starts an engine on `data_dir`, on free ports; its log goes to the file `log`.
-    pub(crate) async fn start(data_dir: &Path, log: &Path) -> anyhow::Result<Self> {
+    async fn start(data_dir: &Path, log: &Path) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("finding this program's own file")?;
         let stderr = File::create(log).with_context(|| format!("making the log file {}", log.display()))?;
         let mut child = Command::new(program)
@@ -94,7 +125,7 @@ impl Engine {
     }
 
     /// Asks it to shut down and waits until it has.
-    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+    async fn stop(mut self) -> anyhow::Result<()> {
         drop(self.child.stdin.take());
         match timeout(STOP_TIMEOUT, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),

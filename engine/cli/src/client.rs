@@ -1,4 +1,4 @@
-//! From flags to a connection: which engine, and whom to trust.
+//! From flags to a connection: which engine, and whom to trust; and from the connection to its end.
 
 use std::{
     fs,
@@ -8,14 +8,36 @@ use std::{
 use levada_client::{Client, ClientConfig};
 use levada_protocol::error::ErrorCode;
 
-use crate::{args::ClientArgs, failure::Failure};
+use crate::{args::ClientArgs, failure::Failure, interrupt::interrupted};
 
 /// Where the CA lies when nobody says: that of an engine started in the same directory.
 const CA_BESIDE: &str = "levada-data/tls/ca.pem";
 
-/// Connects to the engine that the flags or the environment name.
-pub(crate) async fn connect(args: &ClientArgs) -> anyhow::Result<Client> {
-    connect_to(&args.addr, args.ca.as_deref()).await
+/// Does `work` over a connection to the engine that the flags or the environment name, and closes it however the work
+/// ends: an engine that shuts down waits a while for connections that nobody has closed.
+pub(crate) async fn with<T>(
+    args: &ClientArgs,
+    work: impl AsyncFnOnce(&Client) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let client = connect_to(&args.addr, args.ca.as_deref()).await?;
+    let done = work(&client).await;
+    client.close().await;
+    done
+}
+
+/// As [`with`], for work that has nothing to bring to an end when the user wishes to stop.
+pub(crate) async fn with_interruptible<T>(
+    args: &ClientArgs,
+    work: impl AsyncFnOnce(&Client) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let interruptible = async |client: &Client| {
+        tokio::select! {
+            biased;
+            () = interrupted() => Err(Failure::interrupted().into()),
+            done = work(client) => done,
+        }
+    };
+    with(args, interruptible).await
 }
 
 /// Connects to the engine at `addr`; without `ca` that is looked for beside the current directory.

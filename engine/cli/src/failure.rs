@@ -1,7 +1,9 @@
-//! How a command ends without success: one line on stderr with a stable code, a hint, an exit code.
+//! How a command ends without success: on stderr a line with a stable code and a hint, or one JSON object; an exit
+//! code.
 
 use std::{
     error::Error,
+    ffi::OsString,
     fmt,
     io::{self, Write as _},
     process::ExitCode,
@@ -9,6 +11,12 @@ use std::{
 
 use clap::error::ErrorKind;
 use levada_protocol::error::ErrorCode;
+use serde::Serialize;
+
+use crate::args::Format;
+
+/// The exit code of wrong usage.
+const WRONG_USAGE: u8 = 2;
 
 /// A failure that the command line itself finds, as opposed to one that the engine answers.
 #[derive(Debug)]
@@ -16,12 +24,24 @@ pub(crate) struct Failure {
     code: ErrorCode,
     message: String,
     hint: Option<String>,
+    /// The command was typed wrongly, and nothing was begun.
+    wrong_usage: bool,
 }
 
 impl Failure {
     /// A failure with this code and sentence.
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None }
+        Self { code, message: message.into(), hint: None, wrong_usage: false }
+    }
+
+    /// Flags that contradict each other in a way that only the command itself can see.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { wrong_usage: true, ..Self::new(ErrorCode::InvalidArgument, message) }
+    }
+
+    /// The user wished to stop before the work was done.
+    pub(crate) fn interrupted() -> Self {
+        Self::new(ErrorCode::ShuttingDown, "interrupted")
     }
 
     /// The same failure with a hint what to do.
@@ -42,7 +62,7 @@ impl Error for Failure {}
 /// Prints why a command failed and answers its exit code.
 ///
 /// A reader of stdout that went away (`levada read … | head`) is no failure.
-pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+pub(crate) fn report(error: &anyhow::Error, format: Format) -> ExitCode {
     let closed = |cause: &(dyn Error + 'static)| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     };
@@ -50,12 +70,15 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let (code, hint) = describe(error);
-    print_lines(&format!("{code}: {}", sentence(error)), hint.as_deref());
-    ExitCode::FAILURE
+    print(format, &Reported { code: code.as_str(), message: sentence(error), hint });
+    let wrong_usage = |cause: &(dyn Error + 'static)| {
+        cause.downcast_ref::<Failure>().is_some_and(|failure| failure.wrong_usage)
+    };
+    if error.chain().any(wrong_usage) { ExitCode::from(WRONG_USAGE) } else { ExitCode::FAILURE }
 }
 
 /// Prints help or what was wrong with the arguments.
-pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+pub(crate) fn usage(error: &clap::Error, format: Format) -> ExitCode {
     let wanted = matches!(
         error.kind(),
         ErrorKind::DisplayHelp
@@ -65,12 +88,20 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if wanted {
         // Nobody is left to tell if the terminal is gone.
         let _gone = error.print();
-        return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        return if error.use_stderr() { ExitCode::from(WRONG_USAGE) } else { ExitCode::SUCCESS };
     }
-    let text = error.render().to_string();
-    let (message, tips) = split_usage(&text);
-    print_lines(&format!("{}: {message}", ErrorCode::InvalidArgument), Some(&tips));
-    ExitCode::from(2)
+    let (message, tips) = split_usage(&error.render().to_string());
+    print(format, &Reported { code: ErrorCode::InvalidArgument.as_str(), message, hint: Some(tips) });
+    ExitCode::from(WRONG_USAGE)
+}
+
+/// The form in which errors are to be printed when the arguments cannot be parsed: the one that they ask for all the
+/// same.
+pub(crate) fn format_wanted(arguments: &[OsString]) -> Format {
+    let pairs = arguments.iter().zip(arguments.iter().skip(1));
+    let is_json = arguments.iter().any(|argument| argument == "--output=json")
+        || pairs.clone().any(|(flag, value)| flag == "--output" && value == "json");
+    if is_json { Format::Json } else { Format::Text }
 }
 
 /// The first paragraph of clap's text as one sentence, and the rest that helps as another.
@@ -88,31 +119,43 @@ fn split_usage(text: &str) -> (String, String) {
     (message, tips.join("; "))
 }
 
-fn print_lines(line: &str, hint: Option<&str>) {
-    let mut stderr = io::stderr().lock();
+/// A failure as it is printed.
+#[derive(Serialize)]
+struct Reported {
+    code: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+fn print(format: Format, reported: &Reported) {
+    let Reported { code, message, hint } = reported;
+    let lines = match (format, hint) {
+        (Format::Json, _) => {
+            let failure = serde_json::to_string(reported).expect("texts can be written as JSON");
+            format!("{{\"error\":{failure}}}")
+        }
+        (Format::Text, None) => format!("error: {code}: {message}"),
+        (Format::Text, Some(hint)) => format!("error: {code}: {message}\nhint: {hint}"),
+    };
     // A closed stderr leaves the exit code to say it.
-    let _gone = writeln!(stderr, "error: {line}");
-    if let Some(hint) = hint {
-        let _gone = writeln!(stderr, "hint: {hint}");
-    }
+    let _gone = writeln!(io::stderr(), "{lines}");
 }
 
 /// The whole chain of causes as one sentence.
 fn sentence(error: &anyhow::Error) -> String {
+    // An engine's refusal prints its code itself, which stands before the sentence already.
+    let own = format!("{}: ", describe(error).0);
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
         let text = cause.to_string().replace('\n', " ");
+        let text = text.strip_prefix(&own).unwrap_or(&text);
         // A transparent error repeats its source's words.
-        if parts.last().is_none_or(|last| !last.ends_with(&text)) {
-            parts.push(text);
+        if parts.last().is_none_or(|last| !last.ends_with(text)) {
+            parts.push(text.to_owned());
         }
     }
-    let joined = parts.join(": ");
-    // An engine's refusal prints its code itself.
-    match describe(error).0 {
-        code if joined.starts_with(&format!("{code}: ")) => joined[code.to_string().len() + 2..].to_owned(),
-        _ => joined,
-    }
+    parts.join(": ")
 }
 
 fn describe(error: &anyhow::Error) -> (ErrorCode, Option<String>) {
@@ -121,7 +164,8 @@ fn describe(error: &anyhow::Error) -> (ErrorCode, Option<String>) {
             return (failure.code, failure.hint.clone().or_else(|| hint(failure.code)));
         }
         if let Some(refused) = cause.downcast_ref::<levada_client::Error>() {
-            return (refused.code(), hint(refused.code()));
+            let code = code_of(refused);
+            return (code, hint(code));
         }
         if let Some(failed) = cause.downcast_ref::<levada_server::Error>() {
             return (failed.code(), hint(failed.code()));
@@ -130,13 +174,22 @@ fn describe(error: &anyhow::Error) -> (ErrorCode, Option<String>) {
     (ErrorCode::Internal, None)
 }
 
+/// The code that says most: of an attempt that was refused until its time was up, why it was refused.
+pub(crate) fn code_of(error: &levada_client::Error) -> ErrorCode {
+    match error {
+        levada_client::Error::TimedOut { last: Some(refusal), .. } => refusal.code,
+        other => other.code(),
+    }
+}
+
 /// What a person can do about a code, where that is clear.
 fn hint(code: ErrorCode) -> Option<String> {
     let text = match code {
         ErrorCode::TopicNotFound => "`levada topic list` shows the topics, `levada topic create` makes one",
         ErrorCode::SubscriptionNotFound => "`levada subscription list` shows the subscriptions",
         ErrorCode::SubscriptionMismatch => {
-            "leave --order and --plugin out to take the subscription as it is, or `levada subscription delete` it"
+            "leave out --plugin, --order and what else says how it delivers to take the subscription as it is, or \
+             `levada subscription delete` it"
         }
         ErrorCode::PluginNotFound => {
             "`levada plugin list` shows the plugins, `levada plugin deploy --bundled` brings those of this binary"
@@ -178,5 +231,23 @@ mod tests {
             anyhow::Error::new(Failure::new(ErrorCode::TopicNotFound, "no topic x")).context("while reading");
         assert_eq!(describe(&error).0, ErrorCode::TopicNotFound);
         assert_eq!(sentence(&error), "while reading: no topic x");
+    }
+
+    #[test]
+    fn an_attempt_that_ran_out_of_time_is_named_by_its_last_refusal() {
+        let last = Some(levada_client::Refusal::new(ErrorCode::StorageFull, "no room"));
+        let waited = std::time::Duration::from_secs(2);
+        let error = anyhow::Error::new(levada_client::Error::TimedOut { waited, in_doubt: false, last });
+        assert_eq!(describe(&error).0, ErrorCode::StorageFull);
+        assert_eq!(sentence(&error), "no success within 2s: no room");
+    }
+
+    #[test]
+    fn json_is_asked_for_in_either_spelling() {
+        let wanted = |line: &str| format_wanted(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        for line in ["levada --output json topic", "levada topic list --output=json"] {
+            assert_eq!(wanted(line), Format::Json, "{line}");
+        }
+        assert_eq!(wanted("levada publish json --output text"), Format::Text);
     }
 }

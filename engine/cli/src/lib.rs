@@ -4,18 +4,22 @@
 //! into text or JSON. Nothing here decides what the engine does.
 
 mod args;
-mod client;
 mod commands;
+
+mod client;
 mod failure;
 mod interrupt;
-mod latencies;
 mod logging;
 mod ndjson;
 mod output;
 
 mod bench;
-mod child;
 mod demo;
+
+mod arrivals;
+mod child;
+mod latencies;
+mod stall;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -34,14 +38,15 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let args = match Args::try_parse_from(&arguments) {
         Ok(args) => args,
-        Err(error) => return failure::usage(&error),
+        Err(error) => return failure::usage(&error, failure::format_wanted(&arguments)),
     };
-    let output = Output::new(&args.common);
+    let (output, format) = (Output::new(&args.common), args.common.output);
     match dispatch(&output, args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failure::report(&error),
+        Err(error) => failure::report(&error, format),
     }
 }
 
@@ -50,7 +55,7 @@ fn dispatch(output: &Output, args: Args) -> anyhow::Result<()> {
     if let Command::Serve(serve) = args.command {
         return commands::serve::run(output, serve, verbose);
     }
-    logging::for_client(verbose);
+    logging::for_client(verbose, args.common.output);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(commands::run(output, args.command))
 }

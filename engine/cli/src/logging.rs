@@ -1,20 +1,22 @@
-//! The log of commands other than `serve`: warnings, or more with -v, as text on stderr.
+//! The log of commands other than `serve`: warnings, or more with -v, on stderr, in the form of everything there.
 
 use std::io;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::args::Format;
+
 /// Sets up the process's log for a command that talks to an engine.
-pub(crate) fn for_client(verbose: u8) {
+pub(crate) fn for_client(verbose: u8, format: Format) {
     let level = match verbose {
         0 => "warn",
         1 => "levada=info",
         2 => "levada=debug",
         _ => "trace",
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(level))
-        .with_writer(io::stderr)
-        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-        .init();
+    let lines = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_writer(io::stderr);
+    match format {
+        Format::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
+        Format::Json => lines.json().flatten_event(true).init(),
+    }
 }

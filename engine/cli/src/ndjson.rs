@@ -41,6 +41,11 @@ impl Defaults {
     /// # Errors
     /// What is wrong with the line, as a sentence.
     pub(crate) fn event_of(&self, line: &[u8], now: Timestamp) -> Result<Event, String> {
+        if let Some(got) = no_object(line) {
+            return Err(format!(
+                "expected a JSON object such as {{\"payload\": ..}}, got {got}; --raw publishes each line as it is"
+            ));
+        }
         let line: Line<'_> = serde_json::from_slice(line).map_err(|error| without_place(&error))?;
         let payload = line.payload.ok_or("expected a field `payload` with any JSON value, got none")?;
         let mut event = self.event(payload_bytes(payload)?, now);
@@ -137,6 +142,26 @@ impl<'de: 'a, 'a> Deserialize<'de> for HeaderMap<'a> {
 #[serde(deny_unknown_fields)]
 struct Base64<T> {
     base64: T,
+}
+
+/// What a line is that does not begin as an object does.
+fn no_object(line: &[u8]) -> Option<String> {
+    /// As much of a line as an error repeats.
+    const SHOWN_CHARS: usize = 40;
+    let line = line.trim_ascii();
+    let kind = match line.first() {
+        Some(b'{') => return None,
+        None => return Some("an empty line".to_owned()),
+        Some(_) if serde_json::from_slice::<IgnoredAny>(line).is_err() => "no JSON:",
+        Some(b'"') => "the string",
+        Some(b'[') => "the array",
+        Some(b't' | b'f' | b'n') => "the word",
+        Some(_) => "the number",
+    };
+    let text = String::from_utf8_lossy(line);
+    let shown: String = text.chars().take(SHOWN_CHARS).collect();
+    let cut = if shown.len() < text.len() { "…" } else { "" };
+    Some(format!("{kind} {shown}{cut}"))
 }
 
 /// serde_json's sentence without its line number: a line of NDJSON has only one.
@@ -340,8 +365,13 @@ mod tests {
     #[test]
     fn wrong_lines_say_what_was_expected() {
         for (line, part) in [
-            ("", "EOF"),
-            ("17", "expected struct"),
+            ("", "got an empty line"),
+            ("17", "got the number 17; --raw"),
+            ("\"a b\"", "got the string \"a b\";"),
+            ("[1]", "got the array [1];"),
+            ("null", "got the word null;"),
+            ("no JSON at all", "got no JSON: no JSON at all;"),
+            ("xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "xxxx…;"),
             ("{\"payload\":}", "column"),
             ("{}", "`payload`"),
             (r#"{"payload":1,"paylod":2}"#, "paylod"),

@@ -1,9 +1,6 @@
 //! How results are printed: tables or JSON on stdout, remarks on stderr. The only file that writes to stdout.
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    time::Duration,
-};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -71,12 +68,17 @@ impl Output {
         write_all(format!("{text}\n").as_bytes())
     }
 
-    /// A remark for people, on stderr.
+    /// A remark for people, on stderr; with --output json an object, as everything there is then.
     pub(crate) fn remark(&self, text: &str) {
-        if !self.quiet {
-            // Remarks are lost without harm when nobody reads stderr.
-            let _gone = writeln!(io::stderr(), "{text}");
+        if self.quiet {
+            return;
         }
+        let line = match self.format {
+            Format::Json => serde_json::json!({ "remark": text }).to_string(),
+            Format::Text => text.to_owned(),
+        };
+        // Remarks are lost without harm when nobody reads stderr.
+        let _gone = writeln!(io::stderr(), "{line}");
     }
 
     /// A progress bar over `len` steps, or over no known number of them: on a terminal only, hidden otherwise and
@@ -166,9 +168,49 @@ pub(crate) fn bytes(number: u64) -> String {
     bytesize::ByteSize(number).display().iec().to_string()
 }
 
-/// Milliseconds as a duration that people read: `3days`, `1m 30s`.
+/// Milliseconds as a duration that people read and flags take: `3d`, `1m30s`, `250ms`.
 pub(crate) fn duration_ms(milliseconds: u64) -> String {
-    humantime::format_duration(Duration::from_millis(milliseconds)).to_string()
+    duration_parts(milliseconds, usize::MAX)
+}
+
+/// How long ago something was: as a duration of its two largest units.
+pub(crate) fn age_ms(milliseconds: u64) -> String {
+    duration_parts(milliseconds, 2)
+}
+
+fn duration_parts(milliseconds: u64, parts_max: usize) -> String {
+    const UNITS: [(u64, &str); 5] =
+        [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
+    let mut rest = milliseconds;
+    let parts = UNITS.iter().filter_map(|(unit, name)| {
+        let whole = rest / unit;
+        rest %= unit;
+        (whole > 0).then(|| format!("{whole}{name}"))
+    });
+    match parts.take(parts_max).collect::<String>() {
+        none if none.is_empty() => "0s".to_owned(),
+        some => some,
+    }
+}
+
+/// Text for a cell of a table: one line, and not too long a one.
+pub(crate) fn brief(text: &str) -> String {
+    const CHARS_MAX: usize = 60;
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(CHARS_MAX) {
+        Some(_) => line.chars().take(CHARS_MAX - 1).chain(['…']).collect(),
+        None => line,
+    }
+}
+
+/// Names and values, one pair a line; further lines of a value stand under its first.
+pub(crate) fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
+    let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
+    let line = |(name, value): (&str, String)| {
+        let value = value.replace('\n', &format!("\n{:width$} ", ""));
+        format!("{name:<width$} {value}")
+    };
+    fields.map(line).join("\n")
 }
 
 /// Microseconds with a unit that fits: `312 µs`, `4.5 ms`, `1.20 s`.
@@ -205,6 +247,37 @@ mod tests {
         rows.push(["orders".to_owned(), "7".to_owned()]);
         rows.push(["x".to_owned(), "1,000".to_owned()]);
         assert_eq!(rows.render(), "NAME    EVENTS\norders       7\nx        1,000");
+    }
+
+    #[test]
+    fn durations_are_short_and_read_back_as_the_same() {
+        use crate::args::DurationMs;
+
+        for (milliseconds, text) in [
+            (0, "0s"),
+            (250, "250ms"),
+            (90_000, "1m30s"),
+            (72 * 3_600_000, "3d"),
+            (400 * 86_400_000 + 1, "400d1ms"),
+        ] {
+            assert_eq!(duration_ms(milliseconds), text);
+            assert_eq!(text.parse(), Ok(DurationMs(milliseconds)), "{text}");
+        }
+        assert_eq!(age_ms(3_600_000 * 25 + 61_001), "1d1h");
+        assert_eq!(age_ms(61_001), "1m1s");
+    }
+
+    #[test]
+    fn cells_are_one_short_line() {
+        assert_eq!(brief("a\n  b"), "a b");
+        assert_eq!(brief(&"ü".repeat(60)), "ü".repeat(60));
+        assert_eq!(brief(&"ü".repeat(61)), "ü".repeat(59) + "…");
+    }
+
+    #[test]
+    fn further_lines_of_a_field_stand_under_the_first() {
+        let text = fields([("a", "1".to_owned()), ("long", "2\n3".to_owned())]);
+        assert_eq!(text, "a     1\nlong  2\n      3");
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn serve(data_dir: &Path, listen: &str) -> Command {
     let mut command = command();
     command.arg("serve").arg("--data-dir").arg(data_dir);
     command.args(["--listen", listen, "--http", "127.0.0.1:0", "--output", "json", "--quiet"]);
-    // Commands that failed leave their connections behind; nobody needs to wait for them.
+    // Clients that were killed leave their connections behind; nobody needs to wait for them.
     command.env("LEVADA_SHUTDOWN_GRACE", "200ms");
     // Also if this process is killed.
     command.arg("--until-stdin-closes").stdin(Stdio::piped());
@@ -54,14 +54,14 @@ impl Process {
 
     /// Starts an engine at an address.
     pub(crate) async fn start_at(data_dir: &Path, listen: &str) -> Self {
-        Self::spawn(serve(data_dir, listen)).await
+        Self::launch(serve(data_dir, listen)).await
     }
 
     /// Starts an engine with an environment.
     pub(crate) async fn start_with(data_dir: &Path, environment: &[(&str, &str)]) -> Self {
         let mut command = serve(data_dir, "127.0.0.1:0");
         command.envs(environment.iter().copied());
-        Self::spawn(command).await
+        Self::launch(command).await
     }
 
     /// Starts an engine and kills it after a while, whether or not it has come up.
@@ -72,7 +72,7 @@ impl Process {
         within("the kill", child.kill()).await.expect("a child can be killed");
     }
 
-    async fn spawn(mut command: Command) -> Self {
+    async fn launch(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary can be started");
         let stdout = child.stdout.take().expect("stdout is piped");
         let mut lines = BufReader::new(stdout).lines();
@@ -112,6 +112,19 @@ impl Process {
         kib * 1024
     }
 
+    /// Starts a command against this engine, without input.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Child {
+        self.spawn_with(arguments, Stdio::null())
+    }
+
+    /// Starts a command against this engine, with this input.
+    pub(crate) fn spawn_with(&self, arguments: &[&str], input: Stdio) -> Child {
+        let mut command = command();
+        command.args(arguments).args(["--addr", &self.quic]).arg("--ca").arg(&self.ca);
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("the binary can be started")
+    }
+
     /// Runs a command against this engine, with these lines as its input.
     pub(crate) async fn run(&self, arguments: &[&str], input: &str) -> Ran {
         let mut command = command();
@@ -126,6 +139,13 @@ pub(crate) struct Ran {
     pub(crate) code: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+}
+
+/// Sends SIGINT, as Ctrl-C does.
+pub(crate) fn interrupt(child: &Child) {
+    let id = child.id().expect("the child runs");
+    let sent = std::process::Command::new("kill").args(["-INT", &id.to_string()]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "the signal is sent");
 }
 
 /// Runs a command to its end.

@@ -10,7 +10,7 @@ use levada_protocol::{
 
 use super::{
     ClientArgs,
-    chain::ChainArgs,
+    chain::{ChainArgs, OptionsArgs},
     values::{
         DurationMs, SubscriptionPath, parse_any_topic, parse_json, parse_plugin, parse_size, parse_start,
     },
@@ -28,11 +28,11 @@ pub(crate) struct TopicArgs {
 pub(crate) enum TopicAction {
     /// Make a topic
     Create {
-        /// Its name: letters a-z, digits, and . _ - after the first
+        /// Its name: up to 128 of a-z 0-9 . _ - beginning with a letter or digit; dlq.… is the engine's own
         topic: TopicName,
-        /// How many partitions; fixed for ever [default: 1]
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-        partitions: Option<u16>,
+        /// How many partitions, 1 to 1024; fixed for ever
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+        partitions: u16,
         #[command(flatten)]
         settings: SettingsArgs,
     },
@@ -44,46 +44,79 @@ pub(crate) enum TopicAction {
         #[arg(value_parser = parse_any_topic)]
         topic: TopicName,
     },
-    /// Change a topic's settings; what is not named stays
+    /// Change a topic's settings; those that are not named stay as they are
+    #[command(
+        override_usage = "levada topic set <TOPIC> [--durability ..] [--retain ..] [--retain-for ..] [--max-bytes ..]"
+    )]
     Set {
         /// Its name
+        #[arg(value_parser = parse_any_topic)]
         topic: TopicName,
         #[command(flatten)]
-        settings: SettingsArgs,
+        changes: Changes,
     },
     /// Delete a topic with its events, its subscriptions and the routes from it
     Delete {
-        /// Its name
+        /// Its name; a dead-letter topic's, too
+        #[arg(value_parser = parse_any_topic)]
         topic: TopicName,
-        /// Also if a route leads to it
+        /// Also if a route leads to it, or a subscription or route sends its dead letters to it
         #[arg(long)]
         force: bool,
     },
 }
 
-/// Settings of a topic that can be changed.
-#[derive(Debug, Default, clap::Args)]
+/// Settings of a topic that is made.
+#[derive(Debug, clap::Args)]
 pub(crate) struct SettingsArgs {
-    /// What an acknowledgement means: synced to disk (the default), or written to the operating system
+    /// What an acknowledgement means
+    #[arg(long, value_enum, default_value_t = DurabilityArg::Sync)]
+    pub(crate) durability: DurabilityArg,
+    /// Which events retention may drop
+    #[arg(long, value_enum, default_value_t = RetainArg::TimeAndAcked)]
+    pub(crate) retain: RetainArg,
+    /// How long events are kept at least, as 90m, 72h or 7d
+    #[arg(long, value_name = "DURATION", default_value = "3d")]
+    pub(crate) retain_for: DurationMs,
+    /// Stored bytes over which --retain time-and-size drops the oldest events, as 10GiB; 0 for no bound
+    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = parse_size)]
+    pub(crate) max_bytes: u64,
+}
+
+/// Settings of a topic that are to change.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct Changes {
+    /// What an acknowledgement means from now on
     #[arg(long, value_enum)]
     pub(crate) durability: Option<DurabilityArg>,
-    /// What retention may drop [default: time-and-acked]
+    /// Which events retention may drop
     #[arg(long, value_enum)]
     pub(crate) retain: Option<RetainArg>,
-    /// How long events are kept at least, as 72h or 7d [default: 72h]
+    /// How long events are kept at least, as 90m, 72h or 7d
     #[arg(long, value_name = "DURATION")]
     pub(crate) retain_for: Option<DurationMs>,
-    /// Stored bytes over which time-and-size drops the oldest, as 10GiB; 0 for no bound [default: 0]
+    /// Stored bytes over which --retain time-and-size drops the oldest events, as 10GiB; 0 for no bound
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) max_bytes: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DurabilityArg {
-    /// The write-ahead log was synced: survives a power cut
+    /// Synced to disk: survives a power cut
     Sync,
-    /// Written to the operating system: survives a crash of the engine
+    /// Written to the operating system: survives a crash of the engine only
     Os,
+}
+
+impl DurabilityArg {
+    /// The word of the protocol.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Os => "os",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -92,7 +125,7 @@ pub(crate) enum RetainArg {
     TimeAndAcked,
     /// Older than --retain-for or over --max-bytes, acknowledged or not
     TimeAndSize,
-    /// Acknowledged by every subscription and route
+    /// Acknowledged by every subscription and route, however old
     UntilAcked,
 }
 
@@ -116,13 +149,23 @@ pub(crate) struct SubscriptionArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SubscriptionAction {
+    /// Make a subscription; `levada subscribe` makes one too, and consumes it
+    Create {
+        /// TOPIC/SUBSCRIPTION; a subscription's name is up to 63 of a-z 0-9 _ - beginning with a letter or digit
+        subscription: SubscriptionPath,
+        /// Where it begins: earliest, latest, an offset, or a time as 2026-01-31T12:00:00Z
+        #[arg(long, value_name = "START", default_value = "latest", value_parser = parse_start)]
+        from: Start,
+        #[command(flatten)]
+        options: OptionsArgs,
+    },
     /// The subscriptions of one topic or of all
     List {
-        /// The topic
+        /// The topic [default: all]
         #[arg(value_parser = parse_any_topic)]
         topic: Option<TopicName>,
     },
-    /// One subscription
+    /// One subscription: what it is like, how far it is, why it is paused
     Describe {
         /// TOPIC/SUBSCRIPTION
         subscription: SubscriptionPath,
@@ -132,7 +175,7 @@ pub(crate) enum SubscriptionAction {
         /// TOPIC/SUBSCRIPTION
         subscription: SubscriptionPath,
     },
-    /// Let a paused subscription go on
+    /// Let a paused subscription go on, and see whether it does: it pauses again if the cause is still there
     Resume {
         /// TOPIC/SUBSCRIPTION
         subscription: SubscriptionPath,
@@ -149,23 +192,24 @@ pub(crate) struct PluginArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PluginAction {
-    /// Store a plugin's next version
+    /// Store a plugin's next version; places that name the plugin without a version change over to it
     Deploy {
-        /// Its name
+        /// Its name: up to 63 of a-z 0-9 _ - beginning with a letter or digit
         #[arg(required_unless_present = "bundled", requires = "file")]
         name: Option<PluginName>,
-        /// The WebAssembly component
+        /// The WebAssembly component, 64 MiB at most
         file: Option<PathBuf>,
-        /// A configuration that the plugin must accept before it is stored
+        /// A configuration, as JSON text, that the plugin must accept before it is stored
         #[arg(long, value_name = "JSON", requires = "file", value_parser = parse_json)]
         config: Option<String>,
-        /// The plugins that this binary carries: json-filter, json-project, content-router, sample
+        /// Deploy the plugins that this binary carries, where they are not there yet: json-filter, json-project,
+        /// content-router, sample
         #[arg(long, conflicts_with_all = ["name", "file"])]
         bundled: bool,
     },
-    /// All plugin versions
+    /// All versions of all plugins, where they are used and what they cost
     List,
-    /// Remove a plugin, or one version of it
+    /// Remove a plugin, or one version of it; refused while a place uses it
     Remove {
         /// NAME for all versions, NAME@VERSION for one
         #[arg(value_name = "NAME[@VERSION]", value_parser = parse_plugin)]
@@ -185,12 +229,12 @@ pub(crate) struct RouteArgs {
 pub(crate) enum RouteAction {
     /// Make a route
     Create {
-        /// Its name
+        /// Its name: up to 63 of a-z 0-9 _ - beginning with a letter or digit
         route: RouteName,
         /// The source topic
         #[arg(long, value_name = "T", value_parser = parse_any_topic)]
         from: TopicName,
-        /// A target topic; repeatable, the first takes what names no target
+        /// A target topic; repeatable: the last plugin may choose among them, else events go to the first
         #[arg(long, value_name = "T", required = true)]
         to: Vec<TopicName>,
         #[command(flatten)]
@@ -201,12 +245,17 @@ pub(crate) enum RouteAction {
     },
     /// All routes
     List,
-    /// Delete a route
+    /// One route: what it is like, how far it is, why it is paused or blocked
+    Describe {
+        /// Its name
+        route: RouteName,
+    },
+    /// Delete a route; what it has written stays
     Delete {
         /// Its name
         route: RouteName,
     },
-    /// Let a paused route go on
+    /// Let a paused route go on, and see whether it does: it pauses again if the cause is still there
     Resume {
         /// Its name
         route: RouteName,

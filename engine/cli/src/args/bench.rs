@@ -34,35 +34,35 @@ pub(crate) enum Workload {
 /// Flags of every workload.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct BenchCommon {
-    /// Payload bytes of an event
+    /// Payload bytes of an event, 24 to 1000000
     #[arg(long, value_name = "B", default_value_t = 100, value_parser = clap::value_parser!(u32).range(24..=1_000_000))]
     pub(crate) size: u32,
     /// What an acknowledgement means
     #[arg(long, value_enum, default_value_t = DurabilityArg::Sync)]
     pub(crate) durability: DurabilityArg,
-    /// Partitions of the topic
+    /// Partitions of the topic, 1 to 1024
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) partitions: u16,
-    /// Distinct keys; 0 for events without key
+    /// Distinct keys, up to 1000000; 0 for events without key
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub(crate) keys: u32,
-    /// Fill batches up to this size
+    /// Fill batches up to this size, 1MiB at most
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = parse_size)]
     pub(crate) batch_bytes: u64,
-    /// Fill batches with this many events instead
+    /// Fill batches with this many events instead, 10000 at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) batch: Option<u32>,
-    /// Batches that a publisher has in flight at most [default: the client's]
+    /// Batches that a publisher has in flight at most, 1 to 64 [default: 32]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) in_flight: Option<u16>,
-    /// Repeat this often, each time on a fresh topic (and engine), and print medians at the end
+    /// Repeat this often, up to 1000, each time on a fresh topic (and engine), and print medians at the end
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) runs: u16,
-    /// Use the engine at this address instead of starting one
+    /// Use the engine at this address instead of starting one; the topic is deleted at the end
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) addr: Option<String>,
     /// With --addr: the engine's CA certificate [default: ./levada-data/tls/ca.pem]
-    #[arg(long, env = "LEVADA_CA", value_name = "FILE", requires = "addr")]
+    #[arg(long, env = "LEVADA_CA", value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
     /// Where the started engine's data directory is made, and removed again [default: the system's]
     #[arg(long, value_name = "DIR", conflicts_with = "addr")]
@@ -75,7 +75,7 @@ pub(crate) struct ConsumerArgs {
     /// How several consumers share a subscription
     #[arg(long, value_enum, default_value_t = OrderArg::Key)]
     pub(crate) order: OrderArg,
-    /// Consumers of each subscription
+    /// Consumers of each subscription, 1 to 64
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) consumers: u16,
     /// Unacknowledged events that a consumer may hold
@@ -90,13 +90,13 @@ pub(crate) struct Publish {
     /// Events in total
     #[arg(long, value_name = "N", default_value_t = 3_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) events: u64,
-    /// Publish for this long instead
+    /// Publish for this long instead, as 60s
     #[arg(long, value_name = "DURATION", conflicts_with = "events")]
     pub(crate) duration: Option<DurationMs>,
     /// Publishers, each with its own stream, on every connection
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) producers: u16,
-    /// Connections
+    /// Connections, 1 to 4096
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) connections: u16,
     /// Tasks on every connection that share its publishers, each with one event in flight, instead of full batches
@@ -122,13 +122,13 @@ pub(crate) struct FanOut {
     /// Events in total
     #[arg(long, value_name = "N", default_value_t = 3_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) events: u64,
-    /// Publish for this long instead
+    /// Publish for this long instead, as 60s
     #[arg(long, value_name = "DURATION", conflicts_with = "events")]
     pub(crate) duration: Option<DurationMs>,
-    /// Subscriptions
+    /// Subscriptions, 1 to 1024
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) subscribers: u16,
-    /// Events a second, one at a time; as fast as it goes without
+    /// Events a second, one at a time [default: as fast as it goes, in full batches]
     #[arg(long, value_name = "R", value_parser = parse_rate)]
     pub(crate) rate: Option<f64>,
 }
@@ -156,7 +156,7 @@ pub(crate) struct PluginBench {
     /// What the events pass
     #[arg(long, value_enum, default_value_t = PluginKind::Trivial)]
     pub(crate) plugin: PluginKind,
-    /// Share of the events that the filter keeps
+    /// Share of the events that the filter keeps, above 0 and at most 1; a route takes all
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = parse_share)]
     pub(crate) pass: f64,
 }

@@ -1,27 +1,40 @@
-//! A chain of plugins as it is typed: the stages, and what happens to an event that one fails on.
+//! What a place is like as it is typed: its chain of plugins, what happens to an event that one fails on, and how a
+//! subscription delivers.
 
-use levada_protocol::request::{OnError, StageSpec};
+use levada_protocol::request::{OnError, StageSpec, SubscriptionOptions};
 
-use super::values::parse_stage;
+use super::{
+    OrderArg,
+    values::{parse_duration_u32, parse_size, parse_stage},
+};
 
 /// The flags that make up a chain.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ChainArgs {
-    /// A plugin that events pass, if the place is made now: NAME, NAME@VERSION, NAME:{JSON configuration}; repeatable
-    #[arg(long = "plugin", value_name = "P[@V][:CONFIG]", value_parser = parse_stage)]
+    /// A plugin that events pass: NAME (the newest version, also later) or NAME@VERSION, then :{JSON} to configure it;
+    /// repeat it for a chain, as --plugin 'json-filter:{"where":"amount > 0"}' --plugin 'json-project:{"keep":["id"]}'
+    #[arg(long = "plugin", value_name = "P[@V][:CONFIG]", value_parser = parse_stage, help_heading = PLUGINS)]
     plugins: Vec<StageSpec>,
-    /// What happens to an event that a plugin fails on or rejects
-    #[arg(long, value_enum, default_value_t = OnErrorArg::DeadLetter)]
-    on_error: OnErrorArg,
-    /// How often a failing event is tried again before that
-    #[arg(long, value_name = "N", default_value_t = StageSpec::default().retries)]
-    retries: u8,
+    /// What happens to an event that a plugin refuses or fails on [default: dead-letter]
+    #[arg(long, value_enum, requires = "plugins", help_heading = PLUGINS)]
+    on_error: Option<OnErrorArg>,
+    /// How often an event that a plugin fails on is tried again before that, 0 to 255 [default: 3]
+    #[arg(long, value_name = "N", requires = "plugins", help_heading = PLUGINS)]
+    retries: Option<u8>,
+    /// Time for one call of a plugin, which gets up to 512 events; 1ms to 60s [default: 100ms]
+    #[arg(long, value_name = "DURATION", requires = "plugins", value_parser = parse_duration_u32, help_heading = PLUGINS)]
+    deadline: Option<u32>,
+    /// Memory of one instance of a plugin at most [default: 32MiB]
+    #[arg(long, value_name = "SIZE", requires = "plugins", value_parser = parse_size, help_heading = PLUGINS)]
+    memory: Option<u64>,
 }
+
+const PLUGINS: &str = "Plugins (the flags other than --plugin hold for each of them)";
 
 /// [`OnError`] as it is typed.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum OnErrorArg {
-    /// It goes to the dead-letter topic
+    /// It goes to the dead-letter topic, dlq.TOPIC.SUBSCRIPTION or dlq.TOPIC.route-ROUTE, with the reason
     DeadLetter,
     /// It is dropped and counted
     Skip,
@@ -31,21 +44,75 @@ enum OnErrorArg {
     Pass,
 }
 
+impl From<OnErrorArg> for OnError {
+    fn from(on_error: OnErrorArg) -> Self {
+        match on_error {
+            OnErrorArg::DeadLetter => Self::DeadLetter,
+            OnErrorArg::Skip => Self::Skip,
+            OnErrorArg::Pause => Self::Pause,
+            OnErrorArg::Pass => Self::Pass,
+        }
+    }
+}
+
 impl ChainArgs {
     /// True if no plugin was named.
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.plugins.is_empty()
     }
 
-    /// The stages in order, each with the policy.
+    /// The stages in order, each with the policy and the limits.
     pub(crate) fn stages(&self) -> Vec<StageSpec> {
-        let on_error = match self.on_error {
-            OnErrorArg::DeadLetter => OnError::DeadLetter,
-            OnErrorArg::Skip => OnError::Skip,
-            OnErrorArg::Pause => OnError::Pause,
-            OnErrorArg::Pass => OnError::Pass,
+        let stage = |stage: &StageSpec| StageSpec {
+            on_error: self.on_error.map_or(stage.on_error, Into::into),
+            retries: self.retries.unwrap_or(stage.retries),
+            deadline_ms: self.deadline.unwrap_or(stage.deadline_ms),
+            memory_bytes_max: self.memory.unwrap_or(stage.memory_bytes_max),
+            ..stage.clone()
         };
-        let stage = |stage: &StageSpec| StageSpec { on_error, retries: self.retries, ..stage.clone() };
         self.plugins.iter().map(stage).collect()
+    }
+}
+
+/// The flags that say how a subscription delivers.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OptionsArgs {
+    /// How several consumers share the subscription [default: key]
+    #[arg(long, value_enum)]
+    order: Option<OrderArg>,
+    /// Time in which a delivered event must be acknowledged, or it comes again; 10ms to 1d [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_u32)]
+    ack_timeout: Option<u32>,
+    /// Deliveries after which an event becomes a dead letter, 1 to 10000 [default: 16]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    max_attempts: Option<u16>,
+    /// Events that one consumer may hold unacknowledged, 1 to 1048576 [default: 1000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    max_in_flight: Option<u32>,
+    #[command(flatten)]
+    chain: ChainArgs,
+}
+
+impl OptionsArgs {
+    /// True if nothing was said.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { order, ack_timeout, max_attempts, max_in_flight, chain } = self;
+        order.is_none()
+            && ack_timeout.is_none()
+            && max_attempts.is_none()
+            && max_in_flight.is_none()
+            && chain.is_empty()
+    }
+
+    /// What was said, and the defaults of the rest.
+    pub(crate) fn options(&self) -> SubscriptionOptions {
+        let defaults = SubscriptionOptions::default();
+        SubscriptionOptions {
+            order: self.order.map_or(defaults.order, Into::into),
+            chain: self.chain.stages(),
+            ack_timeout_ms: self.ack_timeout.unwrap_or(defaults.ack_timeout_ms),
+            max_attempts: self.max_attempts.unwrap_or(defaults.max_attempts),
+            max_in_flight: self.max_in_flight.unwrap_or(defaults.max_in_flight),
+        }
     }
 }

@@ -14,15 +14,17 @@ use levada_protocol::{
 };
 
 pub(crate) use admin::{
-    DurabilityArg, PluginAction, PluginArgs, RouteAction, RouteArgs, SettingsArgs, SubscriptionAction,
-    SubscriptionArgs, TopicAction, TopicArgs,
+    Changes, DurabilityArg, PluginAction, PluginArgs, RouteAction, RouteArgs, SettingsArgs,
+    SubscriptionAction, SubscriptionArgs, TopicAction, TopicArgs,
 };
 pub(crate) use bench::{
     BenchArgs, BenchCommon, CatchUp, ConsumerArgs, FanOut, Latency, PluginBench, PluginKind,
     Publish as PublishBench, Workload,
 };
-use chain::ChainArgs;
-use values::{parse_any_topic, parse_header, parse_rate, parse_start};
+pub(crate) use values::{DurationMs, SubscriptionPath};
+
+use chain::OptionsArgs;
+use values::{parse_any_topic, parse_header, parse_rate, parse_start, parse_timeout};
 
 /// Levada: durable events over QUIC, every subscriber through its own WebAssembly gate.
 #[derive(Debug, Parser)]
@@ -34,26 +36,30 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+/// Where the help shows the flags of every command.
+const EVERYWHERE: &str = "Flags of every command";
+/// Where the help shows the flags of every command that talks to an engine.
+const ENGINE: &str = "Which engine";
+
 /// Flags of every command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CommonArgs {
-    /// How results are printed; streams of events are one JSON object a line either way
-    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    /// How results and errors are printed: for people, or one JSON object a line; events are JSON either way
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, help_heading = EVERYWHERE)]
     pub(crate) output: Format,
-    /// Print no remarks and no progress
-    #[arg(long, short, global = true)]
+    /// Print no remarks and no progress on stderr; errors are printed all the same
+    #[arg(long, short, global = true, help_heading = EVERYWHERE)]
     pub(crate) quiet: bool,
-    /// Log more to stderr; twice for every request
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    /// Log more to stderr; -vv more still
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = EVERYWHERE)]
     pub(crate) verbose: u8,
 }
 
+// Without a text of their own the values stand on one line of every help.
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people
     Text,
-    /// One JSON object a line
     Json,
 }
 
@@ -66,11 +72,12 @@ pub(crate) struct ClientArgs {
         global = true,
         env = "LEVADA_ADDR",
         default_value = "127.0.0.1:7600",
-        value_name = "HOST:PORT"
+        value_name = "HOST:PORT",
+        help_heading = ENGINE
     )]
     pub(crate) addr: String,
-    /// The engine's CA certificate [default: ./levada-data/tls/ca.pem]
-    #[arg(long, global = true, env = "LEVADA_CA", value_name = "FILE")]
+    /// The engine's CA certificate: DATA_DIR/tls/ca.pem of that engine [default: ./levada-data/tls/ca.pem]
+    #[arg(long, global = true, env = "LEVADA_CA", value_name = "FILE", help_heading = ENGINE)]
     pub(crate) ca: Option<PathBuf>,
 }
 
@@ -78,17 +85,19 @@ pub(crate) struct ClientArgs {
 pub(crate) enum Command {
     /// Run the engine
     Serve(ServeArgs),
-    /// Show it all: an engine, plugins, an order service and three subscribers, and a table that proves the result
+    /// Show it all: an engine, plugins, an order service, three subscribers, and a table that proves the result
     Demo(DemoArgs),
     /// Make, show, change and delete topics
     Topic(TopicArgs),
-    /// Publish events: NDJSON from a file or stdin
+    /// Publish events: lines of JSON from stdin or a file
+    #[command(after_help = PUBLISH_HELP)]
     Publish(PublishArgs),
     /// Consume a durable subscription, made on first use; prints and acknowledges each event
+    #[command(after_help = SUBSCRIBE_HELP)]
     Subscribe(SubscribeArgs),
     /// Read stored events without leaving a trace
     Read(ReadArgs),
-    /// Show, resume and delete subscriptions
+    /// Make, show, resume and delete subscriptions
     Subscription(SubscriptionArgs),
     /// Deploy, list and remove WebAssembly plugins
     Plugin(PluginArgs),
@@ -98,9 +107,29 @@ pub(crate) enum Command {
     Bench(BenchArgs),
 }
 
+// Paragraphs are one line each: clap breaks them where the terminal ends.
+const PUBLISH_HELP: &str = concat!(
+    "A line is one event:\n",
+    r#"  {"key": "..", "headers": {"name": ".."}, "id": "..", "time": "2026-01-31T12:00:00Z", "payload": ..}"#,
+    "\n\n",
+    r#"Only payload must be there: any JSON, or {"base64": ".."} for other bytes. "#,
+    "Events of one key go to one partition, in order. What `levada read` prints can be published as it is. ",
+    "The command ends when every event is stored.\n\n",
+    r#"  echo '{"key": "order-1", "payload": {"amount": 90}}' | levada publish orders"#,
+    "\n  echo 'any text' | levada publish orders --raw"
+);
+
+const SUBSCRIBE_HELP: &str = concat!(
+    "The subscription stays when this command ends, and keeps its place. ",
+    "Flags that say what it is like count when it is made; they are refused if it exists and is different. ",
+    "Without them it is taken as it is.\n\n",
+    r#"  levada subscribe orders -s payment --from earliest --plugin 'json-filter:{"where":"amount > 0"}'"#
+);
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
-    /// Configuration file; flags and LEVADA_ environment variables win over it
+    /// Configuration file, as --print-config prints it; the environment (LEVADA_DATA_DIR sets data_dir) wins over it,
+    /// and flags win over both
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Where everything is kept [default: ./levada-data]
@@ -109,13 +138,13 @@ pub(crate) struct ServeArgs {
     /// UDP address for QUIC; port 0 takes a free one [default: 127.0.0.1:7600]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
-    /// TCP address for /healthz, /readyz and /metrics; port 0 takes a free one [default: 127.0.0.1:7601]
+    /// TCP address for HTTP (/healthz, /readyz, /metrics); port 0 takes a free one [default: 127.0.0.1:7601]
     #[arg(long, value_name = "ADDR")]
     pub(crate) http: Option<SocketAddr>,
-    /// Form of the log on stderr
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub(crate) log_format: Format,
-    /// Print the configuration in force and stop
+    /// Form of the log on stderr [default: text]
+    #[arg(long, value_enum)]
+    pub(crate) log_format: Option<Format>,
+    /// Print every setting in force with its explanation, as a configuration file, and stop
     #[arg(long)]
     pub(crate) print_config: bool,
     /// Also shut down when stdin ends: for programs that run an engine and must not leave it behind
@@ -125,13 +154,14 @@ pub(crate) struct ServeArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
-    /// Orders; each is created, paid, shipped, received and completed: five events
+    /// Orders, 10 to 1000000; each is created, paid, shipped, received and completed: five events
     #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
     pub(crate) events: u32,
-    /// Events that the order service publishes a second; 0 for as fast as it goes
+    /// Events that the order service publishes a second; 0 means as fast as it goes
     #[arg(long, value_name = "R", default_value_t = 5_000)]
     pub(crate) rate: u32,
-    /// Keep the data in this directory, which must be empty or absent; `levada serve --data-dir` opens it
+    /// Keep the data in this directory, which must be empty or absent; `levada serve --data-dir DIR` opens it. Without,
+    /// a temporary directory is used and removed
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
 }
@@ -140,33 +170,46 @@ pub(crate) struct DemoArgs {
 pub(crate) struct PublishArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
-    /// The topic
+    /// The topic, which must exist
     pub(crate) topic: TopicName,
     /// Key of every event that names none itself
     #[arg(long, value_name = "K")]
     pub(crate) key: Option<String>,
-    /// Header of every event, before its own; repeatable
+    /// A header of every event, before the event's own; repeatable
     #[arg(long = "header", value_name = "N=V", value_parser = parse_header)]
     pub(crate) headers: Vec<(String, String)>,
     /// Where the lines come from; - for stdin
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub(crate) file: PathBuf,
-    /// Events a second at most
+    /// Events a second at most [default: as fast as it goes]
     #[arg(long, value_name = "R", value_parser = parse_rate)]
     pub(crate) rate: Option<f64>,
-    /// Each line is a payload as it stands, not JSON
+    /// Each line is a payload as it stands, text or JSON
     #[arg(long)]
     pub(crate) raw: bool,
+    /// How long to try an event again that the engine refuses for a while (a full disk) or cannot be reached with;
+    /// then it fails. 1ms to 6d
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_timeout)]
+    pub(crate) timeout: DurationMs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OrderArg {
-    /// Events of one key in order, one consumer at a time (in this version as partition)
+    /// Events of one key in order, one consumer at a time (in this version the same as partition)
     Key,
-    /// One active consumer, the others stand by
+    /// Events of one partition in order: one consumer is active, the others stand by
     Partition,
-    /// Whoever has credit
+    /// No order: every consumer gets a share
     None,
+}
+
+/// An order as it is typed and shown.
+pub(crate) fn order_word(order: Order) -> &'static str {
+    match order {
+        Order::Key => "key",
+        Order::Partition => "partition",
+        Order::None => "none",
+    }
 }
 
 impl From<OrderArg> for Order {
@@ -189,18 +232,15 @@ pub(crate) struct SubscribeArgs {
     /// The subscription's name
     #[arg(long, short, value_name = "S")]
     pub(crate) subscription: SubscriptionName,
-    /// How several consumers share it, if it is made now [default: key]
-    #[arg(long, value_enum)]
-    pub(crate) order: Option<OrderArg>,
-    /// Where it begins, if it is made now: earliest, latest, an offset, or a time as 2026-01-31T12:00:00Z
+    /// Where the subscription begins, if it is made now: earliest, latest, an offset, or a time as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "START", default_value = "latest", value_parser = parse_start)]
     pub(crate) from: Start,
     #[command(flatten)]
-    pub(crate) chain: ChainArgs,
-    /// Stop after this many events
+    pub(crate) options: OptionsArgs,
+    /// Stop after this many events [default: go on until interrupted]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max: Option<u64>,
-    /// Print without acknowledging: the events come again
+    /// Print without acknowledging: the events come again, to the next consumer
     #[arg(long)]
     pub(crate) no_ack: bool,
 }
@@ -218,7 +258,7 @@ pub(crate) struct ReadArgs {
     /// Where to begin: earliest, latest, an offset, or a time as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "START", default_value = "earliest", value_parser = parse_start)]
     pub(crate) from: Start,
-    /// Stop after this many events
+    /// Stop after this many events [default: all that are stored]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max: Option<u64>,
     /// Go on with new events instead of stopping at the end

@@ -1,6 +1,6 @@
 //! What can be typed: good lines, bad lines, and the values in them.
 
-use levada_protocol::request::StageSpec;
+use levada_protocol::request::{StageSpec, SubscriptionOptions};
 
 use super::{
     values::{DurationMs, parse_size, parse_stage},
@@ -40,12 +40,15 @@ fn good_lines_are_understood() {
         "topic describe dlq.orders.payment",
         "topic set orders --retain-for 90s",
         "topic delete orders --force",
+        "topic delete dlq.orders.payment",
+        "topic set dlq.orders.payment --retain-for 7d",
         "publish orders",
-        "publish orders --key k --header a=b --header c=d=e --file f.ndjson --rate 10.5 --raw",
+        "publish orders --key k --header a=b --header c=d=e --file f.ndjson --rate 10.5 --raw --timeout 10s",
         "subscribe orders --subscription payment",
         "subscribe orders -s p --order none --from 2026-01-31T12:00:00Z --plugin json-filter --max 3 --no-ack",
         "subscribe orders -s p --plugin 'json-filter@2:{\"where\": \"amount > 0\"}' --plugin json-project",
         "read orders --partition 0 --partition 3 --from 17 --max 5 --follow",
+        "subscription create orders/payment --from earliest --ack-timeout 1m --plugin p --memory 1MiB --deadline 1ms",
         "subscription list",
         "subscription list orders",
         "subscription describe orders/payment",
@@ -57,11 +60,13 @@ fn good_lines_are_understood() {
         "plugin remove mine@3",
         "route create big --from orders --to a --to b --plugin content-router:{} --start earliest",
         "route list",
+        "route describe big",
         "route resume big",
         "route delete big",
         "bench publish --size 1024 --events 100 --producers 2 --in-flight 8 --batch-bytes 128KiB --durability os",
         "bench publish --connections 256 --concurrency 1 --duration 60s --runs 5 --output json",
         "bench latency --addr localhost:7600 --ca ca.pem",
+        "bench latency --ca ca.pem",
         "bench fanout --subscribers 3 --rate 5000 --order none --consumers 2 --keys 100 --partitions 4",
         "bench catchup --events 10 --max-in-flight 5",
         "bench plugin --plugin json-filter --pass 0.5 --size 200",
@@ -86,9 +91,17 @@ fn bad_lines_are_wrong_usage() {
         "topic create orders --max-bytes many",
         "topic create orders --durability never",
         "topic set orders --partitions 2",
+        "topic set orders",
         "publish orders --header nothing",
         "publish orders --rate 0",
         "publish orders --rate fast",
+        "publish orders --timeout 0s",
+        "publish orders --timeout 7d",
+        "subscribe orders -s p --retries 1",
+        "subscribe orders -s p --ack-timeout 0s",
+        "subscribe orders -s p --max-attempts 0",
+        "subscribe orders -s p --max-in-flight 0",
+        "route create r --from a --to b --deadline 1s",
         "subscribe orders",
         "subscribe orders -s route-x",
         "subscribe orders -s p --from yesterday",
@@ -133,6 +146,8 @@ fn values_mean_what_they_say() {
         assert_eq!(parse_start(text), Ok(start), "{text}");
     }
     assert_eq!(parse_size("10GiB"), Ok(10 << 30));
+    let wrong = parse_size("64XB").unwrap_err();
+    assert!(wrong.contains("64MiB or 1GB") && wrong.ends_with("got \"64XB\""), "{wrong}");
     assert_eq!("72h".parse::<DurationMs>(), Ok(DurationMs(259_200_000)));
     assert_eq!(parse_header("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
     let stage = parse_stage(r#"json-filter@2:{"where":"a:b"}"#).unwrap();
@@ -156,23 +171,25 @@ fn flags_of_every_command_may_stand_anywhere() {
 fn a_chain_takes_its_policy_from_the_flags() {
     use levada_protocol::request::OnError;
 
-    let typed = [
-        "levada",
-        "route",
-        "create",
-        "r",
-        "--from",
-        "a",
-        "--to",
-        "b",
-        "--plugin",
-        "p",
-        "--on-error",
-        "pause",
-    ];
-    let args = Args::try_parse_from(typed.into_iter().chain(["--retries", "1"])).unwrap();
-    let Command::Route(route) = args.command else { panic!("it is a route") };
+    let line =
+        "route create r --from a --to b --plugin p --on-error pause --retries 1 --deadline 2s --memory 64MiB";
+    let Command::Route(route) = parse(line).unwrap().command else { panic!("it is a route") };
     let RouteAction::Create { chain, .. } = route.action else { panic!("it is created") };
     let stages = chain.stages();
     assert_eq!((stages[0].on_error, stages[0].retries), (OnError::Pause, 1));
+    assert_eq!((stages[0].deadline_ms, stages[0].memory_bytes_max), (2_000, 64 << 20));
+}
+
+#[test]
+fn a_subscription_is_as_the_flags_say_and_else_as_it_is() {
+    let options = |line: &str| {
+        let Command::Subscribe(subscribe) = parse(line).unwrap().command else { panic!("it subscribes") };
+        (subscribe.options.is_empty(), subscribe.options.options())
+    };
+    assert_eq!(options("subscribe t -s s --max 3"), (true, SubscriptionOptions::default()));
+    let (empty, said) =
+        options("subscribe t -s s --ack-timeout 5s --max-attempts 2 --max-in-flight 7 --order none");
+    assert!(!empty);
+    assert_eq!((said.ack_timeout_ms, said.max_attempts, said.max_in_flight), (5_000, 2, 7));
+    assert_eq!(said.order, Order::None);
 }

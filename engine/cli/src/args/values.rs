@@ -8,6 +8,9 @@ use levada_protocol::{
 };
 use serde::de::IgnoredAny;
 
+/// Longest time for which the client tries to deliver an event.
+const DELIVERY_TIMEOUT_MS_MAX: u64 = 6 * 86_400_000;
+
 /// A duration as people write it (`72h`, `7d`, `90s`), in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DurationMs(pub(crate) u64);
@@ -16,9 +19,11 @@ impl FromStr for DurationMs {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let duration = humantime::parse_duration(text)
-            .map_err(|error| format!("expected a duration as 72h, 7d or 90s: {error}"))?;
-        u64::try_from(duration.as_millis()).map(Self).map_err(|_| "the duration is too long".to_owned())
+        let expected = "expected a duration such as 90s, 72h or 7d";
+        let duration =
+            humantime::parse_duration(text).map_err(|error| format!("{expected}, got {text:?}: {error}"))?;
+        let milliseconds = u64::try_from(duration.as_millis());
+        milliseconds.map(Self).map_err(|_| format!("{expected}, got one that is too long"))
     }
 }
 
@@ -39,7 +44,8 @@ impl FromStr for SubscriptionPath {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (topic, name) = text.split_once('/').ok_or("expected TOPIC/SUBSCRIPTION")?;
+        let (topic, name) =
+            text.split_once('/').ok_or_else(|| format!("expected TOPIC/SUBSCRIPTION, got {text:?}"))?;
         Ok(Self { topic: parse_any_topic(topic)?, name: name.parse().map_err(sentence)? })
     }
 }
@@ -49,17 +55,37 @@ pub(super) fn parse_any_topic(text: &str) -> Result<TopicName, String> {
     TopicName::parse_any(text).map_err(sentence)
 }
 
-/// A size in bytes as people write it: `100`, `64KiB`, `10GiB`.
+/// A size in bytes as people write it: `100`, `64MiB`, `1GB`.
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let size: Result<bytesize::ByteSize, String> = text.parse();
-    size.map(|size| size.as_u64()).map_err(|_| "expected a size as 100, 64KiB or 10GiB".to_owned())
+    size.map(|size| size.as_u64())
+        .map_err(|_| format!("expected a size such as 4096, 64MiB or 1GB, got {text:?}"))
+}
+
+/// A duration from a millisecond to the longest that the wire carries, in milliseconds.
+pub(super) fn parse_duration_u32(text: &str) -> Result<u32, String> {
+    let DurationMs(milliseconds) = text.parse()?;
+    match u32::try_from(milliseconds) {
+        Ok(0) => Err("expected a duration of 1ms or more".to_owned()),
+        Ok(milliseconds) => Ok(milliseconds),
+        Err(_) => Err("expected a duration of 49d or less".to_owned()),
+    }
+}
+
+/// How long to try to publish: the client's own bounds.
+pub(super) fn parse_timeout(text: &str) -> Result<DurationMs, String> {
+    let timeout: DurationMs = text.parse()?;
+    match timeout.0 {
+        1..=DELIVERY_TIMEOUT_MS_MAX => Ok(timeout),
+        _ => Err("expected a duration from 1ms to 6d".to_owned()),
+    }
 }
 
 /// `NAME=VALUE`.
 pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("expected NAME=VALUE".to_owned()),
+        _ => Err(format!("expected NAME=VALUE, got {text:?}")),
     }
 }
 
@@ -67,7 +93,7 @@ pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
 pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
-        _ => Err("expected a number of events a second above 0".to_owned()),
+        _ => Err(format!("expected events a second, a number above 0, got {text:?}")),
     }
 }
 
@@ -75,7 +101,7 @@ pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
 pub(super) fn parse_share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
-        _ => Err("expected a number above 0, at most 1".to_owned()),
+        _ => Err(format!("expected a share above 0 and at most 1, got {text:?}")),
     }
 }
 
@@ -89,8 +115,8 @@ pub(super) fn parse_start(text: &str) -> Result<Start, String> {
     if let Ok(offset) = text.parse() {
         return Ok(Start::Offset(offset));
     }
-    let expected = "expected earliest, latest, an offset, or a time as 2026-01-31T12:00:00Z";
-    let time: jiff::Timestamp = text.parse().map_err(|_| expected.to_owned())?;
+    let expected = "expected earliest, latest, an offset, or a time such as 2026-01-31T12:00:00Z";
+    let time: jiff::Timestamp = text.parse().map_err(|_| format!("{expected}, got {text:?}"))?;
     u64::try_from(time.as_millisecond()).map(Start::Time).map_err(|_| "the time is before 1970".to_owned())
 }
 

@@ -1,7 +1,5 @@
 //! The workloads `fanout` and `catchup`: events until every subscription has the last of them.
 
-use levada_client::Order;
-
 use super::{
     clock::Clock,
     consumer::Timed,
@@ -14,7 +12,7 @@ use super::{
     watched,
 };
 use crate::{
-    args::{CatchUp, ConsumerArgs, FanOut},
+    args::{CatchUp, ConsumerArgs, FanOut, order_word},
     output::Output,
 };
 
@@ -88,11 +86,7 @@ impl Report {
     pub(super) fn subscribers(&mut self, count: u16, args: &ConsumerArgs) {
         self.subscribers = count;
         self.consumers = Some(args.consumers);
-        self.order = Some(match Order::from(args.order) {
-            Order::Key => "key",
-            Order::Partition => "partition",
-            Order::None => "none",
-        });
+        self.order = Some(order_word(args.order.into()));
         self.deliveries_per_second = Some(self.events_per_second * f64::from(count));
     }
 }

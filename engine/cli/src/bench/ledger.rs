@@ -3,6 +3,7 @@
 use levada_protocol::ids::PartitionId;
 
 use super::stamp::Stamp;
+use crate::arrivals::{Rising, Seen};
 
 /// Sequences above this are not ours: more than any run publishes.
 const SEQUENCES_MAX: u64 = 1 << 32;
@@ -24,10 +25,9 @@ pub(super) struct Ledger {
 /// The events of one publishing task, in whichever partitions.
 #[derive(Debug, Clone, Default)]
 struct Lane {
-    /// One bit a sequence.
-    seen: Vec<u64>,
-    /// Per partition: one more than the last sequence; 0 before the first.
-    next: Vec<u64>,
+    seen: Seen,
+    /// Per partition.
+    rising: Vec<Rising>,
 }
 
 /// What is wrong with what arrived.
@@ -86,19 +86,15 @@ impl Ledger {
             self.lanes.resize_with(index + 1, Lane::default);
         }
         let lane = &mut self.lanes[index];
-        if lane.mark(stamp.sequence) {
+        if lane.seen.mark(stamp.sequence) {
             self.twice += 1;
             return;
         }
         let partition = usize::from(partition.0);
-        if partition >= lane.next.len() {
-            lane.next.resize(self.partitions.max(partition + 1), 0);
+        if partition >= lane.rising.len() {
+            lane.rising.resize(self.partitions.max(partition + 1), Rising::default());
         }
-        if stamp.sequence < lane.next[partition] {
-            self.disordered += 1;
-        } else {
-            lane.next[partition] = stamp.sequence + 1;
-        }
+        self.disordered += u64::from(lane.rising[partition].is_late(stamp.sequence));
     }
 
     /// Takes in what another consumer of the same subscription got. Between consumers there is no order.
@@ -111,13 +107,7 @@ impl Ledger {
             self.lanes.resize_with(other.lanes.len(), Lane::default);
         }
         for (lane, more) in self.lanes.iter_mut().zip(&other.lanes) {
-            if lane.seen.len() < more.seen.len() {
-                lane.seen.resize(more.seen.len(), 0);
-            }
-            for (word, bits) in lane.seen.iter_mut().zip(&more.seen) {
-                self.twice += u64::from((*word & bits).count_ones());
-                *word |= bits;
-            }
+            self.twice += lane.seen.absorb(&more.seen);
         }
     }
 
@@ -128,8 +118,8 @@ impl Ledger {
         for index in 0..self.lanes.len().max(sent.len()) {
             let lane = self.lanes.get(index).unwrap_or(&nothing);
             let sent = sent.get(index).copied().unwrap_or(0);
-            for sequence in 0..sent.max(lane.end()) {
-                match (lane.has(sequence), sequence < sent && expected(sequence)) {
+            for sequence in 0..sent.max(lane.seen.end()) {
+                match (lane.seen.has(sequence), sequence < sent && expected(sequence)) {
                     (false, true) => lost += 1,
                     (true, false) => unexpected += 1,
                     _ => {}
@@ -138,36 +128,6 @@ impl Ledger {
         }
         Verdict { lost, twice: self.twice, disordered: self.disordered, unexpected }
     }
-}
-
-impl Lane {
-    /// Marks a sequence as seen; true if it was before.
-    #[inline]
-    fn mark(&mut self, sequence: u64) -> bool {
-        let (word, bit) = place(sequence);
-        if word >= self.seen.len() {
-            self.seen.resize((word + 1).next_power_of_two(), 0);
-        }
-        let seen = self.seen[word] & bit != 0;
-        self.seen[word] |= bit;
-        seen
-    }
-
-    fn has(&self, sequence: u64) -> bool {
-        let (word, bit) = place(sequence);
-        self.seen.get(word).is_some_and(|bits| bits & bit != 0)
-    }
-
-    /// One more than the largest sequence that could be marked.
-    fn end(&self) -> u64 {
-        self.seen.len() as u64 * 64
-    }
-}
-
-#[inline]
-fn place(sequence: u64) -> (usize, u64) {
-    let word = usize::try_from(sequence / 64).expect("sequences are below 2^32");
-    (word, 1 << (sequence % 64))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ mod stamp;
 mod clock;
 mod endpoint;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, pin::pin, time::Duration};
 
 use indicatif::ProgressBar;
 use levada_protocol::error::ErrorCode;
@@ -41,23 +41,15 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Runs a workload as often as asked for and prints what it found.
 pub(crate) async fn run(output: &Output, args: BenchArgs) -> anyhow::Result<()> {
-    // Dropping the runs ends the engine and removes its directory.
-    tokio::select! {
-        biased;
-        () = interrupted() => Err(Failure::new(ErrorCode::ShuttingDown, "interrupted").into()),
-        done = Box::pin(run_all(output, &args.workload)) => done,
+    let workload = &args.workload;
+    if let Workload::Plugin(args) = workload {
+        plugin::check(args)?;
     }
-}
-
-async fn run_all(output: &Output, workload: &Workload) -> anyhow::Result<()> {
+    let mut stop = pin!(interrupted());
     let common = workload.common();
     let mut runs = Vec::new();
     for number in 1..=common.runs {
-        let mut target = Target::prepare(output, common).await?;
-        let measured = Box::pin(measure(output, &mut target, workload)).await;
-        let finished = target.finish().await;
-        let report = measured?;
-        finished?;
+        let report = Box::pin(run_once(output, workload, &mut stop)).await?;
         if output.is_json() {
             output.json(&report)?;
         } else if common.runs > 1 {
@@ -75,6 +67,32 @@ async fn run_all(output: &Output, workload: &Workload) -> anyhow::Result<()> {
         return Ok(());
     }
     Err(Failure::new(ErrorCode::Internal, "not every event arrived once and in order").into())
+}
+
+/// One run on an engine, or topic, of its own, of which nothing is left behind however it ends.
+async fn run_once(
+    output: &Output,
+    workload: &Workload,
+    stop: &mut (impl Future<Output = ()> + Unpin),
+) -> anyhow::Result<Report> {
+    let mut target = tokio::select! {
+        biased;
+        () = &mut *stop => return Err(Failure::interrupted().into()),
+        target = Target::prepare(output, workload.common()) => target?,
+    };
+    let measured = tokio::select! {
+        biased;
+        () = stop => Err(Failure::interrupted().into()),
+        measured = Box::pin(measure(output, &mut target, workload)) => measured,
+    };
+    match measured {
+        Ok(report) => target.finish().await.map(|()| report),
+        Err(error) => {
+            // The first failure is the one to report.
+            let _second = target.abandon().await;
+            Err(error)
+        }
+    }
 }
 
 async fn measure(output: &Output, target: &mut Target, workload: &Workload) -> anyhow::Result<Report> {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use levada_client::{RouteSpec, StageSpec, Start};
-use tokio::time::{Instant, interval};
 
 use super::{
     clock::Clock,
@@ -18,16 +17,35 @@ use super::{
 };
 use crate::{
     args::{PluginBench, PluginKind},
+    arrivals::Seen,
     commands::{JSON_FILTER, SAMPLE, deploy_bundled},
     failure::Failure,
     output::Output,
+    stall,
 };
-use levada_protocol::error::ErrorCode;
 
 /// How often the route's target is looked at.
 const LOOK: Duration = Duration::from_millis(2);
 /// If nothing arrives for so long, nothing more will.
 const STALLED: Duration = Duration::from_secs(30);
+
+/// Refuses flags that cannot work together, before anything is started.
+pub(super) fn check(args: &PluginBench) -> Result<(), Failure> {
+    if layout(args.plugin) == Layout::Json && (args.common.size as usize) < JSON_BYTES_MIN {
+        let got = args.common.size;
+        return Err(Failure::usage(format!(
+            "expected --size of at least {JSON_BYTES_MIN} for the JSON of --plugin json-filter, got {got}"
+        )));
+    }
+    Ok(())
+}
+
+fn layout(kind: PluginKind) -> Layout {
+    match kind {
+        PluginKind::JsonFilter => Layout::Json,
+        PluginKind::Trivial | PluginKind::Route | PluginKind::None => Layout::Binary,
+    }
+}
 
 /// Runs the workload.
 pub(super) async fn plugin(
@@ -36,15 +54,7 @@ pub(super) async fn plugin(
     args: &PluginBench,
 ) -> anyhow::Result<Report> {
     let clock = Clock::start();
-    let layout = match args.plugin {
-        PluginKind::JsonFilter => Layout::Json,
-        PluginKind::Trivial | PluginKind::Route | PluginKind::None => Layout::Binary,
-    };
-    if layout == Layout::Json && (args.common.size as usize) < JSON_BYTES_MIN {
-        let message =
-            format!("expected --size of at least {JSON_BYTES_MIN} for JSON, got {}", args.common.size);
-        return Err(Failure::new(ErrorCode::InvalidArgument, message).into());
-    }
+    let layout = layout(args.plugin);
     deploy_bundled(&target.control).await?;
     let publishing = Publishing::new(target, &args.common, layout, clock, args.events, None);
     let published = prefill(output, publishing, args.events).await?;
@@ -61,30 +71,6 @@ pub(super) async fn plugin(
     Ok(report)
 }
 
-/// Which events a filter lets pass, one bit a sequence.
-struct Passing(Vec<u64>);
-
-impl Passing {
-    fn none_of(events: u64) -> anyhow::Result<Self> {
-        Ok(Self(vec![0; usize::try_from(events.div_ceil(64))?]))
-    }
-
-    fn add(&mut self, sequence: u64) {
-        if let Some(word) = usize::try_from(sequence / 64).ok().and_then(|word| self.0.get_mut(word)) {
-            *word |= 1 << (sequence % 64);
-        }
-    }
-
-    fn has(&self, sequence: u64) -> bool {
-        let word = usize::try_from(sequence / 64).ok().and_then(|word| self.0.get(word));
-        word.is_some_and(|word| word >> (sequence % 64) & 1 == 1)
-    }
-
-    fn count(&self) -> u64 {
-        self.0.iter().map(|word| u64::from(word.count_ones())).sum()
-    }
-}
-
 async fn subscription(
     output: &Output,
     target: &Target,
@@ -96,12 +82,12 @@ async fn subscription(
 ) -> anyhow::Result<Report> {
     let rule = Rule::new(kind, args.pass);
     // What has to pass is known from what is stored, not from what comes out.
-    let mut passing = Passing::none_of(published.events())?;
+    let mut passing = Seen::default();
     consumer::read_back(&target.control, &target.topic, layout, |offset, stamp| {
         if let Some(stamp) = stamp
             && rule.passes(offset, stamp.sequence)
         {
-            passing.add(stamp.sequence);
+            passing.mark(stamp.sequence);
         }
     })
     .await?;
@@ -211,7 +197,7 @@ async fn route(
     Ok(report)
 }
 
-/// Waits until the outlet holds so many events, or gets no more; answers when.
+/// Waits until the outlet holds so many events, or gets no more; answers when the last came.
 async fn routed(
     target: &Target,
     outlet: &str,
@@ -219,16 +205,16 @@ async fn routed(
     clock: Clock,
     bar: &indicatif::ProgressBar,
 ) -> anyhow::Result<u64> {
-    let mut looks = interval(LOOK);
-    let (mut stored, mut changed) = (0, (Instant::now(), clock.now()));
-    while stored < events && changed.0.elapsed() < STALLED {
-        looks.tick().await;
+    let (mut stored, mut changed) = (0, clock.now());
+    let look = async || {
         let topic = target.control.describe_topic(outlet).await?;
-        let now = topic.partitions.iter().map(|part| part.end).sum();
+        let now: u64 = topic.partitions.iter().map(|part| part.end).sum();
         if now != stored {
-            (stored, changed) = (now, (Instant::now(), clock.now()));
+            (stored, changed) = (now, clock.now());
             bar.set_position(stored);
         }
-    }
-    Ok(changed.1)
+        Ok(now)
+    };
+    stall::until(LOOK, STALLED, look, |stored| *stored >= events).await?;
+    Ok(changed)
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{ledger::Verdict, target};
 use crate::{
-    args::{BenchCommon, DurabilityArg},
+    args::BenchCommon,
     latencies::{Percentiles, median},
     output,
 };
@@ -86,10 +86,7 @@ impl Report {
             rate: None,
             plugin: None,
             pass: None,
-            durability: match common.durability {
-                DurabilityArg::Sync => "sync",
-                DurabilityArg::Os => "os",
-            },
+            durability: common.durability.word(),
             seconds: 0.0,
             events_per_second: 0.0,
             mb_per_second: 0.0,

@@ -13,7 +13,7 @@ use levada_protocol::error::ErrorCode;
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, interval, sleep},
+    time::{Instant, sleep},
 };
 
 use super::{
@@ -28,6 +28,7 @@ use crate::{
     args::{ConsumerArgs, OrderArg},
     failure::Failure,
     latencies::Latencies,
+    stall,
 };
 
 /// How often arrivals are looked at.
@@ -109,13 +110,8 @@ impl Subscribing {
         let consumers = Endpoint::spawn("consumers", move || consume(address, consumers, counter))?;
         let unordered = wanted.args.order == OrderArg::None;
         let subscribing = Self { topic: target.topic.clone(), unordered, subscriptions, consumers, done };
-        let begun = Instant::now();
-        while attached.load(Ordering::Acquire) < all && !subscribing.consumers.has_ended() {
-            if begun.elapsed() > STALLED {
-                break;
-            }
-            sleep(LOOK).await;
-        }
+        let attached = async || Ok(attached.load(Ordering::Acquire));
+        stall::until(LOOK, STALLED, attached, |now| *now >= all || subscribing.consumers.has_ended()).await?;
         Ok(subscribing)
     }
 
@@ -126,15 +122,9 @@ impl Subscribing {
 
     /// Waits until every subscription has so many events, or until nothing comes any more.
     pub(super) async fn wait_for(&self, events: u64) {
-        let mut looks = interval(LOOK);
-        let (mut arrived, mut changed) = (self.arrived(), Instant::now());
-        while arrived < events && changed.elapsed() < STALLED && !self.consumers.has_ended() {
-            looks.tick().await;
-            let now = self.arrived();
-            if now != arrived {
-                (arrived, changed) = (now, Instant::now());
-            }
-        }
+        let enough = |arrived: &u64| *arrived >= events || self.consumers.has_ended();
+        let waited = stall::until(LOOK, STALLED, async || Ok(self.arrived()), enough).await;
+        waited.expect("counting arrivals does not fail");
     }
 
     /// Ends the consumers and gathers what they got.

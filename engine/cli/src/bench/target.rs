@@ -7,18 +7,11 @@ use std::{
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use levada_client::{Client, EngineInfo, PublisherOptions, TopicSettings};
-use levada_protocol::{batch::EVENT_HEADER_BYTES, error::ErrorCode, limits::BATCH_BODY_BYTES_MAX};
-use tempfile::TempDir;
+use levada_client::{Client, EngineInfo, Error, PublisherOptions, TopicSettings};
+use levada_protocol::{batch::EVENT_HEADER_BYTES, limits::BATCH_BODY_BYTES_MAX};
 
 use super::{clock, report::Report};
-use crate::{
-    args::{BenchCommon, DurabilityArg},
-    child::Engine,
-    client,
-    failure::Failure,
-    output::Output,
-};
+use crate::{args::BenchCommon, child::Sandbox, client, output::Output};
 
 /// `f_type` of a tmpfs, see statfs(2).
 const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -27,7 +20,7 @@ const MIB: f64 = 1024.0 * 1024.0;
 /// An engine and what was made on it for one run.
 #[derive(Debug)]
 pub(super) struct Target {
-    own: Option<(Engine, TempDir)>,
+    own: Option<Sandbox>,
     address: Address,
     /// The bench's own connection: settings and figures.
     pub(super) control: Client,
@@ -64,18 +57,18 @@ impl Target {
         let (own, address) = match &common.addr {
             Some(addr) => (None, Address { addr: addr.clone(), ca: common.ca.clone() }),
             None => {
-                let home = make_dir(output, common)?;
-                let engine =
-                    Engine::start(&home.path().join("data"), &home.path().join("engine.log")).await?;
-                let address = Address { addr: engine.addr().to_owned(), ca: Some(engine.ca().to_owned()) };
-                (Some((engine, home)), address)
+                let sandbox = Sandbox::start("levada-bench-", &place(output, common), None).await?;
+                let (addr, ca) = (sandbox.engine.addr().to_owned(), sandbox.engine.ca().to_owned());
+                (Some(sandbox), Address { addr, ca: Some(ca) })
             }
         };
-        let control = address.connect().await?;
         let topic = format!("bench-{:08x}", getrandom::u32().context("drawing a topic's name")?);
-        let target = Self { own, address, control, topic, extra_topics: Vec::new() };
-        target.control.create_topic(&target.topic, settings(common)).await?;
-        Ok(target)
+        let control = address.connect().await?;
+        if let Err(error) = control.create_topic(&topic, settings(common)).await {
+            control.close().await;
+            return Err(error.into());
+        }
+        Ok(Self { own, address, control, topic, extra_topics: Vec::new() })
     }
 
     /// Makes a further topic with the same settings.
@@ -117,46 +110,52 @@ impl Target {
     /// Leaves nothing behind: the engine and its directory, or the topics on somebody else's.
     pub(super) async fn finish(self) -> anyhow::Result<()> {
         match self.own {
-            Some((engine, home)) => {
+            Some(sandbox) => {
                 self.control.close().await;
-                engine.stop().await?;
-                home.close().context("removing the bench's directory")?;
+                sandbox.stop().await
             }
             None => {
-                for topic in self.extra_topics.iter().chain([&self.topic]) {
-                    self.control.delete_topic(topic, true).await?;
-                }
+                let deleted =
+                    delete_topics(&self.control, self.extra_topics.iter().chain([&self.topic])).await;
                 self.control.close().await;
+                Ok(deleted?)
             }
         }
-        Ok(())
+    }
+
+    /// As [`Target::finish`], after a failure: an engine of our own is not waited for.
+    pub(super) async fn abandon(self) -> anyhow::Result<()> {
+        match &self.own {
+            Some(_) => Ok(()),
+            None => self.finish().await,
+        }
     }
 }
 
+async fn delete_topics(control: &Client, topics: impl Iterator<Item = &String>) -> Result<(), Error> {
+    for topic in topics {
+        control.delete_topic(topic, true).await?;
+    }
+    Ok(())
+}
+
 fn settings(common: &BenchCommon) -> TopicSettings {
-    let durability = match common.durability {
-        DurabilityArg::Sync => "sync",
-        DurabilityArg::Os => "os",
-    };
     TopicSettings {
         partitions: common.partitions,
-        durability: durability.to_owned(),
+        durability: common.durability.word().to_owned(),
         ..TopicSettings::default()
     }
 }
 
-fn make_dir(output: &Output, common: &BenchCommon) -> anyhow::Result<TempDir> {
-    let parent = common.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let home = tempfile::Builder::new().prefix("levada-bench-").tempdir_in(&parent).map_err(|error| {
-        let message = format!("no directory can be made in {}: {error}", parent.display());
-        Failure::new(ErrorCode::ConfigInvalid, message).hint("--dir names another place")
-    })?;
-    if is_tmpfs(home.path()) {
-        let place = parent.display();
+/// Where the engine's directory is made.
+fn place(output: &Output, common: &BenchCommon) -> PathBuf {
+    let place = common.dir.clone().unwrap_or_else(std::env::temp_dir);
+    if is_tmpfs(&place) {
+        let shown = place.display();
         output
-            .remark(&format!("note: {place} is memory, where a sync costs nothing; --dir DIR names a disk"));
+            .remark(&format!("note: {shown} is memory, where a sync costs nothing; --dir DIR names a disk"));
     }
-    Ok(home)
+    place
 }
 
 fn is_tmpfs(path: &Path) -> bool {

@@ -27,18 +27,19 @@ const BUNDLED: [(&str, &[u8]); 4] = [
     (SAMPLE, artefact!("sample")),
 ];
 
-/// Deploys all of them; a plugin whose newest version is this very artefact stays as it is.
-pub(crate) async fn deploy_bundled(client: &Client) -> Result<Vec<PluginInfo>, Error> {
+/// Deploys all of them; a plugin whose newest version is this very artefact stays as it is. Answers each one, and
+/// whether it was deployed now.
+pub(crate) async fn deploy_bundled(client: &Client) -> Result<Vec<(PluginInfo, bool)>, Error> {
     let there = client.list_plugins().await?;
-    let mut deployed = Vec::with_capacity(BUNDLED.len());
+    let mut plugins = Vec::with_capacity(BUNDLED.len());
     for (name, artefact) in BUNDLED {
         let newest = there.iter().filter(|plugin| plugin.name == name).max_by_key(|plugin| plugin.version);
-        match newest {
-            Some(newest) if newest.sha256 == hash(artefact) => deployed.push(newest.clone()),
-            _ => deployed.push(client.deploy_plugin(name, Bytes::from_static(artefact), None).await?),
-        }
+        plugins.push(match newest {
+            Some(newest) if newest.sha256 == hash(artefact) => (newest.clone(), false),
+            _ => (client.deploy_plugin(name, Bytes::from_static(artefact), None).await?, true),
+        });
     }
-    Ok(deployed)
+    Ok(plugins)
 }
 
 fn hash(artefact: &[u8]) -> String {

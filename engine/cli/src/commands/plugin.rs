@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use bytes::Bytes;
 use levada_client::Client;
 use levada_protocol::{error::ErrorCode, limits::ARTEFACT_BYTES_MAX, request::PluginInfo};
+use serde::Serialize;
 
 use super::deploy_bundled;
 use crate::{
@@ -15,35 +16,34 @@ use crate::{
 };
 
 pub(super) async fn run(output: &Output, args: PluginArgs) -> anyhow::Result<()> {
-    let client = client::connect(&args.client).await?;
-    match args.action {
+    client::with_interruptible(&args.client, async |client| act(output, client, &args.action).await).await
+}
+
+async fn act(output: &Output, client: &Client, action: &PluginAction) -> anyhow::Result<()> {
+    match action {
         PluginAction::Deploy { bundled: true, .. } => {
-            for deployed in deploy_bundled(&client).await? {
-                tell(output, &deployed)?;
+            for (plugin, deployed) in deploy_bundled(client).await? {
+                tell(output, &plugin, deployed)?;
             }
         }
         PluginAction::Deploy { name, file, config, .. } => {
             let (Some(name), Some(file)) = (name, file) else {
-                anyhow::bail!(Failure::new(
-                    ErrorCode::InvalidArgument,
-                    "expected a name and a file, or --bundled"
-                ));
+                anyhow::bail!(Failure::usage("expected a name and a file, or --bundled"));
             };
-            let deployed = deploy_file(&client, name.as_str(), &file, config).await?;
-            tell(output, &deployed)?;
+            let plugin = deploy_file(client, name.as_str(), file, config.clone()).await?;
+            tell(output, &plugin, true)?;
         }
         PluginAction::List => {
             let plugins = client.list_plugins().await?;
             output.rows(&plugins, || table(&plugins))?;
         }
         PluginAction::Remove { plugin: (name, version) } => {
-            client.remove_plugin(name.as_str(), version).await?;
+            client.remove_plugin(name.as_str(), *version).await?;
             let what = version.map_or_else(|| name.to_string(), |version| format!("{name}@{version}"));
             let done = serde_json::json!({ "removed": what });
             output.result(&done, || format!("removed plugin {what}"))?;
         }
     }
-    client.close().await;
     Ok(())
 }
 
@@ -65,9 +65,19 @@ async fn deploy_file(
     Ok(client.deploy_plugin(name, artefact, config).await?)
 }
 
-fn tell(output: &Output, plugin: &PluginInfo) -> anyhow::Result<()> {
-    Ok(output.result(plugin, || {
-        format!("deployed plugin {}@{} ({})", plugin.name, plugin.version, output::bytes(plugin.size))
+/// A plugin version, and whether it is new.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    plugin: &'a PluginInfo,
+    /// False if the newest version was this very artefact already.
+    deployed: bool,
+}
+
+fn tell(output: &Output, plugin: &PluginInfo, deployed: bool) -> anyhow::Result<()> {
+    Ok(output.result(&Told { plugin, deployed }, || {
+        let what = format!("plugin {}@{} ({})", plugin.name, plugin.version, output::bytes(plugin.size));
+        if deployed { format!("deployed {what}") } else { format!("{what} is there already, unchanged") }
     })?)
 }
 

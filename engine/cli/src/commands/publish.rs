@@ -1,16 +1,20 @@
-//! `levada publish`: events from lines of a file or of stdin, pipelined, each acknowledged before the end.
+//! `levada publish`: events from lines of a file or of stdin, pipelined, each acknowledged before the end. What the
+//! lines hold is `ndjson.rs`.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
+    convert::Infallible,
     fs::File,
     io::{self, BufRead, BufReader, Read as _},
     path::Path,
+    pin::pin,
     thread,
     time::Duration,
 };
 
 use bytes::Bytes;
-use levada_client::{Publisher, PublisherOptions, Ticket};
+use levada_client::{Client, Publisher, PublisherOptions, Ticket};
 use levada_protocol::{
     error::ErrorCode,
     event::Event,
@@ -20,11 +24,17 @@ use levada_protocol::{
 use serde::Serialize;
 use tokio::{
     sync::mpsc,
-    task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, interval, sleep_until},
 };
 
-use crate::{args::PublishArgs, client, failure::Failure, ndjson::Defaults, output::Output};
+use crate::{
+    args::PublishArgs,
+    client,
+    failure::{Failure, code_of},
+    interrupt::interrupted,
+    ndjson::Defaults,
+    output::{self, Output},
+};
 
 /// Longest line: the largest event in base64, and room for its headers' names and quotes.
 const LINE_BYTES_MAX: u64 = 2 * EVENT_BYTES_MAX as u64;
@@ -32,14 +42,34 @@ const LINE_BYTES_MAX: u64 = 2 * EVENT_BYTES_MAX as u64;
 const LINES_AHEAD: usize = 1_024;
 /// Events published ahead of their acknowledgement, at most; the client's own buffer is a limit in bytes.
 const TICKETS_AHEAD: usize = 65_536;
+/// How often it is looked whether acknowledgements come.
+const LOOK: Duration = Duration::from_millis(250);
+/// If none came for so long, the user is told why.
+const DELAYED: Duration = Duration::from_millis(1_500);
+/// The same reason is told again after this.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 /// An event and the line it came from, or what was wrong with that line.
 type Input = Result<(u64, Event), Failure>;
 
 pub(super) async fn run(output: &Output, args: PublishArgs) -> anyhow::Result<()> {
     let lines = open(&args.file)?;
-    let client = client::connect(&args.client).await?;
-    let publisher = client.publisher(args.topic.as_str(), PublisherOptions::default()).await?;
+    client::with(&args.client, async |client| publish(output, client, &args, lines).await).await
+}
+
+async fn publish(
+    output: &Output,
+    client: &Client,
+    args: &PublishArgs,
+    lines: Box<dyn BufRead + Send>,
+) -> anyhow::Result<()> {
+    let mut stop = pin!(interrupted());
+    let options = PublisherOptions { delivery_timeout: args.timeout.into(), ..PublisherOptions::default() };
+    let publisher = tokio::select! {
+        biased;
+        () = &mut stop => return Err(Failure::interrupted().into()),
+        publisher = client.publisher(args.topic.as_str(), options) => publisher?,
+    };
     let headers =
         args.headers.iter().map(|(name, value)| (name.clone(), Bytes::from(value.clone()))).collect();
     let defaults = Defaults { key: args.key.clone().map(Bytes::from), headers };
@@ -50,18 +80,26 @@ pub(super) async fn run(output: &Output, args: PublishArgs) -> anyhow::Result<()
         .name("input".to_owned())
         .spawn(move || read_lines(lines, &defaults, raw, &sender))?;
 
+    let published = Cell::new(0);
     let (tickets, awaited) = mpsc::channel(TICKETS_AHEAD);
-    let mut acknowledged = JoinSet::new();
-    acknowledged.spawn(await_tickets(awaited));
-    let sent = send_all(&publisher, receiver, tickets, args.rate).await;
-    let summary = acknowledged.join_next().await.expect("one task was spawned")??;
-    if let Err(failure) = sent {
-        let before = summary.published;
-        return Err(anyhow::Error::new(failure).context(format!("{before} events were published, then")));
+    let both = async {
+        // A failed acknowledgement ends it all; a wrong line is reported once all before it is acknowledged.
+        let sent = async { Ok(send_all(&publisher, receiver, tickets, args.rate).await) };
+        tokio::try_join!(sent, await_tickets(awaited, args.topic.as_str(), &published))
+    };
+    let done = tokio::select! {
+        biased;
+        () = &mut stop => Err(Failure::interrupted().into()),
+        both = both => both.map_err(anyhow::Error::from).and_then(|(sent, summary)| sent.map(|()| summary)),
+        never = tell_delays(output, client, &publisher, args, &published) => match never {},
+    };
+    match done {
+        Ok(summary) => Ok(output.result(&summary, || summary.text())?),
+        Err(error) => Err(match published.get() {
+            0 => error,
+            some => error.context(format!("{} stored, then", events(some))),
+        }),
     }
-    client.close().await;
-    output.result(&summary, || summary.text(args.topic.as_str()))?;
-    Ok(())
 }
 
 fn open(file: &Path) -> Result<Box<dyn BufRead + Send>, Failure> {
@@ -95,7 +133,7 @@ fn read_lines(
         };
         let input = input.map_err(|problem| {
             Failure::new(ErrorCode::InvalidArgument, format!("line {number}: {problem}"))
-                .hint("nothing of this line and after it was published")
+                .hint("neither this line nor any after it was published")
         });
         let wrong = input.is_err();
         if sender.blocking_send(input).is_err() || wrong {
@@ -128,7 +166,7 @@ async fn send_all(
     mut lines: mpsc::Receiver<Input>,
     tickets: mpsc::Sender<Ticket>,
     rate: Option<f64>,
-) -> Result<(), Failure> {
+) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut sent = 0_u32;
     while let Some(input) = lines.recv().await {
@@ -137,7 +175,7 @@ async fn send_all(
             sleep_until(begun + Duration::from_secs_f64(f64::from(sent) / rate)).await;
         }
         let at_line =
-            |error: levada_client::Error| Failure::new(error.code(), format!("line {number}: {error}"));
+            |error: levada_client::Error| Failure::new(code_of(&error), format!("line {number}: {error}"));
         let ticket = publisher.publish(event).await.map_err(at_line)?;
         sent = sent.saturating_add(1);
         if tickets.send(ticket).await.is_err() {
@@ -148,9 +186,56 @@ async fn send_all(
     Ok(())
 }
 
+/// Says on stderr why no acknowledgements come, when none have come for a while.
+async fn tell_delays(
+    output: &Output,
+    client: &Client,
+    publisher: &Publisher,
+    args: &PublishArgs,
+    published: &Cell<u64>,
+) -> Infallible {
+    let mut looks = interval(LOOK);
+    let (mut seen, mut since) = (published.get(), Instant::now());
+    let mut told: Option<(Option<ErrorCode>, Instant)> = None;
+    loop {
+        looks.tick().await;
+        if published.get() != seen || publisher.figures().buffered_bytes == 0 {
+            (seen, since) = (published.get(), Instant::now());
+        }
+        if since.elapsed() < DELAYED {
+            continue;
+        }
+        let (code, why) = match publisher.refusal() {
+            _ if !client.is_connected() => {
+                let why = format!("there is no connection to the engine at {}", args.client.addr);
+                (Some(ErrorCode::ConnectionLost), why)
+            }
+            Some(refusal) => (Some(refusal.code), refusal.to_string()),
+            None => (None, "the engine has not answered yet".to_owned()),
+        };
+        // A sentence may hold figures that change all the time; the code tells reasons apart.
+        let is_due = |(before, at): &(Option<ErrorCode>, Instant)| {
+            at.elapsed() >= if *before == code { TELL_AGAIN } else { DELAYED }
+        };
+        if told.as_ref().is_none_or(is_due) {
+            output.remark(&format!(
+                "waiting: {why}; each event is tried again for {} (--timeout)",
+                output::duration_ms(args.timeout.0)
+            ));
+            told = Some((code, Instant::now()));
+        }
+    }
+}
+
+/// `1 event`, `5 events`.
+fn events(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "event" } else { "events" })
+}
+
 /// What became of the events.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 struct Summary {
+    topic: String,
     /// Events stored.
     published: u64,
     /// The last offset in each partition that got any.
@@ -164,9 +249,8 @@ struct Last {
 }
 
 impl Summary {
-    fn text(&self, topic: &str) -> String {
-        let events = if self.published == 1 { "event" } else { "events" };
-        let published = format!("published {} {events} to {topic}", self.published);
+    fn text(&self) -> String {
+        let published = format!("published {} to {}", events(self.published), self.topic);
         match self.last.as_slice() {
             [] => published,
             [only] if only.partition == 0 => format!("{published}, last offset {}", only.offset),
@@ -180,19 +264,26 @@ impl Summary {
     }
 }
 
-async fn await_tickets(mut tickets: mpsc::Receiver<Ticket>) -> Result<Summary, levada_client::Error> {
-    let mut published = 0;
+async fn await_tickets(
+    mut tickets: mpsc::Receiver<Ticket>,
+    topic: &str,
+    published: &Cell<u64>,
+) -> Result<Summary, levada_client::Error> {
     let mut last = BTreeMap::<PartitionId, Option<Offset>>::new();
     while let Some(ticket) = tickets.recv().await {
         let receipt = ticket.await?;
-        published += 1;
+        published.set(published.get() + 1);
         let known = last.entry(receipt.partition).or_default();
         *known = (*known).max(receipt.offset);
     }
     let place = |(partition, offset): (&PartitionId, &Option<Offset>)| {
         offset.map(|offset| Last { partition: partition.0, offset: offset.0 })
     };
-    Ok(Summary { published, last: last.iter().filter_map(place).collect() })
+    Ok(Summary {
+        topic: topic.to_owned(),
+        published: published.get(),
+        last: last.iter().filter_map(place).collect(),
+    })
 }
 
 #[cfg(test)]

@@ -1,17 +1,29 @@
 //! `levada route`: makes, shows, resumes and deletes routes.
 
-use levada_protocol::request::{RouteInfo, RouteSpec};
+use levada_client::Client;
+use levada_protocol::{
+    error::ErrorCode,
+    ids::RouteName,
+    request::{RouteInfo, RouteSpec},
+};
 
-use super::subscription::chain_text;
+use super::place::{self, Standing};
 use crate::{
     args::{RouteAction, RouteArgs},
     client,
+    failure::Failure,
     output::{self, Output, Rows},
 };
 
+/// The state of a route that goes on, in the protocol's word.
+const RUNNING: &str = "running";
+
 pub(super) async fn run(output: &Output, args: RouteArgs) -> anyhow::Result<()> {
-    let client = client::connect(&args.client).await?;
-    match args.action {
+    client::with_interruptible(&args.client, async |client| act(output, client, args.action).await).await
+}
+
+async fn act(output: &Output, client: &Client, action: RouteAction) -> anyhow::Result<()> {
+    match action {
         RouteAction::Create { route, from, to, chain, start } => {
             let spec = RouteSpec {
                 name: route.as_str().to_owned(),
@@ -29,6 +41,20 @@ pub(super) async fn run(output: &Output, args: RouteArgs) -> anyhow::Result<()> 
         RouteAction::List => {
             let routes = client.list_routes().await?;
             output.rows(&routes, || table(&routes))?;
+            if !output.is_json() && routes.iter().any(|route| route.state != RUNNING) {
+                output.remark(
+                    "`levada route describe ROUTE` says in full why one is paused or blocked; a paused one goes on \
+                     with `levada route resume ROUTE`, a blocked one once its target takes events",
+                );
+            }
+        }
+        RouteAction::Describe { route } => {
+            let found = find(client, &route).await?;
+            if output.is_json() {
+                output.json(&found)?;
+            } else {
+                output.line(&describe(&found))?;
+            }
         }
         RouteAction::Delete { route } => {
             client.delete_route(route.as_str()).await?;
@@ -36,13 +62,27 @@ pub(super) async fn run(output: &Output, args: RouteArgs) -> anyhow::Result<()> 
             output.result(&done, || format!("deleted route {route}"))?;
         }
         RouteAction::Resume { route } => {
-            client.resume_route(route.as_str()).await?;
-            let done = serde_json::json!({ "resumed": route.as_str() });
-            output.result(&done, || format!("resumed route {route}"))?;
+            let look = async || Ok(standing(&find(client, &route).await?));
+            let let_go_on = async || client.resume_route(route.as_str()).await;
+            place::resume(output, "route", route.as_str(), look, let_go_on).await?;
         }
     }
-    client.close().await;
     Ok(())
+}
+
+async fn find(client: &Client, route: &RouteName) -> anyhow::Result<RouteInfo> {
+    let found = client.list_routes().await?.into_iter().find(|found| found.spec.name == route.as_str());
+    found.ok_or_else(|| Failure::new(ErrorCode::RouteNotFound, format!("there is no route {route}")).into())
+}
+
+fn standing(found: &RouteInfo) -> Standing {
+    let mut marks: Vec<u64> = found.positions.iter().map(|place| place.offset).collect();
+    marks.push(found.dead_lettered);
+    Standing {
+        stopped: (found.state != RUNNING).then(|| found.state.clone()),
+        marks,
+        idle: (found.lag == 0).then_some("nothing is left to take"),
+    }
 }
 
 fn table(routes: &[RouteInfo]) -> Rows {
@@ -54,9 +94,23 @@ fn table(routes: &[RouteInfo]) -> Rows {
             route.spec.to.join(", "),
             output::count(route.lag),
             output::count(route.dead_lettered),
-            route.state.clone(),
-            chain_text(&route.spec.chain),
+            output::brief(&route.state),
+            place::chain_cell(&route.spec.chain),
         ]);
     }
     rows
+}
+
+fn describe(found: &RouteInfo) -> String {
+    output::fields([
+        ("route", found.spec.name.clone()),
+        ("made", output::time_ms(found.created_ms)),
+        ("state", found.state.clone()),
+        ("from", found.spec.from.clone()),
+        ("to", found.spec.to.join(", ")),
+        ("chain", place::chain_lines(&found.spec.chain)),
+        ("positions", place::positions_text(&found.positions)),
+        ("lag", output::count(found.lag)),
+        ("dead letters", output::count(found.dead_lettered)),
+    ])
 }

@@ -31,7 +31,7 @@ pub(crate) fn run(output: &Output, args: ServeArgs, verbose: u8) -> anyhow::Resu
         data_dir: args.data_dir,
         listen: args.listen,
         http: args.http,
-        log_format: (args.log_format == Format::Json).then_some(LogFormat::Json),
+        log_format: args.log_format.map(log_format),
         log_filter: log_filter(verbose, output.is_quiet()),
     };
     let config =
@@ -42,6 +42,13 @@ pub(crate) fn run(output: &Output, args: ServeArgs, verbose: u8) -> anyhow::Resu
     levada_server::telemetry::install(&config)
         .map_err(|error| Failure::new(error.code(), error.to_string()))?;
     runtime()?.block_on(Box::pin(serve(output, config, args.until_stdin_closes)))
+}
+
+fn log_format(format: Format) -> LogFormat {
+    match format {
+        Format::Text => LogFormat::Text,
+        Format::Json => LogFormat::Json,
+    }
 }
 
 fn log_filter(verbose: u8, quiet: bool) -> Option<String> {

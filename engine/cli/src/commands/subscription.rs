@@ -1,19 +1,38 @@
-//! `levada subscription`: shows, resumes and deletes subscriptions.
+//! `levada subscription`: makes, shows, resumes and deletes subscriptions.
 
-use levada_protocol::request::{Order, StageSpec, SubscriptionInfo};
+use levada_client::Client;
+use levada_protocol::request::SubscriptionInfo;
 
+use super::place::{self, Standing};
 use crate::{
-    args::{SubscriptionAction, SubscriptionArgs},
+    args::{SubscriptionAction, SubscriptionArgs, SubscriptionPath, order_word},
     client,
     output::{self, Output, Rows},
 };
 
 pub(super) async fn run(output: &Output, args: SubscriptionArgs) -> anyhow::Result<()> {
-    let client = client::connect(&args.client).await?;
-    match args.action {
+    client::with_interruptible(&args.client, async |client| act(output, client, &args.action).await).await
+}
+
+async fn act(output: &Output, client: &Client, action: &SubscriptionAction) -> anyhow::Result<()> {
+    match action {
+        SubscriptionAction::Create { subscription, from, options } => {
+            let (topic, name) = (subscription.topic.as_str(), subscription.name.as_str());
+            let made = client.create_subscription(topic, name, options.options(), *from).await?;
+            output.result(&made, || {
+                let begins = place::positions_text(&made.positions);
+                format!("created subscription {topic}/{name}, beginning at {begins} (partition:offset)")
+            })?;
+        }
         SubscriptionAction::List { topic } => {
             let found = client.list_subscriptions(topic.as_ref().map(|topic| topic.as_str())).await?;
             output.rows(&found, || table(&found))?;
+            if !output.is_json() && found.iter().any(|found| found.paused.is_some()) {
+                output.remark(
+                    "`levada subscription describe TOPIC/SUBSCRIPTION` says in full why one is paused, \
+                     `levada subscription resume TOPIC/SUBSCRIPTION` lets it go on",
+                );
+            }
         }
         SubscriptionAction::Describe { subscription } => {
             let found =
@@ -30,35 +49,31 @@ pub(super) async fn run(output: &Output, args: SubscriptionArgs) -> anyhow::Resu
             let done = serde_json::json!({ "deleted": format!("{topic}/{name}") });
             output.result(&done, || format!("deleted subscription {topic}/{name}"))?;
         }
-        SubscriptionAction::Resume { subscription } => {
-            let (topic, name) = (subscription.topic.as_str(), subscription.name.as_str());
-            client.resume_subscription(topic, name).await?;
-            let done = serde_json::json!({ "resumed": format!("{topic}/{name}") });
-            output.result(&done, || format!("resumed subscription {topic}/{name}"))?;
-        }
+        SubscriptionAction::Resume { subscription } => resume(output, client, subscription).await?,
     }
-    client.close().await;
     Ok(())
 }
 
-/// Stages as people write them, in order.
-pub(super) fn chain_text(chain: &[StageSpec]) -> String {
-    let stage = |stage: &StageSpec| match stage.config.as_str() {
-        "{}" => stage.plugin.clone(),
-        config => format!("{}:{config}", stage.plugin),
-    };
-    match chain.is_empty() {
-        true => "-".to_owned(),
-        false => chain.iter().map(stage).collect::<Vec<_>>().join(" | "),
-    }
+async fn resume(output: &Output, client: &Client, path: &SubscriptionPath) -> anyhow::Result<()> {
+    let (topic, name) = (path.topic.as_str(), path.name.as_str());
+    let look = async || Ok(standing(&client.describe_subscription(topic, name).await?));
+    let let_go_on = async || client.resume_subscription(topic, name).await;
+    place::resume(output, "subscription", &format!("{topic}/{name}"), look, let_go_on).await
 }
 
-fn order_word(order: Order) -> &'static str {
-    match order {
-        Order::Key => "key",
-        Order::Partition => "partition",
-        Order::None => "none",
-    }
+fn standing(found: &SubscriptionInfo) -> Standing {
+    let mut marks: Vec<u64> = found.positions.iter().map(|place| place.offset).collect();
+    marks.extend([found.in_flight, found.dead_lettered, found.redelivered]);
+    let idle = match (found.consumers.is_empty(), found.lag) {
+        (true, _) => Some("no consumer is attached"),
+        (false, 0) => Some("nothing is left to deliver"),
+        (false, _) => None,
+    };
+    Standing { stopped: found.paused.as_ref().map(|why| format!("paused: {why}")), marks, idle }
+}
+
+fn state(found: &SubscriptionInfo) -> String {
+    found.paused.as_ref().map_or_else(|| "running".to_owned(), |why| format!("paused: {why}"))
 }
 
 fn table(subscriptions: &[SubscriptionInfo]) -> Rows {
@@ -81,10 +96,10 @@ fn table(subscriptions: &[SubscriptionInfo]) -> Rows {
             found.consumers.len().to_string(),
             output::count(found.lag),
             output::count(found.in_flight),
-            output::duration_ms(found.oldest_unacked_age_ms),
+            output::age_ms(found.oldest_unacked_age_ms),
             output::count(found.dead_lettered),
-            found.paused.as_ref().map_or_else(|| "running".to_owned(), |why| format!("paused: {why}")),
-            chain_text(&found.options.chain),
+            output::brief(&state(found)),
+            place::chain_cell(&found.options.chain),
         ]);
     }
     rows
@@ -92,26 +107,23 @@ fn table(subscriptions: &[SubscriptionInfo]) -> Rows {
 
 fn describe(found: &SubscriptionInfo) -> String {
     let options = &found.options;
-    let positions: Vec<String> =
-        found.positions.iter().map(|place| format!("{}:{}", place.partition, place.offset)).collect();
     let consumers = if found.consumers.is_empty() { "-".to_owned() } else { found.consumers.join(", ") };
-    let lines = [
+    output::fields([
         ("subscription", format!("{}/{}", found.topic, found.name)),
         ("made", output::time_ms(found.created_ms)),
-        ("state", found.paused.as_ref().map_or_else(|| "running".to_owned(), |why| format!("paused: {why}"))),
+        ("state", state(found)),
         ("order", order_word(options.order).to_owned()),
-        ("chain", chain_text(&options.chain)),
+        ("chain", place::chain_lines(&options.chain)),
         ("ack timeout", output::duration_ms(options.ack_timeout_ms.into())),
         ("max attempts", options.max_attempts.to_string()),
         ("max in flight", output::count(options.max_in_flight.into())),
         ("consumers", consumers),
-        ("positions", positions.join(" ")),
+        ("positions", place::positions_text(&found.positions)),
         ("lag", output::count(found.lag)),
-        ("oldest unacked", output::duration_ms(found.oldest_unacked_age_ms)),
+        ("oldest unacked", output::age_ms(found.oldest_unacked_age_ms)),
         ("in flight", output::count(found.in_flight)),
         ("redelivered", output::count(found.redelivered)),
         ("dead letters", output::count(found.dead_lettered)),
         ("events lost", output::count(found.events_lost)),
-    ];
-    lines.map(|(name, value)| format!("{name:<15} {value}")).join("\n")
+    ])
 }

@@ -1,20 +1,22 @@
 //! `levada topic`: makes, shows, changes and deletes topics.
 
+use levada_client::Client;
 use levada_protocol::request::{Retain, TopicInfo, TopicSettings};
 
 use crate::{
-    args::{DurabilityArg, SettingsArgs, TopicAction, TopicArgs},
+    args::{Changes, SettingsArgs, TopicAction, TopicArgs},
     client,
     output::{self, Output, Rows},
 };
 
 pub(super) async fn run(output: &Output, args: TopicArgs) -> anyhow::Result<()> {
-    let client = client::connect(&args.client).await?;
-    match args.action {
+    client::with_interruptible(&args.client, async |client| act(output, client, &args.action).await).await
+}
+
+async fn act(output: &Output, client: &Client, action: &TopicAction) -> anyhow::Result<()> {
+    match action {
         TopicAction::Create { topic, partitions, settings } => {
-            let mut wanted = apply(TopicSettings::default(), &settings);
-            wanted.partitions = partitions.unwrap_or(wanted.partitions);
-            let made = client.create_topic(topic.as_str(), wanted).await?;
+            let made = client.create_topic(topic.as_str(), wanted(*partitions, settings)).await?;
             output.result(&made, || format!("created topic {}", summary(&made)))?;
         }
         TopicAction::List => {
@@ -25,24 +27,33 @@ pub(super) async fn run(output: &Output, args: TopicArgs) -> anyhow::Result<()> 
             let found = client.describe_topic(topic.as_str()).await?;
             describe(output, &found)?;
         }
-        TopicAction::Set { topic, settings } => {
+        TopicAction::Set { topic, changes } => {
             let now = client.describe_topic(topic.as_str()).await?.settings;
-            let changed = client.set_topic(topic.as_str(), apply(now, &settings)).await?;
+            let changed = client.set_topic(topic.as_str(), apply(now, changes)).await?;
             output.result(&changed, || format!("topic {}", summary(&changed)))?;
         }
         TopicAction::Delete { topic, force } => {
-            client.delete_topic(topic.as_str(), force).await?;
+            client.delete_topic(topic.as_str(), *force).await?;
             let done = serde_json::json!({ "deleted": topic.as_str() });
             output.result(&done, || format!("deleted topic {topic}"))?;
         }
     }
-    client.close().await;
     Ok(())
 }
 
-fn apply(mut settings: TopicSettings, changes: &SettingsArgs) -> TopicSettings {
+fn wanted(partitions: u16, settings: &SettingsArgs) -> TopicSettings {
+    TopicSettings {
+        partitions,
+        durability: settings.durability.word().to_owned(),
+        retain: settings.retain.into(),
+        retain_for_ms: settings.retain_for.0,
+        max_bytes: settings.max_bytes,
+    }
+}
+
+fn apply(mut settings: TopicSettings, changes: &Changes) -> TopicSettings {
     if let Some(durability) = changes.durability {
-        settings.durability = durability_word(durability).to_owned();
+        settings.durability = durability.word().to_owned();
     }
     if let Some(retain) = changes.retain {
         settings.retain = retain.into();
@@ -54,14 +65,6 @@ fn apply(mut settings: TopicSettings, changes: &SettingsArgs) -> TopicSettings {
         settings.max_bytes = max_bytes;
     }
     settings
-}
-
-/// The word of the protocol for a durability.
-pub(crate) fn durability_word(durability: DurabilityArg) -> &'static str {
-    match durability {
-        DurabilityArg::Sync => "sync",
-        DurabilityArg::Os => "os",
-    }
 }
 
 fn retain_word(retain: Retain) -> &'static str {

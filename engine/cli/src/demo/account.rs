@@ -4,13 +4,21 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::model::{Order, STEPS, Who};
-use crate::latencies::Latencies;
+use crate::{
+    arrivals::{Rising, Seen},
+    latencies::Latencies,
+};
 
 /// The account of one subscriber.
 #[derive(Debug)]
 pub(super) struct Account {
     who: Who,
-    orders: Vec<Arrived>,
+    /// Which steps of which orders came, see [`number`].
+    seen: Seen,
+    /// The steps of each order, in the order in which they came.
+    steps: Vec<Rising>,
+    /// Orders of which a step came too late.
+    disordered: Seen,
     pub(super) received: u64,
     twice: u64,
     unexpected: u64,
@@ -19,15 +27,6 @@ pub(super) struct Account {
     pub(super) latencies: Latencies,
     first_us: Option<u64>,
     last_us: u64,
-}
-
-/// What arrived of one order.
-#[derive(Debug, Clone, Copy, Default)]
-struct Arrived {
-    /// One bit a step.
-    steps: u8,
-    latest: u8,
-    disordered: bool,
 }
 
 /// A line of the demo's table.
@@ -55,7 +54,9 @@ impl Account {
     pub(super) fn new(who: Who, orders: u32) -> Self {
         Self {
             who,
-            orders: vec![Arrived::default(); orders as usize],
+            seen: Seen::default(),
+            steps: vec![Rising::default(); orders as usize],
+            disordered: Seen::default(),
             received: 0,
             twice: 0,
             unexpected: 0,
@@ -79,36 +80,35 @@ impl Account {
         if fields.as_deref() != Some(self.who.sees()) {
             self.misshapen += 1;
         }
-        let Some(arrived) = self.orders.get_mut(order.0 as usize) else {
+        let Some(steps) = self.steps.get_mut(order.0 as usize) else {
             self.unexpected += 1;
             return None;
         };
-        let bit = 1 << (step - 1);
-        if arrived.steps & bit != 0 {
+        if self.seen.mark(number(order, step)) {
             self.twice += 1;
-        } else if !self.who.expects(order, step) {
-            self.unexpected += 1;
+        } else {
+            self.unexpected += u64::from(!self.who.expects(order, step));
+            if steps.is_late(step.into()) {
+                self.disordered.mark(order.0.into());
+            }
         }
-        arrived.disordered |= step < arrived.latest;
-        arrived.latest = arrived.latest.max(step);
-        arrived.steps |= bit;
         Some((order, step))
     }
 
     /// The line of the table.
     pub(super) fn line(&self) -> Line {
         let (mut expected, mut lost, mut orders, mut in_order) = (0, 0, 0, 0);
-        for (number, arrived) in (0..).zip(&self.orders) {
-            let wanted = (1..=STEPS.len() as u8).filter(|step| self.who.expects(Order(number), *step));
+        for order in (0..self.steps.len()).filter_map(|order| u32::try_from(order).ok().map(Order)) {
+            let wanted = (1..=STEPS.len() as u8).filter(|step| self.who.expects(order, *step));
             let (mut all, mut missing) = (0, 0);
             for step in wanted {
                 all += 1;
-                missing += u64::from(arrived.steps & (1 << (step - 1)) == 0);
+                missing += u64::from(!self.seen.has(number(order, step)));
             }
             expected += all;
             lost += missing;
             orders += u64::from(all > 0);
-            in_order += u64::from(all > 0 && !arrived.disordered);
+            in_order += u64::from(all > 0 && !self.disordered.has(order.0.into()));
         }
         let latencies = self.latencies.percentiles();
         let flawless = lost + self.twice + self.unexpected + self.misshapen == 0;
@@ -130,6 +130,11 @@ impl Account {
             correct: flawless && in_order == orders,
         }
     }
+}
+
+/// The number of an order's step among all.
+fn number(order: Order, step: u8) -> u64 {
+    u64::from(order.0) * STEPS.len() as u64 + u64::from(step) - 1
 }
 
 fn place(event: &Value) -> Option<(Order, u8)> {

@@ -14,7 +14,7 @@ mod report;
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,12 +22,7 @@ use std::{
 use anyhow::Context as _;
 use levada_client::Client;
 use levada_protocol::error::ErrorCode;
-use tempfile::TempDir;
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::{interval, sleep},
-};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 use self::{
     model::{STEPS, Who},
@@ -36,53 +31,50 @@ use self::{
 };
 use crate::{
     args::DemoArgs,
-    child::Engine,
+    child::{Engine, Sandbox},
     failure::Failure,
     interrupt::interrupted,
     output::{Output, count},
+    stall,
 };
 
 /// How often the course of things is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 /// If nothing arrives for so long, nothing more will.
 const STALLED: Duration = Duration::from_secs(15);
-/// Inventory goes away after this share of the events, in percent.
-const LEAVES_AT: u64 = 35;
-/// And comes back after this share.
+/// Inventory comes back when this share of the events is published, in percent,
 const RETURNS_AT: u64 = 70;
+/// but not sooner than this.
+const AWAY_MIN: Duration = Duration::from_millis(200);
 
 /// Runs the demo.
 pub(crate) async fn run(output: &Output, args: DemoArgs) -> anyhow::Result<()> {
     // Dropping the demo ends its engine and removes its directory.
     tokio::select! {
         biased;
-        () = interrupted() => Err(Failure::new(ErrorCode::ShuttingDown, "interrupted").into()),
+        () = interrupted() => Err(Failure::interrupted().into()),
         done = Box::pin(play(output, &args)) => done,
     }
 }
 
-/// Where the demo's engine keeps its data.
-struct Home {
-    data_dir: PathBuf,
-    log: PathBuf,
-    /// Removed at the end.
-    temporary: TempDir,
-}
-
 async fn play(output: &Output, args: &DemoArgs) -> anyhow::Result<()> {
-    let home = home(args.keep.as_deref())?;
-    let engine = Engine::start(&home.data_dir, &home.log).await?;
-    output.remark(&format!("engine    {} with its data in {}", engine.addr(), home.data_dir.display()));
+    if let Some(keep) = &args.keep {
+        check_empty(keep)?;
+    }
+    let sandbox = Sandbox::start("levada-demo-", &std::env::temp_dir(), args.keep.as_deref()).await?;
+    let engine = &sandbox.engine;
+    let place =
+        args.keep.as_ref().map_or_else(|| "a temporary directory".into(), |keep| keep.to_string_lossy());
+    output.remark(&format!("engine    {} with its data in {place}", engine.addr()));
     let client = engine.connect().await?;
     setup::prepare(output, &client).await?;
 
     let floor = Floor::new(args.events);
     let begun = Instant::now();
-    let away = orders_come_in(output, &engine, &client, &floor, args).await?;
+    let away = orders_come_in(output, engine, &client, &floor, args).await?;
     let seconds = begun.elapsed().as_secs_f64();
     client.close().await;
-    engine.stop().await?;
-    home.temporary.close().context("removing the demo's directory")?;
+    sandbox.stop().await?;
 
     let lines = Who::ALL.map(|who| floor.account(who).line());
     let report = Report::new(args, seconds, lines.to_vec(), away);
@@ -94,22 +86,14 @@ async fn play(output: &Output, args: &DemoArgs) -> anyhow::Result<()> {
         .into())
 }
 
-fn home(keep: Option<&Path>) -> anyhow::Result<Home> {
-    let temporary =
-        tempfile::Builder::new().prefix("levada-demo-").tempdir().context("making a directory")?;
-    let log = temporary.path().join("engine.log");
-    let data_dir = match keep {
-        Some(keep) => keep.to_owned(),
-        None => temporary.path().join("data"),
-    };
-    if fs::read_dir(&data_dir).is_ok_and(|mut entries| entries.next().is_some()) {
-        let message =
-            format!("expected an empty or absent directory, {} has files in it", data_dir.display());
-        let hint =
-            format!("choose another, or open it with `levada serve --data-dir {}`", data_dir.display());
-        return Err(Failure::new(ErrorCode::InvalidArgument, message).hint(hint).into());
+fn check_empty(dir: &Path) -> Result<(), Failure> {
+    if !fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Ok(());
     }
-    Ok(Home { data_dir, log, temporary })
+    let dir = dir.display();
+    let message = format!("expected an empty or absent directory, {dir} has files in it");
+    let hint = format!("choose another, or open it with `levada serve --data-dir {dir}`");
+    Err(Failure::new(ErrorCode::InvalidArgument, message).hint(hint))
 }
 
 /// Runs all services until every subscriber has everything; inventory is away for a while.
@@ -144,15 +128,18 @@ async fn orders_come_in(
 
     let bar = output.progress(Some(events), "published");
     let course = async {
-        until(|| floor.published() * 100 >= events * LEAVES_AT).await;
+        let before = floor.expected_of_first(Who::Inventory, floor.inventory_leaves_after());
+        until(floor, Who::Inventory, before).await;
         stop_inventory.send_replace(true);
         all_end(&mut inventory).await?;
+        floor.inventory_leaves();
         output.remark(&format!(
             "inventory stops after {} events",
             count(floor.account(Who::Inventory).received)
         ));
         let left = Instant::now();
-        until(|| floor.published() * 100 >= events * RETURNS_AT).await;
+        sleep(AWAY_MIN).await;
+        published(floor, events * RETURNS_AT / 100).await;
         let away = come_back(engine, client, floor, &mut inventory, &running, left).await?;
         output.remark(&away.text());
         all_end(&mut orders).await?;
@@ -182,11 +169,17 @@ async fn show(bar: &indicatif::ProgressBar, floor: &Floor) {
     }
 }
 
-async fn until(reached: impl Fn() -> bool) {
-    let mut looks = interval(LOOK);
-    while !reached() {
-        looks.tick().await;
-    }
+/// Waits until a subscriber has received so many events, or gets no more.
+async fn until(floor: &Floor, who: Who, events: u64) {
+    let received = async || Ok(floor.account(who).received);
+    let waited = stall::until(LOOK, STALLED, received, |received| *received >= events).await;
+    waited.expect("looking at an account does not fail");
+}
+
+/// Waits until so many events are published, or no more are.
+async fn published(floor: &Floor, events: u64) {
+    let waited = stall::until(LOOK, STALLED, async || Ok(floor.published()), |now| *now >= events).await;
+    waited.expect("looking at a counter does not fail");
 }
 
 async fn all_end(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
@@ -208,7 +201,6 @@ async fn come_back(
     let lag = client.describe_subscription(setup::ORDERS, Who::Inventory.name()).await?.lag;
     let (received, seconds) = (floor.account(Who::Inventory).received, left.elapsed().as_secs_f64());
     let owed = floor.expected_of_first(Who::Inventory, floor.published());
-    floor.inventory_returns();
     let back = Instant::now();
     inventory.spawn(services::subscriber(
         floor.clone(),
@@ -216,7 +208,8 @@ async fn come_back(
         Who::Inventory,
         running.clone(),
     ));
-    until(|| floor.account(Who::Inventory).received >= owed || back.elapsed() > STALLED).await;
+    until(floor, Who::Inventory, owed).await;
+    floor.inventory_has_caught_up();
     let caught_up = floor.account(Who::Inventory).received - received;
     Ok(Away {
         subscriber: Who::Inventory.name(),
@@ -227,23 +220,15 @@ async fn come_back(
     })
 }
 
-/// Waits until nothing is owed to anybody: then nothing can come a second time either.
+/// Waits until nothing is owed to anybody, or nothing moves: then nothing can come a second time either.
 async fn wait_for_the_rest(client: &Client, floor: &Floor) -> anyhow::Result<()> {
-    let received = || Who::ALL.map(|who| floor.account(who).received);
-    let mut looks = interval(LOOK);
-    let (mut before, mut changed) = (received(), Instant::now());
-    while changed.elapsed() < STALLED {
-        looks.tick().await;
+    let look = async || {
         let mut owed = client.list_routes().await?.iter().map(|route| route.lag).sum::<u64>();
         for who in Who::ALL {
             owed += client.describe_subscription(setup::topic(who), who.name()).await?.lag;
         }
-        if owed == 0 {
-            return Ok(());
-        }
-        if received() != before {
-            (before, changed) = (received(), Instant::now());
-        }
-    }
+        Ok((owed, Who::ALL.map(|who| floor.account(who).received)))
+    };
+    stall::until(LOOK, STALLED, look, |(owed, _)| *owed == 0).await?;
     Ok(())
 }

@@ -113,7 +113,7 @@ impl Report {
             count(self.events),
             micros(self.seconds * 1e6),
         );
-        let away = format!("{}; its p50 and p99 leave out what was published meanwhile", self.away.text());
+        let away = format!("{}; its p50 and p99 leave out what waited for it meanwhile", self.away.text());
         let verdict = if self.correct {
             "CORRECT: every subscriber received what it had to, each order in order, nothing lost, nothing twice"
         } else {

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use levada_client::{Client, Delivery, Event, PublisherOptions, Subscriber, Ticket};
 use serde_json::Value;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
     time::sleep,
 };
@@ -26,6 +26,8 @@ use super::{
 
 /// Orders that are under way at the same time: their events interleave.
 const UNDER_WAY: u32 = 50;
+/// Inventory goes away after this share of the events, in percent.
+const LEAVES_AT: u64 = 35;
 /// Deliveries that payment has worked on and not acknowledged yet, at most.
 const UNSETTLED_MAX: usize = 1_024;
 
@@ -36,8 +38,12 @@ pub(super) struct Floor {
     orders: u32,
     published: AtomicU64,
     accounts: [Mutex<Account>; 3],
-    /// When inventory came back, in microseconds.
-    returned_us: AtomicU64,
+    /// Tells the order service that inventory is away.
+    left: Notify,
+    /// Inventory is away, or still has to catch up.
+    inventory_behind: AtomicBool,
+    /// When inventory had caught up, in microseconds; before, 0.
+    caught_up_us: AtomicU64,
 }
 
 impl Floor {
@@ -48,7 +54,9 @@ impl Floor {
             orders,
             published: AtomicU64::new(0),
             accounts: Who::ALL.map(|who| Mutex::new(Account::new(who, orders))),
-            returned_us: AtomicU64::new(0),
+            left: Notify::new(),
+            inventory_behind: AtomicBool::new(false),
+            caught_up_us: AtomicU64::new(0),
         })
     }
 
@@ -68,15 +76,28 @@ impl Floor {
         self.accounts[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Inventory is back. What it gets from here on and was published before waited for it, and says nothing about how
-    /// fast events go.
-    pub(super) fn inventory_returns(&self) {
-        self.returned_us.store(self.now_us(), Ordering::Relaxed);
+    /// After so many events inventory goes away; the order service lets it go before it publishes more, so that it has
+    /// something to catch up however fast the events come.
+    pub(super) fn inventory_leaves_after(&self) -> u64 {
+        u64::from(self.orders) * STEPS.len() as u64 * LEAVES_AT / 100
     }
 
-    fn waited(&self, who: Who, sent_us: u64, now_us: u64) -> bool {
-        let returned = self.returned_us.load(Ordering::Relaxed);
-        who == Who::Inventory && sent_us < returned && returned <= now_us
+    /// Inventory goes away. What it gets from here on waited for it, and says nothing about how fast events go.
+    pub(super) fn inventory_leaves(&self) {
+        self.inventory_behind.store(true, Ordering::Relaxed);
+        self.left.notify_one();
+    }
+
+    /// Inventory is back and has what was published until then.
+    pub(super) fn inventory_has_caught_up(&self) {
+        self.caught_up_us.store(self.now_us(), Ordering::Relaxed);
+        self.inventory_behind.store(false, Ordering::Relaxed);
+    }
+
+    /// True for an event that waited for its subscriber.
+    fn waited(&self, who: Who, sent_us: u64) -> bool {
+        let behind = || self.inventory_behind.load(Ordering::Relaxed);
+        who == Who::Inventory && (behind() || sent_us < self.caught_up_us.load(Ordering::Relaxed))
     }
 
     /// How many of the order service's first events a subscriber has to get.
@@ -100,6 +121,9 @@ pub(super) async fn order_service(floor: Arc<Floor>, client: Client, rate: u32) 
     let publisher = client.publisher(setup::ORDERS, PublisherOptions::default()).await?;
     let begun = Instant::now();
     for (number, (order, step)) in (0_u32..).zip(life(floor.orders)) {
+        if u64::from(number) == floor.inventory_leaves_after() {
+            floor.left.notified().await;
+        }
         if rate > 0 {
             let due = Duration::from_secs_f64(f64::from(number) / f64::from(rate));
             // A timer's tick is a millisecond: what falls into one goes out together.
@@ -198,7 +222,7 @@ fn enter(floor: &Floor, who: Who, event: &Event) -> Option<(Value, u8)> {
     let now = floor.now_us();
     let mut account = floor.account(who);
     let place = account.enter(&seen, now);
-    if let Some(sent) = sent_us(event).filter(|sent| !floor.waited(who, *sent, now)) {
+    if let Some(sent) = sent_us(event).filter(|sent| !floor.waited(who, *sent)) {
         account.latencies.record(now.saturating_sub(sent) * 1_000);
     }
     drop(account);

@@ -30,7 +30,7 @@ pub(super) async fn prepare(output: &Output, client: &Client) -> anyhow::Result<
     }
     let plugins = deploy_bundled(client).await?;
     let names: Vec<String> =
-        plugins.iter().map(|plugin| format!("{}@{}", plugin.name, plugin.version)).collect();
+        plugins.iter().map(|(plugin, _)| format!("{}@{}", plugin.name, plugin.version)).collect();
     output.remark(&format!("plugins   {}", names.join(", ")));
     let route = RouteSpec {
         name: ROUTE.to_owned(),

@@ -1,0 +1,174 @@
+//! What subscriptions and routes have in common as places of plugins: how a chain and a stop are shown, and how it is
+//! found out whether a resumed place goes on. Knows no requests.
+
+use std::time::Duration;
+
+use levada_protocol::{
+    error::ErrorCode,
+    request::{OnError, Position, StageSpec},
+};
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    failure::Failure,
+    output::{self, Output},
+};
+
+/// How long a resumed place may take to show that it goes on.
+const SETTLE: Duration = Duration::from_secs(2);
+/// How often it is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A chain for a table: stages as they are typed, in order.
+pub(super) fn chain_cell(chain: &[StageSpec]) -> String {
+    if chain.is_empty() {
+        return "-".to_owned();
+    }
+    output::brief(&chain.iter().map(typed).collect::<Vec<_>>().join(" | "))
+}
+
+/// A chain in full: a stage a line, with what holds for it.
+pub(super) fn chain_lines(chain: &[StageSpec]) -> String {
+    let line = |stage: &StageSpec| {
+        format!(
+            "{} (on error {}, {} retries, deadline {}, memory {})",
+            typed(stage),
+            on_error_word(stage.on_error),
+            stage.retries,
+            output::duration_ms(stage.deadline_ms.into()),
+            output::bytes(stage.memory_bytes_max),
+        )
+    };
+    match chain.is_empty() {
+        true => "-".to_owned(),
+        false => chain.iter().map(line).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+fn typed(stage: &StageSpec) -> String {
+    match stage.config.as_str() {
+        "{}" => stage.plugin.clone(),
+        config => format!("{}:{config}", stage.plugin),
+    }
+}
+
+fn on_error_word(on_error: OnError) -> &'static str {
+    match on_error {
+        OnError::DeadLetter => "dead-letter",
+        OnError::Skip => "skip",
+        OnError::Pause => "pause",
+        OnError::Pass => "pass",
+    }
+}
+
+/// Positions as `PARTITION:OFFSET`.
+pub(super) fn positions_text(positions: &[Position]) -> String {
+    let place = |place: &Position| format!("{}:{}", place.partition, place.offset);
+    positions.iter().map(place).collect::<Vec<_>>().join(" ")
+}
+
+/// How a place stands, as far as its stopping and going on is concerned.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// `paused: why` or `blocked: why`; `None` while it runs.
+    pub(super) stopped: Option<String>,
+    /// Figures of which one changes when the place goes on.
+    pub(super) marks: Vec<u64>,
+    /// Nothing would change now even if it runs, and why.
+    pub(super) idle: Option<&'static str>,
+}
+
+/// What came of resuming a place.
+#[derive(Debug, Serialize)]
+struct Resumed<'a> {
+    resumed: &'a str,
+    /// False if it ran before.
+    was_stopped: bool,
+}
+
+/// Looks, lets the place go on, looks whether it does, and says what is true.
+///
+/// # Errors
+/// `PLACE_PAUSED` if it is still paused, or again.
+pub(super) async fn resume(
+    output: &Output,
+    kind: &str,
+    name: &str,
+    mut look: impl AsyncFnMut() -> anyhow::Result<Standing>,
+    let_go_on: impl AsyncFnOnce() -> Result<(), levada_client::Error>,
+) -> anyhow::Result<()> {
+    let before = look().await?;
+    let_go_on().await?;
+    let was_stopped = before.stopped.is_some();
+    let after = if was_stopped { settle(&before, SETTLE, look).await? } else { before };
+    if let Some(stopped) = after.stopped {
+        let message = format!("{kind} {name} was resumed, and is {stopped}");
+        let hint = "it stops at the same event until its cause is mended: deploy a plugin version that takes the \
+                    event, or make the place anew with --on-error dead-letter";
+        return Err(Failure::new(ErrorCode::PlacePaused, message).hint(hint).into());
+    }
+    output.result(&Resumed { resumed: name, was_stopped }, || match (was_stopped, after.idle) {
+        (false, _) => format!("{kind} {name} was not paused"),
+        (true, None) => format!("resumed {kind} {name}"),
+        (true, Some(idle)) => format!("resumed {kind} {name}; {idle}"),
+    })?;
+    Ok(())
+}
+
+/// The standing once the place goes on, or after a while.
+async fn settle(
+    before: &Standing,
+    patience: Duration,
+    mut look: impl AsyncFnMut() -> anyhow::Result<Standing>,
+) -> anyhow::Result<Standing> {
+    let begun = Instant::now();
+    loop {
+        let now = look().await?;
+        let goes_on = now.stopped.is_none() && (now.idle.is_some() || now.marks != before.marks);
+        if goes_on || begun.elapsed() > patience {
+            return Ok(now);
+        }
+        sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(stopped: Option<&str>, mark: u64) -> Standing {
+        Standing { stopped: stopped.map(str::to_owned), marks: vec![mark], idle: None }
+    }
+
+    #[tokio::test]
+    async fn a_place_that_runs_for_a_moment_and_stops_again_counts_as_stopped() {
+        let before = standing(Some("paused: x"), 0);
+        let mut looks = 0;
+        let settled = settle(&before, LOOK, async || {
+            looks += 1;
+            Ok(if looks == 1 { standing(None, 0) } else { standing(Some("paused: x"), 0) })
+        });
+        assert_eq!(settled.await.unwrap(), before);
+    }
+
+    #[tokio::test]
+    async fn a_place_that_moves_counts_as_resumed() {
+        let (before, mut looks) = (standing(Some("paused: x"), 0), 0);
+        let settled = settle(&before, SETTLE, async || {
+            looks += 1;
+            Ok(if looks < 3 { standing(Some("paused: x"), 0) } else { standing(None, 1) })
+        });
+        assert_eq!(settled.await.unwrap(), standing(None, 1));
+    }
+
+    #[test]
+    fn a_chain_is_brief_in_tables_and_whole_in_descriptions() {
+        let config = format!("{{\"where\":\n\"{}\"}}", "x".repeat(100));
+        let stage = StageSpec { plugin: "p".to_owned(), config: config.clone(), ..StageSpec::default() };
+        let cell = chain_cell(std::slice::from_ref(&stage));
+        assert!(cell.ends_with('…') && !cell.contains('\n'), "{cell}");
+        let lines = chain_lines(&[stage]);
+        assert!(lines.contains(&config) && lines.contains("deadline 100ms, memory 32.0 MiB"), "{lines}");
+    }
+}

@@ -1,0 +1,240 @@
+//! What bad input and bad circumstances get: a code on stderr, an exit code, and nothing left behind.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{alone, engine};
+use crate::support::{
+    guests,
+    process::{Process, command, interrupt, run},
+    until, within,
+};
+
+#[tokio::test]
+async fn bad_input_gets_its_code_on_stderr_and_its_exit_code() {
+    let (dir, engine) = engine().await;
+    engine.text(&["topic", "create", "orders"]).await;
+    let text = dir.path().join("text.wasm");
+    std::fs::write(&text, "no component").unwrap();
+    let no_export = dir.path().join("no-export.wasm");
+    std::fs::write(&no_export, guests::component("tests/guests/no-export")).unwrap();
+    let filter = dir.path().join("filter.wasm");
+    std::fs::write(&filter, guests::component("plugins/json-filter")).unwrap();
+    let path = |file: &Path| file.to_str().unwrap().to_owned();
+    let (text, no_export, filter) = (path(&text), path(&no_export), path(&filter));
+    for (arguments, exit, code) in [
+        (vec!["publish", "absent"], 1, "TOPIC_NOT_FOUND"),
+        (vec!["read", "absent"], 1, "TOPIC_NOT_FOUND"),
+        (vec!["topic", "create", "orders"], 1, "TOPIC_EXISTS"),
+        (vec!["topic", "create", "No Name"], 2, "INVALID_ARGUMENT"),
+        (vec!["topic", "create", "x", "--partitions", "0"], 2, "INVALID_ARGUMENT"),
+        (vec!["topic", "create", "x", "--retain-for", "soon"], 2, "INVALID_ARGUMENT"),
+        (vec!["topic", "set", "orders"], 2, "INVALID_ARGUMENT"),
+        (vec!["read", "orders", "--from", "1"], 1, "OFFSET_OUT_OF_RANGE"),
+        (vec!["read", "orders", "--from", "tomorrow"], 2, "INVALID_ARGUMENT"),
+        (vec!["read", "orders", "--partition", "1"], 1, "PARTITION_NOT_FOUND"),
+        (vec!["subscribe", "orders", "-s", "publish"], 2, "INVALID_ARGUMENT"),
+        (vec!["subscribe", "orders", "-s", "s", "--plugin", "absent"], 1, "PLUGIN_NOT_FOUND"),
+        (vec!["plugin", "deploy", "p", &text], 1, "PLUGIN_INVALID"),
+        (vec!["plugin", "deploy", "p", &no_export], 1, "PLUGIN_EXPORT_MISSING"),
+        (vec!["plugin", "deploy", "p", &filter, "--config", r#"{"where":"("}"#], 1, "PLUGIN_INIT_REFUSED"),
+        (vec!["plugin", "deploy", "p", &filter, "--config", "{"], 2, "INVALID_ARGUMENT"),
+        (vec!["plugin", "deploy", "p", "absent.wasm"], 1, "INVALID_ARGUMENT"),
+        (vec!["plugin", "remove", "absent"], 1, "PLUGIN_NOT_FOUND"),
+        (vec!["route", "create", "r", "--from", "orders", "--to", "absent"], 1, "TOPIC_NOT_FOUND"),
+        (vec!["route", "create", "r", "--from", "orders", "--to", "orders"], 1, "ROUTE_CYCLE"),
+        (vec!["route", "delete", "absent"], 1, "ROUTE_NOT_FOUND"),
+        (vec!["nonsense"], 2, "INVALID_ARGUMENT"),
+        (vec!["topic"], 2, ""),
+    ] {
+        let ran = engine.run(&arguments, "").await;
+        match code {
+            "" => assert_eq!(ran.code, exit, "{ran:?}"),
+            code => ran.failed(exit, code),
+        }
+    }
+    let lines = engine.run(&["publish", "orders"], "1\n2\n").await;
+    lines.failed(1, "INVALID_ARGUMENT");
+    let expected = "line 1: expected a JSON object such as {\"payload\": ..}, got the number 1; --raw publishes each line as it is";
+    assert!(lines.stderr.contains(expected), "{lines:?}");
+    let broken =
+        engine.run(&["publish", "orders"], "{\"payload\":1}\n{\"payload\":}\n{\"payload\":3}\n").await;
+    broken.failed(1, "INVALID_ARGUMENT");
+    assert!(broken.stderr.contains("1 event stored, then: line 2"), "{broken:?}");
+    assert_eq!(engine.run(&["read", "orders"], "").await.json().len(), 1, "up to the wrong line");
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn errors_are_json_where_json_was_asked_for() {
+    let (_dir, engine) = engine().await;
+    for (arguments, exit, code, part) in [
+        (vec!["topic", "describe", "absent", "--output", "json"], 1, "TOPIC_NOT_FOUND", "absent"),
+        (vec!["topic", "create", "x", "--max-bytes", "64XB", "--output=json"], 2, "INVALID_ARGUMENT", "64XB"),
+    ] {
+        let ran = engine.run(&arguments, "").await;
+        assert_eq!((ran.code, ran.stdout.as_str()), (exit, ""), "{ran:?}");
+        let printed: Value =
+            serde_json::from_str(&ran.stderr).unwrap_or_else(|error| panic!("{error}: {ran:?}"));
+        assert_eq!(printed["error"]["code"], code);
+        assert!(printed["error"]["message"].as_str().unwrap().contains(part), "{printed}");
+        assert!(printed["error"]["hint"].is_string(), "{printed}");
+    }
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_that_fails_closes_its_connection() {
+    let dir = TempDir::new().unwrap();
+    let engine = Process::start_with(&dir.path().join("data"), &[("LEVADA_SHUTDOWN_GRACE", "60s")]).await;
+    for arguments in [
+        vec!["topic", "describe", "absent"],
+        vec!["publish", "absent", "--raw"],
+        vec!["read", "absent"],
+        vec!["subscribe", "absent", "-s", "s"],
+        vec!["subscription", "resume", "absent/s"],
+        vec!["plugin", "remove", "absent"],
+        vec!["route", "resume", "absent"],
+    ] {
+        assert_eq!(engine.run(&arguments, "x\n").await.code, 1, "{arguments:?}");
+    }
+    // Connections that nobody closed would be waited for, until they are idle for 10 s at the soonest.
+    let stopped = tokio::time::timeout(std::time::Duration::from_secs(6), engine.stop()).await;
+    stopped.expect("nothing is left to wait for");
+}
+
+#[tokio::test]
+async fn dead_letter_topics_can_be_deleted() {
+    let (_dir, engine) = engine().await;
+    let dead = "dlq.orders.s";
+    engine.text(&["topic", "create", "orders"]).await;
+    engine.text(&["plugin", "deploy", "--bundled"]).await;
+    engine.run(&["publish", "orders", "--raw"], "no JSON\n").await.done();
+    let filter = ["--plugin", r#"json-filter:{"where":"a > 1"}"#];
+    let create = ["subscription", "create", "orders/s", "--from", "earliest"];
+    engine.text(&[&create[..], &filter[..]].concat()).await;
+    let mut consumer = engine.spawn(&["subscribe", "orders", "-s", "s"]);
+    until("the dead letter", async || {
+        (engine.run(&["topic", "describe", dead], "").await.code == 0).then_some(())
+    })
+    .await;
+    interrupt(&consumer);
+    assert!(within("its end", consumer.wait()).await.unwrap().success());
+    engine.text(&["topic", "set", dead, "--retain-for", "7d"]).await;
+    let refused = engine.run(&["topic", "delete", dead], "").await;
+    refused.failed(1, "TOPIC_IN_USE");
+    assert!(refused.stderr.contains("subscription orders/s"), "{refused:?}");
+    engine.text(&["topic", "delete", dead, "--force"]).await;
+    engine.run(&["topic", "describe", dead], "").await.failed(1, "TOPIC_NOT_FOUND");
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_cannot_start_says_why() {
+    let (dir, engine) = engine().await;
+    let data = dir.path().join("data");
+    let other = dir.path().join("other");
+    let serve = async |data: &Path, more: &[&str]| {
+        let mut arguments = vec!["serve", "--data-dir", data.to_str().unwrap()];
+        arguments.extend(more);
+        alone(&arguments).await
+    };
+    let any = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    serve(&data, &any).await.failed(1, "STORAGE_IN_USE");
+    serve(&other, &["--listen", &engine.quic, "--http", "127.0.0.1:0"]).await.failed(1, "ADDRESS_IN_USE");
+    serve(&other, &["--listen", "127.0.0.1:0", "--http", &engine.http]).await.failed(1, "ADDRESS_IN_USE");
+    serve(&other, &["--listen", "0.0.0.0:0", "--http", "127.0.0.1:0"]).await.failed(1, "CONFIG_INVALID");
+    serve(&other, &["--listen", "nowhere"]).await.failed(2, "INVALID_ARGUMENT");
+    let config = dir.path().join("levada.toml");
+    std::fs::write(&config, "listen = \"127.0.0.1:0\"\nretention_intervall = \"1s\"\n").unwrap();
+    let wrong = serve(&other, &["--config", config.to_str().unwrap()]).await;
+    wrong.failed(1, "CONFIG_INVALID");
+    assert!(wrong.stderr.contains("line 2") && wrong.stderr.contains("retention_intervall"), "{wrong:?}");
+    serve(&other, &["--config", "absent.toml"]).await.failed(1, "CONFIG_INVALID");
+    std::fs::write(&config, "tail_bytes_max = \"64XB\"\n").unwrap();
+    let wrong = serve(&other, &["--config", config.to_str().unwrap()]).await;
+    wrong.failed(1, "CONFIG_INVALID");
+    assert!(wrong.stderr.contains("\"64XB\", expected a size such as 64MiB or 1GB"), "{wrong:?}");
+    engine.stop().await;
+
+    std::fs::write(data.join("format"), "levada data format 2\n").unwrap();
+    serve(&data, &any).await.failed(1, "STORAGE_NEWER");
+    std::fs::write(data.join("format"), "nothing of the kind\n").unwrap();
+    serve(&data, &any).await.failed(1, "STORAGE_CORRUPT");
+    std::fs::write(data.join("format"), "levada data format 1\n").unwrap();
+    Process::start(&data).await.stop().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_is_not_trusted_or_not_there_is_said_so() {
+    let (dir, engine) = engine().await;
+    let (_other_dir, other) = self::engine().await;
+    let list = async |addr: &str, ca: &Path| {
+        let mut command = command();
+        command.args(["topic", "list", "--addr", addr, "--ca"]).arg(ca).current_dir(dir.path());
+        run(command, "").await
+    };
+    let foreign = list(&engine.quic, &other.ca).await;
+    foreign.failed(1, "TLS_FAILED");
+    assert!(foreign.stderr.contains("not signed by the given CA"), "{foreign:?}");
+    let garbage = dir.path().join("garbage.pem");
+    std::fs::write(&garbage, "no certificate").unwrap();
+    list(&engine.quic, &garbage).await.failed(1, "CONFIG_INVALID");
+    list(&engine.quic, &dir.path().join("absent.pem")).await.failed(1, "CONFIG_INVALID");
+    let mut without = command();
+    without.args(["topic", "list", "--addr", &engine.quic]).current_dir(dir.path());
+    run(without, "").await.failed(1, "CONFIG_INVALID");
+    let address = engine.quic.clone();
+    let ca = engine.ca.clone();
+    engine.stop().await;
+    list(&address, &ca).await.failed(1, "CONNECT_FAILED");
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_said_so() {
+    let dir = TempDir::new().unwrap();
+    let tls = dir.path().join("data/tls");
+    std::fs::create_dir_all(&tls).unwrap();
+    let expire = |params: &mut rcgen::CertificateParams| {
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    };
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    expire(&mut params);
+    let ca = params.self_signed(&ca_key).unwrap().pem();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&ca, ca_key).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    expire(&mut params);
+    let server = params.signed_by(&key, &issuer).unwrap().pem();
+    // Without the CA's key the files are somebody else's: served as they are.
+    for (name, content) in [("ca.pem", ca), ("server.pem", server), ("server.key", key.serialize_pem())] {
+        std::fs::write(tls.join(name), content).unwrap();
+    }
+    let engine = Process::start(&dir.path().join("data")).await;
+    let refused = engine.run(&["topic", "list"], "").await;
+    refused.failed(1, "TLS_FAILED");
+    assert!(refused.stderr.contains("expired"), "{refused:?}");
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn the_configuration_in_force_can_be_printed_and_read_back() {
+    let dir = TempDir::new().unwrap();
+    let mut print = command();
+    print.args(["serve", "--print-config", "--data-dir", "here"]).env("LEVADA_RETENTION_INTERVAL", "7s");
+    let printed = run(print, "").await.done();
+    assert!(
+        printed.contains("data_dir = \"here\"") && printed.contains("retention_interval = \"7s\""),
+        "{printed}"
+    );
+    let file = dir.path().join("levada.toml");
+    std::fs::write(&file, &printed).unwrap();
+    let again = alone(&["serve", "--print-config", "--config", file.to_str().unwrap()]).await.done();
+    assert_eq!(again, printed);
+}
