@@ -11,7 +11,7 @@ use std::{
 
 use levada_client::{Client, ErrorCode, Event, Publisher, PublisherOptions, SubscriptionOptions, Ticket};
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::support::{
     events::{self, consume, earliest, numbered, publish_numbers},
@@ -174,13 +174,18 @@ async fn flood(publisher: Publisher, stop: Arc<AtomicBool>) -> Vec<Ticket> {
     tickets
 }
 
+/// The tickets of a flood that was told to stop.
+async fn ended(mut flood: JoinSet<Vec<Ticket>>) -> Vec<Ticket> {
+    within("the flood's end", flood.join_next()).await.expect("there is one flood").unwrap()
+}
+
 /// A flooded engine whose disk is full to the last byte.
 struct Flooded {
     engine: Process,
     client: Client,
     /// Gives room when it is removed.
     ballast: PathBuf,
-    tickets: JoinHandle<Vec<Ticket>>,
+    flood: JoinSet<Vec<Ticket>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -192,8 +197,8 @@ impl Flooded {
         let ballast = volume.fill(80 << 20);
         let publisher = client.publisher("orders", PublisherOptions::default()).await.unwrap();
         let stop = Arc::new(AtomicBool::new(false));
-        let tickets = tokio::spawn(flood(publisher, Arc::clone(&stop)));
-        let flooded = Self { engine, client, ballast, tickets, stop };
+        let flood = JoinSet::from_iter([flood(publisher, Arc::clone(&stop))]);
+        let flooded = Self { engine, client, ballast, flood, stop };
         flooded.is_full().await;
         // Somebody else takes what the engine has left, and the flood goes on against that.
         volume.fill_with("more ballast", 0);
@@ -216,7 +221,7 @@ impl Flooded {
             self.engine.stop().await;
         }
         self.client.close().await;
-        let tickets = within("the flood's end", self.tickets).await.unwrap();
+        let tickets = ended(self.flood).await;
         let stored = tickets.iter().take_while(|ticket| matches!(ticket.try_receipt(), Some(Ok(_))));
         stored.count() as u64
     }
@@ -247,13 +252,13 @@ async fn a_disk_full_to_the_last_byte_recovers_by_itself_and_loses_nothing() {
     let Some(volume) = volume() else { return };
     let data = volume.path().join("data");
     let flooded = Flooded::new(&volume, &data).await;
-    let Flooded { engine, client, ballast, tickets, stop } = flooded;
+    let Flooded { engine, client, ballast, flood, stop } = flooded;
     let before = read_flood(&client).await;
     assert!(before > 1_000, "{before} events were stored before the disk was full");
     until("an acknowledgement on the full disk", || acknowledge(&client)).await;
     stop.store(true, Ordering::Relaxed);
     std::fs::remove_file(ballast).unwrap();
-    let tickets = within("the flood's end", tickets).await.unwrap();
+    let tickets = ended(flood).await;
     let count = tickets.len() as u64;
     assert!(count < FLOOD, "the disk was full before the flood ended");
     for (number, ticket) in (0..).zip(tickets) {

@@ -44,6 +44,8 @@ use crate::{
     tasks::Tasks,
 };
 
+/// Syncs that take longer count as this long: a minute.
+const SYNC_MICROS_MAX: u64 = 60_000_000;
 /// The threads' names.
 const WRITER: &str = "shard-writer";
 const SYNCER: &str = "shard-syncer";
@@ -108,7 +110,8 @@ impl Shard {
     ) -> Result<(Self, ShardHandle), Error> {
         let budget = TailBudget::new(config.tail_bytes_max);
         let state = load::load(store.as_ref(), &budget, None)?;
-        let histogram = Histogram::new(2).expect("two significant figures are a legal precision");
+        let histogram = Histogram::new_with_max(SYNC_MICROS_MAX, 2)
+            .expect("two significant figures are a legal precision");
         let shown = Arc::new(Shown {
             catalogue: ArcSwap::from_pointee(state.catalogue.clone()),
             closed: ArcSwap::from_pointee(None),

@@ -119,9 +119,9 @@ pub(crate) struct FanOut {
     pub(crate) common: BenchCommon,
     #[command(flatten)]
     pub(crate) consumer: ConsumerArgs,
-    /// Events in total
-    #[arg(long, value_name = "N", default_value_t = 3_000_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) events: u64,
+    /// Events in total [default: 3000000, or with --rate those of ten seconds]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) events: Option<u64>,
     /// Publish for this long instead, as 60s
     #[arg(long, value_name = "DURATION", conflicts_with = "events")]
     pub(crate) duration: Option<DurationMs>,
@@ -131,6 +131,19 @@ pub(crate) struct FanOut {
     /// Events a second, one at a time [default: as fast as it goes, in full batches]
     #[arg(long, value_name = "R", value_parser = parse_rate)]
     pub(crate) rate: Option<f64>,
+}
+
+impl FanOut {
+    /// How many events are published, unless a duration ends it.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rate is positive, a count is whole"
+    )]
+    pub(crate) fn events(&self) -> u64 {
+        let default = self.rate.map_or(3_000_000, |rate| (rate * 10.0).ceil() as u64);
+        self.events.unwrap_or(default)
+    }
 }
 
 #[derive(Debug, Clone, clap::Args)]

@@ -29,10 +29,10 @@ pub(super) async fn fan_out(output: &Output, target: &mut Target, args: &FanOut)
     };
     let subscribing = Subscribing::attach(target, &wanted).await?;
     let duration = args.duration.map(Into::into);
-    let publishing = Publishing::new(target, &args.common, Layout::Binary, clock, args.events, duration)
+    let publishing = Publishing::new(target, &args.common, Layout::Binary, clock, args.events(), duration)
         .shaped(args.rate.map_or(Shape::Pipelined, Shape::Rate));
     let before = target.before().await?;
-    let bar = output.progress(duration.is_none().then_some(args.events), "fan out");
+    let bar = output.progress(duration.is_none().then_some(args.events()), "fan out");
     let endpoint = publishing.spawn()?;
     let everywhere = async {
         let published = endpoint.finished().await?;

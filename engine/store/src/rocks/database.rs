@@ -1,6 +1,6 @@
 //! The open database: opening it, checking that nothing durable is missing, and closing it.
 //!
-//! **Invariant:** the files are touched only under the lock that [`format`] keeps, a failed recovery's leftovers included.
+//! **Invariant:** the files are touched only under the lock that [`format::lock`] gives, a failed recovery's leftovers included.
 
 use std::{
     fs::{self, File},
