@@ -189,7 +189,7 @@ impl Producer {
         Ok(Self { epoch, next_sequence, last_used, outcomes })
     }
 
-    /// Where the event `first` was appended, if one remembered batch holds all of `first..end`.
+    /// Where the event `first` was appended, if one remembered run holds all of `first..end`.
     fn offset_of(&self, first: u64, end: u64) -> Option<Offset> {
         let newest_first = self.outcomes.iter().rev();
         let holding = newest_first.into_iter().find(|outcome| outcome.first_sequence <= first)?;

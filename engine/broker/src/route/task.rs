@@ -169,6 +169,8 @@ impl RouteTask {
     async fn wait(&mut self, stop: Stop) {
         let retry_after = match stop {
             Stop::Ended | Stop::Moved => return,
+            // Its deletion is on the way to the disk, and ends the route.
+            Stop::Failed(_) if self.shared.source.is_going() => Some(self.retry),
             Stop::Paused { why, retry_after } => {
                 tracing::warn!(route = self.record.spec.name, partition = %self.number, why, "route paused");
                 self.show(Some(format!("paused: {why}")));

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 
 use crate::error::Error;
 
-/// A reserved place for one acknowledgement. One that is dropped unused says that the outcome is unknown: then the
-/// thread that held it has panicked, and its publisher must not wait for ever.
+/// A reserved place for one acknowledgement. One that is dropped unused says that the outcome is unknown: whoever
+/// held it has panicked or given up, and the publisher must not wait for ever.
 #[derive(Debug)]
 pub(crate) struct AckPermit {
     /// Taken when it is used.

@@ -4,6 +4,7 @@
 //! else waits for it: otherwise the syncer does.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, mpsc as std_mpsc},
     time::{Duration, Instant},
 };
@@ -394,16 +395,17 @@ impl Writer {
         if self.groups.send(ToSyncer::Barrier(reply)).is_err() || reached.recv().is_err() {
             return false;
         }
+        let present = self.present_topics();
         let reopened = self
             .store
             .reopen()
             .map_err(Error::from)
-            .and_then(|()| load::load(self.store.as_ref(), &self.budget, Some(&self.state.topics)));
+            .and_then(|()| load::load(self.store.as_ref(), &self.budget, Some(&present)));
         self.reopened = Some(Instant::now());
         match reopened {
             Ok(state) => {
                 self.shown.catalogue.store(Arc::new(state.catalogue.clone()));
-                for topic in self.state.topics.values() {
+                for topic in present.values() {
                     if !state.topics.contains_key(&topic.id) {
                         topic.deleted.cancel();
                     }
@@ -425,6 +427,15 @@ impl Writer {
                 false
             }
         }
+    }
+
+    /// The topics that somebody may hold: those decided on, and those of the last durable catalogue, which a decision
+    /// that is void now may have deleted.
+    fn present_topics(&self) -> HashMap<TopicId, Arc<Topic>> {
+        let mut present = self.state.topics.clone();
+        let durable = self.shown.catalogue.load();
+        present.extend(durable.topics.values().map(|topic| (topic.id, Arc::clone(topic))));
+        present
     }
 
     /// Refuses everything that is there while the store takes no writes; true if something says stop.

@@ -65,6 +65,7 @@ impl OwnerTask {
         }
         match outcome {
             Ok(()) => {
+                self.commit_failing = false;
                 for (place, floor) in self.rules.floors().enumerate() {
                     self.floors.set(place, floor);
                 }
@@ -74,7 +75,10 @@ impl OwnerTask {
             }
             Err(FragmentRefused::Gone) => Err(deleted()),
             Err(error) => {
-                tracing::warn!(%error, "progress could not be committed; it is tried again");
+                // Once: a store that takes no writes says so itself, and may stay that way.
+                if !std::mem::replace(&mut self.commit_failing, true) {
+                    tracing::warn!(%error, "progress could not be committed; it is tried again");
+                }
                 self.commit_after = Some(Instant::now() + RETRY);
                 Ok(())
             }

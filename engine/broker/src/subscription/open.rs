@@ -65,6 +65,7 @@ pub(crate) fn open(
         more: false,
         commit: None,
         commit_after: None,
+        commit_failing: false,
         floors,
         figures,
         seed,

@@ -66,6 +66,8 @@ pub(crate) struct OwnerTask {
     pub(super) commit: Option<UnderWay>,
     /// No commit is made before: the last one failed, or is young.
     pub(super) commit_after: Option<Instant>,
+    /// The last commit failed, and that was said.
+    pub(super) commit_failing: bool,
     pub(super) floors: Arc<Floors>,
     pub(super) figures: Arc<Mutex<Vec<(u64, Figures)>>>,
     pub(super) delivered: ::metrics::Counter,

@@ -12,7 +12,7 @@ use levada_protocol::{
 };
 use tokio::time::timeout;
 
-use crate::support::{Engine, PLENTY, SOON, delivery, poll_once};
+use crate::support::{Engine, PLENTY, SOON, delivery, poll_once, until};
 
 #[tokio::test]
 async fn a_subscription_whose_creator_goes_before_the_sync_works() {
@@ -169,5 +169,25 @@ async fn a_deleted_subscription_tells_its_consumers_so() {
     engine.ask(Request::DeleteSubscription { topic: "orders".into(), name: "payment".into() }).await;
     let ended = timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap();
     assert_eq!(ended.unwrap_err().code(), ErrorCode::SubscriptionNotFound);
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_topic_whose_deletion_found_no_room_goes_on_as_it_was() {
+    let engine = Engine::start();
+    engine.topic("orders", TopicSettings::default()).await;
+    let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
+    consumer.control.credit(PLENTY).await.unwrap();
+    engine.publish("orders", 3).await;
+    assert_eq!(delivery(&mut consumer.frames).await.1, [0, 1, 2]);
+    engine.store.inner.set_full(true);
+    let delete = Request::DeleteTopic { name: "orders".into(), force: true };
+    let refused = engine.broker.request(&Principal::Local, delete, None).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::StorageFull);
+    engine.store.inner.set_full(false);
+    until(|| engine.broker.health().ready).await;
+    // The same consumer, not a new one on another topic of the name.
+    engine.publish("orders", 2).await;
+    assert_eq!(delivery(&mut consumer.frames).await.1, [3, 4]);
     engine.broker.shutdown().await;
 }
