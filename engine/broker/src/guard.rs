@@ -1,8 +1,11 @@
 //! The disk guard: refuses publishes while free space is under the reserve, so that acknowledgements, cursors and
-//! dead letters always have room.
+//! dead letters always have room; and for ever once the data directory was removed, for then the files that are
+//! still open go with the process.
 
 use std::{
-    path::PathBuf,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
@@ -15,15 +18,27 @@ const FREE_BYTES_WANTED_MAX: u64 = 1 << 30;
 #[derive(Debug)]
 pub(crate) struct Guard {
     path: PathBuf,
+    /// Which directory it was at the start; `None` if it could not be asked.
+    identity: Option<Identity>,
+    gone: AtomicBool,
     reserve_bytes: u64,
     low: AtomicBool,
     free_bytes: AtomicU64,
     wanted_bytes: AtomicU64,
 }
 
+/// Device and inode.
+type Identity = (u64, u64);
+
+fn identity(path: &Path) -> std::io::Result<Identity> {
+    fs::metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
 impl Guard {
     pub(crate) fn new(path: PathBuf, reserve_bytes: u64) -> Self {
         let guard = Self {
+            identity: identity(&path).ok(),
+            gone: AtomicBool::new(false),
             path,
             reserve_bytes,
             low: AtomicBool::new(false),
@@ -36,6 +51,7 @@ impl Guard {
 
     /// Measures, and answers whether there is too little space.
     pub(crate) fn measure_is_low(&self) -> bool {
+        self.look_for_directory();
         // A volume that cannot be asked is taken as it was last seen.
         if let Ok(volume) = rustix::fs::statvfs(&self.path) {
             let free = volume.f_bavail.saturating_mul(volume.f_frsize);
@@ -55,6 +71,18 @@ impl Guard {
         self.low.load(Ordering::Relaxed)
     }
 
+    fn look_for_directory(&self) {
+        let gone = match (identity(&self.path), self.identity) {
+            (Err(error), Some(_)) => error.kind() == std::io::ErrorKind::NotFound,
+            (Ok(now), Some(before)) => now != before,
+            (_, None) => false,
+        };
+        if gone && !self.gone.swap(true, Ordering::Relaxed) {
+            let path = self.path.display();
+            tracing::error!(%path, "the data directory was removed or replaced under the engine, publishes are refused");
+        }
+    }
+
     /// Free bytes when last measured.
     pub(crate) fn free_bytes(&self) -> u64 {
         self.free_bytes.load(Ordering::Relaxed)
@@ -62,6 +90,13 @@ impl Guard {
 
     /// Why nothing may be published, if so. Nobody is refused for what was true a while ago.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
+        if self.gone.load(Ordering::Relaxed) {
+            let message = format!(
+                "the data directory {} was removed or replaced while the engine runs; what is published now would be lost",
+                self.path.display()
+            );
+            return Some(Refusal::new(ErrorCode::StorageFailed, message));
+        }
         if !self.low.load(Ordering::Relaxed) || !self.measure_is_low() {
             return None;
         }

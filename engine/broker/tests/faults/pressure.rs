@@ -1,18 +1,19 @@
 //! Publishers that are faster than the disk, or take no acknowledgements: they are made to wait, and memory is bounded.
 
-use std::pin::pin;
+use std::{pin::pin, time::Duration};
 
 use levada_broker::{Principal, PublishStream};
 use levada_protocol::{
     batch::{BatchBuilder, Stamp},
+    error::ErrorCode,
     event::Event,
     ids::PartitionId,
-    publish::PublishHeader,
+    publish::{AckOutcome, PublishHeader},
     request::TopicSettings,
 };
 use tokio::time::timeout;
 
-use crate::support::{Engine, SOON, poll_once};
+use crate::support::{Engine, SOON, poll_once, until};
 
 async fn submit(stream: &PublishStream, bytes: usize) {
     let mut builder = BatchBuilder::new();
@@ -56,5 +57,23 @@ async fn bytes_on_their_way_to_the_disk_are_bounded_over_all_streams() {
         timeout(SOON, second).await.expect("there is room again");
     }
     timeout(SOON, one.acks.recv()).await.unwrap().unwrap();
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_data_directory_that_is_removed_or_replaced_takes_no_more_events() {
+    let engine = Engine::with(|config| config.disk_check_interval = Duration::from_millis(1));
+    engine.topic("orders", TopicSettings::default()).await;
+    engine.publish("orders", 1).await;
+    assert!(engine.broker.health().ready);
+    let path = engine.dir.path();
+    std::fs::rename(path, path.with_extension("aside")).unwrap();
+    std::fs::create_dir(path).unwrap();
+    until(|| !engine.broker.health().ready).await;
+    let mut stream = engine.broker.open_publish(&Principal::Local, "orders").unwrap();
+    submit(&stream, 1).await;
+    let ack = timeout(SOON, stream.acks.recv()).await.unwrap().unwrap();
+    assert!(matches!(ack.outcome, AckOutcome::Refused(refusal) if refusal.code == ErrorCode::StorageFailed));
+    std::fs::remove_dir_all(path.with_extension("aside")).unwrap();
     engine.broker.shutdown().await;
 }

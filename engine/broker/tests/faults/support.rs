@@ -171,7 +171,7 @@ pub(crate) struct Engine {
     pub(crate) broker: Broker,
     pub(crate) store: Arc<FaultyStore>,
     pub(crate) plugins: Arc<KeepAll>,
-    _dir: TempDir,
+    pub(crate) dir: TempDir,
 }
 
 impl Engine {
@@ -187,7 +187,7 @@ impl Engine {
         change(&mut config);
         let broker =
             Broker::start(config, Arc::clone(&store) as _, Arc::clone(&plugins) as Arc<dyn Plugins>).unwrap();
-        Self { broker, store, plugins, _dir: dir }
+        Self { broker, store, plugins, dir }
     }
 
     pub(crate) async fn ask(&self, request: Request) -> Response {
