@@ -8,7 +8,7 @@ use levada_broker::{Broker, BrokerConfig};
 use levada_plugin_host::{Host, HostConfig};
 use levada_store::{RocksOptions, RocksStore};
 use tokio::{net::TcpListener, time};
-use tracing::{info, info_span, warn};
+use tracing::{error, info, info_span, warn};
 
 use crate::{
     clock,
@@ -108,7 +108,7 @@ impl Server {
         let (draining, until) = (self.sessions.draining().clone(), self.beside.draining().clone());
         self.beside.spawn_until(info_span!("http"), self.beside.cancelled().clone(), async move {
             if let Err(error) = http::serve(tcp, &config, broker, draining, until).await {
-                tracing::error!(%error, "http ended");
+                error!(%error, "http ended");
             }
         });
         self.beside.spawn_until(info_span!("upkeep"), self.beside.draining().clone(), async {
@@ -131,11 +131,15 @@ impl Server {
                     let changed = watch.look(clock::now());
                     (watch, changed)
                 });
-                // It fails only when the runtime ends.
-                let Ok((back, changed)) = looking.await else { return };
-                watch = back;
-                if let Some(crypto) = changed {
-                    listener.serve_with(crypto);
+                match looking.await {
+                    Ok((back, changed)) => {
+                        watch = back;
+                        changed.into_iter().for_each(|crypto| listener.serve_with(crypto));
+                    }
+                    // It fails if a look panics, and when the runtime ends.
+                    Err(error) => {
+                        return error!(%error, "certificate files are not looked at any more, until a restart");
+                    }
                 }
             }
         });

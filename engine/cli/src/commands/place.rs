@@ -8,16 +8,17 @@ use levada_protocol::{
     request::{OnError, Position, StageSpec},
 };
 use serde::Serialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
+use super::stops;
 use crate::{
     failure::Failure,
     output::{self, Output},
 };
 
-/// How long a resumed place may take to show that it goes on.
-const SETTLE: Duration = Duration::from_secs(2);
-/// How often it is looked at meanwhile.
+/// How often a resumed place is looked at before it must have shown that it goes on: for about two seconds.
+const LOOKS: u32 = 40;
+/// The pause between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// A chain for a table: stages as they are typed, in order.
@@ -101,12 +102,10 @@ pub(super) async fn resume(
     let before = look().await?;
     let_go_on().await?;
     let was_stopped = before.stopped.is_some();
-    let after = if was_stopped { settle(&before, SETTLE, look).await? } else { before };
+    let after = if was_stopped { settle(&before, LOOKS, look).await? } else { before };
     if let Some(stopped) = after.stopped {
         let message = format!("{kind} {name} was resumed, and is {stopped}");
-        let hint = "it stops at the same event until its cause is mended: deploy a plugin version that takes the \
-                    event, or make the place anew with --on-error dead-letter";
-        return Err(Failure::new(ErrorCode::PlacePaused, message).hint(hint).into());
+        return Err(Failure::new(ErrorCode::PlacePaused, message).hint(stops::cure(&stopped)).into());
     }
     output.result(&Resumed { resumed: name, was_stopped }, || match (was_stopped, after.idle) {
         (false, _) => format!("{kind} {name} was not paused"),
@@ -116,17 +115,18 @@ pub(super) async fn resume(
     Ok(())
 }
 
-/// The standing once the place goes on, or after a while.
+/// The standing once the place goes on, or at the last of so many looks.
 async fn settle(
     before: &Standing,
-    patience: Duration,
+    looks: u32,
     mut look: impl AsyncFnMut() -> anyhow::Result<Standing>,
 ) -> anyhow::Result<Standing> {
-    let begun = Instant::now();
+    let mut left = looks;
     loop {
         let now = look().await?;
+        left = left.saturating_sub(1);
         let goes_on = now.stopped.is_none() && (now.idle.is_some() || now.marks != before.marks);
-        if goes_on || begun.elapsed() > patience {
+        if goes_on || left == 0 {
             return Ok(now);
         }
         sleep(LOOK).await;
@@ -145,7 +145,7 @@ mod tests {
     async fn a_place_that_runs_for_a_moment_and_stops_again_counts_as_stopped() {
         let before = standing(Some("paused: x"), 0);
         let mut looks = 0;
-        let settled = settle(&before, LOOK, async || {
+        let settled = settle(&before, 2, async || {
             looks += 1;
             Ok(if looks == 1 { standing(None, 0) } else { standing(Some("paused: x"), 0) })
         });
@@ -155,7 +155,7 @@ mod tests {
     #[tokio::test]
     async fn a_place_that_moves_counts_as_resumed() {
         let (before, mut looks) = (standing(Some("paused: x"), 0), 0);
-        let settled = settle(&before, SETTLE, async || {
+        let settled = settle(&before, 3, async || {
             looks += 1;
             Ok(if looks < 3 { standing(Some("paused: x"), 0) } else { standing(None, 1) })
         });

@@ -3,7 +3,7 @@
 //! It owns the hello and the control stream. Streams that come before the hello are never looked at; one that comes
 //! instead of it ends the connection.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use levada_broker::{Broker, Principal};
 use levada_protocol::{
@@ -21,9 +21,10 @@ use tokio::{
     time,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, debug_span, info};
+use tracing::{debug, debug_span};
 
 use super::{
+    frames::FrameReader,
     publish, read, requests,
     stream::{Failure, Stream},
     subscribe,
@@ -127,7 +128,7 @@ async fn welcome(shared: &Shared, control: &mut Stream) -> Result<(), Failure> {
         }
     };
     let protocol = common_version(&hello)?;
-    info!(client = %hello.client.chars().take(80).collect::<String>(), protocol, "session opened");
+    debug!(client = %hello.client.chars().take(80).collect::<String>(), protocol, "session opened");
     let (engine_id, start_id) = shared.broker.ids();
     let answer = HelloAnswer {
         protocol,
@@ -178,47 +179,59 @@ async fn close(connection: &Connection, stream: &mut Stream, failure: Failure) {
 }
 
 impl Session {
-    /// Accepts streams until the connection ends or must.
-    async fn run(self: Arc<Self>, mut control: Stream, mut noticed: mpsc::Receiver<Notice>) {
-        let (draining, cancelled) =
-            (self.shared.tasks.draining().clone(), self.shared.tasks.cancelled().clone());
+    /// Serves until the connection ends or must.
+    async fn run(self: Arc<Self>, mut control: Stream, noticed: mpsc::Receiver<Notice>) {
+        let tasks = &self.shared.tasks;
+        // False while a notice is half written.
+        let mut whole = true;
+        let Stream { send, frames } = &mut control;
+        let ended = tokio::select! {
+            biased;
+            () = tasks.cancelled().cancelled() => {
+                let code = wire_error::close_code(ErrorCode::ShuttingDown);
+                return self.connection.close(code, b"the engine is going away");
+            }
+            // Beside the accepting: a client that does not read its control stream keeps no stream waiting.
+            never = tell(send, &mut whole, noticed, tasks.draining()) => match never {},
+            ended = self.accept(frames) => ended,
+        };
+        if let Err(failure) = ended {
+            if !whole {
+                // Nothing can be said behind half a frame; the close carries the reason.
+                let _ = control.send.reset(VarInt::from_u32(0));
+            }
+            close(&self.connection, &mut control, failure).await;
+        }
+    }
+
+    /// Accepts streams until the connection ends, or the client says something on the control stream.
+    async fn accept(self: &Arc<Self>, control: &mut FrameReader) -> Result<(), Failure> {
         let mut granted = STREAMS_GRANTED_FIRST;
         // One clone for each open stream: their count is this one's.
         let open = Arc::new(());
-        let (mut told, mut listening) = (false, true);
+        let mut listening = true;
         loop {
             tokio::select! {
                 biased;
-                () = cancelled.cancelled() => {
-                    let code = wire_error::close_code(ErrorCode::ShuttingDown);
-                    return self.connection.close(code, b"the engine is going away");
-                }
-                () = draining.cancelled(), if !told => {
-                    told = true;
-                    // A peer that takes nothing must not hold up the end.
-                    let reason = "the engine is shutting down".to_owned();
-                    cancelled.run_until_cancelled(tell(&mut control.send, Notice::GoAway { reason })).await;
-                }
-                Some(notice) = noticed.recv() => {
-                    cancelled.run_until_cancelled(tell(&mut control.send, notice)).await;
-                }
                 accepted = self.connection.accept_bi() => match accepted {
                     Ok((send, recv)) => {
                         self.spawn_stream(send, recv, Arc::clone(&open));
                         granted = self.grant_streams(granted, Arc::strong_count(&open) - 1);
                     }
-                    Err(reason) => return debug!(%reason, "session ended"),
+                    Err(reason) => {
+                        debug!(%reason, "session ended");
+                        return Ok(());
+                    }
                 },
-                frame = control.frames.next(), if listening => match frame {
+                frame = control.next(), if listening => match frame {
                     // The client has nothing more to say there; it still listens for notices.
                     Ok(None) => listening = false,
                     Ok(Some(frame)) => {
-                        let failure = Failure::unexpected(frame.kind, "nothing more on the control stream");
-                        return close(&self.connection, &mut control, failure).await;
+                        return Err(Failure::unexpected(frame.kind, "nothing more on the control stream"));
                     }
                     Err(error) => match Failure::from(error) {
                         Failure::Gone => listening = false,
-                        failure => return close(&self.connection, &mut control, failure).await,
+                        failure => return Err(failure),
                     },
                 },
             }
@@ -291,8 +304,31 @@ impl Session {
     }
 }
 
-/// Tells the client something that it did not ask for.
-async fn tell(control: &mut SendStream, notice: Notice) {
-    // A client that is gone needs no notice.
-    let _ = control.write_chunk(frame::message(FrameType::Notice, &notice)).await;
+/// Tells the client what it did not ask for: notices as they come, and once that the engine goes away. `whole` is false
+/// while a frame is under way.
+async fn tell(
+    control: &mut SendStream,
+    whole: &mut bool,
+    mut noticed: mpsc::Receiver<Notice>,
+    draining: &CancellationToken,
+) -> Infallible {
+    let mut told = false;
+    loop {
+        let notice = tokio::select! {
+            biased;
+            () = draining.cancelled(), if !told => {
+                told = true;
+                Notice::GoAway { reason: "the engine is shutting down".to_owned() }
+            }
+            notice = noticed.recv() => match notice {
+                Some(notice) => notice,
+                // The session has ended: it holds the sending side.
+                None => return std::future::pending().await,
+            },
+        };
+        *whole = false;
+        // A client that is gone, or wants no notices, needs none.
+        let _ = control.write_chunk(frame::message(FrameType::Notice, &notice)).await;
+        *whole = true;
+    }
 }

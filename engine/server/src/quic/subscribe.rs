@@ -2,6 +2,8 @@
 //!
 //! It owns nothing but the forwarding. When the client ends or resets the stream, the consumer is detached at once.
 
+use std::pin::pin;
+
 use levada_broker::{Broker, ConsumerControl, Principal};
 use levada_protocol::{
     frame::FrameType,
@@ -25,11 +27,17 @@ pub(super) async fn serve(
 ) -> Result<(), Failure> {
     let consumer = broker.subscribe(principal, subscribe).await?;
     stream.answer(&Opened::Subscribe(consumer.subscribed)).await?;
+    let mut down = pin!(write_frames(&mut stream.send, consumer.frames));
     // Not biased, as in `stream::both`; unlike there, nothing is owed to a client that has ended its direction.
-    tokio::select! {
-        ended = forward(&mut stream.frames, consumer.control) => ended,
-        ended = write_frames(&mut stream.send, consumer.frames) => ended,
-        ended = notify(consumer.notices, notices) => ended,
+    let gone = tokio::select! {
+        ended = forward(&mut stream.frames, consumer.control) => ended?,
+        ended = &mut down => return ended,
+        ended = notify(consumer.notices, notices) => return ended,
+    };
+    match gone {
+        // Its last frame says why. It comes soon: an owner that takes no commands sends no more frames either.
+        Some(gone) => down.await.and(Err(gone.into())),
+        None => Ok(()),
     }
 }
 
@@ -41,13 +49,20 @@ async fn notify(mut noticed: mpsc::Receiver<Notice>, notices: &mpsc::Sender<Noti
     std::future::pending().await
 }
 
-async fn forward(frames: &mut FrameReader, control: ConsumerControl) -> Result<(), Failure> {
+/// Passes on what the client says until it ends its direction, or until nobody takes it any more: that error.
+async fn forward(
+    frames: &mut FrameReader,
+    control: ConsumerControl,
+) -> Result<Option<levada_broker::Error>, Failure> {
     while let Some(frame) = frames.next().await? {
-        match frame.kind {
-            FrameType::Credit => control.credit(Credit::read(&frame.payload)?).await?,
-            FrameType::Verbs => control.verbs(Verbs::read(&frame.payload)?).await?,
+        let taken = match frame.kind {
+            FrameType::Credit => control.credit(Credit::read(&frame.payload)?).await,
+            FrameType::Verbs => control.verbs(Verbs::read(&frame.payload)?).await,
             other => return Err(Failure::unexpected(other, "a credit or verbs frame")),
+        };
+        if let Err(gone) = taken {
+            return Ok(Some(gone));
         }
     }
-    Ok(())
+    Ok(None)
 }

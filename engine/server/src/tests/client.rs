@@ -14,6 +14,14 @@ use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 /// Shakes hands and says nothing.
 pub(crate) async fn connect(address: SocketAddr, ca: &Path) -> Result<Connection, quinn::ConnectionError> {
+    connect_as(address, ca, quinn::TransportConfig::default()).await
+}
+
+async fn connect_as(
+    address: SocketAddr,
+    ca: &Path,
+    mut transport: quinn::TransportConfig,
+) -> Result<Connection, quinn::ConnectionError> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -24,7 +32,6 @@ pub(crate) async fn connect(address: SocketAddr, ca: &Path) -> Result<Connection
         .with_no_client_auth();
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-    let mut transport = quinn::TransportConfig::default();
     transport.keep_alive_interval(Some(std::time::Duration::from_millis(100)));
     config.transport_config(Arc::new(transport));
     let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
@@ -77,7 +84,21 @@ pub(crate) fn hello() -> Open {
 
 /// Shakes hands and says hello. The control stream comes with it: a client that drops it hears nothing more.
 pub(crate) async fn greet(address: SocketAddr, ca: &Path) -> (Connection, ClientStream) {
-    let connection = connect(address, ca).await.unwrap();
+    say_hello(connect(address, ca).await.unwrap()).await
+}
+
+/// The same, as a client that takes no more than so many bytes of a stream which it does not read.
+pub(crate) async fn greet_with_window(
+    address: SocketAddr,
+    ca: &Path,
+    bytes: u32,
+) -> (Connection, ClientStream) {
+    let mut transport = quinn::TransportConfig::default();
+    transport.stream_receive_window(bytes.into());
+    say_hello(connect_as(address, ca, transport).await.unwrap()).await
+}
+
+async fn say_hello(connection: Connection) -> (Connection, ClientStream) {
     let mut control = ClientStream::open(&connection, &hello()).await;
     assert!(matches!(control.answer().await, Ok(Opened::Hello(_))));
     (connection, control)

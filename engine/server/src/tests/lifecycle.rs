@@ -3,9 +3,9 @@
 use levada_protocol::{
     error::ErrorCode,
     frame::{self, FrameType},
-    request::{Notice, Opened},
+    request::{Notice, Open, Opened},
 };
-use tokio::time::Duration;
+use tokio::{sync::oneshot, time::Duration};
 
 use super::{against, client, config};
 use crate::{ServerConfig, run};
@@ -83,6 +83,31 @@ async fn sessions_are_told_before_they_are_ended() {
     assert_eq!(kind, FrameType::Notice);
     assert!(matches!(frame::read_message(&payload), Ok(Notice::GoAway { .. })));
     assert_eq!(client::closed_with(&connection).await, ErrorCode::ShuttingDown);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_notices_is_served_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = ServerConfig { shutdown_grace: Duration::from_secs(60), ..config(&dir) };
+    let (stop, stopped) = oneshot::channel();
+    let (start, started) = oneshot::channel();
+    let server = run(config, async { stopped.await.unwrap() }, |reached| start.send(reached).unwrap());
+    let test = async {
+        let server = started.await.unwrap();
+        // Less than the notice that the engine goes away: it is never written whole.
+        let (connection, control) = client::greet_with_window(server.quic, &server.ca_pem_path, 32).await;
+        let (other, mut heard) = client::greet(server.quic, &server.ca_pem_path).await;
+        stop.send(()).unwrap();
+        assert_eq!(heard.frame().await.unwrap().0, FrameType::Notice);
+        for _ in 0..3 {
+            let open = Open::Publish { topic: "orders".to_owned() };
+            let mut stream = client::ClientStream::open(&connection, &open).await;
+            assert_eq!(stream.answer().await.unwrap_err().code, ErrorCode::ShuttingDown);
+        }
+        drop(control);
+        [connection, other].iter().for_each(|connection| connection.close(0_u32.into(), b""));
+    };
+    tokio::join!(Box::pin(server), test).0.unwrap();
 }
 
 #[tokio::test]

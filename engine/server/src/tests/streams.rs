@@ -185,6 +185,27 @@ async fn a_consumer_that_resets_its_stream_is_detached_and_another_takes_over() 
 }
 
 #[tokio::test]
+async fn a_consumer_of_a_deleted_topic_hears_so_whatever_it_is_saying() {
+    let dir = tempfile::tempdir().unwrap();
+    against(config(&dir), async |server| {
+        let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
+        for _ in 0..20 {
+            topic(&connection).await;
+            let (ClientStream { mut send, recv }, _) = subscriber(&connection, "first").await;
+            // More than its owner takes at once, until the engine wants to hear no more.
+            let credits = Credit { events: 1, bytes: 1 }.frame().repeat(1_000);
+            let talk = async { while send.write_all(&credits).await.is_ok() {} };
+            let delete = Request::DeleteTopic { name: TOPIC.to_owned(), force: true };
+            let (_, deleted) = tokio::join!(talk, client::request(&connection, delete));
+            assert_eq!(deleted, Response::Done);
+            let mut stream = ClientStream { send, recv };
+            assert_eq!(stream.answer().await.unwrap_err().code, ErrorCode::TopicNotFound);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn consumers_of_a_connection_that_is_gone_are_detached() {
     let dir = tempfile::tempdir().unwrap();
     against(config(&dir), async |server| {

@@ -7,10 +7,12 @@
 //! - The server's certificate is made anew 90 days before its end, with a key of its own.
 //! - The CA is made anew a year before its end, or when that has passed, with the **same name and key**: clients trust
 //!   either certificate until the older one expires, and have that year to fetch `ca.pem`. The log says so, every day.
-//!   To have a new key as well, remove `ca.pem` and `ca.key`; every client must then fetch `ca.pem` at once.
+//!   To have a new key as well, remove `ca.pem`, `ca.key`, `server.pem` and `server.key`; every client must then fetch
+//!   `ca.pem` at once.
 //! - Without `ca.key` the certificate is somebody else's, and with a CA of another name the CA is: those are used as
-//!   they are, never renewed here, and the log warns before they end. One that has ended does not keep the engine from
-//!   starting: what it must do without clients goes on, and clients refuse it with `TLS_FAILED`.
+//!   they are, never renewed here and never written over, and the log warns before they end. One that has ended does
+//!   not keep the engine from starting: what it must do without clients goes on, and clients refuse it with
+//!   `TLS_FAILED`. While the certificate or its key is missing nothing is made in their place.
 
 mod authority;
 mod concern;
@@ -170,17 +172,30 @@ fn server_certificate(
     provider: &Arc<CryptoProvider>,
 ) -> Result<(Vec<u8>, Vec<u8>), Error> {
     let stored = files.read("server.pem")?.zip(files.read("server.key")?);
-    let ca = files.read("ca.pem")?.zip(files.read("ca.key")?);
-    let (ca_pem, ca_key) = match (&stored, ca) {
+    let (ca_pem, ca_key) = match (files.read("ca.pem")?, files.read("ca.key")?) {
+        (Some(pem), Some(key)) => authority::renewed(files, now, pem, &key)?,
         // Somebody else's.
-        (Some(_), None) => return Ok(stored.expect("this arm has it")),
-        (_, Some((pem, key))) => authority::renewed(files, now, pem, &key)?,
-        (None, None) => authority::make(files, now)?,
+        _ if stored.is_some() => return Ok(stored.expect("this arm has it")),
+        // Perhaps they are just being replaced. What is made now would take their place for good.
+        _ if ["ca.pem", "server.pem", "server.key"].iter().any(|name| files.path(name).exists()) => {
+            return Err(missing(files));
+        }
+        _ => authority::make(files, now)?,
     };
     match stored {
         Some(stored) if is_good(files, &stored.0, &ca_pem, now, provider)? => Ok(stored),
         _ => issue(files, now, &ca_pem, &ca_key),
     }
+}
+
+/// What is wrong where there are files of somebody else, and no certificate with its key among them.
+fn missing(files: &TlsFiles) -> Error {
+    let key = files.path("server.key");
+    let (path, expected) =
+        if key.exists() { (files.path("server.pem"), "certificate") } else { (key, "private key") };
+    let got = "it is missing, and without ca.pem and ca.key none can be made; put server.pem and server.key in place, \
+               or remove them and ca.pem to have all made anew";
+    Error::Content { path, expected, got: got.to_owned() }
 }
 
 /// True if the certificate is the CA's, names us, and is valid now and for a while.

@@ -201,6 +201,48 @@ fn files_of_somebody_else_are_used_as_they_are() {
 }
 
 #[test]
+fn files_of_somebody_else_are_not_replaced_while_one_of_them_is_missing() {
+    for (name, without) in [
+        ("server.pem", &["ca.key"][..]),
+        ("server.key", &["ca.key"]),
+        ("server.pem", &["ca.key", "ca.pem"]),
+        ("server.key", &["ca.key", "ca.pem"]),
+    ] {
+        let place = place();
+        let identity = prepare(&place.files, NOW).unwrap();
+        without.iter().for_each(|name| fs::remove_file(place.files.path(name)).unwrap());
+        let all =
+            || ["ca.pem", "ca.key", "server.pem", "server.key"].map(|name| place.files.read(name).unwrap());
+        let (before, removed) = (all(), place.read(name));
+        let mut watch = Watch::new(place.files.clone(), &identity, NOW);
+        fs::remove_file(place.files.path(name)).unwrap();
+        let while_missing = all();
+        let error = prepare(&place.files, NOW).err().unwrap();
+        assert!(matches!(error, Error::Content { .. }), "{error:?}");
+        assert!(error.to_string().contains(&format!("{name} holds no usable")), "{error}");
+        assert!(watch.look(NOW).is_none(), "what is in force stays");
+        assert_eq!(all(), while_missing);
+
+        fs::write(place.files.path(name), removed).unwrap();
+        prepare(&place.files, NOW).unwrap();
+        assert_eq!(all(), before);
+    }
+}
+
+#[test]
+fn removing_all_of_them_makes_a_ca_with_a_new_key() {
+    let place = place();
+    prepare(&place.files, NOW).unwrap();
+    let before = place.read("ca.key");
+    for name in ["ca.pem", "ca.key", "server.pem", "server.key"] {
+        fs::remove_file(place.files.path(name)).unwrap();
+    }
+    prepare(&place.files, NOW).unwrap();
+    assert_ne!(place.read("ca.key"), before);
+    assert!(trusts(&place.read("ca.pem"), &place.read("server.pem"), NOW));
+}
+
+#[test]
 fn damage_is_named_with_its_file() {
     for name in ["server.pem", "server.key", "reset.key", "ca.pem"] {
         let place = place();
