@@ -45,7 +45,7 @@ impl Volume {
 
     /// Takes all room but so many bytes with one file; removing the file gives it back.
     fn fill(&self, left: u64) -> PathBuf {
-        self.fill_with("ballast", left)
+        self.fill_with("filler", left)
     }
 
     fn fill_with(&self, name: &str, left: u64) -> PathBuf {
@@ -133,10 +133,10 @@ async fn a_nearly_full_disk_refuses_publishes_and_serves_readers() {
     )
     .await;
     let client = prepare(&engine).await;
-    let ballast = volume.fill(8 << 20);
+    let filler = volume.fill(8 << 20);
     until("the guard", async || client.info().await.unwrap().read_only.map(drop)).await;
     is_guarded(&client).await;
-    std::fs::remove_file(ballast).unwrap();
+    std::fs::remove_file(filler).unwrap();
     is_well_again(&client).await;
     client.close().await;
     engine.stop().await;
@@ -184,7 +184,7 @@ struct Flooded {
     engine: Process,
     client: Client,
     /// Gives room when it is removed.
-    ballast: PathBuf,
+    filler: PathBuf,
     flood: JoinSet<Vec<Ticket>>,
     stop: Arc<AtomicBool>,
 }
@@ -194,14 +194,14 @@ impl Flooded {
         let engine = Process::start_with(data, &BLIND).await;
         let client = engine.connect().await;
         events::topic(&client, "orders").await;
-        let ballast = volume.fill(80 << 20);
+        let filler = volume.fill(80 << 20);
         let publisher = client.publisher("orders", PublisherOptions::default()).await.unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let flood = JoinSet::from_iter([flood(publisher, Arc::clone(&stop))]);
-        let flooded = Self { engine, client, ballast, flood, stop };
+        let flooded = Self { engine, client, filler, flood, stop };
         flooded.is_full().await;
         // Somebody else takes what the engine has left, and the flood goes on against that.
-        volume.fill_with("more ballast", 0);
+        volume.fill_with("more filler", 0);
         flooded.is_full().await;
         flooded
     }
@@ -252,12 +252,12 @@ async fn a_disk_full_to_the_last_byte_recovers_by_itself_and_loses_nothing() {
     let Some(volume) = volume() else { return };
     let data = volume.path().join("data");
     let flooded = Flooded::new(&volume, &data).await;
-    let Flooded { engine, client, ballast, flood, stop } = flooded;
+    let Flooded { engine, client, filler, flood, stop } = flooded;
     let before = read_flood(&client).await;
     assert!(before > 1_000, "{before} events were stored before the disk was full");
     until("an acknowledgement on the full disk", || acknowledge(&client)).await;
     stop.store(true, Ordering::Relaxed);
-    std::fs::remove_file(ballast).unwrap();
+    std::fs::remove_file(filler).unwrap();
     let tickets = ended(flood).await;
     let count = tickets.len() as u64;
     assert!(count < FLOOD, "the disk was full before the flood ended");
@@ -280,15 +280,15 @@ async fn starts_again_on_a_full_disk(kill: bool) {
     let Some(volume) = volume() else { return };
     let data = volume.path().join("data");
     let flooded = Flooded::new(&volume, &data).await;
-    let ballast = flooded.ballast.clone();
+    let filler = flooded.filler.clone();
     let acknowledged = flooded.end(kill).await;
     assert!(acknowledged > 1_000, "{acknowledged} events were acknowledged before the disk was full");
-    volume.fill_with("still more ballast", 0);
+    volume.fill_with("still more filler", 0);
     let engine = Process::start_with(&data, &BLIND).await;
     let client = engine.connect().await;
     let stored = read_flood(&client).await;
     assert!(stored >= acknowledged, "{acknowledged} events were acknowledged, {stored} are there");
-    std::fs::remove_file(ballast).unwrap();
+    std::fs::remove_file(filler).unwrap();
     let publisher = client.publisher("orders", PublisherOptions::default()).await.unwrap();
     for number in stored..stored + 100 {
         let ticket = publisher.publish(heavy(number)).await.unwrap();

@@ -19,10 +19,14 @@ use std::{
 
 use rustix::{
     fs::{FallocateFlags, fallocate},
-    io::Errno,
+    io::{Errno, retry_on_intr},
 };
 
-use super::{database::sync_directory, failure, leftovers::Note};
+use super::{
+    database::{FOLDER, sync_directory},
+    failure,
+    leftovers::Note,
+};
 use crate::Error;
 
 const NAME: &str = "ballast";
@@ -32,6 +36,8 @@ const SETTLED_BYTES: u64 = 4 << 20;
 const RECOVERY_BYTES: u64 = 2 << 20;
 /// Rows take so much more in files than in memory at most: one part in so many.
 const FILE_OVERHEAD_PART: u64 = 16;
+/// The same for a commit's own bytes: beside small rows the memory that they take is more than the rows.
+const COMMIT_OVERHEAD_PART: u64 = 4;
 const HEAD_BYTES: u64 = 4096;
 const BLOCK_BYTES: u64 = 64 << 10;
 /// With less nothing can be written.
@@ -44,10 +50,14 @@ pub(super) struct Ballast {
     path: PathBuf,
     /// How much room the file holds.
     held: u64,
+    /// What a recovery needs that was begun and has not ended well; 0 if the last one has.
+    owed: u64,
     /// It grows by so much more than it must, so that it grows seldom.
     step: u64,
-    /// At least as many bytes as are in memory and in no file.
-    unflushed: u64,
+    /// Bytes in memory and in no file, when they were counted last.
+    counted: u64,
+    /// Bytes of the commits since.
+    since: u64,
 }
 
 impl Ballast {
@@ -56,17 +66,30 @@ impl Ballast {
         let path = dir.join(NAME);
         // A file that was copied may be long and hold nothing.
         let held = fs::metadata(&path).map_or(0, |file| file.len().min(file.blocks() * 512));
-        Self { dir: dir.to_owned(), path, held, step, unflushed: 0 }
+        let mut ballast = Self { dir: dir.to_owned(), path, held, owed: 0, step, counted: 0, since: 0 };
+        let begun = ballast.note().filter(|note| note.stands(&dir.join(FOLDER)));
+        ballast.owed = begun.map_or(0, |note| note.recovery_bytes);
+        ballast
     }
 
     /// What a recovery may need, as far as the ballast tells.
     pub(super) fn recovery_bytes(&self) -> u64 {
-        self.held.max(LEAST_BYTES)
+        self.held.max(self.owed).max(LEAST_BYTES)
     }
 
     /// How much room a recovery has: what is free, and what the ballast gives up.
     pub(super) fn room(&self) -> Result<u64, Error> {
         Ok(self.free()? + self.held)
+    }
+
+    /// True if there is known to be more room than that.
+    pub(super) fn has_more_than(&self, bytes: u64) -> bool {
+        self.room().is_ok_and(|room| room > bytes)
+    }
+
+    /// True if what is in memory finds room without the ballast.
+    pub(super) fn is_spare(&self) -> Result<bool, Error> {
+        Ok(self.free()? >= self.held)
     }
 
     fn free(&self) -> Result<u64, Error> {
@@ -89,20 +112,25 @@ impl Ballast {
             return Ok(());
         }
         let needed = self.free()? < self.recovery_bytes();
-        let begun = OpenOptions::new().write(true).open(&self.path).and_then(|file| {
-            file.write_all_at(&note.encode(), 0)?;
+        let given_up = OpenOptions::new().write(true).open(&self.path).and_then(|file| {
+            let mut noted = file.write_all_at(&note.encode(), 0);
             if needed {
                 file.set_len(HEAD_BYTES)?;
+                tracing::warn!(bytes = self.held, "the disk is full, the ballast is given up to recover");
+                self.held = HEAD_BYTES;
+                if noted.is_err() {
+                    // Some file systems write nothing in place: now there is room.
+                    noted = file.write_all_at(&note.encode(), 0);
+                }
+            }
+            if let Err(error) = noted {
+                // An older note of the same manifest is as true.
+                tracing::warn!(%error, "the recovery is not noted, what it leaves if it is killed may stay");
             }
             // Some file systems free room no earlier.
             file.sync_all()
         });
-        begun.map_err(|error| failure::of_file("give up", &self.path, &error))?;
-        if needed {
-            tracing::warn!(bytes = self.held, "the disk is full, the ballast is given up to recover");
-            self.held = HEAD_BYTES;
-        }
-        Ok(())
+        given_up.map_err(|error| failure::of_file("give up", &self.path, &error))
     }
 
     /// Takes room again after a recovery that failed, for the next one.
@@ -116,7 +144,7 @@ impl Ballast {
     ///
     /// If there is no room for the least, reading still goes on, and commits are refused.
     pub(super) fn end_recovery(&mut self) {
-        self.unflushed = 0;
+        (self.owed, self.counted, self.since) = (0, 0, 0);
         if let Err(error) = self.settle() {
             tracing::warn!(%error, "there is no room for the ballast, nothing is written until there is");
         }
@@ -131,24 +159,19 @@ impl Ballast {
 
     /// Makes sure that `bytes` more in memory can be recovered; `unflushed` counts what is there, at some cost.
     pub(super) fn cover(&mut self, bytes: u64, unflushed: impl FnOnce() -> u64) -> Result<(), Error> {
-        let after = self.unflushed + bytes;
-        if needed(after) <= self.held {
-            self.unflushed = after;
+        let since = self.since + bytes;
+        if needed(self.counted, since) <= self.held {
+            self.since = since;
             return Ok(());
         }
-        let after = unflushed() + bytes;
-        let least = needed(after);
+        let counted = unflushed();
+        let least = needed(counted, bytes);
         // Growing before it must spares the count for a while.
         if least + self.step / 2 > self.held && self.hold(least + self.step).is_err() && least > self.held {
             self.hold(least)?;
         }
-        self.unflushed = after;
+        (self.counted, self.since) = (counted, bytes);
         Ok(())
-    }
-
-    /// Gives the room up for what is about to be written out, if it may be needed.
-    pub(super) fn begin_flush(&mut self) -> Result<(), Error> {
-        if self.free()? < self.held { self.set_len(HEAD_BYTES) } else { Ok(()) }
     }
 
     fn set_len(&mut self, bytes: u64) -> Result<(), Error> {
@@ -184,13 +207,13 @@ impl Ballast {
     }
 }
 
-/// What a recovery needs for so many bytes in memory.
-fn needed(unflushed: u64) -> u64 {
-    RECOVERY_BYTES + unflushed + unflushed / FILE_OVERHEAD_PART
+/// What a recovery needs for so many bytes in memory, and so many of commits that were not counted there.
+fn needed(counted: u64, since: u64) -> u64 {
+    RECOVERY_BYTES + counted + counted / FILE_OVERHEAD_PART + since + since / COMMIT_OVERHEAD_PART
 }
 
 fn grow(file: &File, from: u64, to: u64) -> io::Result<()> {
-    let grown = match fallocate(file, FallocateFlags::empty(), from, to - from) {
+    let grown = match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), from, to - from)) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_out(file, from, to),
         done => done.map_err(io::Error::from),
     };
@@ -224,6 +247,15 @@ mod tests {
         let mut ballast = Ballast::find(dir, 8 * MIB);
         ballast.end_recovery();
         ballast
+    }
+
+    /// A folder of a database, as far as a note looks.
+    fn database(dir: &Path) -> PathBuf {
+        let folder = dir.join(FOLDER);
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("CURRENT"), "MANIFEST-000004\n").unwrap();
+        fs::write(folder.join("MANIFEST-000004"), "some").unwrap();
+        folder
     }
 
     fn allocated(dir: &Path) -> u64 {
@@ -275,14 +307,26 @@ mod tests {
     #[test]
     fn with_room_nothing_is_given_up_and_the_note_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("CURRENT"), "MANIFEST-000004\n").unwrap();
-        fs::write(dir.path().join("MANIFEST-000004"), "some").unwrap();
-        let note = Note::take(dir.path()).unwrap();
+        let note = Note::take(&database(dir.path()), MIB).unwrap();
         let mut ballast = settled(dir.path());
         assert_eq!(ballast.note(), None);
         ballast.begin_recovery(&note).unwrap();
         assert_eq!(ballast.note(), Some(note));
         assert_eq!(allocated(dir.path()), SETTLED_BYTES);
+    }
+
+    #[test]
+    fn what_a_killed_recovery_needs_is_known_until_one_ends_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = database(dir.path());
+        let mut ballast = settled(dir.path());
+        ballast.hold(40 * MIB).unwrap();
+        let note = Note::take(&folder, ballast.recovery_bytes()).unwrap();
+        ballast.begin_recovery(&note).unwrap();
+        File::options().write(true).open(dir.path().join(NAME)).unwrap().set_len(HEAD_BYTES).unwrap();
+        assert_eq!(Ballast::find(dir.path(), 0).recovery_bytes(), 40 * MIB);
+        fs::write(folder.join("MANIFEST-000004"), "some more").unwrap();
+        assert_eq!(Ballast::find(dir.path(), 0).recovery_bytes(), LEAST_BYTES);
     }
 
     #[test]

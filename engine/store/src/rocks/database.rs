@@ -1,6 +1,7 @@
 //! The open database: opening it, checking that nothing durable is missing, and closing it.
 //!
-//! **Invariant:** the files are touched only under the lock that [`format::lock`] gives, a failed recovery's leftovers included.
+//! **Invariant:** the files are written only under the lock that [`claim`] gives, a failed recovery's leftovers
+//! included.
 
 use std::{
     fs::{self, File},
@@ -12,14 +13,17 @@ use levada_protocol::ids::{CommitIndex, Timestamp};
 use rocksdb::{ColumnFamily, DB, Options};
 use rustix::fs::{Mode, OFlags};
 
-use super::{RocksOptions, ballast::Ballast, chain, failure, format, leftovers::Note, synced::SyncedFile};
+use super::{
+    RocksOptions, ballast::Ballast, chain, failure, format, leftovers::Note, options::without_preallocation,
+    synced::SyncedFile,
+};
 use crate::{
     Error, Family,
     commit::{APPLIED_KEY, AppliedRow},
 };
 
 /// The folder of RocksDB's files in the data directory.
-const FOLDER: &str = "db";
+pub(super) const FOLDER: &str = "db";
 /// A log file is prepared only where so many of its size would find room.
 const PREPARED_ROOM: u64 = 64;
 
@@ -35,45 +39,52 @@ pub(super) struct Database {
     ballast: Option<Mutex<Ballast>>,
     /// How long writes were held up for want of memory.
     pub(super) stalled_micros: AtomicU64,
-    /// Held for as long as the database is open for writing.
-    _lock: Option<File>,
+}
+
+/// Makes the data directory if it is not there, and locks it for writing until the answer is dropped.
+pub(super) fn claim(dir: &Path) -> Result<File, Error> {
+    fs::create_dir_all(dir).map_err(|error| failure::of_file("make the directory", dir, &error))?;
+    format::check_or_write(dir, exists(dir))?;
+    format::lock(dir)
+}
+
+fn exists(dir: &Path) -> bool {
+    dir.join(FOLDER).join("CURRENT").exists()
 }
 
 impl Database {
-    /// Opens for writing; answers also which commit was applied last, and its time.
+    /// Opens for writing; answers also which commit was applied last, and its time. The caller has claimed the
+    /// directory.
     pub(super) fn open(
         dir: &Path,
         options: &RocksOptions,
     ) -> Result<(Self, (CommitIndex, Timestamp)), Error> {
-        fs::create_dir_all(dir).map_err(|error| failure::of_file("make the directory", dir, &error))?;
         let folder = dir.join(FOLDER);
-        let existed = folder.join("CURRENT").exists();
-        format::check_or_write(dir, existed)?;
-        let lock = format::lock(dir)?;
         let mut ballast = Ballast::find(dir, options.ballast_step());
         if let Some(note) = ballast.note() {
             note.clear_leftovers(&folder);
         }
-        let held = ballast.recovery_bytes();
-        if let Some(note) = Note::take(&folder) {
-            ballast.begin_recovery(&note)?;
-        }
-        match Self::recover(dir, options, existed) {
+        let needed = ballast.recovery_bytes();
+        let note = Note::take(&folder, needed);
+        let begun = note.map_or(Ok(()), |note| ballast.begin_recovery(&note));
+        let preallocates = ballast.has_more_than(2 * needed + options.preallocated_bytes());
+        match begun.and_then(|()| Self::recover(dir, options, preallocates)) {
             Ok((mut opened, last)) => {
                 ballast.end_recovery();
                 let prepared = options.wal_bytes_prepared;
-                if options.wal_files_recycled > 0 && ballast.room()? > prepared.saturating_mul(PREPARED_ROOM)
+                if options.wal_files_recycled > 0
+                    && ballast.has_more_than(prepared.saturating_mul(PREPARED_ROOM))
                 {
                     opened.prepare_log_file(prepared)?;
                 }
-                (opened.ballast, opened._lock) = (Some(Mutex::new(ballast)), Some(lock));
+                opened.ballast = Some(Mutex::new(ballast));
                 Ok((opened, last))
             }
             Err(error) => {
                 if let Some(note) = ballast.note() {
                     note.clear_leftovers(&folder);
                 }
-                ballast.end_failed_recovery(held);
+                ballast.end_failed_recovery(needed);
                 Err(error)
             }
         }
@@ -83,10 +94,14 @@ impl Database {
     fn recover(
         dir: &Path,
         options: &RocksOptions,
-        existed: bool,
+        preallocates: bool,
     ) -> Result<(Self, (CommitIndex, Timestamp)), Error> {
-        let folder = dir.join(FOLDER);
+        let (folder, existed) = (dir.join(FOLDER), exists(dir));
         let mut database = options.database();
+        if !preallocates {
+            database = without_preallocation(database)
+                .map_err(|error| failure::of_call("turn preallocation off", &error))?;
+        }
         database
             .set_use_direct_io_for_flush_and_compaction(options.direct_writes && takes_direct_writes(dir));
         let db = DB::open_cf_descriptors(&database, &folder, options.families())
@@ -98,7 +113,6 @@ impl Database {
             synced: None,
             ballast: None,
             stalled_micros: AtomicU64::new(0),
-            _lock: None,
         };
         let (applied, time) = opened.last_applied()?;
         let (file, confirmed) = SyncedFile::open(dir, existed)?;
@@ -130,7 +144,6 @@ impl Database {
             synced: None,
             ballast: None,
             stalled_micros: AtomicU64::new(0),
-            _lock: None,
         })
     }
 
@@ -161,17 +174,19 @@ impl Database {
     }
 
     /// Moves everything to synced files and notes it, so that the next start has nothing to recover.
+    ///
+    /// Where that would take the ballast, the next start does it: there it is noted what was begun, and whoever is
+    /// killed meanwhile leaves nothing behind that stays.
     pub(super) fn flush(&self, applied: CommitIndex) -> Result<(), Error> {
         self.sync()?;
         self.with_ballast(|ballast| {
-            let held = ballast.recovery_bytes();
-            ballast.begin_flush()?;
-            let flushed = self.flush_families();
-            match &flushed {
-                Ok(()) => ballast.end_recovery(),
-                Err(_) => ballast.end_failed_recovery(held),
+            if ballast.is_spare()? {
+                self.flush_families()?;
+                ballast.end_recovery();
+            } else {
+                tracing::warn!("the disk is full, what is in memory is written out at the next start");
             }
-            flushed
+            Ok(())
         })?;
         self.note_closed(applied)
     }

@@ -1,17 +1,18 @@
 //! Files that a recovery left behind when it failed or was killed. RocksDB takes them away only after a recovery
 //! that succeeded, so on a full disk each try would leave less room to the next.
 //!
-//! Before a recovery a note says which manifest counts, how long it is, and the highest number of a file. As long as
-//! that manifest counts and has not grown, no later file can be known to the database.
+//! Before a recovery a note says which manifest counts, how long it is, the highest number of a file, and how much
+//! room the recovery may need. As long as that manifest counts and has not grown, no later file can be known to the
+//! database.
 //!
 //! ```text
-//!  0         1          4        8          16             24          32
-//!  +---------+----------+--------+----------+--------------+-----------+
-//!  | version | reserved | crc32c | manifest | manifest_len | last_file |
-//!  | u8 = 1  | 3 bytes  | u32    | u64      | u64          | u64       |
-//!  +---------+----------+--------+----------+--------------+-----------+
+//!  0         1          4        8          16             24          32               40
+//!  +---------+----------+--------+----------+--------------+-----------+----------------+
+//!  | version | reserved | crc32c | manifest | manifest_len | last_file | recovery_bytes |
+//!  | u8 = 1  | 3 bytes  | u32    | u64      | u64          | u64       | u64            |
+//!  +---------+----------+--------+----------+--------------+-----------+----------------+
 //! ```
-//! All numbers are little endian; `crc32c` covers the 4 bytes before it and the 24 after it.
+//! All numbers are little endian; `crc32c` covers the 4 bytes before it and the 32 after it.
 
 use std::{fs, path::Path};
 
@@ -28,25 +29,33 @@ pub(super) struct Note {
     manifest: u64,
     manifest_len: u64,
     last_file: u64,
+    /// How much room the recovery may need.
+    pub(super) recovery_bytes: u64,
 }
 
 impl Note {
-    pub(super) const BYTES: usize = 32;
+    pub(super) const BYTES: usize = 40;
 
-    /// The state now; `None` if there is no database yet. The caller holds the data directory's lock.
-    pub(super) fn take(folder: &Path) -> Option<Self> {
+    /// The state now; `None` if there is no database yet.
+    pub(super) fn take(folder: &Path, recovery_bytes: u64) -> Option<Self> {
         let current = fs::read_to_string(folder.join("CURRENT")).ok()?;
         let name = current.trim_end();
         let manifest = name.strip_prefix(MANIFEST)?.parse().ok()?;
         let manifest_len = fs::metadata(folder.join(name)).ok()?.len();
         let numbers = fs::read_dir(folder).ok()?.flatten().filter_map(|entry| number(&entry.path()));
-        Some(Self { manifest, manifest_len, last_file: numbers.max().unwrap_or(0) })
+        Some(Self { manifest, manifest_len, last_file: numbers.max().unwrap_or(0), recovery_bytes })
+    }
+
+    /// True if no recovery has ended well since.
+    pub(super) fn stands(&self, folder: &Path) -> bool {
+        Self::take(folder, 0)
+            .is_some_and(|now| (now.manifest, now.manifest_len) == (self.manifest, self.manifest_len))
     }
 
     /// Takes away what a recovery that began with this note has left behind, if it has not ended well since.
+    /// The caller holds the data directory's lock.
     pub(super) fn clear_leftovers(&self, folder: &Path) {
-        let now = Self::take(folder);
-        if now.is_none_or(|now| (now.manifest, now.manifest_len) != (self.manifest, self.manifest_len)) {
+        if !self.stands(folder) {
             return;
         }
         let Ok(entries) = fs::read_dir(folder) else { return };
@@ -67,6 +76,7 @@ impl Note {
         rest.put_u64_le(self.manifest);
         rest.put_u64_le(self.manifest_len);
         rest.put_u64_le(self.last_file);
+        rest.put_u64_le(self.recovery_bytes);
         let crc = checksum(&bytes);
         (&mut bytes[4..8]).put_u32_le(crc);
         bytes
@@ -81,6 +91,7 @@ impl Note {
             manifest: rest.get_u64_le(),
             manifest_len: rest.get_u64_le(),
             last_file: rest.get_u64_le(),
+            recovery_bytes: rest.get_u64_le(),
         })
     }
 }
@@ -100,7 +111,8 @@ mod tests {
 
     use super::*;
 
-    const NOTE: Note = Note { manifest: 5, manifest_len: 258, last_file: 0x0102_0304 };
+    const NOTE: Note =
+        Note { manifest: 5, manifest_len: 258, last_file: 0x0102_0304, recovery_bytes: 4 << 20 };
 
     #[test]
     fn has_its_golden_bytes() {
@@ -109,6 +121,7 @@ mod tests {
             [5, 0, 0, 0, 0, 0, 0, 0],
             [2, 1, 0, 0, 0, 0, 0, 0],
             [4, 3, 2, 1, 0, 0, 0, 0],
+            [0, 0, 64, 0, 0, 0, 0, 0],
         ];
         let mut encoded = NOTE.encode();
         assert_eq!(Note::decode(&encoded), Some(NOTE));
@@ -125,8 +138,8 @@ mod tests {
         }
 
         #[test]
-        fn comes_back_as_it_was(manifest: u64, manifest_len: u64, last_file: u64) {
-            let note = Note { manifest, manifest_len, last_file };
+        fn comes_back_as_it_was(manifest: u64, manifest_len: u64, last_file: u64, recovery_bytes: u64) {
+            let note = Note { manifest, manifest_len, last_file, recovery_bytes };
             prop_assert_eq!(Note::decode(&note.encode()), Some(note));
         }
     }
@@ -138,8 +151,8 @@ mod tests {
         write("CURRENT", "MANIFEST-000004\n");
         write("MANIFEST-000004", "some");
         write("000007.sst", "old");
-        let note = Note::take(dir.path()).unwrap();
-        assert_eq!(note, Note { manifest: 4, manifest_len: 4, last_file: 7 });
+        let note = Note::take(dir.path(), 9).unwrap();
+        assert_eq!(note, Note { manifest: 4, manifest_len: 4, last_file: 7, recovery_bytes: 9 });
         for name in ["000008.sst", "000009.blob", "000010.log", "MANIFEST-000011"] {
             write(name, "new");
         }

@@ -23,6 +23,7 @@ mod format;
 mod synced;
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError, RwLock, RwLockReadGuard,
@@ -45,6 +46,9 @@ pub struct RocksStore {
     dir: PathBuf,
     options: RocksOptions,
     handle: RwLock<Handle>,
+    /// The claim on the directory, until the store is closed: also while only reading is possible. It goes after the
+    /// handle.
+    lock: Mutex<Option<File>>,
     applied: AtomicU64,
     /// What was applied last when the last successful sync began.
     confirmed: AtomicU64,
@@ -83,7 +87,9 @@ impl RocksStore {
             Err(_) => options,
         };
         let needed = Ballast::find(&dir, options.ballast_step()).recovery_bytes();
-        let (database, recovered) = Database::open(&dir, &options).map_err(|error| match error {
+        let claimed = database::claim(&dir);
+        let opened = claimed.and_then(|lock| Database::open(&dir, &options).map(|opened| (lock, opened)));
+        let (lock, (database, recovered)) = opened.map_err(|error| match error {
             Error::Full { reason } => {
                 let dir = dir.display();
                 let reason = format!("{reason}; free {needed} bytes on the volume of {dir} and start again");
@@ -96,6 +102,7 @@ impl RocksStore {
             dir,
             options,
             handle: RwLock::new(Handle::Open(Box::new(database))),
+            lock: Mutex::new(Some(lock)),
             applied: AtomicU64::new(recovered.0.0),
             confirmed: AtomicU64::new(recovered.0.0),
             time: AtomicU64::new(recovered.1.0),
@@ -140,14 +147,14 @@ impl RocksStore {
         Ok(applied)
     }
 
-    /// Refuses a recovery for which there is no room: trying would take readers their handle for nothing.
-    fn check_room(&self) -> Result<(), Error> {
+    /// Refuses a recovery for which there is no room: trying would take readers their handle for nothing. Answers
+    /// what one needs, as far as is known.
+    fn check_room(&self) -> Result<u64, Error> {
         let ballast = Ballast::find(&self.dir, self.options.ballast_step());
         let needed = ballast.recovery_bytes().max(self.recovery_bytes.load(Ordering::Acquire));
         if ballast.room()? >= needed {
-            return Ok(());
+            return Ok(needed);
         }
-        self.recovery_bytes.store(needed, Ordering::Release);
         let reason = format!("{needed} bytes must be free on the volume of {}", self.dir.display());
         Err(Error::Full { reason })
     }
@@ -226,10 +233,7 @@ impl Store for RocksStore {
         if self.read_handle().is_closed() {
             return Err(Error::Closed);
         }
-        if let Err(error) = self.check_room() {
-            self.replace_failure(Some(error.clone()));
-            return Err(error);
-        }
+        let needed = self.check_room().inspect_err(|error| self.replace_failure(Some(error.clone())))?;
         // A compaction may take minutes and holds the handle: end it first.
         self.with(|database| {
             database.stop_background_work();
@@ -254,6 +258,9 @@ impl Store for RocksStore {
                 Ok(())
             }
             Err(error) => {
+                if matches!(error, Error::Full { .. }) {
+                    self.recovery_bytes.store(needed, Ordering::Release);
+                }
                 if let Ok(database) = Database::open_for_reading(&self.dir, &self.options) {
                     *handle = Handle::Open(Box::new(database));
                 }
@@ -281,6 +288,7 @@ impl Store for RocksStore {
             return Err(Error::Closed);
         }
         *handle = Handle::Closed;
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
         flushed
     }
 }

@@ -124,6 +124,11 @@ impl RocksOptions {
         self.log.memtable_bytes as u64 / 2
     }
 
+    /// More than RocksDB preallocates for a log file: a memtable and a tenth.
+    pub(super) fn preallocated_bytes(&self) -> u64 {
+        2 * self.log.memtable_bytes as u64
+    }
+
     /// What holds for the whole database.
     pub(super) fn database(&self) -> Options {
         let mut options = Options::default();
@@ -200,6 +205,14 @@ impl RocksOptions {
         options.set_max_write_buffer_number(2);
         options
     }
+}
+
+/// The same, but files grow by what is written to them.
+///
+/// RocksDB takes a memtable's room for a new log file before the manifest is written, and on a full disk that can be
+/// the room that the ballast gave up. The crate sets this option by its name only.
+pub(super) fn without_preallocation(mut database: Options) -> Result<Options, rocksdb::Error> {
+    database.get_options_from_string("allow_fallocate=false")
 }
 
 /// What holds for every family.

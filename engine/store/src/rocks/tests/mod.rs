@@ -2,6 +2,7 @@
 //! whether space comes back.
 
 mod failing_disk;
+mod full_disk;
 mod opening;
 mod power_cut;
 mod space;
