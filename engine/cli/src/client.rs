@@ -12,6 +12,8 @@ use crate::{args::ClientArgs, failure::Failure, interrupt::interrupted};
 
 /// Where the CA lies when nobody says: that of an engine started in the same directory.
 const CA_BESIDE: &str = "levada-data/tls/ca.pem";
+/// How a certificate begins in PEM text.
+const PEM_BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// Does `work` over a connection to the engine that the flags or the environment name, and closes it however the work
 /// ends: an engine that shuts down waits a while for connections that nobody has closed.
@@ -42,22 +44,29 @@ pub(crate) async fn with_interruptible<T>(
 
 /// Connects to the engine at `addr`; without `ca` that is looked for beside the current directory.
 pub(crate) async fn connect_to(addr: &str, ca: Option<&Path>) -> anyhow::Result<Client> {
-    let pem = read_ca(ca)?;
+    let file = ca_file(ca)?;
     let config =
-        ClientConfig::new(addr).ca_pem(pem).client_name(concat!("levada-cli/", env!("CARGO_PKG_VERSION")));
+        ClientConfig::new(addr).ca_file(file).client_name(concat!("levada-cli/", env!("CARGO_PKG_VERSION")));
     Ok(Client::connect(config).await?)
 }
 
-fn read_ca(named: Option<&Path>) -> Result<Vec<u8>, Failure> {
+/// The file that holds the CA, once it is certain that it does: the client's own error would not say what to do.
+fn ca_file(named: Option<&Path>) -> Result<PathBuf, Failure> {
     let path = named.map_or_else(|| PathBuf::from(CA_BESIDE), Path::to_owned);
-    fs::read(&path).map_err(|error| {
-        let looked = match named {
+    let wrong = |what: String| {
+        Failure::new(ErrorCode::ConfigInvalid, what)
+            .hint("the engine keeps it in DATA_DIR/tls/ca.pem; name it with --ca FILE or LEVADA_CA")
+    };
+    let text = fs::read(&path).map_err(|error| {
+        wrong(match named {
             Some(_) => format!("the CA certificate {} cannot be read: {error}", path.display()),
             None => {
                 format!("no CA certificate: neither --ca nor LEVADA_CA is set, and ./{CA_BESIDE}: {error}")
             }
-        };
-        Failure::new(ErrorCode::ConfigInvalid, looked)
-            .hint("the engine keeps it in DATA_DIR/tls/ca.pem; name it with --ca FILE or LEVADA_CA")
-    })
+        })
+    })?;
+    if text.windows(PEM_BEGIN.len()).any(|part| part == PEM_BEGIN) {
+        return Ok(path);
+    }
+    Err(wrong(format!("{} holds no certificate, expected the PEM text of the engine's CA", path.display())))
 }

@@ -13,10 +13,12 @@ use clap::error::ErrorKind;
 use levada_protocol::error::ErrorCode;
 use serde::Serialize;
 
-use crate::args::Format;
+use crate::{args::Format, output::Output};
 
 /// The exit code of wrong usage.
 const WRONG_USAGE: u8 = 2;
+/// The exit code of work that the user stopped, as shells know it.
+const INTERRUPTED: u8 = 130;
 
 /// A failure that the command line itself finds, as opposed to one that the engine answers.
 #[derive(Debug)]
@@ -24,24 +26,33 @@ pub(crate) struct Failure {
     code: ErrorCode,
     message: String,
     hint: Option<String>,
+    kind: Kind,
+}
+
+/// What the exit code tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Failed,
     /// The command was typed wrongly, and nothing was begun.
-    wrong_usage: bool,
+    WrongUsage,
+    /// The user wished to stop.
+    Interrupted,
 }
 
 impl Failure {
     /// A failure with this code and sentence.
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, wrong_usage: false }
+        Self { code, message: message.into(), hint: None, kind: Kind::Failed }
     }
 
     /// Flags that contradict each other in a way that only the command itself can see.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { wrong_usage: true, ..Self::new(ErrorCode::InvalidArgument, message) }
+        Self { kind: Kind::WrongUsage, ..Self::new(ErrorCode::InvalidArgument, message) }
     }
 
     /// The user wished to stop before the work was done.
     pub(crate) fn interrupted() -> Self {
-        Self::new(ErrorCode::ShuttingDown, "interrupted")
+        Self { kind: Kind::Interrupted, ..Self::new(ErrorCode::ShuttingDown, "interrupted") }
     }
 
     /// The same failure with a hint what to do.
@@ -62,19 +73,22 @@ impl Error for Failure {}
 /// Prints why a command failed and answers its exit code.
 ///
 /// A reader of stdout that went away (`levada read … | head`) is no failure.
-pub(crate) fn report(error: &anyhow::Error, format: Format) -> ExitCode {
+pub(crate) fn report(error: &anyhow::Error, output: &Output) -> ExitCode {
     let closed = |cause: &(dyn Error + 'static)| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     };
     if error.chain().any(closed) {
         return ExitCode::SUCCESS;
     }
+    let kind = error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).map(|failure| failure.kind);
+    if kind == Some(Kind::Interrupted) {
+        output.remark(&sentence(error));
+        return ExitCode::from(INTERRUPTED);
+    }
+    let format = if output.is_json() { Format::Json } else { Format::Text };
     let (code, hint) = describe(error);
     print(format, &Reported { code: code.as_str(), message: sentence(error), hint });
-    let wrong_usage = |cause: &(dyn Error + 'static)| {
-        cause.downcast_ref::<Failure>().is_some_and(|failure| failure.wrong_usage)
-    };
-    if error.chain().any(wrong_usage) { ExitCode::from(WRONG_USAGE) } else { ExitCode::FAILURE }
+    if kind == Some(Kind::WrongUsage) { ExitCode::from(WRONG_USAGE) } else { ExitCode::FAILURE }
 }
 
 /// Prints help or what was wrong with the arguments.

@@ -32,7 +32,7 @@ use crate::{
 
 /// Runs the command that the process's arguments name.
 ///
-/// Exit codes: 0 done, 1 refused or failed, 2 wrong usage. Data goes to stdout, everything else to stderr.
+/// Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted before the work was done. Data goes to stdout, everything else to stderr.
 pub fn main() -> ExitCode {
     run(std::env::args_os())
 }
@@ -43,10 +43,10 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(args) => args,
         Err(error) => return failure::usage(&error, failure::format_wanted(&arguments)),
     };
-    let (output, format) = (Output::new(&args.common), args.common.output);
+    let output = Output::new(&args.common);
     match dispatch(&output, args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failure::report(&error, format),
+        Err(error) => failure::report(&error, &output),
     }
 }
 

@@ -6,10 +6,14 @@ use tracing_subscriber::EnvFilter;
 
 use crate::args::Format;
 
+/// Warnings, but those that the client library gives of what a command tells itself, as its error or as a remark.
+const COMMANDS_TELL: &str =
+    "warn,levada_client::publisher=off,levada_client::subscriber=off,levada_client::reader=off";
+
 /// Sets up the process's log for a command that talks to an engine.
 pub(crate) fn for_client(verbose: u8, format: Format) {
     let level = match verbose {
-        0 => "warn",
+        0 => COMMANDS_TELL,
         1 => "levada=info",
         2 => "levada=debug",
         _ => "trace",

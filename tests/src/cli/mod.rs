@@ -52,7 +52,18 @@ async fn topics_from_the_command_line() {
             && made.contains("retain time-and-acked for 7d,"),
         "{made}"
     );
-    let made = engine.json(&["topic", "create", "bills", "--durability", "os", "--max-bytes", "10GiB"]).await;
+    let bills = [
+        "topic",
+        "create",
+        "bills",
+        "--durability",
+        "os",
+        "--retain",
+        "time-and-size",
+        "--max-bytes",
+        "10GiB",
+    ];
+    let made = engine.json(&bills).await;
     assert_eq!(made[0]["settings"]["durability"], "os");
     assert_eq!(made[0]["settings"]["max_bytes"], 10_u64 << 30);
     let listed = engine.text(&["topic", "list"]).await;

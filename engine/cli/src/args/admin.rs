@@ -154,7 +154,7 @@ pub(crate) enum SubscriptionAction {
         /// TOPIC/SUBSCRIPTION; a subscription's name is up to 63 of a-z 0-9 _ - beginning with a letter or digit
         subscription: SubscriptionPath,
         /// Where it begins: earliest, latest, an offset, or a time as 2026-01-31T12:00:00Z
-        #[arg(long, value_name = "START", default_value = "latest", value_parser = parse_start)]
+        #[arg(long, value_name = "START", default_value = "latest", value_parser = parse_start, allow_negative_numbers = true)]
         from: Start,
         #[command(flatten)]
         options: OptionsArgs,
@@ -240,7 +240,7 @@ pub(crate) enum RouteAction {
         #[command(flatten)]
         chain: ChainArgs,
         /// Where in the source it begins: earliest, latest, an offset, or a time as 2026-01-31T12:00:00Z
-        #[arg(long, value_name = "START", default_value = "latest", value_parser = parse_start)]
+        #[arg(long, value_name = "START", default_value = "latest", value_parser = parse_start, allow_negative_numbers = true)]
         start: Start,
     },
     /// All routes

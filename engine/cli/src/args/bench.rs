@@ -6,7 +6,7 @@ use clap::{Subcommand, ValueEnum};
 
 use super::{
     DurabilityArg, OrderArg,
-    values::{DurationMs, parse_rate, parse_share, parse_size},
+    values::{DurationMs, parse_length, parse_rate, parse_share, parse_size},
 };
 
 #[derive(Debug, clap::Args)]
@@ -91,7 +91,7 @@ pub(crate) struct Publish {
     #[arg(long, value_name = "N", default_value_t = 3_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) events: u64,
     /// Publish for this long instead, as 60s
-    #[arg(long, value_name = "DURATION", conflicts_with = "events")]
+    #[arg(long, value_name = "DURATION", conflicts_with = "events", value_parser = parse_length)]
     pub(crate) duration: Option<DurationMs>,
     /// Publishers, each with its own stream, on every connection
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -123,13 +123,13 @@ pub(crate) struct FanOut {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) events: Option<u64>,
     /// Publish for this long instead, as 60s
-    #[arg(long, value_name = "DURATION", conflicts_with = "events")]
+    #[arg(long, value_name = "DURATION", conflicts_with = "events", value_parser = parse_length)]
     pub(crate) duration: Option<DurationMs>,
     /// Subscriptions, 1 to 1024
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) subscribers: u16,
     /// Events a second, one at a time [default: as fast as it goes, in full batches]
-    #[arg(long, value_name = "R", value_parser = parse_rate)]
+    #[arg(long, value_name = "R", value_parser = parse_rate, allow_negative_numbers = true)]
     pub(crate) rate: Option<f64>,
 }
 
@@ -170,7 +170,7 @@ pub(crate) struct PluginBench {
     #[arg(long, value_enum, default_value_t = PluginKind::Trivial)]
     pub(crate) plugin: PluginKind,
     /// Share of the events that the filter keeps, above 0 and at most 1; a route takes all
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = parse_share)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = parse_share, allow_negative_numbers = true)]
     pub(crate) pass: f64,
 }
 

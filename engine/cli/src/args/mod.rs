@@ -96,6 +96,7 @@ pub(crate) enum Command {
     #[command(after_help = SUBSCRIBE_HELP)]
     Subscribe(SubscribeArgs),
     /// Read stored events without leaving a trace
+    #[command(after_help = READ_HELP)]
     Read(ReadArgs),
     /// Make, show, resume and delete subscriptions
     Subscription(SubscriptionArgs),
@@ -119,10 +120,23 @@ const PUBLISH_HELP: &str = concat!(
     "\n  echo 'any text' | levada publish orders --raw"
 );
 
+/// How payloads are printed that are no JSON.
+macro_rules! other_bytes {
+    () => {
+        r#"A payload that is not JSON is printed as {"base64": ".."}; `jq -r .payload.base64 | base64 -d` gives its bytes."#
+    };
+}
+
+const READ_HELP: &str = other_bytes!();
+
 const SUBSCRIBE_HELP: &str = concat!(
     "The subscription stays when this command ends, and keeps its place. ",
     "Flags that say what it is like count when it is made; they are refused if it exists and is different. ",
     "Without them it is taken as it is.\n\n",
+    "What is printed is acknowledged, whether anybody reads it or not: to take one event, say --max 1 instead of \
+     piping into `head -1`.\n\n",
+    other_bytes!(),
+    "\n\n",
     r#"  levada subscribe orders -s payment --from earliest --plugin 'json-filter:{"where":"amount > 0"}'"#
 );
 
@@ -182,7 +196,7 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub(crate) file: PathBuf,
     /// Events a second at most [default: as fast as it goes]
-    #[arg(long, value_name = "R", value_parser = parse_rate)]
+    #[arg(long, value_name = "R", value_parser = parse_rate, allow_negative_numbers = true)]
     pub(crate) rate: Option<f64>,
     /// Each line is a payload as it stands, text or JSON
     #[arg(long)]
@@ -233,12 +247,13 @@ pub(crate) struct SubscribeArgs {
     #[arg(long, short, value_name = "S")]
     pub(crate) subscription: SubscriptionName,
     /// Where the subscription begins, if it is made now: earliest, latest, an offset, or a time as 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "START", default_value = "latest", value_parser = parse_start)]
-    pub(crate) from: Start,
+    /// [default: latest]
+    #[arg(long, value_name = "START", value_parser = parse_start, allow_negative_numbers = true)]
+    pub(crate) from: Option<Start>,
     #[command(flatten)]
     pub(crate) options: OptionsArgs,
     /// Stop after this many events [default: go on until interrupted]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
     pub(crate) max: Option<u64>,
     /// Print without acknowledging: the events come again, to the next consumer
     #[arg(long)]
@@ -256,10 +271,10 @@ pub(crate) struct ReadArgs {
     #[arg(long = "partition", value_name = "P")]
     pub(crate) partitions: Vec<u16>,
     /// Where to begin: earliest, latest, an offset, or a time as 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "START", default_value = "earliest", value_parser = parse_start)]
+    #[arg(long, value_name = "START", default_value = "earliest", value_parser = parse_start, allow_negative_numbers = true)]
     pub(crate) from: Start,
     /// Stop after this many events [default: all that are stored]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
     pub(crate) max: Option<u64>,
     /// Go on with new events instead of stopping at the end
     #[arg(long)]

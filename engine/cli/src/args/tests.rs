@@ -123,12 +123,29 @@ fn bad_lines_are_wrong_usage() {
         "bench",
         "bench publish --size 3",
         "bench publish --events 5 --duration 5s",
+        "bench publish --duration 0s",
+        "bench fanout --duration 0s",
         "bench publish --addr a:1 --dir d",
         "bench plugin --pass 1.5",
         "bench plugin --plugin unknown",
         "topic list --output xml",
     ] {
         assert!(parse(line).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn a_negative_number_is_refused_with_what_was_expected() {
+    for (line, expected) in [
+        ("read orders --from -1", "expected earliest, latest, an offset"),
+        ("subscribe orders -s p --from -1", "expected earliest, latest, an offset"),
+        ("route create r --from a --to b --start -1", "expected earliest, latest, an offset"),
+        ("publish orders --rate -5", "expected events a second, a number above 0"),
+        ("bench fanout --rate -5", "expected events a second, a number above 0"),
+        ("read orders --max -1", "-1"),
+    ] {
+        let refused = parse(line).unwrap_err().to_string();
+        assert!(refused.contains(expected) && !refused.contains("-- -"), "{line}: {refused}");
     }
 }
 

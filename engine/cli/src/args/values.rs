@@ -72,6 +72,14 @@ pub(super) fn parse_duration_u32(text: &str) -> Result<u32, String> {
     }
 }
 
+/// How long something is to go on: not for no time at all.
+pub(super) fn parse_length(text: &str) -> Result<DurationMs, String> {
+    match text.parse()? {
+        DurationMs(0) => Err("expected a duration of 1ms or more".to_owned()),
+        length => Ok(length),
+    }
+}
+
 /// How long to try to publish: the client's own bounds.
 pub(super) fn parse_timeout(text: &str) -> Result<DurationMs, String> {
     let timeout: DurationMs = text.parse()?;

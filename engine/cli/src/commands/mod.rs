@@ -8,6 +8,7 @@ mod publish;
 mod read;
 mod route;
 pub(crate) mod serve;
+mod stops;
 mod subscribe;
 mod subscription;
 mod topic;

@@ -27,6 +27,7 @@ use tokio::{
     time::{Instant, interval, sleep_until},
 };
 
+use super::stops::Reason;
 use crate::{
     args::PublishArgs,
     client,
@@ -194,6 +195,21 @@ async fn tell_delays(
     args: &PublishArgs,
     published: &Cell<u64>,
 ) -> Infallible {
+    let reason = Reason::default();
+    tokio::select! {
+        never = reason.follow(client) => never,
+        never = look_for_delays(output, client, publisher, args, published, &reason) => never,
+    }
+}
+
+async fn look_for_delays(
+    output: &Output,
+    client: &Client,
+    publisher: &Publisher,
+    args: &PublishArgs,
+    published: &Cell<u64>,
+    reason: &Reason,
+) -> Infallible {
     let mut looks = interval(LOOK);
     let (mut seen, mut since) = (published.get(), Instant::now());
     let mut told: Option<(Option<ErrorCode>, Instant)> = None;
@@ -207,8 +223,7 @@ async fn tell_delays(
         }
         let (code, why) = match publisher.refusal() {
             _ if !client.is_connected() => {
-                let why = format!("there is no connection to the engine at {}", args.client.addr);
-                (Some(ErrorCode::ConnectionLost), why)
+                (Some(ErrorCode::ConnectionLost), reason.sentence(&args.client.addr))
             }
             Some(refusal) => (Some(refusal.code), refusal.to_string()),
             None => (None, "the engine has not answered yet".to_owned()),

@@ -1,12 +1,16 @@
 //! `levada subscribe`: prints what a durable subscription delivers, and acknowledges what was printed; says why it
 //! delivers nothing, if it is paused.
 
-use std::{cell::Cell, pin::pin, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    pin::pin,
+    time::Duration,
+};
 
-use levada_client::{Client, ErrorCode, Start, SubscribeOptions, Subscribed, Subscriber};
-use tokio::time::sleep;
+use levada_client::{Client, Error, ErrorCode, Start, SubscribeOptions, Subscribed, Subscriber};
+use tokio::time::timeout;
 
-use super::events;
+use super::{events, place, stops::Waiting};
 use crate::{
     args::SubscribeArgs,
     client,
@@ -16,10 +20,16 @@ use crate::{
 
 /// Events that the engine may send ahead of what was printed.
 const CREDIT_EVENTS: u64 = 1_000;
-/// How soon after attaching it is asked whether the subscription is paused.
-const LOOK_FIRST: Duration = Duration::from_millis(200);
-/// And how often then, at most, while nothing comes.
-const LOOK_LAST: Duration = Duration::from_secs(5);
+/// How often it is looked why nothing comes.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How far the printing is.
+#[derive(Debug, Default)]
+struct Progress {
+    printed: Cell<u64>,
+    /// Why the engine serves this consumer no more, for now.
+    refused: RefCell<Option<String>>,
+}
 
 pub(super) async fn run(output: &Output, args: SubscribeArgs) -> anyhow::Result<()> {
     client::with(&args.client, async |client| consume(output, client, &args).await).await
@@ -33,12 +43,12 @@ async fn consume(output: &Output, client: &Client, args: &SubscribeArgs) -> anyh
         attached = attach(client, args) => attached?,
     };
     tell(output, args, subscriber.subscribed());
-    let printed = Cell::new(0);
+    let progress = Progress::default();
     let ended = tokio::select! {
         biased;
         () = &mut stop => Ok(()),
-        ended = print_all(output, args, &mut subscriber, &printed) => ended,
-        never = tell_stops(output, client, args, &printed) => match never {},
+        ended = print_all(output, args, &mut subscriber, &progress) => ended,
+        never = tell_stops(output, client, args, &progress) => match never {},
     };
     if !args.no_ack {
         // Also when stdout was closed: what was printed is done.
@@ -50,10 +60,10 @@ async fn consume(output: &Output, client: &Client, args: &SubscribeArgs) -> anyh
 /// Attaches to the subscription, and makes it if there is none.
 ///
 /// Without flags that say what it is like an existing one is taken as it is.
-async fn attach(client: &Client, args: &SubscribeArgs) -> Result<Subscriber, levada_client::Error> {
+async fn attach(client: &Client, args: &SubscribeArgs) -> Result<Subscriber, Error> {
     let mut options = SubscribeOptions {
         consumer: format!("levada-cli-{}", std::process::id()),
-        from: args.from,
+        from: args.from.unwrap_or(Start::Latest),
         // What is not to be printed is not asked for: it would come back to the next consumer as a redelivery.
         credit_events: args.max.unwrap_or(CREDIT_EVENTS).min(CREDIT_EVENTS),
         ..SubscribeOptions::new(args.topic.as_str(), args.subscription.as_str())
@@ -72,7 +82,7 @@ async fn attach(client: &Client, args: &SubscribeArgs) -> Result<Subscriber, lev
 fn tell(output: &Output, args: &SubscribeArgs, subscribed: &Subscribed) {
     let name = format!("{}/{}", args.topic, args.subscription);
     if subscribed.created {
-        let from = match args.from {
+        let from = match args.from.unwrap_or(Start::Latest) {
             Start::Earliest => "the oldest stored event".to_owned(),
             Start::Latest => "the events from now on".to_owned(),
             Start::Offset(offset) => format!("offset {offset}"),
@@ -85,6 +95,11 @@ fn tell(output: &Output, args: &SubscribeArgs, subscribed: &Subscribed) {
             }
         };
         output.remark(&format!("created subscription {name}, beginning with {from}{missed}"));
+    } else if args.from.is_some() {
+        let positions = output::brief(&place::positions_text(&subscribed.positions));
+        output.remark(&format!(
+            "subscription {name} exists already: --from has no effect, it goes on at {positions} (partition:offset)"
+        ));
     }
     if subscribed.standby {
         output.remark(&format!("another consumer of {name} is active; standing by"));
@@ -95,11 +110,18 @@ async fn print_all(
     output: &Output,
     args: &SubscribeArgs,
     subscriber: &mut Subscriber,
-    printed: &Cell<u64>,
+    progress: &Progress,
 ) -> anyhow::Result<()> {
-    let all = args.max.unwrap_or(u64::MAX);
+    let (all, printed) = (args.max.unwrap_or(u64::MAX), &progress.printed);
     while printed.get() < all {
-        let Some(delivery) = subscriber.next().await? else { return Ok(()) };
+        let next = timeout(LOOK, subscriber.next()).await;
+        let refusal = match subscriber.interruption() {
+            Some(Error::Refused(refusal)) => Some(refusal.to_string()),
+            _ => None,
+        };
+        progress.refused.replace(refusal);
+        let Ok(next) = next else { continue };
+        let Some(delivery) = next? else { return Ok(()) };
         let left = all - printed.get();
         let (count, last) =
             events::print(output, args.topic.as_str(), Some(args.subscription.as_str()), &delivery, left)?;
@@ -117,35 +139,23 @@ async fn tell_stops(
     output: &Output,
     client: &Client,
     args: &SubscribeArgs,
-    printed: &Cell<u64>,
+    progress: &Progress,
 ) -> std::convert::Infallible {
     let (topic, name) = (args.topic.as_str(), args.subscription.as_str());
-    let (mut wait, mut seen, mut told) = (LOOK_FIRST, printed.get(), None);
-    loop {
-        sleep(wait).await;
-        if printed.get() != seen {
-            (wait, seen) = (LOOK_FIRST, printed.get());
-            continue;
+    let waiting =
+        Waiting { output, client, addr: &args.client.addr, what: format!("subscription {topic}/{name}") };
+    let ask = async || {
+        if let Some(refusal) = progress.refused.borrow().clone() {
+            let what = format!("the engine does not serve this consumer of {topic}/{name} now: {refusal}");
+            return Ok(Some(format!("{what}; trying again")));
         }
-        wait = (wait * 2).min(LOOK_LAST);
-        let stopped = if client.is_connected() {
-            // What is wrong with the subscription itself is told by the consumer's own error.
-            let Ok(found) = client.describe_subscription(topic, name).await else { continue };
-            found.paused.map(|why| {
-                format!(
-                    "subscription {topic}/{name} is paused: {why}; once that is mended, it goes on with \
-                     `levada subscription resume {topic}/{name}`"
-                )
-            })
-        } else {
-            Some(format!("there is no connection to the engine at {}; trying again", args.client.addr))
-        };
-        if stopped != told {
-            match &stopped {
-                Some(stopped) => output.remark(stopped),
-                None => output.remark(&format!("subscription {topic}/{name} goes on")),
-            }
-            told = stopped;
-        }
-    }
+        let found = client.describe_subscription(topic, name).await?;
+        Ok(found.paused.map(|why| {
+            format!(
+                "subscription {topic}/{name} is paused: {why}; once that is mended, it goes on with \
+                 `levada subscription resume {topic}/{name}`"
+            )
+        }))
+    };
+    waiting.tell_stops(|| progress.printed.get(), ask).await
 }

@@ -6,10 +6,14 @@ use levada_protocol::request::{Retain, TopicInfo, TopicSettings};
 use crate::{
     args::{Changes, SettingsArgs, TopicAction, TopicArgs},
     client,
+    failure::Failure,
     output::{self, Output, Rows},
 };
 
 pub(super) async fn run(output: &Output, args: TopicArgs) -> anyhow::Result<()> {
+    if let TopicAction::Create { settings, .. } = &args.action {
+        check_bound(Some(settings.max_bytes), settings.retain.into())?;
+    }
     client::with_interruptible(&args.client, async |client| act(output, client, &args.action).await).await
 }
 
@@ -29,7 +33,9 @@ async fn act(output: &Output, client: &Client, action: &TopicAction) -> anyhow::
         }
         TopicAction::Set { topic, changes } => {
             let now = client.describe_topic(topic.as_str()).await?.settings;
-            let changed = client.set_topic(topic.as_str(), apply(now, changes)).await?;
+            let wanted = apply(now, changes);
+            check_bound(changes.max_bytes, wanted.retain)?;
+            let changed = client.set_topic(topic.as_str(), wanted).await?;
             output.result(&changed, || format!("topic {}", summary(&changed)))?;
         }
         TopicAction::Delete { topic, force } => {
@@ -39,6 +45,16 @@ async fn act(output: &Output, client: &Client, action: &TopicAction) -> anyhow::
         }
     }
     Ok(())
+}
+
+/// Refuses a bound that retention would not look at.
+fn check_bound(max_bytes: Option<u64>, retain: Retain) -> Result<(), Failure> {
+    if retain == Retain::TimeAndSize || max_bytes.is_none_or(|bytes| bytes == 0) {
+        return Ok(());
+    }
+    let retain = retain_word(retain);
+    Err(Failure::usage(format!("--max-bytes has no effect on a topic with --retain {retain}"))
+        .hint("--retain time-and-size drops the oldest events over --max-bytes, acknowledged or not"))
 }
 
 fn wanted(partitions: u16, settings: &SettingsArgs) -> TopicSettings {

@@ -36,7 +36,7 @@ pub(super) async fn serve(
     };
     match gone {
         // Its last frame says why. It comes soon: an owner that takes no commands sends no more frames either.
-        Some(gone) => down.await.and(Err(gone.into())),
+        Some(gone) => down.await.and_then(|()| Err(gone.into())),
         None => Ok(()),
     }
 }
