@@ -118,12 +118,23 @@ pub(crate) fn format_wanted(arguments: &[OsString]) -> Format {
     if is_json { Format::Json } else { Format::Text }
 }
 
+/// What the standard library says of a text that is no number, and what a reader needs instead.
+const BARE: [(&str, &str); 4] = [
+    ("invalid digit found in string", "expected a whole number"),
+    ("cannot parse integer from empty string", "expected a whole number"),
+    ("number too large to fit in target type", "the number is too large"),
+    ("invalid float literal", "expected a number"),
+];
+
 /// The first paragraph of clap's text as one sentence, and the rest that helps as another.
 fn split_usage(text: &str) -> (String, String) {
     let one_line = |part: &str| part.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut paragraphs = text.trim().split("\n\n");
     let first = paragraphs.next().unwrap_or_default();
-    let message = one_line(first.strip_prefix("error: ").unwrap_or(first));
+    let mut message = one_line(first.strip_prefix("error: ").unwrap_or(first));
+    for (bare, expected) in BARE {
+        message = message.replace(bare, expected);
+    }
     let rest: Vec<String> = paragraphs
         .map(one_line)
         .map(|line| line.replace("For more information, try '--help'.", ""))
@@ -263,5 +274,13 @@ mod tests {
             assert_eq!(wanted(line), Format::Json, "{line}");
         }
         assert_eq!(wanted("levada publish json --output text"), Format::Text);
+    }
+
+    #[test]
+    fn a_text_that_is_no_number_is_told_what_was_expected() {
+        let said = "error: invalid value 'many' for '--partitions <N>': invalid digit found in string\n\n\
+                    For more information, try '--help'.";
+        let (message, _) = split_usage(said);
+        assert_eq!(message, "invalid value 'many' for '--partitions <N>': expected a whole number");
     }
 }

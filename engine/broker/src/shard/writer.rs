@@ -4,13 +4,12 @@
 //! else waits for it: otherwise the syncer does.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, mpsc as std_mpsc},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
-use levada_delivery::producer::{Check, Producer};
+use levada_delivery::producer::Check;
 use levada_protocol::{
     batch::Batch,
     deliver::Run,
@@ -23,10 +22,9 @@ use tokio::sync::mpsc;
 
 use super::{
     Shown,
-    command::{Append, Command, Fragment, ProducerKey, Trim},
+    command::{Append, Command, Fragment, Trim},
     ending::Ending,
     group::{Announcement, Group, OpenRecord, RECORD_BYTES_MAX, Reply},
-    load,
     state::{Segment, State, pair_value, segment_value},
     syncer::{Durable, ToSyncer},
     waiting::Waiting,
@@ -44,9 +42,6 @@ use crate::{
 
 /// A group of at most this many bytes that nobody waits behind is synced by the writer itself.
 const OWN_SYNC_BYTES_MAX: usize = 16 * 1024;
-/// Opening a store again is slow and holds reads up: no more often than this.
-const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
-
 /// The writer's thread.
 pub(super) struct Writer {
     /// First, so that it is dropped before the commands that wait.
@@ -169,38 +164,6 @@ impl Writer {
             group.producers.insert(key);
         }
         Ok(AckOutcome::Appended { base: Some(base), count, duplicate: false })
-    }
-
-    /// What is known of a producer, from memory or from the store.
-    fn producer(&mut self, key: ProducerKey, group: &Group) -> Result<&mut Producer, Error> {
-        if !self.state.producers.contains_key(&key) {
-            let producer = self.stored_producer(key)?.unwrap_or_default();
-            if self.state.producers.len() >= self.producers_max {
-                self.forget_producers(group);
-            }
-            self.state.producers.insert(key, producer);
-        }
-        Ok(self.state.producers.get_mut(&key).expect("it was found or inserted above"))
-    }
-
-    /// A producer's row in the store.
-    pub(super) fn stored_producer(&self, key: ProducerKey) -> Result<Option<Producer>, Error> {
-        let row = self.store.get(Family::Producers, &keys::producer(key))?;
-        let producer = row.map(|row| Producer::decode(&row)).transpose();
-        producer.map_err(|error| Error::Store {
-            code: ErrorCode::StorageCorrupt,
-            message: format!("the row of producer {} does not decode: {error}", key.2),
-        })
-    }
-
-    /// Lets go of the half that was used least recently. Their rows are written already, but for those of this group.
-    fn forget_producers(&mut self, group: &Group) {
-        let mut used: Vec<Timestamp> = self.state.producers.values().map(Producer::last_used).collect();
-        used.sort_unstable();
-        let middle = used.get(used.len() / 2).copied().unwrap_or_default();
-        self.state
-            .producers
-            .retain(|key, producer| producer.last_used() > middle || group.producers.contains(key));
     }
 
     /// Gives a batch its offsets and puts it with the partition's others of this group.
@@ -381,61 +344,6 @@ impl Writer {
         // The syncer outlives the writer: it ends when this sender is dropped, or by a panic, which closes the shard.
         // What it did not take answers by being dropped that its outcome is unknown.
         let _ = self.groups.send(ToSyncer::Group(Box::new(group)));
-    }
-
-    /// True if writes are taken; after a full disk, opens the store again as soon as it can be. That it can is no
-    /// sign of room, so the guard looks whether more may be published.
-    fn is_open(&mut self) -> bool {
-        let Some(closed) = (**self.shown.closed.load()).clone() else { return true };
-        let tried = self.reopened.is_some_and(|tried| tried.elapsed() < REOPEN_INTERVAL);
-        if closed.code != ErrorCode::StorageFull || tried {
-            return false;
-        }
-        let (reply, reached) = std_mpsc::sync_channel(1);
-        if self.groups.send(ToSyncer::Barrier(reply)).is_err() || reached.recv().is_err() {
-            return false;
-        }
-        let present = self.present_topics();
-        let reopened = self
-            .store
-            .reopen()
-            .map_err(Error::from)
-            .and_then(|()| load::load(self.store.as_ref(), &self.budget, Some(&present)));
-        self.reopened = Some(Instant::now());
-        match reopened {
-            Ok(state) => {
-                self.shown.catalogue.store(Arc::new(state.catalogue.clone()));
-                for topic in present.values() {
-                    if !state.topics.contains_key(&topic.id) {
-                        topic.deleted.cancel();
-                    }
-                    topic.wake();
-                }
-                self.state = state;
-                self.guard.measure_is_low();
-                self.shown.closed.store(Arc::new(None));
-                tracing::info!("the store is open again, writes are taken");
-                true
-            }
-            Err(error) => {
-                let reason = error.to_string();
-                if reason != closed.reason {
-                    tracing::warn!(%error, "the store could not be opened again");
-                }
-                // Only a full disk gets better by itself.
-                self.shown.close(error.code(), reason);
-                false
-            }
-        }
-    }
-
-    /// The topics that somebody may hold: those decided on, and those of the last durable catalogue, which a decision
-    /// that is void now may have deleted.
-    fn present_topics(&self) -> HashMap<TopicId, Arc<Topic>> {
-        let mut present = self.state.topics.clone();
-        let durable = self.shown.catalogue.load();
-        present.extend(durable.topics.values().map(|topic| (topic.id, Arc::clone(topic))));
-        present
     }
 
     /// Refuses everything that is there while the store takes no writes; true if something says stop.

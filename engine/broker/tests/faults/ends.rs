@@ -121,11 +121,7 @@ async fn a_change_that_is_never_answered_is_of_unknown_outcome() {
 #[tokio::test]
 async fn an_acknowledgement_of_events_does_not_wait_for_a_dead_writer() {
     let engine = Engine::start();
-    engine.topic("orders", TopicSettings::default()).await;
-    engine.publish("orders", 3).await;
-    let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
-    consumer.control.credit(PLENTY).await.unwrap();
-    let (token, _) = delivery(&mut consumer.frames).await;
+    let (consumer, token) = engine.delivered_three().await;
     engine.store.panic_at_apply.store(true, Ordering::Release);
     // The first is with the writer when it panics, the second comes when it is gone.
     for sequence in 1..3 {

@@ -77,11 +77,7 @@ async fn a_consumer_that_goes_while_its_owner_is_busy_is_detached() {
 #[tokio::test]
 async fn an_owner_sleeps_while_its_commit_waits_for_the_disk() {
     let engine = Engine::start();
-    engine.topic("orders", TopicSettings::default()).await;
-    engine.publish("orders", 3).await;
-    let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
-    consumer.control.credit(PLENTY).await.unwrap();
-    let (token, _) = delivery(&mut consumer.frames).await;
+    let (mut consumer, token) = engine.delivered_three().await;
     engine.store.hold(true);
     let verb =
         Verb { kind: VerbKind::Ack, partition: PartitionId(0), token, first: Offset(0), last: Offset(2) };

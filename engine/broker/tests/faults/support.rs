@@ -198,6 +198,16 @@ impl Engine {
         self.ask(Request::CreateTopic { name: name.into(), settings }).await;
     }
 
+    /// A topic with three events, all delivered to a consumer that has acknowledged none.
+    pub(crate) async fn delivered_three(&self) -> (Consumer, DeliveryToken) {
+        self.topic("orders", TopicSettings::default()).await;
+        self.publish("orders", 3).await;
+        let mut consumer = self.subscribe(SubscriptionOptions::default()).await;
+        consumer.control.credit(PLENTY).await.unwrap();
+        let (token, _) = delivery(&mut consumer.frames).await;
+        (consumer, token)
+    }
+
     pub(crate) async fn publish(&self, topic: &str, count: usize) {
         let mut builder = BatchBuilder::new();
         (0..count).for_each(|number| builder.push(&Event::new(number.to_string())).unwrap());
