@@ -1,7 +1,6 @@
 //! Plugin artefacts: files named by the hash of their bytes, written whole before the catalogue names them.
 
 use std::{
-    collections::HashSet,
     fmt::Write as _,
     fs::{self, File},
     io::{self, Write as _},
@@ -9,8 +8,15 @@ use std::{
 };
 
 use levada_protocol::error::ErrorCode;
+use sha2::{Digest as _, Sha256};
 
-use crate::error::Error;
+use crate::{catalogue::PluginRecord, error::Error};
+
+const FOLDER: &str = "artefacts";
+/// How the name of a file ends that is being written.
+const PARTIAL: &str = "partial";
+/// An empty file of this name in the data directory allows a start without what is lost.
+const ACCEPT_LOSS: &str = "accept-loss";
 
 /// The folder of artefacts.
 #[derive(Debug, Clone)]
@@ -19,18 +25,48 @@ pub(crate) struct Artefacts {
 }
 
 impl Artefacts {
-    /// Opens the folder, and removes files that nothing names: a crash may have left them.
-    pub(crate) fn open(data_dir: &Path, named: &HashSet<String>) -> Result<Self, Error> {
-        let folder = data_dir.join("artefacts");
+    /// Opens the folder, and removes files that a crash left unfinished. A whole one that nothing names stays: what
+    /// named it may be what is damaged.
+    pub(crate) fn open(data_dir: &Path) -> Result<Self, Error> {
+        let folder = data_dir.join(FOLDER);
         let failed = |error: io::Error| storage(&folder, &error);
         fs::create_dir_all(&folder).map_err(failed)?;
         for entry in fs::read_dir(&folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if !entry.file_name().to_str().is_some_and(|name| named.contains(name)) {
-                fs::remove_file(entry.path()).map_err(failed)?;
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|kind| kind == PARTIAL) {
+                fs::remove_file(path).map_err(failed)?;
             }
         }
         Ok(Self { folder })
+    }
+
+    /// Checks that the file of every plugin version is there and whole, changing nothing.
+    pub(crate) fn check<'a>(
+        data_dir: &Path,
+        plugins: impl Iterator<Item = &'a PluginRecord>,
+    ) -> Result<(), Error> {
+        for plugin in plugins {
+            let path = data_dir.join(FOLDER).join(&plugin.sha256);
+            let what = match fs::read(&path) {
+                Ok(artefact) if hash(&artefact) == plugin.sha256 => continue,
+                Ok(_) => "is damaged",
+                Err(error) if error.kind() == io::ErrorKind::NotFound => "is missing",
+                Err(error) => return Err(storage(&path, &error)),
+            };
+            let (name, version, path) = (&plugin.name, plugin.version, path.display());
+            let message = format!("the component of plugin {name}@{version}, {path}, {what}");
+            if data_dir.join(ACCEPT_LOSS).exists() {
+                tracing::warn!("{message}; {ACCEPT_LOSS} allows to go on without");
+                continue;
+            }
+            let data_dir = data_dir.display();
+            let message = format!(
+                "{message}: put a copy of the .wasm file there, whose SHA-256 is its name, or create the file \
+                 {data_dir}/{ACCEPT_LOSS} to start without it"
+            );
+            return Err(Error::Store { code: ErrorCode::StorageCorrupt, message });
+        }
+        Ok(())
     }
 
     /// Where the artefact with this hash lies.
@@ -41,10 +77,10 @@ impl Artefacts {
     /// Stores an artefact so that a crash leaves it whole or not at all. Blocks on the disk.
     pub(crate) fn store(&self, sha256: &str, artefact: &[u8]) -> Result<(), Error> {
         let path = self.path(sha256);
-        if path.exists() {
+        if fs::read(&path).is_ok_and(|stored| stored == artefact) {
             return Ok(());
         }
-        let partial = self.folder.join(format!("{sha256}.partial"));
+        let partial = self.folder.join(format!("{sha256}.{PARTIAL}"));
         let write = || -> io::Result<()> {
             let mut file = File::create(&partial)?;
             file.write_all(artefact)?;
@@ -58,9 +94,13 @@ impl Artefacts {
     /// Removes an artefact that nothing names any more.
     pub(crate) fn remove(&self, sha256: &str) {
         if let Err(error) = fs::remove_file(self.path(sha256)) {
-            tracing::warn!(%error, sha256, "an unused artefact could not be removed; the next start tries again");
+            tracing::warn!(%error, sha256, "an unused artefact could not be removed and stays");
         }
     }
+}
+
+fn hash(artefact: &[u8]) -> String {
+    hex(&<[u8; 32]>::from(Sha256::digest(artefact)))
 }
 
 /// A hash as lower-case hexadecimal.

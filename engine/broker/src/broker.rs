@@ -1,9 +1,6 @@
 //! The one entry: every call checks who asks, then acts. Starts and stops everything that the broker runs.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use levada_protocol::{
     error::ErrorCode,
@@ -84,8 +81,7 @@ impl Broker {
         let engine_id = identity::engine_id(store.as_ref())?;
         let (threads, shard) = Shard::start(&config, &store, &guard, &tasks)?;
         let catalogue = shard.catalogue();
-        let named: HashSet<String> = catalogue.plugins.values().map(|plugin| plugin.sha256.clone()).collect();
-        let artefacts = Artefacts::open(&config.data_dir, &named)?;
+        let artefacts = Artefacts::open(&config.data_dir)?;
         let admission = Arc::new(Semaphore::new(config.publish_bytes_max));
         let broker = Self {
             inner: Arc::new(Inner {

@@ -85,11 +85,14 @@ impl Log {
     fn read_store(&self, from: Offset, end: Offset, bytes_max: usize) -> Result<Vec<Piece>, Error> {
         let key = |offset| keys::log(self.topic.id, self.number, offset);
         let limit = ScanLimit { rows: usize::MAX, bytes: bytes_max };
-        let mut rows = self.store.scan(Family::Log, &key(from), &key(end), limit)?;
+        let damaged = |error| self.damaged(from, error);
+        let mut rows = self.store.scan(Family::Log, &key(from), &key(end), limit).map_err(damaged)?;
         if rows.first().is_none_or(|(found, _)| *found != key(from)) {
             // The position is inside a record: begin with that one.
             let below = key(from.plus(1));
-            if let Some(row) = self.store.last_before(Family::Log, &key(Offset(0)), &below)? {
+            if let Some(row) =
+                self.store.last_before(Family::Log, &key(Offset(0)), &below).map_err(damaged)?
+            {
                 rows.insert(0, row);
             }
         }
@@ -113,6 +116,20 @@ impl Log {
         };
         let record = record::check(key, value).map_err(|error| damaged(error.to_string()))?;
         Piece::of(record.run(), true).map_err(|error| damaged(error.to_string()))
+    }
+
+    /// The store's error of a read at `offset`, with the topic's name where events are damaged.
+    fn damaged(&self, offset: Offset, error: levada_store::Error) -> Error {
+        match error {
+            levada_store::Error::Events { what, .. } => Error::Store {
+                code: ErrorCode::StorageCorrupt,
+                message: format!(
+                    "topic {} partition {}: the events from offset {offset} on are damaged: {what}",
+                    self.topic.name, self.number
+                ),
+            },
+            other => other.into(),
+        }
     }
 
     fn missing(&self, offset: Offset) -> Error {
@@ -153,7 +170,10 @@ impl Log {
         let (mut low, mut high) = (first, end);
         while low < high {
             let middle = Offset(low.0 + (high.0 - low.0) / 2);
-            let row = self.store.last_before(Family::Log, &key(Offset(0)), &key(middle.plus(1)))?;
+            let row = self
+                .store
+                .last_before(Family::Log, &key(Offset(0)), &key(middle.plus(1)))
+                .map_err(|error| self.damaged(middle, error))?;
             let Some((found, value)) = row else {
                 // Dropped by retention meanwhile.
                 low = middle.plus(1);

@@ -193,7 +193,9 @@ fn describe(error: &anyhow::Error) -> (ErrorCode, Option<String>) {
             return (code, hint(code));
         }
         if let Some(failed) = cause.downcast_ref::<levada_server::Error>() {
-            return (failed.code(), hint(failed.code()));
+            // What is said about certificates is for clients; an engine's own files are named in the message.
+            let code = failed.code();
+            return (code, hint(code).filter(|_| code != ErrorCode::TlsFailed));
         }
     }
     (ErrorCode::Internal, None)

@@ -2,11 +2,19 @@
 //!
 //! It owns both orders, and nothing else that lives.
 
-use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use levada_broker::{Broker, BrokerConfig};
+use levada_broker::{Broker, BrokerConfig, Inspection};
 use levada_plugin_host::{Host, HostConfig};
-use levada_store::{RocksOptions, RocksStore};
+use levada_protocol::ids::TopicId;
+use levada_store::{Inspect, RocksOptions, RocksStore, Store};
 use tokio::{net::TcpListener, time};
 use tracing::{error, info, info_span, warn};
 
@@ -185,9 +193,34 @@ async fn open_store(config: &ServerConfig) -> Result<RocksStore, Error> {
     let path = config.data_dir.clone();
     let opened = tokio::task::spawn_blocking(move || {
         files::private_dir(&path).map_err(|source| Error::DataDir { path: path.clone(), source })?;
-        RocksStore::open(&path, RocksOptions::default()).map_err(Error::from)
+        RocksStore::open_inspected(&path, RocksOptions::default(), &Inspected::new(&path))
     });
     opened.await.expect("opening a store answers errors and does not panic")
+}
+
+/// Lets everybody see what a start reads before anything is written.
+struct Inspected {
+    state: Inspection,
+    files: TlsFiles,
+}
+
+impl Inspected {
+    fn new(data_dir: &Path) -> Self {
+        Self { state: Inspection::new(data_dir), files: TlsFiles::new(data_dir) }
+    }
+}
+
+impl Inspect for Inspected {
+    type Error = Error;
+
+    fn inspect(&self, store: &dyn Store) -> Result<(), Error> {
+        tls::check(&self.files)?;
+        Ok(self.state.inspect(store)?)
+    }
+
+    fn topic_name(&self, store: &dyn Store, topic: TopicId) -> Option<String> {
+        self.state.topic_name(store, topic)
+    }
 }
 
 fn host_config(config: &ServerConfig) -> HostConfig {

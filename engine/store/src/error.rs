@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use levada_protocol::{error::ErrorCode, ids::CommitIndex};
 
+use crate::record::LogKey;
+
 /// Why a store did not do what it was asked.
 ///
 /// It can be cloned: the failure that closed a store is the answer to every later write.
@@ -35,6 +37,17 @@ pub enum Error {
     Corrupt {
         /// What is damaged or missing.
         detail: String,
+    },
+    /// Events of one partition cannot be read: their record is damaged or missing.
+    #[error(
+        "stored events are damaged: topic number {}, partition {}, from offset {} on: {what}",
+        at.topic, at.partition, at.base
+    )]
+    Events {
+        /// Where the first of them is.
+        at: LogKey,
+        /// What was found there.
+        what: String,
     },
     /// Another process, or another store of this one, has the directory open.
     #[error("the data directory {} is in use by another engine; stop that one or choose another directory", dir.display())]
@@ -79,7 +92,7 @@ impl Error {
         match self {
             Self::Full { .. } => ErrorCode::StorageFull,
             Self::Failed { .. } | Self::Compaction { .. } => ErrorCode::StorageFailed,
-            Self::Corrupt { .. } => ErrorCode::StorageCorrupt,
+            Self::Corrupt { .. } | Self::Events { .. } => ErrorCode::StorageCorrupt,
             Self::InUse { .. } => ErrorCode::StorageInUse,
             Self::Newer { .. } => ErrorCode::StorageNewer,
             Self::Gap { .. } | Self::Reserved { .. } => ErrorCode::Internal,

@@ -7,7 +7,7 @@
 //! # The data directory
 //! ```text
 //! format      text, one line: which format the directory has            written once
-//! synced      a lower bound of the commits that were durable            rewritten once a second
+//! superblock  what must exist: the last durable commit, the manifest    rewritten after every sync
 //! ballast     room that is given up to recover on a full disk           grows with what is in no file yet
 //! db/         RocksDB, one column family per `Family`                   RocksDB's own LOCK guards it
 //! ```
@@ -43,5 +43,5 @@ mod error;
 pub use commit::{Commit, Family, Op};
 pub use error::Error;
 pub use memory::MemoryStore;
-pub use rocks::{RocksOptions, RocksStore};
+pub use rocks::{Inspect, RocksOptions, RocksStore, Uninspected};
 pub use store::{ScanLimit, Store, StoreStats};

@@ -53,7 +53,8 @@ pub trait Store: Send + Sync + 'static {
     /// The value of one row.
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, Error>;
 
-    /// The rows of `[from, to)` in ascending order, as of one moment, up to the limit.
+    /// The rows of `[from, to)` in ascending order, as of one moment, up to the limit. Of [`Family::Log`] those before
+    /// a damaged row are answered alone; a scan that begins with the damaged one fails.
     fn scan(
         &self,
         family: Family,

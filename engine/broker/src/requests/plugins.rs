@@ -86,7 +86,7 @@ impl Broker {
             owner,
         };
         if let Err(error) = self.inner.shard.change(change).await {
-            // If it is not known to have failed, the next start removes what nothing names.
+            // If it is not known to have failed, the catalogue may name it.
             if error.has_no_side_effects() {
                 self.drop_unnamed(&sha256);
             }

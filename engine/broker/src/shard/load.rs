@@ -32,6 +32,15 @@ pub(super) fn load(
 ) -> Result<State, Error> {
     // What was recovered becomes visible now, so it must be durable now.
     store.sync()?;
+    read(store, budget, present)
+}
+
+/// The same without a write: also for a store that is only looked at.
+pub(super) fn read(
+    store: &dyn Store,
+    budget: &Arc<TailBudget>,
+    present: Option<&HashMap<TopicId, Arc<Topic>>>,
+) -> Result<State, Error> {
     let next_id = match store.get(Family::Meta, &keys::next_id())? {
         Some(value) => read_cursor(&value)?.0,
         None => 1,
@@ -78,7 +87,7 @@ fn load_topic(
     let name = TopicName::parse_any(&record.name)?;
     let mut extents = Vec::with_capacity(usize::from(record.settings.partitions));
     for partition in (0..record.settings.partitions).map(PartitionId) {
-        let (end, extent) = load_partition(store, id, partition)?;
+        let (end, extent) = load_partition(store, id, partition).map_err(|error| named(&name, error))?;
         ends.insert((id, partition), end);
         extents.push(extent);
     }
@@ -122,17 +131,29 @@ fn load_partition(store: &dyn Store, topic: TopicId, partition: PartitionId) -> 
     let to = keys::log(topic, partition, Offset(u64::MAX));
     loop {
         let rows = store.scan(Family::Log, &from, &to, PAGE)?;
-        let Some((last, _)) = rows.last() else { break };
-        from = [last.as_ref(), &[0]].concat().into();
+        if rows.is_empty() {
+            break;
+        }
         for (key, value) in rows {
             let record = record::check(&key, value).map_err(|error| corrupt(error.to_string()))?;
             end.bytes += record.bytes.len() as u64;
             end.append_time = record.append_time;
             end.next = Piece::of(record.run(), true)?.end();
         }
+        from = keys::log(topic, partition, end.next);
     }
     let extent = Extent { start: Offset(start), end: end.next, appended_bytes: end.bytes, dropped_bytes };
     Ok((end, extent))
+}
+
+/// The error of reading a topic's partition, with the name that people know it by.
+fn named(topic: &TopicName, error: Error) -> Error {
+    match error {
+        Error::Store { code, message } => {
+            Error::Store { code, message: format!("topic {topic} cannot be loaded: {message}") }
+        }
+        other => other,
+    }
 }
 
 fn load_route_cursors(

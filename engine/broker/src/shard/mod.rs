@@ -92,6 +92,12 @@ pub(crate) struct ShardHandle {
     pub(crate) shown: Arc<Shown>,
 }
 
+/// Reads what a start will load, of a store that takes no writes.
+pub(crate) fn look(store: &dyn Store) -> Result<Catalogue, Error> {
+    // Nothing is held of the tails: nobody reads them.
+    Ok(load::read(store, &TailBudget::new(0), None)?.catalogue)
+}
+
 /// The shard's threads.
 #[derive(Debug)]
 pub(crate) struct Shard {

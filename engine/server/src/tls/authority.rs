@@ -32,16 +32,7 @@ pub(super) fn renewed(
     pem: Vec<u8>,
     key: &[u8],
 ) -> Result<(Vec<u8>, KeyPair), Error> {
-    let unusable =
-        |name: &str, expected, got: String| Error::Content { path: files.path(name), expected, got };
-    let key = KeyPair::from_pem(&String::from_utf8_lossy(key))
-        .map_err(|error| unusable("ca.key", "private key", error.to_string()))?;
-    let stored = certificates(&files.ca_pem(), &pem)?;
-    let dates = Dates::read(&stored[0]).map_err(|got| unusable("ca.pem", "CA certificate", got))?;
-    if dates.public_key != key.public_key_raw() {
-        let got = "it is not the key of the certificate in ca.pem".to_owned();
-        return Err(unusable("ca.key", "private key of the CA", got));
-    }
+    let (key, dates) = read(files, &pem, key)?;
     if !is_ours(&dates) || !dates.has_ended(now, ms(RENEW_BEFORE)) {
         return Ok((pem, key));
     }
@@ -53,6 +44,26 @@ pub(super) fn renewed(
     files.write("ca.pem", CERTIFICATE_MODE, &renewed)?;
     tracing::info!(file = %files.ca_pem().display(), "the CA certificate was renewed, with the same name and key");
     Ok((renewed, key))
+}
+
+/// Refuses a stored CA that is damaged; nothing is written.
+pub(super) fn check(files: &TlsFiles, pem: &[u8], key: &[u8]) -> Result<(), Error> {
+    read(files, pem, key).map(|_| ())
+}
+
+/// The CA's key, and the first of its certificates with what it says.
+fn read(files: &TlsFiles, pem: &[u8], key: &[u8]) -> Result<(KeyPair, Dates), Error> {
+    let unusable =
+        |name: &str, expected, got: String| Error::Content { path: files.path(name), expected, got };
+    let key = KeyPair::from_pem(&String::from_utf8_lossy(key))
+        .map_err(|error| unusable("ca.key", "private key", error.to_string()))?;
+    let stored = certificates(&files.ca_pem(), pem)?;
+    let dates = Dates::read(&stored[0]).map_err(|got| unusable("ca.pem", "CA certificate", got))?;
+    if dates.public_key != key.public_key_raw() {
+        let got = "it is not the key of the certificate in ca.pem".to_owned();
+        return Err(unusable("ca.key", "private key of the CA", got));
+    }
+    Ok((key, dates))
 }
 
 /// True for a CA that was made here.

@@ -69,7 +69,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A file holds something else than it should.
-    #[error("{path} holds no usable {expected}: {got}")]
+    #[error("{path} holds no usable {expected}: {got}; put the file back, or {}", remedy(path))]
     Content {
         /// Which.
         path: PathBuf,
@@ -78,12 +78,29 @@ pub enum Error {
         /// What is wrong with it.
         got: String,
     },
+    /// A file is missing, and what it should hold cannot be made here.
+    #[error(
+        "{path} holds no usable {expected}: it is missing, and without ca.pem and ca.key none can be made; put \
+         server.pem and server.key in place, or remove them and ca.pem to have all made anew"
+    )]
+    Missing {
+        /// Which.
+        path: PathBuf,
+        /// What it should hold.
+        expected: &'static str,
+    },
     /// No certificate could be made.
     #[error("no certificate could be made")]
     Make(#[from] rcgen::Error),
     /// Certificate and key do not go together, or the library refuses them.
-    #[error("the certificate cannot be served")]
-    Serve(#[from] rustls::Error),
+    #[error("{path} and server.key beside it do not go together; put both back, or {}", remedy(path))]
+    Serve {
+        /// The certificate's file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
     /// The system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(getrandom::Error),
@@ -93,10 +110,25 @@ impl Error {
     /// The stable code.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::File { .. } | Self::Content { .. } | Self::Make(_) | Self::Serve(_) | Self::Random(_) => {
-                ErrorCode::TlsFailed
-            }
+            Self::File { .. }
+            | Self::Content { .. }
+            | Self::Missing { .. }
+            | Self::Make(_)
+            | Self::Serve { .. }
+            | Self::Random(_) => ErrorCode::TlsFailed,
         }
+    }
+}
+
+/// What to do about a file that cannot be put back.
+fn remedy(path: &Path) -> &'static str {
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some("ca.pem" | "ca.key") => {
+            "remove ca.pem, ca.key, server.pem and server.key to have all four made anew, and give every client the new \
+             ca.pem"
+        }
+        Some("reset.key") => "remove it to have it made anew",
+        _ => "remove server.pem and server.key to have both made anew by the CA in ca.pem and ca.key",
     }
 }
 
@@ -165,6 +197,20 @@ pub(crate) fn prepare(files: &TlsFiles, now: Timestamp) -> Result<Identity, Erro
     Ok(Identity { crypto, reset_key, connection_id_key, chain, concerns })
 }
 
+/// Refuses files that are damaged, before anything is made or renewed: nothing is written.
+pub(crate) fn check(files: &TlsFiles) -> Result<(), Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    if let Some((pem, key)) = files.read("ca.pem")?.zip(files.read("ca.key")?) {
+        authority::check(files, &pem, &key)?;
+    }
+    if let Some((pem, key)) = files.read("server.pem")?.zip(files.read("server.key")?) {
+        let chain = certificates(&files.path("server.pem"), &pem)?;
+        tls_config(files, chain, &key, provider)?;
+    }
+    files.read("reset.key")?.map(|stored| stored_reset_key(files, stored)).transpose()?;
+    Ok(())
+}
+
 /// The server's certificate chain and key, as PEM.
 fn server_certificate(
     files: &TlsFiles,
@@ -193,9 +239,7 @@ fn missing(files: &TlsFiles) -> Error {
     let key = files.path("server.key");
     let (path, expected) =
         if key.exists() { (files.path("server.pem"), "certificate") } else { (key, "private key") };
-    let got = "it is missing, and without ca.pem and ca.key none can be made; put server.pem and server.key in place, \
-               or remove them and ca.pem to have all made anew";
-    Error::Content { path, expected, got: got.to_owned() }
+    Error::Missing { path, expected }
 }
 
 /// True if the certificate is the CA's, names us, and is valid now and for a while.
@@ -209,7 +253,11 @@ fn is_good(
     let chain = certificates(&files.path("server.pem"), certificate)?;
     let mut roots = RootCertStore::empty();
     for ca in certificates(&files.ca_pem(), ca_pem)? {
-        roots.add(ca)?;
+        roots.add(ca).map_err(|error| Error::Content {
+            path: files.ca_pem(),
+            expected: "CA certificate",
+            got: error.to_string(),
+        })?;
     }
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
@@ -287,10 +335,13 @@ fn tls_config(
         expected: "private key",
         got: error.to_string(),
     })?;
+    let unfit = |source| Error::Serve { path: files.path("server.pem"), source };
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(unfit)?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+        .with_single_cert(chain, key)
+        .map_err(unfit)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     // What arrives in 0-RTT can be replayed by anybody who saw it (decision 50).
     config.max_early_data_size = 0;
@@ -301,11 +352,7 @@ fn tls_config(
 
 fn reset_key(files: &TlsFiles) -> Result<(ring::hmac::Key, u64), Error> {
     let bytes: [u8; RESET_KEY_BYTES] = match files.read("reset.key")? {
-        Some(stored) => stored.try_into().map_err(|stored: Vec<u8>| Error::Content {
-            path: files.path("reset.key"),
-            expected: "key of 40 bytes",
-            got: format!("it has {} bytes", stored.len()),
-        })?,
+        Some(stored) => stored_reset_key(files, stored)?,
         None => {
             let mut fresh = [0; RESET_KEY_BYTES];
             getrandom::fill(&mut fresh).map_err(Error::Random)?;
@@ -316,6 +363,14 @@ fn reset_key(files: &TlsFiles) -> Result<(ring::hmac::Key, u64), Error> {
     let (reset, id) = bytes.split_at(RESET_KEY_BYTES - size_of::<u64>());
     let id = u64::from_le_bytes(id.try_into().expect("8 of 40 bytes are left"));
     Ok((ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset), id))
+}
+
+fn stored_reset_key(files: &TlsFiles, stored: Vec<u8>) -> Result<[u8; RESET_KEY_BYTES], Error> {
+    stored.try_into().map_err(|stored: Vec<u8>| Error::Content {
+        path: files.path("reset.key"),
+        expected: "key of 40 bytes",
+        got: format!("it has {} bytes", stored.len()),
+    })
 }
 
 #[cfg(test)]

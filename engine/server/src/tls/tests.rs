@@ -218,7 +218,7 @@ fn files_of_somebody_else_are_not_replaced_while_one_of_them_is_missing() {
         fs::remove_file(place.files.path(name)).unwrap();
         let while_missing = all();
         let error = prepare(&place.files, NOW).err().unwrap();
-        assert!(matches!(error, Error::Content { .. }), "{error:?}");
+        assert!(matches!(error, Error::Missing { .. }), "{error:?}");
         assert!(error.to_string().contains(&format!("{name} holds no usable")), "{error}");
         assert!(watch.look(NOW).is_none(), "what is in force stays");
         assert_eq!(all(), while_missing);

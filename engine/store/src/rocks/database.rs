@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File},
     path::Path,
-    sync::{Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
 };
 
 use levada_protocol::ids::{CommitIndex, Timestamp};
@@ -14,8 +14,14 @@ use rocksdb::{ColumnFamily, DB, Options};
 use rustix::fs::{Mode, OFlags};
 
 use super::{
-    RocksOptions, ballast::Ballast, chain, failure, format, leftovers::Note, options::without_preallocation,
-    synced::SyncedFile,
+    RocksOptions,
+    ballast::Ballast,
+    chain, failure, format,
+    keeper::{self, Keeper},
+    leftovers::Note,
+    options::without_preallocation,
+    superblock::{self, Known, Superblock},
+    survey::{self, ACCEPT_LOSS, Existing, Last, Survey},
 };
 use crate::{
     Error, Family,
@@ -26,6 +32,8 @@ use crate::{
 pub(super) const FOLDER: &str = "db";
 /// A log file is prepared only where so many of its size would find room.
 const PREPARED_ROOM: u64 = 64;
+/// RocksDB's property that names every file of a family.
+const FILES: &str = "rocksdb.sstables";
 
 /// RocksDB's handle and what belongs to it.
 pub(super) struct Database {
@@ -33,8 +41,11 @@ pub(super) struct Database {
     /// Kept because the counters hang on it.
     pub(super) options: Options,
     pub(super) log: super::LogOptions,
-    /// None if the database is open for reading only.
-    pub(super) synced: Option<Mutex<SyncedFile>>,
+    /// What is noted apart from RocksDB; `None` if the database is open for reading only.
+    superblock: Option<Arc<Mutex<Superblock>>>,
+    keeper: Option<Keeper>,
+    /// What every commit carries to show that it is this database's.
+    pub(super) salt: u64,
     /// None if the database is open for reading only.
     ballast: Option<Mutex<Ballast>>,
     /// How long writes were held up for want of memory.
@@ -44,21 +55,14 @@ pub(super) struct Database {
 /// Makes the data directory if it is not there, and locks it for writing until the answer is dropped.
 pub(super) fn claim(dir: &Path) -> Result<File, Error> {
     fs::create_dir_all(dir).map_err(|error| failure::of_file("make the directory", dir, &error))?;
-    format::check_or_write(dir, exists(dir))?;
+    format::check_or_write(dir, dir.join(superblock::NAME).exists() || dir.join(FOLDER).exists())?;
     format::lock(dir)
 }
 
-fn exists(dir: &Path) -> bool {
-    dir.join(FOLDER).join("CURRENT").exists()
-}
-
 impl Database {
-    /// Opens for writing; answers also which commit was applied last, and its time. The caller has claimed the
-    /// directory.
-    pub(super) fn open(
-        dir: &Path,
-        options: &RocksOptions,
-    ) -> Result<(Self, (CommitIndex, Timestamp)), Error> {
+    /// Opens for writing what [`survey::survey`] has looked at; answers also which commit was applied last, and its
+    /// time. The caller has claimed the directory.
+    pub(super) fn open(dir: &Path, options: &RocksOptions, survey: &Survey) -> Result<(Self, Last), Error> {
         let folder = dir.join(FOLDER);
         let mut ballast = Ballast::find(dir, options.ballast_step());
         if let Some(note) = ballast.note() {
@@ -68,7 +72,7 @@ impl Database {
         let note = Note::take(&folder, needed);
         let begun = note.map_or(Ok(()), |note| ballast.begin_recovery(&note));
         let preallocates = ballast.has_more_than(2 * needed + options.preallocated_bytes());
-        match begun.and_then(|()| Self::recover(dir, options, preallocates)) {
+        match begun.and_then(|()| Self::recover(dir, options, preallocates, survey)) {
             Ok((mut opened, last)) => {
                 ballast.end_recovery();
                 let prepared = options.wal_bytes_prepared;
@@ -76,6 +80,7 @@ impl Database {
                     && ballast.has_more_than(prepared.saturating_mul(PREPARED_ROOM))
                 {
                     opened.prepare_log_file(prepared)?;
+                    opened.settle(dir, last.0)?;
                 }
                 opened.ballast = Some(Mutex::new(ballast));
                 Ok((opened, last))
@@ -90,14 +95,22 @@ impl Database {
         }
     }
 
-    /// Lets RocksDB recover what is in its log, and checks that nothing is missing.
+    /// Lets RocksDB recover what is in its log, and notes what must exist from now on.
     fn recover(
         dir: &Path,
         options: &RocksOptions,
         preallocates: bool,
-    ) -> Result<(Self, (CommitIndex, Timestamp)), Error> {
-        let (folder, existed) = (dir.join(FOLDER), exists(dir));
+        survey: &Survey,
+    ) -> Result<(Self, Last), Error> {
+        let superblock = match survey {
+            Survey::New => Superblock::create(dir, Known::creating())?,
+            Survey::Existing(Existing { known, is_unknown: true, .. }) => Superblock::create(dir, *known)?,
+            Survey::Existing(Existing { known, .. }) => Superblock::open(dir, *known)?,
+        };
+        let folder = dir.join(FOLDER);
         let mut database = options.database();
+        database.create_if_missing(matches!(survey, Survey::New));
+        database.create_missing_column_families(matches!(survey, Survey::New));
         if !preallocates {
             database = without_preallocation(database)
                 .map_err(|error| failure::of_call("turn preallocation off", &error))?;
@@ -106,45 +119,57 @@ impl Database {
             .set_use_direct_io_for_flush_and_compaction(options.direct_writes && takes_direct_writes(dir));
         let db = DB::open_cf_descriptors(&database, &folder, options.families())
             .map_err(|error| failure::of_open(dir, &error))?;
-        let mut opened = Self {
-            db,
-            options: std::mem::take(&mut database),
-            log: options.log.clone(),
-            synced: None,
-            ballast: None,
-            stalled_micros: AtomicU64::new(0),
-        };
+        let salt = superblock.known().salt;
+        let mut opened = Self { salt, ..Self::reading(db, database, options) };
         let (applied, time) = opened.last_applied()?;
-        let (file, confirmed) = SyncedFile::open(dir, existed)?;
-        if applied < confirmed {
-            let first = applied.0 + 1;
-            let detail = format!(
-                "commits {first} to {confirmed} are missing from {}: the file `synced` says that {confirmed} was \
-                 durable, the last one found is {applied}",
-                folder.display()
-            );
-            return Err(Error::Corrupt { detail });
-        }
         opened.check_chain(applied)?;
-        opened.synced = Some(Mutex::new(file));
         sync_directory(dir)?;
+        let superblock = Arc::new(Mutex::new(superblock));
+        keeper::settle(dir, &superblock, applied)?;
+        if matches!(survey, Survey::Existing(Existing { accepts_loss: true, .. })) {
+            let path = dir.join(ACCEPT_LOSS);
+            fs::remove_file(&path).map_err(|error| failure::of_file("remove", &path, &error))?;
+        }
+        opened.keeper = Some(Keeper::start(dir.to_owned(), Arc::clone(&superblock))?);
+        opened.superblock = Some(superblock);
         Ok((opened, (applied, time)))
     }
 
-    /// Opens without writing anything: what a full disk still allows.
+    /// Opens without writing anything: to look before anything is written, and what a full disk still allows.
     pub(super) fn open_for_reading(dir: &Path, options: &RocksOptions) -> Result<Self, Error> {
         let database = options.database();
         let folder = dir.join(FOLDER);
         let db = DB::open_cf_descriptors_read_only(&database, folder, options.families(), false)
-            .map_err(|error| failure::of_open(dir, &error))?;
-        Ok(Self {
+            .map_err(|error| failure::of_damage(dir, &error))?;
+        Ok(Self::reading(db, database, options))
+    }
+
+    fn reading(db: DB, database: Options, options: &RocksOptions) -> Self {
+        Self {
             db,
             options: database,
             log: options.log.clone(),
-            synced: None,
+            superblock: None,
+            keeper: None,
+            salt: 0,
             ballast: None,
             stalled_micros: AtomicU64::new(0),
-        })
+        }
+    }
+
+    /// The blob files that the manifest names, with the bytes that each must have.
+    pub(super) fn blob_files(&self) -> Vec<(String, u64)> {
+        // No other call tells of each file.
+        let dump =
+            self.db.property_value_cf(self.family(Family::Log), FILES).ok().flatten().unwrap_or_default();
+        survey::blob_files(&dump).collect()
+    }
+
+    /// Notes a commit that a sync has confirmed, before anybody is answered.
+    pub(super) fn note_durable(&self, durable: CommitIndex) {
+        if let Some(superblock) = &self.superblock {
+            superblock.lock().unwrap_or_else(PoisonError::into_inner).note_durable(durable);
+        }
     }
 
     /// The column family of a family.
@@ -156,7 +181,8 @@ impl Database {
         self.db.cf_handle(name).expect("every family was opened with the database")
     }
 
-    fn last_applied(&self) -> Result<(CommitIndex, Timestamp), Error> {
+    /// The last commit and its time.
+    pub(super) fn last_applied(&self) -> Result<Last, Error> {
         match self.get(Family::Meta, APPLIED_KEY)? {
             None => Ok((CommitIndex(0), Timestamp(0))),
             Some(value) => AppliedRow::decode(&value).map(|row| (row.index, row.time)),
@@ -188,7 +214,12 @@ impl Database {
             }
             Ok(())
         })?;
-        self.note_closed(applied)
+        self.db.path().parent().map_or(Ok(()), |dir| self.settle(dir, applied))
+    }
+
+    /// Notes everything as it is now, durably.
+    fn settle(&self, dir: &Path, applied: CommitIndex) -> Result<(), Error> {
+        self.superblock.as_ref().map_or(Ok(()), |superblock| keeper::settle(dir, superblock, applied))
     }
 
     fn flush_families(&self) -> Result<(), Error> {

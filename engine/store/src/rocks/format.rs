@@ -32,7 +32,11 @@ pub(super) fn check_or_write(dir: &Path, existed: bool) -> Result<(), Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !existed => return write(dir),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(Error::Corrupt {
-                detail: format!("{} is missing beside the database", path.display()),
+                detail: format!(
+                    "{} is missing beside the database; put the file back, it holds the line `{LINE}{FORMAT}` if this \
+                     release wrote the database",
+                    path.display()
+                ),
             });
         }
         Err(error) => return Err(failure::of_file("read", &path, &error)),
@@ -45,9 +49,12 @@ pub(super) fn check_or_write(dir: &Path, existed: bool) -> Result<(), Error> {
             supported: FORMAT,
         }),
         Some(FORMAT) => Ok(()),
-        Some(_) | None => {
-            Err(Error::Corrupt { detail: format!("{} does not say `{LINE}{FORMAT}`", path.display()) })
-        }
+        Some(_) | None => Err(Error::Corrupt {
+            detail: format!(
+                "{} does not say `{LINE}{FORMAT}`; if this release wrote the database, write that line into it",
+                path.display()
+            ),
+        }),
     }
 }
 

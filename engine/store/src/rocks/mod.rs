@@ -18,9 +18,16 @@ mod reader;
 mod space;
 mod writer;
 
+mod keeper;
+mod log_file;
+mod manifest;
+mod superblock;
+mod survey;
+mod view;
+mod wal;
+
 mod failure;
 mod format;
-mod synced;
 
 use std::{
     fs::File,
@@ -32,7 +39,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use levada_protocol::ids::{CommitIndex, Timestamp};
+use levada_protocol::ids::CommitIndex;
 
 use crate::{Commit, Error, Family, ScanLimit, Store, StoreStats};
 use ballast::Ballast;
@@ -40,6 +47,7 @@ use database::Database;
 
 pub use format::FORMAT;
 pub use options::{LogOptions, RocksOptions};
+pub use view::{Inspect, Uninspected};
 
 /// A store in a directory of its own.
 pub struct RocksStore {
@@ -52,8 +60,6 @@ pub struct RocksStore {
     applied: AtomicU64,
     /// What was applied last when the last successful sync began.
     confirmed: AtomicU64,
-    /// The time of the commit applied last: the only clock that the file `synced` goes by.
-    time: AtomicU64,
     failure: Mutex<Option<Error>>,
     /// What a recovery needs that failed for want of room: with less it is not tried again. 0 if none did.
     recovery_bytes: AtomicU64,
@@ -78,8 +84,21 @@ impl RocksStore {
     ///
     /// # Errors
     /// [`Error::InUse`] if somebody has it open, [`Error::Newer`] if a later release wrote it,
-    /// [`Error::Corrupt`] if commits are missing that were durable, [`Error::Full`] if there is no room to recover.
+    /// [`Error::Corrupt`] if anything is damaged or missing that must exist, [`Error::Full`] if there is no room to
+    /// recover. Of an existing store that is refused as damaged nothing was changed.
     pub fn open(dir: impl AsRef<Path>, options: RocksOptions) -> Result<Self, Error> {
+        Self::open_inspected(dir, options, &Uninspected)
+    }
+
+    /// The same, and the owner of the rows is asked as well before anything is written.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`] and of [`Inspect::inspect`].
+    pub fn open_inspected<I: Inspect>(
+        dir: impl AsRef<Path>,
+        options: RocksOptions,
+        inspect: &I,
+    ) -> Result<Self, I::Error> {
         let dir = dir.as_ref().to_owned();
         let options = match rustix::fs::statvfs(existing(&dir)) {
             Ok(volume) => options.fitted_to(volume.f_blocks.saturating_mul(volume.f_frsize)),
@@ -87,16 +106,17 @@ impl RocksStore {
             Err(_) => options,
         };
         let needed = Ballast::find(&dir, options.ballast_step()).recovery_bytes();
-        let claimed = database::claim(&dir);
-        let opened = claimed.and_then(|lock| Database::open(&dir, &options).map(|opened| (lock, opened)));
-        let (lock, (database, recovered)) = opened.map_err(|error| match error {
+        let explain = |error| match error {
             Error::Full { reason } => {
                 let dir = dir.display();
                 let reason = format!("{reason}; free {needed} bytes on the volume of {dir} and start again");
                 Error::Full { reason }
             }
             other => other,
-        })?;
+        };
+        let lock = database::claim(&dir).map_err(explain)?;
+        let survey = survey::survey(&dir, &options, inspect)?;
+        let (database, recovered) = Database::open(&dir, &options, &survey).map_err(explain)?;
         tracing::info!(dir = %dir.display(), applied = recovered.0.0, "store opened");
         Ok(Self {
             dir,
@@ -105,7 +125,6 @@ impl RocksStore {
             lock: Mutex::new(Some(lock)),
             applied: AtomicU64::new(recovered.0.0),
             confirmed: AtomicU64::new(recovered.0.0),
-            time: AtomicU64::new(recovered.1.0),
             failure: Mutex::new(None),
             recovery_bytes: AtomicU64::new(0),
         })
@@ -143,7 +162,7 @@ impl RocksStore {
         let applied = self.applied();
         database.sync().map_err(|error| self.fail(error))?;
         self.confirmed.fetch_max(applied.0, Ordering::AcqRel);
-        database.note_synced(applied, self.time());
+        database.note_durable(applied);
         Ok(applied)
     }
 
@@ -157,10 +176,6 @@ impl RocksStore {
         }
         let reason = format!("{needed} bytes must be free on the volume of {}", self.dir.display());
         Err(Error::Full { reason })
-    }
-
-    fn time(&self) -> Timestamp {
-        Timestamp(self.time.load(Ordering::Acquire))
     }
 }
 
@@ -185,8 +200,9 @@ impl Store for RocksStore {
             if commit.index.0.saturating_sub(self.confirmed.load(Ordering::Acquire)) > chain::LENGTH {
                 self.sync_open(database)?;
             }
-            database.write(commit).map_err(|error| self.fail(error))?;
-            self.time.store(commit.time.0, Ordering::Release);
+            database
+                .write(commit, CommitIndex(self.confirmed.load(Ordering::Acquire)))
+                .map_err(|error| self.fail(error))?;
             self.applied.store(commit.index.0, Ordering::Release);
             Ok(())
         })
@@ -246,12 +262,13 @@ impl Store for RocksStore {
         }
         // The files must be closed before they can be opened again.
         *handle = Handle::Lost;
-        match Database::open(&self.dir, &self.options) {
-            Ok((database, (applied, time))) => {
+        let opened = survey::survey(&self.dir, &self.options, &Uninspected)
+            .and_then(|survey| Database::open(&self.dir, &self.options, &survey));
+        match opened {
+            Ok((database, (applied, _))) => {
                 *handle = Handle::Open(Box::new(database));
                 self.applied.store(applied.0, Ordering::Release);
                 self.confirmed.store(applied.0, Ordering::Release);
-                self.time.store(time.0, Ordering::Release);
                 self.replace_failure(None);
                 self.recovery_bytes.store(0, Ordering::Release);
                 tracing::info!(applied = applied.0, "store opened again");

@@ -132,9 +132,7 @@ impl RocksOptions {
     /// What holds for the whole database.
     pub(super) fn database(&self) -> Options {
         let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        // A torn tail is cut at the first damaged record; that it was not confirmed is checked against `synced`.
+        // A torn tail is cut at the first damaged record; that it was not confirmed is checked before, see `survey`.
         options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
         // A synced log file that went missing or lost its end is refused; `chain` sees to those not synced.
         options.set_track_and_verify_wals_in_manifest(true);

@@ -11,7 +11,7 @@ impl Database {
         let value = self
             .db
             .get_pinned_cf_opt(self.family(family), key, &read_options(family))
-            .map_err(|error| failure::of_call("read", &error))?;
+            .map_err(|error| failure::of_read(family, key, &error))?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
@@ -37,8 +37,13 @@ impl Database {
             }
             iterator.next();
         }
-        iterator.status().map_err(|error| failure::of_call("read", &error))?;
-        Ok(rows)
+        match iterator.status() {
+            // What is whole before damaged events is served; the next call begins at them and names them.
+            Err(error) if rows.is_empty() || family != Family::Log => {
+                Err(failure::of_read(family, from, &error))
+            }
+            _ => Ok(rows),
+        }
     }
 
     pub(super) fn last_before(
@@ -54,7 +59,7 @@ impl Database {
         iterator.seek_to_last();
         let row =
             iterator.item().map(|(key, value)| (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
-        iterator.status().map_err(|error| failure::of_call("read", &error))?;
+        iterator.status().map_err(|error| failure::of_read(family, below, &error))?;
         Ok(row)
     }
 

@@ -5,9 +5,14 @@
 
 use std::{sync::atomic::Ordering, thread, time::Duration};
 
+use levada_protocol::ids::CommitIndex;
 use rocksdb::{ColumnFamily, ErrorKind, WriteBatch, WriteOptions, properties};
 
-use super::{database::Database, failure};
+use super::{
+    chain::{self, Link},
+    database::Database,
+    failure,
+};
 use crate::{
     Commit, Error, Family, Op,
     commit::{APPLIED_KEY, APPLIED_ROW_BYTES, AppliedRow},
@@ -23,16 +28,16 @@ const STALL_LOOKS_MAX: u32 = 100;
 const STALL: &str = "Write stall";
 
 impl Database {
-    /// Writes a commit whole, to memory and to the log file, without a sync.
-    pub(super) fn write(&self, commit: &Commit) -> Result<(), Error> {
-        let batch = self.batch(commit);
+    /// Writes a commit whole, to memory and to the log file, without a sync. `confirmed` is what a sync has confirmed.
+    pub(super) fn write(&self, commit: &Commit, confirmed: CommitIndex) -> Result<(), Error> {
+        let batch = self.batch(commit, confirmed);
         self.cover(batch.size_in_bytes())?;
         let mut options = WriteOptions::default();
         options.set_no_slowdown(true);
         let mut written = self.db.write_opt(batch, &options);
         while written.as_ref().is_err_and(is_stall) {
             self.wait_for_stall();
-            written = self.db.write_opt(self.batch(commit), &options);
+            written = self.db.write_opt(self.batch(commit, confirmed), &options);
         }
         written.map_err(|error| failure::of_call("write", &error))
     }
@@ -50,19 +55,20 @@ impl Database {
         }
     }
 
-    fn batch(&self, commit: &Commit) -> WriteBatch {
+    fn batch(&self, commit: &Commit, confirmed: CommitIndex) -> WriteBatch {
         let families = Family::ALL.map(|family| self.family(family));
-        let row = AppliedRow::of(commit).encode();
+        let applied = AppliedRow::of(commit);
         let capacity = commit.encoded_len()
             + (commit.ops.len() + 2) * OP_OVERHEAD_BYTES
             + APPLIED_KEY.len()
-            + 2 * APPLIED_ROW_BYTES;
+            + APPLIED_ROW_BYTES
+            + chain::LINK_BYTES;
         let mut batch = WriteBatch::with_capacity_bytes(capacity);
         for op in &commit.ops {
             add(&mut batch, &families, op);
         }
-        batch.put_cf(&families[usize::from(Family::Meta.number())], APPLIED_KEY, row);
-        self.link(&mut batch, commit.index, &row);
+        batch.put_cf(&families[usize::from(Family::Meta.number())], APPLIED_KEY, applied.encode());
+        chain::link(&mut batch, &Link { applied, confirmed, salt: self.salt });
         batch
     }
 

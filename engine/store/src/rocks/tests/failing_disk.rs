@@ -105,10 +105,7 @@ fn a_reopen_on_a_full_disk_is_refused_and_reads_go_on() {
     scene.fail();
     let durable = scene.store.applied().0;
     scene.heal();
-    // An open makes this file anew if it is gone.
-    let (path, aside) = (scene.dir.path().join("synced"), scene.dir.path().join("synced.new"));
-    fs::remove_file(path).unwrap();
-    symlink("/dev/full", &aside).unwrap();
+    let aside = trap_superblock(scene.dir.path());
     for _ in 0..2 {
         let failure = scene.store.reopen().unwrap_err();
         assert_eq!(failure.code(), ErrorCode::StorageFull, "{failure}");

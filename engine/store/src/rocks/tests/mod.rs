@@ -1,6 +1,7 @@
-//! The store on a real disk: the contract, what an open refuses, what a power cut and a failing disk leave, and
+//! The store on a real disk: the contract, what an open refuses, what damage, a power cut and a failing disk leave, and
 //! whether space comes back.
 
+mod damage;
 mod failing_disk;
 mod full_disk;
 mod opening;
@@ -72,6 +73,15 @@ fn assert_whole(store: &RocksStore, last: u64) {
             "commit {index} has another's row"
         );
     }
+}
+
+/// The next open makes the superblock anew, and finds no room for it: answers what to remove to give it some.
+fn trap_superblock(data: &Path) -> PathBuf {
+    fs::remove_file(data.join("superblock")).unwrap();
+    fs::write(data.join("accept-loss"), "").unwrap();
+    let aside = data.join("superblock.new");
+    std::os::unix::fs::symlink("/dev/full", &aside).unwrap();
+    aside
 }
 
 /// Copies a data directory, as a power cut at this moment would find it with everything written out.

@@ -2,7 +2,14 @@
 
 use levada_protocol::error::ErrorCode;
 
-use super::*;
+use super::{
+    super::{
+        superblock::{self, Found, Known, Superblock},
+        survey,
+        view::Uninspected,
+    },
+    *,
+};
 use crate::Error;
 
 fn refused(dir: &Path) -> Error {
@@ -68,63 +75,100 @@ fn a_file_where_the_directory_should_be_is_refused() {
     assert_eq!(refused(&path).code(), ErrorCode::StorageFailed);
 }
 
+/// Writes another superblock than the one that is true.
+fn note(dir: &Path, change: impl FnOnce(&mut Known)) {
+    let Ok(Found::Known(mut known)) = superblock::read(dir) else { panic!("there is a superblock") };
+    let mut file = Superblock::open(dir, known).unwrap();
+    change(&mut known);
+    file.write(known).unwrap();
+}
+
 #[test]
 fn commits_missing_below_the_bound_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    closed_store(&dir.path().join("longer"), 20);
-    closed_store(&dir.path().join("shorter"), 12);
-    fs::copy(dir.path().join("longer/synced"), dir.path().join("shorter/synced")).unwrap();
-    let error = refused(&dir.path().join("shorter"));
+    closed_store(dir.path(), 12);
+    note(dir.path(), |known| known.durable = CommitIndex(20));
+    let error = refused(dir.path());
     assert_eq!(error.code(), ErrorCode::StorageCorrupt);
     assert!(error.to_string().contains("commits 13 to 20 are missing"), "{error}");
 }
 
 #[test]
-fn a_torn_bound_falls_back_to_the_other_slot_and_two_are_refused() {
+fn a_manifest_that_is_older_or_shorter_than_it_was_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    closed_store(dir.path(), 12);
+    let Ok(Found::Known(known)) = superblock::read(dir.path()) else { panic!("there is a superblock") };
+    note(dir.path(), |known| known.manifest_len += 1);
+    let error = refused(dir.path()).to_string();
+    assert!(error.contains(&format!("MANIFEST-{:06} is whole up to byte", known.manifest)), "{error}");
+    note(dir.path(), |known| known.manifest += 1);
+    let error = refused(dir.path()).to_string();
+    assert!(error.contains("CURRENT names manifest"), "{error}");
+    note(dir.path(), |later| *later = known);
+    assert_eq!(open(dir.path(), &RocksOptions::default()).applied(), CommitIndex(12));
+}
+
+#[test]
+fn a_torn_superblock_falls_back_to_the_other_slot_and_two_are_refused_until_a_loss_is_accepted() {
     let dir = tempfile::tempdir().unwrap();
     closed_store(dir.path(), 5);
     drop(open(dir.path(), &RocksOptions::default()));
-    let path = dir.path().join("synced");
+    let path = dir.path().join("superblock");
     let whole = fs::read(&path).unwrap();
     assert_eq!(whole.len(), 8192);
     for at in [0, 4096] {
-        for byte in [0, 5, 8, 15] {
+        for byte in [0, 5, 8, 15, 63] {
             let mut torn = whole.clone();
             torn[at + byte] ^= 0x10;
             fs::write(&path, &torn).unwrap();
-            assert_eq!(open(dir.path(), &RocksOptions::default()).applied(), CommitIndex(5));
+            assert!(survey::survey(dir.path(), &RocksOptions::default(), &Uninspected).is_ok());
         }
     }
     let mut torn = whole;
     torn[8] ^= 1;
     torn[4096 + 8] ^= 1;
-    fs::write(&path, &torn).unwrap();
-    let error = refused(dir.path());
-    assert_eq!(error.code(), ErrorCode::StorageCorrupt);
-    assert!(error.to_string().contains("neither slot"), "{error}");
-    fs::remove_file(&path).unwrap();
+    for damaged in [Some(&torn[..]), Some(&torn[..4096]), Some(&[]), None] {
+        match damaged {
+            Some(bytes) => fs::write(&path, bytes).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        let error = refused(dir.path());
+        assert_eq!(error.code(), ErrorCode::StorageCorrupt);
+        assert!(error.to_string().contains("superblock"), "{error}");
+    }
+    fs::write(dir.path().join("accept-loss"), "").unwrap();
+    drop(open(dir.path(), &RocksOptions::default()));
+    assert!(!dir.path().join("accept-loss").exists(), "it is for one start");
     assert_eq!(open(dir.path(), &RocksOptions::default()).applied(), CommitIndex(5));
 }
 
 #[test]
-fn the_bound_follows_the_syncs_by_the_commits_own_time() {
+fn a_sync_is_noted_before_it_is_answered() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), &RocksOptions::default());
-    let read = || fs::read(dir.path().join("synced")).unwrap();
-    let mut seen = read();
-    for (index, time, written) in
-        [(1, 0, false), (2, 999, false), (3, 1000, true), (4, 1500, false), (5, 2000, true)]
-    {
-        store.apply(&Commit { time: Timestamp(time), ..commit(index, 10) }).unwrap();
-        assert_eq!(read(), seen, "an apply writes no bound");
+    let durable = || match superblock::read(dir.path()).unwrap() {
+        Found::Known(known) => known.durable,
+        other => panic!("the superblock is there, and not {other:?}"),
+    };
+    for index in 1..=5 {
+        store.apply(&commit(index, 10)).unwrap();
+        assert_eq!(durable(), CommitIndex(index - 1), "an apply notes nothing");
         store.sync().unwrap();
-        assert_eq!(read() != seen, written, "commit {index} at {time} ms");
-        seen = read();
+        assert_eq!(durable(), CommitIndex(index));
     }
-    // A clock that is set back must not stop it.
-    store.apply(&Commit { time: Timestamp(0), ..commit(6, 10) }).unwrap();
-    store.sync().unwrap();
-    assert_ne!(read(), seen);
+}
+
+#[test]
+fn a_database_whose_creation_was_killed_is_created_by_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    Superblock::create(dir.path(), Known::creating()).unwrap();
+    fs::create_dir(dir.path().join("db")).unwrap();
+    fs::write(dir.path().join("db/MANIFEST-000001"), "half of").unwrap();
+    fs::write(dir.path().join("format"), "levada data format 1\n").unwrap();
+    let store = open(dir.path(), &RocksOptions::default());
+    store.apply(&commit(1, 10)).unwrap();
+    store.close().unwrap();
+    assert_eq!(open(dir.path(), &RocksOptions::default()).applied(), CommitIndex(1));
 }
 
 #[test]
