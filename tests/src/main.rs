@@ -7,6 +7,7 @@
 mod bad_input;
 mod cli;
 mod crash;
+mod damage;
 mod disk;
 mod plugins;
 mod power;
