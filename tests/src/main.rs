@@ -7,12 +7,15 @@
 mod bad_input;
 mod cli;
 mod crash;
+mod descriptors;
 mod disk;
+mod log_lines;
 mod plugins;
 mod power;
 mod publish;
 mod replay;
 mod routes;
+mod space;
 mod subscribe;
 mod support;
 mod tidy;

@@ -27,7 +27,7 @@ use crate::{
     places::Places,
     publish::PublishStream,
     reader::{self, Reader},
-    retention,
+    reclaim, retention,
     shard::{Shard, ShardHandle},
     stage::Plugins,
     subscription::{self, Consumer},
@@ -108,6 +108,7 @@ impl Broker {
         broker.match_places(&catalogue)?;
         broker.start_guard(catalogue);
         retention::start(&broker);
+        reclaim::start(&broker);
         Ok(broker)
     }
 
