@@ -22,7 +22,7 @@ use crate::support::{
 const VOLUME_BYTES: usize = 128 << 20;
 
 /// A file system in memory, unmounted with its handle.
-struct Volume {
+pub(crate) struct Volume {
     dir: TempDir,
 }
 
@@ -39,16 +39,16 @@ impl Volume {
         }
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
     /// Takes all room but so many bytes with one file; removing the file gives it back.
-    fn fill(&self, left: u64) -> PathBuf {
+    pub(crate) fn fill(&self, left: u64) -> PathBuf {
         self.fill_with("filler", left)
     }
 
-    fn fill_with(&self, name: &str, left: u64) -> PathBuf {
+    pub(crate) fn fill_with(&self, name: &str, left: u64) -> PathBuf {
         let path = self.path().join(name);
         let mut file = std::fs::File::create(&path).unwrap();
         let block = vec![1; 1 << 16];
@@ -75,7 +75,7 @@ fn free(path: &Path) -> u64 {
     text.lines().nth(1).and_then(|line| line.trim().parse().ok()).unwrap()
 }
 
-fn volume() -> Option<Volume> {
+pub(crate) fn volume() -> Option<Volume> {
     let volume = Volume::mount();
     if volume.is_none() {
         eprintln!("NOT TESTED: a full disk, for this user may not mount a file system");
@@ -84,7 +84,7 @@ fn volume() -> Option<Volume> {
 }
 
 /// How a single publish ends, given little time.
-async fn publish_one(client: &Client, number: u64) -> Result<(), ErrorCode> {
+pub(crate) async fn publish_one(client: &Client, number: u64) -> Result<(), ErrorCode> {
     let options =
         PublisherOptions { delivery_timeout: std::time::Duration::from_millis(300), ..Default::default() };
     let publisher = client.publisher("orders", options).await.map_err(|error| error.code())?;
@@ -143,7 +143,8 @@ async fn a_nearly_full_disk_refuses_publishes_and_serves_readers() {
 }
 
 /// The guard does not look by itself and wants next to nothing: the store itself meets the end of the disk.
-const BLIND: [(&str, &str); 2] = [("LEVADA_DISK_RESERVE", "1MiB"), ("LEVADA_DISK_CHECK_INTERVAL", "1h")];
+pub(crate) const BLIND: [(&str, &str); 2] =
+    [("LEVADA_DISK_RESERVE", "1MiB"), ("LEVADA_DISK_CHECK_INTERVAL", "1h")];
 /// Events of the flood: together about twice the volume.
 const FLOOD: u64 = 13_000;
 

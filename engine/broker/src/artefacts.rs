@@ -124,7 +124,5 @@ pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
 }
 
 fn storage(path: &Path, error: &io::Error) -> Error {
-    let full = error.kind() == io::ErrorKind::StorageFull;
-    let code = if full { ErrorCode::StorageFull } else { ErrorCode::StorageFailed };
-    Error::Store { code, message: format!("{}: {error}", path.display()) }
+    levada_store::Error::of_file("keep the artefact", path, error).into()
 }

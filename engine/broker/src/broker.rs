@@ -24,7 +24,7 @@ use crate::{
     places::Places,
     publish::PublishStream,
     reader::{self, Reader},
-    retention,
+    reclaim, retention,
     shard::{Shard, ShardHandle},
     stage::Plugins,
     subscription::{self, Consumer},
@@ -104,6 +104,7 @@ impl Broker {
         broker.match_places(&catalogue)?;
         broker.start_guard(catalogue);
         retention::start(&broker);
+        reclaim::start(&broker);
         Ok(broker)
     }
 

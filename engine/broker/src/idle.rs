@@ -34,8 +34,10 @@ pub(crate) struct Search {
 pub(crate) async fn forget(inner: &Inner, now: Timestamp) -> Result<(), Error> {
     let idle_ms = u64::try_from(inner.config.producers_idle.as_millis()).unwrap_or(u64::MAX);
     let before = Timestamp(now.0.saturating_sub(idle_ms));
+    let pause_ms = idle_ms / SEARCHES_PER_IDLE_TIME;
     let mut search = inner.idle.lock().await;
-    if search.next.is_none() && now < search.begins {
+    // More than a pause ahead it is only if the clock was set back.
+    if search.next.is_none() && now < search.begins && search.begins.0 - now.0 <= pause_ms {
         return Ok(());
     }
     for _ in 0..PAGES_PER_PASS {
@@ -49,7 +51,7 @@ pub(crate) async fn forget(inner: &Inner, now: Timestamp) -> Result<(), Error> {
         }
         search.next = next;
         if search.next.is_none() {
-            search.begins = Timestamp(now.0.saturating_add(idle_ms / SEARCHES_PER_IDLE_TIME));
+            search.begins = Timestamp(now.0.saturating_add(pause_ms));
             return Ok(());
         }
     }

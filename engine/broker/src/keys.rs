@@ -6,6 +6,8 @@
 //! | meta | `0x02` | engine id: text | first start | never |
 //! | meta | `0x10` topic u32, partition u16 | log start: version, offset u64, dropped bytes u64 | retention | with the topic |
 //! | meta | `0x11` topic u32, partition u16, offset u64 | segment: version, append time u64, bytes before u64 | appends | retention, with the topic |
+//! | meta | `0x12` family u8, length u8, from, to | a range of dropped rows whose space is not given back yet: version | what drops them | when it is |
+//! | meta | `0x13` topic u32, partition u16, offset u64 | clock set back: version, append time from there u64, before u64 | the writer | retention, with the topic |
 //! | catalogue | `0x01` topic u32 | version, MessagePack `TopicRecord` | catalogue changes | with the topic |
 //! | catalogue | `0x02` subscription u64 | version, MessagePack `SubscriptionRecord` | catalogue changes | with the subscription |
 //! | catalogue | `0x03` plugin version u64 | version, MessagePack `PluginRecord` | catalogue changes | `plugin remove` |
@@ -20,11 +22,14 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use levada_protocol::ids::{Offset, PartitionId, ProducerId, RouteId, SubscriptionId, TopicId};
+use levada_store::Family;
 
 const META_NEXT_ID: u8 = 0x01;
 const META_ENGINE_ID: u8 = 0x02;
 const META_LOG_START: u8 = 0x10;
 const META_SEGMENT: u8 = 0x11;
+const META_DROPPED: u8 = 0x12;
+const META_SETBACK: u8 = 0x13;
 const CATALOGUE_TOPIC: u8 = 0x01;
 const CATALOGUE_SUBSCRIPTION: u8 = 0x02;
 const CATALOGUE_PLUGIN: u8 = 0x03;
@@ -36,6 +41,9 @@ const PROGRESS_CHUNK: u8 = 0x01;
 
 /// A half-open range of keys.
 pub(crate) type KeyRange = (Bytes, Bytes);
+
+/// The value under [`dropped`].
+pub(crate) const DROPPED_VALUE: Bytes = Bytes::from_static(&[1]);
 
 /// Everything in a family of the broker's.
 pub(crate) fn whole_family() -> KeyRange {
@@ -74,6 +82,52 @@ pub(crate) fn partition_segments(topic: TopicId, partition: PartitionId) -> KeyR
         segment(topic, partition, Offset(0)),
         place(&[META_SEGMENT], topic, PartitionId(partition.0), &[0xff; 9]),
     )
+}
+
+/// The note that the space of a range is to be given back.
+pub(crate) fn dropped(family: Family, (from, to): &KeyRange) -> Bytes {
+    let len = u8::try_from(from.len()).expect("a range of ours begins with a short key");
+    let mut key = BytesMut::with_capacity(3 + from.len() + to.len());
+    key.put_slice(&[META_DROPPED, family.number(), len]);
+    key.put_slice(from);
+    key.put_slice(to);
+    key.freeze()
+}
+
+/// All such notes.
+pub(crate) fn all_dropped() -> KeyRange {
+    (Bytes::from_static(&[META_DROPPED]), Bytes::from_static(&[META_DROPPED + 1]))
+}
+
+/// The range that such a note names.
+pub(crate) fn dropped_range(key: &Bytes) -> Option<(Family, KeyRange)> {
+    let (family, len) = (*key.get(1)?, usize::from(*key.get(2)?));
+    let family = Family::ALL.into_iter().find(|known| known.number() == family)?;
+    (key.len() >= 3 + len).then(|| (family, (key.slice(3..3 + len), key.slice(3 + len..))))
+}
+
+/// True if a range that begins so is all that its family holds of a topic.
+pub(crate) fn is_whole_topic(from: &[u8]) -> bool {
+    from.len() == size_of::<u32>()
+}
+
+/// A place in a partition from where on append times are of a clock that was set back.
+pub(crate) fn setback(topic: TopicId, partition: PartitionId, from: Offset) -> Bytes {
+    place(&[META_SETBACK], topic, partition, &from.0.to_be_bytes())
+}
+
+/// The offset in such a key.
+pub(crate) fn setback_offset(key: &[u8]) -> Option<Offset> {
+    segment_base(key)
+}
+
+/// Those of a partition, before `below`.
+pub(crate) fn setbacks_below(topic: TopicId, partition: PartitionId, below: Offset) -> KeyRange {
+    (setback(topic, partition, Offset(0)), setback(topic, partition, below))
+}
+
+pub(crate) fn topic_setbacks(topic: TopicId) -> KeyRange {
+    topic_range(&[META_SETBACK], topic)
 }
 
 pub(crate) fn topic_log_starts(topic: TopicId) -> KeyRange {

@@ -15,6 +15,7 @@ use crate::{
     error::Error,
     frames::Piece,
     keys,
+    setback::Setbacks,
     topic::{Partition, Topic},
 };
 
@@ -164,10 +165,11 @@ impl Log {
         }
     }
 
-    /// The first record appended at or after `time`: a binary search, since append times never go back.
+    /// The first record appended at or after `time`: a binary search in the stretch where append times never go back.
     fn find_time(&self, first: Offset, end: Offset, time: Timestamp) -> Result<Offset, Error> {
         let key = |offset| keys::log(self.topic.id, self.number, offset);
-        let (mut low, mut high) = (first, end);
+        let setbacks = Setbacks::load(self.store.as_ref(), &self.topic, self.number)?;
+        let (mut low, mut high) = setbacks.stretch(first, end, time);
         while low < high {
             let middle = Offset(low.0 + (high.0 - low.0) / 2);
             let row = self

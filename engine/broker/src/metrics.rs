@@ -1,78 +1,208 @@
 //! Every metric of the broker: names with their units, and the few calls that record them.
 //!
-//! Labels: `topic` is a topic's name, `subscription` is `topic/name`, `route` is a route's name.
+//! What belongs to something with a name is kept with that thing, and collected from those that exist when somebody
+//! asks: the series of a deleted topic, subscription or route end with it. Only histograms are the process's.
+//!
+//! Labels: `topic` is a topic's name, `subscription` is `topic/name`, `route` is a route's name, `plugin` is
+//! `name@version`, `place` is a subscription, or `route` and a route's name.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use levada_protocol::ids::TopicName;
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use levada_protocol::request::{RouteInfo, SubscriptionInfo};
+use metrics::{describe_histogram, histogram};
 
-/// Events made durable, by topic.
-const PUBLISHED_EVENTS: &str = "levada_published_events_total";
-/// Bytes of batches made durable, by topic.
-const PUBLISHED_BYTES: &str = "levada_published_bytes_total";
-/// Events sent to consumers, by subscription.
-const DELIVERED_EVENTS: &str = "levada_delivered_events_total";
-/// Events neither acknowledged nor filtered, by subscription or route.
-const LAG_EVENTS: &str = "levada_lag_events";
-/// Age of the oldest of them, by subscription.
-const OLDEST_UNACKED_SECONDS: &str = "levada_oldest_unacked_seconds";
-/// Events sent again, by subscription.
-const REDELIVERED_EVENTS: &str = "levada_redelivered_events";
-/// Events that went to a dead-letter topic, by subscription or route.
-const DEAD_LETTERED_EVENTS: &str = "levada_dead_lettered_events";
-/// 1 while a route cannot append to a target or is paused, by route.
-const ROUTE_BLOCKED: &str = "levada_route_blocked";
+use crate::stage::Figures;
+
 /// How long syncs of the write-ahead log take.
 const SYNC_SECONDS: &str = "levada_sync_seconds";
 /// How many groups one sync covers.
 const SYNC_GROUPS: &str = "levada_sync_groups";
-/// Free bytes on the data directory's volume.
-const DISK_FREE_BYTES: &str = "levada_disk_free_bytes";
-/// 1 while writes are taken.
-const WRITABLE: &str = "levada_writable";
-/// Seconds spent in plugins, by plugin and place.
-const PLUGIN_SECONDS: &str = "levada_plugin_seconds";
-/// Calls of plugins that failed, by plugin and place.
-const PLUGIN_ERRORS: &str = "levada_plugin_errors";
-/// Bytes that compaction has written.
-const COMPACTION_BYTES: &str = "levada_compaction_bytes";
 
-/// Gives every metric its help text.
-pub(crate) fn describe() {
-    describe_counter!(PUBLISHED_EVENTS, "events made durable");
-    describe_counter!(PUBLISHED_BYTES, "bytes of batches made durable");
-    describe_counter!(DELIVERED_EVENTS, "events sent to consumers");
-    describe_gauge!(LAG_EVENTS, "events neither acknowledged nor filtered");
-    describe_gauge!(OLDEST_UNACKED_SECONDS, "age of the oldest unacknowledged event");
-    describe_gauge!(REDELIVERED_EVENTS, "events sent again since the start");
-    describe_gauge!(DEAD_LETTERED_EVENTS, "events that went to a dead-letter topic since the start");
-    describe_gauge!(ROUTE_BLOCKED, "1 while a route is blocked or paused");
-    describe_histogram!(SYNC_SECONDS, "duration of a sync of the write-ahead log");
-    describe_histogram!(SYNC_GROUPS, "commit groups that one sync covers");
-    describe_gauge!(DISK_FREE_BYTES, "free bytes on the data directory's volume");
-    describe_gauge!(WRITABLE, "1 while writes are taken");
-    describe_gauge!(PLUGIN_SECONDS, "seconds spent in plugins since the start");
-    describe_gauge!(PLUGIN_ERRORS, "plugin calls that failed since the start");
-    describe_gauge!(COMPACTION_BYTES, "bytes that compaction has written since the start");
+/// How a metric moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only up, from 0 at the start of the engine or of the thing that it is about.
+    Counter,
+    /// Up and down.
+    Gauge,
 }
 
-/// A topic's counters, kept with it: looking them up costs more than adding to them.
+/// One metric, with a sample of everything that exists and has it.
+#[derive(Debug, Clone)]
+pub struct Series {
+    /// Its name, with the unit.
+    pub name: &'static str,
+    /// How it moves.
+    pub kind: Kind,
+    /// What it says, in a few words.
+    pub help: &'static str,
+    /// The samples.
+    pub samples: Vec<Sample>,
+}
+
+/// What one thing's metric is now.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// Which thing: names of labels and their values.
+    pub labels: Vec<(&'static str, String)>,
+    /// The figure.
+    pub value: f64,
+}
+
+impl Series {
+    const fn counter(name: &'static str, help: &'static str) -> Self {
+        Self { name, kind: Kind::Counter, help, samples: Vec::new() }
+    }
+
+    const fn gauge(name: &'static str, help: &'static str) -> Self {
+        Self { name, kind: Kind::Gauge, help, samples: Vec::new() }
+    }
+
+    fn add(&mut self, labels: &[(&'static str, &str)], value: f64) {
+        let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        self.samples.push(Sample { labels, value });
+    }
+}
+
+/// Everything that is collected when somebody asks.
 #[derive(Debug)]
+pub(crate) struct Collected {
+    published_events: Series,
+    published_bytes: Series,
+    delivered_events: Series,
+    redelivered_events: Series,
+    dead_lettered_events: Series,
+    lag_events: Series,
+    oldest_unacked_seconds: Series,
+    route_blocked: Series,
+    plugin_seconds: Series,
+    plugin_errors: Series,
+    compaction_bytes: Series,
+    disk_free_bytes: Series,
+    writable: Series,
+}
+
+impl Collected {
+    pub(crate) fn new() -> Self {
+        Self {
+            published_events: Series::counter("levada_published_events_total", "events made durable"),
+            published_bytes: Series::counter("levada_published_bytes_total", "bytes of batches made durable"),
+            delivered_events: Series::counter("levada_delivered_events_total", "events sent to consumers"),
+            redelivered_events: Series::counter("levada_redelivered_events_total", "events sent again"),
+            dead_lettered_events: Series::counter(
+                "levada_dead_lettered_events_total",
+                "events that went to a dead-letter topic",
+            ),
+            lag_events: Series::gauge("levada_lag_events", "events neither acknowledged nor filtered"),
+            oldest_unacked_seconds: Series::gauge(
+                "levada_oldest_unacked_seconds",
+                "age of the oldest unacknowledged event",
+            ),
+            route_blocked: Series::gauge("levada_route_blocked", "1 while a route is blocked or paused"),
+            plugin_seconds: Series::counter("levada_plugin_seconds_total", "seconds spent in plugins"),
+            plugin_errors: Series::counter("levada_plugin_errors_total", "plugin calls that failed"),
+            compaction_bytes: Series::counter(
+                "levada_compaction_bytes_total",
+                "bytes that compaction has written",
+            ),
+            disk_free_bytes: Series::gauge(
+                "levada_disk_free_bytes",
+                "free bytes on the data directory's volume",
+            ),
+            writable: Series::gauge("levada_writable", "1 while writes are taken"),
+        }
+    }
+
+    pub(crate) fn topic(&mut self, name: &str, appended: &Appended) {
+        let labels = [("topic", name)];
+        self.published_events.add(&labels, as_f64(appended.events.load(Ordering::Relaxed)));
+        self.published_bytes.add(&labels, as_f64(appended.bytes.load(Ordering::Relaxed)));
+    }
+
+    pub(crate) fn subscription(&mut self, name: &str, delivered: &Delivered, info: &SubscriptionInfo) {
+        let labels = [("subscription", name)];
+        self.delivered_events.add(&labels, as_f64(delivered.events.load(Ordering::Relaxed)));
+        self.redelivered_events.add(&labels, as_f64(info.redelivered));
+        self.dead_lettered_events.add(&labels, as_f64(info.dead_lettered));
+        self.lag_events.add(&labels, as_f64(info.lag));
+        self.oldest_unacked_seconds.add(&labels, as_f64(info.oldest_unacked_age_ms) / 1_000.0);
+    }
+
+    pub(crate) fn route(&mut self, info: &RouteInfo) {
+        let labels = [("route", info.spec.name.as_str())];
+        self.dead_lettered_events.add(&labels, as_f64(info.dead_lettered));
+        self.lag_events.add(&labels, as_f64(info.lag));
+        self.route_blocked.add(&labels, if info.state == "running" { 0.0 } else { 1.0 });
+    }
+
+    pub(crate) fn plugin(&mut self, plugin: &str, place: &str, figures: &Figures) {
+        let labels = [("plugin", plugin), ("place", place)];
+        self.plugin_seconds.add(&labels, figures.seconds);
+        self.plugin_errors.add(&labels, as_f64(figures.errors));
+    }
+
+    pub(crate) fn engine(&mut self, disk_free_bytes: u64, writable: bool, compaction_bytes: u64) {
+        self.disk_free_bytes.add(&[], as_f64(disk_free_bytes));
+        self.writable.add(&[], if writable { 1.0 } else { 0.0 });
+        self.compaction_bytes.add(&[], as_f64(compaction_bytes));
+    }
+
+    /// The metrics that have samples, in a fixed order.
+    pub(crate) fn finish(self) -> Vec<Series> {
+        let all = [
+            self.published_events,
+            self.published_bytes,
+            self.delivered_events,
+            self.redelivered_events,
+            self.dead_lettered_events,
+            self.lag_events,
+            self.oldest_unacked_seconds,
+            self.route_blocked,
+            self.plugin_seconds,
+            self.plugin_errors,
+            self.compaction_bytes,
+            self.disk_free_bytes,
+            self.writable,
+        ];
+        all.into_iter().filter(|series| !series.samples.is_empty()).collect()
+    }
+}
+
+/// Gives the histograms their help texts.
+pub(crate) fn describe() {
+    describe_histogram!(SYNC_SECONDS, "duration of a sync of the write-ahead log");
+    describe_histogram!(SYNC_GROUPS, "commit groups that one sync covers");
+}
+
+/// A topic's counters, kept with it.
+#[derive(Debug, Default)]
 pub(crate) struct Appended {
-    events: metrics::Counter,
-    bytes: metrics::Counter,
+    events: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl Appended {
-    pub(crate) fn of(topic: &TopicName) -> Self {
-        let labels = [("topic", topic.to_string())];
-        Self { events: counter!(PUBLISHED_EVENTS, &labels), bytes: counter!(PUBLISHED_BYTES, &labels) }
-    }
-
     pub(crate) fn add(&self, events: u64, bytes: u64) {
-        self.events.increment(events);
-        self.bytes.increment(bytes);
+        self.events.fetch_add(events, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// The counter of a subscription's deliveries, shared by its owner and its handle.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Delivered {
+    events: Arc<AtomicU64>,
+}
+
+impl Delivered {
+    pub(crate) fn increment(&self, events: u64) {
+        self.events.fetch_add(events, Ordering::Relaxed);
     }
 }
 
@@ -94,43 +224,7 @@ impl Synced {
     }
 }
 
-/// The counter of a subscription's deliveries, to be kept by its owner.
-pub(crate) fn delivered(subscription: &str) -> metrics::Counter {
-    counter!(DELIVERED_EVENTS, "subscription" => subscription.to_owned())
-}
-
-/// A subscription's gauges, set when they are asked for.
-pub(crate) fn subscription(name: &str, info: &levada_protocol::request::SubscriptionInfo) {
-    let labels = [("subscription", name.to_owned())];
-    gauge!(LAG_EVENTS, &labels).set(as_f64(info.lag));
-    gauge!(OLDEST_UNACKED_SECONDS, &labels).set(as_f64(info.oldest_unacked_age_ms) / 1_000.0);
-    gauge!(REDELIVERED_EVENTS, &labels).set(as_f64(info.redelivered));
-    gauge!(DEAD_LETTERED_EVENTS, &labels).set(as_f64(info.dead_lettered));
-}
-
-/// A route's gauges, set when they are asked for.
-pub(crate) fn route(info: &levada_protocol::request::RouteInfo) {
-    let labels = [("route", info.spec.name.clone())];
-    gauge!(LAG_EVENTS, &labels).set(as_f64(info.lag));
-    gauge!(DEAD_LETTERED_EVENTS, &labels).set(as_f64(info.dead_lettered));
-    gauge!(ROUTE_BLOCKED, &labels).set(if info.state == "running" { 0.0 } else { 1.0 });
-}
-
-/// A plugin's gauges at one place, set when they are asked for.
-pub(crate) fn plugin(plugin: &str, place: &str, figures: &crate::stage::Figures) {
-    let labels = [("plugin", plugin.to_owned()), ("place", place.to_owned())];
-    gauge!(PLUGIN_SECONDS, &labels).set(figures.seconds);
-    gauge!(PLUGIN_ERRORS, &labels).set(as_f64(figures.errors));
-}
-
-/// The engine's own gauges, set when they are asked for.
-pub(crate) fn engine(disk_free_bytes: u64, writable: bool, compaction_bytes: u64) {
-    gauge!(DISK_FREE_BYTES).set(as_f64(disk_free_bytes));
-    gauge!(WRITABLE).set(if writable { 1.0 } else { 0.0 });
-    gauge!(COMPACTION_BYTES).set(as_f64(compaction_bytes));
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; counts stay exact below 2^53")]
+#[expect(clippy::cast_precision_loss, reason = "a sample is a float; counts stay exact below 2^53")]
 fn as_f64(number: u64) -> f64 {
     number as f64
 }

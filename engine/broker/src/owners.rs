@@ -123,7 +123,7 @@ impl Broker {
                     () = tokio::time::sleep(inner.config.disk_check_interval) => {}
                 }
                 let low = inner.guard.measure_is_low();
-                if !low && inner.shard.closed().is_some_and(|closed| closed.code == ErrorCode::StorageFull) {
+                if !low && inner.shard.closed().is_some_and(|closed| closed.heals()) {
                     cancelled.run_until_cancelled(inner.shard.wake()).await;
                 }
                 let catalogue = inner.shard.catalogue();

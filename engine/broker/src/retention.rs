@@ -14,6 +14,7 @@ use crate::{
     error::Error,
     idle, keys,
     log::{Log, blocking},
+    setback::Setbacks,
     shard::{Trim, read_pair, scan_all},
     topic::Topic,
 };
@@ -29,8 +30,9 @@ pub(crate) fn start(broker: &Broker) {
                 biased;
                 () = cancelled.cancelled() => return,
                 () = tokio::time::sleep(broker.inner.config.retention_interval) => {}
+                // What may go is wanted now.
+                () = broker.inner.guard.got_low() => {}
             }
-            // A compaction can take minutes; the store ends it when it closes.
             let pass = cancelled.run_until_cancelled(broker.run_retention());
             if let Some(Err(error)) = pass.await {
                 tracing::warn!(%error, "a retention pass ended early; the next one goes on");
@@ -53,9 +55,10 @@ impl Broker {
     /// # Errors
     /// If the store fails; what was dropped until then stays dropped.
     pub async fn run_retention_at(&self, now: Timestamp) -> Result<(), Error> {
+        let checked = self.inner.shard.check_clock().await;
         let trimmed = self.trim_all(now).await;
         let forgotten = idle::forget(&self.inner, now).await;
-        trimmed.and(forgotten)
+        checked.and(trimmed).and(forgotten)
     }
 
     async fn trim_all(&self, now: Timestamp) -> Result<(), Error> {
@@ -104,14 +107,11 @@ async fn trim(
         from: keys::log(topic.id, number, Offset(0)),
         reply,
     });
-    trim.await?;
-    let store = Arc::clone(&inner.store);
-    let (from, to) = (keys::log(topic.id, number, Offset(0)), keys::log(topic.id, number, decided.log_start));
-    blocking(move || store.compact(Family::Log, &from, &to).map_err(Error::from)).await
+    trim.await
 }
 
 /// The partition's segments from its start; each is as old as its newest event, which is at most as old as the
-/// beginning of the next one.
+/// beginning of the next one. Giving the space of what is dropped back is [`crate::reclaim`]'s.
 fn segments(
     store: &dyn Store,
     topic: &Topic,
@@ -120,6 +120,7 @@ fn segments(
     newest: Timestamp,
 ) -> Result<Vec<Stored>, Error> {
     let rows = scan_all(store, Family::Meta, keys::segments_below(topic.id, number, log.end))?;
+    let setbacks = Setbacks::load(store, topic, number)?;
     let dropped_bytes = topic.partition(number)?.dropped_bytes();
     // The log's start need not have a row: what was the last segment may have gone whole.
     let mut edges = vec![(log.start, Timestamp::default(), dropped_bytes)];
@@ -133,7 +134,7 @@ fn segments(
     Ok(stretches
         .map(|(begin, end)| Stored {
             base: begin.0,
-            append_time: end.1,
+            append_time: setbacks.time(Offset(end.0.0.saturating_sub(1)), end.1),
             bytes: end.2.saturating_sub(begin.2),
         })
         .collect())

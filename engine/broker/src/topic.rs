@@ -75,7 +75,6 @@ impl Topic {
     ) -> Self {
         let partitions = extents.iter().map(|extent| Partition::new(*extent, budget)).collect();
         let (appended, _) = watch::channel(0);
-        let counters = metrics::Appended::of(&name);
         Self {
             id,
             name,
@@ -84,7 +83,7 @@ impl Topic {
             settings: ArcSwap::from_pointee(settings),
             partitions,
             appended,
-            counters,
+            counters: metrics::Appended::default(),
             deleted: CancellationToken::new(),
             going: AtomicBool::new(false),
         }

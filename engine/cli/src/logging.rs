@@ -2,6 +2,7 @@
 
 use std::io;
 
+use levada_server::telemetry::LossyStderr;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::Format;
@@ -18,7 +19,10 @@ pub(crate) fn for_client(verbose: u8, format: Format) {
         2 => "levada=debug",
         _ => "trace",
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(level))
+        .with_writer(|| LossyStderr)
+        .log_internal_errors(false);
     match format {
         Format::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
         Format::Json => lines.json().flatten_event(true).init(),

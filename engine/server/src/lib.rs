@@ -10,9 +10,11 @@ pub mod telemetry;
 pub mod tls;
 
 mod clock;
+mod descriptors;
 mod error;
 mod files;
 mod http;
+mod log_writer;
 mod metrics;
 mod quic;
 mod stage;

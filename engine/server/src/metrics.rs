@@ -2,9 +2,13 @@
 
 use std::{fmt::Write as _, fs, sync::OnceLock};
 
+use levada_broker::metrics::{Kind, Series};
 use levada_protocol::request::EngineInfo;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use rustix::process::Resource;
+
+use crate::log_writer::lines_lost;
 
 /// Connections open now, handshakes under way included.
 const CONNECTIONS: &str = "levada_connections";
@@ -57,10 +61,13 @@ pub(crate) fn connection_refused() {
     counter!(CONNECTIONS_REFUSED).increment(1);
 }
 
-/// The page in Prometheus's text format.
-pub(crate) fn page() -> String {
-    let mut page = recorder().render();
+/// The page in Prometheus's text format, with these metrics of the broker's.
+pub(crate) fn page(series: &[Series]) -> String {
+    let mut page = String::new();
+    series.iter().for_each(|series| write_series(&mut page, series));
+    page.push_str(&recorder().render());
     let process = Process::now();
+    let lines_lost = lines_lost() as f64;
     for (name, kind, help, value) in [
         ("process_cpu_seconds_total", "counter", "user and system CPU time", process.cpu_seconds),
         ("process_resident_memory_bytes", "gauge", "resident memory", process.rss_bytes),
@@ -71,6 +78,8 @@ pub(crate) fn page() -> String {
             process.peak_rss_bytes,
         ),
         ("process_open_fds", "gauge", "open file descriptors", process.open_fds),
+        ("process_max_fds", "gauge", "file descriptors that may be open", process.max_fds),
+        ("levada_log_lines_lost_total", "counter", "log lines that nobody took", Some(lines_lost)),
     ] {
         let Some(value) = value else { continue };
         // Writing to a String does not fail.
@@ -79,12 +88,37 @@ pub(crate) fn page() -> String {
     page
 }
 
+/// One metric and its samples. Writing to a string does not fail.
+fn write_series(page: &mut String, series: &Series) {
+    let Series { name, help, .. } = series;
+    let kind = match series.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+    };
+    let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    for sample in &series.samples {
+        let label = |(name, value): &(&str, String)| format!("{name}=\"{}\"", escaped(value));
+        let labels: Vec<String> = sample.labels.iter().map(label).collect();
+        let _ = match labels.as_slice() {
+            [] => writeln!(page, "{name} {}", sample.value),
+            labels => writeln!(page, "{name}{{{}}} {}", labels.join(","), sample.value),
+        };
+    }
+    page.push('\n');
+}
+
+fn escaped(value: &str) -> String {
+    value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n")
+}
+
 /// What the operating system says about this process; `None` where it does not say.
 pub(crate) struct Process {
     cpu_seconds: Option<f64>,
     rss_bytes: Option<f64>,
     peak_rss_bytes: Option<f64>,
     open_fds: Option<f64>,
+    /// `None` without a limit.
+    max_fds: Option<f64>,
 }
 
 impl Process {
@@ -103,6 +137,7 @@ impl Process {
             rss_bytes: kib("VmRSS:"),
             peak_rss_bytes: kib("VmHWM:"),
             open_fds: fds.ok().map(|count| count as f64),
+            max_fds: rustix::process::getrlimit(Resource::Nofile).current.map(|limit| limit as f64),
         }
     }
 

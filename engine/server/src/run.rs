@@ -21,6 +21,7 @@ use tracing::{error, info, info_span, warn};
 use crate::{
     clock,
     config::ServerConfig,
+    descriptors,
     error::Error,
     files, http, metrics,
     quic::listener::{self, Listener},
@@ -69,6 +70,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     config.check()?;
     let _ = metrics::recorder();
+    let config = descriptors::fit(config);
 
     // 1. The ports: what most often is in the way, and cheap to find out.
     let udp = listener::bind(&config).map_err(|source| listen_error(config.listen, "udp", source))?;

@@ -351,6 +351,7 @@ fn what_was_closed_is_there_when_opened_again(open: Open<'_>) {
     assert_eq!(store.sync(), Err(Error::Closed));
     assert_eq!(store.apply(&history.commit(vec![])), Err(Error::Closed));
     assert_eq!(store.compact(Family::Log, b"", END), Err(Error::Closed));
+    assert_eq!(store.flush(), Err(Error::Closed));
     assert_eq!(store.reopen(), Err(Error::Closed));
     assert_eq!(store.close(), Err(Error::Closed));
     drop(store);
@@ -369,6 +370,7 @@ fn compaction_changes_nothing_that_can_be_read(store: &dyn Store) {
     assert_eq!(before.len(), 20);
     store.compact(Family::Log, b"", END).expect("a compaction succeeds");
     store.compact(Family::Log, &[50], &[10]).expect("a compaction of nothing succeeds");
+    store.flush().expect("a flush succeeds");
     assert_eq!(scan(store, Family::Log, b"", END, ScanLimit::NONE), before);
 }
 

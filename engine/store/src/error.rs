@@ -1,8 +1,12 @@
 //! What a store can answer instead of doing what it was asked, and the code that a client sees for it.
 
-use std::path::PathBuf;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use levada_protocol::{error::ErrorCode, ids::CommitIndex};
+use rustix::io::Errno;
 
 use crate::record::LogKey;
 
@@ -15,6 +19,15 @@ pub enum Error {
     #[error("the disk is full: {reason}")]
     Full {
         /// What the disk answered.
+        reason: String,
+    },
+    /// The process, or the system, has no file descriptor left. After a write or a sync nothing more is written until
+    /// [`crate::Store::reopen`] succeeds.
+    #[error(
+        "no file descriptor is left, which passes; raise the limit of open files if it comes again: {reason}"
+    )]
+    NoDescriptors {
+        /// What was to be opened, and what the system answered.
         reason: String,
     },
     /// A write, a sync or a read failed. After a write or a sync the store takes no more of them.
@@ -87,10 +100,40 @@ pub enum Error {
 }
 
 impl Error {
+    /// An error of a file. `action` is a verb and its object.
+    pub fn of_file(action: &str, path: &Path, error: &io::Error) -> Self {
+        let reason = format!("cannot {action} {}: {error}", path.display());
+        match Errno::from_io_error(error) {
+            Some(Errno::NOSPC | Errno::DQUOT) => Self::Full { reason },
+            Some(Errno::MFILE | Errno::NFILE) => Self::NoDescriptors { reason },
+            _ => match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { reason },
+                _ => Self::Failed { reason },
+            },
+        }
+    }
+
+    /// True for the want of something that may be there again a moment later: [`crate::Store::reopen`] is worth trying
+    /// again and again, with nobody's help.
+    pub fn heals(&self) -> bool {
+        match self {
+            Self::Full { .. } | Self::NoDescriptors { .. } => true,
+            Self::Failed { .. }
+            | Self::Compaction { .. }
+            | Self::Corrupt { .. }
+            | Self::InUse { .. }
+            | Self::Newer { .. }
+            | Self::Gap { .. }
+            | Self::Reserved { .. }
+            | Self::Closed => false,
+        }
+    }
+
     /// The stable code that a client sees.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Full { .. } => ErrorCode::StorageFull,
+            Self::NoDescriptors { .. } => ErrorCode::LimitExceeded,
             Self::Failed { .. } | Self::Compaction { .. } => ErrorCode::StorageFailed,
             Self::Corrupt { .. } | Self::Events { .. } => ErrorCode::StorageCorrupt,
             Self::InUse { .. } => ErrorCode::StorageInUse,

@@ -161,6 +161,10 @@ impl Store for MemoryStore {
         self.lock().writable()
     }
 
+    fn flush(&self) -> Result<(), Error> {
+        self.lock().writable()
+    }
+
     fn reopen(&self) -> Result<(), Error> {
         let mut state = self.lock();
         state.readable()?;

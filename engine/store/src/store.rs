@@ -27,9 +27,9 @@ use crate::{Commit, Error, Family};
 /// # Failure
 /// The first failed write or sync is final: [`Store::apply`], [`Store::sync`] and [`Store::compact`] answer with
 /// it, and are not tried again, until [`Store::reopen`] succeeds or the process starts anew. What was applied and
-/// not confirmed may be there afterwards or not. Reads go on. A full disk is such a failure with its own
-/// error ([`Error::Full`]), after which `reopen` makes sense as soon as there is room; after any other
-/// failure the operator should look first.
+/// not confirmed may be there afterwards or not. Reads go on. A full disk, a used up quota ([`Error::Full`]) and a want
+/// of file descriptors ([`Error::NoDescriptors`]) are such failures with their own errors, after which `reopen` makes
+/// sense again and again ([`Error::heals`]); after any other failure the operator should look first.
 ///
 /// # Threads
 /// `apply` has one caller at a time. Everything else may be called from any thread at any time: `sync` while
@@ -71,10 +71,15 @@ pub trait Store: Send + Sync + 'static {
     /// nothing that can be read. If it fails with [`Error::Compaction`] the store is as well as before.
     fn compact(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error>;
 
+    /// Writes what is in memory to files, where there is room for that, so that the write-ahead log need not be kept
+    /// for it: what has come and gone since takes no space there either. Slow and blocking; it changes nothing that
+    /// can be read.
+    fn flush(&self) -> Result<(), Error>;
+
     /// Closes what is open and opens it again, in the same process: how a store recovers from a full disk.
     ///
     /// [`Store::applied`] may be less afterwards, but not less than what a sync confirmed. If there is still no
-    /// room the answer is [`Error::Full`], and reads go on where the implementation can still serve them.
+    /// room the answer is [`Error::Full`] again, without descriptors [`Error::NoDescriptors`], and reads go on where the implementation can still serve them.
     fn reopen(&self) -> Result<(), Error>;
 
     /// What the store has done and holds. Cheap enough to call every second.

@@ -122,6 +122,11 @@ impl Store for CutStore {
         self.disk.compact(family, from, to)
     }
 
+    fn flush(&self) -> Result<(), Error> {
+        drop(self.powered()?);
+        self.disk.flush()
+    }
+
     fn reopen(&self) -> Result<(), Error> {
         drop(self.powered()?);
         self.disk.reopen()

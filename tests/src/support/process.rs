@@ -8,7 +8,8 @@ use std::{
 
 use levada_client::{Client, ClientConfig};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
     process::{Child, Command},
 };
 
@@ -72,6 +73,37 @@ impl Process {
         within("the kill", child.kill()).await.expect("a child can be killed");
     }
 
+    /// Starts an engine whose log, all of it, goes to `stderr`.
+    pub(crate) async fn start_logging_to(data_dir: &Path, stderr: impl Into<Stdio>) -> Self {
+        let mut command = serve(data_dir, "127.0.0.1:0");
+        command.arg("-vv").stderr(stderr);
+        Self::launch(command).await
+    }
+
+    /// The process's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("the child runs")
+    }
+
+    /// Bytes that everything in a directory takes on the disk.
+    pub(crate) fn disk_bytes(dir: &Path) -> u64 {
+        use std::os::unix::fs::MetadataExt as _;
+        let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+        let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
+            Ok(found) if found.is_dir() => Self::disk_bytes(&entry.path()),
+            Ok(found) => found.blocks() * 512,
+            // It went meanwhile.
+            Err(_) => 0,
+        };
+        entries.flatten().map(bytes).sum()
+    }
+
+    /// What HTTP answers: the status and the body.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        let stream = TcpStream::connect(&self.http).await.expect("the engine listens");
+        HttpConnection(stream).get(path).await
+    }
+
     async fn launch(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary can be started");
         let stdout = child.stdout.take().expect("stdout is piped");
@@ -130,6 +162,38 @@ impl Process {
         let mut command = command();
         command.args(arguments).args(["--addr", &self.quic]).arg("--ca").arg(&self.ca);
         run(command, input).await
+    }
+}
+
+/// A connection that is kept between requests.
+pub(crate) struct HttpConnection(pub(crate) TcpStream);
+
+impl HttpConnection {
+    /// The status and the body.
+    pub(crate) async fn get(&mut self, path: &str) -> (u16, String) {
+        within("an HTTP answer", self.try_get(path)).await.expect("the engine answers HTTP")
+    }
+
+    async fn try_get(&mut self, path: &str) -> std::io::Result<(u16, String)> {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: levada\r\n\r\n");
+        self.0.write_all(request.as_bytes()).await?;
+        let mut reader = BufReader::new(&mut self.0);
+        let (mut status, mut length) = (0, 0);
+        for number in 0.. {
+            let mut line = String::new();
+            reader.read_line(&mut line).await?;
+            let line = line.trim_end().to_ascii_lowercase();
+            if number == 0 {
+                status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+            } else if let Some(len) = line.strip_prefix("content-length: ") {
+                length = len.parse().expect("a length is a number");
+            } else if line.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).await?;
+        Ok((status, String::from_utf8(body).expect("the body is text")))
     }
 }
 

@@ -18,6 +18,7 @@ use super::{Catalogue, PluginRecord, RouteRecord, SubscriptionRecord, TopicRecor
 use crate::{
     error::Error,
     keys::{self, KeyRange},
+    reclaim,
     tail::TailBudget,
     topic::{Extent, Topic},
 };
@@ -252,9 +253,10 @@ impl Edit {
             self.delete_route(&route)?;
         }
         self.ops.push(Op::Delete { family: Family::Catalogue, key: keys::catalogue_topic(topic.id) });
-        self.delete_range(Family::Log, keys::topic_log(topic.id));
-        self.delete_range(Family::Producers, keys::topic_producers(topic.id));
+        reclaim::drop_rows(&mut self.ops, Family::Log, keys::topic_log(topic.id));
+        reclaim::drop_rows(&mut self.ops, Family::Producers, keys::topic_producers(topic.id));
         self.delete_range(Family::Meta, keys::topic_log_starts(topic.id));
+        self.delete_range(Family::Meta, keys::topic_setbacks(topic.id));
         self.delete_range(Family::Meta, keys::topic_segments(topic.id));
         self.next.topics.remove(name);
         self.topic = Some(TopicChange::Deleted(topic));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use levada_protocol::{
     error::ErrorCode,
-    ids::TopicName,
+    ids::{SubscriptionId, TopicName},
     request::{EngineInfo, Request, Response, TopicSettings},
 };
 
@@ -18,7 +18,7 @@ use crate::{
     catalogue::{Catalogue, Change},
     clock,
     error::Error,
-    metrics,
+    metrics::{Collected, Series},
     stage::Figures,
 };
 
@@ -86,24 +86,33 @@ impl Broker {
         }
     }
 
-    /// Sets every gauge that is computed rather than counted. Called before metrics are shown.
-    pub async fn observe(&self) {
+    /// The metrics of everything that exists now.
+    pub async fn observe(&self) -> Vec<Series> {
         let catalogue = self.inner.shard.catalogue();
+        let mut collected = Collected::new();
+        for topic in catalogue.topics.values() {
+            collected.topic(topic.name.as_str(), &topic.counters);
+        }
         for record in catalogue.subscriptions.values() {
-            if let Ok(info) = self.describe_subscription(record).await {
-                metrics::subscription(&format!("{}/{}", record.topic, record.name), &info);
+            let running = self.inner.places.subscription(SubscriptionId(record.id));
+            if let (Some(handle), Ok(info)) = (running, self.describe_subscription(record).await) {
+                let name = format!("{}/{}", record.topic, record.name);
+                collected.subscription(&name, handle.delivered(), &info);
             }
         }
         for route in self.inner.places.routes() {
-            metrics::route(&route.info());
-            observe_plugins(&catalogue, &format!("route {}", route.record().spec.name), route.figures());
+            collected.route(&route.info());
+            let place = format!("route {}", route.record().spec.name);
+            observe_plugins(&mut collected, &catalogue, &place, route.figures());
         }
         for subscription in self.inner.places.subscriptions() {
             let record = subscription.record();
-            observe_plugins(&catalogue, &format!("{}/{}", record.topic, record.name), subscription.figures());
+            let place = format!("{}/{}", record.topic, record.name);
+            observe_plugins(&mut collected, &catalogue, &place, subscription.figures());
         }
         let compaction_bytes = self.inner.store.stats().compaction_bytes;
-        metrics::engine(self.inner.guard.free_bytes(), self.health().ready, compaction_bytes);
+        collected.engine(self.inner.guard.free_bytes(), self.health().ready, compaction_bytes);
+        collected.finish()
     }
 
     fn info(&self) -> EngineInfo {
@@ -169,15 +178,20 @@ impl Broker {
     }
 }
 
-/// Sets the gauges of the plugins at one place; one that is there several times is summed.
-fn observe_plugins(catalogue: &Catalogue, place: &str, figures: Vec<(u64, Figures)>) {
+/// Collects the figures of the plugins at one place; one that is there several times is summed.
+fn observe_plugins(
+    collected: &mut Collected,
+    catalogue: &Catalogue,
+    place: &str,
+    figures: Vec<(u64, Figures)>,
+) {
     let mut sums: BTreeMap<u64, Figures> = BTreeMap::new();
     for (plugin, more) in figures {
         sums.entry(plugin).or_default().add(&more);
     }
     for (plugin, figures) in sums {
         if let Some(record) = catalogue.plugins.values().find(|record| record.id == plugin) {
-            metrics::plugin(&format!("{}@{}", record.name, record.version), place, &figures);
+            collected.plugin(&format!("{}@{}", record.name, record.version), place, &figures);
         }
     }
 }

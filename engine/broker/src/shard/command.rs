@@ -25,6 +25,15 @@ pub(crate) enum Command {
     },
     Trim(Trim),
     Forget(Forget),
+    /// The space of dropped rows was given back: the notes of it go.
+    Reclaimed {
+        notes: Vec<Bytes>,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
+    /// Look whether the clock was set back.
+    CheckClock {
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
     /// Take the fragments that wait for a group.
     Wake,
     Stop,

@@ -142,6 +142,14 @@ fn load_partition(store: &dyn Store, topic: TopicId, partition: PartitionId) -> 
         }
         from = keys::log(topic, partition, end.next);
     }
+    let (from, to) = keys::setbacks_below(topic, partition, Offset(u64::MAX));
+    if let Some((key, value)) = store.last_before(Family::Meta, &from, &to)?
+        && keys::setback_offset(&key) == Some(end.next)
+    {
+        // Nothing was appended since.
+        let (time, _) = read_pair(&value).ok_or_else(|| corrupt("a set-back does not decode".to_owned()))?;
+        (end.append_time, end.segment) = (Timestamp(time), None);
+    }
     let extent = Extent { start: Offset(start), end: end.next, appended_bytes: end.bytes, dropped_bytes };
     Ok((end, extent))
 }

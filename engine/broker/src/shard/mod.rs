@@ -12,6 +12,7 @@ mod load;
 mod producers;
 mod reopen;
 mod reply;
+mod setback;
 mod state;
 mod syncer;
 mod teller;
@@ -25,10 +26,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use hdrhistogram::Histogram;
 use levada_protocol::{error::ErrorCode, ids::Timestamp};
 use levada_store::Store;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(crate) use self::command::{
     Append, AppendTarget, Command, Forget, Fragment, FragmentAppend, FragmentRefused, Owner, ProducerKey,
@@ -62,6 +64,11 @@ impl Closed {
     pub(crate) fn error(&self) -> Error {
         Error::Store { code: self.code, message: self.reason.clone() }
     }
+
+    /// True if writes may be taken again without anybody's help: there was no room, or no file descriptor.
+    pub(crate) fn heals(&self) -> bool {
+        matches!(self.code, ErrorCode::StorageFull | ErrorCode::LimitExceeded)
+    }
 }
 
 /// What the shard's threads show to everybody.
@@ -73,6 +80,8 @@ pub(crate) struct Shown {
     pub(crate) closed: ArcSwap<Option<Closed>>,
     /// How long syncs took, in microseconds.
     pub(crate) sync_micros: Mutex<Histogram<u64>>,
+    /// Notified when many rows were dropped for good.
+    pub(crate) dropped: Notify,
 }
 
 impl Shown {
@@ -123,6 +132,7 @@ impl Shard {
             catalogue: ArcSwap::from_pointee(state.catalogue.clone()),
             closed: ArcSwap::from_pointee(None),
             sync_micros: Mutex::new(histogram),
+            dropped: Notify::new(),
         });
         let (commands, receiver) = mpsc::channel(config.writer_queue_max);
         let (groups, synced) = std_mpsc::sync_channel(config.groups_unsynced_max);
@@ -145,6 +155,7 @@ impl Shard {
             group_bytes_max: config.group_bytes_max,
             producers_max: config.producers_max,
             records_max: config.catalogue_records_max,
+            clock: config.clock.clone(),
             reopened: None,
         };
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
@@ -235,6 +246,18 @@ impl ShardHandle {
     pub(crate) async fn forget(&self, producers: Vec<ProducerKey>, before: Timestamp) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Forget(Forget { producers, before, reply }), answer).await
+    }
+
+    /// Has the notes of dropped rows forgotten whose space was given back; answers once that is durable.
+    pub(crate) async fn reclaimed(&self, notes: Vec<Bytes>) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Reclaimed { notes, reply }, answer).await
+    }
+
+    /// Looks whether the clock was set back, for partitions to which nothing is appended.
+    pub(crate) async fn check_clock(&self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::CheckClock { reply }, answer).await
     }
 
     /// How long progress may wait for others to share its commit.

@@ -1,4 +1,4 @@
-//! How the writer takes up its work again after a full disk: the store is opened anew, and what was decided ahead of it
+//! How the writer takes up its work again after a full disk, or without file descriptors: the store is opened anew, and what was decided ahead of it
 //! is thrown away.
 
 use std::{
@@ -16,12 +16,12 @@ use crate::{error::Error, topic::Topic};
 const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Writer {
-    /// True if writes are taken; after a full disk, opens the store again as soon as it can be. That it can is no
+    /// True if writes are taken; after what heals, opens the store again as soon as it can be. That it can is no
     /// sign of room, so the guard looks whether more may be published.
     pub(super) fn is_open(&mut self) -> bool {
         let Some(closed) = (**self.shown.closed.load()).clone() else { return true };
         let tried = self.reopened.is_some_and(|tried| tried.elapsed() < REOPEN_INTERVAL);
-        if closed.code != ErrorCode::StorageFull || tried {
+        if !closed.heals() || tried {
             return false;
         }
         let (reply, reached) = std_mpsc::sync_channel(1);
@@ -45,7 +45,9 @@ impl Writer {
                     topic.wake();
                 }
                 self.state = state;
-                self.guard.measure_is_low();
+                if closed.code == ErrorCode::StorageFull {
+                    self.guard.met_the_end();
+                }
                 self.shown.closed.store(Arc::new(None));
                 tracing::info!("the store is open again, writes are taken");
                 true
@@ -55,7 +57,7 @@ impl Writer {
                 if reason != closed.reason {
                     tracing::warn!(%error, "the store could not be opened again");
                 }
-                // Only a full disk gets better by itself.
+                // Not everything gets better by itself.
                 self.shown.close(error.code(), reason);
                 false
             }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use levada_delivery::producer::Producer;
 use levada_protocol::ids::{CommitIndex, Offset, PartitionId, ProducerId, RouteId, Timestamp, TopicId};
 
-use crate::{catalogue::Catalogue, topic::Topic};
+use crate::{catalogue::Catalogue, setback::AHEAD_MS_MAX, topic::Topic};
 
 /// Bytes appended to a partition after which a new segment begins.
 pub(crate) const SEGMENT_BYTES: u64 = 4 << 20;
@@ -29,7 +29,8 @@ pub(crate) struct State {
 pub(crate) struct End {
     /// The next offset.
     pub(crate) next: Offset,
-    /// The newest append time; append times never go back.
+    /// The newest append time. Append times never go back, but where the clock was set back by more than a little:
+    /// see [`crate::setback`].
     pub(crate) append_time: Timestamp,
     /// Bytes of batches ever appended.
     pub(crate) bytes: u64,
@@ -61,6 +62,11 @@ impl State {
 }
 
 impl End {
+    /// True if append times would stand still for too long, as the clock was set back since the newest event.
+    pub(crate) fn is_ahead_of(&self, now: Timestamp) -> bool {
+        self.append_time.0.saturating_sub(now.0) > AHEAD_MS_MAX
+    }
+
     /// True if the next record should begin a segment. `retain_for_ms` keeps short retentions precise.
     pub(crate) fn wants_segment(&self, now: Timestamp, retain_for_ms: u64) -> bool {
         let age_max = SEGMENT_MS_MAX.min(retain_for_ms / 8);

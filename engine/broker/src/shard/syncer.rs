@@ -147,8 +147,12 @@ impl Durable {
                 Announcement::Trimmed { topic, partition, start, dropped_bytes } => {
                     topic.partitions[usize::from(partition.0)].trim(start, dropped_bytes);
                     woken.push(topic);
+                    self.shown.dropped.notify_one();
                 }
-                Announcement::Topic(TopicChange::Deleted(topic)) => topic.deleted.cancel(),
+                Announcement::Topic(TopicChange::Deleted(topic)) => {
+                    topic.deleted.cancel();
+                    self.shown.dropped.notify_one();
+                }
                 Announcement::Topic(TopicChange::Settings(topic, settings)) => topic.set_settings(settings),
                 Announcement::Topic(TopicChange::Created(_)) => {}
             }

@@ -31,11 +31,11 @@ use super::{
 };
 use crate::{
     catalogue::{Change, Decided, TopicChange},
-    clock,
+    clock::Clock,
     error::Error,
     frames::Piece,
     guard::Guard,
-    keys,
+    keys, reclaim,
     tail::TailBudget,
     topic::Topic,
 };
@@ -60,11 +60,14 @@ pub(super) struct Writer {
     pub(super) records_max: usize,
     /// When the store was last tried to be opened again.
     pub(super) reopened: Option<Instant>,
+    /// What gives events their append times.
+    pub(super) clock: Clock,
 }
 
 impl Writer {
     /// Runs until it is told to stop or every handle is gone.
     pub(super) fn run(mut self) {
+        self.begin();
         while let Some(first) = self.commands.blocking_recv() {
             if !self.is_open() {
                 if self.refuse(first) {
@@ -73,7 +76,7 @@ impl Writer {
                 continue;
             }
             let mut group = Group::default();
-            let now = clock::now();
+            let now = self.clock.now();
             let mut stop = self.take(first, &mut group, now);
             while !stop && group.bytes < self.group_bytes_max {
                 let Ok(command) = self.commands.try_recv() else { break };
@@ -108,10 +111,26 @@ impl Writer {
                 let result = self.forget_idle(&forget, group);
                 group.replies.push(Reply::Done { reply: forget.reply, result });
             }
+            Command::Reclaimed { notes, reply } => {
+                let gone = notes.into_iter().map(|key| Op::Delete { family: Family::Meta, key });
+                group.ops.extend(gone);
+                group.replies.push(Reply::Done { reply, result: Ok(()) });
+            }
+            Command::CheckClock { reply } => {
+                self.check_clock(group, now);
+                group.replies.push(Reply::Done { reply, result: Ok(()) });
+            }
             Command::Wake => {}
             Command::Stop => return true,
         }
         false
+    }
+
+    /// What was stored while the clock ran ahead is seen to before anything is appended behind it.
+    fn begin(&mut self) {
+        let (mut group, now) = (Group::default(), self.clock.now());
+        self.check_clock(&mut group, now);
+        self.write(group, now);
     }
 
     fn append(&mut self, append: Append, group: &mut Group, now: Timestamp) {
@@ -184,7 +203,11 @@ impl Writer {
         {
             self.close_record(key, full, group);
         }
-        let end = self.state.ends.entry(key).or_default();
+        let mut end = self.state.ends.entry(key).or_default();
+        if end.is_ahead_of(now) {
+            self.check_clock(group, now);
+            end = self.state.ends.entry(key).or_default();
+        }
         let base = end.next;
         end.append_time = end.append_time.max(now);
         if !group.open.contains_key(&key) && end.wants_segment(now, topic.settings().retain_for_ms) {
@@ -292,9 +315,13 @@ impl Writer {
             let key = keys::log_start(topic.id, partition);
             group.ops.push(Op::Put { family: Family::Meta, key, value });
             let to = keys::log(topic.id, partition, start);
-            group.ops.push(Op::DeleteRange { family: Family::Log, from, to });
-            let (from, to) = keys::segments_below(topic.id, partition, start);
-            group.ops.push(Op::DeleteRange { family: Family::Meta, from, to });
+            reclaim::drop_rows(&mut group.ops, Family::Log, (from, to));
+            for (from, to) in [
+                keys::segments_below(topic.id, partition, start),
+                keys::setbacks_below(topic.id, partition, start),
+            ] {
+                group.ops.push(Op::DeleteRange { family: Family::Meta, from, to });
+            }
             group.announcements.push(Announcement::Trimmed { topic, partition, start, dropped_bytes });
         }
         group.replies.push(Reply::Done { reply, result: Ok(()) });
@@ -374,6 +401,9 @@ pub(super) fn refuse(command: Command, error: &Error) {
         Command::Change { reply, .. } => Reply::Done { reply, result: Err(error.clone()) }.send(),
         Command::Trim(trim) => Reply::Done { reply: trim.reply, result: Err(error.clone()) }.send(),
         Command::Forget(forget) => Reply::Done { reply: forget.reply, result: Err(error.clone()) }.send(),
+        Command::Reclaimed { reply, .. } | Command::CheckClock { reply } => {
+            Reply::Done { reply, result: Err(error.clone()) }.send();
+        }
         Command::Wake | Command::Stop => {}
     }
 }

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::open::open;
 use crate::{
     catalogue::SubscriptionRecord, chains::Chains, error::Error, floors::Floors, frames::OutFrame,
-    shard::ShardHandle, stage::Figures,
+    metrics::Delivered, shard::ShardHandle, stage::Figures,
 };
 
 /// Frames that may wait for a consumer's stream to take them.
@@ -61,6 +61,7 @@ pub(crate) struct SubscriptionHandle {
     /// How many consumers there ever were: the number of the next one.
     consumers: Arc<AtomicU64>,
     left: Arc<Left>,
+    delivered: Delivered,
 }
 
 /// Consumers that left while the owner's queue was full.
@@ -92,6 +93,11 @@ impl SubscriptionHandle {
 
     pub(crate) fn floors(&self) -> &Arc<Floors> {
         &self.floors
+    }
+
+    /// How many events its consumers were sent since the start.
+    pub(crate) fn delivered(&self) -> &Delivered {
+        &self.delivered
     }
 
     /// Each stage's plugin version id and figures.

@@ -13,7 +13,9 @@ use super::{
     COMMANDS_QUEUED_MAX, Context, SubscriptionHandle, consumers::Consumers, lost::Untold, owner::OwnerTask,
     progress, ready::Ready,
 };
-use crate::{catalogue::SubscriptionRecord, error::Error, floors::Floors, log::Log, metrics, topic::Topic};
+use crate::{
+    catalogue::SubscriptionRecord, error::Error, floors::Floors, log::Log, metrics::Delivered, topic::Topic,
+};
 
 /// Makes a subscription's handle and the task that owns it.
 pub(crate) fn open(
@@ -43,10 +45,11 @@ pub(crate) fn open(
         outdated: Arc::default(),
         consumers: Arc::new(AtomicU64::new(1)),
         left: Arc::default(),
+        delivered: Delivered::default(),
     };
     let task = OwnerTask {
         dead_letters: TopicName::internal(&format!("dlq.{}.{}", record.topic, record.name)),
-        delivered: metrics::delivered(&format!("{}/{}", record.topic, record.name)),
+        delivered: handle.delivered.clone(),
         ready: logs.iter().map(|_| Ready::default()).collect(),
         record: Arc::clone(record),
         topic: Arc::clone(topic),

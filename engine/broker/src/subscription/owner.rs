@@ -70,7 +70,7 @@ pub(crate) struct OwnerTask {
     pub(super) commit_failing: bool,
     pub(super) floors: Arc<Floors>,
     pub(super) figures: Arc<Mutex<Vec<(u64, Figures)>>>,
-    pub(super) delivered: ::metrics::Counter,
+    pub(super) delivered: crate::metrics::Delivered,
     pub(super) seed: u64,
 }
 

@@ -2,8 +2,10 @@
 //! threads that panic, clients that take nothing, events that are gone.
 #![expect(clippy::unwrap_used, reason = "a test's helper fails the test by panicking")]
 
+mod clock;
 mod ends;
 mod idle;
+mod metrics;
 mod owners;
 mod pressure;
 mod retention;

@@ -121,6 +121,10 @@ impl Store for FaultyStore {
         self.inner.compact(family, from, to)
     }
 
+    fn flush(&self) -> Result<(), StoreError> {
+        self.inner.flush()
+    }
+
     fn reopen(&self) -> Result<(), StoreError> {
         self.inner.reopen()
     }

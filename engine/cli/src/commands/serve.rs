@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use levada_server::{LogFormat, Overrides, ServerConfig, Started};
+use levada_server::{LogFormat, Overrides, ServerConfig, Started, telemetry::Log};
 use serde::Serialize;
 use tokio::{
     runtime::{Builder, Runtime},
@@ -39,9 +39,9 @@ pub(crate) fn run(output: &Output, args: ServeArgs, verbose: u8) -> anyhow::Resu
     if args.print_config {
         return Ok(output.line(config.to_toml().trim_end())?);
     }
-    levada_server::telemetry::install(&config)
+    let log = levada_server::telemetry::install(&config)
         .map_err(|error| Failure::new(error.code(), error.to_string()))?;
-    runtime()?.block_on(Box::pin(serve(output, config, args.until_stdin_closes)))
+    runtime()?.block_on(Box::pin(serve(output, config, log, args.until_stdin_closes)))
 }
 
 fn log_format(format: Format) -> LogFormat {
@@ -71,7 +71,12 @@ fn runtime() -> io::Result<Runtime> {
     builder.enable_all().thread_name("levada").build()
 }
 
-async fn serve(output: &Output, config: ServerConfig, until_stdin_closes: bool) -> anyhow::Result<()> {
+async fn serve(
+    output: &Output,
+    config: ServerConfig,
+    log: Log,
+    until_stdin_closes: bool,
+) -> anyhow::Result<()> {
     let interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let stdin_closed = if until_stdin_closes { Some(watch_stdin()?) } else { None };
@@ -81,7 +86,10 @@ async fn serve(output: &Output, config: ServerConfig, until_stdin_closes: bool) 
         levada_server::run(config, async { drop(asked.await) }, move |started| announce(&speaker, &started));
     tokio::select! {
         result = Box::pin(engine) => Ok(result?),
-        () = watch_signals(interrupt, terminate, stdin_closed, ask) => std::process::exit(INTERRUPTED),
+        () = watch_signals(interrupt, terminate, stdin_closed, ask) => {
+            drop(log);
+            std::process::exit(INTERRUPTED)
+        }
     }
 }
 

@@ -79,9 +79,9 @@ async fn ready(State(engine): State<Engine>) -> (StatusCode, Json<Health>) {
 
 /// What was counted, and what is computed when somebody asks.
 async fn figures(State(engine): State<Engine>) -> Response {
-    engine.broker.observe().await;
+    let series = engine.broker.observe().await;
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(CONTENT_TYPE, kind)], metrics::page()).into_response()
+    ([(CONTENT_TYPE, kind)], metrics::page(&series)).into_response()
 }
 
 async fn not_found(uri: Uri) -> Problem {

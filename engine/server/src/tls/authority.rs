@@ -25,7 +25,8 @@ pub(super) fn make(files: &TlsFiles, now: Timestamp) -> Result<(Vec<u8>, KeyPair
     Ok((pem.into_bytes(), key))
 }
 
-/// The stored CA, with a new certificate in front of `ca.pem` if it is ours and ends within a year.
+/// The stored CA, with a new certificate in front of `ca.pem` if it is ours and ends within a year. One that has not
+/// begun was made by a clock that ran ahead: it is replaced alone, and would be of no use for as long otherwise.
 pub(super) fn renewed(
     files: &TlsFiles,
     now: Timestamp,
@@ -33,11 +34,18 @@ pub(super) fn renewed(
     key: &[u8],
 ) -> Result<(Vec<u8>, KeyPair), Error> {
     let (key, dates) = read(files, &pem, key)?;
-    if !is_ours(&dates) || !dates.has_ended(now, ms(RENEW_BEFORE)) {
+    let has_begun = dates.has_begun(now);
+    if !is_ours(&dates) || (has_begun && !dates.has_ended(now, ms(RENEW_BEFORE))) {
         return Ok((pem, key));
     }
     let mut renewed = certificate(now, &key)?.into_bytes();
-    if !dates.has_ended(now, 0) {
+    if !has_begun {
+        let begins = dates.begin();
+        tracing::warn!(
+            begins,
+            "the CA certificate is not valid yet: it was made while the clock ran ahead, or the clock is behind now"
+        );
+    } else if !dates.has_ended(now, 0) {
         // Kept so that the log can go on to say when copies of it end.
         renewed.extend_from_slice(&pem);
     }

@@ -100,10 +100,6 @@ pub(super) fn all(
     }
     let ours = authority::is_ours(&authorities[0]) && files.path("ca.key").exists();
     if ours {
-        found.extend(
-            (!authorities[0].has_begun(now))
-                .then(|| Concern::new(Kind::NotBegun, file.clone(), &authorities[0])),
-        );
         let older = authorities[1..].iter().filter(|dates| !dates.has_ended(now, 0));
         found.extend(older.map(|dates| Concern::new(Kind::OldCopies, file.clone(), dates)));
     } else {
@@ -127,7 +123,8 @@ pub(crate) struct Concerns {
 impl Concerns {
     /// Logs these if it is time to; answers whether it was.
     pub(crate) fn say(&mut self, concerns: Vec<Concern>, now: Timestamp) -> bool {
-        let long_ago = now.0.saturating_sub(self.at.0) >= ms(SAY_EVERY);
+        // A clock that was set back must not silence it for as long.
+        let long_ago = now.0.abs_diff(self.at.0) >= ms(SAY_EVERY);
         if concerns == self.said && !long_ago {
             return false;
         }

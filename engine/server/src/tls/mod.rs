@@ -5,7 +5,8 @@
 //! All this happens at start and again every `tls_check_interval`, so a running engine renews in time and takes files
 //! that were replaced; connections that stand are not disturbed.
 //! - The server's certificate is made anew 90 days before its end, with a key of its own.
-//! - The CA is made anew a year before its end, or when that has passed, with the **same name and key**: clients trust
+//! - The CA is made anew a year before its end, or when that has passed, or while it is not valid yet because a clock
+//!   ran ahead when it was made, with the **same name and key**: clients trust
 //!   either certificate until the older one expires, and have that year to fetch `ca.pem`. The log says so, every day.
 //!   To have a new key as well, remove `ca.pem`, `ca.key`, `server.pem` and `server.key`; every client must then fetch
 //!   `ca.pem` at once.

@@ -115,6 +115,33 @@ fn a_ca_that_expired_while_nobody_looked_is_renewed_alone() {
 }
 
 #[test]
+fn a_ca_made_while_the_clock_ran_ahead_is_renewed_as_one_that_expired_is() {
+    let place = place();
+    prepare(&place.files, later(3_650)).unwrap();
+    let (early_ca, key) = (place.read("ca.pem"), place.read("ca.key"));
+    let identity = prepare(&place.files, NOW).unwrap();
+    let (ca, server) = (place.read("ca.pem"), place.read("server.pem"));
+    assert_eq!((chain(&place, "ca.pem").len(), identity.concerns), (1, Vec::new()));
+    assert!(dates::Dates::read(&chain(&place, "ca.pem")[0]).unwrap().has_begun(NOW));
+    assert_eq!(place.read("ca.key"), key, "who holds the other certificate need not fetch a key");
+    assert!(trusts(&ca, &server, NOW));
+    assert!(trusts(&early_ca, &server, NOW), "same name and key");
+    prepare(&place.files, later(1)).unwrap();
+    assert_eq!((place.read("ca.pem"), place.read("server.pem")), (ca, server), "once is enough");
+}
+
+#[test]
+fn a_ca_renewed_while_the_clock_ran_ahead_is_renewed_again() {
+    let place = place();
+    prepare(&place.files, NOW).unwrap();
+    prepare(&place.files, later(3_600)).unwrap();
+    prepare(&place.files, later(30)).unwrap();
+    let ca = chain(&place, "ca.pem");
+    assert!(dates::Dates::read(&ca[0]).unwrap().has_begun(later(30)));
+    assert!(trusts(&place.read("ca.pem"), &place.read("server.pem"), later(30)));
+}
+
+#[test]
 fn a_ca_of_somebody_else_is_never_renewed_and_its_end_is_announced() {
     let place = place();
     prepare(&place.files, NOW).unwrap();

@@ -133,6 +133,25 @@ impl Ballast {
         given_up.map_err(|error| failure::of_file("give up", &self.path, &error))
     }
 
+    /// Gives the room up although the volume seems to have enough; false if there was nothing to give.
+    pub(super) fn give_up(&mut self) -> Result<bool, Error> {
+        if self.held <= HEAD_BYTES {
+            return Ok(false);
+        }
+        tracing::warn!(bytes = self.held, "no more may be written, the ballast is given up to recover");
+        match self.set_len(HEAD_BYTES) {
+            // Some file systems count what a shorter file takes anew, and let it only go.
+            Err(Error::Full { .. }) => {
+                fs::remove_file(&self.path)
+                    .and_then(|()| File::open(&self.dir)?.sync_all())
+                    .map_err(|error| failure::of_file("give up", &self.path, &error))?;
+                self.held = 0;
+                Ok(true)
+            }
+            done => done.map(|()| true),
+        }
+    }
+
     /// Takes room again after a recovery that failed, for the next one.
     pub(super) fn end_failed_recovery(&mut self, held: u64) {
         if let Err(error) = self.hold(held) {
@@ -154,7 +173,11 @@ impl Ballast {
         // The last of the room is of more use to the commits themselves.
         let scarce = self.room()? < 2 * SETTLED_BYTES;
         let bytes = if scarce { LEAST_BYTES } else { SETTLED_BYTES };
-        if self.held > bytes { self.set_len(bytes) } else { self.hold(bytes) }
+        if self.held > bytes {
+            return self.set_len(bytes);
+        }
+        // Under a quota less may be had than is free.
+        self.hold(bytes).or_else(|_| self.hold(LEAST_BYTES))
     }
 
     /// Makes sure that `bytes` more in memory can be recovered; `unflushed` counts what is there, at some cost.
@@ -172,6 +195,13 @@ impl Ballast {
         }
         (self.counted, self.since) = (counted, bytes);
         Ok(())
+    }
+
+    /// Gives back what is held for rows that are in files by now; `unflushed` bytes are not.
+    pub(super) fn relax(&mut self, unflushed: u64) -> Result<(), Error> {
+        (self.counted, self.since) = (unflushed, 0);
+        let bytes = (needed(unflushed, 0) + self.step).max(SETTLED_BYTES).next_multiple_of(BLOCK_BYTES);
+        if bytes < self.held { self.set_len(bytes) } else { Ok(()) }
     }
 
     fn set_len(&mut self, bytes: u64) -> Result<(), Error> {
@@ -269,6 +299,18 @@ mod tests {
             (SETTLED_BYTES..SETTLED_BYTES + BLOCK_BYTES).contains(&allocated),
             "{allocated} bytes are held"
         );
+    }
+
+    #[test]
+    fn what_is_in_files_by_now_needs_no_room_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ballast = settled(dir.path());
+        ballast.cover(100 * MIB, || 0).unwrap();
+        assert!(allocated(dir.path()) > 100 * MIB);
+        ballast.relax(MIB).unwrap();
+        let held = allocated(dir.path());
+        assert!((RECOVERY_BYTES + MIB..20 * MIB).contains(&held), "{held} bytes are held for 1 MiB");
+        assert_eq!(Ballast::find(dir.path(), 0).held, ballast.held);
     }
 
     #[test]

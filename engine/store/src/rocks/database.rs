@@ -72,7 +72,15 @@ impl Database {
         let note = Note::take(&folder, needed);
         let begun = note.map_or(Ok(()), |note| ballast.begin_recovery(&note));
         let preallocates = ballast.has_more_than(2 * needed + options.preallocated_bytes());
-        match begun.and_then(|()| Self::recover(dir, options, preallocates, survey)) {
+        let mut recovered = begun.and_then(|()| Self::recover(dir, options, preallocates, survey));
+        if matches!(recovered, Err(Error::Full { .. })) && ballast.give_up()? {
+            // The volume has room and does not give it, as under a quota.
+            if let Some(note) = ballast.note() {
+                note.clear_leftovers(&folder);
+            }
+            recovered = Self::recover(dir, options, false, survey);
+        }
+        match recovered {
             Ok((mut opened, last)) => {
                 ballast.end_recovery();
                 let prepared = options.wal_bytes_prepared;
@@ -220,6 +228,22 @@ impl Database {
     /// Notes everything as it is now, durably.
     fn settle(&self, dir: &Path, applied: CommitIndex) -> Result<(), Error> {
         self.superblock.as_ref().map_or(Ok(()), |superblock| keeper::settle(dir, superblock, applied))
+    }
+
+    /// Writes what is in memory to files, where that does not take the ballast: then no log file is needed that was
+    /// begun before.
+    pub(super) fn write_out(&self) -> Result<(), Error> {
+        let mut has_room = false;
+        // Commits take the ballast too, and need not wait for the writing.
+        self.with_ballast(|ballast| {
+            has_room = ballast.is_spare()?;
+            Ok(())
+        })?;
+        if !has_room {
+            return Ok(());
+        }
+        self.flush_families()?;
+        self.with_ballast(|ballast| ballast.relax(self.unflushed_bytes()))
     }
 
     fn flush_families(&self) -> Result<(), Error> {

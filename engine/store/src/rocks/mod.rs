@@ -65,6 +65,10 @@ pub struct RocksStore {
     recovery_bytes: AtomicU64,
 }
 
+/// Descriptors that must be free before a reopen is tried: it opens a few files at once, and one that fails half way
+/// would take readers their handle.
+const REOPEN_DESCRIPTORS: usize = 24;
+
 /// What is open.
 enum Handle {
     Open(Box<Database>),
@@ -104,6 +108,10 @@ impl RocksStore {
             Ok(volume) => options.fitted_to(volume.f_blocks.saturating_mul(volume.f_frsize)),
             // Opening will say what is the matter.
             Err(_) => options,
+        };
+        let options = match rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
+            Some(limit) => options.within_descriptors(limit),
+            None => options,
         };
         let needed = Ballast::find(&dir, options.ballast_step()).recovery_bytes();
         let explain = |error| match error {
@@ -177,6 +185,12 @@ impl RocksStore {
         let reason = format!("{needed} bytes must be free on the volume of {}", self.dir.display());
         Err(Error::Full { reason })
     }
+
+    /// Refuses a recovery for which there are no file descriptors, for the same reason.
+    fn check_descriptors(&self) -> Result<(), Error> {
+        let opened: Result<Vec<File>, _> = (0..REOPEN_DESCRIPTORS).map(|_| File::open(&self.dir)).collect();
+        opened.map(drop).map_err(|error| Error::of_file("open", &self.dir, &error))
+    }
 }
 
 /// The directory itself, or the nearest one above it that is there.
@@ -245,11 +259,19 @@ impl Store for RocksStore {
         })
     }
 
+    fn flush(&self) -> Result<(), Error> {
+        self.with(|database| {
+            self.failed()?;
+            database.write_out()
+        })
+    }
+
     fn reopen(&self) -> Result<(), Error> {
         if self.read_handle().is_closed() {
             return Err(Error::Closed);
         }
-        let needed = self.check_room().inspect_err(|error| self.replace_failure(Some(error.clone())))?;
+        let checked = self.check_descriptors().and_then(|()| self.check_room());
+        let needed = checked.inspect_err(|error| self.replace_failure(Some(error.clone())))?;
         // A compaction may take minutes and holds the handle: end it first.
         self.with(|database| {
             database.stop_background_work();

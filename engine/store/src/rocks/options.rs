@@ -15,6 +15,8 @@ const LEVEL_ZERO_FILES_MAX: i32 = 36;
 /// Memory that is in no file yet is bounded by one part in so many of the volume, but not below the least.
 const UNFLUSHED_PART: u64 = 16;
 const UNFLUSHED_BYTES_MIN: u64 = 4 << 20;
+/// With fewer files open, reading opens and closes them all the time.
+const FILES_OPEN_MIN: i32 = 32;
 
 /// How a [`super::RocksStore`] uses memory and disk.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,9 +28,10 @@ pub struct RocksOptions {
     /// All memtables together, in bytes; above it the largest is flushed. 256 MiB.
     pub memtables_bytes_max: usize,
     /// Write-ahead log kept because some family has not flushed what is in it; above it, that family flushes.
-    /// It bounds what a start after a crash must read. 256 MiB.
+    /// It bounds what a start after a crash must read. 128 MiB.
     pub wal_bytes_max: u64,
-    /// Write-ahead log files kept to be written over: syncing a file that does not grow is a third cheaper. 4.
+    /// Write-ahead log files kept to be written over: syncing a file that does not grow is a third cheaper. 2: as
+    /// many as are given up at once when that bound is met. They are kept while nothing is written, too.
     pub wal_files_recycled: usize,
     /// Bytes of a first such file, made at every open, in whole MiB; 0 for none. 16 MiB: with small commits a file is
     /// given up after about as much.
@@ -46,7 +49,7 @@ pub struct RocksOptions {
     pub background_jobs: i32,
     /// Memory for blocks of rows and keys. The log's large values bypass it. 16 MiB.
     pub block_cache_bytes: usize,
-    /// Files held open. 512: below the usual limit of a process.
+    /// Files held open. 512, and no more than half of the descriptors that the process may have.
     pub files_open_max: i32,
 }
 
@@ -56,8 +59,8 @@ impl Default for RocksOptions {
             log: LogOptions::default(),
             small_memtable_bytes: 4 * MIB,
             memtables_bytes_max: 256 * MIB,
-            wal_bytes_max: 256 * 1024 * 1024,
-            wal_files_recycled: 4,
+            wal_bytes_max: 128 * 1024 * 1024,
+            wal_files_recycled: 2,
             wal_bytes_prepared: 16 * 1024 * 1024,
             wal_bytes_per_sync: 512 * 1024,
             file_bytes_per_sync: 1024 * 1024,
@@ -116,6 +119,13 @@ impl RocksOptions {
         self.wal_bytes_max = self.wal_bytes_max.min(part);
         self.log.memtable_bytes = self.log.memtable_bytes.min(bytes / 4);
         self.small_memtable_bytes = self.small_memtable_bytes.min(bytes / 64);
+        self
+    }
+
+    /// The same for a process that may have so many file descriptors: others need some too.
+    pub(super) fn within_descriptors(mut self, limit: u64) -> Self {
+        let half = i32::try_from(limit / 2).unwrap_or(i32::MAX).max(FILES_OPEN_MIN);
+        self.files_open_max = self.files_open_max.min(half);
         self
     }
 
@@ -187,6 +197,8 @@ impl RocksOptions {
         let mut options = family(cache);
         options.set_write_buffer_size(self.log.memtable_bytes);
         options.set_max_write_buffer_number(self.log.memtables_max);
+        // On a small volume a compaction, which needs the room of a file or two, must be small as well.
+        options.set_target_file_size_base(self.log.memtable_bytes as u64);
         options.set_enable_blob_files(true);
         options.set_min_blob_size(self.log.blob_bytes_min);
         options.set_blob_file_size(self.log.blob_file_bytes);

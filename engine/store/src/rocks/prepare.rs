@@ -2,7 +2,7 @@
 //!
 //! A sync of a log file that grows has to write the file's new length too, and that is a second wait for the disk: it
 //! takes half as long again. RocksDB writes over log files that it needs no more, but after an open it has none.
-//! So one is filled, given up, and taken again. Where the disk gets full meanwhile that is passed over: readers are
+//! So one is filled, given up, and taken again. Where the disk gets full meanwhile, or descriptors run out, that is passed over: readers are
 //! served, and the next write meets the full disk itself.
 
 use rocksdb::WriteBatch;
@@ -21,7 +21,7 @@ impl Database {
     /// Fills a log file up to about so many bytes, and has the next one written over it.
     pub(super) fn prepare_log_file(&self, bytes: u64) -> Result<(), Error> {
         match self.fill_log_file(bytes) {
-            Err(error @ Error::Full { .. }) => {
+            Err(error) if error.heals() => {
                 tracing::warn!(%error, "no log file was prepared");
                 Ok(())
             }

@@ -18,10 +18,23 @@ const PASSES_MAX: usize = 4;
 impl Database {
     /// Drops deleted keys of a range, which frees the blob files that hold nothing else; then, if much of what is
     /// left in blob files is deleted too, moves the living part out of the oldest ones.
+    ///
+    /// That writes what lives in the same files anew. Where there is no room for it, the files that hold nothing but
+    /// deleted rows go first, for which nothing is written.
     pub(super) fn compact(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
         if from >= to {
             return Ok(());
         }
+        match self.try_compact(family, from, to) {
+            Err(Error::Compaction { .. }) => {
+                self.drop_whole_files(family, from, to)?;
+                self.try_compact(family, from, to)
+            }
+            done => done,
+        }
+    }
+
+    fn try_compact(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
         let errors = self.background_errors();
         let mut options = CompactOptions::default();
         options.set_exclusive_manual_compaction(false);
@@ -34,6 +47,16 @@ impl Database {
             0 => Ok(()),
             jobs => Err(Error::Compaction { jobs, log: self.db.path().join("LOG") }),
         }
+    }
+
+    /// Removes the files that lie in the range with all their keys; those of level 0 stay. Large values of theirs are
+    /// not counted as garbage then, so this is for need alone.
+    pub(super) fn drop_whole_files(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
+        // RocksDB takes both ends as part of the range, and a row of that key may live.
+        let Some(last) = before(to).filter(|last| from <= last.as_slice()) else { return Ok(()) };
+        self.db
+            .delete_file_in_range_cf(self.family(family), from, &last)
+            .map_err(|error| failure::of_call("remove files", &error))
     }
 
     fn collect_blobs(&self) -> Result<(), Error> {
@@ -103,5 +126,31 @@ impl Database {
             log_garbage_bytes: self.log_garbage(),
             other_bytes: sum(FILE_BYTES) - log_files,
         }
+    }
+}
+
+/// The greatest key of the same length that is less; `None` for zeros.
+fn before(key: &[u8]) -> Option<Vec<u8>> {
+    let mut before = key.to_vec();
+    for byte in before.iter_mut().rev() {
+        let (less, borrows) = byte.overflowing_sub(1);
+        *byte = less;
+        if !borrows {
+            return Some(before);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::before;
+
+    #[test]
+    fn the_key_before_is_the_greatest_of_the_same_length() {
+        assert_eq!(before(&[1, 2, 3]), Some(vec![1, 2, 2]));
+        assert_eq!(before(&[1, 0, 0]), Some(vec![0, 255, 255]));
+        assert_eq!(before(&[0, 0]), None);
+        assert_eq!(before(&[]), None);
     }
 }

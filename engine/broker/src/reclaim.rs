@@ -1,0 +1,108 @@
+//! Giving the space of dropped rows back: the one way for all that drops many, a deleted topic as well as retention.
+//!
+//! Whoever drops a range leaves a row in the same commit that names it, and a task has the store compact what such rows
+//! name. A row goes when that is done, so a restart or a full disk only puts it off. It must not know why rows were
+//! dropped.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use levada_store::{Family, Op, ScanLimit, Store};
+
+use crate::{
+    broker::{Broker, Inner},
+    error::Error,
+    keys::{self, KeyRange},
+    log::blocking,
+};
+
+/// Ranges that are looked up at a time.
+const PAGE: ScanLimit = ScanLimit { rows: 256, bytes: 1 << 20 };
+/// How long a range is left alone that could not be compacted, at first and at most.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Drops the rows of a range, and notes that their space is to be given back.
+pub(crate) fn drop_rows(ops: &mut Vec<Op>, family: Family, range: KeyRange) {
+    ops.push(Op::Put {
+        family: Family::Meta,
+        key: keys::dropped(family, &range),
+        value: keys::DROPPED_VALUE,
+    });
+    let (from, to) = range;
+    ops.push(Op::DeleteRange { family, from, to });
+}
+
+/// Starts the task.
+pub(crate) fn start(broker: &Broker) {
+    let inner = Arc::clone(&broker.inner);
+    let cancelled = inner.tasks.cancelled().clone();
+    broker.inner.tasks.spawn(tracing::info_span!("reclaim"), async move {
+        // A compaction can take minutes; the store ends it when it closes.
+        cancelled.run_until_cancelled(run(&inner)).await;
+    });
+}
+
+async fn run(inner: &Inner) {
+    let mut pause = RETRY_FIRST;
+    loop {
+        match inner.reclaim().await {
+            Ok(()) => {
+                pause = RETRY_FIRST;
+                inner.shard.shown.dropped.notified().await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, retry = ?pause, "the space of deleted events was not given back yet");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MAX);
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Gives the space back of all that is dropped and durable.
+    async fn reclaim(&self) -> Result<(), Error> {
+        loop {
+            let store = Arc::clone(&self.store);
+            let (done, failed) = blocking(move || Ok(compact_page(store.as_ref()))).await?;
+            let some = !done.is_empty();
+            if some {
+                self.shard.reclaimed(done).await?;
+                self.guard.measure_is_low();
+            }
+            match failed {
+                Some(error) => return Err(error),
+                None if !some => return Ok(()),
+                None => {}
+            }
+        }
+    }
+}
+
+/// Compacts some of the ranges that are noted; answers the notes of those that are done, and what ended it early.
+fn compact_page(store: &dyn Store) -> (Vec<Bytes>, Option<Error>) {
+    let (from, to) = keys::all_dropped();
+    let rows = match store.scan(Family::Meta, &from, &to, PAGE) {
+        Ok(rows) => rows,
+        Err(error) => return (Vec::new(), Some(error.into())),
+    };
+    let mut done = Vec::new();
+    let mut whole_topic = false;
+    for (key, _) in rows {
+        let Some((family, (from, to))) = keys::dropped_range(&key) else {
+            tracing::warn!(?key, "a note of dropped rows does not decode; their space may not be given back");
+            done.push(key);
+            continue;
+        };
+        if let Err(error) = store.compact(family, &from, &to) {
+            return (done, Some(error.into()));
+        }
+        tracing::debug!(?family, ?from, ?to, "the space of dropped rows was given back");
+        whole_topic |= keys::is_whole_topic(&from);
+        done.push(key);
+    }
+    // What a topic's events take in the log of commits is as much as a small topic takes in all.
+    let flushed = if whole_topic { store.flush().err() } else { None };
+    (done, flushed.map(Error::from))
+}
