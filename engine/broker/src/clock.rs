@@ -1,11 +1,59 @@
-//! The broker's only look at the clock.
+//! The broker's only look at the clocks.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
+use levada_delivery::now::Now;
 use levada_protocol::ids::Timestamp;
+use tokio::time::Instant;
 
-/// Milliseconds since the Unix epoch, by the system's clock.
-pub(crate) fn now() -> Timestamp {
+/// Where the broker's time comes from: the time of day, which may jump, for what people see and for what must survive a
+/// restart; and a monotonic clock for everything that waits.
+#[derive(Clone)]
+pub struct Clock {
+    wall: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    started: Instant,
+}
+
+impl Clock {
+    /// The system's clocks.
+    pub fn system() -> Self {
+        Self::with_wall(system_wall)
+    }
+
+    /// A time of day of the caller's own, as a test needs to let it jump; the monotonic clock is the system's.
+    pub fn with_wall(wall: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "this file is where the broker's time comes from")]
+        let started = Instant::now();
+        Self { wall: Arc::new(wall), started }
+    }
+
+    /// The time of day, in milliseconds since the Unix epoch.
+    pub(crate) fn wall(&self) -> Timestamp {
+        (self.wall)()
+    }
+
+    /// Both clocks.
+    pub(crate) fn now(&self) -> Now {
+        Now { mono_ms: u64::try_from(self.uptime().as_millis()).unwrap_or(u64::MAX), wall: self.wall() }
+    }
+
+    /// How long ago this clock was made, on the monotonic clock.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clock").field("wall", &self.wall()).finish_non_exhaustive()
+    }
+}
+
+fn system_wall() -> Timestamp {
     #[expect(clippy::disallowed_methods, reason = "this file is where the broker's time comes from")]
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))

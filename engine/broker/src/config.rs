@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use crate::clock::Clock;
+
 /// A broker's settings.
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
@@ -34,6 +36,8 @@ pub struct BrokerConfig {
     pub producers_idle: Duration,
     /// Topics, subscriptions, routes and plugin versions together. Default 100,000.
     pub catalogue_records_max: usize,
+    /// Where time comes from. Default the system's clocks.
+    pub clock: Clock,
 }
 
 impl BrokerConfig {
@@ -54,6 +58,7 @@ impl BrokerConfig {
             producers_max: 65_536,
             producers_idle: Duration::from_secs(7 * 24 * 3_600),
             catalogue_records_max: 100_000,
+            clock: Clock::system(),
         }
     }
 }
