@@ -7,7 +7,7 @@ use std::{
 
 use levada_protocol::{
     error::ErrorCode,
-    ids::{PartitionId, Timestamp, TopicName},
+    ids::{PartitionId, TopicName},
     request::{Read, Subscribe},
 };
 use levada_store::Store;
@@ -17,7 +17,6 @@ use crate::{
     access::Principal,
     artefacts::Artefacts,
     chains::Chains,
-    clock,
     config::BrokerConfig,
     error::Error,
     guard::Guard,
@@ -56,7 +55,6 @@ pub(crate) struct Inner {
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) engine_id: String,
     pub(crate) start_id: String,
-    pub(crate) started: Timestamp,
 }
 
 /// Whether the engine can do its work.
@@ -101,7 +99,6 @@ impl Broker {
                 changing: tokio::sync::Mutex::new(()),
                 engine_id,
                 start_id: identity::random_id()?,
-                started: clock::now(),
                 config,
             }),
         };

@@ -21,14 +21,12 @@ pub struct Clock {
 impl Clock {
     /// The system's clocks.
     pub fn system() -> Self {
-        Self::with_wall(system_wall)
+        Self::with_wall(now)
     }
 
     /// A time of day of the caller's own, as a test needs to let it jump; the monotonic clock is the system's.
     pub fn with_wall(wall: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        #[expect(clippy::disallowed_methods, reason = "this file is where the broker's time comes from")]
-        let started = Instant::now();
-        Self { wall: Arc::new(wall), started }
+        Self { wall: Arc::new(wall), started: Instant::now() }
     }
 
     /// The time of day, in milliseconds since the Unix epoch.
@@ -53,7 +51,8 @@ impl fmt::Debug for Clock {
     }
 }
 
-fn system_wall() -> Timestamp {
+/// The system's time of day, in milliseconds since the Unix epoch.
+pub(crate) fn now() -> Timestamp {
     #[expect(clippy::disallowed_methods, reason = "this file is where the broker's time comes from")]
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))

@@ -36,7 +36,7 @@ pub struct BrokerConfig {
     pub producers_idle: Duration,
     /// Topics, subscriptions, routes and plugin versions together. Default 100,000.
     pub catalogue_records_max: usize,
-    /// Where time comes from. Default the system's clocks.
+    /// Where subscriptions get their time from. Default the system's clocks.
     pub clock: Clock,
 }
 

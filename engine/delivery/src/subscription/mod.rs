@@ -296,8 +296,8 @@ impl Subscription {
     }
 
     /// Takes back what is past its deadline, as a failed attempt unless its consumer's stream never took it; answers how
-    /// many events.
-    pub fn on_time(&mut self, now: Now) -> u64 {
+    /// many events. `taken` says how many of a consumer's deliveries its stream has taken, as [`Subscription::taken`].
+    pub fn on_time(&mut self, now: Now, taken: impl Fn(ConsumerId) -> u64) -> u64 {
         let mut expired = Vec::new();
         while let Some((at, token)) = self.timers.first().copied().filter(|(at, _)| *at <= now.mono_ms) {
             self.timers.remove(&(at, token));
@@ -317,6 +317,7 @@ impl Subscription {
             let delivery = &self.deliveries[token];
             if let Some(holder) = self.consumers.iter_mut().find(|it| it.id == delivery.consumer) {
                 holder.lapse(delivery.sent_at, now.mono_ms);
+                holder.taken(taken(holder.id));
             }
         }
         let events = self.fail(now, expired, failing::Cause::Timeout, 0);

@@ -56,7 +56,7 @@ fn an_acknowledged_event_does_not_time_out_while_its_commit_is_under_way() {
     let got = deliver(&mut it, 0, 10).unwrap();
     say(&mut it, 0, &got, 0..10, VerbKind::Ack).unwrap();
     let settling = it.take_settling().unwrap();
-    assert_eq!(it.on_time(at(TIMEOUT * 5)), 0);
+    assert_eq!(it.on_time(at(TIMEOUT * 5), |_| 0), 0);
     it.detach(at(TIMEOUT * 5), A, 0);
     it.settled(settling.id, true, at(TIMEOUT * 5));
     attach(&mut it, B);
@@ -85,8 +85,8 @@ fn redelivers_after_the_timeout_and_refuses_the_late_verb() {
     attach(&mut it, A);
     let got = deliver(&mut it, 0, 10).unwrap();
     assert_eq!(it.next_deadline(at(0)), Some(TIMEOUT));
-    assert_eq!(it.on_time(at(TIMEOUT - 1)), 0);
-    assert_eq!(it.on_time(at(TIMEOUT)), 10);
+    assert_eq!(it.on_time(at(TIMEOUT - 1), |_| 0), 0);
+    assert_eq!(it.on_time(at(TIMEOUT), |_| 0), 10);
     assert_eq!(say(&mut it, TIMEOUT, &got, 0..10, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
     let again = deliver(&mut it, TIMEOUT, 10).unwrap();
     assert_eq!((again.range.clone(), again.attempt), (0..10, 2));
@@ -99,7 +99,7 @@ fn in_progress_extends_the_part_that_it_names() {
     attach(&mut it, A);
     let got = deliver(&mut it, 0, 10).unwrap();
     assert_eq!(say(&mut it, 600, &got, 4..6, VerbKind::InProgress), Ok(2));
-    assert_eq!(it.on_time(at(TIMEOUT)), 8);
+    assert_eq!(it.on_time(at(TIMEOUT), |_| 0), 8);
     assert_eq!(it.next_deadline(at(TIMEOUT + 300)), Some(TIMEOUT + 600));
     assert_eq!(say(&mut it, TIMEOUT + 1, &got, 0..10, VerbKind::Ack), Ok(2));
 }

@@ -8,7 +8,7 @@ fn a_redelivery_goes_to_another_consumer() {
     attach(&mut it, A);
     let got = deliver(&mut it, 0, 5).unwrap();
     attach(&mut it, B);
-    assert_eq!(it.on_time(at(TIMEOUT)), 5);
+    assert_eq!(it.on_time(at(TIMEOUT), |_| 0), 5);
     let again = deliver(&mut it, TIMEOUT, 5).unwrap();
     assert_eq!((got.consumer, again.consumer, again.attempt), (A, B, 2));
     say(&mut it, TIMEOUT, &again, 0..5, VerbKind::Nack { delay_ms: Some(0) }).unwrap();
@@ -21,7 +21,7 @@ fn a_redelivery_goes_back_if_nobody_else_has_credit() {
     attach(&mut it, A);
     it.attach(B).unwrap();
     deliver(&mut it, 0, 5).unwrap();
-    it.on_time(at(TIMEOUT));
+    it.on_time(at(TIMEOUT), |_| 0);
     assert_eq!(deliver(&mut it, TIMEOUT, 5).unwrap().consumer, A);
 }
 
@@ -33,7 +33,7 @@ fn a_consumer_that_lets_deliveries_time_out_is_passed_over_until_it_speaks() {
     let mut late = None;
     for round in 0..2 {
         let now = round * TIMEOUT;
-        it.on_time(at(now));
+        it.on_time(at(now), |_| 0);
         assert_eq!(it.passed_over().next(), None, "one timeout may be bad luck");
         loop {
             let got = deliver(&mut it, now, 1).unwrap();
@@ -45,7 +45,7 @@ fn a_consumer_that_lets_deliveries_time_out_is_passed_over_until_it_speaks() {
         }
     }
     let now = 2 * TIMEOUT;
-    it.on_time(at(now));
+    it.on_time(at(now), |_| 0);
     assert_eq!(it.passed_over().collect::<Vec<_>>(), [A]);
     for _ in 0..20 {
         let got = deliver(&mut it, now, 1).unwrap();
@@ -65,7 +65,7 @@ fn a_silent_consumer_still_serves_where_nobody_else_takes_anything() {
     attach(&mut it, A);
     it.attach(B).unwrap();
     for round in 0..10 {
-        it.on_time(at(round * TIMEOUT));
+        it.on_time(at(round * TIMEOUT), |_| 0);
         assert_eq!(deliver(&mut it, round * TIMEOUT, 1).unwrap().consumer, A);
     }
     assert_eq!(it.passed_over().next(), None, "it is not passed over while it is the only one");
@@ -82,7 +82,7 @@ fn where_order_matters_a_timeout_hands_the_active_place_over() {
     deliver(&mut it, 0, 3).unwrap();
     it.end(p1, Offset(4));
     let other = deliver(&mut it, 500, 3).unwrap();
-    it.on_time(at(TIMEOUT));
+    it.on_time(at(TIMEOUT), |_| 0);
     let again = deliver(&mut it, TIMEOUT, 3).unwrap();
     assert_eq!((again.consumer, again.range, again.attempt), (B, 0..3, 2));
     assert_eq!(deliver(&mut it, TIMEOUT, 3), None, "A is not done with partition 1");
@@ -128,15 +128,14 @@ fn what_a_stream_never_took_counts_no_attempt() {
         it.attach(A).unwrap();
         it.grant(A, 1_000, 1_000_000);
         for round in 0..10 {
-            it.on_time(at(round * TIMEOUT));
+            it.on_time(at(round * TIMEOUT), |_| 0);
             let wanted = it.next(at(round * TIMEOUT)).unwrap();
             assert_eq!(wanted.attempt(), 1);
             let sent = Sent { last: wanted.last, bytes: 1, filtered: &[], failed: &[] };
             it.delivered(at(round * TIMEOUT), wanted, sent).unwrap();
         }
         // Nine were given up before the stream took anything; it takes the tenth as well.
-        it.taken(A, 10);
-        it.on_time(at(10 * TIMEOUT));
+        it.on_time(at(10 * TIMEOUT), |_| 10);
         attach(&mut it, B);
         assert_eq!(deliver(&mut it, 10 * TIMEOUT, 4).unwrap().attempt, 2);
     }
@@ -169,7 +168,7 @@ fn a_jump_of_the_wall_clock_moves_no_timeout_and_no_wait() {
     let sent = Sent { last: Offset(1), bytes: 1, filtered: &[], failed: &[] };
     let token = it.delivered(now, wanted, sent).unwrap().token;
     it.taken(A, u64::MAX);
-    assert_eq!(it.on_time(jumped(5 + TIMEOUT - 1, 3 * HOUR)), 0, "an hour forward");
+    assert_eq!(it.on_time(jumped(5 + TIMEOUT - 1, 3 * HOUR), |_| 0), 0, "an hour forward");
     let got = Got { consumer: A, range: 0..2, attempt: 1, token };
     let nack = verb(&got, 0..1, VerbKind::Nack { delay_ms: Some(300) });
     it.verb(jumped(500, HOUR), A, &nack, 0).unwrap();

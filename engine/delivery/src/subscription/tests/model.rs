@@ -412,7 +412,7 @@ impl World {
 
     fn time(&mut self, ms: u64) {
         self.now += ms;
-        let expired = self.it.on_time(self.now());
+        let expired = self.it.on_time(self.now(), |_| 0);
         let mut expected = 0;
         for partition in 0..PARTITIONS {
             let late: Vec<u64> = (0..self.events[partition].len() as u64)
