@@ -21,22 +21,22 @@ pub struct Clock {
 impl Clock {
     /// The system's clocks.
     pub fn system() -> Self {
-        Self::with_wall(now)
+        Self::of(now)
     }
 
     /// A time of day of the caller's own, as a test needs to let it jump; the monotonic clock is the system's.
-    pub fn with_wall(wall: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+    pub fn of(wall: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self { wall: Arc::new(wall), started: Instant::now() }
     }
 
     /// The time of day, in milliseconds since the Unix epoch.
-    pub(crate) fn wall(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         (self.wall)()
     }
 
     /// Both clocks.
-    pub(crate) fn now(&self) -> Now {
-        Now { mono_ms: u64::try_from(self.uptime().as_millis()).unwrap_or(u64::MAX), wall: self.wall() }
+    pub(crate) fn moment(&self) -> Now {
+        Now { mono_ms: u64::try_from(self.uptime().as_millis()).unwrap_or(u64::MAX), wall: self.now() }
     }
 
     /// How long ago this clock was made, on the monotonic clock.
@@ -47,7 +47,7 @@ impl Clock {
 
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Clock").field("wall", &self.wall()).finish_non_exhaustive()
+        f.debug_struct("Clock").field("now", &self.now()).finish_non_exhaustive()
     }
 }
 

@@ -35,10 +35,7 @@ pub(crate) async fn forget(inner: &Inner, now: Timestamp) -> Result<(), Error> {
     let idle_ms = u64::try_from(inner.config.producers_idle.as_millis()).unwrap_or(u64::MAX);
     let before = Timestamp(now.0.saturating_sub(idle_ms));
     let mut search = inner.idle.lock().await;
-    let pause = idle_ms / SEARCHES_PER_IDLE_TIME;
-    // One that would begin later than a pause from now was set by a clock that has gone back since.
-    let waits = search.begins.0.saturating_sub(now.0);
-    if search.next.is_none() && (1..=pause).contains(&waits) {
+    if search.next.is_none() && now < search.begins {
         return Ok(());
     }
     for _ in 0..PAGES_PER_PASS {
@@ -52,7 +49,7 @@ pub(crate) async fn forget(inner: &Inner, now: Timestamp) -> Result<(), Error> {
         }
         search.next = next;
         if search.next.is_none() {
-            search.begins = Timestamp(now.0.saturating_add(pause));
+            search.begins = Timestamp(now.0.saturating_add(idle_ms / SEARCHES_PER_IDLE_TIME));
             return Ok(());
         }
     }

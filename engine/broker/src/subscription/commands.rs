@@ -30,14 +30,14 @@ impl OwnerTask {
             self.take_command(command);
         }
         for consumer in left {
-            self.detach(self.context.clock.now(), consumer);
+            self.detach(self.context.clock.moment(), consumer);
         }
     }
 
     fn take_command(&mut self, command: Command) {
         match command {
             Command::Attach { consumer, name, created, reply } => self.attach(consumer, name, created, reply),
-            Command::Detach { consumer } => self.detach(self.context.clock.now(), consumer),
+            Command::Detach { consumer } => self.detach(self.context.clock.moment(), consumer),
             Command::Credit { consumer, credit } => {
                 self.rules.grant(ConsumerId(consumer), credit.events, credit.bytes);
             }
@@ -57,7 +57,7 @@ impl OwnerTask {
 
     fn attach(&mut self, consumer: u64, name: String, created: bool, reply: oneshot::Sender<AttachedReply>) {
         // Without consumers nobody looked.
-        self.look(self.context.clock.now());
+        self.look(self.context.clock.moment());
         // Every event in flight may be a frame of its own, and answers to verbs come on top.
         let frames_max = self.record.options.max_in_flight as usize + FRAMES_QUEUED_MAX;
         let (frames, received) = mpsc::channel(frames_max);
@@ -98,7 +98,7 @@ impl OwnerTask {
 
     fn verbs(&mut self, consumer: u64, verbs: Verbs) {
         let Some(attached) = self.consumers.get_mut(&consumer) else { return };
-        let now = self.context.clock.now();
+        let now = self.context.clock.moment();
         let mut ticket = 0;
         for verb in &verbs.verbs {
             match self.rules.verb(now, ConsumerId(consumer), verb, self.seed) {

@@ -19,7 +19,7 @@ impl OwnerTask {
     }
 
     pub(super) fn describe(&mut self) -> Described {
-        self.look(self.context.clock.now());
+        self.look(self.context.clock.moment());
         let figures = self.rules.figures();
         let mut oldest = Vec::new();
         let mut stuck = None;

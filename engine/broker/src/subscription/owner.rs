@@ -129,7 +129,7 @@ impl OwnerTask {
         let mut appended = topic.appended();
         loop {
             appended.mark_unchanged();
-            let now = self.context.clock.now();
+            let now = self.context.clock.moment();
             self.look(now);
             if let Err(error) = self.turn(now).await {
                 // A topic that is about to be gone is no fault; this ends once its deletion is durable.

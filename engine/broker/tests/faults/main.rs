@@ -4,6 +4,7 @@
 
 mod ends;
 mod idle;
+mod jumps;
 mod owners;
 mod pressure;
 mod retention;
