@@ -208,7 +208,7 @@ impl Subscription {
     }
 
     /// How many consumers, from the first on, may get something.
-    fn active(&self) -> usize {
+    pub(super) fn active(&self) -> usize {
         if self.is_ordered() { self.consumers.len().min(1) } else { self.consumers.len() }
     }
 

@@ -83,7 +83,7 @@ impl Reason {
 }
 
 /// Offsets whose ack or reject could not be committed: the verb is void, and they are in flight again with their
-/// token, or wait for redelivery if their consumer is gone.
+/// token, or wait for redelivery if their consumer is gone or has given the active place up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CameBack {
     /// Whose verb it was.
@@ -287,12 +287,12 @@ impl Subscription {
     }
 
     /// Puts a part that could not be settled back in flight, or lets it wait if its consumer is gone or, where order
-    /// matters, something before it waits.
+    /// matters, is no longer the active one or something before it waits.
     fn fly_again(&mut self, now: Now, partition: usize, range: Range<u64>, token: u64) -> Option<CameBack> {
         let consumer = self.deliveries.get(&token)?.consumer;
         let part = &self.partitions[partition];
         let behind = part.waiting.first().filter(|(run, _)| self.is_ordered() && run.start < range.start);
-        let place = self.place_of(consumer).filter(|_| behind.is_none());
+        let place = self.place_of(consumer).filter(|place| behind.is_none() && *place < self.active());
         if let Some(place) = place {
             let events = part.events_in(&range);
             let deadline = now.after(self.options.ack_timeout_ms);
