@@ -132,7 +132,7 @@ struct World {
 
 /// Some consumers' streams take no delivery at all, though their verbs come through.
 fn takes(consumer: ConsumerId) -> bool {
-    consumer.0 % 4 != 0
+    !consumer.0.is_multiple_of(4)
 }
 
 fn model_options(order: Order) -> Options {
