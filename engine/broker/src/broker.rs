@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use levada_protocol::{
     error::ErrorCode,
-    ids::{PartitionId, Timestamp, TopicName},
+    ids::{PartitionId, TopicName},
     request::{Read, Subscribe},
 };
 use levada_store::Store;
@@ -14,7 +14,6 @@ use crate::{
     access::Principal,
     artefacts::Artefacts,
     chains::Chains,
-    clock,
     config::BrokerConfig,
     error::Error,
     guard::Guard,
@@ -53,7 +52,6 @@ pub(crate) struct Inner {
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) engine_id: String,
     pub(crate) start_id: String,
-    pub(crate) started: Timestamp,
 }
 
 /// Whether the engine can do its work.
@@ -97,7 +95,6 @@ impl Broker {
                 changing: tokio::sync::Mutex::new(()),
                 engine_id,
                 start_id: identity::random_id()?,
-                started: clock::now(),
                 config,
             }),
         };

@@ -1,42 +1,59 @@
-//! The broker's only look at the clock.
+//! The broker's only look at the clocks.
 
 use std::{
     fmt,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use levada_delivery::now::Now;
 use levada_protocol::ids::Timestamp;
+use tokio::time::Instant;
 
-/// Milliseconds since the Unix epoch, by the system's clock.
-pub(crate) fn now() -> Timestamp {
-    #[expect(clippy::disallowed_methods, reason = "this file is where the broker's time comes from")]
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+/// Where the broker's time comes from: the time of day, which may jump, for what people see and for what must survive a
+/// restart; and a monotonic clock for everything that waits.
+#[derive(Clone)]
+pub struct Clock {
+    wall: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    started: Instant,
 }
 
-/// Where append times come from: the system's clock, or what a test says.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
-
 impl Clock {
-    /// The system's clock.
+    /// The system's clocks.
     pub fn system() -> Self {
-        Self(Arc::new(now))
+        Self::of(now)
     }
 
-    /// A clock that says whatever `now` does.
-    pub fn of(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
+    /// A time of day of the caller's own, as a test needs to let it jump; the monotonic clock is the system's.
+    pub fn of(wall: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self { wall: Arc::new(wall), started: Instant::now() }
     }
 
+    /// The time of day, in milliseconds since the Unix epoch.
     pub(crate) fn now(&self) -> Timestamp {
-        self.0()
+        (self.wall)()
+    }
+
+    /// Both clocks.
+    pub(crate) fn moment(&self) -> Now {
+        Now { mono_ms: u64::try_from(self.uptime().as_millis()).unwrap_or(u64::MAX), wall: self.now() }
+    }
+
+    /// How long ago this clock was made, on the monotonic clock.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
     }
 }
 
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Clock").finish_non_exhaustive()
+        f.debug_struct("Clock").field("now", &self.now()).finish_non_exhaustive()
     }
+}
+
+/// The system's time of day, in milliseconds since the Unix epoch.
+pub(crate) fn now() -> Timestamp {
+    #[expect(clippy::disallowed_methods, reason = "this file is where the broker's time comes from")]
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }

@@ -36,7 +36,7 @@ pub struct BrokerConfig {
     pub producers_idle: Duration,
     /// Topics, subscriptions, routes and plugin versions together. Default 100,000.
     pub catalogue_records_max: usize,
-    /// What gives events their append times. Default: the system's clock.
+    /// What gives events their append times and subscriptions their time. Default: the system's clocks.
     pub clock: Clock,
 }
 

@@ -1,21 +1,17 @@
 //! Dead letters: a source event that could not be delivered, with why, on its way to its own topic.
 //!
-//! The letter is part of the commit that ends the delivery; nothing is lost in between.
+//! The letter is part of the commit that ends the delivery; nothing is lost in between. It holds the whole event, for
+//! the limits leave room for the headers that are added.
 
 use bytes::Bytes;
 use levada_protocol::{
     batch::{Batch, BatchBuilder, BatchFull, Stamp},
     event::Event,
     ids::{Offset, PartitionId, Timestamp, TopicName},
-    limits::{BATCH_BYTES_TARGET, HEADERS_MAX},
+    limits::{BATCH_BYTES_TARGET, REASON_BYTES_MAX},
 };
 
 use crate::shard::{AppendTarget, FragmentAppend};
-
-/// Headers that a letter adds; the source's own may be cut to make room for them.
-const OWN_HEADERS_MAX: usize = 12;
-/// Payload bytes kept of an event that is too large to carry the added headers.
-const CUT_PAYLOAD_BYTES: usize = 900 * 1024;
 
 /// Why an event became a dead letter.
 #[derive(Debug, Clone)]
@@ -48,22 +44,24 @@ pub(crate) struct Letters {
 
 impl Letters {
     pub(crate) fn new(target: TopicName) -> Self {
-        Self { target, builder: BatchBuilder::new(), batches: Vec::new() }
+        Self { target, builder: BatchBuilder::of_engine(), batches: Vec::new() }
     }
 
     /// Adds the event at `offset`.
     pub(crate) fn push(&mut self, origin: &Origin<'_>, offset: Offset, event: Event, reason: &Reason) {
         let letter = letter(origin, offset, event, reason);
-        let letter = match self.builder.push(&letter) {
-            Ok(()) => return self.finish_if_large(),
-            Err(BatchFull::Full) => letter,
-            Err(BatchFull::TooLarge(_)) => cut(letter),
+        let pushed = match self.builder.push(&letter) {
+            Err(BatchFull::Full) => {
+                self.finish();
+                self.builder.push(&letter)
+            }
+            other => other,
         };
-        self.finish();
-        // It is within every limit now: its headers and its payload were cut.
-        if let Err(error) = self.builder.push(&letter) {
-            let letter = cut(letter);
-            if self.builder.push(&letter).is_err() {
+        if let Err(error) = pushed {
+            // The limits leave room for the headers that are added, so this event was over them before.
+            let bare = bare(letter);
+            self.finish();
+            if self.builder.push(&bare).is_err() {
                 tracing::error!(topic = %self.target, %offset, %error, "a dead letter does not fit an event");
             }
         }
@@ -93,32 +91,98 @@ impl Letters {
     }
 }
 
+/// The event with what became of it. Headers of an earlier letter that was published again give way to these.
 fn letter(origin: &Origin<'_>, offset: Offset, mut event: Event, reason: &Reason) -> Event {
-    event.headers.truncate(HEADERS_MAX - OWN_HEADERS_MAX);
+    event.headers.retain(|(name, _)| !name.starts_with(PREFIX));
     event.ttl_ms = None;
-    let mut add = |name: &str, value: String| event.headers.push((name.to_owned(), Bytes::from(value)));
-    add("lv-dlq-reason", reason.word.to_owned());
-    add("lv-dlq-topic", origin.topic.to_string());
-    add("lv-dlq-partition", origin.partition.to_string());
-    add("lv-dlq-offset", offset.to_string());
-    add("lv-dlq-subscription", origin.place.to_owned());
-    add("lv-dlq-attempts", reason.attempts.to_string());
-    add("lv-dlq-first-failure", reason.first_failure.to_string());
-    add("lv-dlq-last-failure", reason.last_failure.to_string());
-    add("lv-dlq-error", reason.error.clone());
+    let mut add =
+        |name: &str, value: String| event.headers.push((format!("{PREFIX}{name}"), Bytes::from(value)));
+    add("reason", reason.word.to_owned());
+    add("topic", origin.topic.to_string());
+    add("partition", origin.partition.to_string());
+    add("offset", offset.to_string());
+    add("subscription", origin.place.to_owned());
+    add("attempts", reason.attempts.to_string());
+    add("first-failure", reason.first_failure.to_string());
+    add("last-failure", reason.last_failure.to_string());
+    let mut error = reason.error.clone();
+    error.truncate(error.floor_char_boundary(REASON_BYTES_MAX));
+    add("error", error);
     if let Some(plugin) = &reason.plugin {
-        add("lv-dlq-plugin", plugin.clone());
+        add("plugin", plugin.clone());
     }
     event
 }
 
-/// A letter that was over a limit: the added headers stay, the source's go, and a huge payload is cut. The whole
-/// event is in the source topic for as long as that keeps it.
-fn cut(mut letter: Event) -> Event {
-    letter.headers.retain(|(name, _)| name.starts_with("lv-dlq-"));
-    letter.headers.push(("lv-dlq-cut".to_owned(), Bytes::from_static(b"true")));
-    if let Some(payload) = &mut letter.payload {
-        payload.truncate(CUT_PAYLOAD_BYTES);
-    }
+/// A letter without its event's own headers and payload, which says so. The event itself is in the source topic for as
+/// long as that keeps it.
+fn bare(mut letter: Event) -> Event {
+    let all = letter.headers.len();
+    letter.headers.retain(|(name, _)| name.starts_with(PREFIX));
+    let headers = all - letter.headers.len();
+    let bytes = letter.payload.as_ref().map_or(0, Bytes::len);
+    let missing = format!("{headers} headers, {bytes} bytes of payload");
+    letter.headers.push((format!("{PREFIX}missing"), Bytes::from(missing)));
+    letter.payload = letter.payload.map(|_| Bytes::new());
     letter
+}
+
+/// What the names of all headers that a letter adds begin with.
+const PREFIX: &str = "lv-dlq-";
+
+#[cfg(test)]
+mod tests {
+    use levada_protocol::limits::{
+        EVENT_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX,
+        TOPIC_NAME_BYTES_MAX_INTERNAL,
+    };
+
+    use super::*;
+
+    /// Makes a letter whose added headers are as long as they can be, and reads it back.
+    fn longest_letter_of(event: Event) -> Event {
+        let topic = TopicName::internal(&format!("dlq.{}", "t".repeat(TOPIC_NAME_BYTES_MAX_INTERNAL - 4)));
+        let place = "p".repeat(NAME_BYTES_MAX + "route-".len());
+        let origin = Origin { topic: &topic, partition: PartitionId(1_023), place: &place };
+        let last = Timestamp(u64::MAX);
+        let reason = Reason {
+            word: "consumer_lost",
+            error: "ö".repeat(5_000),
+            plugin: Some(format!("{}@{}", "n".repeat(NAME_BYTES_MAX), u32::MAX)),
+            attempts: u32::MAX,
+            first_failure: last,
+            last_failure: last,
+        };
+        let mut letters = Letters::new(TopicName::internal("dlq.t.s"));
+        letters.push(&origin, Offset(u64::MAX), event, &reason);
+        let appends = letters.into_appends();
+        let mut stored = appends[0].batch.bytes().clone();
+        let batch = Batch::check_first(&mut stored).unwrap();
+        batch.events().next().unwrap().to_event(&batch)
+    }
+
+    #[test]
+    fn a_letter_holds_the_whole_event_whatever_its_size() {
+        let value = (HEADERS_BYTES_MAX - HEADERS_MAX * 5) / HEADERS_MAX;
+        let headers: Vec<_> =
+            (10..10 + HEADERS_MAX).map(|at| (at.to_string(), Bytes::from(vec![7; value]))).collect();
+        let rest = EVENT_BYTES_MAX - 12 - KEY_BYTES_MAX - headers.len() * (5 + value);
+        let event = Event {
+            key: Some(Bytes::from(vec![1; KEY_BYTES_MAX])),
+            headers: headers.clone(),
+            ..Event::new(vec![2; rest])
+        };
+        BatchBuilder::new().push(&event).unwrap();
+        let letter = longest_letter_of(event.clone());
+        assert_eq!((&letter.key, &letter.payload), (&event.key, &event.payload));
+        assert_eq!(letter.headers[..HEADERS_MAX], headers[..]);
+        assert_eq!(letter.headers.len(), HEADERS_MAX + 10);
+    }
+
+    #[test]
+    fn a_letter_of_a_letter_has_every_header_once() {
+        let once = longest_letter_of(Event::new("x").with_header("own", "1"));
+        let twice = longest_letter_of(once.clone());
+        assert_eq!(once.headers, twice.headers);
+    }
 }

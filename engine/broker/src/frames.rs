@@ -1,6 +1,13 @@
 //! Delivery frames as lists of shared byte chunks: stored bytes go out without being copied.
 
-use std::{collections::VecDeque, ops::Range};
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::{Bytes, BytesMut};
 use levada_protocol::{
@@ -19,6 +26,24 @@ pub(crate) const DELIVER_BYTES_TARGET: usize = 256 * 1024;
 pub struct OutFrame {
     /// The bytes.
     pub chunks: Vec<Bytes>,
+    /// To be given back by whoever has written the chunks, if the frame has one.
+    pub receipt: Option<Receipt>,
+}
+
+/// Proof that a consumer's stream has taken a delivery: without it, the delivery counts no attempt when it times out.
+#[derive(Debug, Clone)]
+pub struct Receipt(Arc<AtomicU64>);
+
+impl Receipt {
+    /// A receipt that adds to `taken`.
+    pub(crate) fn new(taken: &Arc<AtomicU64>) -> Self {
+        Self(Arc::clone(taken))
+    }
+
+    /// The stream has taken the whole frame.
+    pub fn give(self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
 }
 
 /// Stored batches of one record that are delivered together: a run, and what it holds.
@@ -161,7 +186,7 @@ pub(crate) fn deliver_frame(mut header: DeliverHeader, pieces: &[Piece]) -> OutF
         chunks.push(heads.split().freeze());
         chunks.push(piece.run.batches.clone());
     }
-    OutFrame { chunks }
+    OutFrame { chunks, receipt: None }
 }
 
 /// Bytes of a delivery frame's payload around these pieces.

@@ -210,7 +210,7 @@ impl ReaderTask {
             .iter()
             .map(|cursor| EndEntry { partition: cursor.number, next: cursor.next })
             .collect();
-        let frame = OutFrame { chunks: vec![EndEntry::frame(&entries)] };
+        let frame = OutFrame { chunks: vec![EndEntry::frame(&entries)], receipt: None };
         self.frames.send(Ok(frame)).await.map_err(|_| Error::ShuttingDown)
     }
 }

@@ -3,7 +3,7 @@
 //! Within a partition append times never go back, so that a time is found by a binary search; if the clock goes back
 //! a little they stand still. If it goes back by more than [`AHEAD_MS_MAX`], it had run ahead: then a row notes the
 //! place and the time from there on, and **every event before it counts as appended no later than that**, whatever is
-//! stored with it. So reading from a time and retention are right again at once (engine/adr/0003).
+//! stored with it. So reading from a time and retention are right again at once (engine/adr/0004).
 
 use levada_protocol::ids::{Offset, PartitionId, Timestamp};
 use levada_store::{Family, Store};

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    changes::Changes,
     error::Error,
     frames::Piece,
     metrics,
@@ -36,6 +37,8 @@ pub(crate) struct Topic {
     pub(crate) partitions: Vec<Partition>,
     /// Counts announcements: whoever waits for events waits for a change of it.
     appended: watch::Sender<u64>,
+    /// Which partitions that was about.
+    pub(crate) changes: Changes,
     pub(crate) counters: metrics::Appended,
     /// Cancelled when the topic is deleted.
     pub(crate) deleted: CancellationToken,
@@ -83,6 +86,7 @@ impl Topic {
             settings: ArcSwap::from_pointee(settings),
             partitions,
             appended,
+            changes: Changes::default(),
             counters: metrics::Appended::default(),
             deleted: CancellationToken::new(),
             going: AtomicBool::new(false),

@@ -12,6 +12,7 @@
 pub mod subscription;
 
 pub mod backoff;
+pub mod now;
 pub mod producer;
 pub mod progress;
 pub mod ranges;

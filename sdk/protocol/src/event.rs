@@ -5,8 +5,8 @@ use bytes::Bytes;
 use crate::{
     ids::Timestamp,
     limits::{
-        EVENT_BYTES_MAX, EVENT_ID_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX,
-        KEY_BYTES_MAX,
+        ENGINE_HEADERS_BYTES_MAX, ENGINE_HEADERS_MAX, EVENT_BYTES_MAX, EVENT_ID_BYTES_MAX,
+        HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX,
     },
 };
 
@@ -95,16 +95,43 @@ pub(crate) struct EventSizes {
     pub(crate) header_name_longest: usize,
 }
 
+/// Who made an event, and with that which limits it obeys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MadeBy {
+    /// A publisher.
+    Client,
+    /// The engine, which may have added headers of its own.
+    Engine,
+}
+
+impl MadeBy {
+    /// How many more headers than a client's it may have.
+    pub(crate) fn more_headers(self) -> usize {
+        match self {
+            Self::Client => 0,
+            Self::Engine => ENGINE_HEADERS_MAX,
+        }
+    }
+
+    /// How many more bytes than a client's it may have.
+    pub(crate) fn more_bytes(self) -> usize {
+        match self {
+            Self::Client => 0,
+            Self::Engine => ENGINE_HEADERS_BYTES_MAX,
+        }
+    }
+}
+
 impl EventSizes {
     #[inline]
-    pub(crate) fn check(&self) -> Result<(), EventTooLarge> {
+    pub(crate) fn check(&self, by: MadeBy) -> Result<(), EventTooLarge> {
         let rows = [
-            ("size", self.total, EVENT_BYTES_MAX, "bytes"),
+            ("size", self.total, EVENT_BYTES_MAX + by.more_bytes(), "bytes"),
             ("key", self.key, KEY_BYTES_MAX, "bytes"),
             ("id", self.id, EVENT_ID_BYTES_MAX, "bytes"),
-            ("header count", self.headers, HEADERS_MAX, "headers"),
+            ("header count", self.headers, HEADERS_MAX + by.more_headers(), "headers"),
             ("header name", self.header_name_longest, HEADER_NAME_BYTES_MAX, "bytes"),
-            ("headers", self.headers_bytes, HEADERS_BYTES_MAX, "bytes"),
+            ("headers", self.headers_bytes, HEADERS_BYTES_MAX + by.more_bytes(), "bytes"),
         ];
         for (part, got, limit, unit) in rows {
             if got > limit {

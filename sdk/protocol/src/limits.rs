@@ -58,3 +58,7 @@ pub const CALL_BYTES_MAX: usize = 256 * 1024;
 pub const CALL_OUTPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most events that a plugin may emit for one call.
 pub const CALL_OUTPUT_EVENTS_MAX: usize = 10_000;
+/// Headers that the engine may add to an event, on top of [`HEADERS_MAX`]: those of dead letters.
+pub const ENGINE_HEADERS_MAX: usize = 16;
+/// Bytes that those headers may add to an event, on top of every limit in bytes that they count towards.
+pub const ENGINE_HEADERS_BYTES_MAX: usize = 4096;

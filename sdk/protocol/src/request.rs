@@ -484,6 +484,8 @@ pub struct SubscriptionInfo {
     pub created_ms: u64,
     /// Attached consumers, the active one first.
     pub consumers: Vec<String>,
+    /// Those of them that get nothing for now: their deliveries timed out again and again, and others take deliveries.
+    pub passed_over: Vec<String>,
     /// Per partition: the oldest offset not acknowledged.
     pub positions: Vec<Position>,
     /// Events neither acknowledged nor filtered, over all partitions.

@@ -42,6 +42,7 @@ impl Writer {
                     if !state.topics.contains_key(&topic.id) {
                         topic.deleted.cancel();
                     }
+                    topic.changes.note_all();
                     topic.wake();
                 }
                 self.state = state;

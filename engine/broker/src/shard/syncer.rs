@@ -140,12 +140,14 @@ impl Durable {
                 Announcement::Appended { topic, partition, piece } => {
                     topic.counters.add(u64::from(piece.events), piece.run.batches.len() as u64);
                     topic.partitions[usize::from(partition.0)].announce(piece);
+                    topic.changes.note(partition);
                     if woken.last().is_none_or(|last| last.id != topic.id) {
                         woken.push(topic);
                     }
                 }
                 Announcement::Trimmed { topic, partition, start, dropped_bytes } => {
                     topic.partitions[usize::from(partition.0)].trim(start, dropped_bytes);
+                    topic.changes.note(partition);
                     woken.push(topic);
                     self.shown.dropped.notify_one();
                 }

@@ -1,15 +1,14 @@
 //! What comes from outside: consumers that attach, grant, speak and leave.
 
-use levada_delivery::subscription::ConsumerId;
+use levada_delivery::{now::Now, subscription::ConsumerId};
 use levada_protocol::{
-    ids::Timestamp,
     request::{Order, Subscribed},
     verbs::{RefusedVerb, Verbs},
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Attached as AttachedReply, Command, FRAMES_QUEUED_MAX, consumers::Attached, owner::OwnerTask};
-use crate::{clock, error::Error};
+use crate::error::Error;
 
 /// Commands that are taken before deliveries have their turn.
 const COMMANDS_PER_TURN: usize = 256;
@@ -31,14 +30,14 @@ impl OwnerTask {
             self.take_command(command);
         }
         for consumer in left {
-            self.detach(clock::now(), consumer);
+            self.detach(self.context.clock.moment(), consumer);
         }
     }
 
     fn take_command(&mut self, command: Command) {
         match command {
             Command::Attach { consumer, name, created, reply } => self.attach(consumer, name, created, reply),
-            Command::Detach { consumer } => self.detach(clock::now(), consumer),
+            Command::Detach { consumer } => self.detach(self.context.clock.moment(), consumer),
             Command::Credit { consumer, credit } => {
                 self.rules.grant(ConsumerId(consumer), credit.events, credit.bytes);
             }
@@ -57,6 +56,8 @@ impl OwnerTask {
     }
 
     fn attach(&mut self, consumer: u64, name: String, created: bool, reply: oneshot::Sender<AttachedReply>) {
+        // Without consumers nobody looked.
+        self.look(self.context.clock.moment());
         // Every event in flight may be a frame of its own, and answers to verbs come on top.
         let frames_max = self.record.options.max_in_flight as usize + FRAMES_QUEUED_MAX;
         let (frames, received) = mpsc::channel(frames_max);
@@ -85,8 +86,9 @@ impl OwnerTask {
         let _ = reply.send(AttachedReply { subscribed, frames: received, notices: noticed });
     }
 
-    pub(super) fn detach(&mut self, now: Timestamp, consumer: u64) {
+    pub(super) fn detach(&mut self, now: Now, consumer: u64) {
         if let Some(gone) = self.consumers.remove(&consumer) {
+            self.rules.taken(ConsumerId(consumer), gone.taken());
             if self.consumers.is_empty() {
                 self.untold.note_all(gone.untold);
             }
@@ -96,7 +98,7 @@ impl OwnerTask {
 
     fn verbs(&mut self, consumer: u64, verbs: Verbs) {
         let Some(attached) = self.consumers.get_mut(&consumer) else { return };
-        let now = clock::now();
+        let now = self.context.clock.moment();
         let mut ticket = 0;
         for verb in &verbs.verbs {
             match self.rules.verb(now, ConsumerId(consumer), verb, self.seed) {

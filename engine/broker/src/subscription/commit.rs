@@ -14,7 +14,6 @@ use super::{
     progress,
 };
 use crate::{
-    clock,
     dead_letters::{Letters, Origin, Reason},
     error::Error,
     frames::Batches,
@@ -54,7 +53,7 @@ impl OwnerTask {
     /// Ends the commit under way.
     pub(super) fn committed(&mut self, outcome: Result<(), FragmentRefused>) -> Result<(), Error> {
         let Some(under_way) = self.commit.take() else { return Ok(()) };
-        let now = clock::now();
+        let now = self.context.clock.moment();
         let ok = outcome.is_ok();
         for back in self.rules.settled(under_way.id, ok, now) {
             if let Some(consumer) = self.consumers.get_mut(&back.consumer.0) {

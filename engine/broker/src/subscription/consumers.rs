@@ -1,7 +1,13 @@
 //! The attached consumers, as the owner keeps them: their frames, the verbs that are not confirmed yet, and the losses
 //! that they were not told of.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use levada_protocol::{
     request::Notice,
@@ -10,7 +16,11 @@ use levada_protocol::{
 use tokio::sync::mpsc;
 
 use super::lost::Untold;
-use crate::{catalogue::SubscriptionRecord, error::Error, frames::OutFrame};
+use crate::{
+    catalogue::SubscriptionRecord,
+    error::Error,
+    frames::{OutFrame, Receipt},
+};
 
 /// Refused verbs that one consumer may leave unread; more say nothing new.
 const REFUSED_MAX: usize = 4_096;
@@ -20,6 +30,8 @@ const REFUSED_MAX: usize = 4_096;
 pub(super) struct Attached {
     pub(super) name: String,
     frames: mpsc::Sender<Result<OutFrame, Error>>,
+    /// How many of its delivery frames its stream has taken.
+    taken: Arc<AtomicU64>,
     notices: mpsc::Sender<Notice>,
     pub(super) untold: Untold,
     /// Verbs frames by their sequence, with the ticket that confirms them.
@@ -42,6 +54,7 @@ impl Attached {
         Self {
             name,
             frames,
+            taken: Arc::default(),
             notices,
             untold,
             unconfirmed: VecDeque::new(),
@@ -55,9 +68,15 @@ impl Attached {
         self.untold.tell(record, &self.notices);
     }
 
-    /// Hands a frame to the consumer's stream; false if the consumer is gone or has stopped taking frames that it
+    /// How many of its deliveries its stream has taken, in the order in which they were made.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Acquire)
+    }
+
+    /// Hands a delivery to the consumer's stream; false if the consumer is gone or has stopped taking frames that it
     /// gave credit for.
-    pub(super) fn send(&self, frame: OutFrame) -> bool {
+    pub(super) fn send(&self, mut frame: OutFrame) -> bool {
+        frame.receipt = Some(Receipt::new(&self.taken));
         self.frames.try_send(Ok(frame)).is_ok()
     }
 
@@ -88,7 +107,7 @@ impl Attached {
         let Some(sequence) = self.confirmed else { return };
         let Ok(permit) = self.frames.try_reserve() else { return };
         let settled = Settled { sequence, refused: std::mem::take(&mut self.refused) };
-        permit.send(Ok(OutFrame { chunks: vec![settled.frame()] }));
+        permit.send(Ok(OutFrame { chunks: vec![settled.frame()], receipt: None }));
         self.confirmed = None;
     }
 }

@@ -7,11 +7,14 @@ use std::{
     time::Duration,
 };
 
-use levada_delivery::subscription::{Sent, Wanted, WantedKind};
+use levada_delivery::{
+    now::Now,
+    subscription::{Sent, Wanted, WantedKind},
+};
 use levada_protocol::{
     deliver::DeliverHeader,
     error::ErrorCode,
-    ids::{Offset, PartitionId, Timestamp},
+    ids::{Offset, PartitionId},
 };
 use tokio::time::Instant;
 
@@ -59,7 +62,7 @@ impl OwnerTask {
     }
 
     /// Reads what is wanted, passes it through the chain and sends it.
-    pub(super) async fn deliver(&mut self, now: Timestamp, wanted: Wanted) -> Result<(), Error> {
+    pub(super) async fn deliver(&mut self, now: Now, wanted: Wanted) -> Result<(), Error> {
         let place = usize::from(wanted.partition.0);
         let until = wanted.last.plus(1);
         let mut again = Ready::default();

@@ -1,12 +1,12 @@
 //! A subscription as its owner knows it, for whoever asks.
 
+use levada_delivery::subscription::ConsumerId;
 use levada_protocol::{
     ids::SubscriptionId,
     request::{Position, SubscriptionInfo},
 };
 
 use super::{Described, owner::OwnerTask};
-use crate::clock;
 
 impl OwnerTask {
     pub(super) fn positions(&self) -> Vec<Position> {
@@ -14,8 +14,12 @@ impl OwnerTask {
         floors.map(|(number, floor)| Position { partition: number.0, offset: floor.0 }).collect()
     }
 
+    fn names(&self, consumers: impl Iterator<Item = ConsumerId>) -> Vec<String> {
+        consumers.filter_map(|id| Some(self.consumers.get(&id.0)?.name.clone())).collect()
+    }
+
     pub(super) fn describe(&mut self) -> Described {
-        self.look(clock::now());
+        self.look(self.context.clock.moment());
         let figures = self.rules.figures();
         let mut oldest = Vec::new();
         let mut stuck = None;
@@ -36,7 +40,8 @@ impl OwnerTask {
             id: SubscriptionId(self.record.id).0,
             options: self.record.options.clone(),
             created_ms: self.record.created_ms,
-            consumers: self.consumers.values().map(|consumer| consumer.name.clone()).collect(),
+            consumers: self.names(self.rules.consumers()),
+            passed_over: self.names(self.rules.passed_over()),
             positions: self.positions(),
             lag: figures.lag,
             oldest_unacked_age_ms: 0,

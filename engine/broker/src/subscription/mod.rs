@@ -30,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::open::open;
 use crate::{
-    catalogue::SubscriptionRecord, chains::Chains, error::Error, floors::Floors, frames::OutFrame,
-    metrics::Delivered, shard::ShardHandle, stage::Figures,
+    catalogue::SubscriptionRecord, chains::Chains, clock::Clock, error::Error, floors::Floors,
+    frames::OutFrame, metrics::Delivered, shard::ShardHandle, stage::Figures,
 };
 
 /// Frames that may wait for a consumer's stream to take them.
@@ -46,6 +46,7 @@ pub(crate) struct Context {
     pub(crate) shard: ShardHandle,
     pub(crate) chains: Chains,
     pub(crate) cancelled: CancellationToken,
+    pub(crate) clock: Clock,
 }
 
 /// A running subscription, as others reach it.

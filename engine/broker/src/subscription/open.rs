@@ -29,7 +29,7 @@ pub(crate) fn open(
         Error::refused(ErrorCode::Internal, format!("the system gives no random numbers: {error}"))
     })?;
     let seed = u64::from_le_bytes(seed);
-    let rules = Subscription::new(Options::new(&record.options, seed), progress);
+    let rules = Subscription::new(Options::new(&record.options, seed), progress, context.clock.moment());
     let log = |number| Log::new(Arc::clone(&context.store), Arc::clone(topic), number);
     let logs = topic.partition_ids().map(log).collect::<Result<Vec<_>, _>>()?;
     let floors = Floors::new(rules.floors());
@@ -69,6 +69,7 @@ pub(crate) fn open(
         commit: None,
         commit_after: None,
         commit_failing: false,
+        seen: None,
         floors,
         figures,
         seed,

@@ -8,10 +8,13 @@ use std::{
     time::Duration,
 };
 
-use levada_delivery::subscription::Subscription;
+use levada_delivery::{
+    now::Now,
+    subscription::{ConsumerId, Subscription},
+};
 use levada_protocol::{
     error::ErrorCode,
-    ids::{Offset, PartitionId, Timestamp, TopicName},
+    ids::{Offset, PartitionId, TopicName},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -21,13 +24,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Command, Context, Left,
-    consumers::Consumers,
+    consumers::{Attached, Consumers},
     lost::{self, Untold},
     ready::Ready,
 };
 use crate::{
     catalogue::SubscriptionRecord,
-    chains, clock,
+    chains,
     error::Error,
     floors::Floors,
     log::Log,
@@ -68,6 +71,8 @@ pub(crate) struct OwnerTask {
     pub(super) commit_after: Option<Instant>,
     /// The last commit failed, and that was said.
     pub(super) commit_failing: bool,
+    /// How far the topic's changes were looked at.
+    pub(super) seen: Option<u64>,
     pub(super) floors: Arc<Floors>,
     pub(super) figures: Arc<Mutex<Vec<(u64, Figures)>>>,
     pub(super) delivered: crate::metrics::Delivered,
@@ -124,7 +129,7 @@ impl OwnerTask {
         let mut appended = topic.appended();
         loop {
             appended.mark_unchanged();
-            let now = clock::now();
+            let now = self.context.clock.moment();
             self.look(now);
             if let Err(error) = self.turn(now).await {
                 // A topic that is about to be gone is no fault; this ends once its deletion is durable.
@@ -148,19 +153,23 @@ impl OwnerTask {
     }
 
     /// Looks how far the topic has come.
-    pub(super) fn look(&mut self, now: Timestamp) {
-        for (number, partition) in self.topic.partition_ids().zip(&self.topic.partitions) {
+    pub(super) fn look(&mut self, now: Now) {
+        let changed = self.topic.changes.since(&mut self.seen);
+        for number in changed.unwrap_or_else(|| self.topic.partition_ids().collect()) {
+            let partition = &self.topic.partitions[usize::from(number.0)];
             self.rules.end(number, partition.end());
             if let Some(lost) = self.rules.lost(number, partition.start()) {
                 lost::note(lost, &mut self.consumers, &mut self.untold);
             }
         }
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        self.rules.on_time(now, self.seed);
+        let consumers = &self.consumers;
+        let taken = |id: ConsumerId| consumers.get(&id.0).map_or(0, Attached::taken);
+        self.rules.on_time(now, taken);
     }
 
     /// Delivers what can be delivered, commits what can be committed, confirms what is.
-    async fn turn(&mut self, now: Timestamp) -> Result<(), Error> {
+    async fn turn(&mut self, now: Now) -> Result<(), Error> {
         if self.may_deliver().await? {
             self.more = true;
             for _ in 0..DELIVERIES_PER_TURN {
@@ -197,10 +206,12 @@ impl OwnerTask {
     }
 
     /// Waits for something to do.
-    async fn wait(&mut self, now: Timestamp, appended: &mut tokio::sync::watch::Receiver<u64>) -> Woken {
+    async fn wait(&mut self, now: Now, appended: &mut tokio::sync::watch::Receiver<u64>) -> Woken {
         let more = self.paused.is_none() && self.more;
+        // Nobody is there to get what is new: whoever attaches or asks looks first.
+        let listens = !self.consumers.is_empty();
         let alarm = [
-            self.rules.next_deadline(now).map(|at| Duration::from_millis(at.0.saturating_sub(now.0))),
+            self.rules.next_deadline(now).map(|at| Duration::from_millis(at.saturating_sub(now.mono_ms))),
             self.paused
                 .as_ref()
                 .and_then(|paused| paused.until)
@@ -235,7 +246,7 @@ impl OwnerTask {
             () = self.left.notify.notified() => Woken::Left,
             command = self.commands.recv() => Woken::Command(command),
             // The topic outlives the owner: it holds the sending side.
-            _ = appended.changed() => Woken::Time,
+            _ = appended.changed(), if listens => Woken::Time,
             () = time => Woken::Time,
         }
     }

@@ -5,6 +5,7 @@
 mod clock;
 mod ends;
 mod idle;
+mod jumps;
 mod metrics;
 mod owners;
 mod pressure;

@@ -108,6 +108,10 @@ fn table(subscriptions: &[SubscriptionInfo]) -> Rows {
 fn describe(found: &SubscriptionInfo) -> String {
     let options = &found.options;
     let consumers = if found.consumers.is_empty() { "-".to_owned() } else { found.consumers.join(", ") };
+    let passed_over = match found.passed_over.as_slice() {
+        [] => "-".to_owned(),
+        some => format!("{} (deliveries timed out again and again)", some.join(", ")),
+    };
     output::fields([
         ("subscription", format!("{}/{}", found.topic, found.name)),
         ("made", output::time_ms(found.created_ms)),
@@ -118,6 +122,7 @@ fn describe(found: &SubscriptionInfo) -> String {
         ("max attempts", options.max_attempts.to_string()),
         ("max in flight", output::count(options.max_in_flight.into())),
         ("consumers", consumers),
+        ("passed over", passed_over),
         ("positions", place::positions_text(&found.positions)),
         ("lag", output::count(found.lag)),
         ("oldest unacked", output::age_ms(found.oldest_unacked_age_ms)),

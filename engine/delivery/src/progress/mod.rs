@@ -10,7 +10,7 @@ mod tests;
 use std::{collections::BTreeSet, ops::Range};
 
 use bytes::Bytes;
-use levada_protocol::ids::Offset;
+use levada_protocol::ids::{Offset, Timestamp};
 
 pub use self::rows::RowError;
 use crate::ranges::{RangeSet, RunMap};
@@ -49,7 +49,7 @@ pub struct History {
     pub first_failure_ms: u64,
     /// When the last one failed; 0 without attempts.
     pub last_failure_ms: u64,
-    /// Not to be delivered before.
+    /// Not to be delivered before this time of day; 0 if it may be at once.
     pub not_before_ms: u64,
 }
 
@@ -63,6 +63,13 @@ impl History {
     /// True if nothing else may be in flight at the consumer that gets the offset.
     pub fn is_alone(&self) -> bool {
         self.returned >= RETURNS_MAX
+    }
+
+    /// How much longer it waits at this time of day: never longer than it was to wait from its last failure on, so that
+    /// a clock that was set back meanwhile does not hold it up.
+    pub(crate) fn waits_ms(&self, wall: Timestamp) -> u64 {
+        let whole = self.not_before_ms.saturating_sub(self.last_failure_ms);
+        self.not_before_ms.saturating_sub(wall.0).min(whole)
     }
 }
 

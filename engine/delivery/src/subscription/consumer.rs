@@ -19,7 +19,17 @@ pub(super) struct Consumer {
     pub(super) in_flight_bytes: u64,
     /// It holds an event that nothing else may be in flight beside.
     pub(super) alone: bool,
+    /// Deliveries made to it, and how many of those its stream has taken, in order.
+    sent: u64,
+    taken: u64,
+    /// How many times in a row, and when last, deliveries timed out; a delivery made before the last time does not count
+    /// once more.
+    lapses: u8,
+    lapsed_at: u64,
 }
+
+/// Timeouts in a row, without a word about any delivery, after which a consumer is passed over.
+const LAPSES_MAX: u8 = 2;
 
 /// How much may be sent at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +49,10 @@ impl Consumer {
             in_flight: 0,
             in_flight_bytes: 0,
             alone: false,
+            sent: 0,
+            taken: 0,
+            lapses: 0,
+            lapsed_at: 0,
         }
     }
 
@@ -82,12 +96,42 @@ impl Consumer {
         self.reserved_bytes -= room.bytes;
     }
 
-    /// Takes what was sent from the credit and puts it in flight.
-    pub(super) fn take(&mut self, events: u64, bytes: u64) {
+    /// Notes that a delivery timed out.
+    pub(super) fn lapse(&mut self, sent_at: u64, now: u64) {
+        if sent_at >= self.lapsed_at {
+            self.lapses = self.lapses.saturating_add(1);
+            self.lapsed_at = now;
+        }
+    }
+
+    /// Notes that it said what became of a delivery.
+    pub(super) fn heard(&mut self) {
+        self.lapses = 0;
+    }
+
+    /// True if its deliveries time out again and again.
+    pub(super) fn is_silent(&self) -> bool {
+        self.lapses >= LAPSES_MAX
+    }
+
+    /// Its stream has taken this many of its deliveries.
+    pub(super) fn taken(&mut self, deliveries: u64) {
+        self.taken = self.taken.max(deliveries);
+    }
+
+    /// True if its stream has taken its delivery of this number.
+    pub(super) fn has_taken(&self, number: u64) -> bool {
+        number <= self.taken
+    }
+
+    /// Takes what was sent from the credit and puts it in flight; answers which of its deliveries this is, from 1.
+    pub(super) fn take(&mut self, events: u64, bytes: u64) -> u64 {
         self.credit_events = self.credit_events.saturating_sub(events);
         self.credit_bytes = self.credit_bytes.saturating_sub(signed(bytes));
         self.in_flight += events;
         self.in_flight_bytes += bytes;
+        self.sent += 1;
+        self.sent
     }
 }
 

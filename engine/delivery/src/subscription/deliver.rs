@@ -12,7 +12,7 @@ use super::{
     partition::Flight,
     settle::{DeadLetter, Outcome},
 };
-use crate::ranges::RangeSet;
+use crate::{now::Now, ranges::RangeSet};
 
 /// What the owner is about to send of what was wanted: everything from its first offset to `last` that is neither
 /// `filtered` nor `failed`.
@@ -56,7 +56,7 @@ impl Subscription {
     ///
     /// # Panics
     /// If more is sent than was wanted.
-    pub fn delivered(&mut self, now: Timestamp, wanted: Wanted, sent: Sent<'_>) -> Option<Delivered> {
+    pub fn delivered(&mut self, now: Now, wanted: Wanted, sent: Sent<'_>) -> Option<Delivered> {
         let place = usize::from(wanted.partition.0);
         if !self.end_read(&wanted) {
             return None;
@@ -71,11 +71,13 @@ impl Subscription {
             WantedKind::Fresh => part.cursor = range.end,
             WantedKind::Again { .. } => drop(part.waiting.take(&range)),
         }
+        self.note_fresh(place);
+        let part = &mut self.partitions[place];
         for filtered in sent.filtered {
             part.dropped.insert(cut(filtered.start.0..filtered.end.0, &range));
         }
         self.note_waiting(place);
-        let failed = self.bury_failed(now, place, &range, sent.failed);
+        let failed = self.bury_failed(now.wall, place, &range, sent.failed);
         let mut flights = Vec::new();
         let mut events = 0;
         for (piece, _) in failed.pieces(&range).into_iter().filter(|(_, failed)| !failed) {
@@ -92,7 +94,7 @@ impl Subscription {
     }
 
     /// Ends a read of which everything up to `last` was filtered.
-    pub fn filtered(&mut self, now: Timestamp, wanted: Wanted, last: Offset) {
+    pub fn filtered(&mut self, now: Now, wanted: Wanted, last: Offset) {
         let all = [wanted.first..last.plus(1)];
         let sent = self.delivered(now, wanted, Sent { last, bytes: 0, filtered: &all, failed: &[] });
         debug_assert!(sent.is_none(), "what is filtered is not sent");
@@ -118,7 +120,11 @@ impl Subscription {
         if consumer.alone || in_flight > self.options.max_in_flight {
             return false;
         }
-        let (idle, ordered) = (consumer.in_flight == 0, self.is_ordered());
+        let idle = consumer.in_flight == 0;
+        let ordered = self.is_ordered();
+        if ordered && self.consumers.first().is_none_or(|active| active.id != wanted.consumer) {
+            return false;
+        }
         let part = &self.partitions[usize::from(wanted.partition.0)];
         match wanted.kind {
             WantedKind::Fresh => part.cursor == wanted.first.0 && (part.waiting.is_empty() || !ordered),
@@ -153,7 +159,7 @@ impl Subscription {
 
     fn put_in_flight(
         &mut self,
-        now: Timestamp,
+        now: Now,
         wanted: &Wanted,
         range: Range<u64>,
         flights: Vec<Range<u64>>,
@@ -161,20 +167,20 @@ impl Subscription {
         bytes: u64,
     ) -> Delivered {
         let (token, partition) = (self.token(), usize::from(wanted.partition.0));
-        let deadline = now.0.saturating_add(self.options.ack_timeout_ms);
+        let deadline = now.after(self.options.ack_timeout_ms);
         for flight in flights {
             self.partitions[partition].flights.insert(flight, Flight { token: token.0, deadline });
         }
         self.timers.insert((deadline, token.0));
         let alone = wanted.is_alone();
         let consumer = wanted.consumer;
+        let place = self.place_of(consumer).expect("a read ends in vain when its consumer is gone");
+        let number = self.consumers[place].take(events, bytes);
+        self.consumers[place].alone |= alone;
+        let (settling, sent_at, timer) = (0, now.mono_ms, deadline);
         let delivery =
-            Delivery { consumer, partition, range, bytes, events, settling: 0, alone, timer: deadline };
+            Delivery { consumer, number, sent_at, partition, range, bytes, events, settling, alone, timer };
         self.deliveries.insert(token.0, delivery);
-        if let Some(place) = self.place_of(consumer) {
-            self.consumers[place].take(events, bytes);
-            self.consumers[place].alone |= alone;
-        }
         if wanted.kind != WantedKind::Fresh {
             self.totals.redelivered += events;
         }

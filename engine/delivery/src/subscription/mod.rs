@@ -19,6 +19,10 @@
 //! With `order` key or partition one consumer is active, and when an event fails, it and everything in flight after it
 //! in its partition come back in offset order; what lies behind waits until they are given again. With `none` a
 //! failed event waits by itself.
+//!
+//! A delivery that failed goes to somebody else next, whenever there is somebody else with credit; where order matters
+//! the active place changes hands for it. A consumer whose deliveries time out again and again gets nothing while others
+//! take deliveries, until it says what became of one; where order matters, one that takes nothing gives its place up.
 
 mod consumer;
 mod deliver;
@@ -39,7 +43,7 @@ use std::{
 
 use levada_protocol::{
     error::ErrorCode,
-    ids::{DeliveryToken, Offset, PartitionId, Timestamp},
+    ids::{DeliveryToken, Offset, PartitionId},
     request::{Order, SubscriptionOptions},
 };
 
@@ -56,7 +60,7 @@ pub use self::{
     settle::{CameBack, DeadLetter, Reason, Settling},
     verb::Applied,
 };
-use crate::{backoff::Backoff, progress::Progress};
+use crate::{backoff::Backoff, now::Now, progress::Progress};
 
 /// Most consumers of one subscription.
 pub const CONSUMERS_MAX: usize = 1_024;
@@ -70,7 +74,7 @@ pub const DELIVERY_BYTES_MAX: u64 = 512 * 1024;
 pub struct Options {
     /// How several consumers share it. `Key` is as `Partition` in this version (decision 53).
     pub order: Order,
-    /// Milliseconds after which an unacknowledged delivery is given again.
+    /// Milliseconds after which an unacknowledged delivery is given again, without any further wait.
     pub ack_timeout_ms: u64,
     /// Failed deliveries after which an event becomes a dead letter; 0 is as 1.
     pub max_attempts: u16,
@@ -78,7 +82,7 @@ pub struct Options {
     pub max_in_flight: u64,
     /// Most unacknowledged bytes of one consumer, exceeded by one delivery at most. Default 16 MiB (decision 45).
     pub max_in_flight_bytes: u64,
-    /// How long a failed event waits, if its consumer does not say.
+    /// How long an event waits that was given back without a delay or that lost its consumer while it was alone.
     pub backoff: Backoff,
     /// Most dead letters in one commit, so that a commit stays small. Default 64.
     pub dead_letters_max: u64,
@@ -107,13 +111,15 @@ impl Options {
 pub struct Subscription {
     options: Options,
     partitions: Vec<Partition>,
-    /// In order of attachment: the first is the active one where order matters.
+    /// The first is the active one where order matters; it began in order of attachment.
     consumers: Vec<Consumer>,
     deliveries: BTreeMap<u64, Delivery>,
-    /// When to look for timeouts: deadline, token. A delivery's entry may be early, never late.
+    /// When to look for timeouts, on the monotonic clock: deadline, token. A delivery's entry may be early, never late.
     timers: BTreeSet<(u64, u64)>,
     /// Partitions where something waits for redelivery.
     retrying: BTreeSet<usize>,
+    /// Partitions whose cursor is not at their end.
+    unread: BTreeSet<usize>,
     /// Partitions whose rows changed without anything settling.
     touched: BTreeSet<usize>,
     queue: VecDeque<Settle>,
@@ -126,6 +132,8 @@ pub struct Subscription {
     next_token: u64,
     next_consumer: usize,
     next_partition: usize,
+    /// Where order matters: since when the active consumer has taken nothing of what somebody else could have.
+    starving_since: Option<u64>,
     totals: figures::Totals,
 }
 
@@ -133,6 +141,10 @@ pub struct Subscription {
 #[derive(Debug)]
 struct Delivery {
     consumer: ConsumerId,
+    /// Which of its consumer's deliveries it is, from 1.
+    number: u64,
+    /// On the monotonic clock.
+    sent_at: u64,
     partition: usize,
     range: Range<u64>,
     bytes: u64,
@@ -159,13 +171,16 @@ pub struct LostRange {
 
 impl Subscription {
     /// A subscription at rest; `partitions` are all of the topic's, in order. Offsets below the highest one that is
-    /// known to be settled or failed wait for delivery, those above it are fresh.
-    pub fn new(options: Options, partitions: Vec<Progress>) -> Self {
-        let partitions: Vec<Partition> = partitions.into_iter().map(Partition::new).collect();
+    /// known to be settled or failed wait for delivery, those above it are fresh. What waits for its backoff goes on
+    /// waiting, counted from `now`.
+    pub fn new(options: Options, partitions: Vec<Progress>, now: Now) -> Self {
+        let partitions = partitions.into_iter().map(|progress| Partition::new(progress, now));
+        let partitions: Vec<Partition> = partitions.collect();
         let numbered = || partitions.iter().enumerate();
         Self {
             retrying: numbered().filter(|(_, it)| !it.waiting.is_empty()).map(|(at, _)| at).collect(),
             touched: numbered().filter(|(_, it)| it.progress.is_dirty()).map(|(at, _)| at).collect(),
+            unread: BTreeSet::new(),
             next_token: options.token_seed,
             options,
             partitions,
@@ -180,6 +195,7 @@ impl Subscription {
             reads: 0,
             next_consumer: 0,
             next_partition: 0,
+            starving_since: None,
             totals: figures::Totals::default(),
         }
     }
@@ -201,8 +217,9 @@ impl Subscription {
     }
 
     /// Removes a consumer and takes its deliveries back at once. That counts no attempt but for an event that was
-    /// delivered alone (decision 18); `seed` scatters the wait of such ones. What it acknowledged still settles.
-    pub fn detach(&mut self, now: Timestamp, consumer: ConsumerId, seed: u64) {
+    /// delivered alone (decision 18); `seed` scatters the wait of such ones. What its stream had not taken does not even
+    /// count as returned. What it acknowledged still settles.
+    pub fn detach(&mut self, now: Now, consumer: ConsumerId, seed: u64) {
         let mut parts = Vec::new();
         for (token, delivery) in self.deliveries.iter().filter(|(_, delivery)| delivery.consumer == consumer)
         {
@@ -223,7 +240,15 @@ impl Subscription {
         }
     }
 
-    /// Attached consumers in order of attachment; the first is the active one where order matters.
+    /// Says how many of a consumer's deliveries its stream has taken, in the order in which they were made. One that it
+    /// never took counts no attempt.
+    pub fn taken(&mut self, consumer: ConsumerId, deliveries: u64) {
+        if let Some(place) = self.place_of(consumer) {
+            self.consumers[place].taken(deliveries);
+        }
+    }
+
+    /// Attached consumers; the first is the active one where order matters.
     pub fn consumers(&self) -> impl Iterator<Item = ConsumerId> {
         self.consumers.iter().map(|consumer| consumer.id)
     }
@@ -232,6 +257,7 @@ impl Subscription {
     pub fn end(&mut self, partition: PartitionId, end: Offset) {
         let part = &mut self.partitions[usize::from(partition.0)];
         part.end = part.end.max(end.0);
+        self.note_fresh(usize::from(partition.0));
     }
 
     /// Reports where a partition's log begins. What lies before it and is neither settled nor settling is lost: it
@@ -258,6 +284,7 @@ impl Subscription {
             part.end = part.end.max(log_start.0);
         }
         self.note_waiting(place);
+        self.note_fresh(place);
         let (first, last) = (lost.iter().map(|it| it.start).min()?, lost.iter().map(|it| it.end - 1).max()?);
         let events = lost.iter().map(|range| range.end - range.start).sum();
         for range in lost {
@@ -268,14 +295,15 @@ impl Subscription {
         Some(LostRange { partition, first: Offset(first), last: Offset(last), events })
     }
 
-    /// Takes back what is past its deadline, as a failed attempt; answers how many events. `seed` scatters their waits.
-    pub fn on_time(&mut self, now: Timestamp, seed: u64) -> u64 {
+    /// Takes back what is past its deadline, as a failed attempt unless its consumer's stream never took it; answers how
+    /// many events. `taken` says how many of a consumer's deliveries its stream has taken, as [`Subscription::taken`].
+    pub fn on_time(&mut self, now: Now, taken: impl Fn(ConsumerId) -> u64) -> u64 {
         let mut expired = Vec::new();
-        while let Some((at, token)) = self.timers.first().copied().filter(|(at, _)| *at <= now.0) {
+        while let Some((at, token)) = self.timers.first().copied().filter(|(at, _)| *at <= now.mono_ms) {
             self.timers.remove(&(at, token));
             let delivery = self.deliveries.get_mut(&token).expect("a timer's delivery has events in flight");
             let flights = &mut self.partitions[delivery.partition].flights;
-            let due = |flight: &Flight| flight.token == token && flight.deadline <= now.0;
+            let due = |flight: &Flight| flight.token == token && flight.deadline <= now.mono_ms;
             for (range, _) in flights.take(&delivery.range, due) {
                 expired.push((delivery.partition, range, token));
             }
@@ -285,17 +313,30 @@ impl Subscription {
                 self.timers.insert((deadline, token));
             }
         }
-        let events = self.fail(now, expired, failing::Cause::Timeout, seed);
+        for (_, _, token) in &expired {
+            let delivery = &self.deliveries[token];
+            if let Some(holder) = self.consumers.iter_mut().find(|it| it.id == delivery.consumer) {
+                holder.lapse(delivery.sent_at, now.mono_ms);
+                holder.taken(taken(holder.id));
+            }
+        }
+        let events = self.fail(now, expired, failing::Cause::Timeout, 0);
         self.totals.expired += events;
         events
     }
 
-    /// When something happens by itself after `now`: a delivery times out, or one that waits becomes due.
-    pub fn next_deadline(&self, now: Timestamp) -> Option<Timestamp> {
+    /// When something happens by itself after `now`, on the monotonic clock: a delivery times out, one that waits becomes
+    /// due, or the active place changes hands.
+    pub fn next_deadline(&self, now: Now) -> Option<u64> {
         let timeout = self.timers.first().map(|(at, _)| *at);
-        let due =
-            self.retrying.iter().filter_map(|place| self.partitions[*place].waiting.next_due(now.0)).min();
-        timeout.into_iter().chain(due).min().map(Timestamp)
+        let due = self
+            .retrying
+            .iter()
+            .filter_map(|place| self.partitions[*place].waiting.next_due(now.mono_ms))
+            .min();
+        let handed = self.starving_since.map(|since| since.saturating_add(next::PATIENCE_MS));
+        let handed = handed.filter(|at| *at > now.mono_ms);
+        timeout.into_iter().chain(due).chain(handed).min()
     }
 
     fn place_of(&self, consumer: ConsumerId) -> Option<usize> {
@@ -335,6 +376,16 @@ impl Subscription {
     fn token(&mut self) -> DeliveryToken {
         self.next_token = self.next_token.wrapping_add(1);
         DeliveryToken(self.next_token)
+    }
+
+    /// Keeps `unread` true after a partition's cursor or end moved.
+    fn note_fresh(&mut self, partition: usize) {
+        let part = &self.partitions[partition];
+        if part.cursor < part.end {
+            self.unread.insert(partition);
+        } else {
+            self.unread.remove(&partition);
+        }
     }
 
     /// Keeps `retrying` true after a partition's waiting runs changed.

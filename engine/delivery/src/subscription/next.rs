@@ -5,11 +5,17 @@
 
 use std::ops::Range;
 
-use levada_protocol::ids::{Offset, PartitionId, Timestamp};
+use levada_protocol::ids::{Offset, PartitionId};
 
 use super::{
-    ConsumerId, DELIVERY_BYTES_MAX, DELIVERY_EVENTS_MAX, Subscription, consumer::Room, partition::DueRun,
+    ConsumerId, DELIVERY_BYTES_MAX, DELIVERY_EVENTS_MAX, Subscription,
+    consumer::{Consumer, Room},
+    partition::DueRun,
 };
+use crate::now::Now;
+
+/// Milliseconds for which an active consumer may take nothing while another could: then the other is active.
+pub(super) const PATIENCE_MS: u64 = 1_000;
 
 /// What the owner should read, run through the chain and send. It ends in [`Subscription::delivered`],
 /// [`Subscription::filtered`] or [`Subscription::abandon`]; until then its partition and part of its consumer's credit
@@ -69,70 +75,166 @@ impl Wanted {
 impl Subscription {
     /// What to send next; `None` until time passes (see [`Subscription::next_deadline`]), the end moves, a verb, a
     /// grant or a commit comes, or a read under way ends.
-    pub fn next(&mut self, now: Timestamp) -> Option<Wanted> {
+    pub fn next(&mut self, now: Now) -> Option<Wanted> {
+        let now = now.mono_ms;
+        if self.is_ordered() {
+            self.pass_place_on(now);
+        }
         if self.consumers.is_empty() {
             return None;
         }
-        let draining = match self.alone_due(now.0) {
+        let draining = match self.alone_due(now) {
             Some((partition, run)) => match self.idle_consumer() {
                 Some((place, room)) => return Some(self.ask_again(place, room, partition, run)),
                 None => self.least_loaded(),
             },
             None => None,
         };
-        let place = self.consumer_with_room(draining)?;
-        if let Some((partition, run)) = self.due_run(now.0) {
-            return Some(self.ask_again(place.0, place.1, partition, run));
+        let anybody = self.consumer_with_room(draining, None)?;
+        if let Some((partition, run)) = self.due_run(now) {
+            let other = run.by.and_then(|by| self.consumer_with_room(draining, Some(by)));
+            let (place, room) = other.unwrap_or(anybody);
+            return Some(self.ask_again(place, room, partition, run));
         }
         let (partition, range) = self.fresh_run()?;
-        Some(self.ask(place.0, place.1, partition, range, WantedKind::Fresh))
+        Some(self.ask(anybody.0, anybody.1, partition, range, WantedKind::Fresh))
+    }
+
+    /// Consumers that get nothing for now: their deliveries timed out again and again, and others take deliveries.
+    pub fn passed_over(&self) -> impl Iterator<Item = ConsumerId> {
+        let passing = self.somebody_takes();
+        let silent = self.consumers.iter().filter(move |consumer| passing && consumer.is_silent());
+        silent.map(|consumer| consumer.id)
     }
 
     /// An event that must go alone, with its partition.
     fn alone_due(&self, now: u64) -> Option<(usize, DueRun)> {
         self.retrying.iter().find_map(|partition| {
             let part = &self.partitions[*partition];
-            let free = part.reading.is_none() && part.leads_alone(now, self.is_ordered());
-            free.then(|| Some((*partition, self.due_in(*partition, now)?))).flatten()
+            let leads = part.leads_alone(now, self.is_ordered());
+            leads.then(|| Some((*partition, self.due_in(*partition, now)?))).flatten()
         })
     }
 
+    /// A run that is due; where order matters, rather one that did not fail with the active consumer.
     fn due_run(&self, now: u64) -> Option<(usize, DueRun)> {
         let (before, from) =
             (self.retrying.range(..self.next_partition), self.retrying.range(self.next_partition..));
-        let mut due =
+        let due =
             from.chain(before).filter_map(|partition| Some((*partition, self.due_in(*partition, now)?)));
-        due.find(|(_, run)| !run.alone)
+        let mut due = due.filter(|(_, run)| !run.alone);
+        if !self.is_ordered() {
+            return due.next();
+        }
+        let active = self.consumers.first()?.id;
+        let mut own = None;
+        for (partition, run) in due {
+            if run.by != Some(active) {
+                return Some((partition, run));
+            }
+            own.get_or_insert((partition, run));
+        }
+        own
     }
 
     fn due_in(&self, partition: usize, now: u64) -> Option<DueRun> {
-        let part = &self.partitions[partition];
-        if part.reading.is_some() {
+        if !self.is_free(partition) {
             return None;
         }
-        part.due(now, self.is_ordered(), DELIVERY_EVENTS_MAX)
+        self.partitions[partition].due(now, self.is_ordered(), DELIVERY_EVENTS_MAX)
     }
 
     fn fresh_run(&self) -> Option<(usize, Range<u64>)> {
-        let count = self.partitions.len();
-        (0..count).map(|step| (self.next_partition + step) % count).find_map(|place| {
-            let part = &self.partitions[place];
-            let held = part.reading.is_some() || (self.is_ordered() && !part.waiting.is_empty());
-            if held { None } else { part.fresh().map(|range| (place, range)) }
+        let (before, from) =
+            (self.unread.range(..self.next_partition), self.unread.range(self.next_partition..));
+        from.chain(before).find_map(|place| {
+            let part = &self.partitions[*place];
+            let held = !self.is_free(*place) || (self.is_ordered() && !part.waiting.is_empty());
+            if held { None } else { part.fresh().map(|range| (*place, range)) }
         })
+    }
+
+    /// True if nothing is read of a partition, and where order matters, if nobody but the active consumer holds any of
+    /// it: one who was active before may not be done.
+    fn is_free(&self, partition: usize) -> bool {
+        let part = &self.partitions[partition];
+        if part.reading.is_some() {
+            return false;
+        }
+        let holder = || self.deliveries.get(&part.flights.first()?.1.token).map(|delivery| delivery.consumer);
+        !self.is_ordered()
+            || holder().is_none_or(|holder| self.consumers.first().is_some_and(|it| it.id == holder))
+    }
+
+    /// Gives the active place to another consumer that could take something: if what is due failed with the active one
+    /// last, if that one is silent, or if it takes nothing for a while.
+    fn pass_place_on(&mut self, now: u64) {
+        let since = self.starving_since.take();
+        let Some(active) = self.consumers.first().filter(|_| self.consumers.len() > 1) else { return };
+        let failed = self.retrying.iter().any(|partition| {
+            self.is_free(*partition) && self.partitions[*partition].first_failed_by(now) == Some(active.id)
+        });
+        let starves = self.room_of(0).is_none() && active.is_idle();
+        if !failed && !starves && !active.is_silent() {
+            return;
+        }
+        let heirs = || (1..self.consumers.len()).filter(|place| self.room_of(*place).is_some());
+        let sound = heirs().find(|place| !self.consumers[*place].is_silent());
+        let heir = sound.or_else(|| heirs().next().filter(|_| failed || starves));
+        let Some(heir) = heir else { return };
+        let now_silent = active.is_silent() && sound.is_some();
+        if !failed && !now_silent {
+            let work =
+                self.alone_due(now).is_some() || self.due_run(now).is_some() || self.fresh_run().is_some();
+            let since = since.unwrap_or(now);
+            if !work || now < since.saturating_add(PATIENCE_MS) {
+                self.starving_since = work.then_some(since);
+                return;
+            }
+        }
+        let heir = self.consumers.remove(heir);
+        let before = std::mem::replace(&mut self.consumers[0], heir);
+        self.consumers.push(before);
     }
 
     /// The consumers that may get something, with their places, the one whose turn it is first.
     fn candidates(&self) -> impl Iterator<Item = (usize, Room)> {
-        let count = if self.is_ordered() { self.consumers.len().min(1) } else { self.consumers.len() };
-        (0..count).map(move |step| (self.next_consumer + step) % count).filter_map(|place| {
-            let (events, bytes) = (self.options.max_in_flight, self.options.max_in_flight_bytes);
-            Some((place, self.consumers[place].room(events, bytes)?))
+        let count = self.active();
+        let passing = !self.is_ordered() && self.somebody_takes();
+        (0..count).map(move |step| (self.next_consumer + step) % count).filter_map(move |place| {
+            let passed_over = passing && self.consumers[place].is_silent();
+            if passed_over { None } else { Some((place, self.room_of(place)?)) }
         })
     }
 
-    fn consumer_with_room(&self, draining: Option<usize>) -> Option<(usize, Room)> {
-        self.candidates().find(|(place, _)| Some(*place) != draining)
+    /// How many consumers, from the first on, may get something.
+    pub(super) fn active(&self) -> usize {
+        if self.is_ordered() { self.consumers.len().min(1) } else { self.consumers.len() }
+    }
+
+    fn room_of(&self, place: usize) -> Option<Room> {
+        self.consumers[place].room(self.options.max_in_flight, self.options.max_in_flight_bytes)
+    }
+
+    /// True if there is a silent consumer, and one that is not and takes deliveries.
+    fn somebody_takes(&self) -> bool {
+        self.consumers.iter().any(Consumer::is_silent)
+            && (0..self.consumers.len()).any(|place| {
+                let consumer = &self.consumers[place];
+                !consumer.is_silent() && (!consumer.is_idle() || self.room_of(place).is_some())
+            })
+    }
+
+    /// Whose turn it is, rather somebody else than `not`.
+    fn consumer_with_room(&self, draining: Option<usize>, not: Option<ConsumerId>) -> Option<(usize, Room)> {
+        let mut own = None;
+        for candidate in self.candidates().filter(|(place, _)| Some(*place) != draining) {
+            if Some(self.consumers[candidate.0].id) != not {
+                return Some(candidate);
+            }
+            own = Some(candidate);
+        }
+        own
     }
 
     fn idle_consumer(&self) -> Option<(usize, Room)> {
@@ -142,9 +244,10 @@ impl Subscription {
     /// The consumer that is kept from new deliveries until it is idle. Its load cannot grow, so its turn comes. One
     /// that is idle already lacks credit, and nobody waits for that.
     fn least_loaded(&self) -> Option<usize> {
-        let active = if self.is_ordered() { 1 } else { self.consumers.len() };
-        let busy = self.consumers.iter().enumerate().take(active);
+        let passing = !self.is_ordered() && self.somebody_takes();
+        let busy = self.consumers.iter().enumerate().take(self.active());
         let busy = busy.filter(|(_, consumer)| !consumer.alone && !consumer.is_idle());
+        let busy = busy.filter(|(_, consumer)| !(passing && consumer.is_silent()));
         busy.min_by_key(|(_, consumer)| consumer.load()).map(|(place, _)| place)
     }
 

@@ -4,8 +4,12 @@
 
 use std::ops::Range;
 
-use super::waiting::Waiting;
+use super::{
+    ConsumerId,
+    waiting::{Wait, Waiting},
+};
 use crate::{
+    now::Now,
     progress::{FAILURE_RUNS_MAX, Histories, History, Progress, WINDOW_OFFSETS},
     ranges::{RangeSet, RunMap},
 };
@@ -32,6 +36,7 @@ pub(super) struct Partition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Flight {
     pub(super) token: u64,
+    /// On the monotonic clock.
     pub(super) deadline: u64,
 }
 
@@ -50,15 +55,18 @@ pub(super) struct DueRun {
     pub(super) range: Range<u64>,
     pub(super) attempts: u16,
     pub(super) alone: bool,
+    /// Whose delivery of it failed last.
+    pub(super) by: Option<ConsumerId>,
 }
 
 impl Partition {
-    pub(super) fn new(progress: Progress) -> Self {
+    pub(super) fn new(progress: Progress, now: Now) -> Self {
         let cursor = progress.known_end();
         let mut waiting = Waiting::default();
         for open in progress.open_parts(&(0..cursor)) {
             for (piece, history) in progress.histories(&open) {
-                waiting.add(piece, history.not_before_ms);
+                let due = now.after(history.waits_ms(now.wall));
+                waiting.add(piece, Wait { due, by: None });
             }
         }
         Self {
@@ -102,19 +110,20 @@ impl Partition {
 
     /// True if what is due at `now` must be given alone.
     pub(super) fn leads_alone(&self, now: u64, ordered: bool) -> bool {
-        self.due_lead(now, ordered).is_some_and(|(_, lead)| lead.is_alone())
+        self.due_lead(now, ordered).is_some_and(|(_, _, lead)| lead.is_alone())
     }
 
     /// A run that is due at `now`: the lowest of all where order matters, else the one due for longest. It goes on
-    /// over neighbours that are due as well and have failed as often.
+    /// over neighbours that are due as well and have failed as often, last with the same consumer.
     pub(super) fn due(&self, now: u64, ordered: bool, offsets_max: u64) -> Option<DueRun> {
-        let (start, lead) = self.due_lead(now, ordered)?;
+        let (start, by, lead) = self.due_lead(now, ordered)?;
         if lead.is_alone() {
-            return Some(DueRun { range: start..start + 1, attempts: lead.attempts, alone: true });
+            return Some(DueRun { range: start..start + 1, attempts: lead.attempts, alone: true, by });
         }
         let (mut end, limit) = (start, start.saturating_add(offsets_max));
         'runs: while end < limit
-            && let Some((run, _)) = self.waiting.rest_at(end).filter(|(_, due)| *due <= now)
+            && let Some((run, _)) =
+                self.waiting.rest_at(end).filter(|(_, wait)| wait.due <= now && wait.by == by)
         {
             for (piece, history) in self.progress.histories(&(run.start..run.end.min(limit))) {
                 if history.attempts != lead.attempts || history.is_alone() {
@@ -123,16 +132,21 @@ impl Partition {
                 end = piece.end;
             }
         }
-        Some(DueRun { range: start..end, attempts: lead.attempts, alone: false })
+        Some(DueRun { range: start..end, attempts: lead.attempts, alone: false, by })
     }
 
-    fn due_lead(&self, now: u64, ordered: bool) -> Option<(u64, History)> {
-        let start = if ordered {
-            self.waiting.first().filter(|(_, due)| *due <= now)?.0.start
+    /// Whose delivery of the lowest run failed last, if that run is due.
+    pub(super) fn first_failed_by(&self, now: u64) -> Option<ConsumerId> {
+        self.waiting.first().filter(|(_, wait)| wait.due <= now)?.1.by
+    }
+
+    fn due_lead(&self, now: u64, ordered: bool) -> Option<(u64, Option<ConsumerId>, History)> {
+        let (run, wait) = if ordered {
+            self.waiting.first().filter(|(_, wait)| wait.due <= now)?
         } else {
-            self.waiting.longest_due(now)?
+            self.waiting.rest_at(self.waiting.longest_due(now)?)?
         };
-        Some((start, self.progress.history_of(start)))
+        Some((run.start, wait.by, self.progress.history_of(run.start)))
     }
 
     /// Widens a range within a delivery over filtered offsets at its edges, so that none are left without an event.

@@ -10,8 +10,12 @@ use levada_protocol::ids::{Offset, PartitionId, Timestamp};
 use super::{
     ConsumerId, Subscription,
     partition::{Flight, Submitted},
+    waiting::Wait,
 };
-use crate::progress::{History, RowChange};
+use crate::{
+    now::Now,
+    progress::{History, RowChange},
+};
 
 /// What one commit must write. Hand its outcome to [`Subscription::settled`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +83,7 @@ impl Reason {
 }
 
 /// Offsets whose ack or reject could not be committed: the verb is void, and they are in flight again with their
-/// token, or wait for redelivery if their consumer is gone.
+/// token, or wait for redelivery if their consumer is gone or has given the active place up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CameBack {
     /// Whose verb it was.
@@ -159,7 +163,7 @@ impl Subscription {
     ///
     /// # Panics
     /// If `id` is not the commit under way.
-    pub fn settled(&mut self, id: u64, ok: bool, now: Timestamp) -> Vec<CameBack> {
+    pub fn settled(&mut self, id: u64, ok: bool, now: Now) -> Vec<CameBack> {
         let pending = self.pending.take().filter(|pending| pending.id == id);
         let pending = pending.expect("the commit under way is ended once");
         if ok {
@@ -254,7 +258,7 @@ impl Subscription {
         }
     }
 
-    fn take_back(&mut self, pending: Pending, now: Timestamp) -> Vec<CameBack> {
+    fn take_back(&mut self, pending: Pending, now: Now) -> Vec<CameBack> {
         for partition in &pending.partitions {
             let part = &mut self.partitions[*partition];
             if let Some(submitted) = part.submitted.take() {
@@ -283,21 +287,15 @@ impl Subscription {
     }
 
     /// Puts a part that could not be settled back in flight, or lets it wait if its consumer is gone or, where order
-    /// matters, something before it waits.
-    fn fly_again(
-        &mut self,
-        now: Timestamp,
-        partition: usize,
-        range: Range<u64>,
-        token: u64,
-    ) -> Option<CameBack> {
+    /// matters, is no longer the active one or something before it waits.
+    fn fly_again(&mut self, now: Now, partition: usize, range: Range<u64>, token: u64) -> Option<CameBack> {
         let consumer = self.deliveries.get(&token)?.consumer;
         let part = &self.partitions[partition];
         let behind = part.waiting.first().filter(|(run, _)| self.is_ordered() && run.start < range.start);
-        let place = self.place_of(consumer).filter(|_| behind.is_none());
+        let place = self.place_of(consumer).filter(|place| behind.is_none() && *place < self.active());
         if let Some(place) = place {
             let events = part.events_in(&range);
-            let deadline = now.0.saturating_add(self.options.ack_timeout_ms);
+            let deadline = now.after(self.options.ack_timeout_ms);
             let (holder, delivery) = (&mut self.consumers[place], self.deliveries.get_mut(&token)?);
             if delivery.events == 0 {
                 holder.in_flight_bytes += delivery.bytes;
@@ -309,9 +307,9 @@ impl Subscription {
             delivery.events += events;
             self.partitions[partition].flights.insert(range.clone(), Flight { token, deadline });
         } else {
-            let due = behind.map_or(now.0, |(_, due)| due);
+            let wait = Wait { due: behind.map_or(now.mono_ms, |(_, wait)| wait.due), by: None };
             for events in self.drop_filtered(partition, &range) {
-                self.partitions[partition].waiting.add(events, due);
+                self.partitions[partition].waiting.add(events, wait);
             }
             self.note_waiting(partition);
         }

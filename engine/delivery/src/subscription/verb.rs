@@ -7,7 +7,6 @@ use std::ops::Range;
 
 use levada_protocol::{
     error::ErrorCode,
-    ids::Timestamp,
     verbs::{Verb, VerbKind},
 };
 
@@ -17,6 +16,7 @@ use super::{
     partition::Flight,
     settle::{DeadLetter, Outcome},
 };
+use crate::now::Now;
 
 /// A verb that was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,14 +33,20 @@ impl Subscription {
     ///
     /// # Errors
     /// `DeliveryExpired` if no event of the range is in flight with this token at this consumer: it timed out, was
-    /// given back or was settled before. Nothing is changed.
+    /// given back or was settled before. No delivery is changed.
     pub fn verb(
         &mut self,
-        now: Timestamp,
+        now: Now,
         consumer: ConsumerId,
         verb: &Verb,
         seed: u64,
     ) -> Result<Applied, ErrorCode> {
+        // Late or not, whoever says what became of a delivery is alive and works.
+        if verb.kind != VerbKind::InProgress
+            && let Some(place) = self.place_of(consumer)
+        {
+            self.consumers[place].heard();
+        }
         let token = verb.token.0;
         let delivery = self.deliveries.get(&token).filter(|delivery| {
             delivery.consumer == consumer && delivery.partition == usize::from(verb.partition.0)
@@ -63,7 +69,7 @@ impl Subscription {
         let (taken, filtered): (Vec<_>, Vec<_>) =
             taken.into_iter().partition(|(range, _)| part.events_in(range) > 0);
         if verb.kind == VerbKind::InProgress {
-            let deadline = now.0.saturating_add(self.options.ack_timeout_ms);
+            let deadline = now.after(self.options.ack_timeout_ms);
             for (range, _) in taken {
                 part.flights.insert(range, Flight { token, deadline });
             }
@@ -100,7 +106,7 @@ impl Subscription {
 
     fn reject(
         &mut self,
-        now: Timestamp,
+        now: Now,
         partition: usize,
         parts: Vec<(Range<u64>, Flight)>,
         token: u64,
@@ -113,7 +119,10 @@ impl Subscription {
             for events in self.drop_filtered(partition, &range) {
                 for (piece, history) in self.partitions[partition].progress.histories(&events) {
                     let reason = Reason::Rejected { reason: reason.to_owned() };
-                    self.queue_dead(DeadLetter::new(now, partition, &piece, history, reason), Some(token));
+                    self.queue_dead(
+                        DeadLetter::new(now.wall, partition, &piece, history, reason),
+                        Some(token),
+                    );
                 }
             }
             self.end_settling(token);

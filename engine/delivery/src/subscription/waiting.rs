@@ -4,35 +4,47 @@
 
 use std::{collections::BTreeSet, ops::Range};
 
+use super::ConsumerId;
 use crate::ranges::RunMap;
+
+/// What a run waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wait {
+    /// When it may be delivered again, on the monotonic clock.
+    pub(super) due: u64,
+    /// Whose delivery of it failed last: somebody else should have the next.
+    pub(super) by: Option<ConsumerId>,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    runs: RunMap<u64>,
+    runs: RunMap<Wait>,
     /// Due time and start of each run.
     due: BTreeSet<(u64, u64)>,
 }
 
 impl Waiting {
-    pub(super) fn add(&mut self, range: Range<u64>, due: u64) {
+    pub(super) fn add(&mut self, range: Range<u64>, wait: Wait) {
         if range.is_empty() {
             return;
         }
-        self.runs.insert(range.clone(), due);
-        // The new run may have become one with its neighbours of the same due time.
-        self.due.remove(&(due, range.end));
+        self.runs.insert(range.clone(), wait);
         if let Some((run, _)) = self.runs.at(range.start) {
-            self.due.insert((due, run.start));
+            // The new run may have become one with its neighbours that wait for the same.
+            if run.end > range.end {
+                self.due.remove(&(wait.due, range.end));
+            }
+            self.due.insert((wait.due, run.start));
         }
     }
 
     /// Takes the parts within `range`.
     pub(super) fn take(&mut self, range: &Range<u64>) -> Vec<Range<u64>> {
         let mut parts = Vec::new();
-        for (run, due) in self.runs.take_runs(range, |_| true) {
-            self.due.remove(&(due, run.start));
-            self.add(run.start..range.start.max(run.start), due);
-            self.add(range.end.min(run.end)..run.end, due);
+        for (run, wait) in self.runs.take_runs(range, |_| true) {
+            self.due.remove(&(wait.due, run.start));
+            self.add(run.start..range.start.max(run.start), wait);
+            self.add(range.end.min(run.end)..run.end, wait);
             parts.push(run.start.max(range.start)..run.end.min(range.end));
         }
         parts
@@ -48,14 +60,14 @@ impl Waiting {
             == range.end - range.start
     }
 
-    /// The lowest run and when it is due.
-    pub(super) fn first(&self) -> Option<(Range<u64>, u64)> {
-        self.runs.first().map(|(run, due)| (run, *due))
+    /// The lowest run and what it waits for.
+    pub(super) fn first(&self) -> Option<(Range<u64>, Wait)> {
+        self.runs.first().map(|(run, wait)| (run, *wait))
     }
 
-    /// The rest from `offset` of the run that holds it, and when it is due.
-    pub(super) fn rest_at(&self, offset: u64) -> Option<(Range<u64>, u64)> {
-        self.runs.at(offset).map(|(run, due)| (offset..run.end, *due))
+    /// The rest from `offset` of the run that holds it, and what it waits for.
+    pub(super) fn rest_at(&self, offset: u64) -> Option<(Range<u64>, Wait)> {
+        self.runs.at(offset).map(|(run, wait)| (offset..run.end, *wait))
     }
 
     /// Where the run begins that has been due for longest at `now`.
@@ -84,19 +96,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_indexes_agree(ops in vec((0u64..4, 0u64..60, 1u64..20), 1..60)) {
+        fn both_indexes_agree(ops in vec((0u64..4, 0u64..60, 1u64..20, 0u64..3), 1..60)) {
             let (mut waiting, mut model) = (Waiting::default(), BTreeMap::new());
-            for (due, start, len) in ops {
+            for (due, start, len, by) in ops {
                 let range = start..start + len;
                 let taken: Vec<u64> = waiting.take(&range).into_iter().flatten().collect();
                 let expected: Vec<u64> = range.clone().filter(|at| model.remove(at).is_some()).collect();
                 prop_assert_eq!(taken, expected);
                 if due > 0 {
-                    waiting.add(range.clone(), due);
+                    waiting.add(range.clone(), Wait { due, by: (by > 0).then_some(ConsumerId(by)) });
                     model.extend(range.clone().map(|at| (at, due)));
                     prop_assert!(waiting.covers(&range));
                 }
-                let runs: BTreeSet<(u64, u64)> = waiting.runs.iter().map(|(run, due)| (*due, run.start)).collect();
+                let runs: BTreeSet<(u64, u64)> = waiting.runs.iter().map(|(run, wait)| (wait.due, run.start)).collect();
                 prop_assert_eq!(&runs, &waiting.due);
                 prop_assert_eq!(waiting.len(), model.len() as u64);
                 prop_assert_eq!(waiting.next_due(1), model.values().copied().filter(|due| *due > 1).min());

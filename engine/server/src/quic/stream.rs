@@ -5,7 +5,7 @@
 use std::{future::Future, pin::pin};
 
 use bytes::Bytes;
-use levada_broker::OutFrame;
+use levada_broker::{OutFrame, Receipt};
 use levada_protocol::{
     error::{ErrorCode, Refusal},
     frame::{self, FrameError, FrameType},
@@ -159,16 +159,21 @@ pub(super) async fn write_frames(
 ) -> Result<(), Failure> {
     let mut ready = Vec::with_capacity(FRAMES_GATHERED_MAX);
     let mut chunks: Vec<Bytes> = Vec::new();
+    let mut receipts: Vec<Receipt> = Vec::new();
     while frames.recv_many(&mut ready, FRAMES_GATHERED_MAX).await > 0 {
         let mut ended = Ok(());
         for frame in ready.drain(..) {
             match frame {
-                Ok(frame) => chunks.extend(frame.chunks),
+                Ok(frame) => {
+                    chunks.extend(frame.chunks);
+                    receipts.extend(frame.receipt);
+                }
                 Err(error) => ended = Err(error),
             }
         }
         send.write_all_chunks(&mut chunks).await?;
         chunks.clear();
+        receipts.drain(..).for_each(Receipt::give);
         ended?;
     }
     Ok(())

@@ -4,6 +4,7 @@ pub(crate) mod client;
 
 mod http;
 mod lifecycle;
+mod redelivery;
 mod sessions;
 mod streams;
 mod tls;

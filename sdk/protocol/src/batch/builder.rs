@@ -7,7 +7,7 @@ use super::{
     FLAG_TTLS, NO_KEY, NO_PAYLOAD, checksum,
 };
 use crate::{
-    event::{Event, EventSizes, EventTooLarge},
+    event::{Event, EventSizes, EventTooLarge, MadeBy},
     ids::{Epoch, ProducerId, Sequence, Timestamp},
     limits::{BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX},
 };
@@ -62,6 +62,7 @@ impl Stamp {
 #[derive(Debug)]
 pub struct BatchBuilder {
     bytes: BytesMut,
+    by: MadeBy,
     flags: u16,
     count: u32,
     span: u32,
@@ -72,16 +73,21 @@ pub struct BatchBuilder {
 impl BatchBuilder {
     /// A builder of plain batches, where an event's offset delta is its index.
     pub fn new() -> Self {
-        Self::with_flags(0)
+        Self::with_flags(0, MadeBy::Client)
     }
 
-    /// A builder of selections, where every event says its own offset delta.
+    /// A builder of the engine's own plain batches, whose events may carry headers on top of a publisher's limits.
+    pub fn of_engine() -> Self {
+        Self::with_flags(0, MadeBy::Engine)
+    }
+
+    /// A builder of selections, where every event says its own offset delta. The events may be the engine's.
     pub fn selection() -> Self {
-        Self::with_flags(FLAG_SELECTION)
+        Self::with_flags(FLAG_SELECTION, MadeBy::Engine)
     }
 
-    fn with_flags(flags: u16) -> Self {
-        Self { bytes: BytesMut::new(), flags, count: 0, span: 0, base_time: 0, max_time: 0 }
+    fn with_flags(flags: u16, by: MadeBy) -> Self {
+        Self { bytes: BytesMut::new(), by, flags, count: 0, span: 0, base_time: 0, max_time: 0 }
     }
 
     /// How many events were pushed.
@@ -140,7 +146,7 @@ impl BatchBuilder {
             self.add_flags(missing)?;
         }
         let sizes = self.measure(parts, headers.clone());
-        sizes.check()?;
+        sizes.check(self.by)?;
         self.make_room(sizes.total, parts.time)?;
         let selection = self.flags & FLAG_SELECTION != 0;
         assert!(
@@ -243,7 +249,8 @@ impl BatchBuilder {
             (self.base_time, self.max_time) = (time.0, time.0);
         }
         let body = self.bytes.len() - BATCH_HEADER_BYTES;
-        if self.count as usize == BATCH_EVENTS_MAX || body + len > BATCH_BODY_BYTES_MAX {
+        if self.count as usize == BATCH_EVENTS_MAX || body + len > BATCH_BODY_BYTES_MAX + self.by.more_bytes()
+        {
             return Err(BatchFull::Full);
         }
         let (base, max) = (self.base_time.min(time.0), self.max_time.max(time.0));
@@ -278,10 +285,10 @@ impl BatchBuilder {
             self.flags |= flags;
             return Ok(());
         }
-        if self.bytes.len() + self.count as usize * 6 > BATCH_BODY_BYTES_MAX {
+        if self.bytes.len() + self.count as usize * 6 > BATCH_BODY_BYTES_MAX + self.by.more_bytes() {
             return Err(BatchFull::Full);
         }
-        let mut wider = Self::with_flags(self.flags | flags);
+        let mut wider = Self::with_flags(self.flags | flags, self.by);
         for event in self.finish(Stamp::ENGINE).events() {
             wider.push_ref(event.offset_delta(), &event)?;
         }

@@ -5,7 +5,7 @@ use super::{
     FLAGS_KNOWN, NO_KEY, NO_PAYLOAD, checksum,
 };
 use crate::{
-    event::{EventSizes, EventTooLarge},
+    event::{EventSizes, EventTooLarge, MadeBy},
     limits::{BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX},
 };
 
@@ -91,14 +91,14 @@ pub(super) fn claimed_len(bytes: &[u8]) -> Result<usize, BatchError> {
     Ok(len)
 }
 
-/// Checks that `bytes` are exactly one batch that obeys every limit.
-pub(super) fn check_whole(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
-    let header = check_header(bytes)?;
+/// Checks that `bytes` are exactly one batch that obeys every limit for whoever made it.
+pub(super) fn check_whole(bytes: &[u8], by: MadeBy) -> Result<BatchHeader, BatchError> {
+    let header = check_header(bytes, by)?;
     if header.total_len() != bytes.len() {
         return Err(BatchError::Length { expected: header.total_len(), got: bytes.len() });
     }
     check_checksum(&header, bytes)?;
-    check_events(&header, &bytes[BATCH_HEADER_BYTES..])?;
+    check_events(&header, &bytes[BATCH_HEADER_BYTES..], by)?;
     Ok(header)
 }
 
@@ -111,7 +111,7 @@ pub(super) fn check_checksum(header: &BatchHeader, bytes: &[u8]) -> Result<(), B
     Ok(())
 }
 
-pub(super) fn check_header(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
+pub(super) fn check_header(bytes: &[u8], by: MadeBy) -> Result<BatchHeader, BatchError> {
     let Some(header) = BatchHeader::read(bytes) else {
         return Err(BatchError::Length { expected: BATCH_HEADER_BYTES, got: bytes.len() });
     };
@@ -132,7 +132,7 @@ pub(super) fn check_header(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
         }
     };
     let events_max = u32::try_from(BATCH_EVENTS_MAX).expect("a small constant");
-    let body_max = u32::try_from(BATCH_BODY_BYTES_MAX).expect("a small constant");
+    let body_max = u32::try_from(BATCH_BODY_BYTES_MAX + by.more_bytes()).expect("a small constant");
     range("count", header.count, 1..=events_max, "1 to 10000 events")?;
     range("body_len", header.body_len, 1..=body_max, "at most 1 MiB")?;
     range(
@@ -153,7 +153,7 @@ pub(super) fn check_header(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
     Ok(header)
 }
 
-fn check_events(header: &BatchHeader, body: &[u8]) -> Result<(), BatchError> {
+fn check_events(header: &BatchHeader, body: &[u8], by: MadeBy) -> Result<(), BatchError> {
     let mut rest = body;
     let mut index = 0;
     let mut next_delta = 0;
@@ -168,7 +168,7 @@ fn check_events(header: &BatchHeader, body: &[u8]) -> Result<(), BatchError> {
         let Some((record, after)) = rest.split_at_checked(len) else {
             return Err(malformed("its length goes past the end of the batch"));
         };
-        let delta = check_event(header, record, index)?;
+        let delta = check_event(header, record, index, by)?;
         if header.is_selection() {
             if delta < next_delta || delta >= header.span {
                 return Err(malformed("its offset delta does not rise or is outside the span"));
@@ -190,7 +190,7 @@ fn check_events(header: &BatchHeader, body: &[u8]) -> Result<(), BatchError> {
 
 /// Checks one record and answers its offset delta, if the batch is a selection.
 #[inline]
-fn check_event(header: &BatchHeader, record: &[u8], index: u32) -> Result<u32, BatchError> {
+fn check_event(header: &BatchHeader, record: &[u8], index: u32, by: MadeBy) -> Result<u32, BatchError> {
     let malformed = |what| BatchError::Event { index, what };
     let optional = |flag: u16, len: usize| if header.flags & flag == 0 { 0 } else { len };
     let selection = optional(FLAG_SELECTION, 4);
@@ -238,7 +238,7 @@ fn check_event(header: &BatchHeader, record: &[u8], index: u32) -> Result<u32, B
         rest = after;
     }
     sizes.headers_bytes = before_headers - rest.len();
-    sizes.check().map_err(|source| BatchError::TooLarge { index, source })?;
+    sizes.check(by).map_err(|source| BatchError::TooLarge { index, source })?;
     if u16_at(6) & NO_PAYLOAD != 0 && !rest.is_empty() {
         return Err(malformed("it says that it has no payload, and has one"));
     }

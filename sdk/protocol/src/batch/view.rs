@@ -7,7 +7,7 @@ use super::{
     NO_KEY, NO_PAYLOAD, check,
 };
 use crate::{
-    event::Event,
+    event::{Event, MadeBy},
     ids::{Offset, Timestamp},
 };
 
@@ -21,16 +21,20 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Checks bytes that must be exactly one batch: version, lengths, limits, every event's layout, checksum.
+    /// Checks bytes that must be exactly one batch of a publisher: version, lengths, limits, every event's layout,
+    /// checksum.
     pub fn check(bytes: Bytes) -> Result<Self, BatchError> {
-        let header = check::check_whole(&bytes)?;
+        let header = check::check_whole(&bytes, MadeBy::Client)?;
         Ok(Self { bytes, header })
     }
 
-    /// Checks the batch at the front of `bytes` and cuts it off.
+    /// Checks the batch at the front of `bytes` and cuts it off. It may be the engine's, whose events may carry headers
+    /// on top of the limits that publishers obey.
     pub fn check_first(bytes: &mut Bytes) -> Result<Self, BatchError> {
         let len = check::claimed_len(bytes)?;
-        Self::check(bytes.split_to(len))
+        let bytes = bytes.split_to(len);
+        let header = check::check_whole(&bytes, MadeBy::Engine)?;
+        Ok(Self { bytes, header })
     }
 
     /// Cuts off the batch at the front of `bytes`, looking at its header alone.
@@ -39,7 +43,7 @@ impl Batch {
     /// [`Batch::verify`] as well.
     pub fn read_first(bytes: &mut Bytes) -> Result<Self, BatchError> {
         let len = check::claimed_len(bytes)?;
-        let header = check::check_header(bytes)?;
+        let header = check::check_header(bytes, MadeBy::Engine)?;
         Ok(Self { bytes: bytes.split_to(len), header })
     }
 

@@ -38,12 +38,12 @@ fn what_is_acknowledged_is_durable_after_the_commit_and_not_before() {
     let mut it = subscription(Order::Key, 10);
     attach(&mut it, A);
     let got = deliver(&mut it, 0, 10).unwrap();
-    let acked = it.verb(Timestamp(0), A, &verb(&got, 0..10, VerbKind::Ack), 0).unwrap();
+    let acked = it.verb(at(0), A, &verb(&got, 0..10, VerbKind::Ack), 0).unwrap();
     assert_eq!((it.partition(P0).floor, it.figures().lag), (Offset(0), 10));
     let settling = it.take_settling().unwrap();
     assert_eq!(it.take_settling(), None, "one commit at a time");
     assert_eq!((it.partition(P0).floor, it.confirmed()), (Offset(0), 0));
-    it.settled(settling.id, true, Timestamp(0));
+    it.settled(settling.id, true, at(0));
     assert_eq!((it.partition(P0).floor, it.figures().lag), (Offset(10), 0));
     assert!(it.confirmed() >= acked.ticket);
     assert_eq!(it.take_settling(), None);
@@ -56,9 +56,9 @@ fn an_acknowledged_event_does_not_time_out_while_its_commit_is_under_way() {
     let got = deliver(&mut it, 0, 10).unwrap();
     say(&mut it, 0, &got, 0..10, VerbKind::Ack).unwrap();
     let settling = it.take_settling().unwrap();
-    assert_eq!(it.on_time(Timestamp(TIMEOUT * 5), 0), 0);
-    it.detach(Timestamp(TIMEOUT * 5), A, 0);
-    it.settled(settling.id, true, Timestamp(TIMEOUT * 5));
+    assert_eq!(it.on_time(at(TIMEOUT * 5), |_| 0), 0);
+    it.detach(at(TIMEOUT * 5), A, 0);
+    it.settled(settling.id, true, at(TIMEOUT * 5));
     attach(&mut it, B);
     assert_eq!(deliver(&mut it, TIMEOUT * 5, 10), None);
 }
@@ -84,14 +84,11 @@ fn redelivers_after_the_timeout_and_refuses_the_late_verb() {
     let mut it = subscription(Order::None, 10);
     attach(&mut it, A);
     let got = deliver(&mut it, 0, 10).unwrap();
-    assert_eq!(it.next_deadline(Timestamp(0)), Some(Timestamp(TIMEOUT)));
-    assert_eq!(it.on_time(Timestamp(TIMEOUT - 1), 0), 0);
-    assert_eq!(it.on_time(Timestamp(TIMEOUT), 0), 10);
+    assert_eq!(it.next_deadline(at(0)), Some(TIMEOUT));
+    assert_eq!(it.on_time(at(TIMEOUT - 1), |_| 0), 0);
+    assert_eq!(it.on_time(at(TIMEOUT), |_| 0), 10);
     assert_eq!(say(&mut it, TIMEOUT, &got, 0..10, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
-    let due = it.next_deadline(Timestamp(TIMEOUT)).unwrap();
-    assert!((TIMEOUT + 90..=TIMEOUT + 110).contains(&due.0));
-    assert_eq!(deliver(&mut it, due.0 - 1, 10), None);
-    let again = deliver(&mut it, due.0, 10).unwrap();
+    let again = deliver(&mut it, TIMEOUT, 10).unwrap();
     assert_eq!((again.range.clone(), again.attempt), (0..10, 2));
     assert_ne!(again.token, got.token);
 }
@@ -102,8 +99,8 @@ fn in_progress_extends_the_part_that_it_names() {
     attach(&mut it, A);
     let got = deliver(&mut it, 0, 10).unwrap();
     assert_eq!(say(&mut it, 600, &got, 4..6, VerbKind::InProgress), Ok(2));
-    assert_eq!(it.on_time(Timestamp(TIMEOUT), 0), 8);
-    assert_eq!(it.next_deadline(Timestamp(TIMEOUT + 300)), Some(Timestamp(TIMEOUT + 600)));
+    assert_eq!(it.on_time(at(TIMEOUT), |_| 0), 8);
+    assert_eq!(it.next_deadline(at(TIMEOUT + 300)), Some(TIMEOUT + 600));
     assert_eq!(say(&mut it, TIMEOUT + 1, &got, 0..10, VerbKind::Ack), Ok(2));
 }
 
@@ -142,7 +139,7 @@ fn one_consumer_is_active_where_order_matters_and_the_next_takes_over() {
     attach(&mut it, B);
     let got = deliver(&mut it, 0, 10).unwrap();
     assert_eq!((got.consumer, deliver(&mut it, 0, 10).unwrap().consumer), (A, A));
-    it.detach(Timestamp(5), A, 0);
+    it.detach(at(5), A, 0);
     let again = deliver(&mut it, 5, 10).unwrap();
     assert_eq!((again.consumer, again.range.clone(), again.attempt), (B, 0..10, 1));
     assert_eq!(say(&mut it, 5, &got, 0..10, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
@@ -166,23 +163,23 @@ fn an_event_that_is_returned_three_times_goes_alone_and_then_counts() {
         attach(&mut it, consumer);
         let got = deliver(&mut it, 0, 3).unwrap();
         assert_eq!((got.range.clone(), got.attempt), (0..3, 1));
-        it.detach(Timestamp(0), consumer, 0);
+        it.detach(at(0), consumer, 0);
     }
     it.end(P0, Offset(10));
     attach(&mut it, A);
     let alone = deliver(&mut it, 0, 10).unwrap();
     assert_eq!((alone.range.clone(), alone.attempt), (0..1, 1));
     assert_eq!(deliver(&mut it, 0, 10), None, "nothing beside it");
-    it.detach(Timestamp(0), A, 0);
+    it.detach(at(0), A, 0);
     attach(&mut it, B);
     assert_eq!(deliver(&mut it, 0, 10).unwrap().range, 1..2, "the next one goes alone as well");
-    it.detach(Timestamp(0), B, 0);
+    it.detach(at(0), B, 0);
     assert_eq!(it.figures().dead_lettered, 0);
     for attempt in 2..4 {
         let consumer = ConsumerId(20 + attempt);
         attach(&mut it, consumer);
         let alone = deliver(&mut it, 10_000 * attempt, 10).unwrap();
-        it.detach(Timestamp(10_000 * attempt), consumer, 0);
+        it.detach(at(10_000 * attempt), consumer, 0);
         assert_eq!(alone.range.end - alone.range.start, 1);
     }
 }
@@ -194,12 +191,12 @@ fn an_event_that_loses_its_consumer_too_often_is_a_dead_letter() {
         let consumer = ConsumerId(100 + life);
         attach(&mut it, consumer);
         assert!(deliver(&mut it, life * 10_000, 1).is_some());
-        it.detach(Timestamp(life * 10_000), consumer, 0);
+        it.detach(at(life * 10_000), consumer, 0);
         assert!(commit(&mut it, true).unwrap().0.dead_letters.is_empty());
     }
     attach(&mut it, A);
     assert_eq!(deliver(&mut it, 90_000, 1).unwrap().attempt, 3);
-    it.detach(Timestamp(90_000), A, 0);
+    it.detach(at(90_000), A, 0);
     let (settling, _) = commit(&mut it, true).unwrap();
     let letter = &settling.dead_letters[0];
     assert_eq!((letter.attempts, letter.reason.as_str()), (3, "consumer_lost"));
@@ -213,7 +210,7 @@ fn a_busy_consumer_is_drained_before_an_event_goes_alone() {
     for life in 0..3 {
         attach(&mut it, ConsumerId(100 + life));
         deliver(&mut it, 0, 1).unwrap();
-        it.detach(Timestamp(0), ConsumerId(100 + life), 0);
+        it.detach(at(0), ConsumerId(100 + life), 0);
     }
     it.end(P0, Offset(50));
     attach(&mut it, A);
@@ -223,11 +220,11 @@ fn a_busy_consumer_is_drained_before_an_event_goes_alone() {
     assert_eq!(busy.range, 1..11);
     let got = deliver(&mut it, 10, 1).unwrap();
     assert_eq!(got.range, 0..1, "after a nack it is no longer given alone");
-    it.detach(Timestamp(10), A, 0);
+    it.detach(at(10), A, 0);
     for life in 0..2 {
         attach(&mut it, ConsumerId(200 + life));
         while deliver(&mut it, 10, 50).is_some() {}
-        it.detach(Timestamp(10), ConsumerId(200 + life), 0);
+        it.detach(at(10), ConsumerId(200 + life), 0);
     }
     it.end(P0, Offset(60));
     attach(&mut it, B);
@@ -281,7 +278,7 @@ fn dead_letters_of_one_commit_are_bounded_and_confirmed_when_all_are_durable() {
     attach(&mut it, A);
     let got = deliver(&mut it, 0, 10).unwrap();
     let reject = verb(&got, 0..10, VerbKind::Reject { reason: String::new() });
-    let ticket = it.verb(Timestamp(0), A, &reject, 0).unwrap().ticket;
+    let ticket = it.verb(at(0), A, &reject, 0).unwrap().ticket;
     let sizes: Vec<_> = std::iter::from_fn(|| {
         assert!(it.confirmed() < ticket);
         let (settling, _) = commit(&mut it, true)?;
@@ -299,11 +296,11 @@ fn filtered_offsets_take_no_credit_and_settle_with_what_is_around_them() {
     let mut it = subscription(Order::Key, 20);
     it.attach(A).unwrap();
     it.grant(A, 3, 1_000);
-    let wanted = it.next(Timestamp(0)).unwrap();
+    let wanted = it.next(at(0)).unwrap();
     assert_eq!((wanted.first, wanted.last, wanted.events_max), (Offset(0), Offset(19), 3));
     let filtered = [Offset(0)..Offset(2), Offset(3)..Offset(9), Offset(10)..Offset(14)];
     let sent = Sent { last: Offset(14), bytes: 30, filtered: &filtered, failed: &[] };
-    let delivered = it.delivered(Timestamp(0), wanted, sent).unwrap();
+    let delivered = it.delivered(at(0), wanted, sent).unwrap();
     assert_eq!((delivered.events, it.figures().in_flight, it.figures().lag), (3, 3, 8));
     let got = Got { consumer: A, range: 0..15, attempt: 1, token: delivered.token };
     assert_eq!(say(&mut it, 0, &got, 3..4, VerbKind::Ack), Err(ErrorCode::DeliveryExpired), "no event there");
@@ -324,9 +321,9 @@ fn filtered_offsets_are_never_left_in_flight_by_themselves() {
     let delivery = || {
         let mut it = subscription(Order::Partition, 10);
         attach(&mut it, A);
-        let wanted = it.next(Timestamp(0)).unwrap();
+        let wanted = it.next(at(0)).unwrap();
         let sent = Sent { last: Offset(9), bytes: 1, filtered: &filtered, failed: &failed };
-        let token = it.delivered(Timestamp(0), wanted, sent).unwrap().token;
+        let token = it.delivered(at(0), wanted, sent).unwrap().token;
         (it, Got { consumer: A, range: 0..10, attempt: 1, token })
     };
     // The verb names an event before the failed offset and filtered ones behind it.
@@ -347,9 +344,9 @@ fn scanning_without_a_match_advances_by_itself() {
     let mut it = subscription(Order::Key, 10_000);
     attach(&mut it, A);
     for start in (0..10_000).step_by(500) {
-        let wanted = it.next(Timestamp(0)).unwrap();
+        let wanted = it.next(at(0)).unwrap();
         assert_eq!(wanted.first, Offset(start));
-        it.filtered(Timestamp(0), wanted, Offset(start + 499));
+        it.filtered(at(0), wanted, Offset(start + 499));
     }
     assert_eq!((it.figures().lag, it.figures().in_flight), (0, 0));
     let (settling, _) = commit(&mut it, true).unwrap();
@@ -361,11 +358,11 @@ fn scanning_without_a_match_advances_by_itself() {
 fn what_the_chain_fails_on_is_a_dead_letter_and_the_rest_is_delivered() {
     let mut it = subscription(Order::Key, 5);
     attach(&mut it, A);
-    let wanted = it.next(Timestamp(9)).unwrap();
+    let wanted = it.next(at(9)).unwrap();
     let reason = Reason::PluginError { plugin: "p".to_owned(), error: "trap".to_owned() };
     let failed = [Failed { first: Offset(1), last: Offset(2), reason: reason.clone() }];
     let sent = Sent { last: Offset(4), bytes: 1, filtered: &[], failed: &failed };
-    let delivered = it.delivered(Timestamp(9), wanted, sent).unwrap();
+    let delivered = it.delivered(at(9), wanted, sent).unwrap();
     assert_eq!(delivered.events, 3);
     let got = Got { consumer: A, range: 0..5, attempt: 1, token: delivered.token };
     let (settling, _) = commit(&mut it, true).unwrap();
@@ -380,17 +377,17 @@ fn a_read_is_void_when_its_consumer_left_or_an_earlier_event_came_back() {
     let mut it = subscription(Order::Key, 20);
     attach(&mut it, A);
     let got = deliver(&mut it, 0, 5).unwrap();
-    let wanted = it.next(Timestamp(0)).unwrap();
-    assert!(it.next(Timestamp(0)).is_none(), "the partition is being read");
+    let wanted = it.next(at(0)).unwrap();
+    assert!(it.next(at(0)).is_none(), "the partition is being read");
     say(&mut it, 0, &got, 0..5, VerbKind::Nack { delay_ms: Some(0) }).unwrap();
     let sent = |last| Sent { last: Offset(last), bytes: 1, filtered: &[], failed: &[] };
-    assert_eq!(it.delivered(Timestamp(0), wanted, sent(9)), None);
-    let wanted = it.next(Timestamp(0)).unwrap();
+    assert_eq!(it.delivered(at(0), wanted, sent(9)), None);
+    let wanted = it.next(at(0)).unwrap();
     assert_eq!(wanted.first, Offset(0));
-    it.detach(Timestamp(0), A, 0);
-    assert_eq!(it.delivered(Timestamp(0), wanted, sent(4)), None);
+    it.detach(at(0), A, 0);
+    assert_eq!(it.delivered(at(0), wanted, sent(4)), None);
     attach(&mut it, B);
-    let wanted = it.next(Timestamp(0)).unwrap();
+    let wanted = it.next(at(0)).unwrap();
     it.abandon(wanted);
     assert_eq!(deliver(&mut it, 0, 5).unwrap().range, 0..5);
 }
@@ -399,29 +396,29 @@ fn a_read_is_void_when_its_consumer_left_or_an_earlier_event_came_back() {
 fn reads_under_way_share_credit_and_keep_what_goes_alone_alone() {
     let progress = vec![Progress::new(Offset(0), 1), Progress::new(Offset(0), 1)];
     let wide = Options { max_in_flight_bytes: u64::MAX, ..options(Order::None) };
-    let mut it = Subscription::new(wide, progress);
+    let mut it = Subscription::new(wide, progress, at(0));
     it.end(P0, Offset(1));
     for life in 0..3 {
         attach(&mut it, ConsumerId(100 + life));
         deliver(&mut it, 0, 1).unwrap();
-        it.detach(Timestamp(0), ConsumerId(100 + life), 0);
+        it.detach(at(0), ConsumerId(100 + life), 0);
     }
     it.end(PartitionId(1), Offset(50));
     it.attach(A).unwrap();
     it.grant(A, 5, DELIVERY_BYTES_MAX * 10);
-    let alone = it.next(Timestamp(0)).unwrap();
+    let alone = it.next(at(0)).unwrap();
     assert_eq!(alone.kind, WantedKind::Again { attempt: 1, alone: true });
-    assert!(it.next(Timestamp(0)).is_none(), "nothing is read beside it");
+    assert!(it.next(at(0)).is_none(), "nothing is read beside it");
     let sent = Sent { last: Offset(0), bytes: 1, filtered: &[], failed: &[] };
-    let token = it.delivered(Timestamp(0), alone, sent).unwrap().token;
+    let token = it.delivered(at(0), alone, sent).unwrap().token;
     let got = Got { consumer: A, range: 0..1, attempt: 1, token };
     say(&mut it, 0, &got, 0..1, VerbKind::Ack).unwrap();
     it.end(P0, Offset(50));
-    let first = it.next(Timestamp(0)).unwrap();
+    let first = it.next(at(0)).unwrap();
     assert_eq!(first.events_max, 4);
-    assert!(it.next(Timestamp(0)).is_none(), "all credit is set aside for the first read");
+    assert!(it.next(at(0)).is_none(), "all credit is set aside for the first read");
     it.abandon(first);
-    assert_eq!(it.next(Timestamp(0)).unwrap().events_max, 4);
+    assert_eq!(it.next(at(0)).unwrap().events_max, 4);
 }
 
 #[test]
@@ -498,7 +495,7 @@ fn a_restart_keeps_what_was_committed_attempts_and_delays_included() {
     rows.apply(&settling.rows[0].1);
     say(&mut it, 0, &got, 0..1, VerbKind::Ack).unwrap();
 
-    let mut it = Subscription::new(options(Order::None), vec![rows.restore()]);
+    let mut it = Subscription::new(options(Order::None), vec![rows.restore()], at(0));
     it.end(P0, Offset(20));
     assert_eq!(it.figures().lag, 18);
     attach(&mut it, A);
@@ -519,7 +516,7 @@ fn verbs_of_another_consumer_partition_or_life_are_refused() {
     let forged = Got { token: DeliveryToken(1), ..got.clone() };
     assert_eq!(say(&mut it, 0, &forged, 0..10, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
     let elsewhere = Verb { partition: PartitionId(9), ..verb(&got, 0..10, VerbKind::Ack) };
-    assert_eq!(it.verb(Timestamp(0), A, &elsewhere, 0), Err(ErrorCode::DeliveryExpired));
+    assert_eq!(it.verb(at(0), A, &elsewhere, 0), Err(ErrorCode::DeliveryExpired));
     assert_eq!(say(&mut it, 0, &got, 10..u64::MAX, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
     assert_eq!(say(&mut it, 0, &got, 5..u64::MAX, VerbKind::Ack), Ok(5));
     assert_eq!(say(&mut it, 0, &got, 5..10, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
@@ -532,6 +529,6 @@ fn consumers_are_bounded() {
         it.attach(ConsumerId(id)).unwrap();
     }
     assert_eq!(it.attach(ConsumerId(u64::MAX)), Err(ErrorCode::LimitExceeded));
-    it.detach(Timestamp(0), ConsumerId(5), 0);
+    it.detach(at(0), ConsumerId(5), 0);
     assert_eq!(it.attach(ConsumerId(u64::MAX)), Ok(()));
 }

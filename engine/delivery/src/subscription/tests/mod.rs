@@ -1,6 +1,7 @@
 //! Facts about a subscription, one by one; `model` checks them all together on random operations.
 
 mod facts;
+mod handing;
 mod model;
 mod store;
 
@@ -31,6 +32,11 @@ fn options(order: Order) -> Options {
     }
 }
 
+/// This moment, on both clocks alike.
+fn at(ms: u64) -> Now {
+    Now { mono_ms: ms, wall: Timestamp(ms) }
+}
+
 /// One partition that ends at `end`, its head row written.
 fn subscription(order: Order, end: u64) -> Subscription {
     subscription_with(options(order), end)
@@ -39,7 +45,7 @@ fn subscription(order: Order, end: u64) -> Subscription {
 fn subscription_with(options: Options, end: u64) -> Subscription {
     let mut progress = Progress::new(Offset(0), 1);
     progress.take_dirty();
-    let mut subscription = Subscription::new(options, vec![progress]);
+    let mut subscription = Subscription::new(options, vec![progress], at(0));
     subscription.end(P0, Offset(end));
     subscription
 }
@@ -60,12 +66,14 @@ struct Got {
 
 /// Takes what is next, cut to `events`, without filtering.
 fn deliver(subscription: &mut Subscription, now: u64, events: u64) -> Option<Got> {
-    let wanted = subscription.next(Timestamp(now))?;
+    let wanted = subscription.next(at(now))?;
     let events = events.min(wanted.events_max).min(wanted.last.0 + 1 - wanted.first.0);
     let (consumer, first) = (wanted.consumer, wanted.first);
     let sent = Sent { last: Offset(first.0 + events - 1), bytes: events * 10, filtered: &[], failed: &[] };
-    let delivered = subscription.delivered(Timestamp(now), wanted, sent).unwrap();
+    let delivered = subscription.delivered(at(now), wanted, sent).unwrap();
     assert_eq!(delivered.events, events);
+    // Its stream takes it at once.
+    subscription.taken(consumer, u64::MAX);
     let range = first.0..first.0 + events;
     Some(Got { consumer, range, attempt: delivered.attempt, token: delivered.token })
 }
@@ -83,11 +91,11 @@ fn say(
     kind: VerbKind,
 ) -> Result<u64, ErrorCode> {
     let verb = verb(got, range, kind);
-    subscription.verb(Timestamp(now), got.consumer, &verb, 7).map(|applied| applied.events)
+    subscription.verb(at(now), got.consumer, &verb, 7).map(|applied| applied.events)
 }
 
 fn commit(subscription: &mut Subscription, ok: bool) -> Option<(Settling, Vec<CameBack>)> {
     let settling = subscription.take_settling()?;
-    let back = subscription.settled(settling.id, ok, Timestamp(0));
+    let back = subscription.settled(settling.id, ok, at(0));
     Some((settling, back))
 }

@@ -109,6 +109,8 @@ struct Event {
     at: At,
     attempts: u16,
     returned: u8,
+    /// Whose delivery of it failed last, since the start.
+    by: Option<ConsumerId>,
 }
 
 #[derive(Debug)]
@@ -128,6 +130,11 @@ struct World {
     next_consumer: u64,
 }
 
+/// Some consumers' streams take no delivery at all, though their verbs come through.
+fn takes(consumer: ConsumerId) -> bool {
+    !consumer.0.is_multiple_of(4)
+}
+
 fn model_options(order: Order) -> Options {
     Options { max_in_flight: 24, max_in_flight_bytes: 400, dead_letters_max: 3, ..options(order) }
 }
@@ -138,7 +145,7 @@ impl World {
         disk.iter_mut().for_each(|rows| rows.apply(&Progress::new(Offset(0), 1).take_dirty()));
         let progress = disk.iter().map(Rows::restore).collect();
         Self {
-            it: Subscription::new(model_options(order), progress),
+            it: Subscription::new(model_options(order), progress, at(1)),
             order,
             now: 1,
             events: vec![Vec::new(); PARTITIONS],
@@ -153,8 +160,8 @@ impl World {
         }
     }
 
-    fn now(&self) -> Timestamp {
-        Timestamp(self.now)
+    fn now(&self) -> Now {
+        at(self.now)
     }
 
     fn run(&mut self, op: Op) {
@@ -175,12 +182,12 @@ impl World {
                 }
             }
             Op::End { partition, more } => {
-                let event = Event { at: At::Fresh, attempts: 0, returned: 0 };
+                let event = Event { at: At::Fresh, attempts: 0, returned: 0, by: None };
                 let end = self.events[partition].len() + more as usize;
                 self.events[partition].resize(end, event);
                 self.it.end(PartitionId(partition as u16), Offset(end as u64));
             }
-            Op::Read => self.reads.extend(self.it.next(self.now())),
+            Op::Read => self.read(),
             Op::Finish { read, take, filter, fail } => {
                 if read < self.reads.len() {
                     let wanted = self.reads.remove(read);
@@ -201,8 +208,25 @@ impl World {
         self.next_consumer += 1;
         let id = ConsumerId(self.next_consumer);
         self.it.attach(id).unwrap();
+        if takes(id) {
+            self.it.taken(id, u64::MAX);
+        }
         self.consumers.push(id);
         self.credit.insert(id, (0, 0));
+    }
+
+    /// What failed goes to somebody else if somebody else has room.
+    fn read(&mut self) {
+        let Some(wanted) = self.it.next(self.now()) else { return };
+        let by = self.events[usize::from(wanted.partition.0)][wanted.first.0 as usize].by;
+        let holder = wanted.consumer;
+        if matches!(wanted.kind, WantedKind::Again { alone: false, .. }) && by == Some(holder) {
+            let alone_waits = self.events.iter().flatten().any(|event| event.returned >= RETURNS_MAX);
+            let has_room = |it: &&Consumer| it.id != holder && !it.is_silent() && it.room(24, 400).is_some();
+            let others = self.it.consumers.iter().filter(has_room);
+            assert!(alone_waits || others.count() == 0, "{holder:?} let it fail, and others have room");
+        }
+        self.reads.push(wanted);
     }
 
     fn detach(&mut self, at: usize) {
@@ -215,7 +239,13 @@ impl World {
             if !matches!(event.at, At::Flight { consumer, .. } if consumer == id) {
                 continue;
             }
+            if !takes(id) {
+                event.at = At::Waiting { not_before: self.now };
+                event.by = Some(id);
+                continue;
+            }
             let counts = event.returned >= RETURNS_MAX;
+            event.by = None;
             event.returned = (event.returned + 1).min(RETURNS_MAX);
             event.attempts += u16::from(counts);
             event.at = if counts && event.attempts >= 3 {
@@ -303,7 +333,9 @@ impl World {
         let others = self.events.iter().flatten().filter(|event| event.at.holder() == Some(consumer));
         assert!(others.clone().count() == 1 || !others.clone().any(|event| event.returned >= RETURNS_MAX));
         if self.order != Order::None {
-            assert_eq!(Some(&consumer), self.consumers.first(), "only the active consumer gets something");
+            assert_eq!(Some(consumer), self.it.consumers().next(), "only the active consumer gets something");
+            let elsewhere = before.iter().filter_map(|event| event.at.holder()).find(|it| *it != consumer);
+            assert_eq!(elsewhere, None, "somebody else is not done with partition {partition}");
             let open = |event: &Event| matches!(event.at, At::Fresh | At::Waiting { .. });
             let ahead = before[..first as usize].iter().position(open);
             assert_eq!(ahead, None, "sent from {first} on, in partition {partition}");
@@ -354,7 +386,7 @@ impl World {
                 VerbKind::Ack => event.at = said(false),
                 VerbKind::Reject { .. } => event.at = said(true),
                 VerbKind::InProgress => event.at = At::Flight { token: token.0, consumer, deadline },
-                VerbKind::Nack { delay_ms } => event.fail(self.now, delay_ms),
+                VerbKind::Nack { delay_ms } => event.fail(self.now, Some(consumer), delay_ms),
             }
         }
         if let VerbKind::Nack { .. } = kind {
@@ -373,13 +405,14 @@ impl World {
         for event in &mut self.events[partition][from as usize..] {
             if matches!(event.at, At::Flight { .. }) {
                 event.at = At::Waiting { not_before: 0 };
+                event.by = None;
             }
         }
     }
 
     fn time(&mut self, ms: u64) {
         self.now += ms;
-        let expired = self.it.on_time(self.now(), 3);
+        let expired = self.it.on_time(self.now(), |_| 0);
         let mut expected = 0;
         for partition in 0..PARTITIONS {
             let late: Vec<u64> = (0..self.events[partition].len() as u64)
@@ -389,7 +422,15 @@ impl World {
                 })
                 .collect();
             expected += late.len() as u64;
-            late.iter().for_each(|offset| self.events[partition][*offset as usize].fail(self.now, None));
+            for offset in &late {
+                let event = &mut self.events[partition][*offset as usize];
+                let by = event.at.holder();
+                if by.is_some_and(takes) {
+                    event.fail(self.now, by, Some(0));
+                } else {
+                    (event.at, event.by) = (At::Waiting { not_before: self.now }, by);
+                }
+            }
             self.rewind(partition, &late);
         }
         assert_eq!(expired, expected);
@@ -456,6 +497,7 @@ impl World {
                     }
                     Why::Said { consumer, .. } => {
                         assert!(self.order != Order::None || !self.consumers.contains(&consumer));
+                        event.by = None;
                         At::Waiting { not_before: 0 }
                     }
                     Why::Dead | Why::Dropped => At::Settling(why),
@@ -498,11 +540,12 @@ impl World {
                 assert!(history.attempts <= event.attempts);
                 event.at = if done { At::Done } else { At::Waiting { not_before: 0 } };
                 (event.attempts, event.returned) = (history.attempts, history.returned);
+                event.by = None;
             }
         }
         let seed = self.it.next_token + 1_000;
         let options = Options { token_seed: seed, ..model_options(self.order) };
-        self.it = Subscription::new(options, progress);
+        self.it = Subscription::new(options, progress, self.now());
         (self.reads, self.consumers) = (Vec::new(), Vec::new());
         for partition in 0..PARTITIONS {
             let id = PartitionId(partition as u16);
@@ -516,6 +559,7 @@ impl World {
         let mut lag = 0;
         for (partition, part) in self.it.partitions.iter().enumerate() {
             assert_eq!(self.it.retrying.contains(&partition), !part.waiting.is_empty());
+            assert_eq!(self.it.unread.contains(&partition), part.cursor < part.end);
             let queued = |offset: u64| {
                 let of = |run: &&Settle| run.partition() == partition && run.range().contains(&offset);
                 self.it.queue.iter().filter(of).count()
@@ -586,7 +630,7 @@ impl World {
                 return;
             }
             if let Some(at) = self.it.next_deadline(self.now()).filter(|_| self.it.figures().waiting > 0) {
-                self.run(Op::Time(at.0.saturating_sub(self.now)));
+                self.run(Op::Time(at.saturating_sub(self.now)));
             }
         }
         panic!("not every event came to its end: {:?}", self.events);
@@ -594,7 +638,8 @@ impl World {
 }
 
 impl Event {
-    fn fail(&mut self, now: u64, delay_ms: Option<u32>) {
+    fn fail(&mut self, now: u64, by: Option<ConsumerId>, delay_ms: Option<u32>) {
+        self.by = by;
         self.attempts += 1;
         self.returned = 0;
         self.at = if self.attempts >= 3 {
