@@ -163,6 +163,27 @@ pub fn message(kind: FrameType, value: &impl Serialize) -> Bytes {
     frame(kind, &rmp_serde::to_vec_named(value).expect("our own message types serialise"))
 }
 
+/// How many bytes a value takes as a MessagePack map.
+///
+/// # Panics
+/// If the value does not serialise: our types do.
+pub fn message_bytes(value: &impl Serialize) -> usize {
+    struct Counted(usize);
+    impl std::io::Write for Counted {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counted = Counted(0);
+    rmp_serde::encode::write_named(&mut counted, value).expect("our own message types serialise");
+    counted.0
+}
+
 /// Reads a MessagePack payload, nested at most [`MESSAGE_DEPTH_MAX`] deep.
 pub fn read_message<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameError> {
     let mut reader = rmp_serde::Deserializer::from_read_ref(payload);
