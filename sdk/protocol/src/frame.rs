@@ -184,12 +184,17 @@ pub fn message_bytes(value: &impl Serialize) -> usize {
     counted.0
 }
 
-/// Reads a MessagePack payload, nested at most [`MESSAGE_DEPTH_MAX`] deep.
+/// Reads a MessagePack payload, nested at most [`MESSAGE_DEPTH_MAX`] deep, with nothing behind it.
 pub fn read_message<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameError> {
-    let mut reader = rmp_serde::Deserializer::from_read_ref(payload);
+    let mut rest = payload;
+    let mut reader = rmp_serde::Deserializer::new(&mut rest);
     // It counts one level more than there are.
     reader.set_max_depth(MESSAGE_DEPTH_MAX + 1);
-    T::deserialize(&mut reader).map_err(|error| FrameError::payload(error.to_string()))
+    let value = T::deserialize(&mut reader).map_err(|error| FrameError::payload(error.to_string()))?;
+    if rest.is_empty() {
+        return Ok(value);
+    }
+    Err(FrameError::payload(format!("{} bytes lie behind the message", rest.len())))
 }
 
 #[cfg(test)]
@@ -252,6 +257,14 @@ mod tests {
         let mut marked = plain;
         marked[5..].fill(0xff);
         assert_eq!(FrameHeader::read(&marked), FrameHeader::read(&plain));
+    }
+
+    #[test]
+    fn nothing_may_lie_behind_a_message() {
+        let mut payload = message(FrameType::Error, &Refusal::new(ErrorCode::Internal, "x"))[8..].to_vec();
+        assert!(read_message::<Refusal>(&payload).is_ok());
+        payload.push(0xc0);
+        assert!(read_message::<Refusal>(&payload).is_err());
     }
 
     #[test]

@@ -56,8 +56,10 @@ impl Credit {
     /// Reads a `Credit` frame's payload.
     pub fn read(payload: &[u8]) -> Result<Self, FrameError> {
         let mut reader = Reader::new(payload);
-        (|| Some(Self { events: reader.u64()?, bytes: reader.u64()? }))()
-            .ok_or_else(|| FrameError::payload("a credit frame is cut off"))
+        let credit = (|| Some(Self { events: reader.u64()?, bytes: reader.u64()? }))();
+        credit.filter(|_| reader.is_empty()).ok_or_else(|| {
+            FrameError::payload(format!("a credit frame has {} bytes, expected 16", payload.len()))
+        })
     }
 }
 

@@ -190,7 +190,7 @@ fn opens() -> Vec<Bad> {
         error("an open whose kind is a number", open(json!({"kind": 77})), Unsupported),
         error("an open without a required field", open(json!({"kind": "publish"})), Malformed),
         error("a number for a string", open(json!({"kind": "publish", "topic": 5})), Malformed),
-        error("bytes for a string", raw_open(b"\x82\xa4kind\xa7publish\xa5topic\xc4\x06orders"), Malformed),
+        error("text that is not UTF-8", raw_open(b"\x82\xa4kind\xa7publish\xa5topic\xa2\xff\xfe"), Malformed),
         error("a field twice", raw_open(b"\x83\xa4kind\xa7publish\xa5topic\xa1a\xa5topic\xa1b"), Malformed),
         error(
             "a byte behind the map",
