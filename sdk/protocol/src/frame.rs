@@ -75,7 +75,7 @@ impl FrameType {
             Self::Open | Self::Notice | Self::Error | Self::Credit | Self::Verbs | Self::Settled => {
                 REQUEST_BYTES_MAX
             }
-            // A listing of topics names every partition of each.
+            // A page of topics names every partition of each.
             Self::Opened | Self::Chunk | Self::Publish | Self::Ack | Self::Deliver | Self::End => {
                 FRAME_BYTES_MAX
             }
