@@ -287,19 +287,19 @@ async fn words_about_deliveries_of_others_have_no_effect() {
     let subscribe = Subscribe { topic: "orders".into(), subscription: "s".into(), ..Subscribe::default() };
     let mut stream = Stream::open(&stage.connection, &Open::Subscribe(subscribe)).await;
     assert!(matches!(stream.answer().await, Ok(Opened::Subscribe(_))));
-    let verbs = |token: u64, partition: u16, first: u64, last: u64| {
+    let verbs = |sequence: u64, token: u64, partition: u16, first: u64, last: u64| {
         use levada_protocol::{
             ids::{DeliveryToken, Offset, PartitionId},
             verbs::{Verb, VerbKind, Verbs},
         };
         let (partition, token) = (PartitionId(partition), DeliveryToken(token));
         let verb = Verb { kind: VerbKind::Ack, partition, token, first: Offset(first), last: Offset(last) };
-        Verbs { sequence: 1, verbs: vec![verb] }.frame()
+        Verbs { sequence, verbs: vec![verb] }.frame()
     };
-    for (token, partition, first, last) in
-        [(0, 0, 0, 9), (u64::MAX, 0, 0, u64::MAX), (7, 9, 0, 9), (1, u16::MAX, u64::MAX, u64::MAX)]
+    for (sequence, (token, partition, first, last)) in
+        (1..).zip([(0, 0, 0, 9), (u64::MAX, 0, 0, u64::MAX), (7, 9, 0, 9), (1, u16::MAX, u64::MAX, u64::MAX)])
     {
-        stream.send(&verbs(token, partition, first, last)).await;
+        stream.send(&verbs(sequence, token, partition, first, last)).await;
         let (kind, payload) = stream.frame().await.expect("an answer to verbs");
         assert_eq!(kind, FrameType::Settled);
         let settled = levada_protocol::verbs::Settled::read(&payload).unwrap();

@@ -104,6 +104,12 @@ impl Submitter {
             let message = "a published batch must not be a selection";
             return Err(Error::refused(ErrorCode::BatchInvalid, message));
         }
+        if let Some((index, ttl_ms)) = batch.first_ttl() {
+            let message = format!(
+                "event {index} of the batch has a time to live of {ttl_ms} ms, which this version does not serve: publish it without"
+            );
+            return Err(Error::refused(ErrorCode::Unsupported, message));
+        }
         Ok(())
     }
 }

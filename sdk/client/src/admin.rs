@@ -18,7 +18,27 @@ macro_rules! expect {
     };
 }
 
-/// Typed requests. All behave as [`Client::request`], in errors and when cancelled.
+/// Asks for one page of a list after the other, until there are no more.
+macro_rules! every_page {
+    ($client:expr, $ask:expr, $pattern:pat => $page:expr) => {{
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let (mut page, next) = expect!($client.request($ask(after.take())).await?, $pattern => $page)?;
+            // What claims to go on and brings nothing would go on for ever.
+            if page.is_empty() && next.is_some() {
+                break Err(Error::bad_answer("a page of a list is empty, and not the last"));
+            }
+            all.append(&mut page);
+            match next {
+                Some(next) => after = Some(next),
+                None => break Ok(all),
+            }
+        }
+    }};
+}
+
+/// Typed requests. All behave as [`Client::request`], in errors and when cancelled. Lists are whole, however many
+/// pages they come in; what is made or deleted meanwhile may be in them or not.
 impl Client {
     /// The engine's state and figures.
     pub async fn info(&self) -> Result<EngineInfo, Error> {
@@ -33,7 +53,8 @@ impl Client {
 
     /// All topics, in order of name.
     pub async fn list_topics(&self) -> Result<Vec<TopicInfo>, Error> {
-        expect!(self.request(Request::ListTopics).await?, Response::Topics { topics } => topics)
+        let ask = |after| Request::ListTopics { limit: 0, after };
+        every_page!(self, ask, Response::Topics { topics, next } => (topics, next))
     }
 
     /// One topic.
@@ -69,8 +90,8 @@ impl Client {
 
     /// The subscriptions of one topic, or of all.
     pub async fn list_subscriptions(&self, topic: Option<&str>) -> Result<Vec<SubscriptionInfo>, Error> {
-        let request = Request::ListSubscriptions { topic: topic.map(str::to_owned) };
-        expect!(self.request(request).await?, Response::Subscriptions { subscriptions } => subscriptions)
+        let ask = |after| Request::ListSubscriptions { topic: topic.map(str::to_owned), limit: 0, after };
+        every_page!(self, ask, Response::Subscriptions { subscriptions, next } => (subscriptions, next))
     }
 
     /// One subscription.
@@ -104,7 +125,8 @@ impl Client {
 
     /// All versions of all plugins.
     pub async fn list_plugins(&self) -> Result<Vec<PluginInfo>, Error> {
-        expect!(self.request(Request::ListPlugins).await?, Response::Plugins { plugins } => plugins)
+        let ask = |after| Request::ListPlugins { limit: 0, after };
+        every_page!(self, ask, Response::Plugins { plugins, next } => (plugins, next))
     }
 
     /// Removes one version of a plugin, or all with `None`.
@@ -119,7 +141,8 @@ impl Client {
 
     /// All routes, in order of name.
     pub async fn list_routes(&self) -> Result<Vec<RouteInfo>, Error> {
-        expect!(self.request(Request::ListRoutes).await?, Response::Routes { routes } => routes)
+        let ask = |after| Request::ListRoutes { limit: 0, after };
+        every_page!(self, ask, Response::Routes { routes, next } => (routes, next))
     }
 
     /// Deletes a route.

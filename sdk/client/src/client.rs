@@ -175,12 +175,12 @@ impl Client {
 fn only_reads(request: &Request) -> bool {
     match request {
         Request::Info
-        | Request::ListTopics
+        | Request::ListTopics { .. }
         | Request::DescribeTopic { .. }
         | Request::ListSubscriptions { .. }
         | Request::DescribeSubscription { .. }
-        | Request::ListPlugins
-        | Request::ListRoutes => true,
+        | Request::ListPlugins { .. }
+        | Request::ListRoutes { .. } => true,
         Request::CreateTopic { .. }
         | Request::SetTopic { .. }
         | Request::DeleteTopic { .. }

@@ -15,7 +15,7 @@ pub enum ErrorCode {
     UnknownFrame,
     /// No protocol version in common.
     UnsupportedVersion,
-    /// A stream was opened before the hello was answered.
+    /// The first stream of a connection is no hello, or none came in time.
     HelloRequired,
     /// A request or option that this version does not serve.
     Unsupported,

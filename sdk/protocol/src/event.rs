@@ -19,13 +19,18 @@ pub struct Event {
     pub key: Option<Bytes>,
     /// Name and value pairs, in order; names may repeat.
     pub headers: Vec<(String, Bytes)>,
-    /// The content. `None` is a tombstone: legal only where a topic is compacted; empty is ordinary data.
+    /// The content. `None` is a tombstone, which says that what the key names is gone; empty is ordinary data. Today
+    /// a tombstone is stored and delivered like any other event.
     pub payload: Option<Bytes>,
-    /// When it happened, by the publisher's clock.
+    /// When it happened, by the publisher's clock. It is stored and delivered as it is; nothing is ordered, found or
+    /// dropped by it.
     pub time: Timestamp,
-    /// The publisher's own identity for the event; lets a topic with a dedup window find repeats.
+    /// The publisher's own identity for the event. It is stored and delivered, and places an event without a key, so
+    /// that equal ids meet in one partition. Nothing looks for repeats: two events of one id are two events. What keeps
+    /// a resend from being stored twice are the producer's sequences, not this.
     pub id: Option<String>,
-    /// Not delivered later than this many milliseconds after it was appended.
+    /// Reserved for a time to live. This version does not drop events by their age in transit, so that an engine
+    /// refuses to store an event that has one, with `UNSUPPORTED`.
     pub ttl_ms: Option<u32>,
 }
 

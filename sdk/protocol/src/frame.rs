@@ -75,7 +75,7 @@ impl FrameType {
             Self::Open | Self::Notice | Self::Error | Self::Credit | Self::Verbs | Self::Settled => {
                 REQUEST_BYTES_MAX
             }
-            // A listing of topics names every partition of each.
+            // A page of topics names every partition of each.
             Self::Opened | Self::Chunk | Self::Publish | Self::Ack | Self::Deliver | Self::End => {
                 FRAME_BYTES_MAX
             }
@@ -163,12 +163,38 @@ pub fn message(kind: FrameType, value: &impl Serialize) -> Bytes {
     frame(kind, &rmp_serde::to_vec_named(value).expect("our own message types serialise"))
 }
 
-/// Reads a MessagePack payload, nested at most [`MESSAGE_DEPTH_MAX`] deep.
+/// How many bytes a value takes as a MessagePack map.
+///
+/// # Panics
+/// If the value does not serialise: our types do.
+pub fn message_bytes(value: &impl Serialize) -> usize {
+    struct Counted(usize);
+    impl std::io::Write for Counted {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counted = Counted(0);
+    rmp_serde::encode::write_named(&mut counted, value).expect("our own message types serialise");
+    counted.0
+}
+
+/// Reads a MessagePack payload, nested at most [`MESSAGE_DEPTH_MAX`] deep, with nothing behind it.
 pub fn read_message<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameError> {
-    let mut reader = rmp_serde::Deserializer::from_read_ref(payload);
+    let mut rest = payload;
+    let mut reader = rmp_serde::Deserializer::new(&mut rest);
     // It counts one level more than there are.
     reader.set_max_depth(MESSAGE_DEPTH_MAX + 1);
-    T::deserialize(&mut reader).map_err(|error| FrameError::payload(error.to_string()))
+    let value = T::deserialize(&mut reader).map_err(|error| FrameError::payload(error.to_string()))?;
+    if rest.is_empty() {
+        return Ok(value);
+    }
+    Err(FrameError::payload(format!("{} bytes lie behind the message", rest.len())))
 }
 
 #[cfg(test)]
@@ -231,6 +257,14 @@ mod tests {
         let mut marked = plain;
         marked[5..].fill(0xff);
         assert_eq!(FrameHeader::read(&marked), FrameHeader::read(&plain));
+    }
+
+    #[test]
+    fn nothing_may_lie_behind_a_message() {
+        let mut payload = message(FrameType::Error, &Refusal::new(ErrorCode::Internal, "x"))[8..].to_vec();
+        assert!(read_message::<Refusal>(&payload).is_ok());
+        payload.push(0xc0);
+        assert!(read_message::<Refusal>(&payload).is_err());
     }
 
     #[test]

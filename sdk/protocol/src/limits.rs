@@ -12,7 +12,7 @@ pub const EVENT_ID_BYTES_MAX: usize = 128;
 pub const HEADERS_MAX: usize = 64;
 /// Longest header name in bytes.
 pub const HEADER_NAME_BYTES_MAX: usize = 128;
-/// All headers of one event together, names and values, in bytes.
+/// All headers of one event together, in bytes: 3 + name + value each.
 pub const HEADERS_BYTES_MAX: usize = 16 * 1024;
 /// Largest body of a batch in bytes: one event of the largest size, or many small ones.
 pub const BATCH_BODY_BYTES_MAX: usize = EVENT_BYTES_MAX;
@@ -30,7 +30,8 @@ pub const TOPIC_NAME_BYTES_MAX: usize = 128;
 pub const TOPIC_NAME_BYTES_MAX_INTERNAL: usize = 255;
 /// Longest name in bytes of a subscription, route, plugin or producer group.
 pub const NAME_BYTES_MAX: usize = 63;
-/// Largest frame payload in bytes; a longer length closes the connection before anything is read.
+/// Largest payload in bytes that a frame of any known type may have. A length over the limit of its type closes the
+/// connection before anything is read.
 pub const FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Largest payload in bytes of a frame that opens a stream or carries a request.
 pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
@@ -40,6 +41,8 @@ pub const MESSAGE_DEPTH_MAX: usize = 32;
 pub const VERBS_MAX: usize = 4096;
 /// Longest reason text in bytes of a reject or of a refusal.
 pub const REASON_BYTES_MAX: usize = 1024;
+/// Longest name in bytes that a consumer may give itself.
+pub const CONSUMER_NAME_BYTES_MAX: usize = 256;
 /// Largest plugin artefact in bytes.
 pub const ARTEFACT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest plugin configuration in bytes of text.

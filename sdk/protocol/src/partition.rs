@@ -6,7 +6,7 @@ use crate::ids::PartitionId;
 
 /// The partition of a keyed event: XXH3-64 (seed 0) of the key, modulo the topic's partitions.
 ///
-/// An event without key but with an id hashes its id the same way, so that a repeated id meets its first.
+/// An event without key but with an id hashes its id the same way, so that equal ids meet in one partition.
 /// `partitions` is at least 1.
 pub fn partition_of(key: &[u8], partitions: u16) -> PartitionId {
     let partition = xxh3_64(key) % u64::from(partitions.max(1));

@@ -104,6 +104,8 @@ pub struct Limits {
     pub producer_in_flight_max: u32,
     /// Largest plugin artefact.
     pub artefact_bytes_max: u64,
+    /// Most streams that this connection may have open at once, the control stream among them.
+    pub streams_max: u32,
 }
 
 /// Where to begin in a topic.
@@ -129,7 +131,7 @@ pub struct Subscribe {
     pub topic: String,
     /// The subscription's name.
     pub subscription: String,
-    /// Names the consumer in listings.
+    /// Names the consumer in listings; at most 256 bytes.
     pub consumer: String,
     /// Make the subscription with these options if it is absent; if it exists with others: `SUBSCRIPTION_MISMATCH`.
     /// `None`: it must exist, with whatever options.
@@ -212,8 +214,15 @@ pub enum Request {
         #[serde(default)]
         settings: TopicSettings,
     },
-    /// All topics.
-    ListTopics,
+    /// All topics, in pages.
+    ListTopics {
+        /// Most entries of the answer; 0 means as many as fit.
+        #[serde(default)]
+        limit: u32,
+        /// The answer begins behind this entry: a page's `next`. `None` means at the first.
+        #[serde(default)]
+        after: Option<String>,
+    },
     /// One topic.
     DescribeTopic {
         /// Its name.
@@ -247,11 +256,17 @@ pub enum Request {
         #[serde(default)]
         from: Start,
     },
-    /// The subscriptions of one topic or of all.
+    /// The subscriptions of one topic or of all, in pages.
     ListSubscriptions {
         /// The topic's name; `None` means all.
         #[serde(default)]
         topic: Option<String>,
+        /// Most entries of the answer; 0 means as many as fit.
+        #[serde(default)]
+        limit: u32,
+        /// The answer begins behind this entry: a page's `next`. `None` means at the first.
+        #[serde(default)]
+        after: Option<String>,
     },
     /// One subscription.
     DescribeSubscription {
@@ -284,8 +299,15 @@ pub enum Request {
         #[serde(default)]
         config: Option<String>,
     },
-    /// All plugin versions.
-    ListPlugins,
+    /// All plugin versions, in pages.
+    ListPlugins {
+        /// Most entries of the answer; 0 means as many as fit.
+        #[serde(default)]
+        limit: u32,
+        /// The answer begins behind this entry: a page's `next`. `None` means at the first.
+        #[serde(default)]
+        after: Option<String>,
+    },
     /// Removes one version of a plugin, or all.
     RemovePlugin {
         /// The plugin's name.
@@ -296,8 +318,15 @@ pub enum Request {
     },
     /// Makes a route.
     CreateRoute(RouteSpec),
-    /// All routes.
-    ListRoutes,
+    /// All routes, in pages.
+    ListRoutes {
+        /// Most entries of the answer; 0 means as many as fit.
+        #[serde(default)]
+        limit: u32,
+        /// The answer begins behind this entry: a page's `next`. `None` means at the first.
+        #[serde(default)]
+        after: Option<String>,
+    },
     /// Deletes a route.
     DeleteRoute {
         /// The route's name.
@@ -323,31 +352,43 @@ pub enum Response {
     Info(Box<EngineInfo>),
     /// One topic.
     Topic(TopicInfo),
-    /// Topics.
+    /// A page of topics.
     Topics {
         /// In order of name.
         topics: Vec<TopicInfo>,
+        /// Where to go on: the next request's `after`. `None`: this was all.
+        #[serde(default)]
+        next: Option<String>,
     },
     /// One subscription.
     Subscription(SubscriptionInfo),
-    /// Subscriptions.
+    /// A page of subscriptions.
     Subscriptions {
         /// In order of topic and name.
         subscriptions: Vec<SubscriptionInfo>,
+        /// Where to go on: the next request's `after`. `None`: this was all.
+        #[serde(default)]
+        next: Option<String>,
     },
     /// One plugin version.
     Plugin(PluginInfo),
-    /// Plugin versions.
+    /// A page of plugin versions.
     Plugins {
         /// In order of name and version.
         plugins: Vec<PluginInfo>,
+        /// Where to go on: the next request's `after`. `None`: this was all.
+        #[serde(default)]
+        next: Option<String>,
     },
     /// One route.
     Route(RouteInfo),
-    /// Routes.
+    /// A page of routes.
     Routes {
         /// In order of name.
         routes: Vec<RouteInfo>,
+        /// Where to go on: the next request's `after`. `None`: this was all.
+        #[serde(default)]
+        next: Option<String>,
     },
     /// Refused.
     Refused(Refusal),
@@ -448,7 +489,7 @@ pub struct SubscriptionOptions {
     pub order: Order,
     /// Plugins that events pass, in order.
     pub chain: Vec<StageSpec>,
-    /// Milliseconds after which an unacknowledged delivery is given again. Default 30,000.
+    /// Milliseconds after which an unacknowledged delivery may be given again. Default 30,000.
     pub ack_timeout_ms: u32,
     /// Deliveries after which an event becomes a dead letter. Default 16.
     pub max_attempts: u16,
@@ -566,8 +607,10 @@ pub struct PluginInfo {
     pub interface: String,
     /// When it was deployed, in milliseconds since the Unix epoch.
     pub deployed_ms: u64,
-    /// The places that use it.
+    /// The places that use it; at most 1,000 of them.
     pub used_by: Vec<String>,
+    /// How many places use it.
+    pub used_by_count: u64,
     /// Calls, since the engine started.
     pub calls: u64,
     /// Events handed in, since the engine started.

@@ -16,6 +16,7 @@
 //!
 //! `verb`: 1 ack, 2 nack (after `delay_ms`; all ones: by the subscription's backoff), 3 in progress, 4 reject.
 //! `first` and `last` are offsets, both included; offsets between them that were not delivered do not matter.
+//! Only a reject has an `extra`: its reason, of which a reader keeps the first 1,024 bytes.
 //!
 //! `Settled` payload: `sequence u64` (every verbs frame up to it has taken effect, durably), then entries of 24 bytes
 //! for refused verbs: `partition u16, code u16, reserved u32, first u64, last u64`.
@@ -55,8 +56,10 @@ impl Credit {
     /// Reads a `Credit` frame's payload.
     pub fn read(payload: &[u8]) -> Result<Self, FrameError> {
         let mut reader = Reader::new(payload);
-        (|| Some(Self { events: reader.u64()?, bytes: reader.u64()? }))()
-            .ok_or_else(|| FrameError::payload("a credit frame is cut off"))
+        let credit = (|| Some(Self { events: reader.u64()?, bytes: reader.u64()? }))();
+        credit.filter(|_| reader.is_empty()).ok_or_else(|| {
+            FrameError::payload(format!("a credit frame has {} bytes, expected 16", payload.len()))
+        })
     }
 }
 
@@ -155,6 +158,10 @@ fn read_verb(reader: &mut Reader<'_>) -> Option<Result<Verb, FrameError>> {
     let (delay, token) = (reader.u32()?, DeliveryToken(reader.u64()?));
     let (first, last, extra_len) = (Offset(reader.u64()?), Offset(reader.u64()?), reader.u16()?);
     let extra = reader.take(usize::from(extra_len))?;
+    if number != 4 && !extra.is_empty() {
+        let what = format!("only a reject carries a text, verb {number} has one of {extra_len} bytes");
+        return Some(Err(FrameError::payload(what)));
+    }
     let kind = match number {
         1 => VerbKind::Ack,
         2 => VerbKind::Nack { delay_ms: (delay != BY_BACKOFF).then_some(delay) },
@@ -333,6 +340,17 @@ mod tests {
         assert!(read(8 + 1, 9).is_ok(), "the reserved byte");
         for (at, value) in [(8, 0), (8, 5), (8 + 24, 4)] {
             assert!(read(at, value).is_err(), "byte {at} is {value}");
+        }
+    }
+
+    #[test]
+    fn a_text_beside_any_verb_but_a_reject_is_refused() {
+        let reject = VerbKind::Reject { reason: "bad".to_owned() };
+        let frame = Verbs { sequence: 1, verbs: vec![Verb { kind: reject, ..ack(5, 5) }] }.frame();
+        for verb in 1..=4 {
+            let mut payload = frame[FRAME_HEADER_BYTES..].to_vec();
+            payload[8] = verb;
+            assert_eq!(Verbs::read(&payload).is_ok(), verb == 4, "verb {verb}");
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Requests: everything that is asked once and answered once.
 
+mod pages;
 mod places;
 mod plugins;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 use bytes::Bytes;
 use levada_protocol::{
@@ -12,6 +13,7 @@ use levada_protocol::{
     request::{EngineInfo, Request, Response, TopicSettings},
 };
 
+use self::pages::Page;
 use crate::{
     access::Principal,
     broker::Broker,
@@ -38,9 +40,7 @@ impl Broker {
         match request {
             Request::Info => Ok(Response::Info(Box::new(self.info()))),
             Request::CreateTopic { name, settings } => self.create_topic(principal, &name, settings).await,
-            Request::ListTopics => {
-                Ok(Response::Topics { topics: catalogue.topics.values().map(|topic| topic.info()).collect() })
-            }
+            Request::ListTopics { limit, after } => list_topics(&catalogue, limit, after.as_deref()),
             Request::DescribeTopic { name } => {
                 Ok(Response::Topic(catalogue.topic(&TopicName::parse_any(&name)?)?.info()))
             }
@@ -54,7 +54,9 @@ impl Broker {
                 let record = self.create_subscription(principal, &topic, &name, options, from).await?;
                 self.describe_subscription(&record).await.map(Response::Subscription)
             }
-            Request::ListSubscriptions { topic } => self.list_subscriptions(&catalogue, topic).await,
+            Request::ListSubscriptions { topic, limit, after } => {
+                self.list_subscriptions(&catalogue, topic, Page::new(limit), after.as_deref()).await
+            }
             Request::DescribeSubscription { topic, name } => {
                 let record = catalogue.subscription(&TopicName::parse_any(&topic)?, &name.parse()?)?;
                 self.describe_subscription(record).await.map(Response::Subscription)
@@ -70,10 +72,10 @@ impl Broker {
             Request::DeployPlugin { name, size, config } => {
                 self.deploy_plugin(principal, &name, size, config, artefact).await
             }
-            Request::ListPlugins => Ok(self.list_plugins(&catalogue)),
+            Request::ListPlugins { limit, after } => self.list_plugins(&catalogue, limit, after.as_deref()),
             Request::RemovePlugin { name, version } => self.remove_plugin(&name, version).await,
             Request::CreateRoute(spec) => self.create_route(principal, spec).await,
-            Request::ListRoutes => Ok(self.list_routes()),
+            Request::ListRoutes { limit, after } => self.list_routes(limit, after.as_deref()),
             Request::DeleteRoute { name } => {
                 self.change_places(Change::DeleteRoute { name: name.parse()? }).await?;
                 Ok(Response::Done)
@@ -175,6 +177,18 @@ impl Broker {
     ) -> Result<T, Error> {
         self.inner.tasks.run(tracing::debug_span!("change"), task).await
     }
+}
+
+fn list_topics(catalogue: &Catalogue, limit: u32, after: Option<&str>) -> Result<Response, Error> {
+    let after = after.map(TopicName::parse_any).transpose()?;
+    let mut page = Page::new(limit);
+    for (name, topic) in catalogue.topics.range((pages::behind(after.as_ref()), Bound::Unbounded)) {
+        if !page.add(name, topic.info()) {
+            break;
+        }
+    }
+    let (topics, next) = page.finish();
+    Ok(Response::Topics { topics, next })
 }
 
 /// Collects the figures of the plugins at one place; one that is there several times is summed.

@@ -1,14 +1,15 @@
 //! Requests about subscriptions and routes.
 
-use std::sync::Arc;
+use std::{ops::Bound, sync::Arc};
 
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, RouteId, RouteName, SubscriptionName, TopicName},
-    limits::ROUTE_TARGETS_MAX,
+    limits::{CONSUMER_NAME_BYTES_MAX, ROUTE_TARGETS_MAX},
     request::{Response, RouteSpec, StageSpec, Start, Subscribe, SubscriptionInfo, SubscriptionOptions},
 };
 
+use super::pages::{self, Page};
 use crate::{
     access::Principal,
     broker::Broker,
@@ -16,6 +17,7 @@ use crate::{
     clock,
     error::Error,
     log::Log,
+    route::RouteHandle,
     stage::Place,
     subscription,
     topic::Topic,
@@ -30,6 +32,12 @@ impl Broker {
     ) -> Result<(Arc<SubscriptionRecord>, bool), Error> {
         let topic = TopicName::parse_any(&subscribe.topic)?;
         let name: SubscriptionName = subscribe.subscription.parse()?;
+        if subscribe.consumer.len() > CONSUMER_NAME_BYTES_MAX {
+            let len = subscribe.consumer.len();
+            let message =
+                format!("the consumer's name is {len} bytes, the limit is {CONSUMER_NAME_BYTES_MAX}");
+            return Err(Error::refused(ErrorCode::InvalidArgument, message));
+        }
         let found = self.inner.shard.catalogue().subscription(&topic, &name).cloned();
         match (found, &subscribe.options) {
             (Ok(record), Some(options)) => same_options(&record, options).map(|()| (record, false)),
@@ -89,23 +97,33 @@ impl Broker {
         &self,
         catalogue: &Catalogue,
         topic: Option<String>,
+        mut page: Page<SubscriptionInfo>,
+        after: Option<&str>,
     ) -> Result<Response, Error> {
         let topic = topic.map(|topic| TopicName::parse_any(&topic)).transpose()?;
         if let Some(topic) = &topic {
             catalogue.topic(topic)?;
         }
-        let mut subscriptions = Vec::new();
-        for ((of, _), record) in &catalogue.subscriptions {
-            if topic.as_ref().is_none_or(|topic| topic == of) {
-                match self.describe_subscription(record).await {
-                    Ok(info) => subscriptions.push(info),
-                    // Deleted since the catalogue was looked at.
-                    Err(error) if error.code() == ErrorCode::SubscriptionNotFound => {}
-                    Err(error) => return Err(error),
+        let after = after.map(subscription_path).transpose()?;
+        for ((of, name), record) in
+            catalogue.subscriptions.range((pages::behind(after.as_ref()), Bound::Unbounded))
+        {
+            if topic.as_ref().is_some_and(|topic| topic != of) {
+                continue;
+            }
+            match self.describe_subscription(record).await {
+                Ok(info) => {
+                    if !page.add(format_args!("{of}/{name}"), info) {
+                        break;
+                    }
                 }
+                // Deleted since the catalogue was looked at.
+                Err(error) if error.code() == ErrorCode::SubscriptionNotFound => {}
+                Err(error) => return Err(error),
             }
         }
-        Ok(Response::Subscriptions { subscriptions })
+        let (subscriptions, next) = page.finish();
+        Ok(Response::Subscriptions { subscriptions, next })
     }
 
     pub(crate) async fn describe_subscription(
@@ -174,11 +192,20 @@ impl Broker {
         handle.map(|handle| Response::Route(handle.info())).ok_or(Error::ShuttingDown)
     }
 
-    pub(super) fn list_routes(&self) -> Response {
-        let mut routes: Vec<_> =
-            self.inner.places.routes().iter().map(crate::route::RouteHandle::info).collect();
-        routes.sort_by(|one, other| one.spec.name.cmp(&other.spec.name));
-        Response::Routes { routes }
+    pub(super) fn list_routes(&self, limit: u32, after: Option<&str>) -> Result<Response, Error> {
+        let after = after.map(str::parse::<RouteName>).transpose()?;
+        let name = |route: &RouteHandle| route.record().spec.name.clone();
+        let mut routes = self.inner.places.routes();
+        routes.retain(|route| after.as_ref().is_none_or(|after| name(route).as_str() > after.as_str()));
+        routes.sort_by_cached_key(name);
+        let mut page = Page::new(limit);
+        for route in &routes {
+            if !page.add(name(route), route.info()) {
+                break;
+            }
+        }
+        let (routes, next) = page.finish();
+        Ok(Response::Routes { routes, next })
     }
 
     pub(super) fn resume_route(&self, catalogue: &Catalogue, name: &str) -> Result<Response, Error> {
@@ -209,6 +236,12 @@ impl Broker {
         }
         Ok(positions)
     }
+}
+
+/// The subscription that `topic/name` means.
+fn subscription_path(path: &str) -> Result<(TopicName, SubscriptionName), Error> {
+    let (topic, name) = path.split_once('/').ok_or_else(|| pages::not_a_page(path, "topic/subscription"))?;
+    Ok((TopicName::parse_any(topic)?, name.parse()?))
 }
 
 fn check_options(options: &SubscriptionOptions) -> Result<(), Error> {

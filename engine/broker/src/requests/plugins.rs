@@ -1,6 +1,6 @@
 //! Requests about plugins: deploy, list, remove.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Bound};
 
 use bytes::Bytes;
 use levada_protocol::{
@@ -10,6 +10,7 @@ use levada_protocol::{
     request::{PluginInfo, Response},
 };
 
+use super::pages::{self, Page};
 use crate::{
     access::Principal,
     artefacts::hex,
@@ -18,6 +19,9 @@ use crate::{
     error::Error,
     stage::{AttachError, AttachSpec, Figures, Inspected, Place},
 };
+
+/// Most places that a plugin's description names.
+const USED_BY_MAX: usize = 1_000;
 
 impl Broker {
     pub(super) async fn deploy_plugin(
@@ -114,7 +118,13 @@ impl Broker {
         }
     }
 
-    pub(super) fn list_plugins(&self, catalogue: &Catalogue) -> Response {
+    pub(super) fn list_plugins(
+        &self,
+        catalogue: &Catalogue,
+        limit: u32,
+        after: Option<&str>,
+    ) -> Result<Response, Error> {
+        let after = after.map(plugin_version).transpose()?;
         let mut figures: HashMap<u64, Figures> = HashMap::new();
         let subscriptions = self.inner.places.subscriptions();
         let routes = self.inner.places.routes();
@@ -125,7 +135,16 @@ impl Broker {
         let describe = |record: &std::sync::Arc<PluginRecord>| {
             plugin_info(catalogue, record, figures.get(&record.id).copied().unwrap_or_default())
         };
-        Response::Plugins { plugins: catalogue.plugins.values().map(describe).collect() }
+        let mut page = Page::new(limit);
+        for ((name, version), record) in
+            catalogue.plugins.range((pages::behind(after.as_ref()), Bound::Unbounded))
+        {
+            if !page.add(format_args!("{name}@{version}"), describe(record)) {
+                break;
+            }
+        }
+        let (plugins, next) = page.finish();
+        Ok(Response::Plugins { plugins, next })
     }
 
     pub(super) async fn remove_plugin(&self, name: &str, version: Option<u32>) -> Result<Response, Error> {
@@ -158,7 +177,17 @@ fn refused(name: &PluginName, error: &AttachError) -> Error {
     Error::refused(error.code(), format!("plugin {name}: {error}"))
 }
 
+/// The version that `name@version` means.
+fn plugin_version(path: &str) -> Result<(PluginName, u32), Error> {
+    let parts = path.split_once('@').and_then(|(name, version)| Some((name, version.parse().ok()?)));
+    let (name, version) = parts.ok_or_else(|| pages::not_a_page(path, "plugin@version"))?;
+    Ok((name.parse()?, version))
+}
+
 fn plugin_info(catalogue: &Catalogue, record: &PluginRecord, figures: Figures) -> PluginInfo {
+    let mut used_by = catalogue.users_of(record);
+    let used_by_count = used_by.len() as u64;
+    used_by.truncate(USED_BY_MAX);
     PluginInfo {
         name: record.name.clone(),
         version: record.version,
@@ -166,7 +195,8 @@ fn plugin_info(catalogue: &Catalogue, record: &PluginRecord, figures: Figures) -
         size: record.size,
         interface: record.interface.clone(),
         deployed_ms: record.created_ms,
-        used_by: catalogue.users_of(record),
+        used_by,
+        used_by_count,
         calls: figures.calls,
         events_in: figures.events,
         errors: figures.errors,

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use levada_broker::{Broker, Principal, Submitter};
 use levada_protocol::{
     batch::{Batch, BatchError},
-    error::{ErrorCode, Refusal},
+    error::Refusal,
     frame::{FRAME_HEADER_BYTES, FrameHeader, FrameType},
     publish::{Ack, AckOutcome, PublishHeader},
     request::Opened,
@@ -68,19 +68,11 @@ async fn submit_all(
 }
 
 fn refused(header: PublishHeader, error: &BatchError) -> Ack {
-    let refusal = match error {
-        BatchError::TooLarge { source, .. } => {
-            Refusal::new(ErrorCode::EventTooLarge, format!("{error}: {source}"))
-        }
-        BatchError::Length { .. }
-        | BatchError::Version { .. }
-        | BatchError::Unsupported { .. }
-        | BatchError::Checksum { .. }
-        | BatchError::Count { .. }
-        | BatchError::Field { .. }
-        | BatchError::Event { .. } => Refusal::new(ErrorCode::BatchInvalid, error.to_string()),
+    let message = match error {
+        BatchError::TooLarge { source, .. } => format!("{error}: {source}"),
+        other => other.to_string(),
     };
-    let outcome = AckOutcome::Refused(refusal);
+    let outcome = AckOutcome::Refused(Refusal::new(error.code(), message));
     Ack { correlation: header.correlation, partition: header.partition, outcome }
 }
 
@@ -124,7 +116,7 @@ fn ack_frame(acks: &[Ack]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use levada_protocol::{ids::PartitionId, limits::REASON_BYTES_MAX};
+    use levada_protocol::{error::ErrorCode, ids::PartitionId, limits::REASON_BYTES_MAX};
 
     use super::*;
 

@@ -136,7 +136,7 @@ async fn welcome(shared: &Shared, control: &mut Stream) -> Result<(), Failure> {
         engine_id: engine_id.to_owned(),
         start_id: start_id.to_owned(),
         server_time_ms: clock::now().0,
-        limits: limits(),
+        limits: limits(shared.config.streams_max),
     };
     control.answer(&Opened::Hello(answer)).await
 }
@@ -154,7 +154,7 @@ fn common_version(hello: &Hello) -> Result<u16, Failure> {
     Err(Failure::refused(ErrorCode::UnsupportedVersion, message))
 }
 
-fn limits() -> Limits {
+fn limits(streams_max: u32) -> Limits {
     let count = |limit: usize| u32::try_from(limit).expect("the protocol's counts are small");
     Limits {
         event_bytes_max: EVENT_BYTES_MAX as u64,
@@ -162,6 +162,7 @@ fn limits() -> Limits {
         batch_events_max: count(BATCH_EVENTS_MAX),
         producer_in_flight_max: count(PRODUCER_IN_FLIGHT_MAX),
         artefact_bytes_max: ARTEFACT_BYTES_MAX as u64,
+        streams_max,
     }
 }
 

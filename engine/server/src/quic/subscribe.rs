@@ -6,6 +6,7 @@ use std::pin::pin;
 
 use levada_broker::{Broker, ConsumerControl, Principal};
 use levada_protocol::{
+    error::ErrorCode,
     frame::FrameType,
     request::{Notice, Opened, Subscribe},
     verbs::{Credit, Verbs},
@@ -54,10 +55,21 @@ async fn forward(
     frames: &mut FrameReader,
     control: ConsumerControl,
 ) -> Result<Option<levada_broker::Error>, Failure> {
+    let mut sequence = 0;
     while let Some(frame) = frames.next().await? {
         let taken = match frame.kind {
             FrameType::Credit => control.credit(Credit::read(&frame.payload)?).await,
-            FrameType::Verbs => control.verbs(Verbs::read(&frame.payload)?).await,
+            FrameType::Verbs => {
+                let verbs = Verbs::read(&frame.payload)?;
+                // `Settled` answers by sequence: one that came before would confirm what is not settled yet.
+                if verbs.sequence <= sequence {
+                    let message =
+                        format!("expected a verbs sequence above {sequence}, got {}", verbs.sequence);
+                    return Err(Failure::refused(ErrorCode::Malformed, message));
+                }
+                sequence = verbs.sequence;
+                control.verbs(verbs).await
+            }
             other => return Err(Failure::unexpected(other, "a credit or verbs frame")),
         };
         if let Err(gone) = taken {

@@ -130,6 +130,9 @@ impl Core {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
+        if event.ttl_ms.is_some_and(|ttl_ms| ttl_ms != 0) {
+            return Err(no_time_to_live());
+        }
         if self.figures.buffered_bytes >= self.buffer_bytes {
             return Ok(Pushed::Full { wake: self.starve() });
         }
@@ -343,4 +346,11 @@ impl Core {
             self.make_ready(index);
         }
     }
+}
+
+/// What is said of an event that an engine would refuse with its whole batch.
+#[cold]
+fn no_time_to_live() -> Error {
+    let what = "the event has a time to live, which this version does not serve: publish it without ttl_ms";
+    Refusal::new(ErrorCode::Unsupported, what).into()
 }

@@ -119,6 +119,10 @@ impl PublisherOptions {
 /// batch's time runs out while its fate is unknown, those that were sent behind it fail with it, as a new
 /// identity might store them twice.
 ///
+/// **Event ids** and event times are stored and delivered as they are, and an id without a key chooses the
+/// partition; neither keeps an event that the application publishes twice from being stored twice. An event
+/// with a time to live is refused with `UNSUPPORTED`: this version serves none.
+///
 /// Dropping the last clone takes nothing back: what was published is still sent, as long as the runtime
 /// lives. Call [`Publisher::flush`] before a program ends.
 #[derive(Debug, Clone)]

@@ -188,7 +188,7 @@ async fn finds_an_engine_that_was_restarted() {
     engine.shut_down().await;
     let engine = Engine::start_at(1, &authority, addr);
     client.list_topics().await.unwrap();
-    assert_eq!(engine.inner.world().requests, [Request::ListTopics]);
+    assert_eq!(engine.inner.world().requests, [Request::ListTopics { limit: 0, after: None }]);
 }
 
 #[tokio::test]

@@ -5,8 +5,9 @@ use super::{
     FLAGS_KNOWN, NO_KEY, NO_PAYLOAD, checksum,
 };
 use crate::{
+    error::ErrorCode,
     event::{EventSizes, EventTooLarge, MadeBy},
-    limits::{BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX},
+    limits::{BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX, EVENT_BYTES_MAX},
 };
 
 /// Why bytes are no batch.
@@ -79,6 +80,22 @@ pub enum BatchError {
     },
 }
 
+impl BatchError {
+    /// The code with which such a batch is refused.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::TooLarge { .. } => ErrorCode::EventTooLarge,
+            Self::Length { .. }
+            | Self::Version { .. }
+            | Self::Unsupported { .. }
+            | Self::Checksum { .. }
+            | Self::Count { .. }
+            | Self::Field { .. }
+            | Self::Event { .. } => ErrorCode::BatchInvalid,
+        }
+    }
+}
+
 /// How long the batch at the front of `bytes` says it is; an error if that is more than there is.
 pub(super) fn claimed_len(bytes: &[u8]) -> Result<usize, BatchError> {
     let Some(header) = BatchHeader::read(bytes) else {
@@ -132,9 +149,11 @@ pub(super) fn check_header(bytes: &[u8], by: MadeBy) -> Result<BatchHeader, Batc
         }
     };
     let events_max = u32::try_from(BATCH_EVENTS_MAX).expect("a small constant");
-    let body_max = u32::try_from(BATCH_BODY_BYTES_MAX + by.more_bytes()).expect("a small constant");
     range("count", header.count, 1..=events_max, "1 to 10000 events")?;
-    range("body_len", header.body_len, 1..=body_max, "at most 1 MiB")?;
+    if header.body_len as usize > BATCH_BODY_BYTES_MAX + by.more_bytes() {
+        return Err(too_long(&header, &bytes[BATCH_HEADER_BYTES..], by));
+    }
+    range("body_len", header.body_len, 1..=u32::MAX, "at least one event")?;
     range(
         "uncompressed_len",
         header.uncompressed_len,
@@ -151,6 +170,23 @@ pub(super) fn check_header(bytes: &[u8], by: MadeBy) -> Result<BatchHeader, Batc
         return Err(BatchError::Field { field: "time_span_ms", got, expected: "at most max_event_time" });
     }
     Ok(header)
+}
+
+/// Why a body is too long: one of its events is over the limit by itself, or they are all together.
+#[cold]
+fn too_long(header: &BatchHeader, body: &[u8], by: MadeBy) -> BatchError {
+    let limit = EVENT_BYTES_MAX + by.more_bytes();
+    let mut rest = body;
+    for index in 0..header.count {
+        let Some(len) = rest.first_chunk::<4>().map(|len| u32::from_le_bytes(*len) as usize) else { break };
+        let Some((_, after)) = rest.split_at_checked(len) else { break };
+        if len > limit {
+            let source = EventTooLarge { part: "size", got: len, limit, unit: "bytes" };
+            return BatchError::TooLarge { index, source };
+        }
+        rest = after;
+    }
+    BatchError::Field { field: "body_len", got: u64::from(header.body_len), expected: "at most 1 MiB" }
 }
 
 fn check_events(header: &BatchHeader, body: &[u8], by: MadeBy) -> Result<(), BatchError> {

@@ -5,6 +5,7 @@ use proptest::{collection::vec, option, prelude::*, sample::subsequence};
 
 use super::*;
 use crate::{
+    error::ErrorCode,
     event::{Event, EventTooLarge},
     ids::{Epoch, Offset, ProducerId, Sequence, Timestamp},
     limits::{
@@ -323,8 +324,23 @@ fn a_batch_that_holds_an_event_over_a_limit_is_refused() {
         }
     }
     let large = record(NO_KEY, 0, 0, &vec![0; EVENT_BYTES_MAX - EVENT_HEADER_BYTES + 1]);
-    let error = Batch::check(raw(0, 1, 1, &large)).unwrap_err();
-    assert!(matches!(error, BatchError::Field { field: "body_len", .. }), "{error}");
+    let small = record(NO_KEY, 0, 0, b"");
+    for (index, body) in [(0, large.clone()), (1, [small, large.clone()].concat())] {
+        let error = Batch::check(raw(0, index + 1, index + 1, &body)).unwrap_err();
+        let source =
+            EventTooLarge { part: "size", got: EVENT_BYTES_MAX + 1, limit: EVENT_BYTES_MAX, unit: "bytes" };
+        assert_eq!(error, BatchError::TooLarge { index, source });
+        assert_eq!(error.code(), ErrorCode::EventTooLarge);
+    }
+    // Too long together, or in its claims alone: no single event is to blame.
+    let half = record(NO_KEY, 0, 0, &[0; EVENT_BYTES_MAX / 2]);
+    let mut lying = large;
+    lying[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+    for body in [half.repeat(3), lying] {
+        let error = Batch::check(raw(0, 3, 3, &body)).unwrap_err();
+        assert!(matches!(error, BatchError::Field { field: "body_len", .. }), "{error}");
+        assert_eq!(error.code(), ErrorCode::BatchInvalid);
+    }
 }
 
 #[test]

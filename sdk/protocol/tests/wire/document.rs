@@ -15,6 +15,7 @@ use levada_protocol::{
 };
 use serde::Serialize;
 use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{golden, samples};
 
@@ -73,7 +74,7 @@ fn every_limit_is_documented() {
         EVENT_BYTES_MAX KEY_BYTES_MAX EVENT_ID_BYTES_MAX HEADERS_MAX HEADER_NAME_BYTES_MAX HEADERS_BYTES_MAX
         BATCH_BODY_BYTES_MAX BATCH_EVENTS_MAX BATCH_BYTES_TARGET PRODUCER_IN_FLIGHT_MAX PARTITIONS_MAX
         TOPIC_NAME_BYTES_MAX TOPIC_NAME_BYTES_MAX_INTERNAL NAME_BYTES_MAX FRAME_BYTES_MAX REQUEST_BYTES_MAX
-        MESSAGE_DEPTH_MAX VERBS_MAX REASON_BYTES_MAX ARTEFACT_BYTES_MAX PLUGIN_CONFIG_BYTES_MAX CHAIN_STAGES_MAX
+        MESSAGE_DEPTH_MAX VERBS_MAX REASON_BYTES_MAX CONSUMER_NAME_BYTES_MAX ARTEFACT_BYTES_MAX PLUGIN_CONFIG_BYTES_MAX CHAIN_STAGES_MAX
         ROUTE_TARGETS_MAX HOPS_MAX CALL_EVENTS_MAX CALL_BYTES_MAX CALL_OUTPUT_BYTES_MAX CALL_OUTPUT_EVENTS_MAX
         ENGINE_HEADERS_MAX ENGINE_HEADERS_BYTES_MAX
     ];
@@ -119,7 +120,11 @@ fn partition_vectors_are_true() {
     let rows = table("Partition of an event");
     assert!(rows.len() >= 6);
     for row in rows {
-        let key = codes(row[0]).first().copied().unwrap_or_default();
+        // `k`, 129 times
+        let times =
+            row[0].strip_suffix(" times").map_or(1, |cell| cell.rsplit(' ').next().unwrap().parse().unwrap());
+        let key = codes(row[0]).first().copied().unwrap_or_default().repeat(times);
+        assert_eq!(format!("{:016x}", xxh3_64(key.as_bytes())), row[1], "{key:?}");
         for (cell, partitions) in row[2..].iter().zip([1, 3, 4, 1024]) {
             let expected = PartitionId(cell.parse().unwrap());
             assert_eq!(partition_of(key.as_bytes(), partitions), expected, "{key:?} of {partitions}");

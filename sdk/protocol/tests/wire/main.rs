@@ -7,3 +7,4 @@ mod garbage;
 mod golden;
 mod messages;
 mod samples;
+mod vectors;

@@ -71,7 +71,7 @@ pub(crate) fn requests() -> Vec<Request> {
     vec![
         Request::Info,
         Request::CreateTopic { name: topic.clone(), settings: settings() },
-        Request::ListTopics,
+        Request::ListTopics { limit: 100, after: Some("orders".into()) },
         Request::DescribeTopic { name: topic.clone() },
         Request::SetTopic { name: topic.clone(), settings: settings() },
         Request::DeleteTopic { name: topic.clone(), force: true },
@@ -81,7 +81,11 @@ pub(crate) fn requests() -> Vec<Request> {
             options: options(),
             from: Start::Earliest,
         },
-        Request::ListSubscriptions { topic: Some(topic.clone()) },
+        Request::ListSubscriptions {
+            topic: Some(topic.clone()),
+            limit: 100,
+            after: Some("orders/payment".into()),
+        },
         {
             let (topic, name) = subscription();
             Request::DescribeSubscription { topic, name }
@@ -95,10 +99,10 @@ pub(crate) fn requests() -> Vec<Request> {
             Request::ResumeSubscription { topic, name }
         },
         Request::DeployPlugin { name: "filter".into(), size: 1 << 40, config: Some("{}".into()) },
-        Request::ListPlugins,
+        Request::ListPlugins { limit: 100, after: Some("filter@2".into()) },
         Request::RemovePlugin { name: "filter".into(), version: Some(3) },
         Request::CreateRoute(route()),
-        Request::ListRoutes,
+        Request::ListRoutes { limit: 100, after: Some("big".into()) },
         Request::DeleteRoute { name: "big".into() },
         Request::ResumeRoute { name: "big".into() },
     ]
@@ -126,13 +130,13 @@ pub(crate) fn responses() -> Vec<Response> {
         Response::Done,
         Response::Info(Box::new(info)),
         Response::Topic(topic.clone()),
-        Response::Topics { topics: vec![topic, TopicInfo::default()] },
+        Response::Topics { topics: vec![topic, TopicInfo::default()], next: Some("orders".into()) },
         Response::Subscription(subscription.clone()),
-        Response::Subscriptions { subscriptions: vec![subscription] },
+        Response::Subscriptions { subscriptions: vec![subscription], next: None },
         Response::Plugin(plugin.clone()),
-        Response::Plugins { plugins: vec![plugin] },
+        Response::Plugins { plugins: vec![plugin], next: Some("filter@2".into()) },
         Response::Route(route.clone()),
-        Response::Routes { routes: vec![route] },
+        Response::Routes { routes: vec![route], next: None },
         Response::Refused(Refusal::new(ErrorCode::Unknown(777), "no").retry_after(3)),
     ]
 }

@@ -97,7 +97,7 @@ impl Stream {
             Request::CreateTopic { name, .. } => {
                 Response::Topic(TopicInfo { name: name.clone(), ..TopicInfo::default() })
             }
-            Request::ListTopics => Response::Topics { topics: Vec::new() },
+            Request::ListTopics { .. } => Response::Topics { topics: Vec::new(), next: None },
             _ => Response::Done,
         };
         self.inner.change(|world| world.requests.push(envelope.request));

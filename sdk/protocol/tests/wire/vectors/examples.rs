@@ -1,0 +1,275 @@
+//! Examples beyond those that the document quotes: every shape that a client meets at least once.
+
+use bytes::BytesMut;
+use levada_protocol::{
+    batch::{Batch, BatchBuilder, Stamp},
+    deliver::{DeliverHeader, EndEntry, Run},
+    error::{ErrorCode, Refusal},
+    event::Event,
+    frame::{FrameType, frame, message},
+    ids::{DeliveryToken, Epoch, Offset, PartitionId, ProducerId, Sequence, Timestamp},
+    publish::{Ack, AckOutcome, PublishHeader},
+    request::{
+        HelloAnswer, Limits, Notice, OnError, Open, Opened, Order, PartitionInfo, Position, Read, Request,
+        RequestEnvelope, Response, ResponseEnvelope, StageSpec, Start, Subscribe, Subscribed,
+        SubscriptionOptions, TopicInfo, TopicSettings,
+    },
+    verbs::{Credit, RefusedVerb, Settled, Verb, VerbKind, Verbs},
+};
+
+const TIME: u64 = 1_700_000_000_000;
+
+/// Name and bytes of each frame.
+pub(crate) fn frames() -> Vec<(&'static str, Vec<u8>)> {
+    let open = |open: Open| message(FrameType::Open, &open).to_vec();
+    let opened = |opened: Opened| message(FrameType::Opened, &opened).to_vec();
+    let request = |request| open(Open::Request(RequestEnvelope { id: 7, deadline_ms: 30_000, request }));
+    let response = |response| opened(Opened::Response(ResponseEnvelope { id: 7, response }));
+    vec![
+        ("hello_answer", opened(Opened::Hello(hello_answer()))),
+        ("open_publish", open(Open::Publish { topic: "orders".into() })),
+        ("open_subscribe_with_options", open(Open::Subscribe(subscribe()))),
+        ("open_read", open(Open::Read(read()))),
+        ("opened_subscribe", opened(Opened::Subscribe(subscribed()))),
+        ("opened_read", opened(Opened::Read { positions: vec![position(0, 42), position(3, 0)] })),
+        ("request_info", request(Request::Info)),
+        (
+            "request_create_topic",
+            request(Request::CreateTopic { name: "orders".into(), settings: settings() }),
+        ),
+        ("request_create_subscription", request(create_subscription())),
+        ("request_list_topics", request(Request::ListTopics { limit: 100, after: None })),
+        ("request_next_page", request(Request::ListTopics { limit: 100, after: Some("orders".into()) })),
+        ("response_done", response(Response::Done)),
+        ("response_topic", response(Response::Topic(topic()))),
+        (
+            "response_page_of_topics",
+            response(Response::Topics { topics: vec![topic()], next: Some("orders".into()) }),
+        ),
+        ("response_last_page_of_topics", response(Response::Topics { topics: Vec::new(), next: None })),
+        (
+            "response_refused",
+            response(Response::Refused(Refusal::new(ErrorCode::TopicExists, "topic orders exists"))),
+        ),
+        ("events_lost", message(FrameType::Notice, &events_lost()).to_vec()),
+        ("error_with_a_wait", message(FrameType::Error, &later()).to_vec()),
+        ("publish_with_expectation", publish()),
+        ("ack_appended_and_old_repeat", acks()),
+        ("deliver_of_two_runs", two_runs()),
+        ("deliver_of_a_cut_batch", cut()),
+        ("deliver_to_a_reader", to_a_reader()),
+        ("credit_without_end", Credit { events: u64::MAX, bytes: u64::MAX }.frame().to_vec()),
+        ("verbs_in_progress_and_nack_after", verbs()),
+        ("verbs_without_entries", Verbs { sequence: 6, verbs: Vec::new() }.frame().to_vec()),
+        ("settled_without_refusals", Settled { sequence: 6, refused: Vec::new() }.frame().to_vec()),
+        ("settled_of_a_later_frame", settled()),
+        ("end_of_two_partitions", end()),
+    ]
+}
+
+/// Name and bytes of each batch.
+pub(crate) fn batches() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        ("batch_of_every_field", full().bytes().to_vec()),
+        (
+            "batch_of_a_tombstone",
+            one(Event { payload: None, ..Event::default() }.with_key("gone")).bytes().to_vec(),
+        ),
+        ("batch_of_an_empty_key", one(Event::new("x").with_key("")).bytes().to_vec()),
+    ]
+}
+
+fn hello_answer() -> HelloAnswer {
+    HelloAnswer {
+        protocol: 1,
+        version: "0.1.0".into(),
+        engine_id: "e1".into(),
+        start_id: "s1".into(),
+        server_time_ms: TIME,
+        limits: Limits {
+            event_bytes_max: 1 << 20,
+            batch_body_bytes_max: 1 << 20,
+            batch_events_max: 10_000,
+            producer_in_flight_max: 64,
+            artefact_bytes_max: 64 << 20,
+            streams_max: 1_024,
+        },
+    }
+}
+
+fn stage() -> StageSpec {
+    StageSpec {
+        plugin: "json-filter@1".into(),
+        config: r#"{"where":"amount > 5"}"#.into(),
+        on_error: OnError::Skip,
+        ..StageSpec::default()
+    }
+}
+
+fn options() -> SubscriptionOptions {
+    SubscriptionOptions {
+        order: Order::None,
+        chain: vec![stage()],
+        ack_timeout_ms: 5_000,
+        ..Default::default()
+    }
+}
+
+fn subscribe() -> Subscribe {
+    Subscribe {
+        topic: "orders".into(),
+        subscription: "payment".into(),
+        consumer: "a".into(),
+        options: Some(options()),
+        from: Start::Earliest,
+    }
+}
+
+fn read() -> Read {
+    Read { topic: "orders".into(), partitions: vec![0, 3], from: Start::Time(TIME), follow: true }
+}
+
+fn position(partition: u16, offset: u64) -> Position {
+    Position { partition, offset }
+}
+
+fn subscribed() -> Subscribed {
+    Subscribed {
+        created: false,
+        partitions: 2,
+        positions: vec![position(0, 1_000), position(1, 0)],
+        stored_before: 1_000,
+        standby: false,
+    }
+}
+
+fn settings() -> TopicSettings {
+    TopicSettings { partitions: 4, ..TopicSettings::default() }
+}
+
+fn create_subscription() -> Request {
+    let (topic, name) = ("orders".into(), "payment".into());
+    Request::CreateSubscription { topic, name, options: options(), from: Start::Offset(42) }
+}
+
+fn topic() -> TopicInfo {
+    TopicInfo {
+        name: "orders".into(),
+        id: 3,
+        settings: TopicSettings::default(),
+        created_ms: TIME,
+        partitions: vec![PartitionInfo { partition: 0, start: 5, end: 1_005, bytes: 123_456 }],
+    }
+}
+
+fn events_lost() -> Notice {
+    let (topic, subscription) = ("orders".into(), "payment".into());
+    Notice::EventsLost { topic, subscription, partition: 3, first: 1_000, last: 1_999 }
+}
+
+fn later() -> Refusal {
+    Refusal::new(ErrorCode::ShuttingDown, "the engine is going away").retry_after(500)
+}
+
+fn publish() -> Vec<u8> {
+    let batch = one(Event::new("only if it is the first"));
+    let (partition, expect_offset) = (PartitionId(0), Some(Offset(0)));
+    let header = PublishHeader { correlation: 1, partition, durability: None, expect_offset };
+    [&header.frame_prefix(batch.bytes().len())[..], batch.bytes()].concat()
+}
+
+fn acks() -> Vec<u8> {
+    let appended = |base, duplicate| AckOutcome::Appended { base, count: 2, duplicate };
+    let mut payload = BytesMut::new();
+    for (correlation, outcome) in [(1, appended(Some(Offset(0)), false)), (2, appended(None, true))] {
+        Ack { correlation, partition: PartitionId(0), outcome }.write(&mut payload);
+    }
+    frame(FrameType::Ack, &payload).to_vec()
+}
+
+fn full() -> Batch {
+    let event = Event { id: Some("e1".into()), ..Event::new("hello") };
+    let event = event.with_key("k1").with_header("a", "1").with_header("a", "").at(Timestamp(TIME));
+    one(event)
+}
+
+fn one(event: Event) -> Batch {
+    several(&[event], Stamp::ENGINE)
+}
+
+fn several(events: &[Event], stamp: Stamp) -> Batch {
+    let mut builder = BatchBuilder::new();
+    events.iter().for_each(|event| builder.push(event).unwrap());
+    builder.finish(stamp)
+}
+
+/// A publisher's batch of events with these payloads.
+fn published(first_sequence: u64, payloads: &[&str]) -> Batch {
+    let events: Vec<Event> =
+        payloads.iter().map(|text| Event::new(text.to_string()).at(Timestamp(TIME))).collect();
+    let first_sequence = Sequence(first_sequence);
+    several(&events, Stamp { producer_id: ProducerId(7), epoch: Epoch(0), first_sequence })
+}
+
+fn delivery(header: DeliverHeader, runs: &[Run]) -> Vec<u8> {
+    let mut bytes = BytesMut::new();
+    runs.iter().for_each(|run| run.write(&mut bytes));
+    [&header.frame_prefix(bytes.len())[..], &bytes].concat()
+}
+
+fn header(built: bool, count: u32, span: u32) -> DeliverHeader {
+    DeliverHeader { partition: PartitionId(0), built, attempt: 1, count, token: DeliveryToken(99), span }
+}
+
+fn run(base: u64, append_time: u64, batches: &[Batch]) -> Run {
+    let mut bytes = BytesMut::new();
+    batches.iter().for_each(|batch| bytes.extend_from_slice(batch.bytes()));
+    Run { base: Offset(base), append_time: Timestamp(append_time), hops: 0, batches: bytes.freeze() }
+}
+
+fn two_runs() -> Vec<u8> {
+    let first = run(10, TIME + 5, &[published(0, &["a", "b"]), published(2, &["c"])]);
+    let second = run(13, TIME + 9, &[published(3, &["d", "e"])]);
+    delivery(header(false, 5, 5), &[first, second])
+}
+
+/// Offsets 11 and 12 of a batch of three from offset 10 on.
+fn cut() -> Vec<u8> {
+    let whole = published(0, &["a", "b", "c"]);
+    let mut builder = BatchBuilder::selection();
+    for (delta, event) in (0..).zip(whole.events().skip(1)) {
+        builder.push_ref(delta, &event).unwrap();
+    }
+    delivery(header(true, 2, 2), &[run(11, TIME, &[builder.finish(Stamp::ENGINE)])])
+}
+
+fn to_a_reader() -> Vec<u8> {
+    let header = DeliverHeader { token: DeliveryToken(0), ..header(false, 1, 1) };
+    delivery(header, &[run(0, TIME, &[published(0, &["a"])])])
+}
+
+fn verbs() -> Vec<u8> {
+    let verb = |kind, first, last| Verb {
+        kind,
+        partition: PartitionId(0),
+        token: DeliveryToken(99),
+        first: Offset(first),
+        last: Offset(last),
+    };
+    let nack = VerbKind::Nack { delay_ms: Some(2_500) };
+    Verbs { sequence: 2, verbs: vec![verb(VerbKind::InProgress, 10, 14), verb(nack, 10, 10)] }
+        .frame()
+        .to_vec()
+}
+
+fn settled() -> Vec<u8> {
+    let (first, last) = (Offset(10), Offset(10));
+    let refused = |code| RefusedVerb { partition: PartitionId(0), first, last, code };
+    let refused = vec![refused(ErrorCode::OutcomeUnknown), refused(ErrorCode::DeliveryExpired)];
+    Settled { sequence: 3, refused }.frame().to_vec()
+}
+
+fn end() -> Vec<u8> {
+    let entry = |partition, next| EndEntry { partition: PartitionId(partition), next: Offset(next) };
+    EndEntry::frame(&[entry(0, 1_005), entry(3, 0)]).to_vec()
+}
