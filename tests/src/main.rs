@@ -13,6 +13,7 @@ mod power;
 mod publish;
 mod replay;
 mod routes;
+mod slow;
 mod subscribe;
 mod support;
 mod tidy;

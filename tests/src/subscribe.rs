@@ -137,7 +137,9 @@ async fn an_unacknowledged_delivery_comes_again_after_its_timeout() {
     events::topic(&client, "orders").await;
     publish_numbers(&client, "orders", 0..1).await;
     let options = SubscriptionOptions { ack_timeout_ms: 20, ..SubscriptionOptions::default() };
-    let mut subscriber = client.subscribe(earliest("orders", "s", options)).await.unwrap();
+    // The client keeps nothing by itself.
+    let ask = SubscribeOptions { max_processing: Duration::ZERO, ..earliest("orders", "s", options) };
+    let mut subscriber = client.subscribe(ask).await.unwrap();
     let late = next(&mut subscriber).await;
     let again = next(&mut subscriber).await;
     assert_eq!((offsets(&again), again.attempt()), (vec![0], 2));
@@ -155,7 +157,8 @@ async fn in_progress_keeps_a_delivery() {
     events::topic(&client, "orders").await;
     publish_numbers(&client, "orders", 0..1).await;
     let options = SubscriptionOptions { ack_timeout_ms: 400, ..SubscriptionOptions::default() };
-    let mut subscriber = client.subscribe(earliest("orders", "s", options)).await.unwrap();
+    let ask = SubscribeOptions { max_processing: Duration::ZERO, ..earliest("orders", "s", options) };
+    let mut subscriber = client.subscribe(ask).await.unwrap();
     let delivery = next(&mut subscriber).await;
     let mut beats = tokio::time::interval(Duration::from_millis(40));
     for _ in 0..25 {
