@@ -8,7 +8,7 @@ use std::{
 use levada_client::{ErrorCode, Order, Prefetch, SubscribeOptions, SubscriptionOptions};
 
 use crate::support::{
-    Engine,
+    engine::Engine,
     events::{self, code, earliest, numbered, publish_numbers},
     within,
 };

@@ -166,9 +166,10 @@ async fn attaches_again_after_a_loss_and_forgets_the_old_deliveries() {
     old.ack_range(Offset(0)..=Offset(0));
     let error = subscriber.confirmed().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::ConnectionLost, "a word without effect is not confirmed");
-    old.ack();
     again.ack();
     subscriber.confirmed().await.unwrap();
+    old.ack();
+    assert_eq!(subscriber.confirmed().await.unwrap_err().code(), ErrorCode::ConnectionLost);
     let world = engine.inner.world();
     let tokens: Vec<u64> = world.verbs.iter().map(|verb| verb.token.0).collect();
     assert_eq!(tokens, [2], "a word about an old delivery is dropped");
