@@ -101,7 +101,9 @@ impl Held {
             let_go: false,
         };
         self.entries.insert(self.next, entry);
-        self.look_at.get_or_insert(now + self.interval());
+        if self.look_at.is_none() {
+            self.look_at = Some(now + self.interval());
+        }
         self.next
     }
 
@@ -166,8 +168,8 @@ impl Held {
         }
         let (interval, last_sign) = (self.interval(), self.active);
         for entry in self.entries.values_mut().filter(|entry| !entry.let_go) {
-            let sign =
-                entry.active.unwrap_or(last_sign.map_or(entry.arrived, |sign| sign.max(entry.arrived)));
+            let waiting = || last_sign.map_or(entry.arrived, |sign| sign.max(entry.arrived));
+            let sign = entry.active.unwrap_or_else(waiting);
             let worked = now < sign + self.max_processing;
             entry.let_go = !worked || now > entry.began + self.ack_timeout;
             if entry.let_go || now < entry.began + interval {
