@@ -433,3 +433,19 @@ async fn a_subscriber_goes_on_across_a_restart() {
     let got = consume(&mut subscriber, 100).await;
     assert!(numbers(&got).into_iter().eq(100..200));
 }
+
+#[tokio::test]
+async fn one_client_holds_more_subscriptions_than_a_connection_has_streams() {
+    let engine = Engine::with(|config| config.streams_max = 16).await;
+    let client = engine.connect().await;
+    events::topic(&client, "orders").await;
+    let options = SubscriptionOptions { order: Order::None, ..SubscriptionOptions::default() };
+    let mut subscribers = Vec::new();
+    for _ in 0..40 {
+        let opened = within("a consumer", client.subscribe(earliest("orders", "s", options.clone())));
+        subscribers.push(opened.await.unwrap());
+    }
+    within("a publish", async { publish_numbers(&client, "orders", 0..1).await }).await;
+    let described = within("an answer", client.describe_subscription("orders", "s")).await.unwrap();
+    assert_eq!(described.consumers.len(), 40);
+}

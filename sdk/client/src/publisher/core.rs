@@ -384,3 +384,66 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use levada_protocol::{batch::Batch, frame::FRAME_HEADER_BYTES, publish::AckOutcome};
+
+    use super::*;
+
+    /// Publishes events without a key faster than they are answered; how many went to each partition, and how many
+    /// batches that took.
+    fn flood(partitions: u16) -> (Vec<u32>, usize) {
+        let rules = Rules {
+            batch_bytes: 8 * 1024,
+            linger: Duration::ZERO,
+            in_flight: 32,
+            in_flight_partial: 4,
+            delivery_timeout: Duration::from_secs(60),
+        };
+        let mut core = Core::new(rules, None, usize::MAX, partitions, ProducerId(7));
+        let (mut counts, mut unanswered) = (vec![0; usize::from(partitions)], VecDeque::new());
+        let (mut batches, mut out, event) = (0, Vec::new(), Event::new("x".repeat(80)));
+        let mut left = 20_000;
+        while left > 0 || !core.is_empty() {
+            for _ in 0..left.min(10) {
+                drop(core.push(None, &event).unwrap());
+                left -= 1;
+            }
+            core.turn(clock::now(), &mut out);
+            for frame in out.chunks(2) {
+                let mut payload = [&frame[0][FRAME_HEADER_BYTES..], &frame[1]].concat().into();
+                let header = PublishHeader::read(&mut payload).unwrap();
+                let count = Batch::check(payload).unwrap().count();
+                counts[usize::from(header.partition.0)] += count;
+                batches += 1;
+                unanswered.push_back((header.correlation, header.partition, count));
+            }
+            out.clear();
+            // Six batches are on their way at any time.
+            while unanswered.len() > if left > 0 { 6 } else { 0 } {
+                let (correlation, partition, count) = unanswered.pop_front().unwrap();
+                let outcome = AckOutcome::Appended { base: None, count, duplicate: false };
+                core.answers(vec![Ack { correlation, partition, outcome }], clock::now(), &mut Vec::new());
+            }
+        }
+        (counts, batches)
+    }
+
+    #[test]
+    fn under_load_events_without_a_key_are_even_over_the_partitions_in_batches_as_large() {
+        let (_, of_one) = flood(1);
+        for partitions in [2, 4, 16] {
+            let (counts, batches) = flood(partitions);
+            assert_eq!(counts.iter().sum::<u32>(), 20_000);
+            let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+            assert!(most <= &(2 * least), "{counts:?}");
+            assert!(
+                batches <= of_one + usize::from(partitions),
+                "{batches} batches, {of_one} of one partition"
+            );
+        }
+    }
+}
