@@ -29,6 +29,8 @@ pub struct Delivery {
     first: Offset,
     last: Offset,
     batches: Vec<PlacedBatch>,
+    /// So many of its events, the first ones, were handed out one by one.
+    handed_out: usize,
     lease: Option<Arc<Lease>>,
 }
 
@@ -48,7 +50,7 @@ impl Delivery {
         };
         // A batch's span ends with its last event.
         let last = tail.base.plus(u64::from(tail.batch.span()) - 1);
-        Ok(Some(Self { header, first, last, batches, lease: None }))
+        Ok(Some(Self { header, first, last, batches, handed_out: 0, lease: None }))
     }
 
     /// Words about it have an effect through this lease.
@@ -58,7 +60,9 @@ impl Delivery {
 
     /// Its last `count` events, which begin at `first`.
     pub(crate) fn rest_from(self, first: Offset, count: u32) -> Self {
-        Self { first, header: DeliverHeader { count, ..self.header }, ..self }
+        let handed_out = self.header.count.saturating_sub(count);
+        let handed_out = usize::try_from(handed_out).expect("a count of events in memory fits");
+        Self { first, handed_out, header: DeliverHeader { count, ..self.header }, ..self }
     }
 
     /// The partition that all of these events are from.
@@ -96,7 +100,7 @@ impl Delivery {
         let all = self.batches.iter().flat_map(|placed| {
             placed.batch.events().map(|event| (event.offset(placed.base), placed.append_time, event))
         });
-        all.skip_while(|(offset, _, _)| *offset < self.first)
+        all.skip(self.handed_out)
     }
 
     /// The events with their offsets, each with a life of its own; the bytes stay shared.
@@ -108,8 +112,8 @@ impl Delivery {
         let all = self.batches.iter().flat_map(|placed| {
             placed.batch.events().map(move |event| (event.offset(placed.base), placed, event))
         });
-        let rest = all.skip_while(|(offset, _, _)| *offset < self.first);
-        rest.map(|(offset, placed, event)| (offset, placed.append_time, event.to_event(&placed.batch)))
+        all.skip(self.handed_out)
+            .map(|(offset, placed, event)| (offset, placed.append_time, event.to_event(&placed.batch)))
     }
 
     /// The batches as they came: what [`Delivery::events`] walks. If [`crate::Subscriber::next`] has handed out events

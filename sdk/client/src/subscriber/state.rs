@@ -20,6 +20,8 @@ use crate::{clock::Instant, delivery::Incoming, error::Error};
 
 /// How long a verb waits for others, if the program does not ask for more deliveries meanwhile.
 const GATHER: Duration = Duration::from_millis(1);
+/// A driver that did not get its turn for so long is late.
+const LATE: Duration = Duration::from_millis(50);
 /// So many waiting verbs go out at once.
 const VERBS_ENOUGH: usize = 256;
 
@@ -145,7 +147,7 @@ impl State {
 
     /// True if the driver did not get its turn when it was due: a program that never waits must leave it one.
     pub(super) fn is_late(&self, now: Instant) -> bool {
-        self.next_due().is_some_and(|due| due + GATHER < now)
+        self.due.is_some_and(|due| due + LATE < now) || self.held.look_at().is_some_and(|at| at < now)
     }
 
     /// True if nothing went out lately: a lone verb need not wait, and of many not each costs a packet.
