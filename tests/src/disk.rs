@@ -243,7 +243,7 @@ async fn read_flood(client: &Client) -> u64 {
 async fn acknowledge(client: &Client) -> Option<()> {
     let options = earliest("orders", "s", SubscriptionOptions::default());
     let mut subscriber = client.subscribe(options).await.ok()?;
-    let delivery = within("a delivery", subscriber.next()).await.ok()??;
+    let delivery = within("a delivery", subscriber.next_delivery()).await.ok()??;
     delivery.ack();
     within("the confirmation", subscriber.confirmed()).await.ok()
 }

@@ -17,6 +17,7 @@ mod power;
 mod publish;
 mod replay;
 mod routes;
+mod slow;
 mod space;
 mod subscribe;
 mod support;

@@ -137,7 +137,9 @@ async fn an_unacknowledged_delivery_comes_again_after_its_timeout() {
     events::topic(&client, "orders").await;
     publish_numbers(&client, "orders", 0..1).await;
     let options = SubscriptionOptions { ack_timeout_ms: 20, ..SubscriptionOptions::default() };
-    let mut subscriber = client.subscribe(earliest("orders", "s", options)).await.unwrap();
+    // The client keeps nothing by itself.
+    let ask = SubscribeOptions { max_processing: Duration::ZERO, ..earliest("orders", "s", options) };
+    let mut subscriber = client.subscribe(ask).await.unwrap();
     let late = next(&mut subscriber).await;
     let again = next(&mut subscriber).await;
     assert_eq!((offsets(&again), again.attempt()), (vec![0], 2));
@@ -155,7 +157,8 @@ async fn in_progress_keeps_a_delivery() {
     events::topic(&client, "orders").await;
     publish_numbers(&client, "orders", 0..1).await;
     let options = SubscriptionOptions { ack_timeout_ms: 400, ..SubscriptionOptions::default() };
-    let mut subscriber = client.subscribe(earliest("orders", "s", options)).await.unwrap();
+    let ask = SubscribeOptions { max_processing: Duration::ZERO, ..earliest("orders", "s", options) };
+    let mut subscriber = client.subscribe(ask).await.unwrap();
     let delivery = next(&mut subscriber).await;
     let mut beats = tokio::time::interval(Duration::from_millis(40));
     for _ in 0..25 {
@@ -429,4 +432,20 @@ async fn a_subscriber_goes_on_across_a_restart() {
     publish_numbers(&other, "orders", 100..200).await;
     let got = consume(&mut subscriber, 100).await;
     assert!(numbers(&got).into_iter().eq(100..200));
+}
+
+#[tokio::test]
+async fn one_client_holds_more_subscriptions_than_a_connection_has_streams() {
+    let engine = Engine::with(|config| config.streams_max = 16).await;
+    let client = engine.connect().await;
+    events::topic(&client, "orders").await;
+    let options = SubscriptionOptions { order: Order::None, ..SubscriptionOptions::default() };
+    let mut subscribers = Vec::new();
+    for _ in 0..40 {
+        let opened = within("a consumer", client.subscribe(earliest("orders", "s", options.clone())));
+        subscribers.push(opened.await.unwrap());
+    }
+    within("a publish", async { publish_numbers(&client, "orders", 0..1).await }).await;
+    let described = within("an answer", client.describe_subscription("orders", "s")).await.unwrap();
+    assert_eq!(described.consumers.len(), 40);
 }

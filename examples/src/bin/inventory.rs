@@ -27,16 +27,14 @@ async fn main() -> anyhow::Result<()> {
     println!("{} the subscription orders/inventory", if subscribed.created { "made" } else { "found" });
 
     loop {
-        let delivery = tokio::select! {
-            delivery = subscriber.next() => delivery?,
+        let event = tokio::select! {
+            event = subscriber.next() => event?,
             _interrupted = tokio::signal::ctrl_c() => None,
         };
-        let Some(delivery) = delivery else { break };
-        for (offset, _appended, event) in delivery.events() {
-            let items = String::from_utf8_lossy(event.payload().unwrap_or_default());
-            println!("partition {} offset {offset}: {items}", delivery.partition());
-        }
-        delivery.ack();
+        let Some(event) = event else { break };
+        let items = String::from_utf8_lossy(event.payload.as_deref().unwrap_or_default());
+        println!("partition {} offset {}: {items}", event.partition(), event.offset());
+        event.ack();
     }
     // What was acknowledged holds, even if the engine's machine loses power now.
     subscriber.confirmed().await?;

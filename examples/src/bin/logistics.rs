@@ -41,13 +41,11 @@ async fn main() -> anyhow::Result<()> {
             ..SubscribeOptions::new("shipments", "logistics")
         })
         .await?;
-    while let Some(delivery) = subscriber.next().await? {
-        for (offset, _appended, event) in delivery.events() {
-            let key = String::from_utf8_lossy(event.key().unwrap_or_default());
-            let payload = String::from_utf8_lossy(event.payload().unwrap_or_default());
-            println!("ship {key} (partition {} offset {offset}): {payload}", delivery.partition());
-        }
-        delivery.ack();
+    while let Some(event) = subscriber.next().await? {
+        let key = String::from_utf8_lossy(event.key.as_deref().unwrap_or_default());
+        let payload = String::from_utf8_lossy(event.payload.as_deref().unwrap_or_default());
+        println!("ship {key} (partition {} offset {}): {payload}", event.partition(), event.offset());
+        event.ack();
     }
     Ok(())
 }

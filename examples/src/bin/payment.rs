@@ -44,31 +44,25 @@ async fn main() -> anyhow::Result<()> {
         })
         .await?;
 
-    while let Some(delivery) = subscriber.next().await? {
-        let mut told = Vec::new();
-        for (offset, event) in delivery.to_events() {
-            let seen: Payable = match serde_json::from_slice(event.payload.as_deref().unwrap_or_default()) {
-                Ok(seen) => seen,
-                Err(error) => {
-                    // To the dead-letter topic, with the reason; the others go on.
-                    delivery.reject(offset..=offset, &error.to_string());
-                    continue;
-                }
-            };
-            let paid = seen.step >= 2;
-            println!("{} step {}: {} to pay, paid: {paid}", seen.order, seen.step, seen.amount);
-            let payload = json!({
-                "order": seen.order, "step": seen.step, "paid": paid, "amount": seen.amount, "ships": seen.ships,
-            });
-            let event = Event::new(serde_json::to_vec(&payload)?).with_key(seen.order);
-            told.push(payments.publish(event).await?);
-        }
+    while let Some(order) = subscriber.next().await? {
+        let seen: Payable = match serde_json::from_slice(order.payload.as_deref().unwrap_or_default()) {
+            Ok(seen) => seen,
+            Err(error) => {
+                // To the dead-letter topic, with the reason; the others go on.
+                order.reject(&error.to_string());
+                continue;
+            }
+        };
+        let paid = seen.step >= 2;
+        println!("{} step {}: {} to pay, paid: {paid}", seen.order, seen.step, seen.amount);
+        let payload = json!({
+            "order": seen.order, "step": seen.step, "paid": paid, "amount": seen.amount, "ships": seen.ships,
+        });
+        let event = Event::new(serde_json::to_vec(&payload)?).with_key(seen.order);
         // Acknowledge what came only once what it led to is stored. A crash in between makes it come again:
         // delivery is at least once, and a service keeps its own table of what it has done.
-        for ticket in told {
-            ticket.await?;
-        }
-        delivery.ack();
+        payments.publish(event).await?.await?;
+        order.ack();
     }
     Ok(())
 }

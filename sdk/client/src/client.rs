@@ -1,4 +1,4 @@
-//! The client: one connection, requests on it, and the way to publishers, subscribers and readers.
+//! The client: its connections, requests on it, and the way to publishers, subscribers and readers.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::{
     config::ClientConfig,
     error::Error,
     link::Link,
+    links::Links,
     publisher::{Publisher, PublisherOptions},
     reader::{ReadOptions, Reader},
     stream,
@@ -28,9 +29,13 @@ const REASON_GRACE: Duration = Duration::from_secs(1);
 /// A connection to an engine, which comes back by itself when it is lost.
 ///
 /// Cheap to clone; the connection ends with the last clone and with everything that was made from them.
+///
+/// Each subscriber, publisher, reader and running request takes a stream of the connection. An engine allows so many of
+/// them, 1,024 by default; a client that needs more makes further connections by itself, up to 64, so that one client
+/// serves thousands of subscriptions. What finds no stream then fails with `LIMIT_EXCEEDED`.
 #[derive(Debug, Clone)]
 pub struct Client {
-    link: Link,
+    links: Links,
 }
 
 impl Client {
@@ -42,7 +47,7 @@ impl Client {
     /// `CONNECT_FAILED` if nobody answers, `TLS_FAILED` if the engine's certificate is not trusted,
     /// `UNSUPPORTED_VERSION` if engine and client have no protocol version in common, `CONFIG_INVALID`.
     pub async fn connect(config: ClientConfig) -> Result<Self, Error> {
-        Ok(Self { link: Link::connect(config).await? })
+        Ok(Self { links: Links::connect(config).await? })
     }
 
     /// What the engine said about itself when the connection was last made. Cancel safe.
@@ -50,13 +55,14 @@ impl Client {
     /// # Errors
     /// As [`Client::request`], if there is no connection now and none comes.
     pub async fn hello(&self) -> Result<HelloAnswer, Error> {
-        let session = self.link.session_within(self.link.config().request_timeout).await?;
+        let link = self.links.first();
+        let session = link.session_within(link.config().request_timeout).await?;
         Ok(session.hello().clone())
     }
 
     /// False while there is no connection, and one is being made.
     pub fn is_connected(&self) -> bool {
-        self.link.is_up()
+        self.links.first().is_up()
     }
 
     /// What the engine tells unasked, from now on: that it goes away, that retention dropped events.
@@ -64,7 +70,7 @@ impl Client {
     /// The client itself obeys and logs them; this is for programs that want to know. Notices that a program
     /// does not take in time are dropped, oldest first.
     pub fn notices(&self) -> broadcast::Receiver<Notice> {
-        self.link.notices()
+        self.links.notices()
     }
 
     /// Sends one request and waits for its answer.
@@ -82,16 +88,27 @@ impl Client {
 
     /// Sends one request and, behind it, the bytes that it announces.
     pub(crate) async fn request_with(&self, request: Request, artefact: Bytes) -> Result<Response, Error> {
-        let limit = self.link.config().request_timeout;
+        let limit = self.links.first().config().request_timeout;
         let until = clock::now() + limit;
+        self.links.open(|link| self.request_on(link, limit, until, &request, &artefact)).await
+    }
+
+    async fn request_on(
+        &self,
+        link: Link,
+        limit: Duration,
+        until: clock::Instant,
+        request: &Request,
+        artefact: &Bytes,
+    ) -> Result<Response, Error> {
         loop {
             let left = until.saturating_duration_since(clock::now());
-            let session = self.link.session_within(left).await?;
+            let session = link.session_within(left).await?;
             let left = until.saturating_duration_since(clock::now());
-            let exchange = self.exchange(session.connection(), &request, &artefact, left);
+            let exchange = self.exchange(session.connection(), request, artefact, left);
             match timeout(left, exchange).await {
                 Err(_) => return Err(Error::TimedOut { waited: limit, in_doubt: true, last: None }),
-                Ok(Err(Error::ConnectionLost { .. })) if only_reads(&request) => {
+                Ok(Err(Error::ConnectionLost { .. })) if only_reads(request) => {
                     // The keeper notices the loss too, but perhaps later: not to ask the same session again.
                     let _ = timeout(REASON_GRACE, session.connection().closed()).await;
                 }
@@ -141,7 +158,7 @@ impl Client {
     /// # Errors
     /// `TOPIC_NOT_FOUND` and other refusals; `CONFIG_INVALID` for options out of range; as [`Client::request`].
     pub async fn publisher(&self, topic: &str, options: PublisherOptions) -> Result<Publisher, Error> {
-        Publisher::open(self.link.clone(), topic, options).await
+        self.links.open(|link| Publisher::open(link, topic, options.clone())).await
     }
 
     /// Attaches a consumer to a subscription. Cancel safe: nothing is left behind, but a subscription that
@@ -151,7 +168,7 @@ impl Client {
     /// `TOPIC_NOT_FOUND`, `SUBSCRIPTION_NOT_FOUND`, `SUBSCRIPTION_MISMATCH` and other refusals; as
     /// [`Client::request`].
     pub async fn subscribe(&self, options: SubscribeOptions) -> Result<Subscriber, Error> {
-        Subscriber::open(self.link.clone(), options).await
+        self.links.open(|link| Subscriber::open(link, options.clone())).await
     }
 
     /// Reads stored events without leaving a trace. Cancel safe: nothing is left behind.
@@ -159,7 +176,7 @@ impl Client {
     /// # Errors
     /// `TOPIC_NOT_FOUND`, `PARTITION_NOT_FOUND`, `OFFSET_OUT_OF_RANGE` and other refusals; as [`Client::request`].
     pub async fn read(&self, options: ReadOptions) -> Result<Reader, Error> {
-        Reader::open(self.link.clone(), options).await
+        self.links.open(|link| Reader::open(link, options.clone())).await
     }
 
     /// Ends the connection and everything that uses it, at once: flush publishers and confirm
@@ -167,7 +184,7 @@ impl Client {
     ///
     /// Cancel safe: the connection ends all the same.
     pub async fn close(&self) {
-        self.link.close().await;
+        self.links.close().await;
     }
 }
 

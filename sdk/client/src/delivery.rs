@@ -2,7 +2,7 @@
 //!
 //! Owns the check of what came. Must not know streams.
 
-use std::{fmt, ops::RangeInclusive, time::Duration};
+use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use levada_protocol::{
@@ -17,22 +17,26 @@ use crate::{error::Error, stream::Frame, subscriber::Lease};
 
 /// Events of one partition that came together, in order of their offsets.
 ///
-/// What came from a [`crate::Subscriber`] is to be acknowledged: all at once or range by range, here or in
-/// another task. Events about which nothing is said come again after the subscription's `ack_timeout`. The
-/// verbs return at once and go out together, with the next call of `next` or within a millisecond; what is
-/// said after the connection was lost, or of events that came from a [`crate::Reader`], has no effect.
-/// Offsets of a range that are not in the delivery do not matter.
+/// What came from [`crate::Subscriber::next_delivery`] is to be acknowledged: all at once or range by range, here or in
+/// another task. While it is held the client extends it by itself, so that it is not given to another consumer, for as
+/// long as [`crate::SubscribeOptions::max_processing`] allows; every word about a part of it begins that time anew.
+/// Events about which nothing is said until it is dropped are delivered again after the subscription's `ack_timeout`.
+/// The verbs return at once and are sent together, with the next call of the subscriber or within a millisecond; what
+/// is said after the connection was lost, or of events that came from a [`crate::Reader`], has no effect. Offsets of a
+/// range that are not in the delivery do not matter.
 pub struct Delivery {
     header: DeliverHeader,
     first: Offset,
     last: Offset,
     batches: Vec<PlacedBatch>,
-    lease: Option<Lease>,
+    /// So many of its events, the first ones, were handed out one by one.
+    handed_out: usize,
+    lease: Option<Arc<Lease>>,
 }
 
 impl Delivery {
     /// Checks a frame that came. `None` for one without events, which only says that others were filtered.
-    pub(crate) fn check(incoming: Incoming, lease: Option<Lease>) -> Result<Option<Self>, Error> {
+    pub(crate) fn check(incoming: Incoming) -> Result<Option<Self>, Error> {
         let Incoming { header, runs, .. } = incoming;
         let batches = checked_batches(runs)?;
         let count: u64 = batches.iter().map(|placed| u64::from(placed.batch.count())).sum();
@@ -46,7 +50,19 @@ impl Delivery {
         };
         // A batch's span ends with its last event.
         let last = tail.base.plus(u64::from(tail.batch.span()) - 1);
-        Ok(Some(Self { header, first, last, batches, lease }))
+        Ok(Some(Self { header, first, last, batches, handed_out: 0, lease: None }))
+    }
+
+    /// Words about it have an effect through this lease.
+    pub(crate) fn leased(self, lease: Arc<Lease>) -> Self {
+        Self { lease: Some(lease), ..self }
+    }
+
+    /// Its last `count` events, which begin at `first`.
+    pub(crate) fn rest_from(self, first: Offset, count: u32) -> Self {
+        let handed_out = self.header.count.saturating_sub(count);
+        let handed_out = usize::try_from(handed_out).expect("a count of events in memory fits");
+        Self { first, handed_out, header: DeliverHeader { count, ..self.header }, ..self }
     }
 
     /// The partition that all of these events are from.
@@ -81,19 +97,27 @@ impl Delivery {
 
     /// The events with their offsets and the times at which they were appended, borrowed.
     pub fn events(&self) -> impl Iterator<Item = (Offset, Timestamp, EventRef<'_>)> {
-        self.batches.iter().flat_map(|placed| {
+        let all = self.batches.iter().flat_map(|placed| {
             placed.batch.events().map(|event| (event.offset(placed.base), placed.append_time, event))
-        })
+        });
+        all.skip(self.handed_out)
     }
 
     /// The events with their offsets, each with a life of its own; the bytes stay shared.
     pub fn to_events(&self) -> impl Iterator<Item = (Offset, Event)> {
-        self.batches.iter().flat_map(|placed| {
-            placed.batch.events().map(|event| (event.offset(placed.base), event.to_event(&placed.batch)))
-        })
+        self.to_appended_events().map(|(offset, _, event)| (offset, event))
     }
 
-    /// The batches as they came: what [`Delivery::events`] walks.
+    pub(crate) fn to_appended_events(&self) -> impl Iterator<Item = (Offset, Timestamp, Event)> {
+        let all = self.batches.iter().flat_map(|placed| {
+            placed.batch.events().map(move |event| (event.offset(placed.base), placed, event))
+        });
+        all.skip(self.handed_out)
+            .map(|(offset, placed, event)| (offset, placed.append_time, event.to_event(&placed.batch)))
+    }
+
+    /// The batches as they came: what [`Delivery::events`] walks. If [`crate::Subscriber::next`] has handed out events
+    /// of this delivery before, they hold those too.
     pub fn batches(&self) -> &[PlacedBatch] {
         &self.batches
     }
@@ -115,10 +139,7 @@ impl Delivery {
 
     /// Deliver these again: after `delay`, at most 49 days, or after the subscription's backoff.
     pub fn nack(&self, range: RangeInclusive<Offset>, delay: Option<Duration>) {
-        // All ones mean the backoff.
-        let delay_ms =
-            delay.map(|delay| u32::try_from(delay.as_millis()).unwrap_or(u32::MAX).min(u32::MAX - 1));
-        self.say(range, VerbKind::Nack { delay_ms });
+        self.say(range, VerbKind::Nack { delay_ms: nack_delay_ms(delay) });
     }
 
     /// Never deliver these again, they cannot be processed: to the dead-letter topic, with the reason (cut to
@@ -127,7 +148,7 @@ impl Delivery {
         self.say(range, VerbKind::Reject { reason: reason.to_owned() });
     }
 
-    /// Still at work on what has not been spoken of: the subscription's `ack_timeout` begins anew.
+    /// Still at work on what has not been spoken of: `max_processing` and the subscription's `ack_timeout` begin anew.
     pub fn in_progress(&self) {
         self.say(self.range(), VerbKind::InProgress);
     }
@@ -137,7 +158,7 @@ impl Delivery {
         if let Some(lease) = &self.lease
             && first <= last
         {
-            lease.say(self, first, last, kind);
+            lease.say((first, last), &kind, |first, last| self.count_between(first, last));
         }
     }
 
@@ -175,6 +196,12 @@ impl fmt::Debug for Delivery {
     }
 }
 
+/// How a nack's delay is written; without one the subscription's backoff decides.
+pub(crate) fn nack_delay_ms(delay: Option<Duration>) -> Option<u32> {
+    // All ones mean the backoff.
+    delay.map(|delay| u32::try_from(delay.as_millis()).unwrap_or(u32::MAX).min(u32::MAX - 1))
+}
+
 /// A delivery frame whose batches were not looked at yet.
 #[derive(Debug)]
 pub(crate) struct Incoming {
@@ -192,9 +219,14 @@ impl Incoming {
         Ok(Self { header, runs: payload, bytes })
     }
 
+    /// Where its offsets begin, and the first one behind them, filtered events included. `None` if it has no events.
+    pub(crate) fn span(&self) -> Option<(Offset, Offset)> {
+        let first_run = Runs::new(self.runs.clone()).next()?.ok()?;
+        Some((first_run.base, first_run.base.plus(u64::from(self.header.span))))
+    }
+
     /// The first offset behind the frame, filtered events included.
     pub(crate) fn next_offset(&self) -> Option<Offset> {
-        let first_run = Runs::new(self.runs.clone()).next()?.ok()?;
-        Some(first_run.base.plus(u64::from(self.header.span)))
+        self.span().map(|(_, next)| next)
     }
 }

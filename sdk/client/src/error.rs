@@ -69,6 +69,13 @@ pub enum Error {
         #[source]
         last: Option<Refusal>,
     },
+    /// A connection has as many streams open as the engine allows, and no other could be used; nothing was sent. Each
+    /// subscriber, publisher, reader and request takes one.
+    #[error("no stream was free within {waited:?}: the engine allows no more on this client's connections")]
+    NoStream {
+        /// How long was waited.
+        waited: Duration,
+    },
     /// The engine sent bytes that this version cannot read, or an answer to another question.
     #[error("the engine's answer cannot be read: {what}")]
     BadAnswer {
@@ -104,6 +111,7 @@ impl Error {
             Self::EventTooLarge(_) => ErrorCode::EventTooLarge,
             Self::RequestTooLarge { .. } => ErrorCode::FrameTooLarge,
             Self::TimedOut { .. } => ErrorCode::DeadlineExceeded,
+            Self::NoStream { .. } => ErrorCode::LimitExceeded,
             Self::BadAnswer { .. } => ErrorCode::Malformed,
             Self::Damaged { source: DeliverError::Frame(_) } => ErrorCode::Malformed,
             Self::Damaged { source: DeliverError::Batch(_) } => ErrorCode::BatchInvalid,
@@ -115,7 +123,10 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.code.is_retryable(),
-            Self::ConnectFailed { .. } | Self::ConnectionLost { .. } | Self::TimedOut { .. } => true,
+            Self::ConnectFailed { .. }
+            | Self::ConnectionLost { .. }
+            | Self::TimedOut { .. }
+            | Self::NoStream { .. } => true,
             Self::TlsFailed { .. }
             | Self::EventTooLarge(_)
             | Self::RequestTooLarge { .. }
@@ -135,6 +146,7 @@ impl Error {
             | Self::TlsFailed { .. }
             | Self::EventTooLarge(_)
             | Self::RequestTooLarge { .. }
+            | Self::NoStream { .. }
             | Self::Damaged { .. }
             | Self::Config { .. }
             | Self::Closed => true,

@@ -13,17 +13,15 @@
 //! let receipt = ticket.await?;
 //! println!("stored in partition {} at offset {:?}", receipt.partition, receipt.offset);
 //!
-//! // Subscribe: deliveries of many events, acknowledged together.
+//! // Subscribe: event by event, each acknowledged once it is processed.
 //! let options = SubscribeOptions {
 //!     options: Some(Default::default()), // make the subscription if there is none
 //!     ..SubscribeOptions::new("orders", "payment")
 //! };
 //! let mut subscriber = client.subscribe(options).await?;
-//! while let Some(delivery) = subscriber.next().await? {
-//!     for (offset, _appended, event) in delivery.events() {
-//!         println!("{offset}: {:?}", event.payload());
-//!     }
-//!     delivery.ack();
+//! while let Some(event) = subscriber.next().await? {
+//!     println!("{}: {:?}", event.offset(), event.payload);
+//!     event.ack();
 //! }
 //! # Ok(())
 //! # }
@@ -42,6 +40,7 @@ mod error;
 
 mod publisher;
 
+mod delivered;
 mod delivery;
 mod subscriber;
 
@@ -51,6 +50,8 @@ mod admin;
 
 mod clock;
 mod link;
+mod links;
+mod probe;
 mod retry;
 mod session;
 mod stream;
@@ -75,9 +76,10 @@ pub use levada_protocol::{
 pub use self::{
     client::Client,
     config::{Ca, ClientConfig, DEFAULT_PORT},
+    delivered::DeliveredEvent,
     delivery::Delivery,
     error::{Cause, Error},
     publisher::{Publisher, PublisherFigures, PublisherOptions, Receipt, Ticket},
     reader::{ReadOptions, Reader},
-    subscriber::{SubscribeOptions, Subscriber},
+    subscriber::{Prefetch, SubscribeOptions, Subscriber},
 };

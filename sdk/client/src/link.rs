@@ -55,12 +55,24 @@ enum State {
 impl Link {
     /// Connects once, then keeps connected until closed or until the last clone is gone.
     pub(crate) async fn connect(config: ClientConfig) -> Result<Self, Error> {
+        let (notices, _) = broadcast::channel(NOTICES_MAX);
+        Self::connect_telling(config, notices).await
+    }
+
+    /// Another connection to the same engine; its notices come to the same listeners.
+    pub(crate) async fn another(&self) -> Result<Self, Error> {
+        Self::connect_telling(self.config().clone(), self.notices.clone()).await
+    }
+
+    async fn connect_telling(
+        config: ClientConfig,
+        notices: broadcast::Sender<Notice>,
+    ) -> Result<Self, Error> {
         let connector = Connector::new(config).await?;
         let config = Arc::new(connector.config().clone());
         let (session, control) = connector.connect(config.connect_timeout).await?;
         let (state, watched) = watch::channel(State::Up(session.clone()));
         let (closing, closed) = watch::channel(false);
-        let (notices, _) = broadcast::channel(NOTICES_MAX);
         let keeper = Keeper { connector, state, closing: closed, notices: notices.clone() };
         tasks::spawn("connection", keeper.run(session, control)).detach();
         Ok(Self { state: watched, closing, notices, config })
@@ -70,8 +82,8 @@ impl Link {
         &self.config
     }
 
-    pub(crate) fn notices(&self) -> broadcast::Receiver<Notice> {
-        self.notices.subscribe()
+    pub(crate) fn notices(&self) -> &broadcast::Sender<Notice> {
+        &self.notices
     }
 
     /// A session, once there is one; fails only when the client was closed. Cancel safe.

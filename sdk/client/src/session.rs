@@ -9,13 +9,14 @@ use levada_protocol::{
     request::{Hello, HelloAnswer, Open, Opened},
     version::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
 };
-use quinn::{Connection, Endpoint, VarInt};
+use quinn::{Connecting, Connection, ConnectionError, Endpoint, VarInt};
 use tokio::time::timeout;
 
 use crate::{
     clock,
     config::{Ca, ClientConfig},
     error::Error,
+    probe,
     stream::{self, Stream},
     tls::{Authorities, Trust},
     transport,
@@ -121,19 +122,23 @@ impl Connector {
         for addr in addrs {
             let config = transport::client_config(trust.crypto.clone(), addr);
             match endpoint.connect_with(config, addr, &self.host) {
-                Ok(attempt) => attempts.push(attempt),
+                Ok(connecting) => attempts.push(Box::pin(reached(connecting, addr))),
                 Err(error) => failure = Some(self.failed(error)),
             }
         }
         let connection = poll_fn(|context| {
             let mut stands = None;
-            attempts.retain_mut(|attempt| match std::pin::Pin::new(attempt).poll(context) {
+            attempts.retain_mut(|attempt| match attempt.as_mut().poll(context) {
                 Poll::Pending => true,
                 Poll::Ready(Ok(connection)) => {
                     stands = Some(connection);
                     false
                 }
-                Poll::Ready(Err(error)) => {
+                Poll::Ready(Err(Unreached::NothingListens)) => {
+                    failure.get_or_insert_with(|| self.failed(NothingListens));
+                    false
+                }
+                Poll::Ready(Err(Unreached::Quic(error))) => {
                     let better = trust.explain(&error);
                     if better.is_some() || failure.is_none() {
                         failure = Some(self.refused(better, error));
@@ -153,7 +158,7 @@ impl Connector {
         Ok((endpoint, connection))
     }
 
-    fn refused(&self, trust: Option<String>, error: quinn::ConnectionError) -> Error {
+    fn refused(&self, trust: Option<String>, error: ConnectionError) -> Error {
         match trust {
             Some(what) => Error::TlsFailed { addr: self.config.addr.clone(), what },
             None => self.failed(error),
@@ -164,6 +169,24 @@ impl Connector {
         Error::ConnectFailed { addr: self.config.addr.clone(), source: Arc::new(source) }
     }
 }
+
+/// One address: the connection, or why there is none.
+async fn reached(connecting: Connecting, addr: SocketAddr) -> Result<Connection, Unreached> {
+    tokio::select! {
+        biased;
+        connected = connecting => connected.map_err(Unreached::Quic),
+        _refused = probe::nothing_listens(addr) => Err(Unreached::NothingListens),
+    }
+}
+
+enum Unreached {
+    Quic(ConnectionError),
+    NothingListens,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("nothing listens there; is the engine running, and is this its address?")]
+struct NothingListens;
 
 #[derive(Debug, thiserror::Error)]
 #[error("no answer within {limit:?}; is the engine running, and is its UDP port reachable?")]

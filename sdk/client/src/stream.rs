@@ -17,6 +17,8 @@ use crate::error::Error;
 
 /// What an engine that has stopped reading still has to say comes without pauses longer than this.
 const REASON_GRACE: Duration = Duration::from_secs(1);
+/// How long to wait for a stream on a connection that has as many as it may.
+const STREAM_WAIT: Duration = Duration::from_secs(1);
 /// Pieces taken from QUIC at a time.
 const PIECES: usize = 32;
 /// A payload up to this size is copied even if it lies in one piece, because a piece keeps a whole packet
@@ -51,7 +53,9 @@ pub(crate) async fn open(connection: &Connection, open: &Open) -> Result<(Stream
 /// Opens a stream without waiting for the answer.
 pub(crate) async fn begin(connection: &Connection, open: &Open) -> Result<Stream, Error> {
     let message = open_frame(open)?;
-    let (mut send, recv) = connection.open_bi().await?;
+    // There is nothing to wait for but other streams' ends, or the engine's leave to open more.
+    let opened = timeout(STREAM_WAIT, connection.open_bi()).await;
+    let (mut send, recv) = opened.map_err(|_| Error::NoStream { waited: STREAM_WAIT })??;
     send.write_chunk(message).await?;
     Ok(Stream { send, frames: FrameReader::new(recv) })
 }

@@ -154,6 +154,8 @@ pub struct Subscribed {
     pub stored_before: u64,
     /// True while another consumer is active and this one waits to take over.
     pub standby: bool,
+    /// Milliseconds after which an unacknowledged delivery is given again. 0: the engine does not say.
+    pub ack_timeout_ms: u32,
 }
 
 /// A place in a partition.

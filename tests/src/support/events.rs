@@ -161,7 +161,7 @@ pub(crate) async fn take(
 
 /// The next delivery.
 pub(crate) async fn next(subscriber: &mut Subscriber) -> levada_client::Delivery {
-    let next = within("a delivery", subscriber.next()).await;
+    let next = within("a delivery", subscriber.next_delivery()).await;
     next.expect("deliveries are whole").expect("the client is open")
 }
 

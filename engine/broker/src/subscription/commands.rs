@@ -81,6 +81,7 @@ impl OwnerTask {
             positions,
             stored_before,
             standby: ordered && self.consumers.len() > 1,
+            ack_timeout_ms: self.record.options.ack_timeout_ms,
         };
         // Whoever asked may have gone; then it is detached like one that goes later.
         let _ = reply.send(AttachedReply { subscribed, frames: received, notices: noticed });

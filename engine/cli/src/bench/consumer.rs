@@ -79,7 +79,7 @@ impl Consumer {
         loop {
             let next = tokio::select! {
                 biased;
-                next = subscriber.next() => next?,
+                next = subscriber.next_delivery() => next?,
                 _told = self.done.wait_for(|done| *done) => break,
             };
             let Some(delivery) = next else { break };

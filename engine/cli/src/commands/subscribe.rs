@@ -114,7 +114,7 @@ async fn print_all(
 ) -> anyhow::Result<()> {
     let (all, printed) = (args.max.unwrap_or(u64::MAX), &progress.printed);
     while printed.get() < all {
-        let next = timeout(LOOK, subscriber.next()).await;
+        let next = timeout(LOOK, subscriber.next_delivery()).await;
         let refusal = match subscriber.interruption() {
             Some(Error::Refused(refusal)) => Some(refusal.to_string()),
             _ => None,

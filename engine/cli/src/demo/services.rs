@@ -211,7 +211,7 @@ async fn next(
     tokio::select! {
         biased;
         _told = stop.wait_for(|stop| *stop) => Ok(None),
-        delivery = subscriber.next() => Ok(delivery?),
+        delivery = subscriber.next_delivery() => Ok(delivery?),
     }
 }
 

@@ -15,6 +15,7 @@ use levada_protocol::{
 
 use super::{
     lane::{Ended, Identities, Lane, Rules},
+    spread::Spread,
     ticket::{Outcome, Ticket},
 };
 use crate::{clock, clock::Instant, error::Error};
@@ -61,8 +62,10 @@ pub(super) struct Core {
     resting: Vec<u16>,
     /// Lanes whose open batch lingers, and until when. All linger equally long, so the times rise.
     lingering: VecDeque<(Instant, u16)>,
-    /// The lane of events without key and id.
-    sticky: u16,
+    /// Where events without key and id go.
+    spread: Spread,
+    /// Batches with such events that were sent and not answered, over all lanes.
+    spread_unanswered: usize,
     /// The driver sleeps until it is woken.
     parked: bool,
     /// Somebody waits for room.
@@ -102,7 +105,8 @@ impl Core {
             ready: VecDeque::new(),
             resting: Vec::new(),
             lingering: VecDeque::new(),
-            sticky: u16::try_from(clock::random_below(u32::from(partitions))).unwrap_or(0),
+            spread: Spread::new(partitions, clock::random_below(u32::from(partitions))),
+            spread_unanswered: 0,
             parked: false,
             starved: false,
             closing: false,
@@ -136,12 +140,16 @@ impl Core {
         if self.figures.buffered_bytes >= self.buffer_bytes {
             return Ok(Pushed::Full { wake: self.starve() });
         }
-        let index = self.lane_of(partition, event)?;
+        let (index, spread) = self.lane_of(partition, event)?;
         let lane = &mut self.lanes[usize::from(index)];
         let had_open = lane.has_open_batch();
         let (ticket, grown) = lane.push(event, &self.rules, clock::now)?;
         self.figures.buffered_bytes += grown;
         self.figures.events += 1;
+        if spread {
+            lane.mark_spread();
+            self.spread.took(grown);
+        }
         let lingers = !self.rules.linger.is_zero() && !had_open;
         if lingers && let Some(at) = lane.ripe_at(&self.rules) {
             self.lingering.push_back((at, index));
@@ -164,38 +172,61 @@ impl Core {
         self.parked && !self.ready.is_empty() && std::mem::take(&mut self.parked)
     }
 
+    /// The event's lane, and whether it was the publisher's own choice.
     #[inline]
-    fn lane_of(&mut self, partition: Option<PartitionId>, event: &Event) -> Result<u16, Error> {
+    fn lane_of(&mut self, partition: Option<PartitionId>, event: &Event) -> Result<(u16, bool), Error> {
         let count = u16::try_from(self.lanes.len()).unwrap_or(u16::MAX);
         if let Some(PartitionId(partition)) = partition {
             if partition >= count {
                 let what = format!("the topic has {count} partitions, partition {partition} was named");
                 return Err(Refusal::new(ErrorCode::PartitionNotFound, what).into());
             }
-            return Ok(partition);
+            return Ok((partition, false));
         }
         if count == 1 {
-            return Ok(0);
+            return Ok((0, false));
         }
         if let Some(key) = &event.key {
-            return Ok(partition_of(key, count).0);
+            return Ok((partition_of(key, count).0, false));
         }
         if let Some(id) = &event.id {
-            return Ok(partition_of(id.as_bytes(), count).0);
+            return Ok((partition_of(id.as_bytes(), count).0, false));
         }
-        if !self.lanes[usize::from(self.sticky)].has_open_batch() {
-            self.sticky = (self.sticky + 1) % count;
+        // A batch that went out, and one that is full, are followed by one of another partition.
+        let current = self.spread.current;
+        let lane = &mut self.lanes[usize::from(current)];
+        if !lane.has_room_for(event, &self.rules) {
+            lane.seal();
+            self.spread.advance();
+            self.make_ready(current);
         }
-        Ok(self.sticky)
+        Ok((self.spread.current, true))
     }
 
     #[inline]
     fn make_ready(&mut self, index: u16) {
+        let partial = self.may_send_partial(index);
         let lane = &mut self.lanes[usize::from(index)];
-        if !lane.queued && lane.sendable(&self.rules) {
+        if !lane.queued && lane.sendable(&self.rules, partial) {
             lane.queued = true;
             self.ready.push_back(index);
         }
+    }
+
+    /// Whether the lane may send a batch that is not full. Events without a key share few batches in flight over all
+    /// partitions, as if they had one: more partitions do not make smaller batches.
+    #[inline]
+    fn may_send_partial(&self, index: u16) -> bool {
+        index != self.spread.current || self.spread_unanswered < self.rules.in_flight_partial
+    }
+
+    /// Changes a lane, and keeps the count of what is unanswered.
+    fn change<T>(&mut self, index: u16, change: impl FnOnce(&mut Lane, &Rules, &mut Identities) -> T) -> T {
+        let lane = &mut self.lanes[usize::from(index)];
+        let before = lane.spread_unanswered();
+        let result = change(lane, &self.rules, &mut self.identities);
+        self.spread_unanswered = self.spread_unanswered + lane.spread_unanswered() - before;
+        result
     }
 
     /// Takes what goes out now; with nothing to send, the driver counts as asleep from here on.
@@ -204,10 +235,11 @@ impl Core {
         let mut bytes = 0;
         while bytes < SEND_BYTES {
             let Some(index) = self.ready.pop_front() else { break };
-            let lane = &mut self.lanes[usize::from(index)];
-            lane.queued = false;
+            self.lanes[usize::from(index)].queued = false;
             self.correlation = self.correlation.wrapping_add(1);
-            if let Some(batch) = lane.send_next(&self.rules, self.correlation) {
+            let (partial, correlation) = (self.may_send_partial(index), self.correlation);
+            let sent = self.change(index, |lane, rules, _| lane.send_next(rules, partial, correlation));
+            if let Some(batch) = sent {
                 let header = PublishHeader {
                     correlation: self.correlation,
                     partition: PartitionId(index),
@@ -266,13 +298,19 @@ impl Core {
     /// Answers of the engine. Tell the tickets of what has ended after the lock is released.
     pub(super) fn answers(&mut self, acks: Vec<Ack>, now: Instant, ended: &mut Vec<Ended>) {
         for ack in acks {
-            let Some(lane) = self.lanes.get_mut(usize::from(ack.partition.0)) else { continue };
-            lane.answer(ack.correlation, ack.outcome, now, &mut self.identities, ended);
-            if lane.retry_at().is_some() && !self.resting.contains(&ack.partition.0) {
+            if usize::from(ack.partition.0) >= self.lanes.len() {
+                continue;
+            }
+            self.change(ack.partition.0, |lane, _, identities| {
+                lane.answer(ack.correlation, ack.outcome, now, identities, ended);
+            });
+            if self.lane(ack.partition.0).retry_at().is_some() && !self.resting.contains(&ack.partition.0) {
                 self.resting.push(ack.partition.0);
             }
             self.make_ready(ack.partition.0);
         }
+        // It may have waited for an answer to another lane.
+        self.make_ready(self.spread.current);
         self.give_back(ended);
     }
 
@@ -297,6 +335,7 @@ impl Core {
         self.parked = false;
         self.resting.clear();
         self.lanes.iter_mut().for_each(Lane::lost);
+        self.spread_unanswered = 0;
     }
 
     /// A new stream stands: everything unacked goes out on it.
@@ -310,16 +349,17 @@ impl Core {
     /// Fails what is too old.
     pub(super) fn expire(&mut self, now: Instant, ended: &mut Vec<Ended>) {
         for index in 0..u16::try_from(self.lanes.len()).unwrap_or(u16::MAX) {
-            let lane = &mut self.lanes[usize::from(index)];
-            lane.expire(&self.rules, now, &mut self.identities, ended);
+            self.change(index, |lane, rules, identities| lane.expire(rules, now, identities, ended));
             self.make_ready(index);
         }
+        self.make_ready(self.spread.current);
         self.give_back(ended);
     }
 
     /// Fails everything, now and from now on.
     pub(super) fn fail(&mut self, error: &Error, ended: &mut Vec<Ended>) {
         self.lanes.iter_mut().for_each(|lane| lane.fail(error, ended));
+        self.spread_unanswered = 0;
         self.failed.get_or_insert_with(|| error.clone());
         self.give_back(ended);
     }
@@ -353,4 +393,67 @@ impl Core {
 fn no_time_to_live() -> Error {
     let what = "the event has a time to live, which this version does not serve: publish it without ttl_ms";
     Refusal::new(ErrorCode::Unsupported, what).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use levada_protocol::{batch::Batch, frame::FRAME_HEADER_BYTES, publish::AckOutcome};
+
+    use super::*;
+
+    /// Publishes events without a key faster than they are answered; how many went to each partition, and how many
+    /// batches that took.
+    fn flood(partitions: u16) -> (Vec<u32>, usize) {
+        let rules = Rules {
+            batch_bytes: 8 * 1024,
+            linger: Duration::ZERO,
+            in_flight: 32,
+            in_flight_partial: 4,
+            delivery_timeout: Duration::from_secs(60),
+        };
+        let mut core = Core::new(rules, None, usize::MAX, partitions, ProducerId(7));
+        let (mut counts, mut unanswered) = (vec![0; usize::from(partitions)], VecDeque::new());
+        let (mut batches, mut out, event) = (0, Vec::new(), Event::new("x".repeat(80)));
+        let mut left = 20_000;
+        while left > 0 || !core.is_empty() {
+            for _ in 0..left.min(10) {
+                drop(core.push(None, &event).unwrap());
+                left -= 1;
+            }
+            core.turn(clock::now(), &mut out);
+            for frame in out.chunks(2) {
+                let mut payload = [&frame[0][FRAME_HEADER_BYTES..], &frame[1]].concat().into();
+                let header = PublishHeader::read(&mut payload).unwrap();
+                let count = Batch::check(payload).unwrap().count();
+                counts[usize::from(header.partition.0)] += count;
+                batches += 1;
+                unanswered.push_back((header.correlation, header.partition, count));
+            }
+            out.clear();
+            // Six batches are on their way at any time.
+            while unanswered.len() > if left > 0 { 6 } else { 0 } {
+                let (correlation, partition, count) = unanswered.pop_front().unwrap();
+                let outcome = AckOutcome::Appended { base: None, count, duplicate: false };
+                core.answers(vec![Ack { correlation, partition, outcome }], clock::now(), &mut Vec::new());
+            }
+        }
+        (counts, batches)
+    }
+
+    #[test]
+    fn under_load_events_without_a_key_are_even_over_the_partitions_in_batches_as_large() {
+        let (_, of_one) = flood(1);
+        for partitions in [2, 4, 16] {
+            let (counts, batches) = flood(partitions);
+            assert_eq!(counts.iter().sum::<u32>(), 20_000);
+            let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+            assert!(most <= &(2 * least), "{counts:?}");
+            assert!(
+                batches <= of_one + usize::from(partitions),
+                "{batches} batches, {of_one} of one partition"
+            );
+        }
+    }
 }

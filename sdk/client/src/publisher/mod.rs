@@ -6,6 +6,7 @@
 mod core;
 mod driver;
 mod lane;
+mod spread;
 mod ticket;
 
 use std::{
@@ -156,7 +157,7 @@ impl Publisher {
     }
 
     /// Publishes an event: to the partition of its key, else of its id, else to one that changes with every
-    /// batch.
+    /// batch, so that all partitions get about as many bytes.
     ///
     /// Returns as soon as the event has a place in a batch; waits only while the buffer is full. The ticket
     /// resolves when the event is stored. An event time of 0 becomes now.

@@ -273,6 +273,9 @@ fn is_final(error: &Error) -> bool {
         | Error::RequestTooLarge { .. }
         | Error::BadAnswer { .. }
         | Error::Damaged { .. } => true,
-        Error::ConnectFailed { .. } | Error::TlsFailed { .. } | Error::ConnectionLost { .. } => false,
+        Error::ConnectFailed { .. }
+        | Error::TlsFailed { .. }
+        | Error::ConnectionLost { .. }
+        | Error::NoStream { .. } => false,
     }
 }

@@ -116,7 +116,7 @@ impl Reader {
             match next {
                 Next::Frame(incoming, feeder) => {
                     feeder.taken(&incoming);
-                    if let Some(delivery) = Delivery::check(incoming, None)? {
+                    if let Some(delivery) = Delivery::check(incoming)? {
                         return Ok(Some(delivery));
                     }
                 }

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use levada_protocol::{
     frame::FrameType,
-    request::{Open, Opened, Subscribe, Subscribed},
+    request::{Open, Opened, Subscribe, Subscribed, SubscriptionOptions},
     verbs::Settled,
 };
 use quinn::WriteError;
@@ -40,6 +40,15 @@ pub(super) async fn open(link: &Link, subscribe: Subscribe) -> Result<(Stream, S
     }
 }
 
+/// When unacknowledged deliveries of the subscription time out; an engine that does not say it has the default.
+pub(super) fn ack_timeout(subscribed: &Subscribed) -> Duration {
+    let told = match subscribed.ack_timeout_ms {
+        0 => SubscriptionOptions::default().ack_timeout_ms,
+        told => told,
+    };
+    Duration::from_millis(told.into())
+}
+
 pub(super) struct Driver {
     pub(super) shared: Arc<Shared>,
     pub(super) link: Link,
@@ -49,22 +58,22 @@ pub(super) struct Driver {
 
 impl Driver {
     /// Runs until the subscriber is gone and everything it said was sent, or until it has failed.
-    pub(super) async fn run(self, first: Stream) {
-        let mut stream = first;
+    pub(super) async fn run(self, first: Stream, timeout: Duration) {
+        let (mut stream, mut ack_timeout) = (first, timeout);
         let mut patience = Patience::new();
         loop {
-            self.shared.lock().attached();
+            self.shared.lock().attached(ack_timeout);
             match self.drive(stream, &mut patience).await {
                 Ok(()) => return,
                 Err(error) if patience.is_over(&error) => return self.fail(&error),
                 Err(error) => {
                     self.note(&error, &mut patience);
-                    self.shared.lock().detached(error);
+                    self.shared.lock().detached(Some(error));
                 }
             }
             self.shared.confirmed.notify_waiters();
             match self.reattach(&mut patience).await {
-                Ok(Some(next)) => stream = next,
+                Ok(Some(next)) => (stream, ack_timeout) = next,
                 Ok(None) => return,
                 Err(error) => return self.fail(&error),
             }
@@ -150,7 +159,7 @@ impl Driver {
         match frame.kind {
             FrameType::Deliver => {
                 let incoming = Incoming::read(frame)?;
-                self.shared.lock().arrived(incoming);
+                self.shared.lock().arrived(incoming, clock::now());
                 self.shared.arrived.notify_one();
             }
             FrameType::Settled => {
@@ -167,7 +176,7 @@ impl Driver {
     }
 
     /// A new stream, however long it takes; `None` if the subscriber is gone.
-    async fn reattach(&self, patience: &mut Patience) -> Result<Option<Stream>, Error> {
+    async fn reattach(&self, patience: &mut Patience) -> Result<Option<(Stream, Duration)>, Error> {
         let mut attempts = Box::pin(self.attempts(patience));
         loop {
             if self.shared.lock().closing {
@@ -181,12 +190,12 @@ impl Driver {
         }
     }
 
-    async fn attempts(&self, patience: &mut Patience) -> Result<Stream, Error> {
+    async fn attempts(&self, patience: &mut Patience) -> Result<(Stream, Duration), Error> {
         loop {
             // At once after a stream that worked; ever slower while streams end without a frame.
             sleep(patience.backoff.next()).await;
             match open(&self.link, self.again.clone()).await {
-                Ok((stream, _)) => return Ok(stream),
+                Ok((stream, subscribed)) => return Ok((stream, ack_timeout(&subscribed))),
                 Err(error) if error.is_retryable() => {
                     self.note(&error, patience);
                     self.shared.lock().interruption = Some(error);

@@ -1,31 +1,38 @@
 //! Subscribing: deliveries in, acknowledgements out, attached again after every loss.
 //!
-//! Owns the public face. The state is `state.rs`, the words are gathered in `outbox.rs`, the stream is
-//! `driver.rs`.
+//! Owns the public face. The state is `state.rs`; how much is asked for is `pace.rs`, what is kept from timing out
+//! `held.rs`, what is said `outbox.rs`; the stream is `driver.rs`.
 
 mod driver;
+mod held;
 mod lease;
 mod outbox;
+mod pace;
+mod ranges;
 mod state;
 
 use std::{
-    ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use levada_protocol::{
     error::Refusal,
-    ids::Offset,
     request::{Start, Subscribe, Subscribed, SubscriptionOptions},
-    verbs::{Credit, Verb, VerbKind},
 };
 use tokio::{sync::Notify, time::timeout};
 
 pub(crate) use self::lease::Lease;
-use self::{driver::Driver, state::State};
+pub use self::pace::Prefetch;
+use self::{
+    driver::Driver,
+    held::{Held, HeldId},
+    pace::Pace,
+    state::State,
+};
 use crate::{
     clock,
+    delivered::{DeliveredEvent, Handing},
     delivery::{Delivery, Incoming},
     error::Error,
     link::Link,
@@ -51,6 +58,12 @@ pub struct SubscribeOptions {
     pub credit_events: u64,
     /// Most bytes of them, give or take one frame. Default 4 MiB.
     pub credit_bytes: u64,
+    /// How far ahead of the application events are asked for. Default: about a second of its own pace.
+    pub prefetch: Prefetch,
+    /// How long the client keeps a delivery from timing out by itself: counted from when the application last took or
+    /// said anything of it, or, for what waits, of any other. Then the delivery is given to another consumer after the
+    /// subscription's `ack_timeout`. Default 10 min; zero: what takes longer than `ack_timeout` is delivered again.
+    pub max_processing: Duration,
 }
 
 impl SubscribeOptions {
@@ -70,20 +83,32 @@ impl Default for SubscribeOptions {
             from: Start::Latest,
             credit_events: 1_000,
             credit_bytes: 4 * 1024 * 1024,
+            prefetch: Prefetch::default(),
+            max_processing: Duration::from_secs(600),
         }
     }
 }
 
 /// A consumer of a subscription.
 ///
-/// When the connection is lost it attaches again by itself, and [`Subscriber::next`] simply goes on: what was
-/// not acknowledged comes again. Dropping it detaches the consumer after what it said was sent, so that the
+/// [`Subscriber::next`] gives one event after the other, each to be acknowledged by itself;
+/// [`Subscriber::next_delivery`] gives what came together, for programs that acknowledge in batches.
+///
+/// The client asks for about a second of the application's own pace and extends what is held by itself, so a consumer
+/// may take longer than the subscription's `ack_timeout`; what a process that died or stands still held goes to others.
+/// That runs as a task on the runtime: a handler that blocks its thread for long belongs into `spawn_blocking`, or
+/// the runtime needs a second thread.
+///
+/// When the connection is lost it attaches again by itself, and [`Subscriber::next`] simply continues: what was
+/// not acknowledged is delivered again. Dropping it detaches the consumer after what it said was sent, so that the
 /// engine gives its unacknowledged deliveries to others at once; call [`Subscriber::confirmed`] before, to
 /// know that acknowledgements hold.
 #[derive(Debug)]
 pub struct Subscriber {
     shared: Arc<Shared>,
     subscribed: Subscribed,
+    /// The delivery whose events are handed out one by one.
+    handing: Option<Handing>,
 }
 
 impl Subscriber {
@@ -107,9 +132,11 @@ impl Subscriber {
         let opened = timeout(limit, driver::open(&link, subscribe.clone())).await;
         let (stream, subscribed) =
             opened.map_err(|_| Error::TimedOut { waited: limit, in_doubt: true, last: None })??;
-        let granted = Credit { events: options.credit_events, bytes: options.credit_bytes };
+        let pace = Pace::new(options.credit_events.min(in_flight_max).max(1), options.prefetch);
+        let held = Held::new(options.max_processing);
         let shared = Arc::new(Shared {
-            state: Mutex::new(State::new(granted, in_flight_max)),
+            state: Mutex::new(State::new(pace, held, options.credit_bytes)),
+            limit,
             wake: Notify::new(),
             arrived: Notify::new(),
             confirmed: Notify::new(),
@@ -117,8 +144,9 @@ impl Subscriber {
         // Attaching again must not make a subscription that somebody has deleted.
         let again = Subscribe { options: None, ..subscribe };
         let driver = Driver { shared: shared.clone(), link, again };
-        tasks::spawn("subscriber", driver.run(stream)).detach();
-        Ok(Self { shared, subscribed })
+        let ack_timeout = driver::ack_timeout(&subscribed);
+        tasks::spawn("subscriber", driver.run(stream, ack_timeout)).detach();
+        Ok(Self { shared, subscribed, handing: None })
     }
 
     /// What the engine answered when this consumer was first attached.
@@ -133,20 +161,60 @@ impl Subscriber {
         self.shared.lock().interruption.clone()
     }
 
-    /// The next delivery, waiting for one if need be. `None` never comes while the subscription stands: it
+    /// The next event, waiting for one if need be. `None` never comes while the subscription stands: it
     /// means that the client was closed.
     ///
-    /// Cancel safe: no delivery is lost with the wait.
+    /// Cancel safe: no event is lost with the wait.
     ///
     /// # Errors
     /// A refusal that ended the subscription for this consumer, such as `SUBSCRIPTION_NOT_FOUND` after it was deleted;
-    /// `BATCH_INVALID` for a delivery that came damaged, which then comes again after `ack_timeout`.
-    pub async fn next(&mut self) -> Result<Option<Delivery>, Error> {
+    /// `BATCH_INVALID` for a delivery that came damaged, which is then delivered again after `ack_timeout`.
+    pub async fn next(&mut self) -> Result<Option<DeliveredEvent>, Error> {
+        self.come_for_more().await;
         loop {
-            match self.shared.take() {
+            if let Some(handing) = &mut self.handing {
+                if let Some(event) = handing.next() {
+                    return Ok(Some(event));
+                }
+                self.handing = None;
+            }
+            let Some((delivery, lease)) = self.arrived(false).await? else { return Ok(None) };
+            self.handing = Some(Handing::new(delivery, lease));
+        }
+    }
+
+    /// The next events that came together, to be acknowledged all at once or by ranges: cheaper than
+    /// [`Subscriber::next`] for programs that process events in batches. What [`Subscriber::next`] has begun to hand
+    /// out comes first. Otherwise, also in its errors, as that.
+    ///
+    /// Cancel safe: no delivery is lost with the wait.
+    pub async fn next_delivery(&mut self) -> Result<Option<Delivery>, Error> {
+        self.come_for_more().await;
+        if let Some(handing) = self.handing.take()
+            && let Some(rest) = handing.into_rest()
+        {
+            return Ok(Some(rest));
+        }
+        let arrived = self.arrived(true).await?;
+        Ok(arrived.map(|(delivery, lease)| delivery.leased(lease)))
+    }
+
+    /// The application works on nothing that it took before, as far as the pace is concerned.
+    async fn come_for_more(&self) {
+        // On a runtime of one thread a loop that always finds something must leave the driver its turns.
+        tokio::task::coop::consume_budget().await;
+        if self.shared.wants() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The next whole delivery; `all_at_once` if the application takes it so.
+    async fn arrived(&self, all_at_once: bool) -> Result<Option<(Delivery, Arc<Lease>)>, Error> {
+        loop {
+            match self.shared.take(all_at_once) {
                 Next::Frame(incoming, lease) => {
-                    if let Some(delivery) = Delivery::check(incoming, Some(lease))? {
-                        return Ok(Some(delivery));
+                    if let Some(delivery) = Delivery::check(incoming)? {
+                        return Ok(Some((delivery, Arc::new(lease))));
                     }
                 }
                 Next::Wait => self.shared.arrived.notified().await,
@@ -156,65 +224,22 @@ impl Subscriber {
         }
     }
 
-    /// All of this delivery is done, see [`Delivery::ack`].
-    pub fn ack(&self, delivery: &Delivery) {
-        delivery.ack();
-    }
-
-    /// A part of this delivery is done, see [`Delivery::ack_range`].
-    pub fn ack_range(&self, delivery: &Delivery, range: RangeInclusive<Offset>) {
-        delivery.ack_range(range);
-    }
-
-    /// Deliver a part of this delivery again, see [`Delivery::nack`].
-    pub fn nack(&self, delivery: &Delivery, range: RangeInclusive<Offset>, delay: Option<Duration>) {
-        delivery.nack(range, delay);
-    }
-
-    /// Never deliver a part of this delivery again, see [`Delivery::reject`].
-    pub fn reject(&self, delivery: &Delivery, range: RangeInclusive<Offset>, reason: &str) {
-        delivery.reject(range, reason);
-    }
-
-    /// Still at work on this delivery, see [`Delivery::in_progress`].
-    pub fn in_progress(&self, delivery: &Delivery) {
-        delivery.in_progress();
-    }
-
-    /// Waits until everything said so far has taken effect, so durably that a crash of the engine does not
-    /// undo it.
+    /// Waits until everything said since the last call has taken effect, so durably that a crash of the engine does
+    /// not undo it. What it returns `Ok` for holds.
     ///
     /// Cancel safe: nothing is taken back.
     ///
     /// # Errors
-    /// `CONNECTION_LOST` if the connection was lost meanwhile, or before the last word was said about a delivery that
-    /// came on it: such words have no effect, and their events come again. A refused verb's code, such as
-    /// `DELIVERY_EXPIRED`, if one was refused since the last call. The subscriber's own failure.
+    /// `CONNECTION_LOST`, at once, if the connection was lost before one of these words was confirmed, or one was said
+    /// while there was none: their events may be delivered again. A refused verb's code, such as `DELIVERY_EXPIRED`, if
+    /// one was refused. `DEADLINE_EXCEEDED` if the engine does not answer within
+    /// [`crate::ClientConfig::request_timeout`]. The subscriber's own failure.
     pub async fn confirmed(&self) -> Result<(), Error> {
-        let said = {
-            let mut state = self.shared.lock();
-            if std::mem::take(&mut state.last_word_lost) {
-                return Err(Error::lost(Detached));
-            }
-            state.outbox.said()
-        };
+        let said = self.shared.lock().outbox.said();
         self.shared.hurry();
-        loop {
-            // Made before looking, so that a confirmation that comes in between is noticed.
-            let changed = self.shared.confirmed.notified();
-            {
-                let mut state = self.shared.lock();
-                match state.outbox.verdict(said) {
-                    Some(true) => return refused_verbs(&mut state),
-                    Some(false) => return Err(Error::lost(Detached)),
-                    None => {}
-                }
-                if let Some(error) = &state.failed {
-                    return Err(error.clone());
-                }
-            }
-            changed.await;
-        }
+        let limit = self.shared.limit;
+        let waited = timeout(limit, self.shared.decided(said)).await;
+        waited.unwrap_or(Err(Error::TimedOut { waited: limit, in_doubt: true, last: None }))
     }
 }
 
@@ -242,15 +267,17 @@ impl Drop for Subscriber {
     }
 }
 
-/// The consumer lost its stream before the engine confirmed.
+/// A word had no stream to be said on, or lost it before the engine confirmed.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the consumer had to attach again")]
+#[error("the consumer was not attached, or had to attach again")]
 struct Detached;
 
 /// What subscriber, deliveries and driver share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// How long a confirmation is waited for.
+    limit: Duration,
     /// Wakes the driver.
     wake: Notify,
     /// Wakes `next`.
@@ -264,35 +291,87 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(self: &Arc<Self>) -> Next {
+    /// The application comes for more. True if the driver is late and needs a turn.
+    fn wants(&self) -> bool {
+        let now = clock::now();
         let mut state = self.lock();
-        let (incoming, wake) = state.take(clock::now());
-        if wake {
+        state.pace.wants(now);
+        state.is_late(now)
+    }
+
+    fn take(self: &Arc<Self>, all_at_once: bool) -> Next {
+        let now = clock::now();
+        let mut state = self.lock();
+        let was_clogged = state.is_clogged();
+        let taken = state.take(now);
+        if let Some((_, incoming)) = &taken
+            && all_at_once
+        {
+            state.pace.took(u64::from(incoming.header.count), now);
+        }
+        if state.took(taken.is_some(), was_clogged, now) {
             self.wake.notify_one();
         }
-        match (incoming, &state.failed) {
-            (Some(incoming), _) => {
-                let lease = Lease::new(self.clone(), state.stream, &incoming);
-                Next::Frame(incoming, lease)
+        match (taken, &state.failed) {
+            (Some((id, incoming)), _) => {
+                Next::Frame(incoming, Lease::new(self.clone(), state.stream, id, all_at_once))
             }
             (None, Some(error)) => Next::Failed(error.clone()),
             (None, None) => Next::Wait,
         }
     }
 
-    /// Words about a delivery of this stream; if another stands by now, they mean nothing.
-    fn say(&self, stream: u64, verbs: Vec<Verb>, back: Credit) {
+    /// The application takes so many events of a delivery; false if they are lost by now.
+    fn take_events(&self, stream: u64, id: HeldId, events: u64) -> bool {
+        let now = clock::now();
+        let mut state = self.lock();
+        if state.stream != stream || !state.held.take(id, now) {
+            return false;
+        }
+        state.pace.took(events, now);
+        if state.took(true, false, now) {
+            self.wake.notify_one();
+        }
+        true
+    }
+
+    /// Words about a delivery of this stream; if that is gone by now, or the subscriber has failed, they have no
+    /// effect, which is remembered of a last word.
+    fn say(&self, stream: u64, last_word: bool, say: impl FnOnce(&mut State, clock::Instant) -> bool) {
         let wake = {
             let mut state = self.lock();
-            if state.stream == stream {
-                state.say(verbs, back, clock::now())
+            if state.stream == stream && state.failed.is_none() {
+                say(&mut state, clock::now())
             } else {
-                state.last_word_lost |= verbs.iter().any(|verb| verb.kind != VerbKind::InProgress);
+                if last_word {
+                    state.outbox.lose_word();
+                }
                 false
             }
         };
         if wake {
             self.wake.notify_one();
+        }
+    }
+
+    /// Waits until the engine has answered the first `said` verbs, or never will.
+    async fn decided(&self, said: u64) -> Result<(), Error> {
+        loop {
+            // Made before looking, so that a confirmation that comes in between is noticed.
+            let changed = self.confirmed.notified();
+            {
+                let mut state = self.lock();
+                let decided = state.outbox.is_decided(said);
+                if decided || state.failed.is_some() {
+                    let lost = state.outbox.take_lost_words() > 0;
+                    return match &state.failed {
+                        Some(error) if lost || !decided => Err(error.clone()),
+                        _ if lost => Err(Error::lost(Detached)),
+                        _ => refused_verbs(&mut state),
+                    };
+                }
+            }
+            changed.await;
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a consumer has to say and has not said yet: verbs, and credit to give back.
+//! What a consumer has to say and has not said yet.
 //!
 //! Pure: no I/O, no clock. Owns the coalescing of verbs and the count of what the engine has confirmed.
 
@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use levada_protocol::{
-    ids::Offset,
+    ids::{Offset, PartitionId},
     limits::{REASON_BYTES_MAX, REQUEST_BYTES_MAX, VERBS_MAX},
-    verbs::{Credit, RefusedVerb, Settled, Verb, VerbKind, Verbs},
+    verbs::{RefusedVerb, Settled, Verb, VerbKind, Verbs},
 };
 
 /// Bytes of a verb without its reason.
@@ -16,10 +16,22 @@ const VERB_BYTES: usize = 34;
 /// `in_progress` verbs beyond this many waiting ones are left out: they can be said again.
 const WAITING_MAX: usize = 64 * 1024;
 
+/// A verbs frame that is not confirmed.
+#[derive(Debug)]
+struct Unconfirmed {
+    sequence: u64,
+    /// `said` as it was at its end.
+    said: u64,
+    /// The verbs in it that the application wants to be sure of.
+    words: u64,
+    /// What this side extended by itself: nobody asks what became of that.
+    kept: Vec<(PartitionId, Offset, Offset)>,
+}
+
 #[derive(Debug)]
 pub(super) struct Outbox {
-    verbs: VecDeque<Verb>,
-    pub(super) credit: Credit,
+    /// Each with whether this side says it by itself.
+    verbs: VecDeque<(Verb, bool)>,
     /// The number of the last verbs frame.
     sequence: u64,
     /// How many verbs were ever put in; a verb that was joined to another counts as part of that one.
@@ -28,8 +40,9 @@ pub(super) struct Outbox {
     confirmed: u64,
     /// How many of them were said, or were to be said, on a stream that is gone.
     lost: u64,
-    /// Frames that are not confirmed: their number, and `said` as it was at their end.
-    unconfirmed: VecDeque<(u64, u64)>,
+    /// Words that were lost since somebody asked.
+    lost_words: u64,
+    unconfirmed: VecDeque<Unconfirmed>,
     refused: Option<(RefusedVerb, u64)>,
 }
 
@@ -37,11 +50,11 @@ impl Outbox {
     pub(super) fn new() -> Self {
         Self {
             verbs: VecDeque::new(),
-            credit: Credit { events: 0, bytes: 0 },
             sequence: 0,
             said: 0,
             confirmed: 0,
             lost: 0,
+            lost_words: 0,
             unconfirmed: VecDeque::new(),
             refused: None,
         }
@@ -52,13 +65,13 @@ impl Outbox {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.verbs.is_empty() && self.credit == Credit { events: 0, bytes: 0 }
+        self.verbs.is_empty()
     }
 
-    /// Puts a verb behind the others, or joins it to the last one if both say the same of neighbouring
-    /// offsets.
+    /// Puts a verb of the application behind the others, or joins it to the last one if both say the same of
+    /// neighbouring offsets.
     pub(super) fn push(&mut self, verb: Verb) {
-        if let Some(last) = self.verbs.back_mut()
+        if let Some((last, false)) = self.verbs.back_mut()
             && last.kind == verb.kind
             && last.token == verb.token
             && last.partition == verb.partition
@@ -71,16 +84,24 @@ impl Outbox {
         if verb.kind == VerbKind::InProgress && self.verbs.len() >= WAITING_MAX {
             return;
         }
-        self.verbs.push_back(verb);
+        self.verbs.push_back((verb, false));
         self.said += 1;
     }
 
-    /// Everything that waits, as frames. Verbs go first, so that the engine counts their events as free.
+    /// Puts a verb behind the others by which this side keeps a delivery.
+    pub(super) fn keep(&mut self, verb: Verb) {
+        if self.verbs.len() < WAITING_MAX {
+            self.verbs.push_back((verb, true));
+        }
+    }
+
+    /// Everything that waits, as frames.
     pub(super) fn take(&mut self, out: &mut Vec<Bytes>) {
         while !self.verbs.is_empty() {
             let mut bytes = 8;
             let mut verbs = Vec::with_capacity(self.verbs.len().min(VERBS_MAX));
-            while let Some(verb) = self.verbs.front() {
+            let (mut words, mut kept) = (0, Vec::new());
+            while let Some((verb, by_itself)) = self.verbs.front() {
                 bytes += VERB_BYTES
                     + match &verb.kind {
                         VerbKind::Reject { reason } => reason.len().min(REASON_BYTES_MAX),
@@ -89,41 +110,50 @@ impl Outbox {
                 if verbs.len() == VERBS_MAX || bytes > REQUEST_BYTES_MAX {
                     break;
                 }
-                verbs.extend(self.verbs.pop_front());
+                if *by_itself {
+                    kept.push((verb.partition, verb.first, verb.last));
+                } else {
+                    words += u64::from(is_word(verb));
+                }
+                verbs.extend(self.verbs.pop_front().map(|(verb, _)| verb));
             }
             self.sequence += 1;
-            let still_waiting = u64::try_from(self.verbs.len()).expect("a length fits 64 bits");
-            self.unconfirmed.push_back((self.sequence, self.said - still_waiting));
+            let said = self.said - number(self.verbs.iter().filter(|(_, by_itself)| !by_itself).count());
+            self.unconfirmed.push_back(Unconfirmed { sequence: self.sequence, said, words, kept });
             out.push(Verbs { sequence: self.sequence, verbs }.frame());
-        }
-        if !self.is_empty() {
-            out.push(self.credit.frame());
-            self.credit = Credit { events: 0, bytes: 0 };
         }
     }
 
     /// The engine has confirmed some frames.
     pub(super) fn settled(&mut self, settled: &Settled) {
-        while let Some(&(sequence, said)) = self.unconfirmed.front()
-            && sequence <= settled.sequence
-        {
-            self.unconfirmed.pop_front();
-            self.confirmed = said;
+        for refused in &settled.refused {
+            let range = (refused.partition, refused.first, refused.last);
+            let kept = self.unconfirmed.iter_mut().find_map(|frame| {
+                let at = frame.kept.iter().position(|kept| *kept == range)?;
+                Some(frame.kept.swap_remove(at))
+            });
+            if kept.is_none() {
+                self.refused.get_or_insert((*refused, 0)).1 += 1;
+            }
         }
-        if let Some(&first) = settled.refused.first() {
-            let count = u64::try_from(settled.refused.len()).expect("a length fits 64 bits");
-            self.refused.get_or_insert((first, 0)).1 += count;
+        while let Some(frame) = self.unconfirmed.pop_front_if(|frame| frame.sequence <= settled.sequence) {
+            self.confirmed = frame.said;
         }
     }
 
     /// The stream is gone: what waits or is not confirmed never will be. The next one numbers its frames
     /// anew.
     pub(super) fn lose(&mut self) {
-        self.verbs.clear();
-        self.unconfirmed.clear();
-        self.credit = Credit { events: 0, bytes: 0 };
+        let waiting = self.verbs.drain(..).filter(|(verb, by_itself)| !by_itself && is_word(verb)).count();
+        let sent: u64 = self.unconfirmed.drain(..).map(|frame| frame.words).sum();
+        self.lost_words += number(waiting) + sent;
         self.sequence = 0;
         self.lost = self.said;
+    }
+
+    /// A word about a delivery of a stream that is gone.
+    pub(super) fn lose_word(&mut self) {
+        self.lost_words += 1;
     }
 
     /// How many verbs were put in: what a confirmation waits for.
@@ -131,18 +161,29 @@ impl Outbox {
         self.said
     }
 
-    /// Whether the first `said` verbs are confirmed, or cannot be any more; `None` while that is open.
-    pub(super) fn verdict(&self, said: u64) -> Option<bool> {
-        if self.confirmed >= said {
-            return Some(true);
-        }
-        (self.lost >= said).then_some(false)
+    /// True if the engine has answered the first `said` verbs, or never will.
+    pub(super) fn is_decided(&self, said: u64) -> bool {
+        self.confirmed.max(self.lost) >= said
+    }
+
+    /// How many words were lost with their stream since this was last asked: nobody knows whether they took effect.
+    pub(super) fn take_lost_words(&mut self) -> u64 {
+        std::mem::take(&mut self.lost_words)
     }
 
     /// The first refused verb since this was last asked, and how many there were.
     pub(super) fn take_refused(&mut self) -> Option<(RefusedVerb, u64)> {
         self.refused.take()
     }
+}
+
+/// A verb that changes what becomes of events.
+fn is_word(verb: &Verb) -> bool {
+    verb.kind != VerbKind::InProgress
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).expect("a count fits 64 bits")
 }
 
 #[cfg(test)]
@@ -206,10 +247,46 @@ mod tests {
         assert_eq!(taken(&mut outbox)[0].sequence, 1);
         outbox.push(verb(VerbKind::Ack, 1, 5, 5));
         assert_eq!(taken(&mut outbox)[0].sequence, 2);
-        assert_eq!(outbox.verdict(1), None);
+        assert!(!outbox.is_decided(1));
         outbox.settled(&Settled { sequence: 1, refused: Vec::new() });
-        assert_eq!((outbox.verdict(1), outbox.verdict(2)), (Some(true), None));
+        assert!(outbox.is_decided(1) && !outbox.is_decided(2));
         outbox.lose();
-        assert_eq!((outbox.verdict(1), outbox.verdict(2)), (Some(true), Some(false)));
+        assert!(outbox.is_decided(2));
+        assert_eq!(outbox.take_lost_words(), 1);
+        assert_eq!(outbox.take_lost_words(), 0, "it was said once");
+    }
+
+    #[test]
+    fn a_word_that_was_lost_is_not_covered_by_later_ones() {
+        let mut outbox = Outbox::new();
+        outbox.push(verb(VerbKind::Ack, 1, 0, 0));
+        taken(&mut outbox);
+        outbox.lose();
+        outbox.push(verb(VerbKind::Ack, 2, 0, 0));
+        taken(&mut outbox);
+        outbox.settled(&Settled { sequence: 1, refused: Vec::new() });
+        assert!(outbox.is_decided(outbox.said()));
+        assert_eq!(outbox.take_lost_words(), 1);
+    }
+
+    #[test]
+    fn what_becomes_of_an_extension_concerns_nobody() {
+        let mut outbox = Outbox::new();
+        outbox.keep(verb(VerbKind::InProgress, 1, 0, 9));
+        outbox.push(verb(VerbKind::Ack, 1, 0, 9));
+        assert_eq!(outbox.said(), 1);
+        taken(&mut outbox);
+        let refused = RefusedVerb {
+            partition: PartitionId(0),
+            first: Offset(0),
+            last: Offset(9),
+            code: levada_protocol::error::ErrorCode::DeliveryExpired,
+        };
+        outbox.settled(&Settled { sequence: 1, refused: vec![refused, refused] });
+        assert_eq!(outbox.take_refused(), Some((refused, 1)), "the acknowledgement's refusal stays");
+        outbox.keep(verb(VerbKind::InProgress, 1, 0, 9));
+        taken(&mut outbox);
+        outbox.lose();
+        assert_eq!(outbox.take_lost_words(), 0);
     }
 }

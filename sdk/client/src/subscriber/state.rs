@@ -6,31 +6,39 @@ use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use levada_protocol::{
+    ids::Offset,
     limits::FRAME_BYTES_MAX,
     verbs::{Credit, Verb},
 };
 
-use super::outbox::Outbox;
+use super::{
+    held::{Held, HeldId, Names},
+    outbox::Outbox,
+    pace::Pace,
+};
 use crate::{clock::Instant, delivery::Incoming, error::Error};
 
 /// How long a verb waits for others, if the program does not ask for more deliveries meanwhile.
 const GATHER: Duration = Duration::from_millis(1);
+/// A driver that did not get its turn for so long is late.
+const LATE: Duration = Duration::from_millis(50);
 /// So many waiting verbs go out at once.
 const VERBS_ENOUGH: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct State {
-    granted: Credit,
-    /// So many events at most are delivered and not settled, as far as this side knows.
-    in_flight_max: u64,
-    /// Counts streams; a delivery of an earlier one can no longer be acknowledged.
+    pub(super) pace: Pace,
+    pub(super) held: Held,
+    /// Most bytes that are delivered and not settled, give or take a frame.
+    bytes_max: u64,
+    /// Bytes to ask for.
+    bytes_owed: u64,
+    /// Counts streams and the times between them; a delivery of an earlier one can no longer be acknowledged.
     pub(super) stream: u64,
-    queue: VecDeque<Incoming>,
+    queue: VecDeque<(HeldId, Incoming)>,
     queued_bytes: u64,
     pub(super) outbox: Outbox,
-    /// What was said last was about a delivery of an earlier stream, and so without effect.
-    pub(super) last_word_lost: bool,
-    /// When what waits in the outbox goes out at the latest.
+    /// When what is to be said goes out at the latest.
     due: Option<Instant>,
     /// When something went out last.
     sent: Option<Instant>,
@@ -43,15 +51,16 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(granted: Credit, in_flight_max: u64) -> Self {
+    pub(super) fn new(pace: Pace, held: Held, bytes_max: u64) -> Self {
         Self {
-            granted,
-            in_flight_max: in_flight_max.min(granted.events),
+            pace,
+            held,
+            bytes_max,
+            bytes_owed: 0,
             stream: 0,
             queue: VecDeque::new(),
             queued_bytes: 0,
             outbox: Outbox::new(),
-            last_word_lost: false,
             due: None,
             sent: None,
             parked: false,
@@ -62,53 +71,83 @@ impl State {
     }
 
     /// A stream stands: nothing was delivered on it, and all credit is to be given.
-    pub(super) fn attached(&mut self) {
+    pub(super) fn attached(&mut self, ack_timeout: Duration) {
         self.forget();
-        self.stream += 1;
-        self.outbox.credit = self.granted;
+        self.held.keep_within(ack_timeout);
+        self.pace.attached();
+        self.bytes_owed = self.bytes_max;
         self.interruption = None;
     }
 
-    /// The stream is gone: what came on it and was not taken comes again on the next.
-    pub(super) fn detached(&mut self, why: Error) {
+    /// The stream is gone: what came on it and was not taken comes again on the next, and what is said from now on of
+    /// what was taken has no effect.
+    pub(super) fn detached(&mut self, why: Option<Error>) {
         self.forget();
-        self.interruption = Some(why);
+        self.interruption = why;
     }
 
     fn forget(&mut self) {
+        self.stream += 1;
         self.queue.clear();
         self.queued_bytes = 0;
         self.outbox.lose();
+        self.held.clear();
+        self.bytes_owed = 0;
         self.due = None;
         self.parked = false;
     }
 
-    pub(super) fn arrived(&mut self, incoming: Incoming) {
+    pub(super) fn arrived(&mut self, incoming: Incoming, now: Instant) {
+        let events = u64::from(incoming.header.count);
+        let Some((first, next)) = incoming.span() else {
+            // Nothing to hand out.
+            self.bytes_owed += incoming.bytes;
+            return;
+        };
+        let (partition, token) = (incoming.header.partition, incoming.header.token);
+        let last = Offset(next.0.saturating_sub(1).max(first.0));
+        let names = Names { partition, token, first, last };
+        let id = self.held.arrived(names, events, incoming.bytes, now);
+        self.pace.arrived(events);
         self.queued_bytes += incoming.bytes;
-        self.queue.push_back(incoming);
+        self.queue.push_back((id, incoming));
     }
 
     /// True if more lies here than the credit allows: the engine has to wait until some of it was taken.
     pub(super) fn is_clogged(&self) -> bool {
         let one_frame = u64::try_from(FRAME_BYTES_MAX).expect("a constant fits 64 bits");
-        self.queued_bytes > self.granted.bytes.saturating_add(one_frame)
+        self.queued_bytes > self.bytes_max.saturating_add(one_frame)
     }
 
-    /// The next delivery, and whether to wake the driver: the program comes back for more, so what it said
-    /// meanwhile goes out, unless more is at hand and the engine has plenty of credit left.
-    pub(super) fn take(&mut self, now: Instant) -> (Option<Incoming>, bool) {
-        let clogged = self.is_clogged();
-        let next = self.queue.pop_front();
-        if let Some(next) = &next {
+    /// The next delivery that was not lost while the process stood still.
+    pub(super) fn take(&mut self, now: Instant) -> Option<(HeldId, Incoming)> {
+        while let Some((id, next)) = self.queue.pop_front() {
             self.queued_bytes -= next.bytes;
+            if self.held.take(id, now) {
+                return Some((id, next));
+            }
+            let freed = self.held.release(id);
+            self.pace.skipped(freed.events);
+            self.bytes_owed += freed.bytes;
         }
-        let hurry = self.owes_much() || (next.is_none() && self.is_rested(now));
-        if hurry && !self.outbox.is_empty() {
+        None
+    }
+
+    /// After a take, `found` or not: whether to wake the driver. The program comes back for more, so what it said
+    /// meanwhile goes out, unless more is at hand and the engine has plenty of credit left.
+    pub(super) fn took(&mut self, found: bool, was_clogged: bool, now: Instant) -> bool {
+        let hurry = self.owes_much() || (!found && self.is_rested(now));
+        if hurry && self.has_words() {
             self.due = Some(now);
         }
-        let wake = (self.parked && hurry && !self.outbox.is_empty()) || (clogged && !self.is_clogged());
+        let wake = (self.parked && hurry && self.has_words()) || (was_clogged && !self.is_clogged());
         self.parked &= !wake;
-        (next, wake)
+        wake
+    }
+
+    /// True if the driver did not get its turn when it was due: a program that never waits must leave it one.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.due.is_some_and(|due| due + LATE < now) || self.held.look_at().is_some_and(|at| at < now)
     }
 
     /// True if nothing went out lately: a lone verb need not wait, and of many not each costs a packet.
@@ -117,26 +156,28 @@ impl State {
     }
 
     fn owes_much(&self) -> bool {
-        let owed = self.outbox.credit;
-        owed.events >= (self.in_flight_max / 4).max(1) || owed.bytes >= (self.granted.bytes / 4).max(1)
+        self.pace.owed() >= self.pace.worth_telling() || self.bytes_owed >= (self.bytes_max / 4).max(1)
     }
 
-    /// Puts verbs and credit into the outbox; answers whether to wake the driver.
-    pub(super) fn say(&mut self, verbs: Vec<Verb>, back: Credit, now: Instant) -> bool {
-        let was_empty = self.outbox.is_empty();
-        self.last_word_lost &= verbs.is_empty();
+    /// True if there is anything to send.
+    pub(super) fn has_words(&self) -> bool {
+        !self.outbox.is_empty() || self.bytes_owed > 0 || self.pace.owed() > 0
+    }
+
+    /// Puts verbs into the outbox and bytes back into the credit; answers whether to wake the driver.
+    pub(super) fn say(&mut self, verbs: Vec<Verb>, bytes: u64, now: Instant) -> bool {
         for verb in verbs {
             self.outbox.push(verb);
         }
-        self.outbox.credit.events += back.events;
-        self.outbox.credit.bytes += back.bytes;
+        self.bytes_owed += bytes;
         let full = self.outbox.waiting() >= VERBS_ENOUGH;
+        let fresh = self.due.is_none() && self.has_words();
         if full {
             self.due = Some(now);
-        } else if was_empty {
+        } else if fresh {
             self.due = Some(now + GATHER);
         }
-        let wake = self.parked && (was_empty || full);
+        let wake = self.parked && (fresh || full);
         self.parked &= !wake;
         wake
     }
@@ -150,12 +191,25 @@ impl State {
     /// Takes what is due; with nothing to send, the driver counts as asleep from here on. Answers when to
     /// come back.
     pub(super) fn turn(&mut self, now: Instant, out: &mut Vec<Bytes>) -> Option<Instant> {
-        if self.due.is_some_and(|due| due <= now) {
+        let outbox = &mut self.outbox;
+        let waiting = outbox.waiting();
+        self.held.extend(now, |verb| outbox.keep(verb));
+        if outbox.waiting() > waiting || self.due.is_some_and(|due| due <= now) {
             self.due = None;
             self.sent = Some(now);
             self.outbox.take(out);
+            let credit = Credit { events: self.pace.owed(), bytes: self.bytes_owed };
+            if credit.events > 0 || credit.bytes > 0 {
+                self.pace.ask(credit.events);
+                self.bytes_owed = 0;
+                out.push(credit.frame());
+            }
         }
         self.parked = out.is_empty();
-        self.due
+        self.next_due()
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        [self.due, self.held.look_at()].into_iter().flatten().min()
     }
 }

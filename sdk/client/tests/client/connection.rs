@@ -220,3 +220,33 @@ fn futures_can_move_between_threads() {
         Ok::<(), Error>(())
     });
 }
+
+#[tokio::test]
+async fn a_port_on_which_nothing_listens_is_told_at_once() {
+    let engine = Engine::start(1);
+    let config = engine.config().connect_timeout(Duration::from_secs(600));
+    engine.shut_down().await;
+    let connected = tokio::time::timeout(Duration::from_secs(20), Client::connect(config)).await;
+    let error = connected.expect("it does not wait for an answer").unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ConnectFailed);
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("nothing listens there"), "{cause}");
+}
+
+#[tokio::test]
+async fn more_streams_than_one_connection_may_have_open_further_connections() {
+    let engine = Engine::start(1);
+    let client = engine.client().await;
+    // This engine allows 100 streams a connection.
+    let opened = (0..120).map(|_| client.subscribe(SubscribeOptions::new("orders", "s")));
+    let mut subscribers = Vec::new();
+    for opened in opened {
+        subscribers.push(opened.await.unwrap());
+    }
+    assert_eq!(engine.inner.world().connections, 2);
+    client.list_topics().await.unwrap();
+    assert_eq!(engine.inner.world().connections, 2);
+    drop(subscribers);
+    client.close().await;
+    assert!(matches!(client.list_topics().await, Err(Error::Closed)));
+}

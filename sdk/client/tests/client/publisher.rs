@@ -303,6 +303,26 @@ async fn events_go_to_the_partition_of_key_or_id_or_in_turn() {
 }
 
 #[tokio::test]
+async fn under_load_events_without_a_key_are_even_over_the_partitions() {
+    let mut batches = Vec::new();
+    for partitions in [1, 4] {
+        let engine = Engine::start(partitions);
+        let publisher = engine.client().await.publisher("orders", PublisherOptions::default()).await.unwrap();
+        let tickets = publish_all(&publisher, 0..100_000).await;
+        for ticket in tickets {
+            ticket.await.unwrap();
+        }
+        batches.push(publisher.figures().batches);
+        let world = engine.inner.world();
+        let events = |partition| world.log[&partition].iter().map(|(_, batch)| batch.count()).sum::<u32>();
+        let events: Vec<u32> = (0..partitions).map(events).collect();
+        let (least, most) = (events.iter().min().unwrap(), events.iter().max().unwrap());
+        assert!(most <= &(2 * least), "{events:?}");
+    }
+    assert!(batches[1] <= 2 * batches[0], "more partitions do not make smaller batches: {batches:?}");
+}
+
+#[tokio::test]
 async fn no_more_batches_are_in_flight_than_allowed() {
     let engine = Engine::start(1);
     let client = engine.client().await;

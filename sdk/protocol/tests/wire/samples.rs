@@ -55,6 +55,7 @@ pub(crate) fn openeds() -> Vec<Opened> {
             positions: vec![Position { partition: 0, offset: 9 }],
             stored_before: 9,
             standby: true,
+            ack_timeout_ms: 30_000,
         }),
         Opened::Read { positions: vec![Position { partition: 7, offset: 1 }] },
     ]

@@ -72,10 +72,13 @@ struct Unacked {
     correlation: u32,
     /// The answer of this round, if it was to try again.
     refusal: Option<Refusal>,
-    /// The answer of an earlier round, for the error when time runs out.
-    last_refusal: Option<Refusal>,
+    /// What stood in its way last, in this round or an earlier one: its own refusal, or that of the batch whose
+    /// absence made a gap. For people, and for the error when time runs out.
+    cause: Option<Refusal>,
     /// Sent earlier, and whether that stored it is unknown.
     in_doubt: bool,
+    /// See [`Lane::mark_spread`].
+    spread: bool,
 }
 
 #[derive(Debug)]
@@ -84,6 +87,8 @@ struct Open {
     born: Instant,
     /// By how many bytes its events have made the lane grow.
     charged: usize,
+    /// See [`Lane::mark_spread`].
+    spread: bool,
 }
 
 /// See the file's head.
@@ -131,6 +136,26 @@ impl Lane {
         self.open.is_some()
     }
 
+    /// True if the open batch, of which there must be one, takes this event too.
+    #[inline]
+    pub(super) fn has_room_for(&self, event: &Event, rules: &Rules) -> bool {
+        self.open.is_some() && self.builder.len() + record_bytes(event) <= rules.batch_bytes
+    }
+
+    /// The open batch has events whose partition was the publisher's choice.
+    #[inline]
+    pub(super) fn mark_spread(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.spread = true;
+        }
+    }
+
+    /// Batches with such events that were sent and not answered.
+    pub(super) fn spread_unanswered(&self) -> usize {
+        let sent = self.unacked.iter().take(self.sent);
+        sent.filter(|entry| entry.spread && entry.refusal.is_none()).count()
+    }
+
     /// Everything that was published and has not ended.
     pub(super) fn outcomes(&self) -> impl Iterator<Item = &Arc<Outcome>> {
         let unacked = self.unacked.iter().map(|entry| &entry.outcome);
@@ -145,7 +170,7 @@ impl Lane {
         rules: &Rules,
         now: impl FnOnce() -> Instant,
     ) -> Result<(Ticket, usize), EventTooLarge> {
-        if self.open.is_some() && self.builder.len() + record_bytes(event) > rules.batch_bytes {
+        if self.open.is_some() && !self.has_room_for(event, rules) {
             self.seal();
         }
         let mut before = if self.open.is_some() { self.builder.len() } else { 0 };
@@ -163,14 +188,19 @@ impl Lane {
             }
         }
         let outcome = || Outcome::new(self.partition);
-        let open = self.open.get_or_insert_with(|| Open { outcome: outcome(), born: now(), charged: 0 });
+        let open = self.open.get_or_insert_with(|| Open {
+            outcome: outcome(),
+            born: now(),
+            charged: 0,
+            spread: false,
+        });
         let grown = self.builder.len() - before;
         open.charged += grown;
         Ok((Ticket::new(open.outcome.clone(), self.builder.count() - 1), grown))
     }
 
     /// Closes the open batch, if there is one.
-    fn seal(&mut self) {
+    pub(super) fn seal(&mut self) {
         let Some(open) = self.open.take() else { return };
         self.ripe = false;
         let batch = self.builder.finish(self.stamp());
@@ -182,8 +212,9 @@ impl Lane {
             born: open.born,
             correlation: 0,
             refusal: None,
-            last_refusal: None,
+            cause: None,
             in_doubt: false,
+            spread: open.spread,
         });
     }
 
@@ -191,21 +222,27 @@ impl Lane {
         Stamp { producer_id: self.producer, epoch: Epoch(0), first_sequence: Sequence(self.next_sequence) }
     }
 
-    /// True if there is a batch that may go out now.
+    /// True if there is a batch that may go out now; one that is not full only if it `may_be_partial`.
     #[inline]
-    pub(super) fn sendable(&self, rules: &Rules) -> bool {
+    pub(super) fn sendable(&self, rules: &Rules, may_be_partial: bool) -> bool {
         if self.halted || self.retry_at.is_some() || self.unanswered >= rules.in_flight {
             return false;
         }
         let may_seal = self.open.is_some()
+            && may_be_partial
             && self.unanswered < rules.in_flight_partial
             && (self.ripe || rules.linger.is_zero());
         self.sent < self.unacked.len() || may_seal
     }
 
     /// The next batch to send, under this number.
-    pub(super) fn send_next(&mut self, rules: &Rules, correlation: u32) -> Option<Batch> {
-        if !self.sendable(rules) {
+    pub(super) fn send_next(
+        &mut self,
+        rules: &Rules,
+        may_be_partial: bool,
+        correlation: u32,
+    ) -> Option<Batch> {
+        if !self.sendable(rules, may_be_partial) {
             return None;
         }
         if self.sent == self.unacked.len() {
@@ -262,6 +299,8 @@ impl Lane {
                 self.end(index, Ok(Stored { base: base.filter(|_| whole), duplicate }), ended);
             }
             AckOutcome::Refused(refusal) if calls_for_resend(refusal.code) => {
+                let cause = if refusal.code == ErrorCode::SequenceGap { self.cause(index) } else { None };
+                self.unacked[index].cause = cause.or_else(|| Some(refusal.clone()));
                 self.unacked[index].refusal = Some(refusal);
                 self.halted = true;
             }
@@ -270,6 +309,11 @@ impl Lane {
         if self.halted && self.unanswered == 0 {
             self.turn_back(now, identities, ended);
         }
+    }
+
+    /// Why a batch meets a gap: one before it was refused, and that one's refusal says what is wrong.
+    fn cause(&self, index: usize) -> Option<Refusal> {
+        self.unacked.iter().take(index).rev().find_map(|entry| entry.cause.clone())
     }
 
     /// All answers of a round with a refusal are in: everything unacked goes out again.
@@ -306,7 +350,6 @@ impl Lane {
         for entry in self.unacked.iter_mut().take(self.sent) {
             if let Some(refusal) = entry.refusal.take() {
                 entry.in_doubt |= !refusal.code.has_no_side_effects();
-                entry.last_refusal = Some(refusal);
             }
         }
         (self.sent, self.unanswered) = (0, 0);
@@ -334,8 +377,7 @@ impl Lane {
 
     /// What the oldest unacknowledged batch was last told, if that was to try again.
     pub(super) fn refusal(&self) -> Option<&Refusal> {
-        let head = self.unacked.front()?;
-        head.refusal.as_ref().or(head.last_refusal.as_ref())
+        self.unacked.front()?.cause.as_ref()
     }
 
     /// Fails what is older than the delivery timeout.
@@ -365,7 +407,7 @@ impl Lane {
         for index in 0..given_up {
             let in_doubt = open_question((index, &self.unacked[index]));
             let entry = &mut self.unacked[index];
-            let last = entry.refusal.take().or_else(|| entry.last_refusal.take());
+            let last = entry.cause.take();
             let error = Error::TimedOut { waited: rules.delivery_timeout, in_doubt, last };
             ended.push(Ended { outcome: entry.outcome.clone(), result: Err(error), bytes: entry.bytes });
         }

@@ -47,7 +47,7 @@ impl Bench {
         let mut sent = Vec::new();
         loop {
             self.correlation += 1;
-            let Some(batch) = self.lane.send_next(&self.rules, self.correlation) else { return sent };
+            let Some(batch) = self.lane.send_next(&self.rules, true, self.correlation) else { return sent };
             let payload = batch.events().next().unwrap().payload().unwrap().to_vec();
             let header = batch.header();
             sent.push((
@@ -230,4 +230,30 @@ fn a_batch_that_is_not_full_waits_while_the_pipe_is_busy() {
     assert!(bench.send().is_empty());
     bench.store(sent[0].0, 0);
     assert_eq!(bench.send().len(), 1, "what gathered meanwhile goes out together");
+}
+
+#[test]
+fn a_gap_that_follows_from_a_refusal_shows_that_refusal() {
+    let mut bench = bench();
+    for payload in ["a", "b", "c"] {
+        bench.publish(payload);
+    }
+    let sent = bench.send();
+    bench.refuse(sent[0].0, ErrorCode::StorageFull);
+    bench.refuse(sent[1].0, ErrorCode::SequenceGap);
+    bench.refuse(sent[2].0, ErrorCode::SequenceGap);
+    bench.lane.retry();
+    let again = bench.send();
+    bench.store(again[0].0, 0);
+    let shown = |bench: &Bench| bench.lane.refusal().map(|refusal| refusal.code);
+    assert_eq!(shown(&bench), Some(ErrorCode::StorageFull), "the next one waits for the same reason");
+    bench.now += DELIVERY_TIMEOUT;
+    bench.expire();
+    for ticket in 1..3 {
+        assert_eq!(bench.result(ticket).unwrap_err().code(), ErrorCode::DeadlineExceeded);
+        let Err(Error::TimedOut { last: Some(last), .. }) = bench.result(ticket) else {
+            panic!("it timed out")
+        };
+        assert_eq!(last.code, ErrorCode::StorageFull);
+    }
 }

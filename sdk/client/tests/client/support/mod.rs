@@ -77,6 +77,10 @@ pub(crate) struct World {
     pub(crate) verbs: Vec<Verb>,
     pub(crate) verb_frames: usize,
     pub(crate) refuse_verbs: Vec<RefusedVerb>,
+    /// Verbs are taken and never confirmed.
+    pub(crate) silent: bool,
+    /// What a consumer is told.
+    pub(crate) ack_timeout_ms: u32,
     pub(crate) detached: usize,
     pub(crate) reads: Vec<Read>,
     /// Cuts the connection after so many delivery frames of a reader.

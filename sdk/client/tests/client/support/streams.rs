@@ -108,9 +108,11 @@ impl Stream {
     }
 
     pub(crate) async fn subscribe(mut self, subscribe: Subscribe) {
-        let partitions = self.inner.world().partitions;
-        self.inner.change(|world| world.subscribes.push(subscribe));
-        let answer = Subscribed { partitions, ..Subscribed::default() };
+        let (partitions, ack_timeout_ms) = self.inner.change(|world| {
+            world.subscribes.push(subscribe);
+            (world.partitions, world.ack_timeout_ms)
+        });
+        let answer = Subscribed { partitions, ack_timeout_ms, ..Subscribed::default() };
         self.send(frame::message(FrameType::Opened, &Opened::Subscribe(answer))).await;
         let (mut events, mut bytes, mut listening) = (0, 0, true);
         loop {
@@ -150,7 +152,9 @@ impl Stream {
                         world.verbs.extend(verbs.verbs);
                         std::mem::take(&mut world.refuse_verbs)
                     });
-                    self.send(Settled { sequence: verbs.sequence, refused }.frame()).await;
+                    if !self.inner.world().silent {
+                        self.send(Settled { sequence: verbs.sequence, refused }.frame()).await;
+                    }
                 }
                 Err(Some((kind, _))) => panic!("a consumer sent a {kind:?} frame"),
                 Err(None) => {

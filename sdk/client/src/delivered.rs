@@ -1,0 +1,167 @@
+//! One event as a subscriber hands it out: the event, where it is stored, and the word that is owed for it.
+//!
+//! Owns that the word is said once. Must not know streams.
+
+use std::{collections::VecDeque, fmt, ops::Deref, sync::Arc, time::Duration};
+
+use levada_protocol::{
+    event::Event,
+    ids::{Offset, PartitionId, Timestamp},
+    verbs::VerbKind,
+};
+
+use crate::{
+    delivery::{Delivery, nack_delay_ms},
+    subscriber::Lease,
+};
+
+/// An event that was delivered, to be acknowledged once it is processed.
+///
+/// It reads like an [`Event`]. While it is held the client extends its delivery by itself, so that it is not given to
+/// another consumer, for as long as [`crate::SubscribeOptions::max_processing`] allows. Say what became of it with
+/// [`DeliveredEvent::ack`], [`DeliveredEvent::nack`] or [`DeliveredEvent::reject`], here or in another task; an event
+/// that is dropped without a word is delivered again after the subscription's `ack_timeout`. The words return at once
+/// and are sent together, within a millisecond; [`crate::Subscriber::confirmed`] tells when they hold.
+#[must_use = "ack, nack or reject it; dropped without a word, it is delivered again after `ack_timeout`"]
+pub struct DeliveredEvent {
+    lease: Arc<Lease>,
+    partition: PartitionId,
+    attempt: u8,
+    appended: Timestamp,
+    /// The first offset that its word is about: those before its own were filtered.
+    from: Offset,
+    offset: Offset,
+    event: Event,
+    spoken: bool,
+}
+
+impl DeliveredEvent {
+    /// The event. Its fields can be read without this, too.
+    pub fn event(&self) -> &Event {
+        &self.event
+    }
+
+    /// The partition that it is stored in.
+    pub fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    /// Its offset there.
+    pub fn offset(&self) -> Offset {
+        self.offset
+    }
+
+    /// When it was appended.
+    pub fn appended(&self) -> Timestamp {
+        self.appended
+    }
+
+    /// Which delivery of this event this is, from 1; 255 means 255 or more.
+    pub fn attempt(&self) -> u8 {
+        self.attempt
+    }
+
+    /// Done: never deliver it again.
+    pub fn ack(mut self) {
+        self.say(&VerbKind::Ack);
+    }
+
+    /// Deliver it again: after `delay`, at most 49 days, or after the subscription's backoff.
+    pub fn nack(mut self, delay: Option<Duration>) {
+        self.say(&VerbKind::Nack { delay_ms: nack_delay_ms(delay) });
+    }
+
+    /// It cannot be processed: to the dead-letter topic, with the reason (cut to 1 KiB).
+    pub fn reject(mut self, reason: &str) {
+        self.say(&VerbKind::Reject { reason: reason.to_owned() });
+    }
+
+    /// Still at work on it: `max_processing` and the subscription's `ack_timeout` begin anew.
+    pub fn in_progress(&self) {
+        self.lease.say((self.from, self.offset), &VerbKind::InProgress, |_, _| 0);
+    }
+
+    fn say(&mut self, kind: &VerbKind) {
+        self.spoken = true;
+        self.lease.say((self.from, self.offset), kind, |_, _| 1);
+    }
+}
+
+impl Deref for DeliveredEvent {
+    type Target = Event;
+
+    fn deref(&self) -> &Event {
+        &self.event
+    }
+}
+
+impl fmt::Debug for DeliveredEvent {
+    /// Leaves the payload out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeliveredEvent")
+            .field("partition", &self.partition)
+            .field("offset", &self.offset)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for DeliveredEvent {
+    fn drop(&mut self) {
+        if !self.spoken {
+            self.lease.drop_event((self.from, self.offset));
+        }
+    }
+}
+
+/// A delivery whose events are handed out one by one.
+#[derive(Debug)]
+pub(crate) struct Handing {
+    delivery: Delivery,
+    lease: Arc<Lease>,
+    events: VecDeque<(Offset, Timestamp, Event)>,
+    /// The first offset behind those that were handed out.
+    from: Offset,
+}
+
+impl Handing {
+    pub(crate) fn new(delivery: Delivery, lease: Arc<Lease>) -> Self {
+        let events = delivery.to_appended_events().collect();
+        Self { from: delivery.first(), delivery, lease, events }
+    }
+
+    /// The next one; `None` after the last, or if the others were lost meanwhile: they are delivered again.
+    pub(crate) fn next(&mut self) -> Option<DeliveredEvent> {
+        if !self.events.is_empty() && !self.lease.take_event() {
+            self.lease.skip((self.from, self.delivery.last()), self.left());
+            self.events.clear();
+        }
+        let (offset, appended, event) = self.events.pop_front()?;
+        let from = std::mem::replace(&mut self.from, offset.plus(1));
+        Some(DeliveredEvent {
+            lease: self.lease.clone(),
+            partition: self.delivery.partition(),
+            attempt: self.delivery.attempt(),
+            appended,
+            from,
+            offset,
+            event,
+            spoken: false,
+        })
+    }
+
+    /// How many were not handed out.
+    pub(crate) fn left(&self) -> u64 {
+        u64::try_from(self.events.len()).expect("a length fits 64 bits")
+    }
+
+    /// What was not handed out, as a delivery of its own.
+    pub(crate) fn into_rest(self) -> Option<Delivery> {
+        let (first, _, _) = self.events.front()?;
+        let count = u32::try_from(self.events.len()).ok()?;
+        if !self.lease.take_rest(self.left()) {
+            return None;
+        }
+        Some(self.delivery.rest_from(*first, count).leased(self.lease))
+    }
+}

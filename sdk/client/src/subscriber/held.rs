@@ -1,0 +1,325 @@
+//! The deliveries that a consumer holds: what was said about each, and which are kept from timing out.
+//!
+//! Pure; time is an argument. A delivery that the application holds, or that waits for it, is extended well before its
+//! time is out, as long as the application shows that it is at work: for `max_processing` after it last took or said
+//! anything of it. A process that stood still for longer than the timeout has lost what it held.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use levada_protocol::{
+    ids::{DeliveryToken, Offset, PartitionId},
+    verbs::{Verb, VerbKind},
+};
+
+use super::ranges::Ranges;
+use crate::clock::Instant;
+
+/// Names a delivery on this side.
+pub(super) type HeldId = u64;
+
+/// What must be known of a delivery to keep it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Names {
+    pub(super) partition: PartitionId,
+    pub(super) token: DeliveryToken,
+    pub(super) first: Offset,
+    pub(super) last: Offset,
+}
+
+#[derive(Debug)]
+struct Entry {
+    names: Names,
+    /// Spoken of, or dropped without a word.
+    spoken: Ranges,
+    /// Events that were not.
+    events: u64,
+    /// What its frame took from the credit; given back once all is spoken of.
+    bytes: u64,
+    /// When its time began to run last, as far as this side knows.
+    began: Instant,
+    arrived: Instant,
+    /// When the application last showed that it works on it; `None` while it waits in the queue.
+    active: Option<Instant>,
+    /// It is kept no more: its time ran out unnoticed, or the application had enough time.
+    let_go: bool,
+}
+
+/// What was taken back by a word: events, and bytes once all of a delivery is spoken of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Freed {
+    pub(super) events: u64,
+    pub(super) bytes: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Held {
+    /// The subscription's acknowledgement timeout.
+    ack_timeout: Duration,
+    max_processing: Duration,
+    entries: BTreeMap<HeldId, Entry>,
+    next: HeldId,
+    /// When the application last took or said anything.
+    active: Option<Instant>,
+    /// When to look for what must be extended.
+    look_at: Option<Instant>,
+}
+
+impl Held {
+    pub(super) fn new(max_processing: Duration) -> Self {
+        Self {
+            ack_timeout: Duration::ZERO,
+            max_processing,
+            entries: BTreeMap::new(),
+            next: 0,
+            active: None,
+            look_at: None,
+        }
+    }
+
+    /// The subscription's timeout, as the engine said.
+    pub(super) fn keep_within(&mut self, ack_timeout: Duration) {
+        self.ack_timeout = ack_timeout;
+    }
+
+    /// The stream is gone: nothing that came on it is held any more.
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+        self.look_at = None;
+    }
+
+    /// A delivery came and waits.
+    pub(super) fn arrived(&mut self, names: Names, events: u64, bytes: u64, now: Instant) -> HeldId {
+        self.next += 1;
+        let entry = Entry {
+            names,
+            spoken: Ranges::default(),
+            events,
+            bytes,
+            began: now,
+            arrived: now,
+            active: None,
+            let_go: false,
+        };
+        self.entries.insert(self.next, entry);
+        if self.look_at.is_none() {
+            self.look_at = Some(now + self.interval());
+        }
+        self.next
+    }
+
+    /// The application takes a delivery, or an event of it. False if it is lost by now: somebody else gets it.
+    pub(super) fn take(&mut self, id: HeldId, now: Instant) -> bool {
+        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        if now > entry.began + self.ack_timeout {
+            entry.let_go = true;
+            return false;
+        }
+        entry.active = Some(now);
+        self.active = Some(now);
+        true
+    }
+
+    /// The application says something of these offsets: `say` is told of the parts that were not spoken of, and answers
+    /// how many events each has. With `last_word` they are spoken of from now on.
+    pub(super) fn say(
+        &mut self,
+        id: HeldId,
+        (first, last): (Offset, Offset),
+        last_word: bool,
+        now: Instant,
+        mut say: impl FnMut(&Names, Offset, Offset) -> u64,
+    ) -> Freed {
+        let Some(entry) = self.entries.get_mut(&id) else { return Freed::default() };
+        entry.active = Some(now);
+        self.active = Some(now);
+        let (mut events, names) = (0, entry.names);
+        entry.spoken.gaps(first, last, |first, last| events += say(&names, first, last));
+        if !last_word {
+            // The application's own word renews its time.
+            entry.began = now;
+            return Freed::default();
+        }
+        entry.spoken.add(first, last);
+        let events = events.min(entry.events);
+        entry.events -= events;
+        if entry.events > 0 {
+            return Freed { events, bytes: 0 };
+        }
+        let bytes = entry.bytes;
+        self.entries.remove(&id);
+        Freed { events, bytes }
+    }
+
+    /// Nothing more can be said of a delivery: what it still held is free.
+    pub(super) fn release(&mut self, id: HeldId) -> Freed {
+        let entry = self.entries.remove(&id);
+        entry.map_or_else(Freed::default, |entry| Freed { events: entry.events, bytes: entry.bytes })
+    }
+
+    /// When [`Held::extend`] has something to do.
+    pub(super) fn look_at(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    /// Verbs that extend what is to be kept and was not extended for a third of the timeout.
+    pub(super) fn extend(&mut self, now: Instant, mut extend: impl FnMut(Verb)) {
+        if self.look_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let (interval, last_sign) = (self.interval(), self.active);
+        for entry in self.entries.values_mut().filter(|entry| !entry.let_go) {
+            let waiting = || last_sign.map_or(entry.arrived, |sign| sign.max(entry.arrived));
+            let sign = entry.active.unwrap_or_else(waiting);
+            let worked = now < sign + self.max_processing;
+            entry.let_go = !worked || now > entry.began + self.ack_timeout;
+            if entry.let_go || now < entry.began + interval {
+                continue;
+            }
+            entry.began = now;
+            let Names { partition, token, first, last } = entry.names;
+            entry.spoken.gaps(first, last, |first, last| {
+                extend(Verb { kind: VerbKind::InProgress, partition, token, first, last });
+            });
+        }
+        let kept = self.entries.values().any(|entry| !entry.let_go);
+        self.look_at = kept.then_some(now + interval / 2);
+    }
+
+    /// How long after its time began a delivery is extended, at the latest half as long again.
+    fn interval(&self) -> Duration {
+        (self.ack_timeout / 3).max(Duration::from_millis(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    fn held(max_processing: Duration) -> Held {
+        let mut held = Held::new(max_processing);
+        held.keep_within(TIMEOUT);
+        held
+    }
+
+    fn names(first: u64, last: u64) -> Names {
+        Names {
+            partition: PartitionId(0),
+            token: DeliveryToken(first),
+            first: Offset(first),
+            last: Offset(last),
+        }
+    }
+
+    fn extended(held: &mut Held, now: Instant) -> Vec<(u64, u64)> {
+        let mut ranges = Vec::new();
+        held.extend(now, |verb| ranges.push((verb.first.0, verb.last.0)));
+        ranges
+    }
+
+    fn ack(held: &mut Held, id: HeldId, first: u64, last: u64, now: Instant) -> Freed {
+        held.say(id, (Offset(first), Offset(last)), true, now, |_, first, last| last.0 - first.0 + 1)
+    }
+
+    #[test]
+    fn what_is_not_settled_is_extended_and_its_bytes_come_back_with_its_last_event() {
+        let (mut held, mut now) = (held(Duration::from_secs(600)), clock::now());
+        let id = held.arrived(names(10, 19), 10, 500, now);
+        assert!(held.take(id, now));
+        assert_eq!(ack(&mut held, id, 13, 14, now), Freed { events: 2, bytes: 0 });
+        now += TIMEOUT / 3;
+        assert_eq!(extended(&mut held, now), [(10, 12), (15, 19)]);
+        assert_eq!(extended(&mut held, now), [], "not twice");
+        assert_eq!(ack(&mut held, id, 10, 19, now), Freed { events: 8, bytes: 500 });
+        assert_eq!(ack(&mut held, id, 10, 19, now), Freed::default());
+        assert_eq!(extended(&mut held, now + TIMEOUT), []);
+        assert_eq!(held.look_at(), None, "an idle consumer is not woken");
+    }
+
+    #[test]
+    fn an_application_that_shows_no_sign_keeps_nothing() {
+        let (mut held, begun) = (held(Duration::from_secs(100)), clock::now());
+        let taken = held.arrived(names(0, 9), 10, 1, begun);
+        let waits = held.arrived(names(10, 19), 10, 1, begun);
+        assert!(held.take(taken, begun));
+        let mut now = begun;
+        let mut last = begun;
+        while let Some(at) = held.look_at() {
+            now = at;
+            if !extended(&mut held, now).is_empty() {
+                last = now;
+            }
+        }
+        assert!(now < begun + Duration::from_secs(115));
+        assert!(last > begun + Duration::from_secs(80) && last < begun + Duration::from_secs(100));
+        assert!(!held.take(waits, last + TIMEOUT + Duration::from_millis(1)), "somebody else has it");
+    }
+
+    #[test]
+    fn what_waits_is_kept_while_the_application_works_on_others() {
+        let (mut held, begun) = (held(Duration::from_secs(100)), clock::now());
+        let taken = held.arrived(names(0, 99), 100, 1, begun);
+        let waits = held.arrived(names(100, 199), 100, 1, begun);
+        assert!(held.take(taken, begun));
+        let mut now = begun;
+        for offset in 0..20 {
+            let done = begun + Duration::from_secs(60 * (offset + 1));
+            while let Some(at) = held.look_at()
+                && at < done
+            {
+                now = at;
+                extended(&mut held, now);
+            }
+            now = done;
+            ack(&mut held, taken, offset, offset, now);
+        }
+        assert!(held.take(waits, now), "20 minutes later");
+    }
+
+    #[test]
+    fn what_comes_after_a_long_silence_is_kept_as_long() {
+        let (mut held, begun) = (held(Duration::from_secs(100)), clock::now());
+        let id = held.arrived(names(0, 0), 1, 1, begun);
+        assert!(held.take(id, begun));
+        ack(&mut held, id, 0, 0, begun);
+        let later = begun + Duration::from_secs(3_600);
+        held.extend(later, |_| {});
+        held.arrived(names(1, 1), 1, 1, later);
+        assert_eq!(extended(&mut held, later + TIMEOUT / 3), [(1, 1)]);
+    }
+
+    #[test]
+    fn a_process_that_stood_still_has_lost_what_it_held() {
+        let (mut held, begun) = (held(Duration::from_secs(600)), clock::now());
+        let id = held.arrived(names(0, 9), 10, 7, begun);
+        let woken = begun + TIMEOUT + Duration::from_millis(1);
+        assert_eq!(extended(&mut held, woken), [], "its events are somebody else's");
+        assert!(!held.take(id, woken));
+        assert_eq!(held.release(id), Freed { events: 10, bytes: 7 });
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_held_never_times_out_while_the_driver_looks_in_time(
+            timeout_ms in 20_u64..60_000,
+            late_percent in 0_u32..30,
+            steps in 1_usize..200,
+        ) {
+            let timeout = Duration::from_millis(timeout_ms);
+            let mut held = Held::new(Duration::from_secs(24 * 3600));
+            held.keep_within(timeout);
+            let mut now = clock::now();
+            held.arrived(names(0, 9), 10, 1, now);
+            let mut extended_at = now;
+            for _ in 0..steps {
+                now = held.look_at().unwrap() + timeout * late_percent / 100;
+                held.extend(now, |_| extended_at = now);
+                prop_assert!(now - extended_at < timeout);
+            }
+        }
+    }
+}
