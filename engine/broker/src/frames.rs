@@ -9,16 +9,37 @@ use levada_protocol::{
     ids::Offset,
 };
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    outbound::{Held, Queued},
+};
 
 /// Payload bytes after which a delivery frame takes no further run.
 pub(crate) const DELIVER_BYTES_TARGET: usize = 256 * 1024;
 
-/// A whole wire frame in chunks, to be written in order.
-#[derive(Debug, Clone)]
+/// A whole wire frame in chunks, to be written in order. Its bytes are counted as unread until it is dropped.
+#[derive(Debug)]
 pub struct OutFrame {
     /// The bytes.
     pub chunks: Vec<Bytes>,
+    counted: Option<Queued>,
+}
+
+impl OutFrame {
+    /// A frame in one chunk, too small to be counted.
+    pub(crate) fn small(chunk: Bytes) -> Self {
+        Self { chunks: vec![chunk], counted: None }
+    }
+
+    /// The same frame with bytes that were set aside for it.
+    pub(crate) fn counted(self, held: Held) -> Self {
+        Self { counted: Some(held.queued()), ..self }
+    }
+
+    /// The chunks to be written, and what is to be dropped once they are.
+    pub fn into_parts(self) -> (Vec<Bytes>, impl Sized + Send) {
+        (self.chunks, self.counted)
+    }
 }
 
 /// Stored batches of one record that are delivered together: a run, and what it holds.
@@ -161,7 +182,7 @@ pub(crate) fn deliver_frame(mut header: DeliverHeader, pieces: &[Piece]) -> OutF
         chunks.push(heads.split().freeze());
         chunks.push(piece.run.batches.clone());
     }
-    OutFrame { chunks }
+    OutFrame { chunks, counted: None }
 }
 
 /// Bytes of a delivery frame's payload around these pieces.

@@ -21,6 +21,7 @@ mod idle;
 mod keys;
 mod log;
 mod metrics;
+mod outbound;
 mod owners;
 mod places;
 mod publish;

@@ -48,6 +48,7 @@ pub(crate) fn open(
         dead_letters: TopicName::internal(&format!("dlq.{}.{}", record.topic, record.name)),
         delivered: metrics::delivered(&format!("{}/{}", record.topic, record.name)),
         ready: logs.iter().map(|_| Ready::default()).collect(),
+        ready_bytes: 0,
         record: Arc::clone(record),
         topic: Arc::clone(topic),
         context: context.clone(),

@@ -8,3 +8,4 @@ mod owners;
 mod pressure;
 mod retention;
 mod support;
+mod unread;

@@ -19,6 +19,8 @@ pub(super) struct Consumer {
     pub(super) in_flight_bytes: u64,
     /// It holds an event that nothing else may be in flight beside.
     pub(super) alone: bool,
+    /// Its stream takes nothing for now.
+    pub(super) held: bool,
 }
 
 /// How much may be sent at once.
@@ -39,6 +41,7 @@ impl Consumer {
             in_flight: 0,
             in_flight_bytes: 0,
             alone: false,
+            held: false,
         }
     }
 
@@ -61,7 +64,7 @@ impl Consumer {
                 .saturating_sub(self.reserved_bytes)
                 .min(in_flight_bytes_max.saturating_sub(held_bytes)),
         };
-        (!self.alone && room.events > 0 && room.bytes > 0).then_some(room)
+        (!self.alone && !self.held && room.events > 0 && room.bytes > 0).then_some(room)
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -223,6 +223,19 @@ impl Subscription {
         }
     }
 
+    /// Keeps a consumer from getting anything while its stream takes nothing, or lets it have its turn again. What times
+    /// out at it meanwhile counts no attempt, as if the consumer were lost: perhaps it never saw the events.
+    pub fn hold(&mut self, consumer: ConsumerId, held: bool) {
+        if let Some(place) = self.place_of(consumer) {
+            self.consumers[place].held = held;
+        }
+    }
+
+    /// How many events are in flight at a consumer.
+    pub fn in_flight(&self, consumer: ConsumerId) -> u64 {
+        self.place_of(consumer).map_or(0, |place| self.consumers[place].in_flight)
+    }
+
     /// Attached consumers in order of attachment; the first is the active one where order matters.
     pub fn consumers(&self) -> impl Iterator<Item = ConsumerId> {
         self.consumers.iter().map(|consumer| consumer.id)
@@ -270,14 +283,16 @@ impl Subscription {
 
     /// Takes back what is past its deadline, as a failed attempt; answers how many events. `seed` scatters their waits.
     pub fn on_time(&mut self, now: Timestamp, seed: u64) -> u64 {
-        let mut expired = Vec::new();
+        let (mut expired, mut unseen) = (Vec::new(), Vec::new());
         while let Some((at, token)) = self.timers.first().copied().filter(|(at, _)| *at <= now.0) {
             self.timers.remove(&(at, token));
             let delivery = self.deliveries.get_mut(&token).expect("a timer's delivery has events in flight");
             let flights = &mut self.partitions[delivery.partition].flights;
             let due = |flight: &Flight| flight.token == token && flight.deadline <= now.0;
+            let held = self.consumers.iter().any(|it| it.id == delivery.consumer && it.held);
+            let parts = if held { &mut unseen } else { &mut expired };
             for (range, _) in flights.take(&delivery.range, due) {
-                expired.push((delivery.partition, range, token));
+                parts.push((delivery.partition, range, token));
             }
             let left = flights.parts_in(&delivery.range).filter(|(_, flight)| flight.token == token);
             if let Some(deadline) = left.map(|(_, flight)| flight.deadline).min() {
@@ -285,7 +300,8 @@ impl Subscription {
                 self.timers.insert((deadline, token));
             }
         }
-        let events = self.fail(now, expired, failing::Cause::Timeout, seed);
+        let events = self.fail(now, expired, failing::Cause::Timeout, seed)
+            + self.fail(now, unseen, failing::Cause::ConsumerLost, seed);
         self.totals.expired += events;
         events
     }
