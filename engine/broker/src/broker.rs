@@ -20,6 +20,7 @@ use crate::{
     identity, idle,
     log::{Log, blocking},
     metrics,
+    outbound::Outbound,
     places::Places,
     publish::PublishStream,
     reader::{self, Reader},
@@ -34,6 +35,8 @@ use crate::{
 #[derive(Clone)]
 pub struct Broker {
     pub(crate) inner: Arc<Inner>,
+    /// What the connection that uses this may leave unread.
+    outbound: Outbound,
 }
 
 /// What all clones share.
@@ -81,7 +84,9 @@ impl Broker {
         let catalogue = shard.catalogue();
         let artefacts = Artefacts::open(&config.data_dir)?;
         let admission = Arc::new(Semaphore::new(config.publish_bytes_max));
+        let outbound = Outbound::new(config.unread_bytes_max, config.connection_unread_bytes_max);
         let broker = Self {
+            outbound,
             inner: Arc::new(Inner {
                 store,
                 shard,
@@ -103,6 +108,16 @@ impl Broker {
         retention::start(&broker);
         reclaim::start(&broker);
         Ok(broker)
+    }
+
+    /// The same broker for another connection: what that leaves unread has a budget of its own.
+    pub fn for_connection(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), outbound: self.outbound.connection() }
+    }
+
+    /// True if the connection that uses this, or all of them together, leave about as much unread as they may.
+    pub fn is_short_of_room(&self) -> bool {
+        self.outbound.is_short()
     }
 
     /// Opens a stream of publishes to a topic.
@@ -130,13 +145,14 @@ impl Broker {
     pub async fn subscribe(&self, principal: &Principal, subscribe: Subscribe) -> Result<Consumer, Error> {
         let (record, created) = self.subscription_for(principal, &subscribe).await?;
         let handle = self.owner_of(&record).await?;
-        subscription::attach(&handle, subscribe.consumer, created).await
+        subscription::attach(&handle, subscribe.consumer, created, self.outbound.window()).await
     }
 
     /// Opens a reader, which leaves no trace.
     ///
     /// # Errors
-    /// `TOPIC_NOT_FOUND`, `PARTITION_NOT_FOUND`, `OFFSET_OUT_OF_RANGE`.
+    /// `TOPIC_NOT_FOUND`, `PARTITION_NOT_FOUND`, `OFFSET_OUT_OF_RANGE`; or `INVALID_ARGUMENT` for a partition that is
+    /// named twice.
     pub async fn read(&self, _principal: &Principal, read: Read) -> Result<Reader, Error> {
         let name = TopicName::parse_any(&read.topic)?;
         let topic = Arc::clone(self.inner.shard.catalogue().topic(&name)?);
@@ -145,6 +161,14 @@ impl Broker {
         } else {
             read.partitions.iter().copied().map(PartitionId).collect()
         };
+        let mut named = HashSet::with_capacity(topic.partitions.len());
+        for number in &numbers {
+            topic.partition(*number)?;
+            if !named.insert(*number) {
+                let message = format!("partition {number} is named more than once, expected each one once");
+                return Err(Error::refused(ErrorCode::InvalidArgument, message));
+            }
+        }
         let mut logs = Vec::with_capacity(numbers.len());
         for number in numbers {
             let log = Log::new(Arc::clone(&self.inner.store), Arc::clone(&topic), number)?;
@@ -152,7 +176,8 @@ impl Broker {
             logs.push((number, log, position));
         }
         let cancelled = self.inner.tasks.cancelled().child_token();
-        let (reader, task) = reader::open(&topic, logs, read.from, read.follow, cancelled);
+        let (reader, task) =
+            reader::open(&topic, logs, read.from, read.follow, cancelled, self.outbound.window());
         self.inner.tasks.spawn(tracing::debug_span!("reader", topic = %name), task.run());
         Ok(reader)
     }

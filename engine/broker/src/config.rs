@@ -21,6 +21,10 @@ pub struct BrokerConfig {
     pub groups_unsynced_max: usize,
     /// Bytes of the newest batches kept in memory, over all partitions. Default 64 MiB.
     pub tail_bytes_max: usize,
+    /// Bytes that may be ready for one connection's streams and not taken by them. Default 16 MiB.
+    pub connection_unread_bytes_max: usize,
+    /// The same over all connections. Default 256 MiB.
+    pub unread_bytes_max: usize,
     /// How long an acknowledgement waits for a group to ride in before it makes one. Default 5 ms.
     pub progress_delay: Duration,
     /// Free disk space under which publishes are refused: at least this, and at least the smaller of a tenth of
@@ -51,6 +55,8 @@ impl BrokerConfig {
             group_bytes_max: 1 << 20,
             groups_unsynced_max: 4,
             tail_bytes_max: 64 << 20,
+            connection_unread_bytes_max: 16 << 20,
+            unread_bytes_max: 256 << 20,
             progress_delay: Duration::from_millis(5),
             disk_reserve_bytes: 64 << 20,
             disk_check_interval: Duration::from_millis(500),

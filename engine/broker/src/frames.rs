@@ -16,23 +16,43 @@ use levada_protocol::{
     ids::Offset,
 };
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    outbound::{Held, Queued},
+};
 
 /// Payload bytes after which a delivery frame takes no further run.
 pub(crate) const DELIVER_BYTES_TARGET: usize = 256 * 1024;
 
-/// A whole wire frame in chunks, to be written in order.
-#[derive(Debug, Clone)]
+/// A whole wire frame in chunks, to be written in order. Its bytes are counted as unread until it is dropped.
+#[derive(Debug)]
 pub struct OutFrame {
     /// The bytes.
     pub chunks: Vec<Bytes>,
-    /// To be given back by whoever has written the chunks, if the frame has one.
-    pub receipt: Option<Receipt>,
+    receipt: Option<Receipt>,
+    counted: Option<Queued>,
+}
+
+/// What a frame leaves to be done by whoever has written its chunks.
+#[derive(Debug)]
+pub struct Unwritten {
+    receipt: Option<Receipt>,
+    /// Given back when this is dropped, written or not.
+    _counted: Option<Queued>,
+}
+
+impl Unwritten {
+    /// The stream has taken the whole frame.
+    pub fn written(self) {
+        if let Some(receipt) = self.receipt {
+            receipt.give();
+        }
+    }
 }
 
 /// Proof that a consumer's stream has taken a delivery: without it, the delivery counts no attempt when it times out.
 #[derive(Debug, Clone)]
-pub struct Receipt(Arc<AtomicU64>);
+pub(crate) struct Receipt(Arc<AtomicU64>);
 
 impl Receipt {
     /// A receipt that adds to `taken`.
@@ -40,9 +60,30 @@ impl Receipt {
         Self(Arc::clone(taken))
     }
 
-    /// The stream has taken the whole frame.
-    pub fn give(self) {
+    fn give(self) {
         self.0.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl OutFrame {
+    /// A frame in one chunk, too small to be counted.
+    pub(crate) fn small(chunk: Bytes) -> Self {
+        Self { chunks: vec![chunk], receipt: None, counted: None }
+    }
+
+    /// The same frame with bytes that were set aside for it.
+    pub(crate) fn counted(self, held: Held) -> Self {
+        Self { counted: Some(held.queued()), ..self }
+    }
+
+    /// The same frame, which gives this back once it is written.
+    pub(crate) fn with_receipt(self, receipt: Receipt) -> Self {
+        Self { receipt: Some(receipt), ..self }
+    }
+
+    /// The chunks to be written, and what is to be told or dropped once they are.
+    pub fn into_parts(self) -> (Vec<Bytes>, Unwritten) {
+        (self.chunks, Unwritten { receipt: self.receipt, _counted: self.counted })
     }
 }
 
@@ -186,7 +227,7 @@ pub(crate) fn deliver_frame(mut header: DeliverHeader, pieces: &[Piece]) -> OutF
         chunks.push(heads.split().freeze());
         chunks.push(piece.run.batches.clone());
     }
-    OutFrame { chunks, receipt: None }
+    OutFrame { chunks, receipt: None, counted: None }
 }
 
 /// Bytes of a delivery frame's payload around these pieces.

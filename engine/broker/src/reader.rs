@@ -1,4 +1,5 @@
-//! Readers: positions that leave nothing behind. One task per reader reads ahead of its credit by one look.
+//! Readers: positions that leave nothing behind. One task per reader reads ahead of its credit by one look, and only
+//! once there is room for what it will find.
 //!
 //! It owns a reader's place in each partition. It must not know subscriptions: nothing here is remembered.
 
@@ -18,6 +19,7 @@ use crate::{
     error::Error,
     frames::{DELIVER_BYTES_TARGET, OutFrame, Piece, deliver_frame, payload_len, take},
     log::{Found, Log},
+    outbound::{Held, Window},
     topic::Topic,
 };
 
@@ -41,6 +43,8 @@ pub struct Reader {
 #[derive(Debug)]
 pub struct CreditSender {
     grants: mpsc::Sender<Credit>,
+    /// Ends a reader that would follow for ever.
+    finish: Option<CancellationToken>,
 }
 
 impl CreditSender {
@@ -50,6 +54,13 @@ impl CreditSender {
     /// If the reader has ended.
     pub async fn grant(&self, credit: Credit) -> Result<(), Error> {
         self.grants.send(credit).await.map_err(|_| Error::ShuttingDown)
+    }
+
+    /// Ends a reader that follows, with `SHUTTING_DOWN`; another one reads to its end.
+    pub fn finish(&self) {
+        if let Some(finish) = &self.finish {
+            finish.cancel();
+        }
     }
 }
 
@@ -62,7 +73,13 @@ struct Cursor {
     at_earliest: bool,
     /// Where a reader that does not follow ends.
     until: Option<Offset>,
+}
+
+/// What was read of one partition and not sent yet, with the bytes that are set aside for it.
+#[derive(Default)]
+struct Ahead {
     pieces: VecDeque<Piece>,
+    held: Option<Held>,
 }
 
 /// The reader's task.
@@ -75,10 +92,14 @@ pub(crate) struct ReaderTask {
     frames: mpsc::Sender<Result<OutFrame, Error>>,
     /// Room for the reason of the end, so that telling it waits for nobody.
     last_word: mpsc::OwnedPermit<Result<OutFrame, Error>>,
-    credit: Credit,
+    credit_events: u64,
+    /// May be negative: the last frame may take more than was left.
+    credit_bytes: i64,
     follow: bool,
-    /// Which partition is looked at first.
+    /// Which partition is looked at first: the one that `ahead` is of, if that holds anything.
     first: usize,
+    ahead: Ahead,
+    window: Arc<Window>,
 }
 
 /// Makes a reader and the task that serves it. `logs` come with the offset that each begins at, which is where
@@ -89,6 +110,7 @@ pub(crate) fn open(
     start: Start,
     follow: bool,
     cancelled: CancellationToken,
+    window: Arc<Window>,
 ) -> (Reader, ReaderTask) {
     let (frames, received) = mpsc::channel(FRAMES_QUEUED_MAX + 1);
     let last_word = frames.clone().try_reserve_owned().expect("a new channel has room");
@@ -99,16 +121,10 @@ pub(crate) fn open(
         .into_iter()
         .map(|(number, log, next)| {
             let until = (!follow).then(|| log.partition().end());
-            Cursor {
-                number,
-                log,
-                next,
-                at_earliest: start == Start::Earliest,
-                until,
-                pieces: VecDeque::new(),
-            }
+            Cursor { number, log, next, at_earliest: start == Start::Earliest, until }
         })
         .collect();
+    let finish = follow.then(|| cancelled.clone());
     let task = ReaderTask {
         cursors,
         topic: Arc::clone(topic),
@@ -117,11 +133,14 @@ pub(crate) fn open(
         grants: granted,
         frames,
         last_word,
-        credit: Credit { events: 0, bytes: 0 },
+        credit_events: 0,
+        credit_bytes: 0,
         follow,
         first: 0,
+        ahead: Ahead::default(),
+        window,
     };
-    (Reader { positions, frames: received, credit: CreditSender { grants } }, task)
+    (Reader { positions, frames: received, credit: CreditSender { grants, finish } }, task)
 }
 
 impl ReaderTask {
@@ -147,14 +166,7 @@ impl ReaderTask {
             while let Ok(credit) = self.grants.try_recv() {
                 self.grant(credit);
             }
-            let mut sent = false;
-            // Each partition is the first in turn, so that one with much to read does not take all credit for ever.
-            self.first = (self.first + 1) % self.cursors.len().max(1);
-            for at in (self.first..self.cursors.len()).chain(0..self.first) {
-                if self.credit.events > 0 && self.credit.bytes > 0 {
-                    sent |= self.deliver(at).await?;
-                }
-            }
+            let sent = self.round().await?;
             if !self.follow && self.cursors.iter().all(Cursor::is_done) {
                 return self.end().await;
             }
@@ -174,18 +186,93 @@ impl ReaderTask {
     }
 
     fn grant(&mut self, credit: Credit) {
-        self.credit.events = self.credit.events.saturating_add(credit.events);
-        self.credit.bytes = self.credit.bytes.saturating_add(credit.bytes);
+        self.credit_events = self.credit_events.saturating_add(credit.events);
+        let bytes = i64::try_from(credit.bytes).unwrap_or(i64::MAX);
+        self.credit_bytes = self.credit_bytes.saturating_add(bytes);
+    }
+
+    fn has_credit(&self) -> bool {
+        self.credit_events > 0 && self.credit_bytes > 0
+    }
+
+    /// Lets every partition have its turn while there is credit; true if anything was sent.
+    ///
+    /// The first is another one each time, so that one with much to read does not take all credit for ever; but what
+    /// was read of one is sent before another is read, so that no more than one look is ever in memory.
+    async fn round(&mut self) -> Result<bool, Error> {
+        let (count, begin) = (self.cursors.len(), self.first);
+        let mut sent = false;
+        for at in (0..count).map(|step| (begin + step) % count) {
+            if !self.has_credit() {
+                break;
+            }
+            self.first = at;
+            while self.has_credit() && self.deliver(at).await? {
+                sent = true;
+                if self.ahead.pieces.is_empty() {
+                    break;
+                }
+            }
+            if !self.ahead.pieces.is_empty() {
+                break;
+            }
+            self.first = (at + 1) % count;
+        }
+        Ok(sent)
+    }
+
+    /// Reads on in a partition of which nothing is left; false if there is nothing now.
+    ///
+    /// What retention dropped meanwhile ends the reader, for it would miss events that it counts on. Only where the
+    /// oldest event was asked for, and none was sent yet, reading begins with what is the oldest now.
+    async fn look(&mut self, at: usize) -> Result<bool, Error> {
+        let cursor = &mut self.cursors[at];
+        let mut least = 0;
+        loop {
+            if cursor.is_done() || cursor.next >= cursor.log.partition().end() {
+                return Ok(false);
+            }
+            let look = self.window.size().min(DELIVER_BYTES_TARGET);
+            let mut held = self.window.hold(look.max(least)).await;
+            match cursor.log.read(cursor.next, look).await? {
+                Found::Pieces(pieces) => {
+                    let bytes = pieces.iter().map(|piece| piece.run.batches.len()).sum::<usize>();
+                    if let Some(more) = bytes.checked_sub(held.bytes()).filter(|more| *more > 0) {
+                        match self.window.try_hold(more) {
+                            Some(more) => held.merge(more),
+                            // Nothing is kept while it waits for room; it is read again.
+                            None if least < bytes => {
+                                least = bytes;
+                                continue;
+                            }
+                            // All of a budget is held already.
+                            None => {}
+                        }
+                    }
+                    held.shrink(bytes);
+                    self.ahead = Ahead { pieces: pieces.into(), held: Some(held) };
+                    return Ok(true);
+                }
+                Found::End => return Ok(false),
+                Found::Dropped(start) if cursor.at_earliest => cursor.next = start,
+                Found::Dropped(start) => return Err(cursor.behind(start)),
+            }
+        }
     }
 
     /// Sends one frame from one partition, if there is something.
     async fn deliver(&mut self, at: usize) -> Result<bool, Error> {
+        if self.ahead.pieces.is_empty() && !self.look(at).await? {
+            return Ok(false);
+        }
         let cursor = &mut self.cursors[at];
-        cursor.fill().await?;
         let until = cursor.until.unwrap_or(Offset(u64::MAX));
         let bytes_max = DELIVER_BYTES_TARGET;
-        let pieces = take(&mut cursor.pieces, cursor.next..until, self.credit.events, bytes_max)?;
-        let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Ok(false) };
+        let pieces = take(&mut self.ahead.pieces, cursor.next..until, self.credit_events, bytes_max)?;
+        let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
+            self.ahead = Ahead::default();
+            return Ok(false);
+        };
         let header = DeliverHeader {
             partition: cursor.number,
             built: false,
@@ -197,9 +284,17 @@ impl ReaderTask {
         cursor.next = last.end();
         cursor.at_earliest = false;
         let events: u64 = pieces.iter().map(|piece| u64::from(piece.events)).sum();
-        self.credit.events = self.credit.events.saturating_sub(events);
-        self.credit.bytes = self.credit.bytes.saturating_sub(payload_len(&pieces) as u64);
-        let frame = deliver_frame(header, &pieces);
+        self.credit_events = self.credit_events.saturating_sub(events);
+        let bytes = payload_len(&pieces);
+        self.credit_bytes = self.credit_bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let mut frame = deliver_frame(header, &pieces);
+        if let Some(mut held) = self.ahead.held.take() {
+            if !self.ahead.pieces.is_empty() {
+                let sent = held.split(bytes);
+                self.ahead.held = Some(std::mem::replace(&mut held, sent));
+            }
+            frame = frame.counted(held);
+        }
         self.frames.send(Ok(frame)).await.map_err(|_| Error::ShuttingDown)?;
         Ok(true)
     }
@@ -210,7 +305,7 @@ impl ReaderTask {
             .iter()
             .map(|cursor| EndEntry { partition: cursor.number, next: cursor.next })
             .collect();
-        let frame = OutFrame { chunks: vec![EndEntry::frame(&entries)], receipt: None };
+        let frame = OutFrame::small(EndEntry::frame(&entries));
         self.frames.send(Ok(frame)).await.map_err(|_| Error::ShuttingDown)
     }
 }
@@ -218,22 +313,6 @@ impl ReaderTask {
 impl Cursor {
     fn is_done(&self) -> bool {
         self.until.is_some_and(|until| self.next >= until)
-    }
-
-    /// Reads on if nothing is left of the last look.
-    ///
-    /// What retention dropped meanwhile ends the reader, for it would miss events that it counts on. Only where the
-    /// oldest event was asked for, and none was sent yet, reading begins with what is the oldest now.
-    async fn fill(&mut self) -> Result<(), Error> {
-        while self.pieces.is_empty() && !self.is_done() {
-            match self.log.read(self.next, DELIVER_BYTES_TARGET * 2).await? {
-                Found::Pieces(pieces) => self.pieces.extend(pieces),
-                Found::End => return Ok(()),
-                Found::Dropped(start) if self.at_earliest => self.next = start,
-                Found::Dropped(start) => return Err(self.behind(start)),
-            }
-        }
-        Ok(())
     }
 
     fn behind(&self, start: Offset) -> Error {

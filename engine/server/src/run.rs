@@ -238,6 +238,8 @@ fn broker_config(config: &ServerConfig) -> BrokerConfig {
         stream_in_flight_max: config.stream_in_flight_max,
         group_bytes_max: bytes(config.group_bytes_max),
         tail_bytes_max: bytes(config.tail_bytes_max),
+        connection_unread_bytes_max: bytes(config.unread_connection_bytes_max),
+        unread_bytes_max: bytes(config.unread_bytes_max),
         progress_delay: config.progress_delay,
         disk_reserve_bytes: config.disk_reserve.as_u64(),
         disk_check_interval: config.disk_check_interval,

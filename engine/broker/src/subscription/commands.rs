@@ -1,5 +1,7 @@
 //! What comes from outside: consumers that attach, grant, speak and leave.
 
+use std::sync::Arc;
+
 use levada_delivery::{now::Now, subscription::ConsumerId};
 use levada_protocol::{
     request::{Order, Subscribed},
@@ -8,7 +10,7 @@ use levada_protocol::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Attached as AttachedReply, Command, FRAMES_QUEUED_MAX, consumers::Attached, owner::OwnerTask};
-use crate::error::Error;
+use crate::{error::Error, outbound::Window};
 
 /// Commands that are taken before deliveries have their turn.
 const COMMANDS_PER_TURN: usize = 256;
@@ -36,10 +38,24 @@ impl OwnerTask {
 
     fn take_command(&mut self, command: Command) {
         match command {
-            Command::Attach { consumer, name, created, reply } => self.attach(consumer, name, created, reply),
+            Command::Attach { consumer, name, created, window, reply } => {
+                self.attach(consumer, name, created, window, reply);
+            }
             Command::Detach { consumer } => self.detach(self.context.clock.moment(), consumer),
             Command::Credit { consumer, credit } => {
                 self.rules.grant(ConsumerId(consumer), credit.events, credit.bytes);
+            }
+            Command::Room { consumer, held } => {
+                if let Some(attached) = self.consumers.get_mut(&consumer) {
+                    attached.found_room(held);
+                    self.rules.hold(ConsumerId(consumer), attached.is_held());
+                }
+            }
+            Command::Finish { consumer } => {
+                if let Some(attached) = self.consumers.get_mut(&consumer) {
+                    attached.finishing = true;
+                    self.rules.hold(ConsumerId(consumer), true);
+                }
             }
             Command::Verbs { consumer, verbs } => self.verbs(consumer, verbs),
             Command::Describe { reply } => {
@@ -55,7 +71,14 @@ impl OwnerTask {
         }
     }
 
-    fn attach(&mut self, consumer: u64, name: String, created: bool, reply: oneshot::Sender<AttachedReply>) {
+    fn attach(
+        &mut self,
+        consumer: u64,
+        name: String,
+        created: bool,
+        window: Arc<Window>,
+        reply: oneshot::Sender<AttachedReply>,
+    ) {
         // Without consumers nobody looked.
         self.look(self.context.clock.moment());
         // Every event in flight may be a frame of its own, and answers to verbs come on top.
@@ -69,7 +92,7 @@ impl OwnerTask {
                 .try_send(Err(Error::refused(code, "the subscription has as many consumers as it may")));
         } else {
             let untold = std::mem::take(&mut self.untold);
-            self.consumers.insert(consumer, Attached::new(name, frames, notices, untold));
+            self.consumers.insert(consumer, Attached::new(name, frames, notices, untold, window));
         }
         let positions = self.positions();
         let before = positions.iter().zip(&self.topic.partitions);

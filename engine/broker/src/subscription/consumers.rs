@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use levada_protocol::{
@@ -20,10 +21,13 @@ use crate::{
     catalogue::SubscriptionRecord,
     error::Error,
     frames::{OutFrame, Receipt},
+    outbound::{Held, Window},
 };
 
 /// Refused verbs that one consumer may leave unread; more say nothing new.
 const REFUSED_MAX: usize = 4_096;
+/// Bytes of a `Settled` frame up to which it is not counted as unread.
+const SETTLED_SMALL: usize = 1_024;
 
 /// One consumer.
 #[derive(Debug)]
@@ -39,6 +43,18 @@ pub(super) struct Attached {
     refused: Vec<RefusedVerb>,
     /// The last sequence that is confirmed and not told yet.
     confirmed: Option<u64>,
+    /// What its stream may leave untaken.
+    pub(super) window: Arc<Window>,
+    /// Room that it waited for and has now, until the end of the turn.
+    pub(super) room: Option<Held>,
+    /// It waits for room.
+    full: bool,
+    /// What it waited for last; 0 once it got a frame.
+    pub(super) waited_for: usize,
+    /// Its stream takes nothing.
+    stuck: bool,
+    /// It gets nothing more, and ends once nothing of it is under way.
+    pub(super) finishing: bool,
 }
 
 /// All consumers by their number.
@@ -50,6 +66,7 @@ impl Attached {
         frames: mpsc::Sender<Result<OutFrame, Error>>,
         notices: mpsc::Sender<Notice>,
         untold: Untold,
+        window: Arc<Window>,
     ) -> Self {
         Self {
             name,
@@ -60,7 +77,37 @@ impl Attached {
             unconfirmed: VecDeque::new(),
             refused: Vec::new(),
             confirmed: None,
+            window,
+            room: None,
+            full: false,
+            waited_for: 0,
+            stuck: false,
+            finishing: false,
         }
+    }
+
+    /// True if it is to get nothing for now.
+    pub(super) fn is_held(&self) -> bool {
+        self.full || self.stuck || self.finishing
+    }
+
+    /// It waits until so many bytes may be untaken.
+    pub(super) fn wait_for_room(&mut self, bytes: usize) {
+        self.full = true;
+        self.waited_for = bytes;
+        self.window.want(bytes);
+    }
+
+    /// It has room again.
+    pub(super) fn found_room(&mut self, held: Held) {
+        self.full = false;
+        self.room = Some(held);
+    }
+
+    /// Looks whether its stream has taken nothing for so long; true if that has changed.
+    pub(super) fn look(&mut self, stuck_after: Duration) -> bool {
+        let stuck = self.window.is_stuck(stuck_after);
+        std::mem::replace(&mut self.stuck, stuck) != stuck
     }
 
     /// Tells of losses.
@@ -75,8 +122,9 @@ impl Attached {
 
     /// Hands a delivery to the consumer's stream; false if the consumer is gone or has stopped taking frames that it
     /// gave credit for.
-    pub(super) fn send(&self, mut frame: OutFrame) -> bool {
-        frame.receipt = Some(Receipt::new(&self.taken));
+    pub(super) fn send(&mut self, frame: OutFrame) -> bool {
+        self.waited_for = 0;
+        let frame = frame.with_receipt(Receipt::new(&self.taken));
         self.frames.try_send(Ok(frame)).is_ok()
     }
 
@@ -90,6 +138,11 @@ impl Attached {
     pub(super) fn note(&mut self, sequence: u64, ticket: u64) {
         self.unconfirmed.pop_back_if(|(_, needs)| *needs == ticket);
         self.unconfirmed.push_back((sequence, ticket));
+    }
+
+    /// True if every verb is confirmed, and that was told.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.unconfirmed.is_empty() && self.confirmed.is_none()
     }
 
     /// Notes a verb that took no effect.
@@ -107,7 +160,18 @@ impl Attached {
         let Some(sequence) = self.confirmed else { return };
         let Ok(permit) = self.frames.try_reserve() else { return };
         let settled = Settled { sequence, refused: std::mem::take(&mut self.refused) };
-        permit.send(Ok(OutFrame { chunks: vec![settled.frame()], receipt: None }));
+        let bytes = settled.frame();
+        let len = bytes.len();
+        let mut frame = OutFrame::small(bytes);
+        if len > SETTLED_SMALL {
+            let Some(held) = self.room.take().or_else(|| self.window.try_hold(len)) else {
+                self.refused = settled.refused;
+                self.window.want(len);
+                return;
+            };
+            frame = frame.counted(held);
+        }
+        permit.send(Ok(frame));
         self.confirmed = None;
     }
 }

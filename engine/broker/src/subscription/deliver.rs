@@ -9,7 +9,7 @@ use std::{
 
 use levada_delivery::{
     now::Now,
-    subscription::{Sent, Wanted, WantedKind},
+    subscription::{ConsumerId, Sent, Wanted, WantedKind},
 };
 use levada_protocol::{
     deliver::DeliverHeader,
@@ -21,13 +21,20 @@ use tokio::time::Instant;
 use super::{lost, owner::OwnerTask, ready::Ready};
 use crate::{
     error::Error,
-    frames::{deliver_frame, payload_len},
+    frames::{DELIVER_BYTES_TARGET, deliver_frame, payload_len},
     log::Found,
+    outbound::Held,
     stage::{Input, Place, Source},
 };
 
-/// Bytes that one look at the log brings.
+/// Bytes that one look at the log brings at most.
 const READ_BYTES: usize = 512 * 1024;
+/// Bytes that may have been read for all partitions and wait for credit. More are given up and read again.
+const READY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A frame is not made for less room than this, unless it needs less.
+const ROOM_MIN: usize = 16 * 1024;
+/// What a consumer without room waits for, unless it wants less.
+const ROOM_WAITED: usize = 64 * 1024;
 /// How long the owner waits after the chain could not be attached, which may have cost a compilation.
 const RETRY_CHAIN: Duration = Duration::from_secs(5);
 
@@ -63,6 +70,10 @@ impl OwnerTask {
 
     /// Reads what is wanted, passes it through the chain and sends it.
     pub(super) async fn deliver(&mut self, now: Now, wanted: Wanted) -> Result<(), Error> {
+        let Some(mut held) = self.room(wanted.consumer, wanted.bytes_max) else {
+            self.rules.abandon(wanted);
+            return Ok(());
+        };
         let place = usize::from(wanted.partition.0);
         let until = wanted.last.plus(1);
         let mut again = Ready::default();
@@ -70,8 +81,8 @@ impl OwnerTask {
         if !(fresh && self.ready[place].is_from(wanted.first)) {
             // Fresh events are prepared beyond what is wanted now; the rest waits for the next time.
             let prepare_until = if fresh { Offset(u64::MAX) } else { until };
-            match self.prepare(wanted.partition, wanted.first, prepare_until).await {
-                Ok(Some(ready)) if fresh => self.ready[place] = ready,
+            match self.prepare(wanted.partition, wanted.first, prepare_until, held.bytes()).await {
+                Ok(Some(ready)) if fresh => self.keep_ready(place, ready),
                 Ok(Some(ready)) => again = ready,
                 Ok(None) => {
                     self.rules.abandon(wanted);
@@ -84,7 +95,30 @@ impl OwnerTask {
             }
         }
         let ready = if fresh { &mut self.ready[place] } else { &mut again };
-        let taken = match ready.take(until, wanted.events_max, wanted.bytes_max) {
+        // One event may be larger than all that was wanted.
+        let least = ready.least();
+        if let Some(more) = least.checked_sub(held.bytes()).filter(|more| *more > 0)
+            && let Some(attached) = self.consumers.get_mut(&wanted.consumer.0)
+        {
+            match attached.window.try_hold(more) {
+                Some(more) => held.merge(more),
+                // It has waited for so much and got all that there can be.
+                None if attached.waited_for >= least => {}
+                None => {
+                    drop(held);
+                    // All of the window, if nothing is untaken.
+                    let Some(all) = attached.window.try_hold(least) else {
+                        attached.wait_for_room(least);
+                        self.rules.hold(wanted.consumer, true);
+                        self.rules.abandon(wanted);
+                        return Ok(());
+                    };
+                    held = all;
+                }
+            }
+        }
+        let bytes_max = wanted.bytes_max.min(held.bytes() as u64);
+        let taken = match ready.take(until, wanted.events_max, bytes_max) {
             Ok(taken) => taken,
             Err(error) => {
                 self.rules.abandon(wanted);
@@ -111,12 +145,39 @@ impl OwnerTask {
             token: delivered.token,
             span: u32::try_from(end.0 - first.run.base.0).unwrap_or(u32::MAX),
         };
-        let frame = deliver_frame(header, &taken.pieces);
+        held.shrink(payload_len(&taken.pieces));
+        let frame = deliver_frame(header, &taken.pieces).counted(held);
         self.delivered.increment(delivered.events);
-        if !self.consumers.get(&consumer.0).is_some_and(|attached| attached.send(frame)) {
+        if !self.consumers.get_mut(&consumer.0).is_some_and(|attached| attached.send(frame)) {
             self.detach(now, consumer.0);
         }
         Ok(())
+    }
+
+    /// Bytes that a consumer's next frame may have, set aside; `None` if it has to wait for them, and is held until it has
+    /// them.
+    fn room(&mut self, consumer: ConsumerId, bytes_max: u64) -> Option<Held> {
+        let attached = self.consumers.get_mut(&consumer.0)?;
+        if let Some(held) = attached.room.take() {
+            return Some(held);
+        }
+        let wanted = usize::try_from(bytes_max).unwrap_or(usize::MAX).min(DELIVER_BYTES_TARGET);
+        let bytes = wanted.min(attached.window.room()).max(wanted.min(ROOM_MIN));
+        let held = attached.window.try_hold(bytes);
+        if held.is_none() {
+            attached.wait_for_room(wanted.min(ROOM_WAITED));
+            self.rules.hold(consumer, true);
+        }
+        held
+    }
+
+    fn keep_ready(&mut self, place: usize, ready: Ready) {
+        self.ready_bytes += ready.bytes();
+        if self.ready_bytes > READY_BYTES_MAX {
+            self.ready.iter_mut().for_each(|ready| *ready = Ready::default());
+            self.ready_bytes = ready.bytes();
+        }
+        self.ready[place] = ready;
     }
 
     /// Reads from `from` and passes it through the chain; `None` if nothing can be sent now.
@@ -125,8 +186,11 @@ impl OwnerTask {
         number: PartitionId,
         from: Offset,
         until: Offset,
+        room: usize,
     ) -> Result<Option<Ready>, Error> {
-        let pieces = match self.logs[usize::from(number.0)].read(from, READ_BYTES).await? {
+        // A chain may pass little of much.
+        let bytes = if self.chain.is_some() { READ_BYTES } else { READ_BYTES.min(room.saturating_mul(2)) };
+        let pieces = match self.logs[usize::from(number.0)].read(from, bytes).await? {
             Found::Pieces(pieces) => pieces,
             Found::End => return Ok(None),
             Found::Dropped(start) => {

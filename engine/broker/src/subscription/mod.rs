@@ -30,8 +30,16 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::open::open;
 use crate::{
-    catalogue::SubscriptionRecord, chains::Chains, clock::Clock, error::Error, floors::Floors,
-    frames::OutFrame, metrics::Delivered, shard::ShardHandle, stage::Figures,
+    catalogue::SubscriptionRecord,
+    chains::Chains,
+    clock::Clock,
+    error::Error,
+    floors::Floors,
+    frames::OutFrame,
+    metrics::Delivered,
+    outbound::{Held, Window},
+    shard::ShardHandle,
+    stage::Figures,
 };
 
 /// Frames that may wait for a consumer's stream to take them.
@@ -130,11 +138,36 @@ impl SubscriptionHandle {
 /// The closed list of what can happen to a subscription from outside.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Attach { consumer: u64, name: String, created: bool, reply: oneshot::Sender<Attached> },
-    Detach { consumer: u64 },
-    Credit { consumer: u64, credit: Credit },
-    Verbs { consumer: u64, verbs: Verbs },
-    Describe { reply: oneshot::Sender<Described> },
+    Attach {
+        consumer: u64,
+        name: String,
+        created: bool,
+        window: Arc<Window>,
+        reply: oneshot::Sender<Attached>,
+    },
+    Detach {
+        consumer: u64,
+    },
+    /// A consumer that waited for room has it.
+    Room {
+        consumer: u64,
+        held: Held,
+    },
+    /// A consumer gets nothing more, and is told that the engine goes away once nothing of it is under way.
+    Finish {
+        consumer: u64,
+    },
+    Credit {
+        consumer: u64,
+        credit: Credit,
+    },
+    Verbs {
+        consumer: u64,
+        verbs: Verbs,
+    },
+    Describe {
+        reply: oneshot::Sender<Described>,
+    },
     Resume,
 }
 
@@ -158,6 +191,27 @@ pub struct Consumer {
     pub notices: mpsc::Receiver<Notice>,
     /// The way to the owner; dropping it detaches the consumer.
     pub control: ConsumerControl,
+    /// To be run beside the others.
+    pub room: ConsumerRoom,
+}
+
+/// Waits for room on behalf of a consumer whose stream had none left.
+#[derive(Debug)]
+pub struct ConsumerRoom {
+    consumer: u64,
+    window: Arc<Window>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl ConsumerRoom {
+    /// Tells the owner whenever there is room that it waited for. Never ends.
+    pub async fn run(self) -> std::convert::Infallible {
+        loop {
+            let held = self.window.awaited().await;
+            // An owner that has ended says so in its last frame.
+            let _ = self.commands.send(Command::Room { consumer: self.consumer, held }).await;
+        }
+    }
 }
 
 /// A consumer's way to its subscription's owner.
@@ -174,6 +228,14 @@ impl ConsumerControl {
     /// If the subscription was deleted.
     pub async fn credit(&self, credit: Credit) -> Result<(), Error> {
         self.handle.send(Command::Credit { consumer: self.consumer, credit }).await
+    }
+
+    /// Ends the consumer, with `SHUTTING_DOWN`, as soon as nothing is in flight or unconfirmed. Cancel safe.
+    ///
+    /// # Errors
+    /// If the subscription was deleted.
+    pub async fn finish(&self) -> Result<(), Error> {
+        self.handle.send(Command::Finish { consumer: self.consumer }).await
     }
 
     /// Says what became of deliveries. The answer comes as a `Settled` frame. Cancel safe.
@@ -199,15 +261,17 @@ pub(crate) async fn attach(
     handle: &SubscriptionHandle,
     name: String,
     created: bool,
+    window: Arc<Window>,
 ) -> Result<Consumer, Error> {
     let (reply, answer) = oneshot::channel();
     let consumer = handle.consumers.fetch_add(1, Ordering::Relaxed);
     // From here on it is detached wherever this is given up: an owner must not keep a consumer that nobody holds.
     let control = ConsumerControl { consumer, handle: handle.clone() };
-    handle.send(Command::Attach { consumer, name, created, reply }).await?;
+    let room = ConsumerRoom { consumer, window: Arc::clone(&window), commands: handle.commands.clone() };
+    handle.send(Command::Attach { consumer, name, created, window, reply }).await?;
     let attached = answer.await.map_err(|_| handle.gone())?;
     let Attached { subscribed, frames, notices } = attached;
-    Ok(Consumer { subscribed, frames, notices, control })
+    Ok(Consumer { subscribed, frames, notices, control, room })
 }
 
 /// What the owner knows about the subscription.

@@ -51,6 +51,7 @@ pub(crate) fn open(
         dead_letters: TopicName::internal(&format!("dlq.{}.{}", record.topic, record.name)),
         delivered: handle.delivered.clone(),
         ready: logs.iter().map(|_| Ready::default()).collect(),
+        ready_bytes: 0,
         record: Arc::clone(record),
         topic: Arc::clone(topic),
         context: context.clone(),

@@ -41,6 +41,8 @@ use crate::{
 
 /// Deliveries after which commands have their turn.
 const DELIVERIES_PER_TURN: usize = 32;
+/// A consumer's stream that takes nothing for so long gets nothing more until it does.
+const STUCK: Duration = Duration::from_secs(1);
 /// How long the owner waits after a read or a commit failed.
 pub(super) const RETRY: Duration = Duration::from_millis(500);
 
@@ -59,6 +61,8 @@ pub(crate) struct OwnerTask {
     pub(super) untold: Untold,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) ready: Vec<Ready>,
+    /// Bytes that were read into `ready` since it was last cleared.
+    pub(super) ready_bytes: usize,
     /// Events that the chain failed on, until their commit.
     pub(super) letters: BTreeMap<(PartitionId, Offset), DeadLetter>,
     pub(super) dead_letters: TopicName,
@@ -162,6 +166,12 @@ impl OwnerTask {
                 lost::note(lost, &mut self.consumers, &mut self.untold);
             }
         }
+        let stuck_after = STUCK.min(Duration::from_millis(u64::from(self.record.options.ack_timeout_ms) / 2));
+        for (id, consumer) in &mut self.consumers {
+            if consumer.look(stuck_after) {
+                self.rules.hold(ConsumerId(*id), consumer.is_held());
+            }
+        }
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let consumers = &self.consumers;
         let taken = |id: ConsumerId| consumers.get(&id.0).map_or(0, Attached::taken);
@@ -191,10 +201,18 @@ impl OwnerTask {
             }
         }
         let confirmed = self.rules.confirmed();
-        for consumer in self.consumers.values_mut() {
+        let mut finished = Vec::new();
+        for (id, consumer) in &mut self.consumers {
             consumer.confirm(confirmed);
             consumer.tell_losses(&self.record);
+            // Room that was not used goes to others.
+            consumer.room = None;
+            if consumer.finishing && consumer.is_confirmed() && self.rules.in_flight(ConsumerId(*id)) == 0 {
+                consumer.end(Error::ShuttingDown);
+                finished.push(*id);
+            }
         }
+        finished.into_iter().for_each(|id| self.detach(now, id));
         Ok(())
     }
 

@@ -72,6 +72,16 @@ impl Ready {
         self.next == from && self.reached > from
     }
 
+    /// Bytes of what is ready.
+    pub(super) fn bytes(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.run.batches.len()).sum()
+    }
+
+    /// Bytes that the next frame holds at least, however little it may hold.
+    pub(super) fn least(&self) -> usize {
+        self.pieces.front().map_or(0, |piece| piece.run.batches.len())
+    }
+
     /// Takes events for one frame, none at or beyond `until`.
     pub(super) fn take(&mut self, until: Offset, events_max: u64, bytes_max: u64) -> Result<Taken, Error> {
         let until = until.min(self.reached);

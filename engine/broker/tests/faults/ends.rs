@@ -52,7 +52,7 @@ async fn shutdown_waits_for_nobody_who_takes_no_frames() {
     let mut reader = engine.reader("orders").await;
     let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
     consumer.control.credit(PLENTY).await.unwrap();
-    until(|| reader.frames.len() == 16 && !consumer.frames.is_empty()).await;
+    until(|| !reader.frames.is_empty() && !consumer.frames.is_empty()).await;
     timeout(SOON, engine.broker.shutdown()).await.expect("the shutdown ends");
     assert_eq!(end_of(&mut reader.frames).await, ErrorCode::ShuttingDown);
     assert_eq!(end_of(&mut consumer.frames).await, ErrorCode::ShuttingDown);

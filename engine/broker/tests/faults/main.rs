@@ -11,3 +11,4 @@ mod owners;
 mod pressure;
 mod retention;
 mod support;
+mod unread;

@@ -302,3 +302,25 @@ pub(crate) async fn until(is_so: impl Fn() -> bool) {
 pub(crate) async fn poll_once<T>(future: &mut (impl Future<Output = T> + Unpin)) -> bool {
     poll_fn(|context| Poll::Ready(pin!(&mut *future).poll(context).is_ready())).await
 }
+
+/// Publishes events of so many bytes, each in a batch of its own.
+pub(crate) async fn publish_bytes(engine: &Engine, count: u64, bytes: usize) {
+    use levada_protocol::{
+        batch::{BatchBuilder, Stamp},
+        event::Event,
+        publish::PublishHeader,
+    };
+    let mut stream = engine.broker.open_publish(&Principal::Local, "orders").unwrap();
+    for _ in 0..count {
+        let mut builder = BatchBuilder::new();
+        builder.push(&Event::new(vec![b'x'; bytes])).unwrap();
+        let header = PublishHeader {
+            correlation: 1,
+            partition: PartitionId(0),
+            durability: None,
+            expect_offset: None,
+        };
+        stream.submitter().submit(header, builder.finish(Stamp::ENGINE)).await.unwrap();
+        timeout(SOON, stream.acks.recv()).await.unwrap().unwrap();
+    }
+}

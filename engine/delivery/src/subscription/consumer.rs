@@ -26,6 +26,8 @@ pub(super) struct Consumer {
     /// once more.
     lapses: u8,
     lapsed_at: u64,
+    /// Its stream takes nothing for now.
+    pub(super) held: bool,
 }
 
 /// Timeouts in a row, without a word about any delivery, after which a consumer is passed over.
@@ -53,6 +55,7 @@ impl Consumer {
             taken: 0,
             lapses: 0,
             lapsed_at: 0,
+            held: false,
         }
     }
 
@@ -75,7 +78,7 @@ impl Consumer {
                 .saturating_sub(self.reserved_bytes)
                 .min(in_flight_bytes_max.saturating_sub(held_bytes)),
         };
-        (!self.alone && room.events > 0 && room.bytes > 0).then_some(room)
+        (!self.alone && !self.held && room.events > 0 && room.bytes > 0).then_some(room)
     }
 
     pub(super) fn is_idle(&self) -> bool {

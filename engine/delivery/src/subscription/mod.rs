@@ -248,6 +248,18 @@ impl Subscription {
         }
     }
 
+    /// Keeps a consumer from getting anything while its stream takes nothing, or lets it have its turn again.
+    pub fn hold(&mut self, consumer: ConsumerId, held: bool) {
+        if let Some(place) = self.place_of(consumer) {
+            self.consumers[place].held = held;
+        }
+    }
+
+    /// How many events are in flight at a consumer.
+    pub fn in_flight(&self, consumer: ConsumerId) -> u64 {
+        self.place_of(consumer).map_or(0, |place| self.consumers[place].in_flight)
+    }
+
     /// Attached consumers; the first is the active one where order matters.
     pub fn consumers(&self) -> impl Iterator<Item = ConsumerId> {
         self.consumers.iter().map(|consumer| consumer.id)

@@ -97,6 +97,16 @@ settings! {
     /// The UDP socket's buffers, each way; the system may grant less.
     #[serde(with = "units::size")]
     socket_buffer: ByteSize = ByteSize::mib(4);
+    /// Bytes of deliveries that may be ready for one connection's streams and not yet taken by them. It waits then.
+    #[serde(with = "units::size")]
+    unread_connection_bytes_max: ByteSize = ByteSize::mib(16);
+    /// The same over all connections.
+    #[serde(with = "units::size")]
+    unread_bytes_max: ByteSize = ByteSize::mib(256);
+    /// How long a stream may take nothing of what its credit asked for: then it is reset with DEADLINE_EXCEEDED, and
+    /// its consumer detached. After 2 seconds with LIMIT_EXCEEDED if its connection or the engine has no room left.
+    #[serde(with = "humantime_serde")]
+    unread_timeout: Duration = Duration::from_secs(30);
     /// Plugin artefacts received at once; the next waits.
     uploads_max: usize = 2;
     /// How long one plugin artefact may take to arrive.
@@ -265,6 +275,8 @@ impl ServerConfig {
             ("stream_receive_window", self.stream_receive_window),
             ("receive_window", self.receive_window),
             ("send_window", self.send_window),
+            ("unread_connection_bytes_max", self.unread_connection_bytes_max),
+            ("unread_bytes_max", self.unread_bytes_max),
             ("socket_buffer", self.socket_buffer),
             ("group_bytes_max", self.group_bytes_max),
             ("publish_bytes_max", self.publish_bytes_max),
@@ -289,6 +301,7 @@ impl ServerConfig {
         range("keep_alive", self.keep_alive, Duration::from_millis(100), "100ms to 1day")?;
         range("idle_timeout", self.idle_timeout, second, "1s to 1day")?;
         range("idle_timeout", self.idle_timeout, self.keep_alive, "at least keep_alive, and at most 1day")?;
+        range("unread_timeout", self.unread_timeout, millisecond, "1ms to 1day")?;
         range("upload_timeout", self.upload_timeout, second, "1s to 1day")?;
         range("http_idle_timeout", self.http_idle_timeout, second, "1s to 1day")?;
         range("tls_check_interval", self.tls_check_interval, millisecond, "1ms to 1day")?;

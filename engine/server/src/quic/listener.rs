@@ -161,7 +161,9 @@ fn transport(config: &ServerConfig) -> TransportConfig {
     discovery.upper_bound(config.mtu_max);
     let mut transport = TransportConfig::default();
     transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_GRANTED_FIRST.min(config.streams_max)))
+        .max_concurrent_bidi_streams(VarInt::from_u32(
+            STREAMS_GRANTED_FIRST.min(session::streams_granted_max(config)),
+        ))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(idle))

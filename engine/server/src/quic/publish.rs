@@ -14,6 +14,7 @@ use levada_protocol::{
 };
 use quinn::SendStream;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     frames::FrameReader,
@@ -32,6 +33,7 @@ pub(super) async fn serve(
     broker: &Broker,
     principal: &Principal,
     topic: &str,
+    draining: &CancellationToken,
     stream: &mut Stream,
 ) -> Result<(), Failure> {
     let opened = broker.open_publish(principal, topic)?;
@@ -40,7 +42,7 @@ pub(super) async fn serve(
     let (submitter, acks) = opened.split();
     let (refusals, refused) = mpsc::channel(REFUSALS_QUEUED_MAX);
     both(
-        submit_all(&mut stream.frames, submitter, refusals),
+        submit_all(&mut stream.frames, submitter, refusals, draining),
         acknowledge_all(&mut stream.send, acks, refused),
     )
     .await
@@ -51,8 +53,16 @@ async fn submit_all(
     frames: &mut FrameReader,
     submitter: Submitter,
     refusals: mpsc::Sender<Ack>,
+    draining: &CancellationToken,
 ) -> Result<(), Failure> {
-    while let Some(frame) = frames.next().await? {
+    loop {
+        let frame = tokio::select! {
+            biased;
+            // What has come is taken; who sends nothing any more is told to go.
+            frame = frames.next() => frame?,
+            () = draining.cancelled() => return Err(levada_broker::Error::ShuttingDown.into()),
+        };
+        let Some(frame) = frame else { return Ok(()) };
         if frame.kind != FrameType::Publish {
             return Err(Failure::unexpected(frame.kind, "a publish frame"));
         }
@@ -64,7 +74,6 @@ async fn submit_all(
             Err(error) => refusals.send(refused(header, &error)).await.map_err(|_| Failure::Gone)?,
         }
     }
-    Ok(())
 }
 
 fn refused(header: PublishHeader, error: &BatchError) -> Ack {

@@ -2,12 +2,16 @@
 //!
 //! It owns nothing but the forwarding. A client may end its direction once it has granted all it will.
 
+use std::time::Duration;
+
 use levada_broker::{Broker, CreditSender, Principal};
 use levada_protocol::{
     frame::FrameType,
     request::{Opened, Read},
     verbs::Credit,
 };
+
+use tokio_util::sync::CancellationToken;
 
 use super::{
     frames::FrameReader,
@@ -19,15 +23,33 @@ pub(super) async fn serve(
     broker: &Broker,
     principal: &Principal,
     read: Read,
+    unread: Duration,
+    draining: &CancellationToken,
     stream: &mut Stream,
 ) -> Result<(), Failure> {
     let reader = broker.read(principal, read).await?;
     stream.answer(&Opened::Read { positions: reader.positions }).await?;
-    both(grant_all(&mut stream.frames, reader.credit), write_frames(&mut stream.send, reader.frames)).await
+    let down = write_frames(&mut stream.send, reader.frames, unread, || broker.is_short_of_room());
+    both(grant_all(&mut stream.frames, reader.credit, draining), down).await
 }
 
-async fn grant_all(frames: &mut FrameReader, credit: CreditSender) -> Result<(), Failure> {
-    while let Some(frame) = frames.next().await? {
+async fn grant_all(
+    frames: &mut FrameReader,
+    credit: CreditSender,
+    draining: &CancellationToken,
+) -> Result<(), Failure> {
+    let mut finishing = false;
+    loop {
+        let frame = tokio::select! {
+            biased;
+            () = draining.cancelled(), if !finishing => {
+                finishing = true;
+                credit.finish();
+                continue;
+            }
+            frame = frames.next() => frame?,
+        };
+        let Some(frame) = frame else { return Ok(()) };
         if frame.kind != FrameType::Credit {
             return Err(Failure::unexpected(frame.kind, "a credit frame"));
         }
@@ -36,5 +58,4 @@ async fn grant_all(frames: &mut FrameReader, credit: CreditSender) -> Result<(),
             return Ok(());
         }
     }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use std::{convert::Infallible, sync::Arc};
 
 use levada_broker::{Broker, Principal};
 use levada_protocol::{
-    error::ErrorCode,
+    error::{ErrorCode, Refusal},
     frame::{self, FrameType},
     limits::{
         ARTEFACT_BYTES_MAX, BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX, EVENT_BYTES_MAX, PRODUCER_IN_FLIGHT_MAX,
@@ -17,7 +17,7 @@ use levada_protocol::{
 };
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
     time,
 };
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,8 @@ use crate::{clock, config::ServerConfig, tasks::Tasks, wire_error};
 
 /// Streams that a connection may open before it has shown that it needs more: QUIC reserves room for each.
 pub(super) const STREAMS_GRANTED_FIRST: u32 = 64;
+/// Streams beyond the limit that are open while they are refused.
+const STREAMS_REFUSED_MAX: u32 = 64;
 /// Notices that may wait to be written to one client; more of them wait at their subscriptions.
 const NOTICES_QUEUED_MAX: usize = 64;
 /// How long a peer that broke the protocol may take to hear why.
@@ -56,15 +58,26 @@ pub(super) struct Admission {
     pub(super) handshake: OwnedSemaphorePermit,
 }
 
+/// Streams that QUIC lets a client open in the end: those that it may have, and some to be refused.
+pub(super) fn streams_granted_max(config: &ServerConfig) -> u32 {
+    config.streams_max + STREAMS_REFUSED_MAX
+}
+
 /// A session whose hello was answered.
 struct Session {
     shared: Arc<Shared>,
     connection: Connection,
+    /// The broker as this connection uses it.
+    broker: Broker,
     principal: Principal,
     /// What the client is told on the control stream.
     notices: mpsc::Sender<Notice>,
     /// Cancelled when the connection has ended: whatever its streams wait for, nobody wants it any more.
     ended: CancellationToken,
+    /// A stream has ended.
+    left: Notify,
+    /// The client was told that the engine goes away.
+    told: CancellationToken,
 }
 
 /// Shakes hands, and serves the session until it ends.
@@ -96,7 +109,11 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: quinn::Incoming, admiss
     drop(handshake);
     let ended = CancellationToken::new();
     let (notices, noticed) = mpsc::channel(NOTICES_QUEUED_MAX);
-    let session = Session { shared, connection, principal: Principal::Local, notices, ended: ended.clone() };
+    let broker = shared.broker.for_connection();
+    let principal = Principal::Local;
+    let (left, told) = (Notify::new(), CancellationToken::new());
+    let session =
+        Session { shared, connection, broker, principal, notices, ended: ended.clone(), left, told };
     let _ending = ended.drop_guard();
     Arc::new(session).run(control, noticed).await;
 }
@@ -168,7 +185,9 @@ fn limits(streams_max: u32) -> Limits {
 
 /// Says why on the stream, waits a little for it to arrive, and closes the connection with the code.
 async fn close(connection: &Connection, stream: &mut Stream, failure: Failure) {
-    let (Failure::Refused(refusal) | Failure::Broken(refusal)) = failure else { return };
+    let (Failure::Refused(refusal) | Failure::Broken(refusal) | Failure::Unread(refusal)) = failure else {
+        return;
+    };
     debug!(error = %refusal, "connection closed for a fault of its peer");
     let told = async {
         stream.refuse(&refusal).await;
@@ -193,7 +212,7 @@ impl Session {
                 return self.connection.close(code, b"the engine is going away");
             }
             // Beside the accepting: a client that does not read its control stream keeps no stream waiting.
-            never = tell(send, &mut whole, noticed, tasks.draining()) => match never {},
+            never = tell(send, &mut whole, noticed, tasks.draining(), &self.told) => match never {},
             ended = self.accept(frames) => ended,
         };
         if let Err(failure) = ended {
@@ -202,6 +221,14 @@ impl Session {
                 let _ = control.send.reset(VarInt::from_u32(0));
             }
             close(&self.connection, &mut control, failure).await;
+        } else if self.told.is_cancelled() {
+            // The notice has its time to arrive; the close says the same.
+            let _ = control.send.finish();
+            let _ = time::timeout(LAST_WORDS, control.delivered()).await;
+        }
+        if tasks.draining().is_cancelled() {
+            let code = wire_error::close_code(ErrorCode::ShuttingDown);
+            self.connection.close(code, b"the engine is going away");
         }
     }
 
@@ -216,7 +243,9 @@ impl Session {
                 biased;
                 accepted = self.connection.accept_bi() => match accepted {
                     Ok((send, recv)) => {
-                        self.spawn_stream(send, recv, Arc::clone(&open));
+                        // The control stream is one too.
+                        let is_over = Arc::strong_count(&open) >= self.shared.config.streams_max as usize;
+                        self.spawn_stream(send, recv, Arc::clone(&open), is_over);
                         granted = self.grant_streams(granted, Arc::strong_count(&open) - 1);
                     }
                     Err(reason) => {
@@ -224,6 +253,8 @@ impl Session {
                         return Ok(());
                     }
                 },
+                // Nobody needs the grace of whom nothing is under way.
+                () = self.drained(&open) => return Ok(()),
                 frame = control.next(), if listening => match frame {
                     // The client has nothing more to say there; it still listens for notices.
                     Ok(None) => listening = false,
@@ -239,9 +270,20 @@ impl Session {
         }
     }
 
-    /// Allows twice as many streams once half of them are open.
+    /// Completes when the engine goes away, the client was told so, and no stream is left. A client that does not read
+    /// its notices has a moment.
+    async fn drained(&self, open: &Arc<()>) {
+        self.shared.tasks.draining().cancelled().await;
+        while Arc::strong_count(open) > 1 {
+            self.left.notified().await;
+        }
+        let _ = time::timeout(LAST_WORDS, self.told.cancelled()).await;
+    }
+
+    /// Allows twice as many streams once half of them are open; in the end some more than a client may have, so that one
+    /// too many is answered.
     fn grant_streams(&self, granted: u32, open: usize) -> u32 {
-        let wanted = granted.saturating_mul(2).min(self.shared.config.streams_max);
+        let wanted = granted.saturating_mul(2).min(streams_granted_max(&self.shared.config));
         if wanted <= granted || open < granted as usize / 2 {
             return granted;
         }
@@ -249,25 +291,54 @@ impl Session {
         wanted
     }
 
-    fn spawn_stream(self: &Arc<Self>, send: SendStream, recv: RecvStream, open: Arc<()>) {
+    fn spawn_stream(self: &Arc<Self>, send: SendStream, recv: RecvStream, open: Arc<()>, is_over: bool) {
         let session = Arc::clone(self);
         let span = debug_span!("stream", id = %send.id());
         self.shared.tasks.spawn_until(span, self.ended.clone(), async move {
-            session.stream(Stream::new(send, recv)).await;
+            let mut stream = Stream::new(send, recv);
+            if is_over {
+                session.refuse_stream(&mut stream).await;
+            } else {
+                session.stream(stream).await;
+            }
             drop(open);
+            session.left.notify_one();
         });
+    }
+
+    /// Ends a stream that the client had no room for; nothing of it was looked at.
+    async fn refuse_stream(&self, stream: &mut Stream) {
+        let max = self.shared.config.streams_max;
+        let message = format!(
+            "the connection has as many streams open as it may, {max}: end some, or use another connection"
+        );
+        let refusal = Refusal::new(ErrorCode::LimitExceeded, message);
+        debug!(error = %refusal, "stream refused");
+        stream.refuse(&refusal).await;
     }
 
     /// Serves one stream and ends it as its outcome wants.
     async fn stream(&self, mut stream: Stream) {
-        match self.dispatch(&mut stream).await {
+        self.serve_stream(&mut stream).await;
+        if self.shared.tasks.draining().is_cancelled() {
+            // The connection is closed behind the last stream, and must not cut its last words off.
+            let _ = time::timeout(LAST_WORDS, stream.delivered()).await;
+        }
+    }
+
+    async fn serve_stream(&self, stream: &mut Stream) {
+        match self.dispatch(stream).await {
             Ok(()) => stream.finish(),
             Err(Failure::Gone) => debug!("stream ended by its client"),
             Err(Failure::Refused(refusal)) => {
                 debug!(error = %refusal, "stream refused");
                 stream.refuse(&refusal).await;
             }
-            Err(failure @ Failure::Broken(_)) => close(&self.connection, &mut stream, failure).await,
+            Err(Failure::Unread(refusal)) => {
+                debug!(error = %refusal, "stream given up");
+                stream.reset(&refusal);
+            }
+            Err(failure @ Failure::Broken(_)) => close(&self.connection, stream, failure).await,
         }
     }
 
@@ -280,13 +351,15 @@ impl Session {
         if self.shared.tasks.draining().is_cancelled() {
             return Err(levada_broker::Error::ShuttingDown.into());
         }
-        let (broker, principal) = (&self.shared.broker, &self.principal);
+        let (broker, principal) = (&self.broker, &self.principal);
+        let (unread, draining) = (self.shared.config.unread_timeout, self.shared.tasks.draining());
         match open {
-            Open::Publish { topic } => publish::serve(broker, principal, &topic, stream).await,
+            Open::Publish { topic } => publish::serve(broker, principal, &topic, draining, stream).await,
             Open::Subscribe(subscribe) => {
-                subscribe::serve(broker, principal, subscribe, &self.notices, stream).await
+                let served = subscribe::Served { notices: &self.notices, unread, draining };
+                subscribe::serve(broker, principal, subscribe, served, stream).await
             }
-            Open::Read(read) => read::serve(broker, principal, read, stream).await,
+            Open::Read(read) => read::serve(broker, principal, read, unread, draining, stream).await,
             Open::Request(envelope) => {
                 let context = requests::Context {
                     broker,
@@ -312,6 +385,7 @@ async fn tell(
     whole: &mut bool,
     mut noticed: mpsc::Receiver<Notice>,
     draining: &CancellationToken,
+    gone_away: &CancellationToken,
 ) -> Infallible {
     let mut told = false;
     loop {
@@ -331,5 +405,8 @@ async fn tell(
         // A client that is gone, or wants no notices, needs none.
         let _ = control.write_chunk(frame::message(FrameType::Notice, &notice)).await;
         *whole = true;
+        if told {
+            gone_away.cancel();
+        }
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! It owns the rule of which fault ends a stream and which ends its connection. It must not know the broker's state.
 
-use std::{future::Future, pin::pin};
+use std::{collections::VecDeque, future::Future, pin::pin, time::Duration};
 
 use bytes::Bytes;
-use levada_broker::{OutFrame, Receipt};
+use levada_broker::{OutFrame, Unwritten};
 use levada_protocol::{
     error::{ErrorCode, Refusal},
     frame::{self, FrameError, FrameType},
@@ -13,13 +13,17 @@ use levada_protocol::{
     request::{Open, Opened},
 };
 use quinn::{RecvStream, SendStream, VarInt, WriteError};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time};
 
 use super::frames::{self, Frame, FrameReader};
 use crate::wire_error;
 
 /// Delivery frames written in one go.
 const FRAMES_GATHERED_MAX: usize = 64;
+/// How long a stream may take nothing while there is little room left for others.
+const UNREAD_WHEN_SHORT: Duration = Duration::from_secs(2);
+/// How long what is owed to a peer that broke the protocol may take.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Both directions of a stream.
 #[derive(Debug)]
@@ -35,6 +39,9 @@ pub(super) enum Failure {
     Refused(Refusal),
     /// The peer does not speak our protocol: the connection is closed with the code.
     Broken(Refusal),
+    /// The peer does not take what it asked for: nothing can be said behind half a frame, and the stream is reset with the
+    /// code.
+    Unread(Refusal),
     /// The peer has ended the stream or is gone; there is nobody to tell.
     Gone,
 }
@@ -119,6 +126,14 @@ impl Stream {
         }
     }
 
+    /// Ends the stream at once, in both directions, and forgets what was not sent.
+    pub(super) fn reset(&mut self, refusal: &Refusal) {
+        let code = wire_error::close_code(refusal.code);
+        self.frames.stop(code);
+        // Fails only if the stream has ended already.
+        let _ = self.send.reset(code);
+    }
+
     /// Ends the stream as agreed.
     pub(super) fn finish(&mut self) {
         // Fails only if the peer has stopped it before.
@@ -133,8 +148,8 @@ impl Stream {
 }
 
 /// Runs both directions of a stream as one task. What goes down outlives what comes up: what was accepted is still
-/// answered when the peer has said its last or its nonsense. A peer that is gone, or does not speak our protocol,
-/// ends both at once.
+/// answered when the peer has said its last or its nonsense; to a peer that does not speak our protocol, for a moment only.
+/// A peer that is gone ends both at once.
 pub(super) async fn both(
     up: impl Future<Output = Result<(), Failure>>,
     down: impl Future<Output = Result<(), Failure>>,
@@ -148,33 +163,76 @@ pub(super) async fn both(
     match ended {
         Ok(()) => down.await,
         Err(Failure::Refused(refusal)) => down.await.and(Err(Failure::Refused(refusal))),
+        Err(failure @ Failure::Broken(_)) => {
+            // However that ended, the connection is closed for what the peer did.
+            let _ = time::timeout(LAST_ANSWERS, down).await;
+            Err(failure)
+        }
         Err(failure) => Err(failure),
     }
 }
 
 /// Writes frames as they come, as many at once as are ready, until there are no more.
+///
+/// A stream that takes none of their bytes for `unread` is given up, and sooner if `is_short` says that there is little
+/// room left for others.
 pub(super) async fn write_frames(
     send: &mut SendStream,
     mut frames: mpsc::Receiver<Result<OutFrame, levada_broker::Error>>,
+    unread: Duration,
+    is_short: impl Fn() -> bool,
 ) -> Result<(), Failure> {
     let mut ready = Vec::with_capacity(FRAMES_GATHERED_MAX);
     let mut chunks: Vec<Bytes> = Vec::new();
-    let mut receipts: Vec<Receipt> = Vec::new();
+    // What is left to do for each frame, until the chunk behind its last one is written.
+    let mut unwritten = VecDeque::new();
     while frames.recv_many(&mut ready, FRAMES_GATHERED_MAX).await > 0 {
         let mut ended = Ok(());
         for frame in ready.drain(..) {
             match frame {
                 Ok(frame) => {
-                    chunks.extend(frame.chunks);
-                    receipts.extend(frame.receipt);
+                    let (parts, rest) = frame.into_parts();
+                    chunks.extend(parts);
+                    unwritten.push_back((chunks.len(), rest));
                 }
                 Err(error) => ended = Err(error),
             }
         }
-        send.write_all_chunks(&mut chunks).await?;
+        let mut written = 0;
+        while written < chunks.len() {
+            written += some_written(send, &mut chunks[written..], unread, &is_short).await?;
+            while let Some((_, frame)) = unwritten.pop_front_if(|(end, _): &mut (usize, Unwritten)| *end <= written) {
+                frame.written();
+            }
+        }
         chunks.clear();
-        receipts.drain(..).for_each(Receipt::give);
         ended?;
     }
     Ok(())
+}
+
+/// Writes as much as the stream takes; answers how many chunks that were whole.
+async fn some_written(
+    send: &mut SendStream,
+    chunks: &mut [Bytes],
+    unread: Duration,
+    is_short: &impl Fn() -> bool,
+) -> Result<usize, Failure> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let pause = UNREAD_WHEN_SHORT.min(unread - waited.min(unread));
+        match time::timeout(pause, send.write_chunks(chunks)).await {
+            Ok(written) => return Ok(written?.chunks),
+            Err(_) => waited += pause,
+        }
+        let (code, why) = if waited >= unread {
+            (ErrorCode::DeadlineExceeded, "")
+        } else if is_short() {
+            (ErrorCode::LimitExceeded, ", and there is no room left for others")
+        } else {
+            continue;
+        };
+        let message = format!("the stream took none of what its credit asked for in {waited:?}{why}");
+        return Err(Failure::Unread(Refusal::new(code, message)));
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! It owns nothing but the forwarding. When the client ends or resets the stream, the consumer is detached at once.
 
-use std::pin::pin;
+use std::{pin::pin, time::Duration};
 
 use levada_broker::{Broker, ConsumerControl, Principal};
 use levada_protocol::{
@@ -12,28 +12,41 @@ use levada_protocol::{
     verbs::{Credit, Verbs},
 };
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     frames::FrameReader,
     stream::{Failure, Stream, write_frames},
 };
 
+/// What a consumer's stream needs beside the broker.
+pub(super) struct Served<'a> {
+    /// What the client is told on the control stream.
+    pub(super) notices: &'a mpsc::Sender<Notice>,
+    /// How long the stream may take nothing.
+    pub(super) unread: Duration,
+    /// Set when the engine goes away.
+    pub(super) draining: &'a CancellationToken,
+}
+
 /// Serves a consumer until its client ends the stream or the subscription ends.
 pub(super) async fn serve(
     broker: &Broker,
     principal: &Principal,
     subscribe: Subscribe,
-    notices: &mpsc::Sender<Notice>,
+    served: Served<'_>,
     stream: &mut Stream,
 ) -> Result<(), Failure> {
     let consumer = broker.subscribe(principal, subscribe).await?;
     stream.answer(&Opened::Subscribe(consumer.subscribed)).await?;
-    let mut down = pin!(write_frames(&mut stream.send, consumer.frames));
+    let is_short = || broker.is_short_of_room();
+    let mut down = pin!(write_frames(&mut stream.send, consumer.frames, served.unread, is_short));
     // Not biased, as in `stream::both`; unlike there, nothing is owed to a client that has ended its direction.
     let gone = tokio::select! {
-        ended = forward(&mut stream.frames, consumer.control) => ended?,
+        ended = forward(&mut stream.frames, consumer.control, served.draining) => ended?,
         ended = &mut down => return ended,
-        ended = notify(consumer.notices, notices) => return ended,
+        ended = notify(consumer.notices, served.notices) => return ended,
+        never = consumer.room.run() => match never {},
     };
     match gone {
         // Its last frame says why. It comes soon: an owner that takes no commands sends no more frames either.
@@ -54,9 +67,23 @@ async fn notify(mut noticed: mpsc::Receiver<Notice>, notices: &mpsc::Sender<Noti
 async fn forward(
     frames: &mut FrameReader,
     control: ConsumerControl,
+    draining: &CancellationToken,
 ) -> Result<Option<levada_broker::Error>, Failure> {
     let mut sequence = 0;
-    while let Some(frame) = frames.next().await? {
+    let mut finishing = false;
+    loop {
+        let frame = tokio::select! {
+            biased;
+            () = draining.cancelled(), if !finishing => {
+                finishing = true;
+                match control.finish().await {
+                    Ok(()) => continue,
+                    Err(gone) => return Ok(Some(gone)),
+                }
+            }
+            frame = frames.next() => frame?,
+        };
+        let Some(frame) = frame else { return Ok(None) };
         let taken = match frame.kind {
             FrameType::Credit => control.credit(Credit::read(&frame.payload)?).await,
             FrameType::Verbs => {
@@ -76,5 +103,4 @@ async fn forward(
             return Ok(Some(gone));
         }
     }
-    Ok(None)
 }

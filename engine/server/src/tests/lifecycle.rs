@@ -3,7 +3,7 @@
 use levada_protocol::{
     error::ErrorCode,
     frame::{self, FrameType},
-    request::{Notice, Open, Opened},
+    request::{Notice, Open, Opened, Read, Request, Subscribe, SubscriptionOptions},
 };
 use tokio::{sync::oneshot, time::Duration};
 
@@ -82,6 +82,40 @@ async fn sessions_are_told_before_they_are_ended() {
     let (kind, payload) = control.frame().await.unwrap();
     assert_eq!(kind, FrameType::Notice);
     assert!(matches!(frame::read_message(&payload), Ok(Notice::GoAway { .. })));
+    assert_eq!(client::closed_with(&connection).await, ErrorCode::ShuttingDown);
+}
+
+#[tokio::test]
+async fn idle_clients_are_told_and_closed_without_the_grace() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = ServerConfig { shutdown_grace: Duration::from_secs(60), ..config(&dir) };
+    let streams = async |server: crate::Started| {
+        let (connection, control) = client::greet(server.quic, &server.ca_pem_path).await;
+        let settings = levada_protocol::request::TopicSettings::default();
+        client::request(&connection, Request::CreateTopic { name: "orders".to_owned(), settings }).await;
+        let topic = "orders".to_owned();
+        let subscribe = Subscribe {
+            topic: topic.clone(),
+            subscription: "payment".to_owned(),
+            options: Some(SubscriptionOptions::default()),
+            ..Subscribe::default()
+        };
+        let read = Read { topic: topic.clone(), follow: true, ..Read::default() };
+        let mut streams = Vec::new();
+        for open in [Open::Publish { topic }, Open::Subscribe(subscribe), Open::Read(read)] {
+            let mut stream = client::ClientStream::open(&connection, &open).await;
+            stream.answer().await.unwrap();
+            streams.push(stream);
+        }
+        (connection, control, streams)
+    };
+    let stopping = std::time::Instant::now();
+    let (connection, mut control, open) = against(config, streams).await;
+    assert!(stopping.elapsed() < Duration::from_secs(30));
+    for mut stream in open {
+        assert_eq!(stream.answer().await.unwrap_err().code, ErrorCode::ShuttingDown);
+    }
+    assert_eq!(control.frame().await.unwrap().0, FrameType::Notice);
     assert_eq!(client::closed_with(&connection).await, ErrorCode::ShuttingDown);
 }
 

@@ -311,3 +311,50 @@ async fn the_packet_size_in_force_is_told() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_was_accepted_is_acknowledged_before_a_bad_length_ends_the_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    against(config(&dir), async |server| {
+        let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
+        topic(&connection).await;
+        let mut stream = publisher(&connection).await;
+        let mut frames: Vec<u8> = (0..5).flat_map(|at| publish(at, batch(u64::from(at)).bytes())).collect();
+        frames.extend([0, 0, 0, 0x80, 16, 0, 0, 0]);
+        stream.send.write_all(&frames).await.unwrap();
+        assert!(acks(&mut stream, 5).await.iter().all(|ack| code(ack).is_none()));
+        assert_eq!(stream.answer().await.unwrap_err().code, ErrorCode::FrameTooLarge);
+        assert_eq!(client::closed_with(&connection).await, ErrorCode::FrameTooLarge);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_that_takes_none_of_what_it_asked_for_is_reset_and_its_consumer_detached() {
+    let dir = tempfile::tempdir().unwrap();
+    let config =
+        crate::ServerConfig { unread_timeout: std::time::Duration::from_millis(300), ..config(&dir) };
+    against(config, async |server| {
+        let (connection, _control) =
+            client::greet_with_window(server.quic, &server.ca_pem_path, 10_000).await;
+        let (other, _other_control) = client::greet(server.quic, &server.ca_pem_path).await;
+        topic(&other).await;
+        let mut publisher = publisher(&other).await;
+        for sequence in 0..500 {
+            let mut builder = BatchBuilder::new();
+            builder.push(&Event::new(vec![0; 1_000])).unwrap();
+            let stamp =
+                Stamp { producer_id: ProducerId(1), epoch: Epoch(0), first_sequence: Sequence(sequence) };
+            publisher.send.write_all(&publish(1, builder.finish(stamp).bytes())).await.unwrap();
+            acks(&mut publisher, 1).await;
+        }
+        let (mut consumer, _) = subscriber(&connection, "deaf").await;
+        let endless = Credit { events: u64::MAX, bytes: u64::MAX }.frame();
+        consumer.send.write_all(&endless).await.unwrap();
+        let stopped = consumer.send.stopped().await.unwrap();
+        assert_eq!(stopped, Some(u32::from(ErrorCode::DeadlineExceeded.number()).into()));
+        while !describe(&other).await.consumers.is_empty() {}
+        assert!(matches!(client::request(&connection, Request::Info).await, Response::Info(_)));
+    })
+    .await;
+}
