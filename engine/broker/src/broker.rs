@@ -1,6 +1,9 @@
 //! The one entry: every call checks who asks, then acts. Starts and stops everything that the broker runs.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use levada_protocol::{
     error::ErrorCode,

@@ -121,6 +121,7 @@ impl Error {
             Self::Failed { .. }
             | Self::Compaction { .. }
             | Self::Corrupt { .. }
+            | Self::Events { .. }
             | Self::InUse { .. }
             | Self::Newer { .. }
             | Self::Gap { .. }

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use levada_broker::{Clock, Consumer, Receipt};
+use levada_broker::{Clock, Consumer};
 use levada_protocol::{
     deliver::DeliverHeader,
     frame::FRAME_HEADER_BYTES,
@@ -40,8 +40,9 @@ fn options(ack_timeout_ms: u32) -> SubscriptionOptions {
 /// Which attempt the next delivery is, as a stream that takes it.
 async fn attempt(consumer: &mut Consumer) -> u8 {
     let frame = timeout(SOON, consumer.frames.recv()).await.expect("a frame comes").unwrap().unwrap();
-    frame.receipt.into_iter().for_each(Receipt::give);
-    let mut payload = Bytes::from(frame.chunks.concat()).slice(FRAME_HEADER_BYTES..);
+    let (chunks, unwritten) = frame.into_parts();
+    unwritten.written();
+    let mut payload = Bytes::from(chunks.concat()).slice(FRAME_HEADER_BYTES..);
     DeliverHeader::read(&mut payload).unwrap().attempt
 }
 

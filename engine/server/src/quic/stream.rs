@@ -201,7 +201,9 @@ pub(super) async fn write_frames(
         let mut written = 0;
         while written < chunks.len() {
             written += some_written(send, &mut chunks[written..], unread, &is_short).await?;
-            while let Some((_, frame)) = unwritten.pop_front_if(|(end, _): &mut (usize, Unwritten)| *end <= written) {
+            while let Some((_, frame)) =
+                unwritten.pop_front_if(|(end, _): &mut (usize, Unwritten)| *end <= written)
+            {
                 frame.written();
             }
         }

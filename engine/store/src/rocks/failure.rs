@@ -136,11 +136,6 @@ mod tests {
         }
         assert!(matches!(kind_of("IO error: Input/output error"), Error::Failed { .. }));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn finds_the_file_in_what_rocksdb_says() {

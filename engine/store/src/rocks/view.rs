@@ -83,6 +83,10 @@ impl Store for View {
         Err(Error::Closed)
     }
 
+    fn flush(&self) -> Result<(), Error> {
+        Err(Error::Closed)
+    }
+
     fn reopen(&self) -> Result<(), Error> {
         Err(Error::Closed)
     }

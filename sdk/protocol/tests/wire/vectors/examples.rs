@@ -140,6 +140,7 @@ fn subscribed() -> Subscribed {
         positions: vec![position(0, 1_000), position(1, 0)],
         stored_before: 1_000,
         standby: false,
+        ack_timeout_ms: 30_000,
     }
 }
 
