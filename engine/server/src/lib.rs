@@ -14,6 +14,7 @@ mod error;
 mod files;
 mod http;
 mod metrics;
+mod places;
 mod quic;
 mod stage;
 mod tasks;
