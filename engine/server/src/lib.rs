@@ -16,6 +16,7 @@ mod files;
 mod http;
 mod log_writer;
 mod metrics;
+mod places;
 mod quic;
 mod stage;
 mod tasks;

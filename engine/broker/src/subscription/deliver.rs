@@ -70,7 +70,7 @@ impl OwnerTask {
 
     /// Reads what is wanted, passes it through the chain and sends it.
     pub(super) async fn deliver(&mut self, now: Now, wanted: Wanted) -> Result<(), Error> {
-        let Some(mut held) = self.room(wanted.consumer, wanted.bytes_max) else {
+        let Some(held) = self.room(wanted.consumer, wanted.bytes_max) else {
             self.rules.abandon(wanted);
             return Ok(());
         };
@@ -94,29 +94,13 @@ impl OwnerTask {
                 }
             }
         }
-        let ready = if fresh { &mut self.ready[place] } else { &mut again };
-        // One event may be larger than all that was wanted.
+        let ready = if fresh { &self.ready[place] } else { &again };
         let least = ready.least();
-        if let Some(more) = least.checked_sub(held.bytes()).filter(|more| *more > 0)
-            && let Some(attached) = self.consumers.get_mut(&wanted.consumer.0)
-        {
-            match attached.window.try_hold(more) {
-                Some(more) => held.merge(more),
-                // It has waited for so much and got all that there can be.
-                None if attached.waited_for >= least => {}
-                None => {
-                    drop(held);
-                    // All of the window, if nothing is untaken.
-                    let Some(all) = attached.window.try_hold(least) else {
-                        attached.wait_for_room(least);
-                        self.rules.hold(wanted.consumer, true);
-                        self.rules.abandon(wanted);
-                        return Ok(());
-                    };
-                    held = all;
-                }
-            }
-        }
+        let Some(mut held) = self.room_for_one(wanted.consumer, held, least) else {
+            self.rules.abandon(wanted);
+            return Ok(());
+        };
+        let ready = if fresh { &mut self.ready[place] } else { &mut again };
         let bytes_max = wanted.bytes_max.min(held.bytes() as u64);
         let taken = match ready.take(until, wanted.events_max, bytes_max) {
             Ok(taken) => taken,
@@ -169,6 +153,28 @@ impl OwnerTask {
             self.rules.hold(consumer, true);
         }
         held
+    }
+
+    /// The same bytes, or more if a single batch needs them; `None` if the consumer has to wait for those.
+    fn room_for_one(&mut self, consumer: ConsumerId, mut held: Held, least: usize) -> Option<Held> {
+        let Some(more) = least.checked_sub(held.bytes()).filter(|more| *more > 0) else { return Some(held) };
+        let attached = self.consumers.get_mut(&consumer.0)?;
+        match attached.window.try_hold(more) {
+            Some(more) => held.merge(more),
+            // It has waited for so much and got all that there can be.
+            None if attached.waited_for >= least => {}
+            None => {
+                drop(held);
+                // All of the window, if nothing is untaken.
+                let all = attached.window.try_hold(least);
+                if all.is_none() {
+                    attached.wait_for_room(least);
+                    self.rules.hold(consumer, true);
+                }
+                return all;
+            }
+        }
+        Some(held)
     }
 
     fn keep_ready(&mut self, place: usize, ready: Ready) {

@@ -65,9 +65,10 @@ settings! {
     /// Which log lines are written: a level, or `target=level` pairs with commas between.
     log_filter: String = "info".to_owned();
 
-    /// Connections open at once; one more is refused.
+    /// Connections open at once; one more is refused. The last tenth is for addresses that hold less than that.
     connections_max: usize = 10_000;
-    /// Handshakes under way at once; over half of it an unproved address is first asked to prove itself.
+    /// Handshakes and hellos under way at once. One more takes the place of the oldest of the address with most; over half
+    /// of it an unproved address is first asked to prove itself.
     handshakes_max: usize = 512;
     /// Streams that one connection may have open at once. It is granted in steps, as they are used.
     streams_max: u32 = 1_024;
@@ -107,14 +108,24 @@ settings! {
     /// its consumer detached. After 2 seconds with LIMIT_EXCEEDED if its connection or the engine has no room left.
     #[serde(with = "humantime_serde")]
     unread_timeout: Duration = Duration::from_secs(30);
+    /// Bytes of frames of one connection that have not come whole or wait to be taken on. One for which there is no room
+    /// for 2 seconds is refused with LIMIT_EXCEEDED.
+    #[serde(with = "units::size")]
+    unfinished_connection_bytes_max: ByteSize = ByteSize::mib(16);
+    /// The same over all connections.
+    #[serde(with = "units::size")]
+    unfinished_bytes_max: ByteSize = ByteSize::mib(128);
     /// Plugin artefacts received at once; the next waits.
     uploads_max: usize = 2;
     /// How long one plugin artefact may take to arrive.
     #[serde(with = "humantime_serde")]
     upload_timeout: Duration = Duration::from_secs(120);
-    /// HTTP connections open at once; the next waits.
+    /// How long a plugin artefact may bring next to nothing while another waits for its place.
+    #[serde(with = "humantime_serde")]
+    upload_patience: Duration = Duration::from_secs(10);
+    /// HTTP connections open at once; one more takes the place of the one that was silent longest.
     http_connections_max: usize = 256;
-    /// Silence after which an HTTP connection is given up.
+    /// Silence after which an HTTP connection is given up. A request has at most 10 seconds to come.
     #[serde(with = "humantime_serde")]
     http_idle_timeout: Duration = Duration::from_secs(60);
     /// How often the certificate files are looked at: ours are renewed in time, others are taken when they change.
@@ -277,6 +288,8 @@ impl ServerConfig {
             ("send_window", self.send_window),
             ("unread_connection_bytes_max", self.unread_connection_bytes_max),
             ("unread_bytes_max", self.unread_bytes_max),
+            ("unfinished_connection_bytes_max", self.unfinished_connection_bytes_max),
+            ("unfinished_bytes_max", self.unfinished_bytes_max),
             ("socket_buffer", self.socket_buffer),
             ("group_bytes_max", self.group_bytes_max),
             ("publish_bytes_max", self.publish_bytes_max),
@@ -302,6 +315,7 @@ impl ServerConfig {
         range("idle_timeout", self.idle_timeout, second, "1s to 1day")?;
         range("idle_timeout", self.idle_timeout, self.keep_alive, "at least keep_alive, and at most 1day")?;
         range("unread_timeout", self.unread_timeout, millisecond, "1ms to 1day")?;
+        range("upload_patience", self.upload_patience, millisecond, "1ms to 1day")?;
         range("upload_timeout", self.upload_timeout, second, "1s to 1day")?;
         range("http_idle_timeout", self.http_idle_timeout, second, "1s to 1day")?;
         range("tls_check_interval", self.tls_check_interval, millisecond, "1ms to 1day")?;

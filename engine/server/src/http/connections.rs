@@ -1,10 +1,9 @@
-//! A TCP listener that bounds how many connections there are and how long one may say nothing.
+//! A TCP listener that bounds how many connections there are, and how long one may take for a request or say nothing.
 
 use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -13,21 +12,26 @@ use axum::serve::Listener;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{self, Instant, Sleep},
 };
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
-/// Accepts while there is room; connections beyond it wait in the system's queue.
+use crate::places::{Place, Places};
+
+/// How long a request may take to come, and its answer to begin.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Accepts always; where there is no room, the connection that was silent longest gives its place.
 #[derive(Debug)]
 pub(super) struct Limited {
     listener: TcpListener,
-    room: Arc<Semaphore>,
+    places: Places,
     idle_timeout: Duration,
 }
 
 impl Limited {
     pub(super) fn new(listener: TcpListener, connections_max: usize, idle_timeout: Duration) -> Self {
-        Self { listener, room: Arc::new(Semaphore::new(connections_max)), idle_timeout }
+        Self { listener, places: Places::new(connections_max), idle_timeout }
     }
 }
 
@@ -36,10 +40,18 @@ impl Listener for Limited {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let room = Arc::clone(&self.room).acquire_owned().await.expect("the semaphore is never closed");
         let (stream, remote) = Listener::accept(&mut self.listener).await;
-        let silence = Box::pin(time::sleep(self.idle_timeout));
-        (Connection { stream, silence, idle_timeout: self.idle_timeout, _room: room }, remote)
+        let place = self.places.enter(remote.ip());
+        let idle_timeout = self.idle_timeout;
+        let connection = Connection {
+            stream,
+            patience: Box::pin(time::sleep(REQUEST_TIMEOUT.min(idle_timeout))),
+            answered: false,
+            idle_timeout,
+            given: Box::pin(place.given().clone().cancelled_owned()),
+            place,
+        };
+        (connection, remote)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -47,13 +59,25 @@ impl Listener for Limited {
     }
 }
 
-/// A connection that fails its next read when its client has been silent for too long.
-#[derive(Debug)]
+/// A connection that fails its next read when its client is too slow, or another has its place.
 pub(super) struct Connection {
     stream: TcpStream,
-    silence: Pin<Box<Sleep>>,
+    /// Until the next request has come and is being answered; after an answer, until something comes.
+    patience: Pin<Box<Sleep>>,
+    answered: bool,
     idle_timeout: Duration,
-    _room: OwnedSemaphorePermit,
+    given: Pin<Box<WaitForCancellationFutureOwned>>,
+    place: Place,
+}
+
+impl Connection {
+    /// An answer is on its way.
+    fn answers(&mut self) {
+        self.answered = true;
+        self.place.renew();
+        let until = Instant::now() + self.idle_timeout;
+        self.patience.as_mut().reset(until);
+    }
 }
 
 impl AsyncRead for Connection {
@@ -62,12 +86,17 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.given.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
-            let until = Instant::now() + self.idle_timeout;
-            self.silence.as_mut().reset(until);
+            if std::mem::take(&mut self.answered) {
+                let until = Instant::now() + REQUEST_TIMEOUT.min(self.idle_timeout);
+                self.patience.as_mut().reset(until);
+            }
             return Poll::Ready(read);
         }
-        ready!(self.silence.as_mut().poll(context));
+        ready!(self.patience.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -78,6 +107,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.answers();
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -94,6 +124,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.answers();
         Pin::new(&mut self.stream).poll_write_vectored(context, parts)
     }
 

@@ -12,9 +12,14 @@ use levada_protocol::{
     frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameType},
 };
 use quinn::{ReadError, RecvStream};
+use tokio::time;
+
+use super::inbound::{Inbound, PATIENCE, Room};
 
 /// Chunks taken off the stream in one go: about 200 KiB at the largest packet size.
 const CHUNKS_MAX: usize = 32;
+/// Frames up to this are not counted.
+const UNCOUNTED_MAX: usize = 16 * 1024;
 /// What is reserved at the first byte of a payload, if it is to be that long: a batch of the usual size, so that
 /// the usual frame is never moved. Longer ones grow as they come.
 const RESERVED_AT_ONCE_MAX: usize = 72 * 1024;
@@ -24,6 +29,8 @@ const RESERVED_AT_ONCE_MAX: usize = 72 * 1024;
 pub(super) struct Frame {
     pub(super) kind: FrameType,
     pub(super) payload: Bytes,
+    /// What a large one takes of the budgets, as long as it waits to be taken on.
+    pub(super) room: Option<Room>,
 }
 
 /// Why no frame could be read.
@@ -38,6 +45,16 @@ pub(super) enum Error {
         /// How many came.
         got: usize,
     },
+    /// There is no room for more of the frame.
+    #[error(
+        "no room for a frame of {bytes} bytes: unfinished frames of this connection or of all together take what they may, {hint}"
+    )]
+    NoRoom {
+        /// Its bytes.
+        bytes: usize,
+        /// What to do.
+        hint: &'static str,
+    },
     /// The peer or the network ended the stream.
     #[error(transparent)]
     Stream(#[from] ReadError),
@@ -51,6 +68,7 @@ impl Error {
             Self::CutOff { .. } | Self::Frame(FrameError::Payload { .. }) => ErrorCode::Malformed,
             Self::Frame(FrameError::UnknownType { .. }) => ErrorCode::UnknownFrame,
             Self::Frame(FrameError::TooLarge { .. }) => ErrorCode::FrameTooLarge,
+            Self::NoRoom { .. } => ErrorCode::LimitExceeded,
         };
         Some(Refusal::new(code, self.to_string()))
     }
@@ -62,25 +80,59 @@ pub(super) struct FrameReader {
     stream: RecvStream,
     arrived: VecDeque<Bytes>,
     assembly: Assembly,
+    /// A frame that waits for room.
+    whole: Option<Frame>,
+    inbound: Inbound,
+    room: Option<Room>,
 }
 
 impl FrameReader {
-    pub(super) fn new(stream: RecvStream) -> Self {
-        Self { stream, arrived: VecDeque::new(), assembly: Assembly::default() }
+    pub(super) fn new(stream: RecvStream, inbound: Inbound) -> Self {
+        let (arrived, assembly) = (VecDeque::new(), Assembly::default());
+        Self { stream, arrived, assembly, whole: None, inbound, room: None }
     }
 
     /// The next frame; `None` where the stream ends between two. Cancel safe: what has arrived is kept.
     pub(super) async fn next(&mut self) -> Result<Option<Frame>, Error> {
         loop {
-            if let Some(frame) = self.assembly.advance(&mut self.arrived)? {
-                return Ok(Some(frame));
+            if self.whole.is_none() {
+                self.whole = self.assembly.advance(&mut self.arrived)?;
             }
-            let mut chunks = [const { Bytes::new() }; CHUNKS_MAX];
-            let Some(count) = self.stream.read_chunks(&mut chunks).await? else {
+            let bytes =
+                self.whole.as_ref().map_or_else(|| self.assembly.payload.capacity(), |it| it.payload.len());
+            if bytes <= UNCOUNTED_MAX {
+                self.room = None;
+            } else if !self.inbound.admit(&mut self.room, bytes).await {
+                return Err(Error::NoRoom { bytes, hint: "try again, with smaller batches" });
+            }
+            if let Some(frame) = self.whole.take() {
+                return Ok(Some(Frame { room: self.room.take(), ..frame }));
+            }
+            if !self.arrive().await? {
                 return self.assembly.end().map(|()| None);
-            };
-            self.arrived.extend(chunks.into_iter().take(count));
+            }
         }
+    }
+
+    /// Takes what has come off the stream; false at its end. A stream that holds room for an unfinished frame must bring
+    /// something in time while others need the room.
+    async fn arrive(&mut self) -> Result<bool, Error> {
+        let mut chunks = [const { Bytes::new() }; CHUNKS_MAX];
+        let count = loop {
+            if self.room.is_none() {
+                break self.stream.read_chunks(&mut chunks).await?;
+            }
+            match time::timeout(PATIENCE, self.stream.read_chunks(&mut chunks)).await {
+                Ok(count) => break count?,
+                Err(_) if self.inbound.is_short() => {
+                    let bytes = self.assembly.payload.len();
+                    return Err(Error::NoRoom { bytes, hint: "and this one brought nothing for 2 s" });
+                }
+                Err(_) => {}
+            }
+        };
+        self.arrived.extend(chunks.into_iter().take(count.unwrap_or(0)));
+        Ok(count.is_some())
     }
 
     /// Tells the peer to send no more on this stream, and forgets what has arrived.
@@ -116,7 +168,7 @@ impl Assembly {
                 self.current = None;
                 self.header_len = 0;
                 let payload = std::mem::take(&mut self.payload).freeze();
-                return Ok(Some(Frame { kind: current.kind, payload }));
+                return Ok(Some(Frame { kind: current.kind, payload, room: None }));
             }
             let Some(front) = arrived.front_mut() else { return Ok(None) };
             let part = front.split_to(front.len().min(current.len - self.payload.len()));

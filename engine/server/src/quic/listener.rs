@@ -12,11 +12,14 @@ use quinn::{
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::Semaphore;
 use tracing::{debug, info_span, warn};
 
-use super::session::{self, Admission, STREAMS_GRANTED_FIRST, Shared};
-use crate::{config::ServerConfig, metrics, tasks::Tasks, tls::Identity, wire_error};
+use super::{
+    inbound::Inbound,
+    requests::Uploads,
+    session::{self, Admission, STREAMS_GRANTED_FIRST, Shared},
+};
+use crate::{config::ServerConfig, metrics, places::Places, tasks::Tasks, tls::Identity, wire_error};
 
 /// Connection attempts that may wait to be looked at.
 const INCOMING_MAX: usize = 1_024;
@@ -32,8 +35,8 @@ const ETHERNET_PAYLOAD: u16 = 1_472;
 pub(crate) struct Listener {
     endpoint: Endpoint,
     shared: Arc<Shared>,
-    connections: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
+    connections: Places,
+    handshakes: Places,
 }
 
 /// Takes the UDP port.
@@ -61,13 +64,16 @@ impl Listener {
         tasks: Tasks,
     ) -> io::Result<Self> {
         let endpoint = endpoint(socket, identity, config)?;
-        let uploads = Semaphore::new(config.uploads_max);
-        let shared = Shared { broker, config: config.clone(), tasks, uploads };
+        let uploads = Uploads::new(config.uploads_max, config.upload_timeout, config.upload_patience);
+        let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+        let inbound =
+            Inbound::new(bytes(config.unfinished_bytes_max), bytes(config.unfinished_connection_bytes_max));
+        let shared = Shared { broker, config: config.clone(), tasks, uploads, inbound };
         Ok(Self {
             endpoint,
             shared: Arc::new(shared),
-            connections: Arc::new(Semaphore::new(config.connections_max)),
-            handshakes: Arc::new(Semaphore::new(config.handshakes_max)),
+            connections: Places::new(config.connections_max),
+            handshakes: Places::new(config.handshakes_max),
         })
     }
 
@@ -100,20 +106,20 @@ impl Listener {
     fn admit(&self, incoming: quinn::Incoming) {
         let remote = incoming.remote_address();
         // Under load an address proves itself first: a flood from invented ones then costs one packet each.
-        let busy = self.handshakes.available_permits() <= self.shared.config.handshakes_max / 2;
+        let busy = self.handshakes.taken() >= self.shared.config.handshakes_max.div_ceil(2);
         if busy && !incoming.remote_address_validated() {
             if incoming.retry().is_err() {
                 debug!(%remote, "connection attempt answered twice");
             }
             return;
         }
-        let connection = Arc::clone(&self.connections).try_acquire_owned();
-        let handshake = Arc::clone(&self.handshakes).try_acquire_owned();
-        let (Ok(connection), Ok(handshake)) = (connection, handshake) else {
+        let Some(connection) = self.connections.try_enter(remote.ip()) else {
             metrics::connection_refused();
             debug!(%remote, "connection refused: no room");
             return incoming.refuse();
         };
+        // Whoever has not said hello makes room for the next: nobody holds these places against others.
+        let handshake = self.handshakes.enter(remote.ip());
         let admission = Admission { connection, handshake };
         let shared = Arc::clone(&self.shared);
         self.shared.tasks.spawn(info_span!("session", %remote), async move {

@@ -3,6 +3,7 @@
 //! It owns everything between a UDP packet and a call into the broker. Nothing outside knows quinn.
 
 mod frames;
+mod inbound;
 pub(crate) mod listener;
 mod publish;
 mod read;

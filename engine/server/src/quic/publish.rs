@@ -66,6 +66,8 @@ async fn submit_all(
         if frame.kind != FrameType::Publish {
             return Err(Failure::unexpected(frame.kind, "a publish frame"));
         }
+        // Counted as unfinished until it is submitted, or refused.
+        let _room = frame.room;
         let mut payload = frame.payload;
         let header = PublishHeader::read(&mut payload)?;
         match Batch::check(payload) {

@@ -2,7 +2,11 @@
 //!
 //! It owns the bound on artefacts in memory and the request's deadline. It must not know what requests mean.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use levada_broker::{Broker, Principal};
@@ -12,7 +16,10 @@ use levada_protocol::{
     limits::ARTEFACT_BYTES_MAX,
     request::{Opened, Request, RequestEnvelope, Response, ResponseEnvelope},
 };
-use tokio::{sync::Semaphore, time};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time,
+};
 
 use super::{
     frames::FrameReader,
@@ -20,13 +27,49 @@ use super::{
 };
 use crate::{metrics::Process, wire_error};
 
+/// What an artefact must bring in a while to keep its place.
+const PACE_BYTES: usize = 64 * 1024;
+
+/// Places for artefacts that are in memory.
+pub(super) struct Uploads {
+    places: Semaphore,
+    waiting: AtomicUsize,
+    /// How long one may take.
+    timeout: Duration,
+    /// How long one may bring less than [`PACE_BYTES`] while another waits.
+    patience: Duration,
+}
+
+/// Counts who waits, also one that gives up.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Uploads {
+    pub(super) fn new(max: usize, timeout: Duration, patience: Duration) -> Self {
+        Self { places: Semaphore::new(max), waiting: AtomicUsize::new(0), timeout, patience }
+    }
+
+    async fn place(&self) -> SemaphorePermit<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        self.places.acquire().await.expect("the semaphore is never closed")
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
 /// What a request needs beside the broker.
 pub(super) struct Context<'a> {
     pub(super) broker: &'a Broker,
     pub(super) principal: &'a Principal,
-    /// One permit for each artefact that may be in memory.
-    pub(super) uploads: &'a Semaphore,
-    pub(super) upload_timeout: Duration,
+    pub(super) uploads: &'a Uploads,
     /// The packet size in force on the asking connection.
     pub(super) mtu: u16,
 }
@@ -69,10 +112,11 @@ async fn respond(
                 let message = format!("the artefact is {size} bytes, the limit is {ARTEFACT_BYTES_MAX}");
                 return Ok(Response::Refused(Refusal::new(ErrorCode::PluginTooLarge, message)));
             }
-            let _permit = context.uploads.acquire().await.expect("the semaphore is never closed");
-            let upload = time::timeout(context.upload_timeout, receive(frames, len)).await;
+            let uploads = context.uploads;
+            let _place = uploads.place().await;
+            let upload = time::timeout(uploads.timeout, receive(frames, len, uploads)).await;
             let artefact = upload.map_err(|_| {
-                let message = format!("the artefact took longer than {:?} to arrive", context.upload_timeout);
+                let message = format!("the artefact took longer than {:?} to arrive", uploads.timeout);
                 Failure::refused(ErrorCode::DeadlineExceeded, message)
             })??;
             context.broker.request(context.principal, request, Some(artefact)).await
@@ -91,10 +135,22 @@ async fn respond(
 }
 
 /// Receives chunks until `len` bytes are there. Memory grows with what came.
-async fn receive(frames: &mut FrameReader, len: usize) -> Result<Bytes, Failure> {
+async fn receive(frames: &mut FrameReader, len: usize, uploads: &Uploads) -> Result<Bytes, Failure> {
     let mut artefact = BytesMut::new();
+    let (mut look, mut had) = (time::Instant::now() + uploads.patience, 0);
     while artefact.len() < len {
-        let Some(frame) = frames.next().await? else {
+        let Ok(frame) = time::timeout_at(look, frames.next()).await else {
+            if uploads.is_wanted() && artefact.len() - had < PACE_BYTES {
+                let message = format!(
+                    "the artefact brought less than {PACE_BYTES} bytes in {:?} while another waited for its place",
+                    uploads.patience
+                );
+                return Err(Failure::refused(ErrorCode::DeadlineExceeded, message));
+            }
+            (look, had) = (time::Instant::now() + uploads.patience, artefact.len());
+            continue;
+        };
+        let Some(frame) = frame? else {
             let message = format!("expected an artefact of {len} bytes, got {}", artefact.len());
             return Err(Failure::refused(ErrorCode::Malformed, message));
         };

@@ -17,7 +17,7 @@ use levada_protocol::{
 };
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Notify, mpsc},
     time,
 };
 use tokio_util::sync::CancellationToken;
@@ -25,11 +25,13 @@ use tracing::{debug, debug_span};
 
 use super::{
     frames::FrameReader,
-    publish, read, requests,
+    inbound::Inbound,
+    publish, read,
+    requests::{self, Uploads},
     stream::{Failure, Stream},
     subscribe,
 };
-use crate::{clock, config::ServerConfig, tasks::Tasks, wire_error};
+use crate::{clock, config::ServerConfig, places::Place, tasks::Tasks, wire_error};
 
 /// Streams that a connection may open before it has shown that it needs more: QUIC reserves room for each.
 pub(super) const STREAMS_GRANTED_FIRST: u32 = 64;
@@ -45,17 +47,18 @@ pub(super) struct Shared {
     pub(super) broker: Broker,
     pub(super) config: ServerConfig,
     pub(super) tasks: Tasks,
-    /// One permit for each artefact that may be in memory.
-    pub(super) uploads: Semaphore,
+    pub(super) uploads: Uploads,
+    /// What unfinished frames may take.
+    pub(super) inbound: Inbound,
 }
 
 /// Room for a session, taken before its handshake begins.
 #[derive(Debug)]
 pub(super) struct Admission {
     /// Held as long as the session.
-    pub(super) connection: OwnedSemaphorePermit,
-    /// Held until the hello is answered.
-    pub(super) handshake: OwnedSemaphorePermit,
+    pub(super) connection: Place,
+    /// Held until the hello is answered; another may get it before.
+    pub(super) handshake: Place,
 }
 
 /// Streams that QUIC lets a client open in the end: those that it may have, and some to be refused.
@@ -76,6 +79,7 @@ struct Session {
     ended: CancellationToken,
     /// A stream has ended.
     left: Notify,
+    inbound: Inbound,
     /// The client was told that the engine goes away.
     told: CancellationToken,
 }
@@ -85,17 +89,27 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: quinn::Incoming, admiss
     let Admission { connection: _open, handshake } = admission;
     // The handshake and the hello have one clock, so that neither can be dragged out.
     let until = time::Instant::now() + shared.config.hello_timeout;
-    let connection = match time::timeout_at(until, handshaken(incoming)).await {
+    let shaken = tokio::select! {
+        biased;
+        () = handshake.given().cancelled() => return debug!("handshake given up for another"),
+        shaken = time::timeout_at(until, handshaken(incoming)) => shaken,
+    };
+    let connection = match shaken {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return debug!(%error, "handshake failed"),
         Err(_) => return debug!("handshake took too long"),
     };
+    let inbound = shared.inbound.connection();
     let greeted = tokio::select! {
         biased;
         () = shared.tasks.cancelled().cancelled() => {
             return connection.close(wire_error::close_code(ErrorCode::ShuttingDown), b"the engine is going away");
         }
-        greeted = time::timeout_at(until, greet(&shared, &connection)) => greeted,
+        () = handshake.given().cancelled() => {
+            let why = b"no hello came before others needed the place";
+            return connection.close(wire_error::close_code(ErrorCode::HelloRequired), why);
+        }
+        greeted = time::timeout_at(until, greet(&shared, &connection, &inbound)) => greeted,
     };
     let control = match greeted {
         Ok(Some(control)) => control,
@@ -113,7 +127,7 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: quinn::Incoming, admiss
     let principal = Principal::Local;
     let (left, told) = (Notify::new(), CancellationToken::new());
     let session =
-        Session { shared, connection, broker, principal, notices, ended: ended.clone(), left, told };
+        Session { shared, connection, broker, principal, notices, ended: ended.clone(), left, inbound, told };
     let _ending = ended.drop_guard();
     Arc::new(session).run(control, noticed).await;
 }
@@ -123,9 +137,9 @@ async fn handshaken(incoming: quinn::Incoming) -> Result<Connection, quinn::Conn
 }
 
 /// Reads the hello and answers it; `None` if the connection was closed instead.
-async fn greet(shared: &Shared, connection: &Connection) -> Option<Stream> {
+async fn greet(shared: &Shared, connection: &Connection, inbound: &Inbound) -> Option<Stream> {
     let (send, recv) = connection.accept_bi().await.ok()?;
-    let mut control = Stream::new(send, recv);
+    let mut control = Stream::new(send, recv, inbound.clone());
     match welcome(shared, &mut control).await {
         Ok(()) => Some(control),
         Err(failure) => {
@@ -295,7 +309,7 @@ impl Session {
         let session = Arc::clone(self);
         let span = debug_span!("stream", id = %send.id());
         self.shared.tasks.spawn_until(span, self.ended.clone(), async move {
-            let mut stream = Stream::new(send, recv);
+            let mut stream = Stream::new(send, recv, session.inbound.clone());
             if is_over {
                 session.refuse_stream(&mut stream).await;
             } else {
@@ -365,7 +379,6 @@ impl Session {
                     broker,
                     principal,
                     uploads: &self.shared.uploads,
-                    upload_timeout: self.shared.config.upload_timeout,
                     mtu: self.connection.stats().path.current_mtu,
                 };
                 requests::serve(context, envelope, stream).await

@@ -15,7 +15,10 @@ use levada_protocol::{
 use quinn::{RecvStream, SendStream, VarInt, WriteError};
 use tokio::{sync::mpsc, time};
 
-use super::frames::{self, Frame, FrameReader};
+use super::{
+    frames::{self, Frame, FrameReader},
+    inbound::Inbound,
+};
 use crate::wire_error;
 
 /// Delivery frames written in one go.
@@ -88,14 +91,14 @@ impl From<levada_broker::Error> for Failure {
 }
 
 impl Stream {
-    pub(super) fn new(send: SendStream, recv: RecvStream) -> Self {
-        Self { send, frames: FrameReader::new(recv) }
+    pub(super) fn new(send: SendStream, recv: RecvStream, inbound: Inbound) -> Self {
+        Self { send, frames: FrameReader::new(recv, inbound) }
     }
 
     /// Reads the frame that says what the stream is.
     pub(super) async fn read_open(&mut self) -> Result<Open, Failure> {
         match self.frames.next().await? {
-            Some(Frame { kind: FrameType::Open, payload }) => Ok(frame::read_message(&payload)?),
+            Some(Frame { kind: FrameType::Open, payload, .. }) => Ok(frame::read_message(&payload)?),
             Some(Frame { kind, .. }) => Err(Failure::unexpected(kind, "an open frame first")),
             None => Err(Failure::refused(
                 ErrorCode::Malformed,

@@ -72,3 +72,19 @@ async fn a_silent_http_connection_gives_its_place_to_the_next() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn half_requests_do_not_keep_others_from_an_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = ServerConfig { http_connections_max: 8, ..config(&dir) };
+    against(config, async |server| {
+        let mut halves = Vec::new();
+        for _ in 0..20 {
+            let mut half = TcpStream::connect(server.http).await.unwrap();
+            half.write_all(b"GET /healthz HT").await.unwrap();
+            halves.push(half);
+        }
+        assert_eq!(get(server.http, "/readyz").await.0, 200);
+    })
+    .await;
+}

@@ -182,3 +182,20 @@ async fn a_stream_that_does_not_say_what_it_is_is_refused_in_time() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn peers_that_say_no_hello_do_not_keep_others_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let config =
+        crate::ServerConfig { handshakes_max: 4, hello_timeout: Duration::from_secs(60), ..config(&dir) };
+    against(config, async |server| {
+        let mut silent = Vec::new();
+        for _ in 0..12 {
+            silent.push(client::connect(server.quic, &server.ca_pem_path).await.unwrap());
+        }
+        let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
+        assert!(matches!(client::request(&connection, Request::Info).await, Response::Info(_)));
+        assert_eq!(client::closed_with(&silent[0]).await, ErrorCode::HelloRequired);
+    })
+    .await;
+}

@@ -358,3 +358,44 @@ async fn a_stream_that_takes_none_of_what_it_asked_for_is_reset_and_its_consumer
     })
     .await;
 }
+
+#[tokio::test]
+async fn stalled_uploads_give_their_place_to_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let config =
+        crate::ServerConfig { upload_patience: std::time::Duration::from_millis(100), ..config(&dir) };
+    against(config, async |server| {
+        let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
+        let mut stalled = Vec::new();
+        for _ in 0..2 {
+            stalled.push(deploy(&connection, 10, &[b"1"], 0, false).await);
+        }
+        let next = deploy(&connection, 10, &[b"12345", b"67890"], 0, true).await;
+        assert_eq!(refusal_in_response(next).await, ErrorCode::PluginInvalid);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn frames_that_stay_unfinished_are_bounded_and_make_room_for_whole_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let config =
+        crate::ServerConfig { unfinished_connection_bytes_max: bytesize::ByteSize::mib(1), ..config(&dir) };
+    against(config, async |server| {
+        let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
+        topic(&connection).await;
+        let mut unfinished = Vec::new();
+        for _ in 0..8 {
+            let mut stream = publisher(&connection).await;
+            let frame = publish(1, &vec![0; 300_000]);
+            stream.send.write_all(&frame[..frame.len() - 1]).await.unwrap();
+            unfinished.push(stream);
+        }
+        // Those that bring nothing are ended, the last of them when there is room enough again.
+        assert_eq!(unfinished[0].answer().await.unwrap_err().code, ErrorCode::LimitExceeded);
+        let mut honest = publisher(&connection).await;
+        honest.send.write_all(&publish(1, batch(0).bytes())).await.unwrap();
+        assert_eq!(code(&acks(&mut honest, 1).await[0]), None);
+    })
+    .await;
+}
