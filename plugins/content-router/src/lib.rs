@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use levada_plugin::{
     Answer, Answered, Failure, Incoming, Output, Plugin, Setup,
-    json::{Kind, Scanner, Value},
+    json::{self, Kind, Scanner, Value},
 };
 use serde::{Deserialize, Deserializer};
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// The dotted path of the field that decides.
+    /// The path of the field that decides, as [`json::path`] reads it.
     field: Option<String>,
     /// The header that decides.
     header: Option<String>,
@@ -84,14 +84,10 @@ impl Plugin for ContentRouter {
 
 levada_plugin::export!(ContentRouter);
 
-/// What looks for the field of this dotted path.
+/// What looks for the field of this path.
 fn scanner(field: &str) -> Result<Scanner, String> {
-    let path: Vec<&str> = field.split('.').collect();
-    if path.iter().any(|name| name.is_empty()) {
-        return Err(format!("field: expected names with a dot between them, got {field:?}"));
-    }
     let mut scanner = Scanner::new();
-    scanner.want(&path);
+    scanner.want(&json::path(field).map_err(|error| format!("field: {error}"))?);
     Ok(scanner)
 }
 
@@ -119,6 +115,8 @@ mod tests {
         assert!(refusal(r#"{"field": "a", "routes": {}}"#).contains("at least one route"));
         assert!(refusal(r#"{"field": "a..b", "routes": {"a": "b"}}"#).contains("a..b"));
         assert!(refusal(r#"{"field": "a", "routes": {"a": 1}}"#).contains("line 1"));
+        let dotted = Setup::with_config(r#"{"field": "\"order.status\"", "routes": {"a": "b"}}"#);
+        assert!(ContentRouter::init(&dotted).is_ok());
         assert!(
             ContentRouter::init(&Setup::with_config(r#"{"field":"a","routes":{},"default":null}"#)).is_ok()
         );

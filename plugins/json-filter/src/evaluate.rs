@@ -1,7 +1,7 @@
 //! Whether a condition holds for an event.
 //!
 //! Values of different types are unequal and neither is less. A missing field or header is unequal to everything,
-//! `null` included. A header is text; beside a number it is read as a number if it is one.
+//! `null` included. Numbers compare by their decimal value, whatever their size. A header is text; beside a number it is read as a number if it is one.
 
 use std::{borrow::Cow, cmp::Ordering};
 
@@ -23,7 +23,7 @@ enum Item<'a> {
     Missing,
     Null,
     Bool(bool),
-    Number(Number),
+    Number(Cow<'a, Number>),
     Text(Text<'a>),
     Plain(&'a str),
     Header(&'a [u8]),
@@ -73,7 +73,7 @@ impl<'a> Source<'a, '_> {
         let scalar = match value.kind() {
             Kind::Null => Some(Item::Null),
             Kind::Bool => value.as_bool().map(Item::Bool),
-            Kind::Number => value.as_number().map(Item::Number),
+            Kind::Number => value.as_number().map(|number| Item::Number(Cow::Owned(number))),
             Kind::Text => value.as_text().map(Item::Text),
             Kind::Array | Kind::Object => None,
         };
@@ -86,7 +86,7 @@ impl<'i> Item<'i> {
         match literal {
             Literal::Null => Self::Null,
             Literal::Bool(value) => Self::Bool(*value),
-            Literal::Number(value) => Self::Number(*value),
+            Literal::Number(value) => Self::Number(Cow::Borrowed(value)),
             Literal::Text(value) => Self::Plain(value),
         }
     }
@@ -96,9 +96,9 @@ impl<'i> Item<'i> {
         match (self, other) {
             (Self::Null, Item::Null) => Some(Ordering::Equal),
             (Self::Bool(left), Item::Bool(right)) => Some(left.cmp(right)),
-            (Self::Number(left), Item::Number(right)) => left.partial_cmp(right),
-            (Self::Header(left), Item::Number(right)) => number(left)?.partial_cmp(right),
-            (Self::Number(left), Item::Header(right)) => left.partial_cmp(&number(right)?),
+            (Self::Number(left), Item::Number(right)) => Some(left.cmp(right)),
+            (Self::Header(left), Item::Number(right)) => Some(number(left)?.cmp(right)),
+            (Self::Number(left), Item::Header(right)) => Some((**left).cmp(&number(right)?)),
             (left, right) => Some((*left.bytes()?).cmp(&*right.bytes()?)),
         }
     }

@@ -183,6 +183,16 @@ mod tests {
     }
 
     #[test]
+    fn a_field_whose_name_holds_a_dot_has_a_path() {
+        let payload = r#"{"user.email":"x","user":{"email":"y","id":1}}"#;
+        assert_eq!(
+            projected(r#"{"drop": ["\"user.email\"", "user.email"]}"#, payload).unwrap(),
+            r#"{"user":{"id":1}}"#
+        );
+        assert_eq!(projected(r#"{"keep": [".\"user.email\""]}"#, payload).unwrap(), r#"{"user.email":"x"}"#);
+    }
+
+    #[test]
     fn a_path_leads_into_every_element_of_an_array() {
         assert_eq!(order(r#"{"keep": ["items.sku"]}"#), r#"{"items":[{"sku":"a"},{"sku":"b"}]}"#);
         assert_eq!(order(r#"{"keep": ["items.gift.to"]}"#), r#"{"items":[{},{"gift":{"to":"x"}}]}"#);

@@ -2,22 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use levada_plugin::json;
 use serde::Deserialize;
 
 use crate::OnInvalid;
-
-/// Most levels of a path.
-const LEVELS_MAX: usize = 32;
 
 /// The configuration.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The dotted paths that stay; everything else goes.
+    /// The paths that stay, as [`json::path`] reads them; everything else goes.
     keep: Option<Vec<String>>,
-    /// The dotted paths that go; everything else stays.
+    /// The paths that go; everything else stays.
     drop: Option<Vec<String>>,
-    /// Dotted path to the field's new name, which takes the place of the path's last part.
+    /// Path to the field's new name, which takes the place of the path's last part.
     #[serde(default)]
     rename: BTreeMap<String, String>,
     #[serde(default)]
@@ -67,16 +65,26 @@ impl Rules {
         };
         let mut root = Node::default();
         for path in listed {
-            root.reach(&split(path)?).listed = true;
+            let node = root.reach(&json::path(path)?);
+            if std::mem::replace(&mut node.listed, true) {
+                return Err(format!("expected each path once, got {path:?} twice"));
+            }
+        }
+        if mode == Mode::Drop
+            && let Some(name) = root.hidden()
+        {
+            return Err(format!(
+                "drop: the path to {name:?} never matches, a field around it is dropped whole"
+            ));
         }
         for (path, name) in &config.rename {
-            let names = split(path)?;
+            let names = json::path(path)?;
             let (last, parents) = names.split_last().expect("a path has at least one name");
             let parent = root.reach(parents);
             if !parent.taken.insert(name.clone()) {
                 return Err(format!("rename: two fields of one object become {name:?}"));
             }
-            parent.reach(&[last]).renamed = Some(name.clone());
+            parent.reach(std::slice::from_ref(last)).renamed = Some(name.clone());
         }
         Ok(Self { mode, root })
     }
@@ -88,24 +96,24 @@ impl Node {
         self.listed || self.inner.iter().any(Self::holds_listed)
     }
 
+    /// A listed field inside one that is listed itself.
+    fn hidden(&self) -> Option<&str> {
+        self.inner.iter().find_map(|inner| {
+            let within = inner.inner.iter().find(|below| inner.listed && below.holds_listed());
+            within.map(|below| below.name.as_str()).or_else(|| inner.hidden())
+        })
+    }
+
     /// The node of this path below, made if need be.
-    fn reach(&mut self, path: &[&str]) -> &mut Self {
+    fn reach(&mut self, path: &[String]) -> &mut Self {
         let Some((name, rest)) = path.split_first() else { return self };
-        let known = self.inner.iter().position(|node| node.name == *name);
+        let known = self.inner.iter().position(|node| &node.name == name);
         let at = known.unwrap_or_else(|| {
-            self.inner.push(Self { name: (*name).to_owned(), ..Self::default() });
+            self.inner.push(Self { name: name.clone(), ..Self::default() });
             self.inner.len() - 1
         });
         self.inner[at].reach(rest)
     }
-}
-
-fn split(path: &str) -> Result<Vec<&str>, String> {
-    let names: Vec<&str> = path.split('.').collect();
-    if names.iter().any(|name| name.is_empty()) || names.len() > LEVELS_MAX {
-        return Err(format!("expected 1 to {LEVELS_MAX} names with a dot between them, got {path:?}"));
-    }
-    Ok(names)
 }
 
 #[cfg(test)]
@@ -121,6 +129,8 @@ mod tests {
         assert!(refusal("{}").contains("at least one of keep, drop and rename"));
         assert!(refusal(r#"{"keep": ["a"], "drop": ["b"]}"#).contains("keep or drop"));
         assert!(refusal(r#"{"keep": ["a."]}"#).contains("\"a.\""));
+        assert!(refusal(r#"{"drop": ["a", "a"]}"#).contains("twice"));
+        assert!(refusal(r#"{"drop": ["a", "a.b"]}"#).contains("the path to \"b\" never matches"));
         assert!(refusal(r#"{"rename": {"": "b"}}"#).contains("\"\""));
         assert!(refusal(r#"{"rename": {"a": "c", "b": "c"}}"#).contains("become \"c\""));
         let same_name_elsewhere = r#"{"rename": {"a": "c", "x.b": "c"}}"#;

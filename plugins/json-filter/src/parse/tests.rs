@@ -29,7 +29,7 @@ fn values_are_read_as_json_writes_them() {
         Expression::Compare(_, _, Operand::Literal(literal)) => literal,
         other => panic!("{other:?}"),
     };
-    assert_eq!(right("a == -1.5e2"), Literal::Number(Number::Float(-150.0)));
+    assert_eq!(right("a == -1.5e2"), Literal::Number(Number::Integer(-150)));
     assert_eq!(right(r#"a == "q\"\u00e9""#), Literal::Text("q\"é".to_owned()));
     assert_eq!(right("a != null"), Literal::Null);
     assert_eq!(right("a==true"), Literal::Bool(true));

@@ -5,12 +5,16 @@
 //! most [`DEPTH_MAX`] deep. Of a name that an object has twice, the last value counts.
 
 mod cursor;
+mod number;
+mod path;
 mod scan;
 mod value;
 
 pub use cursor::{Cursor, DEPTH_MAX, Invalid};
+pub use number::{Decimal, Number};
+pub use path::path;
 pub use scan::{Fields, Scanner};
-pub use value::{Kind, Number, Text, Value};
+pub use value::{Kind, Text, Value};
 
 #[cfg(test)]
 mod tests;

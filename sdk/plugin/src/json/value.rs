@@ -1,6 +1,8 @@
 //! JSON values as they stand in a text, decoded when asked for.
 
-use std::{borrow::Cow, cmp::Ordering};
+use std::borrow::Cow;
+
+use super::Number;
 
 /// What a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,59 +101,6 @@ impl<'a> Text<'a> {
     #[inline]
     pub fn is(&self, other: &str) -> bool {
         if self.escaped { unescape(self.raw) == other } else { self.raw == other }
-    }
-}
-
-/// A number, exact as long as it is an integer of 64 bits.
-#[derive(Debug, Clone, Copy)]
-pub enum Number {
-    /// An integer.
-    Integer(i64),
-    /// A fraction, or beyond 64 bits.
-    Float(f64),
-}
-
-impl Number {
-    /// Reads a number as JSON writes it; `None` if it is none.
-    #[inline]
-    pub fn parse(text: &str) -> Option<Self> {
-        let digits = text.strip_prefix('-').unwrap_or(text);
-        if !digits.is_empty() && digits.len() <= 18 && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            let size = digits.bytes().fold(0, |sum, byte| sum * 10 + i64::from(byte - b'0'));
-            return Some(Self::Integer(if digits.len() < text.len() { -size } else { size }));
-        }
-        if let Ok(integer) = text.parse() {
-            return Some(Self::Integer(integer));
-        }
-        // Rust reads `inf` and `NaN` too; a number of JSON ends in a digit.
-        text.ends_with(|last: char| last.is_ascii_digit())
-            .then(|| text.parse().ok().map(Self::Float))
-            .flatten()
-    }
-
-    #[inline]
-    fn as_float(self) -> f64 {
-        match self {
-            #[expect(clippy::cast_precision_loss, reason = "only mixed comparisons come here")]
-            Self::Integer(integer) => integer as f64,
-            Self::Float(float) => float,
-        }
-    }
-}
-
-impl PartialEq for Number {
-    fn eq(&self, other: &Self) -> bool {
-        self.partial_cmp(other) == Some(Ordering::Equal)
-    }
-}
-
-impl PartialOrd for Number {
-    #[inline]
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        match (self, other) {
-            (Self::Integer(left), Self::Integer(right)) => Some(left.cmp(right)),
-            (left, right) => left.as_float().partial_cmp(&right.as_float()),
-        }
     }
 }
 
