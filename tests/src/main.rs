@@ -17,3 +17,4 @@ mod subscribe;
 mod support;
 mod tidy;
 mod tls;
+mod unread;
