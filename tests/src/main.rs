@@ -23,4 +23,5 @@ mod subscribe;
 mod support;
 mod tidy;
 mod tls;
+mod unread;
 mod vectors;

@@ -7,7 +7,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use levada_protocol::request::Notice;
+use levada_protocol::{error::ErrorCode, request::Notice};
 use tokio::sync::broadcast;
 
 use crate::{config::ClientConfig, error::Error, link::Link};
@@ -59,6 +59,7 @@ impl Links {
         &self,
         open: impl Fn(Link) -> F,
     ) -> Result<T, Error> {
+        let mut made = None;
         loop {
             let all = self.all();
             let roomy = self.shared.roomy.load(Ordering::Relaxed);
@@ -66,33 +67,47 @@ impl Links {
             for step in 0..all.len() {
                 let at = (roomy + step) % all.len();
                 match open(all[at].clone()).await {
-                    Err(error @ Error::NoStream { .. }) => full = Some(error),
+                    Err(error) if is_full(&error) => full = Some(error),
                     other => {
                         self.shared.roomy.store(at, Ordering::Relaxed);
                         return other;
                     }
                 }
             }
-            if let Some(error) = full
-                && all.len() >= CONNECTIONS_MAX
-            {
+            let Some(error) = full else { continue };
+            if let Some(made) = made {
+                // A connection of its own is refused as well: the limit is another than that of streams.
+                self.forget(made);
                 return Err(error);
             }
-            self.grow(all.len()).await?;
+            if all.len() >= CONNECTIONS_MAX {
+                return Err(error);
+            }
+            made = Some(self.grow(all.len()).await?);
         }
     }
 
-    /// Makes another connection, unless somebody has made one since there were `known`.
-    async fn grow(&self, known: usize) -> Result<(), Error> {
+    /// Makes another connection, unless somebody has made one since there were `known`; returns its place.
+    async fn grow(&self, known: usize) -> Result<usize, Error> {
         let _growing = self.shared.growing.lock().await;
-        if self.all().len() > known {
-            return Ok(());
+        let count = self.all().len();
+        if count > known {
+            return Ok(count - 1);
         }
         let another = self.first.another().await?;
         let mut all = self.shared.all.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.roomy.store(all.len(), Ordering::Relaxed);
         all.push(another);
-        Ok(())
+        Ok(all.len() - 1)
+    }
+
+    /// Gives no more streams to the last connection; it ends with what was opened on it.
+    fn forget(&self, place: usize) {
+        let mut all = self.shared.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if place > 0 && place + 1 == all.len() {
+            all.pop();
+            self.shared.roomy.store(0, Ordering::Relaxed);
+        }
     }
 
     fn all(&self) -> Vec<Link> {
@@ -106,5 +121,14 @@ impl Links {
         for link in self.all() {
             link.close().await;
         }
+    }
+}
+
+/// True if the connection may have no more streams: the engine withholds or refuses one.
+fn is_full(error: &Error) -> bool {
+    match error {
+        Error::NoStream { .. } => true,
+        Error::Refused(refusal) => refusal.code == ErrorCode::LimitExceeded,
+        _ => false,
     }
 }

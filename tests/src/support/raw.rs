@@ -19,6 +19,20 @@ use super::within;
 
 /// A connection without a hello.
 pub(crate) async fn connect(address: SocketAddr, ca: &Path) -> Connection {
+    connect_as(address, ca, quinn::TransportConfig::default()).await
+}
+
+/// The same, as a client that takes no more than so many bytes of a stream which it does not read.
+pub(crate) async fn greet_with_window(address: SocketAddr, ca: &Path, bytes: u32) -> (Connection, Stream) {
+    let mut transport = quinn::TransportConfig::default();
+    transport.stream_receive_window(bytes.into());
+    let connection = connect_as(address, ca, transport).await;
+    let mut control = Stream::open(&connection, &hello()).await;
+    assert!(matches!(control.answer().await, Ok(Opened::Hello(_))));
+    (connection, control)
+}
+
+async fn connect_as(address: SocketAddr, ca: &Path, mut transport: quinn::TransportConfig) -> Connection {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).expect("the CA is there")).expect("the CA is a certificate");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -30,7 +44,6 @@ pub(crate) async fn connect(address: SocketAddr, ca: &Path) -> Connection {
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let crypto = QuicClientConfig::try_from(tls).expect("the provider has QUIC's first cipher suite");
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    let mut transport = quinn::TransportConfig::default();
     transport.keep_alive_interval(Some(Duration::from_millis(500)));
     config.transport_config(Arc::new(transport));
     let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket can be had");
