@@ -84,7 +84,9 @@ async fn take(stream: &mut ClientStream, acknowledge: bool) -> Vec<Offset> {
             let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
             let kind = VerbKind::Ack;
             let verb = Verb { kind, partition: header.partition, token: header.token, first, last };
-            stream.send.write_all(&Verbs { sequence: 1, verbs: vec![verb] }.frame()).await.unwrap();
+            // Tokens rise, as sequences must.
+            let sequence = header.token.0 + 1;
+            stream.send.write_all(&Verbs { sequence, verbs: vec![verb] }.frame()).await.unwrap();
         }
         return offsets;
     }
