@@ -55,7 +55,7 @@ async fn a_thousand_readers_that_read_nothing_cost_little_and_slow_no_publisher(
     drop(deaf);
     connection.close(0_u32.into(), b"");
     let (_, after) = publish(300).await;
-    println!(
+    eprintln!(
         "resident MiB: {} before, {} at most with 1,000 readers, {} after; publish p50 {quiet:?} without, {beside:?} beside",
         before / MIB,
         most / MIB,
