@@ -1,6 +1,6 @@
 //! Rewriting a payload in one pass: what stays is copied as it is written.
 
-use levada_plugin::json::{Cursor, DEPTH_MAX, Invalid, Kind, Text};
+use levada_plugin::json::{Cursor, Invalid, Kind, Text};
 
 use crate::rules::{Mode, Node, Rules};
 
@@ -16,7 +16,7 @@ pub(crate) enum Projected {
 /// Applies the rules to `payload`, which must be a JSON object, and writes the result to `out`.
 pub(crate) fn project(rules: &Rules, payload: &[u8], out: &mut String) -> Result<Projected, Invalid> {
     out.clear();
-    let mut projection = Projection { cursor: Cursor::new(payload)?, out, depth: 0, changed: false };
+    let mut projection = Projection { cursor: Cursor::new(payload)?, out, changed: false };
     if projection.cursor.kind()? != Kind::Object {
         return Err(Invalid { at: projection.cursor.position(), expected: "an object" });
     }
@@ -28,7 +28,6 @@ pub(crate) fn project(rules: &Rules, payload: &[u8], out: &mut String) -> Result
 struct Projection<'a, 'o> {
     cursor: Cursor<'a>,
     out: &'o mut String,
-    depth: u32,
     changed: bool,
 }
 
@@ -36,18 +35,12 @@ impl Projection<'_, '_> {
     /// Copies the value that the cursor stands before, as far as the rules about its parts let it; arrays element
     /// by element. False, and nothing copied, if it has no parts and only listed parts stay.
     fn value(&mut self, node: &Node, mode: Mode) -> Result<bool, Invalid> {
-        if self.depth == DEPTH_MAX {
-            return Err(Invalid { at: self.cursor.position(), expected: "at most 128 levels" });
+        match self.cursor.kind()? {
+            Kind::Object => self.object(node, mode).map(|()| true),
+            Kind::Array => self.array(node, mode).map(|()| true),
+            _ if mode == Mode::Keep => self.skip().map(|()| false),
+            _ => self.copy().map(|()| true),
         }
-        self.depth += 1;
-        let stays = match self.cursor.kind()? {
-            Kind::Object => self.object(node, mode).map(|()| true)?,
-            Kind::Array => self.array(node, mode).map(|()| true)?,
-            _ if mode == Mode::Keep => self.skip().map(|()| false)?,
-            _ => self.copy().map(|()| true)?,
-        };
-        self.depth -= 1;
-        Ok(stays)
     }
 
     fn object(&mut self, node: &Node, mode: Mode) -> Result<(), Invalid> {

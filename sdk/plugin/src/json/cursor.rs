@@ -2,7 +2,7 @@
 
 use super::value::{Kind, Text, Value};
 
-/// How deep arrays and objects may nest.
+/// How deep arrays and objects of a text may nest.
 pub const DEPTH_MAX: u32 = 128;
 
 /// Where and why a text is no JSON.
@@ -20,6 +20,8 @@ pub struct Invalid {
 pub struct Cursor<'a> {
     text: &'a str,
     at: usize,
+    /// How many arrays and objects are open.
+    depth: u32,
 }
 
 impl<'a> Cursor<'a> {
@@ -29,7 +31,7 @@ impl<'a> Cursor<'a> {
     /// If the text is not UTF-8.
     pub fn new(text: &'a [u8]) -> Result<Self, Invalid> {
         match std::str::from_utf8(text) {
-            Ok(text) => Ok(Self { text, at: 0 }),
+            Ok(text) => Ok(Self { text, at: 0, depth: 0 }),
             Err(error) => Err(Invalid { at: error.valid_up_to(), expected: "UTF-8" }),
         }
     }
@@ -84,11 +86,13 @@ impl<'a> Cursor<'a> {
     /// Enters an object, and passes its first name and the colon; `None` if it is empty, and then passes its end.
     #[inline]
     pub fn enter_object(&mut self) -> Result<Option<Text<'a>>, Invalid> {
+        self.check_depth()?;
         self.pass(b'{', "an object")?;
         if self.next_byte() == Some(b'}') {
             self.at += 1;
             return Ok(None);
         }
+        self.depth += 1;
         self.name().map(Some)
     }
 
@@ -102,6 +106,7 @@ impl<'a> Cursor<'a> {
             }
             Some(b'}') => {
                 self.at += 1;
+                self.depth = self.depth.saturating_sub(1);
                 Ok(None)
             }
             _ => Err(self.expected(", or }")),
@@ -111,11 +116,13 @@ impl<'a> Cursor<'a> {
     /// Enters an array; false if it is empty, and then passes its end.
     #[inline]
     pub fn enter_array(&mut self) -> Result<bool, Invalid> {
+        self.check_depth()?;
         self.pass(b'[', "an array")?;
         if self.next_byte() == Some(b']') {
             self.at += 1;
             return Ok(false);
         }
+        self.depth += 1;
         Ok(true)
     }
 
@@ -129,6 +136,7 @@ impl<'a> Cursor<'a> {
             }
             Some(b']') => {
                 self.at += 1;
+                self.depth = self.depth.saturating_sub(1);
                 Ok(false)
             }
             _ => Err(self.expected(", or ]")),
@@ -174,6 +182,11 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
+    #[inline]
+    fn check_depth(&self) -> Result<(), Invalid> {
+        if self.depth == DEPTH_MAX { Err(self.expected("at most 128 levels")) } else { Ok(()) }
+    }
+
     #[cold]
     fn expected(&self, expected: &'static str) -> Invalid {
         Invalid { at: self.at, expected }
@@ -202,9 +215,6 @@ impl<'a> Cursor<'a> {
                     false
                 }
                 kind @ (Kind::Object | Kind::Array) => {
-                    if depth == DEPTH_MAX {
-                        return Err(self.expected("at most 128 levels"));
-                    }
                     let object = kind == Kind::Object;
                     let more = if object { self.enter_object()?.is_some() } else { self.enter_array()? };
                     if more {

@@ -108,6 +108,17 @@ fn what_is_no_json_is_refused() {
     assert!(Scanner::new().scan(("[".repeat(128) + &"]".repeat(128)).as_bytes()).is_ok());
 }
 
+#[test]
+fn the_depth_limit_does_not_depend_on_what_is_looked_for() {
+    let nested = |arrays: usize| format!("{{\"a\":{}{}}}", "[".repeat(arrays), "]".repeat(arrays));
+    for path in [&[][..], &["a"], &["b"], &["a", "b"]] {
+        let mut scanner = Scanner::new();
+        scanner.want(path);
+        assert!(scanner.scan(nested(127).as_bytes()).is_ok(), "{path:?}");
+        assert!(scanner.scan(nested(128).as_bytes()).is_err(), "{path:?}");
+    }
+}
+
 fn json() -> impl Strategy<Value = serde_json::Value> {
     use serde_json::Value;
 
