@@ -3,10 +3,10 @@
 mod project;
 mod rules;
 
-use levada_plugin::{Answer, Answered, Change, Failure, Incoming, Output, Plugin, Setup};
+use levada_plugin::{Answer, Answered, Change, Failure, Incoming, Output, Plugin, Setup, log_warn};
 use serde::Deserialize;
 
-use crate::{project::Projected, rules::Rules};
+use crate::rules::Rules;
 
 /// What becomes of an event whose payload is no JSON object.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -24,6 +24,8 @@ pub struct JsonProject {
     rules: Rules,
     on_invalid: OnInvalid,
     projected: String,
+    /// The log was told of a field that a path probably meant.
+    warned: bool,
 }
 
 impl Plugin for JsonProject {
@@ -31,13 +33,24 @@ impl Plugin for JsonProject {
         let config: rules::Config =
             serde_json::from_str(&setup.config).map_err(|error| format!("the configuration: {error}"))?;
         let on_invalid = config.on_invalid;
-        Ok(Self { rules: Rules::new(&config)?, on_invalid, projected: String::new() })
+        Ok(Self { rules: Rules::new(&config)?, on_invalid, projected: String::new(), warned: false })
     }
 
     fn process(&mut self, event: &Incoming<'_>, answer: Answer<'_>) -> Result<Answered, Failure> {
         match project::project(&self.rules, event.payload().unwrap_or_default(), &mut self.projected) {
-            Ok(Projected::Unchanged) => Ok(answer.keep()),
-            Ok(Projected::Changed) => {
+            Ok(done) => {
+                if let Some(name) = done.mistaken
+                    && !self.warned
+                {
+                    self.warned = true;
+                    log_warn!(
+                        "a payload has a field named {name:?}, which no path of the configuration matches: in a path \
+                         a dot leads into an object, and a name with dots is written in quotes, as in \"\\\"{name}\\\"\""
+                    );
+                }
+                if !done.changed {
+                    return Ok(answer.keep());
+                }
                 let payload = Change::Set(self.projected.as_bytes());
                 Ok(answer.emit(&Output { id: event.id(), payload, ..Output::default() }))
             }

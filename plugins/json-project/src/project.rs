@@ -6,35 +6,40 @@ use crate::rules::{Mode, Node, Rules};
 
 /// What the rules made of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Projected {
-    /// Every field stayed under its name.
-    Unchanged,
-    /// The new payload is in the output.
-    Changed,
+pub(crate) struct Projected<'r> {
+    /// The new payload is in the output; false if every field stayed under its name.
+    pub(crate) changed: bool,
+    /// A field that no rule names has this whole name, which a rule reads as a path.
+    pub(crate) mistaken: Option<&'r str>,
 }
 
 /// Applies the rules to `payload`, which must be a JSON object, and writes the result to `out`.
-pub(crate) fn project(rules: &Rules, payload: &[u8], out: &mut String) -> Result<Projected, Invalid> {
+pub(crate) fn project<'r>(
+    rules: &'r Rules,
+    payload: &[u8],
+    out: &mut String,
+) -> Result<Projected<'r>, Invalid> {
     out.clear();
-    let mut projection = Projection { cursor: Cursor::new(payload)?, out, changed: false };
+    let projected = Projected { changed: false, mistaken: None };
+    let mut projection = Projection { cursor: Cursor::new(payload)?, out, projected };
     if projection.cursor.kind()? != Kind::Object {
         return Err(Invalid { at: projection.cursor.position(), expected: "an object" });
     }
     projection.object(&rules.root, rules.mode)?;
     projection.cursor.finish()?;
-    Ok(if projection.changed { Projected::Changed } else { Projected::Unchanged })
+    Ok(projection.projected)
 }
 
-struct Projection<'a, 'o> {
+struct Projection<'a, 'o, 'r> {
     cursor: Cursor<'a>,
     out: &'o mut String,
-    changed: bool,
+    projected: Projected<'r>,
 }
 
-impl Projection<'_, '_> {
+impl<'r> Projection<'_, '_, 'r> {
     /// Copies the value that the cursor stands before, as far as the rules about its parts let it; arrays element
     /// by element. False, and nothing copied, if it has no parts and only listed parts stay.
-    fn value(&mut self, node: &Node, mode: Mode) -> Result<bool, Invalid> {
+    fn value(&mut self, node: &'r Node, mode: Mode) -> Result<bool, Invalid> {
         match self.cursor.kind()? {
             Kind::Object => self.object(node, mode).map(|()| true),
             Kind::Array => self.array(node, mode).map(|()| true),
@@ -43,7 +48,7 @@ impl Projection<'_, '_> {
         }
     }
 
-    fn object(&mut self, node: &Node, mode: Mode) -> Result<(), Invalid> {
+    fn object(&mut self, node: &'r Node, mode: Mode) -> Result<(), Invalid> {
         self.out.push('{');
         let first = self.out.len();
         let mut name = self.cursor.enter_object()?;
@@ -54,7 +59,7 @@ impl Projection<'_, '_> {
             }
             if !self.member(node, mode, &member)? {
                 self.out.truncate(before);
-                self.changed = true;
+                self.projected.changed = true;
             }
             name = self.cursor.next_member()?;
         }
@@ -62,7 +67,7 @@ impl Projection<'_, '_> {
         Ok(())
     }
 
-    fn array(&mut self, node: &Node, mode: Mode) -> Result<(), Invalid> {
+    fn array(&mut self, node: &'r Node, mode: Mode) -> Result<(), Invalid> {
         self.out.push('[');
         let first = self.out.len();
         let mut more = self.cursor.enter_array()?;
@@ -73,7 +78,7 @@ impl Projection<'_, '_> {
             }
             if !self.value(node, mode)? {
                 self.out.truncate(before);
-                self.changed = true;
+                self.projected.changed = true;
             }
             more = self.cursor.next_element()?;
         }
@@ -82,9 +87,13 @@ impl Projection<'_, '_> {
     }
 
     /// Passes a member's value, and copies the member if it stays.
-    fn member(&mut self, node: &Node, mode: Mode, name: &Text<'_>) -> Result<bool, Invalid> {
+    fn member(&mut self, node: &'r Node, mode: Mode, name: &Text<'_>) -> Result<bool, Invalid> {
         let rule = node.inner.iter().find(|inner| name.is(&inner.name));
         let renamed = rule.and_then(|rule| rule.renamed.as_deref());
+        if rule.is_none() && !node.dotted.is_empty() {
+            let mistaken = node.dotted.iter().find(|dotted| name.is(dotted));
+            self.projected.mistaken = self.projected.mistaken.or(mistaken.map(String::as_str));
+        }
         let gives_way = renamed.is_none() && !node.taken.is_empty() && node.taken.contains(&*name.decode());
         let stays = match mode {
             Mode::Keep => rule.is_some_and(Node::holds_listed),
@@ -94,7 +103,7 @@ impl Projection<'_, '_> {
         if gives_way || !stays {
             return self.skip().map(|()| false);
         }
-        self.changed |= renamed.is_some();
+        self.projected.changed |= renamed.is_some();
         match renamed {
             Some(new) => push_text(self.out, new),
             None => {
@@ -147,10 +156,8 @@ mod tests {
     fn projected(config: &str, payload: &str) -> Option<String> {
         let rules = Rules::new(&serde_json::from_str(config).unwrap()).unwrap();
         let mut out = String::new();
-        match project(&rules, payload.as_bytes(), &mut out).unwrap() {
-            Projected::Changed => Some(out),
-            Projected::Unchanged => None,
-        }
+        let changed = project(&rules, payload.as_bytes(), &mut out).unwrap().changed;
+        changed.then_some(out)
     }
 
     fn order(config: &str) -> String {
@@ -183,6 +190,21 @@ mod tests {
             r#"{"user":{"id":1}}"#
         );
         assert_eq!(projected(r#"{"keep": [".\"user.email\""]}"#, payload).unwrap(), r#"{"user.email":"x"}"#);
+    }
+
+    #[test]
+    fn a_field_that_a_path_probably_meant_is_told_of() {
+        let mistaken = |config: &str, payload: &str| {
+            let rules = Rules::new(&serde_json::from_str(config).unwrap()).unwrap();
+            let projected = project(&rules, payload.as_bytes(), &mut String::new()).unwrap();
+            projected.mistaken.map(str::to_owned)
+        };
+        let dotted = r#"{"drop": ["user.email"]}"#;
+        assert_eq!(mistaken(dotted, r#"{"user.email":1}"#).as_deref(), Some("user.email"));
+        assert_eq!(mistaken(dotted, r#"{"user":{"email":1}}"#), None);
+        assert_eq!(mistaken(r#"{"drop": ["a.b.c"]}"#, r#"{"a":[{"b.c":1}]}"#).as_deref(), Some("b.c"));
+        let both = r#"{"drop": ["user.email", "\"user.email\""]}"#;
+        assert_eq!(mistaken(both, r#"{"user.email":1}"#), None);
     }
 
     #[test]

@@ -50,6 +50,9 @@ pub(crate) struct Node {
     pub(crate) inner: Vec<Self>,
     /// New names of fields directly inside: a field that has one of them already gives way.
     pub(crate) taken: BTreeSet<String>,
+    /// What begins with a field of this object and leads inside it, written with dots: a field that has this for its
+    /// whole name was probably meant.
+    pub(crate) dotted: Vec<String>,
 }
 
 impl Rules {
@@ -65,7 +68,9 @@ impl Rules {
         };
         let mut root = Node::default();
         for path in listed {
-            let node = root.reach(&json::path(path)?);
+            let names = json::path(path)?;
+            root.suspect(&names);
+            let node = root.reach(&names);
             if std::mem::replace(&mut node.listed, true) {
                 return Err(format!("expected each path once, got {path:?} twice"));
             }
@@ -79,6 +84,7 @@ impl Rules {
         }
         for (path, name) in &config.rename {
             let names = json::path(path)?;
+            root.suspect(&names);
             let (last, parents) = names.split_last().expect("a path has at least one name");
             let parent = root.reach(parents);
             if !parent.taken.insert(name.clone()) {
@@ -102,6 +108,16 @@ impl Node {
             let within = inner.inner.iter().find(|below| inner.listed && below.holds_listed());
             within.map(|below| below.name.as_str()).or_else(|| inner.hidden())
         })
+    }
+
+    /// Notes, at each object that the path leads through, what of it could be one name with dots.
+    fn suspect(&mut self, path: &[String]) {
+        if let [first, inside @ ..] = path
+            && !inside.is_empty()
+        {
+            self.dotted.push(path.join("."));
+            self.reach(std::slice::from_ref(first)).suspect(inside);
+        }
     }
 
     /// The node of this path below, made if need be.
