@@ -92,7 +92,7 @@ impl<'r> Projection<'_, '_, 'r> {
         let renamed = rule.and_then(|rule| rule.renamed.as_deref());
         if rule.is_none() && !node.dotted.is_empty() {
             let mistaken = node.dotted.iter().find(|dotted| name.is(dotted));
-            self.projected.mistaken = self.projected.mistaken.or(mistaken.map(String::as_str));
+            self.projected.mistaken = self.projected.mistaken.or_else(|| mistaken.map(String::as_str));
         }
         let gives_way = renamed.is_none() && !node.taken.is_empty() && node.taken.contains(&*name.decode());
         let stays = match mode {
