@@ -2,8 +2,8 @@
 //!
 //! A sync of a log file that grows has to write the file's new length too, and that is a second wait for the disk: it
 //! takes half as long again. RocksDB writes over log files that it needs no more, but after an open it has none.
-//! So one is filled, given up, and taken again. Where the disk gets full meanwhile, or descriptors run out, that is passed over: readers are
-//! served, and the next write meets the full disk itself.
+//! So one is filled, given up, and taken again. Where the disk gets full meanwhile, or descriptors run out, that is
+//! passed over: readers are served, and the next write meets it itself.
 
 use rocksdb::WriteBatch;
 
