@@ -6,6 +6,7 @@ use std::{
     ffi::OsString,
     fmt,
     io::{self, Write as _},
+    path::Path,
     process::ExitCode,
 };
 
@@ -13,17 +14,47 @@ use clap::error::ErrorKind;
 use levada_protocol::error::ErrorCode;
 use serde::Serialize;
 
-use crate::{args::Format, output::Output};
+use crate::{
+    args::Format,
+    output::{Output, Unwritten},
+};
 
 /// The exit code of wrong usage.
 const WRONG_USAGE: u8 = 2;
 /// The exit code of work that the user stopped, as shells know it.
 const INTERRUPTED: u8 = 130;
 
-/// A failure that the command line itself finds, as opposed to one that the engine answers.
+/// What went wrong, as a stable word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FailureCode {
+    /// A code of the protocol.
+    Known(ErrorCode),
+    /// A file that the user named cannot be read.
+    FileUnreadable,
+    /// Standard output cannot be written.
+    OutputFailed,
+}
+
+impl FailureCode {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Known(code) => code.as_str(),
+            Self::FileUnreadable => "FILE_UNREADABLE",
+            Self::OutputFailed => "OUTPUT_FAILED",
+        }
+    }
+}
+
+impl From<ErrorCode> for FailureCode {
+    fn from(code: ErrorCode) -> Self {
+        Self::Known(code)
+    }
+}
+
+/// A failure that the command line itself finds, as opposed to one that the engine returns.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    code: ErrorCode,
+    code: FailureCode,
     message: String,
     hint: Option<String>,
     kind: Kind,
@@ -41,13 +72,25 @@ enum Kind {
 
 impl Failure {
     /// A failure with this code and sentence.
-    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, kind: Kind::Failed }
+    pub(crate) fn new(code: impl Into<FailureCode>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into(), hint: None, kind: Kind::Failed }
     }
 
     /// Flags that contradict each other in a way that only the command itself can see.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self { kind: Kind::WrongUsage, ..Self::new(ErrorCode::InvalidArgument, message) }
+    }
+
+    /// A file that the user named and that cannot be read.
+    pub(crate) fn unreadable(file: &Path, error: &io::Error) -> Self {
+        let why = match error.kind() {
+            io::ErrorKind::NotFound => "there is no such file".to_owned(),
+            io::ErrorKind::PermissionDenied => "its permissions do not allow it".to_owned(),
+            io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+            _ => error.to_string(),
+        };
+        let message = format!("{} cannot be read: {why}", file.display());
+        Self { kind: Kind::WrongUsage, ..Self::new(FailureCode::FileUnreadable, message) }
     }
 
     /// The user wished to stop before the work was done.
@@ -74,10 +117,7 @@ impl Error for Failure {}
 ///
 /// A reader of stdout that went away (`levada read … | head`) is no failure.
 pub(crate) fn report(error: &anyhow::Error, output: &Output) -> ExitCode {
-    let closed = |cause: &(dyn Error + 'static)| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    };
-    if error.chain().any(closed) {
+    if error.chain().any(|cause| cause.downcast_ref().is_some_and(Unwritten::is_closed)) {
         return ExitCode::SUCCESS;
     }
     let kind = error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).map(|failure| failure.kind);
@@ -100,8 +140,14 @@ pub(crate) fn usage(error: &clap::Error, format: Format) -> ExitCode {
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     );
     if wanted {
-        // Nobody is left to tell if the terminal is gone.
-        let _gone = error.print();
+        match error.print().map_err(Unwritten::from) {
+            Err(unwritten) if !unwritten.is_closed() => {
+                let (code, message) = (FailureCode::OutputFailed, sentence(&unwritten.into()));
+                print(format, &Reported { code: code.as_str(), message, hint: None });
+                return ExitCode::FAILURE;
+            }
+            _ => {}
+        }
         return if error.use_stderr() { ExitCode::from(WRONG_USAGE) } else { ExitCode::SUCCESS };
     }
     let (message, tips) = split_usage(&error.render().to_string());
@@ -170,7 +216,7 @@ fn print(format: Format, reported: &Reported) {
 /// The whole chain of causes as one sentence.
 fn sentence(error: &anyhow::Error) -> String {
     // An engine's refusal prints its code itself, which stands before the sentence already.
-    let own = format!("{}: ", describe(error).0);
+    let own = format!("{}: ", describe(error).0.as_str());
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
         let text = cause.to_string().replace('\n', " ");
@@ -183,22 +229,25 @@ fn sentence(error: &anyhow::Error) -> String {
     parts.join(": ")
 }
 
-fn describe(error: &anyhow::Error) -> (ErrorCode, Option<String>) {
+fn describe(error: &anyhow::Error) -> (FailureCode, Option<String>) {
     for cause in error.chain() {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
             return (failure.code, failure.hint.clone().or_else(|| hint(failure.code)));
         }
         if let Some(refused) = cause.downcast_ref::<levada_client::Error>() {
-            let code = code_of(refused);
+            let code = code_of(refused).into();
             return (code, hint(code));
         }
         if let Some(failed) = cause.downcast_ref::<levada_server::Error>() {
             // What is said about certificates is for clients; an engine's own files are named in the message.
             let code = failed.code();
-            return (code, hint(code).filter(|_| code != ErrorCode::TlsFailed));
+            return (code.into(), hint(code.into()).filter(|_| code != ErrorCode::TlsFailed));
+        }
+        if cause.is::<Unwritten>() {
+            return (FailureCode::OutputFailed, None);
         }
     }
-    (ErrorCode::Internal, None)
+    (ErrorCode::Internal.into(), None)
 }
 
 /// The code that says most: of an attempt that was refused until its time was up, why it was refused.
@@ -210,7 +259,8 @@ pub(crate) fn code_of(error: &levada_client::Error) -> ErrorCode {
 }
 
 /// What a person can do about a code, where that is clear.
-fn hint(code: ErrorCode) -> Option<String> {
+fn hint(code: FailureCode) -> Option<String> {
+    let FailureCode::Known(code) = code else { return None };
     let text = match code {
         ErrorCode::TopicNotFound => "`levada topic list` shows the topics, `levada topic create` makes one",
         ErrorCode::SubscriptionNotFound => "`levada subscription list` shows the subscriptions",
@@ -256,7 +306,7 @@ mod tests {
     fn a_failure_keeps_its_code_through_context() {
         let error =
             anyhow::Error::new(Failure::new(ErrorCode::TopicNotFound, "no topic x")).context("while reading");
-        assert_eq!(describe(&error).0, ErrorCode::TopicNotFound);
+        assert_eq!(describe(&error).0, ErrorCode::TopicNotFound.into());
         assert_eq!(sentence(&error), "while reading: no topic x");
     }
 
@@ -265,7 +315,7 @@ mod tests {
         let last = Some(levada_client::Refusal::new(ErrorCode::StorageFull, "no room"));
         let waited = std::time::Duration::from_secs(2);
         let error = anyhow::Error::new(levada_client::Error::TimedOut { waited, in_doubt: false, last });
-        assert_eq!(describe(&error).0, ErrorCode::StorageFull);
+        assert_eq!(describe(&error).0, ErrorCode::StorageFull.into());
         assert_eq!(sentence(&error), "no success within 2s: no room");
     }
 

@@ -10,7 +10,6 @@ mod client;
 mod failure;
 mod interrupt;
 mod logging;
-mod ndjson;
 mod output;
 
 mod bench;

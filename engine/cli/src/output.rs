@@ -1,12 +1,39 @@
 //! How results are printed: tables or JSON on stdout, remarks on stderr. The only file that writes to stdout.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    thread,
+};
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use levada_protocol::ids::Timestamp;
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use crate::args::{CommonArgs, Format};
+
+/// Standard output could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output cannot be written")]
+pub(crate) struct Unwritten(#[source] io::Error);
+
+impl Unwritten {
+    /// True if whoever read the output has gone (`levada read … | head`).
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.kind() == io::ErrorKind::BrokenPipe
+    }
+}
+
+impl From<io::Error> for Unwritten {
+    fn from(error: io::Error) -> Self {
+        Self(error)
+    }
+}
 
 /// Where and how a command speaks.
 #[derive(Debug, Clone)]
@@ -32,7 +59,11 @@ impl Output {
     }
 
     /// One result: `text` for people or `value` as one line of JSON. With --quiet the text is left out.
-    pub(crate) fn result<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> io::Result<()> {
+    pub(crate) fn result<T: Serialize>(
+        &self,
+        value: &T,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Unwritten> {
         match self.format {
             Format::Json => self.json(value),
             Format::Text if self.quiet => Ok(()),
@@ -41,7 +72,11 @@ impl Output {
     }
 
     /// Data that was asked for: `rows` as a table, or each of `values` as one line of JSON.
-    pub(crate) fn rows<T: Serialize>(&self, values: &[T], table: impl FnOnce() -> Rows) -> io::Result<()> {
+    pub(crate) fn rows<T: Serialize>(
+        &self,
+        values: &[T],
+        table: impl FnOnce() -> Rows,
+    ) -> Result<(), Unwritten> {
         match self.format {
             Format::Json => values.iter().try_for_each(|value| self.json(value)),
             Format::Text => self.line(&table().render()),
@@ -50,22 +85,47 @@ impl Output {
 
     /// One value as a line of JSON.
     #[expect(clippy::unused_self, reason = "everything that prints goes through the command's output")]
-    pub(crate) fn json<T: Serialize>(&self, value: &T) -> io::Result<()> {
-        let mut line = serde_json::to_vec(value)?;
+    pub(crate) fn json<T: Serialize>(&self, value: &T) -> Result<(), Unwritten> {
+        let mut line = serde_json::to_vec(value).expect("the command's own values can be written as JSON");
         line.push(b'\n');
         write_all(&line)
     }
 
     /// Lines that were made already, their ends included.
     #[expect(clippy::unused_self, reason = "everything that prints goes through the command's output")]
-    pub(crate) fn bytes(&self, lines: &[u8]) -> io::Result<()> {
+    pub(crate) fn bytes(&self, lines: &[u8]) -> Result<(), Unwritten> {
         write_all(lines)
     }
 
     /// One line of text.
     #[expect(clippy::unused_self, reason = "everything that prints goes through the command's output")]
-    pub(crate) fn line(&self, text: &str) -> io::Result<()> {
+    pub(crate) fn line(&self, text: &str) -> Result<(), Unwritten> {
         write_all(format!("{text}\n").as_bytes())
+    }
+
+    /// Resolves when whoever reads standard output has gone. A command that waits would notice it only with the next
+    /// line that it prints.
+    #[expect(clippy::unused_self, reason = "everything that prints goes through the command's output")]
+    pub(crate) async fn closed(&self) {
+        let (tell, gone) = oneshot::channel();
+        // A thread of its own, left behind at the end: waiting cannot be called off.
+        let watch = move || {
+            let stdout = io::stdout();
+            let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+            loop {
+                match poll(&mut watched, None) {
+                    Ok(_) => break,
+                    Err(Errno::INTR) => {}
+                    Err(_) => return,
+                }
+            }
+            // Nobody waits any more if the command has ended by itself.
+            let _ended = tell.send(());
+        };
+        if thread::Builder::new().name("stdout-watch".to_owned()).spawn(watch).is_err() || gone.await.is_err()
+        {
+            std::future::pending().await
+        }
     }
 
     /// A remark for people, on stderr; with --output json an object, as everything there is then.
@@ -99,10 +159,10 @@ impl Output {
     }
 }
 
-fn write_all(bytes: &[u8]) -> io::Result<()> {
+fn write_all(bytes: &[u8]) -> Result<(), Unwritten> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes)?;
-    stdout.flush()
+    Ok(stdout.flush()?)
 }
 
 /// Rows under a heading, aligned when printed: numbers to the right, text to the left.
@@ -224,10 +284,7 @@ pub(crate) fn micros(microseconds: f64) -> String {
 
 /// Milliseconds since the Unix epoch as RFC 3339; the number itself if it is out of range.
 pub(crate) fn time_ms(milliseconds: u64) -> String {
-    i64::try_from(milliseconds)
-        .ok()
-        .and_then(|signed| jiff::Timestamp::from_millisecond(signed).ok())
-        .map_or_else(|| milliseconds.to_string(), |time| time.to_string())
+    levada_json::time::format(Timestamp(milliseconds)).unwrap_or_else(|| milliseconds.to_string())
 }
 
 #[cfg(test)]

@@ -23,8 +23,8 @@ pub struct Event {
     /// a tombstone is stored and delivered like any other event.
     pub payload: Option<Bytes>,
     /// When it happened, by the publisher's clock. It is stored and delivered as it is; nothing is ordered, found or
-    /// dropped by it.
-    pub time: Timestamp,
+    /// dropped by it. `None` lets the publisher set the time at which it took the event; a stored event has a time.
+    pub time: Option<Timestamp>,
     /// The publisher's own identity for the event. It is stored and delivered, and places an event without a key, so
     /// that equal ids meet in one partition. Nothing looks for repeats: two events of one id are two events. What keeps
     /// a resend from being stored twice are the producer's sequences, not this.
@@ -40,7 +40,7 @@ impl Default for Event {
             key: None,
             headers: Vec::new(),
             payload: Some(Bytes::new()),
-            time: Timestamp(0),
+            time: None,
             id: None,
             ttl_ms: None,
         }
@@ -70,7 +70,7 @@ impl Event {
     /// The same event with this event time.
     #[must_use]
     pub fn at(mut self, time: Timestamp) -> Self {
-        self.time = time;
+        self.time = Some(time);
         self
     }
 }

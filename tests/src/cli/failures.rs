@@ -1,6 +1,6 @@
 //! What bad input and bad circumstances get: a code on stderr, an exit code, and nothing left behind.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -41,7 +41,10 @@ async fn bad_input_gets_its_code_on_stderr_and_its_exit_code() {
         (vec!["plugin", "deploy", "p", &no_export], 1, "PLUGIN_EXPORT_MISSING"),
         (vec!["plugin", "deploy", "p", &filter, "--config", r#"{"where":"("}"#], 1, "PLUGIN_INIT_REFUSED"),
         (vec!["plugin", "deploy", "p", &filter, "--config", "{"], 2, "INVALID_ARGUMENT"),
-        (vec!["plugin", "deploy", "p", "absent.wasm"], 1, "INVALID_ARGUMENT"),
+        (vec!["plugin", "deploy", "p", "absent.wasm"], 2, "FILE_UNREADABLE"),
+        (vec!["publish", "orders", "--file", "absent.ndjson"], 2, "FILE_UNREADABLE"),
+        (vec!["publish", "orders", "--file", "/"], 2, "FILE_UNREADABLE"),
+        (vec!["publish", "orders", "hello"], 2, "INVALID_ARGUMENT"),
         (vec!["plugin", "remove", "absent"], 1, "PLUGIN_NOT_FOUND"),
         (vec!["route", "create", "r", "--from", "orders", "--to", "absent"], 1, "TOPIC_NOT_FOUND"),
         (vec!["route", "create", "r", "--from", "orders", "--to", "orders"], 1, "ROUTE_CYCLE"),
@@ -57,13 +60,64 @@ async fn bad_input_gets_its_code_on_stderr_and_its_exit_code() {
     }
     let lines = engine.run(&["publish", "orders"], "1\n2\n").await;
     lines.failed(1, "INVALID_ARGUMENT");
-    let expected = "line 1: expected a JSON object such as {\"payload\": ..}, got the number 1; --raw publishes each line as it is";
+    let expected = "line 1: expected a JSON object such as {\"payload\": ..}, got the number 1\nhint: --raw publishes each line as it is; neither";
     assert!(lines.stderr.contains(expected), "{lines:?}");
+    for (line, expected, hint) in [
+        (
+            "{\"amount\":5}",
+            "line 1: expected a field `payload`, `payload_text`",
+            "hint: an event's content is its payload: `jq -c '{payload: .}'`",
+        ),
+        (
+            "{\n  \"payload\": 5\n}",
+            "line 1: expected a whole JSON object on one line",
+            "hint: `jq -c .` puts each event on one line",
+        ),
+        (
+            "{\"payload\":1,\"keys\":\"a\"}",
+            "line 1: expected `key`, got a field `keys`",
+            "hint: neither this line",
+        ),
+    ] {
+        let refused = engine.run(&["publish", "orders"], line).await;
+        refused.failed(1, "INVALID_ARGUMENT");
+        assert!(refused.stderr.contains(expected) && refused.stderr.contains(hint), "{refused:?}");
+    }
+    let words = engine.run(&["publish", "orders", "it's", "new"], "").await;
+    assert!(words.stderr.contains(r"`echo 'it'\''s new' | levada publish orders --raw`"), "{words:?}");
     let broken =
         engine.run(&["publish", "orders"], "{\"payload\":1}\n{\"payload\":}\n{\"payload\":3}\n").await;
     broken.failed(1, "INVALID_ARGUMENT");
     assert!(broken.stderr.contains("1 event stored, then: line 2"), "{broken:?}");
     assert_eq!(engine.run(&["read", "orders"], "").await.json().len(), 1, "up to the wrong line");
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn output_that_cannot_be_written_has_a_code_of_its_own() {
+    let (_dir, engine) = engine().await;
+    engine.text(&["topic", "create", "orders"]).await;
+    engine.run(&["publish", "orders", "--raw"], "1\n").await.done();
+    for arguments in [
+        &["topic", "list"][..],
+        &["topic", "list", "--output", "json"],
+        &["topic", "create", "other"],
+        &["read", "orders"],
+        &["subscribe", "orders/s", "--from", "earliest"],
+        &["publish", "orders", "--file", "/dev/null"],
+        &["--help"],
+    ] {
+        let mut child = engine.command(arguments);
+        child.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+        let child = child.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let ended = within("its end", child.wait_with_output()).await.unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(
+            said.contains("OUTPUT_FAILED") && said.contains("standard output cannot be written: "),
+            "{said}"
+        );
+    }
     engine.stop().await;
 }
 

@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 /// The lines that a child prints, each as it comes.
-fn stdout(child: &mut Child) -> Lines<BufReader<ChildStdout>> {
+pub(super) fn stdout(child: &mut Child) -> Lines<BufReader<ChildStdout>> {
     BufReader::new(child.stdout.take().unwrap()).lines()
 }
 
@@ -102,6 +102,25 @@ async fn a_reader_of_the_output_that_goes_away_ends_a_command_quietly() {
         within("a line", printed.next_line()).await.unwrap().unwrap();
         drop(printed);
         assert_eq!(within("its end", errors.next_line()).await.unwrap(), None, "{arguments:?}");
+        assert!(within("its end", child.wait()).await.unwrap().success(), "{arguments:?}");
+    }
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_that_waits_ends_with_the_reader_of_its_output() {
+    let (_dir, engine) = engine().await;
+    engine.text(&["topic", "create", "orders"]).await;
+    engine.run(&["publish", "orders", "--raw"], "1\n").await.done();
+    for arguments in [
+        &["read", "orders", "--follow"][..],
+        &["subscribe", "orders", "-s", "s", "--from", "earliest", "--quiet"],
+    ] {
+        let mut child = engine.spawn(arguments);
+        let mut printed = stdout(&mut child);
+        within("a line", printed.next_line()).await.unwrap().unwrap();
+        drop(printed);
+        // No further event comes that it could fail to print.
         assert!(within("its end", child.wait()).await.unwrap().success(), "{arguments:?}");
     }
     engine.stop().await;

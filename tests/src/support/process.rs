@@ -151,17 +151,21 @@ impl Process {
 
     /// Starts a command against this engine, with this input.
     pub(crate) fn spawn_with(&self, arguments: &[&str], input: Stdio) -> Child {
-        let mut command = command();
-        command.args(arguments).args(["--addr", &self.quic]).arg("--ca").arg(&self.ca);
+        let mut command = self.command(arguments);
         command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().expect("the binary can be started")
     }
 
     /// Runs a command against this engine, with these lines as its input.
     pub(crate) async fn run(&self, arguments: &[&str], input: &str) -> Ran {
+        run(self.command(arguments), input).await
+    }
+
+    /// A command against this engine.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = command();
         command.args(arguments).args(["--addr", &self.quic]).arg("--ca").arg(&self.ca);
-        run(command, input).await
+        command
     }
 }
 

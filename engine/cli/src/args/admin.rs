@@ -11,9 +11,9 @@ use levada_protocol::{
 use super::{
     ClientArgs,
     chain::{ChainArgs, OptionsArgs},
-    values::{
-        DurationMs, SubscriptionPath, parse_any_topic, parse_json, parse_plugin, parse_size, parse_start,
-    },
+    path::SubscriptionPath,
+    start::parse_start,
+    values::{DurationMs, parse_any_topic, parse_json, parse_plugin, parse_size},
 };
 
 #[derive(Debug, clap::Args)]
@@ -151,10 +151,11 @@ pub(crate) struct SubscriptionArgs {
 pub(crate) enum SubscriptionAction {
     /// Make a subscription; `levada subscribe` makes one too, and consumes it
     Create {
-        /// TOPIC/SUBSCRIPTION; a subscription's name is up to 63 of a-z 0-9 _ - beginning with a letter or digit
+        #[command(flatten)]
         subscription: SubscriptionPath,
-        /// Where it begins: earliest, latest, an offset, or a time as 2026-01-31T12:00:00Z
-        #[arg(long, value_name = "START", default_value = "latest", value_parser = parse_start, allow_negative_numbers = true)]
+        /// Where it begins: earliest, latest, an offset, or a time: 2026-01-31T12:00:00Z, 2026-01-31 (without a zone it
+        /// is UTC), now, -1h, '2h ago'
+        #[arg(long, alias = "start", value_name = "START", default_value = "latest", value_parser = parse_start, allow_hyphen_values = true)]
         from: Start,
         #[command(flatten)]
         options: OptionsArgs,
@@ -167,17 +168,17 @@ pub(crate) enum SubscriptionAction {
     },
     /// One subscription: what it is like, how far it is, why it is paused
     Describe {
-        /// TOPIC/SUBSCRIPTION
+        #[command(flatten)]
         subscription: SubscriptionPath,
     },
     /// Delete a subscription with its progress
     Delete {
-        /// TOPIC/SUBSCRIPTION
+        #[command(flatten)]
         subscription: SubscriptionPath,
     },
     /// Let a paused subscription go on, and see whether it does: it pauses again if the cause is still there
     Resume {
-        /// TOPIC/SUBSCRIPTION
+        #[command(flatten)]
         subscription: SubscriptionPath,
     },
 }
@@ -239,8 +240,9 @@ pub(crate) enum RouteAction {
         to: Vec<TopicName>,
         #[command(flatten)]
         chain: ChainArgs,
-        /// Where in the source it begins: earliest, latest, an offset, or a time as 2026-01-31T12:00:00Z
-        #[arg(long, value_name = "START", default_value = "latest", value_parser = parse_start, allow_negative_numbers = true)]
+        /// Where in the source it begins: earliest, latest, an offset, or a time: 2026-01-31T12:00:00Z, 2026-01-31
+        /// (without a zone it is UTC), now, -1h, '2h ago'
+        #[arg(long, value_name = "START", default_value = "latest", value_parser = parse_start, allow_hyphen_values = true)]
         start: Start,
     },
     /// All routes

@@ -3,13 +3,15 @@
 mod admin;
 mod bench;
 mod chain;
+mod path;
+mod start;
 mod values;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use levada_protocol::{
-    ids::{SubscriptionName, TopicName},
+    ids::TopicName,
     request::{Order, Start},
 };
 
@@ -21,10 +23,13 @@ pub(crate) use bench::{
     BenchArgs, BenchCommon, CatchUp, ConsumerArgs, FanOut, Latency, PluginBench, PluginKind,
     Publish as PublishBench, Workload,
 };
-pub(crate) use values::{DurationMs, SubscriptionPath};
+pub(crate) use path::SubscriptionPath;
+pub(crate) use start::Beginning;
+pub(crate) use values::DurationMs;
 
 use chain::OptionsArgs;
-use values::{parse_any_topic, parse_header, parse_rate, parse_start, parse_timeout};
+use start::{LAST_MAX, parse_beginning, parse_start};
+use values::{parse_any_topic, parse_header, parse_rate, parse_timeout};
 
 /// Levada: durable events over QUIC, every subscriber through its own WebAssembly gate.
 #[derive(Debug, Parser)]
@@ -71,13 +76,14 @@ pub(crate) struct ClientArgs {
         long,
         global = true,
         env = "LEVADA_ADDR",
+        hide_env_values = true,
         default_value = "127.0.0.1:7600",
         value_name = "HOST:PORT",
         help_heading = ENGINE
     )]
     pub(crate) addr: String,
     /// The engine's CA certificate: DATA_DIR/tls/ca.pem of that engine [default: ./levada-data/tls/ca.pem]
-    #[arg(long, global = true, env = "LEVADA_CA", value_name = "FILE", help_heading = ENGINE)]
+    #[arg(long, global = true, env = "LEVADA_CA", hide_env_values = true, value_name = "FILE", help_heading = ENGINE)]
     pub(crate) ca: Option<PathBuf>,
 }
 
@@ -113,8 +119,10 @@ const PUBLISH_HELP: &str = concat!(
     "A line is one event:\n",
     r#"  {"key": "..", "headers": {"name": ".."}, "id": "..", "time": "2026-01-31T12:00:00Z", "payload": ..}"#,
     "\n\n",
-    r#"Only payload must be there: any JSON, or {"base64": ".."} for other bytes. "#,
-    "Events of one key go to one partition, in order. What `levada read` prints can be published as it is. ",
+    "Only payload must be there. It is any JSON; instead of it there may be payload_text for other text, payload_base64 \
+     for other bytes, or tombstone: true for none. ",
+    "Events of one key go to one partition, in order. What `levada read` prints can be published as it is, and is the \
+     same event again, but for headers that begin with lv-, which are the engine's. ",
     "The command ends when every event is stored.\n\n",
     r#"  echo '{"key": "order-1", "payload": {"amount": 90}}' | levada publish orders"#,
     "\n  echo 'any text' | levada publish orders --raw"
@@ -123,7 +131,8 @@ const PUBLISH_HELP: &str = concat!(
 /// How payloads are printed that are no JSON.
 macro_rules! other_bytes {
     () => {
-        r#"A payload that is not JSON is printed as {"base64": ".."}; `jq -r .payload.base64 | base64 -d` gives its bytes."#
+        "A payload that is JSON on one line is printed as it is under payload, other text as payload_text, other bytes \
+         as payload_base64, and no payload as tombstone: true. --payload prints payloads alone."
     };
 }
 
@@ -186,6 +195,9 @@ pub(crate) struct PublishArgs {
     pub(crate) client: ClientArgs,
     /// The topic, which must exist
     pub(crate) topic: TopicName,
+    // Taken only to say where events come from.
+    #[arg(hide = true)]
+    pub(crate) words: Vec<String>,
     /// Key of every event that names none itself
     #[arg(long, value_name = "K")]
     pub(crate) key: Option<String>,
@@ -240,15 +252,11 @@ impl From<OrderArg> for Order {
 pub(crate) struct SubscribeArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
-    /// The topic
-    #[arg(value_parser = parse_any_topic)]
-    pub(crate) topic: TopicName,
-    /// The subscription's name
-    #[arg(long, short, value_name = "S")]
-    pub(crate) subscription: SubscriptionName,
-    /// Where the subscription begins, if it is made now: earliest, latest, an offset, or a time as 2026-01-31T12:00:00Z
-    /// [default: latest]
-    #[arg(long, value_name = "START", value_parser = parse_start, allow_negative_numbers = true)]
+    #[command(flatten)]
+    pub(crate) subscription: SubscriptionPath,
+    /// Where the subscription begins, if it is made now: earliest, latest, an offset, or a time: 2026-01-31T12:00:00Z,
+    /// 2026-01-31 (without a zone it is UTC), now, -1h, '2h ago' [default: latest]
+    #[arg(long, alias = "start", value_name = "START", value_parser = parse_start, allow_hyphen_values = true)]
     pub(crate) from: Option<Start>,
     #[command(flatten)]
     pub(crate) options: OptionsArgs,
@@ -258,6 +266,9 @@ pub(crate) struct SubscribeArgs {
     /// Print without acknowledging: the events come again, to the next consumer
     #[arg(long)]
     pub(crate) no_ack: bool,
+    /// Print each event's payload alone, as it is, and a line end behind it
+    #[arg(long)]
+    pub(crate) payload: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -270,15 +281,30 @@ pub(crate) struct ReadArgs {
     /// Only this partition; repeatable [default: all]
     #[arg(long = "partition", value_name = "P")]
     pub(crate) partitions: Vec<u16>,
-    /// Where to begin: earliest, latest, an offset, or a time as 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "START", default_value = "earliest", value_parser = parse_start, allow_negative_numbers = true)]
-    pub(crate) from: Start,
+    /// Where to begin: earliest, latest, an offset, -N for the last N events, or a time: 2026-01-31T12:00:00Z,
+    /// 2026-01-31 (without a zone it is UTC), now, -1h, '2h ago'
+    #[arg(long, alias = "start", value_name = "START", default_value = "earliest", value_parser = parse_beginning, allow_hyphen_values = true)]
+    from: Beginning,
+    /// Only the last N events, 1 to 10000, of all partitions together, in the order in which they were stored; the
+    /// same as --from -N
+    #[arg(long, value_name = "N", conflicts_with = "from", value_parser = clap::value_parser!(u64).range(1..=LAST_MAX), allow_negative_numbers = true)]
+    last: Option<u64>,
     /// Stop after this many events [default: all that are stored]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
     pub(crate) max: Option<u64>,
     /// Go on with new events instead of stopping at the end
     #[arg(long)]
     pub(crate) follow: bool,
+    /// Print each event's payload alone, as it is, and a line end behind it
+    #[arg(long)]
+    pub(crate) payload: bool,
+}
+
+impl ReadArgs {
+    /// Where to begin, in whichever way it was said.
+    pub(crate) fn beginning(&self) -> Beginning {
+        self.last.map_or(self.from, Beginning::Last)
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
-//! Values that flags take, parsed once: names, starts, durations, sizes, headers, stages. Knows no command.
+//! Values that flags take, parsed once: names, durations, sizes, headers, stages. Knows no command.
 
 use std::{str::FromStr, time::Duration};
 
 use levada_protocol::{
-    ids::{PluginName, SubscriptionName, TopicName},
-    request::{StageSpec, Start},
+    ids::{PluginName, TopicName},
+    limits::ENGINE_HEADER_PREFIX,
+    request::StageSpec,
 };
 use serde::de::IgnoredAny;
 
@@ -20,8 +21,7 @@ impl FromStr for DurationMs {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let expected = "expected a duration such as 90s, 72h or 7d";
-        let duration =
-            humantime::parse_duration(text).map_err(|error| format!("{expected}, got {text:?}: {error}"))?;
+        let duration = humantime::parse_duration(text).map_err(|_| format!("{expected}, got {text:?}"))?;
         let milliseconds = u64::try_from(duration.as_millis());
         milliseconds.map(Self).map_err(|_| format!("{expected}, got one that is too long"))
     }
@@ -30,23 +30,6 @@ impl FromStr for DurationMs {
 impl From<DurationMs> for Duration {
     fn from(milliseconds: DurationMs) -> Self {
         Self::from_millis(milliseconds.0)
-    }
-}
-
-/// `TOPIC/SUBSCRIPTION`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SubscriptionPath {
-    pub(crate) topic: TopicName,
-    pub(crate) name: SubscriptionName,
-}
-
-impl FromStr for SubscriptionPath {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (topic, name) =
-            text.split_once('/').ok_or_else(|| format!("expected TOPIC/SUBSCRIPTION, got {text:?}"))?;
-        Ok(Self { topic: parse_any_topic(topic)?, name: name.parse().map_err(sentence)? })
     }
 }
 
@@ -92,6 +75,10 @@ pub(super) fn parse_timeout(text: &str) -> Result<DurationMs, String> {
 /// `NAME=VALUE`.
 pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
+        Some((name, _)) if name.starts_with(ENGINE_HEADER_PREFIX) => Err(format!(
+            "expected a header of your own, got {name:?}: names that begin with {ENGINE_HEADER_PREFIX} are the \
+             engine's"
+        )),
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("expected NAME=VALUE, got {text:?}")),
     }
@@ -113,21 +100,6 @@ pub(super) fn parse_share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// `earliest`, `latest`, an offset, or a time in RFC 3339.
-pub(super) fn parse_start(text: &str) -> Result<Start, String> {
-    match text {
-        "earliest" => return Ok(Start::Earliest),
-        "latest" => return Ok(Start::Latest),
-        _ => {}
-    }
-    if let Ok(offset) = text.parse() {
-        return Ok(Start::Offset(offset));
-    }
-    let expected = "expected earliest, latest, an offset, or a time such as 2026-01-31T12:00:00Z";
-    let time: jiff::Timestamp = text.parse().map_err(|_| format!("{expected}, got {text:?}"))?;
-    u64::try_from(time.as_millisecond()).map(Start::Time).map_err(|_| "the time is before 1970".to_owned())
-}
-
 /// `NAME` or `NAME@VERSION`.
 pub(super) fn parse_plugin(text: &str) -> Result<(PluginName, Option<u32>), String> {
     let (name, version) = match text.split_once('@') {
@@ -144,7 +116,11 @@ pub(super) fn parse_plugin(text: &str) -> Result<(PluginName, Option<u32>), Stri
 pub(super) fn parse_json(text: &str) -> Result<String, String> {
     match serde_json::from_str::<IgnoredAny>(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!("expected JSON: {error}")),
+        // A shell that is not told otherwise takes the quotes away, which is the most frequent cause.
+        Err(_) => Err(format!(
+            "expected JSON such as {{\"where\": \"amount > 0\"}}, got {text}; put it between ' so that the shell \
+             leaves it as it is"
+        )),
     }
 }
 

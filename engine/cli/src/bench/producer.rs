@@ -114,7 +114,7 @@ impl Maker {
                 .and_then(|index| self.plan.keys.get(index).cloned()),
         };
         self.sequence += 1;
-        Event { key, time: Timestamp(self.plan.clock.wall_ms(sent)), ..Event::new(payload) }
+        Event { key, time: Some(Timestamp(self.plan.clock.wall_ms(sent))), ..Event::new(payload) }
     }
 
     fn sent(self, latencies: Latencies) -> Sent {

@@ -2,6 +2,7 @@
 
 mod bundled;
 mod events;
+mod lines;
 mod place;
 mod plugin;
 mod publish;

@@ -53,9 +53,7 @@ async fn deploy_file(
     file: &Path,
     config: Option<String>,
 ) -> anyhow::Result<PluginInfo> {
-    let unreadable = |error| {
-        Failure::new(ErrorCode::InvalidArgument, format!("{} cannot be read: {error}", file.display()))
-    };
+    let unreadable = |error| Failure::unreadable(file, &error);
     let size = fs::metadata(file).map_err(unreadable)?.len();
     if usize::try_from(size).map_or(true, |size| size > ARTEFACT_BYTES_MAX) {
         let message = format!("{} has {size} bytes, a plugin may have {ARTEFACT_BYTES_MAX}", file.display());

@@ -1,25 +1,12 @@
-//! `levada publish`: events from lines of a file or of stdin, pipelined, each acknowledged before the end. What the
-//! lines hold is `ndjson.rs`.
+//! `levada publish`: events from lines of a file or of stdin, pipelined, each acknowledged before the end. How lines
+//! become events is `lines.rs`.
 
-use std::{
-    cell::Cell,
-    collections::BTreeMap,
-    convert::Infallible,
-    fs::File,
-    io::{self, BufRead, BufReader, Read as _},
-    path::Path,
-    pin::pin,
-    thread,
-    time::Duration,
-};
+use std::{cell::Cell, collections::BTreeMap, convert::Infallible, pin::pin, thread, time::Duration};
 
-use bytes::Bytes;
 use levada_client::{Client, Publisher, PublisherOptions, Ticket};
 use levada_protocol::{
     error::ErrorCode,
-    event::Event,
-    ids::{Offset, PartitionId, Timestamp},
-    limits::EVENT_BYTES_MAX,
+    ids::{Offset, PartitionId},
 };
 use serde::Serialize;
 use tokio::{
@@ -27,18 +14,18 @@ use tokio::{
     time::{Instant, interval, sleep_until},
 };
 
-use super::stops::Reason;
+use super::{
+    lines::{Input, Lines},
+    stops::Reason,
+};
 use crate::{
     args::PublishArgs,
     client,
     failure::{Failure, code_of},
     interrupt::interrupted,
-    ndjson::Defaults,
     output::{self, Output},
 };
 
-/// Longest line: the largest event in base64, and room for its headers' names and quotes.
-const LINE_BYTES_MAX: u64 = 2 * EVENT_BYTES_MAX as u64;
 /// Lines read ahead of their publishing.
 const LINES_AHEAD: usize = 1_024;
 /// Events published ahead of their acknowledgement, at most; the client's own buffer is a limit in bytes.
@@ -50,20 +37,19 @@ const DELAYED: Duration = Duration::from_millis(1_500);
 /// The same reason is told again after this.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 
-/// An event and the line it came from, or what was wrong with that line.
-type Input = Result<(u64, Event), Failure>;
-
 pub(super) async fn run(output: &Output, args: PublishArgs) -> anyhow::Result<()> {
-    let lines = open(&args.file)?;
+    if !args.words.is_empty() {
+        let (topic, words) = (&args.topic, args.words.join(" "));
+        let message =
+            format!("expected no event behind the topic, got {words:?}: events come from standard input");
+        let hint = format!("`echo '{}' | levada publish {topic} --raw`", words.replace('\'', "'\\''"));
+        return Err(Failure::usage(message).hint(hint).into());
+    }
+    let lines = Lines::open(output, &args)?;
     client::with(&args.client, async |client| publish(output, client, &args, lines).await).await
 }
 
-async fn publish(
-    output: &Output,
-    client: &Client,
-    args: &PublishArgs,
-    lines: Box<dyn BufRead + Send>,
-) -> anyhow::Result<()> {
+async fn publish(output: &Output, client: &Client, args: &PublishArgs, lines: Lines) -> anyhow::Result<()> {
     let mut stop = pin!(interrupted());
     let options = PublisherOptions { delivery_timeout: args.timeout.into(), ..PublisherOptions::default() };
     let publisher = tokio::select! {
@@ -71,15 +57,9 @@ async fn publish(
         () = &mut stop => return Err(Failure::interrupted().into()),
         publisher = client.publisher(args.topic.as_str(), options) => publisher?,
     };
-    let headers =
-        args.headers.iter().map(|(name, value)| (name.clone(), Bytes::from(value.clone()))).collect();
-    let defaults = Defaults { key: args.key.clone().map(Bytes::from), headers };
     let (sender, receiver) = mpsc::channel(LINES_AHEAD);
-    let raw = args.raw;
     // A thread of its own, left behind at the end: a read of stdin cannot be called off.
-    thread::Builder::new()
-        .name("input".to_owned())
-        .spawn(move || read_lines(lines, &defaults, raw, &sender))?;
+    thread::Builder::new().name("input".to_owned()).spawn(move || lines.read(&sender))?;
 
     let published = Cell::new(0);
     let (tickets, awaited) = mpsc::channel(TICKETS_AHEAD);
@@ -101,65 +81,6 @@ async fn publish(
             some => error.context(format!("{} stored, then", events(some))),
         }),
     }
-}
-
-fn open(file: &Path) -> Result<Box<dyn BufRead + Send>, Failure> {
-    if file == Path::new("-") {
-        return Ok(Box::new(BufReader::new(io::stdin())));
-    }
-    match File::open(file) {
-        Ok(opened) => Ok(Box::new(BufReader::new(opened))),
-        Err(error) => {
-            let message = format!("{} cannot be read: {error}", file.display());
-            Err(Failure::new(ErrorCode::InvalidArgument, message))
-        }
-    }
-}
-
-/// Turns lines into events until the input ends, a line is wrong, or nobody takes them.
-fn read_lines(
-    mut lines: Box<dyn BufRead + Send>,
-    defaults: &Defaults,
-    raw: bool,
-    sender: &mpsc::Sender<Input>,
-) {
-    let mut line = Vec::new();
-    for number in 1.. {
-        let input = match next_line(&mut lines, &mut line) {
-            Ok(false) => return,
-            Ok(true) if !raw && line.iter().all(u8::is_ascii_whitespace) => continue,
-            Ok(true) if raw => Ok((number, defaults.raw_event(&line, now()))),
-            Ok(true) => defaults.event_of(&line, now()).map(|event| (number, event)),
-            Err(problem) => Err(problem),
-        };
-        let input = input.map_err(|problem| {
-            Failure::new(ErrorCode::InvalidArgument, format!("line {number}: {problem}"))
-                .hint("neither this line nor any after it was published")
-        });
-        let wrong = input.is_err();
-        if sender.blocking_send(input).is_err() || wrong {
-            return;
-        }
-    }
-}
-
-/// Reads a line without its end into `line`; false at the end of the input.
-fn next_line(lines: &mut dyn BufRead, line: &mut Vec<u8>) -> Result<bool, String> {
-    line.clear();
-    let got = lines.take(LINE_BYTES_MAX).read_until(b'\n', line).map_err(|error| error.to_string())?;
-    if line.last() == Some(&b'\n') {
-        line.pop();
-        if line.last() == Some(&b'\r') {
-            line.pop();
-        }
-    } else if got as u64 == LINE_BYTES_MAX {
-        return Err(format!("expected at most {LINE_BYTES_MAX} bytes, got more"));
-    }
-    Ok(got > 0)
-}
-
-fn now() -> Timestamp {
-    Timestamp(u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0))
 }
 
 async fn send_all(
@@ -299,39 +220,4 @@ async fn await_tickets(
         published: published.get(),
         last: last.iter().filter_map(place).collect(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn inputs(text: &'static str, raw: bool) -> Vec<Input> {
-        let (sender, mut receiver) = mpsc::channel(100);
-        read_lines(Box::new(text.as_bytes()), &Defaults::default(), raw, &sender);
-        drop(sender);
-        std::iter::from_fn(|| receiver.blocking_recv()).collect()
-    }
-
-    #[test]
-    fn a_wrong_line_is_named_and_ends_the_input() {
-        let read = inputs("{\"payload\":1}\n\n{\"payload\":2}\r\nnonsense\n{\"payload\":3}\n", false);
-        let lines: Vec<u64> =
-            read.iter().filter_map(|input| input.as_ref().ok()).map(|(line, _)| *line).collect();
-        assert_eq!(lines, [1, 3]);
-        assert_eq!(read.len(), 3);
-        assert!(read[2].as_ref().is_err_and(|failure| failure.to_string().starts_with("line 4: ")));
-    }
-
-    #[test]
-    fn raw_lines_are_payloads_with_or_without_a_last_line_end() {
-        let read = inputs("one\n\nthree", true);
-        let payloads: Vec<Bytes> = read.into_iter().map(|input| input.unwrap().1.payload.unwrap()).collect();
-        assert_eq!(payloads, ["one", "", "three"]);
-    }
-
-    #[test]
-    fn a_line_without_end_is_refused_at_its_limit() {
-        let mut endless: Box<dyn BufRead + Send> = Box::new(BufReader::new(io::repeat(b'x')));
-        assert!(next_line(&mut *endless, &mut Vec::new()).is_err());
-    }
 }

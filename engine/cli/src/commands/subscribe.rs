@@ -10,7 +10,7 @@ use std::{
 use levada_client::{Client, Error, ErrorCode, Start, SubscribeOptions, Subscribed, Subscriber};
 use tokio::time::timeout;
 
-use super::{events, place, stops::Waiting};
+use super::{events::Printer, place, stops::Waiting};
 use crate::{
     args::SubscribeArgs,
     client,
@@ -47,6 +47,7 @@ async fn consume(output: &Output, client: &Client, args: &SubscribeArgs) -> anyh
     let ended = tokio::select! {
         biased;
         () = &mut stop => Ok(()),
+        () = output.closed() => Ok(()),
         ended = print_all(output, args, &mut subscriber, &progress) => ended,
         never = tell_stops(output, client, args, &progress) => match never {},
     };
@@ -66,7 +67,7 @@ async fn attach(client: &Client, args: &SubscribeArgs) -> Result<Subscriber, Err
         from: args.from.unwrap_or(Start::Latest),
         // What is not to be printed is not asked for: it would come back to the next consumer as a redelivery.
         credit_events: args.max.unwrap_or(CREDIT_EVENTS).min(CREDIT_EVENTS),
-        ..SubscribeOptions::new(args.topic.as_str(), args.subscription.as_str())
+        ..SubscribeOptions::new(args.subscription.topic.as_str(), args.subscription.name.as_str())
     };
     if args.options.is_empty() {
         match client.subscribe(options.clone()).await {
@@ -80,7 +81,7 @@ async fn attach(client: &Client, args: &SubscribeArgs) -> Result<Subscriber, Err
 
 /// Says what the answer says: whether the subscription was made, and what it will not see.
 fn tell(output: &Output, args: &SubscribeArgs, subscribed: &Subscribed) {
-    let name = format!("{}/{}", args.topic, args.subscription);
+    let name = format!("{}/{}", args.subscription.topic, args.subscription.name);
     if subscribed.created {
         let from = match args.from.unwrap_or(Start::Latest) {
             Start::Earliest => "the oldest stored event".to_owned(),
@@ -113,6 +114,11 @@ async fn print_all(
     progress: &Progress,
 ) -> anyhow::Result<()> {
     let (all, printed) = (args.max.unwrap_or(u64::MAX), &progress.printed);
+    let printer = Printer {
+        topic: args.subscription.topic.as_str(),
+        subscription: Some(args.subscription.name.as_str()),
+        payload_alone: args.payload,
+    };
     while printed.get() < all {
         let next = timeout(LOOK, subscriber.next_delivery()).await;
         let refusal = match subscriber.interruption() {
@@ -123,8 +129,7 @@ async fn print_all(
         let Ok(next) = next else { continue };
         let Some(delivery) = next? else { return Ok(()) };
         let left = all - printed.get();
-        let (count, last) =
-            events::print(output, args.topic.as_str(), Some(args.subscription.as_str()), &delivery, left)?;
+        let (count, last) = printer.print(output, &delivery, left)?;
         printed.set(printed.get() + count);
         match last {
             Some(last) if !args.no_ack => delivery.ack_range(delivery.first()..=last),
@@ -141,7 +146,7 @@ async fn tell_stops(
     args: &SubscribeArgs,
     progress: &Progress,
 ) -> std::convert::Infallible {
-    let (topic, name) = (args.topic.as_str(), args.subscription.as_str());
+    let (topic, name) = (args.subscription.topic.as_str(), args.subscription.name.as_str());
     let waiting =
         Waiting { output, client, addr: &args.client.addr, what: format!("subscription {topic}/{name}") };
     let ask = async || {

@@ -160,7 +160,7 @@ impl Publisher {
     /// batch, so that all partitions get about as many bytes.
     ///
     /// Returns as soon as the event has a place in a batch; waits only while the buffer is full. The ticket
-    /// resolves when the event is stored. An event time of 0 becomes now.
+    /// resolves when the event is stored. An event without a time gets the present one.
     ///
     /// Cancel safe: if the wait is dropped, the event is not published.
     ///
@@ -185,9 +185,7 @@ impl Publisher {
     async fn place(&self, partition: Option<PartitionId>, mut event: Event) -> Result<Ticket, Error> {
         // On a runtime of one thread a loop of publishes must leave the driver its turns.
         tokio::task::coop::consume_budget().await;
-        if event.time.0 == 0 {
-            event.time = clock::wall();
-        }
+        event.time.get_or_insert_with(clock::wall);
         if let Some(ticket) = self.handle.shared.push(partition, &event)? {
             return Ok(ticket);
         }

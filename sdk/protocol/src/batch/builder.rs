@@ -105,12 +105,12 @@ impl BatchBuilder {
         self.bytes.len().max(BATCH_HEADER_BYTES)
     }
 
-    /// Adds an event behind the others. The builder must be one of plain batches.
+    /// Adds an event behind the others; one without a time gets 0. The builder must be one of plain batches.
     pub fn push(&mut self, event: &Event) -> Result<(), BatchFull> {
         let parts = EventParts {
             key: event.key.as_deref(),
             payload: event.payload.as_deref(),
-            time: event.time,
+            time: event.time.unwrap_or_default(),
             id: event.id.as_deref(),
             ttl_ms: event.ttl_ms,
         };

@@ -93,7 +93,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             key: key.map(Bytes::from),
             headers: headers.into_iter().map(|(name, value)| (name, Bytes::from(value))).collect(),
             payload: payload.map(Bytes::from),
-            time: Timestamp(time),
+            time: Some(Timestamp(time)),
             id,
             ttl_ms,
         })
@@ -150,7 +150,7 @@ proptest! {
         let mut expected = Vec::new();
         for index in chosen {
             // Times of one year, so that they fit one batch.
-            let event = Event { time: Timestamp(events[index].time.0 % 0x8000_0000), ..events[index].clone() };
+            let event = Event { time: events[index].time.map(|time| Timestamp(time.0 % 0x8000_0000)), ..events[index].clone() };
             let delta = u32::try_from(index).unwrap() * stride;
             let mut plain = BatchBuilder::new();
             plain.push(&event).unwrap();

@@ -313,7 +313,7 @@ impl<'a> EventRef<'a> {
                 .map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), batch.share(value)))
                 .collect(),
             payload: self.payload().map(|payload| batch.share(payload)),
-            time: self.time(),
+            time: Some(self.time()),
             id: self.id().map(str::to_owned),
             ttl_ms: self.ttl_ms(),
         }
