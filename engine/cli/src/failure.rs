@@ -250,6 +250,21 @@ fn describe(error: &anyhow::Error) -> (FailureCode, Option<String>) {
     (ErrorCode::Internal.into(), None)
 }
 
+/// The protocol's code of a failure, if it has one.
+pub(crate) fn code(error: &anyhow::Error) -> Option<ErrorCode> {
+    match describe(error).0 {
+        FailureCode::Known(code) => Some(code),
+        FailureCode::FileUnreadable | FailureCode::OutputFailed => None,
+    }
+}
+
+/// The same failure with this hint before the one it has.
+pub(crate) fn with_hint(error: &anyhow::Error, first: &str) -> anyhow::Error {
+    let (code, hint) = describe(error);
+    let hint = hint.map_or_else(|| first.to_owned(), |hint| format!("{first}; {hint}"));
+    Failure::new(code, sentence(error)).hint(hint).into()
+}
+
 /// The code that says most: of an attempt that was refused until its time was up, why it was refused.
 pub(crate) fn code_of(error: &levada_client::Error) -> ErrorCode {
     match error {

@@ -94,6 +94,28 @@ async fn bad_input_gets_its_code_on_stderr_and_its_exit_code() {
 }
 
 #[tokio::test]
+async fn a_misspelt_name_gets_the_nearest_one() {
+    let (_dir, engine) = engine().await;
+    engine.text(&["topic", "create", "orders"]).await;
+    engine.text(&["topic", "create", "paid"]).await;
+    engine.text(&["subscription", "create", "orders/payment"]).await;
+    engine.text(&["route", "create", "onward", "--from", "orders", "--to", "paid"]).await;
+    for (arguments, hint) in [
+        (&["read", "odrers"][..], "the nearest name is orders; `levada topic list`"),
+        (&["publish", "order"], "the nearest name is orders;"),
+        (&["route", "create", "r", "--from", "orders", "--to", "piad"], "the nearest name is paid;"),
+        (&["subscription", "describe", "orders/paymnet"], "the nearest name is payment;"),
+        (&["route", "delete", "onwards"], "the nearest name is onward;"),
+        (&["topic", "describe", "x"], "hint: `levada topic list`"),
+    ] {
+        let refused = engine.run(arguments, "{\"payload\":1}").await;
+        assert_eq!(refused.code, 1, "{refused:?}");
+        assert!(refused.stderr.contains(hint), "{refused:?}");
+    }
+    engine.stop().await;
+}
+
+#[tokio::test]
 async fn output_that_cannot_be_written_has_a_code_of_its_own() {
     let (_dir, engine) = engine().await;
     engine.text(&["topic", "create", "orders"]).await;

@@ -44,6 +44,17 @@ impl Process {
 }
 
 #[tokio::test]
+async fn shells_get_completions_that_name_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = alone(&["completion", shell]).await.done();
+        for word in ["subscribe", "subscription", "--max-in-flight", "--payload"] {
+            // fish names long options without their dashes.
+            assert!(script.contains(word.trim_start_matches('-')), "{shell}: {word}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn topics_from_the_command_line() {
     let (_dir, engine) = engine().await;
     let made = engine.text(&["topic", "create", "orders", "--partitions", "2", "--retain-for", "7d"]).await;

@@ -61,6 +61,12 @@ impl ChainArgs {
         self.plugins.is_empty()
     }
 
+    /// The names of the plugins, without their versions.
+    pub(crate) fn plugins(&self) -> Vec<String> {
+        let name = |stage: &StageSpec| stage.plugin.split('@').next().unwrap_or_default().to_owned();
+        self.plugins.iter().map(name).collect()
+    }
+
     /// The stages in order, each with the policy and the limits.
     pub(crate) fn stages(&self) -> Vec<StageSpec> {
         let stage = |stage: &StageSpec| StageSpec {
@@ -102,6 +108,11 @@ impl OptionsArgs {
             && max_attempts.is_none()
             && max_in_flight.is_none()
             && chain.is_empty()
+    }
+
+    /// The names of the plugins, without their versions.
+    pub(crate) fn plugins(&self) -> Vec<String> {
+        self.chain.plugins()
     }
 
     /// What was said, and the defaults of the rest.

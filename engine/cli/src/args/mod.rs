@@ -10,6 +10,7 @@ mod values;
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use levada_protocol::{
     ids::TopicName,
     request::{Order, Start},
@@ -112,7 +113,19 @@ pub(crate) enum Command {
     Route(RouteArgs),
     /// Measure: rates, latencies, CPU and memory, with every event accounted for
     Bench(BenchArgs),
+    /// Print the completion script of a shell
+    #[command(after_help = COMPLETION_HELP)]
+    Completion {
+        /// Which shell
+        shell: Shell,
+    },
 }
+
+const COMPLETION_HELP: &str = concat!(
+    "  bash: source <(levada completion bash)    in ~/.bashrc\n",
+    "  zsh:  source <(levada completion zsh)     in ~/.zshrc, after compinit\n",
+    "  fish: levada completion fish | source     in ~/.config/fish/config.fish"
+);
 
 // Paragraphs are one line each: clap breaks them where the terminal ends.
 const PUBLISH_HELP: &str = concat!(

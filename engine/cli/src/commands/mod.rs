@@ -1,8 +1,10 @@
 //! One file per command. Each takes its arguments and the output, and talks to an engine through the client.
 
 mod bundled;
+mod completion;
 mod events;
 mod lines;
+mod nearest;
 mod place;
 mod plugin;
 mod publish;
@@ -16,10 +18,20 @@ mod topic;
 
 pub(crate) use bundled::{CONTENT_ROUTER, JSON_FILTER, JSON_PROJECT, SAMPLE, deploy_bundled};
 
+use nearest::Names;
+
 use crate::{args::Command, bench, demo, output::Output};
 
 /// Runs any command but `serve`, which needs a runtime of its own shape.
 pub(crate) async fn run(output: &Output, command: Command) -> anyhow::Result<()> {
+    let names = Names::of(&command);
+    match dispatch(output, command).await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(Box::pin(names.explain(error)).await),
+    }
+}
+
+async fn dispatch(output: &Output, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(_) => unreachable!("serve is run before a runtime is made"),
         Command::Demo(args) => Box::pin(demo::run(output, args)).await,
@@ -31,5 +43,6 @@ pub(crate) async fn run(output: &Output, command: Command) -> anyhow::Result<()>
         Command::Plugin(args) => Box::pin(plugin::run(output, args)).await,
         Command::Route(args) => Box::pin(route::run(output, args)).await,
         Command::Bench(args) => Box::pin(bench::run(output, args)).await,
+        Command::Completion { shell } => completion::run(output, shell),
     }
 }

@@ -1,0 +1,182 @@
+//! A name that an engine does not know, and the one that was probably meant.
+
+use std::{collections::BTreeSet, future::Future, time::Duration};
+
+use levada_client::{Client, Error};
+use levada_protocol::error::ErrorCode;
+use tokio::time::timeout;
+
+use crate::{
+    args::{ClientArgs, Command, PluginAction, RouteAction, SubscriptionAction, TopicAction},
+    client, failure,
+};
+
+/// How alike two names are that one meant the other, from 0 to 1.
+const ALIKE: f64 = 0.8;
+/// How long finding the name that was meant may take; the failure is told without it then.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// The names in a command that an engine must know.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    client: Option<ClientArgs>,
+    topics: Vec<String>,
+    /// The topic and the name.
+    subscription: Option<(String, String)>,
+    route: Option<String>,
+    plugins: Vec<String>,
+}
+
+impl Names {
+    pub(super) fn of(command: &Command) -> Self {
+        let mut names = Self::default();
+        match command {
+            Command::Topic(args) => {
+                names.client = Some(args.client.clone());
+                match &args.action {
+                    TopicAction::Describe { topic }
+                    | TopicAction::Set { topic, .. }
+                    | TopicAction::Delete { topic, .. } => names.topics.push(topic.to_string()),
+                    TopicAction::Create { .. } | TopicAction::List => {}
+                }
+            }
+            Command::Publish(args) => {
+                names.client = Some(args.client.clone());
+                names.topics.push(args.topic.to_string());
+            }
+            Command::Read(args) => {
+                names.client = Some(args.client.clone());
+                names.topics.push(args.topic.to_string());
+            }
+            Command::Subscribe(args) => {
+                names.client = Some(args.client.clone());
+                names.topics.push(args.subscription.topic.to_string());
+                names.plugins = args.options.plugins();
+            }
+            Command::Subscription(args) => {
+                names.client = Some(args.client.clone());
+                match &args.action {
+                    SubscriptionAction::Create { subscription, options, .. } => {
+                        names.topics.push(subscription.topic.to_string());
+                        names.plugins = options.plugins();
+                    }
+                    SubscriptionAction::List { topic } => {
+                        names.topics.extend(topic.as_ref().map(ToString::to_string));
+                    }
+                    SubscriptionAction::Describe { subscription }
+                    | SubscriptionAction::Delete { subscription, .. }
+                    | SubscriptionAction::Resume { subscription } => {
+                        let (topic, name) = (subscription.topic.to_string(), subscription.name.to_string());
+                        names.topics.push(topic.clone());
+                        names.subscription = Some((topic, name));
+                    }
+                }
+            }
+            Command::Plugin(args) => {
+                names.client = Some(args.client.clone());
+                if let PluginAction::Remove { plugin: (name, _) } = &args.action {
+                    names.plugins.push(name.to_string());
+                }
+            }
+            Command::Route(args) => {
+                names.client = Some(args.client.clone());
+                match &args.action {
+                    RouteAction::Create { from, to, chain, .. } => {
+                        names.topics.push(from.to_string());
+                        names.topics.extend(to.iter().map(ToString::to_string));
+                        names.plugins = chain.plugins();
+                    }
+                    RouteAction::List => {}
+                    RouteAction::Describe { route }
+                    | RouteAction::Delete { route, .. }
+                    | RouteAction::Resume { route } => names.route = Some(route.to_string()),
+                }
+            }
+            Command::Serve(_) | Command::Demo(_) | Command::Bench(_) | Command::Completion { .. } => {}
+        }
+        names
+    }
+
+    /// The same failure; if it is about a name that the engine does not know, with the one that was probably meant.
+    pub(super) async fn explain(self, error: anyhow::Error) -> anyhow::Error {
+        let code = failure::code(&error);
+        let Some(args) = &self.client else { return error };
+        let meant = async {
+            let client = client::connect_to(&args.addr, args.ca.as_deref()).await.ok()?;
+            let meant = self.meant(code, &client).await;
+            client.close().await;
+            meant
+        };
+        let is_about_a_name = matches!(
+            code,
+            Some(
+                ErrorCode::TopicNotFound
+                    | ErrorCode::SubscriptionNotFound
+                    | ErrorCode::RouteNotFound
+                    | ErrorCode::PluginNotFound
+            )
+        );
+        if !is_about_a_name {
+            return error;
+        }
+        match timeout(LOOK, meant).await {
+            Ok(Some(name)) => failure::with_hint(&error, &format!("the nearest name is {name}")),
+            _ => error,
+        }
+    }
+
+    async fn meant(&self, code: Option<ErrorCode>, client: &Client) -> Option<String> {
+        match code? {
+            ErrorCode::TopicNotFound => among(&self.topics, client.list_topics(), |topic| topic.name).await,
+            ErrorCode::SubscriptionNotFound => {
+                let (topic, name) = self.subscription.as_ref()?;
+                let listed = client.list_subscriptions(Some(topic));
+                among(std::slice::from_ref(name), listed, |found| found.name).await
+            }
+            ErrorCode::RouteNotFound => {
+                among(self.route.as_slice(), client.list_routes(), |route| route.spec.name).await
+            }
+            ErrorCode::PluginNotFound => {
+                among(&self.plugins, client.list_plugins(), |plugin| plugin.name).await
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The name nearest to the first of `typed` that is not among those listed.
+async fn among<T>(
+    typed: &[String],
+    listed: impl Future<Output = Result<Vec<T>, Error>>,
+    name: impl Fn(T) -> String,
+) -> Option<String> {
+    let known: BTreeSet<String> = listed.await.ok()?.into_iter().map(name).collect();
+    let unknown = typed.iter().find(|name| !known.contains(*name))?;
+    nearest(unknown, known.iter())
+}
+
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<String> {
+    let alike = known.map(|known| (strsim::jaro_winkler(name, known), known));
+    alike
+        .filter(|(alike, _)| *alike >= ALIKE)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, known)| known.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_one_that_is_alike() {
+        let known = ["orders", "payments", "orders.paid"].map(str::to_owned);
+        for (typed, meant) in [
+            ("order", Some("orders")),
+            ("odrers", Some("orders")),
+            ("paymnets", Some("payments")),
+            ("x", None),
+        ] {
+            assert_eq!(nearest(typed, known.iter()).as_deref(), meant, "{typed}");
+        }
+    }
+}
