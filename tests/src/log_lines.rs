@@ -27,7 +27,7 @@ async fn works(engine: Process) {
     let payloads = ["a", "log", "trap", "b"].map(Event::new);
     events::publish(&client, "orders", payloads).await;
     let chain = vec![hostile(OnError::DeadLetter)];
-    let options = SubscriptionOptions { chain, ..SubscriptionOptions::default() };
+    let options = SubscriptionOptions { chain: Some(chain), ..SubscriptionOptions::default() };
     let mut subscriber = client.subscribe(earliest("orders", "s", options)).await.unwrap();
     consume(&mut subscriber, 2).await;
     until("the dead letter", async || {

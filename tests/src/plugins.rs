@@ -16,7 +16,7 @@ use crate::support::{
 
 /// Options with this chain.
 fn chained(chain: impl IntoIterator<Item = StageSpec>) -> SubscriptionOptions {
-    SubscriptionOptions { chain: chain.into_iter().collect(), ..SubscriptionOptions::default() }
+    SubscriptionOptions { chain: Some(chain.into_iter().collect()), ..SubscriptionOptions::default() }
 }
 
 fn text(payload: &str) -> Event {
@@ -265,8 +265,10 @@ async fn tiny_credit_behind_a_filter_loses_nothing() {
     for credit_events in [1, 2, 7] {
         for order in [Order::Key, Order::None] {
             let name = format!("s-{credit_events}-{}", u8::from(order == Order::None));
-            let options =
-                SubscriptionOptions { order, ..chained([stage("json-filter", r#"{"where": "pass"}"#)]) };
+            let options = SubscriptionOptions {
+                order: Some(order),
+                ..chained([stage("json-filter", r#"{"where": "pass"}"#)])
+            };
             let ask = levada_client::SubscribeOptions { credit_events, ..earliest("orders", &name, options) };
             let mut subscriber = client.subscribe(ask).await.unwrap();
             let got = consume(&mut subscriber, passing.len()).await;

@@ -1,7 +1,7 @@
 //! Topics, and publishing to them: tickets, offsets, repeats, expectations, limits.
 
 use levada_client::{
-    Durability, ErrorCode, Event, PublisherOptions, Retain, RouteSpec, TopicSettings,
+    Durability, ErrorCode, Event, PublisherOptions, Retain, RouteSpec, TopicChanges, TopicSettings,
     protocol::{limits, partition::partition_of},
 };
 
@@ -32,9 +32,14 @@ async fn topics_are_made_listed_described_changed_and_deleted() {
     assert_eq!(names, ["bills", "orders"]);
 
     let changed = TopicSettings { retain_for_ms: 5, durability: "sync".to_owned(), ..settings.clone() };
-    client.set_topic("orders", changed.clone()).await.unwrap();
+    let changes = TopicChanges {
+        retain_for_ms: Some(5),
+        durability: Some("sync".to_owned()),
+        ..TopicChanges::default()
+    };
+    client.set_topic("orders", changes).await.unwrap();
     assert_eq!(client.describe_topic("orders").await.unwrap().settings, changed);
-    let repartitioned = TopicSettings { partitions: 4, ..changed };
+    let repartitioned = TopicChanges { partitions: Some(4), ..TopicChanges::default() };
     assert_eq!(code(client.set_topic("orders", repartitioned).await), ErrorCode::InvalidArgument);
 
     client.delete_topic("orders", false).await.unwrap();

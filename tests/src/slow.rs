@@ -17,7 +17,11 @@ const ACK_TIMEOUT: Duration = Duration::from_millis(300);
 
 fn short(order: Order) -> SubscriptionOptions {
     let ack_timeout_ms = u32::try_from(ACK_TIMEOUT.as_millis()).unwrap();
-    SubscriptionOptions { order, ack_timeout_ms, ..SubscriptionOptions::default() }
+    SubscriptionOptions {
+        order: Some(order),
+        ack_timeout_ms: Some(ack_timeout_ms),
+        ..SubscriptionOptions::default()
+    }
 }
 
 #[tokio::test]
@@ -131,7 +135,7 @@ async fn slow_consumers_share_the_work() {
     let client = engine.connect().await;
     events::topic(&client, "orders").await;
     publish_numbers(&client, "orders", 0..200).await;
-    let options = SubscriptionOptions { order: Order::None, ..SubscriptionOptions::default() };
+    let options = SubscriptionOptions { order: Some(Order::None), ..SubscriptionOptions::default() };
     let ask = || earliest("orders", "s", options.clone());
     let mut first = client.subscribe(ask()).await.unwrap();
     let mut second = client.subscribe(ask()).await.unwrap();

@@ -136,7 +136,7 @@ async fn an_unacknowledged_delivery_comes_again_after_its_timeout() {
     let client = engine.connect().await;
     events::topic(&client, "orders").await;
     publish_numbers(&client, "orders", 0..1).await;
-    let options = SubscriptionOptions { ack_timeout_ms: 20, ..SubscriptionOptions::default() };
+    let options = SubscriptionOptions { ack_timeout_ms: Some(20), ..SubscriptionOptions::default() };
     // The client keeps nothing by itself.
     let ask = SubscribeOptions { max_processing: Duration::ZERO, ..earliest("orders", "s", options) };
     let mut subscriber = client.subscribe(ask).await.unwrap();
@@ -156,7 +156,7 @@ async fn in_progress_keeps_a_delivery() {
     let client = engine.connect().await;
     events::topic(&client, "orders").await;
     publish_numbers(&client, "orders", 0..1).await;
-    let options = SubscriptionOptions { ack_timeout_ms: 400, ..SubscriptionOptions::default() };
+    let options = SubscriptionOptions { ack_timeout_ms: Some(400), ..SubscriptionOptions::default() };
     let ask = SubscribeOptions { max_processing: Duration::ZERO, ..earliest("orders", "s", options) };
     let mut subscriber = client.subscribe(ask).await.unwrap();
     let delivery = next(&mut subscriber).await;
@@ -203,7 +203,7 @@ async fn of_ordered_consumers_one_is_active_and_the_next_takes_over() {
         let engine = Engine::start().await;
         let client = engine.connect().await;
         client.create_topic("orders", events::partitions(2)).await.unwrap();
-        let options = SubscriptionOptions { order, ..SubscriptionOptions::default() };
+        let options = SubscriptionOptions { order: Some(order), ..SubscriptionOptions::default() };
         let named = |name: &str| SubscribeOptions {
             consumer: name.to_owned(),
             ..earliest("orders", "s", options.clone())
@@ -234,7 +234,7 @@ async fn without_order_whoever_has_credit_gets_events() {
     let client = engine.connect().await;
     events::topic(&client, "orders").await;
     publish_numbers(&client, "orders", 0..20).await;
-    let options = SubscriptionOptions { order: Order::None, ..SubscriptionOptions::default() };
+    let options = SubscriptionOptions { order: Some(Order::None), ..SubscriptionOptions::default() };
     let few = || SubscribeOptions { credit_events: 10, ..earliest("orders", "s", options.clone()) };
     let mut first = client.subscribe(few()).await.unwrap();
     let mut second = client.subscribe(few()).await.unwrap();
@@ -259,7 +259,8 @@ async fn credit_is_never_exceeded() {
     events::topic(&client, "orders").await;
     publish_numbers(&client, "orders", 0..500).await;
     for (name, credit, max_in_flight, expected) in [("credit", 7, 1_000, 7), ("subscription", 1_000, 9, 9)] {
-        let options = SubscriptionOptions { max_in_flight, ..SubscriptionOptions::default() };
+        let options =
+            SubscriptionOptions { max_in_flight: Some(max_in_flight), ..SubscriptionOptions::default() };
         let ask = SubscribeOptions { credit_events: credit, ..earliest("orders", name, options) };
         let mut subscriber = client.subscribe(ask).await.unwrap();
         let mut got = Vec::new();
@@ -291,7 +292,7 @@ async fn an_event_that_fails_too_often_becomes_a_dead_letter() {
     events::topic(&client, "orders").await;
     let event = numbered(0).with_key("key").with_header("colour", "red");
     events::publish(&client, "orders", [event.clone(), numbered(1)]).await;
-    let options = SubscriptionOptions { max_attempts: 3, ..SubscriptionOptions::default() };
+    let options = SubscriptionOptions { max_attempts: Some(3), ..SubscriptionOptions::default() };
     let mut subscriber = client.subscribe(earliest("orders", "s", options)).await.unwrap();
     for attempt in 1..=3 {
         let delivery = until_offset(&mut subscriber, 0).await;
@@ -373,11 +374,11 @@ async fn other_options_are_refused_with_the_field_that_differs() {
     client.create_subscription("orders", "s", options.clone(), Start::Latest).await.unwrap();
     let chain = vec![guests::stage("sample", "{}")];
     for (field, other) in [
-        ("order", SubscriptionOptions { order: Order::None, ..options.clone() }),
-        ("chain", SubscriptionOptions { chain, ..options.clone() }),
-        ("ack_timeout_ms", SubscriptionOptions { ack_timeout_ms: 31_000, ..options.clone() }),
-        ("max_attempts", SubscriptionOptions { max_attempts: 17, ..options.clone() }),
-        ("max_in_flight", SubscriptionOptions { max_in_flight: 999, ..options.clone() }),
+        ("order", SubscriptionOptions { order: Some(Order::None), ..options.clone() }),
+        ("chain", SubscriptionOptions { chain: Some(chain), ..options.clone() }),
+        ("ack_timeout_ms", SubscriptionOptions { ack_timeout_ms: Some(31_000), ..options.clone() }),
+        ("max_attempts", SubscriptionOptions { max_attempts: Some(17), ..options.clone() }),
+        ("max_in_flight", SubscriptionOptions { max_in_flight: Some(999), ..options.clone() }),
     ] {
         let refused = client.subscribe(earliest("orders", "s", other)).await.unwrap_err();
         assert_eq!(refused.code(), ErrorCode::SubscriptionMismatch, "{field}");
@@ -386,9 +387,9 @@ async fn other_options_are_refused_with_the_field_that_differs() {
     client.subscribe(earliest("orders", "s", options.clone())).await.unwrap();
     client.subscribe(SubscribeOptions::new("orders", "s")).await.unwrap();
     for (field, wrong) in [
-        ("ack_timeout_ms", SubscriptionOptions { ack_timeout_ms: 9, ..options.clone() }),
-        ("max_attempts", SubscriptionOptions { max_attempts: 0, ..options.clone() }),
-        ("max_in_flight", SubscriptionOptions { max_in_flight: 0, ..options }),
+        ("ack_timeout_ms", SubscriptionOptions { ack_timeout_ms: Some(9), ..options.clone() }),
+        ("max_attempts", SubscriptionOptions { max_attempts: Some(0), ..options.clone() }),
+        ("max_in_flight", SubscriptionOptions { max_in_flight: Some(0), ..options }),
     ] {
         let refused = client.subscribe(earliest("orders", "new", wrong)).await.unwrap_err();
         assert_eq!(refused.code(), ErrorCode::InvalidArgument, "{field}");
@@ -439,7 +440,7 @@ async fn one_client_holds_more_subscriptions_than_a_connection_has_streams() {
     let engine = Engine::with(|config| config.streams_max = 16).await;
     let client = engine.connect().await;
     events::topic(&client, "orders").await;
-    let options = SubscriptionOptions { order: Order::None, ..SubscriptionOptions::default() };
+    let options = SubscriptionOptions { order: Some(Order::None), ..SubscriptionOptions::default() };
     let mut subscribers = Vec::new();
     for _ in 0..40 {
         let opened = within("a consumer", client.subscribe(earliest("orders", "s", options.clone())));

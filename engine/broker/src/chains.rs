@@ -72,7 +72,7 @@ impl Chains {
                 let message = format!("the hash of plugin {} in the catalogue is damaged", record.name);
                 Error::Store { code: ErrorCode::StorageCorrupt, message }
             })?;
-            let deadline = Duration::from_millis(u64::from(spec.deadline_ms));
+            let deadline = Duration::from_millis(u64::from(spec.deadline_ms()));
             let attach = AttachSpec {
                 plugin: record.name.clone(),
                 version: record.version,
@@ -82,7 +82,7 @@ impl Chains {
                 topic: topic.to_owned(),
                 place,
                 deadline,
-                memory_bytes_max: spec.memory_bytes_max,
+                memory_bytes_max: spec.memory_bytes_max(),
             };
             let stage = self.plugins.attach(attach).await.map_err(|error| {
                 let message = format!("plugin {}@{}: {error}", record.name, record.version);
@@ -93,8 +93,8 @@ impl Chains {
                 stage,
                 plugin: record.name.clone(),
                 version: record.version,
-                on_error: spec.on_error,
-                retries: spec.retries,
+                on_error: spec.on_error(),
+                retries: spec.retries(),
                 deadline,
             });
         }
@@ -102,7 +102,8 @@ impl Chains {
     }
 }
 
-fn check(specs: &[StageSpec]) -> Result<(), Error> {
+/// Refuses a chain that no plugin could make possible.
+pub(crate) fn check(specs: &[StageSpec]) -> Result<(), Error> {
     let invalid = |message| Err(Error::refused(ErrorCode::InvalidArgument, message));
     if specs.len() > CHAIN_STAGES_MAX {
         return invalid(format!("the chain has {} stages, the limit is {CHAIN_STAGES_MAX}", specs.len()));
@@ -118,10 +119,11 @@ fn check(specs: &[StageSpec]) -> Result<(), Error> {
         if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&spec.config) {
             return invalid(format!("the configuration of {} is not JSON: {error}", spec.plugin));
         }
-        if spec.deadline_ms == 0 || spec.deadline_ms > 60_000 {
+        let deadline_ms = spec.deadline_ms();
+        if deadline_ms == 0 || deadline_ms > 60_000 {
             return invalid(format!(
-                "the deadline of {} is {} ms, expected 1 to 60000",
-                spec.plugin, spec.deadline_ms
+                "the deadline of {} is {deadline_ms} ms, expected 1 to 60000",
+                spec.plugin
             ));
         }
     }

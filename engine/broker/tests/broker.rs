@@ -273,7 +273,7 @@ async fn a_rejected_event_is_in_the_dead_letter_topic_with_its_reason() {
     engine.topic(1).await;
     let mut stream = engine.publisher();
     publish(&mut stream, 1, 0, 3).await;
-    let options = SubscriptionOptions { order: Order::Partition, ..SubscriptionOptions::default() };
+    let options = SubscriptionOptions { order: Some(Order::Partition), ..SubscriptionOptions::default() };
     let mut consumer = engine.subscribe(options).await;
     consumer.control.credit(PLENTY).await.unwrap();
     let (header, _) = delivery(next(&mut consumer).await);

@@ -18,7 +18,10 @@ async fn main() -> anyhow::Result<()> {
     };
     let mut subscriber = client
         .subscribe(SubscribeOptions {
-            options: Some(SubscriptionOptions { chain: vec![items_alone], ..SubscriptionOptions::default() }),
+            options: Some(SubscriptionOptions {
+                chain: Some(vec![items_alone]),
+                ..SubscriptionOptions::default()
+            }),
             from: Start::Earliest,
             ..SubscribeOptions::new("orders", "inventory")
         })

@@ -38,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
     ];
     let mut subscriber = client
         .subscribe(SubscribeOptions {
-            options: Some(SubscriptionOptions { chain, ..SubscriptionOptions::default() }),
+            options: Some(SubscriptionOptions { chain: Some(chain), ..SubscriptionOptions::default() }),
             from: Start::Earliest,
             ..SubscribeOptions::new("orders", "payment")
         })

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use levada_protocol::request::{
     EngineInfo, PluginInfo, Request, Response, RouteInfo, RouteSpec, Start, SubscriptionInfo,
-    SubscriptionOptions, TopicInfo, TopicSettings,
+    SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
 };
 
 use crate::{client::Client, error::Error};
@@ -63,8 +63,8 @@ impl Client {
         expect!(self.request(request).await?, Response::Topic(topic) => topic)
     }
 
-    /// Gives a topic these settings; the number of partitions stays.
-    pub async fn set_topic(&self, name: &str, settings: TopicSettings) -> Result<TopicInfo, Error> {
+    /// Changes the settings of a topic that are given; the others stay as they are.
+    pub async fn set_topic(&self, name: &str, settings: TopicChanges) -> Result<TopicInfo, Error> {
         let request = Request::SetTopic { name: name.to_owned(), settings };
         expect!(self.request(request).await?, Response::Topic(topic) => topic)
     }

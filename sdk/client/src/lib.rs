@@ -69,7 +69,7 @@ pub use levada_protocol::{
     request::{
         EngineInfo, HelloAnswer, Notice, OnError, Order, PartitionInfo, PluginInfo, Position, Request,
         Response, Retain, RouteInfo, RouteSpec, StageSpec, Start, Subscribed, SubscriptionInfo,
-        SubscriptionOptions, TopicInfo, TopicSettings,
+        SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
     },
 };
 

@@ -73,7 +73,7 @@ pub enum ErrorCode {
     SubscriptionNotFound,
     /// A subscription of this name exists on the topic.
     SubscriptionExists,
-    /// The subscription exists with other options.
+    /// The subscription exists, and an option that was given is another there.
     SubscriptionMismatch,
     /// The delivery is no longer this consumer's: it expired or was given back.
     DeliveryExpired,

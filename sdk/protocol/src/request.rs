@@ -133,8 +133,8 @@ pub struct Subscribe {
     pub subscription: String,
     /// Names the consumer in listings; at most 256 bytes.
     pub consumer: String,
-    /// Make the subscription with these options if it is absent; if it exists with others: `SUBSCRIPTION_MISMATCH`.
-    /// `None`: it must exist, with whatever options.
+    /// Make the subscription with these options if it is absent; if it exists and one that is given is another:
+    /// `SUBSCRIPTION_MISMATCH`. `None`: it must exist, with whatever options.
     pub options: Option<SubscriptionOptions>,
     /// Where a subscription that is made now begins.
     pub from: Start,
@@ -234,8 +234,9 @@ pub enum Request {
     SetTopic {
         /// Its name.
         name: String,
-        /// All settings as they shall be.
-        settings: TopicSettings,
+        /// Those that are to change.
+        #[serde(default)]
+        settings: TopicChanges,
     },
     /// Deletes a topic with its subscriptions and the routes from it.
     DeleteTopic {
@@ -440,6 +441,36 @@ impl Default for TopicSettings {
     }
 }
 
+/// What is to change of a topic's settings; what is not given stays as it is.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TopicChanges {
+    /// The partitions, which cannot change: refused if it is another number than the topic has.
+    pub partitions: Option<u16>,
+    /// What an acknowledgement means from now on: `sync` or `os`.
+    pub durability: Option<String>,
+    /// The retention rule.
+    pub retain: Option<Retain>,
+    /// How long events are kept at least, in milliseconds.
+    pub retain_for_ms: Option<u64>,
+    /// Stored bytes over which the oldest are dropped (`time_and_size`); 0 means no bound.
+    pub max_bytes: Option<u64>,
+}
+
+impl TopicChanges {
+    /// What the settings are once this has changed.
+    #[must_use]
+    pub fn of(&self, settings: &TopicSettings) -> TopicSettings {
+        TopicSettings {
+            partitions: self.partitions.unwrap_or(settings.partitions),
+            durability: self.durability.clone().unwrap_or_else(|| settings.durability.clone()),
+            retain: self.retain.unwrap_or(settings.retain),
+            retain_for_ms: self.retain_for_ms.unwrap_or(settings.retain_for_ms),
+            max_bytes: self.max_bytes.unwrap_or(settings.max_bytes),
+        }
+    }
+}
+
 /// A topic as it stands.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -483,30 +514,60 @@ pub enum Order {
     None,
 }
 
-/// How a subscription delivers. All have defaults.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// How a subscription delivers, as far as it is given.
+///
+/// In a request, what is not given is left to the engine: a subscription that is made now gets the default, one that
+/// exists keeps what it has. In an answer, everything is given.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SubscriptionOptions {
-    /// How several consumers share it.
-    pub order: Order,
-    /// Plugins that events pass, in order.
-    pub chain: Vec<StageSpec>,
+    /// How several consumers share it. Default `key`.
+    pub order: Option<Order>,
+    /// Plugins that events pass, in order. Default none.
+    pub chain: Option<Vec<StageSpec>>,
     /// Milliseconds after which an unacknowledged delivery may be given again. Default 30,000.
-    pub ack_timeout_ms: u32,
+    pub ack_timeout_ms: Option<u32>,
     /// Deliveries after which an event becomes a dead letter. Default 16.
-    pub max_attempts: u16,
+    pub max_attempts: Option<u16>,
     /// Most unacknowledged events of one consumer. Default 1,000.
-    pub max_in_flight: u32,
+    pub max_in_flight: Option<u32>,
 }
 
-impl Default for SubscriptionOptions {
-    fn default() -> Self {
+impl SubscriptionOptions {
+    /// The order, or the default.
+    pub fn order(&self) -> Order {
+        self.order.unwrap_or_default()
+    }
+
+    /// The chain, or none.
+    pub fn chain(&self) -> &[StageSpec] {
+        self.chain.as_deref().unwrap_or_default()
+    }
+
+    /// The acknowledgement timeout in milliseconds, or the default.
+    pub fn ack_timeout_ms(&self) -> u32 {
+        self.ack_timeout_ms.unwrap_or(30_000)
+    }
+
+    /// The most deliveries of an event, or the default.
+    pub fn max_attempts(&self) -> u16 {
+        self.max_attempts.unwrap_or(16)
+    }
+
+    /// The most unacknowledged events of a consumer, or the default.
+    pub fn max_in_flight(&self) -> u32 {
+        self.max_in_flight.unwrap_or(1_000)
+    }
+
+    /// The same with the default for whatever is not given.
+    #[must_use]
+    pub fn with_defaults(self) -> Self {
         Self {
-            order: Order::default(),
-            chain: Vec::new(),
-            ack_timeout_ms: 30_000,
-            max_attempts: 16,
-            max_in_flight: 1_000,
+            order: Some(self.order()),
+            ack_timeout_ms: Some(self.ack_timeout_ms()),
+            max_attempts: Some(self.max_attempts()),
+            max_in_flight: Some(self.max_in_flight()),
+            chain: Some(self.chain.unwrap_or_default().into_iter().map(StageSpec::with_defaults).collect()),
         }
     }
 }
@@ -563,21 +624,23 @@ pub enum OnError {
 }
 
 /// A plugin with its configuration at one place.
+///
+/// Policy and limits are optional as [`SubscriptionOptions`] are: given in every answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StageSpec {
     /// `name` for the newest version, `name@3` for that one.
     pub plugin: String,
-    /// The configuration: JSON text.
+    /// The configuration: JSON text. Default `{}`.
     pub config: String,
-    /// What happens to an event that it fails on.
-    pub on_error: OnError,
+    /// What happens to an event that it fails on. Default `dead_letter`.
+    pub on_error: Option<OnError>,
     /// How often a failing event is tried again before that. Default 3.
-    pub retries: u8,
+    pub retries: Option<u8>,
     /// Milliseconds for one call. Default 100.
-    pub deadline_ms: u32,
+    pub deadline_ms: Option<u32>,
     /// Bytes of memory of one instance. Default 32 MiB.
-    pub memory_bytes_max: u64,
+    pub memory_bytes_max: Option<u64>,
 }
 
 impl Default for StageSpec {
@@ -585,10 +648,44 @@ impl Default for StageSpec {
         Self {
             plugin: String::new(),
             config: "{}".to_owned(),
-            on_error: OnError::default(),
-            retries: 3,
-            deadline_ms: 100,
-            memory_bytes_max: 32 * 1024 * 1024,
+            on_error: None,
+            retries: None,
+            deadline_ms: None,
+            memory_bytes_max: None,
+        }
+    }
+}
+
+impl StageSpec {
+    /// The policy, or the default.
+    pub fn on_error(&self) -> OnError {
+        self.on_error.unwrap_or_default()
+    }
+
+    /// The number of retries, or the default.
+    pub fn retries(&self) -> u8 {
+        self.retries.unwrap_or(3)
+    }
+
+    /// The milliseconds for one call, or the default.
+    pub fn deadline_ms(&self) -> u32 {
+        self.deadline_ms.unwrap_or(100)
+    }
+
+    /// The bytes of memory of one instance, or the default.
+    pub fn memory_bytes_max(&self) -> u64 {
+        self.memory_bytes_max.unwrap_or(32 * 1024 * 1024)
+    }
+
+    /// The same with the default for whatever is not given.
+    #[must_use]
+    pub fn with_defaults(self) -> Self {
+        Self {
+            on_error: Some(self.on_error()),
+            retries: Some(self.retries()),
+            deadline_ms: Some(self.deadline_ms()),
+            memory_bytes_max: Some(self.memory_bytes_max()),
+            ..self
         }
     }
 }

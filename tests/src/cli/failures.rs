@@ -186,6 +186,29 @@ async fn a_command_that_fails_closes_its_connection() {
 }
 
 #[tokio::test]
+async fn a_flag_that_differs_is_named_and_what_no_flag_says_is_as_it_is() {
+    let (_dir, engine) = engine().await;
+    engine.text(&["topic", "create", "orders"]).await;
+    engine.text(&["plugin", "deploy", "--bundled"]).await;
+    engine.run(&["publish", "orders"], "{\"payload\":{\"amount\":1}}\n").await.done();
+    let filter = |config: &'static str| vec!["subscribe", "orders", "-s", "s", "--plugin", config];
+    let create = [filter(r#"json-filter:{"where": "amount > 0"}"#), vec!["--from", "earliest", "--max", "1"]];
+    engine.text(&create.concat()).await;
+    engine.run(&["publish", "orders"], "{\"payload\":{\"amount\":2}}\n").await.done();
+    let again =
+        [filter(r#"json-filter:{"where":"amount > 0"}"#), vec!["--max-in-flight", "1000", "--max", "1"]];
+    engine.text(&again.concat()).await;
+    let timeout = engine.run(&["subscribe", "orders", "-s", "s", "--ack-timeout", "5s"], "").await;
+    timeout.failed(1, "SUBSCRIPTION_MISMATCH");
+    assert!(timeout.stderr.contains("has ack_timeout_ms 30000, got 5000"), "{timeout:?}");
+    assert!(timeout.stderr.contains("levada subscription delete"), "{timeout:?}");
+    let other = engine.run(&filter(r#"json-filter:{"where":"Amount > 0"}"#), "").await;
+    other.failed(1, "SUBSCRIPTION_MISMATCH");
+    assert!(other.stderr.contains(r#"config.where "amount > 0", got "Amount > 0""#), "{other:?}");
+    engine.stop().await;
+}
+
+#[tokio::test]
 async fn dead_letter_topics_can_be_deleted() {
     let (_dir, engine) = engine().await;
     let dead = "dlq.orders.s";

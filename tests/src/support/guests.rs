@@ -41,5 +41,5 @@ pub(crate) fn stage(plugin: &str, config: &str) -> StageSpec {
 
 /// The hostile guest, with what happens to an event that it fails on; no retries.
 pub(crate) fn hostile(on_error: OnError) -> StageSpec {
-    StageSpec { on_error, retries: 0, ..stage("hostile", "{}") }
+    StageSpec { on_error: Some(on_error), retries: Some(0), ..stage("hostile", "{}") }
 }

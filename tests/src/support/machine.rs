@@ -114,7 +114,8 @@ impl Powered {
 
     /// A consumer that never says anything.
     pub(crate) async fn consumer(&self, topic: &str) -> Reading {
-        let options = SubscriptionOptions { max_in_flight: 1_000_000, ..SubscriptionOptions::default() };
+        let options =
+            SubscriptionOptions { max_in_flight: Some(1_000_000), ..SubscriptionOptions::default() };
         let subscribe = Subscribe {
             topic: topic.to_owned(),
             subscription: "watcher".to_owned(),

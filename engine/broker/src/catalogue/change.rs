@@ -10,7 +10,7 @@ use levada_protocol::{
         TopicId, TopicName,
     },
     limits::PARTITIONS_MAX,
-    request::{RouteSpec, SubscriptionOptions, TopicSettings},
+    request::{RouteSpec, SubscriptionOptions, TopicChanges, TopicSettings},
 };
 use levada_store::{Family, Op};
 
@@ -33,7 +33,7 @@ pub(crate) enum Change {
     },
     SetTopic {
         name: TopicName,
-        settings: TopicSettings,
+        changes: TopicChanges,
     },
     DeleteTopic {
         name: TopicName,
@@ -115,7 +115,7 @@ impl Change {
             Self::CreateTopic { name, settings, owner } => {
                 edit.create_topic(name, settings, owner, budget)?
             }
-            Self::SetTopic { name, settings } => edit.set_topic(name, settings)?,
+            Self::SetTopic { name, changes } => edit.set_topic(name, changes)?,
             Self::DeleteTopic { name, force } => edit.delete_topic(name, *force)?,
             Self::CreateSubscription { topic, name, options, positions, owner } => {
                 edit.create_subscription(topic, name, options, positions, owner)?;
@@ -195,12 +195,13 @@ impl Edit {
         Ok(())
     }
 
-    fn set_topic(&mut self, name: &TopicName, settings: &TopicSettings) -> Result<(), Error> {
+    fn set_topic(&mut self, name: &TopicName, changes: &TopicChanges) -> Result<(), Error> {
         let topic = Arc::clone(self.next.topic(name)?);
-        check_settings(settings)?;
+        let settings = changes.of(&topic.settings());
+        check_settings(&settings)?;
         if usize::from(settings.partitions) != topic.partitions.len() {
             let message = format!(
-                "topic {name} has {} partitions for ever, got {}",
+                "topic {name} has {} partitions, got {}; their number cannot be changed",
                 topic.partitions.len(),
                 settings.partitions
             );
@@ -214,7 +215,7 @@ impl Edit {
             owner: topic.owner.clone(),
         };
         self.put(Family::Catalogue, keys::catalogue_topic(topic.id), encode(&record));
-        self.topic = Some(TopicChange::Settings(topic, settings.clone()));
+        self.topic = Some(TopicChange::Settings(topic, settings));
         Ok(())
     }
 
@@ -277,7 +278,7 @@ impl Edit {
             let message = format!("topic {topic} has a subscription {name}");
             return Err(Error::refused(ErrorCode::SubscriptionExists, message));
         }
-        for stage in &options.chain {
+        for stage in options.chain() {
             self.next.plugin(&stage.plugin)?;
         }
         let id = SubscriptionId(self.take_id());

@@ -123,7 +123,7 @@ impl Catalogue {
         let uses = |chain: &[levada_protocol::request::StageSpec]| {
             chain.iter().any(|stage| stage.plugin == pinned || (unpinned && stage.plugin == plugin.name))
         };
-        let subscriptions = self.subscriptions.values().filter(|record| uses(&record.options.chain));
+        let subscriptions = self.subscriptions.values().filter(|record| uses(record.options.chain()));
         let routes = self.routes.values().filter(|record| uses(&record.spec.chain));
         subscriptions
             .map(|record| format!("{}/{}", record.topic, record.name))

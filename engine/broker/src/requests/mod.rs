@@ -1,5 +1,6 @@
 //! Requests: everything that is asked once and answered once.
 
+mod mismatch;
 mod pages;
 mod places;
 mod plugins;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use levada_protocol::{
     error::ErrorCode,
     ids::{SubscriptionId, TopicName},
-    request::{EngineInfo, Request, Response, TopicSettings},
+    request::{EngineInfo, Request, Response, TopicChanges, TopicSettings},
 };
 
 use self::pages::Page;
@@ -153,9 +154,10 @@ impl Broker {
         Ok(Response::Topic(self.inner.shard.catalogue().topic(&name)?.info()))
     }
 
-    async fn set_topic(&self, name: &str, settings: TopicSettings) -> Result<Response, Error> {
+    async fn set_topic(&self, name: &str, changes: TopicChanges) -> Result<Response, Error> {
         let name = TopicName::parse_any(name)?;
-        self.inner.shard.change(Change::SetTopic { name: name.clone(), settings }).await?;
+        // Others wait until it is in force, for it counts on what is in force.
+        self.change_places(Change::SetTopic { name: name.clone(), changes }).await?;
         Ok(Response::Topic(self.inner.shard.catalogue().topic(&name)?.info()))
     }
 

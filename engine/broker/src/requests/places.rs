@@ -9,12 +9,15 @@ use levada_protocol::{
     request::{Response, RouteSpec, StageSpec, Start, Subscribe, SubscriptionInfo, SubscriptionOptions},
 };
 
-use super::pages::{self, Page};
+use super::{
+    mismatch,
+    pages::{self, Page},
+};
 use crate::{
     access::Principal,
     broker::Broker,
     catalogue::{Catalogue, Change, SubscriptionRecord},
-    clock,
+    chains, clock,
     error::Error,
     log::Log,
     route::RouteHandle,
@@ -77,9 +80,10 @@ impl Broker {
     ) -> Result<Arc<SubscriptionRecord>, Error> {
         let (topic_name, name) = (TopicName::parse_any(topic)?, name.parse::<SubscriptionName>()?);
         check_options(&options)?;
+        let options = options.with_defaults();
         let catalogue = self.inner.shard.catalogue();
         catalogue.topic(&topic_name)?;
-        self.try_chain(&catalogue, &options.chain, &topic_name, Place::Subscription).await?;
+        self.try_chain(&catalogue, options.chain(), &topic_name, Place::Subscription).await?;
         let (broker, owner) = (self.clone(), principal.as_str().to_owned());
         self.to_the_end(async move {
             let _changing = broker.inner.changing.lock().await;
@@ -160,6 +164,8 @@ impl Broker {
         principal: &Principal,
         spec: RouteSpec,
     ) -> Result<Response, Error> {
+        let chain = spec.chain.into_iter().map(StageSpec::with_defaults).collect();
+        let spec = RouteSpec { chain, ..spec };
         let name: RouteName = spec.name.parse()?;
         if spec.to.is_empty() || spec.to.len() > ROUTE_TARGETS_MAX {
             let message =
@@ -245,10 +251,11 @@ fn subscription_path(path: &str) -> Result<(TopicName, SubscriptionName), Error>
 }
 
 fn check_options(options: &SubscriptionOptions) -> Result<(), Error> {
+    chains::check(options.chain())?;
     let rows = [
-        ("ack_timeout_ms", u64::from(options.ack_timeout_ms), 10..=86_400_000),
-        ("max_attempts", u64::from(options.max_attempts), 1..=10_000),
-        ("max_in_flight", u64::from(options.max_in_flight), 1..=1_048_576),
+        ("ack_timeout_ms", u64::from(options.ack_timeout_ms()), 10..=86_400_000),
+        ("max_attempts", u64::from(options.max_attempts()), 1..=10_000),
+        ("max_in_flight", u64::from(options.max_in_flight()), 1..=1_048_576),
     ];
     for (name, got, allowed) in rows {
         if !allowed.contains(&got) {
@@ -259,48 +266,18 @@ fn check_options(options: &SubscriptionOptions) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses options that differ from those the subscription was made with, and names the first that does.
+/// Refuses options that are given and differ from those the subscription has, and names the first that does.
 fn same_options(record: &SubscriptionRecord, options: &SubscriptionOptions) -> Result<(), Error> {
-    let have = &record.options;
-    let rows = [
-        ("order", have.order == options.order, format!("{:?}", have.order), format!("{:?}", options.order)),
-        ("chain", have.chain == options.chain, plugins(&have.chain), plugins(&options.chain)),
-        (
-            "ack_timeout_ms",
-            have.ack_timeout_ms == options.ack_timeout_ms,
-            have.ack_timeout_ms.to_string(),
-            options.ack_timeout_ms.to_string(),
-        ),
-        (
-            "max_attempts",
-            have.max_attempts == options.max_attempts,
-            have.max_attempts.to_string(),
-            options.max_attempts.to_string(),
-        ),
-        (
-            "max_in_flight",
-            have.max_in_flight == options.max_in_flight,
-            have.max_in_flight.to_string(),
-            options.max_in_flight.to_string(),
-        ),
-    ];
-    for (field, same, expected, got) in rows {
-        if !same {
+    check_options(options)?;
+    match mismatch::first(&record.options, options) {
+        None => Ok(()),
+        Some(difference) => {
             let message = format!(
-                "subscription {}/{} has {field} {}, got {}",
-                record.topic,
-                record.name,
-                expected.to_lowercase(),
-                got.to_lowercase()
+                "subscription {}/{} has {difference}; this cannot be changed yet: delete the subscription and create \
+                 it again, or subscribe without this option",
+                record.topic, record.name
             );
-            return Err(Error::refused(ErrorCode::SubscriptionMismatch, message));
+            Err(Error::refused(ErrorCode::SubscriptionMismatch, message))
         }
     }
-    Ok(())
-}
-
-fn plugins(chain: &[StageSpec]) -> String {
-    let stages: Vec<String> =
-        chain.iter().map(|stage| format!("{}:{}", stage.plugin, stage.config)).collect();
-    format!("[{}]", stages.join(", "))
 }

@@ -75,7 +75,7 @@ impl Broker {
                 topic: String::new(),
                 place: Place::Subscription,
                 deadline: std::time::Duration::from_millis(100),
-                memory_bytes_max: levada_protocol::request::StageSpec::default().memory_bytes_max,
+                memory_bytes_max: levada_protocol::request::StageSpec::default().memory_bytes_max(),
             };
             if let Err(error) = self.inner.chains.plugins().attach(attach).await {
                 self.drop_unnamed(&sha256);
@@ -107,7 +107,7 @@ impl Broker {
         let follows =
             |chain: &[levada_protocol::request::StageSpec]| chain.iter().any(|stage| stage.plugin == plugin);
         for subscription in self.inner.places.subscriptions() {
-            if follows(&subscription.record().options.chain) {
+            if follows(&subscription.record().options.chain()) {
                 subscription.rechain();
             }
         }

@@ -82,7 +82,7 @@ impl OwnerTask {
         // Without consumers nobody looked.
         self.look(self.context.clock.moment());
         // Every event in flight may be a frame of its own, and answers to verbs come on top.
-        let frames_max = self.record.options.max_in_flight as usize + FRAMES_QUEUED_MAX;
+        let frames_max = self.record.options.max_in_flight() as usize + FRAMES_QUEUED_MAX;
         let (frames, received) = mpsc::channel(frames_max);
         // A loss in every partition finds room.
         let (notices, noticed) = mpsc::channel(self.logs.len().max(1));
@@ -97,14 +97,14 @@ impl OwnerTask {
         let positions = self.positions();
         let before = positions.iter().zip(&self.topic.partitions);
         let stored_before = before.map(|(at, log)| at.offset.saturating_sub(log.start().0)).sum();
-        let ordered = self.record.options.order != Order::None;
+        let ordered = self.record.options.order() != Order::None;
         let subscribed = Subscribed {
             created,
             partitions: u16::try_from(self.logs.len()).unwrap_or(u16::MAX),
             positions,
             stored_before,
             standby: ordered && self.consumers.len() > 1,
-            ack_timeout_ms: self.record.options.ack_timeout_ms,
+            ack_timeout_ms: self.record.options.ack_timeout_ms(),
         };
         // Whoever asked may have gone; then it is detached like one that goes later.
         let _ = reply.send(AttachedReply { subscribed, frames: received, notices: noticed });

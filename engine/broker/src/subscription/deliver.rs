@@ -51,9 +51,9 @@ impl OwnerTask {
             self.chain = None;
             self.ready.iter_mut().for_each(|ready| *ready = Ready::default());
         }
-        if self.chain.is_none() && !self.record.options.chain.is_empty() {
+        if self.chain.is_none() && !self.record.options.chain().is_empty() {
             let catalogue = self.context.shard.catalogue();
-            let (specs, seed) = (&self.record.options.chain, self.record.id);
+            let (specs, seed) = (self.record.options.chain(), self.record.id);
             let chains = &self.context.chains;
             let attached =
                 chains.attach(&catalogue, specs, &self.record.topic, Place::Subscription, seed).await;

@@ -166,7 +166,8 @@ impl OwnerTask {
                 lost::note(lost, &mut self.consumers, &mut self.untold);
             }
         }
-        let stuck_after = STUCK.min(Duration::from_millis(u64::from(self.record.options.ack_timeout_ms) / 2));
+        let stuck_after =
+            STUCK.min(Duration::from_millis(u64::from(self.record.options.ack_timeout_ms()) / 2));
         for (id, consumer) in &mut self.consumers {
             if consumer.look(stuck_after) {
                 self.rules.hold(ConsumerId(*id), consumer.is_held());

@@ -34,7 +34,11 @@ async fn with_ten_in_flight(options: SubscriptionOptions) -> (Engine, Arc<Atomic
 }
 
 fn options(ack_timeout_ms: u32) -> SubscriptionOptions {
-    SubscriptionOptions { order: Order::None, ack_timeout_ms, ..SubscriptionOptions::default() }
+    SubscriptionOptions {
+        order: Some(Order::None),
+        ack_timeout_ms: Some(ack_timeout_ms),
+        ..SubscriptionOptions::default()
+    }
 }
 
 /// Which attempt the next delivery is, as a stream that takes it.
@@ -84,7 +88,7 @@ async fn an_hour_back_stalls_neither_nacks_nor_timeouts() {
 
 #[tokio::test]
 async fn deliveries_into_a_stream_that_takes_nothing_count_no_attempt() {
-    let tried = SubscriptionOptions { max_attempts: 2, ..options(10) };
+    let tried = SubscriptionOptions { max_attempts: Some(2), ..options(10) };
     let (engine, _, consumer) = with_ten_in_flight(tried.clone()).await;
     let waiting = async {
         while engine.info().await.in_flight > 0 {

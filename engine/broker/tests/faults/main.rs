@@ -7,6 +7,7 @@ mod ends;
 mod idle;
 mod jumps;
 mod metrics;
+mod options;
 mod owners;
 mod pressure;
 mod retention;

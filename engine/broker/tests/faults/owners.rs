@@ -139,7 +139,7 @@ async fn a_busy_subscription_takes_the_newest_version_of_its_plugin() {
     deploy(b"one").await.unwrap();
     let chain = vec![StageSpec { plugin: "keep".into(), ..StageSpec::default() }];
     let mut consumer =
-        engine.subscribe(SubscriptionOptions { chain, ..SubscriptionOptions::default() }).await;
+        engine.subscribe(SubscriptionOptions { chain: Some(chain), ..SubscriptionOptions::default() }).await;
     consumer.control.credit(PLENTY).await.unwrap();
     engine.publish("orders", 1).await;
     assert_eq!(delivery(&mut consumer.frames).await.1, [0]);

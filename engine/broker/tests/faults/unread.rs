@@ -93,8 +93,11 @@ async fn deliveries_into_a_stream_that_takes_nothing_count_no_attempts() {
     let engine = Engine::start();
     engine.topic("orders", TopicSettings::default()).await;
     engine.publish("orders", 10).await;
-    let options =
-        SubscriptionOptions { ack_timeout_ms: 50, max_attempts: 2, ..SubscriptionOptions::default() };
+    let options = SubscriptionOptions {
+        ack_timeout_ms: Some(50),
+        max_attempts: Some(2),
+        ..SubscriptionOptions::default()
+    };
     let consumer = engine.subscribe(options.clone()).await;
     consumer.control.credit(ENDLESS).await.unwrap();
     until(|| !consumer.frames.is_empty()).await;

@@ -56,11 +56,6 @@ impl From<OnErrorArg> for OnError {
 }
 
 impl ChainArgs {
-    /// True if no plugin was named.
-    fn is_empty(&self) -> bool {
-        self.plugins.is_empty()
-    }
-
     /// The names of the plugins, without their versions.
     pub(crate) fn plugins(&self) -> Vec<String> {
         let name = |stage: &StageSpec| stage.plugin.split('@').next().unwrap_or_default().to_owned();
@@ -70,10 +65,10 @@ impl ChainArgs {
     /// The stages in order, each with the policy and the limits.
     pub(crate) fn stages(&self) -> Vec<StageSpec> {
         let stage = |stage: &StageSpec| StageSpec {
-            on_error: self.on_error.map_or(stage.on_error, Into::into),
-            retries: self.retries.unwrap_or(stage.retries),
-            deadline_ms: self.deadline.unwrap_or(stage.deadline_ms),
-            memory_bytes_max: self.memory.unwrap_or(stage.memory_bytes_max),
+            on_error: self.on_error.map(Into::into),
+            retries: self.retries,
+            deadline_ms: self.deadline,
+            memory_bytes_max: self.memory,
             ..stage.clone()
         };
         self.plugins.iter().map(stage).collect()
@@ -100,30 +95,20 @@ pub(crate) struct OptionsArgs {
 }
 
 impl OptionsArgs {
-    /// True if nothing was said.
-    pub(crate) fn is_empty(&self) -> bool {
-        let Self { order, ack_timeout, max_attempts, max_in_flight, chain } = self;
-        order.is_none()
-            && ack_timeout.is_none()
-            && max_attempts.is_none()
-            && max_in_flight.is_none()
-            && chain.is_empty()
-    }
-
     /// The names of the plugins, without their versions.
     pub(crate) fn plugins(&self) -> Vec<String> {
         self.chain.plugins()
     }
 
-    /// What was said, and the defaults of the rest.
+    /// What was said; the rest is left to the engine.
     pub(crate) fn options(&self) -> SubscriptionOptions {
-        let defaults = SubscriptionOptions::default();
+        let chain = self.chain.stages();
         SubscriptionOptions {
-            order: self.order.map_or(defaults.order, Into::into),
-            chain: self.chain.stages(),
-            ack_timeout_ms: self.ack_timeout.unwrap_or(defaults.ack_timeout_ms),
-            max_attempts: self.max_attempts.unwrap_or(defaults.max_attempts),
-            max_in_flight: self.max_in_flight.unwrap_or(defaults.max_in_flight),
+            order: self.order.map(Into::into),
+            chain: (!chain.is_empty()).then_some(chain),
+            ack_timeout_ms: self.ack_timeout,
+            max_attempts: self.max_attempts,
+            max_in_flight: self.max_in_flight,
         }
     }
 }

@@ -153,8 +153,8 @@ const READ_HELP: &str = other_bytes!();
 
 const SUBSCRIBE_HELP: &str = concat!(
     "The subscription stays when this command ends, and keeps its place. ",
-    "Flags that say what it is like count when it is made; they are refused if it exists and is different. ",
-    "Without them it is taken as it is.\n\n",
+    "Flags that say how it delivers count when it is made. If it exists, one that says otherwise is refused, ",
+    "and what no flag says is as it is.\n\n",
     "What is printed is acknowledged, whether anybody reads it or not: to take one event, say --max 1 instead of \
      piping into `head -1`.\n\n",
     other_bytes!(),

@@ -172,7 +172,7 @@ fn values_mean_what_they_say() {
     assert_eq!(parse_header("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
     let stage = parse_stage(r#"json-filter@2:{"where":"a:b"}"#).unwrap();
     assert_eq!((stage.plugin.as_str(), stage.config.as_str()), ("json-filter@2", r#"{"where":"a:b"}"#));
-    assert_eq!(stage.retries, StageSpec::default().retries);
+    assert_eq!(stage.retries, None);
 }
 
 #[test]
@@ -196,20 +196,22 @@ fn a_chain_takes_its_policy_from_the_flags() {
     let Command::Route(route) = parse(line).unwrap().command else { panic!("it is a route") };
     let RouteAction::Create { chain, .. } = route.action else { panic!("it is created") };
     let stages = chain.stages();
-    assert_eq!((stages[0].on_error, stages[0].retries), (OnError::Pause, 1));
-    assert_eq!((stages[0].deadline_ms, stages[0].memory_bytes_max), (2_000, 64 << 20));
+    assert_eq!((stages[0].on_error, stages[0].retries), (Some(OnError::Pause), Some(1)));
+    assert_eq!((stages[0].deadline_ms, stages[0].memory_bytes_max), (Some(2_000), Some(64 << 20)));
 }
 
 #[test]
 fn a_subscription_is_as_the_flags_say_and_else_as_it_is() {
     let options = |line: &str| {
         let Command::Subscribe(subscribe) = parse(line).unwrap().command else { panic!("it subscribes") };
-        (subscribe.options.is_empty(), subscribe.options.options())
+        subscribe.options.options()
     };
-    assert_eq!(options("subscribe t -s s --max 3"), (true, SubscriptionOptions::default()));
-    let (empty, said) =
-        options("subscribe t -s s --ack-timeout 5s --max-attempts 2 --max-in-flight 7 --order none");
-    assert!(!empty);
-    assert_eq!((said.ack_timeout_ms, said.max_attempts, said.max_in_flight), (5_000, 2, 7));
-    assert_eq!(said.order, Order::None);
+    assert_eq!(options("subscribe t -s s --max 3"), SubscriptionOptions::default());
+    let timeout = SubscriptionOptions { ack_timeout_ms: Some(5_000), ..SubscriptionOptions::default() };
+    assert_eq!(options("subscribe t -s s --ack-timeout 5s"), timeout);
+    let said =
+        options("subscribe t -s s --max-attempts 2 --max-in-flight 7 --order none --plugin p --retries 0");
+    assert_eq!((said.max_attempts, said.max_in_flight, said.order), (Some(2), Some(7), Some(Order::None)));
+    let stage = StageSpec { plugin: "p".to_owned(), retries: Some(0), ..StageSpec::default() };
+    assert_eq!(said.chain, Some(vec![stage]));
 }

@@ -183,9 +183,9 @@ fn options(target: &Target, name: &str, wanted: &Wanted<'_>) -> SubscribeOptions
     SubscribeOptions {
         consumer: "bench".to_owned(),
         options: Some(SubscriptionOptions {
-            order: Order::from(wanted.args.order),
-            chain: wanted.chain.clone(),
-            max_in_flight: wanted.args.max_in_flight,
+            order: Some(Order::from(wanted.args.order)),
+            chain: Some(wanted.chain.clone()),
+            max_in_flight: Some(wanted.args.max_in_flight),
             ..SubscriptionOptions::default()
         }),
         from: Start::Earliest,

@@ -35,10 +35,10 @@ pub(super) fn chain_lines(chain: &[StageSpec]) -> String {
         format!(
             "{} (on error {}, {} retries, deadline {}, memory {})",
             typed(stage),
-            on_error_word(stage.on_error),
-            stage.retries,
-            output::duration_ms(stage.deadline_ms.into()),
-            output::bytes(stage.memory_bytes_max),
+            on_error_word(stage.on_error()),
+            stage.retries(),
+            output::duration_ms(stage.deadline_ms().into()),
+            output::bytes(stage.memory_bytes_max()),
         )
     };
     match chain.is_empty() {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use levada_client::{Client, Error, ErrorCode, Start, SubscribeOptions, Subscribed, Subscriber};
+use levada_client::{Client, Error, Start, SubscribeOptions, Subscribed, Subscriber};
 use tokio::time::timeout;
 
 use super::{events::Printer, place, stops::Waiting};
@@ -59,23 +59,15 @@ async fn consume(output: &Output, client: &Client, args: &SubscribeArgs) -> anyh
 }
 
 /// Attaches to the subscription, and makes it if there is none.
-///
-/// Without flags that say what it is like an existing one is taken as it is.
 async fn attach(client: &Client, args: &SubscribeArgs) -> Result<Subscriber, Error> {
-    let mut options = SubscribeOptions {
+    let options = SubscribeOptions {
         consumer: format!("levada-cli-{}", std::process::id()),
+        options: Some(args.options.options()),
         from: args.from.unwrap_or(Start::Latest),
         // What is not to be printed is not asked for: it would come back to the next consumer as a redelivery.
         credit_events: args.max.unwrap_or(CREDIT_EVENTS).min(CREDIT_EVENTS),
         ..SubscribeOptions::new(args.subscription.topic.as_str(), args.subscription.name.as_str())
     };
-    if args.options.is_empty() {
-        match client.subscribe(options.clone()).await {
-            Err(error) if error.code() == ErrorCode::SubscriptionNotFound => {}
-            other => return other,
-        }
-    }
-    options.options = Some(args.options.options());
     client.subscribe(options).await
 }
 

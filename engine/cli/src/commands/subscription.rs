@@ -92,14 +92,14 @@ fn table(subscriptions: &[SubscriptionInfo]) -> Rows {
     for found in subscriptions {
         rows.push([
             format!("{}/{}", found.topic, found.name),
-            order_word(found.options.order).to_owned(),
+            order_word(found.options.order()).to_owned(),
             found.consumers.len().to_string(),
             output::count(found.lag),
             output::count(found.in_flight),
             output::age_ms(found.oldest_unacked_age_ms),
             output::count(found.dead_lettered),
             output::brief(&state(found)),
-            place::chain_cell(&found.options.chain),
+            place::chain_cell(found.options.chain()),
         ]);
     }
     rows
@@ -116,11 +116,11 @@ fn describe(found: &SubscriptionInfo) -> String {
         ("subscription", format!("{}/{}", found.topic, found.name)),
         ("made", output::time_ms(found.created_ms)),
         ("state", state(found)),
-        ("order", order_word(options.order).to_owned()),
-        ("chain", place::chain_lines(&options.chain)),
-        ("ack timeout", output::duration_ms(options.ack_timeout_ms.into())),
-        ("max attempts", options.max_attempts.to_string()),
-        ("max in flight", output::count(options.max_in_flight.into())),
+        ("order", order_word(options.order()).to_owned()),
+        ("chain", place::chain_lines(options.chain())),
+        ("ack timeout", output::duration_ms(options.ack_timeout_ms().into())),
+        ("max attempts", options.max_attempts().to_string()),
+        ("max in flight", output::count(options.max_in_flight().into())),
         ("consumers", consumers),
         ("passed over", passed_over),
         ("positions", place::positions_text(&found.positions)),

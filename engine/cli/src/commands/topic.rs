@@ -1,7 +1,7 @@
 //! `levada topic`: makes, shows, changes and deletes topics.
 
 use levada_client::Client;
-use levada_protocol::request::{Retain, TopicInfo, TopicSettings};
+use levada_protocol::request::{Retain, TopicChanges, TopicInfo, TopicSettings};
 
 use crate::{
     args::{Changes, SettingsArgs, TopicAction, TopicArgs},
@@ -12,7 +12,7 @@ use crate::{
 
 pub(super) async fn run(output: &Output, args: TopicArgs) -> anyhow::Result<()> {
     if let TopicAction::Create { settings, .. } = &args.action {
-        check_bound(Some(settings.max_bytes), settings.retain.into())?;
+        check_bound(settings.max_bytes, settings.retain.into())?;
     }
     client::with_interruptible(&args.client, async |client| act(output, client, &args.action).await).await
 }
@@ -32,10 +32,14 @@ async fn act(output: &Output, client: &Client, action: &TopicAction) -> anyhow::
             describe(output, &found)?;
         }
         TopicAction::Set { topic, changes } => {
-            let now = client.describe_topic(topic.as_str()).await?.settings;
-            let wanted = apply(now, changes);
-            check_bound(changes.max_bytes, wanted.retain)?;
-            let changed = client.set_topic(topic.as_str(), wanted).await?;
+            if let Some(max_bytes) = changes.max_bytes {
+                let retain = match changes.retain {
+                    Some(retain) => retain.into(),
+                    None => client.describe_topic(topic.as_str()).await?.settings.retain,
+                };
+                check_bound(max_bytes, retain)?;
+            }
+            let changed = client.set_topic(topic.as_str(), changed(changes)).await?;
             output.result(&changed, || format!("topic {}", summary(&changed)))?;
         }
         TopicAction::Delete { topic, force } => {
@@ -48,8 +52,8 @@ async fn act(output: &Output, client: &Client, action: &TopicAction) -> anyhow::
 }
 
 /// Refuses a bound that retention would not look at.
-fn check_bound(max_bytes: Option<u64>, retain: Retain) -> Result<(), Failure> {
-    if retain == Retain::TimeAndSize || max_bytes.is_none_or(|bytes| bytes == 0) {
+fn check_bound(max_bytes: u64, retain: Retain) -> Result<(), Failure> {
+    if retain == Retain::TimeAndSize || max_bytes == 0 {
         return Ok(());
     }
     let retain = retain_word(retain);
@@ -67,20 +71,14 @@ fn wanted(partitions: u16, settings: &SettingsArgs) -> TopicSettings {
     }
 }
 
-fn apply(mut settings: TopicSettings, changes: &Changes) -> TopicSettings {
-    if let Some(durability) = changes.durability {
-        settings.durability = durability.word().to_owned();
+fn changed(changes: &Changes) -> TopicChanges {
+    TopicChanges {
+        partitions: None,
+        durability: changes.durability.map(|durability| durability.word().to_owned()),
+        retain: changes.retain.map(Into::into),
+        retain_for_ms: changes.retain_for.map(|retain_for| retain_for.0),
+        max_bytes: changes.max_bytes,
     }
-    if let Some(retain) = changes.retain {
-        settings.retain = retain.into();
-    }
-    if let Some(retain_for) = changes.retain_for {
-        settings.retain_for_ms = retain_for.0;
-    }
-    if let Some(max_bytes) = changes.max_bytes {
-        settings.max_bytes = max_bytes;
-    }
-    settings
 }
 
 fn retain_word(retain: Retain) -> &'static str {

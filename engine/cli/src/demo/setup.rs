@@ -72,8 +72,8 @@ pub(super) fn subscription(who: Who) -> SubscribeOptions {
     SubscribeOptions {
         consumer: format!("demo-{}", who.name()),
         options: Some(SubscriptionOptions {
-            order: DeliveryOrder::Key,
-            chain,
+            order: Some(DeliveryOrder::Key),
+            chain: Some(chain),
             ..SubscriptionOptions::default()
         }),
         from: Start::Earliest,

@@ -94,10 +94,10 @@ impl Options {
     /// What the subscription's catalogue record says, and defaults for the rest.
     pub fn new(options: &SubscriptionOptions, token_seed: u64) -> Self {
         Self {
-            order: options.order,
-            ack_timeout_ms: u64::from(options.ack_timeout_ms),
-            max_attempts: options.max_attempts,
-            max_in_flight: u64::from(options.max_in_flight),
+            order: options.order(),
+            ack_timeout_ms: u64::from(options.ack_timeout_ms()),
+            max_attempts: options.max_attempts(),
+            max_in_flight: u64::from(options.max_in_flight()),
             max_in_flight_bytes: 16 * 1024 * 1024,
             backoff: Backoff::default(),
             dead_letters_max: 64,

@@ -107,9 +107,9 @@ async fn a_consumer_that_never_acknowledges_costs_no_event_beside_a_healthy_one(
         let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
         let mut publisher = Publisher::to_new_topic(&connection).await;
         let options = SubscriptionOptions {
-            order: Order::None,
-            ack_timeout_ms: 100,
-            max_attempts: 4,
+            order: Some(Order::None),
+            ack_timeout_ms: Some(100),
+            max_attempts: Some(4),
             ..SubscriptionOptions::default()
         };
         let mut silent = consumer(&connection, "silent", &options).await;

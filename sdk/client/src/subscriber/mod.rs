@@ -48,8 +48,9 @@ pub struct SubscribeOptions {
     pub subscription: String,
     /// Names this consumer in listings. Default: empty.
     pub consumer: String,
-    /// Make the subscription with these options if there is none; if there is one with others, fail with
-    /// `SUBSCRIPTION_MISMATCH`. `None`, the default: there must be one, with whatever options.
+    /// Make the subscription with these options if there is none; if there is one, fail with
+    /// `SUBSCRIPTION_MISMATCH` if an option that is given here is another there. `None`, the default: there must be
+    /// one, with whatever options.
     pub options: Option<SubscriptionOptions>,
     /// Where a subscription that is made now begins. Default: with what is published from now on.
     pub from: Start,
@@ -119,7 +120,8 @@ impl Subscriber {
             });
         }
         let limit = link.config().request_timeout;
-        let in_flight_max = options.options.as_ref().map_or(u64::MAX, |options| options.max_in_flight.into());
+        let in_flight_max = options.options.as_ref().and_then(|options| options.max_in_flight);
+        let in_flight_max = in_flight_max.map_or(u64::MAX, u64::from);
         let subscribe = Subscribe {
             topic: options.topic,
             subscription: options.subscription,

@@ -96,7 +96,7 @@ async fn a_request_too_large_for_a_frame_is_refused_before_anything_is_sent() {
     let engine = Engine::start(1);
     let client = engine.client().await;
     let stage = StageSpec { config: "x".repeat(64 * 1024), ..StageSpec::default() };
-    let options = SubscriptionOptions { chain: vec![stage; 8], ..SubscriptionOptions::default() };
+    let options = SubscriptionOptions { chain: Some(vec![stage; 8]), ..SubscriptionOptions::default() };
     let subscribe =
         SubscribeOptions { options: Some(options.clone()), ..SubscribeOptions::new("orders", "s") };
     let made = client.create_subscription("orders", "s", options, Start::Latest).await;

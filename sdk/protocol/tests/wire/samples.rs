@@ -5,8 +5,8 @@ use levada_protocol::{
     request::{
         EngineInfo, Hello, HelloAnswer, Limits, Notice, OnError, Open, Opened, Order, PartitionInfo,
         PluginInfo, Position, Read, Request, RequestEnvelope, Response, ResponseEnvelope, Retain, RouteInfo,
-        RouteSpec, StageSpec, Start, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicInfo,
-        TopicSettings,
+        RouteSpec, StageSpec, Start, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions,
+        TopicChanges, TopicInfo, TopicSettings,
     },
 };
 
@@ -74,7 +74,7 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::CreateTopic { name: topic.clone(), settings: settings() },
         Request::ListTopics { limit: 100, after: Some("orders".into()) },
         Request::DescribeTopic { name: topic.clone() },
-        Request::SetTopic { name: topic.clone(), settings: settings() },
+        Request::SetTopic { name: topic.clone(), settings: changes() },
         Request::DeleteTopic { name: topic.clone(), force: true },
         Request::CreateSubscription {
             topic: topic.clone(),
@@ -163,12 +163,25 @@ fn settings() -> TopicSettings {
     TopicSettings { partitions: 4, retain: Retain::UntilAcked, max_bytes: 9, ..TopicSettings::default() }
 }
 
+fn changes() -> TopicChanges {
+    TopicChanges { retain: Some(Retain::TimeAndSize), max_bytes: Some(9), ..TopicChanges::default() }
+}
+
 fn options() -> SubscriptionOptions {
-    SubscriptionOptions { order: Order::None, chain: vec![stage()], ..SubscriptionOptions::default() }
+    SubscriptionOptions {
+        order: Some(Order::None),
+        chain: Some(vec![stage()]),
+        ..SubscriptionOptions::default()
+    }
 }
 
 fn stage() -> StageSpec {
-    StageSpec { plugin: "filter@3".into(), on_error: OnError::Pass, retries: 1, ..StageSpec::default() }
+    StageSpec {
+        plugin: "filter@3".into(),
+        on_error: Some(OnError::Pass),
+        retries: Some(1),
+        ..StageSpec::default()
+    }
 }
 
 fn route() -> RouteSpec {

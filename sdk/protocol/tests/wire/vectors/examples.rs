@@ -101,16 +101,16 @@ fn stage() -> StageSpec {
     StageSpec {
         plugin: "json-filter@1".into(),
         config: r#"{"where":"amount > 5"}"#.into(),
-        on_error: OnError::Skip,
+        on_error: Some(OnError::Skip),
         ..StageSpec::default()
     }
 }
 
 fn options() -> SubscriptionOptions {
     SubscriptionOptions {
-        order: Order::None,
-        chain: vec![stage()],
-        ack_timeout_ms: 5_000,
+        order: Some(Order::None),
+        chain: Some(vec![stage()]),
+        ack_timeout_ms: Some(5_000),
         ..Default::default()
     }
 }

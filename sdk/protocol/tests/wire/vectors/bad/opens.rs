@@ -19,8 +19,8 @@ pub(super) fn opens() -> Vec<Bad> {
         subscription: subscription.into(),
         ..Subscribe::default()
     };
-    let other = SubscriptionOptions { ack_timeout_ms: 5_000, ..SubscriptionOptions::default() };
-    let wrong = SubscriptionOptions { ack_timeout_ms: 9, ..SubscriptionOptions::default() };
+    let other = SubscriptionOptions { ack_timeout_ms: Some(5_000), ..SubscriptionOptions::default() };
+    let wrong = SubscriptionOptions { ack_timeout_ms: Some(9), ..SubscriptionOptions::default() };
     let read = |partition: u16, from| {
         let read = Read { topic: "orders".into(), partitions: vec![partition], from, follow: false };
         message(FrameType::Open, &Open::Read(read)).to_vec()

@@ -1,0 +1,101 @@
+//! What is given of options and settings, and what is left as it is.
+
+use bytes::Bytes;
+use levada_broker::Principal;
+use levada_protocol::{
+    error::ErrorCode,
+    request::{
+        OnError, Order, Request, Response, Retain, StageSpec, Start, SubscriptionOptions, TopicChanges,
+        TopicSettings,
+    },
+};
+
+use crate::support::Engine;
+
+/// A topic and a subscription with a chain, on an engine that has its plugin.
+async fn with_chain() -> Engine {
+    let engine = Engine::start();
+    engine.topic("orders", TopicSettings::default()).await;
+    let deploy = Request::DeployPlugin { name: "keep".into(), size: 3, config: None };
+    engine.broker.request(&Principal::Local, deploy, Some(Bytes::from_static(b"one"))).await.unwrap();
+    let stage = StageSpec {
+        plugin: "keep".into(),
+        config: r#"{"currency": "EUR"}"#.into(),
+        retries: Some(9),
+        ..StageSpec::default()
+    };
+    let options = SubscriptionOptions { chain: Some(vec![stage]), ..SubscriptionOptions::default() };
+    let (topic, name) = ("orders".into(), "payment".into());
+    engine.ask(Request::CreateSubscription { topic, name, options, from: Start::Earliest }).await;
+    engine
+}
+
+#[tokio::test]
+async fn options_that_are_not_given_are_taken_as_they_are() {
+    let engine = with_chain().await;
+    let same = StageSpec {
+        plugin: "keep".into(),
+        config: "{ \"currency\":\"EUR\" }".into(),
+        ..StageSpec::default()
+    };
+    for given in [
+        SubscriptionOptions::default(),
+        SubscriptionOptions { ack_timeout_ms: Some(30_000), ..SubscriptionOptions::default() },
+        SubscriptionOptions { chain: Some(vec![same]), ..SubscriptionOptions::default() },
+    ] {
+        drop(engine.subscribe(given).await);
+    }
+    let described = engine.info().await.options;
+    assert_eq!((described.order, described.ack_timeout_ms), (Some(Order::Key), Some(30_000)));
+    let stage = &described.chain()[0];
+    assert_eq!((stage.retries, stage.on_error), (Some(9), Some(OnError::DeadLetter)), "all of it is told");
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_option_that_differs_is_named_with_both_values() {
+    let engine = with_chain().await;
+    let refused = async |given: SubscriptionOptions| {
+        let refused = engine.broker.subscribe(&Principal::Local, Engine::wanted(Some(given))).await;
+        let refused = refused.err().expect("it is refused");
+        assert_eq!(refused.code(), ErrorCode::SubscriptionMismatch);
+        refused.to_string()
+    };
+    let timeout = SubscriptionOptions { ack_timeout_ms: Some(5_000), ..SubscriptionOptions::default() };
+    let said = refused(timeout).await;
+    assert!(
+        said.contains("orders/payment has ack_timeout_ms 30000, got 5000; this cannot be changed"),
+        "{said}"
+    );
+    assert!(!said.contains("chain"), "{said}");
+    let other =
+        StageSpec { plugin: "keep".into(), config: r#"{"currency":"eur"}"#.into(), ..StageSpec::default() };
+    let chain = SubscriptionOptions { chain: Some(vec![other]), ..SubscriptionOptions::default() };
+    let said = refused(chain).await;
+    assert!(said.contains(r#"chain[0].config.currency "EUR", got "eur""#), "{said}");
+    let none = SubscriptionOptions { chain: Some(Vec::new()), ..SubscriptionOptions::default() };
+    let said = refused(none).await;
+    assert!(said.contains("chain [keep], got []"), "{said}");
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn settings_that_are_not_given_stay_as_they_are() {
+    let engine = Engine::start();
+    let made = TopicSettings {
+        partitions: 3,
+        durability: "os".into(),
+        retain: Retain::UntilAcked,
+        retain_for_ms: 7,
+        max_bytes: 9,
+    };
+    engine.topic("orders", made.clone()).await;
+    let changes = TopicChanges { retain_for_ms: Some(8), ..TopicChanges::default() };
+    let Response::Topic(now) =
+        engine.ask(Request::SetTopic { name: "orders".into(), settings: changes }).await
+    else {
+        panic!("no topic")
+    };
+    assert_eq!(now.settings, TopicSettings { retain_for_ms: 8, ..made });
+    engine.broker.shutdown().await;
+}
