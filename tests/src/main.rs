@@ -15,6 +15,7 @@ mod pages;
 mod plugins;
 mod power;
 mod publish;
+mod readme;
 mod replay;
 mod routes;
 mod slow;

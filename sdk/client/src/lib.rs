@@ -47,6 +47,7 @@ mod subscriber;
 mod reader;
 
 mod admin;
+mod ensure;
 
 mod clock;
 mod link;
@@ -78,6 +79,7 @@ pub use self::{
     config::{Ca, ClientConfig, DEFAULT_PORT},
     delivered::DeliveredEvent,
     delivery::Delivery,
+    ensure::Ensured,
     error::{Cause, Error},
     publisher::{Publisher, PublisherFigures, PublisherOptions, Receipt, Ticket},
     reader::{ReadOptions, Reader},

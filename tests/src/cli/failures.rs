@@ -27,7 +27,7 @@ async fn bad_input_gets_its_code_on_stderr_and_its_exit_code() {
     for (arguments, exit, code) in [
         (vec!["publish", "absent"], 1, "TOPIC_NOT_FOUND"),
         (vec!["read", "absent"], 1, "TOPIC_NOT_FOUND"),
-        (vec!["topic", "create", "orders"], 1, "TOPIC_EXISTS"),
+        (vec!["topic", "create", "orders", "--partitions", "2"], 1, "TOPIC_EXISTS"),
         (vec!["topic", "create", "No Name"], 2, "INVALID_ARGUMENT"),
         (vec!["topic", "create", "x", "--partitions", "0"], 2, "INVALID_ARGUMENT"),
         (vec!["topic", "create", "x", "--retain-for", "soon"], 2, "INVALID_ARGUMENT"),

@@ -78,6 +78,11 @@ async fn topics_from_the_command_line() {
     let made = engine.json(&bills).await;
     assert_eq!(made[0]["settings"]["durability"], "os");
     assert_eq!(made[0]["settings"]["max_bytes"], 10_u64 << 30);
+    let again = engine.json(&bills).await;
+    assert_eq!((&again[0]["created"], &made[0]["created"]), (&json!(false), &json!(true)));
+    let other = engine.run(&["topic", "create", "bills"], "").await;
+    other.failed(1, "TOPIC_EXISTS");
+    assert!(other.stderr.contains("topic bills exists with durability os, expected sync"), "{other:?}");
     let listed = engine.text(&["topic", "list"]).await;
     assert_eq!(listed.lines().count(), 3, "a heading and two topics: {listed}");
     let listed = engine.json(&["topic", "list"]).await;
@@ -177,7 +182,12 @@ async fn subscriptions_plugins_and_routes_from_the_command_line() {
     let create =
         ["route", "create", "split", "--from", "orders", "--to", "eu", "--to", "us", "--plugin", router];
     let made = engine.text(&[&create[..], &["--start", "earliest"]].concat()).await;
-    assert!(made.contains("orders -> eu, us"), "{made}");
+    assert!(made.contains("created route split: orders -> eu, us"), "{made}");
+    let again = engine.json(&[&create[..], &["--start", "earliest"]].concat()).await;
+    assert_eq!(again[0]["created"], false, "a route that is there as it was to be");
+    let other = engine.run(&create[..create.len() - 2], "").await;
+    other.failed(1, "ROUTE_EXISTS");
+    assert!(other.stderr.contains("route split exists with chain content-router:"), "{other:?}");
     let filter = r#"json-filter:{"where":"amount > 1"}"#;
     let subscribe =
         ["subscribe", "orders", "-s", "rich", "--from", "earliest", "--plugin", filter, "--max", "2"];

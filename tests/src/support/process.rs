@@ -16,7 +16,7 @@ use tokio::{
 use super::within;
 
 /// The binary that these tests were built with.
-const BINARY: &str = env!("CARGO_BIN_EXE_levada-under-test");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_levada-under-test");
 
 /// `levada serve` as a child. Dropping it kills it.
 pub(crate) struct Process {

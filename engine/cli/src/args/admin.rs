@@ -26,7 +26,7 @@ pub(crate) struct TopicArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TopicAction {
-    /// Make a topic
+    /// Make a topic; one that exists with these very settings is left as it is
     Create {
         /// Its name: up to 128 of a-z 0-9 . _ - beginning with a letter or digit; dlq.… is the engine's own
         topic: TopicName,
@@ -228,7 +228,7 @@ pub(crate) struct RouteArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RouteAction {
-    /// Make a route
+    /// Make a route; one that exists with this very chain is left as it is
     Create {
         /// Its name: up to 63 of a-z 0-9 _ - beginning with a letter or digit
         route: RouteName,

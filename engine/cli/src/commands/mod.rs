@@ -18,7 +18,9 @@ mod topic;
 
 pub(crate) use bundled::{CONTENT_ROUTER, JSON_FILTER, JSON_PROJECT, SAMPLE, deploy_bundled};
 
+use levada_client::Ensured;
 use nearest::Names;
+use serde::Serialize;
 
 use crate::{args::Command, bench, demo, output::Output};
 
@@ -44,5 +46,20 @@ async fn dispatch(output: &Output, command: Command) -> anyhow::Result<()> {
         Command::Route(args) => Box::pin(route::run(output, args)).await,
         Command::Bench(args) => Box::pin(bench::run(output, args)).await,
         Command::Completion { shell } => completion::run(output, shell),
+    }
+}
+
+/// What a command made, or found there as it was to be.
+#[derive(Debug, Serialize)]
+struct Made<'a, T> {
+    #[serde(flatten)]
+    found: &'a T,
+    /// False if it was there already.
+    created: bool,
+}
+
+impl<'a, T> Made<'a, T> {
+    fn of(ensured: &'a Ensured<T>) -> Self {
+        Self { found: &ensured.found, created: ensured.created }
     }
 }

@@ -7,7 +7,10 @@ use levada_protocol::{
     request::{RouteInfo, RouteSpec},
 };
 
-use super::place::{self, Standing};
+use super::{
+    Made,
+    place::{self, Standing},
+};
 use crate::{
     args::{RouteAction, RouteArgs},
     client,
@@ -32,10 +35,11 @@ async fn act(output: &Output, client: &Client, action: RouteAction) -> anyhow::R
                 chain: chain.stages(),
                 start,
             };
-            let made = client.create_route(spec).await?;
-            output.result(&made, || {
-                let spec = &made.spec;
-                format!("created route {}: {} -> {}", spec.name, spec.from, spec.to.join(", "))
+            let made = client.ensure_route(spec).await?;
+            output.result(&Made::of(&made), || {
+                let spec = &made.found.spec;
+                let what = format!("route {}: {} -> {}", spec.name, spec.from, spec.to.join(", "));
+                if made.created { format!("created {what}") } else { format!("{what}: it exists already") }
             })?;
         }
         RouteAction::List => {

@@ -3,6 +3,7 @@
 use levada_client::Client;
 use levada_protocol::request::{Retain, TopicChanges, TopicInfo, TopicSettings};
 
+use super::Made;
 use crate::{
     args::{Changes, SettingsArgs, TopicAction, TopicArgs},
     client,
@@ -20,8 +21,11 @@ pub(super) async fn run(output: &Output, args: TopicArgs) -> anyhow::Result<()> 
 async fn act(output: &Output, client: &Client, action: &TopicAction) -> anyhow::Result<()> {
     match action {
         TopicAction::Create { topic, partitions, settings } => {
-            let made = client.create_topic(topic.as_str(), wanted(*partitions, settings)).await?;
-            output.result(&made, || format!("created topic {}", summary(&made)))?;
+            let made = client.ensure_topic(topic.as_str(), wanted(*partitions, settings)).await?;
+            output.result(&Made::of(&made), || match made.created {
+                true => format!("created topic {}", summary(&made.found)),
+                false => format!("topic {}: it exists already", summary(&made.found)),
+            })?;
         }
         TopicAction::List => {
             let topics = client.list_topics().await?;
