@@ -1,6 +1,7 @@
 //! One file per command. Each takes its arguments and the output, and talks to an engine through the client.
 
 mod bundled;
+mod deleting;
 mod events;
 mod place;
 mod plugin;
