@@ -1,6 +1,6 @@
 //! Lists that no single frame holds come in pages, and clients put them together.
 
-use levada_client::{RouteSpec, Start, SubscriptionOptions};
+use levada_client::{DeleteOptions, RouteSpec, Start, SubscriptionOptions};
 use levada_protocol::{
     limits::{FRAME_BYTES_MAX, PARTITIONS_MAX},
     request::{Request, Response},
@@ -66,7 +66,7 @@ async fn pages_go_on_behind_their_last_entry_whatever_is_made_or_deleted_meanwhi
         }
     };
     assert_eq!(page(None).await, (vec!["a".to_owned(), "b".to_owned()], Some("b".to_owned())));
-    client.delete_topic("b", false).await.unwrap();
+    client.delete_topic("b", DeleteOptions::default()).await.unwrap();
     events::topic(&client, "aa").await;
     assert_eq!(page(Some("b")).await, (vec!["c".to_owned(), "d".to_owned()], Some("d".to_owned())));
     assert_eq!(page(Some("d")).await, (vec!["e".to_owned()], None));

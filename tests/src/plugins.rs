@@ -1,7 +1,9 @@
 //! Plugins in front of subscriptions: real components that filter, change, fail and misbehave, and what is refused.
 
 use bytes::Bytes;
-use levada_client::{Client, ErrorCode, Event, OnError, Order, StageSpec, Start, SubscriptionOptions};
+use levada_client::{
+    Client, DeleteOptions, ErrorCode, Event, OnError, Order, StageSpec, Start, SubscriptionOptions,
+};
 use levada_protocol::{
     limits::ARTEFACT_BYTES_MAX,
     request::{Request, Response},
@@ -246,7 +248,7 @@ async fn versions_rise_and_one_in_use_is_not_removed() {
     assert_eq!(code(client.remove_plugin("p", Some(1)).await), ErrorCode::PluginInUse);
     assert_eq!(code(client.remove_plugin("absent", None).await), ErrorCode::PluginNotFound);
     drop(subscriber);
-    client.delete_subscription("orders", "pinned").await.unwrap();
+    client.delete_subscription("orders", "pinned", DeleteOptions::forced()).await.unwrap();
     client.remove_plugin("p", Some(1)).await.unwrap();
     let left: Vec<u32> =
         client.list_plugins().await.unwrap().into_iter().map(|plugin| plugin.version).collect();

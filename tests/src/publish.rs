@@ -1,7 +1,8 @@
 //! Topics, and publishing to them: tickets, offsets, repeats, expectations, limits.
 
 use levada_client::{
-    Durability, ErrorCode, Event, PublisherOptions, Retain, RouteSpec, TopicChanges, TopicSettings,
+    DeleteOptions, Durability, ErrorCode, Event, PublisherOptions, Retain, RouteSpec, TopicChanges,
+    TopicSettings,
     protocol::{limits, partition::partition_of},
 };
 
@@ -42,7 +43,7 @@ async fn topics_are_made_listed_described_changed_and_deleted() {
     let repartitioned = TopicChanges { partitions: Some(4), ..TopicChanges::default() };
     assert_eq!(code(client.set_topic("orders", repartitioned).await), ErrorCode::InvalidArgument);
 
-    client.delete_topic("orders", false).await.unwrap();
+    client.delete_topic("orders", DeleteOptions::default()).await.unwrap();
     assert_eq!(code(client.describe_topic("orders").await), ErrorCode::TopicNotFound);
     let again = client.create_topic("orders", TopicSettings::default()).await.unwrap();
     assert!(again.id > made.id, "ids are never given twice");
@@ -70,7 +71,7 @@ async fn what_is_no_topic_is_refused_with_its_reason() {
     client.create_topic("widest", events::partitions(limits::PARTITIONS_MAX)).await.unwrap();
     let absent = client.publisher("absent", PublisherOptions::default()).await;
     assert_eq!(code(absent), ErrorCode::TopicNotFound);
-    assert_eq!(code(client.delete_topic("absent", false).await), ErrorCode::TopicNotFound);
+    assert_eq!(code(client.delete_topic("absent", DeleteOptions::default()).await), ErrorCode::TopicNotFound);
 }
 
 #[tokio::test]
@@ -108,9 +109,11 @@ async fn a_topic_that_a_route_leads_to_is_deleted_by_force_alone() {
     let spec =
         RouteSpec { name: "r".into(), from: "from".into(), to: vec!["to".into()], ..RouteSpec::default() };
     client.create_route(spec).await.unwrap();
-    assert_eq!(code(client.delete_topic("to", false).await), ErrorCode::TopicInUse);
-    client.delete_topic("to", true).await.unwrap();
-    client.delete_topic("from", false).await.unwrap();
+    assert_eq!(code(client.delete_topic("to", DeleteOptions::default()).await), ErrorCode::TopicInUse);
+    client.delete_topic("to", DeleteOptions::forced()).await.unwrap();
+    assert_eq!(code(client.delete_topic("from", DeleteOptions::default()).await), ErrorCode::TopicInUse);
+    let gone = client.delete_topic("from", DeleteOptions::forced()).await.unwrap();
+    assert_eq!((gone.topics, gone.routes, gone.count), (vec!["from".to_owned()], vec!["r".to_owned()], 2));
     assert_eq!(client.list_routes().await.unwrap(), [], "routes go with their source");
 }
 

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytesize::ByteSize;
 use levada_client::{
-    Client, ErrorCode, Event, Notice, Offset, PartitionId, PublisherOptions, ReadOptions, Retain, Start,
-    SubscriptionOptions, TopicSettings,
+    Client, DeleteOptions, ErrorCode, Event, Notice, Offset, PartitionId, PublisherOptions, ReadOptions,
+    Retain, Start, SubscriptionOptions, TopicSettings,
 };
 use levada_protocol::ids::Timestamp;
 
@@ -209,7 +209,7 @@ async fn readers_begin_at_offsets_and_times_and_end_with_what_is_stored() {
     publish_numbers(&client, "orders", 100..101).await;
     let delivery = within("what follows", follower.next()).await.unwrap().unwrap();
     assert_eq!((delivery.partition().0, delivery.first(), delivery.count()), (0, Offset(100), 1));
-    client.delete_topic("orders", false).await.unwrap();
+    client.delete_topic("orders", DeleteOptions::default()).await.unwrap();
     assert_eq!(code(within("the end", follower.next()).await), ErrorCode::TopicNotFound);
 }
 

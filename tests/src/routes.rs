@@ -1,7 +1,9 @@
 //! Routes: from topic to topic through real components, each event exactly once.
 
 use bytes::Bytes;
-use levada_client::{Client, ErrorCode, Event, OnError, PartitionId, RouteInfo, RouteSpec, StageSpec, Start};
+use levada_client::{
+    Client, DeleteOptions, ErrorCode, Event, OnError, PartitionId, RouteInfo, RouteSpec, StageSpec, Start,
+};
 use levada_protocol::partition::partition_of;
 
 use crate::support::{
@@ -214,7 +216,7 @@ async fn routes_that_cannot_be_are_refused() {
     ] {
         assert_eq!(code(client.create_route(spec.clone()).await), expected, "{spec:?}");
     }
-    assert_eq!(code(client.delete_route("absent").await), ErrorCode::RouteNotFound);
+    assert_eq!(code(client.delete_route("absent", DeleteOptions::default()).await), ErrorCode::RouteNotFound);
     assert_eq!(code(client.resume_route("absent").await), ErrorCode::RouteNotFound);
 }
 
@@ -228,7 +230,7 @@ async fn a_deleted_route_takes_nothing_more_and_a_later_one_begins_anew() {
     client.create_route(route("r", "from", &["to"], [])).await.unwrap();
     events::publish_numbers(&client, "from", 0..3).await;
     caught_up(&client, "r").await;
-    client.delete_route("r").await.unwrap();
+    client.delete_route("r", DeleteOptions::default()).await.unwrap();
     events::publish_numbers(&client, "from", 3..5).await;
     let spec = RouteSpec { start: Start::Latest, ..route("r", "from", &["to"], []) };
     client.create_route(spec).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use levada_client::{Client, ErrorCode, Event};
+use levada_client::{Client, DeleteOptions, ErrorCode, Event};
 use tempfile::TempDir;
 
 use crate::{
@@ -42,7 +42,7 @@ async fn a_deleted_topic_gives_its_space_back() {
     store(&client, "large", 600).await;
     events::publish_numbers(&client, "orders", 1_000..2_000).await;
     assert!(Process::disk_bytes(&data) > 600_000_000);
-    client.delete_topic("large", false).await.unwrap();
+    client.delete_topic("large", DeleteOptions::default()).await.unwrap();
     shrinks(&data, EMPTY_BYTES).await;
     assert_eq!(events::read_all(&client, "orders").await[&0].len(), 2_000, "others are as they were");
     client.close().await;
@@ -56,7 +56,7 @@ async fn a_kill_right_after_the_delete_only_puts_it_off() {
     let engine = Process::start(&data).await;
     let client = engine.connect().await;
     store(&client, "large", 400).await;
-    client.delete_topic("large", false).await.unwrap();
+    client.delete_topic("large", DeleteOptions::default()).await.unwrap();
     engine.kill().await;
     client.close().await;
     let engine = Process::start(&data).await;
@@ -74,7 +74,7 @@ async fn deleting_the_only_large_topic_of_a_full_volume_makes_room_for_publishin
     events::topic(&client, "large").await;
     fill(&client).await;
     assert_eq!(publish_one(&client, 1).await, Err(ErrorCode::StorageFull));
-    client.delete_topic("large", false).await.unwrap();
+    client.delete_topic("large", DeleteOptions::default()).await.unwrap();
     until("room for publishing", async || publish_one(&client, 2).await.ok()).await;
     shrinks(&data, 40 * MIB).await;
     client.close().await;
@@ -93,7 +93,7 @@ async fn a_delete_makes_room_on_a_volume_without_a_free_byte() {
     fill(&client).await;
     // Somebody else takes what the engine has left.
     volume.fill_with("more filler", 0);
-    until("the delete", async || client.delete_topic("large", false).await.ok()).await;
+    until("the delete", async || client.delete_topic("large", DeleteOptions::default()).await.ok()).await;
     until("room for publishing", async || publish_one(&client, 2).await.ok()).await;
     client.close().await;
     engine.stop().await;

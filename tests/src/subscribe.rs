@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use levada_client::{
-    Delivery, ErrorCode, Offset, Order, PartitionId, Start, SubscribeOptions, SubscriptionOptions,
-    TopicSettings,
+    DeleteOptions, Delivery, ErrorCode, Offset, Order, PartitionId, Start, SubscribeOptions,
+    SubscriptionOptions, TopicSettings,
 };
 
 use crate::support::{
@@ -407,10 +407,13 @@ async fn a_deleted_subscription_ends_its_consumers() {
     let listed: Vec<String> =
         client.list_subscriptions(Some("orders")).await.unwrap().into_iter().map(|it| it.name).collect();
     assert_eq!(listed, ["by-hand", "by-topic"]);
-    client.delete_subscription("orders", "by-hand").await.unwrap();
+    let unforced = client.delete_subscription("orders", "by-hand", DeleteOptions::default()).await;
+    assert_eq!(code(unforced), ErrorCode::SubscriptionInUse);
+    client.delete_subscription("orders", "by-hand", DeleteOptions::forced()).await.unwrap();
     let ended = within("the end", by_hand.next()).await;
     assert_eq!(code(ended), ErrorCode::SubscriptionNotFound);
-    client.delete_topic("orders", false).await.unwrap();
+    assert_eq!(code(client.delete_topic("orders", DeleteOptions::default()).await), ErrorCode::TopicInUse);
+    client.delete_topic("orders", DeleteOptions::forced()).await.unwrap();
     let ended = code(within("the end", by_topic.next()).await);
     assert!(matches!(ended, ErrorCode::SubscriptionNotFound | ErrorCode::TopicNotFound), "{ended}");
     assert_eq!(client.list_subscriptions(None).await.unwrap(), []);

@@ -13,6 +13,16 @@ use levada_protocol::{
 
 use crate::shard::{AppendTarget, FragmentAppend};
 
+/// The topic that takes the dead letters of a subscription.
+pub(crate) fn of_subscription(topic: &str, name: &str) -> TopicName {
+    TopicName::internal(&format!("dlq.{topic}.{name}"))
+}
+
+/// The topic that takes the dead letters of a route from a topic.
+pub(crate) fn of_route(from: &str, name: &str) -> TopicName {
+    TopicName::internal(&format!("dlq.{from}.route-{name}"))
+}
+
 /// Why an event became a dead letter.
 #[derive(Debug, Clone)]
 pub(crate) struct Reason {

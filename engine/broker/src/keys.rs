@@ -12,6 +12,7 @@
 //! | catalogue | `0x02` subscription u64 | version, MessagePack `SubscriptionRecord` | catalogue changes | with the subscription |
 //! | catalogue | `0x03` plugin version u64 | version, MessagePack `PluginRecord` | catalogue changes | `plugin remove` |
 //! | catalogue | `0x04` route u64 | version, MessagePack `RouteRecord` | catalogue changes | with the route |
+//! | catalogue | `0x05` name | version, MessagePack `PluginNumbers` | removals of a plugin's newest version | never |
 //! | log | topic u32, partition u16, offset u64 | see `levada_store::record` | appends | retention, with the topic |
 //! | cursors | `0x01` subscription u64, partition u16, `0x00` | progress head, see `levada_delivery` | the subscription's fragments | with the subscription |
 //! | cursors | `0x01` subscription u64, partition u16, `0x01`, chunk u64 | progress chunk | the subscription's fragments | when the floor passes it |
@@ -34,6 +35,7 @@ const CATALOGUE_TOPIC: u8 = 0x01;
 const CATALOGUE_SUBSCRIPTION: u8 = 0x02;
 const CATALOGUE_PLUGIN: u8 = 0x03;
 const CATALOGUE_ROUTE: u8 = 0x04;
+const CATALOGUE_PLUGIN_NUMBERS: u8 = 0x05;
 const CURSOR_SUBSCRIPTION: u8 = 0x01;
 const CURSOR_ROUTE: u8 = 0x02;
 const PROGRESS_HEAD: u8 = 0x00;
@@ -178,12 +180,17 @@ pub(crate) fn catalogue_route(id: RouteId) -> Bytes {
     prefixed(CATALOGUE_ROUTE, &id.0.to_be_bytes())
 }
 
+pub(crate) fn catalogue_plugin_numbers(name: &str) -> Bytes {
+    prefixed(CATALOGUE_PLUGIN_NUMBERS, name.as_bytes())
+}
+
 /// Which record a catalogue key names.
 pub(crate) enum CatalogueKind {
     Topic,
     Subscription,
     Plugin,
     Route,
+    PluginNumbers,
 }
 
 /// What kind of record lies under a catalogue key.
@@ -193,6 +200,7 @@ pub(crate) fn catalogue_kind(key: &[u8]) -> Option<CatalogueKind> {
         CATALOGUE_SUBSCRIPTION => Some(CatalogueKind::Subscription),
         CATALOGUE_PLUGIN => Some(CatalogueKind::Plugin),
         CATALOGUE_ROUTE => Some(CatalogueKind::Route),
+        CATALOGUE_PLUGIN_NUMBERS => Some(CatalogueKind::PluginNumbers),
         _ => None,
     }
 }

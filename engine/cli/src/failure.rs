@@ -288,7 +288,9 @@ fn hint(code: FailureCode) -> Option<String> {
         }
         ErrorCode::PluginInUse => "`levada plugin list` shows where it is used",
         ErrorCode::RouteNotFound => "`levada route list` shows the routes",
-        ErrorCode::TopicInUse => "--force deletes it all the same",
+        ErrorCode::TopicInUse | ErrorCode::SubscriptionInUse => {
+            "--force deletes it all the same, --with-dead-letters the dead-letter topics of what goes as well"
+        }
         ErrorCode::ConnectFailed => {
             "does `levada serve` run there? --addr or LEVADA_ADDR names another engine's address"
         }

@@ -105,7 +105,6 @@ impl Output {
 
     /// Resolves when whoever reads standard output has gone. A command that waits would notice it only with the next
     /// line that it prints.
-    #[expect(clippy::unused_self, reason = "everything that prints goes through the command's output")]
     pub(crate) async fn closed(&self) {
         let (tell, gone) = oneshot::channel();
         // A thread of its own, left behind at the end: waiting cannot be called off.

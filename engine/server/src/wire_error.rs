@@ -57,6 +57,7 @@ pub(crate) fn http_status(code: ErrorCode) -> StatusCode {
         | Code::TopicInUse
         | Code::SubscriptionExists
         | Code::SubscriptionMismatch
+        | Code::SubscriptionInUse
         | Code::RouteExists
         | Code::PluginInUse
         | Code::OffsetMismatch

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use levada_protocol::request::{
-    EngineInfo, PluginInfo, Request, Response, RouteInfo, RouteSpec, Start, SubscriptionInfo,
+    Deleted, EngineInfo, PluginInfo, Request, Response, RouteInfo, RouteSpec, Start, SubscriptionInfo,
     SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
 };
 
@@ -37,6 +37,22 @@ macro_rules! every_page {
     }};
 }
 
+/// How something is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeleteOptions {
+    /// Also if something goes along that was not named, or needs what goes. Default: that is refused, and named.
+    pub force: bool,
+    /// Also the dead-letter topics of what goes. Default: they stay.
+    pub with_dead_letters: bool,
+}
+
+impl DeleteOptions {
+    /// Deletes whatever goes along or needs it.
+    pub fn forced() -> Self {
+        Self { force: true, ..Self::default() }
+    }
+}
+
 /// Typed requests. All behave as [`Client::request`], in errors and when cancelled. Lists are whole, however many
 /// pages they come in; what is made or deleted meanwhile may be in them or not.
 impl Client {
@@ -69,10 +85,11 @@ impl Client {
         expect!(self.request(request).await?, Response::Topic(topic) => topic)
     }
 
-    /// Deletes a topic with its events, its subscriptions and the routes from it; with `force` even if a
-    /// route targets it.
-    pub async fn delete_topic(&self, name: &str, force: bool) -> Result<(), Error> {
-        self.done(Request::DeleteTopic { name: name.to_owned(), force }).await
+    /// Deletes a topic with its events. Refused with `TOPIC_IN_USE`, which names them, if subscriptions or routes go
+    /// along or need it, unless it is forced. Answers what is gone.
+    pub async fn delete_topic(&self, name: &str, how: DeleteOptions) -> Result<Deleted, Error> {
+        let DeleteOptions { force, with_dead_letters } = how;
+        self.deleted(Request::DeleteTopic { name: name.to_owned(), force, with_dead_letters }).await
     }
 
     /// Makes a subscription.
@@ -100,9 +117,17 @@ impl Client {
         expect!(self.request(request).await?, Response::Subscription(subscription) => subscription)
     }
 
-    /// Deletes a subscription with its progress.
-    pub async fn delete_subscription(&self, topic: &str, name: &str) -> Result<(), Error> {
-        self.done(Request::DeleteSubscription { topic: topic.to_owned(), name: name.to_owned() }).await
+    /// Deletes a subscription with its progress. Refused with `SUBSCRIPTION_IN_USE` while consumers are attached,
+    /// unless it is forced. Answers what is gone.
+    pub async fn delete_subscription(
+        &self,
+        topic: &str,
+        name: &str,
+        how: DeleteOptions,
+    ) -> Result<Deleted, Error> {
+        let DeleteOptions { force, with_dead_letters } = how;
+        let (topic, name) = (topic.to_owned(), name.to_owned());
+        self.deleted(Request::DeleteSubscription { topic, name, force, with_dead_letters }).await
     }
 
     /// Lets a paused subscription go on.
@@ -110,8 +135,8 @@ impl Client {
         self.done(Request::ResumeSubscription { topic: topic.to_owned(), name: name.to_owned() }).await
     }
 
-    /// Stores a WebAssembly component as the plugin's next version. With a configuration (JSON text) the
-    /// engine first tries whether the plugin accepts it.
+    /// Stores a WebAssembly component as the plugin's next version, or answers the version that it is already. With a
+    /// configuration (JSON text) the engine first tries whether the plugin accepts it.
     pub async fn deploy_plugin(
         &self,
         name: &str,
@@ -129,9 +154,9 @@ impl Client {
         every_page!(self, ask, Response::Plugins { plugins, next } => (plugins, next))
     }
 
-    /// Removes one version of a plugin, or all with `None`.
-    pub async fn remove_plugin(&self, name: &str, version: Option<u32>) -> Result<(), Error> {
-        self.done(Request::RemovePlugin { name: name.to_owned(), version }).await
+    /// Removes one version of a plugin, or all with `None`. Answers what is gone.
+    pub async fn remove_plugin(&self, name: &str, version: Option<u32>) -> Result<Deleted, Error> {
+        self.deleted(Request::RemovePlugin { name: name.to_owned(), version }).await
     }
 
     /// Makes a route.
@@ -145,14 +170,19 @@ impl Client {
         every_page!(self, ask, Response::Routes { routes, next } => (routes, next))
     }
 
-    /// Deletes a route.
-    pub async fn delete_route(&self, name: &str) -> Result<(), Error> {
-        self.done(Request::DeleteRoute { name: name.to_owned() }).await
+    /// Deletes a route. Answers what is gone.
+    pub async fn delete_route(&self, name: &str, how: DeleteOptions) -> Result<Deleted, Error> {
+        let DeleteOptions { force, with_dead_letters } = how;
+        self.deleted(Request::DeleteRoute { name: name.to_owned(), force, with_dead_letters }).await
     }
 
     /// Lets a paused route go on.
     pub async fn resume_route(&self, name: &str) -> Result<(), Error> {
         self.done(Request::ResumeRoute { name: name.to_owned() }).await
+    }
+
+    async fn deleted(&self, request: Request) -> Result<Deleted, Error> {
+        expect!(self.request(request).await?, Response::Deleted(deleted) => deleted)
     }
 
     /// A request that is answered with success and no more; whatever else comes with a success is not looked

@@ -68,13 +68,14 @@ pub use levada_protocol::{
     ids::{DeliveryToken, Offset, PartitionId, Timestamp},
     publish::Durability,
     request::{
-        EngineInfo, HelloAnswer, Notice, OnError, Order, PartitionInfo, PluginInfo, Position, Request,
-        Response, Retain, RouteInfo, RouteSpec, StageSpec, Start, Subscribed, SubscriptionInfo,
+        Deleted, EngineInfo, HelloAnswer, Notice, OnError, Order, PartitionInfo, PluginInfo, Position,
+        Request, Response, Retain, RouteInfo, RouteSpec, StageSpec, Start, Subscribed, SubscriptionInfo,
         SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
     },
 };
 
 pub use self::{
+    admin::DeleteOptions,
     client::Client,
     config::{Ca, ClientConfig, DEFAULT_PORT},
     delivered::DeliveredEvent,

@@ -79,6 +79,8 @@ pub enum ErrorCode {
     DeliveryExpired,
     /// Too many offsets above the oldest unacknowledged one.
     WindowFull,
+    /// Consumers are attached to the subscription.
+    SubscriptionInUse,
     /// No such plugin or version.
     PluginNotFound,
     /// The bytes are no WebAssembly component, or not one that this engine runs.
@@ -159,6 +161,7 @@ const CODES: &[(ErrorCode, u16, &str)] = &[
     (ErrorCode::SubscriptionMismatch, 52, "SUBSCRIPTION_MISMATCH"),
     (ErrorCode::DeliveryExpired, 53, "DELIVERY_EXPIRED"),
     (ErrorCode::WindowFull, 54, "WINDOW_FULL"),
+    (ErrorCode::SubscriptionInUse, 55, "SUBSCRIPTION_IN_USE"),
     (ErrorCode::PluginNotFound, 60, "PLUGIN_NOT_FOUND"),
     (ErrorCode::PluginInvalid, 61, "PLUGIN_INVALID"),
     (ErrorCode::PluginExportMissing, 62, "PLUGIN_EXPORT_MISSING"),
@@ -239,6 +242,7 @@ impl ErrorCode {
             | Self::SubscriptionNotFound
             | Self::SubscriptionExists
             | Self::SubscriptionMismatch
+            | Self::SubscriptionInUse
             | Self::DeliveryExpired
             | Self::PluginNotFound
             | Self::PluginInvalid
@@ -295,6 +299,7 @@ impl ErrorCode {
             | Self::SubscriptionNotFound
             | Self::SubscriptionExists
             | Self::SubscriptionMismatch
+            | Self::SubscriptionInUse
             | Self::DeliveryExpired
             | Self::WindowFull
             | Self::PluginNotFound

@@ -242,9 +242,12 @@ pub enum Request {
     DeleteTopic {
         /// Its name.
         name: String,
-        /// Also if a route targets it.
+        /// Also if something goes with it, or needs it. Otherwise that is refused, and named.
         #[serde(default)]
         force: bool,
+        /// Also the dead-letter topics of what goes.
+        #[serde(default)]
+        with_dead_letters: bool,
     },
     /// Makes a subscription.
     CreateSubscription {
@@ -284,6 +287,12 @@ pub enum Request {
         topic: String,
         /// The subscription's name.
         name: String,
+        /// Also if consumers are attached, or something reads the dead letters that go.
+        #[serde(default)]
+        force: bool,
+        /// Also its dead-letter topic.
+        #[serde(default)]
+        with_dead_letters: bool,
     },
     /// Lets a paused subscription go on.
     ResumeSubscription {
@@ -334,6 +343,12 @@ pub enum Request {
     DeleteRoute {
         /// The route's name.
         name: String,
+        /// Also if something reads the dead letters that go.
+        #[serde(default)]
+        force: bool,
+        /// Also its dead-letter topic.
+        #[serde(default)]
+        with_dead_letters: bool,
     },
     /// Lets a paused route go on.
     ResumeRoute {
@@ -351,6 +366,8 @@ pub enum Request {
 pub enum Response {
     /// Done; there is nothing to tell.
     Done,
+    /// What is gone.
+    Deleted(Deleted),
     /// To [`Request::Info`].
     Info(Box<EngineInfo>),
     /// One topic.
@@ -398,6 +415,24 @@ pub enum Response {
     /// A response that this version does not know.
     #[serde(other)]
     Unknown,
+}
+
+/// What a deletion took away, in order of name; each list names at most 1,000.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Deleted {
+    /// Topics.
+    pub topics: Vec<String>,
+    /// Subscriptions, as `topic/subscription`.
+    pub subscriptions: Vec<String>,
+    /// Routes.
+    pub routes: Vec<String>,
+    /// Plugin versions, as `name@version`.
+    pub plugins: Vec<String>,
+    /// Dead-letter topics of what is gone that stay.
+    pub dead_letters_kept: Vec<String>,
+    /// How many topics, subscriptions, routes and plugin versions are gone.
+    pub count: u64,
 }
 
 /// How long a topic keeps events.
@@ -706,6 +741,8 @@ pub struct PluginInfo {
     pub interface: String,
     /// When it was deployed, in milliseconds since the Unix epoch.
     pub deployed_ms: u64,
+    /// In the answer to a deployment: this version was these very bytes already, and no other was made.
+    pub already_deployed: bool,
     /// The places that use it; at most 1,000 of them.
     pub used_by: Vec<String>,
     /// How many places use it.

@@ -58,6 +58,13 @@ async fn bad_input_gets_its_code_on_stderr_and_its_exit_code() {
             code => ran.failed(exit, code),
         }
     }
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn lines_that_are_no_events_get_the_hint_that_helps() {
+    let (_dir, engine) = engine().await;
+    engine.text(&["topic", "create", "orders"]).await;
     let lines = engine.run(&["publish", "orders"], "1\n2\n").await;
     lines.failed(1, "INVALID_ARGUMENT");
     let expected = "line 1: expected a JSON object such as {\"payload\": ..}, got the number 1\nhint: --raw publishes each line as it is; neither";
@@ -231,6 +238,36 @@ async fn dead_letter_topics_can_be_deleted() {
     assert!(refused.stderr.contains("subscription orders/s"), "{refused:?}");
     engine.text(&["topic", "delete", dead, "--force"]).await;
     engine.run(&["topic", "describe", dead], "").await.failed(1, "TOPIC_NOT_FOUND");
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn deleting_what_others_need_asks_or_is_forced_and_names_what_goes() {
+    let (_dir, engine) = engine().await;
+    let make = async || {
+        engine.text(&["topic", "create", "orders"]).await;
+        engine.text(&["subscription", "create", "orders/s"]).await;
+        engine.text(&["subscription", "create", "orders/t"]).await;
+    };
+    let delete = ["topic", "delete", "orders"];
+    make().await;
+    engine.text(&["topic", "create", "paid"]).await;
+    engine.text(&["route", "create", "r", "--from", "orders", "--to", "paid"]).await;
+    let refused = engine.run(&delete, "y\n").await;
+    refused.failed(1, "TOPIC_IN_USE");
+    assert!(refused.stderr.contains("subscriptions orders/s, orders/t and route r would be"), "{refused:?}");
+    assert!(refused.stderr.contains("--force"), "{refused:?}");
+    let no = engine.run_typing(&delete, "n\n").await;
+    assert_eq!((no.code, no.stdout.as_str()), (1, ""), "{no:?}");
+    assert!(no.stderr.contains("orders/t and route r") && no.stderr.contains("[y/N]"), "{no:?}");
+    assert!(no.stderr.contains("topic orders was not deleted"), "{no:?}");
+    let yes = engine.run_typing(&delete, "y\n").await.done();
+    assert_eq!(yes, "deleted topic orders with subscriptions orders/s, orders/t and route r\n");
+    make().await;
+    let forced = &engine.json(&[&delete[..], &["--force"]].concat()).await[0];
+    assert_eq!(forced["deleted"], "orders");
+    assert_eq!(forced["subscriptions"], serde_json::json!(["orders/s", "orders/t"]));
+    assert_eq!((&forced["routes"], &forced["count"]), (&serde_json::json!([]), &serde_json::json!(3)));
     engine.stop().await;
 }
 

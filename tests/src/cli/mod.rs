@@ -170,11 +170,13 @@ async fn subscriptions_plugins_and_routes_from_the_command_line() {
     assert_eq!(bundled.len(), 4, "{bundled:?}");
     assert!(bundled.iter().all(|plugin| plugin["deployed"] == true), "{bundled:?}");
     let again = engine.text(&["plugin", "deploy", "--bundled"]).await;
-    assert!(again.lines().all(|line| line.ends_with("is there already, unchanged")), "{again}");
+    assert!(again.lines().all(|line| line.starts_with("already deployed as ")), "{again}");
     let file = dir.path().join("plugin.wasm");
     std::fs::write(&file, guests::component("plugins/sample")).unwrap();
     let deployed = engine.text(&["plugin", "deploy", "mine", file.to_str().unwrap(), "--config", "{}"]).await;
     assert!(deployed.contains("mine@1"), "{deployed}");
+    let again = engine.json(&["plugin", "deploy", "mine", file.to_str().unwrap()]).await;
+    assert_eq!((&again[0]["version"], &again[0]["already_deployed"]), (&json!(1), &json!(true)));
     let listed = engine.text(&["plugin", "list"]).await;
     assert!(listed.contains("json-filter@1") && listed.contains("mine@1"), "{listed}");
 

@@ -169,6 +169,43 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Runs a command against this engine as at a terminal, on which somebody types; stderr is what it showed.
+    pub(crate) async fn run_typing(&self, arguments: &[&str], typed: &str) -> Ran {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        use std::{
+            fs::File,
+            io::{Read as _, Write as _},
+        };
+
+        let pty = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("the system has terminals");
+        grantpt(&pty).and_then(|()| unlockpt(&pty)).expect("a terminal of ours can be opened");
+        let name = ptsname(&pty, Vec::new()).expect("a terminal has a name");
+        let name = Path::new(name.to_str().expect("the name is text"));
+        let end =
+            || File::options().read(true).write(true).open(name).expect("a terminal of ours can be opened");
+        let mut command = command();
+        command.args(arguments).args(["--addr", &self.quic]).arg("--ca").arg(&self.ca);
+        command.stdin(end()).stderr(end()).stdout(Stdio::piped());
+        let child = command.spawn().expect("the binary can be started");
+        // The other ends of the terminal are the child's alone.
+        drop(command);
+        let mut terminal = File::from(pty);
+        terminal.write_all(typed.as_bytes()).expect("the terminal takes input");
+        let shown = tokio::task::spawn_blocking(move || {
+            let mut shown = Vec::new();
+            // Ends with an error once nobody has the other end.
+            let _ = terminal.read_to_end(&mut shown);
+            String::from_utf8_lossy(&shown).into_owned()
+        });
+        let Output { status, stdout, .. } =
+            within("a command", child.wait_with_output()).await.expect("a child can be waited for");
+        let stderr = within("what was shown", shown).await.expect("reading does not panic");
+        let stdout = String::from_utf8(stdout).expect("commands print text");
+        Ran { code: status.code().expect("it ended by itself"), stdout, stderr }
+    }
+}
+
 /// A connection that is kept between requests.
 pub(crate) struct HttpConnection(pub(crate) TcpStream);
 

@@ -14,7 +14,10 @@ use levada_protocol::{
 };
 use levada_store::{Family, Op};
 
-use super::{Catalogue, PluginRecord, RouteRecord, SubscriptionRecord, TopicRecord, encode};
+use super::{
+    Catalogue, PluginNumbers, PluginRecord, Removal, Root, RouteRecord, SubscriptionRecord, TopicRecord,
+    encode, listed,
+};
 use crate::{
     error::Error,
     keys::{self, KeyRange},
@@ -35,9 +38,11 @@ pub(crate) enum Change {
         name: TopicName,
         changes: TopicChanges,
     },
-    DeleteTopic {
-        name: TopicName,
+    Delete {
+        root: Root,
+        /// Also if it takes something along, or something needs it.
         force: bool,
+        with_dead_letters: bool,
     },
     CreateSubscription {
         topic: TopicName,
@@ -45,10 +50,6 @@ pub(crate) enum Change {
         options: SubscriptionOptions,
         positions: Vec<Offset>,
         owner: String,
-    },
-    DeleteSubscription {
-        topic: TopicName,
-        name: SubscriptionName,
     },
     DeployPlugin {
         name: PluginName,
@@ -67,9 +68,6 @@ pub(crate) enum Change {
         positions: Vec<Offset>,
         owner: String,
     },
-    DeleteRoute {
-        name: RouteName,
-    },
 }
 
 /// A change that was found possible: what to store, and what exists once that is durable.
@@ -77,8 +75,8 @@ pub(crate) enum Change {
 pub(crate) struct Decided {
     pub(crate) ops: Vec<Op>,
     pub(crate) next: Catalogue,
-    /// A topic that was made or is no more, for the writer's own tables.
-    pub(crate) topic: Option<TopicChange>,
+    /// Topics that were made or are no more, for the writer's own tables.
+    pub(crate) topics: Vec<TopicChange>,
 }
 
 /// What a change means for the writer's own tables.
@@ -98,15 +96,8 @@ impl Change {
         budget: &Arc<TailBudget>,
         records_max: usize,
     ) -> Result<Decided, Error> {
-        let mut edit = Edit { next: catalogue.clone(), ops: Vec::new(), topic: None, now };
-        let grows = !matches!(
-            self,
-            Self::SetTopic { .. }
-                | Self::DeleteTopic { .. }
-                | Self::DeleteSubscription { .. }
-                | Self::RemovePlugin { .. }
-                | Self::DeleteRoute { .. }
-        );
+        let mut edit = Edit { next: catalogue.clone(), ops: Vec::new(), topics: Vec::new(), now };
+        let grows = !matches!(self, Self::SetTopic { .. } | Self::Delete { .. } | Self::RemovePlugin { .. });
         if grows && catalogue.len() >= records_max {
             let message = format!("the catalogue holds {records_max} records, the most it may");
             return Err(Error::refused(ErrorCode::LimitExceeded, message));
@@ -116,11 +107,12 @@ impl Change {
                 edit.create_topic(name, settings, owner, budget)?
             }
             Self::SetTopic { name, changes } => edit.set_topic(name, changes)?,
-            Self::DeleteTopic { name, force } => edit.delete_topic(name, *force)?,
+            Self::Delete { root, force, with_dead_letters } => {
+                edit.delete(root, *force, *with_dead_letters)?;
+            }
             Self::CreateSubscription { topic, name, options, positions, owner } => {
                 edit.create_subscription(topic, name, options, positions, owner)?;
             }
-            Self::DeleteSubscription { topic, name } => edit.delete_subscription(topic, name)?,
             Self::DeployPlugin { name, sha256, size, interface, owner } => {
                 edit.deploy_plugin(name, sha256, *size, interface, owner);
             }
@@ -128,9 +120,8 @@ impl Change {
             Self::CreateRoute { spec, name, positions, owner } => {
                 edit.create_route(spec, name, positions, owner)?;
             }
-            Self::DeleteRoute { name } => edit.delete_route(name)?,
         }
-        Ok(Decided { ops: edit.ops, next: edit.next, topic: edit.topic })
+        Ok(Decided { ops: edit.ops, next: edit.next, topics: edit.topics })
     }
 }
 
@@ -138,7 +129,7 @@ impl Change {
 struct Edit {
     next: Catalogue,
     ops: Vec<Op>,
-    topic: Option<TopicChange>,
+    topics: Vec<TopicChange>,
     now: Timestamp,
 }
 
@@ -191,7 +182,7 @@ impl Edit {
             budget,
         ));
         self.next.topics.insert(name.clone(), Arc::clone(&topic));
-        self.topic = Some(TopicChange::Created(topic));
+        self.topics.push(TopicChange::Created(topic));
         Ok(())
     }
 
@@ -215,44 +206,30 @@ impl Edit {
             owner: topic.owner.clone(),
         };
         self.put(Family::Catalogue, keys::catalogue_topic(topic.id), encode(&record));
-        self.topic = Some(TopicChange::Settings(topic, settings));
+        self.topics.push(TopicChange::Settings(topic, settings));
         Ok(())
     }
 
-    fn delete_topic(&mut self, name: &TopicName, force: bool) -> Result<(), Error> {
+    /// Deletes what was asked for with what goes along.
+    fn delete(&mut self, root: &Root, force: bool, with_dead_letters: bool) -> Result<(), Error> {
+        let removal = Removal::of(&self.next, root, with_dead_letters)?;
+        if !force {
+            removal.check(&self.next, root)?;
+        }
+        for (topic, name) in &removal.subscriptions {
+            self.delete_subscription(topic, name)?;
+        }
+        for name in &removal.routes {
+            self.delete_route(name)?;
+        }
+        for name in &removal.topics {
+            self.delete_topic(name)?;
+        }
+        Ok(())
+    }
+
+    fn delete_topic(&mut self, name: &TopicName) -> Result<(), Error> {
         let topic = Arc::clone(self.next.topic(name)?);
-        let target_of: Vec<RouteName> = self
-            .next
-            .routes
-            .iter()
-            .filter(|(_, route)| route.spec.to.iter().any(|to| to == name.as_str()))
-            .map(|(route, _)| route.clone())
-            .collect();
-        if let (Some(route), false) = (target_of.first(), force) {
-            let message = format!("route {route} leads to topic {name}; delete the route first, or force");
-            return Err(Error::refused(ErrorCode::TopicInUse, message));
-        }
-        if let (Some(place), false) = (self.next.dead_letters_from(name), force) {
-            let message = format!(
-                "topic {name} takes the dead letters of {place}; delete that first, or force: its next dead letter makes the topic anew"
-            );
-            return Err(Error::refused(ErrorCode::TopicInUse, message));
-        }
-        let subscriptions: Vec<_> =
-            self.next.subscriptions_of(name).map(|record| record.name.clone()).collect();
-        for subscription in subscriptions {
-            self.delete_subscription(name, &subscription.parse()?)?;
-        }
-        let from: Vec<RouteName> = self
-            .next
-            .routes
-            .iter()
-            .filter(|(_, route)| route.spec.from == name.as_str())
-            .map(|(route, _)| route.clone())
-            .collect();
-        for route in from {
-            self.delete_route(&route)?;
-        }
         self.ops.push(Op::Delete { family: Family::Catalogue, key: keys::catalogue_topic(topic.id) });
         reclaim::drop_rows(&mut self.ops, Family::Log, keys::topic_log(topic.id));
         reclaim::drop_rows(&mut self.ops, Family::Producers, keys::topic_producers(topic.id));
@@ -260,7 +237,7 @@ impl Edit {
         self.delete_range(Family::Meta, keys::topic_setbacks(topic.id));
         self.delete_range(Family::Meta, keys::topic_segments(topic.id));
         self.next.topics.remove(name);
-        self.topic = Some(TopicChange::Deleted(topic));
+        self.topics.push(TopicChange::Deleted(topic));
         Ok(())
     }
 
@@ -306,8 +283,7 @@ impl Edit {
     }
 
     fn deploy_plugin(&mut self, name: &PluginName, sha256: &str, size: u64, interface: &str, owner: &str) {
-        let newest = self.next.plugins.range((name.clone(), 0)..=(name.clone(), u32::MAX)).next_back();
-        let version = newest.map_or(1, |((_, version), _)| version.saturating_add(1));
+        let version = self.last_version(name).saturating_add(1);
         let id = self.take_id();
         let record = PluginRecord {
             id,
@@ -323,6 +299,13 @@ impl Edit {
         self.next.plugins.insert((name.clone(), version), Arc::new(record));
     }
 
+    /// The last number that was given to a version of the plugin, 0 if none was.
+    fn last_version(&self, name: &PluginName) -> u32 {
+        let newest = self.next.plugins.range((name.clone(), 0)..=(name.clone(), u32::MAX)).next_back();
+        let newest = newest.map_or(0, |((_, version), _)| *version);
+        self.next.plugin_numbers.get(name).map_or(newest, |last| newest.max(*last))
+    }
+
     fn remove_plugin(&mut self, name: &PluginName, version: Option<u32>) -> Result<(), Error> {
         let chosen: Vec<Arc<PluginRecord>> = self
             .next
@@ -336,9 +319,18 @@ impl Edit {
             let message = format!("there is no plugin {name}{version}");
             return Err(Error::refused(ErrorCode::PluginNotFound, message));
         }
-        if let Some(user) = self.next.stranded_by(name.as_str(), &chosen).first() {
-            let message = format!("plugin {name} is used by {user}, which would be left without it");
+        let stranded = self.next.stranded_by(name.as_str(), &chosen);
+        if !stranded.is_empty() {
+            let places = listed("place", stranded);
+            let message =
+                format!("plugin {name} is in use: {places} would be left without it; delete those first");
             return Err(Error::refused(ErrorCode::PluginInUse, message));
+        }
+        let last = self.last_version(name);
+        if chosen.iter().any(|record| record.version == last) {
+            let numbers = PluginNumbers { name: name.to_string(), last };
+            self.put(Family::Catalogue, keys::catalogue_plugin_numbers(name.as_str()), encode(&numbers));
+            self.next.plugin_numbers.insert(name.clone(), last);
         }
         for record in chosen {
             self.ops.push(Op::Delete { family: Family::Catalogue, key: keys::catalogue_plugin(record.id) });

@@ -3,6 +3,7 @@
 
 mod change;
 mod records;
+mod removal;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,7 +14,8 @@ use levada_protocol::{
 
 pub(crate) use self::{
     change::{Change, Decided, TopicChange, cursor_value, read_cursor},
-    records::{PluginRecord, RouteRecord, SubscriptionRecord, TopicRecord, decode, encode},
+    records::{PluginNumbers, PluginRecord, RouteRecord, SubscriptionRecord, TopicRecord, decode, encode},
+    removal::{Removal, Root, listed},
 };
 use crate::{error::Error, topic::Topic};
 
@@ -24,6 +26,8 @@ pub(crate) struct Catalogue {
     pub(crate) subscriptions: BTreeMap<(TopicName, SubscriptionName), Arc<SubscriptionRecord>>,
     pub(crate) routes: BTreeMap<RouteName, Arc<RouteRecord>>,
     pub(crate) plugins: BTreeMap<(PluginName, u32), Arc<PluginRecord>>,
+    /// The last version number of plugins whose newest version was removed.
+    pub(crate) plugin_numbers: BTreeMap<PluginName, u32>,
     pub(crate) next_id: u64,
 }
 
@@ -48,26 +52,20 @@ impl Catalogue {
         })
     }
 
-    /// The subscriptions of one topic.
-    pub(crate) fn subscriptions_of<'a>(
-        &'a self,
-        topic: &'a TopicName,
-    ) -> impl Iterator<Item = &'a Arc<SubscriptionRecord>> {
-        self.subscriptions.values().filter(move |record| record.topic == topic.as_str())
-    }
-
-    /// Whose dead letters go to this topic: a subscription or a route, as it is called in messages.
-    pub(crate) fn dead_letters_from(&self, topic: &TopicName) -> Option<String> {
-        let rest = topic.as_str().strip_prefix("dlq.")?;
-        let subscription =
-            |record: &&Arc<SubscriptionRecord>| rest == format!("{}.{}", record.topic, record.name);
-        let route =
-            |record: &&Arc<RouteRecord>| rest == format!("{}.route-{}", record.spec.from, record.spec.name);
-        let subscription = self.subscriptions.values().find(subscription);
-        let subscription =
-            subscription.map(|record| format!("subscription {}/{}", record.topic, record.name));
-        subscription
-            .or_else(|| self.routes.values().find(route).map(|record| format!("route {}", record.spec.name)))
+    /// Whose dead letters go to this topic.
+    pub(crate) fn dead_letters_from(&self, topic: &TopicName) -> Option<Root> {
+        let (source, place) = topic.as_str().strip_prefix("dlq.")?.rsplit_once('.')?;
+        match place.strip_prefix("route-") {
+            Some(name) => {
+                let name: RouteName = name.parse().ok()?;
+                let found = self.routes.get(&name).filter(|route| route.spec.from == source)?;
+                found.spec.name.parse().ok().map(Root::Route)
+            }
+            None => {
+                let key = (TopicName::parse_any(source).ok()?, place.parse().ok()?);
+                self.subscriptions.contains_key(&key).then_some(Root::Subscription(key.0, key.1))
+            }
+        }
     }
 
     /// The route of this name.
@@ -99,6 +97,12 @@ impl Catalogue {
                 .ok_or_else(|| not_found(format!("plugin {name} has no version {version}"))),
         }
         .map(|(_, record)| record)
+    }
+
+    /// The newest version of a plugin whose artefact has this hash.
+    pub(crate) fn plugin_of_bytes(&self, name: &PluginName, sha256: &str) -> Option<&Arc<PluginRecord>> {
+        let mut versions = self.plugins.range((name.clone(), 0)..=(name.clone(), u32::MAX));
+        versions.rfind(|(_, record)| record.sha256 == sha256).map(|(_, record)| record)
     }
 
     /// The places whose chains use this version: by its number, or as the newest.
@@ -133,6 +137,10 @@ impl Catalogue {
 
     /// How many records there are.
     pub(crate) fn len(&self) -> usize {
-        self.topics.len() + self.subscriptions.len() + self.routes.len() + self.plugins.len()
+        self.topics.len()
+            + self.subscriptions.len()
+            + self.routes.len()
+            + self.plugins.len()
+            + self.plugin_numbers.len()
     }
 }

@@ -48,6 +48,14 @@ pub(crate) struct PluginRecord {
     pub(crate) owner: String,
 }
 
+/// Which version numbers of a plugin were given, as stored once its newest version is removed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PluginNumbers {
+    pub(crate) name: String,
+    /// The last one.
+    pub(crate) last: u32,
+}
+
 /// A route, as stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RouteRecord {

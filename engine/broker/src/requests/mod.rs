@@ -1,5 +1,6 @@
 //! Requests: everything that is asked once and answered once.
 
+mod deleting;
 mod mismatch;
 mod pages;
 mod places;
@@ -18,7 +19,7 @@ use self::pages::Page;
 use crate::{
     access::Principal,
     broker::Broker,
-    catalogue::{Catalogue, Change},
+    catalogue::{Catalogue, Change, Root},
     error::Error,
     metrics::{Collected, Series},
     stage::Figures,
@@ -46,10 +47,8 @@ impl Broker {
                 Ok(Response::Topic(catalogue.topic(&TopicName::parse_any(&name)?)?.info()))
             }
             Request::SetTopic { name, settings } => self.set_topic(&name, settings).await,
-            Request::DeleteTopic { name, force } => {
-                let name = TopicName::parse_any(&name)?;
-                self.change_places(Change::DeleteTopic { name, force }).await?;
-                Ok(Response::Done)
+            Request::DeleteTopic { name, force, with_dead_letters } => {
+                self.delete(Root::Topic(TopicName::parse_any(&name)?), force, with_dead_letters).await
             }
             Request::CreateSubscription { topic, name, options, from } => {
                 let record = self.create_subscription(principal, &topic, &name, options, from).await?;
@@ -62,10 +61,9 @@ impl Broker {
                 let record = catalogue.subscription(&TopicName::parse_any(&topic)?, &name.parse()?)?;
                 self.describe_subscription(record).await.map(Response::Subscription)
             }
-            Request::DeleteSubscription { topic, name } => {
-                let (topic, name) = (TopicName::parse_any(&topic)?, name.parse()?);
-                self.change_places(Change::DeleteSubscription { topic, name }).await?;
-                Ok(Response::Done)
+            Request::DeleteSubscription { topic, name, force, with_dead_letters } => {
+                let root = Root::Subscription(TopicName::parse_any(&topic)?, name.parse()?);
+                self.delete(root, force, with_dead_letters).await
             }
             Request::ResumeSubscription { topic, name } => {
                 self.resume_subscription(&catalogue, &topic, &name).await
@@ -77,9 +75,8 @@ impl Broker {
             Request::RemovePlugin { name, version } => self.remove_plugin(&name, version).await,
             Request::CreateRoute(spec) => self.create_route(principal, spec).await,
             Request::ListRoutes { limit, after } => self.list_routes(limit, after.as_deref()),
-            Request::DeleteRoute { name } => {
-                self.change_places(Change::DeleteRoute { name: name.parse()? }).await?;
-                Ok(Response::Done)
+            Request::DeleteRoute { name, force, with_dead_letters } => {
+                self.delete(Root::Route(name.parse()?), force, with_dead_letters).await
             }
             Request::ResumeRoute { name } => self.resume_route(&catalogue, &name),
             Request::Unknown => {
@@ -156,20 +153,14 @@ impl Broker {
 
     async fn set_topic(&self, name: &str, changes: TopicChanges) -> Result<Response, Error> {
         let name = TopicName::parse_any(name)?;
-        // Others wait until it is in force, for it counts on what is in force.
-        self.change_places(Change::SetTopic { name: name.clone(), changes }).await?;
-        Ok(Response::Topic(self.inner.shard.catalogue().topic(&name)?.info()))
-    }
-
-    /// Makes a change that may end places, and ends their tasks.
-    async fn change_places(&self, change: Change) -> Result<(), Error> {
-        let broker = self.clone();
+        let (broker, of) = (self.clone(), name.clone());
         self.to_the_end(async move {
+            // Others wait until it is in force, for it counts on what is in force.
             let _changing = broker.inner.changing.lock().await;
-            broker.inner.shard.change(change).await?;
-            broker.follow_catalogue().await
+            broker.inner.shard.change(Change::SetTopic { name: of, changes }).await
         })
-        .await
+        .await?;
+        Ok(Response::Topic(self.inner.shard.catalogue().topic(&name)?.info()))
     }
 
     /// Runs what a request begun must not leave half done, even if whoever asked goes.

@@ -10,7 +10,10 @@ use levada_protocol::{
     request::{PluginInfo, Response},
 };
 
-use super::pages::{self, Page};
+use super::{
+    deleting::gone,
+    pages::{self, Page},
+};
 use crate::{
     access::Principal,
     artefacts::hex,
@@ -82,6 +85,11 @@ impl Broker {
                 return Err(refused(&name, &error));
             }
         }
+        let catalogue = self.inner.shard.catalogue();
+        if let Some(known) = catalogue.plugin_of_bytes(&name, &sha256) {
+            let info = plugin_info(&catalogue, known, Figures::default());
+            return Ok(Response::Plugin(PluginInfo { already_deployed: true, ..info }));
+        }
         let change = Change::DeployPlugin {
             name: name.clone(),
             sha256: sha256.clone(),
@@ -102,12 +110,12 @@ impl Broker {
         Ok(Response::Plugin(plugin_info(&catalogue, record, Figures::default())))
     }
 
-    /// Tells every place that follows the plugin's newest version that there is a newer one.
+    /// Tells every place that follows the plugin's newest version that it is another.
     fn rechain(&self, plugin: &str) {
         let follows =
             |chain: &[levada_protocol::request::StageSpec]| chain.iter().any(|stage| stage.plugin == plugin);
         for subscription in self.inner.places.subscriptions() {
-            if follows(&subscription.record().options.chain()) {
+            if follows(subscription.record().options.chain()) {
                 subscription.rechain();
             }
         }
@@ -160,7 +168,7 @@ impl Broker {
                 }
             }
             broker.rechain(name.as_str());
-            Ok(Response::Done)
+            Ok(Response::Deleted(gone(&before, &broker.inner.shard.catalogue())))
         })
         .await
     }
@@ -195,6 +203,7 @@ fn plugin_info(catalogue: &Catalogue, record: &PluginRecord, figures: Figures) -
         size: record.size,
         interface: record.interface.clone(),
         deployed_ms: record.created_ms,
+        already_deployed: false,
         used_by,
         used_by_count,
         calls: figures.calls,

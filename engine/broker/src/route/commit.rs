@@ -4,13 +4,13 @@
 
 use std::sync::atomic::Ordering;
 
-use levada_protocol::ids::{Offset, RouteId, TopicId, TopicName};
+use levada_protocol::ids::{Offset, RouteId, TopicId};
 use tokio::sync::oneshot;
 
 use super::task::{RETRY_MIN, RouteTask, Stop};
 use crate::{
     clock,
-    dead_letters::{Letters, Origin, Reason},
+    dead_letters::{self, Letters, Origin, Reason},
     shard::{AppendTarget, Fragment, FragmentAppend, FragmentRefused, Owner, RouteStep},
     stage::{Routed, Target},
 };
@@ -38,9 +38,9 @@ impl RouteTask {
             .collect();
         let letters = progress.dead_letters.len() as u64;
         if letters > 0 {
-            let name = format!("dlq.{}.route-{}", self.shared.source.name, self.record.spec.name);
+            let target = dead_letters::of_route(self.shared.source.name.as_str(), &self.record.spec.name);
             let place = format!("route-{}", self.record.spec.name);
-            let mut dead = Letters::new(TopicName::internal(&name));
+            let mut dead = Letters::new(target);
             let origin = Origin { topic: &self.shared.source.name, partition: self.number, place: &place };
             let now = clock::now();
             for letter in progress.dead_letters {

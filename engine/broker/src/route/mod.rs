@@ -67,7 +67,7 @@ impl RouteHandle {
         self.shared.resume.notify_waiters();
     }
 
-    /// Attaches the chain anew: a plugin has a newer version.
+    /// Attaches the chain anew: the newest version of a plugin is another.
     pub(crate) fn rechain(&self) {
         self.shared.plugins.send_modify(|count| *count += 1);
     }
@@ -146,6 +146,7 @@ pub(crate) fn open(
         cursor: shared.floors.floor(usize::from(number.0)),
         under_way: VecDeque::new(),
         retry: RETRY_MIN,
+        plugins: shared.plugins.subscribe(),
     };
     let tasks = source.partition_ids().map(task).collect();
     (handle, tasks)

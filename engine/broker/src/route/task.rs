@@ -12,6 +12,7 @@ use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId, TopicId, TopicName},
 };
+use tokio::sync::watch;
 
 use super::{RouteContext, Shared, commit::UnderWay};
 use crate::{
@@ -42,6 +43,8 @@ pub(crate) struct RouteTask {
     pub(super) cursor: Offset,
     pub(super) under_way: VecDeque<UnderWay>,
     pub(super) retry: Duration,
+    /// Changes when the newest version of a plugin is another.
+    pub(super) plugins: watch::Receiver<u64>,
 }
 
 /// Why a route's partition does not go on by itself.
@@ -82,10 +85,9 @@ impl RouteTask {
 
     /// Attaches the chain and takes events until something stops it.
     async fn work(&mut self) -> Stop {
-        let mut plugins = self.shared.plugins.subscribe();
         loop {
-            // Before the catalogue is looked at: a version that comes later is seen as a change.
-            plugins.mark_unchanged();
+            // Before the catalogue is looked at: a version that comes or goes later is seen as a change.
+            self.plugins.mark_unchanged();
             let (attached, targets) = match self.attach().await {
                 Ok(attached) => attached,
                 Err(error) => {
@@ -93,12 +95,12 @@ impl RouteTask {
                 }
             };
             loop {
-                if let Err(stop) = self.pass(&attached, &targets, &mut plugins).await {
+                if let Err(stop) = self.pass(&attached, &targets).await {
                     return stop;
                 }
                 self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner)
                     [usize::from(self.number.0)] = attached.figures().collect();
-                if plugins.has_changed().unwrap_or(false) {
+                if self.plugins.has_changed().unwrap_or(false) {
                     break;
                 }
             }
@@ -121,12 +123,7 @@ impl RouteTask {
     }
 
     /// One pass: some events in, one fragment out; or a wait for events.
-    async fn pass(
-        &mut self,
-        attached: &Attached,
-        targets: &[(TopicId, Target)],
-        plugins: &mut tokio::sync::watch::Receiver<u64>,
-    ) -> Result<(), Stop> {
+    async fn pass(&mut self, attached: &Attached, targets: &[(TopicId, Target)]) -> Result<(), Stop> {
         while self.under_way.len() >= FRAGMENTS_MAX {
             self.settle_one().await?;
         }
@@ -155,8 +152,8 @@ impl RouteTask {
                 tokio::select! {
                     biased;
                     () = self.shared.source.deleted.cancelled() => Err(Stop::Ended),
-                    _ = plugins.changed() => {
-                        plugins.mark_changed();
+                    _ = self.plugins.changed() => {
+                        self.plugins.mark_changed();
                         Ok(())
                     }
                     _ = appended.changed() => Ok(()),
@@ -188,6 +185,8 @@ impl RouteTask {
             }
         };
         self.retry = (self.retry * 2).min(RETRY_MAX);
+        // What waits for somebody to resume it does so whatever its plugins are.
+        let by_itself = retry_after.is_some();
         let pause = async {
             match retry_after {
                 Some(pause) => tokio::time::sleep(pause).await,
@@ -197,6 +196,11 @@ impl RouteTask {
         tokio::select! {
             biased;
             () = self.shared.resume.notified() => {}
+            _ = self.plugins.changed(), if by_itself => {
+                // Why it waited was of the plugins as they were.
+                self.show(None);
+                self.retry = RETRY_MIN;
+            }
             () = pause => {}
         }
     }

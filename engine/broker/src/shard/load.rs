@@ -13,7 +13,10 @@ use levada_store::{Family, ScanLimit, Store, record};
 
 use super::state::{End, Segment, State, read_pair};
 use crate::{
-    catalogue::{Catalogue, PluginRecord, RouteRecord, SubscriptionRecord, TopicRecord, decode, read_cursor},
+    catalogue::{
+        Catalogue, PluginNumbers, PluginRecord, RouteRecord, SubscriptionRecord, TopicRecord, decode,
+        read_cursor,
+    },
     error::Error,
     frames::Piece,
     keys::{self, CatalogueKind},
@@ -64,6 +67,10 @@ pub(super) fn read(
             Some(CatalogueKind::Plugin) => {
                 let record: PluginRecord = decode(&value)?;
                 catalogue.plugins.insert((record.name.parse()?, record.version), Arc::new(record));
+            }
+            Some(CatalogueKind::PluginNumbers) => {
+                let numbers: PluginNumbers = decode(&value)?;
+                catalogue.plugin_numbers.insert(numbers.name.parse()?, numbers.last);
             }
             Some(CatalogueKind::Route) => {
                 let record: RouteRecord = decode(&value)?;

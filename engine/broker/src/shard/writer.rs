@@ -288,21 +288,22 @@ impl Writer {
         self.state.catalogue = decided.next;
         self.state.take_route_cursors();
         group.catalogue = Some(Arc::new(self.state.catalogue.clone()));
-        let Some(change) = decided.topic else { return };
-        match &change {
-            TopicChange::Created(topic) => {
-                self.state.topics.insert(topic.id, Arc::clone(topic));
+        for change in decided.topics {
+            match &change {
+                TopicChange::Created(topic) => {
+                    self.state.topics.insert(topic.id, Arc::clone(topic));
+                }
+                TopicChange::Deleted(topic) => {
+                    topic.set_going(true);
+                    self.state.topics.remove(&topic.id);
+                    self.state.ends.retain(|(id, _), _| *id != topic.id);
+                    self.state.producers.retain(|(id, ..), _| *id != topic.id);
+                    group.producers.retain(|(id, ..)| *id != topic.id);
+                }
+                TopicChange::Settings(..) => {}
             }
-            TopicChange::Deleted(topic) => {
-                topic.set_going(true);
-                self.state.topics.remove(&topic.id);
-                self.state.ends.retain(|(id, _), _| *id != topic.id);
-                self.state.producers.retain(|(id, ..), _| *id != topic.id);
-                group.producers.retain(|(id, ..)| *id != topic.id);
-            }
-            TopicChange::Settings(..) => {}
+            group.announcements.push(Announcement::Topic(change));
         }
-        group.announcements.push(Announcement::Topic(change));
     }
 
     fn trim(&mut self, trim: Trim, group: &mut Group) {

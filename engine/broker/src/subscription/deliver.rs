@@ -41,15 +41,17 @@ const RETRY_CHAIN: Duration = Duration::from_secs(5);
 impl OwnerTask {
     /// True if the chain is there and nothing is paused.
     pub(super) async fn may_deliver(&mut self) -> Result<bool, Error> {
+        if self.outdated.swap(false, Ordering::AcqRel) {
+            self.chain = None;
+            self.ready.iter_mut().for_each(|ready| *ready = Ready::default());
+            // What would end by itself was of the plugins as they were.
+            self.paused.take_if(|paused| paused.until.is_some());
+        }
         if let Some(paused) = &self.paused {
             if paused.until.is_none_or(|until| until > Instant::now()) {
                 return Ok(false);
             }
             self.paused = None;
-        }
-        if self.outdated.swap(false, Ordering::AcqRel) {
-            self.chain = None;
-            self.ready.iter_mut().for_each(|ready| *ready = Ready::default());
         }
         if self.chain.is_none() && !self.record.options.chain().is_empty() {
             let catalogue = self.context.shard.catalogue();

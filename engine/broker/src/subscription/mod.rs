@@ -65,15 +65,17 @@ pub(crate) struct SubscriptionHandle {
     floors: Arc<Floors>,
     figures: Arc<Mutex<Vec<(u64, Figures)>>>,
     stop: CancellationToken,
-    /// Set when a plugin of the chain has a newer version.
+    /// Set when the newest version of a plugin of the chain is another.
     outdated: Arc<AtomicBool>,
     /// How many consumers there ever were: the number of the next one.
     consumers: Arc<AtomicU64>,
     left: Arc<Left>,
+    /// How many consumers there are.
+    attached: Arc<AtomicU64>,
     delivered: Delivered,
 }
 
-/// Consumers that left while the owner's queue was full.
+/// Consumers that left while the owner's queue was full; its notice wakes the owner for other reasons, too.
 #[derive(Debug, Default)]
 struct Left {
     consumers: Mutex<Vec<u64>>,
@@ -120,9 +122,15 @@ impl SubscriptionHandle {
         false
     }
 
-    /// Attaches the chain anew before the next delivery: a plugin has a newer version.
+    /// Attaches the chain anew, now if the place waits for its plugins: the newest version of one is another.
     pub(crate) fn rechain(&self) {
         self.outdated.store(true, Ordering::Release);
+        self.left.notify.notify_one();
+    }
+
+    /// How many consumers are attached, or about to be.
+    pub(crate) fn attached(&self) -> u64 {
+        self.attached.load(Ordering::Relaxed)
     }
 
     async fn send(&self, command: Command) -> Result<(), Error> {
@@ -249,6 +257,7 @@ impl ConsumerControl {
 
 impl Drop for ConsumerControl {
     fn drop(&mut self) {
+        self.handle.attached.fetch_sub(1, Ordering::Relaxed);
         let command = Command::Detach { consumer: self.consumer };
         if let Err(mpsc::error::TrySendError::Full(_)) = self.handle.commands.try_send(command) {
             self.handle.left.add(self.consumer);
@@ -266,6 +275,7 @@ pub(crate) async fn attach(
     let (reply, answer) = oneshot::channel();
     let consumer = handle.consumers.fetch_add(1, Ordering::Relaxed);
     // From here on it is detached wherever this is given up: an owner must not keep a consumer that nobody holds.
+    handle.attached.fetch_add(1, Ordering::Relaxed);
     let control = ConsumerControl { consumer, handle: handle.clone() };
     let room = ConsumerRoom { consumer, window: Arc::clone(&window), commands: handle.commands.clone() };
     handle.send(Command::Attach { consumer, name, created, window, reply }).await?;

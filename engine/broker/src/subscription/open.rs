@@ -6,7 +6,7 @@ use std::{
 };
 
 use levada_delivery::subscription::{Options, Subscription};
-use levada_protocol::{error::ErrorCode, ids::TopicName};
+use levada_protocol::error::ErrorCode;
 use tokio::sync::mpsc;
 
 use super::{
@@ -14,7 +14,8 @@ use super::{
     progress, ready::Ready,
 };
 use crate::{
-    catalogue::SubscriptionRecord, error::Error, floors::Floors, log::Log, metrics::Delivered, topic::Topic,
+    catalogue::SubscriptionRecord, dead_letters, error::Error, floors::Floors, log::Log, metrics::Delivered,
+    topic::Topic,
 };
 
 /// Makes a subscription's handle and the task that owns it.
@@ -45,10 +46,11 @@ pub(crate) fn open(
         outdated: Arc::default(),
         consumers: Arc::new(AtomicU64::new(1)),
         left: Arc::default(),
+        attached: Arc::default(),
         delivered: Delivered::default(),
     };
     let task = OwnerTask {
-        dead_letters: TopicName::internal(&format!("dlq.{}.{}", record.topic, record.name)),
+        dead_letters: dead_letters::of_subscription(&record.topic, &record.name),
         delivered: handle.delivered.clone(),
         ready: logs.iter().map(|_| Ready::default()).collect(),
         ready_bytes: 0,

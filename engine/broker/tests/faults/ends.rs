@@ -147,7 +147,7 @@ async fn what_a_deleted_topic_no_longer_holds_is_not_called_damaged() {
     engine.publish("orders", 3).await;
     let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
     engine.store.hold(true);
-    let delete = Request::DeleteTopic { name: "orders".into(), force: true };
+    let delete = Request::DeleteTopic { name: "orders".into(), force: true, with_dead_letters: false };
     let deleting = engine.broker.request(&Principal::Local, delete, None);
     let reading = async {
         engine.store.entered.notified().await;

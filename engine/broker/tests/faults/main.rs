@@ -10,6 +10,7 @@ mod metrics;
 mod options;
 mod owners;
 mod pressure;
+mod removing;
 mod retention;
 mod support;
 mod unread;

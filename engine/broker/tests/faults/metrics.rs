@@ -37,9 +37,16 @@ async fn series_of_deleted_topics_subscriptions_and_routes_end_with_them() {
     for name in ["orders", "paid", "orders/payment", "orders/stays", "split"] {
         assert!(before.iter().any(|found| found == name), "{name}: {before:?}");
     }
-    engine.ask(Request::DeleteRoute { name: "split".into() }).await;
-    engine.ask(Request::DeleteSubscription { topic: "orders".into(), name: "payment".into() }).await;
-    engine.ask(Request::DeleteTopic { name: "paid".into(), force: true }).await;
+    engine.ask(Request::DeleteRoute { name: "split".into(), force: false, with_dead_letters: false }).await;
+    engine
+        .ask(Request::DeleteSubscription {
+            topic: "orders".into(),
+            name: "payment".into(),
+            force: true,
+            with_dead_letters: false,
+        })
+        .await;
+    engine.ask(Request::DeleteTopic { name: "paid".into(), force: true, with_dead_letters: false }).await;
     let after = named(&engine).await;
     for name in ["paid", "orders/payment", "split"] {
         assert!(!after.iter().any(|found| found == name), "{name}: {after:?}");

@@ -57,7 +57,7 @@ async fn the_option_that_differs_is_named_with_both_values() {
     let engine = with_chain().await;
     let refused = async |given: SubscriptionOptions| {
         let refused = engine.broker.subscribe(&Principal::Local, Engine::wanted(Some(given))).await;
-        let refused = refused.err().expect("it is refused");
+        let refused = refused.expect_err("it is refused");
         assert_eq!(refused.code(), ErrorCode::SubscriptionMismatch);
         refused.to_string()
     };

@@ -162,7 +162,14 @@ async fn a_deleted_subscription_tells_its_consumers_so() {
     let engine = Engine::start();
     engine.topic("orders", TopicSettings::default()).await;
     let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
-    engine.ask(Request::DeleteSubscription { topic: "orders".into(), name: "payment".into() }).await;
+    engine
+        .ask(Request::DeleteSubscription {
+            topic: "orders".into(),
+            name: "payment".into(),
+            force: true,
+            with_dead_letters: false,
+        })
+        .await;
     let ended = timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap();
     assert_eq!(ended.unwrap_err().code(), ErrorCode::SubscriptionNotFound);
     engine.broker.shutdown().await;
@@ -177,7 +184,7 @@ async fn a_topic_whose_deletion_found_no_room_goes_on_as_it_was() {
     engine.publish("orders", 3).await;
     assert_eq!(delivery(&mut consumer.frames).await.1, [0, 1, 2]);
     engine.store.inner.set_full(true);
-    let delete = Request::DeleteTopic { name: "orders".into(), force: true };
+    let delete = Request::DeleteTopic { name: "orders".into(), force: true, with_dead_letters: false };
     let refused = engine.broker.request(&Principal::Local, delete, None).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::StorageFull);
     engine.store.inner.set_full(false);

@@ -23,6 +23,7 @@ use levada_broker::{
 use levada_protocol::{
     batch::{BatchBuilder, Stamp},
     deliver::{DeliverHeader, checked_batches},
+    error::ErrorCode,
     event::Event,
     frame::FRAME_HEADER_BYTES,
     ids::{CommitIndex, DeliveryToken, Offset, PartitionId},
@@ -142,6 +143,8 @@ impl Store for FaultyStore {
 #[derive(Default)]
 pub(crate) struct KeepAll {
     pub(crate) attached: AtomicUsize,
+    /// The version that refuses its configuration; 0 for none.
+    pub(crate) refusing: AtomicUsize,
 }
 
 struct Keep;
@@ -154,8 +157,16 @@ impl Plugins for KeepAll {
     }
 
     fn attach(&self, spec: AttachSpec) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
-        self.attached.store(spec.version as usize, Ordering::Release);
-        Box::pin(async { Ok(Arc::new(Keep) as Arc<dyn Stage>) })
+        let version = spec.version as usize;
+        let refuses = self.refusing.load(Ordering::Acquire) == version && version > 0;
+        self.attached.store(version, Ordering::Release);
+        Box::pin(async move {
+            if refuses {
+                Err(AttachError::new(ErrorCode::PluginInitRefused, "not this one"))
+            } else {
+                Ok(Arc::new(Keep) as _)
+            }
+        })
     }
 }
 
@@ -185,13 +196,24 @@ impl Engine {
 
     /// Starts with a configuration that is changed a little.
     pub(crate) fn with(change: impl FnOnce(&mut BrokerConfig)) -> Self {
-        let (store, plugins) = (Arc::<FaultyStore>::default(), Arc::<KeepAll>::default());
         let dir = tempfile::tempdir().unwrap();
         let mut config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(dir.path()) };
         change(&mut config);
+        Self::on(Arc::default(), Arc::default(), dir, config)
+    }
+
+    fn on(store: Arc<FaultyStore>, plugins: Arc<KeepAll>, dir: TempDir, config: BrokerConfig) -> Self {
         let broker =
             Broker::start(config, Arc::clone(&store) as _, Arc::clone(&plugins) as Arc<dyn Plugins>).unwrap();
         Self { broker, store, plugins, dir }
+    }
+
+    /// The same store after a crash.
+    pub(crate) async fn restart(self) -> Self {
+        self.broker.shutdown().await;
+        self.store.inner.crash();
+        let config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(self.dir.path()) };
+        Self::on(self.store, self.plugins, self.dir, config)
     }
 
     pub(crate) async fn ask(&self, request: Request) -> Response {

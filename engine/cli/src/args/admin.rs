@@ -55,15 +55,25 @@ pub(crate) enum TopicAction {
         #[command(flatten)]
         changes: Changes,
     },
-    /// Delete a topic with its events, its subscriptions and the routes from it
+    /// Delete a topic with its events; asks first, or needs --force, if subscriptions or routes go with it or need it
     Delete {
         /// Its name; a dead-letter topic's, too
         #[arg(value_parser = parse_any_topic)]
         topic: TopicName,
-        /// Also if a route leads to it, or a subscription or route sends its dead letters to it
-        #[arg(long)]
-        force: bool,
+        #[command(flatten)]
+        how: DeleteArgs,
     },
+}
+
+/// How something is deleted that others may depend on.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeleteArgs {
+    /// Do not ask and do not refuse: delete it with what goes along, also if something needs it
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Also delete the dead-letter topics of the subscriptions and routes that go
+    #[arg(long)]
+    pub(crate) with_dead_letters: bool,
 }
 
 /// Settings of a topic that is made.
@@ -171,10 +181,12 @@ pub(crate) enum SubscriptionAction {
         #[command(flatten)]
         subscription: SubscriptionPath,
     },
-    /// Delete a subscription with its progress
+    /// Delete a subscription with its progress; asks first, or needs --force, while consumers are attached
     Delete {
         #[command(flatten)]
         subscription: SubscriptionPath,
+        #[command(flatten)]
+        how: DeleteArgs,
     },
     /// Let a paused subscription go on, and see whether it does: it pauses again if the cause is still there
     Resume {
@@ -256,6 +268,8 @@ pub(crate) enum RouteAction {
     Delete {
         /// Its name
         route: RouteName,
+        #[command(flatten)]
+        how: DeleteArgs,
     },
     /// Let a paused route go on, and see whether it does: it pauses again if the cause is still there
     Resume {

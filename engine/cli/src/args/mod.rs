@@ -17,7 +17,7 @@ use levada_protocol::{
 };
 
 pub(crate) use admin::{
-    Changes, DurabilityArg, PluginAction, PluginArgs, RouteAction, RouteArgs, SettingsArgs,
+    Changes, DeleteArgs, DurabilityArg, PluginAction, PluginArgs, RouteAction, RouteArgs, SettingsArgs,
     SubscriptionAction, SubscriptionArgs, TopicAction, TopicArgs,
 };
 pub(crate) use bench::{

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use levada_client::{RouteSpec, StageSpec, Start};
+use levada_client::{DeleteOptions, RouteSpec, StageSpec, Start};
 
 use super::{
     clock::Clock,
@@ -193,7 +193,7 @@ async fn route(
     report.timing(published.events(), begun, ended);
     let ledger = consumer::read_back(&target.control, &outlet, Layout::Reversed, |_, _| {}).await?;
     report.verdict(ledger.verdict(&published.counts, |_| true));
-    target.control.delete_route(&target.topic).await?;
+    target.control.delete_route(&target.topic, DeleteOptions::default()).await?;
     Ok(report)
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use levada_client::{Client, EngineInfo, Error, PublisherOptions, TopicSettings};
+use levada_client::{Client, DeleteOptions, EngineInfo, Error, PublisherOptions, TopicSettings};
 use levada_protocol::{batch::EVENT_HEADER_BYTES, limits::BATCH_BODY_BYTES_MAX};
 
 use super::{clock, report::Report};
@@ -134,7 +134,7 @@ impl Target {
 
 async fn delete_topics(control: &Client, topics: impl Iterator<Item = &String>) -> Result<(), Error> {
     for topic in topics {
-        control.delete_topic(topic, true).await?;
+        control.delete_topic(topic, DeleteOptions::forced()).await?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod bundled;
 mod completion;
+mod deleting;
 mod events;
 mod lines;
 mod nearest;

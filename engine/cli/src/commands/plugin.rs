@@ -31,7 +31,10 @@ async fn act(output: &Output, client: &Client, action: &PluginAction) -> anyhow:
                 anyhow::bail!(Failure::usage("expected a name and a file, or --bundled"));
             };
             let plugin = deploy_file(client, name.as_str(), file, config.clone()).await?;
-            tell(output, &plugin, true)?;
+            tell(output, &plugin, !plugin.already_deployed)?;
+            if plugin.already_deployed {
+                tell_newer(output, client, &plugin).await?;
+            }
         }
         PluginAction::List => {
             let plugins = client.list_plugins().await?;
@@ -68,15 +71,28 @@ async fn deploy_file(
 struct Told<'a> {
     #[serde(flatten)]
     plugin: &'a PluginInfo,
-    /// False if the newest version was this very artefact already.
+    /// False if this version was this very artefact already.
     deployed: bool,
 }
 
 fn tell(output: &Output, plugin: &PluginInfo, deployed: bool) -> anyhow::Result<()> {
     Ok(output.result(&Told { plugin, deployed }, || {
-        let what = format!("plugin {}@{} ({})", plugin.name, plugin.version, output::bytes(plugin.size));
-        if deployed { format!("deployed {what}") } else { format!("{what} is there already, unchanged") }
+        let what = format!("{}@{} ({})", plugin.name, plugin.version, output::bytes(plugin.size));
+        if deployed { format!("deployed plugin {what}") } else { format!("already deployed as {what}") }
     })?)
+}
+
+/// Says that places use a newer version, if there is one.
+async fn tell_newer(output: &Output, client: &Client, plugin: &PluginInfo) -> anyhow::Result<()> {
+    let all = client.list_plugins().await?;
+    let newer = all.iter().filter(|other| other.name == plugin.name && other.version > plugin.version);
+    if let Some(newest) = newer.max_by_key(|other| other.version) {
+        let newest = format!("{}@{}", newest.name, newest.version);
+        output.remark(&format!(
+            "{newest} is newer, and used where no version is named; `levada plugin remove {newest}` takes it away"
+        ));
+    }
+    Ok(())
 }
 
 fn table(plugins: &[PluginInfo]) -> Rows {

@@ -8,7 +8,7 @@ use levada_protocol::{
 };
 
 use super::{
-    Made,
+    Made, deleting,
     place::{self, Standing},
 };
 use crate::{
@@ -60,10 +60,9 @@ async fn act(output: &Output, client: &Client, action: RouteAction) -> anyhow::R
                 output.line(&describe(&found))?;
             }
         }
-        RouteAction::Delete { route } => {
-            client.delete_route(route.as_str()).await?;
-            let done = serde_json::json!({ "deleted": route.as_str() });
-            output.result(&done, || format!("deleted route {route}"))?;
+        RouteAction::Delete { route, how } => {
+            let delete = async |how| client.delete_route(route.as_str(), how).await;
+            deleting::delete(output, &how, "route", route.as_str(), delete).await?;
         }
         RouteAction::Resume { route } => {
             let look = async || Ok(standing(&find(client, &route).await?));

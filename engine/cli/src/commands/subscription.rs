@@ -3,7 +3,10 @@
 use levada_client::Client;
 use levada_protocol::request::SubscriptionInfo;
 
-use super::place::{self, Standing};
+use super::{
+    deleting,
+    place::{self, Standing},
+};
 use crate::{
     args::{SubscriptionAction, SubscriptionArgs, SubscriptionPath, order_word},
     client,
@@ -43,11 +46,10 @@ async fn act(output: &Output, client: &Client, action: &SubscriptionAction) -> a
                 output.line(&describe(&found))?;
             }
         }
-        SubscriptionAction::Delete { subscription } => {
+        SubscriptionAction::Delete { subscription, how } => {
             let (topic, name) = (subscription.topic.as_str(), subscription.name.as_str());
-            client.delete_subscription(topic, name).await?;
-            let done = serde_json::json!({ "deleted": format!("{topic}/{name}") });
-            output.result(&done, || format!("deleted subscription {topic}/{name}"))?;
+            let delete = async |how| client.delete_subscription(topic, name, how).await;
+            deleting::delete(output, how, "subscription", &format!("{topic}/{name}"), delete).await?;
         }
         SubscriptionAction::Resume { subscription } => resume(output, client, subscription).await?,
     }

@@ -3,7 +3,7 @@
 use levada_client::Client;
 use levada_protocol::request::{Retain, TopicChanges, TopicInfo, TopicSettings};
 
-use super::Made;
+use super::{Made, deleting};
 use crate::{
     args::{Changes, SettingsArgs, TopicAction, TopicArgs},
     client,
@@ -46,10 +46,9 @@ async fn act(output: &Output, client: &Client, action: &TopicAction) -> anyhow::
             let changed = client.set_topic(topic.as_str(), changed(changes)).await?;
             output.result(&changed, || format!("topic {}", summary(&changed)))?;
         }
-        TopicAction::Delete { topic, force } => {
-            client.delete_topic(topic.as_str(), *force).await?;
-            let done = serde_json::json!({ "deleted": topic.as_str() });
-            output.result(&done, || format!("deleted topic {topic}"))?;
+        TopicAction::Delete { topic, how } => {
+            let delete = async |how| client.delete_topic(topic.as_str(), how).await;
+            deleting::delete(output, how, "topic", topic.as_str(), delete).await?;
         }
     }
     Ok(())

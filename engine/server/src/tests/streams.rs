@@ -195,7 +195,8 @@ async fn a_consumer_of_a_deleted_topic_hears_so_whatever_it_is_saying() {
             // More than its owner takes at once, until the engine wants to hear no more.
             let credits = Credit { events: 1, bytes: 1 }.frame().repeat(1_000);
             let talk = async { while send.write_all(&credits).await.is_ok() {} };
-            let delete = Request::DeleteTopic { name: TOPIC.to_owned(), force: true };
+            let delete =
+                Request::DeleteTopic { name: TOPIC.to_owned(), force: true, with_dead_letters: false };
             let (_, deleted) = tokio::join!(talk, client::request(&connection, delete));
             assert_eq!(deleted, Response::Done);
             let mut stream = ClientStream { send, recv };

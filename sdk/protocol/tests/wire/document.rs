@@ -7,7 +7,7 @@ use levada_protocol::{
     limits,
     partition::partition_of,
     request::{
-        EngineInfo, Hello, HelloAnswer, Limits, PartitionInfo, PluginInfo, Position, Read, Request,
+        Deleted, EngineInfo, Hello, HelloAnswer, Limits, PartitionInfo, PluginInfo, Position, Read, Request,
         RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, StageSpec, Subscribe, Subscribed,
         SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
     },
@@ -178,6 +178,7 @@ fn every_message_has_its_fields_and_defaults() {
     let response = ResponseEnvelope { id: 0, response: Response::Done };
     has_fields("`ResponseEnvelope`", &response, &["id", "response"]);
     has_fields("`TopicSettings`", &TopicSettings::default(), &[]);
+    has_fields("`Deleted`", &Deleted::default(), &[]);
     has_fields("`TopicChanges`", &TopicChanges::default(), &[]);
     has_fields("`TopicInfo`", &TopicInfo::default(), &[]);
     has_fields("`PartitionInfo`", &PartitionInfo::default(), &[]);

@@ -3,7 +3,7 @@
 use levada_protocol::{
     error::{ErrorCode, Refusal},
     request::{
-        EngineInfo, Hello, HelloAnswer, Limits, Notice, OnError, Open, Opened, Order, PartitionInfo,
+        Deleted, EngineInfo, Hello, HelloAnswer, Limits, Notice, OnError, Open, Opened, Order, PartitionInfo,
         PluginInfo, Position, Read, Request, RequestEnvelope, Response, ResponseEnvelope, Retain, RouteInfo,
         RouteSpec, StageSpec, Start, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions,
         TopicChanges, TopicInfo, TopicSettings,
@@ -75,7 +75,7 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::ListTopics { limit: 100, after: Some("orders".into()) },
         Request::DescribeTopic { name: topic.clone() },
         Request::SetTopic { name: topic.clone(), settings: changes() },
-        Request::DeleteTopic { name: topic.clone(), force: true },
+        Request::DeleteTopic { name: topic.clone(), force: true, with_dead_letters: false },
         Request::CreateSubscription {
             topic: topic.clone(),
             name: name.clone(),
@@ -93,7 +93,7 @@ pub(crate) fn requests() -> Vec<Request> {
         },
         {
             let (topic, name) = subscription();
-            Request::DeleteSubscription { topic, name }
+            Request::DeleteSubscription { topic, name, force: false, with_dead_letters: true }
         },
         {
             let (topic, name) = subscription();
@@ -104,7 +104,7 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::RemovePlugin { name: "filter".into(), version: Some(3) },
         Request::CreateRoute(route()),
         Request::ListRoutes { limit: 100, after: Some("big".into()) },
-        Request::DeleteRoute { name: "big".into() },
+        Request::DeleteRoute { name: "big".into(), force: true, with_dead_letters: true },
         Request::ResumeRoute { name: "big".into() },
     ]
 }
@@ -129,6 +129,7 @@ pub(crate) fn responses() -> Vec<Response> {
     let info = EngineInfo { cpu_seconds: 1.5, read_only: Some("full".into()), ..EngineInfo::default() };
     vec![
         Response::Done,
+        Response::Deleted(deleted()),
         Response::Info(Box::new(info)),
         Response::Topic(topic.clone()),
         Response::Topics { topics: vec![topic, TopicInfo::default()], next: Some("orders".into()) },
@@ -161,6 +162,16 @@ pub(crate) fn response(response: Response) -> Opened {
 
 fn settings() -> TopicSettings {
     TopicSettings { partitions: 4, retain: Retain::UntilAcked, max_bytes: 9, ..TopicSettings::default() }
+}
+
+fn deleted() -> Deleted {
+    Deleted {
+        topics: vec!["orders".into()],
+        subscriptions: vec!["orders/payment".into()],
+        dead_letters_kept: vec!["dlq.orders.payment".into()],
+        count: 2,
+        ..Deleted::default()
+    }
 }
 
 fn changes() -> TopicChanges {

@@ -124,6 +124,11 @@ pub(super) fn requests() -> Vec<Bad> {
             json!({"kind": "describe_topic", "name": "absent"}),
             TopicNotFound,
         ),
+        refused(
+            "a deletion that takes a subscription along",
+            json!({"kind": "delete_topic", "name": "orders"}),
+            TopicInUse,
+        ),
         refused("a page of topics behind no name", json!({"kind": "list_topics", "after": "!"}), InvalidName),
         refused(
             "a page of subscriptions behind no path",

@@ -1,0 +1,88 @@
+//! Requests that delete: topics, subscriptions and routes, with what goes along.
+
+use levada_protocol::{
+    error::ErrorCode,
+    ids::SubscriptionId,
+    request::{Deleted, Response},
+};
+
+use crate::{
+    broker::Broker,
+    catalogue::{Catalogue, Change, Removal, Root},
+    error::Error,
+};
+
+/// Most names of one kind that an answer holds.
+const NAMED_MAX: usize = 1_000;
+
+impl Broker {
+    /// Deletes, ends the tasks of the places that are gone, and answers what is.
+    pub(super) async fn delete(
+        &self,
+        root: Root,
+        force: bool,
+        with_dead_letters: bool,
+    ) -> Result<Response, Error> {
+        let broker = self.clone();
+        self.to_the_end(async move {
+            let _changing = broker.inner.changing.lock().await;
+            // Nothing else deletes meanwhile: what is missing afterwards went with this.
+            let before = broker.inner.shard.catalogue();
+            if !force && let Root::Subscription(topic, name) = &root {
+                broker.check_unattached(SubscriptionId(before.subscription(topic, name)?.id), &root)?;
+            }
+            broker.inner.shard.change(Change::Delete { root, force, with_dead_letters }).await?;
+            broker.follow_catalogue().await?;
+            Ok(Response::Deleted(gone(&before, &broker.inner.shard.catalogue())))
+        })
+        .await
+    }
+
+    fn check_unattached(&self, id: SubscriptionId, root: &Root) -> Result<(), Error> {
+        match self.inner.places.subscription(id).map_or(0, |handle| handle.attached()) {
+            0 => Ok(()),
+            attached => {
+                let consumers = if attached == 1 { "consumer is" } else { "consumers are" };
+                let message =
+                    format!("{root} is in use: {attached} {consumers} attached; end them first, or force");
+                Err(Error::refused(ErrorCode::SubscriptionInUse, message))
+            }
+        }
+    }
+}
+
+/// What `before` holds and `after` does not.
+pub(super) fn gone(before: &Catalogue, after: &Catalogue) -> Deleted {
+    let topic = |name| after.topics.get(name).map(|topic| topic.id);
+    let topics = before.topics.iter().filter(|(name, had)| topic(*name) != Some(had.id));
+    let subscription = |key| after.subscriptions.get(key).map(|record| record.id);
+    let subscriptions = before.subscriptions.iter().filter(|(key, had)| subscription(*key) != Some(had.id));
+    let route = |name| after.routes.get(name).map(|record| record.id);
+    let routes = before.routes.iter().filter(|(name, had)| route(*name) != Some(had.id));
+    let removal = Removal {
+        topics: topics.map(|(name, _)| name.clone()).collect(),
+        subscriptions: subscriptions.map(|(key, _)| key.clone()).collect(),
+        routes: routes.map(|(name, _)| name.clone()).collect(),
+    };
+    let plugins: Vec<String> = before
+        .plugins
+        .keys()
+        .filter(|key| !after.plugins.contains_key(key))
+        .map(|(name, version)| format!("{name}@{version}"))
+        .collect();
+    let kept = removal.dead_letters_kept(before, after);
+    let count = removal.topics.len() + removal.subscriptions.len() + removal.routes.len() + plugins.len();
+    Deleted {
+        topics: removal.topics.iter().take(NAMED_MAX).map(ToString::to_string).collect(),
+        subscriptions: removal
+            .subscriptions
+            .iter()
+            .take(NAMED_MAX)
+            .map(|(topic, name)| format!("{topic}/{name}"))
+            .collect(),
+        routes: removal.routes.iter().take(NAMED_MAX).map(ToString::to_string).collect(),
+        plugins: plugins.into_iter().take(NAMED_MAX).collect(),
+        dead_letters_kept: kept.into_iter().take(NAMED_MAX).map(|name| name.to_string()).collect(),
+        count: count as u64,
+    }
+}

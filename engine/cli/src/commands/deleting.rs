@@ -1,0 +1,126 @@
+//! What the commands that delete have in common: they ask before they take anything along, and say what is gone.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use levada_client::{DeleteOptions, Error};
+use levada_protocol::{error::ErrorCode, request::Deleted};
+use serde::Serialize;
+
+use crate::{args::DeleteArgs, failure::Failure, output::Output};
+
+/// A deletion as it is printed.
+#[derive(Serialize)]
+struct Told<'a> {
+    /// What was named.
+    deleted: &'a str,
+    #[serde(flatten)]
+    gone: &'a Deleted,
+}
+
+/// Deletes, and says what is gone. What is refused because something else goes along or needs it is asked for on a
+/// terminal, and then forced.
+pub(super) async fn delete(
+    output: &Output,
+    args: &DeleteArgs,
+    kind: &str,
+    name: &str,
+    ask_engine: impl AsyncFn(DeleteOptions) -> Result<Deleted, Error>,
+) -> anyhow::Result<()> {
+    let options = DeleteOptions { force: args.force, with_dead_letters: args.with_dead_letters };
+    let gone = match ask_engine(options).await {
+        Err(refused) if !options.force && is_in_use(refused.code()) && asks(output) => {
+            if !confirmed(&refused.to_string()).await? {
+                let message = format!("{kind} {name} was not deleted");
+                return Err(Failure::new(refused.code(), message)
+                    .hint("y deletes it, and --force does not ask")
+                    .into());
+            }
+            ask_engine(DeleteOptions { force: true, ..options }).await?
+        }
+        other => other?,
+    };
+    tell(output, kind, name, &gone)
+}
+
+/// Says what is gone, and which dead letters stay.
+pub(super) fn tell(output: &Output, kind: &str, name: &str, gone: &Deleted) -> anyhow::Result<()> {
+    output.result(&Told { deleted: name, gone }, || text(kind, name, gone))?;
+    if !output.is_json() && !gone.dead_letters_kept.is_empty() {
+        let kept = gone.dead_letters_kept.join(", ");
+        output.remark(&format!("dead letters stay: `levada topic delete` deletes {kept}"));
+    }
+    Ok(())
+}
+
+fn is_in_use(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::TopicInUse | ErrorCode::SubscriptionInUse)
+}
+
+/// True if there is somebody to ask.
+fn asks(output: &Output) -> bool {
+    !output.is_json() && io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks whether to go on; whatever is not a yes is a no.
+async fn confirmed(refusal: &str) -> anyhow::Result<bool> {
+    let question = format!("{refusal}\nDelete it all the same? [y/N] ");
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut answer = String::new();
+        write!(io::stderr(), "{question}")?;
+        io::stdin().lock().read_line(&mut answer).map(|_| answer)
+    });
+    Ok(is_yes(&answer.await??))
+}
+
+fn is_yes(answer: &str) -> bool {
+    ["y", "yes"].iter().any(|yes| answer.trim().eq_ignore_ascii_case(yes))
+}
+
+fn text(kind: &str, name: &str, gone: &Deleted) -> String {
+    let along = |kind: &str, names: &[String]| {
+        let others: Vec<&str> = names.iter().map(String::as_str).filter(|gone| *gone != name).collect();
+        let plural = if others.len() == 1 { "" } else { "s" };
+        (!others.is_empty()).then(|| format!("{kind}{plural} {}", others.join(", ")))
+    };
+    let lists = [
+        along("subscription", &gone.subscriptions),
+        along("route", if kind == "route" { &[] } else { &gone.routes }),
+        along("topic", if kind == "topic" { &[] } else { &gone.topics }),
+        along("dead-letter topic", if kind == "topic" { &gone.topics } else { &[] }),
+    ];
+    let lists: Vec<String> = lists.into_iter().flatten().collect();
+    match lists.is_empty() {
+        true => format!("deleted {kind} {name}"),
+        false => format!("deleted {kind} {name} with {}", lists.join(" and ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_yes_is_a_yes() {
+        for (answer, yes) in
+            [("y\n", true), (" Yes \n", true), ("\n", false), ("n\n", false), ("yea", false), ("", false)]
+        {
+            assert_eq!(is_yes(answer), yes, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn what_went_along_is_named() {
+        let texts = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let gone = Deleted {
+            topics: texts(&["dlq.orders.s", "orders"]),
+            subscriptions: texts(&["orders/s", "orders/t"]),
+            routes: texts(&["r"]),
+            count: 5,
+            ..Deleted::default()
+        };
+        let expected = "deleted topic orders with subscriptions orders/s, orders/t and route r and dead-letter topic dlq.orders.s";
+        assert_eq!(text("topic", "orders", &gone), expected);
+        let alone = Deleted { subscriptions: texts(&["orders/s"]), count: 1, ..Deleted::default() };
+        assert_eq!(text("subscription", "orders/s", &alone), "deleted subscription orders/s");
+    }
+}
