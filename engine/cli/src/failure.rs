@@ -185,8 +185,9 @@ fn split_usage(text: &str) -> (String, String) {
         .map(one_line)
         .map(|line| line.replace("For more information, try '--help'.", ""))
         .collect();
-    let mut tips = rest.iter().map(|line| line.trim()).filter(|line| !line.is_empty()).collect::<Vec<_>>();
-    tips.push("--help says more");
+    let tip = |line: &'_ String| line.trim().trim_start_matches("tip: ").to_owned();
+    let mut tips: Vec<String> = rest.iter().map(tip).filter(|line| !line.is_empty()).collect();
+    tips.push("--help says more".to_owned());
     (message, tips.join("; "))
 }
 
@@ -316,7 +317,7 @@ mod tests {
                     information, try '--help'.\n";
         let (message, tips) = split_usage(text);
         assert_eq!(message, "invalid value 'x' for '--max <N>': not a number");
-        assert_eq!(tips, "tip: try 1; --help says more");
+        assert_eq!(tips, "try 1; --help says more");
     }
 
     #[test]

@@ -25,7 +25,7 @@ async fn only_the_guilty_events_are_dead_lettered() {
     assert_eq!(offsets(&filtered.passed), survivors);
     assert_eq!(filtered.dropped, []);
     let letter = &filtered.progress.dead_letters[1];
-    assert_eq!(letter.event, Event::new("17"));
+    assert_eq!(letter.event, Event::new("17").at(Timestamp(0)));
     assert_eq!(letter.plugin.as_deref(), Some("probe@3"));
     assert_eq!((letter.reason, letter.error.as_str()), (DeadReason::PluginError, "the plugin trapped: boom"));
 }
@@ -291,7 +291,7 @@ async fn a_broken_later_stage_costs_the_source_event_and_spares_the_others() {
     assert_eq!(dead(&filtered), [40, 41]);
     assert_eq!(
         filtered.progress.dead_letters[0].event,
-        Event::new("40"),
+        Event::new("40").at(Timestamp(0)),
         "the source event, not what was made of it"
     );
     assert_eq!(filtered.passed.iter().map(|passed| passed.count).sum::<u32>(), 598);

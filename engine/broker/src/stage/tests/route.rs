@@ -137,7 +137,7 @@ async fn a_dead_letter_withholds_everything_made_of_its_source() {
     let texts: Vec<_> = outputs(&routed).into_iter().map(|output| output.3).collect();
     assert_eq!(texts, ["0a", "0b", "2a", "2b", "4a", "4b"]);
     assert_eq!(dead(&routed), [1, 3]);
-    assert_eq!(routed.progress.dead_letters[1].event, Event::new("3"));
+    assert_eq!(routed.progress.dead_letters[1].event, Event::new("3").at(Timestamp(0)));
 }
 
 #[tokio::test]
