@@ -137,7 +137,7 @@ fn bare(mut letter: Event) -> Event {
     letter
 }
 
-/// What the names of all headers that a letter adds begin with.
+/// What the names of all headers that a letter adds begin with, as all of the engine's own.
 const PREFIX: &str = "lv-dlq-";
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ pub(crate) fn http_status(code: ErrorCode) -> StatusCode {
         | Code::InvalidArgument
         | Code::InvalidName
         | Code::BatchInvalid
+        | Code::HeaderReserved
         | Code::PluginInvalid
         | Code::PluginExportMissing
         | Code::PluginImportDenied

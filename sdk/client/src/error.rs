@@ -8,7 +8,7 @@ use levada_protocol::{
     batch::BatchError,
     deliver::DeliverError,
     error::{ErrorCode, Refusal},
-    event::EventTooLarge,
+    event::{EventTooLarge, HeaderReserved},
     frame::FrameError,
 };
 
@@ -50,6 +50,9 @@ pub enum Error {
     /// An event that no batch can hold; nothing was sent.
     #[error(transparent)]
     EventTooLarge(#[from] EventTooLarge),
+    /// An event with a header that only the engine gives; nothing was sent.
+    #[error(transparent)]
+    HeaderReserved(#[from] HeaderReserved),
     /// A request that no frame can hold, such as a chain with long configurations; nothing was sent.
     #[error("the request takes {bytes} bytes, at most {max} fit into its frame")]
     RequestTooLarge {
@@ -109,6 +112,7 @@ impl Error {
             Self::TlsFailed { .. } => ErrorCode::TlsFailed,
             Self::ConnectionLost { .. } | Self::Closed => ErrorCode::ConnectionLost,
             Self::EventTooLarge(_) => ErrorCode::EventTooLarge,
+            Self::HeaderReserved(_) => ErrorCode::HeaderReserved,
             Self::RequestTooLarge { .. } => ErrorCode::FrameTooLarge,
             Self::TimedOut { .. } => ErrorCode::DeadlineExceeded,
             Self::NoStream { .. } => ErrorCode::LimitExceeded,
@@ -129,6 +133,7 @@ impl Error {
             | Self::NoStream { .. } => true,
             Self::TlsFailed { .. }
             | Self::EventTooLarge(_)
+            | Self::HeaderReserved(_)
             | Self::RequestTooLarge { .. }
             | Self::BadAnswer { .. }
             | Self::Damaged { .. }
@@ -145,6 +150,7 @@ impl Error {
             Self::ConnectFailed { .. }
             | Self::TlsFailed { .. }
             | Self::EventTooLarge(_)
+            | Self::HeaderReserved(_)
             | Self::RequestTooLarge { .. }
             | Self::NoStream { .. }
             | Self::Damaged { .. }

@@ -69,6 +69,8 @@ pub enum ErrorCode {
     PluginFailed,
     /// The place is paused until somebody resumes it.
     PlacePaused,
+    /// A header whose name only the engine gives: one that begins with `lv-`.
+    HeaderReserved,
     /// No such subscription.
     SubscriptionNotFound,
     /// A subscription of this name exists on the topic.
@@ -156,6 +158,7 @@ const CODES: &[(ErrorCode, u16, &str)] = &[
     (ErrorCode::Rejected, 40, "REJECTED"),
     (ErrorCode::PluginFailed, 41, "PLUGIN_FAILED"),
     (ErrorCode::PlacePaused, 42, "PLACE_PAUSED"),
+    (ErrorCode::HeaderReserved, 43, "HEADER_RESERVED"),
     (ErrorCode::SubscriptionNotFound, 50, "SUBSCRIPTION_NOT_FOUND"),
     (ErrorCode::SubscriptionExists, 51, "SUBSCRIPTION_EXISTS"),
     (ErrorCode::SubscriptionMismatch, 52, "SUBSCRIPTION_MISMATCH"),
@@ -234,6 +237,7 @@ impl ErrorCode {
             | Self::OffsetOutOfRange
             | Self::BatchInvalid
             | Self::EventTooLarge
+            | Self::HeaderReserved
             | Self::SequenceGap
             | Self::ProducerFenced
             | Self::ProducerUnknown
@@ -286,6 +290,7 @@ impl ErrorCode {
             | Self::OffsetOutOfRange
             | Self::BatchInvalid
             | Self::EventTooLarge
+            | Self::HeaderReserved
             | Self::SequenceGap
             | Self::ProducerFenced
             | Self::ProducerUnknown

@@ -75,6 +75,31 @@ impl Event {
     }
 }
 
+/// What the names of the engine's own headers begin with. Nobody else gives an event such a header.
+pub const ENGINE_HEADER_PREFIX: &str = "lv-";
+
+/// True for the name of a header of the engine's own.
+#[inline]
+pub fn is_engine_header(name: &[u8]) -> bool {
+    name.starts_with(ENGINE_HEADER_PREFIX.as_bytes())
+}
+
+/// An event that somebody else than the engine gave a header of the engine's own.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "event has the header {name:?}, and names that begin with {ENGINE_HEADER_PREFIX} are the engine's own: give it another"
+)]
+pub struct HeaderReserved {
+    /// The header's name.
+    pub name: String,
+}
+
+impl HeaderReserved {
+    pub(crate) fn new(name: &[u8]) -> Self {
+        Self { name: String::from_utf8_lossy(name).into_owned() }
+    }
+}
+
 /// Which limit an event breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("event {part} is {got} {unit}, the limit is {limit}")]

@@ -3,6 +3,7 @@
 //! Nothing that a plugin says is acted on before it went through here. Must not know policies.
 
 use levada_protocol::{
+    event::ENGINE_HEADER_PREFIX,
     ids::Offset,
     limits::{CALL_OUTPUT_BYTES_MAX, CALL_OUTPUT_EVENTS_MAX, EVENT_BYTES_MAX, HOPS_MAX},
     verdict::{Output, Verdict, Verdicts},
@@ -182,6 +183,10 @@ impl<'a, 'f> Judge<'a, 'f> {
                 Err(error) => wrong = wrong.or_else(|| Some(format!("its output is too large: {error}"))),
             }
             wrong = wrong.or_else(|| self.rules.refuse_target(output.target));
+            wrong = wrong.or_else(|| {
+                let name = emit::forged(&event, output)?;
+                Some(format!("it set the header {name:?}, and names that begin with {ENGINE_HEADER_PREFIX} are the engine's own"))
+            });
         }
         if bytes > EVENT_BYTES_MAX {
             let text = format!("the outputs of one event are {bytes} bytes, the limit is {EVENT_BYTES_MAX}");

@@ -6,7 +6,7 @@ use std::slice;
 
 use levada_protocol::{
     batch::{EVENT_HEADER_BYTES, EventParts, EventRef, Headers},
-    event::EventTooLarge,
+    event::{EventTooLarge, is_engine_header},
     ids::Timestamp,
     limits::{
         EVENT_BYTES_MAX, EVENT_ID_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX,
@@ -78,12 +78,32 @@ impl<'a> Iterator for OutputHeaders<'a> {
     }
 }
 
+/// The name of a header of the engine's own that the output would set and the input does not have, or not as often.
+pub(super) fn forged<'a>(event: &EventRef<'_>, output: &Output<'a>) -> Option<&'a str> {
+    let set: &[(&'a str, &'a [u8])] = match &output.headers {
+        HeadersChange::Keep => return None,
+        HeadersChange::Replace(set) | HeadersChange::Patch(set, _) => set,
+    };
+    let engines = || set.iter().filter(|(name, _)| is_engine_header(name.as_bytes()));
+    let is_forged = |(name, value): &(&str, &[u8])| {
+        let wanted = engines().filter(|other| **other == (*name, *value)).count();
+        let had = event.headers().filter(|other| *other == (name.as_bytes(), *value)).count();
+        wanted > had
+    };
+    // An input has few such headers, so that a long list ends early.
+    engines().find(|header| is_forged(header)).map(|(name, _)| *name)
+}
+
 /// How many bytes the event takes in a batch at most; an error if a part of it is over its limit.
 ///
 /// Counted with every optional field, so that an event that passes fits any empty batch builder.
 pub(super) fn measure(parts: &EventParts<'_>, headers: OutputHeaders<'_>) -> Result<usize, EventTooLarge> {
     let (mut count, mut bytes, mut name_longest) = (0, 0, 0);
     for (name, value) in headers {
+        // The input event has it, on top of these limits.
+        if is_engine_header(name) {
+            continue;
+        }
         count += 1;
         bytes += 3 + name.len() + value.len();
         name_longest = name_longest.max(name.len());

@@ -33,10 +33,17 @@ pub(super) struct Router<'t> {
     bytes: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slot {
     builder: BatchBuilder,
     hops: u8,
+}
+
+impl Slot {
+    fn new() -> Self {
+        // What comes may be a dead letter, with the engine's headers on top of a publisher's limits.
+        Self { builder: BatchBuilder::of_engine(), hops: 0 }
+    }
 }
 
 impl<'t> Router<'t> {
@@ -79,7 +86,7 @@ impl<'t> Router<'t> {
     ) {
         let slots = &mut self.slots[target];
         if slots.is_empty() {
-            slots.resize_with(usize::from(self.targets[target].partitions.max(1)), Slot::default);
+            slots.resize_with(usize::from(self.targets[target].partitions.max(1)), Slot::new);
         }
         let slot = &mut slots[usize::from(partition.0)];
         let hops = flat.hops.saturating_add(1);

@@ -81,6 +81,7 @@ async fn submit_all(
 fn refused(header: PublishHeader, error: &BatchError) -> Ack {
     let message = match error {
         BatchError::TooLarge { source, .. } => format!("{error}: {source}"),
+        BatchError::HeaderReserved { source, .. } => format!("{error}: {source}"),
         other => other.to_string(),
     };
     let outcome = AckOutcome::Refused(Refusal::new(error.code(), message));

@@ -270,6 +270,7 @@ fn is_final(error: &Error) -> bool {
         | Error::TimedOut { .. }
         | Error::Config { .. }
         | Error::EventTooLarge(_)
+        | Error::HeaderReserved(_)
         | Error::RequestTooLarge { .. }
         | Error::BadAnswer { .. }
         | Error::Damaged { .. } => true,

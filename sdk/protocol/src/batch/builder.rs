@@ -7,13 +7,13 @@ use super::{
     FLAG_TTLS, NO_KEY, NO_PAYLOAD, checksum,
 };
 use crate::{
-    event::{Event, EventSizes, EventTooLarge, MadeBy},
+    event::{Event, EventSizes, EventTooLarge, HeaderReserved, MadeBy, is_engine_header},
     ids::{Epoch, ProducerId, Sequence, Timestamp},
     limits::{BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX},
 };
 
 /// Why an event was not added to a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BatchFull {
     /// The batch has no room; finish it and push again to a new one.
     #[error("the batch is full")]
@@ -21,6 +21,9 @@ pub enum BatchFull {
     /// The event can be in no batch.
     #[error(transparent)]
     TooLarge(#[from] EventTooLarge),
+    /// The event can be in no batch of a publisher.
+    #[error(transparent)]
+    HeaderReserved(#[from] HeaderReserved),
 }
 
 /// Everything of an event but its headers.
@@ -147,6 +150,11 @@ impl BatchBuilder {
         }
         let sizes = self.measure(parts, headers.clone());
         sizes.check(self.by)?;
+        if self.by == MadeBy::Client
+            && let Some((name, _)) = headers.clone().find(|(name, _)| is_engine_header(name))
+        {
+            return Err(HeaderReserved::new(name).into());
+        }
         self.make_room(sizes.total, parts.time)?;
         let selection = self.flags & FLAG_SELECTION != 0;
         assert!(

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     error::ErrorCode,
-    event::{EventSizes, EventTooLarge, MadeBy},
+    event::{EventSizes, EventTooLarge, HeaderReserved, MadeBy, is_engine_header},
     limits::{BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX, EVENT_BYTES_MAX},
 };
 
@@ -78,6 +78,15 @@ pub enum BatchError {
         #[source]
         source: EventTooLarge,
     },
+    /// An event with a header that only the engine gives.
+    #[error("event {index} of the batch cannot be published")]
+    HeaderReserved {
+        /// Its index in the batch.
+        index: u32,
+        /// Which header.
+        #[source]
+        source: HeaderReserved,
+    },
 }
 
 impl BatchError {
@@ -85,6 +94,7 @@ impl BatchError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::TooLarge { .. } => ErrorCode::EventTooLarge,
+            Self::HeaderReserved { .. } => ErrorCode::HeaderReserved,
             Self::Length { .. }
             | Self::Version { .. }
             | Self::Unsupported { .. }
@@ -257,6 +267,7 @@ fn check_event(header: &BatchHeader, record: &[u8], index: u32, by: MadeBy) -> R
         return Err(malformed("its id is not UTF-8"));
     }
     let before_headers = rest.len();
+    let mut reserved = None;
     for _ in 0..count {
         let Some([name_len, value_low, value_high]) = rest.first_chunk::<3>().copied() else {
             return Err(malformed("a header is cut off"));
@@ -270,6 +281,9 @@ fn check_event(header: &BatchHeader, record: &[u8], index: u32, by: MadeBy) -> R
         if std::str::from_utf8(name).is_err() {
             return Err(malformed("a header's name is not UTF-8"));
         }
+        if by == MadeBy::Client && is_engine_header(name) {
+            reserved = reserved.or(Some(name));
+        }
         sizes.header_name_longest = sizes.header_name_longest.max(name_len);
         rest = after;
     }
@@ -277,6 +291,9 @@ fn check_event(header: &BatchHeader, record: &[u8], index: u32, by: MadeBy) -> R
     sizes.check(by).map_err(|source| BatchError::TooLarge { index, source })?;
     if u16_at(6) & NO_PAYLOAD != 0 && !rest.is_empty() {
         return Err(malformed("it says that it has no payload, and has one"));
+    }
+    if let Some(name) = reserved {
+        return Err(BatchError::HeaderReserved { index, source: HeaderReserved::new(name) });
     }
     Ok(if header.is_selection() { u32_at(EVENT_HEADER_BYTES) } else { index })
 }

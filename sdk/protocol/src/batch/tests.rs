@@ -302,6 +302,29 @@ fn every_limit_of_an_event_is_obeyed_and_enforced() {
 }
 
 #[test]
+fn a_publisher_gives_no_header_of_the_engines_own() {
+    let forged = Event::new("x").with_header("own", "1").with_header("lv-dlq-reason", "made up");
+    let mut builder = BatchBuilder::new();
+    builder.push(&Event::new("before")).unwrap();
+    let error = builder.push(&forged).unwrap_err();
+    assert!(
+        matches!(&error, BatchFull::HeaderReserved(reserved) if reserved.name == "lv-dlq-reason"),
+        "{error}"
+    );
+    assert_eq!(builder.count(), 1, "it took no place");
+    let mut engine = BatchBuilder::of_engine();
+    engine.push(&Event::new("before")).unwrap();
+    engine.push(&forged).unwrap();
+    let batch = engine.finish(stamp());
+    let error = Batch::check(batch.bytes().clone()).unwrap_err();
+    assert!(matches!(error, BatchError::HeaderReserved { index: 1, .. }), "{error}");
+    assert_eq!(error.code(), ErrorCode::HeaderReserved);
+    let read = Batch::check_first(&mut batch.bytes().clone()).unwrap();
+    assert_eq!(read_back(&read), [Event::new("before"), forged]);
+    builder.push(&Event::new("").with_header("lv", "1").with_header("LV-x", "2")).unwrap();
+}
+
+#[test]
 fn a_batch_that_holds_an_event_over_a_limit_is_refused() {
     let header = |name: usize, value: usize| {
         let mut bytes = vec![u8::try_from(name).unwrap()];

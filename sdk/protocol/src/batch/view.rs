@@ -22,7 +22,7 @@ pub struct Batch {
 
 impl Batch {
     /// Checks bytes that must be exactly one batch of a publisher: version, lengths, limits, every event's layout,
-    /// checksum.
+    /// checksum, and that no header is the engine's own.
     pub fn check(bytes: Bytes) -> Result<Self, BatchError> {
         let header = check::check_whole(&bytes, MadeBy::Client)?;
         Ok(Self { bytes, header })

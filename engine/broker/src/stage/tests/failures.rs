@@ -278,6 +278,31 @@ async fn an_output_over_a_limit_costs_its_event_alone() {
 }
 
 #[tokio::test]
+async fn a_plugin_cannot_set_headers_of_the_engines_own_and_keeps_those_that_are_there() {
+    let set = |headers: &[(&str, &str)]| {
+        let set =
+            headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
+        Act::Emit(vec![Made { set, ..payload("x") }])
+    };
+    let each = Each::new(move |offset, _| match offset.0 {
+        0 => set(&[("lv-dlq-reason", "made up")]),
+        1 => set(&[("lv-dlq-reason", "rejected")]),
+        2 => set(&[("lv-dlq-reason", "rejected"), ("lv-dlq-reason", "rejected")]),
+        3 => set(&[("own", "1"), ("lv-x", "")]),
+        4 => set(&[("own", "1")]),
+        _ => Act::Emit(vec![Made { removed: vec!["lv-dlq-reason".to_owned()], ..payload("x") }]),
+    });
+    let letter = |_| Event::new("x").with_header("lv-dlq-reason", "rejected");
+    let sources = [source_of(0, &[6], letter)];
+    let filtered = chain([(each, OnError::DeadLetter)]).filter(everything(&sources)).await;
+    assert_eq!(dead(&filtered), [0, 2, 3]);
+    assert_eq!(offsets(&filtered.passed), [1, 4, 5]);
+    let said = &filtered.progress.dead_letters[0];
+    assert_eq!(said.reason, DeadReason::PluginError);
+    assert!(said.error.contains("it set the header \"lv-dlq-reason\""), "{}", said.error);
+}
+
+#[tokio::test]
 async fn a_broken_later_stage_costs_the_source_event_and_spares_the_others() {
     let mark = Each::new(|_, event| Act::Emit(vec![payload([event.payload().unwrap(), b"!"].concat())]));
     let second = Each::new(|offset, _| match offset.0 {

@@ -200,7 +200,7 @@ fn source(base: u64, counts: &[u32]) -> Source {
 }
 
 fn source_of(base: u64, counts: &[u32], event: impl Fn(u64) -> Event) -> Source {
-    let mut builder = BatchBuilder::new();
+    let mut builder = BatchBuilder::of_engine();
     let (mut next, mut batches) = (base, Vec::new());
     for count in counts {
         for _ in 0..*count {

@@ -1,6 +1,10 @@
 //! The chain of a route.
 
-use levada_protocol::{event::Event, limits::HOPS_MAX, partition::partition_of};
+use levada_protocol::{
+    event::Event,
+    limits::{EVENT_BYTES_MAX, HEADERS_MAX, HOPS_MAX},
+    partition::partition_of,
+};
 
 use super::{
     super::{DeadReason, Routed},
@@ -46,6 +50,32 @@ async fn kept_events_go_whole_to_the_first_target() {
     assert!(routed.batches.iter().all(|batch| (batch.target, batch.hops) == (0, 1)));
     assert!(routed.batches.iter().all(|batch| batch.batch.bytes().len() <= 64 * 1024));
     assert_eq!(routed.progress.reached, Offset(700));
+}
+
+#[tokio::test]
+async fn dead_letters_of_the_largest_events_pass_a_route_kept_or_changed() {
+    let letter = |offset: u64| {
+        let own = (0..HEADERS_MAX).map(|n| (format!("h{n}"), Bytes::new()));
+        let engines = (0..10).map(|n| (format!("lv-dlq-{n}"), Bytes::from(vec![b'x'; 300])));
+        let headers: Vec<_> = own.chain(engines).collect();
+        let own_bytes: usize = headers.iter().take(HEADERS_MAX).map(|(name, _)| 3 + name.len()).sum();
+        let rest = EVENT_BYTES_MAX - 22 - own_bytes - offset as usize;
+        Event { headers, ..Event::new(vec![b'p'; rest]) }
+    };
+    let each = Each::new(|offset, event| match offset.0 {
+        0 => Act::Keep,
+        _ => Act::Emit(vec![payload(event.payload().unwrap())]),
+    });
+    let sources = [source_of(0, &[1, 1], letter)];
+    let chain = chain([(each, OnError::DeadLetter)]);
+    for offset in 0..2 {
+        let routed = chain.route(within(&sources, offset..offset + 1), &targets(&[("a", 1)])).await;
+        assert_eq!(dead(&routed), [0; 0]);
+        let batch = &routed.batches[0].batch;
+        let found = batch.events().next().unwrap().to_event(batch);
+        assert_eq!(found.headers, letter(offset).headers);
+        assert!(found == letter(offset), "it is as it was");
+    }
 }
 
 #[tokio::test]

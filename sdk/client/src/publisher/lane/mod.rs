@@ -10,7 +10,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use levada_protocol::{
     batch::{Batch, BatchBuilder, BatchFull, EventParts, Stamp},
     error::{ErrorCode, Refusal},
-    event::{Event, EventTooLarge},
+    event::Event,
     ids::{Epoch, PartitionId, ProducerId, Sequence},
     publish::AckOutcome,
 };
@@ -169,20 +169,22 @@ impl Lane {
         event: &Event,
         rules: &Rules,
         now: impl FnOnce() -> Instant,
-    ) -> Result<(Ticket, usize), EventTooLarge> {
+    ) -> Result<(Ticket, usize), Error> {
         if self.open.is_some() && !self.has_room_for(event, rules) {
             self.seal();
         }
         let mut before = if self.open.is_some() { self.builder.len() } else { 0 };
         match self.builder.push(event) {
             Ok(()) => {}
-            Err(BatchFull::TooLarge(error)) => return Err(error),
+            Err(BatchFull::TooLarge(error)) => return Err(error.into()),
+            Err(BatchFull::HeaderReserved(error)) => return Err(error.into()),
             Err(BatchFull::Full) => {
                 self.seal();
                 before = 0;
                 match self.builder.push(event) {
                     Ok(()) => {}
-                    Err(BatchFull::TooLarge(error)) => return Err(error),
+                    Err(BatchFull::TooLarge(error)) => return Err(error.into()),
+                    Err(BatchFull::HeaderReserved(error)) => return Err(error.into()),
                     Err(BatchFull::Full) => unreachable!("an event within its limits fits an empty batch"),
                 }
             }
