@@ -4,8 +4,6 @@
 
 /// Largest event: its record inside a batch, key, headers and payload together. 1 MiB.
 pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
-/// How the names of headers begin that only the engine sets, such as those of a dead letter.
-pub const ENGINE_HEADER_PREFIX: &str = "lv-";
 /// Largest key in bytes.
 pub const KEY_BYTES_MAX: usize = 4096;
 /// Largest event id in bytes of UTF-8.

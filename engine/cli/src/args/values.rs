@@ -3,8 +3,8 @@
 use std::{str::FromStr, time::Duration};
 
 use levada_protocol::{
+    event::ENGINE_HEADER_PREFIX,
     ids::{PluginName, TopicName},
-    limits::ENGINE_HEADER_PREFIX,
     request::StageSpec,
 };
 use serde::de::IgnoredAny;

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use levada_json::{InvalidEvent, read_event};
 use levada_protocol::{
     error::ErrorCode,
-    event::Event,
-    limits::{ENGINE_HEADER_PREFIX, EVENT_BYTES_MAX},
+    event::{ENGINE_HEADER_PREFIX, Event},
+    limits::EVENT_BYTES_MAX,
 };
 use tokio::sync::mpsc;
 

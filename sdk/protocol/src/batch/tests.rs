@@ -297,15 +297,17 @@ fn every_limit_of_an_event_is_obeyed_and_enforced() {
         assert!(is_named, "{name}: {error}");
         assert_eq!(builder.push(&good), Ok(()), "{name}");
         let batch = Batch::check(builder.finish(stamp()).bytes().clone()).unwrap();
-        assert_eq!(read_back(&batch), [good], "{name}");
+        assert_eq!(read_back(&batch), [good.at(Timestamp(0))], "{name}");
     }
 }
 
 #[test]
 fn a_publisher_gives_no_header_of_the_engines_own() {
+    let before = Event::new("before").at(Timestamp(0));
     let forged = Event::new("x").with_header("own", "1").with_header("lv-dlq-reason", "made up");
+    let forged = forged.at(Timestamp(0));
     let mut builder = BatchBuilder::new();
-    builder.push(&Event::new("before")).unwrap();
+    builder.push(&before).unwrap();
     let error = builder.push(&forged).unwrap_err();
     assert!(
         matches!(&error, BatchFull::HeaderReserved(reserved) if reserved.name == "lv-dlq-reason"),
@@ -313,14 +315,14 @@ fn a_publisher_gives_no_header_of_the_engines_own() {
     );
     assert_eq!(builder.count(), 1, "it took no place");
     let mut engine = BatchBuilder::of_engine();
-    engine.push(&Event::new("before")).unwrap();
+    engine.push(&before).unwrap();
     engine.push(&forged).unwrap();
     let batch = engine.finish(stamp());
     let error = Batch::check(batch.bytes().clone()).unwrap_err();
     assert!(matches!(error, BatchError::HeaderReserved { index: 1, .. }), "{error}");
     assert_eq!(error.code(), ErrorCode::HeaderReserved);
     let read = Batch::check_first(&mut batch.bytes().clone()).unwrap();
-    assert_eq!(read_back(&read), [Event::new("before"), forged]);
+    assert_eq!(read_back(&read), [before, forged]);
     builder.push(&Event::new("").with_header("lv", "1").with_header("LV-x", "2")).unwrap();
 }
 
@@ -410,7 +412,7 @@ fn optional_fields_come_and_go_with_the_batch() {
     assert_eq!(builder.finish(stamp()).header().flags, 0);
 
     // Late fields widen what was pushed before; where that does not fit, the batch stays as it was.
-    let half = Event::new(vec![7; BATCH_BODY_BYTES_MAX / 2 - EVENT_HEADER_BYTES]);
+    let half = Event::new(vec![7; BATCH_BODY_BYTES_MAX / 2 - EVENT_HEADER_BYTES]).at(Timestamp(0));
     builder.push(&half).unwrap();
     builder.push(&half).unwrap();
     assert_eq!(builder.push(&tagged), Err(BatchFull::Full));
