@@ -1,14 +1,17 @@
-//! A plugin's log lines reach the engine's log, a flood of them does not. Alone in its process, as it listens to
-//! all that is logged in it.
+//! What the log says of plugins: their own lines, but no flood of them, and each compilation once. Alone in its
+//! process, as it listens to all that is logged in it.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "host/support.rs"]
 #[expect(dead_code, reason = "this test needs the half of it")]
 mod support;
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Mutex, Once,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
 };
 
 use tracing::{
@@ -19,13 +22,20 @@ use tracing::{
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static COUNT: AtomicUsize = AtomicUsize::new(0);
+/// The hashes of what was compiled.
+static COMPILED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Keeps what plugins say.
+/// Keeps what plugins say, and what is compiled.
 struct Listener;
+
+fn listen() {
+    static LISTENING: Once = Once::new();
+    LISTENING.call_once(|| tracing::subscriber::set_global_default(Listener).unwrap());
+}
 
 impl Subscriber for Listener {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "levada::plugin"
+        metadata.target() == "levada::plugin" || metadata.target() == "levada_plugin_host::registry"
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -37,7 +47,9 @@ impl Subscriber for Listener {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        COUNT.fetch_add(1, Ordering::Relaxed);
+        if event.metadata().target() == "levada::plugin" {
+            COUNT.fetch_add(1, Ordering::Relaxed);
+        }
         event.record(&mut Lines);
     }
 
@@ -55,12 +67,16 @@ impl Visit for Lines {
         }
     }
 
-    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "artefact" {
+            COMPILED.lock().unwrap().push(format!("{value:?}"));
+        }
+    }
 }
 
 #[test]
 fn a_plugins_lines_are_logged_and_a_flood_is_not() {
-    tracing::subscriber::set_global_default(Listener).unwrap();
+    listen();
     let host = support::start();
     let attachment = host.attach_hostile();
     assert_eq!(support::call(&attachment, support::payloads(&["log"])), Ok(vec![support::Seen::Keep]));
@@ -68,4 +84,19 @@ fn a_plugins_lines_are_logged_and_a_flood_is_not() {
     assert_eq!(lines[0], "line 0");
     // 20 a second are let through; that one call of 100 ms at most sees two such windows.
     assert!((20..=40).contains(&COUNT.load(Ordering::Relaxed)), "{} of 10000", lines.len());
+}
+
+#[test]
+fn the_same_bytes_brought_several_times_at_once_are_compiled_once() {
+    listen();
+    let host = support::start();
+    let artefact = support::guest("plugins/sample");
+    let inspected = thread::scope(|scope| {
+        let inspect = || scope.spawn(|| host.host.inspect(&artefact).unwrap());
+        let all: Vec<_> = (0..4).map(|_| inspect()).collect();
+        all.into_iter().map(|inspecting| inspecting.join().unwrap().sha256).collect::<Vec<_>>()
+    });
+    let hex: String = inspected[0].iter().map(|byte| format!("{byte:02x}")).collect();
+    let compiled = COMPILED.lock().unwrap();
+    assert_eq!(compiled.iter().filter(|artefact| **artefact == hex).count(), 1, "{compiled:?}");
 }
