@@ -54,14 +54,14 @@ impl Chains {
         &self.artefacts
     }
 
-    /// Attaches every stage of `specs` for events of `topic`.
+    /// Attaches every stage of `specs` for events of `topic`, at the place of this kind and number.
     pub(crate) async fn attach(
         &self,
         catalogue: &Catalogue,
         specs: &[StageSpec],
         topic: &str,
         place: Place,
-        seed: u64,
+        place_id: u64,
     ) -> Result<Attached, Error> {
         check(specs)?;
         let mut stages = Vec::with_capacity(specs.len());
@@ -81,6 +81,7 @@ impl Chains {
                 config: spec.config.clone(),
                 topic: topic.to_owned(),
                 place,
+                place_id,
                 deadline,
                 memory_bytes_max: spec.memory_bytes_max,
             };
@@ -98,7 +99,7 @@ impl Chains {
                 deadline,
             });
         }
-        Ok(Attached { chain: Chain::new(chain, seed, Arc::clone(&self.clock)), stages })
+        Ok(Attached { chain: Chain::new(chain, place_id, Arc::clone(&self.clock)), stages })
     }
 }
 

@@ -34,6 +34,9 @@ const fn copied_bytes_max(interface: Interface) -> usize {
 /// their memory, so that one which runs over ends there.
 const BELOW_ZERO: u64 = 0xff00_0000;
 
+/// Ticks after which a call's slice ends. The first one is at any moment, so that a slice has a tick at most.
+const SLICE_TICKS: u64 = 1;
+
 /// A plugin that was initialised.
 pub(crate) struct Instance {
     store: Store<GuestState>,
@@ -56,8 +59,8 @@ impl Outcome {
 }
 
 impl Instance {
-    /// Instantiates and initialises `compiled`, both under `init_deadline`.
-    pub(crate) fn start(
+    /// Instantiates and initialises `compiled`, both under `init_deadline`, in slices as [`Instance::call`].
+    pub(crate) async fn start(
         compiled: &Compiled,
         spec: &AttachSpec,
         log: Arc<LogGate>,
@@ -69,20 +72,19 @@ impl Instance {
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(copied_bytes_max(compiled.interface));
         store.epoch_deadline_callback(|mut context| {
-            let more = context.data_mut().budget.extend();
-            Ok(more.map_or(UpdateDeadline::Interrupt, UpdateDeadline::Continue))
+            let goes_on = context.data_mut().budget.end_slice();
+            Ok(if goes_on { UpdateDeadline::Yield(SLICE_TICKS) } else { UpdateDeadline::Interrupt })
         });
         let _running = arm(&mut store, deadlines, init_deadline);
-        let started = compiled
-            .pre
-            .instantiate(&mut store)
-            .and_then(|component| init(&mut store, &component, compiled, spec));
-        let interest = match started {
-            Ok(Ok(interest)) => interest,
+        let started = match compiled.pre.instantiate_async(&mut store).await {
+            Ok(component) => init(&mut store, &component, compiled, spec).await,
+            Err(error) => Err(error),
+        };
+        let (interest, process) = match started {
+            Ok(Ok(initialised)) => initialised,
             Ok(Err(reason)) => return Err(Error::InitRefused(clip(&reason, REASON_BYTES_MAX).to_owned())),
             Err(error) => return Err(Error::InitFailed(failed(&mut store, &error))),
         };
-        let (interest, process) = interest;
         if let Some(milliseconds) = interest.tick_ms {
             return Err(Error::InitRefused(format!(
                 "it wants to be called every {milliseconds} ms, and this engine serves no ticks"
@@ -91,14 +93,15 @@ impl Instance {
         Ok(Self { store, process, interface: compiled.interface, interest, deadline: spec.deadline })
     }
 
-    /// Calls the plugin once.
-    pub(crate) fn call(&mut self, input: &CallInput, deadlines: &Deadlines) -> Outcome {
+    /// Calls the plugin once, in slices: the future is pending at the end of each, and goes on whenever it is polled
+    /// after [`engine::begin_slice`].
+    pub(crate) async fn call(&mut self, input: &CallInput, deadlines: &Deadlines) -> Outcome {
         let state = self.store.data_mut();
-        (state.now, state.last_error) = (input.now, None);
+        (state.now, state.last_error, state.last_line) = (input.now, None, None);
         let _running = arm(&mut self.store, deadlines, self.deadline);
         let answered = match self.interface {
-            Interface::Batch => self.call_batch(&input.runs),
-            Interface::Events => self.call_events(&input.runs, input.events),
+            Interface::Batch => self.call_batch(&input.runs).await,
+            Interface::Events => self.call_events(&input.runs, input.events).await,
         };
         match answered {
             Ok(Ok(Answer::Bytes(answer))) => Outcome::usable(match answer::check(&answer, input.events) {
@@ -125,16 +128,16 @@ impl Instance {
     // The functions' types are looked at anew in each call, for less than a microsecond: a typed function's
     // parameters can not borrow for longer than they live.
 
-    fn call_batch(&mut self, runs: &[u8]) -> wasmtime::Result<Result<Answer, Failure>> {
+    async fn call_batch(&mut self, runs: &[u8]) -> wasmtime::Result<Result<Answer, Failure>> {
         let process = self.process.typed::<(&[u8],), (Result<Vec<u8>, Failure>,)>(&self.store)?;
-        let (answer,) = process.call(&mut self.store, (runs,))?;
+        let (answer,) = process.call_async(&mut self.store, (runs,)).await?;
         Ok(answer.map(Answer::Bytes))
     }
 
-    fn call_events(&mut self, runs: &[u8], count: u32) -> wasmtime::Result<Result<Answer, Failure>> {
+    async fn call_events(&mut self, runs: &[u8], count: u32) -> wasmtime::Result<Result<Answer, Failure>> {
         let events = events::lower(runs, count, &self.interest);
         let process = self.process.typed::<(&[Event<'_>],), (Result<Vec<Verdict>, Failure>,)>(&self.store)?;
-        let (answer,) = process.call(&mut self.store, (&events,))?;
+        let (answer,) = process.call_async(&mut self.store, (&events,)).await?;
         Ok(answer.map(Answer::Verdicts))
     }
 }
@@ -148,14 +151,14 @@ enum Answer {
 /// Starts the deadline of what runs next; the epoch rises while the answer lives.
 fn arm(store: &mut Store<GuestState>, deadlines: &Deadlines, deadline: Duration) -> Running {
     let (running, budget) = deadlines.start(deadline);
-    store.set_epoch_deadline(budget.ticks());
+    store.set_epoch_deadline(SLICE_TICKS);
     store.data_mut().budget = budget;
     running
 }
 
 type Initialised = Result<(Interest, Func), String>;
 
-fn init(
+async fn init(
     store: &mut Store<GuestState>,
     component: &Component,
     compiled: &Compiled,
@@ -172,8 +175,8 @@ fn init(
     ];
     let setup = Setup { config: &spec.config, attributes: &attributes };
     let init = function(store, component, &compiled.init)?;
-    let (answer,) =
-        init.typed::<(Setup<'_>,), (Result<Interest, String>,)>(&*store)?.call(&mut *store, (setup,))?;
+    let init = init.typed::<(Setup<'_>,), (Result<Interest, String>,)>(&*store)?;
+    let (answer,) = init.call_async(&mut *store, (setup,)).await?;
     let process = function(store, component, &compiled.process)?;
     Ok(answer.map(|interest| (interest, process)))
 }
@@ -199,11 +202,28 @@ fn failed(store: &mut Store<GuestState>, error: &wasmtime::Error) -> CallError {
         Some(Trap::MemoryOutOfBounds) if fault_address(error).is_some_and(|at| at >= BELOW_ZERO) => {
             CallError::Stack
         }
-        Some(trap) => CallError::Trap(match state.last_error.take() {
-            Some(said) => format!("{trap}: {said}"),
-            None => trap.to_string(),
+        Some(trap) => CallError::Trap(match (state.last_error.take(), state.last_line.take()) {
+            (Some(said), _) => format!("{trap}: {said}"),
+            (None, Some(said)) => format!("{}; the last line that it logged: {said}", unsaid(trap)),
+            (None, None) => {
+                let unsaid = unsaid(trap);
+                state.log.note(&unsaid);
+                unsaid
+            }
         }),
         None => CallError::Output(format!("it could not be read: {}", short(&format!("{error:#}")))),
+    }
+}
+
+/// What is known of a trap that the plugin did not explain.
+fn unsaid(trap: &Trap) -> String {
+    match trap {
+        Trap::UnreachableCodeReached => {
+            "it gave up without an error line (`unreachable`), as runtimes do after an uncaught exception; catch it in \
+             the plugin and write it to levada:plugin/log to see its text"
+                .to_owned()
+        }
+        other => other.to_string(),
     }
 }
 

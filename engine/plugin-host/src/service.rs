@@ -1,6 +1,11 @@
 //! The host itself: what it is made of, and the order in which it goes.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 use levada_protocol::limits::PLUGIN_CONFIG_BYTES_MAX;
 
@@ -10,7 +15,7 @@ use crate::{
     engine::{self, Ticker},
     host::log::LogGate,
     instance::Instance,
-    pool::Workers,
+    pool::{Shares, Workers},
     registry::{Registry, Sha256Hash},
 };
 
@@ -24,6 +29,7 @@ struct Parts {
     workers: Workers,
     ticker: Ticker,
     registry: Registry,
+    shares: Shares,
     limits: Limits,
 }
 
@@ -33,15 +39,13 @@ impl Host {
     /// # Errors
     /// If the folder cannot be used, or the machine does not give threads or run compiled code.
     pub fn new(config: HostConfig) -> Result<Self, Error> {
-        let limits = Limits {
-            workers: config.workers.max(1),
-            queue_calls_max: config.queue_calls_max.max(1),
-            init_deadline: config.init_deadline,
-        };
+        let limits =
+            Limits { queue_calls_max: config.queue_calls_max.max(1), init_deadline: config.init_deadline };
         let engine = engine::new()?;
         let registry = Registry::new(&engine, &config.cache_dir)?;
         let ticker = Ticker::start(&engine, config.tick)?;
-        Ok(Self(Arc::new(Parts { workers: Workers::start(limits.workers)?, ticker, registry, limits })))
+        let workers = Workers::start(config.workers.max(1))?;
+        Ok(Self(Arc::new(Parts { workers, ticker, registry, shares: Shares::default(), limits })))
     }
 
     /// Checks that `bytes` are a plugin that could be attached, compiles it and keeps the compiled form.
@@ -67,12 +71,14 @@ impl Host {
         if spec.config.len() > PLUGIN_CONFIG_BYTES_MAX {
             return Err(Error::ConfigTooLarge { got: spec.config.len(), limit: PLUGIN_CONFIG_BYTES_MAX });
         }
-        let Parts { workers, ticker, registry, limits } = &*self.0;
+        let Parts { workers, ticker, registry, shares, limits } = &*self.0;
         let compiled = registry.load(artefact)?;
         let log = Arc::new(LogGate::new(&spec));
         let deadlines = ticker.deadlines();
-        let first = Instance::start(&compiled, &spec, log.clone(), &deadlines, limits.init_deadline)?;
-        let shared = Shared::new(spec, compiled, log, deadlines, *limits, first);
+        let first =
+            run_here(Instance::start(&compiled, &spec, log.clone(), &deadlines, limits.init_deadline))?;
+        let share = shares.of(spec.place, spec.place_id);
+        let shared = Shared::new(spec, compiled, log, deadlines, *limits, share, first);
         Ok(Attachment::new(Arc::new(shared), workers.pool().clone()))
     }
 
@@ -83,6 +89,18 @@ impl Host {
     pub fn forget(&self, sha256: [u8; 32]) -> Result<(), Error> {
         let hash = Sha256Hash(sha256);
         self.0.registry.forget(hash).map_err(|source| Error::Io { path: hash.to_string().into(), source })
+    }
+}
+
+/// Runs what runs in slices, one after the other, on this thread.
+fn run_here<T>(work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(done) = work.as_mut().poll(&mut context) {
+            return done;
+        }
+        engine::begin_slice();
     }
 }
 

@@ -53,6 +53,7 @@ impl broker::Plugins for HostPlugins {
                     config: spec.config,
                     topic: spec.topic,
                     place,
+                    place_id: spec.place_id,
                     deadline: spec.deadline,
                     memory_bytes_max: spec.memory_bytes_max,
                 },

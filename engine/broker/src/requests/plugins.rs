@@ -74,6 +74,7 @@ impl Broker {
                 config,
                 topic: String::new(),
                 place: Place::Subscription,
+                place_id: 0,
                 deadline: std::time::Duration::from_millis(100),
                 memory_bytes_max: levada_protocol::request::StageSpec::default().memory_bytes_max,
             };

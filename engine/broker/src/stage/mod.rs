@@ -115,6 +115,8 @@ pub struct AttachSpec {
     pub topic: String,
     /// The place.
     pub place: Place,
+    /// Which of the places of this kind that is; 0 for one that is not there yet. A host divides its time by places.
+    pub place_id: u64,
     /// How long one call may take.
     pub deadline: Duration,
     /// Bytes of memory of one instance.

@@ -53,10 +53,10 @@ impl OwnerTask {
         }
         if self.chain.is_none() && !self.record.options.chain.is_empty() {
             let catalogue = self.context.shard.catalogue();
-            let (specs, seed) = (&self.record.options.chain, self.record.id);
+            let (specs, id) = (&self.record.options.chain, self.record.id);
             let chains = &self.context.chains;
             let attached =
-                chains.attach(&catalogue, specs, &self.record.topic, Place::Subscription, seed).await;
+                chains.attach(&catalogue, specs, &self.record.topic, Place::Subscription, id).await;
             match attached {
                 Ok(attached) => self.chain = Some(attached),
                 Err(error) => {

@@ -37,6 +37,8 @@ pub(crate) fn define(log: &mut LinkerInstance<'_, GuestState>) -> Result<()> {
             state.log.write(level, &line, Instant::now());
             if level == Level::Error {
                 state.last_error = Some(line);
+            } else {
+                state.last_line = Some(line);
             }
             Ok(())
         },
@@ -69,6 +71,11 @@ impl LogGate {
             place: spec.place,
             window: Mutex::new(Window { begun: Instant::now(), lines: 0, suppressed: 0 }),
         }
+    }
+
+    /// A line of the host's own about the plugin.
+    pub(crate) fn note(&self, line: &str) {
+        self.write(Level::Error, line, Instant::now());
     }
 
     fn write(&self, level: Level, line: &str, now: Instant) {
