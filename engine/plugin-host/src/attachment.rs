@@ -56,6 +56,8 @@ pub struct Figures {
     pub errors: u64,
     /// Instances that were made after the first.
     pub restarts: u64,
+    /// Those of them that were made because earlier calls had left no memory for the next one, which was then repeated.
+    pub memory_restarts: u64,
     /// How long its calls ran, all workers together; what a call waited for its turn is not in it.
     pub busy: Duration,
     /// Most memory in bytes that an instance had after a call.
@@ -209,6 +211,7 @@ impl Shared {
         let mut answer = self.attempt(kept, &input).await;
         if worn && answer == Err(CallError::Memory) {
             // What earlier calls left behind may have filled the memory: a new instance has all of it.
+            self.counters.memory_restarts.fetch_add(1, Ordering::Relaxed);
             answer = self.attempt(None, &input).await;
         }
         self.counters.count(input.events, answer.is_err());
@@ -254,6 +257,7 @@ struct Counters {
     events: AtomicU64,
     errors: AtomicU64,
     restarts: AtomicU64,
+    memory_restarts: AtomicU64,
     busy_nanos: AtomicU64,
     memory_bytes_high: AtomicU64,
 }
@@ -272,6 +276,7 @@ impl Counters {
             events: of(&self.events),
             errors: of(&self.errors),
             restarts: of(&self.restarts),
+            memory_restarts: of(&self.memory_restarts),
             busy: Duration::from_nanos(of(&self.busy_nanos)),
             memory_bytes_high: of(&self.memory_bytes_high),
         }

@@ -7,6 +7,7 @@ mod answer;
 mod breaker;
 mod call;
 mod chain;
+mod costs;
 mod cut;
 mod emit;
 mod outcome;
@@ -24,6 +25,7 @@ use levada_protocol::{error::ErrorCode, ids::Timestamp};
 
 pub(crate) use self::{
     chain::{Chain, ChainStage, Clock},
+    costs::{Costs, Counted},
     cut::Source,
     outcome::{DeadLetter, DeadReason, Filtered, Input, PassedRun, Routed, Target},
 };
@@ -137,14 +139,19 @@ pub struct CallInput {
 }
 
 /// What an attachment has cost.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Figures {
     /// Calls made.
     pub calls: u64,
     /// Events handed in.
     pub events: u64,
-    /// Calls that failed.
+    /// Calls that failed, and events whose verdict could not be followed.
     pub errors: u64,
+    /// What the last of them was.
+    pub last_error: Option<Arc<str>>,
+    /// Instances that were replaced because earlier calls had left no memory for the next one, which was then repeated:
+    /// no errors.
+    pub memory_restarts: u64,
     /// Seconds spent in the guest.
     pub seconds: f64,
     /// The largest memory that an instance has had, in bytes.
@@ -157,6 +164,10 @@ impl Figures {
         self.calls += more.calls;
         self.events += more.events;
         self.errors += more.errors;
+        if more.last_error.is_some() {
+            self.last_error.clone_from(&more.last_error);
+        }
+        self.memory_restarts += more.memory_restarts;
         self.seconds += more.seconds;
         self.memory_bytes_peak = self.memory_bytes_peak.max(more.memory_bytes_peak);
     }
