@@ -58,7 +58,7 @@ pub struct Figures {
     pub restarts: u64,
     /// Those of them that were made because earlier calls had left no memory for the next one, which was then repeated.
     pub memory_restarts: u64,
-    /// How long its calls ran, all workers together; what a call waited for its turn is not in it.
+    /// How much processor time its calls took, those under way included; neither waiting nor making instances is in it.
     pub busy: Duration,
     /// Most memory in bytes that an instance had after a call.
     pub memory_bytes_high: u64,
@@ -198,12 +198,6 @@ impl Shared {
         &self.share
     }
 
-    /// A call was on a worker for so long.
-    pub(crate) fn ran(&self, slice: Duration) {
-        let nanos = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX);
-        self.counters.busy_nanos.fetch_add(nanos, Ordering::Relaxed);
-    }
-
     /// Runs one call, in slices as [`Instance::call`].
     pub(crate) async fn run(self: Arc<Self>, input: CallInput) -> CallResult {
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -224,7 +218,7 @@ impl Shared {
             Some(instance) => instance,
             None => self.restart().await?,
         };
-        let outcome = instance.call(input, &self.deadlines).await;
+        let outcome = instance.call(input, &self.deadlines, &self.counters.busy_nanos).await;
         self.counters.memory_bytes_high.fetch_max(instance.memory_bytes(), Ordering::Relaxed);
         if outcome.usable {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
@@ -258,7 +252,7 @@ struct Counters {
     errors: AtomicU64,
     restarts: AtomicU64,
     memory_restarts: AtomicU64,
-    busy_nanos: AtomicU64,
+    busy_nanos: Arc<AtomicU64>,
     memory_bytes_high: AtomicU64,
 }
 

@@ -9,7 +9,7 @@ use std::{
     num::NonZeroUsize,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle, Thread},
     time::{Duration, Instant},
@@ -75,13 +75,14 @@ pub(crate) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Lets the epoch rise for as long as the answer's first part lives, and starts counting `deadline`.
-    pub(crate) fn start(&self, deadline: Duration) -> (Running, Budget) {
+    /// Lets the epoch rise for as long as the answer's first part lives, and starts counting `deadline`. What is used
+    /// is added to `meter`, in nanoseconds.
+    pub(crate) fn start(&self, deadline: Duration, meter: Option<Arc<AtomicU64>>) -> (Running, Budget) {
         if self.shared.running.fetch_add(1, Ordering::AcqRel) == 0 {
             self.woken.unpark();
         }
         begin_slice();
-        (Running(self.shared.clone()), Budget { deadline, used: Spent::default() })
+        (Running(self.shared.clone()), Budget { deadline, used: Spent::default(), meter })
     }
 }
 
@@ -93,20 +94,27 @@ pub(crate) struct Budget {
     deadline: Duration,
     /// What earlier slices took.
     used: Spent,
+    /// Where their processor time is added up.
+    meter: Option<Arc<AtomicU64>>,
 }
 
 impl Budget {
     /// A budget of nothing, for an instance that runs nothing yet.
     pub(crate) fn spent() -> Self {
-        Self { deadline: Duration::ZERO, used: Spent::default() }
+        Self { deadline: Duration::ZERO, used: Spent::default(), meter: None }
     }
 
     /// Ends a slice. False if nothing is left: the processor's time is used up, or ten times as much has passed on the
     /// clock while the call had its turn.
     pub(crate) fn end_slice(&mut self) -> bool {
-        let slice = SLICE.get().map(|begun| begun.spent()).unwrap_or_default();
+        let now = Moment::now();
+        // What runs on next on this thread has a slice of its own.
+        let slice = SLICE.replace(Some(now)).map(|begun| now.since(begun)).unwrap_or_default();
         self.used.processor += slice.processor;
         self.used.clock += slice.clock;
+        if let Some(meter) = &self.meter {
+            meter.fetch_add(u64::try_from(slice.processor.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
         self.used.processor < self.deadline && self.used.clock < self.deadline * CLOCK_DEADLINES
     }
 }
@@ -118,26 +126,34 @@ struct Spent {
     clock: Duration,
 }
 
-/// When the slice began that this thread is in.
+/// A moment of this thread.
 #[derive(Debug, Clone, Copy)]
-struct Begun {
+struct Moment {
     processor: Duration,
     clock: Instant,
 }
 
-impl Begun {
-    fn spent(self) -> Spent {
-        Spent { processor: thread_time().saturating_sub(self.processor), clock: self.clock.elapsed() }
+impl Moment {
+    fn now() -> Self {
+        Self { processor: thread_time(), clock: Instant::now() }
+    }
+
+    fn since(self, earlier: Self) -> Spent {
+        Spent {
+            processor: self.processor.saturating_sub(earlier.processor),
+            clock: self.clock.saturating_duration_since(earlier.clock),
+        }
     }
 }
 
 thread_local! {
-    static SLICE: Cell<Option<Begun>> = const { Cell::new(None) };
+    /// When the slice began that this thread is in.
+    static SLICE: Cell<Option<Moment>> = const { Cell::new(None) };
 }
 
 /// Counts the running call's time on this thread from now on. A call that was put aside may go on on another thread.
 pub(crate) fn begin_slice() {
-    SLICE.set(Some(Begun { processor: thread_time(), clock: Instant::now() }));
+    SLICE.set(Some(Moment::now()));
 }
 
 /// How much processor time this thread has used up.
@@ -203,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_ran_gets_no_more() {
-        let mut running = Budget { deadline: Duration::from_millis(5), used: Spent::default() };
+        let mut running = Budget { deadline: Duration::from_millis(5), ..Budget::spent() };
         begin_slice();
         let begun = thread_time();
         while thread_time() < begun + running.deadline {
@@ -215,7 +231,7 @@ mod tests {
 
     #[test]
     fn slices_add_up_and_the_time_between_them_does_not() {
-        let mut sliced = Budget { deadline: Duration::from_millis(20), used: Spent::default() };
+        let mut sliced = Budget { deadline: Duration::from_millis(20), ..Budget::spent() };
         let mut slices = 0;
         let mut went_on = true;
         while went_on {
@@ -235,7 +251,7 @@ mod tests {
     #[test]
     fn a_thread_that_does_not_get_the_processor_goes_on_but_not_for_ever() {
         let deadline = Duration::from_millis(50);
-        let used = |clock| Budget { deadline, used: Spent { processor: Duration::ZERO, clock } };
+        let used = |clock| Budget { deadline, used: Spent { processor: Duration::ZERO, clock }, meter: None };
         begin_slice();
         assert!(used(deadline * 2).end_slice());
         assert!(!used(deadline * CLOCK_DEADLINES).end_slice());

@@ -1,6 +1,9 @@
 //! One instance of a plugin: started, called, and thrown away when it traps.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use levada_protocol::{
@@ -15,7 +18,7 @@ use wasmtime::{
 use crate::{
     AttachSpec, CallError, CallInput, Error, Interface, answer,
     bindings::{Event, Failure, Interest, Setup, Verdict},
-    engine::{Deadlines, Running},
+    engine::{Budget, Deadlines, Running},
     error::clip,
     events,
     host::{GuestState, log::LogGate},
@@ -75,7 +78,7 @@ impl Instance {
             let goes_on = context.data_mut().budget.end_slice();
             Ok(if goes_on { UpdateDeadline::Yield(SLICE_TICKS) } else { UpdateDeadline::Interrupt })
         });
-        let _running = arm(&mut store, deadlines, init_deadline);
+        let _running = arm(&mut store, deadlines.start(init_deadline, None));
         let started = match compiled.pre.instantiate_async(&mut store).await {
             Ok(component) => init(&mut store, &component, compiled, spec).await,
             Err(error) => Err(error),
@@ -95,14 +98,21 @@ impl Instance {
 
     /// Calls the plugin once, in slices: the future is pending at the end of each, and goes on whenever it is polled
     /// after [`engine::begin_slice`].
-    pub(crate) async fn call(&mut self, input: &CallInput, deadlines: &Deadlines) -> Outcome {
+    /// Its processor time is added to `meter`, in nanoseconds.
+    pub(crate) async fn call(
+        &mut self,
+        input: &CallInput,
+        deadlines: &Deadlines,
+        meter: &Arc<AtomicU64>,
+    ) -> Outcome {
         let state = self.store.data_mut();
         (state.now, state.last_error, state.last_line) = (input.now, None, None);
-        let _running = arm(&mut self.store, deadlines, self.deadline);
+        let _running = arm(&mut self.store, deadlines.start(self.deadline, Some(Arc::clone(meter))));
         let answered = match self.interface {
             Interface::Batch => self.call_batch(&input.runs).await,
             Interface::Events => self.call_events(&input.runs, input.events).await,
         };
+        self.store.data_mut().budget.end_slice();
         match answered {
             Ok(Ok(Answer::Bytes(answer))) => Outcome::usable(match answer::check(&answer, input.events) {
                 Ok(()) => Ok(answer.into()),
@@ -148,9 +158,8 @@ enum Answer {
     Verdicts(Vec<Verdict>),
 }
 
-/// Starts the deadline of what runs next; the epoch rises while the answer lives.
-fn arm(store: &mut Store<GuestState>, deadlines: &Deadlines, deadline: Duration) -> Running {
-    let (running, budget) = deadlines.start(deadline);
+/// Puts a budget in force for what runs next; the epoch rises while the answer lives.
+fn arm(store: &mut Store<GuestState>, (running, budget): (Running, Budget)) -> Running {
     store.set_epoch_deadline(SLICE_TICKS);
     store.data_mut().budget = budget;
     running
@@ -202,15 +211,18 @@ fn failed(store: &mut Store<GuestState>, error: &wasmtime::Error) -> CallError {
         Some(Trap::MemoryOutOfBounds) if fault_address(error).is_some_and(|at| at >= BELOW_ZERO) => {
             CallError::Stack
         }
-        Some(trap) => CallError::Trap(match (state.last_error.take(), state.last_line.take()) {
-            (Some(said), _) => format!("{trap}: {said}"),
-            (None, Some(said)) => format!("{}; the last line that it logged: {said}", unsaid(trap)),
-            (None, None) => {
-                let unsaid = unsaid(trap);
-                state.log.note(&unsaid);
-                unsaid
+        Some(trap) => {
+            if let Some(said) = state.last_error.take() {
+                return CallError::Trap(format!("{trap}: {said}"));
             }
-        }),
+            let mut why = unsaid(trap);
+            if let Some(said) = state.last_line.take() {
+                why.push_str(&format!("; the last line that it logged: {said}"));
+            }
+            // The plugin itself has said nothing that an operator would see as an error.
+            state.log.trapped(&why);
+            CallError::Trap(why)
+        }
         None => CallError::Output(format!("it could not be read: {}", short(&format!("{error:#}")))),
     }
 }
@@ -219,8 +231,8 @@ fn failed(store: &mut Store<GuestState>, error: &wasmtime::Error) -> CallError {
 fn unsaid(trap: &Trap) -> String {
     match trap {
         Trap::UnreachableCodeReached => {
-            "it gave up without an error line (`unreachable`), as runtimes do after an uncaught exception; catch it in \
-             the plugin and write it to levada:plugin/log to see its text"
+            "it gave up at an `unreachable` instruction without an error line, as language runtimes do after an uncaught \
+             exception: catch exceptions around the whole of `process` and write them to levada:plugin/log"
                 .to_owned()
         }
         other => other.to_string(),

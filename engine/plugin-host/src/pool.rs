@@ -186,7 +186,6 @@ impl Pool {
                 call.running.as_mut().poll(&mut Context::from_waker(Waker::noop()))
             }));
             let slice = begun.elapsed();
-            call.attachment.ran(slice);
             let share = Arc::clone(call.attachment.share());
             let answer = match polled {
                 Ok(Poll::Pending) if !call.answer.is_closed() => {

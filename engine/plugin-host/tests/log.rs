@@ -21,6 +21,7 @@ use tracing::{
 };
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static TRAPS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 /// The hashes of what was compiled.
 static COMPILED: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -47,7 +48,7 @@ impl Subscriber for Listener {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        if event.metadata().target() == "levada::plugin" {
+        if event.metadata().fields().field("line").is_some() {
             COUNT.fetch_add(1, Ordering::Relaxed);
         }
         event.record(&mut Lines);
@@ -62,8 +63,10 @@ struct Lines;
 
 impl Visit for Lines {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "line" {
-            LINES.lock().unwrap().push(value.to_owned());
+        match field.name() {
+            "line" => LINES.lock().unwrap().push(value.to_owned()),
+            "why" => TRAPS.lock().unwrap().push(value.to_owned()),
+            _ => {}
         }
     }
 
@@ -84,6 +87,18 @@ fn a_plugins_lines_are_logged_and_a_flood_is_not() {
     assert_eq!(lines[0], "line 0");
     // 20 a second are let through; that one call of 100 ms at most sees two such windows.
     assert!((20..=40).contains(&COUNT.load(Ordering::Relaxed)), "{} of 10000", lines.len());
+}
+
+#[test]
+fn a_trap_that_the_plugin_does_not_explain_is_logged() {
+    listen();
+    let host = support::start();
+    let attachment = host.attach_hostile();
+    assert!(support::call(&attachment, support::payloads(&["abort"])).is_err());
+    assert!(support::call(&attachment, support::payloads(&["warn-and-abort"])).is_err());
+    let traps = TRAPS.lock().unwrap();
+    assert!(traps[0].contains("uncaught exception"), "{traps:?}");
+    assert!(traps[1].ends_with("the last line that it logged: the ice is thin"), "{traps:?}");
 }
 
 #[test]

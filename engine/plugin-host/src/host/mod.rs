@@ -21,7 +21,7 @@ pub(crate) struct GuestState {
     pub(crate) log: Arc<LogGate>,
     /// The last error line of the running call: what a panic said before it trapped.
     pub(crate) last_error: Option<String>,
-    /// The last line of the running call that was no error.
+    /// The last line of the running call that was no error line.
     pub(crate) last_line: Option<String>,
 }
 

@@ -39,6 +39,8 @@ fn a_panic_traps_with_its_message() {
 fn a_trap_without_a_word_says_what_to_do() {
     let CallError::Trap(said) = provoke("abort") else { panic!("no trap") };
     assert!(said.contains("uncaught exception") && said.contains("levada:plugin/log"), "{said}");
+    let CallError::Trap(said) = provoke("warn-and-abort") else { panic!("no trap") };
+    assert!(said.contains("uncaught exception") && said.ends_with("the ice is thin"), "{said}");
 }
 
 #[test]
@@ -50,7 +52,7 @@ fn memory_that_earlier_calls_left_behind_is_no_error() {
     }
     let figures = attachment.figures();
     assert_eq!((figures.calls, figures.errors), (40, 0));
-    assert!(figures.restarts > 1, "{figures:?}");
+    assert!(figures.memory_restarts > 1, "{figures:?}");
 }
 
 #[test]
