@@ -44,6 +44,15 @@ pub(crate) fn new() -> Result<Engine, Error> {
     Engine::new(&config).map_err(|error| Error::Unavailable(format!("{error:#}")))
 }
 
+/// Lets the engine's other threads go before this one, by so much as of nice(2). Where a process has one priority and
+/// not each thread its own, nothing changes.
+pub(crate) fn give_way(niceness: i32) {
+    if cfg!(target_os = "linux") {
+        // Where this is not allowed, others only have to share more.
+        let _niceness = rustix::process::nice(niceness);
+    }
+}
+
 /// Raises the epoch while plugins run.
 #[derive(Debug)]
 pub(crate) struct Ticker {

@@ -25,6 +25,9 @@ use crate::{
     engine,
 };
 
+/// How much plugins give way to the threads that take and commit events, as of nice(2): these go first even while
+/// plugins keep all cores busy.
+const WORKER_NICENESS: i32 = 5;
 /// Native stack of a worker. Plugins run on stacks of their own.
 const WORKER_STACK_BYTES: usize = 2 * 1024 * 1024;
 /// What a slice that is running is counted as until it ends.
@@ -165,6 +168,7 @@ impl Pool {
 
     /// A worker's life.
     fn work(&self) {
+        engine::give_way(WORKER_NICENESS);
         while let Some(taken) = self.take() {
             let begun = Instant::now();
             let mut call = match taken {

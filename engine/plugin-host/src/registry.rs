@@ -22,10 +22,11 @@ use wasmtime::{
 use crate::{
     Error, bindings,
     cache::{Cache, Verified},
+    engine,
     host::{self, GuestState},
 };
 
-/// How much the compiler gives way to everybody else, as of nice(2).
+/// How much the compiler gives way to everybody else, plugins included, as of nice(2).
 const COMPILER_NICENESS: i32 = 10;
 
 /// Which of the two interfaces a plugin exports.
@@ -222,8 +223,7 @@ fn compile_apart(engine: &Engine, bytes: &[u8]) -> Result<Component, Error> {
         let compiling = thread::Builder::new()
             .name("levada-compile".to_owned())
             .spawn_scoped(scope, || {
-                // Where this is not allowed, others only have to share more.
-                let _nice = rustix::process::nice(COMPILER_NICENESS);
+                engine::give_way(COMPILER_NICENESS);
                 Component::from_binary(engine, bytes)
             })
             .map_err(|error| Error::Unavailable(error.to_string()))?;

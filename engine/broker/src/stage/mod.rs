@@ -53,7 +53,9 @@ pub trait Plugins: Send + Sync + 'static {
 /// - A call is stateless: the same input may be given again, alone or together with other events, and calls may
 ///   run at the same time and end in any order.
 /// - The answer has the layout of `levada_protocol::verdict`. Its content is not trusted: the chain checks it.
-/// - A call ends within the attachment's deadline plus the time it waits for a worker; it never panics.
+/// - A call ends within the attachment's deadline plus the time in which others have their turn; it never panics. Places
+///   have equal time, whatever their calls do.
+/// - Figures can be read at any time, also while a call runs.
 /// - Dropping the future gives the call up; its answer is of no interest then.
 pub trait Stage: Send + Sync + 'static {
     /// Hands events to the plugin.
