@@ -21,7 +21,7 @@ use crate::{
     engine::Deadlines,
     host::log::LogGate,
     instance::Instance,
-    pool::{Job, Pool, Share},
+    pool::{Pool, Share, answering},
     registry::Compiled,
 };
 
@@ -106,7 +106,14 @@ impl Attachment {
 
     fn queue(&self, input: CallInput, room: OwnedSemaphorePermit) -> oneshot::Receiver<CallResult> {
         let (answer, answered) = oneshot::channel();
-        self.pool.push(Job { attachment: self.shared.clone(), input, answer, room });
+        let shared = self.shared.clone();
+        let call = async move {
+            // It has left the queue.
+            drop(room);
+            shared.run(input).await
+        };
+        let panicked = || Err(CallError::Trap("the plugin host failed".to_owned()));
+        self.pool.push(&self.shared.share, answering(call, answer, panicked));
         answered
     }
 }
@@ -193,13 +200,8 @@ impl Shared {
         }
     }
 
-    /// Its place's share of the workers.
-    pub(crate) fn share(&self) -> &Arc<Share> {
-        &self.share
-    }
-
     /// Runs one call, in slices as [`Instance::call`].
-    pub(crate) async fn run(self: Arc<Self>, input: CallInput) -> CallResult {
+    async fn run(&self, input: CallInput) -> CallResult {
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let worn = kept.is_some();
         let mut answer = self.attempt(kept, &input).await;

@@ -1,29 +1,29 @@
 //! The threads that run plugins, and whose turn it is.
 //!
-//! Places share the workers: a worker that is free serves the place that has had the least time on them. A call runs
-//! for one slice, about a tick of the epoch; if it has not ended then it is put aside, and the worker looks anew whose
-//! turn it is. However long a place's calls run and however many it has queued, others wait for a slice of it and not
-//! for a call. A place that had nothing to do for a while has no claim to the time that it did not use.
+//! Places share the workers: a worker that is free serves the place that has had the least time on them. Work, a call or
+//! the making of an instance, runs for one slice, about a tick of the epoch; if it has not ended then it is put aside,
+//! and the worker looks anew whose turn it is. However long a place's calls run and however many it has queued, others
+//! wait for a slice of it and not for a call. A place that had nothing to do for a while has no claim to the time that it
+//! did not use.
+//!
+//! It must not know what the work is.
 
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
+    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, Waker},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tracing::error;
 
-use crate::{
-    CallError, CallInput, Error, Place,
-    attachment::{CallResult, Shared},
-    engine,
-};
+use crate::{Error, Place, engine};
 
 /// How much plugins give way to the threads that take and commit events, as of nice(2): these go first even while
 /// plugins keep all cores busy.
@@ -58,20 +58,41 @@ impl Shares {
     }
 }
 
-/// One call that waits for its first slice.
-pub(crate) struct Job {
-    pub(crate) attachment: Arc<Shared>,
-    pub(crate) input: CallInput,
-    pub(crate) answer: oneshot::Sender<CallResult>,
-    /// Its place in the attachment's queue, which is free once it runs.
-    pub(crate) room: OwnedSemaphorePermit,
-}
+/// Something to run: pending at the end of each slice, and to be polled again whenever it has its turn.
+pub(crate) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// One call that has begun.
-struct Call {
-    attachment: Arc<Shared>,
-    running: Pin<Box<dyn Future<Output = CallResult> + Send>>,
-    answer: oneshot::Sender<CallResult>,
+/// Work that ends in an answer, or ends at once when nobody waits for that any more. `panicked` is the answer if the
+/// host itself fails in it.
+pub(crate) fn answering<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+    mut answer: oneshot::Sender<T>,
+    panicked: fn() -> T,
+) -> Work {
+    Box::pin(async move {
+        let ended = {
+            let mut work = pin!(work);
+            poll_fn(|context| {
+                if answer.poll_closed(context).is_ready() {
+                    return Poll::Ready(None);
+                }
+                match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+                    Ok(polled) => polled.map(Ok).map(Some),
+                    Err(panic) => Poll::Ready(Some(Err(panic))),
+                }
+            })
+            .await
+        };
+        let ended = match ended {
+            Some(Ok(ended)) => ended,
+            Some(Err(_)) => {
+                error!("plugin host panicked");
+                panicked()
+            }
+            None => return,
+        };
+        // Whoever asked may have gone meanwhile.
+        let _unwanted = answer.send(ended);
+    })
 }
 
 /// What waits and what runs.
@@ -93,17 +114,11 @@ struct Lane {
     share: Arc<Share>,
     /// How much time on workers the place has had.
     had: Duration,
-    /// Calls that have begun and wait for their next slice.
-    aside: VecDeque<Call>,
-    jobs: VecDeque<Job>,
+    /// What has begun and waits for its next slice.
+    aside: VecDeque<Work>,
+    queued: VecDeque<Work>,
     /// Slices under way.
     running: u32,
-}
-
-/// What a worker took.
-enum Taken {
-    New(Job),
-    Aside(Call),
 }
 
 /// The worker threads; dropped, they end after the slices that they are in.
@@ -139,20 +154,20 @@ impl Drop for Workers {
     fn drop(&mut self) {
         self.pool.close();
         for thread in self.threads.drain(..) {
-            // A worker catches what panics in it.
+            // What may panic in it is caught.
             let _ended = thread.join();
         }
     }
 }
 
 impl Pool {
-    /// Queues a call; after the host has shut down the job is dropped, which its caller notices.
-    pub(crate) fn push(&self, job: Job) {
+    /// Queues work of a place; after the host has shut down it is dropped, which whoever waits for it notices.
+    pub(crate) fn push(&self, share: &Arc<Share>, work: Work) {
         let mut state = self.lock();
         if state.closed {
             return;
         }
-        state.lane(job.attachment.share()).jobs.push_back(job);
+        state.lane(share).queued.push_back(work);
         drop(state);
         self.work.notify_one();
     }
@@ -169,51 +184,17 @@ impl Pool {
     /// A worker's life.
     fn work(&self) {
         engine::give_way(WORKER_NICENESS);
-        while let Some(taken) = self.take() {
+        let mut context = Context::from_waker(Waker::noop());
+        while let Some((share, mut work)) = self.take() {
             let begun = Instant::now();
-            let mut call = match taken {
-                Taken::New(job) if job.answer.is_closed() => {
-                    self.end_slice(job.attachment.share(), Duration::ZERO, None);
-                    continue;
-                }
-                Taken::New(Job { attachment, input, answer, room }) => {
-                    drop(room);
-                    let running = Box::pin(Arc::clone(&attachment).run(input));
-                    Call { attachment, running, answer }
-                }
-                Taken::Aside(call) => {
-                    engine::begin_slice();
-                    call
-                }
-            };
-            let polled = catch_unwind(AssertUnwindSafe(|| {
-                call.running.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-            }));
-            let slice = begun.elapsed();
-            let share = Arc::clone(call.attachment.share());
-            let answer = match polled {
-                Ok(Poll::Pending) if !call.answer.is_closed() => {
-                    self.end_slice(&share, slice, Some(call));
-                    continue;
-                }
-                // Nobody wants to know how it ends.
-                Ok(Poll::Pending) => None,
-                Ok(Poll::Ready(answer)) => Some(answer),
-                Err(_) => {
-                    error!("plugin host panicked in a call");
-                    Some(Err(CallError::Trap("the plugin host failed".to_owned())))
-                }
-            };
-            self.end_slice(&share, slice, None);
-            if let Some(answer) = answer {
-                // A caller that went away meanwhile does not want it.
-                let _unwanted = call.answer.send(answer);
-            }
+            engine::begin_slice();
+            let aside = work.as_mut().poll(&mut context).is_pending().then_some(work);
+            self.end_slice(&share, begun.elapsed(), aside);
         }
     }
 
     /// Waits for something to run; `None` when the host shuts down.
-    fn take(&self) -> Option<Taken> {
+    fn take(&self) -> Option<(Arc<Share>, Work)> {
         let mut state = self.lock();
         loop {
             if state.closed {
@@ -226,11 +207,11 @@ impl Pool {
         }
     }
 
-    /// After a slice: counts it, and puts the call aside that has not ended.
-    fn end_slice(&self, share: &Arc<Share>, slice: Duration, aside: Option<Call>) {
+    /// After a slice: counts it, and puts the work aside that has not ended.
+    fn end_slice(&self, share: &Arc<Share>, slice: Duration, aside: Option<Work>) {
         let mut state = self.lock();
         if state.closed {
-            // The call is dropped, and its caller told.
+            // The work is dropped, which whoever waits for it notices.
             return;
         }
         let Some(at) = state.lanes.iter().position(|lane| Arc::ptr_eq(&lane.share, share)) else { return };
@@ -256,27 +237,28 @@ impl State {
         let at = at.unwrap_or_else(|| {
             let had = *share.had.lock().unwrap_or_else(PoisonError::into_inner);
             let (share, had) = (Arc::clone(share), had.max(self.turn));
-            let (aside, jobs) = (VecDeque::new(), VecDeque::new());
-            self.lanes.push(Lane { share, had, aside, jobs, running: 0 });
+            let (aside, queued) = (VecDeque::new(), VecDeque::new());
+            self.lanes.push(Lane { share, had, aside, queued, running: 0 });
             self.lanes.len() - 1
         });
         &mut self.lanes[at]
     }
 
     /// Takes something to run from the place that has had the least.
-    fn next(&mut self) -> Option<Taken> {
+    fn next(&mut self) -> Option<(Arc<Share>, Work)> {
         let waiting = self.lanes.iter_mut().filter(|lane| lane.has_work());
         let lane = waiting.min_by_key(|lane| lane.had + SLICE * lane.running)?;
         self.turn = self.turn.max(lane.had);
-        lane.running += 1;
         // What has begun goes first: so no more calls of a place are under way than there are workers.
-        lane.aside.pop_front().map(Taken::Aside).or_else(|| lane.jobs.pop_front().map(Taken::New))
+        let work = lane.aside.pop_front().or_else(|| lane.queued.pop_front())?;
+        lane.running += 1;
+        Some((Arc::clone(&lane.share), work))
     }
 }
 
 impl Lane {
     fn has_work(&self) -> bool {
-        !self.aside.is_empty() || !self.jobs.is_empty()
+        !self.aside.is_empty() || !self.queued.is_empty()
     }
 }
 

@@ -1,13 +1,9 @@
 //! The host itself: what it is made of, and the order in which it goes.
 
-use std::{
-    fmt,
-    pin::pin,
-    sync::Arc,
-    task::{Context, Poll, Waker},
-};
+use std::{fmt, sync::Arc};
 
 use levada_protocol::limits::PLUGIN_CONFIG_BYTES_MAX;
+use tokio::sync::oneshot;
 
 use crate::{
     Artefact, AttachSpec, Attachment, Error, HostConfig, Inspected,
@@ -15,7 +11,7 @@ use crate::{
     engine::{self, Ticker},
     host::log::LogGate,
     instance::Instance,
-    pool::{Shares, Workers},
+    pool::{Shares, Workers, answering},
     registry::{Registry, Sha256Hash},
 };
 
@@ -60,9 +56,10 @@ impl Host {
         Ok(Inspected { interface: compiled.interface, sha256: compiled.sha256.0 })
     }
 
-    /// Configures a plugin for a place: makes one instance and calls its `init`, here and now.
+    /// Configures a plugin for a place: makes one instance and calls its `init`, in the place's turns on the workers.
     ///
-    /// Blocks, as [`Host::inspect`] does and for `init` besides: call it where blocking is allowed.
+    /// Blocks, as [`Host::inspect`] does and for `init` besides: call it where blocking is allowed, and not on the thread
+    /// of an asynchronous runtime.
     ///
     /// # Errors
     /// As [`Host::inspect`]; if the artefact's file is unreadable or not what its hash says; if `init` refuses the
@@ -75,9 +72,17 @@ impl Host {
         let compiled = registry.load(artefact)?;
         let log = Arc::new(LogGate::new(&spec));
         let deadlines = ticker.deadlines();
-        let first =
-            run_here(Instance::start(&compiled, &spec, log.clone(), &deadlines, limits.init_deadline))?;
         let share = shares.of(spec.place, spec.place_id);
+        let (answer, started) = oneshot::channel();
+        let start = {
+            let (compiled, spec, log) = (compiled.clone(), spec.clone(), log.clone());
+            let (deadlines, init_deadline) = (deadlines.clone(), limits.init_deadline);
+            async move { Instance::start(&compiled, &spec, log, &deadlines, init_deadline).await }
+        };
+        let panicked = || Err(Error::Unavailable("the plugin host failed".to_owned()));
+        workers.pool().push(&share, answering(start, answer, panicked));
+        let shut_down = |_| Err(Error::Unavailable("the plugin host shut down".to_owned()));
+        let first = started.blocking_recv().unwrap_or_else(shut_down)?;
         let shared = Shared::new(spec, compiled, log, deadlines, *limits, share, first);
         Ok(Attachment::new(Arc::new(shared), workers.pool().clone()))
     }
@@ -89,18 +94,6 @@ impl Host {
     pub fn forget(&self, sha256: [u8; 32]) -> Result<(), Error> {
         let hash = Sha256Hash(sha256);
         self.0.registry.forget(hash).map_err(|source| Error::Io { path: hash.to_string().into(), source })
-    }
-}
-
-/// Runs what runs in slices, one after the other, on this thread.
-fn run_here<T>(work: impl Future<Output = T>) -> T {
-    let mut work = pin!(work);
-    let mut context = Context::from_waker(Waker::noop());
-    loop {
-        if let Poll::Ready(done) = work.as_mut().poll(&mut context) {
-            return done;
-        }
-        engine::begin_slice();
     }
 }
 
