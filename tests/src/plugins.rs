@@ -298,3 +298,72 @@ async fn plugins_and_chains_survive_a_restart() {
     assert_eq!(texts(&consume(&mut subscriber, 1).await), ["QUIET"]);
     within("the end", client.close()).await;
 }
+
+#[tokio::test]
+async fn lists_and_metrics_answer_while_a_plugin_loops() {
+    let engine = Engine::start().await;
+    let client = engine.connect().await;
+    events::topic(&client, "orders").await;
+    guests::deploy_hostile(&client).await;
+    let patient = StageSpec { deadline_ms: 60_000, ..hostile(OnError::DeadLetter) };
+    publish_texts(&client, "orders", &["loop"]).await;
+    let _subscriber = client.subscribe(earliest("orders", "s", chained([patient]))).await.unwrap();
+    let plugin = async || client.list_plugins().await.unwrap().remove(0);
+    until("the loop", async || (plugin().await.seconds > 0.0).then_some(())).await;
+    publish_texts(&client, "orders", &["more"]).await;
+    let described = client.describe_subscription("orders", "s").await.unwrap();
+    assert_eq!((described.lag, described.paused), (2, None));
+    let listed = client.list_subscriptions(None).await.unwrap();
+    assert_eq!(listed.iter().map(|listed| listed.lag).collect::<Vec<_>>(), [2]);
+    let (_, page) = engine.get("/metrics").await;
+    assert!(page.contains(r#"levada_lag_events{subscription="orders/s"} 2"#), "{page}");
+    assert!(page.contains(r#"levada_plugin_seconds_total{plugin="hostile@1",place="orders/s"}"#), "{page}");
+    let plugin = plugin().await;
+    assert_eq!((plugin.calls, plugin.errors), (0, 0), "all of that was answered while the call ran");
+}
+
+#[tokio::test]
+async fn errors_are_counted_with_their_reason_and_restarts_for_memory_apart() {
+    let engine = Engine::start().await;
+    let client = engine.connect().await;
+    events::topic(&client, "orders").await;
+    guests::deploy_hostile(&client).await;
+    let options = chained([hostile(OnError::DeadLetter)]);
+    let mut subscriber = client.subscribe(earliest("orders", "s", options)).await.unwrap();
+    for _ in 0..12 {
+        // Each leaves 4 MiB behind.
+        publish_texts(&client, "orders", &["leak"]).await;
+        consume(&mut subscriber, 1).await;
+    }
+    let plugin = client.list_plugins().await.unwrap().remove(0);
+    assert_eq!((plugin.errors, &plugin.last_error), (0, &None));
+    assert!(plugin.memory_restarts > 0, "{plugin:?}");
+    publish_texts(&client, "orders", &["abort", "a"]).await;
+    assert_eq!(texts(&consume(&mut subscriber, 1).await), ["a"]);
+    let plugin = client.list_plugins().await.unwrap().remove(0);
+    let last = plugin.last_error.clone().unwrap_or_default();
+    assert!(plugin.errors > 0 && last.contains("uncaught exception"), "{plugin:?}");
+    // A newer version begins at nothing, and what the older one cost stays told.
+    guests::deploy(&client, "hostile", "plugins/sample").await;
+    publish_texts(&client, "orders", &["b"]).await;
+    assert_eq!(texts(&consume(&mut subscriber, 1).await), ["b"]);
+    let plugins = client.list_plugins().await.unwrap();
+    assert_eq!((plugins[0].errors, plugins[0].last_error.as_ref()), (plugin.errors, Some(&last)));
+    assert_eq!((plugins[1].events_in, plugins[1].errors), (1, 0));
+    let letters = until("the dead letter", async || {
+        let letters = client.describe_subscription("orders", "s").await.unwrap().dead_lettered == 1;
+        if letters { Some(events::read_all(&client, "dlq.orders.s").await) } else { None }
+    })
+    .await;
+    assert!(header(&letters[&0][0].1, "lv-dlq-error").unwrap().contains("uncaught exception"));
+}
+
+#[tokio::test]
+async fn a_deploy_has_a_time_of_its_own() {
+    let engine = Engine::start().await;
+    let component = tokio::task::spawn_blocking(|| guests::component("plugins/sample")).await.unwrap();
+    // Enough for a small answer, and not for compiling a plugin.
+    let hasty = engine.client_config().request_timeout(std::time::Duration::from_millis(1));
+    let client = Client::connect(hasty).await.unwrap();
+    assert_eq!(client.deploy_plugin("p", component, None).await.unwrap().version, 1);
+}

@@ -135,6 +135,9 @@ async fn a_router_sends_each_event_where_its_content_says() {
     assert_eq!(header(&letters[&0][0].1, "lv-dlq-plugin").unwrap(), "content-router@1");
     assert_eq!(header(&letters[&0][0].1, "lv-dlq-offset").unwrap(), "3");
     assert_eq!(info(&client, "r").await.dead_lettered, 2);
+    let router = client.list_plugins().await.unwrap().remove(0);
+    assert_eq!(router.errors, 1, "a rejection is no error");
+    assert!(router.last_error.unwrap().contains("which the route does not declare"));
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use crate::{
     artefacts::{Artefacts, unhex},
     catalogue::Catalogue,
     error::Error,
-    stage::{AttachSpec, Chain, ChainStage, Clock, Place, Plugins, Stage},
+    stage::{AttachSpec, Chain, ChainStage, Clock, Counted, Place, Plugins},
 };
 
 /// What attaching needs.
@@ -29,13 +29,13 @@ pub(crate) struct Chains {
 /// A chain and what its stages cost.
 pub(crate) struct Attached {
     pub(crate) chain: Chain,
-    stages: Vec<(u64, Arc<dyn Stage>)>,
+    stages: Vec<(u64, Arc<Counted>)>,
 }
 
 impl Attached {
-    /// Each stage's plugin version id and figures.
-    pub(crate) fn figures(&self) -> impl Iterator<Item = (u64, crate::stage::Figures)> + '_ {
-        self.stages.iter().map(|(plugin, stage)| (*plugin, stage.figures()))
+    /// Each stage with the id of its plugin's version.
+    pub(crate) fn stages(&self) -> impl Iterator<Item = (u64, Arc<Counted>)> + '_ {
+        self.stages.iter().cloned()
     }
 }
 
@@ -54,14 +54,14 @@ impl Chains {
         &self.artefacts
     }
 
-    /// Attaches every stage of `specs` for events of `topic`.
+    /// Attaches every stage of `specs` for events of `topic`, at the place of this kind and number.
     pub(crate) async fn attach(
         &self,
         catalogue: &Catalogue,
         specs: &[StageSpec],
         topic: &str,
         place: Place,
-        seed: u64,
+        place_id: u64,
     ) -> Result<Attached, Error> {
         check(specs)?;
         let mut stages = Vec::with_capacity(specs.len());
@@ -81,6 +81,7 @@ impl Chains {
                 config: spec.config.clone(),
                 topic: topic.to_owned(),
                 place,
+                place_id,
                 deadline,
                 memory_bytes_max: spec.memory_bytes_max(),
             };
@@ -88,6 +89,7 @@ impl Chains {
                 let message = format!("plugin {}@{}: {error}", record.name, record.version);
                 Error::refused(error.code(), message)
             })?;
+            let stage = Counted::new(stage);
             stages.push((record.id, Arc::clone(&stage)));
             chain.push(ChainStage {
                 stage,
@@ -98,7 +100,7 @@ impl Chains {
                 deadline,
             });
         }
-        Ok(Attached { chain: Chain::new(chain, seed, Arc::clone(&self.clock)), stages })
+        Ok(Attached { chain: Chain::new(chain, place_id, Arc::clone(&self.clock)), stages })
     }
 }
 

@@ -83,6 +83,7 @@ pub(crate) struct Collected {
     route_blocked: Series,
     plugin_seconds: Series,
     plugin_errors: Series,
+    plugin_memory_restarts: Series,
     compaction_bytes: Series,
     disk_free_bytes: Series,
     writable: Series,
@@ -106,7 +107,14 @@ impl Collected {
             ),
             route_blocked: Series::gauge("levada_route_blocked", "1 while a route is blocked or paused"),
             plugin_seconds: Series::counter("levada_plugin_seconds_total", "seconds spent in plugins"),
-            plugin_errors: Series::counter("levada_plugin_errors_total", "plugin calls that failed"),
+            plugin_errors: Series::counter(
+                "levada_plugin_errors_total",
+                "plugin calls that failed, and events whose verdict could not be followed",
+            ),
+            plugin_memory_restarts: Series::counter(
+                "levada_plugin_memory_restarts_total",
+                "plugin instances replaced because earlier calls had filled their memory",
+            ),
             compaction_bytes: Series::counter(
                 "levada_compaction_bytes_total",
                 "bytes that compaction has written",
@@ -145,6 +153,7 @@ impl Collected {
         let labels = [("plugin", plugin), ("place", place)];
         self.plugin_seconds.add(&labels, figures.seconds);
         self.plugin_errors.add(&labels, as_f64(figures.errors));
+        self.plugin_memory_restarts.add(&labels, as_f64(figures.memory_restarts));
     }
 
     pub(crate) fn engine(&mut self, disk_free_bytes: u64, writable: bool, compaction_bytes: u64) {
@@ -166,6 +175,7 @@ impl Collected {
             self.route_blocked,
             self.plugin_seconds,
             self.plugin_errors,
+            self.plugin_memory_restarts,
             self.compaction_bytes,
             self.disk_free_bytes,
             self.writable,

@@ -6,10 +6,10 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use crate::{
     engine::Deadlines,
     host::log::LogGate,
     instance::Instance,
-    pool::{Job, Pool},
+    pool::{Pool, Share, answering},
     registry::Compiled,
 };
 
@@ -56,15 +56,17 @@ pub struct Figures {
     pub errors: u64,
     /// Instances that were made after the first.
     pub restarts: u64,
-    /// How long its calls ran, all workers together.
+    /// Those of them that were made because earlier calls had left no memory for the next one, which was then repeated.
+    pub memory_restarts: u64,
+    /// How much processor time its calls took, those under way included; neither waiting nor making instances is in it.
     pub busy: Duration,
     /// Most memory in bytes that an instance had after a call.
     pub memory_bytes_high: u64,
 }
 
 impl Attachment {
-    /// Hands the events over: the call runs on one of the host's threads, whether or not the future is polled,
-    /// and is dropped unrun if the future is dropped before a thread takes it.
+    /// Hands the events over: the call runs on the host's threads, slice by slice, whether or not the future is
+    /// polled, and is given up at the end of a slice if the future is dropped.
     ///
     /// While [`crate::HostConfig::queue_calls_max`] calls of this attachment wait, further ones wait in their
     /// futures: those begin when they are polled.
@@ -104,7 +106,14 @@ impl Attachment {
 
     fn queue(&self, input: CallInput, room: OwnedSemaphorePermit) -> oneshot::Receiver<CallResult> {
         let (answer, answered) = oneshot::channel();
-        self.pool.push(&self.shared, Job { input, answer, _room: room });
+        let shared = self.shared.clone();
+        let call = async move {
+            // It has left the queue.
+            drop(room);
+            shared.run(input).await
+        };
+        let panicked = || Err(CallError::Trap("the plugin host failed".to_owned()));
+        self.pool.push(&self.shared.share, answering(call, answer, panicked));
         answered
     }
 }
@@ -158,11 +167,11 @@ pub(crate) struct Shared {
     log: Arc<LogGate>,
     deadlines: Deadlines,
     init_deadline: Duration,
-    /// One instance per worker, made when the worker first needs it.
-    slots: Box<[Mutex<Option<Instance>>]>,
+    share: Arc<Share>,
+    /// Instances that are in no call. There are no more of them than calls that were under way at once.
+    idle: Mutex<Vec<Instance>>,
     room: Arc<Semaphore>,
     counters: Counters,
-    suspect: AtomicBool,
 }
 
 impl Shared {
@@ -173,65 +182,67 @@ impl Shared {
         log: Arc<LogGate>,
         deadlines: Deadlines,
         limits: Limits,
+        share: Arc<Share>,
         first: Instance,
     ) -> Self {
         let counters = Counters::default();
         counters.memory_bytes_high.store(first.memory_bytes(), Ordering::Relaxed);
-        let mut slots: Vec<_> = (0..limits.workers).map(|_| Mutex::new(None)).collect();
-        if let Some(slot) = slots.first_mut() {
-            *slot = Mutex::new(Some(first));
-        }
         Self {
             spec,
             compiled,
             log,
             deadlines,
             init_deadline: limits.init_deadline,
-            slots: slots.into(),
+            share,
+            idle: Mutex::new(vec![first]),
             room: Arc::new(Semaphore::new(limits.queue_calls_max)),
             counters,
-            suspect: AtomicBool::new(true),
         }
     }
 
-    /// True until a call has ended in time, and after one that did not: then one worker at most is risked on it.
-    pub(crate) fn is_suspect(&self) -> bool {
-        self.suspect.load(Ordering::Relaxed)
-    }
-
-    /// Runs one call on the instance of `worker`.
-    pub(crate) fn run(&self, worker: usize, input: &CallInput) -> CallResult {
-        let started = Instant::now();
-        let slot = &self.slots[worker];
-        let kept = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let instance = kept.map_or_else(|| self.restart(), Ok);
-        let answer = instance.and_then(|mut instance| {
-            let outcome = instance.call(input, &self.deadlines);
-            self.counters.memory_bytes_high.fetch_max(instance.memory_bytes(), Ordering::Relaxed);
-            if outcome.usable {
-                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(instance);
-            }
-            outcome.answer
-        });
-        self.suspect.store(answer == Err(CallError::Deadline), Ordering::Relaxed);
-        self.counters.count(input.events, answer.is_err(), started.elapsed());
+    /// Runs one call, in slices as [`Instance::call`].
+    async fn run(&self, input: CallInput) -> CallResult {
+        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let worn = kept.is_some();
+        let mut answer = self.attempt(kept, &input).await;
+        if worn && answer == Err(CallError::Memory) {
+            // What earlier calls left behind may have filled the memory: a new instance has all of it.
+            self.counters.memory_restarts.fetch_add(1, Ordering::Relaxed);
+            answer = self.attempt(None, &input).await;
+        }
+        self.counters.count(input.events, answer.is_err());
         answer
     }
 
-    fn restart(&self) -> Result<Instance, CallError> {
+    /// Calls the kept instance or a new one, and keeps it if it can be called again.
+    async fn attempt(&self, kept: Option<Instance>, input: &CallInput) -> CallResult {
+        let mut instance = match kept {
+            Some(instance) => instance,
+            None => self.restart().await?,
+        };
+        let outcome = instance.call(input, &self.deadlines, &self.counters.busy_nanos).await;
+        self.counters.memory_bytes_high.fetch_max(instance.memory_bytes(), Ordering::Relaxed);
+        if outcome.usable {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
+        }
+        outcome.answer
+    }
+
+    async fn restart(&self) -> Result<Instance, CallError> {
         self.counters.restarts.fetch_add(1, Ordering::Relaxed);
-        Instance::start(&self.compiled, &self.spec, self.log.clone(), &self.deadlines, self.init_deadline)
-            .map_err(|error| match error {
-                crate::Error::InitFailed(error) => error,
-                other => CallError::Trap(format!("it did not start again: {other}")),
-            })
+        let log = self.log.clone();
+        let started =
+            Instance::start(&self.compiled, &self.spec, log, &self.deadlines, self.init_deadline).await;
+        started.map_err(|error| match error {
+            crate::Error::InitFailed(error) => error,
+            other => CallError::Trap(format!("it did not start again: {other}")),
+        })
     }
 }
 
 /// What the host's configuration says about attachments.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    pub(crate) workers: usize,
     pub(crate) queue_calls_max: usize,
     pub(crate) init_deadline: Duration,
 }
@@ -242,16 +253,16 @@ struct Counters {
     events: AtomicU64,
     errors: AtomicU64,
     restarts: AtomicU64,
-    busy_nanos: AtomicU64,
+    memory_restarts: AtomicU64,
+    busy_nanos: Arc<AtomicU64>,
     memory_bytes_high: AtomicU64,
 }
 
 impl Counters {
-    fn count(&self, events: u32, failed: bool, busy: Duration) {
+    fn count(&self, events: u32, failed: bool) {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.events.fetch_add(u64::from(events), Ordering::Relaxed);
         self.errors.fetch_add(u64::from(failed), Ordering::Relaxed);
-        self.busy_nanos.fetch_add(u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     fn read(&self) -> Figures {
@@ -261,6 +272,7 @@ impl Counters {
             events: of(&self.events),
             errors: of(&self.errors),
             restarts: of(&self.restarts),
+            memory_restarts: of(&self.memory_restarts),
             busy: Duration::from_nanos(of(&self.busy_nanos)),
             memory_bytes_high: of(&self.memory_bytes_high),
         }

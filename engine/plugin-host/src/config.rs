@@ -9,8 +9,8 @@ pub struct HostConfig {
     pub workers: usize,
     /// Where compiled plugins are kept. The engine's alone: made with mode 0700.
     pub cache_dir: PathBuf,
-    /// How often deadlines are looked at while a plugin runs; 1 ms by default. A call may take this much longer
-    /// than its deadline.
+    /// How often a running call is put aside for others and its deadline is looked at; 1 ms by default. A call may
+    /// take this much longer than its deadline.
     pub tick: Duration,
     /// Most calls of one attachment that wait for a worker; by default 16. One more waits in its future.
     pub queue_calls_max: usize,
@@ -66,7 +66,10 @@ pub struct AttachSpec {
     pub topic: String,
     /// Where it stands.
     pub place: Place,
-    /// How much processor time one call may take. On a busy machine it may last up to ten times as long.
+    /// Which of the places of this kind that is: all attachments of one place share its turns on the workers.
+    pub place_id: u64,
+    /// How much processor time one call may take. On a busy machine it may last up to ten times as long, and the time
+    /// in which others had their turn comes on top.
     pub deadline: Duration,
     /// Most memory that one instance may have.
     pub memory_bytes_max: u64,

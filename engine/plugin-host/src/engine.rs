@@ -1,16 +1,18 @@
-//! The wasmtime engine, and the clock that ends calls.
+//! The wasmtime engine, and the clock that cuts calls into slices and ends them.
 //!
-//! Compiled code compares the engine's epoch with its deadline at every loop and call. A thread raises the epoch
-//! every tick while anything runs, and sleeps while nothing does.
+//! Compiled code looks at the engine's epoch at every loop and call. A thread raises the epoch every tick while
+//! anything runs, and sleeps while nothing does. At each tick a running call is put aside, so that others have their
+//! turn, or ended if its deadline has passed.
 
 use std::{
+    cell::Cell,
     num::NonZeroUsize,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle, Thread},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::time::{ClockId, clock_gettime};
@@ -20,8 +22,10 @@ use crate::{Error, limits::STACK_BYTES};
 
 /// Ticks without anything running after which the ticker sleeps until it is woken.
 const IDLE_TICKS: u32 = 100;
-/// How often a call whose thread did not get the processor is given more time.
-const EXTENSIONS_MAX: u32 = 9;
+/// How many deadlines a call may run on the clock if its thread does not get the processor.
+const CLOCK_DEADLINES: u32 = 10;
+/// Native stack of a call: what a plugin may use, and as much again for the host's own frames.
+const CALL_STACK_BYTES: usize = 2 * STACK_BYTES;
 
 /// An engine for untrusted components. Instances live long (one per attachment and worker), so that each has its
 /// own memory mapping instead of a slot of a pool that would have to be sized beforehand.
@@ -31,10 +35,22 @@ pub(crate) fn new() -> Result<Engine, Error> {
         .wasm_component_model(true)
         .epoch_interruption(true)
         .max_wasm_stack(STACK_BYTES)
+        .async_stack_size(CALL_STACK_BYTES)
         .concurrency_support(false)
+        // One thread compiles, and gives way to all others: see `registry`.
+        .parallel_compilation(false)
         .wasm_backtrace_max_frames(None::<NonZeroUsize>)
         .generate_address_map(false);
     Engine::new(&config).map_err(|error| Error::Unavailable(format!("{error:#}")))
+}
+
+/// Lets the engine's other threads go before this one, by so much as of nice(2). Where a process has one priority and
+/// not each thread its own, nothing changes.
+pub(crate) fn give_way(niceness: i32) {
+    if cfg!(target_os = "linux") {
+        // Where this is not allowed, others only have to share more.
+        let _niceness = rustix::process::nice(niceness);
+    }
 }
 
 /// Raises the epoch while plugins run.
@@ -63,65 +79,90 @@ impl Drop for Running {
 /// What is needed to run something under a deadline.
 #[derive(Debug, Clone)]
 pub(crate) struct Deadlines {
-    tick: Duration,
     shared: Arc<Shared>,
     woken: Thread,
 }
 
 impl Deadlines {
-    /// Lets the epoch rise for as long as the answer's first part lives, and starts counting `deadline`.
-    pub(crate) fn start(&self, deadline: Duration) -> (Running, Budget) {
+    /// Lets the epoch rise for as long as the answer's first part lives, and starts counting `deadline`. What is used
+    /// is added to `meter`, in nanoseconds.
+    pub(crate) fn start(&self, deadline: Duration, meter: Option<Arc<AtomicU64>>) -> (Running, Budget) {
         if self.shared.running.fetch_add(1, Ordering::AcqRel) == 0 {
             self.woken.unpark();
         }
-        let budget = Budget { deadline, tick: self.tick, begun: thread_time(), extensions: 0 };
-        (Running(self.shared.clone()), budget)
+        begin_slice();
+        (Running(self.shared.clone()), Budget { deadline, used: Spent::default(), meter })
     }
 }
 
 /// What is left of a deadline. It is processor time that a plugin is charged for, as it has nothing to wait on: on a
-/// busy machine an honest one is not stopped because others ran in its stead.
+/// busy machine an honest one is not stopped because others ran in its stead. The time during which it is put aside
+/// is not charged at all.
 #[derive(Debug)]
 pub(crate) struct Budget {
     deadline: Duration,
-    tick: Duration,
-    /// What the thread had used up when the call began.
-    begun: Duration,
-    extensions: u32,
+    /// What earlier slices took.
+    used: Spent,
+    /// Where their processor time is added up.
+    meter: Option<Arc<AtomicU64>>,
 }
 
 impl Budget {
     /// A budget of nothing, for an instance that runs nothing yet.
     pub(crate) fn spent() -> Self {
-        Self {
-            deadline: Duration::ZERO,
-            tick: Duration::ZERO,
-            begun: Duration::ZERO,
-            extensions: EXTENSIONS_MAX,
+        Self { deadline: Duration::ZERO, used: Spent::default(), meter: None }
+    }
+
+    /// Ends a slice. False if nothing is left: the processor's time is used up, or ten times as much has passed on the
+    /// clock while the call had its turn.
+    pub(crate) fn end_slice(&mut self) -> bool {
+        let now = Moment::now();
+        // What runs on next on this thread has a slice of its own.
+        let slice = SLICE.replace(Some(now)).map(|begun| now.since(begun)).unwrap_or_default();
+        self.used.processor += slice.processor;
+        self.used.clock += slice.clock;
+        if let Some(meter) = &self.meter {
+            meter.fetch_add(u64::try_from(slice.processor.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        self.used.processor < self.deadline && self.used.clock < self.deadline * CLOCK_DEADLINES
+    }
+}
+
+/// How much time something took.
+#[derive(Debug, Clone, Copy, Default)]
+struct Spent {
+    processor: Duration,
+    clock: Duration,
+}
+
+/// A moment of this thread.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    processor: Duration,
+    clock: Instant,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Self { processor: thread_time(), clock: Instant::now() }
+    }
+
+    fn since(self, earlier: Self) -> Spent {
+        Spent {
+            processor: self.processor.saturating_sub(earlier.processor),
+            clock: self.clock.saturating_duration_since(earlier.clock),
         }
     }
+}
 
-    /// Ticks after which to look at the budget first.
-    pub(crate) fn ticks(&self) -> u64 {
-        self.ticks_of(self.deadline)
-    }
+thread_local! {
+    /// When the slice began that this thread is in.
+    static SLICE: Cell<Option<Moment>> = const { Cell::new(None) };
+}
 
-    /// When its ticks are over: some more, if the thread did not get the processor in all of them; `None` if the
-    /// call ends here, which it does after ten deadlines whatever the reason.
-    pub(crate) fn extend(&mut self) -> Option<u64> {
-        let left = self.deadline.saturating_sub(thread_time().saturating_sub(self.begun));
-        if left.is_zero() || self.extensions == EXTENSIONS_MAX {
-            return None;
-        }
-        self.extensions += 1;
-        Some(self.ticks_of(left))
-    }
-
-    /// One more than fit into `time`, as the next tick is at any moment.
-    fn ticks_of(&self, time: Duration) -> u64 {
-        let ticks = time.as_nanos().div_ceil(self.tick.as_nanos().max(1)) + 1;
-        u64::try_from(ticks).unwrap_or(u64::MAX)
-    }
+/// Counts the running call's time on this thread from now on. A call that was put aside may go on on another thread.
+pub(crate) fn begin_slice() {
+    SLICE.set(Some(Moment::now()));
 }
 
 /// How much processor time this thread has used up.
@@ -140,7 +181,7 @@ impl Ticker {
             .spawn(move || run(&theirs, &weak, tick))
             .map_err(|error| Error::Unavailable(error.to_string()))?;
         let woken = thread.thread().clone();
-        Ok(Self { deadlines: Deadlines { tick, shared, woken }, thread: Some(thread) })
+        Ok(Self { deadlines: Deadlines { shared, woken }, thread: Some(thread) })
     }
 
     /// A handle for those who run plugins.
@@ -185,27 +226,43 @@ fn run(shared: &Shared, engine: &EngineWeak, tick: Duration) {
 mod tests {
     use super::*;
 
-    fn budget(deadline: Duration) -> Budget {
-        Budget { deadline, tick: Duration::from_millis(1), begun: thread_time(), extensions: 0 }
-    }
-
-    #[test]
-    fn a_thread_that_did_not_run_gets_more_time_but_not_for_ever() {
-        let mut waiting = budget(Duration::from_secs(3_600));
-        assert_eq!(waiting.ticks(), 3_600_001);
-        for _ in 0..EXTENSIONS_MAX {
-            assert!(waiting.extend().is_some());
-        }
-        assert_eq!(waiting.extend(), None);
-    }
-
     #[test]
     fn a_thread_that_ran_gets_no_more() {
-        let mut running = budget(Duration::from_millis(5));
-        while thread_time() < running.begun + running.deadline {
+        let mut running = Budget { deadline: Duration::from_millis(5), ..Budget::spent() };
+        begin_slice();
+        let begun = thread_time();
+        while thread_time() < begun + running.deadline {
             std::hint::spin_loop();
         }
-        assert_eq!(running.extend(), None);
-        assert_eq!(Budget::spent().extend(), None);
+        assert!(!running.end_slice());
+        assert!(!Budget::spent().end_slice());
+    }
+
+    #[test]
+    fn slices_add_up_and_the_time_between_them_does_not() {
+        let mut sliced = Budget { deadline: Duration::from_millis(20), ..Budget::spent() };
+        let mut slices = 0;
+        let mut went_on = true;
+        while went_on {
+            begin_slice();
+            let begun = thread_time();
+            while thread_time() < begun + Duration::from_millis(2) {
+                std::hint::spin_loop();
+            }
+            went_on = sliced.end_slice();
+            slices += 1;
+            // Others have their turn.
+            thread::park_timeout(Duration::from_millis(30));
+        }
+        assert!((2..=10).contains(&slices), "{slices} slices of 2 ms or more");
+    }
+
+    #[test]
+    fn a_thread_that_does_not_get_the_processor_goes_on_but_not_for_ever() {
+        let deadline = Duration::from_millis(50);
+        let used = |clock| Budget { deadline, used: Spent { processor: Duration::ZERO, clock }, meter: None };
+        begin_slice();
+        assert!(used(deadline * 2).end_slice());
+        assert!(!used(deadline * CLOCK_DEADLINES).end_slice());
     }
 }

@@ -1,6 +1,9 @@
 //! One instance of a plugin: started, called, and thrown away when it traps.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use levada_protocol::{
@@ -15,7 +18,7 @@ use wasmtime::{
 use crate::{
     AttachSpec, CallError, CallInput, Error, Interface, answer,
     bindings::{Event, Failure, Interest, Setup, Verdict},
-    engine::{Deadlines, Running},
+    engine::{Budget, Deadlines, Running},
     error::clip,
     events,
     host::{GuestState, log::LogGate},
@@ -33,6 +36,9 @@ const fn copied_bytes_max(interface: Interface) -> usize {
 /// From here on a 32-bit guest's address was below zero before it wrapped: guests keep their stack at the bottom of
 /// their memory, so that one which runs over ends there.
 const BELOW_ZERO: u64 = 0xff00_0000;
+
+/// Ticks after which a call's slice ends. The first one is at any moment, so that a slice has a tick at most.
+const SLICE_TICKS: u64 = 1;
 
 /// A plugin that was initialised.
 pub(crate) struct Instance {
@@ -56,8 +62,8 @@ impl Outcome {
 }
 
 impl Instance {
-    /// Instantiates and initialises `compiled`, both under `init_deadline`.
-    pub(crate) fn start(
+    /// Instantiates and initialises `compiled`, both under `init_deadline`, in slices as [`Instance::call`].
+    pub(crate) async fn start(
         compiled: &Compiled,
         spec: &AttachSpec,
         log: Arc<LogGate>,
@@ -69,20 +75,19 @@ impl Instance {
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(copied_bytes_max(compiled.interface));
         store.epoch_deadline_callback(|mut context| {
-            let more = context.data_mut().budget.extend();
-            Ok(more.map_or(UpdateDeadline::Interrupt, UpdateDeadline::Continue))
+            let goes_on = context.data_mut().budget.end_slice();
+            Ok(if goes_on { UpdateDeadline::Yield(SLICE_TICKS) } else { UpdateDeadline::Interrupt })
         });
-        let _running = arm(&mut store, deadlines, init_deadline);
-        let started = compiled
-            .pre
-            .instantiate(&mut store)
-            .and_then(|component| init(&mut store, &component, compiled, spec));
-        let interest = match started {
-            Ok(Ok(interest)) => interest,
+        let _running = arm(&mut store, deadlines.start(init_deadline, None));
+        let started = match compiled.pre.instantiate_async(&mut store).await {
+            Ok(component) => init(&mut store, &component, compiled, spec).await,
+            Err(error) => Err(error),
+        };
+        let (interest, process) = match started {
+            Ok(Ok(initialised)) => initialised,
             Ok(Err(reason)) => return Err(Error::InitRefused(clip(&reason, REASON_BYTES_MAX).to_owned())),
             Err(error) => return Err(Error::InitFailed(failed(&mut store, &error))),
         };
-        let (interest, process) = interest;
         if let Some(milliseconds) = interest.tick_ms {
             return Err(Error::InitRefused(format!(
                 "it wants to be called every {milliseconds} ms, and this engine serves no ticks"
@@ -91,15 +96,23 @@ impl Instance {
         Ok(Self { store, process, interface: compiled.interface, interest, deadline: spec.deadline })
     }
 
-    /// Calls the plugin once.
-    pub(crate) fn call(&mut self, input: &CallInput, deadlines: &Deadlines) -> Outcome {
+    /// Calls the plugin once, in slices: the future is pending at the end of each, and goes on whenever it is polled
+    /// after [`engine::begin_slice`].
+    /// Its processor time is added to `meter`, in nanoseconds.
+    pub(crate) async fn call(
+        &mut self,
+        input: &CallInput,
+        deadlines: &Deadlines,
+        meter: &Arc<AtomicU64>,
+    ) -> Outcome {
         let state = self.store.data_mut();
-        (state.now, state.last_error) = (input.now, None);
-        let _running = arm(&mut self.store, deadlines, self.deadline);
+        (state.now, state.last_error, state.last_line) = (input.now, None, None);
+        let _running = arm(&mut self.store, deadlines.start(self.deadline, Some(Arc::clone(meter))));
         let answered = match self.interface {
-            Interface::Batch => self.call_batch(&input.runs),
-            Interface::Events => self.call_events(&input.runs, input.events),
+            Interface::Batch => self.call_batch(&input.runs).await,
+            Interface::Events => self.call_events(&input.runs, input.events).await,
         };
+        self.store.data_mut().budget.end_slice();
         match answered {
             Ok(Ok(Answer::Bytes(answer))) => Outcome::usable(match answer::check(&answer, input.events) {
                 Ok(()) => Ok(answer.into()),
@@ -125,16 +138,16 @@ impl Instance {
     // The functions' types are looked at anew in each call, for less than a microsecond: a typed function's
     // parameters can not borrow for longer than they live.
 
-    fn call_batch(&mut self, runs: &[u8]) -> wasmtime::Result<Result<Answer, Failure>> {
+    async fn call_batch(&mut self, runs: &[u8]) -> wasmtime::Result<Result<Answer, Failure>> {
         let process = self.process.typed::<(&[u8],), (Result<Vec<u8>, Failure>,)>(&self.store)?;
-        let (answer,) = process.call(&mut self.store, (runs,))?;
+        let (answer,) = process.call_async(&mut self.store, (runs,)).await?;
         Ok(answer.map(Answer::Bytes))
     }
 
-    fn call_events(&mut self, runs: &[u8], count: u32) -> wasmtime::Result<Result<Answer, Failure>> {
+    async fn call_events(&mut self, runs: &[u8], count: u32) -> wasmtime::Result<Result<Answer, Failure>> {
         let events = events::lower(runs, count, &self.interest);
         let process = self.process.typed::<(&[Event<'_>],), (Result<Vec<Verdict>, Failure>,)>(&self.store)?;
-        let (answer,) = process.call(&mut self.store, (&events,))?;
+        let (answer,) = process.call_async(&mut self.store, (&events,)).await?;
         Ok(answer.map(Answer::Verdicts))
     }
 }
@@ -145,17 +158,16 @@ enum Answer {
     Verdicts(Vec<Verdict>),
 }
 
-/// Starts the deadline of what runs next; the epoch rises while the answer lives.
-fn arm(store: &mut Store<GuestState>, deadlines: &Deadlines, deadline: Duration) -> Running {
-    let (running, budget) = deadlines.start(deadline);
-    store.set_epoch_deadline(budget.ticks());
+/// Puts a budget in force for what runs next; the epoch rises while the answer lives.
+fn arm(store: &mut Store<GuestState>, (running, budget): (Running, Budget)) -> Running {
+    store.set_epoch_deadline(SLICE_TICKS);
     store.data_mut().budget = budget;
     running
 }
 
 type Initialised = Result<(Interest, Func), String>;
 
-fn init(
+async fn init(
     store: &mut Store<GuestState>,
     component: &Component,
     compiled: &Compiled,
@@ -172,8 +184,8 @@ fn init(
     ];
     let setup = Setup { config: &spec.config, attributes: &attributes };
     let init = function(store, component, &compiled.init)?;
-    let (answer,) =
-        init.typed::<(Setup<'_>,), (Result<Interest, String>,)>(&*store)?.call(&mut *store, (setup,))?;
+    let init = init.typed::<(Setup<'_>,), (Result<Interest, String>,)>(&*store)?;
+    let (answer,) = init.call_async(&mut *store, (setup,)).await?;
     let process = function(store, component, &compiled.process)?;
     Ok(answer.map(|interest| (interest, process)))
 }
@@ -199,11 +211,31 @@ fn failed(store: &mut Store<GuestState>, error: &wasmtime::Error) -> CallError {
         Some(Trap::MemoryOutOfBounds) if fault_address(error).is_some_and(|at| at >= BELOW_ZERO) => {
             CallError::Stack
         }
-        Some(trap) => CallError::Trap(match state.last_error.take() {
-            Some(said) => format!("{trap}: {said}"),
-            None => trap.to_string(),
-        }),
+        Some(trap) => {
+            if let Some(said) = state.last_error.take() {
+                return CallError::Trap(format!("{trap}: {said}"));
+            }
+            let mut why = unsaid(trap);
+            if let Some(said) = state.last_line.take() {
+                why.push_str(&format!("; the last line that it logged: {said}"));
+            }
+            // The plugin itself has said nothing that an operator would see as an error.
+            state.log.trapped(&why);
+            CallError::Trap(why)
+        }
         None => CallError::Output(format!("it could not be read: {}", short(&format!("{error:#}")))),
+    }
+}
+
+/// What is known of a trap that the plugin did not explain.
+fn unsaid(trap: &Trap) -> String {
+    match trap {
+        Trap::UnreachableCodeReached => {
+            "it gave up at an `unreachable` instruction without an error line, as language runtimes do after an uncaught \
+             exception: catch exceptions around the whole of `process` and write them to levada:plugin/log"
+                .to_owned()
+        }
+        other => other.to_string(),
     }
 }
 

@@ -1,64 +1,127 @@
 //! The threads that run plugins, and whose turn it is.
 //!
-//! Attachments take turns, however much each has queued. An attachment that overran its deadline, or has yet to
-//! prove itself, gets one worker at most, and all such together leave one worker free (if there are two): plugins
-//! that loop for ever delay nobody else.
+//! Places share the workers: a worker that is free serves the place that has had the least time on them. Work, a call or
+//! the making of an instance, runs for one slice, about a tick of the epoch; if it has not ended then it is put aside,
+//! and the worker looks anew whose turn it is. However long a place's calls run and however many it has queued, others
+//! wait for a slice of it and not for a call. A place that had nothing to do for a while has no claim to the time that it
+//! did not use.
+//!
+//! It must not know what the work is.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
+    fmt,
+    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    pin::{Pin, pin},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll, Waker},
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tracing::error;
 
-use crate::{
-    CallError, CallInput, Error,
-    attachment::{CallResult, Shared},
-};
+use crate::{Error, Place, engine};
 
-/// Native stack of a worker: what a plugin may use, and enough for the host's own frames.
+/// How much plugins give way to the threads that take and commit events, as of nice(2): these go first even while
+/// plugins keep all cores busy.
+const WORKER_NICENESS: i32 = 5;
+/// Native stack of a worker. Plugins run on stacks of their own.
 const WORKER_STACK_BYTES: usize = 2 * 1024 * 1024;
+/// What a slice that is running is counted as until it ends.
+const SLICE: Duration = Duration::from_millis(1);
 
-/// One call that waits.
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub(crate) input: CallInput,
-    pub(crate) answer: oneshot::Sender<CallResult>,
-    /// Its place in the attachment's queue.
-    pub(crate) _room: OwnedSemaphorePermit,
+/// One place's share of the workers, which its attachments have in common.
+#[derive(Debug, Default)]
+pub(crate) struct Share {
+    /// How much time it has had when it last had nothing more to do; see [`Lane::had`].
+    had: Mutex<Duration>,
+}
+
+/// The shares of all places that have attachments.
+#[derive(Debug, Default)]
+pub(crate) struct Shares(Mutex<HashMap<(Place, u64), Weak<Share>>>);
+
+impl Shares {
+    /// The share of a place.
+    pub(crate) fn of(&self, place: Place, id: u64) -> Arc<Share> {
+        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = shares.get(&(place, id)).and_then(Weak::upgrade) {
+            return share;
+        }
+        shares.retain(|_, share| share.strong_count() > 0);
+        let share = Arc::<Share>::default();
+        shares.insert((place, id), Arc::downgrade(&share));
+        share
+    }
+}
+
+/// Something to run: pending at the end of each slice, and to be polled again whenever it has its turn.
+pub(crate) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Work that ends in an answer, or ends at once when nobody waits for that any more. `panicked` is the answer if the
+/// host itself fails in it.
+pub(crate) fn answering<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+    mut answer: oneshot::Sender<T>,
+    panicked: fn() -> T,
+) -> Work {
+    Box::pin(async move {
+        let ended = {
+            let mut work = pin!(work);
+            poll_fn(|context| {
+                if answer.poll_closed(context).is_ready() {
+                    return Poll::Ready(None);
+                }
+                match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+                    Ok(polled) => polled.map(Ok).map(Some),
+                    Err(panic) => Poll::Ready(Some(Err(panic))),
+                }
+            })
+            .await
+        };
+        let ended = match ended {
+            Some(Ok(ended)) => ended,
+            Some(Err(_)) => {
+                error!("plugin host panicked");
+                panicked()
+            }
+            None => return,
+        };
+        // Whoever asked may have gone meanwhile.
+        let _unwanted = answer.send(ended);
+    })
 }
 
 /// What waits and what runs.
 pub(crate) struct Pool {
     state: Mutex<State>,
     work: Condvar,
-    suspects_max: usize,
 }
 
+#[derive(Default)]
 struct State {
-    /// Attachments with something queued or running, the next one to be served first.
-    lanes: VecDeque<Lane>,
-    suspects_running: usize,
+    /// Places with something queued, put aside or running.
+    lanes: Vec<Lane>,
+    /// The most that a place had had when its turn came: what one that comes anew is counted as having had.
+    turn: Duration,
     closed: bool,
 }
 
 struct Lane {
-    attachment: Arc<Shared>,
-    jobs: VecDeque<Job>,
-    running: usize,
+    share: Arc<Share>,
+    /// How much time on workers the place has had.
+    had: Duration,
+    /// What has begun and waits for its next slice.
+    aside: VecDeque<Work>,
+    queued: VecDeque<Work>,
+    /// Slices under way.
+    running: u32,
 }
 
-/// A job that a worker took.
-struct Taken {
-    attachment: Arc<Shared>,
-    job: Job,
-    suspect: bool,
-}
-
-/// The worker threads; dropped, they end after the calls that they are in.
+/// The worker threads; dropped, they end after the slices that they are in.
 pub(crate) struct Workers {
     pool: Arc<Pool>,
     threads: Vec<JoinHandle<()>>,
@@ -67,16 +130,14 @@ pub(crate) struct Workers {
 impl Workers {
     /// Starts `count` threads.
     pub(crate) fn start(count: usize) -> Result<Self, Error> {
-        let state = State { lanes: VecDeque::new(), suspects_running: 0, closed: false };
-        let suspects_max = count.saturating_sub(1).max(1);
-        let pool = Arc::new(Pool { state: Mutex::new(state), work: Condvar::new(), suspects_max });
+        let pool = Arc::new(Pool { state: Mutex::default(), work: Condvar::new() });
         let mut workers = Self { pool, threads: Vec::new() };
         for worker in 0..count {
             let pool = workers.pool.clone();
             let thread = thread::Builder::new()
                 .name(format!("levada-wasm-{worker}"))
                 .stack_size(WORKER_STACK_BYTES)
-                .spawn(move || pool.work(worker))
+                .spawn(move || pool.work())
                 .map_err(|error| Error::Unavailable(error.to_string()))?;
             workers.threads.push(thread);
         }
@@ -93,26 +154,20 @@ impl Drop for Workers {
     fn drop(&mut self) {
         self.pool.close();
         for thread in self.threads.drain(..) {
-            // A worker catches what panics in it.
+            // What may panic in it is caught.
             let _ended = thread.join();
         }
     }
 }
 
 impl Pool {
-    /// Queues a call; after the host has shut down the job is dropped, which its caller notices.
-    pub(crate) fn push(&self, attachment: &Arc<Shared>, job: Job) {
+    /// Queues work of a place; after the host has shut down it is dropped, which whoever waits for it notices.
+    pub(crate) fn push(&self, share: &Arc<Share>, work: Work) {
         let mut state = self.lock();
         if state.closed {
             return;
         }
-        match state.lanes.iter_mut().find(|lane| Arc::ptr_eq(&lane.attachment, attachment)) {
-            Some(lane) => lane.jobs.push_back(job),
-            None => {
-                let (attachment, jobs) = (attachment.clone(), VecDeque::from([job]));
-                state.lanes.push_back(Lane { attachment, jobs, running: 0 });
-            }
-        }
+        state.lane(share).queued.push_back(work);
         drop(state);
         self.work.notify_one();
     }
@@ -127,54 +182,46 @@ impl Pool {
     }
 
     /// A worker's life.
-    fn work(&self, worker: usize) {
-        while let Some(taken) = self.take() {
-            let Taken { attachment, job, suspect } = taken;
-            if !job.answer.is_closed() {
-                let run = AssertUnwindSafe(|| attachment.run(worker, &job.input));
-                let result = catch_unwind(run).unwrap_or_else(|_| {
-                    error!(worker, "plugin host panicked in a call");
-                    Err(CallError::Trap("the plugin host failed".to_owned()))
-                });
-                self.done(&attachment, suspect);
-                // A caller that went away meanwhile does not want it.
-                let _unwanted = job.answer.send(result);
-            } else {
-                self.done(&attachment, suspect);
-            }
+    fn work(&self) {
+        engine::give_way(WORKER_NICENESS);
+        let mut context = Context::from_waker(Waker::noop());
+        while let Some((share, mut work)) = self.take() {
+            let begun = Instant::now();
+            engine::begin_slice();
+            let aside = work.as_mut().poll(&mut context).is_pending().then_some(work);
+            self.end_slice(&share, begun.elapsed(), aside);
         }
     }
 
-    /// Waits for a job; `None` when the host shuts down.
-    fn take(&self) -> Option<Taken> {
+    /// Waits for something to run; `None` when the host shuts down.
+    fn take(&self) -> Option<(Arc<Share>, Work)> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return None;
             }
-            if let Some(taken) = state.next(self.suspects_max) {
+            if let Some(taken) = state.next() {
                 return Some(taken);
             }
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// After a call: its attachment may have another one that had to wait for it.
-    fn done(&self, attachment: &Arc<Shared>, suspect: bool) {
+    /// After a slice: counts it, and puts the work aside that has not ended.
+    fn end_slice(&self, share: &Arc<Share>, slice: Duration, aside: Option<Work>) {
         let mut state = self.lock();
-        state.suspects_running -= usize::from(suspect);
-        let at = state.lanes.iter().position(|lane| Arc::ptr_eq(&lane.attachment, attachment));
-        let waiting = at.is_some_and(|at| {
-            let lane = &mut state.lanes[at];
-            lane.running -= 1;
-            if lane.running == 0 && lane.jobs.is_empty() {
-                state.lanes.remove(at);
-            }
-            suspect && state.lanes.iter().any(|lane| !lane.jobs.is_empty())
-        });
-        drop(state);
-        if waiting {
-            self.work.notify_all();
+        if state.closed {
+            // The work is dropped, which whoever waits for it notices.
+            return;
+        }
+        let Some(at) = state.lanes.iter().position(|lane| Arc::ptr_eq(&lane.share, share)) else { return };
+        let lane = &mut state.lanes[at];
+        lane.running -= 1;
+        lane.had += slice;
+        lane.aside.extend(aside);
+        if lane.running == 0 && !lane.has_work() {
+            *lane.share.had.lock().unwrap_or_else(PoisonError::into_inner) = lane.had;
+            state.lanes.swap_remove(at);
         }
     }
 
@@ -184,20 +231,39 @@ impl Pool {
 }
 
 impl State {
-    /// Takes a job of the first attachment whose turn it may be, which then goes to the end.
-    fn next(&mut self, suspects_max: usize) -> Option<Taken> {
-        let suspects_full = self.suspects_running >= suspects_max;
-        let at = self.lanes.iter().position(|lane| {
-            let risky = lane.attachment.is_suspect() && (lane.running > 0 || suspects_full);
-            !lane.jobs.is_empty() && !risky
-        })?;
-        let mut lane = self.lanes.remove(at)?;
-        let job = lane.jobs.pop_front()?;
+    /// The lane of a place, made if it has none.
+    fn lane(&mut self, share: &Arc<Share>) -> &mut Lane {
+        let at = self.lanes.iter().position(|lane| Arc::ptr_eq(&lane.share, share));
+        let at = at.unwrap_or_else(|| {
+            let had = *share.had.lock().unwrap_or_else(PoisonError::into_inner);
+            let (share, had) = (Arc::clone(share), had.max(self.turn));
+            let (aside, queued) = (VecDeque::new(), VecDeque::new());
+            self.lanes.push(Lane { share, had, aside, queued, running: 0 });
+            self.lanes.len() - 1
+        });
+        &mut self.lanes[at]
+    }
+
+    /// Takes something to run from the place that has had the least.
+    fn next(&mut self) -> Option<(Arc<Share>, Work)> {
+        let waiting = self.lanes.iter_mut().filter(|lane| lane.has_work());
+        let lane = waiting.min_by_key(|lane| lane.had + SLICE * lane.running)?;
+        self.turn = self.turn.max(lane.had);
+        // What has begun goes first: so no more calls of a place are under way than there are workers.
+        let work = lane.aside.pop_front().or_else(|| lane.queued.pop_front())?;
         lane.running += 1;
-        let attachment = lane.attachment.clone();
-        let suspect = attachment.is_suspect();
-        self.suspects_running += usize::from(suspect);
-        self.lanes.push_back(lane);
-        Some(Taken { attachment, job, suspect })
+        Some((Arc::clone(&lane.share), work))
+    }
+}
+
+impl Lane {
+    fn has_work(&self) -> bool {
+        !self.aside.is_empty() || !self.queued.is_empty()
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").finish_non_exhaustive()
     }
 }

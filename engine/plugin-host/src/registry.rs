@@ -6,11 +6,14 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     path::Path,
     sync::{Arc, Mutex, PoisonError, Weak},
+    thread,
+    time::Instant,
 };
 
 use levada_protocol::limits::ARTEFACT_BYTES_MAX;
 use sha2::{Digest as _, Sha256};
-use tracing::warn;
+use tracing::{info, warn};
+use wasmparser::{Parser, Payload};
 use wasmtime::{
     Engine,
     component::{Component, ComponentExportIndex, InstancePre, Linker, types::ComponentItem},
@@ -19,8 +22,12 @@ use wasmtime::{
 use crate::{
     Error, bindings,
     cache::{Cache, Verified},
+    engine,
     host::{self, GuestState},
 };
+
+/// How much the compiler gives way to everybody else, plugins included, as of nice(2).
+const COMPILER_NICENESS: i32 = 10;
 
 /// Which of the two interfaces a plugin exports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +102,8 @@ pub(crate) struct Registry {
     linker: Linker<GuestState>,
     cache: Cache,
     in_use: Mutex<HashMap<Sha256Hash, Weak<Compiled>>>,
-    /// Held while compiling: one at a time takes enough of the machine.
+    /// Held while compiling: one at a time takes enough of the machine. Whoever brings the same bytes meanwhile finds
+    /// them compiled.
     compiling: Mutex<()>,
 }
 
@@ -119,6 +127,11 @@ impl Registry {
         };
         if let Some(found) = self.find(&sha256)? {
             return Ok(found);
+        }
+        if let Artefact::Bytes(bytes) = artefact {
+            // Nothing has looked at these before, and what will be refused need not wait for other compilations.
+            check_preamble(bytes)?;
+            check_names(bytes)?;
         }
         let _one_at_a_time = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = self.find(&sha256)? {
@@ -152,9 +165,10 @@ impl Registry {
     }
 
     fn compile(&self, sha256: Sha256Hash, bytes: &[u8]) -> Result<Arc<Compiled>, Error> {
-        check_preamble(bytes)?;
-        let component = Component::from_binary(&self.engine, bytes)
-            .map_err(|error| Error::Invalid(format!("{error:#}")))?;
+        let begun = Instant::now();
+        let component = compile_apart(&self.engine, bytes)?;
+        let seconds = begun.elapsed().as_secs_f64();
+        info!(artefact = %sha256, bytes = bytes.len(), seconds, "plugin compiled");
         let accepted = self.accept(sha256, &component)?;
         let stored = component
             .serialize()
@@ -172,7 +186,10 @@ impl Registry {
         let (interface, instance) = match (exported(bindings::BATCH), exported(bindings::EVENTS)) {
             (Some(instance), _) => (Interface::Batch, instance),
             (None, Some(instance)) => (Interface::Events, instance),
-            (None, None) => return Err(self.export_missing(component)),
+            (None, None) => {
+                let component_type = component.component_type();
+                return Err(export_missing(component_type.exports(&self.engine).map(|(name, _)| name)));
+            }
         };
         let component_type = component.component_type();
         if let Some((import, _)) =
@@ -193,11 +210,57 @@ impl Registry {
         in_use.insert(sha256, Arc::downgrade(&compiled));
         Ok(compiled)
     }
+}
 
-    fn export_missing(&self, component: &Component) -> Error {
-        let component_type = component.component_type();
-        let names: Vec<&str> = component_type.exports(&self.engine).map(|(name, _)| name).take(8).collect();
-        Error::ExportMissing { found: if names.is_empty() { "nothing".to_owned() } else { names.join(", ") } }
+fn export_missing<'a>(exports: impl Iterator<Item = &'a str>) -> Error {
+    let names: Vec<&str> = exports.take(8).collect();
+    Error::ExportMissing { found: if names.is_empty() { "nothing".to_owned() } else { names.join(", ") } }
+}
+
+/// Compiles on one thread, which gives way to those that serve events.
+fn compile_apart(engine: &Engine, bytes: &[u8]) -> Result<Component, Error> {
+    thread::scope(|scope| {
+        let compiling = thread::Builder::new()
+            .name("levada-compile".to_owned())
+            .spawn_scoped(scope, || {
+                engine::give_way(COMPILER_NICENESS);
+                Component::from_binary(engine, bytes)
+            })
+            .map_err(|error| Error::Unavailable(error.to_string()))?;
+        match compiling.join() {
+            Ok(compiled) => compiled.map_err(|error| Error::Invalid(format!("{error:#}"))),
+            Err(_) => Err(Error::Unavailable("the compiler failed".to_owned())),
+        }
+    })
+}
+
+/// Checks the names of what a component imports and exports before it is compiled, which may take a minute. What
+/// cannot be read here is left to the compiler, which says why.
+fn check_names(bytes: &[u8]) -> Result<(), Error> {
+    // Components and modules inside of it have imports and exports of their own.
+    let mut depth = 0_u32;
+    let (mut denied, mut exports, mut is_whole) = (None, Vec::new(), false);
+    for payload in Parser::new(0).parse_all(bytes).map_while(Result::ok) {
+        match payload {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) if depth == 0 => is_whole = true,
+            Payload::End(_) => depth -= 1,
+            Payload::ComponentImportSection(imports) if depth == 0 => {
+                let mut names = imports.into_iter().map_while(Result::ok).map(|import| import.name.name);
+                denied = denied.or_else(|| names.find(|name| !host::is_granted(name)));
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                exports.extend(section.into_iter().map_while(Result::ok).map(|export| export.name.name));
+            }
+            _ => {}
+        }
+    }
+    if is_whole && !exports.iter().any(|name| [bindings::BATCH, bindings::EVENTS].contains(name)) {
+        return Err(export_missing(exports.into_iter()));
+    }
+    match denied {
+        Some(import) => Err(Error::ImportDenied { import: import.to_owned() }),
+        None => Ok(()),
     }
 }
 

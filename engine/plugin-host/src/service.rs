@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use levada_protocol::limits::PLUGIN_CONFIG_BYTES_MAX;
+use tokio::sync::oneshot;
 
 use crate::{
     Artefact, AttachSpec, Attachment, Error, HostConfig, Inspected,
@@ -10,7 +11,7 @@ use crate::{
     engine::{self, Ticker},
     host::log::LogGate,
     instance::Instance,
-    pool::Workers,
+    pool::{Shares, Workers, answering},
     registry::{Registry, Sha256Hash},
 };
 
@@ -24,6 +25,7 @@ struct Parts {
     workers: Workers,
     ticker: Ticker,
     registry: Registry,
+    shares: Shares,
     limits: Limits,
 }
 
@@ -33,15 +35,13 @@ impl Host {
     /// # Errors
     /// If the folder cannot be used, or the machine does not give threads or run compiled code.
     pub fn new(config: HostConfig) -> Result<Self, Error> {
-        let limits = Limits {
-            workers: config.workers.max(1),
-            queue_calls_max: config.queue_calls_max.max(1),
-            init_deadline: config.init_deadline,
-        };
+        let limits =
+            Limits { queue_calls_max: config.queue_calls_max.max(1), init_deadline: config.init_deadline };
         let engine = engine::new()?;
         let registry = Registry::new(&engine, &config.cache_dir)?;
         let ticker = Ticker::start(&engine, config.tick)?;
-        Ok(Self(Arc::new(Parts { workers: Workers::start(limits.workers)?, ticker, registry, limits })))
+        let workers = Workers::start(config.workers.max(1))?;
+        Ok(Self(Arc::new(Parts { workers, ticker, registry, shares: Shares::default(), limits })))
     }
 
     /// Checks that `bytes` are a plugin that could be attached, compiles it and keeps the compiled form.
@@ -56,9 +56,10 @@ impl Host {
         Ok(Inspected { interface: compiled.interface, sha256: compiled.sha256.0 })
     }
 
-    /// Configures a plugin for a place: makes one instance and calls its `init`, here and now.
+    /// Configures a plugin for a place: makes one instance and calls its `init`, in the place's turns on the workers.
     ///
-    /// Blocks, as [`Host::inspect`] does and for `init` besides: call it where blocking is allowed.
+    /// Blocks, as [`Host::inspect`] does and for `init` besides: call it where blocking is allowed, and not on the thread
+    /// of an asynchronous runtime.
     ///
     /// # Errors
     /// As [`Host::inspect`]; if the artefact's file is unreadable or not what its hash says; if `init` refuses the
@@ -67,12 +68,22 @@ impl Host {
         if spec.config.len() > PLUGIN_CONFIG_BYTES_MAX {
             return Err(Error::ConfigTooLarge { got: spec.config.len(), limit: PLUGIN_CONFIG_BYTES_MAX });
         }
-        let Parts { workers, ticker, registry, limits } = &*self.0;
+        let Parts { workers, ticker, registry, shares, limits } = &*self.0;
         let compiled = registry.load(artefact)?;
         let log = Arc::new(LogGate::new(&spec));
         let deadlines = ticker.deadlines();
-        let first = Instance::start(&compiled, &spec, log.clone(), &deadlines, limits.init_deadline)?;
-        let shared = Shared::new(spec, compiled, log, deadlines, *limits, first);
+        let share = shares.of(spec.place, spec.place_id);
+        let (answer, started) = oneshot::channel();
+        let start = {
+            let (compiled, spec, log) = (compiled.clone(), spec.clone(), log.clone());
+            let (deadlines, init_deadline) = (deadlines.clone(), limits.init_deadline);
+            async move { Instance::start(&compiled, &spec, log, &deadlines, init_deadline).await }
+        };
+        let panicked = || Err(Error::Unavailable("the plugin host failed".to_owned()));
+        workers.pool().push(&share, answering(start, answer, panicked));
+        let shut_down = |_| Err(Error::Unavailable("the plugin host shut down".to_owned()));
+        let first = started.blocking_recv().unwrap_or_else(shut_down)?;
+        let shared = Shared::new(spec, compiled, log, deadlines, *limits, share, first);
         Ok(Attachment::new(Arc::new(shared), workers.pool().clone()))
     }
 

@@ -53,6 +53,7 @@ impl broker::Plugins for HostPlugins {
                     config: spec.config,
                     topic: spec.topic,
                     place,
+                    place_id: spec.place_id,
                     deadline: spec.deadline,
                     memory_bytes_max: spec.memory_bytes_max,
                 },
@@ -80,6 +81,8 @@ impl broker::Stage for HostStage {
             calls: figures.calls,
             events: figures.events,
             errors: figures.errors,
+            last_error: None,
+            memory_restarts: figures.memory_restarts,
             seconds: figures.busy.as_secs_f64(),
             memory_bytes_peak: figures.memory_bytes_high,
         }

@@ -23,6 +23,8 @@ use crate::{
 
 /// Bytes of one part of a plugin artefact on its way.
 const CHUNK_BYTES: usize = 1024 * 1024;
+/// How long a deploy may take, compiling included: a component with a language runtime takes a minute or two.
+const DEPLOY_TIMEOUT: Duration = Duration::from_secs(600);
 /// A write that the engine stopped is followed by its reason within this time, or by none.
 const REASON_GRACE: Duration = Duration::from_secs(1);
 
@@ -88,7 +90,9 @@ impl Client {
 
     /// Sends one request and, behind it, the bytes that it announces.
     pub(crate) async fn request_with(&self, request: Request, artefact: Bytes) -> Result<Response, Error> {
-        let limit = self.links.first().config().request_timeout;
+        let asked = self.links.first().config().request_timeout;
+        // What comes with bytes is compiled: that has a time of its own.
+        let limit = if artefact.is_empty() { asked } else { asked.max(DEPLOY_TIMEOUT) };
         let until = clock::now() + limit;
         self.links.open(|link| self.request_on(link, limit, until, &request, &artefact)).await
     }
@@ -103,7 +107,8 @@ impl Client {
     ) -> Result<Response, Error> {
         loop {
             let left = until.saturating_duration_since(clock::now());
-            let session = link.session_within(left).await?;
+            // Connecting takes no longer for a request that may.
+            let session = link.session_within(left.min(link.config().request_timeout)).await?;
             let left = until.saturating_duration_since(clock::now());
             let exchange = self.exchange(session.connection(), request, artefact, left);
             match timeout(left, exchange).await {

@@ -23,7 +23,8 @@ pub struct ClientConfig {
     pub client_name: String,
     /// How long one attempt to connect may take. Default 5 s.
     pub connect_timeout: Duration,
-    /// How long a request waits for its answer, reconnecting included. Default 30 s.
+    /// How long a request waits for its answer, reconnecting included. Default 30 s. Deploying a plugin, which is
+    /// compiled meanwhile, has 10 minutes.
     pub request_timeout: Duration,
 }
 

@@ -751,8 +751,14 @@ pub struct PluginInfo {
     pub calls: u64,
     /// Events handed in, since the engine started.
     pub events_in: u64,
-    /// Calls that failed, since the engine started.
+    /// Calls that failed, and events whose verdict could not be followed, such as one for a target that the route does
+    /// not declare; since the engine started.
     pub errors: u64,
+    /// The last of these errors.
+    pub last_error: Option<String>,
+    /// Instances that were replaced because earlier calls had left no memory for the next one, which was then repeated;
+    /// no errors, since the engine started.
+    pub memory_restarts: u64,
     /// Seconds spent in it, since the engine started.
     pub seconds: f64,
 }

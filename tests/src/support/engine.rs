@@ -10,9 +10,9 @@ use std::{
 use levada_client::{Client, ClientConfig};
 use levada_server::{Error, ServerConfig, Started};
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::{net::TcpStream, sync::oneshot};
 
-use super::within;
+use super::{process::HttpConnection, within};
 
 /// A running engine. Dropping it stops it.
 pub(crate) struct Engine {
@@ -104,6 +104,12 @@ impl Engine {
     /// The engine again, on the same data and ports.
     pub(crate) async fn restart(self) -> Self {
         self.restart_with(|_| {}).await
+    }
+
+    /// What HTTP answers: the status and the body.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        let stream = TcpStream::connect(self.started.http).await.expect("the engine listens");
+        HttpConnection(stream).get(path).await
     }
 
     pub(crate) fn data_dir(&self) -> &Path {

@@ -6,7 +6,7 @@ mod pages;
 mod places;
 mod plugins;
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::ops::Bound;
 
 use bytes::Bytes;
 use levada_protocol::{
@@ -22,7 +22,7 @@ use crate::{
     catalogue::{Catalogue, Change, Root},
     error::Error,
     metrics::{Collected, Series},
-    stage::Figures,
+    stage::Costs,
 };
 
 impl Broker {
@@ -102,12 +102,12 @@ impl Broker {
         for route in self.inner.places.routes() {
             collected.route(&route.info());
             let place = format!("route {}", route.record().spec.name);
-            observe_plugins(&mut collected, &catalogue, &place, route.figures());
+            observe_plugins(&mut collected, &catalogue, &place, route.costs());
         }
         for subscription in self.inner.places.subscriptions() {
             let record = subscription.record();
             let place = format!("{}/{}", record.topic, record.name);
-            observe_plugins(&mut collected, &catalogue, &place, subscription.figures());
+            observe_plugins(&mut collected, &catalogue, &place, subscription.costs());
         }
         let compaction_bytes = self.inner.store.stats().compaction_bytes;
         collected.engine(self.inner.guard.free_bytes(), self.health().ready, compaction_bytes);
@@ -185,17 +185,8 @@ fn list_topics(catalogue: &Catalogue, limit: u32, after: Option<&str>) -> Result
 }
 
 /// Collects the figures of the plugins at one place; one that is there several times is summed.
-fn observe_plugins(
-    collected: &mut Collected,
-    catalogue: &Catalogue,
-    place: &str,
-    figures: Vec<(u64, Figures)>,
-) {
-    let mut sums: BTreeMap<u64, Figures> = BTreeMap::new();
-    for (plugin, more) in figures {
-        sums.entry(plugin).or_default().add(&more);
-    }
-    for (plugin, figures) in sums {
+fn observe_plugins(collected: &mut Collected, catalogue: &Catalogue, place: &str, costs: &Costs) {
+    for (plugin, figures) in costs.read() {
         if let Some(record) = catalogue.plugins.values().find(|record| record.id == plugin) {
             collected.plugin(&format!("{}@{}", record.name, record.version), place, &figures);
         }

@@ -77,6 +77,7 @@ impl Broker {
                 config,
                 topic: String::new(),
                 place: Place::Subscription,
+                place_id: 0,
                 deadline: std::time::Duration::from_millis(100),
                 memory_bytes_max: levada_protocol::request::StageSpec::default().memory_bytes_max(),
             };
@@ -136,12 +137,14 @@ impl Broker {
         let mut figures: HashMap<u64, Figures> = HashMap::new();
         let subscriptions = self.inner.places.subscriptions();
         let routes = self.inner.places.routes();
-        let all = subscriptions.iter().flat_map(crate::subscription::SubscriptionHandle::figures);
-        for (plugin, more) in all.chain(routes.iter().flat_map(crate::route::RouteHandle::figures)) {
-            figures.entry(plugin).or_default().add(&more);
+        let places = subscriptions.iter().map(crate::subscription::SubscriptionHandle::costs);
+        for costs in places.chain(routes.iter().map(crate::route::RouteHandle::costs)) {
+            for (plugin, more) in costs.read() {
+                figures.entry(plugin).or_default().add(&more);
+            }
         }
         let describe = |record: &std::sync::Arc<PluginRecord>| {
-            plugin_info(catalogue, record, figures.get(&record.id).copied().unwrap_or_default())
+            plugin_info(catalogue, record, figures.get(&record.id).cloned().unwrap_or_default())
         };
         let mut page = Page::new(limit);
         for ((name, version), record) in
@@ -209,6 +212,8 @@ fn plugin_info(catalogue: &Catalogue, record: &PluginRecord, figures: Figures) -
         calls: figures.calls,
         events_in: figures.events,
         errors: figures.errors,
+        last_error: figures.last_error.map(|error| error.to_string()),
+        memory_restarts: figures.memory_restarts,
         seconds: figures.seconds,
     }
 }

@@ -23,7 +23,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::task::{RETRY_MIN, RouteTask};
-use crate::{catalogue::RouteRecord, chains::Chains, floors::Floors, shard::ShardHandle, topic::Topic};
+use crate::{
+    catalogue::RouteRecord, chains::Chains, floors::Floors, shard::ShardHandle, stage::Costs, topic::Topic,
+};
 
 /// A running route, as others reach it.
 #[derive(Debug, Clone)]
@@ -44,7 +46,7 @@ struct Shared {
     resume: Notify,
     /// Counts changes of what its plugins' newest versions are.
     plugins: tokio::sync::watch::Sender<u64>,
-    figures: Mutex<Vec<Vec<(u64, crate::stage::Figures)>>>,
+    costs: Costs,
 }
 
 impl RouteHandle {
@@ -76,9 +78,9 @@ impl RouteHandle {
         &self.record
     }
 
-    /// Each stage's plugin version id and figures, over all partitions.
-    pub(crate) fn figures(&self) -> Vec<(u64, crate::stage::Figures)> {
-        self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().copied().collect()
+    /// What its plugins have cost, over all partitions.
+    pub(crate) fn costs(&self) -> &Costs {
+        &self.shared.costs
     }
 
     /// As the wire describes it.
@@ -130,7 +132,7 @@ pub(crate) fn open(
         dead_lettered: AtomicU64::new(0),
         resume: Notify::new(),
         plugins: tokio::sync::watch::channel(0).0,
-        figures: Mutex::new(vec![Vec::new(); partitions]),
+        costs: Costs::default(),
     });
     let handle = RouteHandle {
         record: Arc::clone(record),

@@ -98,8 +98,6 @@ impl RouteTask {
                 if let Err(stop) = self.pass(&attached, &targets).await {
                     return stop;
                 }
-                self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner)
-                    [usize::from(self.number.0)] = attached.figures().collect();
                 if self.plugins.has_changed().unwrap_or(false) {
                     break;
                 }
@@ -119,6 +117,7 @@ impl RouteTask {
         let chains = &self.context.chains;
         let attached =
             chains.attach(&catalogue, &spec.chain, &spec.from, Place::Route, self.record.id).await?;
+        self.shared.costs.attach(self.number.0, attached.stages());
         Ok((attached, targets))
     }
 

@@ -17,9 +17,10 @@ use std::{
 use levada_protocol::request::OnError;
 
 use super::{
-    BoxFuture, CallError, CallInput, Stage,
+    BoxFuture, CallError, CallInput,
     breaker::{Breaker, EVENTS_MAX},
     call::call_runs,
+    costs::Counted,
     cut::{Flat, Part, count_of, flatten, parts_within, take_call},
     outcome::{Filtered, Input, Paused, Progress, Routed, Target},
     route::Router,
@@ -38,7 +39,7 @@ const CALLS_IN_FLIGHT: usize = 4;
 #[derive(Clone)]
 pub(crate) struct ChainStage {
     /// The attached plugin.
-    pub(crate) stage: Arc<dyn Stage>,
+    pub(crate) stage: Arc<Counted>,
     /// Its name.
     pub(crate) plugin: String,
     /// Its version.

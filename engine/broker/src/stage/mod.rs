@@ -7,6 +7,7 @@ mod answer;
 mod breaker;
 mod call;
 mod chain;
+mod costs;
 mod cut;
 mod emit;
 mod outcome;
@@ -24,6 +25,7 @@ use levada_protocol::{error::ErrorCode, ids::Timestamp};
 
 pub(crate) use self::{
     chain::{Chain, ChainStage, Clock},
+    costs::{Costs, Counted},
     cut::Source,
     outcome::{DeadLetter, DeadReason, Filtered, Input, PassedRun, Routed, Target},
 };
@@ -51,7 +53,9 @@ pub trait Plugins: Send + Sync + 'static {
 /// - A call is stateless: the same input may be given again, alone or together with other events, and calls may
 ///   run at the same time and end in any order.
 /// - The answer has the layout of `levada_protocol::verdict`. Its content is not trusted: the chain checks it.
-/// - A call ends within the attachment's deadline plus the time it waits for a worker; it never panics.
+/// - A call ends within the attachment's deadline plus the time in which others have their turn; it never panics. Places
+///   have equal time, whatever their calls do.
+/// - Figures can be read at any time, also while a call runs.
 /// - Dropping the future gives the call up; its answer is of no interest then.
 pub trait Stage: Send + Sync + 'static {
     /// Hands events to the plugin.
@@ -115,6 +119,8 @@ pub struct AttachSpec {
     pub topic: String,
     /// The place.
     pub place: Place,
+    /// Which of the places of this kind that is; 0 for one that is not there yet. A host divides its time by places.
+    pub place_id: u64,
     /// How long one call may take.
     pub deadline: Duration,
     /// Bytes of memory of one instance.
@@ -135,14 +141,19 @@ pub struct CallInput {
 }
 
 /// What an attachment has cost.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Figures {
     /// Calls made.
     pub calls: u64,
     /// Events handed in.
     pub events: u64,
-    /// Calls that failed.
+    /// Calls that failed, and events whose verdict could not be followed.
     pub errors: u64,
+    /// What the last of them was.
+    pub last_error: Option<Arc<str>>,
+    /// Instances that were replaced because earlier calls had left no memory for the next one, which was then repeated:
+    /// no errors.
+    pub memory_restarts: u64,
     /// Seconds spent in the guest.
     pub seconds: f64,
     /// The largest memory that an instance has had, in bytes.
@@ -155,6 +166,10 @@ impl Figures {
         self.calls += more.calls;
         self.events += more.events;
         self.errors += more.errors;
+        if more.last_error.is_some() {
+            self.last_error.clone_from(&more.last_error);
+        }
+        self.memory_restarts += more.memory_restarts;
         self.seconds += more.seconds;
         self.memory_bytes_peak = self.memory_bytes_peak.max(more.memory_bytes_peak);
     }

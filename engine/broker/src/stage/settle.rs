@@ -206,9 +206,16 @@ impl<'p> Pass<'p> {
                         }
                         continue;
                     }
-                    Err(what) => CallError::Output(what),
+                    Err(what) => {
+                        let failure = CallError::Output(what);
+                        self.chain.stages()[stage].stage.faulty(&failure.to_string());
+                        failure
+                    }
                 },
-                Err(error) => error,
+                Err(error) => {
+                    self.chain.stages()[stage].stage.failed(&error);
+                    error
+                }
             };
             let failed = Failed { stage, task, failure, spent: call.spent };
             if self.failed(failed, flats, &mut todo, &mut decided, window) {
@@ -275,6 +282,9 @@ impl<'p> Pass<'p> {
         for fault in &judged.faults {
             if fault.index > next || !fault.guilty {
                 self.chain.breaker().good(stage);
+            }
+            if let Some(at) = self.chain.stages().get(stage).filter(|_| fault.guilty) {
+                at.stage.faulty(&fault.text);
             }
             next = fault.index + 1;
             if self.blame(stage, fault.clone(), window) {

@@ -36,7 +36,7 @@ impl OwnerTask {
         }
     }
 
-    fn take_command(&mut self, command: Command) {
+    pub(super) fn take_command(&mut self, command: Command) {
         match command {
             Command::Attach { consumer, name, created, window, reply } => {
                 self.attach(consumer, name, created, window, reply);
@@ -58,10 +58,6 @@ impl OwnerTask {
                 }
             }
             Command::Verbs { consumer, verbs } => self.verbs(consumer, verbs),
-            Command::Describe { reply } => {
-                // Whoever asked may have gone.
-                let _ = reply.send(self.describe());
-            }
             Command::Resume => {
                 self.paused = None;
                 if let Some(attached) = &self.chain {
@@ -94,7 +90,7 @@ impl OwnerTask {
             let untold = std::mem::take(&mut self.untold);
             self.consumers.insert(consumer, Attached::new(name, frames, notices, untold, window));
         }
-        let positions = self.positions();
+        let positions = self.view().0.positions();
         let before = positions.iter().zip(&self.topic.partitions);
         let stored_before = before.map(|(at, log)| at.offset.saturating_sub(log.start().0)).sum();
         let ordered = self.record.options.order() != Order::None;

@@ -43,7 +43,8 @@ impl OwnerTask {
         let urgent = !appends.is_empty();
         let fragment = Fragment { owner, rows, step: None, appends, reply };
         if urgent {
-            self.context.shard.fragment(fragment).await?;
+            let (view, asked) = self.view();
+            view.during(asked, view.context.shard.fragment(fragment)).await?;
         } else {
             self.context.shard.fragment_with_next_group(fragment);
         }
@@ -96,7 +97,11 @@ impl OwnerTask {
                         why.plugin = failed.plugin;
                         Some(failed.event)
                     }
-                    None => read_event(&self.logs[usize::from(letter.partition.0)], offset).await?,
+                    None => {
+                        let (view, asked) = self.view();
+                        let read = read_event(&view.logs[usize::from(letter.partition.0)], offset);
+                        view.during(asked, read).await?
+                    }
                 };
                 let Some(event) = event else {
                     tracing::warn!(%offset, "retention took an event before it became a dead letter");

@@ -2,10 +2,7 @@
 //!
 //! It owns the chain and what has passed it. Who gets what, the rules say.
 
-use std::{
-    sync::{PoisonError, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use levada_delivery::{
     now::Now,
@@ -55,12 +52,15 @@ impl OwnerTask {
         }
         if self.chain.is_none() && !self.record.options.chain().is_empty() {
             let catalogue = self.context.shard.catalogue();
-            let (specs, seed) = (self.record.options.chain(), self.record.id);
-            let chains = &self.context.chains;
-            let attached =
-                chains.attach(&catalogue, specs, &self.record.topic, Place::Subscription, seed).await;
-            match attached {
-                Ok(attached) => self.chain = Some(attached),
+            let (view, asked) = self.view();
+            let (specs, id) = (view.record.options.chain(), view.record.id);
+            let chains = &view.context.chains;
+            let attach = chains.attach(&catalogue, specs, &view.record.topic, Place::Subscription, id);
+            match view.during(asked, attach).await {
+                Ok(attached) => {
+                    self.costs.attach(0, attached.stages());
+                    self.chain = Some(attached);
+                }
                 Err(error) => {
                     self.pause(error.to_string(), Some(RETRY_CHAIN));
                     return Ok(false);
@@ -198,7 +198,9 @@ impl OwnerTask {
     ) -> Result<Option<Ready>, Error> {
         // A chain may pass little of much.
         let bytes = if self.chain.is_some() { READ_BYTES } else { READ_BYTES.min(room.saturating_mul(2)) };
-        let pieces = match self.logs[usize::from(number.0)].read(from, bytes).await? {
+        let (view, asked) = self.view();
+        let read = view.logs[usize::from(number.0)].read(from, bytes);
+        let pieces = match view.during(asked, read).await? {
             Found::Pieces(pieces) => pieces,
             Found::End => return Ok(None),
             Found::Dropped(start) => {
@@ -208,7 +210,8 @@ impl OwnerTask {
                 return Ok(None);
             }
         };
-        let Some(attached) = &self.chain else { return Ok(Some(Ready::stored(from, pieces))) };
+        let (view, asked) = self.view();
+        let Some(attached) = view.chain else { return Ok(Some(Ready::stored(from, pieces))) };
         let end = pieces.last().map_or(from, |piece| piece.end()).min(until);
         let sources = pieces
             .into_iter()
@@ -216,8 +219,7 @@ impl OwnerTask {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| Error::refused(ErrorCode::StorageCorrupt, error.to_string()))?;
         let input = Input { partition: number, offsets: from..end, sources: &sources };
-        let mut filtered = attached.chain.filter(input).await;
-        *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = attached.figures().collect();
+        let mut filtered = view.during(asked, attached.chain.filter(input)).await;
         if let Some(paused) = filtered.progress.paused.take() {
             self.pause(paused.why, paused.retry_after);
         }

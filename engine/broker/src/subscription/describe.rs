@@ -1,14 +1,81 @@
-//! A subscription as its owner knows it, for whoever asks.
+//! A subscription as its owner knows it, for whoever asks. The owner answers also while it waits for something else:
+//! for plugins, the disk or the writer.
 
-use levada_delivery::subscription::ConsumerId;
+use levada_delivery::subscription::{ConsumerId, Subscription};
 use levada_protocol::{
     ids::SubscriptionId,
     request::{Position, SubscriptionInfo},
 };
+use tokio::sync::{mpsc, oneshot};
 
-use super::{Described, owner::OwnerTask};
+use super::{
+    Context, Described,
+    consumers::Consumers,
+    owner::{OwnerTask, Paused},
+};
+use crate::{catalogue::SubscriptionRecord, chains, log::Log, topic::Topic};
+
+/// Whoever wants a description.
+pub(super) type Asked = mpsc::Receiver<oneshot::Sender<Described>>;
+
+/// What an owner shows and uses while it waits for something.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) record: &'a SubscriptionRecord,
+    pub(super) topic: &'a Topic,
+    pub(super) context: &'a Context,
+    pub(super) rules: &'a Subscription,
+    pub(super) logs: &'a [Log],
+    pub(super) consumers: &'a Consumers,
+    pub(super) chain: Option<&'a chains::Attached>,
+    pub(super) paused: Option<&'a Paused>,
+}
 
 impl OwnerTask {
+    /// Itself, as it can be shown while it waits, and those who may ask meanwhile.
+    pub(super) fn view(&mut self) -> (View<'_>, &mut Asked) {
+        let view = View {
+            record: &self.record,
+            topic: &self.topic,
+            context: &self.context,
+            rules: &self.rules,
+            logs: &self.logs,
+            consumers: &self.consumers,
+            chain: self.chain.as_ref(),
+            paused: self.paused.as_ref(),
+        };
+        (view, &mut self.asked)
+    }
+
+    /// Answers one who asked, after what was said before it asked.
+    pub(super) fn answer(&mut self, reply: oneshot::Sender<Described>) {
+        for _ in 0..self.commands.len() {
+            let Ok(command) = self.commands.try_recv() else { break };
+            self.take_command(command);
+        }
+        self.look(self.context.clock.moment());
+        // Whoever asked may have gone.
+        let _ = reply.send(self.view().0.describe());
+    }
+}
+
+impl View<'_> {
+    /// Waits for `work`, and answers those who ask meanwhile. Cancel safe if `work` is.
+    pub(super) async fn during<T>(&self, asked: &mut Asked, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                // The handle holds the sending side as long as anybody can ask.
+                Some(reply) = asked.recv() => {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(self.describe());
+                }
+            }
+        }
+    }
+
     pub(super) fn positions(&self) -> Vec<Position> {
         let floors = self.topic.partition_ids().zip(self.rules.floors());
         floors.map(|(number, floor)| Position { partition: number.0, offset: floor.0 }).collect()
@@ -18,19 +85,22 @@ impl OwnerTask {
         consumers.filter_map(|id| Some(self.consumers.get(&id.0)?.name.clone())).collect()
     }
 
-    pub(super) fn describe(&mut self) -> Described {
-        self.look(self.context.clock.moment());
+    fn describe(&self) -> Described {
         let figures = self.rules.figures();
         let mut oldest = Vec::new();
         let mut stuck = None;
-        for number in self.topic.partition_ids() {
+        let mut lag = figures.lag;
+        for (number, log) in self.topic.partition_ids().zip(&self.topic.partitions) {
             let partition = self.rules.partition(number);
             stuck = stuck.or_else(|| partition.stuck.map(|offset| (number, offset)));
-            if partition.lag > 0 {
+            // What came while the owner waited it has not looked at.
+            let unseen = log.end().0.saturating_sub(partition.end.0);
+            lag += unseen;
+            if partition.lag + unseen > 0 {
                 oldest.push((number, partition.floor));
             }
         }
-        let paused = self.paused.as_ref().map(|paused| paused.why.clone());
+        let paused = self.paused.map(|paused| paused.why.clone());
         let stuck = stuck.map(|(number, offset)| {
             format!("WINDOW_FULL: too much lies above offset {offset} of partition {number}, which is not acknowledged")
         });
@@ -43,7 +113,7 @@ impl OwnerTask {
             consumers: self.names(self.rules.consumers()),
             passed_over: self.names(self.rules.passed_over()),
             positions: self.positions(),
-            lag: figures.lag,
+            lag,
             oldest_unacked_age_ms: 0,
             in_flight: figures.in_flight,
             redelivered: figures.redelivered,

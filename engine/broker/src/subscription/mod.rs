@@ -39,13 +39,15 @@ use crate::{
     metrics::Delivered,
     outbound::{Held, Window},
     shard::ShardHandle,
-    stage::Figures,
+    stage::Costs,
 };
 
 /// Frames that may wait for a consumer's stream to take them.
 const FRAMES_QUEUED_MAX: usize = 256;
 /// Commands that may wait for the owner.
 const COMMANDS_QUEUED_MAX: usize = 1_024;
+/// Askers that may wait for the owner; more wait in turn.
+const ASKED_QUEUED_MAX: usize = 16;
 
 /// What a subscription's owner needs.
 #[derive(Clone)]
@@ -62,8 +64,9 @@ pub(crate) struct Context {
 pub(crate) struct SubscriptionHandle {
     record: Arc<SubscriptionRecord>,
     commands: mpsc::Sender<Command>,
+    asking: mpsc::Sender<oneshot::Sender<Described>>,
     floors: Arc<Floors>,
-    figures: Arc<Mutex<Vec<(u64, Figures)>>>,
+    costs: Arc<Costs>,
     stop: CancellationToken,
     /// Set when the newest version of a plugin of the chain is another.
     outdated: Arc<AtomicBool>,
@@ -111,9 +114,9 @@ impl SubscriptionHandle {
         &self.delivered
     }
 
-    /// Each stage's plugin version id and figures.
-    pub(crate) fn figures(&self) -> Vec<(u64, Figures)> {
-        self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What its plugins have cost.
+    pub(crate) fn costs(&self) -> &Costs {
+        &self.costs
     }
 
     /// Ends the owner. Answers false, for use in `retain`.
@@ -172,9 +175,6 @@ pub(crate) enum Command {
     Verbs {
         consumer: u64,
         verbs: Verbs,
-    },
-    Describe {
-        reply: oneshot::Sender<Described>,
     },
     Resume,
 }
@@ -293,10 +293,10 @@ pub(crate) struct Described {
     pub(crate) oldest: Vec<(PartitionId, Offset)>,
 }
 
-/// What the owner knows about the subscription.
+/// What the owner knows about the subscription. It answers whatever it is about.
 pub(crate) async fn describe(handle: &SubscriptionHandle) -> Result<Described, Error> {
     let (reply, answer) = oneshot::channel();
-    handle.send(Command::Describe { reply }).await?;
+    handle.asking.send(reply).await.map_err(|_| handle.gone())?;
     answer.await.map_err(|_| handle.gone())
 }
 

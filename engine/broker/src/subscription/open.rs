@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, atomic::AtomicU64},
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use levada_delivery::subscription::{Options, Subscription};
@@ -10,8 +10,8 @@ use levada_protocol::error::ErrorCode;
 use tokio::sync::mpsc;
 
 use super::{
-    COMMANDS_QUEUED_MAX, Context, SubscriptionHandle, consumers::Consumers, lost::Untold, owner::OwnerTask,
-    progress, ready::Ready,
+    ASKED_QUEUED_MAX, COMMANDS_QUEUED_MAX, Context, SubscriptionHandle, consumers::Consumers, lost::Untold,
+    owner::OwnerTask, progress, ready::Ready,
 };
 use crate::{
     catalogue::SubscriptionRecord, dead_letters, error::Error, floors::Floors, log::Log, metrics::Delivered,
@@ -34,14 +34,15 @@ pub(crate) fn open(
     let log = |number| Log::new(Arc::clone(&context.store), Arc::clone(topic), number);
     let logs = topic.partition_ids().map(log).collect::<Result<Vec<_>, _>>()?;
     let floors = Floors::new(rules.floors());
-    let figures = Arc::new(Mutex::new(Vec::new()));
     let (commands, received) = mpsc::channel(COMMANDS_QUEUED_MAX);
+    let (asking, asked) = mpsc::channel(ASKED_QUEUED_MAX);
     let stop = context.cancelled.child_token();
     let handle = SubscriptionHandle {
         record: Arc::clone(record),
         commands,
+        asking,
         floors: Arc::clone(&floors),
-        figures: Arc::clone(&figures),
+        costs: Arc::default(),
         stop: stop.clone(),
         outdated: Arc::default(),
         consumers: Arc::new(AtomicU64::new(1)),
@@ -65,6 +66,7 @@ pub(crate) fn open(
         consumers: Consumers::new(),
         untold: Untold::default(),
         commands: received,
+        asked,
         letters: BTreeMap::new(),
         chain: None,
         paused: None,
@@ -74,7 +76,7 @@ pub(crate) fn open(
         commit_failing: false,
         seen: None,
         floors,
-        figures,
+        costs: Arc::clone(&handle.costs),
         seed,
     };
     Ok((handle, task))

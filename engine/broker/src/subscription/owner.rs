@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -23,8 +23,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Command, Context, Left,
+    Command, Context, Described, Left,
     consumers::{Attached, Consumers},
+    describe::Asked,
     lost::{self, Untold},
     ready::Ready,
 };
@@ -35,7 +36,7 @@ use crate::{
     floors::Floors,
     log::Log,
     shard::FragmentRefused,
-    stage::{DeadLetter, Figures},
+    stage::{Costs, DeadLetter},
     topic::Topic,
 };
 
@@ -60,6 +61,7 @@ pub(crate) struct OwnerTask {
     /// Losses that no consumer was there to be told of.
     pub(super) untold: Untold,
     pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) asked: Asked,
     pub(super) ready: Vec<Ready>,
     /// Bytes that were read into `ready` since it was last cleared.
     pub(super) ready_bytes: usize,
@@ -78,7 +80,7 @@ pub(crate) struct OwnerTask {
     /// How far the topic's changes were looked at.
     pub(super) seen: Option<u64>,
     pub(super) floors: Arc<Floors>,
-    pub(super) figures: Arc<Mutex<Vec<(u64, Figures)>>>,
+    pub(super) costs: Arc<Costs>,
     pub(super) delivered: crate::metrics::Delivered,
     pub(super) seed: u64,
 }
@@ -98,6 +100,7 @@ pub(super) struct Paused {
 /// What woke the owner.
 enum Woken {
     Command(Option<Command>),
+    Asked(oneshot::Sender<Described>),
     Left,
     Committed(Result<(), FragmentRefused>),
     Time,
@@ -145,6 +148,7 @@ impl OwnerTask {
             match self.wait(now, &mut appended).await {
                 Woken::Command(None) => return deleted(),
                 Woken::Command(Some(command)) => self.take_commands(command),
+                Woken::Asked(reply) => self.answer(reply),
                 Woken::Left => self.take_left(),
                 Woken::Committed(outcome) => {
                     if let Err(error) = self.committed(outcome) {
@@ -263,6 +267,8 @@ impl OwnerTask {
                 Woken::Committed(outcome.unwrap_or_else(|_| Err(FragmentRefused::unanswered())))
             }
             () = self.left.notify.notified() => Woken::Left,
+            // The handle holds the sending side as long as anybody can ask.
+            Some(reply) = self.asked.recv() => Woken::Asked(reply),
             command = self.commands.recv() => Woken::Command(command),
             // The topic outlives the owner: it holds the sending side.
             _ = appended.changed(), if listens => Woken::Time,

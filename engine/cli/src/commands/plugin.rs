@@ -1,6 +1,6 @@
 //! `levada plugin`: deploys, lists and removes plugins.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use levada_client::Client;
@@ -14,6 +14,9 @@ use crate::{
     failure::Failure,
     output::{self, Output, Rows},
 };
+
+/// How often a command that waits for the engine's compiler says so.
+const WAITING_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(output: &Output, args: PluginArgs) -> anyhow::Result<()> {
     client::with_interruptible(&args.client, async |client| act(output, client, &args.action).await).await
@@ -30,7 +33,7 @@ async fn act(output: &Output, client: &Client, action: &PluginAction) -> anyhow:
             let (Some(name), Some(file)) = (name, file) else {
                 anyhow::bail!(Failure::usage("expected a name and a file, or --bundled"));
             };
-            let plugin = deploy_file(client, name.as_str(), file, config.clone()).await?;
+            let plugin = deploy_file(output, client, name.as_str(), file, config.clone()).await?;
             tell(output, &plugin, !plugin.already_deployed)?;
             if plugin.already_deployed {
                 tell_newer(output, client, &plugin).await?;
@@ -51,6 +54,7 @@ async fn act(output: &Output, client: &Client, action: &PluginAction) -> anyhow:
 }
 
 async fn deploy_file(
+    output: &Output,
     client: &Client,
     name: &str,
     file: &Path,
@@ -63,7 +67,25 @@ async fn deploy_file(
         anyhow::bail!(Failure::new(ErrorCode::PluginTooLarge, message));
     }
     let artefact = Bytes::from(fs::read(file).map_err(unreadable)?);
-    Ok(client.deploy_plugin(name, artefact, config).await?)
+    let deploying = client.deploy_plugin(name, artefact, config);
+    let tell = |waited: Duration| {
+        let size = output::bytes(size);
+        output.remark(&format!("the engine is compiling {name} ({size}), {} s so far", waited.as_secs()));
+    };
+    Ok(telling(WAITING_EVERY, tell, deploying).await?)
+}
+
+/// Waits for `work`, and tells after each `every` how long that has taken so far.
+async fn telling<T>(every: Duration, tell: impl Fn(Duration), work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    let mut waited = Duration::ZERO;
+    loop {
+        if let Ok(done) = tokio::time::timeout(every, &mut work).await {
+            return done;
+        }
+        waited += every;
+        tell(waited);
+    }
 }
 
 /// A plugin version, and whether it is new.
@@ -96,21 +118,103 @@ async fn tell_newer(output: &Output, client: &Client, plugin: &PluginInfo) -> an
 }
 
 fn table(plugins: &[PluginInfo]) -> Rows {
-    let headings = ["plugin", "interface", "size", "events in", "ns/event", "errors", "deployed", "used by"];
+    let headings = [
+        "plugin",
+        "interface",
+        "size",
+        "events in",
+        "events/call",
+        "ns/event",
+        "errors",
+        "deployed",
+        "used by",
+        "remarks",
+    ];
     let mut rows = Rows::new(&headings);
     for plugin in plugins {
+        #[expect(clippy::cast_precision_loss, reason = "averages for people")]
+        let average = |sum: f64, count: u64, digits: usize| {
+            if count > 0 { format!("{:.digits$}", sum / count as f64) } else { "-".to_owned() }
+        };
         #[expect(clippy::cast_precision_loss, reason = "an average for people")]
-        let per_event = (plugin.events_in > 0).then(|| plugin.seconds * 1e9 / plugin.events_in as f64);
+        let events_in = plugin.events_in as f64;
         rows.push([
             format!("{}@{}", plugin.name, plugin.version),
             plugin.interface.clone(),
             output::bytes(plugin.size),
             output::count(plugin.events_in),
-            per_event.map_or_else(|| "-".to_owned(), |nanos| format!("{nanos:.0}")),
+            average(events_in, plugin.calls, 1),
+            average(plugin.seconds * 1e9, plugin.events_in, 0),
             output::count(plugin.errors),
             output::time_ms(plugin.deployed_ms),
             if plugin.used_by.is_empty() { "-".to_owned() } else { plugin.used_by.join(", ") },
+            remarks(plugin),
         ]);
     }
     rows
+}
+
+/// What is behind the figures.
+fn remarks(plugin: &PluginInfo) -> String {
+    let restarts = match plugin.memory_restarts {
+        0 => None,
+        count => Some(format!("its memory ran full {}, new instances went on", times(count))),
+    };
+    let last_error = plugin.last_error.as_ref().map(|error| format!("last error: {error}"));
+    let remarks: Vec<String> = restarts.into_iter().chain(last_error).collect();
+    if remarks.is_empty() { "-".to_owned() } else { remarks.join("; ") }
+}
+
+fn times(count: u64) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{} times", output::count(count)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_waits_is_told_how_long_until_it_is_over() {
+        let told = RefCell::new(Vec::new());
+        let (done, end) = tokio::sync::oneshot::channel();
+        let done = RefCell::new(Some(done));
+        let tell = |waited: Duration| {
+            told.borrow_mut().push(waited.as_millis());
+            if told.borrow().len() == 3 {
+                // The engine answers now.
+                let _sent = done.take().map(|done| done.send("deployed"));
+            }
+        };
+        let answer = telling(Duration::from_millis(1), tell, end).await;
+        assert_eq!((answer, told.into_inner()), (Ok("deployed"), vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn the_table_tells_calls_from_events_and_says_what_the_last_error_was() {
+        let plugin = PluginInfo {
+            name: "p".to_owned(),
+            version: 1,
+            calls: 4,
+            events_in: 10,
+            seconds: 1e-6,
+            errors: 2,
+            last_error: Some("the plugin trapped".to_owned()),
+            memory_restarts: 3,
+            ..PluginInfo::default()
+        };
+        let idle = PluginInfo { name: "q".to_owned(), ..PluginInfo::default() };
+        let table = table(&[plugin, idle]).render();
+        let lines: Vec<&str> = table.lines().collect();
+        let words = |line: usize| lines[line].split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            words(0).contains("EVENTS IN EVENTS/CALL NS/EVENT ERRORS DEPLOYED USED BY REMARKS"),
+            "{table}"
+        );
+        assert!(words(1).contains("10 2.5 100 2"), "{table}");
+        let remarks = "its memory ran full 3 times, new instances went on; last error: the plugin trapped";
+        assert!(words(1).ends_with(remarks), "{table}");
+        assert!(words(2).contains("0 - - 0") && words(2).ends_with("- -"), "{table}");
+    }
 }

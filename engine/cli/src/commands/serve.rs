@@ -41,7 +41,11 @@ pub(crate) fn run(output: &Output, args: ServeArgs, verbose: u8) -> anyhow::Resu
     }
     let log = levada_server::telemetry::install(&config)
         .map_err(|error| Failure::new(error.code(), error.to_string()))?;
-    runtime()?.block_on(Box::pin(serve(output, config, log, args.until_stdin_closes)))
+    let runtime = runtime()?;
+    let served = runtime.block_on(Box::pin(serve(output, config, log, args.until_stdin_closes)));
+    // Everything has ended in its order but for plugins that are being compiled: nobody waits for those.
+    runtime.shutdown_background();
+    served
 }
 
 fn log_format(format: Format) -> LogFormat {

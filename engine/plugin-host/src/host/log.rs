@@ -37,6 +37,8 @@ pub(crate) fn define(log: &mut LinkerInstance<'_, GuestState>) -> Result<()> {
             state.log.write(level, &line, Instant::now());
             if level == Level::Error {
                 state.last_error = Some(line);
+            } else {
+                state.last_line = Some(line);
             }
             Ok(())
         },
@@ -71,10 +73,19 @@ impl LogGate {
         }
     }
 
+    /// The plugin trapped, and has not said why.
+    pub(crate) fn trapped(&self, why: &str) {
+        let Some(suppressed) = self.admit(Instant::now()) else { return };
+        let (plugin, version, topic, place) = (&self.plugin, self.version, &self.topic, self.place.as_str());
+        warn!(target: "levada::plugin", plugin, version, topic, place, suppressed, why, "plugin trapped");
+    }
+
+    fn admit(&self, now: Instant) -> Option<u64> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner).admit(now)
+    }
+
     fn write(&self, level: Level, line: &str, now: Instant) {
-        let Some(suppressed) = self.window.lock().unwrap_or_else(PoisonError::into_inner).admit(now) else {
-            return;
-        };
+        let Some(suppressed) = self.admit(now) else { return };
         let (plugin, version, topic, place) = (&self.plugin, self.version, &self.topic, self.place.as_str());
         match level {
             Level::Error | Level::Warn => {

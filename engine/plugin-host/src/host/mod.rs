@@ -21,6 +21,8 @@ pub(crate) struct GuestState {
     pub(crate) log: Arc<LogGate>,
     /// The last error line of the running call: what a panic said before it trapped.
     pub(crate) last_error: Option<String>,
+    /// The last line of the running call that was no error line.
+    pub(crate) last_line: Option<String>,
 }
 
 impl GuestState {
@@ -31,6 +33,7 @@ impl GuestState {
             now: Timestamp(0),
             log,
             last_error: None,
+            last_line: None,
         }
     }
 }

@@ -62,6 +62,15 @@ fn an_import_that_nobody_grants_is_named() {
 }
 
 #[test]
+fn imports_are_looked_at_before_anything_is_compiled() {
+    // What follows the imports is missing: a compiler would say so first.
+    let denied = guest("tests/guests/denied");
+    let error = start().host.inspect(&denied[..denied.len() * 3 / 4]).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::PluginImportDenied, "{error}");
+    assert!(error.to_string().contains("levada:denied/disk"), "{error}");
+}
+
+#[test]
 fn artefacts_and_configurations_have_a_limit() {
     let host = start();
     let error = host.host.inspect(&vec![0; limits::ARTEFACT_BYTES_MAX + 1]).unwrap_err();

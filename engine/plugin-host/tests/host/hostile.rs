@@ -36,6 +36,26 @@ fn a_panic_traps_with_its_message() {
 }
 
 #[test]
+fn a_trap_without_a_word_says_what_to_do() {
+    let CallError::Trap(said) = provoke("abort") else { panic!("no trap") };
+    assert!(said.contains("uncaught exception") && said.contains("levada:plugin/log"), "{said}");
+    let CallError::Trap(said) = provoke("warn-and-abort") else { panic!("no trap") };
+    assert!(said.contains("uncaught exception") && said.ends_with("the ice is thin"), "{said}");
+}
+
+#[test]
+fn memory_that_earlier_calls_left_behind_is_no_error() {
+    let host = start();
+    let attachment = host.attach_hostile();
+    for _ in 0..40 {
+        assert_eq!(call(&attachment, payloads(&["leak"])), Ok(vec![Seen::Keep]));
+    }
+    let figures = attachment.figures();
+    assert_eq!((figures.calls, figures.errors), (40, 0));
+    assert!(figures.memory_restarts > 1, "{figures:?}");
+}
+
+#[test]
 fn an_endless_loop_is_stopped_at_its_deadline() {
     let host = start();
     let attachment = host.attach_hostile();
@@ -109,13 +129,12 @@ fn only_a_trap_costs_the_instance() {
     let host = start();
     let restarts = |host: &TestHost, word: &str| -> u64 {
         let attachment: Attachment = host.attach_hostile();
-        // With one call at a time either worker may take it; each makes its own instance once.
         for _ in 0..20 {
             let _error = call(&attachment, payloads(&[word]));
         }
         attachment.figures().restarts
     };
-    assert!(restarts(&host, "retry") <= 1);
-    assert!(restarts(&host, "malformed") <= 1);
-    assert!(restarts(&host, "trap") >= 18);
+    assert_eq!(restarts(&host, "retry"), 0);
+    assert_eq!(restarts(&host, "malformed"), 0);
+    assert_eq!(restarts(&host, "trap"), 19);
 }

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{LazyLock, Mutex},
+    sync::{
+        LazyLock, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -58,13 +61,16 @@ pub(crate) fn start_in(cache: &Path) -> Host {
     Host::new(config).unwrap()
 }
 
+/// An attachment at a place of its own.
 pub(crate) fn spec(config: &str) -> AttachSpec {
+    static PLACES: AtomicU64 = AtomicU64::new(1);
     AttachSpec {
         plugin: "guest".to_owned(),
         version: 3,
         config: config.to_owned(),
         topic: "orders".to_owned(),
         place: Place::Route,
+        place_id: PLACES.fetch_add(1, Ordering::Relaxed),
         deadline: Duration::from_millis(100),
         memory_bytes_max: 32 << 20,
     }

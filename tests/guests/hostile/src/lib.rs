@@ -64,6 +64,15 @@ impl Guest for Hostile {
 fn act(event: &EventRef<'_>, verdicts: &mut VerdictWriter) -> Result<Option<Vec<u8>>, Failure> {
     match event.payload().unwrap_or_default() {
         b"trap" => panic!("an event asked for it"),
+        b"abort" => std::process::abort(),
+        b"warn-and-abort" => {
+            log::write(Level::Warn, "the ice is thin");
+            std::process::abort();
+        }
+        b"leak" => {
+            std::mem::forget(std::hint::black_box(vec![1_u8; 4 << 20]));
+            verdicts.keep();
+        }
         b"loop" => spin(),
         b"memory" => eat(),
         b"recurse" => verdicts.emit(&[payload(&deep(0).to_le_bytes())]),

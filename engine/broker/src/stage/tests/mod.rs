@@ -26,8 +26,8 @@ use levada_protocol::{
 };
 
 use super::{
-    BoxFuture, CallError, CallInput, Chain, ChainStage, Clock, Figures, Filtered, Input, PassedRun, Source,
-    Stage, Target,
+    BoxFuture, CallError, CallInput, Chain, ChainStage, Clock, Counted, Figures, Filtered, Input, PassedRun,
+    Source, Stage, Target,
 };
 
 /// What a stage of these tests does with one event.
@@ -186,7 +186,14 @@ impl TestClock {
 
 fn stage(stage: Arc<dyn Stage>, on_error: OnError) -> ChainStage {
     let deadline = Duration::from_millis(100);
-    ChainStage { stage, plugin: "probe".to_owned(), version: 3, on_error, retries: 3, deadline }
+    ChainStage {
+        stage: Counted::new(stage),
+        plugin: "probe".to_owned(),
+        version: 3,
+        on_error,
+        retries: 3,
+        deadline,
+    }
 }
 
 fn chain(stages: impl IntoIterator<Item = (Arc<Each>, OnError)>) -> Chain {

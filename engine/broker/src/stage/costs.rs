@@ -1,0 +1,97 @@
+//! What the plugins of a place cost and what went wrong with them, for whoever asks: it is read while they run.
+//!
+//! Must not know what an error leads to.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+
+use super::{BoxFuture, CallError, CallInput, Figures, Stage};
+
+/// A stage at its place, with what the stage itself does not know of: answers that could not be followed.
+pub(crate) struct Counted {
+    stage: Arc<dyn Stage>,
+    /// Answers that were none, and events whose verdict is not allowed where the stage stands.
+    faults: AtomicU64,
+    last_error: Mutex<Option<Arc<str>>>,
+}
+
+impl Counted {
+    pub(crate) fn new(stage: Arc<dyn Stage>) -> Arc<Self> {
+        Arc::new(Self { stage, faults: AtomicU64::new(0), last_error: Mutex::default() })
+    }
+
+    /// Hands events to the plugin.
+    pub(super) fn call(&self, input: CallInput) -> BoxFuture<Result<Bytes, CallError>> {
+        self.stage.call(input)
+    }
+
+    /// Notes a call that failed. The stage has counted it.
+    pub(super) fn failed(&self, why: &CallError) {
+        self.note(&why.to_string());
+    }
+
+    /// Counts an answer that is none, or a verdict that cannot be followed.
+    pub(super) fn faulty(&self, why: &str) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        self.note(why);
+    }
+
+    /// What the stage has cost, with all its errors.
+    pub(crate) fn figures(&self) -> Figures {
+        let mut figures = self.stage.figures();
+        figures.errors += self.faults.load(Ordering::Relaxed);
+        let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.last_error = last_error.clone().or(figures.last_error);
+        figures
+    }
+
+    fn note(&self, why: &str) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.into());
+    }
+}
+
+impl fmt::Debug for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Counted").field("faults", &self.faults).finish_non_exhaustive()
+    }
+}
+
+/// What all plugins that a place has had have cost, by the id of their version.
+#[derive(Debug, Default)]
+pub(crate) struct Costs(Mutex<Parts>);
+
+#[derive(Debug, Default)]
+struct Parts {
+    /// The stages that run now, by the part of the place that they are at.
+    attached: BTreeMap<u16, Vec<(u64, Arc<Counted>)>>,
+    /// Those that ran before.
+    before: BTreeMap<u64, Figures>,
+}
+
+impl Costs {
+    /// Notes which stages run in one part of the place from now on.
+    pub(crate) fn attach(&self, part: u16, stages: impl Iterator<Item = (u64, Arc<Counted>)>) {
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (plugin, stage) in parts.attached.insert(part, stages.collect()).unwrap_or_default() {
+            parts.before.entry(plugin).or_default().add(&stage.figures());
+        }
+    }
+
+    /// What each plugin version has cost so far.
+    pub(crate) fn read(&self) -> BTreeMap<u64, Figures> {
+        let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sums = parts.before.clone();
+        for (plugin, stage) in parts.attached.values().flatten() {
+            sums.entry(*plugin).or_default().add(&stage.figures());
+        }
+        sums
+    }
+}
