@@ -305,7 +305,7 @@ async fn lists_and_metrics_answer_while_a_plugin_loops() {
     let client = engine.connect().await;
     events::topic(&client, "orders").await;
     guests::deploy_hostile(&client).await;
-    let patient = StageSpec { deadline_ms: 60_000, ..hostile(OnError::DeadLetter) };
+    let patient = StageSpec { deadline_ms: Some(60_000), ..hostile(OnError::DeadLetter) };
     publish_texts(&client, "orders", &["loop"]).await;
     let _subscriber = client.subscribe(earliest("orders", "s", chained([patient]))).await.unwrap();
     let plugin = async || client.list_plugins().await.unwrap().remove(0);
