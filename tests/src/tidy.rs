@@ -59,8 +59,9 @@ fn packages() -> BTreeMap<String, Package> {
 }
 
 /// The engine's layers, top down: each may depend on those named, and on nothing else of ours.
-const LAYERS: [(&str, &[&str]); 7] = [
-    ("levada-engine", &["levada-server", "levada-client", "levada-protocol"]),
+const LAYERS: [(&str, &[&str]); 8] = [
+    ("levada-engine", &["levada-server", "levada-client", "levada-json", "levada-protocol"]),
+    ("levada-json", &["levada-protocol"]),
     ("levada-server", &["levada-broker", "levada-plugin-host", "levada-store", "levada-protocol"]),
     ("levada-broker", &["levada-delivery", "levada-store", "levada-protocol"]),
     ("levada-plugin-host", &["levada-protocol"]),

@@ -1,3 +1,5 @@
+//! Both ways at once: what is written is read back.
+
 use bytes::Bytes;
 use levada_protocol::{
     batch::{Batch, BatchBuilder, Stamp},
