@@ -20,8 +20,7 @@ impl FromStr for DurationMs {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let expected = "expected a duration such as 90s, 72h or 7d";
-        let duration =
-            humantime::parse_duration(text).map_err(|error| format!("{expected}, got {text:?}: {error}"))?;
+        let duration = humantime::parse_duration(text).map_err(|_| format!("{expected}, got {text:?}"))?;
         let milliseconds = u64::try_from(duration.as_millis());
         milliseconds.map(Self).map_err(|_| format!("{expected}, got one that is too long"))
     }
