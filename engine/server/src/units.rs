@@ -122,7 +122,7 @@ pub(crate) mod address {
             .map_err(|error| format!("{EXPECTED}, and no address is known for {host:?}: {error}"))?
             .collect();
         // One socket listens to one address; the usual one comes first.
-        let usual = found.iter().find(|address| address.is_ipv4()).or(found.first());
+        let usual = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
         usual.copied().ok_or_else(|| format!("{EXPECTED}, and no address is known for {host:?}"))
     }
 

@@ -162,8 +162,9 @@ fn announce(output: &Output, started: &Started, chosen: Chosen) {
     let quic = format!("  QUIC  {} (UDP)", announcement.quic);
     let http = format!("  HTTP  http://{} (/healthz /readyz /metrics)", announcement.http);
     if output.is_quiet() && !output.is_json() {
-        let lines = [(chosen.quic, &quic), (chosen.http, &http)].into_iter().filter(|(chosen, _)| *chosen);
-        let printed = lines.map(|(_, line)| output.line(line.trim_start())).collect::<io::Result<()>>();
+        let mut lines =
+            [(chosen.quic, &quic), (chosen.http, &http)].into_iter().filter(|(chosen, _)| *chosen);
+        let printed = lines.try_for_each(|(_, line)| output.line(line.trim_start()));
         return printed.unwrap_or_else(|error| untold(&error));
     }
     let printed = output.result(&announcement, || {
