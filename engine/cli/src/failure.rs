@@ -155,6 +155,12 @@ pub(crate) fn usage(error: &clap::Error, format: Format) -> ExitCode {
     ExitCode::from(WRONG_USAGE)
 }
 
+/// Prints what is wrong with the environment, where the arguments cannot be parsed.
+pub(crate) fn of_environment(error: &levada_server::config::Error, format: Format) -> ExitCode {
+    print(format, &Reported { code: error.code().as_str(), message: error.to_string(), hint: None });
+    ExitCode::FAILURE
+}
+
 /// The form in which errors are to be printed when the arguments cannot be parsed: the one that they ask for all the
 /// same.
 pub(crate) fn format_wanted(arguments: &[OsString]) -> Format {

@@ -40,7 +40,14 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let args = match Args::try_parse_from(&arguments) {
         Ok(args) => args,
-        Err(error) => return failure::usage(&error, failure::format_wanted(&arguments)),
+        Err(error) => {
+            let format = failure::format_wanted(&arguments);
+            // An empty variable is behind some of what is wrong with arguments.
+            return match levada_server::config::check_environment() {
+                Err(wrong) if error.use_stderr() => failure::of_environment(&wrong, format),
+                _ => failure::usage(&error, format),
+            };
+        }
     };
     let output = Output::new(&args.common);
     match dispatch(&output, args) {
@@ -54,6 +61,7 @@ fn dispatch(output: &Output, args: Args) -> anyhow::Result<()> {
     if let Command::Serve(serve) = args.command {
         return commands::serve::run(output, serve, verbose);
     }
+    levada_server::config::check_environment().map_err(levada_server::Error::from)?;
     logging::for_client(verbose, args.common.output);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(commands::run(output, args.command))

@@ -13,6 +13,7 @@ pub use crate::log_writer::LossyStderr;
 use crate::{
     config::{LogFormat, ServerConfig},
     log_writer::LogWriter,
+    units::filter,
 };
 
 /// How long the end of the process waits for the last lines to be read.
@@ -22,12 +23,10 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The filter's text is no filter.
-    #[error("log_filter is {got:?}, expected a level or target=level pairs: {message}")]
+    #[error("log_filter is {got:?}, expected {}", filter::EXPECTED)]
     Filter {
         /// What came.
         got: String,
-        /// What is wrong with it.
-        message: String,
     },
     /// This process has a log already.
     #[error("the process has a log already")]
@@ -65,7 +64,7 @@ impl Drop for Log {
 /// # Errors
 /// If the filter is none, or there is a log already.
 pub fn install(config: &ServerConfig) -> Result<Log, Error> {
-    let filter = filter(&config.log_filter)?;
+    let filter = env_filter(&config.log_filter)?;
     let writer = LogWriter::start(io::stderr()).map_err(Error::Thread)?;
     // What the library says about a line that it could not write, it says on stderr and panics if it cannot.
     let lines = fmt()
@@ -91,21 +90,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(thread, location, message, "a thread panicked");
 }
 
-fn filter(text: &str) -> Result<EnvFilter, Error> {
-    EnvFilter::builder()
-        .parse(text)
-        .map_err(|error| Error::Filter { got: text.to_owned(), message: error.to_string() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_filter_is_a_level_or_pairs() {
-        assert!(filter("info").is_ok());
-        assert!(filter("warn,levada_server=debug").is_ok());
-        let error = filter("levada_server=loud").unwrap_err();
-        assert!(error.to_string().contains("levada_server=loud"), "{error}");
-    }
+fn env_filter(text: &str) -> Result<EnvFilter, Error> {
+    let parsed = EnvFilter::builder().parse(text).ok().filter(|_| filter::is_one(text));
+    parsed.ok_or_else(|| Error::Filter { got: text.to_owned() })
 }

@@ -1,4 +1,4 @@
-//! How sizes are written in configuration: "64MiB", and never rounded.
+//! How values are written in configuration: sizes ("64MiB", never rounded), durations, addresses, log filters.
 
 /// For `#[serde(with = "units::size")]`.
 pub(crate) mod size {
@@ -7,7 +7,7 @@ pub(crate) mod size {
     use bytesize::ByteSize;
     use serde::{
         Deserializer, Serializer,
-        de::{Error, Unexpected, Visitor},
+        de::{Error, Visitor},
     };
 
     const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
@@ -43,11 +43,189 @@ pub(crate) mod size {
 
         fn visit_i64<E: Error>(self, bytes: i64) -> Result<ByteSize, E> {
             let size = u64::try_from(bytes).map(ByteSize);
-            size.map_err(|_| E::invalid_value(Unexpected::Signed(bytes), &self))
+            size.map_err(|_| E::custom(format_args!("expected a size such as 64MiB or 1GB, got {bytes}")))
         }
 
         fn visit_str<E: Error>(self, text: &str) -> Result<ByteSize, E> {
-            text.parse().map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+            text.parse()
+                .map_err(|_| E::custom(format_args!("expected a size such as 64MiB or 1GB, got {text:?}")))
+        }
+    }
+}
+
+/// For `#[serde(with = "units::duration")]`.
+pub(crate) mod duration {
+    use std::{fmt, time::Duration};
+
+    use serde::{
+        Deserializer, Serializer,
+        de::{Error, Visitor},
+    };
+
+    pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*duration))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        deserializer.deserialize_any(Text)
+    }
+
+    /// Takes text with a unit, and says what is expected.
+    struct Text;
+
+    impl Visitor<'_> for Text {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a duration such as 500ms, 30s or 1h")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
+            humantime::parse_duration(text).map_err(|_| {
+                E::custom(format_args!("expected a duration such as 500ms, 30s or 1h, got {text:?}"))
+            })
+        }
+    }
+}
+
+/// For `#[serde(with = "units::address")]`: where to listen.
+pub(crate) mod address {
+    use std::{
+        fmt,
+        net::{Ipv4Addr, SocketAddr, ToSocketAddrs as _},
+    };
+
+    use serde::{
+        Deserializer, Serializer,
+        de::{Error, Visitor},
+    };
+
+    const EXPECTED: &str =
+        "expected an address such as 127.0.0.1:7600 or localhost:7600, or a port alone such as 7600";
+
+    /// The address that a text means: with a host's name, which is looked up, or with a port alone, on 127.0.0.1.
+    pub(crate) fn parse(text: &str) -> Result<SocketAddr, String> {
+        let wrong = || format!("{EXPECTED}, got {text:?}");
+        if let Ok(address) = text.parse() {
+            return Ok(address);
+        }
+        if let Ok(port) = text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
+            return Ok((Ipv4Addr::LOCALHOST, port).into());
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port: u16 = port.parse().map_err(|_| wrong())?;
+        if host.is_empty() || host.contains(':') {
+            return Err(wrong());
+        }
+        let found = (host, port).to_socket_addrs();
+        let found: Vec<SocketAddr> = found
+            .map_err(|error| format!("{EXPECTED}, and no address is known for {host:?}: {error}"))?
+            .collect();
+        // One socket listens to one address; the usual one comes first.
+        let usual = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
+        usual.copied().ok_or_else(|| format!("{EXPECTED}, and no address is known for {host:?}"))
+    }
+
+    pub(crate) fn serialize<S: Serializer>(address: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(address)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+        deserializer.deserialize_any(Address)
+    }
+
+    struct Address;
+
+    impl Visitor<'_> for Address {
+        type Value = SocketAddr;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(EXPECTED.trim_start_matches("expected "))
+        }
+
+        fn visit_u64<E: Error>(self, port: u64) -> Result<SocketAddr, E> {
+            self.visit_str(&port.to_string())
+        }
+
+        fn visit_i64<E: Error>(self, port: i64) -> Result<SocketAddr, E> {
+            self.visit_str(&port.to_string())
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<SocketAddr, E> {
+            parse(text).map_err(E::custom)
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn an_address_is_one_or_a_hosts_name_or_a_port_alone() {
+            for (text, expected) in [
+                ("127.0.0.1:7600", "127.0.0.1:7600"),
+                ("[::1]:0", "[::1]:0"),
+                ("localhost:9000", "127.0.0.1:9000"),
+                ("9000", "127.0.0.1:9000"),
+                (":9000", "127.0.0.1:9000"),
+                ("0", "127.0.0.1:0"),
+            ] {
+                assert_eq!(parse(text).map(|address| address.to_string()), Ok(expected.to_owned()), "{text}");
+            }
+            for wrong in [
+                "",
+                "nowhere",
+                "localhost",
+                "localhost:",
+                ":",
+                "127.0.0.1",
+                "70000",
+                "::1:9000",
+                "localhost:x",
+            ] {
+                let said = parse(wrong).unwrap_err();
+                assert!(
+                    said.contains("localhost:7600") && said.ends_with(&format!("got {wrong:?}")),
+                    "{said}"
+                );
+            }
+        }
+    }
+}
+
+/// Log filters.
+pub(crate) mod filter {
+    /// What a filter is, for messages.
+    pub(crate) const EXPECTED: &str = "a level (off, error, warn, info, debug or trace), or target=level pairs with \
+                                       commas between, such as info,levada_broker=debug";
+
+    /// True if every part is a level or a target with one: a target alone would silence all others.
+    pub(crate) fn is_one(text: &str) -> bool {
+        let level = |word: &str| {
+            ["off", "error", "warn", "info", "debug", "trace"]
+                .iter()
+                .any(|level| level.eq_ignore_ascii_case(word))
+        };
+        text.split(',').all(|part| match part.trim().rsplit_once('=') {
+            None => level(part.trim()),
+            Some((target, word)) => !target.trim().is_empty() && level(word.trim()),
+        })
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_filter_is_a_level_or_pairs() {
+            for text in ["info", "OFF", "warn,levada_server=debug", "levada=trace, debug"] {
+                assert!(is_one(text), "{text}");
+            }
+            for text in
+                ["loud", "", "info,", "levada_server", "levada_server=loud", "=info", "levada_server="]
+            {
+                assert!(!is_one(text), "{text}");
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{path::Path, process::Stdio, time::Duration};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::{alone, engine, get};
 use crate::support::{
@@ -296,7 +297,7 @@ async fn an_engine_that_cannot_start_says_why() {
     std::fs::write(&config, "tail_bytes_max = \"64XB\"\n").unwrap();
     let wrong = serve(&other, &["--config", config.to_str().unwrap()]).await;
     wrong.failed(1, "CONFIG_INVALID");
-    assert!(wrong.stderr.contains("\"64XB\", expected a size such as 64MiB or 1GB"), "{wrong:?}");
+    assert!(wrong.stderr.contains("expected a size such as 64MiB or 1GB, got \"64XB\""), "{wrong:?}");
     engine.stop().await;
 
     std::fs::write(data.join("format"), "levada data format 2\n").unwrap();
@@ -305,6 +306,74 @@ async fn an_engine_that_cannot_start_says_why() {
     serve(&data, &any).await.failed(1, "STORAGE_CORRUPT");
     std::fs::write(data.join("format"), "levada data format 1\n").unwrap();
     Process::start(&data).await.stop().await;
+}
+
+#[tokio::test]
+async fn variables_that_are_empty_or_not_known_are_named() {
+    let dir = TempDir::new().unwrap();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    for (arguments, name, value, said) in [
+        (&serve[..], "LEVADA_DATA_DIR", "", "LEVADA_DATA_DIR is empty"),
+        (&serve[..], "LEVADA_DATADIR", "x", "perhaps LEVADA_DATA_DIR"),
+        (&serve[..], "LEVADA_IDLE_TIMEOUT", "soon", "LEVADA_IDLE_TIMEOUT is wrong: expected a duration"),
+        (
+            &serve[..],
+            "LEVADA_CONNECTIONS_MAX",
+            "many",
+            "LEVADA_CONNECTIONS_MAX is wrong: expected a whole number",
+        ),
+        (&["topic", "list"], "LEVADA_ADDR", "", "LEVADA_ADDR is empty"),
+        (&["topic", "list"], "LEVADA_CA", "", "LEVADA_CA is empty"),
+        (&["topic", "list"], "LEVADA_ADRR", "x", "perhaps LEVADA_ADDR"),
+    ] {
+        let mut command = command();
+        command.args(arguments).current_dir(dir.path()).env(name, value);
+        let refused = run(command, "").await;
+        refused.failed(1, "CONFIG_INVALID");
+        assert!(refused.stderr.contains(said), "{refused:?}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
+    }
+}
+
+#[tokio::test]
+async fn what_serve_cannot_use_is_said_in_its_own_words() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    let serve =
+        async |more: &[&str]| alone(&[&["serve", "--data-dir", data.to_str().unwrap()], more].concat()).await;
+    let nowhere = serve(&["--listen", "nowhere"]).await;
+    nowhere.failed(2, "INVALID_ARGUMENT");
+    assert!(nowhere.stderr.contains("or a port alone such as 7600, got \"nowhere\""), "{nowhere:?}");
+    let config = dir.path().join("levada.toml");
+    std::fs::write(&config, "log_filter = \"loud\"\n").unwrap();
+    let loud = serve(&["--config", config.to_str().unwrap()]).await;
+    loud.failed(1, "CONFIG_INVALID");
+    assert!(loud.stderr.contains("log_filter is \"loud\", expected a level"), "{loud:?}");
+    std::fs::create_dir_all(data.join("tls")).unwrap();
+    for name in ["ca.pem", "ca.key", "server.pem", "server.key"] {
+        std::fs::write(data.join("tls").join(name), "garbage").unwrap();
+    }
+    let damaged = serve(&["--listen", "0", "--http", "0"]).await;
+    assert_eq!(damaged.code, 1, "{damaged:?}");
+    assert!(!damaged.stderr.contains("--ca"), "serve has no such flag: {damaged:?}");
+}
+
+#[tokio::test]
+async fn a_quiet_engine_prints_the_ports_that_the_system_chose() {
+    let dir = TempDir::new().unwrap();
+    let mut command = command();
+    command.args(["serve", "--quiet", "--listen", "localhost:0", "--http", ":0", "--until-stdin-closes"]);
+    command.args(["--data-dir", dir.path().join("data").to_str().unwrap()]);
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let quic = within("a line", lines.next_line()).await.unwrap().unwrap();
+    assert!(quic.starts_with("QUIC  127.0.0.1:") && !quic.contains(":0 "), "{quic}");
+    let http = within("a line", lines.next_line()).await.unwrap().unwrap();
+    assert!(http.starts_with("HTTP  http://127.0.0.1:"), "{http}");
+    drop(child.stdin.take());
+    assert_eq!(within("the end", lines.next_line()).await.unwrap(), None);
+    assert!(within("its end", child.wait()).await.unwrap().success());
 }
 
 #[tokio::test]

@@ -29,8 +29,10 @@ pub(crate) struct Process {
 /// A command whose surroundings say nothing about engines.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(BINARY);
-    for name in ["LEVADA_ADDR", "LEVADA_CA", "LEVADA_DATA_DIR", "LEVADA_LISTEN", "LEVADA_HTTP"] {
-        command.env_remove(name);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("LEVADA_") {
+            command.env_remove(name);
+        }
     }
     command.stdin(Stdio::null()).kill_on_drop(true);
     command

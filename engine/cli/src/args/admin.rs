@@ -132,10 +132,13 @@ impl DurabilityArg {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RetainArg {
     /// Older than --retain-for and acknowledged by every subscription and route
+    #[value(alias = "time_and_acked")]
     TimeAndAcked,
     /// Older than --retain-for or over --max-bytes, acknowledged or not
+    #[value(alias = "time_and_size")]
     TimeAndSize,
     /// Acknowledged by every subscription and route, however old
+    #[value(alias = "until_acked")]
     UntilAcked,
 }
 

@@ -35,6 +35,7 @@ const PLUGINS: &str = "Plugins (the flags other than --plugin hold for each of t
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum OnErrorArg {
     /// It goes to the dead-letter topic, dlq.TOPIC.SUBSCRIPTION or dlq.TOPIC.route-ROUTE, with the reason
+    #[value(alias = "dead_letter")]
     DeadLetter,
     /// It is dropped and counted
     Skip,

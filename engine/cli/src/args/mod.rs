@@ -171,11 +171,12 @@ pub(crate) struct ServeArgs {
     /// Where everything is kept [default: ./levada-data]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// UDP address for QUIC; port 0 takes a free one [default: 127.0.0.1:7600]
-    #[arg(long, value_name = "ADDR")]
+    /// UDP address for QUIC: ADDRESS:PORT, HOST:PORT, or a port alone on 127.0.0.1; port 0 takes a free one
+    /// [default: 127.0.0.1:7600]
+    #[arg(long, value_name = "ADDR", value_parser = levada_server::config::parse_address)]
     pub(crate) listen: Option<SocketAddr>,
-    /// TCP address for HTTP (/healthz, /readyz, /metrics); port 0 takes a free one [default: 127.0.0.1:7601]
-    #[arg(long, value_name = "ADDR")]
+    /// TCP address for HTTP (/healthz, /readyz, /metrics), as --listen [default: 127.0.0.1:7601]
+    #[arg(long, value_name = "ADDR", value_parser = levada_server::config::parse_address)]
     pub(crate) http: Option<SocketAddr>,
     /// Form of the log on stderr [default: text]
     #[arg(long, value_enum)]

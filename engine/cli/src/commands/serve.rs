@@ -86,8 +86,10 @@ async fn serve(
     let stdin_closed = if until_stdin_closes { Some(watch_stdin()?) } else { None };
     let (ask, asked) = oneshot::channel::<()>();
     let speaker = output.clone();
-    let engine =
-        levada_server::run(config, async { drop(asked.await) }, move |started| announce(&speaker, &started));
+    let chosen = Chosen { quic: config.listen.port() == 0, http: config.http.port() == 0 };
+    let engine = levada_server::run(config, async { drop(asked.await) }, move |started| {
+        announce(&speaker, &started, chosen)
+    });
     tokio::select! {
         result = Box::pin(engine) => Ok(result?),
         () = watch_signals(interrupt, terminate, stdin_closed, ask) => {
@@ -145,7 +147,14 @@ struct Announcement {
     version: &'static str,
 }
 
-fn announce(output: &Output, started: &Started) {
+/// Which ports the system chose. They are data that was asked for: nobody knows them otherwise.
+#[derive(Debug, Clone, Copy)]
+struct Chosen {
+    quic: bool,
+    http: bool,
+}
+
+fn announce(output: &Output, started: &Started, chosen: Chosen) {
     let ca = started.ca_pem_path.display();
     let announcement = Announcement {
         started: true,
@@ -154,14 +163,26 @@ fn announce(output: &Output, started: &Started) {
         ca: ca.to_string(),
         version: env!("CARGO_PKG_VERSION"),
     };
+    let quic = format!("  QUIC  {} (UDP)", announcement.quic);
+    let http = format!("  HTTP  http://{} (/healthz /readyz /metrics)", announcement.http);
+    if output.is_quiet() && !output.is_json() {
+        let mut lines =
+            [(chosen.quic, &quic), (chosen.http, &http)].into_iter().filter(|(chosen, _)| *chosen);
+        let printed = lines.try_for_each(|(_, line)| output.line(line.trim_start()));
+        return printed.unwrap_or_else(|error| untold(&error));
+    }
     let printed = output.result(&announcement, || {
         format!(
-            "levada {} is ready\n  QUIC  {} (UDP)\n  HTTP  http://{} (/healthz /readyz /metrics)\n  CA    {ca}\n\
-             A client trusts this engine with --ca {ca} or LEVADA_CA={ca}",
-            announcement.version, announcement.quic, announcement.http,
+            "levada {} is ready\n{quic}\n{http}\n  CA    {ca}\nA client trusts this engine with --ca {ca} or \
+             LEVADA_CA={ca}",
+            announcement.version,
         )
     });
     if let Err(error) = printed {
-        tracing::warn!(%error, "the addresses could not be printed");
+        untold(&error);
     }
+}
+
+fn untold(error: &io::Error) {
+    tracing::warn!(%error, "the addresses could not be printed");
 }

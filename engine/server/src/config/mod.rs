@@ -2,6 +2,10 @@
 //!
 //! It owns names, defaults and the checks of single values. It must not know what the values are used for.
 
+mod environment;
+mod nearest;
+mod wording;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -16,10 +20,8 @@ use figment::{
 use levada_protocol::error::ErrorCode;
 use serde::{Deserialize, Serialize};
 
+pub use self::environment::check_environment;
 use crate::units;
-
-/// What environment variables begin with: `LEVADA_DATA_DIR` sets `data_dir`.
-const ENV_PREFIX: &str = "LEVADA_";
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -56,9 +58,12 @@ macro_rules! settings {
 settings! {
     /// The data directory: events, plugins, keys. Made if it is absent.
     data_dir: PathBuf = PathBuf::from("levada-data");
-    /// Where QUIC is served (UDP). Loopback only, while no identities can be configured. Port 0: any free one.
+    /// Where QUIC is served (UDP): an address, a host's name with a port, or a port alone on 127.0.0.1; port 0 takes any
+    /// free one. Loopback only, while no identities can be configured.
+    #[serde(with = "units::address")]
     listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7600));
-    /// Where HTTP is served (TCP): health and metrics. Loopback only, as `listen`.
+    /// Where HTTP is served (TCP): health and metrics. As `listen`.
+    #[serde(with = "units::address")]
     http: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7601));
     /// How log lines are written: `text` or `json`.
     log_format: LogFormat = LogFormat::Text;
@@ -73,16 +78,16 @@ settings! {
     /// Streams that one connection may have open at once. It is granted in steps, as they are used.
     streams_max: u32 = 1_024;
     /// How long a new connection may take to finish its handshake and say hello.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "units::duration")]
     hello_timeout: Duration = Duration::from_secs(5);
     /// How long a new stream may take to say what it is.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "units::duration")]
     open_timeout: Duration = Duration::from_secs(10);
     /// How often a quiet connection is probed.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "units::duration")]
     keep_alive: Duration = Duration::from_secs(3);
     /// Silence after which a connection is given up. Keep it below the acknowledgement timeouts in use.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "units::duration")]
     idle_timeout: Duration = Duration::from_secs(10);
     /// Largest UDP payload that path discovery tries, in bytes: 1200 to 6500. Above, segmentation offload fails.
     mtu_max: u16 = 6_500;
@@ -106,7 +111,7 @@ settings! {
     unread_bytes_max: ByteSize = ByteSize::mib(256);
     /// How long a stream may take nothing of what its credit asked for: then it is reset with DEADLINE_EXCEEDED, and
     /// its consumer detached. After 2 seconds with LIMIT_EXCEEDED if its connection or the engine has no room left.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "units::duration")]
     unread_timeout: Duration = Duration::from_secs(30);
     /// Bytes of frames of one connection that have not come whole or wait to be taken on. One for which there is no room
     /// for 2 seconds is refused with LIMIT_EXCEEDED.
@@ -118,21 +123,21 @@ settings! {
     /// Plugin artefacts received at once; the next waits.
     uploads_max: usize = 2;
     /// How long one plugin artefact may take to arrive.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "units::duration")]
     upload_timeout: Duration = Duration::from_secs(120);
     /// How long a plugin artefact may bring next to nothing while another waits for its place.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "units::duration")]
     upload_patience: Duration = Duration::from_secs(10);
     /// HTTP connections open at once; one more takes the place of the one that was silent longest.
     http_connections_max: usize = 256;
     /// Silence after which an HTTP connection is given up. A request has at most 10 seconds to come.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "units::duration")]
     http_idle_timeout: Duration = Duration::from_secs(60);
     /// How often the certificate files are looked at: ours are renewed in time, others are taken when they change.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "units::duration")]
     tls_check_interval: Duration = Duration::from_secs(3_600);
     /// How long sessions may finish what is in flight when the engine goes away.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "units::duration")]
     shutdown_grace: Duration = Duration::from_secs(5);
 
     /// Bytes of published batches that may wait for their commit.
@@ -147,22 +152,22 @@ settings! {
     #[serde(with = "units::size")]
     tail_bytes_max: ByteSize = ByteSize::mib(64);
     /// How long a consumer's acknowledgement waits for a commit group to ride in before it makes one.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "units::duration")]
     progress_delay: Duration = Duration::from_millis(5);
     /// Least free disk space: below it, or below the smaller of a tenth of the volume and 1 GiB, publishes are refused.
     #[serde(with = "units::size")]
     disk_reserve: ByteSize = ByteSize::mib(64);
     /// How often free disk space is looked at.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "units::duration")]
     disk_check_interval: Duration = Duration::from_millis(500);
     /// How often retention looks for what may go.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "units::duration")]
     retention_interval: Duration = Duration::from_secs(30);
 
     /// Threads that run plugins; 0 means as many as there are processors.
     plugin_workers: usize = 0;
     /// How often running plugins are held against their deadlines.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "units::duration")]
     plugin_tick: Duration = Duration::from_millis(1);
 }
 
@@ -208,9 +213,14 @@ pub enum Error {
         /// What was expected and what came.
         message: String,
     },
-    /// A value from the environment or a flag is wrong.
-    #[error("{0}")]
-    Value(Box<figment::Error>),
+    /// A variable of the environment is not known, is empty, or has a wrong value.
+    #[error("the environment variable {name} {message}")]
+    Variable {
+        /// Which.
+        name: String,
+        /// What was expected and what came.
+        message: String,
+    },
     /// A value outside its range.
     #[error("{key} is {got}, expected {expected}")]
     Range {
@@ -227,11 +237,19 @@ impl Error {
     /// The stable code.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::File { .. } | Self::Text { .. } | Self::Value(_) | Self::Range { .. } => {
+            Self::File { .. } | Self::Text { .. } | Self::Variable { .. } | Self::Range { .. } => {
                 ErrorCode::ConfigInvalid
             }
         }
     }
+}
+
+/// The address that a text means: `127.0.0.1:7600`, `localhost:7600`, or a port alone, on 127.0.0.1.
+///
+/// # Errors
+/// What was expected and what came.
+pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    units::address::parse(text)
 }
 
 impl ServerConfig {
@@ -244,17 +262,22 @@ impl ServerConfig {
         if let Some(path) = file {
             let text = std::fs::read_to_string(path)
                 .map_err(|source| Error::File { path: path.to_owned(), source })?;
+            let syntax = text.parse::<toml::Table>();
+            syntax.map_err(|error| {
+                in_text(path, &text, &error, |message| format!("expected TOML: {message}"))
+            })?;
             // Read alone first: only the TOML reader itself knows the line of a mistake.
-            toml::from_str::<Self>(&text).map_err(|error| in_text(path, &text, &error))?;
+            toml::from_str::<Self>(&text).map_err(|error| in_text(path, &text, &error, wording::ours))?;
             figment = figment.merge(Toml::string(&text));
         }
-        // Only known keys: `LEVADA_ADDR` and its like belong to the client.
+        check_environment()?;
+        // The others are the client's.
         let keys: Vec<&str> = KEYS.iter().map(|(key, _)| *key).collect();
         let config: Self = figment
-            .merge(Env::prefixed(ENV_PREFIX).only(&keys))
+            .merge(Env::prefixed(environment::PREFIX).only(&keys))
             .merge(Serialized::defaults(overrides))
             .extract()
-            .map_err(|error| Error::Value(Box::new(error)))?;
+            .map_err(|error| in_variable(&error))?;
         config.check()?;
         Ok(config)
     }
@@ -267,6 +290,13 @@ impl ServerConfig {
         let range = |key, holds: bool, got: &dyn ToString, expected| {
             if holds { Ok(()) } else { Err(Error::Range { key, got: got.to_string(), expected }) }
         };
+        range("data_dir", !self.data_dir.as_os_str().is_empty(), &"empty", "a directory")?;
+        range(
+            "log_filter",
+            units::filter::is_one(&self.log_filter),
+            &format!("{:?}", self.log_filter),
+            units::filter::EXPECTED,
+        )?;
         let loopback = "a loopback address such as 127.0.0.1: without identities anybody who reaches the port \
                         may do anything";
         range("listen", self.listen.ip().is_loopback(), &self.listen, loopback)?;
@@ -343,10 +373,17 @@ impl ServerConfig {
     }
 }
 
-fn in_text(path: &Path, text: &str, error: &toml::de::Error) -> Error {
+fn in_text(path: &Path, text: &str, error: &toml::de::Error, say: impl Fn(&str) -> String) -> Error {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
-    Error::Text { path: path.to_owned(), line, message: error.message().replace('\n', " ") }
+    Error::Text { path: path.to_owned(), line, message: say(&error.message().replace('\n', " ")) }
+}
+
+/// The file was read before and flags have their types, so that only a variable can be wrong.
+fn in_variable(error: &figment::Error) -> Error {
+    let key = error.path.first().map_or_else(String::new, |key| key.to_ascii_uppercase());
+    let message = format!("is wrong: {}", wording::ours(&error.kind.to_string()));
+    Error::Variable { name: format!("{}{key}", environment::PREFIX), message }
 }
 
 #[cfg(test)]

@@ -37,15 +37,30 @@ fn an_unknown_key_is_refused_with_its_line() {
     let error = load("# comment\nlisten = \"127.0.0.1:1\"\nlisen = 1\n").unwrap_err();
     assert_eq!(error.code(), ErrorCode::ConfigInvalid);
     let text = error.to_string();
-    assert!(text.contains("line 3") && text.contains("lisen"), "{text}");
+    assert!(text.contains("line 3: \"lisen\" is not known, expected a setting, perhaps listen"), "{text}");
 }
 
 #[test]
 fn a_value_of_the_wrong_form_is_refused_with_its_line() {
     let text = load("listen = \"127.0.0.1:1\"\nidle_timeout = \"soon\"\n").unwrap_err().to_string();
-    assert!(text.contains("line 2"), "{text}");
-    assert!(load("tail_bytes_max = \"much\"\n").is_err());
-    assert!(load("no toml at all").is_err());
+    assert!(text.ends_with("line 2: expected a duration such as 500ms, 30s or 1h, got \"soon\""), "{text}");
+    for (text, said) in [
+        ("tail_bytes_max = \"much\"", "expected a size such as 64MiB or 1GB, got \"much\""),
+        ("tail_bytes_max = true", "expected a size such as 64MiB or 1GB, got boolean true"),
+        ("tail_bytes_max = -1", "expected a size such as 64MiB or 1GB, got -1"),
+        ("idle_timeout = 5", "expected a duration such as 500ms, 30s or 1h, got integer 5"),
+        ("connections_max = \"many\"", "expected a whole number of 0 or more, got string \"many\""),
+        ("connections_max = -1", "expected a whole number of 0 or more, got integer -1"),
+        ("mtu_max = 70000", "expected a whole number of 0 or more, got integer 70000"),
+        ("data_dir = 7", "expected text, got integer 7"),
+        ("log_format = \"loud\"", "expected text or json, got loud"),
+        ("listen = \"nowhere\"", "or a port alone such as 7600, got \"nowhere\""),
+        ("listen = 70000", "or a port alone such as 7600, got \"70000\""),
+        ("no toml at all", "line 1: expected TOML: "),
+    ] {
+        let error = load(text).unwrap_err().to_string();
+        assert!(error.contains(said), "{text}: {error}");
+    }
 }
 
 #[test]
@@ -63,6 +78,28 @@ fn addresses_that_others_can_reach_are_refused() {
         }
     }
     assert!(load("listen = \"[::1]:0\"\n").is_ok());
+}
+
+#[test]
+fn addresses_may_be_host_names_and_ports_alone() {
+    let config = load("listen = \"localhost:9000\"\nhttp = 9001\n").unwrap();
+    assert_eq!(
+        (config.listen.to_string(), config.http.to_string()),
+        ("127.0.0.1:9000".into(), "127.0.0.1:9001".into())
+    );
+    assert_eq!(load("listen = \":0\"").unwrap().listen.to_string(), "127.0.0.1:0");
+}
+
+#[test]
+fn a_filter_that_would_silence_the_log_and_an_empty_directory_are_refused() {
+    for (text, said) in [
+        ("log_filter = \"loud\"", "log_filter is \"loud\", expected a level (off, error, warn"),
+        ("log_filter = \"\"", "log_filter is \"\", expected a level"),
+        ("data_dir = \"\"", "data_dir is empty, expected a directory"),
+    ] {
+        let error = load(text).unwrap_err().to_string();
+        assert!(error.contains(said), "{text}: {error}");
+    }
 }
 
 #[test]

@@ -1,0 +1,93 @@
+//! The variables `LEVADA_…` of the environment: every one is known and says something.
+//!
+//! What they say is read with the rest of the settings.
+
+use std::ffi::{OsStr, OsString};
+
+use super::{Error, KEYS, nearest::nearest};
+
+/// What the names of our variables begin with: `LEVADA_DATA_DIR` sets `data_dir`.
+pub(super) const PREFIX: &str = "LEVADA_";
+/// What follows it in variables that are no settings of the server: the client's, and the folder of the build.
+const OTHERS: [&str; 3] = ["ADDR", "CA", "CACHE"];
+
+/// Refuses a variable that is empty, that nobody knows, or that is no text.
+///
+/// # Errors
+/// Which, and what to do about it.
+pub fn check_environment() -> Result<(), Error> {
+    check(std::env::vars_os())
+}
+
+fn check(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<(), Error> {
+    for (name, value) in variables {
+        let name = name.to_string_lossy();
+        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+        let settings = KEYS.iter().map(|(key, _)| key.to_ascii_uppercase());
+        let known: Vec<String> = settings.chain(OTHERS.map(str::to_owned)).collect();
+        let message = if !known.iter().any(|known| *known == rest) {
+            let meant = nearest(rest, known.iter().map(String::as_str));
+            let meant = meant.map_or(String::new(), |meant| format!(", perhaps {PREFIX}{meant}"));
+            format!(
+                "is not known, expected one of a setting{meant}; `levada serve --print-config` shows all settings"
+            )
+        } else if value.is_empty() {
+            "is empty, expected a value, or no such variable".to_owned()
+        } else if value.to_str().is_none() {
+            format!("is {}, expected UTF-8", shown(&value))
+        } else {
+            continue;
+        };
+        return Err(Error::Variable { name: name.into_owned(), message });
+    }
+    Ok(())
+}
+
+fn shown(value: &OsStr) -> String {
+    format!("{:?}", value.to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use super::*;
+
+    fn said(name: &str, value: impl Into<OsString>) -> Option<String> {
+        check([(name.into(), value.into())].into_iter()).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn known_variables_with_a_value_and_those_of_others_pass() {
+        for name in ["LEVADA_DATA_DIR", "LEVADA_LISTEN", "LEVADA_ADDR", "LEVADA_CA", "LEVADA_CACHE"] {
+            assert_eq!(said(name, "x"), None, "{name}");
+        }
+        assert_eq!(said("PATH", ""), None);
+        assert_eq!(said("LEVADAS", ""), None);
+    }
+
+    #[test]
+    fn an_empty_variable_is_named() {
+        let said = said("LEVADA_DATA_DIR", "").unwrap();
+        assert!(said.contains("LEVADA_DATA_DIR is empty"), "{said}");
+    }
+
+    #[test]
+    fn an_unknown_variable_is_named_with_the_nearest() {
+        let near = said("LEVADA_DATADIR", "x").unwrap();
+        assert!(
+            near.contains("LEVADA_DATADIR is not known") && near.contains("perhaps LEVADA_DATA_DIR"),
+            "{near}"
+        );
+        let lower = said("LEVADA_listen", "x").unwrap();
+        assert!(lower.contains("LEVADA_listen is not known"), "{lower}");
+        let far = said("LEVADA_XYZ", "x").unwrap();
+        assert!(far.contains("LEVADA_XYZ") && !far.contains("perhaps"), "{far}");
+    }
+
+    #[test]
+    fn a_value_that_is_no_text_is_refused() {
+        let said = said("LEVADA_DATA_DIR", OsString::from_vec(vec![b'a', 0xff])).unwrap();
+        assert!(said.contains("LEVADA_DATA_DIR is \"a\u{fffd}\", expected UTF-8"), "{said}");
+    }
+}
