@@ -37,8 +37,8 @@ const fn copied_bytes_max(interface: Interface) -> usize {
 /// their memory, so that one which runs over ends there.
 const BELOW_ZERO: u64 = 0xff00_0000;
 
-/// Ticks after which a call's slice ends. The first one is at any moment, so that a slice has a tick at most.
-const SLICE_TICKS: u64 = 1;
+/// Ticks after which a slice ends. The first one is at any moment, so that a slice lasts for one tick at least.
+const SLICE_TICKS: u64 = 2;
 
 /// A plugin that was initialised.
 pub(crate) struct Instance {

@@ -1,10 +1,13 @@
 //! The threads that run plugins, and whose turn it is.
 //!
 //! Places share the workers: a worker that is free serves the place that has had the least time on them. Work, a call or
-//! the making of an instance, runs for one slice, about a tick of the epoch; if it has not ended then it is put aside,
-//! and the worker looks anew whose turn it is. However long a place's calls run and however many it has queued, others
-//! wait for a slice of it and not for a call. A place that had nothing to do for a while has no claim to the time that it
-//! did not use.
+//! the making of an instance, runs for one slice, one or two ticks of the epoch; if it has not ended then it is put
+//! aside, and the worker looks anew whose turn it is. However long a place's calls run and however many it has queued,
+//! others wait for a slice of it and not for a call. A place that had nothing to do for a while has no claim to the time
+//! that it did not use.
+//!
+//! What was put aside is long. Long work leaves one worker free, if there are two, for work that begins: so a quick call
+//! finds a worker at once, and the rest of the engine a processor.
 //!
 //! It must not know what the work is.
 
@@ -99,6 +102,8 @@ pub(crate) fn answering<T: Send + 'static>(
 pub(crate) struct Pool {
     state: Mutex<State>,
     work: Condvar,
+    /// How many workers long work may have.
+    long_max: usize,
 }
 
 #[derive(Default)]
@@ -107,6 +112,8 @@ struct State {
     lanes: Vec<Lane>,
     /// The most that a place had had when its turn came: what one that comes anew is counted as having had.
     turn: Duration,
+    /// Slices of long work under way.
+    long_running: usize,
     closed: bool,
 }
 
@@ -121,6 +128,13 @@ struct Lane {
     running: u32,
 }
 
+/// What a worker took.
+struct Taken {
+    share: Arc<Share>,
+    work: Work,
+    is_long: bool,
+}
+
 /// The worker threads; dropped, they end after the slices that they are in.
 pub(crate) struct Workers {
     pool: Arc<Pool>,
@@ -130,7 +144,8 @@ pub(crate) struct Workers {
 impl Workers {
     /// Starts `count` threads.
     pub(crate) fn start(count: usize) -> Result<Self, Error> {
-        let pool = Arc::new(Pool { state: Mutex::default(), work: Condvar::new() });
+        let long_max = count.saturating_sub(1).max(1);
+        let pool = Arc::new(Pool { state: Mutex::default(), work: Condvar::new(), long_max });
         let mut workers = Self { pool, threads: Vec::new() };
         for worker in 0..count {
             let pool = workers.pool.clone();
@@ -185,22 +200,22 @@ impl Pool {
     fn work(&self) {
         engine::give_way(WORKER_NICENESS);
         let mut context = Context::from_waker(Waker::noop());
-        while let Some((share, mut work)) = self.take() {
+        while let Some(Taken { share, mut work, is_long }) = self.take() {
             let begun = Instant::now();
             engine::begin_slice();
             let aside = work.as_mut().poll(&mut context).is_pending().then_some(work);
-            self.end_slice(&share, begun.elapsed(), aside);
+            self.end_slice(&share, begun.elapsed(), is_long, aside);
         }
     }
 
     /// Waits for something to run; `None` when the host shuts down.
-    fn take(&self) -> Option<(Arc<Share>, Work)> {
+    fn take(&self) -> Option<Taken> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return None;
             }
-            if let Some(taken) = state.next() {
+            if let Some(taken) = state.next(self.long_max) {
                 return Some(taken);
             }
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -208,8 +223,9 @@ impl Pool {
     }
 
     /// After a slice: counts it, and puts the work aside that has not ended.
-    fn end_slice(&self, share: &Arc<Share>, slice: Duration, aside: Option<Work>) {
+    fn end_slice(&self, share: &Arc<Share>, slice: Duration, was_long: bool, aside: Option<Work>) {
         let mut state = self.lock();
+        state.long_running -= usize::from(was_long);
         if state.closed {
             // The work is dropped, which whoever waits for it notices.
             return;
@@ -222,6 +238,12 @@ impl Pool {
         if lane.running == 0 && !lane.has_work() {
             *lane.share.had.lock().unwrap_or_else(PoisonError::into_inner) = lane.had;
             state.lanes.swap_remove(at);
+        }
+        let left = was_long && state.lanes.iter().any(|lane| !lane.aside.is_empty());
+        drop(state);
+        if left {
+            // This worker may find something else that has its turn.
+            self.work.notify_one();
         }
     }
 
@@ -245,14 +267,17 @@ impl State {
     }
 
     /// Takes something to run from the place that has had the least.
-    fn next(&mut self) -> Option<(Arc<Share>, Work)> {
-        let waiting = self.lanes.iter_mut().filter(|lane| lane.has_work());
+    fn next(&mut self, long_max: usize) -> Option<Taken> {
+        let room = self.long_running < long_max;
+        let waiting = self.lanes.iter_mut().filter(|lane| lane.has_work() && (room || lane.aside.is_empty()));
         let lane = waiting.min_by_key(|lane| lane.had + SLICE * lane.running)?;
         self.turn = self.turn.max(lane.had);
         // What has begun goes first: so no more calls of a place are under way than there are workers.
+        let is_long = !lane.aside.is_empty();
         let work = lane.aside.pop_front().or_else(|| lane.queued.pop_front())?;
         lane.running += 1;
-        Some((Arc::clone(&lane.share), work))
+        self.long_running += usize::from(is_long);
+        Some(Taken { share: Arc::clone(&lane.share), work, is_long })
     }
 }
 
