@@ -1,0 +1,104 @@
+//! What a topic is like, as it is asked for, changed and shown.
+
+use serde::{Deserialize, Serialize};
+
+/// How long a topic keeps events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Retain {
+    /// At least `retain_for`, and until every durable subscription and route has acknowledged.
+    #[default]
+    TimeAndAcked,
+    /// `retain_for` and `max_bytes` alone; may drop what nobody has acknowledged.
+    TimeAndSize,
+    /// Until every durable subscription and route has acknowledged.
+    UntilAcked,
+}
+
+/// A topic's settings. All have defaults.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TopicSettings {
+    /// Partitions, 1 to 1024, fixed when the topic is made. Default 1.
+    pub partitions: u16,
+    /// What an acknowledgement means: `sync` (default) or `os`.
+    pub durability: String,
+    /// The retention rule.
+    pub retain: Retain,
+    /// How long events are kept at least, in milliseconds. Default 72 h.
+    pub retain_for_ms: u64,
+    /// Stored bytes over which the oldest are dropped (`time_and_size`); 0 means no bound.
+    pub max_bytes: u64,
+}
+
+impl Default for TopicSettings {
+    fn default() -> Self {
+        Self {
+            partitions: 1,
+            durability: "sync".to_owned(),
+            retain: Retain::default(),
+            retain_for_ms: 72 * 3_600_000,
+            max_bytes: 0,
+        }
+    }
+}
+
+/// What is to change of a topic's settings; what is not given stays as it is.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TopicChanges {
+    /// The partitions, which cannot change: refused if it is another number than the topic has.
+    pub partitions: Option<u16>,
+    /// What an acknowledgement means from now on: `sync` or `os`.
+    pub durability: Option<String>,
+    /// The retention rule.
+    pub retain: Option<Retain>,
+    /// How long events are kept at least, in milliseconds.
+    pub retain_for_ms: Option<u64>,
+    /// Stored bytes over which the oldest are dropped (`time_and_size`); 0 means no bound.
+    pub max_bytes: Option<u64>,
+}
+
+impl TopicChanges {
+    /// What the settings are once this has changed.
+    #[must_use]
+    pub fn of(&self, settings: &TopicSettings) -> TopicSettings {
+        TopicSettings {
+            partitions: self.partitions.unwrap_or(settings.partitions),
+            durability: self.durability.clone().unwrap_or_else(|| settings.durability.clone()),
+            retain: self.retain.unwrap_or(settings.retain),
+            retain_for_ms: self.retain_for_ms.unwrap_or(settings.retain_for_ms),
+            max_bytes: self.max_bytes.unwrap_or(settings.max_bytes),
+        }
+    }
+}
+
+/// A topic as it stands.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TopicInfo {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: u32,
+    /// Its settings.
+    pub settings: TopicSettings,
+    /// When it was made, in milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// Each partition's extent.
+    pub partitions: Vec<PartitionInfo>,
+}
+
+/// A partition as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PartitionInfo {
+    /// The partition.
+    pub partition: u16,
+    /// The oldest offset still stored.
+    pub start: u64,
+    /// The next offset after the last durable event.
+    pub end: u64,
+    /// Bytes of stored batches, before the store's own overhead.
+    pub bytes: u64,
+}
