@@ -364,7 +364,7 @@ async fn a_quiet_engine_prints_the_ports_that_the_system_chose() {
     let mut command = command();
     command.args(["serve", "--quiet", "--listen", "localhost:0", "--http", ":0", "--until-stdin-closes"]);
     command.args(["--data-dir", dir.path().join("data").to_str().unwrap()]);
-    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let quic = within("a line", lines.next_line()).await.unwrap().unwrap();

@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     args::{Format, ServeArgs},
     failure::Failure,
-    output::Output,
+    output::{Output, Unwritten},
 };
 
 /// On this many processors or fewer one thread for all connections is faster than a pool that steals work.
@@ -183,6 +183,6 @@ fn announce(output: &Output, started: &Started, chosen: Chosen) {
     }
 }
 
-fn untold(error: &io::Error) {
+fn untold(error: &Unwritten) {
     tracing::warn!(%error, "the addresses could not be printed");
 }
