@@ -70,7 +70,7 @@ fn act(event: &EventRef<'_>, verdicts: &mut VerdictWriter) -> Result<Option<Vec<
             std::process::abort();
         }
         b"leak" => {
-            std::mem::forget(std::hint::black_box(vec![1_u8; 4 << 20]));
+            std::mem::forget(black_box(vec![1_u8; 4 << 20]));
             verdicts.keep();
         }
         b"loop" => spin(),
