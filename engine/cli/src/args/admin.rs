@@ -209,6 +209,9 @@ pub(crate) struct PluginArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum PluginAction {
     /// Store a plugin's next version; places that name the plugin without a version change over to it
+    ///
+    /// The engine compiles the component, which may take a minute for one with a language runtime; the command waits up
+    /// to 10 minutes and says so every 5 s.
     Deploy {
         /// Its name: up to 63 of a-z 0-9 _ - beginning with a letter or digit
         #[arg(required_unless_present = "bundled", requires = "file")]
@@ -224,6 +227,8 @@ pub(crate) enum PluginAction {
         bundled: bool,
     },
     /// All versions of all plugins, where they are used and what they cost
+    ///
+    /// NS/EVENT is processor time; where EVENTS/CALL is near 1 it is mostly the cost of a call.
     List,
     /// Remove a plugin, or one version of it; refused while a place uses it
     Remove {
