@@ -7,11 +7,9 @@
 mod support;
 
 use std::{
-    sync::{
-        Mutex, Once,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Mutex, Once},
     thread,
+    time::Instant,
 };
 
 use tracing::{
@@ -22,7 +20,6 @@ use tracing::{
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static TRAPS: Mutex<Vec<String>> = Mutex::new(Vec::new());
-static COUNT: AtomicUsize = AtomicUsize::new(0);
 /// The hashes of what was compiled.
 static COMPILED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -48,9 +45,6 @@ impl Subscriber for Listener {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        if event.metadata().fields().field("line").is_some() {
-            COUNT.fetch_add(1, Ordering::Relaxed);
-        }
         event.record(&mut Lines);
     }
 
@@ -82,11 +76,15 @@ fn a_plugins_lines_are_logged_and_a_flood_is_not() {
     listen();
     let host = support::start();
     let attachment = host.attach_hostile();
+    let begun = Instant::now();
     assert_eq!(support::call(&attachment, support::payloads(&["log"])), Ok(vec![support::Seen::Keep]));
-    let lines = LINES.lock().unwrap();
+    let windows = usize::try_from(begun.elapsed().as_secs()).unwrap() + 2;
+    let all = LINES.lock().unwrap();
+    // Other tests have plugins that say something else.
+    let lines: Vec<&String> = all.iter().filter(|line| line.starts_with("line ")).collect();
     assert_eq!(lines[0], "line 0");
-    // 20 a second are let through; that one call of 100 ms at most sees two such windows.
-    assert!((20..=40).contains(&COUNT.load(Ordering::Relaxed)), "{} of 10000", lines.len());
+    // 20 a second are let through of the 10,000, the first of them whatever the second.
+    assert!((20..=20 * windows).contains(&lines.len()), "{} of 10000", lines.len());
 }
 
 #[test]

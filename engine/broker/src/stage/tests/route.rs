@@ -60,7 +60,7 @@ async fn dead_letters_of_the_largest_events_pass_a_route_kept_or_changed() {
         let headers: Vec<_> = own.chain(engines).collect();
         let own_bytes: usize = headers.iter().take(HEADERS_MAX).map(|(name, _)| 3 + name.len()).sum();
         let rest = EVENT_BYTES_MAX - 22 - own_bytes - offset as usize;
-        Event { headers, ..Event::new(vec![b'p'; rest]) }
+        Event { headers, ..Event::new(vec![b'p'; rest]).at(Timestamp(0)) }
     };
     let each = Each::new(|offset, event| match offset.0 {
         0 => Act::Keep,
