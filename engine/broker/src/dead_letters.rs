@@ -6,21 +6,40 @@
 use bytes::Bytes;
 use levada_protocol::{
     batch::{Batch, BatchBuilder, BatchFull, Stamp},
+    error::ErrorCode,
     event::Event,
     ids::{Offset, PartitionId, Timestamp, TopicName},
-    limits::{BATCH_BYTES_TARGET, REASON_BYTES_MAX},
+    limits::{BATCH_BYTES_TARGET, REASON_BYTES_MAX, TOPIC_NAME_BYTES_MAX_INTERNAL},
 };
 
-use crate::shard::{AppendTarget, FragmentAppend};
+use crate::{
+    Error,
+    shard::{AppendTarget, FragmentAppend},
+};
 
 /// The topic that takes the dead letters of a subscription.
-pub(crate) fn of_subscription(topic: &str, name: &str) -> TopicName {
-    TopicName::internal(&format!("dlq.{topic}.{name}"))
+///
+/// # Errors
+/// `INVALID_NAME` if no topic can have such a name: of a subscription of a dead-letter topic it may be too long.
+pub(crate) fn of_subscription(topic: &str, name: &str) -> Result<TopicName, Error> {
+    named(format!("dlq.{topic}.{name}"))
 }
 
 /// The topic that takes the dead letters of a route from a topic.
-pub(crate) fn of_route(from: &str, name: &str) -> TopicName {
-    TopicName::internal(&format!("dlq.{from}.route-{name}"))
+///
+/// # Errors
+/// As [`of_subscription`].
+pub(crate) fn of_route(from: &str, name: &str) -> Result<TopicName, Error> {
+    named(format!("dlq.{from}.route-{name}"))
+}
+
+fn named(name: String) -> Result<TopicName, Error> {
+    TopicName::parse_any(&name).map_err(|_| {
+        let (len, limit) = (name.len(), TOPIC_NAME_BYTES_MAX_INTERNAL);
+        let message =
+            format!("its dead letters would go to {name}, whose {len} bytes are over the limit of {limit}");
+        Error::refused(ErrorCode::InvalidName, format!("{message}; choose a shorter name"))
+    })
 }
 
 /// Why an event became a dead letter.
@@ -144,14 +163,14 @@ const PREFIX: &str = "lv-dlq-";
 mod tests {
     use levada_protocol::limits::{
         EVENT_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX,
-        TOPIC_NAME_BYTES_MAX_INTERNAL,
     };
 
     use super::*;
 
     /// Makes a letter whose added headers are as long as they can be, and reads it back.
     fn longest_letter_of(event: Event) -> Event {
-        let topic = TopicName::internal(&format!("dlq.{}", "t".repeat(TOPIC_NAME_BYTES_MAX_INTERNAL - 4)));
+        let topic =
+            TopicName::parse_any(&format!("dlq.{}", "t".repeat(TOPIC_NAME_BYTES_MAX_INTERNAL - 4))).unwrap();
         let place = "p".repeat(NAME_BYTES_MAX + "route-".len());
         let origin = Origin { topic: &topic, partition: PartitionId(1_023), place: &place };
         let last = Timestamp(u64::MAX);
@@ -163,7 +182,7 @@ mod tests {
             first_failure: last,
             last_failure: last,
         };
-        let mut letters = Letters::new(TopicName::internal("dlq.t.s"));
+        let mut letters = Letters::new(TopicName::parse_any("dlq.t.s").unwrap());
         letters.push(&origin, Offset(u64::MAX), event, &reason);
         let appends = letters.into_appends();
         let mut stored = appends[0].batch.bytes().clone();

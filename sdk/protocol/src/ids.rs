@@ -97,7 +97,7 @@ impl InvalidName {
 
 /// A topic's name: `[a-z0-9][a-z0-9._-]{0,127}`.
 ///
-/// Names that begin with `_` or `dlq.` are the engine's own, see [`TopicName::internal`].
+/// Names that begin with `_` or `dlq.` are the engine's own, see [`TopicName::is_internal`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicName(Arc<str>);
 
@@ -115,14 +115,6 @@ impl TopicName {
             return Err(InvalidName::new("topic", name, TOPIC_GRAMMAR));
         }
         Ok(Self(name.into()))
-    }
-
-    /// Makes a name of the engine's own.
-    ///
-    /// # Panics
-    /// If the name is not one: those names are made of parts that were parsed before.
-    pub fn internal(name: &str) -> Self {
-        Self::parse_any(name).expect("the engine's own topic names are made of parsed names")
     }
 
     /// True for `_` and `dlq.` topics, which users may read, change and delete but neither create nor publish to.

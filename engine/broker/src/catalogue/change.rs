@@ -19,12 +19,16 @@ use super::{
     encode, listed,
 };
 use crate::{
+    dead_letters,
     error::Error,
     keys::{self, KeyRange},
     reclaim,
     tail::TailBudget,
     topic::{Extent, Topic},
 };
+
+/// How many removed plugins have their last number remembered, so that none is given twice.
+const PLUGIN_NUMBERS_MAX: usize = 100_000;
 
 /// A change that somebody asked for. Names and options were parsed; whether it is possible is decided here.
 #[derive(Debug, Clone)]
@@ -114,7 +118,7 @@ impl Change {
                 edit.create_subscription(topic, name, options, positions, owner)?;
             }
             Self::DeployPlugin { name, sha256, size, interface, owner } => {
-                edit.deploy_plugin(name, sha256, *size, interface, owner);
+                edit.deploy_plugin(name, sha256, *size, interface, owner)?;
             }
             Self::RemovePlugin { name, version } => edit.remove_plugin(name, *version)?,
             Self::CreateRoute { spec, name, positions, owner } => {
@@ -255,6 +259,7 @@ impl Edit {
             let message = format!("topic {topic} has a subscription {name}");
             return Err(Error::refused(ErrorCode::SubscriptionExists, message));
         }
+        dead_letters::of_subscription(topic.as_str(), name.as_str())?;
         for stage in options.chain() {
             self.next.plugin(&stage.plugin)?;
         }
@@ -282,8 +287,22 @@ impl Edit {
         Ok(())
     }
 
-    fn deploy_plugin(&mut self, name: &PluginName, sha256: &str, size: u64, interface: &str, owner: &str) {
-        let version = self.last_version(name).saturating_add(1);
+    fn deploy_plugin(
+        &mut self,
+        name: &PluginName,
+        sha256: &str,
+        size: u64,
+        interface: &str,
+        owner: &str,
+    ) -> Result<(), Error> {
+        let last = self.last_version(name);
+        if last == 0 && self.next.plugin_numbers.len() >= PLUGIN_NUMBERS_MAX {
+            let message = format!(
+                "{PLUGIN_NUMBERS_MAX} plugins were removed, whose names the engine must remember: deploy under a name that was used before"
+            );
+            return Err(Error::refused(ErrorCode::LimitExceeded, message));
+        }
+        let version = last.saturating_add(1);
         let id = self.take_id();
         let record = PluginRecord {
             id,
@@ -297,6 +316,7 @@ impl Edit {
         };
         self.put(Family::Catalogue, keys::catalogue_plugin(id), encode(&record));
         self.next.plugins.insert((name.clone(), version), Arc::new(record));
+        Ok(())
     }
 
     /// The last number that was given to a version of the plugin, 0 if none was.
@@ -351,6 +371,7 @@ impl Edit {
         }
         let source = TopicName::parse_any(&spec.from)?;
         let source_id = self.next.topic(&source)?.id;
+        dead_letters::of_route(source.as_str(), name.as_str())?;
         for target in &spec.to {
             self.next.topic(&TopicName::parse_any(target)?)?;
             if let Some(path) = self.path(target, &spec.from) {
@@ -442,4 +463,47 @@ fn check_settings(settings: &TopicSettings) -> Result<(), Error> {
         return invalid(format!("durability is {:?}, expected sync or os", settings.durability));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use levada_protocol::{ids::Timestamp, limits::TOPIC_NAME_BYTES_MAX};
+
+    use super::*;
+
+    fn decide(catalogue: &Catalogue, change: &Change) -> Result<Catalogue, Error> {
+        let decided = change.decide(catalogue, Timestamp(1), &TailBudget::new(1), 100)?;
+        Ok(decided.next)
+    }
+
+    #[test]
+    fn a_place_whose_dead_letters_could_have_no_topic_is_refused_and_others_can_go() {
+        let owner = || "somebody".to_owned();
+        let longest = "t".repeat(TOPIC_NAME_BYTES_MAX);
+        let source = TopicName::parse_any(&format!("dlq.{longest}.{}", "s".repeat(63))).unwrap();
+        let topic =
+            Change::CreateTopic { name: source.clone(), settings: TopicSettings::default(), owner: owner() };
+        let catalogue = decide(&Catalogue::default(), &topic).unwrap();
+        let subscription = |name: &str| Change::CreateSubscription {
+            topic: source.clone(),
+            name: name.parse().unwrap(),
+            options: SubscriptionOptions::default(),
+            positions: vec![Offset(0)],
+            owner: owner(),
+        };
+        let refused = decide(&catalogue, &subscription(&"s".repeat(63))).unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::InvalidName);
+        assert!(refused.to_string().contains("choose a shorter name"), "{refused}");
+        let route = Change::CreateRoute {
+            spec: RouteSpec { from: source.to_string(), ..RouteSpec::default() },
+            name: "r".repeat(63).parse().unwrap(),
+            positions: vec![Offset(0)],
+            owner: owner(),
+        };
+        assert_eq!(decide(&catalogue, &route).unwrap_err().code(), ErrorCode::InvalidName);
+        let with_short = decide(&catalogue, &subscription("s")).unwrap();
+        let delete =
+            Change::Delete { root: Root::Topic(source.clone()), force: true, with_dead_letters: true };
+        assert!(decide(&with_short, &delete).unwrap().topics.is_empty());
+    }
 }

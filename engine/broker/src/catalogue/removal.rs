@@ -66,7 +66,11 @@ impl Removal {
                     letters
                 }
             };
-            if with_dead_letters && catalogue.topics.contains_key(&dead_letters) {
+            // Without a name that a topic can have there is no such topic.
+            if let Ok(dead_letters) = dead_letters
+                && with_dead_letters
+                && catalogue.topics.contains_key(&dead_letters)
+            {
                 open.push(Root::Topic(dead_letters));
             }
         }
@@ -78,10 +82,10 @@ impl Removal {
         let of_subscriptions = self
             .subscriptions
             .iter()
-            .map(|(topic, name)| dead_letters::of_subscription(topic.as_str(), name.as_str()));
+            .filter_map(|(topic, name)| dead_letters::of_subscription(topic.as_str(), name.as_str()).ok());
         let of_routes = self.routes.iter().filter_map(|name| {
             let record = before.routes.get(name)?;
-            Some(dead_letters::of_route(&record.spec.from, name.as_str()))
+            dead_letters::of_route(&record.spec.from, name.as_str()).ok()
         });
         let all = of_subscriptions.chain(of_routes);
         all.filter(|name| after.topics.contains_key(name) && !self.topics.contains(name)).collect()

@@ -38,7 +38,8 @@ impl RouteTask {
             .collect();
         let letters = progress.dead_letters.len() as u64;
         if letters > 0 {
-            let target = dead_letters::of_route(self.shared.source.name.as_str(), &self.record.spec.name);
+            let target = dead_letters::of_route(self.shared.source.name.as_str(), &self.record.spec.name)
+                .map_err(Stop::Failed)?;
             let place = format!("route-{}", self.record.spec.name);
             let mut dead = Letters::new(target);
             let origin = Origin { topic: &self.shared.source.name, partition: self.number, place: &place };

@@ -5,7 +5,9 @@
 use levada_protocol::{
     event::ENGINE_HEADER_PREFIX,
     ids::Offset,
-    limits::{CALL_OUTPUT_BYTES_MAX, CALL_OUTPUT_EVENTS_MAX, EVENT_BYTES_MAX, HOPS_MAX},
+    limits::{
+        CALL_OUTPUT_BYTES_MAX, CALL_OUTPUT_EVENTS_MAX, ENGINE_HEADERS_BYTES_MAX, EVENT_BYTES_MAX, HOPS_MAX,
+    },
     verdict::{Output, Verdict, Verdicts},
 };
 
@@ -16,6 +18,9 @@ use super::{
     outcome::{DeadReason, Target},
     walk::{Chunk, Walker},
 };
+
+/// Bytes of all outputs of one event: as many as the largest event has, with headers of the engine's.
+const OUTPUTS_BYTES_MAX: usize = EVENT_BYTES_MAX + ENGINE_HEADERS_BYTES_MAX;
 
 /// What a stage may answer.
 #[derive(Debug, Clone, Copy)]
@@ -188,8 +193,9 @@ impl<'a, 'f> Judge<'a, 'f> {
                 Some(format!("it set the header {name:?}, and names that begin with {ENGINE_HEADER_PREFIX} are the engine's own"))
             });
         }
-        if bytes > EVENT_BYTES_MAX {
-            let text = format!("the outputs of one event are {bytes} bytes, the limit is {EVENT_BYTES_MAX}");
+        if bytes > OUTPUTS_BYTES_MAX {
+            let text =
+                format!("the outputs of one event are {bytes} bytes, the limit is {OUTPUTS_BYTES_MAX}");
             wrong = wrong.or(Some(text));
         }
         if let Some(text) = wrong {

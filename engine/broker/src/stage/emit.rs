@@ -9,8 +9,8 @@ use levada_protocol::{
     event::{EventTooLarge, is_engine_header},
     ids::Timestamp,
     limits::{
-        EVENT_BYTES_MAX, EVENT_ID_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX,
-        KEY_BYTES_MAX,
+        ENGINE_HEADERS_BYTES_MAX, ENGINE_HEADERS_MAX, EVENT_BYTES_MAX, EVENT_ID_BYTES_MAX,
+        HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX,
     },
     verdict::{Change, HeadersChange, Output},
 };
@@ -99,13 +99,17 @@ pub(super) fn forged<'a>(event: &EventRef<'_>, output: &Output<'a>) -> Option<&'
 /// Counted with every optional field, so that an event that passes fits any empty batch builder.
 pub(super) fn measure(parts: &EventParts<'_>, headers: OutputHeaders<'_>) -> Result<usize, EventTooLarge> {
     let (mut count, mut bytes, mut name_longest) = (0, 0, 0);
+    let (mut engine_count, mut engine_bytes) = (0, 0);
     for (name, value) in headers {
-        // The input event has it, on top of these limits.
+        let len = 3 + name.len() + value.len();
+        // The input event has it, on top of the limits of its own headers.
         if is_engine_header(name) {
-            continue;
+            engine_count += 1;
+            engine_bytes += len;
+        } else {
+            count += 1;
+            bytes += len;
         }
-        count += 1;
-        bytes += 3 + name.len() + value.len();
         name_longest = name_longest.max(name.len());
     }
     let (key, id) = (parts.key.map_or(0, <[u8]>::len), parts.id.map_or(0, str::len));
@@ -116,10 +120,12 @@ pub(super) fn measure(parts: &EventParts<'_>, headers: OutputHeaders<'_>) -> Res
         ("header count", count, HEADERS_MAX, "headers"),
         ("header name", name_longest, HEADER_NAME_BYTES_MAX, "bytes"),
         ("headers", bytes, HEADERS_BYTES_MAX, "bytes"),
+        ("count of the engine's headers", engine_count, ENGINE_HEADERS_MAX, "headers"),
+        ("engine's headers", engine_bytes, ENGINE_HEADERS_BYTES_MAX, "bytes"),
         ("size", total, EVENT_BYTES_MAX, "bytes"),
     ];
     match rows.into_iter().find(|(_, got, limit, _)| got > limit) {
         Some((part, got, limit, unit)) => Err(EventTooLarge { part, got, limit, unit }),
-        None => Ok(total),
+        None => Ok(total + engine_bytes),
     }
 }

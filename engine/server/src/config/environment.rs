@@ -1,4 +1,4 @@
-//! The variables `LEVADA_…` of the environment: every one is known and says something.
+//! The variables `LEVADA_…` of the environment: every one is known and says something, but those that a cluster sets.
 //!
 //! What they say is read with the rest of the settings.
 
@@ -25,7 +25,11 @@ fn check(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<(), Er
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
         let settings = KEYS.iter().map(|(key, _)| key.to_ascii_uppercase());
         let known: Vec<String> = settings.chain(OTHERS.map(str::to_owned)).collect();
-        let message = if !known.iter().any(|known| *known == rest) {
+        let is_known = known.iter().any(|known| *known == rest);
+        if !is_known && is_service_link(rest) {
+            continue;
+        }
+        let message = if !is_known {
             let meant = nearest(rest, known.iter().map(String::as_str));
             let meant = meant.map_or(String::new(), |meant| format!(", perhaps {PREFIX}{meant}"));
             format!(
@@ -41,6 +45,17 @@ fn check(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<(), Er
         return Err(Error::Variable { name: name.into_owned(), message });
     }
     Ok(())
+}
+
+/// Whether a cluster made the variable of a service whose name begins with ours: Kubernetes and Docker put such ones
+/// into every container beside it, as `LEVADA_SERVICE_HOST` and `LEVADA_PORT_7600_UDP_ADDR`.
+fn is_service_link(rest: &str) -> bool {
+    let name = format!("_{rest}");
+    let has_number = |(_, behind): (&str, &str)| behind.starts_with(|first: char| first.is_ascii_digit());
+    name.contains("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT")
+        || name.split_once("_PORT_").is_some_and(has_number)
 }
 
 fn shown(value: &OsStr) -> String {
@@ -62,6 +77,18 @@ mod tests {
         for name in ["LEVADA_DATA_DIR", "LEVADA_LISTEN", "LEVADA_ADDR", "LEVADA_CA", "LEVADA_CACHE"] {
             assert_eq!(said(name, "x"), None, "{name}");
         }
+        for link in [
+            "LEVADA_SERVICE_HOST",
+            "LEVADA_SERVICE_PORT_QUIC",
+            "LEVADA_PORT",
+            "LEVADA_PORT_7600_UDP",
+            "LEVADA_PORT_7600_UDP_ADDR",
+            "LEVADA_CONSOLE_PORT",
+            "LEVADA_CONSOLE_PORT_80_TCP_PROTO",
+        ] {
+            assert_eq!(said(link, "tcp://10.0.0.1:80"), None, "{link}");
+        }
+        assert!(said("LEVADA_REPORT", "x").is_some());
         assert_eq!(said("PATH", ""), None);
         assert_eq!(said("LEVADAS", ""), None);
     }
