@@ -57,13 +57,12 @@ fn ca_file(named: Option<&Path>) -> Result<PathBuf, Failure> {
         Failure::new(ErrorCode::ConfigInvalid, what)
             .hint("the engine keeps it in DATA_DIR/tls/ca.pem; name it with --ca FILE or LEVADA_CA")
     };
-    let text = fs::read(&path).map_err(|error| {
-        wrong(match named {
-            Some(_) => format!("the CA certificate {} cannot be read: {error}", path.display()),
-            None => {
-                format!("no CA certificate: neither --ca nor LEVADA_CA is set, and ./{CA_BESIDE}: {error}")
-            }
-        })
+    let text = fs::read(&path).map_err(|error| match named {
+        Some(file) => Failure::unreadable(file, &error).hint(
+            "it is to be the engine's CA certificate, which the engine keeps in DATA_DIR/tls/ca.pem; --ca or LEVADA_CA \
+             names it",
+        ),
+        None => wrong(format!("no CA certificate: neither --ca nor LEVADA_CA is set, and ./{CA_BESIDE}: {error}")),
     })?;
     if text.windows(PEM_BEGIN.len()).any(|part| part == PEM_BEGIN) {
         return Ok(path);

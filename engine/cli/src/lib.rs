@@ -64,5 +64,8 @@ fn dispatch(output: &Output, args: Args) -> anyhow::Result<()> {
     levada_server::config::check_environment().map_err(levada_server::Error::from)?;
     logging::for_client(verbose, args.common.output);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(commands::run(output, args.command))
+    let done = runtime.block_on(commands::run(output, args.command));
+    // A thread that still waits for an answer at the terminal must not keep the command from ending.
+    runtime.shutdown_background();
+    done
 }

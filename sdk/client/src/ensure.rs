@@ -4,7 +4,10 @@ use std::fmt;
 
 use levada_protocol::{
     error::{ErrorCode, Refusal},
-    request::{Retain, RouteInfo, RouteSpec, StageSpec, TopicInfo, TopicSettings},
+    request::{
+        OnError, Order, Retain, RouteInfo, RouteSpec, StageSpec, Start, SubscriptionInfo,
+        SubscriptionOptions, TopicInfo, TopicSettings,
+    },
 };
 
 use crate::{client::Client, error::Error};
@@ -38,6 +41,33 @@ impl Client {
         match setting_that_differs(&found.settings, &settings) {
             None => Ok(Ensured { found, created: false }),
             Some(difference) => Err(refused(exists.code, format!("topic {name} exists with {difference}"))),
+        }
+    }
+
+    /// Makes a subscription unless one with these options exists, so that it may be called at every start. Where an
+    /// existing one began is not compared: it goes on where it is.
+    ///
+    /// # Errors
+    /// `SUBSCRIPTION_EXISTS` if a subscription of this name has other options, with the first that differs. Otherwise
+    /// as [`Client::create_subscription`].
+    pub async fn ensure_subscription(
+        &self,
+        topic: &str,
+        name: &str,
+        options: SubscriptionOptions,
+        from: Start,
+    ) -> Result<Ensured<SubscriptionInfo>, Error> {
+        let exists = match self.create_subscription(topic, name, options.clone(), from).await {
+            Ok(found) => return Ok(Ensured { found, created: true }),
+            Err(Error::Refused(refusal)) if refusal.code == ErrorCode::SubscriptionExists => refusal,
+            Err(error) => return Err(error),
+        };
+        let found = self.describe_subscription(topic, name).await?;
+        match option_that_differs(&found.options, &options) {
+            None => Ok(Ensured { found, created: false }),
+            Some(difference) => {
+                Err(refused(exists.code, format!("subscription {topic}/{name} exists with {difference}")))
+            }
         }
     }
 
@@ -90,18 +120,55 @@ fn word(retain: Retain) -> &'static str {
 fn part_that_differs(has: &RouteSpec, wanted: &RouteSpec) -> Option<String> {
     differs("from", &has.from, &wanted.from)
         .or_else(|| differs("to", has.to.join(", "), wanted.to.join(", ")))
-        .or_else(|| differs("chain", chain(has), chain(wanted)))
+        .or_else(|| chain_that_differs(&has.chain, &wanted.chain))
 }
 
-/// The stages with all that holds for them, one behind the other.
-fn chain(spec: &RouteSpec) -> String {
-    let stage = |stage: &StageSpec| {
-        let StageSpec { plugin, config, .. } = stage;
-        let (retries, deadline, memory) = (stage.retries(), stage.deadline_ms(), stage.memory_bytes_max());
-        let on_error = stage.on_error();
-        format!("{plugin}:{config} ({on_error:?}, {retries} retries, {deadline} ms, {memory} bytes)")
+fn option_that_differs(has: &SubscriptionOptions, wanted: &SubscriptionOptions) -> Option<String> {
+    let order = |options: &SubscriptionOptions| match options.order() {
+        Order::Key => "key",
+        Order::Partition => "partition",
+        Order::None => "none",
     };
-    spec.chain.iter().map(stage).collect::<Vec<_>>().join(" | ")
+    differs("order", order(has), order(wanted))
+        .or_else(|| differs("ack_timeout_ms", has.ack_timeout_ms(), wanted.ack_timeout_ms()))
+        .or_else(|| differs("max_attempts", has.max_attempts(), wanted.max_attempts()))
+        .or_else(|| differs("max_in_flight", has.max_in_flight(), wanted.max_in_flight()))
+        .or_else(|| chain_that_differs(has.chain(), wanted.chain()))
+}
+
+fn chain_that_differs(has: &[StageSpec], wanted: &[StageSpec]) -> Option<String> {
+    let plugins = |chain: &[StageSpec]| {
+        let names: Vec<&str> = chain.iter().map(|stage| stage.plugin.as_str()).collect();
+        format!("[{}]", names.join(", "))
+    };
+    let stages = || {
+        has.iter()
+            .zip(wanted)
+            .enumerate()
+            .find_map(|(index, (has, wanted))| stage_that_differs(&format!("chain[{index}]"), has, wanted))
+    };
+    differs("chain", plugins(has), plugins(wanted)).or_else(stages)
+}
+
+fn stage_that_differs(name: &str, has: &StageSpec, wanted: &StageSpec) -> Option<String> {
+    let policy = |stage: &StageSpec| match stage.on_error() {
+        OnError::DeadLetter => "dead_letter",
+        OnError::Skip => "skip",
+        OnError::Pause => "pause",
+        OnError::Pass => "pass",
+    };
+    // How a configuration is written means nothing.
+    let meaning = |stage: &StageSpec| serde_json::from_str::<serde_json::Value>(&stage.config).ok();
+    let config = (meaning(has).is_none() || meaning(has) != meaning(wanted))
+        .then(|| differs(&format!("{name}.config"), &has.config, &wanted.config));
+    config
+        .flatten()
+        .or_else(|| differs(&format!("{name}.on_error"), policy(has), policy(wanted)))
+        .or_else(|| differs(&format!("{name}.retries"), has.retries(), wanted.retries()))
+        .or_else(|| differs(&format!("{name}.deadline_ms"), has.deadline_ms(), wanted.deadline_ms()))
+        .or_else(|| {
+            differs(&format!("{name}.memory_bytes_max"), has.memory_bytes_max(), wanted.memory_bytes_max())
+        })
 }
 
 fn differs<T: PartialEq + fmt::Display>(field: &str, has: T, wanted: T) -> Option<String> {
@@ -137,6 +204,15 @@ mod tests {
             ..wanted.clone()
         };
         assert_eq!(part_that_differs(&has, &wanted), None);
+        let config = |text: &str| {
+            let stage = StageSpec { config: text.to_owned(), ..wanted.chain[0].clone() };
+            RouteSpec { chain: vec![stage], ..wanted.clone() }
+        };
+        let (one, other) = (config(r#"{"a":1,"b":"EUR"}"#), config(r#"{ "b": "EUR", "a": 1 }"#));
+        assert_eq!(part_that_differs(&one, &other), None, "blanks and the order of keys mean nothing");
+        let lower = config(r#"{"a":1,"b":"eur"}"#);
+        let said = part_that_differs(&one, &lower).unwrap();
+        assert!(said.starts_with(r#"chain[0].config {"a":1,"b":"EUR"}, expected "#), "{said}");
         let other = RouteSpec { to: vec!["b".to_owned()], ..wanted };
         assert_eq!(part_that_differs(&has, &other).as_deref(), Some("to c, expected b"));
     }

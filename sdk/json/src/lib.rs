@@ -16,7 +16,7 @@
 //! | `tombstone` | `true` for an event without payload |
 //!
 //! [`write_event`] and [`read_event`] are inverse to each other: whatever an engine can store is read back as the
-//! same event, byte by byte. What a printed line says of its place (topic, offset and so on) is read over.
+//! same event, byte by byte. What a printed line says of its place (topic, offset and so on) is ignored.
 //!
 //! Pure: knows nothing of files, connections or clocks.
 

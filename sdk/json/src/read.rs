@@ -38,7 +38,7 @@ pub enum InvalidEvent {
     #[error("expected a whole JSON object on one line, got one that does not end")]
     Unfinished,
     /// A fault inside the object.
-    #[error("expected JSON, got a fault in it at column {column}: {shown}")]
+    #[error("invalid JSON at column {column}: {shown}")]
     Syntax {
         /// The column, in bytes from 1.
         column: usize,
@@ -62,7 +62,7 @@ pub enum InvalidEvent {
     /// None of the fields that say what the event holds.
     #[error("expected a field {CONTENT}, got none")]
     NoContent {
-        /// True if the fields that are there look like the content itself: none of them belongs to an event.
+        /// True if the fields look like the content itself: some of them belong to no event.
         is_bare: bool,
     },
     /// Two fields that say the same thing, or contradict each other.
@@ -92,18 +92,18 @@ pub fn read_event(line: &[u8]) -> Result<Event, InvalidEvent> {
     let mut event = Event { payload: None, ..Event::default() };
     let mut content: Option<&'static str> = None;
     let mut key: Option<&'static str> = None;
-    let mut is_bare = !fields.is_empty();
     let mut unknown = None;
+    if let Some(bare) = bare_content(&fields) {
+        return Err(bare);
+    }
     for (index, (Name(name), value)) in fields.iter().enumerate() {
         if PLACE.contains(&name.as_ref()) {
-            is_bare = false;
             continue;
         }
         let Some(&field) = FIELDS.iter().find(|field| **field == *name) else {
             unknown.get_or_insert(name);
             continue;
         };
-        is_bare = false;
         if fields[..index].iter().any(|(Name(earlier), _)| earlier == name) {
             return Err(InvalidEvent::RepeatedField(name.to_string()));
         }
@@ -136,11 +136,20 @@ pub fn read_event(line: &[u8]) -> Result<Event, InvalidEvent> {
         }
     }
     match (content, unknown) {
-        (None, _) if is_bare => Err(InvalidEvent::NoContent { is_bare }),
         (_, Some(name)) => Err(InvalidEvent::UnknownField { name: shown(name), nearest: nearest(name) }),
         (None, None) => Err(InvalidEvent::NoContent { is_bare: false }),
         (Some(_), None) => Ok(event),
     }
+}
+
+/// Whether the fields are no event's but its content: none of those that hold a content is there, or looks meant.
+fn bare_content(fields: &[(Name<'_>, &RawValue)]) -> Option<InvalidEvent> {
+    let holds_content = |name: &str| name.starts_with("payload") || name == "tombstone";
+    let is_meant = |name: &str| holds_content(name) || nearest(name).is_some_and(holds_content);
+    let is_unknown = |name: &str| !FIELDS.contains(&name) && !PLACE.contains(&name);
+    let is_bare = !fields.iter().any(|(Name(name), _)| is_meant(name))
+        && fields.iter().any(|(Name(name), _)| is_unknown(name));
+    is_bare.then_some(InvalidEvent::NoContent { is_bare })
 }
 
 /// The line as text that begins as an object does.
@@ -163,7 +172,7 @@ fn object_of(line: &[u8]) -> Result<&str, InvalidEvent> {
         _ if text.is_empty() => InvalidEvent::NoObject("an empty line".to_owned()),
         Ok(_) => InvalidEvent::NoObject(kind_of(text)),
         Err(error) if error.is_eof() && text.starts_with('[') => InvalidEvent::Unfinished,
-        Err(_) => InvalidEvent::NoObject(format!("no JSON: {}", shown(text))),
+        Err(_) => InvalidEvent::NoObject(format!("text that is not JSON: {}", shown(text))),
     })
 }
 

@@ -169,12 +169,12 @@ fn wrong_lines_say_what_was_expected() {
         ("\"a b\"", "got the text \"a b\""),
         ("[1]", "got the array [1]"),
         ("null", "got the word null"),
-        ("no JSON at all", "got no JSON: no JSON at all"),
-        ("ü", "got no JSON: ü"),
+        ("no JSON at all", "got text that is not JSON: no JSON at all"),
+        ("ü", "got text that is not JSON: ü"),
         ("xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "xxxx…"),
         ("{", "one that does not end"),
         ("{\"payload\":}", "column 12"),
-        ("{\"payload\":1} x", "a fault in it"),
+        ("{\"payload\":1} x", "invalid JSON at column 15"),
         ("{}", "expected a field `payload`, `payload_text`, `payload_base64` or `tombstone`, got none"),
         (r#"{"payload":1,"paylod":2}"#, "expected `payload`, got a field `paylod`"),
         (r#"{"payload":1,"colour":2}"#, "expected only the fields `key`"),
@@ -197,6 +197,10 @@ fn wrong_lines_say_what_was_expected() {
         assert!(error.contains(part), "{line}: {error}");
     }
     assert_eq!(read(r#"{"amount":5}"#), Err(InvalidEvent::NoContent { is_bare: true }));
+    for bare in [r#"{"id":1,"status":"paid"}"#, r#"{"key":"a","value":1}"#, r#"{"time":"noon","msg":"x"}"#] {
+        assert_eq!(read(bare), Err(InvalidEvent::NoContent { is_bare: true }), "{bare}");
+    }
+    assert!(matches!(read(r#"{"paylod":1}"#), Err(InvalidEvent::UnknownField { .. })));
     assert_eq!(read(r#"{"key":"k"}"#), Err(InvalidEvent::NoContent { is_bare: false }));
     for utf16 in [&b"\xff\xfe{\0"[..], b"\xfe\xff\0{", b"{\0\"\0", b"\0{\0\"", b"{\0\"\0\xff"] {
         let error = read_event(utf16).unwrap_err().to_string();

@@ -35,7 +35,7 @@ pub fn format(time: Timestamp) -> Option<String> {
 /// # Errors
 /// See [`InvalidTime`].
 pub fn parse(text: &str) -> Result<Timestamp, InvalidTime> {
-    let pieces = Pieces::parse(text).map_err(|_| InvalidTime::Form)?;
+    let pieces = pieces(text)?;
     let (Some(time), Some(offset)) = (pieces.time(), pieces.to_numeric_offset()) else {
         return Err(InvalidTime::NoZone);
     };
@@ -47,10 +47,16 @@ pub fn parse(text: &str) -> Result<Timestamp, InvalidTime> {
 /// # Errors
 /// See [`InvalidTime`].
 pub fn parse_lenient(text: &str) -> Result<Timestamp, InvalidTime> {
-    let pieces = Pieces::parse(text).map_err(|_| InvalidTime::Form)?;
+    let pieces = pieces(text)?;
     let time = pieces.time().unwrap_or(Time::midnight());
     let offset = pieces.to_numeric_offset().map_or(0, |offset| offset.seconds());
     instant(pieces.date().to_datetime(time), offset)
+}
+
+/// The parts of a time; names of time zones in brackets, which RFC 3339 does not know, are none.
+fn pieces(text: &str) -> Result<Pieces<'_>, InvalidTime> {
+    let pieces = Pieces::parse(text).map_err(|_| InvalidTime::Form)?;
+    if pieces.time_zone_annotation().is_some() { Err(InvalidTime::Form) } else { Ok(pieces) }
 }
 
 fn instant(local: DateTime, offset_seconds: i32) -> Result<Timestamp, InvalidTime> {
@@ -97,6 +103,8 @@ mod tests {
         for text in ["2026-01-31", "2026-01-31T00:00", "2026-01-31 00:00:00", "2026-01-31T01:00+01:00"] {
             assert_eq!(parse_lenient(text), Ok(Timestamp(1_769_817_600_000)), "{text}");
         }
-        assert_eq!(parse_lenient("yesterday"), Err(InvalidTime::Form));
+        for text in ["yesterday", "2026-01-31T12:00[Europe/Berlin]"] {
+            assert_eq!(parse_lenient(text), Err(InvalidTime::Form), "{text}");
+        }
     }
 }

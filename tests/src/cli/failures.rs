@@ -314,7 +314,7 @@ async fn variables_that_are_empty_or_not_known_are_named() {
     let serve = ["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
     for (arguments, name, value, said) in [
         (&serve[..], "LEVADA_DATA_DIR", "", "LEVADA_DATA_DIR is empty"),
-        (&serve[..], "LEVADA_DATADIR", "x", "perhaps LEVADA_DATA_DIR"),
+        (&serve[..], "LEVADA_DATADIR", "x", "did you mean LEVADA_DATA_DIR"),
         (&serve[..], "LEVADA_IDLE_TIMEOUT", "soon", "LEVADA_IDLE_TIMEOUT is wrong: expected a duration"),
         (
             &serve[..],
@@ -324,7 +324,7 @@ async fn variables_that_are_empty_or_not_known_are_named() {
         ),
         (&["topic", "list"], "LEVADA_ADDR", "", "LEVADA_ADDR is empty"),
         (&["topic", "list"], "LEVADA_CA", "", "LEVADA_CA is empty"),
-        (&["topic", "list"], "LEVADA_ADRR", "x", "perhaps LEVADA_ADDR"),
+        (&["topic", "list"], "LEVADA_ADRR", "x", "did you mean LEVADA_ADDR"),
     ] {
         let mut command = command();
         command.args(arguments).current_dir(dir.path()).env(name, value);
@@ -391,7 +391,7 @@ async fn an_engine_that_is_not_trusted_or_not_there_is_said_so() {
     let garbage = dir.path().join("garbage.pem");
     std::fs::write(&garbage, "no certificate").unwrap();
     list(&engine.quic, &garbage).await.failed(1, "CONFIG_INVALID");
-    list(&engine.quic, &dir.path().join("absent.pem")).await.failed(1, "CONFIG_INVALID");
+    list(&engine.quic, &dir.path().join("absent.pem")).await.failed(2, "FILE_UNREADABLE");
     let mut without = command();
     without.args(["topic", "list", "--addr", &engine.quic]).current_dir(dir.path());
     run(without, "").await.failed(1, "CONFIG_INVALID");

@@ -68,7 +68,7 @@ pub(crate) enum TopicAction {
 /// How something is deleted that others may depend on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DeleteArgs {
-    /// Do not ask and do not refuse: delete it with what goes along, also if something needs it
+    /// Delete without asking, with everything that depends on it
     #[arg(long)]
     pub(crate) force: bool,
     /// Also delete the dead-letter topics of the subscriptions and routes that go

@@ -50,7 +50,7 @@ const ENGINE: &str = "Which engine";
 /// Flags of every command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CommonArgs {
-    /// How results and errors are printed: for people, or one JSON object a line; events are JSON either way
+    /// How results and errors are printed: for people, or one JSON object a line; events are JSON either way, unless --payload says otherwise
     #[arg(long, global = true, value_enum, default_value_t = Format::Text, help_heading = EVERYWHERE)]
     pub(crate) output: Format,
     /// Print no remarks and no progress on stderr; errors are printed all the same
@@ -135,7 +135,7 @@ const PUBLISH_HELP: &str = concat!(
     "Only payload must be there. It is any JSON; instead of it there may be payload_text for other text, payload_base64 \
      for other bytes, or tombstone: true for none. ",
     "Events of one key go to one partition, in order. What `levada read` prints can be published as it is, and is the \
-     same event again, but for headers that begin with lv-, which are the engine's. ",
+     same event again, but for a dead letter's headers lv-dlq-…, which are the engine's. ",
     "The command ends when every event is stored.\n\n",
     r#"  echo '{"key": "order-1", "payload": {"amount": 90}}' | levada publish orders"#,
     "\n  echo 'any text' | levada publish orders --raw"
@@ -153,7 +153,7 @@ const READ_HELP: &str = other_bytes!();
 
 const SUBSCRIBE_HELP: &str = concat!(
     "The subscription stays when this command ends, and keeps its place. ",
-    "Flags that say how it delivers count when it is made. If it exists, one that says otherwise is refused, ",
+    "Flags that say how it delivers count when it is made. If it exists, a flag that differs is refused, ",
     "and what no flag says is as it is.\n\n",
     "What is printed is acknowledged, whether anybody reads it or not: to take one event, say --max 1 instead of \
      piping into `head -1`.\n\n",
@@ -224,7 +224,7 @@ pub(crate) struct PublishArgs {
     /// Events a second at most [default: as fast as it goes]
     #[arg(long, value_name = "R", value_parser = parse_rate, allow_negative_numbers = true)]
     pub(crate) rate: Option<f64>,
-    /// Each line is a payload as it stands, text or JSON
+    /// Each line is a payload as it is, text or JSON, without its line end (LF or CR LF)
     #[arg(long)]
     pub(crate) raw: bool,
     /// How long to try an event again that the engine refuses for a while (a full disk) or cannot be reached with;

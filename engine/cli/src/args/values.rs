@@ -3,7 +3,7 @@
 use std::{str::FromStr, time::Duration};
 
 use levada_protocol::{
-    event::ENGINE_HEADER_PREFIX,
+    event::{ENGINE_HEADER_PREFIX, is_engine_header},
     ids::{PluginName, TopicName},
     request::StageSpec,
 };
@@ -75,7 +75,7 @@ pub(super) fn parse_timeout(text: &str) -> Result<DurationMs, String> {
 /// `NAME=VALUE`.
 pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((name, _)) if name.starts_with(ENGINE_HEADER_PREFIX) => Err(format!(
+        Some((name, _)) if is_engine_header(name.as_bytes()) => Err(format!(
             "expected a header of your own, got {name:?}: names that begin with {ENGINE_HEADER_PREFIX} are the \
              engine's"
         )),

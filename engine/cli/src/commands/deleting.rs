@@ -17,8 +17,8 @@ struct Told<'a> {
     gone: &'a Deleted,
 }
 
-/// Deletes, and says what is gone. What is refused because something else goes along or needs it is asked for on a
-/// terminal, and then forced.
+/// Deletes, and says what is gone. If something else goes along or needs it, the user is asked on a terminal, and the
+/// deletion is forced if they agree.
 pub(super) async fn delete(
     output: &Output,
     args: &DeleteArgs,
@@ -27,19 +27,27 @@ pub(super) async fn delete(
     ask_engine: impl AsyncFn(DeleteOptions) -> Result<Deleted, Error>,
 ) -> anyhow::Result<()> {
     let options = DeleteOptions { force: args.force, with_dead_letters: args.with_dead_letters };
-    let gone = match ask_engine(options).await {
-        Err(refused) if !options.force && is_in_use(refused.code()) && asks(output) => {
-            if !confirmed(&refused.to_string()).await? {
-                let message = format!("{kind} {name} was not deleted");
-                return Err(Failure::new(refused.code(), message)
-                    .hint("y deletes it, and --force does not ask")
-                    .into());
+    let mut shown: Option<String> = None;
+    loop {
+        match ask_engine(options).await {
+            Err(refused) if !options.force && is_in_use(refused.code()) && asks(output) => {
+                let refusal = refused.to_string();
+                // What was agreed to is what goes: it may have become more meanwhile.
+                if shown.as_ref() == Some(&refusal) {
+                    let gone = ask_engine(DeleteOptions { force: true, ..options }).await?;
+                    return tell(output, kind, name, &gone);
+                }
+                if !confirmed(&refusal).await? {
+                    let message = format!("{kind} {name} was not deleted");
+                    return Err(Failure::new(refused.code(), message)
+                        .hint("y deletes it, and --force does not ask")
+                        .into());
+                }
+                shown = Some(refusal);
             }
-            ask_engine(DeleteOptions { force: true, ..options }).await?
+            other => return tell(output, kind, name, &other?),
         }
-        other => other?,
-    };
-    tell(output, kind, name, &gone)
+    }
 }
 
 /// Says what is gone, and which dead letters stay.
@@ -83,12 +91,19 @@ fn text(kind: &str, name: &str, gone: &Deleted) -> String {
         (!others.is_empty()).then(|| format!("{kind}{plural} {}", others.join(", ")))
     };
     let lists = [
+        along("version", &gone.plugins),
         along("subscription", &gone.subscriptions),
         along("route", if kind == "route" { &[] } else { &gone.routes }),
         along("topic", if kind == "topic" { &[] } else { &gone.topics }),
         along("dead-letter topic", if kind == "topic" { &gone.topics } else { &[] }),
     ];
-    let lists: Vec<String> = lists.into_iter().flatten().collect();
+    let mut lists: Vec<String> = lists.into_iter().flatten().collect();
+    // An answer names so many of each kind, and counts them all.
+    let named = gone.topics.len() + gone.subscriptions.len() + gone.routes.len() + gone.plugins.len();
+    let more = gone.count.saturating_sub(named as u64);
+    if more > 0 {
+        lists.push(format!("{more} more"));
+    }
     match lists.is_empty() {
         true => format!("deleted {kind} {name}"),
         false => format!("deleted {kind} {name} with {}", lists.join(" and ")),

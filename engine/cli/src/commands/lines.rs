@@ -8,11 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use levada_json::{InvalidEvent, read_event};
-use levada_protocol::{
-    error::ErrorCode,
-    event::{ENGINE_HEADER_PREFIX, Event},
-    limits::EVENT_BYTES_MAX,
-};
+use levada_protocol::{error::ErrorCode, event::Event, limits::EVENT_BYTES_MAX};
 use tokio::sync::mpsc;
 
 use crate::{args::PublishArgs, failure::Failure, output::Output};
@@ -21,6 +17,10 @@ use crate::{args::PublishArgs, failure::Failure, output::Output};
 const LINE_BYTES_MAX: u64 = 8 * EVENT_BYTES_MAX as u64;
 /// What some programs of Windows write before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// And before UTF-16.
+const UTF16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+/// How the names of the headers begin that a dead letter has.
+const DEAD_LETTER_HEADER_PREFIX: &str = "lv-dlq-";
 
 /// An event and the line it came from, or what was wrong with that line.
 pub(super) type Input = Result<(u64, Event), Failure>;
@@ -51,9 +51,9 @@ impl Lines {
     pub(super) fn read(mut self, sender: &mpsc::Sender<Input>) {
         let mut line = Vec::new();
         for number in 1.. {
-            let input = match self.next_line(&mut line) {
+            let input = match self.next_line(number, &mut line) {
                 Ok(false) => return,
-                Ok(true) if !self.is_raw && line.iter().all(u8::is_ascii_whitespace) => continue,
+                Ok(true) if !self.is_raw && is_blank(&line) => continue,
                 Ok(true) => self.event(&line, number).map(|event| (number, event)),
                 Err(problem) => Err(refused(number, &problem, None)),
             };
@@ -64,8 +64,8 @@ impl Lines {
         }
     }
 
-    /// Reads a line without its end; false at the end of the input.
-    fn next_line(&mut self, line: &mut Vec<u8>) -> Result<bool, String> {
+    /// Reads a line without its end, and without a mark before the first; false at the end of the input.
+    fn next_line(&mut self, number: u64, line: &mut Vec<u8>) -> Result<bool, String> {
         line.clear();
         let got = (&mut self.source)
             .take(LINE_BYTES_MAX)
@@ -79,19 +79,25 @@ impl Lines {
         } else if got as u64 == LINE_BYTES_MAX {
             return Err(format!("expected at most {LINE_BYTES_MAX} bytes, got more"));
         }
+        if number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+            line.drain(..BYTE_ORDER_MARK.len());
+        }
         Ok(got > 0)
     }
 
     fn event(&self, line: &[u8], number: u64) -> Result<Event, Failure> {
         let mut event = if self.is_raw {
-            // Of lines that are payloads only the file's own mark is none of a payload.
-            let payload = if number == 1 { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) } else { line };
-            Event::new(Bytes::copy_from_slice(payload))
+            // Later lines may begin with such bytes of their own.
+            if number == 1 && UTF16_MARKS.iter().any(|mark| line.starts_with(mark)) {
+                let invalid = InvalidEvent::Encoding("UTF-16, as its byte order mark says".to_owned());
+                return Err(refused(number, &invalid.to_string(), help(&invalid)));
+            }
+            Event::new(Bytes::copy_from_slice(line))
         } else {
             read_event(line).map_err(|invalid| refused(number, &invalid.to_string(), help(&invalid)))?
         };
-        // What the engine wrote into an event that was read, it writes itself where that is due again.
-        event.headers.retain(|(name, _)| !name.starts_with(ENGINE_HEADER_PREFIX));
+        // What the engine wrote into a dead letter, it writes itself where that is due again.
+        event.headers.retain(|(name, _)| !name.starts_with(DEAD_LETTER_HEADER_PREFIX));
         event.headers.splice(..0, self.headers.iter().cloned());
         event.key = event.key.or_else(|| self.key.clone());
         Ok(event)
@@ -114,6 +120,10 @@ fn open(output: &Output, args: &PublishArgs) -> Result<Box<dyn BufRead + Send>, 
         output.remark(&format!("reading standard input: {line}; Ctrl-D ends it"));
     }
     Ok(Box::new(BufReader::new(io::stdin())))
+}
+
+fn is_blank(line: &[u8]) -> bool {
+    line.iter().all(u8::is_ascii_whitespace)
 }
 
 fn refused(number: u64, problem: &str, help: Option<&str>) -> Failure {
@@ -186,16 +196,21 @@ mod tests {
             events(lines(marked, false)).into_iter().map(|event| event.payload.unwrap()).collect();
         assert_eq!(payloads, ["1", "2"]);
         assert_eq!(events(lines("\u{feff}one".as_bytes(), true))[0].payload.as_ref().unwrap(), "one");
+        assert_eq!(events(lines("\u{feff}\r\n".as_bytes(), false)), []);
+        for is_raw in [true, false] {
+            let refused = inputs(lines(&b"\xff\xfeh\0i\0"[..], is_raw)).remove(0).unwrap_err();
+            assert!(refused.to_string().contains("UTF-16"), "{refused}");
+        }
     }
 
     #[test]
     fn a_line_without_end_is_refused_at_its_limit() {
         let mut endless = lines(BufReader::new(io::repeat(b'x')), false);
-        assert!(endless.next_line(&mut Vec::new()).is_err());
+        assert!(endless.next_line(1, &mut Vec::new()).is_err());
     }
 
     #[test]
-    fn defaults_come_first_and_yield_and_headers_of_the_engine_stay_behind() {
+    fn defaults_come_first_and_yield_and_headers_of_dead_letters_stay_behind() {
         let text = r#"{"payload":1,"key":"own","headers":{"a":"2","lv-dlq-topic":"orders"}}"#;
         let with_defaults = Lines {
             key: Some("default".into()),

@@ -1,13 +1,13 @@
 //! `levada plugin`: deploys, lists and removes plugins.
 
-use std::{fs, path::Path, pin::pin, time::Duration};
+use std::{fs::File, io::Read as _, path::Path, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use levada_client::Client;
 use levada_protocol::{error::ErrorCode, limits::ARTEFACT_BYTES_MAX, request::PluginInfo};
 use serde::Serialize;
 
-use super::deploy_bundled;
+use super::{deleting, deploy_bundled};
 use crate::{
     args::{PluginAction, PluginArgs},
     client,
@@ -19,21 +19,32 @@ use crate::{
 const WAITING_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(output: &Output, args: PluginArgs) -> anyhow::Result<()> {
-    client::with_interruptible(&args.client, async |client| act(output, client, &args.action).await).await
+    // What is wrong with the file is told whether or not an engine is there.
+    let artefact = match &args.action {
+        PluginAction::Deploy { file: Some(file), .. } => Some(read_artefact(file)?),
+        _ => None,
+    };
+    client::with_interruptible(&args.client, async |client| act(output, client, &args.action, artefact).await)
+        .await
 }
 
-async fn act(output: &Output, client: &Client, action: &PluginAction) -> anyhow::Result<()> {
+async fn act(
+    output: &Output,
+    client: &Client,
+    action: &PluginAction,
+    artefact: Option<Bytes>,
+) -> anyhow::Result<()> {
     match action {
         PluginAction::Deploy { bundled: true, .. } => {
             for (plugin, deployed) in deploy_bundled(client).await? {
                 tell(output, &plugin, deployed)?;
             }
         }
-        PluginAction::Deploy { name, file, config, .. } => {
-            let (Some(name), Some(file)) = (name, file) else {
+        PluginAction::Deploy { name, config, .. } => {
+            let (Some(name), Some(artefact)) = (name, artefact) else {
                 anyhow::bail!(Failure::usage("expected a name and a file, or --bundled"));
             };
-            let plugin = deploy_file(output, client, name.as_str(), file, config.clone()).await?;
+            let plugin = deploy(output, client, name.as_str(), artefact, config.clone()).await?;
             tell(output, &plugin, !plugin.already_deployed)?;
             if plugin.already_deployed {
                 tell_newer(output, client, &plugin).await?;
@@ -44,29 +55,40 @@ async fn act(output: &Output, client: &Client, action: &PluginAction) -> anyhow:
             output.rows(&plugins, || table(&plugins))?;
         }
         PluginAction::Remove { plugin: (name, version) } => {
-            client.remove_plugin(name.as_str(), *version).await?;
+            let gone = client.remove_plugin(name.as_str(), *version).await?;
             let what = version.map_or_else(|| name.to_string(), |version| format!("{name}@{version}"));
-            let done = serde_json::json!({ "removed": what });
-            output.result(&done, || format!("removed plugin {what}"))?;
+            deleting::tell(output, "plugin", &what, &gone)?;
         }
     }
     Ok(())
 }
 
-async fn deploy_file(
+/// Reads no more of the file than a plugin may have, whatever the file is.
+fn read_artefact(file: &Path) -> Result<Bytes, Failure> {
+    let mut artefact = Vec::new();
+    let read = File::open(file)
+        .and_then(|opened| opened.take(ARTEFACT_BYTES_MAX as u64 + 1).read_to_end(&mut artefact));
+    match read {
+        Err(error) => Err(Failure::unreadable(file, &error)),
+        Ok(size) if size > ARTEFACT_BYTES_MAX => {
+            let message = format!(
+                "{} has more than the {ARTEFACT_BYTES_MAX} bytes that a plugin may have",
+                file.display()
+            );
+            Err(Failure::new(ErrorCode::PluginTooLarge, message))
+        }
+        Ok(_) => Ok(artefact.into()),
+    }
+}
+
+async fn deploy(
     output: &Output,
     client: &Client,
     name: &str,
-    file: &Path,
+    artefact: Bytes,
     config: Option<String>,
 ) -> anyhow::Result<PluginInfo> {
-    let unreadable = |error| Failure::unreadable(file, &error);
-    let size = fs::metadata(file).map_err(unreadable)?.len();
-    if usize::try_from(size).map_or(true, |size| size > ARTEFACT_BYTES_MAX) {
-        let message = format!("{} has {size} bytes, a plugin may have {ARTEFACT_BYTES_MAX}", file.display());
-        anyhow::bail!(Failure::new(ErrorCode::PluginTooLarge, message));
-    }
-    let artefact = Bytes::from(fs::read(file).map_err(unreadable)?);
+    let size = artefact.len() as u64;
     let deploying = client.deploy_plugin(name, artefact, config);
     let tell = |waited: Duration| {
         let size = output::bytes(size);

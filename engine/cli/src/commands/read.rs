@@ -1,9 +1,13 @@
 //! `levada read`: prints stored events and leaves no trace; says so when there is no connection to read on.
 
-use std::{cell::Cell, collections::BTreeMap, pin::pin};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, VecDeque},
+    pin::pin,
+};
 
-use levada_client::{Client, ReadOptions, Reader, Start};
-use levada_protocol::ids::{Offset, Timestamp};
+use levada_client::{Client, Delivery, Error, ErrorCode, ReadOptions, Reader, Start};
+use levada_protocol::{ids::Timestamp, request::Position};
 
 use super::{events::Printer, stops::Waiting};
 use crate::{
@@ -12,6 +16,9 @@ use crate::{
     interrupt::interrupted,
     output::Output,
 };
+
+/// Bytes that each partition may send ahead while the last events of all are brought into their order.
+const LAST_CREDIT_BYTES: u64 = 256 * 1024;
 
 pub(super) async fn run(output: &Output, args: ReadArgs) -> anyhow::Result<()> {
     client::with(&args.client, async |client| read(output, client, &args).await).await
@@ -87,44 +94,104 @@ impl Printing<'_> {
     }
 
     /// Prints the last `count` events before those that `following` brings, in the order in which they were stored.
+    ///
+    /// They are looked at twice: first to find out which they are, and then to print them as they come, so that no
+    /// more than what is under way is held.
     async fn print_last(&self, client: &Client, following: &Reader, count: u64) -> anyhow::Result<()> {
-        let stored = client.read(ReadOptions { follow: false, ..self.options(Start::Earliest) }).await?;
-        let begins: BTreeMap<u16, u64> =
-            stored.began_at().iter().map(|begin| (begin.partition, begin.offset)).collect();
-        drop(stored);
-        let mut last: BTreeMap<(Timestamp, u16, Offset), Vec<u8>> = BTreeMap::new();
-        let most = usize::try_from(count).unwrap_or(usize::MAX);
+        let mut stored: Vec<(Timestamp, u16)> = Vec::new();
+        let mut partitions = BTreeMap::new();
         for end in following.began_at() {
-            let begin = begins.get(&end.partition).copied().unwrap_or(0);
-            let from = end.offset.saturating_sub(count).max(begin);
-            if from >= end.offset {
-                continue;
+            let mut last = LastOf::open(client, self, end, count).await?;
+            let mut times: Vec<Timestamp> = Vec::new();
+            while let Some(delivery) = last.next().await? {
+                let before_end = delivery.events().take_while(|(offset, ..)| offset.0 < end.offset);
+                times.extend(before_end.map(|(_, appended, _)| appended));
             }
+            // Times within a partition rise, but for those of a clock that ran ahead and was set back.
+            let mut after = Timestamp(u64::MAX);
+            for time in times.iter_mut().rev() {
+                after = after.min(*time);
+                *time = after;
+            }
+            stored.extend(times.iter().map(|time| (*time, end.partition)));
+            partitions.insert(end.partition, times.len() as u64);
+        }
+        // Stable: events of one partition stay in their order.
+        stored.sort_by_key(|(time, _)| *time);
+        let skipped = stored.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
+        for (_, partition) in &stored[..skipped] {
+            partitions.entry(*partition).and_modify(|count| *count -= 1);
+        }
+        let mut readers = BTreeMap::new();
+        for end in following.began_at() {
+            let wanted = partitions.get(&end.partition).copied().unwrap_or(0);
+            if wanted > 0 {
+                readers.insert(end.partition, LastOf::open(client, self, end, wanted).await?);
+            }
+        }
+        for (_, partition) in &stored[skipped..] {
+            if self.left() == 0 {
+                break;
+            }
+            let Some(reader) = readers.get_mut(partition) else { continue };
+            if let Some(line) = reader.next_line(&self.printer).await? {
+                self.output.bytes(&line)?;
+                self.printed.set(self.printed.get() + 1);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The last events of one partition.
+struct LastOf {
+    reader: Reader,
+    end: u64,
+    /// Lines of those that have come and were not printed.
+    lines: VecDeque<Vec<u8>>,
+}
+
+impl LastOf {
+    async fn open(
+        client: &Client,
+        printing: &Printing<'_>,
+        end: &Position,
+        count: u64,
+    ) -> Result<Self, Error> {
+        let open = async |from| {
             let options = ReadOptions {
                 partitions: vec![end.partition],
                 follow: false,
-                ..self.options(Start::Offset(from))
+                credit_bytes: LAST_CREDIT_BYTES,
+                ..printing.options(from)
             };
-            let mut reader = client.read(options).await?;
-            while let Some(delivery) = reader.next().await? {
-                for (offset, appended, event) in delivery.events() {
-                    if offset.0 >= end.offset {
-                        break;
-                    }
-                    let mut line = Vec::new();
-                    self.printer.write(&mut line, &delivery, offset, &event);
-                    last.insert((appended, end.partition, offset), line);
-                    if last.len() > most {
-                        last.pop_first();
-                    }
-                }
-            }
+            client.read(options).await
+        };
+        let reader = match open(Start::Offset(end.offset.saturating_sub(count))).await {
+            // There are fewer.
+            Err(error) if error.code() == ErrorCode::OffsetOutOfRange => open(Start::Earliest).await?,
+            other => other?,
+        };
+        Ok(Self { reader, end: end.offset, lines: VecDeque::new() })
+    }
+
+    /// The next delivery with events before the end.
+    async fn next(&mut self) -> Result<Option<Delivery>, Error> {
+        let delivery = self.reader.next().await?;
+        Ok(delivery.filter(|delivery| delivery.first().0 < self.end))
+    }
+
+    /// The next event's line.
+    async fn next_line(&mut self, printer: &Printer<'_>) -> Result<Option<Vec<u8>>, Error> {
+        while self.lines.is_empty() {
+            let Some(delivery) = self.next().await? else { return Ok(None) };
+            let before_end = delivery.events().take_while(|(offset, ..)| offset.0 < self.end);
+            self.lines.extend(before_end.map(|(offset, _, event)| {
+                let mut line = Vec::new();
+                printer.write(&mut line, &delivery, offset, &event);
+                line
+            }));
         }
-        let wanted = usize::try_from(self.left()).unwrap_or(usize::MAX);
-        for line in last.values().take(wanted) {
-            self.output.bytes(line)?;
-            self.printed.set(self.printed.get() + 1);
-        }
-        Ok(())
+        Ok(self.lines.pop_front())
     }
 }

@@ -4,7 +4,7 @@ use levada_client::Client;
 use levada_protocol::request::SubscriptionInfo;
 
 use super::{
-    deleting,
+    Made, deleting,
     place::{self, Standing},
 };
 use crate::{
@@ -21,10 +21,17 @@ async fn act(output: &Output, client: &Client, action: &SubscriptionAction) -> a
     match action {
         SubscriptionAction::Create { subscription, from, options } => {
             let (topic, name) = (subscription.topic.as_str(), subscription.name.as_str());
-            let made = client.create_subscription(topic, name, options.options(), *from).await?;
-            output.result(&made, || {
-                let begins = place::positions_text(&made.positions);
-                format!("created subscription {topic}/{name}, beginning at {begins} (partition:offset)")
+            let made = client.ensure_subscription(topic, name, options.options(), *from).await?;
+            output.result(&Made::of(&made), || {
+                let at = place::positions_text(&made.found.positions);
+                match made.created {
+                    true => {
+                        format!("created subscription {topic}/{name}, beginning at {at} (partition:offset)")
+                    }
+                    false => {
+                        format!("subscription {topic}/{name}: it exists already, at {at} (partition:offset)")
+                    }
+                }
             })?;
         }
         SubscriptionAction::List { topic } => {

@@ -31,12 +31,10 @@ fn check(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<(), Er
         }
         let message = if !is_known {
             let meant = nearest(rest, known.iter().map(String::as_str));
-            let meant = meant.map_or(String::new(), |meant| format!(", perhaps {PREFIX}{meant}"));
-            format!(
-                "is not known, expected one of a setting{meant}; `levada serve --print-config` shows all settings"
-            )
+            let meant = meant.map_or(String::new(), |meant| format!(", did you mean {PREFIX}{meant}?"));
+            format!("is not a known variable{meant}; `levada serve --print-config` shows all settings")
         } else if value.is_empty() {
-            "is empty, expected a value, or no such variable".to_owned()
+            "is empty: set a value or unset it".to_owned()
         } else if value.to_str().is_none() {
             format!("is {}, expected UTF-8", shown(&value))
         } else {
@@ -103,13 +101,13 @@ mod tests {
     fn an_unknown_variable_is_named_with_the_nearest() {
         let near = said("LEVADA_DATADIR", "x").unwrap();
         assert!(
-            near.contains("LEVADA_DATADIR is not known") && near.contains("perhaps LEVADA_DATA_DIR"),
+            near.contains("LEVADA_DATADIR is not a known variable, did you mean LEVADA_DATA_DIR?"),
             "{near}"
         );
         let lower = said("LEVADA_listen", "x").unwrap();
-        assert!(lower.contains("LEVADA_listen is not known"), "{lower}");
+        assert!(lower.contains("LEVADA_listen is not a known variable"), "{lower}");
         let far = said("LEVADA_XYZ", "x").unwrap();
-        assert!(far.contains("LEVADA_XYZ") && !far.contains("perhaps"), "{far}");
+        assert!(far.contains("LEVADA_XYZ") && !far.contains("did you mean"), "{far}");
     }
 
     #[test]
