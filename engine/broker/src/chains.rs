@@ -1,7 +1,10 @@
 //! Attaching the plugins of a chain: from the names in a record to stages that run.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,7 +18,7 @@ use crate::{
     artefacts::{Artefacts, unhex},
     catalogue::Catalogue,
     error::Error,
-    stage::{AttachSpec, Chain, ChainStage, Clock, Counted, Place, Plugins},
+    stage::{Artefact, AttachSpec, Chain, ChainStage, Clock, Counted, Place, Plugins},
 };
 
 /// What attaching needs.
@@ -24,6 +27,8 @@ pub(crate) struct Chains {
     plugins: Arc<dyn Plugins>,
     artefacts: Artefacts,
     clock: Clock,
+    /// Trials that were made.
+    trials: Arc<AtomicU64>,
 }
 
 /// A chain and what its stages cost.
@@ -43,7 +48,7 @@ impl Chains {
     pub(crate) fn new(plugins: Arc<dyn Plugins>, artefacts: Artefacts) -> Self {
         let started = Instant::now();
         let clock: Clock = Arc::new(move || started.elapsed());
-        Self { plugins, artefacts, clock }
+        Self { plugins, artefacts, clock, trials: Arc::default() }
     }
 
     pub(crate) fn plugins(&self) -> &Arc<dyn Plugins> {
@@ -52,6 +57,12 @@ impl Chains {
 
     pub(crate) fn artefacts(&self) -> &Artefacts {
         &self.artefacts
+    }
+
+    /// The number of a place that is not there yet and may never be: each trial has its own, so that none waits for
+    /// another's turns. They are counted from the top; places that the catalogue names are counted from the bottom.
+    pub(crate) fn trial(&self) -> u64 {
+        u64::MAX - self.trials.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Attaches every stage of `specs` for events of `topic`, at the place of this kind and number.
@@ -76,8 +87,7 @@ impl Chains {
             let attach = AttachSpec {
                 plugin: record.name.clone(),
                 version: record.version,
-                sha256,
-                path: self.artefacts.path(&record.sha256),
+                artefact: Artefact::File { path: self.artefacts.path(&record.sha256), sha256 },
                 config: spec.config.clone(),
                 topic: topic.to_owned(),
                 place,

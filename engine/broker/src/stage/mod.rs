@@ -102,6 +102,20 @@ pub enum Place {
     Subscription,
 }
 
+/// A plugin's component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Artefact {
+    /// In memory.
+    Bytes(Bytes),
+    /// In a file.
+    File {
+        /// Where it is stored.
+        path: PathBuf,
+        /// The hash that its bytes must have.
+        sha256: [u8; 32],
+    },
+}
+
 /// Which plugin to attach, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttachSpec {
@@ -109,17 +123,15 @@ pub struct AttachSpec {
     pub plugin: String,
     /// Its version.
     pub version: u32,
-    /// The hash that the artefact's bytes must have.
-    pub sha256: [u8; 32],
-    /// Where the artefact is stored.
-    pub path: PathBuf,
+    /// Its component.
+    pub artefact: Artefact,
     /// The configuration: JSON text.
     pub config: String,
     /// The topic whose events it will see.
     pub topic: String,
     /// The place.
     pub place: Place,
-    /// Which of the places of this kind that is; 0 for one that is not there yet. A host divides its time by places.
+    /// Which of the places of this kind that is; a trial has a number of its own. A host divides its time by places.
     pub place_id: u64,
     /// How long one call may take.
     pub deadline: Duration,

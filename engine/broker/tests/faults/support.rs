@@ -139,12 +139,17 @@ impl Store for FaultyStore {
     }
 }
 
+/// A configuration that is never done being tried.
+pub(crate) const TRIED: &str = r#"{"tried": true}"#;
+
 /// Plugins that keep every event, and remember which version was attached last.
 #[derive(Default)]
 pub(crate) struct KeepAll {
     pub(crate) attached: AtomicUsize,
     /// The version that refuses its configuration; 0 for none.
     pub(crate) refusing: AtomicUsize,
+    /// The places of what was attached to try a configuration, none of which ends.
+    pub(crate) trials: Mutex<Vec<u64>>,
 }
 
 struct Keep;
@@ -160,7 +165,14 @@ impl Plugins for KeepAll {
         let version = spec.version as usize;
         let refuses = self.refusing.load(Ordering::Acquire) == version && version > 0;
         self.attached.store(version, Ordering::Release);
+        let tries = spec.config == TRIED;
+        if tries {
+            self.trials.lock().unwrap().push(spec.place_id);
+        }
         Box::pin(async move {
+            if tries {
+                std::future::pending::<()>().await;
+            }
             if refuses {
                 Err(AttachError::new(ErrorCode::PluginInitRefused, "not this one"))
             } else {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use levada_plugin_host::{Artefact, Attachment, CallError};
 
-use crate::support::{Seen, TestHost, call, hostile, payloads, spec, start};
+use crate::support::{Blocking as _, Seen, TestHost, call, hostile, payloads, spec, start};
 
 /// Calls with `word`, and sees that the same attachment and another one go on.
 fn provoke(word: &str) -> CallError {
@@ -74,7 +74,7 @@ fn memory_has_a_cap() {
     let with = |mebibytes: u64| {
         let mut spec = spec("");
         spec.memory_bytes_max = mebibytes << 20;
-        let attachment = host.host.attach(Artefact::Bytes(&hostile()), spec).unwrap();
+        let attachment = host.host.attach_now(Artefact::Bytes(&hostile()), spec).unwrap();
         (call(&attachment, payloads(&["fill"])), attachment.figures().memory_bytes_high)
     };
     let (enough, high) = with(16);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use levada_plugin_host::{Artefact, AttachSpec, CallError};
 
-use crate::support::{Seen, call, hostile, payloads, spec, start, wait};
+use crate::support::{Blocking as _, Seen, call, hostile, payloads, spec, start, wait};
 
 #[test]
 fn many_calls_of_many_attachments_are_all_answered() {
@@ -42,7 +42,7 @@ fn places_have_equal_time_whatever_they_queue() {
     let host = start();
     let attach = |place_id| {
         let short = AttachSpec { place_id, deadline: Duration::from_millis(20), ..spec("") };
-        host.host.attach(Artefact::Bytes(&hostile()), short).unwrap()
+        host.host.attach_now(Artefact::Bytes(&hostile()), short).unwrap()
     };
     // As a route from many partitions, and a subscription.
     let many: Vec<_> = (0..8).map(|_| attach(1_001)).collect();
@@ -65,7 +65,7 @@ fn others_wait_for_slices_of_an_init_that_loops() {
     let host = start();
     let good = host.attach_hostile();
     std::thread::scope(|scope| {
-        let attach = || host.host.attach(Artefact::Bytes(&hostile()), spec("loop")).map(drop);
+        let attach = || host.host.attach_now(Artefact::Bytes(&hostile()), spec("loop")).map(drop);
         let bad: Vec<_> = (0..6).map(|_| scope.spawn(attach)).collect();
         for _ in 0..50 {
             assert_eq!(call(&good, payloads(&["a"])), Ok(vec![Seen::Keep]));
@@ -79,7 +79,7 @@ fn others_wait_for_slices_of_an_init_that_loops() {
 fn a_call_that_is_under_way_ends_when_its_caller_leaves() {
     let host = start();
     let hour = AttachSpec { deadline: Duration::from_secs(3_600), ..spec("") };
-    let attachment = host.host.attach(Artefact::Bytes(&hostile()), hour).unwrap();
+    let attachment = host.host.attach_now(Artefact::Bytes(&hostile()), hour).unwrap();
     let endless = attachment.call(payloads(&["loop"]));
     while attachment.figures().busy.is_zero() {
         std::thread::yield_now();
@@ -112,7 +112,7 @@ fn a_call_whose_caller_left_is_not_run() {
 fn calls_of_a_host_that_went_away_are_to_be_retried_and_not_waited_for() {
     let host = start();
     let hour = AttachSpec { deadline: Duration::from_secs(3_600), ..spec("") };
-    let attachment = host.host.attach(Artefact::Bytes(&hostile()), hour).unwrap();
+    let attachment = host.host.attach_now(Artefact::Bytes(&hostile()), hour).unwrap();
     // As many as there are workers.
     let running: Vec<_> = (0..2).map(|_| attachment.call(payloads(&["loop"]))).collect();
     let queued: Vec<_> = (0..30).map(|_| attachment.call(payloads(&["a"]))).collect();
