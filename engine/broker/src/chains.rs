@@ -10,7 +10,7 @@ use std::{
 
 use levada_protocol::{
     error::ErrorCode,
-    limits::{CHAIN_STAGES_MAX, PLUGIN_CONFIG_BYTES_MAX},
+    limits::{CHAIN_STAGES_MAX, INSTANCE_MEMORY_BYTES_MAX, PLUGIN_CONFIG_BYTES_MAX},
     request::StageSpec,
 };
 
@@ -135,6 +135,13 @@ pub(crate) fn check(specs: &[StageSpec]) -> Result<(), Error> {
         if deadline_ms == 0 || deadline_ms > 60_000 {
             return invalid(format!(
                 "the deadline of {} is {deadline_ms} ms, expected 1 to 60000",
+                spec.plugin
+            ));
+        }
+        let memory = spec.memory_bytes_max();
+        if memory == 0 || memory > INSTANCE_MEMORY_BYTES_MAX {
+            return invalid(format!(
+                "the memory of {} is {memory} bytes, expected 1 to {INSTANCE_MEMORY_BYTES_MAX}",
                 spec.plugin
             ));
         }

@@ -2,7 +2,11 @@
 
 use bytes::Bytes;
 use levada_broker::Principal;
-use levada_protocol::request::{Request, StageSpec, Start, SubscriptionOptions, TopicSettings};
+use levada_protocol::{
+    error::ErrorCode,
+    limits::INSTANCE_MEMORY_BYTES_MAX,
+    request::{Request, StageSpec, Start, SubscriptionOptions, TopicSettings},
+};
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::support::{Engine, SOON, TRIED};
@@ -46,4 +50,18 @@ async fn nothing_waits_for_a_configuration_that_is_tried() {
     places.dedup();
     assert_eq!(places.len(), 3, "trials share a place");
     trials.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_instance_can_not_be_given_more_memory_than_the_limit() {
+    let engine = with_plugin().await;
+    let with = |memory| StageSpec { memory_bytes_max: Some(memory), ..StageSpec::default() };
+    engine.ask(subscription("most", with(INSTANCE_MEMORY_BYTES_MAX))).await;
+    for memory in [0, INSTANCE_MEMORY_BYTES_MAX + 1, u64::MAX] {
+        let refused =
+            engine.broker.request(&Principal::Local, subscription("more", with(memory)), None).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::InvalidArgument);
+        assert!(refused.to_string().contains("expected 1 to 1073741824"), "{refused}");
+    }
 }
