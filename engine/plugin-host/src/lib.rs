@@ -23,7 +23,7 @@ mod pool;
 mod registry;
 mod service;
 
-pub use attachment::{Attachment, CallFuture, CallInput, Figures};
+pub use attachment::{Answered, Attachment, CallFuture, CallInput, Figures};
 pub use config::{AttachSpec, HostConfig, Place};
 pub use error::{CallError, Error};
 pub use registry::{Artefact, Inspected, Interface, Loaded};

@@ -84,7 +84,7 @@ impl Host {
         let start = {
             let (compiled, spec, log) = (compiled.clone(), spec.clone(), log.clone());
             let (deadlines, init_deadline) = (deadlines.clone(), limits.init_deadline);
-            async move { Instance::start(&compiled, &spec, log, &deadlines, init_deadline).await }
+            async move { Instance::start(&compiled, &spec, log, &deadlines, init_deadline, None).await }
         };
         let panicked = || Err(Error::Unavailable("the plugin host failed".to_owned()));
         workers.pool().push(&share, answering(start, answer, panicked));

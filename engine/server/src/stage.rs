@@ -101,10 +101,13 @@ struct HostStage {
 }
 
 impl broker::Stage for HostStage {
-    fn call(&self, input: broker::CallInput) -> broker::BoxFuture<Result<Bytes, broker::CallError>> {
+    fn call(&self, input: broker::CallInput) -> broker::BoxFuture<broker::Answered> {
         let broker::CallInput { runs, events, now, seed } = input;
         let call = self.attachment.call(host::CallInput { runs, events, now, seed });
-        Box::pin(async move { call.await.map_err(call_error) })
+        Box::pin(async move {
+            let host::Answered { answer, spent } = call.await;
+            broker::Answered { answer: answer.map_err(call_error), spent }
+        })
     }
 
     fn figures(&self) -> broker::Figures {

@@ -212,7 +212,7 @@ fn plugin_info(catalogue: &Catalogue, record: &PluginRecord, figures: Figures) -
         calls: figures.calls,
         events_in: figures.events,
         errors: figures.errors,
-        last_error: figures.last_error.map(|error| error.to_string()),
+        last_error: figures.last_error.map(|error| error.text.to_string()),
         memory_restarts: figures.memory_restarts,
         seconds: figures.seconds,
     }

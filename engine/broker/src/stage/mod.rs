@@ -18,7 +18,12 @@ mod walk;
 mod window;
 mod write;
 
-use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use levada_protocol::{error::ErrorCode, ids::Timestamp};
@@ -53,13 +58,14 @@ pub trait Plugins: Send + Sync + 'static {
 /// - A call is stateless: the same input may be given again, alone or together with other events, and calls may
 ///   run at the same time and end in any order.
 /// - The answer has the layout of `levada_protocol::verdict`. Its content is not trusted: the chain checks it.
-/// - A call ends within the attachment's deadline plus the time in which others have their turn; it never panics. Places
-///   have equal time, whatever their calls do.
+/// - A call ends within the attachment's deadline plus the time in which others have their turn and that of making an
+///   instance; it never panics. One that is repeated on a new instance has what is left of its deadline. Places have
+///   equal time, whatever their calls do.
 /// - Figures can be read at any time, also while a call runs.
 /// - Dropping the future gives the call up; its answer is of no interest then.
 pub trait Stage: Send + Sync + 'static {
     /// Hands events to the plugin.
-    fn call(&self, input: CallInput) -> BoxFuture<Result<Bytes, CallError>>;
+    fn call(&self, input: CallInput) -> BoxFuture<Answered>;
 
     /// What this attachment has cost since it was made.
     fn figures(&self) -> Figures;
@@ -152,6 +158,24 @@ pub struct CallInput {
     pub seed: u64,
 }
 
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The verdicts.
+    pub answer: Result<Bytes, CallError>,
+    /// How much processor time it took, with that of a new instance if it needed one; waiting is not in it.
+    pub spent: Duration,
+}
+
+/// An error, and when it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastError {
+    /// The moment.
+    pub at: Instant,
+    /// One sentence.
+    pub text: Arc<str>,
+}
+
 /// What an attachment has cost.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Figures {
@@ -161,8 +185,8 @@ pub struct Figures {
     pub events: u64,
     /// Calls that failed, and events whose verdict could not be followed.
     pub errors: u64,
-    /// What the last of them was.
-    pub last_error: Option<Arc<str>>,
+    /// The last of them.
+    pub last_error: Option<LastError>,
     /// Instances that were replaced because earlier calls had left no memory for the next one, which was then repeated:
     /// no errors.
     pub memory_restarts: u64,
@@ -178,7 +202,8 @@ impl Figures {
         self.calls += more.calls;
         self.events += more.events;
         self.errors += more.errors;
-        if more.last_error.is_some() {
+        let at = |error: &Option<LastError>| error.as_ref().map(|error| error.at);
+        if at(&more.last_error) > at(&self.last_error) {
             self.last_error.clone_from(&more.last_error);
         }
         self.memory_restarts += more.memory_restarts;

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use levada_broker::{
     Broker, BrokerConfig, Consumer, Principal, Reader,
     stage::{
-        AttachError, AttachSpec, BoxFuture, CallError, CallInput, Figures, Inspected, Interface, Plugins,
+        Answered, AttachError, AttachSpec, BoxFuture, CallInput, Figures, Inspected, Interface, Plugins,
         Stage,
     },
 };
@@ -183,10 +183,10 @@ impl Plugins for KeepAll {
 }
 
 impl Stage for Keep {
-    fn call(&self, input: CallInput) -> BoxFuture<Result<Bytes, CallError>> {
+    fn call(&self, input: CallInput) -> BoxFuture<Answered> {
         let mut answer = levada_protocol::verdict::VerdictWriter::new();
         (0..input.events).for_each(|_| answer.keep());
-        Box::pin(async move { Ok(answer.finish().into()) })
+        Box::pin(async move { Answered { answer: Ok(answer.finish().into()), spent: Duration::ZERO } })
     }
 
     fn figures(&self) -> Figures {

@@ -56,6 +56,15 @@ fn memory_that_earlier_calls_left_behind_is_no_error() {
 }
 
 #[test]
+fn a_new_instance_that_has_too_little_memory_too_is_an_error_and_no_memory_restart() {
+    let host = start();
+    let attachment = host.attach_hostile();
+    assert_eq!(call(&attachment, payloads(&["memory"])), Err(CallError::Memory));
+    let figures = attachment.figures();
+    assert_eq!((figures.calls, figures.errors, figures.restarts, figures.memory_restarts), (1, 1, 1, 0));
+}
+
+#[test]
 fn an_endless_loop_is_stopped_at_its_deadline() {
     let host = start();
     let attachment = host.attach_hostile();

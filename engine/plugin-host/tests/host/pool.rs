@@ -14,7 +14,7 @@ fn many_calls_of_many_attachments_are_all_answered() {
         (0..400).map(|at| attachments[at % 8].call(payloads(&["keep", "drop", "keep"]))).collect();
     wait(async {
         for call in calls {
-            assert!(call.await.is_ok());
+            assert!(call.await.answer.is_ok());
         }
     });
     let events: u64 = attachments.iter().map(|attachment| attachment.figures().events).sum();
@@ -51,7 +51,7 @@ fn places_have_equal_time_whatever_they_queue() {
     let loops: Vec<_> = (0..20).map(|_| one.call(payloads(&["loop"]))).collect();
     wait(async {
         for call in loops {
-            assert_eq!(call.await, Err(CallError::Deadline));
+            assert_eq!(call.await.answer, Err(CallError::Deadline));
         }
     });
     let many: Duration = many.iter().map(|attachment| attachment.figures().busy).sum();
@@ -102,7 +102,7 @@ fn a_call_whose_caller_left_is_not_run() {
     let (attachment, other) = (host.attach_hostile(), host.attach_hostile());
     let first = attachment.call(payloads(&["loop"]));
     drop((0..10).map(|_| attachment.call(payloads(&["loop"]))).collect::<Vec<_>>());
-    assert_eq!(wait(first), Err(CallError::Deadline));
+    assert_eq!(wait(first).answer, Err(CallError::Deadline));
     assert_eq!(call(&attachment, payloads(&["a"])), Ok(vec![Seen::Keep]));
     assert_eq!(call(&other, payloads(&["a"])), Ok(vec![Seen::Keep]));
     assert_eq!(attachment.figures().calls, 2);
@@ -118,7 +118,7 @@ fn calls_of_a_host_that_went_away_are_to_be_retried_and_not_waited_for() {
     let queued: Vec<_> = (0..30).map(|_| attachment.call(payloads(&["a"]))).collect();
     drop(host);
     for call in running.into_iter().chain(queued) {
-        assert!(matches!(wait(call), Err(CallError::Retry(_))));
+        assert!(matches!(wait(call).answer, Err(CallError::Retry(_))));
     }
     assert!(matches!(call(&attachment, payloads(&["a"])), Err(CallError::Retry(_))));
 }

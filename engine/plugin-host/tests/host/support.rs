@@ -130,7 +130,7 @@ pub(crate) fn wait<F: Future>(future: F) -> F::Output {
 }
 
 pub(crate) fn call(attachment: &Attachment, input: CallInput) -> Result<Vec<Seen>, CallError> {
-    wait(attachment.call(input)).map(|answer| read(&answer))
+    wait(attachment.call(input)).answer.map(|answer| read(&answer))
 }
 
 /// A verdict with bytes of its own, one per event.
