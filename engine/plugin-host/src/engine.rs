@@ -129,6 +129,7 @@ impl Budget {
         let now = Moment::now();
         // What runs on next on this thread has a slice of its own.
         let slice = SLICE.replace(Some(now)).map(|begun| now.since(begun)).unwrap_or_default();
+        LONGEST.set(LONGEST.get().max(slice.processor));
         self.used.processor += slice.processor;
         self.used.clock += slice.clock;
         if let Some(meter) = &self.meter {
@@ -168,6 +169,13 @@ impl Moment {
 thread_local! {
     /// When the slice began that this thread is in.
     static SLICE: Cell<Option<Moment>> = const { Cell::new(None) };
+    /// The processor time of the longest slice that ended on this thread since somebody asked.
+    static LONGEST: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// The processor time of the longest slice that ended on this thread since this was last asked.
+pub(crate) fn take_longest_slice() -> Duration {
+    LONGEST.take()
 }
 
 /// Counts the running call's time on this thread from now on. A call that was put aside may go on on another thread.

@@ -15,6 +15,9 @@ use crate::{
     registry::{Registry, Sha256Hash},
 };
 
+/// Ticks of processor time after which a slice, which lasts for two, is far over its end.
+const SLICE_MAX_TICKS: u32 = 10;
+
 /// Runs plugins. Cheap to clone; with the last clone its threads end, and calls still queued answer
 /// [`crate::CallError::Retry`].
 #[derive(Clone)]
@@ -40,7 +43,7 @@ impl Host {
         let engine = engine::new()?;
         let registry = Registry::new(&engine, &config.cache_dir)?;
         let ticker = Ticker::start(&engine, config.tick)?;
-        let workers = Workers::start(config.workers.max(1))?;
+        let workers = Workers::start(config.workers.max(1), config.tick * SLICE_MAX_TICKS)?;
         Ok(Self(Arc::new(Parts { workers, ticker, registry, shares: Shares::default(), limits })))
     }
 
@@ -79,7 +82,7 @@ impl Host {
         let Loaded(compiled) = plugin;
         let log = Arc::new(LogGate::new(&spec));
         let deadlines = ticker.deadlines();
-        let share = shares.of(spec.place, spec.place_id);
+        let share = shares.of(workers.pool(), spec.place, spec.place_id);
         let (answer, started) = oneshot::channel();
         let start = {
             let (compiled, spec, log) = (compiled.clone(), spec.clone(), log.clone());
