@@ -1,6 +1,6 @@
 //! Whose turn it is, without threads.
 
-use super::*;
+use super::{turns::SLICE, *};
 
 fn work() -> Work {
     Box::pin(async {})

@@ -12,8 +12,10 @@
 //!
 //! It must not know what the work is.
 
+mod turns;
+
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     fmt,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -27,6 +29,7 @@ use std::{
 use tokio::sync::oneshot;
 use tracing::error;
 
+use self::turns::{Ended, State, Taken};
 use crate::{Error, Place, engine};
 
 /// How much plugins give way to the threads that take and commit events, as of nice(2): these go first even while
@@ -34,9 +37,6 @@ use crate::{Error, Place, engine};
 const WORKER_NICENESS: i32 = 5;
 /// Native stack of a worker. Plugins run on stacks of their own.
 const WORKER_STACK_BYTES: usize = 2 * 1024 * 1024;
-/// What a slice that is running is counted as until it ends.
-const SLICE: Duration = Duration::from_millis(1);
-
 /// One place's share of the workers, which its attachments have in common.
 #[derive(Debug)]
 pub(crate) struct Share {
@@ -115,61 +115,6 @@ pub(crate) struct Pool {
     long_max: usize,
     /// A slice that used more of the processor than this is far over its end.
     slice_max: Duration,
-}
-
-#[derive(Default)]
-struct State {
-    /// One per share, by the index that the share has.
-    lanes: Vec<Lane>,
-    /// Lanes without a share.
-    free: Vec<usize>,
-    /// Lanes with something queued, put aside or running.
-    busy: Vec<usize>,
-    /// The most that a place had had when its turn came: what one that comes anew is counted as having had.
-    turn: Duration,
-    /// Slices of long work under way.
-    long_running: usize,
-    /// Workers that wait for work.
-    waiting: usize,
-    closed: bool,
-}
-
-/// A place, as the pool sees it.
-#[derive(Default)]
-struct Lane {
-    /// How much time on workers the place has had.
-    had: Duration,
-    /// What has begun and waits for its next slice.
-    aside: VecDeque<Work>,
-    queued: VecDeque<Work>,
-    /// Slices under way.
-    running: u32,
-    /// The last slice was far over its end.
-    overran: bool,
-    /// Where it is among the busy ones.
-    busy_at: Option<usize>,
-    /// Its share is gone.
-    abandoned: bool,
-}
-
-/// What a worker took.
-struct Taken {
-    lane: usize,
-    work: Work,
-    /// It was put aside before.
-    has_begun: bool,
-    is_long: bool,
-}
-
-/// What a worker did.
-struct Ended {
-    lane: usize,
-    was_long: bool,
-    /// How long the slice took.
-    slice: Duration,
-    overran: bool,
-    /// The work, if it has not ended.
-    aside: Option<Work>,
 }
 
 /// The worker threads; dropped, they end after the slices that they are in.
@@ -286,90 +231,6 @@ impl Pool {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// A lane for a share.
-    fn new_lane(&mut self) -> usize {
-        if let Some(lane) = self.free.pop() {
-            self.lanes[lane] = Lane::default();
-            return lane;
-        }
-        self.lanes.push(Lane::default());
-        self.lanes.len() - 1
-    }
-
-    /// The share is gone, and so will be the lane when it has no more work. After the host has shut down there is none.
-    fn abandon(&mut self, lane: usize) {
-        let Some(left) = self.lanes.get_mut(lane) else { return };
-        left.abandoned = true;
-        if left.busy_at.is_none() {
-            self.free.push(lane);
-        }
-    }
-
-    fn queue(&mut self, lane: usize, work: Work) {
-        let Some(of) = self.lanes.get_mut(lane) else { return };
-        of.queued.push_back(work);
-        if of.busy_at.is_none() {
-            of.busy_at = Some(self.busy.len());
-            of.had = of.had.max(self.turn);
-            self.busy.push(lane);
-        }
-    }
-
-    /// Takes something to run from the place that has had the least.
-    fn next(&mut self, long_max: usize) -> Option<Taken> {
-        let room = self.long_running < long_max;
-        let lanes = &self.lanes;
-        let waiting = self.busy.iter().map(|lane| (*lane, &lanes[*lane]));
-        let waiting = waiting.filter(|(_, of)| of.has_work() && (room || !of.is_long()));
-        let (lane, _) = waiting.min_by_key(|(_, of)| of.had + SLICE * of.running)?;
-        let of = &mut self.lanes[lane];
-        self.turn = self.turn.max(of.had);
-        let is_long = of.is_long();
-        // What has begun goes first: so no more calls of a place are under way than there are workers.
-        let (work, has_begun) = match of.aside.pop_front() {
-            Some(work) => (work, true),
-            None => (of.queued.pop_front()?, false),
-        };
-        of.running += 1;
-        self.long_running += usize::from(is_long);
-        Some(Taken { lane, work, has_begun, is_long })
-    }
-
-    /// Counts a slice, and puts the work aside that has not ended.
-    fn end_slice(&mut self, ended: Ended) {
-        self.long_running -= usize::from(ended.was_long);
-        let of = &mut self.lanes[ended.lane];
-        of.running -= 1;
-        of.had += ended.slice;
-        of.overran = ended.overran;
-        of.aside.extend(ended.aside);
-        if of.running > 0 || of.has_work() {
-            return;
-        }
-        if let Some(at) = of.busy_at.take() {
-            if of.abandoned {
-                self.free.push(ended.lane);
-            }
-            self.busy.swap_remove(at);
-            if let Some(moved) = self.busy.get(at) {
-                self.lanes[*moved].busy_at = Some(at);
-            }
-        }
-    }
-}
-
-impl Lane {
-    fn has_work(&self) -> bool {
-        !self.aside.is_empty() || !self.queued.is_empty()
-    }
-
-    /// What it would run next is long.
-    fn is_long(&self) -> bool {
-        !self.aside.is_empty() || self.overran
     }
 }
 
