@@ -1,13 +1,16 @@
 //! Attaching the plugins of a chain: from the names in a record to stages that run.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use levada_protocol::{
     error::ErrorCode,
-    limits::{CHAIN_STAGES_MAX, PLUGIN_CONFIG_BYTES_MAX},
+    limits::{CHAIN_STAGES_MAX, INSTANCE_MEMORY_BYTES_MAX, PLUGIN_CONFIG_BYTES_MAX},
     request::StageSpec,
 };
 
@@ -15,7 +18,7 @@ use crate::{
     artefacts::{Artefacts, unhex},
     catalogue::Catalogue,
     error::Error,
-    stage::{AttachSpec, Chain, ChainStage, Clock, Counted, Place, Plugins},
+    stage::{Artefact, AttachSpec, Chain, ChainStage, Clock, Counted, Place, Plugins},
 };
 
 /// What attaching needs.
@@ -24,6 +27,8 @@ pub(crate) struct Chains {
     plugins: Arc<dyn Plugins>,
     artefacts: Artefacts,
     clock: Clock,
+    /// Trials that were made.
+    trials: Arc<AtomicU64>,
 }
 
 /// A chain and what its stages cost.
@@ -43,7 +48,7 @@ impl Chains {
     pub(crate) fn new(plugins: Arc<dyn Plugins>, artefacts: Artefacts) -> Self {
         let started = Instant::now();
         let clock: Clock = Arc::new(move || started.elapsed());
-        Self { plugins, artefacts, clock }
+        Self { plugins, artefacts, clock, trials: Arc::default() }
     }
 
     pub(crate) fn plugins(&self) -> &Arc<dyn Plugins> {
@@ -52,6 +57,12 @@ impl Chains {
 
     pub(crate) fn artefacts(&self) -> &Artefacts {
         &self.artefacts
+    }
+
+    /// The number of a place that is not there yet and may never be: each trial has its own, so that none waits for
+    /// another's turns. They are counted from the top; places that the catalogue names are counted from the bottom.
+    pub(crate) fn trial(&self) -> u64 {
+        u64::MAX - self.trials.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Attaches every stage of `specs` for events of `topic`, at the place of this kind and number.
@@ -76,8 +87,7 @@ impl Chains {
             let attach = AttachSpec {
                 plugin: record.name.clone(),
                 version: record.version,
-                sha256,
-                path: self.artefacts.path(&record.sha256),
+                artefact: Artefact::File { path: self.artefacts.path(&record.sha256), sha256 },
                 config: spec.config.clone(),
                 topic: topic.to_owned(),
                 place,
@@ -125,6 +135,13 @@ pub(crate) fn check(specs: &[StageSpec]) -> Result<(), Error> {
         if deadline_ms == 0 || deadline_ms > 60_000 {
             return invalid(format!(
                 "the deadline of {} is {deadline_ms} ms, expected 1 to 60000",
+                spec.plugin
+            ));
+        }
+        let memory = spec.memory_bytes_max();
+        if memory == 0 || memory > INSTANCE_MEMORY_BYTES_MAX {
+            return invalid(format!(
+                "the memory of {} is {memory} bytes, expected 1 to {INSTANCE_MEMORY_BYTES_MAX}",
                 spec.plugin
             ));
         }

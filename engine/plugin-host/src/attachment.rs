@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::{
     AttachSpec, CallError, Interface,
-    engine::Deadlines,
+    engine::{Deadlines, Spent},
     host::log::LogGate,
     instance::Instance,
     pool::{Pool, Share, answering},
@@ -77,8 +77,8 @@ impl Attachment {
                 let this = self.clone();
                 CallFuture(State::Waiting(Box::pin(async move {
                     match this.shared.room.clone().acquire_owned().await {
-                        Ok(room) => this.queue(input, room).await.unwrap_or_else(|_| Err(shut_down())),
-                        Err(_) => Err(shut_down()),
+                        Ok(room) => this.queue(input, room).await.unwrap_or_else(|_| shut_down()),
+                        Err(_) => shut_down(),
                     }
                 })))
             }
@@ -104,7 +104,7 @@ impl Attachment {
         Self { shared, pool }
     }
 
-    fn queue(&self, input: CallInput, room: OwnedSemaphorePermit) -> oneshot::Receiver<CallResult> {
+    fn queue(&self, input: CallInput, room: OwnedSemaphorePermit) -> oneshot::Receiver<Answered> {
         let (answer, answered) = oneshot::channel();
         let shared = self.shared.clone();
         let call = async move {
@@ -112,7 +112,7 @@ impl Attachment {
             drop(room);
             shared.run(input).await
         };
-        let panicked = || Err(CallError::Trap("the plugin host failed".to_owned()));
+        let panicked = || Answered::free(CallError::Trap("the plugin host failed".to_owned()));
         self.pool.push(&self.shared.share, answering(call, answer, panicked));
         answered
     }
@@ -129,21 +129,34 @@ impl fmt::Debug for Attachment {
 pub struct CallFuture(State);
 
 enum State {
-    Queued(oneshot::Receiver<CallResult>),
-    Waiting(Pin<Box<dyn Future<Output = CallResult> + Send>>),
+    Queued(oneshot::Receiver<Answered>),
+    Waiting(Pin<Box<dyn Future<Output = Answered> + Send>>),
 }
 
-/// Verdict bytes as of [`levada_protocol::verdict`], checked, or why there are none.
-pub(crate) type CallResult = Result<Bytes, CallError>;
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// Verdict bytes as of [`levada_protocol::verdict`], checked, or why there are none.
+    pub answer: Result<Bytes, CallError>,
+    /// How much processor time the call took, with the making of an instance if it needed one.
+    pub spent: Duration,
+}
+
+impl Answered {
+    /// An error that cost the plugin nothing.
+    fn free(error: CallError) -> Self {
+        Self { answer: Err(error), spent: Duration::ZERO }
+    }
+}
 
 impl Future for CallFuture {
-    type Output = CallResult;
+    type Output = Answered;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<CallResult> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answered> {
         match &mut self.0 {
             State::Queued(answered) => {
                 let answer = ready!(Pin::new(answered).poll(context));
-                Poll::Ready(answer.unwrap_or_else(|_| Err(shut_down())))
+                Poll::Ready(answer.unwrap_or_else(|_| shut_down()))
             }
             State::Waiting(future) => future.as_mut().poll(context),
         }
@@ -156,8 +169,8 @@ impl fmt::Debug for CallFuture {
     }
 }
 
-fn shut_down() -> CallError {
-    CallError::Retry("the plugin host shut down".to_owned())
+fn shut_down() -> Answered {
+    Answered::free(CallError::Retry("the plugin host shut down".to_owned()))
 }
 
 /// What all calls of an attachment share.
@@ -201,26 +214,37 @@ impl Shared {
     }
 
     /// Runs one call, in slices as [`Instance::call`].
-    async fn run(&self, input: CallInput) -> CallResult {
+    async fn run(&self, input: CallInput) -> Answered {
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let worn = kept.is_some();
-        let mut answer = self.attempt(kept, &input).await;
+        let (mut used, mut starting) = (Spent::default(), Duration::ZERO);
+        let mut answer = self.attempt(kept, &input, &mut used, &mut starting).await;
         if worn && answer == Err(CallError::Memory) {
-            // What earlier calls left behind may have filled the memory: a new instance has all of it.
-            self.counters.memory_restarts.fetch_add(1, Ordering::Relaxed);
-            answer = self.attempt(None, &input).await;
+            // What earlier calls left behind may have filled the memory: a new instance has all of it, and the call what
+            // is left of its deadline.
+            answer = self.attempt(None, &input, &mut used, &mut starting).await;
+            let helped = answer != Err(CallError::Memory);
+            self.counters.memory_restarts.fetch_add(u64::from(helped), Ordering::Relaxed);
         }
         self.counters.count(input.events, answer.is_err());
-        answer
+        Answered { answer, spent: used.processor + starting }
     }
 
-    /// Calls the kept instance or a new one, and keeps it if it can be called again.
-    async fn attempt(&self, kept: Option<Instance>, input: &CallInput) -> CallResult {
+    /// Calls the kept instance or a new one, and keeps it if it can be called again. Adds what the call used of its
+    /// deadline to `used`, and what a new instance took to `starting`.
+    async fn attempt(
+        &self,
+        kept: Option<Instance>,
+        input: &CallInput,
+        used: &mut Spent,
+        starting: &mut Duration,
+    ) -> Result<Bytes, CallError> {
         let mut instance = match kept {
             Some(instance) => instance,
-            None => self.restart().await?,
+            None => self.restart(starting).await?,
         };
-        let outcome = instance.call(input, &self.deadlines, &self.counters.busy_nanos).await;
+        let outcome = instance.call(input, &self.deadlines, *used, &self.counters.busy_nanos).await;
+        *used = outcome.used;
         self.counters.memory_bytes_high.fetch_max(instance.memory_bytes(), Ordering::Relaxed);
         if outcome.usable {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
@@ -228,11 +252,14 @@ impl Shared {
         outcome.answer
     }
 
-    async fn restart(&self) -> Result<Instance, CallError> {
+    async fn restart(&self, took: &mut Duration) -> Result<Instance, CallError> {
         self.counters.restarts.fetch_add(1, Ordering::Relaxed);
-        let log = self.log.clone();
+        let (log, meter) = (self.log.clone(), Arc::<AtomicU64>::default());
+        let metered = Some(Arc::clone(&meter));
         let started =
-            Instance::start(&self.compiled, &self.spec, log, &self.deadlines, self.init_deadline).await;
+            Instance::start(&self.compiled, &self.spec, log, &self.deadlines, self.init_deadline, metered)
+                .await;
+        *took += Duration::from_nanos(meter.load(Ordering::Relaxed));
         started.map_err(|error| match error {
             crate::Error::InitFailed(error) => error,
             other => CallError::Trap(format!("it did not start again: {other}")),

@@ -14,7 +14,8 @@ pub struct HostConfig {
     pub tick: Duration,
     /// Most calls of one attachment that wait for a worker; by default 16. One more waits in its future.
     pub queue_calls_max: usize,
-    /// How long making an instance may take, `init` included; by default 2 s.
+    /// How much processor time making an instance may take, `init` included; by default 2 s. It is counted as a call's:
+    /// see [`AttachSpec::deadline`].
     pub init_deadline: Duration,
 }
 

@@ -84,14 +84,19 @@ pub(crate) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Lets the epoch rise for as long as the answer's first part lives, and starts counting `deadline`. What is used
-    /// is added to `meter`, in nanoseconds.
-    pub(crate) fn start(&self, deadline: Duration, meter: Option<Arc<AtomicU64>>) -> (Running, Budget) {
+    /// Lets the epoch rise for as long as the answer's first part lives, and goes on counting `deadline`, of which so much
+    /// was used before. What is used is added to `meter`, in nanoseconds.
+    pub(crate) fn start(
+        &self,
+        deadline: Duration,
+        used: Spent,
+        meter: Option<Arc<AtomicU64>>,
+    ) -> (Running, Budget) {
         if self.shared.running.fetch_add(1, Ordering::AcqRel) == 0 {
             self.woken.unpark();
         }
         begin_slice();
-        (Running(self.shared.clone()), Budget { deadline, used: Spent::default(), meter })
+        (Running(self.shared.clone()), Budget { deadline, used, meter })
     }
 }
 
@@ -113,12 +118,18 @@ impl Budget {
         Self { deadline: Duration::ZERO, used: Spent::default(), meter: None }
     }
 
+    /// What was used so far.
+    pub(crate) fn used(&self) -> Spent {
+        self.used
+    }
+
     /// Ends a slice. False if nothing is left: the processor's time is used up, or ten times as much has passed on the
     /// clock while the call had its turn.
     pub(crate) fn end_slice(&mut self) -> bool {
         let now = Moment::now();
         // What runs on next on this thread has a slice of its own.
         let slice = SLICE.replace(Some(now)).map(|begun| now.since(begun)).unwrap_or_default();
+        LONGEST.set(LONGEST.get().max(slice.processor));
         self.used.processor += slice.processor;
         self.used.clock += slice.clock;
         if let Some(meter) = &self.meter {
@@ -130,8 +141,8 @@ impl Budget {
 
 /// How much time something took.
 #[derive(Debug, Clone, Copy, Default)]
-struct Spent {
-    processor: Duration,
+pub(crate) struct Spent {
+    pub(crate) processor: Duration,
     clock: Duration,
 }
 
@@ -158,6 +169,13 @@ impl Moment {
 thread_local! {
     /// When the slice began that this thread is in.
     static SLICE: Cell<Option<Moment>> = const { Cell::new(None) };
+    /// The processor time of the longest slice that ended on this thread since somebody asked.
+    static LONGEST: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// The processor time of the longest slice that ended on this thread since this was last asked.
+pub(crate) fn take_longest_slice() -> Duration {
+    LONGEST.take()
 }
 
 /// Counts the running call's time on this thread from now on. A call that was put aside may go on on another thread.

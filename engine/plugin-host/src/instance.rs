@@ -18,7 +18,7 @@ use wasmtime::{
 use crate::{
     AttachSpec, CallError, CallInput, Error, Interface, answer,
     bindings::{Event, Failure, Interest, Setup, Verdict},
-    engine::{Budget, Deadlines, Running},
+    engine::{Budget, Deadlines, Running, Spent},
     error::clip,
     events,
     host::{GuestState, log::LogGate},
@@ -53,22 +53,20 @@ pub(crate) struct Instance {
 pub(crate) struct Outcome {
     pub(crate) answer: Result<Bytes, CallError>,
     pub(crate) usable: bool,
-}
-
-impl Outcome {
-    fn usable(answer: Result<Bytes, CallError>) -> Self {
-        Self { answer, usable: true }
-    }
+    /// What was used of the deadline so far.
+    pub(crate) used: Spent,
 }
 
 impl Instance {
-    /// Instantiates and initialises `compiled`, both under `init_deadline`, in slices as [`Instance::call`].
+    /// Instantiates and initialises `compiled`, both under `init_deadline`, in slices as [`Instance::call`]. The
+    /// processor time is added to `meter`, in nanoseconds.
     pub(crate) async fn start(
         compiled: &Compiled,
         spec: &AttachSpec,
         log: Arc<LogGate>,
         deadlines: &Deadlines,
         init_deadline: Duration,
+        meter: Option<Arc<AtomicU64>>,
     ) -> Result<Self, Error> {
         let state = GuestState::new(spec.memory_bytes_max, log);
         let mut store = Store::new(compiled.pre.engine(), state);
@@ -78,11 +76,12 @@ impl Instance {
             let goes_on = context.data_mut().budget.end_slice();
             Ok(if goes_on { UpdateDeadline::Yield(SLICE_TICKS) } else { UpdateDeadline::Interrupt })
         });
-        let _running = arm(&mut store, deadlines.start(init_deadline, None));
+        let _running = arm(&mut store, deadlines.start(init_deadline, Spent::default(), meter));
         let started = match compiled.pre.instantiate_async(&mut store).await {
             Ok(component) => init(&mut store, &component, compiled, spec).await,
             Err(error) => Err(error),
         };
+        store.data_mut().budget.end_slice();
         let (interest, process) = match started {
             Ok(Ok(initialised)) => initialised,
             Ok(Err(reason)) => return Err(Error::InitRefused(clip(&reason, REASON_BYTES_MAX).to_owned())),
@@ -97,36 +96,37 @@ impl Instance {
     }
 
     /// Calls the plugin once, in slices: the future is pending at the end of each, and goes on whenever it is polled
-    /// after [`engine::begin_slice`].
-    /// Its processor time is added to `meter`, in nanoseconds.
+    /// after [`engine::begin_slice`]. `used` is what an earlier attempt used of the deadline. The processor time is added to `meter`, in nanoseconds.
     pub(crate) async fn call(
         &mut self,
         input: &CallInput,
         deadlines: &Deadlines,
+        used: Spent,
         meter: &Arc<AtomicU64>,
     ) -> Outcome {
         let state = self.store.data_mut();
         (state.now, state.last_error, state.last_line) = (input.now, None, None);
-        let _running = arm(&mut self.store, deadlines.start(self.deadline, Some(Arc::clone(meter))));
+        let _running = arm(&mut self.store, deadlines.start(self.deadline, used, Some(Arc::clone(meter))));
         let answered = match self.interface {
             Interface::Batch => self.call_batch(&input.runs).await,
             Interface::Events => self.call_events(&input.runs, input.events).await,
         };
-        self.store.data_mut().budget.end_slice();
+        let state = self.store.data_mut();
+        state.budget.end_slice();
+        let used = state.budget.used();
+        let usable = |answer| Outcome { answer, usable: true, used };
         match answered {
-            Ok(Ok(Answer::Bytes(answer))) => Outcome::usable(match answer::check(&answer, input.events) {
+            Ok(Ok(Answer::Bytes(answer))) => usable(match answer::check(&answer, input.events) {
                 Ok(()) => Ok(answer.into()),
                 Err(reason) => Err(CallError::Output(reason)),
             }),
-            Ok(Ok(Answer::Verdicts(verdicts))) => {
-                Outcome::usable(match events::lift(&verdicts, input.events) {
-                    Ok(answer) => Ok(answer.into()),
-                    Err(reason) => Err(CallError::Output(reason)),
-                })
-            }
-            Ok(Err(Failure::Retry(reason))) => Outcome::usable(Err(CallError::Retry(short(&reason)))),
-            Ok(Err(Failure::Reject(reason))) => Outcome::usable(Err(CallError::Reject(short(&reason)))),
-            Err(error) => Outcome { answer: Err(failed(&mut self.store, &error)), usable: false },
+            Ok(Ok(Answer::Verdicts(verdicts))) => usable(match events::lift(&verdicts, input.events) {
+                Ok(answer) => Ok(answer.into()),
+                Err(reason) => Err(CallError::Output(reason)),
+            }),
+            Ok(Err(Failure::Retry(reason))) => usable(Err(CallError::Retry(short(&reason)))),
+            Ok(Err(Failure::Reject(reason))) => usable(Err(CallError::Reject(short(&reason)))),
+            Err(error) => Outcome { answer: Err(failed(&mut self.store, &error)), usable: false, used },
         }
     }
 

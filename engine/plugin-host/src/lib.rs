@@ -1,6 +1,6 @@
 //! Runs plugins: WebAssembly components that are handed a call's events and answer with verdicts.
 //!
-//! A [`Host`] compiles components once and keeps the compiled form on disk. [`Host::attach`] configures one for a
+//! A [`Host`] compiles components once and keeps the compiled form on disk ([`Host::load`]). [`Host::attach`] configures one for a
 //! place; [`Attachment::call`] runs it on the host's own worker threads, under a deadline and a memory cap, with
 //! nothing to import but a log and a clock. Whatever a plugin does wrong costs its call and nothing else.
 //!
@@ -23,8 +23,8 @@ mod pool;
 mod registry;
 mod service;
 
-pub use attachment::{Attachment, CallFuture, CallInput, Figures};
+pub use attachment::{Answered, Attachment, CallFuture, CallInput, Figures};
 pub use config::{AttachSpec, HostConfig, Place};
 pub use error::{CallError, Error};
-pub use registry::{Artefact, Inspected, Interface};
+pub use registry::{Artefact, Inspected, Interface, Loaded};
 pub use service::Host;

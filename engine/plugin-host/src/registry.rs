@@ -87,6 +87,23 @@ impl Sha256Hash {
     }
 }
 
+/// A component that is ready to be attached.
+#[derive(Clone)]
+pub struct Loaded(pub(crate) Arc<Compiled>);
+
+impl Loaded {
+    /// What is known of it.
+    pub fn inspected(&self) -> Inspected {
+        Inspected { interface: self.0.interface, sha256: self.0.sha256.0 }
+    }
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Loaded").field(&self.inspected()).finish()
+    }
+}
+
 /// A component that can be instantiated.
 pub(crate) struct Compiled {
     pub(crate) sha256: Sha256Hash,
@@ -116,27 +133,25 @@ impl Registry {
         Ok(Self { engine: engine.clone(), linker, cache, in_use, compiling })
     }
 
-    /// The compiled form of `artefact`: the one in use, the one on disk, or a new one.
-    pub(crate) fn load(&self, artefact: Artefact<'_>) -> Result<Arc<Compiled>, Error> {
-        let sha256 = match artefact {
-            Artefact::Bytes(bytes) => {
-                check_size(bytes.len() as u64)?;
-                Sha256Hash::of(bytes)
-            }
-            Artefact::File { sha256, .. } => Sha256Hash(sha256),
-        };
-        if let Some(found) = self.find(&sha256)? {
-            return Ok(found);
-        }
-        if let Artefact::Bytes(bytes) = artefact {
-            // Nothing has looked at these before, and what will be refused need not wait for other compilations.
+    /// The compiled form of `artefact` if there is one, in use or on disk. What no compiler would make a plugin of is
+    /// refused here, as it need not wait for other compilations.
+    pub(crate) fn look_up(&self, artefact: Artefact<'_>) -> Result<Option<Arc<Compiled>>, Error> {
+        let found = self.find(&sha256_of(artefact)?)?;
+        if let (None, Artefact::Bytes(bytes)) = (&found, artefact) {
+            // Nothing has looked at these before.
             check_preamble(bytes)?;
             check_names(bytes)?;
         }
+        Ok(found)
+    }
+
+    /// The compiled form of `artefact`: a new one, unless there is one.
+    pub(crate) fn load(&self, artefact: Artefact<'_>) -> Result<Arc<Compiled>, Error> {
         let _one_at_a_time = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = self.find(&sha256)? {
+        if let Some(found) = self.look_up(artefact)? {
             return Ok(found);
         }
+        let sha256 = sha256_of(artefact)?;
         match artefact {
             Artefact::Bytes(bytes) => self.compile(sha256, bytes),
             Artefact::File { path, .. } => self.compile(sha256, &read_artefact(path, &sha256)?),
@@ -277,6 +292,16 @@ fn compatibility(engine: &Engine) -> u64 {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     hasher.finish()
+}
+
+fn sha256_of(artefact: Artefact<'_>) -> Result<Sha256Hash, Error> {
+    match artefact {
+        Artefact::Bytes(bytes) => {
+            check_size(bytes.len() as u64)?;
+            Ok(Sha256Hash::of(bytes))
+        }
+        Artefact::File { sha256, .. } => Ok(Sha256Hash(sha256)),
+    }
 }
 
 fn check_size(got: u64) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use levada_protocol::limits::PLUGIN_CONFIG_BYTES_MAX;
 use tokio::sync::oneshot;
 
 use crate::{
-    Artefact, AttachSpec, Attachment, Error, HostConfig, Inspected,
+    Artefact, AttachSpec, Attachment, Error, HostConfig, Loaded,
     attachment::{Limits, Shared},
     engine::{self, Ticker},
     host::log::LogGate,
@@ -14,6 +14,9 @@ use crate::{
     pool::{Shares, Workers, answering},
     registry::{Registry, Sha256Hash},
 };
+
+/// Ticks of processor time after which a slice, which lasts for two, is far over its end.
+const SLICE_MAX_TICKS: u32 = 10;
 
 /// Runs plugins. Cheap to clone; with the last clone its threads end, and calls still queued answer
 /// [`crate::CallError::Retry`].
@@ -40,49 +43,56 @@ impl Host {
         let engine = engine::new()?;
         let registry = Registry::new(&engine, &config.cache_dir)?;
         let ticker = Ticker::start(&engine, config.tick)?;
-        let workers = Workers::start(config.workers.max(1))?;
+        let workers = Workers::start(config.workers.max(1), config.tick * SLICE_MAX_TICKS)?;
         Ok(Self(Arc::new(Parts { workers, ticker, registry, shares: Shares::default(), limits })))
     }
 
-    /// Checks that `bytes` are a plugin that could be attached, compiles it and keeps the compiled form.
+    /// Finds the compiled form of an artefact, in use or on disk; `None` if it must be compiled: see [`Host::load`].
     ///
-    /// Blocks for as long as the compiler takes: milliseconds, or seconds for a component that carries a language
-    /// runtime.
+    /// Blocks for a short time, as it may read a file.
     ///
     /// # Errors
-    /// If it is too large, no component, exports neither interface, or imports what is not granted.
-    pub fn inspect(&self, bytes: &[u8]) -> Result<Inspected, Error> {
-        let compiled = self.0.registry.load(Artefact::Bytes(bytes))?;
-        Ok(Inspected { interface: compiled.interface, sha256: compiled.sha256.0 })
+    /// If bytes that were not compiled before are too large, no component, export neither interface, or import what is
+    /// not granted.
+    pub fn look_up(&self, artefact: Artefact<'_>) -> Result<Option<Loaded>, Error> {
+        Ok(self.0.registry.look_up(artefact)?.map(Loaded))
+    }
+
+    /// Checks that an artefact is a plugin that can be attached, compiles it and keeps the compiled form.
+    ///
+    /// Blocks for as long as the compiler takes: milliseconds, or seconds for a component that carries a language
+    /// runtime. One compiles at a time, and all others wait on their threads: callers who are many wait before.
+    ///
+    /// # Errors
+    /// As [`Host::look_up`]; if the artefact's file is unreadable or not what its hash says.
+    pub fn load(&self, artefact: Artefact<'_>) -> Result<Loaded, Error> {
+        self.0.registry.load(artefact).map(Loaded)
     }
 
     /// Configures a plugin for a place: makes one instance and calls its `init`, in the place's turns on the workers.
-    ///
-    /// Blocks, as [`Host::inspect`] does and for `init` besides: call it where blocking is allowed, and not on the thread
-    /// of an asynchronous runtime.
+    /// If the future is dropped, this ends at the end of a slice.
     ///
     /// # Errors
-    /// As [`Host::inspect`]; if the artefact's file is unreadable or not what its hash says; if `init` refuses the
-    /// configuration, traps, or breaks a limit.
-    pub fn attach(&self, artefact: Artefact<'_>, spec: AttachSpec) -> Result<Attachment, Error> {
+    /// If `init` refuses the configuration, traps, or breaks a limit.
+    pub async fn attach(&self, plugin: Loaded, spec: AttachSpec) -> Result<Attachment, Error> {
         if spec.config.len() > PLUGIN_CONFIG_BYTES_MAX {
             return Err(Error::ConfigTooLarge { got: spec.config.len(), limit: PLUGIN_CONFIG_BYTES_MAX });
         }
-        let Parts { workers, ticker, registry, shares, limits } = &*self.0;
-        let compiled = registry.load(artefact)?;
+        let Parts { workers, ticker, shares, limits, .. } = &*self.0;
+        let Loaded(compiled) = plugin;
         let log = Arc::new(LogGate::new(&spec));
         let deadlines = ticker.deadlines();
-        let share = shares.of(spec.place, spec.place_id);
+        let share = shares.of(workers.pool(), spec.place, spec.place_id);
         let (answer, started) = oneshot::channel();
         let start = {
             let (compiled, spec, log) = (compiled.clone(), spec.clone(), log.clone());
             let (deadlines, init_deadline) = (deadlines.clone(), limits.init_deadline);
-            async move { Instance::start(&compiled, &spec, log, &deadlines, init_deadline).await }
+            async move { Instance::start(&compiled, &spec, log, &deadlines, init_deadline, None).await }
         };
         let panicked = || Err(Error::Unavailable("the plugin host failed".to_owned()));
         workers.pool().push(&share, answering(start, answer, panicked));
         let shut_down = |_| Err(Error::Unavailable("the plugin host shut down".to_owned()));
-        let first = started.blocking_recv().unwrap_or_else(shut_down)?;
+        let first = started.await.unwrap_or_else(shut_down)?;
         let shared = Shared::new(spec, compiled, log, deadlines, *limits, share, first);
         Ok(Attachment::new(Arc::new(shared), workers.pool().clone()))
     }

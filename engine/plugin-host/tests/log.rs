@@ -105,7 +105,7 @@ fn the_same_bytes_brought_several_times_at_once_are_compiled_once() {
     let host = support::start();
     let artefact = support::guest("plugins/sample");
     let inspected = thread::scope(|scope| {
-        let inspect = || scope.spawn(|| host.host.inspect(&artefact).unwrap());
+        let inspect = || scope.spawn(|| support::Blocking::inspect_now(&host.host, &artefact).unwrap());
         let all: Vec<_> = (0..4).map(|_| inspect()).collect();
         all.into_iter().map(|inspecting| inspecting.join().unwrap().sha256).collect::<Vec<_>>()
     });

@@ -49,6 +49,8 @@ pub const ARTEFACT_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const PLUGIN_CONFIG_BYTES_MAX: usize = 64 * 1024;
 /// Most stages in one chain.
 pub const CHAIN_STAGES_MAX: usize = 8;
+/// Most memory in bytes that one instance of a plugin may be allowed.
+pub const INSTANCE_MEMORY_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Most target topics of one route.
 pub const ROUTE_TARGETS_MAX: usize = 64;
 /// Most times an event may pass a route before it is refused as a loop.

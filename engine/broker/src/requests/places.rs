@@ -230,7 +230,8 @@ impl Broker {
         topic: &TopicName,
         place: Place,
     ) -> Result<(), Error> {
-        self.inner.chains.attach(catalogue, specs, topic.as_str(), place, 0).await.map(drop)
+        let chains = &self.inner.chains;
+        chains.attach(catalogue, specs, topic.as_str(), place, chains.trial()).await.map(drop)
     }
 
     /// What a start means now, per partition.

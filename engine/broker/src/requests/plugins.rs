@@ -1,13 +1,13 @@
 //! Requests about plugins: deploy, list, remove.
 
-use std::{collections::HashMap, ops::Bound};
+use std::{collections::HashMap, ops::Bound, time::Duration};
 
 use bytes::Bytes;
 use levada_protocol::{
     error::ErrorCode,
     ids::PluginName,
     limits::ARTEFACT_BYTES_MAX,
-    request::{PluginInfo, Response},
+    request::{PluginInfo, Response, StageSpec},
 };
 
 use super::{
@@ -20,7 +20,7 @@ use crate::{
     broker::Broker,
     catalogue::{Catalogue, Change, PluginRecord},
     error::Error,
-    stage::{AttachError, AttachSpec, Figures, Inspected, Place},
+    stage::{Artefact, AttachError, AttachSpec, Figures, Inspected, Place},
 };
 
 /// Most places that a plugin's description names.
@@ -48,9 +48,29 @@ impl Broker {
         }
         let inspected = self.inner.chains.plugins().inspect(artefact.clone()).await;
         let inspected = inspected.map_err(|error| refused(&name, &error))?;
+        if let Some(config) = config {
+            self.try_config(&name, config, artefact.clone()).await?;
+        }
         let (broker, owner) = (self.clone(), principal.as_str().to_owned());
-        self.to_the_end(async move { broker.store_plugin(name, owner, config, artefact, inspected).await })
-            .await
+        self.to_the_end(async move { broker.store_plugin(name, owner, artefact, inspected).await }).await
+    }
+
+    /// Attaches an artefact for a moment: a configuration that it refuses is refused before anything is stored.
+    async fn try_config(&self, name: &PluginName, config: String, artefact: Bytes) -> Result<(), Error> {
+        let stage = StageSpec { config, ..StageSpec::default() };
+        let attach = AttachSpec {
+            plugin: name.to_string(),
+            version: 0,
+            artefact: Artefact::Bytes(artefact),
+            config: stage.config.clone(),
+            topic: String::new(),
+            place: Place::Subscription,
+            place_id: self.inner.chains.trial(),
+            deadline: Duration::from_millis(u64::from(stage.deadline_ms())),
+            memory_bytes_max: stage.memory_bytes_max(),
+        };
+        let tried = self.inner.chains.plugins().attach(attach).await;
+        tried.map(drop).map_err(|error| refused(name, &error))
     }
 
     /// Stores an artefact that was inspected as the plugin's newest version.
@@ -58,7 +78,6 @@ impl Broker {
         &self,
         name: PluginName,
         owner: String,
-        config: Option<String>,
         artefact: Bytes,
         inspected: Inspected,
     ) -> Result<Response, Error> {
@@ -68,24 +87,6 @@ impl Broker {
         let artefacts = self.inner.chains.artefacts().clone();
         let (stored, hash) = (artefact.clone(), sha256.clone());
         crate::log::blocking(move || artefacts.store(&hash, &stored)).await?;
-        if let Some(config) = config {
-            let attach = AttachSpec {
-                plugin: name.to_string(),
-                version: 0,
-                sha256: inspected.sha256,
-                path: self.inner.chains.artefacts().path(&sha256),
-                config,
-                topic: String::new(),
-                place: Place::Subscription,
-                place_id: 0,
-                deadline: std::time::Duration::from_millis(100),
-                memory_bytes_max: levada_protocol::request::StageSpec::default().memory_bytes_max(),
-            };
-            if let Err(error) = self.inner.chains.plugins().attach(attach).await {
-                self.drop_unnamed(&sha256);
-                return Err(refused(&name, &error));
-            }
-        }
         let catalogue = self.inner.shard.catalogue();
         if let Some(known) = catalogue.plugin_of_bytes(&name, &sha256) {
             let info = plugin_info(&catalogue, known, Figures::default());
@@ -113,8 +114,7 @@ impl Broker {
 
     /// Tells every place that follows the plugin's newest version that it is another.
     fn rechain(&self, plugin: &str) {
-        let follows =
-            |chain: &[levada_protocol::request::StageSpec]| chain.iter().any(|stage| stage.plugin == plugin);
+        let follows = |chain: &[StageSpec]| chain.iter().any(|stage| stage.plugin == plugin);
         for subscription in self.inner.places.subscriptions() {
             if follows(subscription.record().options.chain()) {
                 subscription.rechain();
@@ -212,7 +212,7 @@ fn plugin_info(catalogue: &Catalogue, record: &PluginRecord, figures: Figures) -
         calls: figures.calls,
         events_in: figures.events,
         errors: figures.errors,
-        last_error: figures.last_error.map(|error| error.to_string()),
+        last_error: figures.last_error.map(|error| error.text.to_string()),
         memory_restarts: figures.memory_restarts,
         seconds: figures.seconds,
     }

@@ -17,7 +17,7 @@ use std::{
 use levada_protocol::request::OnError;
 
 use super::{
-    BoxFuture, CallError, CallInput,
+    Answered, CallInput,
     breaker::{Breaker, EVENTS_MAX},
     call::call_runs,
     costs::Counted,
@@ -139,7 +139,13 @@ impl Chain {
     }
 
     /// Hands the events of `parts` to a stage; there is at least one.
-    pub(super) async fn call(&self, stage: usize, pass: &Pass<'_>, flats: &[Flat], parts: &[Part]) -> Called {
+    pub(super) async fn call(
+        &self,
+        stage: usize,
+        pass: &Pass<'_>,
+        flats: &[Flat],
+        parts: &[Part],
+    ) -> Answered {
         let (first, last) = (parts[0], parts[parts.len() - 1]);
         let at = &self.stages[stage];
         let identity =
@@ -150,10 +156,8 @@ impl Chain {
             now: flats[last.flat].append_time,
             seed: identity.into_iter().fold(self.seed, mix),
         };
-        let began = self.now();
-        let answer: BoxFuture<_> = at.stage.call(input);
-        let answer = answer.await;
-        Called { answer, spent: self.now().saturating_sub(began).min(at.deadline) }
+        let Answered { answer, spent } = at.stage.call(input).await;
+        Answered { answer, spent: spent.min(at.deadline) }
     }
 
     pub(super) fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -176,13 +180,6 @@ impl fmt::Debug for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.stages.iter().map(ChainStage::label)).finish()
     }
-}
-
-/// How one call ended.
-#[derive(Debug)]
-pub(super) struct Called {
-    pub(super) answer: Result<bytes::Bytes, CallError>,
-    pub(super) spent: Duration,
 }
 
 /// Calls under way, in the order of their events.

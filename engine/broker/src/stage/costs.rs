@@ -9,18 +9,17 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
-use bytes::Bytes;
-
-use super::{BoxFuture, CallError, CallInput, Figures, Stage};
+use super::{Answered, BoxFuture, CallError, CallInput, Figures, LastError, Stage};
 
 /// A stage at its place, with what the stage itself does not know of: answers that could not be followed.
 pub(crate) struct Counted {
     stage: Arc<dyn Stage>,
     /// Answers that were none, and events whose verdict is not allowed where the stage stands.
     faults: AtomicU64,
-    last_error: Mutex<Option<Arc<str>>>,
+    last_error: Mutex<Option<LastError>>,
 }
 
 impl Counted {
@@ -29,7 +28,7 @@ impl Counted {
     }
 
     /// Hands events to the plugin.
-    pub(super) fn call(&self, input: CallInput) -> BoxFuture<Result<Bytes, CallError>> {
+    pub(super) fn call(&self, input: CallInput) -> BoxFuture<Answered> {
         self.stage.call(input)
     }
 
@@ -54,7 +53,8 @@ impl Counted {
     }
 
     fn note(&self, why: &str) {
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.into());
+        let error = LastError { at: Instant::now(), text: why.into() };
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 }
 
@@ -93,5 +93,27 @@ impl Costs {
             sums.entry(*plugin).or_default().add(&stage.figures());
         }
         sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_last_error_is_the_newest_of_all_whatever_the_order() {
+        let now = Instant::now();
+        let failed = |text: &str, at| {
+            let last_error = Some(LastError { at, text: text.into() });
+            Figures { errors: 1, last_error, ..Figures::default() }
+        };
+        let (old, new) = (failed("old", now), failed("new", now + Duration::from_nanos(1)));
+        for order in [[&old, &new, &Figures::default()], [&new, &Figures::default(), &old]] {
+            let mut sum = Figures::default();
+            order.into_iter().for_each(|figures| sum.add(figures));
+            assert_eq!((sum.errors, sum.last_error.map(|error| error.text)), (2, Some("new".into())));
+        }
     }
 }

@@ -18,7 +18,12 @@ mod walk;
 mod window;
 mod write;
 
-use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use levada_protocol::{error::ErrorCode, ids::Timestamp};
@@ -53,13 +58,14 @@ pub trait Plugins: Send + Sync + 'static {
 /// - A call is stateless: the same input may be given again, alone or together with other events, and calls may
 ///   run at the same time and end in any order.
 /// - The answer has the layout of `levada_protocol::verdict`. Its content is not trusted: the chain checks it.
-/// - A call ends within the attachment's deadline plus the time in which others have their turn; it never panics. Places
-///   have equal time, whatever their calls do.
+/// - A call ends within the attachment's deadline plus the time in which others have their turn and that of making an
+///   instance; it never panics. One that is repeated on a new instance has what is left of its deadline. Places have
+///   equal time, whatever their calls do.
 /// - Figures can be read at any time, also while a call runs.
 /// - Dropping the future gives the call up; its answer is of no interest then.
 pub trait Stage: Send + Sync + 'static {
     /// Hands events to the plugin.
-    fn call(&self, input: CallInput) -> BoxFuture<Result<Bytes, CallError>>;
+    fn call(&self, input: CallInput) -> BoxFuture<Answered>;
 
     /// What this attachment has cost since it was made.
     fn figures(&self) -> Figures;
@@ -102,6 +108,20 @@ pub enum Place {
     Subscription,
 }
 
+/// A plugin's component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Artefact {
+    /// In memory.
+    Bytes(Bytes),
+    /// In a file.
+    File {
+        /// Where it is stored.
+        path: PathBuf,
+        /// The hash that its bytes must have.
+        sha256: [u8; 32],
+    },
+}
+
 /// Which plugin to attach, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttachSpec {
@@ -109,17 +129,15 @@ pub struct AttachSpec {
     pub plugin: String,
     /// Its version.
     pub version: u32,
-    /// The hash that the artefact's bytes must have.
-    pub sha256: [u8; 32],
-    /// Where the artefact is stored.
-    pub path: PathBuf,
+    /// Its component.
+    pub artefact: Artefact,
     /// The configuration: JSON text.
     pub config: String,
     /// The topic whose events it will see.
     pub topic: String,
     /// The place.
     pub place: Place,
-    /// Which of the places of this kind that is; 0 for one that is not there yet. A host divides its time by places.
+    /// Which of the places of this kind that is; a trial has a number of its own. A host divides its time by places.
     pub place_id: u64,
     /// How long one call may take.
     pub deadline: Duration,
@@ -140,6 +158,24 @@ pub struct CallInput {
     pub seed: u64,
 }
 
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The verdicts.
+    pub answer: Result<Bytes, CallError>,
+    /// How much processor time it took, with that of a new instance if it needed one; waiting is not in it.
+    pub spent: Duration,
+}
+
+/// An error, and when it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastError {
+    /// The moment.
+    pub at: Instant,
+    /// One sentence.
+    pub text: Arc<str>,
+}
+
 /// What an attachment has cost.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Figures {
@@ -149,8 +185,8 @@ pub struct Figures {
     pub events: u64,
     /// Calls that failed, and events whose verdict could not be followed.
     pub errors: u64,
-    /// What the last of them was.
-    pub last_error: Option<Arc<str>>,
+    /// The last of them.
+    pub last_error: Option<LastError>,
     /// Instances that were replaced because earlier calls had left no memory for the next one, which was then repeated:
     /// no errors.
     pub memory_restarts: u64,
@@ -166,7 +202,8 @@ impl Figures {
         self.calls += more.calls;
         self.events += more.events;
         self.errors += more.errors;
-        if more.last_error.is_some() {
+        let at = |error: &Option<LastError>| error.as_ref().map(|error| error.at);
+        if at(&more.last_error) > at(&self.last_error) {
             self.last_error.clone_from(&more.last_error);
         }
         self.memory_restarts += more.memory_restarts;

@@ -13,10 +13,10 @@ use levada_protocol::{
 };
 
 use super::{
-    CallError,
+    Answered, CallError,
     answer::{Fault, Judged, Rules, judge, keep_all},
     breaker::EVENTS_MAX,
-    chain::{Called, Chain},
+    chain::Chain,
     cut::{Flat, Part, count_of, halve, parts_of, take_call},
     outcome::{DeadReason, Input, Paused, Target},
     select::Selector,
@@ -40,7 +40,7 @@ pub(super) struct Reached<'p> {
     flats: Cow<'p, [Flat]>,
     parts: Vec<Part>,
     /// How its call ended, if it was made.
-    call: Option<Called>,
+    call: Option<Answered>,
     /// The source offset after these events.
     pub(super) end: Offset,
 }
@@ -55,7 +55,7 @@ enum Decided {
 struct Task {
     parts: Vec<Part>,
     tries: u8,
-    call: Option<Called>,
+    call: Option<Answered>,
 }
 
 impl<'p> Pass<'p> {
@@ -138,14 +138,14 @@ impl<'p> Pass<'p> {
         stage: usize,
         flats: &[Flat],
         parts: Vec<Part>,
-        call: Option<Called>,
+        call: Option<Answered>,
         window: &mut Window,
         sink: &mut impl Sink,
     ) {
         let rules = self.rules(stage);
         let faulty_pass = self.chain.stages()[stage].on_error == OnError::Pass;
         let siblings = self.has_siblings(stage);
-        if let Some(Called { answer: Ok(answer), .. }) = &call
+        if let Some(Answered { answer: Ok(answer), .. }) = &call
             && let Ok(judged) = judge(answer, flats, &parts, rules)
         {
             self.account(stage, &judged, count_of(&parts), window);
@@ -175,7 +175,7 @@ impl<'p> Pass<'p> {
         stage: usize,
         flats: &[Flat],
         parts: Vec<Part>,
-        call: Option<Called>,
+        call: Option<Answered>,
         window: &mut Window,
     ) -> Vec<Decided> {
         let first = parts.first().map(|part| part.first_offset(flats)).unwrap_or_default();

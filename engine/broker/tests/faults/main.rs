@@ -13,4 +13,5 @@ mod pressure;
 mod removing;
 mod retention;
 mod support;
+mod trials;
 mod unread;

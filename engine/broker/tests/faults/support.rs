@@ -16,7 +16,7 @@ use bytes::Bytes;
 use levada_broker::{
     Broker, BrokerConfig, Consumer, Principal, Reader,
     stage::{
-        AttachError, AttachSpec, BoxFuture, CallError, CallInput, Figures, Inspected, Interface, Plugins,
+        Answered, AttachError, AttachSpec, BoxFuture, CallInput, Figures, Inspected, Interface, Plugins,
         Stage,
     },
 };
@@ -139,12 +139,17 @@ impl Store for FaultyStore {
     }
 }
 
+/// A configuration that is never done being tried.
+pub(crate) const TRIED: &str = r#"{"tried": true}"#;
+
 /// Plugins that keep every event, and remember which version was attached last.
 #[derive(Default)]
 pub(crate) struct KeepAll {
     pub(crate) attached: AtomicUsize,
     /// The version that refuses its configuration; 0 for none.
     pub(crate) refusing: AtomicUsize,
+    /// The places of what was attached to try a configuration, none of which ends.
+    pub(crate) trials: Mutex<Vec<u64>>,
 }
 
 struct Keep;
@@ -160,7 +165,14 @@ impl Plugins for KeepAll {
         let version = spec.version as usize;
         let refuses = self.refusing.load(Ordering::Acquire) == version && version > 0;
         self.attached.store(version, Ordering::Release);
+        let tries = spec.config == TRIED;
+        if tries {
+            self.trials.lock().unwrap().push(spec.place_id);
+        }
         Box::pin(async move {
+            if tries {
+                std::future::pending::<()>().await;
+            }
             if refuses {
                 Err(AttachError::new(ErrorCode::PluginInitRefused, "not this one"))
             } else {
@@ -171,10 +183,10 @@ impl Plugins for KeepAll {
 }
 
 impl Stage for Keep {
-    fn call(&self, input: CallInput) -> BoxFuture<Result<Bytes, CallError>> {
+    fn call(&self, input: CallInput) -> BoxFuture<Answered> {
         let mut answer = levada_protocol::verdict::VerdictWriter::new();
         (0..input.events).for_each(|_| answer.keep());
-        Box::pin(async move { Ok(answer.finish().into()) })
+        Box::pin(async move { Answered { answer: Ok(answer.finish().into()), spent: Duration::ZERO } })
     }
 
     fn figures(&self) -> Figures {

@@ -24,7 +24,7 @@ pub(crate) struct ChainArgs {
     /// Time for one call of a plugin, which gets up to 512 events; 1ms to 60s [default: 100ms]
     #[arg(long, value_name = "DURATION", requires = "plugins", value_parser = parse_duration_u32, help_heading = PLUGINS)]
     deadline: Option<u32>,
-    /// Memory of one instance of a plugin at most [default: 32MiB]
+    /// Memory of one instance of a plugin at most, up to 1GiB [default: 32MiB]
     #[arg(long, value_name = "SIZE", requires = "plugins", value_parser = parse_size, help_heading = PLUGINS)]
     memory: Option<u64>,
 }

@@ -3,12 +3,12 @@
 use levada_plugin_host::{Artefact, CallError, Error, Inspected, Interface};
 use levada_protocol::{error::ErrorCode, limits};
 
-use crate::support::{Seen, call, guest, hostile, payloads, spec, start};
+use crate::support::{Blocking as _, Seen, call, guest, hostile, payloads, spec, start};
 
 #[test]
 fn a_plugin_is_inspected_attached_and_called() {
     let host = start();
-    let inspected = host.host.inspect(&hostile()).unwrap();
+    let inspected = host.host.inspect_now(&hostile()).unwrap();
     assert_eq!(inspected.interface, Interface::Batch);
     let attachment = host.attach_hostile();
     assert_eq!(
@@ -41,7 +41,7 @@ fn what_is_no_component_is_refused() {
         (&component[..component.len() / 2], "out of bounds"),
     ];
     for (bytes, expected) in bad {
-        let error = host.host.inspect(bytes).unwrap_err();
+        let error = host.host.inspect_now(bytes).unwrap_err();
         assert_eq!(error.code(), ErrorCode::PluginInvalid, "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     }
@@ -49,14 +49,14 @@ fn what_is_no_component_is_refused() {
 
 #[test]
 fn a_component_of_another_purpose_is_refused_by_its_exports() {
-    let error = start().host.inspect(&guest("tests/guests/no-export")).unwrap_err();
+    let error = start().host.inspect_now(&guest("tests/guests/no-export")).unwrap_err();
     assert_eq!(error.code(), ErrorCode::PluginExportMissing);
     assert!(error.to_string().contains("exports answer"), "{error}");
 }
 
 #[test]
 fn an_import_that_nobody_grants_is_named() {
-    let error = start().host.inspect(&guest("tests/guests/denied")).unwrap_err();
+    let error = start().host.inspect_now(&guest("tests/guests/denied")).unwrap_err();
     assert_eq!(error.code(), ErrorCode::PluginImportDenied);
     assert!(error.to_string().contains("levada:denied/disk"), "{error}");
 }
@@ -65,7 +65,7 @@ fn an_import_that_nobody_grants_is_named() {
 fn imports_are_looked_at_before_anything_is_compiled() {
     // What follows the imports is missing: a compiler would say so first.
     let denied = guest("tests/guests/denied");
-    let error = start().host.inspect(&denied[..denied.len() * 3 / 4]).unwrap_err();
+    let error = start().host.inspect_now(&denied[..denied.len() * 3 / 4]).unwrap_err();
     assert_eq!(error.code(), ErrorCode::PluginImportDenied, "{error}");
     assert!(error.to_string().contains("levada:denied/disk"), "{error}");
 }
@@ -73,11 +73,11 @@ fn imports_are_looked_at_before_anything_is_compiled() {
 #[test]
 fn artefacts_and_configurations_have_a_limit() {
     let host = start();
-    let error = host.host.inspect(&vec![0; limits::ARTEFACT_BYTES_MAX + 1]).unwrap_err();
+    let error = host.host.inspect_now(&vec![0; limits::ARTEFACT_BYTES_MAX + 1]).unwrap_err();
     assert_eq!(error.code(), ErrorCode::PluginTooLarge);
-    let at_limit = host.host.inspect(&vec![0; limits::ARTEFACT_BYTES_MAX]).unwrap_err();
+    let at_limit = host.host.inspect_now(&vec![0; limits::ARTEFACT_BYTES_MAX]).unwrap_err();
     assert_eq!(at_limit.code(), ErrorCode::PluginInvalid);
-    let attach = |bytes| host.host.attach(Artefact::Bytes(&hostile()), spec(&"x".repeat(bytes)));
+    let attach = |bytes| host.host.attach_now(Artefact::Bytes(&hostile()), spec(&"x".repeat(bytes)));
     assert_eq!(attach(limits::PLUGIN_CONFIG_BYTES_MAX + 1).unwrap_err().code(), ErrorCode::InvalidArgument);
     assert!(attach(limits::PLUGIN_CONFIG_BYTES_MAX).is_ok());
 }
@@ -85,7 +85,7 @@ fn artefacts_and_configurations_have_a_limit() {
 #[test]
 fn init_may_refuse_its_configuration() {
     let host = start();
-    let attach = |config| host.host.attach(Artefact::Bytes(&hostile()), spec(config)).unwrap_err();
+    let attach = |config| host.host.attach_now(Artefact::Bytes(&hostile()), spec(config)).unwrap_err();
     let refused = attach("refuse");
     assert_eq!(refused.code(), ErrorCode::PluginInitRefused);
     assert!(refused.to_string().ends_with("the configuration is not to my taste"), "{refused}");
@@ -97,7 +97,7 @@ fn init_may_refuse_its_configuration() {
 #[test]
 fn init_is_told_where_it_is() {
     let host = start();
-    let told = host.host.attach(Artefact::Bytes(&hostile()), spec("attributes")).unwrap_err();
+    let told = host.host.attach_now(Artefact::Bytes(&hostile()), spec("attributes")).unwrap_err();
     let expected = "plugin=guest version=3 topic=orders place=route batch-layout=1";
     assert!(told.to_string().ends_with(expected), "{told}");
 }
@@ -105,7 +105,7 @@ fn init_is_told_where_it_is() {
 #[test]
 fn an_init_that_misbehaves_is_stopped() {
     let host = start();
-    let attach = |config| match host.host.attach(Artefact::Bytes(&hostile()), spec(config)) {
+    let attach = |config| match host.host.attach_now(Artefact::Bytes(&hostile()), spec(config)) {
         Err(Error::InitFailed(error)) => error,
         other => panic!("{config}: {other:?}"),
     };
@@ -114,7 +114,7 @@ fn an_init_that_misbehaves_is_stopped() {
     assert!(matches!(attach("trap"), CallError::Trap(said) if said.contains("init was asked to panic")));
     let mut tiny = spec("");
     tiny.memory_bytes_max = 64 << 10;
-    let refused = host.host.attach(Artefact::Bytes(&hostile()), tiny).unwrap_err();
+    let refused = host.host.attach_now(Artefact::Bytes(&hostile()), tiny).unwrap_err();
     assert!(matches!(refused, Error::InitFailed(CallError::Memory)), "{refused:?}");
 }
 
@@ -123,9 +123,9 @@ fn an_artefact_in_a_file_must_have_its_hash() {
     let host = start();
     let path = host.cache.path().join("artefact");
     std::fs::write(&path, hostile()).unwrap();
-    let Inspected { sha256, .. } = start().host.inspect(&hostile()).unwrap();
-    let wrong = host.host.attach(Artefact::File { path: &path, sha256: [7; 32] }, spec("")).unwrap_err();
+    let Inspected { sha256, .. } = start().host.inspect_now(&hostile()).unwrap();
+    let wrong = host.host.attach_now(Artefact::File { path: &path, sha256: [7; 32] }, spec("")).unwrap_err();
     assert_eq!(wrong.code(), ErrorCode::StorageCorrupt);
-    let attachment = host.host.attach(Artefact::File { path: &path, sha256 }, spec("")).unwrap();
+    let attachment = host.host.attach_now(Artefact::File { path: &path, sha256 }, spec("")).unwrap();
     assert_eq!(call(&attachment, payloads(&["a"])), Ok(vec![Seen::Keep]));
 }

@@ -9,17 +9,17 @@ use std::{
 use levada_plugin_host::{Artefact, Attachment, Error, Host};
 use tempfile::TempDir;
 
-use crate::support::{Seen, call, hostile, payloads, spec, start_in};
+use crate::support::{Blocking as _, Seen, call, hostile, payloads, spec, start_in};
 
 /// Attaches without an artefact to compile, which only a compiled form on disk can serve.
 fn attach_from_cache(host: &Host, sha256: [u8; 32]) -> Result<Attachment, Error> {
-    host.attach(Artefact::File { path: Path::new("nowhere"), sha256 }, spec(""))
+    host.attach_now(Artefact::File { path: Path::new("nowhere"), sha256 }, spec(""))
 }
 
 /// A folder with the compiled form of the hostile guest in it, that file, and the guest's hash.
 fn compiled() -> (TempDir, PathBuf, [u8; 32]) {
     let dir = TempDir::new().unwrap();
-    let sha256 = start_in(dir.path()).inspect(&hostile()).unwrap().sha256;
+    let sha256 = start_in(dir.path()).inspect_now(&hostile()).unwrap().sha256;
     let files = fs::read_dir(dir.path().join("compiled")).unwrap().map(|entry| entry.unwrap().path());
     let file = files
         .filter(|path| path.extension().is_some_and(|extension| extension == "cwasm"))
@@ -32,7 +32,7 @@ fn compiled() -> (TempDir, PathBuf, [u8; 32]) {
 fn assert_recompiled(dir: &Path, sha256: [u8; 32]) {
     let host = start_in(dir);
     assert!(matches!(attach_from_cache(&host, sha256), Err(Error::Io { .. })), "it was trusted");
-    let attachment = host.attach(Artefact::Bytes(&hostile()), spec("")).unwrap();
+    let attachment = host.attach_now(Artefact::Bytes(&hostile()), spec("")).unwrap();
     assert_eq!(call(&attachment, payloads(&["a"])), Ok(vec![Seen::Keep]));
     drop((attachment, host));
     assert!(attach_from_cache(&start_in(dir), sha256).is_ok(), "it was not stored again");

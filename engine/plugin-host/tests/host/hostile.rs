@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use levada_plugin_host::{Artefact, Attachment, CallError};
 
-use crate::support::{Seen, TestHost, call, hostile, payloads, spec, start};
+use crate::support::{Blocking as _, Seen, TestHost, call, hostile, payloads, spec, start};
 
 /// Calls with `word`, and sees that the same attachment and another one go on.
 fn provoke(word: &str) -> CallError {
@@ -56,6 +56,15 @@ fn memory_that_earlier_calls_left_behind_is_no_error() {
 }
 
 #[test]
+fn a_new_instance_that_has_too_little_memory_too_is_an_error_and_no_memory_restart() {
+    let host = start();
+    let attachment = host.attach_hostile();
+    assert_eq!(call(&attachment, payloads(&["memory"])), Err(CallError::Memory));
+    let figures = attachment.figures();
+    assert_eq!((figures.calls, figures.errors, figures.restarts, figures.memory_restarts), (1, 1, 1, 0));
+}
+
+#[test]
 fn an_endless_loop_is_stopped_at_its_deadline() {
     let host = start();
     let attachment = host.attach_hostile();
@@ -74,7 +83,7 @@ fn memory_has_a_cap() {
     let with = |mebibytes: u64| {
         let mut spec = spec("");
         spec.memory_bytes_max = mebibytes << 20;
-        let attachment = host.host.attach(Artefact::Bytes(&hostile()), spec).unwrap();
+        let attachment = host.host.attach_now(Artefact::Bytes(&hostile()), spec).unwrap();
         (call(&attachment, payloads(&["fill"])), attachment.figures().memory_bytes_high)
     };
     let (enough, high) = with(16);

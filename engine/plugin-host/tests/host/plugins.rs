@@ -3,7 +3,7 @@
 use levada_plugin_host::Attachment;
 use levada_protocol::event::Event;
 
-use crate::support::{Seen, SeenOutput, TestHost, call, guest, input, payloads, spec, start};
+use crate::support::{Blocking as _, Seen, SeenOutput, TestHost, call, guest, input, payloads, spec, start};
 
 fn attach(host: &TestHost, plugin: &'static str, config: &str) -> Attachment {
     host.attach(&guest(plugin), config)
@@ -13,7 +13,7 @@ fn attach(host: &TestHost, plugin: &'static str, config: &str) -> Attachment {
 fn refusal(plugin: &'static str, config: &str) -> String {
     let artefact = guest(plugin);
     let artefact = levada_plugin_host::Artefact::Bytes(&artefact);
-    start().host.attach(artefact, spec(config)).unwrap_err().to_string()
+    start().host.attach_now(artefact, spec(config)).unwrap_err().to_string()
 }
 
 mod json_filter {

@@ -11,7 +11,9 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use levada_plugin_host::{Artefact, AttachSpec, Attachment, CallError, CallInput, Host, HostConfig, Place};
+use levada_plugin_host::{
+    Artefact, AttachSpec, Attachment, CallError, CallInput, Error, Host, HostConfig, Inspected, Place,
+};
 use levada_protocol::{
     batch::{BatchBuilder, Stamp},
     deliver::Run,
@@ -76,9 +78,26 @@ pub(crate) fn spec(config: &str) -> AttachSpec {
     }
 }
 
+/// What a test does that has nothing else to do meanwhile.
+pub(crate) trait Blocking {
+    fn inspect_now(&self, bytes: &[u8]) -> Result<Inspected, Error>;
+    fn attach_now(&self, artefact: Artefact<'_>, spec: AttachSpec) -> Result<Attachment, Error>;
+}
+
+impl Blocking for Host {
+    fn inspect_now(&self, bytes: &[u8]) -> Result<Inspected, Error> {
+        self.load(Artefact::Bytes(bytes)).map(|loaded| loaded.inspected())
+    }
+
+    fn attach_now(&self, artefact: Artefact<'_>, spec: AttachSpec) -> Result<Attachment, Error> {
+        let plugin = self.load(artefact)?;
+        wait(self.attach(plugin, spec))
+    }
+}
+
 impl TestHost {
     pub(crate) fn attach(&self, component: &[u8], config: &str) -> Attachment {
-        self.host.attach(Artefact::Bytes(component), spec(config)).unwrap()
+        self.host.attach_now(Artefact::Bytes(component), spec(config)).unwrap()
     }
 
     pub(crate) fn attach_hostile(&self) -> Attachment {
@@ -111,7 +130,7 @@ pub(crate) fn wait<F: Future>(future: F) -> F::Output {
 }
 
 pub(crate) fn call(attachment: &Attachment, input: CallInput) -> Result<Vec<Seen>, CallError> {
-    wait(attachment.call(input)).map(|answer| read(&answer))
+    wait(attachment.call(input)).answer.map(|answer| read(&answer))
 }
 
 /// A verdict with bytes of its own, one per event.

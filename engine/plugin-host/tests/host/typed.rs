@@ -3,7 +3,7 @@
 use levada_plugin_host::{Artefact, CallError, Interface};
 use levada_protocol::{event::Event, ids::Timestamp};
 
-use crate::support::{Seen, SeenOutput, call, guest, input, payloads, spec, start};
+use crate::support::{Blocking as _, Seen, SeenOutput, call, guest, input, payloads, spec, start};
 
 fn typed() -> bytes::Bytes {
     guest("tests/guests/typed")
@@ -25,7 +25,7 @@ fn echoed(config: &str) -> String {
 #[test]
 fn a_plugin_sees_what_it_is_interested_in() {
     let host = start();
-    assert_eq!(host.host.inspect(&typed()).unwrap().interface, Interface::Events);
+    assert_eq!(host.host.inspect_now(&typed()).unwrap().interface, Interface::Events);
     let everything = echoed("*");
     for part in ["offset: 101", "time: 1000", "\"id-1\"", "key: Some([107, 49])", "\"region\"", "\"other\""] {
         assert!(everything.contains(part), "{part} in {everything}");
@@ -88,7 +88,7 @@ fn the_memory_cap_holds_for_what_the_host_hands_over_too() {
     let host = start();
     let mut spec = spec("");
     spec.memory_bytes_max = 2 << 20;
-    let attachment = host.host.attach(Artefact::Bytes(&typed()), spec).unwrap();
+    let attachment = host.host.attach_now(Artefact::Bytes(&typed()), spec).unwrap();
     let large = Event::new(vec![b'x'; 900 << 10]);
     assert_eq!(call(&attachment, input(std::slice::from_ref(&large))), Ok(vec![Seen::Keep]));
     let mut three = input(&[large]);

@@ -4,7 +4,10 @@
 
 use std::{
     future::Future,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,7 +20,7 @@ use levada_protocol::{
     request::{Opened, Request, RequestEnvelope, Response, ResponseEnvelope},
 };
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time,
 };
 
@@ -32,12 +35,25 @@ const PACE_BYTES: usize = 64 * 1024;
 
 /// Places for artefacts that are in memory.
 pub(super) struct Uploads {
-    places: Semaphore,
+    places: Arc<Semaphore>,
     waiting: AtomicUsize,
     /// How long one may take.
     timeout: Duration,
     /// How long one may bring less than [`PACE_BYTES`] while another waits.
     patience: Duration,
+}
+
+/// An artefact and its place, which it keeps while anything holds its bytes: a compilation goes on after the request
+/// that asked for it was given up.
+struct Held {
+    artefact: BytesMut,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.artefact
+    }
 }
 
 /// Counts who waits, also one that gives up.
@@ -51,13 +67,13 @@ impl Drop for Waiting<'_> {
 
 impl Uploads {
     pub(super) fn new(max: usize, timeout: Duration, patience: Duration) -> Self {
-        Self { places: Semaphore::new(max), waiting: AtomicUsize::new(0), timeout, patience }
+        Self { places: Arc::new(Semaphore::new(max)), waiting: AtomicUsize::new(0), timeout, patience }
     }
 
-    async fn place(&self) -> SemaphorePermit<'_> {
+    async fn place(&self) -> OwnedSemaphorePermit {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
-        self.places.acquire().await.expect("the semaphore is never closed")
+        Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed")
     }
 
     fn is_wanted(&self) -> bool {
@@ -113,12 +129,13 @@ async fn respond(
                 return Ok(Response::Refused(Refusal::new(ErrorCode::PluginTooLarge, message)));
             }
             let uploads = context.uploads;
-            let _place = uploads.place().await;
+            let place = uploads.place().await;
             let upload = time::timeout(uploads.timeout, receive(frames, len, uploads)).await;
             let artefact = upload.map_err(|_| {
                 let message = format!("the artefact took longer than {:?} to arrive", uploads.timeout);
                 Failure::refused(ErrorCode::DeadlineExceeded, message)
             })??;
+            let artefact = Bytes::from_owner(Held { artefact, _place: place });
             context.broker.request(context.principal, request, Some(artefact)).await
         }
         other => context.broker.request(context.principal, other, None).await,
@@ -135,7 +152,7 @@ async fn respond(
 }
 
 /// Receives chunks until `len` bytes are there. Memory grows with what came.
-async fn receive(frames: &mut FrameReader, len: usize, uploads: &Uploads) -> Result<Bytes, Failure> {
+async fn receive(frames: &mut FrameReader, len: usize, uploads: &Uploads) -> Result<BytesMut, Failure> {
     let mut artefact = BytesMut::new();
     let (mut look, mut had) = (time::Instant::now() + uploads.patience, 0);
     while artefact.len() < len {
@@ -164,5 +181,22 @@ async fn receive(frames: &mut FrameReader, len: usize, uploads: &Uploads) -> Res
         }
         artefact.extend_from_slice(&frame.payload);
     }
-    Ok(artefact.freeze())
+    Ok(artefact)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_artefact_keeps_its_place_while_anything_holds_its_bytes() {
+        let uploads = Uploads::new(1, Duration::ZERO, Duration::ZERO);
+        let held = Held { artefact: BytesMut::from(&b"wasm"[..]), _place: uploads.place().await };
+        let artefact = Bytes::from_owner(held);
+        let compiled = artefact.clone();
+        drop(artefact);
+        assert_eq!((&compiled[..], uploads.places.available_permits()), (&b"wasm"[..], 0));
+        drop(compiled);
+        assert_eq!(uploads.places.available_permits(), 1);
+    }
 }

@@ -321,3 +321,19 @@ async fn a_broken_later_stage_costs_the_source_event_and_spares_the_others() {
     );
     assert_eq!(filtered.passed.iter().map(|passed| passed.count).sum::<u32>(), 598);
 }
+
+#[tokio::test]
+async fn time_in_which_others_had_their_turn_is_not_wasted() {
+    let clock = TestClock::default();
+    let waits = clock.clone();
+    let each = Each::slow(TestClock::default(), Duration::from_millis(1), move |offset, _| {
+        // As long as ten others with calls of 100 ms.
+        waits.advance(Duration::from_secs(1));
+        if offset.0 == 3 { Act::Fail(CallError::Trap("boom".into())) } else { Act::Keep }
+    });
+    let chain = Chain::new(vec![stage(each, OnError::Skip)], 7, clock.clock());
+    let sources = [source(0, &[8])];
+    let filtered = chain.filter(everything(&sources)).await;
+    assert_eq!(offsets(&filtered.passed), [0, 1, 2, 4, 5, 6, 7]);
+    assert!(filtered.progress.paused.is_none(), "{:?}", filtered.progress.paused);
+}

@@ -26,8 +26,8 @@ use levada_protocol::{
 };
 
 use super::{
-    BoxFuture, CallError, CallInput, Chain, ChainStage, Clock, Counted, Figures, Filtered, Input, PassedRun,
-    Source, Stage, Target,
+    Answered, BoxFuture, CallError, CallInput, Chain, ChainStage, Clock, Counted, Figures, Filtered, Input,
+    PassedRun, Source, Stage, Target,
 };
 
 /// What a stage of these tests does with one event.
@@ -142,11 +142,12 @@ fn borrowed(change: &Change<Vec<u8>>) -> Change<&[u8]> {
 }
 
 impl Stage for Each {
-    fn call(&self, input: CallInput) -> BoxFuture<Result<Bytes, CallError>> {
+    fn call(&self, input: CallInput) -> BoxFuture<Answered> {
         let answer = self.answer(&input);
+        let spent = if answer.is_err() { self.failing_takes } else { Duration::ZERO };
         Box::pin(async move {
             tokio::task::yield_now().await;
-            answer
+            Answered { answer, spent }
         })
     }
 
@@ -159,9 +160,9 @@ impl Stage for Each {
 struct Says(Vec<u8>);
 
 impl Stage for Says {
-    fn call(&self, _: CallInput) -> BoxFuture<Result<Bytes, CallError>> {
+    fn call(&self, _: CallInput) -> BoxFuture<Answered> {
         let answer = Bytes::from(self.0.clone());
-        Box::pin(async move { Ok(answer) })
+        Box::pin(async move { Answered { answer: Ok(answer), spent: Duration::ZERO } })
     }
 
     fn figures(&self) -> Figures {

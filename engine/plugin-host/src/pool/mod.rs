@@ -6,13 +6,16 @@
 //! others wait for a slice of it and not for a call. A place that had nothing to do for a while has no claim to the time
 //! that it did not use.
 //!
-//! What was put aside is long. Long work leaves one worker free, if there are two, for work that begins: so a quick call
+//! What was put aside is long, and so is all work of a place whose last slice was far over its end: some instructions
+//! run on for as long as they have memory to fill, and cannot be cut. Long work leaves one worker free, if there are two, for work that begins: so a quick call
 //! finds a worker at once, and the rest of the engine a processor.
 //!
 //! It must not know what the work is.
 
+mod turns;
+
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     fmt,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -26,6 +29,7 @@ use std::{
 use tokio::sync::oneshot;
 use tracing::error;
 
+use self::turns::{Ended, State, Taken};
 use crate::{Error, Place, engine};
 
 /// How much plugins give way to the threads that take and commit events, as of nice(2): these go first even while
@@ -33,14 +37,18 @@ use crate::{Error, Place, engine};
 const WORKER_NICENESS: i32 = 5;
 /// Native stack of a worker. Plugins run on stacks of their own.
 const WORKER_STACK_BYTES: usize = 2 * 1024 * 1024;
-/// What a slice that is running is counted as until it ends.
-const SLICE: Duration = Duration::from_millis(1);
-
 /// One place's share of the workers, which its attachments have in common.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Share {
-    /// How much time it has had when it last had nothing more to do; see [`Lane::had`].
-    had: Mutex<Duration>,
+    pool: Arc<Pool>,
+    /// Where its lane is.
+    lane: usize,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.pool.lock().abandon(self.lane);
+    }
 }
 
 /// The shares of all places that have attachments.
@@ -49,13 +57,14 @@ pub(crate) struct Shares(Mutex<HashMap<(Place, u64), Weak<Share>>>);
 
 impl Shares {
     /// The share of a place.
-    pub(crate) fn of(&self, place: Place, id: u64) -> Arc<Share> {
+    pub(crate) fn of(&self, pool: &Arc<Pool>, place: Place, id: u64) -> Arc<Share> {
         let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(share) = shares.get(&(place, id)).and_then(Weak::upgrade) {
             return share;
         }
         shares.retain(|_, share| share.strong_count() > 0);
-        let share = Arc::<Share>::default();
+        let lane = pool.lock().new_lane();
+        let share = Arc::new(Share { pool: Arc::clone(pool), lane });
         shares.insert((place, id), Arc::downgrade(&share));
         share
     }
@@ -104,35 +113,8 @@ pub(crate) struct Pool {
     work: Condvar,
     /// How many workers long work may have.
     long_max: usize,
-}
-
-#[derive(Default)]
-struct State {
-    /// Places with something queued, put aside or running.
-    lanes: Vec<Lane>,
-    /// The most that a place had had when its turn came: what one that comes anew is counted as having had.
-    turn: Duration,
-    /// Slices of long work under way.
-    long_running: usize,
-    closed: bool,
-}
-
-struct Lane {
-    share: Arc<Share>,
-    /// How much time on workers the place has had.
-    had: Duration,
-    /// What has begun and waits for its next slice.
-    aside: VecDeque<Work>,
-    queued: VecDeque<Work>,
-    /// Slices under way.
-    running: u32,
-}
-
-/// What a worker took.
-struct Taken {
-    share: Arc<Share>,
-    work: Work,
-    is_long: bool,
+    /// A slice that used more of the processor than this is far over its end.
+    slice_max: Duration,
 }
 
 /// The worker threads; dropped, they end after the slices that they are in.
@@ -142,10 +124,10 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` threads.
-    pub(crate) fn start(count: usize) -> Result<Self, Error> {
+    /// Starts `count` threads. A slice that uses more of the processor than `slice_max` is far over its end.
+    pub(crate) fn start(count: usize, slice_max: Duration) -> Result<Self, Error> {
         let long_max = count.saturating_sub(1).max(1);
-        let pool = Arc::new(Pool { state: Mutex::default(), work: Condvar::new(), long_max });
+        let pool = Arc::new(Pool { state: Mutex::default(), work: Condvar::new(), long_max, slice_max });
         let mut workers = Self { pool, threads: Vec::new() };
         for worker in 0..count {
             let pool = workers.pool.clone();
@@ -177,14 +159,17 @@ impl Drop for Workers {
 
 impl Pool {
     /// Queues work of a place; after the host has shut down it is dropped, which whoever waits for it notices.
-    pub(crate) fn push(&self, share: &Arc<Share>, work: Work) {
+    pub(crate) fn push(&self, share: &Share, work: Work) {
         let mut state = self.lock();
         if state.closed {
             return;
         }
-        state.lane(share).queued.push_back(work);
+        state.queue(share.lane, work);
+        let is_wanted = state.waiting > 0;
         drop(state);
-        self.work.notify_one();
+        if is_wanted {
+            self.work.notify_one();
+        }
     }
 
     fn close(&self) {
@@ -200,50 +185,47 @@ impl Pool {
     fn work(&self) {
         engine::give_way(WORKER_NICENESS);
         let mut context = Context::from_waker(Waker::noop());
-        while let Some(Taken { share, mut work, is_long }) = self.take() {
+        let mut ended = None;
+        while let Some(Taken { lane, mut work, has_begun, is_long }) = self.turn(ended.take()) {
             let begun = Instant::now();
-            engine::begin_slice();
+            if has_begun {
+                engine::begin_slice();
+            }
             let aside = work.as_mut().poll(&mut context).is_pending().then_some(work);
-            self.end_slice(&share, begun.elapsed(), is_long, aside);
+            let overran = engine::take_longest_slice() > self.slice_max;
+            ended = Some(Ended { lane, was_long: is_long, slice: begun.elapsed(), overran, aside });
         }
     }
 
-    /// Waits for something to run; `None` when the host shuts down.
-    fn take(&self) -> Option<Taken> {
+    /// Counts the slice that ended, and waits for something to run; `None` when the host shuts down.
+    fn turn(&self, mut ended: Option<Ended>) -> Option<Taken> {
         let mut state = self.lock();
+        // Others may find something else that has its turn now.
+        let mut may_leave_more = false;
+        if !state.closed
+            && let Some(ended) = ended.take()
+        {
+            may_leave_more = ended.was_long || ended.aside.is_some();
+            state.end_slice(ended);
+        }
         loop {
             if state.closed {
+                // Work is dropped without the lock: that may drop its place's share.
+                drop(state);
+                drop(ended);
                 return None;
             }
             if let Some(taken) = state.next(self.long_max) {
+                let is_wanted = may_leave_more && state.waiting > 0;
+                drop(state);
+                if is_wanted {
+                    self.work.notify_one();
+                }
                 return Some(taken);
             }
+            state.waiting += 1;
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// After a slice: counts it, and puts the work aside that has not ended.
-    fn end_slice(&self, share: &Arc<Share>, slice: Duration, was_long: bool, aside: Option<Work>) {
-        let mut state = self.lock();
-        state.long_running -= usize::from(was_long);
-        if state.closed {
-            // The work is dropped, which whoever waits for it notices.
-            return;
-        }
-        let Some(at) = state.lanes.iter().position(|lane| Arc::ptr_eq(&lane.share, share)) else { return };
-        let lane = &mut state.lanes[at];
-        lane.running -= 1;
-        lane.had += slice;
-        lane.aside.extend(aside);
-        if lane.running == 0 && !lane.has_work() {
-            *lane.share.had.lock().unwrap_or_else(PoisonError::into_inner) = lane.had;
-            state.lanes.swap_remove(at);
-        }
-        let left = was_long && state.lanes.iter().any(|lane| !lane.aside.is_empty());
-        drop(state);
-        if left {
-            // This worker may find something else that has its turn.
-            self.work.notify_one();
+            state.waiting -= 1;
         }
     }
 
@@ -252,43 +234,11 @@ impl Pool {
     }
 }
 
-impl State {
-    /// The lane of a place, made if it has none.
-    fn lane(&mut self, share: &Arc<Share>) -> &mut Lane {
-        let at = self.lanes.iter().position(|lane| Arc::ptr_eq(&lane.share, share));
-        let at = at.unwrap_or_else(|| {
-            let had = *share.had.lock().unwrap_or_else(PoisonError::into_inner);
-            let (share, had) = (Arc::clone(share), had.max(self.turn));
-            let (aside, queued) = (VecDeque::new(), VecDeque::new());
-            self.lanes.push(Lane { share, had, aside, queued, running: 0 });
-            self.lanes.len() - 1
-        });
-        &mut self.lanes[at]
-    }
-
-    /// Takes something to run from the place that has had the least.
-    fn next(&mut self, long_max: usize) -> Option<Taken> {
-        let room = self.long_running < long_max;
-        let waiting = self.lanes.iter_mut().filter(|lane| lane.has_work() && (room || lane.aside.is_empty()));
-        let lane = waiting.min_by_key(|lane| lane.had + SLICE * lane.running)?;
-        self.turn = self.turn.max(lane.had);
-        // What has begun goes first: so no more calls of a place are under way than there are workers.
-        let is_long = !lane.aside.is_empty();
-        let work = lane.aside.pop_front().or_else(|| lane.queued.pop_front())?;
-        lane.running += 1;
-        self.long_running += usize::from(is_long);
-        Some(Taken { share: Arc::clone(&lane.share), work, is_long })
-    }
-}
-
-impl Lane {
-    fn has_work(&self) -> bool {
-        !self.aside.is_empty() || !self.queued.is_empty()
-    }
-}
-
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
