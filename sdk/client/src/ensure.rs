@@ -200,7 +200,7 @@ mod tests {
         };
         let has = RouteSpec {
             chain: vec![stage.with_defaults()],
-            start: levada_protocol::request::Start::Earliest,
+            start: Start::Earliest,
             ..wanted.clone()
         };
         assert_eq!(part_that_differs(&has, &wanted), None);
