@@ -198,11 +198,7 @@ mod tests {
             chain: vec![stage.clone()],
             ..RouteSpec::default()
         };
-        let has = RouteSpec {
-            chain: vec![stage.with_defaults()],
-            start: Start::Earliest,
-            ..wanted.clone()
-        };
+        let has = RouteSpec { chain: vec![stage.with_defaults()], start: Start::Earliest, ..wanted.clone() };
         assert_eq!(part_that_differs(&has, &wanted), None);
         let config = |text: &str| {
             let stage = StageSpec { config: text.to_owned(), ..wanted.chain[0].clone() };

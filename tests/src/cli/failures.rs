@@ -1,6 +1,6 @@
 //! What bad input and bad circumstances get: a code on stderr, an exit code, and nothing left behind.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{io::Read as _, path::Path, process::Stdio, time::Duration};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -269,6 +269,28 @@ async fn deleting_what_others_need_asks_or_is_forced_and_names_what_goes() {
     assert_eq!(forced["deleted"], "orders");
     assert_eq!(forced["subscriptions"], serde_json::json!(["orders/s", "orders/t"]));
     assert_eq!((&forced["routes"], &forced["count"]), (&serde_json::json!([]), &serde_json::json!(3)));
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_question_that_nobody_answers_can_be_interrupted() {
+    let (_dir, engine) = engine().await;
+    engine.text(&["topic", "create", "orders"]).await;
+    engine.text(&["subscription", "create", "orders/s"]).await;
+    let (mut child, mut terminal) = engine.spawn_on_terminal(&["topic", "delete", "orders"]);
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut shown = Vec::new();
+        while !shown.ends_with(b"[y/N] ") {
+            let mut byte = [0];
+            terminal.read_exact(&mut byte).unwrap();
+            shown.push(byte[0]);
+        }
+        terminal
+    });
+    let _terminal = within("the question", asked).await.unwrap();
+    interrupt(&child);
+    assert_eq!(within("its end", child.wait()).await.unwrap().code(), Some(130));
+    engine.text(&["topic", "describe", "orders"]).await;
     engine.stop().await;
 }
 

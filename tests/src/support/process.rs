@@ -1,6 +1,8 @@
 //! The binary as a process: an engine that can be killed, and commands with what they print.
 
 use std::{
+    fs::File,
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Output, Stdio},
     time::Duration,
@@ -172,13 +174,9 @@ impl Process {
 }
 
 impl Process {
-    /// Runs a command against this engine as at a terminal, on which somebody types; stderr is what it showed.
-    pub(crate) async fn run_typing(&self, arguments: &[&str], typed: &str) -> Ran {
+    /// Starts a command against this engine with a terminal as its input and stderr, whose other end is returned.
+    pub(crate) fn spawn_on_terminal(&self, arguments: &[&str]) -> (Child, File) {
         use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-        use std::{
-            fs::File,
-            io::{Read as _, Write as _},
-        };
 
         let pty = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("the system has terminals");
         grantpt(&pty).and_then(|()| unlockpt(&pty)).expect("a terminal of ours can be opened");
@@ -186,13 +184,15 @@ impl Process {
         let name = Path::new(name.to_str().expect("the name is text"));
         let end =
             || File::options().read(true).write(true).open(name).expect("a terminal of ours can be opened");
-        let mut command = command();
-        command.args(arguments).args(["--addr", &self.quic]).arg("--ca").arg(&self.ca);
+        let mut command = self.command(arguments);
+        // The ends that the command gets are its own alone.
         command.stdin(end()).stderr(end()).stdout(Stdio::piped());
-        let child = command.spawn().expect("the binary can be started");
-        // The other ends of the terminal are the child's alone.
-        drop(command);
-        let mut terminal = File::from(pty);
+        (command.spawn().expect("the binary can be started"), File::from(pty))
+    }
+
+    /// Runs a command against this engine as at a terminal, on which somebody types; stderr is what it showed.
+    pub(crate) async fn run_typing(&self, arguments: &[&str], typed: &str) -> Ran {
+        let (child, mut terminal) = self.spawn_on_terminal(arguments);
         terminal.write_all(typed.as_bytes()).expect("the terminal takes input");
         let shown = tokio::task::spawn_blocking(move || {
             let mut shown = Vec::new();
