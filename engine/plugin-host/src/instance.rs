@@ -96,7 +96,8 @@ impl Instance {
     }
 
     /// Calls the plugin once, in slices: the future is pending at the end of each, and goes on whenever it is polled
-    /// after [`crate::engine::begin_slice`]. `used` is what an earlier attempt used of the deadline. The processor time is added to `meter`, in nanoseconds.
+    /// after [`crate::engine::begin_slice`]. `used` is what an earlier attempt used of the deadline. The processor time
+    /// is added to `meter`, in nanoseconds.
     pub(crate) async fn call(
         &mut self,
         input: &CallInput,

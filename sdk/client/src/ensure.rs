@@ -44,8 +44,8 @@ impl Client {
         }
     }
 
-    /// Makes a subscription unless one with these options exists, so that it may be called at every start. Where an
-    /// existing one began is not compared: it goes on where it is.
+    /// Makes a subscription unless one with these options exists, so that it may be called at every start. Options that
+    /// are not given are not compared, nor is where an existing one began: it goes on where it is.
     ///
     /// # Errors
     /// `SUBSCRIPTION_EXISTS` if a subscription of this name has other options, with the first that differs. Otherwise
@@ -124,16 +124,16 @@ fn part_that_differs(has: &RouteSpec, wanted: &RouteSpec) -> Option<String> {
 }
 
 fn option_that_differs(has: &SubscriptionOptions, wanted: &SubscriptionOptions) -> Option<String> {
-    let order = |options: &SubscriptionOptions| match options.order() {
+    let word = |order: Order| match order {
         Order::Key => "key",
         Order::Partition => "partition",
         Order::None => "none",
     };
-    differs("order", order(has), order(wanted))
-        .or_else(|| differs("ack_timeout_ms", has.ack_timeout_ms(), wanted.ack_timeout_ms()))
-        .or_else(|| differs("max_attempts", has.max_attempts(), wanted.max_attempts()))
-        .or_else(|| differs("max_in_flight", has.max_in_flight(), wanted.max_in_flight()))
-        .or_else(|| chain_that_differs(has.chain(), wanted.chain()))
+    given_differs("order", word(has.order()), wanted.order.map(word))
+        .or_else(|| given_differs("ack_timeout_ms", has.ack_timeout_ms(), wanted.ack_timeout_ms))
+        .or_else(|| given_differs("max_attempts", has.max_attempts(), wanted.max_attempts))
+        .or_else(|| given_differs("max_in_flight", has.max_in_flight(), wanted.max_in_flight))
+        .or_else(|| chain_that_differs(has.chain(), wanted.chain.as_deref()?))
 }
 
 fn chain_that_differs(has: &[StageSpec], wanted: &[StageSpec]) -> Option<String> {
@@ -171,6 +171,10 @@ fn stage_that_differs(name: &str, has: &StageSpec, wanted: &StageSpec) -> Option
         })
 }
 
+fn given_differs<T: PartialEq + fmt::Display>(field: &str, has: T, wanted: Option<T>) -> Option<String> {
+    differs(field, has, wanted?)
+}
+
 fn differs<T: PartialEq + fmt::Display>(field: &str, has: T, wanted: T) -> Option<String> {
     (has != wanted).then(|| format!("{field} {has}, expected {wanted}"))
 }
@@ -187,6 +191,21 @@ mod tests {
         assert_eq!(differing.as_deref(), Some("partitions 4, expected 1"));
         let wanted = TopicSettings { durability: "os".to_owned(), ..has.clone() };
         assert_eq!(setting_that_differs(&has, &wanted).as_deref(), Some("durability sync, expected os"));
+    }
+
+    #[test]
+    fn options_that_are_not_given_differ_from_nothing() {
+        let stage = StageSpec { plugin: "p".to_owned(), ..StageSpec::default() };
+        let has = SubscriptionOptions {
+            max_attempts: Some(3),
+            chain: Some(vec![stage]),
+            ..SubscriptionOptions::default()
+        };
+        assert_eq!(option_that_differs(&has, &SubscriptionOptions::default()), None);
+        let wanted = SubscriptionOptions { max_attempts: Some(16), ..SubscriptionOptions::default() };
+        assert_eq!(option_that_differs(&has, &wanted).as_deref(), Some("max_attempts 3, expected 16"));
+        let wanted = SubscriptionOptions { chain: Some(Vec::new()), ..SubscriptionOptions::default() };
+        assert_eq!(option_that_differs(&has, &wanted).as_deref(), Some("chain [p], expected []"));
     }
 
     #[test]

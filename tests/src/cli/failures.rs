@@ -93,6 +93,8 @@ async fn lines_that_are_no_events_get_the_hint_that_helps() {
     }
     let words = engine.run(&["publish", "orders", "it's", "new"], "").await;
     assert!(words.stderr.contains(r"`echo 'it'\''s new' | levada publish orders --raw`"), "{words:?}");
+    let event = engine.run(&["publish", "orders", r#"{"payload":1}"#], "").await;
+    assert!(event.stderr.contains("| levada publish orders`"), "{event:?}");
     let broken =
         engine.run(&["publish", "orders"], "{\"payload\":1}\n{\"payload\":}\n{\"payload\":3}\n").await;
     broken.failed(1, "INVALID_ARGUMENT");

@@ -35,7 +35,9 @@ pub(crate) async fn deploy_bundled(client: &Client) -> Result<Vec<(PluginInfo, b
     for (name, artefact) in BUNDLED {
         let newest = there.iter().filter(|plugin| plugin.name == name).max_by_key(|plugin| plugin.version);
         plugins.push(match newest {
-            Some(newest) if newest.sha256 == hash(artefact) => (newest.clone(), false),
+            Some(newest) if newest.sha256 == hash(artefact) => {
+                (PluginInfo { already_deployed: true, ..newest.clone() }, false)
+            }
             _ => (client.deploy_plugin(name, Bytes::from_static(artefact), None).await?, true),
         });
     }

@@ -42,7 +42,8 @@ pub(super) async fn run(output: &Output, args: PublishArgs) -> anyhow::Result<()
         let (topic, words) = (&args.topic, args.words.join(" "));
         let message =
             format!("expected no event behind the topic, got {words:?}: events come from standard input");
-        let hint = format!("`echo '{}' | levada publish {topic} --raw`", words.replace('\'', "'\\''"));
+        let raw = if levada_json::read_event(words.as_bytes()).is_ok() { "" } else { " --raw" };
+        let hint = format!("`echo '{}' | levada publish {topic}{raw}`", words.replace('\'', "'\\''"));
         return Err(Failure::usage(message).hint(hint).into());
     }
     let lines = Lines::open(output, &args)?;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use levada_client::{Client, Error, Start, SubscribeOptions, Subscribed, Subscriber};
+use levada_client::{Client, Error, ErrorCode, Start, SubscribeOptions, Subscribed, Subscriber};
 use tokio::time::timeout;
 
 use super::{events::Printer, place, stops::Waiting};
@@ -53,9 +53,21 @@ async fn consume(output: &Output, client: &Client, args: &SubscribeArgs) -> anyh
     };
     if !args.no_ack {
         // Also when stdout was closed: what was printed is done.
-        subscriber.confirmed().await?;
+        confirm(output, &subscriber).await?;
     }
     ended
+}
+
+/// Waits until what was acknowledged holds. What a lost connection took along is said once: these events come again,
+/// and whatever was acknowledged after that must hold all the same.
+async fn confirm(output: &Output, subscriber: &Subscriber) -> Result<(), Error> {
+    match subscriber.confirmed().await {
+        Err(error) if error.code() == ErrorCode::ConnectionLost => {
+            output.remark("acknowledgements were lost with a connection: some events may have been printed twice, or come again");
+            subscriber.confirmed().await
+        }
+        other => other,
+    }
 }
 
 /// Attaches to the subscription, and makes it if there is none.
