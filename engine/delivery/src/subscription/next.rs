@@ -179,7 +179,15 @@ impl Subscription {
             return;
         }
         let heirs = || (1..self.consumers.len()).filter(|place| self.room_of(*place).is_some());
-        let sound = heirs().find(|place| !self.consumers[*place].is_silent());
+        // Rather one with which nothing failed that is due: else the next look would pass the place on again.
+        let failed_with = |place: &usize| {
+            let heir = self.consumers[*place].id;
+            let mut due =
+                self.retrying.iter().map(|partition| self.partitions[*partition].first_failed_by(now));
+            due.any(|by| by == Some(heir))
+        };
+        let talking = || heirs().filter(|place| !self.consumers[*place].is_silent());
+        let sound = talking().find(|place| !failed_with(place)).or_else(|| talking().next());
         let heir = sound.or_else(|| heirs().next().filter(|_| failed || starves));
         let Some(heir) = heir else { return };
         let now_silent = active.is_silent() && sound.is_some();
