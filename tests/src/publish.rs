@@ -89,7 +89,7 @@ async fn a_time_to_live_is_refused_and_an_id_is_kept_but_finds_no_repeats() {
     assert_eq!(raw::refused(&outcome), ErrorCode::Unsupported);
     assert_eq!(read_all_ids(&client).await, [], "nothing of the batch was stored");
 
-    let named = Event { id: Some("one".to_owned()), ttl_ms: Some(0), ..numbered(2) };
+    let named = Event { id: Some("one".into()), ttl_ms: Some(0), ..numbered(2) };
     events::publish(&client, "orders", [named.clone(), named]).await;
     assert_eq!(read_all_ids(&client).await, [Some("one".to_owned()), Some("one".to_owned())]);
 }
@@ -97,7 +97,7 @@ async fn a_time_to_live_is_refused_and_an_id_is_kept_but_finds_no_repeats() {
 /// The ids of all events of `orders`, of one partition.
 async fn read_all_ids(client: &levada_client::Client) -> Vec<Option<String>> {
     let log = events::read_all(client, "orders").await;
-    log.into_values().flatten().map(|(_, event)| event.id).collect()
+    log.into_values().flatten().map(|(_, event)| event.id.map(String::from)).collect()
 }
 
 #[tokio::test]

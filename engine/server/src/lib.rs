@@ -26,6 +26,6 @@ mod wire_error;
 #[cfg(test)]
 mod tests;
 
-pub use config::{LogFormat, Overrides, ServerConfig};
+pub use config::{LogFormat, Overrides, ServerConfig, nearest};
 pub use error::Error;
 pub use run::{Started, run};

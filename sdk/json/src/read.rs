@@ -118,7 +118,7 @@ pub fn read_event(line: &[u8]) -> Result<Event, InvalidEvent> {
                     Some(if field == "key" { text(field, value)?.into() } else { base64(field, value)? });
             }
             "headers" => event.headers = headers(value)?,
-            "id" => event.id = Some(text(field, value)?).filter(|id| !id.is_empty()),
+            "id" => event.id = Some(text(field, value)?.into_boxed_str()).filter(|id| !id.is_empty()),
             "time" => event.time = Some(event_time(value)?),
             "tombstone" => match value.get() {
                 "true" => only(&mut content, field)?,

@@ -76,7 +76,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             headers: headers.into_iter().map(|(name, value)| (name, value.into())).collect(),
             payload: payload.map(Bytes::from),
             time: Some(Timestamp(time)),
-            id,
+            id: id.map(Into::into),
             ttl_ms: None,
         })
 }

@@ -28,11 +28,14 @@ pub struct Event {
     /// The publisher's own identity for the event. It is stored and delivered, and places an event without a key, so
     /// that equal ids meet in one partition. Nothing looks for repeats: two events of one id are two events. What keeps
     /// a resend from being stored twice are the producer's sequences, not this.
-    pub id: Option<String>,
+    pub id: Option<Box<str>>,
     /// Reserved for a time to live. This version does not drop events by their age in transit, so that an engine
     /// refuses to store an event that has one, with `UNSUPPORTED`.
     pub ttl_ms: Option<u32>,
 }
+
+// An event is moved several times on its way into a batch, and what is larger than this is moved by a call of memcpy.
+const _: () = assert!(size_of::<Event>() <= 128);
 
 impl Default for Event {
     fn default() -> Self {

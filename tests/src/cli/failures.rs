@@ -338,7 +338,7 @@ async fn variables_that_are_empty_or_not_known_are_named() {
     let serve = ["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
     for (arguments, name, value, said) in [
         (&serve[..], "LEVADA_DATA_DIR", "", "LEVADA_DATA_DIR is empty"),
-        (&serve[..], "LEVADA_DATADIR", "x", "did you mean LEVADA_DATA_DIR"),
+        (&serve[..], "LEVADA_DATADIR", "x", "the nearest is LEVADA_DATA_DIR"),
         (&serve[..], "LEVADA_IDLE_TIMEOUT", "soon", "LEVADA_IDLE_TIMEOUT is wrong: expected a duration"),
         (
             &serve[..],
@@ -348,7 +348,7 @@ async fn variables_that_are_empty_or_not_known_are_named() {
         ),
         (&["topic", "list"], "LEVADA_ADDR", "", "LEVADA_ADDR is empty"),
         (&["topic", "list"], "LEVADA_CA", "", "LEVADA_CA is empty"),
-        (&["topic", "list"], "LEVADA_ADRR", "x", "did you mean LEVADA_ADDR"),
+        (&["topic", "list"], "LEVADA_ADRR", "x", "the nearest is LEVADA_ADDR"),
     ] {
         let mut command = command();
         command.args(arguments).current_dir(dir.path()).env(name, value);

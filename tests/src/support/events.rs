@@ -26,7 +26,7 @@ pub(crate) fn random_event(rng: &mut Rng, number: u64) -> Event {
         event = event.with_header(format!("header-{header}"), rng.bytes(12));
     }
     if rng.within(0..8) == 0 {
-        event.id = Some(format!("id-{number}"));
+        event.id = Some(format!("id-{number}").into());
     }
     event
 }

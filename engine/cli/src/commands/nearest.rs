@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use levada_client::{Client, Error};
 use levada_protocol::error::ErrorCode;
+use levada_server::nearest;
 use tokio::time::timeout;
 
 use crate::{
@@ -11,8 +12,6 @@ use crate::{
     client, failure,
 };
 
-/// How alike two names are that one meant the other, from 0 to 1.
-const ALIKE: f64 = 0.8;
 /// How long finding the name that was meant may take; the failure is told without it then.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -152,31 +151,5 @@ async fn among<T>(
 ) -> Option<String> {
     let known: BTreeSet<String> = listed.await.ok()?.into_iter().map(name).collect();
     let unknown = typed.iter().find(|name| !known.contains(*name))?;
-    nearest(unknown, known.iter())
-}
-
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<String> {
-    let alike = known.map(|known| (strsim::jaro_winkler(name, known), known));
-    alike
-        .filter(|(alike, _)| *alike >= ALIKE)
-        .max_by(|(one, _), (other, _)| one.total_cmp(other))
-        .map(|(_, known)| known.clone())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_name_is_one_that_is_alike() {
-        let known = ["orders", "payments", "orders.paid"].map(str::to_owned);
-        for (typed, meant) in [
-            ("order", Some("orders")),
-            ("odrers", Some("orders")),
-            ("paymnets", Some("payments")),
-            ("x", None),
-        ] {
-            assert_eq!(nearest(typed, known.iter()).as_deref(), meant, "{typed}");
-        }
-    }
+    nearest(unknown, known.iter().map(String::as_str)).map(str::to_owned)
 }

@@ -115,7 +115,7 @@ mod json_project {
         let attachment =
             attach(&host, PLUGIN, r#"{"keep": ["id", "amount", "items.sku"], "rename": {"id": "order"}}"#);
         let event = Event::new(r#"{"id": 7, "card": "4111", "amount": 5, "items": [{"sku": "a", "n": 1}]}"#);
-        let event = Event { id: Some("e-1".to_owned()), ..event.with_key("k") };
+        let event = Event { id: Some("e-1".into()), ..event.with_key("k") };
         let output = SeenOutput {
             id: Some("e-1".to_owned()),
             payload: Some(Some(r#"{"order":7,"amount":5,"items":[{"sku":"a"}]}"#.to_owned())),

@@ -13,7 +13,7 @@ fn attach(host: &TestHost) -> levada_plugin_host::Attachment {
 fn an_event_is_seen_as_it_was_published() {
     let host = start();
     let event = Event::new("describe").with_key("k").with_header("region", "eu").with_header("x", "");
-    let event = Event { id: Some("id-7".to_owned()), ..event.at(Timestamp(1_000)) };
+    let event = Event { id: Some("id-7".into()), ..event.at(Timestamp(1_000)) };
     let described = r#"orders/101 at 1000 appended 5000 key Some("k") id Some("id-7") headers region=eu,x= region Some("eu")"#;
     let plain = r"orders/102 at 0 appended 5000 key None id None headers  region None";
     let seen = call(&attach(&host), input(&[Event::new("x"), event, Event::new("describe")]));

@@ -11,7 +11,7 @@ fn typed() -> bytes::Bytes {
 
 fn echo() -> Event {
     let event = Event::new("echo").with_key("k1").with_header("region", "eu").with_header("other", "x");
-    Event { id: Some("id-1".to_owned()), ..event.at(Timestamp(1_000)) }
+    Event { id: Some("id-1".into()), ..event.at(Timestamp(1_000)) }
 }
 
 fn echoed(config: &str) -> String {

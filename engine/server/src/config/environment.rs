@@ -4,7 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use super::{Error, KEYS, nearest::nearest};
+use super::{Error, KEYS, nearest};
 
 /// What the names of our variables begin with: `LEVADA_DATA_DIR` sets `data_dir`.
 pub(super) const PREFIX: &str = "LEVADA_";
@@ -31,7 +31,7 @@ fn check(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<(), Er
         }
         let message = if !is_known {
             let meant = nearest(rest, known.iter().map(String::as_str));
-            let meant = meant.map_or(String::new(), |meant| format!(", did you mean {PREFIX}{meant}?"));
+            let meant = meant.map_or(String::new(), |meant| format!("; the nearest is {PREFIX}{meant}"));
             format!("is not a known variable{meant}; `levada serve --print-config` shows all settings")
         } else if value.is_empty() {
             "is empty: set a value or unset it".to_owned()
@@ -101,13 +101,13 @@ mod tests {
     fn an_unknown_variable_is_named_with_the_nearest() {
         let near = said("LEVADA_DATADIR", "x").unwrap();
         assert!(
-            near.contains("LEVADA_DATADIR is not a known variable, did you mean LEVADA_DATA_DIR?"),
+            near.contains("LEVADA_DATADIR is not a known variable; the nearest is LEVADA_DATA_DIR"),
             "{near}"
         );
         let lower = said("LEVADA_listen", "x").unwrap();
         assert!(lower.contains("LEVADA_listen is not a known variable"), "{lower}");
         let far = said("LEVADA_XYZ", "x").unwrap();
-        assert!(far.contains("LEVADA_XYZ") && !far.contains("did you mean"), "{far}");
+        assert!(far.contains("LEVADA_XYZ") && !far.contains("nearest"), "{far}");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use figment::{
 use levada_protocol::error::ErrorCode;
 use serde::{Deserialize, Serialize};
 
-pub use self::environment::check_environment;
+pub use self::{environment::check_environment, nearest::nearest};
 use crate::units;
 
 /// How log lines are written.

@@ -2,26 +2,10 @@
 //!
 //! Pure.
 
-/// The known word that takes the fewest changes of one letter, if those are few for its length.
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let found = known.into_iter().map(|known| (distance(word, known), known)).min()?;
+/// The known word that takes the fewest changes of one letter or swaps of two, if those are few for its length.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let found = known.into_iter().map(|known| (strsim::damerau_levenshtein(word, known), known)).min()?;
     (found.0 <= 1 + found.1.chars().count() / 4).then_some(found.1)
-}
-
-/// How many letters must be added, taken away or changed.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (line, letter) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = line + 1;
-        for (at, other) in to.iter().enumerate() {
-            let changed = diagonal + usize::from(letter != *other);
-            diagonal = row[at + 1];
-            row[at + 1] = changed.min(diagonal + 1).min(row[at] + 1);
-        }
-    }
-    row[to.len()]
 }
 
 #[cfg(test)]
@@ -33,6 +17,7 @@ mod tests {
         let known = ["data_dir", "listen", "http", "log_format"];
         for (word, found) in [
             ("lisen", Some("listen")),
+            ("htpt", Some("http")),
             ("datadir", Some("data_dir")),
             ("data-dir", Some("data_dir")),
             ("https", Some("http")),

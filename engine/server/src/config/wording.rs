@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-use super::{KEYS, nearest::nearest};
+use super::{KEYS, nearest};
 
 /// The message of a library about a key or a value, as we say it. One of ours stays as it is.
 pub(super) fn ours(message: &str) -> String {

@@ -286,7 +286,7 @@ async fn events_go_to_the_partition_of_key_or_id_or_in_turn() {
     let mut by_key = HashSet::new();
     let mut in_turn = HashSet::new();
     for number in 0..8 {
-        let keyed = Event { id: Some(number.to_string()), ..Event::new("").with_key("order-42") };
+        let keyed = Event { id: Some(number.to_string().into()), ..Event::new("").with_key("order-42") };
         by_key.insert(publisher.publish(keyed).await.unwrap().await.unwrap().partition);
         let bare = publisher.publish(Event::new("")).await.unwrap();
         in_turn.insert(bare.await.unwrap().partition);
@@ -294,7 +294,7 @@ async fn events_go_to_the_partition_of_key_or_id_or_in_turn() {
     let expected = levada_client::protocol::partition::partition_of(b"order-42", 4);
     assert_eq!(by_key, HashSet::from([expected]));
     assert_eq!(in_turn.len(), 4);
-    let named = Event { id: Some("order-42".to_owned()), ..Event::new("") };
+    let named = Event { id: Some("order-42".into()), ..Event::new("") };
     assert_eq!(publisher.publish(named).await.unwrap().await.unwrap().partition, expected);
     let there = publisher.publish_to(PartitionId(3), Event::new("")).await.unwrap();
     assert_eq!(there.await.unwrap().partition, PartitionId(3));

@@ -94,7 +94,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             headers: headers.into_iter().map(|(name, value)| (name, Bytes::from(value))).collect(),
             payload: payload.map(Bytes::from),
             time: Some(Timestamp(time)),
-            id,
+            id: id.map(Into::into),
             ttl_ms,
         })
 }
@@ -271,7 +271,7 @@ fn with_header(name: usize, value: usize) -> Event {
 #[test]
 fn every_limit_of_an_event_is_obeyed_and_enforced() {
     let headers = |count| (0..count).fold(Event::new(""), |event, _| event.with_header("n", ""));
-    let id = |len| Event { id: Some("i".repeat(len)), ..Event::new("") };
+    let id = |len| Event { id: Some("i".repeat(len).into()), ..Event::new("") };
     let value_max = HEADERS_BYTES_MAX - 3 - 1;
     let rows = [
         (

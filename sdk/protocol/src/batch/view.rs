@@ -314,7 +314,7 @@ impl<'a> EventRef<'a> {
                 .collect(),
             payload: self.payload().map(|payload| batch.share(payload)),
             time: Some(self.time()),
-            id: self.id().map(str::to_owned),
+            id: self.id().map(Box::from),
             ttl_ms: self.ttl_ms(),
         }
     }

@@ -111,7 +111,7 @@ async fn a_changed_event_keeps_its_offset_and_what_the_output_does_not_give() {
     let input = |_| Event {
         key: Some("k".into()),
         headers: ["a", "b", "c", "a"].map(|name| (name.to_owned(), "1".into())).into(),
-        id: Some("id".to_owned()),
+        id: Some("id".into()),
         ttl_ms: Some(50),
         ..Event::new("abc").at(Timestamp(77))
     };

@@ -67,7 +67,7 @@ fn act(step: Step, is_route: bool, offset: u64, bytes: &[u8]) -> Act {
 fn source_event(offset: u64) -> Event {
     Event {
         key: offset.is_multiple_of(3).then(|| format!("key{}", offset % 7).into()),
-        id: offset.is_multiple_of(5).then(|| format!("id{offset}")),
+        id: offset.is_multiple_of(5).then(|| format!("id{offset}").into()),
         ..Event::new(offset.to_string())
     }
 }
@@ -108,7 +108,7 @@ fn model(steps: &[Step], is_route: bool, offsets: &[u64], end: u64) -> Expected 
         let item = Item {
             payload: offset.to_string(),
             key: event.key.as_ref().map(|key| key.to_vec()),
-            id: event.id,
+            id: event.id.map(String::from),
             target: 0,
         };
         let mut items = vec![item];

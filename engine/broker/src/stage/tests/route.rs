@@ -32,7 +32,7 @@ fn dead(routed: &Routed) -> Vec<u64> {
 #[tokio::test]
 async fn kept_events_go_whole_to_the_first_target() {
     let event = |offset: u64| Event {
-        id: Some(format!("id{offset}")),
+        id: Some(format!("id{offset}").into()),
         key: Some("k".into()),
         ..Event::new(offset.to_string()).with_header("h", "v").at(Timestamp(offset))
     };
@@ -94,7 +94,7 @@ async fn outputs_choose_declared_targets_and_partitions_follow_key_id_or_source(
     });
     let event = |offset: u64| Event {
         key: (offset < 4).then(|| "k".into()),
-        id: Some("i".to_owned()),
+        id: Some("i".into()),
         ..Event::new("kept")
     };
     let sources = [source_of(0, &[5], event)];

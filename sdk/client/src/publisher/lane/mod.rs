@@ -452,7 +452,7 @@ fn calls_for_resend(code: ErrorCode) -> bool {
 /// At most how many bytes an event adds to a batch.
 #[inline]
 fn record_bytes(event: &Event) -> usize {
-    let optional = event.id.as_ref().map_or(0, String::len) + 6;
+    let optional = event.id.as_deref().map_or(0, str::len) + 6;
     let headers: usize = event.headers.iter().map(|(name, value)| 3 + name.len() + value.len()).sum();
     levada_protocol::batch::EVENT_HEADER_BYTES
         + optional
