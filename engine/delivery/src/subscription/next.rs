@@ -157,46 +157,64 @@ impl Subscription {
     /// True if nothing is read of a partition, and where order matters, if nobody but the active consumer holds any of
     /// it: one who was active before may not be done.
     fn is_free(&self, partition: usize) -> bool {
-        let part = &self.partitions[partition];
-        if part.reading.is_some() {
-            return false;
-        }
-        let holder = || self.deliveries.get(&part.flights.first()?.1.token).map(|delivery| delivery.consumer);
-        !self.is_ordered()
-            || holder().is_none_or(|holder| self.consumers.first().is_some_and(|it| it.id == holder))
+        let active = || self.consumers.first().map(|consumer| consumer.id);
+        self.partitions[partition].reading.is_none()
+            && (!self.is_ordered() || self.holder(partition).is_none_or(|holder| active() == Some(holder)))
     }
 
-    /// Gives the active place to another consumer that could take something: if what is due failed with the active one
-    /// last, if that one is silent, or if it takes nothing for a while.
+    /// Who holds the lowest deliveries in flight of a partition.
+    fn holder(&self, partition: usize) -> Option<ConsumerId> {
+        let (_, flight) = self.partitions[partition].flights.first()?;
+        self.deliveries.get(&flight.token).map(|delivery| delivery.consumer)
+    }
+
+    /// Where order matters: whether what a consumer would get again, were it the active one, is what it let fail
+    /// itself; `None` if nothing is due that it could get.
+    fn gets_own_failure(&self, consumer: ConsumerId, now: u64) -> Option<bool> {
+        let mut own = None;
+        for partition in &self.retrying {
+            let part = &self.partitions[*partition];
+            let held = self.holder(*partition).is_some_and(|holder| holder != consumer);
+            let Some(lead) = part.due_lead(now, true).filter(|_| part.reading.is_none() && !held) else {
+                continue;
+            };
+            let is_own = lead.by == Some(consumer);
+            if lead.history.is_alone() {
+                return Some(is_own);
+            }
+            own = Some(is_own && own.unwrap_or(true));
+        }
+        own
+    }
+
+    /// Gives the active place to another consumer that could take something: if all that is due failed with the active
+    /// one last, if that one is silent, or if it takes nothing for a while.
     fn pass_place_on(&mut self, now: u64) {
         let since = self.starving_since.take();
         let Some(active) = self.consumers.first().filter(|_| self.consumers.len() > 1) else { return };
-        let failed = self.retrying.iter().any(|partition| {
-            self.is_free(*partition) && self.partitions[*partition].first_failed_by(now) == Some(active.id)
-        });
+        let failed = self.gets_own_failure(active.id, now) == Some(true);
         let starves = self.room_of(0).is_none() && active.is_idle();
         if !failed && !starves && !active.is_silent() {
             return;
         }
         let heirs = || (1..self.consumers.len()).filter(|place| self.room_of(*place).is_some());
-        // Rather one with which nothing failed that is due: else the next look would pass the place on again.
-        let failed_with = |place: &usize| {
-            let heir = self.consumers[*place].id;
-            let mut due =
-                self.retrying.iter().map(|partition| self.partitions[*partition].first_failed_by(now));
-            due.any(|by| by == Some(heir))
-        };
-        let talking = || heirs().filter(|place| !self.consumers[*place].is_silent());
-        let sound = talking().find(|place| !failed_with(place)).or_else(|| talking().next());
-        let heir = sound.or_else(|| heirs().next().filter(|_| failed || starves));
-        let Some(heir) = heir else { return };
+        let own_failure = |place: usize| self.gets_own_failure(self.consumers[place].id, now);
+        let talking = heirs().filter(|place| !self.consumers[*place].is_silent());
+        let sound = talking.min_by_key(|place| match own_failure(*place) {
+            Some(false) => 0,
+            None => 1,
+            Some(true) => 2,
+        });
         let now_silent = active.is_silent() && sound.is_some();
+        let Some(heir) = sound.or_else(|| heirs().next().filter(|_| failed || starves)) else { return };
+        // Nothing is gained by an heir that would get its own failures in turn.
+        let failed = failed && own_failure(heir) != Some(true);
         if !failed && !now_silent {
             let work =
                 self.alone_due(now).is_some() || self.due_run(now).is_some() || self.fresh_run().is_some();
             let since = since.unwrap_or(now);
-            if !work || now < since.saturating_add(PATIENCE_MS) {
-                self.starving_since = work.then_some(since);
+            if !starves || !work || now < since.saturating_add(PATIENCE_MS) {
+                self.starving_since = (starves && work).then_some(since);
                 return;
             }
         }

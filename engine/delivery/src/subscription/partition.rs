@@ -59,6 +59,15 @@ pub(super) struct DueRun {
     pub(super) by: Option<ConsumerId>,
 }
 
+/// The first offset of such a run.
+#[derive(Debug)]
+pub(super) struct DueLead {
+    start: u64,
+    /// Whose delivery of it failed last.
+    pub(super) by: Option<ConsumerId>,
+    pub(super) history: History,
+}
+
 impl Partition {
     pub(super) fn new(progress: Progress, now: Now) -> Self {
         let cursor = progress.known_end();
@@ -110,13 +119,13 @@ impl Partition {
 
     /// True if what is due at `now` must be given alone.
     pub(super) fn leads_alone(&self, now: u64, ordered: bool) -> bool {
-        self.due_lead(now, ordered).is_some_and(|(_, _, lead)| lead.is_alone())
+        self.due_lead(now, ordered).is_some_and(|lead| lead.history.is_alone())
     }
 
     /// A run that is due at `now`: the lowest of all where order matters, else the one due for longest. It goes on
     /// over neighbours that are due as well and have failed as often, last with the same consumer.
     pub(super) fn due(&self, now: u64, ordered: bool, offsets_max: u64) -> Option<DueRun> {
-        let (start, by, lead) = self.due_lead(now, ordered)?;
+        let DueLead { start, by, history: lead } = self.due_lead(now, ordered)?;
         if lead.is_alone() {
             return Some(DueRun { range: start..start + 1, attempts: lead.attempts, alone: true, by });
         }
@@ -135,18 +144,14 @@ impl Partition {
         Some(DueRun { range: start..end, attempts: lead.attempts, alone: false, by })
     }
 
-    /// Whose delivery of the lowest run failed last, if that run is due.
-    pub(super) fn first_failed_by(&self, now: u64) -> Option<ConsumerId> {
-        self.waiting.first().filter(|(_, wait)| wait.due <= now)?.1.by
-    }
-
-    fn due_lead(&self, now: u64, ordered: bool) -> Option<(u64, Option<ConsumerId>, History)> {
+    /// Where the run begins that is given next of what is due at `now`.
+    pub(super) fn due_lead(&self, now: u64, ordered: bool) -> Option<DueLead> {
         let (run, wait) = if ordered {
             self.waiting.first().filter(|(_, wait)| wait.due <= now)?
         } else {
             self.waiting.rest_at(self.waiting.longest_due(now)?)?
         };
-        Some((run.start, wait.by, self.progress.history_of(run.start)))
+        Some(DueLead { start: run.start, by: wait.by, history: self.progress.history_of(run.start) })
     }
 
     /// Widens a range within a delivery over filtered offsets at its edges, so that none are left without an event.
