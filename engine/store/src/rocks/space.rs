@@ -9,6 +9,7 @@ use crate::{Error, Family, StoreStats};
 
 const AGE_CUTOFF: &str = "blob_garbage_collection_age_cutoff";
 const BLOB_BYTES: &str = "rocksdb.live-blob-file-size";
+const BLOB_FILES: &str = "rocksdb.num-blob-files";
 const BLOB_GARBAGE_BYTES: &str = "rocksdb.live-blob-file-garbage-size";
 const FILE_BYTES: &str = "rocksdb.live-sst-files-size";
 const MEMTABLE_BYTES: &str = "rocksdb.cur-size-all-mem-tables";
@@ -66,12 +67,12 @@ impl Database {
                 break;
             }
             let before = self.log_garbage();
-            self.set_blob_pass(self.log.blob_pass)?;
+            self.set_age_cutoff(age_cutoff(self.int(Family::Log, BLOB_FILES), self.log.blob_pass))?;
             let mut options = CompactOptions::default();
             options.set_exclusive_manual_compaction(false);
             options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
             self.db.compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
-            self.set_blob_pass(0.0)?;
+            self.set_age_cutoff(0.0)?;
             if self.log_garbage() >= before {
                 break;
             }
@@ -85,9 +86,9 @@ impl Database {
         total > 0 && self.log_garbage() as f64 >= total as f64 * self.log.blob_garbage_max
     }
 
-    fn set_blob_pass(&self, part: f64) -> Result<(), Error> {
+    fn set_age_cutoff(&self, cutoff: f64) -> Result<(), Error> {
         self.db
-            .set_options_cf(self.family(Family::Log), &[(AGE_CUTOFF, &part.to_string())])
+            .set_options_cf(self.family(Family::Log), &[(AGE_CUTOFF, &cutoff.to_string())])
             .map_err(|error| failure::of_call("set options", &error))
     }
 
@@ -129,6 +130,15 @@ impl Database {
     }
 }
 
+/// The cutoff with which RocksDB rewrites this part of the blob files, and at least one: it rounds the product of both
+/// down, so that a quarter of three files would be none.
+#[expect(clippy::cast_precision_loss, reason = "there are not that many files")]
+fn age_cutoff(files: u64, part: f64) -> f64 {
+    let files = files as f64;
+    let rewritten = (files * part).ceil().max(1.0);
+    ((rewritten + 0.5) / files).min(1.0)
+}
+
 /// The greatest key of the same length that is less; `None` for zeros.
 fn before(key: &[u8]) -> Option<Vec<u8>> {
     let mut before = key.to_vec();
@@ -144,7 +154,25 @@ fn before(key: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::before;
+    use super::{age_cutoff, before};
+
+    #[test]
+    fn a_pass_over_blob_files_rewrites_its_part_of_them_and_at_least_one() {
+        for (files, part, rewritten) in [
+            (1, 0.25, 1),
+            (2, 0.25, 1),
+            (3, 0.25, 1),
+            (4, 0.25, 1),
+            (5, 0.25, 2),
+            (8, 0.25, 2),
+            (3, 1.0, 3),
+            (400, 0.25, 100),
+        ] {
+            // What RocksDB makes of it.
+            let cutoff = (age_cutoff(files, part) * files as f64).floor();
+            assert_eq!(cutoff, f64::from(rewritten), "{part} of {files} files");
+        }
+    }
 
     #[test]
     fn the_key_before_is_the_greatest_of_the_same_length() {

@@ -79,6 +79,23 @@ fn a_deleted_topic_gives_space_back_from_files_that_it_shared() {
 }
 
 #[test]
+fn a_deleted_topic_gives_space_back_from_the_only_file_there_is() {
+    for files in [1, 2] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), &RocksOptions::default());
+        for _ in 0..files {
+            fill(&store, &[1, 2, 1, 1], 8);
+            store.flush().unwrap();
+        }
+        let range = LogRange::topic(TopicId(1));
+        delete(&store, &range);
+        store.compact(Family::Log, &range.from, &range.to).unwrap();
+        let stats = store.stats();
+        assert!(stats.log_garbage_bytes * 2 <= stats.log_bytes, "of {files} files: {stats:?}");
+    }
+}
+
+#[test]
 fn ordinary_compactions_do_not_move_large_values() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = RocksOptions::default();
