@@ -8,13 +8,17 @@ use std::{
 
 use quinn::{
     ClientConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig,
-    VarInt, crypto::rustls::QuicClientConfig,
+    VarInt, congestion::CubicConfig, crypto::rustls::QuicClientConfig,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Largest UDP payload searched for: ten of them, which is what one send call takes, just fit a datagram
 /// buffer.
 const UDP_PAYLOAD_BYTES_MAX: u16 = 6_500;
+/// Bytes that a connection may send before anything is acknowledged: four of its largest packets. Of two, which
+/// RFC 9002, section 7.2, allows, quinn sends the second only once the first is acknowledged, for which a peer waits
+/// 25 ms: it acknowledges every second packet at once.
+const FIRST_WINDOW_BYTES: u64 = 4 * UDP_PAYLOAD_BYTES_MAX as u64;
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 const IDLE_TIMEOUT_MS: u32 = 10_000;
 const STREAM_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
@@ -29,8 +33,11 @@ const INITIAL_RTT_LOOPBACK: Duration = Duration::from_millis(10);
 pub(crate) fn client_config(crypto: Arc<QuicClientConfig>, addr: SocketAddr) -> ClientConfig {
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(UDP_PAYLOAD_BYTES_MAX);
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(FIRST_WINDOW_BYTES);
     let mut transport = TransportConfig::default();
     transport
+        .congestion_controller_factory(Arc::new(congestion))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))

@@ -8,7 +8,7 @@ use levada_broker::Broker;
 use levada_protocol::error::ErrorCode;
 use quinn::{
     Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt,
-    crypto::rustls::QuicServerConfig,
+    congestion::CubicConfig, crypto::rustls::QuicServerConfig,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -159,12 +159,21 @@ fn server_config(crypto: Arc<QuicServerConfig>, config: &ServerConfig) -> quinn:
     server
 }
 
+/// Bytes that a connection may send before anything is acknowledged: twelve thousand, as of RFC 9002, section 7.2, or
+/// four of its largest packets. Of large packets the RFC allows two, and quinn sends the second only once the first is
+/// acknowledged, for which a peer waits 25 ms: it acknowledges every second packet at once.
+fn first_window(mtu_max: u16) -> u64 {
+    (4 * u64::from(mtu_max)).max(10 * 1_200)
+}
+
 fn transport(config: &ServerConfig) -> TransportConfig {
     let window = |size: bytesize::ByteSize| VarInt::from_u64(size.as_u64()).unwrap_or(VarInt::MAX);
     let idle =
         IdleTimeout::try_from(config.idle_timeout).expect("the configuration's range is within QUIC's");
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(config.mtu_max);
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(first_window(config.mtu_max));
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(
@@ -177,6 +186,7 @@ fn transport(config: &ServerConfig) -> TransportConfig {
         .stream_receive_window(window(config.stream_receive_window))
         .receive_window(window(config.receive_window))
         .send_window(config.send_window.as_u64())
+        .congestion_controller_factory(Arc::new(congestion))
         .mtu_discovery_config(Some(discovery));
     transport
 }
@@ -201,6 +211,21 @@ mod tests {
                 .unwrap()
         });
         (runtime, endpoint)
+    }
+
+    #[test]
+    fn a_new_connection_sends_four_of_its_largest_packets_unacknowledged() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = TlsFiles::new(dir.path());
+        let config = ServerConfig { listen: ([127, 0, 0, 1], 0).into(), ..ServerConfig::default() };
+        let (runtime, endpoint) = engine(&files, &config);
+        let (address, ca) = (endpoint.local_addr().unwrap(), files.ca_pem());
+        let window = runtime.block_on(async {
+            let accepting = async { endpoint.accept().await.unwrap().accept().unwrap().await.unwrap() };
+            let (accepted, _connected) = tokio::join!(accepting, client::connect(address, &ca));
+            accepted.stats().path.cwnd
+        });
+        assert!(window >= 4 * u64::from(config.mtu_max), "{window} bytes");
     }
 
     #[test]
