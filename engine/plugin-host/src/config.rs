@@ -5,7 +5,8 @@ use std::{path::PathBuf, thread, time::Duration};
 /// How a host runs plugins.
 #[derive(Debug, Clone)]
 pub struct HostConfig {
-    /// Threads that run plugins; by default as many as the machine has cores.
+    /// Threads that run calls which begin; by default as many as the machine has cores. Calls that were put aside have
+    /// one thread fewer, but at least one.
     pub workers: usize,
     /// Where compiled plugins are kept. The engine's alone: made with mode 0700.
     pub cache_dir: PathBuf,

@@ -117,6 +117,24 @@ pub struct EventTooLarge {
     pub unit: &'static str,
 }
 
+impl EventTooLarge {
+    /// The first of these sizes that is over its limit, by the name and the unit that it has in the second list. Names
+    /// are looked at last: this runs for every event.
+    #[inline]
+    pub fn first_of<const N: usize>(
+        sizes: [(usize, usize); N],
+        names: [(&'static str, &'static str); N],
+    ) -> Result<(), Self> {
+        match sizes.iter().position(|(got, limit)| got > limit) {
+            None => Ok(()),
+            Some(at) => {
+                let ((got, limit), (part, unit)) = (sizes[at], names[at]);
+                Err(Self { part, got, limit, unit })
+            }
+        }
+    }
+}
+
 /// Sizes of an event's parts, checked against every limit by one function.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct EventSizes {
@@ -158,19 +176,23 @@ impl MadeBy {
 impl EventSizes {
     #[inline]
     pub(crate) fn check(&self, by: MadeBy) -> Result<(), EventTooLarge> {
-        let rows = [
-            ("size", self.total, EVENT_BYTES_MAX + by.more_bytes(), "bytes"),
-            ("key", self.key, KEY_BYTES_MAX, "bytes"),
-            ("id", self.id, EVENT_ID_BYTES_MAX, "bytes"),
-            ("header count", self.headers, HEADERS_MAX + by.more_headers(), "headers"),
-            ("header name", self.header_name_longest, HEADER_NAME_BYTES_MAX, "bytes"),
-            ("headers", self.headers_bytes, HEADERS_BYTES_MAX + by.more_bytes(), "bytes"),
-        ];
-        for (part, got, limit, unit) in rows {
-            if got > limit {
-                return Err(EventTooLarge { part, got, limit, unit });
-            }
-        }
-        Ok(())
+        EventTooLarge::first_of(
+            [
+                (self.total, EVENT_BYTES_MAX + by.more_bytes()),
+                (self.key, KEY_BYTES_MAX),
+                (self.id, EVENT_ID_BYTES_MAX),
+                (self.headers, HEADERS_MAX + by.more_headers()),
+                (self.header_name_longest, HEADER_NAME_BYTES_MAX),
+                (self.headers_bytes, HEADERS_BYTES_MAX + by.more_bytes()),
+            ],
+            [
+                ("size", "bytes"),
+                ("key", "bytes"),
+                ("id", "bytes"),
+                ("header count", "headers"),
+                ("header name", "bytes"),
+                ("headers", "bytes"),
+            ],
+        )
     }
 }

@@ -114,18 +114,27 @@ pub(super) fn measure(parts: &EventParts<'_>, headers: OutputHeaders<'_>) -> Res
     }
     let (key, id) = (parts.key.map_or(0, <[u8]>::len), parts.id.map_or(0, str::len));
     let total = FIXED_BYTES_MAX + key + id + bytes + parts.payload.map_or(0, <[u8]>::len);
-    let rows = [
-        ("key", key, KEY_BYTES_MAX, "bytes"),
-        ("id", id, EVENT_ID_BYTES_MAX, "bytes"),
-        ("header count", count, HEADERS_MAX, "headers"),
-        ("header name", name_longest, HEADER_NAME_BYTES_MAX, "bytes"),
-        ("headers", bytes, HEADERS_BYTES_MAX, "bytes"),
-        ("count of the engine's headers", engine_count, ENGINE_HEADERS_MAX, "headers"),
-        ("engine's headers", engine_bytes, ENGINE_HEADERS_BYTES_MAX, "bytes"),
-        ("size", total, EVENT_BYTES_MAX, "bytes"),
-    ];
-    match rows.into_iter().find(|(_, got, limit, _)| got > limit) {
-        Some((part, got, limit, unit)) => Err(EventTooLarge { part, got, limit, unit }),
-        None => Ok(total + engine_bytes),
-    }
+    let checked = EventTooLarge::first_of(
+        [
+            (key, KEY_BYTES_MAX),
+            (id, EVENT_ID_BYTES_MAX),
+            (count, HEADERS_MAX),
+            (name_longest, HEADER_NAME_BYTES_MAX),
+            (bytes, HEADERS_BYTES_MAX),
+            (engine_count, ENGINE_HEADERS_MAX),
+            (engine_bytes, ENGINE_HEADERS_BYTES_MAX),
+            (total, EVENT_BYTES_MAX),
+        ],
+        [
+            ("key", "bytes"),
+            ("id", "bytes"),
+            ("header count", "headers"),
+            ("header name", "bytes"),
+            ("headers", "bytes"),
+            ("count of the engine's headers", "headers"),
+            ("engine's headers", "bytes"),
+            ("size", "bytes"),
+        ],
+    );
+    checked.map(|()| total + engine_bytes)
 }

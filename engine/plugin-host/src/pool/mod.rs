@@ -7,8 +7,9 @@
 //! that it did not use.
 //!
 //! What was put aside is long, and so is all work of a place whose last slice was far over its end: some instructions
-//! run on for as long as they have memory to fill, and cannot be cut. Long work leaves one worker free, if there are two, for work that begins: so a quick call
-//! finds a worker at once, and the rest of the engine a processor.
+//! run on for as long as they have memory to fill, and cannot be cut. Long work has workers of its own, one fewer than
+//! there are others, and these give way to the rest of the engine: so a quick call finds a worker at once, and the
+//! threads that take and commit events a processor.
 //!
 //! It must not know what the work is.
 
@@ -29,14 +30,15 @@ use std::{
 use tokio::sync::oneshot;
 use tracing::error;
 
-use self::turns::{Ended, State, Taken};
+use self::turns::{Class, Ended, State, Taken};
 use crate::{Error, Place, engine};
 
-/// How much plugins give way to the threads that take and commit events, as of nice(2): these go first even while
+/// How much long work gives way to the threads that take and commit events, as of nice(2): these go first even while
 /// plugins keep all cores busy.
-const WORKER_NICENESS: i32 = 5;
+const LONG_NICENESS: i32 = 5;
 /// Native stack of a worker. Plugins run on stacks of their own.
 const WORKER_STACK_BYTES: usize = 2 * 1024 * 1024;
+
 /// One place's share of the workers, which its attachments have in common.
 #[derive(Debug)]
 pub(crate) struct Share {
@@ -110,9 +112,8 @@ pub(crate) fn answering<T: Send + 'static>(
 /// What waits and what runs.
 pub(crate) struct Pool {
     state: Mutex<State>,
-    work: Condvar,
-    /// How many workers long work may have.
-    long_max: usize,
+    quick: Condvar,
+    long: Condvar,
     /// A slice that used more of the processor than this is far over its end.
     slice_max: Duration,
 }
@@ -124,21 +125,32 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` threads. A slice that uses more of the processor than `slice_max` is far over its end.
+    /// Starts `count` threads, and those for long work. A slice that uses more of the processor than `slice_max` is far
+    /// over its end.
     pub(crate) fn start(count: usize, slice_max: Duration) -> Result<Self, Error> {
-        let long_max = count.saturating_sub(1).max(1);
-        let pool = Arc::new(Pool { state: Mutex::default(), work: Condvar::new(), long_max, slice_max });
+        let pool = Arc::new(Pool {
+            state: Mutex::default(),
+            quick: Condvar::new(),
+            long: Condvar::new(),
+            slice_max,
+        });
         let mut workers = Self { pool, threads: Vec::new() };
         for worker in 0..count {
-            let pool = workers.pool.clone();
-            let thread = thread::Builder::new()
-                .name(format!("levada-wasm-{worker}"))
-                .stack_size(WORKER_STACK_BYTES)
-                .spawn(move || pool.work())
-                .map_err(|error| Error::Unavailable(error.to_string()))?;
-            workers.threads.push(thread);
+            workers.spawn(format!("levada-wasm-{worker}"), Class::Quick)?;
+        }
+        for worker in 0..count.saturating_sub(1).max(1) {
+            workers.spawn(format!("levada-long-{worker}"), Class::Long)?;
         }
         Ok(workers)
+    }
+
+    fn spawn(&mut self, name: String, class: Class) -> Result<(), Error> {
+        let pool = Arc::clone(&self.pool);
+        let thread = thread::Builder::new().name(name).stack_size(WORKER_STACK_BYTES);
+        let thread =
+            thread.spawn(move || pool.work(class)).map_err(|error| Error::Unavailable(error.to_string()))?;
+        self.threads.push(thread);
+        Ok(())
     }
 
     /// Where attachments queue their calls.
@@ -165,10 +177,16 @@ impl Pool {
             return;
         }
         state.queue(share.lane, work);
-        let is_wanted = state.waiting > 0;
+        let wanted = state.class_of(share.lane).filter(|class| *state.waiting.of(*class) > 0);
         drop(state);
-        if is_wanted {
-            self.work.notify_one();
+        self.wake(wanted);
+    }
+
+    fn wake(&self, wanted: Option<Class>) {
+        match wanted {
+            Some(Class::Quick) => self.quick.notify_one(),
+            Some(Class::Long) => self.long.notify_one(),
+            None => {}
         }
     }
 
@@ -177,36 +195,40 @@ impl Pool {
         state.closed = true;
         let lanes = std::mem::take(&mut state.lanes);
         drop(state);
-        self.work.notify_all();
+        self.quick.notify_all();
+        self.long.notify_all();
         drop(lanes);
     }
 
     /// A worker's life.
-    fn work(&self) {
-        engine::give_way(WORKER_NICENESS);
+    fn work(&self, class: Class) {
+        if class == Class::Long {
+            engine::give_way(LONG_NICENESS);
+        }
         let mut context = Context::from_waker(Waker::noop());
         let mut ended = None;
-        while let Some(Taken { lane, mut work, has_begun, is_long }) = self.turn(ended.take()) {
+        while let Some(Taken { lane, mut work, has_begun }) = self.turn(class, ended.take()) {
             let begun = Instant::now();
             if has_begun {
                 engine::begin_slice();
             }
             let aside = work.as_mut().poll(&mut context).is_pending().then_some(work);
             let overran = engine::take_longest_slice() > self.slice_max;
-            ended = Some(Ended { lane, was_long: is_long, slice: begun.elapsed(), overran, aside });
+            ended = Some(Ended { lane, slice: begun.elapsed(), overran, aside });
         }
     }
 
     /// Counts the slice that ended, and waits for something to run; `None` when the host shuts down.
-    fn turn(&self, mut ended: Option<Ended>) -> Option<Taken> {
+    fn turn(&self, class: Class, mut ended: Option<Ended>) -> Option<Taken> {
         let mut state = self.lock();
-        // Others may find something else that has its turn now.
-        let mut may_leave_more = false;
         if !state.closed
             && let Some(ended) = ended.take()
         {
-            may_leave_more = ended.was_long || ended.aside.is_some();
+            let lane = ended.lane;
             state.end_slice(ended);
+            // What the place has next may be for workers of the other class.
+            let other = state.class_of(lane).filter(|next| *next != class);
+            self.wake(other.filter(|other| *state.waiting.of(*other) > 0));
         }
         loop {
             if state.closed {
@@ -215,17 +237,20 @@ impl Pool {
                 drop(ended);
                 return None;
             }
-            if let Some(taken) = state.next(self.long_max) {
-                let is_wanted = may_leave_more && state.waiting > 0;
+            if let Some(taken) = state.next(class) {
+                // A place that changed its class may have left more than one worker can take.
+                let more = (*state.waiting.of(class) > 0 && state.has_more(class)).then_some(class);
                 drop(state);
-                if is_wanted {
-                    self.work.notify_one();
-                }
+                self.wake(more);
                 return Some(taken);
             }
-            state.waiting += 1;
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.waiting -= 1;
+            *state.waiting.of(class) += 1;
+            let condition = match class {
+                Class::Quick => &self.quick,
+                Class::Long => &self.long,
+            };
+            state = condition.wait(state).unwrap_or_else(PoisonError::into_inner);
+            *state.waiting.of(class) -= 1;
         }
     }
 

@@ -18,11 +18,34 @@ pub(super) struct State {
     busy: Vec<usize>,
     /// The most that a place had had when its turn came: what one that comes anew is counted as having had.
     turn: Duration,
-    /// Slices of long work under way.
-    long_running: usize,
     /// Workers that wait for work.
-    pub(super) waiting: usize,
+    pub(super) waiting: Waiting,
     pub(super) closed: bool,
+}
+
+/// Which workers serve a place now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Those for work that begins, and may be expected to end within its slice.
+    Quick,
+    /// Those for what was put aside, and for places whose last slice was far over its end.
+    Long,
+}
+
+/// How many workers of each class wait.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    quick: usize,
+    long: usize,
+}
+
+impl Waiting {
+    pub(super) fn of(&mut self, class: Class) -> &mut usize {
+        match class {
+            Class::Quick => &mut self.quick,
+            Class::Long => &mut self.long,
+        }
+    }
 }
 
 /// A place, as the pool sees it.
@@ -49,13 +72,11 @@ pub(super) struct Taken {
     pub(super) work: Work,
     /// It was put aside before.
     pub(super) has_begun: bool,
-    pub(super) is_long: bool,
 }
 
 /// What a worker did.
 pub(super) struct Ended {
     pub(super) lane: usize,
-    pub(super) was_long: bool,
     /// How long the slice took.
     pub(super) slice: Duration,
     pub(super) overran: bool,
@@ -93,29 +114,37 @@ impl State {
         }
     }
 
-    /// Takes something to run from the place that has had the least.
-    pub(super) fn next(&mut self, long_max: usize) -> Option<Taken> {
-        let room = self.long_running < long_max;
-        let lanes = &self.lanes;
-        let waiting = self.busy.iter().map(|lane| (*lane, &lanes[*lane]));
-        let waiting = waiting.filter(|(_, of)| of.has_work() && (room || !of.is_long()));
-        let (lane, _) = waiting.min_by_key(|(_, of)| of.had + SLICE * of.running)?;
+    /// Takes something for a worker of this class to run, from the place that has had the least.
+    pub(super) fn next(&mut self, class: Class) -> Option<Taken> {
+        let (lane, _) = self.runnable(class).min_by_key(|(_, of)| of.had + SLICE * of.running)?;
         let of = &mut self.lanes[lane];
         self.turn = self.turn.max(of.had);
-        let is_long = of.is_long();
         // What has begun goes first: so no more calls of a place are under way than there are workers.
         let (work, has_begun) = match of.aside.pop_front() {
             Some(work) => (work, true),
             None => (of.queued.pop_front()?, false),
         };
         of.running += 1;
-        self.long_running += usize::from(is_long);
-        Some(Taken { lane, work, has_begun, is_long })
+        Some(Taken { lane, work, has_begun })
+    }
+
+    /// True if there is more for workers of this class than those that run have taken.
+    pub(super) fn has_more(&self, class: Class) -> bool {
+        self.runnable(class).next().is_some()
+    }
+
+    /// Whose workers a place waits for; `None` if it has nothing to run.
+    pub(super) fn class_of(&self, lane: usize) -> Option<Class> {
+        self.lanes.get(lane).filter(|of| of.has_work()).map(Lane::class)
+    }
+
+    fn runnable(&self, class: Class) -> impl Iterator<Item = (usize, &Lane)> {
+        let busy = self.busy.iter().map(|lane| (*lane, &self.lanes[*lane]));
+        busy.filter(move |(_, of)| of.has_work() && of.class() == class)
     }
 
     /// Counts a slice, and puts the work aside that has not ended.
     pub(super) fn end_slice(&mut self, ended: Ended) {
-        self.long_running -= usize::from(ended.was_long);
         let of = &mut self.lanes[ended.lane];
         of.running -= 1;
         of.had += ended.slice;
@@ -141,8 +170,8 @@ impl Lane {
         !self.aside.is_empty() || !self.queued.is_empty()
     }
 
-    /// What it would run next is long.
-    fn is_long(&self) -> bool {
-        !self.aside.is_empty() || self.overran
+    /// Whose workers run what it would run next.
+    fn class(&self) -> Class {
+        if self.aside.is_empty() && !self.overran { Class::Quick } else { Class::Long }
     }
 }

@@ -164,7 +164,7 @@ settings! {
     #[serde(with = "units::duration")]
     retention_interval: Duration = Duration::from_secs(30);
 
-    /// Threads that run plugins; 0 means as many as there are processors.
+    /// Threads that run plugins; 0 means as many as there are processors. Long calls have one thread fewer besides.
     plugin_workers: usize = 0;
     /// How often running plugins are held against their deadlines.
     #[serde(with = "units::duration")]

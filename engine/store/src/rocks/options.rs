@@ -28,10 +28,10 @@ pub struct RocksOptions {
     /// All memtables together, in bytes; above it the largest is flushed. 256 MiB.
     pub memtables_bytes_max: usize,
     /// Write-ahead log kept because some family has not flushed what is in it; above it, that family flushes.
-    /// It bounds what a start after a crash must read. 128 MiB.
+    /// It bounds what a start after a crash must read. 256 MiB.
     pub wal_bytes_max: u64,
-    /// Write-ahead log files kept to be written over: syncing a file that does not grow is a third cheaper. 2: as
-    /// many as are given up at once when that bound is met. They are kept while nothing is written, too.
+    /// Write-ahead log files kept to be written over: syncing a file that does not grow is a third cheaper. 2, as they
+    /// are kept while nothing is written, too.
     pub wal_files_recycled: usize,
     /// Bytes of a first such file, made at every open, in whole MiB; 0 for none. 16 MiB: with small commits a file is
     /// given up after about as much.
@@ -59,7 +59,7 @@ impl Default for RocksOptions {
             log: LogOptions::default(),
             small_memtable_bytes: 4 * MIB,
             memtables_bytes_max: 256 * MIB,
-            wal_bytes_max: 128 * 1024 * 1024,
+            wal_bytes_max: 256 * 1024 * 1024,
             wal_files_recycled: 2,
             wal_bytes_prepared: 16 * 1024 * 1024,
             wal_bytes_per_sync: 512 * 1024,
