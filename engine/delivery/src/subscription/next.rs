@@ -206,7 +206,9 @@ impl Subscription {
             Some(true) => 2,
         });
         let now_silent = active.is_silent() && sound.is_some();
-        let Some(heir) = sound.or_else(|| heirs().next().filter(|_| failed || starves)) else { return };
+        // One that is silent is no better than an active one that only fails.
+        let silent_may = starves || (failed && active.is_silent());
+        let Some(heir) = sound.or_else(|| heirs().next().filter(|_| silent_may)) else { return };
         // Nothing is gained by an heir that would get its own failures in turn.
         let failed = failed && own_failure(heir) != Some(true);
         if !failed && !now_silent {

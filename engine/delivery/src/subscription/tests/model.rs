@@ -220,8 +220,12 @@ impl World {
         let Some(wanted) = self.it.next(self.now()) else { return };
         let by = self.events[usize::from(wanted.partition.0)][wanted.first.0 as usize].by;
         let holder = wanted.consumer;
-        let alone_waits = self.events.iter().flatten().any(|event| event.returned >= RETURNS_MAX);
-        if matches!(wanted.kind, WantedKind::Again { .. }) && by == Some(holder) && !alone_waits {
+        // Before an event that goes alone, whoever is to have it is drained.
+        let is_alone =
+            |event: &&Event| event.returned >= RETURNS_MAX && matches!(event.at, At::Waiting { .. });
+        let alone_waits = self.events.iter().flatten().any(|event| is_alone(&event));
+        let again = matches!(wanted.kind, WantedKind::Again { alone: false, .. });
+        if again && by == Some(holder) && !alone_waits {
             let has_room = |it: &&Consumer| it.id != holder && !it.is_silent() && it.room(24, 400).is_some();
             let others = self.it.consumers.iter().filter(has_room).map(|it| it.id);
             let better = others.filter(|it| self.order == Order::None || self.could_get(*it));
