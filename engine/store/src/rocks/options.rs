@@ -30,8 +30,8 @@ pub struct RocksOptions {
     /// Write-ahead log kept because some family has not flushed what is in it; above it, that family flushes.
     /// It bounds what a start after a crash must read. 256 MiB.
     pub wal_bytes_max: u64,
-    /// Write-ahead log files kept to be written over: syncing a file that does not grow is a third cheaper. 2, as they
-    /// are kept while nothing is written, too.
+    /// Write-ahead log files kept to be written over: syncing a file that does not grow is a third cheaper. 2: more
+    /// would lie on the disk while nothing is written.
     pub wal_files_recycled: usize,
     /// Bytes of a first such file, made at every open, in whole MiB; 0 for none. 16 MiB: with small commits a file is
     /// given up after about as much.

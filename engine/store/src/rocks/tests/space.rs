@@ -96,6 +96,22 @@ fn a_deleted_topic_gives_space_back_from_the_only_file_there_is() {
 }
 
 #[test]
+fn space_comes_back_from_behind_files_that_are_wholly_alive() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), &RocksOptions::default());
+    fill(&store, &[2], 8);
+    store.flush().unwrap();
+    fill(&store, &[1, 1, 1, 3], 16);
+    store.flush().unwrap();
+    let range = LogRange::topic(TopicId(1));
+    delete(&store, &range);
+    store.compact(Family::Log, &range.from, &range.to).unwrap();
+    let stats = store.stats();
+    assert!(stats.log_garbage_bytes * 2 <= stats.log_bytes, "{stats:?}");
+    assert!(stats.compaction_bytes <= 14 * MIB, "12 MiB are alive: {stats:?}");
+}
+
+#[test]
 fn ordinary_compactions_do_not_move_large_values() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = RocksOptions::default();
