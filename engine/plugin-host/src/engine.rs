@@ -22,8 +22,9 @@ use crate::{Error, limits::STACK_BYTES};
 
 /// Ticks without anything running after which the ticker sleeps until it is woken.
 const IDLE_TICKS: u32 = 100;
-/// How many deadlines a call may run on the clock if its thread does not get the processor.
-const CLOCK_DEADLINES: u32 = 10;
+/// How many deadlines a call may run on the clock if its thread does not get the processor: beside six busy threads on two
+/// cores, one that gives way as workers for long calls do has a tenth of a core.
+const CLOCK_DEADLINES: u32 = 30;
 /// Native stack of a call: what a plugin may use, and as much again for the host's own frames.
 const CALL_STACK_BYTES: usize = 2 * STACK_BYTES;
 

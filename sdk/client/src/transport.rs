@@ -15,9 +15,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Largest UDP payload searched for: ten of them, which is what one send call takes, just fit a datagram
 /// buffer.
 const UDP_PAYLOAD_BYTES_MAX: u16 = 6_500;
-/// Bytes that a connection may send before anything is acknowledged: four of its largest packets. Of two, which
-/// RFC 9002, section 7.2, allows, quinn sends the second only once the first is acknowledged, for which a peer waits
-/// 25 ms: it acknowledges every second packet at once.
+/// Bytes that a connection may send before anything is acknowledged: four of its largest packets, as the engine's
+/// listener does, and for the reason given there.
 const FIRST_WINDOW_BYTES: u64 = 4 * UDP_PAYLOAD_BYTES_MAX as u64;
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 const IDLE_TIMEOUT_MS: u32 = 10_000;

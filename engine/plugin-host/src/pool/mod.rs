@@ -1,15 +1,15 @@
 //! The threads that run plugins, and whose turn it is.
 //!
-//! Places share the workers: a worker that is free serves the place that has had the least time on them. Work, a call or
-//! the making of an instance, runs for one slice, one or two ticks of the epoch; if it has not ended then it is put
-//! aside, and the worker looks anew whose turn it is. However long a place's calls run and however many it has queued,
-//! others wait for a slice of it and not for a call. A place that had nothing to do for a while has no claim to the time
-//! that it did not use.
+//! Places share the workers: a worker that is free serves the place that has had the least time on those of its class.
+//! Work, a call or the making of an instance, runs for one slice, one or two ticks of the epoch; if it has not ended then
+//! it is put aside, and the worker looks anew whose turn it is. However long a place's calls run and however many it has
+//! queued, others wait for a slice of it and not for a call. A place that had nothing to do for a while has no claim to
+//! the time that it did not use.
 //!
 //! What was put aside is long, and so is all work of a place whose last slice was far over its end: some instructions
 //! run on for as long as they have memory to fill, and cannot be cut. Long work has workers of its own, one fewer than
-//! there are others, and these give way to the rest of the engine: so a quick call finds a worker at once, and the
-//! threads that take and commit events a processor.
+//! there are others but at least one, and these give way to the threads that take and commit events. So what has begun
+//! never keeps a worker from what begins; only first slices do that.
 //!
 //! It must not know what the work is.
 
@@ -128,12 +128,8 @@ impl Workers {
     /// Starts `count` threads, and those for long work. A slice that uses more of the processor than `slice_max` is far
     /// over its end.
     pub(crate) fn start(count: usize, slice_max: Duration) -> Result<Self, Error> {
-        let pool = Arc::new(Pool {
-            state: Mutex::default(),
-            quick: Condvar::new(),
-            long: Condvar::new(),
-            slice_max,
-        });
+        let state = Mutex::new(State::new(count));
+        let pool = Arc::new(Pool { state, quick: Condvar::new(), long: Condvar::new(), slice_max });
         let mut workers = Self { pool, threads: Vec::new() };
         for worker in 0..count {
             workers.spawn(format!("levada-wasm-{worker}"), Class::Quick)?;
@@ -177,16 +173,15 @@ impl Pool {
             return;
         }
         state.queue(share.lane, work);
-        let wanted = state.class_of(share.lane).filter(|class| *state.waiting.of(*class) > 0);
+        let wanted = Class::ALL.map(|class| wanted(&state, share.lane, class));
         drop(state);
-        self.wake(wanted);
+        wanted.into_iter().flatten().for_each(|class| self.wake(class));
     }
 
-    fn wake(&self, wanted: Option<Class>) {
-        match wanted {
-            Some(Class::Quick) => self.quick.notify_one(),
-            Some(Class::Long) => self.long.notify_one(),
-            None => {}
+    fn wake(&self, class: Class) {
+        match class {
+            Class::Quick => self.quick.notify_one(),
+            Class::Long => self.long.notify_one(),
         }
     }
 
@@ -214,7 +209,7 @@ impl Pool {
             }
             let aside = work.as_mut().poll(&mut context).is_pending().then_some(work);
             let overran = engine::take_longest_slice() > self.slice_max;
-            ended = Some(Ended { lane, slice: begun.elapsed(), overran, aside });
+            ended = Some(Ended { lane, class, slice: begun.elapsed(), overran, aside });
         }
     }
 
@@ -226,9 +221,9 @@ impl Pool {
         {
             let lane = ended.lane;
             state.end_slice(ended);
-            // What the place has next may be for workers of the other class.
-            let other = state.class_of(lane).filter(|next| *next != class);
-            self.wake(other.filter(|other| *state.waiting.of(*other) > 0));
+            // What the place has next may be for workers of the other class; those of this one look below.
+            let others = Class::ALL.into_iter().filter(|other| *other != class);
+            others.filter_map(|other| wanted(&state, lane, other)).for_each(|other| self.wake(other));
         }
         loop {
             if state.closed {
@@ -238,25 +233,32 @@ impl Pool {
                 return None;
             }
             if let Some(taken) = state.next(class) {
-                // A place that changed its class may have left more than one worker can take.
-                let more = (*state.waiting.of(class) > 0 && state.has_more(class)).then_some(class);
+                // The end of a slice may have left more to run than one worker can take.
+                let more = state.waiting.of(class) > 0 && state.has_more(class);
                 drop(state);
-                self.wake(more);
+                if more {
+                    self.wake(class);
+                }
                 return Some(taken);
             }
-            *state.waiting.of(class) += 1;
+            *state.waiting.of_mut(class) += 1;
             let condition = match class {
                 Class::Quick => &self.quick,
                 Class::Long => &self.long,
             };
             state = condition.wait(state).unwrap_or_else(PoisonError::into_inner);
-            *state.waiting.of(class) -= 1;
+            *state.waiting.of_mut(class) -= 1;
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The class, if one of its workers waits and would find something at this place.
+fn wanted(state: &State, lane: usize, class: Class) -> Option<Class> {
+    (state.waiting.of(class) > 0 && state.is_runnable(lane, class)).then_some(class)
 }
 
 impl fmt::Debug for Pool {

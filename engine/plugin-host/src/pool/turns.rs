@@ -7,23 +7,7 @@ use super::Work;
 /// What a slice that is running is counted as until it ends.
 pub(super) const SLICE: Duration = Duration::from_millis(1);
 
-/// All places, and what is under way.
-#[derive(Default)]
-pub(super) struct State {
-    /// One per share, by the index that the share has.
-    pub(super) lanes: Vec<Lane>,
-    /// Lanes without a share.
-    free: Vec<usize>,
-    /// Lanes with something queued, put aside or running.
-    busy: Vec<usize>,
-    /// The most that a place had had when its turn came: what one that comes anew is counted as having had.
-    turn: Duration,
-    /// Workers that wait for work.
-    pub(super) waiting: Waiting,
-    pub(super) closed: bool,
-}
-
-/// Which workers serve a place now.
+/// Which workers run something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     /// Those for work that begins, and may be expected to end within its slice.
@@ -32,32 +16,66 @@ pub(super) enum Class {
     Long,
 }
 
-/// How many workers of each class wait.
-#[derive(Debug, Default)]
-pub(super) struct Waiting {
-    quick: usize,
-    long: usize,
+impl Class {
+    pub(super) const ALL: [Self; 2] = [Self::Quick, Self::Long];
 }
 
-impl Waiting {
-    pub(super) fn of(&mut self, class: Class) -> &mut usize {
+/// One of something for each class.
+#[derive(Debug, Default)]
+pub(super) struct PerClass<T> {
+    quick: T,
+    long: T,
+}
+
+impl<T: Copy + Ord> PerClass<T> {
+    pub(super) fn of(&self, class: Class) -> T {
+        match class {
+            Class::Quick => self.quick,
+            Class::Long => self.long,
+        }
+    }
+
+    pub(super) fn of_mut(&mut self, class: Class) -> &mut T {
         match class {
             Class::Quick => &mut self.quick,
             Class::Long => &mut self.long,
         }
     }
+
+    fn raise(&mut self, class: Class, least: T) {
+        let of = self.of_mut(class);
+        *of = (*of).max(least);
+    }
+}
+
+/// All places, and what is under way.
+pub(super) struct State {
+    /// One per share, by the index that the share has.
+    pub(super) lanes: Vec<Lane>,
+    /// Lanes without a share.
+    free: Vec<usize>,
+    /// Lanes with something queued, put aside or running.
+    busy: Vec<usize>,
+    /// The most that a place had had of workers of a class when its turn came: what one that comes to them anew is
+    /// counted as having had.
+    turn: PerClass<Duration>,
+    /// Calls of one place that may have begun and not ended.
+    begun_max: usize,
+    /// Workers that wait for work.
+    pub(super) waiting: PerClass<usize>,
+    pub(super) closed: bool,
 }
 
 /// A place, as the pool sees it.
 #[derive(Default)]
 pub(super) struct Lane {
-    /// How much time on workers the place has had.
-    had: Duration,
+    /// How much time the place has had on workers of each class, which do not compete with each other.
+    had: PerClass<Duration>,
     /// What has begun and waits for its next slice.
     aside: VecDeque<Work>,
     queued: VecDeque<Work>,
     /// Slices under way.
-    running: u32,
+    running: usize,
     /// The last slice was far over its end.
     overran: bool,
     /// Where it is among the busy ones.
@@ -77,6 +95,8 @@ pub(super) struct Taken {
 /// What a worker did.
 pub(super) struct Ended {
     pub(super) lane: usize,
+    /// Whose worker it was.
+    pub(super) class: Class,
     /// How long the slice took.
     pub(super) slice: Duration,
     pub(super) overran: bool,
@@ -85,6 +105,19 @@ pub(super) struct Ended {
 }
 
 impl State {
+    /// Nothing to do yet, and at most so many calls of a place under way.
+    pub(super) fn new(begun_max: usize) -> Self {
+        Self {
+            lanes: Vec::new(),
+            free: Vec::new(),
+            busy: Vec::new(),
+            turn: PerClass::default(),
+            begun_max,
+            waiting: PerClass::default(),
+            closed: false,
+        }
+    }
+
     /// A lane for a share.
     pub(super) fn new_lane(&mut self) -> usize {
         if let Some(lane) = self.free.pop() {
@@ -109,18 +142,19 @@ impl State {
         of.queued.push_back(work);
         if of.busy_at.is_none() {
             of.busy_at = Some(self.busy.len());
-            of.had = of.had.max(self.turn);
+            Class::ALL.into_iter().for_each(|class| of.had.raise(class, self.turn.of(class)));
             self.busy.push(lane);
         }
     }
 
-    /// Takes something for a worker of this class to run, from the place that has had the least.
+    /// Takes something for a worker of this class to run, from the place that has had the least of them.
     pub(super) fn next(&mut self, class: Class) -> Option<Taken> {
-        let (lane, _) = self.runnable(class).min_by_key(|(_, of)| of.had + SLICE * of.running)?;
+        let had = |of: &Lane| of.had.of(class) + SLICE * u32::try_from(of.running).unwrap_or(u32::MAX);
+        let (lane, _) = self.runnable(class).min_by_key(|(_, of)| had(of))?;
         let of = &mut self.lanes[lane];
-        self.turn = self.turn.max(of.had);
-        // What has begun goes first: so no more calls of a place are under way than there are workers.
-        let (work, has_begun) = match of.aside.pop_front() {
+        self.turn.raise(class, of.had.of(class));
+        let begun = if class == Class::Long { of.aside.pop_front() } else { None };
+        let (work, has_begun) = match begun {
             Some(work) => (work, true),
             None => (of.queued.pop_front()?, false),
         };
@@ -128,29 +162,36 @@ impl State {
         Some(Taken { lane, work, has_begun })
     }
 
-    /// True if there is more for workers of this class than those that run have taken.
+    /// True if a worker of this class finds something to run.
     pub(super) fn has_more(&self, class: Class) -> bool {
         self.runnable(class).next().is_some()
     }
 
-    /// Whose workers a place waits for; `None` if it has nothing to run.
-    pub(super) fn class_of(&self, lane: usize) -> Option<Class> {
-        self.lanes.get(lane).filter(|of| of.has_work()).map(Lane::class)
+    /// True if it finds that at this place.
+    pub(super) fn is_runnable(&self, lane: usize, class: Class) -> bool {
+        self.lanes.get(lane).is_some_and(|of| of.is_runnable(class, self.begun_max))
     }
 
     fn runnable(&self, class: Class) -> impl Iterator<Item = (usize, &Lane)> {
         let busy = self.busy.iter().map(|lane| (*lane, &self.lanes[*lane]));
-        busy.filter(move |(_, of)| of.has_work() && of.class() == class)
+        busy.filter(move |(_, of)| of.is_runnable(class, self.begun_max))
     }
 
     /// Counts a slice, and puts the work aside that has not ended.
     pub(super) fn end_slice(&mut self, ended: Ended) {
         let of = &mut self.lanes[ended.lane];
         of.running -= 1;
-        of.had += ended.slice;
+        *of.had.of_mut(ended.class) += ended.slice;
+        // Whoever comes to workers of another class has no claim to what others had of them before.
+        if ended.class == Class::Quick && (ended.aside.is_some() || ended.overran) {
+            of.had.raise(Class::Long, self.turn.of(Class::Long));
+        }
+        if of.overran && !ended.overran {
+            of.had.raise(Class::Quick, self.turn.of(Class::Quick));
+        }
         of.overran = ended.overran;
         of.aside.extend(ended.aside);
-        if of.running > 0 || of.has_work() {
+        if of.running > 0 || !of.aside.is_empty() || !of.queued.is_empty() {
             return;
         }
         if let Some(at) = of.busy_at.take() {
@@ -166,12 +207,13 @@ impl State {
 }
 
 impl Lane {
-    fn has_work(&self) -> bool {
-        !self.aside.is_empty() || !self.queued.is_empty()
-    }
-
-    /// Whose workers run what it would run next.
-    fn class(&self) -> Class {
-        if self.aside.is_empty() && !self.overran { Class::Quick } else { Class::Long }
+    /// True if a worker of this class may run something of it: each call begins on a quick one, unless the place's last
+    /// slice was far over its end, and goes on on a long one.
+    fn is_runnable(&self, class: Class, begun_max: usize) -> bool {
+        let may_begin = !self.queued.is_empty() && self.aside.len() + self.running < begun_max;
+        match class {
+            Class::Quick => may_begin && !self.overran,
+            Class::Long => !self.aside.is_empty() || (may_begin && self.overran),
+        }
     }
 }

@@ -161,7 +161,8 @@ fn server_config(crypto: Arc<QuicServerConfig>, config: &ServerConfig) -> quinn:
 
 /// Bytes that a connection may send before anything is acknowledged: twelve thousand, as of RFC 9002, section 7.2, or
 /// four of its largest packets. Of large packets the RFC allows two, and quinn sends the second only once the first is
-/// acknowledged, for which a peer waits 25 ms: it acknowledges every second packet at once.
+/// acknowledged, for which a peer waits 25 ms: it acknowledges every second packet at once. Over a path of small packets
+/// these are up to 21, where the RFC says ten; Chromium's QUIC begins with 32.
 fn first_window(mtu_max: u16) -> u64 {
     (4 * u64::from(mtu_max)).max(10 * 1_200)
 }
