@@ -83,8 +83,14 @@ pub(crate) fn volume() -> Option<Volume> {
     volume
 }
 
-/// How a single publish ends, given little time.
+/// How a single publish ends, given little time; it is tried again if nobody answered in that.
 pub(crate) async fn publish_one(client: &Client, number: u64) -> Result<(), ErrorCode> {
+    let answered =
+        async || Some(try_one(client, number).await).filter(|it| *it != Err(ErrorCode::DeadlineExceeded));
+    until("an answer to a publish", answered).await
+}
+
+async fn try_one(client: &Client, number: u64) -> Result<(), ErrorCode> {
     let options =
         PublisherOptions { delivery_timeout: std::time::Duration::from_millis(300), ..Default::default() };
     let publisher = client.publisher("orders", options).await.map_err(|error| error.code())?;
