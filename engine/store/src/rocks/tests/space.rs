@@ -4,7 +4,7 @@ use levada_protocol::ids::{Offset, PartitionId, TopicId};
 
 use super::*;
 use crate::{
-    ScanLimit,
+    ScanLimit, StoreStats,
     record::{LogKey, LogRange},
 };
 
@@ -38,6 +38,14 @@ fn delete(store: &RocksStore, range: &LogRange) {
     store.apply(&Commit { ops: vec![op], ..commit(index, 0) }).unwrap();
 }
 
+/// Deletes all of a topic and gives its space back.
+fn delete_topic(store: &RocksStore, topic: u32) -> StoreStats {
+    let range = LogRange::topic(TopicId(topic));
+    delete(store, &range);
+    store.compact(Family::Log, &range.from, &range.to).unwrap();
+    store.stats()
+}
+
 #[test]
 fn retention_gives_the_space_back_without_writing_what_stays() {
     let dir = tempfile::tempdir().unwrap();
@@ -68,10 +76,7 @@ fn a_deleted_topic_gives_space_back_from_files_that_it_shared() {
     options.log.memtable_bytes = 2 << 20;
     let store = open(dir.path(), &options);
     fill(&store, &[1, 2, 1, 1], 64);
-    let range = LogRange::topic(TopicId(1));
-    delete(&store, &range);
-    store.compact(Family::Log, &range.from, &range.to).unwrap();
-    let stats = store.stats();
+    let stats = delete_topic(&store, 1);
     assert!(stats.log_bytes < 40 * MIB, "16 MiB are alive: {stats:?}");
     assert!(stats.compaction_bytes <= 24 * MIB, "what stays is moved once: {stats:?}");
     let kept = LogRange::topic(TopicId(2));
@@ -87,10 +92,7 @@ fn a_deleted_topic_gives_space_back_from_the_only_file_there_is() {
             fill(&store, &[1, 2, 1, 1], 8);
             store.flush().unwrap();
         }
-        let range = LogRange::topic(TopicId(1));
-        delete(&store, &range);
-        store.compact(Family::Log, &range.from, &range.to).unwrap();
-        let stats = store.stats();
+        let stats = delete_topic(&store, 1);
         assert!(stats.log_garbage_bytes * 2 <= stats.log_bytes, "of {files} files: {stats:?}");
     }
 }
@@ -103,10 +105,7 @@ fn space_comes_back_from_behind_files_that_are_wholly_alive() {
     store.flush().unwrap();
     fill(&store, &[1, 1, 1, 3], 16);
     store.flush().unwrap();
-    let range = LogRange::topic(TopicId(1));
-    delete(&store, &range);
-    store.compact(Family::Log, &range.from, &range.to).unwrap();
-    let stats = store.stats();
+    let stats = delete_topic(&store, 1);
     assert!(stats.log_garbage_bytes * 2 <= stats.log_bytes, "{stats:?}");
     assert!(stats.compaction_bytes <= 14 * MIB, "12 MiB are alive: {stats:?}");
 }
