@@ -96,7 +96,8 @@ fn tell(output: &Output, args: &SubscribeArgs, subscribed: &Subscribed) {
         let missed = match subscribed.stored_before {
             0 => String::new(),
             stored => {
-                format!("; --from earliest would have read {} stored events more", output::count(stored))
+                let events = if stored == 1 { "event" } else { "events" };
+                format!("; --from earliest would have read {} stored {events} more", output::count(stored))
             }
         };
         output.remark(&format!("created subscription {name}, beginning with {from}{missed}"));
