@@ -125,13 +125,12 @@ impl EventTooLarge {
         sizes: [(usize, usize); N],
         names: [(&'static str, &'static str); N],
     ) -> Result<(), Self> {
-        match sizes.iter().position(|(got, limit)| got > limit) {
-            None => Ok(()),
-            Some(at) => {
-                let ((got, limit), (part, unit)) = (sizes[at], names[at]);
-                Err(Self { part, got, limit, unit })
-            }
+        // All of them at once, without a branch each.
+        if !sizes.iter().fold(false, |over, (got, limit)| over | (got > limit)) {
+            return Ok(());
         }
+        let named = sizes.into_iter().zip(names).find(|((got, limit), _)| got > limit);
+        named.map_or(Ok(()), |((got, limit), (part, unit))| Err(Self { part, got, limit, unit }))
     }
 }
 

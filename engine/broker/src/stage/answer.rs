@@ -182,8 +182,7 @@ impl<'a, 'f> Judge<'a, 'f> {
         let mut wrong = (outputs.len() > 1 && !self.rules.many)
             .then(|| format!("it made {} events of one, the limit here is 1", outputs.len()));
         for output in outputs {
-            let parts = emit::parts_of(&event, output);
-            match emit::measure(&parts, emit::headers_of(&event, output)) {
+            match emit::measure(&event, output) {
                 Ok(len) => bytes += len,
                 Err(error) => wrong = wrong.or_else(|| Some(format!("its output is too large: {error}"))),
             }

@@ -94,10 +94,31 @@ pub(super) fn forged<'a>(event: &EventRef<'_>, output: &Output<'a>) -> Option<&'
     engines().find(|header| is_forged(header)).map(|(name, _)| *name)
 }
 
-/// How many bytes the event takes in a batch at most; an error if a part of it is over its limit.
+/// How many bytes the output's event takes in a batch at most; an error if a part of it is over its limit.
 ///
 /// Counted with every optional field, so that an event that passes fits any empty batch builder.
-pub(super) fn measure(parts: &EventParts<'_>, headers: OutputHeaders<'_>) -> Result<usize, EventTooLarge> {
+#[inline]
+pub(super) fn measure(event: &EventRef<'_>, output: &Output<'_>) -> Result<usize, EventTooLarge> {
+    // Most outputs keep the headers, which the input's limits cover: then nothing needs to be walked through.
+    let kept = match (&output.headers, output.payload) {
+        (HeadersChange::Keep, Change::Keep) => Some(event.headers_and_payload_len()),
+        (HeadersChange::Keep, Change::Remove) if event.header_count() == 0 => Some(0),
+        (HeadersChange::Keep, Change::Set(payload)) if event.header_count() == 0 => Some(payload.len()),
+        _ => None,
+    };
+    if let Some(kept) = kept {
+        let key = changed(output.key, event.key()).map_or(0, <[u8]>::len);
+        let id = output.id.map_or(0, str::len);
+        let total = FIXED_BYTES_MAX + key + id + kept;
+        if (key <= KEY_BYTES_MAX) & (id <= EVENT_ID_BYTES_MAX) & (total <= EVENT_BYTES_MAX) {
+            return Ok(total);
+        }
+    }
+    measure_all(&parts_of(event, output), headers_of(event, output))
+}
+
+/// The same by every part, which also names the one that is too large.
+fn measure_all(parts: &EventParts<'_>, headers: OutputHeaders<'_>) -> Result<usize, EventTooLarge> {
     let (mut count, mut bytes, mut name_longest) = (0, 0, 0);
     let (mut engine_count, mut engine_bytes) = (0, 0);
     for (name, value) in headers {
@@ -137,4 +158,41 @@ pub(super) fn measure(parts: &EventParts<'_>, headers: OutputHeaders<'_>) -> Res
         ],
     );
     checked.map(|()| total + engine_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use levada_protocol::{
+        batch::{BatchBuilder, Stamp},
+        event::Event,
+    };
+    use proptest::{collection::vec, option, prelude::*};
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_keeps_its_headers_is_measured_like_everything_else(
+            (key, payload) in (option::of(vec(any::<u8>(), 0..9)), option::of(vec(any::<u8>(), 0..9))),
+            headers in vec(("[a-z]{1,5}", vec(any::<u8>(), 0..9)), 0..3),
+            (new_key, new_payload) in (0..3usize, 0..3usize), id in option::of("[a-z]{0,5}"),
+            len in prop_oneof![Just(0), Just(KEY_BYTES_MAX), Just(KEY_BYTES_MAX + 1), Just(EVENT_BYTES_MAX)],
+        ) {
+            let mut stored = Event { key: key.map(Into::into), payload: payload.map(Into::into), ..Event::default() };
+            for (name, value) in headers {
+                stored = stored.with_header(&name, value);
+            }
+            let mut builder = BatchBuilder::new();
+            builder.push(&stored).unwrap();
+            let batch = builder.finish(Stamp::ENGINE);
+            let event = batch.events().next().unwrap();
+            let long = vec![0; len];
+            let change = |which: usize| [Change::Keep, Change::Remove, Change::Set(&long[..])][which];
+            let output = Output {
+                key: change(new_key), payload: change(new_payload), id: id.as_deref(), ..Output::default()
+            };
+            let all = measure_all(&parts_of(&event, &output), headers_of(&event, &output));
+            prop_assert_eq!(measure(&event, &output), all);
+        }
+    }
 }

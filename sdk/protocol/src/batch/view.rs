@@ -295,6 +295,12 @@ impl<'a> EventRef<'a> {
         Some(headers.rest)
     }
 
+    /// How many bytes headers and payload take together; no header is looked at.
+    #[inline]
+    pub fn headers_and_payload_len(&self) -> usize {
+        self.record.len() - self.headers_start()
+    }
+
     /// The whole record as it lies in the batch.
     #[inline]
     pub fn record(&self) -> &'a [u8] {
