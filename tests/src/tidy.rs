@@ -71,6 +71,21 @@ const LAYERS: [(&str, &[&str]); 8] = [
 ];
 
 #[test]
+fn every_stored_row_has_its_bytes_and_its_round_trip_tested() {
+    let rows: Vec<_> = files(&root().join("engine/broker/src/rows"), ".rs")
+        .into_iter()
+        .map(|path| (fs::read_to_string(&path).unwrap(), path))
+        .filter(|(text, _)| text.contains("\nimpl Row for "))
+        .collect();
+    assert!(rows.len() >= 15, "the rows were found");
+    for (text, path) in rows {
+        for test in ["fn the_bytes_are_these()", "fn it_comes_back("] {
+            assert!(text.contains(test), "{} has no test `{test}`", path.display());
+        }
+    }
+}
+
+#[test]
 fn layers_depend_downwards_alone() {
     let packages = packages();
     assert!(packages.len() >= 12, "the manifests were found");

@@ -10,7 +10,7 @@ use std::{
 use levada_protocol::error::ErrorCode;
 use sha2::{Digest as _, Sha256};
 
-use crate::{catalogue::PluginRecord, error::Error};
+use crate::{error::Error, rows::PluginRecord};
 
 const FOLDER: &str = "artefacts";
 /// How the name of a file ends that is being written.

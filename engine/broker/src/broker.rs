@@ -82,9 +82,8 @@ impl Broker {
         metrics::describe();
         let tasks = Tasks::new();
         let guard = Arc::new(Guard::new(config.data_dir.clone(), config.disk_reserve_bytes));
-        let engine_id = identity::engine_id(store.as_ref())?;
         let (threads, shard) = Shard::start(&config, &store, &guard, &tasks)?;
-        let catalogue = shard.catalogue();
+        let (catalogue, engine_id) = (shard.catalogue(), shard.engine_id().to_string());
         let artefacts = Artefacts::open(&config.data_dir)?;
         let admission = Arc::new(Semaphore::new(config.publish_bytes_max));
         let outbound = Outbound::new(config.unread_bytes_max, config.connection_unread_bytes_max);
@@ -102,7 +101,7 @@ impl Broker {
                 idle: tokio::sync::Mutex::default(),
                 changing: tokio::sync::Mutex::new(()),
                 engine_id,
-                start_id: identity::random_id()?,
+                start_id: identity::new_start_id()?,
                 config,
             }),
         };
@@ -193,7 +192,7 @@ impl Broker {
         Health { ready: reason.is_none(), reason }
     }
 
-    /// The version of the data directory's identity, and of this start.
+    /// The id of the data directory, for good, and of this start.
     pub fn ids(&self) -> (&str, &str) {
         (&self.inner.engine_id, &self.inner.start_id)
     }

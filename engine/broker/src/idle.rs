@@ -10,7 +10,13 @@ use levada_delivery::producer::Producer;
 use levada_protocol::ids::Timestamp;
 use levada_store::{Family, ScanLimit, Store};
 
-use crate::{broker::Inner, error::Error, keys, log::blocking, shard::ProducerKey};
+use crate::{
+    broker::Inner,
+    error::Error,
+    log::blocking,
+    rows::{Row, whole_family},
+    shard::ProducerKey,
+};
 
 /// Rows that one look into the store brings at most.
 const PAGE: ScanLimit = ScanLimit { rows: 1_000, bytes: 1 << 20 };
@@ -41,7 +47,7 @@ pub(crate) async fn forget(inner: &Inner, now: Timestamp) -> Result<(), Error> {
         return Ok(());
     }
     for _ in 0..PAGES_PER_PASS {
-        let (begin, end) = keys::whole_family();
+        let (begin, end) = whole_family();
         let from = search.next.take().unwrap_or(begin);
         let store = Arc::clone(&inner.store);
         let (idle, next) = blocking(move || look(store.as_ref(), &from, &end, before)).await?;
@@ -69,7 +75,7 @@ fn look(
     let next = rows.last().map(|(last, _)| [last.as_ref(), &[0]].concat().into());
     let mut idle = Vec::new();
     for (key, row) in rows {
-        match (keys::producer_of(&key), Producer::decode(&row)) {
+        match (Producer::parse_key(&key), Producer::decode(&row)) {
             (Some(producer), Ok(known)) if known.last_used() < before => idle.push(producer),
             (Some(_), Ok(_)) => {}
             // One damaged row must not keep the others for ever; its producer hears of it when it publishes.

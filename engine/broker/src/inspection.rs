@@ -4,13 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use levada_protocol::ids::TopicId;
-use levada_store::{Family, Store};
+use levada_store::Store;
 
 use crate::{
     artefacts::Artefacts,
-    catalogue::{TopicRecord, decode},
     error::Error,
-    keys, shard,
+    rows::{self, TopicRecord},
+    shard,
 };
 
 /// Looks at the state in a store, and at the files beside it, as a start will find them.
@@ -36,7 +36,6 @@ impl Inspection {
 
     /// A topic's name, if its row can be read.
     pub fn topic_name(&self, store: &dyn Store, topic: TopicId) -> Option<String> {
-        let row = store.get(Family::Catalogue, &keys::catalogue_topic(topic)).ok()??;
-        Some(decode::<TopicRecord>(&row).ok()?.name)
+        Some(rows::get::<TopicRecord>(store, &topic).ok()??.name)
     }
 }

@@ -9,12 +9,14 @@ use levada_protocol::{
     ids::{Offset, PartitionId, Timestamp},
     request::Start,
 };
-use levada_store::{Family, ScanLimit, Store, record};
+use levada_store::{
+    Family, ScanLimit, Store,
+    record::{self, LogKey},
+};
 
 use crate::{
     error::Error,
     frames::Piece,
-    keys,
     setback::Setbacks,
     topic::{Partition, Topic},
 };
@@ -84,11 +86,11 @@ impl Log {
 
     /// Pieces from the record that holds `from`. Blocks on the disk.
     fn read_store(&self, from: Offset, end: Offset, bytes_max: usize) -> Result<Vec<Piece>, Error> {
-        let key = |offset| keys::log(self.topic.id, self.number, offset);
+        let key = |base| LogKey { topic: self.topic.id, partition: self.number, base }.encode();
         let limit = ScanLimit { rows: usize::MAX, bytes: bytes_max };
         let damaged = |error| self.damaged(from, error);
         let mut rows = self.store.scan(Family::Log, &key(from), &key(end), limit).map_err(damaged)?;
-        if rows.first().is_none_or(|(found, _)| *found != key(from)) {
+        if rows.first().is_none_or(|(found, _)| found[..] != key(from)) {
             // The position is inside a record: begin with that one.
             let below = key(from.plus(1));
             if let Some(row) =
@@ -167,7 +169,7 @@ impl Log {
 
     /// The first record appended at or after `time`: a binary search in the stretch where append times never go back.
     fn find_time(&self, first: Offset, end: Offset, time: Timestamp) -> Result<Offset, Error> {
-        let key = |offset| keys::log(self.topic.id, self.number, offset);
+        let key = |base| LogKey { topic: self.topic.id, partition: self.number, base }.encode();
         let setbacks = Setbacks::load(self.store.as_ref(), &self.topic, self.number)?;
         let (mut low, mut high) = setbacks.stretch(first, end, time);
         while low < high {

@@ -7,15 +7,14 @@ use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, RouteId, SubscriptionId, TopicName},
 };
-use levada_store::Family;
 
 use crate::{
     broker::Broker,
-    catalogue::{Catalogue, RouteRecord, SubscriptionRecord, read_cursor},
+    catalogue::Catalogue,
     error::Error,
-    keys,
     log::blocking,
     route,
+    rows::{self, RouteCursor, RouteRecord, SubscriptionRecord},
     subscription::{self, SubscriptionHandle},
     topic::Topic,
 };
@@ -101,12 +100,13 @@ impl Broker {
 
     fn route_cursors(&self, record: &RouteRecord, source: &Topic) -> Result<Vec<Offset>, Error> {
         let cursor = |number| {
-            let key = keys::route_cursor(RouteId(record.id), number);
-            let stored = self.inner.store.get(Family::Cursors, &key)?.ok_or_else(|| Error::Store {
+            let key = (RouteId(record.id), number);
+            let stored = rows::get::<RouteCursor>(self.inner.store.as_ref(), &key)?;
+            let cursor = stored.ok_or_else(|| Error::Store {
                 code: ErrorCode::StorageCorrupt,
                 message: format!("route {} has no cursor for partition {number}", record.spec.name),
             })?;
-            read_cursor(&stored)
+            Ok(cursor.0)
         };
         source.partition_ids().map(cursor).collect()
     }

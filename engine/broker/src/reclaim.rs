@@ -12,8 +12,8 @@ use levada_store::{Family, Op, ScanLimit, Store};
 use crate::{
     broker::{Broker, Inner},
     error::Error,
-    keys::{self, KeyRange},
     log::blocking,
+    rows::{Dropped, DroppedRange, KeyRange, Row},
 };
 
 /// Ranges that are looked up at a time.
@@ -24,13 +24,15 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Drops the rows of a range, and notes that their space is to be given back.
 pub(crate) fn drop_rows(ops: &mut Vec<Op>, family: Family, range: KeyRange) {
-    ops.push(Op::Put {
-        family: Family::Meta,
-        key: keys::dropped(family, &range),
-        value: keys::DROPPED_VALUE,
-    });
     let (from, to) = range;
+    let dropped = DroppedRange { family, from: from.clone(), to: to.clone() };
+    ops.push(Dropped.put(&dropped));
     ops.push(Op::DeleteRange { family, from, to });
+}
+
+/// True if a range that begins so is all that its family holds of a topic.
+fn is_whole_topic(from: &[u8]) -> bool {
+    from.len() == size_of::<u32>()
 }
 
 /// Starts the task.
@@ -82,7 +84,7 @@ impl Inner {
 
 /// Compacts some of the ranges that are noted; answers the notes of those that are done, and what ended it early.
 fn compact_page(store: &dyn Store) -> (Vec<Bytes>, Option<Error>) {
-    let (from, to) = keys::all_dropped();
+    let (from, to) = Dropped::all();
     let rows = match store.scan(Family::Meta, &from, &to, PAGE) {
         Ok(rows) => rows,
         Err(error) => return (Vec::new(), Some(error.into())),
@@ -90,7 +92,7 @@ fn compact_page(store: &dyn Store) -> (Vec<Bytes>, Option<Error>) {
     let mut done = Vec::new();
     let mut whole_topic = false;
     for (key, _) in rows {
-        let Some((family, (from, to))) = keys::dropped_range(&key) else {
+        let Some(DroppedRange { family, from, to }) = Dropped::parse_key(&key) else {
             tracing::warn!(?key, "a note of dropped rows does not decode; their space may not be given back");
             done.push(key);
             continue;
@@ -99,7 +101,7 @@ fn compact_page(store: &dyn Store) -> (Vec<Bytes>, Option<Error>) {
             return (done, Some(error.into()));
         }
         tracing::debug!(?family, ?from, ?to, "the space of dropped rows was given back");
-        whole_topic |= keys::is_whole_topic(&from);
+        whole_topic |= is_whole_topic(&from);
         done.push(key);
     }
     // What a topic's events take in the log of commits is as much as a small topic takes in all.

@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use levada_delivery::retention::{self, Rules, Stored};
 use levada_protocol::ids::{Offset, PartitionId, Timestamp};
-use levada_store::{Family, Store};
+use levada_store::Store;
 
 use crate::{
     broker::{Broker, Inner},
     clock,
     error::Error,
-    idle, keys,
+    idle,
     log::{Log, blocking},
+    rows::{self, Segment},
     setback::Setbacks,
-    shard::{Trim, read_pair, scan_all},
+    shard::Trim,
     topic::Topic,
 };
 
@@ -104,7 +105,6 @@ async fn trim(
         partition: number,
         start: decided.log_start,
         dropped_bytes,
-        from: keys::log(topic.id, number, Offset(0)),
         reply,
     });
     trim.await
@@ -119,16 +119,13 @@ fn segments(
     log: retention::Log,
     newest: Timestamp,
 ) -> Result<Vec<Stored>, Error> {
-    let rows = scan_all(store, Family::Meta, keys::segments_below(topic.id, number, log.end))?;
+    let rows = rows::scan::<Segment>(store, Segment::below(topic.id, number, log.end))?;
     let setbacks = Setbacks::load(store, topic, number)?;
     let dropped_bytes = topic.partition(number)?.dropped_bytes();
     // The log's start need not have a row: what was the last segment may have gone whole.
     let mut edges = vec![(log.start, Timestamp::default(), dropped_bytes)];
-    edges.extend(rows.iter().filter_map(|(key, value)| {
-        let (append_time, bytes_before) = read_pair(value)?;
-        let base = keys::segment_base(key).filter(|base| *base > log.start)?;
-        Some((base, Timestamp(append_time), bytes_before))
-    }));
+    let begun = rows.into_iter().map(|((_, _, base), row)| (base, row.append_time, row.bytes_before));
+    edges.extend(begun.filter(|(base, ..)| *base > log.start));
     edges.push((log.end, newest, dropped_bytes + log.bytes));
     let stretches = edges.iter().zip(edges.iter().skip(1));
     Ok(stretches

@@ -6,12 +6,11 @@
 //! stored with it. So reading from a time and retention are right again at once (engine/adr/0004).
 
 use levada_protocol::ids::{Offset, PartitionId, Timestamp};
-use levada_store::{Family, Store};
+use levada_store::Store;
 
 use crate::{
     error::Error,
-    keys,
-    shard::{read_pair, scan_all},
+    rows::{self, Setback},
     topic::Topic,
 };
 
@@ -26,13 +25,9 @@ pub(crate) struct Setbacks(Vec<(Offset, Timestamp)>);
 impl Setbacks {
     /// Those that are stored. Blocks on the disk.
     pub(crate) fn load(store: &dyn Store, topic: &Topic, number: PartitionId) -> Result<Self, Error> {
-        let range = keys::setbacks_below(topic.id, number, Offset(u64::MAX));
-        let rows = scan_all(store, Family::Meta, range)?;
-        let places = rows.iter().filter_map(|(key, value)| {
-            let (time, _before) = read_pair(value)?;
-            Some((keys::setback_offset(key)?, Timestamp(time)))
-        });
-        Ok(Self(places.collect()))
+        let range = Setback::below(topic.id, number, Offset(u64::MAX));
+        let rows = rows::scan::<Setback>(store, range)?;
+        Ok(Self(rows.into_iter().map(|((_, _, from), row)| (from, row.time)).collect()))
     }
 
     /// Where in `[first, end)` the first event at or after `time` must be, or the end of what is answered: within that

@@ -17,5 +17,3 @@ pub mod producer;
 pub mod progress;
 pub mod ranges;
 pub mod retention;
-
-mod fields;

@@ -85,8 +85,11 @@ pub(crate) fn http_status(code: ErrorCode) -> StatusCode {
         | Code::StorageFailed
         | Code::ConnectionLost
         | Code::ConnectFailed => StatusCode::SERVICE_UNAVAILABLE,
-        Code::Internal | Code::StorageCorrupt | Code::StorageNewer | Code::TlsFailed | Code::Unknown(_) => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
+        Code::Internal
+        | Code::StorageCorrupt
+        | Code::StorageNewer
+        | Code::StorageOlder
+        | Code::TlsFailed
+        | Code::Unknown(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

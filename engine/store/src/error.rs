@@ -78,6 +78,19 @@ pub enum Error {
         /// The newest format that this build reads.
         supported: u32,
     },
+    /// The directory was written by an earlier release, in a format that this one does not read.
+    #[error(
+        "{what} has format {found}, this release reads formats from {oldest} on; there is no migration: open it with the \
+         release that wrote it, or choose another directory"
+    )]
+    Older {
+        /// Which file or row.
+        what: String,
+        /// The format it has.
+        found: u32,
+        /// The oldest format that this build reads.
+        oldest: u32,
+    },
     /// The commit does not follow the last one applied.
     #[error("commit {index} follows {previous}, but {applied} was applied last")]
     Gap {
@@ -124,6 +137,7 @@ impl Error {
             | Self::Events { .. }
             | Self::InUse { .. }
             | Self::Newer { .. }
+            | Self::Older { .. }
             | Self::Gap { .. }
             | Self::Reserved { .. }
             | Self::Closed => false,
@@ -139,6 +153,7 @@ impl Error {
             Self::Corrupt { .. } | Self::Events { .. } => ErrorCode::StorageCorrupt,
             Self::InUse { .. } => ErrorCode::StorageInUse,
             Self::Newer { .. } => ErrorCode::StorageNewer,
+            Self::Older { .. } => ErrorCode::StorageOlder,
             Self::Gap { .. } | Self::Reserved { .. } => ErrorCode::Internal,
             Self::Closed => ErrorCode::ShuttingDown,
         }

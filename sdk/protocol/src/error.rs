@@ -111,6 +111,8 @@ pub enum ErrorCode {
     StorageInUse,
     /// The data directory was written by a newer format.
     StorageNewer,
+    /// The data directory was written by an older format, which this release does not read.
+    StorageOlder,
     /// The address to listen on is taken.
     AddressInUse,
     /// A configuration value is missing or wrong.
@@ -181,6 +183,7 @@ const CODES: &[(ErrorCode, u16, &str)] = &[
     (ErrorCode::StorageNewer, 83, "STORAGE_NEWER"),
     (ErrorCode::AddressInUse, 84, "ADDRESS_IN_USE"),
     (ErrorCode::ConfigInvalid, 85, "CONFIG_INVALID"),
+    (ErrorCode::StorageOlder, 86, "STORAGE_OLDER"),
     (ErrorCode::ConnectionLost, 90, "CONNECTION_LOST"),
     (ErrorCode::ConnectFailed, 91, "CONNECT_FAILED"),
     (ErrorCode::TlsFailed, 92, "TLS_FAILED"),
@@ -262,6 +265,7 @@ impl ErrorCode {
             | Self::StorageCorrupt
             | Self::StorageInUse
             | Self::StorageNewer
+            | Self::StorageOlder
             | Self::AddressInUse
             | Self::ConfigInvalid
             | Self::TlsFailed
@@ -321,6 +325,7 @@ impl ErrorCode {
             | Self::StorageCorrupt
             | Self::StorageInUse
             | Self::StorageNewer
+            | Self::StorageOlder
             | Self::AddressInUse
             | Self::ConfigInvalid
             | Self::ConnectFailed

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use levada_delivery::progress::Head;
 use levada_protocol::{
     error::ErrorCode,
     ids::{
@@ -12,17 +12,17 @@ use levada_protocol::{
     limits::PARTITIONS_MAX,
     request::{RouteSpec, SubscriptionOptions, TopicChanges, TopicSettings},
 };
-use levada_store::{Family, Op};
+use levada_store::{Family, Op, record::LogRange};
 
-use super::{
-    Catalogue, PluginNumbers, PluginRecord, Removal, Root, RouteRecord, SubscriptionRecord, TopicRecord,
-    encode, listed,
-};
+use super::{Catalogue, Removal, Root, listed};
 use crate::{
     dead_letters,
     error::Error,
-    keys::{self, KeyRange},
     reclaim,
+    rows::{
+        self, LogStart, NextId, PluginNumbers, PluginRecord, RouteCursor, RouteRecord, Row, Segment, Setback,
+        SubscriptionRecord, TopicRecord,
+    },
     tail::TailBudget,
     topic::{Extent, Topic},
 };
@@ -138,18 +138,10 @@ struct Edit {
 }
 
 impl Edit {
-    fn put(&mut self, family: Family, key: Bytes, value: Bytes) {
-        self.ops.push(Op::Put { family, key, value });
-    }
-
-    fn delete_range(&mut self, family: Family, (from, to): KeyRange) {
-        self.ops.push(Op::DeleteRange { family, from, to });
-    }
-
     fn take_id(&mut self) -> u64 {
         let id = self.next.next_id.max(1);
         self.next.next_id = id + 1;
-        self.put(Family::Meta, keys::next_id(), next_id_value(id + 1));
+        self.ops.push(NextId(id + 1).put(&()));
         id
     }
 
@@ -174,7 +166,7 @@ impl Edit {
             created_ms: self.now.0,
             owner: owner.to_owned(),
         };
-        self.put(Family::Catalogue, keys::catalogue_topic(id), encode(&record));
+        self.ops.push(record.put(&id));
         let extents = vec![Extent::default(); usize::from(settings.partitions)];
         let topic = Arc::new(Topic::new(
             id,
@@ -209,7 +201,7 @@ impl Edit {
             created_ms: topic.created.0,
             owner: topic.owner.clone(),
         };
-        self.put(Family::Catalogue, keys::catalogue_topic(topic.id), encode(&record));
+        self.ops.push(record.put(&topic.id));
         self.topics.push(TopicChange::Settings(topic, settings));
         Ok(())
     }
@@ -234,12 +226,13 @@ impl Edit {
 
     fn delete_topic(&mut self, name: &TopicName) -> Result<(), Error> {
         let topic = Arc::clone(self.next.topic(name)?);
-        self.ops.push(Op::Delete { family: Family::Catalogue, key: keys::catalogue_topic(topic.id) });
-        reclaim::drop_rows(&mut self.ops, Family::Log, keys::topic_log(topic.id));
-        reclaim::drop_rows(&mut self.ops, Family::Producers, keys::topic_producers(topic.id));
-        self.delete_range(Family::Meta, keys::topic_log_starts(topic.id));
-        self.delete_range(Family::Meta, keys::topic_setbacks(topic.id));
-        self.delete_range(Family::Meta, keys::topic_segments(topic.id));
+        self.ops.push(TopicRecord::delete(&topic.id));
+        let log = LogRange::topic(topic.id);
+        reclaim::drop_rows(&mut self.ops, Family::Log, (log.from, log.to));
+        reclaim::drop_rows(&mut self.ops, Family::Producers, rows::producers_of_topic(topic.id));
+        self.ops.push(LogStart::delete_range(LogStart::of_topic(topic.id)));
+        self.ops.push(Setback::delete_range(Setback::of_topic(topic.id)));
+        self.ops.push(Segment::delete_range(Segment::of_topic(topic.id)));
         self.next.topics.remove(name);
         self.topics.push(TopicChange::Deleted(topic));
         Ok(())
@@ -274,15 +267,15 @@ impl Edit {
             created_ms: self.now.0,
             owner: owner.to_owned(),
         };
-        self.put(Family::Catalogue, keys::catalogue_subscription(id), encode(&record));
+        self.ops.push(record.put(&id));
         self.next.subscriptions.insert(key, Arc::new(record));
         Ok(())
     }
 
     fn delete_subscription(&mut self, topic: &TopicName, name: &SubscriptionName) -> Result<(), Error> {
         let id = SubscriptionId(self.next.subscription(topic, name)?.id);
-        self.ops.push(Op::Delete { family: Family::Catalogue, key: keys::catalogue_subscription(id) });
-        self.delete_range(Family::Cursors, keys::subscription_cursors(id));
+        self.ops.push(SubscriptionRecord::delete(&id));
+        self.ops.push(Head::delete_range(rows::progress_of_subscription(id)));
         self.next.subscriptions.remove(&(topic.clone(), name.clone()));
         Ok(())
     }
@@ -314,7 +307,7 @@ impl Edit {
             created_ms: self.now.0,
             owner: owner.to_owned(),
         };
-        self.put(Family::Catalogue, keys::catalogue_plugin(id), encode(&record));
+        self.ops.push(record.put(&id));
         self.next.plugins.insert((name.clone(), version), Arc::new(record));
         Ok(())
     }
@@ -349,11 +342,11 @@ impl Edit {
         let last = self.last_version(name);
         if chosen.iter().any(|record| record.version == last) {
             let numbers = PluginNumbers { name: name.to_string(), last };
-            self.put(Family::Catalogue, keys::catalogue_plugin_numbers(name.as_str()), encode(&numbers));
+            self.ops.push(numbers.put(&numbers.name));
             self.next.plugin_numbers.insert(name.clone(), last);
         }
         for record in chosen {
-            self.ops.push(Op::Delete { family: Family::Catalogue, key: keys::catalogue_plugin(record.id) });
+            self.ops.push(PluginRecord::delete(&record.id));
             self.next.plugins.remove(&(name.clone(), record.version));
         }
         Ok(())
@@ -391,9 +384,9 @@ impl Edit {
             created_ms: self.now.0,
             owner: owner.to_owned(),
         };
-        self.put(Family::Catalogue, keys::catalogue_route(id), encode(&record));
+        self.ops.push(record.put(&id));
         for (number, offset) in (0..).zip(positions) {
-            self.put(Family::Cursors, keys::route_cursor(id, PartitionId(number)), cursor_value(*offset));
+            self.ops.push(RouteCursor(*offset).put(&(id, PartitionId(number))));
         }
         self.next.routes.insert(name.clone(), Arc::new(record));
         Ok(())
@@ -422,36 +415,11 @@ impl Edit {
 
     fn delete_route(&mut self, name: &RouteName) -> Result<(), Error> {
         let id = RouteId(self.next.route(name)?.id);
-        self.ops.push(Op::Delete { family: Family::Catalogue, key: keys::catalogue_route(id) });
-        self.delete_range(Family::Cursors, keys::route_cursors(id));
+        self.ops.push(RouteRecord::delete(&id));
+        self.ops.push(RouteCursor::delete_range(RouteCursor::of_route(id)));
         self.next.routes.remove(name);
         Ok(())
     }
-}
-
-/// A route cursor's stored bytes: version, next offset.
-pub(crate) fn cursor_value(next: Offset) -> Bytes {
-    let mut value = BytesMut::with_capacity(9);
-    value.put_u8(1);
-    value.put_u64(next.0);
-    value.freeze()
-}
-
-/// Reads a route cursor.
-pub(crate) fn read_cursor(value: &[u8]) -> Result<Offset, Error> {
-    match value {
-        [1, offset @ ..] if offset.len() == 8 => {
-            Ok(Offset(offset.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte))))
-        }
-        _ => Err(Error::Store {
-            code: ErrorCode::StorageCorrupt,
-            message: format!("a route's cursor is {} bytes, expected version 1 and 8 bytes", value.len()),
-        }),
-    }
-}
-
-pub(crate) fn next_id_value(next: u64) -> Bytes {
-    cursor_value(Offset(next))
 }
 
 fn check_settings(settings: &TopicSettings) -> Result<(), Error> {

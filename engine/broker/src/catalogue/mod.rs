@@ -2,7 +2,6 @@
 //! the shard's writer makes the next one and shows it once it is durable.
 
 mod change;
-mod records;
 mod removal;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -13,11 +12,14 @@ use levada_protocol::{
 };
 
 pub(crate) use self::{
-    change::{Change, Decided, TopicChange, cursor_value, read_cursor},
-    records::{PluginNumbers, PluginRecord, RouteRecord, SubscriptionRecord, TopicRecord, decode, encode},
+    change::{Change, Decided, TopicChange},
     removal::{Removal, Root, listed},
 };
-use crate::{error::Error, topic::Topic};
+use crate::{
+    error::Error,
+    rows::{PluginRecord, RouteRecord, SubscriptionRecord},
+    topic::Topic,
+};
 
 /// A snapshot of everything that has a name.
 #[derive(Debug, Clone, Default)]

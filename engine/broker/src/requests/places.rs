@@ -16,11 +16,12 @@ use super::{
 use crate::{
     access::Principal,
     broker::Broker,
-    catalogue::{Catalogue, Change, SubscriptionRecord},
+    catalogue::{Catalogue, Change},
     chains, clock,
     error::Error,
     log::Log,
     route::RouteHandle,
+    rows::SubscriptionRecord,
     stage::Place,
     subscription,
     topic::Topic,

@@ -18,8 +18,9 @@ use crate::{
     access::Principal,
     artefacts::hex,
     broker::Broker,
-    catalogue::{Catalogue, Change, PluginRecord},
+    catalogue::{Catalogue, Change},
     error::Error,
+    rows::PluginRecord,
     stage::{Artefact, AttachError, AttachSpec, Figures, Inspected, Place},
 };
 

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::task::{RETRY_MIN, RouteTask};
 use crate::{
-    catalogue::RouteRecord, chains::Chains, floors::Floors, shard::ShardHandle, stage::Costs, topic::Topic,
+    chains::Chains, floors::Floors, rows::RouteRecord, shard::ShardHandle, stage::Costs, topic::Topic,
 };
 
 /// A running route, as others reach it.

@@ -16,10 +16,10 @@ use tokio::sync::watch;
 
 use super::{RouteContext, Shared, commit::UnderWay};
 use crate::{
-    catalogue::RouteRecord,
     chains::Attached,
     error::Error,
     log::{Found, Log},
+    rows::RouteRecord,
     stage::{Input, Place, Source, Target},
 };
 

@@ -143,7 +143,5 @@ pub(crate) struct Trim {
     pub(crate) start: Offset,
     /// Bytes of batches that lay before it, since the topic was made.
     pub(crate) dropped_bytes: u64,
-    /// Where the range of log keys to drop begins.
-    pub(crate) from: Bytes,
     pub(crate) reply: oneshot::Sender<Result<(), Error>>,
 }

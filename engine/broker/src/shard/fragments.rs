@@ -7,7 +7,6 @@ use levada_protocol::{
     ids::{Offset, Timestamp},
     request::TopicSettings,
 };
-use levada_store::{Family, Op};
 
 use super::{
     command::{AppendTarget, FragmentAppend, FragmentRefused, Owner, RouteStep},
@@ -15,9 +14,9 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    catalogue::{Change, cursor_value},
+    catalogue::Change,
     error::Error,
-    keys,
+    rows::{RouteCursor, Row},
 };
 
 /// How long dead letters are kept at least: 30 days, not the topic's own time.
@@ -63,8 +62,7 @@ impl Writer {
     pub(super) fn step_route(&mut self, owner: Owner, step: RouteStep, group: &mut Group) {
         let Owner::Route(id, partition) = owner else { return };
         self.state.route_cursors.insert((id, partition), step.to);
-        let (key, value) = (keys::route_cursor(id, partition), cursor_value(step.to));
-        group.ops.push(Op::Put { family: Family::Cursors, key, value });
+        group.ops.push(RouteCursor(step.to).put(&(id, partition)));
     }
 
     pub(super) fn append_fragment(

@@ -1,25 +1,22 @@
 //! Building the writer's state from what the store holds.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId, RouteId, Timestamp, TopicId, TopicName},
 };
-use levada_store::{Family, ScanLimit, Store, record};
+use levada_store::{
+    Family, ScanLimit, Store,
+    record::{self, LogKey},
+};
 
-use super::state::{End, Segment, State, read_pair};
+use super::state::{End, State};
 use crate::{
-    catalogue::{
-        Catalogue, PluginNumbers, PluginRecord, RouteRecord, SubscriptionRecord, TopicRecord, decode,
-        read_cursor,
-    },
+    catalogue::Catalogue,
     error::Error,
     frames::Piece,
-    keys::{self, CatalogueKind},
+    rows::{self, CatalogueRow, LogStart, NextId, RouteCursor, Segment, Setback, TopicRecord},
     tail::TailBudget,
     topic::{Extent, Topic},
 };
@@ -44,43 +41,42 @@ pub(super) fn read(
     budget: &Arc<TailBudget>,
     present: Option<&HashMap<TopicId, Arc<Topic>>>,
 ) -> Result<State, Error> {
-    let next_id = match store.get(Family::Meta, &keys::next_id())? {
-        Some(value) => read_cursor(&value)?.0,
-        None => 1,
-    };
+    let next_id = rows::get::<NextId>(store, &())?.map_or(1, |next| next.0);
     let mut catalogue = Catalogue { next_id, ..Catalogue::default() };
     let mut topics = HashMap::new();
     let mut ends = HashMap::new();
-    for (key, value) in scan_all(store, Family::Catalogue, keys::whole_family())? {
-        match keys::catalogue_kind(&key) {
-            Some(CatalogueKind::Topic) => {
-                let record: TopicRecord = decode(&value)?;
+    for row in rows::scan_catalogue(store)? {
+        match row {
+            CatalogueRow::Topic(record) => {
                 let topic = load_topic(store, &record, budget, present, &mut ends)?;
                 topics.insert(topic.id, Arc::clone(&topic));
                 catalogue.topics.insert(topic.name.clone(), topic);
             }
-            Some(CatalogueKind::Subscription) => {
-                let record: SubscriptionRecord = decode(&value)?;
+            CatalogueRow::Subscription(record) => {
                 let key = (TopicName::parse_any(&record.topic)?, record.name.parse()?);
                 catalogue.subscriptions.insert(key, Arc::new(record));
             }
-            Some(CatalogueKind::Plugin) => {
-                let record: PluginRecord = decode(&value)?;
+            CatalogueRow::Plugin(record) => {
                 catalogue.plugins.insert((record.name.parse()?, record.version), Arc::new(record));
             }
-            Some(CatalogueKind::PluginNumbers) => {
-                let numbers: PluginNumbers = decode(&value)?;
+            CatalogueRow::PluginNumbers(numbers) => {
                 catalogue.plugin_numbers.insert(numbers.name.parse()?, numbers.last);
             }
-            Some(CatalogueKind::Route) => {
-                let record: RouteRecord = decode(&value)?;
+            CatalogueRow::Route(record) => {
                 catalogue.routes.insert(record.spec.name.parse()?, Arc::new(record));
             }
-            None => return Err(corrupt("a catalogue key of an unknown kind".to_owned())),
         }
     }
     let route_cursors = load_route_cursors(store, &catalogue)?;
-    Ok(State { catalogue, topics, ends, producers: HashMap::new(), route_cursors, applied: store.applied() })
+    Ok(State {
+        catalogue,
+        topics,
+        ends,
+        producers: HashMap::new(),
+        route_cursors,
+        engine_id: rows::get(store, &())?,
+        applied: store.applied(),
+    })
 }
 
 fn load_topic(
@@ -120,22 +116,15 @@ fn load_topic(
 
 /// Finds a partition's end by its last record, and its size by its last segment and what follows that.
 fn load_partition(store: &dyn Store, topic: TopicId, partition: PartitionId) -> Result<(End, Extent), Error> {
-    let (start, dropped_bytes) = match store.get(Family::Meta, &keys::log_start(topic, partition))? {
-        Some(value) => read_pair(&value).ok_or_else(|| corrupt("a log start does not decode".to_owned()))?,
-        None => (0, 0),
-    };
-    let mut end = End { next: Offset(start), bytes: dropped_bytes, ..End::default() };
-    let (from, to) = keys::partition_segments(topic, partition);
-    if let Some((key, value)) = store.last_before(Family::Meta, &from, &to)? {
-        let decoded = keys::segment_base(&key).zip(read_pair(&value));
-        let (base, (append_time, bytes_before)) =
-            decoded.ok_or_else(|| corrupt("a segment row does not decode".to_owned()))?;
-        end.segment = Some(Segment { append_time: Timestamp(append_time), bytes_before });
-        end.bytes = bytes_before;
-        end.next = base;
+    let start = rows::get::<LogStart>(store, &(topic, partition))?.unwrap_or_default();
+    let mut end = End { next: start.offset, bytes: start.dropped_bytes, ..End::default() };
+    let segments = Segment::below(topic, partition, Offset(u64::MAX));
+    if let Some(((_, _, base), segment)) = rows::last::<Segment>(store, &segments)? {
+        (end.next, end.bytes, end.segment) = (base, segment.bytes_before, Some(segment));
     }
-    let mut from = keys::log(topic, partition, end.next);
-    let to = keys::log(topic, partition, Offset(u64::MAX));
+    let key = |base| LogKey { topic, partition, base }.encode();
+    let mut from = key(end.next);
+    let to = key(Offset(u64::MAX));
     loop {
         let rows = store.scan(Family::Log, &from, &to, PAGE)?;
         if rows.is_empty() {
@@ -147,17 +136,17 @@ fn load_partition(store: &dyn Store, topic: TopicId, partition: PartitionId) -> 
             end.append_time = record.append_time;
             end.next = Piece::of(record.run(), true)?.end();
         }
-        from = keys::log(topic, partition, end.next);
+        from = key(end.next);
     }
-    let (from, to) = keys::setbacks_below(topic, partition, Offset(u64::MAX));
-    if let Some((key, value)) = store.last_before(Family::Meta, &from, &to)?
-        && keys::setback_offset(&key) == Some(end.next)
+    let setbacks = Setback::below(topic, partition, Offset(u64::MAX));
+    if let Some(((_, _, from), setback)) = rows::last::<Setback>(store, &setbacks)?
+        && from == end.next
     {
         // Nothing was appended since.
-        let (time, _) = read_pair(&value).ok_or_else(|| corrupt("a set-back does not decode".to_owned()))?;
-        (end.append_time, end.segment) = (Timestamp(time), None);
+        (end.append_time, end.segment) = (setback.time, None);
     }
-    let extent = Extent { start: Offset(start), end: end.next, appended_bytes: end.bytes, dropped_bytes };
+    let LogStart { offset: start, dropped_bytes } = start;
+    let extent = Extent { start, end: end.next, appended_bytes: end.bytes, dropped_bytes };
     Ok((end, extent))
 }
 
@@ -180,27 +169,12 @@ fn load_route_cursors(
         let id = RouteId(record.id);
         for (number, begin) in (0..).zip(&record.positions) {
             let partition = PartitionId(number);
-            let stored = store.get(Family::Cursors, &keys::route_cursor(id, partition))?;
-            let cursor = stored.map_or(Ok(Offset(*begin)), |value| read_cursor(&value))?;
+            let stored = rows::get::<RouteCursor>(store, &(id, partition))?;
+            let cursor = stored.map_or(Offset(*begin), |cursor| cursor.0);
             cursors.insert((id, partition), cursor);
         }
     }
     Ok(cursors)
-}
-
-/// All rows of a range, page by page.
-pub(crate) fn scan_all(
-    store: &dyn Store,
-    family: Family,
-    (mut from, to): keys::KeyRange,
-) -> Result<BTreeMap<bytes::Bytes, bytes::Bytes>, Error> {
-    let mut all = BTreeMap::new();
-    loop {
-        let rows = store.scan(family, &from, &to, PAGE)?;
-        let Some((last, _)) = rows.last() else { return Ok(all) };
-        from = [last.as_ref(), &[0]].concat().into();
-        all.extend(rows);
-    }
 }
 
 fn corrupt(message: String) -> Error {

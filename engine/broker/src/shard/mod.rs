@@ -36,13 +36,14 @@ pub(crate) use self::command::{
     Append, AppendTarget, Command, Forget, Fragment, FragmentAppend, FragmentRefused, Owner, ProducerKey,
     RouteStep, Trim,
 };
+pub(crate) use self::reply::AckPermit;
 use self::{ending::Ending, teller::Teller, waiting::Waiting};
-pub(crate) use self::{load::scan_all, reply::AckPermit, state::read_pair};
 use crate::{
     catalogue::{Catalogue, Change},
     config::BrokerConfig,
     error::Error,
     guard::Guard,
+    rows::EngineId,
     tail::TailBudget,
     tasks::Tasks,
 };
@@ -99,6 +100,7 @@ pub(crate) struct ShardHandle {
     progress_delay: Duration,
     tasks: Tasks,
     pub(crate) shown: Arc<Shown>,
+    engine_id: EngineId,
 }
 
 /// Reads what a start will load, of a store that takes no writes.
@@ -141,7 +143,7 @@ impl Shard {
         let durable = syncer::Durable::new(Arc::clone(store), Arc::clone(&shown), teller);
         let ending = Ending::new(&shown, SYNCER, None);
         let syncer = syncer::Syncer::new(Arc::clone(&durable), synced, ending);
-        let writer = writer::Writer {
+        let mut writer = writer::Writer {
             _ending: Ending::new(&shown, WRITER, Some(&waiting)),
             state,
             budget,
@@ -158,6 +160,7 @@ impl Shard {
             clock: config.clock.clone(),
             reopened: None,
         };
+        let engine_id = writer.begin()?;
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|error| Error::Store {
                 code: ErrorCode::Internal,
@@ -172,6 +175,7 @@ impl Shard {
             progress_delay: config.progress_delay,
             tasks: tasks.clone(),
             shown,
+            engine_id,
         };
         Ok((Self { writer, syncer, telling }, handle))
     }
@@ -195,6 +199,11 @@ impl ShardHandle {
     /// The newest durable catalogue.
     pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
         self.shown.catalogue.load_full()
+    }
+
+    /// What the data directory is known by.
+    pub(crate) fn engine_id(&self) -> EngineId {
+        self.engine_id
     }
 
     /// Why writes are refused, if they are.

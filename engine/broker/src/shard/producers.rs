@@ -3,15 +3,14 @@
 //! is `crate::idle`'s.
 
 use levada_delivery::producer::Producer;
-use levada_protocol::{error::ErrorCode, ids::Timestamp};
-use levada_store::Family;
+use levada_protocol::ids::Timestamp;
 
 use super::{
     command::{Forget, ProducerKey},
     group::Group,
     writer::Writer,
 };
-use crate::{error::Error, keys};
+use crate::{error::Error, rows};
 
 impl Writer {
     /// What is known of a producer, from memory or from the store.
@@ -28,12 +27,7 @@ impl Writer {
 
     /// A producer's row in the store.
     fn stored_producer(&self, key: ProducerKey) -> Result<Option<Producer>, Error> {
-        let row = self.store.get(Family::Producers, &keys::producer(key))?;
-        let producer = row.map(|row| Producer::decode(&row)).transpose();
-        producer.map_err(|error| Error::Store {
-            code: ErrorCode::StorageCorrupt,
-            message: format!("the row of producer {} does not decode: {error}", key.2),
-        })
+        rows::get(self.store.as_ref(), &key)
     }
 
     /// Lets go of the half that was used least recently. Their rows are written already, but for those of this group.

@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 
 use levada_protocol::ids::Timestamp;
-use levada_store::{Family, Op};
 
-use super::{group::Group, state::pair_value, writer::Writer};
-use crate::keys;
+use super::{group::Group, writer::Writer};
+use crate::rows::{Row, Setback};
 
 /// Topics that are named in the log; of more there is the count alone.
 const NAMED_MAX: usize = 10;
@@ -20,9 +19,8 @@ impl Writer {
             if !end.is_ahead_of(now) {
                 continue;
             }
-            let value = pair_value(now.0, end.append_time.0);
-            let key = keys::setback(*topic, *partition, end.next);
-            group.ops.push(Op::Put { family: Family::Meta, key, value });
+            let setback = Setback { time: now, before: end.append_time };
+            group.ops.push(setback.put(&(*topic, *partition, end.next)));
             topics.extend(self.state.topics.get(topic).map(|topic| topic.name.as_str()));
             partitions += 1;
             ahead_ms_max = ahead_ms_max.max(end.append_time.0 - now.0);

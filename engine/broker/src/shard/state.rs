@@ -5,7 +5,12 @@ use std::{collections::HashMap, sync::Arc};
 use levada_delivery::producer::Producer;
 use levada_protocol::ids::{CommitIndex, Offset, PartitionId, ProducerId, RouteId, Timestamp, TopicId};
 
-use crate::{catalogue::Catalogue, setback::AHEAD_MS_MAX, topic::Topic};
+use crate::{
+    catalogue::Catalogue,
+    rows::{EngineId, Segment},
+    setback::AHEAD_MS_MAX,
+    topic::Topic,
+};
 
 /// Bytes appended to a partition after which a new segment begins.
 pub(crate) const SEGMENT_BYTES: u64 = 4 << 20;
@@ -20,6 +25,8 @@ pub(crate) struct State {
     pub(crate) ends: HashMap<(TopicId, PartitionId), End>,
     pub(crate) producers: HashMap<(TopicId, PartitionId, ProducerId), Producer>,
     pub(crate) route_cursors: HashMap<(RouteId, PartitionId), Offset>,
+    /// What the data directory is known by; `None` until the first commit.
+    pub(crate) engine_id: Option<EngineId>,
     /// The last commit that was written.
     pub(crate) applied: CommitIndex,
 }
@@ -36,14 +43,6 @@ pub(crate) struct End {
     pub(crate) bytes: u64,
     /// Where the newest segment began; `None` before the first event.
     pub(crate) segment: Option<Segment>,
-}
-
-/// A stretch of a partition that retention can drop as one.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Segment {
-    pub(crate) append_time: Timestamp,
-    /// Bytes of batches appended before it.
-    pub(crate) bytes_before: u64,
 }
 
 impl State {
@@ -75,26 +74,4 @@ impl End {
                 || now.0.saturating_sub(segment.append_time.0) >= age_max.max(1)
         })
     }
-}
-
-/// A segment row's bytes: version, append time, bytes before.
-pub(crate) fn segment_value(segment: Segment) -> bytes::Bytes {
-    pair_value(segment.append_time.0, segment.bytes_before)
-}
-
-/// A row of two numbers: version, then both.
-pub(crate) fn pair_value(first: u64, second: u64) -> bytes::Bytes {
-    let mut value = Vec::with_capacity(17);
-    value.push(1);
-    value.extend_from_slice(&first.to_be_bytes());
-    value.extend_from_slice(&second.to_be_bytes());
-    value.into()
-}
-
-/// Reads a row of two numbers.
-pub(crate) fn read_pair(value: &[u8]) -> Option<(u64, u64)> {
-    let (version, rest) = value.split_first()?;
-    let (first, second) = rest.split_at_checked(8)?;
-    let number = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));
-    (*version == 1).then_some((number(first)?, number(second)?))
 }

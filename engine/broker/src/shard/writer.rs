@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use levada_delivery::producer::Check;
+use levada_delivery::producer::{Check, Producer};
 use levada_protocol::{
     batch::Batch,
     deliver::Run,
@@ -17,7 +17,10 @@ use levada_protocol::{
     ids::{CommitIndex, Epoch, Offset, PartitionId, ProducerId, Sequence, Timestamp, TopicId},
     publish::{Ack, AckOutcome, PublishHeader},
 };
-use levada_store::{Commit, Family, Op, Store, record};
+use levada_store::{
+    Commit, Family, Op, Store,
+    record::{self, LogRange},
+};
 use tokio::sync::mpsc;
 
 use super::{
@@ -25,7 +28,7 @@ use super::{
     command::{Append, Command, Fragment, Trim},
     ending::Ending,
     group::{Announcement, Group, OpenRecord, RECORD_BYTES_MAX, Reply},
-    state::{Segment, State, pair_value, segment_value},
+    state::State,
     syncer::{Durable, ToSyncer},
     waiting::Waiting,
 };
@@ -35,7 +38,8 @@ use crate::{
     error::Error,
     frames::Piece,
     guard::Guard,
-    keys, reclaim,
+    identity, reclaim,
+    rows::{EngineId, LogStart, Row, Segment, Setback},
     tail::TailBudget,
     topic::Topic,
 };
@@ -67,7 +71,6 @@ pub(super) struct Writer {
 impl Writer {
     /// Runs until it is told to stop or every handle is gone.
     pub(super) fn run(mut self) {
-        self.begin();
         while let Some(first) = self.commands.blocking_recv() {
             if !self.is_open() {
                 if self.refuse(first) {
@@ -126,11 +129,23 @@ impl Writer {
         false
     }
 
-    /// What was stored while the clock ran ahead is seen to before anything is appended behind it.
-    fn begin(&mut self) {
+    /// Writes what must be durable before anything is taken: the engine's id, if it is new; and the end of a time at
+    /// which the clock ran ahead. To be called once, before [`Writer::run`]; answers the id.
+    pub(super) fn begin(&mut self) -> Result<EngineId, Error> {
         let (mut group, now) = (Group::default(), self.clock.now());
         self.check_clock(&mut group, now);
+        if let Some(id) = self.state.engine_id {
+            self.write(group, now);
+            return Ok(id);
+        }
+        let id = identity::new_engine_id()?;
+        group.ops.push(id.put(&()));
         self.write(group, now);
+        if let Some(closed) = &**self.shown.closed.load() {
+            return Err(closed.error());
+        }
+        self.state.engine_id = Some(id);
+        Ok(id)
     }
 
     fn append(&mut self, append: Append, group: &mut Group, now: Timestamp) {
@@ -163,8 +178,8 @@ impl Writer {
             let producer = self.producer(key, group).map_err(|error| error.refusal())?;
             match producer.check(epoch, sequence, count) {
                 Check::Append => {}
-                Check::Duplicate { base, count } => {
-                    return Ok(AckOutcome::Appended { base, count, duplicate: true });
+                Check::Duplicate { base, events } => {
+                    return Ok(AckOutcome::Appended { base, count: events, duplicate: true });
                 }
                 refused => return Err(producer_refusal(&refused, sequence)),
             }
@@ -179,7 +194,7 @@ impl Writer {
         }
         let base = self.lay(topic, header.partition, batch, 0, group, now);
         if idempotent && let Some(producer) = self.state.producers.get_mut(&key) {
-            producer.record(now, epoch, sequence, count, base);
+            producer.record(now, epoch, sequence, count, (base, count));
             group.producers.insert(key);
         }
         Ok(AckOutcome::Appended { base: Some(base), count, duplicate: false })
@@ -213,8 +228,7 @@ impl Writer {
         if !group.open.contains_key(&key) && end.wants_segment(now, topic.settings().retain_for_ms) {
             let segment = Segment { append_time: end.append_time, bytes_before: end.bytes };
             end.segment = Some(segment);
-            let (key, value) = (keys::segment(topic.id, partition, base), segment_value(segment));
-            group.ops.push(Op::Put { family: Family::Meta, key, value });
+            group.ops.push(segment.put(&(topic.id, partition, base)));
         }
         end.next = base.plus(u64::from(batch.span()));
         end.bytes += len as u64;
@@ -307,22 +321,17 @@ impl Writer {
     }
 
     fn trim(&mut self, trim: Trim, group: &mut Group) {
-        let Trim { topic, partition, start, dropped_bytes, from, reply } = trim;
+        let Trim { topic, partition, start, dropped_bytes, reply } = trim;
         let kept_from = topic.partitions[usize::from(partition.0)].start();
         if self.state.topics.contains_key(&topic.id) && start > kept_from {
             // A reader must not look for events that the commit takes away before it is announced.
             topic.partitions[usize::from(partition.0)].hide_before(start);
-            let value = pair_value(start.0, dropped_bytes);
-            let key = keys::log_start(topic.id, partition);
-            group.ops.push(Op::Put { family: Family::Meta, key, value });
-            let to = keys::log(topic.id, partition, start);
-            reclaim::drop_rows(&mut group.ops, Family::Log, (from, to));
-            for (from, to) in [
-                keys::segments_below(topic.id, partition, start),
-                keys::setbacks_below(topic.id, partition, start),
-            ] {
-                group.ops.push(Op::DeleteRange { family: Family::Meta, from, to });
-            }
+            let row = LogStart { offset: start, dropped_bytes };
+            group.ops.push(row.put(&(topic.id, partition)));
+            let log = LogRange::offsets(topic.id, partition, Offset(0), start);
+            reclaim::drop_rows(&mut group.ops, Family::Log, (log.from, log.to));
+            group.ops.push(Segment::delete_range(Segment::below(topic.id, partition, start)));
+            group.ops.push(Setback::delete_range(Setback::below(topic.id, partition, start)));
             group.announcements.push(Announcement::Trimmed { topic, partition, start, dropped_bytes });
         }
         group.replies.push(Reply::Done { reply, result: Ok(()) });
@@ -340,12 +349,11 @@ impl Writer {
         self.close_records(&mut group);
         for key in std::mem::take(&mut group.producers) {
             let Some(producer) = self.state.producers.get(&key) else { continue };
-            let (family, row) = (Family::Producers, keys::producer(key));
             if producer.is_unknown() {
                 self.state.producers.remove(&key);
-                group.ops.push(Op::Delete { family, key: row });
+                group.ops.push(Producer::delete(&key));
             } else {
-                group.ops.push(Op::Put { family, key: row, value: producer.encode() });
+                group.ops.push(producer.put(&key));
             }
         }
         if !group.ops.is_empty() {

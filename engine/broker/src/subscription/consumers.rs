@@ -18,10 +18,10 @@ use tokio::sync::mpsc;
 
 use super::lost::Untold;
 use crate::{
-    catalogue::SubscriptionRecord,
     error::Error,
     frames::{OutFrame, Receipt},
     outbound::{Held, Window},
+    rows::SubscriptionRecord,
 };
 
 /// Refused verbs that one consumer may leave unread; more say nothing new.

@@ -13,7 +13,7 @@ use super::{
     consumers::Consumers,
     owner::{OwnerTask, Paused},
 };
-use crate::{catalogue::SubscriptionRecord, chains, log::Log, topic::Topic};
+use crate::{chains, log::Log, rows::SubscriptionRecord, topic::Topic};
 
 /// Whoever wants a description.
 pub(super) type Asked = mpsc::Receiver<oneshot::Sender<Described>>;

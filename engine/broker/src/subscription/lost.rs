@@ -12,7 +12,7 @@ use levada_protocol::{
 use tokio::sync::mpsc;
 
 use super::consumers::Consumers;
-use crate::catalogue::SubscriptionRecord;
+use crate::rows::SubscriptionRecord;
 
 /// Losses that are untold: at most one range for each partition, which covers all of them.
 #[derive(Debug, Default)]

@@ -30,7 +30,6 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::open::open;
 use crate::{
-    catalogue::SubscriptionRecord,
     chains::Chains,
     clock::Clock,
     error::Error,
@@ -38,6 +37,7 @@ use crate::{
     frames::OutFrame,
     metrics::Delivered,
     outbound::{Held, Window},
+    rows::SubscriptionRecord,
     shard::ShardHandle,
     stage::Costs,
 };

@@ -14,7 +14,7 @@ use super::{
     owner::OwnerTask, progress, ready::Ready,
 };
 use crate::{
-    catalogue::SubscriptionRecord, dead_letters, error::Error, floors::Floors, log::Log, metrics::Delivered,
+    dead_letters, error::Error, floors::Floors, log::Log, metrics::Delivered, rows::SubscriptionRecord,
     topic::Topic,
 };
 

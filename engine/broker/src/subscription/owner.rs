@@ -30,11 +30,11 @@ use super::{
     ready::Ready,
 };
 use crate::{
-    catalogue::SubscriptionRecord,
     chains,
     error::Error,
     floors::Floors,
     log::Log,
+    rows::SubscriptionRecord,
     shard::FragmentRefused,
     stage::{Costs, DeadLetter},
     topic::Topic,

@@ -1,14 +1,16 @@
 //! A subscription's progress in the store: read when the owner starts, written by its fragments.
 
-use bytes::Bytes;
-use levada_delivery::progress::{Progress, RowChange};
+use levada_delivery::progress::{Chunk, Head, Progress, RowChange};
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId, SubscriptionId},
 };
-use levada_store::{Family, Op, Store};
+use levada_store::{Op, Store};
 
-use crate::{catalogue::SubscriptionRecord, error::Error, keys, shard::scan_all};
+use crate::{
+    error::Error,
+    rows::{self, Row, SubscriptionRecord},
+};
 
 /// Reads the progress of all partitions; one that has none yet begins where the subscription did.
 pub(super) fn load(store: &dyn Store, record: &SubscriptionRecord) -> Result<Vec<Progress>, Error> {
@@ -26,28 +28,22 @@ fn load_one(
     number: PartitionId,
     begin: u64,
 ) -> Result<Progress, Error> {
-    let Some(head) = store.get(Family::Cursors, &keys::progress_head(id, number))? else {
+    let Some(head) = rows::get::<Head>(store, &(id, number))? else {
         return Ok(Progress::new(Offset(begin), 0));
     };
-    let rows = scan_all(store, Family::Cursors, keys::progress_chunks(id, number))?;
-    let chunks: Vec<(u64, Bytes)> = rows
-        .into_iter()
-        .filter_map(|(key, value)| Some((keys::progress_chunk_number(&key)?, value)))
-        .collect();
-    Progress::restore(&head, chunks).map_err(|error| Error::Store {
+    let chunks = rows::scan::<Chunk>(store, rows::chunks_of_partition(id, number))?;
+    let chunks = chunks.into_iter().map(|((_, _, index), chunk)| (index, chunk));
+    Progress::restore(head, chunks).ok_or_else(|| Error::Store {
         code: ErrorCode::StorageCorrupt,
-        message: format!("the progress of subscription {id} in partition {number} does not decode: {error}"),
+        message: format!("a chunk of subscription {id} in partition {number} lies past the last offset"),
     })
 }
 
 /// A row's change as the store takes it.
 pub(super) fn op(id: SubscriptionId, number: PartitionId, change: RowChange) -> Op {
-    let family = Family::Cursors;
     match change {
-        RowChange::Head(value) => Op::Put { family, key: keys::progress_head(id, number), value },
-        RowChange::Chunk { index, bytes } => {
-            Op::Put { family, key: keys::progress_chunk(id, number, index), value: bytes }
-        }
-        RowChange::DropChunk { index } => Op::Delete { family, key: keys::progress_chunk(id, number, index) },
+        RowChange::Head(head) => head.put(&(id, number)),
+        RowChange::Chunk { index, chunk } => chunk.put(&(id, number, index)),
+        RowChange::DropChunk { index } => Chunk::delete(&(id, number, index)),
     }
 }

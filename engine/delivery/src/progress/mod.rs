@@ -1,7 +1,7 @@
 //! What of one partition a subscription is done with: a floor, and runs of settled offsets above it (decision 16).
 //!
 //! Owns the settled set, the failures of what is not settled, and which stored rows they have outrun. It must not know
-//! consumers, deliveries or a store: rows go out as bytes and come back as bytes.
+//! consumers, deliveries or a store: rows go out and come back as values, whose bytes are their keeper's.
 
 mod rows;
 #[cfg(test)]
@@ -9,10 +9,9 @@ mod tests;
 
 use std::{collections::BTreeSet, ops::Range};
 
-use bytes::Bytes;
 use levada_protocol::ids::{Offset, Timestamp};
 
-pub use self::rows::RowError;
+pub use self::rows::{Chunk, Head};
 use crate::ranges::{RangeSet, RunMap};
 
 /// Offsets in one chunk row.
@@ -77,13 +76,13 @@ impl History {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RowChange {
     /// Write the head row.
-    Head(Bytes),
+    Head(Head),
     /// Write a chunk's row.
     Chunk {
         /// Which: offsets from `index * CHUNK_OFFSETS`.
         index: u64,
-        /// Its bytes, at most 8 KiB and a small header.
-        bytes: Bytes,
+        /// What of it is settled.
+        chunk: Chunk,
     },
     /// Delete a chunk's row, if there is one.
     DropChunk {
@@ -118,28 +117,26 @@ impl Progress {
 
     /// Progress as its rows have it: the head and all chunks with their index, in any order.
     ///
-    /// # Errors
-    /// If a row is of a later version or not as this crate writes it.
-    pub fn restore<B: AsRef<[u8]>>(
-        head: &[u8],
-        chunks: impl IntoIterator<Item = (u64, B)>,
-    ) -> Result<Self, RowError> {
-        let head = rows::decode_head(head)?;
-        let mut progress = Self::new(Offset(head.floor), head.generation);
+    /// `None` if a chunk has an index that reaches past the last offset.
+    pub fn restore(head: Head, chunks: impl IntoIterator<Item = (u64, Chunk)>) -> Option<Self> {
+        let mut progress = Self::new(Offset(head.floor()), head.generation());
         progress.head_dirty = false;
-        progress.failures = head.failures;
-        for (index, row) in chunks {
-            for run in rows::decode_chunk(index, row.as_ref())? {
+        for (run, history) in head.into_failures() {
+            progress.failures.insert(run, history);
+        }
+        let floor = progress.floor;
+        for (index, chunk) in chunks {
+            for run in chunk.settled(index)? {
                 progress.acked.insert(run);
             }
             progress.stored.insert(index);
         }
-        progress.raise_floor(head.floor);
+        progress.raise_floor(floor);
         progress.failures.take(&(0..progress.floor), |_| true);
         for run in progress.acked.iter() {
             progress.failures.take(&run, |_| true);
         }
-        Ok(progress)
+        Some(progress)
     }
 
     /// Everything below is settled, and this offset is not.
@@ -167,15 +164,15 @@ impl Progress {
     pub fn take_dirty(&mut self) -> Vec<RowChange> {
         let mut changes = Vec::new();
         if std::mem::take(&mut self.head_dirty) {
-            changes.push(RowChange::Head(rows::encode_head(self.floor, self.generation, &self.failures)));
+            changes.push(RowChange::Head(Head::of(self.floor, self.generation, &self.failures)));
         }
         let passed: Vec<u64> = self.stored.range(..self.floor / CHUNK_OFFSETS).copied().collect();
         self.dirty.extend(passed);
         for index in std::mem::take(&mut self.dirty) {
-            match rows::encode_chunk(index, &self.acked) {
-                Some(bytes) => {
+            match Chunk::of(index, &self.acked) {
+                Some(chunk) => {
                     self.stored.insert(index);
-                    changes.push(RowChange::Chunk { index, bytes });
+                    changes.push(RowChange::Chunk { index, chunk });
                 }
                 None if self.stored.remove(&index) => changes.push(RowChange::DropChunk { index }),
                 None => {}

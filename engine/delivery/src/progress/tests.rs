@@ -9,24 +9,24 @@ use super::*;
 /// A store of one partition's rows.
 #[derive(Default)]
 struct Rows {
-    head: Option<Bytes>,
-    chunks: BTreeMap<u64, Bytes>,
+    head: Option<Head>,
+    chunks: BTreeMap<u64, Chunk>,
 }
 
 impl Rows {
     fn apply(&mut self, changes: &[RowChange]) {
         for change in changes {
             match change {
-                RowChange::Head(bytes) => self.head = Some(bytes.clone()),
-                RowChange::Chunk { index, bytes } => drop(self.chunks.insert(*index, bytes.clone())),
+                RowChange::Head(head) => self.head = Some(head.clone()),
+                RowChange::Chunk { index, chunk } => drop(self.chunks.insert(*index, chunk.clone())),
                 RowChange::DropChunk { index } => drop(self.chunks.remove(index)),
             }
         }
     }
 
     fn restore(&self) -> Progress {
-        let chunks = self.chunks.iter().map(|(index, bytes)| (*index, bytes));
-        Progress::restore(self.head.as_ref().expect("a head was written"), chunks).unwrap()
+        let chunks = self.chunks.iter().map(|(index, chunk)| (*index, chunk.clone()));
+        Progress::restore(self.head.clone().expect("a head was written"), chunks).unwrap()
     }
 }
 
@@ -48,7 +48,7 @@ fn settling_in_order_writes_the_head_alone() {
     for start in (0..200_000).step_by(1_000) {
         progress.settle(&(start..start + 1_000));
         let changes = progress.take_dirty();
-        assert!(matches!(&changes[..], [RowChange::Head(head)] if head.len() == 24), "{changes:?}");
+        assert!(matches!(&changes[..], [RowChange::Head(head)] if head.failures().is_empty()), "{changes:?}");
     }
     assert!(!progress.is_dirty() && progress.take_dirty().is_empty());
 }
@@ -70,50 +70,21 @@ fn only_dirty_chunks_are_written_and_passed_ones_are_dropped() {
 }
 
 #[test]
-fn a_chunk_of_many_runs_is_a_bitmap_of_8_kib() {
-    for (step, kind) in [(2, 1), (33, 0)] {
-        let mut progress = Progress::new(Offset(0), 0);
-        (1..CHUNK_OFFSETS).step_by(step).for_each(|at| drop(progress.settle(&(at..at + 1))));
-        let mut rows = Rows::default();
-        rows.apply(&progress.take_dirty());
-        assert_eq!(rows.chunks[&0][1], kind);
-        assert!(rows.chunks[&0].len() <= 8_192 + 2);
-        assert_eq!(rows.restore(), progress);
+fn rows_that_no_progress_could_have_written_are_not_made() {
+    let ranges = |runs: &[(u64, u64)]| runs.iter().map(|(start, end)| *start..*end).collect::<Vec<_>>();
+    let head = |runs| {
+        let failed = ranges(runs).into_iter().map(|run| (run, History::default()));
+        Head::new(1, 1, failed.collect())
+    };
+    let chunk = |runs| Chunk::new(ranges(runs));
+    assert!(head(&[(2, 3), (3, 9)]).is_some());
+    assert!(chunk(&[(0, 1), (1, CHUNK_OFFSETS)]).is_some());
+    for runs in [&[(3, 3)][..], &[(5, 6), (2, 3)], &[(2, 5), (4, 6)]] {
+        assert!(head(runs).is_none() && chunk(runs).is_none(), "{runs:?}");
     }
-}
-
-#[test]
-fn rows_have_these_bytes() {
-    let mut progress = Progress::new(Offset(3), 9);
-    let history =
-        History { attempts: 2, returned: 1, first_failure_ms: 5, last_failure_ms: 6, not_before_ms: 7 };
-    progress.set_history(&(3..5), history);
-    progress.settle(&(6..8));
-    let word = |value: u8| [value, 0, 0, 0, 0, 0, 0, 0];
-    let mut head = vec![1, 0, 0, 0, 1, 0, 0, 0];
-    head.extend([word(3), word(9), word(3)].concat());
-    head.extend([2, 0, 0, 0, 2, 0, 1, 0]);
-    head.extend([word(5), word(6), word(7)].concat());
-    let chunk: &[u8] = &[1, 0, 6, 0, 7, 0];
-    let expected =
-        [RowChange::Head(head.into()), RowChange::Chunk { index: 0, bytes: Bytes::copy_from_slice(chunk) }];
-    assert_eq!(progress.take_dirty(), expected);
-}
-
-#[test]
-fn damaged_and_newer_rows_are_refused() {
-    let none = || std::iter::empty::<(u64, Bytes)>();
-    let head = rows::encode_head(1, 1, &RunMap::default());
-    assert!(Progress::restore(&head, none()).is_ok());
-    let newer = |row: &[u8]| [&[2], &row[1..]].concat();
-    assert_eq!(Progress::restore(&newer(&head), none()).unwrap_err().code().as_str(), "STORAGE_NEWER");
-    for bad in [&[][..], &head[..23], &[&head[..], &[0]].concat()] {
-        assert_eq!(Progress::restore(bad, none()).unwrap_err().code().as_str(), "STORAGE_CORRUPT");
-    }
-    for bad in [&[][..], &[1], &[1, 2], &[1, 0, 1, 0], &[1, 0, 5, 0, 4, 0], &[1, 1, 0], &[2, 0]] {
-        assert!(Progress::restore(&head, [(0, bad)]).is_err(), "{bad:?}");
-    }
-    assert!(Progress::restore(&head, [(u64::MAX, [1, 0, 0, 0, 0, 0])]).is_err());
+    assert!(chunk(&[]).is_none() && chunk(&[(0, CHUNK_OFFSETS + 1)]).is_none());
+    let (head, chunk) = (head(&[]).unwrap(), chunk(&[(0, 1)]).unwrap());
+    assert!(Progress::restore(head, [(u64::MAX, chunk)]).is_none(), "past the last offset");
 }
 
 proptest! {
@@ -168,16 +139,5 @@ proptest! {
         prop_assert!(model.iter().all(|at| progress.is_settled(Offset(*at))));
         let open = (floor..floor + 400_000).filter(|at| !model.contains(at)).count() as u64;
         prop_assert_eq!(progress.unsettled(Offset(floor + 400_000)), open);
-        prop_assert!(rows.chunks.values().all(|row| row.len() <= 8_194));
-    }
-
-    #[test]
-    fn garbage_rows_never_panic(head in vec(any::<u8>(), 0..120), chunk in vec(any::<u8>(), 0..40), index: u64) {
-        let head = [&[1][..], &head].concat();
-        let _ = Progress::restore(&head, [(index, &chunk)]);
-        let good = rows::encode_head(0, 0, &RunMap::default());
-        if let Ok(progress) = Progress::restore(&good, [(0, [&[1, 0][..], &chunk].concat())]) {
-            prop_assert!(progress.unsettled(Offset(CHUNK_OFFSETS)) < CHUNK_OFFSETS || chunk.is_empty());
-        }
     }
 }

@@ -1,7 +1,8 @@
 //! The file `format` in the data directory: which format the directory has, readable before anything is opened.
 //!
-//! One line of text: `levada data format 1`. A release that changes any stored byte in a way that this one cannot
-//! read raises the number.
+//! One line of text: `levada data format 2`. A release that changes any stored byte in a way that this one cannot
+//! read raises the number. From format 2 on every later release opens what an earlier one wrote; format 1 was never
+//! released.
 //!
 //! Whoever opens the directory for writing holds a lock on the file, from before the first file is touched.
 
@@ -20,11 +21,13 @@ use super::{database::sync_directory, failure};
 use crate::Error;
 
 /// The format that this build writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// The oldest that it reads.
+const OLDEST: u32 = 2;
 const NAME: &str = "format";
 const LINE: &str = "levada data format ";
 
-/// Refuses a directory of a later format; says which format a new one has.
+/// Refuses a directory of a format that this build does not read; says which format a new one has.
 pub(super) fn check_or_write(dir: &Path, existed: bool) -> Result<(), Error> {
     let path = dir.join(NAME);
     let text = match fs::read(&path) {
@@ -48,7 +51,10 @@ pub(super) fn check_or_write(dir: &Path, existed: bool) -> Result<(), Error> {
             found,
             supported: FORMAT,
         }),
-        Some(FORMAT) => Ok(()),
+        Some(found @ 1..OLDEST) => {
+            Err(Error::Older { what: format!("the data directory {}", dir.display()), found, oldest: OLDEST })
+        }
+        Some(OLDEST..=FORMAT) => Ok(()),
         Some(_) | None => Err(Error::Corrupt {
             detail: format!(
                 "{} does not say `{LINE}{FORMAT}`; if this release wrote the database, write that line into it",

@@ -2,28 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-
-use crate::progress::{Progress, RowChange};
+use crate::progress::{Chunk, Head, Progress, RowChange};
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rows {
-    head: Bytes,
-    chunks: BTreeMap<u64, Bytes>,
+    head: Option<Head>,
+    chunks: BTreeMap<u64, Chunk>,
 }
 
 impl Rows {
     pub(super) fn apply(&mut self, changes: &[RowChange]) {
         for change in changes {
             match change {
-                RowChange::Head(bytes) => self.head = bytes.clone(),
-                RowChange::Chunk { index, bytes } => drop(self.chunks.insert(*index, bytes.clone())),
+                RowChange::Head(head) => self.head = Some(head.clone()),
+                RowChange::Chunk { index, chunk } => drop(self.chunks.insert(*index, chunk.clone())),
                 RowChange::DropChunk { index } => drop(self.chunks.remove(index)),
             }
         }
     }
 
     pub(super) fn restore(&self) -> Progress {
-        Progress::restore(&self.head, self.chunks.iter().map(|(index, row)| (*index, row))).unwrap()
+        let chunks = self.chunks.iter().map(|(index, chunk)| (*index, chunk.clone()));
+        Progress::restore(self.head.clone().expect("a head was written"), chunks).unwrap()
     }
 }

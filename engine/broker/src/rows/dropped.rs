@@ -1,0 +1,91 @@
+//! A range of rows that was dropped, and whose space is to be given back; see `crate::reclaim`. All of it is in the key:
+//! family u8, length of the first bound u8, both bounds. The value is the version byte alone.
+
+use bytes::{Bytes, BytesMut};
+use levada_store::Family;
+
+use super::{
+    Row,
+    codec::{Damage, Fields},
+    key::{KeyBuilder, KeyFields, KeyRange},
+    tag,
+};
+
+/// The space of a dropped range was not given back yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dropped;
+
+/// Which range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DroppedRange {
+    pub(crate) family: Family,
+    /// At most 255 bytes.
+    pub(crate) from: Bytes,
+    pub(crate) to: Bytes,
+}
+
+impl Dropped {
+    /// All of them.
+    pub(crate) fn all() -> KeyRange {
+        KeyBuilder::new(1).u8(tag::META_DROPPED).range()
+    }
+}
+
+impl Row for Dropped {
+    const NAME: &'static str = "dropped range";
+    const FAMILY: Family = Family::Meta;
+    const VERSION: u8 = 1;
+    type Key = DroppedRange;
+
+    fn key(DroppedRange { family, from, to }: &DroppedRange) -> Bytes {
+        let len = u8::try_from(from.len()).expect("a dropped range begins with a short key");
+        let key = KeyBuilder::new(3 + from.len() + to.len()).u8(tag::META_DROPPED);
+        key.u8(family.number()).u8(len).bytes(from).bytes(to).finish()
+    }
+
+    fn parse_key(key: &[u8]) -> Option<DroppedRange> {
+        let mut fields = KeyFields::after(&[tag::META_DROPPED], key)?;
+        let [family, len] = fields.array()?;
+        let (from, to) = key[3..].split_at_checked(usize::from(len))?;
+        let (from, to) = (Bytes::copy_from_slice(from), Bytes::copy_from_slice(to));
+        Some(DroppedRange { family: Family::from_number(family)?, from, to })
+    }
+
+    fn len(&self) -> usize {
+        0
+    }
+
+    fn write(&self, _out: &mut BytesMut) {}
+
+    fn read(_fields: &mut Fields<'_>) -> Result<Self, Damage> {
+        Ok(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::rows::check;
+
+    #[test]
+    fn the_bytes_are_these() {
+        let range = DroppedRange {
+            family: Family::Log,
+            from: Bytes::from_static(&[0, 0, 0, 1]),
+            to: Bytes::from_static(&[0, 0, 0, 2]),
+        };
+        check::bytes(&range, &Dropped, "12 02 04 00000001 00000002", "01");
+    }
+
+    proptest! {
+        #[test]
+        fn it_comes_back(family in 0..10u8, from in vec(any::<u8>(), 0..256), to in vec(any::<u8>(), 0..40)) {
+            let family = Family::from_number(family).unwrap();
+            let range = DroppedRange { family, from: from.into(), to: to.into() };
+            check::comes_back(&range, &Dropped);
+            check::is_within::<Dropped>(&range, &Dropped::all());
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Every row that the broker stores: its key, its value, and their bytes; one file a row. It knows neither when a row is
+//! written nor what follows from it.
+//!
+//! Numbers in keys are big endian, so that keys sort by value; numbers in values are little endian. Every value begins
+//! with a version byte and has exactly the bytes that its file describes: a longer or shorter one is damaged.
+//!
+//! | family | key | value | written by | goes |
+//! | --- | --- | --- | --- | --- |
+//! | meta | `0x01` | [`NextId`] | catalogue changes | never |
+//! | meta | `0x02` | [`EngineId`] | first start | never |
+//! | meta | `0x10` topic u32, partition u16 | [`LogStart`] | retention | with the topic |
+//! | meta | `0x11` topic u32, partition u16, offset u64 | [`Segment`] | appends | retention, with the topic |
+//! | meta | `0x12` family u8, length u8, from, to | [`Dropped`] | whatever drops a range of rows | when its space was given back |
+//! | meta | `0x13` topic u32, partition u16, offset u64 | [`Setback`] | the writer | retention, with the topic |
+//! | catalogue | `0x01` topic u32 | [`TopicRecord`] | catalogue changes | with the topic |
+//! | catalogue | `0x02` subscription u64 | [`SubscriptionRecord`] | catalogue changes | with the subscription |
+//! | catalogue | `0x03` plugin version u64 | [`PluginRecord`] | catalogue changes | `plugin remove` |
+//! | catalogue | `0x04` route u64 | [`RouteRecord`] | catalogue changes | with the route |
+//! | catalogue | `0x05` name | [`PluginNumbers`] | removals of a plugin's newest version | never |
+//! | log | topic u32, partition u16, offset u64 | [`levada_store::record`] | appends | retention, with the topic |
+//! | cursors | `0x01` subscription u64, partition u16, `0x00` | [`levada_delivery::progress::Head`] | the subscription | with the subscription |
+//! | cursors | `0x01` subscription u64, partition u16, `0x01`, chunk u64 | [`levada_delivery::progress::Chunk`] | the subscription | when the floor passes it |
+//! | cursors | `0x02` route u64, partition u16 | [`RouteCursor`] | the route | with the route |
+//! | producers | topic u32, partition u16, producer u128 | [`levada_delivery::producer::Producer`] | appends | once it is idle for long, with the topic |
+//!
+//! Ids are never reused, so a key of a deleted thing can never be taken for another's.
+
+mod codec;
+mod key;
+mod record;
+
+mod dropped;
+mod engine_id;
+mod log_start;
+mod next_id;
+mod plugin;
+mod plugin_numbers;
+mod producer;
+mod progress_chunk;
+mod progress_head;
+mod route;
+mod route_cursor;
+mod segment;
+mod setback;
+mod subscription;
+mod topic;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use levada_protocol::error::ErrorCode;
+use levada_store::{Family, Op, ScanLimit, Store};
+
+use self::codec::{Damage, Fields};
+pub(crate) use self::{
+    dropped::{Dropped, DroppedRange},
+    engine_id::EngineId,
+    key::{KeyRange, whole_family},
+    log_start::LogStart,
+    next_id::NextId,
+    plugin::PluginRecord,
+    plugin_numbers::PluginNumbers,
+    producer::of_topic as producers_of_topic,
+    progress_chunk::of_partition as chunks_of_partition,
+    progress_head::of_subscription as progress_of_subscription,
+    route::RouteRecord,
+    route_cursor::RouteCursor,
+    segment::Segment,
+    setback::Setback,
+    subscription::SubscriptionRecord,
+    topic::TopicRecord,
+};
+use crate::error::Error;
+
+/// Rows that one look into the store brings at most.
+const PAGE: ScanLimit = ScanLimit { rows: 1_000, bytes: 4 << 20 };
+
+/// The first bytes of keys, by family.
+mod tag {
+    pub(super) const META_NEXT_ID: u8 = 0x01;
+    pub(super) const META_ENGINE_ID: u8 = 0x02;
+    pub(super) const META_LOG_START: u8 = 0x10;
+    pub(super) const META_SEGMENT: u8 = 0x11;
+    pub(super) const META_DROPPED: u8 = 0x12;
+    pub(super) const META_SETBACK: u8 = 0x13;
+    pub(super) const CATALOGUE_TOPIC: u8 = 0x01;
+    pub(super) const CATALOGUE_SUBSCRIPTION: u8 = 0x02;
+    pub(super) const CATALOGUE_PLUGIN: u8 = 0x03;
+    pub(super) const CATALOGUE_ROUTE: u8 = 0x04;
+    pub(super) const CATALOGUE_PLUGIN_NUMBERS: u8 = 0x05;
+    pub(super) const CURSOR_SUBSCRIPTION: u8 = 0x01;
+    pub(super) const CURSOR_ROUTE: u8 = 0x02;
+}
+
+/// A kind of row. A value of the type is what one row holds.
+pub(crate) trait Row: Sized {
+    /// What errors call it.
+    const NAME: &'static str;
+    /// Where it lies.
+    const FAMILY: Family;
+    /// The layout that is written, and the only one that is read.
+    const VERSION: u8;
+    /// What tells one such row from another.
+    type Key: std::fmt::Debug;
+
+    /// The bytes of a key.
+    fn key(key: &Self::Key) -> Bytes;
+
+    /// What a key names; `None` if it is not one of this kind.
+    fn parse_key(key: &[u8]) -> Option<Self::Key>;
+
+    /// How many bytes [`Row::write`] writes, as far as that is known beforehand.
+    fn len(&self) -> usize;
+
+    /// Writes what follows the version byte.
+    fn write(&self, out: &mut BytesMut);
+
+    /// Reads what follows the version byte.
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Damage>;
+
+    /// The value's bytes.
+    fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(1 + self.len());
+        out.put_u8(Self::VERSION);
+        self.write(&mut out);
+        out.freeze()
+    }
+
+    /// Reads a value's bytes, all of them.
+    fn decode(value: &[u8]) -> Result<Self, RowError> {
+        let damaged = |detail| RowError::Damaged { row: Self::NAME, detail };
+        let (version, rest) = value.split_first().ok_or_else(|| damaged(Damage::from("it is empty")))?;
+        if *version > Self::VERSION {
+            return Err(RowError::Newer { row: Self::NAME, found: *version, supported: Self::VERSION });
+        }
+        if *version != Self::VERSION {
+            return Err(damaged(format!("version {version} never was").into()));
+        }
+        let mut fields = Fields::new(rest);
+        let row = Self::read(&mut fields).map_err(damaged)?;
+        fields.finish().map_err(damaged)?;
+        Ok(row)
+    }
+
+    /// Writes this row.
+    fn put(&self, key: &Self::Key) -> Op {
+        Op::Put { family: Self::FAMILY, key: Self::key(key), value: self.encode() }
+    }
+
+    /// Deletes a row of this kind.
+    fn delete(key: &Self::Key) -> Op {
+        Op::Delete { family: Self::FAMILY, key: Self::key(key) }
+    }
+
+    /// Deletes the rows of a range of keys.
+    fn delete_range((from, to): KeyRange) -> Op {
+        Op::DeleteRange { family: Self::FAMILY, from, to }
+    }
+}
+
+/// Why a stored row cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RowError {
+    /// A later release wrote it.
+    #[error("the {row} row has version {found}, this release reads up to {supported}")]
+    Newer { row: &'static str, found: u8, supported: u8 },
+    /// It is not as this release writes it.
+    #[error("the {row} row is damaged: {detail}")]
+    Damaged { row: &'static str, detail: Damage },
+    /// Its key is of no kind that this release knows.
+    #[error("a key of the {family} family is of an unknown kind: {key:02x?}")]
+    Key { family: &'static str, key: Bytes },
+}
+
+impl RowError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Newer { .. } => ErrorCode::StorageNewer,
+            Self::Damaged { .. } | Self::Key { .. } => ErrorCode::StorageCorrupt,
+        }
+    }
+
+    /// The error of reading the row under this key.
+    fn of(self, key: &impl std::fmt::Debug) -> Error {
+        Error::Store { code: self.code(), message: format!("{self}; it is the one of {key:?}") }
+    }
+}
+
+impl From<RowError> for Error {
+    fn from(error: RowError) -> Self {
+        Self::Store { code: error.code(), message: error.to_string() }
+    }
+}
+
+/// Reads one row, if it is there.
+pub(crate) fn get<R: Row>(store: &dyn Store, key: &R::Key) -> Result<Option<R>, Error> {
+    let value = store.get(R::FAMILY, &R::key(key))?;
+    value.map(|value| R::decode(&value).map_err(|error| error.of(key))).transpose()
+}
+
+/// Reads the row with the largest key in a range, if there is one.
+pub(crate) fn last<R: Row>(store: &dyn Store, (from, to): &KeyRange) -> Result<Option<(R::Key, R)>, Error> {
+    let Some((key, value)) = store.last_before(R::FAMILY, from, to)? else { return Ok(None) };
+    Ok(Some(decode_pair(&key, &value)?))
+}
+
+/// Reads all rows of a range in the order of their keys. Blocks on the disk.
+pub(crate) fn scan<R: Row>(store: &dyn Store, range: KeyRange) -> Result<Vec<(R::Key, R)>, Error> {
+    let mut rows = Vec::new();
+    each(store, R::FAMILY, range, |key, value| {
+        rows.push(decode_pair(key, value)?);
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+fn decode_pair<R: Row>(key: &[u8], value: &[u8]) -> Result<(R::Key, R), RowError> {
+    let unknown = || RowError::Key { family: R::FAMILY.name(), key: Bytes::copy_from_slice(key) };
+    Ok((R::parse_key(key).ok_or_else(unknown)?, R::decode(value)?))
+}
+
+/// Hands all rows of a range over, page by page.
+fn each(
+    store: &dyn Store,
+    family: Family,
+    (mut from, to): KeyRange,
+    mut row: impl FnMut(&[u8], &[u8]) -> Result<(), RowError>,
+) -> Result<(), Error> {
+    loop {
+        let rows = store.scan(family, &from, &to, PAGE)?;
+        let Some((last, _)) = rows.last() else { return Ok(()) };
+        from = [last.as_ref(), &[0]].concat().into();
+        for (key, value) in rows {
+            row(&key, &value)?;
+        }
+    }
+}
+
+/// A row of the catalogue, of whichever kind.
+#[derive(Debug)]
+pub(crate) enum CatalogueRow {
+    Topic(TopicRecord),
+    Subscription(SubscriptionRecord),
+    Plugin(PluginRecord),
+    Route(RouteRecord),
+    PluginNumbers(PluginNumbers),
+}
+
+/// Reads the whole catalogue. Blocks on the disk.
+pub(crate) fn scan_catalogue(store: &dyn Store) -> Result<Vec<CatalogueRow>, Error> {
+    let mut rows = Vec::new();
+    each(store, Family::Catalogue, whole_family(), |key, value| {
+        rows.push(match key.first() {
+            Some(&tag::CATALOGUE_TOPIC) => CatalogueRow::Topic(TopicRecord::decode(value)?),
+            Some(&tag::CATALOGUE_SUBSCRIPTION) => {
+                CatalogueRow::Subscription(SubscriptionRecord::decode(value)?)
+            }
+            Some(&tag::CATALOGUE_PLUGIN) => CatalogueRow::Plugin(PluginRecord::decode(value)?),
+            Some(&tag::CATALOGUE_ROUTE) => CatalogueRow::Route(RouteRecord::decode(value)?),
+            Some(&tag::CATALOGUE_PLUGIN_NUMBERS) => {
+                CatalogueRow::PluginNumbers(PluginNumbers::decode(value)?)
+            }
+            _ => {
+                let (family, key) = (Family::Catalogue.name(), Bytes::copy_from_slice(key));
+                return Err(RowError::Key { family, key });
+            }
+        });
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod check;

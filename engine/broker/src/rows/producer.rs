@@ -1,0 +1,142 @@
+//! What is known of one producer in one partition: 23 bytes after the version byte, then one entry of 28 bytes per
+//! remembered outcome, oldest first.
+//!
+//! ```text
+//!  0         1          2        4       8               16           24
+//!  +---------+----------+--------+-------+---------------+------------+---------+
+//!  | version | reserved | count  | epoch | next_sequence | last_used  | entries |
+//!  | u8 = 1  | u8       | u16    | u32   | u64           | u64 (ms)   |         |
+//!  +---------+----------+--------+-------+---------------+------------+---------+
+//!
+//!  0                8       16          20       24     25         28
+//!  +----------------+-------+-----------+--------+------+----------+
+//!  | first_sequence | base  | sequences | events | kind | reserved |
+//!  | u64            | u64   | u32       | u32    | u8   | 3 bytes  |
+//!  +----------------+-------+-----------+--------+------+----------+
+//! ```
+//!
+//! An entry is a run of sequences that follow on each other: one batch, or several whose events follow on each other in
+//! the log too. `sequences` are counted by the producer, `events` are stored: fewer if a plugin or a repeated event id
+//! left some out. `kind` 0 is appended; other numbers are free for scheduled, prepared and refused outcomes.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use levada_delivery::producer::{Appended, Producer};
+use levada_protocol::ids::{Epoch, PartitionId, ProducerId, Sequence, Timestamp, TopicId};
+use levada_store::Family;
+
+use super::{
+    Row,
+    codec::{Damage, Fields},
+    key::{KeyBuilder, KeyFields, KeyRange},
+};
+
+const HEADER_BYTES: usize = 23;
+const ENTRY_BYTES: usize = 28;
+const KIND_APPENDED: u8 = 0;
+
+/// The producers of a topic.
+pub(crate) fn of_topic(topic: TopicId) -> KeyRange {
+    KeyBuilder::new(4).u32(topic.0).range()
+}
+
+impl Row for Producer {
+    const NAME: &'static str = "producer";
+    const FAMILY: Family = Family::Producers;
+    const VERSION: u8 = 1;
+    type Key = (TopicId, PartitionId, ProducerId);
+
+    fn key((topic, partition, producer): &Self::Key) -> Bytes {
+        KeyBuilder::new(22).u32(topic.0).u16(partition.0).u128(producer.0).finish()
+    }
+
+    fn parse_key(key: &[u8]) -> Option<Self::Key> {
+        let mut fields = KeyFields::after(&[], key)?;
+        let (topic, partition) = (TopicId(fields.u32()?), PartitionId(fields.u16()?));
+        let producer = ProducerId(u128::from_be_bytes(fields.array()?));
+        fields.finish((topic, partition, producer))
+    }
+
+    fn len(&self) -> usize {
+        HEADER_BYTES + self.outcomes().len() * ENTRY_BYTES
+    }
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u8(0);
+        out.put_u16_le(u16::try_from(self.outcomes().len()).expect("at most 64 outcomes are kept"));
+        out.put_u32_le(self.epoch().0);
+        out.put_u64_le(self.next_sequence().0);
+        out.put_u64_le(self.last_used().0);
+        for outcome in self.outcomes() {
+            out.put_u64_le(outcome.first_sequence);
+            out.put_u64_le(outcome.base);
+            out.put_u32_le(outcome.sequences);
+            out.put_u32_le(outcome.events);
+            out.put_u32_le(KIND_APPENDED.into());
+        }
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Damage> {
+        fields.reserved::<1>()?;
+        let (count, epoch) = (fields.u16()?, Epoch(fields.u32()?));
+        let (next_sequence, last_used) = (Sequence(fields.u64()?), Timestamp(fields.u64()?));
+        if fields.left() != usize::from(count) * ENTRY_BYTES {
+            return Err(format!("{count} entries in {} bytes", fields.left()).into());
+        }
+        let outcomes = (0..count).map(|_| read_entry(fields)).collect::<Result<Vec<_>, _>>()?;
+        Self::restore(epoch, next_sequence, last_used, outcomes)
+            .ok_or_else(|| "its outcomes do not follow on each other".into())
+    }
+}
+
+fn read_entry(fields: &mut Fields<'_>) -> Result<Appended, Damage> {
+    let (first_sequence, base) = (fields.u64()?, fields.u64()?);
+    let (sequences, events) = (fields.u32()?, fields.u32()?);
+    match fields.u8()? {
+        KIND_APPENDED => {}
+        kind => return Err(format!("an outcome of kind {kind} is unknown").into()),
+    }
+    fields.reserved::<3>()?;
+    Ok(Appended { first_sequence, sequences, base, events })
+}
+
+#[cfg(test)]
+mod tests {
+    use levada_protocol::ids::Offset;
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::rows::check;
+
+    #[test]
+    fn the_bytes_are_these() {
+        let mut producer = Producer::default();
+        producer.record(Timestamp(7), Epoch(2), Sequence(0), 4, (Offset(9), 3));
+        let key = (TopicId(1), PartitionId(2), ProducerId(3));
+        let expected = "01 00 0100 02000000 0400000000000000 0700000000000000 \
+            0000000000000000 0900000000000000 04000000 03000000 00 000000";
+        check::bytes(&key, &producer, "00000001 0002 00000000000000000000000000000003", expected);
+    }
+
+    proptest! {
+        #[test]
+        fn it_comes_back(
+            topic in any::<u32>(), partition in any::<u16>(), id in any::<u128>(), epoch in any::<u32>(), time in any::<u64>(),
+            batches in vec((1..1_000u32, 0..1_000u32, 0..10u64), 0..80),
+        ) {
+            let (mut producer, mut sequence, mut base) = (Producer::default(), 0, 0);
+            for (sequences, events, gap) in batches {
+                let events = events.min(sequences);
+                producer.record(Timestamp(time), Epoch(epoch), Sequence(sequence), sequences, (Offset(base + gap), events));
+                (sequence, base) = (sequence + u64::from(sequences), base + gap + u64::from(events));
+            }
+            let key = (TopicId(topic), PartitionId(partition), ProducerId(id));
+            check::comes_back(&key, &producer);
+            check::is_within::<Producer>(&key, &of_topic(key.0));
+        }
+
+        #[test]
+        fn garbage_is_refused_or_reads_back_as_it_was(garbage in vec(any::<u8>(), 0..200)) {
+            check::garbage::<Producer>(&garbage);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! A topic: its record under its id.
+
+use bytes::{Bytes, BytesMut};
+use levada_protocol::{ids::TopicId, request::TopicSettings};
+use levada_store::Family;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Row,
+    codec::{Damage, Fields},
+    key::{KeyBuilder, KeyFields},
+    record, tag,
+};
+
+/// A topic, as stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TopicRecord {
+    pub(crate) id: u32,
+    pub(crate) name: String,
+    pub(crate) settings: TopicSettings,
+    pub(crate) created_ms: u64,
+    pub(crate) owner: String,
+}
+
+impl Row for TopicRecord {
+    const NAME: &'static str = "topic";
+    const FAMILY: Family = Family::Catalogue;
+    const VERSION: u8 = 1;
+    type Key = TopicId;
+
+    fn key(id: &TopicId) -> Bytes {
+        KeyBuilder::new(5).u8(tag::CATALOGUE_TOPIC).u32(id.0).finish()
+    }
+
+    fn parse_key(key: &[u8]) -> Option<TopicId> {
+        let mut fields = KeyFields::after(&[tag::CATALOGUE_TOPIC], key)?;
+        let id = TopicId(fields.u32()?);
+        fields.finish(id)
+    }
+
+    fn len(&self) -> usize {
+        record::LEN
+    }
+
+    fn write(&self, out: &mut BytesMut) {
+        record::write(self, out);
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Damage> {
+        record::read(fields)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use levada_protocol::request::Retain;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rows::check;
+
+    #[test]
+    fn the_bytes_are_these() {
+        let settings = TopicSettings {
+            partitions: 4,
+            durability: "os".to_owned(),
+            retain: Retain::TimeAndSize,
+            retain_for_ms: 5,
+            max_bytes: 6,
+        };
+        let topic =
+            TopicRecord { id: 1, name: "orders".to_owned(), settings, created_ms: 7, owner: "me".to_owned() };
+        let expected = "0185a2696401a46e616d65a66f7264657273a873657474696e677385aa706172746974696f6e7304aa647572 \
+            6162696c697479a26f73a672657461696ead74696d655f616e645f73697a65ad72657461696e5f666f725f6d \
+            7305a96d61785f627974657306aa637265617465645f6d7307a56f776e6572a26d65";
+        check::bytes(&TopicId(1), &topic, "01 00000001", expected);
+    }
+
+    proptest! {
+        #[test]
+        fn it_comes_back(
+            id in any::<u32>(), name in ".{0,40}", owner in ".{0,20}", created_ms in any::<u64>(),
+            (partitions, retain_for_ms, max_bytes) in any::<(u16, u64, u64)>(), by_size in any::<bool>(), durability in "[a-z]{0,8}",
+        ) {
+            let retain = if by_size { Retain::TimeAndSize } else { Retain::default() };
+            let settings = TopicSettings { partitions, durability, retain, retain_for_ms, max_bytes };
+            check::comes_back(&TopicId(id), &TopicRecord { id, name, settings, created_ms, owner });
+        }
+    }
+}
