@@ -9,6 +9,8 @@ use crate::clock::Clock;
 pub struct BrokerConfig {
     /// The data directory; artefacts and the free-space guard live there.
     pub data_dir: PathBuf,
+    /// The number of the shard whose commits these are. Default 0; a store that holds another shard's is refused.
+    pub shard: u16,
     /// Bytes of published batches that may wait for their commit. Default 32 MiB.
     pub publish_bytes_max: usize,
     /// Commands that may wait for the shard's writer. Default 8,192.
@@ -49,6 +51,7 @@ impl BrokerConfig {
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
+            shard: 0,
             publish_bytes_max: 32 << 20,
             writer_queue_max: 8_192,
             stream_in_flight_max: 4_096,

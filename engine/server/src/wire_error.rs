@@ -89,6 +89,8 @@ pub(crate) fn http_status(code: ErrorCode) -> StatusCode {
         | Code::StorageCorrupt
         | Code::StorageNewer
         | Code::StorageOlder
+        | Code::StorageDiverged
+        | Code::StorageFenced
         | Code::TlsFailed
         | Code::Unknown(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -14,7 +14,7 @@ use levada_protocol::ids::{CommitIndex, Timestamp};
 
 use crate::{
     Commit, Error, Family, Op, ScanLimit, Store,
-    commit::{APPLIED_KEY, AppliedRow},
+    commit::{APPLIED_KEY, AppliedRow, CommitHash, Term},
 };
 
 /// Opens the store of a name, empty if it is new.
@@ -27,6 +27,9 @@ pub fn run(open: Open<'_>) {
     operations_take_effect_in_order(&*open("order"));
     a_gap_is_refused_and_leaves_nothing(&*open("gap"));
     the_row_of_the_store_is_its_own(&*open("applied"));
+    a_fork_is_refused_and_leaves_nothing(&*open("fork"));
+    a_writer_that_was_taken_over_from_is_fenced(&*open("fenced"));
+    the_last_commit_is_known_again_after_a_reopen(&*open("last commit"));
     a_replay_from_any_applied_index_changes_nothing(&*open("replay"));
     a_scan_stops_after_the_row_that_reaches_a_limit(&*open("limits"));
     the_last_row_below_is_found(&*open("last"));
@@ -45,24 +48,24 @@ pub fn run(open: Open<'_>) {
 
 /// Commits in order, each after the one before.
 struct History {
-    next: u64,
+    last: AppliedRow,
 }
 
 impl History {
     fn after(store: &dyn Store) -> Self {
-        Self { next: store.applied().0 + 1 }
+        Self { last: store.last() }
     }
 
     fn commit(&mut self, ops: Vec<Op>) -> Commit {
-        let index = self.next;
-        self.next += 1;
-        Commit {
-            shard: 0,
-            index: CommitIndex(index),
-            previous: CommitIndex(index - 1),
-            time: Timestamp(index * 400),
-            ops,
-        }
+        let commit = self.peek(ops);
+        self.last = AppliedRow::of(&commit);
+        commit
+    }
+
+    /// The next commit, which is not taken.
+    fn peek(&self, ops: Vec<Op>) -> Commit {
+        let time = Timestamp((self.last.index.0 + 1) * 400);
+        Commit::after(&self.last, Term(self.last.term.0.max(1)), time, ops)
     }
 
     fn apply(&mut self, store: &dyn Store, ops: Vec<Op>) {
@@ -146,13 +149,12 @@ fn a_gap_is_refused_and_leaves_nothing(store: &dyn Store) {
     let gap = Commit {
         index: CommitIndex(3),
         previous: CommitIndex(2),
-        ..history.commit(vec![put(Family::Log, b"b", b"1")])
+        ..history.peek(vec![put(Family::Log, b"b", b"1")])
     };
     let (index, previous, applied) = (CommitIndex(3), CommitIndex(2), CommitIndex(1));
     assert_eq!(store.apply(&gap), Err(Error::Gap { index, previous, applied }));
     assert_eq!(keys(store, b"", END).len(), 1);
     assert_eq!(store.applied(), CommitIndex(1));
-    history.next = 2;
     history.apply(store, vec![put(Family::Log, b"c", b"1")]);
     assert_eq!(store.applied(), CommitIndex(2), "a refused gap is no failure");
 }
@@ -165,14 +167,76 @@ fn the_row_of_the_store_is_its_own(store: &dyn Store) {
         delete_range(Family::Meta, b"a", b"b"),
     ];
     for op in foreign {
-        let commit = history.commit(vec![op]);
+        let commit = history.peek(vec![op]);
         assert_eq!(store.apply(&commit), Err(Error::Reserved { index: commit.index }));
-        history.next = 1;
     }
     let commit = history.commit(vec![put(Family::Log, APPLIED_KEY, b"x")]);
     store.apply(&commit).expect("the same key in another family is free");
     let row = read(store, Family::Meta, APPLIED_KEY).expect("the row is written with the commit");
     assert_eq!(AppliedRow::decode(&row), Ok(AppliedRow::of(&commit)));
+}
+
+fn a_fork_is_refused_and_leaves_nothing(store: &dyn Store) {
+    let mut history = History::after(store);
+    let commits: Vec<Commit> =
+        (0..5u8).map(|step| history.commit(vec![put(Family::Log, &[step], b"1")])).collect();
+    for commit in &commits {
+        store.apply(commit).expect("a commit that follows is applied");
+    }
+    let rows = keys(store, b"", END);
+    let refused = |commit: &Commit, why: &str| {
+        let refused = store.apply(commit);
+        assert!(
+            matches!(&refused, Err(Error::Diverged { index, .. }) if *index == commit.index),
+            "{why}: {refused:?}"
+        );
+        assert_eq!((keys(store, b"", END), store.last()), (rows.clone(), history.last), "{why}");
+    };
+    for commit in &commits {
+        let other = Commit { ops: vec![put(Family::Log, b"other", b"1")], ..commit.clone() };
+        refused(&other, "other rows under an index that was applied");
+        refused(&Commit { term: Term(9), ..commit.clone() }, "the same rows of another writer");
+    }
+    let next = history.peek(vec![put(Family::Log, b"next", b"1")]);
+    refused(
+        &Commit { parent: CommitHash(next.parent.0 ^ 1), ..next.clone() },
+        "the next one of another history",
+    );
+    refused(&Commit { shard: 1, ..next.clone() }, "the next one of another shard");
+    store.apply(&next).expect("a refused fork is no failure");
+}
+
+fn a_writer_that_was_taken_over_from_is_fenced(store: &dyn Store) {
+    let mut history = History::after(store);
+    history.apply(store, vec![put(Family::Log, b"a", b"1")]);
+    let old = history.peek(vec![put(Family::Log, b"old", b"1")]);
+    let taken_over = Commit { term: Term(3), ..history.peek(vec![put(Family::Log, b"new", b"1")]) };
+    store.apply(&taken_over).expect("a higher term takes over");
+    let late = Commit::after(&store.last(), Term(2), Timestamp(1), vec![]);
+    let fenced = Error::Fenced { index: CommitIndex(3), term: Term(2), newest: Term(3) };
+    assert_eq!(store.apply(&late), Err(fenced));
+    assert!(matches!(store.apply(&old), Err(Error::Diverged { .. })), "its index was given to another");
+    assert_eq!((store.last(), keys(store, b"", END).len()), (AppliedRow::of(&taken_over), 2));
+    let next = Commit::after(&store.last(), Term(3), Timestamp(1), vec![]);
+    store.apply(&next).expect("a fenced commit is no failure");
+}
+
+fn the_last_commit_is_known_again_after_a_reopen(store: &dyn Store) {
+    let mut history = History::after(store);
+    let commits: Vec<Commit> =
+        (0..40u8).map(|step| history.commit(vec![put(Family::Log, &[step], b"1")])).collect();
+    for commit in &commits {
+        store.apply(commit).expect("a commit that follows is applied");
+    }
+    store.sync().expect("a sync succeeds");
+    store.reopen().expect("a reopen succeeds");
+    assert_eq!(store.last(), history.last);
+    for commit in &commits {
+        store.apply(commit).expect("a commit that was applied is taken again");
+        let other = Commit { time: Timestamp(commit.time.0 + 1), ..commit.clone() };
+        assert!(matches!(store.apply(&other), Err(Error::Diverged { .. })), "commit {}", commit.index);
+    }
+    history.apply(store, vec![]);
 }
 
 fn a_replay_from_any_applied_index_changes_nothing(store: &dyn Store) {

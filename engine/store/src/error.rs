@@ -8,7 +8,7 @@ use std::{
 use levada_protocol::{error::ErrorCode, ids::CommitIndex};
 use rustix::io::Errno;
 
-use crate::record::LogKey;
+use crate::{commit::Term, record::LogKey};
 
 /// Why a store did not do what it was asked.
 ///
@@ -101,6 +101,27 @@ pub enum Error {
         /// What was applied last.
         applied: CommitIndex,
     },
+    /// The commit is of another history than the one that the store holds: two writers made commits of one index, and
+    /// the store has the other's. Its rows have to be made anew from what is right.
+    #[error("commit {index} is of another history than the store's: {detail}")]
+    Diverged {
+        /// The commit that was refused.
+        index: CommitIndex,
+        /// In what they differ.
+        detail: String,
+    },
+    /// The commit is of a writer that another one has taken over from.
+    #[error(
+        "commit {index} is of term {term}, and the store has commits of term {newest}: another writer has taken over"
+    )]
+    Fenced {
+        /// The commit that was refused.
+        index: CommitIndex,
+        /// Its term.
+        term: Term,
+        /// The newest term.
+        newest: Term,
+    },
     /// The commit writes a row that belongs to the store.
     #[error("commit {index} writes the row `applied`, which is the store's own")]
     Reserved {
@@ -139,6 +160,8 @@ impl Error {
             | Self::Newer { .. }
             | Self::Older { .. }
             | Self::Gap { .. }
+            | Self::Diverged { .. }
+            | Self::Fenced { .. }
             | Self::Reserved { .. }
             | Self::Closed => false,
         }
@@ -155,6 +178,8 @@ impl Error {
             Self::Newer { .. } => ErrorCode::StorageNewer,
             Self::Older { .. } => ErrorCode::StorageOlder,
             Self::Gap { .. } | Self::Reserved { .. } => ErrorCode::Internal,
+            Self::Diverged { .. } => ErrorCode::StorageDiverged,
+            Self::Fenced { .. } => ErrorCode::StorageFenced,
             Self::Closed => ErrorCode::ShuttingDown,
         }
     }

@@ -12,7 +12,7 @@ use levada_protocol::ids::CommitIndex;
 
 use crate::{
     Commit, Error, Family, Op, ScanLimit, Store, StoreStats,
-    commit::{APPLIED_KEY, AppliedRow},
+    commit::{APPLIED_KEY, AppliedRow, CommitHash},
 };
 
 /// Keeps every row in memory, and apart from it what a power cut would leave.
@@ -39,7 +39,9 @@ struct State {
 
 #[derive(Debug, Default, Clone)]
 struct Tables {
-    applied: CommitIndex,
+    last: AppliedRow,
+    /// Of every commit.
+    hashes: BTreeMap<CommitIndex, CommitHash>,
     families: [BTreeMap<Bytes, Bytes>; Family::ALL.len()],
 }
 
@@ -74,7 +76,7 @@ impl MemoryStore {
 
     /// The index of the last commit that a crash would leave.
     pub fn durable(&self) -> CommitIndex {
-        self.lock().durable.applied
+        self.lock().durable.last.index
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -83,18 +85,17 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn applied(&self) -> CommitIndex {
-        self.lock().current.applied
+    fn last(&self) -> AppliedRow {
+        self.lock().current.last
     }
 
     fn apply(&self, commit: &Commit) -> Result<(), Error> {
         let mut state = self.lock();
         state.writable()?;
-        let applied = state.current.applied;
-        if commit.index <= applied {
+        let known = |index| Ok(state.current.hashes.get(&index).copied());
+        if commit.check_follows(&state.current.last, known)?.is_none() {
             return Ok(());
         }
-        commit.check_follows(applied)?;
         if state.full {
             return Err(state.fail(Error::Full { reason: "the memory store was told so".to_owned() }));
         }
@@ -116,7 +117,7 @@ impl Store for MemoryStore {
             return Err(state.fail(Error::Failed { reason: "sync: the memory store was told so".to_owned() }));
         }
         state.sync();
-        Ok(state.durable.applied)
+        Ok(state.durable.last.index)
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, Error> {
@@ -263,9 +264,10 @@ impl Tables {
                 }
             }
         }
-        let row = Bytes::copy_from_slice(&AppliedRow::of(commit).encode());
+        self.last = AppliedRow::of(commit);
+        self.hashes.insert(commit.index, self.last.hash);
+        let row = Bytes::copy_from_slice(&self.last.encode());
         self.family_mut(Family::Meta).insert(Bytes::from_static(APPLIED_KEY), row);
-        self.applied = commit.index;
     }
 }
 
@@ -279,17 +281,15 @@ mod tests {
     use levada_protocol::ids::Timestamp;
 
     use super::*;
-    use crate::conformance;
+    use crate::{commit::Term, conformance};
 
-    fn commit(index: u64) -> Commit {
+    /// The next commit, which must be of this index.
+    fn commit(store: &MemoryStore, index: u64) -> Commit {
         let key = Bytes::copy_from_slice(&index.to_be_bytes());
-        Commit {
-            shard: 0,
-            index: CommitIndex(index),
-            previous: CommitIndex(index - 1),
-            time: Timestamp(index),
-            ops: vec![Op::Put { family: Family::Log, key, value: Bytes::from_static(b"\x01") }],
-        }
+        let ops = vec![Op::Put { family: Family::Log, key, value: Bytes::from_static(b"\x01") }];
+        let next = Commit::after(&store.last(), Term(1), Timestamp(index), ops);
+        assert_eq!(next.index, CommitIndex(index));
+        next
     }
 
     fn rows(store: &MemoryStore) -> usize {
@@ -309,36 +309,36 @@ mod tests {
     #[test]
     fn a_crash_forgets_what_was_not_synced_and_nothing_else() {
         let store = MemoryStore::new();
-        store.apply(&commit(1)).unwrap();
+        store.apply(&commit(&store, 1)).unwrap();
         assert_eq!(store.sync().unwrap(), CommitIndex(1));
-        store.apply(&commit(2)).unwrap();
+        store.apply(&commit(&store, 2)).unwrap();
         assert_eq!((rows(&store), store.durable()), (2, CommitIndex(1)));
         store.crash();
         assert_eq!((rows(&store), store.applied()), (1, CommitIndex(1)));
-        store.apply(&commit(2)).unwrap();
+        store.apply(&commit(&store, 2)).unwrap();
         assert_eq!(rows(&store), 2);
     }
 
     #[test]
     fn a_failed_sync_closes_it_for_writes_and_confirms_nothing() {
         let store = MemoryStore::new();
-        store.apply(&commit(1)).unwrap();
+        store.apply(&commit(&store, 1)).unwrap();
         store.fail_next_sync();
         let failed = store.sync().unwrap_err();
         assert!(matches!(failed, Error::Failed { .. }));
         assert_eq!(store.sync().unwrap_err(), failed);
-        assert_eq!(store.apply(&commit(2)).unwrap_err(), failed);
+        assert_eq!(store.apply(&commit(&store, 2)).unwrap_err(), failed);
         assert_eq!((rows(&store), store.durable()), (1, CommitIndex(0)));
         store.crash();
         assert_eq!((rows(&store), store.applied()), (0, CommitIndex(0)));
-        store.apply(&commit(1)).unwrap();
+        store.apply(&commit(&store, 1)).unwrap();
     }
 
     #[test]
     fn a_failed_apply_changes_nothing_and_closes_it_for_writes() {
         let store = MemoryStore::new();
         store.fail_next_apply();
-        let failed = store.apply(&commit(1)).unwrap_err();
+        let failed = store.apply(&commit(&store, 1)).unwrap_err();
         assert_eq!(store.sync().unwrap_err(), failed);
         assert_eq!((rows(&store), store.applied()), (0, CommitIndex(0)));
     }
@@ -346,16 +346,16 @@ mod tests {
     #[test]
     fn a_full_store_takes_commits_again_once_it_has_room_and_was_reopened() {
         let store = MemoryStore::new();
-        store.apply(&commit(1)).unwrap();
+        store.apply(&commit(&store, 1)).unwrap();
         store.sync().unwrap();
         store.set_full(true);
-        assert!(matches!(store.apply(&commit(2)), Err(Error::Full { .. })));
+        assert!(matches!(store.apply(&commit(&store, 2)), Err(Error::Full { .. })));
         assert!(matches!(store.reopen(), Err(Error::Full { .. })));
         store.set_full(false);
-        assert!(matches!(store.apply(&commit(2)), Err(Error::Full { .. })));
+        assert!(matches!(store.apply(&commit(&store, 2)), Err(Error::Full { .. })));
         assert_eq!(rows(&store), 1);
         store.reopen().unwrap();
-        store.apply(&commit(2)).unwrap();
+        store.apply(&commit(&store, 2)).unwrap();
         assert_eq!(store.sync().unwrap(), CommitIndex(2));
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use levada_protocol::ids::CommitIndex;
 
-use crate::{Commit, Error, Family};
+use crate::{Commit, Error, Family, commit::AppliedRow};
 
 /// Keeps commits and answers questions about the rows they made.
 ///
@@ -21,8 +21,15 @@ use crate::{Commit, Error, Family};
 /// commits up to some index, at least the last one that a sync confirmed, and nothing of later ones.
 ///
 /// # Idempotence
-/// A commit whose index is not above [`Store::applied`] changes nothing and is `Ok`. So a history may be replayed
-/// from any index at or below the next one. A commit that leaves a gap is refused with [`Error::Gap`].
+/// A commit that was applied before changes nothing and is `Ok`. So a history may be replayed from any index at or below
+/// the next one. A commit that leaves a gap is refused with [`Error::Gap`].
+///
+/// # Forks
+/// Every commit names its writer's term and the hash of the commit before it. One that follows on another commit than
+/// the one applied last, or has the index of one that was applied and is not the same, is refused with
+/// [`Error::Diverged`]; how far back a store can tell is its own, but not less than 1,000 commits. A new commit of a lower
+/// term than the one applied last is refused with [`Error::Fenced`]. Neither is a failure: the right commit is taken
+/// afterwards.
 ///
 /// # Failure
 /// The first failed write or sync is final: [`Store::apply`], [`Store::sync`] and [`Store::compact`] answer with
@@ -41,8 +48,13 @@ use crate::{Commit, Error, Family};
 /// `[from, to)` in the order of bytes; one that is empty or turned round holds nothing: it deletes nothing
 /// and scans nothing. Index 0 is the empty store; the first commit has `previous` 0.
 pub trait Store: Send + Sync + 'static {
-    /// The index of the last commit applied; 0 if there is none.
-    fn applied(&self) -> CommitIndex;
+    /// The index of the commit applied last; 0 if there is none.
+    fn applied(&self) -> CommitIndex {
+        self.last().index
+    }
+
+    /// The commit applied last; the default if there is none.
+    fn last(&self) -> AppliedRow;
 
     /// Applies a commit as a whole; it is readable at once and not yet durable.
     fn apply(&self, commit: &Commit) -> Result<(), Error>;

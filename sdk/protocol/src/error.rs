@@ -113,6 +113,10 @@ pub enum ErrorCode {
     StorageNewer,
     /// The data directory was written by an older format, which this release does not read.
     StorageOlder,
+    /// The store holds another history than the one that it is given.
+    StorageDiverged,
+    /// Another writer has taken over.
+    StorageFenced,
     /// The address to listen on is taken.
     AddressInUse,
     /// A configuration value is missing or wrong.
@@ -184,6 +188,8 @@ const CODES: &[(ErrorCode, u16, &str)] = &[
     (ErrorCode::AddressInUse, 84, "ADDRESS_IN_USE"),
     (ErrorCode::ConfigInvalid, 85, "CONFIG_INVALID"),
     (ErrorCode::StorageOlder, 86, "STORAGE_OLDER"),
+    (ErrorCode::StorageDiverged, 87, "STORAGE_DIVERGED"),
+    (ErrorCode::StorageFenced, 88, "STORAGE_FENCED"),
     (ErrorCode::ConnectionLost, 90, "CONNECTION_LOST"),
     (ErrorCode::ConnectFailed, 91, "CONNECT_FAILED"),
     (ErrorCode::TlsFailed, 92, "TLS_FAILED"),
@@ -266,6 +272,8 @@ impl ErrorCode {
             | Self::StorageInUse
             | Self::StorageNewer
             | Self::StorageOlder
+            | Self::StorageDiverged
+            | Self::StorageFenced
             | Self::AddressInUse
             | Self::ConfigInvalid
             | Self::TlsFailed
@@ -326,6 +334,8 @@ impl ErrorCode {
             | Self::StorageInUse
             | Self::StorageNewer
             | Self::StorageOlder
+            | Self::StorageDiverged
+            | Self::StorageFenced
             | Self::AddressInUse
             | Self::ConfigInvalid
             | Self::ConnectFailed

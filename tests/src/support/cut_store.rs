@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use levada_protocol::ids::CommitIndex;
-use levada_store::{Commit, Error, Family, MemoryStore, ScanLimit, Store, StoreStats};
+use levada_store::{Commit, Error, Family, MemoryStore, ScanLimit, Store, StoreStats, commit::AppliedRow};
 
 /// What happened, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,8 +70,8 @@ impl CutStore {
 }
 
 impl Store for CutStore {
-    fn applied(&self) -> CommitIndex {
-        self.disk.applied()
+    fn last(&self) -> AppliedRow {
+        self.disk.last()
     }
 
     fn apply(&self, commit: &Commit) -> Result<(), Error> {

@@ -75,7 +75,7 @@ pub(super) fn read(
         producers: HashMap::new(),
         route_cursors,
         engine_id: rows::get(store, &())?,
-        applied: store.applied(),
+        last: store.last(),
     })
 }
 

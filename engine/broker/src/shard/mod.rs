@@ -29,7 +29,10 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use levada_protocol::{error::ErrorCode, ids::Timestamp};
-use levada_store::Store;
+use levada_store::{
+    Store,
+    commit::{AppliedRow, Term},
+};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(crate) use self::command::{
@@ -103,6 +106,15 @@ pub(crate) struct ShardHandle {
     engine_id: EngineId,
 }
 
+/// Refuses commits of another shard.
+fn check_shard(last: &AppliedRow, shard: u16) -> Result<(), Error> {
+    if last.index.0 == 0 || last.shard == shard {
+        return Ok(());
+    }
+    let message = format!("the data directory holds shard {}, expected shard {shard}", last.shard);
+    Err(Error::Store { code: ErrorCode::StorageDiverged, message })
+}
+
 /// Reads what a start will load, of a store that takes no writes.
 pub(crate) fn look(store: &dyn Store) -> Result<Catalogue, Error> {
     // Nothing is held of the tails: nobody reads them.
@@ -128,6 +140,7 @@ impl Shard {
     ) -> Result<(Self, ShardHandle), Error> {
         let budget = TailBudget::new(config.tail_bytes_max);
         let state = load::load(store.as_ref(), &budget, None)?;
+        check_shard(&state.last, config.shard)?;
         let histogram = Histogram::new_with_max(SYNC_MICROS_MAX, 2)
             .expect("two significant figures are a legal precision");
         let shown = Arc::new(Shown {
@@ -145,6 +158,8 @@ impl Shard {
         let syncer = syncer::Syncer::new(Arc::clone(&durable), synced, ending);
         let mut writer = writer::Writer {
             _ending: Ending::new(&shown, WRITER, Some(&waiting)),
+            shard: config.shard,
+            term: Term(state.last.term.0 + 1),
             state,
             budget,
             store: Arc::clone(store),

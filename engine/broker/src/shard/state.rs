@@ -3,7 +3,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use levada_delivery::producer::Producer;
-use levada_protocol::ids::{CommitIndex, Offset, PartitionId, ProducerId, RouteId, Timestamp, TopicId};
+use levada_protocol::ids::{Offset, PartitionId, ProducerId, RouteId, Timestamp, TopicId};
+use levada_store::commit::AppliedRow;
 
 use crate::{
     catalogue::Catalogue,
@@ -27,8 +28,8 @@ pub(crate) struct State {
     pub(crate) route_cursors: HashMap<(RouteId, PartitionId), Offset>,
     /// What the data directory is known by; `None` until the first commit.
     pub(crate) engine_id: Option<EngineId>,
-    /// The last commit that was written.
-    pub(crate) applied: CommitIndex,
+    /// The commit that was written last.
+    pub(crate) last: AppliedRow,
 }
 
 /// Where a partition ends in the writer's eyes.

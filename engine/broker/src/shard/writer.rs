@@ -19,6 +19,7 @@ use levada_protocol::{
 };
 use levada_store::{
     Commit, Family, Op, Store,
+    commit::Term,
     record::{self, LogRange},
 };
 use tokio::sync::mpsc;
@@ -50,6 +51,10 @@ const OWN_SYNC_BYTES_MAX: usize = 16 * 1024;
 pub(super) struct Writer {
     /// First, so that it is dropped before the commands that wait.
     pub(super) _ending: Ending,
+    /// Which shard's history this is.
+    pub(super) shard: u16,
+    /// This writer's, higher than that of any before it.
+    pub(super) term: Term,
     pub(super) state: State,
     pub(super) budget: Arc<TailBudget>,
     pub(super) store: Arc<dyn Store>,
@@ -338,7 +343,7 @@ impl Writer {
     }
 
     fn next_index(&self) -> CommitIndex {
-        CommitIndex(self.state.applied.0 + 1)
+        CommitIndex(self.state.last.index.0 + 1)
     }
 
     /// Writes the group's commit and hands it to the syncer.
@@ -357,17 +362,17 @@ impl Writer {
             }
         }
         if !group.ops.is_empty() {
-            let index = self.next_index();
             let ops = std::mem::take(&mut group.ops);
-            let commit = Commit { shard: 0, index, previous: self.state.applied, time: now, ops };
+            let next = Commit::after(&self.state.last, self.term, now, ops);
+            let commit = Commit { shard: self.shard, ..next };
             if let Err(error) = self.store.apply(&commit) {
                 tracing::error!(%error, "commit failed, no writes are taken");
                 self.shown.close(error.code(), error.to_string());
                 group.fail(error.code(), &error.to_string());
                 return;
             }
-            self.state.applied = index;
-            group.index = Some(index);
+            self.state.last = self.store.last();
+            group.index = Some(commit.index);
             self.durable.answer_written(&mut group);
         }
         let small = group.bytes <= OWN_SYNC_BYTES_MAX;

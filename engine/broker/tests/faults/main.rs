@@ -13,5 +13,6 @@ mod pressure;
 mod removing;
 mod retention;
 mod support;
+mod terms;
 mod trials;
 mod unread;

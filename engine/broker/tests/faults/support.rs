@@ -34,7 +34,9 @@ use levada_protocol::{
     },
     verbs::{Credit, Verb, VerbKind, Verbs},
 };
-use levada_store::{Commit, Error as StoreError, Family, MemoryStore, Op, ScanLimit, Store, StoreStats};
+use levada_store::{
+    Commit, Error as StoreError, Family, MemoryStore, Op, ScanLimit, Store, StoreStats, commit::AppliedRow,
+};
 use tempfile::TempDir;
 use tokio::{sync::Notify, time::timeout};
 
@@ -65,8 +67,8 @@ impl FaultyStore {
 }
 
 impl Store for FaultyStore {
-    fn applied(&self) -> CommitIndex {
-        self.inner.applied()
+    fn last(&self) -> AppliedRow {
+        self.inner.last()
     }
 
     fn apply(&self, commit: &Commit) -> Result<(), StoreError> {

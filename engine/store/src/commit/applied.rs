@@ -1,31 +1,31 @@
 //! The row that says which commit was applied last. The store writes it in the same batch as the commit itself.
 //!
-//! Key `applied` in family `Meta`. The value is 32 bytes, all numbers little endian:
+//! Key `applied` in family `Meta`. The value is 48 bytes, all numbers little endian:
 //!
 //! ```text
-//!  0         1          2       4          8       16         24      32
-//!  +---------+----------+-------+----------+-------+----------+-------+
-//!  | version | reserved | shard | crc32c   | index | previous | time  |
-//!  | u8 = 1  | u8 = 0   | u16   | u32      | u64   | u64      | u64   |
-//!  +---------+----------+-------+----------+-------+----------+-------+
+//!  0         1          2       4          8       16         24      32     40     48
+//!  +---------+----------+-------+----------+-------+----------+-------+------+------+
+//!  | version | reserved | shard | crc32c   | index | previous | time  | term | hash |
+//!  | u8 = 2  | u8 = 0   | u16   | u32      | u64   | u64      | u64   | u64  | u64  |
+//!  +---------+----------+-------+----------+-------+----------+-------+------+------+
 //! ```
 //!
-//! `crc32c` covers the 4 bytes before it and the 24 after it.
+//! `crc32c` covers the 4 bytes before it and the 40 after it. `hash` is the commit's own.
 
 use bytes::{Buf, BufMut};
 use levada_protocol::ids::{CommitIndex, Timestamp};
 
-use super::Commit;
+use super::{Commit, CommitHash, Term};
 use crate::Error;
 
 /// The key of the row in [`super::Family::Meta`].
 pub const APPLIED_KEY: &[u8] = b"applied";
 /// Bytes of the row's value.
-pub const APPLIED_ROW_BYTES: usize = 32;
-const VERSION: u8 = 1;
+pub const APPLIED_ROW_BYTES: usize = 48;
+const VERSION: u8 = 2;
 
-/// Which commit was applied last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which commit was applied last. The default is that of an empty store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AppliedRow {
     /// Whose history.
     pub shard: u16,
@@ -35,13 +35,17 @@ pub struct AppliedRow {
     pub previous: CommitIndex,
     /// When it was decided.
     pub time: Timestamp,
+    /// Which writer decided it.
+    pub term: Term,
+    /// Its hash.
+    pub hash: CommitHash,
 }
 
 impl AppliedRow {
     /// The row that a commit leaves behind.
     pub fn of(commit: &Commit) -> Self {
-        let Commit { shard, index, previous, time, .. } = *commit;
-        Self { shard, index, previous, time }
+        let Commit { shard, index, previous, time, term, .. } = *commit;
+        Self { shard, index, previous, time, term, hash: commit.hash() }
     }
 
     /// The row's value.
@@ -55,6 +59,8 @@ impl AppliedRow {
         out.put_u64_le(self.index.0);
         out.put_u64_le(self.previous.0);
         out.put_u64_le(self.time.0);
+        out.put_u64_le(self.term.0);
+        out.put_u64_le(self.hash.0);
         let crc = checksum(&value);
         value[4..8].copy_from_slice(&crc.to_le_bytes());
         value
@@ -77,7 +83,9 @@ impl AppliedRow {
             return Err(Error::Newer { what: "the row `applied`".to_owned(), found, supported });
         }
         let (index, previous) = (CommitIndex(rest.get_u64_le()), CommitIndex(rest.get_u64_le()));
-        Ok(Self { shard, index, previous, time: Timestamp(rest.get_u64_le()) })
+        let time = Timestamp(rest.get_u64_le());
+        let (term, hash) = (Term(rest.get_u64_le()), CommitHash(rest.get_u64_le()));
+        Ok(Self { shard, index, previous, time, term, hash })
     }
 }
 

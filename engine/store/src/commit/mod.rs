@@ -1,18 +1,23 @@
 //! The commit: one change of state as plain data, and its bytes. It knows nothing of how a store keeps it, and
 //! applying it needs no clock, no randomness and no look-up.
 //!
-//! Encoded, a commit is 40 bytes and its operations back to back. All numbers are little endian:
+//! Encoded, a commit is 56 bytes and its operations back to back. All numbers are little endian:
 //!
 //! ```text
-//!  0         1          2       4       8       16         24      32        36        40
-//!  +---------+----------+-------+-------+-------+----------+-------+---------+---------+-----+
-//!  | version | reserved | shard | count | index | previous | time  | ops_len | crc32c  | ops |
-//!  | u8 = 1  | u8 = 0   | u16   | u32   | u64   | u64      | u64   | u32     | u32     |     |
-//!  +---------+----------+-------+-------+-------+----------+-------+---------+---------+-----+
+//!  0         1          2       4       8       16         24      32     40       48        52       56
+//!  +---------+----------+-------+-------+-------+----------+-------+------+--------+---------+--------+-----+
+//!  | version | reserved | shard | count | index | previous | time  | term | parent | ops_len | crc32c | ops |
+//!  | u8 = 2  | u8 = 0   | u16   | u32   | u64   | u64      | u64   | u64  | u64    | u32     | u32    |     |
+//!  +---------+----------+-------+-------+-------+----------+-------+------+--------+---------+--------+-----+
 //! ```
 //!
 //! - `count` operations follow, in `ops_len` bytes. `time` is the engine's, in milliseconds since the Unix epoch.
-//! - `crc32c` covers the 36 bytes before it, then the operations.
+//! - `term` is the writer's: whoever takes the shard over has a higher one, and the writer before it is fenced. `parent`
+//!   is the hash of the commit before, 0 for the first one. Together they tell a history from a fork of it, as the
+//!   prepares of TigerBeetle's replication (`view` and `parent`) do.
+//! - `crc32c` covers the 52 bytes before it, then the operations.
+//! - A commit's hash is XXH3-64 of the same bytes. It is not stored in the commit but in what follows: in the row
+//!   `applied`, and as the parent of the next one.
 //!
 //! Each operation:
 //!
@@ -28,23 +33,48 @@
 
 mod applied;
 
+use std::fmt;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use levada_protocol::ids::{CommitIndex, Timestamp};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::Error;
 
 pub use applied::{APPLIED_KEY, APPLIED_ROW_BYTES, AppliedRow};
 
 /// The layout version in the first byte of an encoded commit.
-pub const COMMIT_VERSION: u8 = 1;
+pub const COMMIT_VERSION: u8 = 2;
 /// Bytes of an encoded commit before its operations.
-pub const COMMIT_HEADER_BYTES: usize = 40;
+pub const COMMIT_HEADER_BYTES: usize = 56;
+/// Those of them before the checksum.
+const CHECKED_HEADER_BYTES: usize = COMMIT_HEADER_BYTES - 4;
 /// Bytes of an operation before its key.
 pub const OP_HEADER_BYTES: usize = 12;
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const DELETE_RANGE: u8 = 3;
+
+/// Which writer of a shard made a commit: one that takes over has a higher term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Term(pub u64);
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What tells a commit from any other: XXH3-64 of its bytes. 0 stands for no commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct CommitHash(pub u64);
+
+impl fmt::Display for CommitHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
 
 /// A space of keys of its own. The numbers are stored and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -154,6 +184,19 @@ impl Op {
         }
     }
 
+    /// The bytes before its key.
+    fn header(&self) -> [u8; OP_HEADER_BYTES] {
+        let (kind, family, key, value) = self.parts();
+        let mut header = [0; OP_HEADER_BYTES];
+        let mut out = &mut header[..];
+        out.put_u8(kind);
+        out.put_u8(family.number());
+        out.put_u16_le(0);
+        out.put_u32_le(narrow(key.len()));
+        out.put_u32_le(narrow(value.len()));
+        header
+    }
+
     /// How many bytes it takes encoded.
     pub fn encoded_len(&self) -> usize {
         let (_, _, key, value) = self.parts();
@@ -185,6 +228,10 @@ pub struct Commit {
     pub previous: CommitIndex,
     /// The engine's time when it was decided. It may stand still, and go back when the clock is set.
     pub time: Timestamp,
+    /// Which writer decided it.
+    pub term: Term,
+    /// The hash of the commit that it follows.
+    pub parent: CommitHash,
     /// What changes, in order.
     pub ops: Vec<Op>,
 }
@@ -231,15 +278,53 @@ pub enum CommitError {
 }
 
 impl Commit {
-    /// Checks that this is the commit to apply after `applied`, and that it leaves the store's own row alone.
-    pub(crate) fn check_follows(&self, applied: CommitIndex) -> Result<(), Error> {
-        if self.previous != applied {
-            return Err(Error::Gap { index: self.index, previous: self.previous, applied });
+    /// The commit that follows on the one applied last, of a writer of this term.
+    pub fn after(last: &AppliedRow, term: Term, time: Timestamp, ops: Vec<Op>) -> Self {
+        let AppliedRow { shard, index: previous, hash: parent, .. } = *last;
+        Self { shard, index: CommitIndex(previous.0 + 1), previous, time, term, parent, ops }
+    }
+
+    /// Decides what to do with the commit where `last` was applied last: answers the row that it leaves behind if it is
+    /// to be applied, and `None` if it was applied before. `known` is the hash of the commit that was applied with an
+    /// index, if it is still known.
+    pub(crate) fn check_follows(
+        &self,
+        last: &AppliedRow,
+        known: impl FnOnce(CommitIndex) -> Result<Option<CommitHash>, Error>,
+    ) -> Result<Option<AppliedRow>, Error> {
+        let diverged = |detail| Error::Diverged { index: self.index, detail };
+        if last.index.0 > 0 && self.shard != last.shard {
+            return Err(diverged(format!(
+                "it is of shard {}, the store holds shard {}",
+                self.shard, last.shard
+            )));
+        }
+        let row = AppliedRow::of(self);
+        if self.index <= last.index {
+            return match known(self.index)? {
+                Some(hash) if hash != row.hash => {
+                    Err(diverged(format!("its hash is {}, one of hash {hash} was applied", row.hash)))
+                }
+                _ => Ok(None),
+            };
+        }
+        if self.term < last.term {
+            return Err(Error::Fenced { index: self.index, term: self.term, newest: last.term });
+        }
+        if self.previous != last.index {
+            return Err(Error::Gap { index: self.index, previous: self.previous, applied: last.index });
+        }
+        if self.parent != last.hash {
+            let hash = last.hash;
+            return Err(diverged(format!(
+                "its parent's hash is {}, that of the one applied last is {hash}",
+                self.parent
+            )));
         }
         if self.ops.iter().any(Op::touches_applied) {
             return Err(Error::Reserved { index: self.index });
         }
-        Ok(())
+        Ok(Some(row))
     }
 
     /// How many bytes [`Commit::encode`] makes.
@@ -252,9 +337,24 @@ impl Commit {
     /// # Panics
     /// If the operations are 4 GiB or more: commits are bounded to a few MiB where they are made.
     pub fn encode(&self) -> Bytes {
-        let narrow = |len: usize| u32::try_from(len).expect("a commit is a few MiB at most");
-        let len = self.encoded_len();
-        let mut out = BytesMut::with_capacity(len);
+        let mut out = BytesMut::with_capacity(self.encoded_len());
+        out.put_slice(&self.header());
+        out.put_u32_le(0);
+        for op in &self.ops {
+            let (_, _, key, value) = op.parts();
+            out.put_slice(&op.header());
+            out.put_slice(key);
+            out.put_slice(value);
+        }
+        let crc = checksum(&out);
+        out[CHECKED_HEADER_BYTES..COMMIT_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+        out.freeze()
+    }
+
+    /// The bytes before the checksum.
+    fn header(&self) -> [u8; CHECKED_HEADER_BYTES] {
+        let mut header = [0; CHECKED_HEADER_BYTES];
+        let mut out = &mut header[..];
         out.put_u8(COMMIT_VERSION);
         out.put_u8(0);
         out.put_u16_le(self.shard);
@@ -262,21 +362,23 @@ impl Commit {
         out.put_u64_le(self.index.0);
         out.put_u64_le(self.previous.0);
         out.put_u64_le(self.time.0);
-        out.put_u32_le(narrow(len - COMMIT_HEADER_BYTES));
-        out.put_u32_le(0);
+        out.put_u64_le(self.term.0);
+        out.put_u64_le(self.parent.0);
+        out.put_u32_le(narrow(self.encoded_len() - COMMIT_HEADER_BYTES));
+        header
+    }
+
+    /// What tells it from any other commit.
+    pub fn hash(&self) -> CommitHash {
+        let mut hash = Xxh3::new();
+        hash.update(&self.header());
         for op in &self.ops {
-            let (kind, family, key, value) = op.parts();
-            out.put_u8(kind);
-            out.put_u8(family.number());
-            out.put_u16_le(0);
-            out.put_u32_le(narrow(key.len()));
-            out.put_u32_le(narrow(value.len()));
-            out.put_slice(key);
-            out.put_slice(value);
+            let (_, _, key, value) = op.parts();
+            hash.update(&op.header());
+            hash.update(key);
+            hash.update(value);
         }
-        let crc = checksum(&out);
-        out[36..40].copy_from_slice(&crc.to_le_bytes());
-        out.freeze()
+        CommitHash(hash.digest())
     }
 
     /// Reads a commit back; keys and values share `bytes`.
@@ -286,6 +388,7 @@ impl Commit {
         let (version, reserved, shard, count) =
             (header.get_u8(), header.get_u8(), header.get_u16_le(), header.get_u32_le());
         let (index, previous, time) = (header.get_u64_le(), header.get_u64_le(), header.get_u64_le());
+        let (term, parent) = (Term(header.get_u64_le()), CommitHash(header.get_u64_le()));
         let (ops_len, crc) = (header.get_u32_le() as usize, header.get_u32_le());
         if version != COMMIT_VERSION {
             return Err(CommitError::Version { got: version });
@@ -310,7 +413,7 @@ impl Commit {
             return Err(CommitError::Malformed { what: "there are bytes after its last operation" });
         }
         let (index, previous, time) = (CommitIndex(index), CommitIndex(previous), Timestamp(time));
-        Ok(Self { shard, index, previous, time, ops })
+        Ok(Self { shard, index, previous, time, term, parent, ops })
     }
 }
 
@@ -340,7 +443,11 @@ fn read_op(rest: &mut Bytes) -> Result<Op, &'static str> {
 
 /// CRC-32C of the header without the checksum field, then the operations.
 fn checksum(bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&bytes[..36]), &bytes[COMMIT_HEADER_BYTES..])
+    crc32c::crc32c_append(crc32c::crc32c(&bytes[..CHECKED_HEADER_BYTES]), &bytes[COMMIT_HEADER_BYTES..])
+}
+
+fn narrow(len: usize) -> u32 {
+    u32::try_from(len).expect("a commit is a few MiB at most")
 }
 
 #[cfg(test)]

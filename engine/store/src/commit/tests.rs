@@ -11,6 +11,8 @@ fn sample() -> Commit {
         index: CommitIndex(8),
         previous: CommitIndex(7),
         time: Timestamp(1_700_000_000_123),
+        term: Term(5),
+        parent: CommitHash(0x0102_0304_0506_0708),
         ops: vec![
             Op::Put {
                 family: Family::Log,
@@ -34,14 +36,21 @@ fn any_op() -> impl Strategy<Value = Op> {
 }
 
 fn any_commit() -> impl Strategy<Value = Commit> {
-    let fixed = (any::<u16>(), any::<u64>(), any::<u64>(), any::<u64>());
-    (fixed, prop::collection::vec(any_op(), 0..12)).prop_map(|((shard, index, previous, time), ops)| Commit {
-        shard,
-        index: CommitIndex(index),
-        previous: CommitIndex(previous),
-        time: Timestamp(time),
-        ops,
-    })
+    let fixed = any::<(u16, u64, u64, u64, u64, u64)>();
+    (fixed, prop::collection::vec(any_op(), 0..12)).prop_map(
+        |((shard, index, previous, time, term, parent), ops)| {
+            let (index, previous) = (CommitIndex(index), CommitIndex(previous));
+            Commit {
+                shard,
+                index,
+                previous,
+                time: Timestamp(time),
+                term: Term(term),
+                parent: CommitHash(parent),
+                ops,
+            }
+        },
+    )
 }
 
 proptest! {
@@ -49,6 +58,8 @@ proptest! {
     fn a_commit_comes_back_as_it_went(commit in any_commit()) {
         let bytes = commit.encode();
         prop_assert_eq!(bytes.len(), commit.encoded_len());
+        let hashed = [&bytes[..CHECKED_HEADER_BYTES], &bytes[COMMIT_HEADER_BYTES..]].concat();
+        prop_assert_eq!(commit.hash(), CommitHash(xxhash_rust::xxh3::xxh3_64(&hashed)));
         prop_assert_eq!(Commit::decode(bytes), Ok(commit));
     }
 
@@ -79,9 +90,9 @@ proptest! {
             garbage[4] %= 4;
             garbage[5..8].fill(0);
             let ops_len = u32::try_from(garbage.len() - COMMIT_HEADER_BYTES).unwrap();
-            garbage[32..36].copy_from_slice(&ops_len.to_le_bytes());
+            garbage[48..52].copy_from_slice(&ops_len.to_le_bytes());
             let crc = checksum(&garbage);
-            garbage[36..40].copy_from_slice(&crc.to_le_bytes());
+            garbage[52..56].copy_from_slice(&crc.to_le_bytes());
         }
         if let Ok(commit) = Commit::decode(Bytes::from(garbage.clone())) {
             prop_assert_eq!(commit.encode(), garbage);
@@ -99,13 +110,20 @@ proptest! {
 }
 
 #[test]
-fn the_bytes_are_those_of_format_1() {
-    let golden = "01000300 03000000 0800000000000000 0700000000000000 7b68e5cf8b010000 2c000000 c6bc1d9f \
+fn the_bytes_are_these() {
+    let golden = "02000300 03000000 0800000000000000 0700000000000000 7b68e5cf8b010000 \
+                  0500000000000000 0807060504030201 2c000000 1f0b5060 \
                   01020000 01000000 02000000 6b 0176 \
                   02090000 04000000 00000000 676f6e65 \
                   03030000 00000000 01000000 ff";
     let hex: String = sample().encode().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, golden.replace(' ', ""));
+    assert_eq!(sample().hash().to_string(), "37862a7d7ab1553f");
+    let row: String = AppliedRow::of(&sample()).encode().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(
+        row,
+        "020003000e7483a0080000000000000007000000000000007b68e5cf8b01000005000000000000003f55b17a7d2a8637"
+    );
 }
 
 #[test]
@@ -113,7 +131,7 @@ fn a_claimed_count_reserves_no_memory_beyond_the_bytes() {
     let mut bytes = Commit { ops: Vec::new(), ..sample() }.encode().to_vec();
     bytes[4..8].fill(0xff);
     let crc = checksum(&bytes);
-    bytes[36..40].copy_from_slice(&crc.to_le_bytes());
+    bytes[52..56].copy_from_slice(&crc.to_le_bytes());
     assert_eq!(
         Commit::decode(bytes.into()),
         Err(CommitError::Op { index: 0, what: "its header is cut off" })
@@ -142,10 +160,10 @@ fn families_keep_their_numbers_and_names() {
 #[test]
 fn an_applied_row_of_a_later_format_is_told_apart_from_a_damaged_one() {
     let mut value = AppliedRow::of(&sample()).encode();
-    value[0] = 2;
+    value[0] = 3;
     assert!(matches!(AppliedRow::decode(&value), Err(Error::Corrupt { .. })));
     let crc = crc32c::crc32c_append(crc32c::crc32c(&value[..4]), &value[8..]);
     value[4..8].copy_from_slice(&crc.to_le_bytes());
-    assert!(matches!(AppliedRow::decode(&value), Err(Error::Newer { found: 2, supported: 1, .. })));
+    assert!(matches!(AppliedRow::decode(&value), Err(Error::Newer { found: 3, supported: 2, .. })));
     assert!(matches!(AppliedRow::decode(&[]), Err(Error::Corrupt { .. })));
 }

@@ -6,13 +6,13 @@
 //!
 //! | key | value | written | goes |
 //! | --- | --- | --- | --- |
-//! | slot, u16 big endian: the commit's index modulo 1,024 | [`Link`], 48 bytes | in the commit's batch | overwritten |
+//! | slot, u16 big endian: the commit's index modulo 1,024 | [`Link`], 64 bytes | in the commit's batch | overwritten |
 //!
 //! ```text
-//!  0             32          40     48
+//!  0             48          56     64
 //!  +-------------+-----------+------+
 //!  | applied row | confirmed | salt |
-//!  | 32 bytes    | u64       | u64  |
+//!  | 48 bytes    | u64       | u64  |
 //!  +-------------+-----------+------+
 //! ```
 //!
@@ -31,7 +31,7 @@ use rocksdb::{IteratorMode, WriteBatch};
 use super::{database::Database, failure};
 use crate::{
     Error,
-    commit::{APPLIED_ROW_BYTES, AppliedRow},
+    commit::{APPLIED_ROW_BYTES, AppliedRow, CommitHash},
 };
 
 /// RocksDB insists on a family of this name.
@@ -91,6 +91,13 @@ pub(super) fn link(batch: &mut WriteBatch, link: &Link) {
 }
 
 impl Database {
+    /// The hash of the commit that was applied with this index, if it is one of the last.
+    pub(super) fn hash_of(&self, index: CommitIndex) -> Result<Option<CommitHash>, Error> {
+        let row = self.db.get(slot(index)).map_err(|error| failure::of_call("read", &error))?;
+        let link = row.map(|row| Link::decode(&row)).transpose()?;
+        Ok(link.filter(|link| link.applied.index == index).map(|link| link.applied.hash))
+    }
+
     /// Checks that the commits up to the one applied last follow on each other, as far back as there are rows.
     pub(super) fn check_chain(&self, applied: CommitIndex) -> Result<(), Error> {
         let mut rows = BTreeMap::new();
@@ -132,15 +139,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::commit::Term;
 
     proptest! {
         #[test]
-        fn a_batch_ends_with_its_row(index: u64, previous: u64, time: u64, confirmed: u64, salt: u64) {
+        fn a_batch_ends_with_its_row(
+            index: u64, previous: u64, time: u64, term: u64, hash: u64, confirmed: u64, salt: u64,
+        ) {
             let applied = AppliedRow {
                 shard: 0,
                 index: CommitIndex(index),
                 previous: CommitIndex(previous),
                 time: Timestamp(time),
+                term: Term(term),
+                hash: CommitHash(hash),
             };
             let row = Link { applied, confirmed: CommitIndex(confirmed), salt };
             let mut batch = WriteBatch::default();

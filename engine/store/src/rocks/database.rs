@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
 };
 
-use levada_protocol::ids::{CommitIndex, Timestamp};
+use levada_protocol::ids::CommitIndex;
 use rocksdb::{ColumnFamily, DB, Options};
 use rustix::fs::{Mode, OFlags};
 
@@ -21,7 +21,7 @@ use super::{
     leftovers::Note,
     options::without_preallocation,
     superblock::{self, Known, Superblock},
-    survey::{self, ACCEPT_LOSS, Existing, Last, Survey},
+    survey::{self, ACCEPT_LOSS, Existing, Survey},
 };
 use crate::{
     Error, Family,
@@ -60,9 +60,13 @@ pub(super) fn claim(dir: &Path) -> Result<File, Error> {
 }
 
 impl Database {
-    /// Opens for writing what [`survey::survey`] has looked at; answers also which commit was applied last, and its
-    /// time. The caller has claimed the directory.
-    pub(super) fn open(dir: &Path, options: &RocksOptions, survey: &Survey) -> Result<(Self, Last), Error> {
+    /// Opens for writing what [`survey::survey`] has looked at; answers also which commit was applied last. The
+    /// caller has claimed the directory.
+    pub(super) fn open(
+        dir: &Path,
+        options: &RocksOptions,
+        survey: &Survey,
+    ) -> Result<(Self, AppliedRow), Error> {
         let folder = dir.join(FOLDER);
         let mut ballast = Ballast::find(dir, options.ballast_step());
         if let Some(note) = ballast.note() {
@@ -88,7 +92,7 @@ impl Database {
                     && ballast.has_more_than(prepared.saturating_mul(PREPARED_ROOM))
                 {
                     opened.prepare_log_file(prepared)?;
-                    opened.settle(dir, last.0)?;
+                    opened.settle(dir, last.index)?;
                 }
                 opened.ballast = Some(Mutex::new(ballast));
                 Ok((opened, last))
@@ -109,7 +113,7 @@ impl Database {
         options: &RocksOptions,
         preallocates: bool,
         survey: &Survey,
-    ) -> Result<(Self, Last), Error> {
+    ) -> Result<(Self, AppliedRow), Error> {
         let superblock = match survey {
             Survey::New => Superblock::create(dir, Known::creating())?,
             Survey::Existing(Existing { known, is_unknown: true, .. }) => Superblock::create(dir, *known)?,
@@ -129,18 +133,18 @@ impl Database {
             .map_err(|error| failure::of_open(dir, &error))?;
         let salt = superblock.known().salt;
         let mut opened = Self { salt, ..Self::reading(db, database, options) };
-        let (applied, time) = opened.last_applied()?;
-        opened.check_chain(applied)?;
+        let last = opened.last_applied()?;
+        opened.check_chain(last.index)?;
         sync_directory(dir)?;
         let superblock = Arc::new(Mutex::new(superblock));
-        keeper::settle(dir, &superblock, applied)?;
+        keeper::settle(dir, &superblock, last.index)?;
         if matches!(survey, Survey::Existing(Existing { accepts_loss: true, .. })) {
             let path = dir.join(ACCEPT_LOSS);
             fs::remove_file(&path).map_err(|error| failure::of_file("remove", &path, &error))?;
         }
         opened.keeper = Some(Keeper::start(dir.to_owned(), Arc::clone(&superblock))?);
         opened.superblock = Some(superblock);
-        Ok((opened, (applied, time)))
+        Ok((opened, last))
     }
 
     /// Opens without writing anything: to look before anything is written, and what a full disk still allows.
@@ -189,12 +193,10 @@ impl Database {
         self.db.cf_handle(name).expect("every family was opened with the database")
     }
 
-    /// The last commit and its time.
-    pub(super) fn last_applied(&self) -> Result<Last, Error> {
-        match self.get(Family::Meta, APPLIED_KEY)? {
-            None => Ok((CommitIndex(0), Timestamp(0))),
-            Some(value) => AppliedRow::decode(&value).map(|row| (row.index, row.time)),
-        }
+    /// The commit applied last.
+    pub(super) fn last_applied(&self) -> Result<AppliedRow, Error> {
+        self.get(Family::Meta, APPLIED_KEY)?
+            .map_or_else(|| Ok(AppliedRow::default()), |value| AppliedRow::decode(&value))
     }
 
     /// Makes sure that a commit of so many bytes can be recovered on a disk that is full by then.

@@ -41,7 +41,7 @@ use std::{
 use bytes::Bytes;
 use levada_protocol::ids::CommitIndex;
 
-use crate::{Commit, Error, Family, ScanLimit, Store, StoreStats};
+use crate::{Commit, Error, Family, ScanLimit, Store, StoreStats, commit::AppliedRow};
 use ballast::Ballast;
 use database::Database;
 
@@ -57,7 +57,7 @@ pub struct RocksStore {
     /// The claim on the directory, until the store is closed: also while only reading is possible. It goes after the
     /// handle.
     lock: Mutex<Option<File>>,
-    applied: AtomicU64,
+    last: Mutex<AppliedRow>,
     /// What was applied last when the last successful sync began.
     confirmed: AtomicU64,
     failure: Mutex<Option<Error>>,
@@ -125,14 +125,14 @@ impl RocksStore {
         let lock = database::claim(&dir).map_err(explain)?;
         let survey = survey::survey(&dir, &options, inspect)?;
         let (database, recovered) = Database::open(&dir, &options, &survey).map_err(explain)?;
-        tracing::info!(dir = %dir.display(), applied = recovered.0.0, "store opened");
+        tracing::info!(dir = %dir.display(), applied = recovered.index.0, "store opened");
         Ok(Self {
             dir,
             options,
             handle: RwLock::new(Handle::Open(Box::new(database))),
             lock: Mutex::new(Some(lock)),
-            applied: AtomicU64::new(recovered.0.0),
-            confirmed: AtomicU64::new(recovered.0.0),
+            last: Mutex::new(recovered),
+            confirmed: AtomicU64::new(recovered.index.0),
             failure: Mutex::new(None),
             recovery_bytes: AtomicU64::new(0),
         })
@@ -164,6 +164,10 @@ impl RocksStore {
 
     fn replace_failure(&self, error: Option<Error>) {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
+    fn set_last(&self, row: AppliedRow) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = row;
     }
 
     fn sync_open(&self, database: &Database) -> Result<CommitIndex, Error> {
@@ -199,25 +203,22 @@ fn existing(dir: &Path) -> &Path {
 }
 
 impl Store for RocksStore {
-    fn applied(&self) -> CommitIndex {
-        CommitIndex(self.applied.load(Ordering::Acquire))
+    fn last(&self) -> AppliedRow {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn apply(&self, commit: &Commit) -> Result<(), Error> {
         self.with(|database| {
             self.failed()?;
-            let applied = self.applied();
-            if commit.index <= applied {
-                return Ok(());
-            }
-            commit.check_follows(applied)?;
+            let known = |index| database.hash_of(index);
+            let Some(row) = commit.check_follows(&self.last(), known)? else { return Ok(()) };
             if commit.index.0.saturating_sub(self.confirmed.load(Ordering::Acquire)) > chain::LENGTH {
                 self.sync_open(database)?;
             }
             database
-                .write(commit, CommitIndex(self.confirmed.load(Ordering::Acquire)))
+                .write(commit, row, CommitIndex(self.confirmed.load(Ordering::Acquire)))
                 .map_err(|error| self.fail(error))?;
-            self.applied.store(commit.index.0, Ordering::Release);
+            self.set_last(row);
             Ok(())
         })
     }
@@ -287,13 +288,13 @@ impl Store for RocksStore {
         let opened = survey::survey(&self.dir, &self.options, &Uninspected)
             .and_then(|survey| Database::open(&self.dir, &self.options, &survey));
         match opened {
-            Ok((database, (applied, _))) => {
+            Ok((database, last)) => {
                 *handle = Handle::Open(Box::new(database));
-                self.applied.store(applied.0, Ordering::Release);
-                self.confirmed.store(applied.0, Ordering::Release);
+                self.set_last(last);
+                self.confirmed.store(last.index.0, Ordering::Release);
                 self.replace_failure(None);
                 self.recovery_bytes.store(0, Ordering::Release);
-                tracing::info!(applied = applied.0, "store opened again");
+                tracing::info!(applied = last.index.0, "store opened again");
                 Ok(())
             }
             Err(error) => {

@@ -7,7 +7,7 @@
 
 use std::{fs, io, path::Path};
 
-use levada_protocol::ids::{CommitIndex, Offset, PartitionId, Timestamp, TopicId};
+use levada_protocol::ids::{Offset, PartitionId, TopicId};
 use rocksdb::DB;
 
 use super::{
@@ -61,7 +61,7 @@ pub(super) fn survey<I: Inspect>(
     let wal = Wal::examine(&dir.join(FOLDER), existing.known.salt)?;
     let view = open(dir, options).map_err(|error| explain(dir, &wal, error))?;
     check_files(dir, &view.database)?;
-    view.database.check_chain(view.applied)?;
+    view.database.check_chain(view.last.index)?;
     check_end(dir, &view, &wal, &existing, inspect)?;
     check_rows(&view)?;
     inspect.inspect(&view)?;
@@ -115,8 +115,8 @@ fn open(dir: &Path, options: &RocksOptions) -> Result<View, Error> {
         return Err(Error::Corrupt { detail });
     }
     let database = Database::open_for_reading(dir, options)?;
-    let (applied, _) = database.last_applied()?;
-    Ok(View { database, applied })
+    let last = database.last_applied()?;
+    Ok(View { database, last })
 }
 
 /// The error of a database that does not open, with the place in the write-ahead log if it is there.
@@ -175,7 +175,7 @@ fn check_end(
     existing: &Existing,
     inspect: &impl Inspect,
 ) -> Result<(), Error> {
-    let (applied, durable) = (view.applied, existing.known.durable.max(wal.proven));
+    let (applied, durable) = (view.last.index, existing.known.durable.max(wal.proven));
     if applied >= durable {
         return Ok(());
     }
@@ -198,7 +198,7 @@ fn check_end(
 /// The events that are lost with the commits that were not found, in words.
 fn lost_events(view: &View, wal: &Wal, inspect: &impl Inspect) -> String {
     let lost: Vec<_> = wal
-        .lost(view.applied)
+        .lost(view.last.index)
         .into_iter()
         .map(|((topic, partition), named)| {
             let name = inspect.topic_name(view, topic).unwrap_or_else(|| format!("number {topic}"));
@@ -242,6 +242,3 @@ fn field(line: &str, name: &str) -> Option<u64> {
     let (_, rest) = line.split_once(name)?;
     rest.split(' ').next()?.parse().ok()
 }
-
-/// The last commit and its time: what an open answers.
-pub(super) type Last = (CommitIndex, Timestamp);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use levada_protocol::ids::{CommitIndex, TopicId};
 
 use super::database::Database;
-use crate::{Commit, Error, Family, ScanLimit, Store, StoreStats};
+use crate::{Commit, Error, Family, ScanLimit, Store, StoreStats, commit::AppliedRow};
 
 /// What the owner of the rows has to say about a store before it is opened for writing.
 pub trait Inspect {
@@ -40,12 +40,12 @@ impl Inspect for Uninspected {
 /// A database that was opened for reading only.
 pub(super) struct View {
     pub(super) database: Database,
-    pub(super) applied: CommitIndex,
+    pub(super) last: AppliedRow,
 }
 
 impl Store for View {
-    fn applied(&self) -> CommitIndex {
-        self.applied
+    fn last(&self) -> AppliedRow {
+        self.last
     }
 
     fn apply(&self, _commit: &Commit) -> Result<(), Error> {

@@ -28,16 +28,22 @@ const STALL_LOOKS_MAX: u32 = 100;
 const STALL: &str = "Write stall";
 
 impl Database {
-    /// Writes a commit whole, to memory and to the log file, without a sync. `confirmed` is what a sync has confirmed.
-    pub(super) fn write(&self, commit: &Commit, confirmed: CommitIndex) -> Result<(), Error> {
-        let batch = self.batch(commit, confirmed);
+    /// Writes a commit whole, to memory and to the log file, without a sync. `applied` is the row that it leaves
+    /// behind, `confirmed` is what a sync has confirmed.
+    pub(super) fn write(
+        &self,
+        commit: &Commit,
+        applied: AppliedRow,
+        confirmed: CommitIndex,
+    ) -> Result<(), Error> {
+        let batch = self.batch(commit, applied, confirmed);
         self.cover(batch.size_in_bytes())?;
         let mut options = WriteOptions::default();
         options.set_no_slowdown(true);
         let mut written = self.db.write_opt(batch, &options);
         while written.as_ref().is_err_and(is_stall) {
             self.wait_for_stall();
-            written = self.db.write_opt(self.batch(commit, confirmed), &options);
+            written = self.db.write_opt(self.batch(commit, applied, confirmed), &options);
         }
         written.map_err(|error| failure::of_call("write", &error))
     }
@@ -55,9 +61,8 @@ impl Database {
         }
     }
 
-    fn batch(&self, commit: &Commit, confirmed: CommitIndex) -> WriteBatch {
+    fn batch(&self, commit: &Commit, applied: AppliedRow, confirmed: CommitIndex) -> WriteBatch {
         let families = Family::ALL.map(|family| self.family(family));
-        let applied = AppliedRow::of(commit);
         let capacity = commit.encoded_len()
             + (commit.ops.len() + 2) * OP_OVERHEAD_BYTES
             + APPLIED_KEY.len()

@@ -76,7 +76,7 @@ impl Scene {
         for (first, last) in [(1, COMMITS / 2), (COMMITS / 2 + 1, COMMITS)] {
             let store = open(&data, &options());
             for index in first..=last {
-                store.apply(&events(index)).unwrap();
+                store.apply(&after(&store, events(index))).unwrap();
                 store.sync().unwrap();
                 if index == COMMITS / 4 {
                     before = Some(read(&data));
@@ -329,7 +329,7 @@ fn a_flipped_bit_amid_durable_commits_names_log_file_commits_and_events() {
     let data = dir.path().join("data");
     let store = open(&data, &RocksOptions { wal_bytes_prepared: 0, ..RocksOptions::default() });
     for index in 1..=COMMITS {
-        store.apply(&events(index)).unwrap();
+        store.apply(&after(&store, events(index))).unwrap();
         store.sync().unwrap();
     }
     let mut files = read(&data);
@@ -365,7 +365,7 @@ fn a_flipped_bit_amid_durable_commits_names_log_file_commits_and_events() {
     let killed = dir.path().join("killed");
     write(&killed, &read(&restored));
     assert_eq!(open(&killed, &options()).applied(), store.applied(), "it is accepted for good");
-    store.apply(&events(COMMITS / 2)).unwrap();
+    store.apply(&after(&store, events(COMMITS / 2))).unwrap();
     store.close().unwrap();
     assert_eq!(open(&restored, &options()).applied(), CommitIndex(COMMITS / 2));
 }

@@ -24,7 +24,7 @@ impl Scene {
         options.log.memtable_bytes = 1 << 17;
         let store = open(dir.path(), &options);
         for index in 1..=DURABLE {
-            store.apply(&commit(index, 100)).unwrap();
+            store.apply(&after(&store, commit(index, 100))).unwrap();
         }
         store.sync().unwrap();
         Self { dir, store, traps: Vec::new() }
@@ -53,7 +53,7 @@ impl Scene {
     fn fail(&self) -> Error {
         (self.store.applied().0 + 1..1000)
             .find_map(|index| {
-                let applied = self.store.apply(&commit(index, 5000));
+                let applied = self.store.apply(&after(&self.store, commit(index, 5000)));
                 applied.and_then(|()| self.store.sync()).err()
             })
             .expect("the next log file fails")
@@ -62,7 +62,7 @@ impl Scene {
     /// Asserts that nothing is written any more, and everything durable is read.
     fn assert_closed_for_writes(&self, failure: &Error) {
         let next = self.store.applied().0 + 1;
-        assert_eq!(self.store.apply(&commit(next, 10)).as_ref(), Err(failure));
+        assert_eq!(self.store.apply(&after(&self.store, commit(next, 10))).as_ref(), Err(failure));
         assert_eq!(self.store.sync().as_ref(), Err(failure));
         assert_eq!(self.store.compact(Family::Log, &[], &[0xff]).as_ref(), Err(failure));
         let rows = self.store.scan(Family::Log, &[], &[0xff], ScanLimit::NONE).unwrap();
@@ -76,7 +76,7 @@ impl Scene {
         let applied = self.store.applied().0;
         assert!(applied >= durable, "{durable} were durable, {applied} are there");
         assert_whole(&self.store, 1000);
-        self.store.apply(&commit(applied + 1, 10)).unwrap();
+        self.store.apply(&after(&self.store, commit(applied + 1, 10))).unwrap();
         assert_eq!(self.store.sync(), Ok(CommitIndex(applied + 1)));
     }
 }
@@ -134,7 +134,7 @@ fn a_failed_sync_is_final_and_confirms_nothing() {
     scene.set(wal, |path| symlink("/dev/null", path).unwrap());
     let before = (scene.store.applied().0 + 1..1000)
         .find_map(|index| {
-            scene.store.apply(&commit(index, 5000)).unwrap();
+            scene.store.apply(&after(&scene.store, commit(index, 5000))).unwrap();
             scene.store.sync().err().map(|failure| (index, failure))
         })
         .expect("the next log file cannot be synced");

@@ -62,7 +62,7 @@ impl Volume {
     fn store(&self) -> RocksStore {
         let store = open(&self.data(), &RocksOptions::default());
         for index in 1..=COMMITS {
-            store.apply(&commit(index, 100_000)).unwrap();
+            store.apply(&after(&store, commit(index, 100_000))).unwrap();
         }
         store.sync().unwrap();
         store
@@ -130,7 +130,7 @@ fn a_recovery_that_found_no_room_is_tried_again_only_with_as_much() {
     volume.empty();
     fs::remove_file(volume.data().join("superblock.new")).unwrap();
     store.reopen().unwrap();
-    store.apply(&commit(COMMITS + 1, 10)).unwrap();
+    store.apply(&after(&store, commit(COMMITS + 1, 10))).unwrap();
     store.sync().unwrap();
 }
 
@@ -152,7 +152,7 @@ fn a_start_after_a_killed_recovery_says_how_much_room_it_needs() {
 fn a_directory_stays_claimed_while_it_can_only_be_read() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), &RocksOptions::default());
-    store.apply(&commit(1, 100)).unwrap();
+    store.apply(&after(&store, commit(1, 100))).unwrap();
     trap_superblock(dir.path());
     full(store.reopen());
     assert_whole(&store, 1);
@@ -168,7 +168,7 @@ fn a_log_with_a_torn_end_is_recovered_on_a_full_disk_whatever_a_log_file_would_p
     let Some(volume) = Volume::mount() else { return };
     let store = volume.store();
     // Not synced: its end may be torn.
-    store.apply(&commit(COMMITS + 1, 100_000)).unwrap();
+    store.apply(&after(&store, commit(COMMITS + 1, 100_000))).unwrap();
     drop(store);
     let logs = files(&volume.data(), ".log");
     let log = fs::File::options().write(true).open(logs.last().unwrap()).unwrap();
@@ -178,8 +178,8 @@ fn a_log_with_a_torn_end_is_recovered_on_a_full_disk_whatever_a_log_file_would_p
     let lock = claim(&volume.data()).unwrap();
     let options = RocksOptions::default();
     let survey = survey::survey(&volume.data(), &options, &Uninspected).unwrap();
-    let (database, (applied, _)) = Database::open(&volume.data(), &options, &survey).unwrap();
-    assert_eq!(applied, CommitIndex(COMMITS), "the end is torn");
+    let (database, last) = Database::open(&volume.data(), &options, &survey).unwrap();
+    assert_eq!(last.index, CommitIndex(COMMITS), "the end is torn");
     drop((database, lock));
 }
 

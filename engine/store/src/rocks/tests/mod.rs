@@ -17,7 +17,11 @@ use std::{
 use bytes::Bytes;
 use levada_protocol::ids::{CommitIndex, Timestamp};
 
-use crate::{Commit, Family, Op, RocksOptions, RocksStore, Store, conformance};
+use crate::{
+    Commit, Family, Op, RocksOptions, RocksStore, Store,
+    commit::{CommitHash, Term},
+    conformance,
+};
 
 #[test]
 fn conforms() {
@@ -48,7 +52,13 @@ fn commit(index: u64, len: usize) -> Commit {
         Op::Put { family: Family::Log, key: key.clone(), value: value.into() },
         Op::Put { family: Family::Side, key, value: Bytes::from_static(b"\x01") },
     ];
-    Commit { shard: 0, index: CommitIndex(index), previous: CommitIndex(index - 1), time: Timestamp(0), ops }
+    let (index, previous) = (CommitIndex(index), CommitIndex(index - 1));
+    Commit { shard: 0, index, previous, time: Timestamp(0), term: Term(1), parent: CommitHash(0), ops }
+}
+
+/// The same commit, as the next one of what the store holds.
+fn after(store: &RocksStore, commit: Commit) -> Commit {
+    Commit { parent: store.last().hash, ..commit }
 }
 
 fn marker(index: u64) -> Vec<u8> {

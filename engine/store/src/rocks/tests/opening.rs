@@ -20,7 +20,7 @@ fn refused(dir: &Path) -> Error {
 fn closed_store(dir: &Path, count: u64) {
     let store = open(dir, &RocksOptions::default());
     for index in 1..=count {
-        store.apply(&commit(index, 100)).unwrap();
+        store.apply(&after(&store, commit(index, 100))).unwrap();
     }
     store.close().unwrap();
 }
@@ -33,7 +33,7 @@ fn a_directory_in_use_is_refused_and_stays_usable() {
     assert_eq!(error, Error::InUse { dir: dir.path().to_owned() });
     assert_eq!(error.code(), ErrorCode::StorageInUse);
     assert!(error.to_string().contains("in use by another engine"), "{error}");
-    store.apply(&commit(1, 10)).unwrap();
+    store.apply(&after(&store, commit(1, 10))).unwrap();
     store.close().unwrap();
     assert_eq!(open(dir.path(), &RocksOptions::default()).applied(), CommitIndex(1));
 }
@@ -156,7 +156,7 @@ fn a_sync_is_noted_before_it_is_answered() {
         other => panic!("the superblock is there, and not {other:?}"),
     };
     for index in 1..=5 {
-        store.apply(&commit(index, 10)).unwrap();
+        store.apply(&after(&store, commit(index, 10))).unwrap();
         assert_eq!(durable(), CommitIndex(index - 1), "an apply notes nothing");
         store.sync().unwrap();
         assert_eq!(durable(), CommitIndex(index));
@@ -171,7 +171,7 @@ fn a_database_whose_creation_was_killed_is_created_by_the_next_start() {
     fs::write(dir.path().join("db/MANIFEST-000001"), "half of").unwrap();
     fs::write(dir.path().join("format"), "levada data format 2\n").unwrap();
     let store = open(dir.path(), &RocksOptions::default());
-    store.apply(&commit(1, 10)).unwrap();
+    store.apply(&after(&store, commit(1, 10))).unwrap();
     store.close().unwrap();
     assert_eq!(open(dir.path(), &RocksOptions::default()).applied(), CommitIndex(1));
 }
@@ -180,7 +180,7 @@ fn a_database_whose_creation_was_killed_is_created_by_the_next_start() {
 fn a_flipped_bit_in_a_file_is_noticed_when_it_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), &RocksOptions::default());
-    store.apply(&commit(1, 100_000)).unwrap();
+    store.apply(&after(&store, commit(1, 100_000))).unwrap();
     store.close().unwrap();
     let blobs = files(dir.path(), ".blob");
     let [blob] = &blobs[..] else { panic!("one large value makes one blob file, not {blobs:?}") };

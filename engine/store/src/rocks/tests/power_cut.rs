@@ -40,7 +40,7 @@ impl Scene {
             // Short ones, long ones, and one that crosses RocksDB's blocks of 32 KiB.
             let len = [40, 3000, 200, 40_000][usize::try_from(index % 4).unwrap()];
             let time = Timestamp(if index < BOUND { 0 } else { 5000 });
-            store.apply(&Commit { time, ..commit(index, len) }).unwrap();
+            store.apply(&after(&store, Commit { time, ..commit(index, len) })).unwrap();
             if index == BOUND {
                 store.sync().unwrap();
             }
@@ -69,7 +69,7 @@ impl Scene {
         let applied = store.applied().0;
         if applied % 4 == 0 {
             // It goes on from there, and what it takes now is there after the next open.
-            store.apply(&commit(applied + 1, 50)).unwrap();
+            store.apply(&after(&store, commit(applied + 1, 50))).unwrap();
             store.sync().unwrap();
             drop(store);
             assert_eq!(open(&copied, &RocksOptions::default()).applied(), CommitIndex(applied + 1));
@@ -171,7 +171,7 @@ fn a_flipped_bit_in_a_recycled_log_loses_its_commit_and_those_behind_it() {
     (options.log.memtable_bytes, options.wal_bytes_max) = (1 << 17, 1 << 19);
     let store = open(&live, &options);
     for index in 1..=COMMITS {
-        store.apply(&commit(index, 5000)).unwrap();
+        store.apply(&after(&store, commit(index, 5000))).unwrap();
     }
     drop(store);
     // Those of the newest file: nothing of them was moved out of the log yet.
@@ -216,7 +216,7 @@ fn a_log_file_that_went_missing_never_leaves_a_hole() {
     });
     stopped.unwrap();
     for index in 1..=COMMITS {
-        store.apply(&commit(index, 5000)).unwrap();
+        store.apply(&after(&store, commit(index, 5000))).unwrap();
     }
     drop(store);
     let count = files(&live, ".log").len();
@@ -244,12 +244,12 @@ fn more_commits_than_a_hole_can_be_seen_in_are_never_left_without_a_sync() {
     let store = open(dir.path(), &RocksOptions::default());
     let before = store.stats().wal_syncs;
     for index in 1..=1024 {
-        store.apply(&commit(index, 10)).unwrap();
+        store.apply(&after(&store, commit(index, 10))).unwrap();
     }
     assert_eq!(store.stats().wal_syncs, before);
-    store.apply(&commit(1025, 10)).unwrap();
+    store.apply(&after(&store, commit(1025, 10))).unwrap();
     assert_eq!(store.stats().wal_syncs, before + 1);
-    store.apply(&commit(1026, 10)).unwrap();
+    store.apply(&after(&store, commit(1026, 10))).unwrap();
     assert_eq!(store.stats().wal_syncs, before + 1);
     drop(store);
     assert_eq!(open(dir.path(), &RocksOptions::default()).applied(), CommitIndex(1026));

@@ -28,14 +28,14 @@ fn fill(store: &RocksStore, topics: &[u32], mib: u64) {
             let value = Bytes::from(vec![u8::try_from(step % 251).unwrap(); 64 * 1024]);
             Op::Put { family: Family::Log, key: Bytes::copy_from_slice(&key.encode()), value }
         });
-        store.apply(&Commit { ops: ops.collect(), ..commit(index, 0) }).unwrap();
+        store.apply(&after(store, Commit { ops: ops.collect(), ..commit(index, 0) })).unwrap();
     }
 }
 
 fn delete(store: &RocksStore, range: &LogRange) {
     let index = store.applied().0 + 1;
     let op = Op::DeleteRange { family: Family::Log, from: range.from.clone(), to: range.to.clone() };
-    store.apply(&Commit { ops: vec![op], ..commit(index, 0) }).unwrap();
+    store.apply(&after(store, Commit { ops: vec![op], ..commit(index, 0) })).unwrap();
 }
 
 /// Deletes all of a topic and gives its space back.
@@ -133,7 +133,7 @@ fn fill_small(store: &RocksStore, topic: u32, mib: u64) {
             let value = Bytes::from(vec![7; 1024]);
             Op::Put { family: Family::Log, key: Bytes::copy_from_slice(&key.encode()), value }
         });
-        store.apply(&Commit { ops: ops.collect(), ..commit(index, 0) }).unwrap();
+        store.apply(&after(store, Commit { ops: ops.collect(), ..commit(index, 0) })).unwrap();
     }
 }
 
