@@ -15,6 +15,7 @@ use levada_protocol::{
     deliver::{DELIVER_HEADER_BYTES, DeliverHeader, RUN_HEADER_BYTES, Run},
     ids::Offset,
 };
+use levada_store::record::Record;
 
 use crate::{
     error::Error,
@@ -114,6 +115,11 @@ impl Piece {
             span += batch.span();
         }
         Ok(Self { run, events, span, built: false })
+    }
+
+    /// A stored record; its batches' checksums are compared.
+    pub(crate) fn of_record(record: &Record) -> Result<Self, Error> {
+        Ok(Self { span: record.span, ..Self::of(record.run(), true)? })
     }
 
     /// The part of this piece in `offsets`, of at most `events_max` events, in as few pieces as it takes.

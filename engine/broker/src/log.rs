@@ -118,7 +118,7 @@ impl Log {
             message: format!("topic {} partition {}: {what}", self.topic.name, self.number),
         };
         let record = record::check(key, value).map_err(|error| damaged(error.to_string()))?;
-        Piece::of(record.run(), true).map_err(|error| damaged(error.to_string()))
+        Piece::of_record(&record).map_err(|error| damaged(error.to_string()))
     }
 
     /// The store's error of a read at `offset`, with the topic's name where events are damaged.

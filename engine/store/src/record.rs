@@ -11,20 +11,23 @@
 //!  +----------+-----------+-------------+
 //! ```
 //!
-//! Value: 24 bytes, little endian, then one or more batches back to back, each beginning where the one before
-//! it ends:
+//! Value: 36 bytes, little endian, then batches back to back, each beginning where the one before it ends:
 //!
 //! ```text
-//!  0         1       2      3          4             12             20       24
-//!  +---------+-------+------+----------+-------------+--------------+--------+---------+
-//!  | version | flags | hops | reserved | append_time | commit_index | crc32c | batches |
-//!  | u8 = 1  | u8 = 0| u8   | u8 = 0   | u64 (ms)    | u64          | u32    |         |
-//!  +---------+-------+------+----------+-------------+--------------+--------+---------+
+//!  0         1       2      3          4             12             20             28     32       36
+//!  +---------+-------+------+----------+-------------+--------------+--------------+------+--------+---------+
+//!  | version | flags | hops | reserved | append_time | commit_index | bytes_before | span | crc32c | batches |
+//!  | u8 = 2  | u8 = 0| u8   | u8 = 0   | u64 (ms)    | u64          | u64          | u32  | u32    |         |
+//!  +---------+-------+------+----------+-------------+--------------+--------------+------+--------+---------+
 //! ```
 //!
-//! - `crc32c` covers the key, the 20 bytes before it, and the checksum field of each batch in turn. So it binds the
+//! - `crc32c` covers the key, the 32 bytes before it, and the checksum field of each batch in turn. So it binds the
 //!   batches to their place without reading their bodies; those are covered by the batches' own checksums.
 //! - `hops` is how many routes the events have passed.
+//! - `span` is how many offsets the record covers, at least 1: as many as its batches, or more where events behind them
+//!   are no more, down to a record without a batch. Nothing writes such a record yet.
+//! - `bytes_before` is how many bytes of batches were appended to the partition before this record since the topic was
+//!   made, so that the size of any stretch is a difference of two records.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use levada_protocol::{
@@ -36,9 +39,11 @@ use levada_protocol::{
 /// Bytes of a log key.
 pub const LOG_KEY_BYTES: usize = 14;
 /// Bytes of a record before its batches.
-pub const RECORD_PREFIX_BYTES: usize = 24;
+pub const RECORD_PREFIX_BYTES: usize = 36;
+/// Those of them before the checksum.
+const CHECKED_PREFIX_BYTES: usize = RECORD_PREFIX_BYTES - 4;
 /// The layout version in the first byte of every record.
-pub const RECORD_VERSION: u8 = 1;
+pub const RECORD_VERSION: u8 = 2;
 
 /// Where a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,7 +122,7 @@ fn after(prefix: &[u8]) -> Bytes {
 /// A record that was read: its prefix is checked and its batches are bound to their place.
 ///
 /// The batches themselves, headers included, are checked when [`Record::batches`] or whoever else walks them gets
-/// there; until then `count`, `span` and [`Record::end`] are what their headers say.
+/// there; until then `count` is what their headers say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Where it lies.
@@ -131,7 +136,9 @@ pub struct Record {
     /// How many events it holds.
     pub count: u64,
     /// How many offsets it covers.
-    pub span: u64,
+    pub span: u32,
+    /// Bytes of batches appended to the partition before it.
+    pub bytes_before: u64,
     /// The batches back to back.
     pub bytes: Bytes,
 }
@@ -139,7 +146,7 @@ pub struct Record {
 impl Record {
     /// The offset after its last one.
     pub fn end(&self) -> Offset {
-        self.key.base.plus(self.span)
+        self.key.base.plus(u64::from(self.span))
     }
 
     /// The batches with their base offsets, each checked as it is reached.
@@ -189,26 +196,33 @@ fn place(key: &LogKey) -> String {
     format!("the record at topic {}, partition {}, offset {}", key.topic, key.partition, key.base)
 }
 
-/// The value of a new record.
-///
-/// # Panics
-/// If there is no batch: a record has at least one.
-pub fn encode(
-    key: &LogKey,
-    hops: u8,
-    append_time: Timestamp,
-    commit_index: CommitIndex,
-    batches: &[&Batch],
-) -> Bytes {
-    assert!(!batches.is_empty(), "a record has at least one batch");
+/// Everything of a record but its key and its batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefix {
+    /// How many routes the events have passed.
+    pub hops: u8,
+    /// When they are appended.
+    pub append_time: Timestamp,
+    /// The commit that it comes in.
+    pub commit_index: CommitIndex,
+    /// Bytes of batches appended to the partition before it.
+    pub bytes_before: u64,
+    /// How many offsets it covers: at least as many as its batches.
+    pub span: u32,
+}
+
+/// The value of a record.
+pub fn encode(key: &LogKey, prefix: &Prefix, batches: &[&Batch]) -> Bytes {
     let len = batches.iter().map(|batch| batch.bytes().len()).sum::<usize>();
     let mut out = BytesMut::with_capacity(RECORD_PREFIX_BYTES + len);
     out.put_u8(RECORD_VERSION);
     out.put_u8(0);
-    out.put_u8(hops);
+    out.put_u8(prefix.hops);
     out.put_u8(0);
-    out.put_u64_le(append_time.0);
-    out.put_u64_le(commit_index.0);
+    out.put_u64_le(prefix.append_time.0);
+    out.put_u64_le(prefix.commit_index.0);
+    out.put_u64_le(prefix.bytes_before);
+    out.put_u32_le(prefix.span);
     let mut crc = crc32c::crc32c_append(crc32c::crc32c(&key.encode()), &out);
     for batch in batches {
         crc = crc32c::crc32c_append(crc, &batch.header().crc.to_le_bytes());
@@ -230,14 +244,15 @@ pub fn check(key: &[u8], value: Bytes) -> Result<Record, RecordError> {
     let mut fields = &prefix[..];
     let (version, flags, hops, reserved) =
         (fields.get_u8(), fields.get_u8(), fields.get_u8(), fields.get_u8());
-    let (append_time, commit_index, crc) = (fields.get_u64_le(), fields.get_u64_le(), fields.get_u32_le());
+    let (append_time, commit_index) = (fields.get_u64_le(), fields.get_u64_le());
+    let (bytes_before, span, crc) = (fields.get_u64_le(), fields.get_u32_le(), fields.get_u32_le());
     let bytes = value.slice(RECORD_PREFIX_BYTES..);
-    let mut expected = crc32c::crc32c_append(crc32c::crc32c(key), &prefix[..20]);
-    let (mut count, mut span, mut rest) = (0, 0, &bytes[..]);
+    let mut expected = crc32c::crc32c_append(crc32c::crc32c(key), &prefix[..CHECKED_PREFIX_BYTES]);
+    let (mut count, mut held, mut rest) = (0, 0, &bytes[..]);
     while let Some(header) = BatchHeader::read(rest) {
         expected = crc32c::crc32c_append(expected, &header.crc.to_le_bytes());
         count += u64::from(header.count);
-        span += u64::from(header.span);
+        held += u64::from(header.span);
         rest = rest
             .get(BATCH_HEADER_BYTES + header.body_len as usize..)
             .ok_or_else(|| damaged("a batch goes past its end"))?;
@@ -251,8 +266,11 @@ pub fn check(key: &[u8], value: Bytes) -> Result<Record, RecordError> {
     if flags != 0 || reserved != 0 {
         return Err(damaged("a flag is set that this version does not know"));
     }
-    if !rest.is_empty() || bytes.is_empty() {
+    if !rest.is_empty() {
         return Err(damaged("its last batch is cut off"));
+    }
+    if span == 0 || held > u64::from(span) {
+        return Err(damaged("it covers fewer offsets than its batches"));
     }
     Ok(Record {
         key: log_key,
@@ -261,6 +279,7 @@ pub fn check(key: &[u8], value: Bytes) -> Result<Record, RecordError> {
         commit_index: CommitIndex(commit_index),
         count,
         span,
+        bytes_before,
         bytes,
     })
 }
@@ -300,8 +319,19 @@ mod tests {
         }
     }
 
+    fn prefix(span: u32) -> Prefix {
+        Prefix {
+            hops: 2,
+            append_time: Timestamp(77),
+            commit_index: CommitIndex(9),
+            bytes_before: 0x0a0b,
+            span,
+        }
+    }
+
     fn stored(key: &LogKey, batches: &[Batch]) -> Bytes {
-        encode(key, 2, Timestamp(77), CommitIndex(9), &batches.iter().collect::<Vec<_>>())
+        let span = batches.iter().map(Batch::span).sum();
+        encode(key, &prefix(span), &batches.iter().collect::<Vec<_>>())
     }
 
     proptest! {
@@ -311,11 +341,25 @@ mod tests {
             prop_assert_eq!((record.key, record.hops), (key, 2));
             prop_assert_eq!((record.append_time, record.commit_index), (Timestamp(77), CommitIndex(9)));
             let events: u64 = batches.iter().map(|batch| u64::from(batch.count())).sum();
-            prop_assert_eq!((record.count, record.span), (events, events));
+            prop_assert_eq!((record.count, u64::from(record.span)), (events, events));
+            prop_assert_eq!(record.bytes_before, 0x0a0b);
             let read: Vec<_> = record.batches().map(|batch| batch.unwrap().1).collect();
             prop_assert_eq!(read, batches);
             prop_assert_eq!(record.run().base, key.base);
             prop_assert_eq!(record.end(), key.base.plus(events));
+        }
+
+        #[test]
+        fn a_record_may_cover_more_offsets_than_it_holds_and_not_fewer(
+            key in any_key(), batches in prop_oneof![any_batches(), Just(Vec::new())], more in 0..1_000u32,
+        ) {
+            let held: u32 = batches.iter().map(Batch::span).sum();
+            let batches: Vec<&Batch> = batches.iter().collect();
+            let record = check(&key.encode(), encode(&key, &prefix(held + more + 1), &batches)).unwrap();
+            prop_assert_eq!(record.end(), key.base.plus(u64::from(held + more + 1)));
+            prop_assert_eq!(record.batches().count(), batches.len());
+            let fewer = held.saturating_sub(more + 1);
+            prop_assert!(check(&key.encode(), encode(&key, &prefix(fewer), &batches)).is_err());
         }
 
         #[test]
@@ -392,13 +436,13 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_those_of_format_1() {
+    fn the_bytes_are_these() {
         let key = LogKey { topic: TopicId(1), partition: PartitionId(2), base: Offset(3) };
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         assert_eq!(hex(&key.encode()), "0000000100020000000000000003");
         let value = stored(&key, &[batch(&[b"x".to_vec()])]);
-        assert_eq!(hex(&value[..20]), "01000200".to_owned() + "4d00000000000000" + "0900000000000000");
-        assert_eq!(hex(&value[20..24]), "5aca4d0f");
+        let expected = "02000200 4d00000000000000 0900000000000000 0b0a000000000000 01000000 bb6560bd";
+        assert_eq!(hex(&value[..RECORD_PREFIX_BYTES]), expected.replace(' ', ""));
     }
 
     #[test]
@@ -406,14 +450,14 @@ mod tests {
         let key = LogKey { topic: TopicId(1), partition: PartitionId(0), base: Offset(0) };
         let batch = batch(&[b"x".to_vec()]);
         let mut value = stored(&key, std::slice::from_ref(&batch)).to_vec();
-        value[0] = 2;
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&key.encode()), &value[..20]);
+        value[0] = 3;
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&key.encode()), &value[..CHECKED_PREFIX_BYTES]);
         let crc = crc32c::crc32c_append(crc, &batch.header().crc.to_le_bytes());
-        value[20..24].copy_from_slice(&crc.to_le_bytes());
+        value[CHECKED_PREFIX_BYTES..RECORD_PREFIX_BYTES].copy_from_slice(&crc.to_le_bytes());
         let error = check(&key.encode(), value.into()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the record at topic 1, partition 0, offset 0 has format 2, expected 1"
+            "the record at topic 1, partition 0, offset 0 has format 3, expected 2"
         );
     }
 }

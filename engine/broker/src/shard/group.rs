@@ -50,6 +50,8 @@ pub(crate) struct OpenRecord {
     pub(crate) topic: Arc<Topic>,
     pub(crate) base: Offset,
     pub(crate) append_time: Timestamp,
+    /// Bytes appended to the partition before it.
+    pub(crate) bytes_before: u64,
     pub(crate) hops: u8,
     pub(crate) batches: Vec<Batch>,
     pub(crate) bytes: usize,

@@ -132,9 +132,16 @@ fn load_partition(store: &dyn Store, topic: TopicId, partition: PartitionId) -> 
         }
         for (key, value) in rows {
             let record = record::check(&key, value).map_err(|error| corrupt(error.to_string()))?;
+            if record.key.base != end.next || record.bytes_before != end.bytes {
+                let what = format!(
+                    "partition {partition}: offset {} and {} bytes end what is before the record at {}, which says {} bytes",
+                    end.next, end.bytes, record.key.base, record.bytes_before
+                );
+                return Err(corrupt(what));
+            }
             end.bytes += record.bytes.len() as u64;
             end.append_time = record.append_time;
-            end.next = Piece::of(record.run(), true)?.end();
+            end.next = Piece::of_record(&record)?.end();
         }
         from = key(end.next);
     }

@@ -20,7 +20,7 @@ use levada_protocol::{
 use levada_store::{
     Commit, Family, Op, Store,
     commit::Term,
-    record::{self, LogRange},
+    record::{self, LogRange, Prefix},
 };
 use tokio::sync::mpsc;
 
@@ -235,6 +235,7 @@ impl Writer {
             end.segment = Some(segment);
             group.ops.push(segment.put(&(topic.id, partition, base)));
         }
+        let bytes_before = end.bytes;
         end.next = base.plus(u64::from(batch.span()));
         end.bytes += len as u64;
         group.bytes += len;
@@ -242,6 +243,7 @@ impl Writer {
             topic: Arc::clone(topic),
             base,
             append_time: end.append_time,
+            bytes_before,
             hops,
             batches: Vec::new(),
             bytes: 0,
@@ -260,7 +262,9 @@ impl Writer {
         let index = self.next_index();
         let key = record::LogKey { topic, partition, base: open.base };
         let batches: Vec<&Batch> = open.batches.iter().collect();
-        let value = record::encode(&key, open.hops, open.append_time, index, &batches);
+        let OpenRecord { hops, append_time, bytes_before, span, .. } = open;
+        let prefix = Prefix { hops, append_time, commit_index: index, bytes_before, span };
+        let value = record::encode(&key, &prefix, &batches);
         let stored = value.slice(record::RECORD_PREFIX_BYTES..);
         let key = Bytes::copy_from_slice(&key.encode());
         group.ops.push(Op::Put { family: Family::Log, key, value });

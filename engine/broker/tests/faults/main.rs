@@ -4,6 +4,7 @@
 
 mod clock;
 mod ends;
+mod holes;
 mod idle;
 mod jumps;
 mod metrics;

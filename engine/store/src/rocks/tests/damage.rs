@@ -52,7 +52,9 @@ fn events(index: u64) -> Commit {
     batch.push(&Event { payload: Some(payload.clone().into()), ..Event::default() }).unwrap();
     let batch = batch.finish(Stamp::ENGINE);
     let log_key = LogKey::decode(&key(index)).unwrap();
-    let value = record::encode(&log_key, 0, Timestamp(1), CommitIndex(index), &[&batch]);
+    let (append_time, commit_index) = (Timestamp(1), CommitIndex(index));
+    let prefix = record::Prefix { hops: 0, append_time, commit_index, bytes_before: 0, span: 1 };
+    let value = record::encode(&log_key, &prefix, &[&batch]);
     let side = Bytes::copy_from_slice(&index.to_be_bytes());
     let ops = vec![
         Op::Put { family: Family::Log, key: key(index), value },
