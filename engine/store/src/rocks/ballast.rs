@@ -22,11 +22,7 @@ use rustix::{
     io::{Errno, retry_on_intr},
 };
 
-use super::{
-    database::{FOLDER, sync_directory},
-    failure,
-    leftovers::Note,
-};
+use super::{FOLDER, database::sync_directory, failure, leftovers::Note};
 use crate::Error;
 
 const NAME: &str = "ballast";

@@ -14,7 +14,7 @@ use rocksdb::{ColumnFamily, DB, Options};
 use rustix::fs::{Mode, OFlags};
 
 use super::{
-    RocksOptions,
+    FOLDER, RocksOptions,
     ballast::Ballast,
     chain, failure, format,
     keeper::{self, Keeper},
@@ -28,8 +28,6 @@ use crate::{
     commit::{APPLIED_KEY, AppliedRow},
 };
 
-/// The folder of RocksDB's files in the data directory.
-pub(super) const FOLDER: &str = "db";
 /// A log file is prepared only where so many of its size would find room.
 const PREPARED_ROOM: u64 = 64;
 /// RocksDB's property that names every file of a family.

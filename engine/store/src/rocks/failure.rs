@@ -4,6 +4,7 @@ use std::{io, path::Path};
 
 use rocksdb::ErrorKind;
 
+use super::{FOLDER, damaged_table};
 use crate::{Error, Family, record::LogKey};
 
 /// What a full disk and a used up quota look like in RocksDB's texts, whatever C library worded them; the crate hands
@@ -47,7 +48,8 @@ pub(super) fn of_damage(dir: &Path, error: &rocksdb::Error) -> Error {
     if error.kind() != ErrorKind::Corruption && !is_gone {
         return of_open(dir, error);
     }
-    let file = file_of(&text).map_or_else(|| "a file".to_owned(), |name| format!("the file {name}"));
+    let name = damaged_table::find(&dir.join(FOLDER), &text).or_else(|| file_of(&text));
+    let file = name.map_or_else(|| "a file".to_owned(), |name| format!("the file {name}"));
     let what = if is_gone { "is missing" } else { "is damaged" };
     let dir = dir.display();
     let detail = format!(

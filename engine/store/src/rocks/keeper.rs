@@ -17,8 +17,7 @@ use std::{
 use levada_protocol::ids::CommitIndex;
 
 use super::{
-    database::FOLDER,
-    failure,
+    FOLDER, failure,
     manifest::Manifest,
     superblock::{Known, State, Superblock},
 };

@@ -7,11 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    database::{FOLDER, sync_directory},
-    failure, log_file,
-    superblock::Known,
-};
+use super::{FOLDER, database::sync_directory, failure, log_file, superblock::Known};
 use crate::Error;
 
 const CURRENT: &str = "CURRENT";

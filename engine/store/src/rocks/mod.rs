@@ -26,6 +26,7 @@ mod survey;
 mod view;
 mod wal;
 
+mod damaged_table;
 mod failure;
 mod format;
 
@@ -48,6 +49,9 @@ use database::Database;
 pub use format::FORMAT;
 pub use options::{LogOptions, RocksOptions};
 pub use view::{Inspect, Uninspected};
+
+/// The folder of RocksDB's files in the data directory.
+const FOLDER: &str = "db";
 
 /// A store in a directory of its own.
 pub struct RocksStore {

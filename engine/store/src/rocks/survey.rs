@@ -11,8 +11,8 @@ use levada_protocol::ids::{Offset, PartitionId, TopicId};
 use rocksdb::DB;
 
 use super::{
-    RocksOptions, chain,
-    database::{Database, FOLDER},
+    FOLDER, RocksOptions, chain,
+    database::Database,
     failure, manifest,
     superblock::{self, Found, Known, State},
     view::{Inspect, View},
