@@ -83,6 +83,7 @@ async fn trim(
     now: Timestamp,
 ) -> Result<(), Error> {
     let partition = topic.partition(number)?;
+    let dropped_bytes = partition.dropped_bytes();
     let log = retention::Log { start: partition.start(), end: partition.end(), bytes: partition.bytes() };
     if log.start == log.end {
         return Ok(());
@@ -91,7 +92,7 @@ async fn trim(
     let newest = reading.append_time(Offset(log.end.0 - 1)).await.unwrap_or(Timestamp(u64::MAX));
     let segments = {
         let (store, topic) = (Arc::clone(&inner.store), Arc::clone(topic));
-        blocking(move || segments(store.as_ref(), &topic, number, log, newest)).await?
+        blocking(move || segments(store.as_ref(), &topic, number, (log, dropped_bytes), newest)).await?
     };
     let rules = Rules::new(&topic.settings());
     let decided = retention::trim(&rules, now, log, floors, segments);
@@ -99,7 +100,7 @@ async fn trim(
         return Ok(());
     }
     tracing::debug!(topic = %topic.name, partition = %number, start = %decided.log_start, "log start moves");
-    let dropped_bytes = partition.dropped_bytes() + decided.bytes;
+    let dropped_bytes = dropped_bytes + decided.bytes;
     let trim = inner.shard.trim(|reply| Trim {
         topic: Arc::clone(topic),
         partition: number,
@@ -116,12 +117,11 @@ fn segments(
     store: &dyn Store,
     topic: &Topic,
     number: PartitionId,
-    log: retention::Log,
+    (log, dropped_bytes): (retention::Log, u64),
     newest: Timestamp,
 ) -> Result<Vec<Stored>, Error> {
     let rows = rows::scan::<Segment>(store, Segment::below(topic.id, number, log.end))?;
     let setbacks = Setbacks::load(store, topic, number)?;
-    let dropped_bytes = topic.partition(number)?.dropped_bytes();
     // The log's start need not have a row: what was the last segment may have gone whole.
     let mut edges = vec![(log.start, Timestamp::default(), dropped_bytes)];
     let begun = rows.into_iter().map(|((_, _, base), row)| (base, row.append_time, row.bytes_before));

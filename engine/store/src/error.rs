@@ -81,7 +81,7 @@ pub enum Error {
     /// The directory was written by an earlier release, in a format that this one does not read.
     #[error(
         "{what} has format {found}, this release reads formats from {oldest} on; there is no migration: open it with the \
-         release that wrote it, or choose another directory"
+         build that wrote it, or choose another directory"
     )]
     Older {
         /// Which file or row.

@@ -260,11 +260,11 @@ pub fn check(key: &[u8], value: Bytes) -> Result<Record, RecordError> {
     if crc != expected {
         return Err(damaged("its checksum does not match its key, prefix and batches"));
     }
-    if version != RECORD_VERSION {
+    if version > RECORD_VERSION {
         return Err(RecordError::Newer { key: log_key, got: version });
     }
-    if flags != 0 || reserved != 0 {
-        return Err(damaged("a flag is set that this version does not know"));
+    if version != RECORD_VERSION || flags != 0 || reserved != 0 {
+        return Err(damaged("its version never was, or a flag is set that this version does not know"));
     }
     if !rest.is_empty() {
         return Err(damaged("its last batch is cut off"));

@@ -27,9 +27,9 @@ use crate::{Commit, Error, Family, commit::AppliedRow};
 /// # Forks
 /// Every commit names its writer's term and the hash of the commit before it. One that follows on another commit than
 /// the one applied last, or has the index of one that was applied and is not the same, is refused with
-/// [`Error::Diverged`]; how far back a store can tell is its own, but not less than 1,000 commits. A new commit of a lower
-/// term than the one applied last is refused with [`Error::Fenced`]. Neither is a failure: the right commit is taken
-/// afterwards.
+/// [`Error::Diverged`]; how far back a store can tell is its own, but not less than 1,000 commits, and older ones are taken
+/// for a replay. What is new to the store and of a lower term than the commit applied last is refused with
+/// [`Error::Fenced`]. Neither is a failure: the right commit is taken afterwards.
 ///
 /// # Failure
 /// The first failed write or sync is final: [`Store::apply`], [`Store::sync`] and [`Store::compact`] answer with

@@ -2,7 +2,8 @@
 //! written nor what follows from it.
 //!
 //! Numbers in keys are big endian, so that keys sort by value; numbers in values are little endian. Every value begins
-//! with a version byte and has exactly the bytes that its file describes: a longer or shorter one is damaged.
+//! with a version byte and has exactly the bytes that its file describes: a longer or shorter one is damaged. The
+//! catalogue's records are MessagePack maps, to which a field with a default may be added within a version.
 //!
 //! | family | key | value | written by | goes |
 //! | --- | --- | --- | --- | --- |
@@ -199,7 +200,7 @@ pub(crate) fn get<R: Row>(store: &dyn Store, key: &R::Key) -> Result<Option<R>, 
 /// Reads the row with the largest key in a range, if there is one.
 pub(crate) fn last<R: Row>(store: &dyn Store, (from, to): &KeyRange) -> Result<Option<(R::Key, R)>, Error> {
     let Some((key, value)) = store.last_before(R::FAMILY, from, to)? else { return Ok(None) };
-    Ok(Some(decode_pair(&key, &value)?))
+    decode_pair(&key, &value).map(Some)
 }
 
 /// Reads all rows of a range in the order of their keys. Blocks on the disk.
@@ -212,9 +213,11 @@ pub(crate) fn scan<R: Row>(store: &dyn Store, range: KeyRange) -> Result<Vec<(R:
     Ok(rows)
 }
 
-fn decode_pair<R: Row>(key: &[u8], value: &[u8]) -> Result<(R::Key, R), RowError> {
+fn decode_pair<R: Row>(key: &[u8], value: &[u8]) -> Result<(R::Key, R), Error> {
     let unknown = || RowError::Key { family: R::FAMILY.name(), key: Bytes::copy_from_slice(key) };
-    Ok((R::parse_key(key).ok_or_else(unknown)?, R::decode(value)?))
+    let key = R::parse_key(key).ok_or_else(unknown)?;
+    let row = R::decode(value).map_err(|error| error.of(&key))?;
+    Ok((key, row))
 }
 
 /// Hands all rows of a range over, page by page.
@@ -222,7 +225,7 @@ fn each(
     store: &dyn Store,
     family: Family,
     (mut from, to): KeyRange,
-    mut row: impl FnMut(&[u8], &[u8]) -> Result<(), RowError>,
+    mut row: impl FnMut(&[u8], &[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     loop {
         let rows = store.scan(family, &from, &to, PAGE)?;
@@ -249,18 +252,14 @@ pub(crate) fn scan_catalogue(store: &dyn Store) -> Result<Vec<CatalogueRow>, Err
     let mut rows = Vec::new();
     each(store, Family::Catalogue, whole_family(), |key, value| {
         rows.push(match key.first() {
-            Some(&tag::CATALOGUE_TOPIC) => CatalogueRow::Topic(TopicRecord::decode(value)?),
-            Some(&tag::CATALOGUE_SUBSCRIPTION) => {
-                CatalogueRow::Subscription(SubscriptionRecord::decode(value)?)
-            }
-            Some(&tag::CATALOGUE_PLUGIN) => CatalogueRow::Plugin(PluginRecord::decode(value)?),
-            Some(&tag::CATALOGUE_ROUTE) => CatalogueRow::Route(RouteRecord::decode(value)?),
-            Some(&tag::CATALOGUE_PLUGIN_NUMBERS) => {
-                CatalogueRow::PluginNumbers(PluginNumbers::decode(value)?)
-            }
+            Some(&tag::CATALOGUE_TOPIC) => CatalogueRow::Topic(decode_pair(key, value)?.1),
+            Some(&tag::CATALOGUE_SUBSCRIPTION) => CatalogueRow::Subscription(decode_pair(key, value)?.1),
+            Some(&tag::CATALOGUE_PLUGIN) => CatalogueRow::Plugin(decode_pair(key, value)?.1),
+            Some(&tag::CATALOGUE_ROUTE) => CatalogueRow::Route(decode_pair(key, value)?.1),
+            Some(&tag::CATALOGUE_PLUGIN_NUMBERS) => CatalogueRow::PluginNumbers(decode_pair(key, value)?.1),
             _ => {
                 let (family, key) = (Family::Catalogue.name(), Bytes::copy_from_slice(key));
-                return Err(RowError::Key { family, key });
+                return Err(RowError::Key { family, key }.into());
             }
         });
         Ok(())

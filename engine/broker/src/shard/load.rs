@@ -114,17 +114,19 @@ fn load_topic(
     )))
 }
 
-/// Finds a partition's end by its last record, and its size by its last segment and what follows that.
+/// Finds a partition's end and size by its last record. Records from the last segment on are read, and must follow on
+/// each other; how many bytes lie before them, they say themselves.
 fn load_partition(store: &dyn Store, topic: TopicId, partition: PartitionId) -> Result<(End, Extent), Error> {
-    let start = rows::get::<LogStart>(store, &(topic, partition))?.unwrap_or_default();
+    let mut start = rows::get::<LogStart>(store, &(topic, partition))?.unwrap_or_default();
     let mut end = End { next: start.offset, bytes: start.dropped_bytes, ..End::default() };
     let segments = Segment::below(topic, partition, Offset(u64::MAX));
     if let Some(((_, _, base), segment)) = rows::last::<Segment>(store, &segments)? {
-        (end.next, end.bytes, end.segment) = (base, segment.bytes_before, Some(segment));
+        (end.next, end.bytes, end.segment) = (base, segment.bytes_before, Some((base, segment)));
     }
     let key = |base| LogKey { topic, partition, base }.encode();
     let mut from = key(end.next);
     let to = key(Offset(u64::MAX));
+    let mut is_first = true;
     loop {
         let rows = store.scan(Family::Log, &from, &to, PAGE)?;
         if rows.is_empty() {
@@ -132,10 +134,17 @@ fn load_partition(store: &dyn Store, topic: TopicId, partition: PartitionId) -> 
         }
         for (key, value) in rows {
             let record = record::check(&key, value).map_err(|error| corrupt(error.to_string()))?;
+            if std::mem::take(&mut is_first) {
+                end.bytes = record.bytes_before;
+                if record.key.base == start.offset {
+                    start.dropped_bytes = record.bytes_before;
+                }
+            }
             if record.key.base != end.next || record.bytes_before != end.bytes {
                 let what = format!(
-                    "partition {partition}: offset {} and {} bytes end what is before the record at {}, which says {} bytes",
-                    end.next, end.bytes, record.key.base, record.bytes_before
+                    "partition {partition}: events are missing before offset {}: expected a record at offset {} with {} \
+                     bytes before it, got one with {}; restore the data directory from a backup",
+                    record.key.base, end.next, end.bytes, record.bytes_before
                 );
                 return Err(corrupt(what));
             }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use levada_protocol::{error::ErrorCode, ids::TopicId};
+use levada_store::commit::Term;
 
 use super::{load, syncer::ToSyncer, writer::Writer};
 use crate::{error::Error, topic::Topic};
@@ -45,6 +46,8 @@ impl Writer {
                     topic.changes.note_all();
                     topic.wake();
                 }
+                // What was decided and is not there any more must not share term and index with what comes now.
+                self.term = Term(self.term.max(state.last.term).0 + 1);
                 self.state = state;
                 if closed.code == ErrorCode::StorageFull {
                     self.guard.met_the_end();

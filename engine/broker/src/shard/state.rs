@@ -42,8 +42,8 @@ pub(crate) struct End {
     pub(crate) append_time: Timestamp,
     /// Bytes of batches ever appended.
     pub(crate) bytes: u64,
-    /// Where the newest segment began; `None` before the first event.
-    pub(crate) segment: Option<Segment>,
+    /// Where the newest segment began; `None` if the next event begins one.
+    pub(crate) segment: Option<(Offset, Segment)>,
 }
 
 impl State {
@@ -70,7 +70,7 @@ impl End {
     /// True if the next record should begin a segment. `retain_for_ms` keeps short retentions precise.
     pub(crate) fn wants_segment(&self, now: Timestamp, retain_for_ms: u64) -> bool {
         let age_max = SEGMENT_MS_MAX.min(retain_for_ms / 8);
-        self.segment.is_none_or(|segment| {
+        self.segment.is_none_or(|(_, segment)| {
             self.bytes - segment.bytes_before >= SEGMENT_BYTES
                 || now.0.saturating_sub(segment.append_time.0) >= age_max.max(1)
         })

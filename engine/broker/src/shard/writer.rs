@@ -47,13 +47,14 @@ use crate::{
 
 /// A group of at most this many bytes that nobody waits behind is synced by the writer itself.
 const OWN_SYNC_BYTES_MAX: usize = 16 * 1024;
+
 /// The writer's thread.
 pub(super) struct Writer {
     /// First, so that it is dropped before the commands that wait.
     pub(super) _ending: Ending,
     /// Which shard's history this is.
     pub(super) shard: u16,
-    /// This writer's, higher than that of any before it.
+    /// This writer's: higher than that of every commit before it, also after the store was opened again.
     pub(super) term: Term,
     pub(super) state: State,
     pub(super) budget: Arc<TailBudget>,
@@ -232,7 +233,7 @@ impl Writer {
         end.append_time = end.append_time.max(now);
         if !group.open.contains_key(&key) && end.wants_segment(now, topic.settings().retain_for_ms) {
             let segment = Segment { append_time: end.append_time, bytes_before: end.bytes };
-            end.segment = Some(segment);
+            end.segment = Some((base, segment));
             group.ops.push(segment.put(&(topic.id, partition, base)));
         }
         let bytes_before = end.bytes;
@@ -335,6 +336,10 @@ impl Writer {
         if self.state.topics.contains_key(&topic.id) && start > kept_from {
             // A reader must not look for events that the commit takes away before it is announced.
             topic.partitions[usize::from(partition.0)].hide_before(start);
+            if let Some(end) = self.state.ends.get_mut(&(topic.id, partition)) {
+                // The row of a segment that began before goes: the next event begins a new one.
+                end.segment = end.segment.filter(|(base, _)| *base >= start);
+            }
             let row = LogStart { offset: start, dropped_bytes };
             group.ops.push(row.put(&(topic.id, partition)));
             let log = LogRange::offsets(topic.id, partition, Offset(0), start);
@@ -375,7 +380,16 @@ impl Writer {
                 group.fail(error.code(), &error.to_string());
                 return;
             }
-            self.state.last = self.store.last();
+            let last = self.store.last();
+            if last.index != commit.index {
+                // The store has taken it for one that it had long ago: it is ahead of this writer.
+                let message = "the store has commits of another writer, this one writes no more";
+                tracing::error!(applied = %last.index, commit = %commit.index, "{message}");
+                self.shown.close(ErrorCode::StorageFenced, message.to_owned());
+                group.fail(ErrorCode::StorageFenced, message);
+                return;
+            }
+            self.state.last = last;
             group.index = Some(commit.index);
             self.durable.answer_written(&mut group);
         }

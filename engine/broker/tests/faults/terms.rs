@@ -26,7 +26,7 @@ async fn create(broker: &Broker, name: &str) -> Result<(), ErrorCode> {
 }
 
 #[tokio::test]
-async fn every_start_writes_with_a_higher_term_and_follows_on_what_was_there() {
+async fn a_start_writes_with_a_higher_term_and_follows_on_what_was_there() {
     let (store, dir) = (Arc::new(MemoryStore::new()), tempfile::tempdir().unwrap());
     let mut engine_id = None;
     for term in 1..=3 {
@@ -64,10 +64,10 @@ async fn a_writer_that_another_one_took_over_from_writes_nothing_more_and_says_s
     let taken_over = Commit::after(&store.last(), Term(9), Timestamp(1), vec![]);
     store.apply(&taken_over).unwrap();
     // It still believes that its last commit is the newest, so that it decides the same index anew.
-    assert_eq!(create(&broker, "late").await, Err(ErrorCode::StorageDiverged));
+    assert_eq!(create(&broker, "late").await, Err(ErrorCode::StorageFenced));
     until(|| !broker.health().ready).await;
-    assert!(broker.health().reason.unwrap().starts_with("STORAGE_DIVERGED"));
-    assert_eq!(create(&broker, "later").await, Err(ErrorCode::StorageDiverged));
+    assert!(broker.health().reason.unwrap().starts_with("STORAGE_FENCED"));
+    assert_eq!(create(&broker, "later").await, Err(ErrorCode::StorageFenced));
     assert_eq!(store.last(), AppliedRow::of(&taken_over));
     broker.shutdown().await;
 }

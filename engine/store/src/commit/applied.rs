@@ -74,13 +74,17 @@ impl AppliedRow {
             return Err(damaged());
         }
         let mut rest = value;
-        let (version, _, shard, crc) = (rest.get_u8(), rest.get_u8(), rest.get_u16_le(), rest.get_u32_le());
+        let (version, reserved, shard, crc) =
+            (rest.get_u8(), rest.get_u8(), rest.get_u16_le(), rest.get_u32_le());
         if crc != checksum(value) {
             return Err(damaged());
         }
-        if version != VERSION {
+        if version > VERSION {
             let (found, supported) = (u32::from(version), u32::from(VERSION));
             return Err(Error::Newer { what: "the row `applied`".to_owned(), found, supported });
+        }
+        if version != VERSION || reserved != 0 {
+            return Err(damaged());
         }
         let (index, previous) = (CommitIndex(rest.get_u64_le()), CommitIndex(rest.get_u64_le()));
         let time = Timestamp(rest.get_u64_le());

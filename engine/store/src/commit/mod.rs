@@ -302,6 +302,9 @@ impl Commit {
         let row = AppliedRow::of(self);
         if self.index <= last.index {
             return match known(self.index)? {
+                Some(hash) if hash != row.hash && self.term < last.term => {
+                    Err(Error::Fenced { index: self.index, term: self.term, newest: last.term })
+                }
                 Some(hash) if hash != row.hash => {
                     Err(diverged(format!("its hash is {}, one of hash {hash} was applied", row.hash)))
                 }

@@ -51,7 +51,7 @@ fn a_directory_of_a_newer_or_an_older_format_is_refused() {
     fs::write(&path, "levada data format 1\n").unwrap();
     let error = refused(dir.path());
     assert_eq!(error.code(), ErrorCode::StorageOlder);
-    let said = "has format 1, this release reads formats from 2 on; there is no migration: open it with the release that";
+    let said = "has format 1, this release reads formats from 2 on; there is no migration: open it with the build that";
     assert!(error.to_string().contains(said), "{error}");
     fs::write(&path, "levada data format 2\n").unwrap();
     assert_eq!(open(dir.path(), &RocksOptions::default()).applied(), CommitIndex(1));
