@@ -75,7 +75,7 @@ fn every_stored_row_has_its_bytes_and_its_round_trip_tested() {
     let rows: Vec<_> = files(&root().join("engine/broker/src/rows"), ".rs")
         .into_iter()
         .map(|path| (fs::read_to_string(&path).unwrap(), path))
-        .filter(|(text, _)| text.contains("\nimpl Row for "))
+        .filter(|(text, _)| text.contains("\nimpl Row for ") || text.contains("\nimpl Record for "))
         .collect();
     assert!(rows.len() >= 15, "the rows were found");
     for (text, path) in rows {

@@ -12,7 +12,7 @@ pub(crate) fn whole_family() -> KeyRange {
 }
 
 /// A key in the making.
-pub(super) struct KeyBuilder(BytesMut);
+pub(crate) struct KeyBuilder(BytesMut);
 
 impl KeyBuilder {
     /// An empty key that will have `len` bytes.
@@ -70,7 +70,7 @@ impl KeyBuilder {
 }
 
 /// What of a key was not read yet.
-pub(super) struct KeyFields<'a>(&'a [u8]);
+pub(crate) struct KeyFields<'a>(&'a [u8]);
 
 impl<'a> KeyFields<'a> {
     /// The rest of a key that begins with `tag`.
@@ -94,6 +94,11 @@ impl<'a> KeyFields<'a> {
 
     pub(super) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_be_bytes)
+    }
+
+    /// All that is left.
+    pub(super) fn rest(self) -> &'a [u8] {
+        self.0
     }
 
     /// `None` if there are bytes left.

@@ -1,15 +1,8 @@
 //! A plugin version: its record under an id of its own.
 
-use bytes::{Bytes, BytesMut};
-use levada_store::Family;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Row,
-    codec::{Damage, Fields},
-    key::{KeyBuilder, KeyFields},
-    record, tag,
-};
+use super::{record::Record, tag};
 
 /// A plugin version, as stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,33 +17,10 @@ pub(crate) struct PluginRecord {
     pub(crate) owner: String,
 }
 
-impl Row for PluginRecord {
+impl Record for PluginRecord {
     const NAME: &'static str = "plugin";
-    const FAMILY: Family = Family::Catalogue;
-    const VERSION: u8 = 1;
+    const TAG: u8 = tag::CATALOGUE_PLUGIN;
     type Key = u64;
-
-    fn key(id: &u64) -> Bytes {
-        KeyBuilder::new(9).u8(tag::CATALOGUE_PLUGIN).u64(*id).finish()
-    }
-
-    fn parse_key(key: &[u8]) -> Option<u64> {
-        let mut fields = KeyFields::after(&[tag::CATALOGUE_PLUGIN], key)?;
-        let id = fields.u64()?;
-        fields.finish(id)
-    }
-
-    fn len(&self) -> usize {
-        record::LEN
-    }
-
-    fn write(&self, out: &mut BytesMut) {
-        record::write(self, out);
-    }
-
-    fn read(fields: &mut Fields<'_>) -> Result<Self, Damage> {
-        record::read(fields)
-    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,9 @@
 //! Which version numbers of a plugin were given, once its newest version is removed: none is given twice. The key holds
 //! the plugin's name.
 
-use bytes::{Bytes, BytesMut};
-use levada_store::Family;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Row,
-    codec::{Damage, Fields},
-    key::KeyBuilder,
-    record, tag,
-};
+use super::{record::Record, tag};
 
 /// The version numbers of a plugin, as stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,32 +13,10 @@ pub(crate) struct PluginNumbers {
     pub(crate) last: u32,
 }
 
-impl Row for PluginNumbers {
+impl Record for PluginNumbers {
     const NAME: &'static str = "plugin numbers";
-    const FAMILY: Family = Family::Catalogue;
-    const VERSION: u8 = 1;
+    const TAG: u8 = tag::CATALOGUE_PLUGIN_NUMBERS;
     type Key = String;
-
-    fn key(name: &String) -> Bytes {
-        KeyBuilder::new(1 + name.len()).u8(tag::CATALOGUE_PLUGIN_NUMBERS).bytes(name.as_bytes()).finish()
-    }
-
-    fn parse_key(key: &[u8]) -> Option<String> {
-        let name = key.strip_prefix(&[tag::CATALOGUE_PLUGIN_NUMBERS])?;
-        String::from_utf8(name.to_vec()).ok()
-    }
-
-    fn len(&self) -> usize {
-        record::LEN
-    }
-
-    fn write(&self, out: &mut BytesMut) {
-        record::write(self, out);
-    }
-
-    fn read(fields: &mut Fields<'_>) -> Result<Self, Damage> {
-        record::read(fields)
-    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,9 @@
 //! A route: its record under its id.
 
-use bytes::{Bytes, BytesMut};
 use levada_protocol::{ids::RouteId, request::RouteSpec};
-use levada_store::Family;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Row,
-    codec::{Damage, Fields},
-    key::{KeyBuilder, KeyFields},
-    record, tag,
-};
+use super::{record::Record, tag};
 
 /// A route, as stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,33 +17,10 @@ pub(crate) struct RouteRecord {
     pub(crate) owner: String,
 }
 
-impl Row for RouteRecord {
+impl Record for RouteRecord {
     const NAME: &'static str = "route";
-    const FAMILY: Family = Family::Catalogue;
-    const VERSION: u8 = 1;
+    const TAG: u8 = tag::CATALOGUE_ROUTE;
     type Key = RouteId;
-
-    fn key(id: &RouteId) -> Bytes {
-        KeyBuilder::new(9).u8(tag::CATALOGUE_ROUTE).u64(id.0).finish()
-    }
-
-    fn parse_key(key: &[u8]) -> Option<RouteId> {
-        let mut fields = KeyFields::after(&[tag::CATALOGUE_ROUTE], key)?;
-        let id = RouteId(fields.u64()?);
-        fields.finish(id)
-    }
-
-    fn len(&self) -> usize {
-        record::LEN
-    }
-
-    fn write(&self, out: &mut BytesMut) {
-        record::write(self, out);
-    }
-
-    fn read(fields: &mut Fields<'_>) -> Result<Self, Damage> {
-        record::read(fields)
-    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,9 @@
 //! A subscription: its record under its id.
 
-use bytes::{Bytes, BytesMut};
 use levada_protocol::{ids::SubscriptionId, request::SubscriptionOptions};
-use levada_store::Family;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Row,
-    codec::{Damage, Fields},
-    key::{KeyBuilder, KeyFields},
-    record, tag,
-};
+use super::{record::Record, tag};
 
 /// A subscription, as stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,33 +19,10 @@ pub(crate) struct SubscriptionRecord {
     pub(crate) owner: String,
 }
 
-impl Row for SubscriptionRecord {
+impl Record for SubscriptionRecord {
     const NAME: &'static str = "subscription";
-    const FAMILY: Family = Family::Catalogue;
-    const VERSION: u8 = 1;
+    const TAG: u8 = tag::CATALOGUE_SUBSCRIPTION;
     type Key = SubscriptionId;
-
-    fn key(id: &SubscriptionId) -> Bytes {
-        KeyBuilder::new(9).u8(tag::CATALOGUE_SUBSCRIPTION).u64(id.0).finish()
-    }
-
-    fn parse_key(key: &[u8]) -> Option<SubscriptionId> {
-        let mut fields = KeyFields::after(&[tag::CATALOGUE_SUBSCRIPTION], key)?;
-        let id = SubscriptionId(fields.u64()?);
-        fields.finish(id)
-    }
-
-    fn len(&self) -> usize {
-        record::LEN
-    }
-
-    fn write(&self, out: &mut BytesMut) {
-        record::write(self, out);
-    }
-
-    fn read(fields: &mut Fields<'_>) -> Result<Self, Damage> {
-        record::read(fields)
-    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,9 @@
 //! A topic: its record under its id.
 
-use bytes::{Bytes, BytesMut};
 use levada_protocol::{ids::TopicId, request::TopicSettings};
-use levada_store::Family;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Row,
-    codec::{Damage, Fields},
-    key::{KeyBuilder, KeyFields},
-    record, tag,
-};
+use super::{record::Record, tag};
 
 /// A topic, as stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,33 +15,10 @@ pub(crate) struct TopicRecord {
     pub(crate) owner: String,
 }
 
-impl Row for TopicRecord {
+impl Record for TopicRecord {
     const NAME: &'static str = "topic";
-    const FAMILY: Family = Family::Catalogue;
-    const VERSION: u8 = 1;
+    const TAG: u8 = tag::CATALOGUE_TOPIC;
     type Key = TopicId;
-
-    fn key(id: &TopicId) -> Bytes {
-        KeyBuilder::new(5).u8(tag::CATALOGUE_TOPIC).u32(id.0).finish()
-    }
-
-    fn parse_key(key: &[u8]) -> Option<TopicId> {
-        let mut fields = KeyFields::after(&[tag::CATALOGUE_TOPIC], key)?;
-        let id = TopicId(fields.u32()?);
-        fields.finish(id)
-    }
-
-    fn len(&self) -> usize {
-        record::LEN
-    }
-
-    fn write(&self, out: &mut BytesMut) {
-        record::write(self, out);
-    }
-
-    fn read(fields: &mut Fields<'_>) -> Result<Self, Damage> {
-        record::read(fields)
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The file `format` in the data directory: which format the directory has, readable before anything is opened.
 //!
 //! One line of text: `levada data format 2`. A release that changes any stored byte in a way that this one cannot
-//! read raises the number. From format 2 on every later release opens what an earlier one wrote; format 1 was never
-//! released.
+//! read raises the number. Format 1 was never released, and nothing reads it any more; from the first release on, every
+//! later one opens what an earlier one wrote.
 //!
 //! Whoever opens the directory for writing holds a lock on the file, from before the first file is touched.
 
