@@ -308,7 +308,7 @@ fn hint(code: FailureCode) -> Option<String> {
         ErrorCode::StorageInUse => "stop the other engine, or choose another --data-dir",
         ErrorCode::StorageNewer => "run the levada that wrote it, or a newer one",
         ErrorCode::StorageOlder => {
-            "choose another --data-dir, and carry over what you need: read it with the levada that wrote it, publish it here"
+            "`levada read` of the build that wrote it, piped into `levada publish` here, carries events over"
         }
         ErrorCode::StorageFull => "make room on the data directory's volume; reading goes on meanwhile",
         _ => return None,
