@@ -7,7 +7,7 @@ use std::{
 
 use levada_protocol::{
     error::ErrorCode,
-    ids::{PartitionId, TopicName},
+    ids::{PartitionId, Timestamp, TopicName},
     request::{Read, Subscribe},
 };
 use levada_store::Store;
@@ -17,17 +17,20 @@ use crate::{
     access::Principal,
     artefacts::Artefacts,
     chains::Chains,
+    clock,
     config::BrokerConfig,
     error::Error,
     guard::Guard,
-    identity, idle,
+    identity,
+    idle::IdleProducers,
     log::{Log, blocking},
     metrics,
     outbound::Outbound,
     places::Places,
     publish::PublishStream,
     reader::{self, Reader},
-    reclaim, retention,
+    reclaim::Reclaimer,
+    retention::Retention,
     shard::{Shard, ShardHandle},
     stage::Plugins,
     subscription::{self, Consumer},
@@ -52,8 +55,8 @@ pub(crate) struct Inner {
     pub(crate) guard: Arc<Guard>,
     pub(crate) tasks: Tasks,
     admission: Arc<Semaphore>,
-    pub(crate) places: Places,
-    pub(crate) idle: tokio::sync::Mutex<idle::Search>,
+    pub(crate) places: Arc<Places>,
+    retention: Retention,
     /// Held while something with a task of its own is made or removed, so that tasks match the catalogue.
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) engine_id: String,
@@ -87,9 +90,13 @@ impl Broker {
         let artefacts = Artefacts::open(&config.data_dir)?;
         let admission = Arc::new(Semaphore::new(config.publish_bytes_max));
         let outbound = Outbound::new(config.unread_bytes_max, config.connection_unread_bytes_max);
+        let places = Arc::<Places>::default();
+        let idle = IdleProducers::new(Arc::clone(&store), shard.clone(), config.producers_idle);
+        let retention = Retention::new(Arc::clone(&store), shard.clone(), Arc::clone(&places), idle);
         let broker = Self {
             outbound,
             inner: Arc::new(Inner {
+                retention,
                 store,
                 shard,
                 threads: Mutex::new(Some(threads)),
@@ -97,8 +104,7 @@ impl Broker {
                 guard,
                 tasks,
                 admission,
-                places: Places::default(),
-                idle: tokio::sync::Mutex::default(),
+                places,
                 changing: tokio::sync::Mutex::new(()),
                 engine_id,
                 start_id: identity::new_start_id()?,
@@ -106,10 +112,45 @@ impl Broker {
             }),
         };
         broker.match_places(&catalogue)?;
-        broker.start_guard(catalogue);
-        retention::start(&broker);
-        reclaim::start(&broker);
+        broker.start_guard();
+        broker.follow_catalogue_events();
+        broker.start_background();
         Ok(broker)
+    }
+
+    /// Starts what runs by itself until the end.
+    fn start_background(&self) {
+        let inner = &self.inner;
+        let reclaimer = Reclaimer {
+            store: Arc::clone(&inner.store),
+            shard: inner.shard.clone(),
+            guard: Arc::clone(&inner.guard),
+        };
+        let cancelled = inner.tasks.cancelled().clone();
+        inner.tasks.spawn(tracing::info_span!("reclaim"), async move {
+            cancelled.run_until_cancelled(reclaimer.run()).await;
+        });
+        let (inner, cancelled) = (Arc::clone(inner), inner.tasks.cancelled().clone());
+        self.inner.tasks.spawn(tracing::info_span!("retention"), async move {
+            let run = inner.retention.run(inner.config.retention_interval, &inner.guard);
+            cancelled.run_until_cancelled(run).await;
+        });
+    }
+
+    /// One retention pass now, beside the passes that run by themselves: over every partition, and over the producers.
+    ///
+    /// # Errors
+    /// If the store fails; what was dropped until then stays dropped.
+    pub async fn run_retention(&self) -> Result<(), Error> {
+        self.run_retention_at(clock::now()).await
+    }
+
+    /// One retention pass as if it were `now`.
+    ///
+    /// # Errors
+    /// If the store fails; what was dropped until then stays dropped.
+    pub async fn run_retention_at(&self, now: Timestamp) -> Result<(), Error> {
+        self.inner.retention.pass(now).await
     }
 
     /// The same broker for another connection: what that leaves unread has a budget of its own.
@@ -132,7 +173,7 @@ impl Broker {
             let message = format!("topic {name} is the engine's own: it can be read, not published to");
             return Err(Error::refused(ErrorCode::InvalidArgument, message));
         }
-        let topic = Arc::clone(self.inner.shard.catalogue().topic(&name)?);
+        let topic = self.inner.shard.topic(&name)?;
         let config = &self.inner.config;
         let admission = Arc::clone(&self.inner.admission);
         let admission_max = config.publish_bytes_max;
@@ -157,7 +198,7 @@ impl Broker {
     /// named twice.
     pub async fn read(&self, _principal: &Principal, read: Read) -> Result<Reader, Error> {
         let name = TopicName::parse_any(&read.topic)?;
-        let topic = Arc::clone(self.inner.shard.catalogue().topic(&name)?);
+        let topic = self.inner.shard.topic(&name)?;
         let numbers: Vec<PartitionId> = if read.partitions.is_empty() {
             topic.partition_ids().collect()
         } else {

@@ -78,7 +78,7 @@ impl Chains {
         let mut stages = Vec::with_capacity(specs.len());
         let mut chain = Vec::with_capacity(specs.len());
         for spec in specs {
-            let record = catalogue.plugin(&spec.plugin)?;
+            let record = catalogue.plugins.resolve(&spec.plugin)?;
             let sha256 = unhex(&record.sha256).ok_or_else(|| {
                 let message = format!("the hash of plugin {} in the catalogue is damaged", record.name);
                 Error::Store { code: ErrorCode::StorageCorrupt, message }

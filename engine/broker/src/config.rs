@@ -17,8 +17,9 @@ pub struct BrokerConfig {
     pub writer_queue_max: usize,
     /// Unacknowledged publishes of one stream. Default 4,096.
     pub stream_in_flight_max: usize,
-    /// Bytes of one commit group, unless one fragment is larger. Default 1 MiB.
-    pub group_bytes_max: usize,
+    /// Bytes of one encoded commit, unless one publish, proposal or change alone needs more: then it is a commit of its
+    /// own, which a journal carries in parts. Default 960 KiB, which a message of common brokers can carry.
+    pub commit_bytes_max: usize,
     /// Groups that may be written and not yet synced. Default 4.
     pub groups_unsynced_max: usize,
     /// Bytes of the newest batches kept in memory, over all partitions. Default 64 MiB.
@@ -55,7 +56,7 @@ impl BrokerConfig {
             publish_bytes_max: 32 << 20,
             writer_queue_max: 8_192,
             stream_in_flight_max: 4_096,
-            group_bytes_max: 1 << 20,
+            commit_bytes_max: 960 << 10,
             groups_unsynced_max: 4,
             tail_bytes_max: 64 << 20,
             connection_unread_bytes_max: 16 << 20,

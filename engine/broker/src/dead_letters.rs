@@ -14,7 +14,7 @@ use levada_protocol::{
 
 use crate::{
     Error,
-    shard::{AppendTarget, FragmentAppend},
+    shard::{AppendRequest, AppendTarget},
 };
 
 /// The topic that takes the dead letters of a subscription.
@@ -110,12 +110,12 @@ impl Letters {
     }
 
     /// The appends that store the letters.
-    pub(crate) fn into_appends(mut self) -> Vec<FragmentAppend> {
+    pub(crate) fn into_appends(mut self) -> Vec<AppendRequest> {
         self.finish();
         let target = AppendTarget::DeadLetters(self.target);
         self.batches
             .into_iter()
-            .map(|batch| FragmentAppend { target: target.clone(), partition: PartitionId(0), batch, hops: 0 })
+            .map(|batch| AppendRequest { target: target.clone(), partition: PartitionId(0), batch, hops: 0 })
             .collect()
     }
 }

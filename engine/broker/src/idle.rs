@@ -3,19 +3,19 @@
 //!
 //! It owns how far the search has come. Whether a producer still is idle, the shard decides.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use levada_delivery::producer::Producer;
 use levada_protocol::ids::Timestamp;
 use levada_store::{Family, ScanLimit, Store};
+use tokio::sync::Mutex;
 
 use crate::{
-    broker::Inner,
     error::Error,
     log::blocking,
     rows::{Row, whole_family},
-    shard::ProducerKey,
+    shard::{ProducerKey, ShardHandle},
 };
 
 /// Rows that one look into the store brings at most.
@@ -27,41 +27,60 @@ const FORGOTTEN_AT_ONCE_MAX: usize = 128;
 /// A search begins again after this part of the idle time.
 const SEARCHES_PER_IDLE_TIME: u64 = 64;
 
+/// Finds idle producers and has them forgotten.
+pub(crate) struct IdleProducers {
+    store: Arc<dyn Store>,
+    shard: ShardHandle,
+    /// How long a producer is remembered after its last publish.
+    idle_ms: u64,
+    search: Mutex<Search>,
+}
+
 /// How far the search has come.
 #[derive(Debug, Default)]
-pub(crate) struct Search {
+struct Search {
     /// Where it goes on; `None` between two searches.
     next: Option<Bytes>,
     /// No search begins before.
     begins: Timestamp,
 }
 
-/// One pass: goes on with the search, or begins one if it is time.
-pub(crate) async fn forget(inner: &Inner, now: Timestamp) -> Result<(), Error> {
-    let idle_ms = u64::try_from(inner.config.producers_idle.as_millis()).unwrap_or(u64::MAX);
-    let before = Timestamp(now.0.saturating_sub(idle_ms));
-    let pause_ms = idle_ms / SEARCHES_PER_IDLE_TIME;
-    let mut search = inner.idle.lock().await;
-    // More than a pause ahead it is only if the clock was set back.
-    if search.next.is_none() && now < search.begins && search.begins.0 - now.0 <= pause_ms {
-        return Ok(());
+impl IdleProducers {
+    /// Producers are idle that were last used so long ago.
+    pub(crate) fn new(store: Arc<dyn Store>, shard: ShardHandle, idle: Duration) -> Self {
+        let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        Self { store, shard, idle_ms, search: Mutex::default() }
     }
-    for _ in 0..PAGES_PER_PASS {
-        let (begin, end) = whole_family();
-        let from = search.next.take().unwrap_or(begin);
-        let store = Arc::clone(&inner.store);
-        let (idle, next) = blocking(move || look(store.as_ref(), &from, &end, before)).await?;
-        for some in idle.chunks(FORGOTTEN_AT_ONCE_MAX) {
-            tracing::debug!(producers = some.len(), "idle producers are forgotten");
-            inner.shard.forget(some.to_vec(), before).await?;
-        }
-        search.next = next;
-        if search.next.is_none() {
-            search.begins = Timestamp(now.0.saturating_add(pause_ms));
+
+    /// One pass: goes on with the search, or begins one if it is time.
+    ///
+    /// # Errors
+    /// If the store fails; what was forgotten until then stays forgotten.
+    pub(crate) async fn forget(&self, now: Timestamp) -> Result<(), Error> {
+        let before = Timestamp(now.0.saturating_sub(self.idle_ms));
+        let pause_ms = self.idle_ms / SEARCHES_PER_IDLE_TIME;
+        let mut search = self.search.lock().await;
+        // More than a pause ahead it is only if the clock was set back.
+        if search.next.is_none() && now < search.begins && search.begins.0 - now.0 <= pause_ms {
             return Ok(());
         }
+        for _ in 0..PAGES_PER_PASS {
+            let (begin, end) = whole_family();
+            let from = search.next.take().unwrap_or(begin);
+            let store = Arc::clone(&self.store);
+            let (idle, next) = blocking(move || look(store.as_ref(), &from, &end, before)).await?;
+            for some in idle.chunks(FORGOTTEN_AT_ONCE_MAX) {
+                tracing::debug!(producers = some.len(), "idle producers are forgotten");
+                self.shard.forget(some.to_vec(), before).await?;
+            }
+            search.next = next;
+            if search.next.is_none() {
+                search.begins = Timestamp(now.0.saturating_add(pause_ms));
+                return Ok(());
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The idle producers of one page, and where the next page begins, if there is one.

@@ -31,7 +31,7 @@ impl Inspection {
     /// If something of it is damaged or missing, by its name.
     pub fn inspect(&self, store: &dyn Store) -> Result<(), Error> {
         let catalogue = shard::look(store)?;
-        Artefacts::check(&self.data_dir, catalogue.plugins.values().map(AsRef::as_ref))
+        Artefacts::check(&self.data_dir, catalogue.plugins.after(None).map(|(_, record)| record.as_ref()))
     }
 
     /// A topic's name, if its row can be read.

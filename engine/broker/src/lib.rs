@@ -39,6 +39,7 @@ mod subscription;
 mod tail;
 mod tasks;
 mod topic;
+mod topics;
 
 pub use access::Principal;
 pub use broker::{Broker, Health};

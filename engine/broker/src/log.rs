@@ -81,7 +81,7 @@ impl Log {
             Err(error) => error,
         };
         // So may the whole topic have gone, and then nothing is damaged.
-        Err(if self.topic.is_going() { self.topic.deleted_error() } else { error })
+        Err(if self.topic.is_deleting() { self.topic.deleted_error() } else { error })
     }
 
     /// Pieces from the record that holds `from`. Blocks on the disk.

@@ -7,13 +7,14 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use levada_store::{Family, Op, ScanLimit, Store};
+use levada_store::{Family, ScanLimit, Store};
 
 use crate::{
-    broker::{Broker, Inner},
     error::Error,
+    guard::Guard,
     log::blocking,
-    rows::{Dropped, DroppedRange, KeyRange, Row},
+    rows::{Dropped, DroppedRange, Row},
+    shard::ShardHandle,
 };
 
 /// Ranges that are looked up at a time.
@@ -22,47 +23,38 @@ const PAGE: ScanLimit = ScanLimit { rows: 256, bytes: 1 << 20 };
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// Drops the rows of a range, and notes that their space is to be given back.
-pub(crate) fn drop_rows(ops: &mut Vec<Op>, family: Family, range: KeyRange) {
-    let (from, to) = range;
-    let dropped = DroppedRange { family, from: from.clone(), to: to.clone() };
-    ops.push(Dropped.put(&dropped));
-    ops.push(Op::DeleteRange { family, from, to });
-}
-
 /// True if a range that begins so is all that its family holds of a topic.
 fn is_whole_topic(from: &[u8]) -> bool {
     from.len() == size_of::<u32>()
 }
 
-/// Starts the task.
-pub(crate) fn start(broker: &Broker) {
-    let inner = Arc::clone(&broker.inner);
-    let cancelled = inner.tasks.cancelled().clone();
-    broker.inner.tasks.spawn(tracing::info_span!("reclaim"), async move {
-        // A compaction can take minutes; the store ends it when it closes.
-        cancelled.run_until_cancelled(run(&inner)).await;
-    });
+/// What gives the space back.
+pub(crate) struct Reclaimer {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) shard: ShardHandle,
+    pub(crate) guard: Arc<Guard>,
 }
 
-async fn run(inner: &Inner) {
-    let mut pause = RETRY_FIRST;
-    loop {
-        match inner.reclaim().await {
-            Ok(()) => {
-                pause = RETRY_FIRST;
-                inner.shard.shown.dropped.notified().await;
-            }
-            Err(error) => {
-                tracing::warn!(%error, retry = ?pause, "the space of deleted events was not given back yet");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_MAX);
+impl Reclaimer {
+    /// Gives space back whenever some is to be given back. Never ends. May be dropped at any await: what is not done is
+    /// still noted, and the store ends a compaction, which can take minutes, when it closes.
+    pub(crate) async fn run(self) {
+        let mut pause = RETRY_FIRST;
+        loop {
+            match self.reclaim().await {
+                Ok(()) => {
+                    pause = RETRY_FIRST;
+                    self.shard.view().dropped().await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, retry = ?pause, "the space of deleted events was not given back yet");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
             }
         }
     }
-}
 
-impl Inner {
     /// Gives the space back of all that is dropped and durable.
     async fn reclaim(&self) -> Result<(), Error> {
         loop {

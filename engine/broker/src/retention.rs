@@ -2,113 +2,117 @@
 //!
 //! Events go by segments, never one by one. The rules themselves are `levada_delivery::retention`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use levada_delivery::retention::{self, Rules, Stored};
 use levada_protocol::ids::{Offset, PartitionId, Timestamp};
 use levada_store::Store;
 
 use crate::{
-    broker::{Broker, Inner},
     clock,
     error::Error,
-    idle,
+    guard::Guard,
+    idle::IdleProducers,
     log::{Log, blocking},
+    places::Places,
     rows::{self, Segment},
     setback::Setbacks,
-    shard::Trim,
+    shard::{ShardHandle, Trim},
     topic::Topic,
 };
 
-/// Starts the passes.
-pub(crate) fn start(broker: &Broker) {
-    let broker = broker.clone();
-    let cancelled = broker.inner.tasks.cancelled().clone();
-    let tasks = broker.inner.tasks.clone();
-    tasks.spawn(tracing::info_span!("retention"), async move {
+/// What drops what may go.
+pub(crate) struct Retention {
+    store: Arc<dyn Store>,
+    shard: ShardHandle,
+    places: Arc<Places>,
+    idle: IdleProducers,
+}
+
+impl Retention {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        shard: ShardHandle,
+        places: Arc<Places>,
+        idle: IdleProducers,
+    ) -> Self {
+        Self { store, shard, places, idle }
+    }
+
+    /// Passes now and then, and whenever disk space gets low. Never ends; may be dropped at any await.
+    pub(crate) async fn run(&self, interval: Duration, guard: &Guard) {
         loop {
             tokio::select! {
-                biased;
-                () = cancelled.cancelled() => return,
-                () = tokio::time::sleep(broker.inner.config.retention_interval) => {}
+                () = tokio::time::sleep(interval) => {}
                 // What may go is wanted now.
-                () = broker.inner.guard.got_low() => {}
+                () = guard.got_low() => {}
             }
-            let pass = cancelled.run_until_cancelled(broker.run_retention());
-            if let Some(Err(error)) = pass.await {
+            if let Err(error) = self.pass(clock::now()).await {
                 tracing::warn!(%error, "a retention pass ended early; the next one goes on");
             }
         }
-    });
-}
-
-impl Broker {
-    /// One pass now, beside the passes that run by themselves: over every partition, and over the producers.
-    ///
-    /// # Errors
-    /// If the store fails; what was dropped until then stays dropped.
-    pub async fn run_retention(&self) -> Result<(), Error> {
-        self.run_retention_at(clock::now()).await
     }
 
-    /// One pass as if it were `now`.
+    /// One pass as if it were `now`: over every partition, and over the producers.
     ///
     /// # Errors
     /// If the store fails; what was dropped until then stays dropped.
-    pub async fn run_retention_at(&self, now: Timestamp) -> Result<(), Error> {
-        let checked = self.inner.shard.check_clock().await;
+    pub(crate) async fn pass(&self, now: Timestamp) -> Result<(), Error> {
+        let checked = self.shard.check_clock().await;
         let trimmed = self.trim_all(now).await;
-        let forgotten = idle::forget(&self.inner, now).await;
+        let forgotten = self.idle.forget(now).await;
         checked.and(trimmed).and(forgotten)
     }
 
     async fn trim_all(&self, now: Timestamp) -> Result<(), Error> {
-        let catalogue = self.inner.shard.catalogue();
-        for topic in catalogue.topics.values() {
-            let floors = self.inner.places.floors_of(topic.id);
+        let catalogue = self.shard.catalogue();
+        for record in catalogue.topics.values() {
+            let Some(topic) = self.shard.view().topics().get(record.id()) else { continue };
+            let floors = self.places.floors_of(topic.id);
             for number in topic.partition_ids() {
                 let lowest = floors.iter().map(|floors| floors.floor(usize::from(number.0)));
-                trim(&self.inner, topic, number, lowest, now).await?;
+                self.trim(&topic, number, lowest, now).await?;
             }
         }
         Ok(())
     }
-}
 
-async fn trim(
-    inner: &Inner,
-    topic: &Arc<Topic>,
-    number: PartitionId,
-    floors: impl Iterator<Item = Offset>,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let partition = topic.partition(number)?;
-    let dropped_bytes = partition.dropped_bytes();
-    let log = retention::Log { start: partition.start(), end: partition.end(), bytes: partition.bytes() };
-    if log.start == log.end {
-        return Ok(());
+    /// Drops what may go of a partition.
+    async fn trim(
+        &self,
+        topic: &Arc<Topic>,
+        number: PartitionId,
+        floors: impl Iterator<Item = Offset>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let partition = topic.partition(number)?;
+        let dropped_bytes = partition.dropped_bytes();
+        let log = retention::Log { start: partition.start(), end: partition.end(), bytes: partition.bytes() };
+        if log.start == log.end {
+            return Ok(());
+        }
+        let reading = Log::new(Arc::clone(&self.store), Arc::clone(topic), number)?;
+        let newest = reading.append_time(Offset(log.end.0 - 1)).await.unwrap_or(Timestamp(u64::MAX));
+        let segments = {
+            let (store, topic) = (Arc::clone(&self.store), Arc::clone(topic));
+            blocking(move || segments(store.as_ref(), &topic, number, (log, dropped_bytes), newest)).await?
+        };
+        let rules = Rules::new(&topic.settings());
+        let decided = retention::trim(&rules, now, log, floors, segments);
+        if decided.log_start <= log.start {
+            return Ok(());
+        }
+        tracing::debug!(topic = %topic.name, partition = %number, start = %decided.log_start, "log start moves");
+        let dropped_bytes = dropped_bytes + decided.bytes;
+        let trim = self.shard.trim(|reply| Trim {
+            topic: topic.id,
+            partition: number,
+            start: decided.log_start,
+            dropped_bytes,
+            reply,
+        });
+        trim.await
     }
-    let reading = Log::new(Arc::clone(&inner.store), Arc::clone(topic), number)?;
-    let newest = reading.append_time(Offset(log.end.0 - 1)).await.unwrap_or(Timestamp(u64::MAX));
-    let segments = {
-        let (store, topic) = (Arc::clone(&inner.store), Arc::clone(topic));
-        blocking(move || segments(store.as_ref(), &topic, number, (log, dropped_bytes), newest)).await?
-    };
-    let rules = Rules::new(&topic.settings());
-    let decided = retention::trim(&rules, now, log, floors, segments);
-    if decided.log_start <= log.start {
-        return Ok(());
-    }
-    tracing::debug!(topic = %topic.name, partition = %number, start = %decided.log_start, "log start moves");
-    let dropped_bytes = dropped_bytes + decided.bytes;
-    let trim = inner.shard.trim(|reply| Trim {
-        topic: Arc::clone(topic),
-        partition: number,
-        start: decided.log_start,
-        dropped_bytes,
-        reply,
-    });
-    trim.await
 }
 
 /// The partition's segments from its start; each is as old as its newest event, which is at most as old as the

@@ -1,6 +1,6 @@
-//! A topic as the running engine shares it: its settings, and each partition's durable extent and tail.
+//! A topic as it lives: its settings in force, and each partition's durable extent and tail.
 //!
-//! Only the shard announces; everybody else reads.
+//! Only the shard changes it: what is durable is announced, and what is about to go is hidden before.
 
 use std::sync::{
     Arc,
@@ -10,7 +10,7 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use levada_protocol::{
     error::ErrorCode,
-    ids::{Offset, PartitionId, Timestamp, TopicId, TopicName},
+    ids::{Offset, PartitionId, TopicId, TopicName},
     publish::Durability,
     request::{PartitionInfo, TopicInfo, TopicSettings},
 };
@@ -22,6 +22,7 @@ use crate::{
     error::Error,
     frames::Piece,
     metrics,
+    rows::TopicRecord,
     tail::{Tail, TailBudget},
 };
 
@@ -30,9 +31,6 @@ use crate::{
 pub(crate) struct Topic {
     pub(crate) id: TopicId,
     pub(crate) name: TopicName,
-    pub(crate) created: Timestamp,
-    /// On whose behalf it was made.
-    pub(crate) owner: String,
     settings: ArcSwap<TopicSettings>,
     pub(crate) partitions: Vec<Partition>,
     /// Counts announcements: whoever waits for events waits for a change of it.
@@ -43,7 +41,7 @@ pub(crate) struct Topic {
     /// Cancelled when the topic is deleted.
     pub(crate) deleted: CancellationToken,
     /// Set when its deletion is decided: its rows may go before that is durable.
-    going: AtomicBool,
+    deleting: AtomicBool,
 }
 
 /// A partition's durable extent and its tail.
@@ -66,13 +64,14 @@ pub(crate) struct Extent {
     pub(crate) dropped_bytes: u64,
 }
 
+/// The extents of all partitions, by topic.
+pub(crate) type Extents = Vec<(TopicId, Vec<Extent>)>;
+
 impl Topic {
     pub(crate) fn new(
         id: TopicId,
         name: TopicName,
         settings: TopicSettings,
-        created: Timestamp,
-        owner: String,
         extents: &[Extent],
         budget: &Arc<TailBudget>,
     ) -> Self {
@@ -81,31 +80,38 @@ impl Topic {
         Self {
             id,
             name,
-            created,
-            owner,
             settings: ArcSwap::from_pointee(settings),
             partitions,
             appended,
             changes: Changes::default(),
             counters: metrics::Appended::default(),
             deleted: CancellationToken::new(),
-            going: AtomicBool::new(false),
+            deleting: AtomicBool::new(false),
         }
     }
 
     /// Notes that a commit which deletes the topic is about to be written, or that it was taken back.
-    pub(crate) fn set_going(&self, going: bool) {
-        self.going.store(going, Ordering::Release);
+    pub(crate) fn set_deleting(&self, deleting: bool) {
+        self.deleting.store(deleting, Ordering::Release);
     }
 
     /// True if its rows may be gone: what is missing then is no damage.
-    pub(crate) fn is_going(&self) -> bool {
-        self.going.load(Ordering::Acquire) || self.deleted.is_cancelled()
+    pub(crate) fn is_deleting(&self) -> bool {
+        self.deleting.load(Ordering::Acquire) || self.deleted.is_cancelled()
     }
 
-    /// What whoever still uses the topic is told once it is deleted.
+    /// The error for users of a deleted topic.
     pub(crate) fn deleted_error(&self) -> Error {
         Error::refused(ErrorCode::TopicNotFound, format!("topic {} was deleted", self.name))
+    }
+
+    /// Takes what was found in the store after it was opened again.
+    pub(crate) fn recover(&self, settings: TopicSettings, extents: Vec<Extent>) {
+        for (partition, extent) in self.partitions.iter().zip(extents) {
+            partition.recover(extent);
+        }
+        self.set_settings(settings);
+        self.set_deleting(false);
     }
 
     /// The settings in force.
@@ -151,7 +157,7 @@ impl Topic {
     }
 
     /// As the wire describes it.
-    pub(crate) fn info(&self) -> TopicInfo {
+    pub(crate) fn info(&self, record: &TopicRecord) -> TopicInfo {
         let describe = |(number, partition): (PartitionId, &Partition)| PartitionInfo {
             partition: number.0,
             start: partition.start().0,
@@ -159,10 +165,10 @@ impl Topic {
             bytes: partition.bytes(),
         };
         TopicInfo {
-            name: self.name.to_string(),
-            id: self.id.0,
-            settings: (*self.settings()).clone(),
-            created_ms: self.created.0,
+            name: record.name.clone(),
+            id: record.id,
+            settings: record.settings.clone(),
+            created_ms: record.created_ms,
             partitions: self.partition_ids().zip(&self.partitions).map(describe).collect(),
         }
     }

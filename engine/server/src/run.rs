@@ -236,7 +236,7 @@ fn broker_config(config: &ServerConfig) -> BrokerConfig {
     BrokerConfig {
         publish_bytes_max: bytes(config.publish_bytes_max),
         stream_in_flight_max: config.stream_in_flight_max,
-        group_bytes_max: bytes(config.group_bytes_max),
+        commit_bytes_max: bytes(config.commit_bytes_max),
         tail_bytes_max: bytes(config.tail_bytes_max),
         connection_unread_bytes_max: bytes(config.unread_connection_bytes_max),
         unread_bytes_max: bytes(config.unread_bytes_max),

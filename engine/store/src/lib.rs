@@ -27,7 +27,7 @@
 //! | `Schedule` | 6 | the broker's | the broker's | the writer | when due or cancelled |
 //! | `Prepared` | 7 | the broker's | the broker's | the writer | seven days after its decision |
 //! | `PluginState` | 8 | the broker's | the broker's | the writer | with its route or subscription |
-//! | `Side` | 9 | the broker's | the broker's | the writer | with what it belongs to |
+//! | `Side` | 9 | the broker's | the broker's | the writer | with its subscription |
 
 pub mod commit;
 pub mod store;

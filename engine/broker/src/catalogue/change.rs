@@ -1,34 +1,28 @@
-//! Changes of the catalogue: decided by the shard's writer against the newest snapshot, one at a time.
+//! Changes of the catalogue: decided against a catalogue, one at a time. Deciding is pure: it neither reads nor makes
+//! anything but records.
 
 use std::sync::Arc;
 
-use levada_delivery::progress::Head;
 use levada_protocol::{
     error::ErrorCode,
     ids::{
-        Offset, PartitionId, PluginName, RouteId, RouteName, SubscriptionId, SubscriptionName, Timestamp,
-        TopicId, TopicName,
+        Offset, PluginName, RouteId, RouteName, SubscriptionId, SubscriptionName, Timestamp, TopicId,
+        TopicName,
     },
     limits::PARTITIONS_MAX,
     request::{RouteSpec, SubscriptionOptions, TopicChanges, TopicSettings},
 };
-use levada_store::{Family, Op, record::LogRange};
+use levada_store::Op;
 
-use super::{Catalogue, Removal, Root, listed};
+use super::{Catalogue, CatalogueEvent, Removal, Root, listed};
 use crate::{
     dead_letters,
     error::Error,
-    reclaim,
-    rows::{
-        self, LogStart, NextId, PluginNumbers, PluginRecord, RouteCursor, RouteRecord, Row, Segment, Setback,
-        SubscriptionRecord, TopicRecord,
-    },
-    tail::TailBudget,
-    topic::{Extent, Topic},
+    rows::{NextId, PluginRecord, RouteRecord, Row, SubscriptionRecord, TopicRecord},
 };
 
 /// How many removed plugins have their last number remembered, so that none is given twice.
-const PLUGIN_NUMBERS_MAX: usize = 100_000;
+const REMOVED_PLUGINS_MAX: usize = 100_000;
 
 /// A change that somebody asked for. Names and options were parsed; whether it is possible is decided here.
 #[derive(Debug, Clone)]
@@ -74,42 +68,34 @@ pub(crate) enum Change {
     },
 }
 
-/// A change that was found possible: what to store, and what exists once that is durable.
+/// A change that was found possible: the catalogue after it, the rows that say so, and what happened.
 #[derive(Debug)]
 pub(crate) struct Decided {
-    pub(crate) ops: Vec<Op>,
     pub(crate) next: Catalogue,
-    /// Topics that were made or are no more, for the writer's own tables.
-    pub(crate) topics: Vec<TopicChange>,
-}
-
-/// What a change means for the writer's own tables.
-#[derive(Debug, Clone)]
-pub(crate) enum TopicChange {
-    Created(Arc<Topic>),
-    Deleted(Arc<Topic>),
-    Settings(Arc<Topic>, TopicSettings),
+    /// The catalogue's own rows; those of what a topic, subscription or route has elsewhere follow from the events.
+    pub(crate) ops: Vec<Op>,
+    pub(crate) events: Vec<CatalogueEvent>,
 }
 
 impl Change {
-    /// Decides the change against `catalogue` as it stands in the writer.
+    /// Decides the change against `catalogue`, which may hold `records_max` records.
+    ///
+    /// # Errors
+    /// Why it is not possible.
     pub(crate) fn decide(
         &self,
         catalogue: &Catalogue,
         now: Timestamp,
-        budget: &Arc<TailBudget>,
         records_max: usize,
     ) -> Result<Decided, Error> {
-        let mut edit = Edit { next: catalogue.clone(), ops: Vec::new(), topics: Vec::new(), now };
+        let mut edit = Edit { next: catalogue.clone(), ops: Vec::new(), events: Vec::new(), now };
         let grows = !matches!(self, Self::SetTopic { .. } | Self::Delete { .. } | Self::RemovePlugin { .. });
         if grows && catalogue.len() >= records_max {
             let message = format!("the catalogue holds {records_max} records, the most it may");
             return Err(Error::refused(ErrorCode::LimitExceeded, message));
         }
         match self {
-            Self::CreateTopic { name, settings, owner } => {
-                edit.create_topic(name, settings, owner, budget)?
-            }
+            Self::CreateTopic { name, settings, owner } => edit.create_topic(name, settings, owner)?,
             Self::SetTopic { name, changes } => edit.set_topic(name, changes)?,
             Self::Delete { root, force, with_dead_letters } => {
                 edit.delete(root, *force, *with_dead_letters)?;
@@ -125,15 +111,15 @@ impl Change {
                 edit.create_route(spec, name, positions, owner)?;
             }
         }
-        Ok(Decided { ops: edit.ops, next: edit.next, topics: edit.topics })
+        Ok(Decided { next: edit.next, ops: edit.ops, events: edit.events })
     }
 }
 
-/// The next snapshot in the making.
+/// The next catalogue in the making.
 struct Edit {
     next: Catalogue,
     ops: Vec<Op>,
-    topics: Vec<TopicChange>,
+    events: Vec<CatalogueEvent>,
     now: Timestamp,
 }
 
@@ -145,14 +131,8 @@ impl Edit {
         id
     }
 
-    fn create_topic(
-        &mut self,
-        name: &TopicName,
-        settings: &TopicSettings,
-        owner: &str,
-        budget: &Arc<TailBudget>,
-    ) -> Result<(), Error> {
-        if self.next.topics.contains_key(name) {
+    fn create_topic(&mut self, name: &TopicName, settings: &TopicSettings, owner: &str) -> Result<(), Error> {
+        if self.next.topics.contains(name) {
             return Err(Error::refused(ErrorCode::TopicExists, format!("topic {name} exists")));
         }
         check_settings(settings)?;
@@ -166,43 +146,32 @@ impl Edit {
             created_ms: self.now.0,
             owner: owner.to_owned(),
         };
-        self.ops.push(record.put(&id));
-        let extents = vec![Extent::default(); usize::from(settings.partitions)];
-        let topic = Arc::new(Topic::new(
-            id,
-            name.clone(),
-            settings.clone(),
-            self.now,
-            owner.to_owned(),
-            &extents,
-            budget,
-        ));
-        self.next.topics.insert(name.clone(), Arc::clone(&topic));
-        self.topics.push(TopicChange::Created(topic));
+        let record = self.put_topic(name, record);
+        self.events.push(CatalogueEvent::TopicCreated(record));
         Ok(())
     }
 
+    fn put_topic(&mut self, name: &TopicName, record: TopicRecord) -> Arc<TopicRecord> {
+        let id = TopicId(record.id);
+        self.ops.push(record.put(&id));
+        let record = Arc::new(record);
+        self.next.topics.insert(name.clone(), id, Arc::clone(&record));
+        record
+    }
+
     fn set_topic(&mut self, name: &TopicName, changes: &TopicChanges) -> Result<(), Error> {
-        let topic = Arc::clone(self.next.topic(name)?);
-        let settings = changes.of(&topic.settings());
+        let record = TopicRecord::clone(self.next.topic(name)?);
+        let settings = changes.of(&record.settings);
         check_settings(&settings)?;
-        if usize::from(settings.partitions) != topic.partitions.len() {
+        if settings.partitions != record.settings.partitions {
             let message = format!(
                 "topic {name} has {} partitions, got {}; their number cannot be changed",
-                topic.partitions.len(),
-                settings.partitions
+                record.settings.partitions, settings.partitions
             );
             return Err(Error::refused(ErrorCode::InvalidArgument, message));
         }
-        let record = TopicRecord {
-            id: topic.id.0,
-            name: name.to_string(),
-            settings: settings.clone(),
-            created_ms: topic.created.0,
-            owner: topic.owner.clone(),
-        };
-        self.ops.push(record.put(&topic.id));
-        self.topics.push(TopicChange::Settings(topic, settings));
+        let record = self.put_topic(name, TopicRecord { settings, ..record });
+        self.events.push(CatalogueEvent::TopicChanged(record));
         Ok(())
     }
 
@@ -225,16 +194,10 @@ impl Edit {
     }
 
     fn delete_topic(&mut self, name: &TopicName) -> Result<(), Error> {
-        let topic = Arc::clone(self.next.topic(name)?);
-        self.ops.push(TopicRecord::delete(&topic.id));
-        let log = LogRange::topic(topic.id);
-        reclaim::drop_rows(&mut self.ops, Family::Log, (log.from, log.to));
-        reclaim::drop_rows(&mut self.ops, Family::Producers, rows::producers_of_topic(topic.id));
-        self.ops.push(LogStart::delete_range(LogStart::of_topic(topic.id)));
-        self.ops.push(Setback::delete_range(Setback::of_topic(topic.id)));
-        self.ops.push(Segment::delete_range(Segment::of_topic(topic.id)));
-        self.next.topics.remove(name);
-        self.topics.push(TopicChange::Deleted(topic));
+        let id = TopicId(self.next.topic(name)?.id);
+        self.ops.push(TopicRecord::delete(&id));
+        self.next.topics.remove(name, id);
+        self.events.push(CatalogueEvent::TopicDeleted(id));
         Ok(())
     }
 
@@ -248,18 +211,18 @@ impl Edit {
     ) -> Result<(), Error> {
         let topic_id = self.next.topic(topic)?.id;
         let key = (topic.clone(), name.clone());
-        if self.next.subscriptions.contains_key(&key) {
+        if self.next.subscriptions.contains(&key) {
             let message = format!("topic {topic} has a subscription {name}");
             return Err(Error::refused(ErrorCode::SubscriptionExists, message));
         }
         dead_letters::of_subscription(topic.as_str(), name.as_str())?;
         for stage in options.chain() {
-            self.next.plugin(&stage.plugin)?;
+            self.next.plugins.resolve(&stage.plugin)?;
         }
         let id = SubscriptionId(self.take_id());
         let record = SubscriptionRecord {
             id: id.0,
-            topic_id: topic_id.0,
+            topic_id,
             topic: topic.to_string(),
             name: name.to_string(),
             options: options.clone(),
@@ -268,15 +231,17 @@ impl Edit {
             owner: owner.to_owned(),
         };
         self.ops.push(record.put(&id));
-        self.next.subscriptions.insert(key, Arc::new(record));
+        let record = Arc::new(record);
+        self.next.subscriptions.insert(key, id, Arc::clone(&record));
+        self.events.push(CatalogueEvent::SubscriptionCreated(record));
         Ok(())
     }
 
     fn delete_subscription(&mut self, topic: &TopicName, name: &SubscriptionName) -> Result<(), Error> {
         let id = SubscriptionId(self.next.subscription(topic, name)?.id);
         self.ops.push(SubscriptionRecord::delete(&id));
-        self.ops.push(Head::delete_range(rows::progress_of_subscription(id)));
-        self.next.subscriptions.remove(&(topic.clone(), name.clone()));
+        self.next.subscriptions.remove(&(topic.clone(), name.clone()), id);
+        self.events.push(CatalogueEvent::SubscriptionDeleted(id));
         Ok(())
     }
 
@@ -288,10 +253,10 @@ impl Edit {
         interface: &str,
         owner: &str,
     ) -> Result<(), Error> {
-        let last = self.last_version(name);
-        if last == 0 && self.next.plugin_numbers.len() >= PLUGIN_NUMBERS_MAX {
+        let last = self.next.plugins.last_version(name);
+        if last == 0 && self.next.plugins.removed() >= REMOVED_PLUGINS_MAX {
             let message = format!(
-                "{PLUGIN_NUMBERS_MAX} plugins were removed, whose names the engine must remember: deploy under a name that was used before"
+                "{REMOVED_PLUGINS_MAX} plugins were removed, whose names the engine must remember: deploy under a name that was used before"
             );
             return Err(Error::refused(ErrorCode::LimitExceeded, message));
         }
@@ -308,47 +273,41 @@ impl Edit {
             owner: owner.to_owned(),
         };
         self.ops.push(record.put(&id));
-        self.next.plugins.insert((name.clone(), version), Arc::new(record));
+        let line = self.next.plugins.deploy(name, record);
+        self.ops.push(line.put(&line.name));
+        self.events.push(CatalogueEvent::PluginChanged(name.clone()));
         Ok(())
-    }
-
-    /// The last number that was given to a version of the plugin, 0 if none was.
-    fn last_version(&self, name: &PluginName) -> u32 {
-        let newest = self.next.plugins.range((name.clone(), 0)..=(name.clone(), u32::MAX)).next_back();
-        let newest = newest.map_or(0, |((_, version), _)| *version);
-        self.next.plugin_numbers.get(name).map_or(newest, |last| newest.max(*last))
     }
 
     fn remove_plugin(&mut self, name: &PluginName, version: Option<u32>) -> Result<(), Error> {
         let chosen: Vec<Arc<PluginRecord>> = self
             .next
             .plugins
-            .range((name.clone(), 0)..=(name.clone(), u32::MAX))
-            .filter(|((_, found), _)| version.is_none_or(|version| version == *found))
-            .map(|(_, record)| Arc::clone(record))
+            .versions(name)
+            .filter(|record| version.is_none_or(|version| version == record.version))
+            .cloned()
             .collect();
         if chosen.is_empty() {
             let version = version.map_or(String::new(), |version| format!("@{version}"));
             let message = format!("there is no plugin {name}{version}");
             return Err(Error::refused(ErrorCode::PluginNotFound, message));
         }
-        let stranded = self.next.stranded_by(name.as_str(), &chosen);
+        // Places that follow the active version go on with the newest that is left, if there is one.
+        let all = chosen.len() == self.next.plugins.versions(name).count();
+        let stranded: Vec<_> = chosen.iter().flat_map(|record| self.next.places_with(record, all)).collect();
         if !stranded.is_empty() {
             let places = listed("place", stranded);
             let message =
                 format!("plugin {name} is in use: {places} would be left without it; delete those first");
             return Err(Error::refused(ErrorCode::PluginInUse, message));
         }
-        let last = self.last_version(name);
-        if chosen.iter().any(|record| record.version == last) {
-            let numbers = PluginNumbers { name: name.to_string(), last };
-            self.ops.push(numbers.put(&numbers.name));
-            self.next.plugin_numbers.insert(name.clone(), last);
-        }
         for record in chosen {
             self.ops.push(PluginRecord::delete(&record.id));
-            self.next.plugins.remove(&(name.clone(), record.version));
+            if let Some(line) = self.next.plugins.remove(name, record.version) {
+                self.ops.push(line.put(&line.name));
+            }
         }
+        self.events.push(CatalogueEvent::PluginChanged(name.clone()));
         Ok(())
     }
 
@@ -359,7 +318,7 @@ impl Edit {
         positions: &[Offset],
         owner: &str,
     ) -> Result<(), Error> {
-        if self.next.routes.contains_key(name) {
+        if self.next.routes.contains(name) {
             return Err(Error::refused(ErrorCode::RouteExists, format!("route {name} exists")));
         }
         let source = TopicName::parse_any(&spec.from)?;
@@ -373,22 +332,21 @@ impl Edit {
             }
         }
         for stage in &spec.chain {
-            self.next.plugin(&stage.plugin)?;
+            self.next.plugins.resolve(&stage.plugin)?;
         }
         let id = RouteId(self.take_id());
         let record = RouteRecord {
             id: id.0,
-            source_id: source_id.0,
+            source_id,
             spec: spec.clone(),
             positions: positions.iter().map(|offset| offset.0).collect(),
             created_ms: self.now.0,
             owner: owner.to_owned(),
         };
         self.ops.push(record.put(&id));
-        for (number, offset) in (0..).zip(positions) {
-            self.ops.push(RouteCursor(*offset).put(&(id, PartitionId(number))));
-        }
-        self.next.routes.insert(name.clone(), Arc::new(record));
+        let record = Arc::new(record);
+        self.next.routes.insert(name.clone(), id, Arc::clone(&record));
+        self.events.push(CatalogueEvent::RouteCreated(record));
         Ok(())
     }
 
@@ -416,8 +374,8 @@ impl Edit {
     fn delete_route(&mut self, name: &RouteName) -> Result<(), Error> {
         let id = RouteId(self.next.route(name)?.id);
         self.ops.push(RouteRecord::delete(&id));
-        self.ops.push(RouteCursor::delete_range(RouteCursor::of_route(id)));
-        self.next.routes.remove(name);
+        self.next.routes.remove(name, id);
+        self.events.push(CatalogueEvent::RouteDeleted(id));
         Ok(())
     }
 }
@@ -431,47 +389,4 @@ fn check_settings(settings: &TopicSettings) -> Result<(), Error> {
         return invalid(format!("durability is {:?}, expected sync or os", settings.durability));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use levada_protocol::{ids::Timestamp, limits::TOPIC_NAME_BYTES_MAX};
-
-    use super::*;
-
-    fn decide(catalogue: &Catalogue, change: &Change) -> Result<Catalogue, Error> {
-        let decided = change.decide(catalogue, Timestamp(1), &TailBudget::new(1), 100)?;
-        Ok(decided.next)
-    }
-
-    #[test]
-    fn a_place_whose_dead_letters_could_have_no_topic_is_refused_and_others_can_go() {
-        let owner = || "somebody".to_owned();
-        let longest = "t".repeat(TOPIC_NAME_BYTES_MAX);
-        let source = TopicName::parse_any(&format!("dlq.{longest}.{}", "s".repeat(63))).unwrap();
-        let topic =
-            Change::CreateTopic { name: source.clone(), settings: TopicSettings::default(), owner: owner() };
-        let catalogue = decide(&Catalogue::default(), &topic).unwrap();
-        let subscription = |name: &str| Change::CreateSubscription {
-            topic: source.clone(),
-            name: name.parse().unwrap(),
-            options: SubscriptionOptions::default(),
-            positions: vec![Offset(0)],
-            owner: owner(),
-        };
-        let refused = decide(&catalogue, &subscription(&"s".repeat(63))).unwrap_err();
-        assert_eq!(refused.code(), ErrorCode::InvalidName);
-        assert!(refused.to_string().contains("choose a shorter name"), "{refused}");
-        let route = Change::CreateRoute {
-            spec: RouteSpec { from: source.to_string(), ..RouteSpec::default() },
-            name: "r".repeat(63).parse().unwrap(),
-            positions: vec![Offset(0)],
-            owner: owner(),
-        };
-        assert_eq!(decide(&catalogue, &route).unwrap_err().code(), ErrorCode::InvalidName);
-        let with_short = decide(&catalogue, &subscription("s")).unwrap();
-        let delete =
-            Change::Delete { root: Root::Topic(source.clone()), force: true, with_dead_letters: true };
-        assert!(decide(&with_short, &delete).unwrap().topics.is_empty());
-    }
 }

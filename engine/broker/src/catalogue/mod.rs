@@ -1,41 +1,73 @@
-//! What exists: topics, subscriptions, routes, plugin versions. An immutable snapshot that everybody shares;
-//! the shard's writer makes the next one and shows it once it is durable.
+//! What exists: topics, subscriptions, routes, plugin versions. Records alone, without anything that lives: the shard's
+//! writer decides the next catalogue from the one before, and everybody sees it once it is durable. What lives beside it,
+//! such as a topic's newest batches, follows its events.
 
 mod change;
+mod event;
+mod names;
+mod plugins;
 mod removal;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use levada_protocol::{
     error::ErrorCode,
-    ids::{PluginName, RouteName, SubscriptionName, TopicName},
+    ids::{RouteId, RouteName, SubscriptionId, SubscriptionName, TopicId, TopicName},
 };
+use levada_store::Store;
 
 pub(crate) use self::{
-    change::{Change, Decided, TopicChange},
+    change::{Change, Decided},
+    event::CatalogueEvent,
     removal::{Removal, Root, listed},
 };
+use self::{names::Names, plugins::Plugins};
 use crate::{
     error::Error,
-    rows::{PluginRecord, RouteRecord, SubscriptionRecord},
-    topic::Topic,
+    rows::{self, CatalogueRow, NextId, PluginRecord, RouteRecord, SubscriptionRecord, TopicRecord},
 };
 
-/// A snapshot of everything that has a name.
+/// Everything that has a name. A copy is cheap; one that is changed pays for the kind of records that changes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Catalogue {
-    pub(crate) topics: BTreeMap<TopicName, Arc<Topic>>,
-    pub(crate) subscriptions: BTreeMap<(TopicName, SubscriptionName), Arc<SubscriptionRecord>>,
-    pub(crate) routes: BTreeMap<RouteName, Arc<RouteRecord>>,
-    pub(crate) plugins: BTreeMap<(PluginName, u32), Arc<PluginRecord>>,
-    /// The last version number of plugins whose newest version was removed.
-    pub(crate) plugin_numbers: BTreeMap<PluginName, u32>,
-    pub(crate) next_id: u64,
+    pub(crate) topics: Names<TopicName, TopicId, TopicRecord>,
+    pub(crate) subscriptions: Names<(TopicName, SubscriptionName), SubscriptionId, SubscriptionRecord>,
+    pub(crate) routes: Names<RouteName, RouteId, RouteRecord>,
+    pub(crate) plugins: Plugins,
+    /// The id that is given out next.
+    next_id: u64,
 }
 
 impl Catalogue {
+    /// Reads the stored catalogue. Blocks on the disk.
+    ///
+    /// # Errors
+    /// If a record is damaged or of a later release.
+    pub(crate) fn load(store: &dyn Store) -> Result<Self, Error> {
+        let next_id = rows::get::<NextId>(store, &())?.map_or(1, |next| next.0);
+        let mut catalogue = Self { next_id, ..Self::default() };
+        for row in rows::scan_catalogue(store)? {
+            match row {
+                CatalogueRow::Topic(record) => {
+                    let (name, id) = (TopicName::parse_any(&record.name)?, TopicId(record.id));
+                    catalogue.topics.insert(name, id, Arc::new(record));
+                }
+                CatalogueRow::Subscription(record) => {
+                    let name = (TopicName::parse_any(&record.topic)?, record.name.parse()?);
+                    catalogue.subscriptions.insert(name, SubscriptionId(record.id), Arc::new(record));
+                }
+                CatalogueRow::Plugin(record) => catalogue.plugins.restore_version(record)?,
+                CatalogueRow::PluginLine(record) => catalogue.plugins.restore_line(&record)?,
+                CatalogueRow::Route(record) => {
+                    catalogue.routes.insert(record.spec.name.parse()?, RouteId(record.id), Arc::new(record));
+                }
+            }
+        }
+        Ok(catalogue)
+    }
+
     /// The topic of this name.
-    pub(crate) fn topic(&self, name: &TopicName) -> Result<&Arc<Topic>, Error> {
+    pub(crate) fn topic(&self, name: &TopicName) -> Result<&Arc<TopicRecord>, Error> {
         self.topics
             .get(name)
             .ok_or_else(|| Error::refused(ErrorCode::TopicNotFound, format!("there is no topic {name}")))
@@ -65,7 +97,7 @@ impl Catalogue {
             }
             None => {
                 let key = (TopicName::parse_any(source).ok()?, place.parse().ok()?);
-                self.subscriptions.contains_key(&key).then_some(Root::Subscription(key.0, key.1))
+                self.subscriptions.contains(&key).then_some(Root::Subscription(key.0, key.1))
             }
         }
     }
@@ -77,50 +109,9 @@ impl Catalogue {
             .ok_or_else(|| Error::refused(ErrorCode::RouteNotFound, format!("there is no route {name}")))
     }
 
-    /// The plugin that `name` (the newest version) or `name@version` means.
-    pub(crate) fn plugin(&self, reference: &str) -> Result<&Arc<PluginRecord>, Error> {
-        let not_found = |message| Error::refused(ErrorCode::PluginNotFound, message);
-        let (name, version) = match reference.split_once('@') {
-            None => (reference, None),
-            Some((name, version)) => {
-                let version = version.parse::<u32>().map_err(|_| {
-                    let message = format!("plugin reference {reference:?}: expected name or name@version");
-                    Error::refused(ErrorCode::InvalidArgument, message)
-                })?;
-                (name, Some(version))
-            }
-        };
-        let name: PluginName = name.parse()?;
-        let mut versions = self.plugins.range((name.clone(), 0)..=(name.clone(), u32::MAX));
-        match version {
-            None => versions.next_back().ok_or_else(|| not_found(format!("there is no plugin {name}"))),
-            Some(version) => versions
-                .find(|((_, found), _)| *found == version)
-                .ok_or_else(|| not_found(format!("plugin {name} has no version {version}"))),
-        }
-        .map(|(_, record)| record)
-    }
-
-    /// The newest version of a plugin whose artefact has this hash.
-    pub(crate) fn plugin_of_bytes(&self, name: &PluginName, sha256: &str) -> Option<&Arc<PluginRecord>> {
-        let mut versions = self.plugins.range((name.clone(), 0)..=(name.clone(), u32::MAX));
-        versions.rfind(|(_, record)| record.sha256 == sha256).map(|(_, record)| record)
-    }
-
-    /// The places whose chains use this version: by its number, or as the newest.
+    /// The places whose chains use this version: by its number, or as the active one.
     pub(crate) fn users_of(&self, plugin: &PluginRecord) -> Vec<String> {
-        let newest = self.plugin(&plugin.name).is_ok_and(|newest| newest.id == plugin.id);
-        self.places_with(plugin, newest)
-    }
-
-    /// The places whose chains would be left without a plugin if these versions went. Those that follow the newest
-    /// go back to the one before it, as long as there is one.
-    pub(crate) fn stranded_by(&self, name: &str, removed: &[Arc<PluginRecord>]) -> Vec<String> {
-        let left = self
-            .plugins
-            .values()
-            .any(|record| record.name == name && !removed.iter().any(|removed| removed.id == record.id));
-        removed.iter().flat_map(|record| self.places_with(record, !left)).collect()
+        self.places_with(plugin, self.plugins.is_active(plugin))
     }
 
     /// The places that name this version, or with `unpinned` the plugin without a version.
@@ -137,8 +128,11 @@ impl Catalogue {
             .collect()
     }
 
-    /// How many records there are; the numbers of removed plugins have a limit of their own.
+    /// How many records there are; plugins without a version have a limit of their own.
     pub(crate) fn len(&self) -> usize {
         self.topics.len() + self.subscriptions.len() + self.routes.len() + self.plugins.len()
     }
 }
+
+#[cfg(test)]
+mod tests;

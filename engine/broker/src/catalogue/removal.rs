@@ -69,7 +69,7 @@ impl Removal {
             // Without a name that a topic can have there is no such topic.
             if let Ok(dead_letters) = dead_letters
                 && with_dead_letters
-                && catalogue.topics.contains_key(&dead_letters)
+                && catalogue.topics.contains(&dead_letters)
             {
                 open.push(Root::Topic(dead_letters));
             }
@@ -88,7 +88,7 @@ impl Removal {
             dead_letters::of_route(&record.spec.from, name.as_str()).ok()
         });
         let all = of_subscriptions.chain(of_routes);
-        all.filter(|name| after.topics.contains_key(name) && !self.topics.contains(name)).collect()
+        all.filter(|name| after.topics.contains(name) && !self.topics.contains(name)).collect()
     }
 
     /// Refuses what takes something along that was not named, or what something else would miss.
@@ -181,10 +181,10 @@ struct Readers<'a>(HashMap<&'a str, Vec<Root>>);
 impl<'a> Readers<'a> {
     fn of(catalogue: &'a Catalogue) -> Self {
         let mut readers: HashMap<&str, Vec<Root>> = HashMap::new();
-        for (topic, name) in catalogue.subscriptions.keys() {
+        for ((topic, name), _) in catalogue.subscriptions.iter() {
             readers.entry(topic.as_str()).or_default().push(Root::Subscription(topic.clone(), name.clone()));
         }
-        for (name, route) in &catalogue.routes {
+        for (name, route) in catalogue.routes.iter() {
             readers.entry(&route.spec.from).or_default().push(Root::Route(name.clone()));
         }
         Self(readers)

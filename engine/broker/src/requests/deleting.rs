@@ -66,9 +66,9 @@ pub(super) fn gone(before: &Catalogue, after: &Catalogue) -> Deleted {
     };
     let plugins: Vec<String> = before
         .plugins
-        .keys()
-        .filter(|key| !after.plugins.contains_key(key))
-        .map(|(name, version)| format!("{name}@{version}"))
+        .after(None)
+        .filter(|(_, record)| after.plugins.by_id(record.id).is_none())
+        .map(|(name, record)| format!("{name}@{}", record.version))
         .collect();
     let kept = removal.dead_letters_kept(before, after);
     let count = removal.topics.len() + removal.subscriptions.len() + removal.routes.len() + plugins.len();

@@ -6,7 +6,7 @@ mod pages;
 mod places;
 mod plugins;
 
-use std::ops::Bound;
+use std::{ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 use levada_protocol::{
@@ -22,6 +22,7 @@ use crate::{
     catalogue::{Catalogue, Change, Root},
     error::Error,
     metrics::{Collected, Series},
+    shard::SyncTimes,
     stage::Costs,
 };
 
@@ -42,10 +43,8 @@ impl Broker {
         match request {
             Request::Info => Ok(Response::Info(Box::new(self.info()))),
             Request::CreateTopic { name, settings } => self.create_topic(principal, &name, settings).await,
-            Request::ListTopics { limit, after } => list_topics(&catalogue, limit, after.as_deref()),
-            Request::DescribeTopic { name } => {
-                Ok(Response::Topic(catalogue.topic(&TopicName::parse_any(&name)?)?.info()))
-            }
+            Request::ListTopics { limit, after } => self.list_topics(&catalogue, limit, after.as_deref()),
+            Request::DescribeTopic { name } => self.describe_topic(&TopicName::parse_any(&name)?),
             Request::SetTopic { name, settings } => self.set_topic(&name, settings).await,
             Request::DeleteTopic { name, force, with_dead_letters } => {
                 self.delete(Root::Topic(TopicName::parse_any(&name)?), force, with_dead_letters).await
@@ -89,8 +88,10 @@ impl Broker {
     pub async fn observe(&self) -> Vec<Series> {
         let catalogue = self.inner.shard.catalogue();
         let mut collected = Collected::new();
-        for topic in catalogue.topics.values() {
-            collected.topic(topic.name.as_str(), &topic.counters);
+        for record in catalogue.topics.values() {
+            if let Some(topic) = self.inner.shard.view().topics().get(record.id()) {
+                collected.topic(&record.name, &topic.counters);
+            }
         }
         for record in catalogue.subscriptions.values() {
             let running = self.inner.places.subscription(SubscriptionId(record.id));
@@ -117,11 +118,8 @@ impl Broker {
     fn info(&self) -> EngineInfo {
         let inner = &self.inner;
         let stats = inner.store.stats();
-        let (syncs, sync_p50_us, sync_p99_us) = {
-            let micros = inner.shard.shown.sync_micros.lock();
-            let micros = micros.unwrap_or_else(std::sync::PoisonError::into_inner);
-            (micros.len(), micros.value_at_quantile(0.5), micros.value_at_quantile(0.99))
-        };
+        let SyncTimes { count: syncs, p50_us: sync_p50_us, p99_us: sync_p99_us } =
+            inner.shard.view().sync_times();
         EngineInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             engine_id: inner.engine_id.clone(),
@@ -148,7 +146,27 @@ impl Broker {
         let name: TopicName = name.parse()?;
         let owner = principal.as_str().to_owned();
         self.inner.shard.change(Change::CreateTopic { name: name.clone(), settings, owner }).await?;
-        Ok(Response::Topic(self.inner.shard.catalogue().topic(&name)?.info()))
+        self.describe_topic(&name)
+    }
+
+    fn describe_topic(&self, name: &TopicName) -> Result<Response, Error> {
+        let record = Arc::clone(self.inner.shard.catalogue().topic(name)?);
+        Ok(Response::Topic(self.inner.shard.topic(name)?.info(&record)))
+    }
+
+    fn list_topics(&self, catalogue: &Catalogue, limit: u32, after: Option<&str>) -> Result<Response, Error> {
+        let after = after.map(TopicName::parse_any).transpose()?;
+        let mut page = Page::new(limit);
+        for (name, record) in catalogue.topics.range((pages::behind(after.as_ref()), Bound::Unbounded)) {
+            // One that is gone was deleted since the catalogue was looked at.
+            if let Some(topic) = self.inner.shard.view().topics().get(record.id())
+                && !page.add(name, topic.info(record))
+            {
+                break;
+            }
+        }
+        let (topics, next) = page.finish();
+        Ok(Response::Topics { topics, next })
     }
 
     async fn set_topic(&self, name: &str, changes: TopicChanges) -> Result<Response, Error> {
@@ -160,7 +178,7 @@ impl Broker {
             broker.inner.shard.change(Change::SetTopic { name: of, changes }).await
         })
         .await?;
-        Ok(Response::Topic(self.inner.shard.catalogue().topic(&name)?.info()))
+        self.describe_topic(&name)
     }
 
     /// Runs what a request begun must not leave half done, even if whoever asked goes.
@@ -172,22 +190,10 @@ impl Broker {
     }
 }
 
-fn list_topics(catalogue: &Catalogue, limit: u32, after: Option<&str>) -> Result<Response, Error> {
-    let after = after.map(TopicName::parse_any).transpose()?;
-    let mut page = Page::new(limit);
-    for (name, topic) in catalogue.topics.range((pages::behind(after.as_ref()), Bound::Unbounded)) {
-        if !page.add(name, topic.info()) {
-            break;
-        }
-    }
-    let (topics, next) = page.finish();
-    Ok(Response::Topics { topics, next })
-}
-
 /// Collects the figures of the plugins at one place; one that is there several times is summed.
 fn observe_plugins(collected: &mut Collected, catalogue: &Catalogue, place: &str, costs: &Costs) {
     for (plugin, figures) in costs.read() {
-        if let Some(record) = catalogue.plugins.values().find(|record| record.id == plugin) {
+        if let Some(record) = catalogue.plugins.by_id(plugin) {
             collected.plugin(&format!("{}@{}", record.name, record.version), place, &figures);
         }
     }

@@ -19,7 +19,7 @@ use crate::{
     catalogue::{Catalogue, Change},
     chains, clock,
     error::Error,
-    log::Log,
+    log::{Log, blocking},
     route::RouteHandle,
     rows::SubscriptionRecord,
     stage::Place,
@@ -89,11 +89,13 @@ impl Broker {
         self.to_the_end(async move {
             let _changing = broker.inner.changing.lock().await;
             let shard = &broker.inner.shard;
-            let positions = broker.positions(shard.catalogue().topic(&topic_name)?, from).await?;
+            let positions = broker.positions(&shard.topic(&topic_name)?, from).await?;
             let (topic, of) = (topic_name.clone(), name.clone());
             shard.change(Change::CreateSubscription { topic, name: of, options, positions, owner }).await?;
-            broker.follow_catalogue().await?;
-            Ok(Arc::clone(shard.catalogue().subscription(&topic_name, &name)?))
+            let record = Arc::clone(shard.catalogue().subscription(&topic_name, &name)?);
+            let (broker, created) = (broker.clone(), Arc::clone(&record));
+            blocking(move || broker.match_subscription(&broker.inner.shard.catalogue(), &created)).await?;
+            Ok(record)
         })
         .await
     }
@@ -138,11 +140,10 @@ impl Broker {
         let described = subscription::describe(&self.owner_of(record).await?).await?;
         let mut info = described.info;
         // Read here and not by the owner: it has deliveries to make.
-        let catalogue = self.inner.shard.catalogue();
-        let topic = catalogue.topic(&TopicName::parse_any(&record.topic)?)?;
+        let topic = self.inner.shard.topic(&TopicName::parse_any(&record.topic)?)?;
         let mut oldest = None;
         for (number, floor) in described.oldest {
-            let log = Log::new(Arc::clone(&self.inner.store), Arc::clone(topic), number)?;
+            let log = Log::new(Arc::clone(&self.inner.store), Arc::clone(&topic), number)?;
             oldest = oldest.into_iter().chain(log.append_time(floor).await).min();
         }
         info.oldest_unacked_age_ms = oldest.map_or(0, |oldest| clock::now().0.saturating_sub(oldest.0));
@@ -188,11 +189,13 @@ impl Broker {
             .to_the_end(async move {
                 let _changing = broker.inner.changing.lock().await;
                 let shard = &broker.inner.shard;
-                let positions = broker.positions(shard.catalogue().topic(&source)?, spec.start).await?;
+                let positions = broker.positions(&shard.topic(&source)?, spec.start).await?;
                 let of = name.clone();
                 shard.change(Change::CreateRoute { spec, name: of, positions, owner }).await?;
-                broker.follow_catalogue().await?;
-                Ok(RouteId(shard.catalogue().route(&name)?.id))
+                let record = Arc::clone(shard.catalogue().route(&name)?);
+                let (broker, created) = (broker.clone(), Arc::clone(&record));
+                blocking(move || broker.match_route(&broker.inner.shard.catalogue(), &created)).await?;
+                Ok(RouteId(record.id))
             })
             .await?;
         let handle = self.inner.places.route(id);

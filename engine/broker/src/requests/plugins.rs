@@ -1,6 +1,6 @@
 //! Requests about plugins: deploy, list, remove.
 
-use std::{collections::HashMap, ops::Bound, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use levada_protocol::{
@@ -89,7 +89,8 @@ impl Broker {
         let (stored, hash) = (artefact.clone(), sha256.clone());
         crate::log::blocking(move || artefacts.store(&hash, &stored)).await?;
         let catalogue = self.inner.shard.catalogue();
-        if let Some(known) = catalogue.plugin_of_bytes(&name, &sha256) {
+        let mut versions = catalogue.plugins.versions(&name);
+        if let Some(known) = versions.rfind(|record| record.sha256 == sha256) {
             let info = plugin_info(&catalogue, known, Figures::default());
             return Ok(Response::Plugin(PluginInfo { already_deployed: true, ..info }));
         }
@@ -107,25 +108,10 @@ impl Broker {
             }
             return Err(error);
         }
-        self.rechain(name.as_str());
+        self.reattach(&name);
         let catalogue = self.inner.shard.catalogue();
-        let record = catalogue.plugin(name.as_str())?;
+        let record = catalogue.plugins.resolve(name.as_str())?;
         Ok(Response::Plugin(plugin_info(&catalogue, record, Figures::default())))
-    }
-
-    /// Tells every place that follows the plugin's newest version that it is another.
-    fn rechain(&self, plugin: &str) {
-        let follows = |chain: &[StageSpec]| chain.iter().any(|stage| stage.plugin == plugin);
-        for subscription in self.inner.places.subscriptions() {
-            if follows(subscription.record().options.chain()) {
-                subscription.rechain();
-            }
-        }
-        for route in self.inner.places.routes() {
-            if follows(&route.record().spec.chain) {
-                route.rechain();
-            }
-        }
     }
 
     pub(super) fn list_plugins(
@@ -148,10 +134,8 @@ impl Broker {
             plugin_info(catalogue, record, figures.get(&record.id).cloned().unwrap_or_default())
         };
         let mut page = Page::new(limit);
-        for ((name, version), record) in
-            catalogue.plugins.range((pages::behind(after.as_ref()), Bound::Unbounded))
-        {
-            if !page.add(format_args!("{name}@{version}"), describe(record)) {
+        for (name, record) in catalogue.plugins.after(after) {
+            if !page.add(format_args!("{name}@{}", record.version), describe(record)) {
                 break;
             }
         }
@@ -166,12 +150,12 @@ impl Broker {
             let _changing = broker.inner.changing.lock().await;
             let before = broker.inner.shard.catalogue();
             broker.inner.shard.change(Change::RemovePlugin { name: name.clone(), version }).await?;
-            for ((of, found), record) in &before.plugins {
-                if *of == name && version.is_none_or(|version| version == *found) {
+            for record in before.plugins.versions(&name) {
+                if version.is_none_or(|version| version == record.version) {
                     broker.drop_unnamed(&record.sha256);
                 }
             }
-            broker.rechain(name.as_str());
+            broker.reattach(&name);
             Ok(Response::Deleted(gone(&before, &broker.inner.shard.catalogue())))
         })
         .await
@@ -179,7 +163,8 @@ impl Broker {
 
     /// Removes an artefact's file unless the catalogue names it.
     fn drop_unnamed(&self, sha256: &str) {
-        if !self.inner.shard.catalogue().plugins.values().any(|record| record.sha256 == sha256) {
+        let catalogue = self.inner.shard.catalogue();
+        if !catalogue.plugins.after(None).any(|(_, record)| record.sha256 == sha256) {
             self.inner.chains.artefacts().remove(sha256);
         }
     }

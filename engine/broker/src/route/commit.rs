@@ -1,6 +1,6 @@
-//! What a route's pass made, on its way to the disk: outputs, dead letters and the cursor in one fragment.
+//! What a route's pass made, on its way to the disk: outputs, dead letters and the cursor in one proposal.
 //!
-//! It owns the fragments under way and what their outcomes say about the cursor.
+//! It owns the proposals under way and what their outcomes say about the cursor.
 
 use std::sync::atomic::Ordering;
 
@@ -11,25 +11,25 @@ use super::task::{RETRY_MIN, RouteTask, Stop};
 use crate::{
     clock,
     dead_letters::{self, Letters, Origin, Reason},
-    shard::{AppendTarget, Fragment, FragmentAppend, FragmentRefused, Owner, RouteStep},
+    shard::{AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, StateChange},
     stage::{Routed, Target},
 };
 
-/// A fragment on its way to the disk.
+/// A proposal on its way to the disk.
 pub(super) struct UnderWay {
     to: Offset,
     dead_letters: u64,
-    outcome: oneshot::Receiver<Result<(), FragmentRefused>>,
+    outcome: oneshot::Receiver<Result<(), ProposalRefused>>,
 }
 
 impl RouteTask {
     /// Commits what a pass made, and says if the place must stop behind it.
     pub(super) async fn submit(&mut self, routed: Routed, targets: &[(TopicId, Target)]) -> Result<(), Stop> {
         let progress = routed.progress;
-        let mut appends: Vec<FragmentAppend> = routed
+        let mut appends: Vec<AppendRequest> = routed
             .batches
             .into_iter()
-            .map(|batch| FragmentAppend {
+            .map(|batch| AppendRequest {
                 target: AppendTarget::Topic(targets[batch.target].0),
                 partition: batch.partition,
                 batch: batch.batch,
@@ -71,31 +71,31 @@ impl RouteTask {
         }
     }
 
-    /// Queues a fragment that moves the cursor to `to`.
+    /// Queues a proposal that moves the cursor to `to`.
     pub(super) async fn step(
         &mut self,
         to: Offset,
-        appends: Vec<FragmentAppend>,
+        appends: Vec<AppendRequest>,
         dead_letters: u64,
     ) -> Result<(), Stop> {
         let (reply, outcome) = oneshot::channel();
-        let fragment = Fragment {
-            owner: Owner::Route(RouteId(self.record.id), self.number),
-            rows: Vec::new(),
-            step: Some(RouteStep { from: self.cursor, to }),
+        let (route, partition) = (RouteId(self.record.id), self.number);
+        let proposal = Proposal {
+            conditions: vec![Condition::RouteCursor { route, partition, at: self.cursor }],
+            changes: vec![StateChange::RouteCursor { route, partition, to }],
             appends,
             reply,
         };
-        self.context.shard.fragment(fragment).await.map_err(Stop::Failed)?;
+        self.context.shard.propose(proposal).await.map_err(Stop::Failed)?;
         self.cursor = to;
         self.under_way.push_back(UnderWay { to, dead_letters, outcome });
         Ok(())
     }
 
-    /// Waits for the oldest fragment under way.
+    /// Waits for the oldest proposal under way.
     pub(super) async fn settle_one(&mut self) -> Result<(), Stop> {
         let Some(oldest) = self.under_way.front_mut() else { return Ok(()) };
-        let outcome = (&mut oldest.outcome).await.unwrap_or_else(|_| Err(FragmentRefused::unanswered()));
+        let outcome = (&mut oldest.outcome).await.unwrap_or_else(|_| Err(ProposalRefused::unanswered()));
         let settled = self.under_way.pop_front().expect("it was just looked at");
         self.note(&outcome, settled.to, settled.dead_letters);
         match outcome {
@@ -104,37 +104,36 @@ impl RouteTask {
                 self.show(None);
                 Ok(())
             }
-            Err(FragmentRefused::Gone) => Err(Stop::Ended),
-            Err(FragmentRefused::Moved { .. }) => Err(Stop::Moved),
-            Err(FragmentRefused::Blocked { target, error }) => {
+            Err(ProposalRefused::Gone | ProposalRefused::Stale { .. }) => Err(Stop::Ended),
+            Err(ProposalRefused::Moved { .. }) => Err(Stop::Moved),
+            Err(ProposalRefused::Blocked { target, error }) => {
                 Err(Stop::Blocked { why: format!("blocked: {target} {}", error.code()) })
             }
-            Err(FragmentRefused::Failed(error)) => Err(Stop::Failed(error)),
+            Err(ProposalRefused::End { .. }) => Err(Stop::Moved),
+            Err(ProposalRefused::Failed(error)) => Err(Stop::Failed(error)),
         }
     }
 
     /// Notes what an outcome says about the committed cursor.
-    fn note(&mut self, outcome: &Result<(), FragmentRefused>, to: Offset, dead_letters: u64) {
+    fn note(&mut self, outcome: &Result<(), ProposalRefused>, to: Offset, dead_letters: u64) {
         self.committed = match outcome {
             Ok(()) => {
                 self.shared.dead_lettered.fetch_add(dead_letters, Ordering::Relaxed);
                 to
             }
-            Err(FragmentRefused::Moved { cursor }) => *cursor,
-            Err(FragmentRefused::Gone | FragmentRefused::Blocked { .. } | FragmentRefused::Failed(_)) => {
-                return;
-            }
+            Err(ProposalRefused::Moved { cursor }) => *cursor,
+            Err(_) => return,
         };
         self.shared.floors.set(usize::from(self.number.0), self.committed);
     }
 
     /// Goes back to what is committed: what was under way has failed or ended.
     ///
-    /// Whether a failed fragment is found after the store was opened again is not known here, and the store cannot
-    /// say before; if it is, the writer answers the next fragment with the cursor.
+    /// Whether a failed proposal is found after the store was opened again is not known here, and the store cannot
+    /// say before; if it is, the writer answers the next proposal with the cursor.
     pub(super) async fn reset(&mut self) {
         while let Some(under_way) = self.under_way.pop_front() {
-            let outcome = under_way.outcome.await.unwrap_or_else(|_| Err(FragmentRefused::unanswered()));
+            let outcome = under_way.outcome.await.unwrap_or_else(|_| Err(ProposalRefused::unanswered()));
             self.note(&outcome, under_way.to, under_way.dead_letters);
         }
         self.cursor = self.committed;

@@ -1,7 +1,7 @@
 //! A route: from one topic through a chain into others, exactly once.
 //!
 //! One task per source partition. What a chain made of some source events, the dead letters among them and the
-//! cursor behind them are one fragment of one commit; a crash finds all of it or nothing.
+//! cursor behind them are one proposal; a crash finds all of it or nothing.
 
 mod commit;
 mod task;

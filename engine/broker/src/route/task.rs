@@ -25,8 +25,8 @@ use crate::{
 
 /// Source bytes that one pass takes.
 const PASS_BYTES: usize = 256 * 1024;
-/// Fragments that may be on their way to the disk.
-const FRAGMENTS_MAX: usize = 4;
+/// Proposals that may be on their way to the disk.
+const PROPOSALS_MAX: usize = 4;
 /// The first and the longest wait before a blocked route tries again.
 pub(super) const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -65,7 +65,7 @@ impl RouteTask {
     /// Runs until the route, its topic or the engine ends.
     pub(crate) async fn run(mut self) {
         let stop = self.context.cancelled.clone();
-        // Dropping the work at any await is safe: only fragments change state, and they are applied whole.
+        // Dropping the work at any await is safe: only proposals change state, and they are applied whole.
         let work = async {
             loop {
                 match self.work().await {
@@ -110,9 +110,9 @@ impl RouteTask {
         let spec = &self.record.spec;
         let mut targets = Vec::with_capacity(spec.to.len());
         for name in &spec.to {
-            let topic = catalogue.topic(&TopicName::parse_any(name)?)?;
-            let partitions = u16::try_from(topic.partitions.len()).unwrap_or(u16::MAX);
-            targets.push((topic.id, Target { topic: topic.name.clone(), partitions }));
+            let name = TopicName::parse_any(name)?;
+            let record = catalogue.topic(&name)?;
+            targets.push((record.id(), Target { topic: name, partitions: record.settings.partitions }));
         }
         let chains = &self.context.chains;
         let attached =
@@ -121,9 +121,9 @@ impl RouteTask {
         Ok((attached, targets))
     }
 
-    /// One pass: some events in, one fragment out; or a wait for events.
+    /// One pass: some events in, one proposal out; or a wait for events.
     async fn pass(&mut self, attached: &Attached, targets: &[(TopicId, Target)]) -> Result<(), Stop> {
-        while self.under_way.len() >= FRAGMENTS_MAX {
+        while self.under_way.len() >= PROPOSALS_MAX {
             self.settle_one().await?;
         }
         let mut appended = self.shared.source.appended();
@@ -166,7 +166,7 @@ impl RouteTask {
         let retry_after = match stop {
             Stop::Ended | Stop::Moved => return,
             // Its deletion is on the way to the disk, and ends the route.
-            Stop::Failed(_) if self.shared.source.is_going() => Some(self.retry),
+            Stop::Failed(_) if self.shared.source.is_deleting() => Some(self.retry),
             Stop::Paused { why, retry_after } => {
                 tracing::warn!(route = self.record.spec.name, partition = %self.number, why, "route paused");
                 self.show(Some(format!("paused: {why}")));

@@ -2,7 +2,7 @@
 //! family u8, length of the first bound u8, both bounds. The value is the version byte alone.
 
 use bytes::{Bytes, BytesMut};
-use levada_store::Family;
+use levada_store::{Family, Op};
 
 use super::{
     Row,
@@ -22,6 +22,13 @@ pub(crate) struct DroppedRange {
     /// At most 255 bytes.
     pub(crate) from: Bytes,
     pub(crate) to: Bytes,
+}
+
+/// Drops the rows of a range, and notes that their space is to be given back.
+pub(crate) fn drop_rows(mut push: impl FnMut(Op), family: Family, (from, to): KeyRange) {
+    let dropped = DroppedRange { family, from: from.clone(), to: to.clone() };
+    push(Dropped.put(&dropped));
+    push(Op::DeleteRange { family, from, to });
 }
 
 impl Dropped {

@@ -17,7 +17,7 @@
 //! | catalogue | `0x02` subscription u64 | [`SubscriptionRecord`] | catalogue changes | with the subscription |
 //! | catalogue | `0x03` plugin version u64 | [`PluginRecord`] | catalogue changes | `plugin remove` |
 //! | catalogue | `0x04` route u64 | [`RouteRecord`] | catalogue changes | with the route |
-//! | catalogue | `0x05` name | [`PluginNumbers`] | removals of a plugin's newest version | never |
+//! | catalogue | `0x05` name | [`PluginLineRecord`] | deployments and removals of the plugin's versions | never |
 //! | log | topic u32, partition u16, offset u64 | [`levada_store::record`] | appends | retention, with the topic |
 //! | cursors | `0x01` subscription u64, partition u16, `0x00` | [`levada_delivery::progress::Head`] | the subscription | with the subscription |
 //! | cursors | `0x01` subscription u64, partition u16, `0x01`, chunk u64 | [`levada_delivery::progress::Chunk`] | the subscription | when the floor passes it |
@@ -35,7 +35,7 @@ mod engine_id;
 mod log_start;
 mod next_id;
 mod plugin;
-mod plugin_numbers;
+mod plugin_line;
 mod producer;
 mod progress_chunk;
 mod progress_head;
@@ -52,13 +52,13 @@ use levada_store::{Family, Op, ScanLimit, Store};
 
 use self::codec::{Damage, Fields};
 pub(crate) use self::{
-    dropped::{Dropped, DroppedRange},
+    dropped::{Dropped, DroppedRange, drop_rows},
     engine_id::EngineId,
     key::{KeyRange, whole_family},
     log_start::LogStart,
     next_id::NextId,
     plugin::PluginRecord,
-    plugin_numbers::PluginNumbers,
+    plugin_line::PluginLineRecord,
     producer::of_topic as producers_of_topic,
     progress_chunk::of_partition as chunks_of_partition,
     progress_head::of_subscription as progress_of_subscription,
@@ -86,7 +86,7 @@ mod tag {
     pub(super) const CATALOGUE_SUBSCRIPTION: u8 = 0x02;
     pub(super) const CATALOGUE_PLUGIN: u8 = 0x03;
     pub(super) const CATALOGUE_ROUTE: u8 = 0x04;
-    pub(super) const CATALOGUE_PLUGIN_NUMBERS: u8 = 0x05;
+    pub(super) const CATALOGUE_PLUGIN_LINE: u8 = 0x05;
     pub(super) const CURSOR_SUBSCRIPTION: u8 = 0x01;
     pub(super) const CURSOR_ROUTE: u8 = 0x02;
 }
@@ -244,7 +244,7 @@ pub(crate) enum CatalogueRow {
     Subscription(SubscriptionRecord),
     Plugin(PluginRecord),
     Route(RouteRecord),
-    PluginNumbers(PluginNumbers),
+    PluginLine(PluginLineRecord),
 }
 
 /// Reads the whole catalogue. Blocks on the disk.
@@ -256,7 +256,7 @@ pub(crate) fn scan_catalogue(store: &dyn Store) -> Result<Vec<CatalogueRow>, Err
             Some(&tag::CATALOGUE_SUBSCRIPTION) => CatalogueRow::Subscription(decode_pair(key, value)?.1),
             Some(&tag::CATALOGUE_PLUGIN) => CatalogueRow::Plugin(decode_pair(key, value)?.1),
             Some(&tag::CATALOGUE_ROUTE) => CatalogueRow::Route(decode_pair(key, value)?.1),
-            Some(&tag::CATALOGUE_PLUGIN_NUMBERS) => CatalogueRow::PluginNumbers(decode_pair(key, value)?.1),
+            Some(&tag::CATALOGUE_PLUGIN_LINE) => CatalogueRow::PluginLine(decode_pair(key, value)?.1),
             _ => {
                 let (family, key) = (Family::Catalogue.name(), Bytes::copy_from_slice(key));
                 return Err(RowError::Key { family, key }.into());

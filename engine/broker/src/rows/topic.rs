@@ -15,6 +15,12 @@ pub(crate) struct TopicRecord {
     pub(crate) owner: String,
 }
 
+impl TopicRecord {
+    pub(crate) fn id(&self) -> TopicId {
+        TopicId(self.id)
+    }
+}
+
 impl Record for TopicRecord {
     const NAME: &'static str = "topic";
     const TAG: u8 = tag::CATALOGUE_TOPIC;

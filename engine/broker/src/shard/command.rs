@@ -5,23 +5,35 @@ use std::sync::Arc;
 use bytes::Bytes;
 use levada_protocol::{
     batch::Batch,
-    ids::{Offset, PartitionId, ProducerId, RouteId, SubscriptionId, Timestamp, TopicId, TopicName},
-    publish::PublishHeader,
+    ids::{Offset, PartitionId, SubscriptionId, Timestamp, TopicId},
+    publish::{Ack, AckOutcome, PublishHeader},
 };
-use levada_store::Op;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::reply::AckPermit;
+use super::{
+    group::Reply,
+    proposal::{Proposal, ProposalRefused},
+    reply::AckPermit,
+    tables::{self, Generation, ProducerKey},
+};
 use crate::{catalogue::Change, error::Error, topic::Topic};
+
+/// How soon a publisher may try again that was refused because the store takes no writes.
+const RETRY_AFTER_MS: u32 = 500;
 
 /// The closed list of what can happen to a shard.
 #[derive(Debug)]
 pub(crate) enum Command {
     Append(Append),
-    Fragment(Fragment),
+    Propose(Proposal),
     Change {
         change: Box<Change>,
         reply: oneshot::Sender<Result<(), Error>>,
+    },
+    /// A new owner takes a subscription over.
+    TakeOver {
+        subscription: SubscriptionId,
+        reply: oneshot::Sender<Result<Generation, Error>>,
     },
     Trim(Trim),
     Forget(Forget),
@@ -34,7 +46,7 @@ pub(crate) enum Command {
     CheckClock {
         reply: oneshot::Sender<Result<(), Error>>,
     },
-    /// Take the fragments that wait for a group.
+    /// Make a commit of the proposals that wait for one.
     Wake,
     Stop,
 }
@@ -47,83 +59,11 @@ pub(crate) struct Append {
     pub(crate) batch: Batch,
     /// True if the acknowledgement need not wait for the sync.
     pub(crate) ack_written: bool,
-    /// The reserved place for the acknowledgement.
+    /// The reserved slot for the acknowledgement.
     pub(crate) reply: AckPermit,
-    /// The batch's share of the bytes that may wait; given back once the group has ended.
+    /// The batch's share of the bytes that may wait; given back once the commit is durable.
     pub(crate) admitted: OwnedSemaphorePermit,
 }
-
-/// Whose state a fragment changes. Ids are never reused: a fragment of a deleted owner is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Owner {
-    Subscription(SubscriptionId),
-    Route(RouteId, PartitionId),
-}
-
-/// A part of a commit that a subscription or route has decided by itself: it is applied whole or not at all.
-#[derive(Debug)]
-pub(crate) struct Fragment {
-    pub(crate) owner: Owner,
-    /// Progress rows.
-    pub(crate) rows: Vec<Op>,
-    /// For a route: from which cursor to which.
-    pub(crate) step: Option<RouteStep>,
-    /// Events to append, targets and dead letters alike.
-    pub(crate) appends: Vec<FragmentAppend>,
-    pub(crate) reply: oneshot::Sender<Result<(), FragmentRefused>>,
-}
-
-/// A route's cursor before and after a fragment.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RouteStep {
-    pub(crate) from: Offset,
-    pub(crate) to: Offset,
-}
-
-/// A batch that a fragment appends.
-#[derive(Debug)]
-pub(crate) struct FragmentAppend {
-    pub(crate) target: AppendTarget,
-    pub(crate) partition: PartitionId,
-    pub(crate) batch: Batch,
-    pub(crate) hops: u8,
-}
-
-/// Where a fragment appends.
-#[derive(Debug, Clone)]
-pub(crate) enum AppendTarget {
-    /// A topic that exists.
-    Topic(TopicId),
-    /// A dead-letter topic; made in the same commit if it is the first letter.
-    DeadLetters(TopicName),
-}
-
-/// Why a fragment was not applied.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum FragmentRefused {
-    /// The owner does not exist any more.
-    #[error("the owner of this state was deleted")]
-    Gone,
-    /// The route's cursor stands elsewhere: a fragment before this one was not applied.
-    #[error("the route's cursor stands at {cursor}")]
-    Moved { cursor: Offset },
-    /// A target cannot take events now; nothing was applied, try again.
-    #[error("{target} cannot take events: {error}")]
-    Blocked { target: String, error: Error },
-    /// The store failed; whether the fragment will be found after a restart is unknown.
-    #[error("{0}")]
-    Failed(Error),
-}
-
-impl FragmentRefused {
-    /// The outcome of a fragment that the writer may have taken, and never answered.
-    pub(crate) fn unanswered() -> Self {
-        Self::Failed(Error::unanswered())
-    }
-}
-
-/// Which producer in which partition: what one row of the producers is about.
-pub(crate) type ProducerKey = (TopicId, PartitionId, ProducerId);
 
 /// Producers that were found idle, to be forgotten unless they have published since.
 #[derive(Debug)]
@@ -137,11 +77,54 @@ pub(crate) struct Forget {
 /// What retention decided for one partition.
 #[derive(Debug)]
 pub(crate) struct Trim {
-    pub(crate) topic: Arc<Topic>,
+    pub(crate) topic: TopicId,
     pub(crate) partition: PartitionId,
     /// The new log start.
     pub(crate) start: Offset,
     /// Bytes of batches that lay before it, since the topic was made.
     pub(crate) dropped_bytes: u64,
     pub(crate) reply: oneshot::Sender<Result<(), Error>>,
+}
+
+impl Command {
+    /// How many bytes it adds to a commit, at most; 0 for what is small, rare or of unknown size.
+    pub(super) fn encoded_len_max(&self) -> usize {
+        match self {
+            Self::Append(append) => tables::append_len_max(&append.batch),
+            Self::Propose(proposal) => proposal.encoded_len_max(),
+            Self::Change { .. }
+            | Self::TakeOver { .. }
+            | Self::Trim(_)
+            | Self::Forget(_)
+            | Self::Reclaimed { .. }
+            | Self::CheckClock { .. }
+            | Self::Wake
+            | Self::Stop => 0,
+        }
+    }
+
+    /// Tells whoever asked that nothing was done.
+    pub(super) fn refuse(self, error: &Error) {
+        match self {
+            Self::Append(append) => {
+                let (correlation, partition) = (append.header.correlation, append.header.partition);
+                let refusal = error.refusal().retry_after(RETRY_AFTER_MS);
+                let ack = Ack { correlation, partition, outcome: AckOutcome::Refused(refusal) };
+                Reply::Ack { permit: append.reply, ack, when_written: false }.send();
+            }
+            Self::Propose(proposal) => {
+                let result = Err(ProposalRefused::Failed(error.clone()));
+                Reply::Proposal { reply: proposal.reply, result }.send();
+            }
+            Self::TakeOver { reply, .. } => {
+                Reply::TakenOver { reply, result: Err(error.clone()) }.send();
+            }
+            Self::Change { reply, .. }
+            | Self::Trim(Trim { reply, .. })
+            | Self::Forget(Forget { reply, .. })
+            | Self::Reclaimed { reply, .. }
+            | Self::CheckClock { reply } => Reply::Done { reply, result: Err(error.clone()) }.send(),
+            Self::Wake | Self::Stop => {}
+        }
+    }
 }

@@ -1,108 +1,95 @@
 //! The shard: the one commit path. Whatever changes state is decided, written and made durable here, in order.
 //!
 //! Two threads: the writer takes what has queued, decides it against the state that it owns and writes one
-//! commit; the syncer makes written commits durable and only then tells anyone. While the disk syncs one group
+//! commit; the syncer makes written commits durable and only then shows and tells anyone. While the disk syncs one group
 //! the writer collects the next.
+//!
+//! ```text
+//!  publishes, changes, ...   --> commands --> +--------+  Commit   +-------+
+//!  acknowledgements (urgent) --> commands --> | writer | --------> | store |
+//!  acknowledgements --> piggyback queue ----> | State  |           +-------+
+//!                                             +--------+               ^ sync
+//!                                                 | Group              |
+//!                                                 v                    |
+//!                                             +--------+ --------------+
+//!                                             | syncer | --> live topics, catalogue, events
+//!                                             +--------+ --> notifier --> who waits, who asked
+//! ```
+//!
+//! `State` and its tables decide without a thread, a clock or a queue. A group is refused as a whole if its commit fails,
+//! and what was decided after it too: it rests on state that is void.
 
+mod announcement;
 mod command;
-mod ending;
-mod fragments;
+mod draft;
+mod fail_stop;
 mod group;
-mod load;
-mod producers;
-mod reopen;
+mod notifier;
+mod piggyback;
+mod proposal;
 mod reply;
-mod setback;
 mod state;
 mod syncer;
-mod teller;
-mod waiting;
+mod tables;
+mod view;
 mod writer;
 
 use std::{
-    sync::{Arc, Mutex, mpsc as std_mpsc},
+    sync::{Arc, mpsc as std_mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
-use hdrhistogram::Histogram;
-use levada_protocol::{error::ErrorCode, ids::Timestamp};
+use levada_protocol::{
+    error::ErrorCode,
+    ids::{SubscriptionId, Timestamp, TopicName},
+};
 use levada_store::{
     Store,
     commit::{AppliedRow, Term},
 };
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use self::command::{
-    Append, AppendTarget, Command, Forget, Fragment, FragmentAppend, FragmentRefused, Owner, ProducerKey,
-    RouteStep, Trim,
+pub(crate) use self::{
+    command::{Append, Command, Forget, Trim},
+    proposal::{AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, StateChange},
+    reply::AckPermit,
+    tables::{Generation, ProducerKey},
+    view::{Closed, ShardView, SyncTimes},
 };
-pub(crate) use self::reply::AckPermit;
-use self::{ending::Ending, teller::Teller, waiting::Waiting};
+use self::{
+    fail_stop::FailStopGuard,
+    notifier::Notifier,
+    piggyback::PiggybackQueue,
+    state::{Limits, State},
+    tables::Tables,
+    writer::{Identity, Inbox, Writer},
+};
 use crate::{
     catalogue::{Catalogue, Change},
     config::BrokerConfig,
     error::Error,
     guard::Guard,
     rows::EngineId,
-    tail::TailBudget,
     tasks::Tasks,
+    topic::Topic,
+    topics::Topics,
 };
 
-/// Syncs that take longer count as this long: a minute.
-const SYNC_MICROS_MAX: u64 = 60_000_000;
 /// The threads' names.
 const WRITER: &str = "shard-writer";
 const SYNCER: &str = "shard-syncer";
-
-/// Why no writes are taken.
-#[derive(Debug, Clone)]
-pub(crate) struct Closed {
-    pub(crate) code: ErrorCode,
-    pub(crate) reason: String,
-}
-
-impl Closed {
-    pub(crate) fn error(&self) -> Error {
-        Error::Store { code: self.code, message: self.reason.clone() }
-    }
-
-    /// True if writes may be taken again without anybody's help: there was no room, or no file descriptor.
-    pub(crate) fn heals(&self) -> bool {
-        matches!(self.code, ErrorCode::StorageFull | ErrorCode::LimitExceeded)
-    }
-}
-
-/// What the shard's threads show to everybody.
-#[derive(Debug)]
-pub(crate) struct Shown {
-    /// The newest durable catalogue.
-    pub(crate) catalogue: ArcSwap<Catalogue>,
-    /// Why writes are refused, if they are.
-    pub(crate) closed: ArcSwap<Option<Closed>>,
-    /// How long syncs took, in microseconds.
-    pub(crate) sync_micros: Mutex<Histogram<u64>>,
-    /// Notified when many rows were dropped for good.
-    pub(crate) dropped: Notify,
-}
-
-impl Shown {
-    fn close(&self, code: ErrorCode, reason: String) {
-        self.closed.store(Arc::new(Some(Closed { code, reason })));
-    }
-}
 
 /// A cheap handle of the shard.
 #[derive(Debug, Clone)]
 pub(crate) struct ShardHandle {
     commands: mpsc::Sender<Command>,
-    /// Fragments that ride in the next group, or make one after a short while.
-    waiting: Arc<Waiting>,
+    /// Proposals that ride with the next commit, or make one after a short while.
+    piggyback: Arc<PiggybackQueue>,
     progress_delay: Duration,
     tasks: Tasks,
-    pub(crate) shown: Arc<Shown>,
+    view: Arc<ShardView>,
     engine_id: EngineId,
 }
 
@@ -117,8 +104,9 @@ fn check_shard(last: &AppliedRow, shard: u16) -> Result<(), Error> {
 
 /// Reads what a start will load, of a store that takes no writes.
 pub(crate) fn look(store: &dyn Store) -> Result<Catalogue, Error> {
-    // Nothing is held of the tails: nobody reads them.
-    Ok(load::read(store, &TailBudget::new(0), None)?.catalogue)
+    let catalogue = Catalogue::load(store)?;
+    Tables::load(store, &catalogue, 0)?;
+    Ok(catalogue)
 }
 
 /// The shard's threads.
@@ -126,8 +114,8 @@ pub(crate) fn look(store: &dyn Store) -> Result<Catalogue, Error> {
 pub(crate) struct Shard {
     writer: JoinHandle<()>,
     syncer: JoinHandle<()>,
-    /// The task that tells who waits.
-    telling: tokio::task::JoinHandle<()>,
+    /// The task that notifies who waits.
+    notifying: tokio::task::JoinHandle<()>,
 }
 
 impl Shard {
@@ -138,42 +126,32 @@ impl Shard {
         guard: &Arc<Guard>,
         tasks: &Tasks,
     ) -> Result<(Self, ShardHandle), Error> {
-        let budget = TailBudget::new(config.tail_bytes_max);
-        let state = load::load(store.as_ref(), &budget, None)?;
-        check_shard(&state.last, config.shard)?;
-        let histogram = Histogram::new_with_max(SYNC_MICROS_MAX, 2)
-            .expect("two significant figures are a legal precision");
-        let shown = Arc::new(Shown {
-            catalogue: ArcSwap::from_pointee(state.catalogue.clone()),
-            closed: ArcSwap::from_pointee(None),
-            sync_micros: Mutex::new(histogram),
-            dropped: Notify::new(),
-        });
+        let topics = Arc::new(Topics::new(config.tail_bytes_max));
+        let limits =
+            Limits { records_max: config.catalogue_records_max, producers_max: config.producers_max };
+        let state = State::open(Arc::clone(store), Arc::clone(guard), Arc::clone(&topics), limits)?;
+        check_shard(state.last(), config.shard)?;
+        let view = Arc::new(ShardView::new(state.catalogue().clone(), topics));
         let (commands, receiver) = mpsc::channel(config.writer_queue_max);
         let (groups, synced) = std_mpsc::sync_channel(config.groups_unsynced_max);
-        let waiting = Arc::<Waiting>::default();
-        let (teller, telling) = Teller::start(tasks);
-        let durable = syncer::Durable::new(Arc::clone(store), Arc::clone(&shown), teller);
-        let ending = Ending::new(&shown, SYNCER, None);
-        let syncer = syncer::Syncer::new(Arc::clone(&durable), synced, ending);
-        let mut writer = writer::Writer {
-            _ending: Ending::new(&shown, WRITER, Some(&waiting)),
-            shard: config.shard,
-            term: Term(state.last.term.0 + 1),
+        let piggyback = Arc::<PiggybackQueue>::default();
+        let (notifier, notifying) = Notifier::start(tasks);
+        let durable = syncer::Durable::new(Arc::clone(store), Arc::clone(&view), notifier);
+        let fail_stop = FailStopGuard::new(&view, SYNCER, None);
+        let syncer = syncer::Syncer::new(Arc::clone(&durable), synced, fail_stop);
+        let mut writer = Writer {
+            _fail_stop: FailStopGuard::new(&view, WRITER, Some(&piggyback)),
+            inbox: Inbox::new(receiver, Arc::clone(&piggyback)),
+            identity: Identity { shard: config.shard, term: Term(state.last().term.0 + 1) },
             state,
-            budget,
             store: Arc::clone(store),
             guard: Arc::clone(guard),
-            shown: Arc::clone(&shown),
-            commands: receiver,
-            waiting: Arc::clone(&waiting),
+            view: Arc::clone(&view),
             groups,
             durable,
-            group_bytes_max: config.group_bytes_max,
-            producers_max: config.producers_max,
-            records_max: config.catalogue_records_max,
-            clock: config.clock.clone(),
+            commit_bytes_max: config.commit_bytes_max,
             reopened: None,
+            clock: config.clock.clone(),
         };
         let engine_id = writer.begin()?;
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
@@ -186,18 +164,18 @@ impl Shard {
         let writer = spawn(WRITER, Box::new(move || writer.run()))?;
         let handle = ShardHandle {
             commands,
-            waiting,
+            piggyback,
             progress_delay: config.progress_delay,
             tasks: tasks.clone(),
-            shown,
+            view,
             engine_id,
         };
-        Ok((Self { writer, syncer, telling }, handle))
+        Ok((Self { writer, syncer, notifying }, handle))
     }
 
     /// Waits for both threads, once [`ShardHandle::stop`] was called, and until everybody was told.
     pub(crate) async fn join(self) {
-        let Self { writer, syncer, telling } = self;
+        let Self { writer, syncer, notifying } = self;
         let threads = tokio::task::spawn_blocking(move || {
             for thread in [writer, syncer] {
                 // One that panicked has said so.
@@ -206,14 +184,27 @@ impl Shard {
         });
         // Neither fails: they do not panic, and nobody aborts them.
         let _ = threads.await;
-        let _ = telling.await;
+        let _ = notifying.await;
     }
 }
 
 impl ShardHandle {
     /// The newest durable catalogue.
     pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
-        self.shown.catalogue.load_full()
+        self.view.catalogue()
+    }
+
+    /// The live topic of this name.
+    ///
+    /// # Errors
+    /// `TOPIC_NOT_FOUND`.
+    pub(crate) fn topic(&self, name: &TopicName) -> Result<Arc<Topic>, Error> {
+        self.view.topic(name)
+    }
+
+    /// What everybody sees of the shard.
+    pub(crate) fn view(&self) -> &ShardView {
+        &self.view
     }
 
     /// What the data directory is known by.
@@ -223,7 +214,7 @@ impl ShardHandle {
 
     /// Why writes are refused, if they are.
     pub(crate) fn closed(&self) -> Option<Closed> {
-        (**self.shown.closed.load()).clone()
+        self.view.closed()
     }
 
     /// Why a writer that is gone takes nothing.
@@ -235,7 +226,7 @@ impl ShardHandle {
     async fn send(&self, command: Command) -> Result<(), Error> {
         self.commands.send(command).await.map_err(|mpsc::error::SendError(command)| {
             let error = self.gone();
-            writer::refuse(command, &error);
+            command.refuse(&error);
             error
         })
     }
@@ -289,16 +280,27 @@ impl ShardHandle {
         self.progress_delay
     }
 
-    /// Queues a fragment for the next group.
-    pub(crate) async fn fragment(&self, fragment: Fragment) -> Result<(), Error> {
-        self.send(Command::Fragment(fragment)).await
+    /// Lets a new owner take a subscription over: what the owners before it have under way is applied or refused by then,
+    /// and what they propose later is refused.
+    ///
+    /// # Errors
+    /// `SUBSCRIPTION_NOT_FOUND`, or why the shard takes no writes.
+    pub(crate) async fn take_over(&self, subscription: SubscriptionId) -> Result<Generation, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::TakeOver { subscription, reply }).await?;
+        answer.await.unwrap_or_else(|_| Err(Error::unanswered()))
     }
 
-    /// Leaves a fragment for whichever group comes next; if none does within a short while, one is made.
+    /// Queues a proposal for the next commit.
+    pub(crate) async fn propose(&self, proposal: Proposal) -> Result<(), Error> {
+        self.send(Command::Propose(proposal)).await
+    }
+
+    /// Leaves a proposal for whichever commit comes next; if none does within a short while, one is made.
     ///
-    /// Each owner has one fragment under way at a time, which bounds what waits here.
-    pub(crate) fn fragment_with_next_group(&self, fragment: Fragment) {
-        if self.waiting.push(fragment) {
+    /// Each owner has one proposal under way at a time, which bounds what waits here.
+    pub(crate) fn propose_with_next_commit(&self, proposal: Proposal) {
+        if self.piggyback.push(proposal) {
             let (handle, delay) = (self.clone(), self.progress_delay);
             self.tasks.spawn(tracing::Span::none(), async move {
                 let wake = async {

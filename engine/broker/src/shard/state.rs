@@ -1,78 +1,419 @@
-//! What the writer alone owns: where every partition ends, who has published what, which owners are live.
+//! What the writer has decided, and how it decides what comes next. It is ahead of what is durable by the groups under
+//! way. It takes no time, no queue and no thread: a command goes in, and the group that is being made grows.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use levada_delivery::producer::Producer;
-use levada_protocol::ids::{Offset, PartitionId, ProducerId, RouteId, Timestamp, TopicId};
-use levada_store::commit::AppliedRow;
+use levada_delivery::producer::Check;
+use levada_protocol::{
+    batch::Batch,
+    error::{ErrorCode, Refusal},
+    ids::{CommitIndex, Epoch, Offset, ProducerId, Sequence, SubscriptionId, Timestamp, TopicId, TopicName},
+    publish::{Ack, AckOutcome, PublishHeader},
+    request::TopicSettings,
+};
+use levada_store::{Family, Op, Store, commit::AppliedRow};
 
+use super::{
+    announcement::Announcement,
+    command::{Append, Command, Forget, Trim},
+    group::{Group, Reply},
+    proposal::{AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, StateChange},
+    tables::{Generation, Generations, NewBatch, Tables},
+};
 use crate::{
-    catalogue::Catalogue,
-    rows::{EngineId, Segment},
-    setback::AHEAD_MS_MAX,
+    catalogue::{Catalogue, CatalogueEvent, Change, Decided},
+    error::Error,
+    guard::Guard,
+    rows::{self, EngineId, Row},
     topic::Topic,
+    topics::Topics,
 };
 
-/// Bytes appended to a partition after which a new segment begins.
-pub(crate) const SEGMENT_BYTES: u64 = 4 << 20;
-/// Time after which a new segment begins at the next append, at the latest.
-pub(crate) const SEGMENT_MS_MAX: u64 = 10 * 60_000;
+/// How long dead letters are kept at least: 30 days, not the topic's own time.
+const DEAD_LETTERS_RETAIN_MS: u64 = 30 * 24 * 3_600_000;
+/// Topics that are named in the log when the clock was set back; of more there is the count alone.
+const NAMED_MAX: usize = 10;
 
-/// The writer's state, ahead of what is durable by the groups under way.
-#[derive(Debug)]
-pub(crate) struct State {
-    pub(crate) catalogue: Catalogue,
-    pub(crate) topics: HashMap<TopicId, Arc<Topic>>,
-    pub(crate) ends: HashMap<(TopicId, PartitionId), End>,
-    pub(crate) producers: HashMap<(TopicId, PartitionId, ProducerId), Producer>,
-    pub(crate) route_cursors: HashMap<(RouteId, PartitionId), Offset>,
-    /// What the data directory is known by; `None` until the first commit.
-    pub(crate) engine_id: Option<EngineId>,
-    /// The commit that was written last.
-    pub(crate) last: AppliedRow,
+/// How much the state may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Records of the catalogue.
+    pub(super) records_max: usize,
+    /// Producers in memory.
+    pub(super) producers_max: usize,
 }
 
-/// Where a partition ends in the writer's eyes.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct End {
-    /// The next offset.
-    pub(crate) next: Offset,
-    /// The newest append time. Append times never go back, but where the clock was set back by more than a little:
-    /// see [`crate::setback`].
-    pub(crate) append_time: Timestamp,
-    /// Bytes of batches ever appended.
-    pub(crate) bytes: u64,
-    /// Where the newest segment began; `None` if the next event begins one.
-    pub(crate) segment: Option<(Offset, Segment)>,
+/// The writer's state.
+pub(super) struct State {
+    store: Arc<dyn Store>,
+    guard: Arc<Guard>,
+    topics: Arc<Topics>,
+    limits: Limits,
+    catalogue: Catalogue,
+    tables: Tables,
+    /// They outlive what is read again from the store: owners do, too.
+    generations: Generations,
+    /// What the data directory is known by; `None` until the first commit.
+    engine_id: Option<EngineId>,
+    /// The commit that was written last.
+    last: AppliedRow,
 }
 
 impl State {
-    /// Gives new routes the cursors that they begin at, and forgets those of deleted ones.
-    pub(crate) fn take_route_cursors(&mut self) {
-        let routes: HashMap<u64, &Vec<u64>> =
-            self.catalogue.routes.values().map(|record| (record.id, &record.positions)).collect();
-        self.route_cursors.retain(|(route, _), _| routes.contains_key(&route.0));
-        for (route, positions) in routes {
-            for (number, begin) in (0..).zip(positions) {
-                let key = (RouteId(route), PartitionId(number));
-                self.route_cursors.entry(key).or_insert(Offset(*begin));
+    /// Reads everything that the writer owns, and brings the live topics in line with it. Blocks on the disk.
+    ///
+    /// # Errors
+    /// If the store fails, or something in it is damaged.
+    pub(super) fn open(
+        store: Arc<dyn Store>,
+        guard: Arc<Guard>,
+        topics: Arc<Topics>,
+        limits: Limits,
+    ) -> Result<Self, Error> {
+        // What was recovered becomes visible now, so it must be durable now.
+        store.sync()?;
+        let catalogue = Catalogue::load(store.as_ref())?;
+        let (tables, extents) = Tables::load(store.as_ref(), &catalogue, limits.producers_max)?;
+        topics.recover(&catalogue, extents)?;
+        let (engine_id, last) = (rows::get(store.as_ref(), &())?, store.last());
+        let generations = Generations::default();
+        Ok(Self { store, guard, topics, limits, catalogue, tables, generations, engine_id, last })
+    }
+
+    /// Reads everything again, after the store was opened again: what was decided and is not stored is void.
+    ///
+    /// # Errors
+    /// As [`State::open`]; nothing has changed then.
+    pub(super) fn reload(&mut self) -> Result<(), Error> {
+        let (store, guard, topics) =
+            (Arc::clone(&self.store), Arc::clone(&self.guard), Arc::clone(&self.topics));
+        let read = Self::open(store, guard, topics, self.limits)?;
+        let generations = std::mem::take(&mut self.generations);
+        *self = Self { generations, ..read };
+        Ok(())
+    }
+
+    pub(super) fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    pub(super) fn engine_id(&self) -> Option<EngineId> {
+        self.engine_id
+    }
+
+    pub(super) fn set_engine_id(&mut self, id: EngineId, group: &mut Group) {
+        group.draft.push(id.put(&()));
+        self.engine_id = Some(id);
+    }
+
+    /// The commit that was written last.
+    pub(super) fn last(&self) -> &AppliedRow {
+        &self.last
+    }
+
+    pub(super) fn set_last(&mut self, last: AppliedRow) {
+        self.last = last;
+    }
+
+    /// The index of the commit that is being made.
+    pub(super) fn next_index(&self) -> CommitIndex {
+        CommitIndex(self.last.index.0 + 1)
+    }
+
+    /// Adds to the group what the tables have held back until its end.
+    pub(super) fn flush(&mut self, group: &mut Group) {
+        self.tables.flush(&mut group.draft);
+    }
+
+    /// Decides one command into the group; true if it says stop.
+    pub(super) fn take(&mut self, command: Command, group: &mut Group, now: Timestamp) -> bool {
+        match command {
+            Command::Append(append) => self.append(append, group, now),
+            Command::Propose(proposal) => self.propose(proposal, group, now),
+            Command::Change { change, reply } => {
+                let result = self.change(&change, group, now);
+                group.reply(Reply::Done { reply, result });
             }
+            Command::TakeOver { subscription, reply } => {
+                let result = self.take_over(subscription);
+                group.reply(Reply::TakenOver { reply, result });
+            }
+            Command::Trim(trim) => self.trim(trim, group),
+            Command::Forget(forget) => {
+                let result = self.forget_idle(&forget, group);
+                group.reply(Reply::Done { reply: forget.reply, result });
+            }
+            Command::Reclaimed { notes, reply } => {
+                for key in notes {
+                    group.draft.push(Op::Delete { family: Family::Meta, key });
+                }
+                group.reply(Reply::Done { reply, result: Ok(()) });
+            }
+            Command::CheckClock { reply } => {
+                self.check_clock(group, now);
+                group.reply(Reply::Done { reply, result: Ok(()) });
+            }
+            Command::Wake => {}
+            Command::Stop => return true,
+        }
+        false
+    }
+
+    fn append(&mut self, append: Append, group: &mut Group, now: Timestamp) {
+        let Append { topic, header, batch, ack_written, reply, admitted } = append;
+        group.hold(admitted);
+        let decided = self.decide_append(&topic, &header, batch, group, now);
+        let outcome = decided.unwrap_or_else(AckOutcome::Refused);
+        let when_written = ack_written && matches!(outcome, AckOutcome::Appended { .. });
+        let ack = Ack { correlation: header.correlation, partition: header.partition, outcome };
+        group.reply(Reply::Ack { permit: reply, ack, when_written });
+    }
+
+    fn decide_append(
+        &mut self,
+        topic: &Topic,
+        header: &PublishHeader,
+        batch: Batch,
+        group: &mut Group,
+        now: Timestamp,
+    ) -> Result<AckOutcome, Refusal> {
+        let deleted = || topic.deleted_error().refusal();
+        let record = self.catalogue.topics.by_id(topic.id).ok_or_else(deleted)?;
+        let retain_for_ms = record.settings.retain_for_ms;
+        let key = (topic.id, header.partition, ProducerId(batch.header().producer_id));
+        let sequence = (Epoch(batch.header().epoch), Sequence(batch.header().first_sequence));
+        let count = batch.count();
+        let idempotent = key.2.0 != 0;
+        if idempotent {
+            let check = self.tables.producers.check(self.store.as_ref(), key, sequence, count);
+            match check.map_err(|error| error.refusal())? {
+                Check::Append => {}
+                Check::Duplicate { base, events } => {
+                    return Ok(AckOutcome::Appended { base, count: events, duplicate: true });
+                }
+                refused => return Err(producer_refusal(&refused, sequence.1)),
+            }
+        }
+        if let Some(refusal) = self.guard.refusal() {
+            return Err(refusal);
+        }
+        if let Some(at) = header.expect_offset {
+            let end = Condition::End { topic: topic.id, partition: header.partition, at };
+            self.check_condition(&end).map_err(|refused| refused.error().refusal())?;
+        }
+        let partition = header.partition;
+        let new = NewBatch { topic: topic.id, partition, batch, hops: 0, retain_for_ms };
+        let base = self.append_batch(new, group, now).ok_or_else(deleted)?;
+        if idempotent {
+            let stored = (base, count);
+            self.tables.producers.record(key, now, sequence, count, stored, &mut group.draft);
+        }
+        Ok(AckOutcome::Appended { base: Some(base), count, duplicate: false })
+    }
+
+    /// Assigns offsets to a batch; `None` if there is no such partition.
+    fn append_batch(&mut self, new: NewBatch, group: &mut Group, now: Timestamp) -> Option<Offset> {
+        if self.tables.partitions.is_ahead_of(new.topic, new.partition, now) {
+            self.check_clock(group, now);
+        }
+        self.tables.partitions.append(new, now, &mut group.draft)
+    }
+
+    /// Applies a proposal as a whole, or refuses it as a whole.
+    fn propose(&mut self, proposal: Proposal, group: &mut Group, now: Timestamp) {
+        let Proposal { conditions, changes, appends, reply } = proposal;
+        let checked = conditions
+            .iter()
+            .try_for_each(|condition| self.check_condition(condition))
+            .and_then(|()| appends.iter().try_for_each(|append| self.check_append(append)));
+        let result = checked.map(|()| {
+            for change in changes {
+                self.apply_change(change, group);
+            }
+            for append in appends {
+                self.apply_append(append, group, now);
+            }
+        });
+        group.reply(Reply::Proposal { reply, result });
+    }
+
+    fn check_condition(&self, condition: &Condition) -> Result<(), ProposalRefused> {
+        match *condition {
+            Condition::Owner { subscription, generation } => {
+                if !self.catalogue.subscriptions.has_id(subscription) {
+                    return Err(ProposalRefused::Gone);
+                }
+                let checked = self.generations.check(subscription, generation);
+                checked.map_err(|current| ProposalRefused::Stale { proposed: generation, current })
+            }
+            Condition::RouteCursor { route, partition, at } => self.tables.routes.check(route, partition, at),
+            Condition::End { topic, partition, at } => match self.tables.partitions.next(topic, partition) {
+                None => Err(ProposalRefused::Gone),
+                Some(next) if next != at => Err(ProposalRefused::End { next, expected: at }),
+                Some(_) => Ok(()),
+            },
+        }
+    }
+
+    fn check_append(&self, append: &AppendRequest) -> Result<(), ProposalRefused> {
+        let (id, name) = match &append.target {
+            AppendTarget::Topic(id) => match self.catalogue.topics.by_id(*id) {
+                Some(record) => (*id, &record.name),
+                None => {
+                    let error = Error::refused(ErrorCode::TopicNotFound, "the target was deleted");
+                    return Err(ProposalRefused::Blocked { target: format!("topic {id}"), error });
+                }
+            },
+            AppendTarget::DeadLetters(name) => match self.catalogue.topics.get(name) {
+                Some(record) => (record.id(), &record.name),
+                None => return Ok(()),
+            },
+        };
+        let blocked = |error| Err(ProposalRefused::Blocked { target: name.clone(), error });
+        if self.tables.partitions.next(id, append.partition).is_none() {
+            let message = format!("topic {name} has no partition {}", append.partition);
+            return blocked(Error::refused(ErrorCode::PartitionNotFound, message));
+        }
+        // A dead letter is part of what was accepted long ago: it takes the reserve.
+        match (&append.target, self.guard.refusal()) {
+            (AppendTarget::Topic(_), Some(refusal)) => blocked(Error::Refused(refusal)),
+            _ => Ok(()),
+        }
+    }
+
+    fn apply_change(&mut self, change: StateChange, group: &mut Group) {
+        match change {
+            StateChange::Progress { subscription, partition, rows } => {
+                Tables::change_progress(subscription, partition, rows, &mut group.draft);
+            }
+            StateChange::RouteCursor { route, partition, to } => {
+                self.tables.routes.advance(route, partition, to, &mut group.draft);
+            }
+        }
+    }
+
+    fn apply_append(&mut self, append: AppendRequest, group: &mut Group, now: Timestamp) {
+        let AppendRequest { target, partition, batch, hops } = append;
+        let record = match target {
+            AppendTarget::Topic(id) => self.catalogue.topics.by_id(id).cloned(),
+            AppendTarget::DeadLetters(name) => {
+                if !self.catalogue.topics.contains(&name) {
+                    self.create_dead_letters(&name, group, now);
+                }
+                self.catalogue.topics.get(&name).cloned()
+            }
+        };
+        // It was checked together with the rest of the proposal.
+        let Some(record) = record else { return };
+        let retain_for_ms = record.settings.retain_for_ms;
+        let new = NewBatch { topic: record.id(), partition, batch, hops, retain_for_ms };
+        self.append_batch(new, group, now);
+    }
+
+    fn create_dead_letters(&mut self, name: &TopicName, group: &mut Group, now: Timestamp) {
+        let settings = TopicSettings { retain_for_ms: DEAD_LETTERS_RETAIN_MS, ..TopicSettings::default() };
+        let change = Change::CreateTopic { name: name.clone(), settings, owner: "engine".to_owned() };
+        // The records limit must not stop a dead letter: it is part of what was accepted long ago.
+        match change.decide(&self.catalogue, now, usize::MAX) {
+            Ok(decided) => self.take_decided(decided, group),
+            Err(error) => tracing::error!(%error, topic = %name, "a dead-letter topic could not be created"),
+        }
+    }
+
+    fn change(&mut self, change: &Change, group: &mut Group, now: Timestamp) -> Result<(), Error> {
+        let decided = change.decide(&self.catalogue, now, self.limits.records_max)?;
+        // What the group appends to a topic must come before its deletion.
+        self.tables.partitions.flush(&mut group.draft);
+        self.take_decided(decided, group);
+        Ok(())
+    }
+
+    fn take_decided(&mut self, decided: Decided, group: &mut Group) {
+        for op in decided.ops {
+            group.draft.push(op);
+        }
+        self.catalogue = decided.next;
+        group.set_catalogue(self.catalogue.clone());
+        for event in decided.events {
+            self.tables.follow(&event, &mut group.draft);
+            match &event {
+                // Its rows go with the commit: readers must not take that for damage.
+                CatalogueEvent::TopicDeleted(id) => {
+                    if let Some(topic) = self.topics.get(*id) {
+                        topic.set_deleting(true);
+                    }
+                }
+                CatalogueEvent::SubscriptionDeleted(id) => self.generations.forget(*id),
+                _ => {}
+            }
+            group.draft.announce(Announcement::Catalogue(event));
+        }
+    }
+
+    fn take_over(&mut self, subscription: SubscriptionId) -> Result<Generation, Error> {
+        if !self.catalogue.subscriptions.has_id(subscription) {
+            let message = format!("subscription {subscription} was deleted");
+            return Err(Error::refused(ErrorCode::SubscriptionNotFound, message));
+        }
+        Ok(self.generations.take_over(subscription))
+    }
+
+    fn trim(&mut self, trim: Trim, group: &mut Group) {
+        let Trim { topic: id, partition, start, dropped_bytes, reply } = trim;
+        if let Some(topic) = self.topics.get(id).filter(|_| self.catalogue.topics.has_id(id))
+            && let Ok(live) = topic.partition(partition)
+            && start > live.start()
+        {
+            // A reader must not look for events that the commit takes away before it is announced.
+            live.hide_before(start);
+            self.tables.partitions.trim((id, partition), start, dropped_bytes, &mut group.draft);
+        }
+        group.reply(Reply::Done { reply, result: Ok(()) });
+    }
+
+    /// Forgets the producers that still are idle: their rows go with the group.
+    fn forget_idle(&mut self, forget: &Forget, group: &mut Group) -> Result<(), Error> {
+        let exists = |topic: TopicId| self.catalogue.topics.has_id(topic);
+        for key in forget.producers.iter().filter(|(topic, ..)| exists(*topic)) {
+            let (store, draft) = (self.store.as_ref(), &mut group.draft);
+            self.tables.producers.forget_if_idle(store, *key, forget.before, draft)?;
+        }
+        Ok(())
+    }
+
+    /// Looks whether the clock was set back, and begins anew where it was.
+    pub(super) fn check_clock(&mut self, group: &mut Group, now: Timestamp) {
+        let found = self.tables.partitions.set_back(now, &mut group.draft);
+        if found.partitions > 0 {
+            let names = found.topics.iter().filter_map(|id| self.catalogue.topics.by_id(*id));
+            let named: Vec<_> = names.take(NAMED_MAX).map(|record| record.name.as_str()).collect();
+            tracing::warn!(
+                topics = found.topics.len(),
+                named = named.join(", "),
+                partitions = found.partitions,
+                ahead_ms_max = found.ahead_ms_max,
+                "the clock was set back: events were stored while it ran ahead, they count as appended now"
+            );
         }
     }
 }
 
-impl End {
-    /// True if append times would stand still for too long, as the clock was set back since the newest event.
-    pub(crate) fn is_ahead_of(&self, now: Timestamp) -> bool {
-        self.append_time.0.saturating_sub(now.0) > AHEAD_MS_MAX
-    }
-
-    /// True if the next record should begin a segment. `retain_for_ms` keeps short retentions precise.
-    pub(crate) fn wants_segment(&self, now: Timestamp, retain_for_ms: u64) -> bool {
-        let age_max = SEGMENT_MS_MAX.min(retain_for_ms / 8);
-        self.segment.is_none_or(|(_, segment)| {
-            self.bytes - segment.bytes_before >= SEGMENT_BYTES
-                || now.0.saturating_sub(segment.append_time.0) >= age_max.max(1)
-        })
+fn producer_refusal(check: &Check, sequence: Sequence) -> Refusal {
+    match check {
+        Check::Gap { expected } => Refusal::new(
+            ErrorCode::SequenceGap,
+            format!("the producer's next sequence is {expected}, got {sequence}"),
+        ),
+        Check::Fenced { epoch } => Refusal::new(
+            ErrorCode::ProducerFenced,
+            format!("the producer's epoch is {epoch}; an older one may not publish"),
+        ),
+        Check::Unknown => Refusal::new(
+            ErrorCode::ProducerUnknown,
+            format!("nothing is known of this producer; expected sequence 0, got {sequence}"),
+        ),
+        Check::Append | Check::Duplicate { .. } => {
+            Refusal::new(ErrorCode::Internal, "an accepted sequence was refused")
+        }
     }
 }

@@ -1,10 +1,10 @@
-//! The thread that makes written groups durable, and then has everybody told, in order.
+//! The thread that makes written groups durable, and then has everybody notified, in order.
 //!
 //! Nothing of a group is visible and nothing decided in it is answered before the sync that covers it.
 
 use std::{
     sync::{
-        Arc, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
@@ -15,12 +15,13 @@ use levada_protocol::error::ErrorCode;
 use levada_store::Store;
 
 use super::{
-    Shown,
-    ending::Ending,
-    group::{Announcement, Group},
-    teller::Teller,
+    announcement::Announcement,
+    fail_stop::FailStopGuard,
+    group::{DurableGroup, Group},
+    notifier::Notifier,
+    view::ShardView,
 };
-use crate::{catalogue::TopicChange, metrics, topic::Topic};
+use crate::{catalogue::CatalogueEvent, metrics, topic::Topic};
 
 /// Groups that one sync covers at most; bounds how long an early waiter waits for later groups.
 const GROUPS_PER_SYNC_MAX: usize = 16;
@@ -36,17 +37,17 @@ pub(super) enum ToSyncer {
 /// Makes groups durable and tells of it: the syncer's work, and the writer's own for a small group on its own.
 pub(super) struct Durable {
     store: Arc<dyn Store>,
-    shown: Arc<Shown>,
-    teller: Teller,
+    view: Arc<ShardView>,
+    notifier: Notifier,
     synced: metrics::Synced,
     /// Groups that were sent to the syncer and not dealt with yet.
     under_way: AtomicUsize,
 }
 
 impl Durable {
-    pub(super) fn new(store: Arc<dyn Store>, shown: Arc<Shown>, teller: Teller) -> Arc<Self> {
+    pub(super) fn new(store: Arc<dyn Store>, view: Arc<ShardView>, notifier: Notifier) -> Arc<Self> {
         let (synced, under_way) = (metrics::Synced::new(), AtomicUsize::new(0));
-        Arc::new(Self { store, shown, teller, synced, under_way })
+        Arc::new(Self { store, view, notifier, synced, under_way })
     }
 
     /// Notes that a group is about to be sent to the syncer.
@@ -63,14 +64,18 @@ impl Durable {
 /// The syncer's thread.
 pub(super) struct Syncer {
     /// First, so that it is dropped before the groups that wait.
-    _ending: Ending,
+    _fail_stop: FailStopGuard,
     durable: Arc<Durable>,
     groups: mpsc::Receiver<ToSyncer>,
 }
 
 impl Syncer {
-    pub(super) fn new(durable: Arc<Durable>, groups: mpsc::Receiver<ToSyncer>, ending: Ending) -> Self {
-        Self { _ending: ending, durable, groups }
+    pub(super) fn new(
+        durable: Arc<Durable>,
+        groups: mpsc::Receiver<ToSyncer>,
+        fail_stop: FailStopGuard,
+    ) -> Self {
+        Self { _fail_stop: fail_stop, durable, groups }
     }
 
     /// Runs until the writer is gone and everything it wrote is durable.
@@ -103,17 +108,17 @@ impl Durable {
     /// Syncs once for all of these groups, then tells of each in order. If the sync fails, all of them have.
     pub(super) fn make_durable(&self, groups: Vec<Group>) {
         // What was decided after a group that failed rests on state that is void, answers without a write included.
-        if let Some(closed) = (**self.shown.closed.load()).clone() {
+        if let Some(closed) = self.view.closed() {
             for group in groups {
                 group.fail(ErrorCode::OutcomeUnknown, &closed.reason);
             }
             return;
         }
-        if groups.iter().any(|group| group.index.is_some()) {
+        if groups.iter().any(Group::is_written) {
             let started = Instant::now();
             if let Err(error) = self.store.sync() {
                 tracing::error!(%error, "sync failed, no writes are taken");
-                self.shown.close(error.code(), error.to_string());
+                self.view.close(error.code(), error.to_string());
                 for group in groups {
                     group.fail(ErrorCode::OutcomeUnknown, &error.to_string());
                 }
@@ -121,23 +126,21 @@ impl Durable {
             }
             let elapsed = started.elapsed();
             self.synced.add(elapsed, groups.len());
-            let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-            self.shown.sync_micros.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
+            self.view.note_sync(elapsed);
         }
         for group in groups {
             self.announce(group);
         }
     }
 
-    /// Shows a durable group: first the events, then who waits for them, then the answers.
+    /// Shows a durable group: first the events, then who waits for them, then the replies.
     fn announce(&self, group: Group) {
-        if let Some(catalogue) = group.catalogue {
-            self.shown.catalogue.store(catalogue);
-        }
-        let mut woken: Vec<Arc<Topic>> = Vec::new();
-        for announcement in group.announcements {
+        let DurableGroup { announcements, replies, catalogue } = group.into_durable();
+        let (mut woken, mut events): (Vec<Arc<Topic>>, Vec<CatalogueEvent>) = (Vec::new(), Vec::new());
+        for announcement in announcements {
             match announcement {
                 Announcement::Appended { topic, partition, piece } => {
+                    let Some(topic) = self.view.topics().get(topic) else { continue };
                     topic.counters.add(u64::from(piece.events), piece.run.batches.len() as u64);
                     topic.partitions[usize::from(partition.0)].announce(piece);
                     topic.changes.note(partition);
@@ -146,24 +149,53 @@ impl Durable {
                     }
                 }
                 Announcement::Trimmed { topic, partition, start, dropped_bytes } => {
+                    self.view.note_dropped();
+                    let Some(topic) = self.view.topics().get(topic) else { continue };
                     topic.partitions[usize::from(partition.0)].trim(start, dropped_bytes);
                     topic.changes.note(partition);
                     woken.push(topic);
-                    self.shown.dropped.notify_one();
                 }
-                Announcement::Topic(TopicChange::Deleted(topic)) => {
-                    topic.deleted.cancel();
-                    self.shown.dropped.notify_one();
+                Announcement::Catalogue(event) => {
+                    self.announce_event(&event);
+                    events.push(event);
                 }
-                Announcement::Topic(TopicChange::Settings(topic, settings)) => topic.set_settings(settings),
-                Announcement::Topic(TopicChange::Created(_)) => {}
             }
         }
-        self.teller.tell(woken, group.replies);
+        if let Some(catalogue) = catalogue {
+            self.view.show(catalogue, events);
+        }
+        self.notifier.notify(woken, replies);
+    }
+
+    /// Has the live topics follow the catalogue: a topic lives before the catalogue names it, and as long.
+    fn announce_event(&self, event: &CatalogueEvent) {
+        let topics = self.view.topics();
+        match event {
+            CatalogueEvent::TopicCreated(record) => {
+                if let Err(error) = topics.create(record) {
+                    tracing::error!(%error, topic = record.name, "a topic cannot be used before a restart");
+                }
+            }
+            CatalogueEvent::TopicChanged(record) => {
+                if let Some(topic) = topics.get(record.id()) {
+                    topic.set_settings(record.settings.clone());
+                }
+            }
+            CatalogueEvent::TopicDeleted(id) => {
+                topics.delete(*id);
+                self.view.note_dropped();
+            }
+            CatalogueEvent::SubscriptionCreated(_)
+            | CatalogueEvent::SubscriptionDeleted(_)
+            | CatalogueEvent::RouteCreated(_)
+            | CatalogueEvent::RouteDeleted(_)
+            | CatalogueEvent::PluginChanged(_)
+            | CatalogueEvent::Reloaded => {}
+        }
     }
 
     /// Answers those who need not wait for the sync.
     pub(super) fn answer_written(&self, group: &mut Group) {
-        self.teller.tell(Vec::new(), group.take_written());
+        self.notifier.notify(Vec::new(), group.take_written());
     }
 }

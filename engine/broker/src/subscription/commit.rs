@@ -1,4 +1,4 @@
-//! Making progress durable: one fragment at a time, with the dead letters that it ends.
+//! Making progress durable: one proposal at a time, with the dead letters that it ends.
 
 use levada_delivery::subscription::{DeadLetter, Reason as DeliveryReason};
 use levada_protocol::{
@@ -9,16 +9,13 @@ use levada_protocol::{
 };
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{
-    owner::{OwnerTask, RETRY, UnderWay, deleted},
-    progress,
-};
+use super::owner::{OwnerTask, RETRY, UnderWay, deleted, replaced};
 use crate::{
     dead_letters::{Letters, Origin, Reason},
     error::Error,
     frames::Batches,
     log::{Found, Log},
-    shard::{Fragment, FragmentAppend, FragmentRefused, Owner},
+    shard::{AppendRequest, Condition, Proposal, ProposalRefused, StateChange},
 };
 
 impl OwnerTask {
@@ -26,33 +23,33 @@ impl OwnerTask {
     pub(super) async fn submit(&mut self) -> Result<bool, Error> {
         let Some(settling) = self.rules.take_settling() else { return Ok(false) };
         let id = SubscriptionId(self.record.id);
-        let changes = settling.rows.into_iter();
-        let rows = changes
-            .flat_map(|(number, changes)| changes.into_iter().map(move |it| progress::op(id, number, it)));
-        let rows = rows.collect();
+        let rows = settling.rows.into_iter();
+        let changes =
+            rows.map(|(partition, rows)| StateChange::Progress { subscription: id, partition, rows });
+        let changes = changes.collect();
         let (reply, outcome) = oneshot::channel();
         self.commit = Some(UnderWay { id: settling.id, outcome });
         let appends = match self.dead_letters(settling.dead_letters).await {
             Ok(appends) => appends,
             Err(error) => {
-                let _ = reply.send(Err(FragmentRefused::Failed(error)));
+                let _ = reply.send(Err(ProposalRefused::Failed(error)));
                 return Ok(true);
             }
         };
-        let owner = Owner::Subscription(id);
+        let owner = Condition::Owner { subscription: id, generation: self.generation };
         let urgent = !appends.is_empty();
-        let fragment = Fragment { owner, rows, step: None, appends, reply };
+        let proposal = Proposal { conditions: vec![owner], changes, appends, reply };
         if urgent {
             let (view, asked) = self.view();
-            view.during(asked, view.context.shard.fragment(fragment)).await?;
+            view.during(asked, view.context.shard.propose(proposal)).await?;
         } else {
-            self.context.shard.fragment_with_next_group(fragment);
+            self.context.shard.propose_with_next_commit(proposal);
         }
         Ok(true)
     }
 
     /// Ends the commit under way.
-    pub(super) fn committed(&mut self, outcome: Result<(), FragmentRefused>) -> Result<(), Error> {
+    pub(super) fn committed(&mut self, outcome: Result<(), ProposalRefused>) -> Result<(), Error> {
         let Some(under_way) = self.commit.take() else { return Ok(()) };
         let now = self.context.clock.moment();
         let ok = outcome.is_ok();
@@ -73,7 +70,8 @@ impl OwnerTask {
                 self.letters.retain(|(number, offset), _| *offset >= floors.floor(usize::from(number.0)));
                 Ok(())
             }
-            Err(FragmentRefused::Gone) => Err(deleted()),
+            Err(ProposalRefused::Gone) => Err(deleted()),
+            Err(ProposalRefused::Stale { .. }) => Err(replaced()),
             Err(error) => {
                 // Once: a store that takes no writes says so itself, and may stay that way.
                 if !std::mem::replace(&mut self.commit_failing, true) {
@@ -86,7 +84,7 @@ impl OwnerTask {
     }
 
     /// The events that end as dead letters, each with why.
-    async fn dead_letters(&mut self, letters: Vec<DeadLetter>) -> Result<Vec<FragmentAppend>, Error> {
+    async fn dead_letters(&mut self, letters: Vec<DeadLetter>) -> Result<Vec<AppendRequest>, Error> {
         let mut dead = Letters::new(self.dead_letters.clone());
         for letter in letters {
             for offset in (letter.first.0..=letter.last.0).map(Offset) {

@@ -15,7 +15,7 @@ mod progress;
 mod ready;
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, OnceLock, PoisonError,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
@@ -76,6 +76,8 @@ pub(crate) struct SubscriptionHandle {
     /// How many consumers there are.
     attached: Arc<AtomicU64>,
     delivered: Delivered,
+    /// Why the owner has ended.
+    ended: Arc<OnceLock<Error>>,
 }
 
 /// Consumers that left while the owner's queue was full; its notice wakes the owner for other reasons, too.
@@ -119,7 +121,12 @@ impl SubscriptionHandle {
         &self.costs
     }
 
-    /// Ends the owner. Answers false, for use in `retain`.
+    /// True if the owner has ended, of itself or because it was told to.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.commands.is_closed()
+    }
+
+    /// Ends the owner. Returns false, for use in `retain`.
     pub(crate) fn stop(&self) -> bool {
         self.stop.cancel();
         false
@@ -140,7 +147,11 @@ impl SubscriptionHandle {
         self.commands.send(command).await.map_err(|_| self.gone())
     }
 
+    /// Why nobody is there: what the owner has said at its end.
     fn gone(&self) -> Error {
+        if let Some(error) = self.ended.get() {
+            return error.clone();
+        }
         let message = format!("subscription {}/{} was deleted", self.record.topic, self.record.name);
         Error::refused(levada_protocol::error::ErrorCode::SubscriptionNotFound, message)
     }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     dead_letters, error::Error, floors::Floors, log::Log, metrics::Delivered, rows::SubscriptionRecord,
-    topic::Topic,
+    shard::Generation, topic::Topic,
 };
 
 /// Makes a subscription's handle and the task that owns it.
@@ -23,6 +23,7 @@ pub(crate) fn open(
     record: &Arc<SubscriptionRecord>,
     topic: &Arc<Topic>,
     context: &Context,
+    generation: Generation,
 ) -> Result<(SubscriptionHandle, OwnerTask), Error> {
     let progress = progress::load(context.store.as_ref(), record)?;
     let mut seed = [0; 8];
@@ -49,6 +50,7 @@ pub(crate) fn open(
         left: Arc::default(),
         attached: Arc::default(),
         delivered: Delivered::default(),
+        ended: Arc::default(),
     };
     let task = OwnerTask {
         dead_letters: dead_letters::of_subscription(&record.topic, &record.name)?,
@@ -56,6 +58,8 @@ pub(crate) fn open(
         ready: logs.iter().map(|_| Ready::default()).collect(),
         ready_bytes: 0,
         record: Arc::clone(record),
+        generation,
+        ended: Arc::clone(&handle.ended),
         topic: Arc::clone(topic),
         context: context.clone(),
         stop,

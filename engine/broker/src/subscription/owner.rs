@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -35,7 +35,7 @@ use crate::{
     floors::Floors,
     log::Log,
     rows::SubscriptionRecord,
-    shard::FragmentRefused,
+    shard::{Generation, ProposalRefused},
     stage::{Costs, DeadLetter},
     topic::Topic,
 };
@@ -50,6 +50,10 @@ pub(super) const RETRY: Duration = Duration::from_millis(500);
 /// The owner's state.
 pub(crate) struct OwnerTask {
     pub(super) record: Arc<SubscriptionRecord>,
+    /// The fence: an owner of a higher generation has taken over.
+    pub(super) generation: Generation,
+    /// Why it has ended.
+    pub(super) ended: Arc<OnceLock<Error>>,
     pub(super) topic: Arc<Topic>,
     pub(super) context: Context,
     pub(super) stop: CancellationToken,
@@ -88,7 +92,7 @@ pub(crate) struct OwnerTask {
 /// The commit under way.
 pub(super) struct UnderWay {
     pub(super) id: u64,
-    pub(super) outcome: oneshot::Receiver<Result<(), FragmentRefused>>,
+    pub(super) outcome: oneshot::Receiver<Result<(), ProposalRefused>>,
 }
 
 /// Why nothing is delivered, and when to try again by itself.
@@ -102,7 +106,7 @@ enum Woken {
     Command(Option<Command>),
     Asked(oneshot::Sender<Described>),
     Left,
-    Committed(Result<(), FragmentRefused>),
+    Committed(Result<(), ProposalRefused>),
     Time,
 }
 
@@ -125,6 +129,8 @@ impl OwnerTask {
         } else {
             error
         };
+        // Only this sets it.
+        let _ = self.ended.set(error.clone());
         for consumer in self.consumers.values() {
             consumer.end(error.clone());
         }
@@ -140,7 +146,7 @@ impl OwnerTask {
             self.look(now);
             if let Err(error) = self.turn(now).await {
                 // A topic that is about to be gone is no fault; this ends once its deletion is durable.
-                if !self.topic.is_going() {
+                if !self.topic.is_deleting() {
                     tracing::error!(%error, "subscription cannot go on for now");
                 }
                 self.pause(error.to_string(), Some(RETRY));
@@ -264,7 +270,7 @@ impl OwnerTask {
             biased;
             // First what is rare: commands may never end.
             outcome = commit => {
-                Woken::Committed(outcome.unwrap_or_else(|_| Err(FragmentRefused::unanswered())))
+                Woken::Committed(outcome.unwrap_or_else(|_| Err(ProposalRefused::unanswered())))
             }
             () = self.left.notify.notified() => Woken::Left,
             // The handle holds the sending side as long as anybody can ask.
@@ -275,6 +281,11 @@ impl OwnerTask {
             () = time => Woken::Time,
         }
     }
+}
+
+/// The error for consumers of an owner that was replaced: they reach the new one if they subscribe again.
+pub(super) fn replaced() -> Error {
+    Error::refused(ErrorCode::ShuttingDown, "the subscription has a new owner, subscribe again")
 }
 
 /// What consumers of a subscription that is gone are told.

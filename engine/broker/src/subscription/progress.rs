@@ -1,15 +1,15 @@
-//! A subscription's progress in the store: read when the owner starts, written by its fragments.
+//! A subscription's progress, read from the store when its owner starts.
 
-use levada_delivery::progress::{Chunk, Head, Progress, RowChange};
+use levada_delivery::progress::{Chunk, Head, Progress};
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId, SubscriptionId},
 };
-use levada_store::{Op, Store};
+use levada_store::Store;
 
 use crate::{
     error::Error,
-    rows::{self, Row, SubscriptionRecord},
+    rows::{self, SubscriptionRecord},
 };
 
 /// Reads the progress of all partitions; one that has none yet begins where the subscription did.
@@ -37,13 +37,4 @@ fn load_one(
         code: ErrorCode::StorageCorrupt,
         message: format!("a chunk of subscription {id} in partition {number} lies past the last offset"),
     })
-}
-
-/// A row's change as the store takes it.
-pub(super) fn op(id: SubscriptionId, number: PartitionId, change: RowChange) -> Op {
-    match change {
-        RowChange::Head(head) => head.put(&(id, number)),
-        RowChange::Chunk { index, chunk } => chunk.put(&(id, number, index)),
-        RowChange::DropChunk { index } => Chunk::delete(&(id, number, index)),
-    }
 }

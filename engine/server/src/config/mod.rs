@@ -145,9 +145,9 @@ settings! {
     publish_bytes_max: ByteSize = ByteSize::mib(32);
     /// Unacknowledged publishes of one stream.
     stream_in_flight_max: usize = 4_096;
-    /// Bytes of one commit group, unless one batch is larger.
+    /// Bytes of one encoded commit, unless one publish or acknowledgement alone needs more.
     #[serde(with = "units::size")]
-    group_bytes_max: ByteSize = ByteSize::mib(1);
+    commit_bytes_max: ByteSize = ByteSize::kib(960);
     /// Bytes of the newest batches kept in memory, over all partitions.
     #[serde(with = "units::size")]
     tail_bytes_max: ByteSize = ByteSize::mib(64);
@@ -321,7 +321,7 @@ impl ServerConfig {
             ("unfinished_connection_bytes_max", self.unfinished_connection_bytes_max),
             ("unfinished_bytes_max", self.unfinished_bytes_max),
             ("socket_buffer", self.socket_buffer),
-            ("group_bytes_max", self.group_bytes_max),
+            ("commit_bytes_max", self.commit_bytes_max),
             ("publish_bytes_max", self.publish_bytes_max),
         ] {
             let holds = (ByteSize::kib(64)..=ByteSize::gib(1)).contains(&got);

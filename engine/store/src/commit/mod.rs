@@ -19,6 +19,10 @@
 //! - A commit's hash is XXH3-64 of the same bytes. It is not stored in the commit but in what follows: in the row
 //!   `applied`, and as the parent of the next one.
 //!
+//! The engine keeps commits below a limit, 960 KiB by default, so that one message of a common broker can carry each. One
+//! publish, proposal or change that alone needs more makes a longer commit, which a journal carries in parts:
+//! [`parts`].
+//!
 //! Each operation:
 //!
 //! ```text
@@ -32,6 +36,7 @@
 //! - `kind` 1 puts `value` at `key`; 2 deletes `key` (`value_len` is 0); 3 deletes from `key` up to, not with, `value`.
 
 mod applied;
+pub mod parts;
 
 use std::fmt;
 
@@ -98,7 +103,7 @@ pub enum Family {
     Prepared = 7,
     /// What plugins remember.
     PluginState = 8,
-    /// Everything small that has no family of its own.
+    /// Events that are delivered again to one subscription alone. Reserved: nothing writes it yet.
     Side = 9,
 }
 

@@ -1,0 +1,243 @@
+//! Starting, replacing and ending the owners of subscriptions and routes, so that they match the catalogue; and the disk
+//! guard's rounds.
+
+use std::sync::Arc;
+
+use levada_protocol::{
+    error::ErrorCode,
+    ids::{Offset, PluginName, RouteId, SubscriptionId, TopicName},
+    request::StageSpec,
+};
+
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::{
+    broker::Broker,
+    catalogue::{Catalogue, CatalogueEvent},
+    error::Error,
+    log::blocking,
+    route,
+    rows::{self, RouteCursor, RouteRecord, SubscriptionRecord},
+    shard::Generation,
+    subscription::{self, SubscriptionHandle},
+    topic::Topic,
+};
+
+impl Broker {
+    /// How to reach a subscription's owner. One that was made a moment ago may be about to start; one that has ended,
+    /// though its subscription exists, is replaced.
+    pub(crate) async fn owner_of(&self, record: &SubscriptionRecord) -> Result<SubscriptionHandle, Error> {
+        let id = SubscriptionId(record.id);
+        let places = &self.inner.places;
+        let is_ending = self.inner.tasks.cancelled().is_cancelled();
+        let serves = |handle: &SubscriptionHandle| is_ending || !handle.has_ended();
+        if let Some(handle) = places.subscription(id).filter(serves) {
+            return Ok(handle);
+        }
+        let _changing = self.inner.changing.lock().await;
+        if let Some(handle) = places.subscription(id).filter(serves) {
+            return Ok(handle);
+        }
+        if places.subscription(id).is_some() {
+            tracing::warn!(
+                topic = record.topic,
+                name = record.name,
+                "the subscription's owner has ended, a new one starts"
+            );
+            self.replace_owner(id).await?;
+        }
+        places.subscription(id).ok_or_else(|| {
+            let message = format!("subscription {}/{} was deleted", record.topic, record.name);
+            Error::refused(ErrorCode::SubscriptionNotFound, message)
+        })
+    }
+
+    /// Starts another owner of a subscription. What the one before it has not committed by now, it cannot commit any
+    /// more. The caller holds `changing`.
+    pub(crate) async fn replace_owner(&self, id: SubscriptionId) -> Result<(), Error> {
+        let generation = self.inner.shard.take_over(id).await?;
+        let broker = self.clone();
+        blocking(move || {
+            let catalogue = broker.inner.shard.catalogue();
+            match catalogue.subscriptions.by_id(id) {
+                Some(record) => broker.start_subscription(record, generation),
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// Matches the places with the newest catalogue. The caller holds `changing`.
+    pub(crate) async fn follow_catalogue(&self) -> Result<(), Error> {
+        let broker = self.clone();
+        blocking(move || broker.match_places(&broker.inner.shard.catalogue())).await
+    }
+
+    /// Starts the places that the catalogue holds and ends those that it no longer does. Blocks on the disk; what
+    /// calls it holds `changing`, or nothing else runs yet.
+    pub(crate) fn match_places(&self, catalogue: &Catalogue) -> Result<(), Error> {
+        let places = &self.inner.places;
+        places.retain(|id| catalogue.subscriptions.has_id(id), |id| catalogue.routes.has_id(id));
+        catalogue.subscriptions.values().try_for_each(|record| self.match_subscription(catalogue, record))?;
+        catalogue.routes.values().try_for_each(|record| self.match_route(catalogue, record))
+    }
+
+    /// Starts or ends the places that an event is about.
+    async fn follow_event(&self, event: CatalogueEvent) -> Result<(), Error> {
+        let _changing = self.inner.changing.lock().await;
+        let broker = self.clone();
+        blocking(move || {
+            let catalogue = broker.inner.shard.catalogue();
+            match event {
+                CatalogueEvent::SubscriptionCreated(record) => broker.match_subscription(&catalogue, &record),
+                CatalogueEvent::RouteCreated(record) => broker.match_route(&catalogue, &record),
+                CatalogueEvent::SubscriptionDeleted(_)
+                | CatalogueEvent::RouteDeleted(_)
+                | CatalogueEvent::Reloaded => broker.match_places(&catalogue),
+                CatalogueEvent::TopicCreated(_)
+                | CatalogueEvent::TopicChanged(_)
+                | CatalogueEvent::TopicDeleted(_) => Ok(()),
+                CatalogueEvent::PluginChanged(name) => {
+                    broker.reattach(&name);
+                    Ok(())
+                }
+            }
+        })
+        .await
+    }
+
+    /// Has every place that follows a plugin's active version attach its chain again: it is another.
+    pub(crate) fn reattach(&self, plugin: &PluginName) {
+        let follows = |chain: &[StageSpec]| chain.iter().any(|stage| stage.plugin == plugin.as_str());
+        for subscription in self.inner.places.subscriptions() {
+            if follows(subscription.record().options.chain()) {
+                subscription.rechain();
+            }
+        }
+        for route in self.inner.places.routes() {
+            if follows(&route.record().spec.chain) {
+                route.rechain();
+            }
+        }
+    }
+
+    /// Starts the owner of a subscription that exists and has none.
+    pub(crate) fn match_subscription(
+        &self,
+        catalogue: &Catalogue,
+        record: &Arc<SubscriptionRecord>,
+    ) -> Result<(), Error> {
+        let id = SubscriptionId(record.id);
+        if catalogue.subscriptions.has_id(id) && self.inner.places.subscription(id).is_none() {
+            self.start_subscription(record, Generation::FIRST)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the owners of a route that exists and has none.
+    pub(crate) fn match_route(&self, catalogue: &Catalogue, record: &Arc<RouteRecord>) -> Result<(), Error> {
+        let id = RouteId(record.id);
+        if catalogue.routes.has_id(id) && self.inner.places.route(id).is_none() {
+            self.start_route(record)?;
+        }
+        Ok(())
+    }
+
+    /// Starts an owner of a subscription.
+    fn start_subscription(
+        &self,
+        record: &Arc<SubscriptionRecord>,
+        generation: Generation,
+    ) -> Result<(), Error> {
+        let topic = self.inner.shard.topic(&TopicName::parse_any(&record.topic)?)?;
+        let context = subscription::Context {
+            store: Arc::clone(&self.inner.store),
+            shard: self.inner.shard.clone(),
+            chains: self.inner.chains.clone(),
+            cancelled: self.inner.tasks.cancelled().clone(),
+            clock: self.inner.config.clock.clone(),
+        };
+        let (handle, task) = subscription::open(record, &topic, &context, generation)?;
+        self.inner.places.add_subscription(SubscriptionId(record.id), handle);
+        let span = tracing::info_span!("subscription", topic = record.topic, name = record.name);
+        self.inner.tasks.spawn(span, task.run());
+        Ok(())
+    }
+
+    /// Starts the owners of a route.
+    fn start_route(&self, record: &Arc<RouteRecord>) -> Result<(), Error> {
+        let source = self.inner.shard.topic(&TopicName::parse_any(&record.spec.from)?)?;
+        let context = route::RouteContext {
+            store: Arc::clone(&self.inner.store),
+            shard: self.inner.shard.clone(),
+            chains: self.inner.chains.clone(),
+            cancelled: self.inner.tasks.cancelled().clone(),
+        };
+        let cursors = self.route_cursors(record, &source)?;
+        let (handle, tasks) = route::open(record, &source, &cursors, &context);
+        self.inner.places.add_route(RouteId(record.id), handle);
+        for task in tasks {
+            self.inner.tasks.spawn(tracing::info_span!("route", name = record.spec.name), task.run());
+        }
+        Ok(())
+    }
+
+    fn route_cursors(&self, record: &RouteRecord, source: &Topic) -> Result<Vec<Offset>, Error> {
+        let cursor = |number| {
+            let key = (RouteId(record.id), number);
+            let stored = rows::get::<RouteCursor>(self.inner.store.as_ref(), &key)?;
+            let cursor = stored.ok_or_else(|| Error::Store {
+                code: ErrorCode::StorageCorrupt,
+                message: format!("route {} has no cursor for partition {number}", record.spec.name),
+            })?;
+            Ok(cursor.0)
+        };
+        source.partition_ids().map(cursor).collect()
+    }
+
+    /// Measures free space again and again; wakes the writer when a full store has room.
+    pub(crate) fn start_guard(&self) {
+        let inner = Arc::clone(&self.inner);
+        let cancelled = self.inner.tasks.cancelled().clone();
+        self.inner.tasks.spawn(tracing::info_span!("disk_guard"), async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = cancelled.cancelled() => return,
+                    () = tokio::time::sleep(inner.config.disk_check_interval) => {}
+                }
+                let low = inner.guard.measure_is_low();
+                if !low && inner.shard.closed().is_some_and(|closed| closed.heals()) {
+                    cancelled.run_until_cancelled(inner.shard.wake()).await;
+                }
+            }
+        });
+    }
+
+    /// Matches the places with the catalogue whenever it changes. A request that changes it does so itself before it is
+    /// answered; this finds what nobody asked for, such as what a full store turns out to hold.
+    pub(crate) fn follow_catalogue_events(&self) {
+        let (broker, mut events) = (self.clone(), self.inner.shard.view().follow());
+        let cancelled = self.inner.tasks.cancelled().clone();
+        let follow = async move {
+            loop {
+                let event = match events.recv().await {
+                    Ok(event) => event,
+                    // What was lost is in the catalogue.
+                    Err(RecvError::Lagged(_)) => CatalogueEvent::Reloaded,
+                    Err(RecvError::Closed) => return,
+                };
+                while let Err(error) = broker.follow_event(event.clone()).await {
+                    tracing::warn!(%error, "places could not be started yet");
+                    tokio::time::sleep(broker.inner.config.disk_check_interval).await;
+                }
+            }
+        };
+        self.inner.tasks.spawn(tracing::info_span!("catalogue"), async move {
+            cancelled.run_until_cancelled(follow).await;
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

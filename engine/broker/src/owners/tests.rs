@@ -1,0 +1,144 @@
+//! Owners that are replaced while they have something under way.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use levada_protocol::{
+    batch::{BatchBuilder, Stamp},
+    deliver::DeliverHeader,
+    error::ErrorCode,
+    event::Event,
+    frame::FRAME_HEADER_BYTES,
+    ids::{DeliveryToken, Offset, PartitionId, SubscriptionId},
+    publish::PublishHeader,
+    request::{Request, Response, Start, Subscribe, SubscriptionInfo, SubscriptionOptions, TopicSettings},
+    verbs::{Credit, Verb, VerbKind, Verbs},
+};
+use levada_store::MemoryStore;
+use tokio::time::timeout;
+
+use crate::{
+    Broker, BrokerConfig, Consumer, Principal,
+    stage::{AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage},
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// An engine without plugins.
+struct NoPlugins;
+
+impl Plugins for NoPlugins {
+    fn inspect(&self, _artefact: Bytes) -> BoxFuture<Result<Inspected, AttachError>> {
+        Box::pin(async { Err(AttachError::new(ErrorCode::PluginInvalid, "there are no plugins")) })
+    }
+
+    fn attach(&self, _spec: AttachSpec) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
+        Box::pin(async { Err(AttachError::new(ErrorCode::PluginNotFound, "there are no plugins")) })
+    }
+}
+
+struct Engine {
+    broker: Broker,
+    _dir: tempfile::TempDir,
+}
+
+impl Engine {
+    /// An engine with three events in `orders`.
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(dir.path()) };
+        let store = Arc::new(MemoryStore::new());
+        let broker = Broker::start(config, store, Arc::new(NoPlugins)).unwrap();
+        let create = Request::CreateTopic { name: "orders".into(), settings: TopicSettings::default() };
+        broker.request(&Principal::Local, create, None).await.unwrap();
+        let mut builder = BatchBuilder::new();
+        (0..3).for_each(|number: u8| builder.push(&Event::new(number.to_string())).unwrap());
+        let mut stream = broker.open_publish(&Principal::Local, "orders").unwrap();
+        let (partition, correlation) = (PartitionId(0), 1);
+        let header = PublishHeader { correlation, partition, durability: None, expect_offset: None };
+        stream.submitter().submit(header, builder.finish(Stamp::ENGINE)).await.unwrap();
+        timeout(SOON, stream.acks.recv()).await.unwrap().unwrap();
+        Self { broker, _dir: dir }
+    }
+
+    async fn subscribe(&self) -> Consumer {
+        let subscribe = Subscribe {
+            topic: "orders".into(),
+            subscription: "payment".into(),
+            consumer: "test".into(),
+            options: Some(SubscriptionOptions::default()),
+            from: Start::Earliest,
+        };
+        let consumer = timeout(SOON, self.broker.subscribe(&Principal::Local, subscribe)).await;
+        let consumer = consumer.unwrap().unwrap();
+        consumer.control.credit(Credit { events: 100, bytes: 1 << 20 }).await.unwrap();
+        consumer
+    }
+
+    fn subscription(&self) -> SubscriptionId {
+        let catalogue = self.broker.inner.shard.catalogue();
+        let record = catalogue.subscription(&"orders".parse().unwrap(), &"payment".parse().unwrap());
+        SubscriptionId(record.unwrap().id)
+    }
+
+    async fn describe(&self) -> SubscriptionInfo {
+        let request = Request::DescribeSubscription { topic: "orders".into(), name: "payment".into() };
+        match self.broker.request(&Principal::Local, request, None).await.unwrap() {
+            Response::Subscription(info) => info,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The token of a delivery of all three events.
+async fn delivery(consumer: &mut Consumer) -> DeliveryToken {
+    let frame = timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap().unwrap();
+    let mut payload = Bytes::from(frame.chunks.concat()).slice(FRAME_HEADER_BYTES..);
+    let header = DeliverHeader::read(&mut payload).unwrap();
+    assert_eq!(header.span, 3);
+    header.token
+}
+
+async fn ack(consumer: &Consumer, token: DeliveryToken) {
+    let (kind, partition) = (VerbKind::Ack, PartitionId(0));
+    let verb = Verb { kind, partition, token, first: Offset(0), last: Offset(2) };
+    // An owner that has ended says so on the stream as well.
+    let _ = consumer.control.verbs(Verbs { sequence: 1, verbs: vec![verb] }).await;
+}
+
+#[tokio::test]
+async fn an_owner_that_was_replaced_commits_nothing_any_more() {
+    let engine = Engine::start().await;
+    let mut consumer = engine.subscribe().await;
+    let token = delivery(&mut consumer).await;
+    // The owner of this consumer runs on, and does not know.
+    engine.broker.replace_owner(engine.subscription()).await.unwrap();
+    ack(&consumer, token).await;
+    let end = timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(end.code(), ErrorCode::ShuttingDown, "{end}");
+    assert!(end.is_retryable());
+    assert_eq!(engine.describe().await.lag, 3);
+    let mut consumer = engine.subscribe().await;
+    let token = delivery(&mut consumer).await;
+    ack(&consumer, token).await;
+    timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap().expect("the acknowledgement is confirmed");
+    assert_eq!(engine.describe().await.lag, 0);
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_subscription_whose_owner_has_ended_gets_another_one() {
+    let engine = Engine::start().await;
+    let mut consumer = engine.subscribe().await;
+    delivery(&mut consumer).await;
+    let handle = engine.broker.inner.places.subscription(engine.subscription()).unwrap();
+    handle.stop();
+    let end = timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap();
+    assert!(end.is_err());
+    let mut consumer = engine.subscribe().await;
+    let token = delivery(&mut consumer).await;
+    ack(&consumer, token).await;
+    timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap().expect("the acknowledgement is confirmed");
+    assert_eq!(engine.describe().await.lag, 0);
+    engine.broker.shutdown().await;
+}

@@ -1,0 +1,16 @@
+//! What becomes visible once a commit is durable.
+
+use levada_protocol::ids::{Offset, PartitionId, TopicId};
+
+use crate::{catalogue::CatalogueEvent, frames::Piece};
+
+/// Something that becomes visible with a commit.
+#[derive(Debug)]
+pub(super) enum Announcement {
+    /// Events were appended to a partition.
+    Appended { topic: TopicId, partition: PartitionId, piece: Piece },
+    /// What lay before `start` is gone.
+    Trimmed { topic: TopicId, partition: PartitionId, start: Offset, dropped_bytes: u64 },
+    /// The catalogue changed.
+    Catalogue(CatalogueEvent),
+}

@@ -1,0 +1,135 @@
+//! Proposals: what the owner of a subscription or a route wants committed as a whole, or not at all.
+
+use levada_delivery::progress::RowChange;
+use levada_protocol::{
+    batch::Batch,
+    error::ErrorCode,
+    ids::{Offset, PartitionId, RouteId, SubscriptionId, TopicId, TopicName},
+};
+use tokio::sync::oneshot;
+
+use super::tables::Generation;
+use crate::{error::Error, rows::Row};
+
+/// What one commit does as a whole, if all of its conditions hold when it is decided.
+#[derive(Debug)]
+pub(crate) struct Proposal {
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) changes: Vec<StateChange>,
+    /// Batches to append, in this order: outputs and dead letters alike.
+    pub(crate) appends: Vec<AppendRequest>,
+    /// Told once the commit is durable, or the proposal is refused. One that is dropped is no refusal: the outcome is
+    /// unknown then.
+    pub(crate) reply: oneshot::Sender<Result<(), ProposalRefused>>,
+}
+
+/// What must hold for a proposal to be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// The subscription exists, and no other owner took it over.
+    Owner { subscription: SubscriptionId, generation: Generation },
+    /// The route exists, and its cursor is at this offset.
+    RouteCursor { route: RouteId, partition: PartitionId, at: Offset },
+    /// The partition exists, and its next event gets this offset.
+    End { topic: TopicId, partition: PartitionId, at: Offset },
+}
+
+/// A change of state other than an append.
+#[derive(Debug)]
+pub(crate) enum StateChange {
+    /// How far a subscription has come in a partition.
+    Progress { subscription: SubscriptionId, partition: PartitionId, rows: Vec<RowChange> },
+    /// The next offset that a route takes.
+    RouteCursor { route: RouteId, partition: PartitionId, to: Offset },
+}
+
+/// A batch to append.
+#[derive(Debug)]
+pub(crate) struct AppendRequest {
+    pub(crate) target: AppendTarget,
+    pub(crate) partition: PartitionId,
+    pub(crate) batch: Batch,
+    /// How many routes the events have passed through.
+    pub(crate) hops: u8,
+}
+
+/// Where a batch is appended.
+#[derive(Debug, Clone)]
+pub(crate) enum AppendTarget {
+    /// A topic that exists.
+    Topic(TopicId),
+    /// A dead-letter topic, created in the same commit if it does not exist.
+    DeadLetters(TopicName),
+}
+
+/// Why a proposal was not applied.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum ProposalRefused {
+    /// The subscription or route that it is about does not exist any more.
+    #[error("what the proposal is about was deleted")]
+    Gone,
+    /// Another owner has taken the subscription over.
+    #[error("an owner of generation {current} has taken over from generation {proposed}")]
+    Stale { proposed: Generation, current: Generation },
+    /// The route's cursor is at another offset: a proposal before this one was not applied.
+    #[error("the route's cursor is at {cursor}")]
+    Moved { cursor: Offset },
+    /// The partition's next offset is another.
+    #[error("the partition's next offset is {next}, expected {expected}")]
+    End { next: Offset, expected: Offset },
+    /// A target cannot take events now; try again.
+    #[error("{target} cannot take events: {error}")]
+    Blocked { target: String, error: Error },
+    /// The store failed; whether the proposal will be found after a restart is unknown.
+    #[error("{0}")]
+    Failed(Error),
+}
+
+impl ProposalRefused {
+    /// The outcome of a proposal that the writer may have taken, and never answered.
+    pub(crate) fn unanswered() -> Self {
+        Self::Failed(Error::unanswered())
+    }
+
+    /// The same, as a caller of the broker is told.
+    pub(crate) fn error(self) -> Error {
+        let code = match self {
+            Self::Failed(error) | Self::Blocked { error, .. } => return error,
+            Self::Gone => ErrorCode::TopicNotFound,
+            Self::End { .. } => ErrorCode::OffsetMismatch,
+            // Whoever asks again reaches the new owner.
+            Self::Stale { .. } | Self::Moved { .. } => ErrorCode::ShuttingDown,
+        };
+        Error::refused(code, self.to_string())
+    }
+}
+
+impl Proposal {
+    /// How many bytes its operations take in a commit, at most.
+    pub(crate) fn encoded_len_max(&self) -> usize {
+        let changes = self.changes.iter().map(StateChange::encoded_len_max).sum::<usize>();
+        let batch = |append: &AppendRequest| super::tables::append_len_max(&append.batch);
+        changes + self.appends.iter().map(batch).sum::<usize>()
+    }
+}
+
+impl StateChange {
+    fn encoded_len_max(&self) -> usize {
+        match self {
+            Self::Progress { rows, .. } => rows.iter().map(row_len_max).sum(),
+            Self::RouteCursor { .. } => SMALL_ROW_BYTES_MAX,
+        }
+    }
+}
+
+/// Bytes of an operation, its key and the fixed part of its value, at most.
+const SMALL_ROW_BYTES_MAX: usize = 64;
+
+fn row_len_max(change: &RowChange) -> usize {
+    let value = match change {
+        RowChange::Head(head) => head.len(),
+        RowChange::Chunk { chunk, .. } => chunk.len(),
+        RowChange::DropChunk { .. } => 0,
+    };
+    SMALL_ROW_BYTES_MAX + value
+}

@@ -1,0 +1,104 @@
+//! What the writer has decided, table by table: each is ahead of the durable rows by the commits under way.
+//!
+//! A table owns its part of the state and the rows that it is stored in. It checks without changing anything, changes
+//! itself and adds the rows to the commit that is being made ([`Draft`]), loads them at a start, and forgets what belongs
+//! to something that was deleted. A new table is a file here, a field of [`Tables`], and what the compiler then asks for.
+
+mod generations;
+mod partitions;
+mod producers;
+mod progress;
+mod route_cursors;
+
+use levada_delivery::progress::RowChange;
+use levada_protocol::{
+    batch::Batch,
+    ids::{PartitionId, RouteId, SubscriptionId, TopicId},
+};
+use levada_store::Store;
+
+use super::draft::Draft;
+use crate::{
+    catalogue::{Catalogue, CatalogueEvent},
+    error::Error,
+    topic::Extents,
+};
+
+pub(crate) use self::{generations::Generation, producers::ProducerKey};
+pub(super) use self::{
+    generations::Generations,
+    partitions::{NewBatch, Partitions},
+    producers::Producers,
+    route_cursors::RouteCursors,
+};
+
+/// Bytes that appending a batch adds to a commit beside its own, at most: keys, prefixes, and the producer's row.
+const APPEND_OVERHEAD_MAX: usize = 4 * 1024;
+
+/// How many bytes appending this batch adds to a commit, at most.
+pub(super) fn append_len_max(batch: &Batch) -> usize {
+    batch.bytes().len() + APPEND_OVERHEAD_MAX
+}
+
+/// All tables of a shard.
+#[derive(Debug)]
+pub(super) struct Tables {
+    pub(super) partitions: Partitions,
+    pub(super) producers: Producers,
+    pub(super) routes: RouteCursors,
+}
+
+impl Tables {
+    /// Reads all tables, and where each topic's partitions begin and end. Blocks on the disk.
+    pub(super) fn load(
+        store: &dyn Store,
+        catalogue: &Catalogue,
+        producers_max: usize,
+    ) -> Result<(Self, Extents), Error> {
+        let (partitions, extents) = Partitions::load(store, catalogue)?;
+        let routes = RouteCursors::load(store, catalogue)?;
+        Ok((Self { partitions, producers: Producers::new(producers_max), routes }, extents))
+    }
+
+    /// Adds to the commit what the tables have held back until its end.
+    pub(super) fn flush(&mut self, draft: &mut Draft) {
+        let Self { partitions, producers, routes: _ } = self;
+        partitions.flush(draft);
+        producers.flush(draft);
+    }
+
+    /// Begins and ends what belongs to things that were created and deleted.
+    pub(super) fn follow(&mut self, event: &CatalogueEvent, draft: &mut Draft) {
+        match event {
+            CatalogueEvent::TopicCreated(record) => {
+                self.partitions.create_topic(TopicId(record.id), record.settings.partitions);
+            }
+            CatalogueEvent::TopicDeleted(id) => self.forget_topic(*id, draft),
+            CatalogueEvent::SubscriptionDeleted(id) => progress::forget(*id, draft),
+            CatalogueEvent::RouteCreated(record) => {
+                self.routes.create(RouteId(record.id), &record.positions, draft);
+            }
+            CatalogueEvent::RouteDeleted(id) => self.routes.forget(*id, draft),
+            CatalogueEvent::TopicChanged(_)
+            | CatalogueEvent::SubscriptionCreated(_)
+            | CatalogueEvent::PluginChanged(_)
+            | CatalogueEvent::Reloaded => {}
+        }
+    }
+
+    fn forget_topic(&mut self, id: TopicId, draft: &mut Draft) {
+        let Self { partitions, producers, routes: _ } = self;
+        partitions.forget_topic(id, draft);
+        producers.forget_topic(id, draft);
+    }
+
+    /// Stores how far a subscription has come in a partition.
+    pub(super) fn change_progress(
+        subscription: SubscriptionId,
+        partition: PartitionId,
+        rows: Vec<RowChange>,
+        draft: &mut Draft,
+    ) {
+        progress::change(subscription, partition, rows, draft);
+    }
+}

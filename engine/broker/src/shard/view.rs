@@ -1,0 +1,160 @@
+//! What everybody sees of the shard: the durable catalogue, the live topics, and whether writes are taken.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use hdrhistogram::Histogram;
+use levada_protocol::{error::ErrorCode, ids::TopicName};
+use tokio::sync::{Notify, broadcast};
+
+use crate::{
+    catalogue::{Catalogue, CatalogueEvent},
+    error::Error,
+    topic::Topic,
+    topics::Topics,
+};
+
+/// Syncs that take longer count as this long: a minute.
+const SYNC_MICROS_MAX: u64 = 60_000_000;
+/// Catalogue events that one who follows may be behind by before it loses some.
+const EVENTS_QUEUED_MAX: usize = 1_024;
+
+/// Why no writes are taken.
+#[derive(Debug, Clone)]
+pub(crate) struct Closed {
+    pub(crate) code: ErrorCode,
+    pub(crate) reason: String,
+}
+
+impl Closed {
+    pub(crate) fn error(&self) -> Error {
+        Error::Store { code: self.code, message: self.reason.clone() }
+    }
+
+    /// True if writes may be taken again without anybody's help: there was no room, or no file descriptor.
+    pub(crate) fn heals(&self) -> bool {
+        matches!(self.code, ErrorCode::StorageFull | ErrorCode::LimitExceeded)
+    }
+}
+
+/// How long syncs took, in microseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SyncTimes {
+    /// How many syncs there were.
+    pub(crate) count: u64,
+    /// The median.
+    pub(crate) p50_us: u64,
+    /// The 99th percentile.
+    pub(crate) p99_us: u64,
+}
+
+/// What the shard's threads show to everybody.
+#[derive(Debug)]
+pub(crate) struct ShardView {
+    catalogue: ArcSwap<Catalogue>,
+    topics: Arc<Topics>,
+    events: broadcast::Sender<CatalogueEvent>,
+    closed: ArcSwap<Option<Closed>>,
+    sync_micros: Mutex<Histogram<u64>>,
+    /// Notified when many rows were dropped for good.
+    dropped: Notify,
+}
+
+impl ShardView {
+    pub(super) fn new(catalogue: Catalogue, topics: Arc<Topics>) -> Self {
+        let sync_micros = Histogram::new_with_max(SYNC_MICROS_MAX, 2)
+            .expect("two significant figures are a legal precision");
+        Self {
+            catalogue: ArcSwap::from_pointee(catalogue),
+            topics,
+            events: broadcast::Sender::new(EVENTS_QUEUED_MAX),
+            closed: ArcSwap::from_pointee(None),
+            sync_micros: Mutex::new(sync_micros),
+            dropped: Notify::new(),
+        }
+    }
+
+    /// The newest durable catalogue.
+    pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.load_full()
+    }
+
+    /// The live topic of this name.
+    ///
+    /// # Errors
+    /// `TOPIC_NOT_FOUND`.
+    pub(crate) fn topic(&self, name: &TopicName) -> Result<Arc<Topic>, Error> {
+        let id = self.catalogue.load().topic(name)?.id();
+        // One that the catalogue still names is deleted at this moment.
+        self.topics
+            .get(id)
+            .ok_or_else(|| Error::refused(ErrorCode::TopicNotFound, format!("topic {name} was deleted")))
+    }
+
+    /// The topics that exist.
+    pub(crate) fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    /// Follows the catalogue from now on. Events come after the catalogue that they led to is visible.
+    pub(crate) fn follow(&self) -> broadcast::Receiver<CatalogueEvent> {
+        self.events.subscribe()
+    }
+
+    /// Shows a catalogue, and tells those who follow what happened.
+    pub(super) fn show(&self, catalogue: Arc<Catalogue>, events: Vec<CatalogueEvent>) {
+        self.catalogue.store(catalogue);
+        for event in events {
+            // Nobody follows if this fails.
+            let _ = self.events.send(event);
+        }
+    }
+
+    /// Shows the catalogue that was found in the store after it was opened again. Those who follow may have missed what
+    /// happened, so that all topics are looked at anew.
+    pub(super) fn show_again(&self, catalogue: Arc<Catalogue>) {
+        self.catalogue.store(catalogue);
+        self.topics.wake_all();
+        let _ = self.events.send(CatalogueEvent::Reloaded);
+    }
+
+    /// Why writes are refused, if they are.
+    pub(crate) fn closed(&self) -> Option<Closed> {
+        (**self.closed.load()).clone()
+    }
+
+    pub(super) fn close(&self, code: ErrorCode, reason: String) {
+        self.closed.store(Arc::new(Some(Closed { code, reason })));
+    }
+
+    pub(super) fn open(&self) {
+        self.closed.store(Arc::new(None));
+    }
+
+    pub(super) fn note_sync(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.sync_micros.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
+    }
+
+    /// How long syncs took since the start.
+    pub(crate) fn sync_times(&self) -> SyncTimes {
+        let micros = self.sync_micros.lock().unwrap_or_else(PoisonError::into_inner);
+        SyncTimes {
+            count: micros.len(),
+            p50_us: micros.value_at_quantile(0.5),
+            p99_us: micros.value_at_quantile(0.99),
+        }
+    }
+
+    pub(super) fn note_dropped(&self) {
+        self.dropped.notify_one();
+    }
+
+    /// Waits until many rows were dropped for good. For one who waits at a time.
+    pub(crate) async fn dropped(&self) {
+        self.dropped.notified().await;
+    }
+}

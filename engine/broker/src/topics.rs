@@ -1,0 +1,78 @@
+//! The topics that exist, as they live: with their newest batches, and those who wait for more. They follow the
+//! catalogue: the shard creates and ends them when what the catalogue says is durable.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use levada_protocol::ids::{TopicId, TopicName};
+
+use crate::{
+    catalogue::Catalogue,
+    error::Error,
+    rows::TopicRecord,
+    tail::TailBudget,
+    topic::{Extent, Extents, Topic},
+};
+
+/// All live topics.
+#[derive(Debug)]
+pub(crate) struct Topics {
+    live: RwLock<HashMap<TopicId, Arc<Topic>>>,
+    budget: Arc<TailBudget>,
+}
+
+impl Topics {
+    /// None yet; the newest batches of all together may take `tail_bytes_max` bytes of memory.
+    pub(crate) fn new(tail_bytes_max: usize) -> Self {
+        Self { live: RwLock::default(), budget: TailBudget::new(tail_bytes_max) }
+    }
+
+    pub(crate) fn get(&self, id: TopicId) -> Option<Arc<Topic>> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Begins a topic that has no events yet.
+    pub(crate) fn create(&self, record: &TopicRecord) -> Result<(), Error> {
+        self.begin(record, &vec![Extent::default(); usize::from(record.settings.partitions)])
+    }
+
+    fn begin(&self, record: &TopicRecord, extents: &[Extent]) -> Result<(), Error> {
+        let (id, name) = (record.id(), TopicName::parse_any(&record.name)?);
+        let topic = Arc::new(Topic::new(id, name, record.settings.clone(), extents, &self.budget));
+        self.live.write().unwrap_or_else(PoisonError::into_inner).insert(id, topic);
+        Ok(())
+    }
+
+    /// Ends a topic: those who use it are told that it was deleted.
+    pub(crate) fn delete(&self, id: TopicId) {
+        if let Some(topic) = self.live.write().unwrap_or_else(PoisonError::into_inner).remove(&id) {
+            topic.deleted.cancel();
+        }
+    }
+
+    /// Wakes everybody who waits for events of any topic.
+    pub(crate) fn wake_all(&self) {
+        for topic in self.live.read().unwrap_or_else(PoisonError::into_inner).values() {
+            topic.changes.note_all();
+            topic.wake();
+        }
+    }
+
+    /// Matches the topics with a catalogue and the extents that the store was found to hold. Those that exist already
+    /// keep their identity, so that their users go on.
+    pub(crate) fn recover(&self, catalogue: &Catalogue, extents: Extents) -> Result<(), Error> {
+        let live: Vec<TopicId> =
+            self.live.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
+        live.into_iter().filter(|id| !catalogue.topics.has_id(*id)).for_each(|id| self.delete(id));
+        for (id, extents) in extents {
+            let Some(record) = catalogue.topics.by_id(id) else { continue };
+            match self.get(id) {
+                Some(topic) => topic.recover(record.settings.clone(), extents),
+                None => self.begin(record, &extents)?,
+            }
+        }
+        Ok(())
+    }
+}
