@@ -9,16 +9,17 @@ use levada_protocol::{
     error::ErrorCode,
     event::Event,
     frame::FRAME_HEADER_BYTES,
-    ids::{DeliveryToken, Offset, PartitionId, SubscriptionId},
+    ids::{DeliveryToken, Offset, PartitionId, SubscriptionId, Timestamp},
     publish::PublishHeader,
     request::{Request, Response, Start, Subscribe, SubscriptionInfo, SubscriptionOptions, TopicSettings},
     verbs::{Credit, Verb, VerbKind, Verbs},
 };
-use levada_store::MemoryStore;
+use levada_store::{Commit, MemoryStore, Store, commit::Term};
 use tokio::time::timeout;
 
 use crate::{
     Broker, BrokerConfig, Consumer, Principal,
+    rows::{NextId, Row, SubscriptionRecord, TopicRecord},
     stage::{AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage},
 };
 
@@ -45,9 +46,13 @@ struct Engine {
 impl Engine {
     /// An engine with three events in `orders`.
     async fn start() -> Self {
+        Self::on(Arc::new(MemoryStore::new())).await
+    }
+
+    /// The same on a store that may hold other things.
+    async fn on(store: Arc<dyn Store>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(dir.path()) };
-        let store = Arc::new(MemoryStore::new());
         let broker = Broker::start(config, store, Arc::new(NoPlugins)).unwrap();
         let create = Request::CreateTopic { name: "orders".into(), settings: TopicSettings::default() };
         broker.request(&Principal::Local, create, None).await.unwrap();
@@ -141,4 +146,45 @@ async fn a_subscription_whose_owner_has_ended_gets_another_one() {
     timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap().expect("the acknowledgement is confirmed");
     assert_eq!(engine.describe().await.lag, 0);
     engine.broker.shutdown().await;
+}
+
+/// A store with so many subscriptions of a topic that is not `orders`.
+fn store_with(subscriptions: u64) -> MemoryStore {
+    let topic = TopicRecord {
+        id: 1,
+        name: "crowded".to_owned(),
+        settings: TopicSettings::default(),
+        created_ms: 0,
+        owner: "test".to_owned(),
+    };
+    let subscription = |id| SubscriptionRecord {
+        id,
+        topic_id: 1,
+        topic: "crowded".to_owned(),
+        name: format!("s{id}"),
+        options: SubscriptionOptions::default(),
+        positions: vec![0],
+        created_ms: 0,
+        owner: "test".to_owned(),
+    };
+    let mut ops = vec![topic.put(&topic.id()), NextId(subscriptions + 2).put(&())];
+    ops.extend((2..subscriptions + 2).map(|id| subscription(id).put(&SubscriptionId(id))));
+    let store = MemoryStore::new();
+    store.apply(&Commit::after(&store.last(), Term(1), Timestamp(0), ops)).unwrap();
+    store.sync().unwrap();
+    store
+}
+
+#[tokio::test]
+async fn an_acknowledgement_among_10_000_subscriptions_works_as_it_does_alone() {
+    for subscriptions in [0, 10_000] {
+        let engine = Engine::on(Arc::new(store_with(subscriptions))).await;
+        let mut consumer = engine.subscribe().await;
+        let token = delivery(&mut consumer).await;
+        ack(&consumer, token).await;
+        let confirmed = timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap();
+        confirmed.expect("the acknowledgement is confirmed");
+        assert_eq!(engine.describe().await.lag, 0);
+        engine.broker.shutdown().await;
+    }
 }

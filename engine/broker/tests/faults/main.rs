@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helper fails the test by panicking")]
 
 mod clock;
+mod commit_size;
 mod ends;
 mod holes;
 mod idle;

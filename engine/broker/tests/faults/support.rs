@@ -57,6 +57,8 @@ pub(crate) struct FaultyStore {
     /// The next commit, or the next sync, panics.
     pub(crate) panic_at_apply: AtomicBool,
     pub(crate) panic_at_sync: AtomicBool,
+    /// How long each commit was, encoded.
+    pub(crate) commits: Mutex<Vec<usize>>,
 }
 
 impl FaultyStore {
@@ -76,6 +78,7 @@ impl Store for FaultyStore {
         let has =
             |wanted| commit.ops.iter().any(|op| matches!(op, Op::Put { family, .. } if *family == wanted));
         self.inner.apply(commit)?;
+        self.commits.lock().unwrap().push(commit.encoded_len());
         if has(Family::Log) && has(Family::Cursors) && self.fill_at_route_step.swap(false, Ordering::AcqRel) {
             self.fill_at_sync.store(true, Ordering::Release);
         }
