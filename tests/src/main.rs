@@ -26,3 +26,4 @@ mod tidy;
 mod tls;
 mod unread;
 mod vectors;
+mod walls;

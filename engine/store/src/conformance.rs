@@ -58,7 +58,7 @@ impl History {
 
     fn commit(&mut self, ops: Vec<Op>) -> Commit {
         let commit = self.peek(ops);
-        self.last = AppliedRow::of(&commit);
+        self.last = commit.applied_row();
         commit
     }
 
@@ -173,7 +173,7 @@ fn the_row_of_the_store_is_its_own(store: &dyn Store) {
     let commit = history.commit(vec![put(Family::Log, APPLIED_KEY, b"x")]);
     store.apply(&commit).expect("the same key in another family is free");
     let row = read(store, Family::Meta, APPLIED_KEY).expect("the row is written with the commit");
-    assert_eq!(AppliedRow::decode(&row), Ok(AppliedRow::of(&commit)));
+    assert_eq!(AppliedRow::decode(&row), Ok(commit.applied_row()));
 }
 
 fn a_fork_is_refused_and_leaves_nothing(store: &dyn Store) {
@@ -217,7 +217,7 @@ fn a_writer_that_was_taken_over_from_is_fenced(store: &dyn Store) {
     assert_eq!(store.apply(&late), Err(fenced));
     let fenced = Error::Fenced { index: CommitIndex(2), term: Term(1), newest: Term(3) };
     assert_eq!(store.apply(&old), Err(fenced), "its index was given to another");
-    assert_eq!((store.last(), keys(store, b"", END).len()), (AppliedRow::of(&taken_over), 2));
+    assert_eq!((store.last(), keys(store, b"", END).len()), (taken_over.applied_row(), 2));
     let next = Commit::after(&store.last(), Term(3), Timestamp(1), vec![]);
     store.apply(&next).expect("a fenced commit is no failure");
 }

@@ -32,6 +32,7 @@
 pub mod commit;
 pub mod store;
 
+mod follow;
 pub mod record;
 
 pub mod conformance;

@@ -13,6 +13,7 @@ use levada_protocol::ids::CommitIndex;
 use crate::{
     Commit, Error, Family, Op, ScanLimit, Store, StoreStats,
     commit::{APPLIED_KEY, AppliedRow, CommitHash},
+    follow,
 };
 
 /// Keeps every row in memory, and apart from it what a power cut would leave.
@@ -93,7 +94,7 @@ impl Store for MemoryStore {
         let mut state = self.lock();
         state.writable()?;
         let known = |index| Ok(state.current.hashes.get(&index).copied());
-        if commit.check_follows(&state.current.last, known)?.is_none() {
+        if follow::check(commit, &state.current.last, known)?.is_none() {
             return Ok(());
         }
         if state.full {
@@ -264,7 +265,7 @@ impl Tables {
                 }
             }
         }
-        self.last = AppliedRow::of(commit);
+        self.last = commit.applied_row();
         self.hashes.insert(commit.index, self.last.hash);
         let row = Bytes::copy_from_slice(&self.last.encode());
         self.family_mut(Family::Meta).insert(Bytes::from_static(APPLIED_KEY), row);

@@ -68,6 +68,6 @@ async fn a_writer_that_another_one_took_over_from_writes_nothing_more_and_says_s
     until(|| !broker.health().ready).await;
     assert!(broker.health().reason.unwrap().starts_with("STORAGE_FENCED"));
     assert_eq!(create(&broker, "later").await, Err(ErrorCode::StorageFenced));
-    assert_eq!(store.last(), AppliedRow::of(&taken_over));
+    assert_eq!(store.last(), taken_over.applied_row());
     broker.shutdown().await;
 }

@@ -15,7 +15,7 @@
 use bytes::{Buf, BufMut};
 use levada_protocol::ids::{CommitIndex, Timestamp};
 
-use super::{Commit, CommitHash, Term};
+use super::term::{CommitHash, Term};
 use crate::Error;
 
 /// The key of the row in [`super::Family::Meta`].
@@ -42,12 +42,6 @@ pub struct AppliedRow {
 }
 
 impl AppliedRow {
-    /// The row that a commit leaves behind.
-    pub fn of(commit: &Commit) -> Self {
-        let Commit { shard, index, previous, time, term, .. } = *commit;
-        Self { shard, index, previous, time, term, hash: commit.hash() }
-    }
-
     /// The row's value.
     pub fn encode(&self) -> [u8; APPLIED_ROW_BYTES] {
         let mut value = [0; APPLIED_ROW_BYTES];

@@ -36,17 +36,25 @@
 //! - `kind` 1 puts `value` at `key`; 2 deletes `key` (`value_len` is 0); 3 deletes from `key` up to, not with, `value`.
 
 mod applied;
+mod error;
+mod family;
+mod op;
 pub mod parts;
-
-use std::fmt;
+mod term;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use levada_protocol::ids::{CommitIndex, Timestamp};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::Error;
+use op::{narrow, read_op};
 
-pub use applied::{APPLIED_KEY, APPLIED_ROW_BYTES, AppliedRow};
+pub use self::{
+    applied::{APPLIED_KEY, APPLIED_ROW_BYTES, AppliedRow},
+    error::CommitError,
+    family::Family,
+    op::{OP_HEADER_BYTES, Op},
+    term::{CommitHash, Term},
+};
 
 /// The layout version in the first byte of an encoded commit.
 pub const COMMIT_VERSION: u8 = 2;
@@ -54,174 +62,6 @@ pub const COMMIT_VERSION: u8 = 2;
 pub const COMMIT_HEADER_BYTES: usize = 56;
 /// Those of them before the checksum.
 const CHECKED_HEADER_BYTES: usize = COMMIT_HEADER_BYTES - 4;
-/// Bytes of an operation before its key.
-pub const OP_HEADER_BYTES: usize = 12;
-
-const PUT: u8 = 1;
-const DELETE: u8 = 2;
-const DELETE_RANGE: u8 = 3;
-
-/// Which writer of a shard made a commit: one that takes over has a higher term.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Term(pub u64);
-
-impl fmt::Display for Term {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// What tells a commit from any other: XXH3-64 of its bytes. 0 stands for no commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct CommitHash(pub u64);
-
-impl fmt::Display for CommitHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-/// A space of keys of its own. The numbers are stored and never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Family {
-    /// Few rows about the whole.
-    Meta = 0,
-    /// Topics, subscriptions, plugins, routes.
-    Catalogue = 1,
-    /// The events.
-    Log = 2,
-    /// How far subscriptions and routes have come.
-    Cursors = 3,
-    /// Producers' epochs, sequences and recent outcomes.
-    Producers = 4,
-    /// Event ids seen within a window.
-    Dedup = 5,
-    /// Events that wait for their time.
-    Schedule = 6,
-    /// Events that wait for a decision.
-    Prepared = 7,
-    /// What plugins remember.
-    PluginState = 8,
-    /// Events that are delivered again to one subscription alone. Reserved: nothing writes it yet.
-    Side = 9,
-}
-
-impl Family {
-    /// Every family, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
-        Self::Meta,
-        Self::Catalogue,
-        Self::Log,
-        Self::Cursors,
-        Self::Producers,
-        Self::Dedup,
-        Self::Schedule,
-        Self::Prepared,
-        Self::PluginState,
-        Self::Side,
-    ];
-
-    /// The stored number.
-    pub fn number(self) -> u8 {
-        self as u8
-    }
-
-    /// The family with this number.
-    pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(number)).copied()
-    }
-
-    /// The name of its column family; stored, so it never changes.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Meta => "meta",
-            Self::Catalogue => "catalogue",
-            Self::Log => "log",
-            Self::Cursors => "cursors",
-            Self::Producers => "producers",
-            Self::Dedup => "dedup",
-            Self::Schedule => "schedule",
-            Self::Prepared => "prepared",
-            Self::PluginState => "plugin_state",
-            Self::Side => "side",
-        }
-    }
-}
-
-/// One operation of a commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Op {
-    /// Writes a row, new or over an older one.
-    Put {
-        /// Where.
-        family: Family,
-        /// The row's key.
-        key: Bytes,
-        /// The row's value; its first byte is a format version.
-        value: Bytes,
-    },
-    /// Removes a row; nothing happens if there is none.
-    Delete {
-        /// Where.
-        family: Family,
-        /// The row's key.
-        key: Bytes,
-    },
-    /// Removes every row of `[from, to)`; nothing happens if the range is empty or turned round.
-    DeleteRange {
-        /// Where.
-        family: Family,
-        /// The first key that goes.
-        from: Bytes,
-        /// The first key that stays.
-        to: Bytes,
-    },
-}
-
-impl Op {
-    /// Kind, family, key and value as they are laid out.
-    fn parts(&self) -> (u8, Family, &[u8], &[u8]) {
-        match self {
-            Self::Put { family, key, value } => (PUT, *family, key, value),
-            Self::Delete { family, key } => (DELETE, *family, key, &[]),
-            Self::DeleteRange { family, from, to } => (DELETE_RANGE, *family, from, to),
-        }
-    }
-
-    /// The bytes before its key.
-    fn header(&self) -> [u8; OP_HEADER_BYTES] {
-        let (kind, family, key, value) = self.parts();
-        let mut header = [0; OP_HEADER_BYTES];
-        let mut out = &mut header[..];
-        out.put_u8(kind);
-        out.put_u8(family.number());
-        out.put_u16_le(0);
-        out.put_u32_le(narrow(key.len()));
-        out.put_u32_le(narrow(value.len()));
-        header
-    }
-
-    /// How many bytes it takes encoded.
-    pub fn encoded_len(&self) -> usize {
-        let (_, _, key, value) = self.parts();
-        OP_HEADER_BYTES + key.len() + value.len()
-    }
-
-    /// True if it would change the row that belongs to the store.
-    pub(crate) fn touches_applied(&self) -> bool {
-        match self {
-            Self::Put { family: Family::Meta, key, .. } | Self::Delete { family: Family::Meta, key } => {
-                key.as_ref() == APPLIED_KEY
-            }
-            Self::DeleteRange { family: Family::Meta, from, to } => {
-                from.as_ref() <= APPLIED_KEY && APPLIED_KEY < to.as_ref()
-            }
-            Self::Put { .. } | Self::Delete { .. } | Self::DeleteRange { .. } => false,
-        }
-    }
-}
-
 /// One change of state, applied as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
@@ -241,47 +81,6 @@ pub struct Commit {
     pub ops: Vec<Op>,
 }
 
-/// Why bytes are no commit.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CommitError {
-    /// Shorter or longer than they say.
-    #[error("commit is {got} bytes, expected {expected}")]
-    Length {
-        /// What the header says, or the least a commit can be.
-        expected: usize,
-        /// What came.
-        got: usize,
-    },
-    /// A layout version that this build does not read.
-    #[error("commit version is {got}, expected {COMMIT_VERSION}")]
-    Version {
-        /// What came.
-        got: u8,
-    },
-    /// The checksum does not match the bytes.
-    #[error("commit checksum is {got:08x}, the bytes give {expected:08x}")]
-    Checksum {
-        /// What the bytes give.
-        expected: u32,
-        /// What the header says.
-        got: u32,
-    },
-    /// A field has a value that it cannot have.
-    #[error("operation {index} of the commit is malformed: {what}")]
-    Op {
-        /// Its index in the commit.
-        index: u32,
-        /// What is wrong with it.
-        what: &'static str,
-    },
-    /// A reserved field is in use, or there are bytes after the last operation.
-    #[error("commit is malformed: {what}")]
-    Malformed {
-        /// What is wrong with it.
-        what: &'static str,
-    },
-}
-
 impl Commit {
     /// The commit that follows on the one applied last, of a writer of this term.
     pub fn after(last: &AppliedRow, term: Term, time: Timestamp, ops: Vec<Op>) -> Self {
@@ -289,50 +88,10 @@ impl Commit {
         Self { shard, index: CommitIndex(previous.0 + 1), previous, time, term, parent, ops }
     }
 
-    /// Decides what to do with the commit where `last` was applied last: answers the row that it leaves behind if it is
-    /// to be applied, and `None` if it was applied before. `known` is the hash of the commit that was applied with an
-    /// index, if it is still known.
-    pub(crate) fn check_follows(
-        &self,
-        last: &AppliedRow,
-        known: impl FnOnce(CommitIndex) -> Result<Option<CommitHash>, Error>,
-    ) -> Result<Option<AppliedRow>, Error> {
-        let diverged = |detail| Error::Diverged { index: self.index, detail };
-        if last.index.0 > 0 && self.shard != last.shard {
-            return Err(diverged(format!(
-                "it is of shard {}, the store holds shard {}",
-                self.shard, last.shard
-            )));
-        }
-        let row = AppliedRow::of(self);
-        if self.index <= last.index {
-            return match known(self.index)? {
-                Some(hash) if hash != row.hash && self.term < last.term => {
-                    Err(Error::Fenced { index: self.index, term: self.term, newest: last.term })
-                }
-                Some(hash) if hash != row.hash => {
-                    Err(diverged(format!("its hash is {}, one of hash {hash} was applied", row.hash)))
-                }
-                _ => Ok(None),
-            };
-        }
-        if self.term < last.term {
-            return Err(Error::Fenced { index: self.index, term: self.term, newest: last.term });
-        }
-        if self.previous != last.index {
-            return Err(Error::Gap { index: self.index, previous: self.previous, applied: last.index });
-        }
-        if self.parent != last.hash {
-            let hash = last.hash;
-            return Err(diverged(format!(
-                "its parent's hash is {}, that of the one applied last is {hash}",
-                self.parent
-            )));
-        }
-        if self.ops.iter().any(Op::touches_applied) {
-            return Err(Error::Reserved { index: self.index });
-        }
-        Ok(Some(row))
+    /// The row that the commit leaves behind.
+    pub fn applied_row(&self) -> AppliedRow {
+        let Self { shard, index, previous, time, term, .. } = *self;
+        AppliedRow { shard, index, previous, time, term, hash: self.hash() }
     }
 
     /// How many bytes [`Commit::encode`] makes.
@@ -425,37 +184,9 @@ impl Commit {
     }
 }
 
-/// Cuts one operation off the front.
-fn read_op(rest: &mut Bytes) -> Result<Op, &'static str> {
-    if rest.len() < OP_HEADER_BYTES {
-        return Err("its header is cut off");
-    }
-    let (kind, family, reserved) = (rest.get_u8(), rest.get_u8(), rest.get_u16_le());
-    let (key_len, value_len) = (rest.get_u32_le() as usize, rest.get_u32_le() as usize);
-    if key_len > rest.len() || value_len > rest.len() - key_len {
-        return Err("its key and value go past the end");
-    }
-    if reserved != 0 {
-        return Err("its reserved bytes are not 0");
-    }
-    let family = Family::from_number(family).ok_or("its family is unknown")?;
-    let (key, value) = (rest.split_to(key_len), rest.split_to(value_len));
-    match kind {
-        PUT => Ok(Op::Put { family, key, value }),
-        DELETE if value.is_empty() => Ok(Op::Delete { family, key }),
-        DELETE => Err("it is a delete and has a value"),
-        DELETE_RANGE => Ok(Op::DeleteRange { family, from: key, to: value }),
-        _ => Err("its kind is unknown"),
-    }
-}
-
 /// CRC-32C of the header without the checksum field, then the operations.
 fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[..CHECKED_HEADER_BYTES]), &bytes[COMMIT_HEADER_BYTES..])
-}
-
-fn narrow(len: usize) -> u32 {
-    u32::try_from(len).expect("a commit is a few MiB at most")
 }
 
 #[cfg(test)]

@@ -101,7 +101,7 @@ proptest! {
 
     #[test]
     fn any_flipped_bit_of_the_applied_row_is_noticed(commit in any_commit(), at in 0..APPLIED_ROW_BYTES, bit in 0..8u8) {
-        let row = AppliedRow::of(&commit);
+        let row = commit.applied_row();
         let mut value = row.encode();
         prop_assert_eq!(AppliedRow::decode(&value), Ok(row));
         value[at] ^= 1 << bit;
@@ -119,7 +119,7 @@ fn the_bytes_are_these() {
     let hex: String = sample().encode().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, golden.replace(' ', ""));
     assert_eq!(sample().hash().to_string(), "37862a7d7ab1553f");
-    let row: String = AppliedRow::of(&sample()).encode().iter().map(|byte| format!("{byte:02x}")).collect();
+    let row: String = sample().applied_row().encode().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
         row,
         "020003000e7483a0080000000000000007000000000000007b68e5cf8b01000005000000000000003f55b17a7d2a8637"
@@ -159,7 +159,7 @@ fn families_keep_their_numbers_and_names() {
 
 #[test]
 fn an_applied_row_of_a_later_format_is_told_apart_from_a_damaged_one() {
-    let mut value = AppliedRow::of(&sample()).encode();
+    let mut value = sample().applied_row().encode();
     value[0] = 3;
     assert!(matches!(AppliedRow::decode(&value), Err(Error::Corrupt { .. })));
     let crc = crc32c::crc32c_append(crc32c::crc32c(&value[..4]), &value[8..]);

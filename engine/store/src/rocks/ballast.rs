@@ -22,7 +22,7 @@ use rustix::{
     io::{Errno, retry_on_intr},
 };
 
-use super::{FOLDER, database::sync_directory, failure, leftovers::Note};
+use super::{directory::sync_directory, failure, layout::FOLDER, leftovers::Note};
 use crate::Error;
 
 const NAME: &str = "ballast";

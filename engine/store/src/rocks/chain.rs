@@ -28,14 +28,12 @@ use bytes::{Buf, BufMut};
 use levada_protocol::ids::CommitIndex;
 use rocksdb::{IteratorMode, WriteBatch};
 
-use super::{database::Database, failure};
+use super::{failure, handle::Rocks};
 use crate::{
     Error,
     commit::{APPLIED_ROW_BYTES, AppliedRow, CommitHash},
 };
 
-/// RocksDB insists on a family of this name.
-pub(super) const FAMILY: &str = "default";
 /// How many commits have a row, and how many may be written and not synced.
 pub(super) const LENGTH: u64 = 1024;
 
@@ -90,47 +88,45 @@ pub(super) fn link(batch: &mut WriteBatch, link: &Link) {
     batch.put(slot(link.applied.index), link.encode());
 }
 
-impl Database {
-    /// The hash of the commit that was applied with this index, if it is one of the last.
-    pub(super) fn hash_of(&self, index: CommitIndex) -> Result<Option<CommitHash>, Error> {
-        let row = self.db.get(slot(index)).map_err(|error| failure::of_call("read", &error))?;
-        let link = row.map(|row| Link::decode(&row)).transpose()?;
-        Ok(link.filter(|link| link.applied.index == index).map(|link| link.applied.hash))
-    }
+/// The hash of the commit that was applied with this index, if it is one of the last.
+pub(super) fn hash_of(rocks: &Rocks, index: CommitIndex) -> Result<Option<CommitHash>, Error> {
+    let row = rocks.db.get(slot(index)).map_err(|error| failure::of_call("read", &error))?;
+    let link = row.map(|row| Link::decode(&row)).transpose()?;
+    Ok(link.filter(|link| link.applied.index == index).map(|link| link.applied.hash))
+}
 
-    /// Checks that the commits up to the one applied last follow on each other, as far back as there are rows.
-    pub(super) fn check_chain(&self, applied: CommitIndex) -> Result<(), Error> {
-        let mut rows = BTreeMap::new();
-        for row in self.db.iterator(IteratorMode::Start) {
-            let (_, value) = row.map_err(|error| failure::of_call("read", &error))?;
-            let row = Link::decode(&value)?.applied;
-            rows.insert(row.index, row.previous);
-        }
-        let (mut expected, count) = (applied, rows.len() as u64);
-        for (index, previous) in rows.into_iter().rev() {
-            if index != expected {
-                let first = index.min(expected).0 + 1;
-                let last = index.max(expected);
-                let detail = format!(
-                    "commits {first} to {last} are missing between others in {}; restore the data directory \
-                     from a backup",
-                    self.db.path().display()
-                );
-                return Err(Error::Corrupt { detail });
-            }
-            expected = previous;
-        }
-        if expected.0 > 0 && count < LENGTH {
-            return Err(Error::Corrupt {
-                detail: format!(
-                    "commits up to {expected} are missing before others in {}; restore the data directory from \
-                     a backup",
-                    self.db.path().display()
-                ),
-            });
-        }
-        Ok(())
+/// Checks that the commits up to the one applied last follow on each other, as far back as there are rows.
+pub(super) fn check(rocks: &Rocks, applied: CommitIndex) -> Result<(), Error> {
+    let mut rows = BTreeMap::new();
+    for row in rocks.db.iterator(IteratorMode::Start) {
+        let (_, value) = row.map_err(|error| failure::of_call("read", &error))?;
+        let row = Link::decode(&value)?.applied;
+        rows.insert(row.index, row.previous);
     }
+    let (mut expected, count) = (applied, rows.len() as u64);
+    for (index, previous) in rows.into_iter().rev() {
+        if index != expected {
+            let first = index.min(expected).0 + 1;
+            let last = index.max(expected);
+            let detail = format!(
+                "commits {first} to {last} are missing between others in {}; restore the data directory \
+                 from a backup",
+                rocks.db.path().display()
+            );
+            return Err(Error::Corrupt { detail });
+        }
+        expected = previous;
+    }
+    if expected.0 > 0 && count < LENGTH {
+        return Err(Error::Corrupt {
+            detail: format!(
+                "commits up to {expected} are missing before others in {}; restore the data directory from \
+                 a backup",
+                rocks.db.path().display()
+            ),
+        });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

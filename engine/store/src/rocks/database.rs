@@ -6,48 +6,43 @@
 use std::{
     fs::{self, File},
     path::Path,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use levada_protocol::ids::CommitIndex;
-use rocksdb::{ColumnFamily, DB, Options};
-use rustix::fs::{Mode, OFlags};
 
 use super::{
-    FOLDER, RocksOptions,
+    RocksOptions,
     ballast::Ballast,
-    chain, failure, format,
+    chain,
+    directory::{sync_directory, takes_direct_writes},
+    failure, format,
+    handle::Rocks,
     keeper::{self, Keeper},
+    layout::FOLDER,
     leftovers::Note,
     options::without_preallocation,
+    prepare,
+    space::{self, Collector},
     superblock::{self, Known, Superblock},
-    survey::{self, ACCEPT_LOSS, Existing, Survey},
+    survey::{ACCEPT_LOSS, Existing, Survey},
+    writer::Writer,
 };
-use crate::{
-    Error, Family,
-    commit::{APPLIED_KEY, AppliedRow},
-};
+use crate::{Commit, Error, Family, StoreStats, commit::AppliedRow};
 
 /// A log file is prepared only where so many of its size would find room.
 const PREPARED_ROOM: u64 = 64;
-/// RocksDB's property that names every file of a family.
-const FILES: &str = "rocksdb.sstables";
-
 /// RocksDB's handle and what belongs to it.
 pub(super) struct Database {
-    pub(super) db: DB,
-    /// Kept because the counters hang on it.
-    pub(super) options: Options,
-    pub(super) log: super::LogOptions,
+    rocks: Rocks,
+    writer: Writer,
+    collector: Collector,
     /// What is noted apart from RocksDB; `None` if the database is open for reading only.
     superblock: Option<Arc<Mutex<Superblock>>>,
-    keeper: Option<Keeper>,
-    /// What every commit carries to show that it is this database's.
-    pub(super) salt: u64,
+    /// As long as the database is open for writing.
+    _keeper: Option<Keeper>,
     /// None if the database is open for reading only.
     ballast: Option<Mutex<Ballast>>,
-    /// How long writes were held up for want of memory.
-    pub(super) stalled_micros: AtomicU64,
 }
 
 /// Makes the data directory if it is not there, and locks it for writing until the answer is dropped.
@@ -89,7 +84,7 @@ impl Database {
                 if options.wal_files_recycled > 0
                     && ballast.has_more_than(prepared.saturating_mul(PREPARED_ROOM))
                 {
-                    opened.prepare_log_file(prepared)?;
+                    prepare::log_file(&opened.rocks, prepared)?;
                     opened.settle(dir, last.index)?;
                 }
                 opened.ballast = Some(Mutex::new(ballast));
@@ -117,7 +112,6 @@ impl Database {
             Survey::Existing(Existing { known, is_unknown: true, .. }) => Superblock::create(dir, *known)?,
             Survey::Existing(Existing { known, .. }) => Superblock::open(dir, *known)?,
         };
-        let folder = dir.join(FOLDER);
         let mut database = options.database();
         database.create_if_missing(matches!(survey, Survey::New));
         database.create_missing_column_families(matches!(survey, Survey::New));
@@ -127,12 +121,10 @@ impl Database {
         }
         database
             .set_use_direct_io_for_flush_and_compaction(options.direct_writes && takes_direct_writes(dir));
-        let db = DB::open_cf_descriptors(&database, &folder, options.families())
-            .map_err(|error| failure::of_open(dir, &error))?;
         let salt = superblock.known().salt;
-        let mut opened = Self { salt, ..Self::reading(db, database, options) };
-        let last = opened.last_applied()?;
-        opened.check_chain(last.index)?;
+        let mut opened = Self::reading(Rocks::open(dir, database, options)?, salt, options);
+        let last = opened.rocks.last_applied()?;
+        chain::check(&opened.rocks, last.index)?;
         sync_directory(dir)?;
         let superblock = Arc::new(Mutex::new(superblock));
         keeper::settle(dir, &superblock, last.index)?;
@@ -140,39 +132,56 @@ impl Database {
             let path = dir.join(ACCEPT_LOSS);
             fs::remove_file(&path).map_err(|error| failure::of_file("remove", &path, &error))?;
         }
-        opened.keeper = Some(Keeper::start(dir.to_owned(), Arc::clone(&superblock))?);
+        opened._keeper = Some(Keeper::start(dir.to_owned(), Arc::clone(&superblock))?);
         opened.superblock = Some(superblock);
         Ok((opened, last))
     }
 
-    /// Opens without writing anything: to look before anything is written, and what a full disk still allows.
+    /// Opens without writing anything: what a full disk still allows.
     pub(super) fn open_for_reading(dir: &Path, options: &RocksOptions) -> Result<Self, Error> {
-        let database = options.database();
-        let folder = dir.join(FOLDER);
-        let db = DB::open_cf_descriptors_read_only(&database, folder, options.families(), false)
-            .map_err(|error| failure::of_damage(dir, &error))?;
-        Ok(Self::reading(db, database, options))
+        Ok(Self::reading(Rocks::open_for_reading(dir, options)?, 0, options))
     }
 
-    fn reading(db: DB, database: Options, options: &RocksOptions) -> Self {
+    fn reading(rocks: Rocks, salt: u64, options: &RocksOptions) -> Self {
         Self {
-            db,
-            options: database,
-            log: options.log.clone(),
+            rocks,
+            writer: Writer::new(salt),
+            collector: Collector::new(options.log.clone()),
             superblock: None,
-            keeper: None,
-            salt: 0,
+            _keeper: None,
             ballast: None,
-            stalled_micros: AtomicU64::new(0),
         }
     }
 
-    /// The blob files that the manifest names, with the bytes that each must have.
-    pub(super) fn blob_files(&self) -> Vec<(String, u64)> {
-        // No other call tells of each file.
-        let dump =
-            self.db.property_value_cf(self.family(Family::Log), FILES).ok().flatten().unwrap_or_default();
-        survey::blob_files(&dump).collect()
+    /// The database itself, for reading.
+    pub(super) fn rocks(&self) -> &Rocks {
+        &self.rocks
+    }
+
+    /// Writes a commit whole, to memory and to the log file, without a sync. `applied` is the row that it leaves
+    /// behind, `confirmed` is what a sync has confirmed.
+    pub(super) fn write(
+        &self,
+        commit: &Commit,
+        applied: AppliedRow,
+        confirmed: CommitIndex,
+    ) -> Result<(), Error> {
+        self.writer.write(&self.rocks, commit, (applied, confirmed), |bytes| self.cover(bytes))
+    }
+
+    /// Makes everything durable that was written before the call. Writes go on meanwhile.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        self.rocks.sync()
+    }
+
+    /// Gives the space of deleted rows of a range back.
+    pub(super) fn compact(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
+        self.collector.compact(&self.rocks, family, from, to)
+    }
+
+    /// Counters since the open, and sizes now.
+    pub(super) fn stats(&self) -> StoreStats {
+        space::stats(&self.rocks, self.writer.stalled_micros())
     }
 
     /// Notes a commit that a sync has confirmed, before anybody is answered.
@@ -182,24 +191,9 @@ impl Database {
         }
     }
 
-    /// The column family of a family.
-    pub(super) fn family(&self, family: Family) -> &ColumnFamily {
-        self.handle(family.name())
-    }
-
-    fn handle(&self, name: &str) -> &ColumnFamily {
-        self.db.cf_handle(name).expect("every family was opened with the database")
-    }
-
-    /// The commit applied last.
-    pub(super) fn last_applied(&self) -> Result<AppliedRow, Error> {
-        self.get(Family::Meta, APPLIED_KEY)?
-            .map_or_else(|| Ok(AppliedRow::default()), |value| AppliedRow::decode(&value))
-    }
-
     /// Makes sure that a commit of so many bytes can be recovered on a disk that is full by then.
-    pub(super) fn cover(&self, bytes: usize) -> Result<(), Error> {
-        self.with_ballast(|ballast| ballast.cover(bytes as u64, || self.unflushed_bytes()))
+    fn cover(&self, bytes: usize) -> Result<(), Error> {
+        self.with_ballast(|ballast| ballast.cover(bytes as u64, || self.rocks.unflushed_bytes()))
     }
 
     fn with_ballast(&self, action: impl FnOnce(&mut Ballast) -> Result<(), Error>) -> Result<(), Error> {
@@ -215,14 +209,14 @@ impl Database {
         self.sync()?;
         self.with_ballast(|ballast| {
             if ballast.is_spare()? {
-                self.flush_families()?;
+                self.rocks.flush()?;
                 ballast.end_recovery();
             } else {
                 tracing::warn!("the disk is full, what is in memory is written out at the next start");
             }
             Ok(())
         })?;
-        self.db.path().parent().map_or(Ok(()), |dir| self.settle(dir, applied))
+        self.rocks.db.path().parent().map_or(Ok(()), |dir| self.settle(dir, applied))
     }
 
     /// Notes everything as it is now, durably.
@@ -242,37 +236,12 @@ impl Database {
         if !has_room {
             return Ok(());
         }
-        self.flush_families()?;
-        self.with_ballast(|ballast| ballast.relax(self.unflushed_bytes()))
-    }
-
-    fn flush_families(&self) -> Result<(), Error> {
-        let names = Family::ALL.into_iter().map(Family::name).chain([chain::FAMILY]);
-        for name in names {
-            self.db.flush_cf(self.handle(name)).map_err(|error| failure::of_call("flush", &error))?;
-        }
-        Ok(())
+        self.rocks.flush()?;
+        self.with_ballast(|ballast| ballast.relax(self.rocks.unflushed_bytes()))
     }
 
     /// Ends compactions and flushes, running and to come: the handle is about to be closed.
     pub(super) fn stop_background_work(&self) {
-        self.db.cancel_all_background_work(true);
+        self.rocks.db.cancel_all_background_work(true);
     }
-}
-
-/// True if the file system lets files be written past the page cache; some that live in memory do not.
-fn takes_direct_writes(dir: &Path) -> bool {
-    let path = dir.join("direct-writes");
-    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR);
-    // It was made above, or could not be.
-    let _ = fs::remove_file(&path);
-    opened.is_ok()
-}
-
-/// Makes names of new files in a directory durable.
-pub(super) fn sync_directory(dir: &Path) -> Result<(), Error> {
-    File::open(dir)
-        .and_then(|file| file.sync_all())
-        .map_err(|error| failure::of_file("sync the directory", dir, &error))
 }

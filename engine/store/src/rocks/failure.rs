@@ -4,7 +4,7 @@ use std::{io, path::Path};
 
 use rocksdb::ErrorKind;
 
-use super::{FOLDER, damaged_table};
+use super::{damaged_table, layout::FOLDER};
 use crate::{Error, Family, record::LogKey};
 
 /// What a full disk and a used up quota look like in RocksDB's texts, whatever C library worded them; the crate hands

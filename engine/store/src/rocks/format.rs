@@ -17,7 +17,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{database::sync_directory, failure};
+use super::{directory::sync_directory, failure};
 use crate::Error;
 
 /// The format that this build writes, and the newest that it reads.

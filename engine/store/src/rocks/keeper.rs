@@ -17,7 +17,8 @@ use std::{
 use levada_protocol::ids::CommitIndex;
 
 use super::{
-    FOLDER, failure,
+    failure,
+    layout::FOLDER,
     manifest::Manifest,
     superblock::{Known, State, Superblock},
 };

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{FOLDER, database::sync_directory, failure, log_file, superblock::Known};
+use super::{directory::sync_directory, failure, layout::FOLDER, log_file, superblock::Known};
 use crate::Error;
 
 const CURRENT: &str = "CURRENT";

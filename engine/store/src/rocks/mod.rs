@@ -12,9 +12,11 @@ mod options;
 mod ballast;
 mod chain;
 mod database;
+mod directory;
+mod handle;
+mod layout;
 mod leftovers;
 mod prepare;
-mod reader;
 mod space;
 mod writer;
 
@@ -42,16 +44,13 @@ use std::{
 use bytes::Bytes;
 use levada_protocol::ids::CommitIndex;
 
-use crate::{Commit, Error, Family, ScanLimit, Store, StoreStats, commit::AppliedRow};
+use crate::{Commit, Error, Family, ScanLimit, Store, StoreStats, commit::AppliedRow, follow};
 use ballast::Ballast;
 use database::Database;
 
 pub use format::FORMAT;
 pub use options::{LogOptions, RocksOptions};
 pub use view::{Inspect, Uninspected};
-
-/// The folder of RocksDB's files in the data directory.
-const FOLDER: &str = "db";
 
 /// A store in a directory of its own.
 pub struct RocksStore {
@@ -214,8 +213,8 @@ impl Store for RocksStore {
     fn apply(&self, commit: &Commit) -> Result<(), Error> {
         self.with(|database| {
             self.failed()?;
-            let known = |index| database.hash_of(index);
-            let Some(row) = commit.check_follows(&self.last(), known)? else { return Ok(()) };
+            let known = |index| chain::hash_of(database.rocks(), index);
+            let Some(row) = follow::check(commit, &self.last(), known)? else { return Ok(()) };
             if commit.index.0.saturating_sub(self.confirmed.load(Ordering::Acquire)) > chain::LENGTH {
                 self.sync_open(database)?;
             }
@@ -235,7 +234,7 @@ impl Store for RocksStore {
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        self.with(|database| database.get(family, key))
+        self.with(|database| database.rocks().get(family, key))
     }
 
     fn scan(
@@ -245,7 +244,7 @@ impl Store for RocksStore {
         to: &[u8],
         limit: ScanLimit,
     ) -> Result<Vec<(Bytes, Bytes)>, Error> {
-        self.with(|database| database.scan(family, from, to, limit))
+        self.with(|database| database.rocks().scan(family, from, to, limit))
     }
 
     fn last_before(
@@ -254,7 +253,7 @@ impl Store for RocksStore {
         from: &[u8],
         below: &[u8],
     ) -> Result<Option<(Bytes, Bytes)>, Error> {
-        self.with(|database| database.last_before(family, from, below))
+        self.with(|database| database.rocks().last_before(family, from, below))
     }
 
     fn compact(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {

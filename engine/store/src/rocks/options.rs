@@ -5,8 +5,10 @@ use rocksdb::{
     statistics::StatsLevel,
 };
 
-use super::chain;
 use crate::Family;
+
+/// The family of the last commits' rows; RocksDB insists on one of this name.
+pub(super) const LAST_COMMITS: &str = "default";
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -189,7 +191,7 @@ impl RocksOptions {
             };
             ColumnFamilyDescriptor::new(family.name(), options)
         });
-        let chain = ColumnFamilyDescriptor::new(chain::FAMILY, self.small_family(&cache));
+        let chain = ColumnFamilyDescriptor::new(LAST_COMMITS, self.small_family(&cache));
         families.chain([chain]).collect()
     }
 

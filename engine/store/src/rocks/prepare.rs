@@ -7,7 +7,7 @@
 
 use rocksdb::WriteBatch;
 
-use super::{database::Database, failure};
+use super::{failure, handle::Rocks};
 use crate::Error;
 
 /// What is written at a time.
@@ -17,37 +17,35 @@ const FILLER: u8 = 0xb5;
 /// A key that nobody finds: it goes with the batch that brings it.
 const NOTHING: &[u8] = b"nothing";
 
-impl Database {
-    /// Fills a log file up to about so many bytes, and has the next one written over it.
-    pub(super) fn prepare_log_file(&self, bytes: u64) -> Result<(), Error> {
-        match self.fill_log_file(bytes) {
-            Err(error) if error.heals() => {
-                tracing::warn!(%error, "no log file was prepared");
-                Ok(())
-            }
-            done => done,
+/// Fills a log file up to about so many bytes, and has the next one written over it.
+pub(super) fn log_file(rocks: &Rocks, bytes: u64) -> Result<(), Error> {
+    match fill_log_file(rocks, bytes) {
+        Err(error) if error.heals() => {
+            tracing::warn!(%error, "no log file was prepared");
+            Ok(())
         }
+        done => done,
     }
+}
 
-    fn fill_log_file(&self, bytes: u64) -> Result<(), Error> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        let chunk = vec![FILLER; CHUNK_BYTES];
-        for _ in 0..bytes.div_ceil(CHUNK_BYTES as u64) {
-            let mut batch = WriteBatch::default();
-            // It is in the log file alone, and recovery steps over it.
-            batch.put_log_data(&chunk);
-            self.db.write(batch).map_err(|error| failure::of_call("write", &error))?;
-        }
-        // The first flush gives the file up, the second begins the next one in its place.
-        for _ in 0..2 {
-            let mut batch = WriteBatch::default();
-            batch.put(NOTHING, []);
-            batch.delete(NOTHING);
-            self.db.write(batch).map_err(|error| failure::of_call("write", &error))?;
-            self.db.flush().map_err(|error| failure::of_call("flush", &error))?;
-        }
-        Ok(())
+fn fill_log_file(rocks: &Rocks, bytes: u64) -> Result<(), Error> {
+    if bytes == 0 {
+        return Ok(());
     }
+    let chunk = vec![FILLER; CHUNK_BYTES];
+    for _ in 0..bytes.div_ceil(CHUNK_BYTES as u64) {
+        let mut batch = WriteBatch::default();
+        // It is in the log file alone, and recovery steps over it.
+        batch.put_log_data(&chunk);
+        rocks.db.write(batch).map_err(|error| failure::of_call("write", &error))?;
+    }
+    // The first flush gives the file up, the second begins the next one in its place.
+    for _ in 0..2 {
+        let mut batch = WriteBatch::default();
+        batch.put(NOTHING, []);
+        batch.delete(NOTHING);
+        rocks.db.write(batch).map_err(|error| failure::of_call("write", &error))?;
+        rocks.db.flush().map_err(|error| failure::of_call("flush", &error))?;
+    }
+    Ok(())
 }

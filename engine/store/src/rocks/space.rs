@@ -1,10 +1,8 @@
 //! Space: giving that of deleted rows back, and counting what is used and written.
 
-use std::sync::atomic::Ordering;
+use rocksdb::{BottommostLevelCompaction, CompactOptions, statistics::Ticker};
 
-use rocksdb::{BottommostLevelCompaction, CompactOptions, properties, statistics::Ticker};
-
-use super::{database::Database, failure};
+use super::{LogOptions, failure, handle::Rocks};
 use crate::{Error, Family, StoreStats};
 
 const AGE_CUTOFF: &str = "blob_garbage_collection_age_cutoff";
@@ -16,65 +14,67 @@ const MEMTABLE_BYTES: &str = "rocksdb.cur-size-all-mem-tables";
 /// One compaction runs so many passes over half-empty blob files at most.
 const PASSES_MAX: usize = 4;
 
-impl Database {
+/// Gives space back.
+pub(super) struct Collector {
+    log: LogOptions,
+}
+
+impl Collector {
+    pub(super) fn new(log: LogOptions) -> Self {
+        Self { log }
+    }
+
     /// Drops deleted keys of a range, which frees the blob files that hold nothing else; then, if much of what is
     /// left in blob files is deleted too, moves the living part out of the oldest ones.
     ///
     /// That writes what lives in the same files anew. Where there is no room for it, the files that hold nothing but
     /// deleted rows go first, for which nothing is written.
-    pub(super) fn compact(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
+    pub(super) fn compact(&self, rocks: &Rocks, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
         if from >= to {
             return Ok(());
         }
-        match self.try_compact(family, from, to) {
+        match self.try_compact(rocks, family, from, to) {
             Err(Error::Compaction { .. }) => {
-                self.drop_whole_files(family, from, to)?;
-                self.try_compact(family, from, to)
+                drop_whole_files(rocks, family, from, to)?;
+                self.try_compact(rocks, family, from, to)
             }
             done => done,
         }
     }
 
-    fn try_compact(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
-        let errors = self.background_errors();
+    fn try_compact(&self, rocks: &Rocks, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
+        let errors = rocks.background_errors();
         let mut options = CompactOptions::default();
         options.set_exclusive_manual_compaction(false);
-        self.db.compact_range_cf_opt(self.family(family), Some(from), Some(to), &options);
+        rocks.db.compact_range_cf_opt(rocks.family(family), Some(from), Some(to), &options);
         if family == Family::Log {
-            self.collect_blobs()?;
+            self.collect_blobs(rocks)?;
         }
         // The call itself answers nothing.
-        match self.background_errors().saturating_sub(errors) {
+        match rocks.background_errors().saturating_sub(errors) {
             0 => Ok(()),
-            jobs => Err(Error::Compaction { jobs, log: self.db.path().join("LOG") }),
+            jobs => Err(Error::Compaction { jobs, log: rocks.db.path().join("LOG") }),
         }
     }
 
-    /// Removes the files that lie in the range with all their keys; those of level 0 stay. Large values of theirs are
-    /// not counted as garbage then, so this is for need alone.
-    pub(super) fn drop_whole_files(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
-        // RocksDB takes both ends as part of the range, and a row of that key may live.
-        let Some(last) = before(to).filter(|last| from <= last.as_slice()) else { return Ok(()) };
-        self.db
-            .delete_file_in_range_cf(self.family(family), from, &last)
-            .map_err(|error| failure::of_call("remove files", &error))
-    }
-
-    fn collect_blobs(&self) -> Result<(), Error> {
-        let family = self.family(Family::Log);
+    fn collect_blobs(&self, rocks: &Rocks) -> Result<(), Error> {
+        let family = rocks.family(Family::Log);
         for _ in 0..PASSES_MAX {
-            if !self.is_collection_due() {
+            if !self.is_collection_due(rocks) {
                 break;
             }
-            let errors = self.background_errors();
-            self.set_age_cutoff(age_cutoff(self.int(Family::Log, BLOB_FILES), self.log.blob_pass))?;
+            let errors = rocks.background_errors();
+            set_age_cutoff(
+                rocks,
+                age_cutoff(rocks.family_property(Family::Log, BLOB_FILES), self.log.blob_pass),
+            )?;
             let mut options = CompactOptions::default();
             options.set_exclusive_manual_compaction(false);
             options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
-            self.db.compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
-            self.set_age_cutoff(0.0)?;
+            rocks.db.compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
+            set_age_cutoff(rocks, 0.0)?;
             // That garbage is as much as before says only that the oldest files had none: the next pass takes others.
-            if self.background_errors() > errors {
+            if rocks.background_errors() > errors {
                 break;
             }
         }
@@ -82,52 +82,52 @@ impl Database {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a ratio of sizes needs no exact bytes")]
-    fn is_collection_due(&self) -> bool {
-        let total = self.int(Family::Log, BLOB_BYTES);
-        total > 0 && self.log_garbage() as f64 >= total as f64 * self.log.blob_garbage_max
+    fn is_collection_due(&self, rocks: &Rocks) -> bool {
+        let total = rocks.family_property(Family::Log, BLOB_BYTES);
+        total > 0 && log_garbage(rocks) as f64 >= total as f64 * self.log.blob_garbage_max
     }
+}
 
-    fn set_age_cutoff(&self, cutoff: f64) -> Result<(), Error> {
-        self.db
-            .set_options_cf(self.family(Family::Log), &[(AGE_CUTOFF, &cutoff.to_string())])
-            .map_err(|error| failure::of_call("set options", &error))
-    }
+/// Removes the files that lie in the range with all their keys; those of level 0 stay. Large values of theirs are
+/// not counted as garbage then, so this is for need alone.
+pub(super) fn drop_whole_files(rocks: &Rocks, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
+    // RocksDB takes both ends as part of the range, and a row of that key may live.
+    let Some(last) = before(to).filter(|last| from <= last.as_slice()) else { return Ok(()) };
+    rocks
+        .db
+        .delete_file_in_range_cf(rocks.family(family), from, &last)
+        .map_err(|error| failure::of_call("remove files", &error))
+}
 
-    fn log_garbage(&self) -> u64 {
-        self.int(Family::Log, BLOB_GARBAGE_BYTES)
-    }
+fn set_age_cutoff(rocks: &Rocks, cutoff: f64) -> Result<(), Error> {
+    rocks
+        .db
+        .set_options_cf(rocks.family(Family::Log), &[(AGE_CUTOFF, &cutoff.to_string())])
+        .map_err(|error| failure::of_call("set options", &error))
+}
 
-    pub(super) fn background_errors(&self) -> u64 {
-        self.db.property_int_value(properties::BACKGROUND_ERRORS).ok().flatten().unwrap_or(0)
-    }
+fn log_garbage(rocks: &Rocks) -> u64 {
+    rocks.family_property(Family::Log, BLOB_GARBAGE_BYTES)
+}
 
-    fn int(&self, family: Family, property: &str) -> u64 {
-        self.db.property_int_value_cf(self.family(family), property).ok().flatten().unwrap_or(0)
-    }
-
-    /// Bytes in memory that are in no file yet, RocksDB's own family included.
-    pub(super) fn unflushed_bytes(&self) -> u64 {
-        let own = self.db.property_int_value(MEMTABLE_BYTES).ok().flatten().unwrap_or(0);
-        own + Family::ALL.map(|family| self.int(family, MEMTABLE_BYTES)).iter().sum::<u64>()
-    }
-
-    /// Counters since the open, and sizes now.
-    pub(super) fn stats(&self) -> StoreStats {
-        let count = |ticker| self.options.get_ticker_count(ticker);
-        let sum = |property: &str| Family::ALL.map(|family| self.int(family, property)).iter().sum::<u64>();
-        let log_files = self.int(Family::Log, FILE_BYTES);
-        StoreStats {
-            wal_bytes: count(Ticker::WalFileBytes),
-            wal_syncs: count(Ticker::WalFileSynced),
-            flush_bytes: count(Ticker::FlushWriteBytes),
-            compaction_read_bytes: count(Ticker::CompactReadBytes),
-            compaction_bytes: count(Ticker::CompactWriteBytes),
-            stall_micros: count(Ticker::StallMicros) + self.stalled_micros.load(Ordering::Relaxed),
-            memtable_bytes: sum(MEMTABLE_BYTES),
-            log_bytes: log_files + self.int(Family::Log, BLOB_BYTES),
-            log_garbage_bytes: self.log_garbage(),
-            other_bytes: sum(FILE_BYTES) - log_files,
-        }
+/// Counters since the open, and sizes now; `stalled_micros` is how long the store itself has held writes up.
+pub(super) fn stats(rocks: &Rocks, stalled_micros: u64) -> StoreStats {
+    let count = |ticker| rocks.ticker(ticker);
+    let sum = |property: &str| {
+        Family::ALL.map(|family| rocks.family_property(family, property)).iter().sum::<u64>()
+    };
+    let log_files = rocks.family_property(Family::Log, FILE_BYTES);
+    StoreStats {
+        wal_bytes: count(Ticker::WalFileBytes),
+        wal_syncs: count(Ticker::WalFileSynced),
+        flush_bytes: count(Ticker::FlushWriteBytes),
+        compaction_read_bytes: count(Ticker::CompactReadBytes),
+        compaction_bytes: count(Ticker::CompactWriteBytes),
+        stall_micros: count(Ticker::StallMicros) + stalled_micros,
+        memtable_bytes: sum(MEMTABLE_BYTES),
+        log_bytes: log_files + rocks.family_property(Family::Log, BLOB_BYTES),
+        log_garbage_bytes: log_garbage(rocks),
+        other_bytes: sum(FILE_BYTES) - log_files,
     }
 }
 

@@ -33,7 +33,7 @@ use std::{
 use bytes::{Buf, BufMut};
 use levada_protocol::ids::CommitIndex;
 
-use super::{database::sync_directory, failure};
+use super::{directory::sync_directory, failure};
 use crate::Error;
 
 pub(super) const NAME: &str = "superblock";

@@ -11,9 +11,11 @@ use levada_protocol::ids::{Offset, PartitionId, TopicId};
 use rocksdb::DB;
 
 use super::{
-    FOLDER, RocksOptions, chain,
-    database::Database,
-    failure, manifest,
+    RocksOptions, chain, failure,
+    handle::Rocks,
+    layout::FOLDER,
+    manifest,
+    options::LAST_COMMITS,
     superblock::{self, Found, Known, State},
     view::{Inspect, View},
     wal::Wal,
@@ -28,6 +30,8 @@ pub(super) const ACCEPT_LOSS: &str = "accept-loss";
 const SUPERBLOCK: &str = superblock::NAME;
 /// Files of a family are read in pages of so many bytes.
 const PAGE: ScanLimit = ScanLimit::bytes(4 << 20);
+/// RocksDB's property that names every file of a family.
+const FILES: &str = "rocksdb.sstables";
 const BLOB_HEADER_BYTES: u64 = 30;
 const BLOB_FOOTER_BYTES: u64 = 32;
 
@@ -60,8 +64,8 @@ pub(super) fn survey<I: Inspect>(
     }
     let wal = Wal::examine(&dir.join(FOLDER), existing.known.salt)?;
     let view = open(dir, options).map_err(|error| explain(dir, &wal, error))?;
-    check_files(dir, &view.database)?;
-    view.database.check_chain(view.last.index)?;
+    check_files(dir, &view.rocks)?;
+    chain::check(&view.rocks, view.last.index)?;
     check_end(dir, &view, &wal, &existing, inspect)?;
     check_rows(&view)?;
     inspect.inspect(&view)?;
@@ -103,7 +107,7 @@ fn is_empty(folder: &Path) -> Result<bool, Error> {
 fn open(dir: &Path, options: &RocksOptions) -> Result<View, Error> {
     let folder = dir.join(FOLDER);
     let found = DB::list_cf(&options.database(), &folder).map_err(|error| failure::of_damage(dir, &error))?;
-    let names = Family::ALL.into_iter().map(Family::name).chain([chain::FAMILY]);
+    let names = Family::ALL.into_iter().map(Family::name).chain([LAST_COMMITS]);
     let missing: Vec<_> = names.filter(|name| !found.iter().any(|found| found == name)).collect();
     if !missing.is_empty() {
         let (missing, dir) = (missing.join(", "), dir.display());
@@ -114,9 +118,9 @@ fn open(dir: &Path, options: &RocksOptions) -> Result<View, Error> {
         );
         return Err(Error::Corrupt { detail });
     }
-    let database = Database::open_for_reading(dir, options)?;
-    let last = database.last_applied()?;
-    Ok(View { database, last })
+    let rocks = Rocks::open_for_reading(dir, options)?;
+    let last = rocks.last_applied()?;
+    Ok(View { rocks, last })
 }
 
 /// The error of a database that does not open, with the place in the write-ahead log if it is there.
@@ -141,13 +145,16 @@ fn explain(dir: &Path, wal: &Wal, error: Error) -> Error {
 }
 
 /// Checks that every file which the manifest names is there, as long as it was written.
-fn check_files(dir: &Path, database: &Database) -> Result<(), Error> {
+fn check_files(dir: &Path, rocks: &Rocks) -> Result<(), Error> {
     let folder = dir.join(FOLDER);
-    let tables = database.db.live_files().map_err(|error| failure::of_damage(dir, &error))?;
+    let tables = rocks.db.live_files().map_err(|error| failure::of_damage(dir, &error))?;
     let tables =
         tables.into_iter().map(|file| (file.name.trim_start_matches('/').to_owned(), file.size as u64));
+    // No other call tells of each blob file.
+    let dump =
+        rocks.db.property_value_cf(rocks.family(Family::Log), FILES).ok().flatten().unwrap_or_default();
     let mut wrong = Vec::new();
-    for (name, expected) in tables.chain(database.blob_files()) {
+    for (name, expected) in tables.chain(blob_files(&dump)) {
         let path = folder.join(&name);
         match fs::metadata(&path) {
             Ok(file) if file.len() == expected => {}
@@ -230,7 +237,7 @@ fn check_rows(view: &View) -> Result<(), Error> {
 }
 
 /// The blob files that a dump of RocksDB's files names, with the bytes that each must have.
-pub(super) fn blob_files(dump: &str) -> impl Iterator<Item = (String, u64)> + '_ {
+fn blob_files(dump: &str) -> impl Iterator<Item = (String, u64)> + '_ {
     dump.lines().filter_map(|line| {
         let number: u64 = field(line, "blob_file_number: ")?;
         let bytes: u64 = field(line, "total_blob_bytes: ")?;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use levada_protocol::ids::{CommitIndex, TopicId};
 
-use super::database::Database;
+use super::{handle::Rocks, space};
 use crate::{Commit, Error, Family, ScanLimit, Store, StoreStats, commit::AppliedRow};
 
 /// What the owner of the rows has to say about a store before it is opened for writing.
@@ -39,7 +39,7 @@ impl Inspect for Uninspected {
 
 /// A database that was opened for reading only.
 pub(super) struct View {
-    pub(super) database: Database,
+    pub(super) rocks: Rocks,
     pub(super) last: AppliedRow,
 }
 
@@ -57,7 +57,7 @@ impl Store for View {
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        self.database.get(family, key)
+        self.rocks.get(family, key)
     }
 
     fn scan(
@@ -67,7 +67,7 @@ impl Store for View {
         to: &[u8],
         limit: ScanLimit,
     ) -> Result<Vec<(Bytes, Bytes)>, Error> {
-        self.database.scan(family, from, to, limit)
+        self.rocks.scan(family, from, to, limit)
     }
 
     fn last_before(
@@ -76,7 +76,7 @@ impl Store for View {
         from: &[u8],
         below: &[u8],
     ) -> Result<Option<(Bytes, Bytes)>, Error> {
-        self.database.last_before(family, from, below)
+        self.rocks.last_before(family, from, below)
     }
 
     fn compact(&self, _family: Family, _from: &[u8], _to: &[u8]) -> Result<(), Error> {
@@ -92,7 +92,7 @@ impl Store for View {
     }
 
     fn stats(&self) -> StoreStats {
-        self.database.stats()
+        space::stats(&self.rocks, 0)
     }
 
     fn close(&self) -> Result<(), Error> {

@@ -1,17 +1,21 @@
-//! A commit as one write batch, and the sync.
+//! A commit as one write batch.
 //!
 //! When memory is full RocksDB holds a write up until some of it is in files. On a full disk that would be for as long
 //! as the disk is full, and whoever writes is also who makes room for a recovery: so the waiting is done here.
 
-use std::{sync::atomic::Ordering, thread, time::Duration};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
 
 use levada_protocol::ids::CommitIndex;
 use rocksdb::{ColumnFamily, ErrorKind, WriteBatch, WriteOptions, properties};
 
 use super::{
     chain::{self, Link},
-    database::Database,
     failure,
+    handle::Rocks,
 };
 use crate::{
     Commit, Error, Family, Op,
@@ -27,60 +31,74 @@ const STALL_LOOKS_MAX: u32 = 100;
 /// RocksDB's text for a write that it would hold up.
 const STALL: &str = "Write stall";
 
-impl Database {
+/// What writes commits.
+pub(super) struct Writer {
+    /// What every commit carries to show that it is this database's.
+    salt: u64,
+    /// How long writes were held up for want of memory.
+    stalled_micros: AtomicU64,
+}
+
+impl Writer {
+    pub(super) fn new(salt: u64) -> Self {
+        Self { salt, stalled_micros: AtomicU64::new(0) }
+    }
+
+    /// How long writes were held up since the open, in microseconds.
+    pub(super) fn stalled_micros(&self) -> u64 {
+        self.stalled_micros.load(Ordering::Relaxed)
+    }
+
     /// Writes a commit whole, to memory and to the log file, without a sync. `applied` is the row that it leaves
-    /// behind, `confirmed` is what a sync has confirmed.
+    /// behind, `confirmed` is what a sync has confirmed. `cover` is asked first, with the bytes that are written.
     pub(super) fn write(
         &self,
+        rocks: &Rocks,
         commit: &Commit,
-        applied: AppliedRow,
-        confirmed: CommitIndex,
+        (applied, confirmed): (AppliedRow, CommitIndex),
+        cover: impl FnOnce(usize) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let batch = self.batch(commit, applied, confirmed);
-        self.cover(batch.size_in_bytes())?;
+        let link = Link { applied, confirmed, salt: self.salt };
+        let first = batch(rocks, commit, &link);
+        cover(first.size_in_bytes())?;
         let mut options = WriteOptions::default();
         options.set_no_slowdown(true);
-        let mut written = self.db.write_opt(batch, &options);
+        let mut written = rocks.db.write_opt(first, &options);
         while written.as_ref().is_err_and(is_stall) {
-            self.wait_for_stall();
-            written = self.db.write_opt(self.batch(commit, applied, confirmed), &options);
+            self.wait_for_stall(rocks);
+            written = rocks.db.write_opt(batch(rocks, commit, &link), &options);
         }
         written.map_err(|error| failure::of_call("write", &error))
     }
 
     /// Waits until writes are taken again, or writing memory out fails: the next write answers with that.
-    fn wait_for_stall(&self) {
-        let errors = self.background_errors();
+    fn wait_for_stall(&self, rocks: &Rocks) {
+        let errors = rocks.background_errors();
         for _ in 0..STALL_LOOKS_MAX {
             thread::sleep(STALL_LOOK);
             self.stalled_micros.fetch_add(STALL_LOOK.subsec_micros().into(), Ordering::Relaxed);
-            let stopped = self.db.property_int_value(properties::IS_WRITE_STOPPED).ok().flatten();
-            if stopped != Some(1) || self.background_errors() != errors {
+            let is_stopped = rocks.property(properties::IS_WRITE_STOPPED) == 1;
+            if !is_stopped || rocks.background_errors() != errors {
                 return;
             }
         }
     }
+}
 
-    fn batch(&self, commit: &Commit, applied: AppliedRow, confirmed: CommitIndex) -> WriteBatch {
-        let families = Family::ALL.map(|family| self.family(family));
-        let capacity = commit.encoded_len()
-            + (commit.ops.len() + 2) * OP_OVERHEAD_BYTES
-            + APPLIED_KEY.len()
-            + APPLIED_ROW_BYTES
-            + chain::LINK_BYTES;
-        let mut batch = WriteBatch::with_capacity_bytes(capacity);
-        for op in &commit.ops {
-            add(&mut batch, &families, op);
-        }
-        batch.put_cf(&families[usize::from(Family::Meta.number())], APPLIED_KEY, applied.encode());
-        chain::link(&mut batch, &Link { applied, confirmed, salt: self.salt });
-        batch
+fn batch(rocks: &Rocks, commit: &Commit, link: &Link) -> WriteBatch {
+    let families = Family::ALL.map(|family| rocks.family(family));
+    let capacity = commit.encoded_len()
+        + (commit.ops.len() + 2) * OP_OVERHEAD_BYTES
+        + APPLIED_KEY.len()
+        + APPLIED_ROW_BYTES
+        + chain::LINK_BYTES;
+    let mut batch = WriteBatch::with_capacity_bytes(capacity);
+    for op in &commit.ops {
+        add(&mut batch, &families, op);
     }
-
-    /// Makes everything durable that was written before the call. Writes go on meanwhile.
-    pub(super) fn sync(&self) -> Result<(), Error> {
-        self.db.flush_wal(true).map_err(|error| failure::of_call("sync", &error))
-    }
+    batch.put_cf(&families[usize::from(Family::Meta.number())], APPLIED_KEY, link.applied.encode());
+    chain::link(&mut batch, link);
+    batch
 }
 
 fn is_stall(error: &rocksdb::Error) -> bool {
