@@ -63,9 +63,9 @@ async fn a_paused_subscription_says_so_and_is_not_called_resumed() {
     let why = "subscription orders/s is paused: plugin json-filter@1 pauses the place at offset 0";
     assert!(line.starts_with(why) && line.contains("`levada subscription resume orders/s`"), "{line}");
     let resumed = engine.run(&["subscription", "resume", "orders/s"], "").await;
-    resumed.failed(1, "PLACE_PAUSED");
+    resumed.failed(1, "CHAIN_PAUSED");
     assert!(resumed.stderr.contains("pauses the place at offset 0"), "{resumed:?}");
-    engine.run(&["route", "resume", "r"], "").await.failed(1, "PLACE_PAUSED");
+    engine.run(&["route", "resume", "r"], "").await.failed(1, "CHAIN_PAUSED");
 
     let listed = engine.run(&["subscription", "list"], "").await;
     assert!(listed.stderr.contains("`levada subscription describe"), "{listed:?}");

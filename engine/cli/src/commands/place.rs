@@ -91,7 +91,7 @@ struct Resumed<'a> {
 /// Looks, lets the place go on, looks whether it does, and says what is true.
 ///
 /// # Errors
-/// `PLACE_PAUSED` if it is still paused, or again.
+/// `CHAIN_PAUSED` if it is still paused, or again.
 pub(super) async fn resume(
     output: &Output,
     kind: &str,
@@ -105,7 +105,7 @@ pub(super) async fn resume(
     let after = if was_stopped { settle(&before, LOOKS, look).await? } else { before };
     if let Some(stopped) = after.stopped {
         let message = format!("{kind} {name} was resumed, and is {stopped}");
-        return Err(Failure::new(ErrorCode::PlacePaused, message).hint(stops::cure(&stopped)).into());
+        return Err(Failure::new(ErrorCode::ChainPaused, message).hint(stops::cure(&stopped)).into());
     }
     output.result(&Resumed { resumed: name, was_stopped }, || match (was_stopped, after.idle) {
         (false, _) => format!("{kind} {name} was not paused"),
