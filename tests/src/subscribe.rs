@@ -404,8 +404,13 @@ async fn a_deleted_subscription_ends_its_consumers() {
     events::topic(&client, "orders").await;
     let mut by_hand = events::subscribe(&client, "orders", "by-hand").await;
     let mut by_topic = events::subscribe(&client, "orders", "by-topic").await;
-    let listed: Vec<String> =
-        client.list_subscriptions(Some("orders")).await.unwrap().into_iter().map(|it| it.name).collect();
+    let listed: Vec<String> = client
+        .list_subscriptions(Some("orders"))
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|it| it.name.to_string())
+        .collect();
     assert_eq!(listed, ["by-hand", "by-topic"]);
     let unforced = client.delete_subscription("orders", "by-hand", DeleteOptions::default()).await;
     assert_eq!(code(unforced), ErrorCode::SubscriptionInUse);

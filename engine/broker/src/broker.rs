@@ -126,13 +126,12 @@ impl Broker {
     ///
     /// # Errors
     /// `TOPIC_NOT_FOUND`, `INVALID_NAME`; or `INVALID_ARGUMENT` for a topic of the engine's own.
-    pub fn open_publish(&self, _principal: &Principal, topic: &str) -> Result<PublishStream, Error> {
-        let name = TopicName::parse_any(topic)?;
-        if name.is_internal() {
-            let message = format!("topic {name} is the engine's own: it can be read, not published to");
+    pub fn open_publish(&self, _principal: &Principal, topic: &TopicName) -> Result<PublishStream, Error> {
+        if topic.is_internal() {
+            let message = format!("topic {topic} is the engine's own: it can be read, not published to");
             return Err(Error::refused(ErrorCode::InvalidArgument, message));
         }
-        let topic = Arc::clone(self.inner.shard.catalogue().topic(&name)?);
+        let topic = Arc::clone(self.inner.shard.catalogue().topic(topic)?);
         let config = &self.inner.config;
         let admission = Arc::clone(&self.inner.admission);
         let admission_max = config.publish_bytes_max;
@@ -156,8 +155,8 @@ impl Broker {
     /// `TOPIC_NOT_FOUND`, `PARTITION_NOT_FOUND`, `OFFSET_OUT_OF_RANGE`; or `INVALID_ARGUMENT` for a partition that is
     /// named twice.
     pub async fn read(&self, _principal: &Principal, read: Read) -> Result<Reader, Error> {
-        let name = TopicName::parse_any(&read.topic)?;
-        let topic = Arc::clone(self.inner.shard.catalogue().topic(&name)?);
+        let name = &read.topic;
+        let topic = Arc::clone(self.inner.shard.catalogue().topic(name)?);
         let numbers: Vec<PartitionId> = if read.partitions.is_empty() {
             topic.partition_ids().collect()
         } else {

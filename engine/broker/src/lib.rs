@@ -24,6 +24,7 @@ mod log;
 pub mod metrics;
 mod outbound;
 mod owners;
+mod pause;
 mod places;
 mod publish;
 mod reader;

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use levada_protocol::{
     error::ErrorCode,
-    ids::{Offset, RouteId, SubscriptionId, TopicName},
+    ids::{Offset, RouteId, SubscriptionId},
 };
 
 use crate::{
@@ -65,7 +65,7 @@ impl Broker {
         catalogue: &Catalogue,
         record: &Arc<SubscriptionRecord>,
     ) -> Result<(), Error> {
-        let topic = Arc::clone(catalogue.topic(&TopicName::parse_any(&record.topic)?)?);
+        let topic = Arc::clone(catalogue.topic(&record.topic)?);
         let context = subscription::Context {
             store: Arc::clone(&self.inner.store),
             shard: self.inner.shard.clone(),
@@ -75,14 +75,14 @@ impl Broker {
         };
         let (handle, task) = subscription::open(record, &topic, &context)?;
         self.inner.places.add_subscription(SubscriptionId(record.id), handle);
-        let span = tracing::info_span!("subscription", topic = record.topic, name = record.name);
+        let span = tracing::info_span!("subscription", topic = %record.topic, name = %record.name);
         self.inner.tasks.spawn(span, task.run());
         Ok(())
     }
 
     /// Starts the owners of a route.
     fn start_route(&self, catalogue: &Catalogue, record: &Arc<RouteRecord>) -> Result<(), Error> {
-        let source = Arc::clone(catalogue.topic(&TopicName::parse_any(&record.spec.from)?)?);
+        let source = Arc::clone(catalogue.topic(&record.spec.from)?);
         let context = route::RouteContext {
             store: Arc::clone(&self.inner.store),
             shard: self.inner.shard.clone(),
@@ -93,7 +93,7 @@ impl Broker {
         let (handle, tasks) = route::open(record, &source, &cursors, &context);
         self.inner.places.add_route(RouteId(record.id), handle);
         for task in tasks {
-            self.inner.tasks.spawn(tracing::info_span!("route", name = record.spec.name), task.run());
+            self.inner.tasks.spawn(tracing::info_span!("route", name = %record.spec.name), task.run());
         }
         Ok(())
     }

@@ -120,7 +120,7 @@ impl Topic {
 
     /// What an acknowledgement means here unless a publish asks for more.
     pub(crate) fn durability(&self) -> Durability {
-        if self.settings.load().durability == "os" { Durability::Os } else { Durability::Sync }
+        self.settings.load().durability
     }
 
     /// The partition with this number.
@@ -159,7 +159,7 @@ impl Topic {
             bytes: partition.bytes(),
         };
         TopicInfo {
-            name: self.name.to_string(),
+            name: self.name.clone(),
             id: self.id.0,
             settings: (*self.settings()).clone(),
             created_ms: self.created.0,

@@ -64,27 +64,29 @@ impl Engine {
 
     async fn topic(&self, partitions: u16) {
         let settings = TopicSettings { partitions, ..TopicSettings::default() };
-        let request = Request::CreateTopic { name: "orders".into(), settings };
+        let request = Request::CreateTopic { name: "orders".parse().unwrap(), settings };
         self.broker.request(&Principal::Local, request, None).await.unwrap();
     }
 
     fn publisher(&self) -> PublishStream {
-        self.broker.open_publish(&Principal::Local, "orders").unwrap()
+        self.broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap()
     }
 
     async fn subscribe(&self, options: SubscriptionOptions) -> Consumer {
         let subscribe = Subscribe {
-            topic: "orders".into(),
-            subscription: "payment".into(),
             consumer: "test".into(),
             options: Some(options),
             from: Start::Earliest,
+            ..Subscribe::new("orders".parse().unwrap(), "payment".parse().unwrap())
         };
         self.broker.subscribe(&Principal::Local, subscribe).await.unwrap()
     }
 
     async fn info(&self) -> SubscriptionInfo {
-        let request = Request::DescribeSubscription { topic: "orders".into(), name: "payment".into() };
+        let request = Request::DescribeSubscription {
+            topic: "orders".parse().unwrap(),
+            name: "payment".parse().unwrap(),
+        };
         match self.broker.request(&Principal::Local, request, None).await.unwrap() {
             Response::Subscription(info) => info,
             other => panic!("{other:?}"),
@@ -194,7 +196,7 @@ async fn a_reader_with_tiny_credit_sees_every_event_once() {
         sent += count;
     }
     for credit in [1, 7, 600, 5_000] {
-        let read = Read { topic: "orders".into(), from: Start::Earliest, ..Read::default() };
+        let read = Read { from: Start::Earliest, ..Read::new("orders".parse().unwrap()) };
         let mut reader = engine.broker.read(&Principal::Local, read).await.unwrap();
         let mut seen = Vec::new();
         reader.credit.grant(Credit { events: credit, bytes: 1 << 40 }).await.unwrap();
@@ -283,7 +285,7 @@ async fn a_rejected_event_is_in_the_dead_letter_topic_with_its_reason() {
     consumer.control.verbs(Verbs { sequence: 1, verbs: vec![verb] }).await.unwrap();
     let (kind, _) = open(next(&mut consumer).await);
     assert_eq!(kind, FrameType::Settled);
-    let read = Read { topic: "dlq.orders.payment".into(), from: Start::Earliest, ..Read::default() };
+    let read = Read { from: Start::Earliest, ..Read::new("dlq.orders.payment".parse().unwrap()) };
     let mut reader = engine.broker.read(&Principal::Local, read).await.unwrap();
     reader.credit.grant(PLENTY).await.unwrap();
     let (_, mut payload) = open(reader.frames.recv().await.unwrap().unwrap());
@@ -311,7 +313,7 @@ async fn a_failed_sync_acknowledges_nothing_and_reading_goes_on() {
     let AckOutcome::Refused(refusal) = publish(&mut stream, 1, 5, 5).await.outcome else { panic!("closed") };
     assert_eq!(refusal.code, ErrorCode::StorageFailed);
     assert!(!engine.broker.health().ready);
-    let read = Read { topic: "orders".into(), from: Start::Earliest, ..Read::default() };
+    let read = Read { from: Start::Earliest, ..Read::new("orders".parse().unwrap()) };
     let mut reader = engine.broker.read(&Principal::Local, read).await.unwrap();
     reader.credit.grant(PLENTY).await.unwrap();
     assert_eq!(delivery(reader.frames.recv().await.unwrap().unwrap()).1.len(), 5);

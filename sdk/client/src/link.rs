@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     retry::Backoff,
     session::{Connector, Session},
-    stream::Stream,
+    stream::{self, Stream},
     tasks,
 };
 
@@ -166,7 +166,7 @@ impl Keeper {
                         Err(error) => break error.into(),
                     }
                 }
-                Ok(Some(frame)) => break frame.into_unexpected(),
+                Ok(Some(frame)) => break stream::unexpected(&frame),
                 Ok(None) => break Error::cut_off(),
                 Err(error) => break error,
             }

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod partition;
 pub mod publish;
 pub mod request;
+pub mod trace;
 pub mod verbs;
 pub mod verdict;
 pub mod version;

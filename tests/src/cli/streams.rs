@@ -74,7 +74,7 @@ async fn a_paused_subscription_says_so_and_is_not_called_resumed() {
     let described = engine.text(&["subscription", "describe", "orders/s"]).await;
     let whole = engine.json(&["subscription", "describe", "orders/s"]).await;
     for part in [
-        whole[0]["paused"].as_str().unwrap(),
+        whole[0]["state"]["reason"]["message"].as_str().unwrap(),
         filter,
         "on error pause, 0 retries, deadline 2s, memory 8.0 MiB",
         "ack timeout     1m30s",

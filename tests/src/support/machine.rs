@@ -82,13 +82,13 @@ impl Powered {
         within("an answer", self.broker.request(&ME, request, None)).await.unwrap()
     }
 
-    pub(crate) async fn create(&self, name: &str, durability: &str) {
-        let settings = TopicSettings { durability: durability.to_owned(), ..TopicSettings::default() };
-        self.ask(Request::CreateTopic { name: name.to_owned(), settings }).await;
+    pub(crate) async fn create(&self, name: &str, durability: Durability) {
+        let settings = TopicSettings { durability, ..TopicSettings::default() };
+        self.ask(Request::CreateTopic { name: name.parse().unwrap(), settings }).await;
     }
 
     pub(crate) async fn describe(&self, name: &str) -> TopicInfo {
-        match self.ask(Request::DescribeTopic { name: name.to_owned() }).await {
+        match self.ask(Request::DescribeTopic { name: name.parse().unwrap() }).await {
             Response::Topic(topic) => topic,
             other => panic!("expected a topic, got {other:?}"),
         }
@@ -99,14 +99,14 @@ impl Powered {
     }
 
     pub(crate) fn publisher(&self, topic: &str) -> Publishing {
-        let stream = self.broker.open_publish(&ME, topic).unwrap();
+        let stream = self.broker.open_publish(&ME, &topic.parse().unwrap()).unwrap();
         let submitter = stream.submitter();
         Publishing { stream, submitter, correlation: 0 }
     }
 
     /// A reader from the first event on, with all the credit it may want.
     pub(crate) async fn reader(&self, topic: &str, follow: bool) -> Reading {
-        let read = Read { topic: topic.to_owned(), from: Start::Earliest, follow, ..Read::default() };
+        let read = Read { from: Start::Earliest, follow, ..Read::new(topic.parse().unwrap()) };
         let reader = self.broker.read(&ME, read).await.unwrap();
         reader.credit.grant(Credit { events: 1 << 40, bytes: 1 << 40 }).await.unwrap();
         Reading { frames: reader.frames, seen: Vec::new(), _held: Box::new(reader.credit) }
@@ -117,11 +117,9 @@ impl Powered {
         let options =
             SubscriptionOptions { max_in_flight: Some(1_000_000), ..SubscriptionOptions::default() };
         let subscribe = Subscribe {
-            topic: topic.to_owned(),
-            subscription: "watcher".to_owned(),
             options: Some(options),
             from: Start::Earliest,
-            ..Subscribe::default()
+            ..Subscribe::new(topic.parse().unwrap(), "watcher".parse().unwrap())
         };
         let consumer = self.broker.subscribe(&ME, subscribe).await.unwrap();
         consumer.control.credit(Credit { events: 1 << 40, bytes: 1 << 40 }).await.unwrap();

@@ -61,7 +61,7 @@ impl Catalogue {
             Some(name) => {
                 let name: RouteName = name.parse().ok()?;
                 let found = self.routes.get(&name).filter(|route| route.spec.from == source)?;
-                found.spec.name.parse().ok().map(Root::Route)
+                Some(Root::Route(found.spec.name.clone()))
             }
             None => {
                 let key = (TopicName::parse_any(source).ok()?, place.parse().ok()?);
@@ -109,7 +109,7 @@ impl Catalogue {
 
     /// The places whose chains use this version: by its number, or as the newest.
     pub(crate) fn users_of(&self, plugin: &PluginRecord) -> Vec<String> {
-        let newest = self.plugin(&plugin.name).is_ok_and(|newest| newest.id == plugin.id);
+        let newest = self.plugin(plugin.name.as_str()).is_ok_and(|newest| newest.id == plugin.id);
         self.places_with(plugin, newest)
     }
 
@@ -127,7 +127,9 @@ impl Catalogue {
     fn places_with(&self, plugin: &PluginRecord, unpinned: bool) -> Vec<String> {
         let pinned = format!("{}@{}", plugin.name, plugin.version);
         let uses = |chain: &[levada_protocol::request::StageSpec]| {
-            chain.iter().any(|stage| stage.plugin == pinned || (unpinned && stage.plugin == plugin.name))
+            chain
+                .iter()
+                .any(|stage| stage.plugin == pinned || (unpinned && plugin.name == stage.plugin.as_str()))
         };
         let subscriptions = self.subscriptions.values().filter(|record| uses(record.options.chain()));
         let routes = self.routes.values().filter(|record| uses(&record.spec.chain));

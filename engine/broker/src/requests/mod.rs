@@ -41,42 +41,39 @@ impl Broker {
         let catalogue = self.inner.shard.catalogue();
         match request {
             Request::Info => Ok(Response::Info(Box::new(self.info()))),
-            Request::CreateTopic { name, settings } => self.create_topic(principal, &name, settings).await,
+            Request::CreateTopic { name, settings } => self.create_topic(principal, name, settings).await,
             Request::ListTopics { limit, after } => list_topics(&catalogue, limit, after.as_deref()),
-            Request::DescribeTopic { name } => {
-                Ok(Response::Topic(catalogue.topic(&TopicName::parse_any(&name)?)?.info()))
-            }
-            Request::SetTopic { name, settings } => self.set_topic(&name, settings).await,
+            Request::DescribeTopic { name } => Ok(Response::Topic(catalogue.topic(&name)?.info())),
+            Request::SetTopic { name, settings } => self.set_topic(name, settings).await,
             Request::DeleteTopic { name, force, with_dead_letters } => {
-                self.delete(Root::Topic(TopicName::parse_any(&name)?), force, with_dead_letters).await
+                self.delete(Root::Topic(name), force, with_dead_letters).await
             }
             Request::CreateSubscription { topic, name, options, from } => {
-                let record = self.create_subscription(principal, &topic, &name, options, from).await?;
+                let record = self.create_subscription(principal, topic, name, options, from).await?;
                 self.describe_subscription(&record).await.map(Response::Subscription)
             }
             Request::ListSubscriptions { topic, limit, after } => {
                 self.list_subscriptions(&catalogue, topic, Page::new(limit), after.as_deref()).await
             }
             Request::DescribeSubscription { topic, name } => {
-                let record = catalogue.subscription(&TopicName::parse_any(&topic)?, &name.parse()?)?;
+                let record = catalogue.subscription(&topic, &name)?;
                 self.describe_subscription(record).await.map(Response::Subscription)
             }
             Request::DeleteSubscription { topic, name, force, with_dead_letters } => {
-                let root = Root::Subscription(TopicName::parse_any(&topic)?, name.parse()?);
-                self.delete(root, force, with_dead_letters).await
+                self.delete(Root::Subscription(topic, name), force, with_dead_letters).await
             }
             Request::ResumeSubscription { topic, name } => {
                 self.resume_subscription(&catalogue, &topic, &name).await
             }
             Request::DeployPlugin { name, size, config } => {
-                self.deploy_plugin(principal, &name, size, config, artefact).await
+                self.deploy_plugin(principal, name, size, config, artefact).await
             }
             Request::ListPlugins { limit, after } => self.list_plugins(&catalogue, limit, after.as_deref()),
-            Request::RemovePlugin { name, version } => self.remove_plugin(&name, version).await,
+            Request::RemovePlugin { name, version } => self.remove_plugin(name, version).await,
             Request::CreateRoute(spec) => self.create_route(principal, spec).await,
             Request::ListRoutes { limit, after } => self.list_routes(limit, after.as_deref()),
             Request::DeleteRoute { name, force, with_dead_letters } => {
-                self.delete(Root::Route(name.parse()?), force, with_dead_letters).await
+                self.delete(Root::Route(name), force, with_dead_letters).await
             }
             Request::ResumeRoute { name } => self.resume_route(&catalogue, &name),
             Request::Unknown => {
@@ -142,17 +139,16 @@ impl Broker {
     async fn create_topic(
         &self,
         principal: &Principal,
-        name: &str,
+        name: TopicName,
         settings: TopicSettings,
     ) -> Result<Response, Error> {
-        let name: TopicName = name.parse()?;
+        name.check_free()?;
         let owner = principal.as_str().to_owned();
         self.inner.shard.change(Change::CreateTopic { name: name.clone(), settings, owner }).await?;
         Ok(Response::Topic(self.inner.shard.catalogue().topic(&name)?.info()))
     }
 
-    async fn set_topic(&self, name: &str, changes: TopicChanges) -> Result<Response, Error> {
-        let name = TopicName::parse_any(name)?;
+    async fn set_topic(&self, name: TopicName, changes: TopicChanges) -> Result<Response, Error> {
         let (broker, of) = (self.clone(), name.clone());
         self.to_the_end(async move {
             // Others wait until it is in force, for it counts on what is in force.

@@ -4,13 +4,14 @@
 
 use std::sync::atomic::Ordering;
 
-use levada_protocol::ids::{Offset, RouteId, TopicId};
+use levada_protocol::ids::{Offset, RouteId, TopicId, TopicName};
 use tokio::sync::oneshot;
 
 use super::task::{RETRY_MIN, RouteTask, Stop};
 use crate::{
     clock,
     dead_letters::{self, Letters, Origin, Reason},
+    pause,
     shard::{AppendTarget, Fragment, FragmentAppend, FragmentRefused, Owner, RouteStep},
     stage::{Routed, Target},
 };
@@ -38,8 +39,9 @@ impl RouteTask {
             .collect();
         let letters = progress.dead_letters.len() as u64;
         if letters > 0 {
-            let target = dead_letters::of_route(self.shared.source.name.as_str(), &self.record.spec.name)
-                .map_err(Stop::Failed)?;
+            let target =
+                dead_letters::of_route(self.shared.source.name.as_str(), self.record.spec.name.as_str())
+                    .map_err(Stop::Failed)?;
             let place = format!("route-{}", self.record.spec.name);
             let mut dead = Letters::new(target);
             let origin = Origin { topic: &self.shared.source.name, partition: self.number, place: &place };
@@ -66,7 +68,8 @@ impl RouteTask {
                 while !self.under_way.is_empty() {
                     self.settle_one().await?;
                 }
-                Err(Stop::Paused { why: paused.why, retry_after: paused.retry_after })
+                let retry_after = paused.retry_after;
+                Err(Stop::Paused { reason: pause::of_chain(paused), retry_after })
             }
         }
     }
@@ -107,7 +110,8 @@ impl RouteTask {
             Err(FragmentRefused::Gone) => Err(Stop::Ended),
             Err(FragmentRefused::Moved { .. }) => Err(Stop::Moved),
             Err(FragmentRefused::Blocked { target, error }) => {
-                Err(Stop::Blocked { why: format!("blocked: {target} {}", error.code()) })
+                let target = TopicName::parse_any(&target).ok();
+                Err(Stop::Blocked { target, code: error.code() })
             }
             Err(FragmentRefused::Failed(error)) => Err(Stop::Failed(error)),
         }

@@ -23,7 +23,7 @@ impl Record for TopicRecord {
 
 #[cfg(test)]
 mod tests {
-    use levada_protocol::request::Retain;
+    use levada_protocol::{publish::Durability, request::Retain};
     use proptest::prelude::*;
 
     use super::*;
@@ -33,7 +33,7 @@ mod tests {
     fn the_bytes_are_these() {
         let settings = TopicSettings {
             partitions: 4,
-            durability: "os".to_owned(),
+            durability: Durability::Os,
             retain: Retain::TimeAndSize,
             retain_for_ms: 5,
             max_bytes: 6,
@@ -50,9 +50,10 @@ mod tests {
         #[test]
         fn it_comes_back(
             id in any::<u32>(), name in ".{0,40}", owner in ".{0,20}", created_ms in any::<u64>(),
-            (partitions, retain_for_ms, max_bytes) in any::<(u16, u64, u64)>(), by_size in any::<bool>(), durability in "[a-z]{0,8}",
+            (partitions, retain_for_ms, max_bytes) in any::<(u16, u64, u64)>(), by_size in any::<bool>(), is_os in any::<bool>(),
         ) {
             let retain = if by_size { Retain::TimeAndSize } else { Retain::default() };
+            let durability = if is_os { Durability::Os } else { Durability::Sync };
             let settings = TopicSettings { partitions, durability, retain, retain_for_ms, max_bytes };
             check::comes_back(&TopicId(id), &TopicRecord { id, name, settings, created_ms, owner });
         }

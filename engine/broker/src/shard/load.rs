@@ -53,17 +53,17 @@ pub(super) fn read(
                 catalogue.topics.insert(topic.name.clone(), topic);
             }
             CatalogueRow::Subscription(record) => {
-                let key = (TopicName::parse_any(&record.topic)?, record.name.parse()?);
+                let key = (record.topic.clone(), record.name.clone());
                 catalogue.subscriptions.insert(key, Arc::new(record));
             }
             CatalogueRow::Plugin(record) => {
-                catalogue.plugins.insert((record.name.parse()?, record.version), Arc::new(record));
+                catalogue.plugins.insert((record.name.clone(), record.version), Arc::new(record));
             }
             CatalogueRow::PluginNumbers(numbers) => {
                 catalogue.plugin_numbers.insert(numbers.name.parse()?, numbers.last);
             }
             CatalogueRow::Route(record) => {
-                catalogue.routes.insert(record.spec.name.parse()?, Arc::new(record));
+                catalogue.routes.insert(record.spec.name.clone(), Arc::new(record));
             }
         }
     }

@@ -9,7 +9,7 @@ use levada_protocol::{
     event::Event,
     ids::PartitionId,
     publish::{Ack, AckOutcome, PublishHeader},
-    request::{Request, SubscriptionOptions, TopicSettings},
+    request::{PauseReason, Request, RunState, SubscriptionOptions, TopicSettings},
 };
 use tokio::{sync::mpsc, time::timeout};
 
@@ -43,7 +43,7 @@ async fn end_of(frames: &mut mpsc::Receiver<Result<OutFrame, Error>>) -> ErrorCo
 async fn shutdown_waits_for_nobody_who_takes_no_frames() {
     let engine = Engine::start();
     engine.topic("orders", TopicSettings::default()).await;
-    let mut stream = engine.broker.open_publish(&Principal::Local, "orders").unwrap();
+    let mut stream = engine.broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap();
     for correlation in 0..24 {
         // Each fills a frame of its own.
         submit(&stream, correlation, 300_000).await.unwrap();
@@ -68,7 +68,7 @@ async fn a_thread_that_panics_leaves_nobody_waiting_and_the_engine_says_so() {
         let engine = Engine::start();
         engine.topic("orders", TopicSettings::default()).await;
         engine.publish("orders", 3).await;
-        let mut stream = engine.broker.open_publish(&Principal::Local, "orders").unwrap();
+        let mut stream = engine.broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap();
         engine.store.hold(true);
         let at = if at_sync { &engine.store.panic_at_sync } else { &engine.store.panic_at_apply };
         submit(&stream, 0, bytes).await.unwrap();
@@ -107,7 +107,8 @@ async fn a_change_that_is_never_answered_is_of_unknown_outcome() {
     let engine = Engine::start();
     engine.store.panic_at_apply.store(true, Ordering::Release);
     let create = |name: &str| {
-        let request = Request::CreateTopic { name: name.into(), settings: TopicSettings::default() };
+        let request =
+            Request::CreateTopic { name: name.parse().unwrap(), settings: TopicSettings::default() };
         timeout(SOON, engine.broker.request(&Principal::Local, request, None))
     };
     let error = create("orders").await.expect("it is answered").unwrap_err();
@@ -147,7 +148,8 @@ async fn what_a_deleted_topic_no_longer_holds_is_not_called_damaged() {
     engine.publish("orders", 3).await;
     let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
     engine.store.hold(true);
-    let delete = Request::DeleteTopic { name: "orders".into(), force: true, with_dead_letters: false };
+    let delete =
+        Request::DeleteTopic { name: "orders".parse().unwrap(), force: true, with_dead_letters: false };
     let deleting = engine.broker.request(&Principal::Local, delete, None);
     let reading = async {
         engine.store.entered.notified().await;
@@ -156,12 +158,14 @@ async fn what_a_deleted_topic_no_longer_holds_is_not_called_damaged() {
         assert_eq!(end_of(&mut reader.frames).await, ErrorCode::TopicNotFound);
         consumer.control.credit(PLENTY).await.unwrap();
         let paused = loop {
-            match engine.info().await.paused {
-                Some(paused) => break paused,
-                None => tokio::task::yield_now().await,
+            match engine.info().await.state {
+                RunState::Running => tokio::task::yield_now().await,
+                paused => break paused,
             }
         };
-        assert_eq!(paused, "TOPIC_NOT_FOUND: topic orders was deleted");
+        let message = "topic orders was deleted".to_owned();
+        let reason = PauseReason::Storage { code: ErrorCode::TopicNotFound, message };
+        assert_eq!(paused, RunState::Paused { reason });
         engine.store.hold(false);
     };
     let (deleted, ()) = Box::pin(timeout(SOON, async { tokio::join!(deleting, reading) })).await.unwrap();

@@ -104,13 +104,9 @@ async fn a_route_whose_step_a_full_disk_took_back_makes_it_again_once() {
     engine.topic("copies", TopicSettings::default()).await;
     engine.publish("orders", 5).await;
     engine.store.fill_at_route_step.store(true, Ordering::Release);
-    let spec = RouteSpec {
-        name: "copy".into(),
-        from: "orders".into(),
-        to: vec!["copies".into()],
-        start: Start::Earliest,
-        ..RouteSpec::default()
-    };
+    let topic = |name: &str| name.parse().unwrap();
+    let spec = RouteSpec::new("copy".parse().unwrap(), topic("orders"), [topic("copies")]);
+    let spec = RouteSpec { start: Start::Earliest, ..spec };
     engine.ask(Request::CreateRoute(spec)).await;
     let mut reader = engine.reader("copies").await;
     let refused = timeout(SOON, async {
@@ -133,7 +129,7 @@ async fn a_busy_subscription_takes_the_newest_version_of_its_plugin() {
     engine.topic("orders", TopicSettings::default()).await;
     let deploy = |artefact: &'static [u8]| {
         let size = artefact.len() as u64;
-        let request = Request::DeployPlugin { name: "keep".into(), size, config: None };
+        let request = Request::DeployPlugin { name: "keep".parse().unwrap(), size, config: None };
         engine.broker.request(&Principal::Local, request, Some(Bytes::from_static(artefact)))
     };
     deploy(b"one").await.unwrap();
@@ -164,8 +160,8 @@ async fn a_deleted_subscription_tells_its_consumers_so() {
     let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
     engine
         .ask(Request::DeleteSubscription {
-            topic: "orders".into(),
-            name: "payment".into(),
+            topic: "orders".parse().unwrap(),
+            name: "payment".parse().unwrap(),
             force: true,
             with_dead_letters: false,
         })
@@ -184,7 +180,8 @@ async fn a_topic_whose_deletion_found_no_room_goes_on_as_it_was() {
     engine.publish("orders", 3).await;
     assert_eq!(delivery(&mut consumer.frames).await.1, [0, 1, 2]);
     engine.store.inner.set_full(true);
-    let delete = Request::DeleteTopic { name: "orders".into(), force: true, with_dead_letters: false };
+    let delete =
+        Request::DeleteTopic { name: "orders".parse().unwrap(), force: true, with_dead_letters: false };
     let refused = engine.broker.request(&Principal::Local, delete, None).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::StorageFull);
     engine.store.inner.set_full(false);

@@ -235,7 +235,7 @@ impl Engine {
     }
 
     pub(crate) async fn topic(&self, name: &str, settings: TopicSettings) {
-        self.ask(Request::CreateTopic { name: name.into(), settings }).await;
+        self.ask(Request::CreateTopic { name: name.parse().unwrap(), settings }).await;
     }
 
     /// A topic with three events, all delivered to a consumer that has acknowledged none.
@@ -251,7 +251,7 @@ impl Engine {
     pub(crate) async fn publish(&self, topic: &str, count: usize) {
         let mut builder = BatchBuilder::new();
         (0..count).for_each(|number| builder.push(&Event::new(number.to_string())).unwrap());
-        let mut stream = self.broker.open_publish(&Principal::Local, topic).unwrap();
+        let mut stream = self.broker.open_publish(&Principal::Local, &topic.parse().unwrap()).unwrap();
         let header = PublishHeader {
             correlation: 1,
             partition: PartitionId(0),
@@ -265,11 +265,10 @@ impl Engine {
 
     pub(crate) fn wanted(options: Option<SubscriptionOptions>) -> Subscribe {
         Subscribe {
-            topic: "orders".into(),
-            subscription: "payment".into(),
             consumer: "test".into(),
             options,
             from: Start::Earliest,
+            ..Subscribe::new("orders".parse().unwrap(), "payment".parse().unwrap())
         }
     }
 
@@ -292,20 +291,24 @@ impl Engine {
     }
 
     pub(crate) async fn info(&self) -> SubscriptionInfo {
-        let request = Request::DescribeSubscription { topic: "orders".into(), name: "payment".into() };
+        let request = Request::DescribeSubscription {
+            topic: "orders".parse().unwrap(),
+            name: "payment".parse().unwrap(),
+        };
         let Response::Subscription(info) = self.ask(request).await else { panic!("no subscription") };
         info
     }
 
     pub(crate) async fn partition(&self, topic: &str) -> PartitionInfo {
-        let Response::Topic(info) = self.ask(Request::DescribeTopic { name: topic.into() }).await else {
+        let Response::Topic(info) = self.ask(Request::DescribeTopic { name: topic.parse().unwrap() }).await
+        else {
             panic!("no topic")
         };
         info.partitions[0]
     }
 
     pub(crate) async fn reader(&self, topic: &str) -> Reader {
-        let read = Read { topic: topic.into(), from: Start::Earliest, follow: true, ..Read::default() };
+        let read = Read { from: Start::Earliest, follow: true, ..Read::new(topic.parse().unwrap()) };
         let reader = self.broker.read(&Principal::Local, read).await.unwrap();
         reader.credit.grant(PLENTY).await.unwrap();
         reader
@@ -346,7 +349,7 @@ pub(crate) async fn publish_bytes(engine: &Engine, count: u64, bytes: usize) {
         event::Event,
         publish::PublishHeader,
     };
-    let mut stream = engine.broker.open_publish(&Principal::Local, "orders").unwrap();
+    let mut stream = engine.broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap();
     for _ in 0..count {
         let mut builder = BatchBuilder::new();
         builder.push(&Event::new(vec![b'x'; bytes])).unwrap();

@@ -20,7 +20,7 @@ fn bytes(frame: &OutFrame) -> usize {
 }
 
 fn read(partitions: Vec<u16>) -> Read {
-    Read { topic: "orders".into(), partitions, from: Start::Earliest, ..Read::default() }
+    Read { partitions, from: Start::Earliest, ..Read::new("orders".parse().unwrap()) }
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use tokio::{
     time,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, debug_span};
+use tracing::{Span, debug, debug_span, field};
 
 use super::{
     frames::FrameReader,
@@ -307,7 +307,7 @@ impl Session {
 
     fn spawn_stream(self: &Arc<Self>, send: SendStream, recv: RecvStream, open: Arc<()>, is_over: bool) {
         let session = Arc::clone(self);
-        let span = debug_span!("stream", id = %send.id());
+        let span = debug_span!("stream", id = %send.id(), trace = field::Empty);
         self.shared.tasks.spawn_until(span, self.ended.clone(), async move {
             let mut stream = Stream::new(send, recv, session.inbound.clone());
             if is_over {
@@ -365,10 +365,13 @@ impl Session {
         if self.shared.tasks.draining().is_cancelled() {
             return Err(levada_broker::Error::ShuttingDown.into());
         }
+        if let Some(trace) = open.trace() {
+            Span::current().record("trace", field::display(trace));
+        }
         let (broker, principal) = (&self.broker, &self.principal);
         let (unread, draining) = (self.shared.config.unread_timeout, self.shared.tasks.draining());
         match open {
-            Open::Publish { topic } => publish::serve(broker, principal, &topic, draining, stream).await,
+            Open::Publish { topic, .. } => publish::serve(broker, principal, &topic, draining, stream).await,
             Open::Subscribe(subscribe) => {
                 let served = subscribe::Served { notices: &self.notices, unread, draining };
                 subscribe::serve(broker, principal, subscribe, served, stream).await

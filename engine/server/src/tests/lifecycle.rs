@@ -3,6 +3,7 @@
 use levada_protocol::{
     error::ErrorCode,
     frame::{self, FrameType},
+    ids::TopicName,
     request::{Notice, Open, Opened, Read, Request, Subscribe, SubscriptionOptions},
 };
 use tokio::{sync::oneshot, time::Duration};
@@ -92,17 +93,16 @@ async fn idle_clients_are_told_and_closed_without_the_grace() {
     let streams = async |server: crate::Started| {
         let (connection, control) = client::greet(server.quic, &server.ca_pem_path).await;
         let settings = levada_protocol::request::TopicSettings::default();
-        client::request(&connection, Request::CreateTopic { name: "orders".to_owned(), settings }).await;
-        let topic = "orders".to_owned();
+        client::request(&connection, Request::CreateTopic { name: "orders".parse().unwrap(), settings })
+            .await;
+        let topic: TopicName = "orders".parse().unwrap();
         let subscribe = Subscribe {
-            topic: topic.clone(),
-            subscription: "payment".to_owned(),
             options: Some(SubscriptionOptions::default()),
-            ..Subscribe::default()
+            ..Subscribe::new(topic.clone(), "payment".parse().unwrap())
         };
-        let read = Read { topic: topic.clone(), follow: true, ..Read::default() };
+        let read = Read { follow: true, ..Read::new(topic.clone()) };
         let mut streams = Vec::new();
-        for open in [Open::Publish { topic }, Open::Subscribe(subscribe), Open::Read(read)] {
+        for open in [Open::Publish { topic, trace: None }, Open::Subscribe(subscribe), Open::Read(read)] {
             let mut stream = client::ClientStream::open(&connection, &open).await;
             stream.answer().await.unwrap();
             streams.push(stream);
@@ -134,7 +134,7 @@ async fn a_client_that_does_not_read_its_notices_is_served_all_the_same() {
         stop.send(()).unwrap();
         assert_eq!(heard.frame().await.unwrap().0, FrameType::Notice);
         for _ in 0..3 {
-            let open = Open::Publish { topic: "orders".to_owned() };
+            let open = Open::Publish { topic: "orders".parse().unwrap(), trace: None };
             let mut stream = client::ClientStream::open(&connection, &open).await;
             assert_eq!(stream.answer().await.unwrap_err().code, ErrorCode::ShuttingDown);
         }

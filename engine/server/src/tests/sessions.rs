@@ -1,8 +1,10 @@
 //! What a session answers to a client that does not keep to the protocol, and who else notices.
 
+use std::collections::BTreeMap;
+
 use levada_protocol::{
     error::ErrorCode,
-    frame::{FrameHeader, FrameType},
+    frame::{self, FrameHeader, FrameType},
     limits::EVENT_BYTES_MAX,
     request::{Hello, Open, Opened, Read, Request, RequestEnvelope, Response},
 };
@@ -36,7 +38,8 @@ async fn anything_else_than_a_hello_first_ends_the_connection() {
     let dir = tempfile::tempdir().unwrap();
     against(config(&dir), async |server| {
         let connection = client::connect(server.quic, &server.ca_pem_path).await.unwrap();
-        let mut stream = ClientStream::open(&connection, &Open::Read(Read::default())).await;
+        let mut stream =
+            ClientStream::open(&connection, &Open::Read(Read::new("orders".parse().unwrap()))).await;
         assert_eq!(stream.answer().await.unwrap_err().code, ErrorCode::HelloRequired);
         assert_eq!(client::closed_with(&connection).await, ErrorCode::HelloRequired);
     })
@@ -124,8 +127,9 @@ async fn a_text_that_does_not_fit_a_refusal_is_cut() {
     against(config(&dir), async |server| {
         let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
         let topic = "x".repeat(200_000);
-        let refusal =
-            ClientStream::open(&connection, &Open::Publish { topic }).await.answer().await.unwrap_err();
+        let open = BTreeMap::from([("kind", "publish"), ("topic", &topic)]);
+        let open = frame::message(FrameType::Open, &open);
+        let refusal = ClientStream::with(&connection, &open).await.answer().await.unwrap_err();
         assert_eq!(refusal.code, ErrorCode::InvalidName);
         assert!(refusal.message.len() <= 1_024);
     })
@@ -145,7 +149,7 @@ async fn a_frame_on_the_control_stream_after_the_hello_ends_the_connection() {
 
 /// What becomes of a stream that asks for something.
 async fn asked(connection: &quinn::Connection) -> Result<Opened, levada_protocol::error::Refusal> {
-    let envelope = RequestEnvelope { id: 1, deadline_ms: 0, request: Request::Info };
+    let envelope = RequestEnvelope { id: 1, deadline_ms: 0, trace: None, request: Request::Info };
     ClientStream::open(connection, &Open::Request(envelope)).await.answer().await
 }
 
@@ -161,7 +165,8 @@ async fn more_streams_are_granted_as_they_are_used_and_one_too_many_is_refused()
         }
         // The limit counts the control stream too.
         for _ in 0..200 {
-            let mut one_more = ClientStream::open(&connection, &Open::Read(Read::default())).await;
+            let mut one_more =
+                ClientStream::open(&connection, &Open::Read(Read::new("orders".parse().unwrap()))).await;
             assert_eq!(one_more.answer().await.unwrap_err().code, ErrorCode::LimitExceeded);
         }
         drop(open.pop());

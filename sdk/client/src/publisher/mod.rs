@@ -17,7 +17,7 @@ use std::{
 use levada_protocol::{
     error::Refusal,
     event::Event,
-    ids::PartitionId,
+    ids::{PartitionId, TopicName},
     limits::{BATCH_BODY_BYTES_MAX, BATCH_BYTES_TARGET, PRODUCER_IN_FLIGHT_MAX},
     publish::Durability,
     request::Limits,
@@ -88,6 +88,11 @@ impl PublisherOptions {
                 Err(Error::Config { what: format!("{name} must be 1 to {max}, got {got}") })
             }
         };
+        if self.durability == Some(Durability::Unknown) {
+            return Err(Error::Config {
+                what: "durability must be os or sync, got an unknown one".to_owned(),
+            });
+        }
         let batch_bytes = range("batch_bytes", self.batch_bytes, BATCH_BODY_BYTES_MAX)?;
         let batch_bytes = within(batch_bytes, limits.batch_body_bytes_max);
         let in_flight = range("in_flight", self.in_flight, PRODUCER_IN_FLIGHT_MAX)?;
@@ -133,10 +138,11 @@ pub struct Publisher {
 
 impl Publisher {
     pub(crate) async fn open(link: Link, topic: &str, options: PublisherOptions) -> Result<Self, Error> {
+        let topic = TopicName::parse_any(topic)?;
         let limit = link.config().request_timeout;
         let session = link.session_within(limit).await?;
         let rules = options.rules(&session.hello().limits)?;
-        let opened = timeout(limit, driver::open(&link, topic)).await;
+        let opened = timeout(limit, driver::open(&link, &topic)).await;
         let (stream, partitions) =
             opened.map_err(|_| Error::TimedOut { waited: limit, in_doubt: false, last: None })??;
         if partitions == 0 {
@@ -145,7 +151,7 @@ impl Publisher {
         let core =
             Core::new(rules, options.durability, options.buffer_bytes, partitions, clock::producer_id()?);
         let shared = Arc::new(Shared { core: Mutex::new(core), wake: Notify::new(), room: Notify::new() });
-        let driver = Driver { shared: shared.clone(), link, topic: topic.to_owned() };
+        let driver = Driver { shared: shared.clone(), link, topic };
         tasks::spawn("publisher", driver.run(stream)).detach();
         let handle = Handle { shared, partitions, room_timeout: options.delivery_timeout };
         Ok(Self { handle: Arc::new(handle) })

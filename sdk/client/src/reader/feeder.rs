@@ -13,7 +13,7 @@ use std::{
 
 use levada_protocol::{
     deliver::EndEntry,
-    frame::FrameType,
+    frame::{Frame, FrameType},
     limits::FRAME_BYTES_MAX,
     request::{Open, Opened, Position, Read, Start},
     verbs::Credit,
@@ -32,7 +32,7 @@ use crate::{
     link::Link,
     retry::Backoff,
     session::Session,
-    stream::{self, Frame, Stream},
+    stream::{self, Stream},
     tasks,
 };
 
@@ -236,7 +236,7 @@ impl Feeder {
                 state.queue.push_back((incoming, account.clone()));
             }
             FrameType::End => drop(EndEntry::read_all(&frame.payload)?),
-            _ => return Err(frame.into_unexpected()),
+            _ => return Err(stream::unexpected(&frame)),
         }
         self.shared.arrived.notify_one();
         Ok(at_end)
@@ -271,6 +271,7 @@ fn is_final(error: &Error) -> bool {
         | Error::Config { .. }
         | Error::EventTooLarge(_)
         | Error::HeaderReserved(_)
+        | Error::InvalidName(_)
         | Error::RequestTooLarge { .. }
         | Error::BadAnswer { .. }
         | Error::Damaged { .. } => true,

@@ -10,6 +10,7 @@ use std::{
 };
 
 use levada_protocol::{
+    ids::TopicName,
     request::{Position, Read, Start},
     verbs::Credit,
 };
@@ -80,10 +81,10 @@ impl Reader {
         }
         let limit = link.config().request_timeout;
         let read = Read {
-            topic: options.topic,
             partitions: options.partitions,
             from: options.from,
             follow: options.follow,
+            ..Read::new(TopicName::parse_any(&options.topic)?)
         };
         // Tells why there is no connection, if there is none.
         let session = link.session_within(limit).await?;

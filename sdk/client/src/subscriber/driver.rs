@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use levada_protocol::{
-    frame::FrameType,
+    frame::{Frame, FrameType},
     request::{Open, Opened, Subscribe, Subscribed, SubscriptionOptions},
     verbs::Settled,
 };
@@ -21,7 +21,7 @@ use crate::{
     error::Error,
     link::Link,
     retry::Backoff,
-    stream::{self, Frame, Stream},
+    stream::{self, Stream},
 };
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
@@ -170,7 +170,7 @@ impl Driver {
                 self.shared.lock().outbox.settled(&settled);
                 self.shared.confirmed.notify_waiters();
             }
-            _ => return Err(frame.into_unexpected()),
+            _ => return Err(stream::unexpected(&frame)),
         }
         Ok(())
     }

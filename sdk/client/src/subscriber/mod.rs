@@ -18,6 +18,7 @@ use std::{
 
 use levada_protocol::{
     error::Refusal,
+    ids::TopicName,
     request::{Start, Subscribe, Subscribed, SubscriptionOptions},
 };
 use tokio::{sync::Notify, time::timeout};
@@ -122,12 +123,12 @@ impl Subscriber {
         let limit = link.config().request_timeout;
         let in_flight_max = options.options.as_ref().and_then(|options| options.max_in_flight);
         let in_flight_max = in_flight_max.map_or(u64::MAX, u64::from);
+        let (topic, subscription) = (TopicName::parse_any(&options.topic)?, options.subscription.parse()?);
         let subscribe = Subscribe {
-            topic: options.topic,
-            subscription: options.subscription,
             consumer: options.consumer,
             options: options.options,
             from: options.from,
+            ..Subscribe::new(topic, subscription)
         };
         // Tells why there is no connection, if there is none.
         link.session_within(limit).await?;

@@ -17,7 +17,10 @@ use serde::Serialize;
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{golden, samples};
+use crate::{
+    golden,
+    samples::{self, name},
+};
 
 const DOCUMENT: &str = include_str!("../../../PROTOCOL.md");
 
@@ -158,6 +161,9 @@ fn has_fields(name: &str, value: &impl Serialize, required: &[&str]) {
         let expected = match &fields[field] {
             _ if required.contains(&field) => "required".to_owned(),
             Value::Object(start) if start.contains_key("at") => "`latest`".to_owned(),
+            Value::Object(state) if state.get("kind").is_some_and(|kind| kind == "running") => {
+                "`running`".to_owned()
+            }
             Value::Object(_) => "its defaults".to_owned(),
             plain => format!("`{plain}`"),
         };
@@ -170,25 +176,26 @@ fn every_message_has_its_fields_and_defaults() {
     has_fields("`Hello`", &Hello::default(), &[]);
     has_fields("`HelloAnswer`", &HelloAnswer::default(), &[]);
     has_fields("`Limits`", &Limits::default(), &[]);
-    has_fields("`Subscribe`", &Subscribe::default(), &[]);
+    has_fields("`Subscribe`", &Subscribe::new(name("t"), name("s")), &["topic", "subscription"]);
     has_fields("`Subscribed`", &Subscribed::default(), &[]);
     has_fields("`SubscriptionOptions`", &SubscriptionOptions::default(), &[]);
     has_fields("`StageSpec`", &StageSpec::default(), &[]);
     has_fields("`Position`", &Position::default(), &["partition", "offset"]);
-    has_fields("`Read`", &Read::default(), &[]);
-    let request = RequestEnvelope { id: 0, deadline_ms: 0, request: Request::Info };
+    has_fields("`Read`", &Read::new(name("t")), &["topic"]);
+    let request = RequestEnvelope { id: 0, deadline_ms: 0, trace: None, request: Request::Info };
     has_fields("`RequestEnvelope`", &request, &["id", "request"]);
     let response = ResponseEnvelope { id: 0, response: Response::Done };
     has_fields("`ResponseEnvelope`", &response, &["id", "response"]);
     has_fields("`TopicSettings`", &TopicSettings::default(), &[]);
     has_fields("`Deleted`", &Deleted::default(), &[]);
     has_fields("`TopicChanges`", &TopicChanges::default(), &[]);
-    has_fields("`TopicInfo`", &TopicInfo::default(), &[]);
+    has_fields("`TopicInfo`", &TopicInfo::new(name("t")), &["name"]);
     has_fields("`PartitionInfo`", &PartitionInfo::default(), &[]);
-    has_fields("`SubscriptionInfo`", &SubscriptionInfo::default(), &[]);
-    has_fields("`RouteSpec`", &RouteSpec::default(), &[]);
-    has_fields("`RouteInfo`", &RouteInfo::default(), &[]);
-    has_fields("`PluginInfo`", &PluginInfo::default(), &[]);
+    has_fields("`SubscriptionInfo`", &SubscriptionInfo::new(name("t"), name("s")), &["topic", "name"]);
+    let spec = RouteSpec::new(name("r"), name("a"), [name("b")]);
+    has_fields("`RouteSpec`", &spec, &["name", "from", "to"]);
+    has_fields("`RouteInfo`", &RouteInfo::new(spec), &["spec"]);
+    has_fields("`PluginInfo`", &PluginInfo::new(name("p"), 0), &["name"]);
     has_fields("`EngineInfo`", &EngineInfo::default(), &[]);
     has_fields("`Refusal`", &Refusal::new(ErrorCode::Malformed, ""), &["code"]);
 }
@@ -221,4 +228,6 @@ fn every_kind_of_message_is_documented() {
     has_kinds("Requests", &samples::requests());
     has_kinds("Responses", &samples::responses());
     has_kinds("Notices", &samples::notices());
+    has_kinds("`RunState`", &samples::states());
+    has_kinds("`PauseReason`", &samples::reasons());
 }

@@ -9,20 +9,17 @@ use levada_protocol::{
 use serde_json::{Value, json};
 
 use super::{Bad, Place, bad, claims, open};
+use crate::samples::name;
 
 pub(super) fn opens() -> Vec<Bad> {
     let error = |name, bytes, code| bad("new", name, bytes, Place::Error, code);
     let publish = |topic: &str| open(json!({"kind": "publish", "topic": topic}));
     let subscribe = |subscribe: Subscribe| message(FrameType::Open, &Open::Subscribe(subscribe)).to_vec();
-    let to = |subscription: &str| Subscribe {
-        topic: "orders".into(),
-        subscription: subscription.into(),
-        ..Subscribe::default()
-    };
+    let to = |subscription: &str| Subscribe::new(name("orders"), name(subscription));
     let other = SubscriptionOptions { ack_timeout_ms: Some(5_000), ..SubscriptionOptions::default() };
     let wrong = SubscriptionOptions { ack_timeout_ms: Some(9), ..SubscriptionOptions::default() };
     let read = |partition: u16, from| {
-        let read = Read { topic: "orders".into(), partitions: vec![partition], from, follow: false };
+        let read = Read { partitions: vec![partition], from, ..Read::new(name("orders")) };
         message(FrameType::Open, &Open::Read(read)).to_vec()
     };
     vec![
@@ -48,6 +45,8 @@ pub(super) fn opens() -> Vec<Bad> {
             open(json!({"kind": "read", "topic": "orders", "from": {"at": "noon"}})),
             Malformed,
         ),
+        error("a trace context that is cut off", traced(&[1; 24]), Malformed),
+        error("a trace id of zeros", traced(&[&[0; 16][..], &[1; 9]].concat()), Malformed),
         error("maps nested too deep", raw_open(&nested(MESSAGE_DEPTH_MAX + 1)), Malformed),
         error("a publish stream to no topic", publish("absent"), TopicNotFound),
         error("a publish stream to no name", publish("Orders!"), InvalidName),
@@ -71,6 +70,12 @@ pub(super) fn opens() -> Vec<Bad> {
         error("a reader of no partition", read(4, Start::Earliest), PartitionNotFound),
         error("a reader behind the end", read(0, Start::Offset(1_000_000)), OffsetOutOfRange),
     ]
+}
+
+/// A publish stream's open frame with a trace context of these bytes.
+fn traced(trace: &[u8]) -> Vec<u8> {
+    let len = u8::try_from(trace.len()).unwrap();
+    raw_open(&[&b"\x83\xa4kind\xa7publish\xa5topic\xa6orders\xa5trace\xc4"[..], &[len], trace].concat())
 }
 
 /// An open frame around a payload.
@@ -110,7 +115,13 @@ pub(super) fn requests() -> Vec<Bad> {
         bad("new", "less of an artefact than was announced", request(deploy), Place::Error, Malformed)
             .finished(),
         refused("a request of an unknown kind", json!({"kind": "teleport"}), Unsupported),
-        refused("a topic of no name", json!({"kind": "create_topic", "name": "Orders!"}), InvalidName),
+        bad(
+            "new",
+            "a topic of no name",
+            request(json!({"kind": "create_topic", "name": "Orders!"})),
+            Place::Error,
+            InvalidName,
+        ),
         refused(
             "a topic of the engine's own",
             json!({"kind": "create_topic", "name": "dlq.a.b"}),
