@@ -10,6 +10,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use levada_protocol::{
+    access::Requires,
     error::ErrorCode,
     ids::{SubscriptionId, TopicName},
     request::{EngineInfo, Request, Response, TopicChanges, TopicSettings},
@@ -31,13 +32,14 @@ impl Broker {
     /// Not cancel safe for requests that change something: a call that is given up may still take effect.
     ///
     /// # Errors
-    /// What the request's own rules say; nothing has changed then, unless the code says otherwise.
+    /// `PERMISSION_DENIED`; or what the request's own rules say. Nothing has changed then, unless the code says otherwise.
     pub async fn request(
         &self,
         principal: &Principal,
         request: Request,
         artefact: Option<Bytes>,
     ) -> Result<Response, Error> {
+        principal.check(&request.required())?;
         let catalogue = self.inner.shard.catalogue();
         match request {
             Request::Info => Ok(Response::Info(Box::new(self.info()))),

@@ -87,6 +87,7 @@ codes! {
     11 Internal             INTERNAL               retry no  effect unknown http 500 "a fault of the engine's own; its log says more";
     12 InvalidArgument      INVALID_ARGUMENT       retry no  effect none    http 400 "a value outside its range or of the wrong form";
     13 InvalidName          INVALID_NAME           retry no  effect none    http 400 "a name that does not obey its grammar";
+    14 PermissionDenied     PERMISSION_DENIED      retry no  effect none    http 403 "the caller is not allowed to do this";
     20 TopicNotFound        TOPIC_NOT_FOUND        retry no  effect none    http 404 "no such topic, or none that the caller may see";
     21 TopicExists          TOPIC_EXISTS           retry no  effect none    http 409 "a topic of this name exists";
     22 TopicInUse           TOPIC_IN_USE           retry no  effect none    http 409 "a route or subscription still needs the topic";

@@ -1,6 +1,7 @@
 //! PROTOCOL.md against the code: every number, name, field and byte in it that a test can know.
 
 use levada_protocol::{
+    access::{Action, Requires, Scope},
     error::{ErrorCode, Refusal},
     frame::FrameType,
     ids::PartitionId,
@@ -217,6 +218,37 @@ fn has_kinds(heading: &str, samples: &[impl Serialize]) {
         fields.sort_unstable();
         assert_eq!(documented, fields, "{heading}: {}", row[0]);
     }
+}
+
+/// What is needed, as the document writes it; each pair of action and kind once.
+fn needs(asked: &impl Requires) -> String {
+    let mut needs: Vec<String> = Vec::new();
+    for (action, scope) in asked.required() {
+        let need = format!("`{action}` {}", scope.kind());
+        if !needs.contains(&need) {
+            needs.push(need);
+        }
+    }
+    needs.join(", ")
+}
+
+#[test]
+fn every_request_and_stream_has_its_action_in_the_tables() {
+    let documented = table("Requests");
+    let requests = samples::requests();
+    assert_eq!(documented.len(), requests.len());
+    for (row, request) in documented.iter().zip(&requests) {
+        assert_eq!(row[3], needs(request), "{}", row[0]);
+        assert!(!request.required().is_empty(), "{}: nobody is allowed everything", row[0]);
+    }
+    let opens = samples::opens();
+    for (row, open) in table("Open").iter().zip(&opens) {
+        assert_eq!(row[3], needs(open), "{}", row[0]);
+    }
+    let request = samples::request(Request::DescribeTopic { name: name("t") });
+    assert_eq!(request.required(), [(Action::Browse, Scope::Topic(name("t")))], "as the request in it");
+    let actions = table("Access");
+    assert!(actions.iter().map(|row| code(row[0])).eq(Action::ALL.map(Action::as_str)));
 }
 
 #[test]
