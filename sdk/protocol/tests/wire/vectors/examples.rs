@@ -14,6 +14,7 @@ use levada_protocol::{
         Read, Request, RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, RunState,
         StageSpec, Start, Subscribe, Subscribed, SubscriptionOptions, TopicInfo, TopicSettings,
     },
+    trace::TRACE_HEADER,
     verbs::{Credit, RefusedVerb, Settled, Verb, VerbKind, Verbs},
 };
 
@@ -79,6 +80,10 @@ pub(crate) fn batches() -> Vec<(&'static str, Vec<u8>)> {
         (
             "batch_of_a_tombstone",
             one(Event { payload: None, ..Event::default() }.with_key("gone")).bytes().to_vec(),
+        ),
+        (
+            "batch_in_a_trace",
+            one(Event::new("x").with_header(TRACE_HEADER, trace().to_string())).bytes().to_vec(),
         ),
         ("batch_of_an_empty_key", one(Event::new("x").with_key("")).bytes().to_vec()),
     ]
