@@ -27,7 +27,7 @@ fn stderr(child: &mut Child) -> Lines<BufReader<ChildStderr>> {
 async fn a_publish_that_is_refused_for_a_while_says_why_it_waits_and_gives_up_in_time() {
     let dir = TempDir::new().unwrap();
     // No volume has so much room: publishes are refused as on a full disk.
-    let full = [("LEVADA_DISK_RESERVE", "1000PiB")];
+    let full = [("LEVADA_STORE_DISK_RESERVE", "1000PiB")];
     let engine = Process::start_with(&dir.path().join("data"), &full).await;
     engine.text(&["topic", "create", "orders"]).await;
     let refused = engine.run(&["publish", "orders", "--raw", "--timeout", "4s"], "x\n").await;

@@ -63,7 +63,7 @@ pub(super) struct Admission {
 
 /// Streams that QUIC lets a client open in the end: those that it may have, and some to be refused.
 pub(super) fn streams_granted_max(config: &ServerConfig) -> u32 {
-    config.streams_max + STREAMS_REFUSED_MAX
+    config.streams.connection_max + STREAMS_REFUSED_MAX
 }
 
 /// A session whose hello was answered.
@@ -88,7 +88,7 @@ struct Session {
 pub(super) async fn serve(shared: Arc<Shared>, incoming: quinn::Incoming, admission: Admission) {
     let Admission { connection: _open, handshake } = admission;
     // The handshake and the hello have one clock, so that neither can be dragged out.
-    let until = time::Instant::now() + shared.config.hello_timeout;
+    let until = time::Instant::now() + shared.config.listen.hello_timeout;
     let shaken = tokio::select! {
         biased;
         () = handshake.given().cancelled() => return debug!("handshake given up for another"),
@@ -167,7 +167,7 @@ async fn welcome(shared: &Shared, control: &mut Stream) -> Result<(), Failure> {
         engine_id: engine_id.to_owned(),
         start_id: start_id.to_owned(),
         server_time_ms: clock::now().0,
-        limits: limits(shared.config.streams_max),
+        limits: limits(shared.config.streams.connection_max),
     };
     control.answer(&Opened::Hello(answer)).await
 }
@@ -258,7 +258,7 @@ impl Session {
                 accepted = self.connection.accept_bi() => match accepted {
                     Ok((send, recv)) => {
                         // The control stream is one too.
-                        let is_over = Arc::strong_count(&open) >= self.shared.config.streams_max as usize;
+                        let is_over = Arc::strong_count(&open) >= self.shared.config.streams.connection_max as usize;
                         self.spawn_stream(send, recv, Arc::clone(&open), is_over);
                         granted = self.grant_streams(granted, Arc::strong_count(&open) - 1);
                     }
@@ -322,7 +322,7 @@ impl Session {
 
     /// Ends a stream that the client had no room for; nothing of it was looked at.
     async fn refuse_stream(&self, stream: &mut Stream) {
-        let max = self.shared.config.streams_max;
+        let max = self.shared.config.streams.connection_max;
         let message = format!(
             "the connection has as many streams open as it may, {max}: end some, or use another connection"
         );
@@ -357,7 +357,7 @@ impl Session {
     }
 
     async fn dispatch(&self, stream: &mut Stream) -> Result<(), Failure> {
-        let open_timeout = self.shared.config.open_timeout;
+        let open_timeout = self.shared.config.streams.open_timeout;
         let open = time::timeout(open_timeout, stream.read_open()).await.map_err(|_| {
             let message = format!("the stream's open frame took longer than {open_timeout:?}");
             Failure::refused(ErrorCode::DeadlineExceeded, message)
@@ -369,7 +369,7 @@ impl Session {
             Span::current().record("trace", field::display(trace));
         }
         let (broker, principal) = (&self.broker, &self.principal);
-        let (unread, draining) = (self.shared.config.unread_timeout, self.shared.tasks.draining());
+        let (unread, draining) = (self.shared.config.subscribe.unread_timeout, self.shared.tasks.draining());
         match open {
             Open::Publish { topic, .. } => publish::serve(broker, principal, &topic, draining, stream).await,
             Open::Subscribe(subscribe) => {

@@ -13,7 +13,7 @@ use tokio::time::Duration;
 use super::{
     against,
     client::{self, ClientStream},
-    config,
+    config, with,
 };
 
 /// Half a frame: its length was never sent whole.
@@ -49,7 +49,7 @@ async fn anything_else_than_a_hello_first_ends_the_connection() {
 #[tokio::test]
 async fn a_connection_without_hello_is_closed_in_time() {
     let dir = tempfile::tempdir().unwrap();
-    let config = crate::ServerConfig { hello_timeout: Duration::from_millis(300), ..config(&dir) };
+    let config = with(config(&dir), |config| config.listen.hello_timeout = Duration::from_millis(300));
     against(config, async |server| {
         let silent = client::connect(server.quic, &server.ca_pem_path).await.unwrap();
         let slow = client::connect(server.quic, &server.ca_pem_path).await.unwrap();
@@ -156,7 +156,7 @@ async fn asked(connection: &quinn::Connection) -> Result<Opened, levada_protocol
 #[tokio::test]
 async fn more_streams_are_granted_as_they_are_used_and_one_too_many_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let config = crate::ServerConfig { streams_max: 300, ..config(&dir) };
+    let config = with(config(&dir), |config| config.streams.connection_max = 300);
     against(config, async |server| {
         let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
         let mut open = Vec::new();
@@ -178,7 +178,7 @@ async fn more_streams_are_granted_as_they_are_used_and_one_too_many_is_refused()
 #[tokio::test]
 async fn a_stream_that_does_not_say_what_it_is_is_refused_in_time() {
     let dir = tempfile::tempdir().unwrap();
-    let config = crate::ServerConfig { open_timeout: Duration::from_millis(50), ..config(&dir) };
+    let config = with(config(&dir), |config| config.streams.open_timeout = Duration::from_millis(50));
     against(config, async |server| {
         let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
         let mut slow = ClientStream::with(&connection, HALF_A_HEADER).await;
@@ -191,8 +191,10 @@ async fn a_stream_that_does_not_say_what_it_is_is_refused_in_time() {
 #[tokio::test]
 async fn peers_that_say_no_hello_do_not_keep_others_out() {
     let dir = tempfile::tempdir().unwrap();
-    let config =
-        crate::ServerConfig { handshakes_max: 4, hello_timeout: Duration::from_secs(60), ..config(&dir) };
+    let config = with(config(&dir), |config| {
+        config.listen.handshakes_max = 4;
+        config.listen.hello_timeout = Duration::from_secs(60);
+    });
     against(config, async |server| {
         let mut silent = Vec::new();
         for _ in 0..12 {

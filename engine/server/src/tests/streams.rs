@@ -20,7 +20,7 @@ use quinn::Connection;
 use super::{
     against,
     client::{self, ClientStream},
-    config,
+    config, with,
 };
 
 const TOPIC: &str = "orders";
@@ -335,7 +335,7 @@ async fn what_was_accepted_is_acknowledged_before_a_bad_length_ends_the_connecti
 async fn a_stream_that_takes_none_of_what_it_asked_for_is_reset_and_its_consumer_detached() {
     let dir = tempfile::tempdir().unwrap();
     let config =
-        crate::ServerConfig { unread_timeout: std::time::Duration::from_millis(300), ..config(&dir) };
+        with(config(&dir), |config| config.subscribe.unread_timeout = std::time::Duration::from_millis(300));
     against(config, async |server| {
         let (connection, _control) =
             client::greet_with_window(server.quic, &server.ca_pem_path, 10_000).await;
@@ -365,7 +365,7 @@ async fn a_stream_that_takes_none_of_what_it_asked_for_is_reset_and_its_consumer
 async fn stalled_uploads_give_their_place_to_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let config =
-        crate::ServerConfig { upload_patience: std::time::Duration::from_millis(100), ..config(&dir) };
+        with(config(&dir), |config| config.plugins.upload_patience = std::time::Duration::from_millis(100));
     against(config, async |server| {
         let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
         let mut stalled = Vec::new();
@@ -381,8 +381,9 @@ async fn stalled_uploads_give_their_place_to_the_next() {
 #[tokio::test]
 async fn frames_that_stay_unfinished_are_bounded_and_make_room_for_whole_ones() {
     let dir = tempfile::tempdir().unwrap();
-    let config =
-        crate::ServerConfig { unfinished_connection_bytes_max: bytesize::ByteSize::mib(1), ..config(&dir) };
+    let config = with(config(&dir), |config| {
+        config.streams.connection_unfinished_bytes_max = bytesize::ByteSize::mib(1)
+    });
     against(config, async |server| {
         let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
         topic(&connection).await;
