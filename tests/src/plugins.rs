@@ -257,7 +257,7 @@ async fn versions_rise_and_one_in_use_is_not_removed() {
 
 #[tokio::test]
 async fn tiny_credit_behind_a_filter_loses_nothing() {
-    let engine = Engine::with(|config| config.tail_bytes_max = bytesize::ByteSize::b(1)).await;
+    let engine = Engine::with(|config| config.subscribe.tail_bytes_max = bytesize::ByteSize::b(1)).await;
     let client = engine.connect().await;
     events::topic(&client, "orders").await;
     guests::deploy(&client, "json-filter", "plugins/json-filter").await;

@@ -42,7 +42,8 @@ fn text(payload: &str) -> Event {
 #[tokio::test]
 async fn a_route_s_outputs_are_its_inputs_once_each_across_restarts() {
     let mut rng = Rng::for_test("a_route_s_outputs_are_its_inputs_once_each_across_restarts");
-    let mut engine = Engine::with(|config| config.tail_bytes_max = bytesize::ByteSize::kib(100)).await;
+    let mut engine =
+        Engine::with(|config| config.subscribe.tail_bytes_max = bytesize::ByteSize::kib(100)).await;
     let client = engine.connect().await;
     client.create_topic("from", events::partitions(3)).await.unwrap();
     client.create_topic("to", events::partitions(3)).await.unwrap();

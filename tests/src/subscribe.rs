@@ -445,7 +445,7 @@ async fn a_subscriber_goes_on_across_a_restart() {
 
 #[tokio::test]
 async fn one_client_holds_more_subscriptions_than_a_connection_has_streams() {
-    let engine = Engine::with(|config| config.streams_max = 16).await;
+    let engine = Engine::with(|config| config.streams.connection_max = 16).await;
     let client = engine.connect().await;
     events::topic(&client, "orders").await;
     let options = SubscriptionOptions { order: Some(Order::None), ..SubscriptionOptions::default() };
