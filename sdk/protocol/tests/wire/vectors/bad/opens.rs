@@ -90,7 +90,7 @@ fn nested(depth: usize) -> Vec<u8> {
 
 pub(super) fn requests() -> Vec<Bad> {
     let request = |request: Value| open(json!({"kind": "request", "id": 7, "request": request}));
-    let error = |name, map| bad("new", name, request(map), Place::Error, Malformed);
+    let error = |name, map, code| bad("new", name, request(map), Place::Error, code);
     let refused = |name, map, code| bad("new", name, request(map), Place::Refused, code);
     let create = |settings: Value| json!({"kind": "create_topic", "name": "new", "settings": settings});
     let deploy = json!({"kind": "deploy_plugin", "name": "p", "size": 3});
@@ -103,8 +103,8 @@ pub(super) fn requests() -> Vec<Bad> {
             Place::Error,
             Malformed,
         ),
-        error("a request without a required field", json!({"kind": "create_topic"})),
-        error("an unknown word in a request", create(json!({"retain": "sometimes"}))),
+        error("a request without a required field", json!({"kind": "create_topic"}), Malformed),
+        error("an unknown word in a request", create(json!({"retain": "sometimes"})), Malformed),
         bad(
             "new",
             "more of an artefact than was announced",
@@ -115,13 +115,7 @@ pub(super) fn requests() -> Vec<Bad> {
         bad("new", "less of an artefact than was announced", request(deploy), Place::Error, Malformed)
             .finished(),
         refused("a request of an unknown kind", json!({"kind": "teleport"}), Unsupported),
-        bad(
-            "new",
-            "a topic of no name",
-            request(json!({"kind": "create_topic", "name": "Orders!"})),
-            Place::Error,
-            InvalidName,
-        ),
+        error("a topic of no name", json!({"kind": "create_topic", "name": "Orders!"}), InvalidName),
         refused(
             "a topic of the engine's own",
             json!({"kind": "create_topic", "name": "dlq.a.b"}),
