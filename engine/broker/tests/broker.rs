@@ -5,17 +5,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use levada_broker::{
-    Broker, BrokerConfig, Consumer, OutFrame, Principal, PublishStream,
+    Broker, BrokerConfig, Consumer, Content, Delivery, Outgoing, Principal, PublishStream,
     stage::{AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage},
 };
 use levada_protocol::{
-    batch::{BatchBuilder, Stamp},
-    deliver::{DeliverHeader, PlacedBatch, checked_batches},
+    batch::{BatchBuilder, EventRef, Stamp},
+    deliver::{DeliverHeader, Run},
     error::ErrorCode,
     event::Event,
-    frame::{FRAME_HEADER_BYTES, FrameHeader, FrameType},
     ids::{DeliveryToken, Epoch, Offset, PartitionId, ProducerId, Sequence},
     publish::{Ack, AckOutcome, PublishHeader},
     request::{
@@ -114,33 +113,22 @@ fn appended(base: u64, count: u32, duplicate: bool) -> AckOutcome {
     AckOutcome::Appended { base: Some(Offset(base)), count, duplicate }
 }
 
-/// A frame's type and payload.
-fn open(frame: OutFrame) -> (FrameType, Bytes) {
-    let mut bytes = BytesMut::new();
-    frame.chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
-    let mut bytes = bytes.freeze();
-    let header = FrameHeader::read(bytes.split_to(FRAME_HEADER_BYTES)[..].try_into().unwrap()).unwrap();
-    assert_eq!(header.len, bytes.len());
-    (header.kind, bytes)
-}
-
-fn delivery(frame: OutFrame) -> (DeliverHeader, Vec<(u64, String)>) {
-    let (kind, mut payload) = open(frame);
-    assert_eq!(kind, FrameType::Deliver);
-    let header = DeliverHeader::read(&mut payload).unwrap();
-    let batches: Vec<PlacedBatch> = checked_batches(payload).unwrap();
-    let events = batches.iter().flat_map(|placed| {
-        placed.batch.events().map(|event| {
+/// Events with their offsets and payloads as text.
+fn delivery(outgoing: Outgoing) -> (DeliverHeader, Vec<(u64, String)>) {
+    let (Content::Delivery(Delivery { header, runs }), _) = outgoing.into_parts() else { panic!("events") };
+    let events = runs.iter().flat_map(Run::batches).map(Result::unwrap).flat_map(|(base, batch)| {
+        let text = |event: EventRef<'_>| {
             let payload = String::from_utf8(event.payload().unwrap().to_vec()).unwrap();
-            (event.offset(placed.base).0, payload)
-        })
+            (event.offset(base).0, payload)
+        };
+        batch.events().map(text).collect::<Vec<_>>()
     });
     (header, events.collect())
 }
 
-async fn next(consumer: &mut Consumer) -> OutFrame {
-    let wait = tokio::time::timeout(Duration::from_secs(20), consumer.frames.recv());
-    wait.await.expect("a frame comes").expect("the subscription lives").expect("it works")
+async fn next(consumer: &mut Consumer) -> Outgoing {
+    let wait = tokio::time::timeout(Duration::from_secs(20), consumer.outgoing.recv());
+    wait.await.expect("something comes").expect("the subscription lives").expect("it works")
 }
 
 async fn ack(consumer: &mut Consumer, sequence: u64, token: DeliveryToken, first: u64, last: u64) -> Settled {
@@ -148,9 +136,8 @@ async fn ack(consumer: &mut Consumer, sequence: u64, token: DeliveryToken, first
     let verb = Verb { kind: VerbKind::Ack, partition: PartitionId(0), token, first, last };
     consumer.control.verbs(Verbs { sequence, verbs: vec![verb] }).await.unwrap();
     loop {
-        let (kind, payload) = open(next(consumer).await);
-        if kind == FrameType::Settled {
-            return Settled::read(&payload).unwrap();
+        if let (Content::Settled(settled), _) = next(consumer).await.into_parts() {
+            return settled;
         }
     }
 }
@@ -201,9 +188,9 @@ async fn a_reader_with_tiny_credit_sees_every_event_once() {
         let mut seen = Vec::new();
         reader.credit.grant(Credit { events: credit, bytes: 1 << 40 }).await.unwrap();
         let mut left = credit;
-        while let Some(frame) = reader.frames.recv().await {
+        while let Some(frame) = reader.outgoing.recv().await {
             let frame = frame.unwrap();
-            if frame.chunks[0][4] == FrameType::End as u8 {
+            if matches!(frame.content(), Content::End(_)) {
                 break;
             }
             let (header, events) = delivery(frame);
@@ -283,15 +270,14 @@ async fn a_rejected_event_is_in_the_dead_letter_topic_with_its_reason() {
     let verb =
         Verb { kind, partition: PartitionId(0), token: header.token, first: Offset(1), last: Offset(1) };
     consumer.control.verbs(Verbs { sequence: 1, verbs: vec![verb] }).await.unwrap();
-    let (kind, _) = open(next(&mut consumer).await);
-    assert_eq!(kind, FrameType::Settled);
+    assert!(matches!(next(&mut consumer).await.content(), Content::Settled(_)));
     let read = Read { from: Start::Earliest, ..Read::new("dlq.orders.payment".parse().unwrap()) };
     let mut reader = engine.broker.read(&Principal::Local, read).await.unwrap();
     reader.credit.grant(PLENTY).await.unwrap();
-    let (_, mut payload) = open(reader.frames.recv().await.unwrap().unwrap());
-    DeliverHeader::read(&mut payload).unwrap();
-    let batches = checked_batches(payload).unwrap();
-    let letter = batches[0].batch.events().next().unwrap();
+    let (content, _) = reader.outgoing.recv().await.unwrap().unwrap().into_parts();
+    let Content::Delivery(Delivery { runs, .. }) = content else { panic!("events") };
+    let (_, batch) = runs[0].batches().next().unwrap().unwrap();
+    let letter = batch.events().next().unwrap();
     assert_eq!(letter.payload(), Some(&b"1"[..]));
     assert_eq!(letter.header("lv-dlq-reason"), Some(&b"rejected"[..]));
     assert_eq!(letter.header("lv-dlq-error"), Some(&b"no such account"[..]));
@@ -316,7 +302,7 @@ async fn a_failed_sync_acknowledges_nothing_and_reading_goes_on() {
     let read = Read { from: Start::Earliest, ..Read::new("orders".parse().unwrap()) };
     let mut reader = engine.broker.read(&Principal::Local, read).await.unwrap();
     reader.credit.grant(PLENTY).await.unwrap();
-    assert_eq!(delivery(reader.frames.recv().await.unwrap().unwrap()).1.len(), 5);
+    assert_eq!(delivery(reader.outgoing.recv().await.unwrap().unwrap()).1.len(), 5);
     engine.broker.shutdown().await;
 }
 

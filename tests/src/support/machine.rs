@@ -2,16 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use levada_broker::{
-    Broker, BrokerConfig, OutFrame, Principal, PublishStream, Submitter,
+    Broker, BrokerConfig, Content, Outgoing, Principal, PublishStream, Submitter,
     stage::{AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage},
 };
 use levada_client::{ErrorCode, PartitionId, Start, TopicSettings};
 use levada_protocol::{
     batch::Batch,
-    deliver::{DeliverHeader, checked_batches},
-    frame::{FRAME_HEADER_BYTES, FrameHeader, FrameType},
+    deliver::Run,
     publish::{Ack, AckOutcome, Durability, PublishHeader},
     request::{Read, Request, Response, Subscribe, SubscriptionOptions, TopicInfo},
     verbs::Credit,
@@ -109,7 +108,7 @@ impl Powered {
         let read = Read { from: Start::Earliest, follow, ..Read::new(topic.parse().unwrap()) };
         let reader = self.broker.read(&ME, read).await.unwrap();
         reader.credit.grant(Credit { events: 1 << 40, bytes: 1 << 40 }).await.unwrap();
-        Reading { frames: reader.frames, seen: Vec::new(), _held: Box::new(reader.credit) }
+        Reading { outgoing: reader.outgoing, seen: Vec::new(), _held: Box::new(reader.credit) }
     }
 
     /// A consumer that never says anything.
@@ -123,7 +122,7 @@ impl Powered {
         };
         let consumer = self.broker.subscribe(&ME, subscribe).await.unwrap();
         consumer.control.credit(Credit { events: 1 << 40, bytes: 1 << 40 }).await.unwrap();
-        Reading { frames: consumer.frames, seen: Vec::new(), _held: Box::new(consumer.control) }
+        Reading { outgoing: consumer.outgoing, seen: Vec::new(), _held: Box::new(consumer.control) }
     }
 
     /// Everything that a topic holds now.
@@ -170,7 +169,7 @@ impl Publishing {
 
 /// Somebody who sees events: offsets with the numbers in them.
 pub(crate) struct Reading {
-    frames: mpsc::Receiver<Result<OutFrame, levada_broker::Error>>,
+    outgoing: mpsc::Receiver<Result<Outgoing, levada_broker::Error>>,
     pub(crate) seen: Vec<(u64, u64)>,
     _held: Box<dyn std::any::Any + Send>,
 }
@@ -178,7 +177,7 @@ pub(crate) struct Reading {
 impl Reading {
     /// Waits for a frame; false at the end.
     pub(crate) async fn next(&mut self) -> bool {
-        match self.frames.recv().await {
+        match self.outgoing.recv().await {
             Some(Ok(frame)) => self.take(&frame),
             Some(Err(_)) | None => false,
         }
@@ -186,25 +185,21 @@ impl Reading {
 
     /// Takes what is there.
     pub(crate) fn look(&mut self) {
-        while let Ok(Ok(frame)) = self.frames.try_recv() {
+        while let Ok(Ok(frame)) = self.outgoing.try_recv() {
             self.take(&frame);
         }
     }
 
-    fn take(&mut self, frame: &OutFrame) -> bool {
-        let mut bytes = BytesMut::new();
-        frame.chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
-        let mut bytes = bytes.freeze();
-        let header = bytes.split_to(FRAME_HEADER_BYTES);
-        let header = FrameHeader::read(header.as_ref().first_chunk().unwrap()).unwrap();
-        if header.kind != FrameType::Deliver {
-            return header.kind != FrameType::End;
-        }
-        DeliverHeader::read(&mut bytes).unwrap();
-        for placed in checked_batches(bytes).unwrap() {
-            for event in placed.batch.events() {
-                let number = number_of(payload(&event.to_event(&placed.batch)));
-                self.seen.push((event.offset(placed.base).0, number));
+    fn take(&mut self, outgoing: &Outgoing) -> bool {
+        let runs = match outgoing.content() {
+            Content::Delivery(delivery) => &delivery.runs,
+            Content::Settled(_) => return true,
+            Content::End(_) => return false,
+        };
+        for (base, batch) in runs.iter().flat_map(Run::batches).map(Result::unwrap) {
+            for event in batch.events() {
+                let number = number_of(payload(&event.to_event(&batch)));
+                self.seen.push((event.offset(base).0, number));
             }
         }
         true

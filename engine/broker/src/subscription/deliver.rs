@@ -18,9 +18,10 @@ use tokio::time::Instant;
 use super::{lost, owner::OwnerTask, ready::Ready};
 use crate::{
     error::Error,
-    frames::{DELIVER_BYTES_TARGET, deliver_frame, payload_len},
+    frames::{DELIVER_BYTES_TARGET, payload_len},
     log::Found,
     outbound::Held,
+    outgoing::Outgoing,
     pause,
     stage::{Input, Place, Source},
 };
@@ -134,9 +135,9 @@ impl OwnerTask {
             span: u32::try_from(end.0 - first.run.base.0).unwrap_or(u32::MAX),
         };
         held.shrink(payload_len(&taken.pieces));
-        let frame = deliver_frame(header, &taken.pieces).counted(held);
+        let delivery = Outgoing::delivery(header, taken.pieces).counted(held);
         self.delivered.increment(delivered.events);
-        if !self.consumers.get_mut(&consumer.0).is_some_and(|attached| attached.send(frame)) {
+        if !self.consumers.get_mut(&consumer.0).is_some_and(|attached| attached.send(delivery)) {
             self.detach(now, consumer.0);
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use levada_broker::{Error, OutFrame, Principal, PublishStream};
+use levada_broker::{Error, Outgoing, Principal, PublishStream};
 use levada_protocol::{
     batch::{BatchBuilder, Stamp},
     error::ErrorCode,
@@ -31,7 +31,7 @@ async fn refused(acks: &mut mpsc::Receiver<Ack>) -> ErrorCode {
 }
 
 /// What is left in a channel, up to the error that ends it.
-async fn end_of(frames: &mut mpsc::Receiver<Result<OutFrame, Error>>) -> ErrorCode {
+async fn end_of(frames: &mut mpsc::Receiver<Result<Outgoing, Error>>) -> ErrorCode {
     loop {
         if let Err(error) = timeout(SOON, frames.recv()).await.expect("it ends").expect("with a reason") {
             return error.code();
@@ -52,10 +52,10 @@ async fn shutdown_waits_for_nobody_who_takes_no_frames() {
     let mut reader = engine.reader("orders").await;
     let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
     consumer.control.credit(PLENTY).await.unwrap();
-    until(|| !reader.frames.is_empty() && !consumer.frames.is_empty()).await;
+    until(|| !reader.outgoing.is_empty() && !consumer.outgoing.is_empty()).await;
     timeout(SOON, engine.broker.shutdown()).await.expect("the shutdown ends");
-    assert_eq!(end_of(&mut reader.frames).await, ErrorCode::ShuttingDown);
-    assert_eq!(end_of(&mut consumer.frames).await, ErrorCode::ShuttingDown);
+    assert_eq!(end_of(&mut reader.outgoing).await, ErrorCode::ShuttingDown);
+    assert_eq!(end_of(&mut consumer.outgoing).await, ErrorCode::ShuttingDown);
 }
 
 /// Events of a size that the writer syncs itself, and of one that it leaves to the syncer.
@@ -97,7 +97,7 @@ async fn a_thread_that_panics_leaves_nobody_waiting_and_the_engine_says_so() {
         assert!(error.is_none_or(|code| code == ErrorCode::StorageFailed), "{error:?}");
         assert_eq!(refused(&mut stream.acks).await, ErrorCode::StorageFailed);
         let mut reader = engine.reader("orders").await;
-        assert_eq!(delivery(&mut reader.frames).await.1[..3], [0, 1, 2], "reading goes on");
+        assert_eq!(delivery(&mut reader.outgoing).await.1[..3], [0, 1, 2], "reading goes on");
         timeout(SOON, engine.broker.shutdown()).await.expect("the shutdown ends");
     }
 }
@@ -155,7 +155,7 @@ async fn what_a_deleted_topic_no_longer_holds_is_not_called_damaged() {
         engine.store.entered.notified().await;
         // The rows have gone, and nobody was told yet.
         let mut reader = engine.reader("orders").await;
-        assert_eq!(end_of(&mut reader.frames).await, ErrorCode::TopicNotFound);
+        assert_eq!(end_of(&mut reader.outgoing).await, ErrorCode::TopicNotFound);
         consumer.control.credit(PLENTY).await.unwrap();
         let paused = loop {
             match engine.info().await.state {
@@ -170,6 +170,6 @@ async fn what_a_deleted_topic_no_longer_holds_is_not_called_damaged() {
     };
     let (deleted, ()) = Box::pin(timeout(SOON, async { tokio::join!(deleting, reading) })).await.unwrap();
     deleted.unwrap();
-    assert_eq!(end_of(&mut consumer.frames).await, ErrorCode::TopicNotFound);
+    assert_eq!(end_of(&mut consumer.outgoing).await, ErrorCode::TopicNotFound);
     engine.broker.shutdown().await;
 }

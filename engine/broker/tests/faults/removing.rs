@@ -47,11 +47,11 @@ impl Engine {
         self.publish("orders", 1).await;
         let mut consumer = self.subscribe(SubscriptionOptions::default()).await;
         consumer.control.credit(PLENTY).await.unwrap();
-        let (token, _) = delivery(&mut consumer.frames).await;
+        let (token, _) = delivery(&mut consumer.outgoing).await;
         let kind = VerbKind::Reject { reason: "no".into() };
         let verb = Verb { kind, partition: PartitionId(0), token, first: Offset(0), last: Offset(0) };
         consumer.control.verbs(Verbs { sequence: 1, verbs: vec![verb] }).await.unwrap();
-        timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap().unwrap();
+        timeout(SOON, consumer.outgoing.recv()).await.unwrap().unwrap().unwrap();
     }
 
     async fn create_subscription(&self, topic: &str, name: &str, chain: Option<Vec<StageSpec>>) {

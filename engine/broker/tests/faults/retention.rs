@@ -43,12 +43,12 @@ async fn a_reader_behind_retention_ends_and_says_where_the_log_begins() {
         let read = Read { from, follow: true, ..Read::new("orders".parse().unwrap()) };
         let mut reader = engine.broker.read(&Principal::Local, read).await.unwrap();
         reader.credit.grant(Credit { events: 10, bytes: 1 << 20 }).await.unwrap();
-        assert_eq!(delivery(&mut reader.frames).await.1, (start..start + 10).collect::<Vec<_>>());
+        assert_eq!(delivery(&mut reader.outgoing).await.1, (start..start + 10).collect::<Vec<_>>());
         engine.publish("orders", 10).await;
         drop_all(&engine).await;
         engine.publish("orders", 10).await;
         reader.credit.grant(PLENTY).await.unwrap();
-        let ended = timeout(SOON, reader.frames.recv()).await.unwrap().unwrap().unwrap_err();
+        let ended = timeout(SOON, reader.outgoing.recv()).await.unwrap().unwrap().unwrap_err();
         assert_eq!(ended.code(), ErrorCode::OffsetOutOfRange);
         let (next, earliest) = (start + 10, start + 20);
         let expected = format!("its next offset is {next}, the earliest one now is {earliest}");
@@ -70,9 +70,9 @@ async fn a_reader_of_the_oldest_event_begins_with_the_oldest_there_is_when_it_be
     drop_all(&engine).await;
     engine.publish("orders", 2).await;
     oldest.credit.grant(PLENTY).await.unwrap();
-    assert_eq!(delivery(&mut oldest.frames).await.1, [10, 11]);
+    assert_eq!(delivery(&mut oldest.outgoing).await.1, [10, 11]);
     fixed.credit.grant(PLENTY).await.unwrap();
-    let ended = timeout(SOON, fixed.frames.recv()).await.unwrap().unwrap().unwrap_err();
+    let ended = timeout(SOON, fixed.outgoing.recv()).await.unwrap().unwrap().unwrap_err();
     assert_eq!(ended.code(), ErrorCode::OffsetOutOfRange);
     engine.broker.shutdown().await;
 }

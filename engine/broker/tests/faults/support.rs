@@ -14,18 +14,17 @@ use std::{
 
 use bytes::Bytes;
 use levada_broker::{
-    Broker, BrokerConfig, Consumer, Principal, Reader,
+    Broker, BrokerConfig, Consumer, Content, Delivery, Outgoing, Principal, Reader,
     stage::{
         Answered, AttachError, AttachSpec, BoxFuture, CallInput, Figures, Inspected, Interface, Plugins,
         Stage,
     },
 };
 use levada_protocol::{
-    batch::{BatchBuilder, Stamp},
-    deliver::{DeliverHeader, checked_batches},
+    batch::{Batch, BatchBuilder, Stamp},
+    deliver::Run,
     error::ErrorCode,
     event::Event,
-    frame::FRAME_HEADER_BYTES,
     ids::{CommitIndex, DeliveryToken, Offset, PartitionId},
     publish::{AckOutcome, PublishHeader},
     request::{
@@ -244,7 +243,7 @@ impl Engine {
         self.publish("orders", 3).await;
         let mut consumer = self.subscribe(SubscriptionOptions::default()).await;
         consumer.control.credit(PLENTY).await.unwrap();
-        let (token, _) = delivery(&mut consumer.frames).await;
+        let (token, _) = delivery(&mut consumer.outgoing).await;
         (consumer, token)
     }
 
@@ -317,14 +316,16 @@ impl Engine {
 
 /// A delivery's token and the offsets of its events.
 pub(crate) async fn delivery(
-    frames: &mut tokio::sync::mpsc::Receiver<Result<levada_broker::OutFrame, levada_broker::Error>>,
+    outgoing: &mut tokio::sync::mpsc::Receiver<Result<Outgoing, levada_broker::Error>>,
 ) -> (DeliveryToken, Vec<u64>) {
-    let frame = timeout(SOON, frames.recv()).await.expect("a frame comes").unwrap().unwrap();
-    let mut payload = Bytes::from(frame.chunks.concat()).slice(FRAME_HEADER_BYTES..);
-    let header = DeliverHeader::read(&mut payload).unwrap();
-    let batches = checked_batches(payload).unwrap();
-    let events = batches.iter().flat_map(|placed| placed.batch.events().map(|it| it.offset(placed.base).0));
-    (header.token, events.collect())
+    let next = timeout(SOON, outgoing.recv()).await.expect("a delivery comes").unwrap().unwrap();
+    let Content::Delivery(Delivery { header, runs }) = next.content() else {
+        panic!("expected a delivery, got {:?}", next.content())
+    };
+    let batches = runs.iter().flat_map(Run::batches).map(Result::unwrap);
+    let offsets =
+        |(base, batch): (Offset, Batch)| batch.events().map(|event| event.offset(base).0).collect::<Vec<_>>();
+    (header.token, batches.flat_map(offsets).collect())
 }
 
 /// Waits until something is so, and lets everything else run meanwhile.
