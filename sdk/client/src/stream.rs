@@ -31,7 +31,7 @@ pub(crate) struct Stream {
 
 impl Stream {
     /// The next frame of a stream that the engine has stopped reading: what it sent before, then its reason or
-    /// the end. Not for ever. Cancel safe.
+    /// the end; waits at most a second. Cancel safe.
     pub(crate) async fn last_words(&mut self) -> Result<Frame, Error> {
         match timeout(REASON_GRACE, self.frames.next()).await {
             Ok(frame) => frame?.ok_or_else(Error::cut_off),

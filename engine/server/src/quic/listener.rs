@@ -19,7 +19,7 @@ use super::{
     requests::Uploads,
     session::{self, Admission, STREAMS_GRANTED_FIRST, Shared},
 };
-use crate::{config::ServerConfig, metrics, places::Places, tasks::Tasks, tls::Identity, wire_error};
+use crate::{config::ServerConfig, metrics, slots::Slots, tasks::Tasks, tls::Identity, wire_error};
 
 /// Connection attempts that may wait to be looked at.
 const INCOMING_MAX: usize = 1_024;
@@ -35,8 +35,8 @@ const ETHERNET_PAYLOAD: u16 = 1_472;
 pub(crate) struct Listener {
     endpoint: Endpoint,
     shared: Arc<Shared>,
-    connections: Places,
-    handshakes: Places,
+    connections: Slots,
+    handshakes: Slots,
 }
 
 /// Takes the UDP port.
@@ -75,8 +75,8 @@ impl Listener {
         Ok(Self {
             endpoint,
             shared: Arc::new(shared),
-            connections: Places::new(config.listen.connections_max),
-            handshakes: Places::new(config.listen.handshakes_max),
+            connections: Slots::new(config.listen.connections_max),
+            handshakes: Slots::new(config.listen.handshakes_max),
         })
     }
 
@@ -121,7 +121,7 @@ impl Listener {
             debug!(%remote, "connection refused: no room");
             return incoming.refuse();
         };
-        // Whoever has not said hello makes room for the next: nobody holds these places against others.
+        // A connection without a hello makes room for the next: none can hold these slots against others.
         let handshake = self.handshakes.enter(remote.ip());
         let admission = Admission { connection, handshake };
         let shared = Arc::clone(&self.shared);

@@ -31,7 +31,7 @@ use super::{
     stream::{Failure, Stream},
     subscribe,
 };
-use crate::{clock, config::ServerConfig, places::Place, tasks::Tasks, wire_error};
+use crate::{clock, config::ServerConfig, slots::Slot, tasks::Tasks, wire_error};
 
 /// Streams that a connection may open before it has shown that it needs more: QUIC reserves room for each.
 pub(super) const STREAMS_GRANTED_FIRST: u32 = 64;
@@ -56,9 +56,9 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct Admission {
     /// Held as long as the session.
-    pub(super) connection: Place,
+    pub(super) connection: Slot,
     /// Held until the hello is answered; another may get it before.
-    pub(super) handshake: Place,
+    pub(super) handshake: Slot,
 }
 
 /// Streams that QUIC lets a client open in the end: those that it may have, and some to be refused.
@@ -84,7 +84,7 @@ struct Session {
     told: CancellationToken,
 }
 
-/// Shakes hands, and serves the session until it ends.
+/// Performs the handshake and serves the session until it ends.
 pub(super) async fn serve(shared: Arc<Shared>, incoming: quinn::Incoming, admission: Admission) {
     let Admission { connection: _open, handshake } = admission;
     // The handshake and the hello have one clock, so that neither can be dragged out.

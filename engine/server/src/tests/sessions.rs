@@ -1,6 +1,9 @@
 //! What a session answers to a client that does not keep to the protocol, and who else notices.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use levada_protocol::{
     error::ErrorCode,
@@ -205,4 +208,39 @@ async fn peers_that_say_no_hello_do_not_keep_others_out() {
         assert_eq!(client::closed_with(&silent[0]).await, ErrorCode::HelloRequired);
     })
     .await;
+}
+
+/// Log lines, kept.
+#[derive(Debug, Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_stream_in_a_trace_has_a_span_that_says_so() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false);
+    let _log = tracing::subscriber::set_default(log.with_writer(move || writer.clone()).finish());
+    let dir = tempfile::tempdir().unwrap();
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    against(config(&dir), async |server| {
+        let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
+        let (topic, trace) = ("absent".parse().unwrap(), Some(trace.parse().unwrap()));
+        let mut stream = ClientStream::open(&connection, &Open::Publish { topic, trace }).await;
+        assert_eq!(stream.answer().await.unwrap_err().code, ErrorCode::TopicNotFound);
+    })
+    .await;
+    let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let refused = lines.lines().find(|line| line.contains("TOPIC_NOT_FOUND"));
+    assert!(refused.is_some_and(|line| line.contains(&format!("trace={trace}"))), "{lines}");
 }

@@ -56,7 +56,7 @@ impl Driver {
                 Ok(()) => return,
                 Err(error) => debug!(topic = %self.topic, error = %error, "publish stream ended"),
             }
-            self.shared.lock().lost();
+            self.shared.lock().disconnected();
             match self.reopen(&mut backoff).await {
                 Ok(Some(next)) => stream = next,
                 Ok(None) => return,
@@ -171,7 +171,7 @@ impl Driver {
     }
 }
 
-/// If the runtime ends or this task dies, nobody shall wait for ever.
+/// Fails everything that waits if the task is dropped: the runtime has ended, or the task has panicked.
 impl Drop for Driver {
     fn drop(&mut self) {
         self.shared.fail(&Error::Closed);

@@ -31,7 +31,7 @@ pub use self::{
 use self::{
     core::{Core, Pushed},
     driver::Driver,
-    lane::{Ended, Rules},
+    lane::{Ended, LaneOptions},
 };
 use crate::{clock, error::Error, link::Link, tasks};
 
@@ -76,7 +76,7 @@ impl Default for PublisherOptions {
 
 impl PublisherOptions {
     /// What is asked for, within what the engine allows; a limit of 0 is one that it did not name.
-    fn rules(&self, limits: &Limits) -> Result<Rules, Error> {
+    fn lane_options(&self, limits: &Limits) -> Result<LaneOptions, Error> {
         let within = |got: usize, limit: u64| match limit {
             0 => got,
             limit => got.min(usize::try_from(limit).unwrap_or(usize::MAX)),
@@ -103,7 +103,7 @@ impl PublisherOptions {
                 what: format!("delivery_timeout must be at most 6 days, got {:?}", self.delivery_timeout),
             });
         }
-        Ok(Rules {
+        Ok(LaneOptions {
             batch_bytes,
             linger: self.linger,
             in_flight,
@@ -141,15 +141,20 @@ impl Publisher {
         let topic = TopicName::parse_any(topic)?;
         let limit = link.config().request_timeout;
         let session = link.session_within(limit).await?;
-        let rules = options.rules(&session.hello().limits)?;
+        let lane_options = options.lane_options(&session.hello().limits)?;
         let opened = timeout(limit, driver::open(&link, &topic)).await;
         let (stream, partitions) =
             opened.map_err(|_| Error::TimedOut { waited: limit, in_doubt: false, last: None })??;
         if partitions == 0 {
             return Err(Error::bad_answer("the topic has no partitions"));
         }
-        let core =
-            Core::new(rules, options.durability, options.buffer_bytes, partitions, clock::producer_id()?);
+        let core = Core::new(
+            lane_options,
+            options.durability,
+            options.buffer_bytes,
+            partitions,
+            clock::producer_id()?,
+        );
         let shared = Arc::new(Shared { core: Mutex::new(core), wake: Notify::new(), room: Notify::new() });
         let driver = Driver { shared: shared.clone(), link, topic };
         tasks::spawn("publisher", driver.run(stream)).detach();

@@ -91,7 +91,7 @@ pub struct Read {
     /// Where to begin in each.
     #[serde(default)]
     pub from: Start,
-    /// True: go on with new events for ever. False: `End` after what is stored now.
+    /// True: go on with new events until the stream ends. False: `End` after what is stored now.
     #[serde(default)]
     pub follow: bool,
     /// The caller's span, for tracing.

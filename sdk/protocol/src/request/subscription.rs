@@ -14,7 +14,7 @@ pub enum Order {
     Key,
     /// One active consumer; the others stand by.
     Partition,
-    /// Whoever has credit.
+    /// Events go to any consumer with credit.
     None,
 }
 
