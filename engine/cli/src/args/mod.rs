@@ -164,8 +164,8 @@ const SUBSCRIBE_HELP: &str = concat!(
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
-    /// Configuration file, as --print-config prints it; the environment (LEVADA_HTTP_ADDRESS sets address in [http])
-    /// wins over it, and flags win over both
+    /// Configuration file, as --print-config prints it; the environment (LEVADA_HTTP_ADDRESS sets the address of section
+    /// http) wins over it, and flags win over both
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Where everything is kept [default: ./levada-data]

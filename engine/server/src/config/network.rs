@@ -77,7 +77,7 @@ section! {
 section! {
     /// HTTP: health and metrics.
     HttpConfig {
-        /// Where HTTP is served (TCP). As [listen] address.
+        /// Where HTTP is served (TCP), written as the address of `[listen]`.
         #[serde(with = "units::address")]
         address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7601));
         /// Connections open at once; one more takes the place of the one that was silent longest.
