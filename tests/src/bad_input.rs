@@ -80,7 +80,11 @@ fn claims(kind: u8, len: u32) -> [u8; FRAME_HEADER_BYTES] {
 async fn a_stream_before_the_hello_ends_the_connection() {
     let engine = Engine::start().await;
     let (quic, ca) = (engine.started.quic, &engine.started.ca_pem_path);
-    for open in [Open::Publish { topic: "orders".into() }, Open::Read(Read::default()), Open::Unknown] {
+    for open in [
+        Open::Publish { topic: "orders".parse().unwrap(), trace: None },
+        Open::Read(Read::new("orders".parse().unwrap())),
+        Open::Unknown,
+    ] {
         let connection = raw::connect(quic, ca).await;
         let mut stream = Stream::open(&connection, &open).await;
         assert_eq!(stream.refused().await, ErrorCode::HelloRequired, "{open:?}");
@@ -113,13 +117,9 @@ async fn versions_without_overlap_are_refused_and_an_overlap_is_taken() {
 async fn frames_that_mean_nothing_cost_their_stream_alone() {
     let stage = Stage::set().await;
     let open = |open: &Open| levada_protocol::frame::message(FrameType::Open, open).to_vec();
-    let publish = open(&Open::Publish { topic: "orders".into() });
-    let subscribe = open(&Open::Subscribe(Subscribe {
-        topic: "orders".into(),
-        subscription: "s".into(),
-        ..Subscribe::default()
-    }));
-    let read = open(&Open::Read(Read { topic: "orders".into(), follow: true, ..Read::default() }));
+    let publish = open(&Open::Publish { topic: "orders".parse().unwrap(), trace: None });
+    let subscribe = open(&Open::Subscribe(Subscribe::new("orders".parse().unwrap(), "s".parse().unwrap())));
+    let read = open(&Open::Read(Read { follow: true, ..Read::new("orders".parse().unwrap()) }));
     let no_messagepack = frame(FrameType::Open, &[0xc1; 5]).to_vec();
     let behind = |first: &[u8], then: &[u8]| [first, then].concat();
     for (what, bytes, code) in [
@@ -160,7 +160,10 @@ async fn frames_that_mean_nothing_cost_their_stream_alone() {
 #[tokio::test]
 async fn a_frame_cut_off_anywhere_is_malformed() {
     let stage = Stage::set().await;
-    let whole = levada_protocol::frame::message(FrameType::Open, &Open::Publish { topic: "orders".into() });
+    let whole = levada_protocol::frame::message(
+        FrameType::Open,
+        &Open::Publish { topic: "orders".parse().unwrap(), trace: None },
+    );
     for cut in (1..whole.len()).step_by(3) {
         let mut stream = stage.stream(&whole[..cut]).await;
         stream.send.finish().unwrap();
@@ -284,7 +287,7 @@ async fn words_about_deliveries_of_others_have_no_effect() {
     events::publish_numbers(&client, "orders", 0..10).await;
     let mut owner = events::subscribe_existing(&client, "orders", "s").await;
     events::take(&mut owner, 10, |_| {}).await;
-    let subscribe = Subscribe { topic: "orders".into(), subscription: "s".into(), ..Subscribe::default() };
+    let subscribe = Subscribe::new("orders".parse().unwrap(), "s".parse().unwrap());
     let mut stream = Stream::open(&stage.connection, &Open::Subscribe(subscribe)).await;
     assert!(matches!(stream.answer().await, Ok(Opened::Subscribe(_))));
     let verbs = |sequence: u64, token: u64, partition: u16, first: u64, last: u64| {
@@ -314,7 +317,7 @@ async fn credit_without_measure_does_no_harm() {
     let stage = Stage::set().await;
     let client = stage.engine.connect().await;
     events::publish_numbers(&client, "orders", 0..100).await;
-    let read = Open::Read(Read { topic: "orders".into(), ..Read::default() });
+    let read = Open::Read(Read::new("orders".parse().unwrap()));
     let mut stream = Stream::open(&stage.connection, &read).await;
     for _ in 0..3 {
         let credit = levada_protocol::verbs::Credit { events: u64::MAX, bytes: u64::MAX };

@@ -104,9 +104,9 @@ async fn prepare(client: &Client) {
     client.create_topic("to", events::partitions(3)).await.unwrap();
     guests::deploy(client, "sample", "plugins/sample").await;
     let route = RouteSpec {
-        name: "r".to_owned(),
-        from: "from".to_owned(),
-        to: vec!["to".to_owned()],
+        name: "r".parse().unwrap(),
+        from: "from".parse().unwrap(),
+        to: vec!["to".parse().unwrap()],
         chain: vec![stage("sample", r#"{"transform": "reverse"}"#)],
         start: Start::Earliest,
     };

@@ -34,7 +34,7 @@ fn limit(engine: &Process, current: u64) -> u64 {
 async fn an_engine_without_descriptors_refuses_says_so_and_takes_events_again_by_itself() {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("data");
-    let engine = Process::start_with(&data, &[("LEVADA_DISK_CHECK_INTERVAL", "50ms")]).await;
+    let engine = Process::start_with(&data, &[("LEVADA_STORE_DISK_CHECK_INTERVAL", "50ms")]).await;
     let client = engine.connect().await;
     client.create_topic("orders", TopicSettings::default()).await.unwrap();
     events::publish_numbers(&client, "orders", 0..1_000).await;

@@ -135,7 +135,7 @@ async fn a_nearly_full_disk_refuses_publishes_and_serves_readers() {
     let data = volume.path().join("data");
     let engine = Process::start_with(
         &data,
-        &[("LEVADA_DISK_RESERVE", "16MiB"), ("LEVADA_DISK_CHECK_INTERVAL", "10ms")],
+        &[("LEVADA_STORE_DISK_RESERVE", "16MiB"), ("LEVADA_STORE_DISK_CHECK_INTERVAL", "10ms")],
     )
     .await;
     let client = prepare(&engine).await;
@@ -150,7 +150,7 @@ async fn a_nearly_full_disk_refuses_publishes_and_serves_readers() {
 
 /// The guard does not look by itself and wants next to nothing: the store itself meets the end of the disk.
 pub(crate) const BLIND: [(&str, &str); 2] =
-    [("LEVADA_DISK_RESERVE", "1MiB"), ("LEVADA_DISK_CHECK_INTERVAL", "1h")];
+    [("LEVADA_STORE_DISK_RESERVE", "1MiB"), ("LEVADA_STORE_DISK_CHECK_INTERVAL", "1h")];
 /// Events of the flood: together about twice the volume.
 const FLOOD: u64 = 13_000;
 

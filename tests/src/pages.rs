@@ -26,7 +26,7 @@ async fn a_hundred_subscriptions_of_1024_partitions_are_listed_whole() {
     }
     let listed = client.list_subscriptions(Some("wide")).await.unwrap();
     assert!(rmp_serde::to_vec_named(&listed).unwrap().len() > FRAME_BYTES_MAX, "more than one frame holds");
-    assert!(listed.iter().map(|found| found.name.clone()).eq((0..MANY).map(named)));
+    assert!(listed.iter().map(|found| found.name.to_string()).eq((0..MANY).map(named)));
     assert!(listed.iter().all(|found| found.positions.len() == usize::from(PARTITIONS_MAX)));
     assert_eq!(client.list_subscriptions(None).await.unwrap().len(), MANY);
     let described = client.describe_subscription("wide", &named(7)).await.unwrap();
@@ -42,7 +42,7 @@ async fn topics_of_1024_partitions_are_listed_whole() {
     }
     let listed = client.list_topics().await.unwrap();
     assert!(rmp_serde::to_vec_named(&listed).unwrap().len() > FRAME_BYTES_MAX, "more than one frame holds");
-    assert!(listed.iter().map(|found| found.name.clone()).eq((0..MANY).map(named)));
+    assert!(listed.iter().map(|found| found.name.to_string()).eq((0..MANY).map(named)));
     let described = client.describe_topic(&named(7)).await.unwrap();
     assert_eq!(described.partitions.len(), usize::from(PARTITIONS_MAX));
 }
@@ -60,7 +60,7 @@ async fn pages_go_on_behind_their_last_entry_whatever_is_made_or_deleted_meanwhi
         let request = Request::ListTopics { limit: 2, after: after.map(str::to_owned) };
         match raw::request(&connection, request).await {
             Response::Topics { topics, next } => {
-                (topics.into_iter().map(|topic| topic.name).collect::<Vec<_>>(), next)
+                (topics.into_iter().map(|topic| topic.name.to_string()).collect::<Vec<_>>(), next)
             }
             other => panic!("expected topics, got {other:?}"),
         }
@@ -81,8 +81,7 @@ async fn routes_and_subscriptions_come_in_pages_of_any_size() {
         events::topic(&client, name).await;
     }
     for (from, name) in [("one", "r-1"), ("two", "r-2"), ("one", "r-3")] {
-        let spec =
-            RouteSpec { name: name.into(), from: from.into(), to: vec!["to".into()], ..RouteSpec::default() };
+        let spec = RouteSpec::new(name.parse().unwrap(), from.parse().unwrap(), ["to".parse().unwrap()]);
         client.create_route(spec).await.unwrap();
         let options = SubscriptionOptions::default();
         client.create_subscription(from, name, options, Start::Latest).await.unwrap();
@@ -107,7 +106,7 @@ async fn routes_and_subscriptions_come_in_pages_of_any_size() {
         assert_eq!(routes, ["r-1", "r-2", "r-3"], "pages of {limit}");
         let (mut paths, mut after) = (Vec::new(), None);
         loop {
-            let request = Request::ListSubscriptions { topic: Some("one".into()), limit, after };
+            let request = Request::ListSubscriptions { topic: Some("one".parse().unwrap()), limit, after };
             let Response::Subscriptions { subscriptions: page, next } =
                 raw::request(&connection, request).await
             else {

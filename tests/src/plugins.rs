@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use levada_client::{
-    Client, DeleteOptions, ErrorCode, Event, OnError, Order, StageSpec, Start, SubscriptionOptions,
+    Client, DeleteOptions, ErrorCode, Event, OnError, Order, RunState, StageSpec, Start, SubscriptionOptions,
 };
 use levada_protocol::{
     limits::ARTEFACT_BYTES_MAX,
@@ -139,7 +139,7 @@ async fn a_failing_event_is_skipped_or_passed_if_so_configured() {
         assert_eq!((described.lag, described.dead_lettered), (0, 0), "{name}");
     }
     let topics: Vec<String> =
-        client.list_topics().await.unwrap().into_iter().map(|topic| topic.name).collect();
+        client.list_topics().await.unwrap().into_iter().map(|topic| topic.name.to_string()).collect();
     assert_eq!(topics, ["orders"], "no dead letters, no topic for them");
 }
 
@@ -155,7 +155,7 @@ async fn a_place_pauses_until_somebody_resumes_it() {
     assert_eq!(texts(&consume(&mut subscriber, 2).await), ["a", "b"]);
     let paused = async || {
         let described = client.describe_subscription("orders", "s").await.unwrap();
-        described.paused.map(|why| (why, described.lag))
+        (!described.state.is_running()).then(|| (described.state.to_string(), described.lag))
     };
     let (why, lag) = until("the pause", paused).await;
     assert!(why.contains("hostile@1"), "{why}");
@@ -169,7 +169,7 @@ async fn a_place_pauses_until_somebody_resumes_it() {
     guests::deploy(&client, "hostile", "plugins/sample").await;
     client.resume_subscription("orders", "s").await.unwrap();
     assert_eq!(texts(&consume(&mut subscriber, 2).await), ["trap", "c"]);
-    assert_eq!(client.describe_subscription("orders", "s").await.unwrap().paused, None);
+    assert_eq!(client.describe_subscription("orders", "s").await.unwrap().state, RunState::Running);
 }
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn what_is_no_plugin_is_refused_and_nothing_is_stored() {
     assert_eq!(code(client.deploy_plugin("No.Name", Bytes::new(), None).await), ErrorCode::InvalidName);
     let (connection, _control, _) = raw::greet(engine.started.quic, &engine.started.ca_pem_path).await;
     let size = ARTEFACT_BYTES_MAX as u64 + 1;
-    let deploy = Request::DeployPlugin { name: "p".to_owned(), size, config: None };
+    let deploy = Request::DeployPlugin { name: "p".parse().unwrap(), size, config: None };
     match raw::request(&connection, deploy).await {
         Response::Refused(refusal) => assert_eq!(refusal.code, ErrorCode::PluginTooLarge),
         other => panic!("expected a refusal, got {other:?}"),
@@ -257,7 +257,7 @@ async fn versions_rise_and_one_in_use_is_not_removed() {
 
 #[tokio::test]
 async fn tiny_credit_behind_a_filter_loses_nothing() {
-    let engine = Engine::with(|config| config.tail_bytes_max = bytesize::ByteSize::b(1)).await;
+    let engine = Engine::with(|config| config.subscribe.tail_bytes_max = bytesize::ByteSize::b(1)).await;
     let client = engine.connect().await;
     events::topic(&client, "orders").await;
     guests::deploy(&client, "json-filter", "plugins/json-filter").await;
@@ -312,7 +312,7 @@ async fn lists_and_metrics_answer_while_a_plugin_loops() {
     until("the loop", async || (plugin().await.seconds > 0.0).then_some(())).await;
     publish_texts(&client, "orders", &["more"]).await;
     let described = client.describe_subscription("orders", "s").await.unwrap();
-    assert_eq!((described.lag, described.paused), (2, None));
+    assert_eq!((described.lag, described.state), (2, RunState::Running));
     let listed = client.list_subscriptions(None).await.unwrap();
     assert_eq!(listed.iter().map(|listed| listed.lag).collect::<Vec<_>>(), [2]);
     let (_, page) = engine.get("/metrics").await;

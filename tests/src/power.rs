@@ -44,8 +44,8 @@ async fn nobody_is_told_or_shown_anything_before_its_sync_returned() {
     for width in WIDTHS {
         let machine = Machine::new();
         let powered = machine.start();
-        powered.create("sync", "sync").await;
-        powered.create("os", "os").await;
+        powered.create("sync", Durability::Sync).await;
+        powered.create("os", Durability::Os).await;
         let mut watcher = powered.reader("os", true).await;
         let (mut safe, mut quick) = (powered.publisher("sync"), powered.publisher("os"));
         powered.store.hold_syncs(true);
@@ -88,7 +88,7 @@ async fn an_answer_that_rests_on_what_is_not_durable_falls_with_it() {
         rounds += 1;
         let machine = Machine::new();
         let powered = machine.start();
-        powered.create("orders", "sync").await;
+        powered.create("orders", Durability::Sync).await;
         let mut publishing = powered.publisher("orders");
         powered.store.hold_syncs(true);
         let batch = numbers(1, 0, 0, 2, WIDTHS[1]);
@@ -128,7 +128,7 @@ async fn an_answer_that_rests_on_what_is_not_durable_falls_with_it() {
 async fn a_failed_sync_closes_the_writer_and_reading_goes_on() {
     let machine = Machine::new();
     let powered = machine.start();
-    powered.create("orders", "sync").await;
+    powered.create("orders", Durability::Sync).await;
     let mut publishing = powered.publisher("orders");
     assert_eq!(publishing.publish(&numbers(1, 0, 0, 5, 1)).await, stored(0, 5, false));
     let mut watcher = powered.reader("orders", true).await;
@@ -146,8 +146,10 @@ async fn a_failed_sync_closes_the_writer_and_reading_goes_on() {
     let health = powered.broker.health();
     assert!(!health.ready && health.reason.unwrap().contains("STORAGE_FAILED"));
     let settings = TopicSettings::default();
-    let made =
-        powered.broker.request(&ME, Request::CreateTopic { name: "more".into(), settings }, None).await;
+    let made = powered
+        .broker
+        .request(&ME, Request::CreateTopic { name: "more".parse().unwrap(), settings }, None)
+        .await;
     assert_eq!(made.unwrap_err().code(), ErrorCode::StorageFailed);
     assert_eq!(powered.read_all("orders").await.len(), 5);
     assert!(within("the events", watcher.next()).await);
@@ -162,7 +164,7 @@ async fn a_failed_sync_closes_the_writer_and_reading_goes_on() {
 async fn a_full_store_refuses_and_goes_on_once_there_is_room() {
     let machine = Machine::new();
     let powered = machine.start();
-    powered.create("orders", "sync").await;
+    powered.create("orders", Durability::Sync).await;
     let mut publishing = powered.publisher("orders");
     assert_eq!(publishing.publish(&numbers(1, 0, 0, 5, 1)).await, stored(0, 5, false));
     machine.disk.set_full(true);
@@ -186,7 +188,7 @@ async fn a_full_store_refuses_and_goes_on_once_there_is_room() {
 async fn a_slow_disk_pushes_back_and_memory_stays_bounded() {
     let machine = Machine::new();
     let powered = machine.start();
-    powered.create("orders", "sync").await;
+    powered.create("orders", Durability::Sync).await;
     let mut publishing = powered.publisher("orders");
     powered.store.hold_syncs(true);
     let large = Event::new(vec![b'1'; 1_000_000]);
@@ -264,10 +266,9 @@ async fn a_power_cut_takes_back_nothing_that_was_acknowledged_or_seen() {
     let mut rng = Rng::for_test("a_power_cut_takes_back_nothing_that_was_acknowledged_or_seen");
     let machine = Machine::new();
     let powered = machine.start();
-    powered.create("from", "sync").await;
-    powered.create("to", "sync").await;
-    let spec =
-        RouteSpec { name: "copy".into(), from: "from".into(), to: vec!["to".into()], ..RouteSpec::default() };
+    powered.create("from", Durability::Sync).await;
+    powered.create("to", Durability::Sync).await;
+    let spec = RouteSpec::new("copy".parse().unwrap(), "from".parse().unwrap(), ["to".parse().unwrap()]);
     powered.ask(Request::CreateRoute(RouteSpec { start: Start::Earliest, ..spec })).await;
     within("the shutdown", powered.broker.shutdown()).await;
 

@@ -20,7 +20,7 @@ async fn topics_are_made_listed_described_changed_and_deleted() {
     let client = engine.connect().await;
     let settings = TopicSettings {
         partitions: 3,
-        durability: "os".to_owned(),
+        durability: Durability::Os,
         retain: Retain::TimeAndSize,
         retain_for_ms: 1_000_000,
         max_bytes: 1 << 30,
@@ -29,13 +29,13 @@ async fn topics_are_made_listed_described_changed_and_deleted() {
     assert_eq!((made.name.as_str(), &made.settings, made.partitions.len()), ("orders", &settings, 3));
     events::topic(&client, "bills").await;
     let names: Vec<String> =
-        client.list_topics().await.unwrap().into_iter().map(|topic| topic.name).collect();
+        client.list_topics().await.unwrap().into_iter().map(|topic| topic.name.to_string()).collect();
     assert_eq!(names, ["bills", "orders"]);
 
-    let changed = TopicSettings { retain_for_ms: 5, durability: "sync".to_owned(), ..settings.clone() };
+    let changed = TopicSettings { retain_for_ms: 5, durability: Durability::Sync, ..settings.clone() };
     let changes = TopicChanges {
         retain_for_ms: Some(5),
-        durability: Some("sync".to_owned()),
+        durability: Some(Durability::Sync),
         ..TopicChanges::default()
     };
     client.set_topic("orders", changes).await.unwrap();
@@ -63,7 +63,7 @@ async fn what_is_no_topic_is_refused_with_its_reason() {
     for settings in [
         events::partitions(0),
         events::partitions(limits::PARTITIONS_MAX + 1),
-        TopicSettings { durability: "perhaps".to_owned(), ..TopicSettings::default() },
+        TopicSettings { durability: Durability::Unknown, ..TopicSettings::default() },
     ] {
         let made = client.create_topic("other", settings.clone()).await;
         assert_eq!(code(made), ErrorCode::InvalidArgument, "{settings:?}");
@@ -106,8 +106,7 @@ async fn a_topic_that_a_route_leads_to_is_deleted_by_force_alone() {
     let client = engine.connect().await;
     events::topic(&client, "from").await;
     events::topic(&client, "to").await;
-    let spec =
-        RouteSpec { name: "r".into(), from: "from".into(), to: vec!["to".into()], ..RouteSpec::default() };
+    let spec = RouteSpec::new("r".parse().unwrap(), "from".parse().unwrap(), ["to".parse().unwrap()]);
     client.create_route(spec).await.unwrap();
     assert_eq!(code(client.delete_topic("to", DeleteOptions::default()).await), ErrorCode::TopicInUse);
     client.delete_topic("to", DeleteOptions::forced()).await.unwrap();
@@ -148,7 +147,7 @@ async fn tickets_resolve_to_dense_offsets_in_order() {
 async fn a_publish_may_ask_for_more_durability_than_its_topic() {
     let engine = Engine::start().await;
     let client = engine.connect().await;
-    let settings = TopicSettings { durability: "os".to_owned(), ..TopicSettings::default() };
+    let settings = TopicSettings { durability: Durability::Os, ..TopicSettings::default() };
     client.create_topic("quick", settings).await.unwrap();
     events::topic(&client, "safe").await;
     for (topic, asked) in [

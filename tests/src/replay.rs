@@ -85,7 +85,7 @@ async fn subscribed(client: &Client, name: &str, credit_events: u64, count: usiz
 }
 
 async fn replay(partitions: u16, tail: ByteSize, rng: &mut Rng) {
-    let mut engine = Engine::with(|config| config.tail_bytes_max = tail).await;
+    let mut engine = Engine::with(|config| config.subscribe.tail_bytes_max = tail).await;
     let client = engine.connect().await;
     client.create_topic("orders", events::partitions(partitions)).await.unwrap();
     // A follower and a subscriber from the beginning on, who live through everything.
@@ -145,7 +145,7 @@ async fn nothing_is_lost_between_the_store_and_a_tail_that_holds_next_to_nothing
 async fn tiny_credit_cuts_batches_and_loses_nothing() {
     let mut rng = Rng::for_test("tiny_credit_cuts_batches_and_loses_nothing");
     for tail in [ByteSize::b(1), ByteSize::mib(64)] {
-        let engine = Engine::with(|config| config.tail_bytes_max = tail).await;
+        let engine = Engine::with(|config| config.subscribe.tail_bytes_max = tail).await;
         let client = engine.connect().await;
         client.create_topic("orders", events::partitions(2)).await.unwrap();
         let mut model = Model::new();
@@ -223,7 +223,7 @@ async fn start_of(client: &Client) -> u64 {
 }
 
 async fn eager() -> (Engine, Client) {
-    let engine = Engine::with(|config| config.retention_interval = Duration::from_millis(3)).await;
+    let engine = Engine::with(|config| config.store.retention_interval = Duration::from_millis(3)).await;
     let client = engine.connect().await;
     (engine, client)
 }
@@ -318,8 +318,9 @@ async fn retention_moves_the_start_and_what_is_left_stays_whole() {
         code(client.read(ReadOptions { from: Start::Offset(0), ..ReadOptions::new("orders") }).await);
     assert_eq!(before, ErrorCode::OffsetOutOfRange);
     // The extent survives a restart, and offsets go on where they were.
-    let slow =
-        |config: &mut levada_server::ServerConfig| config.retention_interval = Duration::from_secs(3_600);
+    let slow = |config: &mut levada_server::ServerConfig| {
+        config.store.retention_interval = Duration::from_secs(3_600)
+    };
     let engine = engine.restart_with(slow).await;
     let client = engine.connect().await;
     assert!(start_of(&client).await >= start);

@@ -68,7 +68,7 @@ async fn a_kill_right_after_the_delete_only_puts_it_off() {
 async fn deleting_the_only_large_topic_of_a_full_volume_makes_room_for_publishing() {
     let Some(volume) = volume() else { return };
     let data = volume.path().join("data");
-    let engine = Process::start_with(&data, &[("LEVADA_DISK_RESERVE", "16MiB")]).await;
+    let engine = Process::start_with(&data, &[("LEVADA_STORE_DISK_RESERVE", "16MiB")]).await;
     let client = engine.connect().await;
     events::topic(&client, "orders").await;
     events::topic(&client, "large").await;

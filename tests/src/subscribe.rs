@@ -404,8 +404,13 @@ async fn a_deleted_subscription_ends_its_consumers() {
     events::topic(&client, "orders").await;
     let mut by_hand = events::subscribe(&client, "orders", "by-hand").await;
     let mut by_topic = events::subscribe(&client, "orders", "by-topic").await;
-    let listed: Vec<String> =
-        client.list_subscriptions(Some("orders")).await.unwrap().into_iter().map(|it| it.name).collect();
+    let listed: Vec<String> = client
+        .list_subscriptions(Some("orders"))
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|it| it.name.to_string())
+        .collect();
     assert_eq!(listed, ["by-hand", "by-topic"]);
     let unforced = client.delete_subscription("orders", "by-hand", DeleteOptions::default()).await;
     assert_eq!(code(unforced), ErrorCode::SubscriptionInUse);
@@ -440,7 +445,7 @@ async fn a_subscriber_goes_on_across_a_restart() {
 
 #[tokio::test]
 async fn one_client_holds_more_subscriptions_than_a_connection_has_streams() {
-    let engine = Engine::with(|config| config.streams_max = 16).await;
+    let engine = Engine::with(|config| config.streams.connection_max = 16).await;
     let client = engine.connect().await;
     events::topic(&client, "orders").await;
     let options = SubscriptionOptions { order: Some(Order::None), ..SubscriptionOptions::default() };

@@ -85,6 +85,29 @@ fn every_stored_row_has_its_bytes_and_its_round_trip_tested() {
     }
 }
 
+/// Fields of messages whose values have a type of their own.
+const TYPED: [&str; 8] =
+    ["name", "topic", "subscription", "from", "state", "durability", "interface", "paused"];
+
+#[test]
+fn names_and_states_in_messages_are_typed() {
+    let messages = files(&root().join("sdk/protocol/src/request"), ".rs");
+    assert!(messages.len() >= 8, "the messages were found");
+    for path in messages {
+        for line in fs::read_to_string(&path).unwrap().lines() {
+            let Some((field, kind)) = line.trim().trim_start_matches("pub ").split_once(": ") else {
+                continue;
+            };
+            assert!(
+                !TYPED.contains(&field) || !kind.contains("String"),
+                "{}: `{}` is a text, expected a type of its own",
+                path.display(),
+                line.trim()
+            );
+        }
+    }
+}
+
 #[test]
 fn layers_depend_downwards_alone() {
     let packages = packages();

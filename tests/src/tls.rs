@@ -106,7 +106,7 @@ async fn a_ca_that_is_out_of_its_time_or_foreign_is_refused_and_nobody_else_noti
 async fn an_engine_with_an_expired_certificate_is_refused_until_it_gets_another() {
     let dir = Arc::new(TempDir::new().unwrap());
     let mut config = config(dir.path().join("data"));
-    config.tls_check_interval = Duration::from_millis(5);
+    config.tls.check_interval = Duration::from_millis(5);
     let tls = config.data_dir.join("tls");
     fs::create_dir_all(&tls).unwrap();
     let key = KeyPair::generate().unwrap();

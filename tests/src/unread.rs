@@ -43,7 +43,7 @@ async fn a_thousand_readers_that_read_nothing_cost_little_and_slow_no_publisher(
 
     let (connection, _control) =
         raw::greet_with_window(engine.quic.parse().unwrap(), &engine.ca, 50_000).await;
-    let read = Read { topic: "orders".to_owned(), from: Start::Earliest, ..Read::default() };
+    let read = Read { from: Start::Earliest, ..Read::new("orders".parse().unwrap()) };
     let mut deaf = Vec::new();
     for _ in 0..1_000 {
         let mut stream = raw::Stream::open(&connection, &Open::Read(read.clone())).await;

@@ -46,14 +46,12 @@ impl Bad {
     }
 
     fn open(&self) -> Option<Open> {
-        let topic = "orders".to_owned();
+        let topic = "orders".parse().unwrap();
         match self.stream.as_str() {
             "connection" | "control" | "new" => None,
-            "publish" => Some(Open::Publish { topic }),
-            "subscribe" => {
-                Some(Open::Subscribe(Subscribe { topic, subscription: "s".into(), ..Subscribe::default() }))
-            }
-            "read" => Some(Open::Read(Read { topic, follow: true, ..Read::default() })),
+            "publish" => Some(Open::Publish { topic, trace: None }),
+            "subscribe" => Some(Open::Subscribe(Subscribe::new(topic, "s".parse().unwrap()))),
+            "read" => Some(Open::Read(Read { follow: true, ..Read::new(topic) })),
             other => panic!("{}: there is no stream {other}", self.name),
         }
     }

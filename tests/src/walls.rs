@@ -158,7 +158,7 @@ fn read(items: &[Item], module: &mut Module) {
             Item::Impl(it) if it.trait_.is_none() => {
                 if let Type::Path(path) = it.self_ty.as_ref()
                     && let Some(name) =
-                        path.path.get_ident().or(path.path.segments.last().map(|it| &it.ident))
+                        path.path.get_ident().or_else(|| path.path.segments.last().map(|it| &it.ident))
                 {
                     module.implemented.push(name.to_string());
                 }

@@ -1,4 +1,5 @@
-//! The one entry: every call checks who asks, then acts. Starts and stops everything that the broker runs.
+//! The one entry: every call is checked against what its principal may do, then acts. Starts and stops everything that the
+//! broker runs.
 
 use std::{
     collections::HashSet,
@@ -6,6 +7,7 @@ use std::{
 };
 
 use levada_protocol::{
+    access::{self, Requires},
     error::ErrorCode,
     ids::{PartitionId, Timestamp, TopicName},
     request::{Read, Subscribe},
@@ -166,14 +168,14 @@ impl Broker {
     /// Opens a stream of publishes to a topic.
     ///
     /// # Errors
-    /// `TOPIC_NOT_FOUND`, `INVALID_NAME`; or `INVALID_ARGUMENT` for a topic of the engine's own.
-    pub fn open_publish(&self, _principal: &Principal, topic: &str) -> Result<PublishStream, Error> {
-        let name = TopicName::parse_any(topic)?;
-        if name.is_internal() {
-            let message = format!("topic {name} is the engine's own: it can be read, not published to");
+    /// `PERMISSION_DENIED`, `TOPIC_NOT_FOUND`; or `INVALID_ARGUMENT` for a topic of the engine's own.
+    pub fn open_publish(&self, principal: &Principal, topic: &TopicName) -> Result<PublishStream, Error> {
+        principal.check(&[access::publishing(topic)])?;
+        if topic.is_internal() {
+            let message = format!("topic {topic} is the engine's own: it can be read, not published to");
             return Err(Error::refused(ErrorCode::InvalidArgument, message));
         }
-        let topic = self.inner.shard.topic(&name)?;
+        let topic = self.inner.shard.topic(topic)?;
         let config = &self.inner.config;
         let admission = Arc::clone(&self.inner.admission);
         let admission_max = config.publish_bytes_max;
@@ -184,8 +186,9 @@ impl Broker {
     /// Attaches a consumer to a subscription, which is made if that was asked for.
     ///
     /// # Errors
-    /// `TOPIC_NOT_FOUND`, `SUBSCRIPTION_NOT_FOUND`, `SUBSCRIPTION_MISMATCH` naming the field, `PLUGIN_…`.
+    /// `PERMISSION_DENIED`, `TOPIC_NOT_FOUND`, `SUBSCRIPTION_NOT_FOUND`, `SUBSCRIPTION_MISMATCH` naming the field, `PLUGIN_…`.
     pub async fn subscribe(&self, principal: &Principal, subscribe: Subscribe) -> Result<Consumer, Error> {
+        principal.check(&subscribe.required())?;
         let (record, created) = self.subscription_for(principal, &subscribe).await?;
         let handle = self.owner_of(&record).await?;
         subscription::attach(&handle, subscribe.consumer, created, self.outbound.window()).await
@@ -194,11 +197,12 @@ impl Broker {
     /// Opens a reader, which leaves no trace.
     ///
     /// # Errors
-    /// `TOPIC_NOT_FOUND`, `PARTITION_NOT_FOUND`, `OFFSET_OUT_OF_RANGE`; or `INVALID_ARGUMENT` for a partition that is
-    /// named twice.
-    pub async fn read(&self, _principal: &Principal, read: Read) -> Result<Reader, Error> {
-        let name = TopicName::parse_any(&read.topic)?;
-        let topic = self.inner.shard.topic(&name)?;
+    /// `PERMISSION_DENIED`, `TOPIC_NOT_FOUND`, `PARTITION_NOT_FOUND`, `OFFSET_OUT_OF_RANGE`; or `INVALID_ARGUMENT` for a
+    /// partition that is named twice.
+    pub async fn read(&self, principal: &Principal, read: Read) -> Result<Reader, Error> {
+        principal.check(&read.required())?;
+        let name = &read.topic;
+        let topic = self.inner.shard.topic(name)?;
         let numbers: Vec<PartitionId> = if read.partitions.is_empty() {
             topic.partition_ids().collect()
         } else {

@@ -85,7 +85,7 @@ impl Chains {
             })?;
             let deadline = Duration::from_millis(u64::from(spec.deadline_ms()));
             let attach = AttachSpec {
-                plugin: record.name.clone(),
+                plugin: record.name.to_string(),
                 version: record.version,
                 artefact: Artefact::File { path: self.artefacts.path(&record.sha256), sha256 },
                 config: spec.config.clone(),
@@ -103,7 +103,7 @@ impl Chains {
             stages.push((record.id, Arc::clone(&stage)));
             chain.push(ChainStage {
                 stage,
-                plugin: record.name.clone(),
+                plugin: record.name.to_string(),
                 version: record.version,
                 on_error: spec.on_error(),
                 retries: spec.retries(),

@@ -36,6 +36,6 @@ impl Inspection {
 
     /// A topic's name, if its row can be read.
     pub fn topic_name(&self, store: &dyn Store, topic: TopicId) -> Option<String> {
-        Some(rows::get::<TopicRecord>(store, &topic).ok()??.name)
+        Some(rows::get::<TopicRecord>(store, &topic).ok()??.name.to_string())
     }
 }

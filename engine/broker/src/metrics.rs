@@ -146,7 +146,7 @@ impl Collected {
         let labels = [("route", info.spec.name.as_str())];
         self.dead_lettered_events.add(&labels, as_f64(info.dead_lettered));
         self.lag_events.add(&labels, as_f64(info.lag));
-        self.route_blocked.add(&labels, if info.state == "running" { 0.0 } else { 1.0 });
+        self.route_blocked.add(&labels, if info.state.is_running() { 0.0 } else { 1.0 });
     }
 
     pub(crate) fn plugin(&mut self, plugin: &str, place: &str, figures: &Figures) {

@@ -17,14 +17,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::Error,
-    frames::{DELIVER_BYTES_TARGET, OutFrame, Piece, deliver_frame, payload_len, take},
+    frames::{DELIVER_BYTES_TARGET, Piece, payload_len, take},
     log::{Found, Log},
     outbound::{Held, Window},
+    outgoing::{Content, Outgoing},
     topic::Topic,
 };
 
-/// Frames that may wait for the stream to take them.
-const FRAMES_QUEUED_MAX: usize = 16;
+/// Deliveries that may wait for the stream to take them.
+const DELIVERIES_QUEUED_MAX: usize = 16;
 /// Credit grants that may wait for the reader's task.
 const CREDITS_QUEUED_MAX: usize = 16;
 
@@ -33,8 +34,8 @@ const CREDITS_QUEUED_MAX: usize = 16;
 pub struct Reader {
     /// Where each partition's reading begins.
     pub positions: Vec<Position>,
-    /// Whole wire frames; the channel ends after `End`, or after an error.
-    pub frames: mpsc::Receiver<Result<OutFrame, Error>>,
+    /// Deliveries; the channel ends after [`Content::End`], or after an error.
+    pub outgoing: mpsc::Receiver<Result<Outgoing, Error>>,
     /// Grants credit; dropping it ends the reader.
     pub credit: CreditSender,
 }
@@ -89,9 +90,9 @@ pub(crate) struct ReaderTask {
     appended: watch::Receiver<u64>,
     cancelled: CancellationToken,
     grants: mpsc::Receiver<Credit>,
-    frames: mpsc::Sender<Result<OutFrame, Error>>,
+    outgoing: mpsc::Sender<Result<Outgoing, Error>>,
     /// Room for the reason of the end, so that telling it waits for nobody.
-    last_word: mpsc::OwnedPermit<Result<OutFrame, Error>>,
+    last_word: mpsc::OwnedPermit<Result<Outgoing, Error>>,
     credit_events: u64,
     /// May be negative: the last frame may take more than was left.
     credit_bytes: i64,
@@ -112,8 +113,8 @@ pub(crate) fn open(
     cancelled: CancellationToken,
     window: Arc<Window>,
 ) -> (Reader, ReaderTask) {
-    let (frames, received) = mpsc::channel(FRAMES_QUEUED_MAX + 1);
-    let last_word = frames.clone().try_reserve_owned().expect("a new channel has room");
+    let (outgoing, received) = mpsc::channel(DELIVERIES_QUEUED_MAX + 1);
+    let last_word = outgoing.clone().try_reserve_owned().expect("a new channel has room");
     let (grants, granted) = mpsc::channel(CREDITS_QUEUED_MAX);
     let positions =
         logs.iter().map(|(number, _, next)| Position { partition: number.0, offset: next.0 }).collect();
@@ -131,7 +132,7 @@ pub(crate) fn open(
         appended: topic.appended(),
         cancelled,
         grants: granted,
-        frames,
+        outgoing,
         last_word,
         credit_events: 0,
         credit_bytes: 0,
@@ -140,7 +141,7 @@ pub(crate) fn open(
         ahead: Ahead::default(),
         window,
     };
-    (Reader { positions, frames: received, credit: CreditSender { grants, finish } }, task)
+    (Reader { positions, outgoing: received, credit: CreditSender { grants, finish } }, task)
 }
 
 impl ReaderTask {
@@ -287,15 +288,15 @@ impl ReaderTask {
         self.credit_events = self.credit_events.saturating_sub(events);
         let bytes = payload_len(&pieces);
         self.credit_bytes = self.credit_bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
-        let mut frame = deliver_frame(header, &pieces);
+        let mut delivery = Outgoing::delivery(header, pieces);
         if let Some(mut held) = self.ahead.held.take() {
             if !self.ahead.pieces.is_empty() {
                 let sent = held.split(bytes);
                 self.ahead.held = Some(std::mem::replace(&mut held, sent));
             }
-            frame = frame.counted(held);
+            delivery = delivery.counted(held);
         }
-        self.frames.send(Ok(frame)).await.map_err(|_| Error::ShuttingDown)?;
+        self.outgoing.send(Ok(delivery)).await.map_err(|_| Error::ShuttingDown)?;
         Ok(true)
     }
 
@@ -305,8 +306,8 @@ impl ReaderTask {
             .iter()
             .map(|cursor| EndEntry { partition: cursor.number, next: cursor.next })
             .collect();
-        let frame = OutFrame::small(EndEntry::frame(&entries));
-        self.frames.send(Ok(frame)).await.map_err(|_| Error::ShuttingDown)
+        let end = Outgoing::new(Content::End(entries));
+        self.outgoing.send(Ok(end)).await.map_err(|_| Error::ShuttingDown)
     }
 }
 

@@ -126,7 +126,7 @@ impl Topic {
 
     /// What an acknowledgement means here unless a publish asks for more.
     pub(crate) fn durability(&self) -> Durability {
-        if self.settings.load().durability == "os" { Durability::Os } else { Durability::Sync }
+        self.settings.load().durability
     }
 
     /// The partition with this number.

@@ -6,11 +6,10 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use levada_protocol::ids::{TopicId, TopicName};
+use levada_protocol::ids::TopicId;
 
 use crate::{
     catalogue::Catalogue,
-    error::Error,
     rows::TopicRecord,
     tail::TailBudget,
     topic::{Extent, Extents, Topic},
@@ -34,15 +33,14 @@ impl Topics {
     }
 
     /// Begins a topic that has no events yet.
-    pub(crate) fn create(&self, record: &TopicRecord) -> Result<(), Error> {
-        self.begin(record, &vec![Extent::default(); usize::from(record.settings.partitions)])
+    pub(crate) fn create(&self, record: &TopicRecord) {
+        self.begin(record, &vec![Extent::default(); usize::from(record.settings.partitions)]);
     }
 
-    fn begin(&self, record: &TopicRecord, extents: &[Extent]) -> Result<(), Error> {
-        let (id, name) = (record.id(), TopicName::parse_any(&record.name)?);
+    fn begin(&self, record: &TopicRecord, extents: &[Extent]) {
+        let (id, name) = (record.id(), record.name.clone());
         let topic = Arc::new(Topic::new(id, name, record.settings.clone(), extents, &self.budget));
         self.live.write().unwrap_or_else(PoisonError::into_inner).insert(id, topic);
-        Ok(())
     }
 
     /// Ends a topic: those who use it are told that it was deleted.
@@ -62,7 +60,7 @@ impl Topics {
 
     /// Matches the topics with a catalogue and the extents that the store was found to hold. Those that exist already
     /// keep their identity, so that their users go on.
-    pub(crate) fn recover(&self, catalogue: &Catalogue, extents: Extents) -> Result<(), Error> {
+    pub(crate) fn recover(&self, catalogue: &Catalogue, extents: Extents) {
         let live: Vec<TopicId> =
             self.live.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
         live.into_iter().filter(|id| !catalogue.topics.has_id(*id)).for_each(|id| self.delete(id));
@@ -70,9 +68,8 @@ impl Topics {
             let Some(record) = catalogue.topics.by_id(id) else { continue };
             match self.get(id) {
                 Some(topic) => topic.recover(record.settings.clone(), extents),
-                None => self.begin(record, &extents)?,
+                None => self.begin(record, &extents),
             }
         }
-        Ok(())
     }
 }

@@ -5,17 +5,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use levada_broker::{
-    Broker, BrokerConfig, Consumer, OutFrame, Principal, PublishStream,
+    Broker, BrokerConfig, Consumer, Content, Delivery, Outgoing, Principal, PublishStream,
     stage::{AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage},
 };
 use levada_protocol::{
-    batch::{BatchBuilder, Stamp},
-    deliver::{DeliverHeader, PlacedBatch, checked_batches},
+    batch::{BatchBuilder, EventRef, Stamp},
+    deliver::{DeliverHeader, Run},
     error::ErrorCode,
     event::Event,
-    frame::{FRAME_HEADER_BYTES, FrameHeader, FrameType},
     ids::{DeliveryToken, Epoch, Offset, PartitionId, ProducerId, Sequence},
     publish::{Ack, AckOutcome, PublishHeader},
     request::{
@@ -64,27 +63,29 @@ impl Engine {
 
     async fn topic(&self, partitions: u16) {
         let settings = TopicSettings { partitions, ..TopicSettings::default() };
-        let request = Request::CreateTopic { name: "orders".into(), settings };
+        let request = Request::CreateTopic { name: "orders".parse().unwrap(), settings };
         self.broker.request(&Principal::Local, request, None).await.unwrap();
     }
 
     fn publisher(&self) -> PublishStream {
-        self.broker.open_publish(&Principal::Local, "orders").unwrap()
+        self.broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap()
     }
 
     async fn subscribe(&self, options: SubscriptionOptions) -> Consumer {
         let subscribe = Subscribe {
-            topic: "orders".into(),
-            subscription: "payment".into(),
             consumer: "test".into(),
             options: Some(options),
             from: Start::Earliest,
+            ..Subscribe::new("orders".parse().unwrap(), "payment".parse().unwrap())
         };
         self.broker.subscribe(&Principal::Local, subscribe).await.unwrap()
     }
 
     async fn info(&self) -> SubscriptionInfo {
-        let request = Request::DescribeSubscription { topic: "orders".into(), name: "payment".into() };
+        let request = Request::DescribeSubscription {
+            topic: "orders".parse().unwrap(),
+            name: "payment".parse().unwrap(),
+        };
         match self.broker.request(&Principal::Local, request, None).await.unwrap() {
             Response::Subscription(info) => info,
             other => panic!("{other:?}"),
@@ -112,33 +113,22 @@ fn appended(base: u64, count: u32, duplicate: bool) -> AckOutcome {
     AckOutcome::Appended { base: Some(Offset(base)), count, duplicate }
 }
 
-/// A frame's type and payload.
-fn open(frame: OutFrame) -> (FrameType, Bytes) {
-    let mut bytes = BytesMut::new();
-    frame.chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
-    let mut bytes = bytes.freeze();
-    let header = FrameHeader::read(bytes.split_to(FRAME_HEADER_BYTES)[..].try_into().unwrap()).unwrap();
-    assert_eq!(header.len, bytes.len());
-    (header.kind, bytes)
-}
-
-fn delivery(frame: OutFrame) -> (DeliverHeader, Vec<(u64, String)>) {
-    let (kind, mut payload) = open(frame);
-    assert_eq!(kind, FrameType::Deliver);
-    let header = DeliverHeader::read(&mut payload).unwrap();
-    let batches: Vec<PlacedBatch> = checked_batches(payload).unwrap();
-    let events = batches.iter().flat_map(|placed| {
-        placed.batch.events().map(|event| {
+/// Events with their offsets and payloads as text.
+fn delivery(outgoing: Outgoing) -> (DeliverHeader, Vec<(u64, String)>) {
+    let (Content::Delivery(Delivery { header, runs }), _) = outgoing.into_parts() else { panic!("events") };
+    let events = runs.iter().flat_map(Run::batches).map(Result::unwrap).flat_map(|(base, batch)| {
+        let text = |event: EventRef<'_>| {
             let payload = String::from_utf8(event.payload().unwrap().to_vec()).unwrap();
-            (event.offset(placed.base).0, payload)
-        })
+            (event.offset(base).0, payload)
+        };
+        batch.events().map(text).collect::<Vec<_>>()
     });
     (header, events.collect())
 }
 
-async fn next(consumer: &mut Consumer) -> OutFrame {
-    let wait = tokio::time::timeout(Duration::from_secs(20), consumer.frames.recv());
-    wait.await.expect("a frame comes").expect("the subscription lives").expect("it works")
+async fn next(consumer: &mut Consumer) -> Outgoing {
+    let wait = tokio::time::timeout(Duration::from_secs(20), consumer.outgoing.recv());
+    wait.await.expect("something comes").expect("the subscription lives").expect("it works")
 }
 
 async fn ack(consumer: &mut Consumer, sequence: u64, token: DeliveryToken, first: u64, last: u64) -> Settled {
@@ -146,9 +136,8 @@ async fn ack(consumer: &mut Consumer, sequence: u64, token: DeliveryToken, first
     let verb = Verb { kind: VerbKind::Ack, partition: PartitionId(0), token, first, last };
     consumer.control.verbs(Verbs { sequence, verbs: vec![verb] }).await.unwrap();
     loop {
-        let (kind, payload) = open(next(consumer).await);
-        if kind == FrameType::Settled {
-            return Settled::read(&payload).unwrap();
+        if let (Content::Settled(settled), _) = next(consumer).await.into_parts() {
+            return settled;
         }
     }
 }
@@ -194,14 +183,14 @@ async fn a_reader_with_tiny_credit_sees_every_event_once() {
         sent += count;
     }
     for credit in [1, 7, 600, 5_000] {
-        let read = Read { topic: "orders".into(), from: Start::Earliest, ..Read::default() };
+        let read = Read { from: Start::Earliest, ..Read::new("orders".parse().unwrap()) };
         let mut reader = engine.broker.read(&Principal::Local, read).await.unwrap();
         let mut seen = Vec::new();
         reader.credit.grant(Credit { events: credit, bytes: 1 << 40 }).await.unwrap();
         let mut left = credit;
-        while let Some(frame) = reader.frames.recv().await {
+        while let Some(frame) = reader.outgoing.recv().await {
             let frame = frame.unwrap();
-            if frame.chunks[0][4] == FrameType::End as u8 {
+            if matches!(frame.content(), Content::End(_)) {
                 break;
             }
             let (header, events) = delivery(frame);
@@ -281,15 +270,14 @@ async fn a_rejected_event_is_in_the_dead_letter_topic_with_its_reason() {
     let verb =
         Verb { kind, partition: PartitionId(0), token: header.token, first: Offset(1), last: Offset(1) };
     consumer.control.verbs(Verbs { sequence: 1, verbs: vec![verb] }).await.unwrap();
-    let (kind, _) = open(next(&mut consumer).await);
-    assert_eq!(kind, FrameType::Settled);
-    let read = Read { topic: "dlq.orders.payment".into(), from: Start::Earliest, ..Read::default() };
+    assert!(matches!(next(&mut consumer).await.content(), Content::Settled(_)));
+    let read = Read { from: Start::Earliest, ..Read::new("dlq.orders.payment".parse().unwrap()) };
     let mut reader = engine.broker.read(&Principal::Local, read).await.unwrap();
     reader.credit.grant(PLENTY).await.unwrap();
-    let (_, mut payload) = open(reader.frames.recv().await.unwrap().unwrap());
-    DeliverHeader::read(&mut payload).unwrap();
-    let batches = checked_batches(payload).unwrap();
-    let letter = batches[0].batch.events().next().unwrap();
+    let (content, _) = reader.outgoing.recv().await.unwrap().unwrap().into_parts();
+    let Content::Delivery(Delivery { runs, .. }) = content else { panic!("events") };
+    let (_, batch) = runs[0].batches().next().unwrap().unwrap();
+    let letter = batch.events().next().unwrap();
     assert_eq!(letter.payload(), Some(&b"1"[..]));
     assert_eq!(letter.header("lv-dlq-reason"), Some(&b"rejected"[..]));
     assert_eq!(letter.header("lv-dlq-error"), Some(&b"no such account"[..]));
@@ -311,10 +299,10 @@ async fn a_failed_sync_acknowledges_nothing_and_reading_goes_on() {
     let AckOutcome::Refused(refusal) = publish(&mut stream, 1, 5, 5).await.outcome else { panic!("closed") };
     assert_eq!(refusal.code, ErrorCode::StorageFailed);
     assert!(!engine.broker.health().ready);
-    let read = Read { topic: "orders".into(), from: Start::Earliest, ..Read::default() };
+    let read = Read { from: Start::Earliest, ..Read::new("orders".parse().unwrap()) };
     let mut reader = engine.broker.read(&Principal::Local, read).await.unwrap();
     reader.credit.grant(PLENTY).await.unwrap();
-    assert_eq!(delivery(reader.frames.recv().await.unwrap().unwrap()).1.len(), 5);
+    assert_eq!(delivery(reader.outgoing.recv().await.unwrap().unwrap()).1.len(), 5);
     engine.broker.shutdown().await;
 }
 

@@ -13,14 +13,14 @@ const HTTP_PART: u64 = 4;
 pub(crate) fn fit(mut config: ServerConfig) -> ServerConfig {
     let Some(limit) = raise() else { return config };
     let http_max = usize::try_from(limit / HTTP_PART).unwrap_or(usize::MAX).max(1);
-    if config.http_connections_max > http_max {
+    if config.http.connections_max > http_max {
         tracing::warn!(
             limit,
-            wanted = config.http_connections_max,
+            wanted = config.http.connections_max,
             taken = http_max,
             "the limit of open files is low, fewer HTTP connections are taken at once"
         );
-        config.http_connections_max = http_max;
+        config.http.connections_max = http_max;
     }
     config
 }

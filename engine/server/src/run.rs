@@ -14,7 +14,7 @@ use std::{
 use levada_broker::{Broker, BrokerConfig, Inspection};
 use levada_plugin_host::{Host, HostConfig};
 use levada_protocol::ids::TopicId;
-use levada_store::{Inspect, RocksOptions, RocksStore, Store};
+use levada_store::{Inspect, RocksStore, Store};
 use tokio::{net::TcpListener, time};
 use tracing::{error, info, info_span, warn};
 
@@ -73,10 +73,11 @@ pub async fn run(
     let config = descriptors::fit(config);
 
     // 1. The ports: what most often is in the way, and cheap to find out.
-    let udp = listener::bind(&config).map_err(|source| listen_error(config.listen, "udp", source))?;
-    let tcp =
-        TcpListener::bind(config.http).await.map_err(|source| listen_error(config.http, "tcp", source))?;
-    let http = tcp.local_addr().map_err(|source| listen_error(config.http, "tcp", source))?;
+    let udp = listener::bind(&config).map_err(|source| listen_error(config.listen.address, "udp", source))?;
+    let tcp = TcpListener::bind(config.http.address)
+        .await
+        .map_err(|source| listen_error(config.http.address, "tcp", source))?;
+    let http = tcp.local_addr().map_err(|source| listen_error(config.http.address, "tcp", source))?;
 
     // 2. The store: from here on the data directory is ours, and nobody else writes into it.
     let store = open_store(&config).await?;
@@ -98,7 +99,7 @@ pub async fn run(
         Ok(listening) => listening,
         Err(source) => {
             broker.shutdown().await;
-            return Err(listen_error(config.listen, "udp", source));
+            return Err(listen_error(config.listen.address, "udp", source));
         }
     };
     let server = Server { config, broker, listener, sessions, beside: Tasks::default() };
@@ -114,7 +115,7 @@ pub async fn run(
 
 impl Server {
     fn start(&self, tcp: TcpListener) {
-        let (config, broker) = (self.config.clone(), self.broker.clone());
+        let (config, broker) = (self.config.http.clone(), self.broker.clone());
         let (draining, until) = (self.sessions.draining().clone(), self.beside.draining().clone());
         self.beside.spawn_until(info_span!("http"), self.beside.cancelled().clone(), async move {
             if let Err(error) = http::serve(tcp, &config, broker, draining, until).await {
@@ -132,7 +133,7 @@ impl Server {
     }
 
     fn watch_certificates(&self, mut watch: Watch) {
-        let (listener, interval) = (Arc::clone(&self.listener), self.config.tls_check_interval);
+        let (listener, interval) = (Arc::clone(&self.listener), self.config.tls.check_interval);
         // Draining ends this first: a listener that lets nobody in any more must not be told to.
         self.beside.spawn_until(info_span!("tls"), self.sessions.draining().clone(), async move {
             loop {
@@ -161,8 +162,8 @@ impl Server {
         // 1. Nothing new: no connections, no streams; sessions are told to finish and go. `/readyz` says so too.
         self.sessions.draining().cancel();
         // 2. A while for what is in flight.
-        if time::timeout(self.config.shutdown_grace, self.sessions.finished()).await.is_err() {
-            warn!(grace = ?self.config.shutdown_grace, "sessions are ended before they were done");
+        if time::timeout(self.config.listen.shutdown_grace, self.sessions.finished()).await.is_err() {
+            warn!(grace = ?self.config.listen.shutdown_grace, "sessions are ended before they were done");
         }
         // 3. Whatever is left ends now; the peers get a close with its code.
         self.sessions.cancelled().cancel();
@@ -192,10 +193,10 @@ fn listen_error(address: SocketAddr, protocol: &'static str, source: io::Error) 
 
 /// Opens the store away from the network's thread: recovery reads the disk.
 async fn open_store(config: &ServerConfig) -> Result<RocksStore, Error> {
-    let path = config.data_dir.clone();
+    let (path, options) = (config.data_dir.clone(), config.rocksdb.options(&config.rocksdb_log));
     let opened = tokio::task::spawn_blocking(move || {
         files::private_dir(&path).map_err(|source| Error::DataDir { path: path.clone(), source })?;
-        RocksStore::open_inspected(&path, RocksOptions::default(), &Inspected::new(&path))
+        RocksStore::open_inspected(&path, options, &Inspected::new(&path))
     });
     opened.await.expect("opening a store answers errors and does not panic")
 }
@@ -227,23 +228,57 @@ impl Inspect for Inspected {
 
 fn host_config(config: &ServerConfig) -> HostConfig {
     let defaults = HostConfig::new(config.data_dir.join("plugin-cache"));
-    let workers = if config.plugin_workers == 0 { defaults.workers } else { config.plugin_workers };
-    HostConfig { workers, tick: config.plugin_tick, ..defaults }
+    let plugins = &config.plugins;
+    let workers = if plugins.workers == 0 { defaults.workers } else { plugins.workers };
+    HostConfig {
+        workers,
+        tick: plugins.tick,
+        queue_calls_max: plugins.queue_calls_max,
+        init_deadline: plugins.init_deadline,
+        ..defaults
+    }
 }
 
 fn broker_config(config: &ServerConfig) -> BrokerConfig {
     let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+    let ServerConfig { publish, subscribe, store, .. } = config;
     BrokerConfig {
-        publish_bytes_max: bytes(config.publish_bytes_max),
-        stream_in_flight_max: config.stream_in_flight_max,
-        commit_bytes_max: bytes(config.commit_bytes_max),
-        tail_bytes_max: bytes(config.tail_bytes_max),
-        connection_unread_bytes_max: bytes(config.unread_connection_bytes_max),
-        unread_bytes_max: bytes(config.unread_bytes_max),
-        progress_delay: config.progress_delay,
-        disk_reserve_bytes: config.disk_reserve.as_u64(),
-        disk_check_interval: config.disk_check_interval,
-        retention_interval: config.retention_interval,
+        publish_bytes_max: bytes(publish.bytes_max),
+        writer_queue_max: publish.writer_queue_max,
+        stream_in_flight_max: publish.stream_in_flight_max,
+        commit_bytes_max: bytes(publish.commit_bytes_max),
+        groups_unsynced_max: publish.groups_unsynced_max,
+        producers_max: publish.producers_max,
+        producers_idle: publish.producers_idle,
+        tail_bytes_max: bytes(subscribe.tail_bytes_max),
+        connection_unread_bytes_max: bytes(subscribe.connection_unread_bytes_max),
+        unread_bytes_max: bytes(subscribe.unread_bytes_max),
+        progress_delay: subscribe.progress_delay,
+        disk_reserve_bytes: store.disk_reserve.as_u64(),
+        disk_check_interval: store.disk_check_interval,
+        retention_interval: store.retention_interval,
+        catalogue_records_max: store.catalogue_records_max,
         ..BrokerConfig::new(&config.data_dir)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What can be compared of a configuration that holds a clock.
+    fn shown(config: &BrokerConfig) -> String {
+        let BrokerConfig { clock: _, .. } = config;
+        let all = format!("{config:?}");
+        all.split(", clock:").next().unwrap().to_owned()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_broker_and_the_host() {
+        let config = ServerConfig::default();
+        let broker = BrokerConfig::new(&config.data_dir);
+        assert_eq!(shown(&broker_config(&config)), shown(&broker));
+        let host = HostConfig::new(config.data_dir.join("plugin-cache"));
+        assert_eq!(format!("{:?}", host_config(&config)), format!("{host:?}"));
     }
 }

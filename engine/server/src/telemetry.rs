@@ -64,7 +64,7 @@ impl Drop for Log {
 /// # Errors
 /// If the filter is none, or there is a log already.
 pub fn install(config: &ServerConfig) -> Result<Log, Error> {
-    let filter = env_filter(&config.log_filter)?;
+    let filter = env_filter(&config.telemetry.log_filter)?;
     let writer = LogWriter::start(io::stderr()).map_err(Error::Thread)?;
     // What the library says about a line that it could not write, it says on stderr and panics if it cannot.
     let lines = fmt()
@@ -72,7 +72,7 @@ pub fn install(config: &ServerConfig) -> Result<Log, Error> {
         .with_writer(writer.clone())
         .with_target(true)
         .log_internal_errors(false);
-    let installed = match config.log_format {
+    let installed = match config.telemetry.log_format {
         LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).finish().try_init(),
         LogFormat::Json => lines.json().flatten_event(true).finish().try_init(),
     };

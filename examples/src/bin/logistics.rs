@@ -20,9 +20,6 @@ async fn main() -> anyhow::Result<()> {
     )?;
     // The route runs inside the engine, exactly once: its position and its outputs are one commit.
     let route = RouteSpec {
-        name: "paid-to-ship".to_owned(),
-        from: "payments".to_owned(),
-        to: vec!["shipments".to_owned()],
         chain: vec![
             stage("json-filter", r#"{"where": "paid == true"}"#),
             stage(
@@ -31,6 +28,7 @@ async fn main() -> anyhow::Result<()> {
             ),
         ],
         start: Start::Earliest,
+        ..RouteSpec::new("paid-to-ship".parse()?, "payments".parse()?, ["shipments".parse()?])
     };
     unless(ErrorCode::RouteExists, client.create_route(route).await)?;
 

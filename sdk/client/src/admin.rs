@@ -1,9 +1,12 @@
 //! Requests with the type of their answer: topics, subscriptions, plugins, routes, the engine itself.
 
 use bytes::Bytes;
-use levada_protocol::request::{
-    Deleted, EngineInfo, PluginInfo, Request, Response, RouteInfo, RouteSpec, Start, SubscriptionInfo,
-    SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
+use levada_protocol::{
+    ids::TopicName,
+    request::{
+        Deleted, EngineInfo, PluginInfo, Request, Response, RouteInfo, RouteSpec, Start, SubscriptionInfo,
+        SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
+    },
 };
 
 use crate::{client::Client, error::Error};
@@ -53,17 +56,18 @@ impl DeleteOptions {
     }
 }
 
-/// Typed requests. All behave as [`Client::request`], in errors and when cancelled. Lists are whole, however many
+/// Typed requests. All behave as [`Client::request`], in errors and when cancelled; a name that does not obey its grammar
+/// fails with `INVALID_NAME` before anything is sent. Lists are whole, however many
 /// pages they come in; what is made or deleted meanwhile may be in them or not.
 impl Client {
-    /// The engine's state and figures.
+    /// The engine's state and statistics.
     pub async fn info(&self) -> Result<EngineInfo, Error> {
         expect!(self.request(Request::Info).await?, Response::Info(info) => *info)
     }
 
     /// Makes a topic.
     pub async fn create_topic(&self, name: &str, settings: TopicSettings) -> Result<TopicInfo, Error> {
-        let request = Request::CreateTopic { name: name.to_owned(), settings };
+        let request = Request::CreateTopic { name: TopicName::parse_any(name)?, settings };
         expect!(self.request(request).await?, Response::Topic(topic) => topic)
     }
 
@@ -75,13 +79,13 @@ impl Client {
 
     /// One topic.
     pub async fn describe_topic(&self, name: &str) -> Result<TopicInfo, Error> {
-        let request = Request::DescribeTopic { name: name.to_owned() };
+        let request = Request::DescribeTopic { name: TopicName::parse_any(name)? };
         expect!(self.request(request).await?, Response::Topic(topic) => topic)
     }
 
     /// Changes the settings of a topic that are given; the others stay as they are.
     pub async fn set_topic(&self, name: &str, settings: TopicChanges) -> Result<TopicInfo, Error> {
-        let request = Request::SetTopic { name: name.to_owned(), settings };
+        let request = Request::SetTopic { name: TopicName::parse_any(name)?, settings };
         expect!(self.request(request).await?, Response::Topic(topic) => topic)
     }
 
@@ -89,7 +93,8 @@ impl Client {
     /// along or need it, unless it is forced. Answers what is gone.
     pub async fn delete_topic(&self, name: &str, how: DeleteOptions) -> Result<Deleted, Error> {
         let DeleteOptions { force, with_dead_letters } = how;
-        self.deleted(Request::DeleteTopic { name: name.to_owned(), force, with_dead_letters }).await
+        self.deleted(Request::DeleteTopic { name: TopicName::parse_any(name)?, force, with_dead_letters })
+            .await
     }
 
     /// Makes a subscription.
@@ -100,20 +105,22 @@ impl Client {
         options: SubscriptionOptions,
         from: Start,
     ) -> Result<SubscriptionInfo, Error> {
-        let (topic, name) = (topic.to_owned(), name.to_owned());
+        let (topic, name) = (TopicName::parse_any(topic)?, name.parse()?);
         let request = Request::CreateSubscription { topic, name, options, from };
         expect!(self.request(request).await?, Response::Subscription(subscription) => subscription)
     }
 
     /// The subscriptions of one topic, or of all.
     pub async fn list_subscriptions(&self, topic: Option<&str>) -> Result<Vec<SubscriptionInfo>, Error> {
-        let ask = |after| Request::ListSubscriptions { topic: topic.map(str::to_owned), limit: 0, after };
+        let topic = topic.map(TopicName::parse_any).transpose()?;
+        let ask = |after| Request::ListSubscriptions { topic: topic.clone(), limit: 0, after };
         every_page!(self, ask, Response::Subscriptions { subscriptions, next } => (subscriptions, next))
     }
 
     /// One subscription.
     pub async fn describe_subscription(&self, topic: &str, name: &str) -> Result<SubscriptionInfo, Error> {
-        let request = Request::DescribeSubscription { topic: topic.to_owned(), name: name.to_owned() };
+        let (topic, name) = (TopicName::parse_any(topic)?, name.parse()?);
+        let request = Request::DescribeSubscription { topic, name };
         expect!(self.request(request).await?, Response::Subscription(subscription) => subscription)
     }
 
@@ -126,13 +133,14 @@ impl Client {
         how: DeleteOptions,
     ) -> Result<Deleted, Error> {
         let DeleteOptions { force, with_dead_letters } = how;
-        let (topic, name) = (topic.to_owned(), name.to_owned());
+        let (topic, name) = (TopicName::parse_any(topic)?, name.parse()?);
         self.deleted(Request::DeleteSubscription { topic, name, force, with_dead_letters }).await
     }
 
     /// Lets a paused subscription go on.
     pub async fn resume_subscription(&self, topic: &str, name: &str) -> Result<(), Error> {
-        self.done(Request::ResumeSubscription { topic: topic.to_owned(), name: name.to_owned() }).await
+        let (topic, name) = (TopicName::parse_any(topic)?, name.parse()?);
+        self.done(Request::ResumeSubscription { topic, name }).await
     }
 
     /// Stores a WebAssembly component as the plugin's next version, or answers the version that it is already. With a
@@ -144,7 +152,7 @@ impl Client {
         config: Option<String>,
     ) -> Result<PluginInfo, Error> {
         let size = u64::try_from(artefact.len()).expect("a length fits 64 bits");
-        let request = Request::DeployPlugin { name: name.to_owned(), size, config };
+        let request = Request::DeployPlugin { name: name.parse()?, size, config };
         expect!(self.request_with(request, artefact).await?, Response::Plugin(plugin) => plugin)
     }
 
@@ -156,7 +164,7 @@ impl Client {
 
     /// Removes one version of a plugin, or all with `None`. Answers what is gone.
     pub async fn remove_plugin(&self, name: &str, version: Option<u32>) -> Result<Deleted, Error> {
-        self.deleted(Request::RemovePlugin { name: name.to_owned(), version }).await
+        self.deleted(Request::RemovePlugin { name: name.parse()?, version }).await
     }
 
     /// Makes a route.
@@ -173,12 +181,12 @@ impl Client {
     /// Deletes a route. Answers what is gone.
     pub async fn delete_route(&self, name: &str, how: DeleteOptions) -> Result<Deleted, Error> {
         let DeleteOptions { force, with_dead_letters } = how;
-        self.deleted(Request::DeleteRoute { name: name.to_owned(), force, with_dead_letters }).await
+        self.deleted(Request::DeleteRoute { name: name.parse()?, force, with_dead_letters }).await
     }
 
     /// Lets a paused route go on.
     pub async fn resume_route(&self, name: &str) -> Result<(), Error> {
-        self.done(Request::ResumeRoute { name: name.to_owned() }).await
+        self.done(Request::ResumeRoute { name: name.parse()? }).await
     }
 
     async fn deleted(&self, request: Request) -> Result<Deleted, Error> {

@@ -133,7 +133,7 @@ impl Client {
         // One request a stream: its number tells nobody anything.
         let id = 1;
         let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
-        let envelope = RequestEnvelope { id, deadline_ms, request: request.clone() };
+        let envelope = RequestEnvelope { id, deadline_ms, trace: None, request: request.clone() };
         let mut stream = stream::begin(connection, &Open::Request(envelope)).await?;
         let mut rest = artefact.clone();
         while !rest.is_empty() {

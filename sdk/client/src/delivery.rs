@@ -9,11 +9,12 @@ use levada_protocol::{
     batch::EventRef,
     deliver::{DeliverHeader, PlacedBatch, Runs, checked_batches},
     event::Event,
+    frame::Frame,
     ids::{DeliveryToken, Offset, PartitionId, Timestamp},
     verbs::VerbKind,
 };
 
-use crate::{error::Error, stream::Frame, subscriber::Lease};
+use crate::{error::Error, subscriber::Lease};
 
 /// Events of one partition that came together, in order of their offsets.
 ///

@@ -4,6 +4,7 @@ use std::fmt;
 
 use levada_protocol::{
     error::{ErrorCode, Refusal},
+    ids::TopicName,
     request::{
         OnError, Order, Retain, RouteInfo, RouteSpec, StageSpec, Start, SubscriptionInfo,
         SubscriptionOptions, TopicInfo, TopicSettings,
@@ -103,7 +104,7 @@ fn refused(code: ErrorCode, message: String) -> Error {
 fn setting_that_differs(has: &TopicSettings, wanted: &TopicSettings) -> Option<String> {
     let TopicSettings { partitions, durability, retain, retain_for_ms, max_bytes } = wanted;
     differs("partitions", has.partitions, *partitions)
-        .or_else(|| differs("durability", &has.durability, durability))
+        .or_else(|| differs("durability", has.durability, *durability))
         .or_else(|| differs("retain", word(has.retain), word(*retain)))
         .or_else(|| differs("retain_for_ms", has.retain_for_ms, *retain_for_ms))
         .or_else(|| differs("max_bytes", has.max_bytes, *max_bytes))
@@ -119,8 +120,12 @@ fn word(retain: Retain) -> &'static str {
 
 fn part_that_differs(has: &RouteSpec, wanted: &RouteSpec) -> Option<String> {
     differs("from", &has.from, &wanted.from)
-        .or_else(|| differs("to", has.to.join(", "), wanted.to.join(", ")))
+        .or_else(|| differs("to", joined(&has.to), joined(&wanted.to)))
         .or_else(|| chain_that_differs(&has.chain, &wanted.chain))
+}
+
+fn joined(topics: &[TopicName]) -> String {
+    topics.iter().map(TopicName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn option_that_differs(has: &SubscriptionOptions, wanted: &SubscriptionOptions) -> Option<String> {
@@ -181,6 +186,8 @@ fn differs<T: PartialEq + fmt::Display>(field: &str, has: T, wanted: T) -> Optio
 
 #[cfg(test)]
 mod tests {
+    use levada_protocol::publish::Durability;
+
     use super::*;
 
     #[test]
@@ -189,7 +196,7 @@ mod tests {
         assert_eq!(setting_that_differs(&has, &has.clone()), None);
         let differing = setting_that_differs(&has, &TopicSettings::default());
         assert_eq!(differing.as_deref(), Some("partitions 4, expected 1"));
-        let wanted = TopicSettings { durability: "os".to_owned(), ..has.clone() };
+        let wanted = TopicSettings { durability: Durability::Os, ..has.clone() };
         assert_eq!(setting_that_differs(&has, &wanted).as_deref(), Some("durability sync, expected os"));
     }
 
@@ -211,12 +218,9 @@ mod tests {
     #[test]
     fn a_route_is_the_same_wherever_it_began_and_whether_defaults_are_spelt_out() {
         let stage = StageSpec { plugin: "p".to_owned(), ..StageSpec::default() };
-        let wanted = RouteSpec {
-            from: "a".to_owned(),
-            to: vec!["c".to_owned()],
-            chain: vec![stage.clone()],
-            ..RouteSpec::default()
-        };
+        let topic = |name: &str| name.parse::<TopicName>().unwrap();
+        let route = RouteSpec::new("r".parse().unwrap(), topic("a"), [topic("c")]);
+        let wanted = RouteSpec { chain: vec![stage.clone()], ..route };
         let has = RouteSpec { chain: vec![stage.with_defaults()], start: Start::Earliest, ..wanted.clone() };
         assert_eq!(part_that_differs(&has, &wanted), None);
         let config = |text: &str| {
@@ -228,7 +232,7 @@ mod tests {
         let lower = config(r#"{"a":1,"b":"eur"}"#);
         let said = part_that_differs(&one, &lower).unwrap();
         assert!(said.starts_with(r#"chain[0].config {"a":1,"b":"EUR"}, expected "#), "{said}");
-        let other = RouteSpec { to: vec!["b".to_owned()], ..wanted };
+        let other = RouteSpec { to: vec![topic("b")], ..wanted };
         assert_eq!(part_that_differs(&has, &other).as_deref(), Some("to c, expected b"));
     }
 }

@@ -10,6 +10,7 @@ use levada_protocol::{
     error::{ErrorCode, Refusal},
     event::{EventTooLarge, HeaderReserved},
     frame::FrameError,
+    ids::InvalidName,
 };
 
 /// The cause of an error, shared so that the error can be given to everyone who waits for the same thing.
@@ -53,6 +54,9 @@ pub enum Error {
     /// An event with a header that only the engine gives; nothing was sent.
     #[error(transparent)]
     HeaderReserved(#[from] HeaderReserved),
+    /// A name that does not obey its grammar; nothing was sent.
+    #[error(transparent)]
+    InvalidName(#[from] InvalidName),
     /// A request that no frame can hold, such as a chain with long configurations; nothing was sent.
     #[error("the request takes {bytes} bytes, at most {max} fit into its frame")]
     RequestTooLarge {
@@ -113,6 +117,7 @@ impl Error {
             Self::ConnectionLost { .. } | Self::Closed => ErrorCode::ConnectionLost,
             Self::EventTooLarge(_) => ErrorCode::EventTooLarge,
             Self::HeaderReserved(_) => ErrorCode::HeaderReserved,
+            Self::InvalidName(_) => ErrorCode::InvalidName,
             Self::RequestTooLarge { .. } => ErrorCode::FrameTooLarge,
             Self::TimedOut { .. } => ErrorCode::DeadlineExceeded,
             Self::NoStream { .. } => ErrorCode::LimitExceeded,
@@ -134,6 +139,7 @@ impl Error {
             Self::TlsFailed { .. }
             | Self::EventTooLarge(_)
             | Self::HeaderReserved(_)
+            | Self::InvalidName(_)
             | Self::RequestTooLarge { .. }
             | Self::BadAnswer { .. }
             | Self::Damaged { .. }
@@ -151,6 +157,7 @@ impl Error {
             | Self::TlsFailed { .. }
             | Self::EventTooLarge(_)
             | Self::HeaderReserved(_)
+            | Self::InvalidName(_)
             | Self::RequestTooLarge { .. }
             | Self::NoStream { .. }
             | Self::Damaged { .. }
@@ -215,7 +222,10 @@ impl From<quinn::ReadError> for Error {
 
 impl From<FrameError> for Error {
     fn from(error: FrameError) -> Self {
-        Self::bad_answer(error.to_string())
+        match error {
+            FrameError::Truncated { .. } => Self::lost(error),
+            other => Self::bad_answer(other.to_string()),
+        }
     }
 }
 

@@ -65,12 +65,15 @@ pub use levada_protocol::{
     batch::EventRef,
     error::{ErrorCode, Refusal},
     event::Event,
-    ids::{DeliveryToken, Offset, PartitionId, Timestamp},
+    ids::{
+        DeliveryToken, InvalidName, Offset, PartitionId, PluginName, RouteName, SubscriptionName, Timestamp,
+        TopicName,
+    },
     publish::Durability,
     request::{
-        Deleted, EngineInfo, HelloAnswer, Notice, OnError, Order, PartitionInfo, PluginInfo, Position,
-        Request, Response, Retain, RouteInfo, RouteSpec, StageSpec, Start, Subscribed, SubscriptionInfo,
-        SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
+        Deleted, EngineInfo, HelloAnswer, Interface, Notice, OnError, Order, PartitionInfo, PauseReason,
+        PluginInfo, Position, Request, Response, Retain, RouteInfo, RouteSpec, RunState, StageSpec, Start,
+        Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
     },
 };
 

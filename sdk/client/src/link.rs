@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     retry::Backoff,
     session::{Connector, Session},
-    stream::Stream,
+    stream::{self, Stream},
     tasks,
 };
 
@@ -73,8 +73,8 @@ impl Link {
         let (session, control) = connector.connect(config.connect_timeout).await?;
         let (state, watched) = watch::channel(State::Up(session.clone()));
         let (closing, closed) = watch::channel(false);
-        let keeper = Keeper { connector, state, closing: closed, notices: notices.clone() };
-        tasks::spawn("connection", keeper.run(session, control)).detach();
+        let supervisor = Supervisor { connector, state, closing: closed, notices: notices.clone() };
+        tasks::spawn("connection", supervisor.run(session, control)).detach();
         Ok(Self { state: watched, closing, notices, config })
     }
 
@@ -122,14 +122,14 @@ impl Link {
 }
 
 /// Owns the session of the moment.
-struct Keeper {
+struct Supervisor {
     connector: Connector,
     state: watch::Sender<State>,
     closing: watch::Receiver<bool>,
     notices: broadcast::Sender<Notice>,
 }
 
-impl Keeper {
+impl Supervisor {
     async fn run(mut self, mut session: Session, mut control: Stream) {
         let mut closing = self.closing.clone();
         loop {
@@ -166,7 +166,7 @@ impl Keeper {
                         Err(error) => break error.into(),
                     }
                 }
-                Ok(Some(frame)) => break frame.into_unexpected(),
+                Ok(Some(frame)) => break stream::unexpected(&frame),
                 Ok(None) => break Error::cut_off(),
                 Err(error) => break error,
             }

@@ -1,13 +1,13 @@
 //! One QUIC stream: opened with a frame that says what it is for, then read frame by frame.
 //!
-//! Owns the assembly of frames from what QUIC hands over. Must not know what the frames mean.
+//! The bytes are cut by `levada_protocol::frame::FrameDecoder`. Must not know what the frames mean.
 
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use levada_protocol::{
     error::Refusal,
-    frame::{self, FRAME_HEADER_BYTES, FrameHeader, FrameType},
+    frame::{self, Buffering, Frame, FrameDecoder, FrameType},
     request::{Open, Opened},
 };
 use quinn::{Connection, RecvStream, SendStream};
@@ -19,11 +19,8 @@ use crate::error::Error;
 const REASON_GRACE: Duration = Duration::from_secs(1);
 /// How long to wait for a stream on a connection that has as many as it may.
 const STREAM_WAIT: Duration = Duration::from_secs(1);
-/// Pieces taken from QUIC at a time.
-const PIECES: usize = 32;
-/// A payload up to this size is copied even if it lies in one piece, because a piece keeps a whole packet
-/// buffer.
-const COPIED_BYTES_MAX: usize = 4096;
+/// Chunks taken from QUIC at a time.
+const CHUNKS: usize = 32;
 
 /// A stream that the engine has agreed to.
 #[derive(Debug)]
@@ -34,7 +31,7 @@ pub(crate) struct Stream {
 
 impl Stream {
     /// The next frame of a stream that the engine has stopped reading: what it sent before, then its reason or
-    /// the end. Not for ever. Cancel safe.
+    /// the end; waits at most a second. Cancel safe.
     pub(crate) async fn last_words(&mut self) -> Result<Frame, Error> {
         match timeout(REASON_GRACE, self.frames.next()).await {
             Ok(frame) => frame?.ok_or_else(Error::cut_off),
@@ -71,43 +68,28 @@ fn open_frame(open: &Open) -> Result<Bytes, Error> {
     Ok(frame::frame(FrameType::Open, &payload))
 }
 
-/// A frame as it came.
-#[derive(Debug)]
-pub(crate) struct Frame {
-    pub(crate) kind: FrameType,
-    pub(crate) payload: Bytes,
-}
-
-impl Frame {
-    /// The refusal in an `Error` frame; an error for a frame of any other kind, which nobody expected here.
-    pub(crate) fn into_unexpected(self) -> Error {
-        if self.kind != FrameType::Error {
-            return Error::bad_answer(format!("a {:?} frame came where it has no place", self.kind));
-        }
-        match frame::read_message::<Refusal>(&self.payload) {
-            Ok(refusal) => Error::Refused(refusal),
-            Err(error) => error.into(),
-        }
+/// The refusal in an `Error` frame; an error for a frame of any other type, which is not expected here.
+pub(crate) fn unexpected(frame: &Frame) -> Error {
+    if frame.kind != FrameType::Error {
+        return Error::bad_answer(format!("a {:?} frame is not expected here", frame.kind));
+    }
+    match frame::read_message::<Refusal>(&frame.payload) {
+        Ok(refusal) => Error::Refused(refusal),
+        Err(error) => error.into(),
     }
 }
 
-/// Cuts frames out of a stream.
+/// Reads frames off one stream.
 #[derive(Debug)]
 pub(crate) struct FrameReader {
     stream: RecvStream,
-    pieces: Vec<Bytes>,
-    /// The pieces from here on up to `filled` were not used up yet.
-    next: usize,
-    filled: usize,
-    header: Option<FrameHeader>,
-    /// What came of a header or payload that lies in several pieces.
-    partial: BytesMut,
+    chunks: Vec<Bytes>,
+    decoder: FrameDecoder,
 }
 
 impl FrameReader {
     fn new(stream: RecvStream) -> Self {
-        let pieces = vec![Bytes::new(); PIECES];
-        Self { stream, pieces, next: 0, filled: 0, header: None, partial: BytesMut::new() }
+        Self { stream, chunks: vec![Bytes::new(); CHUNKS], decoder: FrameDecoder::new(Buffering::TRUSTING) }
     }
 
     /// The next frame; `None` when the engine has ended the stream after a whole frame.
@@ -115,13 +97,15 @@ impl FrameReader {
     /// Cancel safe: what came is kept.
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>, Error> {
         loop {
-            if let Some(frame) = self.assemble()? {
+            if let Some(frame) = self.decoder.next_frame()? {
                 return Ok(Some(frame));
             }
-            match self.stream.read_chunks(&mut self.pieces).await? {
-                Some(filled) => (self.next, self.filled) = (0, filled),
-                None if self.header.is_none() && self.partial.is_empty() => return Ok(None),
-                None => return Err(Error::cut_off()),
+            let Some(filled) = self.stream.read_chunks(&mut self.chunks).await? else {
+                self.decoder.finish()?;
+                return Ok(None);
+            };
+            for chunk in &mut self.chunks[..filled] {
+                self.decoder.push(std::mem::take(chunk));
             }
         }
     }
@@ -130,50 +114,8 @@ impl FrameReader {
     pub(crate) async fn opened(&mut self) -> Result<Opened, Error> {
         let frame = self.next().await?.ok_or_else(Error::cut_off)?;
         if frame.kind != FrameType::Opened {
-            return Err(frame.into_unexpected());
+            return Err(unexpected(&frame));
         }
         Ok(frame::read_message(&frame.payload)?)
-    }
-
-    /// A frame from the pieces at hand, if they hold the rest of one.
-    fn assemble(&mut self) -> Result<Option<Frame>, Error> {
-        let header = match self.header {
-            Some(header) => header,
-            None => {
-                let Some(bytes) = self.collect(FRAME_HEADER_BYTES) else { return Ok(None) };
-                let bytes = bytes.first_chunk().expect("collected exactly as many bytes");
-                *self.header.insert(FrameHeader::read(bytes)?)
-            }
-        };
-        let Some(payload) = self.collect(header.len) else { return Ok(None) };
-        self.header = None;
-        Ok(Some(Frame { kind: header.kind, payload }))
-    }
-
-    /// Exactly `len` bytes, once that many have come.
-    fn collect(&mut self, len: usize) -> Option<Bytes> {
-        if len == 0 {
-            return Some(Bytes::new());
-        }
-        while self.next < self.filled {
-            let piece = &mut self.pieces[self.next];
-            if self.partial.is_empty() {
-                if piece.len() >= len && len > COPIED_BYTES_MAX {
-                    return Some(piece.split_to(len));
-                }
-                self.partial.reserve(len);
-            }
-            let taken = piece.len().min(len - self.partial.len());
-            self.partial.extend_from_slice(&piece[..taken]);
-            piece.advance(taken);
-            if piece.is_empty() {
-                *piece = Bytes::new();
-                self.next += 1;
-            }
-            if self.partial.len() == len {
-                return Some(self.partial.split().freeze());
-            }
-        }
-        None
     }
 }

@@ -2,7 +2,12 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use crate::limits::{NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX_INTERNAL};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::{
+    error::ErrorCode,
+    limits::{NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX_INTERNAL},
+};
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -27,7 +32,7 @@ number! {
     PartitionId(u16)
 }
 number! {
-    /// An event's place in its partition, dense from 0 when appended.
+    /// An event's index in its partition, dense from 0 when appended.
     Offset(u64)
 }
 number! {
@@ -55,7 +60,7 @@ number! {
     Timestamp(u64)
 }
 number! {
-    /// A commit's place in its shard's history, dense from 1.
+    /// A commit's index in its shard's history, dense from 1.
     CommitIndex(u64)
 }
 
@@ -77,15 +82,15 @@ impl fmt::Display for ProducerId {
     }
 }
 
-/// Why a text is no name.
+/// Why a text is not a name. Its code is `INVALID_NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} name {got:?} is invalid: expected {expected}")]
 pub struct InvalidName {
-    /// What was being named.
+    /// What was to be named: `topic`, `subscription`, `route` or `plugin`.
     pub kind: &'static str,
-    /// What came, cut to a readable length.
+    /// The first 80 characters of the text.
     pub got: String,
-    /// The grammar.
+    /// The grammar, in words.
     pub expected: &'static str,
 }
 
@@ -93,6 +98,47 @@ impl InvalidName {
     fn new(kind: &'static str, got: &str, expected: &'static str) -> Self {
         Self { kind, got: got.chars().take(80).collect(), expected }
     }
+}
+
+/// Serialises a name as text, and parses it when it is deserialised: a value of the type is the proof that it was parsed.
+///
+/// The error of a text that is no name begins with its code, `INVALID_NAME: `, by which
+/// [`crate::frame::read_message`] knows it.
+macro_rules! text {
+    ($name:ident, $parse:expr) => {
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl PartialEq<str> for $name {
+            fn eq(&self, other: &str) -> bool {
+                *self.0 == *other
+            }
+        }
+
+        impl PartialEq<&str> for $name {
+            fn eq(&self, other: &&str) -> bool {
+                *self.0 == **other
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                $parse(&text).map_err(|error: InvalidName| {
+                    de::Error::custom(format_args!("{}: {error}", ErrorCode::InvalidName))
+                })
+            }
+        }
+    };
 }
 
 /// A topic's name: `[a-z0-9][a-z0-9._-]{0,127}`.
@@ -103,8 +149,11 @@ pub struct TopicName(Arc<str>);
 
 const TOPIC_GRAMMAR: &str = "1 to 128 of a-z 0-9 . _ - beginning with a letter or digit";
 
+text!(TopicName, TopicName::parse_any);
+
 impl TopicName {
-    /// Parses a name of any kind, the engine's own included: what reading and subscribing accept.
+    /// Parses a name of any kind, the engine's own included. Messages are decoded with it; who makes topics calls
+    /// [`Self::check_free`] too.
     pub fn parse_any(name: &str) -> Result<Self, InvalidName> {
         let own = name.starts_with('_') || name.starts_with("dlq.");
         let limit = if own { TOPIC_NAME_BYTES_MAX_INTERNAL } else { TOPIC_NAME_BYTES_MAX };
@@ -122,6 +171,18 @@ impl TopicName {
         self.0.starts_with('_') || self.0.starts_with("dlq.")
     }
 
+    /// Checks that a user may make a topic of this name.
+    ///
+    /// # Errors
+    /// If the name is the engine's own.
+    pub fn check_free(&self) -> Result<(), InvalidName> {
+        if self.is_internal() {
+            let expected = "a name that begins neither with _ nor with dlq. (the engine's own)";
+            return Err(InvalidName::new("topic", &self.0, expected));
+        }
+        Ok(())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -131,17 +192,9 @@ impl TopicName {
 impl FromStr for TopicName {
     type Err = InvalidName;
 
-    /// Parses a name that a user may give to a topic.
+    /// As [`TopicName::parse_any`].
     fn from_str(name: &str) -> Result<Self, InvalidName> {
-        let parsed = Self::parse_any(name)?;
-        if parsed.is_internal() {
-            return Err(InvalidName::new(
-                "topic",
-                name,
-                "a name that begins neither with _ nor with dlq. (the engine's own)",
-            ));
-        }
-        Ok(parsed)
+        Self::parse_any(name)
     }
 }
 
@@ -172,6 +225,8 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(Arc<str>);
+
+        text!($name, str::parse::<$name>);
 
         impl $name {
             /// The name as text.
@@ -241,10 +296,33 @@ mod tests {
         for good in ["orders", "a", "0", "orders.v1_x-y", &"a".repeat(128)] {
             assert!(good.parse::<TopicName>().is_ok(), "{good}");
         }
-        for bad in ["", "Orders", ".orders", "-a", "a b", "é", "_own", "dlq.x", "a/b", &"a".repeat(129)] {
+        for bad in ["", "Orders", ".orders", "-a", "a b", "é", "a/b", &"a".repeat(129)] {
             assert!(bad.parse::<TopicName>().is_err(), "{bad}");
         }
-        assert!(TopicName::parse_any("dlq.orders.payment").is_ok_and(|name| name.is_internal()));
+    }
+
+    #[test]
+    fn names_of_the_engines_own_topics_are_names_but_not_free() {
+        for own in ["dlq.orders.payment", "_own", &format!("dlq.{}", "a".repeat(251))] {
+            let name: TopicName = own.parse().unwrap();
+            assert!(name.is_internal() && name.check_free().is_err(), "{own}");
+        }
+        assert!("orders".parse::<TopicName>().unwrap().check_free().is_ok());
+    }
+
+    #[test]
+    fn names_are_texts_that_are_parsed_when_they_are_read() {
+        let name: TopicName = serde_json::from_str("\"dlq.orders.payment\"").unwrap();
+        assert_eq!(serde_json::to_string(&name).unwrap(), "\"dlq.orders.payment\"");
+        assert!(name.check_free().is_err());
+        let escaped: PluginName = serde_json::from_str(r#""json\u002dfilter""#).unwrap();
+        assert_eq!(escaped.as_str(), "json-filter", "a text that had to be unescaped");
+        for bad in ["\"Big\"", "\"\""] {
+            let said = serde_json::from_str::<RouteName>(bad).unwrap_err().to_string();
+            assert!(said.starts_with("INVALID_NAME: route name "), "{said}");
+        }
+        let said = serde_json::from_str::<SubscriptionName>("\"publish\"").unwrap_err().to_string();
+        assert!(said.starts_with("INVALID_NAME: subscription name "), "{said}");
     }
 
     #[test]

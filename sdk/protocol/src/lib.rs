@@ -4,6 +4,7 @@
 //! This crate is types and codecs. It must not know tokio, sockets, files or a clock; time is an argument.
 //! `sdk/PROTOCOL.md` describes the same bytes for people who write a client in another language.
 
+pub mod access;
 pub mod ids;
 
 pub mod batch;
@@ -15,6 +16,7 @@ pub mod limits;
 pub mod partition;
 pub mod publish;
 pub mod request;
+pub mod trace;
 pub mod verbs;
 pub mod verdict;
 pub mod version;

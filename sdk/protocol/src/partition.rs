@@ -1,4 +1,4 @@
-//! Which partition an event belongs to. Stable for ever: a change would break order per key.
+//! Which partition an event belongs to. Never changed: a change would break order per key.
 
 use xxhash_rust::xxh3::xxh3_64;
 

@@ -25,7 +25,10 @@
 //! `outcome`: 0 appended (`value` = first offset), 1 scheduled (`value` = schedule id, reserved), 2 prepared
 //! (`value` = transaction id, reserved), 3 refused (`code` = error code). `flags` 1: a repeat of an earlier publish.
 
+use std::fmt;
+
 use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{ErrorCode, Refusal},
@@ -41,21 +44,32 @@ const ACK_ENTRY_BYTES: usize = 32;
 const NO_OFFSET: u64 = u64::MAX;
 
 /// What an acknowledgement means for the disk. Ordered: a later one promises more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Durability {
     /// Written to the operating system: survives the engine's crash, not the machine's.
     Os,
     /// The write-ahead log was synced: survives a power cut.
     Sync,
+    /// One of a newer version. An engine refuses it.
+    #[serde(other)]
+    Unknown,
 }
 
 impl Durability {
-    /// The word used in configuration and on the command line.
+    /// The word used on the wire, in configuration and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Os => "os",
             Self::Sync => "sync",
+            Self::Unknown => "unknown",
         }
+    }
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -84,6 +98,7 @@ impl PublishHeader {
             None => 0,
             Some(Durability::Os) => 1,
             Some(Durability::Sync) => 2,
+            Some(Durability::Unknown) => u8::MAX,
         });
         out.put_u8(0);
         out.put_u64_le(self.expect_offset.map_or(NO_OFFSET, |offset| offset.0));

@@ -198,9 +198,18 @@ pub struct RefusedVerb {
 }
 
 impl Settled {
+    /// Bytes of the whole frame.
+    pub fn frame_len(&self) -> usize {
+        FRAME_HEADER_BYTES + self.payload_len()
+    }
+
+    fn payload_len(&self) -> usize {
+        8 + self.refused.len() * 24
+    }
+
     /// A whole `Settled` frame.
     pub fn frame(&self) -> Bytes {
-        let len = 8 + self.refused.len() * 24;
+        let len = self.payload_len();
         let mut bytes = BytesMut::with_capacity(FRAME_HEADER_BYTES + len);
         bytes.put_slice(&FrameHeader::bytes(FrameType::Settled, len));
         bytes.put_u64_le(self.sequence);

@@ -313,12 +313,17 @@ async fn an_engine_that_cannot_start_says_why() {
     serve(&other, &["--listen", "0.0.0.0:0", "--http", "127.0.0.1:0"]).await.failed(1, "CONFIG_INVALID");
     serve(&other, &["--listen", "nowhere"]).await.failed(2, "INVALID_ARGUMENT");
     let config = dir.path().join("levada.toml");
-    std::fs::write(&config, "listen = \"127.0.0.1:0\"\nretention_intervall = \"1s\"\n").unwrap();
+    std::fs::write(&config, "[store]\nretention_intervall = \"1s\"\n").unwrap();
     let wrong = serve(&other, &["--config", config.to_str().unwrap()]).await;
     wrong.failed(1, "CONFIG_INVALID");
-    assert!(wrong.stderr.contains("line 2") && wrong.stderr.contains("retention_intervall"), "{wrong:?}");
+    assert!(
+        wrong.stderr.contains(
+            "line 2: \"retention_intervall\" is not known, expected a setting, perhaps retention_interval;"
+        ),
+        "{wrong:?}"
+    );
     serve(&other, &["--config", "absent.toml"]).await.failed(1, "CONFIG_INVALID");
-    std::fs::write(&config, "tail_bytes_max = \"64XB\"\n").unwrap();
+    std::fs::write(&config, "subscribe.tail_bytes_max = \"64XB\"\n").unwrap();
     let wrong = serve(&other, &["--config", config.to_str().unwrap()]).await;
     wrong.failed(1, "CONFIG_INVALID");
     assert!(wrong.stderr.contains("expected a size such as 64MiB or 1GB, got \"64XB\""), "{wrong:?}");
@@ -341,12 +346,18 @@ async fn variables_that_are_empty_or_not_known_are_named() {
     for (arguments, name, value, said) in [
         (&serve[..], "LEVADA_DATA_DIR", "", "LEVADA_DATA_DIR is empty"),
         (&serve[..], "LEVADA_DATADIR", "x", "the nearest is LEVADA_DATA_DIR"),
-        (&serve[..], "LEVADA_IDLE_TIMEOUT", "soon", "LEVADA_IDLE_TIMEOUT is wrong: expected a duration"),
+        (&serve[..], "LEVADA_LISTEN_ADRESS", "x", "the nearest is LEVADA_LISTEN_ADDRESS"),
         (
             &serve[..],
-            "LEVADA_CONNECTIONS_MAX",
+            "LEVADA_LISTEN_IDLE_TIMEOUT",
+            "soon",
+            "LEVADA_LISTEN_IDLE_TIMEOUT is wrong: expected a duration",
+        ),
+        (
+            &serve[..],
+            "LEVADA_LISTEN_CONNECTIONS_MAX",
             "many",
-            "LEVADA_CONNECTIONS_MAX is wrong: expected a whole number",
+            "LEVADA_LISTEN_CONNECTIONS_MAX is wrong: expected a whole number",
         ),
         (&["topic", "list"], "LEVADA_ADDR", "", "LEVADA_ADDR is empty"),
         (&["topic", "list"], "LEVADA_CA", "", "LEVADA_CA is empty"),
@@ -371,10 +382,10 @@ async fn what_serve_cannot_use_is_said_in_its_own_words() {
     nowhere.failed(2, "INVALID_ARGUMENT");
     assert!(nowhere.stderr.contains("or a port alone such as 7600, got \"nowhere\""), "{nowhere:?}");
     let config = dir.path().join("levada.toml");
-    std::fs::write(&config, "log_filter = \"loud\"\n").unwrap();
+    std::fs::write(&config, "[telemetry]\nlog_filter = \"loud\"\n").unwrap();
     let loud = serve(&["--config", config.to_str().unwrap()]).await;
     loud.failed(1, "CONFIG_INVALID");
-    assert!(loud.stderr.contains("log_filter is \"loud\", expected a level"), "{loud:?}");
+    assert!(loud.stderr.contains("telemetry.log_filter is \"loud\", expected a level"), "{loud:?}");
     std::fs::create_dir_all(data.join("tls")).unwrap();
     for name in ["ca.pem", "ca.key", "server.pem", "server.key"] {
         std::fs::write(data.join("tls").join(name), "garbage").unwrap();
@@ -462,7 +473,9 @@ async fn an_expired_certificate_is_said_so() {
 async fn the_configuration_in_force_can_be_printed_and_read_back() {
     let dir = TempDir::new().unwrap();
     let mut print = command();
-    print.args(["serve", "--print-config", "--data-dir", "here"]).env("LEVADA_RETENTION_INTERVAL", "7s");
+    print
+        .args(["serve", "--print-config", "--data-dir", "here"])
+        .env("LEVADA_STORE_RETENTION_INTERVAL", "7s");
     let printed = run(print, "").await.done();
     assert!(
         printed.contains("data_dir = \"here\"") && printed.contains("retention_interval = \"7s\""),

@@ -27,7 +27,7 @@ fn stderr(child: &mut Child) -> Lines<BufReader<ChildStderr>> {
 async fn a_publish_that_is_refused_for_a_while_says_why_it_waits_and_gives_up_in_time() {
     let dir = TempDir::new().unwrap();
     // No volume has so much room: publishes are refused as on a full disk.
-    let full = [("LEVADA_DISK_RESERVE", "1000PiB")];
+    let full = [("LEVADA_STORE_DISK_RESERVE", "1000PiB")];
     let engine = Process::start_with(&dir.path().join("data"), &full).await;
     engine.text(&["topic", "create", "orders"]).await;
     let refused = engine.run(&["publish", "orders", "--raw", "--timeout", "4s"], "x\n").await;
@@ -63,9 +63,9 @@ async fn a_paused_subscription_says_so_and_is_not_called_resumed() {
     let why = "subscription orders/s is paused: plugin json-filter@1 pauses the place at offset 0";
     assert!(line.starts_with(why) && line.contains("`levada subscription resume orders/s`"), "{line}");
     let resumed = engine.run(&["subscription", "resume", "orders/s"], "").await;
-    resumed.failed(1, "PLACE_PAUSED");
+    resumed.failed(1, "CHAIN_PAUSED");
     assert!(resumed.stderr.contains("pauses the place at offset 0"), "{resumed:?}");
-    engine.run(&["route", "resume", "r"], "").await.failed(1, "PLACE_PAUSED");
+    engine.run(&["route", "resume", "r"], "").await.failed(1, "CHAIN_PAUSED");
 
     let listed = engine.run(&["subscription", "list"], "").await;
     assert!(listed.stderr.contains("`levada subscription describe"), "{listed:?}");
@@ -74,7 +74,7 @@ async fn a_paused_subscription_says_so_and_is_not_called_resumed() {
     let described = engine.text(&["subscription", "describe", "orders/s"]).await;
     let whole = engine.json(&["subscription", "describe", "orders/s"]).await;
     for part in [
-        whole[0]["paused"].as_str().unwrap(),
+        whole[0]["state"]["reason"]["message"].as_str().unwrap(),
         filter,
         "on error pause, 0 retries, deadline 2s, memory 8.0 MiB",
         "ack timeout     1m30s",

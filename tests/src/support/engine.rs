@@ -25,15 +25,13 @@ pub(crate) struct Engine {
 
 /// Settings for tests: any free ports, and no patience at the end.
 pub(crate) fn config(data_dir: PathBuf) -> ServerConfig {
-    ServerConfig {
-        data_dir,
-        listen: ([127, 0, 0, 1], 0).into(),
-        http: ([127, 0, 0, 1], 0).into(),
-        shutdown_grace: Duration::ZERO,
-        // The machine that runs the tests may have less free than an engine would want.
-        disk_reserve: bytesize::ByteSize::mib(1),
-        ..ServerConfig::default()
-    }
+    let mut config = ServerConfig { data_dir, ..ServerConfig::default() };
+    config.listen.address.set_port(0);
+    config.http.address.set_port(0);
+    config.listen.shutdown_grace = Duration::ZERO;
+    // The machine that runs the tests may have less free than an engine would want.
+    config.store.disk_reserve = bytesize::ByteSize::mib(1);
+    config
 }
 
 impl Engine {
@@ -93,7 +91,7 @@ impl Engine {
         self.stop().await.expect("the engine ends well");
         let mut config = self.config.clone();
         // Clients that hold on to the address find the engine again.
-        config.listen = self.started.quic;
+        config.listen.address = self.started.quic;
         change(&mut config);
         match Self::run(config, Arc::clone(&self.dir)).await {
             Ok(engine) => engine,

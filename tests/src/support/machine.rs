@@ -2,16 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use levada_broker::{
-    Broker, BrokerConfig, OutFrame, Principal, PublishStream, Submitter,
+    Broker, BrokerConfig, Content, Outgoing, Principal, PublishStream, Submitter,
     stage::{AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage},
 };
 use levada_client::{ErrorCode, PartitionId, Start, TopicSettings};
 use levada_protocol::{
     batch::Batch,
-    deliver::{DeliverHeader, checked_batches},
-    frame::{FRAME_HEADER_BYTES, FrameHeader, FrameType},
+    deliver::Run,
     publish::{Ack, AckOutcome, Durability, PublishHeader},
     request::{Read, Request, Response, Subscribe, SubscriptionOptions, TopicInfo},
     verbs::Credit,
@@ -82,13 +81,13 @@ impl Powered {
         within("an answer", self.broker.request(&ME, request, None)).await.unwrap()
     }
 
-    pub(crate) async fn create(&self, name: &str, durability: &str) {
-        let settings = TopicSettings { durability: durability.to_owned(), ..TopicSettings::default() };
-        self.ask(Request::CreateTopic { name: name.to_owned(), settings }).await;
+    pub(crate) async fn create(&self, name: &str, durability: Durability) {
+        let settings = TopicSettings { durability, ..TopicSettings::default() };
+        self.ask(Request::CreateTopic { name: name.parse().unwrap(), settings }).await;
     }
 
     pub(crate) async fn describe(&self, name: &str) -> TopicInfo {
-        match self.ask(Request::DescribeTopic { name: name.to_owned() }).await {
+        match self.ask(Request::DescribeTopic { name: name.parse().unwrap() }).await {
             Response::Topic(topic) => topic,
             other => panic!("expected a topic, got {other:?}"),
         }
@@ -99,17 +98,17 @@ impl Powered {
     }
 
     pub(crate) fn publisher(&self, topic: &str) -> Publishing {
-        let stream = self.broker.open_publish(&ME, topic).unwrap();
+        let stream = self.broker.open_publish(&ME, &topic.parse().unwrap()).unwrap();
         let submitter = stream.submitter();
         Publishing { stream, submitter, correlation: 0 }
     }
 
     /// A reader from the first event on, with all the credit it may want.
     pub(crate) async fn reader(&self, topic: &str, follow: bool) -> Reading {
-        let read = Read { topic: topic.to_owned(), from: Start::Earliest, follow, ..Read::default() };
+        let read = Read { from: Start::Earliest, follow, ..Read::new(topic.parse().unwrap()) };
         let reader = self.broker.read(&ME, read).await.unwrap();
         reader.credit.grant(Credit { events: 1 << 40, bytes: 1 << 40 }).await.unwrap();
-        Reading { frames: reader.frames, seen: Vec::new(), _held: Box::new(reader.credit) }
+        Reading { outgoing: reader.outgoing, seen: Vec::new(), _held: Box::new(reader.credit) }
     }
 
     /// A consumer that never says anything.
@@ -117,15 +116,13 @@ impl Powered {
         let options =
             SubscriptionOptions { max_in_flight: Some(1_000_000), ..SubscriptionOptions::default() };
         let subscribe = Subscribe {
-            topic: topic.to_owned(),
-            subscription: "watcher".to_owned(),
             options: Some(options),
             from: Start::Earliest,
-            ..Subscribe::default()
+            ..Subscribe::new(topic.parse().unwrap(), "watcher".parse().unwrap())
         };
         let consumer = self.broker.subscribe(&ME, subscribe).await.unwrap();
         consumer.control.credit(Credit { events: 1 << 40, bytes: 1 << 40 }).await.unwrap();
-        Reading { frames: consumer.frames, seen: Vec::new(), _held: Box::new(consumer.control) }
+        Reading { outgoing: consumer.outgoing, seen: Vec::new(), _held: Box::new(consumer.control) }
     }
 
     /// Everything that a topic holds now.
@@ -172,7 +169,7 @@ impl Publishing {
 
 /// Somebody who sees events: offsets with the numbers in them.
 pub(crate) struct Reading {
-    frames: mpsc::Receiver<Result<OutFrame, levada_broker::Error>>,
+    outgoing: mpsc::Receiver<Result<Outgoing, levada_broker::Error>>,
     pub(crate) seen: Vec<(u64, u64)>,
     _held: Box<dyn std::any::Any + Send>,
 }
@@ -180,7 +177,7 @@ pub(crate) struct Reading {
 impl Reading {
     /// Waits for a frame; false at the end.
     pub(crate) async fn next(&mut self) -> bool {
-        match self.frames.recv().await {
+        match self.outgoing.recv().await {
             Some(Ok(frame)) => self.take(&frame),
             Some(Err(_)) | None => false,
         }
@@ -188,25 +185,21 @@ impl Reading {
 
     /// Takes what is there.
     pub(crate) fn look(&mut self) {
-        while let Ok(Ok(frame)) = self.frames.try_recv() {
+        while let Ok(Ok(frame)) = self.outgoing.try_recv() {
             self.take(&frame);
         }
     }
 
-    fn take(&mut self, frame: &OutFrame) -> bool {
-        let mut bytes = BytesMut::new();
-        frame.chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
-        let mut bytes = bytes.freeze();
-        let header = bytes.split_to(FRAME_HEADER_BYTES);
-        let header = FrameHeader::read(header.as_ref().first_chunk().unwrap()).unwrap();
-        if header.kind != FrameType::Deliver {
-            return header.kind != FrameType::End;
-        }
-        DeliverHeader::read(&mut bytes).unwrap();
-        for placed in checked_batches(bytes).unwrap() {
-            for event in placed.batch.events() {
-                let number = number_of(payload(&event.to_event(&placed.batch)));
-                self.seen.push((event.offset(placed.base).0, number));
+    fn take(&mut self, outgoing: &Outgoing) -> bool {
+        let runs = match outgoing.content() {
+            Content::Delivery(delivery) => &delivery.runs,
+            Content::Settled(_) => return true,
+            Content::End(_) => return false,
+        };
+        for (base, batch) in runs.iter().flat_map(Run::batches).map(Result::unwrap) {
+            for event in batch.events() {
+                let number = number_of(payload(&event.to_event(&batch)));
+                self.seen.push((event.offset(base).0, number));
             }
         }
         true

@@ -45,7 +45,7 @@ fn serve(data_dir: &Path, listen: &str) -> Command {
     command.arg("serve").arg("--data-dir").arg(data_dir);
     command.args(["--listen", listen, "--http", "127.0.0.1:0", "--output", "json", "--quiet"]);
     // Clients that were killed leave their connections behind; nobody needs to wait for them.
-    command.env("LEVADA_SHUTDOWN_GRACE", "200ms");
+    command.env("LEVADA_LISTEN_SHUTDOWN_GRACE", "200ms");
     // Also if this process is killed.
     command.arg("--until-stdin-closes").stdin(Stdio::piped());
     command

@@ -137,7 +137,7 @@ impl Stream {
 
 /// Asks one thing.
 pub(crate) async fn request(connection: &Connection, request: Request) -> Response {
-    let envelope = RequestEnvelope { id: 7, deadline_ms: 0, request };
+    let envelope = RequestEnvelope { id: 7, deadline_ms: 0, trace: None, request };
     let mut stream = Stream::open(connection, &Open::Request(envelope)).await;
     match stream.answer().await {
         Ok(Opened::Response(envelope)) if envelope.id == 7 => envelope.response,
@@ -161,7 +161,8 @@ pub(crate) struct Ask {
 
 impl PublishStream {
     pub(crate) async fn open(connection: &Connection, topic: &str) -> Self {
-        let mut stream = Stream::open(connection, &Open::Publish { topic: topic.to_owned() }).await;
+        let mut stream =
+            Stream::open(connection, &Open::Publish { topic: topic.parse().unwrap(), trace: None }).await;
         assert!(matches!(stream.answer().await, Ok(Opened::Publish { .. })));
         Self { stream, correlation: 0 }
     }

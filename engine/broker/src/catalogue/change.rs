@@ -10,6 +10,7 @@ use levada_protocol::{
         TopicName,
     },
     limits::PARTITIONS_MAX,
+    publish::Durability,
     request::{RouteSpec, SubscriptionOptions, TopicChanges, TopicSettings},
 };
 use levada_store::Op;
@@ -141,7 +142,7 @@ impl Edit {
         })?;
         let record = TopicRecord {
             id: id.0,
-            name: name.to_string(),
+            name: name.clone(),
             settings: settings.clone(),
             created_ms: self.now.0,
             owner: owner.to_owned(),
@@ -223,8 +224,8 @@ impl Edit {
         let record = SubscriptionRecord {
             id: id.0,
             topic_id,
-            topic: topic.to_string(),
-            name: name.to_string(),
+            topic: topic.clone(),
+            name: name.clone(),
             options: options.clone(),
             positions: positions.iter().map(|offset| offset.0).collect(),
             created_ms: self.now.0,
@@ -264,7 +265,7 @@ impl Edit {
         let id = self.take_id();
         let record = PluginRecord {
             id,
-            name: name.to_string(),
+            name: name.clone(),
             version,
             sha256: sha256.to_owned(),
             size,
@@ -273,7 +274,7 @@ impl Edit {
             owner: owner.to_owned(),
         };
         self.ops.push(record.put(&id));
-        let line = self.next.plugins.deploy(name, record);
+        let line = self.next.plugins.deploy(record);
         self.ops.push(line.put(&line.name));
         self.events.push(CatalogueEvent::PluginChanged(name.clone()));
         Ok(())
@@ -321,11 +322,10 @@ impl Edit {
         if self.next.routes.contains(name) {
             return Err(Error::refused(ErrorCode::RouteExists, format!("route {name} exists")));
         }
-        let source = TopicName::parse_any(&spec.from)?;
-        let source_id = self.next.topic(&source)?.id;
-        dead_letters::of_route(source.as_str(), name.as_str())?;
+        let source_id = self.next.topic(&spec.from)?.id;
+        dead_letters::of_route(spec.from.as_str(), name.as_str())?;
         for target in &spec.to {
-            self.next.topic(&TopicName::parse_any(target)?)?;
+            self.next.topic(target)?;
             if let Some(path) = self.path(target, &spec.from) {
                 let message = format!("route {name} would close a circle: {} -> {path}", spec.from);
                 return Err(Error::refused(ErrorCode::RouteCycle, message));
@@ -351,13 +351,14 @@ impl Edit {
     }
 
     /// The topics that routes lead through from `from` to `to`, if they do.
-    fn path(&self, from: &str, to: &str) -> Option<String> {
-        let mut open = vec![vec![from.to_owned()]];
+    fn path(&self, from: &TopicName, to: &TopicName) -> Option<String> {
+        let mut open = vec![vec![from.clone()]];
         let mut seen = std::collections::HashSet::new();
         while let Some(path) = open.pop() {
             let last = path.last().expect("a path begins with its first topic").clone();
-            if last == to {
-                return Some(path.join(" -> "));
+            if last == *to {
+                let names: Vec<&str> = path.iter().map(TopicName::as_str).collect();
+                return Some(names.join(" -> "));
             }
             if seen.insert(last.clone()) {
                 let routes = self.next.routes.values().filter(|route| route.spec.from == last);
@@ -385,8 +386,8 @@ fn check_settings(settings: &TopicSettings) -> Result<(), Error> {
     if settings.partitions == 0 || settings.partitions > PARTITIONS_MAX {
         return invalid(format!("partitions are {}, expected 1 to {PARTITIONS_MAX}", settings.partitions));
     }
-    if !["sync", "os"].contains(&settings.durability.as_str()) {
-        return invalid(format!("durability is {:?}, expected sync or os", settings.durability));
+    if settings.durability == Durability::Unknown {
+        return invalid("durability is not known to this engine, expected sync or os".to_owned());
     }
     Ok(())
 }

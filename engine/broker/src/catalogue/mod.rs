@@ -49,17 +49,16 @@ impl Catalogue {
         for row in rows::scan_catalogue(store)? {
             match row {
                 CatalogueRow::Topic(record) => {
-                    let (name, id) = (TopicName::parse_any(&record.name)?, TopicId(record.id));
-                    catalogue.topics.insert(name, id, Arc::new(record));
+                    catalogue.topics.insert(record.name.clone(), record.id(), Arc::new(record));
                 }
                 CatalogueRow::Subscription(record) => {
-                    let name = (TopicName::parse_any(&record.topic)?, record.name.parse()?);
+                    let name = (record.topic.clone(), record.name.clone());
                     catalogue.subscriptions.insert(name, SubscriptionId(record.id), Arc::new(record));
                 }
-                CatalogueRow::Plugin(record) => catalogue.plugins.restore_version(record)?,
-                CatalogueRow::PluginLine(record) => catalogue.plugins.restore_line(&record)?,
+                CatalogueRow::Plugin(record) => catalogue.plugins.restore_version(record),
+                CatalogueRow::PluginLine(record) => catalogue.plugins.restore_line(record),
                 CatalogueRow::Route(record) => {
-                    catalogue.routes.insert(record.spec.name.parse()?, RouteId(record.id), Arc::new(record));
+                    catalogue.routes.insert(record.spec.name.clone(), RouteId(record.id), Arc::new(record));
                 }
             }
         }
@@ -93,7 +92,7 @@ impl Catalogue {
             Some(name) => {
                 let name: RouteName = name.parse().ok()?;
                 let found = self.routes.get(&name).filter(|route| route.spec.from == source)?;
-                found.spec.name.parse().ok().map(Root::Route)
+                Some(Root::Route(found.spec.name.clone()))
             }
             None => {
                 let key = (TopicName::parse_any(source).ok()?, place.parse().ok()?);
@@ -118,7 +117,9 @@ impl Catalogue {
     fn places_with(&self, plugin: &PluginRecord, unpinned: bool) -> Vec<String> {
         let pinned = format!("{}@{}", plugin.name, plugin.version);
         let uses = |chain: &[levada_protocol::request::StageSpec]| {
-            chain.iter().any(|stage| stage.plugin == pinned || (unpinned && stage.plugin == plugin.name))
+            chain
+                .iter()
+                .any(|stage| stage.plugin == pinned || (unpinned && plugin.name == stage.plugin.as_str()))
         };
         let subscriptions = self.subscriptions.values().filter(|record| uses(record.options.chain()));
         let routes = self.routes.values().filter(|record| uses(&record.spec.chain));

@@ -31,32 +31,29 @@ struct Line {
 
 impl Plugins {
     /// Takes up a line that is stored.
-    pub(crate) fn restore_line(&mut self, record: &PluginLineRecord) -> Result<(), Error> {
-        let line = Arc::make_mut(&mut self.lines).entry(record.name.parse()?).or_default();
+    pub(crate) fn restore_line(&mut self, record: PluginLineRecord) {
+        let line = Arc::make_mut(&mut self.lines).entry(record.name).or_default();
         (line.active, line.last) = (record.active, record.last);
-        Ok(())
     }
 
     /// Takes up a version that is stored.
-    pub(crate) fn restore_version(&mut self, record: PluginRecord) -> Result<(), Error> {
-        let name = record.name.parse()?;
-        self.add(name, Arc::new(record));
-        Ok(())
+    pub(crate) fn restore_version(&mut self, record: PluginRecord) {
+        self.add(Arc::new(record));
     }
 
-    fn add(&mut self, name: PluginName, record: Arc<PluginRecord>) -> &mut Line {
+    fn add(&mut self, record: Arc<PluginRecord>) -> &mut Line {
         Arc::make_mut(&mut self.versions).insert(record.id, Arc::clone(&record));
-        let line = Arc::make_mut(&mut self.lines).entry(name).or_default();
+        let line = Arc::make_mut(&mut self.lines).entry(record.name.clone()).or_default();
         line.versions.insert(record.version, record);
         line
     }
 
     /// Adds a new version and makes it the active one. Returns what is stored of the line.
-    pub(crate) fn deploy(&mut self, name: &PluginName, record: PluginRecord) -> PluginLineRecord {
-        let version = record.version;
-        let line = self.add(name.clone(), Arc::new(record));
+    pub(crate) fn deploy(&mut self, record: PluginRecord) -> PluginLineRecord {
+        let (name, version) = (record.name.clone(), record.version);
+        let line = self.add(Arc::new(record));
         (line.active, line.last) = (version, line.last.max(version));
-        line.record(name)
+        line.record(&name)
     }
 
     /// Removes a version. If it was the active one, the newest that is left becomes active. Returns what is stored of
@@ -89,9 +86,7 @@ impl Plugins {
 
     /// True if chains that name this version's plugin without a version run it.
     pub(crate) fn is_active(&self, record: &PluginRecord) -> bool {
-        let name = record.name.parse::<PluginName>();
-        let line = name.ok().and_then(|name| self.lines.get(&name));
-        line.is_some_and(|line| line.active == record.version)
+        self.lines.get(&record.name).is_some_and(|line| line.active == record.version)
     }
 
     /// The version that `name` (the active one) or `name@version` means.
@@ -152,7 +147,7 @@ impl Plugins {
 
 impl Line {
     fn record(&self, name: &PluginName) -> PluginLineRecord {
-        PluginLineRecord { name: name.to_string(), active: self.active, last: self.last }
+        PluginLineRecord { name: name.clone(), active: self.active, last: self.last }
     }
 }
 
@@ -164,7 +159,7 @@ mod tests {
         let name: PluginName = name.parse().unwrap();
         let record = PluginRecord {
             id,
-            name: name.to_string(),
+            name: name.clone(),
             version: plugins.last_version(&name) + 1,
             sha256: String::new(),
             size: 0,
@@ -172,7 +167,7 @@ mod tests {
             created_ms: 0,
             owner: String::new(),
         };
-        plugins.deploy(&name, record)
+        plugins.deploy(record)
     }
 
     #[test]
@@ -210,7 +205,7 @@ mod tests {
         let mut plugins = Plugins::default();
         version(&mut plugins, "p", 1);
         version(&mut plugins, "p", 2);
-        plugins.restore_line(&PluginLineRecord { name: "p".to_owned(), active: 1, last: 5 }).unwrap();
+        plugins.restore_line(PluginLineRecord { name: "p".parse().unwrap(), active: 1, last: 5 });
         assert_eq!(plugins.resolve("p").unwrap().version, 1);
         assert!(plugins.is_active(&plugins.by_id(1).unwrap().clone()));
         assert!(!plugins.is_active(&plugins.by_id(2).unwrap().clone()));

@@ -61,7 +61,7 @@ impl Removal {
                 }
                 Root::Route(name) => {
                     let from = catalogue.route(&name)?.spec.from.clone();
-                    let letters = dead_letters::of_route(&from, name.as_str());
+                    let letters = dead_letters::of_route(from.as_str(), name.as_str());
                     removal.routes.insert(name);
                     letters
                 }
@@ -85,7 +85,7 @@ impl Removal {
             .filter_map(|(topic, name)| dead_letters::of_subscription(topic.as_str(), name.as_str()).ok());
         let of_routes = self.routes.iter().filter_map(|name| {
             let record = before.routes.get(name)?;
-            dead_letters::of_route(&record.spec.from, name.as_str()).ok()
+            dead_letters::of_route(record.spec.from.as_str(), name.as_str()).ok()
         });
         let all = of_subscriptions.chain(of_routes);
         all.filter(|name| after.topics.contains(name) && !self.topics.contains(name)).collect()
@@ -101,7 +101,7 @@ impl Removal {
             .routes
             .iter()
             .filter(|(name, route)| {
-                !self.routes.contains(*name) && route.spec.to.iter().any(|to| self.has(to))
+                !self.routes.contains(*name) && route.spec.to.iter().any(|to| self.topics.contains(to))
             })
             .map(|(name, _)| name.to_string())
             .collect();
@@ -134,10 +134,6 @@ impl Removal {
         let message =
             format!("{root} is in use: {}{kept}; delete what needs it first, or force", reasons.join("; "));
         Err(Error::refused(ErrorCode::TopicInUse, message))
-    }
-
-    fn has(&self, topic: &str) -> bool {
-        self.topics.iter().any(|gone| gone.as_str() == topic)
     }
 
     fn takes(&self, place: &Root) -> bool {
@@ -185,7 +181,7 @@ impl<'a> Readers<'a> {
             readers.entry(topic.as_str()).or_default().push(Root::Subscription(topic.clone(), name.clone()));
         }
         for (name, route) in catalogue.routes.iter() {
-            readers.entry(&route.spec.from).or_default().push(Root::Route(name.clone()));
+            readers.entry(route.spec.from.as_str()).or_default().push(Root::Route(name.clone()));
         }
         Self(readers)
     }

@@ -32,7 +32,7 @@ fn a_place_whose_dead_letters_could_have_no_topic_is_refused_and_others_can_go()
     assert_eq!(refused.code(), ErrorCode::InvalidName);
     assert!(refused.to_string().contains("choose a shorter name"), "{refused}");
     let route = Change::CreateRoute {
-        spec: RouteSpec { from: source.to_string(), ..RouteSpec::default() },
+        spec: RouteSpec::new("r".repeat(63).parse().unwrap(), source.clone(), []),
         name: "r".repeat(63).parse().unwrap(),
         positions: vec![Offset(0)],
         owner: owner(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use levada_protocol::{
     error::ErrorCode,
-    ids::{Offset, PluginName, RouteId, SubscriptionId, TopicName},
+    ids::{Offset, PluginName, RouteId, SubscriptionId},
     request::StageSpec,
 };
 
@@ -40,8 +40,8 @@ impl Broker {
         }
         if places.subscription(id).is_some() {
             tracing::warn!(
-                topic = record.topic,
-                name = record.name,
+                topic = %record.topic,
+                name = %record.name,
                 "the subscription's owner has ended, a new one starts"
             );
             self.replace_owner(id).await?;
@@ -149,7 +149,7 @@ impl Broker {
         record: &Arc<SubscriptionRecord>,
         generation: Generation,
     ) -> Result<(), Error> {
-        let topic = self.inner.shard.topic(&TopicName::parse_any(&record.topic)?)?;
+        let topic = self.inner.shard.topic(&record.topic)?;
         let context = subscription::Context {
             store: Arc::clone(&self.inner.store),
             shard: self.inner.shard.clone(),
@@ -159,14 +159,14 @@ impl Broker {
         };
         let (handle, task) = subscription::open(record, &topic, &context, generation)?;
         self.inner.places.add_subscription(SubscriptionId(record.id), handle);
-        let span = tracing::info_span!("subscription", topic = record.topic, name = record.name);
+        let span = tracing::info_span!("subscription", topic = %record.topic, name = %record.name);
         self.inner.tasks.spawn(span, task.run());
         Ok(())
     }
 
     /// Starts the owners of a route.
     fn start_route(&self, record: &Arc<RouteRecord>) -> Result<(), Error> {
-        let source = self.inner.shard.topic(&TopicName::parse_any(&record.spec.from)?)?;
+        let source = self.inner.shard.topic(&record.spec.from)?;
         let context = route::RouteContext {
             store: Arc::clone(&self.inner.store),
             shard: self.inner.shard.clone(),
@@ -177,7 +177,7 @@ impl Broker {
         let (handle, tasks) = route::open(record, &source, &cursors, &context);
         self.inner.places.add_route(RouteId(record.id), handle);
         for task in tasks {
-            self.inner.tasks.spawn(tracing::info_span!("route", name = record.spec.name), task.run());
+            self.inner.tasks.spawn(tracing::info_span!("route", name = %record.spec.name), task.run());
         }
         Ok(())
     }

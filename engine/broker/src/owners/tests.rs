@@ -5,10 +5,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use levada_protocol::{
     batch::{BatchBuilder, Stamp},
-    deliver::DeliverHeader,
     error::ErrorCode,
     event::Event,
-    frame::FRAME_HEADER_BYTES,
     ids::{DeliveryToken, Offset, PartitionId, SubscriptionId, Timestamp},
     publish::PublishHeader,
     request::{Request, Response, Start, Subscribe, SubscriptionInfo, SubscriptionOptions, TopicSettings},
@@ -18,7 +16,7 @@ use levada_store::{Commit, MemoryStore, Store, commit::Term};
 use tokio::time::timeout;
 
 use crate::{
-    Broker, BrokerConfig, Consumer, Principal,
+    Broker, BrokerConfig, Consumer, Content, Principal,
     rows::{NextId, Row, SubscriptionRecord, TopicRecord},
     stage::{AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage},
 };
@@ -54,11 +52,12 @@ impl Engine {
         let dir = tempfile::tempdir().unwrap();
         let config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(dir.path()) };
         let broker = Broker::start(config, store, Arc::new(NoPlugins)).unwrap();
-        let create = Request::CreateTopic { name: "orders".into(), settings: TopicSettings::default() };
+        let create =
+            Request::CreateTopic { name: "orders".parse().unwrap(), settings: TopicSettings::default() };
         broker.request(&Principal::Local, create, None).await.unwrap();
         let mut builder = BatchBuilder::new();
         (0..3).for_each(|number: u8| builder.push(&Event::new(number.to_string())).unwrap());
-        let mut stream = broker.open_publish(&Principal::Local, "orders").unwrap();
+        let mut stream = broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap();
         let (partition, correlation) = (PartitionId(0), 1);
         let header = PublishHeader { correlation, partition, durability: None, expect_offset: None };
         stream.submitter().submit(header, builder.finish(Stamp::ENGINE)).await.unwrap();
@@ -68,11 +67,10 @@ impl Engine {
 
     async fn subscribe(&self) -> Consumer {
         let subscribe = Subscribe {
-            topic: "orders".into(),
-            subscription: "payment".into(),
             consumer: "test".into(),
             options: Some(SubscriptionOptions::default()),
             from: Start::Earliest,
+            ..Subscribe::new("orders".parse().unwrap(), "payment".parse().unwrap())
         };
         let consumer = timeout(SOON, self.broker.subscribe(&Principal::Local, subscribe)).await;
         let consumer = consumer.unwrap().unwrap();
@@ -87,7 +85,10 @@ impl Engine {
     }
 
     async fn describe(&self) -> SubscriptionInfo {
-        let request = Request::DescribeSubscription { topic: "orders".into(), name: "payment".into() };
+        let request = Request::DescribeSubscription {
+            topic: "orders".parse().unwrap(),
+            name: "payment".parse().unwrap(),
+        };
         match self.broker.request(&Principal::Local, request, None).await.unwrap() {
             Response::Subscription(info) => info,
             other => panic!("{other:?}"),
@@ -97,11 +98,10 @@ impl Engine {
 
 /// The token of a delivery of all three events.
 async fn delivery(consumer: &mut Consumer) -> DeliveryToken {
-    let frame = timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap().unwrap();
-    let mut payload = Bytes::from(frame.chunks.concat()).slice(FRAME_HEADER_BYTES..);
-    let header = DeliverHeader::read(&mut payload).unwrap();
-    assert_eq!(header.span, 3);
-    header.token
+    let next = timeout(SOON, consumer.outgoing.recv()).await.unwrap().unwrap().unwrap();
+    let Content::Delivery(delivery) = next.content() else { panic!("expected a delivery: {next:?}") };
+    assert_eq!(delivery.header.span, 3);
+    delivery.header.token
 }
 
 async fn ack(consumer: &Consumer, token: DeliveryToken) {
@@ -119,14 +119,18 @@ async fn an_owner_that_was_replaced_commits_nothing_any_more() {
     // The owner of this consumer runs on, and does not know.
     engine.broker.replace_owner(engine.subscription()).await.unwrap();
     ack(&consumer, token).await;
-    let end = timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap().unwrap_err();
+    let end = timeout(SOON, consumer.outgoing.recv()).await.unwrap().unwrap().unwrap_err();
     assert_eq!(end.code(), ErrorCode::ShuttingDown, "{end}");
     assert!(end.is_retryable());
     assert_eq!(engine.describe().await.lag, 3);
     let mut consumer = engine.subscribe().await;
     let token = delivery(&mut consumer).await;
     ack(&consumer, token).await;
-    timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap().expect("the acknowledgement is confirmed");
+    timeout(SOON, consumer.outgoing.recv())
+        .await
+        .unwrap()
+        .unwrap()
+        .expect("the acknowledgement is confirmed");
     assert_eq!(engine.describe().await.lag, 0);
     engine.broker.shutdown().await;
 }
@@ -138,12 +142,16 @@ async fn a_subscription_whose_owner_has_ended_gets_another_one() {
     delivery(&mut consumer).await;
     let handle = engine.broker.inner.places.subscription(engine.subscription()).unwrap();
     handle.stop();
-    let end = timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap();
+    let end = timeout(SOON, consumer.outgoing.recv()).await.unwrap().unwrap();
     assert!(end.is_err());
     let mut consumer = engine.subscribe().await;
     let token = delivery(&mut consumer).await;
     ack(&consumer, token).await;
-    timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap().expect("the acknowledgement is confirmed");
+    timeout(SOON, consumer.outgoing.recv())
+        .await
+        .unwrap()
+        .unwrap()
+        .expect("the acknowledgement is confirmed");
     assert_eq!(engine.describe().await.lag, 0);
     engine.broker.shutdown().await;
 }
@@ -152,7 +160,7 @@ async fn a_subscription_whose_owner_has_ended_gets_another_one() {
 fn store_with(subscriptions: u64) -> MemoryStore {
     let topic = TopicRecord {
         id: 1,
-        name: "crowded".to_owned(),
+        name: "crowded".parse().unwrap(),
         settings: TopicSettings::default(),
         created_ms: 0,
         owner: "test".to_owned(),
@@ -160,8 +168,8 @@ fn store_with(subscriptions: u64) -> MemoryStore {
     let subscription = |id| SubscriptionRecord {
         id,
         topic_id: 1,
-        topic: "crowded".to_owned(),
-        name: format!("s{id}"),
+        topic: "crowded".parse().unwrap(),
+        name: format!("s{id}").parse().unwrap(),
         options: SubscriptionOptions::default(),
         positions: vec![0],
         created_ms: 0,
@@ -182,7 +190,7 @@ async fn an_acknowledgement_among_10_000_subscriptions_works_as_it_does_alone() 
         let mut consumer = engine.subscribe().await;
         let token = delivery(&mut consumer).await;
         ack(&consumer, token).await;
-        let confirmed = timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap();
+        let confirmed = timeout(SOON, consumer.outgoing.recv()).await.unwrap().unwrap();
         confirmed.expect("the acknowledgement is confirmed");
         assert_eq!(engine.describe().await.lag, 0);
         engine.broker.shutdown().await;

@@ -10,6 +10,7 @@ use std::{ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 use levada_protocol::{
+    access::Requires,
     error::ErrorCode,
     ids::{SubscriptionId, TopicName},
     request::{EngineInfo, Request, Response, TopicChanges, TopicSettings},
@@ -32,50 +33,50 @@ impl Broker {
     /// Not cancel safe for requests that change something: a call that is given up may still take effect.
     ///
     /// # Errors
-    /// What the request's own rules say; nothing has changed then, unless the code says otherwise.
+    /// `PERMISSION_DENIED`; or what the request's own rules say. Nothing has changed then, unless the code says otherwise.
     pub async fn request(
         &self,
         principal: &Principal,
         request: Request,
         artefact: Option<Bytes>,
     ) -> Result<Response, Error> {
+        principal.check(&request.required())?;
         let catalogue = self.inner.shard.catalogue();
         match request {
             Request::Info => Ok(Response::Info(Box::new(self.info()))),
-            Request::CreateTopic { name, settings } => self.create_topic(principal, &name, settings).await,
+            Request::CreateTopic { name, settings } => self.create_topic(principal, name, settings).await,
             Request::ListTopics { limit, after } => self.list_topics(&catalogue, limit, after.as_deref()),
-            Request::DescribeTopic { name } => self.describe_topic(&TopicName::parse_any(&name)?),
-            Request::SetTopic { name, settings } => self.set_topic(&name, settings).await,
+            Request::DescribeTopic { name } => self.describe_topic(&name),
+            Request::SetTopic { name, settings } => self.set_topic(name, settings).await,
             Request::DeleteTopic { name, force, with_dead_letters } => {
-                self.delete(Root::Topic(TopicName::parse_any(&name)?), force, with_dead_letters).await
+                self.delete(Root::Topic(name), force, with_dead_letters).await
             }
             Request::CreateSubscription { topic, name, options, from } => {
-                let record = self.create_subscription(principal, &topic, &name, options, from).await?;
+                let record = self.create_subscription(principal, topic, name, options, from).await?;
                 self.describe_subscription(&record).await.map(Response::Subscription)
             }
             Request::ListSubscriptions { topic, limit, after } => {
                 self.list_subscriptions(&catalogue, topic, Page::new(limit), after.as_deref()).await
             }
             Request::DescribeSubscription { topic, name } => {
-                let record = catalogue.subscription(&TopicName::parse_any(&topic)?, &name.parse()?)?;
+                let record = catalogue.subscription(&topic, &name)?;
                 self.describe_subscription(record).await.map(Response::Subscription)
             }
             Request::DeleteSubscription { topic, name, force, with_dead_letters } => {
-                let root = Root::Subscription(TopicName::parse_any(&topic)?, name.parse()?);
-                self.delete(root, force, with_dead_letters).await
+                self.delete(Root::Subscription(topic, name), force, with_dead_letters).await
             }
             Request::ResumeSubscription { topic, name } => {
                 self.resume_subscription(&catalogue, &topic, &name).await
             }
             Request::DeployPlugin { name, size, config } => {
-                self.deploy_plugin(principal, &name, size, config, artefact).await
+                self.deploy_plugin(principal, name, size, config, artefact).await
             }
             Request::ListPlugins { limit, after } => self.list_plugins(&catalogue, limit, after.as_deref()),
-            Request::RemovePlugin { name, version } => self.remove_plugin(&name, version).await,
+            Request::RemovePlugin { name, version } => self.remove_plugin(name, version).await,
             Request::CreateRoute(spec) => self.create_route(principal, spec).await,
             Request::ListRoutes { limit, after } => self.list_routes(limit, after.as_deref()),
             Request::DeleteRoute { name, force, with_dead_letters } => {
-                self.delete(Root::Route(name.parse()?), force, with_dead_letters).await
+                self.delete(Root::Route(name), force, with_dead_letters).await
             }
             Request::ResumeRoute { name } => self.resume_route(&catalogue, &name),
             Request::Unknown => {
@@ -90,7 +91,7 @@ impl Broker {
         let mut collected = Collected::new();
         for record in catalogue.topics.values() {
             if let Some(topic) = self.inner.shard.view().topics().get(record.id()) {
-                collected.topic(&record.name, &topic.counters);
+                collected.topic(record.name.as_str(), &topic.counters);
             }
         }
         for record in catalogue.subscriptions.values() {
@@ -140,10 +141,10 @@ impl Broker {
     async fn create_topic(
         &self,
         principal: &Principal,
-        name: &str,
+        name: TopicName,
         settings: TopicSettings,
     ) -> Result<Response, Error> {
-        let name: TopicName = name.parse()?;
+        name.check_free()?;
         let owner = principal.as_str().to_owned();
         self.inner.shard.change(Change::CreateTopic { name: name.clone(), settings, owner }).await?;
         self.describe_topic(&name)
@@ -169,8 +170,7 @@ impl Broker {
         Ok(Response::Topics { topics, next })
     }
 
-    async fn set_topic(&self, name: &str, changes: TopicChanges) -> Result<Response, Error> {
-        let name = TopicName::parse_any(name)?;
+    async fn set_topic(&self, name: TopicName, changes: TopicChanges) -> Result<Response, Error> {
         let (broker, of) = (self.clone(), name.clone());
         self.to_the_end(async move {
             // Others wait until it is in force, for it counts on what is in force.

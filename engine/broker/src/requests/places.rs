@@ -34,33 +34,27 @@ impl Broker {
         principal: &Principal,
         subscribe: &Subscribe,
     ) -> Result<(Arc<SubscriptionRecord>, bool), Error> {
-        let topic = TopicName::parse_any(&subscribe.topic)?;
-        let name: SubscriptionName = subscribe.subscription.parse()?;
+        let (topic, name) = (&subscribe.topic, &subscribe.subscription);
         if subscribe.consumer.len() > CONSUMER_NAME_BYTES_MAX {
             let len = subscribe.consumer.len();
             let message =
                 format!("the consumer's name is {len} bytes, the limit is {CONSUMER_NAME_BYTES_MAX}");
             return Err(Error::refused(ErrorCode::InvalidArgument, message));
         }
-        let found = self.inner.shard.catalogue().subscription(&topic, &name).cloned();
+        let found = self.inner.shard.catalogue().subscription(topic, name).cloned();
         match (found, &subscribe.options) {
             (Ok(record), Some(options)) => same_options(&record, options).map(|()| (record, false)),
             (Ok(record), None) => Ok((record, false)),
             (Err(error), Some(options)) if error.code() == ErrorCode::SubscriptionNotFound => {
+                let (topic_name, options_wanted) = (topic.clone(), options.clone());
                 let created = self
-                    .create_subscription(
-                        principal,
-                        &subscribe.topic,
-                        &subscribe.subscription,
-                        options.clone(),
-                        subscribe.from,
-                    )
+                    .create_subscription(principal, topic_name, name.clone(), options_wanted, subscribe.from)
                     .await;
                 match created {
                     Ok(record) => Ok((record, true)),
                     // Somebody else made it in the meantime.
                     Err(error) if error.code() == ErrorCode::SubscriptionExists => {
-                        let record = self.inner.shard.catalogue().subscription(&topic, &name)?.clone();
+                        let record = self.inner.shard.catalogue().subscription(topic, name)?.clone();
                         same_options(&record, options).map(|()| (record, false))
                     }
                     Err(error) => Err(error),
@@ -74,12 +68,11 @@ impl Broker {
     pub(super) async fn create_subscription(
         &self,
         principal: &Principal,
-        topic: &str,
-        name: &str,
+        topic_name: TopicName,
+        name: SubscriptionName,
         options: SubscriptionOptions,
         from: Start,
     ) -> Result<Arc<SubscriptionRecord>, Error> {
-        let (topic_name, name) = (TopicName::parse_any(topic)?, name.parse::<SubscriptionName>()?);
         check_options(&options)?;
         let options = options.with_defaults();
         let catalogue = self.inner.shard.catalogue();
@@ -103,11 +96,10 @@ impl Broker {
     pub(super) async fn list_subscriptions(
         &self,
         catalogue: &Catalogue,
-        topic: Option<String>,
+        topic: Option<TopicName>,
         mut page: Page<SubscriptionInfo>,
         after: Option<&str>,
     ) -> Result<Response, Error> {
-        let topic = topic.map(|topic| TopicName::parse_any(&topic)).transpose()?;
         if let Some(topic) = &topic {
             catalogue.topic(topic)?;
         }
@@ -140,7 +132,7 @@ impl Broker {
         let described = subscription::describe(&self.owner_of(record).await?).await?;
         let mut info = described.info;
         // Read here and not by the owner: it has deliveries to make.
-        let topic = self.inner.shard.topic(&TopicName::parse_any(&record.topic)?)?;
+        let topic = self.inner.shard.topic(&record.topic)?;
         let mut oldest = None;
         for (number, floor) in described.oldest {
             let log = Log::new(Arc::clone(&self.inner.store), Arc::clone(&topic), number)?;
@@ -153,10 +145,10 @@ impl Broker {
     pub(super) async fn resume_subscription(
         &self,
         catalogue: &Catalogue,
-        topic: &str,
-        name: &str,
+        topic: &TopicName,
+        name: &SubscriptionName,
     ) -> Result<Response, Error> {
-        let record = catalogue.subscription(&TopicName::parse_any(topic)?, &name.parse()?)?;
+        let record = catalogue.subscription(topic, name)?;
         subscription::resume(&self.owner_of(record).await?).await?;
         Ok(Response::Done)
     }
@@ -168,20 +160,20 @@ impl Broker {
     ) -> Result<Response, Error> {
         let chain = spec.chain.into_iter().map(StageSpec::with_defaults).collect();
         let spec = RouteSpec { chain, ..spec };
-        let name: RouteName = spec.name.parse()?;
+        let name = spec.name.clone();
         if spec.to.is_empty() || spec.to.len() > ROUTE_TARGETS_MAX {
             let message =
                 format!("the route has {} targets, expected 1 to {ROUTE_TARGETS_MAX}", spec.to.len());
             return Err(Error::refused(ErrorCode::InvalidArgument, message));
         }
         for target in &spec.to {
-            if TopicName::parse_any(target)?.is_internal() {
+            if target.is_internal() {
                 let message = format!("topic {target} is the engine's own and no target");
                 return Err(Error::refused(ErrorCode::InvalidArgument, message));
             }
         }
         let catalogue = self.inner.shard.catalogue();
-        let source = TopicName::parse_any(&spec.from)?;
+        let source = spec.from.clone();
         catalogue.topic(&source)?;
         self.try_chain(&catalogue, &spec.chain, &source, Place::Route).await?;
         let (broker, owner) = (self.clone(), principal.as_str().to_owned());
@@ -206,7 +198,7 @@ impl Broker {
         let after = after.map(str::parse::<RouteName>).transpose()?;
         let name = |route: &RouteHandle| route.record().spec.name.clone();
         let mut routes = self.inner.places.routes();
-        routes.retain(|route| after.as_ref().is_none_or(|after| name(route).as_str() > after.as_str()));
+        routes.retain(|route| after.as_ref().is_none_or(|after| name(route) > *after));
         routes.sort_by_cached_key(name);
         let mut page = Page::new(limit);
         for route in &routes {
@@ -218,8 +210,8 @@ impl Broker {
         Ok(Response::Routes { routes, next })
     }
 
-    pub(super) fn resume_route(&self, catalogue: &Catalogue, name: &str) -> Result<Response, Error> {
-        let record = catalogue.route(&name.parse()?)?;
+    pub(super) fn resume_route(&self, catalogue: &Catalogue, name: &RouteName) -> Result<Response, Error> {
+        let record = catalogue.route(name)?;
         if let Some(handle) = self.inner.places.route(RouteId(record.id)) {
             handle.resume();
         }

@@ -31,12 +31,11 @@ impl Broker {
     pub(super) async fn deploy_plugin(
         &self,
         principal: &Principal,
-        name: &str,
+        name: PluginName,
         size: u64,
         config: Option<String>,
         artefact: Option<Bytes>,
     ) -> Result<Response, Error> {
-        let name: PluginName = name.parse()?;
         let artefact = artefact.unwrap_or_default();
         if artefact.len() > ARTEFACT_BYTES_MAX {
             let message =
@@ -143,8 +142,11 @@ impl Broker {
         Ok(Response::Plugins { plugins, next })
     }
 
-    pub(super) async fn remove_plugin(&self, name: &str, version: Option<u32>) -> Result<Response, Error> {
-        let name: PluginName = name.parse()?;
+    pub(super) async fn remove_plugin(
+        &self,
+        name: PluginName,
+        version: Option<u32>,
+    ) -> Result<Response, Error> {
         let broker = self.clone();
         self.to_the_end(async move {
             let _changing = broker.inner.changing.lock().await;
@@ -190,7 +192,7 @@ fn plugin_info(catalogue: &Catalogue, record: &PluginRecord, figures: Figures) -
         version: record.version,
         sha256: record.sha256.clone(),
         size: record.size,
-        interface: record.interface.clone(),
+        interface: record.interface.as_str().into(),
         deployed_ms: record.created_ms,
         already_deployed: false,
         used_by,

@@ -11,6 +11,7 @@ use super::task::{RETRY_MIN, RouteTask, Stop};
 use crate::{
     clock,
     dead_letters::{self, Letters, Origin, Reason},
+    pause,
     shard::{AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, StateChange},
     stage::{Routed, Target},
 };
@@ -38,8 +39,9 @@ impl RouteTask {
             .collect();
         let letters = progress.dead_letters.len() as u64;
         if letters > 0 {
-            let target = dead_letters::of_route(self.shared.source.name.as_str(), &self.record.spec.name)
-                .map_err(Stop::Failed)?;
+            let target =
+                dead_letters::of_route(self.shared.source.name.as_str(), self.record.spec.name.as_str())
+                    .map_err(Stop::Failed)?;
             let place = format!("route-{}", self.record.spec.name);
             let mut dead = Letters::new(target);
             let origin = Origin { topic: &self.shared.source.name, partition: self.number, place: &place };
@@ -66,7 +68,8 @@ impl RouteTask {
                 while !self.under_way.is_empty() {
                     self.settle_one().await?;
                 }
-                Err(Stop::Paused { why: paused.why, retry_after: paused.retry_after })
+                let retry_after = paused.retry_after;
+                Err(Stop::Paused { reason: pause::of_chain(paused), retry_after })
             }
         }
     }
@@ -107,7 +110,7 @@ impl RouteTask {
             Err(ProposalRefused::Gone | ProposalRefused::Stale { .. }) => Err(Stop::Ended),
             Err(ProposalRefused::Moved { .. }) => Err(Stop::Moved),
             Err(ProposalRefused::Blocked { target, error }) => {
-                Err(Stop::Blocked { why: format!("blocked: {target} {}", error.code()) })
+                Err(Stop::Blocked { target, code: error.code() })
             }
             Err(ProposalRefused::End { .. }) => Err(Stop::Moved),
             Err(ProposalRefused::Failed(error)) => Err(Stop::Failed(error)),

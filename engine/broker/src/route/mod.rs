@@ -16,7 +16,7 @@ use std::{
 
 use levada_protocol::{
     ids::{Offset, PartitionId, TopicId},
-    request::{Position, RouteInfo},
+    request::{Position, RouteInfo, RunState},
 };
 use levada_store::Store;
 use tokio::sync::Notify;
@@ -41,7 +41,7 @@ struct Shared {
     source: Arc<Topic>,
     floors: Arc<Floors>,
     /// Per source partition: why it does not go on, if it does not.
-    stopped: Mutex<Vec<Option<String>>>,
+    stopped: Mutex<Vec<Option<RunState>>>,
     dead_lettered: AtomicU64,
     resume: Notify,
     /// Counts changes of what its plugins' newest versions are.
@@ -95,7 +95,7 @@ impl RouteHandle {
         let ends = self.shared.source.partitions.iter().map(|partition| partition.end().0);
         let lag = ends.zip(&positions).map(|(end, position)| end.saturating_sub(position.offset)).sum();
         let stopped = self.shared.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = stopped.iter().flatten().next().cloned().unwrap_or_else(|| "running".to_owned());
+        let state = stopped.iter().flatten().next().cloned().unwrap_or_default();
         RouteInfo {
             spec: self.record.spec.clone(),
             id: self.record.id,

@@ -11,6 +11,7 @@ use std::{
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId, TopicId, TopicName},
+    request::{PauseReason, RunState},
 };
 use tokio::sync::watch;
 
@@ -19,6 +20,7 @@ use crate::{
     chains::Attached,
     error::Error,
     log::{Found, Log},
+    pause,
     rows::RouteRecord,
     stage::{Input, Place, Source, Target},
 };
@@ -50,9 +52,9 @@ pub(crate) struct RouteTask {
 /// Why a route's partition does not go on by itself.
 pub(super) enum Stop {
     /// Until somebody resumes it, or a while has passed.
-    Paused { why: String, retry_after: Option<Duration> },
+    Paused { reason: PauseReason, retry_after: Option<Duration> },
     /// A target cannot take events.
-    Blocked { why: String },
+    Blocked { target: Option<TopicName>, code: ErrorCode },
     /// The store failed, or the source is damaged.
     Failed(Error),
     /// The committed cursor is not where it was thought to be; it is known now.
@@ -91,7 +93,7 @@ impl RouteTask {
             let (attached, targets) = match self.attach().await {
                 Ok(attached) => attached,
                 Err(error) => {
-                    return Stop::Paused { why: error.to_string(), retry_after: Some(RETRY_MAX) };
+                    return Stop::Paused { reason: pause::of_attach(&error), retry_after: Some(RETRY_MAX) };
                 }
             };
             loop {
@@ -110,13 +112,13 @@ impl RouteTask {
         let spec = &self.record.spec;
         let mut targets = Vec::with_capacity(spec.to.len());
         for name in &spec.to {
-            let name = TopicName::parse_any(name)?;
-            let record = catalogue.topic(&name)?;
-            targets.push((record.id(), Target { topic: name, partitions: record.settings.partitions }));
+            let record = catalogue.topic(name)?;
+            let partitions = record.settings.partitions;
+            targets.push((record.id(), Target { topic: name.clone(), partitions }));
         }
         let chains = &self.context.chains;
         let attached =
-            chains.attach(&catalogue, &spec.chain, &spec.from, Place::Route, self.record.id).await?;
+            chains.attach(&catalogue, &spec.chain, spec.from.as_str(), Place::Route, self.record.id).await?;
         self.shared.costs.attach(self.number.0, attached.stages());
         Ok((attached, targets))
     }
@@ -167,19 +169,20 @@ impl RouteTask {
             Stop::Ended | Stop::Moved => return,
             // Its deletion is on the way to the disk, and ends the route.
             Stop::Failed(_) if self.shared.source.is_deleting() => Some(self.retry),
-            Stop::Paused { why, retry_after } => {
-                tracing::warn!(route = self.record.spec.name, partition = %self.number, why, "route paused");
-                self.show(Some(format!("paused: {why}")));
+            Stop::Paused { reason, retry_after } => {
+                tracing::warn!(route = %self.record.spec.name, partition = %self.number, why = %reason, "route paused");
+                self.show(Some(RunState::Paused { reason }));
                 retry_after
             }
-            Stop::Blocked { why } => {
-                tracing::warn!(route = self.record.spec.name, partition = %self.number, why, "route blocked");
-                self.show(Some(why));
+            Stop::Blocked { target, code } => {
+                let state = RunState::Blocked { target, code };
+                tracing::warn!(route = %self.record.spec.name, partition = %self.number, why = %state, "route blocked");
+                self.show(Some(state));
                 Some(self.retry)
             }
             Stop::Failed(error) => {
-                tracing::error!(route = self.record.spec.name, partition = %self.number, %error, "route failed");
-                self.show(Some(format!("blocked: {}", error.code())));
+                tracing::error!(route = %self.record.spec.name, partition = %self.number, %error, "route failed");
+                self.show(Some(RunState::Blocked { target: None, code: error.code() }));
                 Some(self.retry)
             }
         };
@@ -204,7 +207,7 @@ impl RouteTask {
         }
     }
 
-    pub(super) fn show(&self, state: Option<String>) {
+    pub(super) fn show(&self, state: Option<RunState>) {
         let mut stopped = self.shared.stopped.lock().unwrap_or_else(PoisonError::into_inner);
         stopped[usize::from(self.number.0)] = state;
     }

@@ -1,5 +1,6 @@
 //! A plugin version: its record under an id of its own.
 
+use levada_protocol::ids::PluginName;
 use serde::{Deserialize, Serialize};
 
 use super::{record::Record, tag};
@@ -8,7 +9,7 @@ use super::{record::Record, tag};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PluginRecord {
     pub(crate) id: u64,
-    pub(crate) name: String,
+    pub(crate) name: PluginName,
     pub(crate) version: u32,
     pub(crate) sha256: String,
     pub(crate) size: u64,
@@ -34,7 +35,7 @@ mod tests {
     fn the_bytes_are_these() {
         let plugin = PluginRecord {
             id: 3,
-            name: "json-filter".to_owned(),
+            name: "json-filter".parse().unwrap(),
             version: 2,
             sha256: "ab".to_owned(),
             size: 5,
@@ -51,9 +52,10 @@ mod tests {
     proptest! {
         #[test]
         fn it_comes_back(
-            (id, version, size, created_ms) in any::<(u64, u32, u64, u64)>(), name in ".{0,20}", sha256 in "[0-9a-f]{64}",
+            (id, version, size, created_ms) in any::<(u64, u32, u64, u64)>(), name in "[a-z0-9_-]{0,20}", sha256 in "[0-9a-f]{64}",
             interface in ".{0,20}", owner in ".{0,20}",
         ) {
+            let name = format!("p{name}").parse().unwrap();
             let record = PluginRecord { id, name, version, sha256, size, interface, created_ms, owner };
             check::comes_back(&id, &record);
         }

@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 
 use bytes::{Bytes, BytesMut};
-use levada_protocol::ids::{RouteId, SubscriptionId, TopicId};
+use levada_protocol::ids::{PluginName, RouteId, SubscriptionId, TopicId};
 use levada_store::Family;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -109,12 +109,12 @@ impl RecordKey for RouteId {
     }
 }
 
-impl RecordKey for String {
+impl RecordKey for PluginName {
     fn put(&self, key: KeyBuilder) -> KeyBuilder {
-        key.bytes(self.as_bytes())
+        key.bytes(self.as_str().as_bytes())
     }
 
     fn take(fields: KeyFields<'_>) -> Option<Self> {
-        Self::from_utf8(fields.rest().to_vec()).ok()
+        std::str::from_utf8(fields.rest()).ok()?.parse().ok()
     }
 }

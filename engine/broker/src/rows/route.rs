@@ -34,9 +34,9 @@ mod tests {
     #[test]
     fn the_bytes_are_these() {
         let spec = RouteSpec {
-            name: "big".to_owned(),
-            from: "orders".to_owned(),
-            to: vec!["large".to_owned()],
+            name: "big".parse().unwrap(),
+            from: "orders".parse().unwrap(),
+            to: vec!["large".parse().unwrap()],
             chain: vec![StageSpec { plugin: "router".to_owned(), ..StageSpec::default() }],
             start: Start::Offset(5),
         };
@@ -59,10 +59,12 @@ mod tests {
     proptest! {
         #[test]
         fn it_comes_back(
-            (id, source_id, created_ms) in any::<(u64, u32, u64)>(), name in ".{0,20}", from in ".{0,20}", owner in ".{0,20}",
-            to in prop::collection::vec(".{0,9}", 0..3), positions in prop::collection::vec(any::<u64>(), 0..8),
+            (id, source_id, created_ms) in any::<(u64, u32, u64)>(), name in "[a-z0-9_-]{0,20}", from in "[a-z0-9._-]{0,20}", owner in ".{0,20}",
+            to in prop::collection::vec("[a-z]{1,9}", 0..3), positions in prop::collection::vec(any::<u64>(), 0..8),
             start in prop_oneof![Just(Start::Earliest), any::<u64>().prop_map(Start::Time)],
         ) {
+            let (name, from) = (format!("r{name}").parse().unwrap(), format!("t{from}").parse().unwrap());
+            let to = to.iter().map(|name| name.parse().unwrap()).collect();
             let spec = RouteSpec { name, from, to, chain: vec![StageSpec::default()], start };
             let record = RouteRecord { id, source_id, spec, positions, created_ms, owner };
             check::comes_back(&RouteId(id), &record);

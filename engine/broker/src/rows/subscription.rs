@@ -1,6 +1,9 @@
 //! A subscription: its record under its id.
 
-use levada_protocol::{ids::SubscriptionId, request::SubscriptionOptions};
+use levada_protocol::{
+    ids::{SubscriptionId, SubscriptionName, TopicName},
+    request::SubscriptionOptions,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{record::Record, tag};
@@ -10,8 +13,8 @@ use super::{record::Record, tag};
 pub(crate) struct SubscriptionRecord {
     pub(crate) id: u64,
     pub(crate) topic_id: u32,
-    pub(crate) topic: String,
-    pub(crate) name: String,
+    pub(crate) topic: TopicName,
+    pub(crate) name: SubscriptionName,
     pub(crate) options: SubscriptionOptions,
     /// Where each partition began.
     pub(crate) positions: Vec<u64>,
@@ -45,8 +48,8 @@ mod tests {
         let subscription = SubscriptionRecord {
             id: 2,
             topic_id: 1,
-            topic: "orders".to_owned(),
-            name: "payment".to_owned(),
+            topic: "orders".parse().unwrap(),
+            name: "payment".parse().unwrap(),
             options,
             positions: vec![3, 4],
             created_ms: 7,
@@ -64,7 +67,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_comes_back(
-            (id, topic_id, created_ms) in any::<(u64, u32, u64)>(), topic in ".{0,20}", name in ".{0,20}", owner in ".{0,20}",
+            (id, topic_id, created_ms) in any::<(u64, u32, u64)>(), topic in "[a-z0-9._-]{0,20}", name in "[a-z0-9_-]{0,20}", owner in ".{0,20}",
             positions in prop::collection::vec(any::<u64>(), 0..8), plugins in prop::collection::vec(".{0,9}", 0..3),
             (ack_timeout_ms, max_attempts, max_in_flight) in any::<(Option<u32>, Option<u16>, Option<u32>)>(),
         ) {
@@ -72,6 +75,7 @@ mod tests {
             let options = SubscriptionOptions {
                 order: None, chain: Some(chain.collect()), ack_timeout_ms, max_attempts, max_in_flight,
             };
+            let (topic, name) = (format!("t{topic}").parse().unwrap(), format!("s{name}").parse().unwrap());
             let record = SubscriptionRecord { id, topic_id, topic, name, options, positions, created_ms, owner };
             check::comes_back(&SubscriptionId(id), &record);
         }

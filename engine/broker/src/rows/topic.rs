@@ -1,6 +1,9 @@
 //! A topic: its record under its id.
 
-use levada_protocol::{ids::TopicId, request::TopicSettings};
+use levada_protocol::{
+    ids::{TopicId, TopicName},
+    request::TopicSettings,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{record::Record, tag};
@@ -9,7 +12,7 @@ use super::{record::Record, tag};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TopicRecord {
     pub(crate) id: u32,
-    pub(crate) name: String,
+    pub(crate) name: TopicName,
     pub(crate) settings: TopicSettings,
     pub(crate) created_ms: u64,
     pub(crate) owner: String,
@@ -29,7 +32,7 @@ impl Record for TopicRecord {
 
 #[cfg(test)]
 mod tests {
-    use levada_protocol::request::Retain;
+    use levada_protocol::{publish::Durability, request::Retain};
     use proptest::prelude::*;
 
     use super::*;
@@ -39,13 +42,18 @@ mod tests {
     fn the_bytes_are_these() {
         let settings = TopicSettings {
             partitions: 4,
-            durability: "os".to_owned(),
+            durability: Durability::Os,
             retain: Retain::TimeAndSize,
             retain_for_ms: 5,
             max_bytes: 6,
         };
-        let topic =
-            TopicRecord { id: 1, name: "orders".to_owned(), settings, created_ms: 7, owner: "me".to_owned() };
+        let topic = TopicRecord {
+            id: 1,
+            name: "orders".parse().unwrap(),
+            settings,
+            created_ms: 7,
+            owner: "me".to_owned(),
+        };
         let expected = "0185a2696401a46e616d65a66f7264657273a873657474696e677385aa706172746974696f6e7304aa647572 \
             6162696c697479a26f73a672657461696ead74696d655f616e645f73697a65ad72657461696e5f666f725f6d \
             7305a96d61785f627974657306aa637265617465645f6d7307a56f776e6572a26d65";
@@ -55,10 +63,12 @@ mod tests {
     proptest! {
         #[test]
         fn it_comes_back(
-            id in any::<u32>(), name in ".{0,40}", owner in ".{0,20}", created_ms in any::<u64>(),
-            (partitions, retain_for_ms, max_bytes) in any::<(u16, u64, u64)>(), by_size in any::<bool>(), durability in "[a-z]{0,8}",
+            id in any::<u32>(), name in "[a-z0-9._-]{0,40}", owner in ".{0,20}", created_ms in any::<u64>(),
+            (partitions, retain_for_ms, max_bytes) in any::<(u16, u64, u64)>(), by_size in any::<bool>(), is_os in any::<bool>(),
         ) {
             let retain = if by_size { Retain::TimeAndSize } else { Retain::default() };
+            let name = format!("t{name}").parse().unwrap();
+            let durability = if is_os { Durability::Os } else { Durability::Sync };
             let settings = TopicSettings { partitions, durability, retain, retain_for_ms, max_bytes };
             check::comes_back(&TopicId(id), &TopicRecord { id, name, settings, created_ms, owner });
         }

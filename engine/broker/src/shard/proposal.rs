@@ -78,8 +78,8 @@ pub(crate) enum ProposalRefused {
     #[error("the partition's next offset is {next}, expected {expected}")]
     End { next: Offset, expected: Offset },
     /// A target cannot take events now; try again.
-    #[error("{target} cannot take events: {error}")]
-    Blocked { target: String, error: Error },
+    #[error("a target cannot take events: {error}")]
+    Blocked { target: Option<TopicName>, error: Error },
     /// The store failed; whether the proposal will be found after a restart is unknown.
     #[error("{0}")]
     Failed(Error),

@@ -74,7 +74,7 @@ impl State {
         store.sync()?;
         let catalogue = Catalogue::load(store.as_ref())?;
         let (tables, extents) = Tables::load(store.as_ref(), &catalogue, limits.producers_max)?;
-        topics.recover(&catalogue, extents)?;
+        topics.recover(&catalogue, extents);
         let (engine_id, last) = (rows::get(store.as_ref(), &())?, store.last());
         let generations = Generations::default();
         Ok(Self { store, guard, topics, limits, catalogue, tables, generations, engine_id, last })
@@ -261,7 +261,7 @@ impl State {
                 Some(record) => (*id, &record.name),
                 None => {
                     let error = Error::refused(ErrorCode::TopicNotFound, "the target was deleted");
-                    return Err(ProposalRefused::Blocked { target: format!("topic {id}"), error });
+                    return Err(ProposalRefused::Blocked { target: None, error });
                 }
             },
             AppendTarget::DeadLetters(name) => match self.catalogue.topics.get(name) {
@@ -269,7 +269,7 @@ impl State {
                 None => return Ok(()),
             },
         };
-        let blocked = |error| Err(ProposalRefused::Blocked { target: name.clone(), error });
+        let blocked = |error| Err(ProposalRefused::Blocked { target: Some(name.clone()), error });
         if self.tables.partitions.next(id, append.partition).is_none() {
             let message = format!("topic {name} has no partition {}", append.partition);
             return blocked(Error::refused(ErrorCode::PartitionNotFound, message));

@@ -171,11 +171,7 @@ impl Durable {
     fn announce_event(&self, event: &CatalogueEvent) {
         let topics = self.view.topics();
         match event {
-            CatalogueEvent::TopicCreated(record) => {
-                if let Err(error) = topics.create(record) {
-                    tracing::error!(%error, topic = record.name, "a topic cannot be used before a restart");
-                }
-            }
+            CatalogueEvent::TopicCreated(record) => topics.create(record),
             CatalogueEvent::TopicChanged(record) => {
                 if let Some(topic) = topics.get(record.id()) {
                     topic.set_settings(record.settings.clone());

@@ -32,7 +32,7 @@ pub(crate) use self::{
     chain::{Chain, ChainStage, Clock},
     costs::{Costs, Counted},
     cut::Source,
-    outcome::{DeadLetter, DeadReason, Filtered, Input, PassedRun, Routed, Target},
+    outcome::{DeadLetter, DeadReason, Filtered, Input, PassedRun, Paused, Routed, Target},
 };
 
 /// A future that can be kept in a struct and sent to another thread.

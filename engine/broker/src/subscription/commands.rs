@@ -78,17 +78,17 @@ impl OwnerTask {
         // Without consumers nobody looked.
         self.look(self.context.clock.moment());
         // Every event in flight may be a frame of its own, and answers to verbs come on top.
-        let frames_max = self.record.options.max_in_flight() as usize + FRAMES_QUEUED_MAX;
-        let (frames, received) = mpsc::channel(frames_max);
+        let outgoing_max = self.record.options.max_in_flight() as usize + FRAMES_QUEUED_MAX;
+        let (outgoing, received) = mpsc::channel(outgoing_max);
         // A loss in every partition finds room.
         let (notices, noticed) = mpsc::channel(self.logs.len().max(1));
         if let Err(code) = self.rules.attach(ConsumerId(consumer)) {
             // The new stream ends at once with the reason.
-            let _ = frames
+            let _ = outgoing
                 .try_send(Err(Error::refused(code, "the subscription has as many consumers as it may")));
         } else {
             let untold = std::mem::take(&mut self.untold);
-            self.consumers.insert(consumer, Attached::new(name, frames, notices, untold, window));
+            self.consumers.insert(consumer, Attached::new(name, outgoing, notices, untold, window));
         }
         let positions = self.view().0.positions();
         let before = positions.iter().zip(&self.topic.partitions);
@@ -103,7 +103,7 @@ impl OwnerTask {
             ack_timeout_ms: self.record.options.ack_timeout_ms(),
         };
         // Whoever asked may have gone; then it is detached like one that goes later.
-        let _ = reply.send(AttachedReply { subscribed, frames: received, notices: noticed });
+        let _ = reply.send(AttachedReply { subscribed, outgoing: received, notices: noticed });
     }
 
     pub(super) fn detach(&mut self, now: Now, consumer: u64) {

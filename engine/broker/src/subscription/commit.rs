@@ -105,8 +105,11 @@ impl OwnerTask {
                     tracing::warn!(%offset, "retention took an event before it became a dead letter");
                     continue;
                 };
-                let origin =
-                    Origin { topic: &self.topic.name, partition: letter.partition, place: &self.record.name };
+                let origin = Origin {
+                    topic: &self.topic.name,
+                    partition: letter.partition,
+                    place: self.record.name.as_str(),
+                };
                 dead.push(&origin, offset, event, &why);
             }
         }

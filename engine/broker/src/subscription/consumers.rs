@@ -19,8 +19,8 @@ use tokio::sync::mpsc;
 use super::lost::Untold;
 use crate::{
     error::Error,
-    frames::{OutFrame, Receipt},
     outbound::{Held, Window},
+    outgoing::{Content, Outgoing, Receipt},
     rows::SubscriptionRecord,
 };
 
@@ -33,7 +33,7 @@ const SETTLED_SMALL: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Attached {
     pub(super) name: String,
-    frames: mpsc::Sender<Result<OutFrame, Error>>,
+    outgoing: mpsc::Sender<Result<Outgoing, Error>>,
     /// How many of its delivery frames its stream has taken.
     taken: Arc<AtomicU64>,
     notices: mpsc::Sender<Notice>,
@@ -63,14 +63,14 @@ pub(super) type Consumers = BTreeMap<u64, Attached>;
 impl Attached {
     pub(super) fn new(
         name: String,
-        frames: mpsc::Sender<Result<OutFrame, Error>>,
+        outgoing: mpsc::Sender<Result<Outgoing, Error>>,
         notices: mpsc::Sender<Notice>,
         untold: Untold,
         window: Arc<Window>,
     ) -> Self {
         Self {
             name,
-            frames,
+            outgoing,
             taken: Arc::default(),
             notices,
             untold,
@@ -122,16 +122,16 @@ impl Attached {
 
     /// Hands a delivery to the consumer's stream; false if the consumer is gone or has stopped taking frames that it
     /// gave credit for.
-    pub(super) fn send(&mut self, frame: OutFrame) -> bool {
+    pub(super) fn send(&mut self, delivery: Outgoing) -> bool {
         self.waited_for = 0;
-        let frame = frame.with_receipt(Receipt::new(&self.taken));
-        self.frames.try_send(Ok(frame)).is_ok()
+        let delivery = delivery.with_receipt(Receipt::new(&self.taken));
+        self.outgoing.try_send(Ok(delivery)).is_ok()
     }
 
     /// Tells the consumer why it gets nothing more.
     pub(super) fn end(&self, error: Error) {
         // A consumer that is gone needs no reason.
-        let _ = self.frames.try_send(Err(error));
+        let _ = self.outgoing.try_send(Err(error));
     }
 
     /// Notes a verbs frame: it is confirmed once `ticket` is, with those before it that wait for the same.
@@ -158,20 +158,24 @@ impl Attached {
             self.confirmed = Some(sequence);
         }
         let Some(sequence) = self.confirmed else { return };
-        let Ok(permit) = self.frames.try_reserve() else { return };
+        let Ok(permit) = self.outgoing.try_reserve() else { return };
         let settled = Settled { sequence, refused: std::mem::take(&mut self.refused) };
-        let bytes = settled.frame();
-        let len = bytes.len();
-        let mut frame = OutFrame::small(bytes);
-        if len > SETTLED_SMALL {
+        let len = settled.frame_len();
+        let held = if len > SETTLED_SMALL {
             let Some(held) = self.room.take().or_else(|| self.window.try_hold(len)) else {
                 self.refused = settled.refused;
                 self.window.want(len);
                 return;
             };
-            frame = frame.counted(held);
-        }
-        permit.send(Ok(frame));
+            Some(held)
+        } else {
+            None
+        };
+        let outgoing = Outgoing::new(Content::Settled(settled));
+        permit.send(Ok(match held {
+            Some(held) => outgoing.counted(held),
+            None => outgoing,
+        }));
         self.confirmed = None;
     }
 }

@@ -18,9 +18,11 @@ use tokio::time::Instant;
 use super::{lost, owner::OwnerTask, ready::Ready};
 use crate::{
     error::Error,
-    frames::{DELIVER_BYTES_TARGET, deliver_frame, payload_len},
+    frames::{DELIVER_BYTES_TARGET, payload_len},
     log::Found,
     outbound::Held,
+    outgoing::Outgoing,
+    pause,
     stage::{Input, Place, Source},
 };
 
@@ -55,14 +57,15 @@ impl OwnerTask {
             let (view, asked) = self.view();
             let (specs, id) = (view.record.options.chain(), view.record.id);
             let chains = &view.context.chains;
-            let attach = chains.attach(&catalogue, specs, &view.record.topic, Place::Subscription, id);
+            let attach =
+                chains.attach(&catalogue, specs, view.record.topic.as_str(), Place::Subscription, id);
             match view.during(asked, attach).await {
                 Ok(attached) => {
                     self.costs.attach(0, attached.stages());
                     self.chain = Some(attached);
                 }
                 Err(error) => {
-                    self.pause(error.to_string(), Some(RETRY_CHAIN));
+                    self.pause(pause::of_attach(&error), Some(RETRY_CHAIN));
                     return Ok(false);
                 }
             }
@@ -132,9 +135,9 @@ impl OwnerTask {
             span: u32::try_from(end.0 - first.run.base.0).unwrap_or(u32::MAX),
         };
         held.shrink(payload_len(&taken.pieces));
-        let frame = deliver_frame(header, &taken.pieces).counted(held);
+        let delivery = Outgoing::delivery(header, taken.pieces).counted(held);
         self.delivered.increment(delivered.events);
-        if !self.consumers.get_mut(&consumer.0).is_some_and(|attached| attached.send(frame)) {
+        if !self.consumers.get_mut(&consumer.0).is_some_and(|attached| attached.send(delivery)) {
             self.detach(now, consumer.0);
         }
         Ok(())
@@ -221,7 +224,8 @@ impl OwnerTask {
         let input = Input { partition: number, offsets: from..end, sources: &sources };
         let mut filtered = view.during(asked, attached.chain.filter(input)).await;
         if let Some(paused) = filtered.progress.paused.take() {
-            self.pause(paused.why, paused.retry_after);
+            let retry_after = paused.retry_after;
+            self.pause(pause::of_chain(paused), retry_after);
         }
         let reached = filtered.progress.reached;
         let ready = Ready::filtered(from, number, filtered, &mut self.letters);

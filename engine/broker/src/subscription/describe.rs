@@ -4,7 +4,7 @@
 use levada_delivery::subscription::{ConsumerId, Subscription};
 use levada_protocol::{
     ids::SubscriptionId,
-    request::{Position, SubscriptionInfo},
+    request::{PauseReason, Position, RunState, SubscriptionInfo},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -100,10 +100,10 @@ impl View<'_> {
                 oldest.push((number, partition.floor));
             }
         }
-        let paused = self.paused.map(|paused| paused.why.clone());
-        let stuck = stuck.map(|(number, offset)| {
-            format!("WINDOW_FULL: too much lies above offset {offset} of partition {number}, which is not acknowledged")
-        });
+        let paused = self.paused.map(|paused| paused.reason.clone());
+        let stuck =
+            stuck.map(|(number, offset)| PauseReason::WindowFull { partition: number.0, offset: offset.0 });
+        let state = paused.or(stuck).map_or(RunState::Running, |reason| RunState::Paused { reason });
         let info = SubscriptionInfo {
             topic: self.record.topic.clone(),
             name: self.record.name.clone(),
@@ -119,7 +119,7 @@ impl View<'_> {
             redelivered: figures.redelivered,
             dead_lettered: figures.dead_lettered,
             events_lost: figures.lost,
-            paused: paused.or(stuck),
+            state,
         };
         Described { info, oldest }
     }

@@ -34,9 +34,9 @@ use crate::{
     clock::Clock,
     error::Error,
     floors::Floors,
-    frames::OutFrame,
     metrics::Delivered,
     outbound::{Held, Window},
+    outgoing::Outgoing,
     rows::SubscriptionRecord,
     shard::ShardHandle,
     stage::Costs,
@@ -194,7 +194,7 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct Attached {
     subscribed: Subscribed,
-    frames: mpsc::Receiver<Result<OutFrame, Error>>,
+    outgoing: mpsc::Receiver<Result<Outgoing, Error>>,
     notices: mpsc::Receiver<Notice>,
 }
 
@@ -203,8 +203,8 @@ pub(crate) struct Attached {
 pub struct Consumer {
     /// What the client is told.
     pub subscribed: Subscribed,
-    /// Whole wire frames: deliveries and settled verbs. Ends when the subscription does, after an error.
-    pub frames: mpsc::Receiver<Result<OutFrame, Error>>,
+    /// Deliveries and settled verbs. Ends when the subscription does, after an error.
+    pub outgoing: mpsc::Receiver<Result<Outgoing, Error>>,
     /// What the client is to be told on its control stream: events that retention took before they were acknowledged,
     /// also those that went while no consumer was attached. Ends when the subscription does.
     pub notices: mpsc::Receiver<Notice>,
@@ -291,8 +291,8 @@ pub(crate) async fn attach(
     let room = ConsumerRoom { consumer, window: Arc::clone(&window), commands: handle.commands.clone() };
     handle.send(Command::Attach { consumer, name, created, window, reply }).await?;
     let attached = answer.await.map_err(|_| handle.gone())?;
-    let Attached { subscribed, frames, notices } = attached;
-    Ok(Consumer { subscribed, frames, notices, control, room })
+    let Attached { subscribed, outgoing, notices } = attached;
+    Ok(Consumer { subscribed, outgoing, notices, control, room })
 }
 
 /// What the owner knows about the subscription.

@@ -53,7 +53,7 @@ pub(crate) fn open(
         ended: Arc::default(),
     };
     let task = OwnerTask {
-        dead_letters: dead_letters::of_subscription(&record.topic, &record.name)?,
+        dead_letters: dead_letters::of_subscription(record.topic.as_str(), record.name.as_str())?,
         delivered: handle.delivered.clone(),
         ready: logs.iter().map(|_| Ready::default()).collect(),
         ready_bytes: 0,

@@ -15,6 +15,7 @@ use levada_delivery::{
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId, TopicName},
+    request::PauseReason,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -34,6 +35,7 @@ use crate::{
     error::Error,
     floors::Floors,
     log::Log,
+    pause,
     rows::SubscriptionRecord,
     shard::{Generation, ProposalRefused},
     stage::{Costs, DeadLetter},
@@ -97,7 +99,7 @@ pub(super) struct UnderWay {
 
 /// Why nothing is delivered, and when to try again by itself.
 pub(super) struct Paused {
-    pub(super) why: String,
+    pub(super) reason: PauseReason,
     pub(super) until: Option<Instant>,
 }
 
@@ -149,7 +151,7 @@ impl OwnerTask {
                 if !self.topic.is_deleting() {
                     tracing::error!(%error, "subscription cannot go on for now");
                 }
-                self.pause(error.to_string(), Some(RETRY));
+                self.pause(pause::of_storage(&error), Some(RETRY));
             }
             match self.wait(now, &mut appended).await {
                 Woken::Command(None) => return deleted(),
@@ -227,11 +229,11 @@ impl OwnerTask {
         Ok(())
     }
 
-    pub(super) fn pause(&mut self, why: String, retry_after: Option<Duration>) {
+    pub(super) fn pause(&mut self, reason: PauseReason, retry_after: Option<Duration>) {
         if self.paused.is_none() {
-            tracing::warn!(why, "subscription paused");
+            tracing::warn!(why = %reason, "subscription paused");
         }
-        self.paused = Some(Paused { why, until: retry_after.map(|pause| Instant::now() + pause) });
+        self.paused = Some(Paused { reason, until: retry_after.map(|pause| Instant::now() + pause) });
     }
 
     /// Waits for something to do.

@@ -48,7 +48,7 @@ impl Scene {
 
     /// The offset at which reading from a time begins.
     async fn from(&self, time: u64) -> u64 {
-        let read = Read { topic: "orders".into(), from: Start::Time(time), ..Read::default() };
+        let read = Read { from: Start::Time(time), ..Read::new("orders".parse().unwrap()) };
         let reader = self.engine.broker.read(&Principal::Local, read).await.unwrap();
         reader.positions[0].offset
     }

@@ -27,7 +27,7 @@ async fn what_has_queued_is_committed_in_commits_below_the_limit_and_a_longer_ba
     engine.store.commits.lock().unwrap().clear();
     // While this sync is held up the rest queues.
     engine.store.hold(true);
-    let mut stream = engine.broker.open_publish(&Principal::Local, "orders").unwrap();
+    let mut stream = engine.broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap();
     for (correlation, bytes) in (0..).zip(&sizes) {
         let mut builder = BatchBuilder::new();
         builder.push(&Event::new(vec![b'x'; *bytes])).unwrap();

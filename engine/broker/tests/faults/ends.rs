@@ -2,14 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
-use levada_broker::{Error, OutFrame, Principal, PublishStream};
+use levada_broker::{Error, Outgoing, Principal, PublishStream};
 use levada_protocol::{
     batch::{BatchBuilder, Stamp},
     error::ErrorCode,
     event::Event,
     ids::PartitionId,
     publish::{Ack, AckOutcome, PublishHeader},
-    request::{Request, SubscriptionOptions, TopicSettings},
+    request::{PauseReason, Request, RunState, SubscriptionOptions, TopicSettings},
 };
 use tokio::{sync::mpsc, time::timeout};
 
@@ -31,7 +31,7 @@ async fn refused(acks: &mut mpsc::Receiver<Ack>) -> ErrorCode {
 }
 
 /// What is left in a channel, up to the error that ends it.
-async fn end_of(frames: &mut mpsc::Receiver<Result<OutFrame, Error>>) -> ErrorCode {
+async fn end_of(frames: &mut mpsc::Receiver<Result<Outgoing, Error>>) -> ErrorCode {
     loop {
         if let Err(error) = timeout(SOON, frames.recv()).await.expect("it ends").expect("with a reason") {
             return error.code();
@@ -43,7 +43,7 @@ async fn end_of(frames: &mut mpsc::Receiver<Result<OutFrame, Error>>) -> ErrorCo
 async fn shutdown_waits_for_nobody_who_takes_no_frames() {
     let engine = Engine::start();
     engine.topic("orders", TopicSettings::default()).await;
-    let mut stream = engine.broker.open_publish(&Principal::Local, "orders").unwrap();
+    let mut stream = engine.broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap();
     for correlation in 0..24 {
         // Each fills a frame of its own.
         submit(&stream, correlation, 300_000).await.unwrap();
@@ -52,10 +52,10 @@ async fn shutdown_waits_for_nobody_who_takes_no_frames() {
     let mut reader = engine.reader("orders").await;
     let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
     consumer.control.credit(PLENTY).await.unwrap();
-    until(|| !reader.frames.is_empty() && !consumer.frames.is_empty()).await;
+    until(|| !reader.outgoing.is_empty() && !consumer.outgoing.is_empty()).await;
     timeout(SOON, engine.broker.shutdown()).await.expect("the shutdown ends");
-    assert_eq!(end_of(&mut reader.frames).await, ErrorCode::ShuttingDown);
-    assert_eq!(end_of(&mut consumer.frames).await, ErrorCode::ShuttingDown);
+    assert_eq!(end_of(&mut reader.outgoing).await, ErrorCode::ShuttingDown);
+    assert_eq!(end_of(&mut consumer.outgoing).await, ErrorCode::ShuttingDown);
 }
 
 /// Events of a size that the writer syncs itself, and of one that it leaves to the syncer.
@@ -68,7 +68,7 @@ async fn a_thread_that_panics_leaves_nobody_waiting_and_the_engine_says_so() {
         let engine = Engine::start();
         engine.topic("orders", TopicSettings::default()).await;
         engine.publish("orders", 3).await;
-        let mut stream = engine.broker.open_publish(&Principal::Local, "orders").unwrap();
+        let mut stream = engine.broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap();
         engine.store.hold(true);
         let at = if at_sync { &engine.store.panic_at_sync } else { &engine.store.panic_at_apply };
         submit(&stream, 0, bytes).await.unwrap();
@@ -97,7 +97,7 @@ async fn a_thread_that_panics_leaves_nobody_waiting_and_the_engine_says_so() {
         assert!(error.is_none_or(|code| code == ErrorCode::StorageFailed), "{error:?}");
         assert_eq!(refused(&mut stream.acks).await, ErrorCode::StorageFailed);
         let mut reader = engine.reader("orders").await;
-        assert_eq!(delivery(&mut reader.frames).await.1[..3], [0, 1, 2], "reading goes on");
+        assert_eq!(delivery(&mut reader.outgoing).await.1[..3], [0, 1, 2], "reading goes on");
         timeout(SOON, engine.broker.shutdown()).await.expect("the shutdown ends");
     }
 }
@@ -107,7 +107,8 @@ async fn a_change_that_is_never_answered_is_of_unknown_outcome() {
     let engine = Engine::start();
     engine.store.panic_at_apply.store(true, Ordering::Release);
     let create = |name: &str| {
-        let request = Request::CreateTopic { name: name.into(), settings: TopicSettings::default() };
+        let request =
+            Request::CreateTopic { name: name.parse().unwrap(), settings: TopicSettings::default() };
         timeout(SOON, engine.broker.request(&Principal::Local, request, None))
     };
     let error = create("orders").await.expect("it is answered").unwrap_err();
@@ -147,25 +148,28 @@ async fn what_a_deleted_topic_no_longer_holds_is_not_called_damaged() {
     engine.publish("orders", 3).await;
     let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
     engine.store.hold(true);
-    let delete = Request::DeleteTopic { name: "orders".into(), force: true, with_dead_letters: false };
+    let delete =
+        Request::DeleteTopic { name: "orders".parse().unwrap(), force: true, with_dead_letters: false };
     let deleting = engine.broker.request(&Principal::Local, delete, None);
     let reading = async {
         engine.store.entered.notified().await;
         // The rows have gone, and nobody was told yet.
         let mut reader = engine.reader("orders").await;
-        assert_eq!(end_of(&mut reader.frames).await, ErrorCode::TopicNotFound);
+        assert_eq!(end_of(&mut reader.outgoing).await, ErrorCode::TopicNotFound);
         consumer.control.credit(PLENTY).await.unwrap();
         let paused = loop {
-            match engine.info().await.paused {
-                Some(paused) => break paused,
-                None => tokio::task::yield_now().await,
+            match engine.info().await.state {
+                RunState::Running => tokio::task::yield_now().await,
+                paused => break paused,
             }
         };
-        assert_eq!(paused, "TOPIC_NOT_FOUND: topic orders was deleted");
+        let message = "topic orders was deleted".to_owned();
+        let reason = PauseReason::Storage { code: ErrorCode::TopicNotFound, message };
+        assert_eq!(paused, RunState::Paused { reason });
         engine.store.hold(false);
     };
     let (deleted, ()) = Box::pin(timeout(SOON, async { tokio::join!(deleting, reading) })).await.unwrap();
     deleted.unwrap();
-    assert_eq!(end_of(&mut consumer.frames).await, ErrorCode::TopicNotFound);
+    assert_eq!(end_of(&mut consumer.outgoing).await, ErrorCode::TopicNotFound);
     engine.broker.shutdown().await;
 }

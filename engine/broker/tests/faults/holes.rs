@@ -28,7 +28,7 @@ fn start(store: &Arc<MemoryStore>, dir: &tempfile::TempDir) -> Result<Broker, le
 async fn three_records(dir: &tempfile::TempDir) -> Arc<MemoryStore> {
     let store = Arc::new(MemoryStore::new());
     let broker = start(&store, dir).unwrap();
-    let create = Request::CreateTopic { name: "orders".into(), settings: TopicSettings::default() };
+    let create = Request::CreateTopic { name: "orders".parse().unwrap(), settings: TopicSettings::default() };
     broker.request(&Principal::Local, create, None).await.unwrap();
     for _ in 0..3 {
         // One commit each, and so one record each.
@@ -41,7 +41,7 @@ async fn three_records(dir: &tempfile::TempDir) -> Arc<MemoryStore> {
 }
 
 async fn publish(broker: &Broker) -> AckOutcome {
-    let mut stream = broker.open_publish(&Principal::Local, "orders").unwrap();
+    let mut stream = broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap();
     let mut builder = BatchBuilder::new();
     builder.push(&Event::new("x")).unwrap();
     let partition = PartitionId(0);

@@ -54,9 +54,9 @@ async fn forgets(store: Arc<dyn Store>, producers_max: usize) {
         ..BrokerConfig::new(dir.path())
     };
     let broker = Broker::start(config, Arc::clone(&store), Arc::new(KeepAll::default())).unwrap();
-    let create = Request::CreateTopic { name: "orders".into(), settings: TopicSettings::default() };
+    let create = Request::CreateTopic { name: "orders".parse().unwrap(), settings: TopicSettings::default() };
     broker.request(&Principal::Local, create, None).await.unwrap();
-    let mut stream = broker.open_publish(&Principal::Local, "orders").unwrap();
+    let mut stream = broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap();
     assert_eq!(publish(&mut stream, 1, 0).await, appended(0, false));
     let first_used = rows(store.as_ref())[0];
     // The second is used a little later.

@@ -5,11 +5,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use bytes::Bytes;
-use levada_broker::{Clock, Consumer};
+use levada_broker::{Clock, Consumer, Content};
 use levada_protocol::{
-    deliver::DeliverHeader,
-    frame::FRAME_HEADER_BYTES,
     ids::{Offset, PartitionId, Timestamp},
     request::{Order, SubscriptionOptions, TopicSettings},
     verbs::{Verb, VerbKind, Verbs},
@@ -43,17 +40,19 @@ fn options(ack_timeout_ms: u32) -> SubscriptionOptions {
 
 /// Which attempt the next delivery is, as a stream that takes it.
 async fn attempt(consumer: &mut Consumer) -> u8 {
-    let frame = timeout(SOON, consumer.frames.recv()).await.expect("a frame comes").unwrap().unwrap();
-    let (chunks, unwritten) = frame.into_parts();
+    let next = timeout(SOON, consumer.outgoing.recv()).await.expect("a delivery comes").unwrap().unwrap();
+    let (content, unwritten) = next.into_parts();
     unwritten.written();
-    let mut payload = Bytes::from(chunks.concat()).slice(FRAME_HEADER_BYTES..);
-    DeliverHeader::read(&mut payload).unwrap().attempt
+    match content {
+        Content::Delivery(delivery) => delivery.header.attempt,
+        other => panic!("expected a delivery, got {other:?}"),
+    }
 }
 
 #[tokio::test]
 async fn an_hour_forward_expires_no_delivery() {
     let (engine, wall, mut consumer) = with_ten_in_flight(options(30_000)).await;
-    let (token, offsets) = delivery(&mut consumer.frames).await;
+    let (token, offsets) = delivery(&mut consumer.outgoing).await;
     assert_eq!(offsets.len(), 10);
     wall.fetch_add(HOUR, Ordering::AcqRel);
     assert_eq!(engine.info().await.in_flight, 10);
@@ -69,7 +68,7 @@ async fn an_hour_forward_expires_no_delivery() {
 #[tokio::test]
 async fn an_hour_back_stalls_neither_nacks_nor_timeouts() {
     let (engine, wall, mut consumer) = with_ten_in_flight(options(100)).await;
-    let (token, _) = delivery(&mut consumer.frames).await;
+    let (token, _) = delivery(&mut consumer.outgoing).await;
     let (kind, partition) = (VerbKind::Nack { delay_ms: Some(20) }, PartitionId(0));
     let nack = Verb { kind, partition, token, first: Offset(0), last: Offset(4) };
     consumer.control.verbs(Verbs { sequence: 1, verbs: vec![nack] }).await.unwrap();
@@ -78,7 +77,7 @@ async fn an_hour_back_stalls_neither_nacks_nor_timeouts() {
     let waiting = async {
         while engine.info().await.redelivered < 10 {
             // A stream that takes nothing would get nothing more.
-            let _ = consumer.frames.try_recv();
+            let _ = consumer.outgoing.try_recv();
             tokio::task::yield_now().await;
         }
     };

@@ -2,6 +2,7 @@
 //! threads that panic, clients that take nothing, events that are gone.
 #![expect(clippy::unwrap_used, reason = "a test's helper fails the test by panicking")]
 
+mod access;
 mod clock;
 mod commit_size;
 mod ends;

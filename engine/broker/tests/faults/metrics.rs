@@ -18,35 +18,35 @@ async fn series_of_deleted_topics_subscriptions_and_routes_end_with_them() {
         engine.topic(name, TopicSettings::default()).await;
     }
     let subscription = |name: &str| Request::CreateSubscription {
-        topic: "orders".into(),
-        name: name.into(),
+        topic: "orders".parse().unwrap(),
+        name: name.parse().unwrap(),
         options: SubscriptionOptions::default(),
         from: Start::Earliest,
     };
     engine.ask(subscription("payment")).await;
     engine.ask(subscription("stays")).await;
-    let route = RouteSpec {
-        name: "split".into(),
-        from: "orders".into(),
-        to: vec!["paid".into()],
-        ..RouteSpec::default()
-    };
+    let name = |text: &str| text.parse().unwrap();
+    let route = RouteSpec::new("split".parse().unwrap(), name("orders"), [name("paid")]);
     engine.ask(Request::CreateRoute(route)).await;
     engine.publish("orders", 3).await;
     let before = named(&engine).await;
     for name in ["orders", "paid", "orders/payment", "orders/stays", "split"] {
         assert!(before.iter().any(|found| found == name), "{name}: {before:?}");
     }
-    engine.ask(Request::DeleteRoute { name: "split".into(), force: false, with_dead_letters: false }).await;
+    engine
+        .ask(Request::DeleteRoute { name: "split".parse().unwrap(), force: false, with_dead_letters: false })
+        .await;
     engine
         .ask(Request::DeleteSubscription {
-            topic: "orders".into(),
-            name: "payment".into(),
+            topic: "orders".parse().unwrap(),
+            name: "payment".parse().unwrap(),
             force: true,
             with_dead_letters: false,
         })
         .await;
-    engine.ask(Request::DeleteTopic { name: "paid".into(), force: true, with_dead_letters: false }).await;
+    engine
+        .ask(Request::DeleteTopic { name: "paid".parse().unwrap(), force: true, with_dead_letters: false })
+        .await;
     let after = named(&engine).await;
     for name in ["paid", "orders/payment", "split"] {
         assert!(!after.iter().any(|found| found == name), "{name}: {after:?}");

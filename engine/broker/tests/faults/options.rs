@@ -4,6 +4,7 @@ use bytes::Bytes;
 use levada_broker::Principal;
 use levada_protocol::{
     error::ErrorCode,
+    publish::Durability,
     request::{
         OnError, Order, Request, Response, Retain, StageSpec, Start, SubscriptionOptions, TopicChanges,
         TopicSettings,
@@ -16,7 +17,7 @@ use crate::support::Engine;
 async fn with_chain() -> Engine {
     let engine = Engine::start();
     engine.topic("orders", TopicSettings::default()).await;
-    let deploy = Request::DeployPlugin { name: "keep".into(), size: 3, config: None };
+    let deploy = Request::DeployPlugin { name: "keep".parse().unwrap(), size: 3, config: None };
     engine.broker.request(&Principal::Local, deploy, Some(Bytes::from_static(b"one"))).await.unwrap();
     let stage = StageSpec {
         plugin: "keep".into(),
@@ -25,7 +26,7 @@ async fn with_chain() -> Engine {
         ..StageSpec::default()
     };
     let options = SubscriptionOptions { chain: Some(vec![stage]), ..SubscriptionOptions::default() };
-    let (topic, name) = ("orders".into(), "payment".into());
+    let (topic, name) = ("orders".parse().unwrap(), "payment".parse().unwrap());
     engine.ask(Request::CreateSubscription { topic, name, options, from: Start::Earliest }).await;
     engine
 }
@@ -84,7 +85,7 @@ async fn settings_that_are_not_given_stay_as_they_are() {
     let engine = Engine::start();
     let made = TopicSettings {
         partitions: 3,
-        durability: "os".into(),
+        durability: Durability::Os,
         retain: Retain::UntilAcked,
         retain_for_ms: 7,
         max_bytes: 9,
@@ -92,7 +93,7 @@ async fn settings_that_are_not_given_stay_as_they_are() {
     engine.topic("orders", made.clone()).await;
     let changes = TopicChanges { retain_for_ms: Some(8), ..TopicChanges::default() };
     let Response::Topic(now) =
-        engine.ask(Request::SetTopic { name: "orders".into(), settings: changes }).await
+        engine.ask(Request::SetTopic { name: "orders".parse().unwrap(), settings: changes }).await
     else {
         panic!("no topic")
     };

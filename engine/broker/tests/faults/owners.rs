@@ -31,7 +31,7 @@ async fn a_subscription_whose_creator_goes_before_the_sync_works() {
     engine.store.hold(false);
     let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
     consumer.control.credit(PLENTY).await.unwrap();
-    assert_eq!(delivery(&mut consumer.frames).await.1, [0, 1, 2]);
+    assert_eq!(delivery(&mut consumer.outgoing).await.1, [0, 1, 2]);
     engine.broker.shutdown().await;
 }
 
@@ -53,7 +53,7 @@ async fn a_consumer_that_gives_up_while_it_is_attached_holds_nothing() {
     }
     let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
     consumer.control.credit(PLENTY).await.unwrap();
-    assert_eq!(delivery(&mut consumer.frames).await.1, [0, 1, 2]);
+    assert_eq!(delivery(&mut consumer.outgoing).await.1, [0, 1, 2]);
     assert_eq!(engine.info().await.consumers.len(), 1);
     engine.broker.shutdown().await;
 }
@@ -69,7 +69,7 @@ async fn a_consumer_that_goes_while_its_owner_is_busy_is_detached() {
     // Without an await that waits, the owner's queue fills up.
     while poll_once(&mut Box::pin(second.control.credit(Credit { events: 0, bytes: 0 }))).await {}
     drop(first);
-    assert_eq!(delivery(&mut second.frames).await.1, [0, 1, 2]);
+    assert_eq!(delivery(&mut second.outgoing).await.1, [0, 1, 2]);
     assert_eq!(engine.info().await.consumers.len(), 1);
     engine.broker.shutdown().await;
 }
@@ -89,11 +89,11 @@ async fn an_owner_sleeps_while_its_commit_waits_for_the_disk() {
     let (busy_before, parked_before) = (busy(), parks());
     // The time in which it would have spun: long against what the rest of the engine does in it.
     let waited = Duration::from_millis(300);
-    assert!(timeout(waited, consumer.frames.recv()).await.is_err(), "nothing is confirmed yet");
+    assert!(timeout(waited, consumer.outgoing.recv()).await.is_err(), "nothing is confirmed yet");
     assert!(parks() > parked_before, "the runtime never slept");
     assert!(busy() - busy_before < waited / 2, "{:?} of {waited:?}", busy() - busy_before);
     engine.store.hold(false);
-    assert!(timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap().is_ok());
+    assert!(timeout(SOON, consumer.outgoing.recv()).await.unwrap().unwrap().is_ok());
     engine.broker.shutdown().await;
 }
 
@@ -104,13 +104,9 @@ async fn a_route_whose_step_a_full_disk_took_back_makes_it_again_once() {
     engine.topic("copies", TopicSettings::default()).await;
     engine.publish("orders", 5).await;
     engine.store.fill_at_route_step.store(true, Ordering::Release);
-    let spec = RouteSpec {
-        name: "copy".into(),
-        from: "orders".into(),
-        to: vec!["copies".into()],
-        start: Start::Earliest,
-        ..RouteSpec::default()
-    };
+    let topic = |name: &str| name.parse().unwrap();
+    let spec = RouteSpec::new("copy".parse().unwrap(), topic("orders"), [topic("copies")]);
+    let spec = RouteSpec { start: Start::Earliest, ..spec };
     engine.ask(Request::CreateRoute(spec)).await;
     let mut reader = engine.reader("copies").await;
     let refused = timeout(SOON, async {
@@ -120,9 +116,9 @@ async fn a_route_whose_step_a_full_disk_took_back_makes_it_again_once() {
     });
     refused.await.expect("the route's step finds the disk full");
     engine.store.inner.set_full(false);
-    assert_eq!(delivery(&mut reader.frames).await.1, [0, 1, 2, 3, 4]);
+    assert_eq!(delivery(&mut reader.outgoing).await.1, [0, 1, 2, 3, 4]);
     engine.publish("orders", 1).await;
-    assert_eq!(delivery(&mut reader.frames).await.1, [5]);
+    assert_eq!(delivery(&mut reader.outgoing).await.1, [5]);
     assert_eq!(engine.partition("copies").await.end, 6);
     engine.broker.shutdown().await;
 }
@@ -133,7 +129,7 @@ async fn a_busy_subscription_takes_the_newest_version_of_its_plugin() {
     engine.topic("orders", TopicSettings::default()).await;
     let deploy = |artefact: &'static [u8]| {
         let size = artefact.len() as u64;
-        let request = Request::DeployPlugin { name: "keep".into(), size, config: None };
+        let request = Request::DeployPlugin { name: "keep".parse().unwrap(), size, config: None };
         engine.broker.request(&Principal::Local, request, Some(Bytes::from_static(artefact)))
     };
     deploy(b"one").await.unwrap();
@@ -142,7 +138,7 @@ async fn a_busy_subscription_takes_the_newest_version_of_its_plugin() {
         engine.subscribe(SubscriptionOptions { chain: Some(chain), ..SubscriptionOptions::default() }).await;
     consumer.control.credit(PLENTY).await.unwrap();
     engine.publish("orders", 1).await;
-    assert_eq!(delivery(&mut consumer.frames).await.1, [0]);
+    assert_eq!(delivery(&mut consumer.outgoing).await.1, [0]);
     {
         let mut deploying = Box::pin(deploy(b"two"));
         // Its queue is full whenever the deployment goes on.
@@ -152,7 +148,7 @@ async fn a_busy_subscription_takes_the_newest_version_of_its_plugin() {
         }
     }
     engine.publish("orders", 1).await;
-    assert_eq!(delivery(&mut consumer.frames).await.1, [1]);
+    assert_eq!(delivery(&mut consumer.outgoing).await.1, [1]);
     assert_eq!(engine.plugins.attached.load(Ordering::Acquire), 2);
     engine.broker.shutdown().await;
 }
@@ -164,13 +160,13 @@ async fn a_deleted_subscription_tells_its_consumers_so() {
     let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
     engine
         .ask(Request::DeleteSubscription {
-            topic: "orders".into(),
-            name: "payment".into(),
+            topic: "orders".parse().unwrap(),
+            name: "payment".parse().unwrap(),
             force: true,
             with_dead_letters: false,
         })
         .await;
-    let ended = timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap();
+    let ended = timeout(SOON, consumer.outgoing.recv()).await.unwrap().unwrap();
     assert_eq!(ended.unwrap_err().code(), ErrorCode::SubscriptionNotFound);
     engine.broker.shutdown().await;
 }
@@ -182,15 +178,16 @@ async fn a_topic_whose_deletion_found_no_room_goes_on_as_it_was() {
     let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
     consumer.control.credit(PLENTY).await.unwrap();
     engine.publish("orders", 3).await;
-    assert_eq!(delivery(&mut consumer.frames).await.1, [0, 1, 2]);
+    assert_eq!(delivery(&mut consumer.outgoing).await.1, [0, 1, 2]);
     engine.store.inner.set_full(true);
-    let delete = Request::DeleteTopic { name: "orders".into(), force: true, with_dead_letters: false };
+    let delete =
+        Request::DeleteTopic { name: "orders".parse().unwrap(), force: true, with_dead_letters: false };
     let refused = engine.broker.request(&Principal::Local, delete, None).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::StorageFull);
     engine.store.inner.set_full(false);
     until(|| engine.broker.health().ready).await;
     // The same consumer, not a new one on another topic of the name.
     engine.publish("orders", 2).await;
-    assert_eq!(delivery(&mut consumer.frames).await.1, [3, 4]);
+    assert_eq!(delivery(&mut consumer.outgoing).await.1, [3, 4]);
     engine.broker.shutdown().await;
 }

@@ -27,8 +27,8 @@ async fn submit(stream: &PublishStream, bytes: usize) {
 async fn a_stream_that_takes_no_acknowledgements_may_publish_no_more() {
     let engine = Engine::with(|config| config.stream_in_flight_max = 2);
     engine.topic("orders", TopicSettings::default()).await;
-    let mut stream = engine.broker.open_publish(&Principal::Local, "orders").unwrap();
-    let other = engine.broker.open_publish(&Principal::Local, "orders").unwrap();
+    let mut stream = engine.broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap();
+    let other = engine.broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap();
     submit(&stream, 1).await;
     submit(&stream, 1).await;
     {
@@ -45,8 +45,8 @@ async fn a_stream_that_takes_no_acknowledgements_may_publish_no_more() {
 async fn bytes_on_their_way_to_the_disk_are_bounded_over_all_streams() {
     let engine = Engine::with(|config| config.publish_bytes_max = 10_000);
     engine.topic("orders", TopicSettings::default()).await;
-    let mut one = engine.broker.open_publish(&Principal::Local, "orders").unwrap();
-    let other = engine.broker.open_publish(&Principal::Local, "orders").unwrap();
+    let mut one = engine.broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap();
+    let other = engine.broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap();
     engine.store.hold(true);
     submit(&one, 8_000).await;
     engine.store.entered.notified().await;
@@ -70,7 +70,7 @@ async fn a_data_directory_that_is_removed_or_replaced_takes_no_more_events() {
     std::fs::rename(path, path.with_extension("aside")).unwrap();
     std::fs::create_dir(path).unwrap();
     until(|| !engine.broker.health().ready).await;
-    let mut stream = engine.broker.open_publish(&Principal::Local, "orders").unwrap();
+    let mut stream = engine.broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap();
     submit(&stream, 1).await;
     let ack = timeout(SOON, stream.acks.recv()).await.unwrap().unwrap();
     assert!(matches!(ack.outcome, AckOutcome::Refused(refusal) if refusal.code == ErrorCode::StorageFailed));

@@ -8,7 +8,7 @@ use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId},
     request::{
-        Deleted, PluginInfo, Request, Response, RouteSpec, StageSpec, Start, SubscriptionOptions,
+        Deleted, PluginInfo, Request, Response, RouteSpec, RunState, StageSpec, Start, SubscriptionOptions,
         TopicSettings,
     },
     verbs::{Verb, VerbKind, Verbs},
@@ -27,7 +27,7 @@ impl Engine {
 
     async fn deploy(&self, artefact: &'static [u8]) -> PluginInfo {
         let size = artefact.len() as u64;
-        let request = Request::DeployPlugin { name: "keep".into(), size, config: None };
+        let request = Request::DeployPlugin { name: "keep".parse().unwrap(), size, config: None };
         let deployed = self.broker.request(&Principal::Local, request, Some(Bytes::from_static(artefact)));
         match deployed.await.unwrap() {
             Response::Plugin(plugin) => plugin,
@@ -36,7 +36,8 @@ impl Engine {
     }
 
     async fn remove(&self, version: u32) {
-        let removed = self.try_delete(Request::RemovePlugin { name: "keep".into(), version: Some(version) });
+        let removed =
+            self.try_delete(Request::RemovePlugin { name: "keep".parse().unwrap(), version: Some(version) });
         assert_eq!(removed.await.unwrap().plugins, [format!("keep@{version}")]);
     }
 
@@ -46,38 +47,40 @@ impl Engine {
         self.publish("orders", 1).await;
         let mut consumer = self.subscribe(SubscriptionOptions::default()).await;
         consumer.control.credit(PLENTY).await.unwrap();
-        let (token, _) = delivery(&mut consumer.frames).await;
+        let (token, _) = delivery(&mut consumer.outgoing).await;
         let kind = VerbKind::Reject { reason: "no".into() };
         let verb = Verb { kind, partition: PartitionId(0), token, first: Offset(0), last: Offset(0) };
         consumer.control.verbs(Verbs { sequence: 1, verbs: vec![verb] }).await.unwrap();
-        timeout(SOON, consumer.frames.recv()).await.unwrap().unwrap().unwrap();
+        timeout(SOON, consumer.outgoing.recv()).await.unwrap().unwrap().unwrap();
     }
 
     async fn create_subscription(&self, topic: &str, name: &str, chain: Option<Vec<StageSpec>>) {
-        let (topic, name) = (topic.into(), name.into());
+        let (topic, name) = (topic.parse().unwrap(), name.parse().unwrap());
         let options = SubscriptionOptions { chain, ..SubscriptionOptions::default() };
         self.ask(Request::CreateSubscription { topic, name, options, from: Start::Earliest }).await;
     }
 
     async fn topics(&self) -> Vec<String> {
         match self.ask(Request::ListTopics { limit: 0, after: None }).await {
-            Response::Topics { topics, .. } => topics.into_iter().map(|topic| topic.name).collect(),
+            Response::Topics { topics, .. } => {
+                topics.into_iter().map(|topic| topic.name.to_string()).collect()
+            }
             other => panic!("{other:?}"),
         }
     }
 }
 
 fn topic(name: &str, force: bool, with_dead_letters: bool) -> Request {
-    Request::DeleteTopic { name: name.into(), force, with_dead_letters }
+    Request::DeleteTopic { name: name.parse().unwrap(), force, with_dead_letters }
 }
 
 fn payment(force: bool, with_dead_letters: bool) -> Request {
-    let (topic, name) = ("orders".into(), "payment".into());
+    let (topic, name) = ("orders".parse().unwrap(), "payment".parse().unwrap());
     Request::DeleteSubscription { topic, name, force, with_dead_letters }
 }
 
 fn route(name: &str, from: &str, to: &str) -> RouteSpec {
-    RouteSpec { name: name.into(), from: from.into(), to: vec![to.into()], ..RouteSpec::default() }
+    RouteSpec::new(name.parse().unwrap(), from.parse().unwrap(), [to.parse().unwrap()])
 }
 
 /// Says that it was refused with this code, and answers why.
@@ -189,16 +192,17 @@ async fn places_go_on_at_once_when_a_refused_version_is_removed() {
         other => panic!("{other:?}"),
     };
     let both_stopped = async || {
-        while engine.info().await.paused.is_none() || state().await == "running" {
+        while engine.info().await.state.is_running() || state().await.is_running() {
             tokio::task::yield_now().await;
         }
     };
     timeout(SOON, both_stopped()).await.unwrap();
-    assert!(engine.info().await.paused.is_some_and(|why| why.contains("keep@2")));
+    let paused = engine.info().await.state;
+    assert!(paused.code().is_some() && paused.to_string().contains("keep@2"), "{paused}");
     engine.remove(2).await;
-    assert_eq!(engine.info().await.paused, None);
+    assert_eq!(engine.info().await.state, RunState::Running);
     let goes_on = async || {
-        while state().await != "running" {
+        while !state().await.is_running() {
             tokio::task::yield_now().await;
         }
     };
@@ -224,7 +228,7 @@ async fn a_plugin_in_use_names_every_place() {
     for name in ["payment", "stock"] {
         engine.create_subscription("orders", name, Some(chain.clone())).await;
     }
-    let remove = Request::RemovePlugin { name: "keep".into(), version: None };
+    let remove = Request::RemovePlugin { name: "keep".parse().unwrap(), version: None };
     let said = refused(engine.try_delete(remove).await, ErrorCode::PluginInUse);
     assert!(said.contains("places orders/payment, orders/stock would be left without it"), "{said}");
     engine.broker.shutdown().await;

@@ -40,15 +40,15 @@ async fn a_reader_behind_retention_ends_and_says_where_the_log_begins() {
     for from in [Start::Earliest, Start::Offset(0)] {
         let start = engine.partition("orders").await.start;
         let from = if from == Start::Earliest { from } else { Start::Offset(start) };
-        let read = Read { topic: "orders".into(), from, follow: true, ..Read::default() };
+        let read = Read { from, follow: true, ..Read::new("orders".parse().unwrap()) };
         let mut reader = engine.broker.read(&Principal::Local, read).await.unwrap();
         reader.credit.grant(Credit { events: 10, bytes: 1 << 20 }).await.unwrap();
-        assert_eq!(delivery(&mut reader.frames).await.1, (start..start + 10).collect::<Vec<_>>());
+        assert_eq!(delivery(&mut reader.outgoing).await.1, (start..start + 10).collect::<Vec<_>>());
         engine.publish("orders", 10).await;
         drop_all(&engine).await;
         engine.publish("orders", 10).await;
         reader.credit.grant(PLENTY).await.unwrap();
-        let ended = timeout(SOON, reader.frames.recv()).await.unwrap().unwrap().unwrap_err();
+        let ended = timeout(SOON, reader.outgoing.recv()).await.unwrap().unwrap().unwrap_err();
         assert_eq!(ended.code(), ErrorCode::OffsetOutOfRange);
         let (next, earliest) = (start + 10, start + 20);
         let expected = format!("its next offset is {next}, the earliest one now is {earliest}");
@@ -63,16 +63,16 @@ async fn a_reader_of_the_oldest_event_begins_with_the_oldest_there_is_when_it_be
     engine.topic("orders", dropping()).await;
     engine.publish("orders", 10).await;
     let open = async |from| {
-        let read = Read { topic: "orders".into(), from, follow: true, ..Read::default() };
+        let read = Read { from, follow: true, ..Read::new("orders".parse().unwrap()) };
         engine.broker.read(&Principal::Local, read).await.unwrap()
     };
     let (mut oldest, mut fixed) = (open(Start::Earliest).await, open(Start::Offset(0)).await);
     drop_all(&engine).await;
     engine.publish("orders", 2).await;
     oldest.credit.grant(PLENTY).await.unwrap();
-    assert_eq!(delivery(&mut oldest.frames).await.1, [10, 11]);
+    assert_eq!(delivery(&mut oldest.outgoing).await.1, [10, 11]);
     fixed.credit.grant(PLENTY).await.unwrap();
-    let ended = timeout(SOON, fixed.frames.recv()).await.unwrap().unwrap().unwrap_err();
+    let ended = timeout(SOON, fixed.outgoing.recv()).await.unwrap().unwrap().unwrap_err();
     assert_eq!(ended.code(), ErrorCode::OffsetOutOfRange);
     engine.broker.shutdown().await;
 }
@@ -107,7 +107,7 @@ async fn a_subscription_tells_every_consumer_what_retention_took() {
 async fn a_consumer_hears_of_what_was_lost_while_nobody_was_there() {
     let engine = Engine::start();
     engine.topic("orders", dropping()).await;
-    let (topic, name) = ("orders".to_owned(), "payment".to_owned());
+    let (topic, name) = ("orders".parse().unwrap(), "payment".parse().unwrap());
     let options = SubscriptionOptions::default();
     engine.ask(Request::CreateSubscription { topic, name, options, from: Start::Earliest }).await;
     for passes in 1..4 {

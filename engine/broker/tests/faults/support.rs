@@ -14,18 +14,17 @@ use std::{
 
 use bytes::Bytes;
 use levada_broker::{
-    Broker, BrokerConfig, Consumer, Principal, Reader,
+    Broker, BrokerConfig, Consumer, Content, Delivery, Outgoing, Principal, Reader,
     stage::{
         Answered, AttachError, AttachSpec, BoxFuture, CallInput, Figures, Inspected, Interface, Plugins,
         Stage,
     },
 };
 use levada_protocol::{
-    batch::{BatchBuilder, Stamp},
-    deliver::{DeliverHeader, checked_batches},
+    batch::{Batch, BatchBuilder, Stamp},
+    deliver::Run,
     error::ErrorCode,
     event::Event,
-    frame::FRAME_HEADER_BYTES,
     ids::{CommitIndex, DeliveryToken, Offset, PartitionId},
     publish::{AckOutcome, PublishHeader},
     request::{
@@ -238,7 +237,7 @@ impl Engine {
     }
 
     pub(crate) async fn topic(&self, name: &str, settings: TopicSettings) {
-        self.ask(Request::CreateTopic { name: name.into(), settings }).await;
+        self.ask(Request::CreateTopic { name: name.parse().unwrap(), settings }).await;
     }
 
     /// A topic with three events, all delivered to a consumer that has acknowledged none.
@@ -247,14 +246,14 @@ impl Engine {
         self.publish("orders", 3).await;
         let mut consumer = self.subscribe(SubscriptionOptions::default()).await;
         consumer.control.credit(PLENTY).await.unwrap();
-        let (token, _) = delivery(&mut consumer.frames).await;
+        let (token, _) = delivery(&mut consumer.outgoing).await;
         (consumer, token)
     }
 
     pub(crate) async fn publish(&self, topic: &str, count: usize) {
         let mut builder = BatchBuilder::new();
         (0..count).for_each(|number| builder.push(&Event::new(number.to_string())).unwrap());
-        let mut stream = self.broker.open_publish(&Principal::Local, topic).unwrap();
+        let mut stream = self.broker.open_publish(&Principal::Local, &topic.parse().unwrap()).unwrap();
         let header = PublishHeader {
             correlation: 1,
             partition: PartitionId(0),
@@ -268,11 +267,10 @@ impl Engine {
 
     pub(crate) fn wanted(options: Option<SubscriptionOptions>) -> Subscribe {
         Subscribe {
-            topic: "orders".into(),
-            subscription: "payment".into(),
             consumer: "test".into(),
             options,
             from: Start::Earliest,
+            ..Subscribe::new("orders".parse().unwrap(), "payment".parse().unwrap())
         }
     }
 
@@ -295,20 +293,24 @@ impl Engine {
     }
 
     pub(crate) async fn info(&self) -> SubscriptionInfo {
-        let request = Request::DescribeSubscription { topic: "orders".into(), name: "payment".into() };
+        let request = Request::DescribeSubscription {
+            topic: "orders".parse().unwrap(),
+            name: "payment".parse().unwrap(),
+        };
         let Response::Subscription(info) = self.ask(request).await else { panic!("no subscription") };
         info
     }
 
     pub(crate) async fn partition(&self, topic: &str) -> PartitionInfo {
-        let Response::Topic(info) = self.ask(Request::DescribeTopic { name: topic.into() }).await else {
+        let Response::Topic(info) = self.ask(Request::DescribeTopic { name: topic.parse().unwrap() }).await
+        else {
             panic!("no topic")
         };
         info.partitions[0]
     }
 
     pub(crate) async fn reader(&self, topic: &str) -> Reader {
-        let read = Read { topic: topic.into(), from: Start::Earliest, follow: true, ..Read::default() };
+        let read = Read { from: Start::Earliest, follow: true, ..Read::new(topic.parse().unwrap()) };
         let reader = self.broker.read(&Principal::Local, read).await.unwrap();
         reader.credit.grant(PLENTY).await.unwrap();
         reader
@@ -317,14 +319,16 @@ impl Engine {
 
 /// A delivery's token and the offsets of its events.
 pub(crate) async fn delivery(
-    frames: &mut tokio::sync::mpsc::Receiver<Result<levada_broker::OutFrame, levada_broker::Error>>,
+    outgoing: &mut tokio::sync::mpsc::Receiver<Result<Outgoing, levada_broker::Error>>,
 ) -> (DeliveryToken, Vec<u64>) {
-    let frame = timeout(SOON, frames.recv()).await.expect("a frame comes").unwrap().unwrap();
-    let mut payload = Bytes::from(frame.chunks.concat()).slice(FRAME_HEADER_BYTES..);
-    let header = DeliverHeader::read(&mut payload).unwrap();
-    let batches = checked_batches(payload).unwrap();
-    let events = batches.iter().flat_map(|placed| placed.batch.events().map(|it| it.offset(placed.base).0));
-    (header.token, events.collect())
+    let next = timeout(SOON, outgoing.recv()).await.expect("a delivery comes").unwrap().unwrap();
+    let Content::Delivery(Delivery { header, runs }) = next.content() else {
+        panic!("expected a delivery, got {:?}", next.content())
+    };
+    let batches = runs.iter().flat_map(Run::batches).map(Result::unwrap);
+    let offsets =
+        |(base, batch): (Offset, Batch)| batch.events().map(|event| event.offset(base).0).collect::<Vec<_>>();
+    (header.token, batches.flat_map(offsets).collect())
 }
 
 /// Waits until something is so, and lets everything else run meanwhile.
@@ -349,7 +353,7 @@ pub(crate) async fn publish_bytes(engine: &Engine, count: u64, bytes: usize) {
         event::Event,
         publish::PublishHeader,
     };
-    let mut stream = engine.broker.open_publish(&Principal::Local, "orders").unwrap();
+    let mut stream = engine.broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap();
     for _ in 0..count {
         let mut builder = BatchBuilder::new();
         builder.push(&Event::new(vec![b'x'; bytes])).unwrap();

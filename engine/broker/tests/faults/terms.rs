@@ -8,10 +8,7 @@ use levada_protocol::{
     ids::{CommitIndex, Timestamp},
     request::{Request, TopicSettings},
 };
-use levada_store::{
-    Commit, MemoryStore, Store,
-    commit::{AppliedRow, Term},
-};
+use levada_store::{Commit, MemoryStore, Store, commit::Term};
 
 use crate::support::{KeepAll, until};
 
@@ -21,7 +18,7 @@ fn start(store: &Arc<MemoryStore>, dir: &tempfile::TempDir, shard: u16) -> Resul
 }
 
 async fn create(broker: &Broker, name: &str) -> Result<(), ErrorCode> {
-    let request = Request::CreateTopic { name: name.into(), settings: TopicSettings::default() };
+    let request = Request::CreateTopic { name: name.parse().unwrap(), settings: TopicSettings::default() };
     broker.request(&Principal::Local, request, None).await.map(drop).map_err(|error| error.code())
 }
 

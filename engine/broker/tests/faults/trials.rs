@@ -16,13 +16,18 @@ fn subscription(name: &str, stage: StageSpec) -> Request {
         chain: Some(vec![StageSpec { plugin: "keep".into(), ..stage }]),
         ..SubscriptionOptions::default()
     };
-    Request::CreateSubscription { topic: "orders".into(), name: name.into(), options, from: Start::Earliest }
+    Request::CreateSubscription {
+        topic: "orders".parse().unwrap(),
+        name: name.parse().unwrap(),
+        options,
+        from: Start::Earliest,
+    }
 }
 
 async fn with_plugin() -> Engine {
     let engine = Engine::start();
     engine.topic("orders", TopicSettings::default()).await;
-    let deploy = Request::DeployPlugin { name: "keep".into(), size: 3, config: None };
+    let deploy = Request::DeployPlugin { name: "keep".parse().unwrap(), size: 3, config: None };
     engine.broker.request(&Principal::Local, deploy, Some(Bytes::from_static(b"one"))).await.unwrap();
     engine
 }
@@ -30,7 +35,7 @@ async fn with_plugin() -> Engine {
 #[tokio::test]
 async fn nothing_waits_for_a_configuration_that_is_tried() {
     let engine = with_plugin().await;
-    let deploy = Request::DeployPlugin { name: "slow".into(), size: 4, config: Some(TRIED.into()) };
+    let deploy = Request::DeployPlugin { name: "slow".parse().unwrap(), size: 4, config: Some(TRIED.into()) };
     let tried = StageSpec { config: TRIED.into(), ..StageSpec::default() };
     let mut trials = JoinSet::new();
     for (request, artefact) in [

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use levada_broker::{OutFrame, Principal};
+use levada_broker::{Content, Outgoing, Principal};
 use levada_protocol::{
     error::ErrorCode,
     request::{Read, Start, SubscriptionOptions, TopicSettings},
@@ -15,12 +15,16 @@ use crate::support::{Engine, SOON, publish_bytes, until};
 
 const ENDLESS: Credit = Credit { events: u64::MAX, bytes: u64::MAX };
 
-fn bytes(frame: &OutFrame) -> usize {
-    frame.chunks.iter().map(bytes::Bytes::len).sum()
+/// Bytes of batches.
+fn bytes(outgoing: &Outgoing) -> usize {
+    match outgoing.content() {
+        Content::Delivery(delivery) => delivery.runs.iter().map(|run| run.batches.len()).sum(),
+        Content::Settled(_) | Content::End(_) => 0,
+    }
 }
 
 fn read(partitions: Vec<u16>) -> Read {
-    Read { topic: "orders".into(), partitions, from: Start::Earliest, ..Read::default() }
+    Read { partitions, from: Start::Earliest, ..Read::new("orders".parse().unwrap()) }
 }
 
 #[tokio::test]
@@ -41,13 +45,13 @@ async fn a_reader_pays_its_debt_of_bytes_before_it_gets_more() {
     publish_bytes(&engine, 20, 1_000).await;
     let mut reader = engine.broker.read(&Principal::Local, read(Vec::new())).await.unwrap();
     reader.credit.grant(Credit { events: 5, bytes: 1 }).await.unwrap();
-    let first = timeout(SOON, reader.frames.recv()).await.unwrap().unwrap().unwrap();
+    let first = timeout(SOON, reader.outgoing.recv()).await.unwrap().unwrap().unwrap();
     assert!(bytes(&first) > 5_000);
     reader.credit.grant(Credit { events: 5, bytes: 1_000 }).await.unwrap();
-    let more = timeout(Duration::from_millis(200), reader.frames.recv()).await;
+    let more = timeout(Duration::from_millis(200), reader.outgoing.recv()).await;
     assert!(more.is_err(), "4,000 bytes are owed still");
     reader.credit.grant(Credit { events: 0, bytes: 10_000 }).await.unwrap();
-    timeout(SOON, reader.frames.recv()).await.unwrap().unwrap().unwrap();
+    timeout(SOON, reader.outgoing.recv()).await.unwrap().unwrap().unwrap();
     engine.broker.shutdown().await;
 }
 
@@ -71,13 +75,13 @@ async fn what_is_ready_for_streams_that_take_nothing_is_bounded_and_goes_on_once
     let mut other = engine.broker.for_connection().read(&Principal::Local, read(Vec::new())).await.unwrap();
     other.credit.grant(ENDLESS).await.unwrap();
     let mut seen = 0;
-    while let Some(frame) = timeout(SOON, other.frames.recv()).await.unwrap() {
+    while let Some(frame) = timeout(SOON, other.outgoing.recv()).await.unwrap() {
         seen += bytes(&frame.unwrap());
     }
     assert!(seen > 200 * 20_000);
     let mut ready = 0;
     for reader in &mut readers {
-        while let Ok(frame) = reader.frames.try_recv() {
+        while let Ok(frame) = reader.outgoing.try_recv() {
             let frame = frame.unwrap();
             ready += bytes(&frame);
             std::mem::forget(frame);
@@ -100,14 +104,15 @@ async fn deliveries_into_a_stream_that_takes_nothing_count_no_attempts() {
     };
     let consumer = engine.subscribe(options.clone()).await;
     consumer.control.credit(ENDLESS).await.unwrap();
-    until(|| !consumer.frames.is_empty()).await;
+    until(|| !consumer.outgoing.is_empty()).await;
     // Many times the timeout, and of the wait behind a failure.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(consumer.frames.len(), 1, "nothing is given again into a stream that takes nothing");
+    assert_eq!(consumer.outgoing.len(), 1, "nothing is given again into a stream that takes nothing");
     drop(consumer);
     let mut next = engine.subscribe(options).await;
     next.control.credit(ENDLESS).await.unwrap();
-    let frame = timeout(SOON, next.frames.recv()).await.unwrap().unwrap().unwrap();
-    assert_eq!(frame.chunks[0][11], 1, "the first attempt");
+    let frame = timeout(SOON, next.outgoing.recv()).await.unwrap().unwrap().unwrap();
+    let Content::Delivery(delivery) = frame.content() else { panic!("{frame:?}") };
+    assert_eq!(delivery.header.attempt, 1, "the first attempt");
     engine.broker.shutdown().await;
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 use levada_protocol::{
     ids::{PluginName, RouteName, TopicName},
+    publish::Durability,
     request::{Retain, Start},
 };
 
@@ -13,7 +14,7 @@ use super::{
     chain::{ChainArgs, OptionsArgs},
     path::SubscriptionPath,
     start::parse_start,
-    values::{DurationMs, parse_any_topic, parse_json, parse_plugin, parse_size},
+    values::{DurationMs, parse_any_topic, parse_free_topic, parse_json, parse_plugin, parse_size},
 };
 
 #[derive(Debug, clap::Args)]
@@ -29,6 +30,7 @@ pub(crate) enum TopicAction {
     /// Make a topic; one that exists with these very settings is left as it is
     Create {
         /// Its name: up to 128 of a-z 0-9 . _ - beginning with a letter or digit; dlq.… is the engine's own
+        #[arg(value_parser = parse_free_topic)]
         topic: TopicName,
         /// How many partitions, 1 to 1024; fixed for ever
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -122,9 +124,15 @@ pub(crate) enum DurabilityArg {
 impl DurabilityArg {
     /// The word of the protocol.
     pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Sync => "sync",
-            Self::Os => "os",
+        Durability::from(self).as_str()
+    }
+}
+
+impl From<DurabilityArg> for Durability {
+    fn from(durability: DurabilityArg) -> Self {
+        match durability {
+            DurabilityArg::Sync => Self::Sync,
+            DurabilityArg::Os => Self::Os,
         }
     }
 }
@@ -256,7 +264,7 @@ pub(crate) enum RouteAction {
         #[arg(long, value_name = "T", value_parser = parse_any_topic)]
         from: TopicName,
         /// A target topic; repeatable: the last plugin may choose among them, else events go to the first
-        #[arg(long, value_name = "T", required = true)]
+        #[arg(long, value_name = "T", required = true, value_parser = parse_free_topic)]
         to: Vec<TopicName>,
         #[command(flatten)]
         chain: ChainArgs,

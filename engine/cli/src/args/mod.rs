@@ -30,7 +30,7 @@ pub(crate) use values::DurationMs;
 
 use chain::OptionsArgs;
 use start::{LAST_MAX, parse_beginning, parse_start};
-use values::{parse_any_topic, parse_header, parse_rate, parse_timeout};
+use values::{parse_any_topic, parse_free_topic, parse_header, parse_rate, parse_timeout};
 
 /// Levada: durable events over QUIC, every subscriber through its own WebAssembly gate.
 #[derive(Debug, Parser)]
@@ -164,8 +164,8 @@ const SUBSCRIBE_HELP: &str = concat!(
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
-    /// Configuration file, as --print-config prints it; the environment (LEVADA_DATA_DIR sets data_dir) wins over it,
-    /// and flags win over both
+    /// Configuration file, as --print-config prints it; the environment (LEVADA_HTTP_ADDRESS sets the address of section
+    /// http) wins over it, and flags win over both
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Where everything is kept [default: ./levada-data]
@@ -208,6 +208,7 @@ pub(crate) struct PublishArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
     /// The topic, which must exist
+    #[arg(value_parser = parse_free_topic)]
     pub(crate) topic: TopicName,
     // Taken only to say where events come from.
     #[arg(hide = true)]

@@ -35,7 +35,13 @@ impl From<DurationMs> for Duration {
 
 /// A topic's name, the engine's own included.
 pub(super) fn parse_any_topic(text: &str) -> Result<TopicName, String> {
-    TopicName::parse_any(text).map_err(sentence)
+    text.parse().map_err(sentence)
+}
+
+/// A name that a user may give to a topic, or publish to.
+pub(super) fn parse_free_topic(text: &str) -> Result<TopicName, String> {
+    let topic = parse_any_topic(text)?;
+    topic.check_free().map(|()| topic).map_err(sentence)
 }
 
 /// A size in bytes as people write it: `100`, `64MiB`, `1GB`.

@@ -178,11 +178,9 @@ async fn route(
     let before = target.before().await?;
     let begun = clock.now();
     let spec = RouteSpec {
-        name: target.topic.clone(),
-        from: target.topic.clone(),
-        to: vec![outlet.clone()],
         chain: vec![stage(SAMPLE, r#"{"transform": "reverse"}"#.to_owned())],
         start: Start::Earliest,
+        ..RouteSpec::new(target.topic.parse()?, target.topic.parse()?, [outlet.parse()?])
     };
     target.control.create_route(spec).await?;
     let bar = output.progress(Some(published.events()), "route");

@@ -142,7 +142,7 @@ async fn delete_topics(control: &Client, topics: impl Iterator<Item = &String>) 
 fn settings(common: &BenchCommon) -> TopicSettings {
     TopicSettings {
         partitions: common.partitions,
-        durability: common.durability.word().to_owned(),
+        durability: common.durability.into(),
         ..TopicSettings::default()
     }
 }

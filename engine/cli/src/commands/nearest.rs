@@ -126,17 +126,19 @@ impl Names {
 
     async fn meant(&self, code: Option<ErrorCode>, client: &Client) -> Option<String> {
         match code? {
-            ErrorCode::TopicNotFound => among(&self.topics, client.list_topics(), |topic| topic.name).await,
+            ErrorCode::TopicNotFound => {
+                among(&self.topics, client.list_topics(), |topic| topic.name.to_string()).await
+            }
             ErrorCode::SubscriptionNotFound => {
                 let (topic, name) = self.subscription.as_ref()?;
                 let listed = client.list_subscriptions(Some(topic));
-                among(std::slice::from_ref(name), listed, |found| found.name).await
+                among(std::slice::from_ref(name), listed, |found| found.name.to_string()).await
             }
             ErrorCode::RouteNotFound => {
-                among(self.route.as_slice(), client.list_routes(), |route| route.spec.name).await
+                among(self.route.as_slice(), client.list_routes(), |route| route.spec.name.to_string()).await
             }
             ErrorCode::PluginNotFound => {
-                among(&self.plugins, client.list_plugins(), |plugin| plugin.name).await
+                among(&self.plugins, client.list_plugins(), |plugin| plugin.name.to_string()).await
             }
             _ => None,
         }

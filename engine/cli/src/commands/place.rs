@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use levada_protocol::{
     error::ErrorCode,
-    request::{OnError, Position, StageSpec},
+    ids::TopicName,
+    request::{OnError, Position, RunState, StageSpec},
 };
 use serde::Serialize;
 use tokio::time::sleep;
@@ -63,17 +64,22 @@ fn on_error_word(on_error: OnError) -> &'static str {
     }
 }
 
+/// Names of topics with commas between.
+pub(super) fn topics_text(topics: &[TopicName]) -> String {
+    topics.iter().map(TopicName::as_str).collect::<Vec<_>>().join(", ")
+}
+
 /// Positions as `PARTITION:OFFSET`.
 pub(super) fn positions_text(positions: &[Position]) -> String {
     let place = |place: &Position| format!("{}:{}", place.partition, place.offset);
     positions.iter().map(place).collect::<Vec<_>>().join(" ")
 }
 
-/// How a place stands, as far as its stopping and going on is concerned.
+/// How a subscription or route stands, as far as its stopping and going on is concerned.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Standing {
-    /// `paused: why` or `blocked: why`; `None` while it runs.
-    pub(super) stopped: Option<String>,
+    /// How it is stopped; `None` while it runs.
+    pub(super) stopped: Option<RunState>,
     /// Figures of which one changes when the place goes on.
     pub(super) marks: Vec<u64>,
     /// Nothing would change now even if it runs, and why.
@@ -91,7 +97,7 @@ struct Resumed<'a> {
 /// Looks, lets the place go on, looks whether it does, and says what is true.
 ///
 /// # Errors
-/// `PLACE_PAUSED` if it is still paused, or again.
+/// `CHAIN_PAUSED` if it is still paused, or again.
 pub(super) async fn resume(
     output: &Output,
     kind: &str,
@@ -105,7 +111,7 @@ pub(super) async fn resume(
     let after = if was_stopped { settle(&before, LOOKS, look).await? } else { before };
     if let Some(stopped) = after.stopped {
         let message = format!("{kind} {name} was resumed, and is {stopped}");
-        return Err(Failure::new(ErrorCode::PlacePaused, message).hint(stops::cure(&stopped)).into());
+        return Err(Failure::new(ErrorCode::ChainPaused, message).hint(stops::cure(&stopped)).into());
     }
     output.result(&Resumed { resumed: name, was_stopped }, || match (was_stopped, after.idle) {
         (false, _) => format!("{kind} {name} was not paused"),
@@ -137,29 +143,30 @@ async fn settle(
 mod tests {
     use super::*;
 
-    fn standing(stopped: Option<&str>, mark: u64) -> Standing {
-        Standing { stopped: stopped.map(str::to_owned), marks: vec![mark], idle: None }
+    fn standing(is_running: bool, mark: u64) -> Standing {
+        let blocked = RunState::Blocked { target: None, code: ErrorCode::StorageFull };
+        Standing { stopped: (!is_running).then_some(blocked), marks: vec![mark], idle: None }
     }
 
     #[tokio::test]
     async fn a_place_that_runs_for_a_moment_and_stops_again_counts_as_stopped() {
-        let before = standing(Some("paused: x"), 0);
+        let before = standing(false, 0);
         let mut looks = 0;
         let settled = settle(&before, 2, async || {
             looks += 1;
-            Ok(if looks == 1 { standing(None, 0) } else { standing(Some("paused: x"), 0) })
+            Ok(if looks == 1 { standing(true, 0) } else { standing(false, 0) })
         });
         assert_eq!(settled.await.unwrap(), before);
     }
 
     #[tokio::test]
     async fn a_place_that_moves_counts_as_resumed() {
-        let (before, mut looks) = (standing(Some("paused: x"), 0), 0);
+        let (before, mut looks) = (standing(false, 0), 0);
         let settled = settle(&before, 3, async || {
             looks += 1;
-            Ok(if looks < 3 { standing(Some("paused: x"), 0) } else { standing(None, 1) })
+            Ok(if looks < 3 { standing(false, 0) } else { standing(true, 1) })
         });
-        assert_eq!(settled.await.unwrap(), standing(None, 1));
+        assert_eq!(settled.await.unwrap(), standing(true, 1));
     }
 
     #[test]

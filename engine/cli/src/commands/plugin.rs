@@ -162,7 +162,7 @@ fn table(plugins: &[PluginInfo]) -> Rows {
         let events_in = plugin.events_in as f64;
         rows.push([
             format!("{}@{}", plugin.name, plugin.version),
-            plugin.interface.clone(),
+            plugin.interface.as_str().to_owned(),
             output::bytes(plugin.size),
             output::count(plugin.events_in),
             average(events_in, plugin.calls, 1),
@@ -216,17 +216,15 @@ mod tests {
     #[test]
     fn the_table_tells_calls_from_events_and_says_what_the_last_error_was() {
         let plugin = PluginInfo {
-            name: "p".to_owned(),
-            version: 1,
             calls: 4,
             events_in: 10,
             seconds: 1e-6,
             errors: 2,
             last_error: Some("the plugin trapped".to_owned()),
             memory_restarts: 3,
-            ..PluginInfo::default()
+            ..PluginInfo::new("p".parse().unwrap(), 1)
         };
-        let idle = PluginInfo { name: "q".to_owned(), ..PluginInfo::default() };
+        let idle = PluginInfo::new("q".parse().unwrap(), 0);
         let table = table(&[plugin, idle]).render();
         let lines: Vec<&str> = table.lines().collect();
         let words = |line: usize| lines[line].split_whitespace().collect::<Vec<_>>().join(" ");

@@ -18,9 +18,6 @@ use crate::{
     output::{self, Output, Rows},
 };
 
-/// The state of a route that goes on, in the protocol's word.
-const RUNNING: &str = "running";
-
 pub(super) async fn run(output: &Output, args: RouteArgs) -> anyhow::Result<()> {
     client::with_interruptible(&args.client, async |client| act(output, client, args.action).await).await
 }
@@ -28,24 +25,18 @@ pub(super) async fn run(output: &Output, args: RouteArgs) -> anyhow::Result<()> 
 async fn act(output: &Output, client: &Client, action: RouteAction) -> anyhow::Result<()> {
     match action {
         RouteAction::Create { route, from, to, chain, start } => {
-            let spec = RouteSpec {
-                name: route.as_str().to_owned(),
-                from: from.as_str().to_owned(),
-                to: to.iter().map(|topic| topic.as_str().to_owned()).collect(),
-                chain: chain.stages(),
-                start,
-            };
+            let spec = RouteSpec { chain: chain.stages(), start, ..RouteSpec::new(route, from, to) };
             let made = client.ensure_route(spec).await?;
             output.result(&Made::of(&made), || {
                 let spec = &made.found.spec;
-                let what = format!("route {}: {} -> {}", spec.name, spec.from, spec.to.join(", "));
+                let what = format!("route {}: {} -> {}", spec.name, spec.from, place::topics_text(&spec.to));
                 if made.created { format!("created {what}") } else { format!("{what}: it exists already") }
             })?;
         }
         RouteAction::List => {
             let routes = client.list_routes().await?;
             output.rows(&routes, || table(&routes))?;
-            if !output.is_json() && routes.iter().any(|route| route.state != RUNNING) {
+            if !output.is_json() && routes.iter().any(|route| !route.state.is_running()) {
                 output.remark(
                     "`levada route describe ROUTE` says in full why one is paused or blocked; a paused one goes on \
                      with `levada route resume ROUTE`, a blocked one once its target takes events",
@@ -74,7 +65,7 @@ async fn act(output: &Output, client: &Client, action: RouteAction) -> anyhow::R
 }
 
 async fn find(client: &Client, route: &RouteName) -> anyhow::Result<RouteInfo> {
-    let found = client.list_routes().await?.into_iter().find(|found| found.spec.name == route.as_str());
+    let found = client.list_routes().await?.into_iter().find(|found| found.spec.name == *route);
     found.ok_or_else(|| Failure::new(ErrorCode::RouteNotFound, format!("there is no route {route}")).into())
 }
 
@@ -82,7 +73,7 @@ fn standing(found: &RouteInfo) -> Standing {
     let mut marks: Vec<u64> = found.positions.iter().map(|place| place.offset).collect();
     marks.push(found.dead_lettered);
     Standing {
-        stopped: (found.state != RUNNING).then(|| found.state.clone()),
+        stopped: (!found.state.is_running()).then(|| found.state.clone()),
         marks,
         idle: (found.lag == 0).then_some("nothing is left to take"),
     }
@@ -92,12 +83,12 @@ fn table(routes: &[RouteInfo]) -> Rows {
     let mut rows = Rows::new(&["route", "from", "to", "lag", "dead letters", "state", "chain"]);
     for route in routes {
         rows.push([
-            route.spec.name.clone(),
-            route.spec.from.clone(),
-            route.spec.to.join(", "),
+            route.spec.name.to_string(),
+            route.spec.from.to_string(),
+            place::topics_text(&route.spec.to),
             output::count(route.lag),
             output::count(route.dead_lettered),
-            output::brief(&route.state),
+            output::brief(&route.state.to_string()),
             place::chain_cell(&route.spec.chain),
         ]);
     }
@@ -106,11 +97,11 @@ fn table(routes: &[RouteInfo]) -> Rows {
 
 fn describe(found: &RouteInfo) -> String {
     output::fields([
-        ("route", found.spec.name.clone()),
+        ("route", found.spec.name.to_string()),
         ("made", output::time_ms(found.created_ms)),
-        ("state", found.state.clone()),
-        ("from", found.spec.from.clone()),
-        ("to", found.spec.to.join(", ")),
+        ("state", found.state.to_string()),
+        ("from", found.spec.from.to_string()),
+        ("to", place::topics_text(&found.spec.to)),
         ("chain", place::chain_lines(&found.spec.chain)),
         ("positions", place::positions_text(&found.positions)),
         ("lag", output::count(found.lag)),

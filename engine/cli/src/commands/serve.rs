@@ -86,7 +86,7 @@ async fn serve(
     let stdin_closed = if until_stdin_closes { Some(watch_stdin()?) } else { None };
     let (ask, asked) = oneshot::channel::<()>();
     let speaker = output.clone();
-    let chosen = Chosen { quic: config.listen.port() == 0, http: config.http.port() == 0 };
+    let chosen = Chosen { quic: config.listen.address.port() == 0, http: config.http.address.port() == 0 };
     let engine = levada_server::run(config, async { drop(asked.await) }, move |started| {
         announce(&speaker, &started, chosen)
     });

@@ -1,9 +1,9 @@
-//! What is said while nothing comes: that a place is paused, that there is no connection and why, that it goes on.
+//! What is said while nothing comes: that a subscription or route is paused, that there is no connection and why, that it goes on.
 //! Shared by the commands that wait; knows no place itself.
 
 use std::{cell::RefCell, convert::Infallible, time::Duration};
 
-use levada_client::{Client, Error, ErrorCode};
+use levada_client::{Client, Error, ErrorCode, RunState};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::output::Output;
@@ -116,44 +116,44 @@ pub(super) fn worded(error: &Error) -> String {
     }
 }
 
-/// What can be done about a stop, by what the engine says of it: `paused: why` or `blocked: why`.
-pub(super) fn cure(stopped: &str) -> &'static str {
-    let has = |code: ErrorCode| {
-        let why = stopped.strip_prefix("paused: ").unwrap_or_default();
-        why.starts_with(code.as_str())
-            || (stopped.starts_with("blocked: ") && stopped.ends_with(code.as_str()))
-    };
-    if has(ErrorCode::PluginInitRefused) {
-        "it stops until its plugin starts: deploy a version that takes the place's configuration, or take back the \
-         newest with `levada plugin remove NAME@VERSION`"
-    } else if has(ErrorCode::TopicNotFound) {
-        "it stops until the topic that it writes to is there: make that with `levada topic create TOPIC`, then resume \
-         it again"
-    } else if stopped.starts_with("blocked: ") {
-        "it goes on by itself once its target takes events"
-    } else {
-        "it stops at the same event until its cause is mended: deploy a plugin version that takes the event, or make \
-         the place anew with --on-error dead-letter"
+/// What can be done about a stop.
+pub(super) fn cure(stopped: &RunState) -> &'static str {
+    match (stopped.code(), stopped) {
+        (Some(ErrorCode::PluginInitRefused), _) => {
+            "it stops until its plugin starts: deploy a version that takes its configuration, or take back the newest \
+             with `levada plugin remove NAME@VERSION`"
+        }
+        (Some(ErrorCode::TopicNotFound), _) => {
+            "it stops until the topic that it writes to is there: make that with `levada topic create TOPIC`, then \
+             resume it again"
+        }
+        (_, RunState::Blocked { .. }) => "it goes on by itself once its target takes events",
+        (_, RunState::Running | RunState::Paused { .. } | RunState::Unknown) => {
+            "it stops at the same event until its cause is mended: deploy a plugin version that takes the event, or \
+             make it anew with --on-error dead-letter"
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use levada_protocol::request::PauseReason;
+
     use super::*;
 
     #[test]
     fn the_cure_fits_the_cause() {
+        let chain = |code| RunState::Paused { reason: PauseReason::Chain { code, message: "x".to_owned() } };
+        let blocked = |code| RunState::Blocked { target: Some("big".parse().unwrap()), code };
+        let message = "plugin p@1 pauses at offset 0: TOPIC_NOT_FOUND".to_owned();
         for (stopped, said) in [
-            (
-                "paused: PLUGIN_INIT_REFUSED: the plugin refused its configuration: x",
-                "plugin remove NAME@VERSION",
-            ),
-            ("paused: TOPIC_NOT_FOUND: there is no topic big", "topic create TOPIC"),
-            ("blocked: big TOPIC_NOT_FOUND", "topic create TOPIC"),
-            ("blocked: big STORAGE_FULL", "by itself"),
-            ("paused: plugin p@1 pauses the place at offset 0: TOPIC_NOT_FOUND", "--on-error dead-letter"),
+            (chain(ErrorCode::PluginInitRefused), "plugin remove NAME@VERSION"),
+            (chain(ErrorCode::TopicNotFound), "topic create TOPIC"),
+            (blocked(ErrorCode::TopicNotFound), "topic create TOPIC"),
+            (blocked(ErrorCode::StorageFull), "by itself"),
+            (RunState::Paused { reason: PauseReason::Plugin { message } }, "--on-error dead-letter"),
         ] {
-            assert!(cure(stopped).contains(said), "{stopped}: {}", cure(stopped));
+            assert!(cure(&stopped).contains(said), "{stopped}: {}", cure(&stopped));
         }
     }
 }

@@ -160,10 +160,11 @@ async fn tell_stops(
             return Ok(Some(format!("{what}; trying again")));
         }
         let found = client.describe_subscription(topic, name).await?;
-        Ok(found.paused.map(|why| {
+        Ok((!found.state.is_running()).then(|| {
             format!(
-                "subscription {topic}/{name} is paused: {why}; once that is mended, it goes on with \
-                 `levada subscription resume {topic}/{name}`"
+                "subscription {topic}/{name} is {}; once that is mended, it goes on with \
+                 `levada subscription resume {topic}/{name}`",
+                found.state
             )
         }))
     };

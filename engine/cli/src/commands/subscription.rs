@@ -37,7 +37,7 @@ async fn act(output: &Output, client: &Client, action: &SubscriptionAction) -> a
         SubscriptionAction::List { topic } => {
             let found = client.list_subscriptions(topic.as_ref().map(|topic| topic.as_str())).await?;
             output.rows(&found, || table(&found))?;
-            if !output.is_json() && found.iter().any(|found| found.paused.is_some()) {
+            if !output.is_json() && found.iter().any(|found| !found.state.is_running()) {
                 output.remark(
                     "`levada subscription describe TOPIC/SUBSCRIPTION` says in full why one is paused, \
                      `levada subscription resume TOPIC/SUBSCRIPTION` lets it go on",
@@ -78,11 +78,7 @@ fn standing(found: &SubscriptionInfo) -> Standing {
         (false, 0) => Some("nothing is left to deliver"),
         (false, _) => None,
     };
-    Standing { stopped: found.paused.as_ref().map(|why| format!("paused: {why}")), marks, idle }
-}
-
-fn state(found: &SubscriptionInfo) -> String {
-    found.paused.as_ref().map_or_else(|| "running".to_owned(), |why| format!("paused: {why}"))
+    Standing { stopped: (!found.state.is_running()).then(|| found.state.clone()), marks, idle }
 }
 
 fn table(subscriptions: &[SubscriptionInfo]) -> Rows {
@@ -107,7 +103,7 @@ fn table(subscriptions: &[SubscriptionInfo]) -> Rows {
             output::count(found.in_flight),
             output::age_ms(found.oldest_unacked_age_ms),
             output::count(found.dead_lettered),
-            output::brief(&state(found)),
+            output::brief(&found.state.to_string()),
             place::chain_cell(found.options.chain()),
         ]);
     }
@@ -124,7 +120,7 @@ fn describe(found: &SubscriptionInfo) -> String {
     output::fields([
         ("subscription", format!("{}/{}", found.topic, found.name)),
         ("made", output::time_ms(found.created_ms)),
-        ("state", state(found)),
+        ("state", found.state.to_string()),
         ("order", order_word(options.order()).to_owned()),
         ("chain", place::chain_lines(options.chain())),
         ("ack timeout", output::duration_ms(options.ack_timeout_ms().into())),

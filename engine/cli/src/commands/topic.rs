@@ -67,7 +67,7 @@ fn check_bound(max_bytes: u64, retain: Retain) -> Result<(), Failure> {
 fn wanted(partitions: u16, settings: &SettingsArgs) -> TopicSettings {
     TopicSettings {
         partitions,
-        durability: settings.durability.word().to_owned(),
+        durability: settings.durability.into(),
         retain: settings.retain.into(),
         retain_for_ms: settings.retain_for.0,
         max_bytes: settings.max_bytes,
@@ -77,7 +77,7 @@ fn wanted(partitions: u16, settings: &SettingsArgs) -> TopicSettings {
 fn changed(changes: &Changes) -> TopicChanges {
     TopicChanges {
         partitions: None,
-        durability: changes.durability.map(|durability| durability.word().to_owned()),
+        durability: changes.durability.map(Into::into),
         retain: changes.retain.map(Into::into),
         retain_for_ms: changes.retain_for.map(|retain_for| retain_for.0),
         max_bytes: changes.max_bytes,
@@ -127,9 +127,9 @@ fn table(topics: &[TopicInfo]) -> Rows {
         let events: u64 = topic.partitions.iter().map(|part| part.end.saturating_sub(part.start)).sum();
         let bytes: u64 = topic.partitions.iter().map(|part| part.bytes).sum();
         rows.push([
-            topic.name.clone(),
+            topic.name.to_string(),
             settings.partitions.to_string(),
-            settings.durability.clone(),
+            settings.durability.to_string(),
             retain_word(settings.retain).to_owned(),
             output::duration_ms(settings.retain_for_ms),
             if settings.max_bytes == 0 { "-".to_owned() } else { output::bytes(settings.max_bytes) },

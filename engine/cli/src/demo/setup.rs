@@ -33,9 +33,6 @@ pub(super) async fn prepare(output: &Output, client: &Client) -> anyhow::Result<
         plugins.iter().map(|(plugin, _)| format!("{}@{}", plugin.name, plugin.version)).collect();
     output.remark(&format!("plugins   {}", names.join(", ")));
     let route = RouteSpec {
-        name: ROUTE.to_owned(),
-        from: PAYMENTS.to_owned(),
-        to: vec![SHIPMENTS.to_owned()],
         chain: vec![
             stage(JSON_FILTER, &json!({ "where": "paid == true" })),
             stage(
@@ -44,6 +41,7 @@ pub(super) async fn prepare(output: &Output, client: &Client) -> anyhow::Result<
             ),
         ],
         start: Start::Earliest,
+        ..RouteSpec::new(ROUTE.parse()?, PAYMENTS.parse()?, [SHIPMENTS.parse()?])
     };
     client.create_route(route).await?;
     output.remark(&format!("route     {PAYMENTS} -> paid, and to be shipped -> {SHIPMENTS}"));

@@ -4,12 +4,17 @@
 
 use std::ffi::{OsStr, OsString};
 
-use super::{Error, KEYS, nearest};
+use super::{Error, nearest, settings};
 
-/// What the names of our variables begin with: `LEVADA_DATA_DIR` sets `data_dir`.
+/// The beginning of every variable's name: `LEVADA_LISTEN_ADDRESS` sets `listen.address`.
 pub(super) const PREFIX: &str = "LEVADA_";
 /// What follows it in variables that are no settings of the server: the client's, and the folder of the build.
 const OTHERS: [&str; 3] = ["ADDR", "CA", "CACHE"];
+
+/// The variable of a setting, without the prefix: `LISTEN_ADDRESS` of `listen.address`.
+pub(super) fn variable(key: &str) -> String {
+    key.replace('.', "_").to_ascii_uppercase()
+}
 
 /// Refuses a variable that is empty, that nobody knows, or that is no text.
 ///
@@ -23,8 +28,8 @@ fn check(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<(), Er
     for (name, value) in variables {
         let name = name.to_string_lossy();
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
-        let settings = KEYS.iter().map(|(key, _)| key.to_ascii_uppercase());
-        let known: Vec<String> = settings.chain(OTHERS.map(str::to_owned)).collect();
+        let known: Vec<String> =
+            settings().map(|key| variable(&key)).chain(OTHERS.map(str::to_owned)).collect();
         let is_known = known.iter().any(|known| *known == rest);
         if !is_known && is_service_link(rest) {
             continue;
@@ -72,7 +77,7 @@ mod tests {
 
     #[test]
     fn known_variables_with_a_value_and_those_of_others_pass() {
-        for name in ["LEVADA_DATA_DIR", "LEVADA_LISTEN", "LEVADA_ADDR", "LEVADA_CA", "LEVADA_CACHE"] {
+        for name in ["LEVADA_DATA_DIR", "LEVADA_LISTEN_ADDRESS", "LEVADA_ADDR", "LEVADA_CA", "LEVADA_CACHE"] {
             assert_eq!(said(name, "x"), None, "{name}");
         }
         for link in [
@@ -92,6 +97,17 @@ mod tests {
     }
 
     #[test]
+    fn every_setting_has_a_variable_of_its_own() {
+        let mut variables: Vec<String> = settings().map(|key| variable(&key)).collect();
+        variables.extend(OTHERS.map(str::to_owned));
+        let count = variables.len();
+        variables.sort();
+        variables.dedup();
+        assert_eq!(variables.len(), count);
+        assert!(variables.contains(&"ROCKSDB_LOG_BLOB_PASS".to_owned()));
+    }
+
+    #[test]
     fn an_empty_variable_is_named() {
         let said = said("LEVADA_DATA_DIR", "").unwrap();
         assert!(said.contains("LEVADA_DATA_DIR is empty"), "{said}");
@@ -104,8 +120,8 @@ mod tests {
             near.contains("LEVADA_DATADIR is not a known variable; the nearest is LEVADA_DATA_DIR"),
             "{near}"
         );
-        let lower = said("LEVADA_listen", "x").unwrap();
-        assert!(lower.contains("LEVADA_listen is not a known variable"), "{lower}");
+        let lower = said("LEVADA_data_dir", "x").unwrap();
+        assert!(lower.contains("LEVADA_data_dir is not a known variable"), "{lower}");
         let far = said("LEVADA_XYZ", "x").unwrap();
         assert!(far.contains("LEVADA_XYZ") && !far.contains("nearest"), "{far}");
     }

@@ -1,5 +1,9 @@
 //! Precedence, refusals with their line, and the printed form.
 
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
 use super::*;
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -16,46 +20,68 @@ fn load(text: &str) -> Result<ServerConfig, Error> {
 #[test]
 fn file_values_are_human_and_replace_defaults() {
     let config =
-        load("tail_bytes_max = \"128MiB\"\nidle_timeout = \"30s\"\nlog_format = \"json\"\n").unwrap();
-    assert_eq!(config.tail_bytes_max, ByteSize::mib(128));
-    assert_eq!(config.idle_timeout, Duration::from_secs(30));
-    assert_eq!(config.log_format, LogFormat::Json);
-    assert_eq!(config.connections_max, ServerConfig::default().connections_max);
+        load("[subscribe]\ntail_bytes_max = \"128MiB\"\n[listen]\nidle_timeout = \"30s\"\n[telemetry]\nlog_format = \"json\"\n").unwrap();
+    assert_eq!(config.subscribe.tail_bytes_max, ByteSize::mib(128));
+    assert_eq!(config.listen.idle_timeout, Duration::from_secs(30));
+    assert_eq!(config.telemetry.log_format, LogFormat::Json);
+    assert_eq!(config.listen.connections_max, ServerConfig::default().listen.connections_max);
 }
 
 #[test]
 fn flags_win_over_the_file() {
-    let file = file("data_dir = \"from-file\"\nhttp = \"127.0.0.1:9\"\n");
-    let overrides = Overrides { data_dir: Some("from-flag".into()), ..Overrides::default() };
+    let file = file(
+        "data_dir = \"from-file\"\n[http]\naddress = \"127.0.0.1:9\"\n[listen]\naddress = \"127.0.0.1:8\"\n",
+    );
+    let overrides = Overrides {
+        data_dir: Some("from-flag".into()),
+        listen: Some(([127, 0, 0, 1], 7).into()),
+        ..Overrides::default()
+    };
     let config = ServerConfig::load(Some(file.path()), &overrides).unwrap();
     assert_eq!(config.data_dir, PathBuf::from("from-flag"));
-    assert_eq!(config.http.port(), 9);
+    assert_eq!((config.http.address.port(), config.listen.address.port()), (9, 7));
 }
 
 #[test]
-fn an_unknown_key_is_refused_with_its_line() {
-    let error = load("# comment\nlisten = \"127.0.0.1:1\"\nlisen = 1\n").unwrap_err();
-    assert_eq!(error.code(), ErrorCode::ConfigInvalid);
-    let text = error.to_string();
-    assert!(text.contains("line 3: \"lisen\" is not known, expected a setting, perhaps listen"), "{text}");
+fn an_unknown_key_or_section_is_refused_with_its_line_and_the_nearest() {
+    for (text, line, said) in [
+        (
+            "# comment\n[listen]\nadress = \"127.0.0.1:1\"\n",
+            3,
+            "\"adress\" is not known, expected a setting, perhaps address;",
+        ),
+        ("[lisen]\naddress = 1\n", 1, "\"lisen\" is not known, expected a setting, perhaps listen;"),
+        ("data_dir = \"x\"\nretention_interval = \"1s\"\n", 2, "perhaps store.retention_interval;"),
+        ("[http]\nzzz = 1\n", 2, "\"zzz\" is not known, expected a setting;"),
+    ] {
+        let error = load(text).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::ConfigInvalid);
+        let error = error.to_string();
+        assert!(error.contains(&format!("line {line}: ")) && error.contains(said), "{text}: {error}");
+    }
 }
 
 #[test]
 fn a_value_of_the_wrong_form_is_refused_with_its_line() {
-    let text = load("listen = \"127.0.0.1:1\"\nidle_timeout = \"soon\"\n").unwrap_err().to_string();
-    assert!(text.ends_with("line 2: expected a duration such as 500ms, 30s or 1h, got \"soon\""), "{text}");
+    let text =
+        load("[listen]\naddress = \"127.0.0.1:1\"\nidle_timeout = \"soon\"\n").unwrap_err().to_string();
+    assert!(text.ends_with("line 3: expected a duration such as 500ms, 30s or 1h, got \"soon\""), "{text}");
     for (text, said) in [
-        ("tail_bytes_max = \"much\"", "expected a size such as 64MiB or 1GB, got \"much\""),
-        ("tail_bytes_max = true", "expected a size such as 64MiB or 1GB, got boolean true"),
-        ("tail_bytes_max = -1", "expected a size such as 64MiB or 1GB, got -1"),
-        ("idle_timeout = 5", "expected a duration such as 500ms, 30s or 1h, got integer 5"),
-        ("connections_max = \"many\"", "expected a whole number of 0 or more, got string \"many\""),
-        ("connections_max = -1", "expected a whole number of 0 or more, got integer -1"),
-        ("mtu_max = 70000", "expected a whole number of 0 or more, got integer 70000"),
+        ("subscribe.tail_bytes_max = \"much\"", "expected a size such as 64MiB or 1GB, got \"much\""),
+        ("subscribe.tail_bytes_max = true", "expected a size such as 64MiB or 1GB, got boolean true"),
+        ("subscribe.tail_bytes_max = -1", "expected a size such as 64MiB or 1GB, got -1"),
+        ("listen.idle_timeout = 5", "expected a duration such as 500ms, 30s or 1h, got integer 5"),
+        ("listen.connections_max = \"many\"", "expected a whole number of 0 or more, got string \"many\""),
+        ("listen.connections_max = -1", "expected a whole number of 0 or more, got integer -1"),
+        ("listen.mtu_max = 70000", "expected a whole number of 0 or more, got integer 70000"),
+        ("rocksdb.background_jobs = \"two\"", "expected a whole number, got string \"two\""),
+        ("rocksdb_log.blob_pass = \"half\"", "expected a number, got string \"half\""),
+        ("rocksdb.direct_writes = 1", "expected true or false, got integer 1"),
         ("data_dir = 7", "expected text, got integer 7"),
-        ("log_format = \"loud\"", "expected text or json, got loud"),
-        ("listen = \"nowhere\"", "or a port alone such as 7600, got \"nowhere\""),
-        ("listen = 70000", "or a port alone such as 7600, got \"70000\""),
+        ("telemetry.log_format = \"loud\"", "expected text or json, got loud"),
+        ("listen.address = \"nowhere\"", "or a port alone such as 7600, got \"nowhere\""),
+        ("listen.address = 70000", "or a port alone such as 7600, got \"70000\""),
+        ("listen = 7600", "expected a section, got integer 7600"),
         ("no toml at all", "line 1: expected TOML: "),
     ] {
         let error = load(text).unwrap_err().to_string();
@@ -73,28 +99,31 @@ fn a_file_that_is_absent_is_named() {
 fn addresses_that_others_can_reach_are_refused() {
     for key in ["listen", "http"] {
         for address in ["0.0.0.0:1", "192.0.2.1:1", "[::]:1"] {
-            let error = load(&format!("{key} = \"{address}\"\n")).unwrap_err().to_string();
+            let error = load(&format!("{key}.address = \"{address}\"\n")).unwrap_err().to_string();
             assert!(error.contains(key) && error.contains("loopback"), "{error}");
         }
     }
-    assert!(load("listen = \"[::1]:0\"\n").is_ok());
+    assert!(load("listen.address = \"[::1]:0\"\n").is_ok());
 }
 
 #[test]
 fn addresses_may_be_host_names_and_ports_alone() {
-    let config = load("listen = \"localhost:9000\"\nhttp = 9001\n").unwrap();
+    let config = load("listen.address = \"localhost:9000\"\nhttp.address = 9001\n").unwrap();
     assert_eq!(
-        (config.listen.to_string(), config.http.to_string()),
+        (config.listen.address.to_string(), config.http.address.to_string()),
         ("127.0.0.1:9000".into(), "127.0.0.1:9001".into())
     );
-    assert_eq!(load("listen = \":0\"").unwrap().listen.to_string(), "127.0.0.1:0");
+    assert_eq!(load("listen.address = \":0\"").unwrap().listen.address.to_string(), "127.0.0.1:0");
 }
 
 #[test]
 fn a_filter_that_would_silence_the_log_and_an_empty_directory_are_refused() {
     for (text, said) in [
-        ("log_filter = \"loud\"", "log_filter is \"loud\", expected a level (off, error, warn"),
-        ("log_filter = \"\"", "log_filter is \"\", expected a level"),
+        (
+            "telemetry.log_filter = \"loud\"",
+            "telemetry.log_filter is \"loud\", expected a level (off, error, warn",
+        ),
+        ("telemetry.log_filter = \"\"", "telemetry.log_filter is \"\", expected a level"),
         ("data_dir = \"\"", "data_dir is empty, expected a directory"),
     ] {
         let error = load(text).unwrap_err().to_string();
@@ -103,24 +132,38 @@ fn a_filter_that_would_silence_the_log_and_an_empty_directory_are_refused() {
 }
 
 #[test]
-fn ranges_are_checked() {
-    for text in [
-        "mtu_max = 6501",
-        "mtu_max = 1199",
-        "connections_max = 0",
-        "keep_alive = \"20s\"",
-        "receive_window = \"1KiB\"",
-        "streams_max = 0",
+fn ranges_are_checked_and_named() {
+    for (text, said) in [
+        ("listen.mtu_max = 6501", "listen.mtu_max is 6501, expected 1200 to 6500"),
+        ("listen.mtu_max = 1199", "listen.mtu_max is 1199"),
+        ("listen.connections_max = 0", "listen.connections_max is 0"),
+        ("listen.keep_alive = \"20s\"", "listen.idle_timeout is 10s, expected at least listen.keep_alive"),
+        ("streams.receive_window = \"1KiB\"", "streams.receive_window is 1KiB, expected 64KiB to 1GiB"),
+        ("streams.connection_max = 0", "streams.connection_max is 0"),
+        ("publish.groups_unsynced_max = 0", "publish.groups_unsynced_max is 0, expected 1 to 1024"),
+        ("publish.producers_idle = \"0s\"", "publish.producers_idle is 0s, expected 1s to 3650days"),
+        ("store.catalogue_records_max = 0", "store.catalogue_records_max is 0"),
+        ("rocksdb.background_jobs = 0", "rocksdb.background_jobs is 0, expected 2 to 64"),
+        ("rocksdb_log.blob_pass = 1.5", "rocksdb_log.blob_pass is 1.5, expected 0 to 1"),
+        ("plugins.init_deadline = \"0s\"", "plugins.init_deadline is 0s, expected 1ms to 1day"),
     ] {
-        assert!(matches!(load(text), Err(Error::Range { .. })), "{text}");
+        let error = load(text).unwrap_err();
+        assert!(matches!(error, Error::Range { .. }) && error.to_string().contains(said), "{text}: {error}");
     }
 }
 
 #[test]
-fn the_printed_form_reads_back_as_the_same_settings() {
-    let mut config = ServerConfig { tail_bytes_max: ByteSize::b(1_234_567), ..ServerConfig::default() };
-    config.idle_timeout = Duration::from_millis(12_345);
+fn the_printed_form_names_every_setting_and_reads_back_as_the_same_settings() {
+    let mut config = ServerConfig::default();
+    config.subscribe.tail_bytes_max = ByteSize::b(1_234_567);
+    config.listen.idle_timeout = Duration::from_millis(12_345);
+    config.rocksdb_log.blob_garbage_max = 1.0;
     let text = config.to_toml();
     assert_eq!(load(&text).unwrap(), config, "{text}");
-    assert!(text.contains("# The data directory"), "{text}");
+    assert!(text.starts_with("# The data directory"), "{text}");
+    assert!(text.contains("\n# QUIC: connections and packets.\n[listen]\n# Where QUIC is served"), "{text}");
+    for setting in settings() {
+        let key = setting.rsplit('.').next().unwrap();
+        assert!(text.contains(&format!("\n{key} = ")), "{setting}");
+    }
 }

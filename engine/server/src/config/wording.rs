@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-use super::{KEYS, nearest};
+use super::{nearest, settings};
 
 /// The message of a library about a key or a value, as we say it. One of ours stays as it is.
 pub(super) fn ours(message: &str) -> String {
@@ -17,9 +17,8 @@ pub(super) fn ours(message: &str) -> String {
     }
     let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
     match unknown {
-        Some((key, _)) => {
-            let meant = nearest(key, KEYS.iter().map(|(key, _)| *key));
-            let meant = meant.map_or(String::new(), |meant| format!(", perhaps {meant}"));
+        Some((key, others)) => {
+            let meant = meant(key, others).map_or(String::new(), |meant| format!(", perhaps {meant}"));
             format!(
                 "{key:?} is not known, expected a setting{meant}; `levada serve --print-config` shows all settings"
             )
@@ -28,10 +27,26 @@ pub(super) fn ours(message: &str) -> String {
     }
 }
 
+/// The nearest setting of the same section, or section; or else of another section, with its full name.
+fn meant(key: &str, others: &str) -> Option<String> {
+    let beside = others.split('`').skip(1).step_by(2);
+    if let Some(found) = nearest(key, beside) {
+        return Some(found.to_owned());
+    }
+    let settings: Vec<String> = settings().collect();
+    let last = |setting: &str| setting.rsplit('.').next().map(str::to_owned);
+    let found = nearest(key, settings.iter().map(|setting| setting.rsplit('.').next().unwrap_or(setting)))?;
+    settings.iter().find(|setting| last(setting).as_deref() == Some(found)).cloned()
+}
+
 /// What was expected, without the words of a programming language.
 fn kind(expected: &str) -> String {
     match expected {
         "usize" | "u16" | "u32" | "u64" => "a whole number of 0 or more".to_owned(),
+        "i32" => "a whole number".to_owned(),
+        "f64" | "floating point number" => "a number".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        section if section.starts_with("struct ") => "a section".to_owned(),
         "a string" | "string" | "path string" | "string or map" | "a borrowed string" => "text".to_owned(),
         other => other.replace('`', ""),
     }
@@ -57,10 +72,15 @@ mod tests {
         ] {
             assert_eq!(ours(theirs), expected);
         }
-        let unknown = ours("unknown field `lisen`, expected one of `data_dir`, `listen`");
-        assert!(
-            unknown.starts_with("\"lisen\" is not known, expected a setting, perhaps listen;"),
-            "{unknown}"
-        );
+        for (key, meant) in [
+            ("lisen", ", perhaps listen;"),
+            ("mtu", ";"),
+            ("retention_intervall", ", perhaps store.retention_interval;"),
+            ("idle_timeout", ", perhaps listen.idle_timeout;"),
+        ] {
+            let unknown = ours(&format!("unknown field `{key}`, expected one of `data_dir`, `listen`"));
+            let said = format!("\"{key}\" is not known, expected a setting{meant}");
+            assert!(unknown.starts_with(&said), "{unknown}");
+        }
     }
 }

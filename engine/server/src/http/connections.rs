@@ -16,22 +16,22 @@ use tokio::{
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use crate::places::{Place, Places};
+use crate::slots::{Slot, Slots};
 
 /// How long a request may take to come, and its answer to begin.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Accepts always; where there is no room, the connection that was silent longest gives its place.
+/// Accepts always; where there is no room, the connection that was silent longest gives its slot.
 #[derive(Debug)]
 pub(super) struct Limited {
     listener: TcpListener,
-    places: Places,
+    slots: Slots,
     idle_timeout: Duration,
 }
 
 impl Limited {
     pub(super) fn new(listener: TcpListener, connections_max: usize, idle_timeout: Duration) -> Self {
-        Self { listener, places: Places::new(connections_max), idle_timeout }
+        Self { listener, slots: Slots::new(connections_max), idle_timeout }
     }
 }
 
@@ -41,15 +41,15 @@ impl Listener for Limited {
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         let (stream, remote) = Listener::accept(&mut self.listener).await;
-        let place = self.places.enter(remote.ip());
+        let slot = self.slots.enter(remote.ip());
         let idle_timeout = self.idle_timeout;
         let connection = Connection {
             stream,
             patience: Box::pin(time::sleep(REQUEST_TIMEOUT.min(idle_timeout))),
             answered: false,
             idle_timeout,
-            given: Box::pin(place.given().clone().cancelled_owned()),
-            place,
+            given: Box::pin(slot.given().clone().cancelled_owned()),
+            slot,
         };
         (connection, remote)
     }
@@ -59,7 +59,7 @@ impl Listener for Limited {
     }
 }
 
-/// A connection that fails its next read when its client is too slow, or another has its place.
+/// A connection that fails its next read when its client is too slow, or another has its slot.
 pub(super) struct Connection {
     stream: TcpStream,
     /// Until the next request has come and is being answered; after an answer, until something comes.
@@ -67,14 +67,14 @@ pub(super) struct Connection {
     answered: bool,
     idle_timeout: Duration,
     given: Pin<Box<WaitForCancellationFutureOwned>>,
-    place: Place,
+    slot: Slot,
 }
 
 impl Connection {
     /// An answer is on its way.
     fn answers(&mut self) {
         self.answered = true;
-        self.place.renew();
+        self.slot.renew();
         let until = Instant::now() + self.idle_timeout;
         self.patience.as_mut().reset(until);
     }

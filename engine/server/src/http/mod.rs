@@ -20,17 +20,17 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::connections::Limited;
-use crate::{config::ServerConfig, metrics, wire_error};
+use crate::{config::HttpConfig, metrics, wire_error};
 
 /// Serves until `until` is cancelled and the requests under way have been answered.
 pub(crate) async fn serve(
     listener: TcpListener,
-    config: &ServerConfig,
+    config: &HttpConfig,
     broker: Broker,
     draining: CancellationToken,
     until: CancellationToken,
 ) -> io::Result<()> {
-    let listener = Limited::new(listener, config.http_connections_max, config.http_idle_timeout);
+    let listener = Limited::new(listener, config.connections_max, config.idle_timeout);
     axum::serve(listener, router(Engine { broker, draining }))
         .with_graceful_shutdown(until.cancelled_owned())
         .await

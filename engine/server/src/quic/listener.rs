@@ -19,7 +19,7 @@ use super::{
     requests::Uploads,
     session::{self, Admission, STREAMS_GRANTED_FIRST, Shared},
 };
-use crate::{config::ServerConfig, metrics, places::Places, tasks::Tasks, tls::Identity, wire_error};
+use crate::{config::ServerConfig, metrics, slots::Slots, tasks::Tasks, tls::Identity, wire_error};
 
 /// Connection attempts that may wait to be looked at.
 const INCOMING_MAX: usize = 1_024;
@@ -35,15 +35,15 @@ const ETHERNET_PAYLOAD: u16 = 1_472;
 pub(crate) struct Listener {
     endpoint: Endpoint,
     shared: Arc<Shared>,
-    connections: Places,
-    handshakes: Places,
+    connections: Slots,
+    handshakes: Slots,
 }
 
 /// Takes the UDP port.
 pub(crate) fn bind(config: &ServerConfig) -> io::Result<std::net::UdpSocket> {
-    let address = config.listen;
+    let address = config.listen.address;
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    let wanted = usize::try_from(config.socket_buffer.as_u64()).unwrap_or(usize::MAX);
+    let wanted = usize::try_from(config.listen.socket_buffer.as_u64()).unwrap_or(usize::MAX);
     for enlarged in [socket.set_recv_buffer_size(wanted), socket.set_send_buffer_size(wanted)] {
         if let Err(error) = enlarged {
             warn!(%error, wanted, "socket buffers stay as they are");
@@ -64,16 +64,19 @@ impl Listener {
         tasks: Tasks,
     ) -> io::Result<Self> {
         let endpoint = endpoint(socket, identity, config)?;
-        let uploads = Uploads::new(config.uploads_max, config.upload_timeout, config.upload_patience);
+        let plugins = &config.plugins;
+        let uploads = Uploads::new(plugins.uploads_max, plugins.upload_timeout, plugins.upload_patience);
         let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
-        let inbound =
-            Inbound::new(bytes(config.unfinished_bytes_max), bytes(config.unfinished_connection_bytes_max));
+        let inbound = Inbound::new(
+            bytes(config.streams.unfinished_bytes_max),
+            bytes(config.streams.connection_unfinished_bytes_max),
+        );
         let shared = Shared { broker, config: config.clone(), tasks, uploads, inbound };
         Ok(Self {
             endpoint,
             shared: Arc::new(shared),
-            connections: Places::new(config.connections_max),
-            handshakes: Places::new(config.handshakes_max),
+            connections: Slots::new(config.listen.connections_max),
+            handshakes: Slots::new(config.listen.handshakes_max),
         })
     }
 
@@ -106,7 +109,7 @@ impl Listener {
     fn admit(&self, incoming: quinn::Incoming) {
         let remote = incoming.remote_address();
         // Under load an address proves itself first: a flood from invented ones then costs one packet each.
-        let busy = self.handshakes.taken() >= self.shared.config.handshakes_max.div_ceil(2);
+        let busy = self.handshakes.taken() >= self.shared.config.listen.handshakes_max.div_ceil(2);
         if busy && !incoming.remote_address_validated() {
             if incoming.retry().is_err() {
                 debug!(%remote, "connection attempt answered twice");
@@ -118,7 +121,7 @@ impl Listener {
             debug!(%remote, "connection refused: no room");
             return incoming.refuse();
         };
-        // Whoever has not said hello makes room for the next: nobody holds these places against others.
+        // A connection without a hello makes room for the next: none can hold these slots against others.
         let handshake = self.handshakes.enter(remote.ip());
         let admission = Admission { connection, handshake };
         let shared = Arc::clone(&self.shared);
@@ -144,7 +147,7 @@ fn endpoint(socket: std::net::UdpSocket, identity: Identity, config: &ServerConf
     // Every connection of the time before a restart wants one, and they all ask at once.
     endpoint.min_reset_interval(RESET_INTERVAL_MIN);
     endpoint
-        .max_udp_payload_size(config.mtu_max.max(ETHERNET_PAYLOAD))
+        .max_udp_payload_size(config.listen.mtu_max.max(ETHERNET_PAYLOAD))
         .expect("the configuration's range is within QUIC's");
     Endpoint::new(endpoint, Some(server), socket, Arc::new(TokioRuntime))
 }
@@ -169,12 +172,12 @@ fn first_window(mtu_max: u16) -> u64 {
 
 fn transport(config: &ServerConfig) -> TransportConfig {
     let window = |size: bytesize::ByteSize| VarInt::from_u64(size.as_u64()).unwrap_or(VarInt::MAX);
-    let idle =
-        IdleTimeout::try_from(config.idle_timeout).expect("the configuration's range is within QUIC's");
+    let idle = IdleTimeout::try_from(config.listen.idle_timeout)
+        .expect("the configuration's range is within QUIC's");
     let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(config.mtu_max);
+    discovery.upper_bound(config.listen.mtu_max);
     let mut congestion = CubicConfig::default();
-    congestion.initial_window(first_window(config.mtu_max));
+    congestion.initial_window(first_window(config.listen.mtu_max));
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(
@@ -183,10 +186,10 @@ fn transport(config: &ServerConfig) -> TransportConfig {
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(idle))
-        .keep_alive_interval(Some(config.keep_alive))
-        .stream_receive_window(window(config.stream_receive_window))
-        .receive_window(window(config.receive_window))
-        .send_window(config.send_window.as_u64())
+        .keep_alive_interval(Some(config.listen.keep_alive))
+        .stream_receive_window(window(config.streams.receive_window))
+        .receive_window(window(config.streams.connection_receive_window))
+        .send_window(config.streams.connection_send_window.as_u64())
         .congestion_controller_factory(Arc::new(congestion))
         .mtu_discovery_config(Some(discovery));
     transport
@@ -218,7 +221,8 @@ mod tests {
     fn a_new_connection_sends_four_of_its_largest_packets_unacknowledged() {
         let dir = tempfile::tempdir().unwrap();
         let files = TlsFiles::new(dir.path());
-        let config = ServerConfig { listen: ([127, 0, 0, 1], 0).into(), ..ServerConfig::default() };
+        let mut config = ServerConfig::default();
+        config.listen.address.set_port(0);
         let (runtime, endpoint) = engine(&files, &config);
         let (address, ca) = (endpoint.local_addr().unwrap(), files.ca_pem());
         let window = runtime.block_on(async {
@@ -226,21 +230,22 @@ mod tests {
             let (accepted, _connected) = tokio::join!(accepting, client::connect(address, &ca));
             accepted.stats().path.cwnd
         });
-        assert!(window >= 4 * u64::from(config.mtu_max), "{window} bytes");
+        assert!(window >= 4 * u64::from(config.listen.mtu_max), "{window} bytes");
     }
 
     #[test]
     fn a_restarted_engine_ends_old_connections_at_their_first_packet() {
         let dir = tempfile::tempdir().unwrap();
         let files = TlsFiles::new(dir.path());
-        let mut config = ServerConfig { listen: ([127, 0, 0, 1], 0).into(), ..ServerConfig::default() };
+        let mut config = ServerConfig::default();
+        config.listen.address.set_port(0);
         let (first, endpoint) = engine(&files, &config);
-        config.listen = endpoint.local_addr().unwrap();
+        config.listen.address = endpoint.local_addr().unwrap();
 
         // The client lives on a thread of its own: it sees only packets, as from another process.
         let ca = files.ca_pem();
         let (connected, is_connected) = std::sync::mpsc::channel();
-        let address = config.listen;
+        let address = config.listen.address;
         let client = std::thread::spawn(move || {
             runtime().block_on(async {
                 let connection = client::connect(address, &ca).await.unwrap();

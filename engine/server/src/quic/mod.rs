@@ -2,6 +2,7 @@
 //!
 //! It owns everything between a UDP packet and a call into the broker. Nothing outside knows quinn.
 
+mod deliver;
 mod frames;
 mod inbound;
 pub(crate) mod listener;

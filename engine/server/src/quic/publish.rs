@@ -9,6 +9,7 @@ use levada_protocol::{
     batch::{Batch, BatchError},
     error::Refusal,
     frame::{FRAME_HEADER_BYTES, FrameHeader, FrameType},
+    ids::TopicName,
     publish::{Ack, AckOutcome, PublishHeader},
     request::Opened,
 };
@@ -32,12 +33,12 @@ const ACK_BYTES: usize = 32;
 pub(super) async fn serve(
     broker: &Broker,
     principal: &Principal,
-    topic: &str,
+    topic: &TopicName,
     draining: &CancellationToken,
     stream: &mut Stream,
 ) -> Result<(), Failure> {
     let opened = broker.open_publish(principal, topic)?;
-    let (partitions, durability) = (opened.partitions, opened.durability.as_str().to_owned());
+    let (partitions, durability) = (opened.partitions, opened.durability);
     stream.answer(&Opened::Publish { partitions, durability }).await?;
     let (submitter, acks) = opened.split();
     let (refusals, refused) = mpsc::channel(REFUSALS_QUEUED_MAX);

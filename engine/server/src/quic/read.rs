@@ -29,7 +29,7 @@ pub(super) async fn serve(
 ) -> Result<(), Failure> {
     let reader = broker.read(principal, read).await?;
     stream.answer(&Opened::Read { positions: reader.positions }).await?;
-    let down = write_frames(&mut stream.send, reader.frames, unread, || broker.is_short_of_room());
+    let down = write_frames(&mut stream.send, reader.outgoing, unread, || broker.is_short_of_room());
     both(grant_all(&mut stream.frames, reader.credit, draining), down).await
 }
 

@@ -96,7 +96,7 @@ pub(super) async fn serve(
     envelope: RequestEnvelope,
     stream: &mut Stream,
 ) -> Result<(), Failure> {
-    let RequestEnvelope { id, deadline_ms, request } = envelope;
+    let RequestEnvelope { id, deadline_ms, trace: _, request } = envelope;
     let response = within(deadline_ms, respond(context, request, &mut stream.frames)).await?;
     stream.answer(&Opened::Response(ResponseEnvelope { id, response })).await
 }

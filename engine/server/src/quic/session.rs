@@ -21,7 +21,7 @@ use tokio::{
     time,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, debug_span};
+use tracing::{Span, debug, debug_span, field};
 
 use super::{
     frames::FrameReader,
@@ -31,7 +31,7 @@ use super::{
     stream::{Failure, Stream},
     subscribe,
 };
-use crate::{clock, config::ServerConfig, places::Place, tasks::Tasks, wire_error};
+use crate::{clock, config::ServerConfig, slots::Slot, tasks::Tasks, wire_error};
 
 /// Streams that a connection may open before it has shown that it needs more: QUIC reserves room for each.
 pub(super) const STREAMS_GRANTED_FIRST: u32 = 64;
@@ -56,14 +56,14 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct Admission {
     /// Held as long as the session.
-    pub(super) connection: Place,
+    pub(super) connection: Slot,
     /// Held until the hello is answered; another may get it before.
-    pub(super) handshake: Place,
+    pub(super) handshake: Slot,
 }
 
 /// Streams that QUIC lets a client open in the end: those that it may have, and some to be refused.
 pub(super) fn streams_granted_max(config: &ServerConfig) -> u32 {
-    config.streams_max + STREAMS_REFUSED_MAX
+    config.streams.connection_max + STREAMS_REFUSED_MAX
 }
 
 /// A session whose hello was answered.
@@ -84,11 +84,11 @@ struct Session {
     told: CancellationToken,
 }
 
-/// Shakes hands, and serves the session until it ends.
+/// Performs the handshake and serves the session until it ends.
 pub(super) async fn serve(shared: Arc<Shared>, incoming: quinn::Incoming, admission: Admission) {
     let Admission { connection: _open, handshake } = admission;
     // The handshake and the hello have one clock, so that neither can be dragged out.
-    let until = time::Instant::now() + shared.config.hello_timeout;
+    let until = time::Instant::now() + shared.config.listen.hello_timeout;
     let shaken = tokio::select! {
         biased;
         () = handshake.given().cancelled() => return debug!("handshake given up for another"),
@@ -167,7 +167,7 @@ async fn welcome(shared: &Shared, control: &mut Stream) -> Result<(), Failure> {
         engine_id: engine_id.to_owned(),
         start_id: start_id.to_owned(),
         server_time_ms: clock::now().0,
-        limits: limits(shared.config.streams_max),
+        limits: limits(shared.config.streams.connection_max),
     };
     control.answer(&Opened::Hello(answer)).await
 }
@@ -258,7 +258,7 @@ impl Session {
                 accepted = self.connection.accept_bi() => match accepted {
                     Ok((send, recv)) => {
                         // The control stream is one too.
-                        let is_over = Arc::strong_count(&open) >= self.shared.config.streams_max as usize;
+                        let is_over = Arc::strong_count(&open) >= self.shared.config.streams.connection_max as usize;
                         self.spawn_stream(send, recv, Arc::clone(&open), is_over);
                         granted = self.grant_streams(granted, Arc::strong_count(&open) - 1);
                     }
@@ -307,7 +307,7 @@ impl Session {
 
     fn spawn_stream(self: &Arc<Self>, send: SendStream, recv: RecvStream, open: Arc<()>, is_over: bool) {
         let session = Arc::clone(self);
-        let span = debug_span!("stream", id = %send.id());
+        let span = debug_span!("stream", id = %send.id(), trace = field::Empty);
         self.shared.tasks.spawn_until(span, self.ended.clone(), async move {
             let mut stream = Stream::new(send, recv, session.inbound.clone());
             if is_over {
@@ -322,7 +322,7 @@ impl Session {
 
     /// Ends a stream that the client had no room for; nothing of it was looked at.
     async fn refuse_stream(&self, stream: &mut Stream) {
-        let max = self.shared.config.streams_max;
+        let max = self.shared.config.streams.connection_max;
         let message = format!(
             "the connection has as many streams open as it may, {max}: end some, or use another connection"
         );
@@ -357,7 +357,7 @@ impl Session {
     }
 
     async fn dispatch(&self, stream: &mut Stream) -> Result<(), Failure> {
-        let open_timeout = self.shared.config.open_timeout;
+        let open_timeout = self.shared.config.streams.open_timeout;
         let open = time::timeout(open_timeout, stream.read_open()).await.map_err(|_| {
             let message = format!("the stream's open frame took longer than {open_timeout:?}");
             Failure::refused(ErrorCode::DeadlineExceeded, message)
@@ -365,10 +365,13 @@ impl Session {
         if self.shared.tasks.draining().is_cancelled() {
             return Err(levada_broker::Error::ShuttingDown.into());
         }
+        if let Some(trace) = open.trace() {
+            Span::current().record("trace", field::display(trace));
+        }
         let (broker, principal) = (&self.broker, &self.principal);
-        let (unread, draining) = (self.shared.config.unread_timeout, self.shared.tasks.draining());
+        let (unread, draining) = (self.shared.config.subscribe.unread_timeout, self.shared.tasks.draining());
         match open {
-            Open::Publish { topic } => publish::serve(broker, principal, &topic, draining, stream).await,
+            Open::Publish { topic, .. } => publish::serve(broker, principal, &topic, draining, stream).await,
             Open::Subscribe(subscribe) => {
                 let served = subscribe::Served { notices: &self.notices, unread, draining };
                 subscribe::serve(broker, principal, subscribe, served, stream).await

@@ -5,7 +5,7 @@
 use std::{collections::VecDeque, future::Future, pin::pin, time::Duration};
 
 use bytes::Bytes;
-use levada_broker::{OutFrame, Unwritten};
+use levada_broker::{Outgoing, Unwritten};
 use levada_protocol::{
     error::{ErrorCode, Refusal},
     frame::{self, FrameError, FrameType},
@@ -16,6 +16,7 @@ use quinn::{RecvStream, SendStream, VarInt, WriteError};
 use tokio::{sync::mpsc, time};
 
 use super::{
+    deliver,
     frames::{self, Frame, FrameReader},
     inbound::Inbound,
 };
@@ -175,13 +176,13 @@ pub(super) async fn both(
     }
 }
 
-/// Writes frames as they come, as many at once as are ready, until there are no more.
+/// Writes what comes as frames, as many at once as are ready, until there is no more.
 ///
 /// A stream that takes none of their bytes for `unread` is given up, and sooner if `is_short` says that there is little
 /// room left for others.
 pub(super) async fn write_frames(
     send: &mut SendStream,
-    mut frames: mpsc::Receiver<Result<OutFrame, levada_broker::Error>>,
+    mut outgoing: mpsc::Receiver<Result<Outgoing, levada_broker::Error>>,
     unread: Duration,
     is_short: impl Fn() -> bool,
 ) -> Result<(), Failure> {
@@ -189,13 +190,13 @@ pub(super) async fn write_frames(
     let mut chunks: Vec<Bytes> = Vec::new();
     // What is left to do for each frame, until the chunk behind its last one is written.
     let mut unwritten = VecDeque::new();
-    while frames.recv_many(&mut ready, FRAMES_GATHERED_MAX).await > 0 {
+    while outgoing.recv_many(&mut ready, FRAMES_GATHERED_MAX).await > 0 {
         let mut ended = Ok(());
-        for frame in ready.drain(..) {
-            match frame {
-                Ok(frame) => {
-                    let (parts, rest) = frame.into_parts();
-                    chunks.extend(parts);
+        for outgoing in ready.drain(..) {
+            match outgoing {
+                Ok(outgoing) => {
+                    let (content, rest) = outgoing.into_parts();
+                    deliver::encode(content, &mut chunks);
                     unwritten.push_back((chunks.len(), rest));
                 }
                 Err(error) => ended = Err(error),

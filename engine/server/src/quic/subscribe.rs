@@ -40,7 +40,7 @@ pub(super) async fn serve(
     let consumer = broker.subscribe(principal, subscribe).await?;
     stream.answer(&Opened::Subscribe(consumer.subscribed)).await?;
     let is_short = || broker.is_short_of_room();
-    let mut down = pin!(write_frames(&mut stream.send, consumer.frames, served.unread, is_short));
+    let mut down = pin!(write_frames(&mut stream.send, consumer.outgoing, served.unread, is_short));
     // Not biased, as in `stream::both`; unlike there, nothing is owed to a client that has ended its direction.
     let gone = tokio::select! {
         ended = forward(&mut stream.frames, consumer.control, served.draining) => ended?,

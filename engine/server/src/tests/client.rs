@@ -106,7 +106,7 @@ async fn say_hello(connection: Connection) -> (Connection, ClientStream) {
 
 /// Asks one thing.
 pub(crate) async fn request(connection: &Connection, request: Request) -> Response {
-    let envelope = RequestEnvelope { id: 7, deadline_ms: 0, request };
+    let envelope = RequestEnvelope { id: 7, deadline_ms: 0, trace: None, request };
     let mut stream = ClientStream::open(connection, &Open::Request(envelope)).await;
     match stream.answer().await {
         Ok(Opened::Response(envelope)) if envelope.id == 7 => envelope.response,

@@ -8,8 +8,7 @@ use tokio::{
     time::Duration,
 };
 
-use super::{against, client, config};
-use crate::ServerConfig;
+use super::{against, client, config, with};
 
 /// Status and body of a GET.
 async fn get(address: SocketAddr, path: &str) -> (u16, String) {
@@ -63,8 +62,10 @@ async fn a_path_that_is_not_there_is_a_problem_with_a_code() {
 #[tokio::test]
 async fn a_silent_http_connection_gives_its_place_to_the_next() {
     let dir = tempfile::tempdir().unwrap();
-    let config =
-        ServerConfig { http_connections_max: 1, http_idle_timeout: Duration::from_secs(1), ..config(&dir) };
+    let config = with(config(&dir), |config| {
+        config.http.connections_max = 1;
+        config.http.idle_timeout = Duration::from_secs(1);
+    });
     against(config, async |server| {
         let mut silent = TcpStream::connect(server.http).await.unwrap();
         silent.write_all(b"GET /healthz HT").await.unwrap();
@@ -76,7 +77,7 @@ async fn a_silent_http_connection_gives_its_place_to_the_next() {
 #[tokio::test]
 async fn half_requests_do_not_keep_others_from_an_answer() {
     let dir = tempfile::tempdir().unwrap();
-    let config = ServerConfig { http_connections_max: 8, ..config(&dir) };
+    let config = with(config(&dir), |config| config.http.connections_max = 8);
     against(config, async |server| {
         let mut halves = Vec::new();
         for _ in 0..20 {

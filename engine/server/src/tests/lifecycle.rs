@@ -3,11 +3,12 @@
 use levada_protocol::{
     error::ErrorCode,
     frame::{self, FrameType},
+    ids::TopicName,
     request::{Notice, Open, Opened, Read, Request, Subscribe, SubscriptionOptions},
 };
 use tokio::{sync::oneshot, time::Duration};
 
-use super::{against, client, config};
+use super::{against, client, config, with};
 use crate::{ServerConfig, run};
 
 async fn refused(config: ServerConfig) -> crate::Error {
@@ -19,10 +20,10 @@ async fn a_port_in_use_is_named() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     against(config(&dir), async |server| {
         for config in [
-            ServerConfig { listen: server.quic, ..config(&other) },
-            ServerConfig { http: server.http, ..config(&other) },
+            with(config(&other), |config| config.listen.address = server.quic),
+            with(config(&other), |config| config.http.address = server.http),
         ] {
-            let taken = if config.listen.port() == 0 { server.http } else { server.quic };
+            let taken = if config.listen.address.port() == 0 { server.http } else { server.quic };
             let error = refused(config).await;
             assert_eq!(error.code(), ErrorCode::AddressInUse);
             assert!(error.to_string().contains(&taken.to_string()), "{error}");
@@ -43,14 +44,14 @@ async fn a_data_directory_in_use_is_refused() {
 #[tokio::test]
 async fn an_address_for_others_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let config = ServerConfig { listen: ([0, 0, 0, 0], 0).into(), ..config(&dir) };
+    let config = with(config(&dir), |config| config.listen.address = ([0, 0, 0, 0], 0).into());
     assert_eq!(refused(config).await.code(), ErrorCode::ConfigInvalid);
 }
 
 #[tokio::test]
 async fn a_connection_too_many_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let config = ServerConfig { connections_max: 1, ..config(&dir) };
+    let config = with(config(&dir), |config| config.listen.connections_max = 1);
     against(config, async |server| {
         let (first, _control) = client::greet(server.quic, &server.ca_pem_path).await;
         let second = client::connect(server.quic, &server.ca_pem_path).await;
@@ -76,7 +77,7 @@ async fn a_client_of_another_ca_does_not_connect() {
 #[tokio::test]
 async fn sessions_are_told_before_they_are_ended() {
     let dir = tempfile::tempdir().unwrap();
-    let config = ServerConfig { shutdown_grace: Duration::from_millis(500), ..config(&dir) };
+    let config = with(config(&dir), |config| config.listen.shutdown_grace = Duration::from_millis(500));
     let (connection, mut control) =
         against(config, async |server| client::greet(server.quic, &server.ca_pem_path).await).await;
     let (kind, payload) = control.frame().await.unwrap();
@@ -88,21 +89,20 @@ async fn sessions_are_told_before_they_are_ended() {
 #[tokio::test]
 async fn idle_clients_are_told_and_closed_without_the_grace() {
     let dir = tempfile::tempdir().unwrap();
-    let config = ServerConfig { shutdown_grace: Duration::from_secs(60), ..config(&dir) };
+    let config = with(config(&dir), |config| config.listen.shutdown_grace = Duration::from_secs(60));
     let streams = async |server: crate::Started| {
         let (connection, control) = client::greet(server.quic, &server.ca_pem_path).await;
         let settings = levada_protocol::request::TopicSettings::default();
-        client::request(&connection, Request::CreateTopic { name: "orders".to_owned(), settings }).await;
-        let topic = "orders".to_owned();
+        client::request(&connection, Request::CreateTopic { name: "orders".parse().unwrap(), settings })
+            .await;
+        let topic: TopicName = "orders".parse().unwrap();
         let subscribe = Subscribe {
-            topic: topic.clone(),
-            subscription: "payment".to_owned(),
             options: Some(SubscriptionOptions::default()),
-            ..Subscribe::default()
+            ..Subscribe::new(topic.clone(), "payment".parse().unwrap())
         };
-        let read = Read { topic: topic.clone(), follow: true, ..Read::default() };
+        let read = Read { follow: true, ..Read::new(topic.clone()) };
         let mut streams = Vec::new();
-        for open in [Open::Publish { topic }, Open::Subscribe(subscribe), Open::Read(read)] {
+        for open in [Open::Publish { topic, trace: None }, Open::Subscribe(subscribe), Open::Read(read)] {
             let mut stream = client::ClientStream::open(&connection, &open).await;
             stream.answer().await.unwrap();
             streams.push(stream);
@@ -122,7 +122,7 @@ async fn idle_clients_are_told_and_closed_without_the_grace() {
 #[tokio::test]
 async fn a_client_that_does_not_read_its_notices_is_served_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
-    let config = ServerConfig { shutdown_grace: Duration::from_secs(60), ..config(&dir) };
+    let config = with(config(&dir), |config| config.listen.shutdown_grace = Duration::from_secs(60));
     let (stop, stopped) = oneshot::channel();
     let (start, started) = oneshot::channel();
     let server = run(config, async { stopped.await.unwrap() }, |reached| start.send(reached).unwrap());
@@ -134,7 +134,7 @@ async fn a_client_that_does_not_read_its_notices_is_served_all_the_same() {
         stop.send(()).unwrap();
         assert_eq!(heard.frame().await.unwrap().0, FrameType::Notice);
         for _ in 0..3 {
-            let open = Open::Publish { topic: "orders".to_owned() };
+            let open = Open::Publish { topic: "orders".parse().unwrap(), trace: None };
             let mut stream = client::ClientStream::open(&connection, &open).await;
             assert_eq!(stream.answer().await.unwrap_err().code, ErrorCode::ShuttingDown);
         }

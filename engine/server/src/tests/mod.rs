@@ -17,13 +17,17 @@ use crate::{Error, ServerConfig, Started, run};
 
 /// Settings for a server of its own: any free ports, a directory that is absent, and no grace.
 pub(crate) fn config(dir: &tempfile::TempDir) -> ServerConfig {
-    ServerConfig {
-        data_dir: dir.path().join("data"),
-        listen: ([127, 0, 0, 1], 0).into(),
-        http: ([127, 0, 0, 1], 0).into(),
-        shutdown_grace: Duration::ZERO,
-        ..ServerConfig::default()
-    }
+    with(ServerConfig { data_dir: dir.path().join("data"), ..ServerConfig::default() }, |config| {
+        config.listen.address.set_port(0);
+        config.http.address.set_port(0);
+        config.listen.shutdown_grace = Duration::ZERO;
+    })
+}
+
+/// The settings, changed.
+pub(crate) fn with(mut config: ServerConfig, change: impl FnOnce(&mut ServerConfig)) -> ServerConfig {
+    change(&mut config);
+    config
 }
 
 /// Runs a server, the test's body against it, and the shutdown.

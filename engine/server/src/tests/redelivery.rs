@@ -31,9 +31,12 @@ struct Publisher(ClientStream);
 
 impl Publisher {
     async fn to_new_topic(connection: &Connection) -> Self {
-        let request = Request::CreateTopic { name: TOPIC.to_owned(), settings: TopicSettings::default() };
+        let request =
+            Request::CreateTopic { name: TOPIC.parse().unwrap(), settings: TopicSettings::default() };
         client::request(connection, request).await;
-        let mut stream = ClientStream::open(connection, &Open::Publish { topic: TOPIC.to_owned() }).await;
+        let mut stream =
+            ClientStream::open(connection, &Open::Publish { topic: TOPIC.parse().unwrap(), trace: None })
+                .await;
         stream.answer().await.unwrap();
         Self(stream)
     }
@@ -53,11 +56,10 @@ impl Publisher {
 
 async fn consumer(connection: &Connection, name: &str, options: &SubscriptionOptions) -> ClientStream {
     let subscribe = Subscribe {
-        topic: TOPIC.to_owned(),
-        subscription: "payment".to_owned(),
         consumer: name.to_owned(),
         options: Some(options.clone()),
         from: Start::Earliest,
+        ..Subscribe::new(TOPIC.parse().unwrap(), "payment".parse().unwrap())
     };
     let mut stream = ClientStream::open(connection, &Open::Subscribe(subscribe)).await;
     stream.answer().await.unwrap();
@@ -93,7 +95,8 @@ async fn take(stream: &mut ClientStream, acknowledge: bool) -> Vec<Offset> {
 }
 
 async fn describe(connection: &Connection) -> SubscriptionInfo {
-    let request = Request::DescribeSubscription { topic: TOPIC.to_owned(), name: "payment".to_owned() };
+    let request =
+        Request::DescribeSubscription { topic: TOPIC.parse().unwrap(), name: "payment".parse().unwrap() };
     match client::request(connection, request).await {
         Response::Subscription(info) => info,
         other => panic!("expected the subscription, got {other:?}"),

@@ -1,8 +1,13 @@
 //! What a session answers to a client that does not keep to the protocol, and who else notices.
 
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
 use levada_protocol::{
     error::ErrorCode,
-    frame::{FrameHeader, FrameType},
+    frame::{self, FrameHeader, FrameType},
     limits::EVENT_BYTES_MAX,
     request::{Hello, Open, Opened, Read, Request, RequestEnvelope, Response},
 };
@@ -11,7 +16,7 @@ use tokio::time::Duration;
 use super::{
     against,
     client::{self, ClientStream},
-    config,
+    config, with,
 };
 
 /// Half a frame: its length was never sent whole.
@@ -36,7 +41,8 @@ async fn anything_else_than_a_hello_first_ends_the_connection() {
     let dir = tempfile::tempdir().unwrap();
     against(config(&dir), async |server| {
         let connection = client::connect(server.quic, &server.ca_pem_path).await.unwrap();
-        let mut stream = ClientStream::open(&connection, &Open::Read(Read::default())).await;
+        let mut stream =
+            ClientStream::open(&connection, &Open::Read(Read::new("orders".parse().unwrap()))).await;
         assert_eq!(stream.answer().await.unwrap_err().code, ErrorCode::HelloRequired);
         assert_eq!(client::closed_with(&connection).await, ErrorCode::HelloRequired);
     })
@@ -46,7 +52,7 @@ async fn anything_else_than_a_hello_first_ends_the_connection() {
 #[tokio::test]
 async fn a_connection_without_hello_is_closed_in_time() {
     let dir = tempfile::tempdir().unwrap();
-    let config = crate::ServerConfig { hello_timeout: Duration::from_millis(300), ..config(&dir) };
+    let config = with(config(&dir), |config| config.listen.hello_timeout = Duration::from_millis(300));
     against(config, async |server| {
         let silent = client::connect(server.quic, &server.ca_pem_path).await.unwrap();
         let slow = client::connect(server.quic, &server.ca_pem_path).await.unwrap();
@@ -124,8 +130,9 @@ async fn a_text_that_does_not_fit_a_refusal_is_cut() {
     against(config(&dir), async |server| {
         let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
         let topic = "x".repeat(200_000);
-        let refusal =
-            ClientStream::open(&connection, &Open::Publish { topic }).await.answer().await.unwrap_err();
+        let open = BTreeMap::from([("kind", "publish"), ("topic", &topic)]);
+        let open = frame::message(FrameType::Open, &open);
+        let refusal = ClientStream::with(&connection, &open).await.answer().await.unwrap_err();
         assert_eq!(refusal.code, ErrorCode::InvalidName);
         assert!(refusal.message.len() <= 1_024);
     })
@@ -145,14 +152,14 @@ async fn a_frame_on_the_control_stream_after_the_hello_ends_the_connection() {
 
 /// What becomes of a stream that asks for something.
 async fn asked(connection: &quinn::Connection) -> Result<Opened, levada_protocol::error::Refusal> {
-    let envelope = RequestEnvelope { id: 1, deadline_ms: 0, request: Request::Info };
+    let envelope = RequestEnvelope { id: 1, deadline_ms: 0, trace: None, request: Request::Info };
     ClientStream::open(connection, &Open::Request(envelope)).await.answer().await
 }
 
 #[tokio::test]
 async fn more_streams_are_granted_as_they_are_used_and_one_too_many_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let config = crate::ServerConfig { streams_max: 300, ..config(&dir) };
+    let config = with(config(&dir), |config| config.streams.connection_max = 300);
     against(config, async |server| {
         let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
         let mut open = Vec::new();
@@ -161,7 +168,8 @@ async fn more_streams_are_granted_as_they_are_used_and_one_too_many_is_refused()
         }
         // The limit counts the control stream too.
         for _ in 0..200 {
-            let mut one_more = ClientStream::open(&connection, &Open::Read(Read::default())).await;
+            let mut one_more =
+                ClientStream::open(&connection, &Open::Read(Read::new("orders".parse().unwrap()))).await;
             assert_eq!(one_more.answer().await.unwrap_err().code, ErrorCode::LimitExceeded);
         }
         drop(open.pop());
@@ -173,7 +181,7 @@ async fn more_streams_are_granted_as_they_are_used_and_one_too_many_is_refused()
 #[tokio::test]
 async fn a_stream_that_does_not_say_what_it_is_is_refused_in_time() {
     let dir = tempfile::tempdir().unwrap();
-    let config = crate::ServerConfig { open_timeout: Duration::from_millis(50), ..config(&dir) };
+    let config = with(config(&dir), |config| config.streams.open_timeout = Duration::from_millis(50));
     against(config, async |server| {
         let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
         let mut slow = ClientStream::with(&connection, HALF_A_HEADER).await;
@@ -186,8 +194,10 @@ async fn a_stream_that_does_not_say_what_it_is_is_refused_in_time() {
 #[tokio::test]
 async fn peers_that_say_no_hello_do_not_keep_others_out() {
     let dir = tempfile::tempdir().unwrap();
-    let config =
-        crate::ServerConfig { handshakes_max: 4, hello_timeout: Duration::from_secs(60), ..config(&dir) };
+    let config = with(config(&dir), |config| {
+        config.listen.handshakes_max = 4;
+        config.listen.hello_timeout = Duration::from_secs(60);
+    });
     against(config, async |server| {
         let mut silent = Vec::new();
         for _ in 0..12 {
@@ -198,4 +208,40 @@ async fn peers_that_say_no_hello_do_not_keep_others_out() {
         assert_eq!(client::closed_with(&silent[0]).await, ErrorCode::HelloRequired);
     })
     .await;
+}
+
+/// Log lines, kept.
+#[derive(Debug, Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_stream_in_a_trace_has_a_span_that_says_so() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    // For the whole process: what one thread sees of a callsite, others decide too. No other test sets one.
+    let log = tracing_subscriber::fmt().with_env_filter("levada_server=debug").with_ansi(false);
+    log.with_writer(move || writer.clone()).try_init().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    against(config(&dir), async |server| {
+        let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
+        let (topic, trace) = ("absent".parse().unwrap(), Some(trace.parse().unwrap()));
+        let mut stream = ClientStream::open(&connection, &Open::Publish { topic, trace }).await;
+        assert_eq!(stream.answer().await.unwrap_err().code, ErrorCode::TopicNotFound);
+    })
+    .await;
+    let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let refused = lines.lines().find(|line| line.contains("TOPIC_NOT_FOUND"));
+    assert!(refused.is_some_and(|line| line.contains(&format!("trace={trace}"))), "{lines}");
 }

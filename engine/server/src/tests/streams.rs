@@ -8,7 +8,7 @@ use levada_protocol::{
     frame::{self, FrameType},
     ids::{Epoch, PartitionId, ProducerId, Sequence},
     limits::ARTEFACT_BYTES_MAX,
-    publish::{Ack, AckOutcome, PublishHeader},
+    publish::{Ack, AckOutcome, Durability, PublishHeader},
     request::{
         Open, Opened, Read, Request, RequestEnvelope, Response, Start, Subscribe, SubscriptionInfo,
         SubscriptionOptions, TopicSettings,
@@ -20,13 +20,13 @@ use quinn::Connection;
 use super::{
     against,
     client::{self, ClientStream},
-    config,
+    config, with,
 };
 
 const TOPIC: &str = "orders";
 
 async fn topic(connection: &Connection) {
-    let request = Request::CreateTopic { name: TOPIC.to_owned(), settings: TopicSettings::default() };
+    let request = Request::CreateTopic { name: TOPIC.parse().unwrap(), settings: TopicSettings::default() };
     let response = client::request(connection, request).await;
     assert!(matches!(response, Response::Topic(_) | Response::Done), "{response:?}");
 }
@@ -46,9 +46,10 @@ fn publish(correlation: u32, batch: &[u8]) -> Vec<u8> {
 }
 
 async fn publisher(connection: &Connection) -> ClientStream {
-    let mut stream = ClientStream::open(connection, &Open::Publish { topic: TOPIC.to_owned() }).await;
+    let mut stream =
+        ClientStream::open(connection, &Open::Publish { topic: TOPIC.parse().unwrap(), trace: None }).await;
     let opened = stream.answer().await.unwrap();
-    assert_eq!(opened, Opened::Publish { partitions: 1, durability: "sync".to_owned() });
+    assert_eq!(opened, Opened::Publish { partitions: 1, durability: Durability::Sync });
     stream
 }
 
@@ -128,11 +129,10 @@ async fn what_was_accepted_is_acknowledged_before_nonsense_ends_the_stream() {
 
 async fn subscriber(connection: &Connection, consumer: &str) -> (ClientStream, bool) {
     let subscribe = Subscribe {
-        topic: TOPIC.to_owned(),
-        subscription: "payment".to_owned(),
         consumer: consumer.to_owned(),
         options: Some(SubscriptionOptions::default()),
         from: Start::Earliest,
+        ..Subscribe::new(TOPIC.parse().unwrap(), "payment".parse().unwrap())
     };
     let mut stream = ClientStream::open(connection, &Open::Subscribe(subscribe)).await;
     match stream.answer().await.unwrap() {
@@ -142,7 +142,8 @@ async fn subscriber(connection: &Connection, consumer: &str) -> (ClientStream, b
 }
 
 async fn describe(connection: &Connection) -> SubscriptionInfo {
-    let request = Request::DescribeSubscription { topic: TOPIC.to_owned(), name: "payment".to_owned() };
+    let request =
+        Request::DescribeSubscription { topic: TOPIC.parse().unwrap(), name: "payment".parse().unwrap() };
     match client::request(connection, request).await {
         Response::Subscription(info) => info,
         other => panic!("expected the subscription, got {other:?}"),
@@ -196,7 +197,7 @@ async fn a_consumer_of_a_deleted_topic_hears_so_whatever_it_is_saying() {
             let credits = Credit { events: 1, bytes: 1 }.frame().repeat(1_000);
             let talk = async { while send.write_all(&credits).await.is_ok() {} };
             let delete =
-                Request::DeleteTopic { name: TOPIC.to_owned(), force: true, with_dead_letters: false };
+                Request::DeleteTopic { name: TOPIC.parse().unwrap(), force: true, with_dead_letters: false };
             let (_, deleted) = tokio::join!(talk, client::request(&connection, delete));
             assert!(matches!(deleted, Response::Deleted(_)), "{deleted:?}");
             let mut stream = ClientStream { send, recv };
@@ -231,7 +232,7 @@ async fn a_reader_that_has_granted_all_it_will_reads_to_the_end() {
         publisher.send.write_all(&publish(1, batch(0).bytes())).await.unwrap();
         acks(&mut publisher, 1).await;
 
-        let read = Read { topic: TOPIC.to_owned(), from: Start::Earliest, ..Read::default() };
+        let read = Read { from: Start::Earliest, ..Read::new(TOPIC.parse().unwrap()) };
         let mut reader = ClientStream::open(&connection, &Open::Read(read)).await;
         assert!(matches!(reader.answer().await, Ok(Opened::Read { .. })));
         reader.send.write_all(&Credit { events: 10, bytes: 1 << 20 }.frame()).await.unwrap();
@@ -251,8 +252,8 @@ async fn deploy(
     deadline_ms: u32,
     end: bool,
 ) -> ClientStream {
-    let request = Request::DeployPlugin { name: "filter".to_owned(), size, config: None };
-    let envelope = RequestEnvelope { id: 1, deadline_ms, request };
+    let request = Request::DeployPlugin { name: "filter".parse().unwrap(), size, config: None };
+    let envelope = RequestEnvelope { id: 1, deadline_ms, trace: None, request };
     let mut stream = ClientStream::open(connection, &Open::Request(envelope)).await;
     for chunk in chunks {
         stream.send.write_all(&frame::frame(FrameType::Chunk, chunk)).await.unwrap();
@@ -334,7 +335,7 @@ async fn what_was_accepted_is_acknowledged_before_a_bad_length_ends_the_connecti
 async fn a_stream_that_takes_none_of_what_it_asked_for_is_reset_and_its_consumer_detached() {
     let dir = tempfile::tempdir().unwrap();
     let config =
-        crate::ServerConfig { unread_timeout: std::time::Duration::from_millis(300), ..config(&dir) };
+        with(config(&dir), |config| config.subscribe.unread_timeout = std::time::Duration::from_millis(300));
     against(config, async |server| {
         let (connection, _control) =
             client::greet_with_window(server.quic, &server.ca_pem_path, 10_000).await;
@@ -364,7 +365,7 @@ async fn a_stream_that_takes_none_of_what_it_asked_for_is_reset_and_its_consumer
 async fn stalled_uploads_give_their_place_to_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let config =
-        crate::ServerConfig { upload_patience: std::time::Duration::from_millis(100), ..config(&dir) };
+        with(config(&dir), |config| config.plugins.upload_patience = std::time::Duration::from_millis(100));
     against(config, async |server| {
         let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
         let mut stalled = Vec::new();
@@ -380,8 +381,9 @@ async fn stalled_uploads_give_their_place_to_the_next() {
 #[tokio::test]
 async fn frames_that_stay_unfinished_are_bounded_and_make_room_for_whole_ones() {
     let dir = tempfile::tempdir().unwrap();
-    let config =
-        crate::ServerConfig { unfinished_connection_bytes_max: bytesize::ByteSize::mib(1), ..config(&dir) };
+    let config = with(config(&dir), |config| {
+        config.streams.connection_unfinished_bytes_max = bytesize::ByteSize::mib(1)
+    });
     against(config, async |server| {
         let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
         topic(&connection).await;

@@ -5,8 +5,7 @@ use std::{fs, path::Path};
 use rustls::pki_types::CertificateDer;
 use tokio::time::Duration;
 
-use super::{against, client, config};
-use crate::ServerConfig;
+use super::{against, client, config, with};
 
 /// The certificate that a new connection is shown.
 async fn shown(address: std::net::SocketAddr, ca: &Path) -> CertificateDer<'static> {
@@ -18,7 +17,7 @@ async fn shown(address: std::net::SocketAddr, ca: &Path) -> CertificateDer<'stat
 #[tokio::test]
 async fn a_running_server_takes_a_new_certificate_and_keeps_its_connections() {
     let dir = tempfile::tempdir().unwrap();
-    let config = ServerConfig { tls_check_interval: Duration::from_millis(2), ..config(&dir) };
+    let config = with(config(&dir), |config| config.tls.check_interval = Duration::from_millis(2));
     against(config, async |server| {
         let ca = &server.ca_pem_path;
         let (old, _control) = client::greet(server.quic, ca).await;

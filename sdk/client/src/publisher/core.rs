@@ -14,9 +14,9 @@ use levada_protocol::{
 };
 
 use super::{
-    lane::{Ended, Identities, Lane, Rules},
+    lane::{Ended, Lane, LaneOptions, ProducerIds},
     spread::Spread,
-    ticket::{Outcome, Ticket},
+    ticket::{BatchOutcome, Ticket},
 };
 use crate::{clock, clock::Instant, error::Error};
 
@@ -51,15 +51,15 @@ pub(super) enum Pushed {
 
 #[derive(Debug)]
 pub(super) struct Core {
-    rules: Rules,
+    lane_options: LaneOptions,
     durability: Option<Durability>,
     buffer_bytes: usize,
     lanes: Vec<Lane>,
-    identities: Identities,
+    producer_ids: ProducerIds,
     /// Lanes that may send, in turn.
     ready: VecDeque<u16>,
     /// Lanes that wait after a refusal.
-    resting: Vec<u16>,
+    backing_off: Vec<u16>,
     /// Lanes whose open batch lingers, and until when. All linger equally long, so the times rise.
     lingering: VecDeque<(Instant, u16)>,
     /// Where events without key and id go.
@@ -67,7 +67,7 @@ pub(super) struct Core {
     /// Batches with such events that were sent and not answered, over all lanes.
     spread_unanswered: usize,
     /// The driver sleeps until it is woken.
-    parked: bool,
+    asleep: bool,
     /// Somebody waits for room.
     starved: bool,
     closing: bool,
@@ -88,26 +88,26 @@ pub(super) struct Turn {
 
 impl Core {
     pub(super) fn new(
-        rules: Rules,
+        lane_options: LaneOptions,
         durability: Option<Durability>,
         buffer_bytes: usize,
         partitions: u16,
         producer: ProducerId,
     ) -> Self {
-        let mut identities = Identities::new(producer);
-        let first = identities.fresh();
+        let mut producer_ids = ProducerIds::new(producer);
+        let first = producer_ids.fresh();
         Self {
-            rules,
+            lane_options,
             durability,
             buffer_bytes,
             lanes: (0..partitions).map(|partition| Lane::new(PartitionId(partition), first)).collect(),
-            identities,
+            producer_ids,
             ready: VecDeque::new(),
-            resting: Vec::new(),
+            backing_off: Vec::new(),
             lingering: VecDeque::new(),
             spread: Spread::new(partitions, clock::random_below(u32::from(partitions))),
             spread_unanswered: 0,
-            parked: false,
+            asleep: false,
             starved: false,
             closing: false,
             failed: None,
@@ -138,26 +138,26 @@ impl Core {
             return Err(no_time_to_live());
         }
         if self.figures.buffered_bytes >= self.buffer_bytes {
-            return Ok(Pushed::Full { wake: self.starve() });
+            return Ok(Pushed::Full { wake: self.wait_for_room() });
         }
         let (index, spread) = self.lane_of(partition, event)?;
         let lane = &mut self.lanes[usize::from(index)];
         let had_open = lane.has_open_batch();
-        let (ticket, grown) = lane.push(event, &self.rules, clock::now)?;
+        let (ticket, grown) = lane.push(event, &self.lane_options, clock::now)?;
         self.figures.buffered_bytes += grown;
         self.figures.events += 1;
         if spread {
             lane.mark_spread();
             self.spread.took(grown);
         }
-        let lingers = !self.rules.linger.is_zero() && !had_open;
-        if lingers && let Some(at) = lane.ripe_at(&self.rules) {
+        let lingers = !self.lane_options.linger.is_zero() && !had_open;
+        if lingers && let Some(at) = lane.due_at(&self.lane_options) {
             self.lingering.push_back((at, index));
         }
         self.make_ready(index);
-        let wake = self.parked && (lingers || !self.ready.is_empty());
+        let wake = self.asleep && (lingers || !self.ready.is_empty());
         if wake {
-            self.parked = false;
+            self.asleep = false;
             self.figures.wake_ups += 1;
         }
         Ok(Pushed::Done { ticket, wake })
@@ -165,11 +165,11 @@ impl Core {
 
     /// Somebody waits for room: nothing lingers any more. Answers whether to wake the driver.
     #[cold]
-    fn starve(&mut self) -> bool {
-        if !std::mem::replace(&mut self.starved, true) && !self.rules.linger.is_zero() {
-            self.ripen_all();
+    fn wait_for_room(&mut self) -> bool {
+        if !std::mem::replace(&mut self.starved, true) && !self.lane_options.linger.is_zero() {
+            self.make_all_due();
         }
-        self.parked && !self.ready.is_empty() && std::mem::take(&mut self.parked)
+        self.asleep && !self.ready.is_empty() && std::mem::take(&mut self.asleep)
     }
 
     /// The event's lane, and whether it was the publisher's own choice.
@@ -195,7 +195,7 @@ impl Core {
         // A batch that went out, and one that is full, are followed by one of another partition.
         let current = self.spread.current;
         let lane = &mut self.lanes[usize::from(current)];
-        if !lane.has_room_for(event, &self.rules) {
+        if !lane.has_room_for(event, &self.lane_options) {
             lane.seal();
             self.spread.advance();
             self.make_ready(current);
@@ -207,7 +207,7 @@ impl Core {
     fn make_ready(&mut self, index: u16) {
         let partial = self.may_send_partial(index);
         let lane = &mut self.lanes[usize::from(index)];
-        if !lane.queued && lane.sendable(&self.rules, partial) {
+        if !lane.queued && lane.sendable(&self.lane_options, partial) {
             lane.queued = true;
             self.ready.push_back(index);
         }
@@ -217,19 +217,23 @@ impl Core {
     /// partitions, as if they had one: more partitions do not make smaller batches.
     #[inline]
     fn may_send_partial(&self, index: u16) -> bool {
-        index != self.spread.current || self.spread_unanswered < self.rules.in_flight_partial
+        index != self.spread.current || self.spread_unanswered < self.lane_options.in_flight_partial
     }
 
     /// Changes a lane, and keeps the count of what is unanswered.
-    fn change<T>(&mut self, index: u16, change: impl FnOnce(&mut Lane, &Rules, &mut Identities) -> T) -> T {
+    fn change<T>(
+        &mut self,
+        index: u16,
+        change: impl FnOnce(&mut Lane, &LaneOptions, &mut ProducerIds) -> T,
+    ) -> T {
         let lane = &mut self.lanes[usize::from(index)];
         let before = lane.spread_unanswered();
-        let result = change(lane, &self.rules, &mut self.identities);
+        let result = change(lane, &self.lane_options, &mut self.producer_ids);
         self.spread_unanswered = self.spread_unanswered + lane.spread_unanswered() - before;
         result
     }
 
-    /// Takes what goes out now; with nothing to send, the driver counts as asleep from here on.
+    /// Takes the frames to send; if there are none, marks the driver asleep.
     pub(super) fn turn(&mut self, now: Instant, out: &mut Vec<Bytes>) -> Turn {
         self.wake_lanes(now);
         let mut bytes = 0;
@@ -238,7 +242,8 @@ impl Core {
             self.lanes[usize::from(index)].queued = false;
             self.correlation = self.correlation.wrapping_add(1);
             let (partial, correlation) = (self.may_send_partial(index), self.correlation);
-            let sent = self.change(index, |lane, rules, _| lane.send_next(rules, partial, correlation));
+            let sent = self
+                .change(index, |lane, lane_options, _| lane.send_next(lane_options, partial, correlation));
             if let Some(batch) = sent {
                 let header = PublishHeader {
                     correlation: self.correlation,
@@ -254,9 +259,9 @@ impl Core {
             }
             self.make_ready(index);
         }
-        self.parked = out.is_empty();
+        self.asleep = out.is_empty();
         let lingers = self.lingering.front().map(|(at, _)| *at);
-        let rests = self.resting.iter().filter_map(|index| self.lane(*index).retry_at()).min();
+        let rests = self.backing_off.iter().filter_map(|index| self.lane(*index).retry_at()).min();
         let deadline = [lingers, rests].into_iter().flatten().min();
         let idle = self.is_empty();
         Turn { deadline, idle, finished: self.closing && idle }
@@ -269,18 +274,18 @@ impl Core {
         {
             self.lingering.pop_front();
             // The batch that was meant may have gone out full; the one that is open now has its own time.
-            if self.lane(index).ripe_at(&self.rules).is_some_and(|at| at <= now) {
-                self.lanes[usize::from(index)].ripen();
+            if self.lane(index).due_at(&self.lane_options).is_some_and(|at| at <= now) {
+                self.lanes[usize::from(index)].make_due();
                 self.make_ready(index);
             }
         }
         let mut at = 0;
-        while let Some(&index) = self.resting.get(at) {
+        while let Some(&index) = self.backing_off.get(at) {
             match self.lane(index).retry_at() {
                 Some(time) if time > now => at += 1,
                 Some(_) | None => {
                     self.lanes[usize::from(index)].retry();
-                    self.resting.swap_remove(at);
+                    self.backing_off.swap_remove(at);
                     self.make_ready(index);
                 }
             }
@@ -301,11 +306,12 @@ impl Core {
             if usize::from(ack.partition.0) >= self.lanes.len() {
                 continue;
             }
-            self.change(ack.partition.0, |lane, _, identities| {
-                lane.answer(ack.correlation, ack.outcome, now, identities, ended);
+            self.change(ack.partition.0, |lane, _, producer_ids| {
+                lane.answer(ack.correlation, ack.outcome, now, producer_ids, ended);
             });
-            if self.lane(ack.partition.0).retry_at().is_some() && !self.resting.contains(&ack.partition.0) {
-                self.resting.push(ack.partition.0);
+            if self.lane(ack.partition.0).retry_at().is_some() && !self.backing_off.contains(&ack.partition.0)
+            {
+                self.backing_off.push(ack.partition.0);
             }
             self.make_ready(ack.partition.0);
         }
@@ -331,10 +337,10 @@ impl Core {
     }
 
     /// The stream is gone.
-    pub(super) fn lost(&mut self) {
-        self.parked = false;
-        self.resting.clear();
-        self.lanes.iter_mut().for_each(Lane::lost);
+    pub(super) fn disconnected(&mut self) {
+        self.asleep = false;
+        self.backing_off.clear();
+        self.lanes.iter_mut().for_each(Lane::disconnected);
         self.spread_unanswered = 0;
     }
 
@@ -349,7 +355,9 @@ impl Core {
     /// Fails what is too old.
     pub(super) fn expire(&mut self, now: Instant, ended: &mut Vec<Ended>) {
         for index in 0..u16::try_from(self.lanes.len()).unwrap_or(u16::MAX) {
-            self.change(index, |lane, rules, identities| lane.expire(rules, now, identities, ended));
+            self.change(index, |lane, lane_options, producer_ids| {
+                lane.expire(lane_options, now, producer_ids, ended)
+            });
             self.make_ready(index);
         }
         self.make_ready(self.spread.current);
@@ -367,7 +375,7 @@ impl Core {
     /// No more events will come.
     pub(super) fn close(&mut self) {
         self.closing = true;
-        self.ripen_all();
+        self.make_all_due();
     }
 
     pub(super) fn is_finished(&self) -> bool {
@@ -375,14 +383,14 @@ impl Core {
     }
 
     /// Lets every open batch go; answers everything that has not ended.
-    pub(super) fn flush(&mut self) -> Vec<Arc<Outcome>> {
-        self.ripen_all();
+    pub(super) fn flush(&mut self) -> Vec<Arc<BatchOutcome>> {
+        self.make_all_due();
         self.lanes.iter().flat_map(Lane::outcomes).cloned().collect()
     }
 
-    fn ripen_all(&mut self) {
+    fn make_all_due(&mut self) {
         for index in 0..u16::try_from(self.lanes.len()).unwrap_or(u16::MAX) {
-            self.lanes[usize::from(index)].ripen();
+            self.lanes[usize::from(index)].make_due();
             self.make_ready(index);
         }
     }
@@ -406,14 +414,14 @@ mod tests {
     /// Publishes events without a key faster than they are answered; how many went to each partition, and how many
     /// batches that took.
     fn flood(partitions: u16) -> (Vec<u32>, usize) {
-        let rules = Rules {
+        let lane_options = LaneOptions {
             batch_bytes: 8 * 1024,
             linger: Duration::ZERO,
             in_flight: 32,
             in_flight_partial: 4,
             delivery_timeout: Duration::from_secs(60),
         };
-        let mut core = Core::new(rules, None, usize::MAX, partitions, ProducerId(7));
+        let mut core = Core::new(lane_options, None, usize::MAX, partitions, ProducerId(7));
         let (mut counts, mut unanswered) = (vec![0; usize::from(partitions)], VecDeque::new());
         let (mut batches, mut out, event) = (0, Vec::new(), Event::new("x".repeat(80)));
         let mut left = 20_000;

@@ -7,7 +7,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use levada_protocol::{
     error::{ErrorCode, Refusal},
-    frame::FrameType,
+    frame::{Frame, FrameType},
+    ids::TopicName,
     publish::Ack,
     request::{Open, Opened},
 };
@@ -20,7 +21,7 @@ use crate::{
     error::Error,
     link::Link,
     retry::Backoff,
-    stream::{self, Frame, Stream},
+    stream::{self, Stream},
 };
 
 /// How often old batches are looked for.
@@ -31,9 +32,9 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_LAST: Duration = Duration::from_secs(1);
 
 /// Opens a publish stream; answers it with the topic's partitions.
-pub(super) async fn open(link: &Link, topic: &str) -> Result<(Stream, u16), Error> {
+pub(super) async fn open(link: &Link, topic: &TopicName) -> Result<(Stream, u16), Error> {
     let session = link.session().await?;
-    match stream::open(session.connection(), &Open::Publish { topic: topic.to_owned() }).await? {
+    match stream::open(session.connection(), &Open::Publish { topic: topic.clone(), trace: None }).await? {
         (stream, Opened::Publish { partitions, .. }) => Ok((stream, partitions)),
         _ => Err(Error::bad_answer("a publish stream was answered with something else")),
     }
@@ -42,7 +43,7 @@ pub(super) async fn open(link: &Link, topic: &str) -> Result<(Stream, u16), Erro
 pub(super) struct Driver {
     pub(super) shared: Arc<Shared>,
     pub(super) link: Link,
-    pub(super) topic: String,
+    pub(super) topic: TopicName,
 }
 
 impl Driver {
@@ -55,7 +56,7 @@ impl Driver {
                 Ok(()) => return,
                 Err(error) => debug!(topic = %self.topic, error = %error, "publish stream ended"),
             }
-            self.shared.lock().lost();
+            self.shared.lock().disconnected();
             match self.reopen(&mut backoff).await {
                 Ok(Some(next)) => stream = next,
                 Ok(None) => return,
@@ -114,7 +115,7 @@ impl Driver {
 
     fn on_frame(&self, frame: Frame) -> Result<(), Error> {
         if frame.kind != FrameType::Ack {
-            return Err(frame.into_unexpected());
+            return Err(stream::unexpected(&frame));
         }
         let acks = Ack::read_all(&frame.payload)?;
         self.shared.change(|core, ended| core.answers(acks, clock::now(), ended));
@@ -170,7 +171,7 @@ impl Driver {
     }
 }
 
-/// If the runtime ends or this task dies, nobody shall wait for ever.
+/// Fails everything that waits if the task is dropped: the runtime has ended, or the task has panicked.
 impl Drop for Driver {
     fn drop(&mut self) {
         self.shared.fail(&Error::Closed);
@@ -180,7 +181,7 @@ impl Drop for Driver {
 /// Why the engine stopped reading: its own words if they come, else the error of the write.
 async fn reason(stream: &mut Stream, error: Error) -> Error {
     match timeout(REASON_GRACE, stream.frames.next()).await {
-        Ok(Ok(Some(frame))) if frame.kind == FrameType::Error => frame.into_unexpected(),
+        Ok(Ok(Some(frame))) if frame.kind == FrameType::Error => stream::unexpected(&frame),
         _ => error,
     }
 }

@@ -17,7 +17,7 @@ use std::{
 use levada_protocol::{
     error::Refusal,
     event::Event,
-    ids::PartitionId,
+    ids::{PartitionId, TopicName},
     limits::{BATCH_BODY_BYTES_MAX, BATCH_BYTES_TARGET, PRODUCER_IN_FLIGHT_MAX},
     publish::Durability,
     request::Limits,
@@ -31,7 +31,7 @@ pub use self::{
 use self::{
     core::{Core, Pushed},
     driver::Driver,
-    lane::{Ended, Rules},
+    lane::{Ended, LaneOptions},
 };
 use crate::{clock, error::Error, link::Link, tasks};
 
@@ -76,7 +76,7 @@ impl Default for PublisherOptions {
 
 impl PublisherOptions {
     /// What is asked for, within what the engine allows; a limit of 0 is one that it did not name.
-    fn rules(&self, limits: &Limits) -> Result<Rules, Error> {
+    fn lane_options(&self, limits: &Limits) -> Result<LaneOptions, Error> {
         let within = |got: usize, limit: u64| match limit {
             0 => got,
             limit => got.min(usize::try_from(limit).unwrap_or(usize::MAX)),
@@ -88,6 +88,11 @@ impl PublisherOptions {
                 Err(Error::Config { what: format!("{name} must be 1 to {max}, got {got}") })
             }
         };
+        if self.durability == Some(Durability::Unknown) {
+            return Err(Error::Config {
+                what: "durability must be os or sync, got an unknown one".to_owned(),
+            });
+        }
         let batch_bytes = range("batch_bytes", self.batch_bytes, BATCH_BODY_BYTES_MAX)?;
         let batch_bytes = within(batch_bytes, limits.batch_body_bytes_max);
         let in_flight = range("in_flight", self.in_flight, PRODUCER_IN_FLIGHT_MAX)?;
@@ -98,7 +103,7 @@ impl PublisherOptions {
                 what: format!("delivery_timeout must be at most 6 days, got {:?}", self.delivery_timeout),
             });
         }
-        Ok(Rules {
+        Ok(LaneOptions {
             batch_bytes,
             linger: self.linger,
             in_flight,
@@ -133,19 +138,25 @@ pub struct Publisher {
 
 impl Publisher {
     pub(crate) async fn open(link: Link, topic: &str, options: PublisherOptions) -> Result<Self, Error> {
+        let topic = TopicName::parse_any(topic)?;
         let limit = link.config().request_timeout;
         let session = link.session_within(limit).await?;
-        let rules = options.rules(&session.hello().limits)?;
-        let opened = timeout(limit, driver::open(&link, topic)).await;
+        let lane_options = options.lane_options(&session.hello().limits)?;
+        let opened = timeout(limit, driver::open(&link, &topic)).await;
         let (stream, partitions) =
             opened.map_err(|_| Error::TimedOut { waited: limit, in_doubt: false, last: None })??;
         if partitions == 0 {
             return Err(Error::bad_answer("the topic has no partitions"));
         }
-        let core =
-            Core::new(rules, options.durability, options.buffer_bytes, partitions, clock::producer_id()?);
+        let core = Core::new(
+            lane_options,
+            options.durability,
+            options.buffer_bytes,
+            partitions,
+            clock::producer_id()?,
+        );
         let shared = Arc::new(Shared { core: Mutex::new(core), wake: Notify::new(), room: Notify::new() });
-        let driver = Driver { shared: shared.clone(), link, topic: topic.to_owned() };
+        let driver = Driver { shared: shared.clone(), link, topic };
         tasks::spawn("publisher", driver.run(stream)).detach();
         let handle = Handle { shared, partitions, room_timeout: options.delivery_timeout };
         Ok(Self { handle: Arc::new(handle) })

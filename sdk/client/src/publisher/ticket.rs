@@ -32,14 +32,14 @@ pub struct Receipt {
 #[derive(Debug)]
 #[must_use = "a ticket tells whether the event was stored; drop it only if nobody needs to know"]
 pub struct Ticket {
-    outcome: Arc<Outcome>,
+    outcome: Arc<BatchOutcome>,
     index: u32,
     /// Where the outcome keeps this ticket's waker.
     slot: Option<usize>,
 }
 
 impl Ticket {
-    pub(super) fn new(outcome: Arc<Outcome>, index: u32) -> Self {
+    pub(super) fn new(outcome: Arc<BatchOutcome>, index: u32) -> Self {
         Self { outcome, index, slot: None }
     }
 
@@ -88,13 +88,13 @@ pub(super) struct Stored {
 
 /// The outcome of one batch, shared by the tickets of its events.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(super) struct BatchOutcome {
     partition: PartitionId,
     result: OnceLock<Result<Stored, Error>>,
     wakers: Mutex<Vec<Waker>>,
 }
 
-impl Outcome {
+impl BatchOutcome {
     pub(super) fn new(partition: PartitionId) -> Arc<Self> {
         Arc::new(Self { partition, result: OnceLock::new(), wakers: Mutex::new(Vec::new()) })
     }

@@ -2,7 +2,7 @@
 //!
 //! Owns the public face and what all streams of a reader share. One stream is `feeder.rs`.
 
-mod feeder;
+mod task;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -10,12 +10,13 @@ use std::{
 };
 
 use levada_protocol::{
+    ids::TopicName,
     request::{Position, Read, Start},
     verbs::Credit,
 };
 use tokio::{sync::Notify, time::timeout};
 
-use self::feeder::Feeder;
+use self::task::ReaderTask;
 use crate::{
     delivery::{Delivery, Incoming},
     error::Error,
@@ -32,7 +33,7 @@ pub struct ReadOptions {
     pub partitions: Vec<u16>,
     /// Where to begin in each. Default: with the oldest event.
     pub from: Start,
-    /// Go on with new events for ever, instead of ending with what is stored now. Default: no.
+    /// Go on with new events until the reader is dropped, instead of ending with what is stored now. Default: no.
     pub follow: bool,
     /// Most events that have come and were not taken. Default 65,536.
     pub credit_events: u64,
@@ -80,21 +81,21 @@ impl Reader {
         }
         let limit = link.config().request_timeout;
         let read = Read {
-            topic: options.topic,
             partitions: options.partitions,
             from: options.from,
             follow: options.follow,
+            ..Read::new(TopicName::parse_any(&options.topic)?)
         };
         // Tells why there is no connection, if there is none.
         let session = link.session_within(limit).await?;
-        let opened = timeout(limit, feeder::open(&session, read.clone())).await;
+        let opened = timeout(limit, task::open(&session, read.clone())).await;
         let (stream, positions) =
             opened.map_err(|_| Error::TimedOut { waited: limit, in_doubt: false, last: None })??;
         let shared = Arc::new(Shared { state: Mutex::new(State::new(&positions)), arrived: Notify::new() });
         let granted = Credit { events: options.credit_events, bytes: options.credit_bytes };
-        let feeder = Feeder::new(shared.clone(), link, granted);
-        let feeder = tasks::spawn("reader", feeder.run(read, stream));
-        Ok(Self { shared, positions, _feeder: feeder })
+        let task = ReaderTask::new(shared.clone(), link, granted);
+        let task = tasks::spawn("reader", task.run(read, stream));
+        Ok(Self { shared, positions, _feeder: task })
     }
 
     /// Where the reading began in each partition.
@@ -114,8 +115,8 @@ impl Reader {
         loop {
             let next = self.shared.lock().take();
             match next {
-                Next::Frame(incoming, feeder) => {
-                    feeder.taken(&incoming);
+                Next::Frame(incoming, task) => {
+                    task.taken(&incoming);
                     if let Some(delivery) = Delivery::check(incoming)? {
                         return Ok(Some(delivery));
                     }
@@ -144,14 +145,14 @@ impl Shared {
 
 #[derive(Debug)]
 struct State {
-    queue: VecDeque<(Incoming, Arc<feeder::Account>)>,
+    queue: VecDeque<(Incoming, Arc<task::Ledger>)>,
     /// Per partition that has not ended: the first offset that did not come yet.
     positions: BTreeMap<u16, u64>,
     failed: Option<Error>,
 }
 
 enum Next {
-    Frame(Incoming, Arc<feeder::Account>),
+    Frame(Incoming, Arc<task::Ledger>),
     Wait,
     End,
     Failed(Error),
@@ -165,7 +166,7 @@ impl State {
 
     fn take(&mut self) -> Next {
         match (self.queue.pop_front(), &self.failed) {
-            (Some((incoming, feeder)), _) => Next::Frame(incoming, feeder),
+            (Some((incoming, task)), _) => Next::Frame(incoming, task),
             (None, Some(error)) => Next::Failed(error.clone()),
             (None, None) if self.positions.is_empty() => Next::End,
             (None, None) => Next::Wait,

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use levada_protocol::{
-    frame::FrameType,
+    frame::{Frame, FrameType},
     request::{Open, Opened, Subscribe, Subscribed, SubscriptionOptions},
     verbs::Settled,
 };
@@ -21,7 +21,7 @@ use crate::{
     error::Error,
     link::Link,
     retry::Backoff,
-    stream::{self, Frame, Stream},
+    stream::{self, Stream},
 };
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
@@ -60,19 +60,19 @@ impl Driver {
     /// Runs until the subscriber is gone and everything it said was sent, or until it has failed.
     pub(super) async fn run(self, first: Stream, timeout: Duration) {
         let (mut stream, mut ack_timeout) = (first, timeout);
-        let mut patience = Patience::new();
+        let mut policy = ReconnectPolicy::new();
         loop {
             self.shared.lock().attached(ack_timeout);
-            match self.drive(stream, &mut patience).await {
+            match self.drive(stream, &mut policy).await {
                 Ok(()) => return,
-                Err(error) if patience.is_over(&error) => return self.fail(&error),
+                Err(error) if policy.is_over(&error) => return self.fail(&error),
                 Err(error) => {
-                    self.note(&error, &mut patience);
+                    self.note(&error, &mut policy);
                     self.shared.lock().detached(Some(error));
                 }
             }
             self.shared.confirmed.notify_waiters();
-            match self.reattach(&mut patience).await {
+            match self.reattach(&mut policy).await {
                 Ok(Some(next)) => (stream, ack_timeout) = next,
                 Ok(None) => return,
                 Err(error) => return self.fail(&error),
@@ -88,25 +88,25 @@ impl Driver {
     }
 
     /// Says why there is no stream: in the log now and then, and to a program that asks.
-    fn note(&self, error: &Error, patience: &mut Patience) {
+    fn note(&self, error: &Error, policy: &mut ReconnectPolicy) {
         let subscription = &self.again.subscription;
         match error {
-            Error::Refused(_) if patience.may_warn() => {
+            Error::Refused(_) if policy.may_warn() => {
                 warn!(%subscription, error = %error, "the engine serves this consumer no more; it tries to attach again");
             }
             _ => debug!(%subscription, error = %error, "consumer is not attached"),
         }
     }
 
-    async fn drive(&self, mut stream: Stream, patience: &mut Patience) -> Result<(), Error> {
+    async fn drive(&self, mut stream: Stream, policy: &mut ReconnectPolicy) -> Result<(), Error> {
         let mut out: Vec<Bytes> = Vec::new();
         let mut written = 0;
         let mut timer = Box::pin(sleep(FAR));
         // The whole credit, before anything else.
-        self.shared.hurry();
+        self.shared.flush();
         loop {
             let mut due = None;
-            let clogged = {
+            let over_limit = {
                 let mut state = self.shared.lock();
                 if written == out.len() {
                     out.clear();
@@ -119,7 +119,7 @@ impl Driver {
                         return Ok(());
                     }
                 }
-                state.is_clogged()
+                state.is_over_limit()
             };
             if let Some(due) = due
                 && timer.deadline() != due
@@ -128,9 +128,9 @@ impl Driver {
             }
             tokio::select! {
                 biased;
-                frame = stream.frames.next(), if !clogged => {
+                frame = stream.frames.next(), if !over_limit => {
                     self.on_frame(frame?.ok_or_else(Error::cut_off)?)?;
-                    patience.worked();
+                    policy.worked();
                 }
                 result = stream.send.write_chunks(&mut out[written..]), if written < out.len() => {
                     match result {
@@ -170,14 +170,14 @@ impl Driver {
                 self.shared.lock().outbox.settled(&settled);
                 self.shared.confirmed.notify_waiters();
             }
-            _ => return Err(frame.into_unexpected()),
+            _ => return Err(stream::unexpected(&frame)),
         }
         Ok(())
     }
 
     /// A new stream, however long it takes; `None` if the subscriber is gone.
-    async fn reattach(&self, patience: &mut Patience) -> Result<Option<(Stream, Duration)>, Error> {
-        let mut attempts = Box::pin(self.attempts(patience));
+    async fn reattach(&self, policy: &mut ReconnectPolicy) -> Result<Option<(Stream, Duration)>, Error> {
+        let mut attempts = Box::pin(self.attempts(policy));
         loop {
             if self.shared.lock().closing {
                 return Ok(None);
@@ -190,14 +190,14 @@ impl Driver {
         }
     }
 
-    async fn attempts(&self, patience: &mut Patience) -> Result<(Stream, Duration), Error> {
+    async fn attempts(&self, policy: &mut ReconnectPolicy) -> Result<(Stream, Duration), Error> {
         loop {
             // At once after a stream that worked; ever slower while streams end without a frame.
-            sleep(patience.backoff.next()).await;
+            sleep(policy.backoff.next()).await;
             match open(&self.link, self.again.clone()).await {
                 Ok((stream, subscribed)) => return Ok((stream, ack_timeout(&subscribed))),
                 Err(error) if error.is_retryable() => {
-                    self.note(&error, patience);
+                    self.note(&error, policy);
                     self.shared.lock().interruption = Some(error);
                 }
                 Err(error) => return Err(error),
@@ -206,15 +206,15 @@ impl Driver {
     }
 }
 
-/// How a consumer bears streams that end.
-struct Patience {
+/// When a consumer whose stream ended attaches again, and when it gives up.
+struct ReconnectPolicy {
     backoff: Backoff,
     /// A frame came on some stream: the engine did take this consumer.
     worked: bool,
     warn_at: clock::Instant,
 }
 
-impl Patience {
+impl ReconnectPolicy {
     fn new() -> Self {
         Self { backoff: Backoff::new(BACKOFF_FIRST, BACKOFF_LAST), worked: false, warn_at: clock::now() }
     }
@@ -242,7 +242,7 @@ impl Patience {
     }
 }
 
-/// If the runtime ends or this task dies, nobody shall wait for ever.
+/// Fails everything that waits if the task is dropped: the runtime has ended, or the task has panicked.
 impl Drop for Driver {
     fn drop(&mut self) {
         self.shared.fail(&Error::Closed);

@@ -18,6 +18,7 @@ use std::{
 
 use levada_protocol::{
     error::Refusal,
+    ids::TopicName,
     request::{Start, Subscribe, Subscribed, SubscriptionOptions},
 };
 use tokio::{sync::Notify, time::timeout};
@@ -122,12 +123,12 @@ impl Subscriber {
         let limit = link.config().request_timeout;
         let in_flight_max = options.options.as_ref().and_then(|options| options.max_in_flight);
         let in_flight_max = in_flight_max.map_or(u64::MAX, u64::from);
+        let (topic, subscription) = (TopicName::parse_any(&options.topic)?, options.subscription.parse()?);
         let subscribe = Subscribe {
-            topic: options.topic,
-            subscription: options.subscription,
             consumer: options.consumer,
             options: options.options,
             from: options.from,
+            ..Subscribe::new(topic, subscription)
         };
         // Tells why there is no connection, if there is none.
         link.session_within(limit).await?;
@@ -237,10 +238,10 @@ impl Subscriber {
     /// one was refused. `DEADLINE_EXCEEDED` if the engine does not answer within
     /// [`crate::ClientConfig::request_timeout`]. The subscriber's own failure.
     pub async fn confirmed(&self) -> Result<(), Error> {
-        let said = self.shared.lock().outbox.said();
-        self.shared.hurry();
+        let queued = self.shared.lock().outbox.queued();
+        self.shared.flush();
         let limit = self.shared.limit;
-        let waited = timeout(limit, self.shared.decided(said)).await;
+        let waited = timeout(limit, self.shared.decided(queued)).await;
         waited.unwrap_or(Err(Error::TimedOut { waited: limit, in_doubt: true, last: None }))
     }
 }
@@ -264,7 +265,7 @@ fn refused_verbs(state: &mut State) -> Result<(), Error> {
 impl Drop for Subscriber {
     fn drop(&mut self) {
         self.shared.lock().closing = true;
-        self.shared.hurry();
+        self.shared.flush();
         self.shared.wake.notify_one();
     }
 }
@@ -304,14 +305,14 @@ impl Shared {
     fn take(self: &Arc<Self>, all_at_once: bool) -> Next {
         let now = clock::now();
         let mut state = self.lock();
-        let was_clogged = state.is_clogged();
+        let was_over_limit = state.is_over_limit();
         let taken = state.take(now);
         if let Some((_, incoming)) = &taken
             && all_at_once
         {
             state.pace.took(u64::from(incoming.header.count), now);
         }
-        if state.took(taken.is_some(), was_clogged, now) {
+        if state.took(taken.is_some(), was_over_limit, now) {
             self.wake.notify_one();
         }
         match (taken, &state.failed) {
@@ -356,14 +357,14 @@ impl Shared {
         }
     }
 
-    /// Waits until the engine has answered the first `said` verbs, or never will.
-    async fn decided(&self, said: u64) -> Result<(), Error> {
+    /// Waits until the engine has answered the first `queued` verbs, or never will.
+    async fn decided(&self, queued: u64) -> Result<(), Error> {
         loop {
             // Made before looking, so that a confirmation that comes in between is noticed.
             let changed = self.confirmed.notified();
             {
                 let mut state = self.lock();
-                let decided = state.outbox.is_decided(said);
+                let decided = state.outbox.is_decided(queued);
                 if decided || state.failed.is_some() {
                     let lost = state.outbox.take_lost_words() > 0;
                     return match &state.failed {
@@ -377,8 +378,8 @@ impl Shared {
         }
     }
 
-    fn hurry(&self) {
-        if self.lock().hurry(clock::now()) {
+    fn flush(&self) {
+        if self.lock().flush(clock::now()) {
             self.wake.notify_one();
         }
     }

@@ -20,8 +20,8 @@ const WAITING_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 struct Unconfirmed {
     sequence: u64,
-    /// `said` as it was at its end.
-    said: u64,
+    /// `queued` as it was at its end.
+    queued: u64,
     /// The verbs in it that the application wants to be sure of.
     words: u64,
     /// What this side extended by itself: nobody asks what became of that.
@@ -35,7 +35,7 @@ pub(super) struct Outbox {
     /// The number of the last verbs frame.
     sequence: u64,
     /// How many verbs were ever put in; a verb that was joined to another counts as part of that one.
-    said: u64,
+    queued: u64,
     /// How many of them the engine has confirmed.
     confirmed: u64,
     /// How many of them were said, or were to be said, on a stream that is gone.
@@ -51,7 +51,7 @@ impl Outbox {
         Self {
             verbs: VecDeque::new(),
             sequence: 0,
-            said: 0,
+            queued: 0,
             confirmed: 0,
             lost: 0,
             lost_words: 0,
@@ -85,7 +85,7 @@ impl Outbox {
             return;
         }
         self.verbs.push_back((verb, false));
-        self.said += 1;
+        self.queued += 1;
     }
 
     /// Puts a verb behind the others by which this side keeps a delivery.
@@ -118,8 +118,8 @@ impl Outbox {
                 verbs.extend(self.verbs.pop_front().map(|(verb, _)| verb));
             }
             self.sequence += 1;
-            let said = self.said - number(self.verbs.iter().filter(|(_, by_itself)| !by_itself).count());
-            self.unconfirmed.push_back(Unconfirmed { sequence: self.sequence, said, words, kept });
+            let queued = self.queued - number(self.verbs.iter().filter(|(_, by_itself)| !by_itself).count());
+            self.unconfirmed.push_back(Unconfirmed { sequence: self.sequence, queued, words, kept });
             out.push(Verbs { sequence: self.sequence, verbs }.frame());
         }
     }
@@ -137,7 +137,7 @@ impl Outbox {
             }
         }
         while let Some(frame) = self.unconfirmed.pop_front_if(|frame| frame.sequence <= settled.sequence) {
-            self.confirmed = frame.said;
+            self.confirmed = frame.queued;
         }
     }
 
@@ -148,7 +148,7 @@ impl Outbox {
         let sent: u64 = self.unconfirmed.drain(..).map(|frame| frame.words).sum();
         self.lost_words += number(waiting) + sent;
         self.sequence = 0;
-        self.lost = self.said;
+        self.lost = self.queued;
     }
 
     /// A word about a delivery of a stream that is gone.
@@ -157,13 +157,13 @@ impl Outbox {
     }
 
     /// How many verbs were put in: what a confirmation waits for.
-    pub(super) fn said(&self) -> u64 {
-        self.said
+    pub(super) fn queued(&self) -> u64 {
+        self.queued
     }
 
-    /// True if the engine has answered the first `said` verbs, or never will.
-    pub(super) fn is_decided(&self, said: u64) -> bool {
-        self.confirmed.max(self.lost) >= said
+    /// True if the engine has answered the first `queued` verbs, or never will.
+    pub(super) fn is_decided(&self, queued: u64) -> bool {
+        self.confirmed.max(self.lost) >= queued
     }
 
     /// How many words were lost with their stream since this was last asked: nobody knows whether they took effect.
@@ -253,7 +253,7 @@ mod tests {
         outbox.lose();
         assert!(outbox.is_decided(2));
         assert_eq!(outbox.take_lost_words(), 1);
-        assert_eq!(outbox.take_lost_words(), 0, "it was said once");
+        assert_eq!(outbox.take_lost_words(), 0, "it was queued once");
     }
 
     #[test]
@@ -265,7 +265,7 @@ mod tests {
         outbox.push(verb(VerbKind::Ack, 2, 0, 0));
         taken(&mut outbox);
         outbox.settled(&Settled { sequence: 1, refused: Vec::new() });
-        assert!(outbox.is_decided(outbox.said()));
+        assert!(outbox.is_decided(outbox.queued()));
         assert_eq!(outbox.take_lost_words(), 1);
     }
 
@@ -274,7 +274,7 @@ mod tests {
         let mut outbox = Outbox::new();
         outbox.keep(verb(VerbKind::InProgress, 1, 0, 9));
         outbox.push(verb(VerbKind::Ack, 1, 0, 9));
-        assert_eq!(outbox.said(), 1);
+        assert_eq!(outbox.queued(), 1);
         taken(&mut outbox);
         let refused = RefusedVerb {
             partition: PartitionId(0),

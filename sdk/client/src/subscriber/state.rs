@@ -43,7 +43,7 @@ pub(super) struct State {
     /// When something went out last.
     sent: Option<Instant>,
     /// The driver sleeps until it is woken.
-    parked: bool,
+    asleep: bool,
     pub(super) closing: bool,
     pub(super) failed: Option<Error>,
     /// Why there is no stream, while there is none.
@@ -63,7 +63,7 @@ impl State {
             outbox: Outbox::new(),
             due: None,
             sent: None,
-            parked: false,
+            asleep: false,
             closing: false,
             failed: None,
             interruption: None,
@@ -94,7 +94,7 @@ impl State {
         self.held.clear();
         self.bytes_owed = 0;
         self.due = None;
-        self.parked = false;
+        self.asleep = false;
     }
 
     pub(super) fn arrived(&mut self, incoming: Incoming, now: Instant) {
@@ -114,7 +114,7 @@ impl State {
     }
 
     /// True if more lies here than the credit allows: the engine has to wait until some of it was taken.
-    pub(super) fn is_clogged(&self) -> bool {
+    pub(super) fn is_over_limit(&self) -> bool {
         let one_frame = u64::try_from(FRAME_BYTES_MAX).expect("a constant fits 64 bits");
         self.queued_bytes > self.bytes_max.saturating_add(one_frame)
     }
@@ -135,13 +135,13 @@ impl State {
 
     /// After a take, `found` or not: whether to wake the driver. The program comes back for more, so what it said
     /// meanwhile goes out, unless more is at hand and the engine has plenty of credit left.
-    pub(super) fn took(&mut self, found: bool, was_clogged: bool, now: Instant) -> bool {
-        let hurry = self.owes_much() || (!found && self.is_rested(now));
-        if hurry && self.has_words() {
+    pub(super) fn took(&mut self, found: bool, was_over_limit: bool, now: Instant) -> bool {
+        let flush = self.owes_much() || (!found && self.is_rested(now));
+        if flush && self.has_words() {
             self.due = Some(now);
         }
-        let wake = (self.parked && hurry && self.has_words()) || (was_clogged && !self.is_clogged());
-        self.parked &= !wake;
+        let wake = (self.asleep && flush && self.has_words()) || (was_over_limit && !self.is_over_limit());
+        self.asleep &= !wake;
         wake
     }
 
@@ -177,18 +177,18 @@ impl State {
         } else if fresh {
             self.due = Some(now + GATHER);
         }
-        let wake = self.parked && (fresh || full);
-        self.parked &= !wake;
+        let wake = self.asleep && (fresh || full);
+        self.asleep &= !wake;
         wake
     }
 
     /// What waits goes out now; answers whether to wake the driver.
-    pub(super) fn hurry(&mut self, now: Instant) -> bool {
+    pub(super) fn flush(&mut self, now: Instant) -> bool {
         self.due = Some(now);
-        std::mem::take(&mut self.parked)
+        std::mem::take(&mut self.asleep)
     }
 
-    /// Takes what is due; with nothing to send, the driver counts as asleep from here on. Answers when to
+    /// Takes the frames that are due; if there are none, marks the driver asleep. Returns when to
     /// come back.
     pub(super) fn turn(&mut self, now: Instant, out: &mut Vec<Bytes>) -> Option<Instant> {
         let outbox = &mut self.outbox;
@@ -205,7 +205,7 @@ impl State {
                 out.push(credit.frame());
             }
         }
-        self.parked = out.is_empty();
+        self.asleep = out.is_empty();
         self.next_due()
     }
 

@@ -4,12 +4,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
     BATCH_HEADER_BYTES, BATCH_VERSION, Batch, EVENT_HEADER_BYTES, EventRef, FLAG_IDS, FLAG_SELECTION,
-    FLAG_TTLS, NO_KEY, NO_PAYLOAD, checksum,
+    FLAG_TRACED, FLAG_TTLS, NO_KEY, NO_PAYLOAD, checksum,
 };
 use crate::{
     event::{Event, EventSizes, EventTooLarge, HeaderReserved, MadeBy, is_engine_header},
     ids::{Epoch, ProducerId, Sequence, Timestamp},
     limits::{BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX},
+    trace::TRACE_HEADER,
 };
 
 /// Why an event was not added to a batch.
@@ -156,6 +157,9 @@ impl BatchBuilder {
             return Err(HeaderReserved::new(name).into());
         }
         self.make_room(sizes.total, parts.time)?;
+        if self.flags & FLAG_TRACED == 0 && headers.clone().any(|(name, _)| name == TRACE_HEADER.as_bytes()) {
+            self.flags |= FLAG_TRACED;
+        }
         let selection = self.flags & FLAG_SELECTION != 0;
         assert!(
             !selection || self.count == 0 || offset_delta >= self.span,
@@ -314,6 +318,32 @@ impl Default for BatchBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_says_whether_some_event_carries_a_trace_context() {
+        let traced = Event::new("x").with_header(TRACE_HEADER, "00-…");
+        let plain = Event::new("x").with_header("traceparents", "no");
+        let mut builder = BatchBuilder::new();
+        for (events, is_traced) in [
+            (&[plain.clone(), traced.clone(), plain.clone()][..], true),
+            (std::slice::from_ref(&plain), false),
+            (std::slice::from_ref(&traced), true),
+        ] {
+            events.iter().for_each(|event| builder.push(event).unwrap());
+            let batch = builder.finish(Stamp::ENGINE);
+            assert_eq!(batch.header().is_traced(), is_traced);
+            assert_eq!(batch.bytes()[2..4], [if is_traced { 8 } else { 0 }, 0]);
+            assert_eq!(Batch::check(batch.bytes().clone()), Ok(batch));
+        }
+        // The flag survives that all events get another optional field.
+        builder.push(&traced).unwrap();
+        builder.push(&Event { id: Some("id".into()), ..plain }).unwrap();
+        let batch = builder.finish(Stamp::ENGINE);
+        assert_eq!(batch.header().flags, FLAG_TRACED | FLAG_IDS);
+        let mut selection = BatchBuilder::selection();
+        batch.events().take(1).for_each(|event| selection.push_ref(0, &event).unwrap());
+        assert!(selection.finish(Stamp::ENGINE).header().is_traced());
+    }
 
     #[test]
     fn optional_fields_of_the_first_event_keep_the_buffer() {

@@ -19,7 +19,8 @@
 //! - `crc32c` (RFC 3720) covers the header without itself, then the body.
 //! - The batch's base time is `max_event_time - time_span_ms`.
 //! - flags: 1 = every event carries `offset_delta` (a selection); 2 = every event carries an id;
-//!   4 = every event carries a ttl. Other bits are refused.
+//!   4 = every event carries a ttl; 8 = some event carries a trace context, in a header `traceparent` (or did in the batch
+//!   that this one was cut from). Other bits are refused.
 //!
 //! Each event of the body:
 //!
@@ -55,7 +56,8 @@ pub const BATCH_VERSION: u8 = 1;
 const FLAG_SELECTION: u16 = 1;
 const FLAG_IDS: u16 = 2;
 const FLAG_TTLS: u16 = 4;
-const FLAGS_KNOWN: u16 = FLAG_SELECTION | FLAG_IDS | FLAG_TTLS;
+const FLAG_TRACED: u16 = 8;
+const FLAGS_KNOWN: u16 = FLAG_SELECTION | FLAG_IDS | FLAG_TTLS | FLAG_TRACED;
 const NO_KEY: u16 = u16::MAX;
 const NO_PAYLOAD: u16 = 1 << 15;
 
@@ -117,6 +119,12 @@ impl BatchHeader {
     #[inline]
     pub fn is_selection(&self) -> bool {
         self.flags & FLAG_SELECTION != 0
+    }
+
+    /// True if some event may carry a trace context: without it, nobody needs to search the headers of its events.
+    #[inline]
+    pub fn is_traced(&self) -> bool {
+        self.flags & FLAG_TRACED != 0
     }
 
     /// The earliest time that an event of this batch can have.

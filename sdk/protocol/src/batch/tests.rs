@@ -169,7 +169,7 @@ proptest! {
 
     #[test]
     fn a_header_around_garbage_is_refused_or_holds_what_it_says(
-        body in vec(any::<u8>(), 0..120), flags in 0_u16..8, count in 0_u32..4, span in 0_u32..5,
+        body in vec(any::<u8>(), 0..120), flags in 0_u16..16, count in 0_u32..4, span in 0_u32..5,
     ) {
         if let Ok(batch) = Batch::check(raw(flags, count, span, &body)) {
             prop_assert_eq!(batch.events().count(), count as usize);
@@ -217,7 +217,7 @@ fn what_a_header_claims_must_be_so() {
     };
     assert_eq!(changed(0, 2), BatchError::Version { got: 2 });
     assert_eq!(changed(1, 1), BatchError::Unsupported { field: "codec", got: 1 });
-    assert_eq!(changed(2, 8), BatchError::Unsupported { field: "flags", got: 8 });
+    assert_eq!(changed(2, 16), BatchError::Unsupported { field: "flags", got: 16 });
     for (at, value, name) in
         [(4, 0, "count"), (8, 2, "span"), (16, 1, "uncompressed_len"), (44, 1, "time_span_ms")]
     {

@@ -1,8 +1,9 @@
-//! What a subscription is like, and the plugins that a place has, as they are asked for and shown.
+//! Subscriptions, as they are asked for and shown.
 
 use serde::{Deserialize, Serialize};
 
-use super::Position;
+use super::{Position, RunState, StageSpec};
+use crate::ids::{SubscriptionName, TopicName};
 
 /// How several consumers of one subscription share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -13,7 +14,7 @@ pub enum Order {
     Key,
     /// One active consumer; the others stand by.
     Partition,
-    /// Whoever has credit.
+    /// Events go to any consumer with credit.
     None,
 }
 
@@ -76,119 +77,72 @@ impl SubscriptionOptions {
 }
 
 /// A subscription as it stands.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SubscriptionInfo {
-    /// The topic's name.
-    pub topic: String,
+    /// The topic.
+    pub topic: TopicName,
     /// Its name.
-    pub name: String,
+    pub name: SubscriptionName,
     /// Its id.
+    #[serde(default)]
     pub id: u64,
     /// Its options.
+    #[serde(default)]
     pub options: SubscriptionOptions,
     /// When it was made, in milliseconds since the Unix epoch.
+    #[serde(default)]
     pub created_ms: u64,
     /// Attached consumers, the active one first.
+    #[serde(default)]
     pub consumers: Vec<String>,
     /// Those of them that get nothing for now: their deliveries timed out again and again, and others take deliveries.
+    #[serde(default)]
     pub passed_over: Vec<String>,
     /// Per partition: the oldest offset not acknowledged.
+    #[serde(default)]
     pub positions: Vec<Position>,
     /// Events neither acknowledged nor filtered, over all partitions.
+    #[serde(default)]
     pub lag: u64,
     /// Milliseconds since the oldest of them was appended; 0 if there is none.
+    #[serde(default)]
     pub oldest_unacked_age_ms: u64,
     /// Events delivered and not yet acknowledged.
+    #[serde(default)]
     pub in_flight: u64,
     /// Events delivered again, since the engine started.
+    #[serde(default)]
     pub redelivered: u64,
     /// Events that went to the dead-letter topic, since the engine started.
+    #[serde(default)]
     pub dead_lettered: u64,
     /// Events that retention dropped before they were acknowledged.
+    #[serde(default)]
     pub events_lost: u64,
-    /// Why it does not deliver, if it is paused.
-    pub paused: Option<String>,
+    /// Whether it delivers, and why not.
+    #[serde(default)]
+    pub state: RunState,
 }
 
-/// What happens to an event that a stage fails on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnError {
-    /// To the dead-letter topic, in the commit that passes it.
-    #[default]
-    DeadLetter,
-    /// Dropped and counted.
-    Skip,
-    /// The place stops until somebody resumes it.
-    Pause,
-    /// Goes on unchanged.
-    Pass,
-}
-
-/// A plugin with its configuration at one place.
-///
-/// Policy and limits are optional as [`SubscriptionOptions`] are: given in every answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct StageSpec {
-    /// `name` for the newest version, `name@3` for that one.
-    pub plugin: String,
-    /// The configuration: JSON text. Default `{}`.
-    pub config: String,
-    /// What happens to an event that it fails on. Default `dead_letter`.
-    pub on_error: Option<OnError>,
-    /// How often a failing event is tried again before that. Default 3.
-    pub retries: Option<u8>,
-    /// Milliseconds for one call. Default 100.
-    pub deadline_ms: Option<u32>,
-    /// Bytes of memory of one instance. Default 32 MiB.
-    pub memory_bytes_max: Option<u64>,
-}
-
-impl Default for StageSpec {
-    fn default() -> Self {
+impl SubscriptionInfo {
+    /// A subscription that has delivered nothing yet.
+    pub fn new(topic: TopicName, name: SubscriptionName) -> Self {
         Self {
-            plugin: String::new(),
-            config: "{}".to_owned(),
-            on_error: None,
-            retries: None,
-            deadline_ms: None,
-            memory_bytes_max: None,
-        }
-    }
-}
-
-impl StageSpec {
-    /// The policy, or the default.
-    pub fn on_error(&self) -> OnError {
-        self.on_error.unwrap_or_default()
-    }
-
-    /// The number of retries, or the default.
-    pub fn retries(&self) -> u8 {
-        self.retries.unwrap_or(3)
-    }
-
-    /// The milliseconds for one call, or the default.
-    pub fn deadline_ms(&self) -> u32 {
-        self.deadline_ms.unwrap_or(100)
-    }
-
-    /// The bytes of memory of one instance, or the default.
-    pub fn memory_bytes_max(&self) -> u64 {
-        self.memory_bytes_max.unwrap_or(32 * 1024 * 1024)
-    }
-
-    /// The same with the default for whatever is not given.
-    #[must_use]
-    pub fn with_defaults(self) -> Self {
-        Self {
-            on_error: Some(self.on_error()),
-            retries: Some(self.retries()),
-            deadline_ms: Some(self.deadline_ms()),
-            memory_bytes_max: Some(self.memory_bytes_max()),
-            ..self
+            topic,
+            name,
+            id: 0,
+            options: SubscriptionOptions::default(),
+            created_ms: 0,
+            consumers: Vec::new(),
+            passed_over: Vec::new(),
+            positions: Vec::new(),
+            lag: 0,
+            oldest_unacked_age_ms: 0,
+            in_flight: 0,
+            redelivered: 0,
+            dead_lettered: 0,
+            events_lost: 0,
+            state: RunState::default(),
         }
     }
 }

@@ -1,6 +1,8 @@
-//! What a topic is like, as it is asked for, changed and shown.
+//! Topics, as they are asked for, changed and shown.
 
 use serde::{Deserialize, Serialize};
+
+use crate::{ids::TopicName, publish::Durability};
 
 /// How long a topic keeps events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -21,8 +23,8 @@ pub enum Retain {
 pub struct TopicSettings {
     /// Partitions, 1 to 1024, fixed when the topic is made. Default 1.
     pub partitions: u16,
-    /// What an acknowledgement means: `sync` (default) or `os`.
-    pub durability: String,
+    /// What an acknowledgement means. Default `sync`.
+    pub durability: Durability,
     /// The retention rule.
     pub retain: Retain,
     /// How long events are kept at least, in milliseconds. Default 72 h.
@@ -35,7 +37,7 @@ impl Default for TopicSettings {
     fn default() -> Self {
         Self {
             partitions: 1,
-            durability: "sync".to_owned(),
+            durability: Durability::Sync,
             retain: Retain::default(),
             retain_for_ms: 72 * 3_600_000,
             max_bytes: 0,
@@ -49,8 +51,8 @@ impl Default for TopicSettings {
 pub struct TopicChanges {
     /// The partitions, which cannot change: refused if it is another number than the topic has.
     pub partitions: Option<u16>,
-    /// What an acknowledgement means from now on: `sync` or `os`.
-    pub durability: Option<String>,
+    /// What an acknowledgement means from now on.
+    pub durability: Option<Durability>,
     /// The retention rule.
     pub retain: Option<Retain>,
     /// How long events are kept at least, in milliseconds.
@@ -65,7 +67,7 @@ impl TopicChanges {
     pub fn of(&self, settings: &TopicSettings) -> TopicSettings {
         TopicSettings {
             partitions: self.partitions.unwrap_or(settings.partitions),
-            durability: self.durability.clone().unwrap_or_else(|| settings.durability.clone()),
+            durability: self.durability.unwrap_or(settings.durability),
             retain: self.retain.unwrap_or(settings.retain),
             retain_for_ms: self.retain_for_ms.unwrap_or(settings.retain_for_ms),
             max_bytes: self.max_bytes.unwrap_or(settings.max_bytes),
@@ -74,19 +76,29 @@ impl TopicChanges {
 }
 
 /// A topic as it stands.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TopicInfo {
     /// Its name.
-    pub name: String,
+    pub name: TopicName,
     /// Its id.
+    #[serde(default)]
     pub id: u32,
     /// Its settings.
+    #[serde(default)]
     pub settings: TopicSettings,
     /// When it was made, in milliseconds since the Unix epoch.
+    #[serde(default)]
     pub created_ms: u64,
     /// Each partition's extent.
+    #[serde(default)]
     pub partitions: Vec<PartitionInfo>,
+}
+
+impl TopicInfo {
+    /// A topic with default settings of which nothing else is known.
+    pub fn new(name: TopicName) -> Self {
+        Self { name, id: 0, settings: TopicSettings::default(), created_ms: 0, partitions: Vec::new() }
+    }
 }
 
 /// A partition as it stands.

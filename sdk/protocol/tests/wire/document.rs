@@ -1,6 +1,7 @@
 //! PROTOCOL.md against the code: every number, name, field and byte in it that a test can know.
 
 use levada_protocol::{
+    access::{Action, Requires, Scope},
     error::{ErrorCode, Refusal},
     frame::FrameType,
     ids::PartitionId,
@@ -17,7 +18,10 @@ use serde::Serialize;
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{golden, samples};
+use crate::{
+    golden,
+    samples::{self, name},
+};
 
 const DOCUMENT: &str = include_str!("../../../PROTOCOL.md");
 
@@ -53,13 +57,16 @@ fn yes(cell: &str) -> bool {
 }
 
 #[test]
-fn every_error_code_is_documented() {
+fn the_table_of_error_codes_is_that_of_the_code() {
     let rows = table("Error codes");
     let documented = rows.iter().map(|row| {
-        (row[0].parse().unwrap(), code(row[1]).to_owned(), yes(row[2]), yes(row[3]), row[4].is_empty())
+        let [number, name, retry, no_effect, http, meaning] = row[..] else { panic!("{row:?}") };
+        let (number, http): (u16, u16) = (number.parse().unwrap(), http.parse().unwrap());
+        (number, code(name), yes(retry), yes(no_effect), http, meaning)
     });
     let expected = ErrorCode::all().map(|code| {
-        (code.number(), code.as_str().to_owned(), code.is_retryable(), code.has_no_side_effects(), false)
+        let (retry, no_effect) = (code.is_retryable(), code.has_no_side_effects());
+        (code.number(), code.as_str(), retry, no_effect, code.http_status(), code.meaning())
     });
     assert_eq!(documented.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
 }
@@ -155,6 +162,9 @@ fn has_fields(name: &str, value: &impl Serialize, required: &[&str]) {
         let expected = match &fields[field] {
             _ if required.contains(&field) => "required".to_owned(),
             Value::Object(start) if start.contains_key("at") => "`latest`".to_owned(),
+            Value::Object(state) if state.get("kind").is_some_and(|kind| kind == "running") => {
+                "`running`".to_owned()
+            }
             Value::Object(_) => "its defaults".to_owned(),
             plain => format!("`{plain}`"),
         };
@@ -167,25 +177,26 @@ fn every_message_has_its_fields_and_defaults() {
     has_fields("`Hello`", &Hello::default(), &[]);
     has_fields("`HelloAnswer`", &HelloAnswer::default(), &[]);
     has_fields("`Limits`", &Limits::default(), &[]);
-    has_fields("`Subscribe`", &Subscribe::default(), &[]);
+    has_fields("`Subscribe`", &Subscribe::new(name("t"), name("s")), &["topic", "subscription"]);
     has_fields("`Subscribed`", &Subscribed::default(), &[]);
     has_fields("`SubscriptionOptions`", &SubscriptionOptions::default(), &[]);
     has_fields("`StageSpec`", &StageSpec::default(), &[]);
     has_fields("`Position`", &Position::default(), &["partition", "offset"]);
-    has_fields("`Read`", &Read::default(), &[]);
-    let request = RequestEnvelope { id: 0, deadline_ms: 0, request: Request::Info };
+    has_fields("`Read`", &Read::new(name("t")), &["topic"]);
+    let request = RequestEnvelope { id: 0, deadline_ms: 0, trace: None, request: Request::Info };
     has_fields("`RequestEnvelope`", &request, &["id", "request"]);
     let response = ResponseEnvelope { id: 0, response: Response::Done };
     has_fields("`ResponseEnvelope`", &response, &["id", "response"]);
     has_fields("`TopicSettings`", &TopicSettings::default(), &[]);
     has_fields("`Deleted`", &Deleted::default(), &[]);
     has_fields("`TopicChanges`", &TopicChanges::default(), &[]);
-    has_fields("`TopicInfo`", &TopicInfo::default(), &[]);
+    has_fields("`TopicInfo`", &TopicInfo::new(name("t")), &["name"]);
     has_fields("`PartitionInfo`", &PartitionInfo::default(), &[]);
-    has_fields("`SubscriptionInfo`", &SubscriptionInfo::default(), &[]);
-    has_fields("`RouteSpec`", &RouteSpec::default(), &[]);
-    has_fields("`RouteInfo`", &RouteInfo::default(), &[]);
-    has_fields("`PluginInfo`", &PluginInfo::default(), &[]);
+    has_fields("`SubscriptionInfo`", &SubscriptionInfo::new(name("t"), name("s")), &["topic", "name"]);
+    let spec = RouteSpec::new(name("r"), name("a"), [name("b")]);
+    has_fields("`RouteSpec`", &spec, &["name", "from", "to"]);
+    has_fields("`RouteInfo`", &RouteInfo::new(spec), &["spec"]);
+    has_fields("`PluginInfo`", &PluginInfo::new(name("p"), 0), &["name"]);
     has_fields("`EngineInfo`", &EngineInfo::default(), &[]);
     has_fields("`Refusal`", &Refusal::new(ErrorCode::Malformed, ""), &["code"]);
 }
@@ -209,6 +220,37 @@ fn has_kinds(heading: &str, samples: &[impl Serialize]) {
     }
 }
 
+/// What is needed, as the document writes it; each pair of action and kind once.
+fn needs(asked: &impl Requires) -> String {
+    let mut needs: Vec<String> = Vec::new();
+    for (action, scope) in asked.required() {
+        let need = format!("`{action}` {}", scope.kind());
+        if !needs.contains(&need) {
+            needs.push(need);
+        }
+    }
+    needs.join(", ")
+}
+
+#[test]
+fn every_request_and_stream_has_its_action_in_the_tables() {
+    let documented = table("Requests");
+    let requests = samples::requests();
+    assert_eq!(documented.len(), requests.len());
+    for (row, request) in documented.iter().zip(&requests) {
+        assert_eq!(row[3], needs(request), "{}", row[0]);
+        assert!(!request.required().is_empty(), "{}: nobody is allowed everything", row[0]);
+    }
+    let opens = samples::opens();
+    for (row, open) in table("Open").iter().zip(&opens) {
+        assert_eq!(row[3], needs(open), "{}", row[0]);
+    }
+    let request = samples::request(Request::DescribeTopic { name: name("t") });
+    assert_eq!(request.required(), [(Action::Browse, Scope::Topic(name("t")))], "as the request in it");
+    let actions = table("Access");
+    assert!(actions.iter().map(|row| code(row[0])).eq(Action::ALL.map(Action::as_str)));
+}
+
 #[test]
 fn every_kind_of_message_is_documented() {
     let opens = samples::opens().into_iter().chain([samples::request(Request::Info)]);
@@ -218,4 +260,6 @@ fn every_kind_of_message_is_documented() {
     has_kinds("Requests", &samples::requests());
     has_kinds("Responses", &samples::responses());
     has_kinds("Notices", &samples::notices());
+    has_kinds("`RunState`", &samples::states());
+    has_kinds("`PauseReason`", &samples::reasons());
 }

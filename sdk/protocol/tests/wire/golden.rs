@@ -19,6 +19,8 @@ use levada_protocol::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::samples::{name, trace};
+
 /// The time in the examples.
 const TIME: u64 = 1_700_000_000_000;
 const PARTITION: PartitionId = PartitionId(3);
@@ -171,22 +173,20 @@ fn hello() -> Open {
 }
 
 fn request() -> Open {
-    let request = Request::DescribeTopic { name: "orders".to_owned() };
-    Open::Request(RequestEnvelope { id: 7, deadline_ms: 5_000, request })
+    let request = Request::DescribeTopic { name: name("orders") };
+    Open::Request(RequestEnvelope { id: 7, deadline_ms: 5_000, trace: Some(trace()), request })
 }
 
 fn subscribe() -> Open {
     Open::Subscribe(Subscribe {
-        topic: "orders".to_owned(),
-        subscription: "payment".to_owned(),
         consumer: "a".to_owned(),
-        options: None,
         from: Start::Offset(42),
+        ..Subscribe::new(name("orders"), name("payment"))
     })
 }
 
 fn opened() -> Opened {
-    Opened::Publish { partitions: 4, durability: "sync".to_owned() }
+    Opened::Publish { partitions: 4, durability: Durability::Sync }
 }
 
 fn notice() -> Notice {
@@ -323,22 +323,25 @@ const HELLO: &str = r#"
 "#;
 
 const REQUEST: &str = r#"
-4a 00 00 00 01 00 00 00                          # frame: 74 bytes, type 1 (open)
-84 a4 6b 69 6e 64 a7 72 65 71 75 65 73 74 a2 69  # map
+6b 00 00 00 01 00 00 00                          # frame: 107 bytes, type 1 (open)
+85 a4 6b 69 6e 64 a7 72 65 71 75 65 73 74 a2 69  # map
 64 07 ab 64 65 61 64 6c 69 6e 65 5f 6d 73 cd 13
-88 a7 72 65 71 75 65 73 74 82 a4 6b 69 6e 64 ae
-64 65 73 63 72 69 62 65 5f 74 6f 70 69 63 a4 6e
-61 6d 65 a6 6f 72 64 65 72 73
+88 a5 74 72 61 63 65 c4 19 4b f9 2f 35 77 b3 4d
+a6 a3 ce 92 9d 0e 0e 47 36 00 f0 67 aa 0b a9 02
+b7 01 a7 72 65 71 75 65 73 74 82 a4 6b 69 6e 64
+ae 64 65 73 63 72 69 62 65 5f 74 6f 70 69 63 a4
+6e 61 6d 65 a6 6f 72 64 65 72 73
 "#;
 
 const SUBSCRIBE: &str = r#"
-5d 00 00 00 01 00 00 00                          # frame: 93 bytes, type 1 (open)
-86 a4 6b 69 6e 64 a9 73 75 62 73 63 72 69 62 65  # map
+64 00 00 00 01 00 00 00                          # frame: 100 bytes, type 1 (open)
+87 a4 6b 69 6e 64 a9 73 75 62 73 63 72 69 62 65  # map
 a5 74 6f 70 69 63 a6 6f 72 64 65 72 73 ac 73 75
 62 73 63 72 69 70 74 69 6f 6e a7 70 61 79 6d 65
 6e 74 a8 63 6f 6e 73 75 6d 65 72 a1 61 a7 6f 70
 74 69 6f 6e 73 c0 a4 66 72 6f 6d 82 a2 61 74 a6
-6f 66 66 73 65 74 a5 76 61 6c 75 65 2a
+6f 66 66 73 65 74 a5 76 61 6c 75 65 2a a5 74 72
+61 63 65 c0
 "#;
 
 const OPENED: &str = r#"

@@ -5,7 +5,11 @@ use std::fmt::Debug;
 use levada_protocol::{
     error::{ErrorCode, Refusal},
     frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameType, message, read_message},
-    request::{Hello, Notice, Open, Opened, Request, RequestEnvelope, Response, Start, TopicSettings},
+    publish::Durability,
+    request::{
+        Hello, Interface, Notice, Open, Opened, Request, RequestEnvelope, Response, RunState, Start,
+        TopicSettings,
+    },
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -77,7 +81,7 @@ fn unknown_kinds_are_told_apart_from_malformed_bytes() {
     assert_eq!(through::<Notice>(FrameType::Notice, &other), Ok(Notice::Unknown));
     assert_eq!(through::<Response>(FrameType::Opened, &other), Ok(Response::Unknown));
     let request = open(json!({"kind": "request", "id": 3, "request": other}));
-    let expected = RequestEnvelope { id: 3, deadline_ms: 0, request: Request::Unknown };
+    let expected = RequestEnvelope { id: 3, deadline_ms: 0, trace: None, request: Request::Unknown };
     assert_eq!(request, Ok(Open::Request(expected)));
     for malformed in [
         json!({}),
@@ -86,6 +90,8 @@ fn unknown_kinds_are_told_apart_from_malformed_bytes() {
         json!({"kind": "publish", "topic": 5}),
         json!({"kind": "request", "request": {"kind": "info"}}),
         json!({"kind": "read", "topic": "orders", "from": {"at": "yesterday"}}),
+        json!({"kind": "read", "topic": "orders", "trace": "00-00000000000000000000000000000000-00f067aa0ba902b7-01"}),
+        json!({"kind": "read", "topic": "orders", "trace": [1, 2]}),
         json!("hello"),
         json!(null),
     ] {
@@ -103,14 +109,39 @@ fn missing_fields_take_their_defaults() {
         panic!("a request")
     };
     let settings = TopicSettings { partitions: 3, ..TopicSettings::default() };
-    assert_eq!(created.request, Request::CreateTopic { name: "t".into(), settings });
+    assert_eq!(created.request, Request::CreateTopic { name: samples::name("t"), settings });
     let refusal: Refusal = through(FrameType::Error, &json!({"code": 9})).unwrap();
     assert_eq!(refusal, Refusal::new(ErrorCode::ShuttingDown, ""));
     assert!(through::<Refusal>(FrameType::Error, &json!({"message": "no code"})).is_err());
 }
 
 #[test]
-fn places_to_begin_have_these_forms() {
+fn words_of_a_newer_engine_are_unknown_and_nothing_else_is_lost() {
+    let topic = json!({"name": "orders", "id": 5, "settings": {"durability": "replicated"}});
+    let Response::Topic(topic) = through(FrameType::Opened, &with_kind("topic", topic)).unwrap() else {
+        panic!("a topic")
+    };
+    assert_eq!((topic.id, topic.settings.durability), (5, Durability::Unknown));
+    let plugin = json!({"name": "filter", "version": 2, "interface": "streams"});
+    let Response::Plugin(plugin) = through(FrameType::Opened, &with_kind("plugin", plugin)).unwrap() else {
+        panic!("a plugin")
+    };
+    assert_eq!((plugin.version, plugin.interface), (2, Interface::Unknown));
+    let spec = json!({"name": "r", "from": "a", "to": ["b"]});
+    let route = json!({"spec": spec, "state": {"kind": "drained", "by": "me"}, "lag": 7});
+    let Response::Route(route) = through(FrameType::Opened, &with_kind("route", route)).unwrap() else {
+        panic!("a route")
+    };
+    assert_eq!((route.lag, route.state), (7, RunState::Unknown));
+}
+
+fn with_kind(kind: &str, mut value: Value) -> Value {
+    value["kind"] = kind.into();
+    value
+}
+
+#[test]
+fn starts_have_these_forms() {
     for (start, expected) in [
         (Start::Earliest, json!({"at": "earliest"})),
         (Start::Latest, json!({"at": "latest"})),

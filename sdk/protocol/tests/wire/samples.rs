@@ -1,14 +1,29 @@
 //! One message of every kind, with every field away from its default where that shows something.
 
+use std::{fmt::Debug, str::FromStr};
+
 use levada_protocol::{
     error::{ErrorCode, Refusal},
+    ids::{SubscriptionName, TopicName},
+    publish::Durability,
     request::{
-        Deleted, EngineInfo, Hello, HelloAnswer, Limits, Notice, OnError, Open, Opened, Order, PartitionInfo,
-        PluginInfo, Position, Read, Request, RequestEnvelope, Response, ResponseEnvelope, Retain, RouteInfo,
-        RouteSpec, StageSpec, Start, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions,
-        TopicChanges, TopicInfo, TopicSettings,
+        Deleted, EngineInfo, Hello, HelloAnswer, Interface, Limits, Notice, OnError, Open, Opened, Order,
+        PartitionInfo, PauseReason, PluginInfo, Position, Read, Request, RequestEnvelope, Response,
+        ResponseEnvelope, Retain, RouteInfo, RouteSpec, RunState, StageSpec, Start, Subscribe, Subscribed,
+        SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
     },
+    trace::TraceContext,
 };
+
+/// A name that obeys its grammar.
+pub(crate) fn name<T: FromStr<Err: Debug>>(text: &str) -> T {
+    text.parse().unwrap()
+}
+
+/// The caller's span in the examples.
+pub(crate) fn trace() -> TraceContext {
+    name("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+}
 
 /// Every kind of open frame but the request.
 pub(crate) fn opens() -> Vec<Open> {
@@ -20,19 +35,21 @@ pub(crate) fn opens() -> Vec<Open> {
             token: Some("secret".into()),
             features: vec!["one".into()],
         }),
-        Open::Publish { topic: "orders".into() },
+        Open::Publish { topic: name("orders"), trace: Some(trace()) },
         Open::Subscribe(Subscribe {
-            topic: "orders".into(),
-            subscription: "payment".into(),
+            topic: name("orders"),
+            subscription: name("payment"),
             consumer: "a".into(),
             options: Some(options()),
             from: Start::Time(1_700_000_000_000),
+            trace: None,
         }),
         Open::Read(Read {
-            topic: "orders".into(),
+            topic: name("orders"),
             partitions: vec![0, 3],
             from: Start::Offset(u64::MAX),
             follow: true,
+            trace: Some(trace()),
         }),
     ]
 }
@@ -48,7 +65,7 @@ pub(crate) fn openeds() -> Vec<Opened> {
             server_time_ms: 5,
             limits: Limits { event_bytes_max: 1, batch_events_max: 2, ..Limits::default() },
         }),
-        Opened::Publish { partitions: 4, durability: "sync".into() },
+        Opened::Publish { partitions: 4, durability: Durability::Sync },
         Opened::Subscribe(Subscribed {
             created: true,
             partitions: 1,
@@ -61,14 +78,14 @@ pub(crate) fn openeds() -> Vec<Opened> {
     ]
 }
 
-fn topic_and_name() -> (String, String) {
-    ("orders".to_owned(), "payment".to_owned())
+fn topic_and_name() -> (TopicName, SubscriptionName) {
+    (name("orders"), name("payment"))
 }
 
 /// Every request.
 pub(crate) fn requests() -> Vec<Request> {
-    let (topic, name) = topic_and_name();
-    let subscription = || (topic.clone(), name.clone());
+    let (topic, payment) = topic_and_name();
+    let subscription = topic_and_name;
     vec![
         Request::Info,
         Request::CreateTopic { name: topic.clone(), settings: settings() },
@@ -78,7 +95,7 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::DeleteTopic { name: topic.clone(), force: true, with_dead_letters: false },
         Request::CreateSubscription {
             topic: topic.clone(),
-            name: name.clone(),
+            name: payment,
             options: options(),
             from: Start::Earliest,
         },
@@ -99,46 +116,50 @@ pub(crate) fn requests() -> Vec<Request> {
             let (topic, name) = subscription();
             Request::ResumeSubscription { topic, name }
         },
-        Request::DeployPlugin { name: "filter".into(), size: 1 << 40, config: Some("{}".into()) },
+        Request::DeployPlugin { name: name("filter"), size: 1 << 40, config: Some("{}".into()) },
         Request::ListPlugins { limit: 100, after: Some("filter@2".into()) },
-        Request::RemovePlugin { name: "filter".into(), version: Some(3) },
+        Request::RemovePlugin { name: name("filter"), version: Some(3) },
         Request::CreateRoute(route()),
         Request::ListRoutes { limit: 100, after: Some("big".into()) },
-        Request::DeleteRoute { name: "big".into(), force: true, with_dead_letters: true },
-        Request::ResumeRoute { name: "big".into() },
+        Request::DeleteRoute { name: name("big"), force: true, with_dead_letters: true },
+        Request::ResumeRoute { name: name("big") },
     ]
 }
 
 /// Every response.
 pub(crate) fn responses() -> Vec<Response> {
     let subscription = SubscriptionInfo {
-        topic: "orders".into(),
         options: options(),
         consumers: vec!["a".into(), "b".into()],
-        paused: Some("why".into()),
-        ..SubscriptionInfo::default()
+        state: RunState::Paused { reason: PauseReason::WindowFull { partition: 3, offset: 9 } },
+        ..SubscriptionInfo::new(name("orders"), name("payment"))
     };
     let topic = TopicInfo {
-        name: "orders".into(),
         settings: settings(),
         partitions: vec![PartitionInfo { partition: 1, start: 2, end: 3, bytes: 4 }],
-        ..TopicInfo::default()
+        ..TopicInfo::new(name("orders"))
     };
-    let plugin = PluginInfo { name: "filter".into(), version: 2, seconds: 0.25, ..PluginInfo::default() };
-    let route = RouteInfo { spec: route(), state: "running".into(), ..RouteInfo::default() };
+    let plugin =
+        PluginInfo { interface: Interface::Events, seconds: 0.25, ..PluginInfo::new(name("filter"), 2) };
+    let blocked = RunState::Blocked { target: Some(name("a")), code: ErrorCode::StorageFull };
+    let running = RouteInfo::new(route());
+    let route = RouteInfo { state: blocked, ..running.clone() };
     let info = EngineInfo { cpu_seconds: 1.5, read_only: Some("full".into()), ..EngineInfo::default() };
     vec![
         Response::Done,
         Response::Deleted(deleted()),
         Response::Info(Box::new(info)),
         Response::Topic(topic.clone()),
-        Response::Topics { topics: vec![topic, TopicInfo::default()], next: Some("orders".into()) },
+        Response::Topics {
+            topics: vec![topic, TopicInfo::new(name("dlq.orders.payment"))],
+            next: Some("orders".into()),
+        },
         Response::Subscription(subscription.clone()),
         Response::Subscriptions { subscriptions: vec![subscription], next: None },
         Response::Plugin(plugin.clone()),
         Response::Plugins { plugins: vec![plugin], next: Some("filter@2".into()) },
         Response::Route(route.clone()),
-        Response::Routes { routes: vec![route], next: None },
+        Response::Routes { routes: vec![route, running], next: None },
         Response::Refused(Refusal::new(ErrorCode::Unknown(777), "no").retry_after(3)),
     ]
 }
@@ -153,7 +174,7 @@ pub(crate) fn notices() -> Vec<Notice> {
 }
 
 pub(crate) fn request(request: Request) -> Open {
-    Open::Request(RequestEnvelope { id: 7, deadline_ms: 5_000, request })
+    Open::Request(RequestEnvelope { id: 7, deadline_ms: 5_000, trace: Some(trace()), request })
 }
 
 pub(crate) fn response(response: Response) -> Opened {
@@ -197,10 +218,32 @@ fn stage() -> StageSpec {
 
 fn route() -> RouteSpec {
     RouteSpec {
-        name: "big".into(),
-        from: "orders".into(),
-        to: vec!["a".into(), "b".into()],
+        name: name("big"),
+        from: name("orders"),
+        to: vec![name("a"), name("b")],
         chain: vec![stage(), stage()],
         start: Start::Earliest,
     }
+}
+
+/// Every state of a subscription or route.
+pub(crate) fn states() -> Vec<RunState> {
+    let reason = PauseReason::Plugin { message: "m".into() };
+    vec![
+        RunState::Running,
+        RunState::Paused { reason },
+        RunState::Blocked { target: None, code: ErrorCode::StorageFull },
+    ]
+}
+
+/// Every reason for a pause.
+pub(crate) fn reasons() -> Vec<PauseReason> {
+    let (code, message) = (ErrorCode::PluginNotFound, || "m".to_owned());
+    vec![
+        PauseReason::Plugin { message: message() },
+        PauseReason::Breaker { message: message() },
+        PauseReason::Chain { code, message: message() },
+        PauseReason::Storage { code, message: message() },
+        PauseReason::WindowFull { partition: 3, offset: 9 },
+    ]
 }

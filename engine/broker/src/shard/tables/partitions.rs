@@ -387,7 +387,7 @@ mod tests {
         let settings = levada_protocol::request::TopicSettings { partitions, ..Default::default() };
         let record = rows::TopicRecord {
             id: TOPIC.0,
-            name: "t".to_owned(),
+            name: "t".parse().unwrap(),
             settings,
             created_ms: 0,
             owner: String::new(),

@@ -15,7 +15,7 @@ use levada_protocol::{
     publish::AckOutcome,
 };
 
-use super::ticket::{Outcome, Stored, Ticket};
+use super::ticket::{BatchOutcome, Stored, Ticket};
 use crate::{clock::Instant, error::Error, retry::Backoff};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(5);
@@ -23,7 +23,7 @@ const BACKOFF_LAST: Duration = Duration::from_secs(1);
 
 /// What all lanes of a publisher obey.
 #[derive(Debug, Clone)]
-pub(super) struct Rules {
+pub(super) struct LaneOptions {
     /// Bytes at which a batch is full.
     pub(super) batch_bytes: usize,
     /// How long an open batch waits to become full.
@@ -36,11 +36,11 @@ pub(super) struct Rules {
     pub(super) delivery_timeout: Duration,
 }
 
-/// Identities that nobody else has: one random number, and those after it.
+/// ProducerIds that nobody else has: one random number, and those after it.
 #[derive(Debug)]
-pub(super) struct Identities(u128);
+pub(super) struct ProducerIds(u128);
 
-impl Identities {
+impl ProducerIds {
     /// Begins at a random identity.
     pub(super) fn new(first: ProducerId) -> Self {
         Self(first.0)
@@ -57,7 +57,7 @@ impl Identities {
 /// A batch that was ended: tell its tickets, after the lock is released, and give its bytes back.
 #[derive(Debug)]
 pub(super) struct Ended {
-    pub(super) outcome: Arc<Outcome>,
+    pub(super) outcome: Arc<BatchOutcome>,
     pub(super) result: Result<Stored, Error>,
     pub(super) bytes: usize,
 }
@@ -65,7 +65,7 @@ pub(super) struct Ended {
 #[derive(Debug)]
 struct Unacked {
     batch: Batch,
-    outcome: Arc<Outcome>,
+    outcome: Arc<BatchOutcome>,
     /// What it was charged for, and gives back: its length may differ from that by a little.
     bytes: usize,
     born: Instant,
@@ -83,7 +83,7 @@ struct Unacked {
 
 #[derive(Debug)]
 struct Open {
-    outcome: Arc<Outcome>,
+    outcome: Arc<BatchOutcome>,
     born: Instant,
     /// By how many bytes its events have made the lane grow.
     charged: usize,
@@ -100,7 +100,7 @@ pub(super) struct Lane {
     builder: BatchBuilder,
     open: Option<Open>,
     /// The open batch need not linger any more.
-    ripe: bool,
+    due: bool,
     unacked: VecDeque<Unacked>,
     /// How many of `unacked`, from the front, were sent in this round.
     sent: usize,
@@ -121,7 +121,7 @@ impl Lane {
             next_sequence: 0,
             builder: BatchBuilder::new(),
             open: None,
-            ripe: false,
+            due: false,
             unacked: VecDeque::new(),
             sent: 0,
             unanswered: 0,
@@ -138,8 +138,8 @@ impl Lane {
 
     /// True if the open batch, of which there must be one, takes this event too.
     #[inline]
-    pub(super) fn has_room_for(&self, event: &Event, rules: &Rules) -> bool {
-        self.open.is_some() && self.builder.len() + record_bytes(event) <= rules.batch_bytes
+    pub(super) fn has_room_for(&self, event: &Event, lane_options: &LaneOptions) -> bool {
+        self.open.is_some() && self.builder.len() + record_bytes(event) <= lane_options.batch_bytes
     }
 
     /// The open batch has events whose partition was the publisher's choice.
@@ -157,7 +157,7 @@ impl Lane {
     }
 
     /// Everything that was published and has not ended.
-    pub(super) fn outcomes(&self) -> impl Iterator<Item = &Arc<Outcome>> {
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = &Arc<BatchOutcome>> {
         let unacked = self.unacked.iter().map(|entry| &entry.outcome);
         unacked.chain(self.open.iter().map(|open| &open.outcome))
     }
@@ -167,10 +167,10 @@ impl Lane {
     pub(super) fn push(
         &mut self,
         event: &Event,
-        rules: &Rules,
+        lane_options: &LaneOptions,
         now: impl FnOnce() -> Instant,
     ) -> Result<(Ticket, usize), Error> {
-        if self.open.is_some() && !self.has_room_for(event, rules) {
+        if self.open.is_some() && !self.has_room_for(event, lane_options) {
             self.seal();
         }
         let mut before = if self.open.is_some() { self.builder.len() } else { 0 };
@@ -189,7 +189,7 @@ impl Lane {
                 }
             }
         }
-        let outcome = || Outcome::new(self.partition);
+        let outcome = || BatchOutcome::new(self.partition);
         let open = self.open.get_or_insert_with(|| Open {
             outcome: outcome(),
             born: now(),
@@ -204,7 +204,7 @@ impl Lane {
     /// Closes the open batch, if there is one.
     pub(super) fn seal(&mut self) {
         let Some(open) = self.open.take() else { return };
-        self.ripe = false;
+        self.due = false;
         let batch = self.builder.finish(self.stamp());
         self.next_sequence += u64::from(batch.count());
         self.unacked.push_back(Unacked {
@@ -226,25 +226,25 @@ impl Lane {
 
     /// True if there is a batch that may go out now; one that is not full only if it `may_be_partial`.
     #[inline]
-    pub(super) fn sendable(&self, rules: &Rules, may_be_partial: bool) -> bool {
-        if self.halted || self.retry_at.is_some() || self.unanswered >= rules.in_flight {
+    pub(super) fn sendable(&self, lane_options: &LaneOptions, may_be_partial: bool) -> bool {
+        if self.halted || self.retry_at.is_some() || self.unanswered >= lane_options.in_flight {
             return false;
         }
         let may_seal = self.open.is_some()
             && may_be_partial
-            && self.unanswered < rules.in_flight_partial
-            && (self.ripe || rules.linger.is_zero());
+            && self.unanswered < lane_options.in_flight_partial
+            && (self.due || lane_options.linger.is_zero());
         self.sent < self.unacked.len() || may_seal
     }
 
     /// The next batch to send, under this number.
     pub(super) fn send_next(
         &mut self,
-        rules: &Rules,
+        lane_options: &LaneOptions,
         may_be_partial: bool,
         correlation: u32,
     ) -> Option<Batch> {
-        if !self.sendable(rules, may_be_partial) {
+        if !self.sendable(lane_options, may_be_partial) {
             return None;
         }
         if self.sent == self.unacked.len() {
@@ -258,13 +258,13 @@ impl Lane {
     }
 
     /// The open batch's waiting time is over, or somebody flushes.
-    pub(super) fn ripen(&mut self) {
-        self.ripe = self.open.is_some();
+    pub(super) fn make_due(&mut self) {
+        self.due = self.open.is_some();
     }
 
     /// When the open batch has lingered long enough.
-    pub(super) fn ripe_at(&self, rules: &Rules) -> Option<Instant> {
-        self.open.as_ref().map(|open| open.born + rules.linger)
+    pub(super) fn due_at(&self, lane_options: &LaneOptions) -> Option<Instant> {
+        self.open.as_ref().map(|open| open.born + lane_options.linger)
     }
 
     /// When to go on after a refusal, if the lane is waiting for that.
@@ -283,7 +283,7 @@ impl Lane {
         correlation: u32,
         outcome: AckOutcome,
         now: Instant,
-        identities: &mut Identities,
+        producer_ids: &mut ProducerIds,
         ended: &mut Vec<Ended>,
     ) {
         let found = self
@@ -309,7 +309,7 @@ impl Lane {
             AckOutcome::Refused(refusal) => self.end(index, Err(refusal.into()), ended),
         }
         if self.halted && self.unanswered == 0 {
-            self.turn_back(now, identities, ended);
+            self.requeue(now, producer_ids, ended);
         }
     }
 
@@ -319,7 +319,7 @@ impl Lane {
     }
 
     /// All answers of a round with a refusal are in: everything unacked goes out again.
-    fn turn_back(&mut self, now: Instant, identities: &mut Identities, ended: &mut Vec<Ended>) {
+    fn requeue(&mut self, now: Instant, producer_ids: &mut ProducerIds, ended: &mut Vec<Ended>) {
         self.halted = false;
         let head = self.unacked.front().and_then(|entry| entry.refusal.clone());
         self.begin_round();
@@ -331,7 +331,7 @@ impl Lane {
                 // It refuses even the beginning of an identity: trying again would go on for ever.
                 self.end(0, Err(head.into()), ended);
             }
-            self.begin_anew(identities.fresh(), ended);
+            self.begin_anew(producer_ids.fresh(), ended);
             return;
         }
         let hint = Duration::from_millis(u64::from(head.retry_after_ms.unwrap_or(0)));
@@ -339,7 +339,7 @@ impl Lane {
     }
 
     /// The stream is gone: what was sent and not answered is in doubt, and goes out again on the next.
-    pub(super) fn lost(&mut self) {
+    pub(super) fn disconnected(&mut self) {
         for entry in self.unacked.iter_mut().take(self.sent) {
             entry.in_doubt |= entry.refusal.is_none();
         }
@@ -388,12 +388,12 @@ impl Lane {
     /// given up, and a new identity could store them twice. The rest goes on under a new identity.
     pub(super) fn expire(
         &mut self,
-        rules: &Rules,
+        lane_options: &LaneOptions,
         now: Instant,
-        identities: &mut Identities,
+        producer_ids: &mut ProducerIds,
         ended: &mut Vec<Ended>,
     ) {
-        let too_old = |born: Instant| now.saturating_duration_since(born) >= rules.delivery_timeout;
+        let too_old = |born: Instant| now.saturating_duration_since(born) >= lane_options.delivery_timeout;
         if self.open.as_ref().is_some_and(|open| too_old(open.born)) {
             self.seal();
         }
@@ -410,7 +410,7 @@ impl Lane {
             let in_doubt = open_question((index, &self.unacked[index]));
             let entry = &mut self.unacked[index];
             let last = entry.cause.take();
-            let error = Error::TimedOut { waited: rules.delivery_timeout, in_doubt, last };
+            let error = Error::TimedOut { waited: lane_options.delivery_timeout, in_doubt, last };
             ended.push(Ended { outcome: entry.outcome.clone(), result: Err(error), bytes: entry.bytes });
         }
         self.unacked.drain(..given_up);
@@ -418,13 +418,13 @@ impl Lane {
         self.begin_round();
         self.halted = false;
         self.retry_at = None;
-        self.begin_anew(identities.fresh(), ended);
+        self.begin_anew(producer_ids.fresh(), ended);
     }
 
     /// Fails everything.
     pub(super) fn fail(&mut self, error: &Error, ended: &mut Vec<Ended>) {
         self.seal();
-        self.lost();
+        self.disconnected();
         for entry in self.unacked.drain(..) {
             // Closing says that nothing was sent, which is not true of these.
             let in_doubt = entry.in_doubt && matches!(error, Error::Closed);

@@ -9,8 +9,8 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Bench {
     lane: Lane,
-    rules: Rules,
-    identities: Identities,
+    lane_options: LaneOptions,
+    producer_ids: ProducerIds,
     now: Instant,
     tickets: Vec<Ticket>,
     correlation: u32,
@@ -18,17 +18,17 @@ struct Bench {
 
 /// A lane of one event a batch.
 fn bench() -> Bench {
-    let mut identities = Identities::new(ProducerId(100));
+    let mut producer_ids = ProducerIds::new(ProducerId(100));
     Bench {
-        lane: Lane::new(PartitionId(0), identities.fresh()),
-        rules: Rules {
+        lane: Lane::new(PartitionId(0), producer_ids.fresh()),
+        lane_options: LaneOptions {
             batch_bytes: 1,
             linger: Duration::ZERO,
             in_flight: 4,
             in_flight_partial: 4,
             delivery_timeout: DELIVERY_TIMEOUT,
         },
-        identities,
+        producer_ids,
         now: clock::now(),
         tickets: Vec::new(),
         correlation: 0,
@@ -38,7 +38,7 @@ fn bench() -> Bench {
 impl Bench {
     fn publish(&mut self, payload: &'static str) {
         let now = self.now;
-        let (ticket, _) = self.lane.push(&Event::new(payload), &self.rules, || now).unwrap();
+        let (ticket, _) = self.lane.push(&Event::new(payload), &self.lane_options, || now).unwrap();
         self.tickets.push(ticket);
     }
 
@@ -47,7 +47,9 @@ impl Bench {
         let mut sent = Vec::new();
         loop {
             self.correlation += 1;
-            let Some(batch) = self.lane.send_next(&self.rules, true, self.correlation) else { return sent };
+            let Some(batch) = self.lane.send_next(&self.lane_options, true, self.correlation) else {
+                return sent;
+            };
             let payload = batch.events().next().unwrap().payload().unwrap().to_vec();
             let header = batch.header();
             sent.push((
@@ -61,7 +63,7 @@ impl Bench {
 
     fn answer(&mut self, correlation: u32, outcome: AckOutcome) {
         let mut ended = Vec::new();
-        self.lane.answer(correlation, outcome, self.now, &mut self.identities, &mut ended);
+        self.lane.answer(correlation, outcome, self.now, &mut self.producer_ids, &mut ended);
         settle(ended);
     }
 
@@ -76,7 +78,7 @@ impl Bench {
 
     fn expire(&mut self) {
         let mut ended = Vec::new();
-        self.lane.expire(&self.rules, self.now, &mut self.identities, &mut ended);
+        self.lane.expire(&self.lane_options, self.now, &mut self.producer_ids, &mut ended);
         settle(ended);
     }
 
@@ -132,7 +134,7 @@ fn after_a_loss_everything_unacked_goes_out_again_in_order() {
     }
     let sent = bench.send();
     bench.store(sent[1].0, 1);
-    bench.lane.lost();
+    bench.lane.disconnected();
     assert_eq!(sequences(&bench.send()), [(100, 0, "a"), (100, 2, "c")]);
 }
 
@@ -189,7 +191,7 @@ fn a_batch_in_doubt_takes_those_in_doubt_behind_it_along() {
     bench.now += DELIVERY_TIMEOUT / 2;
     bench.publish("b");
     assert_eq!(bench.send().len(), 2);
-    bench.lane.lost();
+    bench.lane.disconnected();
     bench.publish("c");
     bench.now += DELIVERY_TIMEOUT / 2;
     bench.expire();
@@ -203,12 +205,12 @@ fn a_batch_in_doubt_takes_those_in_doubt_behind_it_along() {
 #[test]
 fn an_open_batch_waits_until_it_is_ripe_or_full() {
     let mut bench = bench();
-    bench.rules.linger = Duration::from_secs(1);
-    bench.rules.batch_bytes = 250;
+    bench.lane_options.linger = Duration::from_secs(1);
+    bench.lane_options.batch_bytes = 250;
     bench.publish("a");
     assert!(bench.send().is_empty());
-    assert_eq!(bench.lane.ripe_at(&bench.rules), Some(bench.now + bench.rules.linger));
-    bench.lane.ripen();
+    assert_eq!(bench.lane.due_at(&bench.lane_options), Some(bench.now + bench.lane_options.linger));
+    bench.lane.make_due();
     assert_eq!(bench.send().len(), 1);
     for _ in 0..20 {
         bench.publish("0123456789");
@@ -221,8 +223,8 @@ fn an_open_batch_waits_until_it_is_ripe_or_full() {
 #[test]
 fn a_batch_that_is_not_full_waits_while_the_pipe_is_busy() {
     let mut bench = bench();
-    bench.rules.in_flight_partial = 1;
-    bench.rules.batch_bytes = 64 * 1024;
+    bench.lane_options.in_flight_partial = 1;
+    bench.lane_options.batch_bytes = 64 * 1024;
     bench.publish("a");
     let sent = bench.send();
     bench.publish("b");

@@ -8,7 +8,7 @@ use levada_client::protocol::{
     error::{ErrorCode, Refusal},
     frame::{self, FrameType},
     ids::Offset,
-    publish::{Ack, AckOutcome, PublishHeader},
+    publish::{Ack, AckOutcome, Durability, PublishHeader},
     request::Opened,
 };
 
@@ -23,7 +23,7 @@ pub(crate) struct Producer {
 
 pub(crate) async fn serve(mut stream: Stream) {
     let partitions = stream.inner.world().partitions;
-    let durability = "sync".to_owned();
+    let durability = Durability::Sync;
     stream.send(frame::message(FrameType::Opened, &Opened::Publish { partitions, durability })).await;
     let mut held = Vec::new();
     loop {

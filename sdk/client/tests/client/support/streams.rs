@@ -92,11 +92,9 @@ impl Stream {
                 }
                 assert_eq!(parts.iter().map(|part| part.len() as u64).sum::<u64>(), *size);
                 self.inner.change(|world| world.artefacts.push(parts));
-                Response::Plugin(PluginInfo { name: name.clone(), version: 1, ..PluginInfo::default() })
+                Response::Plugin(PluginInfo::new(name.clone(), 1))
             }
-            Request::CreateTopic { name, .. } => {
-                Response::Topic(TopicInfo { name: name.clone(), ..TopicInfo::default() })
-            }
+            Request::CreateTopic { name, .. } => Response::Topic(TopicInfo::new(name.clone())),
             Request::ListTopics { .. } => Response::Topics { topics: Vec::new(), next: None },
             _ => Response::Done,
         };

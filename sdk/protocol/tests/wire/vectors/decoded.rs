@@ -12,7 +12,7 @@ use levada_protocol::{
     verbs::{Credit, Settled, VerbKind, Verbs},
     verdict::{Change, HeadersChange, Output, Verdict, Verdicts},
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 /// The largest integer that every JSON reader keeps exactly.
@@ -70,10 +70,10 @@ pub(crate) fn frame(bytes: &[u8]) -> Result<Value, String> {
     Ok(exact(value))
 }
 
-/// The map as it lies on the wire, if it is a `T` at all.
-fn message<T: DeserializeOwned>(payload: &[u8]) -> Result<Value, String> {
-    read_message::<T>(payload).map_err(|error| error.to_string())?;
-    rmp_serde::from_slice(payload).map_err(|error| error.to_string())
+/// The message as JSON, with every field, if it is a `T` at all.
+fn message<T: DeserializeOwned + Serialize>(payload: &[u8]) -> Result<Value, String> {
+    let message = read_message::<T>(payload).map_err(|error| error.to_string())?;
+    serde_json::to_value(message).map_err(|error| error.to_string())
 }
 
 /// Decodes one batch.

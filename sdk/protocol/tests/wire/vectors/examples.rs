@@ -10,12 +10,15 @@ use levada_protocol::{
     ids::{DeliveryToken, Epoch, Offset, PartitionId, ProducerId, Sequence, Timestamp},
     publish::{Ack, AckOutcome, PublishHeader},
     request::{
-        HelloAnswer, Limits, Notice, OnError, Open, Opened, Order, PartitionInfo, Position, Read, Request,
-        RequestEnvelope, Response, ResponseEnvelope, StageSpec, Start, Subscribe, Subscribed,
-        SubscriptionOptions, TopicInfo, TopicSettings,
+        HelloAnswer, Limits, Notice, OnError, Open, Opened, Order, PartitionInfo, PauseReason, Position,
+        Read, Request, RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, RunState,
+        StageSpec, Start, Subscribe, Subscribed, SubscriptionOptions, TopicInfo, TopicSettings,
     },
+    trace::TRACE_HEADER,
     verbs::{Credit, RefusedVerb, Settled, Verb, VerbKind, Verbs},
 };
+
+use crate::samples::{name, trace};
 
 const TIME: u64 = 1_700_000_000_000;
 
@@ -23,11 +26,13 @@ const TIME: u64 = 1_700_000_000_000;
 pub(crate) fn frames() -> Vec<(&'static str, Vec<u8>)> {
     let open = |open: Open| message(FrameType::Open, &open).to_vec();
     let opened = |opened: Opened| message(FrameType::Opened, &opened).to_vec();
-    let request = |request| open(Open::Request(RequestEnvelope { id: 7, deadline_ms: 30_000, request }));
+    let request =
+        |request| open(Open::Request(RequestEnvelope { id: 7, deadline_ms: 30_000, trace: None, request }));
     let response = |response| opened(Opened::Response(ResponseEnvelope { id: 7, response }));
     vec![
         ("hello_answer", opened(Opened::Hello(hello_answer()))),
-        ("open_publish", open(Open::Publish { topic: "orders".into() })),
+        ("open_publish", open(Open::Publish { topic: name("orders"), trace: None })),
+        ("open_publish_in_a_trace", open(Open::Publish { topic: name("orders"), trace: Some(trace()) })),
         ("open_subscribe_with_options", open(Open::Subscribe(subscribe()))),
         ("open_read", open(Open::Read(read()))),
         ("opened_subscribe", opened(Opened::Subscribe(subscribed()))),
@@ -35,13 +40,14 @@ pub(crate) fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("request_info", request(Request::Info)),
         (
             "request_create_topic",
-            request(Request::CreateTopic { name: "orders".into(), settings: settings() }),
+            request(Request::CreateTopic { name: name("orders"), settings: settings() }),
         ),
         ("request_create_subscription", request(create_subscription())),
         ("request_list_topics", request(Request::ListTopics { limit: 100, after: None })),
         ("request_next_page", request(Request::ListTopics { limit: 100, after: Some("orders".into()) })),
         ("response_done", response(Response::Done)),
         ("response_topic", response(Response::Topic(topic()))),
+        ("response_route_that_is_paused", response(Response::Route(route()))),
         (
             "response_page_of_topics",
             response(Response::Topics { topics: vec![topic()], next: Some("orders".into()) }),
@@ -74,6 +80,10 @@ pub(crate) fn batches() -> Vec<(&'static str, Vec<u8>)> {
         (
             "batch_of_a_tombstone",
             one(Event { payload: None, ..Event::default() }.with_key("gone")).bytes().to_vec(),
+        ),
+        (
+            "batch_in_a_trace",
+            one(Event::new("x").with_header(TRACE_HEADER, trace().to_string())).bytes().to_vec(),
         ),
         ("batch_of_an_empty_key", one(Event::new("x").with_key("")).bytes().to_vec()),
     ]
@@ -117,16 +127,15 @@ fn options() -> SubscriptionOptions {
 
 fn subscribe() -> Subscribe {
     Subscribe {
-        topic: "orders".into(),
-        subscription: "payment".into(),
         consumer: "a".into(),
         options: Some(options()),
         from: Start::Earliest,
+        ..Subscribe::new(name("orders"), name("payment"))
     }
 }
 
 fn read() -> Read {
-    Read { topic: "orders".into(), partitions: vec![0, 3], from: Start::Time(TIME), follow: true }
+    Read { partitions: vec![0, 3], from: Start::Time(TIME), follow: true, ..Read::new(name("orders")) }
 }
 
 fn position(partition: u16, offset: u64) -> Position {
@@ -149,13 +158,13 @@ fn settings() -> TopicSettings {
 }
 
 fn create_subscription() -> Request {
-    let (topic, name) = ("orders".into(), "payment".into());
+    let (topic, name) = (name("orders"), name("payment"));
     Request::CreateSubscription { topic, name, options: options(), from: Start::Offset(42) }
 }
 
 fn topic() -> TopicInfo {
     TopicInfo {
-        name: "orders".into(),
+        name: name("orders"),
         id: 3,
         settings: TopicSettings::default(),
         created_ms: TIME,
@@ -163,8 +172,15 @@ fn topic() -> TopicInfo {
     }
 }
 
+fn route() -> RouteInfo {
+    let spec = RouteSpec::new(name("big"), name("orders"), [name("orders.big")]);
+    let message = "no plugin content-router".to_owned();
+    let reason = PauseReason::Chain { code: ErrorCode::PluginNotFound, message };
+    RouteInfo { id: 4, created_ms: TIME, state: RunState::Paused { reason }, ..RouteInfo::new(spec) }
+}
+
 fn events_lost() -> Notice {
-    let (topic, subscription) = ("orders".into(), "payment".into());
+    let (topic, subscription) = (name("orders"), name("payment"));
     Notice::EventsLost { topic, subscription, partition: 3, first: 1_000, last: 1_999 }
 }
 

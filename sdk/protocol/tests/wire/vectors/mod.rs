@@ -24,7 +24,7 @@ const ABOUT: [&str; 7] = [
     "Test vectors of the Levada protocol; PROTOCOL.md explains every field.",
     "Bytes are hexadecimal digits, in `value` too (keys, payloads, header values, artefacts); null is an absent value.",
     "Integers above 2^53 - 1 are decimal text, so that every JSON reader keeps them.",
-    "`examples`: whole frames, batches and a plugin's answer; `value` is what they say, for messages the map itself.",
+    "`examples`: whole frames, batches and a plugin's answer; `value` is what they say, for messages the map itself, with `trace` as the text of a traceparent header.",
     "`partitions`: keys with their XXH3-64 (the number, in hexadecimal) and their partition of 1, 3, 4 and 1,024.",
     "`refused_by_engine`: send `hex`, then `zeros` zero bytes, finish your direction if `finish`, on a `stream` that is: connection, the first stream of a new connection; control, the control stream after the hello; new, a new stream; publish, subscribe or read, such a stream after its answer (topic orders of 4 partitions, subscription s with default options, both existing, following reader). The refusal comes in an `ack` or `settled` entry, in the response `refused`, in an `error` frame that ends the stream, or in that and the `close` of the connection.",
     "`refused_by_client`: frames from an engine that a client must treat as malformed.",

@@ -9,20 +9,17 @@ use levada_protocol::{
 use serde_json::{Value, json};
 
 use super::{Bad, Place, bad, claims, open};
+use crate::samples::name;
 
 pub(super) fn opens() -> Vec<Bad> {
     let error = |name, bytes, code| bad("new", name, bytes, Place::Error, code);
     let publish = |topic: &str| open(json!({"kind": "publish", "topic": topic}));
     let subscribe = |subscribe: Subscribe| message(FrameType::Open, &Open::Subscribe(subscribe)).to_vec();
-    let to = |subscription: &str| Subscribe {
-        topic: "orders".into(),
-        subscription: subscription.into(),
-        ..Subscribe::default()
-    };
+    let to = |subscription: &str| Subscribe::new(name("orders"), name(subscription));
     let other = SubscriptionOptions { ack_timeout_ms: Some(5_000), ..SubscriptionOptions::default() };
     let wrong = SubscriptionOptions { ack_timeout_ms: Some(9), ..SubscriptionOptions::default() };
     let read = |partition: u16, from| {
-        let read = Read { topic: "orders".into(), partitions: vec![partition], from, follow: false };
+        let read = Read { partitions: vec![partition], from, ..Read::new(name("orders")) };
         message(FrameType::Open, &Open::Read(read)).to_vec()
     };
     vec![
@@ -48,6 +45,8 @@ pub(super) fn opens() -> Vec<Bad> {
             open(json!({"kind": "read", "topic": "orders", "from": {"at": "noon"}})),
             Malformed,
         ),
+        error("a trace context that is cut off", traced(&[1; 24]), Malformed),
+        error("a trace id of zeros", traced(&[&[0; 16][..], &[1; 9]].concat()), Malformed),
         error("maps nested too deep", raw_open(&nested(MESSAGE_DEPTH_MAX + 1)), Malformed),
         error("a publish stream to no topic", publish("absent"), TopicNotFound),
         error("a publish stream to no name", publish("Orders!"), InvalidName),
@@ -73,6 +72,12 @@ pub(super) fn opens() -> Vec<Bad> {
     ]
 }
 
+/// A publish stream's open frame with a trace context of these bytes.
+fn traced(trace: &[u8]) -> Vec<u8> {
+    let len = u8::try_from(trace.len()).unwrap();
+    raw_open(&[&b"\x83\xa4kind\xa7publish\xa5topic\xa6orders\xa5trace\xc4"[..], &[len], trace].concat())
+}
+
 /// An open frame around a payload.
 fn raw_open(payload: &[u8]) -> Vec<u8> {
     frame(FrameType::Open, payload).to_vec()
@@ -85,7 +90,7 @@ fn nested(depth: usize) -> Vec<u8> {
 
 pub(super) fn requests() -> Vec<Bad> {
     let request = |request: Value| open(json!({"kind": "request", "id": 7, "request": request}));
-    let error = |name, map| bad("new", name, request(map), Place::Error, Malformed);
+    let error = |name, map, code| bad("new", name, request(map), Place::Error, code);
     let refused = |name, map, code| bad("new", name, request(map), Place::Refused, code);
     let create = |settings: Value| json!({"kind": "create_topic", "name": "new", "settings": settings});
     let deploy = json!({"kind": "deploy_plugin", "name": "p", "size": 3});
@@ -98,8 +103,8 @@ pub(super) fn requests() -> Vec<Bad> {
             Place::Error,
             Malformed,
         ),
-        error("a request without a required field", json!({"kind": "create_topic"})),
-        error("an unknown word in a request", create(json!({"retain": "sometimes"}))),
+        error("a request without a required field", json!({"kind": "create_topic"}), Malformed),
+        error("an unknown word in a request", create(json!({"retain": "sometimes"})), Malformed),
         bad(
             "new",
             "more of an artefact than was announced",
@@ -110,7 +115,7 @@ pub(super) fn requests() -> Vec<Bad> {
         bad("new", "less of an artefact than was announced", request(deploy), Place::Error, Malformed)
             .finished(),
         refused("a request of an unknown kind", json!({"kind": "teleport"}), Unsupported),
-        refused("a topic of no name", json!({"kind": "create_topic", "name": "Orders!"}), InvalidName),
+        error("a topic of no name", json!({"kind": "create_topic", "name": "Orders!"}), InvalidName),
         refused(
             "a topic of the engine's own",
             json!({"kind": "create_topic", "name": "dlq.a.b"}),

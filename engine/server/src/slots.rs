@@ -1,7 +1,7 @@
-//! Places for those who have not shown yet that they mean well, shared out between addresses.
+//! Slots for peers that have not shown yet that they mean well, shared out between addresses.
 //!
-//! Where all are taken, the newcomer gets the place of whoever has been silent longest at the address that holds most:
-//! one address can take the patience of its own peers only. It must not know what the places are for.
+//! Where all are taken, the newcomer gets the slot of whoever has been silent longest at the address that holds most:
+//! one address can take the patience of its own peers only. It must not know what the slots are for.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,9 +11,9 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-/// All places of one kind. Cheap to clone.
+/// All slots of one kind. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Places {
+pub(crate) struct Slots {
     max: usize,
     inner: Arc<Mutex<Inner>>,
 }
@@ -26,15 +26,15 @@ struct Inner {
     turn: u64,
 }
 
-/// One place, until it is dropped or given to another.
+/// One slot, until it is dropped or given to another.
 #[derive(Debug)]
-pub(crate) struct Place {
-    places: Places,
+pub(crate) struct Slot {
+    slots: Slots,
     turn: u64,
     given: CancellationToken,
 }
 
-impl Places {
+impl Slots {
     pub(crate) fn new(max: usize) -> Self {
         Self { max, inner: Arc::default() }
     }
@@ -44,22 +44,22 @@ impl Places {
         self.locked().taken.len()
     }
 
-    /// A place, if need be another's.
-    pub(crate) fn enter(&self, address: IpAddr) -> Place {
+    /// A slot, if need be another's.
+    pub(crate) fn enter(&self, address: IpAddr) -> Slot {
         let mut inner = self.locked();
         if inner.taken.len() >= self.max {
             inner.give_one();
         }
-        inner.place(self, address)
+        inner.slot(self, address)
     }
 
-    /// A free place; none if all are taken, or if most are and this address has a tenth of them.
-    pub(crate) fn try_enter(&self, address: IpAddr) -> Option<Place> {
+    /// A free slot; none if all are taken, or if most are and this address has a tenth of them.
+    pub(crate) fn try_enter(&self, address: IpAddr) -> Option<Slot> {
         let mut inner = self.locked();
         let (taken, tenth) = (inner.taken.len(), self.max / 10);
         let held = inner.held.get(&address).copied().unwrap_or(0);
         let free = taken < self.max - tenth || (taken < self.max && held < tenth);
-        free.then(|| inner.place(self, address))
+        free.then(|| inner.slot(self, address))
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -68,12 +68,12 @@ impl Places {
 }
 
 impl Inner {
-    fn place(&mut self, places: &Places, address: IpAddr) -> Place {
+    fn slot(&mut self, slots: &Slots, address: IpAddr) -> Slot {
         self.turn += 1;
         let given = CancellationToken::new();
         self.taken.insert(self.turn, (address, given.clone()));
         *self.held.entry(address).or_default() += 1;
-        Place { places: places.clone(), turn: self.turn, given }
+        Slot { slots: slots.clone(), turn: self.turn, given }
     }
 
     fn give_one(&mut self) {
@@ -96,15 +96,15 @@ impl Inner {
     }
 }
 
-impl Place {
-    /// Set when the place is another's.
+impl Slot {
+    /// Set when the slot is another's.
     pub(crate) fn given(&self) -> &CancellationToken {
         &self.given
     }
 
     /// It has shown itself: others go first.
     pub(crate) fn renew(&mut self) {
-        let mut inner = self.places.locked();
+        let mut inner = self.slots.locked();
         if let Some(taken) = inner.taken.remove(&self.turn) {
             inner.turn += 1;
             self.turn = inner.turn;
@@ -113,10 +113,10 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         let turn = self.turn;
-        self.places.locked().leave(turn);
+        self.slots.locked().leave(turn);
     }
 }
 
@@ -130,26 +130,26 @@ mod tests {
 
     #[test]
     fn whoever_comes_late_takes_the_place_of_the_oldest_at_the_address_with_most() {
-        let places = Places::new(4);
-        let other = places.enter(address(2));
-        let mut flood: Vec<Place> = (0..3).map(|_| places.enter(address(1))).collect();
+        let slots = Slots::new(4);
+        let other = slots.enter(address(2));
+        let mut flood: Vec<Slot> = (0..3).map(|_| slots.enter(address(1))).collect();
         flood[0].renew();
-        let late = places.enter(address(3));
-        let given = |places: &[Place]| places.iter().map(|it| it.given().is_cancelled()).collect::<Vec<_>>();
+        let late = slots.enter(address(3));
+        let given = |slots: &[Slot]| slots.iter().map(|it| it.given().is_cancelled()).collect::<Vec<_>>();
         assert_eq!(given(&flood), [false, true, false]);
         assert!(!other.given().is_cancelled() && !late.given().is_cancelled());
         drop((flood, other, late));
-        assert_eq!(places.taken(), 0);
-        assert!(places.locked().held.is_empty());
+        assert_eq!(slots.taken(), 0);
+        assert!(slots.locked().held.is_empty());
     }
 
     #[test]
     fn the_last_tenth_is_for_addresses_that_hold_little() {
-        let places = Places::new(20);
-        let taken: Vec<Place> = std::iter::from_fn(|| places.try_enter(address(1))).collect();
+        let slots = Slots::new(20);
+        let taken: Vec<Slot> = std::iter::from_fn(|| slots.try_enter(address(1))).collect();
         assert_eq!(taken.len(), 18);
-        let others: Vec<Place> = std::iter::from_fn(|| places.try_enter(address(2))).collect();
+        let others: Vec<Slot> = std::iter::from_fn(|| slots.try_enter(address(2))).collect();
         assert_eq!(others.len(), 2);
-        assert!(places.try_enter(address(3)).is_none());
+        assert!(slots.try_enter(address(3)).is_none());
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use levada_protocol::{
     deliver::EndEntry,
-    frame::FrameType,
+    frame::{Frame, FrameType},
     limits::FRAME_BYTES_MAX,
     request::{Open, Opened, Position, Read, Start},
     verbs::Credit,
@@ -32,7 +32,7 @@ use crate::{
     link::Link,
     retry::Backoff,
     session::Session,
-    stream::{self, Frame, Stream},
+    stream::{self, Stream},
     tasks,
 };
 
@@ -49,7 +49,7 @@ pub(super) async fn open(session: &Session, read: Read) -> Result<(Stream, Vec<P
 
 /// What a feeder may have under way, and what of it is free again.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(super) struct Ledger {
     granted: Credit,
     free_events: AtomicU64,
     free_bytes: AtomicU64,
@@ -58,7 +58,7 @@ pub(super) struct Account {
     wake: Notify,
 }
 
-impl Account {
+impl Ledger {
     fn new(granted: Credit) -> Self {
         Self {
             granted,
@@ -82,7 +82,7 @@ impl Account {
     }
 
     /// True if more lies here than the credit allows: the engine has to wait until some of it was taken.
-    fn is_clogged(&self) -> bool {
+    fn is_over_limit(&self) -> bool {
         self.is_too_much(self.queued_bytes.load(Ordering::Relaxed))
     }
 
@@ -99,7 +99,7 @@ impl Account {
     }
 }
 
-pub(super) struct Feeder {
+pub(super) struct ReaderTask {
     shared: Arc<Shared>,
     link: Link,
     granted: Credit,
@@ -111,14 +111,14 @@ enum Stop {
     Lost(Error),
 }
 
-impl Feeder {
+impl ReaderTask {
     pub(super) fn new(shared: Arc<Shared>, link: Link, granted: Credit) -> Self {
         Self { shared, link, granted }
     }
 
     /// Reads all partitions; after a loss, each of them on its own.
     pub(super) async fn run(self, read: Read, first: Stream) {
-        match self.feed(first, Arc::new(Account::new(self.granted))).await {
+        match self.feed(first, Arc::new(Ledger::new(self.granted))).await {
             Ok(()) => return self.ended(None),
             Err(error) if is_final(&error) => return self.fail(&error),
             Err(error) => debug!(topic = %read.topic, error = %error, "reading stream ended"),
@@ -127,26 +127,26 @@ impl Feeder {
         let parts = u64::try_from(left.len()).unwrap_or(u64::MAX).max(1);
         let share = |whole: u64| (whole / parts).max(1);
         let granted = Credit { events: share(self.granted.events), bytes: share(self.granted.bytes) };
-        let mut feeders = Vec::new();
+        let mut running = Vec::new();
         for partition in left {
-            let feeder = Self::new(self.shared.clone(), self.link.clone(), granted);
-            feeders.push(tasks::spawn("reader", feeder.run_partition(read.clone(), partition)));
+            let task = Self::new(self.shared.clone(), self.link.clone(), granted);
+            running.push(tasks::spawn("reader", task.run_partition(read.clone(), partition)));
         }
-        for feeder in feeders {
-            feeder.ended().await;
+        for task in running {
+            task.ended().await;
         }
     }
 
     /// Reads one partition from where it is, through as many streams as it takes.
     async fn run_partition(self, read: Read, partition: u16) {
-        let account = Arc::new(Account::new(self.granted));
+        let ledger = Arc::new(Ledger::new(self.granted));
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LAST);
         loop {
             sleep(backoff.next()).await;
             let Some(offset) = self.shared.lock().positions.get(&partition).copied() else { return };
             let from = Start::Offset(offset);
             let read = Read { partitions: vec![partition], from, ..read.clone() };
-            match self.stream(read, &account, &mut backoff).await {
+            match self.stream(read, &ledger, &mut backoff).await {
                 Stop::End => return self.ended(Some(partition)),
                 Stop::Lost(error) if is_final(&error) => return self.fail(&error),
                 Stop::Lost(error) => debug!(partition, error = %error, "reading stream ended"),
@@ -154,7 +154,7 @@ impl Feeder {
         }
     }
 
-    async fn stream(&self, read: Read, account: &Arc<Account>, backoff: &mut Backoff) -> Stop {
+    async fn stream(&self, read: Read, ledger: &Arc<Ledger>, backoff: &mut Backoff) -> Stop {
         // Without a connection this waits for one; with one, the engine has to answer in time.
         let session = match self.link.session().await {
             Ok(session) => session,
@@ -166,7 +166,7 @@ impl Feeder {
         match opened.unwrap_or(Err(timed_out)) {
             Ok((stream, _)) => {
                 backoff.reset();
-                match self.feed(stream, account.clone()).await {
+                match self.feed(stream, ledger.clone()).await {
                     Ok(()) => Stop::End,
                     Err(error) => Stop::Lost(error),
                 }
@@ -176,49 +176,49 @@ impl Feeder {
     }
 
     /// Queues what comes until the end, or until the stream is lost, which is an error.
-    async fn feed(&self, mut stream: Stream, account: Arc<Account>) -> Result<(), Error> {
-        self.regain(&account);
+    async fn feed(&self, mut stream: Stream, ledger: Arc<Ledger>) -> Result<(), Error> {
+        self.regain(&ledger);
         loop {
-            if let Some(credit) = account.grant() {
+            if let Some(credit) = ledger.grant() {
                 match stream.send.write_chunk(credit.frame()).await {
                     Ok(()) => {}
-                    Err(WriteError::Stopped(_)) => return self.hear_out(&mut stream, &account).await,
+                    Err(WriteError::Stopped(_)) => return self.hear_out(&mut stream, &ledger).await,
                     Err(error) => return Err(error.into()),
                 }
             }
             tokio::select! {
                 biased;
-                frame = stream.frames.next(), if !account.is_clogged() => {
-                    if self.on_frame(frame?.ok_or_else(Error::cut_off)?, &account)? {
+                frame = stream.frames.next(), if !ledger.is_over_limit() => {
+                    if self.on_frame(frame?.ok_or_else(Error::cut_off)?, &ledger)? {
                         return Ok(());
                     }
                 }
-                () = account.wake.notified() => {}
+                () = ledger.wake.notified() => {}
             }
         }
     }
 
     /// The engine takes no more credit: the last events are on their way, with the end or the reason behind them.
-    async fn hear_out(&self, stream: &mut Stream, account: &Arc<Account>) -> Result<(), Error> {
-        while !self.on_frame(stream.last_words().await?, account)? {}
+    async fn hear_out(&self, stream: &mut Stream, ledger: &Arc<Ledger>) -> Result<(), Error> {
+        while !self.on_frame(stream.last_words().await?, ledger)? {}
         Ok(())
     }
 
     /// A new stream: all credit is free but that of what came earlier and was not taken.
-    fn regain(&self, account: &Arc<Account>) {
+    fn regain(&self, ledger: &Arc<Ledger>) {
         // The lock is held to the end, so that a frame is either counted here or counted when it is taken.
         let state = self.shared.lock();
         let (mut events, mut bytes) = (0, 0);
-        for (incoming, _) in state.queue.iter().filter(|(_, other)| Arc::ptr_eq(other, account)) {
+        for (incoming, _) in state.queue.iter().filter(|(_, other)| Arc::ptr_eq(other, ledger)) {
             events += u64::from(incoming.header.count);
             bytes += incoming.bytes;
         }
-        account.free_events.store(account.granted.events.saturating_sub(events), Ordering::Relaxed);
-        account.free_bytes.store(account.granted.bytes.saturating_sub(bytes), Ordering::Relaxed);
+        ledger.free_events.store(ledger.granted.events.saturating_sub(events), Ordering::Relaxed);
+        ledger.free_bytes.store(ledger.granted.bytes.saturating_sub(bytes), Ordering::Relaxed);
     }
 
     /// Answers true at the end.
-    fn on_frame(&self, frame: Frame, account: &Arc<Account>) -> Result<bool, Error> {
+    fn on_frame(&self, frame: Frame, ledger: &Arc<Ledger>) -> Result<bool, Error> {
         let at_end = frame.kind == FrameType::End;
         match frame.kind {
             FrameType::Deliver => {
@@ -232,11 +232,11 @@ impl Feeder {
                 if let Some(next) = incoming.next_offset() {
                     state.positions.insert(incoming.header.partition.0, next.0);
                 }
-                account.queued_bytes.fetch_add(incoming.bytes, Ordering::Relaxed);
-                state.queue.push_back((incoming, account.clone()));
+                ledger.queued_bytes.fetch_add(incoming.bytes, Ordering::Relaxed);
+                state.queue.push_back((incoming, ledger.clone()));
             }
             FrameType::End => drop(EndEntry::read_all(&frame.payload)?),
-            _ => return Err(frame.into_unexpected()),
+            _ => return Err(stream::unexpected(&frame)),
         }
         self.shared.arrived.notify_one();
         Ok(at_end)
@@ -271,6 +271,7 @@ fn is_final(error: &Error) -> bool {
         | Error::Config { .. }
         | Error::EventTooLarge(_)
         | Error::HeaderReserved(_)
+        | Error::InvalidName(_)
         | Error::RequestTooLarge { .. }
         | Error::BadAnswer { .. }
         | Error::Damaged { .. } => true,

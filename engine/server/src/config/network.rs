@@ -1,0 +1,150 @@
+//! Settings of what the engine listens on and of what its peers may have under way.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytesize::ByteSize;
+
+use super::{
+    Error,
+    section::{duration, number, require, section, size},
+};
+use crate::units;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const LOOPBACK: &str =
+    "a loopback address such as 127.0.0.1: without identities anybody who reaches the port may do anything";
+
+section! {
+    /// QUIC: connections and packets.
+    ListenConfig {
+        /// Where QUIC is served (UDP): an address, a host's name with a port, or a port alone on 127.0.0.1; port 0 takes
+        /// any free one. Loopback only, while no identities can be configured.
+        #[serde(with = "units::address")]
+        address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7600));
+        /// Connections open at once; one more is refused. The last tenth is for addresses that hold less than that.
+        connections_max: usize = 10_000;
+        /// Handshakes and hellos under way at once. One more takes the place of the oldest of the address with most; over
+        /// half of it an unproved address is first asked to prove itself.
+        handshakes_max: usize = 512;
+        /// How long a new connection may take to finish its handshake and say hello.
+        #[serde(with = "units::duration")]
+        hello_timeout: Duration = Duration::from_secs(5);
+        /// How often a quiet connection is probed.
+        #[serde(with = "units::duration")]
+        keep_alive: Duration = Duration::from_secs(3);
+        /// Silence after which a connection is given up. Keep it below the acknowledgement timeouts in use.
+        #[serde(with = "units::duration")]
+        idle_timeout: Duration = Duration::from_secs(10);
+        /// Largest UDP payload that path discovery tries, in bytes: 1200 to 6500. Above, segmentation offload fails.
+        mtu_max: u16 = 6_500;
+        /// The UDP socket's buffers, each way; the system may grant less.
+        #[serde(with = "units::size")]
+        socket_buffer: ByteSize = ByteSize::mib(4);
+        /// How long sessions may finish what is in flight when the engine goes away.
+        #[serde(with = "units::duration")]
+        shutdown_grace: Duration = Duration::from_secs(5);
+    }
+}
+
+section! {
+    /// Streams of QUIC connections: how many, and bytes on their way.
+    StreamsConfig {
+        /// Streams that one connection may have open at once. It is granted in steps, as they are used.
+        connection_max: u32 = 1_024;
+        /// How long a new stream may take to say what it is.
+        #[serde(with = "units::duration")]
+        open_timeout: Duration = Duration::from_secs(10);
+        /// Bytes that one stream may have sent and the engine not yet read.
+        #[serde(with = "units::size")]
+        receive_window: ByteSize = ByteSize::mib(4);
+        /// The same for all streams of one connection together.
+        #[serde(with = "units::size")]
+        connection_receive_window: ByteSize = ByteSize::mib(8);
+        /// Bytes written to one connection and not yet acknowledged by its peer.
+        #[serde(with = "units::size")]
+        connection_send_window: ByteSize = ByteSize::mib(8);
+        /// Bytes of frames of one connection that are incomplete or wait to be handed on. One for which there is no room
+        /// for 2 seconds is refused with LIMIT_EXCEEDED.
+        #[serde(with = "units::size")]
+        connection_unfinished_bytes_max: ByteSize = ByteSize::mib(16);
+        /// The same over all connections.
+        #[serde(with = "units::size")]
+        unfinished_bytes_max: ByteSize = ByteSize::mib(128);
+    }
+}
+
+section! {
+    /// HTTP: health and metrics.
+    HttpConfig {
+        /// Where HTTP is served (TCP), written as the address of `[listen]`.
+        #[serde(with = "units::address")]
+        address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7601));
+        /// Connections open at once; one more takes the place of the one that was silent longest.
+        connections_max: usize = 256;
+        /// Silence after which a connection is given up. A request has at most 10 seconds to come.
+        #[serde(with = "units::duration")]
+        idle_timeout: Duration = Duration::from_secs(60);
+    }
+}
+
+section! {
+    /// Certificates, which are in DATA_DIR/tls.
+    TlsConfig {
+        /// How often the files are checked: ours are renewed in time, others are taken when they change.
+        #[serde(with = "units::duration")]
+        check_interval: Duration = Duration::from_secs(3_600);
+    }
+}
+
+/// The range of buffers and windows.
+fn window(key: &'static str, got: ByteSize) -> Result<(), Error> {
+    size(key, got, ByteSize::kib(64)..=ByteSize::gib(1))
+}
+
+impl ListenConfig {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        require("listen.address", self.address.ip().is_loopback(), self.address, LOOPBACK)?;
+        number("listen.connections_max", self.connections_max, 1..=1_000_000)?;
+        number("listen.handshakes_max", self.handshakes_max, 1..=1_000_000)?;
+        number("listen.mtu_max", self.mtu_max, 1_200..=6_500)?;
+        window("listen.socket_buffer", self.socket_buffer)?;
+        duration("listen.hello_timeout", self.hello_timeout, MILLISECOND)?;
+        duration("listen.keep_alive", self.keep_alive, Duration::from_millis(100))?;
+        duration("listen.idle_timeout", self.idle_timeout, SECOND)?;
+        duration("listen.shutdown_grace", self.shutdown_grace, Duration::ZERO)?;
+        let idle = humantime::format_duration(self.idle_timeout);
+        require(
+            "listen.idle_timeout",
+            self.idle_timeout >= self.keep_alive,
+            idle,
+            "at least listen.keep_alive",
+        )
+    }
+}
+
+impl StreamsConfig {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        number("streams.connection_max", self.connection_max, 1..=65_536)?;
+        duration("streams.open_timeout", self.open_timeout, MILLISECOND)?;
+        window("streams.receive_window", self.receive_window)?;
+        window("streams.connection_receive_window", self.connection_receive_window)?;
+        window("streams.connection_send_window", self.connection_send_window)?;
+        window("streams.connection_unfinished_bytes_max", self.connection_unfinished_bytes_max)?;
+        window("streams.unfinished_bytes_max", self.unfinished_bytes_max)
+    }
+}
+
+impl HttpConfig {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        require("http.address", self.address.ip().is_loopback(), self.address, LOOPBACK)?;
+        number("http.connections_max", self.connections_max, 1..=1_000_000)?;
+        duration("http.idle_timeout", self.idle_timeout, SECOND)
+    }
+}
+
+impl TlsConfig {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        duration("tls.check_interval", self.check_interval, MILLISECOND)
+    }
+}

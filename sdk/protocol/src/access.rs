@@ -1,0 +1,169 @@
+//! What a caller must be allowed to do for a call: the one place that derives it from what opens streams and from requests.
+//!
+//! Who is allowed to do it, the engine decides.
+
+use std::fmt;
+
+use crate::{
+    ids::{PluginName, RouteName, SubscriptionName, TopicName},
+    request::{Open, Read, Request, Subscribe},
+};
+
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// Append events to a topic.
+    Publish,
+    /// Be a consumer of a subscription, which is made if that is asked for.
+    Subscribe,
+    /// Read stored events, payloads among them, without a subscription.
+    Read,
+    /// See names, settings and statistics; no events.
+    Browse,
+    /// Make, change, resume and delete topics, subscriptions and routes.
+    Manage,
+    /// Deploy and remove plugins.
+    Deploy,
+}
+
+impl Action {
+    /// All actions.
+    pub const ALL: [Self; 6] =
+        [Self::Publish, Self::Subscribe, Self::Read, Self::Browse, Self::Manage, Self::Deploy];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Subscribe => "subscribe",
+            Self::Read => "read",
+            Self::Browse => "browse",
+            Self::Manage => "manage",
+            Self::Deploy => "deploy",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What it is done to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// The engine as a whole: its state, and lists of everything.
+    Engine,
+    /// A topic.
+    Topic(TopicName),
+    /// A subscription of a topic.
+    Subscription(TopicName, SubscriptionName),
+    /// A route.
+    Route(RouteName),
+    /// A plugin, in all versions.
+    Plugin(PluginName),
+}
+
+impl Scope {
+    /// The kind of thing.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Engine => "engine",
+            Self::Topic(_) => "topic",
+            Self::Subscription(..) => "subscription",
+            Self::Route(_) => "route",
+            Self::Plugin(_) => "plugin",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Engine => f.write_str("the engine"),
+            Self::Topic(name) => write!(f, "topic {name}"),
+            Self::Subscription(topic, name) => write!(f, "subscription {topic}/{name}"),
+            Self::Route(name) => write!(f, "route {name}"),
+            Self::Plugin(name) => write!(f, "plugin {name}"),
+        }
+    }
+}
+
+/// One thing that a caller must be allowed to do.
+pub type Requirement = (Action, Scope);
+
+/// Something that is asked of the engine.
+pub trait Requires {
+    /// All that the caller must be allowed to do. Empty for what the engine does not know, and for the hello.
+    fn required(&self) -> Vec<Requirement>;
+}
+
+impl Requires for Open {
+    fn required(&self) -> Vec<Requirement> {
+        match self {
+            Self::Publish { topic, .. } => vec![publishing(topic)],
+            Self::Subscribe(subscribe) => subscribe.required(),
+            Self::Read(read) => read.required(),
+            Self::Request(envelope) => envelope.request.required(),
+            Self::Hello(_) | Self::Unknown => Vec::new(),
+        }
+    }
+}
+
+impl Requires for Subscribe {
+    fn required(&self) -> Vec<Requirement> {
+        vec![(Action::Subscribe, Scope::Subscription(self.topic.clone(), self.subscription.clone()))]
+    }
+}
+
+impl Requires for Read {
+    fn required(&self) -> Vec<Requirement> {
+        vec![reading(&self.topic)]
+    }
+}
+
+impl Requires for Request {
+    fn required(&self) -> Vec<Requirement> {
+        let topic = |action, name: &TopicName| vec![(action, Scope::Topic(name.clone()))];
+        let subscription = |action, topic: &TopicName, name: &SubscriptionName| {
+            vec![(action, Scope::Subscription(topic.clone(), name.clone()))]
+        };
+        let route = |name: &RouteName| (Action::Manage, Scope::Route(name.clone()));
+        match self {
+            Self::Info | Self::ListTopics { .. } | Self::ListPlugins { .. } | Self::ListRoutes { .. } => {
+                vec![(Action::Browse, Scope::Engine)]
+            }
+            Self::ListSubscriptions { topic: None, .. } => vec![(Action::Browse, Scope::Engine)],
+            Self::ListSubscriptions { topic: Some(name), .. } | Self::DescribeTopic { name } => {
+                topic(Action::Browse, name)
+            }
+            Self::CreateTopic { name, .. } | Self::SetTopic { name, .. } | Self::DeleteTopic { name, .. } => {
+                topic(Action::Manage, name)
+            }
+            Self::DescribeSubscription { topic, name } => subscription(Action::Browse, topic, name),
+            Self::CreateSubscription { topic, name, .. }
+            | Self::DeleteSubscription { topic, name, .. }
+            | Self::ResumeSubscription { topic, name } => subscription(Action::Manage, topic, name),
+            Self::DeployPlugin { name, .. } | Self::RemovePlugin { name, .. } => {
+                vec![(Action::Deploy, Scope::Plugin(name.clone()))]
+            }
+            // It moves events for its maker, who must be allowed to do so by hand.
+            Self::CreateRoute(spec) => [route(&spec.name), reading(&spec.from)]
+                .into_iter()
+                .chain(spec.to.iter().map(publishing))
+                .collect(),
+            Self::DeleteRoute { name, .. } | Self::ResumeRoute { name } => vec![route(name)],
+            Self::Unknown => Vec::new(),
+        }
+    }
+}
+
+/// What a stream of publishes to a topic requires.
+pub fn publishing(topic: &TopicName) -> Requirement {
+    (Action::Publish, Scope::Topic(topic.clone()))
+}
+
+fn reading(topic: &TopicName) -> Requirement {
+    (Action::Read, Scope::Topic(topic.clone()))
+}
