@@ -43,5 +43,5 @@ mod error;
 pub use commit::{Commit, Family, Op};
 pub use error::Error;
 pub use memory::MemoryStore;
-pub use rocks::{Inspect, RocksOptions, RocksStore, Uninspected};
+pub use rocks::{BareStore, Inspect, RocksOptions, RocksStore, Uninspected};
 pub use store::{ScanLimit, Store, StoreStats};

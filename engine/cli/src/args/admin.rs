@@ -7,13 +7,17 @@ use levada_protocol::{
     ids::{PluginName, RouteName, TopicName},
     request::{Retain, Start},
 };
+use levada_terminal::{
+    choices::DurabilityArg,
+    values::{DurationMs, parse_size},
+};
 
 use super::{
     ClientArgs,
     chain::{ChainArgs, OptionsArgs},
     path::SubscriptionPath,
     start::parse_start,
-    values::{DurationMs, parse_any_topic, parse_json, parse_plugin, parse_size},
+    values::{parse_any_topic, parse_json, parse_plugin},
 };
 
 #[derive(Debug, clap::Args)]
@@ -109,24 +113,6 @@ pub(crate) struct Changes {
     /// Stored bytes over which --retain time-and-size drops the oldest events, as 10GiB; 0 for no bound
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) max_bytes: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DurabilityArg {
-    /// Synced to disk: survives a power cut
-    Sync,
-    /// Written to the operating system: survives a crash of the engine only
-    Os,
-}
-
-impl DurabilityArg {
-    /// The word of the protocol.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Sync => "sync",
-            Self::Os => "os",
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,11 +1,9 @@
 //! What can be typed: good lines, bad lines, and the values in them.
 
-use levada_protocol::request::{StageSpec, SubscriptionOptions};
+use levada_protocol::request::{Order, StageSpec, SubscriptionOptions};
+use levada_terminal::values::parse_size;
 
-use super::{
-    values::{parse_size, parse_stage},
-    *,
-};
+use super::{values::parse_stage, *};
 
 fn parse(line: &str) -> Result<Args, clap::Error> {
     // A word in '…' may hold spaces.

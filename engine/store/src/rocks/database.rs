@@ -154,7 +154,7 @@ impl Database {
         Ok(Self::reading(db, database, options))
     }
 
-    fn reading(db: DB, database: Options, options: &RocksOptions) -> Self {
+    pub(super) fn reading(db: DB, database: Options, options: &RocksOptions) -> Self {
         Self {
             db,
             options: database,
@@ -261,7 +261,7 @@ impl Database {
 }
 
 /// True if the file system lets files be written past the page cache; some that live in memory do not.
-fn takes_direct_writes(dir: &Path) -> bool {
+pub(super) fn takes_direct_writes(dir: &Path) -> bool {
     let path = dir.join("direct-writes");
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
     let opened = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR);
