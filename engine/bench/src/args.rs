@@ -1,6 +1,6 @@
 //! What can be typed after `levada bench`. Knows the flags' form, not what a workload does.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use levada_terminal::{
@@ -12,7 +12,18 @@ use levada_terminal::{
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
     #[command(subcommand)]
-    pub(crate) workload: Workload,
+    pub(crate) measure: Measure,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Measure {
+    #[command(flatten)]
+    Workload(Workload),
+    /// Measure what the parts of this machine do without the engine: disk, RocksDB, QUIC, and a bare path through them
+    Limits(LimitsArgs),
+    /// The other process of `limits`
+    #[command(hide = true)]
+    Counterpart(CounterpartArgs),
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -71,6 +82,12 @@ pub(crate) struct BenchCommon {
     /// Repeat this often, up to 1000, each time on a fresh topic (and engine), and print medians at the end
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) runs: u16,
+    /// Measure the matching limit before and after each run, as `bench limits` does, and print the ratio: of a rate, or of
+    /// a median latency where events go one at a time
+    #[arg(long, conflicts_with = "addr")]
+    pub(crate) limits: bool,
+    #[command(flatten)]
+    pub(crate) path: PathArgs,
     /// Use the engine at this address instead of starting one; the topic is deleted at the end
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) addr: Option<String>,
@@ -80,6 +97,59 @@ pub(crate) struct BenchCommon {
     /// Where the started engine's data directory is made, and removed again [default: the system's]
     #[arg(long, value_name = "DIR", conflicts_with = "addr")]
     pub(crate) dir: Option<PathBuf>,
+}
+
+/// What the path between client and engine is like.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct PathArgs {
+    /// Largest UDP payload either way in bytes, 1200 to 6500; 1452 is what most networks carry [default: as the path
+    /// allows]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1_200..=6_500))]
+    pub(crate) mtu: Option<u16>,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct LimitsArgs {
+    /// Connections that the fan-out goes to, 1 to 64
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) subscribers: u16,
+    /// Events a second of the paced fan-out
+    #[arg(long, value_name = "R", default_value = "5000", value_parser = parse_rate, allow_negative_numbers = true)]
+    pub(crate) rate: f64,
+    /// Fill frames up to this size, 1MiB at most
+    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = parse_size)]
+    pub(crate) batch_bytes: u64,
+    /// Measure each part for this long at most, up to 1m
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_part)]
+    pub(crate) time: DurationMs,
+    /// Repeat this often, up to 1000, and print medians at the end
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) runs: u16,
+    /// Where files are made, and removed again [default: the system's place for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) path: PathArgs,
+}
+
+/// How long one part is measured.
+fn parse_part(text: &str) -> Result<DurationMs, String> {
+    match parse_length(text)? {
+        DurationMs(milliseconds) if milliseconds > 60_000 => {
+            Err("expected a duration of 1m or less".to_owned())
+        }
+        length => Ok(length),
+    }
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct CounterpartArgs {
+    /// Where its files are made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// UDP address for QUIC
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
 }
 
 /// How a subscription is shared.

@@ -75,7 +75,7 @@ impl Consumer {
         let mut subscriber = client.subscribe(self.options.clone()).await?;
         attached();
         let mut ledger = Ledger::new(subscriber.subscribed().partitions);
-        let mut latencies = Latencies::new();
+        let mut latencies = Latencies::default();
         loop {
             let next = tokio::select! {
                 biased;

@@ -10,6 +10,8 @@ mod fanout;
 mod plugin;
 mod publish;
 
+mod limits;
+
 mod publishing;
 mod subscribing;
 mod target;
@@ -24,6 +26,8 @@ mod stamp;
 mod batching;
 mod clock;
 mod endpoint;
+mod figures;
+mod place;
 mod watched;
 
 use std::{future::Future, pin::pin};
@@ -32,14 +36,26 @@ use levada_protocol::error::ErrorCode;
 use levada_terminal::{Failure, Output, interrupted};
 
 pub use self::args::BenchArgs;
-use self::{args::Workload, report::Report, target::Target};
+use self::{
+    args::{Measure, Workload},
+    report::Report,
+    target::Target,
+};
 
-/// Runs a workload as often as asked for and prints what it found.
+/// Measures what the arguments name and prints what it found.
 ///
 /// # Errors
 /// If a part fails, if an event is lost, comes twice or out of order, or when the user interrupts.
 pub async fn run(output: &Output, args: BenchArgs) -> anyhow::Result<()> {
-    let workload = &args.workload;
+    match &args.measure {
+        Measure::Workload(workload) => Box::pin(run_workload(output, workload)).await,
+        Measure::Limits(args) => Box::pin(limits::run(output, args)).await,
+        Measure::Counterpart(args) => Box::pin(limits::run_counterpart(output, args)).await,
+    }
+}
+
+/// Runs a workload as often as asked for, with its limit before and after if that is wanted.
+async fn run_workload(output: &Output, workload: &Workload) -> anyhow::Result<()> {
     if let Workload::Plugin(args) = workload {
         plugin::check(args)?;
     }
@@ -47,7 +63,16 @@ pub async fn run(output: &Output, args: BenchArgs) -> anyhow::Result<()> {
     let common = workload.common();
     let mut runs = Vec::new();
     for number in 1..=common.runs {
-        let report = Box::pin(run_once(output, workload, &mut stop)).await?;
+        let report = if common.limits {
+            let limit = || Box::pin(limits::measure(output, workload));
+            let before = limits::until_stopped(&mut stop, limit()).await?;
+            let mut report = Box::pin(run_once(output, workload, &mut stop)).await?;
+            let after = limits::until_stopped(&mut stop, limit()).await?;
+            report.limit(limits::path_of(workload), (before, after));
+            report
+        } else {
+            Box::pin(run_once(output, workload, &mut stop)).await?
+        };
         if output.is_json() {
             output.json(&report)?;
         } else if common.runs > 1 {

@@ -46,6 +46,13 @@ impl Budget {
         })
     }
 
+    /// So many events, or fewer if they do not go into a time.
+    pub(crate) fn bounded(events: u64, duration: Duration) -> Arc<Self> {
+        let budget = Self::new(u64::MAX, Some(duration));
+        budget.left.store(events, Ordering::Relaxed);
+        budget
+    }
+
     /// Starts the time.
     pub(crate) fn begin(&self, now: u64) {
         self.end.store(now.saturating_add(self.duration), Ordering::Relaxed);
@@ -53,7 +60,7 @@ impl Budget {
 
     /// Takes up to `wanted` events; 0 when there are no more.
     #[inline]
-    fn take(&self, wanted: u64, now: u64) -> u64 {
+    pub(crate) fn take(&self, wanted: u64, now: u64) -> u64 {
         if now >= self.end.load(Ordering::Relaxed) {
             return 0;
         }
@@ -152,7 +159,7 @@ async fn time_tickets(
     mut tickets: mpsc::Receiver<(u64, Ticket)>,
     clock: Clock,
 ) -> Result<Latencies, levada_client::Error> {
-    let mut latencies = Latencies::new();
+    let mut latencies = Latencies::default();
     while let Some((sent, ticket)) = tickets.recv().await {
         ticket.await?;
         latencies.record(clock.now().saturating_sub(sent));
@@ -168,7 +175,7 @@ pub(crate) async fn one_at_a_time(
     warm_up: u64,
 ) -> anyhow::Result<Sent> {
     let mut maker = Maker::new(&plan, lane);
-    let mut latencies = Latencies::new();
+    let mut latencies = Latencies::default();
     loop {
         let now = plan.clock.now();
         if plan.budget.take(1, now) == 0 {
@@ -217,6 +224,15 @@ mod tests {
         let granted: Vec<u64> = (0..5).map(|now| budget.take(16, now)).collect();
         assert_eq!(granted, [16, 16, 8, 0, 0]);
         assert_eq!(budget.taken(), 40);
+    }
+
+    #[test]
+    fn a_bounded_budget_ends_with_its_events_or_its_time() {
+        for (events, granted) in [(20, [16, 4, 0]), (100, [16, 16, 0])] {
+            let budget = Budget::bounded(events, Duration::from_nanos(100));
+            budget.begin(0);
+            assert_eq!([10, 99, 100].map(|now| budget.take(16, now)), granted, "{events}");
+        }
     }
 
     #[test]

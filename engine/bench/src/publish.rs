@@ -17,6 +17,11 @@ use crate::{
 /// Events that are published before latencies count, at most.
 const WARM_UP_MAX: u64 = 1_000;
 
+/// How many of so many events are published before latencies count.
+pub(crate) fn warm_up(events: u64) -> u64 {
+    (events / 10).min(WARM_UP_MAX)
+}
+
 /// As fast as it goes.
 pub(crate) async fn publish(output: &Output, target: &mut Target, args: &Publish) -> anyhow::Result<Report> {
     let duration = args.duration.map(Into::into);
@@ -38,9 +43,8 @@ pub(crate) async fn publish(output: &Output, target: &mut Target, args: &Publish
 
 /// One at a time.
 pub(crate) async fn latency(output: &Output, target: &mut Target, args: &Latency) -> anyhow::Result<Report> {
-    let warm_up = (args.events / 10).min(WARM_UP_MAX);
     let publishing = Publishing::new(target, &args.common, Layout::Binary, Clock::start(), args.events, None)
-        .shaped(Shape::OneInFlight { tasks: 1, warm_up });
+        .shaped(Shape::OneInFlight { tasks: 1, warm_up: warm_up(args.events) });
     let mut report = run(output, target, &args.common, "latency", publishing, Some(args.events)).await?;
     report.one_at_a_time(Some(1));
     Ok(report)
@@ -86,6 +90,6 @@ pub(crate) async fn prefill(
 pub(crate) fn report_of(workload: &'static str, common: &BenchCommon, published: &Published) -> Report {
     let mut report = Report::new(workload, common);
     report.timing(published.events(), published.begun, published.ended);
-    report.latencies(Latencies::new().percentiles());
+    report.latencies(Latencies::default().percentiles());
     report
 }

@@ -133,7 +133,7 @@ impl Publishing {
                 Shape::Rate(rate) => running.spawn(producer::at_rate(publisher, plan, lane, rate)),
             };
         }
-        let (mut counts, mut latencies) = (vec![0; tasks], Latencies::new());
+        let (mut counts, mut latencies) = (vec![0; tasks], Latencies::default());
         while let Some(sent) = running.join_next().await {
             let sent = sent??;
             latencies.absorb(&sent.latencies);

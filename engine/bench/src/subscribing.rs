@@ -133,7 +133,7 @@ impl Subscribing {
         let _failed = self.done.send(true);
         let mut all = Subscribed {
             ledgers: Vec::new(),
-            latencies: Latencies::new(),
+            latencies: Latencies::default(),
             last: 0,
             unordered: self.unordered,
         };

@@ -1,20 +1,14 @@
 //! The engine under test: one of our own on a fresh directory, or one that stands; a fresh topic on it, and its figures.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use levada_client::{Client, DeleteOptions, EngineInfo, Error, TopicSettings};
 use levada_rig::Sandbox;
 use levada_terminal::{Output, connect_to};
 
-use crate::{
-    args::BenchCommon,
-    clock,
-    report::{Costs, Report},
-};
+use crate::{args::BenchCommon, clock, figures::Costs, place, report::Report};
 
-/// `f_type` of a tmpfs, see statfs(2).
-const TMPFS_MAGIC: u64 = 0x0102_1994;
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// An engine and what was made on it for one run.
@@ -35,12 +29,13 @@ pub(crate) struct Target {
 pub(crate) struct Address {
     addr: String,
     ca: Option<PathBuf>,
+    mtu: Option<u16>,
 }
 
 impl Address {
     /// A new connection.
     pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
-        connect_to(&self.addr, self.ca.as_deref()).await
+        connect_to(&self.addr, self.ca.as_deref(), self.mtu).await
     }
 }
 
@@ -54,12 +49,15 @@ pub(crate) struct Before {
 impl Target {
     /// Starts or finds the engine and makes the run's topic.
     pub(crate) async fn prepare(output: &Output, common: &BenchCommon) -> anyhow::Result<Self> {
+        let mtu = common.path.mtu;
         let (own, address) = match &common.addr {
-            Some(addr) => (None, Address { addr: addr.clone(), ca: common.ca.clone() }),
+            Some(addr) => (None, Address { addr: addr.clone(), ca: common.ca.clone(), mtu }),
             None => {
-                let sandbox = Sandbox::start("levada-bench-", &place(output, common), None).await?;
+                let sandbox =
+                    Sandbox::start("levada-bench-", &place::checked(output, common.dir.as_deref()), None)
+                        .await?;
                 let (addr, ca) = (sandbox.engine().addr().to_owned(), sandbox.engine().ca().to_owned());
-                (Some(sandbox), Address { addr, ca: Some(ca) })
+                (Some(sandbox), Address { addr, ca: Some(ca), mtu })
             }
         };
         let topic = format!("bench-{:08x}", getrandom::u32().context("drawing a topic's name")?);
@@ -147,19 +145,4 @@ fn settings(common: &BenchCommon) -> TopicSettings {
         durability: common.durability.word().to_owned(),
         ..TopicSettings::default()
     }
-}
-
-/// Where the engine's directory is made.
-fn place(output: &Output, common: &BenchCommon) -> PathBuf {
-    let place = common.dir.clone().unwrap_or_else(std::env::temp_dir);
-    if is_tmpfs(&place) {
-        let shown = place.display();
-        output
-            .remark(&format!("note: {shown} is memory, where a sync costs nothing; --dir DIR names a disk"));
-    }
-    place
-}
-
-fn is_tmpfs(path: &Path) -> bool {
-    rustix::fs::statfs(path).is_ok_and(|found| u64::try_from(found.f_type) == Ok(TMPFS_MAGIC))
 }

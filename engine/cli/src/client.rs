@@ -11,7 +11,7 @@ pub(crate) async fn with<T>(
     args: &ClientArgs,
     work: impl AsyncFnOnce(&Client) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let client = connect_to(&args.addr, args.ca.as_deref()).await?;
+    let client = connect_to(&args.addr, args.ca.as_deref(), None).await?;
     let done = work(&client).await;
     client.close().await;
     done

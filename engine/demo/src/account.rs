@@ -61,7 +61,7 @@ impl Account {
             twice: 0,
             unexpected: 0,
             misshapen: 0,
-            latencies: Latencies::new(),
+            latencies: Latencies::default(),
             first_us: None,
             last_us: 0,
         }

@@ -30,6 +30,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a killed process may take to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The command that runs an engine.
+const SERVE: [&str; 4] = ["serve", "--http", "127.0.0.1:0", "--until-stdin-closes"];
 /// Lines of the engine's log that an error repeats.
 const LOG_LINES: usize = 5;
 
@@ -44,14 +46,32 @@ pub struct Sandbox {
 impl Sandbox {
     /// Makes a directory in `parent` and starts an engine that keeps its log there, and its data too unless it is to
     /// keep it in `data_dir`.
+    ///
+    /// # Errors
+    /// If the directory cannot be made, or the engine does not start.
     pub async fn start(name: &str, parent: &Path, data_dir: Option<&Path>) -> anyhow::Result<Self> {
+        Self::start_command(&SERVE, name, parent, data_dir).await
+    }
+
+    /// The same with another command of this program in the engine's place: it takes `--data-dir`, `--listen` and
+    /// `--output json`, prints the same line once it is ready, and ends when its stdin does.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_command(
+        command: &[&str],
+        name: &str,
+        parent: &Path,
+        data_dir: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         let home = Builder::new().prefix(name).tempdir_in(parent).map_err(|error| {
             let message = format!("no directory can be made in {}: {error}", parent.display());
             Failure::new(ErrorCode::ConfigInvalid, message)
                 .hint("the environment's TMPDIR names another place")
         })?;
         let own = home.path().join("data");
-        let engine = Engine::start(data_dir.unwrap_or(&own), &home.path().join("engine.log")).await?;
+        let log = home.path().join("engine.log");
+        let engine = Engine::start(command, data_dir.unwrap_or(&own), &log).await?;
         Ok(Self { engine, home })
     }
 
@@ -85,15 +105,14 @@ struct Started {
 
 impl Engine {
     /// Starts an engine on `data_dir`, on free ports; its log goes to the file `log`.
-    async fn start(data_dir: &Path, log: &Path) -> anyhow::Result<Self> {
+    async fn start(command: &[&str], data_dir: &Path, log: &Path) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("finding this program's own file")?;
         let stderr = File::create(log).with_context(|| format!("making the log file {}", log.display()))?;
         let mut child = Command::new(program)
-            .arg("serve")
+            .args(command)
             .arg("--data-dir")
             .arg(data_dir)
-            .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--output", "json"])
-            .arg("--until-stdin-closes")
+            .args(["--listen", "127.0.0.1:0", "--output", "json"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr)
@@ -115,7 +134,7 @@ impl Engine {
 
     /// A new connection to it.
     pub async fn connect(&self) -> anyhow::Result<Client> {
-        connect_to(&self.addr, Some(&self.ca)).await
+        connect_to(&self.addr, Some(&self.ca), None).await
     }
 
     /// Where it listens.

@@ -24,12 +24,14 @@ pub struct Percentiles {
     pub max: f64,
 }
 
-impl Latencies {
+impl Default for Latencies {
     /// None yet.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self { histogram: Histogram::new_with_bounds(1, LONGEST, 3).expect("the bounds are in order") }
     }
+}
 
+impl Latencies {
     /// Adds one.
     #[inline]
     pub fn record(&mut self, nanoseconds: u64) {
@@ -73,7 +75,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_within_a_thousandth() {
-        let (mut all, mut odd) = (Latencies::new(), Latencies::new());
+        let (mut all, mut odd) = (Latencies::default(), Latencies::default());
         for micros in 1..=10_000_u64 {
             let half = if micros % 2 == 0 { &mut all } else { &mut odd };
             half.record(micros * 1_000);
@@ -85,7 +87,7 @@ mod tests {
         {
             assert!((got - expected).abs() <= expected / 1_000.0, "{got} {expected}");
         }
-        assert_eq!(Latencies::new().percentiles(), None);
+        assert_eq!(Latencies::default().percentiles(), None);
     }
 
     #[test]

@@ -15,11 +15,19 @@ const CA_BESIDE: &str = "levada-data/tls/ca.pem";
 /// How a certificate begins in PEM text.
 const PEM_BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-/// Connects to the engine at `addr`; without `ca` that is looked for beside the current directory.
-pub async fn connect_to(addr: &str, ca: Option<&Path>) -> anyhow::Result<Client> {
+/// Connects to the engine at `addr`; without `ca` that is looked for beside the current directory. `mtu_max` bounds the UDP
+/// payload; without it the path does.
+///
+/// # Errors
+/// If there is no CA, or what the client says.
+pub async fn connect_to(addr: &str, ca: Option<&Path>, mtu_max: Option<u16>) -> anyhow::Result<Client> {
     let file = ca_file(ca)?;
     let config =
         ClientConfig::new(addr).ca_file(file).client_name(concat!("levada-cli/", env!("CARGO_PKG_VERSION")));
+    let config = match mtu_max {
+        Some(bytes) => config.mtu_max(bytes),
+        None => config,
+    };
     Ok(Client::connect(config).await?)
 }
 

@@ -76,7 +76,6 @@ impl Output {
     }
 
     /// One value as a line of JSON.
-    #[expect(clippy::unused_self, reason = "everything that prints goes through the command's output")]
     pub fn json<T: Serialize>(&self, value: &T) -> Result<(), Unwritten> {
         let mut line = serde_json::to_vec(value).expect("the command's own values can be written as JSON");
         line.push(b'\n');
@@ -84,13 +83,11 @@ impl Output {
     }
 
     /// Lines that were made already, their ends included.
-    #[expect(clippy::unused_self, reason = "everything that prints goes through the command's output")]
     pub fn bytes(&self, lines: &[u8]) -> Result<(), Unwritten> {
         write_all(lines)
     }
 
     /// One line of text.
-    #[expect(clippy::unused_self, reason = "everything that prints goes through the command's output")]
     pub fn line(&self, text: &str) -> Result<(), Unwritten> {
         write_all(format!("{text}\n").as_bytes())
     }

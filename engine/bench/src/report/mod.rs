@@ -1,21 +1,18 @@
 //! What a run found: the object of `--output json`, its table for people, and medians over runs.
 
-mod figures;
 mod of_limit;
 
 use levada_rig::latencies::Percentiles;
 use levada_terminal::{choices::order_word, output};
 use serde::Serialize;
 
-pub(crate) use self::{
-    figures::{Costs, LatencyFigures, Rates},
-    of_limit::Figure,
-};
+pub(crate) use self::of_limit::Figure;
+use self::of_limit::OfLimit;
 use crate::{
     args::{BenchCommon, ConsumerArgs},
     batching,
+    figures::{Costs, LatencyFigures, Rates},
     ledger::Verdict,
-    report::of_limit::OfLimit,
 };
 
 /// One run, or the medians of several. The names of all fields are the bench's interface.

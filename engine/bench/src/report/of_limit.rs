@@ -4,7 +4,7 @@ use levada_rig::latencies::median;
 use levada_terminal::output::{micros, rate};
 use serde::Serialize;
 
-use super::figures::{LatencyFigures, Rates};
+use crate::figures::{LatencyFigures, Rates};
 
 /// A figure of the bare path: a rate or a latency.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

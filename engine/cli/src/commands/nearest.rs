@@ -102,7 +102,7 @@ impl Names {
         let code = failure::code(&error);
         let Some(args) = &self.client else { return error };
         let meant = async {
-            let client = connect_to(&args.addr, args.ca.as_deref()).await.ok()?;
+            let client = connect_to(&args.addr, args.ca.as_deref(), None).await.ok()?;
             let meant = self.meant(code, &client).await;
             client.close().await;
             meant

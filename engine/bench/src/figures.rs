@@ -4,7 +4,7 @@ use levada_rig::latencies::{Percentiles, median};
 use serde::Serialize;
 
 /// A figure of which several runs have a median.
-trait Median: Sized {
+pub(crate) trait Median: Sized {
     /// The median; the default of no values.
     fn median(values: impl Iterator<Item = Self>) -> Self;
 }
@@ -44,12 +44,14 @@ macro_rules! figures {
 
         impl $name {
             /// The median of every figure.
-            pub(super) fn medians<'a>(runs: impl Iterator<Item = &'a Self> + Clone) -> Self {
-                Self { $($field: Median::median(runs.clone().map(|run| run.$field)),)+ }
+            pub(crate) fn medians<'a>(runs: impl Iterator<Item = &'a Self> + Clone) -> Self {
+                Self { $($field: $crate::figures::Median::median(runs.clone().map(|run| run.$field)),)+ }
             }
         }
     };
 }
+
+pub(crate) use figures;
 
 figures! {
     /// How many events in how much time.
