@@ -64,7 +64,7 @@ async fn run_workload(output: &Output, workload: &Workload) -> anyhow::Result<()
     let mut runs = Vec::new();
     for number in 1..=common.runs {
         let report = if common.limits {
-            let limit = || Box::pin(limits::measure(output, workload));
+            let limit = || Box::pin(limits::measure(workload));
             let before = limits::until_stopped(&mut stop, limit()).await?;
             let mut report = Box::pin(run_once(output, workload, &mut stop)).await?;
             let after = limits::until_stopped(&mut stop, limit()).await?;

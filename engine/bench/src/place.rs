@@ -7,9 +7,14 @@ use levada_terminal::Output;
 /// `f_type` of a tmpfs, see statfs(2).
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
-/// The directory that was named, or the system's for temporary files; says so if a sync costs nothing there.
+/// The directory that was named, or the system's for temporary files.
+pub(crate) fn of(named: Option<&Path>) -> PathBuf {
+    named.map_or_else(std::env::temp_dir, Path::to_owned)
+}
+
+/// The same, with a remark if a sync costs nothing there.
 pub(crate) fn checked(output: &Output, named: Option<&Path>) -> PathBuf {
-    let place = named.map_or_else(std::env::temp_dir, Path::to_owned);
+    let place = of(named);
     if is_tmpfs(&place) {
         let shown = place.display();
         output

@@ -44,7 +44,7 @@ pub(crate) async fn run(output: &Output, args: &CounterpartArgs) -> anyhow::Resu
         ServerConfig { data_dir: args.data_dir.clone(), listen: args.listen, ..ServerConfig::default() };
     let bare = bare_endpoint(&config)?;
     let store = BareStore::open(&args.data_dir.join("bare"), &RocksOptions::default())?;
-    let writer = Writer::start(store)?;
+    let (writer, thread) = Writer::start(store)?;
     let mut stdin_closed = watch_stdin()?;
     let quic = bare.endpoint.local_addr().context("finding the port")?.to_string();
     output.json(&Started { quic, ca: bare.ca_pem_path.display().to_string() })?;
@@ -62,6 +62,9 @@ pub(crate) async fn run(output: &Output, args: &CounterpartArgs) -> anyhow::Resu
     }
     bare.endpoint.close(0_u32.into(), b"");
     bare.endpoint.wait_idle().await;
+    connections.shutdown().await;
+    drop(writer);
+    thread.ended().await;
     Ok(())
 }
 

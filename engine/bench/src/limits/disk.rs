@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use levada_rig::latencies::{Latencies, Percentiles};
 use levada_store::{BareStore, RocksOptions};
-use tempfile::TempDir;
+use tokio::task::yield_now;
 
 use super::frame::Framer;
 use crate::{clock::Clock, endpoint::Endpoint};
@@ -38,33 +38,35 @@ pub(super) enum Durability {
 
 /// How long it takes to append a page to a file and sync it.
 pub(super) async fn append(dir: &Path, clock: Clock, time: Duration) -> anyhow::Result<Percentiles> {
-    on_thread(dir, move |dir| {
+    on_thread(dir, async move |dir| {
         let mut file = File::create(dir.join("append"))?;
-        timed(clock, time, |_| {
+        let write = |_| {
             file.write_all(&BLOCK)?;
             file.sync_data()
-        })
+        };
+        timed(clock, time, write).await
     })
     .await
 }
 
 /// How long it takes to write over a page of a file and sync it.
 pub(super) async fn overwrite(dir: &Path, clock: Clock, time: Duration) -> anyhow::Result<Percentiles> {
-    on_thread(dir, move |dir| {
+    on_thread(dir, async move |dir| {
         let mut file = File::create(dir.join("overwrite"))?;
         for _ in 0..BLOCKS {
             file.write_all(&BLOCK)?;
         }
         file.sync_all()?;
-        timed(clock, time, |turn| {
+        let write = |turn| {
             file.write_all_at(&BLOCK, turn % BLOCKS * BLOCK.len() as u64)?;
             file.sync_data()
-        })
+        };
+        timed(clock, time, write).await
     })
     .await
 }
 
-fn timed(
+async fn timed(
     clock: Clock,
     time: Duration,
     mut write: impl FnMut(u64) -> io::Result<()>,
@@ -79,6 +81,8 @@ fn timed(
         if ended - begun >= time {
             break;
         }
+        // Here it ends if nobody waits any more.
+        yield_now().await;
     }
     latencies.percentiles().context("nothing was written")
 }
@@ -91,7 +95,7 @@ pub(super) async fn rocksdb(
     (event_bytes, frame_events): (usize, u32),
     durability: Durability,
 ) -> anyhow::Result<f64> {
-    on_thread(dir, move |dir| {
+    on_thread(dir, async move |dir| {
         let store = BareStore::open(dir, &RocksOptions::default())?;
         let framer = Framer::new(event_bytes, frame_events);
         let (begun, time) = (clock.now(), u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
@@ -105,6 +109,7 @@ pub(super) async fn rocksdb(
                 store.sync()?;
                 unsynced = 0;
             }
+            yield_now().await;
         }
         if durability == Durability::Synced {
             store.sync()?;
@@ -116,19 +121,13 @@ pub(super) async fn rocksdb(
     .await
 }
 
-/// Runs `work` with a directory of its own in `parent`, which goes once the work has ended.
+/// Runs `work` with a directory of its own in `parent`, which the thread removes however the work ends.
 async fn on_thread<T: Send + 'static>(
     parent: &Path,
-    work: impl FnOnce(&Path) -> anyhow::Result<T> + Send + 'static,
+    work: impl AsyncFnOnce(&Path) -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
     let dir = tempfile::Builder::new().prefix("levada-limits-").tempdir_in(parent)?;
-    let body = move |dir: TempDir| {
-        let done = work(dir.path());
-        // It is removed by the thread that wrote it, also if nobody waits any more.
-        drop(dir);
-        done
-    };
-    Endpoint::spawn("disk", move || async move { body(dir) })?.finished().await
+    Endpoint::spawn("disk", move || async move { work(dir.path()).await })?.finished().await
 }
 
 #[cfg(test)]

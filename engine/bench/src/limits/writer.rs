@@ -27,6 +27,18 @@ pub(super) struct Job {
     pub(super) stored: Arc<watch::Sender<u64>>,
 }
 
+/// The thread itself.
+#[derive(Debug)]
+pub(super) struct Thread(thread::JoinHandle<()>);
+
+impl Thread {
+    /// Waits until it has ended, once the last [`Writer`] is gone: a RocksDB must be closed before its process ends.
+    pub(super) async fn ended(self) {
+        // A panic of the thread is printed already, and the bench sees its streams end.
+        let _joined = tokio::task::spawn_blocking(|| self.0.join()).await;
+    }
+}
+
 /// A handle on the thread, which ends with the last clone.
 #[derive(Debug, Clone)]
 pub(super) struct Writer {
@@ -36,7 +48,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread on this store.
-    pub(super) fn start(store: BareStore) -> anyhow::Result<Self> {
+    pub(super) fn start(store: BareStore) -> anyhow::Result<(Self, Thread)> {
         let (jobs, queue) = mpsc::channel(QUEUED_MAX);
         let writer = Self { jobs, listeners: Arc::default() };
         let listeners = Arc::clone(&writer.listeners);
@@ -46,8 +58,8 @@ impl Writer {
                 tracing::error!(%error, "the bare store failed");
             }
         };
-        thread::Builder::new().name("bare-writer".to_owned()).spawn(body).context("starting the writer")?;
-        Ok(writer)
+        let thread = thread::Builder::new().name("bare-writer".to_owned()).spawn(body);
+        Ok((writer, Thread(thread.context("starting the writer")?)))
     }
 
     /// Hands a frame over; waits for room. Not cancel safe.
@@ -132,7 +144,8 @@ mod tests {
     #[tokio::test]
     async fn every_frame_is_stored_counted_and_passed_on_in_order() {
         let dir = tempfile::tempdir().unwrap();
-        let writer = Writer::start(BareStore::open(dir.path(), &RocksOptions::default()).unwrap()).unwrap();
+        let store = BareStore::open(dir.path(), &RocksOptions::default()).unwrap();
+        let (writer, thread) = Writer::start(store).unwrap();
         let mut frames = writer.listen();
         let (stored, mut told) = watch::channel(0);
         let stored = Arc::new(stored);
@@ -146,5 +159,7 @@ mod tests {
             assert_eq!(frames.recv().await, Some(frame(events)));
         }
         assert_eq!(frames.recv().await, None);
+        drop((writer, stored));
+        thread.ended().await;
     }
 }
