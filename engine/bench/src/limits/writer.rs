@@ -1,7 +1,14 @@
-//! The storing half of the bare path: one thread, one RocksDB batch write a frame, one sync for all that has queued.
+//! The storing half of the bare path: one RocksDB batch write a frame, one sync for all that has queued.
+//!
+//! Two threads, as RocksDB writes on while it syncs. Where nothing else is under way the first one syncs as well: one
+//! event at a time waits for no second thread.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
     thread,
 };
 
@@ -13,7 +20,9 @@ use super::frame::Frame;
 
 /// Frames that may wait to be written.
 const QUEUED_MAX: usize = 256;
-/// Bytes that one sync makes durable, as in the engine's default of `group_bytes_max`.
+/// Groups that may wait for their sync.
+const UNSYNCED_MAX: usize = 64;
+/// Bytes that are written before a sync may begin, as in the engine's default of `group_bytes_max`.
 const GROUP_BYTES_MAX: usize = 1 << 20;
 /// Frames that a subscriber may lag behind; then the writer waits.
 const LAG_MAX: usize = 256;
@@ -27,7 +36,7 @@ pub(super) struct Job {
     pub(super) stored: Arc<watch::Sender<u64>>,
 }
 
-/// The thread itself.
+/// The thread that writes, which ends after the one that syncs.
 #[derive(Debug)]
 pub(super) struct Thread(thread::JoinHandle<()>);
 
@@ -53,10 +62,21 @@ impl Writer {
         let writer = Self { jobs, listeners: Arc::default() };
         let listeners = Arc::clone(&writer.listeners);
         let body = move || {
-            if let Err(error) = write_all(&store, queue, &listeners) {
-                // Whoever waits sees its stream end.
-                tracing::error!(%error, "the bare store failed");
-            }
+            let (handed_over, groups) = sync_channel(UNSYNCED_MAX);
+            let stored = Stored { store, listeners, unsynced: AtomicUsize::new(0) };
+            // Whoever waits sees its stream end when a job is dropped.
+            let report = |done| {
+                if let Err(error) = done {
+                    let error: levada_store::Error = error;
+                    tracing::error!(%error, "the bare store failed");
+                }
+            };
+            let stored = &stored;
+            thread::scope(|scope| {
+                scope.spawn(move || report(stored.sync_all(&groups)));
+                report(stored.write_all(queue, &handed_over));
+                drop(handed_over);
+            });
         };
         let thread = thread::Builder::new().name("bare-writer".to_owned()).spawn(body);
         Ok((writer, Thread(thread.context("starting the writer")?)))
@@ -80,32 +100,69 @@ impl Writer {
     }
 }
 
-fn write_all(
-    store: &BareStore,
-    mut queue: mpsc::Receiver<Job>,
-    listeners: &Mutex<Vec<mpsc::Sender<Frame>>>,
-) -> Result<(), levada_store::Error> {
-    let (mut group, mut key) = (Vec::new(), 0_u64);
-    while let Some(first) = queue.blocking_recv() {
-        let mut bytes = first.frame.bytes.len();
-        group.push(first);
-        while bytes < GROUP_BYTES_MAX
-            && let Ok(next) = queue.try_recv()
-        {
-            bytes += next.frame.bytes.len();
-            group.push(next);
+/// The store, and what both threads know of it.
+struct Stored {
+    store: BareStore,
+    listeners: Arc<Mutex<Vec<mpsc::Sender<Frame>>>>,
+    /// Groups that were handed over and are not acknowledged.
+    unsynced: AtomicUsize,
+}
+
+impl Stored {
+    /// Writes frames in groups; a group is synced here if no other is under way and none has queued.
+    fn write_all(
+        &self,
+        mut queue: mpsc::Receiver<Job>,
+        handed_over: &SyncSender<Vec<Job>>,
+    ) -> Result<(), levada_store::Error> {
+        let mut key = 0_u64;
+        while let Some(first) = queue.blocking_recv() {
+            let mut bytes = first.frame.bytes.len();
+            let mut group = vec![first];
+            while bytes < GROUP_BYTES_MAX
+                && let Ok(next) = queue.try_recv()
+            {
+                bytes += next.frame.bytes.len();
+                group.push(next);
+            }
+            for job in &group {
+                key += 1;
+                self.store.write(&key.to_be_bytes(), &job.frame.bytes)?;
+            }
+            if queue.is_empty() && self.unsynced.load(Ordering::Acquire) == 0 {
+                self.settle(vec![group])?;
+                continue;
+            }
+            self.unsynced.fetch_add(1, Ordering::AcqRel);
+            if handed_over.send(group).is_err() {
+                // The other thread has failed, and said why.
+                break;
+            }
         }
-        for job in &group {
-            key += 1;
-            store.write(&key.to_be_bytes(), &job.frame.bytes)?;
-        }
-        if group.iter().any(|job| job.synced) {
-            store.sync()?;
-        }
-        tell_listeners(&group, listeners);
-        acknowledge(&mut group);
+        Ok(())
     }
-    Ok(())
+
+    /// Syncs what was handed over, all that has queued at once.
+    fn sync_all(&self, groups: &Receiver<Vec<Job>>) -> Result<(), levada_store::Error> {
+        while let Ok(first) = groups.recv() {
+            let all: Vec<_> = [first].into_iter().chain(groups.try_iter()).collect();
+            let count = all.len();
+            self.settle(all)?;
+            self.unsynced.fetch_sub(count, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Syncs groups that are written, passes their frames on and acknowledges them.
+    fn settle(&self, groups: Vec<Vec<Job>>) -> Result<(), levada_store::Error> {
+        let mut jobs: Vec<Job> = groups.into_iter().flatten().collect();
+        if jobs.iter().any(|job| job.synced) {
+            self.store.sync()?;
+        }
+        tell_listeners(&jobs, &self.listeners);
+        acknowledge(&mut jobs);
+        Ok(())
+    }
 }
 
 fn tell_listeners(group: &[Job], listeners: &Mutex<Vec<mpsc::Sender<Frame>>>) {
