@@ -59,8 +59,36 @@ fn packages() -> BTreeMap<String, Package> {
 }
 
 /// The engine's layers, top down: each may depend on those named, and on nothing else of ours.
-const LAYERS: [(&str, &[&str]); 8] = [
-    ("levada-engine", &["levada-server", "levada-client", "levada-json", "levada-protocol"]),
+const LAYERS: [(&str, &[&str]); 13] = [
+    (
+        "levada-engine",
+        &[
+            "levada-bench",
+            "levada-demo",
+            "levada-bundled",
+            "levada-terminal",
+            "levada-server",
+            "levada-client",
+            "levada-json",
+            "levada-protocol",
+        ],
+    ),
+    (
+        "levada-bench",
+        &[
+            "levada-rig",
+            "levada-bundled",
+            "levada-terminal",
+            "levada-server",
+            "levada-store",
+            "levada-client",
+            "levada-protocol",
+        ],
+    ),
+    ("levada-demo", &["levada-rig", "levada-bundled", "levada-terminal", "levada-client", "levada-protocol"]),
+    ("levada-rig", &["levada-terminal", "levada-client", "levada-protocol"]),
+    ("levada-bundled", &["levada-client", "levada-protocol"]),
+    ("levada-terminal", &["levada-client", "levada-json", "levada-protocol"]),
     ("levada-json", &["levada-protocol"]),
     ("levada-server", &["levada-broker", "levada-plugin-host", "levada-store", "levada-protocol"]),
     ("levada-broker", &["levada-delivery", "levada-store", "levada-protocol"]),
@@ -149,7 +177,7 @@ fn each_large_thing_is_known_to_one_crate() {
         ("rocksdb", &["levada-store"][..]),
         ("wasmtime", &["levada-plugin-host"]),
         ("axum", &["levada-server"]),
-        ("quinn", &["levada-server", "levada-client"]),
+        ("quinn", &["levada-server", "levada-client", "levada-bench"]),
     ] {
         for (name, package) in &packages {
             let knows = package.dependencies.iter().any(|it| it == thing);

@@ -1,19 +1,9 @@
-//! From flags to a connection: which engine, and whom to trust; and from the connection to its end.
+//! From flags to a connection, and from the connection to its end.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use levada_client::Client;
+use levada_terminal::{Failure, connect_to, interrupted};
 
-use levada_client::{Client, ClientConfig};
-use levada_protocol::error::ErrorCode;
-
-use crate::{args::ClientArgs, failure::Failure, interrupt::interrupted};
-
-/// Where the CA lies when nobody says: that of an engine started in the same directory.
-const CA_BESIDE: &str = "levada-data/tls/ca.pem";
-/// How a certificate begins in PEM text.
-const PEM_BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+use crate::args::ClientArgs;
 
 /// Does `work` over a connection to the engine that the flags or the environment name, and closes it however the work
 /// ends: an engine that shuts down waits a while for connections that nobody has closed.
@@ -21,7 +11,7 @@ pub(crate) async fn with<T>(
     args: &ClientArgs,
     work: impl AsyncFnOnce(&Client) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let client = connect_to(&args.addr, args.ca.as_deref()).await?;
+    let client = connect_to(&args.addr, args.ca.as_deref(), None).await?;
     let done = work(&client).await;
     client.close().await;
     done
@@ -40,32 +30,4 @@ pub(crate) async fn with_interruptible<T>(
         }
     };
     with(args, interruptible).await
-}
-
-/// Connects to the engine at `addr`; without `ca` that is looked for beside the current directory.
-pub(crate) async fn connect_to(addr: &str, ca: Option<&Path>) -> anyhow::Result<Client> {
-    let file = ca_file(ca)?;
-    let config =
-        ClientConfig::new(addr).ca_file(file).client_name(concat!("levada-cli/", env!("CARGO_PKG_VERSION")));
-    Ok(Client::connect(config).await?)
-}
-
-/// The file that holds the CA, once it is certain that it does: the client's own error would not say what to do.
-fn ca_file(named: Option<&Path>) -> Result<PathBuf, Failure> {
-    let path = named.map_or_else(|| PathBuf::from(CA_BESIDE), Path::to_owned);
-    let wrong = |what: String| {
-        Failure::new(ErrorCode::ConfigInvalid, what)
-            .hint("the engine keeps it in DATA_DIR/tls/ca.pem; name it with --ca FILE or LEVADA_CA")
-    };
-    let text = fs::read(&path).map_err(|error| match named {
-        Some(file) => Failure::unreadable(file, &error).hint(
-            "it is to be the engine's CA certificate, which the engine keeps in DATA_DIR/tls/ca.pem; --ca or LEVADA_CA \
-             names it",
-        ),
-        None => wrong(format!("no CA certificate: neither --ca nor LEVADA_CA is set, and ./{CA_BESIDE}: {error}")),
-    })?;
-    if text.windows(PEM_BEGIN.len()).any(|part| part == PEM_BEGIN) {
-        return Ok(path);
-    }
-    Err(wrong(format!("{} holds no certificate, expected the PEM text of the engine's CA", path.display())))
 }

@@ -2,116 +2,24 @@
 //! code.
 
 use std::{
-    error::Error,
     ffi::OsString,
-    fmt,
     io::{self, Write as _},
-    path::Path,
     process::ExitCode,
 };
 
 use clap::error::ErrorKind;
 use levada_protocol::error::ErrorCode;
-use serde::Serialize;
-
-use crate::{
-    args::Format,
+use levada_terminal::{
+    Failure, FailureCode, FailureKind,
+    choices::Format,
     output::{Output, Unwritten},
 };
+use serde::Serialize;
 
 /// The exit code of wrong usage.
 const WRONG_USAGE: u8 = 2;
 /// The exit code of work that the user stopped, as shells know it.
 const INTERRUPTED: u8 = 130;
-
-/// What went wrong, as a stable word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FailureCode {
-    /// A code of the protocol.
-    Known(ErrorCode),
-    /// A file that the user named cannot be read.
-    FileUnreadable,
-    /// Standard output cannot be written.
-    OutputFailed,
-}
-
-impl FailureCode {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Known(code) => code.as_str(),
-            Self::FileUnreadable => "FILE_UNREADABLE",
-            Self::OutputFailed => "OUTPUT_FAILED",
-        }
-    }
-}
-
-impl From<ErrorCode> for FailureCode {
-    fn from(code: ErrorCode) -> Self {
-        Self::Known(code)
-    }
-}
-
-/// A failure that the command line itself finds, as opposed to one that the engine returns.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    code: FailureCode,
-    message: String,
-    hint: Option<String>,
-    kind: Kind,
-}
-
-/// What the exit code tells apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Failed,
-    /// The command was typed wrongly, and nothing was begun.
-    WrongUsage,
-    /// The user wished to stop.
-    Interrupted,
-}
-
-impl Failure {
-    /// A failure with this code and sentence.
-    pub(crate) fn new(code: impl Into<FailureCode>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into(), hint: None, kind: Kind::Failed }
-    }
-
-    /// Flags that contradict each other in a way that only the command itself can see.
-    pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { kind: Kind::WrongUsage, ..Self::new(ErrorCode::InvalidArgument, message) }
-    }
-
-    /// A file that the user named and that cannot be read.
-    pub(crate) fn unreadable(file: &Path, error: &io::Error) -> Self {
-        let why = match error.kind() {
-            io::ErrorKind::NotFound => "there is no such file".to_owned(),
-            io::ErrorKind::PermissionDenied => "its permissions do not allow it".to_owned(),
-            io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
-            _ => error.to_string(),
-        };
-        let message = format!("{} cannot be read: {why}", file.display());
-        Self { kind: Kind::WrongUsage, ..Self::new(FailureCode::FileUnreadable, message) }
-    }
-
-    /// The user wished to stop before the work was done.
-    pub(crate) fn interrupted() -> Self {
-        Self { kind: Kind::Interrupted, ..Self::new(ErrorCode::ShuttingDown, "interrupted") }
-    }
-
-    /// The same failure with a hint what to do.
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl Error for Failure {}
 
 /// Prints why a command failed and answers its exit code.
 ///
@@ -120,15 +28,15 @@ pub(crate) fn report(error: &anyhow::Error, output: &Output) -> ExitCode {
     if error.chain().any(|cause| cause.downcast_ref().is_some_and(Unwritten::is_closed)) {
         return ExitCode::SUCCESS;
     }
-    let kind = error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).map(|failure| failure.kind);
-    if kind == Some(Kind::Interrupted) {
+    let kind = error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).map(Failure::kind);
+    if kind == Some(FailureKind::Interrupted) {
         output.remark(&sentence(error));
         return ExitCode::from(INTERRUPTED);
     }
     let format = if output.is_json() { Format::Json } else { Format::Text };
     let (code, hint) = describe(error);
     print(format, &Reported { code: code.as_str(), message: sentence(error), hint });
-    if kind == Some(Kind::WrongUsage) { ExitCode::from(WRONG_USAGE) } else { ExitCode::FAILURE }
+    if kind == Some(FailureKind::WrongUsage) { ExitCode::from(WRONG_USAGE) } else { ExitCode::FAILURE }
 }
 
 /// Prints help or what was wrong with the arguments.
@@ -239,7 +147,8 @@ fn sentence(error: &anyhow::Error) -> String {
 fn describe(error: &anyhow::Error) -> (FailureCode, Option<String>) {
     for cause in error.chain() {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
-            return (failure.code, failure.hint.clone().or_else(|| hint(failure.code)));
+            let advice = failure.advice().map(str::to_owned);
+            return (failure.code(), advice.or_else(|| hint(failure.code())));
         }
         if let Some(refused) = cause.downcast_ref::<levada_client::Error>() {
             let code = code_of(refused).into();

@@ -1,4 +1,4 @@
-//! The command line of Levada: every command, the demo and the bench.
+//! The command line of Levada: every command. The demo and the bench are crates of their own.
 //!
 //! One file per command; each turns arguments into calls of the client (or of the server, for `serve`) and answers
 //! into text or JSON. Nothing here decides what the engine does.
@@ -8,26 +8,14 @@ mod commands;
 
 mod client;
 mod failure;
-mod interrupt;
 mod logging;
-mod output;
-
-mod bench;
-mod demo;
-
-mod arrivals;
-mod child;
-mod latencies;
-mod stall;
 
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
+use levada_terminal::Output;
 
-use crate::{
-    args::{Args, Command},
-    output::Output,
-};
+use crate::args::{Args, Command};
 
 /// Runs the command that the process's arguments name.
 ///
@@ -49,7 +37,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
-    let output = Output::new(&args.common);
+    let output = Output::new(args.common.output, args.common.quiet);
     match dispatch(&output, args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error, &output),

@@ -3,9 +3,8 @@
 use std::io;
 
 use levada_server::telemetry::LossyStderr;
+use levada_terminal::choices::Format;
 use tracing_subscriber::EnvFilter;
-
-use crate::args::Format;
 
 /// Warnings, but those that the client library gives of what a command tells itself, as its error or as a remark.
 const COMMANDS_TELL: &str =

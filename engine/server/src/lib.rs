@@ -5,6 +5,8 @@
 
 mod run;
 
+mod bare;
+
 pub mod config;
 pub mod telemetry;
 pub mod tls;
@@ -26,6 +28,7 @@ mod wire_error;
 #[cfg(test)]
 mod tests;
 
+pub use bare::{BareEndpoint, bare_endpoint};
 pub use config::{LogFormat, Overrides, ServerConfig, nearest};
 pub use error::Error;
 pub use run::{Started, run};

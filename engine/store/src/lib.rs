@@ -44,5 +44,5 @@ mod error;
 pub use commit::{Commit, Family, Op};
 pub use error::Error;
 pub use memory::MemoryStore;
-pub use rocks::{Inspect, LogOptions, RocksOptions, RocksStore, Uninspected};
+pub use rocks::{BareStore, Inspect, LogOptions, RocksOptions, RocksStore, Uninspected};
 pub use store::{ScanLimit, Store, StoreStats};

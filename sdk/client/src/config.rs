@@ -4,6 +4,12 @@ use std::{path::PathBuf, time::Duration};
 
 use crate::error::Error;
 
+/// What every path of QUIC carries.
+pub(crate) const UDP_PAYLOAD_BYTES_MIN: u16 = 1_200;
+/// Largest UDP payload searched for: ten of them, which is what one send call takes, just fit a datagram
+/// buffer.
+pub(crate) const UDP_PAYLOAD_BYTES_MAX: u16 = 6_500;
+
 /// The port of an address that names none.
 pub const DEFAULT_PORT: u16 = 7600;
 
@@ -21,6 +27,9 @@ pub struct ClientConfig {
     pub token: Option<String>,
     /// Names this program in the engine's log. Default: this library's name and version.
     pub client_name: String,
+    /// Largest UDP payload that this client sends and takes, in bytes, 1200 to 6500; the path may allow less, which is
+    /// found out. Default 6500.
+    pub mtu_max: u16,
     /// How long one attempt to connect may take. Default 5 s.
     pub connect_timeout: Duration,
     /// How long a request waits for its answer, reconnecting included. Default 30 s. Deploying a plugin, which is
@@ -46,6 +55,7 @@ impl ClientConfig {
             ca: None,
             token: None,
             client_name: concat!("levada-client/", env!("CARGO_PKG_VERSION")).to_owned(),
+            mtu_max: UDP_PAYLOAD_BYTES_MAX,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
         }
@@ -76,6 +86,14 @@ impl ClientConfig {
     #[must_use]
     pub fn client_name(mut self, name: impl Into<String>) -> Self {
         self.client_name = name.into();
+        self
+    }
+
+    /// Bounds the UDP payload in both directions, for a path that loses larger packets; out of 1200 to 6500 the nearer
+    /// end is taken.
+    #[must_use]
+    pub fn mtu_max(mut self, bytes: u16) -> Self {
+        self.mtu_max = bytes.clamp(UDP_PAYLOAD_BYTES_MIN, UDP_PAYLOAD_BYTES_MAX);
         self
     }
 

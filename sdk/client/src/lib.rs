@@ -60,6 +60,9 @@ mod tasks;
 mod tls;
 mod transport;
 
+#[doc(hidden)]
+pub mod bare;
+
 pub use levada_protocol::{
     self as protocol,
     batch::EventRef,

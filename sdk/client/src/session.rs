@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::{
     clock,
-    config::{Ca, ClientConfig},
+    config::{Ca, ClientConfig, UDP_PAYLOAD_BYTES_MAX, UDP_PAYLOAD_BYTES_MIN},
     error::Error,
     probe,
     stream::{self, Stream},
@@ -77,6 +77,12 @@ impl Connector {
         timeout(limit, self.attempt()).await.unwrap_or_else(|_| Err(self.failed(NoAnswer { limit })))
     }
 
+    /// One attempt at a connection on which nothing is said yet.
+    pub(crate) async fn connect_bare(&self, limit: Duration) -> Result<(Endpoint, Connection), Error> {
+        let reached = async { self.reach(&self.trust().await?).await };
+        timeout(limit, reached).await.unwrap_or_else(|_| Err(self.failed(NoAnswer { limit })))
+    }
+
     async fn attempt(&self) -> Result<(Session, Stream), Error> {
         let trust = self.trust().await?;
         let (endpoint, connection) = self.reach(&trust).await?;
@@ -116,11 +122,12 @@ impl Connector {
             .await
             .map_err(|error| self.failed(error))?;
         let addrs: Vec<SocketAddr> = found.take(ADDRS_MAX).collect();
-        let endpoint = transport::endpoint(&addrs).map_err(|error| self.failed(error))?;
+        let mtu_max = self.config.mtu_max.clamp(UDP_PAYLOAD_BYTES_MIN, UDP_PAYLOAD_BYTES_MAX);
+        let endpoint = transport::endpoint(&addrs, mtu_max).map_err(|error| self.failed(error))?;
         let mut failure = None;
         let mut attempts = Vec::new();
         for addr in addrs {
-            let config = transport::client_config(trust.crypto.clone(), addr);
+            let config = transport::client_config(trust.crypto.clone(), addr, mtu_max);
             match endpoint.connect_with(config, addr, &self.host) {
                 Ok(connecting) => attempts.push(Box::pin(reached(connecting, addr))),
                 Err(error) => failure = Some(self.failed(error)),

@@ -12,9 +12,8 @@ use quinn::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Largest UDP payload searched for: ten of them, which is what one send call takes, just fit a datagram
-/// buffer.
-const UDP_PAYLOAD_BYTES_MAX: u16 = 6_500;
+use crate::config::UDP_PAYLOAD_BYTES_MAX;
+
 /// Bytes that a connection may send before anything is acknowledged: four of its largest packets, as the engine's
 /// listener does, and for the reason given there.
 const FIRST_WINDOW_BYTES: u64 = 4 * UDP_PAYLOAD_BYTES_MAX as u64;
@@ -28,10 +27,10 @@ const SOCKET_BUFFER_BYTES: usize = 8 * 1024 * 1024;
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 const INITIAL_RTT_LOOPBACK: Duration = Duration::from_millis(10);
 
-/// The client's side of a connection to `addr`.
-pub(crate) fn client_config(crypto: Arc<QuicClientConfig>, addr: SocketAddr) -> ClientConfig {
+/// The client's side of a connection to `addr` with packets of at most `mtu_max` bytes.
+pub(crate) fn client_config(crypto: Arc<QuicClientConfig>, addr: SocketAddr, mtu_max: u16) -> ClientConfig {
     let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(UDP_PAYLOAD_BYTES_MAX);
+    discovery.upper_bound(mtu_max);
     let mut congestion = CubicConfig::default();
     congestion.initial_window(FIRST_WINDOW_BYTES);
     let mut transport = TransportConfig::default();
@@ -50,15 +49,16 @@ pub(crate) fn client_config(crypto: Arc<QuicClientConfig>, addr: SocketAddr) -> 
     if addr.ip().to_canonical().is_loopback() {
         // A loopback interface takes packets of any size that we use: no search, and no round trips lost to
         // it. Should one not, quinn falls back to the smallest size by itself.
-        transport.initial_mtu(UDP_PAYLOAD_BYTES_MAX).initial_rtt(INITIAL_RTT_LOOPBACK);
+        transport.initial_mtu(mtu_max).initial_rtt(INITIAL_RTT_LOOPBACK);
     }
     let mut config = ClientConfig::new(crypto);
     config.transport_config(Arc::new(transport));
     config
 }
 
-/// A socket of the system's choice that reaches these addresses.
-pub(crate) fn endpoint(addrs: &[SocketAddr]) -> std::io::Result<Endpoint> {
+/// A socket of the system's choice that reaches these addresses. Peers are told to send it packets of at most `mtu_max`
+/// bytes.
+pub(crate) fn endpoint(addrs: &[SocketAddr], mtu_max: u16) -> std::io::Result<Endpoint> {
     let dual = if addrs.iter().any(SocketAddr::is_ipv6) { dual_stack_socket().ok() } else { None };
     let socket = match dual {
         Some(socket) => socket,
@@ -72,7 +72,7 @@ pub(crate) fn endpoint(addrs: &[SocketAddr]) -> std::io::Result<Endpoint> {
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
     let mut config = EndpointConfig::default();
-    config.max_udp_payload_size(UDP_PAYLOAD_BYTES_MAX).expect("a constant within QUIC's range");
+    config.max_udp_payload_size(mtu_max).map_err(std::io::Error::other)?;
     Endpoint::new(config, None, UdpSocket::from(socket), Arc::new(TokioRuntime))
 }
 

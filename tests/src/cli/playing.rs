@@ -74,6 +74,58 @@ async fn every_bench_accounts_for_every_event() {
 }
 
 #[tokio::test]
+async fn the_limits_of_the_machine_are_measured_without_an_engine() {
+    let home = TempDir::new().unwrap();
+    let place = home.path().to_str().unwrap();
+    let line = ["bench", "limits", "--time", "30ms", "--mtu", "1300", "--dir", place, "--output", "json"];
+    let limits = alone(&line).await.json();
+    assert_eq!(limits.len(), 1, "{limits:?}");
+    for figure in [
+        "append_sync_p50_us",
+        "overwrite_sync_p99_us",
+        "rocksdb_100_events_per_second",
+        "rocksdb_1024_synced_events_per_second",
+        "quic_up_mb_per_second",
+        "quic_down_mb_per_second",
+        "quic_round_trip_p50_us",
+        "publish_100_events_per_second",
+        "publish_1024_events_per_second",
+        "one_at_a_time_p50_us",
+        "fanout_events_per_second",
+        "fanout_paced_p99_us",
+    ] {
+        assert!(limits[0][figure].as_f64() > Some(0.0), "{figure} is not in {}", limits[0]);
+    }
+    assert_eq!(limits[0]["mtu"], 1300);
+    assert!(is_empty(home.path()));
+}
+
+#[tokio::test]
+async fn a_bench_shows_its_share_of_the_limit_at_the_packet_size_asked_for() {
+    let home = TempDir::new().unwrap();
+    let place = home.path().to_str().unwrap();
+    for (workload, figure) in [
+        (vec!["publish", "--events", "2000"], "events_per_second"),
+        (vec!["publish", "--events", "500", "--concurrency", "8", "--connections", "2"], "events_per_second"),
+        (vec!["latency", "--events", "100"], "latency_us"),
+        (vec!["fanout", "--events", "2000", "--subscribers", "2"], "events_per_second"),
+        (vec!["fanout", "--events", "200", "--subscribers", "2", "--rate", "1000"], "latency_us"),
+        (vec!["catchup", "--events", "2000"], "events_per_second"),
+        (vec!["plugin", "--events", "2000", "--plugin", "route"], "events_per_second"),
+    ] {
+        let flags = ["--limits", "--mtu", "1300", "--dir", place, "--output", "json"];
+        let report = alone(&[&["bench"], &workload[..], &flags[..]].concat()).await.json();
+        let report = report.last().unwrap();
+        assert!(report["of_limit"].as_f64() > Some(0.0), "{workload:?}: {report}");
+        for when in ["before", "after"] {
+            assert!(report["limit"][when].get(figure).is_some(), "{workload:?}: {report}");
+        }
+        assert_eq!((&report["mtu"], &report["complete"]), (&json!(1300), &json!(true)), "{workload:?}");
+    }
+    assert!(is_empty(home.path()));
+}
+
+#[tokio::test]
 async fn a_demo_that_is_interrupted_leaves_nothing_behind() {
     let home = TempDir::new().unwrap();
     let mut demo = command();
@@ -105,6 +157,14 @@ async fn a_bench_that_is_interrupted_leaves_nothing_behind() {
     until("an engine's directory", async || (!is_empty(home.path())).then_some(())).await;
     interrupt(&bench);
     assert_eq!(within("its end", bench.wait()).await.unwrap().code(), Some(130));
+    assert!(is_empty(home.path()));
+
+    let mut limits = command();
+    limits.args(["bench", "limits", "--time", "50s", "--quiet"]).env("TMPDIR", home.path());
+    let mut limits = limits.spawn().unwrap();
+    until("a directory for files", async || (!is_empty(home.path())).then_some(())).await;
+    interrupt(&limits);
+    assert_eq!(within("its end", limits.wait()).await.unwrap().code(), Some(130));
     assert!(is_empty(home.path()));
 
     let engine = Process::start(&home.path().join("data")).await;

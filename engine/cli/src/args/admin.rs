@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 use levada_protocol::{
     ids::{PluginName, RouteName, TopicName},
-    publish::Durability,
     request::{Retain, Start},
+};
+use levada_terminal::{
+    choices::DurabilityArg,
+    values::{DurationMs, parse_size},
 };
 
 use super::{
@@ -14,7 +17,7 @@ use super::{
     chain::{ChainArgs, OptionsArgs},
     path::SubscriptionPath,
     start::parse_start,
-    values::{DurationMs, parse_any_topic, parse_free_topic, parse_json, parse_plugin, parse_size},
+    values::{parse_any_topic, parse_free_topic, parse_json, parse_plugin},
 };
 
 #[derive(Debug, clap::Args)]
@@ -111,30 +114,6 @@ pub(crate) struct Changes {
     /// Stored bytes over which --retain time-and-size drops the oldest events, as 10GiB; 0 for no bound
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) max_bytes: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DurabilityArg {
-    /// Synced to disk: survives a power cut
-    Sync,
-    /// Written to the operating system: survives a crash of the engine only
-    Os,
-}
-
-impl DurabilityArg {
-    /// The word of the protocol.
-    pub(crate) fn word(self) -> &'static str {
-        Durability::from(self).as_str()
-    }
-}
-
-impl From<DurabilityArg> for Durability {
-    fn from(durability: DurabilityArg) -> Self {
-        match durability {
-            DurabilityArg::Sync => Self::Sync,
-            DurabilityArg::Os => Self::Os,
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

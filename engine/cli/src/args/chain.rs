@@ -2,11 +2,9 @@
 //! subscription delivers.
 
 use levada_protocol::request::{OnError, StageSpec, SubscriptionOptions};
+use levada_terminal::{choices::OrderArg, values::parse_size};
 
-use super::{
-    OrderArg,
-    values::{parse_duration_u32, parse_size, parse_stage},
-};
+use super::values::{parse_duration_u32, parse_stage};
 
 /// The flags that make up a chain.
 #[derive(Debug, clap::Args)]

@@ -1,7 +1,6 @@
 //! What can be typed: every command with its flags. Knows their form, not what they do.
 
 mod admin;
-mod bench;
 mod chain;
 mod path;
 mod start;
@@ -9,28 +8,26 @@ mod values;
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Parser, Subcommand};
 use clap_complete::Shell;
-use levada_protocol::{
-    ids::TopicName,
-    request::{Order, Start},
+use levada_bench::BenchArgs;
+use levada_demo::DemoArgs;
+use levada_protocol::{ids::TopicName, request::Start};
+use levada_terminal::{
+    choices::Format,
+    values::{DurationMs, parse_rate},
 };
 
 pub(crate) use admin::{
-    Changes, DeleteArgs, DurabilityArg, PluginAction, PluginArgs, RouteAction, RouteArgs, SettingsArgs,
-    SubscriptionAction, SubscriptionArgs, TopicAction, TopicArgs,
-};
-pub(crate) use bench::{
-    BenchArgs, BenchCommon, CatchUp, ConsumerArgs, FanOut, Latency, PluginBench, PluginKind,
-    Publish as PublishBench, Workload,
+    Changes, DeleteArgs, PluginAction, PluginArgs, RouteAction, RouteArgs, SettingsArgs, SubscriptionAction,
+    SubscriptionArgs, TopicAction, TopicArgs,
 };
 pub(crate) use path::SubscriptionPath;
 pub(crate) use start::Beginning;
-pub(crate) use values::DurationMs;
 
 use chain::OptionsArgs;
 use start::{LAST_MAX, parse_beginning, parse_start};
-use values::{parse_any_topic, parse_free_topic, parse_header, parse_rate, parse_timeout};
+use values::{parse_any_topic, parse_free_topic, parse_header, parse_timeout};
 
 /// Levada: durable events over QUIC, every subscriber through its own WebAssembly gate.
 #[derive(Debug, Parser)]
@@ -59,14 +56,6 @@ pub(crate) struct CommonArgs {
     /// Log more to stderr; -vv more still
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = EVERYWHERE)]
     pub(crate) verbose: u8,
-}
-
-// Without a text of their own the values stand on one line of every help.
-/// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    Text,
-    Json,
 }
 
 /// Which engine to talk to.
@@ -190,20 +179,6 @@ pub(crate) struct ServeArgs {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct DemoArgs {
-    /// Orders, 10 to 1000000; each is created, paid, shipped, received and completed: five events
-    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
-    pub(crate) events: u32,
-    /// Events that the order service publishes a second; 0 means as fast as it goes
-    #[arg(long, value_name = "R", default_value_t = 5_000)]
-    pub(crate) rate: u32,
-    /// Keep the data in this directory, which must be empty or absent; `levada serve --data-dir DIR` opens it. Without,
-    /// a temporary directory is used and removed
-    #[arg(long, value_name = "DIR")]
-    pub(crate) keep: Option<PathBuf>,
-}
-
-#[derive(Debug, clap::Args)]
 pub(crate) struct PublishArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
@@ -232,35 +207,6 @@ pub(crate) struct PublishArgs {
     /// then it fails. 1ms to 6d
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_timeout)]
     pub(crate) timeout: DurationMs,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OrderArg {
-    /// Events of one key in order, one consumer at a time (in this version the same as partition)
-    Key,
-    /// Events of one partition in order: one consumer is active, the others stand by
-    Partition,
-    /// No order: every consumer gets a share
-    None,
-}
-
-/// An order as it is typed and shown.
-pub(crate) fn order_word(order: Order) -> &'static str {
-    match order {
-        Order::Key => "key",
-        Order::Partition => "partition",
-        Order::None => "none",
-    }
-}
-
-impl From<OrderArg> for Order {
-    fn from(order: OrderArg) -> Self {
-        match order {
-            OrderArg::Key => Self::Key,
-            OrderArg::Partition => Self::Partition,
-            OrderArg::None => Self::None,
-        }
-    }
 }
 
 #[derive(Debug, clap::Args)]

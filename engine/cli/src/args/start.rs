@@ -1,8 +1,7 @@
 //! Where reading begins, as it is typed.
 
 use levada_protocol::{ids::Timestamp, request::Start};
-
-use super::values::DurationMs;
+use levada_terminal::values::DurationMs;
 
 /// What a start may look like, for errors.
 const FORMS: &str = "earliest, latest, an offset, a time such as 2026-01-31T12:00:00Z, 2026-01-31 (in UTC), now, -1h \

@@ -1,11 +1,9 @@
 //! What can be typed: good lines, bad lines, and the values in them.
 
-use levada_protocol::request::{StageSpec, SubscriptionOptions};
+use levada_protocol::request::{Order, StageSpec, SubscriptionOptions};
+use levada_terminal::values::parse_size;
 
-use super::{
-    values::{parse_size, parse_stage},
-    *,
-};
+use super::{values::parse_stage, *};
 
 fn parse(line: &str) -> Result<Args, clap::Error> {
     // A word in '…' may hold spaces.
@@ -77,6 +75,8 @@ fn good_lines_are_understood() {
         "bench fanout --subscribers 3 --rate 5000 --order none --consumers 2 --keys 100 --partitions 4",
         "bench catchup --events 10 --max-in-flight 5",
         "bench plugin --plugin json-filter --pass 0.5 --size 200",
+        "bench publish --limits --mtu 1452",
+        "bench limits --subscribers 2 --rate 100 --time 100ms --mtu 1200 --runs 3 --batch-bytes 16KiB",
     ] {
         parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
     }
@@ -142,6 +142,12 @@ fn bad_lines_are_wrong_usage() {
         "bench publish --addr a:1 --dir d",
         "bench plugin --pass 1.5",
         "bench plugin --plugin unknown",
+        "bench publish --limits --addr a:1",
+        "bench publish --mtu 1199",
+        "bench limits --mtu 6501",
+        "bench limits --time 0s",
+        "bench limits --time 61s",
+        "bench limits --subscribers 0",
         "topic list --output xml",
     ] {
         assert!(parse(line).is_err(), "{line}");

@@ -1,37 +1,15 @@
-//! Values that flags take, parsed once: names, durations, sizes, headers, stages. Knows no command.
-
-use std::{str::FromStr, time::Duration};
+//! Values that flags take, parsed once: names, headers, stages, and durations with bounds of their own. Knows no command.
 
 use levada_protocol::{
     event::{ENGINE_HEADER_PREFIX, is_engine_header},
     ids::{PluginName, TopicName},
     request::StageSpec,
 };
+use levada_terminal::values::DurationMs;
 use serde::de::IgnoredAny;
 
 /// Longest time for which the client tries to deliver an event.
 const DELIVERY_TIMEOUT_MS_MAX: u64 = 6 * 86_400_000;
-
-/// A duration as people write it (`72h`, `7d`, `90s`), in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct DurationMs(pub(crate) u64);
-
-impl FromStr for DurationMs {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let expected = "expected a duration such as 90s, 72h or 7d";
-        let duration = humantime::parse_duration(text).map_err(|_| format!("{expected}, got {text:?}"))?;
-        let milliseconds = u64::try_from(duration.as_millis());
-        milliseconds.map(Self).map_err(|_| format!("{expected}, got one that is too long"))
-    }
-}
-
-impl From<DurationMs> for Duration {
-    fn from(milliseconds: DurationMs) -> Self {
-        Self::from_millis(milliseconds.0)
-    }
-}
 
 /// A topic's name, the engine's own included.
 pub(super) fn parse_any_topic(text: &str) -> Result<TopicName, String> {
@@ -44,13 +22,6 @@ pub(super) fn parse_free_topic(text: &str) -> Result<TopicName, String> {
     topic.check_free().map(|()| topic).map_err(sentence)
 }
 
-/// A size in bytes as people write it: `100`, `64MiB`, `1GB`.
-pub(super) fn parse_size(text: &str) -> Result<u64, String> {
-    let size: Result<bytesize::ByteSize, String> = text.parse();
-    size.map(|size| size.as_u64())
-        .map_err(|_| format!("expected a size such as 4096, 64MiB or 1GB, got {text:?}"))
-}
-
 /// A duration from a millisecond to the longest that the wire carries, in milliseconds.
 pub(super) fn parse_duration_u32(text: &str) -> Result<u32, String> {
     let DurationMs(milliseconds) = text.parse()?;
@@ -58,14 +29,6 @@ pub(super) fn parse_duration_u32(text: &str) -> Result<u32, String> {
         Ok(0) => Err("expected a duration of 1ms or more".to_owned()),
         Ok(milliseconds) => Ok(milliseconds),
         Err(_) => Err("expected a duration of 49d or less".to_owned()),
-    }
-}
-
-/// How long something is to go on: not for no time at all.
-pub(super) fn parse_length(text: &str) -> Result<DurationMs, String> {
-    match text.parse()? {
-        DurationMs(0) => Err("expected a duration of 1ms or more".to_owned()),
-        length => Ok(length),
     }
 }
 
@@ -87,22 +50,6 @@ pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
         )),
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("expected NAME=VALUE, got {text:?}")),
-    }
-}
-
-/// Events a second, above zero.
-pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
-        _ => Err(format!("expected events a second, a number above 0, got {text:?}")),
-    }
-}
-
-/// A share above 0, at most 1.
-pub(super) fn parse_share(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
-        _ => Err(format!("expected a share above 0 and at most 1, got {text:?}")),
     }
 }
 

@@ -2,8 +2,9 @@
 
 use clap::CommandFactory as _;
 use clap_complete::{Shell, generate};
+use levada_terminal::output::Output;
 
-use crate::{args::Args, output::Output};
+use crate::args::Args;
 
 pub(super) fn run(output: &Output, shell: Shell) -> anyhow::Result<()> {
     let mut script = Vec::new();

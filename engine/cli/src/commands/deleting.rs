@@ -4,9 +4,10 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use levada_client::{DeleteOptions, Error};
 use levada_protocol::{error::ErrorCode, request::Deleted};
+use levada_terminal::{Failure, output::Output};
 use serde::Serialize;
 
-use crate::{args::DeleteArgs, failure::Failure, output::Output};
+use crate::args::DeleteArgs;
 
 /// A deletion as it is printed.
 #[derive(Serialize)]

@@ -3,8 +3,7 @@
 use levada_client::Delivery;
 use levada_json::{Place, write_event};
 use levada_protocol::{batch::EventRef, ids::Offset};
-
-use crate::output::{Output, Unwritten};
+use levada_terminal::output::{Output, Unwritten};
 
 /// How events are printed, and what they are of.
 #[derive(Debug, Clone, Copy)]

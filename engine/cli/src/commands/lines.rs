@@ -9,9 +9,10 @@ use std::{
 use bytes::Bytes;
 use levada_json::{InvalidEvent, read_event};
 use levada_protocol::{error::ErrorCode, event::Event, limits::EVENT_BYTES_MAX};
+use levada_terminal::{Failure, output::Output};
 use tokio::sync::mpsc;
 
-use crate::{args::PublishArgs, failure::Failure, output::Output};
+use crate::args::PublishArgs;
 
 /// Longest line: JSON writes a byte as six characters at most, and an event has its names and quotes besides.
 const LINE_BYTES_MAX: u64 = 8 * EVENT_BYTES_MAX as u64;

@@ -1,6 +1,5 @@
 //! One file per command. Each takes its arguments and the output, and talks to an engine through the client.
 
-mod bundled;
 mod completion;
 mod deleting;
 mod events;
@@ -17,13 +16,12 @@ mod subscribe;
 mod subscription;
 mod topic;
 
-pub(crate) use bundled::{CONTENT_ROUTER, JSON_FILTER, JSON_PROJECT, SAMPLE, deploy_bundled};
-
 use levada_client::Ensured;
+use levada_terminal::output::Output;
 use nearest::Names;
 use serde::Serialize;
 
-use crate::{args::Command, bench, demo, output::Output};
+use crate::args::Command;
 
 /// Runs any command but `serve`, which needs a runtime of its own shape.
 pub(crate) async fn run(output: &Output, command: Command) -> anyhow::Result<()> {
@@ -37,7 +35,7 @@ pub(crate) async fn run(output: &Output, command: Command) -> anyhow::Result<()>
 async fn dispatch(output: &Output, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(_) => unreachable!("serve is run before a runtime is made"),
-        Command::Demo(args) => Box::pin(demo::run(output, args)).await,
+        Command::Demo(args) => Box::pin(levada_demo::run(output, args)).await,
         Command::Topic(args) => Box::pin(topic::run(output, args)).await,
         Command::Publish(args) => Box::pin(publish::run(output, args)).await,
         Command::Subscribe(args) => Box::pin(subscribe::run(output, args)).await,
@@ -45,7 +43,7 @@ async fn dispatch(output: &Output, command: Command) -> anyhow::Result<()> {
         Command::Subscription(args) => Box::pin(subscription::run(output, args)).await,
         Command::Plugin(args) => Box::pin(plugin::run(output, args)).await,
         Command::Route(args) => Box::pin(route::run(output, args)).await,
-        Command::Bench(args) => Box::pin(bench::run(output, args)).await,
+        Command::Bench(args) => Box::pin(levada_bench::run(output, args)).await,
         Command::Completion { shell } => completion::run(output, shell),
     }
 }

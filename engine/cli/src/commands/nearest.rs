@@ -5,11 +5,12 @@ use std::{collections::BTreeSet, future::Future, time::Duration};
 use levada_client::{Client, Error};
 use levada_protocol::error::ErrorCode;
 use levada_server::nearest;
+use levada_terminal::connect_to;
 use tokio::time::timeout;
 
 use crate::{
     args::{ClientArgs, Command, PluginAction, RouteAction, SubscriptionAction, TopicAction},
-    client, failure,
+    failure,
 };
 
 /// How long finding the name that was meant may take; the failure is told without it then.
@@ -101,7 +102,7 @@ impl Names {
         let code = failure::code(&error);
         let Some(args) = &self.client else { return error };
         let meant = async {
-            let client = client::connect_to(&args.addr, args.ca.as_deref()).await.ok()?;
+            let client = connect_to(&args.addr, args.ca.as_deref(), None).await.ok()?;
             let meant = self.meant(code, &client).await;
             client.close().await;
             meant

@@ -8,14 +8,14 @@ use levada_protocol::{
     ids::TopicName,
     request::{OnError, Position, RunState, StageSpec},
 };
+use levada_terminal::{
+    Failure,
+    output::{self, Output},
+};
 use serde::Serialize;
 use tokio::time::sleep;
 
 use super::stops;
-use crate::{
-    failure::Failure,
-    output::{self, Output},
-};
 
 /// How often a resumed place is looked at before it must have shown that it goes on: for about two seconds.
 const LOOKS: u32 = 40;

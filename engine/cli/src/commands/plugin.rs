@@ -5,14 +5,16 @@ use std::{fs::File, io::Read as _, path::Path, pin::pin, time::Duration};
 use bytes::Bytes;
 use levada_client::Client;
 use levada_protocol::{error::ErrorCode, limits::ARTEFACT_BYTES_MAX, request::PluginInfo};
+use levada_terminal::{
+    Failure,
+    output::{self, Output, Rows},
+};
 use serde::Serialize;
 
-use super::{deleting, deploy_bundled};
+use super::deleting;
 use crate::{
     args::{PluginAction, PluginArgs},
     client,
-    failure::Failure,
-    output::{self, Output, Rows},
 };
 
 /// How often a command that waits for the engine's compiler says so.
@@ -36,7 +38,7 @@ async fn act(
 ) -> anyhow::Result<()> {
     match action {
         PluginAction::Deploy { bundled: true, .. } => {
-            for (plugin, deployed) in deploy_bundled(client).await? {
+            for (plugin, deployed) in levada_bundled::deploy_all(client).await? {
                 tell(output, &plugin, deployed)?;
             }
         }

@@ -8,6 +8,10 @@ use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId},
 };
+use levada_terminal::{
+    Failure, interrupted,
+    output::{self, Output},
+};
 use serde::Serialize;
 use tokio::{
     sync::mpsc,
@@ -18,13 +22,7 @@ use super::{
     lines::{Input, Lines},
     stops::Reason,
 };
-use crate::{
-    args::PublishArgs,
-    client,
-    failure::{Failure, code_of},
-    interrupt::interrupted,
-    output::{self, Output},
-};
+use crate::{args::PublishArgs, client, failure::code_of};
 
 /// Lines read ahead of their publishing.
 const LINES_AHEAD: usize = 1_024;

@@ -8,13 +8,12 @@ use std::{
 
 use levada_client::{Client, Delivery, Error, ErrorCode, ReadOptions, Reader, Start};
 use levada_protocol::{ids::Timestamp, request::Position};
+use levada_terminal::{interrupted, output::Output};
 
 use super::{events::Printer, stops::Waiting};
 use crate::{
     args::{Beginning, ReadArgs},
     client,
-    interrupt::interrupted,
-    output::Output,
 };
 
 /// Bytes that each partition may send ahead while the last events of all are brought into their order.

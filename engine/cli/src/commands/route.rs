@@ -6,6 +6,10 @@ use levada_protocol::{
     ids::RouteName,
     request::{RouteInfo, RouteSpec},
 };
+use levada_terminal::{
+    Failure,
+    output::{self, Output, Rows},
+};
 
 use super::{
     Made, deleting,
@@ -14,8 +18,6 @@ use super::{
 use crate::{
     args::{RouteAction, RouteArgs},
     client,
-    failure::Failure,
-    output::{self, Output, Rows},
 };
 
 pub(super) async fn run(output: &Output, args: RouteArgs) -> anyhow::Result<()> {

@@ -7,6 +7,11 @@ use std::{
 
 use anyhow::Context as _;
 use levada_server::{LogFormat, Overrides, ServerConfig, Started, telemetry::Log};
+use levada_terminal::{
+    Failure,
+    choices::Format,
+    output::{Output, Unwritten},
+};
 use serde::Serialize;
 use tokio::{
     runtime::{Builder, Runtime},
@@ -14,11 +19,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::{
-    args::{Format, ServeArgs},
-    failure::Failure,
-    output::{Output, Unwritten},
-};
+use crate::args::ServeArgs;
 
 /// On this many processors or fewer one thread for all connections is faster than a pool that steals work.
 const SINGLE_THREAD_CORES_MAX: usize = 4;

@@ -4,9 +4,8 @@
 use std::{cell::RefCell, convert::Infallible, time::Duration};
 
 use levada_client::{Client, Error, ErrorCode, RunState};
+use levada_terminal::output::Output;
 use tokio::time::{Instant, sleep, timeout};
-
-use crate::output::Output;
 
 /// How soon after the beginning, and after anything that came, it is asked why nothing comes.
 const LOOK_FIRST: Duration = Duration::from_millis(200);

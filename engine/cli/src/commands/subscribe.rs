@@ -8,15 +8,14 @@ use std::{
 };
 
 use levada_client::{Client, Error, ErrorCode, Start, SubscribeOptions, Subscribed, Subscriber};
+use levada_terminal::{
+    interrupted,
+    output::{self, Output},
+};
 use tokio::time::timeout;
 
 use super::{events::Printer, place, stops::Waiting};
-use crate::{
-    args::SubscribeArgs,
-    client,
-    interrupt::interrupted,
-    output::{self, Output},
-};
+use crate::{args::SubscribeArgs, client};
 
 /// Events that the engine may send ahead of what was printed.
 const CREDIT_EVENTS: u64 = 1_000;

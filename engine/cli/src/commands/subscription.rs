@@ -2,15 +2,18 @@
 
 use levada_client::Client;
 use levada_protocol::request::SubscriptionInfo;
+use levada_terminal::{
+    choices::order_word,
+    output::{self, Output, Rows},
+};
 
 use super::{
     Made, deleting,
     place::{self, Standing},
 };
 use crate::{
-    args::{SubscriptionAction, SubscriptionArgs, SubscriptionPath, order_word},
+    args::{SubscriptionAction, SubscriptionArgs, SubscriptionPath},
     client,
-    output::{self, Output, Rows},
 };
 
 pub(super) async fn run(output: &Output, args: SubscriptionArgs) -> anyhow::Result<()> {

@@ -2,13 +2,15 @@
 
 use levada_client::Client;
 use levada_protocol::request::{Retain, TopicChanges, TopicInfo, TopicSettings};
+use levada_terminal::{
+    Failure,
+    output::{self, Output, Rows},
+};
 
 use super::{Made, deleting};
 use crate::{
     args::{Changes, SettingsArgs, TopicAction, TopicArgs},
     client,
-    failure::Failure,
-    output::{self, Output, Rows},
 };
 
 pub(super) async fn run(output: &Output, args: TopicArgs) -> anyhow::Result<()> {

@@ -139,7 +139,11 @@ impl Listener {
 }
 
 /// An endpoint that speaks for this identity.
-fn endpoint(socket: std::net::UdpSocket, identity: Identity, config: &ServerConfig) -> io::Result<Endpoint> {
+pub(crate) fn endpoint(
+    socket: std::net::UdpSocket,
+    identity: Identity,
+    config: &ServerConfig,
+) -> io::Result<Endpoint> {
     let server = server_config(identity.crypto, config);
     let mut endpoint = EndpointConfig::new(Arc::new(identity.reset_key));
     let connection_id_key = identity.connection_id_key;

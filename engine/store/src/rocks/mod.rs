@@ -28,6 +28,8 @@ mod survey;
 mod view;
 mod wal;
 
+mod bare;
+
 mod damaged_table;
 mod failure;
 mod format;
@@ -48,6 +50,7 @@ use crate::{Commit, Error, Family, ScanLimit, Store, StoreStats, commit::Applied
 use ballast::Ballast;
 use database::Database;
 
+pub use bare::BareStore;
 pub use format::FORMAT;
 pub use options::{LogOptions, RocksOptions};
 pub use view::{Inspect, Uninspected};

@@ -1,0 +1,180 @@
+//! Keeps account of what arrived: every expected event once, in order. The bench's word `complete` comes from here.
+
+use levada_protocol::ids::PartitionId;
+use levada_rig::arrivals::{Rising, Seen};
+use serde::Serialize;
+
+use crate::stamp::Stamp;
+
+/// Sequences above this are not ours: more than any run publishes.
+const SEQUENCES_MAX: u64 = 1 << 32;
+
+/// Lanes above this are not ours.
+const LANES_MAX: usize = 1 << 20;
+
+/// What arrived at one place.
+#[derive(Debug, Clone)]
+pub(crate) struct Ledger {
+    lanes: Vec<Lane>,
+    partitions: usize,
+    received: u64,
+    twice: u64,
+    disordered: u64,
+    foreign: u64,
+}
+
+/// The events of one publishing task, in whichever partitions.
+#[derive(Debug, Clone, Default)]
+struct Lane {
+    seen: Seen,
+    /// Per partition.
+    rising: Vec<Rising>,
+}
+
+/// What is wrong with what arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub(crate) struct Verdict {
+    /// Expected and not there.
+    pub(crate) lost: u64,
+    /// There again.
+    pub(crate) twice: u64,
+    /// There after a later one of the same lane and partition.
+    pub(crate) disordered: u64,
+    /// There and not expected, or not ours at all.
+    pub(crate) unexpected: u64,
+}
+
+impl Verdict {
+    /// True if every expected event arrived once and in order, and nothing else.
+    pub(crate) fn is_complete(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The verdict over two places.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            lost: self.lost + other.lost,
+            twice: self.twice + other.twice,
+            disordered: self.disordered + other.disordered,
+            unexpected: self.unexpected + other.unexpected,
+        }
+    }
+}
+
+impl Ledger {
+    /// Nothing has arrived from a topic of so many partitions.
+    pub(crate) fn new(partitions: u16) -> Self {
+        let partitions = usize::from(partitions);
+        Self { lanes: Vec::new(), partitions, received: 0, twice: 0, disordered: 0, foreign: 0 }
+    }
+
+    /// Events that arrived, each counted once.
+    pub(crate) fn distinct(&self) -> u64 {
+        self.received - self.twice - self.foreign
+    }
+
+    /// Enters one event; `None` is a payload that is no stamp.
+    #[inline]
+    pub(crate) fn enter(&mut self, partition: PartitionId, stamp: Option<Stamp>) {
+        self.received += 1;
+        let ours = stamp.filter(|stamp| stamp.sequence < SEQUENCES_MAX);
+        let lane = ours.and_then(|stamp| usize::try_from(stamp.lane).ok()).filter(|lane| *lane < LANES_MAX);
+        let (Some(stamp), Some(index)) = (ours, lane) else {
+            self.foreign += 1;
+            return;
+        };
+        if index >= self.lanes.len() {
+            self.lanes.resize_with(index + 1, Lane::default);
+        }
+        let lane = &mut self.lanes[index];
+        if lane.seen.mark(stamp.sequence) {
+            self.twice += 1;
+            return;
+        }
+        let partition = usize::from(partition.0);
+        if partition >= lane.rising.len() {
+            lane.rising.resize(self.partitions.max(partition + 1), Rising::default());
+        }
+        self.disordered += u64::from(lane.rising[partition].is_late(stamp.sequence));
+    }
+
+    /// Takes in what another consumer of the same subscription got. Between consumers there is no order.
+    pub(crate) fn absorb(&mut self, other: &Self) {
+        self.received += other.received;
+        self.twice += other.twice;
+        self.disordered += other.disordered;
+        self.foreign += other.foreign;
+        if self.lanes.len() < other.lanes.len() {
+            self.lanes.resize_with(other.lanes.len(), Lane::default);
+        }
+        for (lane, more) in self.lanes.iter_mut().zip(&other.lanes) {
+            self.twice += lane.seen.absorb(&more.seen);
+        }
+    }
+
+    /// Holds what arrived against what had to: in each lane the sequences below its count that `expected` names.
+    pub(crate) fn verdict(&self, sent: &[u64], expected: impl Fn(u64) -> bool) -> Verdict {
+        let (mut lost, mut unexpected) = (0, self.foreign);
+        let nothing = Lane::default();
+        for index in 0..self.lanes.len().max(sent.len()) {
+            let lane = self.lanes.get(index).unwrap_or(&nothing);
+            let sent = sent.get(index).copied().unwrap_or(0);
+            for sequence in 0..sent.max(lane.seen.end()) {
+                match (lane.seen.has(sequence), sequence < sent && expected(sequence)) {
+                    (false, true) => lost += 1,
+                    (true, false) => unexpected += 1,
+                    _ => {}
+                }
+            }
+        }
+        Verdict { lost, twice: self.twice, disordered: self.disordered, unexpected }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(entries: &[(u16, u64, u64)]) -> Ledger {
+        let mut ledger = Ledger::new(2);
+        for &(partition, lane, sequence) in entries {
+            ledger.enter(PartitionId(partition), Some(Stamp { lane, sequence, sent: 0 }));
+        }
+        ledger
+    }
+
+    #[test]
+    fn all_once_and_in_order_is_complete() {
+        let arrived = ledger(&[(0, 0, 0), (1, 0, 1), (0, 0, 3), (1, 0, 2), (0, 1, 0)]);
+        assert!(arrived.verdict(&[4, 1], |_| true).is_complete());
+        assert_eq!(arrived.distinct(), 5);
+    }
+
+    #[test]
+    fn what_is_missing_repeated_or_late_is_counted() {
+        let arrived = ledger(&[(0, 0, 0), (0, 0, 2), (0, 0, 1), (0, 0, 2)]);
+        let verdict = arrived.verdict(&[4], |_| true);
+        assert_eq!(verdict, Verdict { lost: 1, twice: 1, disordered: 1, unexpected: 0 });
+    }
+
+    #[test]
+    fn what_nobody_sent_is_unexpected() {
+        let mut arrived = ledger(&[(0, 0, 0), (0, 0, 9), (0, 5, 0), (0, 0, u64::MAX)]);
+        arrived.enter(PartitionId(0), None);
+        let verdict = arrived.verdict(&[1], |_| true);
+        assert_eq!(verdict, Verdict { unexpected: 4, ..Verdict::default() });
+        let filtered = ledger(&[(0, 0, 0), (0, 0, 2)]).verdict(&[4], |sequence| sequence % 2 == 0);
+        assert!(filtered.is_complete());
+        let leaked = ledger(&[(0, 0, 0), (0, 0, 1), (0, 0, 2)]).verdict(&[4], |sequence| sequence % 2 == 0);
+        assert_eq!(leaked.unexpected, 1);
+    }
+
+    #[test]
+    fn consumers_of_one_subscription_share_an_account() {
+        let mut arrived = ledger(&[(0, 0, 0), (0, 0, 1)]);
+        arrived.absorb(&ledger(&[(0, 0, 2), (0, 0, 1), (0, 1, 0)]));
+        let verdict = arrived.verdict(&[3, 1], |_| true);
+        assert_eq!(verdict, Verdict { twice: 1, disordered: 1, ..Verdict::default() });
+        assert_eq!(arrived.distinct(), 4);
+    }
+}

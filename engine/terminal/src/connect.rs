@@ -1,0 +1,52 @@
+//! A connection to the engine that is named, and whom to trust there.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use levada_client::{Client, ClientConfig};
+use levada_protocol::error::ErrorCode;
+
+use crate::failure::Failure;
+
+/// Where the CA lies when nobody says: that of an engine started in the same directory.
+const CA_BESIDE: &str = "levada-data/tls/ca.pem";
+/// How a certificate begins in PEM text.
+const PEM_BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
+/// Connects to the engine at `addr`; without `ca` that is looked for beside the current directory. `mtu_max` bounds the UDP
+/// payload; without it the path does.
+///
+/// # Errors
+/// If there is no CA, or what the client says.
+pub async fn connect_to(addr: &str, ca: Option<&Path>, mtu_max: Option<u16>) -> anyhow::Result<Client> {
+    let file = ca_file(ca)?;
+    let config =
+        ClientConfig::new(addr).ca_file(file).client_name(concat!("levada-cli/", env!("CARGO_PKG_VERSION")));
+    let config = match mtu_max {
+        Some(bytes) => config.mtu_max(bytes),
+        None => config,
+    };
+    Ok(Client::connect(config).await?)
+}
+
+/// The file that holds the CA, once it is certain that it does: the client's own error would not say what to do.
+fn ca_file(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    let path = named.map_or_else(|| PathBuf::from(CA_BESIDE), Path::to_owned);
+    let wrong = |what: String| {
+        Failure::new(ErrorCode::ConfigInvalid, what)
+            .hint("the engine keeps it in DATA_DIR/tls/ca.pem; name it with --ca FILE or LEVADA_CA")
+    };
+    let text = fs::read(&path).map_err(|error| match named {
+        Some(file) => Failure::unreadable(file, &error).hint(
+            "it is to be the engine's CA certificate, which the engine keeps in DATA_DIR/tls/ca.pem; --ca or LEVADA_CA \
+             names it",
+        ),
+        None => wrong(format!("no CA certificate: neither --ca nor LEVADA_CA is set, and ./{CA_BESIDE}: {error}")),
+    })?;
+    if text.windows(PEM_BEGIN.len()).any(|part| part == PEM_BEGIN) {
+        return Ok(path);
+    }
+    Err(wrong(format!("{} holds no certificate, expected the PEM text of the engine's CA", path.display())))
+}

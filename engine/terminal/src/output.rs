@@ -1,0 +1,343 @@
+//! How results are printed: tables or JSON on stdout, remarks on stderr. The only file that writes to stdout.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    thread,
+};
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use levada_protocol::ids::Timestamp;
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use crate::choices::Format;
+
+/// Standard output could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output cannot be written")]
+pub struct Unwritten(#[source] io::Error);
+
+impl Unwritten {
+    /// True if whoever read the output has gone (`levada read … | head`).
+    pub fn is_closed(&self) -> bool {
+        self.0.kind() == io::ErrorKind::BrokenPipe
+    }
+}
+
+impl From<io::Error> for Unwritten {
+    fn from(error: io::Error) -> Self {
+        Self(error)
+    }
+}
+
+/// Where and how a command speaks.
+#[derive(Debug, Clone)]
+pub struct Output {
+    format: Format,
+    quiet: bool,
+}
+
+impl Output {
+    /// In this form; `quiet` leaves remarks and progress out.
+    pub fn new(format: Format, quiet: bool) -> Self {
+        Self { format, quiet }
+    }
+
+    /// True if the user asked for JSON.
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// True if remarks are unwanted.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// One result: `text` for people or `value` as one line of JSON. With --quiet the text is left out.
+    pub fn result<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> Result<(), Unwritten> {
+        match self.format {
+            Format::Json => self.json(value),
+            Format::Text if self.quiet => Ok(()),
+            Format::Text => self.line(&text()),
+        }
+    }
+
+    /// Data that was asked for: `rows` as a table, or each of `values` as one line of JSON.
+    pub fn rows<T: Serialize>(&self, values: &[T], table: impl FnOnce() -> Rows) -> Result<(), Unwritten> {
+        match self.format {
+            Format::Json => values.iter().try_for_each(|value| self.json(value)),
+            Format::Text => self.line(&table().render()),
+        }
+    }
+
+    /// One value as a line of JSON.
+    pub fn json<T: Serialize>(&self, value: &T) -> Result<(), Unwritten> {
+        let mut line = serde_json::to_vec(value).expect("the command's own values can be written as JSON");
+        line.push(b'\n');
+        write_all(&line)
+    }
+
+    /// Lines that were made already, their ends included.
+    pub fn bytes(&self, lines: &[u8]) -> Result<(), Unwritten> {
+        write_all(lines)
+    }
+
+    /// One line of text.
+    pub fn line(&self, text: &str) -> Result<(), Unwritten> {
+        write_all(format!("{text}\n").as_bytes())
+    }
+
+    /// Resolves when whoever reads standard output has gone. A command that waits would notice it only with the next
+    /// line that it prints.
+    pub async fn closed(&self) {
+        let (tell, gone) = oneshot::channel();
+        // A thread of its own, left behind at the end: waiting cannot be called off.
+        let watch = move || {
+            let stdout = io::stdout();
+            let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+            loop {
+                match poll(&mut watched, None) {
+                    Ok(_) => break,
+                    Err(Errno::INTR) => {}
+                    Err(_) => return,
+                }
+            }
+            // Nobody waits any more if the command has ended by itself.
+            let _ended = tell.send(());
+        };
+        if thread::Builder::new().name("stdout-watch".to_owned()).spawn(watch).is_err() || gone.await.is_err()
+        {
+            std::future::pending().await
+        }
+    }
+
+    /// A remark for people, on stderr; with --output json an object, as everything there is then.
+    pub fn remark(&self, text: &str) {
+        if self.quiet {
+            return;
+        }
+        let line = match self.format {
+            Format::Json => serde_json::json!({ "remark": text }).to_string(),
+            Format::Text => text.to_owned(),
+        };
+        // Remarks are lost without harm when nobody reads stderr.
+        let _gone = writeln!(io::stderr(), "{line}");
+    }
+
+    /// A progress bar over `len` steps, or over no known number of them: on a terminal only, hidden otherwise and
+    /// with --quiet.
+    pub fn progress(&self, len: Option<u64>, what: &'static str) -> ProgressBar {
+        if self.quiet || !io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::with_draw_target(len, ProgressDrawTarget::stderr_with_hz(10));
+        let template = match len {
+            Some(_) => "{msg:<12} {bar:32.cyan/blue} {human_pos}/{human_len} {per_sec} {eta}",
+            None => "{msg:<12} {spinner} {human_pos} {per_sec} {elapsed}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.with_message(what)
+    }
+}
+
+fn write_all(bytes: &[u8]) -> Result<(), Unwritten> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    Ok(stdout.flush()?)
+}
+
+/// Rows under a heading, aligned when printed: numbers to the right, text to the left.
+#[derive(Debug)]
+pub struct Rows {
+    headings: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Rows {
+    /// No rows yet, under these headings.
+    pub fn new(headings: &[&'static str]) -> Self {
+        Self { headings: headings.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row: one cell per heading.
+    pub fn push(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// The table as text without a line end.
+    pub fn render(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(self.headings.iter().enumerate().map(|(column, heading)| {
+            let cell = Cell::new(heading.to_uppercase());
+            if self.is_numeric(column) { cell.set_alignment(CellAlignment::Right) } else { cell }
+        }));
+        for row in &self.rows {
+            table.add_row(row.iter().enumerate().map(|(column, text)| {
+                let cell = Cell::new(text);
+                if self.is_numeric(column) { cell.set_alignment(CellAlignment::Right) } else { cell }
+            }));
+        }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+        lines.join("\n")
+    }
+
+    fn is_numeric(&self, column: usize) -> bool {
+        let numeric = |text: &str| text.starts_with(|first: char| first.is_ascii_digit()) || text == "-";
+        !self.rows.is_empty() && self.rows.iter().all(|row| row.get(column).is_some_and(|text| numeric(text)))
+    }
+}
+
+/// A count with thousands set apart: `1,234,567`.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A rate, rounded, with thousands set apart.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate is positive, and far below 2^63"
+)]
+pub fn rate(per_second: f64) -> String {
+    count(per_second.round() as u64)
+}
+
+/// Bytes with a binary unit: `1.5 GiB`.
+pub fn bytes(number: u64) -> String {
+    bytesize::ByteSize(number).display().iec().to_string()
+}
+
+/// Milliseconds as a duration that people read and flags take: `3d`, `1m30s`, `250ms`.
+pub fn duration_ms(milliseconds: u64) -> String {
+    duration_parts(milliseconds, usize::MAX)
+}
+
+/// How long ago something was: as a duration of its two largest units.
+pub fn age_ms(milliseconds: u64) -> String {
+    duration_parts(milliseconds, 2)
+}
+
+fn duration_parts(milliseconds: u64, parts_max: usize) -> String {
+    const UNITS: [(u64, &str); 5] =
+        [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
+    let mut rest = milliseconds;
+    let parts = UNITS.iter().filter_map(|(unit, name)| {
+        let whole = rest / unit;
+        rest %= unit;
+        (whole > 0).then(|| format!("{whole}{name}"))
+    });
+    match parts.take(parts_max).collect::<String>() {
+        none if none.is_empty() => "0s".to_owned(),
+        some => some,
+    }
+}
+
+/// Text for a cell of a table: one line, and not too long a one.
+pub fn brief(text: &str) -> String {
+    const CHARS_MAX: usize = 60;
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(CHARS_MAX) {
+        Some(_) => line.chars().take(CHARS_MAX - 1).chain(['…']).collect(),
+        None => line,
+    }
+}
+
+/// Names and values, one pair a line; further lines of a value stand under its first.
+pub fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
+    let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
+    let line = |(name, value): (&str, String)| {
+        let value = value.replace('\n', &format!("\n{:width$} ", ""));
+        format!("{name:<width$} {value}")
+    };
+    fields.map(line).join("\n")
+}
+
+/// Microseconds with a unit that fits: `312 µs`, `4.5 ms`, `1.20 s`.
+pub fn micros(microseconds: f64) -> String {
+    match microseconds {
+        small if small < 1_000.0 => format!("{small:.0} µs"),
+        middle if middle < 1_000_000.0 => format!("{:.1} ms", middle / 1_000.0),
+        large => format!("{:.2} s", large / 1_000_000.0),
+    }
+}
+
+/// Milliseconds since the Unix epoch as RFC 3339; the number itself if it is out of range.
+pub fn time_ms(milliseconds: u64) -> String {
+    levada_json::time::format(Timestamp(milliseconds)).unwrap_or_else(|| milliseconds.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_set_apart_by_thousands() {
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(count(number), text);
+        }
+    }
+
+    #[test]
+    fn tables_align_numbers_to_the_right() {
+        let mut rows = Rows::new(&["name", "events"]);
+        rows.push(["orders".to_owned(), "7".to_owned()]);
+        rows.push(["x".to_owned(), "1,000".to_owned()]);
+        assert_eq!(rows.render(), "NAME    EVENTS\norders       7\nx        1,000");
+    }
+
+    #[test]
+    fn durations_are_short_and_read_back_as_the_same() {
+        use crate::values::DurationMs;
+
+        for (milliseconds, text) in [
+            (0, "0s"),
+            (250, "250ms"),
+            (90_000, "1m30s"),
+            (72 * 3_600_000, "3d"),
+            (400 * 86_400_000 + 1, "400d1ms"),
+        ] {
+            assert_eq!(duration_ms(milliseconds), text);
+            assert_eq!(text.parse(), Ok(DurationMs(milliseconds)), "{text}");
+        }
+        assert_eq!(age_ms(3_600_000 * 25 + 61_001), "1d1h");
+        assert_eq!(age_ms(61_001), "1m1s");
+    }
+
+    #[test]
+    fn cells_are_one_short_line() {
+        assert_eq!(brief("a\n  b"), "a b");
+        assert_eq!(brief(&"ü".repeat(60)), "ü".repeat(60));
+        assert_eq!(brief(&"ü".repeat(61)), "ü".repeat(59) + "…");
+    }
+
+    #[test]
+    fn further_lines_of_a_field_stand_under_the_first() {
+        let text = fields([("a", "1".to_owned()), ("long", "2\n3".to_owned())]);
+        assert_eq!(text, "a     1\nlong  2\n      3");
+    }
+
+    #[test]
+    fn times_are_rfc_3339() {
+        assert_eq!(time_ms(0), "1970-01-01T00:00:00Z");
+        assert_eq!(time_ms(u64::MAX), u64::MAX.to_string());
+    }
+}
