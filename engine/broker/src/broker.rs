@@ -30,7 +30,7 @@ use crate::{
     reclaim, retention,
     shard::{Shard, ShardHandle},
     stage::Plugins,
-    subscription::{self, Consumer},
+    subscription::{self, Consumer, RetainBudget},
     tasks::Tasks,
 };
 
@@ -53,6 +53,8 @@ pub(crate) struct Inner {
     pub(crate) tasks: Tasks,
     admission: Arc<Semaphore>,
     pub(crate) places: Places,
+    /// The memory for what subscriptions have read and may send again.
+    pub(crate) retained: Arc<RetainBudget>,
     pub(crate) idle: tokio::sync::Mutex<idle::Search>,
     /// Held while something with a task of its own is made or removed, so that tasks match the catalogue.
     pub(crate) changing: tokio::sync::Mutex<()>,
@@ -98,6 +100,7 @@ impl Broker {
                 tasks,
                 admission,
                 places: Places::default(),
+                retained: RetainBudget::new(config.retained_bytes_max),
                 idle: tokio::sync::Mutex::default(),
                 changing: tokio::sync::Mutex::new(()),
                 engine_id,

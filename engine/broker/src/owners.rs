@@ -72,6 +72,7 @@ impl Broker {
             chains: self.inner.chains.clone(),
             cancelled: self.inner.tasks.cancelled().clone(),
             clock: self.inner.config.clock.clone(),
+            retained: Arc::clone(&self.inner.retained),
         };
         let (handle, task) = subscription::open(record, &topic, &context)?;
         self.inner.places.add_subscription(SubscriptionId(record.id), handle);

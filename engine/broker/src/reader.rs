@@ -12,10 +12,11 @@ use levada_protocol::{
     request::{Position, Start},
     verbs::Credit,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    changes::{Hears, Listener},
     error::Error,
     frames::{DELIVER_BYTES_TARGET, OutFrame, Piece, deliver_frame, payload_len, take},
     log::{Found, Log},
@@ -86,7 +87,7 @@ struct Ahead {
 pub(crate) struct ReaderTask {
     cursors: Vec<Cursor>,
     topic: Arc<Topic>,
-    appended: watch::Receiver<u64>,
+    appended: Listener,
     cancelled: CancellationToken,
     grants: mpsc::Receiver<Credit>,
     frames: mpsc::Sender<Result<OutFrame, Error>>,
@@ -117,6 +118,7 @@ pub(crate) fn open(
     let (grants, granted) = mpsc::channel(CREDITS_QUEUED_MAX);
     let positions =
         logs.iter().map(|(number, _, next)| Position { partition: number.0, offset: next.0 }).collect();
+    let partitions: Vec<PartitionId> = logs.iter().map(|(number, ..)| *number).collect();
     let cursors = logs
         .into_iter()
         .map(|(number, log, next)| {
@@ -128,7 +130,7 @@ pub(crate) fn open(
     let task = ReaderTask {
         cursors,
         topic: Arc::clone(topic),
-        appended: topic.appended(),
+        appended: topic.listen(Hears::Some(&partitions)),
         cancelled,
         grants: granted,
         frames,
@@ -162,7 +164,7 @@ impl ReaderTask {
 
     async fn serve(&mut self) -> Result<(), Error> {
         loop {
-            self.appended.mark_unchanged();
+            self.appended.forget();
             while let Ok(credit) = self.grants.try_recv() {
                 self.grant(credit);
             }
@@ -179,8 +181,7 @@ impl ReaderTask {
                     Some(credit) => self.grant(credit),
                     None => return Ok(()),
                 },
-                // The topic outlives the reader: it holds the sending side.
-                _ = self.appended.changed() => {}
+                () = self.appended.changed() => {}
             }
         }
     }

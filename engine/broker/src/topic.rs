@@ -1,6 +1,6 @@
 //! A topic as the running engine shares it: its settings, and each partition's durable extent and tail.
 //!
-//! Only the shard announces; everybody else reads.
+//! The shard moves ends and starts and tells listeners; everybody else reads.
 
 use std::sync::{
     Arc,
@@ -14,11 +14,10 @@ use levada_protocol::{
     publish::Durability,
     request::{PartitionInfo, TopicInfo, TopicSettings},
 };
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    changes::Changes,
+    changes::{Changes, Hears, Listener},
     error::Error,
     frames::Piece,
     metrics,
@@ -35,10 +34,8 @@ pub(crate) struct Topic {
     pub(crate) owner: String,
     settings: ArcSwap<TopicSettings>,
     pub(crate) partitions: Vec<Partition>,
-    /// Counts announcements: whoever waits for events waits for a change of it.
-    appended: watch::Sender<u64>,
-    /// Which partitions that was about.
-    pub(crate) changes: Changes,
+    /// Who waits for a change of which partition.
+    pub(crate) changes: Arc<Changes>,
     pub(crate) counters: metrics::Appended,
     /// Cancelled when the topic is deleted.
     pub(crate) deleted: CancellationToken,
@@ -77,7 +74,6 @@ impl Topic {
         budget: &Arc<TailBudget>,
     ) -> Self {
         let partitions = extents.iter().map(|extent| Partition::new(*extent, budget)).collect();
-        let (appended, _) = watch::channel(0);
         Self {
             id,
             name,
@@ -85,8 +81,7 @@ impl Topic {
             owner,
             settings: ArcSwap::from_pointee(settings),
             partitions,
-            appended,
-            changes: Changes::default(),
+            changes: Changes::new(extents.len()),
             counters: metrics::Appended::default(),
             deleted: CancellationToken::new(),
             going: AtomicBool::new(false),
@@ -140,14 +135,14 @@ impl Topic {
         (0..u16::try_from(self.partitions.len()).unwrap_or(u16::MAX)).map(PartitionId)
     }
 
-    /// Changes whenever something was appended and made durable.
-    pub(crate) fn appended(&self) -> watch::Receiver<u64> {
-        self.appended.subscribe()
+    /// Listens for changes of partitions.
+    pub(crate) fn listen(&self, hears: Hears<'_>) -> Listener {
+        self.changes.listen(hears)
     }
 
-    /// Wakes everybody who waits for events. Called after the partitions' ends have moved.
+    /// Wakes everyone who waits for a change that was noted. Called after the partitions' ends have moved.
     pub(crate) fn wake(&self) {
-        self.appended.send_modify(|count| *count += 1);
+        self.changes.wake();
     }
 
     /// As the wire describes it.

@@ -23,7 +23,7 @@ use crate::{
     route::RouteHandle,
     rows::SubscriptionRecord,
     stage::Place,
-    subscription,
+    subscription::{self, Described, SubscriptionHandle},
     topic::Topic,
 };
 
@@ -135,13 +135,19 @@ impl Broker {
         &self,
         record: &SubscriptionRecord,
     ) -> Result<SubscriptionInfo, Error> {
-        let described = subscription::describe(&self.owner_of(record).await?).await?;
-        let mut info = described.info;
-        // Read here and not by the owner: it has deliveries to make.
+        self.describe_running(&self.owner_of(record).await?).await
+    }
+
+    /// Describes a subscription whose owner runs, without asking it.
+    pub(super) async fn describe_running(
+        &self,
+        handle: &SubscriptionHandle,
+    ) -> Result<SubscriptionInfo, Error> {
+        let Described { mut info, oldest: unacknowledged } = handle.describe();
         let catalogue = self.inner.shard.catalogue();
-        let topic = catalogue.topic(&TopicName::parse_any(&record.topic)?)?;
+        let topic = catalogue.topic(&TopicName::parse_any(&info.topic)?)?;
         let mut oldest = None;
-        for (number, floor) in described.oldest {
+        for (number, floor) in unacknowledged {
             let log = Log::new(Arc::clone(&self.inner.store), Arc::clone(topic), number)?;
             oldest = oldest.into_iter().chain(log.append_time(floor).await).min();
         }

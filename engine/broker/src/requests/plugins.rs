@@ -118,7 +118,7 @@ impl Broker {
         let follows = |chain: &[StageSpec]| chain.iter().any(|stage| stage.plugin == plugin);
         for subscription in self.inner.places.subscriptions() {
             if follows(subscription.record().options.chain()) {
-                subscription.rechain();
+                subscription.reattach();
             }
         }
         for route in self.inner.places.routes() {

@@ -147,7 +147,7 @@ impl Durable {
                 }
                 Announcement::Trimmed { topic, partition, start, dropped_bytes } => {
                     topic.partitions[usize::from(partition.0)].trim(start, dropped_bytes);
-                    topic.changes.note(partition);
+                    topic.changes.note_drop(partition);
                     woken.push(topic);
                     self.shown.dropped.notify_one();
                 }

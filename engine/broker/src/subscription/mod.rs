@@ -1,34 +1,41 @@
 //! Durable subscriptions: one owner task each, reached through a handle.
 //!
-//! The rules of delivery are `levada_delivery`; the owner reads, runs the chain, sends, and commits progress.
+//! The rules of delivery are `levada_delivery`; the owner reads, runs the chain, sends, and commits progress. What others
+//! want to know of a subscription they read from its status, without asking the owner.
 
 mod owner;
 
-mod commands;
-mod commit;
+mod attached;
+mod chain;
+mod committer;
 mod consumers;
-mod deliver;
-mod describe;
-mod lost;
+mod inbox;
+mod losses;
 mod open;
+mod pause;
 mod progress;
-mod ready;
+mod publisher;
+mod reads;
+mod retained;
+mod slices;
+mod status;
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use levada_protocol::{
-    ids::{Offset, PartitionId, TopicId},
-    request::{Notice, Subscribed, SubscriptionInfo},
+    ids::TopicId,
+    request::{Notice, Subscribed},
     verbs::{Credit, Verbs},
 };
 use levada_store::Store;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::open::open;
+use self::{inbox::Departed, status::Status};
+pub(crate) use self::{open::open, retained::RetainBudget, status::Described};
 use crate::{
     chains::Chains,
     clock::Clock,
@@ -44,10 +51,6 @@ use crate::{
 
 /// Frames that may wait for a consumer's stream to take them.
 const FRAMES_QUEUED_MAX: usize = 256;
-/// Commands that may wait for the owner.
-const COMMANDS_QUEUED_MAX: usize = 1_024;
-/// Askers that may wait for the owner; more wait in turn.
-const ASKED_QUEUED_MAX: usize = 16;
 
 /// What a subscription's owner needs.
 #[derive(Clone)]
@@ -57,6 +60,8 @@ pub(crate) struct Context {
     pub(crate) chains: Chains,
     pub(crate) cancelled: CancellationToken,
     pub(crate) clock: Clock,
+    /// The memory for what was read and may be sent again.
+    pub(crate) retained: Arc<RetainBudget>,
 }
 
 /// A running subscription, as others reach it.
@@ -64,36 +69,16 @@ pub(crate) struct Context {
 pub(crate) struct SubscriptionHandle {
     record: Arc<SubscriptionRecord>,
     commands: mpsc::Sender<Command>,
-    asking: mpsc::Sender<oneshot::Sender<Described>>,
-    floors: Arc<Floors>,
+    status: Arc<Status>,
     costs: Arc<Costs>,
     stop: CancellationToken,
     /// Set when the newest version of a plugin of the chain is another.
-    outdated: Arc<AtomicBool>,
+    stale: Arc<AtomicBool>,
     /// How many consumers there ever were: the number of the next one.
     consumers: Arc<AtomicU64>,
-    left: Arc<Left>,
+    departed: Arc<Departed>,
     /// How many consumers there are.
     attached: Arc<AtomicU64>,
-    delivered: Delivered,
-}
-
-/// Consumers that left while the owner's queue was full; its notice wakes the owner for other reasons, too.
-#[derive(Debug, Default)]
-struct Left {
-    consumers: Mutex<Vec<u64>>,
-    notify: Notify,
-}
-
-impl Left {
-    fn add(&self, consumer: u64) {
-        self.consumers.lock().unwrap_or_else(PoisonError::into_inner).push(consumer);
-        self.notify.notify_one();
-    }
-
-    fn take(&self) -> Vec<u64> {
-        std::mem::take(&mut self.consumers.lock().unwrap_or_else(PoisonError::into_inner))
-    }
 }
 
 impl SubscriptionHandle {
@@ -105,13 +90,14 @@ impl SubscriptionHandle {
         TopicId(self.record.topic_id)
     }
 
+    /// How far the subscription has come, durably.
     pub(crate) fn floors(&self) -> &Arc<Floors> {
-        &self.floors
+        self.status.floors()
     }
 
     /// How many events its consumers were sent since the start.
     pub(crate) fn delivered(&self) -> &Delivered {
-        &self.delivered
+        self.status.delivered()
     }
 
     /// What its plugins have cost.
@@ -125,10 +111,15 @@ impl SubscriptionHandle {
         false
     }
 
-    /// Attaches the chain anew, now if the place waits for its plugins: the newest version of one is another.
-    pub(crate) fn rechain(&self) {
-        self.outdated.store(true, Ordering::Release);
-        self.left.notify.notify_one();
+    /// Attaches the chain again, now if the place waits for its plugins: the newest version of one is another.
+    pub(crate) fn reattach(&self) {
+        self.stale.store(true, Ordering::Release);
+        self.departed.wake();
+    }
+
+    /// What is known about the subscription. Nobody is asked.
+    pub(crate) fn describe(&self) -> Described {
+        self.status.describe(&self.record)
     }
 
     /// How many consumers are attached, or about to be.
@@ -260,7 +251,7 @@ impl Drop for ConsumerControl {
         self.handle.attached.fetch_sub(1, Ordering::Relaxed);
         let command = Command::Detach { consumer: self.consumer };
         if let Err(mpsc::error::TrySendError::Full(_)) = self.handle.commands.try_send(command) {
-            self.handle.left.add(self.consumer);
+            self.handle.departed.add(self.consumer);
         }
     }
 }
@@ -282,22 +273,6 @@ pub(crate) async fn attach(
     let attached = answer.await.map_err(|_| handle.gone())?;
     let Attached { subscribed, frames, notices } = attached;
     Ok(Consumer { subscribed, frames, notices, control, room })
-}
-
-/// What the owner knows about the subscription.
-#[derive(Debug)]
-pub(crate) struct Described {
-    /// As the wire describes it, but for the age of the oldest unacknowledged event.
-    pub(crate) info: SubscriptionInfo,
-    /// The oldest unacknowledged offset of every partition that has one.
-    pub(crate) oldest: Vec<(PartitionId, Offset)>,
-}
-
-/// What the owner knows about the subscription. It answers whatever it is about.
-pub(crate) async fn describe(handle: &SubscriptionHandle) -> Result<Described, Error> {
-    let (reply, answer) = oneshot::channel();
-    handle.asking.send(reply).await.map_err(|_| handle.gone())?;
-    answer.await.map_err(|_| handle.gone())
 }
 
 /// Lets a paused subscription go on.

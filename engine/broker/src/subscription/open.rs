@@ -1,83 +1,72 @@
 //! Making a subscription's handle and its owner, from what the store holds of its progress.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::sync::{Arc, atomic::AtomicU64};
 
 use levada_delivery::subscription::{Options, Subscription};
 use levada_protocol::error::ErrorCode;
-use tokio::sync::mpsc;
 
 use super::{
-    ASKED_QUEUED_MAX, COMMANDS_QUEUED_MAX, Context, SubscriptionHandle, consumers::Consumers, lost::Untold,
-    owner::OwnerTask, progress, ready::Ready,
+    Context, SubscriptionHandle,
+    chain::ChainSlot,
+    committer::Committer,
+    consumers::Consumers,
+    inbox::Inbox,
+    owner::{Of, Owner},
+    pause::Pause,
+    progress,
+    publisher::Publisher,
+    reads::Reads,
+    status::Status,
 };
-use crate::{
-    dead_letters, error::Error, floors::Floors, log::Log, metrics::Delivered, rows::SubscriptionRecord,
-    topic::Topic,
-};
+use crate::{changes::Hears, dead_letters, error::Error, log::Log, rows::SubscriptionRecord, topic::Topic};
 
 /// Makes a subscription's handle and the task that owns it.
 pub(crate) fn open(
     record: &Arc<SubscriptionRecord>,
     topic: &Arc<Topic>,
     context: &Context,
-) -> Result<(SubscriptionHandle, OwnerTask), Error> {
+) -> Result<(SubscriptionHandle, Owner), Error> {
     let progress = progress::load(context.store.as_ref(), record)?;
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|error| {
         Error::refused(ErrorCode::Internal, format!("the system gives no random numbers: {error}"))
     })?;
-    let seed = u64::from_le_bytes(seed);
-    let rules = Subscription::new(Options::new(&record.options, seed), progress, context.clock.moment());
+    let options = Options::new(&record.options, u64::from_le_bytes(seed));
+    let state = Subscription::new(&options, progress, context.clock.moment());
     let log = |number| Log::new(Arc::clone(&context.store), Arc::clone(topic), number);
     let logs = topic.partition_ids().map(log).collect::<Result<Vec<_>, _>>()?;
-    let floors = Floors::new(rules.floors());
-    let (commands, received) = mpsc::channel(COMMANDS_QUEUED_MAX);
-    let (asking, asked) = mpsc::channel(ASKED_QUEUED_MAX);
-    let stop = context.cancelled.child_token();
+    let target = dead_letters::of_subscription(&record.topic, &record.name)?;
+    let (commands, departed, inbox) = Inbox::new();
+    let status = Status::new(Arc::clone(topic), state.floors());
     let handle = SubscriptionHandle {
         record: Arc::clone(record),
         commands,
-        asking,
-        floors: Arc::clone(&floors),
+        status: Arc::clone(&status),
         costs: Arc::default(),
-        stop: stop.clone(),
-        outdated: Arc::default(),
+        stop: context.cancelled.child_token(),
+        stale: Arc::default(),
         consumers: Arc::new(AtomicU64::new(1)),
-        left: Arc::default(),
+        departed,
         attached: Arc::default(),
-        delivered: Delivered::default(),
     };
-    let task = OwnerTask {
-        dead_letters: dead_letters::of_subscription(&record.topic, &record.name)?,
-        delivered: handle.delivered.clone(),
-        ready: logs.iter().map(|_| Ready::default()).collect(),
-        ready_bytes: 0,
-        record: Arc::clone(record),
-        topic: Arc::clone(topic),
-        context: context.clone(),
-        stop,
-        outdated: Arc::clone(&handle.outdated),
-        left: Arc::clone(&handle.left),
-        rules,
-        logs,
-        consumers: Consumers::new(),
-        untold: Untold::default(),
-        commands: received,
-        asked,
-        letters: BTreeMap::new(),
-        chain: None,
-        paused: None,
+    let (stale, costs) = (Arc::clone(&handle.stale), Arc::clone(&handle.costs));
+    let owner = Owner {
+        committer: Committer::new(Arc::clone(record), Arc::clone(topic), target, context.shard.clone()),
+        of: Of {
+            record: Arc::clone(record),
+            topic: Arc::clone(topic),
+            context: context.clone(),
+            stop: handle.stop.clone(),
+        },
+        state,
+        reads: Reads::new(logs, Arc::clone(&context.retained)),
+        consumers: Consumers::default(),
+        pause: Pause::default(),
+        chain: ChainSlot::new(!record.options.chain().is_empty(), stale, costs),
+        inbox,
+        publisher: Publisher::new(status),
+        changed: topic.listen(Hears::Drops),
         more: false,
-        commit: None,
-        commit_after: None,
-        commit_failing: false,
-        seen: None,
-        floors,
-        costs: Arc::clone(&handle.costs),
-        seed,
     };
-    Ok((handle, task))
+    Ok((handle, owner))
 }

@@ -297,6 +297,16 @@ impl Engine {
         info
     }
 
+    /// Waits until the subscription is described as `is_so` wants it.
+    pub(crate) async fn until_info(&self, is_so: impl Fn(&SubscriptionInfo) -> bool) {
+        let waiting = async {
+            while !is_so(&self.info().await) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, waiting).await.expect("it comes to be so");
+    }
+
     pub(crate) async fn partition(&self, topic: &str) -> PartitionInfo {
         let Response::Topic(info) = self.ask(Request::DescribeTopic { name: topic.into() }).await else {
             panic!("no topic")

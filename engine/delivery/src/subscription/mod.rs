@@ -1,14 +1,15 @@
 //! A durable subscription: what goes to which consumer, what became of it, and what of that to commit.
 //!
-//! Owns consumers with their credit, the cursors, deliveries in flight, redelivery, and the settle cycle. It must not
-//! know events, bytes of batches, chains, connections or a store: its owner reads and sends what [`Subscription::next`]
-//! asks for, and says what came of it. Every offset below a partition's end is in exactly one state:
+//! It must not know events, bytes of batches, chains, connections or a store: its owner reads what
+//! [`Subscription::fetch`] asks for, sends what [`Subscription::assign`] gives to whom, commits what
+//! [`Subscription::take_settling`] returns, and reports the outcomes. Every offset below a partition's end is in exactly
+//! one state:
 //!
 //! ```text
-//!            delivered                verb: ack, reject              commit ok
+//!            assigned                 verb: ack, reject              commit ok
 //!   fresh ------------> in flight --------------------> settling ----------------> settled
 //!                        |     ^     last attempt            |
-//!       nack, timeout,   |     | delivered again             | commit failed
+//!       nack, timeout,   |     | assigned again              | commit failed
 //!       consumer lost    v     |                             v
 //!                       waiting              in flight again, or (filtered, lost, dead) settling again
 //! ```
@@ -16,144 +17,114 @@
 //! Filtered offsets go from fresh to settling; those between the events of one delivery stay with it and settle along.
 //! All bookkeeping is by runs of offsets: a whole delivery acknowledged costs a handful of map operations.
 //!
-//! With `order` key or partition one consumer is active, and when an event fails, it and everything in flight after it
-//! in its partition come back in offset order; what lies behind waits until they are given again. With `none` a
-//! failed event waits by itself.
+//! Who holds which part of this:
 //!
-//! A delivery that failed goes to somebody else next, whenever there is somebody else with credit; where order matters
-//! the active place changes hands for it. A consumer whose deliveries time out again and again gets nothing while others
-//! take deliveries, until it says what became of one; where order matters, one that takes nothing gives its place up.
+//! ```text
+//!   Subscription ── Sharing        the policy: exclusive, keyed or free; chooses runs and consumers
+//!                ├─ RetryPolicy    attempts, backoff, and when to give up
+//!                └─ Ledger ── Partitions    states of offsets
+//!                         ├─ Consumers      credit, whose turn it is
+//!                         ├─ Deliveries     tokens, timers
+//!                         └─ Settlement     the settle queue and the commit under way
+//! ```
 
 mod consumer;
-mod deliver;
-mod failing;
-mod figures;
-mod next;
+mod consumers;
+mod dead_letter;
+mod deliveries;
+mod fetch;
+mod ledger;
+mod options;
 mod partition;
-mod settle;
+mod partitions;
+mod retry;
+mod settlement;
+mod sharing;
+mod stats;
 #[cfg(test)]
 mod tests;
-mod verb;
 mod waiting;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    ops::Range,
-};
+use std::ops::Range;
 
 use levada_protocol::{
     error::ErrorCode,
     ids::{DeliveryToken, Offset, PartitionId},
-    request::{Order, SubscriptionOptions},
+    verbs::{Verb, VerbKind},
 };
 
-use self::{
-    consumer::Consumer,
-    partition::{Flight, Partition},
-    settle::{Outcome, Pending, Settle},
-};
 pub use self::{
     consumer::ConsumerId,
-    deliver::{Delivered, Failed, Sent},
-    figures::{Figures, PartitionFigures},
-    next::{Wanted, WantedKind},
-    settle::{CameBack, DeadLetter, Reason, Settling},
-    verb::Applied,
+    dead_letter::{DeadLetter, Reason},
+    fetch::{Assigned, Assignment, Chunk, Failed, Fetch, Fetched, Wanted},
+    options::Options,
+    stats::{PartitionStats, Stats},
 };
-use crate::{backoff::Backoff, now::Now, progress::Progress};
+use self::{
+    consumers::Consumers,
+    deliveries::Deliveries,
+    fetch::Contents,
+    ledger::Ledger,
+    partition::Partition,
+    partitions::{index, partition_id},
+    retry::{Cause, Next, RetryPolicy},
+    settlement::{Outcome, Settlement},
+    sharing::{Choice, Sharing},
+    waiting::Wait,
+};
+use crate::{
+    now::Now,
+    progress::{Progress, RowChange},
+};
 
 /// Most consumers of one subscription.
 pub const CONSUMERS_MAX: usize = 1_024;
-/// Most events that one [`Wanted`] asks for.
-pub const DELIVERY_EVENTS_MAX: u64 = 16_384;
-/// Most bytes that one [`Wanted`] asks for.
-pub const DELIVERY_BYTES_MAX: u64 = 512 * 1024;
-
-/// How a subscription delivers.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// How several consumers share it. `Key` is as `Partition` in this version (decision 53).
-    pub order: Order,
-    /// Milliseconds after which an unacknowledged delivery is given again, without any further wait.
-    pub ack_timeout_ms: u64,
-    /// Failed deliveries after which an event becomes a dead letter; 0 is as 1.
-    pub max_attempts: u16,
-    /// Most unacknowledged events of one consumer.
-    pub max_in_flight: u64,
-    /// Most unacknowledged bytes of one consumer, exceeded by one delivery at most. Default 16 MiB (decision 45).
-    pub max_in_flight_bytes: u64,
-    /// How long an event waits that was given back without a delay or that lost its consumer while it was alone.
-    pub backoff: Backoff,
-    /// Most dead letters in one commit, so that a commit stays small. Default 64.
-    pub dead_letters_max: u64,
-    /// Where delivery tokens begin: random, so that a token of an earlier life means nothing in this one.
-    pub token_seed: u64,
-}
-
-impl Options {
-    /// What the subscription's catalogue record says, and defaults for the rest.
-    pub fn new(options: &SubscriptionOptions, token_seed: u64) -> Self {
-        Self {
-            order: options.order(),
-            ack_timeout_ms: u64::from(options.ack_timeout_ms()),
-            max_attempts: options.max_attempts(),
-            max_in_flight: u64::from(options.max_in_flight()),
-            max_in_flight_bytes: 16 * 1024 * 1024,
-            backoff: Backoff::default(),
-            dead_letters_max: 64,
-            token_seed,
-        }
-    }
-}
+/// Most bytes that one [`Fetch`] asks for.
+pub const FETCH_BYTES_MAX: u64 = 512 * 1024;
 
 /// The state of one subscription, over all partitions of its topic.
 #[derive(Debug)]
 pub struct Subscription {
-    options: Options,
-    partitions: Vec<Partition>,
-    /// The first is the active one where order matters; it began in order of attachment.
-    consumers: Vec<Consumer>,
-    deliveries: BTreeMap<u64, Delivery>,
-    /// When to look for timeouts, on the monotonic clock: deadline, token. A delivery's entry may be early, never late.
-    timers: BTreeSet<(u64, u64)>,
-    /// Partitions where something waits for redelivery.
-    retrying: BTreeSet<usize>,
-    /// Partitions whose cursor is not at their end.
-    unread: BTreeSet<usize>,
-    /// Partitions whose rows changed without anything settling.
-    touched: BTreeSet<usize>,
-    queue: VecDeque<Settle>,
-    pending: Option<Pending>,
-    /// Counts verbs that need a commit; `confirmed` is the last one that is durable.
-    ticket: u64,
-    confirmed: u64,
-    commits: u64,
-    reads: u64,
-    next_token: u64,
-    next_consumer: usize,
-    next_partition: usize,
-    /// Where order matters: since when the active consumer has taken nothing of what somebody else could have.
-    starving_since: Option<u64>,
-    totals: figures::Totals,
+    sharing: Sharing,
+    retry: RetryPolicy,
+    ledger: Ledger,
+    fetches: u64,
 }
 
-/// One delivery, until all its events are settled or given back.
-#[derive(Debug)]
-struct Delivery {
-    consumer: ConsumerId,
-    /// Which of its consumer's deliveries it is, from 1.
-    number: u64,
-    /// On the monotonic clock.
-    sent_at: u64,
-    partition: usize,
-    range: Range<u64>,
-    bytes: u64,
-    /// Events in flight.
-    events: u64,
-    /// Parts in the settle queue or in the commit under way that would come back to flight.
-    settling: usize,
-    alone: bool,
-    timer: u64,
+/// A verb that was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    /// How many events it was about.
+    pub events: u64,
+    /// It has taken effect durably once [`Subscription::confirmed`] reaches this.
+    pub ticket: u64,
+}
+
+/// What one commit must write. Hand its outcome to [`Subscription::settled`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settling {
+    /// Names this commit.
+    pub id: u64,
+    /// The commit holds only if this is still the subscription's generation (decision 5).
+    pub generation: u64,
+    /// Rows of progress that change, by partition.
+    pub rows: Vec<(PartitionId, Vec<RowChange>)>,
+    /// Events to append to the dead-letter topic in the same commit.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+/// Offsets whose ack or reject could not be committed: the verb is void, and they are in flight again with their
+/// token, or wait for redelivery if their consumer is gone or is no longer the active one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CameBack {
+    /// Whose verb it was.
+    pub consumer: ConsumerId,
+    /// The partition.
+    pub partition: PartitionId,
+    /// The first offset.
+    pub first: Offset,
+    /// The last offset, included.
+    pub last: Offset,
 }
 
 /// Offsets that retention took before they were acknowledged.
@@ -171,33 +142,19 @@ pub struct LostRange {
 
 impl Subscription {
     /// A subscription at rest; `partitions` are all of the topic's, in order. Offsets below the highest one that is
-    /// known to be settled or failed wait for delivery, those above it are fresh. What waits for its backoff goes on
-    /// waiting, counted from `now`.
-    pub fn new(options: Options, partitions: Vec<Progress>, now: Now) -> Self {
-        let partitions = partitions.into_iter().map(|progress| Partition::new(progress, now));
-        let partitions: Vec<Partition> = partitions.collect();
-        let numbered = || partitions.iter().enumerate();
-        Self {
-            retrying: numbered().filter(|(_, it)| !it.waiting.is_empty()).map(|(at, _)| at).collect(),
-            touched: numbered().filter(|(_, it)| it.progress.is_dirty()).map(|(at, _)| at).collect(),
-            unread: BTreeSet::new(),
-            next_token: options.token_seed,
-            options,
+    /// known to be settled or failed wait for delivery, those above it are fresh. What waits for its backoff continues to
+    /// wait, counted from `now`.
+    pub fn new(options: &Options, partitions: Vec<Progress>, now: Now) -> Self {
+        let partitions = partitions.into_iter().map(|progress| Partition::new(progress, now)).collect();
+        let ledger = Ledger::new(
             partitions,
-            consumers: Vec::new(),
-            deliveries: BTreeMap::new(),
-            timers: BTreeSet::new(),
-            queue: VecDeque::new(),
-            pending: None,
-            ticket: 0,
-            confirmed: 0,
-            commits: 0,
-            reads: 0,
-            next_consumer: 0,
-            next_partition: 0,
-            starving_since: None,
-            totals: figures::Totals::default(),
-        }
+            Consumers::new(options.in_flight_max()),
+            Deliveries::new(options.seed),
+            Settlement::new(options.dead_letters_max),
+            options.ack_timeout_ms,
+        );
+        let (sharing, retry) = (Sharing::new(options.order), RetryPolicy::new(options));
+        Self { sharing, retry, ledger, fetches: 0 }
     }
 
     /// Adds a consumer without credit.
@@ -208,204 +165,379 @@ impl Subscription {
     /// # Panics
     /// If a consumer of this id is attached: ids are the caller's, new for each.
     pub fn attach(&mut self, consumer: ConsumerId) -> Result<(), ErrorCode> {
-        assert!(self.place_of(consumer).is_none(), "consumer {} is attached twice", consumer.0);
-        if self.consumers.len() >= CONSUMERS_MAX {
-            return Err(ErrorCode::LimitExceeded);
-        }
-        self.consumers.push(Consumer::new(consumer));
-        Ok(())
+        self.ledger.consumers.attach(consumer)
     }
 
     /// Removes a consumer and takes its deliveries back at once. That counts no attempt but for an event that was
-    /// delivered alone (decision 18); `seed` scatters the wait of such ones. What its stream had not taken does not even
-    /// count as returned. What it acknowledged still settles.
-    pub fn detach(&mut self, now: Now, consumer: ConsumerId, seed: u64) {
-        let mut parts = Vec::new();
-        for (token, delivery) in self.deliveries.iter().filter(|(_, delivery)| delivery.consumer == consumer)
-        {
-            let flights = &mut self.partitions[delivery.partition].flights;
-            let taken = flights.take(&delivery.range, |flight| flight.token == *token);
-            parts.extend(taken.into_iter().map(|(range, _)| (delivery.partition, range, *token)));
-        }
-        self.fail(now, parts, failing::Cause::ConsumerLost, seed);
-        if let Some(place) = self.place_of(consumer) {
-            self.consumers.remove(place);
-        }
+    /// delivered alone (decision 18). What its stream had not taken does not even count as returned. What it
+    /// acknowledged still settles.
+    pub fn detach(&mut self, now: Now, consumer: ConsumerId) {
+        let parts = self.ledger.deliveries.of(consumer).into_iter();
+        let parts = parts.flat_map(|token| self.take_in_flight(token, u64::MAX)).collect();
+        self.fail(now, parts, Cause::ConsumerLost);
+        self.ledger.consumers.detach(consumer);
     }
 
     /// Lets a consumer receive this much more; what is left of earlier grants stays.
     pub fn grant(&mut self, consumer: ConsumerId, events: u64, bytes: u64) {
-        if let Some(place) = self.place_of(consumer) {
-            self.consumers[place].grant(events, bytes);
+        if let Some(consumer) = self.ledger.consumers.find_mut(consumer) {
+            consumer.grant(events, bytes);
         }
     }
 
     /// Says how many of a consumer's deliveries its stream has taken, in the order in which they were made. One that it
     /// never took counts no attempt.
     pub fn taken(&mut self, consumer: ConsumerId, deliveries: u64) {
-        if let Some(place) = self.place_of(consumer) {
-            self.consumers[place].taken(deliveries);
+        if let Some(consumer) = self.ledger.consumers.find_mut(consumer) {
+            consumer.taken(deliveries);
         }
     }
 
     /// Keeps a consumer from getting anything while its stream takes nothing, or lets it have its turn again.
     pub fn hold(&mut self, consumer: ConsumerId, held: bool) {
-        if let Some(place) = self.place_of(consumer) {
-            self.consumers[place].held = held;
+        if let Some(consumer) = self.ledger.consumers.find_mut(consumer) {
+            consumer.hold(held);
         }
     }
 
-    /// How many events are in flight at a consumer.
-    pub fn in_flight(&self, consumer: ConsumerId) -> u64 {
-        self.place_of(consumer).map_or(0, |place| self.consumers[place].in_flight)
-    }
-
-    /// Attached consumers; the first is the active one where order matters.
-    pub fn consumers(&self) -> impl Iterator<Item = ConsumerId> {
-        self.consumers.iter().map(|consumer| consumer.id)
-    }
-
-    /// Reports a partition's durable end. One that lies below an earlier one changes nothing.
+    /// Reports a partition's durable end. One that is below an earlier one changes nothing.
     pub fn end(&mut self, partition: PartitionId, end: Offset) {
-        let part = &mut self.partitions[usize::from(partition.0)];
-        part.end = part.end.max(end.0);
-        self.note_fresh(usize::from(partition.0));
+        self.ledger.partitions.update(index(partition), |it| it.extend(end.0));
     }
 
-    /// Reports where a partition's log begins. What lies before it and is neither settled nor settling is lost: it
-    /// counts as settled and is answered here, once.
+    /// Reports where a partition's log begins. What is before it and is neither settled nor settling is lost: it
+    /// counts as settled and is returned here, once.
     pub fn lost(&mut self, partition: PartitionId, log_start: Offset) -> Option<LostRange> {
-        let place = usize::from(partition.0);
-        let before = 0..log_start.0;
-        if log_start.0 <= self.partitions[place].log_start {
-            return None;
-        }
-        self.partitions[place].log_start = log_start.0;
-        let mut lost = Vec::new();
-        // Filtered offsets that follow go along, for what stays in flight must hold an event.
-        let flown = self.partitions[place].widen(&before, &(0..u64::MAX));
-        for (range, flight) in self.partitions[place].flights.take(&flown, |_| true) {
-            self.release(place, &range, flight.token);
-            lost.extend(self.drop_filtered(place, &range));
-        }
-        let part = &mut self.partitions[place];
-        lost.extend(part.waiting.take(&before));
-        if part.cursor < log_start.0 {
-            lost.push(part.cursor..log_start.0);
-            part.cursor = log_start.0;
-            part.end = part.end.max(log_start.0);
-        }
-        self.note_waiting(place);
-        self.note_fresh(place);
-        let (first, last) = (lost.iter().map(|it| it.start).min()?, lost.iter().map(|it| it.end - 1).max()?);
-        let events = lost.iter().map(|range| range.end - range.start).sum();
-        for range in lost {
-            self.partitions[place].dropped.insert(range.clone());
-            self.queue(place, range, Outcome::Dropped);
-        }
-        self.totals.lost += events;
-        Some(LostRange { partition, first: Offset(first), last: Offset(last), events })
+        self.ledger.lose(partition, log_start)
     }
 
-    /// Takes back what is past its deadline, as a failed attempt unless its consumer's stream never took it; answers how
+    /// What to read next; `None` until time passes (see [`Subscription::next_deadline`]), the end moves, a verb, a
+    /// grant or a commit comes, or a fetch under way ends.
+    ///
+    /// Of one partition, fresh offsets and offsets to be delivered again may be under way at once.
+    pub fn fetch(&mut self, now: Now) -> Option<Fetch> {
+        self.sharing.policy_mut().prepare(&mut self.ledger, now.mono_ms);
+        let Choice { partition, run } = self.sharing.policy().choose(&self.ledger, now.mono_ms)?;
+        let again = run.again.is_some();
+        self.ledger.partitions.update(partition, |it| it.set_fetching(again, true));
+        self.ledger.partitions.set_next(partition + 1);
+        self.fetches += 1;
+        let room = self.ledger.consumers.with_room().map(|(_, room)| room.bytes);
+        Some(Fetch {
+            id: self.fetches,
+            partition: partition_id(partition),
+            range: Offset(run.range.start)..Offset(run.range.end),
+            bytes_max: room.fold(0, u64::saturating_add).min(FETCH_BYTES_MAX),
+            again,
+        })
+    }
+
+    /// Assigns what was fetched to consumers, as things are now: that may be less than what was fetched, and nothing if
+    /// an earlier event came back or retention took it. `room` says how many bytes a consumer's stream takes; `None` if
+    /// none, which holds the consumer until [`Subscription::hold`] releases it.
+    pub fn assign(
+        &mut self,
+        now: Now,
+        fetch: Fetch,
+        fetched: Fetched<'_>,
+        mut room: impl FnMut(ConsumerId, Wanted) -> Option<u64>,
+    ) -> Assigned {
+        let (partition, mut at) = (index(fetch.partition), fetch.range.start.0);
+        self.abandon(fetch);
+        self.sharing.policy_mut().prepare(&mut self.ledger, now.mono_ms);
+        let contents = Contents::new(fetched);
+        let mut assignments = Vec::new();
+        while at < fetched.reached.0 {
+            let policy = self.sharing.policy();
+            let Some(mut run) = policy.run_at(&self.ledger, partition, at, now.mono_ms) else { break };
+            run.range.end = run.range.end.min(fetched.reached.0);
+            if contents.events_in(&run.range) == 0 {
+                self.ledger.use_up(now, partition, &run.range, run.again.is_none(), &contents);
+                at = run.range.end;
+                continue;
+            }
+            let Some((place, mut limit)) = policy.taker(&self.ledger, &run, now.mono_ms) else { break };
+            let consumer = self.ledger.consumers.list()[place].id();
+            let least = contents.cut(&run.range, consumer::Room { bytes: 0, ..limit }).bytes;
+            let Some(bytes) = room(consumer, Wanted { least, most: limit.bytes }) else {
+                self.hold(consumer, true);
+                continue;
+            };
+            limit.bytes = limit.bytes.min(bytes);
+            let cut = contents.cut(&run.range, limit);
+            at = cut.end;
+            assignments.push(self.ledger.deliver(now, partition, &run, cut, place, &contents));
+        }
+        // What is left of a partition goes before others, for it has been read already.
+        self.ledger.partitions.set_next(if at < fetched.reached.0 { partition } else { partition + 1 });
+        Assigned { until: Offset(at), assignments }
+    }
+
+    /// Ends a fetch that brought nothing. The same will be asked for again at once: find out why first.
+    pub fn abandon(&mut self, fetch: Fetch) {
+        self.ledger.partitions.update(index(fetch.partition), |it| it.set_fetching(fetch.again, false));
+    }
+
+    /// Reports the real size of a delivery that was sent.
+    pub fn sent(&mut self, token: DeliveryToken, bytes: u64) {
+        if let Some((consumer, estimated)) = self.ledger.deliveries.resize(token.0, bytes)
+            && let Some(consumer) = self.ledger.consumers.find_mut(consumer)
+        {
+            consumer.correct(estimated, bytes);
+        }
+    }
+
+    /// Takes back a delivery that could not be sent.
+    pub fn recall(&mut self, now: Now, token: DeliveryToken) {
+        let parts = self.take_in_flight(token.0, u64::MAX);
+        self.fail(now, parts, Cause::Untaken);
+    }
+
+    /// Applies a verb. Offsets of its range that are not in flight with its token do not matter, as long as one
+    /// event is.
+    ///
+    /// # Errors
+    /// `DeliveryExpired` if no event of the range is in flight with this token at this consumer: it timed out, was
+    /// given back or was settled before. No delivery is changed.
+    pub fn verb(&mut self, now: Now, consumer: ConsumerId, verb: &Verb) -> Result<Applied, ErrorCode> {
+        // Late or not, a consumer that ends a delivery is alive and works.
+        if verb.kind != VerbKind::InProgress
+            && let Some(consumer) = self.ledger.consumers.find_mut(consumer)
+        {
+            consumer.respond();
+        }
+        let token = verb.token.0;
+        let delivery = self.ledger.deliveries.get(token).filter(|it| it.consumer() == consumer);
+        let delivery = delivery.filter(|it| it.partition() == index(verb.partition));
+        let delivery = delivery.ok_or(ErrorCode::DeliveryExpired)?;
+        let (partition, within) = (delivery.partition(), delivery.range().clone());
+        let range = verb.first.0.max(within.start)..verb.last.0.saturating_add(1).min(within.end);
+        if range.is_empty() {
+            return Err(ErrorCode::DeliveryExpired);
+        }
+        let range = self.ledger.partitions.get(partition).widen(&range, &within);
+        let events = self.ledger.partitions.get(partition).events_in_flight(&range, token);
+        if events == 0 {
+            return Err(ErrorCode::DeliveryExpired);
+        }
+        let taken = self.ledger.partitions.update(partition, |it| it.take_in_flight(&range, token, u64::MAX));
+        if verb.kind != VerbKind::InProgress {
+            self.ledger.settlement.accept_verb();
+        }
+        let books = self.ledger.partitions.get(partition);
+        let (taken, filtered): (Vec<_>, Vec<_>) = taken.into_iter().partition(|it| books.events_in(it) > 0);
+        filtered.into_iter().for_each(|it| self.ledger.settlement.push(partition, it, Outcome::Dropped));
+        match &verb.kind {
+            VerbKind::Ack => taken.into_iter().for_each(|it| self.ledger.acknowledge(partition, it, token)),
+            VerbKind::Reject { reason } => {
+                taken.iter().for_each(|it| self.ledger.reject(now, partition, it, token, reason));
+            }
+            VerbKind::Nack { delay_ms } => {
+                let parts = taken.into_iter().map(|range| (partition, range, token)).collect();
+                self.fail(now, parts, Cause::Nack { delay_ms: *delay_ms });
+                self.ledger.partitions.touch(partition);
+            }
+            VerbKind::InProgress => {
+                let deadline = self.ledger.deadline(now);
+                self.ledger.partitions.update(partition, |it| {
+                    taken.into_iter().for_each(|range| it.put_in_flight(range, token, deadline));
+                });
+            }
+        }
+        Ok(Applied { events, ticket: self.ledger.settlement.ticket() })
+    }
+
+    /// Every verb with a ticket up to this one has taken effect durably.
+    pub fn confirmed(&self) -> u64 {
+        self.ledger.settlement.confirmed()
+    }
+
+    /// Takes back what is past its deadline, as a failed attempt unless its consumer's stream never took it; returns how
     /// many events. `taken` says how many of a consumer's deliveries its stream has taken, as [`Subscription::taken`].
     pub fn on_time(&mut self, now: Now, taken: impl Fn(ConsumerId) -> u64) -> u64 {
         let mut expired = Vec::new();
-        while let Some((at, token)) = self.timers.first().copied().filter(|(at, _)| *at <= now.mono_ms) {
-            self.timers.remove(&(at, token));
-            let delivery = self.deliveries.get_mut(&token).expect("a timer's delivery has events in flight");
-            let flights = &mut self.partitions[delivery.partition].flights;
-            let due = |flight: &Flight| flight.token == token && flight.deadline <= now.mono_ms;
-            for (range, _) in flights.take(&delivery.range, due) {
-                expired.push((delivery.partition, range, token));
-            }
-            let left = flights.parts_in(&delivery.range).filter(|(_, flight)| flight.token == token);
-            if let Some(deadline) = left.map(|(_, flight)| flight.deadline).min() {
-                delivery.timer = deadline;
-                self.timers.insert((deadline, token));
+        while let Some(token) = self.ledger.deliveries.pop_timer(now.mono_ms) {
+            expired.extend(self.take_in_flight(token, now.mono_ms));
+            let delivery =
+                self.ledger.deliveries.get(token).expect("a timer's delivery has events in flight");
+            let partition = self.ledger.partitions.get(delivery.partition());
+            if let Some(deadline) = partition.next_deadline(delivery.range(), token) {
+                self.ledger.deliveries.set_timer(token, deadline);
             }
         }
         for (_, _, token) in &expired {
-            let delivery = &self.deliveries[token];
-            if let Some(holder) = self.consumers.iter_mut().find(|it| it.id == delivery.consumer) {
-                holder.lapse(delivery.sent_at, now.mono_ms);
-                holder.taken(taken(holder.id));
+            let delivery = self.ledger.deliveries.get(*token).expect("what is in flight has a delivery");
+            if let Some(holder) = self.ledger.consumers.find_mut(delivery.consumer()) {
+                holder.lapse(delivery.sent_at(), now.mono_ms);
+                holder.taken(taken(holder.id()));
             }
         }
-        let events = self.fail(now, expired, failing::Cause::Timeout, 0);
-        self.totals.expired += events;
+        let events = self.fail(now, expired, Cause::Timeout);
+        self.ledger.totals.expired += events;
         events
     }
 
     /// When something happens by itself after `now`, on the monotonic clock: a delivery times out, one that waits becomes
     /// due, or the active place changes hands.
     pub fn next_deadline(&self, now: Now) -> Option<u64> {
-        let timeout = self.timers.first().map(|(at, _)| *at);
-        let due = self
-            .retrying
-            .iter()
-            .filter_map(|place| self.partitions[*place].waiting.next_due(now.mono_ms))
-            .min();
-        let handed = self.starving_since.map(|since| since.saturating_add(next::PATIENCE_MS));
-        let handed = handed.filter(|at| *at > now.mono_ms);
-        timeout.into_iter().chain(due).chain(handed).min()
+        let due = self.ledger.partitions.retrying().filter_map(|(_, it)| it.next_due(now.mono_ms)).min();
+        let timers = self.ledger.deliveries.next_timer().into_iter();
+        timers.chain(due).chain(self.sharing.policy().next_deadline(now.mono_ms)).min()
     }
 
-    fn place_of(&self, consumer: ConsumerId) -> Option<usize> {
-        self.consumers.iter().position(|it| it.id == consumer)
+    /// Everything for the next commit; `None` if there is nothing, or while a commit is under way.
+    pub fn take_settling(&mut self) -> Option<Settling> {
+        self.ledger.begin_commit()
     }
 
-    fn is_ordered(&self) -> bool {
-        match self.options.order {
-            Order::Key | Order::Partition => true,
-            Order::None => false,
+    /// Ends the commit `id`. If it was refused, what consumers settled is theirs again with a new deadline, and is
+    /// returned; everything else is part of the next commit.
+    ///
+    /// # Panics
+    /// If `id` is not the commit under way.
+    pub fn settled(&mut self, id: u64, durable: bool, now: Now) -> Vec<CameBack> {
+        if durable {
+            self.ledger.commit(id);
+            return Vec::new();
+        }
+        let mut back = Vec::new();
+        let parts = self.ledger.undo_commit(id);
+        let places: std::collections::BTreeSet<usize> =
+            parts.iter().map(|(partition, ..)| *partition).collect();
+        for (partition, range, token) in parts {
+            let Some(consumer) = self.ledger.deliveries.get(token).map(|it| it.consumer()) else { continue };
+            let keeper = self.sharing.policy().keeps(&self.ledger, partition, &range, consumer, now.mono_ms);
+            back.extend(self.ledger.put_back(now, partition, range, token, keeper));
+        }
+        for partition in places {
+            // Retention may have passed what came back; then it is lost after all.
+            let log_start = self.ledger.partitions.update(partition, Partition::take_start);
+            self.ledger.lose(partition_id(partition), Offset(log_start));
+        }
+        back
+    }
+
+    /// How many events are in flight at a consumer.
+    pub fn in_flight(&self, consumer: ConsumerId) -> u64 {
+        self.ledger.consumers.find(consumer).map_or(0, |consumer| consumer.in_flight())
+    }
+
+    /// Attached consumers; the first is the active one where order matters.
+    pub fn consumers(&self) -> impl Iterator<Item = ConsumerId> {
+        self.ledger.consumers.list().iter().map(|consumer| consumer.id())
+    }
+
+    /// Changes whenever [`Subscription::consumers`] does.
+    pub fn consumers_version(&self) -> u64 {
+        self.ledger.consumers.version()
+    }
+
+    /// Consumers that get nothing for now: their deliveries timed out again and again, and others take deliveries.
+    pub fn passed_over(&self) -> impl Iterator<Item = ConsumerId> {
+        self.ledger.consumers.passed_over()
+    }
+
+    /// Statistics over all partitions.
+    pub fn stats(&self) -> Stats {
+        let totals = &self.ledger.totals;
+        Stats {
+            in_flight: self.ledger.consumers.in_flight(),
+            redelivered: totals.redelivered,
+            expired: totals.expired,
+            dead_lettered: totals.dead_lettered,
+            lost: totals.lost,
         }
     }
 
-    /// Books a part that was taken out of flight off its delivery and consumer; answers how many events it holds.
-    fn release(&mut self, partition: usize, range: &Range<u64>, token: u64) -> u64 {
-        let events = self.partitions[partition].events_in(range);
-        if events == 0 {
-            return 0;
+    /// Statistics of one partition.
+    ///
+    /// # Panics
+    /// If there is no such partition.
+    pub fn partition(&self, partition: PartitionId) -> PartitionStats {
+        let it = self.ledger.partitions.get(index(partition));
+        PartitionStats {
+            floor: Offset(it.floor()),
+            end: Offset(it.end()),
+            lag: it.lag(),
+            stuck: it.stuck().map(Offset),
         }
-        let delivery = self.deliveries.get_mut(&token).expect("what is in flight has a delivery");
-        delivery.events -= events;
-        let ended = delivery.events == 0;
-        let consumer = self.consumers.iter_mut().find(|it| it.id == delivery.consumer);
-        let consumer = consumer.expect("a consumer's deliveries end before it does");
-        consumer.in_flight -= events;
-        if ended {
-            consumer.in_flight_bytes -= delivery.bytes;
-            consumer.alone &= !delivery.alone;
-            self.timers.remove(&(delivery.timer, token));
-            if delivery.settling == 0 {
-                self.deliveries.remove(&token);
-            }
+    }
+
+    /// Partitions whose statistics may have changed since the last call; at first all.
+    pub fn take_changed(&mut self) -> impl Iterator<Item = PartitionId> + use<> {
+        self.ledger.partitions.take_changed().into_iter().map(partition_id)
+    }
+
+    /// The durable floors of all partitions, in order: what retention must keep.
+    pub fn floors(&self) -> impl Iterator<Item = Offset> {
+        self.ledger.partitions.iter().map(|it| Offset(it.floor()))
+    }
+
+    /// True if an event of this range may still have to be sent.
+    pub fn needs(&self, partition: PartitionId, range: &Range<Offset>) -> bool {
+        self.ledger.partitions.get(index(partition)).needs(&(range.start.0..range.end.0))
+    }
+
+    /// Takes the parts of a delivery in flight whose deadline is not after `late`, with partition and token.
+    fn take_in_flight(&mut self, token: u64, late: u64) -> Vec<(usize, Range<u64>, u64)> {
+        let Some(delivery) = self.ledger.deliveries.get(token) else { return Vec::new() };
+        let (partition, range) = (delivery.partition(), delivery.range());
+        let parts = self.ledger.partitions.update(partition, |it| it.take_in_flight(range, token, late));
+        parts.into_iter().map(|range| (partition, range, token)).collect()
+    }
+
+    /// Fails parts that were taken out of flight, each with its partition and token; returns how many events.
+    fn fail(&mut self, now: Now, mut parts: Vec<(usize, Range<u64>, u64)>, cause: Cause) -> u64 {
+        parts.sort_unstable_by_key(|(partition, range, _)| (*partition, range.start));
+        let mut events = 0;
+        for (partition, range, token) in parts {
+            let delivery = self.ledger.deliveries.get(token).expect("what is in flight has a delivery");
+            let holder = self.ledger.consumers.find(delivery.consumer());
+            let untaken = holder.is_some_and(|it| !it.has_taken(delivery.number()));
+            let by = (cause != Cause::ConsumerLost).then_some(delivery.consumer());
+            let cause = match cause {
+                Cause::Timeout | Cause::ConsumerLost if untaken => Cause::Untaken,
+                _ => cause,
+            };
+            events += self.ledger.release(partition, &range, token);
+            self.fail_part(now, partition, &range, cause, by);
         }
         events
     }
 
-    fn token(&mut self) -> DeliveryToken {
-        self.next_token = self.next_token.wrapping_add(1);
-        DeliveryToken(self.next_token)
-    }
-
-    /// Keeps `unread` true after a partition's cursor or end moved.
-    fn note_fresh(&mut self, partition: usize) {
-        let part = &self.partitions[partition];
-        if part.cursor < part.end {
-            self.unread.insert(partition);
-        } else {
-            self.unread.remove(&partition);
+    /// Gives the events of a part that has left flight another attempt, or up.
+    fn fail_part(
+        &mut self,
+        now: Now,
+        partition: usize,
+        range: &Range<u64>,
+        cause: Cause,
+        by: Option<ConsumerId>,
+    ) {
+        let mut first_back = None;
+        for events in self.ledger.settle_filtered(partition, range) {
+            for (piece, history) in self.ledger.partitions.get(partition).histories(&events) {
+                let (due, failed) = match self.retry.decide(now, history, cause) {
+                    Next::GiveUp(reason) => {
+                        self.ledger.bury(now, partition, &piece, history, reason, None);
+                        continue;
+                    }
+                    Next::Attempt { due, history } => (due, history),
+                };
+                first_back.get_or_insert((piece.start, due));
+                self.ledger.partitions.update(partition, |it| {
+                    if let Some(failed) = failed {
+                        it.set_history(&piece, failed);
+                    }
+                    it.wait(piece, Wait { due, by });
+                });
+                if failed.is_some() {
+                    self.ledger.partitions.touch(partition);
+                }
+            }
         }
-    }
-
-    /// Keeps `retrying` true after a partition's waiting runs changed.
-    fn note_waiting(&mut self, partition: usize) {
-        if self.partitions[partition].waiting.is_empty() {
-            self.retrying.remove(&partition);
-        } else {
-            self.retrying.insert(partition);
+        if let Some((from, due)) = first_back {
+            self.sharing.policy().failed(&mut self.ledger, partition, from, due);
         }
     }
 }

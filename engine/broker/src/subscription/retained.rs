@@ -1,0 +1,230 @@
+//! What a subscription has read and may still send, kept in memory within a budget: events that wait for credit, and those
+//! in flight, so that sending them again needs no read.
+//!
+//! It must not know why something is needed: whoever adds says what is.
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use levada_protocol::ids::{Offset, PartitionId};
+
+use super::slices::Slices;
+
+/// Stretches that follow each other become one up to this many bytes.
+const MERGED_BYTES_MAX: usize = 64 * 1024;
+/// Stretches that are looked at to find one that is not needed.
+const LOOKS_MAX: usize = 16;
+
+/// The memory that all subscriptions may use together.
+#[derive(Debug)]
+pub(crate) struct RetainBudget {
+    bytes_max: usize,
+    /// Subscriptions that hold anything: each may hold an equal share.
+    holders: AtomicUsize,
+}
+
+impl RetainBudget {
+    pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self { bytes_max, holders: AtomicUsize::new(0) })
+    }
+
+    fn share(&self) -> usize {
+        self.bytes_max / self.holders.load(Ordering::Relaxed).max(1)
+    }
+}
+
+/// One subscription's part.
+#[derive(Debug)]
+pub(super) struct Retained {
+    budget: Arc<RetainBudget>,
+    partitions: Vec<BTreeMap<Offset, Entry>>,
+    /// Partition and first offset of each entry, the one that was added first in front.
+    order: BTreeMap<u64, (usize, Offset)>,
+    added: u64,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    slices: Slices,
+    bytes: usize,
+    /// Its place in `order`.
+    added: u64,
+}
+
+impl Retained {
+    /// Nothing yet, of a topic of so many partitions.
+    pub(super) fn new(partitions: usize, budget: Arc<RetainBudget>) -> Self {
+        let partitions = (0..partitions).map(|_| BTreeMap::new()).collect();
+        Self { budget, partitions, order: BTreeMap::new(), added: 0, bytes: 0 }
+    }
+
+    /// The stretch that holds an offset.
+    pub(super) fn find(&self, partition: PartitionId, offset: Offset) -> Option<&Slices> {
+        let (_, entry) = self.partitions[index(partition)].range(..=offset).next_back()?;
+        entry.slices.range().contains(&offset).then_some(&entry.slices)
+    }
+
+    /// Adds a stretch. If that is over the budget, others go: what is no longer `needed` first, then what was added first.
+    pub(super) fn add(
+        &mut self,
+        partition: PartitionId,
+        slices: Slices,
+        needed: impl Fn(PartitionId, &Range<Offset>) -> bool,
+    ) {
+        let (range, bytes) = (slices.range(), slices.bytes());
+        if self.order.is_empty() {
+            self.budget.holders.fetch_add(1, Ordering::Relaxed);
+        }
+        self.bytes += bytes;
+        let last = self.partitions[index(partition)].values_mut().next_back();
+        let newest = match last {
+            Some(last)
+                if last.slices.range().end == range.start && last.bytes + bytes <= MERGED_BYTES_MAX =>
+            {
+                last.slices.append(slices);
+                last.bytes += bytes;
+                last.added
+            }
+            _ => {
+                self.added += 1;
+                let entry = Entry { slices, bytes, added: self.added };
+                if let Some(before) = self.partitions[index(partition)].insert(range.start, entry) {
+                    self.order.remove(&before.added);
+                    self.bytes -= before.bytes;
+                }
+                self.order.insert(self.added, (index(partition), range.start));
+                self.added
+            }
+        };
+        self.shrink(newest, needed);
+    }
+
+    /// Lets go of what is below a floor.
+    pub(super) fn settle(&mut self, partition: PartitionId, floor: Offset) {
+        while let Some(first) = self.partitions[index(partition)].first_entry()
+            && first.get().slices.range().end <= floor
+        {
+            let entry = first.remove();
+            self.forget(&entry);
+        }
+    }
+
+    /// Lets go of everything.
+    pub(super) fn clear(&mut self) {
+        if !self.order.is_empty() {
+            self.budget.holders.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.partitions.iter_mut().for_each(BTreeMap::clear);
+        self.order.clear();
+        self.bytes = 0;
+    }
+
+    fn shrink(&mut self, newest: u64, needed: impl Fn(PartitionId, &Range<Offset>) -> bool) {
+        let share = self.budget.share();
+        while self.bytes > share {
+            let candidates = || self.order.iter().filter(|(added, _)| **added != newest);
+            let is_needed = |(partition, from): &(usize, Offset)| {
+                let entry = self.partitions[*partition].get(from);
+                entry.is_some_and(|entry| needed(number(*partition), &entry.slices.range()))
+            };
+            let useless = candidates().take(LOOKS_MAX).find(|(_, key)| !is_needed(key));
+            let Some((_, (partition, from))) = useless.or_else(|| candidates().next()) else { return };
+            let (partition, from) = (*partition, *from);
+            if let Some(entry) = self.partitions[partition].remove(&from) {
+                self.forget(&entry);
+            }
+        }
+    }
+
+    fn forget(&mut self, entry: &Entry) {
+        self.order.remove(&entry.added);
+        self.bytes -= entry.bytes;
+        if self.order.is_empty() {
+            self.budget.holders.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Retained {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+fn index(partition: PartitionId) -> usize {
+    usize::from(partition.0)
+}
+
+fn number(index: usize) -> PartitionId {
+    PartitionId(u16::try_from(index).expect("a topic has at most 1,024 partitions"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::slices::tests::piece, *};
+
+    const P0: PartitionId = PartitionId(0);
+
+    fn slices(offsets: &[u64]) -> Slices {
+        Slices::stored(Offset(offsets[0]), vec![piece(offsets)]).unwrap()
+    }
+
+    fn all(_: PartitionId, _: &Range<Offset>) -> bool {
+        true
+    }
+
+    fn held(retained: &Retained) -> Vec<u64> {
+        (0..100).filter(|offset| retained.find(P0, Offset(*offset)).is_some()).collect()
+    }
+
+    #[test]
+    fn stretches_that_follow_each_other_become_one_and_go_when_the_floor_passes() {
+        let budget = RetainBudget::new(1 << 20);
+        let mut retained = Retained::new(1, Arc::clone(&budget));
+        for at in [0, 2, 4] {
+            retained.add(P0, slices(&[at, at + 1]), all);
+        }
+        retained.add(P0, slices(&[10, 11]), all);
+        assert_eq!((retained.order.len(), held(&retained)), (2, vec![0, 1, 2, 3, 4, 5, 10, 11]));
+        assert_eq!(retained.find(P0, Offset(3)).unwrap().range(), Offset(0)..Offset(6));
+        retained.settle(P0, Offset(5));
+        assert_eq!(held(&retained).len(), 8, "one event of the first is above the floor");
+        retained.settle(P0, Offset(6));
+        assert_eq!(held(&retained), [10, 11]);
+        retained.settle(P0, Offset(99));
+        assert_eq!((retained.bytes, budget.holders.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn over_the_budget_the_useless_goes_first_then_the_oldest_and_never_the_newest() {
+        let one = slices(&[10]).bytes();
+        let budget = RetainBudget::new(one * 3);
+        let mut retained = Retained::new(1, Arc::clone(&budget));
+        // Gaps keep them apart.
+        for at in [10, 20, 30] {
+            retained.add(P0, slices(&[at]), all);
+        }
+        retained.add(P0, slices(&[40]), |_, range| range.start != Offset(20));
+        assert_eq!(held(&retained), [10, 30, 40]);
+        retained.add(P0, slices(&[50]), all);
+        assert_eq!(held(&retained), [30, 40, 50]);
+        let other = {
+            let mut other = Retained::new(1, budget);
+            other.add(P0, slices(&[10]), all);
+            other
+        };
+        retained.add(P0, slices(&[60]), all);
+        assert_eq!(held(&retained), [60], "two share what one had");
+        drop(other);
+        retained.add(P0, slices(&[70]), all);
+        retained.add(P0, slices(&[80]), all);
+        assert_eq!(held(&retained), [60, 70, 80]);
+    }
+}
