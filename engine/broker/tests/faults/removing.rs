@@ -2,15 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use levada_broker::{Error, Principal};
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId},
-    request::{
-        Deleted, PluginInfo, Request, Response, RouteSpec, StageSpec, Start, SubscriptionOptions,
-        TopicSettings,
-    },
+    request::{Deleted, Request, Response, RouteSpec, StageSpec, Start, SubscriptionOptions, TopicSettings},
     verbs::{Verb, VerbKind, Verbs},
 };
 use tokio::time::timeout;
@@ -21,16 +17,6 @@ impl Engine {
     async fn try_delete(&self, request: Request) -> Result<Deleted, Error> {
         match self.broker.request(&Principal::Local, request, None).await? {
             Response::Deleted(deleted) => Ok(deleted),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn deploy(&self, artefact: &'static [u8]) -> PluginInfo {
-        let size = artefact.len() as u64;
-        let request = Request::DeployPlugin { name: "keep".into(), size, config: None };
-        let deployed = self.broker.request(&Principal::Local, request, Some(Bytes::from_static(artefact)));
-        match deployed.await.unwrap() {
-            Response::Plugin(plugin) => plugin,
             other => panic!("{other:?}"),
         }
     }
