@@ -23,7 +23,7 @@ use crate::{
     route::RouteHandle,
     rows::SubscriptionRecord,
     stage::Place,
-    subscription::{self, Described, SubscriptionHandle},
+    subscription::{Described, SubscriptionHandle},
     topic::Topic,
 };
 
@@ -149,7 +149,13 @@ impl Broker {
         let mut oldest = None;
         for (number, floor) in unacknowledged {
             let log = Log::new(Arc::clone(&self.inner.store), Arc::clone(topic), number)?;
-            oldest = oldest.into_iter().chain(log.append_time(floor).await).min();
+            // A scrape must not cost a read for each partition that waits.
+            let known = handle.status().appended(number, floor);
+            let time = if known.is_some() { known } else { log.append_time(floor).await };
+            if let Some(time) = time {
+                handle.status().keep_appended(number, floor, time);
+            }
+            oldest = oldest.into_iter().chain(time).min();
         }
         info.oldest_unacked_age_ms = oldest.map_or(0, |oldest| clock::now().0.saturating_sub(oldest.0));
         Ok(info)
@@ -162,7 +168,7 @@ impl Broker {
         name: &str,
     ) -> Result<Response, Error> {
         let record = catalogue.subscription(&TopicName::parse_any(topic)?, &name.parse()?)?;
-        subscription::resume(&self.owner_of(record).await?).await?;
+        self.owner_of(record).await?.resume().await?;
         Ok(Response::Done)
     }
 

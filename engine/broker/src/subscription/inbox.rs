@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
 
-use super::Command;
+use super::command::Command;
 
 /// Commands that may wait for the owner.
 const COMMANDS_QUEUED_MAX: usize = 1_024;

@@ -1,24 +1,23 @@
 //! Making a subscription's handle and its owner, from what the store holds of its progress.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::Arc;
 
 use levada_delivery::subscription::{Options, Subscription};
 use levada_protocol::error::ErrorCode;
 
 use super::{
-    Context, SubscriptionHandle,
     chain::ChainSlot,
+    command::Context,
     committer::Committer,
-    consumers::Consumers,
+    handle::SubscriptionHandle,
     inbox::Inbox,
     owner::{Of, Owner},
-    pause::Pause,
     progress,
     publisher::Publisher,
     reads::Reads,
     status::Status,
 };
-use crate::{changes::Hears, dead_letters, error::Error, log::Log, rows::SubscriptionRecord, topic::Topic};
+use crate::{dead_letters, error::Error, log::Log, rows::SubscriptionRecord, topic::Topic};
 
 /// Makes a subscription's handle and the task that owns it.
 pub(crate) fn open(
@@ -38,35 +37,18 @@ pub(crate) fn open(
     let target = dead_letters::of_subscription(&record.topic, &record.name)?;
     let (commands, departed, inbox) = Inbox::new();
     let status = Status::new(Arc::clone(topic), state.floors());
-    let handle = SubscriptionHandle {
-        record: Arc::clone(record),
-        commands,
-        status: Arc::clone(&status),
-        costs: Arc::default(),
-        stop: context.cancelled.child_token(),
-        stale: Arc::default(),
-        consumers: Arc::new(AtomicU64::new(1)),
-        departed,
-        attached: Arc::default(),
-    };
-    let (stale, costs) = (Arc::clone(&handle.stale), Arc::clone(&handle.costs));
-    let owner = Owner {
-        committer: Committer::new(Arc::clone(record), Arc::clone(topic), target, context.shard.clone()),
-        of: Of {
-            record: Arc::clone(record),
-            topic: Arc::clone(topic),
-            context: context.clone(),
-            stop: handle.stop.clone(),
-        },
+    let stop = context.cancelled.child_token();
+    let handle = SubscriptionHandle::new(record, commands, departed, Arc::clone(&status), stop.clone());
+    let (stale, costs) = handle.chain_signs();
+    let of = Of { record: Arc::clone(record), topic: Arc::clone(topic), context: context.clone(), stop };
+    let owner = Owner::new(
+        of,
         state,
-        reads: Reads::new(logs, Arc::clone(&context.retained)),
-        consumers: Consumers::default(),
-        pause: Pause::default(),
-        chain: ChainSlot::new(!record.options.chain().is_empty(), stale, costs),
+        Reads::new(logs, Arc::clone(&context.retained)),
+        Committer::new(Arc::clone(record), Arc::clone(topic), target, context.shard.clone()),
+        ChainSlot::new(!record.options.chain().is_empty(), stale, costs),
         inbox,
-        publisher: Publisher::new(status),
-        changed: topic.listen(Hears::Drops),
-        more: false,
-    };
+        Publisher::new(status),
+    );
     Ok((handle, owner))
 }

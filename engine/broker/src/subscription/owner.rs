@@ -34,9 +34,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Attached as AttachedReply, Command, Context, FRAMES_QUEUED_MAX,
     attached::Attached,
     chain::ChainSlot,
+    command::{Attached as AttachedReply, Command, Context},
     committer::Committer,
     consumers::Consumers,
     inbox::Inbox,
@@ -55,6 +55,8 @@ use crate::{
     topic::Topic,
 };
 
+/// Frames that may wait for a consumer's stream to take them.
+const FRAMES_QUEUED_MAX: usize = 256;
 /// Fetches after which commands have their turn.
 const FETCHES_PER_TURN: usize = 32;
 /// A consumer's stream that takes nothing for so long gets nothing more until it does.
@@ -75,19 +77,19 @@ pub(super) struct Of {
 
 /// The owner's state.
 pub(crate) struct Owner {
-    pub(super) of: Of,
-    pub(super) state: Subscription,
-    pub(super) reads: Reads,
-    pub(super) committer: Committer,
-    pub(super) consumers: Consumers,
-    pub(super) pause: Pause,
-    pub(super) chain: ChainSlot,
-    pub(super) inbox: Inbox,
-    pub(super) publisher: Publisher,
+    of: Of,
+    state: Subscription,
+    reads: Reads,
+    committer: Committer,
+    consumers: Consumers,
+    pause: Pause,
+    chain: ChainSlot,
+    inbox: Inbox,
+    publisher: Publisher,
     /// Hears of appends while there are consumers to get them; of dropped events always.
-    pub(super) changed: Listener,
+    changed: Listener,
     /// The last turn ended before everything that could be delivered was.
-    pub(super) more: bool,
+    more: bool,
 }
 
 /// What woke the owner.
@@ -101,6 +103,31 @@ enum Woken {
 }
 
 impl Owner {
+    /// An owner without consumers.
+    pub(super) fn new(
+        of: Of,
+        state: Subscription,
+        reads: Reads,
+        committer: Committer,
+        chain: ChainSlot,
+        inbox: Inbox,
+        publisher: Publisher,
+    ) -> Self {
+        Self {
+            changed: of.topic.listen(Hears::Drops),
+            of,
+            state,
+            reads,
+            committer,
+            consumers: Consumers::default(),
+            pause: Pause::default(),
+            chain,
+            inbox,
+            publisher,
+            more: false,
+        }
+    }
+
     /// Runs until the subscription, its topic or the engine ends.
     pub(crate) async fn run(mut self) {
         let (stop, topic) = (self.of.stop.clone(), Arc::clone(&self.of.topic));
@@ -139,7 +166,9 @@ impl Owner {
                         return deleted();
                     }
                 }
-                Woken::Read(fetch, brought) => self.read(fetch, brought),
+                Woken::Read(fetch, brought) => {
+                    self.read(fetch, brought);
+                }
                 Woken::Chain(Ok(())) | Woken::Changed | Woken::Time => {}
                 Woken::Chain(Err(error)) => {
                     self.pause.begin(Instant::now(), error.to_string(), Some(RETRY_CHAIN))
@@ -218,61 +247,77 @@ impl Owner {
 
     /// Sends what is in memory, and begins to read what is not.
     fn deliver(&mut self, now: Now) {
-        self.more = false;
-        for turn in 0.. {
-            if turn == FETCHES_PER_TURN || (turn > 0 && !self.inbox.is_empty()) {
-                self.more = true;
-                return;
+        let (mut progress, mut later) = (false, Vec::new());
+        self.more = true;
+        for _ in 0..FETCHES_PER_TURN {
+            if self.pause.is_on() || (progress && !self.inbox.is_empty()) {
+                break;
             }
-            let Some(fetch) = self.state.fetch(now) else { return };
-            match self.reads.begin(fetch, self.chain.current()) {
+            let Some(fetch) = self.state.fetch(now) else {
+                self.more = false;
+                break;
+            };
+            progress |= match self.reads.begin(fetch, self.chain.current()) {
                 Ok(Begun::Retained(fetch)) => self.hand_out(now, fetch),
                 Ok(Begun::Ended(fetch, brought)) => self.read(fetch, Ok(brought)),
-                Ok(Begun::UnderWay) => {}
-                Ok(Begun::Full(fetch)) => return self.state.abandon(fetch),
+                Ok(Begun::UnderWay) => true,
+                // A read that ends wakes the owner. Until then, what is in memory can still be sent.
+                Ok(Begun::Full(fetch)) => {
+                    later.push(fetch);
+                    false
+                }
                 Err((fetch, error)) => self.read(fetch, Err(error)),
-            }
-            if self.pause.is_on() {
-                return;
-            }
+            };
         }
+        later.into_iter().for_each(|fetch| self.state.abandon(fetch));
+        self.more &= progress;
     }
 
-    /// Takes what a read brought.
-    fn read(&mut self, fetch: Fetch, brought: Result<Brought, Error>) {
+    /// Takes what a read brought; true if that changed anything.
+    fn read(&mut self, fetch: Fetch, brought: Result<Brought, Error>) -> bool {
         match brought {
             Ok(Brought::Slices { slices, dead_letters, paused }) => {
                 let partition = fetch.partition;
                 self.committer.keep_failed(partition, dead_letters);
                 let state = &self.state;
                 self.reads.retain(partition, slices, |partition, range| state.needs(partition, range));
-                if self.pause.is_on() {
+                let handed_out = if self.pause.is_on() {
                     self.state.abandon(fetch);
+                    false
                 } else {
-                    self.hand_out(self.now(), fetch);
-                }
+                    self.hand_out(self.now(), fetch)
+                };
                 if let Some((why, retry_after)) = paused {
                     self.pause.begin(Instant::now(), why, retry_after);
                 }
+                handed_out
             }
             // The end that the rules know is older; an append brings another.
-            Ok(Brought::End) => self.state.abandon(fetch),
+            Ok(Brought::End) => {
+                self.state.abandon(fetch);
+                false
+            }
             Ok(Brought::Dropped(start)) => {
                 let partition = fetch.partition;
                 self.state.abandon(fetch);
                 self.lose(partition, start);
+                true
             }
             Err(error) => {
                 self.state.abandon(fetch);
                 self.fail(&error);
+                false
             }
         }
     }
 
-    /// Gives what is in memory of a fetch to consumers.
-    fn hand_out(&mut self, now: Now, fetch: Fetch) {
+    /// Gives what is in memory of a fetch to consumers; true if any of it could be used.
+    fn hand_out(&mut self, now: Now, fetch: Fetch) -> bool {
         let (partition, from) = (fetch.partition, fetch.range.start);
-        let Some(slices) = self.reads.find(partition, from) else { return self.state.abandon(fetch) };
+        let Some(slices) = self.reads.find(partition, from) else {
+            self.state.abandon(fetch);
+            return false;
+        };
         let (mut rooms, consumers) = (VecDeque::new(), &mut self.consumers);
         let assigned = self.state.assign(now, fetch, slices.fetched(from), |consumer, wanted| {
             let held = consumers.take_room(consumer, wanted)?;
@@ -280,6 +325,7 @@ impl Owner {
             rooms.push_back(held);
             Some(bytes)
         });
+        let used = assigned.until > from;
         let (mut gone, mut failed) = (Vec::new(), None);
         for (assignment, held) in assigned.assignments.into_iter().zip(rooms) {
             match slices.select(&assignment.offsets) {
@@ -300,6 +346,7 @@ impl Owner {
         if let Some(error) = failed {
             self.fail(&error);
         }
+        used
     }
 
     /// Delivers nothing for a while, because of an error.

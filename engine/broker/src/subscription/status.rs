@@ -1,14 +1,14 @@
 //! What a subscription shows to others: written by its owner as it goes on, read without asking it.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use levada_delivery::subscription::{PartitionStats, Stats};
 use levada_protocol::{
-    ids::{Offset, PartitionId},
+    ids::{Offset, PartitionId, Timestamp},
     request::{Position, SubscriptionInfo},
 };
 
@@ -39,6 +39,8 @@ struct Counted {
     done: AtomicU64,
     /// The offset that keeps new ones from being delivered, or [`NONE`].
     stuck: AtomicU64,
+    /// When the event at an earlier floor was appended, as somebody has found out.
+    appended: Mutex<Option<(Offset, Timestamp)>>,
 }
 
 /// The names of the attached consumers.
@@ -65,6 +67,7 @@ impl Status {
         let counted = |number: PartitionId| Counted {
             done: AtomicU64::new(floors.floor(usize::from(number.0)).0),
             stuck: AtomicU64::new(NONE),
+            appended: Mutex::default(),
         };
         let partitions = topic.partition_ids().map(counted).collect();
         Arc::new(Self {
@@ -121,6 +124,22 @@ impl Status {
     /// How many events its consumers were sent since the start.
     pub(crate) fn delivered(&self) -> &Delivered {
         &self.delivered
+    }
+
+    /// When the event at a partition's floor was appended, if that is known.
+    pub(crate) fn appended(&self, partition: PartitionId, floor: Offset) -> Option<Timestamp> {
+        let (of, time) = (*self.counted(partition))?;
+        (of == floor).then_some(time)
+    }
+
+    /// Keeps what was found out about a floor, for others who ask.
+    pub(crate) fn keep_appended(&self, partition: PartitionId, floor: Offset, time: Timestamp) {
+        *self.counted(partition) = Some((floor, time));
+    }
+
+    fn counted(&self, partition: PartitionId) -> MutexGuard<'_, Option<(Offset, Timestamp)>> {
+        let counted = &self.partitions[usize::from(partition.0)];
+        counted.appended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything that is shown, of the subscription of this record.

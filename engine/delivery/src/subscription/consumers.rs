@@ -5,10 +5,10 @@
 
 use levada_protocol::error::ErrorCode;
 
-use super::{
-    CONSUMERS_MAX,
-    consumer::{Consumer, ConsumerId, Room},
-};
+use super::consumer::{Consumer, ConsumerId, Room};
+
+/// Most consumers of one subscription.
+pub const CONSUMERS_MAX: usize = 1_024;
 
 /// The attached consumers, in order of attachment until a policy changes that.
 #[derive(Debug)]

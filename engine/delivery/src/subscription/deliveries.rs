@@ -7,7 +7,7 @@ use std::{
     ops::Range,
 };
 
-use super::ConsumerId;
+use super::consumer::ConsumerId;
 
 /// One delivery, until all its events are settled or given back.
 #[derive(Debug)]

@@ -6,7 +6,13 @@ use std::ops::Range;
 
 use levada_protocol::ids::{DeliveryToken, Offset, PartitionId};
 
-use super::{ConsumerId, consumer::Room, dead_letter::Reason};
+use super::{
+    consumer::{ConsumerId, Room},
+    dead_letter::Reason,
+};
+
+/// Most bytes that one [`Fetch`] asks for.
+pub const FETCH_BYTES_MAX: u64 = 512 * 1024;
 
 /// A stretch of a partition to read and to run through the chain. It ends in [`super::Subscription::assign`] or
 /// [`super::Subscription::abandon`]; until then the same is not asked for again, while other fetches may be under way.

@@ -8,10 +8,11 @@ use std::ops::Range;
 use levada_protocol::ids::{DeliveryToken, Offset, PartitionId};
 
 use super::{
-    CameBack, ConsumerId, LostRange, Settling,
+    consumer::ConsumerId,
     consumers::Consumers,
     dead_letter::{DeadLetter, Reason},
     deliveries::{Deliveries, NewDelivery},
+    effects::{CameBack, LostRange, Settling},
     fetch::{Assignment, Contents, Cut},
     partition::{Partition, Run},
     partitions::{Partitions, index, partition_id},

@@ -8,7 +8,7 @@ use std::ops::Range;
 use levada_protocol::ids::Offset;
 
 use super::{
-    ConsumerId,
+    consumer::ConsumerId,
     waiting::{Wait, Waiting},
 };
 use crate::{

@@ -2,7 +2,7 @@
 //!
 //! It must not know where the event is.
 
-use super::{Options, dead_letter::Reason};
+use super::{dead_letter::Reason, options::Options};
 use crate::{
     backoff::Backoff,
     now::Now,

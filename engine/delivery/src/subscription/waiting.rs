@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, ops::Range};
 
-use super::ConsumerId;
+use super::consumer::ConsumerId;
 use crate::ranges::RunMap;
 
 /// What a run waits for.

@@ -6,10 +6,9 @@
 
 use std::ops::Range;
 
-use super::{Choice, Policy, RUN_OFFSETS_MAX};
+use super::policy::{Choice, Policy, RUN_OFFSETS_MAX};
 use crate::subscription::{
-    ConsumerId,
-    consumer::Room,
+    consumer::{ConsumerId, Room},
     ledger::Ledger,
     partition::{Partition, Run},
 };
@@ -63,6 +62,14 @@ impl Exclusive {
             own.get_or_insert(choice);
         }
         own
+    }
+
+    /// True for what the active consumer let fail itself, while something else is due: after that, another may be active.
+    fn comes_last(&self, ledger: &Ledger, run: &Run, now: u64) -> bool {
+        let consumers = ledger.consumers.list();
+        let own = run.again.is_some() && run.by() == consumers.first().map(|active| active.id());
+        let other = || self.due_run(ledger, now, |_| true).is_some_and(|it| it.run.by() != run.by());
+        own && consumers.len() > 1 && other()
     }
 
     fn fresh_run(&self, ledger: &Ledger, may: impl Fn(&Partition) -> bool) -> Option<Choice> {
@@ -141,6 +148,7 @@ impl Policy for Exclusive {
             return (active.is_idle() && !fetching).then_some(choice);
         }
         let due = self.due_run(ledger, now, |it| !it.is_fetching(true));
+        let due = due.filter(|choice| !self.comes_last(ledger, &choice.run, now));
         due.or_else(|| self.fresh_run(ledger, |it| !it.is_fetching(false)))
     }
 
@@ -162,10 +170,7 @@ impl Policy for Exclusive {
         let may = if run.is_alone() {
             active.is_idle()
         } else {
-            // What it let fail itself comes last: then another may be active.
-            let own = run.by() == Some(active.id()) && ledger.consumers.list().len() > 1;
-            let other = || self.due_run(ledger, now, |_| true).is_some_and(|it| it.run.by() != run.by());
-            self.alone_due(ledger, now).is_none() && !(own && other())
+            self.alone_due(ledger, now).is_none() && !self.comes_last(ledger, run, now)
         };
         may.then_some((0, room))
     }

@@ -2,10 +2,9 @@
 
 use std::ops::Range;
 
-use super::{Choice, Policy, RUN_OFFSETS_MAX, least_loaded};
+use super::policy::{Choice, Policy, RUN_OFFSETS_MAX, least_loaded};
 use crate::subscription::{
-    ConsumerId,
-    consumer::{Consumer, Room},
+    consumer::{Consumer, ConsumerId, Room},
     ledger::Ledger,
     partition::Run,
 };

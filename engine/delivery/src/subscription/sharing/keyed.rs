@@ -2,7 +2,7 @@
 //!
 //! One consumer is active for all keys (decision 53), which keeps the promise and does not spread the load.
 
-use super::{Policy, exclusive::Exclusive};
+use super::{exclusive::Exclusive, policy::Policy};
 
 /// Sharing by key.
 #[derive(Debug, Default)]

@@ -5,6 +5,8 @@ mod handing;
 mod model;
 mod store;
 
+use std::ops::Range;
+
 use levada_protocol::{
     error::ErrorCode,
     ids::{DeliveryToken, Offset, PartitionId, Timestamp},
@@ -12,8 +14,8 @@ use levada_protocol::{
     verbs::{Verb, VerbKind},
 };
 
-use super::*;
-use crate::backoff::Backoff;
+use super::{partition::Partition, *};
+use crate::{backoff::Backoff, now::Now, progress::Progress};
 
 const P0: PartitionId = PartitionId(0);
 const A: ConsumerId = ConsumerId(1);
