@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use crate::support::{Engine, PLENTY, SOON, delivery, until};
 
 /// A subscription with a plugin whose calls the test can hold up, and its consumer with as much credit as it needs.
-async fn chained(engine: &Engine, options: SubscriptionOptions) -> Consumer {
-    engine.topic("orders", TopicSettings::default()).await;
+async fn chained(engine: &Engine, partitions: u16, options: SubscriptionOptions) -> Consumer {
+    engine.topic("orders", TopicSettings { partitions, ..TopicSettings::default() }).await;
     engine.deploy(b"one").await;
     let chain = vec![StageSpec { plugin: "keep".into(), ..StageSpec::default() }];
     let consumer = engine.subscribe(SubscriptionOptions { chain: Some(chain), ..options }).await;
@@ -48,7 +48,7 @@ async fn while_a_plugin_takes_its_time_verbs_and_whoever_asks_are_served() {
     for order in [Order::Key, Order::None] {
         let engine = Engine::start();
         let options = SubscriptionOptions { order: Some(order), ..SubscriptionOptions::default() };
-        let mut consumer = chained(&engine, options).await;
+        let mut consumer = chained(&engine, 1, options).await;
         engine.publish("orders", 3).await;
         let (token, offsets) = delivery(&mut consumer.frames).await;
         assert_eq!(offsets, [0, 1, 2]);
@@ -82,7 +82,7 @@ async fn while_a_plugin_takes_its_time_verbs_and_whoever_asks_are_served() {
 async fn while_a_plugin_takes_its_time_deliveries_time_out() {
     let engine = Engine::start();
     let options = SubscriptionOptions { ack_timeout_ms: Some(50), ..SubscriptionOptions::default() };
-    let mut consumer = chained(&engine, options).await;
+    let mut consumer = chained(&engine, 1, options).await;
     engine.publish("orders", 3).await;
     let (first, _) = delivery(&mut consumer.frames).await;
     engine.plugins.gate.shut(true);
@@ -97,9 +97,35 @@ async fn while_a_plugin_takes_its_time_deliveries_time_out() {
 }
 
 #[tokio::test]
+async fn what_is_in_memory_is_sent_while_as_many_reads_as_may_be_wait_for_the_plugin() {
+    const PARTITIONS: u16 = 10;
+    for order in [Order::Partition, Order::None] {
+        let engine = Engine::start();
+        let options = SubscriptionOptions { order: Some(order), ..SubscriptionOptions::default() };
+        let mut consumer = chained(&engine, PARTITIONS, options).await;
+        engine.publish("orders", 3).await;
+        let (token, _) = delivery(&mut consumer.frames).await;
+        engine.plugins.gate.shut(true);
+        for partition in 1..PARTITIONS {
+            engine.publish_to("orders", PartitionId(partition), 1).await;
+        }
+        until(|| engine.plugins.gate.held.load(Ordering::Acquire) >= 4).await;
+        say(&consumer, 1, token, VerbKind::Nack { delay_ms: Some(0) }, 0..=2).await;
+        let (_, again) = delivery(&mut consumer.frames).await;
+        assert_eq!((again.len(), engine.plugins.gate.held.load(Ordering::Acquire)), (3, 4));
+        engine.plugins.gate.shut(false);
+        let mut fresh = 0;
+        while fresh < PARTITIONS - 1 {
+            fresh += u16::from(!is_settled(&frame(&mut consumer).await));
+        }
+        engine.broker.shutdown().await;
+    }
+}
+
+#[tokio::test]
 async fn a_subscription_whose_plugin_takes_its_time_can_be_deleted_and_its_plugin_replaced() {
     let engine = Engine::start();
-    let mut consumer = chained(&engine, SubscriptionOptions::default()).await;
+    let mut consumer = chained(&engine, 1, SubscriptionOptions::default()).await;
     engine.plugins.gate.shut(true);
     engine.publish("orders", 3).await;
     until(|| engine.plugins.gate.held.load(Ordering::Acquire) == 1).await;

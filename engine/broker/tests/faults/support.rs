@@ -289,15 +289,14 @@ impl Engine {
     }
 
     pub(crate) async fn publish(&self, topic: &str, count: usize) {
+        self.publish_to(topic, PartitionId(0), count).await;
+    }
+
+    pub(crate) async fn publish_to(&self, topic: &str, partition: PartitionId, count: usize) {
         let mut builder = BatchBuilder::new();
         (0..count).for_each(|number| builder.push(&Event::new(number.to_string())).unwrap());
         let mut stream = self.broker.open_publish(&Principal::Local, topic).unwrap();
-        let header = PublishHeader {
-            correlation: 1,
-            partition: PartitionId(0),
-            durability: None,
-            expect_offset: None,
-        };
+        let header = PublishHeader { correlation: 1, partition, durability: None, expect_offset: None };
         stream.submitter().submit(header, builder.finish(Stamp::ENGINE)).await.unwrap();
         let ack = timeout(SOON, stream.acks.recv()).await.unwrap().unwrap();
         assert!(matches!(ack.outcome, AckOutcome::Appended { .. }), "{ack:?}");
