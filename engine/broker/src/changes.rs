@@ -20,7 +20,7 @@ pub(crate) struct Changes {
     listeners: Mutex<Listeners>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Noted {
     changed: PartitionSet,
     /// Those of `changed` whose start moved.
@@ -62,7 +62,7 @@ pub(crate) struct Listener {
 impl Changes {
     /// No listeners yet, for a topic of so many partitions.
     pub(crate) fn new(partitions: usize) -> Arc<Self> {
-        let noted = Mutex::new(Noted::new(partitions));
+        let noted = Mutex::default();
         Arc::new(Self { partitions, noted, listeners: Mutex::default() })
     }
 
@@ -89,7 +89,7 @@ impl Changes {
 
     /// Tells the listeners what was noted.
     pub(crate) fn wake(&self) {
-        let noted = std::mem::replace(&mut *lock(&self.noted), Noted::new(self.partitions));
+        let noted = std::mem::take(&mut *lock(&self.noted));
         let listeners = lock(&self.listeners);
         listeners.to_all.iter().for_each(|ear| ear.hear(noted.changed.iter()));
         if !noted.dropped.is_empty() {
@@ -105,7 +105,7 @@ impl Changes {
 
     /// A new listener.
     pub(crate) fn listen(self: &Arc<Self>, hears: Hears<'_>) -> Listener {
-        let mut changed = PartitionSet::new(self.partitions);
+        let mut changed = PartitionSet::default();
         let mut listeners = lock(&self.listeners);
         match hears {
             Hears::All | Hears::Drops => (0..self.partitions).for_each(|index| changed.insert(number(index))),
@@ -123,12 +123,6 @@ impl Changes {
         }
         drop(listeners);
         Listener { changes: Arc::clone(self), ear }
-    }
-}
-
-impl Noted {
-    fn new(partitions: usize) -> Self {
-        Self { changed: PartitionSet::new(partitions), dropped: PartitionSet::new(partitions) }
     }
 }
 
@@ -154,11 +148,7 @@ impl Listener {
     /// The partitions that changed since the last call, in order; at first all. To be called before they are looked at.
     pub(crate) fn take(&self) -> impl Iterator<Item = PartitionId> + use<> {
         let mut changed = lock(&self.ear.changed);
-        let taken = if changed.is_empty() {
-            PartitionSet::default()
-        } else {
-            std::mem::replace(&mut *changed, PartitionSet::new(self.changes.partitions))
-        };
+        let taken = std::mem::take(&mut *changed);
         taken.into_iter()
     }
 
@@ -189,20 +179,18 @@ struct PartitionSet {
 }
 
 impl PartitionSet {
-    fn new(partitions: usize) -> Self {
-        Self { words: vec![0; partitions.div_ceil(64)], len: 0 }
-    }
-
     fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     fn insert(&mut self, partition: PartitionId) {
         let (word, bit) = (usize::from(partition.0) / 64, 1 << (partition.0 % 64));
-        if let Some(word) = self.words.get_mut(word) {
-            self.len += usize::from(*word & bit == 0);
-            *word |= bit;
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
         }
+        let word = &mut self.words[word];
+        self.len += usize::from(*word & bit == 0);
+        *word |= bit;
     }
 
     fn clear(&mut self) {
@@ -222,7 +210,7 @@ impl PartitionSet {
 }
 
 fn bits(words: impl Iterator<Item = u64>) -> impl Iterator<Item = PartitionId> {
-    words.enumerate().flat_map(|(at, mut word)| {
+    words.enumerate().filter(|(_, word)| *word != 0).flat_map(|(at, mut word)| {
         std::iter::from_fn(move || {
             let bit = (word != 0).then(|| word.trailing_zeros() as usize)?;
             word &= word - 1;

@@ -4,7 +4,7 @@
 //! It must not know why something is needed: whoever adds says what is.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     ops::Range,
     sync::{
         Arc,
@@ -43,7 +43,8 @@ impl RetainBudget {
 #[derive(Debug)]
 pub(super) struct Retained {
     budget: Arc<RetainBudget>,
-    partitions: Vec<BTreeMap<Offset, Entry>>,
+    /// Entries of each partition, by their first offsets.
+    partitions: Vec<VecDeque<Entry>>,
     /// Partition and first offset of each entry, the one that was added first in front.
     order: BTreeMap<u64, (usize, Offset)>,
     added: u64,
@@ -52,7 +53,7 @@ pub(super) struct Retained {
 
 #[derive(Debug)]
 struct Entry {
-    slices: Slices,
+    slices: Box<Slices>,
     bytes: usize,
     /// Its place in `order`.
     added: u64,
@@ -61,14 +62,15 @@ struct Entry {
 impl Retained {
     /// Nothing yet, of a topic of so many partitions.
     pub(super) fn new(partitions: usize, budget: Arc<RetainBudget>) -> Self {
-        let partitions = (0..partitions).map(|_| BTreeMap::new()).collect();
+        let partitions = (0..partitions).map(|_| VecDeque::new()).collect();
         Self { budget, partitions, order: BTreeMap::new(), added: 0, bytes: 0 }
     }
 
     /// The stretch that holds an offset.
     pub(super) fn find(&self, partition: PartitionId, offset: Offset) -> Option<&Slices> {
-        let (_, entry) = self.partitions[index(partition)].range(..=offset).next_back()?;
-        entry.slices.range().contains(&offset).then_some(&entry.slices)
+        let entries = &self.partitions[index(partition)];
+        let entry = entries.get(behind(entries, offset).checked_sub(1)?)?;
+        entry.slices.range().contains(&offset).then_some(&*entry.slices)
     }
 
     /// Adds a stretch. If that is over the budget, others go: what is no longer `needed` first, then what was added first.
@@ -83,8 +85,8 @@ impl Retained {
             self.budget.holders.fetch_add(1, Ordering::Relaxed);
         }
         self.bytes += bytes;
-        let last = self.partitions[index(partition)].values_mut().next_back();
-        let newest = match last {
+        let entries = &mut self.partitions[index(partition)];
+        let newest = match entries.back_mut() {
             Some(last)
                 if last.slices.range().end == range.start && last.bytes + bytes <= MERGED_BYTES_MAX =>
             {
@@ -94,12 +96,15 @@ impl Retained {
             }
             _ => {
                 self.added += 1;
-                let entry = Entry { slices, bytes, added: self.added };
-                if let Some(before) = self.partitions[index(partition)].insert(range.start, entry) {
-                    self.order.remove(&before.added);
-                    self.bytes -= before.bytes;
-                }
+                let place = behind(entries, range.start);
+                entries.insert(place, Entry { slices: Box::new(slices), bytes, added: self.added });
                 self.order.insert(self.added, (index(partition), range.start));
+                // What begins at the same offset is replaced.
+                let before =
+                    place.checked_sub(1).filter(|it| entries[*it].slices.range().start == range.start);
+                if let Some(entry) = before.and_then(|place| entries.remove(place)) {
+                    self.forget(&entry);
+                }
                 self.added
             }
         };
@@ -108,10 +113,8 @@ impl Retained {
 
     /// Lets go of what is below a floor.
     pub(super) fn settle(&mut self, partition: PartitionId, floor: Offset) {
-        while let Some(first) = self.partitions[index(partition)].first_entry()
-            && first.get().slices.range().end <= floor
-        {
-            let entry = first.remove();
+        let settled = |entry: &mut Entry| entry.slices.range().end <= floor;
+        while let Some(entry) = self.partitions[index(partition)].pop_front_if(settled) {
             self.forget(&entry);
         }
     }
@@ -121,7 +124,7 @@ impl Retained {
         if !self.order.is_empty() {
             self.budget.holders.fetch_sub(1, Ordering::Relaxed);
         }
-        self.partitions.iter_mut().for_each(BTreeMap::clear);
+        self.partitions.iter_mut().for_each(VecDeque::clear);
         self.order.clear();
         self.bytes = 0;
     }
@@ -131,16 +134,24 @@ impl Retained {
         while self.bytes > share {
             let candidates = || self.order.iter().filter(|(added, _)| **added != newest);
             let is_needed = |(partition, from): &(usize, Offset)| {
-                let entry = self.partitions[*partition].get(from);
+                let entry = self.place(*partition, *from).map(|place| &self.partitions[*partition][place]);
                 entry.is_some_and(|entry| needed(number(*partition), &entry.slices.range()))
             };
             let useless = candidates().take(LOOKS_MAX).find(|(_, key)| !is_needed(key));
             let Some((_, (partition, from))) = useless.or_else(|| candidates().next()) else { return };
             let (partition, from) = (*partition, *from);
-            if let Some(entry) = self.partitions[partition].remove(&from) {
+            let Some(place) = self.place(partition, from) else { return };
+            if let Some(entry) = self.partitions[partition].remove(place) {
                 self.forget(&entry);
             }
         }
+    }
+
+    /// Where the entry is that begins at an offset.
+    fn place(&self, partition: usize, from: Offset) -> Option<usize> {
+        let entries = &self.partitions[partition];
+        let place = behind(entries, from).checked_sub(1)?;
+        (entries[place].slices.range().start == from).then_some(place)
     }
 
     fn forget(&mut self, entry: &Entry) {
@@ -156,6 +167,15 @@ impl Drop for Retained {
     fn drop(&mut self) {
         self.clear();
     }
+}
+
+/// The place behind all entries that begin at an offset or before.
+fn behind(entries: &VecDeque<Entry>, offset: Offset) -> usize {
+    // Most often it is the last one.
+    if entries.back().is_none_or(|last| last.slices.range().start <= offset) {
+        return entries.len();
+    }
+    entries.partition_point(|entry| entry.slices.range().start <= offset)
 }
 
 fn index(partition: PartitionId) -> usize {

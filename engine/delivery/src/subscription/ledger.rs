@@ -243,6 +243,8 @@ impl Ledger {
         let runs = self.settlement.take_runs();
         let mut partitions = self.partitions.take_touched();
         partitions.extend(runs.iter().map(|run| run.partition));
+        partitions.sort_unstable();
+        partitions.dedup();
         for partition in &partitions {
             self.partitions.update(*partition, Partition::begin_commit);
         }

@@ -36,6 +36,7 @@ mod dead_letter;
 mod deliveries;
 mod effects;
 mod fetch;
+mod index_set;
 mod ledger;
 mod options;
 mod partition;

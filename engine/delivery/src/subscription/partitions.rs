@@ -2,39 +2,41 @@
 //!
 //! Whatever changes a partition goes through [`Partitions::update`], which keeps the indexes true.
 
-use std::collections::BTreeSet;
-
 use levada_protocol::ids::PartitionId;
 
-use super::partition::Partition;
+use super::{index_set::IndexSet, partition::Partition};
 
 /// The partitions, by index.
 #[derive(Debug)]
 pub(super) struct Partitions {
     list: Vec<Partition>,
     /// Those where something waits for redelivery.
-    retrying: BTreeSet<usize>,
+    retrying: IndexSet,
     /// Those whose cursor is not at their end.
-    unread: BTreeSet<usize>,
+    unread: IndexSet,
     /// Those whose rows changed without anything settling.
-    touched: BTreeSet<usize>,
+    touched: IndexSet,
     /// Those that were updated since somebody asked.
-    changed: BTreeSet<usize>,
+    changed: IndexSet,
     /// Which one is looked at first.
     next: usize,
 }
 
 impl Partitions {
     pub(super) fn new(list: Vec<Partition>) -> Self {
-        let numbered = || list.iter().enumerate();
-        Self {
-            retrying: numbered().filter(|(_, it)| it.has_waiting()).map(|(index, _)| index).collect(),
-            unread: BTreeSet::new(),
-            touched: numbered().filter(|(_, it)| it.is_dirty()).map(|(index, _)| index).collect(),
-            changed: (0..list.len()).collect(),
+        let mut partitions = Self {
+            retrying: IndexSet::default(),
+            unread: IndexSet::default(),
+            touched: IndexSet::default(),
+            changed: IndexSet::default(),
             next: 0,
             list,
+        };
+        for index in 0..partitions.list.len() {
+            partitions.update(index, |_| ());
+            partitions.touched.set(index, partitions.list[index].is_dirty());
         }
+        partitions
     }
 
     pub(super) fn get(&self, index: usize) -> &Partition {
@@ -49,22 +51,15 @@ impl Partitions {
     pub(super) fn update<R>(&mut self, index: usize, change: impl FnOnce(&mut Partition) -> R) -> R {
         let partition = &mut self.list[index];
         let result = change(partition);
-        let mark = |set: &mut BTreeSet<usize>, is_in: bool| {
-            if is_in {
-                set.insert(index);
-            } else {
-                set.remove(&index);
-            }
-        };
-        mark(&mut self.retrying, partition.has_waiting());
-        mark(&mut self.unread, partition.is_behind());
-        self.changed.insert(index);
+        self.retrying.set(index, partition.has_waiting());
+        self.unread.set(index, partition.is_behind());
+        self.changed.set(index, true);
         result
     }
 
     /// Notes that a partition has rows to write.
     pub(super) fn touch(&mut self, index: usize) {
-        self.touched.insert(index);
+        self.touched.set(index, true);
     }
 
     pub(super) fn is_touched(&self) -> bool {
@@ -72,13 +67,13 @@ impl Partitions {
     }
 
     /// Takes the partitions that have rows to write without anything settling.
-    pub(super) fn take_touched(&mut self) -> BTreeSet<usize> {
-        std::mem::take(&mut self.touched)
+    pub(super) fn take_touched(&mut self) -> Vec<usize> {
+        self.touched.take()
     }
 
     /// Takes the partitions that were updated since the last call.
-    pub(super) fn take_changed(&mut self) -> BTreeSet<usize> {
-        std::mem::take(&mut self.changed)
+    pub(super) fn take_changed(&mut self) -> Vec<usize> {
+        self.changed.take()
     }
 
     /// Partitions where something waits, the one whose turn it is first.
@@ -96,9 +91,8 @@ impl Partitions {
         self.next = index % self.list.len();
     }
 
-    fn in_turn<'a>(&'a self, set: &'a BTreeSet<usize>) -> impl Iterator<Item = (usize, &'a Partition)> {
-        let turn = set.range(self.next..).chain(set.range(..self.next));
-        turn.map(|index| (*index, &self.list[*index]))
+    fn in_turn<'a>(&'a self, set: &'a IndexSet) -> impl Iterator<Item = (usize, &'a Partition)> {
+        set.iter_from(self.next).map(|index| (index, &self.list[index]))
     }
 }
 
@@ -143,7 +137,7 @@ mod tests {
         partitions.update(2, |it| it.take_run(&(0..5), true));
         partitions.update(2, |it| it.wait(1..2, Wait { due: 0, by: None }));
         assert_eq!((indexes(partitions.unread()), indexes(partitions.retrying())), (vec![0], vec![2]));
-        assert_eq!(Vec::from_iter(partitions.take_changed()), [0, 2]);
+        assert_eq!(partitions.take_changed(), [0, 2]);
         assert!(partitions.take_changed().is_empty());
     }
 }

@@ -2,10 +2,7 @@
 //!
 //! It must not know what settling does to a partition or a delivery: the ledger does.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    ops::Range,
-};
+use std::{collections::VecDeque, ops::Range};
 
 use super::dead_letter::DeadLetter;
 use levada_protocol::ids::Offset;
@@ -57,7 +54,8 @@ pub(super) struct Pending {
     /// Verbs up to this ticket are durable with it.
     through: u64,
     pub(super) runs: Vec<Settle>,
-    pub(super) partitions: BTreeSet<usize>,
+    /// In order, each once.
+    pub(super) partitions: Vec<usize>,
 }
 
 /// What is to settle, in order.
@@ -138,7 +136,7 @@ impl Settlement {
     }
 
     /// Begins a commit of what was taken; returns its id.
-    pub(super) fn begin(&mut self, runs: Vec<Settle>, partitions: BTreeSet<usize>) -> u64 {
+    pub(super) fn begin(&mut self, runs: Vec<Settle>, partitions: Vec<usize>) -> u64 {
         self.commits += 1;
         let through = self.queue.front().map_or(self.ticket, |next| next.ticket.saturating_sub(1));
         self.pending = Some(Pending { id: self.commits, through, runs, partitions });
@@ -195,7 +193,7 @@ mod tests {
         for confirmed in [0, 1] {
             let runs = settlement.take_runs();
             assert_eq!(runs.len(), 1, "four dead letters, then two");
-            let id = settlement.begin(runs, BTreeSet::from([0]));
+            let id = settlement.begin(runs, vec![0]);
             assert!(!settlement.may_begin(true), "one commit at a time");
             settlement.end(id, true);
             assert_eq!(settlement.confirmed(), confirmed);
@@ -210,7 +208,7 @@ mod tests {
         settlement.push(0, 1..3, Outcome::Dropped);
         let runs = settlement.take_runs();
         assert_eq!((runs.len(), runs[0].range.clone()), (1, 0..3));
-        let id = settlement.begin(runs, BTreeSet::from([0]));
+        let id = settlement.begin(runs, vec![0]);
         settlement.push(1, 5..6, Outcome::Dropped);
         let pending = settlement.end(id, false);
         settlement.requeue(pending.runs);
