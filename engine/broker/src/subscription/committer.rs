@@ -80,9 +80,10 @@ impl Committer {
         Self { record, topic, target, shard, under_way, after, failing, failed }
     }
 
-    /// True if a commit may begin now.
-    pub(super) fn may_submit(&self, now: Instant) -> bool {
-        self.under_way.is_none() && self.after.is_none_or(|after| after <= now)
+    /// True if a commit may begin now; ends a wait that is over.
+    pub(super) fn may_submit(&mut self, now: Instant) -> bool {
+        self.after.take_if(|after| *after <= now);
+        self.under_way.is_none() && self.after.is_none()
     }
 
     /// When a commit may begin, if that is what it waits for.
