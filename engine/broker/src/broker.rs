@@ -35,7 +35,7 @@ use crate::{
     retention::Retention,
     shard::{Shard, ShardHandle},
     stage::Plugins,
-    subscription::{self, Consumer},
+    subscription::{self, Consumer, RetainBudget},
     tasks::Tasks,
 };
 
@@ -59,6 +59,8 @@ pub(crate) struct Inner {
     admission: Arc<Semaphore>,
     pub(crate) places: Arc<Places>,
     retention: Retention,
+    /// The memory for what subscriptions have read and may send again.
+    pub(crate) retained: Arc<RetainBudget>,
     /// Held while something with a task of its own is made or removed, so that tasks match the catalogue.
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) engine_id: String,
@@ -107,6 +109,7 @@ impl Broker {
                 tasks,
                 admission,
                 places,
+                retained: RetainBudget::new(config.retained_bytes_max),
                 changing: tokio::sync::Mutex::new(()),
                 engine_id,
                 start_id: identity::new_start_id()?,

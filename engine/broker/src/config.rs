@@ -24,6 +24,9 @@ pub struct BrokerConfig {
     pub groups_unsynced_max: usize,
     /// Bytes of the newest batches kept in memory, over all partitions. Default 64 MiB.
     pub tail_bytes_max: usize,
+    /// Bytes of batches that subscriptions keep in memory until they are acknowledged, so that sending one again needs no
+    /// read; over all subscriptions. Default 64 MiB.
+    pub retained_bytes_max: usize,
     /// Bytes that may be ready for one connection's streams and not taken by them. Default 16 MiB.
     pub connection_unread_bytes_max: usize,
     /// The same over all connections. Default 256 MiB.
@@ -59,6 +62,7 @@ impl BrokerConfig {
             commit_bytes_max: 960 << 10,
             groups_unsynced_max: 4,
             tail_bytes_max: 64 << 20,
+            retained_bytes_max: 64 << 20,
             connection_unread_bytes_max: 16 << 20,
             unread_bytes_max: 256 << 20,
             progress_delay: Duration::from_millis(5),

@@ -1,6 +1,6 @@
-//! How far a place has come: set by its owner, read by retention and by whoever describes it.
+//! How far a subscription or route has come: set by its owner, read by retention and by whoever describes it.
 //!
-//! It must not know what places there are.
+//! It must not know which of the two it is.
 
 use std::sync::{
     Arc,
@@ -9,7 +9,7 @@ use std::sync::{
 
 use levada_protocol::ids::Offset;
 
-/// How far a place has come in each partition of its topic: nothing below is needed by it any more.
+/// The durable floor of each partition of the topic: nothing below is needed any more.
 #[derive(Debug)]
 pub(crate) struct Floors {
     floors: Vec<AtomicU64>,

@@ -2,7 +2,7 @@
 //!
 //! Never shows what is not durable yet. It must not know what the events are read for.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use levada_protocol::{
     error::ErrorCode,
@@ -57,17 +57,30 @@ impl Log {
     ///
     /// Cancel safe: a read that is given up has no effect.
     pub(crate) async fn read(&self, from: Offset, bytes_max: usize) -> Result<Found, Error> {
+        self.read_range(from..Offset(u64::MAX), bytes_max).await
+    }
+
+    /// What a read of `range` finds in memory; `None` if the store has to be asked.
+    pub(crate) fn read_now(&self, range: &Range<Offset>, bytes_max: usize) -> Option<Found> {
         let partition = self.partition();
-        if from < partition.start() {
-            return Ok(Found::Dropped(partition.start()));
+        if range.start < partition.start() {
+            return Some(Found::Dropped(partition.start()));
         }
-        let end = partition.end();
-        if from >= end {
-            return Ok(Found::End);
+        if range.start >= partition.end() {
+            return Some(Found::End);
         }
-        if let Some(pieces) = partition.tail.read(from, bytes_max) {
-            return Ok(Found::Pieces(pieces));
+        let mut pieces = partition.tail.read(range.start, bytes_max)?;
+        pieces.truncate(pieces.partition_point(|piece| piece.run.base < range.end));
+        Some(Found::Pieces(pieces))
+    }
+
+    /// Reads the events of `range`, as [`Log::read`] does; pieces that hold one of them are whole. Cancel safe.
+    pub(crate) async fn read_range(&self, range: Range<Offset>, bytes_max: usize) -> Result<Found, Error> {
+        if let Some(found) = self.read_now(&range, bytes_max) {
+            return Ok(found);
         }
+        let partition = self.partition();
+        let (from, end) = (range.start, partition.end().min(range.end));
         let bytes_max = bytes_max.min(STORE_READ_BYTES);
         let log = self.clone();
         let read = blocking(move || log.read_store(from, end, bytes_max)).await;
@@ -108,7 +121,8 @@ impl Log {
             }
             pieces.push(piece);
         }
-        pieces.retain(|piece| piece.end() > from && piece.end() <= end);
+        let durable = self.partition().end();
+        pieces.retain(|piece| piece.end() > from && piece.run.base < end && piece.end() <= durable);
         Ok(pieces)
     }
 

@@ -12,10 +12,11 @@ use levada_protocol::{
     request::{Position, Start},
     verbs::Credit,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    changes::{Hears, Listener},
     error::Error,
     frames::{DELIVER_BYTES_TARGET, Piece, payload_len, take},
     log::{Found, Log},
@@ -87,7 +88,7 @@ struct Ahead {
 pub(crate) struct ReaderTask {
     cursors: Vec<Cursor>,
     topic: Arc<Topic>,
-    appended: watch::Receiver<u64>,
+    appended: Listener,
     cancelled: CancellationToken,
     grants: mpsc::Receiver<Credit>,
     outgoing: mpsc::Sender<Result<Outgoing, Error>>,
@@ -118,6 +119,7 @@ pub(crate) fn open(
     let (grants, granted) = mpsc::channel(CREDITS_QUEUED_MAX);
     let positions =
         logs.iter().map(|(number, _, next)| Position { partition: number.0, offset: next.0 }).collect();
+    let partitions: Vec<PartitionId> = logs.iter().map(|(number, ..)| *number).collect();
     let cursors = logs
         .into_iter()
         .map(|(number, log, next)| {
@@ -129,7 +131,7 @@ pub(crate) fn open(
     let task = ReaderTask {
         cursors,
         topic: Arc::clone(topic),
-        appended: topic.appended(),
+        appended: topic.listen(Hears::Some(&partitions)),
         cancelled,
         grants: granted,
         outgoing,
@@ -163,7 +165,7 @@ impl ReaderTask {
 
     async fn serve(&mut self) -> Result<(), Error> {
         loop {
-            self.appended.mark_unchanged();
+            self.appended.forget();
             while let Ok(credit) = self.grants.try_recv() {
                 self.grant(credit);
             }
@@ -180,8 +182,7 @@ impl ReaderTask {
                     Some(credit) => self.grant(credit),
                     None => return Ok(()),
                 },
-                // The topic outlives the reader: it holds the sending side.
-                _ = self.appended.changed() => {}
+                () = self.appended.changed() => {}
             }
         }
     }

@@ -14,11 +14,10 @@ use levada_protocol::{
     publish::Durability,
     request::{PartitionInfo, TopicInfo, TopicSettings},
 };
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    changes::Changes,
+    changes::{Changes, Hears, Listener},
     error::Error,
     frames::Piece,
     metrics,
@@ -33,10 +32,8 @@ pub(crate) struct Topic {
     pub(crate) name: TopicName,
     settings: ArcSwap<TopicSettings>,
     pub(crate) partitions: Vec<Partition>,
-    /// Counts announcements: whoever waits for events waits for a change of it.
-    appended: watch::Sender<u64>,
-    /// Which partitions that was about.
-    pub(crate) changes: Changes,
+    /// Who waits for a change of which partition.
+    pub(crate) changes: Arc<Changes>,
     pub(crate) counters: metrics::Appended,
     /// Cancelled when the topic is deleted.
     pub(crate) deleted: CancellationToken,
@@ -76,14 +73,12 @@ impl Topic {
         budget: &Arc<TailBudget>,
     ) -> Self {
         let partitions = extents.iter().map(|extent| Partition::new(*extent, budget)).collect();
-        let (appended, _) = watch::channel(0);
         Self {
             id,
             name,
             settings: ArcSwap::from_pointee(settings),
             partitions,
-            appended,
-            changes: Changes::default(),
+            changes: Changes::new(extents.len()),
             counters: metrics::Appended::default(),
             deleted: CancellationToken::new(),
             deleting: AtomicBool::new(false),
@@ -146,14 +141,14 @@ impl Topic {
         (0..u16::try_from(self.partitions.len()).unwrap_or(u16::MAX)).map(PartitionId)
     }
 
-    /// Changes whenever something was appended and made durable.
-    pub(crate) fn appended(&self) -> watch::Receiver<u64> {
-        self.appended.subscribe()
+    /// Listens for changes of partitions.
+    pub(crate) fn listen(&self, hears: Hears<'_>) -> Listener {
+        self.changes.listen(hears)
     }
 
-    /// Wakes everybody who waits for events. Called after the partitions' ends have moved.
+    /// Wakes everyone who waits for a change that was noted. Called after the partitions' ends have moved.
     pub(crate) fn wake(&self) {
-        self.appended.send_modify(|count| *count += 1);
+        self.changes.wake();
     }
 
     /// As the wire describes it.

@@ -17,39 +17,33 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// These waits in milliseconds, the last one for ever; no waits at all mean none.
+    /// Waits in milliseconds by the number of failures; the last one repeats. An empty list means no wait.
     pub fn new(steps_ms: Vec<u64>) -> Self {
         Self { steps_ms }
     }
 
-    /// Milliseconds to wait after `attempts` failures (from 1), up to a tenth more or less as `seed` says: without it,
-    /// what failed together would come back together for ever.
-    pub fn delay_ms(&self, attempts: u16, seed: u64) -> u64 {
+    /// Milliseconds to wait after `attempts` failures (from 1), up to a tenth more or less by a uniformly random number:
+    /// without it, what failed together would come back together every time.
+    pub fn delay_ms(&self, attempts: u16, random: u64) -> u64 {
         let step = usize::from(attempts.max(1) - 1).min(self.steps_ms.len().saturating_sub(1));
         let wait = self.steps_ms.get(step).copied().unwrap_or(0);
-        let permille = 900 + scatter(seed) % 201;
+        let permille = 900 + random % 201;
         wait / 1_000 * permille + wait % 1_000 * permille / 1_000
     }
-}
-
-/// Spreads seeds that lie close together over all numbers (the finisher of splitmix64).
-fn scatter(seed: u64) -> u64 {
-    let mut value = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng::Rng;
 
     #[test]
     fn waits_grow_and_stay_at_the_last_step() {
         let backoff = Backoff::default();
         let around = |attempts: u16, seconds: u64| {
-            for seed in 0..500 {
-                let wait = backoff.delay_ms(attempts, seed);
+            let mut rng = Rng::new(1);
+            for _ in 0..500 {
+                let wait = backoff.delay_ms(attempts, rng.next());
                 assert!((seconds * 900..=seconds * 1_100).contains(&wait), "{wait} ms after {attempts}");
             }
         };
@@ -64,7 +58,8 @@ mod tests {
     #[test]
     fn jitter_uses_its_whole_width() {
         let backoff = Backoff::new(vec![10_000]);
-        let waits: Vec<u64> = (0..1_000).map(|seed| backoff.delay_ms(1, seed)).collect();
+        let mut rng = Rng::new(2);
+        let waits: Vec<u64> = (0..1_000).map(|_| backoff.delay_ms(1, rng.next())).collect();
         assert!(waits.iter().any(|wait| *wait < 9_100) && waits.iter().any(|wait| *wait > 10_900));
     }
 

@@ -1,7 +1,8 @@
-//! The rules of delivery as pure state machines: what goes to whom, what became of it, what is kept.
+//! The rules of delivery as pure state machines: which consumer receives which event, how each delivery ended, and what
+//! is kept.
 //!
-//! Time, randomness and stored bytes come in as arguments and effects go out as values. This crate must not know
-//! tokio, sockets, a store or a clock; the broker calls it and does what it answers.
+//! Time, a seed for random numbers and stored rows are arguments; effects are returned as values. This crate must not
+//! know tokio, sockets, a store or a clock; the broker calls it and carries out what it returns.
 //!
 //! - [`subscription::Subscription`] is the heart: consumers, credit, deliveries in flight, verbs, redelivery, and
 //!   the cycle that makes progress durable.
@@ -17,3 +18,5 @@ pub mod producer;
 pub mod progress;
 pub mod ranges;
 pub mod retention;
+
+mod rng;

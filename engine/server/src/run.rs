@@ -251,6 +251,7 @@ fn broker_config(config: &ServerConfig) -> BrokerConfig {
         producers_max: publish.producers_max,
         producers_idle: publish.producers_idle,
         tail_bytes_max: bytes(subscribe.tail_bytes_max),
+        retained_bytes_max: bytes(subscribe.retained_bytes_max),
         connection_unread_bytes_max: bytes(subscribe.connection_unread_bytes_max),
         unread_bytes_max: bytes(subscribe.unread_bytes_max),
         progress_delay: subscribe.progress_delay,

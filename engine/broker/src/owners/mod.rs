@@ -97,8 +97,9 @@ impl Broker {
                 CatalogueEvent::TopicCreated(_)
                 | CatalogueEvent::TopicChanged(_)
                 | CatalogueEvent::TopicDeleted(_) => Ok(()),
+                // Whoever changed it has told the places, before the answer.
                 CatalogueEvent::PluginChanged(name) => {
-                    broker.reattach(&name);
+                    tracing::debug!(plugin = %name, "the versions of a plugin changed");
                     Ok(())
                 }
             }
@@ -111,7 +112,7 @@ impl Broker {
         let follows = |chain: &[StageSpec]| chain.iter().any(|stage| stage.plugin == plugin.as_str());
         for subscription in self.inner.places.subscriptions() {
             if follows(subscription.record().options.chain()) {
-                subscription.rechain();
+                subscription.reattach();
             }
         }
         for route in self.inner.places.routes() {
@@ -156,6 +157,7 @@ impl Broker {
             chains: self.inner.chains.clone(),
             cancelled: self.inner.tasks.cancelled().clone(),
             clock: self.inner.config.clock.clone(),
+            retained: Arc::clone(&self.inner.retained),
         };
         let (handle, task) = subscription::open(record, &topic, &context, generation)?;
         self.inner.places.add_subscription(SubscriptionId(record.id), handle);

@@ -95,8 +95,8 @@ impl Broker {
             }
         }
         for record in catalogue.subscriptions.values() {
-            let running = self.inner.places.subscription(SubscriptionId(record.id));
-            if let (Some(handle), Ok(info)) = (running, self.describe_subscription(record).await) {
+            let Some(handle) = self.inner.places.subscription(SubscriptionId(record.id)) else { continue };
+            if let Ok(info) = self.describe_running(&handle).await {
                 let name = format!("{}/{}", record.topic, record.name);
                 collected.subscription(&name, handle.delivered(), &info);
             }

@@ -23,7 +23,7 @@ use crate::{
     route::RouteHandle,
     rows::SubscriptionRecord,
     stage::Place,
-    subscription,
+    subscription::{Described, SubscriptionHandle},
     topic::Topic,
 };
 
@@ -129,14 +129,26 @@ impl Broker {
         &self,
         record: &SubscriptionRecord,
     ) -> Result<SubscriptionInfo, Error> {
-        let described = subscription::describe(&self.owner_of(record).await?).await?;
-        let mut info = described.info;
-        // Read here and not by the owner: it has deliveries to make.
-        let topic = self.inner.shard.topic(&record.topic)?;
+        self.describe_running(&self.owner_of(record).await?).await
+    }
+
+    /// Describes a subscription whose owner runs, without asking it.
+    pub(super) async fn describe_running(
+        &self,
+        handle: &SubscriptionHandle,
+    ) -> Result<SubscriptionInfo, Error> {
+        let Described { mut info, oldest: unacknowledged } = handle.describe();
+        let topic = self.inner.shard.topic(&info.topic)?;
         let mut oldest = None;
-        for (number, floor) in described.oldest {
+        for (number, floor) in unacknowledged {
             let log = Log::new(Arc::clone(&self.inner.store), Arc::clone(&topic), number)?;
-            oldest = oldest.into_iter().chain(log.append_time(floor).await).min();
+            // A scrape must not cost a read for each partition that waits.
+            let known = handle.status().appended(number, floor);
+            let time = if known.is_some() { known } else { log.append_time(floor).await };
+            if let Some(time) = time {
+                handle.status().keep_appended(number, floor, time);
+            }
+            oldest = oldest.into_iter().chain(time).min();
         }
         info.oldest_unacked_age_ms = oldest.map_or(0, |oldest| clock::now().0.saturating_sub(oldest.0));
         Ok(info)
@@ -149,7 +161,7 @@ impl Broker {
         name: &SubscriptionName,
     ) -> Result<Response, Error> {
         let record = catalogue.subscription(topic, name)?;
-        subscription::resume(&self.owner_of(record).await?).await?;
+        self.owner_of(record).await?.resume().await?;
         Ok(Response::Done)
     }
 

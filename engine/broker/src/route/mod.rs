@@ -24,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::task::{RETRY_MIN, RouteTask};
 use crate::{
-    chains::Chains, floors::Floors, rows::RouteRecord, shard::ShardHandle, stage::Costs, topic::Topic,
+    chains::Chains, changes::Hears, floors::Floors, rows::RouteRecord, shard::ShardHandle, stage::Costs,
+    topic::Topic,
 };
 
 /// A running route, as others reach it.
@@ -144,6 +145,7 @@ pub(crate) fn open(
         shared: Arc::clone(&shared),
         context: RouteContext { cancelled: handle.stop.clone(), ..context.clone() },
         number,
+        appended: shared.source.listen(Hears::Some(&[number])),
         committed: shared.floors.floor(usize::from(number.0)),
         cursor: shared.floors.floor(usize::from(number.0)),
         under_way: VecDeque::new(),

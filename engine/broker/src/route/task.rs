@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use super::{RouteContext, Shared, commit::UnderWay};
 use crate::{
     chains::Attached,
+    changes::Listener,
     error::Error,
     log::{Found, Log},
     pause,
@@ -39,6 +40,8 @@ pub(crate) struct RouteTask {
     pub(super) shared: Arc<Shared>,
     pub(super) context: RouteContext,
     pub(super) number: PartitionId,
+    /// Hears of changes of this partition.
+    pub(super) appended: Listener,
     /// The cursor that is known to be committed.
     pub(super) committed: Offset,
     /// The next source offset to take; ahead of what is committed by what is under way.
@@ -128,7 +131,7 @@ impl RouteTask {
         while self.under_way.len() >= PROPOSALS_MAX {
             self.settle_one().await?;
         }
-        let mut appended = self.shared.source.appended();
+        self.appended.forget();
         let log = Log::new(Arc::clone(&self.context.store), Arc::clone(&self.shared.source), self.number);
         let log = log.map_err(Stop::Failed)?;
         match log.read(self.cursor, PASS_BYTES).await.map_err(Stop::Failed)? {
@@ -157,7 +160,7 @@ impl RouteTask {
                         self.plugins.mark_changed();
                         Ok(())
                     }
-                    _ = appended.changed() => Ok(()),
+                    () = self.appended.changed() => Ok(()),
                 }
             }
         }

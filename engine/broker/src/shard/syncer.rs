@@ -152,7 +152,7 @@ impl Durable {
                     self.view.note_dropped();
                     let Some(topic) = self.view.topics().get(topic) else { continue };
                     topic.partitions[usize::from(partition.0)].trim(start, dropped_bytes);
-                    topic.changes.note(partition);
+                    topic.changes.note_drop(partition);
                     woken.push(topic);
                 }
                 Announcement::Catalogue(event) => {

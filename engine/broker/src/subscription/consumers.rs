@@ -1,181 +1,118 @@
-//! The attached consumers, as the owner keeps them: their frames, the verbs that are not confirmed yet, and the losses
-//! that they were not told of.
+//! All attached consumers by their number, and the losses that none of them was there to be told of.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
-use levada_protocol::{
-    request::Notice,
-    verbs::{RefusedVerb, Settled},
-};
-use tokio::sync::mpsc;
+use levada_delivery::subscription::{CameBack, ConsumerId, LostRange, Wanted};
+use levada_protocol::{error::ErrorCode, verbs::RefusedVerb};
 
-use super::lost::Untold;
-use crate::{
-    error::Error,
-    outbound::{Held, Window},
-    outgoing::{Content, Outgoing, Receipt},
-    rows::SubscriptionRecord,
-};
+use super::{attached::Attached, losses::Losses};
+use crate::{error::Error, outbound::Held, outgoing::Outgoing, rows::SubscriptionRecord};
 
-/// Refused verbs that one consumer may leave unread; more say nothing new.
-const REFUSED_MAX: usize = 4_096;
-/// Bytes of a `Settled` frame up to which it is not counted as unread.
-const SETTLED_SMALL: usize = 1_024;
-
-/// One consumer.
-#[derive(Debug)]
-pub(super) struct Attached {
-    pub(super) name: String,
-    outgoing: mpsc::Sender<Result<Outgoing, Error>>,
-    /// How many of its delivery frames its stream has taken.
-    taken: Arc<AtomicU64>,
-    notices: mpsc::Sender<Notice>,
-    pub(super) untold: Untold,
-    /// Verbs frames by their sequence, with the ticket that confirms them.
-    unconfirmed: VecDeque<(u64, u64)>,
-    refused: Vec<RefusedVerb>,
-    /// The last sequence that is confirmed and not told yet.
-    confirmed: Option<u64>,
-    /// What its stream may leave untaken.
-    pub(super) window: Arc<Window>,
-    /// Room that it waited for and has now, until the end of the turn.
-    pub(super) room: Option<Held>,
-    /// It waits for room.
-    full: bool,
-    /// What it waited for last; 0 once it got a frame.
-    pub(super) waited_for: usize,
-    /// Its stream takes nothing.
-    stuck: bool,
-    /// It gets nothing more, and ends once nothing of it is under way.
-    pub(super) finishing: bool,
+/// The attached consumers.
+#[derive(Debug, Default)]
+pub(super) struct Consumers {
+    attached: BTreeMap<u64, Attached>,
+    /// Losses that no consumer was there to be told of.
+    losses: Losses,
 }
 
-/// All consumers by their number.
-pub(super) type Consumers = BTreeMap<u64, Attached>;
+impl Consumers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.attached.is_empty()
+    }
 
-impl Attached {
-    pub(super) fn new(
-        name: String,
-        outgoing: mpsc::Sender<Result<Outgoing, Error>>,
-        notices: mpsc::Sender<Notice>,
-        untold: Untold,
-        window: Arc<Window>,
-    ) -> Self {
-        Self {
-            name,
-            outgoing,
-            taken: Arc::default(),
-            notices,
-            untold,
-            unconfirmed: VecDeque::new(),
-            refused: Vec::new(),
-            confirmed: None,
-            window,
-            room: None,
-            full: false,
-            waited_for: 0,
-            stuck: false,
-            finishing: false,
+    pub(super) fn len(&self) -> usize {
+        self.attached.len()
+    }
+
+    /// Adds a consumer that `attach` makes of the losses that it is to be told.
+    pub(super) fn add(&mut self, consumer: u64, attach: impl FnOnce(Losses) -> Attached) {
+        let losses = std::mem::take(&mut self.losses);
+        self.attached.insert(consumer, attach(losses));
+    }
+
+    /// Removes a consumer; returns how many deliveries its stream has taken.
+    pub(super) fn remove(&mut self, consumer: u64) -> Option<u64> {
+        let gone = self.attached.remove(&consumer)?;
+        let taken = gone.taken();
+        if self.attached.is_empty() {
+            self.losses.add_all(gone.into_losses());
+        }
+        Some(taken)
+    }
+
+    pub(super) fn get_mut(&mut self, consumer: u64) -> Option<&mut Attached> {
+        self.attached.get_mut(&consumer)
+    }
+
+    /// The names of some consumers.
+    pub(super) fn names(&self, consumers: impl Iterator<Item = ConsumerId>) -> Vec<String> {
+        consumers.filter_map(|id| Some(self.attached.get(&id.0)?.name().to_owned())).collect()
+    }
+
+    /// How many of a consumer's deliveries its stream has taken.
+    pub(super) fn taken(&self, consumer: ConsumerId) -> u64 {
+        self.attached.get(&consumer.0).map_or(0, Attached::taken)
+    }
+
+    /// Sets bytes aside for a consumer's next frame; `None` if it has to wait for them.
+    pub(super) fn take_room(&mut self, consumer: ConsumerId, wanted: Wanted) -> Option<Held> {
+        self.attached.get_mut(&consumer.0)?.take_room(wanted)
+    }
+
+    /// Hands a delivery to a consumer's stream; false if it is gone or takes no frames that it gave credit for.
+    pub(super) fn send(&mut self, consumer: ConsumerId, delivery: Outgoing) -> bool {
+        self.attached.get_mut(&consumer.0).is_some_and(|attached| attached.send(delivery))
+    }
+
+    /// Notes a loss for every consumer, or for the next one to come.
+    pub(super) fn add_loss(&mut self, lost: LostRange) {
+        let LostRange { partition, first, last, events } = lost;
+        tracing::warn!(%partition, %first, %last, events, "retention dropped unacknowledged events");
+        self.attached.values_mut().for_each(|consumer| consumer.add_loss(partition, first, last));
+        if self.attached.is_empty() {
+            self.losses.add(partition, first, last);
         }
     }
 
-    /// True if it is to get nothing for now.
-    pub(super) fn is_held(&self) -> bool {
-        self.full || self.stuck || self.finishing
-    }
-
-    /// It waits until so many bytes may be untaken.
-    pub(super) fn wait_for_room(&mut self, bytes: usize) {
-        self.full = true;
-        self.waited_for = bytes;
-        self.window.want(bytes);
-    }
-
-    /// It has room again.
-    pub(super) fn found_room(&mut self, held: Held) {
-        self.full = false;
-        self.room = Some(held);
-    }
-
-    /// Looks whether its stream has taken nothing for so long; true if that has changed.
-    pub(super) fn look(&mut self, stuck_after: Duration) -> bool {
-        let stuck = self.window.is_stuck(stuck_after);
-        std::mem::replace(&mut self.stuck, stuck) != stuck
-    }
-
-    /// Tells of losses.
-    pub(super) fn tell_losses(&mut self, record: &SubscriptionRecord) {
-        self.untold.tell(record, &self.notices);
-    }
-
-    /// How many of its deliveries its stream has taken, in the order in which they were made.
-    pub(super) fn taken(&self) -> u64 {
-        self.taken.load(Ordering::Acquire)
-    }
-
-    /// Hands a delivery to the consumer's stream; false if the consumer is gone or has stopped taking frames that it
-    /// gave credit for.
-    pub(super) fn send(&mut self, delivery: Outgoing) -> bool {
-        self.waited_for = 0;
-        let delivery = delivery.with_receipt(Receipt::new(&self.taken));
-        self.outgoing.try_send(Ok(delivery)).is_ok()
-    }
-
-    /// Tells the consumer why it gets nothing more.
-    pub(super) fn end(&self, error: Error) {
-        // A consumer that is gone needs no reason.
-        let _ = self.outgoing.try_send(Err(error));
-    }
-
-    /// Notes a verbs frame: it is confirmed once `ticket` is, with those before it that wait for the same.
-    pub(super) fn note(&mut self, sequence: u64, ticket: u64) {
-        self.unconfirmed.pop_back_if(|(_, needs)| *needs == ticket);
-        self.unconfirmed.push_back((sequence, ticket));
-    }
-
-    /// True if every verb is confirmed, and that was told.
-    pub(super) fn is_confirmed(&self) -> bool {
-        self.unconfirmed.is_empty() && self.confirmed.is_none()
-    }
-
-    /// Notes a verb that took no effect.
-    pub(super) fn refuse(&mut self, refused: RefusedVerb) {
-        if self.refused.len() < REFUSED_MAX {
-            self.refused.push(refused);
+    /// Tells a consumer that a verb took no effect.
+    pub(super) fn refuse(&mut self, back: CameBack) {
+        if let Some(consumer) = self.attached.get_mut(&back.consumer.0) {
+            let (partition, first, last) = (back.partition, back.first, back.last);
+            consumer.refuse(RefusedVerb { partition, first, last, code: ErrorCode::OutcomeUnknown });
         }
     }
 
-    /// Tells what is confirmed up to `ticket`; what cannot be told now is told with the next.
-    pub(super) fn confirm(&mut self, ticket: u64) {
-        while let Some((sequence, _)) = self.unconfirmed.pop_front_if(|(_, needs)| *needs <= ticket) {
-            self.confirmed = Some(sequence);
+    /// Consumers for which it has changed whether they may get something, and whether they are held.
+    pub(super) fn refresh(&mut self, stuck_after: Duration) -> Vec<(ConsumerId, bool)> {
+        let changed = self.attached.iter_mut().filter_map(|(id, consumer)| {
+            consumer.refresh(stuck_after).then(|| (ConsumerId(*id), consumer.is_held()))
+        });
+        changed.collect()
+    }
+
+    /// Tells what is confirmed up to a ticket and what is lost, and gives back room that was not used.
+    pub(super) fn confirm(&mut self, ticket: u64, record: &SubscriptionRecord) {
+        for consumer in self.attached.values_mut() {
+            consumer.confirm(ticket);
+            consumer.tell_losses(record);
+            consumer.leave_room();
         }
-        let Some(sequence) = self.confirmed else { return };
-        let Ok(permit) = self.outgoing.try_reserve() else { return };
-        let settled = Settled { sequence, refused: std::mem::take(&mut self.refused) };
-        let len = settled.frame_len();
-        let held = if len > SETTLED_SMALL {
-            let Some(held) = self.room.take().or_else(|| self.window.try_hold(len)) else {
-                self.refused = settled.refused;
-                self.window.want(len);
-                return;
-            };
-            Some(held)
-        } else {
-            None
-        };
-        let outgoing = Outgoing::new(Content::Settled(settled));
-        permit.send(Ok(match held {
-            Some(held) => outgoing.counted(held),
-            None => outgoing,
-        }));
-        self.confirmed = None;
+    }
+
+    /// Ends those that are to end and of which nothing is under way; returns them.
+    pub(super) fn end_finished(&mut self, in_flight: impl Fn(ConsumerId) -> u64) -> Vec<u64> {
+        let may_end =
+            |(id, consumer): &(&u64, &Attached)| consumer.may_end() && in_flight(ConsumerId(**id)) == 0;
+        let finished: Vec<u64> = self.attached.iter().filter(may_end).map(|(id, _)| *id).collect();
+        for id in &finished {
+            self.attached[id].end(Error::ShuttingDown);
+        }
+        finished
+    }
+
+    /// Tells all consumers why they get nothing more.
+    pub(super) fn end_all(&self, error: &Error) {
+        self.attached.values().for_each(|consumer| consumer.end(error.clone()));
     }
 }

@@ -1,21 +1,35 @@
-//! The owner of one subscription: reads ahead, runs the chain, sends what the rules say to whom, commits progress.
+//! The owner of one subscription: the task that brings reads, the chain, consumers and commits together as the rules of
+//! delivery say.
 //!
-//! The rules are `levada_delivery`'s; this is the shell around them. Nobody else touches the subscription's state.
+//! The rules are `levada_delivery`'s; this is the shell around them. Nobody else touches the subscription's state. The
+//! loop waits in one place for whatever happens next, and nothing that happens is waited for in its handling: a slow
+//! disk or plugin delays neither verbs nor timeouts.
+//!
+//! ```text
+//!   inbox ───────┐                       ┌── Subscription   the rules: who gets what, what settles
+//!   reads ended ─┤                       ├── Reads          under way, and what they brought
+//!   chain ready ─┼──► Owner, a turn at ──┼── Committer      the commit under way, dead letters
+//!   commit ended ┤    a time             ├── Consumers      their streams and what they are to be told
+//!   appends ─────┤                       ├── Pause, ChainSlot
+//!   time ────────┘                       └── Publisher      what others see
+//! ```
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, OnceLock, atomic::AtomicBool},
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use levada_delivery::{
     now::Now,
-    subscription::{ConsumerId, Subscription},
+    subscription::{Assignment, ConsumerId, Fetch, Subscription},
 };
 use levada_protocol::{
+    deliver::DeliverHeader,
     error::ErrorCode,
-    ids::{Offset, PartitionId, TopicName},
-    request::PauseReason,
+    ids::{Offset, PartitionId},
+    request::{Order, Subscribed},
+    verbs::{RefusedVerb, Verbs},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -24,98 +38,107 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Command, Context, Described, Left,
-    consumers::{Attached, Consumers},
-    describe::Asked,
-    lost::{self, Untold},
-    ready::Ready,
+    attached::Attached,
+    chain::ChainSlot,
+    command::{Attached as AttachedReply, Command, Context},
+    committer::Committer,
+    consumers::Consumers,
+    inbox::Inbox,
+    pause::Pause,
+    publisher::Publisher,
+    reads::{Begun, Brought, Reads},
 };
 use crate::{
-    chains,
+    changes::{Hears, Listener},
     error::Error,
-    floors::Floors,
-    log::Log,
+    frames::{Piece, payload_len},
+    outbound::{Held, Window},
+    outgoing::Outgoing,
     pause,
     rows::SubscriptionRecord,
-    shard::{Generation, ProposalRefused},
-    stage::{Costs, DeadLetter},
+    shard::ProposalRefused,
+    stage::Place,
     topic::Topic,
 };
 
-/// Deliveries after which commands have their turn.
-const DELIVERIES_PER_TURN: usize = 32;
+/// Frames that may wait for a consumer's stream to take them.
+const FRAMES_QUEUED_MAX: usize = 256;
+/// Fetches after which commands have their turn.
+const FETCHES_PER_TURN: usize = 32;
 /// A consumer's stream that takes nothing for so long gets nothing more until it does.
 const STUCK: Duration = Duration::from_secs(1);
-/// How long the owner waits after a read or a commit failed.
-pub(super) const RETRY: Duration = Duration::from_millis(500);
+/// How long nothing is delivered after a read failed.
+const RETRY: Duration = Duration::from_millis(500);
+/// How long the owner waits after the chain could not be attached, which may have cost a compilation.
+const RETRY_CHAIN: Duration = Duration::from_secs(5);
 
-/// The owner's state.
-pub(crate) struct OwnerTask {
+/// Which subscription it is, and what it needs of the engine.
+pub(super) struct Of {
     pub(super) record: Arc<SubscriptionRecord>,
-    /// The fence: an owner of a higher generation has taken over.
-    pub(super) generation: Generation,
-    /// Why it has ended.
-    pub(super) ended: Arc<OnceLock<Error>>,
     pub(super) topic: Arc<Topic>,
     pub(super) context: Context,
+    /// Ends the owner.
     pub(super) stop: CancellationToken,
-    pub(super) outdated: Arc<AtomicBool>,
-    pub(super) left: Arc<Left>,
-    pub(super) rules: Subscription,
-    pub(super) logs: Vec<Log>,
-    pub(super) consumers: Consumers,
-    /// Losses that no consumer was there to be told of.
-    pub(super) untold: Untold,
-    pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) asked: Asked,
-    pub(super) ready: Vec<Ready>,
-    /// Bytes that were read into `ready` since it was last cleared.
-    pub(super) ready_bytes: usize,
-    /// Events that the chain failed on, until their commit.
-    pub(super) letters: BTreeMap<(PartitionId, Offset), DeadLetter>,
-    pub(super) dead_letters: TopicName,
-    pub(super) chain: Option<chains::Attached>,
-    pub(super) paused: Option<Paused>,
+    /// Why it has ended.
+    pub(super) ended: Arc<OnceLock<Error>>,
+}
+
+/// The owner's state.
+pub(crate) struct Owner {
+    of: Of,
+    state: Subscription,
+    reads: Reads,
+    committer: Committer,
+    consumers: Consumers,
+    pause: Pause,
+    chain: ChainSlot,
+    inbox: Inbox,
+    publisher: Publisher,
+    /// Hears of appends while there are consumers to get them; of dropped events always.
+    changed: Listener,
     /// The last turn ended before everything that could be delivered was.
-    pub(super) more: bool,
-    pub(super) commit: Option<UnderWay>,
-    /// No commit is made before: the last one failed, or is young.
-    pub(super) commit_after: Option<Instant>,
-    /// The last commit failed, and that was said.
-    pub(super) commit_failing: bool,
-    /// How far the topic's changes were looked at.
-    pub(super) seen: Option<u64>,
-    pub(super) floors: Arc<Floors>,
-    pub(super) costs: Arc<Costs>,
-    pub(super) delivered: crate::metrics::Delivered,
-    pub(super) seed: u64,
-}
-
-/// The commit under way.
-pub(super) struct UnderWay {
-    pub(super) id: u64,
-    pub(super) outcome: oneshot::Receiver<Result<(), ProposalRefused>>,
-}
-
-/// Why nothing is delivered, and when to try again by itself.
-pub(super) struct Paused {
-    pub(super) reason: PauseReason,
-    pub(super) until: Option<Instant>,
+    more: bool,
 }
 
 /// What woke the owner.
 enum Woken {
-    Command(Option<Command>),
-    Asked(oneshot::Sender<Described>),
-    Left,
-    Committed(Result<(), ProposalRefused>),
+    Commands(Option<Vec<Command>>),
+    Committed(u64, Result<(), ProposalRefused>),
+    Read(Fetch, Result<Brought, Error>),
+    Chain(Result<(), Error>),
+    Changed,
     Time,
 }
 
-impl OwnerTask {
+impl Owner {
+    /// An owner without consumers.
+    pub(super) fn new(
+        of: Of,
+        state: Subscription,
+        reads: Reads,
+        committer: Committer,
+        chain: ChainSlot,
+        inbox: Inbox,
+        publisher: Publisher,
+    ) -> Self {
+        Self {
+            changed: of.topic.listen(Hears::Drops),
+            of,
+            state,
+            reads,
+            committer,
+            consumers: Consumers::default(),
+            pause: Pause::default(),
+            chain,
+            inbox,
+            publisher,
+            more: false,
+        }
+    }
+
     /// Runs until the subscription, its topic or the engine ends.
     pub(crate) async fn run(mut self) {
-        let (stop, topic) = (self.stop.clone(), Arc::clone(&self.topic));
+        let (stop, topic) = (self.of.stop.clone(), Arc::clone(&self.of.topic));
         // Dropping the work at any await is safe: what is not committed is delivered again.
         let error = tokio::select! {
             biased;
@@ -124,7 +147,7 @@ impl OwnerTask {
             error = self.serve() => error,
         };
         // Several of these may be true at once; the consumers hear of the one that is behind the others.
-        let error = if self.context.cancelled.is_cancelled() {
+        let error = if self.of.context.cancelled.is_cancelled() {
             Error::ShuttingDown
         } else if topic.deleted.is_cancelled() {
             topic.deleted_error()
@@ -132,128 +155,342 @@ impl OwnerTask {
             error
         };
         // Only this sets it.
-        let _ = self.ended.set(error.clone());
-        for consumer in self.consumers.values() {
-            consumer.end(error.clone());
-        }
+        let _ = self.of.ended.set(error.clone());
+        self.consumers.end_all(&error);
     }
 
     /// Serves until it must end, and says why.
     async fn serve(&mut self) -> Error {
-        let topic = Arc::clone(&self.topic);
-        let mut appended = topic.appended();
         loop {
-            appended.mark_unchanged();
-            let now = self.context.clock.moment();
-            self.look(now);
-            if let Err(error) = self.turn(now).await {
-                // A topic that is about to be gone is no fault; this ends once its deletion is durable.
-                if !self.topic.is_deleting() {
-                    tracing::error!(%error, "subscription cannot go on for now");
-                }
-                self.pause(pause::of_storage(&error), Some(RETRY));
-            }
-            match self.wait(now, &mut appended).await {
-                Woken::Command(None) => return deleted(),
-                Woken::Command(Some(command)) => self.take_commands(command),
-                Woken::Asked(reply) => self.answer(reply),
-                Woken::Left => self.take_left(),
-                Woken::Committed(outcome) => {
-                    if let Err(error) = self.committed(outcome) {
+            let now = self.now();
+            self.refresh(now);
+            self.turn(now);
+            match self.wait(now).await {
+                Woken::Commands(None) => return deleted(),
+                Woken::Commands(Some(commands)) => commands.into_iter().for_each(|it| self.take(it)),
+                Woken::Committed(id, outcome) => {
+                    let end = match &outcome {
+                        Err(ProposalRefused::Gone) => Some(deleted()),
+                        Err(ProposalRefused::Stale { .. }) => Some(replaced()),
+                        _ => None,
+                    };
+                    let back = self.state.settled(id, outcome.is_ok(), self.now());
+                    back.into_iter().for_each(|it| self.consumers.refuse(it));
+                    if let Some(error) = end {
                         return error;
                     }
                 }
-                Woken::Time => {}
-            }
-        }
-    }
-
-    /// Looks how far the topic has come.
-    pub(super) fn look(&mut self, now: Now) {
-        let changed = self.topic.changes.since(&mut self.seen);
-        for number in changed.unwrap_or_else(|| self.topic.partition_ids().collect()) {
-            let partition = &self.topic.partitions[usize::from(number.0)];
-            self.rules.end(number, partition.end());
-            if let Some(lost) = self.rules.lost(number, partition.start()) {
-                lost::note(lost, &mut self.consumers, &mut self.untold);
-            }
-        }
-        let stuck_after =
-            STUCK.min(Duration::from_millis(u64::from(self.record.options.ack_timeout_ms()) / 2));
-        for (id, consumer) in &mut self.consumers {
-            if consumer.look(stuck_after) {
-                self.rules.hold(ConsumerId(*id), consumer.is_held());
-            }
-        }
-        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let consumers = &self.consumers;
-        let taken = |id: ConsumerId| consumers.get(&id.0).map_or(0, Attached::taken);
-        self.rules.on_time(now, taken);
-    }
-
-    /// Delivers what can be delivered, commits what can be committed, confirms what is.
-    async fn turn(&mut self, now: Now) -> Result<(), Error> {
-        if self.may_deliver().await? {
-            self.more = true;
-            for _ in 0..DELIVERIES_PER_TURN {
-                let Some(wanted) = self.rules.next(now) else {
-                    self.more = false;
-                    break;
-                };
-                self.deliver(now, wanted).await?;
-                if self.paused.is_some() || !self.commands.is_empty() {
-                    break;
+                Woken::Read(fetch, brought) => {
+                    self.read(fetch, brought);
+                }
+                Woken::Chain(Ok(())) | Woken::Changed | Woken::Time => {}
+                Woken::Chain(Err(error)) => {
+                    self.pause.begin(Instant::now(), pause::of_attach(&error), Some(RETRY_CHAIN))
                 }
             }
         }
-        if self.commit.is_none() && self.commit_after.is_none_or(|after| after <= Instant::now()) {
-            self.commit_after = None;
-            if self.submit().await? {
-                // What is acknowledged meanwhile goes together: one commit and one answer instead of many.
-                self.commit_after = Some(Instant::now() + self.context.shard.progress_delay());
-            }
-        }
-        let confirmed = self.rules.confirmed();
-        let mut finished = Vec::new();
-        for (id, consumer) in &mut self.consumers {
-            consumer.confirm(confirmed);
-            consumer.tell_losses(&self.record);
-            // Room that was not used goes to others.
-            consumer.room = None;
-            if consumer.finishing && consumer.is_confirmed() && self.rules.in_flight(ConsumerId(*id)) == 0 {
-                consumer.end(Error::ShuttingDown);
-                finished.push(*id);
-            }
-        }
-        finished.into_iter().for_each(|id| self.detach(now, id));
-        Ok(())
     }
 
-    pub(super) fn pause(&mut self, reason: PauseReason, retry_after: Option<Duration>) {
-        if self.paused.is_none() {
-            tracing::warn!(why = %reason, "subscription paused");
-        }
-        self.paused = Some(Paused { reason, until: retry_after.map(|pause| Instant::now() + pause) });
+    fn now(&self) -> Now {
+        self.of.context.clock.moment()
     }
 
-    /// Waits for something to do.
-    async fn wait(&mut self, now: Now, appended: &mut tokio::sync::watch::Receiver<u64>) -> Woken {
-        let more = self.paused.is_none() && self.more;
-        // Nobody is there to get what is new: whoever attaches or asks looks first.
-        let listens = !self.consumers.is_empty();
-        let alarm = [
-            self.rules.next_deadline(now).map(|at| Duration::from_millis(at.saturating_sub(now.mono_ms))),
-            self.paused
-                .as_ref()
-                .and_then(|paused| paused.until)
-                .map(|until| until - Instant::now().min(until)),
-            // A commit under way wakes the owner when it ends.
-            self.commit_after
-                .filter(|_| self.commit.is_none())
-                .map(|after| after - Instant::now().min(after)),
+    /// Brings the rules up to date: ends and starts of partitions, streams that take nothing, timeouts.
+    fn refresh(&mut self, now: Now) {
+        for partition in self.changed.take() {
+            self.refresh_partition(partition);
+        }
+        let ack_timeout_ms = u64::from(self.of.record.options.ack_timeout_ms());
+        let stuck_after = STUCK.min(Duration::from_millis(ack_timeout_ms / 2));
+        for (consumer, held) in self.consumers.refresh(stuck_after) {
+            self.state.hold(consumer, held);
+        }
+        let consumers = &self.consumers;
+        self.state.on_time(now, |consumer| consumers.taken(consumer));
+    }
+
+    fn refresh_partition(&mut self, partition: PartitionId) {
+        let log = &self.of.topic.partitions[usize::from(partition.0)];
+        self.state.end(partition, log.end());
+        self.lose(partition, log.start());
+    }
+
+    /// The log of a partition begins here.
+    fn lose(&mut self, partition: PartitionId, start: Offset) {
+        if let Some(lost) = self.state.lost(partition, start) {
+            self.consumers.add_loss(lost);
+        }
+    }
+
+    /// Delivers what can be delivered, commits what can be committed, shows and confirms what has become of it.
+    fn turn(&mut self, now: Now) {
+        if self.may_deliver() {
+            self.deliver(now);
+        }
+        if self.committer.may_submit(Instant::now())
+            && let Some(settling) = self.state.take_settling()
+        {
+            self.committer.submit(settling, &self.reads);
+        }
+        self.publish();
+        self.consumers.confirm(self.state.confirmed(), &self.of.record);
+        let finished = self.consumers.end_finished(|consumer| self.state.in_flight(consumer));
+        finished.into_iter().for_each(|consumer| self.detach(now, consumer));
+    }
+
+    /// True if events can pass: nothing is paused and the chain is there.
+    fn may_deliver(&mut self) -> bool {
+        if self.chain.drop_stale() {
+            self.reads.restart().into_iter().for_each(|fetch| self.state.abandon(fetch));
+            // What would end by itself was of the plugins as they were.
+            self.pause.end_if_timed();
+        }
+        if self.pause.lasts(Instant::now()) {
+            return false;
+        }
+        let (record, context) = (&self.of.record, &self.of.context);
+        self.chain.is_ready(|| {
+            let (record, chains) = (Arc::clone(record), context.chains.clone());
+            let catalogue = context.shard.catalogue();
+            Box::pin(async move {
+                let specs = record.options.chain();
+                chains.attach(&catalogue, specs, record.topic.as_str(), Place::Subscription, record.id).await
+            })
+        })
+    }
+
+    /// Sends what is in memory, and begins to read what is not.
+    fn deliver(&mut self, now: Now) {
+        let (mut progress, mut later) = (false, Vec::new());
+        self.more = true;
+        for _ in 0..FETCHES_PER_TURN {
+            if self.pause.is_on() || (progress && !self.inbox.is_empty()) {
+                break;
+            }
+            let Some(fetch) = self.state.fetch(now) else {
+                self.more = false;
+                break;
+            };
+            progress |= match self.reads.begin(fetch, self.chain.current()) {
+                Ok(Begun::Retained(fetch)) => self.hand_out(now, fetch),
+                Ok(Begun::Ended(fetch, brought)) => self.read(fetch, Ok(brought)),
+                Ok(Begun::UnderWay) => true,
+                // A read that ends wakes the owner. Until then, what is in memory can still be sent.
+                Ok(Begun::Full(fetch)) => {
+                    later.push(fetch);
+                    false
+                }
+                Err((fetch, error)) => self.read(fetch, Err(error)),
+            };
+        }
+        later.into_iter().for_each(|fetch| self.state.abandon(fetch));
+        self.more &= progress;
+    }
+
+    /// Takes what a read brought; true if that changed anything.
+    fn read(&mut self, fetch: Fetch, brought: Result<Brought, Error>) -> bool {
+        match brought {
+            Ok(Brought::Slices { slices, dead_letters, paused }) => {
+                let partition = fetch.partition;
+                self.committer.keep_failed(partition, dead_letters);
+                let state = &self.state;
+                self.reads.retain(partition, slices, |partition, range| state.needs(partition, range));
+                let handed_out = if self.pause.is_on() {
+                    self.state.abandon(fetch);
+                    false
+                } else {
+                    self.hand_out(self.now(), fetch)
+                };
+                if let Some(paused) = paused {
+                    let retry_after = paused.retry_after;
+                    self.pause.begin(Instant::now(), pause::of_chain(paused), retry_after);
+                }
+                handed_out
+            }
+            // The end that the rules know is older; an append brings another.
+            Ok(Brought::End) => {
+                self.state.abandon(fetch);
+                false
+            }
+            Ok(Brought::Dropped(start)) => {
+                let partition = fetch.partition;
+                self.state.abandon(fetch);
+                self.lose(partition, start);
+                true
+            }
+            Err(error) => {
+                self.state.abandon(fetch);
+                self.fail(&error);
+                false
+            }
+        }
+    }
+
+    /// Gives what is in memory of a fetch to consumers; true if any of it could be used.
+    fn hand_out(&mut self, now: Now, fetch: Fetch) -> bool {
+        let (partition, from) = (fetch.partition, fetch.range.start);
+        let Some(slices) = self.reads.find(partition, from) else {
+            self.state.abandon(fetch);
+            return false;
+        };
+        let (mut rooms, consumers) = (VecDeque::new(), &mut self.consumers);
+        let assigned = self.state.assign(now, fetch, slices.fetched(from), |consumer, wanted| {
+            let held = consumers.take_room(consumer, wanted)?;
+            let bytes = held.bytes() as u64;
+            rooms.push_back(held);
+            Some(bytes)
+        });
+        let used = assigned.until > from;
+        let (mut gone, mut failed) = (Vec::new(), None);
+        for (assignment, held) in assigned.assignments.into_iter().zip(rooms) {
+            match slices.select(&assignment.offsets) {
+                Ok(pieces) => {
+                    self.state.sent(assignment.token, payload_len(&pieces) as u64);
+                    self.publisher.delivered(assignment.events);
+                    if !consumers.send(assignment.consumer, delivery(&assignment, pieces, held)) {
+                        gone.push(assignment.consumer.0);
+                    }
+                }
+                Err(error) => {
+                    self.state.recall(now, assignment.token);
+                    failed = Some(error);
+                }
+            }
+        }
+        gone.into_iter().for_each(|consumer| self.detach(now, consumer));
+        if let Some(error) = failed {
+            self.fail(&error);
+        }
+        used
+    }
+
+    /// Delivers nothing for a while, because of an error.
+    fn fail(&mut self, error: &Error) {
+        // A topic that is about to be gone is no fault; this ends once its deletion is durable.
+        if !self.of.topic.is_deleting() {
+            tracing::error!(%error, "subscription cannot go on for now");
+        }
+        self.pause.begin(Instant::now(), pause::of_storage(error), Some(RETRY));
+    }
+
+    /// Shows others how things are.
+    fn publish(&mut self) {
+        let (reads, committer) = (&mut self.reads, &mut self.committer);
+        self.publisher.publish(&mut self.state, &self.consumers, self.pause.reason(), |partition, floor| {
+            reads.settle(partition, floor);
+            committer.settle(partition, floor);
+        });
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Attach { consumer, name, created, window, reply } => {
+                self.attach(consumer, name, created, window, reply);
+            }
+            Command::Detach { consumer } => self.detach(self.now(), consumer),
+            Command::Credit { consumer, credit } => {
+                self.state.grant(ConsumerId(consumer), credit.events, credit.bytes);
+            }
+            Command::Room { consumer, held } => {
+                if let Some(attached) = self.consumers.get_mut(consumer) {
+                    attached.found_room(held);
+                    self.state.hold(ConsumerId(consumer), attached.is_held());
+                }
+            }
+            Command::Finish { consumer } => {
+                if let Some(attached) = self.consumers.get_mut(consumer) {
+                    attached.finish();
+                    self.state.hold(ConsumerId(consumer), true);
+                }
+            }
+            Command::Verbs { consumer, verbs } => self.verbs(consumer, &verbs),
+            Command::Resume => {
+                self.pause.end();
+                self.chain.resume();
+            }
+        }
+    }
+
+    fn attach(
+        &mut self,
+        consumer: u64,
+        name: String,
+        created: bool,
+        window: Arc<Window>,
+        reply: oneshot::Sender<AttachedReply>,
+    ) {
+        let partitions = self.of.topic.partitions.len();
+        // Every event in flight may be a frame of its own, and answers to verbs come on top.
+        let outgoing_max = self.of.record.options.max_in_flight() as usize + FRAMES_QUEUED_MAX;
+        let (outgoing, received) = mpsc::channel(outgoing_max);
+        // A loss in every partition finds room.
+        let (notices, noticed) = mpsc::channel(partitions.max(1));
+        if let Err(code) = self.state.attach(ConsumerId(consumer)) {
+            // The new stream ends at once with the reason.
+            let _ = outgoing
+                .try_send(Err(Error::refused(code, "the subscription has as many consumers as it may")));
+        } else {
+            self.consumers.add(consumer, |losses| Attached::new(name, outgoing, notices, losses, window));
+        }
+        if self.consumers.len() == 1 {
+            // Without consumers nobody looked at the ends.
+            self.changed = self.of.topic.listen(Hears::All);
+            self.refresh(self.now());
+        }
+        self.publish();
+        let positions = self.publisher.positions();
+        let before = positions.iter().zip(&self.of.topic.partitions);
+        let stored_before = before.map(|(at, log)| at.offset.saturating_sub(log.start().0)).sum();
+        let ordered = self.of.record.options.order() != Order::None;
+        let subscribed = Subscribed {
+            created,
+            partitions: u16::try_from(partitions).unwrap_or(u16::MAX),
+            positions,
+            stored_before,
+            standby: ordered && self.consumers.len() > 1,
+            ack_timeout_ms: self.of.record.options.ack_timeout_ms(),
+        };
+        // Whoever asked may have gone; then it is detached like one that goes later.
+        let _ = reply.send(AttachedReply { subscribed, outgoing: received, notices: noticed });
+    }
+
+    fn detach(&mut self, now: Now, consumer: u64) {
+        if let Some(taken) = self.consumers.remove(consumer) {
+            self.state.taken(ConsumerId(consumer), taken);
+            self.state.detach(now, ConsumerId(consumer));
+        }
+        if self.consumers.is_empty() {
+            self.changed = self.of.topic.listen(Hears::Drops);
+        }
+    }
+
+    fn verbs(&mut self, consumer: u64, verbs: &Verbs) {
+        let Some(attached) = self.consumers.get_mut(consumer) else { return };
+        let now = self.of.context.clock.moment();
+        let mut ticket = 0;
+        for verb in &verbs.verbs {
+            match self.state.verb(now, ConsumerId(consumer), verb) {
+                Ok(applied) => ticket = applied.ticket,
+                Err(code) => {
+                    let (partition, first, last) = (verb.partition, verb.first, verb.last);
+                    attached.refuse(RefusedVerb { partition, first, last, code });
+                }
+            }
+        }
+        attached.note(verbs.sequence, ticket);
+    }
+
+    /// Waits for something to do. Cancel safe.
+    async fn wait(&mut self, now: Now) -> Woken {
+        let more = self.more && !self.pause.is_on();
+        let until = |at: Instant| at - Instant::now().min(at);
+        let alarms = [
+            self.state.next_deadline(now).map(|at| Duration::from_millis(at.saturating_sub(now.mono_ms))),
+            self.pause.until().map(until),
+            self.committer.ready_at().map(until),
             more.then_some(Duration::ZERO),
         ];
-        let alarm = alarm.into_iter().flatten().min();
+        let alarm = alarms.into_iter().flatten().min();
         let time = async {
             match alarm {
                 // Let others have the thread once; then go on.
@@ -262,35 +499,41 @@ impl OwnerTask {
                 None => std::future::pending().await,
             }
         };
-        let commit = async {
-            match &mut self.commit {
-                Some(under_way) => (&mut under_way.outcome).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
             // First what is rare: commands may never end.
-            outcome = commit => {
-                Woken::Committed(outcome.unwrap_or_else(|_| Err(ProposalRefused::unanswered())))
-            }
-            () = self.left.notify.notified() => Woken::Left,
-            // The handle holds the sending side as long as anybody can ask.
-            Some(reply) = self.asked.recv() => Woken::Asked(reply),
-            command = self.commands.recv() => Woken::Command(command),
-            // The topic outlives the owner: it holds the sending side.
-            _ = appended.changed(), if listens => Woken::Time,
+            (id, outcome) = self.committer.ended() => Woken::Committed(id, outcome),
+            (fetch, brought) = self.reads.ended() => Woken::Read(fetch, brought),
+            attached = self.chain.attached() => Woken::Chain(attached),
+            commands = self.inbox.next() => Woken::Commands(commands),
+            () = self.changed.changed() => Woken::Changed,
             () = time => Woken::Time,
         }
     }
 }
 
+/// What a consumer's listener is handed of an assignment.
+fn delivery(assignment: &Assignment, pieces: Vec<Piece>, mut held: Held) -> Outgoing {
+    let first = pieces.first().map_or(Offset(0), |piece| piece.run.base);
+    let end = pieces.last().map_or(Offset(0), Piece::end);
+    let header = DeliverHeader {
+        partition: assignment.partition,
+        built: false,
+        attempt: u8::try_from(assignment.attempt).unwrap_or(u8::MAX),
+        count: 0,
+        token: assignment.token,
+        span: u32::try_from(end.0 - first.0).unwrap_or(u32::MAX),
+    };
+    held.shrink(payload_len(&pieces));
+    Outgoing::delivery(header, pieces).counted(held)
+}
+
 /// The error for consumers of an owner that was replaced: they reach the new one if they subscribe again.
-pub(super) fn replaced() -> Error {
+fn replaced() -> Error {
     Error::refused(ErrorCode::ShuttingDown, "the subscription has a new owner, subscribe again")
 }
 
-/// What consumers of a subscription that is gone are told.
-pub(super) fn deleted() -> Error {
+/// The error for consumers of a subscription that is gone.
+fn deleted() -> Error {
     Error::refused(ErrorCode::SubscriptionNotFound, "the subscription was deleted")
 }

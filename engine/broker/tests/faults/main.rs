@@ -15,6 +15,7 @@ mod owners;
 mod pressure;
 mod removing;
 mod retention;
+mod slow_plugins;
 mod support;
 mod terms;
 mod trials;

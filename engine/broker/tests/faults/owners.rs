@@ -98,6 +98,22 @@ async fn an_owner_sleeps_while_its_commit_waits_for_the_disk() {
 }
 
 #[tokio::test]
+async fn an_owner_sleeps_when_everything_is_acknowledged() {
+    let engine = Engine::start();
+    let (mut consumer, token) = engine.delivered_three().await;
+    engine.ack(&consumer, 1, token, 0..=2).await;
+    assert!(timeout(SOON, consumer.outgoing.recv()).await.unwrap().unwrap().is_ok(), "it is confirmed");
+    let busy = || tokio::runtime::Handle::current().metrics().worker_total_busy_duration(0);
+    let parks = || tokio::runtime::Handle::current().metrics().worker_park_count(0);
+    let (busy_before, parked_before) = (busy(), parks());
+    let waited = Duration::from_millis(300);
+    assert!(timeout(waited, consumer.outgoing.recv()).await.is_err(), "there is nothing more");
+    assert!(parks() > parked_before, "the runtime never slept");
+    assert!(busy() - busy_before < waited / 2, "{:?} of {waited:?}", busy() - busy_before);
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_route_whose_step_a_full_disk_took_back_makes_it_again_once() {
     let engine = Engine::start();
     engine.topic("orders", TopicSettings::default()).await;

@@ -2,14 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use levada_broker::{Error, Principal};
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId},
     request::{
-        Deleted, PluginInfo, Request, Response, RouteSpec, RunState, StageSpec, Start, SubscriptionOptions,
-        TopicSettings,
+        Deleted, Request, Response, RouteSpec, RunState, StageSpec, Start, SubscriptionOptions, TopicSettings,
     },
     verbs::{Verb, VerbKind, Verbs},
 };
@@ -21,16 +19,6 @@ impl Engine {
     async fn try_delete(&self, request: Request) -> Result<Deleted, Error> {
         match self.broker.request(&Principal::Local, request, None).await? {
             Response::Deleted(deleted) => Ok(deleted),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn deploy(&self, artefact: &'static [u8]) -> PluginInfo {
-        let size = artefact.len() as u64;
-        let request = Request::DeployPlugin { name: "keep".parse().unwrap(), size, config: None };
-        let deployed = self.broker.request(&Principal::Local, request, Some(Bytes::from_static(artefact)));
-        match deployed.await.unwrap() {
-            Response::Plugin(plugin) => plugin,
             other => panic!("{other:?}"),
         }
     }

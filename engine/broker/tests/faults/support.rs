@@ -28,8 +28,8 @@ use levada_protocol::{
     ids::{CommitIndex, DeliveryToken, Offset, PartitionId},
     publish::{AckOutcome, PublishHeader},
     request::{
-        PartitionInfo, Read, Request, Response, Start, Subscribe, SubscriptionInfo, SubscriptionOptions,
-        TopicSettings,
+        PartitionInfo, PluginInfo, Read, Request, Response, Start, Subscribe, SubscriptionInfo,
+        SubscriptionOptions, TopicSettings,
     },
     verbs::{Credit, Verb, VerbKind, Verbs},
 };
@@ -53,6 +53,8 @@ pub(crate) struct FaultyStore {
     /// The next step of a route finds no room when it is synced.
     pub(crate) fill_at_route_step: AtomicBool,
     fill_at_sync: AtomicBool,
+    /// How often the log was read.
+    pub(crate) log_reads: AtomicUsize,
     /// The next commit, or the next sync, panics.
     pub(crate) panic_at_apply: AtomicBool,
     pub(crate) panic_at_sync: AtomicBool,
@@ -110,6 +112,7 @@ impl Store for FaultyStore {
         to: &[u8],
         limit: ScanLimit,
     ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.log_reads.fetch_add(usize::from(family == Family::Log), Ordering::AcqRel);
         self.inner.scan(family, from, to, limit)
     }
 
@@ -119,6 +122,7 @@ impl Store for FaultyStore {
         from: &[u8],
         below: &[u8],
     ) -> Result<Option<(Bytes, Bytes)>, StoreError> {
+        self.log_reads.fetch_add(usize::from(family == Family::Log), Ordering::AcqRel);
         self.inner.last_before(family, from, below)
     }
 
@@ -154,9 +158,30 @@ pub(crate) struct KeepAll {
     pub(crate) refusing: AtomicUsize,
     /// The places of what was attached to try a configuration, none of which ends.
     pub(crate) trials: Mutex<Vec<u64>>,
+    pub(crate) gate: Arc<Gate>,
 }
 
-struct Keep;
+/// Holds plugin calls up while it is shut.
+#[derive(Default)]
+pub(crate) struct Gate {
+    shut: tokio::sync::watch::Sender<bool>,
+    /// Calls that came while it was shut.
+    pub(crate) held: AtomicUsize,
+}
+
+impl Gate {
+    pub(crate) fn shut(&self, shut: bool) {
+        self.shut.send_replace(shut);
+    }
+
+    async fn pass(&self) {
+        let mut shut = self.shut.subscribe();
+        self.held.fetch_add(usize::from(*shut.borrow()), Ordering::AcqRel);
+        shut.wait_for(|shut| !shut).await.unwrap();
+    }
+}
+
+struct Keep(Arc<Gate>);
 
 impl Plugins for KeepAll {
     fn inspect(&self, artefact: Bytes) -> BoxFuture<Result<Inspected, AttachError>> {
@@ -169,7 +194,7 @@ impl Plugins for KeepAll {
         let version = spec.version as usize;
         let refuses = self.refusing.load(Ordering::Acquire) == version && version > 0;
         self.attached.store(version, Ordering::Release);
-        let tries = spec.config == TRIED;
+        let (tries, gate) = (spec.config == TRIED, Arc::clone(&self.gate));
         if tries {
             self.trials.lock().unwrap().push(spec.place_id);
         }
@@ -180,7 +205,7 @@ impl Plugins for KeepAll {
             if refuses {
                 Err(AttachError::new(ErrorCode::PluginInitRefused, "not this one"))
             } else {
-                Ok(Arc::new(Keep) as _)
+                Ok(Arc::new(Keep(gate)) as _)
             }
         })
     }
@@ -190,7 +215,11 @@ impl Stage for Keep {
     fn call(&self, input: CallInput) -> BoxFuture<Answered> {
         let mut answer = levada_protocol::verdict::VerdictWriter::new();
         (0..input.events).for_each(|_| answer.keep());
-        Box::pin(async move { Answered { answer: Ok(answer.finish().into()), spent: Duration::ZERO } })
+        let gate = Arc::clone(&self.0);
+        Box::pin(async move {
+            gate.pass().await;
+            Answered { answer: Ok(answer.finish().into()), spent: Duration::ZERO }
+        })
     }
 
     fn figures(&self) -> Figures {
@@ -236,6 +265,17 @@ impl Engine {
         self.broker.request(&Principal::Local, request, None).await.unwrap()
     }
 
+    /// Deploys a plugin that keeps every event, under the name `keep`.
+    pub(crate) async fn deploy(&self, artefact: &'static [u8]) -> PluginInfo {
+        let size = artefact.len() as u64;
+        let request = Request::DeployPlugin { name: "keep".parse().unwrap(), size, config: None };
+        let deployed = self.broker.request(&Principal::Local, request, Some(Bytes::from_static(artefact)));
+        match deployed.await.unwrap() {
+            Response::Plugin(plugin) => plugin,
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub(crate) async fn topic(&self, name: &str, settings: TopicSettings) {
         self.ask(Request::CreateTopic { name: name.parse().unwrap(), settings }).await;
     }
@@ -251,15 +291,14 @@ impl Engine {
     }
 
     pub(crate) async fn publish(&self, topic: &str, count: usize) {
+        self.publish_to(topic, PartitionId(0), count).await;
+    }
+
+    pub(crate) async fn publish_to(&self, topic: &str, partition: PartitionId, count: usize) {
         let mut builder = BatchBuilder::new();
         (0..count).for_each(|number| builder.push(&Event::new(number.to_string())).unwrap());
         let mut stream = self.broker.open_publish(&Principal::Local, &topic.parse().unwrap()).unwrap();
-        let header = PublishHeader {
-            correlation: 1,
-            partition: PartitionId(0),
-            durability: None,
-            expect_offset: None,
-        };
+        let header = PublishHeader { correlation: 1, partition, durability: None, expect_offset: None };
         stream.submitter().submit(header, builder.finish(Stamp::ENGINE)).await.unwrap();
         let ack = timeout(SOON, stream.acks.recv()).await.unwrap().unwrap();
         assert!(matches!(ack.outcome, AckOutcome::Appended { .. }), "{ack:?}");
@@ -299,6 +338,16 @@ impl Engine {
         };
         let Response::Subscription(info) = self.ask(request).await else { panic!("no subscription") };
         info
+    }
+
+    /// Waits until the subscription is described as `is_so` wants it.
+    pub(crate) async fn until_info(&self, is_so: impl Fn(&SubscriptionInfo) -> bool) {
+        let waiting = async {
+            while !is_so(&self.info().await) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, waiting).await.expect("it comes to be so");
     }
 
     pub(crate) async fn partition(&self, topic: &str) -> PartitionInfo {

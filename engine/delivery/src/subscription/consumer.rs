@@ -1,39 +1,47 @@
-//! One consumer's credit and what it holds.
+//! One consumer: its credit, what it holds, and whether it responds.
 //!
-//! Owns the accounting. It must not know offsets.
+//! It must not know offsets.
 
 /// Names an attached consumer; the caller gives a new one at each attachment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConsumerId(pub u64);
 
+/// One attached consumer.
 #[derive(Debug)]
 pub(super) struct Consumer {
-    pub(super) id: ConsumerId,
+    id: ConsumerId,
     credit_events: u64,
-    /// May be negative: the last delivery may take more than was left.
+    /// Below zero when the last delivery took more than was left.
     credit_bytes: i64,
-    /// Promised to reads under way.
-    reserved_events: u64,
-    reserved_bytes: u64,
-    pub(super) in_flight: u64,
-    pub(super) in_flight_bytes: u64,
-    /// It holds an event that nothing else may be in flight beside.
-    pub(super) alone: bool,
-    /// Deliveries made to it, and how many of those its stream has taken, in order.
-    sent: u64,
-    taken: u64,
-    /// How many times in a row, and when last, deliveries timed out; a delivery made before the last time does not count
-    /// once more.
-    lapses: u8,
-    lapsed_at: u64,
+    in_flight: u64,
+    in_flight_bytes: u64,
+    /// It holds an event that must be the only one in flight at its consumer.
+    alone: bool,
     /// Its stream takes nothing for now.
-    pub(super) held: bool,
+    held: bool,
+    streamed: Streamed,
+    responses: Responses,
 }
 
-/// Timeouts in a row, without a word about any delivery, after which a consumer is passed over.
+/// Deliveries made to a consumer, and how many of those its stream has taken, in order.
+#[derive(Debug, Default)]
+struct Streamed {
+    sent: u64,
+    taken: u64,
+}
+
+/// How many deliveries in a row timed out, and when the last one did; a delivery that was made before then is not
+/// counted as another one.
+#[derive(Debug, Default)]
+struct Responses {
+    lapses: u8,
+    lapsed_at: u64,
+}
+
+/// Timeouts in a row, without any verb in between, after which a consumer is passed over.
 const LAPSES_MAX: u8 = 2;
 
-/// How much may be sent at once.
+/// How much may be sent to a consumer at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Room {
     pub(super) events: u64,
@@ -46,17 +54,31 @@ impl Consumer {
             id,
             credit_events: 0,
             credit_bytes: 0,
-            reserved_events: 0,
-            reserved_bytes: 0,
             in_flight: 0,
             in_flight_bytes: 0,
             alone: false,
-            sent: 0,
-            taken: 0,
-            lapses: 0,
-            lapsed_at: 0,
             held: false,
+            streamed: Streamed::default(),
+            responses: Responses::default(),
         }
+    }
+
+    pub(super) fn id(&self) -> ConsumerId {
+        self.id
+    }
+
+    /// Events in flight at this consumer.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight == 0
+    }
+
+    /// True if it holds an event that must be its only one.
+    pub(super) fn is_alone(&self) -> bool {
+        self.alone
     }
 
     pub(super) fn grant(&mut self, events: u64, bytes: u64) {
@@ -64,80 +86,139 @@ impl Consumer {
         self.credit_bytes = self.credit_bytes.saturating_add(signed(bytes));
     }
 
-    /// What may be sent under these bounds; `None` if nothing.
-    pub(super) fn room(&self, in_flight_max: u64, in_flight_bytes_max: u64) -> Option<Room> {
-        let held = self.in_flight.saturating_add(self.reserved_events);
-        let held_bytes = self.in_flight_bytes.saturating_add(self.reserved_bytes);
+    pub(super) fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// What may be sent if this much at most may be in flight; `None` if nothing.
+    pub(super) fn room(&self, in_flight_max: Room) -> Option<Room> {
         let credit_bytes = u64::try_from(self.credit_bytes).unwrap_or(0);
         let room = Room {
-            events: self
-                .credit_events
-                .saturating_sub(self.reserved_events)
-                .min(in_flight_max.saturating_sub(held)),
-            bytes: credit_bytes
-                .saturating_sub(self.reserved_bytes)
-                .min(in_flight_bytes_max.saturating_sub(held_bytes)),
+            events: self.credit_events.min(in_flight_max.events.saturating_sub(self.in_flight)),
+            bytes: credit_bytes.min(in_flight_max.bytes.saturating_sub(self.in_flight_bytes)),
         };
         (!self.alone && !self.held && room.events > 0 && room.bytes > 0).then_some(room)
     }
 
-    pub(super) fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.reserved_events == 0
-    }
-
-    pub(super) fn load(&self) -> u64 {
-        self.in_flight + self.reserved_events
-    }
-
-    pub(super) fn reserve(&mut self, room: Room) {
-        self.reserved_events += room.events;
-        self.reserved_bytes += room.bytes;
-    }
-
-    pub(super) fn unreserve(&mut self, room: Room) {
-        self.reserved_events -= room.events;
-        self.reserved_bytes -= room.bytes;
-    }
-
-    /// Notes that a delivery timed out.
-    pub(super) fn lapse(&mut self, sent_at: u64, now: u64) {
-        if sent_at >= self.lapsed_at {
-            self.lapses = self.lapses.saturating_add(1);
-            self.lapsed_at = now;
-        }
-    }
-
-    /// Notes that it said what became of a delivery.
-    pub(super) fn heard(&mut self) {
-        self.lapses = 0;
-    }
-
-    /// True if its deliveries time out again and again.
-    pub(super) fn is_silent(&self) -> bool {
-        self.lapses >= LAPSES_MAX
-    }
-
-    /// Its stream has taken this many of its deliveries.
-    pub(super) fn taken(&mut self, deliveries: u64) {
-        self.taken = self.taken.max(deliveries);
-    }
-
-    /// True if its stream has taken its delivery of this number.
-    pub(super) fn has_taken(&self, number: u64) -> bool {
-        number <= self.taken
-    }
-
-    /// Takes what was sent from the credit and puts it in flight; answers which of its deliveries this is, from 1.
-    pub(super) fn take(&mut self, events: u64, bytes: u64) -> u64 {
+    /// Charges a delivery and counts it as in flight; returns its number among this consumer's, from 1.
+    pub(super) fn deliver(&mut self, events: u64, bytes: u64, alone: bool) -> u64 {
         self.credit_events = self.credit_events.saturating_sub(events);
         self.credit_bytes = self.credit_bytes.saturating_sub(signed(bytes));
         self.in_flight += events;
         self.in_flight_bytes += bytes;
-        self.sent += 1;
-        self.sent
+        self.alone |= alone;
+        self.streamed.sent += 1;
+        self.streamed.sent
+    }
+
+    /// Replaces the estimated size of a delivery by its real one.
+    pub(super) fn correct(&mut self, estimated: u64, bytes: u64) {
+        let charged = self.credit_bytes.saturating_add(signed(estimated));
+        self.credit_bytes = charged.saturating_sub(signed(bytes));
+        self.in_flight_bytes = self.in_flight_bytes - estimated + bytes;
+    }
+
+    /// Events of a delivery that are no longer in flight.
+    pub(super) fn release(&mut self, events: u64) {
+        self.in_flight -= events;
+    }
+
+    /// The end of a delivery of this size.
+    pub(super) fn end(&mut self, bytes: u64, alone: bool) {
+        self.in_flight_bytes -= bytes;
+        self.alone &= !alone;
+    }
+
+    /// Puts events back in flight whose acknowledgement failed. `reopened` is the delivery's size if it had ended.
+    pub(super) fn restore(&mut self, events: u64, reopened: Option<(u64, bool)>) {
+        self.in_flight += events;
+        if let Some((bytes, alone)) = reopened {
+            self.in_flight_bytes += bytes;
+            self.alone |= alone;
+        }
+    }
+
+    /// Its stream has taken this many of its deliveries.
+    pub(super) fn taken(&mut self, deliveries: u64) {
+        self.streamed.taken = self.streamed.taken.max(deliveries);
+    }
+
+    /// True if its stream has taken its delivery of this number.
+    pub(super) fn has_taken(&self, number: u64) -> bool {
+        number <= self.streamed.taken
+    }
+
+    /// Records that a delivery timed out which was made at `sent_at`.
+    pub(super) fn lapse(&mut self, sent_at: u64, now: u64) {
+        if sent_at >= self.responses.lapsed_at {
+            self.responses.lapses = self.responses.lapses.saturating_add(1);
+            self.responses.lapsed_at = now;
+        }
+    }
+
+    /// Records that it ended a delivery, in time or not.
+    pub(super) fn respond(&mut self) {
+        self.responses.lapses = 0;
+    }
+
+    /// True if its deliveries time out again and again.
+    pub(super) fn is_silent(&self) -> bool {
+        self.responses.lapses >= LAPSES_MAX
     }
 }
 
 fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: Room = Room { events: 10, bytes: 100 };
+
+    fn consumer() -> Consumer {
+        let mut consumer = Consumer::new(ConsumerId(1));
+        consumer.grant(6, 1_000);
+        consumer
+    }
+
+    #[test]
+    fn room_is_the_smaller_of_credit_and_what_may_be_in_flight() {
+        let mut consumer = consumer();
+        assert_eq!(consumer.room(MAX), Some(Room { events: 6, bytes: 100 }));
+        consumer.deliver(4, 30, false);
+        assert_eq!(consumer.room(MAX), Some(Room { events: 2, bytes: 70 }));
+        consumer.correct(30, 100);
+        assert_eq!(consumer.room(MAX), None, "no more bytes may be in flight");
+        consumer.release(4);
+        consumer.end(100, false);
+        assert_eq!(consumer.room(MAX), Some(Room { events: 2, bytes: 100 }));
+        consumer.hold(true);
+        assert_eq!(consumer.room(MAX), None);
+    }
+
+    #[test]
+    fn a_debt_of_bytes_is_paid_before_more_is_sent() {
+        let mut consumer = consumer();
+        consumer.deliver(1, 1_500, false);
+        consumer.release(1);
+        consumer.end(1_500, false);
+        consumer.grant(0, 500);
+        assert_eq!(consumer.room(MAX), None);
+        consumer.grant(0, 1);
+        assert_eq!(consumer.room(MAX), Some(Room { events: 5, bytes: 1 }));
+    }
+
+    #[test]
+    fn deliveries_of_one_moment_that_time_out_are_one_lapse() {
+        let mut consumer = consumer();
+        consumer.lapse(0, 100);
+        consumer.lapse(0, 100);
+        assert!(!consumer.is_silent());
+        consumer.lapse(100, 200);
+        assert!(consumer.is_silent());
+        consumer.respond();
+        assert!(!consumer.is_silent());
+    }
 }

@@ -1,71 +1,92 @@
-//! One partition's place in a subscription: cursor, deliveries in flight, what waits, what settles.
+//! One partition of a subscription: the state of each of its offsets.
 //!
-//! Owns the offsets' states. It must not know consumers or their credit.
+//! An offset below the end is fresh (at or above the cursor), in flight, waiting, or settled as far as `progress` knows;
+//! what is on its way from one of the first three to the last is in the settle queue. It must not know consumers' credit.
 
 use std::ops::Range;
 
+use levada_protocol::ids::Offset;
+
 use super::{
-    ConsumerId,
+    consumer::ConsumerId,
     waiting::{Wait, Waiting},
 };
 use crate::{
     now::Now,
-    progress::{FAILURE_RUNS_MAX, Histories, History, Progress, WINDOW_OFFSETS},
+    progress::{FAILURE_RUNS_MAX, Histories, History, Progress, RowChange, WINDOW_OFFSETS},
     ranges::{RangeSet, RunMap},
 };
 
+/// One partition.
 #[derive(Debug)]
 pub(super) struct Partition {
     /// Runs ahead of what is durable by the commit under way.
-    pub(super) progress: Progress,
+    progress: Progress,
     /// The first offset that was never delivered since the start.
-    pub(super) cursor: u64,
-    pub(super) end: u64,
-    pub(super) log_start: u64,
-    pub(super) flights: RunMap<Flight>,
-    pub(super) waiting: Waiting,
+    cursor: u64,
+    end: u64,
+    log_start: u64,
+    in_flight: RunMap<InFlight>,
+    waiting: Waiting,
     /// Filtered or lost offsets that are not committed yet: between the events of a delivery, or in the settle queue.
-    pub(super) dropped: RangeSet,
-    /// The read under way for this partition.
-    pub(super) reading: Option<u64>,
+    dropped: RangeSet,
+    fetching: Fetching,
     /// What the commit under way settles here.
-    pub(super) submitted: Option<Submitted>,
+    submitted: Option<Submitted>,
 }
 
-/// A run in flight. Filtered offsets within it are in [`Partition::dropped`]; at least one offset is not.
+/// A run in flight. It may span filtered offsets; at least one of its offsets holds an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Flight {
+pub(super) struct InFlight {
     pub(super) token: u64,
     /// On the monotonic clock.
     pub(super) deadline: u64,
 }
 
-/// How to take a partition's part of a commit back.
-#[derive(Debug)]
-pub(super) struct Submitted {
-    pub(super) floor: u64,
-    pub(super) offsets: u64,
-    pub(super) forgotten: Histories,
-    pub(super) chunks: Vec<u64>,
+/// Which fetches are under way: at most one of fresh offsets and one of waiting ones.
+#[derive(Debug, Default)]
+struct Fetching {
+    fresh: bool,
+    waiting: bool,
 }
 
-/// A run that is due again and can go out as one delivery.
+/// How to take back a partition's part of a commit.
 #[derive(Debug)]
-pub(super) struct DueRun {
+struct Submitted {
+    floor: u64,
+    offsets: u64,
+    forgotten: Histories,
+    chunks: Vec<u64>,
+}
+
+/// Offsets that can be sent as one delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Run {
     pub(super) range: Range<u64>,
+    /// What is known of earlier deliveries; `None` if it is fresh.
+    pub(super) again: Option<Again>,
+}
+
+/// What is known of earlier deliveries of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Again {
+    /// How many failed.
     pub(super) attempts: u16,
+    /// It is one offset, and nothing else may be in flight at its consumer.
     pub(super) alone: bool,
     /// Whose delivery of it failed last.
     pub(super) by: Option<ConsumerId>,
 }
 
-/// The first offset of such a run.
-#[derive(Debug)]
-pub(super) struct DueLead {
-    start: u64,
+impl Run {
+    pub(super) fn is_alone(&self) -> bool {
+        self.again.is_some_and(|again| again.alone)
+    }
+
     /// Whose delivery of it failed last.
-    pub(super) by: Option<ConsumerId>,
-    pub(super) history: History,
+    pub(super) fn by(&self) -> Option<ConsumerId> {
+        self.again?.by
+    }
 }
 
 impl Partition {
@@ -83,10 +104,10 @@ impl Partition {
             cursor,
             end: cursor,
             log_start: 0,
-            flights: RunMap::default(),
+            in_flight: RunMap::default(),
             waiting,
             dropped: RangeSet::default(),
-            reading: None,
+            fetching: Fetching::default(),
             submitted: None,
         }
     }
@@ -96,62 +117,171 @@ impl Partition {
         self.submitted.as_ref().map_or_else(|| self.progress.floor().0, |submitted| submitted.floor)
     }
 
-    /// Events among the offsets of a part in flight.
-    pub(super) fn events_in(&self, range: &Range<u64>) -> u64 {
-        range.end - range.start - self.dropped.count_in(range)
+    pub(super) fn end(&self) -> u64 {
+        self.end
     }
 
-    /// What may be delivered for the first time; `None` at the end, at the window's edge, or with too many failures.
-    pub(super) fn fresh(&self) -> Option<Range<u64>> {
-        let edge = self.floor().saturating_add(WINDOW_OFFSETS);
-        let fresh = self.cursor..self.end.min(edge);
-        (!fresh.is_empty() && self.progress.failure_runs() < FAILURE_RUNS_MAX).then_some(fresh)
+    /// Offsets below the end whose end is not durable, filtered and lost ones left out.
+    pub(super) fn lag(&self) -> u64 {
+        let under_way = self.submitted.as_ref().map_or(0, |submitted| submitted.offsets);
+        (self.progress.unsettled(Offset(self.end)) + under_way).saturating_sub(self.dropped.len())
     }
 
-    /// The lowest unsettled offset, if it is what keeps fresh ones from being delivered.
+    /// The lowest unsettled offset, if it keeps fresh ones from being delivered.
     pub(super) fn stuck(&self) -> Option<u64> {
-        if self.fresh().is_some() || self.cursor >= self.end {
+        if self.fresh().is_some() || !self.is_behind() {
             return None;
         }
-        let in_flight = self.flights.first().map(|(run, _)| run.start);
+        let in_flight = self.in_flight.first().map(|(run, _)| run.start);
         in_flight.into_iter().chain(self.waiting.first().map(|(run, _)| run.start)).min()
     }
 
-    /// True if what is due at `now` must be given alone.
-    pub(super) fn leads_alone(&self, now: u64, ordered: bool) -> bool {
-        self.due_lead(now, ordered).is_some_and(|lead| lead.history.is_alone())
+    /// True if there are fresh offsets, deliverable or not.
+    pub(super) fn is_behind(&self) -> bool {
+        self.cursor < self.end
     }
 
-    /// A run that is due at `now`: the lowest of all where order matters, else the one due for longest. It goes on
-    /// over neighbours that are due as well and have failed as often, last with the same consumer.
-    pub(super) fn due(&self, now: u64, ordered: bool, offsets_max: u64) -> Option<DueRun> {
-        let DueLead { start, by, history: lead } = self.due_lead(now, ordered)?;
-        if lead.is_alone() {
-            return Some(DueRun { range: start..start + 1, attempts: lead.attempts, alone: true, by });
+    /// True if the offset is neither settled nor lost, so that it may be wanted.
+    pub(super) fn needs(&self, range: &Range<u64>) -> bool {
+        range.end > self.cursor
+            || self.in_flight.parts_in(range).next().is_some()
+            || self.waiting.overlaps(range)
+    }
+
+    /// Moves the end forward.
+    pub(super) fn extend(&mut self, end: u64) {
+        self.end = self.end.max(end);
+    }
+
+    /// What may be delivered for the first time; `None` at the end, at the window's edge, or with too many failures.
+    pub(super) fn fresh(&self) -> Option<Run> {
+        let edge = self.floor().saturating_add(WINDOW_OFFSETS);
+        let range = self.cursor..self.end.min(edge);
+        (!range.is_empty() && self.progress.failure_runs() < FAILURE_RUNS_MAX)
+            .then_some(Run { range, again: None })
+    }
+
+    /// The lowest run that waits, if it is due; it has at most `offsets_max` offsets.
+    pub(super) fn lowest_due(&self, now: u64, offsets_max: u64) -> Option<Run> {
+        let (run, _) = self.waiting.first()?;
+        self.due_at(run.start, now, offsets_max)
+    }
+
+    /// The run that has been due for longest.
+    pub(super) fn longest_due(&self, now: u64, offsets_max: u64) -> Option<Run> {
+        self.due_at(self.waiting.longest_due(now)?, now, offsets_max)
+    }
+
+    /// The run from `start` on, if that waits and is due: it continues over neighbours that are due as well and have failed
+    /// as often, last at the same consumer.
+    pub(super) fn due_at(&self, start: u64, now: u64, offsets_max: u64) -> Option<Run> {
+        let (_, lead) = self.waiting.rest_at(start).filter(|(_, wait)| wait.due <= now)?;
+        let history = self.progress.history_of(start);
+        let again = Again { attempts: history.attempts, alone: history.is_alone(), by: lead.by };
+        if again.alone {
+            return Some(Run { range: start..start + 1, again: Some(again) });
         }
         let (mut end, limit) = (start, start.saturating_add(offsets_max));
         'runs: while end < limit
             && let Some((run, _)) =
-                self.waiting.rest_at(end).filter(|(_, wait)| wait.due <= now && wait.by == by)
+                self.waiting.rest_at(end).filter(|(_, wait)| wait.due <= now && wait.by == lead.by)
         {
             for (piece, history) in self.progress.histories(&(run.start..run.end.min(limit))) {
-                if history.attempts != lead.attempts || history.is_alone() {
+                if history.attempts != again.attempts || history.is_alone() {
                     break 'runs;
                 }
                 end = piece.end;
             }
         }
-        Some(DueRun { range: start..end, attempts: lead.attempts, alone: false, by })
+        Some(Run { range: start..end, again: Some(again) })
     }
 
-    /// Where the run begins that is given next of what is due at `now`.
-    pub(super) fn due_lead(&self, now: u64, ordered: bool) -> Option<DueLead> {
-        let (run, wait) = if ordered {
-            self.waiting.first().filter(|(_, wait)| wait.due <= now)?
+    /// The lowest run that waits, due or not, and for what.
+    pub(super) fn first_waiting(&self) -> Option<(Range<u64>, Wait)> {
+        self.waiting.first()
+    }
+
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// When the next run becomes due after `now`.
+    pub(super) fn next_due(&self, now: u64) -> Option<u64> {
+        self.waiting.next_due(now)
+    }
+
+    /// The token of the lowest run in flight.
+    pub(super) fn first_in_flight(&self) -> Option<u64> {
+        self.in_flight.first().map(|(_, run)| run.token)
+    }
+
+    /// True if a fetch of fresh offsets, or of waiting ones, is under way.
+    pub(super) fn is_fetching(&self, again: bool) -> bool {
+        if again { self.fetching.waiting } else { self.fetching.fresh }
+    }
+
+    pub(super) fn set_fetching(&mut self, again: bool, fetching: bool) {
+        let slot = if again { &mut self.fetching.waiting } else { &mut self.fetching.fresh };
+        debug_assert_ne!(*slot, fetching, "one fetch of a kind is under way at a time");
+        *slot = fetching;
+    }
+
+    /// Takes a run that may be sent out of the fresh or waiting offsets.
+    pub(super) fn take_run(&mut self, range: &Range<u64>, fresh: bool) {
+        if fresh {
+            debug_assert_eq!(self.cursor, range.start, "fresh offsets are taken in order");
+            self.cursor = range.end;
         } else {
-            self.waiting.rest_at(self.waiting.longest_due(now)?)?
-        };
-        Some(DueLead { start: run.start, by: wait.by, history: self.progress.history_of(run.start) })
+            drop(self.waiting.take(range));
+        }
+    }
+
+    pub(super) fn put_in_flight(&mut self, range: Range<u64>, token: u64, deadline: u64) {
+        self.in_flight.insert(range, InFlight { token, deadline });
+    }
+
+    /// Takes the parts of `range` that are in flight with this token and are past `late`.
+    pub(super) fn take_in_flight(&mut self, range: &Range<u64>, token: u64, late: u64) -> Vec<Range<u64>> {
+        let own = |run: &InFlight| run.token == token && run.deadline <= late;
+        self.in_flight.take(range, own).into_iter().map(|(part, _)| part).collect()
+    }
+
+    /// Takes everything of a range that is in flight, with the tokens.
+    pub(super) fn take_all_in_flight(&mut self, range: &Range<u64>) -> Vec<(Range<u64>, u64)> {
+        let parts = self.in_flight.take(range, |_| true);
+        parts.into_iter().map(|(part, run)| (part, run.token)).collect()
+    }
+
+    /// The earliest deadline of what is in flight with this token.
+    pub(super) fn next_deadline(&self, range: &Range<u64>, token: u64) -> Option<u64> {
+        let own = self.in_flight.parts_in(range).filter(|(_, run)| run.token == token);
+        own.map(|(_, run)| run.deadline).min()
+    }
+
+    /// Events among `range` that are in flight with this token.
+    pub(super) fn events_in_flight(&self, range: &Range<u64>, token: u64) -> u64 {
+        let own = self.in_flight.parts_in(range).filter(|(_, run)| run.token == token);
+        own.map(|(part, _)| self.events_in(&part)).sum()
+    }
+
+    /// Lets offsets wait that are in no other state.
+    pub(super) fn wait(&mut self, range: Range<u64>, wait: Wait) {
+        self.waiting.add(range, wait);
+    }
+
+    /// Notes filtered offsets of a run that was taken.
+    pub(super) fn drop_offsets(&mut self, range: Range<u64>) {
+        self.dropped.insert(range);
+    }
+
+    /// Cuts a range into filtered (`true`) and other pieces.
+    pub(super) fn split_dropped(&self, range: &Range<u64>) -> Vec<(Range<u64>, bool)> {
+        self.dropped.pieces(range)
+    }
+
+    /// Events among the offsets of a part in flight.
+    pub(super) fn events_in(&self, range: &Range<u64>) -> u64 {
+        range.end - range.start - self.dropped.count_in(range)
     }
 
     /// Widens a range within a delivery over filtered offsets at its edges, so that none are left without an event.
@@ -160,5 +290,173 @@ impl Partition {
         let start = before.map_or(range.start, |run| run.start.max(within.start));
         let after = self.dropped.run_at(range.end);
         start.min(range.start)..after.map_or(range.end, |run| run.end.min(within.end)).max(range.end)
+    }
+
+    /// Moves the log's start forward; false if it lies there already.
+    pub(super) fn move_start(&mut self, log_start: u64) -> bool {
+        let moves = log_start > self.log_start;
+        self.log_start = self.log_start.max(log_start);
+        moves
+    }
+
+    /// Takes what lies before the log's start out of the waiting and fresh offsets.
+    pub(super) fn take_lost(&mut self) -> Vec<Range<u64>> {
+        let mut lost = self.waiting.take(&(0..self.log_start));
+        if self.cursor < self.log_start {
+            lost.push(self.cursor..self.log_start);
+            self.cursor = self.log_start;
+            self.end = self.end.max(self.log_start);
+        }
+        lost
+    }
+
+    /// Where the log starts; forgotten, so that [`Partition::move_start`] moves again.
+    pub(super) fn take_start(&mut self) -> u64 {
+        std::mem::take(&mut self.log_start)
+    }
+
+    pub(super) fn histories(&self, range: &Range<u64>) -> Histories {
+        self.progress.histories(range)
+    }
+
+    pub(super) fn set_history(&mut self, range: &Range<u64>, history: History) {
+        self.progress.set_history(range, history);
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.progress.generation()
+    }
+
+    /// True if rows changed since the last commit.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.progress.is_dirty()
+    }
+
+    /// Begins this partition's part of a commit.
+    pub(super) fn begin_commit(&mut self) {
+        let floor = self.progress.floor().0;
+        self.submitted = Some(Submitted { floor, offsets: 0, forgotten: Vec::new(), chunks: Vec::new() });
+    }
+
+    /// Settles a run in the commit that has begun.
+    pub(super) fn settle(&mut self, range: &Range<u64>) {
+        let forgotten = self.progress.settle(range);
+        if let Some(submitted) = &mut self.submitted {
+            submitted.forgotten.extend(forgotten);
+            submitted.offsets += range.end - range.start;
+        }
+    }
+
+    /// The rows that the commit writes.
+    pub(super) fn take_rows(&mut self) -> Vec<RowChange> {
+        let rows = self.progress.take_dirty();
+        if let Some(submitted) = &mut self.submitted {
+            submitted.chunks = rows.iter().filter_map(RowChange::chunk).collect();
+        }
+        rows
+    }
+
+    /// The commit is durable.
+    pub(super) fn end_commit(&mut self) {
+        self.submitted = None;
+    }
+
+    /// The dropped offsets of a run are durably settled.
+    pub(super) fn forget_dropped(&mut self, range: Range<u64>) {
+        self.dropped.remove(range);
+    }
+
+    /// The commit that settled these runs of the partition failed.
+    pub(super) fn undo_commit<'a>(&mut self, runs: impl Iterator<Item = &'a Range<u64>>) {
+        if let Some(submitted) = self.submitted.take() {
+            self.progress.unsettle(submitted.floor, runs, submitted.forgotten, &submitted.chunks);
+        }
+    }
+}
+
+/// What the model compares with.
+#[cfg(test)]
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct State {
+    pub(super) in_flight: Option<(u64, u64)>,
+    pub(super) waits: bool,
+    pub(super) settled: bool,
+    pub(super) fresh: bool,
+    pub(super) dropped: bool,
+}
+
+#[cfg(test)]
+impl Partition {
+    pub(super) fn waiting_len(&self) -> u64 {
+        self.waiting.len()
+    }
+
+    pub(super) fn state_of(&self, offset: u64) -> State {
+        State {
+            in_flight: self.in_flight.at(offset).map(|(_, run)| (run.token, run.deadline)),
+            waits: self.waiting.covers(&(offset..offset + 1)),
+            settled: self.progress.is_settled(Offset(offset)),
+            fresh: offset >= self.cursor,
+            dropped: self.dropped.contains(offset),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Now = Now { mono_ms: 0, wall: levada_protocol::ids::Timestamp(0) };
+
+    fn partition(end: u64) -> Partition {
+        let mut partition = Partition::new(Progress::new(Offset(0), 1), NOW);
+        partition.extend(end);
+        partition
+    }
+
+    #[test]
+    fn a_due_run_ends_where_neighbours_failed_more_often_or_elsewhere() {
+        let mut partition = partition(20);
+        partition.take_run(&(0..20), true);
+        let by = |id| Some(ConsumerId(id));
+        partition.wait(0..5, Wait { due: 10, by: by(1) });
+        partition.wait(5..9, Wait { due: 20, by: by(1) });
+        partition.wait(9..20, Wait { due: 20, by: by(2) });
+        partition.set_history(&(3..5), History { attempts: 1, ..History::default() });
+        let range = |run: Option<Run>| run.map(|run| run.range);
+        assert_eq!(range(partition.lowest_due(9, 100)), None);
+        assert_eq!(range(partition.lowest_due(20, 100)), Some(0..3));
+        assert_eq!(range(partition.due_at(3, 20, 100)), Some(3..5), "attempts differ behind");
+        assert_eq!(range(partition.due_at(6, 20, 100)), Some(6..9));
+        assert_eq!(range(partition.due_at(9, 20, 4)), Some(9..13), "it is bounded");
+        assert_eq!(range(partition.longest_due(20, 100)), Some(0..3));
+    }
+
+    #[test]
+    fn an_offset_is_needed_until_it_is_on_its_way_to_be_settled() {
+        let mut partition = partition(10);
+        assert!(partition.needs(&(9..10)));
+        partition.take_run(&(0..10), true);
+        partition.put_in_flight(0..4, 1, 100);
+        partition.wait(6..7, Wait { due: 0, by: None });
+        let needed: Vec<u64> = (0..10).filter(|at| partition.needs(&(*at..at + 1))).collect();
+        assert_eq!(needed, [0, 1, 2, 3, 6]);
+    }
+
+    #[test]
+    fn a_commit_that_failed_leaves_everything_as_it_was() {
+        let mut partition = partition(10);
+        partition.take_run(&(0..10), true);
+        partition.begin_commit();
+        partition.settle(&(0..3));
+        assert!(!partition.take_rows().is_empty());
+        assert_eq!((partition.floor(), partition.lag()), (0, 10));
+        partition.undo_commit(std::iter::once(&(0..3)));
+        assert_eq!((partition.floor(), partition.lag(), partition.is_dirty()), (0, 10, true));
+        partition.begin_commit();
+        partition.settle(&(0..3));
+        partition.take_rows();
+        partition.end_commit();
+        assert_eq!((partition.floor(), partition.lag()), (3, 7));
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, ops::Range};
 
-use super::ConsumerId;
+use super::consumer::ConsumerId;
 use crate::ranges::RunMap;
 
 /// What a run waits for.
@@ -55,9 +55,15 @@ impl Waiting {
     }
 
     /// True if every offset of `range` waits.
+    #[cfg(test)]
     pub(super) fn covers(&self, range: &Range<u64>) -> bool {
         self.runs.parts_in(range).map(|(part, _)| part.end - part.start).sum::<u64>()
             == range.end - range.start
+    }
+
+    /// True if an offset of `range` waits.
+    pub(super) fn overlaps(&self, range: &Range<u64>) -> bool {
+        self.runs.parts_in(range).next().is_some()
     }
 
     /// The lowest run and what it waits for.
@@ -81,6 +87,7 @@ impl Waiting {
     }
 
     /// How many offsets wait.
+    #[cfg(test)]
     pub(super) fn len(&self) -> u64 {
         self.runs.iter().map(|(run, _)| run.end - run.start).sum()
     }

@@ -55,6 +55,10 @@ section! {
         /// Bytes of the newest batches kept in memory, over all partitions.
         #[serde(with = "units::size")]
         tail_bytes_max: ByteSize = ByteSize::mib(64);
+        /// Bytes of batches that subscriptions keep in memory until they are acknowledged, so that sending one again needs
+        /// no read; over all subscriptions.
+        #[serde(with = "units::size")]
+        retained_bytes_max: ByteSize = ByteSize::mib(64);
     }
 }
 
@@ -106,6 +110,7 @@ impl SubscribeConfig {
         size("subscribe.connection_unread_bytes_max", self.connection_unread_bytes_max, bytes.clone())?;
         size("subscribe.unread_bytes_max", self.unread_bytes_max, bytes)?;
         size("subscribe.tail_bytes_max", self.tail_bytes_max, ByteSize::b(0)..=ByteSize::tib(1))?;
+        size("subscribe.retained_bytes_max", self.retained_bytes_max, ByteSize::b(0)..=ByteSize::tib(1))?;
         duration("subscribe.unread_timeout", self.unread_timeout, MILLISECOND)?;
         duration("subscribe.progress_delay", self.progress_delay, Duration::ZERO)
     }

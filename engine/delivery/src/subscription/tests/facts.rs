@@ -38,13 +38,13 @@ fn what_is_acknowledged_is_durable_after_the_commit_and_not_before() {
     let mut it = subscription(Order::Key, 10);
     attach(&mut it, A);
     let got = deliver(&mut it, 0, 10).unwrap();
-    let acked = it.verb(at(0), A, &verb(&got, 0..10, VerbKind::Ack), 0).unwrap();
-    assert_eq!((it.partition(P0).floor, it.figures().lag), (Offset(0), 10));
+    let acked = it.verb(at(0), A, &verb(&got, 0..10, VerbKind::Ack)).unwrap();
+    assert_eq!((it.partition(P0).floor, lag(&it)), (Offset(0), 10));
     let settling = it.take_settling().unwrap();
     assert_eq!(it.take_settling(), None, "one commit at a time");
     assert_eq!((it.partition(P0).floor, it.confirmed()), (Offset(0), 0));
     it.settled(settling.id, true, at(0));
-    assert_eq!((it.partition(P0).floor, it.figures().lag), (Offset(10), 0));
+    assert_eq!((it.partition(P0).floor, lag(&it)), (Offset(10), 0));
     assert!(it.confirmed() >= acked.ticket);
     assert_eq!(it.take_settling(), None);
 }
@@ -57,7 +57,7 @@ fn an_acknowledged_event_does_not_time_out_while_its_commit_is_under_way() {
     say(&mut it, 0, &got, 0..10, VerbKind::Ack).unwrap();
     let settling = it.take_settling().unwrap();
     assert_eq!(it.on_time(at(TIMEOUT * 5), |_| 0), 0);
-    it.detach(at(TIMEOUT * 5), A, 0);
+    it.detach(at(TIMEOUT * 5), A);
     it.settled(settling.id, true, at(TIMEOUT * 5));
     attach(&mut it, B);
     assert_eq!(deliver(&mut it, TIMEOUT * 5, 10), None);
@@ -71,7 +71,7 @@ fn a_failed_commit_gives_deliveries_back_with_a_new_deadline() {
     say(&mut it, 0, &got, 2..5, VerbKind::Ack).unwrap();
     let (_, back) = commit(&mut it, false).unwrap();
     assert_eq!(back, [CameBack { consumer: A, partition: P0, first: Offset(2), last: Offset(4) }]);
-    assert_eq!((it.partition(P0).floor, it.figures().in_flight), (Offset(0), 10));
+    assert_eq!((it.partition(P0).floor, it.stats().in_flight), (Offset(0), 10));
     assert_eq!(say(&mut it, 0, &got, 0..10, VerbKind::Ack), Ok(10));
     let (settling, back) = commit(&mut it, true).unwrap();
     assert!(back.is_empty());
@@ -139,7 +139,7 @@ fn one_consumer_is_active_where_order_matters_and_the_next_takes_over() {
     attach(&mut it, B);
     let got = deliver(&mut it, 0, 10).unwrap();
     assert_eq!((got.consumer, deliver(&mut it, 0, 10).unwrap().consumer), (A, A));
-    it.detach(at(5), A, 0);
+    it.detach(at(5), A);
     let again = deliver(&mut it, 5, 10).unwrap();
     assert_eq!((again.consumer, again.range.clone(), again.attempt), (B, 0..10, 1));
     assert_eq!(say(&mut it, 5, &got, 0..10, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
@@ -163,23 +163,23 @@ fn an_event_that_is_returned_three_times_goes_alone_and_then_counts() {
         attach(&mut it, consumer);
         let got = deliver(&mut it, 0, 3).unwrap();
         assert_eq!((got.range.clone(), got.attempt), (0..3, 1));
-        it.detach(at(0), consumer, 0);
+        it.detach(at(0), consumer);
     }
     it.end(P0, Offset(10));
     attach(&mut it, A);
     let alone = deliver(&mut it, 0, 10).unwrap();
     assert_eq!((alone.range.clone(), alone.attempt), (0..1, 1));
     assert_eq!(deliver(&mut it, 0, 10), None, "nothing beside it");
-    it.detach(at(0), A, 0);
+    it.detach(at(0), A);
     attach(&mut it, B);
     assert_eq!(deliver(&mut it, 0, 10).unwrap().range, 1..2, "the next one goes alone as well");
-    it.detach(at(0), B, 0);
-    assert_eq!(it.figures().dead_lettered, 0);
+    it.detach(at(0), B);
+    assert_eq!(it.stats().dead_lettered, 0);
     for attempt in 2..4 {
         let consumer = ConsumerId(20 + attempt);
         attach(&mut it, consumer);
         let alone = deliver(&mut it, 10_000 * attempt, 10).unwrap();
-        it.detach(at(10_000 * attempt), consumer, 0);
+        it.detach(at(10_000 * attempt), consumer);
         assert_eq!(alone.range.end - alone.range.start, 1);
     }
 }
@@ -191,16 +191,16 @@ fn an_event_that_loses_its_consumer_too_often_is_a_dead_letter() {
         let consumer = ConsumerId(100 + life);
         attach(&mut it, consumer);
         assert!(deliver(&mut it, life * 10_000, 1).is_some());
-        it.detach(at(life * 10_000), consumer, 0);
+        it.detach(at(life * 10_000), consumer);
         assert!(commit(&mut it, true).unwrap().0.dead_letters.is_empty());
     }
     attach(&mut it, A);
     assert_eq!(deliver(&mut it, 90_000, 1).unwrap().attempt, 3);
-    it.detach(at(90_000), A, 0);
+    it.detach(at(90_000), A);
     let (settling, _) = commit(&mut it, true).unwrap();
-    let letter = &settling.dead_letters[0];
-    assert_eq!((letter.attempts, letter.reason.as_str()), (3, "consumer_lost"));
-    assert_eq!((letter.first_failure, letter.last_failure), (Timestamp(30_000), Timestamp(90_000)));
+    let dead_letter = &settling.dead_letters[0];
+    assert_eq!((dead_letter.attempts, dead_letter.reason.as_str()), (3, "consumer_lost"));
+    assert_eq!((dead_letter.first_failure, dead_letter.last_failure), (Timestamp(30_000), Timestamp(90_000)));
     assert_eq!(it.partition(P0).floor, Offset(1));
 }
 
@@ -210,7 +210,7 @@ fn a_busy_consumer_is_drained_before_an_event_goes_alone() {
     for life in 0..3 {
         attach(&mut it, ConsumerId(100 + life));
         deliver(&mut it, 0, 1).unwrap();
-        it.detach(at(0), ConsumerId(100 + life), 0);
+        it.detach(at(0), ConsumerId(100 + life));
     }
     it.end(P0, Offset(50));
     attach(&mut it, A);
@@ -220,11 +220,11 @@ fn a_busy_consumer_is_drained_before_an_event_goes_alone() {
     assert_eq!(busy.range, 1..11);
     let got = deliver(&mut it, 10, 1).unwrap();
     assert_eq!(got.range, 0..1, "after a nack it is no longer given alone");
-    it.detach(at(10), A, 0);
+    it.detach(at(10), A);
     for life in 0..2 {
         attach(&mut it, ConsumerId(200 + life));
         while deliver(&mut it, 10, 50).is_some() {}
-        it.detach(at(10), ConsumerId(200 + life), 0);
+        it.detach(at(10), ConsumerId(200 + life));
     }
     it.end(P0, Offset(60));
     attach(&mut it, B);
@@ -243,7 +243,7 @@ fn a_reject_is_a_dead_letter_of_the_same_commit() {
     say(&mut it, 5, &got, 0..2, VerbKind::Reject { reason: "no".to_owned() }).unwrap();
     assert_eq!(say(&mut it, 5, &got, 2..10, VerbKind::Ack), Ok(8), "what follows a reject goes on");
     let (settling, _) = commit(&mut it, true).unwrap();
-    let letter = DeadLetter {
+    let dead_letter = DeadLetter {
         partition: P0,
         first: Offset(0),
         last: Offset(1),
@@ -252,8 +252,8 @@ fn a_reject_is_a_dead_letter_of_the_same_commit() {
         first_failure: Timestamp(5),
         last_failure: Timestamp(5),
     };
-    assert_eq!(settling.dead_letters, [letter]);
-    assert_eq!((it.partition(P0).floor, it.figures().dead_lettered), (Offset(10), 2));
+    assert_eq!(settling.dead_letters, [dead_letter]);
+    assert_eq!((it.partition(P0).floor, it.stats().dead_lettered), (Offset(10), 2));
 }
 
 #[test]
@@ -267,9 +267,9 @@ fn the_last_attempt_ends_in_a_dead_letter() {
     }
     assert_eq!(deliver(&mut it, 100_000, 1), None);
     let (settling, _) = commit(&mut it, true).unwrap();
-    let letter = &settling.dead_letters[0];
-    assert_eq!((letter.attempts, &letter.reason), (3, &Reason::MaxAttempts));
-    assert_eq!((letter.first_failure, letter.last_failure), (Timestamp(1), Timestamp(3)));
+    let dead_letter = &settling.dead_letters[0];
+    assert_eq!((dead_letter.attempts, &dead_letter.reason), (3, &Reason::MaxAttempts));
+    assert_eq!((dead_letter.first_failure, dead_letter.last_failure), (Timestamp(1), Timestamp(3)));
 }
 
 #[test]
@@ -278,12 +278,12 @@ fn dead_letters_of_one_commit_are_bounded_and_confirmed_when_all_are_durable() {
     attach(&mut it, A);
     let got = deliver(&mut it, 0, 10).unwrap();
     let reject = verb(&got, 0..10, VerbKind::Reject { reason: String::new() });
-    let ticket = it.verb(at(0), A, &reject, 0).unwrap().ticket;
+    let ticket = it.verb(at(0), A, &reject).unwrap().ticket;
     let sizes: Vec<_> = std::iter::from_fn(|| {
         assert!(it.confirmed() < ticket);
         let (settling, _) = commit(&mut it, true)?;
-        let letters = settling.dead_letters.iter().map(|letter| letter.last.0 + 1 - letter.first.0);
-        Some(letters.sum::<u64>())
+        let dead_letters = settling.dead_letters.iter().map(|it| it.last.0 + 1 - it.first.0);
+        Some(dead_letters.sum::<u64>())
     })
     .take(3)
     .collect();
@@ -296,34 +296,35 @@ fn filtered_offsets_take_no_credit_and_settle_with_what_is_around_them() {
     let mut it = subscription(Order::Key, 20);
     it.attach(A).unwrap();
     it.grant(A, 3, 1_000);
-    let wanted = it.next(at(0)).unwrap();
-    assert_eq!((wanted.first, wanted.last, wanted.events_max), (Offset(0), Offset(19), 3));
-    let filtered = [Offset(0)..Offset(2), Offset(3)..Offset(9), Offset(10)..Offset(14)];
-    let sent = Sent { last: Offset(14), bytes: 30, filtered: &filtered, failed: &[] };
-    let delivered = it.delivered(at(0), wanted, sent).unwrap();
-    assert_eq!((delivered.events, it.figures().in_flight, it.figures().lag), (3, 3, 8));
-    let got = Got { consumer: A, range: 0..15, attempt: 1, token: delivered.token };
+    let fetch = it.fetch(at(0)).unwrap();
+    assert_eq!((fetch.range.clone(), fetch.bytes_max), (Offset(0)..Offset(20), 1_000));
+    let filtered = vec![Offset(0)..Offset(2), Offset(3)..Offset(9), Offset(10)..Offset(14)];
+    let brought = Brought { filtered, failed: Vec::new() };
+    let (until, given) = assign(&mut it, at(0), fetch, 20, &brought);
+    let given = given.unwrap();
+    assert_eq!((until, given.events, it.stats().in_flight, lag(&it)), (15, 3, 3, 8));
+    let got = Got { consumer: A, range: 0..15, attempt: 1, token: given.token };
     assert_eq!(say(&mut it, 0, &got, 3..4, VerbKind::Ack), Err(ErrorCode::DeliveryExpired), "no event there");
     assert_eq!(say(&mut it, 0, &got, 2..3, VerbKind::Ack), Ok(1));
     assert_eq!(say(&mut it, 0, &got, 14..15, VerbKind::Ack), Ok(1));
     commit(&mut it, true).unwrap();
-    assert_eq!((it.partition(P0).floor, it.figures().lag), (Offset(9), 6));
+    assert_eq!((it.partition(P0).floor, lag(&it)), (Offset(9), 6));
     assert_eq!(say(&mut it, 0, &got, 0..15, VerbKind::Ack), Ok(1));
     commit(&mut it, true).unwrap();
-    assert_eq!((it.partition(P0).floor, it.figures().lag), (Offset(15), 5));
+    assert_eq!((it.partition(P0).floor, lag(&it)), (Offset(15), 5));
 }
 
 #[test]
 fn filtered_offsets_are_never_left_in_flight_by_themselves() {
     let trap = Reason::PluginError { plugin: String::new(), error: String::new() };
-    let failed = [Failed { first: Offset(3), last: Offset(3), reason: trap }];
-    let filtered = [Offset(4)..Offset(6), Offset(8)..Offset(10)];
+    let failed = vec![Failed { first: Offset(3), last: Offset(3), reason: trap }];
+    let filtered = vec![Offset(4)..Offset(6), Offset(8)..Offset(10)];
+    let brought = Brought { filtered, failed };
     let delivery = || {
         let mut it = subscription(Order::Partition, 10);
         attach(&mut it, A);
-        let wanted = it.next(at(0)).unwrap();
-        let sent = Sent { last: Offset(9), bytes: 1, filtered: &filtered, failed: &failed };
-        let token = it.delivered(at(0), wanted, sent).unwrap().token;
+        let fetch = it.fetch(at(0)).unwrap();
+        let token = assign(&mut it, at(0), fetch, 10, &brought).1.unwrap().token;
         (it, Got { consumer: A, range: 0..10, attempt: 1, token })
     };
     // The verb names an event before the failed offset and filtered ones behind it.
@@ -336,7 +337,7 @@ fn filtered_offsets_are_never_left_in_flight_by_themselves() {
     say(&mut it, 0, &got, 0..6, VerbKind::Ack).unwrap();
     assert_eq!(it.lost(P0, Offset(9)).unwrap().events, 2);
     commit(&mut it, true).unwrap();
-    assert_eq!((it.partition(P0).floor, it.figures().lag), (Offset(10), 0));
+    assert_eq!((it.partition(P0).floor, lag(&it)), (Offset(10), 0));
 }
 
 #[test]
@@ -344,11 +345,13 @@ fn scanning_without_a_match_advances_by_itself() {
     let mut it = subscription(Order::Key, 10_000);
     attach(&mut it, A);
     for start in (0..10_000).step_by(500) {
-        let wanted = it.next(at(0)).unwrap();
-        assert_eq!(wanted.first, Offset(start));
-        it.filtered(at(0), wanted, Offset(start + 499));
+        let fetch = it.fetch(at(0)).unwrap();
+        assert_eq!(fetch.range.start, Offset(start));
+        let filtered = vec![Offset(start)..Offset(start + 500)];
+        let brought = Brought { filtered, failed: Vec::new() };
+        assert_eq!(assign(&mut it, at(0), fetch, start + 500, &brought), (start + 500, None));
     }
-    assert_eq!((it.figures().lag, it.figures().in_flight), (0, 0));
+    assert_eq!((lag(&it), it.stats().in_flight), (0, 0));
     let (settling, _) = commit(&mut it, true).unwrap();
     assert_eq!(settling.rows[0].1.len(), 1, "the head row alone");
     assert_eq!(it.partition(P0).floor, Offset(10_000));
@@ -358,67 +361,125 @@ fn scanning_without_a_match_advances_by_itself() {
 fn what_the_chain_fails_on_is_a_dead_letter_and_the_rest_is_delivered() {
     let mut it = subscription(Order::Key, 5);
     attach(&mut it, A);
-    let wanted = it.next(at(9)).unwrap();
+    let fetch = it.fetch(at(9)).unwrap();
     let reason = Reason::PluginError { plugin: "p".to_owned(), error: "trap".to_owned() };
-    let failed = [Failed { first: Offset(1), last: Offset(2), reason: reason.clone() }];
-    let sent = Sent { last: Offset(4), bytes: 1, filtered: &[], failed: &failed };
-    let delivered = it.delivered(at(9), wanted, sent).unwrap();
-    assert_eq!(delivered.events, 3);
-    let got = Got { consumer: A, range: 0..5, attempt: 1, token: delivered.token };
+    let failed = vec![Failed { first: Offset(1), last: Offset(2), reason: reason.clone() }];
+    let brought = Brought { filtered: Vec::new(), failed };
+    let given = assign(&mut it, at(9), fetch, 5, &brought).1.unwrap();
+    assert_eq!(given.events, 3);
+    let got = Got { consumer: A, range: 0..5, attempt: 1, token: given.token };
     let (settling, _) = commit(&mut it, true).unwrap();
     assert_eq!((settling.dead_letters.len(), &settling.dead_letters[0].reason), (1, &reason));
     assert_eq!(say(&mut it, 9, &got, 0..5, VerbKind::Ack), Ok(3));
     commit(&mut it, true).unwrap();
-    assert_eq!((it.partition(P0).floor, it.figures().dead_lettered), (Offset(5), 2));
+    assert_eq!((it.partition(P0).floor, it.stats().dead_lettered), (Offset(5), 2));
 }
 
 #[test]
-fn a_read_is_void_when_its_consumer_left_or_an_earlier_event_came_back() {
+fn a_fetch_is_void_when_its_consumer_left_or_an_earlier_event_came_back() {
     let mut it = subscription(Order::Key, 20);
     attach(&mut it, A);
     let got = deliver(&mut it, 0, 5).unwrap();
-    let wanted = it.next(at(0)).unwrap();
-    assert!(it.next(at(0)).is_none(), "the partition is being read");
+    let fresh = it.fetch(at(0)).unwrap();
+    assert_eq!(fresh.range, Offset(5)..Offset(20));
+    assert!(it.fetch(at(0)).is_none(), "the partition is being read");
     say(&mut it, 0, &got, 0..5, VerbKind::Nack { delay_ms: Some(0) }).unwrap();
-    let sent = |last| Sent { last: Offset(last), bytes: 1, filtered: &[], failed: &[] };
-    assert_eq!(it.delivered(at(0), wanted, sent(9)), None);
-    let wanted = it.next(at(0)).unwrap();
-    assert_eq!(wanted.first, Offset(0));
-    it.detach(at(0), A, 0);
-    assert_eq!(it.delivered(at(0), wanted, sent(4)), None);
+    let again = it.fetch(at(0)).unwrap();
+    assert_eq!(again.range, Offset(0)..Offset(5), "a redelivery does not wait for the read of fresh events");
+    assert_eq!(assign(&mut it, at(0), fresh, 20, &Brought::default()), (5, None));
+    it.detach(at(0), A);
+    assert_eq!(assign(&mut it, at(0), again, 5, &Brought::default()), (0, None));
     attach(&mut it, B);
-    let wanted = it.next(at(0)).unwrap();
-    it.abandon(wanted);
+    let again = it.fetch(at(0)).unwrap();
+    it.abandon(again);
     assert_eq!(deliver(&mut it, 0, 5).unwrap().range, 0..5);
 }
 
 #[test]
-fn reads_under_way_share_credit_and_keep_what_goes_alone_alone() {
+fn what_was_fetched_is_shared_by_all_who_have_room() {
+    let mut it = subscription(Order::None, 100);
+    for (consumer, events) in [(A, 10), (B, 20)] {
+        it.attach(consumer).unwrap();
+        it.grant(consumer, events, 10_000);
+    }
+    let fetch = it.fetch(at(0)).unwrap();
+    let chunks = [chunk(0..25), chunk(25..100)];
+    let fetched = Fetched { reached: Offset(100), chunks: &chunks, filtered: &[], failed: &[] };
+    let assigned = it.assign(at(0), fetch, fetched, |_, wanted| Some(wanted.most));
+    let shares: Vec<_> = assigned.assignments.iter().map(|it| (it.consumer, it.events)).collect();
+    assert_eq!((assigned.until, shares), (Offset(30), vec![(A, 10), (B, 20)]));
+}
+
+#[test]
+fn a_consumer_whose_stream_has_no_room_is_held_until_it_has() {
+    let mut it = subscription(Order::None, 100);
+    attach(&mut it, A);
+    attach(&mut it, B);
+    let fetch = it.fetch(at(0)).unwrap();
+    let chunks = [chunk(0..50), chunk(50..100)];
+    let fetched = Fetched { reached: Offset(100), chunks: &chunks, filtered: &[], failed: &[] };
+    let mut wants = Vec::new();
+    let assigned = it.assign(at(0), fetch, fetched, |consumer, wanted| {
+        wants.push((consumer, wanted.least));
+        (consumer == B).then_some(600)
+    });
+    assert_eq!(wants, [(A, 500), (B, 500), (B, 500)]);
+    let parts: Vec<_> = assigned.assignments.iter().map(|it| (it.consumer, it.offsets.clone())).collect();
+    let offsets = |range: Range<u64>| vec![Offset(range.start)..Offset(range.end)];
+    assert_eq!(parts, [(B, offsets(0..50)), (B, offsets(50..100))]);
+    it.end(P0, Offset(101));
+    it.hold(B, true);
+    assert!(it.fetch(at(0)).is_none());
+    it.hold(A, false);
+    assert_eq!(deliver(&mut it, 0, 1).unwrap().consumer, A);
+}
+
+#[test]
+fn a_delivery_that_could_not_be_sent_counts_no_attempt() {
+    let mut it = subscription(Order::Partition, 10);
+    attach(&mut it, A);
+    let fetch = it.fetch(at(0)).unwrap();
+    let given = assign(&mut it, at(0), fetch, 4, &Brought::default()).1.unwrap();
+    it.recall(at(0), given.token);
+    assert_eq!(it.stats().in_flight, 0);
+    let again = deliver(&mut it, 0, 10).unwrap();
+    assert_eq!((again.range, again.attempt), (0..4, 1));
+}
+
+#[test]
+fn several_fetches_share_credit_and_what_goes_alone_is_kept_alone() {
     let progress = vec![Progress::new(Offset(0), 1), Progress::new(Offset(0), 1)];
     let wide = Options { max_in_flight_bytes: u64::MAX, ..options(Order::None) };
-    let mut it = Subscription::new(wide, progress, at(0));
+    let mut it = Subscription::new(&wide, progress, at(0));
     it.end(P0, Offset(1));
     for life in 0..3 {
         attach(&mut it, ConsumerId(100 + life));
         deliver(&mut it, 0, 1).unwrap();
-        it.detach(at(0), ConsumerId(100 + life), 0);
+        it.detach(at(0), ConsumerId(100 + life));
     }
     it.end(PartitionId(1), Offset(50));
     it.attach(A).unwrap();
-    it.grant(A, 5, DELIVERY_BYTES_MAX * 10);
-    let alone = it.next(at(0)).unwrap();
-    assert_eq!(alone.kind, WantedKind::Again { attempt: 1, alone: true });
-    assert!(it.next(at(0)).is_none(), "nothing is read beside it");
-    let sent = Sent { last: Offset(0), bytes: 1, filtered: &[], failed: &[] };
-    let token = it.delivered(at(0), alone, sent).unwrap().token;
-    let got = Got { consumer: A, range: 0..1, attempt: 1, token };
+    it.grant(A, 5, FETCH_BYTES_MAX * 10);
+    let alone = it.fetch(at(0)).unwrap();
+    assert_eq!(alone.range, Offset(0)..Offset(1));
+    assert!(it.fetch(at(0)).is_none(), "nothing is read beside it");
+    let given = assign(&mut it, at(0), alone, 1, &Brought::default()).1.unwrap();
+    assert_eq!(given.attempt, 1);
+    assert!(it.fetch(at(0)).is_none(), "nothing is in flight beside it");
+    let got = Got { consumer: A, range: 0..1, attempt: 1, token: given.token };
     say(&mut it, 0, &got, 0..1, VerbKind::Ack).unwrap();
     it.end(P0, Offset(50));
-    let first = it.next(at(0)).unwrap();
-    assert_eq!(first.events_max, 4);
-    assert!(it.next(at(0)).is_none(), "all credit is set aside for the first read");
-    it.abandon(first);
-    assert_eq!(it.next(at(0)).unwrap().events_max, 4);
+    let (first, second) = (it.fetch(at(0)).unwrap(), it.fetch(at(0)).unwrap());
+    assert_ne!(first.partition, second.partition);
+    assert!(it.fetch(at(0)).is_none(), "both partitions are being read");
+    let end = first.range.end.0;
+    let (until, given) = assign(&mut it, at(0), first, end, &Brought::default());
+    assert_eq!((until, given.unwrap().events), (end - 46, 4));
+    let (begin, unsent) = (second.range.start.0, second.partition);
+    assert_eq!(assign(&mut it, at(0), second, 50, &Brought::default()), (begin, None), "no credit is left");
+    it.grant(A, 1, 1);
+    let rest = it.fetch(at(0)).unwrap();
+    assert_eq!(rest.partition, unsent, "it was read last");
 }
 
 #[test]
@@ -432,9 +493,9 @@ fn lost_offsets_are_reported_once_and_settle() {
     assert_eq!(lost, LostRange { partition: P0, first: Offset(0), last: Offset(39), events: 38 });
     assert_eq!(it.lost(P0, Offset(40)), None);
     assert_eq!(say(&mut it, 0, &got, 0..10, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
-    assert_eq!((it.figures().lost, it.figures().in_flight), (38, 0));
+    assert_eq!((it.stats().lost, it.stats().in_flight), (38, 0));
     commit(&mut it, true).unwrap();
-    assert_eq!((it.partition(P0).floor, it.figures().lag), (Offset(40), 60));
+    assert_eq!((it.partition(P0).floor, lag(&it)), (Offset(40), 60));
     assert_eq!(deliver(&mut it, 100, 5).unwrap().range, 40..45);
 }
 
@@ -495,9 +556,9 @@ fn a_restart_keeps_what_was_committed_attempts_and_delays_included() {
     rows.apply(&settling.rows[0].1);
     say(&mut it, 0, &got, 0..1, VerbKind::Ack).unwrap();
 
-    let mut it = Subscription::new(options(Order::None), vec![rows.restore()], at(0));
+    let mut it = Subscription::new(&options(Order::None), vec![rows.restore()], at(0));
     it.end(P0, Offset(20));
-    assert_eq!(it.figures().lag, 18);
+    assert_eq!(lag(&it), 18);
     attach(&mut it, A);
     let early: Vec<_> = std::iter::from_fn(|| deliver(&mut it, 10, 20)).map(|got| got.range).collect();
     assert_eq!(early, [0..2, 4..7, 8..20]);
@@ -516,7 +577,7 @@ fn verbs_of_another_consumer_partition_or_life_are_refused() {
     let forged = Got { token: DeliveryToken(1), ..got.clone() };
     assert_eq!(say(&mut it, 0, &forged, 0..10, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
     let elsewhere = Verb { partition: PartitionId(9), ..verb(&got, 0..10, VerbKind::Ack) };
-    assert_eq!(it.verb(at(0), A, &elsewhere, 0), Err(ErrorCode::DeliveryExpired));
+    assert_eq!(it.verb(at(0), A, &elsewhere), Err(ErrorCode::DeliveryExpired));
     assert_eq!(say(&mut it, 0, &got, 10..u64::MAX, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
     assert_eq!(say(&mut it, 0, &got, 5..u64::MAX, VerbKind::Ack), Ok(5));
     assert_eq!(say(&mut it, 0, &got, 5..10, VerbKind::Ack), Err(ErrorCode::DeliveryExpired));
@@ -529,6 +590,6 @@ fn consumers_are_bounded() {
         it.attach(ConsumerId(id)).unwrap();
     }
     assert_eq!(it.attach(ConsumerId(u64::MAX)), Err(ErrorCode::LimitExceeded));
-    it.detach(at(0), ConsumerId(5), 0);
+    it.detach(at(0), ConsumerId(5));
     assert_eq!(it.attach(ConsumerId(u64::MAX)), Ok(()));
 }

@@ -74,7 +74,7 @@ fn a_silent_consumer_still_serves_where_nobody_else_takes_anything() {
 #[test]
 fn where_order_matters_a_timeout_hands_the_active_place_over() {
     let progress = vec![Progress::new(Offset(0), 1), Progress::new(Offset(0), 1)];
-    let mut it = Subscription::new(options(Order::Key), progress, at(0));
+    let mut it = Subscription::new(&options(Order::Key), progress, at(0));
     let p1 = PartitionId(1);
     attach(&mut it, A);
     attach(&mut it, B);
@@ -87,7 +87,7 @@ fn where_order_matters_a_timeout_hands_the_active_place_over() {
     assert_eq!((again.consumer, again.range, again.attempt), (B, 0..3, 2));
     assert_eq!(deliver(&mut it, TIMEOUT, 3), None, "A is not done with partition 1");
     let acked = Verb { partition: p1, ..verb(&other, 0..3, VerbKind::Ack) };
-    it.verb(at(TIMEOUT), A, &acked, 0).unwrap();
+    it.verb(at(TIMEOUT), A, &acked).unwrap();
     let next = deliver(&mut it, TIMEOUT, 3).unwrap();
     assert_eq!((next.consumer, next.range), (B, 3..4));
 }
@@ -98,11 +98,11 @@ fn an_active_consumer_that_takes_nothing_gives_its_place_up() {
     it.attach(A).unwrap();
     attach(&mut it, B);
     assert_eq!(deliver(&mut it, 0, 10), None);
-    assert_eq!(it.next_deadline(at(0)), Some(next::PATIENCE_MS));
-    assert_eq!(deliver(&mut it, next::PATIENCE_MS - 1, 10), None, "it may be about to grant more");
-    assert_eq!(deliver(&mut it, next::PATIENCE_MS, 4).unwrap().consumer, B);
+    assert_eq!(it.next_deadline(at(0)), Some(sharing::PATIENCE_MS));
+    assert_eq!(deliver(&mut it, sharing::PATIENCE_MS - 1, 10), None, "it may be about to grant more");
+    assert_eq!(deliver(&mut it, sharing::PATIENCE_MS, 4).unwrap().consumer, B);
     it.grant(A, 100, 10_000);
-    assert_eq!(deliver(&mut it, next::PATIENCE_MS, 4).unwrap().consumer, B, "it has lost its place");
+    assert_eq!(deliver(&mut it, sharing::PATIENCE_MS, 4).unwrap().consumer, B, "it has lost its place");
     assert_eq!(it.consumers().collect::<Vec<_>>(), [B, A]);
 }
 
@@ -115,10 +115,10 @@ fn an_active_consumer_that_grants_in_time_keeps_its_place() {
     it.grant(A, 1, 1_000);
     let got = deliver(&mut it, 900, 10).unwrap();
     assert_eq!(got.consumer, A);
-    assert_eq!(deliver(&mut it, 900 + next::PATIENCE_MS * 5, 10), None, "what it holds is still in time");
+    assert_eq!(deliver(&mut it, 900 + sharing::PATIENCE_MS * 5, 10), None, "what it holds is still in time");
     say(&mut it, 5_900, &got, got.range.clone(), VerbKind::Ack).unwrap();
     assert_eq!(deliver(&mut it, 5_900, 10), None, "the wait begins anew");
-    assert_eq!(deliver(&mut it, 5_900 + next::PATIENCE_MS, 10).unwrap().consumer, B);
+    assert_eq!(deliver(&mut it, 5_900 + sharing::PATIENCE_MS, 10).unwrap().consumer, B);
 }
 
 #[test]
@@ -129,10 +129,9 @@ fn what_a_stream_never_took_counts_no_attempt() {
         it.grant(A, 1_000, 1_000_000);
         for round in 0..10 {
             it.on_time(at(round * TIMEOUT), |_| 0);
-            let wanted = it.next(at(round * TIMEOUT)).unwrap();
-            assert_eq!(wanted.attempt(), 1);
-            let sent = Sent { last: wanted.last, bytes: 1, filtered: &[], failed: &[] };
-            it.delivered(at(round * TIMEOUT), wanted, sent).unwrap();
+            let fetch = it.fetch(at(round * TIMEOUT)).unwrap();
+            let given = assign(&mut it, at(round * TIMEOUT), fetch, 4, &Brought::default()).1.unwrap();
+            assert_eq!((given.attempt, given.events), (1, 4));
         }
         // Nine were given up before the stream took anything; it takes the tenth as well.
         it.on_time(at(10 * TIMEOUT), |_| 10);
@@ -148,12 +147,11 @@ fn what_a_lost_stream_never_took_is_not_returned_either() {
         let consumer = ConsumerId(100 + life);
         it.attach(consumer).unwrap();
         it.grant(consumer, 1_000, 1_000_000);
-        let wanted = it.next(at(0)).unwrap();
-        assert_eq!(wanted.kind == WantedKind::Fresh, life == 0);
-        assert!((wanted.first, wanted.last) == (Offset(0), Offset(1)) && !wanted.is_alone());
-        let sent = Sent { last: wanted.last, bytes: 1, filtered: &[], failed: &[] };
-        it.delivered(at(0), wanted, sent).unwrap();
-        it.detach(at(0), consumer, 0);
+        let fetch = it.fetch(at(0)).unwrap();
+        assert_eq!(fetch.again, life > 0);
+        let given = assign(&mut it, at(0), fetch, 2, &Brought::default()).1.unwrap();
+        assert_eq!((given.events, given.attempt), (2, 1), "it does not go alone");
+        it.detach(at(0), consumer);
     }
 }
 
@@ -164,16 +162,15 @@ fn a_jump_of_the_wall_clock_moves_no_timeout_and_no_wait() {
     let mut it = subscription(Order::None, 2);
     attach(&mut it, A);
     let now = jumped(5, 2 * HOUR);
-    let wanted = it.next(now).unwrap();
-    let sent = Sent { last: Offset(1), bytes: 1, filtered: &[], failed: &[] };
-    let token = it.delivered(now, wanted, sent).unwrap().token;
+    let fetch = it.fetch(now).unwrap();
+    let token = assign(&mut it, now, fetch, 2, &Brought::default()).1.unwrap().token;
     it.taken(A, u64::MAX);
     assert_eq!(it.on_time(jumped(5 + TIMEOUT - 1, 3 * HOUR), |_| 0), 0, "an hour forward");
     let got = Got { consumer: A, range: 0..2, attempt: 1, token };
     let nack = verb(&got, 0..1, VerbKind::Nack { delay_ms: Some(300) });
-    it.verb(jumped(500, HOUR), A, &nack, 0).unwrap();
+    it.verb(jumped(500, HOUR), A, &nack).unwrap();
     assert_eq!(it.next_deadline(jumped(500, HOUR)), Some(800), "an hour back");
-    assert_eq!(it.next(jumped(800, HOUR)).unwrap().first, Offset(0));
+    assert_eq!(it.fetch(jumped(800, HOUR)).unwrap().range.start, Offset(0));
 }
 
 #[test]
@@ -190,10 +187,10 @@ fn a_wait_that_outlives_a_restart_is_counted_from_there() {
     };
     for (wall, waits) in [(1_002_000, Some(3_000)), (0, Some(5_000)), (9_000_000, None)] {
         let now = Now { mono_ms: 7, wall: Timestamp(wall) };
-        let mut it = Subscription::new(options(Order::None), vec![stored()], now);
+        let mut it = Subscription::new(&options(Order::None), vec![stored()], now);
         it.end(P0, Offset(1));
         attach(&mut it, A);
         assert_eq!(it.next_deadline(now), waits.map(|ms| now.after(ms)), "at {wall}");
-        assert_eq!(it.next(now).is_some(), waits.is_none());
+        assert_eq!(it.fetch(now).is_some(), waits.is_none());
     }
 }

@@ -5,6 +5,8 @@ mod handing;
 mod model;
 mod store;
 
+use std::ops::Range;
+
 use levada_protocol::{
     error::ErrorCode,
     ids::{DeliveryToken, Offset, PartitionId, Timestamp},
@@ -12,7 +14,8 @@ use levada_protocol::{
     verbs::{Verb, VerbKind},
 };
 
-use super::*;
+use super::{partition::Partition, *};
+use crate::{backoff::Backoff, now::Now, progress::Progress};
 
 const P0: PartitionId = PartitionId(0);
 const A: ConsumerId = ConsumerId(1);
@@ -28,7 +31,7 @@ fn options(order: Order) -> Options {
         max_in_flight_bytes: 100_000,
         backoff: Backoff::new(vec![100, 500]),
         dead_letters_max: 64,
-        token_seed: 70,
+        seed: 70,
     }
 }
 
@@ -45,7 +48,7 @@ fn subscription(order: Order, end: u64) -> Subscription {
 fn subscription_with(options: Options, end: u64) -> Subscription {
     let mut progress = Progress::new(Offset(0), 1);
     progress.take_dirty();
-    let mut subscription = Subscription::new(options, vec![progress], at(0));
+    let mut subscription = Subscription::new(&options, vec![progress], at(0));
     subscription.end(P0, Offset(end));
     subscription
 }
@@ -55,7 +58,7 @@ fn attach(subscription: &mut Subscription, consumer: ConsumerId) {
     subscription.grant(consumer, 1_000, 1_000_000);
 }
 
-/// What one delivery of up to `events` events was.
+/// What one delivery was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Got {
     consumer: ConsumerId,
@@ -64,18 +67,63 @@ struct Got {
     token: DeliveryToken,
 }
 
-/// Takes what is next, cut to `events`, without filtering.
+/// What a read brings.
+#[derive(Debug, Default)]
+struct Brought {
+    filtered: Vec<Range<Offset>>,
+    failed: Vec<Failed>,
+}
+
+/// Events of ten bytes each, in one chunk.
+fn chunk(range: Range<u64>) -> Chunk {
+    Chunk { bytes: (range.end - range.start) * 10, range: Offset(range.start)..Offset(range.end) }
+}
+
+/// Assigns what a fetch brought up to `reached`, in one chunk; at most one delivery is made.
+fn assign(
+    subscription: &mut Subscription,
+    now: Now,
+    fetch: Fetch,
+    reached: u64,
+    brought: &Brought,
+) -> (u64, Option<Assignment>) {
+    let chunks = [chunk(fetch.range.start.0..reached)];
+    let Brought { filtered, failed } = brought;
+    let fetched = Fetched { reached: Offset(reached), chunks: &chunks, filtered, failed };
+    let (mut asked, mut held) = (false, Vec::new());
+    let mut assigned = subscription.assign(now, fetch, fetched, |consumer, wanted| {
+        if std::mem::replace(&mut asked, true) {
+            held.push(consumer);
+        }
+        held.is_empty().then_some(wanted.most)
+    });
+    held.into_iter().for_each(|consumer| subscription.hold(consumer, false));
+    assert!(assigned.assignments.len() <= 1);
+    (assigned.until.0, assigned.assignments.pop())
+}
+
+/// Fetches what is next and assigns it, cut to `events`, without filtering.
 fn deliver(subscription: &mut Subscription, now: u64, events: u64) -> Option<Got> {
-    let wanted = subscription.next(at(now))?;
-    let events = events.min(wanted.events_max).min(wanted.last.0 + 1 - wanted.first.0);
-    let (consumer, first) = (wanted.consumer, wanted.first);
-    let sent = Sent { last: Offset(first.0 + events - 1), bytes: events * 10, filtered: &[], failed: &[] };
-    let delivered = subscription.delivered(at(now), wanted, sent).unwrap();
-    assert_eq!(delivered.events, events);
+    let fetch = subscription.fetch(at(now))?;
+    let (first, end) = (fetch.range.start.0, fetch.range.end.0);
+    let reached = end.min(first.saturating_add(events));
+    let (until, given) = assign(subscription, at(now), fetch, reached, &Brought::default());
+    let given = given?;
+    assert_eq!(given.events, until - first);
+    subscription.sent(given.token, given.events * 10);
     // Its stream takes it at once.
-    subscription.taken(consumer, u64::MAX);
-    let range = first.0..first.0 + events;
-    Some(Got { consumer, range, attempt: delivered.attempt, token: delivered.token })
+    subscription.taken(given.consumer, u64::MAX);
+    Some(Got { consumer: given.consumer, range: first..until, attempt: given.attempt, token: given.token })
+}
+
+/// Events without a durable end, over all partitions.
+fn lag(subscription: &Subscription) -> u64 {
+    subscription.ledger.partitions.iter().map(Partition::lag).sum()
+}
+
+/// Events that wait to be delivered again.
+fn waiting(subscription: &Subscription) -> u64 {
+    subscription.ledger.partitions.iter().map(Partition::waiting_len).sum()
 }
 
 fn verb(got: &Got, range: Range<u64>, kind: VerbKind) -> Verb {
@@ -91,7 +139,7 @@ fn say(
     kind: VerbKind,
 ) -> Result<u64, ErrorCode> {
     let verb = verb(got, range, kind);
-    subscription.verb(at(now), got.consumer, &verb, 7).map(|applied| applied.events)
+    subscription.verb(at(now), got.consumer, &verb).map(|applied| applied.events)
 }
 
 fn commit(subscription: &mut Subscription, ok: bool) -> Option<(Settling, Vec<CameBack>)> {

@@ -123,7 +123,7 @@ struct World {
     disk: Vec<Rows>,
     /// The commit under way: its id and what the disk holds if it succeeds.
     commit: Option<(u64, Vec<Rows>)>,
-    reads: Vec<Wanted>,
+    fetches: Vec<Fetch>,
     consumers: Vec<ConsumerId>,
     credit: BTreeMap<ConsumerId, (u64, i64)>,
     deliveries: Vec<(PartitionId, ConsumerId, DeliveryToken, Range<u64>)>,
@@ -145,14 +145,14 @@ impl World {
         disk.iter_mut().for_each(|rows| rows.apply(&Progress::new(Offset(0), 1).take_dirty()));
         let progress = disk.iter().map(Rows::restore).collect();
         Self {
-            it: Subscription::new(model_options(order), progress, at(1)),
+            it: Subscription::new(&model_options(order), progress, at(1)),
             order,
             now: 1,
             events: vec![Vec::new(); PARTITIONS],
             log_start: [0; PARTITIONS],
             disk,
             commit: None,
-            reads: Vec::new(),
+            fetches: Vec::new(),
             consumers: Vec::new(),
             credit: BTreeMap::new(),
             deliveries: Vec::new(),
@@ -189,9 +189,9 @@ impl World {
             }
             Op::Read => self.read(),
             Op::Finish { read, take, filter, fail } => {
-                if read < self.reads.len() {
-                    let wanted = self.reads.remove(read);
-                    self.finish(wanted, take, filter, fail);
+                if read < self.fetches.len() {
+                    let fetch = self.fetches.remove(read);
+                    self.finish(fetch, take, filter, fail);
                 }
             }
             Op::Verb { delivery, from, len, kind, thief } => self.verb(delivery, from, len, kind, thief),
@@ -215,30 +215,39 @@ impl World {
         self.credit.insert(id, (0, 0));
     }
 
-    /// Nobody gets again what it let fail itself, if somebody else has room for something that it did not.
+    /// What is read can be sent: it is open, and somebody has room.
     fn read(&mut self) {
-        let Some(wanted) = self.it.next(self.now()) else { return };
-        let by = self.events[usize::from(wanted.partition.0)][wanted.first.0 as usize].by;
-        let holder = wanted.consumer;
-        // Before an event that goes alone, whoever is to have it is drained.
-        let is_alone =
-            |event: &&Event| event.returned >= RETURNS_MAX && matches!(event.at, At::Waiting { .. });
-        let alone_waits = self.events.iter().flatten().any(|event| is_alone(&event));
-        let again = matches!(wanted.kind, WantedKind::Again { alone: false, .. });
-        if again && by == Some(holder) && !alone_waits {
-            let has_room = |it: &&Consumer| it.id != holder && !it.is_silent() && it.room(24, 400).is_some();
-            let others = self.it.consumers.iter().filter(has_room).map(|it| it.id);
-            let better = others.filter(|it| self.order == Order::None || self.could_get(*it));
-            assert_eq!(better.collect::<Vec<_>>(), [], "{holder:?} let it fail, and these have room");
+        let Some(fetch) = self.it.fetch(self.now()) else { return };
+        let partition = usize::from(fetch.partition.0);
+        for offset in fetch.range.start.0..fetch.range.end.0 {
+            let event = self.events[partition][offset as usize];
+            assert!(event.at.is_open(self.now), "offset {offset} is read, it is {:?}", event.at);
         }
-        self.reads.push(wanted);
+        assert!(fetch.bytes_max > 0 && self.it.ledger.consumers.with_room().next().is_some());
+        let same = |it: &&Fetch| it.partition == fetch.partition && it.again == fetch.again;
+        assert_eq!(self.fetches.iter().find(same).map(|it| it.id), None, "it is being read already");
+        self.fetches.push(fetch);
+    }
+
+    /// Whom a consumer's deliveries could have gone to instead: no consumer gets again what it let fail itself, if
+    /// another has room for something that it did not let fail.
+    fn better_takers(
+        &self,
+        given: &Assignment,
+        before: &[Event],
+        had_room: &[ConsumerId],
+    ) -> Vec<ConsumerId> {
+        let first = given.offsets[0].start.0 as usize;
+        if before[first].by != Some(given.consumer) {
+            return Vec::new();
+        }
+        let others = had_room.iter().copied().filter(|it| *it != given.consumer);
+        others.filter(|it| self.order == Order::None || self.could_get(*it)).collect()
     }
 
     /// True if an ordered subscription could give this consumer something again that it did not let fail.
     fn could_get(&self, consumer: ConsumerId) -> bool {
-        let reads =
-            |partition: usize| self.reads.iter().any(|read| usize::from(read.partition.0) == partition);
-        (0..PARTITIONS).filter(|partition| !reads(*partition)).any(|partition| {
+        (0..PARTITIONS).any(|partition| {
             let events = &self.events[partition];
             let others = events.iter().filter_map(|event| event.at.holder()).any(|it| it != consumer);
             let first = events.iter().find(|event| matches!(event.at, At::Waiting { .. }));
@@ -251,7 +260,7 @@ impl World {
             return;
         }
         let id = self.consumers.remove(at);
-        self.it.detach(self.now(), id, 11);
+        self.it.detach(self.now(), id);
         for event in self.events.iter_mut().flatten() {
             if !matches!(event.at, At::Flight { consumer, .. } if consumer == id) {
                 continue;
@@ -273,82 +282,103 @@ impl World {
         }
     }
 
-    fn finish(&mut self, wanted: Wanted, take: u64, filter: u64, fail: bool) {
-        let (partition, first) = (usize::from(wanted.partition.0), wanted.first.0);
+    /// Reads some offsets of a fetch, of which the chain filters some and fails on others, and assigns them.
+    fn finish(&mut self, fetch: Fetch, take: u64, filter: u64, fail: bool) {
+        let (partition, first) = (usize::from(fetch.partition.0), fetch.range.start.0);
+        let reached = fetch.range.end.0.min(first + take);
         let (mut filtered, mut failed, mut sent) = (Vec::new(), Vec::new(), Vec::new());
-        let mut last = first;
-        for offset in (first..=wanted.last.0).take(take as usize) {
+        for offset in first..reached {
             if filter >> (offset % 64) & 1 == 1 {
                 filtered.push(Offset(offset)..Offset(offset + 1));
             } else if fail && offset % 3 == 0 {
                 let reason = Reason::PluginError { plugin: String::new(), error: String::new() };
                 failed.push(Failed { first: Offset(offset), last: Offset(offset), reason });
-            } else if (sent.len() as u64) < wanted.events_max {
-                sent.push(offset);
             } else {
-                break;
+                sent.push(offset);
             }
-            last = offset;
         }
-        let bytes = (sent.len() as u64 * 10).min(wanted.bytes_max.max(10));
+        let chunks: Vec<_> =
+            (first..reached).step_by(4).map(|start| chunk(start..reached.min(start + 4))).collect();
+        let fetched =
+            Fetched { reached: Offset(reached), chunks: &chunks, filtered: &filtered, failed: &failed };
         let before = self.events[partition].clone();
-        let (consumer, kind, attempt) = (wanted.consumer, wanted.kind, wanted.attempt());
-        let answer = Sent { last: Offset(last), bytes, filtered: &filtered, failed: &failed };
-        let cursor_before = self.it.partitions[partition].cursor;
-        let waiting_before = self.it.figures().waiting;
-        let delivered = self.it.delivered(self.now(), wanted, answer);
-        let moved = self.it.partitions[partition].cursor != cursor_before
-            || self.it.figures().waiting != waiting_before;
-        if !moved {
-            assert_eq!(delivered, None);
-            return;
+        let had_room = self.had_room();
+        // Now and then the first stream that is asked has no room.
+        let (stingy, mut without_room) = (take % 7 == 3, None);
+        let assigned = self.it.assign(self.now(), fetch, fetched, |consumer, wanted| {
+            assert!(wanted.least <= 40 && wanted.most > 0);
+            if stingy && without_room.is_none_or(|it| it == consumer) {
+                without_room = Some(consumer);
+                return None;
+            }
+            Some(wanted.most)
+        });
+        if let Some(consumer) = without_room {
+            self.it.hold(consumer, false);
+            assert!(assigned.assignments.iter().all(|it| it.consumer != consumer));
         }
-        let within = |offset: u64| &before[offset as usize];
-        for offset in first..=last {
-            assert!(within(offset).at.is_open(self.now), "offset {offset} was {:?}", within(offset));
+        if let Some(given) = assigned.assignments.first().filter(|_| !stingy && !self.alone_waits()) {
+            let better = self.better_takers(given, &before, &had_room);
+            assert_eq!(better, [], "{:?} let it fail, and these have room", given.consumer);
         }
-        let event = |offset: u64, at: At| Event { at, ..before[offset as usize] };
+        let until = assigned.until.0;
+        for offset in first..until {
+            let at = before[offset as usize].at;
+            assert!(at.is_open(self.now), "offset {offset} was {at:?}");
+        }
         let events = &mut self.events[partition];
-        for range in &filtered {
-            events[range.start.0 as usize] = event(range.start.0, At::Settling(Why::Dropped));
+        let dropped = filtered.iter().map(|range| (range.start.0, Why::Dropped));
+        for (offset, why) in dropped.chain(failed.iter().map(|it| (it.first.0, Why::Dead))) {
+            if offset < until {
+                events[offset as usize].at = At::Settling(why);
+            }
         }
-        for letter in &failed {
-            events[letter.first.0 as usize] = event(letter.first.0, At::Settling(Why::Dead));
+        sent.retain(|offset| *offset < until);
+        let mut given = Vec::new();
+        for assignment in &assigned.assignments {
+            let own = |offset: &u64| assignment.offsets.iter().any(|it| it.contains(&Offset(*offset)));
+            let own: Vec<u64> = sent.iter().copied().filter(own).collect();
+            self.send(partition, assignment, &own);
+            given.extend(own);
         }
-        let Some(delivered) = delivered else {
-            assert!(sent.is_empty(), "{} events were not sent", sent.len());
-            return;
-        };
-        assert_eq!((delivered.events, delivered.attempt), (sent.len() as u64, attempt));
-        let (token, deadline) = (delivered.token.0, self.now + TIMEOUT);
-        for offset in &sent {
-            assert_eq!(attempt, within(*offset).attempts + 1);
-            events[*offset as usize] = event(*offset, At::Flight { token, consumer, deadline });
-        }
-        self.deliveries.push((PartitionId(partition as u16), consumer, delivered.token, first..last + 1));
-        self.check_send(partition, consumer, &before, (first, &sent), kind, bytes);
+        assert_eq!(given, sent, "each event is given once, in order");
     }
 
-    /// What must hold of every delivery: credit, room, order, and whether it goes alone.
-    fn check_send(
-        &mut self,
-        partition: usize,
-        consumer: ConsumerId,
-        before: &[Event],
-        (first, sent): (u64, &[u64]),
-        kind: WantedKind,
-        bytes: u64,
-    ) {
+    fn had_room(&self) -> Vec<ConsumerId> {
+        let consumers = &self.it.ledger.consumers;
+        let responding = consumers.with_room().map(|(place, _)| &consumers.list()[place]);
+        responding.filter(|it| !it.is_silent()).map(|it| it.id()).collect()
+    }
+
+    /// True if an event waits to go alone: before that, its consumer is drained.
+    fn alone_waits(&self) -> bool {
+        let is_alone =
+            |event: &Event| event.returned >= RETURNS_MAX && matches!(event.at, At::Waiting { .. });
+        self.events.iter().flatten().any(is_alone)
+    }
+
+    /// Sends a delivery, of which this must hold: credit, room, order, and whether it goes alone.
+    fn send(&mut self, partition: usize, given: &Assignment, sent: &[u64]) {
+        assert_eq!(given.events, sent.len() as u64);
+        let (consumer, token, deadline) = (given.consumer, given.token.0, self.now + TIMEOUT);
+        let before = self.events[partition].clone();
+        for offset in sent {
+            let event = &mut self.events[partition][*offset as usize];
+            assert_eq!(given.attempt, event.attempts + 1);
+            event.at = At::Flight { token, consumer, deadline };
+        }
+        let bytes = sent.len() as u64 * 10;
+        self.it.sent(given.token, bytes);
         let credit = self.credit.get_mut(&consumer).expect("it is attached");
         assert!(credit.0 >= sent.len() as u64 && credit.1 > 0, "credit {credit:?} for {} events", sent.len());
         *credit = (credit.0 - sent.len() as u64, credit.1 - bytes as i64);
         let held = self.held_by(consumer);
         assert!(held <= 24, "{held} events in flight");
         let alone = sent.iter().any(|offset| before[*offset as usize].returned >= RETURNS_MAX);
-        assert_eq!(alone, matches!(kind, WantedKind::Again { alone: true, .. }));
         assert!(!alone || held == 1, "{held} events beside one that goes alone");
         let others = self.events.iter().flatten().filter(|event| event.at.holder() == Some(consumer));
         assert!(others.clone().count() == 1 || !others.clone().any(|event| event.returned >= RETURNS_MAX));
+        let (first, last) = (sent[0], sent[sent.len() - 1]);
         if self.order != Order::None {
             assert_eq!(Some(consumer), self.it.consumers().next(), "only the active consumer gets something");
             let elsewhere = before.iter().filter_map(|event| event.at.holder()).find(|it| *it != consumer);
@@ -357,6 +387,7 @@ impl World {
             let ahead = before[..first as usize].iter().position(open);
             assert_eq!(ahead, None, "sent from {first} on, in partition {partition}");
         }
+        self.deliveries.push((PartitionId(partition as u16), consumer, given.token, first..last + 1));
     }
 
     fn held_by(&self, consumer: ConsumerId) -> usize {
@@ -382,7 +413,7 @@ impl World {
             last: Offset(first + len - 1),
         };
         let consumer = if thief { ConsumerId(owner.0 + 1) } else { owner };
-        let result = self.it.verb(self.now(), consumer, &verb, 5);
+        let result = self.it.verb(self.now(), consumer, &verb);
         let place = usize::from(partition.0);
         let named: Vec<u64> = (first..(first + len).min(range.end))
             .filter(|offset| {
@@ -479,11 +510,9 @@ impl World {
                 }
             }
         }
-        let letters = settling.dead_letters.iter();
-        let mut buried: Vec<_> = letters
-            .flat_map(|letter| {
-                (letter.first.0..=letter.last.0).map(|offset| (usize::from(letter.partition.0), offset))
-            })
+        let dead_letters = settling.dead_letters.iter();
+        let mut buried: Vec<_> = dead_letters
+            .flat_map(|it| (it.first.0..=it.last.0).map(|offset| (usize::from(it.partition.0), offset)))
             .collect();
         buried.sort_unstable();
         assert_eq!(buried, dead);
@@ -505,7 +534,7 @@ impl World {
                     event.at = At::Done;
                     continue;
                 }
-                let flies = self.it.partitions[partition].flights.at(offset).is_some();
+                let flies = self.it.ledger.partitions.get(partition).state_of(offset).in_flight.is_some();
                 event.at = match why {
                     Why::Said { .. } if offset < self.log_start[partition] => At::Settling(Why::Dropped),
                     Why::Said { token, consumer, .. } if flies => {
@@ -560,10 +589,10 @@ impl World {
                 event.by = None;
             }
         }
-        let seed = self.it.next_token + 1_000;
-        let options = Options { token_seed: seed, ..model_options(self.order) };
-        self.it = Subscription::new(options, progress, self.now());
-        (self.reads, self.consumers) = (Vec::new(), Vec::new());
+        let seed = self.it.ledger.deliveries.next_token() + 1_000;
+        let options = Options { seed, ..model_options(self.order) };
+        self.it = Subscription::new(&options, progress, self.now());
+        (self.fetches, self.consumers) = (Vec::new(), Vec::new());
         for partition in 0..PARTITIONS {
             let id = PartitionId(partition as u16);
             self.it.end(id, Offset(self.events[partition].len() as u64));
@@ -573,47 +602,46 @@ impl World {
 
     /// The subscription's own books agree with each other and with the model.
     fn check(&self) {
-        let mut lag = 0;
-        for (partition, part) in self.it.partitions.iter().enumerate() {
-            assert_eq!(self.it.retrying.contains(&partition), !part.waiting.is_empty());
-            assert_eq!(self.it.unread.contains(&partition), part.cursor < part.end);
-            let queued = |offset: u64| {
-                let of = |run: &&Settle| run.partition() == partition && run.range().contains(&offset);
-                self.it.queue.iter().filter(of).count()
-            };
+        let mut open = 0;
+        let (partitions, settlement) = (&self.it.ledger.partitions, &self.it.ledger.settlement);
+        let has = |mut set: Box<dyn Iterator<Item = (usize, &Partition)> + '_>, partition: usize| {
+            set.any(|(index, _)| index == partition)
+        };
+        for (partition, part) in partitions.iter().enumerate() {
+            assert_eq!(has(Box::new(partitions.retrying()), partition), part.has_waiting());
+            assert_eq!(has(Box::new(partitions.unread()), partition), part.is_behind());
             for (offset, event) in (0..).zip(&self.events[partition]) {
-                let flight = part.flights.at(offset).map(|(_, flight)| *flight);
-                let (waits, settled) =
-                    (part.waiting.covers(&(offset..offset + 1)), part.progress.is_settled(Offset(offset)));
-                let places = [flight.is_some(), waits, settled, offset >= part.cursor];
-                let count = places.iter().filter(|place| **place).count() + queued(offset);
-                assert_eq!(count, 1, "offset {offset} of {partition}: {places:?}, {} queued", queued(offset));
+                let state = part.state_of(offset);
+                let queued = settlement.queued(partition, offset);
+                let states = [state.in_flight.is_some(), state.waits, state.settled, state.fresh];
+                let count = states.iter().filter(|is_so| **is_so).count() + queued;
+                assert_eq!(count, 1, "offset {offset} of {partition}: {state:?}, {queued} queued");
                 match event.at {
-                    At::Fresh => assert!(offset >= part.cursor),
-                    At::Waiting { .. } => assert!(waits || offset >= part.cursor, "{offset} of {partition}"),
+                    At::Fresh => assert!(state.fresh),
+                    At::Waiting { .. } => assert!(state.waits || state.fresh, "{offset} of {partition}"),
                     At::Flight { token, deadline, .. } => {
-                        assert_eq!(
-                            flight.map(|flight| (flight.token, flight.deadline)),
-                            Some((token, deadline))
-                        );
-                        assert!(!part.dropped.contains(offset));
+                        assert_eq!(state.in_flight, Some((token, deadline)));
+                        assert!(!state.dropped);
                     }
-                    At::Settling(Why::Dropped) => assert!(part.dropped.contains(offset)),
-                    At::Settling(_) => assert_eq!(queued(offset), 1),
-                    At::Submitted(_) | At::Done => assert!(settled),
+                    At::Settling(Why::Dropped) => assert!(state.dropped),
+                    At::Settling(_) => assert_eq!(queued, 1),
+                    At::Submitted(_) | At::Done => assert!(state.settled),
                 }
+                let needed = matches!(event.at, At::Fresh | At::Waiting { .. } | At::Flight { .. });
+                assert!(!needed || part.needs(&(offset..offset + 1)), "{offset} of {partition}");
                 let gone =
                     matches!(event.at, At::Done | At::Settling(Why::Dropped) | At::Submitted(Why::Dropped));
-                lag += u64::from(!gone);
+                open += u64::from(!gone);
             }
         }
-        assert_eq!(self.it.figures().lag, lag);
-        for consumer in &self.it.consumers {
-            assert_eq!(consumer.in_flight, self.held_by(consumer.id) as u64);
+        assert_eq!(lag(&self.it), open);
+        let consumers = &self.it.ledger.consumers;
+        for consumer in consumers.list() {
+            assert_eq!(consumer.in_flight(), self.held_by(consumer.id()) as u64);
         }
-        let timed: BTreeSet<u64> = self.it.timers.iter().map(|(_, token)| *token).collect();
+        assert_eq!(consumers.in_flight(), consumers.list().iter().map(|it| it.in_flight()).sum::<u64>());
         let flying = self.events.iter().flatten().filter_map(|event| event.at.token()).collect();
-        assert_eq!(timed, flying);
+        assert_eq!(self.it.ledger.deliveries.timed(), flying);
     }
 
     /// With a consumer that acknowledges everything, every event comes to its end.
@@ -628,7 +656,7 @@ impl World {
                 *credit = (credit.0 + 50, credit.1 + 5_000);
             }
             self.run(Op::Read);
-            while !self.reads.is_empty() {
+            while !self.fetches.is_empty() {
                 self.run(Op::Finish { read: 0, take: 30, filter: 0, fail: false });
             }
             for (partition, consumer, token, range) in std::mem::take(&mut self.deliveries) {
@@ -642,11 +670,11 @@ impl World {
             self.run(Op::Submit);
             self.run(Op::Settle(true));
             if self.events.iter().flatten().all(|event| event.at == At::Done) {
-                assert_eq!((self.it.figures().lag, self.it.take_settling()), (0, None));
-                assert!(self.it.deliveries.is_empty() && self.it.queue.is_empty());
+                assert_eq!((lag(&self.it), self.it.take_settling()), (0, None));
+                assert!(self.it.ledger.deliveries.is_empty() && self.it.ledger.settlement.is_empty());
                 return;
             }
-            if let Some(at) = self.it.next_deadline(self.now()).filter(|_| self.it.figures().waiting > 0) {
+            if let Some(at) = self.it.next_deadline(self.now()).filter(|_| waiting(&self.it) > 0) {
                 self.run(Op::Time(at.saturating_sub(self.now)));
             }
         }

@@ -1,35 +1,33 @@
 //! Events that retention took before they were acknowledged, until somebody was told.
 //!
-//! It owns what is untold. That events are lost, and how many, `levada_delivery` says.
+//! It owns what is not told yet. That events are lost, and how many, `levada_delivery` says.
 
 use std::collections::BTreeMap;
 
-use levada_delivery::subscription::LostRange;
 use levada_protocol::{
     ids::{Offset, PartitionId},
     request::Notice,
 };
 use tokio::sync::mpsc;
 
-use super::consumers::Consumers;
 use crate::rows::SubscriptionRecord;
 
-/// Losses that are untold: at most one range for each partition, which covers all of them.
+/// Losses that are not told yet: at most one range for each partition, which covers all of them.
 #[derive(Debug, Default)]
-pub(super) struct Untold {
+pub(super) struct Losses {
     ranges: BTreeMap<PartitionId, (Offset, Offset)>,
 }
 
-impl Untold {
+impl Losses {
     /// Adds a loss.
-    pub(super) fn note(&mut self, partition: PartitionId, first: Offset, last: Offset) {
+    pub(super) fn add(&mut self, partition: PartitionId, first: Offset, last: Offset) {
         let range = self.ranges.entry(partition).or_insert((first, last));
         *range = (range.0.min(first), range.1.max(last));
     }
 
     /// Adds what somebody else has not been told either.
-    pub(super) fn note_all(&mut self, other: Self) {
-        other.ranges.into_iter().for_each(|(partition, (first, last))| self.note(partition, first, last));
+    pub(super) fn add_all(&mut self, other: Self) {
+        other.ranges.into_iter().for_each(|(partition, (first, last))| self.add(partition, first, last));
     }
 
     /// Tells as much as there is room for. What is left is told another time.
@@ -48,15 +46,5 @@ impl Untold {
             }
             entry.remove();
         }
-    }
-}
-
-/// Notes a loss for every consumer, or for the next one to come.
-pub(super) fn note(lost: LostRange, consumers: &mut Consumers, untold: &mut Untold) {
-    let LostRange { partition, first, last, events } = lost;
-    tracing::warn!(%partition, %first, %last, events, "retention dropped unacknowledged events");
-    consumers.values_mut().for_each(|consumer| consumer.untold.note(partition, first, last));
-    if consumers.is_empty() {
-        untold.note(partition, first, last);
     }
 }

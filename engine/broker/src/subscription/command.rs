@@ -1,0 +1,74 @@
+//! What can happen to a subscription from outside, and what its owner needs.
+
+use std::sync::Arc;
+
+use levada_protocol::{
+    request::{Notice, Subscribed},
+    verbs::{Credit, Verbs},
+};
+use levada_store::Store;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::retained::RetainBudget;
+use crate::{
+    chains::Chains,
+    clock::Clock,
+    error::Error,
+    outbound::{Held, Window},
+    outgoing::Outgoing,
+    shard::ShardHandle,
+};
+
+/// What a subscription's owner needs.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) shard: ShardHandle,
+    pub(crate) chains: Chains,
+    pub(crate) cancelled: CancellationToken,
+    pub(crate) clock: Clock,
+    /// The memory for what was read and may be sent again.
+    pub(crate) retained: Arc<RetainBudget>,
+}
+
+/// The closed list of what can happen to a subscription from outside.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Attach {
+        consumer: u64,
+        name: String,
+        created: bool,
+        window: Arc<Window>,
+        reply: oneshot::Sender<Attached>,
+    },
+    Detach {
+        consumer: u64,
+    },
+    /// A consumer that waited for room has it.
+    Room {
+        consumer: u64,
+        held: Held,
+    },
+    /// A consumer gets nothing more, and is told that the engine goes away once nothing of it is under way.
+    Finish {
+        consumer: u64,
+    },
+    Credit {
+        consumer: u64,
+        credit: Credit,
+    },
+    Verbs {
+        consumer: u64,
+        verbs: Verbs,
+    },
+    Resume,
+}
+
+/// The owner's answer to an attach.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(super) subscribed: Subscribed,
+    pub(super) outgoing: mpsc::Receiver<Result<Outgoing, Error>>,
+    pub(super) notices: mpsc::Receiver<Notice>,
+}

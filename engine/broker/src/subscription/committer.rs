@@ -1,0 +1,241 @@
+//! Making progress durable: one commit at a time, with the dead letters that it ends.
+//!
+//! Nothing here waits: reading dead letters' events and the commit itself are one future whose end its owner is told.
+
+use std::{collections::BTreeMap, fmt, future::pending, sync::Arc};
+
+use levada_delivery::subscription::{DeadLetter, Reason as DeliveryReason, Settling};
+use levada_protocol::{
+    event::Event,
+    ids::{Offset, PartitionId, SubscriptionId, TopicName},
+};
+use tokio::{
+    sync::oneshot,
+    time::{Duration, Instant},
+};
+
+use super::reads::{Reads, read_event};
+use crate::{
+    dead_letters::{Letters, Origin, Reason},
+    error::Error,
+    log::Log,
+    rows::SubscriptionRecord,
+    shard::{AppendRequest, Condition, Generation, Proposal, ProposalRefused, ShardHandle, StateChange},
+    stage::{self, BoxFuture},
+    topic::Topic,
+};
+
+/// How long no commit is made after one failed.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// The commits of one subscription.
+pub(super) struct Committer {
+    record: Arc<SubscriptionRecord>,
+    topic: Arc<Topic>,
+    target: TopicName,
+    shard: ShardHandle,
+    /// The fence: an owner of a higher generation has taken over.
+    generation: Generation,
+    under_way: Option<UnderWay>,
+    /// No commit is made before: the last one failed, or is young.
+    after: Option<Instant>,
+    /// The last commit failed, and that was logged.
+    failing: bool,
+    /// Events that the chain failed on, until they are durable dead letters.
+    failed: BTreeMap<(PartitionId, Offset), stage::DeadLetter>,
+}
+
+/// The commit under way.
+struct UnderWay {
+    id: u64,
+    outcome: Outcome,
+}
+
+/// How its outcome comes.
+enum Outcome {
+    Submitted(oneshot::Receiver<Result<(), ProposalRefused>>),
+    /// Its dead letters are to be read first.
+    Collecting(BoxFuture<Result<(), ProposalRefused>>),
+}
+
+/// An event that becomes a dead letter.
+struct Dead {
+    partition: PartitionId,
+    offset: Offset,
+    reason: Reason,
+    /// `None` if it has to be read.
+    event: Option<Event>,
+}
+
+impl Committer {
+    /// Commits for the subscription of `record`; dead letters go to `target`.
+    pub(super) fn new(
+        record: Arc<SubscriptionRecord>,
+        topic: Arc<Topic>,
+        target: TopicName,
+        (shard, generation): (ShardHandle, Generation),
+    ) -> Self {
+        let (under_way, after, failing, failed) = (None, None, false, BTreeMap::new());
+        Self { record, topic, target, shard, generation, under_way, after, failing, failed }
+    }
+
+    /// True if a commit may begin now; ends a wait that is over.
+    pub(super) fn may_submit(&mut self, now: Instant) -> bool {
+        self.after.take_if(|after| *after <= now);
+        self.under_way.is_none() && self.after.is_none()
+    }
+
+    /// When a commit may begin, if that is what it waits for.
+    pub(super) fn ready_at(&self) -> Option<Instant> {
+        // A commit under way wakes the owner when it ends.
+        self.after.filter(|_| self.under_way.is_none())
+    }
+
+    /// Keeps events that the chain failed on.
+    pub(super) fn keep_failed(&mut self, partition: PartitionId, dead_letters: Vec<stage::DeadLetter>) {
+        for dead_letter in dead_letters {
+            self.failed.insert((partition, dead_letter.offset), dead_letter);
+        }
+    }
+
+    /// Lets go of failed events below a partition's durable floor.
+    pub(super) fn settle(&mut self, partition: PartitionId, floor: Offset) {
+        while let Some((key, _)) = self.failed.range((partition, Offset(0))..(partition, floor)).next() {
+            let key = *key;
+            self.failed.remove(&key);
+        }
+    }
+
+    /// Begins a commit. Events of dead letters are taken from what was read, or read.
+    pub(super) fn submit(&mut self, settling: Settling, reads: &Reads) {
+        let id = SubscriptionId(self.record.id);
+        let rows = settling.rows.into_iter();
+        let changes =
+            rows.map(|(partition, rows)| StateChange::Progress { subscription: id, partition, rows });
+        let (reply, outcome) = oneshot::channel();
+        let owner = Condition::Owner { subscription: id, generation: self.generation };
+        let (conditions, changes) = (vec![owner], changes.collect());
+        let proposal = Proposal { conditions, changes, appends: Vec::new(), reply };
+        let outcome = if settling.dead_letters.is_empty() {
+            self.shard.propose_with_next_commit(proposal);
+            Outcome::Submitted(outcome)
+        } else {
+            let dead_letters = settling.dead_letters.iter();
+            let dead = dead_letters.flat_map(|it| self.events_of(it, reads)).collect();
+            let collecting = self.collect(dead, reads);
+            Outcome::Collecting(commit(self.shard.clone(), proposal, collecting, outcome))
+        };
+        self.under_way = Some(UnderWay { id: settling.id, outcome });
+        // What is acknowledged meanwhile goes together: one commit and one answer instead of many.
+        self.after = Some(Instant::now() + self.shard.progress_delay());
+    }
+
+    /// Waits until the commit under way ends; for ever if there is none. Cancel safe.
+    pub(super) async fn ended(&mut self) -> (u64, Result<(), ProposalRefused>) {
+        let Some(under_way) = &mut self.under_way else { return pending().await };
+        let outcome = match &mut under_way.outcome {
+            Outcome::Submitted(outcome) => {
+                outcome.await.unwrap_or_else(|_| Err(ProposalRefused::unanswered()))
+            }
+            Outcome::Collecting(outcome) => outcome.await,
+        };
+        let id = under_way.id;
+        self.under_way = None;
+        self.note(&outcome);
+        (id, outcome)
+    }
+
+    fn note(&mut self, outcome: &Result<(), ProposalRefused>) {
+        match outcome {
+            Ok(()) => self.failing = false,
+            Err(ProposalRefused::Gone | ProposalRefused::Stale { .. }) => {}
+            Err(error) => {
+                // Once: a store that takes no writes says so itself, and may stay that way.
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!(%error, "progress could not be committed; it is tried again");
+                }
+                self.after = Some(Instant::now() + RETRY);
+            }
+        }
+    }
+
+    fn events_of(&mut self, dead_letter: &DeadLetter, reads: &Reads) -> Vec<Dead> {
+        let partition = dead_letter.partition;
+        let offsets = (dead_letter.first.0..=dead_letter.last.0).map(Offset);
+        let dead = offsets.map(|offset| {
+            let mut reason = reason(dead_letter);
+            let event = match self.failed.remove(&(partition, offset)) {
+                Some(failed) => {
+                    reason.plugin = failed.plugin;
+                    Some(failed.event)
+                }
+                None => reads.event(partition, offset),
+            };
+            Dead { partition, offset, reason, event }
+        });
+        dead.collect()
+    }
+
+    /// Makes events of a dead-letter topic of them.
+    fn collect(&self, dead: Vec<Dead>, reads: &Reads) -> BoxFuture<Result<Vec<AppendRequest>, Error>> {
+        let logs: BTreeMap<PartitionId, Log> =
+            dead.iter().map(|it| (it.partition, reads.log(it.partition).clone())).collect();
+        let (record, topic) = (Arc::clone(&self.record), Arc::clone(&self.topic));
+        let mut letters = Letters::new(self.target.clone());
+        Box::pin(async move {
+            for Dead { partition, offset, reason, event } in dead {
+                let event = match event {
+                    Some(event) => Some(event),
+                    None => read_event(&logs[&partition], offset).await?,
+                };
+                let Some(event) = event else {
+                    tracing::warn!(%offset, "retention took an event before it became a dead letter");
+                    continue;
+                };
+                let origin = Origin { topic: &topic.name, partition, place: record.name.as_str() };
+                letters.push(&origin, offset, event, &reason);
+            }
+            Ok(letters.into_appends())
+        })
+    }
+}
+
+/// Hands a proposal to the shard once its dead letters are there, and waits for its outcome.
+fn commit(
+    shard: ShardHandle,
+    proposal: Proposal,
+    collecting: BoxFuture<Result<Vec<AppendRequest>, Error>>,
+    outcome: oneshot::Receiver<Result<(), ProposalRefused>>,
+) -> BoxFuture<Result<(), ProposalRefused>> {
+    Box::pin(async move {
+        let appends = collecting.await.map_err(ProposalRefused::Failed)?;
+        shard.propose(Proposal { appends, ..proposal }).await.map_err(ProposalRefused::Failed)?;
+        outcome.await.unwrap_or_else(|_| Err(ProposalRefused::unanswered()))
+    })
+}
+
+fn reason(dead_letter: &DeadLetter) -> Reason {
+    let (error, plugin) = match &dead_letter.reason {
+        DeliveryReason::MaxAttempts => (format!("{} deliveries failed", dead_letter.attempts), None),
+        DeliveryReason::Rejected { reason } => (reason.clone(), None),
+        DeliveryReason::ConsumerLost => {
+            ("the consumer was lost with the event, again and again".to_owned(), None)
+        }
+        DeliveryReason::PluginError { plugin, error } => (error.clone(), Some(plugin.clone())),
+    };
+    Reason {
+        word: dead_letter.reason.as_str(),
+        error,
+        plugin,
+        attempts: u32::from(dead_letter.attempts),
+        first_failure: dead_letter.first_failure,
+        last_failure: dead_letter.last_failure,
+    }
+}
+
+impl fmt::Debug for Committer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let under_way = self.under_way.as_ref().map(|under_way| under_way.id);
+        f.debug_struct("Committer").field("under_way", &under_way).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,107 @@
+//! A consumer as its session holds it.
+
+use std::sync::Arc;
+
+use levada_protocol::{
+    request::{Notice, Subscribed},
+    verbs::{Credit, Verbs},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    command::{Attached, Command},
+    handle::SubscriptionHandle,
+};
+use crate::{error::Error, outbound::Window, outgoing::Outgoing};
+
+/// A consumer, as its session holds it.
+#[derive(Debug)]
+pub struct Consumer {
+    /// What the client is told.
+    pub subscribed: Subscribed,
+    /// Whole wire frames: deliveries and settled verbs. Ends when the subscription does, after an error.
+    pub outgoing: mpsc::Receiver<Result<Outgoing, Error>>,
+    /// What the client is to be told on its control stream: events that retention took before they were acknowledged,
+    /// also those that went while no consumer was attached. Ends when the subscription does.
+    pub notices: mpsc::Receiver<Notice>,
+    /// The way to the owner; dropping it detaches the consumer.
+    pub control: ConsumerControl,
+    /// To be run beside the others.
+    pub room: ConsumerRoom,
+}
+
+/// Waits for room on behalf of a consumer whose stream had none left.
+#[derive(Debug)]
+pub struct ConsumerRoom {
+    consumer: u64,
+    window: Arc<Window>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl ConsumerRoom {
+    /// Tells the owner whenever there is room that it waited for. Never ends.
+    pub async fn run(self) -> std::convert::Infallible {
+        loop {
+            let held = self.window.awaited().await;
+            // An owner that has ended says so in its last frame.
+            let _ = self.commands.send(Command::Room { consumer: self.consumer, held }).await;
+        }
+    }
+}
+
+/// A consumer's way to its subscription's owner.
+#[derive(Debug)]
+pub struct ConsumerControl {
+    consumer: u64,
+    handle: SubscriptionHandle,
+}
+
+impl ConsumerControl {
+    /// Adds to what may be delivered. Cancel safe.
+    ///
+    /// # Errors
+    /// If the subscription was deleted.
+    pub async fn credit(&self, credit: Credit) -> Result<(), Error> {
+        self.handle.send(Command::Credit { consumer: self.consumer, credit }).await
+    }
+
+    /// Ends the consumer, with `SHUTTING_DOWN`, as soon as nothing is in flight or unconfirmed. Cancel safe.
+    ///
+    /// # Errors
+    /// If the subscription was deleted.
+    pub async fn finish(&self) -> Result<(), Error> {
+        self.handle.send(Command::Finish { consumer: self.consumer }).await
+    }
+
+    /// Says what became of deliveries. The answer comes as a `Settled` frame. Cancel safe.
+    ///
+    /// # Errors
+    /// If the subscription was deleted.
+    pub async fn verbs(&self, verbs: Verbs) -> Result<(), Error> {
+        self.handle.send(Command::Verbs { consumer: self.consumer, verbs }).await
+    }
+}
+
+impl Drop for ConsumerControl {
+    fn drop(&mut self) {
+        self.handle.leave(self.consumer);
+    }
+}
+
+/// Attaches a consumer.
+pub(crate) async fn attach(
+    handle: &SubscriptionHandle,
+    name: String,
+    created: bool,
+    window: Arc<Window>,
+) -> Result<Consumer, Error> {
+    let (reply, answer) = oneshot::channel();
+    // From here on it is detached wherever this is given up: an owner must not keep a consumer that nobody holds.
+    let consumer = handle.enter();
+    let control = ConsumerControl { consumer, handle: handle.clone() };
+    let room = ConsumerRoom { consumer, window: Arc::clone(&window), commands: handle.commands().clone() };
+    handle.send(Command::Attach { consumer, name, created, window, reply }).await?;
+    let attached = answer.await.map_err(|_| handle.gone())?;
+    let Attached { subscribed, outgoing, notices } = attached;
+    Ok(Consumer { subscribed, outgoing, notices, control, room })
+}

@@ -1,0 +1,163 @@
+//! A running subscription as others reach it: requests, sessions, and whoever collects figures.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use levada_protocol::ids::TopicId;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    command::Command,
+    inbox::Departed,
+    status::{Described, Status},
+};
+use crate::{error::Error, floors::Floors, metrics::Delivered, rows::SubscriptionRecord, stage::Costs};
+
+/// A running subscription, as others reach it.
+#[derive(Debug, Clone)]
+pub(crate) struct SubscriptionHandle {
+    record: Arc<SubscriptionRecord>,
+    commands: mpsc::Sender<Command>,
+    status: Arc<Status>,
+    costs: Arc<Costs>,
+    stop: CancellationToken,
+    /// Set when the newest version of a plugin of the chain is another.
+    stale: Arc<AtomicBool>,
+    /// How many consumers there ever were: the number of the next one.
+    consumers: Arc<AtomicU64>,
+    departed: Arc<Departed>,
+    /// How many consumers there are.
+    attached: Arc<AtomicU64>,
+    /// Why the owner has ended.
+    ended: Arc<OnceLock<Error>>,
+}
+
+impl SubscriptionHandle {
+    /// A handle of a subscription whose owner is about to start; `stop` ends it.
+    pub(super) fn new(
+        record: &Arc<SubscriptionRecord>,
+        commands: mpsc::Sender<Command>,
+        departed: Arc<Departed>,
+        status: Arc<Status>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            record: Arc::clone(record),
+            commands,
+            status,
+            costs: Arc::default(),
+            stop,
+            stale: Arc::default(),
+            consumers: Arc::new(AtomicU64::new(1)),
+            departed,
+            attached: Arc::default(),
+            ended: Arc::default(),
+        }
+    }
+
+    /// Set when the chain has to be attached again; and where its costs are counted.
+    pub(super) fn chain_signs(&self) -> (Arc<AtomicBool>, Arc<Costs>) {
+        (Arc::clone(&self.stale), Arc::clone(&self.costs))
+    }
+
+    /// Where the owner says why it has ended.
+    pub(super) fn ended_sign(&self) -> Arc<OnceLock<Error>> {
+        Arc::clone(&self.ended)
+    }
+
+    /// True if the owner has ended, of itself or because it was told to.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.commands.is_closed()
+    }
+
+    pub(crate) fn record(&self) -> &Arc<SubscriptionRecord> {
+        &self.record
+    }
+
+    pub(crate) fn topic_id(&self) -> TopicId {
+        TopicId(self.record.topic_id)
+    }
+
+    /// How far the subscription has come, durably.
+    pub(crate) fn floors(&self) -> &Arc<Floors> {
+        self.status.floors()
+    }
+
+    /// How many events its consumers were sent since the start.
+    pub(crate) fn delivered(&self) -> &Delivered {
+        self.status.delivered()
+    }
+
+    /// What its plugins have cost.
+    pub(crate) fn costs(&self) -> &Costs {
+        &self.costs
+    }
+
+    /// Ends the owner. Answers false, for use in `retain`.
+    pub(crate) fn stop(&self) -> bool {
+        self.stop.cancel();
+        false
+    }
+
+    /// Attaches the chain again, now if the place waits for its plugins: the newest version of one is another.
+    pub(crate) fn reattach(&self) {
+        self.stale.store(true, Ordering::Release);
+        self.departed.wake();
+    }
+
+    /// What is known about the subscription. Nobody is asked.
+    pub(crate) fn describe(&self) -> Described {
+        self.status.describe(&self.record)
+    }
+
+    /// What it shows to others.
+    pub(crate) fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// How many consumers are attached, or about to be.
+    pub(crate) fn attached(&self) -> u64 {
+        self.attached.load(Ordering::Relaxed)
+    }
+
+    /// Lets a paused subscription go on.
+    pub(crate) async fn resume(&self) -> Result<(), Error> {
+        self.send(Command::Resume).await
+    }
+
+    /// Counts a consumer that is about to be attached; returns its number, new for each.
+    pub(super) fn enter(&self) -> u64 {
+        self.attached.fetch_add(1, Ordering::Relaxed);
+        self.consumers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Detaches a consumer that was counted, without waiting.
+    pub(super) fn leave(&self, consumer: u64) {
+        self.attached.fetch_sub(1, Ordering::Relaxed);
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.commands.try_send(Command::Detach { consumer })
+        {
+            self.departed.add(consumer);
+        }
+    }
+
+    /// The way to the owner.
+    pub(super) fn commands(&self) -> &mpsc::Sender<Command> {
+        &self.commands
+    }
+
+    pub(super) async fn send(&self, command: Command) -> Result<(), Error> {
+        self.commands.send(command).await.map_err(|_| self.gone())
+    }
+
+    /// What is said of a subscription whose owner has ended.
+    pub(super) fn gone(&self) -> Error {
+        if let Some(error) = self.ended.get() {
+            return error.clone();
+        }
+        let message = format!("subscription {}/{} was deleted", self.record.topic, self.record.name);
+        Error::refused(levada_protocol::error::ErrorCode::SubscriptionNotFound, message)
+    }
+}

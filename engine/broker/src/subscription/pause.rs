@@ -1,0 +1,79 @@
+//! Whether deliveries are paused, why, and until when.
+
+use levada_protocol::request::PauseReason;
+use tokio::time::{Duration, Instant};
+
+/// A pause that somebody or something else ends, or none.
+#[derive(Debug, Default)]
+pub(super) struct Pause {
+    paused: Option<Paused>,
+}
+
+#[derive(Debug)]
+struct Paused {
+    reason: PauseReason,
+    /// When it ends by itself.
+    until: Option<Instant>,
+}
+
+impl Pause {
+    /// Pauses, for a while or until [`Pause::end`]. A pause under way is replaced.
+    pub(super) fn begin(&mut self, now: Instant, reason: PauseReason, retry_after: Option<Duration>) {
+        if self.paused.is_none() {
+            tracing::warn!(why = %reason, "subscription paused");
+        }
+        self.paused = Some(Paused { reason, until: retry_after.map(|pause| now + pause) });
+    }
+
+    pub(super) fn end(&mut self) {
+        self.paused = None;
+    }
+
+    /// Ends a pause that would end by itself.
+    pub(super) fn end_if_timed(&mut self) {
+        self.paused.take_if(|paused| paused.until.is_some());
+    }
+
+    /// True while it lasts; ends it if its time is up.
+    pub(super) fn lasts(&mut self, now: Instant) -> bool {
+        self.paused.take_if(|paused| paused.until.is_some_and(|until| until <= now));
+        self.paused.is_some()
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.paused.is_some()
+    }
+
+    /// When it ends by itself.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.paused.as_ref()?.until
+    }
+
+    pub(super) fn reason(&self) -> Option<&PauseReason> {
+        self.paused.as_ref().map(|paused| &paused.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason() -> PauseReason {
+        PauseReason::Plugin { message: "a plugin fails".to_owned() }
+    }
+
+    #[test]
+    fn a_timed_pause_ends_by_itself_and_another_one_does_not() {
+        let mut pause = Pause::default();
+        let now = Instant::now();
+        assert!(!pause.lasts(now));
+        pause.begin(now, reason(), Some(Duration::from_secs(1)));
+        assert!(pause.lasts(now) && pause.reason() == Some(&reason()));
+        assert!(!pause.lasts(now + Duration::from_secs(1)) && !pause.is_on());
+        pause.begin(now, reason(), None);
+        pause.end_if_timed();
+        assert!(pause.lasts(now + Duration::from_secs(1_000)));
+        pause.end();
+        assert!(!pause.is_on());
+    }
+}

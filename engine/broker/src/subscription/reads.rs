@@ -1,0 +1,213 @@
+//! Reads under way: of the log, and through the chain; and what earlier ones brought.
+//!
+//! Nothing here waits for a read: whoever owns the reads is told when one ends. It must not know consumers.
+
+use std::{future::poll_fn, ops::Range, sync::Arc, task::Poll};
+
+use levada_delivery::subscription::Fetch;
+use levada_protocol::{
+    error::ErrorCode,
+    event::Event,
+    ids::{Offset, PartitionId},
+};
+
+use super::{
+    retained::{RetainBudget, Retained},
+    slices::{Slices, event_in},
+};
+use crate::{
+    chains,
+    error::Error,
+    frames::Piece,
+    log::{Found, Log},
+    stage::{self, BoxFuture, DeadLetter, Input, Source},
+};
+
+/// Reads that may be under way at once.
+const READS_MAX: usize = 4;
+/// Bytes that one read of the log brings at most.
+const READ_BYTES: usize = 512 * 1024;
+
+/// The reads of one subscription.
+pub(super) struct Reads {
+    logs: Vec<Log>,
+    under_way: Vec<Read>,
+    retained: Retained,
+}
+
+/// A read under way.
+struct Read {
+    fetch: Fetch,
+    work: BoxFuture<Result<Brought, Error>>,
+}
+
+/// How a read begins.
+#[derive(Debug)]
+pub(super) enum Begun {
+    /// What is wanted is in memory.
+    Retained(Fetch),
+    /// It ended at once.
+    Ended(Fetch, Brought),
+    /// It ends later.
+    UnderWay,
+    /// As many as may be are under way.
+    Full(Fetch),
+}
+
+/// What a read brought.
+#[derive(Debug)]
+pub(super) enum Brought {
+    Slices {
+        slices: Slices,
+        /// What the chain failed on.
+        dead_letters: Vec<DeadLetter>,
+        /// Why the chain must stop behind the last slice, and when it may be tried again by itself.
+        paused: Option<stage::Paused>,
+    },
+    /// There is nothing yet.
+    End,
+    /// The log begins here now.
+    Dropped(Offset),
+}
+
+impl Reads {
+    pub(super) fn new(logs: Vec<Log>, budget: Arc<RetainBudget>) -> Self {
+        let retained = Retained::new(logs.len(), budget);
+        Self { logs, under_way: Vec::new(), retained }
+    }
+
+    /// Begins a read, through the chain if there is one.
+    pub(super) fn begin(
+        &mut self,
+        fetch: Fetch,
+        chain: Option<&Arc<chains::Attached>>,
+    ) -> Result<Begun, (Fetch, Error)> {
+        let (partition, range) = (fetch.partition, fetch.range.clone());
+        if self.retained.find(partition, range.start).is_some() {
+            return Ok(Begun::Retained(fetch));
+        }
+        let log = &self.logs[usize::from(partition.0)];
+        // A chain may pass little of much.
+        let room = usize::try_from(fetch.bytes_max).unwrap_or(usize::MAX);
+        let bytes = if chain.is_some() { READ_BYTES } else { READ_BYTES.min(room.saturating_mul(2)) };
+        let found = match (log.read_now(&range, bytes), chain) {
+            (Some(found), None) => {
+                return match stored(range.start, found) {
+                    Ok(brought) => Ok(Begun::Ended(fetch, brought)),
+                    Err(error) => Err((fetch, error)),
+                };
+            }
+            (found, _) => found,
+        };
+        if self.under_way.len() >= READS_MAX {
+            return Ok(Begun::Full(fetch));
+        }
+        let (log, chain) = (log.clone(), chain.map(Arc::clone));
+        let work = Box::pin(async move {
+            let found = match found {
+                Some(found) => found,
+                None => log.read_range(range.clone(), bytes).await?,
+            };
+            match chain {
+                Some(chain) => filtered(&chain, partition, range, found).await,
+                None => stored(range.start, found),
+            }
+        });
+        self.under_way.push(Read { fetch, work });
+        Ok(Begun::UnderWay)
+    }
+
+    /// Waits for a read to end; for ever if none is under way. Cancel safe.
+    pub(super) async fn ended(&mut self) -> (Fetch, Result<Brought, Error>) {
+        poll_fn(|context| {
+            for index in 0..self.under_way.len() {
+                if let Poll::Ready(brought) = self.under_way[index].work.as_mut().poll(context) {
+                    return Poll::Ready((self.under_way.swap_remove(index).fetch, brought));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Gives up everything under way and lets go of what was read; returns the fetches.
+    pub(super) fn restart(&mut self) -> Vec<Fetch> {
+        self.retained.clear();
+        self.under_way.drain(..).map(|read| read.fetch).collect()
+    }
+
+    /// Keeps what was read, as [`Retained::add`] does.
+    pub(super) fn retain(
+        &mut self,
+        partition: PartitionId,
+        slices: Slices,
+        needed: impl Fn(PartitionId, &Range<Offset>) -> bool,
+    ) {
+        self.retained.add(partition, slices, needed);
+    }
+
+    /// The stretch in memory that holds an offset.
+    pub(super) fn find(&self, partition: PartitionId, offset: Offset) -> Option<&Slices> {
+        self.retained.find(partition, offset)
+    }
+
+    /// Lets go of what is below a floor.
+    pub(super) fn settle(&mut self, partition: PartitionId, floor: Offset) {
+        self.retained.settle(partition, floor);
+    }
+
+    /// The stored event at an offset, if it is in memory.
+    pub(super) fn event(&self, partition: PartitionId, offset: Offset) -> Option<Event> {
+        self.retained.find(partition, offset)?.event(offset)
+    }
+
+    /// The log of a partition.
+    pub(super) fn log(&self, partition: PartitionId) -> &Log {
+        &self.logs[usize::from(partition.0)]
+    }
+}
+
+/// The event at an offset, if it is still stored.
+pub(super) async fn read_event(log: &Log, offset: Offset) -> Result<Option<Event>, Error> {
+    let Found::Pieces(pieces) = log.read_range(offset..offset.plus(1), 1).await? else { return Ok(None) };
+    for piece in &pieces {
+        if let Some(event) = event_in(piece, offset)? {
+            return Ok(Some(event));
+        }
+    }
+    Ok(None)
+}
+
+/// What was found, where there is no chain.
+fn stored(from: Offset, found: Found) -> Result<Brought, Error> {
+    Ok(match found {
+        Found::Pieces(pieces) => {
+            let slices = Slices::stored(from, pieces)?;
+            Brought::Slices { slices, dead_letters: Vec::new(), paused: None }
+        }
+        Found::End => Brought::End,
+        Found::Dropped(start) => Brought::Dropped(start),
+    })
+}
+
+/// What a chain makes of what was found.
+async fn filtered(
+    attached: &chains::Attached,
+    partition: PartitionId,
+    range: Range<Offset>,
+    found: Found,
+) -> Result<Brought, Error> {
+    let Found::Pieces(pieces) = found else { return stored(range.start, found) };
+    let end = pieces.last().map_or(range.start, Piece::end).min(range.end);
+    let sources = pieces
+        .into_iter()
+        .map(|piece| Source::check(piece.run))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Error::refused(ErrorCode::StorageCorrupt, error.to_string()))?;
+    let input = Input { partition, offsets: range.start..end, sources: &sources };
+    let mut filtered = attached.chain.filter(input).await;
+    let paused = filtered.progress.paused.take();
+    let dead_letters = filtered.progress.dead_letters.clone();
+    let slices = Slices::filtered(range.start, filtered);
+    Ok(Brought::Slices { slices, dead_letters, paused })
+}

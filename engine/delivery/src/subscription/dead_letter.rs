@@ -1,0 +1,80 @@
+//! Events whose delivery ended without success, and why.
+
+use levada_protocol::ids::{Offset, PartitionId, Timestamp};
+
+use super::partitions::partition_id;
+use crate::progress::History;
+
+/// Events whose delivery ended without success, alike in everything said here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The first offset.
+    pub first: Offset,
+    /// The last offset, included; every offset between is a dead letter.
+    pub last: Offset,
+    /// Deliveries that failed, this one included.
+    pub attempts: u16,
+    /// Why it ended.
+    pub reason: Reason,
+    /// When the first one failed.
+    pub first_failure: Timestamp,
+    /// When the last one failed.
+    pub last_failure: Timestamp,
+}
+
+/// Why an event became a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// It failed as often as the subscription allows.
+    MaxAttempts,
+    /// A consumer rejected it.
+    Rejected {
+        /// In the consumer's words.
+        reason: String,
+    },
+    /// Its last attempt ended with its consumer's connection, as several before.
+    ConsumerLost,
+    /// The chain failed on it.
+    PluginError {
+        /// The plugin's name and version.
+        plugin: String,
+        /// What the plugin reported.
+        error: String,
+    },
+}
+
+impl Reason {
+    /// The value of the dead letter's `lv-dlq-reason` header.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::MaxAttempts => "max_attempts",
+            Self::Rejected { .. } => "rejected",
+            Self::ConsumerLost => "consumer_lost",
+            Self::PluginError { .. } => "plugin_error",
+        }
+    }
+}
+
+impl DeadLetter {
+    /// Events of a partition whose last delivery fails now; the range is not empty.
+    pub(super) fn new(
+        now: Timestamp,
+        partition: usize,
+        range: &std::ops::Range<u64>,
+        history: History,
+        reason: Reason,
+    ) -> Self {
+        let first_failure_ms = if history.attempts == 0 { now.0 } else { history.first_failure_ms };
+        Self {
+            partition: partition_id(partition),
+            first: Offset(range.start),
+            last: Offset(range.end - 1),
+            attempts: history.attempts.saturating_add(1),
+            reason,
+            first_failure: Timestamp(first_failure_ms),
+            last_failure: now,
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! The subscription itself: what happens to it and what follows, put together of its parts.
+//!
+//! Every step of an offset is the ledger's; who gets what is the policy's; when to give up is the retry policy's.
+
+use std::{collections::BTreeSet, ops::Range};
+
+use levada_protocol::{
+    error::ErrorCode,
+    ids::{DeliveryToken, Offset, PartitionId},
+    verbs::{Verb, VerbKind},
+};
+
+use super::{
+    consumer::{ConsumerId, Room},
+    consumers::Consumers,
+    deliveries::Deliveries,
+    effects::{Applied, CameBack, LostRange, Settling},
+    fetch::{Assigned, Contents, FETCH_BYTES_MAX, Fetch, Fetched, Wanted},
+    ledger::Ledger,
+    options::Options,
+    partition::Partition,
+    partitions::{index, partition_id},
+    retry::{Cause, Next, RetryPolicy},
+    settlement::{Outcome, Settlement},
+    sharing::{Choice, Sharing},
+    stats::{PartitionStats, Stats},
+    waiting::Wait,
+};
+use crate::{now::Now, progress::Progress};
+
+/// The state of one subscription, over all partitions of its topic.
+#[derive(Debug)]
+pub struct Subscription {
+    sharing: Sharing,
+    retry: RetryPolicy,
+    pub(super) ledger: Ledger,
+    fetches: u64,
+}
+
+impl Subscription {
+    /// A subscription at rest; `partitions` are all of the topic's, in order. Offsets below the highest one that is
+    /// known to be settled or failed wait for delivery, those above it are fresh. What waits for its backoff continues to
+    /// wait, counted from `now`.
+    pub fn new(options: &Options, partitions: Vec<Progress>, now: Now) -> Self {
+        let partitions = partitions.into_iter().map(|progress| Partition::new(progress, now)).collect();
+        let ledger = Ledger::new(
+            partitions,
+            Consumers::new(options.in_flight_max()),
+            Deliveries::new(options.seed),
+            Settlement::new(options.dead_letters_max),
+            options.ack_timeout_ms,
+        );
+        let (sharing, retry) = (Sharing::new(options.order), RetryPolicy::new(options));
+        Self { sharing, retry, ledger, fetches: 0 }
+    }
+
+    /// Adds a consumer without credit.
+    ///
+    /// # Errors
+    /// `LimitExceeded` if there are [`super::CONSUMERS_MAX`].
+    ///
+    /// # Panics
+    /// If a consumer of this id is attached: ids are the caller's, new for each.
+    pub fn attach(&mut self, consumer: ConsumerId) -> Result<(), ErrorCode> {
+        self.ledger.consumers.attach(consumer)
+    }
+
+    /// Removes a consumer and takes its deliveries back at once. That counts no attempt but for an event that was
+    /// delivered alone (decision 18). What its stream had not taken does not even count as returned. What it
+    /// acknowledged still settles.
+    pub fn detach(&mut self, now: Now, consumer: ConsumerId) {
+        let parts = self.ledger.deliveries.of(consumer).into_iter();
+        let parts = parts.flat_map(|token| self.take_in_flight(token, u64::MAX)).collect();
+        self.fail(now, parts, Cause::ConsumerLost);
+        self.ledger.consumers.detach(consumer);
+    }
+
+    /// Lets a consumer receive this much more; what is left of earlier grants stays.
+    pub fn grant(&mut self, consumer: ConsumerId, events: u64, bytes: u64) {
+        if let Some(consumer) = self.ledger.consumers.find_mut(consumer) {
+            consumer.grant(events, bytes);
+        }
+    }
+
+    /// Says how many of a consumer's deliveries its stream has taken, in the order in which they were made. One that it
+    /// never took counts no attempt.
+    pub fn taken(&mut self, consumer: ConsumerId, deliveries: u64) {
+        if let Some(consumer) = self.ledger.consumers.find_mut(consumer) {
+            consumer.taken(deliveries);
+        }
+    }
+
+    /// Keeps a consumer from getting anything while its stream takes nothing, or lets it have its turn again.
+    pub fn hold(&mut self, consumer: ConsumerId, held: bool) {
+        if let Some(consumer) = self.ledger.consumers.find_mut(consumer) {
+            consumer.hold(held);
+        }
+    }
+
+    /// Reports a partition's durable end. One that is below an earlier one changes nothing.
+    pub fn end(&mut self, partition: PartitionId, end: Offset) {
+        self.ledger.partitions.update(index(partition), |it| it.extend(end.0));
+    }
+
+    /// Reports where a partition's log begins. What is before it and is neither settled nor settling is lost: it
+    /// counts as settled and is returned here, once.
+    pub fn lost(&mut self, partition: PartitionId, log_start: Offset) -> Option<LostRange> {
+        self.ledger.lose(partition, log_start)
+    }
+
+    /// What to read next; `None` until time passes (see [`Subscription::next_deadline`]), the end moves, a verb, a
+    /// grant or a commit comes, or a fetch under way ends.
+    ///
+    /// Of one partition, fresh offsets and offsets to be delivered again may be under way at once.
+    pub fn fetch(&mut self, now: Now) -> Option<Fetch> {
+        self.sharing.policy_mut().prepare(&mut self.ledger, now.mono_ms);
+        let Choice { partition, run } = self.sharing.policy().choose(&self.ledger, now.mono_ms)?;
+        let again = run.again.is_some();
+        self.ledger.partitions.update(partition, |it| it.set_fetching(again, true));
+        self.ledger.partitions.set_next(partition + 1);
+        self.fetches += 1;
+        let room = self.ledger.consumers.with_room().map(|(_, room)| room.bytes);
+        Some(Fetch {
+            id: self.fetches,
+            partition: partition_id(partition),
+            range: Offset(run.range.start)..Offset(run.range.end),
+            bytes_max: room.fold(0, u64::saturating_add).min(FETCH_BYTES_MAX),
+            again,
+        })
+    }
+
+    /// Assigns what was fetched to consumers, as things are now: that may be less than what was fetched, and nothing if
+    /// an earlier event came back or retention took it. `room` says how many bytes a consumer's stream takes; `None` if
+    /// none, which holds the consumer until [`Subscription::hold`] releases it.
+    pub fn assign(
+        &mut self,
+        now: Now,
+        fetch: Fetch,
+        fetched: Fetched<'_>,
+        mut room: impl FnMut(ConsumerId, Wanted) -> Option<u64>,
+    ) -> Assigned {
+        let (partition, mut at) = (index(fetch.partition), fetch.range.start.0);
+        self.abandon(fetch);
+        self.sharing.policy_mut().prepare(&mut self.ledger, now.mono_ms);
+        let contents = Contents::new(fetched);
+        let mut assignments = Vec::new();
+        while at < fetched.reached.0 {
+            let policy = self.sharing.policy();
+            let Some(mut run) = policy.run_at(&self.ledger, partition, at, now.mono_ms) else { break };
+            run.range.end = run.range.end.min(fetched.reached.0);
+            if contents.events_in(&run.range) == 0 {
+                self.ledger.use_up(now, partition, &run.range, run.again.is_none(), &contents);
+                at = run.range.end;
+                continue;
+            }
+            let Some((place, mut limit)) = policy.taker(&self.ledger, &run, now.mono_ms) else { break };
+            let consumer = self.ledger.consumers.list()[place].id();
+            let least = contents.cut(&run.range, Room { bytes: 0, ..limit }).bytes;
+            let Some(bytes) = room(consumer, Wanted { least, most: limit.bytes }) else {
+                self.hold(consumer, true);
+                continue;
+            };
+            limit.bytes = limit.bytes.min(bytes);
+            let cut = contents.cut(&run.range, limit);
+            at = cut.end;
+            assignments.push(self.ledger.deliver(now, partition, &run, cut, place, &contents));
+        }
+        // What is left of a partition goes before others, for it has been read already.
+        self.ledger.partitions.set_next(if at < fetched.reached.0 { partition } else { partition + 1 });
+        Assigned { until: Offset(at), assignments }
+    }
+
+    /// Ends a fetch that brought nothing. The same will be asked for again at once: find out why first.
+    pub fn abandon(&mut self, fetch: Fetch) {
+        self.ledger.partitions.update(index(fetch.partition), |it| it.set_fetching(fetch.again, false));
+    }
+
+    /// Reports the real size of a delivery that was sent.
+    pub fn sent(&mut self, token: DeliveryToken, bytes: u64) {
+        if let Some((consumer, estimated)) = self.ledger.deliveries.resize(token.0, bytes)
+            && let Some(consumer) = self.ledger.consumers.find_mut(consumer)
+        {
+            consumer.correct(estimated, bytes);
+        }
+    }
+
+    /// Takes back a delivery that could not be sent.
+    pub fn recall(&mut self, now: Now, token: DeliveryToken) {
+        let parts = self.take_in_flight(token.0, u64::MAX);
+        self.fail(now, parts, Cause::Untaken);
+    }
+
+    /// Applies a verb. Offsets of its range that are not in flight with its token do not matter, as long as one
+    /// event is.
+    ///
+    /// # Errors
+    /// `DeliveryExpired` if no event of the range is in flight with this token at this consumer: it timed out, was
+    /// given back or was settled before. No delivery is changed.
+    pub fn verb(&mut self, now: Now, consumer: ConsumerId, verb: &Verb) -> Result<Applied, ErrorCode> {
+        // Late or not, a consumer that ends a delivery is alive and works.
+        if verb.kind != VerbKind::InProgress
+            && let Some(consumer) = self.ledger.consumers.find_mut(consumer)
+        {
+            consumer.respond();
+        }
+        let token = verb.token.0;
+        let delivery = self.ledger.deliveries.get(token).filter(|it| it.consumer() == consumer);
+        let delivery = delivery.filter(|it| it.partition() == index(verb.partition));
+        let delivery = delivery.ok_or(ErrorCode::DeliveryExpired)?;
+        let (partition, within) = (delivery.partition(), delivery.range().clone());
+        let range = verb.first.0.max(within.start)..verb.last.0.saturating_add(1).min(within.end);
+        if range.is_empty() {
+            return Err(ErrorCode::DeliveryExpired);
+        }
+        let range = self.ledger.partitions.get(partition).widen(&range, &within);
+        let events = self.ledger.partitions.get(partition).events_in_flight(&range, token);
+        if events == 0 {
+            return Err(ErrorCode::DeliveryExpired);
+        }
+        let taken = self.ledger.partitions.update(partition, |it| it.take_in_flight(&range, token, u64::MAX));
+        if verb.kind != VerbKind::InProgress {
+            self.ledger.settlement.accept_verb();
+        }
+        let books = self.ledger.partitions.get(partition);
+        let (taken, filtered): (Vec<_>, Vec<_>) = taken.into_iter().partition(|it| books.events_in(it) > 0);
+        filtered.into_iter().for_each(|it| self.ledger.settlement.push(partition, it, Outcome::Dropped));
+        match &verb.kind {
+            VerbKind::Ack => taken.into_iter().for_each(|it| self.ledger.acknowledge(partition, it, token)),
+            VerbKind::Reject { reason } => {
+                taken.iter().for_each(|it| self.ledger.reject(now, partition, it, token, reason));
+            }
+            VerbKind::Nack { delay_ms } => {
+                let parts = taken.into_iter().map(|range| (partition, range, token)).collect();
+                self.fail(now, parts, Cause::Nack { delay_ms: *delay_ms });
+                self.ledger.partitions.touch(partition);
+            }
+            VerbKind::InProgress => {
+                let deadline = self.ledger.deadline(now);
+                self.ledger.partitions.update(partition, |it| {
+                    taken.into_iter().for_each(|range| it.put_in_flight(range, token, deadline));
+                });
+            }
+        }
+        Ok(Applied { events, ticket: self.ledger.settlement.ticket() })
+    }
+
+    /// Every verb with a ticket up to this one has taken effect durably.
+    pub fn confirmed(&self) -> u64 {
+        self.ledger.settlement.confirmed()
+    }
+
+    /// Takes back what is past its deadline, as a failed attempt unless its consumer's stream never took it; returns how
+    /// many events. `taken` says how many of a consumer's deliveries its stream has taken, as [`Subscription::taken`].
+    pub fn on_time(&mut self, now: Now, taken: impl Fn(ConsumerId) -> u64) -> u64 {
+        let mut expired = Vec::new();
+        while let Some(token) = self.ledger.deliveries.pop_timer(now.mono_ms) {
+            expired.extend(self.take_in_flight(token, now.mono_ms));
+            let delivery =
+                self.ledger.deliveries.get(token).expect("a timer's delivery has events in flight");
+            let partition = self.ledger.partitions.get(delivery.partition());
+            if let Some(deadline) = partition.next_deadline(delivery.range(), token) {
+                self.ledger.deliveries.set_timer(token, deadline);
+            }
+        }
+        for (_, _, token) in &expired {
+            let delivery = self.ledger.deliveries.get(*token).expect("what is in flight has a delivery");
+            if let Some(holder) = self.ledger.consumers.find_mut(delivery.consumer()) {
+                holder.lapse(delivery.sent_at(), now.mono_ms);
+                holder.taken(taken(holder.id()));
+            }
+        }
+        let events = self.fail(now, expired, Cause::Timeout);
+        self.ledger.totals.expired += events;
+        events
+    }
+
+    /// When something happens by itself after `now`, on the monotonic clock: a delivery times out, one that waits becomes
+    /// due, or the active place changes hands.
+    pub fn next_deadline(&self, now: Now) -> Option<u64> {
+        let due = self.ledger.partitions.retrying().filter_map(|(_, it)| it.next_due(now.mono_ms)).min();
+        let timers = self.ledger.deliveries.next_timer().into_iter();
+        timers.chain(due).chain(self.sharing.policy().next_deadline(now.mono_ms)).min()
+    }
+
+    /// Everything for the next commit; `None` if there is nothing, or while a commit is under way.
+    pub fn take_settling(&mut self) -> Option<Settling> {
+        self.ledger.begin_commit()
+    }
+
+    /// Ends the commit `id`. If it was refused, what consumers settled is theirs again with a new deadline, and is
+    /// returned; everything else is part of the next commit.
+    ///
+    /// # Panics
+    /// If `id` is not the commit under way.
+    pub fn settled(&mut self, id: u64, durable: bool, now: Now) -> Vec<CameBack> {
+        if durable {
+            self.ledger.commit(id);
+            return Vec::new();
+        }
+        let mut back = Vec::new();
+        let parts = self.ledger.undo_commit(id);
+        let places: BTreeSet<usize> = parts.iter().map(|(partition, ..)| *partition).collect();
+        for (partition, range, token) in parts {
+            let Some(consumer) = self.ledger.deliveries.get(token).map(|it| it.consumer()) else { continue };
+            let keeper = self.sharing.policy().keeps(&self.ledger, partition, &range, consumer, now.mono_ms);
+            back.extend(self.ledger.put_back(now, partition, range, token, keeper));
+        }
+        for partition in places {
+            // Retention may have passed what came back; then it is lost after all.
+            let log_start = self.ledger.partitions.update(partition, Partition::take_start);
+            self.ledger.lose(partition_id(partition), Offset(log_start));
+        }
+        back
+    }
+
+    /// How many events are in flight at a consumer.
+    pub fn in_flight(&self, consumer: ConsumerId) -> u64 {
+        self.ledger.consumers.find(consumer).map_or(0, |consumer| consumer.in_flight())
+    }
+
+    /// Attached consumers; the first is the active one where order matters.
+    pub fn consumers(&self) -> impl Iterator<Item = ConsumerId> {
+        self.ledger.consumers.list().iter().map(|consumer| consumer.id())
+    }
+
+    /// Changes whenever [`Subscription::consumers`] does.
+    pub fn consumers_version(&self) -> u64 {
+        self.ledger.consumers.version()
+    }
+
+    /// Consumers that get nothing for now: their deliveries timed out again and again, and others take deliveries.
+    pub fn passed_over(&self) -> impl Iterator<Item = ConsumerId> {
+        self.ledger.consumers.passed_over()
+    }
+
+    /// Statistics over all partitions.
+    pub fn stats(&self) -> Stats {
+        let totals = &self.ledger.totals;
+        Stats {
+            in_flight: self.ledger.consumers.in_flight(),
+            redelivered: totals.redelivered,
+            expired: totals.expired,
+            dead_lettered: totals.dead_lettered,
+            lost: totals.lost,
+        }
+    }
+
+    /// Statistics of one partition.
+    ///
+    /// # Panics
+    /// If there is no such partition.
+    pub fn partition(&self, partition: PartitionId) -> PartitionStats {
+        let it = self.ledger.partitions.get(index(partition));
+        PartitionStats {
+            floor: Offset(it.floor()),
+            end: Offset(it.end()),
+            lag: it.lag(),
+            stuck: it.stuck().map(Offset),
+        }
+    }
+
+    /// Partitions whose statistics may have changed since the last call; at first all.
+    pub fn take_changed(&mut self) -> impl Iterator<Item = PartitionId> + use<> {
+        self.ledger.partitions.take_changed().into_iter().map(partition_id)
+    }
+
+    /// The durable floors of all partitions, in order: what retention must keep.
+    pub fn floors(&self) -> impl Iterator<Item = Offset> {
+        self.ledger.partitions.iter().map(|it| Offset(it.floor()))
+    }
+
+    /// True if an event of this range may still have to be sent.
+    pub fn needs(&self, partition: PartitionId, range: &Range<Offset>) -> bool {
+        self.ledger.partitions.get(index(partition)).needs(&(range.start.0..range.end.0))
+    }
+
+    /// Takes the parts of a delivery in flight whose deadline is not after `late`, with partition and token.
+    fn take_in_flight(&mut self, token: u64, late: u64) -> Vec<(usize, Range<u64>, u64)> {
+        let Some(delivery) = self.ledger.deliveries.get(token) else { return Vec::new() };
+        let (partition, range) = (delivery.partition(), delivery.range());
+        let parts = self.ledger.partitions.update(partition, |it| it.take_in_flight(range, token, late));
+        parts.into_iter().map(|range| (partition, range, token)).collect()
+    }
+
+    /// Fails parts that were taken out of flight, each with its partition and token; returns how many events.
+    fn fail(&mut self, now: Now, mut parts: Vec<(usize, Range<u64>, u64)>, cause: Cause) -> u64 {
+        parts.sort_unstable_by_key(|(partition, range, _)| (*partition, range.start));
+        let mut events = 0;
+        for (partition, range, token) in parts {
+            let delivery = self.ledger.deliveries.get(token).expect("what is in flight has a delivery");
+            let holder = self.ledger.consumers.find(delivery.consumer());
+            let untaken = holder.is_some_and(|it| !it.has_taken(delivery.number()));
+            let by = (cause != Cause::ConsumerLost).then_some(delivery.consumer());
+            let cause = match cause {
+                Cause::Timeout | Cause::ConsumerLost if untaken => Cause::Untaken,
+                _ => cause,
+            };
+            events += self.ledger.release(partition, &range, token);
+            self.fail_part(now, partition, &range, cause, by);
+        }
+        events
+    }
+
+    /// Gives the events of a part that has left flight another attempt, or up.
+    fn fail_part(
+        &mut self,
+        now: Now,
+        partition: usize,
+        range: &Range<u64>,
+        cause: Cause,
+        by: Option<ConsumerId>,
+    ) {
+        let mut first_back = None;
+        for events in self.ledger.settle_filtered(partition, range) {
+            for (piece, history) in self.ledger.partitions.get(partition).histories(&events) {
+                let (due, failed) = match self.retry.decide(now, history, cause) {
+                    Next::GiveUp(reason) => {
+                        self.ledger.bury(now, partition, &piece, history, reason, None);
+                        continue;
+                    }
+                    Next::Attempt { due, history } => (due, history),
+                };
+                first_back.get_or_insert((piece.start, due));
+                self.ledger.partitions.update(partition, |it| {
+                    if let Some(failed) = failed {
+                        it.set_history(&piece, failed);
+                    }
+                    it.wait(piece, Wait { due, by });
+                });
+                if failed.is_some() {
+                    self.ledger.partitions.touch(partition);
+                }
+            }
+        }
+        if let Some((from, due)) = first_back {
+            self.sharing.policy().failed(&mut self.ledger, partition, from, due);
+        }
+    }
+}

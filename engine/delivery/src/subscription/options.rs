@@ -1,0 +1,49 @@
+//! How a subscription delivers.
+
+use levada_protocol::request::{Order, SubscriptionOptions};
+
+use super::consumer::Room;
+use crate::backoff::Backoff;
+
+/// How a subscription delivers.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How several consumers share it. `Key` is as `Partition` in this version (decision 53).
+    pub order: Order,
+    /// Milliseconds after which an unacknowledged delivery is given again, without any further wait.
+    pub ack_timeout_ms: u64,
+    /// Failed deliveries after which an event becomes a dead letter; 0 is as 1.
+    pub max_attempts: u16,
+    /// Most unacknowledged events of one consumer.
+    pub max_in_flight: u64,
+    /// Most unacknowledged bytes of one consumer, exceeded by one delivery at most. Default 16 MiB (decision 45).
+    pub max_in_flight_bytes: u64,
+    /// How long an event waits that was given back without a delay or that lost its consumer while it was alone.
+    pub backoff: Backoff,
+    /// Most dead letters in one commit, so that a commit stays small. Default 64.
+    pub dead_letters_max: u64,
+    /// Where delivery tokens and the random part of waits begin. To be chosen at random, so that a token of an earlier life
+    /// means nothing in this one.
+    pub seed: u64,
+}
+
+impl Options {
+    /// What the subscription's catalogue record says, and defaults for the rest.
+    pub fn new(options: &SubscriptionOptions, seed: u64) -> Self {
+        Self {
+            order: options.order(),
+            ack_timeout_ms: u64::from(options.ack_timeout_ms()),
+            max_attempts: options.max_attempts(),
+            max_in_flight: u64::from(options.max_in_flight()),
+            max_in_flight_bytes: 16 * 1024 * 1024,
+            backoff: Backoff::default(),
+            dead_letters_max: 64,
+            seed,
+        }
+    }
+
+    /// What one consumer may have in flight.
+    pub(super) fn in_flight_max(&self) -> Room {
+        Room { events: self.max_in_flight, bytes: self.max_in_flight_bytes }
+    }
+}

@@ -1,0 +1,44 @@
+//! What an operator wants to know about a subscription.
+//!
+//! It must not know metrics or their names.
+
+use levada_protocol::ids::Offset;
+
+/// Statistics over all partitions. Counts are since the engine started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Events delivered and not answered yet.
+    pub in_flight: u64,
+    /// Events delivered when they, or what stood before them, had been delivered before; after a restart, when they
+    /// may have been.
+    pub redelivered: u64,
+    /// Events whose consumer did not respond in time.
+    pub expired: u64,
+    /// Events that became dead letters, durably.
+    pub dead_lettered: u64,
+    /// Events that retention took first.
+    pub lost: u64,
+}
+
+/// Statistics of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionStats {
+    /// The oldest offset that is not durably settled.
+    pub floor: Offset,
+    /// Behind the last durable offset.
+    pub end: Offset,
+    /// Events below the end that are not durably settled: neither acknowledged nor filtered nor lost nor dead letters.
+    pub lag: u64,
+    /// The offset that keeps new ones from being delivered: the window above the floor is full, or too many runs of
+    /// offsets have failed. Shown as `WINDOW_FULL`.
+    pub stuck: Option<Offset>,
+}
+
+/// Counts since the start.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    pub(super) redelivered: u64,
+    pub(super) expired: u64,
+    pub(super) dead_lettered: u64,
+    pub(super) lost: u64,
+}
