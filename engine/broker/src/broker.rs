@@ -10,6 +10,7 @@ use levada_protocol::{
     ids::{PartitionId, TopicName},
     request::{Read, Subscribe},
 };
+use levada_stage::Plugins;
 use levada_store::Store;
 use tokio::sync::Semaphore;
 
@@ -29,7 +30,6 @@ use crate::{
     reader::{self, Reader},
     reclaim, retention,
     shard::{Shard, ShardHandle},
-    stage::Plugins,
     subscription::{self, Consumer},
     tasks::Tasks,
 };

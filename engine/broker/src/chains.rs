@@ -8,17 +8,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use levada_chain::{Chain, ChainStage, Clock, Counted};
 use levada_protocol::{
     error::ErrorCode,
     limits::{CHAIN_STAGES_MAX, INSTANCE_MEMORY_BYTES_MAX, PLUGIN_CONFIG_BYTES_MAX},
     request::StageSpec,
 };
+use levada_stage::{Artefact, AttachSpec, AttachmentPoint, Plugins};
 
 use crate::{
     artefacts::{Artefacts, unhex},
     catalogue::Catalogue,
     error::Error,
-    stage::{Artefact, AttachSpec, Chain, ChainStage, Clock, Counted, Place, Plugins},
 };
 
 /// What attaching needs.
@@ -71,8 +72,8 @@ impl Chains {
         catalogue: &Catalogue,
         specs: &[StageSpec],
         topic: &str,
-        place: Place,
-        place_id: u64,
+        point: AttachmentPoint,
+        point_id: u64,
     ) -> Result<Attached, Error> {
         check(specs)?;
         let mut stages = Vec::with_capacity(specs.len());
@@ -84,18 +85,18 @@ impl Chains {
                 Error::Store { code: ErrorCode::StorageCorrupt, message }
             })?;
             let deadline = Duration::from_millis(u64::from(spec.deadline_ms()));
+            let artefact = Artefact::File { path: self.artefacts.path(&record.sha256), sha256 };
             let attach = AttachSpec {
                 plugin: record.name.clone(),
                 version: record.version,
-                artefact: Artefact::File { path: self.artefacts.path(&record.sha256), sha256 },
                 config: spec.config.clone(),
                 topic: topic.to_owned(),
-                place,
-                place_id,
+                point,
+                point_id,
                 deadline,
                 memory_bytes_max: spec.memory_bytes_max(),
             };
-            let stage = self.plugins.attach(attach).await.map_err(|error| {
+            let stage = self.plugins.attach(artefact, attach).await.map_err(|error| {
                 let message = format!("plugin {}@{}: {error}", record.name, record.version);
                 Error::refused(error.code(), message)
             })?;
@@ -110,7 +111,7 @@ impl Chains {
                 deadline,
             });
         }
-        Ok(Attached { chain: Chain::new(chain, place_id, Arc::clone(&self.clock)), stages })
+        Ok(Attached { chain: Chain::new(chain, point_id, Arc::clone(&self.clock)), stages })
     }
 }
 

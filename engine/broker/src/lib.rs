@@ -34,7 +34,6 @@ mod route;
 mod rows;
 mod setback;
 mod shard;
-pub mod stage;
 mod subscription;
 mod tail;
 mod tasks;

@@ -6,10 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use levada_broker::{
-    Broker, BrokerConfig, Consumer, OutFrame, Principal, PublishStream,
-    stage::{AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage},
-};
+use levada_broker::{Broker, BrokerConfig, Consumer, OutFrame, Principal, PublishStream};
 use levada_protocol::{
     batch::{BatchBuilder, Stamp},
     deliver::{DeliverHeader, PlacedBatch, checked_batches},
@@ -24,6 +21,7 @@ use levada_protocol::{
     },
     verbs::{Credit, Settled, Verb, VerbKind, Verbs},
 };
+use levada_stage::{Artefact, AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage};
 use levada_store::MemoryStore;
 use tempfile::TempDir;
 
@@ -34,7 +32,11 @@ impl Plugins for NoPlugins {
         Box::pin(async { Err(AttachError::new(ErrorCode::PluginInvalid, "no plugins here")) })
     }
 
-    fn attach(&self, _spec: AttachSpec) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
+    fn attach(
+        &self,
+        _artefact: Artefact,
+        _spec: AttachSpec,
+    ) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
         Box::pin(async { Err(AttachError::new(ErrorCode::PluginInvalid, "no plugins here")) })
     }
 }

@@ -18,7 +18,6 @@ mod log_writer;
 mod metrics;
 mod places;
 mod quic;
-mod stage;
 mod tasks;
 mod units;
 mod wire_error;

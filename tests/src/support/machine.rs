@@ -3,10 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use levada_broker::{
-    Broker, BrokerConfig, OutFrame, Principal, PublishStream, Submitter,
-    stage::{AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage},
-};
+use levada_broker::{Broker, BrokerConfig, OutFrame, Principal, PublishStream, Submitter};
 use levada_client::{ErrorCode, PartitionId, Start, TopicSettings};
 use levada_protocol::{
     batch::Batch,
@@ -16,6 +13,7 @@ use levada_protocol::{
     request::{Read, Request, Response, Subscribe, SubscriptionOptions, TopicInfo},
     verbs::Credit,
 };
+use levada_stage::{Artefact, AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage};
 use levada_store::MemoryStore;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -48,7 +46,7 @@ impl Plugins for NoPlugins {
         Box::pin(async { Err(AttachError::new(ErrorCode::PluginInvalid, "there are no plugins here")) })
     }
 
-    fn attach(&self, _: AttachSpec) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
+    fn attach(&self, _: Artefact, _: AttachSpec) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
         Box::pin(async { Err(AttachError::new(ErrorCode::PluginInvalid, "there are no plugins here")) })
     }
 }

@@ -9,6 +9,7 @@ mod plugins;
 use std::ops::Bound;
 
 use bytes::Bytes;
+use levada_chain::Costs;
 use levada_protocol::{
     error::ErrorCode,
     ids::{SubscriptionId, TopicName},
@@ -22,7 +23,6 @@ use crate::{
     catalogue::{Catalogue, Change, Root},
     error::Error,
     metrics::{Collected, Series},
-    stage::Costs,
 };
 
 impl Broker {
@@ -184,11 +184,11 @@ fn list_topics(catalogue: &Catalogue, limit: u32, after: Option<&str>) -> Result
     Ok(Response::Topics { topics, next })
 }
 
-/// Collects the figures of the plugins at one place; one that is there several times is summed.
+/// Collects the stats of the plugins at one attachment point; a plugin that is attached several times is summed.
 fn observe_plugins(collected: &mut Collected, catalogue: &Catalogue, place: &str, costs: &Costs) {
-    for (plugin, figures) in costs.read() {
+    for (plugin, stats) in costs.read() {
         if let Some(record) = catalogue.plugins.values().find(|record| record.id == plugin) {
-            collected.plugin(&format!("{}@{}", record.name, record.version), place, &figures);
+            collected.plugin(&format!("{}@{}", record.name, record.version), place, &stats);
         }
     }
 }

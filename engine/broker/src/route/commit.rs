@@ -4,6 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
+use levada_chain::{Routed, Target};
 use levada_protocol::ids::{Offset, RouteId, TopicId};
 use tokio::sync::oneshot;
 
@@ -12,7 +13,6 @@ use crate::{
     clock,
     dead_letters::{self, Letters, Origin, Reason},
     shard::{AppendTarget, Fragment, FragmentAppend, FragmentRefused, Owner, RouteStep},
-    stage::{Routed, Target},
 };
 
 /// A fragment on its way to the disk.

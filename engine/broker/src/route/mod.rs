@@ -14,6 +14,7 @@ use std::{
     },
 };
 
+use levada_chain::Costs;
 use levada_protocol::{
     ids::{Offset, PartitionId, TopicId},
     request::{Position, RouteInfo},
@@ -23,9 +24,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::task::{RETRY_MIN, RouteTask};
-use crate::{
-    chains::Chains, floors::Floors, rows::RouteRecord, shard::ShardHandle, stage::Costs, topic::Topic,
-};
+use crate::{chains::Chains, floors::Floors, rows::RouteRecord, shard::ShardHandle, topic::Topic};
 
 /// A running route, as others reach it.
 #[derive(Debug, Clone)]

@@ -8,10 +8,12 @@ use std::{
     time::Duration,
 };
 
+use levada_chain::{Input, Source, Target};
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId, TopicId, TopicName},
 };
+use levada_stage::AttachmentPoint;
 use tokio::sync::watch;
 
 use super::{RouteContext, Shared, commit::UnderWay};
@@ -20,7 +22,6 @@ use crate::{
     error::Error,
     log::{Found, Log},
     rows::RouteRecord,
-    stage::{Input, Place, Source, Target},
 };
 
 /// Source bytes that one pass takes.
@@ -115,8 +116,9 @@ impl RouteTask {
             targets.push((topic.id, Target { topic: topic.name.clone(), partitions }));
         }
         let chains = &self.context.chains;
-        let attached =
-            chains.attach(&catalogue, &spec.chain, &spec.from, Place::Route, self.record.id).await?;
+        let attached = chains
+            .attach(&catalogue, &spec.chain, &spec.from, AttachmentPoint::Route, self.record.id)
+            .await?;
         self.shared.costs.attach(self.number.0, attached.stages());
         Ok((attached, targets))
     }

@@ -4,6 +4,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use levada_chain::{Input, Source};
 use levada_delivery::{
     now::Now,
     subscription::{ConsumerId, Sent, Wanted, WantedKind},
@@ -13,6 +14,7 @@ use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId},
 };
+use levada_stage::AttachmentPoint;
 use tokio::time::Instant;
 
 use super::{lost, owner::OwnerTask, ready::Ready};
@@ -21,7 +23,6 @@ use crate::{
     frames::{DELIVER_BYTES_TARGET, deliver_frame, payload_len},
     log::Found,
     outbound::Held,
-    stage::{Input, Place, Source},
 };
 
 /// Bytes that one look at the log brings at most.
@@ -55,7 +56,8 @@ impl OwnerTask {
             let (view, asked) = self.view();
             let (specs, id) = (view.record.options.chain(), view.record.id);
             let chains = &view.context.chains;
-            let attach = chains.attach(&catalogue, specs, &view.record.topic, Place::Subscription, id);
+            let attach =
+                chains.attach(&catalogue, specs, &view.record.topic, AttachmentPoint::Subscription, id);
             match view.during(asked, attach).await {
                 Ok(attached) => {
                     self.costs.attach(0, attached.stages());

@@ -19,6 +19,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
+use levada_chain::Costs;
 use levada_protocol::{
     ids::{Offset, PartitionId, TopicId},
     request::{Notice, Subscribed, SubscriptionInfo},
@@ -39,7 +40,6 @@ use crate::{
     outbound::{Held, Window},
     rows::SubscriptionRecord,
     shard::ShardHandle,
-    stage::Costs,
 };
 
 /// Frames that may wait for a consumer's stream to take them.

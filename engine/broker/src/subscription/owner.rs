@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use levada_chain::{Costs, DeadLetter};
 use levada_delivery::{
     now::Now,
     subscription::{ConsumerId, Subscription},
@@ -30,13 +31,7 @@ use super::{
     ready::Ready,
 };
 use crate::{
-    chains,
-    error::Error,
-    floors::Floors,
-    log::Log,
-    rows::SubscriptionRecord,
-    shard::FragmentRefused,
-    stage::{Costs, DeadLetter},
+    chains, error::Error, floors::Floors, log::Log, rows::SubscriptionRecord, shard::FragmentRefused,
     topic::Topic,
 };
 

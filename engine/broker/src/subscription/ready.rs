@@ -5,13 +5,13 @@ use std::{
     ops::Range,
 };
 
+use levada_chain::{DeadLetter, DeadReason, Filtered, PassedRun};
 use levada_delivery::subscription::{Failed, Reason};
 use levada_protocol::ids::{Offset, PartitionId};
 
 use crate::{
     error::Error,
     frames::{DELIVER_BYTES_TARGET, Piece, take},
-    stage::{DeadLetter, Filtered, PassedRun},
 };
 
 /// What is ready from `next` on.
@@ -118,8 +118,8 @@ impl From<PassedRun> for Piece {
 
 fn reason(letter: &DeadLetter) -> Reason {
     match letter.reason {
-        crate::stage::DeadReason::Rejected => Reason::Rejected { reason: letter.error.clone() },
-        crate::stage::DeadReason::PluginError | crate::stage::DeadReason::Loop => Reason::PluginError {
+        DeadReason::Rejected => Reason::Rejected { reason: letter.error.clone() },
+        DeadReason::PluginError | DeadReason::Loop => Reason::PluginError {
             plugin: letter.plugin.clone().unwrap_or_default(),
             error: letter.error.clone(),
         },

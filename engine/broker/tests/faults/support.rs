@@ -13,13 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use levada_broker::{
-    Broker, BrokerConfig, Consumer, Principal, Reader,
-    stage::{
-        Answered, AttachError, AttachSpec, BoxFuture, CallInput, Figures, Inspected, Interface, Plugins,
-        Stage,
-    },
-};
+use levada_broker::{Broker, BrokerConfig, Consumer, Principal, Reader};
 use levada_protocol::{
     batch::{BatchBuilder, Stamp},
     deliver::{DeliverHeader, checked_batches},
@@ -33,6 +27,10 @@ use levada_protocol::{
         TopicSettings,
     },
     verbs::{Credit, Verb, VerbKind, Verbs},
+};
+use levada_stage::{
+    Artefact, AttachError, AttachSpec, BoxFuture, CallInput, CallOutcome, CallOutput, Inspected, Interface,
+    Plugins, Stage, StageStats,
 };
 use levada_store::{
     Commit, Error as StoreError, Family, MemoryStore, Op, ScanLimit, Store, StoreStats, commit::AppliedRow,
@@ -163,13 +161,17 @@ impl Plugins for KeepAll {
         Box::pin(async move { Ok(Inspected { interface: Interface::Batch, sha256 }) })
     }
 
-    fn attach(&self, spec: AttachSpec) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
+    fn attach(
+        &self,
+        _artefact: Artefact,
+        spec: AttachSpec,
+    ) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
         let version = spec.version as usize;
         let refuses = self.refusing.load(Ordering::Acquire) == version && version > 0;
         self.attached.store(version, Ordering::Release);
         let tries = spec.config == TRIED;
         if tries {
-            self.trials.lock().unwrap().push(spec.place_id);
+            self.trials.lock().unwrap().push(spec.point_id);
         }
         Box::pin(async move {
             if tries {
@@ -185,14 +187,15 @@ impl Plugins for KeepAll {
 }
 
 impl Stage for Keep {
-    fn call(&self, input: CallInput) -> BoxFuture<Answered> {
+    fn call(&self, input: CallInput) -> BoxFuture<CallOutcome> {
         let mut answer = levada_protocol::verdict::VerdictWriter::new();
         (0..input.events).for_each(|_| answer.keep());
-        Box::pin(async move { Answered { answer: Ok(answer.finish().into()), spent: Duration::ZERO } })
+        let result = Ok(CallOutput::stateless(answer.finish()));
+        Box::pin(async move { CallOutcome { result, time_spent: Duration::ZERO } })
     }
 
-    fn figures(&self) -> Figures {
-        Figures::default()
+    fn stats(&self) -> StageStats {
+        StageStats::default()
     }
 }
 

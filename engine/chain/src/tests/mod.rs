@@ -25,10 +25,9 @@ use levada_protocol::{
     verdict::{Change, HeadersChange, Output, VerdictWriter},
 };
 
-use super::{
-    Answered, BoxFuture, CallError, CallInput, Chain, ChainStage, Clock, Counted, Figures, Filtered, Input,
-    PassedRun, Source, Stage, Target,
-};
+use levada_stage::{BoxFuture, CallError, CallInput, CallOutcome, CallOutput, Stage, StageStats};
+
+use super::{Chain, ChainStage, Clock, Counted, Filtered, Input, PassedRun, Source, Target};
 
 /// What a stage of these tests does with one event.
 enum Act {
@@ -142,17 +141,17 @@ fn borrowed(change: &Change<Vec<u8>>) -> Change<&[u8]> {
 }
 
 impl Stage for Each {
-    fn call(&self, input: CallInput) -> BoxFuture<Answered> {
+    fn call(&self, input: CallInput) -> BoxFuture<CallOutcome> {
         let answer = self.answer(&input);
         let spent = if answer.is_err() { self.failing_takes } else { Duration::ZERO };
         Box::pin(async move {
             tokio::task::yield_now().await;
-            Answered { answer, spent }
+            CallOutcome { result: answer.map(CallOutput::stateless), time_spent: spent }
         })
     }
 
-    fn figures(&self) -> Figures {
-        Figures::default()
+    fn stats(&self) -> StageStats {
+        StageStats::default()
     }
 }
 
@@ -160,13 +159,14 @@ impl Stage for Each {
 struct Says(Vec<u8>);
 
 impl Stage for Says {
-    fn call(&self, _: CallInput) -> BoxFuture<Answered> {
+    fn call(&self, _: CallInput) -> BoxFuture<CallOutcome> {
         let answer = Bytes::from(self.0.clone());
-        Box::pin(async move { Answered { answer: Ok(answer), spent: Duration::ZERO } })
+        let result = Ok(CallOutput::stateless(answer));
+        Box::pin(async move { CallOutcome { result, time_spent: Duration::ZERO } })
     }
 
-    fn figures(&self) -> Figures {
-        Figures::default()
+    fn stats(&self) -> StageStats {
+        StageStats::default()
     }
 }
 

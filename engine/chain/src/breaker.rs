@@ -8,23 +8,23 @@ use std::time::Duration;
 use levada_protocol::limits::CALL_EVENTS_MAX;
 
 /// Guilty events in a row that open the breaker.
-pub(super) const GUILTY_IN_ROW_MAX: u32 = 20;
+pub(crate) const GUILTY_IN_ROW_MAX: u32 = 20;
 /// Time spent in failing calls within [`WASTE_WINDOW`] that opens it.
-pub(super) const WASTE_MAX: Duration = Duration::from_secs(2);
+pub(crate) const WASTE_MAX: Duration = Duration::from_secs(2);
 /// See [`WASTE_MAX`].
-pub(super) const WASTE_WINDOW: Duration = Duration::from_secs(60);
+pub(crate) const WASTE_WINDOW: Duration = Duration::from_secs(60);
 /// The first pause; each failing probe doubles it.
-pub(super) const PAUSE_FIRST: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// The longest pause.
-pub(super) const PAUSE_MAX: Duration = Duration::from_secs(60);
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Most events in one call.
-pub(super) const EVENTS_MAX: u32 = CALL_EVENTS_MAX as u32;
+pub(crate) const EVENTS_MAX: u32 = CALL_EVENTS_MAX as u32;
 const SLICES: usize = 6;
 
 /// What a place has suffered from its plugins.
 #[derive(Debug)]
-pub(super) struct Breaker {
+pub(crate) struct Breaker {
     /// Per stage.
     guilty_in_row: Vec<u32>,
     /// Wasted time by slice of the window, a ring.
@@ -44,7 +44,7 @@ struct Open {
 }
 
 impl Breaker {
-    pub(super) fn new(stages: usize) -> Self {
+    pub(crate) fn new(stages: usize) -> Self {
         Self {
             guilty_in_row: vec![0; stages],
             wasted: [Duration::ZERO; SLICES],
@@ -55,7 +55,7 @@ impl Breaker {
     }
 
     /// How many events a call may have now; while the breaker is open, how long it stays so.
-    pub(super) fn admits(&self, now: Duration) -> Result<u32, Duration> {
+    pub(crate) fn admits(&self, now: Duration) -> Result<u32, Duration> {
         match self.open {
             Some(open) if now < open.until => Err(open.until - now),
             _ => Ok(self.width),
@@ -63,25 +63,25 @@ impl Breaker {
     }
 
     /// True if the next event decides whether the place goes on.
-    pub(super) fn is_probing(&self) -> bool {
+    pub(crate) fn is_probing(&self) -> bool {
         self.open.is_some()
     }
 
     /// An event passed `stage`.
-    pub(super) fn good(&mut self, stage: usize) {
+    pub(crate) fn good(&mut self, stage: usize) {
         if let Some(in_row) = self.guilty_in_row.get_mut(stage) {
             *in_row = 0;
         }
     }
 
     /// A whole call's events were decided at every stage without opening the breaker: it is closed.
-    pub(super) fn went_well(&mut self) {
+    pub(crate) fn went_well(&mut self) {
         self.open = None;
         self.width = (self.width * 2).min(EVENTS_MAX);
     }
 
     /// An event failed at `stage` for good. Answers for how long the breaker opened, if it did.
-    pub(super) fn guilty(&mut self, stage: usize, now: Duration) -> Option<Duration> {
+    pub(crate) fn guilty(&mut self, stage: usize, now: Duration) -> Option<Duration> {
         self.guilty_in_row[stage] += 1;
         (self.is_probing() || self.guilty_in_row[stage] >= GUILTY_IN_ROW_MAX).then(|| self.open(now))
     }
@@ -89,7 +89,7 @@ impl Breaker {
     /// A call failed after so much time. Answers for how long the breaker opened, if it did.
     ///
     /// A probe is never cut off by this: its event must get the tries that it has before it can be called guilty.
-    pub(super) fn wasted(&mut self, spent: Duration, now: Duration) -> Option<Duration> {
+    pub(crate) fn wasted(&mut self, spent: Duration, now: Duration) -> Option<Duration> {
         let slice_len = WASTE_WINDOW / u32::try_from(SLICES).expect("a small constant");
         let slice = u64::try_from(now.as_nanos() / slice_len.as_nanos()).unwrap_or(u64::MAX);
         let passed = slice.saturating_sub(self.slice).min(SLICES as u64);

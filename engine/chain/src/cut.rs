@@ -13,7 +13,7 @@ use levada_protocol::{
 
 /// Stored batches that lie back to back and were checked.
 #[derive(Debug, Clone)]
-pub(crate) struct Source {
+pub struct Source {
     run: Run,
     batches: Vec<(Offset, Batch)>,
     end: Offset,
@@ -24,41 +24,41 @@ impl Source {
     ///
     /// # Errors
     /// If one of them is malformed or damaged.
-    pub(crate) fn check(run: Run) -> Result<Self, BatchError> {
+    pub fn check(run: Run) -> Result<Self, BatchError> {
         let batches = run.batches().collect::<Result<Vec<_>, _>>()?;
         let end = batches.last().map_or(run.base, |(base, batch)| base.plus(u64::from(batch.span())));
         Ok(Self { run, batches, end })
     }
 
     /// The bytes and where they belong.
-    pub(crate) fn run(&self) -> &Run {
+    pub fn run(&self) -> &Run {
         &self.run
     }
 
     /// The offset after the last event.
-    pub(crate) fn end(&self) -> Offset {
+    pub fn end(&self) -> Offset {
         self.end
     }
 }
 
 /// A batch on its way through a chain.
 #[derive(Debug, Clone)]
-pub(super) struct Flat {
-    pub(super) base: Offset,
-    pub(super) append_time: Timestamp,
-    pub(super) hops: u8,
-    pub(super) batch: Batch,
+pub(crate) struct Flat {
+    pub(crate) base: Offset,
+    pub(crate) append_time: Timestamp,
+    pub(crate) hops: u8,
+    pub(crate) batch: Batch,
     /// Where its bytes lie, if they are stored ones: which source, and from which byte of its batches.
-    pub(super) stored: Option<(usize, usize)>,
+    pub(crate) stored: Option<(usize, usize)>,
 }
 
 impl Flat {
-    pub(super) fn end(&self) -> Offset {
+    pub(crate) fn end(&self) -> Offset {
         self.base.plus(u64::from(self.batch.span()))
     }
 
     /// The offset of the event at `index`, or the end of the batch if there are not so many.
-    pub(super) fn offset_at(&self, index: u32) -> Offset {
+    pub(crate) fn offset_at(&self, index: u32) -> Offset {
         if index >= self.batch.count() {
             self.end()
         } else if self.batch.header().is_selection() {
@@ -88,17 +88,17 @@ impl Flat {
 
 /// Some neighbouring events of one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Part {
+pub(crate) struct Part {
     /// Which batch of the list.
-    pub(super) flat: usize,
+    pub(crate) flat: usize,
     /// The first event's index in it.
-    pub(super) first: u32,
+    pub(crate) first: u32,
     /// How many; at least 1.
-    pub(super) count: u32,
+    pub(crate) count: u32,
     /// Where the first event's record begins in the batch's body.
-    pub(super) start: usize,
+    pub(crate) start: usize,
     /// How many bytes the records take.
-    pub(super) len: usize,
+    pub(crate) len: usize,
 }
 
 impl Part {
@@ -129,21 +129,21 @@ impl Part {
         (Self { count, len, ..*self }, rest)
     }
 
-    pub(super) fn first_offset(&self, flats: &[Flat]) -> Offset {
+    pub(crate) fn first_offset(&self, flats: &[Flat]) -> Offset {
         flats[self.flat].offset_at(self.first)
     }
 
     /// Where the event after this part's last one begins.
-    pub(super) fn end_offset(&self, flats: &[Flat]) -> Offset {
+    pub(crate) fn end_offset(&self, flats: &[Flat]) -> Offset {
         flats[self.flat].offset_at(self.first + self.count)
     }
 
-    pub(super) fn is_whole(&self, flats: &[Flat]) -> bool {
+    pub(crate) fn is_whole(&self, flats: &[Flat]) -> bool {
         self.count == flats[self.flat].batch.count()
     }
 
     /// How many bytes of a call it takes, at most.
-    pub(super) fn call_bytes(&self) -> usize {
+    pub(crate) fn call_bytes(&self) -> usize {
         PART_HEADER_BYTES + self.len
     }
 }
@@ -151,7 +151,7 @@ impl Part {
 const PART_HEADER_BYTES: usize = RUN_HEADER_BYTES + BATCH_HEADER_BYTES;
 
 /// All batches of some sources.
-pub(super) fn flatten(sources: &[Source]) -> Vec<Flat> {
+pub(crate) fn flatten(sources: &[Source]) -> Vec<Flat> {
     let mut flats = Vec::with_capacity(sources.iter().map(|source| source.batches.len()).sum());
     for (index, source) in sources.iter().enumerate() {
         let mut start = 0;
@@ -170,7 +170,7 @@ pub(super) fn flatten(sources: &[Source]) -> Vec<Flat> {
 }
 
 /// The events of `flats` inside of `offsets`.
-pub(super) fn parts_within(flats: &[Flat], offsets: &Range<Offset>) -> VecDeque<Part> {
+pub(crate) fn parts_within(flats: &[Flat], offsets: &Range<Offset>) -> VecDeque<Part> {
     let mut parts = VecDeque::with_capacity(flats.len());
     for (index, flat) in flats.iter().enumerate() {
         let first = flat.index_of(offsets.start);
@@ -186,19 +186,19 @@ pub(super) fn parts_within(flats: &[Flat], offsets: &Range<Offset>) -> VecDeque<
 }
 
 /// All events of `flats`.
-pub(super) fn parts_of(flats: &[Flat]) -> VecDeque<Part> {
+pub(crate) fn parts_of(flats: &[Flat]) -> VecDeque<Part> {
     flats.iter().enumerate().map(|(index, flat)| Part::whole(index, flat)).collect()
 }
 
 /// How many events there are in `parts`.
-pub(super) fn count_of(parts: &[Part]) -> u32 {
+pub(crate) fn count_of(parts: &[Part]) -> u32 {
     parts.iter().map(|part| part.count).sum()
 }
 
 /// Takes the next call from the front of `left`: at most `events_max` events and 256 KiB, or one larger event.
 ///
 /// A batch is cut only if it is larger than a call, or if the call would stay less than half full without it.
-pub(super) fn take_call(left: &mut VecDeque<Part>, flats: &[Flat], events_max: u32) -> Vec<Part> {
+pub(crate) fn take_call(left: &mut VecDeque<Part>, flats: &[Flat], events_max: u32) -> Vec<Part> {
     let mut call = Vec::new();
     let (mut events_left, mut bytes_left) = (events_max, CALL_BYTES_MAX);
     while let Some(part) = left.front_mut() {
@@ -233,7 +233,7 @@ pub(super) fn take_call(left: &mut VecDeque<Part>, flats: &[Flat], events_max: u
 }
 
 /// Two halves of a call of at least two events.
-pub(super) fn halve(flats: &[Flat], parts: &[Part]) -> (Vec<Part>, Vec<Part>) {
+pub(crate) fn halve(flats: &[Flat], parts: &[Part]) -> (Vec<Part>, Vec<Part>) {
     let mut room = count_of(parts) / 2;
     let (mut left, mut right) = (Vec::new(), Vec::new());
     for part in parts {

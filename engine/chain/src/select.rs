@@ -12,7 +12,7 @@ use levada_protocol::{
     verdict::Output,
 };
 
-use super::{
+use crate::{
     cut::{Flat, Source},
     emit,
     outcome::{DeadLetter, PassedRun},
@@ -22,7 +22,7 @@ use super::{
 
 /// Collects events as batches that keep their offsets.
 #[derive(Debug)]
-pub(super) struct Selector {
+pub(crate) struct Selector {
     done: Vec<Flat>,
     /// A batch whose first events all go on: it may still turn out to go on as a whole.
     held: Option<Held>,
@@ -47,12 +47,12 @@ struct Open {
 }
 
 impl Selector {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { done: Vec::new(), held: None, builder: BatchBuilder::selection(), open: None, built_bytes: 0 }
     }
 
     /// The batches, in order.
-    pub(super) fn finish(mut self) -> Vec<Flat> {
+    pub(crate) fn finish(mut self) -> Vec<Flat> {
         self.release();
         self.flush();
         self.done
@@ -170,7 +170,7 @@ impl Sink for Selector {
 }
 
 /// What a subscription delivers: neighbouring stored batches as one run that shares their source's bytes.
-pub(super) fn passed_runs(flats: &[Flat], sources: &[Source]) -> Vec<PassedRun> {
+pub(crate) fn passed_runs(flats: &[Flat], sources: &[Source]) -> Vec<PassedRun> {
     let mut passed: Vec<PassedRun> = Vec::with_capacity(flats.len());
     let mut last: Option<(usize, Range<usize>)> = None;
     for flat in flats {
@@ -200,7 +200,7 @@ pub(super) fn passed_runs(flats: &[Flat], sources: &[Source]) -> Vec<PassedRun> 
 }
 
 /// The offsets of `within` that neither passed nor are dead letters.
-pub(super) fn dropped(flats: &[Flat], dead: &[DeadLetter], within: Range<Offset>) -> Vec<Range<Offset>> {
+pub(crate) fn dropped(flats: &[Flat], dead: &[DeadLetter], within: Range<Offset>) -> Vec<Range<Offset>> {
     let mut gaps = Gaps { next: within.start, ranges: Vec::new() };
     let mut dead = dead.iter().map(|letter| letter.offset).peekable();
     for flat in flats {

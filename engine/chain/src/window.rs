@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use levada_protocol::{ids::Offset, limits::REASON_BYTES_MAX, request::OnError};
 
-use super::{
+use crate::{
     answer::Fault,
     outcome::{DeadLetter, DeadReason, Paused, Progress},
     settle::Pass,
@@ -15,7 +15,7 @@ use super::{
 
 /// What became of the events of one window: those that one call of the first stage took.
 #[derive(Debug, Default)]
-pub(super) struct Window {
+pub(crate) struct Window {
     recorded: Vec<Recorded>,
     dead: BTreeSet<Offset>,
     cut: Option<Cut>,
@@ -23,23 +23,23 @@ pub(super) struct Window {
 
 /// Where a window ends early.
 #[derive(Debug)]
-pub(super) struct Cut {
+pub(crate) struct Cut {
     /// The first source offset that is not decided.
-    pub(super) at: Offset,
+    pub(crate) at: Offset,
     /// Why the place stops, if it does.
-    pub(super) paused: Option<Paused>,
+    pub(crate) paused: Option<Paused>,
 }
 
 /// An event that failed, and what was done about it.
 #[derive(Debug)]
-pub(super) struct Recorded {
-    pub(super) stage: usize,
-    pub(super) fault: Fault,
-    pub(super) action: OnError,
+pub(crate) struct Recorded {
+    pub(crate) stage: usize,
+    pub(crate) fault: Fault,
+    pub(crate) action: OnError,
 }
 
 impl Window {
-    pub(super) fn record(&mut self, recorded: Recorded) {
+    pub(crate) fn record(&mut self, recorded: Recorded) {
         if recorded.action == OnError::DeadLetter {
             self.dead.insert(recorded.fault.offset);
         }
@@ -47,19 +47,19 @@ impl Window {
     }
 
     /// Ends the window at `at`, unless it ends there or before already.
-    pub(super) fn cut(&mut self, at: Offset, paused: Option<Paused>) {
+    pub(crate) fn cut(&mut self, at: Offset, paused: Option<Paused>) {
         if self.cut.as_ref().is_none_or(|cut| at < cut.at) {
             self.cut = Some(Cut { at, paused });
         }
     }
 
-    pub(super) fn withheld(&self, siblings: bool) -> Withheld<'_> {
+    pub(crate) fn withheld(&self, siblings: bool) -> Withheld<'_> {
         let dead = (siblings && !self.dead.is_empty()).then_some(&self.dead);
         Withheld { from: self.cut.as_ref().map(|cut| cut.at), dead }
     }
 
     /// Adds what was decided below the cut to `progress` and answers the cut.
-    pub(super) fn finish(mut self, pass: &Pass<'_>, progress: &mut Progress) -> Option<Cut> {
+    pub(crate) fn finish(mut self, pass: &Pass<'_>, progress: &mut Progress) -> Option<Cut> {
         if let Some(cut) = &self.cut {
             self.recorded.retain(|recorded| recorded.fault.offset < cut.at);
         }

@@ -10,7 +10,7 @@ use levada_protocol::{
     verdict::Output,
 };
 
-use super::{
+use crate::{
     cut::Flat,
     emit,
     outcome::{RouteBatch, Target},
@@ -23,7 +23,7 @@ const COMMIT_BYTES_TARGET: usize = 1024 * 1024;
 
 /// Collects events per target and partition.
 #[derive(Debug)]
-pub(super) struct Router<'t> {
+pub(crate) struct Router<'t> {
     targets: &'t [Target],
     source: PartitionId,
     /// Per target, once it was used: a slot per partition.
@@ -48,13 +48,13 @@ impl Slot {
 
 impl<'t> Router<'t> {
     /// A sink for events of the partition `source`; there is at least one target.
-    pub(super) fn new(targets: &'t [Target], source: PartitionId) -> Self {
+    pub(crate) fn new(targets: &'t [Target], source: PartitionId) -> Self {
         let slots = targets.iter().map(|_| Vec::new()).collect();
         Self { targets, source, slots, done: Vec::new(), events: 0, bytes: 0 }
     }
 
     /// The batches; those of one target's partition in order.
-    pub(super) fn finish(mut self) -> Vec<RouteBatch> {
+    pub(crate) fn finish(mut self) -> Vec<RouteBatch> {
         for (target, slots) in self.slots.iter_mut().enumerate() {
             for (partition, slot) in (0..).zip(slots) {
                 slot.flush(target, PartitionId(partition), &mut self.done);

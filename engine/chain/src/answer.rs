@@ -11,8 +11,9 @@ use levada_protocol::{
     verdict::{Output, Verdict, Verdicts},
 };
 
-use super::{
-    CallError,
+use levada_stage::CallError;
+
+use crate::{
     cut::{Flat, Part, count_of},
     emit,
     outcome::{DeadReason, Target},
@@ -24,46 +25,46 @@ const OUTPUTS_BYTES_MAX: usize = EVENT_BYTES_MAX + ENGINE_HEADERS_BYTES_MAX;
 
 /// What a stage may answer.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rules<'t> {
+pub(crate) struct Rules<'t> {
     /// Where outputs may go; `None` if the stage may choose no target.
-    pub(super) targets: Option<&'t [Target]>,
+    pub(crate) targets: Option<&'t [Target]>,
     /// Whether one event may become several.
-    pub(super) many: bool,
+    pub(crate) many: bool,
 }
 
 /// An answer that is one verdict per event, within the limits of a call.
 #[derive(Debug)]
-pub(super) struct Judged<'a> {
+pub(crate) struct Judged<'a> {
     /// The verdicts; each covers at least one event.
-    pub(super) verdicts: Vec<Verdict<'a>>,
+    pub(crate) verdicts: Vec<Verdict<'a>>,
     /// The events whose verdict cannot be followed, ascending.
-    pub(super) faults: Vec<Fault>,
+    pub(crate) faults: Vec<Fault>,
     /// How many events are emitted.
-    pub(super) outputs: usize,
+    pub(crate) outputs: usize,
     /// What these will take together.
-    pub(super) output_bytes: usize,
+    pub(crate) output_bytes: usize,
 }
 
 /// An event that does not pass as the plugin was meant to let it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     /// The event's place in its call.
-    pub(super) index: u32,
+    pub(crate) index: u32,
     /// The source offset.
-    pub(super) offset: Offset,
+    pub(crate) offset: Offset,
     /// The word for it.
-    pub(super) reason: DeadReason,
+    pub(crate) reason: DeadReason,
     /// Whether the plugin failed, which the breaker counts; a rejection is no failure.
-    pub(super) guilty: bool,
+    pub(crate) guilty: bool,
     /// One sentence.
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 /// Reads a whole answer about the events of `parts`.
 ///
 /// # Errors
 /// If the answer as a whole is none: then no verdict of it counts.
-pub(super) fn judge<'a>(
+pub(crate) fn judge<'a>(
     answer: &'a [u8],
     flats: &[Flat],
     parts: &[Part],
@@ -80,7 +81,7 @@ pub(super) fn judge<'a>(
 }
 
 /// The same as if a plugin had kept every event: a chain without stages.
-pub(super) fn keep_all(flats: &[Flat], parts: &[Part], rules: Rules<'_>) -> Judged<'static> {
+pub(crate) fn keep_all(flats: &[Flat], parts: &[Part], rules: Rules<'_>) -> Judged<'static> {
     let mut judge = Judge::new(flats, parts, rules);
     while judge.seen < judge.events {
         let n = u16::try_from(judge.events - judge.seen).unwrap_or(u16::MAX);

@@ -4,11 +4,11 @@
 
 use levada_protocol::batch::{Batch, EventRef, Events};
 
-use super::cut::{Flat, Part};
+use crate::cut::{Flat, Part};
 
 /// A batch's events, fetched by an index that never goes back.
 #[derive(Debug)]
-pub(super) struct Forward<'a> {
+pub(crate) struct Forward<'a> {
     events: Events<'a>,
     /// The index of the next event to come out of `events`.
     at: u32,
@@ -16,13 +16,13 @@ pub(super) struct Forward<'a> {
 }
 
 impl<'a> Forward<'a> {
-    pub(super) fn new(batch: &'a Batch) -> Self {
+    pub(crate) fn new(batch: &'a Batch) -> Self {
         Self { events: batch.events(), at: 0, last: None }
     }
 
     /// The event at `index`, which is below the batch's count and not below the last one asked for.
     #[inline]
-    pub(super) fn get(&mut self, index: u32) -> EventRef<'a> {
+    pub(crate) fn get(&mut self, index: u32) -> EventRef<'a> {
         if let Some(last) = self.last
             && index + 1 == self.at
         {
@@ -37,7 +37,7 @@ impl<'a> Forward<'a> {
 
 /// Steps through the events of a call, in order.
 #[derive(Debug)]
-pub(super) struct Walker<'a> {
+pub(crate) struct Walker<'a> {
     flats: &'a [Flat],
     parts: &'a [Part],
     /// How many events of the first of `parts` were passed.
@@ -46,20 +46,20 @@ pub(super) struct Walker<'a> {
 }
 
 /// Neighbouring events of one batch, reached by a walker.
-pub(super) struct Chunk<'w, 'a> {
-    pub(super) flat: &'a Flat,
-    pub(super) first: u32,
-    pub(super) count: u32,
-    pub(super) forward: &'w mut Forward<'a>,
+pub(crate) struct Chunk<'w, 'a> {
+    pub(crate) flat: &'a Flat,
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+    pub(crate) forward: &'w mut Forward<'a>,
 }
 
 impl<'a> Walker<'a> {
-    pub(super) fn new(flats: &'a [Flat], parts: &'a [Part]) -> Self {
+    pub(crate) fn new(flats: &'a [Flat], parts: &'a [Part]) -> Self {
         Self { flats, parts, used: 0, forward: None }
     }
 
     /// The next events of one batch, at most `most` and at least one; `None` after the last.
-    pub(super) fn chunk(&mut self, most: u32) -> Option<Chunk<'_, 'a>> {
+    pub(crate) fn chunk(&mut self, most: u32) -> Option<Chunk<'_, 'a>> {
         let part = *self.parts.first()?;
         let count = most.min(part.count - self.used);
         let first = part.first + self.used;
@@ -77,7 +77,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Passes `n` events.
-    pub(super) fn skip(&mut self, mut n: u32) {
+    pub(crate) fn skip(&mut self, mut n: u32) {
         while n > 0
             && let Some(chunk) = self.chunk(n)
         {

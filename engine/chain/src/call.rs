@@ -9,10 +9,10 @@ use levada_protocol::{
     ids::{Offset, Timestamp},
 };
 
-use super::cut::{Flat, Part};
+use crate::cut::{Flat, Part};
 
 /// The bytes of a call: runs, as a delivery frame would carry them.
-pub(super) fn call_runs(flats: &[Flat], parts: &[Part]) -> Bytes {
+pub(crate) fn call_runs(flats: &[Flat], parts: &[Part]) -> Bytes {
     let mut out = BytesMut::with_capacity(parts.iter().map(Part::call_bytes).sum());
     let mut open: Option<OpenRun> = None;
     for part in parts {

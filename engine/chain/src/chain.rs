@@ -16,8 +16,9 @@ use std::{
 
 use levada_protocol::request::OnError;
 
-use super::{
-    Answered, CallInput,
+use levada_stage::{CallInput, CallOutcome};
+
+use crate::{
     breaker::{Breaker, EVENTS_MAX},
     call::call_runs,
     costs::Counted,
@@ -30,30 +31,30 @@ use super::{
 };
 
 /// Time since any fixed moment; never goes back.
-pub(crate) type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
+pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// Calls of one run that may be under way at once.
 const CALLS_IN_FLIGHT: usize = 4;
 
 /// A plugin in a chain, and what happens when it fails.
 #[derive(Clone)]
-pub(crate) struct ChainStage {
+pub struct ChainStage {
     /// The attached plugin.
-    pub(crate) stage: Arc<Counted>,
+    pub stage: Arc<Counted>,
     /// Its name.
-    pub(crate) plugin: String,
+    pub plugin: String,
     /// Its version.
-    pub(crate) version: u32,
+    pub version: u32,
     /// What happens to an event that it fails on.
-    pub(crate) on_error: OnError,
+    pub on_error: OnError,
     /// How often an event alone is tried again before that.
-    pub(crate) retries: u8,
+    pub retries: u8,
     /// How long one call may take: a failing one is not charged more.
-    pub(crate) deadline: Duration,
+    pub deadline: Duration,
 }
 
 /// Plugins in order, at one place.
-pub(crate) struct Chain {
+pub struct Chain {
     stages: Vec<ChainStage>,
     seed: u64,
     clock: Clock,
@@ -62,25 +63,25 @@ pub(crate) struct Chain {
 
 impl Chain {
     /// A chain of a place; `seed` is made of the place's identity, for the guests' random numbers.
-    pub(crate) fn new(stages: Vec<ChainStage>, seed: u64, clock: Clock) -> Self {
+    pub fn new(stages: Vec<ChainStage>, seed: u64, clock: Clock) -> Self {
         let breaker = Mutex::new(Breaker::new(stages.len()));
         Self { stages, seed, clock, breaker }
     }
 
     /// The stages in order.
-    pub(crate) fn stages(&self) -> &[ChainStage] {
+    pub fn stages(&self) -> &[ChainStage] {
         &self.stages
     }
 
     /// Closes the breaker and forgets what it counted: a person resumed the place.
-    pub(crate) fn resume(&self) {
+    pub fn resume(&self) {
         *self.breaker() = Breaker::new(self.stages.len());
     }
 
     /// Applies the chain of a subscription. Events keep their offsets; one becomes at most one.
     ///
     /// Cancel safe: a call that was given up has changed nothing but the breaker's counts.
-    pub(crate) async fn filter(&self, input: Input<'_>) -> Filtered {
+    pub async fn filter(&self, input: Input<'_>) -> Filtered {
         let flats = flatten(input.sources);
         let mut sink = Selector::new();
         let progress =
@@ -93,7 +94,7 @@ impl Chain {
     /// Applies the chain of a route with at least one target. Events become events of the targets.
     ///
     /// Cancel safe, as [`Chain::filter`] is.
-    pub(crate) async fn route(&self, input: Input<'_>, targets: &[Target]) -> Routed {
+    pub async fn route(&self, input: Input<'_>, targets: &[Target]) -> Routed {
         let flats = flatten(input.sources);
         let mut sink = Router::new(targets, input.partition);
         let pass = Pass { chain: self, input: &input, flats: &flats, targets: Some(targets) };
@@ -139,13 +140,13 @@ impl Chain {
     }
 
     /// Hands the events of `parts` to a stage; there is at least one.
-    pub(super) async fn call(
+    pub(crate) async fn call(
         &self,
         stage: usize,
         pass: &Pass<'_>,
         flats: &[Flat],
         parts: &[Part],
-    ) -> Answered {
+    ) -> CallOutcome {
         let (first, last) = (parts[0], parts[parts.len() - 1]);
         let at = &self.stages[stage];
         let identity =
@@ -155,23 +156,24 @@ impl Chain {
             events: count_of(parts),
             now: flats[last.flat].append_time,
             seed: identity.into_iter().fold(self.seed, mix),
+            state: None,
         };
-        let Answered { answer, spent } = at.stage.call(input).await;
-        Answered { answer, spent: spent.min(at.deadline) }
+        let CallOutcome { result, time_spent } = at.stage.call(input).await;
+        CallOutcome { result, time_spent: time_spent.min(at.deadline) }
     }
 
-    pub(super) fn breaker(&self) -> MutexGuard<'_, Breaker> {
+    pub(crate) fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         (self.clock)()
     }
 }
 
 impl ChainStage {
     /// `name@version`.
-    pub(crate) fn label(&self) -> String {
+    pub fn label(&self) -> String {
         format!("{}@{}", self.plugin, self.version)
     }
 }

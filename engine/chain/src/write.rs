@@ -8,7 +8,7 @@ use levada_protocol::{
     verdict::{Output, Verdict},
 };
 
-use super::{
+use crate::{
     answer::Judged,
     cut::{Flat, Part, count_of},
     outcome::DeadReason,
@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Where the events go that pass a stage.
-pub(super) trait Sink: Send {
+pub(crate) trait Sink: Send {
     /// `count` neighbouring events of `flat`, from index `first` on, go on as they are.
     fn keep(&mut self, flat: &Flat, first: u32, count: u32, forward: &mut Forward<'_>);
 
@@ -29,15 +29,15 @@ pub(super) trait Sink: Send {
 
 /// Which events do not go on although their verdict says so.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Withheld<'w> {
+pub(crate) struct Withheld<'w> {
     /// Every event of this source offset and those after it.
-    pub(super) from: Option<Offset>,
+    pub(crate) from: Option<Offset>,
     /// Every event of these source offsets: a sibling failed, and the source event is a dead letter as a whole.
-    pub(super) dead: Option<&'w BTreeSet<Offset>>,
+    pub(crate) dead: Option<&'w BTreeSet<Offset>>,
 }
 
 impl Withheld<'_> {
-    pub(super) const NOTHING: Self = Self { from: None, dead: None };
+    pub(crate) const NOTHING: Self = Self { from: None, dead: None };
 
     fn is_nothing(&self) -> bool {
         self.from.is_none() && self.dead.is_none()
@@ -49,7 +49,7 @@ impl Withheld<'_> {
 }
 
 /// Follows an answer. An event with a fault goes on unchanged if `faulty_pass`, else not at all.
-pub(super) fn follow(
+pub(crate) fn follow(
     judged: &Judged<'_>,
     flats: &[Flat],
     parts: &[Part],
@@ -98,7 +98,7 @@ pub(super) fn follow(
 }
 
 /// Lets the events of a call go on unchanged.
-pub(super) fn keep_parts(flats: &[Flat], parts: &[Part], withheld: Withheld<'_>, sink: &mut impl Sink) {
+pub(crate) fn keep_parts(flats: &[Flat], parts: &[Part], withheld: Withheld<'_>, sink: &mut impl Sink) {
     let mut walker = Walker::new(flats, parts);
     keep(&mut walker, count_of(parts), withheld, sink);
 }

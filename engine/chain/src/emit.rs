@@ -19,7 +19,7 @@ use levada_protocol::{
 const FIXED_BYTES_MAX: usize = EVENT_HEADER_BYTES + 10;
 
 /// Everything of the new event but its headers. An id is never inherited; a time to live always is.
-pub(super) fn parts_of<'a>(event: &EventRef<'a>, output: &Output<'a>) -> EventParts<'a> {
+pub(crate) fn parts_of<'a>(event: &EventRef<'a>, output: &Output<'a>) -> EventParts<'a> {
     EventParts {
         key: changed(output.key, event.key()),
         payload: match output.payload {
@@ -42,7 +42,7 @@ fn changed<'a>(change: Change<&'a [u8]>, input: Option<&'a [u8]>) -> Option<&'a 
 }
 
 /// The new event's headers, in order: the input's that stay, then those that are set.
-pub(super) fn headers_of<'a>(event: &EventRef<'a>, output: &'a Output<'a>) -> OutputHeaders<'a> {
+pub(crate) fn headers_of<'a>(event: &EventRef<'a>, output: &'a Output<'a>) -> OutputHeaders<'a> {
     let (kept, set, removed): (_, &[_], &[_]) = match &output.headers {
         HeadersChange::Keep => (Some(event.headers()), &[], &[]),
         HeadersChange::Replace(set) => (None, set, &[]),
@@ -53,7 +53,7 @@ pub(super) fn headers_of<'a>(event: &EventRef<'a>, output: &'a Output<'a>) -> Ou
 
 /// See [`headers_of`].
 #[derive(Debug, Clone)]
-pub(super) struct OutputHeaders<'a> {
+pub(crate) struct OutputHeaders<'a> {
     kept: Option<Headers<'a>>,
     set: &'a [(&'a str, &'a [u8])],
     removed: &'a [&'a str],
@@ -79,7 +79,7 @@ impl<'a> Iterator for OutputHeaders<'a> {
 }
 
 /// The name of a header of the engine's own that the output would set and the input does not have, or not as often.
-pub(super) fn forged<'a>(event: &EventRef<'_>, output: &Output<'a>) -> Option<&'a str> {
+pub(crate) fn forged<'a>(event: &EventRef<'_>, output: &Output<'a>) -> Option<&'a str> {
     let set: &[(&'a str, &'a [u8])] = match &output.headers {
         HeadersChange::Keep => return None,
         HeadersChange::Replace(set) | HeadersChange::Patch(set, _) => set,
@@ -98,7 +98,7 @@ pub(super) fn forged<'a>(event: &EventRef<'_>, output: &Output<'a>) -> Option<&'
 ///
 /// Counted with every optional field, so that an event that passes fits any empty batch builder.
 #[inline]
-pub(super) fn measure(event: &EventRef<'_>, output: &Output<'_>) -> Result<usize, EventTooLarge> {
+pub(crate) fn measure(event: &EventRef<'_>, output: &Output<'_>) -> Result<usize, EventTooLarge> {
     // Most outputs keep the headers, which the input's limits cover: then nothing needs to be walked through.
     let kept = match (&output.headers, output.payload) {
         (HeadersChange::Keep, Change::Keep) => Some(event.headers_and_payload_len()),

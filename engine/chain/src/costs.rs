@@ -12,10 +12,10 @@ use std::{
     time::Instant,
 };
 
-use super::{Answered, BoxFuture, CallError, CallInput, Figures, LastError, Stage};
+use levada_stage::{BoxFuture, CallError, CallInput, CallOutcome, LastError, Stage, StageStats};
 
 /// A stage at its place, with what the stage itself does not know of: answers that could not be followed.
-pub(crate) struct Counted {
+pub struct Counted {
     stage: Arc<dyn Stage>,
     /// Answers that were none, and events whose verdict is not allowed where the stage stands.
     faults: AtomicU64,
@@ -23,33 +23,34 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
-    pub(crate) fn new(stage: Arc<dyn Stage>) -> Arc<Self> {
+    /// Counts for a stage that was just attached.
+    pub fn new(stage: Arc<dyn Stage>) -> Arc<Self> {
         Arc::new(Self { stage, faults: AtomicU64::new(0), last_error: Mutex::default() })
     }
 
     /// Hands events to the plugin.
-    pub(super) fn call(&self, input: CallInput) -> BoxFuture<Answered> {
+    pub(crate) fn call(&self, input: CallInput) -> BoxFuture<CallOutcome> {
         self.stage.call(input)
     }
 
     /// Notes a call that failed. The stage has counted it.
-    pub(super) fn failed(&self, why: &CallError) {
+    pub(crate) fn failed(&self, why: &CallError) {
         self.note(&why.to_string());
     }
 
     /// Counts an answer that is none, or a verdict that cannot be followed.
-    pub(super) fn faulty(&self, why: &str) {
+    pub(crate) fn faulty(&self, why: &str) {
         self.faults.fetch_add(1, Ordering::Relaxed);
         self.note(why);
     }
 
     /// What the stage has cost, with all its errors.
-    pub(crate) fn figures(&self) -> Figures {
-        let mut figures = self.stage.figures();
-        figures.errors += self.faults.load(Ordering::Relaxed);
+    pub fn stats(&self) -> StageStats {
+        let mut stats = self.stage.stats();
+        stats.errors += self.faults.load(Ordering::Relaxed);
         let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-        figures.last_error = last_error.clone().or(figures.last_error);
-        figures
+        stats.last_error = last_error.clone().or(stats.last_error);
+        stats
     }
 
     fn note(&self, why: &str) {
@@ -66,54 +67,32 @@ impl fmt::Debug for Counted {
 
 /// What all plugins that a place has had have cost, by the id of their version.
 #[derive(Debug, Default)]
-pub(crate) struct Costs(Mutex<Parts>);
+pub struct Costs(Mutex<Parts>);
 
 #[derive(Debug, Default)]
 struct Parts {
     /// The stages that run now, by the part of the place that they are at.
     attached: BTreeMap<u16, Vec<(u64, Arc<Counted>)>>,
     /// Those that ran before.
-    before: BTreeMap<u64, Figures>,
+    before: BTreeMap<u64, StageStats>,
 }
 
 impl Costs {
     /// Notes which stages run in one part of the place from now on.
-    pub(crate) fn attach(&self, part: u16, stages: impl Iterator<Item = (u64, Arc<Counted>)>) {
+    pub fn attach(&self, part: u16, stages: impl Iterator<Item = (u64, Arc<Counted>)>) {
         let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (plugin, stage) in parts.attached.insert(part, stages.collect()).unwrap_or_default() {
-            parts.before.entry(plugin).or_default().add(&stage.figures());
+            parts.before.entry(plugin).or_default().add(&stage.stats());
         }
     }
 
     /// What each plugin version has cost so far.
-    pub(crate) fn read(&self) -> BTreeMap<u64, Figures> {
+    pub fn read(&self) -> BTreeMap<u64, StageStats> {
         let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sums = parts.before.clone();
         for (plugin, stage) in parts.attached.values().flatten() {
-            sums.entry(*plugin).or_default().add(&stage.figures());
+            sums.entry(*plugin).or_default().add(&stage.stats());
         }
         sums
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn the_last_error_is_the_newest_of_all_whatever_the_order() {
-        let now = Instant::now();
-        let failed = |text: &str, at| {
-            let last_error = Some(LastError { at, text: text.into() });
-            Figures { errors: 1, last_error, ..Figures::default() }
-        };
-        let (old, new) = (failed("old", now), failed("new", now + Duration::from_nanos(1)));
-        for order in [[&old, &new, &Figures::default()], [&new, &Figures::default(), &old]] {
-            let mut sum = Figures::default();
-            order.into_iter().for_each(|figures| sum.add(figures));
-            assert_eq!((sum.errors, sum.last_error.map(|error| error.text)), (2, Some("new".into())));
-        }
     }
 }

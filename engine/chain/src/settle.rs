@@ -12,8 +12,9 @@ use levada_protocol::{
     request::OnError,
 };
 
-use super::{
-    Answered, CallError,
+use levada_stage::{CallError, CallOutcome, CallOutput};
+
+use crate::{
     answer::{Fault, Judged, Rules, judge, keep_all},
     breaker::EVENTS_MAX,
     chain::Chain,
@@ -25,24 +26,24 @@ use super::{
 };
 
 /// One application of a chain to some input.
-pub(super) struct Pass<'p> {
-    pub(super) chain: &'p Chain,
-    pub(super) input: &'p Input<'p>,
-    pub(super) flats: &'p [Flat],
+pub(crate) struct Pass<'p> {
+    pub(crate) chain: &'p Chain,
+    pub(crate) input: &'p Input<'p>,
+    pub(crate) flats: &'p [Flat],
     /// Of a route; `None` at a subscription.
-    pub(super) targets: Option<&'p [Target]>,
+    pub(crate) targets: Option<&'p [Target]>,
 }
 
 /// How far some events came through the stages without anything to decide.
-pub(super) struct Reached<'p> {
+pub(crate) struct Reached<'p> {
     stage: usize,
     /// What that stage gets.
     flats: Cow<'p, [Flat]>,
     parts: Vec<Part>,
     /// How its call ended, if it was made.
-    call: Option<Answered>,
+    call: Option<CallOutcome>,
     /// The source offset after these events.
-    pub(super) end: Offset,
+    pub(crate) end: Offset,
 }
 
 /// Events whose fate at a stage is known.
@@ -55,24 +56,24 @@ enum Decided {
 struct Task {
     parts: Vec<Part>,
     tries: u8,
-    call: Option<Answered>,
+    call: Option<CallOutcome>,
 }
 
 impl<'p> Pass<'p> {
     /// The source offset after everything that was given and asked for.
-    pub(super) fn end(&self) -> Offset {
+    pub(crate) fn end(&self) -> Offset {
         let given = self.input.sources.last().map_or(self.input.offsets.start, |source| source.end());
         given.min(self.input.offsets.end).max(self.input.offsets.start)
     }
 
     /// Calls stage after stage until there is something to decide, or the last stage has answered.
-    pub(super) async fn attempt(&self, parts: Vec<Part>) -> Reached<'p> {
+    pub(crate) async fn attempt(&self, parts: Vec<Part>) -> Reached<'p> {
         let end = parts.last().map_or(self.input.offsets.start, |part| part.end_offset(self.flats));
         let mut at = Reached { stage: 0, flats: Cow::Borrowed(self.flats), parts, call: None, end };
         while at.stage < self.chain.stages().len() && !at.parts.is_empty() {
             let call = self.chain.call(at.stage, self, &at.flats, &at.parts).await;
-            let next = match &call.answer {
-                Ok(answer) if at.stage + 1 < self.chain.stages().len() => {
+            let next = match &call.result {
+                Ok(CallOutput { answer, .. }) if at.stage + 1 < self.chain.stages().len() => {
                     self.go_on(at.stage, &at.flats, &at.parts, answer)
                 }
                 _ => None,
@@ -109,7 +110,7 @@ impl<'p> Pass<'p> {
     }
 
     /// Decides all events of a window and gives those that pass to `sink`.
-    pub(super) async fn settle(&self, reached: Reached<'_>, sink: &mut impl Sink) -> Window {
+    pub(crate) async fn settle(&self, reached: Reached<'_>, sink: &mut impl Sink) -> Window {
         let Reached { mut stage, mut flats, mut parts, mut call, .. } = reached;
         let mut window = Window::default();
         if self.chain.stages().is_empty() {
@@ -138,15 +139,15 @@ impl<'p> Pass<'p> {
         stage: usize,
         flats: &[Flat],
         parts: Vec<Part>,
-        call: Option<Answered>,
+        call: Option<CallOutcome>,
         window: &mut Window,
         sink: &mut impl Sink,
     ) {
         let rules = self.rules(stage);
         let faulty_pass = self.chain.stages()[stage].on_error == OnError::Pass;
         let siblings = self.has_siblings(stage);
-        if let Some(Answered { answer: Ok(answer), .. }) = &call
-            && let Ok(judged) = judge(answer, flats, &parts, rules)
+        if let Some(CallOutcome { result: Ok(output), .. }) = &call
+            && let Ok(judged) = judge(&output.answer, flats, &parts, rules)
         {
             self.account(stage, &judged, count_of(&parts), window);
             follow(&judged, flats, &parts, window.withheld(siblings), faulty_pass, sink);
@@ -175,7 +176,7 @@ impl<'p> Pass<'p> {
         stage: usize,
         flats: &[Flat],
         parts: Vec<Part>,
-        call: Option<Answered>,
+        call: Option<CallOutcome>,
         window: &mut Window,
     ) -> Vec<Decided> {
         let first = parts.first().map(|part| part.first_offset(flats)).unwrap_or_default();
@@ -190,34 +191,36 @@ impl<'p> Pass<'p> {
                 Some(call) => call,
                 None => self.chain.call(stage, self, flats, &task.parts).await,
             };
-            let failure = match call.answer {
-                Ok(answer) => match judge(&answer, flats, &task.parts, self.rules(stage)) {
-                    Ok(judged) => {
-                        outputs += judged.outputs;
-                        output_bytes += judged.output_bytes;
-                        if outputs > CALL_OUTPUT_EVENTS_MAX || output_bytes > CALL_OUTPUT_BYTES_MAX {
-                            self.stop_before(stage, first, task.parts[0].first_offset(flats), window);
-                            break;
+            let failure = match call.result {
+                Ok(CallOutput { answer, .. }) => {
+                    match judge(&answer, flats, &task.parts, self.rules(stage)) {
+                        Ok(judged) => {
+                            outputs += judged.outputs;
+                            output_bytes += judged.output_bytes;
+                            if outputs > CALL_OUTPUT_EVENTS_MAX || output_bytes > CALL_OUTPUT_BYTES_MAX {
+                                self.stop_before(stage, first, task.parts[0].first_offset(flats), window);
+                                break;
+                            }
+                            let stops = self.account(stage, &judged, count_of(&task.parts), window);
+                            decided.push(Decided::Answered { parts: task.parts, answer });
+                            if stops {
+                                break;
+                            }
+                            continue;
                         }
-                        let stops = self.account(stage, &judged, count_of(&task.parts), window);
-                        decided.push(Decided::Answered { parts: task.parts, answer });
-                        if stops {
-                            break;
+                        Err(what) => {
+                            let failure = CallError::Output(what);
+                            self.chain.stages()[stage].stage.faulty(&failure.to_string());
+                            failure
                         }
-                        continue;
                     }
-                    Err(what) => {
-                        let failure = CallError::Output(what);
-                        self.chain.stages()[stage].stage.faulty(&failure.to_string());
-                        failure
-                    }
-                },
+                }
                 Err(error) => {
                     self.chain.stages()[stage].stage.failed(&error);
                     error
                 }
             };
-            let failed = Failed { stage, task, failure, spent: call.spent };
+            let failed = Failed { stage, task, failure, spent: call.time_spent };
             if self.failed(failed, flats, &mut todo, &mut decided, window) {
                 break;
             }
