@@ -1,4 +1,4 @@
-//! What the plugins of a place cost and what went wrong with them, for whoever asks: it is read while they run.
+//! What the plugins of an attachment point have cost and their last errors. It can be read while they run.
 //!
 //! Must not know what an error leads to.
 
@@ -14,18 +14,18 @@ use std::{
 
 use levada_stage::{BoxFuture, CallError, CallInput, CallOutcome, LastError, Stage, StageStats};
 
-/// A stage at its place, with what the stage itself does not know of: answers that could not be followed.
+/// An attached stage, with what the stage itself cannot count: answers that are not valid.
 pub struct Counted {
     stage: Arc<dyn Stage>,
-    /// Answers that were none, and events whose verdict is not allowed where the stage stands.
-    faults: AtomicU64,
+    /// Answers that were not valid, and events whose verdict is not allowed at the attachment point.
+    invalid: AtomicU64,
     last_error: Mutex<Option<LastError>>,
 }
 
 impl Counted {
     /// Counts for a stage that was just attached.
     pub fn new(stage: Arc<dyn Stage>) -> Arc<Self> {
-        Arc::new(Self { stage, faults: AtomicU64::new(0), last_error: Mutex::default() })
+        Arc::new(Self { stage, invalid: AtomicU64::new(0), last_error: Mutex::default() })
     }
 
     /// Hands events to the plugin.
@@ -33,21 +33,26 @@ impl Counted {
         self.stage.call(input)
     }
 
+    /// Whether the stage keeps state.
+    pub(crate) fn is_stateful(&self) -> bool {
+        self.stage.is_stateful()
+    }
+
     /// Notes a call that failed. The stage has counted it.
     pub(crate) fn failed(&self, why: &CallError) {
         self.note(&why.to_string());
     }
 
-    /// Counts an answer that is none, or a verdict that cannot be followed.
-    pub(crate) fn faulty(&self, why: &str) {
-        self.faults.fetch_add(1, Ordering::Relaxed);
+    /// Counts an answer or a verdict that is not valid.
+    pub(crate) fn invalid(&self, why: &str) {
+        self.invalid.fetch_add(1, Ordering::Relaxed);
         self.note(why);
     }
 
     /// What the stage has cost, with all its errors.
     pub fn stats(&self) -> StageStats {
         let mut stats = self.stage.stats();
-        stats.errors += self.faults.load(Ordering::Relaxed);
+        stats.errors += self.invalid.load(Ordering::Relaxed);
         let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
         stats.last_error = last_error.clone().or(stats.last_error);
         stats
@@ -61,24 +66,24 @@ impl Counted {
 
 impl fmt::Debug for Counted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Counted").field("faults", &self.faults).finish_non_exhaustive()
+        f.debug_struct("Counted").field("invalid", &self.invalid).finish_non_exhaustive()
     }
 }
 
-/// What all plugins that a place has had have cost, by the id of their version.
+/// What all plugins that were ever attached at one point have cost, by the id of their version.
 #[derive(Debug, Default)]
 pub struct Costs(Mutex<Parts>);
 
 #[derive(Debug, Default)]
 struct Parts {
-    /// The stages that run now, by the part of the place that they are at.
+    /// The stages that are attached now, by the part of the point, such as a partition of a route.
     attached: BTreeMap<u16, Vec<(u64, Arc<Counted>)>>,
-    /// Those that ran before.
+    /// Those that were attached before.
     before: BTreeMap<u64, StageStats>,
 }
 
 impl Costs {
-    /// Notes which stages run in one part of the place from now on.
+    /// Notes which stages are attached at one part of the point from now on.
     pub fn attach(&self, part: u16, stages: impl Iterator<Item = (u64, Arc<Counted>)>) {
         let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (plugin, stage) in parts.attached.insert(part, stages.collect()).unwrap_or_default() {

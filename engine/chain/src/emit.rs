@@ -1,127 +1,70 @@
-//! What a plugin's output becomes: its fields over those of the input event, measured against every limit.
+//! Measuring an output: the event that it makes of its input event, against every limit.
 //!
 //! Must not know where the event goes.
 
-use std::slice;
-
 use levada_protocol::{
-    batch::{EVENT_HEADER_BYTES, EventParts, EventRef, Headers},
+    batch::{EVENT_HEADER_BYTES, EventRef},
     event::{EventTooLarge, is_engine_header},
-    ids::Timestamp,
     limits::{
         ENGINE_HEADERS_BYTES_MAX, ENGINE_HEADERS_MAX, EVENT_BYTES_MAX, EVENT_ID_BYTES_MAX,
         HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX,
     },
-    verdict::{Change, HeadersChange, Output},
+    verdict::Change,
 };
+
+use crate::outputs::OutputRef;
 
 /// An event's fixed part with every optional field: offset delta, id length, time to live.
 const FIXED_BYTES_MAX: usize = EVENT_HEADER_BYTES + 10;
 
-/// Everything of the new event but its headers. An id is never inherited; a time to live always is.
-pub(crate) fn parts_of<'a>(event: &EventRef<'a>, output: &Output<'a>) -> EventParts<'a> {
-    EventParts {
-        key: changed(output.key, event.key()),
-        payload: match output.payload {
-            Change::Keep => event.payload(),
-            Change::Remove => None,
-            Change::Set(payload) => Some(payload),
-        },
-        time: output.time.map_or_else(|| event.time(), Timestamp),
-        id: output.id.filter(|id| !id.is_empty()),
-        ttl_ms: event.ttl_ms(),
-    }
-}
-
-fn changed<'a>(change: Change<&'a [u8]>, input: Option<&'a [u8]>) -> Option<&'a [u8]> {
-    match change {
-        Change::Keep => input,
-        Change::Remove => None,
-        Change::Set(value) => Some(value),
-    }
-}
-
-/// The new event's headers, in order: the input's that stay, then those that are set.
-pub(crate) fn headers_of<'a>(event: &EventRef<'a>, output: &'a Output<'a>) -> OutputHeaders<'a> {
-    let (kept, set, removed): (_, &[_], &[_]) = match &output.headers {
-        HeadersChange::Keep => (Some(event.headers()), &[], &[]),
-        HeadersChange::Replace(set) => (None, set, &[]),
-        HeadersChange::Patch(set, removed) => (Some(event.headers()), set, removed),
-    };
-    OutputHeaders { kept, set, removed, rest: set.iter() }
-}
-
-/// See [`headers_of`].
-#[derive(Debug, Clone)]
-pub(crate) struct OutputHeaders<'a> {
-    kept: Option<Headers<'a>>,
-    set: &'a [(&'a str, &'a [u8])],
-    removed: &'a [&'a str],
-    rest: slice::Iter<'a, (&'a str, &'a [u8])>,
-}
-
-impl<'a> Iterator for OutputHeaders<'a> {
-    type Item = (&'a [u8], &'a [u8]);
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        if let Some(kept) = &mut self.kept {
-            for (name, value) in kept.by_ref() {
-                let replaced = self.set.iter().any(|(set, _)| set.as_bytes() == name);
-                if !replaced && !self.removed.iter().any(|gone| gone.as_bytes() == name) {
-                    return Some((name, value));
-                }
-            }
-            self.kept = None;
-        }
-        self.rest.next().map(|(name, value)| (name.as_bytes(), *value))
-    }
-}
-
 /// The name of a header of the engine's own that the output would set and the input does not have, or not as often.
-pub(crate) fn forged<'a>(event: &EventRef<'_>, output: &Output<'a>) -> Option<&'a str> {
-    let set: &[(&'a str, &'a [u8])] = match &output.headers {
-        HeadersChange::Keep => return None,
-        HeadersChange::Replace(set) | HeadersChange::Patch(set, _) => set,
-    };
-    let engines = || set.iter().filter(|(name, _)| is_engine_header(name.as_bytes()));
-    let is_forged = |(name, value): &(&str, &[u8])| {
-        let wanted = engines().filter(|other| **other == (*name, *value)).count();
-        let had = event.headers().filter(|other| *other == (name.as_bytes(), *value)).count();
+pub(crate) fn forged<'a>(event: &EventRef<'_>, output: OutputRef<'a>) -> Option<&'a [u8]> {
+    let engines = || output.set_headers().filter(|(name, _)| is_engine_header(name));
+    let is_forged = |header: &(&[u8], &[u8])| {
+        let wanted = engines().filter(|other| other == header).count();
+        let had = event.headers().filter(|other| other == header).count();
         wanted > had
     };
     // An input has few such headers, so that a long list ends early.
-    engines().find(|header| is_forged(header)).map(|(name, _)| *name)
+    engines().find(|header| is_forged(header)).map(|(name, _)| name)
 }
 
-/// How many bytes the output's event takes in a batch at most; an error if a part of it is over its limit.
+/// How many bytes the output's event takes in a batch at most.
 ///
 /// Counted with every optional field, so that an event that passes fits any empty batch builder.
+///
+/// # Errors
+/// If a part of the event is over its limit.
 #[inline]
-pub(crate) fn measure(event: &EventRef<'_>, output: &Output<'_>) -> Result<usize, EventTooLarge> {
+pub(crate) fn measure<'a>(event: &EventRef<'a>, output: OutputRef<'a>) -> Result<usize, EventTooLarge> {
     // Most outputs keep the headers, which the input's limits cover: then nothing needs to be walked through.
-    let kept = match (&output.headers, output.payload) {
-        (HeadersChange::Keep, Change::Keep) => Some(event.headers_and_payload_len()),
-        (HeadersChange::Keep, Change::Remove) if event.header_count() == 0 => Some(0),
-        (HeadersChange::Keep, Change::Set(payload)) if event.header_count() == 0 => Some(payload.len()),
+    let kept = match (output.keeps_headers(), output.payload_len()) {
+        (true, Change::Keep) => Some(event.headers_and_payload_len()),
+        (true, Change::Remove) if event.header_count() == 0 => Some(0),
+        (true, Change::Set(len)) if event.header_count() == 0 => Some(len),
         _ => None,
     };
     if let Some(kept) = kept {
-        let key = changed(output.key, event.key()).map_or(0, <[u8]>::len);
-        let id = output.id.map_or(0, str::len);
+        let key = match output.key_len() {
+            Change::Keep => event.key().map_or(0, <[u8]>::len),
+            Change::Remove => 0,
+            Change::Set(len) => len,
+        };
+        let id = output.id_len();
         let total = FIXED_BYTES_MAX + key + id + kept;
         if (key <= KEY_BYTES_MAX) & (id <= EVENT_ID_BYTES_MAX) & (total <= EVENT_BYTES_MAX) {
             return Ok(total);
         }
     }
-    measure_all(&parts_of(event, output), headers_of(event, output))
+    measure_all(event, output)
 }
 
 /// The same by every part, which also names the one that is too large.
-fn measure_all(parts: &EventParts<'_>, headers: OutputHeaders<'_>) -> Result<usize, EventTooLarge> {
+fn measure_all<'a>(event: &EventRef<'a>, output: OutputRef<'a>) -> Result<usize, EventTooLarge> {
+    let parts = output.parts(event);
     let (mut count, mut bytes, mut name_longest) = (0, 0, 0);
     let (mut engine_count, mut engine_bytes) = (0, 0);
-    for (name, value) in headers {
+    for (name, value) in output.headers(event) {
         let len = 3 + name.len() + value.len();
         // The input event has it, on top of the limits of its own headers.
         if is_engine_header(name) {
@@ -133,7 +76,7 @@ fn measure_all(parts: &EventParts<'_>, headers: OutputHeaders<'_>) -> Result<usi
         }
         name_longest = name_longest.max(name.len());
     }
-    let (key, id) = (parts.key.map_or(0, <[u8]>::len), parts.id.map_or(0, str::len));
+    let (key, id) = (parts.key.map_or(0, <[u8]>::len), output.id_len());
     let total = FIXED_BYTES_MAX + key + id + bytes + parts.payload.map_or(0, <[u8]>::len);
     let checked = EventTooLarge::first_of(
         [
@@ -162,13 +105,16 @@ fn measure_all(parts: &EventParts<'_>, headers: OutputHeaders<'_>) -> Result<usi
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use levada_protocol::{
         batch::{BatchBuilder, Stamp},
         event::Event,
+        verdict::Output,
     };
     use proptest::{collection::vec, option, prelude::*};
 
     use super::*;
+    use crate::outputs::Outputs;
 
     proptest! {
         #[test]
@@ -186,13 +132,16 @@ mod tests {
             builder.push(&stored).unwrap();
             let batch = builder.finish(Stamp::ENGINE);
             let event = batch.events().next().unwrap();
-            let long = vec![0; len];
-            let change = |which: usize| [Change::Keep, Change::Remove, Change::Set(&long[..])][which];
+            let id = id.unwrap_or_default();
+            let answer = Bytes::from([vec![0; len], id.as_bytes().to_vec()].concat());
+            let change = |which: usize| [Change::Keep, Change::Remove, Change::Set(&answer[..len])][which];
+            let id = std::str::from_utf8(&answer[len..]).unwrap();
             let output = Output {
-                key: change(new_key), payload: change(new_payload), id: id.as_deref(), ..Output::default()
+                key: change(new_key), payload: change(new_payload), id: Some(id), ..Output::default()
             };
-            let all = measure_all(&parts_of(&event, &output), headers_of(&event, &output));
-            prop_assert_eq!(measure(&event, &output), all);
+            let mut outputs = Outputs::of(answer.clone());
+            let output = outputs.add(&output, 0);
+            prop_assert_eq!(measure(&event, output), measure_all(&event, output));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What goes into a chain and what comes out of it: plain data that the broker's owners of places work with.
+//! What comes out of a chain: plain data for the owners of routes and subscriptions.
 //!
 //! Must not know how calls are made or answers are read.
 
@@ -10,51 +10,39 @@ use levada_protocol::{
     event::Event,
     ids::{Offset, PartitionId, TopicName},
 };
-
-use crate::cut::Source;
-
-/// Events of one partition, in offset order.
-#[derive(Debug, Clone)]
-pub struct Input<'a> {
-    /// The partition that they are from.
-    pub partition: PartitionId,
-    /// Which offsets to take; events of the sources outside of it are left alone.
-    pub offsets: Range<Offset>,
-    /// The stored batches, ascending.
-    pub sources: &'a [Source],
-}
+use levada_stage::StateWrite;
 
 /// How far a chain got, and what became of events that did not pass it.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Every event below this offset is decided: passed, dropped or a dead letter. None from it on is.
     ///
-    /// It is below the end of what was asked for if the place paused, or if the result has grown to the size that
-    /// is good to commit at once: then the rest is given again.
+    /// It is below the end of what was asked for if the attachment pauses, or if the result has grown to the size that
+    /// should be committed at once: then the caller gives the rest again.
     pub reached: Offset,
-    /// Why the place must stop here; the event at `reached` is the first that was not decided.
+    /// Why the attachment must stop here; the event at `reached` is the first that was not decided.
     pub paused: Option<Paused>,
-    /// Events to append to the place's dead-letter topic, ascending, at most one per source event.
+    /// Events to append to the dead-letter topic, ascending, at most one for each source event.
     pub dead_letters: Vec<DeadLetter>,
     /// How many failing events were dropped, as `on_error = "skip"` asks.
     pub skipped: u64,
-    /// How many failing events went on unchanged, as `on_error = "pass"` asks.
+    /// How many failing events were forwarded unchanged, as `on_error = "pass"` asks.
     pub passed_unchanged: u64,
 }
 
-/// Why a place stops.
+/// Why an attachment stops.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paused {
     /// One sentence for people: which plugin, which offset, what happened.
     pub why: String,
-    /// When to run the chain again by itself (the breaker probes); `None` waits until a person resumes the place.
+    /// When to run the chain again by itself (the breaker probes); `None` waits until a person resumes the attachment.
     pub retry_after: Option<Duration>,
 }
 
 /// A source event that did not pass, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Its offset in the source.
+    /// The event's offset in the source partition.
     pub offset: Offset,
     /// The source event, never what a stage made of it.
     pub event: Event,
@@ -66,7 +54,7 @@ pub struct DeadLetter {
     pub error: String,
 }
 
-/// What ended a dead letter's way.
+/// Why an event became a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeadReason {
     /// The plugin failed on it, or answered what it may not.
@@ -128,12 +116,24 @@ pub struct Routed {
     pub progress: Progress,
     /// What to append, in order within each target and partition.
     pub batches: Vec<RouteBatch>,
+    /// What the stateful stages have written, by stage and key. It belongs to the events below `progress.reached` and
+    /// must be committed with them or not at all.
+    pub writes: Vec<StageWrite>,
+}
+
+/// A change of one stage's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageWrite {
+    /// The stage's index in the chain.
+    pub stage: usize,
+    /// The key and its new value.
+    pub write: StateWrite,
 }
 
 /// A batch to append to one partition of one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteBatch {
-    /// The target's place in the list that was given.
+    /// The target's index in the list that was given.
     pub target: usize,
     /// Its partition.
     pub partition: PartitionId,

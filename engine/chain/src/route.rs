@@ -3,19 +3,18 @@
 //! Must not know who appends them.
 
 use levada_protocol::{
-    batch::{BatchBuilder, EventParts, EventRef, Stamp},
+    batch::{BatchBuilder, EventRef, Stamp},
     ids::PartitionId,
     limits::{BATCH_BYTES_TARGET, CALL_OUTPUT_EVENTS_MAX},
     partition::partition_of,
-    verdict::Output,
 };
 
 use crate::{
-    cut::Flat,
-    emit,
+    batches::ChainBatch,
+    forward::Sink,
     outcome::{RouteBatch, Target},
-    walk::Forward,
-    write::Sink,
+    outputs::OutputRef,
+    walk::EventReader,
 };
 
 /// Bytes after which a route's result is committed before more is made.
@@ -80,7 +79,7 @@ impl<'t> Router<'t> {
         &mut self,
         target: usize,
         partition: PartitionId,
-        flat: &Flat,
+        from: &ChainBatch,
         len: usize,
         mut add: impl FnMut(&mut BatchBuilder) -> bool,
     ) {
@@ -89,7 +88,7 @@ impl<'t> Router<'t> {
             slots.resize_with(usize::from(self.targets[target].partitions.max(1)), Slot::new);
         }
         let slot = &mut slots[usize::from(partition.0)];
-        let hops = flat.hops.saturating_add(1);
+        let hops = from.hops.saturating_add(1);
         if slot.hops != hops || slot.builder.len() + len > BATCH_BYTES_TARGET {
             slot.flush(target, partition, &mut self.done);
         }
@@ -97,7 +96,7 @@ impl<'t> Router<'t> {
         if !add(&mut slot.builder) {
             slot.flush(target, partition, &mut self.done);
             let added = add(&mut slot.builder);
-            assert!(added, "an event that was judged, or came in a plain batch, fits an empty batch");
+            assert!(added, "an event that was measured, or came in a plain batch, fits an empty batch");
         }
         self.events += 1;
         self.bytes += len;
@@ -114,23 +113,20 @@ impl Slot {
 }
 
 impl Sink for Router<'_> {
-    fn keep(&mut self, flat: &Flat, first: u32, count: u32, forward: &mut Forward<'_>) {
+    fn keep(&mut self, from: &ChainBatch, first: u32, count: u32, reader: &mut EventReader<'_>) {
         for index in first..first + count {
-            let event = forward.get(index);
+            let event = reader.get(index);
             let partition = self.partition(0, event.key(), event.id());
             let len = event.record().len();
-            self.push(0, partition, flat, len, |builder| builder.push_ref(0, &event).is_ok());
+            self.push(0, partition, from, len, |builder| builder.push_ref(0, &event).is_ok());
         }
     }
 
-    fn emit(&mut self, flat: &Flat, event: &EventRef<'_>, output: &Output<'_>) {
-        let named = |name: &str| self.targets.iter().position(|target| target.topic.as_str() == name);
-        let target = output.target.map_or(0, |name| named(name).expect("targets were judged"));
-        let parts: EventParts<'_> = emit::parts_of(event, output);
-        let headers = emit::headers_of(event, output);
-        let partition = self.partition(target, parts.key, parts.id);
+    fn emit<'a>(&mut self, from: &ChainBatch, event: &EventRef<'a>, output: OutputRef<'a>) {
+        let (parts, headers) = (output.parts(event), output.headers(event));
+        let partition = self.partition(output.target(), parts.key, parts.id);
         let len = parts.payload.map_or(0, <[u8]>::len);
-        self.push(target, partition, flat, len, |builder| {
+        self.push(output.target(), partition, from, len, |builder| {
             builder.push_parts(0, &parts, headers.clone()).is_ok()
         });
     }

@@ -1,47 +1,49 @@
-//! The sink that keeps the source's offsets: for subscriptions, and between the stages of any chain.
+//! The sink that keeps the positions of events: for subscriptions, and between the stages of any chain.
 //!
-//! A batch of which every event goes on unchanged is passed as it is; all else is copied into selections.
+//! A batch of which every event is forwarded unchanged is passed as it is; all else is copied into selections.
 
 use std::ops::Range;
 
 use levada_protocol::{
-    batch::{BatchBuilder, EventParts, EventRef, Stamp},
+    batch::{BatchBuilder, EventRef, Stamp},
     deliver::Run,
     ids::{Offset, Timestamp},
     limits::{BATCH_BYTES_TARGET, CALL_OUTPUT_BYTES_MAX},
-    verdict::Output,
 };
 
 use crate::{
-    cut::{Flat, Source},
-    emit,
-    outcome::{DeadLetter, PassedRun},
-    walk::Forward,
-    write::Sink,
+    batches::ChainBatch,
+    forward::Sink,
+    outcome::PassedRun,
+    outputs::OutputRef,
+    position::{Origin, Position},
+    source::Source,
+    walk::EventReader,
+    window::Failure,
 };
 
-/// Collects events as batches that keep their offsets.
+/// Collects events as batches in which they keep their positions.
 #[derive(Debug)]
 pub(crate) struct Selector {
-    done: Vec<Flat>,
-    /// A batch whose first events all go on: it may still turn out to go on as a whole.
+    done: Vec<ChainBatch>,
+    /// A batch whose first events are all forwarded: it may still turn out that all of them are.
     held: Option<Held>,
     builder: BatchBuilder,
-    /// Where the batch in `builder` belongs.
+    /// What the batch in `builder` has in common with the batches that it is built of.
     open: Option<Open>,
     built_bytes: usize,
 }
 
 #[derive(Debug)]
 struct Held {
-    flat: Flat,
+    batch: ChainBatch,
     kept: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Open {
-    base: Offset,
-    next: Offset,
+    base: Position,
+    next: Position,
     append_time: Timestamp,
     hops: u8,
 }
@@ -52,18 +54,18 @@ impl Selector {
     }
 
     /// The batches, in order.
-    pub(crate) fn finish(mut self) -> Vec<Flat> {
+    pub(crate) fn finish(mut self) -> Vec<ChainBatch> {
         self.release();
         self.flush();
         self.done
     }
 
-    /// Copies what is held: its batch does not go on as a whole.
+    /// Copies what is held: not all of its batch is forwarded.
     fn release(&mut self) {
-        if let Some(Held { flat, kept }) = self.held.take() {
-            let mut forward = Forward::new(&flat.batch);
+        if let Some(Held { batch, kept }) = self.held.take() {
+            let mut reader = EventReader::new(&batch.batch);
             for index in 0..kept {
-                self.copy(&flat, &forward.get(index));
+                self.copy(&batch, &reader.get(index));
             }
         }
     }
@@ -72,66 +74,69 @@ impl Selector {
         if let Some(Open { base, append_time, hops, .. }) = self.open.take() {
             let batch = self.builder.finish(Stamp::ENGINE);
             self.built_bytes += batch.bytes().len();
-            self.done.push(Flat { base, append_time, hops, batch, stored: None });
+            self.done.push(ChainBatch { base, append_time, hops, batch, stored: None });
         }
     }
 
-    fn pass_whole(&mut self, flat: Flat) {
+    fn pass_whole(&mut self, batch: ChainBatch) {
         self.flush();
-        self.done.push(flat);
+        self.done.push(batch);
     }
 
-    fn copy(&mut self, flat: &Flat, event: &EventRef<'_>) {
-        self.push(flat, event.offset(flat.base), event.record().len(), |builder, delta| {
+    fn copy(&mut self, from: &ChainBatch, event: &EventRef<'_>) {
+        let position = from.base.plus(event.offset_delta().into());
+        self.push(from, position, event.record().len(), |builder, delta| {
             builder.push_ref(delta, event).is_ok()
         });
     }
 
-    /// Pushes one event of about `len` bytes, to a new batch if it does not go into the open one.
+    /// Pushes one event of about `len` bytes, to a new batch if it does not fit the open one.
     fn push(
         &mut self,
-        flat: &Flat,
-        offset: Offset,
+        from: &ChainBatch,
+        position: Position,
         len: usize,
         mut add: impl FnMut(&mut BatchBuilder, u32) -> bool,
     ) {
         for _ in 0..2 {
             let open = match self.open {
-                Some(open) if open.takes(flat, offset) && self.builder.len() + len <= BATCH_BYTES_TARGET => {
+                Some(open)
+                    if open.takes(from, position) && self.builder.len() + len <= BATCH_BYTES_TARGET =>
+                {
                     open
                 }
                 _ => {
                     self.flush();
-                    Open { base: offset, next: offset, append_time: flat.append_time, hops: flat.hops }
+                    Open { base: position, next: position, append_time: from.append_time, hops: from.hops }
                 }
             };
-            let delta = u32::try_from(offset.0 - open.base.0).expect("checked against the open batch");
+            let delta = u32::try_from(position.0 - open.base.0).expect("checked against the open batch");
             if add(&mut self.builder, delta) {
-                self.open = Some(Open { next: offset.plus(1), ..open });
+                self.open = Some(Open { next: position.plus(1), ..open });
                 return;
             }
             self.flush();
         }
         unreachable!(
-            "an event that was judged, or is smaller than the batch it came in, fits an empty batch"
+            "an event that was measured, or is smaller than the batch it came in, fits an empty batch"
         );
     }
 }
 
 impl Open {
-    /// Whether an event of `flat` at `offset` may follow in the same batch.
-    fn takes(&self, flat: &Flat, offset: Offset) -> bool {
-        self.append_time == flat.append_time
-            && self.hops == flat.hops
-            && offset >= self.next
-            && offset.0 - self.base.0 < u64::from(u32::MAX)
+    /// Whether an event of `from` at `position` may follow in the same batch.
+    fn takes(&self, from: &ChainBatch, position: Position) -> bool {
+        self.append_time == from.append_time
+            && self.hops == from.hops
+            && position >= self.next
+            && position.0 - self.base.0 < u64::from(u32::MAX)
     }
 }
 
 impl Sink for Selector {
-    fn keep(&mut self, flat: &Flat, first: u32, count: u32, forward: &mut Forward<'_>) {
+    fn keep(&mut self, from: &ChainBatch, first: u32, count: u32, reader: &mut EventReader<'_>) {
         let continues = |held: &Held| {
-            held.kept == first && held.flat.batch.bytes().as_ptr() == flat.batch.bytes().as_ptr()
+            held.kept == first && held.batch.batch.bytes().as_ptr() == from.batch.bytes().as_ptr()
         };
         let kept = match self.held.take_if(|held| continues(held)) {
             Some(held) => held.kept + count,
@@ -142,24 +147,24 @@ impl Sink for Selector {
             None => {
                 self.release();
                 for index in first..first + count {
-                    self.copy(flat, &forward.get(index));
+                    self.copy(from, &reader.get(index));
                 }
                 return;
             }
         };
-        if kept == flat.batch.count() {
-            self.pass_whole(flat.clone());
+        if kept == from.batch.count() {
+            self.pass_whole(from.clone());
         } else {
-            self.held = Some(Held { flat: flat.clone(), kept });
+            self.held = Some(Held { batch: from.clone(), kept });
         }
     }
 
-    fn emit(&mut self, flat: &Flat, event: &EventRef<'_>, output: &Output<'_>) {
+    fn emit<'a>(&mut self, from: &ChainBatch, event: &EventRef<'a>, output: OutputRef<'a>) {
         self.release();
-        let parts: EventParts<'_> = emit::parts_of(event, output);
-        let headers = emit::headers_of(event, output);
+        let (parts, headers) = (output.parts(event), output.headers(event));
         let len = parts.payload.map_or(0, <[u8]>::len);
-        self.push(flat, event.offset(flat.base), len, |builder, delta| {
+        let position = from.base.plus(event.offset_delta().into());
+        self.push(from, position, len, |builder, delta| {
             builder.push_parts(delta, &parts, headers.clone()).is_ok()
         });
     }
@@ -170,67 +175,74 @@ impl Sink for Selector {
 }
 
 /// What a subscription delivers: neighbouring stored batches as one run that shares their source's bytes.
-pub(crate) fn passed_runs(flats: &[Flat], sources: &[Source]) -> Vec<PassedRun> {
-    let mut passed: Vec<PassedRun> = Vec::with_capacity(flats.len());
+pub(crate) fn passed_runs(batches: &[ChainBatch], sources: &[Source], origin: Origin) -> Vec<PassedRun> {
+    let mut passed: Vec<PassedRun> = Vec::with_capacity(batches.len());
     let mut last: Option<(usize, Range<usize>)> = None;
-    for flat in flats {
-        let len = flat.batch.bytes().len();
-        let place = flat.stored.map(|(source, start)| (source, start..start + len));
+    for from in batches {
+        let len = from.batch.bytes().len();
+        let stored = from.stored.map(|(source, start)| (source, start..start + len));
         if let (Some((last_source, last_bytes)), Some((source, bytes)), Some(before)) =
-            (&mut last, &place, passed.last_mut())
+            (&mut last, &stored, passed.last_mut())
             && last_source == source
             && last_bytes.end == bytes.start
         {
             last_bytes.end = bytes.end;
             before.run.batches = sources[*source].run().batches.slice(last_bytes.clone());
-            before.count += flat.batch.count();
-            before.span += flat.batch.span();
+            before.count += from.batch.count();
+            before.span += from.batch.span();
             continue;
         }
-        let batches = flat.batch.bytes().clone();
+        let (base, batches) = (origin.offset(from.base), from.batch.bytes().clone());
         passed.push(PassedRun {
-            run: Run { base: flat.base, append_time: flat.append_time, hops: flat.hops, batches },
-            count: flat.batch.count(),
-            span: flat.batch.span(),
-            built: place.is_none(),
+            run: Run { base, append_time: from.append_time, hops: from.hops, batches },
+            count: from.batch.count(),
+            span: from.batch.span(),
+            built: stored.is_none(),
         });
-        last = place;
+        last = stored;
     }
     passed
 }
 
 /// The offsets of `within` that neither passed nor are dead letters.
-pub(crate) fn dropped(flats: &[Flat], dead: &[DeadLetter], within: Range<Offset>) -> Vec<Range<Offset>> {
-    let mut gaps = Gaps { next: within.start, ranges: Vec::new() };
-    let mut dead = dead.iter().map(|letter| letter.offset).peekable();
-    for flat in flats {
-        let mut take = |range: Range<Offset>| {
-            while let Some(offset) = dead.next_if(|offset| *offset < range.start) {
-                gaps.take(offset..offset.plus(1));
+pub(crate) fn dropped(
+    batches: &[ChainBatch],
+    dead: &[Failure],
+    within: Range<Position>,
+    origin: Origin,
+) -> Vec<Range<Offset>> {
+    let mut gaps = Gaps { next: within.start, origin, ranges: Vec::new() };
+    let mut dead = dead.iter().map(|failure| failure.position).peekable();
+    for from in batches {
+        let mut take = |range: Range<Position>| {
+            while let Some(position) = dead.next_if(|position| *position < range.start) {
+                gaps.take(position..position.plus(1));
             }
             gaps.take(range);
         };
-        if flat.batch.header().is_selection() {
-            flat.batch.events().map(|event| event.offset(flat.base)).for_each(|at| take(at..at.plus(1)));
+        if from.batch.header().is_selection() {
+            let positions = from.batch.events().map(|event| from.base.plus(event.offset_delta().into()));
+            positions.for_each(|at| take(at..at.plus(1)));
         } else {
-            take(flat.base..flat.end());
+            take(from.base..from.end());
         }
     }
-    dead.for_each(|offset| gaps.take(offset..offset.plus(1)));
+    dead.for_each(|position| gaps.take(position..position.plus(1)));
     gaps.take(within.end..within.end);
     gaps.ranges
 }
 
-/// What lies between ranges that are taken in ascending order.
+/// What is between ranges that are taken in ascending order.
 struct Gaps {
-    next: Offset,
+    next: Position,
+    origin: Origin,
     ranges: Vec<Range<Offset>>,
 }
 
 impl Gaps {
-    fn take(&mut self, range: Range<Offset>) {
+    fn take(&mut self, range: Range<Position>) {
         if self.next < range.start {
-            self.ranges.push(self.next..range.start);
+            self.ranges.push(self.origin.offset(self.next)..self.origin.offset(range.start));
         }
         self.next = range.end;
     }

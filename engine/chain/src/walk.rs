@@ -1,21 +1,21 @@
 //! Stepping through the events of a call, forward and without copying.
 //!
-//! Must not know why: judging an answer and following it walk the same way.
+//! Must not know why: validating an answer and forwarding events walk the same way.
 
 use levada_protocol::batch::{Batch, EventRef, Events};
 
-use crate::cut::{Flat, Part};
+use crate::batches::{CallEvents, ChainBatch, EventRange};
 
-/// A batch's events, fetched by an index that never goes back.
+/// Reads a batch's events by an index that never falls.
 #[derive(Debug)]
-pub(crate) struct Forward<'a> {
+pub(crate) struct EventReader<'a> {
     events: Events<'a>,
-    /// The index of the next event to come out of `events`.
+    /// The index of the event that `events` gives next.
     at: u32,
     last: Option<EventRef<'a>>,
 }
 
-impl<'a> Forward<'a> {
+impl<'a> EventReader<'a> {
     pub(crate) fn new(batch: &'a Batch) -> Self {
         Self { events: batch.events(), at: 0, last: None }
     }
@@ -35,53 +35,53 @@ impl<'a> Forward<'a> {
     }
 }
 
-/// Steps through the events of a call, in order.
+/// Walks through the events of a call, in order.
 #[derive(Debug)]
 pub(crate) struct Walker<'a> {
-    flats: &'a [Flat],
-    parts: &'a [Part],
-    /// How many events of the first of `parts` were passed.
+    batches: &'a [ChainBatch],
+    ranges: &'a [EventRange],
+    /// How many events of the first of `ranges` were passed.
     used: u32,
-    forward: Option<(usize, Forward<'a>)>,
+    reader: Option<(usize, EventReader<'a>)>,
 }
 
-/// Neighbouring events of one batch, reached by a walker.
-pub(crate) struct Chunk<'w, 'a> {
-    pub(crate) flat: &'a Flat,
+/// One step of a walk: neighbouring events of one batch.
+pub(crate) struct Step<'w, 'a> {
+    pub(crate) from: &'a ChainBatch,
+    /// The first event's index in the batch.
     pub(crate) first: u32,
+    /// How many events, at least 1.
     pub(crate) count: u32,
-    pub(crate) forward: &'w mut Forward<'a>,
+    pub(crate) reader: &'w mut EventReader<'a>,
 }
 
 impl<'a> Walker<'a> {
-    pub(crate) fn new(flats: &'a [Flat], parts: &'a [Part]) -> Self {
-        Self { flats, parts, used: 0, forward: None }
+    pub(crate) fn new(events: CallEvents<'a>) -> Self {
+        Self { batches: events.batches, ranges: events.ranges, used: 0, reader: None }
     }
 
-    /// The next events of one batch, at most `most` and at least one; `None` after the last.
-    pub(crate) fn chunk(&mut self, most: u32) -> Option<Chunk<'_, 'a>> {
-        let part = *self.parts.first()?;
-        let count = most.min(part.count - self.used);
-        let first = part.first + self.used;
+    /// The next events of one batch, at most `most` of them; `None` after the last.
+    pub(crate) fn step(&mut self, most: u32) -> Option<Step<'_, 'a>> {
+        let range = *self.ranges.first()?;
+        let count = most.min(range.count - self.used);
+        let first = range.first + self.used;
         self.used += count;
-        if self.used == part.count {
-            self.parts = &self.parts[1..];
+        if self.used == range.count {
+            self.ranges = &self.ranges[1..];
             self.used = 0;
         }
-        let flat = &self.flats[part.flat];
-        if self.forward.as_ref().is_none_or(|(index, _)| *index != part.flat) {
-            self.forward = Some((part.flat, Forward::new(&flat.batch)));
-        }
-        let forward = &mut self.forward.as_mut().expect("set above").1;
-        Some(Chunk { flat, first, count, forward })
+        let from = &self.batches[range.batch];
+        self.reader.take_if(|(index, _)| *index != range.batch);
+        let (_, reader) = self.reader.get_or_insert_with(|| (range.batch, EventReader::new(&from.batch)));
+        Some(Step { from, first, count, reader })
     }
 
     /// Passes `n` events.
     pub(crate) fn skip(&mut self, mut n: u32) {
         while n > 0
-            && let Some(chunk) = self.chunk(n)
+            && let Some(step) = self.step(n)
         {
-            n -= chunk.count;
+            n -= step.count;
         }
     }
 }

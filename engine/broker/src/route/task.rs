@@ -143,7 +143,7 @@ impl RouteTask {
                     })?;
                 let input = Input { partition: self.number, offsets: self.cursor..end, sources: &sources };
                 let declared: Vec<Target> = targets.iter().map(|(_, target)| target.clone()).collect();
-                let routed = attached.chain.route(input, &declared).await;
+                let routed = attached.chain.route(input, &declared, &[]).await;
                 self.submit(routed, targets).await
             }
             Found::Dropped(start) => self.step(start, Vec::new(), 0).await,

@@ -244,7 +244,7 @@ async fn answers_that_are_none_fail_the_call() {
     let stage = stage(Arc::new(Says(emits.finish())), OnError::DeadLetter);
     let chain = Chain::new(vec![stage], 7, TestClock::default().clock());
     let sources = [source(0, &[1])];
-    let routed = chain.route(everything(&sources), &targets(&[("out", 1)])).await;
+    let routed = chain.route(everything(&sources), &targets(&[("out", 1)]), &[]).await;
     assert_eq!(
         routed.progress.dead_letters[0].error,
         format!("{expected}it emits 10001 events or more, the limit is 10000")

@@ -194,7 +194,7 @@ async fn a_run_can_move_between_threads() {
     let chain = chain([(keep_all(), OnError::DeadLetter)]);
     assert_eq!(spawnable(chain.filter(everything(&sources))).await.progress.reached, Offset(3));
     assert_eq!(
-        spawnable(chain.route(everything(&sources), &targets(&[("a", 1)]))).await.progress.reached,
+        spawnable(chain.route(everything(&sources), &targets(&[("a", 1)]), &[])).await.progress.reached,
         Offset(3)
     );
 }

@@ -4,6 +4,7 @@ mod failures;
 mod filter;
 mod model;
 mod route;
+mod state;
 
 use std::{
     ops::Range,

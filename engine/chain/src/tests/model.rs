@@ -226,7 +226,7 @@ proptest! {
         let mut by_partition: BTreeMap<(usize, u16), Vec<String>> = BTreeMap::new();
         let mut from = 100;
         while from < end && !found.paused {
-            let routed = block_on(chain.route(within(&sources, from..end), &targets));
+            let routed = block_on(chain.route(within(&sources, from..end), &targets, &[]));
             for batch in &routed.batches {
                 let text = |event: EventRef<'_>| String::from_utf8(event.payload().unwrap().to_vec()).unwrap();
                 by_partition.entry((batch.target, batch.partition.0)).or_default().extend(batch.batch.events().map(text));

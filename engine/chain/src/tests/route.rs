@@ -39,7 +39,7 @@ async fn kept_events_go_whole_to_the_first_target() {
     let sources = [source_of(0, &[700], event)];
     let each = Each::new(|offset, _| if offset.0 == 5 { Act::Drop } else { Act::Keep });
     let routed = chain([(each, OnError::DeadLetter)])
-        .route(everything(&sources), &targets(&[("a", 1), ("b", 1)]))
+        .route(everything(&sources), &targets(&[("a", 1), ("b", 1)]), &[])
         .await;
     let found: Vec<_> = routed
         .batches
@@ -69,7 +69,7 @@ async fn dead_letters_of_the_largest_events_pass_a_route_kept_or_changed() {
     let sources = [source_of(0, &[1, 1], letter)];
     let chain = chain([(each, OnError::DeadLetter)]);
     for offset in 0..2 {
-        let routed = chain.route(within(&sources, offset..offset + 1), &targets(&[("a", 1)])).await;
+        let routed = chain.route(within(&sources, offset..offset + 1), &targets(&[("a", 1)]), &[]).await;
         assert_eq!(dead(&routed), [0; 0]);
         let batch = &routed.batches[0].batch;
         let found = batch.events().next().unwrap().to_event(batch);
@@ -99,7 +99,7 @@ async fn outputs_choose_declared_targets_and_partitions_follow_key_id_or_source(
     };
     let sources = [source_of(0, &[5], event)];
     let routed = chain([(each, OnError::DeadLetter)])
-        .route(everything(&sources), &targets(&[("a", 4), ("b", 16)]))
+        .route(everything(&sources), &targets(&[("a", 4), ("b", 16)]), &[])
         .await;
     let at = |bytes: &str, partitions| partition_of(bytes.as_bytes(), partitions).0;
     let mut expected = vec![
@@ -124,7 +124,7 @@ async fn one_event_may_become_many_in_order() {
     });
     let sources = [source(0, &[900])];
     let chain = chain([(split.clone(), OnError::DeadLetter), (split, OnError::DeadLetter)]);
-    let routed = chain.route(everything(&sources), &targets(&[("out", 1)])).await;
+    let routed = chain.route(everything(&sources), &targets(&[("out", 1)]), &[]).await;
     let expected: Vec<_> =
         (0..900).flat_map(|n| ["aa", "ab", "ba", "bb"].map(|end| (0, 0, 1, format!("{n}{end}")))).collect();
     assert_eq!(outputs(&routed), expected);
@@ -142,7 +142,7 @@ async fn an_undeclared_target_or_one_chosen_early_costs_the_whole_event() {
     for stages in [vec![choose()], vec![choose(), Each::new(|_, _| Act::Keep)]] {
         let is_last = stages.len() == 1;
         let chain = chain(stages.into_iter().map(|each| (each, OnError::DeadLetter)));
-        let routed = chain.route(everything(&sources), &targets(&[("out", 1)])).await;
+        let routed = chain.route(everything(&sources), &targets(&[("out", 1)]), &[]).await;
         assert_eq!(outputs(&routed).len(), 2, "the good output of the guilty event is withheld too");
         assert_eq!(dead(&routed), [1]);
         let error = &routed.progress.dead_letters[0].error;
@@ -163,7 +163,7 @@ async fn a_dead_letter_withholds_everything_made_of_its_source() {
     });
     let sources = [source(0, &[5])];
     let chain = chain([(split, OnError::DeadLetter), (second, OnError::DeadLetter)]);
-    let routed = chain.route(everything(&sources), &targets(&[("out", 1)])).await;
+    let routed = chain.route(everything(&sources), &targets(&[("out", 1)]), &[]).await;
     let texts: Vec<_> = outputs(&routed).into_iter().map(|output| output.3).collect();
     assert_eq!(texts, ["0a", "0b", "2a", "2b", "4a", "4b"]);
     assert_eq!(dead(&routed), [1, 3]);
@@ -180,7 +180,7 @@ async fn a_pause_withholds_earlier_siblings_of_the_guilty_event() {
         Each::new(|_, event| if event.payload() == Some(b"2b") { Act::Reject("no") } else { Act::Keep });
     let sources = [source(0, &[5])];
     let chain = chain([(split, OnError::DeadLetter), (second, OnError::Pause)]);
-    let routed = chain.route(everything(&sources), &targets(&[("out", 1)])).await;
+    let routed = chain.route(everything(&sources), &targets(&[("out", 1)]), &[]).await;
     let texts: Vec<_> = outputs(&routed).into_iter().map(|output| output.3).collect();
     assert_eq!(texts, ["0a", "0b", "1a", "1b"]);
     assert_eq!(routed.progress.reached, Offset(2));
@@ -200,7 +200,7 @@ async fn hops_rise_split_batches_and_end_in_a_dead_letter() {
     });
     for (stages, looped) in [(vec![drop_last], vec![4]), (vec![], vec![4, 5])] {
         let chain = chain(stages.into_iter().map(|each| (each, OnError::Pass)));
-        let routed = chain.route(everything(&sources), &targets(&[("out", 1)])).await;
+        let routed = chain.route(everything(&sources), &targets(&[("out", 1)]), &[]).await;
         let hops: Vec<_> = routed.batches.iter().map(|batch| (batch.hops, batch.batch.count())).collect();
         assert_eq!(hops, [(1, 2), (4, 2)]);
         assert_eq!(dead(&routed), looped);
@@ -217,7 +217,7 @@ async fn a_result_is_bounded_and_later_runs_give_the_rest() {
     let chain = chain([(many, OnError::DeadLetter)]);
     let (mut from, mut texts, mut runs) = (0, Vec::new(), 0);
     while from < 3000 {
-        let routed = chain.route(within(&sources, from..3000), &targets(&[("out", 1)])).await;
+        let routed = chain.route(within(&sources, from..3000), &targets(&[("out", 1)]), &[]).await;
         let found = outputs(&routed);
         assert!(found.len() <= 25_000, "{} events at once", found.len());
         texts.extend(found.into_iter().map(|output| output.3));
@@ -240,7 +240,7 @@ async fn one_event_that_grows_without_end_over_several_stages_is_guilty() {
     let chain = chain([(grow(), OnError::DeadLetter), (grow(), OnError::DeadLetter)]);
     let (mut from, mut texts, mut gone) = (0, Vec::new(), Vec::new());
     while from < 3 {
-        let routed = chain.route(within(&sources, from..3), &targets(&[("out", 1)])).await;
+        let routed = chain.route(within(&sources, from..3), &targets(&[("out", 1)]), &[]).await;
         texts.extend(outputs(&routed).into_iter().map(|output| output.3));
         gone.extend(dead(&routed));
         assert!(routed.progress.reached.0 > from);
