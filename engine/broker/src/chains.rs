@@ -100,6 +100,13 @@ impl Chains {
                 let message = format!("plugin {}@{}: {error}", record.name, record.version);
                 Error::refused(error.code(), message)
             })?;
+            if stage.is_stateful() {
+                let message = format!(
+                    "plugin {}@{} keeps state, and this engine stores none for plugins",
+                    record.name, record.version
+                );
+                return Err(Error::refused(ErrorCode::PluginInitRefused, message));
+            }
             let stage = Counted::new(stage);
             stages.push((record.id, Arc::clone(&stage)));
             chain.push(ChainStage {

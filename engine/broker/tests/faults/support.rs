@@ -142,17 +142,22 @@ impl Store for FaultyStore {
 /// A configuration that is never done being tried.
 pub(crate) const TRIED: &str = r#"{"tried": true}"#;
 
+/// A configuration with which the plugin keeps state.
+pub(crate) const STATEFUL: &str = r#"{"state": true}"#;
+
 /// Plugins that keep every event, and remember which version was attached last.
 #[derive(Default)]
 pub(crate) struct KeepAll {
     pub(crate) attached: AtomicUsize,
     /// The version that refuses its configuration; 0 for none.
     pub(crate) refusing: AtomicUsize,
-    /// The places of what was attached to try a configuration, none of which ends.
+    /// The identities of the attachments that try a configuration, none of which ends.
     pub(crate) trials: Mutex<Vec<u64>>,
 }
 
-struct Keep;
+struct Keep {
+    is_stateful: bool,
+}
 
 impl Plugins for KeepAll {
     fn inspect(&self, artefact: Bytes) -> BoxFuture<Result<Inspected, AttachError>> {
@@ -169,7 +174,7 @@ impl Plugins for KeepAll {
         let version = spec.version as usize;
         let refuses = self.refusing.load(Ordering::Acquire) == version && version > 0;
         self.attached.store(version, Ordering::Release);
-        let tries = spec.config == TRIED;
+        let (tries, is_stateful) = (spec.config == TRIED, spec.config == STATEFUL);
         if tries {
             self.trials.lock().unwrap().push(spec.point_id);
         }
@@ -180,7 +185,7 @@ impl Plugins for KeepAll {
             if refuses {
                 Err(AttachError::new(ErrorCode::PluginInitRefused, "not this one"))
             } else {
-                Ok(Arc::new(Keep) as _)
+                Ok(Arc::new(Keep { is_stateful }) as _)
             }
         })
     }
@@ -192,6 +197,10 @@ impl Stage for Keep {
         (0..input.events).for_each(|_| answer.keep());
         let result = Ok(CallOutput::stateless(answer.finish()));
         Box::pin(async move { CallOutcome { result, time_spent: Duration::ZERO } })
+    }
+
+    fn is_stateful(&self) -> bool {
+        self.is_stateful
     }
 
     fn stats(&self) -> StageStats {
