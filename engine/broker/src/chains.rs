@@ -32,7 +32,7 @@ pub(crate) struct Chains {
     trials: Arc<AtomicU64>,
 }
 
-/// A chain and what its stages cost.
+/// A chain, and its stages by the ids of their plugins' versions.
 pub(crate) struct Attached {
     pub(crate) chain: Chain,
     stages: Vec<(u64, Arc<Counted>)>,
@@ -60,13 +60,17 @@ impl Chains {
         &self.artefacts
     }
 
-    /// The number of a place that is not there yet and may never be: each trial has its own, so that none waits for
-    /// another's turns. They are counted from the top; places that the catalogue names are counted from the bottom.
+    /// The identity of an attachment point that does not exist yet and may never: each trial has its own, so that none
+    /// waits for another's turns. They are counted from the top; those in the catalogue are counted from the bottom.
     pub(crate) fn trial(&self) -> u64 {
         u64::MAX - self.trials.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Attaches every stage of `specs` for events of `topic`, at the place of this kind and number.
+    /// Attaches every stage of `specs` for events of `topic`, at the point of this kind and identity.
+    ///
+    /// # Errors
+    /// If a setting is over its limit, a plugin is unknown or refuses its configuration, or a stage keeps state, which
+    /// nothing commits.
     pub(crate) async fn attach(
         &self,
         catalogue: &Catalogue,

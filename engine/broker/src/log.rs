@@ -16,7 +16,7 @@ use levada_store::{
 
 use crate::{
     error::Error,
-    frames::Piece,
+    frames::{Piece, slice_of},
     setback::Setbacks,
     topic::{Partition, Topic},
 };
@@ -118,7 +118,7 @@ impl Log {
             message: format!("topic {} partition {}: {what}", self.topic.name, self.number),
         };
         let record = record::check(key, value).map_err(|error| damaged(error.to_string()))?;
-        Piece::of_record(&record).map_err(|error| damaged(error.to_string()))
+        slice_of(&record).map_err(|error| damaged(error.to_string()))
     }
 
     /// The store's error of a read at `offset`, with the topic's name where events are damaged.

@@ -18,7 +18,7 @@ use crate::{
     position::Position,
     route::Router,
     run::ChainRun,
-    select::{Selector, dropped, passed_runs},
+    select::{Selector, dropped, passed_slices},
     source::Input,
     stages::{ChainStage, Clock, Stages},
     state::RunState,
@@ -63,7 +63,7 @@ impl Chain {
         let reached = decide(&run, positions.clone(), &mut RunState::over(&[]), &mut sink).await;
         let passed = sink.finish();
         let dropped = dropped(&passed, &reached.dead, positions.start..reached.end, run.origin);
-        let passed = passed_runs(&passed, input.sources, run.origin);
+        let passed = passed_slices(&passed, input.sources, run.origin);
         Filtered { passed, dropped, progress: progress(&run, reached) }
     }
 

@@ -46,6 +46,7 @@ mod position;
 mod route;
 mod run;
 mod select;
+mod slice;
 mod source;
 mod stages;
 mod state;
@@ -56,9 +57,8 @@ mod window;
 pub use self::{
     chain::Chain,
     costs::{Costs, Counted},
-    outcome::{
-        DeadLetter, DeadReason, Filtered, PassedRun, Paused, Progress, RouteBatch, Routed, StageWrite, Target,
-    },
+    outcome::{DeadLetter, DeadReason, Filtered, Paused, Progress, RouteBatch, Routed, StageWrite, Target},
+    slice::{LogSlice, SliceBatches, SliceError},
     source::{Input, Source},
     stages::{ChainStage, Clock},
 };

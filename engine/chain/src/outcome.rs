@@ -6,11 +6,12 @@ use std::{ops::Range, time::Duration};
 
 use levada_protocol::{
     batch::Batch,
-    deliver::Run,
     event::Event,
     ids::{Offset, PartitionId, TopicName},
 };
 use levada_stage::StateWrite;
+
+use crate::slice::LogSlice;
 
 /// How far a chain got, and what became of events that did not pass it.
 #[derive(Debug, Default)]
@@ -82,22 +83,9 @@ pub struct Filtered {
     /// How far it got.
     pub progress: Progress,
     /// What to deliver, ascending.
-    pub passed: Vec<PassedRun>,
+    pub passed: Vec<LogSlice>,
     /// Offsets below `progress.reached` that are neither in `passed` nor dead letters, ascending and merged.
     pub dropped: Vec<Range<Offset>>,
-}
-
-/// Events to deliver, with the offsets of the source.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PassedRun {
-    /// The batches.
-    pub run: Run,
-    /// How many events they hold.
-    pub count: u32,
-    /// How many offsets they cover from `run.base`.
-    pub span: u32,
-    /// True if the engine built the batch (then it is one selection); false if they are stored batches, shared.
-    pub built: bool,
 }
 
 /// A topic that a route may append to.

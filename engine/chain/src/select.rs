@@ -14,9 +14,9 @@ use levada_protocol::{
 use crate::{
     batches::ChainBatch,
     forward::Sink,
-    outcome::PassedRun,
     outputs::OutputRef,
     position::{Origin, Position},
+    slice::LogSlice,
     source::Source,
     walk::EventReader,
     window::Failure,
@@ -174,9 +174,9 @@ impl Sink for Selector {
     }
 }
 
-/// What a subscription delivers: neighbouring stored batches as one run that shares their source's bytes.
-pub(crate) fn passed_runs(batches: &[ChainBatch], sources: &[Source], origin: Origin) -> Vec<PassedRun> {
-    let mut passed: Vec<PassedRun> = Vec::with_capacity(batches.len());
+/// What a subscription delivers: neighbouring stored batches as one slice that shares their source's bytes.
+pub(crate) fn passed_slices(batches: &[ChainBatch], sources: &[Source], origin: Origin) -> Vec<LogSlice> {
+    let mut passed: Vec<LogSlice> = Vec::with_capacity(batches.len());
     let mut last: Option<(usize, Range<usize>)> = None;
     for from in batches {
         let len = from.batch.bytes().len();
@@ -188,14 +188,14 @@ pub(crate) fn passed_runs(batches: &[ChainBatch], sources: &[Source], origin: Or
         {
             last_bytes.end = bytes.end;
             before.run.batches = sources[*source].run().batches.slice(last_bytes.clone());
-            before.count += from.batch.count();
+            before.events += from.batch.count();
             before.span += from.batch.span();
             continue;
         }
         let (base, batches) = (origin.offset(from.base), from.batch.bytes().clone());
-        passed.push(PassedRun {
+        passed.push(LogSlice {
             run: Run { base, append_time: from.append_time, hops: from.hops, batches },
-            count: from.batch.count(),
+            events: from.batch.count(),
             span: from.batch.span(),
             built: stored.is_none(),
         });

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use levada_protocol::{
-    batch::{Batch, BatchError},
+    batch::Batch,
     deliver::Run,
     ids::{Offset, PartitionId},
 };
@@ -13,35 +13,34 @@ use levada_protocol::{
 use crate::{
     batches::ChainBatch,
     position::{Origin, Position},
+    slice::{LogSlice, SliceBatches, SliceError},
 };
 
-/// Stored batches that follow on each other, divided into batches.
+/// A slice of a partition, divided into batches.
 #[derive(Debug, Clone)]
 pub struct Source {
-    run: Run,
+    slice: LogSlice,
     batches: Vec<(Offset, Batch)>,
-    end: Offset,
 }
 
 impl Source {
-    /// Checks every batch of a run.
+    /// Divides a slice. Its checksums are not compared: a slice was checked when it arrived or was read.
     ///
     /// # Errors
-    /// If one of them is malformed or damaged.
-    pub fn check(run: Run) -> Result<Self, BatchError> {
-        let batches = run.batches().collect::<Result<Vec<_>, _>>()?;
-        let end = batches.last().map_or(run.base, |(base, batch)| base.plus(u64::from(batch.span())));
-        Ok(Self { run, batches, end })
+    /// If a batch is malformed.
+    pub fn of(slice: LogSlice) -> Result<Self, SliceError> {
+        let batches = SliceBatches::new(&slice.run, false).collect::<Result<_, _>>()?;
+        Ok(Self { slice, batches })
     }
 
     /// The bytes, and the offset at which they begin.
     pub fn run(&self) -> &Run {
-        &self.run
+        &self.slice.run
     }
 
-    /// The offset after the last one that the batches cover.
+    /// The offset behind the last one that the slice covers.
     pub fn end(&self) -> Offset {
-        self.end
+        self.slice.end()
     }
 }
 
@@ -60,7 +59,7 @@ impl Input<'_> {
     /// The offset of position 0.
     pub(crate) fn origin(&self) -> Origin {
         let start = self.offsets.start;
-        Origin(self.sources.first().map_or(start, |source| source.run.base.min(start)))
+        Origin(self.sources.first().map_or(start, |source| source.run().base.min(start)))
     }
 
     /// The positions to take, up to the end of what is given.
@@ -80,8 +79,8 @@ impl Input<'_> {
             for (base, batch) in &source.batches {
                 batches.push(ChainBatch {
                     base: origin.position(*base),
-                    append_time: source.run.append_time,
-                    hops: source.run.hops,
+                    append_time: source.run().append_time,
+                    hops: source.run().hops,
                     batch: batch.clone(),
                     stored: Some((index, start)),
                 });

@@ -9,10 +9,7 @@ use std::{
 };
 
 use levada_chain::{Input, Source, Target};
-use levada_protocol::{
-    error::ErrorCode,
-    ids::{Offset, PartitionId, TopicId, TopicName},
-};
+use levada_protocol::ids::{Offset, PartitionId, TopicId, TopicName};
 use levada_stage::AttachmentPoint;
 use tokio::sync::watch;
 
@@ -136,11 +133,9 @@ impl RouteTask {
                 let end = pieces.last().map_or(self.cursor, |piece| piece.end());
                 let sources = pieces
                     .into_iter()
-                    .map(|piece| Source::check(piece.run))
+                    .map(Source::of)
                     .collect::<Result<Vec<_>, _>>()
-                    .map_err(|error| {
-                        Stop::Failed(Error::refused(ErrorCode::StorageCorrupt, error.to_string()))
-                    })?;
+                    .map_err(|error| Stop::Failed(error.into()))?;
                 let input = Input { partition: self.number, offsets: self.cursor..end, sources: &sources };
                 let declared: Vec<Target> = targets.iter().map(|(_, target)| target.clone()).collect();
                 let routed = attached.chain.route(input, &declared, &[]).await;

@@ -15,7 +15,7 @@ use super::state::{End, State};
 use crate::{
     catalogue::Catalogue,
     error::Error,
-    frames::Piece,
+    frames::slice_of,
     rows::{self, CatalogueRow, LogStart, NextId, RouteCursor, Segment, Setback, TopicRecord},
     tail::TailBudget,
     topic::{Extent, Topic},
@@ -150,7 +150,7 @@ fn load_partition(store: &dyn Store, topic: TopicId, partition: PartitionId) -> 
             }
             end.bytes += record.bytes.len() as u64;
             end.append_time = record.append_time;
-            end.next = Piece::of_record(&record)?.end();
+            end.next = slice_of(&record)?.end();
         }
         from = key(end.next);
     }

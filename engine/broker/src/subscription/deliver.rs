@@ -11,7 +11,6 @@ use levada_delivery::{
 };
 use levada_protocol::{
     deliver::DeliverHeader,
-    error::ErrorCode,
     ids::{Offset, PartitionId},
 };
 use levada_stage::AttachmentPoint;
@@ -215,11 +214,7 @@ impl OwnerTask {
         let (view, asked) = self.view();
         let Some(attached) = view.chain else { return Ok(Some(Ready::stored(from, pieces))) };
         let end = pieces.last().map_or(from, |piece| piece.end()).min(until);
-        let sources = pieces
-            .into_iter()
-            .map(|piece| Source::check(piece.run))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| Error::refused(ErrorCode::StorageCorrupt, error.to_string()))?;
+        let sources = pieces.into_iter().map(Source::of).collect::<Result<Vec<_>, _>>()?;
         let input = Input { partition: number, offsets: from..end, sources: &sources };
         let mut filtered = view.during(asked, attached.chain.filter(input)).await;
         if let Some(paused) = filtered.progress.paused.take() {

@@ -5,7 +5,7 @@ use std::{
     ops::Range,
 };
 
-use levada_chain::{DeadLetter, DeadReason, Filtered, PassedRun};
+use levada_chain::{DeadLetter, DeadReason, Filtered};
 use levada_delivery::subscription::{Failed, Reason};
 use levada_protocol::ids::{Offset, PartitionId};
 
@@ -61,7 +61,7 @@ impl Ready {
         Self {
             next: from,
             reached: filtered.progress.reached,
-            pieces: filtered.passed.into_iter().map(Piece::from).collect(),
+            pieces: filtered.passed.into(),
             dropped: filtered.dropped.into(),
             failed,
         }
@@ -107,12 +107,6 @@ impl Ready {
         let last = (covered > self.next).then(|| Offset(covered.0 - 1));
         self.next = covered;
         Ok(Taken { pieces, last, dropped, failed })
-    }
-}
-
-impl From<PassedRun> for Piece {
-    fn from(passed: PassedRun) -> Self {
-        Self { run: passed.run, events: passed.count, span: passed.span, built: passed.built }
     }
 }
 

@@ -1,13 +1,13 @@
-//! Plugins that fail: only the guilty events pay, and a place that stops has lost nothing.
+//! Plugins that fail: only the failing events pay, and a run that pauses has lost nothing.
 
 use levada_protocol::{event::Event, limits::CALL_OUTPUT_EVENTS_MAX};
 
 use super::{super::DeadReason, *};
 
 /// Fails each call that holds one of these offsets.
-fn fails_on(guilty: &'static [u64]) -> Arc<Each> {
+fn fails_on(failing: &'static [u64]) -> Arc<Each> {
     Each::new(|offset, _| {
-        if guilty.contains(&offset.0) { Act::Fail(CallError::Trap("boom".to_owned())) } else { Act::Keep }
+        if failing.contains(&offset.0) { Act::Fail(CallError::Trap("boom".to_owned())) } else { Act::Keep }
     })
 }
 
@@ -16,7 +16,7 @@ fn always() -> Act {
 }
 
 #[tokio::test]
-async fn only_the_guilty_events_are_dead_lettered() {
+async fn only_the_failing_events_are_dead_letters() {
     let each = fails_on(&[0, 17, 511, 512, 1300]);
     let sources = [source(0, &[585, 1, 900])];
     let filtered = chain([(each, OnError::DeadLetter)]).filter(everything(&sources)).await;
@@ -24,14 +24,17 @@ async fn only_the_guilty_events_are_dead_lettered() {
     let survivors: Vec<u64> = (0..1486).filter(|offset| ![0, 17, 511, 512, 1300].contains(offset)).collect();
     assert_eq!(offsets(&filtered.passed), survivors);
     assert_eq!(filtered.dropped, []);
-    let letter = &filtered.progress.dead_letters[1];
-    assert_eq!(letter.event, Event::new("17").at(Timestamp(0)));
-    assert_eq!(letter.plugin.as_deref(), Some("probe@3"));
-    assert_eq!((letter.reason, letter.error.as_str()), (DeadReason::PluginError, "the plugin trapped: boom"));
+    let dead_letter = &filtered.progress.dead_letters[1];
+    assert_eq!(dead_letter.event, Event::new("17").at(Timestamp(0)));
+    assert_eq!(dead_letter.plugin.as_deref(), Some("probe@3"));
+    assert_eq!(
+        (dead_letter.reason, dead_letter.error.as_str()),
+        (DeadReason::PluginError, "the plugin trapped: boom")
+    );
 }
 
 #[tokio::test]
-async fn a_guilty_event_is_tried_again_as_often_as_configured() {
+async fn a_failing_event_is_tried_again_as_often_as_configured() {
     let each = fails_on(&[2]);
     let sources = [source(0, &[4])];
     let filtered = chain([(each.clone(), OnError::DeadLetter)]).filter(everything(&sources)).await;
@@ -41,7 +44,7 @@ async fn a_guilty_event_is_tried_again_as_often_as_configured() {
 }
 
 #[tokio::test]
-async fn an_event_that_succeeds_when_tried_again_is_not_guilty() {
+async fn an_event_that_succeeds_when_tried_again_has_not_failed() {
     let failures = AtomicU64::new(0);
     let each = Each::new(move |offset, _| match offset.0 {
         1 if failures.fetch_add(1, Ordering::Relaxed) < 4 => Act::Fail(CallError::Retry("later".to_owned())),
@@ -72,13 +75,13 @@ async fn a_rejected_event_is_a_dead_letter_with_its_reason_and_opens_no_breaker(
     let filtered = chain([(each.clone(), OnError::DeadLetter)]).filter(everything(&sources)).await;
     assert_eq!(dead(&filtered), (0..100).collect::<Vec<_>>());
     assert_eq!(filtered.progress.paused, None);
-    let letter = &filtered.progress.dead_letters[99];
-    assert_eq!((letter.reason, letter.error.as_str()), (DeadReason::Rejected, "no json"));
+    let dead_letter = &filtered.progress.dead_letters[99];
+    assert_eq!((dead_letter.reason, dead_letter.error.as_str()), (DeadReason::Rejected, "no json"));
     assert_eq!(each.calls().len(), 1);
 }
 
 #[tokio::test]
-async fn skip_drops_and_counts_pass_lets_go_on_unchanged() {
+async fn skip_drops_and_counts_pass_forwards_unchanged() {
     for (on_error, passed, skipped, unchanged) in
         [(OnError::Skip, vec![0, 2, 3], 2, 0), (OnError::Pass, vec![0, 1, 2, 3, 4], 0, 2)]
     {
@@ -97,7 +100,7 @@ async fn skip_drops_and_counts_pass_lets_go_on_unchanged() {
 }
 
 #[tokio::test]
-async fn pause_stops_before_the_guilty_event_and_a_later_run_goes_on_there() {
+async fn pause_stops_before_the_failing_event_and_a_later_run_goes_on_there() {
     for reject in [false, true] {
         let fixed = Arc::new(AtomicU64::new(0));
         let switch = fixed.clone();
@@ -125,7 +128,7 @@ async fn pause_stops_before_the_guilty_event_and_a_later_run_goes_on_there() {
 }
 
 #[tokio::test]
-async fn twenty_guilty_in_a_row_open_the_breaker_and_probes_move_one_event_each() {
+async fn twenty_failures_in_a_row_open_the_breaker_and_probes_move_one_event_each() {
     let clock = TestClock::default();
     let each = Each::slow(clock.clone(), Duration::from_millis(1), |_, _| always());
     let chain = Chain::new(vec![stage(each.clone(), OnError::DeadLetter)], 7, clock.clock());
@@ -212,7 +215,7 @@ async fn resuming_forgets_the_breaker() {
 }
 
 #[tokio::test]
-async fn answers_that_are_none_fail_the_call() {
+async fn invalid_answers_fail_the_call() {
     let mut too_few = VerdictWriter::new();
     (0..9).for_each(|_| too_few.keep());
     let mut too_many = VerdictWriter::new();
@@ -237,8 +240,8 @@ async fn answers_that_are_none_fail_the_call() {
         let sources = [source(0, &[2])];
         let filtered = chain.filter(everything(&sources)).await;
         assert_eq!(dead(&filtered), [0, 1]);
-        for letter in &filtered.progress.dead_letters {
-            assert_eq!(letter.error, format!("{expected}{error}"));
+        for dead_letter in &filtered.progress.dead_letters {
+            assert_eq!(dead_letter.error, format!("{expected}{error}"));
         }
     }
     let stage = stage(Arc::new(Says(emits.finish())), OnError::DeadLetter);
@@ -292,8 +295,8 @@ async fn a_plugin_cannot_set_headers_of_the_engines_own_and_keeps_those_that_are
         4 => set(&[("own", "1")]),
         _ => Act::Emit(vec![Made { removed: vec!["lv-dlq-reason".to_owned()], ..payload("x") }]),
     });
-    let letter = |_| Event::new("x").with_header("lv-dlq-reason", "rejected");
-    let sources = [source_of(0, &[6], letter)];
+    let dead_letter = |_| Event::new("x").with_header("lv-dlq-reason", "rejected");
+    let sources = [source_of(0, &[6], dead_letter)];
     let filtered = chain([(each, OnError::DeadLetter)]).filter(everything(&sources)).await;
     assert_eq!(dead(&filtered), [0, 2, 3]);
     assert_eq!(offsets(&filtered.passed), [1, 4, 5]);
@@ -319,7 +322,7 @@ async fn a_broken_later_stage_costs_the_source_event_and_spares_the_others() {
         Event::new("40").at(Timestamp(0)),
         "the source event, not what was made of it"
     );
-    assert_eq!(filtered.passed.iter().map(|passed| passed.count).sum::<u32>(), 598);
+    assert_eq!(filtered.passed.iter().map(|passed| passed.events).sum::<u32>(), 598);
 }
 
 #[tokio::test]

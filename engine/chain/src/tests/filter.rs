@@ -17,7 +17,7 @@ async fn what_is_kept_whole_shares_the_stored_bytes() {
         assert!(!passed.built);
         assert_eq!(passed.run.batches.as_ptr(), source.run().batches.as_ptr());
         assert_eq!(passed.run, *source.run());
-        assert_eq!(passed.run.base.plus(u64::from(passed.count)), source.end());
+        assert_eq!(passed.run.base.plus(u64::from(passed.events)), source.end());
     }
     assert_eq!(filtered.progress.reached, Offset(2614));
     assert_eq!(filtered.dropped, []);
@@ -61,7 +61,7 @@ async fn events_of_different_append_times_are_not_built_into_one_batch() {
     let sources = [source(0, &[10, 10]), source(20, &[10])];
     let filtered = chain([(last, OnError::DeadLetter)]).filter(everything(&sources)).await;
     let runs: Vec<_> =
-        filtered.passed.iter().map(|passed| (passed.run.append_time.0, passed.count)).collect();
+        filtered.passed.iter().map(|passed| (passed.run.append_time.0, passed.events)).collect();
     assert_eq!(runs, [(1_000, 2), (1_020, 1)]);
     assert_eq!(offsets(&filtered.passed), [9, 19, 29]);
 }
@@ -156,7 +156,8 @@ async fn an_event_may_not_become_two_nor_choose_a_target() {
     assert_eq!(offsets(&filtered.passed), [0, 3]);
     assert_eq!(dead(&filtered), [1, 2]);
     assert_eq!(wrong.calls().len(), 1, "a wrong verdict is not asked for again");
-    let errors: Vec<_> = filtered.progress.dead_letters.iter().map(|letter| letter.error.as_str()).collect();
+    let errors: Vec<_> =
+        filtered.progress.dead_letters.iter().map(|dead_letter| dead_letter.error.as_str()).collect();
     assert_eq!(
         errors,
         [

@@ -28,7 +28,7 @@ use levada_protocol::{
 
 use levada_stage::{BoxFuture, CallError, CallInput, CallOutcome, CallOutput, Stage, StageStats};
 
-use super::{Chain, ChainStage, Clock, Counted, Filtered, Input, PassedRun, Source, Target};
+use super::{Chain, ChainStage, Clock, Counted, Filtered, Input, LogSlice, Source, Target};
 
 /// What a stage of these tests does with one event.
 enum Act {
@@ -219,7 +219,11 @@ fn source_of(base: u64, counts: &[u32], event: impl Fn(u64) -> Event) -> Source 
         batches.extend_from_slice(builder.finish(Stamp::ENGINE).bytes());
     }
     let append_time = Timestamp(1_000 + base);
-    Source::check(Run { base: Offset(base), append_time, hops: 0, batches: batches.into() }).unwrap()
+    checked(Run { base: Offset(base), append_time, hops: 0, batches: batches.into() })
+}
+
+fn checked(run: Run) -> Source {
+    Source::of(LogSlice::of(run, true).unwrap()).unwrap()
 }
 
 /// A selection of these offsets; payloads are the offsets.
@@ -240,7 +244,7 @@ fn selection_of(base: u64, events: &[(u64, Event)]) -> Source {
         builder.push_parts(u32::try_from(offset - base).unwrap(), &parts, std::iter::empty()).unwrap();
     }
     let batches = builder.finish(Stamp::ENGINE).bytes().clone();
-    Source::check(Run { base: Offset(base), append_time: Timestamp(9), hops: 0, batches }).unwrap()
+    checked(Run { base: Offset(base), append_time: Timestamp(9), hops: 0, batches })
 }
 
 fn everything(sources: &[Source]) -> Input<'_> {
@@ -254,7 +258,7 @@ fn within(sources: &[Source], offsets: Range<u64>) -> Input<'_> {
 }
 
 /// Offset and payload of every event.
-fn events(passed: &[PassedRun]) -> Vec<(u64, String)> {
+fn events(passed: &[LogSlice]) -> Vec<(u64, String)> {
     let mut all = Vec::new();
     for passed in passed {
         let mut count = 0;
@@ -268,18 +272,18 @@ fn events(passed: &[PassedRun]) -> Vec<(u64, String)> {
                 |event: EventRef<'_>| String::from_utf8(event.payload().unwrap_or(b"-").to_vec()).unwrap();
             all.extend(batch.events().map(|event| (event.offset(base).0, text(event))));
         }
-        assert_eq!(passed.count, count);
+        assert_eq!(passed.events, count);
         assert_eq!(passed.run.base.plus(u64::from(passed.span)), end);
     }
     all
 }
 
-fn offsets(passed: &[PassedRun]) -> Vec<u64> {
+fn offsets(passed: &[LogSlice]) -> Vec<u64> {
     events(passed).into_iter().map(|(offset, _)| offset).collect()
 }
 
 fn dead(filtered: &Filtered) -> Vec<u64> {
-    filtered.progress.dead_letters.iter().map(|letter| letter.offset.0).collect()
+    filtered.progress.dead_letters.iter().map(|dead_letter| dead_letter.offset.0).collect()
 }
 
 fn ranges(dropped: &[Range<Offset>]) -> Vec<(u64, u64)> {

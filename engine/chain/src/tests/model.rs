@@ -232,7 +232,7 @@ proptest! {
                 by_partition.entry((batch.target, batch.partition.0)).or_default().extend(batch.batch.events().map(text));
             }
             let progress = routed.progress;
-            found.dead.extend(progress.dead_letters.iter().map(|letter| letter.offset.0));
+            found.dead.extend(progress.dead_letters.iter().map(|dead_letter| dead_letter.offset.0));
             (found.skipped, found.unchanged) =
                 (found.skipped + progress.skipped, found.unchanged + progress.passed_unchanged);
             (found.reached, found.paused) = (progress.reached.0, progress.paused.is_some());

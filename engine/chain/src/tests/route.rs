@@ -26,7 +26,7 @@ fn outputs(routed: &Routed) -> Vec<(usize, u16, u8, String)> {
 }
 
 fn dead(routed: &Routed) -> Vec<u64> {
-    routed.progress.dead_letters.iter().map(|letter| letter.offset.0).collect()
+    routed.progress.dead_letters.iter().map(|dead_letter| dead_letter.offset.0).collect()
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn kept_events_go_whole_to_the_first_target() {
 
 #[tokio::test]
 async fn dead_letters_of_the_largest_events_pass_a_route_kept_or_changed() {
-    let letter = |offset: u64| {
+    let dead_letter = |offset: u64| {
         let own = (0..HEADERS_MAX).map(|n| (format!("h{n}"), Bytes::new()));
         let engines = (0..10).map(|n| (format!("lv-dlq-{n}"), Bytes::from(vec![b'x'; 300])));
         let headers: Vec<_> = own.chain(engines).collect();
@@ -66,15 +66,15 @@ async fn dead_letters_of_the_largest_events_pass_a_route_kept_or_changed() {
         0 => Act::Keep,
         _ => Act::Emit(vec![payload(event.payload().unwrap())]),
     });
-    let sources = [source_of(0, &[1, 1], letter)];
+    let sources = [source_of(0, &[1, 1], dead_letter)];
     let chain = chain([(each, OnError::DeadLetter)]);
     for offset in 0..2 {
         let routed = chain.route(within(&sources, offset..offset + 1), &targets(&[("a", 1)]), &[]).await;
         assert_eq!(dead(&routed), [0; 0]);
         let batch = &routed.batches[0].batch;
         let found = batch.events().next().unwrap().to_event(batch);
-        assert_eq!(found.headers, letter(offset).headers);
-        assert!(found == letter(offset), "it is as it was");
+        assert_eq!(found.headers, dead_letter(offset).headers);
+        assert!(found == dead_letter(offset), "it is as it was");
     }
 }
 
@@ -143,7 +143,7 @@ async fn an_undeclared_target_or_one_chosen_early_costs_the_whole_event() {
         let is_last = stages.len() == 1;
         let chain = chain(stages.into_iter().map(|each| (each, OnError::DeadLetter)));
         let routed = chain.route(everything(&sources), &targets(&[("out", 1)]), &[]).await;
-        assert_eq!(outputs(&routed).len(), 2, "the good output of the guilty event is withheld too");
+        assert_eq!(outputs(&routed).len(), 2, "the good output of the failing event is withheld too");
         assert_eq!(dead(&routed), [1]);
         let error = &routed.progress.dead_letters[0].error;
         assert_eq!(error.contains("which the route does not declare"), is_last, "{error}");
@@ -171,7 +171,7 @@ async fn a_dead_letter_withholds_everything_made_of_its_source() {
 }
 
 #[tokio::test]
-async fn a_pause_withholds_earlier_siblings_of_the_guilty_event() {
+async fn a_pause_withholds_earlier_siblings_of_the_failing_event() {
     let split = Each::new(|_, event| {
         let text = event.payload().unwrap();
         Act::Emit(vec![payload([text, b"a"].concat()), payload([text, b"b"].concat())])
@@ -191,7 +191,7 @@ async fn a_pause_withholds_earlier_siblings_of_the_guilty_event() {
 async fn hops_rise_split_batches_and_end_in_a_dead_letter() {
     let mut sources = vec![source(0, &[2]), source(2, &[2]), source(4, &[2])];
     for (source, hops) in sources.iter_mut().zip([0, 3, HOPS_MAX]) {
-        *source = Source::check(Run { hops, ..source.run().clone() }).unwrap();
+        *source = checked(Run { hops, ..source.run().clone() });
     }
     let drop_last = Each::new(|offset, _| match offset.0 {
         5 => Act::Drop,
@@ -204,8 +204,8 @@ async fn hops_rise_split_batches_and_end_in_a_dead_letter() {
         let hops: Vec<_> = routed.batches.iter().map(|batch| (batch.hops, batch.batch.count())).collect();
         assert_eq!(hops, [(1, 2), (4, 2)]);
         assert_eq!(dead(&routed), looped);
-        let letter = &routed.progress.dead_letters[0];
-        assert_eq!((letter.reason, letter.plugin.as_deref()), (DeadReason::Loop, None));
+        let dead_letter = &routed.progress.dead_letters[0];
+        assert_eq!((dead_letter.reason, dead_letter.plugin.as_deref()), (DeadReason::Loop, None));
         assert_eq!(routed.progress.paused, None);
     }
 }
@@ -229,7 +229,7 @@ async fn a_result_is_bounded_and_later_runs_give_the_rest() {
 }
 
 #[tokio::test]
-async fn one_event_that_grows_without_end_over_several_stages_is_guilty() {
+async fn one_event_that_grows_without_end_over_several_stages_fails() {
     let grow = || {
         Each::new(|offset, _| match offset.0 {
             1 => Act::Emit((0..100).map(|_| payload(vec![b'x'; 9_000])).collect()),

@@ -217,7 +217,8 @@ async fn failed_events_are_bisected_out_and_have_written_nothing() {
     });
     let chain = chain_of(vec![(count, OnError::DeadLetter)]);
     let routed = route(&chain, &[source(0, &[40])], 0, &[]).await;
-    let dead: Vec<u64> = routed.progress.dead_letters.iter().map(|letter| letter.offset.0).collect();
+    let dead: Vec<u64> =
+        routed.progress.dead_letters.iter().map(|dead_letter| dead_letter.offset.0).collect();
     assert_eq!(dead, [7, 8]);
     let mut table = Table::default();
     table.commit(&routed.writes);
