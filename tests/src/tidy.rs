@@ -59,7 +59,7 @@ fn packages() -> BTreeMap<String, Package> {
 }
 
 /// The engine's layers, top down: each may depend on those named, and on nothing else of ours.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     (
         "levada-engine",
         &[
@@ -91,8 +91,13 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("levada-terminal", &["levada-client", "levada-json", "levada-protocol"]),
     ("levada-json", &["levada-protocol"]),
     ("levada-server", &["levada-broker", "levada-plugin-host", "levada-store", "levada-protocol"]),
-    ("levada-broker", &["levada-delivery", "levada-store", "levada-protocol"]),
-    ("levada-plugin-host", &["levada-protocol"]),
+    (
+        "levada-broker",
+        &["levada-chain", "levada-stage", "levada-delivery", "levada-store", "levada-protocol"],
+    ),
+    ("levada-chain", &["levada-stage", "levada-protocol"]),
+    ("levada-plugin-host", &["levada-stage", "levada-protocol"]),
+    ("levada-stage", &["levada-protocol"]),
     ("levada-store", &["levada-protocol"]),
     ("levada-delivery", &["levada-protocol"]),
     ("levada-client", &["levada-protocol"]),

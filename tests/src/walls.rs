@@ -17,13 +17,19 @@ use crate::tidy::{files, root};
 const FIELDS_MAX: usize = 12;
 
 /// The crates that are looked at.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 16] = [
+    "engine/bench/src",
     "engine/broker/src",
+    "engine/chain/src",
     "engine/cli/src",
     "engine/delivery/src",
+    "engine/demo/src",
     "engine/plugin-host/src",
+    "engine/rig/src",
     "engine/server/src",
+    "engine/stage/src",
     "engine/store/src",
+    "engine/terminal/src",
     "sdk/client/src",
     "sdk/json/src",
     "sdk/plugin/src",

@@ -12,6 +12,7 @@ use levada_protocol::{
     ids::{PartitionId, Timestamp, TopicName},
     request::{Read, Subscribe},
 };
+use levada_stage::Plugins;
 use levada_store::Store;
 use tokio::sync::Semaphore;
 
@@ -34,7 +35,6 @@ use crate::{
     reclaim::Reclaimer,
     retention::Retention,
     shard::{Shard, ShardHandle},
-    stage::Plugins,
     subscription::{self, Consumer, RetainBudget},
     tasks::Tasks,
 };

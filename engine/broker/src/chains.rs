@@ -8,17 +8,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use levada_chain::{Chain, ChainStage, Clock, Counted};
 use levada_protocol::{
     error::ErrorCode,
     limits::{CHAIN_STAGES_MAX, INSTANCE_MEMORY_BYTES_MAX, PLUGIN_CONFIG_BYTES_MAX},
     request::StageSpec,
 };
+use levada_stage::{Artefact, AttachSpec, AttachmentPoint, Plugins};
 
 use crate::{
     artefacts::{Artefacts, unhex},
     catalogue::Catalogue,
     error::Error,
-    stage::{Artefact, AttachSpec, Chain, ChainStage, Clock, Counted, Place, Plugins},
 };
 
 /// What attaching needs.
@@ -31,7 +32,7 @@ pub(crate) struct Chains {
     trials: Arc<AtomicU64>,
 }
 
-/// A chain and what its stages cost.
+/// A chain, and its stages by the ids of their plugins' versions.
 pub(crate) struct Attached {
     pub(crate) chain: Chain,
     stages: Vec<(u64, Arc<Counted>)>,
@@ -59,20 +60,24 @@ impl Chains {
         &self.artefacts
     }
 
-    /// The number of a place that is not there yet and may never be: each trial has its own, so that none waits for
-    /// another's turns. They are counted from the top; places that the catalogue names are counted from the bottom.
+    /// The identity of an attachment point that does not exist yet and may never: each trial has its own, so that none
+    /// waits for another's turns. They are counted from the top; those in the catalogue are counted from the bottom.
     pub(crate) fn trial(&self) -> u64 {
         u64::MAX - self.trials.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Attaches every stage of `specs` for events of `topic`, at the place of this kind and number.
+    /// Attaches every stage of `specs` for events of `topic`, at the point of this kind and identity.
+    ///
+    /// # Errors
+    /// If a setting is over its limit, a plugin is unknown or refuses its configuration, or a stage keeps state, which
+    /// nothing commits.
     pub(crate) async fn attach(
         &self,
         catalogue: &Catalogue,
         specs: &[StageSpec],
         topic: &str,
-        place: Place,
-        place_id: u64,
+        point: AttachmentPoint,
+        point_id: u64,
     ) -> Result<Attached, Error> {
         check(specs)?;
         let mut stages = Vec::with_capacity(specs.len());
@@ -84,21 +89,28 @@ impl Chains {
                 Error::Store { code: ErrorCode::StorageCorrupt, message }
             })?;
             let deadline = Duration::from_millis(u64::from(spec.deadline_ms()));
+            let artefact = Artefact::File { path: self.artefacts.path(&record.sha256), sha256 };
             let attach = AttachSpec {
                 plugin: record.name.to_string(),
                 version: record.version,
-                artefact: Artefact::File { path: self.artefacts.path(&record.sha256), sha256 },
                 config: spec.config.clone(),
                 topic: topic.to_owned(),
-                place,
-                place_id,
+                point,
+                point_id,
                 deadline,
                 memory_bytes_max: spec.memory_bytes_max(),
             };
-            let stage = self.plugins.attach(attach).await.map_err(|error| {
+            let stage = self.plugins.attach(artefact, attach).await.map_err(|error| {
                 let message = format!("plugin {}@{}: {error}", record.name, record.version);
                 Error::refused(error.code(), message)
             })?;
+            if stage.is_stateful() {
+                let message = format!(
+                    "plugin {}@{} keeps state, and this engine stores none for plugins",
+                    record.name, record.version
+                );
+                return Err(Error::refused(ErrorCode::PluginInitRefused, message));
+            }
             let stage = Counted::new(stage);
             stages.push((record.id, Arc::clone(&stage)));
             chain.push(ChainStage {
@@ -110,7 +122,7 @@ impl Chains {
                 deadline,
             });
         }
-        Ok(Attached { chain: Chain::new(chain, place_id, Arc::clone(&self.clock)), stages })
+        Ok(Attached { chain: Chain::new(chain, point_id, Arc::clone(&self.clock)), stages })
     }
 }
 

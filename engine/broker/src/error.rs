@@ -1,5 +1,6 @@
 //! Everything that a caller of the broker can be told.
 
+use levada_chain::SliceError;
 use levada_protocol::{
     error::{ErrorCode, Refusal},
     ids::InvalidName,
@@ -74,6 +75,16 @@ impl From<Refusal> for Error {
 impl From<InvalidName> for Error {
     fn from(error: InvalidName) -> Self {
         Self::refused(ErrorCode::InvalidName, error.to_string())
+    }
+}
+
+impl From<SliceError> for Error {
+    fn from(error: SliceError) -> Self {
+        let code = match error {
+            SliceError::Damaged { .. } => ErrorCode::StorageCorrupt,
+            SliceError::NoRoom(_) => ErrorCode::Internal,
+        };
+        Self::refused(code, error.to_string())
     }
 }
 

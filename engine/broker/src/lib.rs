@@ -36,7 +36,6 @@ mod route;
 mod rows;
 mod setback;
 mod shard;
-pub mod stage;
 mod subscription;
 mod tail;
 mod tasks;

@@ -16,7 +16,7 @@ use levada_store::{
 
 use crate::{
     error::Error,
-    frames::Piece,
+    frames::{LogSlice, slice_of},
     setback::Setbacks,
     topic::{Partition, Topic},
 };
@@ -36,7 +36,7 @@ pub(crate) struct Log {
 #[derive(Debug)]
 pub(crate) enum Found {
     /// Pieces, the first of which holds the position.
-    Pieces(Vec<Piece>),
+    Pieces(Vec<LogSlice>),
     /// The position is the durable end: nothing is there yet.
     End,
     /// Retention has dropped the position; the log begins here now.
@@ -98,7 +98,7 @@ impl Log {
     }
 
     /// Pieces from the record that holds `from`. Blocks on the disk.
-    fn read_store(&self, from: Offset, end: Offset, bytes_max: usize) -> Result<Vec<Piece>, Error> {
+    fn read_store(&self, from: Offset, end: Offset, bytes_max: usize) -> Result<Vec<LogSlice>, Error> {
         let key = |base| LogKey { topic: self.topic.id, partition: self.number, base }.encode();
         let limit = ScanLimit { rows: usize::MAX, bytes: bytes_max };
         let damaged = |error| self.damaged(from, error);
@@ -112,11 +112,11 @@ impl Log {
                 rows.insert(0, row);
             }
         }
-        let mut pieces: Vec<Piece> = Vec::with_capacity(rows.len());
+        let mut pieces: Vec<LogSlice> = Vec::with_capacity(rows.len());
         for (key, value) in rows {
             let piece = self.piece(&key, value)?;
             if pieces.last().is_some_and(|last| last.end() != piece.run.base) {
-                let missing = pieces.last().map_or(from, Piece::end);
+                let missing = pieces.last().map_or(from, LogSlice::end);
                 return Err(self.missing(missing));
             }
             pieces.push(piece);
@@ -126,13 +126,13 @@ impl Log {
         Ok(pieces)
     }
 
-    fn piece(&self, key: &[u8], value: bytes::Bytes) -> Result<Piece, Error> {
+    fn piece(&self, key: &[u8], value: bytes::Bytes) -> Result<LogSlice, Error> {
         let damaged = |what: String| Error::Store {
             code: ErrorCode::StorageCorrupt,
             message: format!("topic {} partition {}: {what}", self.topic.name, self.number),
         };
         let record = record::check(key, value).map_err(|error| damaged(error.to_string()))?;
-        Piece::of_record(&record).map_err(|error| damaged(error.to_string()))
+        slice_of(&record).map_err(|error| damaged(error.to_string()))
     }
 
     /// The store's error of a read at `offset`, with the topic's name where events are damaged.

@@ -15,9 +15,8 @@ use std::{
 };
 
 use levada_protocol::request::{RouteInfo, SubscriptionInfo};
+use levada_stage::StageStats;
 use metrics::{describe_histogram, histogram};
-
-use crate::stage::Figures;
 
 /// How long syncs of the write-ahead log take.
 const SYNC_SECONDS: &str = "levada_sync_seconds";
@@ -149,11 +148,11 @@ impl Collected {
         self.route_blocked.add(&labels, if info.state.is_running() { 0.0 } else { 1.0 });
     }
 
-    pub(crate) fn plugin(&mut self, plugin: &str, place: &str, figures: &Figures) {
+    pub(crate) fn plugin(&mut self, plugin: &str, place: &str, stats: &StageStats) {
         let labels = [("plugin", plugin), ("place", place)];
-        self.plugin_seconds.add(&labels, figures.seconds);
-        self.plugin_errors.add(&labels, as_f64(figures.errors));
-        self.plugin_memory_restarts.add(&labels, as_f64(figures.memory_restarts));
+        self.plugin_seconds.add(&labels, stats.busy.as_secs_f64());
+        self.plugin_errors.add(&labels, as_f64(stats.errors));
+        self.plugin_memory_restarts.add(&labels, as_f64(stats.memory_restarts));
     }
 
     pub(crate) fn engine(&mut self, disk_free_bytes: u64, writable: bool, compaction_bytes: u64) {

@@ -13,7 +13,7 @@ use levada_protocol::{
 };
 
 use crate::{
-    frames::Piece,
+    frames::LogSlice,
     outbound::{Held, Queued},
 };
 
@@ -42,7 +42,7 @@ pub enum Content {
 pub struct Delivery {
     /// Partition, token, attempt, and how much there is.
     pub header: DeliverHeader,
-    /// Batches with their offsets, as they are stored unless the header says that they were built.
+    /// SliceBatches with their offsets, as they are stored unless the header says that they were built.
     pub runs: Vec<Run>,
 }
 
@@ -85,7 +85,7 @@ impl Outgoing {
     }
 
     /// A delivery of these pieces; the header's count and flag are computed here.
-    pub(crate) fn delivery(mut header: DeliverHeader, pieces: Vec<Piece>) -> Self {
+    pub(crate) fn delivery(mut header: DeliverHeader, pieces: Vec<LogSlice>) -> Self {
         header.count = pieces.iter().map(|piece| piece.events).sum();
         header.built = pieces.iter().any(|piece| piece.built);
         let runs = pieces.into_iter().map(|piece| piece.run).collect();

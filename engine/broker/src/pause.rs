@@ -1,8 +1,9 @@
 //! Why a subscription or route pauses, in the words of the wire.
 
+use levada_chain::Paused;
 use levada_protocol::request::PauseReason;
 
-use crate::{error::Error, stage::Paused};
+use crate::error::Error;
 
 /// What its chain says: without a time to try again it is the policy of a plugin, otherwise the breaker.
 pub(crate) fn of_chain(paused: Paused) -> PauseReason {

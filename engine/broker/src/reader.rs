@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     changes::{Hears, Listener},
     error::Error,
-    frames::{DELIVER_BYTES_TARGET, Piece, payload_len, take},
+    frames::{DELIVER_BYTES_TARGET, LogSlice, payload_len, take},
     log::{Found, Log},
     outbound::{Held, Window},
     outgoing::{Content, Outgoing},
@@ -80,7 +80,7 @@ struct Cursor {
 /// What was read of one partition and not sent yet, with the bytes that are set aside for it.
 #[derive(Default)]
 struct Ahead {
-    pieces: VecDeque<Piece>,
+    pieces: VecDeque<LogSlice>,
     held: Option<Held>,
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use levada_protocol::ids::Offset;
 
-use crate::frames::Piece;
+use crate::frames::LogSlice;
 
 /// The memory that all tails may use together.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(crate) struct Tail {
 
 #[derive(Debug, Default)]
 struct Inner {
-    pieces: VecDeque<Piece>,
+    pieces: VecDeque<LogSlice>,
     bytes: usize,
 }
 
@@ -51,7 +51,7 @@ impl Tail {
     }
 
     /// Adds what was just made durable, and lets go of the oldest beyond this partition's share.
-    pub(crate) fn push(&self, piece: Piece) {
+    pub(crate) fn push(&self, piece: LogSlice) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.pieces.back().is_some_and(|last| last.end() != piece.run.base) {
             inner.clear(&self.budget);
@@ -70,7 +70,7 @@ impl Tail {
     }
 
     /// Pieces from the one that holds `from`, until `bytes_max` is reached; `None` if `from` is no longer here.
-    pub(crate) fn read(&self, from: Offset, bytes_max: usize) -> Option<Vec<Piece>> {
+    pub(crate) fn read(&self, from: Offset, bytes_max: usize) -> Option<Vec<LogSlice>> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.pieces.front().is_none_or(|oldest| oldest.run.base > from) {
             return None;

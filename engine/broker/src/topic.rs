@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     changes::{Changes, Hears, Listener},
     error::Error,
-    frames::Piece,
+    frames::LogSlice,
     metrics,
     rows::TopicRecord,
     tail::{Tail, TailBudget},
@@ -202,7 +202,7 @@ impl Partition {
     }
 
     /// Makes durable batches visible.
-    pub(crate) fn announce(&self, piece: Piece) {
+    pub(crate) fn announce(&self, piece: LogSlice) {
         let end = piece.end();
         self.appended_bytes.fetch_add(piece.run.batches.len() as u64, Ordering::Relaxed);
         self.tail.push(piece);

@@ -6,10 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use levada_broker::{
-    Broker, BrokerConfig, Consumer, Content, Delivery, Outgoing, Principal, PublishStream,
-    stage::{AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage},
-};
+use levada_broker::{Broker, BrokerConfig, Consumer, Content, Delivery, Outgoing, Principal, PublishStream};
 use levada_protocol::{
     batch::{BatchBuilder, EventRef, Stamp},
     deliver::{DeliverHeader, Run},
@@ -23,6 +20,7 @@ use levada_protocol::{
     },
     verbs::{Credit, Settled, Verb, VerbKind, Verbs},
 };
+use levada_stage::{Artefact, AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage};
 use levada_store::MemoryStore;
 use tempfile::TempDir;
 
@@ -33,7 +31,11 @@ impl Plugins for NoPlugins {
         Box::pin(async { Err(AttachError::new(ErrorCode::PluginInvalid, "no plugins here")) })
     }
 
-    fn attach(&self, _spec: AttachSpec) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
+    fn attach(
+        &self,
+        _artefact: Artefact,
+        _spec: AttachSpec,
+    ) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
         Box::pin(async { Err(AttachError::new(ErrorCode::PluginInvalid, "no plugins here")) })
     }
 }

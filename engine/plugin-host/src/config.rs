@@ -1,4 +1,4 @@
-//! What a host and an attachment are made with.
+//! The settings of a host.
 
 use std::{path::PathBuf, thread, time::Duration};
 
@@ -16,7 +16,7 @@ pub struct HostConfig {
     /// Most calls of one attachment that wait for a worker; by default 16. One more waits in its future.
     pub queue_calls_max: usize,
     /// How much processor time making an instance may take, `init` included; by default 2 s. It is counted as a call's:
-    /// see [`AttachSpec::deadline`].
+    /// see [`levada_stage::AttachSpec::deadline`].
     pub init_deadline: Duration,
 }
 
@@ -31,48 +31,4 @@ impl HostConfig {
             init_deadline: Duration::from_secs(2),
         }
     }
-}
-
-/// Where a plugin stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Place {
-    /// Before a topic's commit.
-    Publish,
-    /// Between topics.
-    Route,
-    /// Before a subscription's consumers.
-    Subscription,
-}
-
-impl Place {
-    /// The word that plugins, logs and metrics use.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Publish => "publish",
-            Self::Route => "route",
-            Self::Subscription => "subscription",
-        }
-    }
-}
-
-/// A plugin's configuration and limits at one place.
-#[derive(Debug, Clone)]
-pub struct AttachSpec {
-    /// The plugin's name, for its setup and the log.
-    pub plugin: String,
-    /// Its version.
-    pub version: u32,
-    /// What its `init` reads: JSON text.
-    pub config: String,
-    /// The topic whose events it gets.
-    pub topic: String,
-    /// Where it stands.
-    pub place: Place,
-    /// Which of the places of this kind that is: all attachments of one place share its turns on the workers.
-    pub place_id: u64,
-    /// How much processor time one call may take. On a busy machine it may last up to ten times as long, and the time
-    /// in which others had their turn comes on top.
-    pub deadline: Duration,
-    /// Most memory that one instance may have.
-    pub memory_bytes_max: u64,
 }

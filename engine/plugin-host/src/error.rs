@@ -1,8 +1,9 @@
-//! Why a plugin was not accepted, and what a call came to.
+//! Why a host did not start or a plugin was not accepted.
 
-use std::{io, path::PathBuf};
+use std::{error::Error as _, io, path::PathBuf};
 
 use levada_protocol::error::ErrorCode;
+use levada_stage::{AttachError, CallError};
 
 /// Why a host was not made, or a plugin not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -83,33 +84,32 @@ impl Error {
     }
 }
 
-/// Why a call has no verdicts.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// It took too long and was stopped.
-    #[error("the plugin took longer than its deadline")]
-    Deadline,
-    /// It wanted more memory than it may have.
-    #[error("the plugin wanted more memory than it may have")]
-    Memory,
-    /// It called itself too deep.
-    #[error("the plugin's stack overflowed")]
-    Stack,
-    /// It trapped; a panic's message comes with it.
-    #[error("the plugin trapped: {0}")]
-    Trap(String),
-    /// It asked for the same events again, later.
-    #[error("the plugin asked for a retry: {0}")]
-    Retry(String),
-    /// It refused the whole call.
-    #[error("the plugin refused the events: {0}")]
-    Reject(String),
-    /// Its answer is malformed, over a limit, or not about these events.
-    #[error("the plugin's answer is unusable: {0}")]
-    Output(String),
+impl From<&Error> for AttachError {
+    /// One sentence with all causes: the receiver passes only the sentence on.
+    fn from(error: &Error) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(source) = cause {
+            message.push_str(&format!(": {source}"));
+            cause = source.source();
+        }
+        Self::new(error.code(), message)
+    }
 }
 
 /// The longest prefix of `text` of at most `bytes_max` bytes that is still UTF-8.
 pub(crate) fn clip(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_is_in_the_sentence() {
+        let error = AttachError::from(&Error::InitFailed(CallError::Stack));
+        assert_eq!(error.code(), ErrorCode::PluginInitRefused);
+        assert_eq!(error.message, "the plugin did not start: the plugin's stack overflowed");
+    }
 }

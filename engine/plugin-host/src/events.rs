@@ -5,13 +5,12 @@ use levada_protocol::{
     batch::{BatchRef, EventRef},
     deliver::RunRef,
     ids::Offset,
-    limits::CALL_OUTPUT_BYTES_MAX,
     verdict as bytes,
 };
 
 use crate::{
-    answer::{Tally, check_output},
     bindings::{Change, Event, HeaderInterest, HeadersChange, Interest, Output, Verdict},
+    lengths,
 };
 
 /// The events of `runs` as records.
@@ -51,32 +50,28 @@ fn headers<'a>(event: &EventRef<'a>, wanted: impl Fn(&str) -> bool) -> Vec<(&'a 
     event.headers().filter_map(named).filter(|(name, _)| wanted(name)).collect()
 }
 
-/// Checks typed verdicts on `events` events and writes them as bytes.
+/// Writes typed verdicts as bytes.
 ///
 /// # Errors
-/// One sentence that says what is wrong.
-pub(crate) fn lift(verdicts: &[Verdict], events: u32) -> Result<Vec<u8>, String> {
-    let mut tally = Tally::default();
+/// One sentence that names the length that is over its limit.
+pub(crate) fn lift(verdicts: &[Verdict]) -> Result<Vec<u8>, String> {
+    let mut outputs_left = lengths::OutputsLeft::default();
     let mut writer = bytes::VerdictWriter::new();
     for verdict in verdicts {
-        tally.events(1);
         match verdict {
             Verdict::Drop => writer.drop_event(),
             Verdict::Keep => writer.keep(),
             Verdict::Reject(reason) => writer.reject(reason),
             Verdict::Emit(outputs) => {
-                tally.outputs(outputs.len())?;
+                outputs_left.take(outputs.len())?;
                 let outputs: Vec<bytes::Output<'_>> = outputs.iter().map(lift_output).collect();
-                outputs.iter().try_for_each(check_output)?;
+                outputs.iter().try_for_each(lengths::check_output)?;
                 writer.emit(&outputs);
             }
         }
     }
-    tally.finish(events)?;
     let answer = writer.finish();
-    if answer.len() > CALL_OUTPUT_BYTES_MAX {
-        return Err(format!("it has {} bytes, the limit is {CALL_OUTPUT_BYTES_MAX}", answer.len()));
-    }
+    lengths::check_answer(answer.len())?;
     Ok(answer)
 }
 

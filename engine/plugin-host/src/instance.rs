@@ -10,18 +10,20 @@ use levada_protocol::{
     batch::BATCH_VERSION,
     limits::{CALL_OUTPUT_BYTES_MAX, REASON_BYTES_MAX},
 };
+use levada_stage::{AttachSpec, CallError, CallInput, Interface};
 use wasmtime::{
     Store, Trap, UpdateDeadline,
     component::{ComponentExportIndex, Func, Instance as Component},
 };
 
 use crate::{
-    AttachSpec, CallError, CallInput, Error, Interface, answer,
+    Error,
     bindings::{Event, Failure, Interest, Setup, Verdict},
     engine::{Budget, Deadlines, Running, Spent},
     error::clip,
     events,
     host::{GuestState, log::LogGate},
+    lengths,
     registry::Compiled,
 };
 
@@ -117,11 +119,11 @@ impl Instance {
         let used = state.budget.used();
         let usable = |answer| Outcome { answer, usable: true, used };
         match answered {
-            Ok(Ok(Answer::Bytes(answer))) => usable(match answer::check(&answer, input.events) {
+            Ok(Ok(Answer::Bytes(answer))) => usable(match lengths::check_answer(answer.len()) {
                 Ok(()) => Ok(answer.into()),
                 Err(reason) => Err(CallError::Output(reason)),
             }),
-            Ok(Ok(Answer::Verdicts(verdicts))) => usable(match events::lift(&verdicts, input.events) {
+            Ok(Ok(Answer::Verdicts(verdicts))) => usable(match events::lift(&verdicts) {
                 Ok(answer) => Ok(answer.into()),
                 Err(reason) => Err(CallError::Output(reason)),
             }),
@@ -180,7 +182,7 @@ async fn init(
         ("plugin", spec.plugin.as_str()),
         ("version", &version),
         ("topic", &spec.topic),
-        ("place", spec.place.as_str()),
+        ("place", spec.point.as_str()),
         ("batch-layout", &layout),
     ];
     let setup = Setup { config: &spec.config, attributes: &attributes };

@@ -11,6 +11,7 @@ use std::{
 };
 
 use levada_protocol::limits::ARTEFACT_BYTES_MAX;
+use levada_stage::{Artefact, Inspected, Interface};
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 use wasmparser::{Parser, Payload};
@@ -28,48 +29,6 @@ use crate::{
 
 /// How much the compiler gives way to everybody else, plugins included, as of nice(2).
 const COMPILER_NICENESS: i32 = 10;
-
-/// Which of the two interfaces a plugin exports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interface {
-    /// Batch bytes in, verdict bytes out.
-    Batch,
-    /// Typed events.
-    Events,
-}
-
-impl Interface {
-    /// The word that listings use.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Batch => "batch",
-            Self::Events => "events",
-        }
-    }
-}
-
-/// What is known of a plugin before it is configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inspected {
-    /// How it is called.
-    pub interface: Interface,
-    /// Its identity: the hash of the artefact.
-    pub sha256: [u8; 32],
-}
-
-/// A plugin's component as the caller has it.
-#[derive(Debug, Clone, Copy)]
-pub enum Artefact<'a> {
-    /// In memory.
-    Bytes(&'a [u8]),
-    /// In a file, which is only read if its compiled form is not at hand.
-    File {
-        /// Where.
-        path: &'a Path,
-        /// The hash that its content must have.
-        sha256: [u8; 32],
-    },
-}
 
 /// The hash that identifies an artefact; displayed in hex.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -135,7 +94,7 @@ impl Registry {
 
     /// The compiled form of `artefact` if there is one, in use or on disk. What no compiler would make a plugin of is
     /// refused here, as it need not wait for other compilations.
-    pub(crate) fn look_up(&self, artefact: Artefact<'_>) -> Result<Option<Arc<Compiled>>, Error> {
+    pub(crate) fn look_up(&self, artefact: &Artefact) -> Result<Option<Arc<Compiled>>, Error> {
         let found = self.find(&sha256_of(artefact)?)?;
         if let (None, Artefact::Bytes(bytes)) = (&found, artefact) {
             // Nothing has looked at these before.
@@ -146,7 +105,7 @@ impl Registry {
     }
 
     /// The compiled form of `artefact`: a new one, unless there is one.
-    pub(crate) fn load(&self, artefact: Artefact<'_>) -> Result<Arc<Compiled>, Error> {
+    pub(crate) fn load(&self, artefact: &Artefact) -> Result<Arc<Compiled>, Error> {
         let _one_at_a_time = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = self.look_up(artefact)? {
             return Ok(found);
@@ -294,13 +253,13 @@ fn compatibility(engine: &Engine) -> u64 {
     hasher.finish()
 }
 
-fn sha256_of(artefact: Artefact<'_>) -> Result<Sha256Hash, Error> {
+fn sha256_of(artefact: &Artefact) -> Result<Sha256Hash, Error> {
     match artefact {
         Artefact::Bytes(bytes) => {
             check_size(bytes.len() as u64)?;
             Ok(Sha256Hash::of(bytes))
         }
-        Artefact::File { sha256, .. } => Ok(Sha256Hash(sha256)),
+        Artefact::File { sha256, .. } => Ok(Sha256Hash(*sha256)),
     }
 }
 

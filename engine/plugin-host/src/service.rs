@@ -3,14 +3,16 @@
 use std::{fmt, sync::Arc};
 
 use levada_protocol::limits::PLUGIN_CONFIG_BYTES_MAX;
+use levada_stage::{Artefact, AttachSpec};
 use tokio::sync::oneshot;
 
 use crate::{
-    Artefact, AttachSpec, Attachment, Error, HostConfig, Loaded,
+    Attachment, Error, HostConfig, Loaded,
     attachment::{Limits, Shared},
     engine::{self, Ticker},
     host::log::LogGate,
     instance::Instance,
+    plugins::Turns,
     pool::{Shares, Workers, answering},
     registry::{Registry, Sha256Hash},
 };
@@ -18,8 +20,8 @@ use crate::{
 /// Ticks of processor time after which a slice, which lasts for two, is far over its end.
 const SLICE_MAX_TICKS: u32 = 10;
 
-/// Runs plugins. Cheap to clone; with the last clone its threads end, and calls still queued answer
-/// [`crate::CallError::Retry`].
+/// Runs plugins. Cheap to clone; with the last clone its threads end, and calls still queued end with
+/// [`levada_stage::CallError::Retry`].
 #[derive(Clone)]
 pub struct Host(Arc<Parts>);
 
@@ -30,6 +32,7 @@ struct Parts {
     registry: Registry,
     shares: Shares,
     limits: Limits,
+    turns: Turns,
 }
 
 impl Host {
@@ -44,7 +47,14 @@ impl Host {
         let registry = Registry::new(&engine, &config.cache_dir)?;
         let ticker = Ticker::start(&engine, config.tick)?;
         let workers = Workers::start(config.workers.max(1), config.tick * SLICE_MAX_TICKS)?;
-        Ok(Self(Arc::new(Parts { workers, ticker, registry, shares: Shares::default(), limits })))
+        Ok(Self(Arc::new(Parts {
+            workers,
+            ticker,
+            registry,
+            shares: Shares::default(),
+            limits,
+            turns: Turns::default(),
+        })))
     }
 
     /// Finds the compiled form of an artefact, in use or on disk; `None` if it must be compiled: see [`Host::load`].
@@ -54,7 +64,7 @@ impl Host {
     /// # Errors
     /// If bytes that were not compiled before are too large, no component, export neither interface, or import what is
     /// not granted.
-    pub fn look_up(&self, artefact: Artefact<'_>) -> Result<Option<Loaded>, Error> {
+    pub fn look_up(&self, artefact: &Artefact) -> Result<Option<Loaded>, Error> {
         Ok(self.0.registry.look_up(artefact)?.map(Loaded))
     }
 
@@ -65,16 +75,16 @@ impl Host {
     ///
     /// # Errors
     /// As [`Host::look_up`]; if the artefact's file is unreadable or not what its hash says.
-    pub fn load(&self, artefact: Artefact<'_>) -> Result<Loaded, Error> {
+    pub fn load(&self, artefact: &Artefact) -> Result<Loaded, Error> {
         self.0.registry.load(artefact).map(Loaded)
     }
 
-    /// Configures a plugin for a place: makes one instance and calls its `init`, in the place's turns on the workers.
+    /// Attaches a plugin: makes one instance and calls its `init`, in the attachment point's turns on the workers.
     /// If the future is dropped, this ends at the end of a slice.
     ///
     /// # Errors
     /// If `init` refuses the configuration, traps, or breaks a limit.
-    pub async fn attach(&self, plugin: Loaded, spec: AttachSpec) -> Result<Attachment, Error> {
+    pub async fn attach_loaded(&self, plugin: Loaded, spec: AttachSpec) -> Result<Attachment, Error> {
         if spec.config.len() > PLUGIN_CONFIG_BYTES_MAX {
             return Err(Error::ConfigTooLarge { got: spec.config.len(), limit: PLUGIN_CONFIG_BYTES_MAX });
         }
@@ -82,7 +92,7 @@ impl Host {
         let Loaded(compiled) = plugin;
         let log = Arc::new(LogGate::new(&spec));
         let deadlines = ticker.deadlines();
-        let share = shares.of(workers.pool(), spec.place, spec.place_id);
+        let share = shares.of(workers.pool(), spec.point, spec.point_id);
         let (answer, started) = oneshot::channel();
         let start = {
             let (compiled, spec, log) = (compiled.clone(), spec.clone(), log.clone());
@@ -95,6 +105,10 @@ impl Host {
         let first = started.await.unwrap_or_else(shut_down)?;
         let shared = Shared::new(spec, compiled, log, deadlines, *limits, share, first);
         Ok(Attachment::new(Arc::new(shared), workers.pool().clone()))
+    }
+
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.0.turns
     }
 
     /// Removes the compiled form of a plugin that was removed; attachments go on.

@@ -20,7 +20,6 @@ mod log_writer;
 mod metrics;
 mod quic;
 mod slots;
-mod stage;
 mod tasks;
 mod units;
 mod wire_error;

@@ -25,7 +25,6 @@ use crate::{
     error::Error,
     files, http, metrics,
     quic::listener::{self, Listener},
-    stage::HostPlugins,
     tasks::Tasks,
     tls::{self, TlsFiles, Watch},
 };
@@ -89,7 +88,7 @@ pub async fn run(
     let host = Host::new(host_config(&config))?;
 
     // 4. The broker: recovers from the store, starts its owners.
-    let broker = Broker::start(broker_config(&config), Arc::new(store), Arc::new(HostPlugins::new(host)))?;
+    let broker = Broker::start(broker_config(&config), Arc::new(store), Arc::new(host))?;
 
     // 5. The listeners.
     let sessions = Tasks::default();

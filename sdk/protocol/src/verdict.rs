@@ -9,8 +9,13 @@
 //!  | u8   | u8 = 0   | u16    | 1 keep: the next n events, as they are                      |
 //!  |      |          |        | 2 reject: one event; n bytes of reason follow               |
 //!  |      |          |        | 3 emit: one event; n outputs follow                         |
+//!  |      |          |        | 4 produce: reserved, no event; n outputs follow             |
 //!  +------+----------+--------+-------------------------------------------------------------+
 //! ```
+//!
+//! Kind 4 is reserved for outputs that are made of no event: what a plugin answers to a call that hands it none, such
+//! as a tick. It covers no event, and what one of its outputs does not give is absent instead of the input event's.
+//! Every call has events today, so readers refuse it.
 //!
 //! An output; what it does not give is the input event's:
 //!
@@ -30,6 +35,8 @@
 
 use crate::{limits::REASON_BYTES_MAX, publish::clip, wire::Reader};
 
+/// The kind that is reserved for outputs of no event.
+const PRODUCE: u8 = 4;
 const OUTPUT_HEADER_BYTES: usize = 24;
 const TARGET: u16 = 1;
 const KEY: u16 = 2;
@@ -144,6 +151,9 @@ fn read_verdict<'a>(reader: &mut Reader<'a>) -> Result<Verdict<'a>, VerdictError
             Ok(Verdict::Reject(reason))
         }
         3 => (0..n).map(|_| read_output(reader)).collect::<Result<Vec<_>, _>>().map(Verdict::Emit),
+        PRODUCE => Err(VerdictError {
+            what: "outputs of no event are for a call without events, which this was not",
+        }),
         _ => Err(VerdictError { what: "a verdict's kind is unknown" }),
     }
 }
@@ -470,13 +480,24 @@ mod tests {
     }
 
     #[test]
+    fn the_form_of_outputs_without_an_event_is_reserved() {
+        let mut answer = written(&[Said::Emit(vec![])]);
+        assert_eq!(Verdicts::new(&answer).next(), Some(Ok(Verdict::Emit(vec![]))));
+        answer[0] = PRODUCE;
+        let mut verdicts = Verdicts::new(&answer);
+        let error = verdicts.next().unwrap().unwrap_err();
+        assert!(error.to_string().contains("outputs of no event"), "{error}");
+        assert_eq!(verdicts.next(), None);
+    }
+
+    #[test]
     fn what_is_no_verdict_is_refused() {
         let long = written(&[Said::Reject("x".repeat(2_000))]);
         assert_eq!(long.len(), 4 + REASON_BYTES_MAX, "the writer clips reasons");
         let mut short_output = [vec![3, 0, 1, 0], vec![24; 28]].concat();
         short_output[4..8].copy_from_slice(&23_u32.to_le_bytes());
         for answer in
-            [&[4, 0, 1, 0][..], &[1, 0, 1], &[2, 0, 1, 0, 0xff], &[3, 0, 1, 0, 3, 0, 0, 0], &short_output]
+            [&[5, 0, 1, 0][..], &[1, 0, 1], &[2, 0, 1, 0, 0xff], &[3, 0, 1, 0, 3, 0, 0, 0], &short_output]
         {
             assert!(Verdicts::new(answer).next().unwrap().is_err(), "{answer:?}");
         }

@@ -3,10 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use levada_broker::{
-    Broker, BrokerConfig, Content, Outgoing, Principal, PublishStream, Submitter,
-    stage::{AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage},
-};
+use levada_broker::{Broker, BrokerConfig, Content, Outgoing, Principal, PublishStream, Submitter};
 use levada_client::{ErrorCode, PartitionId, Start, TopicSettings};
 use levada_protocol::{
     batch::Batch,
@@ -15,6 +12,7 @@ use levada_protocol::{
     request::{Read, Request, Response, Subscribe, SubscriptionOptions, TopicInfo},
     verbs::Credit,
 };
+use levada_stage::{Artefact, AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage};
 use levada_store::MemoryStore;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -47,7 +45,7 @@ impl Plugins for NoPlugins {
         Box::pin(async { Err(AttachError::new(ErrorCode::PluginInvalid, "there are no plugins here")) })
     }
 
-    fn attach(&self, _: AttachSpec) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
+    fn attach(&self, _: Artefact, _: AttachSpec) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
         Box::pin(async { Err(AttachError::new(ErrorCode::PluginInvalid, "there are no plugins here")) })
     }
 }

@@ -1,5 +1,6 @@
 //! Owners that are replaced while they have something under way.
 
+use levada_stage::{Artefact, AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage};
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -18,7 +19,6 @@ use tokio::time::timeout;
 use crate::{
     Broker, BrokerConfig, Consumer, Content, Principal,
     rows::{NextId, Row, SubscriptionRecord, TopicRecord},
-    stage::{AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -31,7 +31,11 @@ impl Plugins for NoPlugins {
         Box::pin(async { Err(AttachError::new(ErrorCode::PluginInvalid, "there are no plugins")) })
     }
 
-    fn attach(&self, _spec: AttachSpec) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
+    fn attach(
+        &self,
+        _artefact: Artefact,
+        _spec: AttachSpec,
+    ) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
         Box::pin(async { Err(AttachError::new(ErrorCode::PluginNotFound, "there are no plugins")) })
     }
 }

@@ -9,6 +9,7 @@ mod plugins;
 use std::{ops::Bound, sync::Arc};
 
 use bytes::Bytes;
+use levada_chain::Costs;
 use levada_protocol::{
     access::Requires,
     error::ErrorCode,
@@ -24,7 +25,6 @@ use crate::{
     error::Error,
     metrics::{Collected, Series},
     shard::SyncTimes,
-    stage::Costs,
 };
 
 impl Broker {

@@ -8,6 +8,7 @@ use levada_protocol::{
     limits::{CONSUMER_NAME_BYTES_MAX, ROUTE_TARGETS_MAX},
     request::{Response, RouteSpec, StageSpec, Start, Subscribe, SubscriptionInfo, SubscriptionOptions},
 };
+use levada_stage::AttachmentPoint;
 
 use super::{
     mismatch,
@@ -22,7 +23,6 @@ use crate::{
     log::{Log, blocking},
     route::RouteHandle,
     rows::SubscriptionRecord,
-    stage::Place,
     subscription::{Described, SubscriptionHandle},
     topic::Topic,
 };
@@ -77,7 +77,7 @@ impl Broker {
         let options = options.with_defaults();
         let catalogue = self.inner.shard.catalogue();
         catalogue.topic(&topic_name)?;
-        self.try_chain(&catalogue, options.chain(), &topic_name, Place::Subscription).await?;
+        self.try_chain(&catalogue, options.chain(), &topic_name, AttachmentPoint::Subscription).await?;
         let (broker, owner) = (self.clone(), principal.as_str().to_owned());
         self.to_the_end(async move {
             let _changing = broker.inner.changing.lock().await;
@@ -187,7 +187,7 @@ impl Broker {
         let catalogue = self.inner.shard.catalogue();
         let source = spec.from.clone();
         catalogue.topic(&source)?;
-        self.try_chain(&catalogue, &spec.chain, &source, Place::Route).await?;
+        self.try_chain(&catalogue, &spec.chain, &source, AttachmentPoint::Route).await?;
         let (broker, owner) = (self.clone(), principal.as_str().to_owned());
         let id = self
             .to_the_end(async move {
@@ -236,10 +236,10 @@ impl Broker {
         catalogue: &Catalogue,
         specs: &[StageSpec],
         topic: &TopicName,
-        place: Place,
+        point: AttachmentPoint,
     ) -> Result<(), Error> {
         let chains = &self.inner.chains;
-        chains.attach(catalogue, specs, topic.as_str(), place, chains.trial()).await.map(drop)
+        chains.attach(catalogue, specs, topic.as_str(), point, chains.trial()).await.map(drop)
     }
 
     /// What a start means now, per partition.

@@ -9,6 +9,7 @@ use levada_protocol::{
     limits::ARTEFACT_BYTES_MAX,
     request::{PluginInfo, Response, StageSpec},
 };
+use levada_stage::{Artefact, AttachError, AttachSpec, AttachmentPoint, Inspected, StageStats};
 
 use super::{
     deleting::gone,
@@ -21,7 +22,6 @@ use crate::{
     catalogue::{Catalogue, Change},
     error::Error,
     rows::PluginRecord,
-    stage::{Artefact, AttachError, AttachSpec, Figures, Inspected, Place},
 };
 
 /// Most places that a plugin's description names.
@@ -61,15 +61,14 @@ impl Broker {
         let attach = AttachSpec {
             plugin: name.to_string(),
             version: 0,
-            artefact: Artefact::Bytes(artefact),
             config: stage.config.clone(),
             topic: String::new(),
-            place: Place::Subscription,
-            place_id: self.inner.chains.trial(),
+            point: AttachmentPoint::Subscription,
+            point_id: self.inner.chains.trial(),
             deadline: Duration::from_millis(u64::from(stage.deadline_ms())),
             memory_bytes_max: stage.memory_bytes_max(),
         };
-        let tried = self.inner.chains.plugins().attach(attach).await;
+        let tried = self.inner.chains.plugins().attach(Artefact::Bytes(artefact), attach).await;
         tried.map(drop).map_err(|error| refused(name, &error))
     }
 
@@ -90,7 +89,7 @@ impl Broker {
         let catalogue = self.inner.shard.catalogue();
         let mut versions = catalogue.plugins.versions(&name);
         if let Some(known) = versions.rfind(|record| record.sha256 == sha256) {
-            let info = plugin_info(&catalogue, known, Figures::default());
+            let info = plugin_info(&catalogue, known, StageStats::default());
             return Ok(Response::Plugin(PluginInfo { already_deployed: true, ..info }));
         }
         let change = Change::DeployPlugin {
@@ -110,7 +109,7 @@ impl Broker {
         self.reattach(&name);
         let catalogue = self.inner.shard.catalogue();
         let record = catalogue.plugins.resolve(name.as_str())?;
-        Ok(Response::Plugin(plugin_info(&catalogue, record, Figures::default())))
+        Ok(Response::Plugin(plugin_info(&catalogue, record, StageStats::default())))
     }
 
     pub(super) fn list_plugins(
@@ -120,17 +119,17 @@ impl Broker {
         after: Option<&str>,
     ) -> Result<Response, Error> {
         let after = after.map(plugin_version).transpose()?;
-        let mut figures: HashMap<u64, Figures> = HashMap::new();
+        let mut stats: HashMap<u64, StageStats> = HashMap::new();
         let subscriptions = self.inner.places.subscriptions();
         let routes = self.inner.places.routes();
         let places = subscriptions.iter().map(crate::subscription::SubscriptionHandle::costs);
         for costs in places.chain(routes.iter().map(crate::route::RouteHandle::costs)) {
             for (plugin, more) in costs.read() {
-                figures.entry(plugin).or_default().add(&more);
+                stats.entry(plugin).or_default().add(&more);
             }
         }
         let describe = |record: &std::sync::Arc<PluginRecord>| {
-            plugin_info(catalogue, record, figures.get(&record.id).cloned().unwrap_or_default())
+            plugin_info(catalogue, record, stats.get(&record.id).cloned().unwrap_or_default())
         };
         let mut page = Page::new(limit);
         for (name, record) in catalogue.plugins.after(after) {
@@ -183,7 +182,7 @@ fn plugin_version(path: &str) -> Result<(PluginName, u32), Error> {
     Ok((name.parse()?, version))
 }
 
-fn plugin_info(catalogue: &Catalogue, record: &PluginRecord, figures: Figures) -> PluginInfo {
+fn plugin_info(catalogue: &Catalogue, record: &PluginRecord, stats: StageStats) -> PluginInfo {
     let mut used_by = catalogue.users_of(record);
     let used_by_count = used_by.len() as u64;
     used_by.truncate(USED_BY_MAX);
@@ -197,11 +196,11 @@ fn plugin_info(catalogue: &Catalogue, record: &PluginRecord, figures: Figures) -
         already_deployed: false,
         used_by,
         used_by_count,
-        calls: figures.calls,
-        events_in: figures.events,
-        errors: figures.errors,
-        last_error: figures.last_error.map(|error| error.text.to_string()),
-        memory_restarts: figures.memory_restarts,
-        seconds: figures.seconds,
+        calls: stats.calls,
+        events_in: stats.events,
+        errors: stats.errors,
+        last_error: stats.last_error.map(|error| error.text.to_string()),
+        memory_restarts: stats.memory_restarts,
+        seconds: stats.busy.as_secs_f64(),
     }
 }

@@ -4,6 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
+use levada_chain::{Routed, Target};
 use levada_protocol::ids::{Offset, RouteId, TopicId};
 use tokio::sync::oneshot;
 
@@ -13,7 +14,6 @@ use crate::{
     dead_letters::{self, Letters, Origin, Reason},
     pause,
     shard::{AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, StateChange},
-    stage::{Routed, Target},
 };
 
 /// A proposal on its way to the disk.

@@ -14,6 +14,7 @@ use std::{
     },
 };
 
+use levada_chain::Costs;
 use levada_protocol::{
     ids::{Offset, PartitionId, TopicId},
     request::{Position, RouteInfo, RunState},
@@ -24,8 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::task::{RETRY_MIN, RouteTask};
 use crate::{
-    chains::Chains, changes::Hears, floors::Floors, rows::RouteRecord, shard::ShardHandle, stage::Costs,
-    topic::Topic,
+    chains::Chains, changes::Hears, floors::Floors, rows::RouteRecord, shard::ShardHandle, topic::Topic,
 };
 
 /// A running route, as others reach it.

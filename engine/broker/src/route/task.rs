@@ -8,11 +8,13 @@ use std::{
     time::Duration,
 };
 
+use levada_chain::{Input, Source, Target};
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId, TopicId, TopicName},
     request::{PauseReason, RunState},
 };
+use levada_stage::AttachmentPoint;
 use tokio::sync::watch;
 
 use super::{RouteContext, Shared, commit::UnderWay};
@@ -23,7 +25,6 @@ use crate::{
     log::{Found, Log},
     pause,
     rows::RouteRecord,
-    stage::{Input, Place, Source, Target},
 };
 
 /// Source bytes that one pass takes.
@@ -120,8 +121,9 @@ impl RouteTask {
             targets.push((record.id(), Target { topic: name.clone(), partitions }));
         }
         let chains = &self.context.chains;
-        let attached =
-            chains.attach(&catalogue, &spec.chain, spec.from.as_str(), Place::Route, self.record.id).await?;
+        let attached = chains
+            .attach(&catalogue, &spec.chain, spec.from.as_str(), AttachmentPoint::Route, self.record.id)
+            .await?;
         self.shared.costs.attach(self.number.0, attached.stages());
         Ok((attached, targets))
     }
@@ -139,14 +141,12 @@ impl RouteTask {
                 let end = pieces.last().map_or(self.cursor, |piece| piece.end());
                 let sources = pieces
                     .into_iter()
-                    .map(|piece| Source::check(piece.run))
+                    .map(Source::of)
                     .collect::<Result<Vec<_>, _>>()
-                    .map_err(|error| {
-                        Stop::Failed(Error::refused(ErrorCode::StorageCorrupt, error.to_string()))
-                    })?;
+                    .map_err(|error| Stop::Failed(error.into()))?;
                 let input = Input { partition: self.number, offsets: self.cursor..end, sources: &sources };
                 let declared: Vec<Target> = targets.iter().map(|(_, target)| target.clone()).collect();
-                let routed = attached.chain.route(input, &declared).await;
+                let routed = attached.chain.route(input, &declared, &[]).await;
                 self.submit(routed, targets).await
             }
             Found::Dropped(start) => self.step(start, Vec::new(), 0).await,

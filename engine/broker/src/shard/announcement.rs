@@ -2,13 +2,13 @@
 
 use levada_protocol::ids::{Offset, PartitionId, TopicId};
 
-use crate::{catalogue::CatalogueEvent, frames::Piece};
+use crate::{catalogue::CatalogueEvent, frames::LogSlice};
 
 /// Something that becomes visible with a commit.
 #[derive(Debug)]
 pub(super) enum Announcement {
     /// Events were appended to a partition.
-    Appended { topic: TopicId, partition: PartitionId, piece: Piece },
+    Appended { topic: TopicId, partition: PartitionId, piece: LogSlice },
     /// What lay before `start` is gone.
     Trimmed { topic: TopicId, partition: PartitionId, start: Offset, dropped_bytes: u64 },
     /// The catalogue changed.

@@ -1,5 +1,7 @@
 //! The subscription's chain of plugins: attached, being attached, or not needed.
 
+use levada_chain::Costs;
+use levada_stage::BoxFuture;
 use std::{
     fmt,
     future::pending,
@@ -9,11 +11,7 @@ use std::{
     },
 };
 
-use crate::{
-    chains::Attached,
-    error::Error,
-    stage::{BoxFuture, Costs},
-};
+use crate::{chains::Attached, error::Error};
 
 /// The place of a chain.
 pub(super) struct ChainSlot {

@@ -2,6 +2,7 @@
 //!
 //! Nothing here waits: reading dead letters' events and the commit itself are one future whose end its owner is told.
 
+use levada_stage::BoxFuture;
 use std::{collections::BTreeMap, fmt, future::pending, sync::Arc};
 
 use levada_delivery::subscription::{DeadLetter, Reason as DeliveryReason, Settling};
@@ -21,7 +22,6 @@ use crate::{
     log::Log,
     rows::SubscriptionRecord,
     shard::{AppendRequest, Condition, Generation, Proposal, ProposalRefused, ShardHandle, StateChange},
-    stage::{self, BoxFuture},
     topic::Topic,
 };
 
@@ -42,7 +42,7 @@ pub(super) struct Committer {
     /// The last commit failed, and that was logged.
     failing: bool,
     /// Events that the chain failed on, until they are durable dead letters.
-    failed: BTreeMap<(PartitionId, Offset), stage::DeadLetter>,
+    failed: BTreeMap<(PartitionId, Offset), levada_chain::DeadLetter>,
 }
 
 /// The commit under way.
@@ -92,7 +92,11 @@ impl Committer {
     }
 
     /// Keeps events that the chain failed on.
-    pub(super) fn keep_failed(&mut self, partition: PartitionId, dead_letters: Vec<stage::DeadLetter>) {
+    pub(super) fn keep_failed(
+        &mut self,
+        partition: PartitionId,
+        dead_letters: Vec<levada_chain::DeadLetter>,
+    ) {
         for dead_letter in dead_letters {
             self.failed.insert((partition, dead_letter.offset), dead_letter);
         }

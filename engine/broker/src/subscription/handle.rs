@@ -1,5 +1,6 @@
 //! A running subscription as others reach it: requests, sessions, and whoever collects figures.
 
+use levada_chain::Costs;
 use std::sync::{
     Arc, OnceLock,
     atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,7 +15,7 @@ use super::{
     inbox::Departed,
     status::{Described, Status},
 };
-use crate::{error::Error, floors::Floors, metrics::Delivered, rows::SubscriptionRecord, stage::Costs};
+use crate::{error::Error, floors::Floors, metrics::Delivered, rows::SubscriptionRecord};
 
 /// A running subscription, as others reach it.
 #[derive(Debug, Clone)]

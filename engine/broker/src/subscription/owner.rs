@@ -14,6 +14,7 @@
 //!   time ────────┘                       └── Publisher      what others see
 //! ```
 
+use levada_stage::AttachmentPoint;
 use std::{
     collections::VecDeque,
     sync::{Arc, OnceLock},
@@ -51,13 +52,12 @@ use super::{
 use crate::{
     changes::{Hears, Listener},
     error::Error,
-    frames::{Piece, payload_len},
+    frames::{LogSlice, payload_len},
     outbound::{Held, Window},
     outgoing::Outgoing,
     pause,
     rows::SubscriptionRecord,
     shard::ProposalRefused,
-    stage::Place,
     topic::Topic,
 };
 
@@ -254,7 +254,15 @@ impl Owner {
             let catalogue = context.shard.catalogue();
             Box::pin(async move {
                 let specs = record.options.chain();
-                chains.attach(&catalogue, specs, record.topic.as_str(), Place::Subscription, record.id).await
+                chains
+                    .attach(
+                        &catalogue,
+                        specs,
+                        record.topic.as_str(),
+                        AttachmentPoint::Subscription,
+                        record.id,
+                    )
+                    .await
             })
         })
     }
@@ -513,9 +521,9 @@ impl Owner {
 }
 
 /// What a consumer's listener is handed of an assignment.
-fn delivery(assignment: &Assignment, pieces: Vec<Piece>, mut held: Held) -> Outgoing {
+fn delivery(assignment: &Assignment, pieces: Vec<LogSlice>, mut held: Held) -> Outgoing {
     let first = pieces.first().map_or(Offset(0), |piece| piece.run.base);
-    let end = pieces.last().map_or(Offset(0), Piece::end);
+    let end = pieces.last().map_or(Offset(0), LogSlice::end);
     let header = DeliverHeader {
         partition: assignment.partition,
         built: false,

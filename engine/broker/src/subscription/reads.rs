@@ -2,11 +2,12 @@
 //!
 //! Nothing here waits for a read: whoever owns the reads is told when one ends. It must not know consumers.
 
+use levada_chain::{DeadLetter, Input, Source};
+use levada_stage::BoxFuture;
 use std::{future::poll_fn, ops::Range, sync::Arc, task::Poll};
 
 use levada_delivery::subscription::Fetch;
 use levada_protocol::{
-    error::ErrorCode,
     event::Event,
     ids::{Offset, PartitionId},
 };
@@ -18,9 +19,8 @@ use super::{
 use crate::{
     chains,
     error::Error,
-    frames::Piece,
+    frames::LogSlice,
     log::{Found, Log},
-    stage::{self, BoxFuture, DeadLetter, Input, Source},
 };
 
 /// Reads that may be under way at once.
@@ -62,7 +62,7 @@ pub(super) enum Brought {
         /// What the chain failed on.
         dead_letters: Vec<DeadLetter>,
         /// Why the chain must stop behind the last slice, and when it may be tried again by itself.
-        paused: Option<stage::Paused>,
+        paused: Option<levada_chain::Paused>,
     },
     /// There is nothing yet.
     End,
@@ -198,12 +198,8 @@ async fn filtered(
     found: Found,
 ) -> Result<Brought, Error> {
     let Found::Pieces(pieces) = found else { return stored(range.start, found) };
-    let end = pieces.last().map_or(range.start, Piece::end).min(range.end);
-    let sources = pieces
-        .into_iter()
-        .map(|piece| Source::check(piece.run))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| Error::refused(ErrorCode::StorageCorrupt, error.to_string()))?;
+    let end = pieces.last().map_or(range.start, LogSlice::end).min(range.end);
+    let sources = pieces.into_iter().map(Source::of).collect::<Result<Vec<_>, _>>()?;
     let input = Input { partition, offsets: range.start..end, sources: &sources };
     let mut filtered = attached.chain.filter(input).await;
     let paused = filtered.progress.paused.take();

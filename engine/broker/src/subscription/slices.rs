@@ -1,6 +1,7 @@
 //! Events of one stretch of a partition that were read and have passed the chain: what is sent to consumers is cut from
 //! these.
 
+use levada_chain::Filtered;
 use std::ops::Range;
 
 use levada_delivery::subscription::{Chunk, Failed, Fetched, Reason};
@@ -8,8 +9,7 @@ use levada_protocol::{deliver::RUN_HEADER_BYTES, event::Event, ids::Offset};
 
 use crate::{
     error::Error,
-    frames::{Batches, Piece},
-    stage::{self, Filtered, PassedRun},
+    frames::{LogSlice, SliceBatches},
 };
 
 /// A stretch of a partition.
@@ -18,7 +18,7 @@ pub(super) struct Slices {
     from: Offset,
     /// Everything below is decided: in a piece, filtered or failed.
     reached: Offset,
-    pieces: Vec<Piece>,
+    pieces: Vec<LogSlice>,
     /// What the rules of delivery know of each piece.
     chunks: Vec<Chunk>,
     filtered: Vec<Range<Offset>>,
@@ -27,8 +27,8 @@ pub(super) struct Slices {
 
 impl Slices {
     /// Stored pieces from `from` on, where there is no chain.
-    pub(super) fn stored(from: Offset, pieces: Vec<Piece>) -> Result<Self, Error> {
-        let reached = pieces.last().map_or(from, Piece::end);
+    pub(super) fn stored(from: Offset, pieces: Vec<LogSlice>) -> Result<Self, Error> {
+        let reached = pieces.last().map_or(from, LogSlice::end);
         let mut filtered = Vec::new();
         for piece in pieces.iter().filter(|piece| piece.events < piece.span) {
             add_gaps(piece, &mut filtered)?;
@@ -41,18 +41,18 @@ impl Slices {
         let dead_letters = filtered.progress.dead_letters.iter();
         let failed =
             dead_letters.map(|it| Failed { first: it.offset, last: it.offset, reason: reason(it) }).collect();
-        let pieces = filtered.passed.into_iter().map(Piece::from).collect();
+        let pieces = filtered.passed;
         Self::new(from, filtered.progress.reached, pieces, filtered.dropped, failed)
     }
 
     fn new(
         from: Offset,
         reached: Offset,
-        pieces: Vec<Piece>,
+        pieces: Vec<LogSlice>,
         filtered: Vec<Range<Offset>>,
         failed: Vec<Failed>,
     ) -> Self {
-        let chunk = |piece: &Piece| Chunk {
+        let chunk = |piece: &LogSlice| Chunk {
             range: piece.run.base..piece.end(),
             bytes: (RUN_HEADER_BYTES + piece.run.batches.len()) as u64,
         };
@@ -93,7 +93,7 @@ impl Slices {
 
     /// The events of these offsets, in as few pieces as it takes: whole batches are shared, one that is cut is built
     /// again.
-    pub(super) fn select(&self, offsets: &[Range<Offset>]) -> Result<Vec<Piece>, Error> {
+    pub(super) fn select(&self, offsets: &[Range<Offset>]) -> Result<Vec<LogSlice>, Error> {
         let mut selected = Vec::new();
         for range in offsets {
             let overlapping = self.pieces[self.at(range.start)..].iter();
@@ -116,8 +116,8 @@ impl Slices {
 }
 
 /// The event at an offset of a piece.
-pub(super) fn event_in(piece: &Piece, offset: Offset) -> Result<Option<Event>, Error> {
-    for batch in Batches::new(&piece.run, false) {
+pub(super) fn event_in(piece: &LogSlice, offset: Offset) -> Result<Option<Event>, Error> {
+    for batch in SliceBatches::new(&piece.run, false) {
         let (base, batch) = batch?;
         if offset < base {
             break;
@@ -130,9 +130,9 @@ pub(super) fn event_in(piece: &Piece, offset: Offset) -> Result<Option<Event>, E
 }
 
 /// Adds the offsets of a piece that hold no event.
-fn add_gaps(piece: &Piece, gaps: &mut Vec<Range<Offset>>) -> Result<(), Error> {
+fn add_gaps(piece: &LogSlice, gaps: &mut Vec<Range<Offset>>) -> Result<(), Error> {
     let mut next = piece.run.base;
-    for batch in Batches::new(&piece.run, false) {
+    for batch in SliceBatches::new(&piece.run, false) {
         let (base, batch) = batch?;
         for event in batch.events() {
             let offset = event.offset(base);
@@ -148,16 +148,10 @@ fn add_gaps(piece: &Piece, gaps: &mut Vec<Range<Offset>>) -> Result<(), Error> {
     Ok(())
 }
 
-impl From<PassedRun> for Piece {
-    fn from(passed: PassedRun) -> Self {
-        Self { run: passed.run, events: passed.count, span: passed.span, built: passed.built }
-    }
-}
-
-fn reason(dead_letter: &stage::DeadLetter) -> Reason {
+fn reason(dead_letter: &levada_chain::DeadLetter) -> Reason {
     match dead_letter.reason {
-        stage::DeadReason::Rejected => Reason::Rejected { reason: dead_letter.error.clone() },
-        stage::DeadReason::PluginError | stage::DeadReason::Loop => Reason::PluginError {
+        levada_chain::DeadReason::Rejected => Reason::Rejected { reason: dead_letter.error.clone() },
+        levada_chain::DeadReason::PluginError | levada_chain::DeadReason::Loop => Reason::PluginError {
             plugin: dead_letter.plugin.clone().unwrap_or_default(),
             error: dead_letter.error.clone(),
         },
@@ -175,7 +169,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A piece of one batch with these events, by their offsets.
-    pub(in crate::subscription) fn piece(offsets: &[u64]) -> Piece {
+    pub(in crate::subscription) fn piece(offsets: &[u64]) -> LogSlice {
         let base = offsets[0];
         let mut builder = BatchBuilder::selection();
         for offset in offsets {
@@ -188,7 +182,7 @@ pub(super) mod tests {
         let batch = builder.finish(Stamp::ENGINE);
         let run =
             Run { base: Offset(base), append_time: Timestamp(0), hops: 0, batches: batch.bytes().clone() };
-        Piece { run, events: batch.count(), span: batch.span(), built: false }
+        LogSlice { run, events: batch.count(), span: batch.span(), built: false }
     }
 
     fn offsets(range: Range<u64>) -> Range<Offset> {

@@ -13,13 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use levada_broker::{
-    Broker, BrokerConfig, Consumer, Content, Delivery, Outgoing, Principal, Reader,
-    stage::{
-        Answered, AttachError, AttachSpec, BoxFuture, CallInput, Figures, Inspected, Interface, Plugins,
-        Stage,
-    },
-};
+use levada_broker::{Broker, BrokerConfig, Consumer, Content, Delivery, Outgoing, Principal, Reader};
 use levada_protocol::{
     batch::{Batch, BatchBuilder, Stamp},
     deliver::Run,
@@ -32,6 +26,10 @@ use levada_protocol::{
         SubscriptionOptions, TopicSettings,
     },
     verbs::{Credit, Verb, VerbKind, Verbs},
+};
+use levada_stage::{
+    Artefact, AttachError, AttachSpec, BoxFuture, CallInput, CallOutcome, CallOutput, Inspected, Interface,
+    Plugins, Stage, StageStats,
 };
 use levada_store::{
     Commit, Error as StoreError, Family, MemoryStore, Op, ScanLimit, Store, StoreStats, commit::AppliedRow,
@@ -150,13 +148,16 @@ impl Store for FaultyStore {
 /// A configuration that is never done being tried.
 pub(crate) const TRIED: &str = r#"{"tried": true}"#;
 
+/// A configuration with which the plugin keeps state.
+pub(crate) const STATEFUL: &str = r#"{"state": true}"#;
+
 /// Plugins that keep every event, and remember which version was attached last.
 #[derive(Default)]
 pub(crate) struct KeepAll {
     pub(crate) attached: AtomicUsize,
     /// The version that refuses its configuration; 0 for none.
     pub(crate) refusing: AtomicUsize,
-    /// The places of what was attached to try a configuration, none of which ends.
+    /// The identities of the attachments that try a configuration, none of which ends.
     pub(crate) trials: Mutex<Vec<u64>>,
     pub(crate) gate: Arc<Gate>,
 }
@@ -181,7 +182,10 @@ impl Gate {
     }
 }
 
-struct Keep(Arc<Gate>);
+struct Keep {
+    gate: Arc<Gate>,
+    is_stateful: bool,
+}
 
 impl Plugins for KeepAll {
     fn inspect(&self, artefact: Bytes) -> BoxFuture<Result<Inspected, AttachError>> {
@@ -190,13 +194,18 @@ impl Plugins for KeepAll {
         Box::pin(async move { Ok(Inspected { interface: Interface::Batch, sha256 }) })
     }
 
-    fn attach(&self, spec: AttachSpec) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
+    fn attach(
+        &self,
+        _artefact: Artefact,
+        spec: AttachSpec,
+    ) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
         let version = spec.version as usize;
         let refuses = self.refusing.load(Ordering::Acquire) == version && version > 0;
         self.attached.store(version, Ordering::Release);
-        let (tries, gate) = (spec.config == TRIED, Arc::clone(&self.gate));
+        let (tries, is_stateful) = (spec.config == TRIED, spec.config == STATEFUL);
+        let gate = Arc::clone(&self.gate);
         if tries {
-            self.trials.lock().unwrap().push(spec.place_id);
+            self.trials.lock().unwrap().push(spec.point_id);
         }
         Box::pin(async move {
             if tries {
@@ -205,25 +214,30 @@ impl Plugins for KeepAll {
             if refuses {
                 Err(AttachError::new(ErrorCode::PluginInitRefused, "not this one"))
             } else {
-                Ok(Arc::new(Keep(gate)) as _)
+                Ok(Arc::new(Keep { gate, is_stateful }) as _)
             }
         })
     }
 }
 
 impl Stage for Keep {
-    fn call(&self, input: CallInput) -> BoxFuture<Answered> {
+    fn call(&self, input: CallInput) -> BoxFuture<CallOutcome> {
         let mut answer = levada_protocol::verdict::VerdictWriter::new();
         (0..input.events).for_each(|_| answer.keep());
-        let gate = Arc::clone(&self.0);
+        let result = Ok(CallOutput::stateless(answer.finish()));
+        let gate = Arc::clone(&self.gate);
         Box::pin(async move {
             gate.pass().await;
-            Answered { answer: Ok(answer.finish().into()), spent: Duration::ZERO }
+            CallOutcome { result, time_spent: Duration::ZERO }
         })
     }
 
-    fn figures(&self) -> Figures {
-        Figures::default()
+    fn is_stateful(&self) -> bool {
+        self.is_stateful
+    }
+
+    fn stats(&self) -> StageStats {
+        StageStats::default()
     }
 }
 

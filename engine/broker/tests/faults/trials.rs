@@ -9,7 +9,7 @@ use levada_protocol::{
 };
 use tokio::{task::JoinSet, time::timeout};
 
-use crate::support::{Engine, SOON, TRIED};
+use crate::support::{Engine, SOON, STATEFUL, TRIED};
 
 fn subscription(name: &str, stage: StageSpec) -> Request {
     let options = SubscriptionOptions {
@@ -55,6 +55,16 @@ async fn nothing_waits_for_a_configuration_that_is_tried() {
     places.dedup();
     assert_eq!(places.len(), 3, "trials share a place");
     trials.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_keeps_state_is_refused_where_none_is_stored() {
+    let engine = with_plugin().await;
+    let stateful = StageSpec { config: STATEFUL.into(), ..StageSpec::default() };
+    let error =
+        engine.broker.request(&Principal::Local, subscription("one", stateful), None).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::PluginInitRefused);
+    assert!(error.to_string().contains("plugin keep@1 keeps state"), "{error}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use levada_stage::{AttachSpec, AttachmentPoint};
 use tracing::{debug, info, warn};
 use wasmtime::{
     Result, StoreContextMut,
@@ -12,11 +13,7 @@ use wasmtime::{
 };
 
 use super::GuestState;
-use crate::{
-    bindings::Level,
-    config::{AttachSpec, Place},
-    error::clip,
-};
+use crate::{bindings::Level, error::clip};
 
 /// Lines that one attachment may write in a window.
 const LINES_MAX: u32 = 20;
@@ -51,7 +48,7 @@ pub(crate) struct LogGate {
     plugin: String,
     version: u32,
     topic: String,
-    place: Place,
+    point: AttachmentPoint,
     window: Mutex<Window>,
 }
 
@@ -68,7 +65,7 @@ impl LogGate {
             plugin: spec.plugin.clone(),
             version: spec.version,
             topic: spec.topic.clone(),
-            place: spec.place,
+            point: spec.point,
             window: Mutex::new(Window { begun: Instant::now(), lines: 0, suppressed: 0 }),
         }
     }
@@ -76,7 +73,7 @@ impl LogGate {
     /// The plugin trapped, and has not said why.
     pub(crate) fn trapped(&self, why: &str) {
         let Some(suppressed) = self.admit(Instant::now()) else { return };
-        let (plugin, version, topic, place) = (&self.plugin, self.version, &self.topic, self.place.as_str());
+        let (plugin, version, topic, place) = (&self.plugin, self.version, &self.topic, self.point.as_str());
         warn!(target: "levada::plugin", plugin, version, topic, place, suppressed, why, "plugin trapped");
     }
 
@@ -86,7 +83,7 @@ impl LogGate {
 
     fn write(&self, level: Level, line: &str, now: Instant) {
         let Some(suppressed) = self.admit(now) else { return };
-        let (plugin, version, topic, place) = (&self.plugin, self.version, &self.topic, self.place.as_str());
+        let (plugin, version, topic, place) = (&self.plugin, self.version, &self.topic, self.point.as_str());
         match level {
             Level::Error | Level::Warn => {
                 warn!(target: "levada::plugin", plugin, version, topic, place, suppressed, line, "plugin log");

@@ -27,11 +27,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use levada_stage::AttachmentPoint;
 use tokio::sync::oneshot;
 use tracing::error;
 
 use self::turns::{Class, Ended, State, Taken};
-use crate::{Error, Place, engine};
+use crate::{Error, engine};
 
 /// How much long work gives way to the threads that take and commit events, as of nice(2): these go first even while
 /// plugins keep all cores busy.
@@ -55,19 +56,19 @@ impl Drop for Share {
 
 /// The shares of all places that have attachments.
 #[derive(Debug, Default)]
-pub(crate) struct Shares(Mutex<HashMap<(Place, u64), Weak<Share>>>);
+pub(crate) struct Shares(Mutex<HashMap<(AttachmentPoint, u64), Weak<Share>>>);
 
 impl Shares {
     /// The share of a place.
-    pub(crate) fn of(&self, pool: &Arc<Pool>, place: Place, id: u64) -> Arc<Share> {
+    pub(crate) fn of(&self, pool: &Arc<Pool>, point: AttachmentPoint, id: u64) -> Arc<Share> {
         let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = shares.get(&(place, id)).and_then(Weak::upgrade) {
+        if let Some(share) = shares.get(&(point, id)).and_then(Weak::upgrade) {
             return share;
         }
         shares.retain(|_, share| share.strong_count() > 0);
         let lane = pool.lock().new_lane();
         let share = Arc::new(Share { pool: Arc::clone(pool), lane });
-        shares.insert((place, id), Arc::downgrade(&share));
+        shares.insert((point, id), Arc::downgrade(&share));
         share
     }
 }

@@ -1,7 +1,9 @@
 //! What can be attached and what cannot.
 
-use levada_plugin_host::{Artefact, CallError, Error, Inspected, Interface};
+use bytes::Bytes;
+use levada_plugin_host::Error;
 use levada_protocol::{error::ErrorCode, limits};
+use levada_stage::{Artefact, CallError, Inspected, Interface, Stage as _};
 
 use crate::support::{Blocking as _, Seen, call, guest, hostile, payloads, spec, start};
 
@@ -16,9 +18,9 @@ fn a_plugin_is_inspected_attached_and_called() {
         Ok(vec![Seen::Keep, Seen::Drop, Seen::Keep])
     );
     assert_eq!(attachment.interface(), Interface::Batch);
-    let figures = attachment.figures();
-    assert_eq!((figures.calls, figures.events, figures.errors), (1, 3, 0));
-    assert!(figures.memory_bytes_high > 0 && !figures.busy.is_zero());
+    let stats = attachment.stats();
+    assert_eq!((stats.calls, stats.events, stats.errors), (1, 3, 0));
+    assert!(stats.memory_bytes_peak > 0 && !stats.busy.is_zero());
 }
 
 #[test]
@@ -34,14 +36,14 @@ fn what_is_no_component_is_refused() {
     let host = start();
     let core_module = b"\0asm\x01\0\0\0";
     let component = hostile();
-    let bad: [(&[u8], &str); 4] = [
-        (b"", "not WebAssembly"),
-        (b"#!/bin/sh\necho hello\n", "not WebAssembly"),
-        (core_module, "a core WebAssembly module"),
-        (&component[..component.len() / 2], "out of bounds"),
+    let bad: [(Bytes, &str); 4] = [
+        (Bytes::new(), "not WebAssembly"),
+        (Bytes::from_static(b"#!/bin/sh\necho hello\n"), "not WebAssembly"),
+        (Bytes::from_static(core_module), "a core WebAssembly module"),
+        (component.slice(..component.len() / 2), "out of bounds"),
     ];
     for (bytes, expected) in bad {
-        let error = host.host.inspect_now(bytes).unwrap_err();
+        let error = host.host.inspect_now(&bytes).unwrap_err();
         assert_eq!(error.code(), ErrorCode::PluginInvalid, "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     }
@@ -65,7 +67,7 @@ fn an_import_that_nobody_grants_is_named() {
 fn imports_are_looked_at_before_anything_is_compiled() {
     // What follows the imports is missing: a compiler would say so first.
     let denied = guest("tests/guests/denied");
-    let error = start().host.inspect_now(&denied[..denied.len() * 3 / 4]).unwrap_err();
+    let error = start().host.inspect_now(&denied.slice(..denied.len() * 3 / 4)).unwrap_err();
     assert_eq!(error.code(), ErrorCode::PluginImportDenied, "{error}");
     assert!(error.to_string().contains("levada:denied/disk"), "{error}");
 }
@@ -73,11 +75,11 @@ fn imports_are_looked_at_before_anything_is_compiled() {
 #[test]
 fn artefacts_and_configurations_have_a_limit() {
     let host = start();
-    let error = host.host.inspect_now(&vec![0; limits::ARTEFACT_BYTES_MAX + 1]).unwrap_err();
+    let error = host.host.inspect_now(&vec![0; limits::ARTEFACT_BYTES_MAX + 1].into()).unwrap_err();
     assert_eq!(error.code(), ErrorCode::PluginTooLarge);
-    let at_limit = host.host.inspect_now(&vec![0; limits::ARTEFACT_BYTES_MAX]).unwrap_err();
+    let at_limit = host.host.inspect_now(&vec![0; limits::ARTEFACT_BYTES_MAX].into()).unwrap_err();
     assert_eq!(at_limit.code(), ErrorCode::PluginInvalid);
-    let attach = |bytes| host.host.attach_now(Artefact::Bytes(&hostile()), spec(&"x".repeat(bytes)));
+    let attach = |bytes| host.host.attach_now(&Artefact::Bytes(hostile()), spec(&"x".repeat(bytes)));
     assert_eq!(attach(limits::PLUGIN_CONFIG_BYTES_MAX + 1).unwrap_err().code(), ErrorCode::InvalidArgument);
     assert!(attach(limits::PLUGIN_CONFIG_BYTES_MAX).is_ok());
 }
@@ -85,7 +87,7 @@ fn artefacts_and_configurations_have_a_limit() {
 #[test]
 fn init_may_refuse_its_configuration() {
     let host = start();
-    let attach = |config| host.host.attach_now(Artefact::Bytes(&hostile()), spec(config)).unwrap_err();
+    let attach = |config| host.host.attach_now(&Artefact::Bytes(hostile()), spec(config)).unwrap_err();
     let refused = attach("refuse");
     assert_eq!(refused.code(), ErrorCode::PluginInitRefused);
     assert!(refused.to_string().ends_with("the configuration is not to my taste"), "{refused}");
@@ -97,7 +99,7 @@ fn init_may_refuse_its_configuration() {
 #[test]
 fn init_is_told_where_it_is() {
     let host = start();
-    let told = host.host.attach_now(Artefact::Bytes(&hostile()), spec("attributes")).unwrap_err();
+    let told = host.host.attach_now(&Artefact::Bytes(hostile()), spec("attributes")).unwrap_err();
     let expected = "plugin=guest version=3 topic=orders place=route batch-layout=1";
     assert!(told.to_string().ends_with(expected), "{told}");
 }
@@ -105,7 +107,7 @@ fn init_is_told_where_it_is() {
 #[test]
 fn an_init_that_misbehaves_is_stopped() {
     let host = start();
-    let attach = |config| match host.host.attach_now(Artefact::Bytes(&hostile()), spec(config)) {
+    let attach = |config| match host.host.attach_now(&Artefact::Bytes(hostile()), spec(config)) {
         Err(Error::InitFailed(error)) => error,
         other => panic!("{config}: {other:?}"),
     };
@@ -114,7 +116,7 @@ fn an_init_that_misbehaves_is_stopped() {
     assert!(matches!(attach("trap"), CallError::Trap(said) if said.contains("init was asked to panic")));
     let mut tiny = spec("");
     tiny.memory_bytes_max = 64 << 10;
-    let refused = host.host.attach_now(Artefact::Bytes(&hostile()), tiny).unwrap_err();
+    let refused = host.host.attach_now(&Artefact::Bytes(hostile()), tiny).unwrap_err();
     assert!(matches!(refused, Error::InitFailed(CallError::Memory)), "{refused:?}");
 }
 
@@ -124,8 +126,9 @@ fn an_artefact_in_a_file_must_have_its_hash() {
     let path = host.cache.path().join("artefact");
     std::fs::write(&path, hostile()).unwrap();
     let Inspected { sha256, .. } = start().host.inspect_now(&hostile()).unwrap();
-    let wrong = host.host.attach_now(Artefact::File { path: &path, sha256: [7; 32] }, spec("")).unwrap_err();
+    let wrong =
+        host.host.attach_now(&Artefact::File { path: path.clone(), sha256: [7; 32] }, spec("")).unwrap_err();
     assert_eq!(wrong.code(), ErrorCode::StorageCorrupt);
-    let attachment = host.host.attach_now(Artefact::File { path: &path, sha256 }, spec("")).unwrap();
+    let attachment = host.host.attach_now(&Artefact::File { path, sha256 }, spec("")).unwrap();
     assert_eq!(call(&attachment, payloads(&["a"])), Ok(vec![Seen::Keep]));
 }

@@ -6,14 +6,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use levada_plugin_host::{Artefact, Attachment, Error, Host};
+use levada_plugin_host::{Attachment, Error, Host};
+use levada_stage::Artefact;
 use tempfile::TempDir;
 
 use crate::support::{Blocking as _, Seen, call, hostile, payloads, spec, start_in};
 
 /// Attaches without an artefact to compile, which only a compiled form on disk can serve.
 fn attach_from_cache(host: &Host, sha256: [u8; 32]) -> Result<Attachment, Error> {
-    host.attach_now(Artefact::File { path: Path::new("nowhere"), sha256 }, spec(""))
+    host.attach_now(&Artefact::File { path: "nowhere".into(), sha256 }, spec(""))
 }
 
 /// A folder with the compiled form of the hostile guest in it, that file, and the guest's hash.
@@ -32,7 +33,7 @@ fn compiled() -> (TempDir, PathBuf, [u8; 32]) {
 fn assert_recompiled(dir: &Path, sha256: [u8; 32]) {
     let host = start_in(dir);
     assert!(matches!(attach_from_cache(&host, sha256), Err(Error::Io { .. })), "it was trusted");
-    let attachment = host.attach_now(Artefact::Bytes(&hostile()), spec("")).unwrap();
+    let attachment = host.attach_now(&Artefact::Bytes(hostile()), spec("")).unwrap();
     assert_eq!(call(&attachment, payloads(&["a"])), Ok(vec![Seen::Keep]));
     drop((attachment, host));
     assert!(attach_from_cache(&start_in(dir), sha256).is_ok(), "it was not stored again");

@@ -12,8 +12,8 @@ fn attach(host: &TestHost, plugin: &'static str, config: &str) -> Attachment {
 /// What the plugin says about its configuration.
 fn refusal(plugin: &'static str, config: &str) -> String {
     let artefact = guest(plugin);
-    let artefact = levada_plugin_host::Artefact::Bytes(&artefact);
-    start().host.attach_now(artefact, spec(config)).unwrap_err().to_string()
+    let artefact = levada_stage::Artefact::Bytes(artefact);
+    start().host.attach_now(&artefact, spec(config)).unwrap_err().to_string()
 }
 
 mod json_filter {

@@ -1,7 +1,7 @@
 //! What the SDK offers to plugin authors, in a real component.
 
-use levada_plugin_host::CallError;
 use levada_protocol::{event::Event, ids::Timestamp};
+use levada_stage::CallError;
 
 use crate::support::{Seen, SeenOutput, TestHost, call, guest, input, payloads, start};
 

@@ -11,9 +11,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use levada_plugin_host::{
-    Artefact, AttachSpec, Attachment, CallError, CallInput, Error, Host, HostConfig, Inspected, Place,
-};
+use levada_plugin_host::{Attachment, Error, Host, HostConfig};
 use levada_protocol::{
     batch::{BatchBuilder, Stamp},
     deliver::Run,
@@ -21,6 +19,7 @@ use levada_protocol::{
     ids::{Offset, Timestamp},
     verdict::{Change, HeadersChange, Output, Verdict, Verdicts},
 };
+use levada_stage::{Artefact, AttachSpec, AttachmentPoint, CallError, CallInput, Inspected, Stage as _};
 use tempfile::TempDir;
 
 /// The component of a guest crate, by its folder under the repository's root.
@@ -63,16 +62,16 @@ pub(crate) fn start_in(cache: &Path) -> Host {
     Host::new(config).unwrap()
 }
 
-/// An attachment at a place of its own.
+/// An attachment at a point of its own.
 pub(crate) fn spec(config: &str) -> AttachSpec {
-    static PLACES: AtomicU64 = AtomicU64::new(1);
+    static POINTS: AtomicU64 = AtomicU64::new(1);
     AttachSpec {
         plugin: "guest".to_owned(),
         version: 3,
         config: config.to_owned(),
         topic: "orders".to_owned(),
-        place: Place::Route,
-        place_id: PLACES.fetch_add(1, Ordering::Relaxed),
+        point: AttachmentPoint::Route,
+        point_id: POINTS.fetch_add(1, Ordering::Relaxed),
         deadline: Duration::from_millis(100),
         memory_bytes_max: 32 << 20,
     }
@@ -80,24 +79,24 @@ pub(crate) fn spec(config: &str) -> AttachSpec {
 
 /// What a test does that has nothing else to do meanwhile.
 pub(crate) trait Blocking {
-    fn inspect_now(&self, bytes: &[u8]) -> Result<Inspected, Error>;
-    fn attach_now(&self, artefact: Artefact<'_>, spec: AttachSpec) -> Result<Attachment, Error>;
+    fn inspect_now(&self, bytes: &Bytes) -> Result<Inspected, Error>;
+    fn attach_now(&self, artefact: &Artefact, spec: AttachSpec) -> Result<Attachment, Error>;
 }
 
 impl Blocking for Host {
-    fn inspect_now(&self, bytes: &[u8]) -> Result<Inspected, Error> {
-        self.load(Artefact::Bytes(bytes)).map(|loaded| loaded.inspected())
+    fn inspect_now(&self, bytes: &Bytes) -> Result<Inspected, Error> {
+        self.load(&Artefact::Bytes(bytes.clone())).map(|loaded| loaded.inspected())
     }
 
-    fn attach_now(&self, artefact: Artefact<'_>, spec: AttachSpec) -> Result<Attachment, Error> {
+    fn attach_now(&self, artefact: &Artefact, spec: AttachSpec) -> Result<Attachment, Error> {
         let plugin = self.load(artefact)?;
-        wait(self.attach(plugin, spec))
+        wait(self.attach_loaded(plugin, spec))
     }
 }
 
 impl TestHost {
-    pub(crate) fn attach(&self, component: &[u8], config: &str) -> Attachment {
-        self.host.attach_now(Artefact::Bytes(component), spec(config)).unwrap()
+    pub(crate) fn attach(&self, component: &Bytes, config: &str) -> Attachment {
+        self.host.attach_now(&Artefact::Bytes(component.clone()), spec(config)).unwrap()
     }
 
     pub(crate) fn attach_hostile(&self) -> Attachment {
@@ -116,7 +115,7 @@ pub(crate) fn input(events: &[Event]) -> CallInput {
     let mut runs = BytesMut::new();
     run.write(&mut runs);
     let events = u32::try_from(events.len()).unwrap();
-    CallInput { runs: runs.freeze(), events, now: Timestamp(7_777), seed: 1 }
+    CallInput { runs: runs.freeze(), events, now: Timestamp(7_777), seed: 1, state: None }
 }
 
 /// Events with these payloads.
@@ -130,7 +129,12 @@ pub(crate) fn wait<F: Future>(future: F) -> F::Output {
 }
 
 pub(crate) fn call(attachment: &Attachment, input: CallInput) -> Result<Vec<Seen>, CallError> {
-    wait(attachment.call(input)).answer.map(|answer| read(&answer))
+    answer(attachment, input).map(|answer| read(&answer))
+}
+
+/// The bytes that a call returns.
+pub(crate) fn answer(attachment: &Attachment, input: CallInput) -> Result<Bytes, CallError> {
+    wait(attachment.call(input)).result.map(|output| output.answer)
 }
 
 /// A verdict with bytes of its own, one per event.

@@ -1,6 +1,6 @@
 //! Where every partition ends, and the records that the commit under way appends.
 //!
-//! Batches that follow on each other in a partition lie under one key; the record stays open until it is full or the
+//! SliceBatches that follow on each other in a partition lie under one key; the record stays open until it is full or the
 //! commit ends. Append times never go back, but where the clock was set back by more than a little: see
 //! [`crate::setback`].
 
@@ -21,7 +21,7 @@ use levada_store::{
 use crate::{
     catalogue::Catalogue,
     error::Error,
-    frames::Piece,
+    frames::{self, LogSlice},
     rows::{self, LogStart, Row, Segment, Setback},
     setback::AHEAD_MS_MAX,
     shard::{announcement::Announcement, draft::Draft},
@@ -63,7 +63,7 @@ struct End {
     segment: Option<(Offset, Segment)>,
 }
 
-/// Batches of one partition that will lie under one key.
+/// SliceBatches of one partition that will lie under one key.
 #[derive(Debug)]
 struct OpenRecord {
     base: Offset,
@@ -266,7 +266,7 @@ impl OpenRecord {
         let key = bytes::Bytes::copy_from_slice(&key.encode());
         draft.push_reserved(Op::Put { family: Family::Log, key, value });
         let run = Run { base, append_time, hops, batches: stored };
-        let piece = Piece { run, events, span, built: false };
+        let piece = LogSlice { run, events, span, built: false };
         draft.announce(Announcement::Appended { topic, partition, piece });
     }
 }
@@ -322,7 +322,7 @@ fn load_one(store: &dyn Store, topic: TopicId, partition: PartitionId) -> Result
             }
             end.bytes += record.bytes.len() as u64;
             end.append_time = record.append_time;
-            end.next = Piece::of_record(&record)?.end();
+            end.next = frames::slice_of(&record)?.end();
         }
         from = key(end.next);
     }
