@@ -6,41 +6,15 @@
 use bytes::Bytes;
 use levada_protocol::{
     batch::{Batch, BatchBuilder, BatchFull, Stamp},
-    error::ErrorCode,
     event::Event,
     ids::{Offset, PartitionId, Timestamp, TopicName},
-    limits::{BATCH_BYTES_TARGET, REASON_BYTES_MAX, TOPIC_NAME_BYTES_MAX_INTERNAL},
+    limits::{BATCH_BYTES_TARGET, REASON_BYTES_MAX},
 };
 
 use crate::{
     Error,
     shard::{AppendRequest, AppendTarget},
 };
-
-/// The topic that takes the dead letters of a subscription.
-///
-/// # Errors
-/// `INVALID_NAME` if no topic can have such a name: of a subscription of a dead-letter topic it may be too long.
-pub(crate) fn of_subscription(topic: &str, name: &str) -> Result<TopicName, Error> {
-    named(format!("dlq.{topic}.{name}"))
-}
-
-/// The topic that takes the dead letters of a route from a topic.
-///
-/// # Errors
-/// As [`of_subscription`].
-pub(crate) fn of_route(from: &str, name: &str) -> Result<TopicName, Error> {
-    named(format!("dlq.{from}.route-{name}"))
-}
-
-fn named(name: String) -> Result<TopicName, Error> {
-    TopicName::parse_any(&name).map_err(|_| {
-        let (len, limit) = (name.len(), TOPIC_NAME_BYTES_MAX_INTERNAL);
-        let message =
-            format!("its dead letters would go to {name}, whose {len} bytes are over the limit of {limit}");
-        Error::refused(ErrorCode::InvalidName, format!("{message}; choose a shorter name"))
-    })
-}
 
 /// Why an event became a dead letter.
 #[derive(Debug, Clone)]

@@ -12,6 +12,7 @@ mod chains;
 mod changes;
 mod clock;
 mod config;
+mod dead_letter_topics;
 mod dead_letters;
 mod error;
 mod floors;

@@ -17,7 +17,7 @@ use levada_store::Op;
 
 use super::{Catalogue, CatalogueEvent, Removal, Root, listed};
 use crate::{
-    dead_letters,
+    dead_letter_topics,
     error::Error,
     rows::{NextId, PluginRecord, RouteRecord, Row, SubscriptionRecord, TopicRecord},
 };
@@ -216,7 +216,7 @@ impl Edit {
             let message = format!("topic {topic} has a subscription {name}");
             return Err(Error::refused(ErrorCode::SubscriptionExists, message));
         }
-        dead_letters::of_subscription(topic.as_str(), name.as_str())?;
+        dead_letter_topics::of_subscription(topic.as_str(), name.as_str())?;
         for stage in options.chain() {
             self.next.plugins.resolve(&stage.plugin)?;
         }
@@ -323,7 +323,7 @@ impl Edit {
             return Err(Error::refused(ErrorCode::RouteExists, format!("route {name} exists")));
         }
         let source_id = self.next.topic(&spec.from)?.id;
-        dead_letters::of_route(spec.from.as_str(), name.as_str())?;
+        dead_letter_topics::of_route(spec.from.as_str(), name.as_str())?;
         for target in &spec.to {
             self.next.topic(target)?;
             if let Some(path) = self.path(target, &spec.from) {

@@ -10,7 +10,7 @@ use levada_protocol::{
 };
 
 use super::Catalogue;
-use crate::{dead_letters, error::Error};
+use crate::{dead_letter_topics, error::Error};
 
 /// Most names of one kind that a refusal shows.
 const SHOWN_MAX: usize = 20;
@@ -55,13 +55,13 @@ impl Removal {
                     continue;
                 }
                 Root::Subscription(topic, name) => {
-                    let letters = dead_letters::of_subscription(topic.as_str(), name.as_str());
+                    let letters = dead_letter_topics::of_subscription(topic.as_str(), name.as_str());
                     removal.subscriptions.insert((topic, name));
                     letters
                 }
                 Root::Route(name) => {
                     let from = catalogue.route(&name)?.spec.from.clone();
-                    let letters = dead_letters::of_route(from.as_str(), name.as_str());
+                    let letters = dead_letter_topics::of_route(from.as_str(), name.as_str());
                     removal.routes.insert(name);
                     letters
                 }
@@ -79,13 +79,12 @@ impl Removal {
 
     /// The dead-letter topics of these subscriptions and routes of `before`, as far as they exist in `after`, and stay.
     pub(crate) fn dead_letters_kept(&self, before: &Catalogue, after: &Catalogue) -> Vec<TopicName> {
-        let of_subscriptions = self
-            .subscriptions
-            .iter()
-            .filter_map(|(topic, name)| dead_letters::of_subscription(topic.as_str(), name.as_str()).ok());
+        let of_subscriptions = self.subscriptions.iter().filter_map(|(topic, name)| {
+            dead_letter_topics::of_subscription(topic.as_str(), name.as_str()).ok()
+        });
         let of_routes = self.routes.iter().filter_map(|name| {
             let record = before.routes.get(name)?;
-            dead_letters::of_route(record.spec.from.as_str(), name.as_str()).ok()
+            dead_letter_topics::of_route(record.spec.from.as_str(), name.as_str()).ok()
         });
         let all = of_subscriptions.chain(of_routes);
         all.filter(|name| after.topics.contains(name) && !self.topics.contains(name)).collect()

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 
 use super::task::{RETRY_MIN, RouteTask, Stop};
 use crate::{
-    clock,
-    dead_letters::{self, Letters, Origin, Reason},
+    clock, dead_letter_topics,
+    dead_letters::{Letters, Origin, Reason},
     pause,
     shard::{AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, StateChange},
 };
@@ -39,9 +39,11 @@ impl RouteTask {
             .collect();
         let letters = progress.dead_letters.len() as u64;
         if letters > 0 {
-            let target =
-                dead_letters::of_route(self.shared.source.name.as_str(), self.record.spec.name.as_str())
-                    .map_err(Stop::Failed)?;
+            let target = dead_letter_topics::of_route(
+                self.shared.source.name.as_str(),
+                self.record.spec.name.as_str(),
+            )
+            .map_err(Stop::Failed)?;
             let place = format!("route-{}", self.record.spec.name);
             let mut dead = Letters::new(target);
             let origin = Origin { topic: &self.shared.source.name, partition: self.number, place: &place };

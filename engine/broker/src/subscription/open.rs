@@ -18,7 +18,7 @@ use super::{
     status::Status,
 };
 use crate::{
-    dead_letters, error::Error, log::Log, rows::SubscriptionRecord, shard::Generation, topic::Topic,
+    dead_letter_topics, error::Error, log::Log, rows::SubscriptionRecord, shard::Generation, topic::Topic,
 };
 
 /// Makes a subscription's handle and the task that owns it.
@@ -37,7 +37,7 @@ pub(crate) fn open(
     let state = Subscription::new(&options, progress, context.clock.moment());
     let log = |number| Log::new(Arc::clone(&context.store), Arc::clone(topic), number);
     let logs = topic.partition_ids().map(log).collect::<Result<Vec<_>, _>>()?;
-    let target = dead_letters::of_subscription(record.topic.as_str(), record.name.as_str())?;
+    let target = dead_letter_topics::of_subscription(record.topic.as_str(), record.name.as_str())?;
     let (commands, departed, inbox) = Inbox::new();
     let status = Status::new(Arc::clone(topic), state.floors());
     let stop = context.cancelled.child_token();
