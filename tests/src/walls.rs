@@ -192,7 +192,10 @@ fn written(tokens: TokenStream, found: &mut Vec<Vec<String>>) {
                     found.push(std::mem::take(&mut path));
                 }
                 (path, colons) = (Vec::new(), 0);
-                if let TokenTree::Group(group) = token {
+                // What a visibility names is who may look in, not what is looked at.
+                if let TokenTree::Group(group) = token
+                    && !matches!(group.stream().into_iter().next(), Some(TokenTree::Ident(first)) if first == "in")
+                {
                     written(group.stream(), found);
                 }
             }

@@ -11,10 +11,7 @@ use levada_protocol::{
     limits::{BATCH_BYTES_TARGET, REASON_BYTES_MAX},
 };
 
-use crate::{
-    Error,
-    shard::{AppendRequest, AppendTarget},
-};
+use crate::shard::{AppendRequest, AppendTarget};
 
 /// Why an event became a dead letter.
 #[derive(Debug, Clone)]
@@ -138,6 +135,8 @@ mod tests {
     use levada_protocol::limits::{
         EVENT_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX,
     };
+
+    use levada_protocol::limits::TOPIC_NAME_BYTES_MAX_INTERNAL;
 
     use super::*;
 

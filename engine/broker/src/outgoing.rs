@@ -42,7 +42,7 @@ pub enum Content {
 pub struct Delivery {
     /// Partition, token, attempt, and how much there is.
     pub header: DeliverHeader,
-    /// SliceBatches with their offsets, as they are stored unless the header says that they were built.
+    /// Batches with their offsets, as they are stored unless the header says that they were built.
     pub runs: Vec<Run>,
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use levada_protocol::{
     error::ErrorCode,
-    ids::{Offset, PluginName, RouteId, SubscriptionId},
+    ids::{Offset, RouteId, SubscriptionId},
     request::StageSpec,
 };
 
@@ -78,8 +78,12 @@ impl Broker {
     pub(crate) fn match_places(&self, catalogue: &Catalogue) -> Result<(), Error> {
         let places = &self.inner.places;
         places.retain(|id| catalogue.subscriptions.has_id(id), |id| catalogue.routes.has_id(id));
-        catalogue.subscriptions.values().try_for_each(|record| self.match_subscription(catalogue, record))?;
-        catalogue.routes.values().try_for_each(|record| self.match_route(catalogue, record))
+        // One that cannot start keeps none of the others from it.
+        let subscriptions = catalogue.subscriptions.values();
+        let subscriptions = subscriptions.map(|record| self.match_subscription(catalogue, record));
+        let started = subscriptions.fold(Ok(()), Result::and);
+        let routes = catalogue.routes.values().map(|record| self.match_route(catalogue, record));
+        routes.fold(started, Result::and)
     }
 
     /// Starts or ends the places that an event is about.
@@ -91,9 +95,14 @@ impl Broker {
             match event {
                 CatalogueEvent::SubscriptionCreated(record) => broker.match_subscription(&catalogue, &record),
                 CatalogueEvent::RouteCreated(record) => broker.match_route(&catalogue, &record),
-                CatalogueEvent::SubscriptionDeleted(_)
-                | CatalogueEvent::RouteDeleted(_)
-                | CatalogueEvent::Reloaded => broker.match_places(&catalogue),
+                CatalogueEvent::SubscriptionDeleted(_) | CatalogueEvent::RouteDeleted(_) => {
+                    broker.match_places(&catalogue)
+                }
+                CatalogueEvent::Reloaded => {
+                    // A version whose deployment was not known to have succeeded may be there.
+                    broker.reattach(|_| true);
+                    broker.match_places(&catalogue)
+                }
                 CatalogueEvent::TopicCreated(_)
                 | CatalogueEvent::TopicChanged(_)
                 | CatalogueEvent::TopicDeleted(_) => Ok(()),
@@ -107,9 +116,9 @@ impl Broker {
         .await
     }
 
-    /// Has every place that follows a plugin's active version attach its chain again: it is another.
-    pub(crate) fn reattach(&self, plugin: &PluginName) {
-        let follows = |chain: &[StageSpec]| chain.iter().any(|stage| stage.plugin == plugin.as_str());
+    /// Has every place whose chain names one of these plugins attach it again: the active version is another.
+    pub(crate) fn reattach(&self, is_other: impl Fn(&str) -> bool) {
+        let follows = |chain: &[StageSpec]| chain.iter().any(|stage| is_other(&stage.plugin));
         for subscription in self.inner.places.subscriptions() {
             if follows(subscription.record().options.chain()) {
                 subscription.reattach();

@@ -4,7 +4,7 @@ use std::{ops::Bound, sync::Arc};
 
 use levada_protocol::{
     error::ErrorCode,
-    ids::{Offset, RouteId, RouteName, SubscriptionName, TopicName},
+    ids::{Offset, RouteId, RouteName, SubscriptionId, SubscriptionName, TopicName},
     limits::{CONSUMER_NAME_BYTES_MAX, ROUTE_TARGETS_MAX},
     request::{Response, RouteSpec, StageSpec, Start, Subscribe, SubscriptionInfo, SubscriptionOptions},
 };
@@ -129,7 +129,11 @@ impl Broker {
         &self,
         record: &SubscriptionRecord,
     ) -> Result<SubscriptionInfo, Error> {
-        self.describe_running(&self.owner_of(record).await?).await
+        // An owner that has ended has left what it knew; it is not replaced to be looked at.
+        match self.inner.places.subscription(SubscriptionId(record.id)) {
+            Some(handle) => self.describe_running(&handle).await,
+            None => self.describe_running(&self.owner_of(record).await?).await,
+        }
     }
 
     /// Describes a subscription whose owner runs, without asking it.

@@ -106,7 +106,7 @@ impl Broker {
             }
             return Err(error);
         }
-        self.reattach(&name);
+        self.reattach(|plugin| plugin == name.as_str());
         let catalogue = self.inner.shard.catalogue();
         let record = catalogue.plugins.resolve(name.as_str())?;
         Ok(Response::Plugin(plugin_info(&catalogue, record, StageStats::default())))
@@ -156,7 +156,7 @@ impl Broker {
                     broker.drop_unnamed(&record.sha256);
                 }
             }
-            broker.reattach(&name);
+            broker.reattach(|plugin| plugin == name.as_str());
             Ok(Response::Deleted(gone(&before, &broker.inner.shard.catalogue())))
         })
         .await

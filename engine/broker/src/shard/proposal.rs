@@ -16,7 +16,7 @@ use crate::{error::Error, rows::Row};
 pub(crate) struct Proposal {
     pub(crate) conditions: Vec<Condition>,
     pub(crate) changes: Vec<StateChange>,
-    /// SliceBatches to append, in this order: outputs and dead letters alike.
+    /// Batches to append, in this order: outputs and dead letters alike.
     pub(crate) appends: Vec<AppendRequest>,
     /// Told once the commit is durable, or the proposal is refused. One that is dropped is no refusal: the outcome is
     /// unknown then.

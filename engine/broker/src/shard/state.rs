@@ -336,15 +336,11 @@ impl State {
         group.set_catalogue(self.catalogue.clone());
         for event in decided.events {
             self.tables.follow(&event, &mut group.draft);
-            match &event {
-                // Its rows go with the commit: readers must not take that for damage.
-                CatalogueEvent::TopicDeleted(id) => {
-                    if let Some(topic) = self.topics.get(*id) {
-                        topic.set_deleting(true);
-                    }
-                }
-                CatalogueEvent::SubscriptionDeleted(id) => self.generations.forget(*id),
-                _ => {}
+            // Its rows go with the commit: readers must not take that for damage.
+            if let CatalogueEvent::TopicDeleted(id) = &event
+                && let Some(topic) = self.topics.get(*id)
+            {
+                topic.set_deleting(true);
             }
             group.draft.announce(Announcement::Catalogue(event));
         }

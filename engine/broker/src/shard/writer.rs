@@ -157,20 +157,23 @@ impl Writer {
 
     /// Writes what must be durable before anything is taken: the engine's id, if it is new; and the end of a time at
     /// which the clock ran ahead. To be called once, before [`Writer::run`]. Returns the id.
+    ///
+    /// # Errors
+    /// If a new id could not be stored.
     pub(super) fn begin(&mut self) -> Result<EngineId, Error> {
         let (mut group, now) = (Group::new(self.state.next_index()), self.clock.now());
         self.state.check_clock(&mut group, now);
-        let id = match self.state.engine_id() {
-            Some(id) => id,
-            None => identity::new_engine_id()?,
-        };
-        if self.state.engine_id().is_none() {
+        let known = self.state.engine_id();
+        let is_new = known.is_none();
+        let id = known.map_or_else(identity::new_engine_id, Ok)?;
+        if is_new {
             self.state.set_engine_id(id, &mut group);
         }
         self.write(group, now);
         match self.view.closed() {
-            Some(closed) => Err(closed.error()),
-            None => Ok(id),
+            Some(closed) if is_new => Err(closed.error()),
+            // What else was to be written waits: the store can be read, and may take writes again.
+            _ => Ok(id),
         }
     }
 

@@ -66,6 +66,17 @@ impl Inbox {
         Some(commands)
     }
 
+    /// Commands for one turn that wait already. Never waits.
+    pub(super) fn queued(&mut self) -> Vec<Command> {
+        let mut commands = self.departed();
+        while commands.len() < COMMANDS_PER_TURN
+            && let Ok(command) = self.commands.try_recv()
+        {
+            commands.push(command);
+        }
+        commands
+    }
+
     /// True if no command waits.
     pub(super) fn is_empty(&self) -> bool {
         self.commands.is_empty()

@@ -162,6 +162,8 @@ impl Owner {
     /// Serves until it must end, and says why.
     async fn serve(&mut self) -> Error {
         loop {
+            // Reads may end without a pause between them; what was said meanwhile counts before any timeout does.
+            self.inbox.queued().into_iter().for_each(|command| self.take(command));
             let now = self.now();
             self.refresh(now);
             self.turn(now);

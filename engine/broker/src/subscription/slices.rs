@@ -65,9 +65,11 @@ impl Slices {
         self.from..self.reached
     }
 
-    /// Bytes of the batches.
+    /// Bytes that it takes in memory: the batches, and what is known of events that are in none.
     pub(super) fn bytes(&self) -> usize {
-        self.pieces.iter().map(|piece| piece.run.batches.len()).sum()
+        let batches = self.pieces.iter().map(|piece| piece.run.batches.len()).sum::<usize>();
+        let failed = self.failed.iter().map(|failed| size_of::<Failed>() + failed.reason.text_len());
+        batches + self.filtered.len() * size_of::<Range<Offset>>() + failed.sum::<usize>()
     }
 
     /// Adds what follows directly.

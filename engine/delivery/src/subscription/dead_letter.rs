@@ -46,6 +46,15 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// How many bytes of text it has, for whoever counts memory.
+    pub fn text_len(&self) -> usize {
+        match self {
+            Self::MaxAttempts | Self::ConsumerLost => 0,
+            Self::Rejected { reason } => reason.len(),
+            Self::PluginError { plugin, error } => plugin.len() + error.len(),
+        }
+    }
+
     /// The value of the dead letter's `lv-dlq-reason` header.
     pub fn as_str(&self) -> &'static str {
         match self {

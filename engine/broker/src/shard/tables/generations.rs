@@ -22,7 +22,8 @@ impl fmt::Display for Generation {
     }
 }
 
-/// The generations of subscriptions that had more than one owner.
+/// The generations of subscriptions that had more than one owner, deleted ones included: a deletion may be taken back, and
+/// no id is given twice.
 #[derive(Debug, Default)]
 pub(in crate::shard) struct Generations(HashMap<SubscriptionId, Generation>);
 
@@ -42,11 +43,6 @@ impl Generations {
     pub(in crate::shard) fn check(&self, id: SubscriptionId, proposed: Generation) -> Result<(), Generation> {
         let current = self.current(id);
         if proposed == current { Ok(()) } else { Err(current) }
-    }
-
-    /// Forgets a subscription that was deleted; ids are never reused.
-    pub(in crate::shard) fn forget(&mut self, id: SubscriptionId) {
-        self.0.remove(&id);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where every partition ends, and the records that the commit under way appends.
 //!
-//! SliceBatches that follow on each other in a partition lie under one key; the record stays open until it is full or the
+//! Batches that follow on each other in a partition lie under one key; the record stays open until it is full or the
 //! commit ends. Append times never go back, but where the clock was set back by more than a little: see
 //! [`crate::setback`].
 
@@ -63,7 +63,7 @@ struct End {
     segment: Option<(Offset, Segment)>,
 }
 
-/// SliceBatches of one partition that will lie under one key.
+/// Batches of one partition that will lie under one key.
 #[derive(Debug)]
 struct OpenRecord {
     base: Offset,

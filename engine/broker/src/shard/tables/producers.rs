@@ -99,7 +99,8 @@ impl Producers {
             // Unknown from here on, also to a publish of the same commit: the store still has the row for now.
             self.known.insert(key, Producer::default());
             if self.dirty.insert(key) {
-                draft.reserve(OP_HEADER_BYTES + Producer::key(&key).len());
+                // As much as it takes if it publishes again within the commit.
+                draft.reserve(OP_HEADER_BYTES + Producer::key(&key).len() + 1 + Producer::default().len());
             }
         }
         Ok(())
