@@ -329,13 +329,13 @@ async fn an_engine_that_cannot_start_says_why() {
     assert!(wrong.stderr.contains("expected a size such as 64MiB or 1GB, got \"64XB\""), "{wrong:?}");
     engine.stop().await;
 
-    std::fs::write(data.join("format"), "levada data format 3\n").unwrap();
+    std::fs::write(data.join("format"), "levada data format 4\n").unwrap();
     serve(&data, &any).await.failed(1, "STORAGE_NEWER");
     std::fs::write(data.join("format"), "levada data format 1\n").unwrap();
     serve(&data, &any).await.failed(1, "STORAGE_OLDER");
     std::fs::write(data.join("format"), "nothing of the kind\n").unwrap();
     serve(&data, &any).await.failed(1, "STORAGE_CORRUPT");
-    std::fs::write(data.join("format"), "levada data format 2\n").unwrap();
+    std::fs::write(data.join("format"), "levada data format 3\n").unwrap();
     Process::start(&data).await.stop().await;
 }
 

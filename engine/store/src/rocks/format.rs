@@ -1,7 +1,7 @@
 //! The file `format` in the data directory: which format the directory has, readable before anything is opened.
 //!
-//! One line of text: `levada data format 2`. A release that changes any stored byte in a way that this one cannot
-//! read raises the number. Format 1 was never released, and nothing reads it any more; from the first release on, every
+//! One line of text: `levada data format 3`. A release that changes any stored byte in a way that this one cannot
+//! read raises the number. Formats 1 and 2 were never released, and nothing reads them any more; from the first release on, every
 //! later one opens what an earlier one wrote.
 //!
 //! Whoever opens the directory for writing holds a lock on the file, from before the first file is touched.
@@ -21,9 +21,9 @@ use super::{directory::sync_directory, failure};
 use crate::Error;
 
 /// The format that this build writes, and the newest that it reads.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// The oldest that it reads.
-const OLDEST: u32 = 2;
+const OLDEST: u32 = 3;
 const NAME: &str = "format";
 const LINE: &str = "levada data format ";
 

@@ -43,17 +43,21 @@ fn a_directory_of_a_newer_or_an_older_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     closed_store(dir.path(), 1);
     let path = dir.path().join("format");
-    assert_eq!(fs::read_to_string(&path).unwrap(), "levada data format 2\n");
-    fs::write(&path, "levada data format 3\n").unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "levada data format 3\n");
+    fs::write(&path, "levada data format 4\n").unwrap();
     let error = refused(dir.path());
-    assert!(matches!(error, Error::Newer { found: 3, supported: 2, .. }), "{error}");
+    assert!(matches!(error, Error::Newer { found: 4, supported: 3, .. }), "{error}");
     assert_eq!(error.code(), ErrorCode::StorageNewer);
-    fs::write(&path, "levada data format 1\n").unwrap();
-    let error = refused(dir.path());
-    assert_eq!(error.code(), ErrorCode::StorageOlder);
-    let said = "has format 1, this release reads formats from 2 on; there is no migration: open it with the build that";
-    assert!(error.to_string().contains(said), "{error}");
-    fs::write(&path, "levada data format 2\n").unwrap();
+    for older in [1, 2] {
+        fs::write(&path, format!("levada data format {older}\n")).unwrap();
+        let error = refused(dir.path());
+        assert_eq!(error.code(), ErrorCode::StorageOlder);
+        let said = format!(
+            "has format {older}, this release reads formats from 3 on; there is no migration: open it with the build that"
+        );
+        assert!(error.to_string().contains(&said), "{error}");
+    }
+    fs::write(&path, "levada data format 3\n").unwrap();
     assert_eq!(open(dir.path(), &RocksOptions::default()).applied(), CommitIndex(1));
 }
 
@@ -169,7 +173,7 @@ fn a_database_whose_creation_was_killed_is_created_by_the_next_start() {
     Superblock::create(dir.path(), Known::creating()).unwrap();
     fs::create_dir(dir.path().join("db")).unwrap();
     fs::write(dir.path().join("db/MANIFEST-000001"), "half of").unwrap();
-    fs::write(dir.path().join("format"), "levada data format 2\n").unwrap();
+    fs::write(dir.path().join("format"), "levada data format 3\n").unwrap();
     let store = open(dir.path(), &RocksOptions::default());
     store.apply(&after(&store, commit(1, 10))).unwrap();
     store.close().unwrap();
