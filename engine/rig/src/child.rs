@@ -87,7 +87,7 @@ impl Sandbox {
     }
 }
 
-/// A running engine. Dropping it kills the process; [`Engine::stop`] lets it finish.
+/// A running engine. Dropping it kills the process; `Engine::stop` lets it finish.
 #[derive(Debug)]
 pub struct Engine {
     child: Child,

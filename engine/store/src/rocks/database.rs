@@ -53,7 +53,7 @@ pub(super) fn claim(dir: &Path) -> Result<File, Error> {
 }
 
 impl Database {
-    /// Opens for writing what [`survey::survey`] has looked at; answers also which commit was applied last. The
+    /// Opens for writing what the survey has looked at; answers also which commit was applied last. The
     /// caller has claimed the directory.
     pub(super) fn open(
         dir: &Path,
