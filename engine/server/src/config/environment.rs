@@ -35,7 +35,13 @@ fn check(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<(), Er
             continue;
         }
         let message = if !is_known {
-            let meant = nearest(rest, known.iter().map(String::as_str));
+            // A section's name alone, or a setting without its section, is no typing mistake of any name.
+            let is_part = |name: &&String| {
+                name.strip_prefix(rest).is_some_and(|setting| setting.starts_with('_'))
+                    || name.strip_suffix(rest).is_some_and(|section| section.ends_with('_'))
+            };
+            let part = (!rest.is_empty()).then(|| known.iter().find(is_part)).flatten();
+            let meant = part.map(String::as_str).or_else(|| nearest(rest, known.iter().map(String::as_str)));
             let meant = meant.map_or(String::new(), |meant| format!("; the nearest is {PREFIX}{meant}"));
             format!("is not a known variable{meant}; `levada serve --print-config` shows all settings")
         } else if value.is_empty() {
@@ -120,6 +126,10 @@ mod tests {
             near.contains("LEVADA_DATADIR is not a known variable; the nearest is LEVADA_DATA_DIR"),
             "{near}"
         );
+        for (part, whole) in [("LISTEN", "LISTEN_ADDRESS"), ("LOG_FILTER", "TELEMETRY_LOG_FILTER")] {
+            let said = said(&format!("LEVADA_{part}"), "x").unwrap();
+            assert!(said.contains(&format!("the nearest is LEVADA_{whole}")), "{said}");
+        }
         let lower = said("LEVADA_data_dir", "x").unwrap();
         assert!(lower.contains("LEVADA_data_dir is not a known variable"), "{lower}");
         let far = said("LEVADA_XYZ", "x").unwrap();
