@@ -121,7 +121,9 @@ impl Maker {
                 .and_then(|index| self.plan.keys.get(index).cloned()),
         };
         self.sequence += 1;
-        Event { key, time: Some(Timestamp(self.plan.clock.wall_ms(sent))), ..Event::new(payload) }
+        let mut event = Event::new(payload);
+        (event.key, event.time) = (key, Some(Timestamp(self.plan.clock.wall_ms(sent))));
+        event
     }
 
     fn sent(self, latencies: Latencies) -> Sent {

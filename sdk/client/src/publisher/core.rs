@@ -42,11 +42,11 @@ pub struct PublisherFigures {
 }
 
 /// What became of an attempt to add an event.
-pub(super) enum Pushed {
-    /// It is on its way; wake the driver if told so.
-    Done { ticket: Ticket, wake: bool },
-    /// No room: try again after the next change. Wake the driver if told so.
-    Full { wake: bool },
+pub(super) struct Pushed {
+    /// The event's, which is on its way. `None` if there is no room: try again after the next change.
+    pub(super) ticket: Option<Ticket>,
+    /// Wake the driver.
+    pub(super) wake: bool,
 }
 
 #[derive(Debug)]
@@ -130,20 +130,25 @@ impl Core {
 
     /// Adds an event to its partition's open batch.
     #[inline]
-    pub(super) fn push(&mut self, partition: Option<PartitionId>, event: &Event) -> Result<Pushed, Error> {
+    pub(super) fn push(
+        &mut self,
+        partition: Option<PartitionId>,
+        event: &Event,
+    ) -> Result<Pushed, Box<Error>> {
         if let Some(error) = &self.failed {
-            return Err(error.clone());
+            return Err(Box::new(error.clone()));
         }
         if event.ttl_ms.is_some_and(|ttl_ms| ttl_ms != 0) {
             return Err(no_time_to_live());
         }
         if self.figures.buffered_bytes >= self.buffer_bytes {
-            return Ok(Pushed::Full { wake: self.wait_for_room() });
+            return Ok(Pushed { ticket: None, wake: self.wait_for_room() });
         }
         let (index, spread) = self.lane_of(partition, event)?;
         let lane = &mut self.lanes[usize::from(index)];
         let had_open = lane.has_open_batch();
-        let (ticket, grown) = lane.push(event, &self.lane_options, clock::now)?;
+        let grown = lane.push(event, &self.lane_options, clock::now)?;
+        let ticket = lane.last_ticket();
         self.figures.buffered_bytes += grown;
         self.figures.events += 1;
         if spread {
@@ -160,7 +165,7 @@ impl Core {
             self.asleep = false;
             self.figures.wake_ups += 1;
         }
-        Ok(Pushed::Done { ticket, wake })
+        Ok(Pushed { ticket, wake })
     }
 
     /// Somebody waits for room: nothing lingers any more. Answers whether to wake the driver.
@@ -174,12 +179,11 @@ impl Core {
 
     /// The event's lane, and whether it was the publisher's own choice.
     #[inline]
-    fn lane_of(&mut self, partition: Option<PartitionId>, event: &Event) -> Result<(u16, bool), Error> {
+    fn lane_of(&mut self, partition: Option<PartitionId>, event: &Event) -> Result<(u16, bool), Box<Error>> {
         let count = u16::try_from(self.lanes.len()).unwrap_or(u16::MAX);
         if let Some(PartitionId(partition)) = partition {
             if partition >= count {
-                let what = format!("the topic has {count} partitions, partition {partition} was named");
-                return Err(Refusal::new(ErrorCode::PartitionNotFound, what).into());
+                return Err(no_such_partition(partition, count));
             }
             return Ok((partition, false));
         }
@@ -398,9 +402,15 @@ impl Core {
 
 /// What is said of an event that an engine would refuse with its whole batch.
 #[cold]
-fn no_time_to_live() -> Error {
+fn no_time_to_live() -> Box<Error> {
     let what = "the event has a time to live, which this version does not serve: publish it without ttl_ms";
-    Refusal::new(ErrorCode::Unsupported, what).into()
+    Box::new(Refusal::new(ErrorCode::Unsupported, what).into())
+}
+
+#[cold]
+fn no_such_partition(partition: u16, count: u16) -> Box<Error> {
+    let what = format!("the topic has {count} partitions, partition {partition} was named");
+    Box::new(Refusal::new(ErrorCode::PartitionNotFound, what).into())
 }
 
 #[cfg(test)]

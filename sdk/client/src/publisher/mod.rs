@@ -24,14 +24,14 @@ use levada_protocol::{
 };
 use tokio::{sync::Notify, time::timeout};
 
+use self::{
+    core::Core,
+    driver::Driver,
+    lane::{Ended, LaneOptions},
+};
 pub use self::{
     core::PublisherFigures,
     ticket::{Receipt, Ticket},
-};
-use self::{
-    core::{Core, Pushed},
-    driver::Driver,
-    lane::{Ended, LaneOptions},
 };
 use crate::{clock, error::Error, link::Link, tasks};
 
@@ -178,8 +178,14 @@ impl Publisher {
     /// # Errors
     /// `EVENT_TOO_LARGE`; `DEADLINE_EXCEEDED` if no room came within `delivery_timeout`; the publisher's own failure,
     /// such as `TOPIC_NOT_FOUND` after the topic was deleted.
-    pub async fn publish(&self, event: Event) -> Result<Ticket, Error> {
-        self.place(None, event).await
+    pub async fn publish(&self, mut event: Event) -> Result<Ticket, Error> {
+        event.time.get_or_insert_with(clock::wall);
+        match self.handle.shared.push(None, &event) {
+            Ok(Some(ticket)) if ticket.gives_way() => Ok(give_way(ticket).await),
+            Ok(Some(ticket)) => Ok(ticket),
+            Ok(None) => self.wait_for_room(None, &event).await,
+            Err(error) => Err(*error),
+        }
     }
 
     /// Publishes an event to this partition, whatever its key. Otherwise as [`Publisher::publish`].
@@ -188,34 +194,30 @@ impl Publisher {
     ///
     /// # Errors
     /// `PARTITION_NOT_FOUND`, and as [`Publisher::publish`].
-    pub async fn publish_to(&self, partition: PartitionId, event: Event) -> Result<Ticket, Error> {
-        self.place(Some(partition), event).await
-    }
-
-    #[inline]
-    async fn place(&self, partition: Option<PartitionId>, mut event: Event) -> Result<Ticket, Error> {
-        // On a runtime of one thread a loop of publishes must leave the driver its turns.
-        tokio::task::coop::consume_budget().await;
+    pub async fn publish_to(&self, partition: PartitionId, mut event: Event) -> Result<Ticket, Error> {
         event.time.get_or_insert_with(clock::wall);
-        if let Some(ticket) = self.handle.shared.push(partition, &event)? {
-            return Ok(ticket);
+        match self.handle.shared.push(Some(partition), &event) {
+            Ok(Some(ticket)) if ticket.gives_way() => Ok(give_way(ticket).await),
+            Ok(Some(ticket)) => Ok(ticket),
+            Ok(None) => self.wait_for_room(Some(partition), &event).await,
+            Err(error) => Err(*error),
         }
-        let limit = self.handle.room_timeout;
-        let waited = timeout(limit, self.wait_for_room(partition, &event)).await;
-        waited.unwrap_or_else(|_| Err(Error::TimedOut { waited: limit, in_doubt: false, last: None }))
     }
 
     #[cold]
     async fn wait_for_room(&self, partition: Option<PartitionId>, event: &Event) -> Result<Ticket, Error> {
-        let shared = &self.handle.shared;
-        loop {
-            // Made before looking, so that room that comes in between is noticed.
-            let room = shared.room.notified();
-            if let Some(ticket) = shared.push(partition, event)? {
-                return Ok(ticket);
+        let (shared, limit) = (&self.handle.shared, self.handle.room_timeout);
+        let waited = timeout(limit, async {
+            loop {
+                // Made before looking, so that room that comes in between is noticed.
+                let room = shared.room.notified();
+                if let Some(ticket) = shared.push(partition, event).map_err(|error| *error)? {
+                    return Ok(ticket);
+                }
+                room.await;
             }
-            room.await;
-        }
+        });
+        waited.await.unwrap_or_else(|_| Err(Error::TimedOut { waited: limit, in_doubt: false, last: None }))
     }
 
     /// Waits until everything published so far, through any clone, has ended. Open batches go out at once.
@@ -249,6 +251,12 @@ impl Publisher {
     }
 }
 
+/// On a runtime of one thread a loop of publishes must leave the driver its turns.
+async fn give_way(ticket: Ticket) -> Ticket {
+    tokio::task::coop::consume_budget().await;
+    ticket
+}
+
 /// What all clones of a publisher share; its end tells the driver that no more events come.
 #[derive(Debug)]
 struct Handle {
@@ -280,16 +288,12 @@ impl Shared {
     }
 
     #[inline]
-    fn push(&self, partition: Option<PartitionId>, event: &Event) -> Result<Option<Ticket>, Error> {
+    fn push(&self, partition: Option<PartitionId>, event: &Event) -> Result<Option<Ticket>, Box<Error>> {
         let pushed = self.lock().push(partition, event)?;
-        let (ticket, wake) = match pushed {
-            Pushed::Done { ticket, wake } => (Some(ticket), wake),
-            Pushed::Full { wake } => (None, wake),
-        };
-        if wake {
+        if pushed.wake {
             self.wake.notify_one();
         }
-        Ok(ticket)
+        Ok(pushed.ticket)
     }
 
     /// Changes the core, then, without the lock, tells the tickets of what has ended and who waits for room.

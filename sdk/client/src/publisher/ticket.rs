@@ -34,13 +34,27 @@ pub struct Receipt {
 pub struct Ticket {
     outcome: Arc<BatchOutcome>,
     index: u32,
-    /// Where the outcome keeps this ticket's waker.
-    slot: Option<usize>,
+    /// Where the outcome keeps this ticket's waker, or [`NO_SLOT`].
+    slot: u32,
 }
 
+/// Far more often than this would cost a good part of publishing an event; far more seldom would hold other tasks up.
+const EVENTS_PER_BUDGET: u32 = 8;
+
+/// The slot of a ticket that nobody has awaited. A batch has far fewer events, and no ticket has two slots.
+const NO_SLOT: u32 = u32::MAX;
+
 impl Ticket {
+    #[inline]
     pub(super) fn new(outcome: Arc<BatchOutcome>, index: u32) -> Self {
-        Self { outcome, index, slot: None }
+        Self { outcome, index, slot: NO_SLOT }
+    }
+
+    /// True for the events whose publishing counts against the task's budget: the first of a batch, and one in
+    /// [`EVENTS_PER_BUDGET`] behind it.
+    #[inline]
+    pub(super) fn gives_way(&self) -> bool {
+        self.index.is_multiple_of(EVENTS_PER_BUDGET)
     }
 
     /// How it ended, if it has.
@@ -64,10 +78,10 @@ impl Future for Ticket {
         }
         let mut wakers = this.outcome.wakers.lock().unwrap_or_else(PoisonError::into_inner);
         if this.outcome.result.get().is_none() {
-            match this.slot {
-                Some(slot) => wakers[slot].clone_from(context.waker()),
+            match wakers.get_mut(this.slot as usize) {
+                Some(waker) => waker.clone_from(context.waker()),
                 None => {
-                    this.slot = Some(wakers.len());
+                    this.slot = u32::try_from(wakers.len()).unwrap_or(NO_SLOT);
                     wakers.push(context.waker().clone());
                 }
             }

@@ -1,6 +1,6 @@
 //! Making a batch: events in, checked bytes out.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use super::{
     BATCH_HEADER_BYTES, BATCH_VERSION, Batch, EVENT_HEADER_BYTES, EventRef, FLAG_IDS, FLAG_SELECTION,
@@ -61,11 +61,13 @@ impl Stamp {
 
 /// Collects events into the bytes of one batch.
 ///
-/// A builder is reused: [`BatchBuilder::finish`] leaves it empty, and its memory is taken again once nobody
-/// holds the bytes it gave away.
+/// A builder is reused: [`BatchBuilder::finish`] leaves it empty, without memory. The next batch begins with as much as
+/// the last one took.
 #[derive(Debug)]
 pub struct BatchBuilder {
-    bytes: BytesMut,
+    bytes: Vec<u8>,
+    /// How long the last batch was.
+    last_len: usize,
     by: MadeBy,
     flags: u16,
     count: u32,
@@ -91,10 +93,11 @@ impl BatchBuilder {
     }
 
     fn with_flags(flags: u16, by: MadeBy) -> Self {
-        Self { bytes: BytesMut::new(), by, flags, count: 0, span: 0, base_time: 0, max_time: 0 }
+        Self { bytes: Vec::new(), last_len: 0, by, flags, count: 0, span: 0, base_time: 0, max_time: 0 }
     }
 
     /// How many events were pushed.
+    #[inline]
     pub fn count(&self) -> u32 {
         self.count
     }
@@ -105,6 +108,7 @@ impl BatchBuilder {
     }
 
     /// How long the batch is so far, header included.
+    #[inline]
     pub fn len(&self) -> usize {
         self.bytes.len().max(BATCH_HEADER_BYTES)
     }
@@ -169,6 +173,7 @@ impl BatchBuilder {
         self.count += 1;
         let narrow = |len: usize| u16::try_from(len).expect("lengths were checked against the limits");
         let bytes = &mut self.bytes;
+        bytes.reserve(sizes.total);
         bytes.put_u32_le(u32::try_from(sizes.total).expect("an event is at most 1 MiB"));
         bytes.put_u16_le(parts.key.map_or(NO_KEY, |key| narrow(key.len())));
         bytes.put_u16_le(narrow(sizes.headers) | if parts.payload.is_none() { NO_PAYLOAD } else { 0 });
@@ -184,15 +189,21 @@ impl BatchBuilder {
         if self.flags & FLAG_TTLS != 0 {
             bytes.put_u32_le(parts.ttl_ms.unwrap_or(0));
         }
-        bytes.put_slice(parts.key.unwrap_or_default());
-        bytes.put_slice(parts.id.unwrap_or_default().as_bytes());
+        if let Some(key) = parts.key {
+            bytes.extend_from_slice(key);
+        }
+        if let Some(id) = parts.id {
+            bytes.extend_from_slice(id.as_bytes());
+        }
         for (name, value) in headers {
             bytes.put_u8(u8::try_from(name.len()).expect("names were checked against the limit"));
             bytes.put_u16_le(narrow(value.len()));
-            bytes.put_slice(name);
-            bytes.put_slice(value);
+            bytes.extend_from_slice(name);
+            bytes.extend_from_slice(value);
         }
-        bytes.put_slice(parts.payload.unwrap_or_default());
+        if let Some(payload) = parts.payload {
+            bytes.extend_from_slice(payload);
+        }
         Ok(())
     }
 
@@ -221,7 +232,8 @@ impl BatchBuilder {
         header.put_u64_le(self.max_time);
         let crc = checksum(&self.bytes);
         self.bytes[20..24].copy_from_slice(&crc.to_le_bytes());
-        let bytes: Bytes = self.bytes.split().freeze();
+        self.last_len = self.bytes.len();
+        let bytes = Bytes::from(std::mem::take(&mut self.bytes));
         (self.count, self.span) = (0, 0);
         self.flags &= FLAG_SELECTION;
         Batch::trusted(bytes)
@@ -257,7 +269,8 @@ impl BatchBuilder {
     fn make_room(&mut self, len: usize, time: Timestamp) -> Result<(), BatchFull> {
         if self.count == 0 {
             self.bytes.clear();
-            self.bytes.put_bytes(0, BATCH_HEADER_BYTES);
+            self.bytes.reserve(self.last_len.max(BATCH_HEADER_BYTES + len));
+            self.bytes.resize(BATCH_HEADER_BYTES, 0);
             (self.base_time, self.max_time) = (time.0, time.0);
         }
         let body = self.bytes.len() - BATCH_HEADER_BYTES;

@@ -263,7 +263,7 @@ fn check_event(header: &BatchHeader, record: &[u8], index: u32, by: MadeBy) -> R
     let Some((id_bytes, mut rest)) = after_key.split_at_checked(id) else {
         return Err(malformed("its id goes past its end"));
     };
-    if std::str::from_utf8(id_bytes).is_err() {
+    if id > 0 && std::str::from_utf8(id_bytes).is_err() {
         return Err(malformed("its id is not UTF-8"));
     }
     let before_headers = rest.len();

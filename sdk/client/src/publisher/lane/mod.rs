@@ -162,32 +162,21 @@ impl Lane {
         unacked.chain(self.open.iter().map(|open| &open.outcome))
     }
 
-    /// Adds an event; answers its ticket and by how many bytes the lane has grown.
+    /// Adds an event; returns by how many bytes the lane has grown. Its ticket is [`Lane::last_ticket`].
     #[inline]
     pub(super) fn push(
         &mut self,
         event: &Event,
         lane_options: &LaneOptions,
         now: impl FnOnce() -> Instant,
-    ) -> Result<(Ticket, usize), Error> {
+    ) -> Result<usize, Box<Error>> {
         if self.open.is_some() && !self.has_room_for(event, lane_options) {
             self.seal();
         }
         let mut before = if self.open.is_some() { self.builder.len() } else { 0 };
-        match self.builder.push(event) {
-            Ok(()) => {}
-            Err(BatchFull::TooLarge(error)) => return Err(error.into()),
-            Err(BatchFull::HeaderReserved(error)) => return Err(error.into()),
-            Err(BatchFull::Full) => {
-                self.seal();
-                before = 0;
-                match self.builder.push(event) {
-                    Ok(()) => {}
-                    Err(BatchFull::TooLarge(error)) => return Err(error.into()),
-                    Err(BatchFull::HeaderReserved(error)) => return Err(error.into()),
-                    Err(BatchFull::Full) => unreachable!("an event within its limits fits an empty batch"),
-                }
-            }
+        if let Err(error) = self.builder.push(event) {
+            self.make_room_for(event, error)?;
+            before = 0;
         }
         let outcome = || BatchOutcome::new(self.partition);
         let open = self.open.get_or_insert_with(|| Open {
@@ -198,7 +187,34 @@ impl Lane {
         });
         let grown = self.builder.len() - before;
         open.charged += grown;
-        Ok((Ticket::new(open.outcome.clone(), self.builder.count() - 1), grown))
+        Ok(grown)
+    }
+
+    /// The ticket of the event that was added last, whose batch is still open.
+    #[inline]
+    pub(super) fn last_ticket(&self) -> Option<Ticket> {
+        let open = self.open.as_ref()?;
+        Some(Ticket::new(Arc::clone(&open.outcome), self.builder.count().saturating_sub(1)))
+    }
+
+    /// Adds an event that the open batch did not take to the next one.
+    #[cold]
+    fn make_room_for(&mut self, event: &Event, refused: BatchFull) -> Result<(), Box<Error>> {
+        let refused = match refused {
+            BatchFull::Full => {
+                self.seal();
+                match self.builder.push(event) {
+                    Ok(()) => return Ok(()),
+                    Err(refused) => refused,
+                }
+            }
+            refused => refused,
+        };
+        Err(Box::new(match refused {
+            BatchFull::TooLarge(error) => error.into(),
+            BatchFull::HeaderReserved(error) => error.into(),
+            BatchFull::Full => unreachable!("an event within its limits fits an empty batch"),
+        }))
     }
 
     /// Closes the open batch, if there is one.

@@ -38,8 +38,8 @@ fn bench() -> Bench {
 impl Bench {
     fn publish(&mut self, payload: &'static str) {
         let now = self.now;
-        let (ticket, _) = self.lane.push(&Event::new(payload), &self.lane_options, || now).unwrap();
-        self.tickets.push(ticket);
+        self.lane.push(&Event::new(payload), &self.lane_options, || now).unwrap();
+        self.tickets.extend(self.lane.last_ticket());
     }
 
     /// Sends all that may go: number, identity, sequence and payload of each batch.
