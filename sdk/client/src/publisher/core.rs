@@ -24,6 +24,10 @@ use crate::{clock, clock::Instant, error::Error};
 /// batch.
 const SEND_BYTES: usize = 512 * 1024;
 
+/// Batches of all partitions that are sent and not answered, from which on batches that are not full wait. Topics with
+/// many partitions would otherwise get many batches of few events, which cost about as much as large ones.
+const UNANSWERED_MAX: usize = 256;
+
 /// What a publisher has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PublisherFigures {
@@ -58,6 +62,10 @@ pub(super) struct Core {
     producer_ids: ProducerIds,
     /// Lanes that may send, in turn.
     ready: VecDeque<u16>,
+    /// Lanes with a batch that is not full, which wait until fewer than [`UNANSWERED_MAX`] are unanswered; in turn.
+    crowded: VecDeque<u16>,
+    /// Batches that were sent and not answered, over all lanes.
+    unanswered: usize,
     /// Lanes that wait after a refusal.
     backing_off: Vec<u16>,
     /// Lanes whose open batch lingers, and until when. All linger equally long, so the times rise.
@@ -103,6 +111,8 @@ impl Core {
             lanes: (0..partitions).map(|partition| Lane::new(PartitionId(partition), first)).collect(),
             producer_ids,
             ready: VecDeque::new(),
+            crowded: VecDeque::new(),
+            unanswered: 0,
             backing_off: Vec::new(),
             lingering: VecDeque::new(),
             spread: Spread::new(partitions, clock::random_below(u32::from(partitions))),
@@ -211,29 +221,45 @@ impl Core {
     fn make_ready(&mut self, index: u16) {
         let partial = self.may_send_partial(index);
         let lane = &mut self.lanes[usize::from(index)];
-        if !lane.queued && lane.sendable(&self.lane_options, partial) {
+        if lane.queued || !lane.sendable(&self.lane_options, partial) {
+            return;
+        }
+        if self.unanswered < UNANSWERED_MAX || lane.sendable(&self.lane_options, false) {
             lane.queued = true;
             self.ready.push_back(index);
+        } else if !lane.crowded {
+            lane.crowded = true;
+            self.crowded.push_back(index);
         }
     }
 
-    /// Whether the lane may send a batch that is not full. Events without a key share few batches in flight over all
-    /// partitions, as if they had one: more partitions do not make smaller batches.
+    /// Lets lanes go on for which there is room again among the unanswered batches.
+    fn make_room(&mut self) {
+        for _ in self.unanswered + self.ready.len()..UNANSWERED_MAX {
+            let Some(index) = self.crowded.pop_front() else { return };
+            self.lanes[usize::from(index)].crowded = false;
+            self.make_ready(index);
+        }
+    }
+
+    /// Whether the lane may send a batch that is not full, as far as its own count goes. Events without a key share few
+    /// batches in flight over all partitions, as if they had one: more partitions do not make smaller batches.
     #[inline]
     fn may_send_partial(&self, index: u16) -> bool {
         index != self.spread.current || self.spread_unanswered < self.lane_options.in_flight_partial
     }
 
-    /// Changes a lane, and keeps the count of what is unanswered.
+    /// Changes a lane, and keeps the counts of what is unanswered.
     fn change<T>(
         &mut self,
         index: u16,
         change: impl FnOnce(&mut Lane, &LaneOptions, &mut ProducerIds) -> T,
     ) -> T {
         let lane = &mut self.lanes[usize::from(index)];
-        let before = lane.spread_unanswered();
+        let (all, spread) = (lane.unanswered(), lane.spread_unanswered());
         let result = change(lane, &self.lane_options, &mut self.producer_ids);
-        self.spread_unanswered = self.spread_unanswered + lane.spread_unanswered() - before;
+        self.unanswered = self.unanswered + lane.unanswered() - all;
+        self.spread_unanswered = self.spread_unanswered + lane.spread_unanswered() - spread;
         result
     }
 
@@ -245,7 +271,8 @@ impl Core {
             let Some(index) = self.ready.pop_front() else { break };
             self.lanes[usize::from(index)].queued = false;
             self.correlation = self.correlation.wrapping_add(1);
-            let (partial, correlation) = (self.may_send_partial(index), self.correlation);
+            let partial = self.unanswered < UNANSWERED_MAX && self.may_send_partial(index);
+            let correlation = self.correlation;
             let sent = self
                 .change(index, |lane, lane_options, _| lane.send_next(lane_options, partial, correlation));
             if let Some(batch) = sent {
@@ -321,6 +348,7 @@ impl Core {
         }
         // It may have waited for an answer to another lane.
         self.make_ready(self.spread.current);
+        self.make_room();
         self.give_back(ended);
     }
 
@@ -345,7 +373,7 @@ impl Core {
         self.asleep = false;
         self.backing_off.clear();
         self.lanes.iter_mut().for_each(Lane::disconnected);
-        self.spread_unanswered = 0;
+        (self.unanswered, self.spread_unanswered) = (0, 0);
     }
 
     /// A new stream stands: everything unacked goes out on it.
@@ -354,6 +382,7 @@ impl Core {
         for index in 0..u16::try_from(self.lanes.len()).unwrap_or(u16::MAX) {
             self.make_ready(index);
         }
+        self.make_room();
     }
 
     /// Fails what is too old.
@@ -365,13 +394,14 @@ impl Core {
             self.make_ready(index);
         }
         self.make_ready(self.spread.current);
+        self.make_room();
         self.give_back(ended);
     }
 
     /// Fails everything, now and from now on.
     pub(super) fn fail(&mut self, error: &Error, ended: &mut Vec<Ended>) {
         self.lanes.iter_mut().for_each(|lane| lane.fail(error, ended));
-        self.spread_unanswered = 0;
+        (self.unanswered, self.spread_unanswered) = (0, 0);
         self.failed.get_or_insert_with(|| error.clone());
         self.give_back(ended);
     }
@@ -421,9 +451,7 @@ mod tests {
 
     use super::*;
 
-    /// Publishes events without a key faster than they are answered; how many went to each partition, and how many
-    /// batches that took.
-    fn flood(partitions: u16) -> (Vec<u32>, usize) {
+    fn core(partitions: u16) -> Core {
         let lane_options = LaneOptions {
             batch_bytes: 8 * 1024,
             linger: Duration::ZERO,
@@ -431,30 +459,46 @@ mod tests {
             in_flight_partial: 4,
             delivery_timeout: Duration::from_secs(60),
         };
-        let mut core = Core::new(lane_options, None, usize::MAX, partitions, ProducerId(7));
+        Core::new(lane_options, None, usize::MAX, partitions, ProducerId(7))
+    }
+
+    /// The batches that the core sends now: their number, partition and count of events.
+    fn sent(core: &mut Core) -> Vec<(u32, PartitionId, u32)> {
+        let mut out = Vec::new();
+        core.turn(clock::now(), &mut out);
+        let batch = |frame: &[Bytes]| {
+            let mut payload = [&frame[0][FRAME_HEADER_BYTES..], &frame[1]].concat().into();
+            let header = PublishHeader::read(&mut payload).unwrap();
+            (header.correlation, header.partition, Batch::check(payload).unwrap().count())
+        };
+        out.chunks(2).map(batch).collect()
+    }
+
+    fn answer(core: &mut Core, (correlation, partition, count): (u32, PartitionId, u32)) {
+        let outcome = AckOutcome::Appended { base: None, count, duplicate: false };
+        core.answers(vec![Ack { correlation, partition, outcome }], clock::now(), &mut Vec::new());
+    }
+
+    /// Publishes events without a key faster than they are answered; how many went to each partition, and how many
+    /// batches that took.
+    fn flood(partitions: u16) -> (Vec<u32>, usize) {
+        let mut core = core(partitions);
         let (mut counts, mut unanswered) = (vec![0; usize::from(partitions)], VecDeque::new());
-        let (mut batches, mut out, event) = (0, Vec::new(), Event::new("x".repeat(80)));
+        let (mut batches, event) = (0, Event::new("x".repeat(80)));
         let mut left = 20_000;
         while left > 0 || !core.is_empty() {
             for _ in 0..left.min(10) {
                 drop(core.push(None, &event).unwrap());
                 left -= 1;
             }
-            core.turn(clock::now(), &mut out);
-            for frame in out.chunks(2) {
-                let mut payload = [&frame[0][FRAME_HEADER_BYTES..], &frame[1]].concat().into();
-                let header = PublishHeader::read(&mut payload).unwrap();
-                let count = Batch::check(payload).unwrap().count();
-                counts[usize::from(header.partition.0)] += count;
+            for batch in sent(&mut core) {
+                counts[usize::from(batch.1.0)] += batch.2;
                 batches += 1;
-                unanswered.push_back((header.correlation, header.partition, count));
+                unanswered.push_back(batch);
             }
-            out.clear();
             // Six batches are on their way at any time.
             while unanswered.len() > if left > 0 { 6 } else { 0 } {
-                let (correlation, partition, count) = unanswered.pop_front().unwrap();
-                let outcome = AckOutcome::Appended { base: None, count, duplicate: false };
-                core.answers(vec![Ack { correlation, partition, outcome }], clock::now(), &mut Vec::new());
+                answer(&mut core, unanswered.pop_front().unwrap());
             }
         }
         (counts, batches)
@@ -473,5 +517,49 @@ mod tests {
                 "{batches} batches, {of_one} of one partition"
             );
         }
+    }
+
+    /// More partitions than batches that may be unanswered, and events for all of them.
+    #[test]
+    fn under_load_events_of_many_keys_gather_until_batches_are_answered() {
+        const EVENTS: u32 = 100_000;
+        let (mut core, mut unanswered) = (core(1_000), VecDeque::new());
+        let (mut published, mut received, mut batches) = (0, 0, 0);
+        while received < EVENTS {
+            let until = EVENTS.min(published + 100);
+            for key in published..until {
+                drop(core.push(None, &Event::new("x").with_key(key.to_string())).unwrap());
+            }
+            published = until;
+            unanswered.extend(sent(&mut core));
+            assert!(unanswered.len() <= UNANSWERED_MAX, "{} batches are unanswered", unanswered.len());
+            for batch in unanswered.drain(..unanswered.len().min(2)).collect::<Vec<_>>() {
+                answer(&mut core, batch);
+                batches += 1;
+                received += batch.2;
+            }
+        }
+        assert!(core.is_empty() && core.unanswered == 0);
+        assert!(batches < EVENTS / 20, "{batches} batches of {EVENTS} events");
+    }
+
+    #[test]
+    fn a_lost_stream_lets_waiting_partitions_go_on() {
+        let mut core = core(1_000);
+        for key in 0..5_000 {
+            drop(core.push(None, &Event::new("x").with_key(key.to_string())).unwrap());
+        }
+        let before = sent(&mut core);
+        assert_eq!(before.len(), UNANSWERED_MAX);
+        core.disconnected();
+        core.reopened();
+        let (mut events, mut again) = (0, VecDeque::from(sent(&mut core)));
+        while let Some(batch) = again.pop_front() {
+            answer(&mut core, batch);
+            events += batch.2;
+            again.extend(sent(&mut core));
+        }
+        assert_eq!(events, 5_000);
+        assert!(core.is_empty());
     }
 }

@@ -111,6 +111,8 @@ pub(super) struct Lane {
     backoff: Backoff,
     /// True while the core's queue of ready lanes holds this one.
     pub(super) queued: bool,
+    /// True while the core's queue of crowded lanes does.
+    pub(super) crowded: bool,
 }
 
 impl Lane {
@@ -129,6 +131,7 @@ impl Lane {
             retry_at: None,
             backoff: Backoff::new(BACKOFF_FIRST, BACKOFF_LAST),
             queued: false,
+            crowded: false,
         }
     }
 
@@ -148,6 +151,11 @@ impl Lane {
         if let Some(open) = &mut self.open {
             open.spread = true;
         }
+    }
+
+    /// Batches that were sent and not answered.
+    pub(super) fn unanswered(&self) -> usize {
+        self.unanswered
     }
 
     /// Batches with such events that were sent and not answered.
