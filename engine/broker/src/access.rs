@@ -1,5 +1,5 @@
 //! Who asks, and what they may do. Every call into the broker names its principal and is checked at the entry, before
-//! anything is looked at.
+//! anything is read.
 //!
 //! What a call requires is derived in `levada_protocol::access`, in one place for all calls.
 

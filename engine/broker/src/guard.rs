@@ -70,7 +70,7 @@ impl Guard {
         guard
     }
 
-    /// Measures, and answers whether there is too little space.
+    /// Measures, and returns whether there is too little space.
     pub(crate) fn measure_is_low(&self) -> bool {
         self.look_for_directory();
         // A volume that cannot be asked is taken as it was last seen.

@@ -74,7 +74,8 @@ impl Reclaimer {
     }
 }
 
-/// Compacts some of the ranges that are noted; answers the notes of those that are done, and what ended it early.
+/// Compacts some of the ranges that are noted; returns the notes of those that are done, and the error that ended it
+/// early.
 fn compact_page(store: &dyn Store) -> (Vec<Bytes>, Option<Error>) {
     let (from, to) = Dropped::all();
     let rows = match store.scan(Family::Meta, &from, &to, PAGE) {

@@ -36,7 +36,7 @@ impl Tasks {
         self.runtime.spawn(task)
     }
 
-    /// Runs `task` and answers its result. It runs to its end even if the caller gives up waiting.
+    /// Runs `task` and returns its result. It runs to its end even if the caller gives up waiting.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         span: tracing::Span,

@@ -52,7 +52,7 @@ pub(crate) struct Partition {
     pub(crate) tail: Tail,
 }
 
-/// Where a partition stands when it is opened.
+/// The state of a partition when it is opened.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Extent {
     pub(crate) start: Offset,

@@ -43,7 +43,7 @@ impl Topics {
         self.live.write().unwrap_or_else(PoisonError::into_inner).insert(id, topic);
     }
 
-    /// Ends a topic: those who use it are told that it was deleted.
+    /// Ends a topic: its users get an error that it was deleted.
     pub(crate) fn delete(&self, id: TopicId) {
         if let Some(topic) = self.live.write().unwrap_or_else(PoisonError::into_inner).remove(&id) {
             topic.deleted.cancel();

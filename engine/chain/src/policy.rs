@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_ends_in_a_dead_letter_whatever_the_stage_is_told() {
+    fn a_loop_ends_in_a_dead_letter_whatever_the_stages_policy() {
         for on_error in [OnError::DeadLetter, OnError::Skip, OnError::Pause, OnError::Pass] {
             let policy = Policy::route(&[]);
             assert_eq!(policy.action(DeadReason::Loop, on_error), OnError::DeadLetter);

@@ -67,7 +67,7 @@ impl Account {
         }
     }
 
-    /// Enters an event that came at `now_us`; answers its order and step if it has them.
+    /// Enters an event that came at `now_us`; returns its order and step if it has them.
     pub(crate) fn enter(&mut self, event: &Value, now_us: u64) -> Option<(Order, u8)> {
         self.received += 1;
         self.first_us.get_or_insert(now_us);

@@ -97,7 +97,7 @@ impl Registry {
     pub(crate) fn look_up(&self, artefact: &Artefact) -> Result<Option<Arc<Compiled>>, Error> {
         let found = self.find(&sha256_of(artefact)?)?;
         if let (None, Artefact::Bytes(bytes)) = (&found, artefact) {
-            // Nothing has looked at these before.
+            // Nothing has checked these before.
             check_preamble(bytes)?;
             check_names(bytes)?;
         }

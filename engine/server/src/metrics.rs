@@ -1,4 +1,4 @@
-//! Every metric of the server itself: names with their units, the process's own figures, and the page they are on.
+//! Every metric of the server itself: names with their units, the process's own statistics, and their page.
 
 use std::{fmt::Write as _, fs, sync::OnceLock};
 
@@ -141,11 +141,11 @@ impl Process {
         }
     }
 
-    /// Writes the figures into an engine's description of itself.
+    /// Adds the statistics to an engine's description of itself.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "the kernel's figures are counts of bytes, exact in a float below 8 PiB"
+        reason = "the kernel's values are counts of bytes, exact in a float below 8 PiB"
     )]
     pub(crate) fn describe(&self, info: &mut EngineInfo) {
         info.cpu_seconds = self.cpu_seconds.unwrap_or_default();

@@ -22,7 +22,7 @@
 //! ```
 //!
 //! - `crc32c` covers the key, the 32 bytes before it, and the checksum field of each batch in turn. So it binds the
-//!   batches to their place without reading their bodies; those are covered by the batches' own checksums.
+//!   batches to their offsets without reading their bodies; those are covered by the batches' own checksums.
 //! - `hops` is how many routes the events have passed.
 //! - `span` is how many offsets the record covers, at least 1: as many as its batches, or more where events behind them
 //!   are no more, down to a record without a batch. Nothing writes such a record yet.
@@ -119,7 +119,7 @@ fn after(prefix: &[u8]) -> Bytes {
     }
 }
 
-/// A record that was read: its prefix is checked and its batches are bound to their place.
+/// A record that was read: its prefix is checked and its batches are bound to their offsets.
 ///
 /// The batches themselves, headers included, are checked when [`Record::batches`] or whoever else walks them gets
 /// there; until then `count` is what their headers say.
@@ -175,7 +175,7 @@ pub enum RecordError {
         got: usize,
     },
     /// The record was written by a later release.
-    #[error("{} has format {got}, expected {RECORD_VERSION}", place(key))]
+    #[error("{} has format {got}, expected {RECORD_VERSION}", location(key))]
     Newer {
         /// Where it lies.
         key: LogKey,
@@ -183,7 +183,7 @@ pub enum RecordError {
         got: u8,
     },
     /// The record is damaged, or is not the one that was stored under this key.
-    #[error("{} is damaged: {what}", place(key))]
+    #[error("{} is damaged: {what}", location(key))]
     Damaged {
         /// Where it lies.
         key: LogKey,
@@ -192,7 +192,7 @@ pub enum RecordError {
     },
 }
 
-fn place(key: &LogKey) -> String {
+fn location(key: &LogKey) -> String {
     format!("the record at topic {}, partition {}, offset {}", key.topic, key.partition, key.base)
 }
 

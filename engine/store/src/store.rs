@@ -21,14 +21,14 @@ use crate::{Commit, Error, Family, commit::AppliedRow};
 /// commits up to some index, at least the last one that a sync confirmed, and nothing of later ones.
 ///
 /// # Idempotence
-/// A commit that was applied before changes nothing and is `Ok`. So a history may be replayed from any index at or below
-/// the next one. A commit that leaves a gap is refused with [`Error::Gap`].
+/// A commit that was applied before changes nothing and is `Ok`. So a history may be replayed from any index at or
+/// below the next one. A commit that leaves a gap is refused with [`Error::Gap`].
 ///
 /// # Forks
 /// Every commit names its writer's term and the hash of the commit before it. One that follows on another commit than
 /// the one applied last, or has the index of one that was applied and is not the same, is refused with
-/// [`Error::Diverged`]; how far back a store can tell is its own, but not less than 1,000 commits, and older ones are taken
-/// for a replay. What is new to the store and of a lower term than the commit applied last is refused with
+/// [`Error::Diverged`]; how far back a store can tell is its own, but not less than 1,000 commits, and older ones are
+/// taken for a replay. What is new to the store and of a lower term than the commit applied last is refused with
 /// [`Error::Fenced`]. Neither is a failure: the right commit is taken afterwards.
 ///
 /// # Failure
@@ -59,7 +59,7 @@ pub trait Store: Send + Sync + 'static {
     /// Applies a commit as a whole; it is readable at once and not yet durable.
     fn apply(&self, commit: &Commit) -> Result<(), Error>;
 
-    /// Makes everything durable that was applied before the call, and answers the index of the last of it.
+    /// Makes everything durable that was applied before the call, and returns the index of the last of it.
     fn sync(&self) -> Result<CommitIndex, Error>;
 
     /// The value of one row.
@@ -91,13 +91,14 @@ pub trait Store: Send + Sync + 'static {
     /// Closes what is open and opens it again, in the same process: how a store recovers from a full disk.
     ///
     /// [`Store::applied`] may be less afterwards, but not less than what a sync confirmed. If there is still no
-    /// room the answer is [`Error::Full`] again, without descriptors [`Error::NoDescriptors`], and reads go on where the implementation can still serve them.
+    /// room the answer is [`Error::Full`] again, without descriptors [`Error::NoDescriptors`], and reads go on where
+    /// the implementation can still serve them.
     fn reopen(&self) -> Result<(), Error>;
 
     /// What the store has done and holds. Cheap enough to call every second.
     fn stats(&self) -> StoreStats;
 
-    /// Makes everything durable and lets go of the files. Every later call answers [`Error::Closed`].
+    /// Makes everything durable and lets go of the files. Every later call returns [`Error::Closed`].
     fn close(&self) -> Result<(), Error>;
 }
 

@@ -56,9 +56,9 @@ impl DeleteOptions {
     }
 }
 
-/// Typed requests. All behave as [`Client::request`], in errors and when cancelled; a name that does not obey its grammar
-/// fails with `INVALID_NAME` before anything is sent. Lists are whole, however many
-/// pages they come in; what is made or deleted meanwhile may be in them or not.
+/// Typed requests. All behave as [`Client::request`], in errors and when cancelled; a name that does not obey its
+/// grammar fails with `INVALID_NAME` before anything is sent. Lists are whole, however many pages they come in; what is
+/// made or deleted meanwhile may be in them or not.
 impl Client {
     /// The engine's state and statistics.
     pub async fn info(&self) -> Result<EngineInfo, Error> {
@@ -90,7 +90,7 @@ impl Client {
     }
 
     /// Deletes a topic with its events. Refused with `TOPIC_IN_USE`, which names them, if subscriptions or routes go
-    /// along or need it, unless it is forced. Answers what is gone.
+    /// along or need it, unless it is forced. Returns what was deleted.
     pub async fn delete_topic(&self, name: &str, how: DeleteOptions) -> Result<Deleted, Error> {
         let DeleteOptions { force, with_dead_letters } = how;
         self.deleted(Request::DeleteTopic { name: TopicName::parse_any(name)?, force, with_dead_letters })
@@ -125,7 +125,7 @@ impl Client {
     }
 
     /// Deletes a subscription with its progress. Refused with `SUBSCRIPTION_IN_USE` while consumers are attached,
-    /// unless it is forced. Answers what is gone.
+    /// unless it is forced. Returns what was deleted.
     pub async fn delete_subscription(
         &self,
         topic: &str,
@@ -143,7 +143,7 @@ impl Client {
         self.done(Request::ResumeSubscription { topic, name }).await
     }
 
-    /// Stores a WebAssembly component as the plugin's next version, or answers the version that it is already. With a
+    /// Stores a WebAssembly component as the plugin's next version, or returns the version that it is already. With a
     /// configuration (JSON text) the engine first tries whether the plugin accepts it.
     pub async fn deploy_plugin(
         &self,
@@ -162,7 +162,7 @@ impl Client {
         every_page!(self, ask, Response::Plugins { plugins, next } => (plugins, next))
     }
 
-    /// Removes one version of a plugin, or all with `None`. Answers what is gone.
+    /// Removes one version of a plugin, or all with `None`. Returns what was deleted.
     pub async fn remove_plugin(&self, name: &str, version: Option<u32>) -> Result<Deleted, Error> {
         self.deleted(Request::RemovePlugin { name: name.parse()?, version }).await
     }
@@ -178,7 +178,7 @@ impl Client {
         every_page!(self, ask, Response::Routes { routes, next } => (routes, next))
     }
 
-    /// Deletes a route. Answers what is gone.
+    /// Deletes a route. Returns what was deleted.
     pub async fn delete_route(&self, name: &str, how: DeleteOptions) -> Result<Deleted, Error> {
         let DeleteOptions { force, with_dead_letters } = how;
         self.deleted(Request::DeleteRoute { name: name.parse()?, force, with_dead_letters }).await
@@ -193,7 +193,7 @@ impl Client {
         expect!(self.request(request).await?, Response::Deleted(deleted) => deleted)
     }
 
-    /// A request that is answered with success and no more; whatever else comes with a success is not looked
+    /// A request that is answered with success and no more; whatever else comes with a success is not read
     /// at.
     async fn done(&self, request: Request) -> Result<(), Error> {
         self.request(request).await.map(drop)

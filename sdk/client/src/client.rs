@@ -67,7 +67,7 @@ impl Client {
         self.links.first().is_up()
     }
 
-    /// What the engine tells unasked, from now on: that it goes away, that retention dropped events.
+    /// The engine's notices from now on: that it goes away, that retention dropped events.
     ///
     /// The client itself obeys and logs them; this is for programs that want to know. Notices that a program
     /// does not take in time are dropped, oldest first.
@@ -114,7 +114,7 @@ impl Client {
             match timeout(left, exchange).await {
                 Err(_) => return Err(Error::TimedOut { waited: limit, in_doubt: true, last: None }),
                 Ok(Err(Error::ConnectionLost { .. })) if only_reads(request) => {
-                    // The keeper notices the loss too, but perhaps later: not to ask the same session again.
+                    // The supervisor notices the loss too, but perhaps later: do not ask the same session again.
                     let _ = timeout(REASON_GRACE, session.connection().closed()).await;
                 }
                 Ok(Ok(Response::Refused(refusal))) => return Err(refusal.into()),
@@ -130,7 +130,7 @@ impl Client {
         artefact: &Bytes,
         left: Duration,
     ) -> Result<Response, Error> {
-        // One request a stream: its number tells nobody anything.
+        // One request a stream: its number has no meaning.
         let id = 1;
         let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
         let envelope = RequestEnvelope { id, deadline_ms, trace: None, request: request.clone() };

@@ -1,4 +1,4 @@
-//! What a client must be told: where the engine is, whom to trust, how long to wait.
+//! The configuration of a client: where the engine is, whom to trust, how long to wait.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -23,7 +23,7 @@ pub struct ClientConfig {
     /// `DATA_DIR/tls/ca.pem`, and renews it there a year before it expires. Certificates that have expired or
     /// are not valid yet are left out; if no other is left, connecting fails with `TLS_FAILED`.
     pub ca: Option<Ca>,
-    /// A bearer token; engines of this version do not look at it.
+    /// A bearer token; engines of this version ignore it.
     pub token: Option<String>,
     /// Names this program in the engine's log. Default: this library's name and version.
     pub client_name: String,

@@ -1,4 +1,4 @@
-//! One event as a subscriber hands it out: the event, where it is stored, and the word that is owed for it.
+//! One event as a subscriber hands it out: the event, where it is stored, and the verb for it.
 //!
 //! Owns that the word is said once. Must not know streams.
 
@@ -21,7 +21,7 @@ use crate::{
 /// another consumer, for as long as [`crate::SubscribeOptions::max_processing`] allows. Say what became of it with
 /// [`DeliveredEvent::ack`], [`DeliveredEvent::nack`] or [`DeliveredEvent::reject`], here or in another task; an event
 /// that is dropped without a word is delivered again after the subscription's `ack_timeout`. The words return at once
-/// and are sent together, within a millisecond; [`crate::Subscriber::confirmed`] tells when they hold.
+/// and are sent together, within a millisecond; [`crate::Subscriber::confirmed`] completes when they hold.
 #[must_use = "ack, nack or reject it; dropped without a word, it is delivered again after `ack_timeout`"]
 pub struct DeliveredEvent {
     lease: Arc<Lease>,

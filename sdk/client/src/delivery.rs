@@ -203,7 +203,7 @@ pub(crate) fn nack_delay_ms(delay: Option<Duration>) -> Option<u32> {
     delay.map(|delay| u32::try_from(delay.as_millis()).unwrap_or(u32::MAX).min(u32::MAX - 1))
 }
 
-/// A delivery frame whose batches were not looked at yet.
+/// A delivery frame whose batches were not checked yet.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) header: DeliverHeader,

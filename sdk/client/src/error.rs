@@ -1,4 +1,4 @@
-//! What can go wrong for a user of this crate, and how each case answers for itself.
+//! What can go wrong for a user of this crate, with the code and text of each case.
 //!
 //! Owns the mapping from QUIC's errors. Must not know what was being done when they came.
 
@@ -187,7 +187,7 @@ impl Error {
 struct CutOff;
 
 impl From<quinn::ConnectionError> for Error {
-    /// An engine that closes a connection with a code that stands refuses this client; all else is a loss, of which
+    /// An engine that closes a connection with a code of the protocol refuses this client; all else is a loss, of which
     /// nobody knows what was done before.
     fn from(error: quinn::ConnectionError) -> Self {
         if let quinn::ConnectionError::ApplicationClosed(close) = &error {

@@ -16,12 +16,12 @@ pub trait Plugin: Sized + 'static {
     fn process(&mut self, event: &Incoming<'_>, answer: Answer<'_>) -> Result<Answered, Failure>;
 }
 
-/// What a plugin is told before its first event.
+/// What a plugin gets before its first event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Setup {
     /// The configuration: JSON text; empty if none was given.
     pub config: String,
-    /// Named facts: `plugin`, `version`, `topic`, `place`, `batch-layout`; more may come.
+    /// Named facts: `plugin`, `version`, `topic`, `attachment-point`, `batch-layout`; more may come.
     pub attributes: Vec<(String, String)>,
 }
 

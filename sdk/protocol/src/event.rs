@@ -119,7 +119,7 @@ pub struct EventTooLarge {
 
 impl EventTooLarge {
     /// The first of these sizes that is over its limit, by the name and the unit that it has in the second list. Names
-    /// are looked at last: this runs for every event.
+    /// are checked last: this runs for every event.
     #[inline]
     pub fn first_of<const N: usize>(
         sizes: [(usize, usize); N],

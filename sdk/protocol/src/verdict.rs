@@ -1,4 +1,4 @@
-//! What a plugin answers for a call: one verdict per input event, in order.
+//! A plugin's answer to a call: one verdict per input event, in order.
 //!
 //! Entries, each 4 bytes and then what its kind says:
 //!

@@ -111,12 +111,12 @@ impl Group {
         self.is_written = true;
     }
 
-    /// True if its commit was written; a group that only answers has none.
+    /// True if its commit was written; a group with replies alone has none.
     pub(super) fn is_written(&self) -> bool {
         self.is_written
     }
 
-    /// Answers everybody who waits with a failure.
+    /// Sends an error to all that wait.
     pub(super) fn fail(self, code: ErrorCode, reason: &str) {
         let error = Error::Store { code, message: reason.to_owned() };
         for reply in self.replies {

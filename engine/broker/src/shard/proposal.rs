@@ -18,8 +18,8 @@ pub(crate) struct Proposal {
     pub(crate) changes: Vec<StateChange>,
     /// Batches to append, in this order: outputs and dead letters alike.
     pub(crate) appends: Vec<AppendRequest>,
-    /// Told once the commit is durable, or the proposal is refused. One that is dropped is no refusal: the outcome is
-    /// unknown then.
+    /// Receives the outcome once the commit is durable, or the proposal is refused. One that is dropped is no refusal:
+    /// the outcome is unknown then.
     pub(crate) reply: oneshot::Sender<Result<(), ProposalRefused>>,
 }
 
@@ -91,7 +91,7 @@ impl ProposalRefused {
         Self::Failed(Error::unanswered())
     }
 
-    /// The same, as a caller of the broker is told.
+    /// The same, as the error for a caller of the broker.
     pub(crate) fn error(self) -> Error {
         let code = match self {
             Self::Failed(error) | Self::Blocked { error, .. } => return error,

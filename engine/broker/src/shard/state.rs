@@ -360,7 +360,7 @@ impl State {
             && let Ok(live) = topic.partition(partition)
             && start > live.start()
         {
-            // A reader must not look for events that the commit takes away before it is announced.
+            // A reader must not read events that the commit takes away before it is announced.
             live.hide_before(start);
             self.tables.partitions.trim((id, partition), start, dropped_bytes, &mut group.draft);
         }

@@ -104,7 +104,7 @@ impl ShardView {
         self.events.subscribe()
     }
 
-    /// Shows a catalogue, and tells those who follow what happened.
+    /// Publishes a catalogue, and notifies those who follow it.
     pub(super) fn show(&self, catalogue: Arc<Catalogue>, events: Vec<CatalogueEvent>) {
         self.catalogue.store(catalogue);
         for event in events {
@@ -114,7 +114,7 @@ impl ShardView {
     }
 
     /// Shows the catalogue that was found in the store after it was opened again. Those who follow may have missed what
-    /// happened, so that all topics are looked at anew.
+    /// happened, so that all topics are checked again.
     pub(super) fn show_again(&self, catalogue: Arc<Catalogue>) {
         self.catalogue.store(catalogue);
         self.topics.wake_all();

@@ -83,7 +83,8 @@ impl Inbox {
         None
     }
 
-    /// The next proposal that waits for a commit, unless it is longer than `room`. What is left makes a commit of its own.
+    /// The next proposal that waits for a commit, unless it is longer than `room`. What is left makes a commit of its
+    /// own.
     fn next_piggyback(&mut self, room: usize) -> Option<Command> {
         let proposal = self.piggyback.pop_if(|proposal| proposal.encoded_len_max() <= room);
         if proposal.is_none() && self.held.is_none() && !self.piggyback.is_empty() {
@@ -115,7 +116,7 @@ impl Inbox {
 }
 
 impl Writer {
-    /// Runs until it is told to stop or every handle is gone.
+    /// Runs until it is stopped or every handle is dropped.
     pub(super) fn run(mut self) {
         while let Some(first) = self.inbox.next() {
             if self.is_open() {

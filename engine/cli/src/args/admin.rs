@@ -195,7 +195,7 @@ pub(crate) struct PluginArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PluginAction {
-    /// Store a plugin's next version; places that name the plugin without a version change over to it
+    /// Store a plugin's next version; attachments that name the plugin without a version follow it
     ///
     /// The engine compiles the component, which may take a minute for one with a language runtime; the command waits up
     /// to 10 minutes and says so every 5 s.
@@ -217,7 +217,7 @@ pub(crate) enum PluginAction {
     ///
     /// NS/EVENT is processor time; where EVENTS/CALL is near 1 it is mostly the cost of a call.
     List,
-    /// Remove a plugin, or one version of it; refused while a place uses it
+    /// Remove a plugin, or one version of it; refused while it is attached
     Remove {
         /// NAME for all versions, NAME@VERSION for one
         #[arg(value_name = "NAME[@VERSION]", value_parser = parse_plugin)]

@@ -1,5 +1,5 @@
-//! What a place is like as it is typed: its chain of plugins, what happens to an event that one fails on, and how a
-//! subscription delivers.
+//! Flags of an attachment: its chain of plugins, what happens to an event that one fails on, and how a subscription
+//! delivers.
 
 use levada_protocol::request::{OnError, StageSpec, SubscriptionOptions};
 use levada_terminal::{choices::OrderArg, values::parse_size};
@@ -37,7 +37,7 @@ enum OnErrorArg {
     DeadLetter,
     /// It is dropped and counted
     Skip,
-    /// The place stops until somebody resumes it
+    /// The subscription or route stops until it is resumed
     Pause,
     /// It goes on unchanged
     Pass,

@@ -29,7 +29,7 @@ pub(super) type Input = Result<(u64, Event), Failure>;
 /// Lines that are still to be read, and what every one of them gets.
 pub(super) struct Lines {
     source: Box<dyn BufRead + Send>,
-    /// Each line is a payload as it stands.
+    /// Each line is a payload as it is.
     is_raw: bool,
     /// The key of events that name none.
     key: Option<Bytes>,

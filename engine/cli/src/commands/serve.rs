@@ -170,7 +170,7 @@ fn announce(output: &Output, started: &Started, chosen: Chosen) {
         let mut lines =
             [(chosen.quic, &quic), (chosen.http, &http)].into_iter().filter(|(chosen, _)| *chosen);
         let printed = lines.try_for_each(|(_, line)| output.line(line.trim_start()));
-        return printed.unwrap_or_else(|error| untold(&error));
+        return printed.unwrap_or_else(|error| unprinted(&error));
     }
     let printed = output.result(&announcement, || {
         format!(
@@ -180,10 +180,10 @@ fn announce(output: &Output, started: &Started, chosen: Chosen) {
         )
     });
     if let Err(error) = printed {
-        untold(&error);
+        unprinted(&error);
     }
 }
 
-fn untold(error: &Unwritten) {
+fn unprinted(error: &Unwritten) {
     tracing::warn!(%error, "the addresses could not be printed");
 }

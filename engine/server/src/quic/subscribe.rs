@@ -21,7 +21,7 @@ use super::{
 
 /// What a consumer's stream needs beside the broker.
 pub(super) struct Served<'a> {
-    /// What the client is told on the control stream.
+    /// Notices for the client on the control stream.
     pub(super) notices: &'a mpsc::Sender<Notice>,
     /// How long the stream may take nothing.
     pub(super) unread: Duration,

@@ -121,7 +121,7 @@ pub(crate) struct Concerns {
 }
 
 impl Concerns {
-    /// Logs these if it is time to; answers whether it was.
+    /// Logs these if it is time to; returns whether it was.
     pub(crate) fn say(&mut self, concerns: Vec<Concern>, now: Timestamp) -> bool {
         // A clock that was set back must not silence it for as long.
         let long_ago = now.0.abs_diff(self.at.0) >= ms(SAY_EVERY);

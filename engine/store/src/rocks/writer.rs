@@ -24,9 +24,9 @@ use crate::{
 
 /// What RocksDB adds to an operation at most: tag, family, two lengths.
 const OP_OVERHEAD_BYTES: usize = 16;
-/// How often a write that is held up looks whether it may go on.
+/// How often a delayed write checks whether it may continue.
 const STALL_LOOK: Duration = Duration::from_millis(1);
-/// After so many looks it tries, whatever it saw.
+/// After this many checks it tries in any case.
 const STALL_LOOKS_MAX: u32 = 100;
 /// RocksDB's text for a write that it would hold up.
 const STALL: &str = "Write stall";

@@ -1,6 +1,6 @@
 //! Reading stored events without leaving a trace: replay, tail, export.
 //!
-//! Owns the public face and what all streams of a reader share. One stream is `feeder.rs`.
+//! Owns the public face and what all streams of a reader share. One stream is `task.rs`.
 
 mod task;
 

@@ -97,7 +97,7 @@ impl Default for SubscribeOptions {
 /// [`Subscriber::next_delivery`] gives what came together, for programs that acknowledge in batches.
 ///
 /// The client asks for about a second of the application's own pace and extends what is held by itself, so a consumer
-/// may take longer than the subscription's `ack_timeout`; what a process that died or stands still held goes to others.
+/// may take longer than the subscription's `ack_timeout`; what a process held that died or hangs goes to others.
 /// That runs as a task on the runtime: a handler that blocks its thread for long belongs into `spawn_blocking`, or
 /// the runtime needs a second thread.
 ///
@@ -164,7 +164,7 @@ impl Subscriber {
         self.shared.lock().interruption.clone()
     }
 
-    /// The next event, waiting for one if need be. `None` never comes while the subscription stands: it
+    /// The next event, waiting for one if need be. `None` never comes while the subscription exists: it
     /// means that the client was closed.
     ///
     /// Cancel safe: no event is lost with the wait.
@@ -360,7 +360,7 @@ impl Shared {
     /// Waits until the engine has answered the first `queued` verbs, or never will.
     async fn decided(&self, queued: u64) -> Result<(), Error> {
         loop {
-            // Made before looking, so that a confirmation that comes in between is noticed.
+            // Made before the check, so that a confirmation that comes in between is noticed.
             let changed = self.confirmed.notified();
             {
                 let mut state = self.lock();

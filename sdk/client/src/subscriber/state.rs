@@ -32,7 +32,7 @@ pub(super) struct State {
     /// Most bytes that are delivered and not settled, give or take a frame.
     bytes_max: u64,
     /// Bytes to ask for.
-    bytes_owed: u64,
+    bytes_to_grant: u64,
     /// Counts streams and the times between them; a delivery of an earlier one can no longer be acknowledged.
     pub(super) stream: u64,
     queue: VecDeque<(HeldId, Incoming)>,
@@ -56,7 +56,7 @@ impl State {
             pace,
             held,
             bytes_max,
-            bytes_owed: 0,
+            bytes_to_grant: 0,
             stream: 0,
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -70,12 +70,12 @@ impl State {
         }
     }
 
-    /// A stream stands: nothing was delivered on it, and all credit is to be given.
+    /// A stream was opened: nothing was delivered on it, and all credit is to be given.
     pub(super) fn attached(&mut self, ack_timeout: Duration) {
         self.forget();
         self.held.keep_within(ack_timeout);
         self.pace.attached();
-        self.bytes_owed = self.bytes_max;
+        self.bytes_to_grant = self.bytes_max;
         self.interruption = None;
     }
 
@@ -92,7 +92,7 @@ impl State {
         self.queued_bytes = 0;
         self.outbox.lose();
         self.held.clear();
-        self.bytes_owed = 0;
+        self.bytes_to_grant = 0;
         self.due = None;
         self.asleep = false;
     }
@@ -101,7 +101,7 @@ impl State {
         let events = u64::from(incoming.header.count);
         let Some((first, next)) = incoming.span() else {
             // Nothing to hand out.
-            self.bytes_owed += incoming.bytes;
+            self.bytes_to_grant += incoming.bytes;
             return;
         };
         let (partition, token) = (incoming.header.partition, incoming.header.token);
@@ -128,7 +128,7 @@ impl State {
             }
             let freed = self.held.release(id);
             self.pace.skipped(freed.events);
-            self.bytes_owed += freed.bytes;
+            self.bytes_to_grant += freed.bytes;
         }
         None
     }
@@ -136,7 +136,7 @@ impl State {
     /// After a take, `found` or not: whether to wake the driver. The program comes back for more, so what it said
     /// meanwhile goes out, unless more is at hand and the engine has plenty of credit left.
     pub(super) fn took(&mut self, found: bool, was_over_limit: bool, now: Instant) -> bool {
-        let flush = self.owes_much() || (!found && self.is_rested(now));
+        let flush = self.has_much_credit() || (!found && self.is_rested(now));
         if flush && self.has_words() {
             self.due = Some(now);
         }
@@ -147,29 +147,30 @@ impl State {
 
     /// True if the driver did not get its turn when it was due: a program that never waits must leave it one.
     pub(super) fn is_late(&self, now: Instant) -> bool {
-        self.due.is_some_and(|due| due + LATE < now) || self.held.look_at().is_some_and(|at| at < now)
+        self.due.is_some_and(|due| due + LATE < now) || self.held.due_at().is_some_and(|at| at < now)
     }
 
-    /// True if nothing went out lately: a lone verb need not wait, and of many not each costs a packet.
+    /// True if nothing was sent lately: a lone verb need not wait, and many share a packet.
     fn is_rested(&self, now: Instant) -> bool {
         self.sent.is_none_or(|sent| now >= sent + GATHER)
     }
 
-    fn owes_much(&self) -> bool {
-        self.pace.owed() >= self.pace.worth_telling() || self.bytes_owed >= (self.bytes_max / 4).max(1)
+    fn has_much_credit(&self) -> bool {
+        self.pace.to_request() >= self.pace.worth_a_frame()
+            || self.bytes_to_grant >= (self.bytes_max / 4).max(1)
     }
 
     /// True if there is anything to send.
     pub(super) fn has_words(&self) -> bool {
-        !self.outbox.is_empty() || self.bytes_owed > 0 || self.pace.owed() > 0
+        !self.outbox.is_empty() || self.bytes_to_grant > 0 || self.pace.to_request() > 0
     }
 
-    /// Puts verbs into the outbox and bytes back into the credit; answers whether to wake the driver.
+    /// Queues verbs and returns bytes to the credit; returns whether to wake the driver.
     pub(super) fn say(&mut self, verbs: Vec<Verb>, bytes: u64, now: Instant) -> bool {
         for verb in verbs {
             self.outbox.push(verb);
         }
-        self.bytes_owed += bytes;
+        self.bytes_to_grant += bytes;
         let full = self.outbox.waiting() >= VERBS_ENOUGH;
         let fresh = self.due.is_none() && self.has_words();
         if full {
@@ -182,7 +183,7 @@ impl State {
         wake
     }
 
-    /// What waits goes out now; answers whether to wake the driver.
+    /// Sends what is queued now; returns whether to wake the driver.
     pub(super) fn flush(&mut self, now: Instant) -> bool {
         self.due = Some(now);
         std::mem::take(&mut self.asleep)
@@ -198,10 +199,10 @@ impl State {
             self.due = None;
             self.sent = Some(now);
             self.outbox.take(out);
-            let credit = Credit { events: self.pace.owed(), bytes: self.bytes_owed };
+            let credit = Credit { events: self.pace.to_request(), bytes: self.bytes_to_grant };
             if credit.events > 0 || credit.bytes > 0 {
                 self.pace.ask(credit.events);
-                self.bytes_owed = 0;
+                self.bytes_to_grant = 0;
                 out.push(credit.frame());
             }
         }
@@ -210,6 +211,6 @@ impl State {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        [self.due, self.held.look_at()].into_iter().flatten().min()
+        [self.due, self.held.due_at()].into_iter().flatten().min()
     }
 }

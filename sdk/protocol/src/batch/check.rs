@@ -234,7 +234,7 @@ fn check_events(header: &BatchHeader, body: &[u8], by: MadeBy) -> Result<(), Bat
     Ok(())
 }
 
-/// Checks one record and answers its offset delta, if the batch is a selection.
+/// Checks one record and returns its offset delta, if the batch is a selection.
 #[inline]
 fn check_event(header: &BatchHeader, record: &[u8], index: u32, by: MadeBy) -> Result<u32, BatchError> {
     let malformed = |what| BatchError::Event { index, what };

@@ -29,7 +29,7 @@ impl RouteSpec {
     }
 }
 
-/// A route as it stands.
+/// The description and current state of a route.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RouteInfo {
     /// What it is.

@@ -75,7 +75,7 @@ impl TopicChanges {
     }
 }
 
-/// A topic as it stands.
+/// The description and current state of a topic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TopicInfo {
     /// Its name.
@@ -101,7 +101,7 @@ impl TopicInfo {
     }
 }
 
-/// A partition as it stands.
+/// The current state of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PartitionInfo {

@@ -137,12 +137,12 @@ impl Partitions {
         let NewBatch { topic, partition: number, batch, hops, retain_for_ms } = append;
         let partition = self.topics.get_mut(&topic)?.get_mut(usize::from(number.0))?;
         let len = batch.bytes().len();
-        let place = (topic, number);
+        let key = (topic, number);
         let full = partition.open.take_if(|open| open.hops != hops || !open.fits(len));
         // One that follows on another within the commit is in the list already.
         let is_first = full.is_none();
         if let Some(full) = full {
-            full.close(place, draft);
+            full.close(key, draft);
         }
         let end = &mut partition.end;
         let base = end.next;
@@ -155,7 +155,7 @@ impl Partitions {
             }
             draft.reserve(OP_HEADER_BYTES + LOG_KEY_BYTES + RECORD_PREFIX_BYTES);
             if is_first {
-                self.open.push(place);
+                self.open.push(key);
             }
         }
         let open = partition.open.get_or_insert_with(|| OpenRecord {
@@ -209,8 +209,8 @@ impl Partitions {
         draft.announce(Announcement::Trimmed { topic, partition: number, start, dropped_bytes });
     }
 
-    /// Notes a set-back in every partition whose newest append time is too far ahead of the clock: from the next event on
-    /// append times are of `now` again. A new segment begins there, so that retention sees both sides.
+    /// Notes a set-back in every partition whose newest append time is too far ahead of the clock: from the next event
+    /// on append times are of `now` again. A new segment begins there, so that retention sees both sides.
     pub(in crate::shard) fn set_back(&mut self, now: Timestamp, draft: &mut Draft) -> SetBack {
         let mut found = SetBack::default();
         for (topic, partitions) in &mut self.topics {
