@@ -15,10 +15,10 @@ use crate::error::Error;
 /// On whose behalf a call is made.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Principal {
-    /// Somebody on this machine, who may do everything. The only one while no identities can be configured; the
+    /// A local caller, who may do everything. The only one while no identities can be configured; the
     /// listeners are then loopback only.
     Local,
-    /// Somebody who may do some actions, to whatever they are done.
+    /// A caller who may do some actions, on any resource.
     Granted {
         /// The name that records and refusals show.
         name: Arc<str>,

@@ -216,7 +216,7 @@ impl Log {
     }
 }
 
-/// Runs something that may wait for the disk where that holds nobody up.
+/// Runs something that may wait for the disk on a blocking thread.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {

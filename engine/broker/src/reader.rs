@@ -1,4 +1,4 @@
-//! Readers: positions that leave nothing behind. One task per reader reads ahead of its credit by one read, and only
+//! Readers: positions that are not stored. One task per reader reads ahead of its credit by one read, and only
 //! once there is room for what it will find.
 //!
 //! It owns a reader's position in each partition. It must not know subscriptions: nothing here is stored.
@@ -45,7 +45,7 @@ pub struct Reader {
 #[derive(Debug)]
 pub struct CreditSender {
     grants: mpsc::Sender<Credit>,
-    /// Ends a reader that would follow for ever.
+    /// Ends a reader that follows.
     finish: Option<CancellationToken>,
 }
 
@@ -197,9 +197,9 @@ impl ReaderTask {
         self.credit_events > 0 && self.credit_bytes > 0
     }
 
-    /// Lets every partition have its turn while there is credit; true if anything was sent.
+    /// Serves every partition in turn while there is credit; true if anything was sent.
     ///
-    /// The first is another one each time, so that one with much to read does not take all credit for ever; but what
+    /// The first is a different one each time, so that one with much to read does not take all credit; but what
     /// was read of one is sent before another is read, so that no more than one read is ever in memory.
     async fn round(&mut self) -> Result<bool, Error> {
         let (count, begin) = (self.cursors.len(), self.first);
@@ -223,10 +223,10 @@ impl ReaderTask {
         Ok(sent)
     }
 
-    /// Reads on in a partition of which nothing is left; false if there is nothing now.
+    /// Reads ahead in a partition of which nothing is left in memory; false if there is nothing now.
     ///
-    /// What retention dropped meanwhile ends the reader, for it would miss events that it counts on. Only where the
-    /// oldest event was asked for, and none was sent yet, reading begins with what is the oldest now.
+    /// Events that retention dropped meanwhile end the reader with an error, as it would miss them. Only if the oldest
+    /// event was requested and none was sent yet, reading begins with the event that is the oldest now.
     async fn fetch(&mut self, at: usize) -> Result<bool, Error> {
         let cursor = &mut self.cursors[at];
         let mut least = 0;

@@ -44,7 +44,7 @@ impl Tasks {
     ) -> Result<T, Error> {
         let (reply, result) = oneshot::channel();
         self.spawn(span, async move {
-            // Whoever asked may have given up.
+            // The caller may have given up.
             let _ = reply.send(task.await);
         });
         // A task that has no answer has panicked, perhaps in the middle of what it did.

@@ -37,7 +37,7 @@ pub(crate) struct Topic {
     pub(crate) counters: metrics::Appended,
     /// Cancelled when the topic is deleted.
     pub(crate) deleted: CancellationToken,
-    /// Set when its deletion is decided: its rows may go before that is durable.
+    /// Set when its deletion is decided: its rows may be deleted before that is durable.
     deleting: AtomicBool,
 }
 

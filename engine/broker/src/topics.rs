@@ -50,7 +50,7 @@ impl Topics {
         }
     }
 
-    /// Wakes everybody who waits for events of any topic.
+    /// Wakes all listeners of all topics.
     pub(crate) fn wake_all(&self) {
         for topic in self.live.read().unwrap_or_else(PoisonError::into_inner).values() {
             topic.changes.note_all();

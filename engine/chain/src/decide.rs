@@ -206,7 +206,7 @@ impl<'d, 'r, 's> Decision<'d, 'r, 's> {
         self.end_event(&violation)
     }
 
-    /// Counts an answer on so many events for the breaker and records its violations. True if the window ends early.
+    /// Counts an answer on some events for the breaker and records its violations. True if the window ends early.
     fn record(&mut self, violations: &[Violation], events: u32) -> bool {
         let mut next = 0;
         for violation in violations {

@@ -53,7 +53,7 @@ impl<'t> Policy<'t> {
     /// What happens to an event that ends for `reason` at a stage that is configured with `on_error`.
     pub(crate) fn action(self, reason: DeadReason, on_error: OnError) -> OnError {
         match reason {
-            // No setting of a plugin lets an event go round for ever.
+            // No setting of a plugin lets an event loop for ever.
             DeadReason::Loop => OnError::DeadLetter,
             DeadReason::PluginError | DeadReason::Rejected => on_error,
         }

@@ -36,7 +36,7 @@ pub(crate) struct Failure {
     pub(crate) position: Position,
     pub(crate) stage: usize,
     pub(crate) reason: DeadReason,
-    /// One sentence.
+    /// A sentence for people.
     pub(crate) text: String,
 }
 

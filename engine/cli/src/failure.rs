@@ -219,7 +219,7 @@ fn hint(code: FailureCode) -> Option<String> {
         ErrorCode::StorageOlder => {
             "`levada read` of the build that wrote it, piped into `levada publish` here, carries events over"
         }
-        ErrorCode::StorageFull => "make room on the data directory's volume; reading goes on meanwhile",
+        ErrorCode::StorageFull => "make room on the data directory's volume; reading continues meanwhile",
         _ => return None,
     };
     Some(text.to_owned())

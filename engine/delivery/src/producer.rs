@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(producer.outcomes().len(), 1);
         let found = Check::Duplicate { base: Some(Offset(7 + 300)), events: 3 };
         assert_eq!(producer.check(E0, Sequence(300), 3), found);
-        // Somebody else's event lies between.
+        // An event of another producer is between them.
         producer.record(NOW, E0, Sequence(3_000), 1, (Offset(3_008), 1));
         assert_eq!(producer.outcomes().len(), 2);
         let last = Check::Duplicate { base: Some(Offset(3_008)), events: 1 };

@@ -170,7 +170,7 @@ impl Moment {
 thread_local! {
     /// When the slice began that this thread is in.
     static SLICE: Cell<Option<Moment>> = const { Cell::new(None) };
-    /// The processor time of the longest slice that ended on this thread since somebody asked.
+    /// The processor time of the longest slice that ended on this thread since the last call.
     static LONGEST: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
@@ -179,7 +179,7 @@ pub(crate) fn take_longest_slice() -> Duration {
     LONGEST.take()
 }
 
-/// Counts the running call's time on this thread from now on. A call that was put aside may go on on another thread.
+/// Counts the running call's time on this thread from now on. A call that was put aside may continue on another thread.
 pub(crate) fn begin_slice() {
     SLICE.set(Some(Moment::now()));
 }
@@ -228,7 +228,7 @@ fn run(shared: &Shared, engine: &EngineWeak, tick: Duration) {
         } else if idle < IDLE_TICKS {
             idle += 1;
         } else {
-            // Whoever starts something wakes this thread after counting itself in, so no start is missed.
+            // A call that starts wakes this thread after counting itself in, so no start is missed.
             thread::park();
             idle = 0;
             continue;

@@ -52,7 +52,7 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: io::Error,
     },

@@ -121,7 +121,7 @@ mod tests {
                 Ok(told.recv().is_ok())
             };
             tokio::select! {
-                _ = in_turn(&turns, work) => panic!("it ended untold"),
+                _ = in_turn(&turns, work) => panic!("it ended before it was released"),
                 began = begins => began.unwrap(),
             }
             assert_eq!(turns.available_permits(), 0);

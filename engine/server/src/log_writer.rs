@@ -1,4 +1,4 @@
-//! Where log lines go: to a thread of their own, which alone waits for whoever reads them.
+//! Log lines are written by a thread of their own, which alone waits for their reader.
 //!
 //! A reader that has gone, a full disk behind the file, a terminal that was stopped: each costs log lines, which are
 //! counted, and never holds up or ends who writes them. It must not know what the lines say.
@@ -43,7 +43,7 @@ impl Write for LossyStderr {
     }
 }
 
-/// Hands lines to the thread that writes them. Cheap to clone.
+/// Sends lines to the thread that writes them. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct LogWriter {
     shared: Arc<Shared>,

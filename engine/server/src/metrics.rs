@@ -79,7 +79,7 @@ pub(crate) fn page(series: &[Series]) -> String {
         ),
         ("process_open_fds", "gauge", "open file descriptors", process.open_fds),
         ("process_max_fds", "gauge", "file descriptors that may be open", process.max_fds),
-        ("levada_log_lines_lost_total", "counter", "log lines that nobody took", Some(lines_lost)),
+        ("levada_log_lines_lost_total", "counter", "log lines that could not be written", Some(lines_lost)),
     ] {
         let Some(value) = value else { continue };
         // Writing to a String does not fail.

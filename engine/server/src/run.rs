@@ -78,7 +78,7 @@ pub async fn run(
         .map_err(|source| listen_error(config.http.address, "tcp", source))?;
     let http = tcp.local_addr().map_err(|source| listen_error(config.http.address, "tcp", source))?;
 
-    // 2. The store: from here on the data directory is ours, and nobody else writes into it.
+    // 2. The store: from here on the data directory is ours, and no other process writes into it.
     let store = open_store(&config).await?;
 
     // 3. What lies beside it: keys, and the plugin host with its cache.
@@ -200,7 +200,7 @@ async fn open_store(config: &ServerConfig) -> Result<RocksStore, Error> {
     opened.await.expect("opening a store answers errors and does not panic")
 }
 
-/// Lets everybody see what a start reads before anything is written.
+/// Checks what a start reads, before anything is written.
 struct Inspected {
     state: Inspection,
     files: TlsFiles,

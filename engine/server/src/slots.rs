@@ -1,6 +1,6 @@
 //! Slots for peers that have not shown yet that they mean well, shared out between addresses.
 //!
-//! Where all are taken, the newcomer gets the slot of whoever has been silent longest at the address that holds most:
+//! If all are taken, a newcomer gets the slot of the peer that was silent longest at the address that holds most:
 //! one address delays its own peers only. It must not know what the slots are for.
 
 use std::{

@@ -102,7 +102,7 @@ pub enum Error {
         applied: CommitIndex,
     },
     /// The commit is of another history than the one that the store holds: two writers made commits of one index, and
-    /// the store has the other's. Its rows have to be made anew from what is right.
+    /// the store has the other's. Its rows have to be rebuilt from the right history.
     #[error("commit {index} is of another history than the store's: {detail}")]
     Diverged {
         /// The commit that was refused.
@@ -148,7 +148,7 @@ impl Error {
     }
 
     /// True for the want of something that may be there again a moment later: [`crate::Store::reopen`] is worth trying
-    /// again and again, with nobody's help.
+    /// again and again, without an operator.
     pub fn heals(&self) -> bool {
         match self {
             Self::Full { .. } | Self::NoDescriptors { .. } => true,

@@ -121,11 +121,11 @@ fn after(prefix: &[u8]) -> Bytes {
 
 /// A record that was read: its prefix is checked and its batches are bound to their offsets.
 ///
-/// The batches themselves, headers included, are checked when [`Record::batches`] or whoever else walks them gets
+/// The batches themselves, headers included, are checked when [`Record::batches`] or another walk over them gets
 /// there; until then `count` is what their headers say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Where it lies.
+    /// The key under which it is stored.
     pub key: LogKey,
     /// When it was appended.
     pub append_time: Timestamp,
@@ -177,15 +177,15 @@ pub enum RecordError {
     /// The record was written by a later release.
     #[error("{} has format {got}, expected {RECORD_VERSION}", location(key))]
     Newer {
-        /// Where it lies.
+        /// The key under which it is stored.
         key: LogKey,
-        /// What came.
+        /// The value that was read.
         got: u8,
     },
     /// The record is damaged, or is not the one that was stored under this key.
     #[error("{} is damaged: {what}", location(key))]
     Damaged {
-        /// Where it lies.
+        /// The key under which it is stored.
         key: LogKey,
         /// What does not fit.
         what: &'static str,

@@ -7,12 +7,12 @@ use crate::{Commit, Error, Family, commit::AppliedRow};
 
 /// Keeps commits and answers questions about the rows they made.
 ///
-/// One shard has one store. Nobody else writes to it, and nothing is in it that did not come in a commit.
+/// One shard has one store. Only the shard writes to it, and it holds nothing that was not in a commit.
 ///
 /// # Order and atomicity
 /// Commits are applied in the order of their indexes, each whole or not at all. Within a commit the operations
 /// take effect in their order: a put after a range delete survives it. A read sees all of a commit or nothing
-/// of it, and sees it as soon as [`Store::apply`] returned: *before* it is durable. Whoever shows rows to
+/// of it, and sees it as soon as [`Store::apply`] returned: *before* it is durable. A caller that shows rows to
 /// others bounds them by what a sync has confirmed.
 ///
 /// # Durability
@@ -33,10 +33,10 @@ use crate::{Commit, Error, Family, commit::AppliedRow};
 ///
 /// # Failure
 /// The first failed write or sync is final: [`Store::apply`], [`Store::sync`] and [`Store::compact`] answer with
-/// it, and are not tried again, until [`Store::reopen`] succeeds or the process starts anew. What was applied and
+/// it, and are not tried again, until [`Store::reopen`] succeeds or the process restarts. What was applied and
 /// not confirmed may be there afterwards or not. Reads go on. A full disk, a used up quota ([`Error::Full`]) and a want
 /// of file descriptors ([`Error::NoDescriptors`]) are such failures with their own errors, after which `reopen` makes
-/// sense again and again ([`Error::heals`]); after any other failure the operator should look first.
+/// sense again and again ([`Error::heals`]); after any other failure the operator should check first.
 ///
 /// # Threads
 /// `apply` has one caller at a time. Everything else may be called from any thread at any time: `sync` while

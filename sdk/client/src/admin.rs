@@ -27,7 +27,7 @@ macro_rules! every_page {
         let (mut all, mut after) = (Vec::new(), None);
         loop {
             let (mut page, next) = expect!($client.request($ask(after.take())).await?, $pattern => $page)?;
-            // What claims to go on and brings nothing would go on for ever.
+            // An empty page with a next one would loop for ever.
             if page.is_empty() && next.is_some() {
                 break Err(Error::bad_answer("a page of a list is empty, and not the last"));
             }

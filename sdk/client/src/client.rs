@@ -32,9 +32,9 @@ const REASON_GRACE: Duration = Duration::from_secs(1);
 ///
 /// Cheap to clone; the connection ends with the last clone and with everything that was made from them.
 ///
-/// Each subscriber, publisher, reader and running request takes a stream of the connection. An engine allows so many of
-/// them, 1,024 by default; a client that needs more makes further connections by itself, up to 64, so that one client
-/// serves thousands of subscriptions. What finds no stream then fails with `LIMIT_EXCEEDED`.
+/// Each subscriber, publisher, reader and running request takes a stream of the connection. An engine limits the number
+/// of them, 1,024 by default; a client that needs more makes further connections by itself, up to 64, so that one
+/// client serves thousands of subscriptions. What finds no stream then fails with `LIMIT_EXCEEDED`.
 #[derive(Debug, Clone)]
 pub struct Client {
     links: Links,
@@ -46,7 +46,7 @@ impl Client {
     /// Cancel safe: nothing is left behind.
     ///
     /// # Errors
-    /// `CONNECT_FAILED` if nobody answers, `TLS_FAILED` if the engine's certificate is not trusted,
+    /// `CONNECT_FAILED` if there is no answer, `TLS_FAILED` if the engine's certificate is not trusted,
     /// `UNSUPPORTED_VERSION` if engine and client have no protocol version in common, `CONFIG_INVALID`.
     pub async fn connect(config: ClientConfig) -> Result<Self, Error> {
         Ok(Self { links: Links::connect(config).await? })

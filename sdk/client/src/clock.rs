@@ -19,7 +19,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// An identity that nobody else has.
+/// A unique identity.
 pub(crate) fn producer_id() -> Result<ProducerId, Error> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)

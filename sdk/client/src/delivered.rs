@@ -76,7 +76,7 @@ impl DeliveredEvent {
         self.say(&VerbKind::Reject { reason: reason.to_owned() });
     }
 
-    /// Still at work on it: `max_processing` and the subscription's `ack_timeout` begin anew.
+    /// Still at work on it: `max_processing` and the subscription's `ack_timeout` start again.
     pub fn in_progress(&self) {
         self.lease.say((self.from, self.offset), &VerbKind::InProgress, |_, _| 0);
     }

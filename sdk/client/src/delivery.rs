@@ -20,7 +20,7 @@ use crate::{error::Error, subscriber::Lease};
 ///
 /// What came from [`crate::Subscriber::next_delivery`] is to be acknowledged: all at once or range by range, here or in
 /// another task. While it is held the client extends it by itself, so that it is not given to another consumer, for as
-/// long as [`crate::SubscribeOptions::max_processing`] allows; every word about a part of it begins that time anew.
+/// long as [`crate::SubscribeOptions::max_processing`] allows; every verb about a part of it starts that time again.
 /// Events about which nothing is said until it is dropped are delivered again after the subscription's `ack_timeout`.
 /// The verbs return at once and are sent together, with the next call of the subscriber or within a millisecond; what
 /// is said after the connection was lost, or of events that came from a [`crate::Reader`], has no effect. Offsets of a
@@ -30,7 +30,7 @@ pub struct Delivery {
     first: Offset,
     last: Offset,
     batches: Vec<PlacedBatch>,
-    /// So many of its events, the first ones, were handed out one by one.
+    /// How many of its events, from the first, were handed out one by one.
     handed_out: usize,
     lease: Option<Arc<Lease>>,
 }
@@ -149,7 +149,7 @@ impl Delivery {
         self.say(range, VerbKind::Reject { reason: reason.to_owned() });
     }
 
-    /// Still at work on what has not been spoken of: `max_processing` and the subscription's `ack_timeout` begin anew.
+    /// Still at work on what was not settled: `max_processing` and the subscription's `ack_timeout` start again.
     pub fn in_progress(&self) {
         self.say(self.range(), VerbKind::InProgress);
     }

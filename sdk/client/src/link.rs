@@ -144,7 +144,7 @@ impl Supervisor {
             self.state.send_replace(State::Up(session.clone()));
         }
         session.close();
-        // Whoever waits for `Closed` may end the program next: the last packet goes out first.
+        // A caller that waits for `Closed` may end the program next: the last packet is sent first.
         let _ = timeout(CLOSE_GRACE, session.drained()).await;
         self.state.send_replace(State::Closed);
     }
@@ -175,7 +175,7 @@ impl Supervisor {
 
     /// Returns true if the session is over.
     async fn on_notice(&self, notice: Notice, session: &Session) -> bool {
-        let going = match &notice {
+        let goes_away = match &notice {
             Notice::GoAway { reason } => {
                 info!(%reason, "engine is going away");
                 true
@@ -186,14 +186,14 @@ impl Supervisor {
             }
             Notice::Unknown => false,
         };
-        // Nobody listening is fine.
+        // Without a listener this fails, which is fine.
         let _ = self.notices.send(notice);
-        if going {
+        if goes_away {
             // No new streams on this session, but what is in flight may end.
             self.state.send_replace(State::Down(None));
             let _ = timeout(GOAWAY_GRACE, session.connection().closed()).await;
         }
-        going
+        goes_away
     }
 
     async fn reconnect(&self) -> (Session, Stream) {

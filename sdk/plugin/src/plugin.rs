@@ -6,7 +6,8 @@ use crate::{Answer, Answered, Incoming};
 
 /// A plugin: configured once, then asked about one event after the other.
 pub trait Plugin: Sized + 'static {
-    /// Reads the configuration. An error text refuses it: whoever deploys or attaches the plugin reads it.
+    /// Reads the configuration. An error text refuses it, and is returned to the caller who deploys or attaches the
+    /// plugin.
     fn init(setup: &Setup) -> Result<Self, String>;
 
     /// Gives one event its verdict: exactly one of the methods of [`Answer`] makes an [`Answered`].

@@ -78,7 +78,7 @@ impl Event {
     }
 }
 
-/// What the names of the engine's own headers begin with. Nobody else gives an event such a header.
+/// What the names of the engine's own headers begin with. Only the engine adds such headers.
 pub const ENGINE_HEADER_PREFIX: &str = "lv-";
 
 /// True for the name of a header of the engine's own.
@@ -87,7 +87,7 @@ pub fn is_engine_header(name: &[u8]) -> bool {
     name.starts_with(ENGINE_HEADER_PREFIX.as_bytes())
 }
 
-/// An event that somebody else than the engine gave a header of the engine's own.
+/// An event of a publisher with a header that is the engine's own.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "event has the header {name:?}, and names that begin with {ENGINE_HEADER_PREFIX} are the engine's own: give it another"

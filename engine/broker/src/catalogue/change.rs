@@ -25,7 +25,7 @@ use crate::{
 /// How many removed plugins have their last number remembered, so that none is given twice.
 const REMOVED_PLUGINS_MAX: usize = 100_000;
 
-/// A change that somebody asked for. Names and options were parsed; whether it is possible is decided here.
+/// A requested change. Names and options were parsed; whether it is possible is decided here.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     CreateTopic {

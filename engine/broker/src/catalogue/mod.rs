@@ -1,5 +1,5 @@
 //! What exists: topics, subscriptions, routes, plugin versions. Records alone, without anything that lives: the shard's
-//! writer decides the next catalogue from the one before, and everybody sees it once it is durable. What lives beside
+//! writer decides the next catalogue from the one before, and publishes it once it is durable. What lives beside
 //! it, such as a topic's newest batches, follows its events.
 
 mod change;

@@ -15,7 +15,7 @@ use crate::{dead_letter_topics, error::Error};
 /// Most names of one kind that a refusal shows.
 const SHOWN_MAX: usize = 20;
 
-/// What somebody wants to delete.
+/// The root of a deletion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Root {
     Topic(TopicName),

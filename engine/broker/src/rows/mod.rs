@@ -93,9 +93,9 @@ mod tag {
 
 /// A kind of row. A value of the type is what one row holds.
 pub(crate) trait Row: Sized {
-    /// What errors call it.
+    /// Its name in error messages.
     const NAME: &'static str;
-    /// Where it lies.
+    /// The family that holds it.
     const FAMILY: Family;
     /// The layout that is written, and the only one that is read.
     const VERSION: u8;

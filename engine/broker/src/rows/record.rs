@@ -19,7 +19,7 @@ const LEN: usize = 255;
 
 /// A kind of record.
 pub(crate) trait Record: Serialize + DeserializeOwned {
-    /// What errors call it.
+    /// Its name in error messages.
     const NAME: &'static str;
     /// The first byte of its keys.
     const TAG: u8;

@@ -103,7 +103,7 @@ impl Command {
         }
     }
 
-    /// Tells whoever asked that nothing was done.
+    /// Replies that nothing was done.
     pub(super) fn refuse(self, error: &Error) {
         match self {
             Self::Append(append) => {

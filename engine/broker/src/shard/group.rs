@@ -96,7 +96,7 @@ impl Group {
         self.catalogue = Some(Arc::new(catalogue));
     }
 
-    /// True if there is nothing to write and nobody to tell.
+    /// True if there is nothing to write and no reply to send.
     pub(super) fn is_empty(&self) -> bool {
         self.draft.is_empty() && self.replies.is_empty()
     }

@@ -182,7 +182,7 @@ impl Shard {
                 let _ = thread.join();
             }
         });
-        // Neither fails: they do not panic, and nobody aborts them.
+        // Neither fails: they do not panic, and they are never aborted.
         let _ = threads.await;
         let _ = notifying.await;
     }
@@ -202,7 +202,7 @@ impl ShardHandle {
         self.view.topic(name)
     }
 
-    /// What everybody sees of the shard.
+    /// The shared view of the shard.
     pub(crate) fn view(&self) -> &ShardView {
         &self.view
     }

@@ -97,7 +97,7 @@ impl ProposalRefused {
             Self::Failed(error) | Self::Blocked { error, .. } => return error,
             Self::Gone => ErrorCode::TopicNotFound,
             Self::End { .. } => ErrorCode::OffsetMismatch,
-            // Whoever asks again reaches the new owner.
+            // A retry reaches the new owner.
             Self::Stale { .. } | Self::Moved { .. } => ErrorCode::ShuttingDown,
         };
         Error::refused(code, self.to_string())

@@ -377,7 +377,7 @@ impl State {
         Ok(())
     }
 
-    /// Looks whether the clock was set back, and begins anew where it was.
+    /// Checks whether the clock was set back, and starts append times again where it was.
     pub(super) fn check_clock(&mut self, group: &mut Group, now: Timestamp) {
         let found = self.tables.partitions.set_back(now, &mut group.draft);
         if found.partitions > 0 {

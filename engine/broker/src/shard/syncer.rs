@@ -1,4 +1,4 @@
-//! The thread that makes written groups durable, and then has everybody notified, in order.
+//! The thread that makes written groups durable, and then has their replies sent, in order.
 //!
 //! Nothing of a group is visible and nothing decided in it is answered before the sync that covers it.
 

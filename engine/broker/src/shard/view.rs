@@ -1,4 +1,4 @@
-//! What everybody sees of the shard: the durable catalogue, the live topics, and whether writes are taken.
+//! The shared view of the shard: the durable catalogue, the live topics, and whether writes are taken.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -51,7 +51,7 @@ pub(crate) struct SyncTimes {
     pub(crate) p99_us: u64,
 }
 
-/// What the shard's threads show to everybody.
+/// What the shard's threads publish.
 #[derive(Debug)]
 pub(crate) struct ShardView {
     catalogue: ArcSwap<Catalogue>,
@@ -108,7 +108,7 @@ impl ShardView {
     pub(super) fn show(&self, catalogue: Arc<Catalogue>, events: Vec<CatalogueEvent>) {
         self.catalogue.store(catalogue);
         for event in events {
-            // Nobody follows if this fails.
+            // There is no follower if this fails.
             let _ = self.events.send(event);
         }
     }

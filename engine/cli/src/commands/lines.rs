@@ -48,7 +48,7 @@ impl Lines {
         })
     }
 
-    /// Turns lines into events until the input ends, a line is wrong, or nobody takes them.
+    /// Turns lines into events until the input ends, a line is wrong, or the receiver is dropped.
     pub(super) fn read(mut self, sender: &mpsc::Sender<Input>) {
         let mut line = Vec::new();
         for number in 1.. {

@@ -42,7 +42,7 @@ async fn act(output: &Output, client: &Client, action: RouteAction) -> anyhow::R
             output.rows(&routes, || table(&routes))?;
             if !output.is_json() && routes.iter().any(|route| !route.state.is_running()) {
                 output.remark(
-                    "`levada route describe ROUTE` says in full why one is paused or blocked; a paused one goes on \
+                    "`levada route describe ROUTE` says in full why one is paused or blocked; a paused one continues \
                      with `levada route resume ROUTE`, a blocked one once its target takes events",
                 );
             }

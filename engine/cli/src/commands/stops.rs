@@ -1,5 +1,5 @@
 //! Remarks while a command waits: that a subscription or route is paused, that there is no connection and why, that it
-//! goes on. Shared by the commands that wait; knows no requests.
+//! continues. Shared by the commands that wait; knows no requests.
 
 use std::{cell::RefCell, convert::Infallible, time::Duration};
 
@@ -27,7 +27,7 @@ pub(super) struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    /// Prints why `progress` stays the same, as far as the connection or `ask` knows, and when it goes on again.
+    /// Prints why `progress` stays the same, as far as the connection or `ask` knows, and when it continues.
     pub(super) async fn report_stops(
         &self,
         progress: impl Fn() -> u64,
@@ -64,8 +64,8 @@ impl Waiting<'_> {
                 }
             };
             if stopped != reported {
-                let goes_on = || format!("{} goes on", self.what);
-                self.output.remark(&stopped.clone().unwrap_or_else(goes_on));
+                let continues = || format!("{} continues", self.what);
+                self.output.remark(&stopped.clone().unwrap_or_else(continues));
                 reported = stopped;
             }
         }
@@ -122,12 +122,12 @@ pub(super) fn cure(stopped: &RunState) -> &'static str {
              with `levada plugin remove NAME@VERSION`"
         }
         (Some(ErrorCode::TopicNotFound), _) => {
-            "it stops until the topic that it writes to is there: make that with `levada topic create TOPIC`, then \
+            "it stops until the topic that it writes to exists: create that with `levada topic create TOPIC`, then \
              resume it again"
         }
-        (_, RunState::Blocked { .. }) => "it goes on by itself once its target takes events",
+        (_, RunState::Blocked { .. }) => "it continues by itself once its target takes events",
         (_, RunState::Running | RunState::Paused { .. } | RunState::Unknown) => {
-            "it stops at the same event until its cause is mended: deploy a plugin version that takes the event, or \
+            "it stops at the same event until the cause is fixed: deploy a plugin version that takes the event, or \
              create it again with --on-error dead-letter"
         }
     }

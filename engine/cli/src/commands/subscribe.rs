@@ -103,7 +103,7 @@ fn report(output: &Output, args: &SubscribeArgs, subscribed: &Subscribed) {
     } else if args.from.is_some() {
         let positions = output::brief(&attachment::positions_text(&subscribed.positions));
         output.remark(&format!(
-            "subscription {name} exists already: --from has no effect, it goes on at {positions} (partition:offset)"
+            "subscription {name} exists already: --from has no effect, it continues at {positions} (partition:offset)"
         ));
     }
     if subscribed.standby {
@@ -143,7 +143,7 @@ async fn print_all(
     Ok(())
 }
 
-/// While nothing comes: says that the subscription is paused, and that it goes on; or that there is no connection.
+/// While nothing comes: says that the subscription is paused, and when it continues; or that there is no connection.
 async fn report_stops(
     output: &Output,
     client: &Client,
@@ -161,7 +161,7 @@ async fn report_stops(
         let found = client.describe_subscription(topic, name).await?;
         Ok((!found.state.is_running()).then(|| {
             format!(
-                "subscription {topic}/{name} is {}; once that is mended, it goes on with \
+                "subscription {topic}/{name} is {}; once that is fixed, continue it with \
                  `levada subscription resume {topic}/{name}`",
                 found.state
             )

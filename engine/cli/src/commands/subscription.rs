@@ -44,7 +44,7 @@ async fn act(output: &Output, client: &Client, action: &SubscriptionAction) -> a
             if !output.is_json() && found.iter().any(|found| !found.state.is_running()) {
                 output.remark(
                     "`levada subscription describe TOPIC/SUBSCRIPTION` says in full why one is paused, \
-                     `levada subscription resume TOPIC/SUBSCRIPTION` lets it go on",
+                     `levada subscription resume TOPIC/SUBSCRIPTION` continues it",
                 );
             }
         }

@@ -86,7 +86,7 @@ pub enum RowChange {
     },
     /// Delete a chunk's row, if there is one.
     DropChunk {
-        /// Which.
+        /// The chunk's index: its first offset divided by the offsets of a chunk.
         index: u64,
     },
 }

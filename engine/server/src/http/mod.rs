@@ -77,7 +77,7 @@ async fn ready(State(engine): State<Engine>) -> (StatusCode, Json<Health>) {
     (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "not ready", reason }))
 }
 
-/// What was counted, and what is computed when somebody asks.
+/// The metrics: counters, and values that are computed for the response.
 async fn metrics_page(State(engine): State<Engine>) -> Response {
     let series = engine.broker.observe().await;
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -260,7 +260,7 @@ mod tests {
         let accepted =
             first.block_on(async { endpoint.accept().await.unwrap().accept().unwrap().await.unwrap() });
         is_connected.recv().unwrap();
-        // As by kill -9: nobody says goodbye.
+        // As by kill -9: without a close.
         first.shutdown_background();
         drop((accepted, endpoint));
 

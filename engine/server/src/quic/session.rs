@@ -75,7 +75,7 @@ struct Session {
     principal: Principal,
     /// Notices for the client on the control stream.
     notices: mpsc::Sender<Notice>,
-    /// Cancelled when the connection has ended: whatever its streams wait for, nobody wants it any more.
+    /// Cancelled when the connection has ended: what its streams wait for is not needed any more.
     ended: CancellationToken,
     /// A stream has ended.
     left: Notify,
@@ -276,7 +276,7 @@ impl Session {
                         return Ok(());
                     }
                 },
-                // Nobody needs the grace of whom nothing is under way.
+                // A connection with nothing under way needs no grace period.
                 () = self.drained(&open) => return Ok(()),
                 frame = control.next(), if listening => match frame {
                     // The client has nothing more to say there; it still listens for notices.

@@ -66,7 +66,7 @@ impl From<frames::Error> for Failure {
     fn from(error: frames::Error) -> Self {
         match (error.refusal(), &error) {
             (None, _) => Self::Gone,
-            // Whoever claims such a length does not frame as we do; nothing on this connection can be trusted.
+            // A peer that claims such a length frames differently; nothing on this connection can be trusted.
             (Some(refusal), frames::Error::Frame(FrameError::TooLarge { .. })) => Self::Broken(refusal),
             (Some(refusal), _) => Self::Refused(refusal),
         }

@@ -63,7 +63,7 @@ async fn notify(mut noticed: mpsc::Receiver<Notice>, notices: &mpsc::Sender<Noti
     std::future::pending().await
 }
 
-/// Passes on what the client says until it ends its direction, or until nobody takes it any more: that error.
+/// Forwards the client's frames until it ends its direction, or with an error when they are not taken any more.
 async fn forward(
     frames: &mut FrameReader,
     control: ConsumerControl,

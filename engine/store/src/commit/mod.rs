@@ -12,9 +12,9 @@
 //! ```
 //!
 //! - `count` operations follow, in `ops_len` bytes. `time` is the engine's, in milliseconds since the Unix epoch.
-//! - `term` is the writer's: whoever takes the shard over has a higher one, and the writer before it is fenced.
-//!   `parent` is the hash of the commit before, 0 for the first one. Together they distinguish a history from a fork of it, as
-//!   the prepares of TigerBeetle's replication (`view` and `parent`) do.
+//! - `term` is the writer's: one that takes over the shard has a higher one, and the writer before it is fenced.
+//!   `parent` is the hash of the commit before, 0 for the first one. Together they distinguish a history from a fork of
+//!   it, as the prepares of TigerBeetle's replication (`view` and `parent`) do.
 //! - `crc32c` covers the 52 bytes before it, then the operations.
 //! - A commit's hash is XXH3-64 of the same bytes. It is not stored in the commit but in what follows: in the row
 //!   `applied`, and as the parent of the next one.

@@ -136,7 +136,7 @@ impl Ballast {
         }
         tracing::warn!(bytes = self.held, "no more may be written, the ballast is given up to recover");
         match self.set_len(HEAD_BYTES) {
-            // Some file systems count what a shorter file takes anew, and let it only go.
+            // Some file systems allocate the shorter file again, and can only remove it.
             Err(Error::Full { .. }) => {
                 fs::remove_file(&self.path)
                     .and_then(|()| File::open(&self.dir)?.sync_all())

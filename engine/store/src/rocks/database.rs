@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{Commit, Error, Family, StoreStats, commit::AppliedRow};
 
-/// A log file is prepared only where so many of its size would find room.
+/// A log file is prepared only if there is room for this many of its size.
 const PREPARED_ROOM: u64 = 64;
 /// RocksDB's handle and what belongs to it.
 pub(super) struct Database {

@@ -13,7 +13,7 @@ const NO_ROOM: [&str; 4] =
     ["No space left on device", "Disk quota exceeded", "Quota exceeded", "Space limit reached"];
 /// What a want of file descriptors looks like there.
 const NO_DESCRIPTORS: [&str; 2] = ["Too many open files", "No file descriptors available"];
-/// What a lock that somebody holds looks like.
+/// The text for a lock that another process holds.
 const LOCKED: [&str; 2] = ["While lock file", "lock hold by current process"];
 
 /// What a missing file looks like.

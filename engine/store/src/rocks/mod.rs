@@ -93,7 +93,7 @@ impl RocksStore {
     /// Opens the store in a data directory, and makes both if they are not there.
     ///
     /// # Errors
-    /// [`Error::InUse`] if somebody has it open, [`Error::Newer`] if a later release wrote it,
+    /// [`Error::InUse`] if another process has it open, [`Error::Newer`] if a later release wrote it,
     /// [`Error::Corrupt`] if anything is damaged or missing that must exist, [`Error::Full`] if there is no room to
     /// recover. Of an existing store that is refused as damaged nothing was changed.
     pub fn open(dir: impl AsRef<Path>, options: RocksOptions) -> Result<Self, Error> {

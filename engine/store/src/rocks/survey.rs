@@ -25,10 +25,10 @@ use crate::{
     record::{self, LogRange},
 };
 
-/// An empty file of this name allows one start to go on without commits that are lost.
+/// An empty file of this name allows one start to continue without lost commits.
 pub(super) const ACCEPT_LOSS: &str = "accept-loss";
 const SUPERBLOCK: &str = superblock::NAME;
-/// Files of a family are read in pages of so many bytes.
+/// Files of a family are read in pages of this many bytes.
 const PAGE: ScanLimit = ScanLimit::bytes(4 << 20);
 /// RocksDB's property that names every file of a family.
 const FILES: &str = "rocksdb.sstables";
@@ -190,7 +190,7 @@ fn check_end(
     let (end, events) = (wal.describe_end(applied), lost_events(view, wal, inspect));
     if existing.accepts_loss {
         tracing::warn!(
-            "commits {first} to {durable} are lost{events}: {end}; {ACCEPT_LOSS} allows to go on without"
+            "commits {first} to {durable} are lost{events}: {end}; {ACCEPT_LOSS} allows one start without them"
         );
         return Ok(());
     }

@@ -109,11 +109,12 @@ impl Wal {
         }
     }
 
-    /// The partitions that lose events with the commits after `applied`, each with the first offset that is named there.
+    /// The partitions that lose events with the commits after `applied`, each with the first offset that is named
+    /// there.
     pub(super) fn lost(&self, applied: CommitIndex) -> BTreeMap<(TopicId, PartitionId), Offset> {
         let mut lost = BTreeMap::new();
         for file in &self.files {
-            // It was read before; what cannot be read again is named by nobody.
+            // It was read before; what cannot be read again has no name.
             let Ok(bytes) = fs::read(&file.path) else { continue };
             let rows = (0..bytes.len()).filter_map(|at| row(&bytes[at..]));
             for (key, _) in rows.filter(|(_, index)| *index > applied) {

@@ -1,7 +1,7 @@
 //! A commit as one write batch.
 //!
 //! When memory is full RocksDB holds a write up until some of it is in files. On a full disk that would be for as long
-//! as the disk is full, and whoever writes is also who makes room for a recovery: so the waiting is done here.
+//! as the disk is full, and the writer is also what makes room for a recovery: so the waiting is done here.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

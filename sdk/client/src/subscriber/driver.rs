@@ -92,7 +92,7 @@ impl Driver {
         let subscription = &self.again.subscription;
         match error {
             Error::Refused(_) if policy.may_warn() => {
-                warn!(%subscription, error = %error, "the engine serves this consumer no more; it tries to attach again");
+                warn!(%subscription, error = %error, "the engine has detached this consumer; it tries to attach again");
             }
             _ => debug!(%subscription, error = %error, "consumer is not attached"),
         }

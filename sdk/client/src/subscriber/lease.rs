@@ -31,7 +31,7 @@ impl Lease {
     }
 
     /// The application takes one more event. False if it must not: the process stood still for too long, or the
-    /// connection was lost, and somebody else gets it.
+    /// connection was lost, and another consumer gets it.
     pub(crate) fn take_event(&self) -> bool {
         self.shared.take_events(self.stream, self.id, 1)
     }

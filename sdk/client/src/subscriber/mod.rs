@@ -144,7 +144,7 @@ impl Subscriber {
             arrived: Notify::new(),
             confirmed: Notify::new(),
         });
-        // Attaching again must not make a subscription that somebody has deleted.
+        // Attaching again must not create a subscription that was deleted.
         let again = Subscribe { options: None, ..subscribe };
         let driver = Driver { shared: shared.clone(), link, again };
         let ack_timeout = driver::ack_timeout(&subscribed);
@@ -324,7 +324,7 @@ impl Shared {
         }
     }
 
-    /// The application takes so many events of a delivery; false if they are lost by now.
+    /// The application takes events of a delivery; false if they have expired.
     fn take_events(&self, stream: u64, id: HeldId, events: u64) -> bool {
         let now = clock::now();
         let mut state = self.lock();

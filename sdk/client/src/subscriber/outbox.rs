@@ -24,7 +24,7 @@ struct Unconfirmed {
     queued: u64,
     /// The verbs in it that the application wants to be sure of.
     words: u64,
-    /// What this side extended by itself: nobody asks what became of that.
+    /// What the client extended by itself: its outcome does not matter.
     kept: Vec<(PartitionId, Offset, Offset)>,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Outbox {
     confirmed: u64,
     /// How many of them were said, or were to be said, on a stream that is gone.
     lost: u64,
-    /// Words that were lost since somebody asked.
+    /// Verbs that were lost since the last query.
     lost_words: u64,
     unconfirmed: VecDeque<Unconfirmed>,
     refused: Option<(RefusedVerb, u64)>,
@@ -166,7 +166,7 @@ impl Outbox {
         self.confirmed.max(self.lost) >= queued
     }
 
-    /// How many words were lost with their stream since this was last asked: nobody knows whether they took effect.
+    /// Verbs lost with their stream since the last call: whether they took effect is unknown.
     pub(super) fn take_lost_words(&mut self) -> u64 {
         std::mem::take(&mut self.lost_words)
     }

@@ -31,10 +31,10 @@ pub(super) struct Pace {
     /// As many of them as acknowledgements have earned.
     grown: u64,
     paced: bool,
-    /// The application worked so long on so many events, lately.
+    /// The time that the application took for recent events, and their number.
     busy: Duration,
     events: f64,
-    /// The application works on so many events since then.
+    /// When the application began its current events, and their number.
     working: Option<(Instant, u64)>,
     /// The application waits for events.
     waiting: bool,

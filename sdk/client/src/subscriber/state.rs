@@ -20,9 +20,9 @@ use crate::{clock::Instant, delivery::Incoming, error::Error};
 
 /// How long a verb waits for others, if the program does not ask for more deliveries meanwhile.
 const GATHER: Duration = Duration::from_millis(1);
-/// A driver that did not get its turn for so long is late.
+/// A driver that was not run for this long is late.
 const LATE: Duration = Duration::from_millis(50);
-/// So many waiting verbs go out at once.
+/// Queued verbs of this number are sent at once.
 const VERBS_ENOUGH: usize = 256;
 
 #[derive(Debug)]
@@ -137,10 +137,11 @@ impl State {
     /// meanwhile goes out, unless more is at hand and the engine has plenty of credit left.
     pub(super) fn took(&mut self, found: bool, was_over_limit: bool, now: Instant) -> bool {
         let flush = self.has_much_credit() || (!found && self.is_rested(now));
-        if flush && self.has_words() {
+        if flush && self.has_anything_to_send() {
             self.due = Some(now);
         }
-        let wake = (self.asleep && flush && self.has_words()) || (was_over_limit && !self.is_over_limit());
+        let wake = (self.asleep && flush && self.has_anything_to_send())
+            || (was_over_limit && !self.is_over_limit());
         self.asleep &= !wake;
         wake
     }
@@ -161,7 +162,7 @@ impl State {
     }
 
     /// True if there is anything to send.
-    pub(super) fn has_words(&self) -> bool {
+    pub(super) fn has_anything_to_send(&self) -> bool {
         !self.outbox.is_empty() || self.bytes_to_grant > 0 || self.pace.to_request() > 0
     }
 
@@ -172,7 +173,7 @@ impl State {
         }
         self.bytes_to_grant += bytes;
         let full = self.outbox.waiting() >= VERBS_ENOUGH;
-        let fresh = self.due.is_none() && self.has_words();
+        let fresh = self.due.is_none() && self.has_anything_to_send();
         if full {
             self.due = Some(now);
         } else if fresh {

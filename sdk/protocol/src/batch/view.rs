@@ -106,7 +106,7 @@ impl Batch {
     }
 }
 
-/// A batch borrowed from bytes that were checked before by somebody whom the reader trusts, as a plugin trusts
+/// A batch borrowed from bytes that were checked before by a party that the reader trusts, as a plugin trusts
 /// its engine: the walk verifies nothing again and allocates nothing.
 ///
 /// Bytes that are no batch after all make the walk panic, never read outside of them.

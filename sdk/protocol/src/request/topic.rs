@@ -11,7 +11,7 @@ pub enum Retain {
     /// At least `retain_for`, and until every durable subscription and route has acknowledged.
     #[default]
     TimeAndAcked,
-    /// `retain_for` and `max_bytes` alone; may drop what nobody has acknowledged.
+    /// `retain_for` and `max_bytes` alone; may drop unacknowledged events.
     TimeAndSize,
     /// Until every durable subscription and route has acknowledged.
     UntilAcked,
