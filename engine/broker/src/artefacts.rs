@@ -69,7 +69,7 @@ impl Artefacts {
         Ok(())
     }
 
-    /// Where the artefact with this hash lies.
+    /// The path of the artefact with this hash.
     pub(crate) fn path(&self, sha256: &str) -> PathBuf {
         self.folder.join(sha256)
     }

@@ -2,8 +2,8 @@
 //! dead letters always have room; and for good once the data directory was removed, as then the files that are
 //! still open go with the process.
 //!
-//! A quota does not show in what is free on the volume. It is taken for the reason when the store met the end of the
-//! disk although enough is free; then the guard tries now and then whether the reserve can be had.
+//! A quota does not show in the volume's free space. It is assumed when the store met a full disk although enough is
+//! free; then the guard tries now and then whether the reserve can be allocated.
 
 use std::{
     fs,

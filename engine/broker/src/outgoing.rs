@@ -33,7 +33,7 @@ pub enum Content {
     Delivery(Delivery),
     /// Verbs of a consumer that are confirmed or refused.
     Settled(Settled),
-    /// A reader that does not follow has got everything: where each partition goes on.
+    /// A reader that does not follow has got everything: the next offset of each partition.
     End(Vec<EndEntry>),
 }
 

@@ -1,5 +1,5 @@
-//! The topics that exist, as they live: with their newest batches, and those who wait for more. They follow the
-//! catalogue: the shard creates and ends them when what the catalogue says is durable.
+//! The live topics, with their newest batches and their listeners. They follow the catalogue: the shard creates and
+//! ends them when a change of it is durable.
 
 use std::{
     collections::HashMap,
@@ -59,7 +59,7 @@ impl Topics {
     }
 
     /// Matches the topics with a catalogue and the extents that the store was found to hold. Those that exist already
-    /// keep their identity, so that their users go on.
+    /// keep their identity, so that their users are not interrupted.
     pub(crate) fn recover(&self, catalogue: &Catalogue, extents: Extents) {
         let live: Vec<TopicId> =
             self.live.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();

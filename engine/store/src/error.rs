@@ -15,7 +15,7 @@ use crate::{commit::Term, record::LogKey};
 /// It can be cloned: the failure that closed a store is the answer to every later write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The disk has no room. Nothing more is written until [`crate::Store::reopen`] succeeds; reads go on.
+    /// The disk has no room. Nothing more is written until [`crate::Store::reopen`] succeeds; reads continue.
     #[error("the disk is full: {reason}")]
     Full {
         /// What the disk answered.
@@ -36,7 +36,7 @@ pub enum Error {
         /// What was being done, and what the disk answered.
         reason: String,
     },
-    /// A compaction did not end, often for want of room. Nothing is lost and writes go on, but deleted rows still
+    /// A compaction did not end, often for lack of room. Nothing is lost and writes continue, but deleted rows still
     /// take space; it may be tried again.
     #[error("{jobs} jobs of a compaction failed, the reasons are in {}", log.display())]
     Compaction {

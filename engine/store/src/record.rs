@@ -1,4 +1,4 @@
-//! The log's rows: the key that says where batches lie, and the engine's prefix before their bytes. It knows
+//! The log's rows: the key that says where batches are, and the engine's prefix before their bytes. It knows
 //! neither which topics exist nor where a log begins and ends.
 //!
 //! Key, 14 bytes, big endian so that the order of bytes is the order of the log:
@@ -45,7 +45,7 @@ const CHECKED_PREFIX_BYTES: usize = RECORD_PREFIX_BYTES - 4;
 /// The layout version in the first byte of every record.
 pub const RECORD_VERSION: u8 = 2;
 
-/// Where a record lies.
+/// The position of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogKey {
     /// The topic.

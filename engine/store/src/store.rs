@@ -34,9 +34,9 @@ use crate::{Commit, Error, Family, commit::AppliedRow};
 /// # Failure
 /// The first failed write or sync is final: [`Store::apply`], [`Store::sync`] and [`Store::compact`] answer with
 /// it, and are not tried again, until [`Store::reopen`] succeeds or the process restarts. What was applied and
-/// not confirmed may be there afterwards or not. Reads go on. A full disk, a used up quota ([`Error::Full`]) and a want
-/// of file descriptors ([`Error::NoDescriptors`]) are such failures with their own errors, after which `reopen` makes
-/// sense again and again ([`Error::heals`]); after any other failure the operator should check first.
+/// not confirmed may be there afterwards or not. Reads continue. A full disk, an exhausted quota ([`Error::Full`]) and
+/// a lack of file descriptors ([`Error::NoDescriptors`]) are such failures with their own errors, after which `reopen`
+/// makes sense again and again ([`Error::heals`]); after any other failure the operator should check first.
 ///
 /// # Threads
 /// `apply` has one caller at a time. Everything else may be called from any thread at any time: `sync` while
@@ -91,14 +91,14 @@ pub trait Store: Send + Sync + 'static {
     /// Closes what is open and opens it again, in the same process: how a store recovers from a full disk.
     ///
     /// [`Store::applied`] may be less afterwards, but not less than what a sync confirmed. If there is still no
-    /// room the answer is [`Error::Full`] again, without descriptors [`Error::NoDescriptors`], and reads go on where
+    /// room the answer is [`Error::Full`] again, without descriptors [`Error::NoDescriptors`], and reads continue where
     /// the implementation can still serve them.
     fn reopen(&self) -> Result<(), Error>;
 
     /// What the store has done and holds. Cheap enough to call every second.
     fn stats(&self) -> StoreStats;
 
-    /// Makes everything durable and lets go of the files. Every later call returns [`Error::Closed`].
+    /// Makes everything durable and closes the files. Every later call returns [`Error::Closed`].
     fn close(&self) -> Result<(), Error>;
 }
 

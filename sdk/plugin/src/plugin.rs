@@ -10,7 +10,7 @@ pub trait Plugin: Sized + 'static {
     /// plugin.
     fn init(setup: &Setup) -> Result<Self, String>;
 
-    /// Gives one event its verdict: exactly one of the methods of [`Answer`] makes an [`Answered`].
+    /// Gives one event its verdict: exactly one of the methods of [`Answer`] returns an [`Answered`].
     ///
     /// # Errors
     /// A failure ends the whole call: none of its verdicts count.
@@ -38,13 +38,13 @@ impl Setup {
     }
 }
 
-/// Why a whole call came to nothing.
+/// Why a whole call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The same events should come again, later.
+    /// The same events are to be retried later.
     #[error("try again: {0}")]
     Retry(String),
-    /// These events can not be processed.
+    /// These events cannot be processed.
     #[error("rejected: {0}")]
     Reject(String),
 }

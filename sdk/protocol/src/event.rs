@@ -26,7 +26,7 @@ pub struct Event {
     /// dropped by it. `None` lets the publisher set the time at which it took the event; a stored event has a time.
     pub time: Option<Timestamp>,
     /// The publisher's own identity for the event. It is stored and delivered, and places an event without a key, so
-    /// that equal ids meet in one partition. Nothing looks for repeats: two events of one id are two events. What keeps
+    /// that equal ids meet in one partition. Repeats are not detected: two events of one id are two events. What keeps
     /// a resend from being stored twice are the producer's sequences, not this.
     pub id: Option<Box<str>>,
     /// Reserved for a time to live. This version does not drop events by their age in transit, so that an engine
@@ -78,7 +78,7 @@ impl Event {
     }
 }
 
-/// What the names of the engine's own headers begin with. Only the engine adds such headers.
+/// The prefix of the names of the engine's own headers. Only the engine adds such headers.
 pub const ENGINE_HEADER_PREFIX: &str = "lv-";
 
 /// True for the name of a header of the engine's own.

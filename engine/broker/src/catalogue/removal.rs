@@ -143,7 +143,7 @@ impl Removal {
         }
     }
 
-    /// The subscriptions and routes that go and were not named, as a list for people.
+    /// The subscriptions and routes that would be deleted without being named, as a list for people.
     fn along(&self, root: &Root) -> Option<String> {
         let subscriptions = self
             .subscriptions

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{catalogue::Catalogue, error::Error};
 
-/// A group in the making, and then on its way to the disk.
+/// A group in the making, and then being written and synced.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) draft: Draft,
@@ -45,7 +45,7 @@ pub(super) enum Reply {
 }
 
 impl Reply {
-    /// Sends what was decided. A receiver that was dropped is ignored.
+    /// Sends the decision. A dropped receiver is ignored.
     pub(super) fn send(self) {
         match self {
             Self::Ack { permit, ack, .. } => permit.send(ack),

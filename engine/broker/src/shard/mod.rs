@@ -178,7 +178,7 @@ impl Shard {
         let Self { writer, syncer, notifying } = self;
         let threads = tokio::task::spawn_blocking(move || {
             for thread in [writer, syncer] {
-                // One that panicked has said so.
+                // A panic was reported by its hook.
                 let _ = thread.join();
             }
         });
@@ -207,7 +207,7 @@ impl ShardHandle {
         &self.view
     }
 
-    /// What the data directory is known by.
+    /// The data directory's identity.
     pub(crate) fn engine_id(&self) -> EngineId {
         self.engine_id
     }
@@ -217,12 +217,12 @@ impl ShardHandle {
         self.view.closed()
     }
 
-    /// Why a writer that is gone takes nothing.
+    /// The error for commands to a writer that has ended.
     fn gone(&self) -> Error {
         self.closed().map_or(Error::ShuttingDown, |closed| closed.error())
     }
 
-    /// Hands something to the writer. If that is gone the command is refused, and so is certain to have no effect.
+    /// Sends a command to the writer. If that has ended the command is refused, and so is certain to have no effect.
     async fn send(&self, command: Command) -> Result<(), Error> {
         self.commands.send(command).await.map_err(|mpsc::error::SendError(command)| {
             let error = self.gone();
@@ -237,7 +237,7 @@ impl ShardHandle {
         answer.await.unwrap_or_else(|_| Err(Error::unanswered()))
     }
 
-    /// Queues an append; its acknowledgement goes where the append says. Cancel safe: it is queued or it is not.
+    /// Queues an append, which holds the slot for its acknowledgement. Cancel safe: it is queued or it is not.
     pub(crate) async fn append(&self, append: Append) -> Result<(), Error> {
         self.send(Command::Append(append)).await
     }
@@ -248,7 +248,7 @@ impl ShardHandle {
         self.ask(Command::Change { change: Box::new(change), reply }, answer).await
     }
 
-    /// Moves a partition's log start, and drops what lies before; completes once that is durable.
+    /// Moves a partition's log start, and drops what is before it; completes once that is durable.
     pub(crate) async fn trim(
         &self,
         trim: impl FnOnce(oneshot::Sender<Result<(), Error>>) -> Trim,
@@ -263,13 +263,13 @@ impl ShardHandle {
         self.ask(Command::Forget(Forget { producers, before, reply }), answer).await
     }
 
-    /// Has the notes of dropped rows forgotten whose space was given back; completes once that is durable.
+    /// Removes the notes of dropped rows whose space was reclaimed; completes once that is durable.
     pub(crate) async fn reclaimed(&self, notes: Vec<Bytes>) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Reclaimed { notes, reply }, answer).await
     }
 
-    /// Looks whether the clock was set back, for partitions to which nothing is appended.
+    /// Checks whether the clock was set back, for partitions to which nothing is appended.
     pub(crate) async fn check_clock(&self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.ask(Command::CheckClock { reply }, answer).await
@@ -280,8 +280,8 @@ impl ShardHandle {
         self.progress_delay
     }
 
-    /// Lets a new owner take a subscription over: what the owners before it have under way is applied or refused by
-    /// then, and what they propose later is refused.
+    /// Lets a new owner take over a subscription: proposals under way of the owners before it are applied or refused by
+    /// then, and later ones are refused.
     ///
     /// # Errors
     /// `SUBSCRIPTION_NOT_FOUND`, or why the shard takes no writes.
@@ -296,7 +296,7 @@ impl ShardHandle {
         self.send(Command::Propose(proposal)).await
     }
 
-    /// Leaves a proposal for whichever commit comes next; if none does within a short while, one is made.
+    /// Queues a proposal for the next commit; if there is none within a short while, one is made.
     ///
     /// Each owner has one proposal under way at a time, which bounds what waits here.
     pub(crate) fn propose_with_next_commit(&self, proposal: Proposal) {

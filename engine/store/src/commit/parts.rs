@@ -12,7 +12,7 @@
 //!
 //! - `part` counts from 0 and is below `parts`; `total_len` is the length of the encoded commit.
 //! - `crc32c` covers the 28 bytes before it and the bytes after it.
-//! - Parts of a commit follow on each other. A part 0 may come before the last part of the commit before: its writer
+//! - Parts of a commit are consecutive. A part 0 may come before the last part of the commit before: its writer
 //!   has ended in between, and that commit never was.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -164,7 +164,7 @@ impl Assembler {
     /// Adds a part; returns the commit if this was its last one.
     ///
     /// # Errors
-    /// Says what is wrong with the part. What came before it of the same commit is forgotten then.
+    /// Says what is wrong with the part. The parts before it of the same commit are discarded then.
     pub fn push(&mut self, mut part: Bytes) -> Result<Option<Commit>, PartError> {
         let before = self.under_way.take();
         let header = Header::cut(&mut part)?;

@@ -157,7 +157,7 @@ impl Ballast {
 
     /// Holds little again, or what can be had: everything is in files now.
     ///
-    /// If there is no room for the least, reading still goes on, and commits are refused.
+    /// If there is no room for the least, reading still continues, and commits are refused.
     pub(super) fn end_recovery(&mut self) {
         (self.debt, self.counted, self.since) = (0, 0, 0);
         if let Err(error) = self.settle() {

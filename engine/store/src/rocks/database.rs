@@ -169,7 +169,7 @@ impl Database {
         self.writer.write(&self.rocks, commit, (applied, confirmed), |bytes| self.cover(bytes))
     }
 
-    /// Makes everything durable that was written before the call. Writes go on meanwhile.
+    /// Makes everything durable that was written before the call. Writes continue meanwhile.
     pub(super) fn sync(&self) -> Result<(), Error> {
         self.rocks.sync()
     }

@@ -47,19 +47,19 @@ const IS_KIND: [bool; 256] = {
 pub(super) struct Scan {
     /// Where the last entry ends of those that follow on each other from the beginning.
     pub(super) end: u64,
-    /// Where a whole record begins behind something that is none: what lies between was lost.
+    /// Where a whole record begins behind something that is none: what is between was lost.
     pub(super) behind: Option<u64>,
 }
 
 /// An entry: all parts of it together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry<'a> {
-    /// True if something unreadable lies between the beginning of the file and this entry.
+    /// True if there is something unreadable between the beginning of the file and this entry.
     pub(super) is_behind: bool,
     pub(super) payload: &'a [u8],
 }
 
-/// A record as it lies in a block.
+/// A record in a block.
 #[derive(Debug, Clone, Copy)]
 struct Physical<'a> {
     part: Part,

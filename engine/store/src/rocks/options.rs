@@ -12,7 +12,7 @@ pub(super) const LAST_COMMITS: &str = "default";
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
-/// Files of one family that wait for a compaction, at most: with more, writes are held up.
+/// Files of one family that wait for a compaction, at most: with more, writes are delayed.
 const LEVEL_ZERO_FILES_MAX: i32 = 36;
 /// Memory that is in no file yet is bounded by one part in 16 of the volume, but not below the least.
 const UNFLUSHED_PART: u64 = 16;
@@ -33,7 +33,7 @@ pub struct RocksOptions {
     /// It bounds what a start after a crash must read. 256 MiB.
     pub wal_bytes_max: u64,
     /// Write-ahead log files kept to be written over: syncing a file that does not grow is a third cheaper. 2: more
-    /// would lie on the disk while nothing is written.
+    /// would stay on the disk while nothing is written.
     pub wal_files_recycled: usize,
     /// Bytes of a first such file, made at every open, in whole MiB; 0 for none. 16 MiB: with small commits a file is
     /// given up after about as much.

@@ -21,7 +21,7 @@ const FAMILY_ROW: u8 = 5;
 const ROW_HEAD_BYTES: usize = 3;
 /// The length of a value of up to 64 KiB and a prefix.
 const LENGTH_BYTES_MAX: usize = 5;
-/// Where the commit's index lies in a record's prefix.
+/// Where the commit's index is in a record's prefix.
 const COMMIT_INDEX_AT: usize = 12;
 
 /// What the log's files say together.
@@ -43,7 +43,7 @@ struct WalFile {
     last: Option<CommitIndex>,
     end: u64,
     behind: Option<u64>,
-    /// True if the next file does not go on where this one ends.
+    /// True if the next file does not continue where this one ends.
     is_cut: bool,
 }
 

@@ -35,7 +35,7 @@ const STALL: &str = "Write stall";
 pub(super) struct Writer {
     /// What every commit carries to show that it is this database's.
     salt: u64,
-    /// How long writes were held up for want of memory.
+    /// How long writes were delayed for lack of memory.
     stalled_micros: AtomicU64,
 }
 
@@ -44,7 +44,7 @@ impl Writer {
         Self { salt, stalled_micros: AtomicU64::new(0) }
     }
 
-    /// How long writes were held up since the open, in microseconds.
+    /// How long writes were delayed since the open, in microseconds.
     pub(super) fn stalled_micros(&self) -> u64 {
         self.stalled_micros.load(Ordering::Relaxed)
     }

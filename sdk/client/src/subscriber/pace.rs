@@ -1,18 +1,18 @@
-//! How many events a consumer asks for: about a second of its own pace ahead of what it works on.
+//! How many events a consumer requests: about a second of its own pace ahead of what it works on.
 //!
 //! Pure; time is an argument. It starts small and grows with every settled event, so that it doubles in each round
-//! trip while acknowledgements come quickly. Owns the account of events that were asked for, came and were taken.
+//! trip while acknowledgements come quickly. Owns the counts of events that were requested, received and taken.
 
 use std::time::Duration;
 
 use crate::clock::Instant;
 
-/// What a consumer asks for before anything is known of its pace.
+/// Events that a consumer requests before anything is known of its pace.
 const FIRST_EVENTS: u64 = 16;
-/// So much of the consumer's own time is asked for ahead, and so much of it is remembered.
+/// The time for which a consumer requests events ahead, and over which its pace is measured.
 const AHEAD: Duration = Duration::from_secs(1);
 
-/// How far ahead of the application a consumer asks for events.
+/// How far ahead of the application a consumer requests events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Prefetch {
     /// About a second of the pace at which the application takes events, so that several consumers share the work
@@ -26,7 +26,7 @@ pub enum Prefetch {
 
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// Most events that are asked for, queued and held together.
+    /// Most events that are requested, queued and held together.
     max: u64,
     /// As many of them as acknowledgements have earned.
     grown: u64,
@@ -38,9 +38,9 @@ pub(super) struct Pace {
     working: Option<(Instant, u64)>,
     /// The application waits for events.
     waiting: bool,
-    /// Asked for and not come.
+    /// Requested and not received.
     asked: u64,
-    /// Come and not taken.
+    /// Received and not taken.
     queued: u64,
     /// Taken and not settled.
     held: u64,
@@ -66,18 +66,18 @@ impl Pace {
         }
     }
 
-    /// On a new stream nothing was asked for, and what came on the old one counts no more.
+    /// A new stream: nothing was requested on it, and events of the old one no longer count.
     pub(super) fn attached(&mut self) {
         (self.asked, self.queued, self.held) = (0, 0, 0);
     }
 
-    /// Events came; filtered ones do not count.
+    /// Events were received; filtered ones do not count.
     pub(super) fn arrived(&mut self, events: u64) {
         self.asked = self.asked.saturating_sub(events);
         self.queued += events;
     }
 
-    /// The application comes for more: its work on what it took last is over, or in other hands.
+    /// The application asks for more: its work on what it took last is over, or was handed on.
     pub(super) fn wants(&mut self, now: Instant) {
         if let Some((since, events)) = self.working.take() {
             self.busy += now.saturating_duration_since(since);
@@ -130,7 +130,7 @@ impl Pace {
         self.asked += events;
     }
 
-    /// Most events asked for and queued. A consumer that takes longer than a second for one asks when it waits.
+    /// Most events requested and queued. A consumer that takes longer than a second for one requests when it waits.
     fn ahead_max(&self) -> u64 {
         if !self.paced || self.busy.is_zero() {
             return self.max;

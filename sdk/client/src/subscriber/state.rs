@@ -1,6 +1,6 @@
-//! A subscriber's state: deliveries that came and were not taken, and what is to be said.
+//! A subscriber's state: deliveries that were received and not taken, and verbs to send.
 //!
-//! Owns who is woken when. Must not know streams; time is an argument.
+//! Decides when the driver is woken. Must not know streams; time is an argument.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -31,16 +31,16 @@ pub(super) struct State {
     pub(super) held: Held,
     /// Most bytes that are delivered and not settled, give or take a frame.
     bytes_max: u64,
-    /// Bytes to ask for.
+    /// Bytes to grant.
     bytes_to_grant: u64,
     /// Counts streams and the times between them; a delivery of an earlier one can no longer be acknowledged.
     pub(super) stream: u64,
     queue: VecDeque<(HeldId, Incoming)>,
     queued_bytes: u64,
     pub(super) outbox: Outbox,
-    /// When what is to be said goes out at the latest.
+    /// When queued verbs are sent at the latest.
     due: Option<Instant>,
-    /// When something went out last.
+    /// When something was sent last.
     sent: Option<Instant>,
     /// The driver sleeps until it is woken.
     asleep: bool,
@@ -79,8 +79,8 @@ impl State {
         self.interruption = None;
     }
 
-    /// The stream is gone: what came on it and was not taken comes again on the next, and what is said from now on of
-    /// what was taken has no effect.
+    /// The stream is gone: deliveries that were not taken are received again on the next one, and later verbs about
+    /// those that were taken have no effect.
     pub(super) fn detached(&mut self, why: Option<Error>) {
         self.forget();
         self.interruption = why;
@@ -113,7 +113,7 @@ impl State {
         self.queue.push_back((id, incoming));
     }
 
-    /// True if more lies here than the credit allows: the engine has to wait until some of it was taken.
+    /// True if more is queued than the credit allows: reading stops until some of it was taken.
     pub(super) fn is_over_limit(&self) -> bool {
         let one_frame = u64::try_from(FRAME_BYTES_MAX).expect("a constant fits 64 bits");
         self.queued_bytes > self.bytes_max.saturating_add(one_frame)
@@ -133,8 +133,8 @@ impl State {
         None
     }
 
-    /// After a take, `found` or not: whether to wake the driver. The program comes back for more, so what it said
-    /// meanwhile goes out, unless more is at hand and the engine has plenty of credit left.
+    /// After a take, `found` or not: whether to wake the driver. The program asks for more, so its verbs
+    /// are sent, unless more is queued and the engine has plenty of credit left.
     pub(super) fn took(&mut self, found: bool, was_over_limit: bool, now: Instant) -> bool {
         let flush = self.has_much_credit() || (!found && self.is_rested(now));
         if flush && self.has_anything_to_send() {

@@ -1,6 +1,6 @@
 //! Where every partition ends, and the records that the commit under way appends.
 //!
-//! Batches that follow on each other in a partition lie under one key; the record stays open until it is full or the
+//! Consecutive batches of a partition are stored under one key; the record stays open until it is full or the
 //! commit ends. Append times never go back, but where the clock was set back by more than a little: see
 //! [`crate::setback`].
 
@@ -28,7 +28,7 @@ use crate::{
     topic::{Extent, Extents},
 };
 
-/// Bytes of batches that lie under one key at most, unless one batch is larger.
+/// Bytes of batches under one key at most, unless one batch is larger.
 const RECORD_BYTES_MAX: usize = 64 * 1024;
 /// Bytes appended to a partition after which a new segment begins.
 const SEGMENT_BYTES: u64 = 4 << 20;
@@ -50,7 +50,7 @@ struct Partition {
     open: Option<OpenRecord>,
 }
 
-/// Where a partition ends in the writer's eyes.
+/// A partition's end as the writer has decided it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct End {
     /// The next offset.
@@ -63,7 +63,7 @@ struct End {
     segment: Option<(Offset, Segment)>,
 }
 
-/// Batches of one partition that will lie under one key.
+/// Batches of one partition that will be stored under one key.
 #[derive(Debug)]
 struct OpenRecord {
     base: Offset,
@@ -178,7 +178,7 @@ impl Partitions {
         Some(base)
     }
 
-    /// Closes all open records: what lies in them becomes part of the commit.
+    /// Closes all open records: their batches become part of the commit.
     pub(in crate::shard) fn flush(&mut self, draft: &mut Draft) {
         for (topic, number) in std::mem::take(&mut self.open) {
             let topics = self.topics.get_mut(&topic);
@@ -189,7 +189,7 @@ impl Partitions {
         }
     }
 
-    /// Moves a partition's log start and drops what lies before it, `dropped_bytes` in all since the topic was made.
+    /// Moves a partition's log start and drops what is before it, `dropped_bytes` in all since the topic was created.
     pub(in crate::shard) fn trim(
         &mut self,
         (topic, number): (TopicId, PartitionId),
@@ -199,7 +199,7 @@ impl Partitions {
     ) {
         let partition = self.topics.get_mut(&topic).and_then(|topic| topic.get_mut(usize::from(number.0)));
         let Some(partition) = partition else { return };
-        // The row of a segment that began before goes: the next event begins a new one.
+        // The row of a segment that began before is deleted: the next event begins a new one.
         partition.end.segment = partition.end.segment.filter(|(base, _)| *base >= start);
         draft.push(LogStart { offset: start, dropped_bytes }.put(&(topic, number)));
         let log = LogRange::offsets(topic, number, Offset(0), start);
@@ -286,8 +286,8 @@ impl End {
     }
 }
 
-/// Finds a partition's end and size by its last record. Records from the last segment on are read, and must follow on
-/// each other; how many bytes lie before them, they say themselves.
+/// Finds a partition's end and size by its last record. Records from the last segment on are read, and must be
+/// consecutive; each holds the number of bytes before it.
 fn load_one(store: &dyn Store, topic: TopicId, partition: PartitionId) -> Result<(End, Extent), Error> {
     let mut start = rows::get::<LogStart>(store, &(topic, partition))?.unwrap_or_default();
     let mut end = End { next: start.offset, bytes: start.dropped_bytes, ..End::default() };
@@ -338,7 +338,7 @@ fn load_one(store: &dyn Store, topic: TopicId, partition: PartitionId) -> Result
     Ok((end, extent))
 }
 
-/// The error of reading a topic's partition, with the name that people know it by.
+/// The error of reading a topic's partition, with the topic's name.
 fn named(topic: &TopicName, error: Error) -> Error {
     match error {
         Error::Store { code, message } => {
@@ -473,7 +473,7 @@ mod tests {
                     }
                 }
                 commit(&mut all, &store, under_way);
-                // All of a commit is of one time.
+                // All of a commit has one append time.
                 (under_way, now) = (draft(&store), now + step);
             }
             commit(&mut all, &store, under_way);
