@@ -68,9 +68,9 @@ async fn play(output: &Output, args: &DemoArgs) -> anyhow::Result<()> {
     }
     let sandbox = Sandbox::start("levada-demo-", &std::env::temp_dir(), args.keep.as_deref()).await?;
     let engine = sandbox.engine();
-    let place =
+    let data_dir =
         args.keep.as_ref().map_or_else(|| "a temporary directory".into(), |keep| keep.to_string_lossy());
-    output.remark(&format!("engine    {} with its data in {place}", engine.addr()));
+    output.remark(&format!("engine    {} with its data in {data_dir}", engine.addr()));
     let client = engine.connect().await?;
     setup::prepare(output, &client).await?;
 

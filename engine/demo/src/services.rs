@@ -221,12 +221,12 @@ fn enter(floor: &Floor, who: Who, event: &Event) -> Option<(Value, u8)> {
         serde_json::from_slice(event.payload.as_deref().unwrap_or_default()).unwrap_or_default();
     let now = floor.now_us();
     let mut account = floor.account(who);
-    let place = account.enter(&seen, now);
+    let entered = account.enter(&seen, now);
     if let Some(sent) = sent_us(event).filter(|sent| !floor.waited(who, *sent)) {
         account.latencies.record(now.saturating_sub(sent) * 1_000);
     }
     drop(account);
-    place.map(|(_, step)| (seen, step))
+    entered.map(|(_, step)| (seen, step))
 }
 
 fn sent_us(event: &Event) -> Option<u64> {
