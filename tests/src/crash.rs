@@ -113,7 +113,7 @@ async fn prepare(client: &Client) {
     client.create_route(route).await.unwrap();
 }
 
-/// Publishes a burst every millisecond, for so many of them; answers the tickets.
+/// Publishes a burst every millisecond, for so many of them; returns the tickets.
 async fn publish(client: &Client, rng: &mut Rng, ledger: &mut Ledger, bursts: u64) -> Vec<(u64, Ticket)> {
     let options = PublisherOptions {
         batch_bytes: rng.pick(&[500, 8_000, 64_000]),
@@ -135,7 +135,7 @@ async fn publish(client: &Client, rng: &mut Rng, ledger: &mut Ledger, bursts: u6
     tickets
 }
 
-/// Kills the engine while it works, and starts it again; answers the new one.
+/// Kills the engine while it works, and starts it again; returns the new one.
 async fn round(round: u64, engine: Process, dir: &TempDir, rng: &mut Rng, ledger: &mut Ledger) -> Process {
     let client = engine.connect().await;
     let bursts = rng.within(1..150);

@@ -19,7 +19,7 @@ fn open(engine: &Process) -> u64 {
     std::fs::read_dir(format!("/proc/{}/fd", engine.id())).unwrap().count() as u64
 }
 
-/// Sets how many it may have, and answers how many it might have before.
+/// Sets how many it may have, and returns how many it might have before.
 fn limit(engine: &Process, current: u64) -> u64 {
     let pid = Pid::from_raw(i32::try_from(engine.id()).unwrap());
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", engine.id())).unwrap();

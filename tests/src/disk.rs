@@ -165,7 +165,7 @@ fn weight(event: &Event) -> u64 {
     events::number_of(&events::payload(event)[..6])
 }
 
-/// Publishes heavy events in order until all are taken or it is told to stop; answers their tickets.
+/// Publishes heavy events in order until all are taken or it is told to stop; returns their tickets.
 async fn flood(publisher: Publisher, stop: Arc<AtomicBool>) -> Vec<Ticket> {
     let mut tickets = Vec::new();
     for number in 0..FLOOD {
@@ -219,7 +219,7 @@ impl Flooded {
         assert!(why.contains("STORAGE_FULL"), "{why}");
     }
 
-    /// Ends the flood with the engine; answers how many of its first events were acknowledged before.
+    /// Ends the flood with the engine; returns how many of its first events were acknowledged before.
     async fn end(self, kill: bool) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         if kill {
@@ -234,7 +234,7 @@ impl Flooded {
     }
 }
 
-/// Reads everything: the flood's events from the first on, each once and in order. Answers how many.
+/// Reads everything: the flood's events from the first on, each once and in order. Returns how many.
 async fn read_flood(client: &Client) -> u64 {
     let log = events::read_all(client, "orders").await;
     let stored = log.get(&0).map_or(&[][..], Vec::as_slice);

@@ -104,17 +104,17 @@ async fn a_hostile_event_costs_itself_and_nothing_else() {
         (described.lag == 0 && described.dead_lettered == 8).then_some(())
     })
     .await;
-    let letters = events::read_all(&client, "dlq.orders.s").await;
-    assert_eq!(events::texts(&letters, 0), bad);
-    for (_, letter) in &letters[&0] {
-        let given_up = matches!(payload(letter), b"reject" | b"fail");
+    let dead_letters = events::read_all(&client, "dlq.orders.s").await;
+    assert_eq!(events::texts(&dead_letters, 0), bad);
+    for (_, dead_letter) in &dead_letters[&0] {
+        let given_up = matches!(payload(dead_letter), b"reject" | b"fail");
         let reason = if given_up { "rejected" } else { "plugin_error" };
-        assert_eq!(header(letter, "lv-dlq-reason").unwrap(), reason);
-        assert!(!header(letter, "lv-dlq-error").unwrap().is_empty());
-        let offset: usize = header(letter, "lv-dlq-offset").unwrap().parse().unwrap();
-        assert_eq!(all[offset].as_bytes(), payload(letter));
+        assert_eq!(header(dead_letter, "lv-dlq-reason").unwrap(), reason);
+        assert!(!header(dead_letter, "lv-dlq-error").unwrap().is_empty());
+        let offset: usize = header(dead_letter, "lv-dlq-offset").unwrap().parse().unwrap();
+        assert_eq!(all[offset].as_bytes(), payload(dead_letter));
         if reason == "plugin_error" {
-            assert_eq!(header(letter, "lv-dlq-plugin").unwrap(), "hostile@1");
+            assert_eq!(header(dead_letter, "lv-dlq-plugin").unwrap(), "hostile@1");
         }
     }
     let errors = client.list_plugins().await.unwrap()[0].errors;
@@ -160,7 +160,7 @@ async fn a_place_pauses_until_somebody_resumes_it() {
     let (why, lag) = until("the pause", paused).await;
     assert!(why.contains("hostile@1"), "{why}");
     assert_eq!(lag, 2, "nothing is lost meanwhile");
-    // As long as the plugin is as it was, the place pauses again.
+    // As long as the plugin is as it was, the chain pauses again.
     client.resume_subscription("orders", "s").await.unwrap();
     until("the second pause", paused).await;
     let engine = engine.restart().await;
@@ -317,7 +317,10 @@ async fn lists_and_metrics_answer_while_a_plugin_loops() {
     assert_eq!(listed.iter().map(|listed| listed.lag).collect::<Vec<_>>(), [2]);
     let (_, page) = engine.get("/metrics").await;
     assert!(page.contains(r#"levada_lag_events{subscription="orders/s"} 2"#), "{page}");
-    assert!(page.contains(r#"levada_plugin_seconds_total{plugin="hostile@1",place="orders/s"}"#), "{page}");
+    assert!(
+        page.contains(r#"levada_plugin_seconds_total{plugin="hostile@1",attachment="orders/s"}"#),
+        "{page}"
+    );
     let plugin = plugin().await;
     assert_eq!((plugin.calls, plugin.errors), (0, 0), "all of that was answered while the call ran");
 }
@@ -350,12 +353,12 @@ async fn errors_are_counted_with_their_reason_and_restarts_for_memory_apart() {
     let plugins = client.list_plugins().await.unwrap();
     assert_eq!((plugins[0].errors, plugins[0].last_error.as_ref()), (plugin.errors, Some(&last)));
     assert_eq!((plugins[1].events_in, plugins[1].errors), (1, 0));
-    let letters = until("the dead letter", async || {
-        let letters = client.describe_subscription("orders", "s").await.unwrap().dead_lettered == 1;
-        if letters { Some(events::read_all(&client, "dlq.orders.s").await) } else { None }
+    let dead_letters = until("the dead letter", async || {
+        let is_there = client.describe_subscription("orders", "s").await.unwrap().dead_lettered == 1;
+        if is_there { Some(events::read_all(&client, "dlq.orders.s").await) } else { None }
     })
     .await;
-    assert!(header(&letters[&0][0].1, "lv-dlq-error").unwrap().contains("uncaught exception"));
+    assert!(header(&dead_letters[&0][0].1, "lv-dlq-error").unwrap().contains("uncaught exception"));
 }
 
 #[tokio::test]

@@ -219,7 +219,7 @@ async fn a_slow_disk_pushes_back_and_memory_stays_bounded() {
 /// A batch that was acknowledged: its first offset, its first number, its count.
 type Acknowledged = (u64, u64, u64);
 
-/// Publishes with syncs held and let go at random, until the power goes; answers what was acknowledged.
+/// Publishes with syncs held and let go at random, until the power goes; returns what was acknowledged.
 async fn publish_until_the_cut(
     rng: &mut Rng,
     powered: &Powered,

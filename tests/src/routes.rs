@@ -129,13 +129,15 @@ async fn a_router_sends_each_event_where_its_content_says() {
             expected.iter().map(|status| format!(r#"{{"status":"{status}"}}"#)).collect();
         assert_eq!(events::texts(&events::read_all(&client, topic).await, 0), expected, "{topic}");
     }
-    let letters = events::read_all(&client, "dlq.orders.route-r").await;
-    assert_eq!(events::texts(&letters, 0), [r#"{"status":"lost"}"#, "no JSON"]);
-    let reasons: Vec<String> =
-        letters[&0].iter().map(|(_, letter)| header(letter, "lv-dlq-reason").unwrap()).collect();
+    let dead_letters = events::read_all(&client, "dlq.orders.route-r").await;
+    assert_eq!(events::texts(&dead_letters, 0), [r#"{"status":"lost"}"#, "no JSON"]);
+    let reasons: Vec<String> = dead_letters[&0]
+        .iter()
+        .map(|(_, dead_letter)| header(dead_letter, "lv-dlq-reason").unwrap())
+        .collect();
     assert_eq!(reasons, ["plugin_error", "rejected"], "a target outside the declaration is an error");
-    assert_eq!(header(&letters[&0][0].1, "lv-dlq-plugin").unwrap(), "content-router@1");
-    assert_eq!(header(&letters[&0][0].1, "lv-dlq-offset").unwrap(), "3");
+    assert_eq!(header(&dead_letters[&0][0].1, "lv-dlq-plugin").unwrap(), "content-router@1");
+    assert_eq!(header(&dead_letters[&0][0].1, "lv-dlq-offset").unwrap(), "3");
     assert_eq!(info(&client, "r").await.dead_lettered, 2);
     let router = client.list_plugins().await.unwrap().remove(0);
     assert_eq!(router.errors, 1, "a rejection is no error");
@@ -162,12 +164,12 @@ async fn a_hostile_event_on_a_route_is_a_dead_letter_and_the_rest_goes_on() {
     let good: Vec<&String> = payloads.iter().filter(|payload| payload.starts_with("good")).collect();
     let routed = events::texts(&events::read_all(&client, "to").await, 0);
     assert!(routed.iter().eq(good), "{routed:?}");
-    let letters = events::read_all(&client, "dlq.from.route-r").await;
-    assert_eq!(events::texts(&letters, 0), bad);
-    for (_, letter) in &letters[&0] {
-        assert_eq!(header(letter, "lv-dlq-reason").unwrap(), "plugin_error");
-        assert_eq!(header(letter, "lv-dlq-plugin").unwrap(), "hostile@1");
-        assert_eq!(header(letter, "lv-dlq-topic").unwrap(), "from");
+    let dead_letters = events::read_all(&client, "dlq.from.route-r").await;
+    assert_eq!(events::texts(&dead_letters, 0), bad);
+    for (_, dead_letter) in &dead_letters[&0] {
+        assert_eq!(header(dead_letter, "lv-dlq-reason").unwrap(), "plugin_error");
+        assert_eq!(header(dead_letter, "lv-dlq-plugin").unwrap(), "hostile@1");
+        assert_eq!(header(dead_letter, "lv-dlq-topic").unwrap(), "from");
     }
 }
 

@@ -301,11 +301,11 @@ async fn an_event_that_fails_too_often_becomes_a_dead_letter() {
     }
     let left = consume(&mut subscriber, 1).await;
     assert_eq!(numbers(&left), [1]);
-    let letters = events::read_all(&client, "dlq.orders.s").await;
-    let (_, letter) = &letters[&0][0];
-    assert_eq!(letters[&0].len(), 1);
-    assert_eq!((&letter.key, &letter.payload), (&event.key, &event.payload));
-    assert_eq!(header(letter, "colour").unwrap(), "red", "its own headers stay");
+    let dead_letters = events::read_all(&client, "dlq.orders.s").await;
+    let (_, dead_letter) = &dead_letters[&0][0];
+    assert_eq!(dead_letters[&0].len(), 1);
+    assert_eq!((&dead_letter.key, &dead_letter.payload), (&event.key, &event.payload));
+    assert_eq!(header(dead_letter, "colour").unwrap(), "red", "its own headers stay");
     for (name, value) in [
         ("reason", "max_attempts"),
         ("topic", "orders"),
@@ -314,9 +314,9 @@ async fn an_event_that_fails_too_often_becomes_a_dead_letter() {
         ("subscription", "s"),
         ("attempts", "3"),
     ] {
-        assert_eq!(header(letter, &format!("lv-dlq-{name}")).as_deref(), Some(value), "{name}");
+        assert_eq!(header(dead_letter, &format!("lv-dlq-{name}")).as_deref(), Some(value), "{name}");
     }
-    let time = |name: &str| header(letter, name).unwrap().parse::<u64>().unwrap();
+    let time = |name: &str| header(dead_letter, name).unwrap().parse::<u64>().unwrap();
     assert!(time("lv-dlq-first-failure") <= time("lv-dlq-last-failure"));
     let described = client.describe_subscription("orders", "s").await.unwrap();
     assert_eq!((described.dead_lettered, described.lag), (1, 0));
@@ -349,19 +349,19 @@ async fn a_rejected_event_is_a_dead_letter_at_once() {
     })
     .await;
     within("the confirmation", subscriber.confirmed()).await.unwrap();
-    let letters = events::read_all(&client, "dlq.orders.s").await;
-    assert_eq!(events::texts(&letters, 0), ["1", "2"]);
-    for (place, (_, letter)) in letters[&0].iter().enumerate() {
-        assert_eq!(header(letter, "lv-dlq-reason").unwrap(), "rejected");
-        assert_eq!(header(letter, "lv-dlq-error").unwrap(), "no such customer");
-        assert_eq!(header(letter, "lv-dlq-partition").unwrap(), "1");
-        assert_eq!(header(letter, "lv-dlq-offset").unwrap(), (place + 1).to_string());
+    let dead_letters = events::read_all(&client, "dlq.orders.s").await;
+    assert_eq!(events::texts(&dead_letters, 0), ["1", "2"]);
+    for (place, (_, dead_letter)) in dead_letters[&0].iter().enumerate() {
+        assert_eq!(header(dead_letter, "lv-dlq-reason").unwrap(), "rejected");
+        assert_eq!(header(dead_letter, "lv-dlq-error").unwrap(), "no such customer");
+        assert_eq!(header(dead_letter, "lv-dlq-partition").unwrap(), "1");
+        assert_eq!(header(dead_letter, "lv-dlq-offset").unwrap(), (place + 1).to_string());
     }
     // Dead letters are the engine's own: they are read, and neither published nor deleted by users.
     let publish = client.publisher("dlq.orders.s", levada_client::PublisherOptions::default()).await;
     assert_eq!(code(publish), ErrorCode::InvalidArgument);
-    let mut letters = events::subscribe(&client, "dlq.orders.s", "readers").await;
-    assert_eq!(numbers(&consume(&mut letters, 2).await), [1, 2]);
+    let mut dead_letters = events::subscribe(&client, "dlq.orders.s", "readers").await;
+    assert_eq!(numbers(&consume(&mut dead_letters, 2).await), [1, 2]);
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! Who asks, and what they may do. Every call into the broker names its principal and is checked at the entry, before
-//! anything is looked at.
+//! anything is read.
 //!
 //! What a call requires is derived in `levada_protocol::access`, in one place for all calls.
 
@@ -15,10 +15,10 @@ use crate::error::Error;
 /// On whose behalf a call is made.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Principal {
-    /// Somebody on this machine, who may do everything. The only one while no identities can be configured; the
+    /// A local caller, who may do everything. The only one while no identities can be configured; the
     /// listeners are then loopback only.
     Local,
-    /// Somebody who may do some actions, to whatever they are done.
+    /// A caller who may do some actions, on any resource.
     Granted {
         /// The name that records and refusals show.
         name: Arc<str>,

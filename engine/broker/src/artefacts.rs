@@ -56,7 +56,7 @@ impl Artefacts {
             let (name, version, path) = (&plugin.name, plugin.version, path.display());
             let message = format!("the component of plugin {name}@{version}, {path}, {what}");
             if data_dir.join(ACCEPT_LOSS).exists() {
-                tracing::warn!("{message}; {ACCEPT_LOSS} allows to go on without");
+                tracing::warn!("{message}; {ACCEPT_LOSS} allows one start without it");
                 continue;
             }
             let data_dir = data_dir.display();
@@ -69,7 +69,7 @@ impl Artefacts {
         Ok(())
     }
 
-    /// Where the artefact with this hash lies.
+    /// The path of the artefact with this hash.
     pub(crate) fn path(&self, sha256: &str) -> PathBuf {
         self.folder.join(sha256)
     }

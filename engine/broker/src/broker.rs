@@ -1,5 +1,5 @@
-//! The one entry: every call is checked against what its principal may do, then acts. Starts and stops everything that the
-//! broker runs.
+//! The one entry: every call is checked against what its principal may do, then acts. Starts and stops everything that
+//! the broker runs.
 
 use std::{
     collections::HashSet,
@@ -29,11 +29,11 @@ use crate::{
     log::{Log, blocking},
     metrics,
     outbound::Outbound,
-    places::Places,
     publish::PublishStream,
     reader::{self, Reader},
     reclaim::Reclaimer,
     retention::Retention,
+    running::OwnerTasks,
     shard::{Shard, ShardHandle},
     subscription::{self, Consumer, RetainBudget},
     tasks::Tasks,
@@ -57,7 +57,7 @@ pub(crate) struct Inner {
     pub(crate) guard: Arc<Guard>,
     pub(crate) tasks: Tasks,
     admission: Arc<Semaphore>,
-    pub(crate) places: Arc<Places>,
+    pub(crate) owner_tasks: Arc<OwnerTasks>,
     retention: Retention,
     /// The memory for what subscriptions have read and may send again.
     pub(crate) retained: Arc<RetainBudget>,
@@ -94,9 +94,9 @@ impl Broker {
         let artefacts = Artefacts::open(&config.data_dir)?;
         let admission = Arc::new(Semaphore::new(config.publish_bytes_max));
         let outbound = Outbound::new(config.unread_bytes_max, config.connection_unread_bytes_max);
-        let places = Arc::<Places>::default();
+        let owner_tasks = Arc::<OwnerTasks>::default();
         let idle = IdleProducers::new(Arc::clone(&store), shard.clone(), config.producers_idle);
-        let retention = Retention::new(Arc::clone(&store), shard.clone(), Arc::clone(&places), idle);
+        let retention = Retention::new(Arc::clone(&store), shard.clone(), Arc::clone(&owner_tasks), idle);
         let broker = Self {
             outbound,
             inner: Arc::new(Inner {
@@ -108,7 +108,7 @@ impl Broker {
                 guard,
                 tasks,
                 admission,
-                places,
+                owner_tasks,
                 retained: RetainBudget::new(config.retained_bytes_max),
                 changing: tokio::sync::Mutex::new(()),
                 engine_id,
@@ -116,7 +116,7 @@ impl Broker {
                 config,
             }),
         };
-        broker.match_places(&catalogue)?;
+        broker.match_owners(&catalogue)?;
         broker.start_guard();
         broker.follow_catalogue_events();
         broker.start_background();
@@ -142,7 +142,7 @@ impl Broker {
         });
     }
 
-    /// One retention pass now, beside the passes that run by themselves: over every partition, and over the producers.
+    /// One retention round now, beside those that run by themselves: over every partition, and over the producers.
     ///
     /// # Errors
     /// If the store fails; what was dropped until then stays dropped.
@@ -150,15 +150,15 @@ impl Broker {
         self.run_retention_at(clock::now()).await
     }
 
-    /// One retention pass as if it were `now`.
+    /// One retention round as if it were `now`.
     ///
     /// # Errors
     /// If the store fails; what was dropped until then stays dropped.
     pub async fn run_retention_at(&self, now: Timestamp) -> Result<(), Error> {
-        self.inner.retention.pass(now).await
+        self.inner.retention.round(now).await
     }
 
-    /// The same broker for another connection: what that leaves unread has a budget of its own.
+    /// The same broker for another connection, with a budget of its own for what its client leaves unread.
     pub fn for_connection(&self) -> Self {
         Self { inner: Arc::clone(&self.inner), outbound: self.outbound.connection() }
     }
@@ -189,7 +189,8 @@ impl Broker {
     /// Attaches a consumer to a subscription, which is made if that was asked for.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED`, `TOPIC_NOT_FOUND`, `SUBSCRIPTION_NOT_FOUND`, `SUBSCRIPTION_MISMATCH` naming the field, `PLUGIN_…`.
+    /// `PERMISSION_DENIED`, `TOPIC_NOT_FOUND`, `SUBSCRIPTION_NOT_FOUND`, `SUBSCRIPTION_MISMATCH` naming the field,
+    /// `PLUGIN_…`.
     pub async fn subscribe(&self, principal: &Principal, subscribe: Subscribe) -> Result<Consumer, Error> {
         principal.check(&subscribe.required())?;
         let (record, created) = self.subscription_for(principal, &subscribe).await?;
@@ -200,8 +201,8 @@ impl Broker {
     /// Opens a reader, which leaves no trace.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED`, `TOPIC_NOT_FOUND`, `PARTITION_NOT_FOUND`, `OFFSET_OUT_OF_RANGE`; or `INVALID_ARGUMENT` for a
-    /// partition that is named twice.
+    /// `PERMISSION_DENIED`, `TOPIC_NOT_FOUND`, `PARTITION_NOT_FOUND`, `OFFSET_OUT_OF_RANGE`; or `INVALID_ARGUMENT` for
+    /// a partition that is named twice.
     pub async fn read(&self, principal: &Principal, read: Read) -> Result<Reader, Error> {
         principal.check(&read.required())?;
         let name = &read.topic;

@@ -1,8 +1,8 @@
-//! Who waits for which partition of a topic to change, and which partitions did.
+//! Listeners for changes of a topic's partitions, and which partitions changed.
 //!
-//! A change is noted first and told later, so that one commit group wakes each listener once. A listener hears of its
-//! own partitions alone, and which of them changed; what changed about them, it looks up. One that waits for no events
-//! hears of dropped ones alone. It must not know who listens.
+//! A change is noted first and notified later, so that one commit group wakes each listener once. A listener is
+//! notified of its own partitions alone, and learns which of them changed; what changed about them, it reads itself.
+//! One that waits for no events is notified of dropped ones alone. It must not know who listens.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use std::{
 use levada_protocol::ids::PartitionId;
 use tokio::sync::Notify;
 
-/// A topic's listeners, and the changes that they were not told of yet.
+/// A topic's listeners, and the changes that they were not notified of yet.
 #[derive(Debug)]
 pub(crate) struct Changes {
     partitions: usize,
@@ -41,7 +41,7 @@ struct Ear {
     notify: Notify,
 }
 
-/// What a listener hears of.
+/// What a listener is notified of.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Hears<'a> {
     /// Every change of every partition.
@@ -52,7 +52,7 @@ pub(crate) enum Hears<'a> {
     Drops,
 }
 
-/// Hears of changes from its making on, when everything counts as changed; dropping it ends that.
+/// Is notified of changes from its creation on, when everything counts as changed, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Listener {
     changes: Arc<Changes>,
@@ -60,7 +60,7 @@ pub(crate) struct Listener {
 }
 
 impl Changes {
-    /// No listeners yet, for a topic of so many partitions.
+    /// No listeners yet, for a topic of this many partitions.
     pub(crate) fn new(partitions: usize) -> Arc<Self> {
         let noted = Mutex::default();
         Arc::new(Self { partitions, noted, listeners: Mutex::default() })
@@ -87,7 +87,7 @@ impl Changes {
         }
     }
 
-    /// Tells the listeners what was noted.
+    /// Notifies the listeners of what was noted.
     pub(crate) fn wake(&self) {
         let noted = std::mem::take(&mut *lock(&self.noted));
         let listeners = lock(&self.listeners);
@@ -145,14 +145,14 @@ impl Listener {
         }
     }
 
-    /// The partitions that changed since the last call, in order; at first all. To be called before they are looked at.
+    /// The partitions that changed since the last call, in order; at first all. To be called before they are read.
     pub(crate) fn take(&self) -> impl Iterator<Item = PartitionId> + use<> {
         let mut changed = lock(&self.ear.changed);
         let taken = std::mem::take(&mut *changed);
         taken.into_iter()
     }
 
-    /// As [`Listener::take`], for a listener that looks at all of its partitions anyway.
+    /// As [`Listener::take`], for a listener that reads all of its partitions anyway.
     pub(crate) fn forget(&self) {
         lock(&self.ear.changed).clear();
     }
@@ -258,7 +258,7 @@ mod tests {
         let wakes: Vec<Arc<Wakes>> = (0..=PARTITIONS).map(|_| Arc::default()).collect();
         let one_each = (0..PARTITIONS).map(|number| changes.listen(Hears::Some(&[PartitionId(number)])));
         let listeners: Vec<Listener> = one_each.chain([changes.listen(Hears::All)]).collect();
-        assert_eq!(taken(&listeners[usize::from(PARTITIONS)]).len(), 1_000, "whoever is new looks at all");
+        assert_eq!(taken(&listeners[usize::from(PARTITIONS)]).len(), 1_000, "a new listener reads all");
         listeners.iter().for_each(|listener| drop(taken(listener)));
         let mut waiting: Vec<_> = listeners.iter().map(|listener| Box::pin(listener.changed())).collect();
         for (future, wakes) in waiting.iter_mut().zip(&wakes) {
@@ -273,7 +273,7 @@ mod tests {
         let expected = |at: usize| usize::from(at == 617 || at == usize::from(PARTITIONS));
         assert!(woken.iter().enumerate().all(|(at, count)| *count == expected(at)), "{woken:?}");
         drop(waiting);
-        assert_eq!(taken(&listeners[usize::from(PARTITIONS)]), [617], "and it looks at that one alone");
+        assert_eq!(taken(&listeners[usize::from(PARTITIONS)]), [617], "and it reads that one alone");
         assert_eq!(taken(&listeners[617]), [617]);
     }
 
@@ -283,7 +283,7 @@ mod tests {
         let listener = changes.listen(Hears::All);
         listener.take().for_each(drop);
         [5, 70, 3, 5].into_iter().for_each(|number| changes.note(PartitionId(number)));
-        assert_eq!(taken(&listener), [0; 0], "it is told when the group is");
+        assert_eq!(taken(&listener), [0; 0], "it is notified when the group is");
         changes.wake();
         assert_eq!(taken(&listener), [3, 5, 70]);
         assert_eq!(taken(&listener), [0; 0]);

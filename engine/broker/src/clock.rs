@@ -1,4 +1,4 @@
-//! The broker's only look at the clocks.
+//! The only place where the broker reads the clocks.
 
 use std::{
     fmt,

@@ -24,8 +24,8 @@ pub struct BrokerConfig {
     pub groups_unsynced_max: usize,
     /// Bytes of the newest batches kept in memory, over all partitions. Default 64 MiB.
     pub tail_bytes_max: usize,
-    /// Bytes of batches that subscriptions keep in memory until they are acknowledged, so that sending one again needs no
-    /// read; over all subscriptions. Default 64 MiB.
+    /// Bytes of batches that subscriptions keep in memory until they are acknowledged, so that sending one again needs
+    /// no read; over all subscriptions. Default 64 MiB.
     pub retained_bytes_max: usize,
     /// Bytes that may be ready for one connection's streams and not taken by them. Default 16 MiB.
     pub connection_unread_bytes_max: usize,
@@ -36,7 +36,7 @@ pub struct BrokerConfig {
     /// Free disk space under which publishes are refused: at least this, and at least the smaller of a tenth of
     /// the volume and 1 GiB. Default 64 MiB.
     pub disk_reserve_bytes: u64,
-    /// How often free space is looked at. Default 500 ms.
+    /// How often free space is measured. Default 500 ms.
     pub disk_check_interval: Duration,
     /// How often retention runs. Default 30 s.
     pub retention_interval: Duration,

@@ -1,6 +1,6 @@
-//! Dead letters: a source event that could not be delivered, with why, on its way to its own topic.
+//! Dead letters: source events that could not be delivered, with the reason, for a topic of their own.
 //!
-//! The letter is part of the commit that ends the delivery; nothing is lost in between. It holds the whole event, for
+//! A dead letter is part of the commit that ends the delivery, so nothing is lost in between. It holds the whole event:
 //! the limits leave room for the headers that are added.
 
 use bytes::Bytes;
@@ -32,34 +32,34 @@ pub(crate) struct Origin<'a> {
     pub(crate) topic: &'a TopicName,
     pub(crate) partition: PartitionId,
     /// The subscription's or route's name.
-    pub(crate) place: &'a str,
+    pub(crate) name: &'a str,
 }
 
-/// Collects letters into batches for one dead-letter topic.
-pub(crate) struct Letters {
+/// Collects dead letters into batches for one topic.
+pub(crate) struct DeadLetters {
     target: TopicName,
     builder: BatchBuilder,
     batches: Vec<Batch>,
 }
 
-impl Letters {
+impl DeadLetters {
     pub(crate) fn new(target: TopicName) -> Self {
         Self { target, builder: BatchBuilder::of_engine(), batches: Vec::new() }
     }
 
     /// Adds the event at `offset`.
     pub(crate) fn push(&mut self, origin: &Origin<'_>, offset: Offset, event: Event, reason: &Reason) {
-        let letter = letter(origin, offset, event, reason);
-        let pushed = match self.builder.push(&letter) {
+        let dead_letter = dead_letter(origin, offset, event, reason);
+        let pushed = match self.builder.push(&dead_letter) {
             Err(BatchFull::Full) => {
                 self.finish();
-                self.builder.push(&letter)
+                self.builder.push(&dead_letter)
             }
             other => other,
         };
         if let Err(error) = pushed {
             // The limits leave room for the headers that are added, so this event was over them before.
-            let bare = bare(letter);
+            let bare = bare(dead_letter);
             self.finish();
             if self.builder.push(&bare).is_err() {
                 tracing::error!(topic = %self.target, %offset, %error, "a dead letter does not fit an event");
@@ -80,7 +80,7 @@ impl Letters {
         }
     }
 
-    /// The appends that store the letters.
+    /// The appends that store the dead letters.
     pub(crate) fn into_appends(mut self) -> Vec<AppendRequest> {
         self.finish();
         let target = AppendTarget::DeadLetters(self.target);
@@ -91,8 +91,9 @@ impl Letters {
     }
 }
 
-/// The event with what became of it. Headers of an earlier letter that was published again give way to these.
-fn letter(origin: &Origin<'_>, offset: Offset, mut event: Event, reason: &Reason) -> Event {
+/// The event with the headers that say why it failed. They replace those of an earlier dead letter that was published
+/// again.
+fn dead_letter(origin: &Origin<'_>, offset: Offset, mut event: Event, reason: &Reason) -> Event {
     event.headers.retain(|(name, _)| !name.starts_with(PREFIX));
     event.ttl_ms = None;
     let mut add =
@@ -101,7 +102,7 @@ fn letter(origin: &Origin<'_>, offset: Offset, mut event: Event, reason: &Reason
     add("topic", origin.topic.to_string());
     add("partition", origin.partition.to_string());
     add("offset", offset.to_string());
-    add("subscription", origin.place.to_owned());
+    add("subscription", origin.name.to_owned());
     add("attempts", reason.attempts.to_string());
     add("first-failure", reason.first_failure.to_string());
     add("last-failure", reason.last_failure.to_string());
@@ -114,20 +115,20 @@ fn letter(origin: &Origin<'_>, offset: Offset, mut event: Event, reason: &Reason
     event
 }
 
-/// A letter without its event's own headers and payload, which says so. The event itself is in the source topic for as
-/// long as that keeps it.
-fn bare(mut letter: Event) -> Event {
-    let all = letter.headers.len();
-    letter.headers.retain(|(name, _)| name.starts_with(PREFIX));
-    let headers = all - letter.headers.len();
-    let bytes = letter.payload.as_ref().map_or(0, Bytes::len);
+/// A dead letter without its event's own headers and payload, with a header that says so. The event itself is in the
+/// source topic for as long as that is retained.
+fn bare(mut dead_letter: Event) -> Event {
+    let all = dead_letter.headers.len();
+    dead_letter.headers.retain(|(name, _)| name.starts_with(PREFIX));
+    let headers = all - dead_letter.headers.len();
+    let bytes = dead_letter.payload.as_ref().map_or(0, Bytes::len);
     let missing = format!("{headers} headers, {bytes} bytes of payload");
-    letter.headers.push((format!("{PREFIX}missing"), Bytes::from(missing)));
-    letter.payload = letter.payload.map(|_| Bytes::new());
-    letter
+    dead_letter.headers.push((format!("{PREFIX}missing"), Bytes::from(missing)));
+    dead_letter.payload = dead_letter.payload.map(|_| Bytes::new());
+    dead_letter
 }
 
-/// What the names of all headers that a letter adds begin with, as all of the engine's own.
+/// The prefix of the headers that a dead letter adds; names with it are reserved for the engine.
 const PREFIX: &str = "lv-dlq-";
 
 #[cfg(test)]
@@ -140,12 +141,12 @@ mod tests {
 
     use super::*;
 
-    /// Makes a letter whose added headers are as long as they can be, and reads it back.
-    fn longest_letter_of(event: Event) -> Event {
+    /// Makes a dead letter whose added headers are as long as they can be, and reads it back.
+    fn longest_of(event: Event) -> Event {
         let topic =
             TopicName::parse_any(&format!("dlq.{}", "t".repeat(TOPIC_NAME_BYTES_MAX_INTERNAL - 4))).unwrap();
-        let place = "p".repeat(NAME_BYTES_MAX + "route-".len());
-        let origin = Origin { topic: &topic, partition: PartitionId(1_023), place: &place };
+        let name = "p".repeat(NAME_BYTES_MAX + "route-".len());
+        let origin = Origin { topic: &topic, partition: PartitionId(1_023), name: &name };
         let last = Timestamp(u64::MAX);
         let reason = Reason {
             word: "consumer_lost",
@@ -155,16 +156,16 @@ mod tests {
             first_failure: last,
             last_failure: last,
         };
-        let mut letters = Letters::new(TopicName::parse_any("dlq.t.s").unwrap());
-        letters.push(&origin, Offset(u64::MAX), event, &reason);
-        let appends = letters.into_appends();
+        let mut dead_letters = DeadLetters::new(TopicName::parse_any("dlq.t.s").unwrap());
+        dead_letters.push(&origin, Offset(u64::MAX), event, &reason);
+        let appends = dead_letters.into_appends();
         let mut stored = appends[0].batch.bytes().clone();
         let batch = Batch::check_first(&mut stored).unwrap();
         batch.events().next().unwrap().to_event(&batch)
     }
 
     #[test]
-    fn a_letter_holds_the_whole_event_whatever_its_size() {
+    fn a_dead_letter_holds_the_whole_event_whatever_its_size() {
         let value = (HEADERS_BYTES_MAX - HEADERS_MAX * 5) / HEADERS_MAX;
         let headers: Vec<_> =
             (10..10 + HEADERS_MAX).map(|at| (at.to_string(), Bytes::from(vec![7; value]))).collect();
@@ -175,16 +176,16 @@ mod tests {
             ..Event::new(vec![2; rest])
         };
         BatchBuilder::new().push(&event).unwrap();
-        let letter = longest_letter_of(event.clone());
-        assert_eq!((&letter.key, &letter.payload), (&event.key, &event.payload));
-        assert_eq!(letter.headers[..HEADERS_MAX], headers[..]);
-        assert_eq!(letter.headers.len(), HEADERS_MAX + 10);
+        let dead_letter = longest_of(event.clone());
+        assert_eq!((&dead_letter.key, &dead_letter.payload), (&event.key, &event.payload));
+        assert_eq!(dead_letter.headers[..HEADERS_MAX], headers[..]);
+        assert_eq!(dead_letter.headers.len(), HEADERS_MAX + 10);
     }
 
     #[test]
-    fn a_letter_of_a_letter_has_every_header_once() {
-        let once = longest_letter_of(Event::new("x").with_header("own", "1"));
-        let twice = longest_letter_of(once.clone());
+    fn a_dead_letter_of_a_dead_letter_has_every_header_once() {
+        let once = longest_of(Event::new("x").with_header("own", "1"));
+        let twice = longest_of(once.clone());
         assert_eq!(once.headers, twice.headers);
     }
 }

@@ -1,4 +1,4 @@
-//! Everything that a caller of the broker can be told.
+//! Errors of the broker's calls.
 
 use levada_chain::SliceError;
 use levada_protocol::{

@@ -1,4 +1,4 @@
-//! How far a subscription or route has come: set by its owner, read by retention and by whoever describes it.
+//! How far a subscription or route has come: set by its owner, read by retention and by descriptions.
 //!
 //! It must not know which of the two it is.
 

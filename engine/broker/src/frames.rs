@@ -1,4 +1,4 @@
-//! Pieces of the log on their way to a consumer: stored bytes that are shared, or built anew where a batch is cut.
+//! Slices of the log for a consumer: stored bytes that are shared, or rebuilt where a batch is cut.
 
 use std::{collections::VecDeque, ops::Range};
 

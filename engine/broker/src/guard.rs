@@ -1,9 +1,9 @@
 //! The disk guard: refuses publishes while free space is under the reserve, so that acknowledgements, cursors and
-//! dead letters always have room; and for ever once the data directory was removed, for then the files that are
+//! dead letters always have room; and for good once the data directory was removed, as then the files that are
 //! still open go with the process.
 //!
-//! A quota does not show in what is free on the volume. It is taken for the reason when the store met the end of the
-//! disk although enough is free; then the guard tries now and then whether the reserve can be had.
+//! A quota does not show in the volume's free space. It is assumed when the store met a full disk although enough is
+//! free; then the guard tries now and then whether the reserve can be allocated.
 
 use std::{
     fs,
@@ -70,7 +70,7 @@ impl Guard {
         guard
     }
 
-    /// Measures, and answers whether there is too little space.
+    /// Measures, and returns whether there is too little space.
     pub(crate) fn measure_is_low(&self) -> bool {
         self.look_for_directory();
         // A volume that cannot be asked is taken as it was last seen.
@@ -123,7 +123,7 @@ impl Guard {
         had
     }
 
-    /// True if a file as large as the reserve can be made, or nobody can say.
+    /// True if a file as large as the reserve can be made, or if that is not known.
     fn try_reserve(&self) -> bool {
         let path = self.path.join(TRIAL);
         let made = fs::File::create(&path).map(|file| {
@@ -162,7 +162,7 @@ impl Guard {
         self.free_bytes.load(Ordering::Relaxed)
     }
 
-    /// Why nothing may be published, if so. Nobody is refused for what was true a while ago.
+    /// Why nothing may be published, if so. It is measured now: a publish is never refused for an old measurement.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         if self.gone.load(Ordering::Relaxed) {
             let message = format!(

@@ -1,7 +1,7 @@
-//! Finding producers that were idle for long, a little in every retention pass, so that the store does not keep a row
+//! Finds producers that were idle for long, a little in every retention round, so that the store does not keep a row
 //! of every publisher that there ever was.
 //!
-//! It owns how far the search has come. Whether a producer still is idle, the shard decides.
+//! It owns the position of the search. The shard decides whether a producer still is idle.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,11 +18,11 @@ use crate::{
     shard::{ProducerKey, ShardHandle},
 };
 
-/// Rows that one look into the store brings at most.
+/// What one scan of the store returns at most.
 const PAGE: ScanLimit = ScanLimit { rows: 1_000, bytes: 1 << 20 };
-/// Looks that one pass takes at most.
-const PAGES_PER_PASS: usize = 16;
-/// Producers that are forgotten in one go: the writer looks each of them up, and publishes wait behind it.
+/// Pages that one round scans at most.
+const PAGES_PER_ROUND: usize = 16;
+/// Producers that are forgotten at once: the writer looks up each of them, and publishes wait behind it.
 const FORGOTTEN_AT_ONCE_MAX: usize = 128;
 /// A search begins again after this part of the idle time.
 const SEARCHES_PER_IDLE_TIME: u64 = 64;
@@ -39,20 +39,20 @@ pub(crate) struct IdleProducers {
 /// How far the search has come.
 #[derive(Debug, Default)]
 struct Search {
-    /// Where it goes on; `None` between two searches.
+    /// Where it continues; `None` between two searches.
     next: Option<Bytes>,
     /// No search begins before.
     begins: Timestamp,
 }
 
 impl IdleProducers {
-    /// Producers are idle that were last used so long ago.
+    /// Producers last used `idle` ago or earlier are idle.
     pub(crate) fn new(store: Arc<dyn Store>, shard: ShardHandle, idle: Duration) -> Self {
         let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
         Self { store, shard, idle_ms, search: Mutex::default() }
     }
 
-    /// One pass: goes on with the search, or begins one if it is time.
+    /// One round: continues the search, or begins one if it is time.
     ///
     /// # Errors
     /// If the store fails; what was forgotten until then stays forgotten.
@@ -60,15 +60,15 @@ impl IdleProducers {
         let before = Timestamp(now.0.saturating_sub(self.idle_ms));
         let pause_ms = self.idle_ms / SEARCHES_PER_IDLE_TIME;
         let mut search = self.search.lock().await;
-        // More than a pause ahead it is only if the clock was set back.
+        // It is more than a pause ahead only if the clock was set back.
         if search.next.is_none() && now < search.begins && search.begins.0 - now.0 <= pause_ms {
             return Ok(());
         }
-        for _ in 0..PAGES_PER_PASS {
+        for _ in 0..PAGES_PER_ROUND {
             let (begin, end) = whole_family();
             let from = search.next.take().unwrap_or(begin);
             let store = Arc::clone(&self.store);
-            let (idle, next) = blocking(move || look(store.as_ref(), &from, &end, before)).await?;
+            let (idle, next) = blocking(move || idle_of_page(store.as_ref(), &from, &end, before)).await?;
             for some in idle.chunks(FORGOTTEN_AT_ONCE_MAX) {
                 tracing::debug!(producers = some.len(), "idle producers are forgotten");
                 self.shard.forget(some.to_vec(), before).await?;
@@ -84,7 +84,7 @@ impl IdleProducers {
 }
 
 /// The idle producers of one page, and where the next page begins, if there is one.
-fn look(
+fn idle_of_page(
     store: &dyn Store,
     from: &[u8],
     to: &[u8],
@@ -97,7 +97,7 @@ fn look(
         match (Producer::parse_key(&key), Producer::decode(&row)) {
             (Some(producer), Ok(known)) if known.last_used() < before => idle.push(producer),
             (Some(_), Ok(_)) => {}
-            // One damaged row must not keep the others for ever; its producer hears of it when it publishes.
+            // One damaged row must not keep the others for ever; its producer gets an error when it publishes.
             (None, _) | (_, Err(_)) => tracing::warn!(?key, "a producer's row does not decode"),
         }
     }

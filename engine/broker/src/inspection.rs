@@ -1,5 +1,5 @@
-//! Reading everything that a start reads, before anything is written: a start that would be refused must be refused while
-//! nothing was changed yet.
+//! Reading everything that a start reads, before anything is written: a start that would be refused must be refused
+//! while nothing was changed yet.
 
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,7 @@ impl Inspection {
     /// # Errors
     /// If something of it is damaged or missing, by its name.
     pub fn inspect(&self, store: &dyn Store) -> Result<(), Error> {
-        let catalogue = shard::look(store)?;
+        let catalogue = shard::inspect(store)?;
         Artefacts::check(&self.data_dir, catalogue.plugins.after(None).map(|(_, record)| record.as_ref()))
     }
 

@@ -21,7 +21,7 @@ use crate::{
     topic::{Partition, Topic},
 };
 
-/// Bytes that one look into the store brings at most, unless one record is larger.
+/// Bytes that one scan of the store returns at most, unless one record is larger.
 const STORE_READ_BYTES: usize = 1 << 20;
 
 /// A partition that can be read.
@@ -32,7 +32,7 @@ pub(crate) struct Log {
     number: PartitionId,
 }
 
-/// What a look at a position found.
+/// The result of a read at a position.
 #[derive(Debug)]
 pub(crate) enum Found {
     /// Pieces, the first of which holds the position.
@@ -216,7 +216,7 @@ impl Log {
     }
 }
 
-/// Runs something that may wait for the disk where that holds nobody up.
+/// Runs something that may wait for the disk on a blocking thread.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {

@@ -1,10 +1,10 @@
 //! Every metric of the broker: names with their units, and the few calls that record them.
 //!
-//! What belongs to something with a name is kept with that thing, and collected from those that exist when somebody
-//! asks: the series of a deleted topic, subscription or route end with it. Only histograms are the process's.
+//! What belongs to something with a name is kept with that thing, and collected from those that exist when they are
+//! read: the series of a deleted topic, subscription or route end with it. Only histograms are the process's.
 //!
 //! Labels: `topic` is a topic's name, `subscription` is `topic/name`, `route` is a route's name, `plugin` is
-//! `name@version`, `place` is a subscription, or `route` and a route's name.
+//! `name@version`, `attachment` is `topic/name` of a subscription, or `route` and a route's name.
 
 use std::{
     sync::{
@@ -39,18 +39,18 @@ pub struct Series {
     pub name: &'static str,
     /// How it moves.
     pub kind: Kind,
-    /// What it says, in a few words.
+    /// The help text.
     pub help: &'static str,
     /// The samples.
     pub samples: Vec<Sample>,
 }
 
-/// What one thing's metric is now.
+/// The current value of one thing's metric.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// Which thing: names of labels and their values.
+    /// Names of labels and their values.
     pub labels: Vec<(&'static str, String)>,
-    /// The figure.
+    /// Its value.
     pub value: f64,
 }
 
@@ -69,7 +69,7 @@ impl Series {
     }
 }
 
-/// Everything that is collected when somebody asks.
+/// All metrics that are collected when they are read.
 #[derive(Debug)]
 pub(crate) struct Collected {
     published_events: Series,
@@ -148,8 +148,8 @@ impl Collected {
         self.route_blocked.add(&labels, if info.state.is_running() { 0.0 } else { 1.0 });
     }
 
-    pub(crate) fn plugin(&mut self, plugin: &str, place: &str, stats: &StageStats) {
-        let labels = [("plugin", plugin), ("place", place)];
+    pub(crate) fn plugin(&mut self, plugin: &str, attachment: &str, stats: &StageStats) {
+        let labels = [("plugin", plugin), ("attachment", attachment)];
         self.plugin_seconds.add(&labels, stats.busy.as_secs_f64());
         self.plugin_errors.add(&labels, as_f64(stats.errors));
         self.plugin_memory_restarts.add(&labels, as_f64(stats.memory_restarts));

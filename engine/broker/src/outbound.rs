@@ -1,7 +1,7 @@
-//! What is ready for clients and not yet taken by their streams, counted in bytes: for each stream, for each
+//! Budgets for bytes that are ready for clients and not yet taken by their streams: for each stream, for each
 //! connection, and over the engine.
 //!
-//! Bytes are set aside before anything is read for them, and given back when the stream has taken the frame. A stream
+//! Bytes are reserved before anything is read for them, and released when the stream has taken the frame. A stream
 //! begins with a small window that doubles while its client keeps up, so that one whose client reads nothing holds
 //! little. It must not know what the frames hold.
 
@@ -67,10 +67,10 @@ pub(crate) struct Window {
     size: AtomicUsize,
     outbound: Outbound,
     untaken: Mutex<Untaken>,
-    /// Bytes that whoever fills the window waits for, and the sign that it does.
+    /// Bytes that the filling side waits for, and the signal that it does.
     wanted: AtomicUsize,
     is_wanted: Notify,
-    /// Whoever fills the window wants to hear when the stream takes something.
+    /// Set if the filling side is to be woken when the stream takes something.
     stuck: AtomicBool,
 }
 
@@ -83,17 +83,17 @@ struct Untaken {
 }
 
 impl Window {
-    /// How much may be untaken now.
+    /// Bytes that may be untaken now.
     pub(crate) fn size(&self) -> usize {
         self.size.load(Ordering::Relaxed)
     }
 
-    /// What the window has room for, whatever the budgets have.
+    /// Free bytes of the window, whatever the budgets have.
     pub(crate) fn room(&self) -> usize {
         self.bytes.available_permits()
     }
 
-    /// Sets bytes aside; `None` if there is no room for them now.
+    /// Reserves bytes; `None` if there is no room for them now.
     pub(crate) fn try_hold(self: &Arc<Self>, bytes: usize) -> Option<Held> {
         let counts = self.counts(bytes);
         let stream = Arc::clone(&self.bytes).try_acquire_many_owned(counts.stream).ok()?;
@@ -102,7 +102,7 @@ impl Window {
         Some(Held { window: Arc::clone(self), stream, connection, engine })
     }
 
-    /// Sets bytes aside, and waits for room in turn. Cancel safe.
+    /// Reserves bytes, and waits in turn for room. Cancel safe.
     pub(crate) async fn hold(self: &Arc<Self>, bytes: usize) -> Held {
         let counts = self.counts(bytes);
         let open = "the budgets are never closed";
@@ -122,20 +122,20 @@ impl Window {
         }
     }
 
-    /// Asks [`Window::awaited`] for bytes.
+    /// Requests bytes from [`Window::awaited`].
     pub(crate) fn want(&self, bytes: usize) {
         self.wanted.fetch_max(bytes, Ordering::Relaxed);
         self.is_wanted.notify_one();
     }
 
-    /// The next bytes that were asked for, once they are there. Cancel safe, but for the asking.
+    /// The next requested bytes, once they are free. Cancel safe, except that the request is lost.
     pub(crate) async fn awaited(self: &Arc<Self>) -> Held {
         self.is_wanted.notified().await;
         self.hold(self.wanted.swap(0, Ordering::Relaxed).max(1)).await
     }
 
-    /// True if the stream has taken nothing for so long although there is something. The next time that it takes
-    /// something, [`Window::awaited`] completes.
+    /// True if the stream has taken nothing for `longer_than` although there is something. The next time that it
+    /// takes something, [`Window::awaited`] completes.
     pub(crate) fn is_stuck(&self, longer_than: Duration) -> bool {
         let stuck = {
             let untaken = self.untaken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,7 +176,7 @@ struct Counts {
     shared: u32,
 }
 
-/// Bytes that are set aside until this is dropped.
+/// Bytes that are reserved until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Held {
     window: Arc<Window>,
@@ -198,7 +198,7 @@ impl Held {
         self.engine.merge(engine);
     }
 
-    /// Takes bytes off, as many as there are at most.
+    /// Splits off at most `bytes`.
     pub(crate) fn split(&mut self, bytes: usize) -> Self {
         let part = |permit: &mut OwnedSemaphorePermit| {
             let count = bytes.min(permit.num_permits());
@@ -212,7 +212,7 @@ impl Held {
         }
     }
 
-    /// Gives back what is beyond these bytes.
+    /// Releases what is beyond `bytes`.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         drop(self.split(self.bytes().saturating_sub(bytes)));
     }

@@ -33,7 +33,7 @@ pub enum Content {
     Delivery(Delivery),
     /// Verbs of a consumer that are confirmed or refused.
     Settled(Settled),
-    /// A reader that does not follow has got everything: where each partition goes on.
+    /// A reader that does not follow has got everything: the next offset of each partition.
     End(Vec<EndEntry>),
 }
 
@@ -107,7 +107,7 @@ impl Outgoing {
         &self.content
     }
 
-    /// What it is, and what is to be told or dropped once that is taken.
+    /// Its content, and what is to be notified or dropped once that is taken.
     pub fn into_parts(self) -> (Content, Unwritten) {
         (self.content, Unwritten { receipt: self.receipt, _counted: self.counted })
     }

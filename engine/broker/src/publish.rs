@@ -15,10 +15,10 @@ use crate::{
     topic::Topic,
 };
 
-/// One client's way to publish to one topic.
+/// One client's stream of publishes to one topic.
 #[derive(Debug)]
 pub struct PublishStream {
-    /// How many partitions the topic has.
+    /// The number of the topic's partitions.
     pub partitions: u16,
     /// What an acknowledgement means unless a publish asks for more.
     pub durability: Durability,

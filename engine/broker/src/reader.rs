@@ -1,7 +1,7 @@
-//! Readers: positions that leave nothing behind. One task per reader reads ahead of its credit by one look, and only
+//! Readers: positions that are not stored. One task per reader reads ahead of its credit by one read, and only
 //! once there is room for what it will find.
 //!
-//! It owns a reader's place in each partition. It must not know subscriptions: nothing here is remembered.
+//! It owns a reader's position in each partition. It must not know subscriptions: nothing here is stored.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -45,7 +45,7 @@ pub struct Reader {
 #[derive(Debug)]
 pub struct CreditSender {
     grants: mpsc::Sender<Credit>,
-    /// Ends a reader that would follow for ever.
+    /// Ends a reader that follows.
     finish: Option<CancellationToken>,
 }
 
@@ -92,13 +92,13 @@ pub(crate) struct ReaderTask {
     cancelled: CancellationToken,
     grants: mpsc::Receiver<Credit>,
     outgoing: mpsc::Sender<Result<Outgoing, Error>>,
-    /// Room for the reason of the end, so that telling it waits for nobody.
+    /// A reserved slot for the final error, so that sending it never waits.
     last_word: mpsc::OwnedPermit<Result<Outgoing, Error>>,
     credit_events: u64,
     /// May be negative: the last frame may take more than was left.
     credit_bytes: i64,
     follow: bool,
-    /// Which partition is looked at first: the one that `ahead` is of, if that holds anything.
+    /// Which partition is read first: the one that `ahead` is of, if that holds anything.
     first: usize,
     ahead: Ahead,
     window: Arc<Window>,
@@ -197,10 +197,10 @@ impl ReaderTask {
         self.credit_events > 0 && self.credit_bytes > 0
     }
 
-    /// Lets every partition have its turn while there is credit; true if anything was sent.
+    /// Serves every partition in turn while there is credit; true if anything was sent.
     ///
-    /// The first is another one each time, so that one with much to read does not take all credit for ever; but what
-    /// was read of one is sent before another is read, so that no more than one look is ever in memory.
+    /// The first is a different one each time, so that one with much to read does not take all credit; but what
+    /// was read of one is sent before another is read, so that no more than one read is ever in memory.
     async fn round(&mut self) -> Result<bool, Error> {
         let (count, begin) = (self.cursors.len(), self.first);
         let mut sent = false;
@@ -223,20 +223,20 @@ impl ReaderTask {
         Ok(sent)
     }
 
-    /// Reads on in a partition of which nothing is left; false if there is nothing now.
+    /// Reads ahead in a partition of which nothing is left in memory; false if there is nothing now.
     ///
-    /// What retention dropped meanwhile ends the reader, for it would miss events that it counts on. Only where the
-    /// oldest event was asked for, and none was sent yet, reading begins with what is the oldest now.
-    async fn look(&mut self, at: usize) -> Result<bool, Error> {
+    /// Events that retention dropped meanwhile end the reader with an error, as it would miss them. Only if the oldest
+    /// event was requested and none was sent yet, reading begins with the event that is the oldest now.
+    async fn fetch(&mut self, at: usize) -> Result<bool, Error> {
         let cursor = &mut self.cursors[at];
         let mut least = 0;
         loop {
             if cursor.is_done() || cursor.next >= cursor.log.partition().end() {
                 return Ok(false);
             }
-            let look = self.window.size().min(DELIVER_BYTES_TARGET);
-            let mut held = self.window.hold(look.max(least)).await;
-            match cursor.log.read(cursor.next, look).await? {
+            let bytes_max = self.window.size().min(DELIVER_BYTES_TARGET);
+            let mut held = self.window.hold(bytes_max.max(least)).await;
+            match cursor.log.read(cursor.next, bytes_max).await? {
                 Found::Pieces(pieces) => {
                     let bytes = pieces.iter().map(|piece| piece.run.batches.len()).sum::<usize>();
                     if let Some(more) = bytes.checked_sub(held.bytes()).filter(|more| *more > 0) {
@@ -264,7 +264,7 @@ impl ReaderTask {
 
     /// Sends one frame from one partition, if there is something.
     async fn deliver(&mut self, at: usize) -> Result<bool, Error> {
-        if self.ahead.pieces.is_empty() && !self.look(at).await? {
+        if self.ahead.pieces.is_empty() && !self.fetch(at).await? {
             return Ok(false);
         }
         let cursor = &mut self.cursors[at];

@@ -1,6 +1,6 @@
 //! Giving the space of dropped rows back: the one way for all that drops many, a deleted topic as well as retention.
 //!
-//! Whoever drops a range leaves a row in the same commit that names it, and a task has the store compact what such rows
+//! A commit that drops a range leaves a row that names it, and a task has the store compact what such rows
 //! name. A row goes when that is done, so a restart or a full disk only puts it off. It must not know why rows were
 //! dropped.
 
@@ -74,7 +74,8 @@ impl Reclaimer {
     }
 }
 
-/// Compacts some of the ranges that are noted; answers the notes of those that are done, and what ended it early.
+/// Compacts some of the ranges that are noted; returns the notes of those that are done, and the error that ended it
+/// early.
 fn compact_page(store: &dyn Store) -> (Vec<Bytes>, Option<Error>) {
     let (from, to) = Dropped::all();
     let rows = match store.scan(Family::Meta, &from, &to, PAGE) {

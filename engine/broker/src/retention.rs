@@ -1,6 +1,6 @@
-//! Retention: a pass now and then over every partition, which asks the rules what may go and lets the shard drop it.
+//! Retention: rounds over every partition, which ask the rules what may be dropped and have the shard drop it.
 //!
-//! Events go by segments, never one by one. The rules themselves are `levada_delivery::retention`.
+//! Events are dropped by whole segments, never one by one. The rules themselves are `levada_delivery::retention`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,18 +14,18 @@ use crate::{
     guard::Guard,
     idle::IdleProducers,
     log::{Log, blocking},
-    places::Places,
     rows::{self, Segment},
+    running::OwnerTasks,
     setback::Setbacks,
     shard::{ShardHandle, Trim},
     topic::Topic,
 };
 
-/// What drops what may go.
+/// Runs retention.
 pub(crate) struct Retention {
     store: Arc<dyn Store>,
     shard: ShardHandle,
-    places: Arc<Places>,
+    owner_tasks: Arc<OwnerTasks>,
     idle: IdleProducers,
 }
 
@@ -33,31 +33,31 @@ impl Retention {
     pub(crate) fn new(
         store: Arc<dyn Store>,
         shard: ShardHandle,
-        places: Arc<Places>,
+        owner_tasks: Arc<OwnerTasks>,
         idle: IdleProducers,
     ) -> Self {
-        Self { store, shard, places, idle }
+        Self { store, shard, owner_tasks, idle }
     }
 
-    /// Passes now and then, and whenever disk space gets low. Never ends; may be dropped at any await.
+    /// Runs a round each `interval`, and when disk space gets low. Never ends; may be dropped at any await.
     pub(crate) async fn run(&self, interval: Duration, guard: &Guard) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
-                // What may go is wanted now.
+                // What may be dropped is to be dropped now.
                 () = guard.got_low() => {}
             }
-            if let Err(error) = self.pass(clock::now()).await {
-                tracing::warn!(%error, "a retention pass ended early; the next one goes on");
+            if let Err(error) = self.round(clock::now()).await {
+                tracing::warn!(%error, "a retention round ended early; the next one continues");
             }
         }
     }
 
-    /// One pass as if it were `now`: over every partition, and over the producers.
+    /// One round as if it were `now`: over every partition, and over the producers.
     ///
     /// # Errors
     /// If the store fails; what was dropped until then stays dropped.
-    pub(crate) async fn pass(&self, now: Timestamp) -> Result<(), Error> {
+    pub(crate) async fn round(&self, now: Timestamp) -> Result<(), Error> {
         let checked = self.shard.check_clock().await;
         let trimmed = self.trim_all(now).await;
         let forgotten = self.idle.forget(now).await;
@@ -68,7 +68,7 @@ impl Retention {
         let catalogue = self.shard.catalogue();
         for record in catalogue.topics.values() {
             let Some(topic) = self.shard.view().topics().get(record.id()) else { continue };
-            let floors = self.places.floors_of(topic.id);
+            let floors = self.owner_tasks.floors_of(topic.id);
             for number in topic.partition_ids() {
                 let lowest = floors.iter().map(|floors| floors.floor(usize::from(number.0)));
                 self.trim(&topic, number, lowest, now).await?;
@@ -77,7 +77,7 @@ impl Retention {
         Ok(())
     }
 
-    /// Drops what may go of a partition.
+    /// Drops what the rules allow of a partition.
     async fn trim(
         &self,
         topic: &Arc<Topic>,
@@ -116,7 +116,7 @@ impl Retention {
 }
 
 /// The partition's segments from its start; each is as old as its newest event, which is at most as old as the
-/// beginning of the next one. Giving the space of what is dropped back is [`crate::reclaim`]'s.
+/// beginning of the next one. [`crate::reclaim`] gives the space of what is dropped back.
 fn segments(
     store: &dyn Store,
     topic: &Topic,
@@ -126,7 +126,7 @@ fn segments(
 ) -> Result<Vec<Stored>, Error> {
     let rows = rows::scan::<Segment>(store, Segment::below(topic.id, number, log.end))?;
     let setbacks = Setbacks::load(store, topic, number)?;
-    // The log's start need not have a row: what was the last segment may have gone whole.
+    // The log's start need not have a row: the segment that began there may have been dropped whole.
     let mut edges = vec![(log.start, Timestamp::default(), dropped_bytes)];
     let begun = rows.into_iter().map(|((_, _, base), row)| (base, row.append_time, row.bytes_before));
     edges.extend(begun.filter(|(base, ..)| *base > log.start));

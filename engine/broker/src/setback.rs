@@ -1,8 +1,8 @@
-//! Set-backs of the clock: places in a partition where append times begin anew, lower than before.
+//! Set-backs of the clock: offsets in a partition where append times start again, lower than before.
 //!
 //! Within a partition append times never go back, so that a time is found by a binary search; if the clock goes back
 //! a little they stand still. If it goes back by more than [`AHEAD_MS_MAX`], it had run ahead: then a row notes the
-//! place and the time from there on, and **every event before it counts as appended no later than that**, whatever is
+//! offset and the time from there on, and **every event before it counts as appended no later than that**, whatever is
 //! stored with it. So reading from a time and retention are right again at once (engine/adr/0004).
 
 use levada_protocol::ids::{Offset, PartitionId, Timestamp};
@@ -18,7 +18,7 @@ use crate::{
 /// corrected by less.
 pub(crate) const AHEAD_MS_MAX: u64 = 60_000;
 
-/// The set-backs of one partition, in the order of their places.
+/// The set-backs of one partition, in the order of their offsets.
 #[derive(Debug, Default)]
 pub(crate) struct Setbacks(Vec<(Offset, Timestamp)>);
 
@@ -42,7 +42,7 @@ impl Setbacks {
 
     /// When an event at or before `offset` counts as appended, given what is stored with it.
     pub(crate) fn time(&self, offset: Offset, stored: Timestamp) -> Timestamp {
-        let later = self.0.iter().filter(|(place, _)| *place > offset).map(|(_, time)| *time);
+        let later = self.0.iter().filter(|(at, _)| *at > offset).map(|(_, time)| *time);
         later.chain([stored]).min().unwrap_or(stored)
     }
 }

@@ -50,7 +50,7 @@ impl Tail {
         Self { budget, inner: Mutex::default() }
     }
 
-    /// Adds what was just made durable, and lets go of the oldest beyond this partition's share.
+    /// Adds what was just made durable, and drops the oldest beyond this partition's share.
     pub(crate) fn push(&self, piece: LogSlice) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.pieces.back().is_some_and(|last| last.end() != piece.run.base) {
@@ -69,7 +69,7 @@ impl Tail {
         }
     }
 
-    /// Pieces from the one that holds `from`, until `bytes_max` is reached; `None` if `from` is no longer here.
+    /// Slices from the one that holds `from`, until `bytes_max` is reached; `None` if `from` is no longer here.
     pub(crate) fn read(&self, from: Offset, bytes_max: usize) -> Option<Vec<LogSlice>> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.pieces.front().is_none_or(|oldest| oldest.run.base > from) {
@@ -88,7 +88,7 @@ impl Tail {
         Some(pieces)
     }
 
-    /// Lets go of everything.
+    /// Drops everything.
     pub(crate) fn clear(&self) {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).clear(&self.budget);
     }

@@ -36,7 +36,7 @@ impl Tasks {
         self.runtime.spawn(task)
     }
 
-    /// Runs `task` and answers its result. It runs to its end even if the caller gives up waiting.
+    /// Runs `task` and returns its result. It runs to its end even if the caller gives up waiting.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         span: tracing::Span,
@@ -44,7 +44,7 @@ impl Tasks {
     ) -> Result<T, Error> {
         let (reply, result) = oneshot::channel();
         self.spawn(span, async move {
-            // Whoever asked may have given up.
+            // The caller may have given up.
             let _ = reply.send(task.await);
         });
         // A task that has no answer has panicked, perhaps in the middle of what it did.

@@ -1,6 +1,6 @@
-//! A topic as it lives: its settings in force, and each partition's durable extent and tail.
+//! A live topic: its settings in force, and each partition's durable extent and tail.
 //!
-//! Only the shard changes it: what is durable is announced, and what is about to go is hidden before.
+//! Only the shard changes it: what is durable is announced, and what is about to be deleted is hidden before.
 
 use std::sync::{
     Arc,
@@ -32,12 +32,12 @@ pub(crate) struct Topic {
     pub(crate) name: TopicName,
     settings: ArcSwap<TopicSettings>,
     pub(crate) partitions: Vec<Partition>,
-    /// Who waits for a change of which partition.
+    /// Listeners for changes of its partitions.
     pub(crate) changes: Arc<Changes>,
     pub(crate) counters: metrics::Appended,
     /// Cancelled when the topic is deleted.
     pub(crate) deleted: CancellationToken,
-    /// Set when its deletion is decided: its rows may go before that is durable.
+    /// Set when its deletion is decided: its rows may be deleted before that is durable.
     deleting: AtomicBool,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Partition {
     pub(crate) tail: Tail,
 }
 
-/// Where a partition stands when it is opened.
+/// The state of a partition when it is opened.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Extent {
     pub(crate) start: Offset,
@@ -90,7 +90,7 @@ impl Topic {
         self.deleting.store(deleting, Ordering::Release);
     }
 
-    /// True if its rows may be gone: what is missing then is no damage.
+    /// True if its rows may be deleted: a missing one is no damage then.
     pub(crate) fn is_deleting(&self) -> bool {
         self.deleting.load(Ordering::Acquire) || self.deleted.is_cancelled()
     }
@@ -146,12 +146,12 @@ impl Topic {
         self.changes.listen(hears)
     }
 
-    /// Wakes everyone who waits for a change that was noted. Called after the partitions' ends have moved.
+    /// Wakes all that wait for a noted change. Called after the partitions' ends have moved.
     pub(crate) fn wake(&self) {
         self.changes.wake();
     }
 
-    /// As the wire describes it.
+    /// Its description for the wire.
     pub(crate) fn info(&self, record: &TopicRecord) -> TopicInfo {
         let describe = |(number, partition): (PartitionId, &Partition)| PartitionInfo {
             partition: number.0,
@@ -209,12 +209,12 @@ impl Partition {
         self.end.store(end.0, Ordering::Release);
     }
 
-    /// Moves the start before what lies before it goes.
+    /// Moves the start before the events before it are dropped.
     pub(crate) fn hide_before(&self, start: Offset) {
         self.start.fetch_max(start.0, Ordering::AcqRel);
     }
 
-    /// Moves the start: what lies before has gone.
+    /// Moves the start: the events before it were dropped.
     pub(crate) fn trim(&self, start: Offset, dropped_bytes: u64) {
         self.dropped_bytes.store(dropped_bytes, Ordering::Relaxed);
         self.start.fetch_max(start.0, Ordering::AcqRel);

@@ -1,5 +1,5 @@
-//! The topics that exist, as they live: with their newest batches, and those who wait for more. They follow the
-//! catalogue: the shard creates and ends them when what the catalogue says is durable.
+//! The live topics, with their newest batches and their listeners. They follow the catalogue: the shard creates and
+//! ends them when a change of it is durable.
 
 use std::{
     collections::HashMap,
@@ -43,14 +43,14 @@ impl Topics {
         self.live.write().unwrap_or_else(PoisonError::into_inner).insert(id, topic);
     }
 
-    /// Ends a topic: those who use it are told that it was deleted.
+    /// Ends a topic: its users get an error that it was deleted.
     pub(crate) fn delete(&self, id: TopicId) {
         if let Some(topic) = self.live.write().unwrap_or_else(PoisonError::into_inner).remove(&id) {
             topic.deleted.cancel();
         }
     }
 
-    /// Wakes everybody who waits for events of any topic.
+    /// Wakes all listeners of all topics.
     pub(crate) fn wake_all(&self) {
         for topic in self.live.read().unwrap_or_else(PoisonError::into_inner).values() {
             topic.changes.note_all();
@@ -59,7 +59,7 @@ impl Topics {
     }
 
     /// Matches the topics with a catalogue and the extents that the store was found to hold. Those that exist already
-    /// keep their identity, so that their users go on.
+    /// keep their identity, so that their users are not interrupted.
     pub(crate) fn recover(&self, catalogue: &Catalogue, extents: Extents) {
         let live: Vec<TopicId> =
             self.live.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();

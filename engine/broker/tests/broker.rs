@@ -279,11 +279,11 @@ async fn a_rejected_event_is_in_the_dead_letter_topic_with_its_reason() {
     let (content, _) = reader.outgoing.recv().await.unwrap().unwrap().into_parts();
     let Content::Delivery(Delivery { runs, .. }) = content else { panic!("events") };
     let (_, batch) = runs[0].batches().next().unwrap().unwrap();
-    let letter = batch.events().next().unwrap();
-    assert_eq!(letter.payload(), Some(&b"1"[..]));
-    assert_eq!(letter.header("lv-dlq-reason"), Some(&b"rejected"[..]));
-    assert_eq!(letter.header("lv-dlq-error"), Some(&b"no such account"[..]));
-    assert_eq!(letter.header("lv-dlq-offset"), Some(&b"1"[..]));
+    let dead_letter = batch.events().next().unwrap();
+    assert_eq!(dead_letter.payload(), Some(&b"1"[..]));
+    assert_eq!(dead_letter.header("lv-dlq-reason"), Some(&b"rejected"[..]));
+    assert_eq!(dead_letter.header("lv-dlq-error"), Some(&b"no such account"[..]));
+    assert_eq!(dead_letter.header("lv-dlq-offset"), Some(&b"1"[..]));
     engine.broker.shutdown().await;
 }
 

@@ -106,7 +106,7 @@ async fn decide(
         let call_limit = match run.stages.breaker().admits(run.stages.now()) {
             Ok(call_limit) => call_limit,
             Err(wait) => {
-                let why = "the place's plugins failed too often a short time ago".to_owned();
+                let why = "the chain's plugins failed too often a short time ago".to_owned();
                 reached.paused = Some(Paused { why, retry_after: Some(wait) });
                 return reached;
             }

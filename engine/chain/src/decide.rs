@@ -206,7 +206,7 @@ impl<'d, 'r, 's> Decision<'d, 'r, 's> {
         self.end_event(&violation)
     }
 
-    /// Counts an answer on so many events for the breaker and records its violations. True if the window ends early.
+    /// Counts an answer on some events for the breaker and records its violations. True if the window ends early.
     fn record(&mut self, violations: &[Violation], events: u32) -> bool {
         let mut next = 0;
         for violation in violations {
@@ -246,7 +246,7 @@ impl<'d, 'r, 's> Decision<'d, 'r, 's> {
         let on_error = at.map_or(OnError::DeadLetter, |at| at.on_error);
         let action = self.run.policy.action(reason, on_error);
         if action == OnError::Pause {
-            let why = describe("pauses the place at");
+            let why = describe("pauses the chain at");
             self.window.cut(position, Some(Paused { why, retry_after: None }));
             return true;
         }
@@ -260,7 +260,7 @@ impl<'d, 'r, 's> Decision<'d, 'r, 's> {
         self.window.record(failure, action);
         let ends = paused.is_some();
         if ends {
-            // The event is decided, so a failing probe brings the place one event further; unless siblings of it are
+            // The event is decided, so a failing probe brings the chain one event further; unless siblings of it are
             // still to come.
             let is_decided = action == OnError::DeadLetter || !self.run.has_siblings(self.stage);
             self.window.cut(if is_decided { position.plus(1) } else { position }, paused);

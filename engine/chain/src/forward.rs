@@ -30,7 +30,7 @@ pub(crate) trait Sink: Send {
 pub(crate) struct Withheld<'w> {
     /// Every event from this position on.
     pub(crate) from: Option<Position>,
-    /// Every event of these positions: another event that was made of the same one failed, and the input event is a
+    /// Every event of these positions: another output of the same event failed, and the input event is a
     /// dead letter as a whole.
     pub(crate) dead: Option<&'w BTreeSet<Position>>,
 }
@@ -119,7 +119,7 @@ impl<'f, S: Sink> Forward<'f, S> {
         }
     }
 
-    /// Forwards the outputs that were made of the next event.
+    /// Forwards the outputs of the next event.
     fn emit(&mut self, outputs: &Outputs, indexes: std::ops::Range<usize>) {
         let Some(Step { from, first, reader, .. }) = self.walker.step(1) else { return };
         let event = reader.get(first);

@@ -45,7 +45,7 @@ pub struct Paused {
 pub struct DeadLetter {
     /// The event's offset in the source partition.
     pub offset: Offset,
-    /// The source event, never what a stage made of it.
+    /// The source event, never a stage's output for it.
     pub event: Event,
     /// What ended it.
     pub reason: DeadReason,

@@ -98,7 +98,7 @@ impl Outputs {
         OutputRef { outputs: self, stored: &self.list[index] }
     }
 
-    /// The output at `index`; `None` if there are not so many.
+    /// The output at `index`; `None` beyond the last.
     #[inline]
     pub(crate) fn get(&self, index: usize) -> Option<OutputRef<'_>> {
         Some(OutputRef { outputs: self, stored: self.list.get(index)? })

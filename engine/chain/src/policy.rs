@@ -53,7 +53,7 @@ impl<'t> Policy<'t> {
     /// What happens to an event that ends for `reason` at a stage that is configured with `on_error`.
     pub(crate) fn action(self, reason: DeadReason, on_error: OnError) -> OnError {
         match reason {
-            // No setting of a plugin lets an event go round for ever.
+            // No setting of a plugin lets an event loop for ever.
             DeadReason::Loop => OnError::DeadLetter,
             DeadReason::PluginError | DeadReason::Rejected => on_error,
         }
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_ends_in_a_dead_letter_whatever_the_stage_is_told() {
+    fn a_loop_ends_in_a_dead_letter_whatever_the_stages_policy() {
         for on_error in [OnError::DeadLetter, OnError::Skip, OnError::Pause, OnError::Pass] {
             let policy = Policy::route(&[]);
             assert_eq!(policy.action(DeadReason::Loop, on_error), OnError::DeadLetter);

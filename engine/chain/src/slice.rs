@@ -33,7 +33,7 @@ pub enum SliceError {
     Damaged {
         /// The batch's first offset.
         offset: Offset,
-        /// What is wrong with it.
+        /// The mistake.
         error: BatchError,
     },
     /// An event is too large for a batch that holds it alone, which no event that was accepted is.
@@ -164,7 +164,7 @@ mod tests {
 
     use super::*;
 
-    /// Batches of so many events each from offset 10 on.
+    /// Batches of these numbers of events from offset 10 on.
     fn slice(counts: &[u32]) -> LogSlice {
         let mut builder = BatchBuilder::new();
         let mut batches = Vec::new();

@@ -45,11 +45,11 @@ pub(crate) struct Validated {
 /// What becomes of one or more neighbouring events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// So many events are dropped.
+    /// This many events are dropped.
     Drop(u32),
-    /// So many events are forwarded as they are, but for those with a violation.
+    /// This many events are forwarded as they are, except those with a violation.
     Keep(u32),
-    /// One event becomes so many of the outputs that come next.
+    /// One event becomes this many of the next outputs.
     Emit(usize),
     /// One event has a violation.
     Violation,
@@ -65,7 +65,7 @@ pub(crate) struct Violation {
     pub(crate) reason: DeadReason,
     /// Whether the plugin failed, which the breaker counts. A rejection is a decision, not a failure.
     pub(crate) failed: bool,
-    /// One sentence.
+    /// A sentence for people.
     pub(crate) text: String,
 }
 

@@ -1,6 +1,6 @@
 //! What became of one window of events: who failed, what was done about it, and where the window ends early.
 //!
-//! Must not know calls: it is told.
+//! Must not know calls: it is given their results.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +36,7 @@ pub(crate) struct Failure {
     pub(crate) position: Position,
     pub(crate) stage: usize,
     pub(crate) reason: DeadReason,
-    /// One sentence.
+    /// A sentence for people.
     pub(crate) text: String,
 }
 
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_earliest_cut_holds_and_what_failed_behind_it_is_not_told() {
+    fn the_earliest_cut_holds_and_what_failed_behind_it_is_not_reported() {
         let mut window = Window::default();
         for (position, action) in
             [(7, OnError::DeadLetter), (3, OnError::Skip), (3, OnError::DeadLetter), (5, OnError::Pass)]

@@ -6,7 +6,7 @@ use levada_terminal::{Failure, connect_to, interrupted};
 use crate::args::ClientArgs;
 
 /// Does `work` over a connection to the engine that the flags or the environment name, and closes it however the work
-/// ends: an engine that shuts down waits a while for connections that nobody has closed.
+/// ends: an engine that shuts down waits a while for connections that were not closed.
 pub(crate) async fn with<T>(
     args: &ClientArgs,
     work: impl AsyncFnOnce(&Client) -> anyhow::Result<T>,

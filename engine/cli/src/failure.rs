@@ -21,7 +21,7 @@ const WRONG_USAGE: u8 = 2;
 /// The exit code of work that the user stopped, as shells know it.
 const INTERRUPTED: u8 = 130;
 
-/// Prints why a command failed and answers its exit code.
+/// Prints why a command failed and returns its exit code.
 ///
 /// A reader of stdout that went away (`levada read … | head`) is no failure.
 pub(crate) fn report(error: &anyhow::Error, output: &Output) -> ExitCode {
@@ -130,7 +130,7 @@ fn print(format: Format, reported: &Reported) {
 
 /// The whole chain of causes as one sentence.
 fn sentence(error: &anyhow::Error) -> String {
-    // An engine's refusal prints its code itself, which stands before the sentence already.
+    // An engine's refusal prints its code itself, which is before the sentence already.
     let own = format!("{}: ", describe(error).0.as_str());
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
@@ -219,7 +219,7 @@ fn hint(code: FailureCode) -> Option<String> {
         ErrorCode::StorageOlder => {
             "`levada read` of the build that wrote it, piped into `levada publish` here, carries events over"
         }
-        ErrorCode::StorageFull => "make room on the data directory's volume; reading goes on meanwhile",
+        ErrorCode::StorageFull => "make room on the data directory's volume; reading continues meanwhile",
         _ => return None,
     };
     Some(text.to_owned())

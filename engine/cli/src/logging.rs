@@ -6,7 +6,7 @@ use levada_server::telemetry::LossyStderr;
 use levada_terminal::choices::Format;
 use tracing_subscriber::EnvFilter;
 
-/// Warnings, but those that the client library gives of what a command tells itself, as its error or as a remark.
+/// Warnings, but those of the client library about what a command prints itself, as its error or as a remark.
 const COMMANDS_TELL: &str =
     "warn,levada_client::publisher=off,levada_client::subscriber=off,levada_client::reader=off";
 

@@ -1,4 +1,4 @@
-//! The two clocks that the rules are told of.
+//! The readings of two clocks that the rules are given.
 //!
 //! Owns the pair and nothing else. It must not know where the readings come from.
 

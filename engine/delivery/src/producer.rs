@@ -2,8 +2,8 @@
 //!
 //! Owns the rule. It must not know batches, commits, or how its state is stored.
 //!
-//! Sequences and stored events are counted apart: a producer counts what it sends, and a plugin at the publish place or
-//! a repeated event id may have the engine store fewer.
+//! Sequences and stored events are counted apart: a producer counts what it sends, and a plugin at the publish
+//! attachment point or a repeated event id may have the engine store fewer.
 
 use std::collections::VecDeque;
 
@@ -57,7 +57,7 @@ impl Appended {
         Some(Self { sequences, events: sequences, ..*self })
     }
 
-    /// Where the events of the sequences `first..end` are, and how many; `None` if that cannot be told.
+    /// Where the events of the sequences `first..end` are, and how many; `None` if that is not known.
     fn part(&self, first: u64, end: u64) -> Option<(Offset, u32)> {
         let run_end = self.end()?;
         if first < self.first_sequence || end > run_end {
@@ -83,7 +83,7 @@ pub enum Check {
         /// How many of its events were stored; if that is no longer remembered, how many the repeat holds.
         events: u32,
     },
-    /// It does not begin where the producer stands: events before it were never seen, or it repeats some and adds
+    /// It does not begin at the producer's next sequence: events before it were never seen, or it repeats some and adds
     /// others. A producer resends batches as they were, so the second is as wrong as the first.
     Gap {
         /// The sequence that is accepted next.
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(producer.outcomes().len(), 1);
         let found = Check::Duplicate { base: Some(Offset(7 + 300)), events: 3 };
         assert_eq!(producer.check(E0, Sequence(300), 3), found);
-        // Somebody else's event lies between.
+        // An event of another producer is between them.
         producer.record(NOW, E0, Sequence(3_000), 1, (Offset(3_008), 1));
         assert_eq!(producer.outcomes().len(), 2);
         let last = Check::Duplicate { base: Some(Offset(3_008)), events: 1 };

@@ -48,10 +48,10 @@ pub struct Stored {
     pub bytes: u64,
 }
 
-/// What may go.
+/// What may be dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trim {
-    /// The new first offset; the old one if nothing may go. Never past the durable end.
+    /// The new first offset; the old one if nothing may be dropped. Never past the durable end.
     pub log_start: Offset,
     /// How many bytes are dropped.
     pub bytes: u64,
@@ -60,8 +60,8 @@ pub struct Trim {
 /// Decides the new first offset (decision 15). `floors` are the oldest unacknowledged offsets of all durable
 /// subscriptions and routes, `stored` the log's stretches from its start in order; it is read only as far as needed.
 ///
-/// - `time_and_acked`: an event goes when it is older than `retain_for` and everybody has acknowledged it.
-/// - `until_acked`: when everybody has acknowledged it.
+/// - `time_and_acked`: an event is dropped when it is older than `retain_for` and acknowledged by all.
+/// - `until_acked`: when it is acknowledged by all.
 /// - Both, with no subscription and no route: when it is older than `retain_for`, so that a subscription made a
 ///   little later still finds it.
 /// - `time_and_size`: when it is older than `retain_for`, or while more than `bytes_max` are stored; acknowledged or

@@ -67,12 +67,12 @@ impl Account {
         }
     }
 
-    /// Enters an event that came at `now_us`; answers its order and step if it has them.
+    /// Enters an event that came at `now_us`; returns its order and step if it has them.
     pub(crate) fn enter(&mut self, event: &Value, now_us: u64) -> Option<(Order, u8)> {
         self.received += 1;
         self.first_us.get_or_insert(now_us);
         self.last_us = now_us;
-        let Some((order, step)) = place(event) else {
+        let Some((order, step)) = order_and_step(event) else {
             self.unexpected += 1;
             return None;
         };
@@ -137,7 +137,7 @@ fn number(order: Order, step: u8) -> u64 {
     u64::from(order.0) * STEPS.len() as u64 + u64::from(step) - 1
 }
 
-fn place(event: &Value) -> Option<(Order, u8)> {
+fn order_and_step(event: &Value) -> Option<(Order, u8)> {
     let order = Order::of_id(event.get("order")?.as_str()?)?;
     let step = u8::try_from(event.get("step")?.as_u64()?).ok()?;
     (1..=STEPS.len()).contains(&usize::from(step)).then_some((order, step))

@@ -1,4 +1,5 @@
-//! `levada demo`: an engine, plugins, an order service and three subscribers, and a table that proves what each received.
+//! `levada demo`: an engine, plugins, an order service and three subscribers, and a table that proves what each
+//! received.
 //!
 //! Owns the course of events. What orders are is `model.rs`, who does what is `services.rs`, what was received
 //! is `account.rs`.
@@ -39,8 +40,8 @@ use self::{
     services::Floor,
 };
 
-/// How often the course of things is looked at.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often progress is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// If nothing arrives for so long, nothing more will.
 const STALLED: Duration = Duration::from_secs(15);
 /// Inventory comes back when this share of the events is published, in percent,
@@ -67,9 +68,9 @@ async fn play(output: &Output, args: &DemoArgs) -> anyhow::Result<()> {
     }
     let sandbox = Sandbox::start("levada-demo-", &std::env::temp_dir(), args.keep.as_deref()).await?;
     let engine = sandbox.engine();
-    let place =
+    let data_dir =
         args.keep.as_ref().map_or_else(|| "a temporary directory".into(), |keep| keep.to_string_lossy());
-    output.remark(&format!("engine    {} with its data in {place}", engine.addr()));
+    output.remark(&format!("engine    {} with its data in {data_dir}", engine.addr()));
     let client = engine.connect().await?;
     setup::prepare(output, &client).await?;
 
@@ -154,7 +155,7 @@ async fn orders_come_in(
         biased;
         failed = services.join_next() => {
             failed.context("a subscriber's task is there")???;
-            anyhow::bail!("a subscriber ended before it was told to");
+            anyhow::bail!("a subscriber ended before it was stopped");
         }
         away = Box::pin(course) => away?,
         () = show(&bar, floor) => unreachable!("showing the progress does not end"),
@@ -176,14 +177,15 @@ async fn show(bar: &indicatif::ProgressBar, floor: &Floor) {
 /// Waits until a subscriber has received so many events, or gets no more.
 async fn until(floor: &Floor, who: Who, events: u64) {
     let received = async || Ok(floor.account(who).received);
-    let waited = stall::until(LOOK, STALLED, received, |received| *received >= events).await;
-    waited.expect("looking at an account does not fail");
+    let waited = stall::until(POLL_INTERVAL, STALLED, received, |received| *received >= events).await;
+    waited.expect("polling an account does not fail");
 }
 
 /// Waits until so many events are published, or no more are.
 async fn published(floor: &Floor, events: u64) {
-    let waited = stall::until(LOOK, STALLED, async || Ok(floor.published()), |now| *now >= events).await;
-    waited.expect("looking at a counter does not fail");
+    let waited =
+        stall::until(POLL_INTERVAL, STALLED, async || Ok(floor.published()), |now| *now >= events).await;
+    waited.expect("polling a counter does not fail");
 }
 
 async fn all_end(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
@@ -204,7 +206,7 @@ async fn come_back(
 ) -> anyhow::Result<Away> {
     let lag = client.describe_subscription(setup::ORDERS, Who::Inventory.name()).await?.lag;
     let (received, seconds) = (floor.account(Who::Inventory).received, left.elapsed().as_secs_f64());
-    let owed = floor.expected_of_first(Who::Inventory, floor.published());
+    let expected = floor.expected_of_first(Who::Inventory, floor.published());
     let back = Instant::now();
     inventory.spawn(services::subscriber(
         floor.clone(),
@@ -212,7 +214,7 @@ async fn come_back(
         Who::Inventory,
         running.clone(),
     ));
-    until(floor, Who::Inventory, owed).await;
+    until(floor, Who::Inventory, expected).await;
     floor.inventory_has_caught_up();
     let caught_up = floor.account(Who::Inventory).received - received;
     Ok(Away {
@@ -224,15 +226,15 @@ async fn come_back(
     })
 }
 
-/// Waits until nothing is owed to anybody, or nothing moves: then nothing can come a second time either.
+/// Waits until nothing lags, or nothing moves: then nothing can come a second time either.
 async fn wait_for_the_rest(client: &Client, floor: &Floor) -> anyhow::Result<()> {
-    let look = async || {
-        let mut owed = client.list_routes().await?.iter().map(|route| route.lag).sum::<u64>();
+    let progress = async || {
+        let mut lag = client.list_routes().await?.iter().map(|route| route.lag).sum::<u64>();
         for who in Who::ALL {
-            owed += client.describe_subscription(setup::topic(who), who.name()).await?.lag;
+            lag += client.describe_subscription(setup::topic(who), who.name()).await?.lag;
         }
-        Ok((owed, Who::ALL.map(|who| floor.account(who).received)))
+        Ok((lag, Who::ALL.map(|who| floor.account(who).received)))
     };
-    stall::until(LOOK, STALLED, look, |(owed, _)| *owed == 0).await?;
+    stall::until(POLL_INTERVAL, STALLED, progress, |(lag, _)| *lag == 0).await?;
     Ok(())
 }

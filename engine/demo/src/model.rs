@@ -1,4 +1,4 @@
-//! The demo's orders: what they hold, what is told of them, and who has to see which of it.
+//! The demo's orders: what they hold, the events about them, and who has to see which of these.
 //!
 //! Everything follows from an order's number, so that what each subscriber must get is known without asking anybody.
 
@@ -15,7 +15,7 @@ pub(crate) const SENT_HEADER: &str = "sent-us";
 pub(crate) const PAYMENT_SEES: [&str; 5] = ["amount", "order", "ships", "step", "type"];
 /// What inventory sees of an order.
 pub(crate) const INVENTORY_SEES: [&str; 4] = ["items", "order", "step", "type"];
-/// What payment tells, and logistics gets.
+/// What payment publishes, and logistics gets.
 pub(crate) const LOGISTICS_SEES: [&str; 6] = ["amount", "order", "paid", "ships", "step", "type"];
 
 /// An order by its number.
@@ -57,7 +57,7 @@ impl Order {
         !self.items().is_empty() && self.0 % 4 != 2
     }
 
-    /// What the order service tells when the order reaches a step, from 1.
+    /// What the order service publishes when the order reaches a step, from 1.
     pub(crate) fn event(self, step: u8) -> Value {
         let items = self.items();
         json!({
@@ -114,7 +114,7 @@ impl Who {
     }
 }
 
-/// What payment tells after an order's step, made of what it sees.
+/// What payment publishes after an order's step, made of what it sees.
 pub(crate) fn payment_event(seen: &Value, step: u8) -> Value {
     json!({
         "type": if step == PAID_STEP { "payment.captured" } else { "payment.noted" },
@@ -147,8 +147,8 @@ mod tests {
 
     #[test]
     fn payment_tells_what_logistics_sees() {
-        let told = payment_event(&Order(1).event(2), 2);
-        let fields: Vec<&str> = told.as_object().unwrap().keys().map(String::as_str).collect();
+        let published = payment_event(&Order(1).event(2), 2);
+        let fields: Vec<&str> = published.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(fields, LOGISTICS_SEES);
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Away {
 }
 
 impl Away {
-    /// One sentence.
+    /// The result as a sentence for people.
     pub(crate) fn text(&self) -> String {
         format!(
             "{} was away for {:.1} s, came back {} events behind and caught up in {:.2} s ({} events)",

@@ -143,7 +143,7 @@ pub(crate) async fn order_service(floor: Arc<Floor>, client: Client, rate: u32) 
     Ok(())
 }
 
-/// Consumes a subscription until told to stop; what it was given is processed and confirmed before it goes.
+/// Consumes a subscription until it is stopped; what it was given is processed and confirmed before it ends.
 pub(crate) async fn subscriber(
     floor: Arc<Floor>,
     client: Client,
@@ -163,7 +163,7 @@ pub(crate) async fn subscriber(
     Ok(())
 }
 
-/// Payment: as [`subscriber`], but it tells of every step it is given, in events of its own.
+/// Payment: as [`subscriber`], but it publishes an event of its own for every step it is given.
 pub(crate) async fn payment(
     floor: Arc<Floor>,
     client: Client,
@@ -171,7 +171,7 @@ pub(crate) async fn payment(
 ) -> anyhow::Result<()> {
     let mut subscriber = client.subscribe(setup::subscription(Who::Payment)).await?;
     let payments = client.publisher(setup::PAYMENTS, PublisherOptions::default()).await?;
-    let (told, settling) = mpsc::channel(UNSETTLED_MAX);
+    let (published, settling) = mpsc::channel(UNSETTLED_MAX);
     let mut settled = JoinSet::new();
     settled.spawn(settle(settling));
     while let Some(delivery) = next(&mut subscriber, &mut stop).await? {
@@ -182,11 +182,11 @@ pub(crate) async fn payment(
             // Key, time and headers stay the order's.
             tickets.push(payments.publish(Event { payload: Some(payload.into()), ..event }).await?);
         }
-        if told.send((delivery, tickets)).await.is_err() {
+        if published.send((delivery, tickets)).await.is_err() {
             break;
         }
     }
-    drop(told);
+    drop(published);
     settled.join_next().await.context("one task was spawned")???;
     subscriber.confirmed().await?;
     client.close().await;
@@ -194,8 +194,8 @@ pub(crate) async fn payment(
 }
 
 /// Acknowledges what came once all that it led to is stored.
-async fn settle(mut told: mpsc::Receiver<(Delivery, Vec<Ticket>)>) -> anyhow::Result<()> {
-    while let Some((delivery, tickets)) = told.recv().await {
+async fn settle(mut published: mpsc::Receiver<(Delivery, Vec<Ticket>)>) -> anyhow::Result<()> {
+    while let Some((delivery, tickets)) = published.recv().await {
         for ticket in tickets {
             ticket.await?;
         }
@@ -210,23 +210,23 @@ async fn next(
 ) -> anyhow::Result<Option<Delivery>> {
     tokio::select! {
         biased;
-        _told = stop.wait_for(|stop| *stop) => Ok(None),
+        _stopped = stop.wait_for(|stop| *stop) => Ok(None),
         delivery = subscriber.next_delivery() => Ok(delivery?),
     }
 }
 
-/// Enters an event into a subscriber's account; answers what it saw and the order's step.
+/// Enters an event into a subscriber's account; returns what it saw and the order's step.
 fn enter(floor: &Floor, who: Who, event: &Event) -> Option<(Value, u8)> {
     let seen: Value =
         serde_json::from_slice(event.payload.as_deref().unwrap_or_default()).unwrap_or_default();
     let now = floor.now_us();
     let mut account = floor.account(who);
-    let place = account.enter(&seen, now);
+    let entered = account.enter(&seen, now);
     if let Some(sent) = sent_us(event).filter(|sent| !floor.waited(who, *sent)) {
         account.latencies.record(now.saturating_sub(sent) * 1_000);
     }
     drop(account);
-    place.map(|(_, step)| (seen, step))
+    entered.map(|(_, step)| (seen, step))
 }
 
 fn sent_us(event: &Event) -> Option<u64> {

@@ -12,7 +12,7 @@ use crate::model::{INVENTORY_SEES, PAYMENT_SEES, Who};
 
 /// Where the order service publishes.
 pub(crate) const ORDERS: &str = "orders";
-/// Where payment tells what it did.
+/// Where payment publishes what it did.
 pub(crate) const PAYMENTS: &str = "payments";
 /// Where the route leads what concerns logistics.
 pub(crate) const SHIPMENTS: &str = "shipments";

@@ -10,7 +10,7 @@ pub struct HostConfig {
     pub workers: usize,
     /// Where compiled plugins are kept. The engine's alone: made with mode 0700.
     pub cache_dir: PathBuf,
-    /// How often a running call is put aside for others and its deadline is looked at; 1 ms by default. A call may
+    /// How often a running call is put aside for others and its deadline is checked; 1 ms by default. A call may
     /// take this much longer than its deadline.
     pub tick: Duration,
     /// Most calls of one attachment that wait for a worker; by default 16. One more waits in its future.

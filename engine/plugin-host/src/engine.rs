@@ -1,6 +1,6 @@
 //! The wasmtime engine, and the clock that cuts calls into slices and ends them.
 //!
-//! Compiled code looks at the engine's epoch at every loop and call. A thread raises the epoch every tick while
+//! Compiled code checks the engine's epoch at every loop and call. A thread raises the epoch every tick while
 //! anything runs, and sleeps while nothing does. At each tick a running call is put aside, so that others have their
 //! turn, or ended if its deadline has passed.
 
@@ -22,8 +22,8 @@ use crate::{Error, limits::STACK_BYTES};
 
 /// Ticks without anything running after which the ticker sleeps until it is woken.
 const IDLE_TICKS: u32 = 100;
-/// How many deadlines a call may run on the clock if its thread does not get the processor: beside six busy threads on two
-/// cores, one that gives way as workers for long calls do has a tenth of a core.
+/// How many deadlines a call may run on the clock if its thread does not get the processor: beside six busy threads on
+/// two cores, one that gives way as workers for long calls do has a tenth of a core.
 const CLOCK_DEADLINES: u32 = 30;
 /// Native stack of a call: what a plugin may use, and as much again for the host's own frames.
 const CALL_STACK_BYTES: usize = 2 * STACK_BYTES;
@@ -85,8 +85,8 @@ pub(crate) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Lets the epoch rise for as long as the answer's first part lives, and goes on counting `deadline`, of which so much
-    /// was used before. What is used is added to `meter`, in nanoseconds.
+    /// Lets the epoch rise for as long as the answer's first part lives, and goes on counting `deadline`, of which so
+    /// much was used before. What is used is added to `meter`, in nanoseconds.
     pub(crate) fn start(
         &self,
         deadline: Duration,
@@ -170,7 +170,7 @@ impl Moment {
 thread_local! {
     /// When the slice began that this thread is in.
     static SLICE: Cell<Option<Moment>> = const { Cell::new(None) };
-    /// The processor time of the longest slice that ended on this thread since somebody asked.
+    /// The processor time of the longest slice that ended on this thread since the last call.
     static LONGEST: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
@@ -179,7 +179,7 @@ pub(crate) fn take_longest_slice() -> Duration {
     LONGEST.take()
 }
 
-/// Counts the running call's time on this thread from now on. A call that was put aside may go on on another thread.
+/// Counts the running call's time on this thread from now on. A call that was put aside may continue on another thread.
 pub(crate) fn begin_slice() {
     SLICE.set(Some(Moment::now()));
 }
@@ -214,7 +214,7 @@ impl Drop for Ticker {
         self.deadlines.shared.stopped.store(true, Ordering::Release);
         self.deadlines.woken.unpark();
         if let Some(thread) = self.thread.take() {
-            // The thread cannot panic; if it did, there is nobody left to tell.
+            // The thread cannot panic; if it did, nothing waits for it.
             let _ended = thread.join();
         }
     }
@@ -228,7 +228,7 @@ fn run(shared: &Shared, engine: &EngineWeak, tick: Duration) {
         } else if idle < IDLE_TICKS {
             idle += 1;
         } else {
-            // Whoever starts something wakes this thread after counting itself in, so no start is missed.
+            // A call that starts wakes this thread after counting itself in, so no start is missed.
             thread::park();
             idle = 0;
             continue;

@@ -52,7 +52,7 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: io::Error,
     },
@@ -68,7 +68,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The stable code that a client is told.
+    /// The stable code for clients.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::TooLarge { .. } => ErrorCode::PluginTooLarge,

@@ -138,7 +138,7 @@ impl Instance {
         self.store.data().memory.bytes()
     }
 
-    // The functions' types are looked at anew in each call, for less than a microsecond: a typed function's
+    // The functions' types are checked again in each call, for less than a microsecond: a typed function's
     // parameters can not borrow for longer than they live.
 
     async fn call_batch(&mut self, runs: &[u8]) -> wasmtime::Result<Result<Answer, Failure>> {
@@ -182,7 +182,7 @@ async fn init(
         ("plugin", spec.plugin.as_str()),
         ("version", &version),
         ("topic", &spec.topic),
-        ("place", spec.point.as_str()),
+        ("attachment-point", spec.point.as_str()),
         ("batch-layout", &layout),
     ];
     let setup = Setup { config: &spec.config, attributes: &attributes };

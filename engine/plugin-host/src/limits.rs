@@ -10,7 +10,7 @@ const PARTS_MAX: usize = 100;
 const ELEMENT_BYTES: usize = 16;
 
 /// Counts the memory and tables of one instance against its cap. Growth beyond it is a trap: a guest that got −1
-/// instead would panic, and nobody could tell why.
+/// instead would panic, without a useful message.
 #[derive(Debug)]
 pub(crate) struct MemoryCap {
     bytes_max: usize,

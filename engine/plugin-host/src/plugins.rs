@@ -1,6 +1,6 @@
 //! The host as the engine uses it: work that can take seconds is moved off the caller's thread.
 //!
-//! It owns how many threads of tokio's blocking pool look for compiled plugins and compile; the disk is read there
+//! It owns how many threads of tokio's blocking pool look up compiled plugins and compile; the disk is read there
 //! too, so they are few however many callers ask.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::{sync::Semaphore, task};
 
 use crate::{Error, Host, Loaded};
 
-/// Most threads that look for compiled plugins at once.
+/// Threads that look up compiled plugins at once at most.
 const LOOK_UPS_MAX: usize = 2;
 
 impl Plugins for Host {
@@ -121,7 +121,7 @@ mod tests {
                 Ok(told.recv().is_ok())
             };
             tokio::select! {
-                _ = in_turn(&turns, work) => panic!("it ended untold"),
+                _ = in_turn(&turns, work) => panic!("it ended before it was released"),
                 began = begins => began.unwrap(),
             }
             assert_eq!(turns.available_permits(), 0);

@@ -27,7 +27,7 @@ use crate::{
     host::{self, GuestState},
 };
 
-/// How much the compiler gives way to everybody else, plugins included, as of nice(2).
+/// How much the compiler gives way to everything else, plugins included, as of nice(2).
 const COMPILER_NICENESS: i32 = 10;
 
 /// The hash that identifies an artefact; displayed in hex.
@@ -78,7 +78,7 @@ pub(crate) struct Registry {
     linker: Linker<GuestState>,
     cache: Cache,
     in_use: Mutex<HashMap<Sha256Hash, Weak<Compiled>>>,
-    /// Held while compiling: one at a time takes enough of the machine. Whoever brings the same bytes meanwhile finds
+    /// Held while compiling: one at a time takes enough of the machine. Another deployment of the same bytes finds
     /// them compiled.
     compiling: Mutex<()>,
 }
@@ -97,7 +97,7 @@ impl Registry {
     pub(crate) fn look_up(&self, artefact: &Artefact) -> Result<Option<Arc<Compiled>>, Error> {
         let found = self.find(&sha256_of(artefact)?)?;
         if let (None, Artefact::Bytes(bytes)) = (&found, artefact) {
-            // Nothing has looked at these before.
+            // Nothing has checked these before.
             check_preamble(bytes)?;
             check_names(bytes)?;
         }

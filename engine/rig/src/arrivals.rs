@@ -14,7 +14,7 @@ impl Seen {
     /// If the number is beyond what a machine can address one bit of.
     #[inline]
     pub fn mark(&mut self, number: u64) -> bool {
-        let (word, bit) = place(number);
+        let (word, bit) = position(number);
         if word >= self.words.len() {
             self.words.resize((word + 1).next_power_of_two(), 0);
         }
@@ -25,7 +25,7 @@ impl Seen {
 
     /// True if the number was seen.
     pub fn has(&self, number: u64) -> bool {
-        let (word, bit) = place(number);
+        let (word, bit) = position(number);
         self.words.get(word).is_some_and(|bits| bits & bit != 0)
     }
 
@@ -73,7 +73,7 @@ impl Rising {
 }
 
 #[inline]
-fn place(number: u64) -> (usize, u64) {
+fn position(number: u64) -> (usize, u64) {
     let word = usize::try_from(number / 64).expect("a number is small enough to be counted in memory");
     (word, 1 << (number % 64))
 }

@@ -2,29 +2,29 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, interval};
+use tokio::time::{self, Instant};
 
-/// Looks at `progress` every `look` until it is `done`; answers false if it did not change for `patience` before.
+/// Polls `progress` every `interval` until it is `done`; returns false if it stays the same for `stalled_after` before.
 ///
 /// # Errors
 /// The first failure of `progress`.
 pub async fn until<P: PartialEq>(
-    look: Duration,
-    patience: Duration,
+    interval: Duration,
+    stalled_after: Duration,
     mut progress: impl AsyncFnMut() -> anyhow::Result<P>,
     done: impl Fn(&P) -> bool,
 ) -> anyhow::Result<bool> {
-    let mut looks = interval(look);
+    let mut polls = time::interval(interval);
     let (mut before, mut changed) = (None, Instant::now());
     loop {
-        looks.tick().await;
+        polls.tick().await;
         let now = progress().await?;
         if done(&now) {
             return Ok(true);
         }
         if before.as_ref() != Some(&now) {
             (before, changed) = (Some(now), Instant::now());
-        } else if changed.elapsed() >= patience {
+        } else if changed.elapsed() >= stalled_after {
             return Ok(false);
         }
     }
@@ -34,15 +34,15 @@ pub async fn until<P: PartialEq>(
 mod tests {
     use super::*;
 
-    const LOOK: Duration = Duration::from_millis(1);
+    const INTERVAL: Duration = Duration::from_millis(1);
     const LONG: Duration = Duration::from_secs(60);
 
     #[tokio::test]
     async fn waits_as_long_as_something_changes_and_no_longer() {
         let mut steps = 0..100;
-        let reached = until(LOOK, LONG, async || Ok(steps.next().unwrap_or(100)), |at| *at == 50);
+        let reached = until(INTERVAL, LONG, async || Ok(steps.next().unwrap_or(100)), |at| *at == 50);
         assert!(reached.await.unwrap());
-        let stalled = until(LOOK, 3 * LOOK, async || Ok(7), |at| *at == 50);
+        let stalled = until(INTERVAL, 3 * INTERVAL, async || Ok(7), |at| *at == 50);
         assert!(!stalled.await.unwrap());
     }
 }

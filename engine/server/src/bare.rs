@@ -16,7 +16,7 @@ use crate::{
 /// An endpoint that accepts connections, and what a client must trust.
 #[derive(Debug)]
 pub struct BareEndpoint {
-    /// The endpoint. Whoever accepts a connection has it for himself: nobody says hello.
+    /// The endpoint. Its connections have no hello.
     pub endpoint: quinn::Endpoint,
     /// The certificate that clients must trust.
     pub ca_pem_path: PathBuf,

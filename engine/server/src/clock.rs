@@ -1,4 +1,4 @@
-//! The server's only look at the clock.
+//! The only place where the server reads the clock.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

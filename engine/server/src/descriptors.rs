@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::ServerConfig;
 
-/// HTTP connections hold a descriptor each, and get no more than one part in so many of all.
+/// HTTP connections hold a descriptor each, and get at most one part in 4 of all.
 const HTTP_PART: u64 = 4;
 
 /// Raises the soft limit to the hard one, and bounds what takes descriptors by what then is allowed.

@@ -15,7 +15,7 @@ pub enum Error {
     /// The port is taken.
     #[error("address {address} ({protocol}) is in use by another program")]
     AddressInUse {
-        /// Where.
+        /// The configured address.
         address: SocketAddr,
         /// `udp` or `tcp`.
         protocol: &'static str,
@@ -23,20 +23,20 @@ pub enum Error {
     /// The port cannot be listened on.
     #[error("cannot listen on {address} ({protocol})")]
     Listen {
-        /// Where.
+        /// The configured address.
         address: SocketAddr,
         /// `udp` or `tcp`.
         protocol: &'static str,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: std::io::Error,
     },
     /// The data directory cannot be made.
     #[error("data directory {path} cannot be made")]
     DataDir {
-        /// Which.
+        /// The file or directory.
         path: std::path::PathBuf,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: std::io::Error,
     },

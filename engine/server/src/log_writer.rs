@@ -1,4 +1,4 @@
-//! Where log lines go: to a thread of their own, which alone waits for whoever reads them.
+//! Log lines are written by a thread of their own, which alone waits for their reader.
 //!
 //! A reader that has gone, a full disk behind the file, a terminal that was stopped: each costs log lines, which are
 //! counted, and never holds up or ends who writes them. It must not know what the lines say.
@@ -17,10 +17,10 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Bytes of lines that may wait for their reader. Those beyond are lost.
 const WAITING_BYTES_MAX: usize = 1 << 20;
-/// How long a reader that takes nothing just now is left alone before the next try.
-const PATIENCE: Duration = Duration::from_millis(10);
+/// The wait before the next try of a sink that takes nothing now.
+const RETRY_AFTER: Duration = Duration::from_millis(10);
 
-/// Log lines of this process that nobody got.
+/// Log lines of this process that were not written.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// Log lines lost since the process began.
@@ -43,7 +43,7 @@ impl Write for LossyStderr {
     }
 }
 
-/// Hands lines to the thread that writes them. Cheap to clone.
+/// Sends lines to the thread that writes them. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct LogWriter {
     shared: Arc<Shared>,
@@ -71,12 +71,12 @@ impl LogWriter {
         Ok(writer)
     }
 
-    /// Waits until every line so far was written or lost, but no longer than this.
-    pub(crate) fn flush(&self, patience: Duration) {
+    /// Waits until every line so far was written or lost, but no longer than `timeout`.
+    pub(crate) fn flush(&self, timeout: Duration) {
         let lines = self.shared.lock();
         let waits = |lines: &mut Lines| lines.under_way || !lines.waiting.is_empty();
         // Whether it took too long makes no difference: the lines are given up then.
-        drop(self.shared.changed.wait_timeout_while(lines, patience, waits));
+        drop(self.shared.changed.wait_timeout_while(lines, timeout, waits));
     }
 }
 
@@ -137,8 +137,8 @@ fn write_out(sink: &mut impl Write, mut lines: &[u8]) {
         match sink.write(lines) {
             Ok(written) if written > 0 => lines = &lines[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Somebody else who has the stream open made it so; it will take more.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(PATIENCE),
+            // Another process that has the stream open made it non-blocking; it will take more.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY_AFTER),
             Ok(_) | Err(_) => {
                 let lost = lines.iter().filter(|byte| **byte == b'\n').count().max(1);
                 LOST.fetch_add(lost as u64, Ordering::Relaxed);
@@ -156,7 +156,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(20);
 
-    /// Takes nothing until it is told to, and then everything; tells what it got.
+    /// Takes nothing until `open` is sent, and then everything; sends what it got.
     struct Stopped {
         go: mpsc::Receiver<()>,
         got: mpsc::Sender<Vec<u8>>,

@@ -1,4 +1,4 @@
-//! Every metric of the server itself: names with their units, the process's own figures, and the page they are on.
+//! Every metric of the server itself: names with their units, the process's own statistics, and their page.
 
 use std::{fmt::Write as _, fs, sync::OnceLock};
 
@@ -79,7 +79,7 @@ pub(crate) fn page(series: &[Series]) -> String {
         ),
         ("process_open_fds", "gauge", "open file descriptors", process.open_fds),
         ("process_max_fds", "gauge", "file descriptors that may be open", process.max_fds),
-        ("levada_log_lines_lost_total", "counter", "log lines that nobody took", Some(lines_lost)),
+        ("levada_log_lines_lost_total", "counter", "log lines that could not be written", Some(lines_lost)),
     ] {
         let Some(value) = value else { continue };
         // Writing to a String does not fail.
@@ -141,11 +141,11 @@ impl Process {
         }
     }
 
-    /// Writes the figures into an engine's description of itself.
+    /// Adds the statistics to an engine's description of itself.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "the kernel's figures are counts of bytes, exact in a float below 8 PiB"
+        reason = "the kernel's values are counts of bytes, exact in a float below 8 PiB"
     )]
     pub(crate) fn describe(&self, info: &mut EngineInfo) {
         info.cpu_seconds = self.cpu_seconds.unwrap_or_default();

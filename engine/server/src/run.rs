@@ -78,7 +78,7 @@ pub async fn run(
         .map_err(|source| listen_error(config.http.address, "tcp", source))?;
     let http = tcp.local_addr().map_err(|source| listen_error(config.http.address, "tcp", source))?;
 
-    // 2. The store: from here on the data directory is ours, and nobody else writes into it.
+    // 2. The store: from here on the data directory is ours, and no other process writes into it.
     let store = open_store(&config).await?;
 
     // 3. What lies beside it: keys, and the plugin host with its cache.
@@ -133,22 +133,22 @@ impl Server {
 
     fn watch_certificates(&self, mut watch: Watch) {
         let (listener, interval) = (Arc::clone(&self.listener), self.config.tls.check_interval);
-        // Draining ends this first: a listener that lets nobody in any more must not be told to.
+        // Draining ends this first: a listener that accepts nothing any more must not serve again.
         self.beside.spawn_until(info_span!("tls"), self.sessions.draining().clone(), async move {
             loop {
                 time::sleep(interval).await;
-                let looking = tokio::task::spawn_blocking(move || {
-                    let changed = watch.look(clock::now());
+                let refreshing = tokio::task::spawn_blocking(move || {
+                    let changed = watch.refresh(clock::now());
                     (watch, changed)
                 });
-                match looking.await {
+                match refreshing.await {
                     Ok((back, changed)) => {
                         watch = back;
                         changed.into_iter().for_each(|crypto| listener.serve_with(crypto));
                     }
-                    // It fails if a look panics, and when the runtime ends.
+                    // It fails if the refresh panics, and when the runtime ends.
                     Err(error) => {
-                        return error!(%error, "certificate files are not looked at any more, until a restart");
+                        return error!(%error, "certificate files are not checked any more, until a restart");
                     }
                 }
             }
@@ -158,7 +158,7 @@ impl Server {
     /// The one order in which everything ends.
     async fn stop(self) {
         info!("engine stopping");
-        // 1. Nothing new: no connections, no streams; sessions are told to finish and go. `/readyz` says so too.
+        // 1. Nothing new: no connections, no streams; sessions are asked to finish. `/readyz` says so too.
         self.sessions.draining().cancel();
         // 2. A while for what is in flight.
         if time::timeout(self.config.listen.shutdown_grace, self.sessions.finished()).await.is_err() {
@@ -170,7 +170,7 @@ impl Server {
             warn!("some peers may not have heard of the end");
         }
         self.sessions.finished().await;
-        // 4. HTTP, which was there to tell how far things are.
+        // 4. HTTP, which reported readiness until now.
         self.beside.draining().cancel();
         if time::timeout(LAST_ANSWERS, self.beside.finished()).await.is_err() {
             warn!("some HTTP requests got no answer");
@@ -200,7 +200,7 @@ async fn open_store(config: &ServerConfig) -> Result<RocksStore, Error> {
     opened.await.expect("opening a store answers errors and does not panic")
 }
 
-/// Lets everybody see what a start reads before anything is written.
+/// Checks what a start reads, before anything is written.
 struct Inspected {
     state: Inspection,
     files: TlsFiles,

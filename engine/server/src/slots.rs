@@ -1,7 +1,7 @@
 //! Slots for peers that have not shown yet that they mean well, shared out between addresses.
 //!
-//! Where all are taken, the newcomer gets the slot of whoever has been silent longest at the address that holds most:
-//! one address can take the patience of its own peers only. It must not know what the slots are for.
+//! If all are taken, a newcomer gets the slot of the peer that was silent longest at the address that holds most:
+//! one address delays its own peers only. It must not know what the slots are for.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_late_takes_the_place_of_the_oldest_at_the_address_with_most() {
+    fn whoever_comes_late_replaces_the_oldest_at_the_address_with_most() {
         let slots = Slots::new(4);
         let other = slots.enter(address(2));
         let mut flood: Vec<Slot> = (0..3).map(|_| slots.enter(address(1))).collect();

@@ -25,7 +25,7 @@ pub enum Error {
     /// The filter's text is no filter.
     #[error("log_filter is {got:?}, expected {}", filter::EXPECTED)]
     Filter {
-        /// What came.
+        /// The text that was given.
         got: String,
     },
     /// This process has a log already.

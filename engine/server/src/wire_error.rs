@@ -8,7 +8,7 @@ use levada_protocol::{
 };
 use quinn::VarInt;
 
-/// What a client is told about a failed call. A fault of ours is logged here, where it is last seen.
+/// The refusal for a failed call. An error of the engine is logged here, the last point where it is known whole.
 pub(crate) fn refusal(error: &Error) -> Refusal {
     match error {
         Error::Refused(refusal) if refusal.code == ErrorCode::Internal => {

@@ -10,7 +10,7 @@ use std::{
 pub struct LastError {
     /// When it happened.
     pub at: Instant,
-    /// One sentence.
+    /// A sentence for people.
     pub text: Arc<str>,
 }
 

@@ -15,7 +15,7 @@ use crate::{commit::Term, record::LogKey};
 /// It can be cloned: the failure that closed a store is the answer to every later write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The disk has no room. Nothing more is written until [`crate::Store::reopen`] succeeds; reads go on.
+    /// The disk has no room. Nothing more is written until [`crate::Store::reopen`] succeeds; reads continue.
     #[error("the disk is full: {reason}")]
     Full {
         /// What the disk answered.
@@ -36,7 +36,7 @@ pub enum Error {
         /// What was being done, and what the disk answered.
         reason: String,
     },
-    /// A compaction did not end, often for want of room. Nothing is lost and writes go on, but deleted rows still
+    /// A compaction did not end, often for lack of room. Nothing is lost and writes continue, but deleted rows still
     /// take space; it may be tried again.
     #[error("{jobs} jobs of a compaction failed, the reasons are in {}", log.display())]
     Compaction {
@@ -102,7 +102,7 @@ pub enum Error {
         applied: CommitIndex,
     },
     /// The commit is of another history than the one that the store holds: two writers made commits of one index, and
-    /// the store has the other's. Its rows have to be made anew from what is right.
+    /// the store has the other's. Its rows have to be rebuilt from the right history.
     #[error("commit {index} is of another history than the store's: {detail}")]
     Diverged {
         /// The commit that was refused.
@@ -148,7 +148,7 @@ impl Error {
     }
 
     /// True for the want of something that may be there again a moment later: [`crate::Store::reopen`] is worth trying
-    /// again and again, with nobody's help.
+    /// again and again, without an operator.
     pub fn heals(&self) -> bool {
         match self {
             Self::Full { .. } | Self::NoDescriptors { .. } => true,

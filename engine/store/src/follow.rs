@@ -7,7 +7,7 @@ use crate::{
     commit::{AppliedRow, CommitHash},
 };
 
-/// Decides what to do with the commit where `last` was applied last: answers the row that it leaves behind if it is
+/// Decides what to do with the commit where `last` was applied last: returns the row that it leaves behind if it is
 /// to be applied, and `None` if it was applied before. `known` is the hash of the commit that was applied with an
 /// index, if it is still known.
 pub(crate) fn check(

@@ -1,4 +1,4 @@
-//! Where the engine's state lies: commits go in, rows come out, and a sync says what a power cut can no longer
+//! The storage of the engine's state: commits go in, rows come out, and a sync says what a power cut can no longer
 //! take back.
 //!
 //! This crate is the only one that knows RocksDB. It must not know what rows mean (except the log's own

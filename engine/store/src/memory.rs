@@ -1,4 +1,4 @@
-//! A store in memory for tests: it forgets at a crash what was not synced, and fails when it is told to.
+//! A store in memory for tests: it forgets at a crash what was not synced, and fails on demand.
 //! It must not know files.
 
 use std::{
@@ -28,7 +28,7 @@ pub struct MemoryStore {
 struct State {
     current: Tables,
     durable: Tables,
-    /// Applied and not synced: what stands between `durable` and `current`.
+    /// Applied and not synced: the difference between `durable` and `current`.
     tail: Vec<Commit>,
     failure: Option<Error>,
     closed: bool,
@@ -98,11 +98,11 @@ impl Store for MemoryStore {
             return Ok(());
         }
         if state.full {
-            return Err(state.fail(Error::Full { reason: "the memory store was told so".to_owned() }));
+            return Err(state.fail(Error::Full { reason: "the memory store fails on demand".to_owned() }));
         }
         if std::mem::take(&mut state.fail_next_apply) {
             return Err(
-                state.fail(Error::Failed { reason: "apply: the memory store was told so".to_owned() })
+                state.fail(Error::Failed { reason: "apply: the memory store fails on demand".to_owned() })
             );
         }
         state.current.apply(commit);
@@ -115,7 +115,9 @@ impl Store for MemoryStore {
         let mut state = self.lock();
         state.writable()?;
         if std::mem::take(&mut state.fail_next_sync) {
-            return Err(state.fail(Error::Failed { reason: "sync: the memory store was told so".to_owned() }));
+            return Err(
+                state.fail(Error::Failed { reason: "sync: the memory store fails on demand".to_owned() })
+            );
         }
         state.sync();
         Ok(state.durable.last.index)
@@ -173,7 +175,7 @@ impl Store for MemoryStore {
         state.forget_tail();
         state.failure = None;
         if state.full {
-            return Err(state.fail(Error::Full { reason: "the memory store was told so".to_owned() }));
+            return Err(state.fail(Error::Full { reason: "the memory store fails on demand".to_owned() }));
         }
         Ok(())
     }

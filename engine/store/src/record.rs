@@ -1,4 +1,4 @@
-//! The log's rows: the key that says where batches lie, and the engine's prefix before their bytes. It knows
+//! The log's rows: the key that says where batches are, and the engine's prefix before their bytes. It knows
 //! neither which topics exist nor where a log begins and ends.
 //!
 //! Key, 14 bytes, big endian so that the order of bytes is the order of the log:
@@ -22,7 +22,7 @@
 //! ```
 //!
 //! - `crc32c` covers the key, the 32 bytes before it, and the checksum field of each batch in turn. So it binds the
-//!   batches to their place without reading their bodies; those are covered by the batches' own checksums.
+//!   batches to their offsets without reading their bodies; those are covered by the batches' own checksums.
 //! - `hops` is how many routes the events have passed.
 //! - `span` is how many offsets the record covers, at least 1: as many as its batches, or more where events behind them
 //!   are no more, down to a record without a batch. Nothing writes such a record yet.
@@ -45,7 +45,7 @@ const CHECKED_PREFIX_BYTES: usize = RECORD_PREFIX_BYTES - 4;
 /// The layout version in the first byte of every record.
 pub const RECORD_VERSION: u8 = 2;
 
-/// Where a record lies.
+/// The position of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogKey {
     /// The topic.
@@ -119,13 +119,13 @@ fn after(prefix: &[u8]) -> Bytes {
     }
 }
 
-/// A record that was read: its prefix is checked and its batches are bound to their place.
+/// A record that was read: its prefix is checked and its batches are bound to their offsets.
 ///
-/// The batches themselves, headers included, are checked when [`Record::batches`] or whoever else walks them gets
+/// The batches themselves, headers included, are checked when [`Record::batches`] or another walk over them gets
 /// there; until then `count` is what their headers say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Where it lies.
+    /// The key under which it is stored.
     pub key: LogKey,
     /// When it was appended.
     pub append_time: Timestamp,
@@ -175,24 +175,24 @@ pub enum RecordError {
         got: usize,
     },
     /// The record was written by a later release.
-    #[error("{} has format {got}, expected {RECORD_VERSION}", place(key))]
+    #[error("{} has format {got}, expected {RECORD_VERSION}", location(key))]
     Newer {
-        /// Where it lies.
+        /// The key under which it is stored.
         key: LogKey,
-        /// What came.
+        /// The value that was read.
         got: u8,
     },
     /// The record is damaged, or is not the one that was stored under this key.
-    #[error("{} is damaged: {what}", place(key))]
+    #[error("{} is damaged: {what}", location(key))]
     Damaged {
-        /// Where it lies.
+        /// The key under which it is stored.
         key: LogKey,
         /// What does not fit.
         what: &'static str,
     },
 }
 
-fn place(key: &LogKey) -> String {
+fn location(key: &LogKey) -> String {
     format!("the record at topic {}, partition {}, offset {}", key.topic, key.partition, key.base)
 }
 

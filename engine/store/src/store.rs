@@ -7,12 +7,12 @@ use crate::{Commit, Error, Family, commit::AppliedRow};
 
 /// Keeps commits and answers questions about the rows they made.
 ///
-/// One shard has one store. Nobody else writes to it, and nothing is in it that did not come in a commit.
+/// One shard has one store. Only the shard writes to it, and it holds nothing that was not in a commit.
 ///
 /// # Order and atomicity
 /// Commits are applied in the order of their indexes, each whole or not at all. Within a commit the operations
 /// take effect in their order: a put after a range delete survives it. A read sees all of a commit or nothing
-/// of it, and sees it as soon as [`Store::apply`] returned: *before* it is durable. Whoever shows rows to
+/// of it, and sees it as soon as [`Store::apply`] returned: *before* it is durable. A caller that shows rows to
 /// others bounds them by what a sync has confirmed.
 ///
 /// # Durability
@@ -21,22 +21,22 @@ use crate::{Commit, Error, Family, commit::AppliedRow};
 /// commits up to some index, at least the last one that a sync confirmed, and nothing of later ones.
 ///
 /// # Idempotence
-/// A commit that was applied before changes nothing and is `Ok`. So a history may be replayed from any index at or below
-/// the next one. A commit that leaves a gap is refused with [`Error::Gap`].
+/// A commit that was applied before changes nothing and is `Ok`. So a history may be replayed from any index at or
+/// below the next one. A commit that leaves a gap is refused with [`Error::Gap`].
 ///
 /// # Forks
 /// Every commit names its writer's term and the hash of the commit before it. One that follows on another commit than
 /// the one applied last, or has the index of one that was applied and is not the same, is refused with
-/// [`Error::Diverged`]; how far back a store can tell is its own, but not less than 1,000 commits, and older ones are taken
-/// for a replay. What is new to the store and of a lower term than the commit applied last is refused with
+/// [`Error::Diverged`]; how far back a store can tell is its own, but not less than 1,000 commits, and older ones are
+/// taken for a replay. What is new to the store and of a lower term than the commit applied last is refused with
 /// [`Error::Fenced`]. Neither is a failure: the right commit is taken afterwards.
 ///
 /// # Failure
 /// The first failed write or sync is final: [`Store::apply`], [`Store::sync`] and [`Store::compact`] answer with
-/// it, and are not tried again, until [`Store::reopen`] succeeds or the process starts anew. What was applied and
-/// not confirmed may be there afterwards or not. Reads go on. A full disk, a used up quota ([`Error::Full`]) and a want
-/// of file descriptors ([`Error::NoDescriptors`]) are such failures with their own errors, after which `reopen` makes
-/// sense again and again ([`Error::heals`]); after any other failure the operator should look first.
+/// it, and are not tried again, until [`Store::reopen`] succeeds or the process restarts. What was applied and
+/// not confirmed may be there afterwards or not. Reads continue. A full disk, an exhausted quota ([`Error::Full`]) and
+/// a lack of file descriptors ([`Error::NoDescriptors`]) are such failures with their own errors, after which `reopen`
+/// makes sense again and again ([`Error::heals`]); after any other failure the operator should check first.
 ///
 /// # Threads
 /// `apply` has one caller at a time. Everything else may be called from any thread at any time: `sync` while
@@ -59,7 +59,7 @@ pub trait Store: Send + Sync + 'static {
     /// Applies a commit as a whole; it is readable at once and not yet durable.
     fn apply(&self, commit: &Commit) -> Result<(), Error>;
 
-    /// Makes everything durable that was applied before the call, and answers the index of the last of it.
+    /// Makes everything durable that was applied before the call, and returns the index of the last of it.
     fn sync(&self) -> Result<CommitIndex, Error>;
 
     /// The value of one row.
@@ -91,13 +91,14 @@ pub trait Store: Send + Sync + 'static {
     /// Closes what is open and opens it again, in the same process: how a store recovers from a full disk.
     ///
     /// [`Store::applied`] may be less afterwards, but not less than what a sync confirmed. If there is still no
-    /// room the answer is [`Error::Full`] again, without descriptors [`Error::NoDescriptors`], and reads go on where the implementation can still serve them.
+    /// room the answer is [`Error::Full`] again, without descriptors [`Error::NoDescriptors`], and reads continue where
+    /// the implementation can still serve them.
     fn reopen(&self) -> Result<(), Error>;
 
     /// What the store has done and holds. Cheap enough to call every second.
     fn stats(&self) -> StoreStats;
 
-    /// Makes everything durable and lets go of the files. Every later call answers [`Error::Closed`].
+    /// Makes everything durable and closes the files. Every later call returns [`Error::Closed`].
     fn close(&self) -> Result<(), Error>;
 }
 

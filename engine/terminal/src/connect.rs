@@ -10,13 +10,13 @@ use levada_protocol::error::ErrorCode;
 
 use crate::failure::Failure;
 
-/// Where the CA lies when nobody says: that of an engine started in the same directory.
+/// The default path of the CA: that of an engine started in the same directory.
 const CA_BESIDE: &str = "levada-data/tls/ca.pem";
 /// How a certificate begins in PEM text.
 const PEM_BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-/// Connects to the engine at `addr`; without `ca` that is looked for beside the current directory. `mtu_max` bounds the UDP
-/// payload; without it the path does.
+/// Connects to the engine at `addr`; without `ca` it is the one of an engine started in the current directory.
+/// `mtu_max` bounds the UDP payload; without it the path does.
 ///
 /// # Errors
 /// If there is no CA, or what the client says.

@@ -43,7 +43,7 @@ pub struct Failure {
     kind: FailureKind,
 }
 
-/// What the exit code tells apart.
+/// The kinds of failure that exit codes distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
     /// It was refused, or did not work.
@@ -92,7 +92,7 @@ impl Failure {
         self.kind
     }
 
-    /// What to do about it, if whoever made the failure said so.
+    /// What to do about it, if known.
     pub fn advice(&self) -> Option<&str> {
         self.hint.as_deref()
     }

@@ -23,7 +23,7 @@ use crate::choices::Format;
 pub struct Unwritten(#[source] io::Error);
 
 impl Unwritten {
-    /// True if whoever read the output has gone (`levada read … | head`).
+    /// True if the reader of the output is gone (`levada read … | head`).
     pub fn is_closed(&self) -> bool {
         self.0.kind() == io::ErrorKind::BrokenPipe
     }
@@ -35,7 +35,7 @@ impl From<io::Error> for Unwritten {
     }
 }
 
-/// Where and how a command speaks.
+/// Where and how a command prints.
 #[derive(Debug, Clone)]
 pub struct Output {
     format: Format,
@@ -92,10 +92,10 @@ impl Output {
         write_all(format!("{text}\n").as_bytes())
     }
 
-    /// Resolves when whoever reads standard output has gone. A command that waits would notice it only with the next
-    /// line that it prints.
+    /// Resolves when the reader of standard output is gone. A waiting command would notice it only with the next line
+    /// that it prints.
     pub async fn closed(&self) {
-        let (tell, gone) = oneshot::channel();
+        let (notify, gone) = oneshot::channel();
         // A thread of its own, left behind at the end: waiting cannot be called off.
         let watch = move || {
             let stdout = io::stdout();
@@ -107,8 +107,8 @@ impl Output {
                     Err(_) => return,
                 }
             }
-            // Nobody waits any more if the command has ended by itself.
-            let _ended = tell.send(());
+            // There is no receiver any more if the command has ended by itself.
+            let _ended = notify.send(());
         };
         if thread::Builder::new().name("stdout-watch".to_owned()).spawn(watch).is_err() || gone.await.is_err()
         {
@@ -125,7 +125,7 @@ impl Output {
             Format::Json => serde_json::json!({ "remark": text }).to_string(),
             Format::Text => text.to_owned(),
         };
-        // Remarks are lost without harm when nobody reads stderr.
+        // Remarks may be lost if stderr is not read.
         let _gone = writeln!(io::stderr(), "{line}");
     }
 
@@ -261,7 +261,7 @@ pub fn brief(text: &str) -> String {
     }
 }
 
-/// Names and values, one pair a line; further lines of a value stand under its first.
+/// Names and values, one pair a line; further lines of a value are indented under its first.
 pub fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
     let line = |(name, value): (&str, String)| {

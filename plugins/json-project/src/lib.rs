@@ -24,7 +24,7 @@ pub struct JsonProject {
     rules: Rules,
     on_invalid: OnInvalid,
     projected: String,
-    /// The log was told of a field that a path probably meant.
+    /// A field that a path probably meant was logged.
     warned: bool,
 }
 

@@ -37,7 +37,7 @@ struct Projection<'a, 'o, 'r> {
 }
 
 impl<'r> Projection<'_, '_, 'r> {
-    /// Copies the value that the cursor stands before, as far as the rules about its parts let it; arrays element
+    /// Copies the value at the cursor, as far as the rules about its parts let it; arrays element
     /// by element. False, and nothing copied, if it has no parts and only listed parts stay.
     fn value(&mut self, node: &'r Node, mode: Mode) -> Result<bool, Invalid> {
         match self.cursor.kind()? {

@@ -15,7 +15,7 @@ pub(crate) struct Config {
     keep: Option<Vec<String>>,
     /// The paths that go; everything else stays.
     drop: Option<Vec<String>>,
-    /// Path to the field's new name, which takes the place of the path's last part.
+    /// Path to the field's new name, which replaces the path's last part.
     #[serde(default)]
     rename: BTreeMap<String, String>,
     #[serde(default)]

@@ -1,4 +1,4 @@
-//! Requests with the type of their answer: topics, subscriptions, plugins, routes, the engine itself.
+//! Requests with the type of their response: topics, subscriptions, plugins, routes, the engine itself.
 
 use bytes::Bytes;
 use levada_protocol::{
@@ -11,7 +11,7 @@ use levada_protocol::{
 
 use crate::{client::Client, error::Error};
 
-/// Unwraps the expected answer; any other is the engine's fault.
+/// Unwraps the expected response; any other is an error of the engine.
 macro_rules! expect {
     ($response:expr, $pattern:pat => $value:expr) => {
         match $response {
@@ -21,13 +21,13 @@ macro_rules! expect {
     };
 }
 
-/// Asks for one page of a list after the other, until there are no more.
+/// Requests the pages of a list, one after the other.
 macro_rules! every_page {
     ($client:expr, $ask:expr, $pattern:pat => $page:expr) => {{
         let (mut all, mut after) = (Vec::new(), None);
         loop {
             let (mut page, next) = expect!($client.request($ask(after.take())).await?, $pattern => $page)?;
-            // What claims to go on and brings nothing would go on for ever.
+            // An empty page with a next one would loop for ever.
             if page.is_empty() && next.is_some() {
                 break Err(Error::bad_answer("a page of a list is empty, and not the last"));
             }
@@ -43,41 +43,42 @@ macro_rules! every_page {
 /// How something is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DeleteOptions {
-    /// Also if something goes along that was not named, or needs what goes. Default: that is refused, and named.
+    /// Delete even if something else would be deleted too, or needs what is deleted. Default: that is refused, and
+    /// named.
     pub force: bool,
-    /// Also the dead-letter topics of what goes. Default: they stay.
+    /// Also delete the dead-letter topics of what is deleted. Default: they are kept.
     pub with_dead_letters: bool,
 }
 
 impl DeleteOptions {
-    /// Deletes whatever goes along or needs it.
+    /// Also deletes what depends on it.
     pub fn forced() -> Self {
         Self { force: true, ..Self::default() }
     }
 }
 
-/// Typed requests. All behave as [`Client::request`], in errors and when cancelled; a name that does not obey its grammar
-/// fails with `INVALID_NAME` before anything is sent. Lists are whole, however many
-/// pages they come in; what is made or deleted meanwhile may be in them or not.
+/// Typed requests. All behave as [`Client::request`], in errors and when cancelled; a name that does not obey its
+/// grammar fails with `INVALID_NAME` before anything is sent. Lists are complete, over all pages; what is
+/// created or deleted meanwhile may be in them or not.
 impl Client {
     /// The engine's state and statistics.
     pub async fn info(&self) -> Result<EngineInfo, Error> {
         expect!(self.request(Request::Info).await?, Response::Info(info) => *info)
     }
 
-    /// Makes a topic.
+    /// Creates a topic.
     pub async fn create_topic(&self, name: &str, settings: TopicSettings) -> Result<TopicInfo, Error> {
         let request = Request::CreateTopic { name: TopicName::parse_any(name)?, settings };
         expect!(self.request(request).await?, Response::Topic(topic) => topic)
     }
 
-    /// All topics, in order of name.
+    /// Lists all topics, in order of name.
     pub async fn list_topics(&self) -> Result<Vec<TopicInfo>, Error> {
         let ask = |after| Request::ListTopics { limit: 0, after };
         every_page!(self, ask, Response::Topics { topics, next } => (topics, next))
     }
 
-    /// One topic.
+    /// Describes one topic.
     pub async fn describe_topic(&self, name: &str) -> Result<TopicInfo, Error> {
         let request = Request::DescribeTopic { name: TopicName::parse_any(name)? };
         expect!(self.request(request).await?, Response::Topic(topic) => topic)
@@ -89,15 +90,15 @@ impl Client {
         expect!(self.request(request).await?, Response::Topic(topic) => topic)
     }
 
-    /// Deletes a topic with its events. Refused with `TOPIC_IN_USE`, which names them, if subscriptions or routes go
-    /// along or need it, unless it is forced. Answers what is gone.
+    /// Deletes a topic with its events. Refused with `TOPIC_IN_USE`, which names them, if subscriptions or routes would
+    /// be deleted too or need it, unless it is forced. Returns what was deleted.
     pub async fn delete_topic(&self, name: &str, how: DeleteOptions) -> Result<Deleted, Error> {
         let DeleteOptions { force, with_dead_letters } = how;
         self.deleted(Request::DeleteTopic { name: TopicName::parse_any(name)?, force, with_dead_letters })
             .await
     }
 
-    /// Makes a subscription.
+    /// Creates a subscription.
     pub async fn create_subscription(
         &self,
         topic: &str,
@@ -110,14 +111,14 @@ impl Client {
         expect!(self.request(request).await?, Response::Subscription(subscription) => subscription)
     }
 
-    /// The subscriptions of one topic, or of all.
+    /// Lists the subscriptions of one topic, or of all.
     pub async fn list_subscriptions(&self, topic: Option<&str>) -> Result<Vec<SubscriptionInfo>, Error> {
         let topic = topic.map(TopicName::parse_any).transpose()?;
         let ask = |after| Request::ListSubscriptions { topic: topic.clone(), limit: 0, after };
         every_page!(self, ask, Response::Subscriptions { subscriptions, next } => (subscriptions, next))
     }
 
-    /// One subscription.
+    /// Describes one subscription.
     pub async fn describe_subscription(&self, topic: &str, name: &str) -> Result<SubscriptionInfo, Error> {
         let (topic, name) = (TopicName::parse_any(topic)?, name.parse()?);
         let request = Request::DescribeSubscription { topic, name };
@@ -125,7 +126,7 @@ impl Client {
     }
 
     /// Deletes a subscription with its progress. Refused with `SUBSCRIPTION_IN_USE` while consumers are attached,
-    /// unless it is forced. Answers what is gone.
+    /// unless it is forced. Returns what was deleted.
     pub async fn delete_subscription(
         &self,
         topic: &str,
@@ -137,14 +138,14 @@ impl Client {
         self.deleted(Request::DeleteSubscription { topic, name, force, with_dead_letters }).await
     }
 
-    /// Lets a paused subscription go on.
+    /// Resumes a paused subscription.
     pub async fn resume_subscription(&self, topic: &str, name: &str) -> Result<(), Error> {
         let (topic, name) = (TopicName::parse_any(topic)?, name.parse()?);
         self.done(Request::ResumeSubscription { topic, name }).await
     }
 
-    /// Stores a WebAssembly component as the plugin's next version, or answers the version that it is already. With a
-    /// configuration (JSON text) the engine first tries whether the plugin accepts it.
+    /// Stores a WebAssembly component as the plugin's next version, or returns the version that has it already. With a
+    /// configuration (JSON text) the engine first checks that the plugin accepts it.
     pub async fn deploy_plugin(
         &self,
         name: &str,
@@ -156,35 +157,35 @@ impl Client {
         expect!(self.request_with(request, artefact).await?, Response::Plugin(plugin) => plugin)
     }
 
-    /// All versions of all plugins.
+    /// Lists all versions of all plugins.
     pub async fn list_plugins(&self) -> Result<Vec<PluginInfo>, Error> {
         let ask = |after| Request::ListPlugins { limit: 0, after };
         every_page!(self, ask, Response::Plugins { plugins, next } => (plugins, next))
     }
 
-    /// Removes one version of a plugin, or all with `None`. Answers what is gone.
+    /// Removes one version of a plugin, or all with `None`. Returns what was deleted.
     pub async fn remove_plugin(&self, name: &str, version: Option<u32>) -> Result<Deleted, Error> {
         self.deleted(Request::RemovePlugin { name: name.parse()?, version }).await
     }
 
-    /// Makes a route.
+    /// Creates a route.
     pub async fn create_route(&self, spec: RouteSpec) -> Result<RouteInfo, Error> {
         expect!(self.request(Request::CreateRoute(spec)).await?, Response::Route(route) => route)
     }
 
-    /// All routes, in order of name.
+    /// Lists all routes, in order of name.
     pub async fn list_routes(&self) -> Result<Vec<RouteInfo>, Error> {
         let ask = |after| Request::ListRoutes { limit: 0, after };
         every_page!(self, ask, Response::Routes { routes, next } => (routes, next))
     }
 
-    /// Deletes a route. Answers what is gone.
+    /// Deletes a route. Returns what was deleted.
     pub async fn delete_route(&self, name: &str, how: DeleteOptions) -> Result<Deleted, Error> {
         let DeleteOptions { force, with_dead_letters } = how;
         self.deleted(Request::DeleteRoute { name: name.parse()?, force, with_dead_letters }).await
     }
 
-    /// Lets a paused route go on.
+    /// Resumes a paused route.
     pub async fn resume_route(&self, name: &str) -> Result<(), Error> {
         self.done(Request::ResumeRoute { name: name.parse()? }).await
     }
@@ -193,8 +194,7 @@ impl Client {
         expect!(self.request(request).await?, Response::Deleted(deleted) => deleted)
     }
 
-    /// A request that is answered with success and no more; whatever else comes with a success is not looked
-    /// at.
+    /// A request whose response is success alone; any content of it is ignored.
     async fn done(&self, request: Request) -> Result<(), Error> {
         self.request(request).await.map(drop)
     }

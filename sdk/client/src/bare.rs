@@ -1,6 +1,6 @@
-//! A connection as a client makes it, on which nothing is said: same socket, same transport settings, same TLS.
+//! A connection as a client opens it, without the protocol: same socket, same transport settings, same TLS.
 //!
-//! For measurements, which set a client in relation to what QUIC can do by itself.
+//! For measurements that compare a client with QUIC alone.
 
 use quinn::{Connection, Endpoint};
 

@@ -1,4 +1,4 @@
-//! The client: its connections, requests on it, and the way to publishers, subscribers and readers.
+//! The client: its connections and requests; it opens publishers, subscribers and readers.
 
 use std::time::Duration;
 
@@ -21,20 +21,20 @@ use crate::{
     subscriber::{SubscribeOptions, Subscriber},
 };
 
-/// Bytes of one part of a plugin artefact on its way.
+/// Bytes of one chunk of a plugin artefact.
 const CHUNK_BYTES: usize = 1024 * 1024;
 /// How long a deploy may take, compiling included: a component with a language runtime takes a minute or two.
 const DEPLOY_TIMEOUT: Duration = Duration::from_secs(600);
 /// A write that the engine stopped is followed by its reason within this time, or by none.
 const REASON_GRACE: Duration = Duration::from_secs(1);
 
-/// A connection to an engine, which comes back by itself when it is lost.
+/// A connection to an engine, which reconnects by itself when it is lost.
 ///
 /// Cheap to clone; the connection ends with the last clone and with everything that was made from them.
 ///
-/// Each subscriber, publisher, reader and running request takes a stream of the connection. An engine allows so many of
-/// them, 1,024 by default; a client that needs more makes further connections by itself, up to 64, so that one client
-/// serves thousands of subscriptions. What finds no stream then fails with `LIMIT_EXCEEDED`.
+/// Each subscriber, publisher, reader and running request takes a stream of the connection. An engine limits the number
+/// of them, 1,024 by default; a client that needs more makes further connections by itself, up to 64, so that one
+/// client serves thousands of subscriptions. What finds no stream then fails with `LIMIT_EXCEEDED`.
 #[derive(Debug, Clone)]
 pub struct Client {
     links: Links,
@@ -46,13 +46,13 @@ impl Client {
     /// Cancel safe: nothing is left behind.
     ///
     /// # Errors
-    /// `CONNECT_FAILED` if nobody answers, `TLS_FAILED` if the engine's certificate is not trusted,
+    /// `CONNECT_FAILED` if there is no answer, `TLS_FAILED` if the engine's certificate is not trusted,
     /// `UNSUPPORTED_VERSION` if engine and client have no protocol version in common, `CONFIG_INVALID`.
     pub async fn connect(config: ClientConfig) -> Result<Self, Error> {
         Ok(Self { links: Links::connect(config).await? })
     }
 
-    /// What the engine said about itself when the connection was last made. Cancel safe.
+    /// The engine's answer to the hello of the current connection. Cancel safe.
     ///
     /// # Errors
     /// As [`Client::request`], if there is no connection now and none comes.
@@ -62,14 +62,14 @@ impl Client {
         Ok(session.hello().clone())
     }
 
-    /// False while there is no connection, and one is being made.
+    /// False while the client reconnects.
     pub fn is_connected(&self) -> bool {
         self.links.first().is_up()
     }
 
-    /// What the engine tells unasked, from now on: that it goes away, that retention dropped events.
+    /// The engine's notices from now on: that it goes away, that retention dropped events.
     ///
-    /// The client itself obeys and logs them; this is for programs that want to know. Notices that a program
+    /// The client itself obeys and logs them; this is for programs that want to see them. Notices that a program
     /// does not take in time are dropped, oldest first.
     pub fn notices(&self) -> broadcast::Receiver<Notice> {
         self.links.notices()
@@ -79,7 +79,7 @@ impl Client {
     ///
     /// A request that only reads is sent again if the connection is lost meanwhile; one that changes
     /// something is not, and fails with `CONNECTION_LOST`. Cancel safe in that the connection stays sound,
-    /// but the request may take effect all the same.
+    /// but the request may still take effect.
     ///
     /// # Errors
     /// The engine's refusal; `CONNECT_FAILED`, `CONNECTION_LOST` or `DEADLINE_EXCEEDED` (the default limit is 30 s,
@@ -88,7 +88,7 @@ impl Client {
         self.request_with(request, Bytes::new()).await
     }
 
-    /// Sends one request and, behind it, the bytes that it announces.
+    /// Sends one request, followed by the bytes that it announces.
     pub(crate) async fn request_with(&self, request: Request, artefact: Bytes) -> Result<Response, Error> {
         let asked = self.links.first().config().request_timeout;
         // What comes with bytes is compiled: that has a time of its own.
@@ -114,7 +114,7 @@ impl Client {
             match timeout(left, exchange).await {
                 Err(_) => return Err(Error::TimedOut { waited: limit, in_doubt: true, last: None }),
                 Ok(Err(Error::ConnectionLost { .. })) if only_reads(request) => {
-                    // The keeper notices the loss too, but perhaps later: not to ask the same session again.
+                    // The supervisor notices the loss too, but perhaps later: do not ask the same session again.
                     let _ = timeout(REASON_GRACE, session.connection().closed()).await;
                 }
                 Ok(Ok(Response::Refused(refusal))) => return Err(refusal.into()),
@@ -130,7 +130,7 @@ impl Client {
         artefact: &Bytes,
         left: Duration,
     ) -> Result<Response, Error> {
-        // One request a stream: its number tells nobody anything.
+        // One request a stream: its number has no meaning.
         let id = 1;
         let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
         let envelope = RequestEnvelope { id, deadline_ms, trace: None, request: request.clone() };
@@ -166,8 +166,8 @@ impl Client {
         self.links.open(|link| Publisher::open(link, topic, options.clone())).await
     }
 
-    /// Attaches a consumer to a subscription. Cancel safe: nothing is left behind, but a subscription that
-    /// was made.
+    /// Attaches a consumer to a subscription. Cancel safe: nothing is left behind, except a subscription that
+    /// was created.
     ///
     /// # Errors
     /// `TOPIC_NOT_FOUND`, `SUBSCRIPTION_NOT_FOUND`, `SUBSCRIPTION_MISMATCH` and other refusals; as
@@ -187,7 +187,7 @@ impl Client {
     /// Ends the connection and everything that uses it, at once: flush publishers and confirm
     /// acknowledgements before. What is in flight fails with `CONNECTION_LOST`.
     ///
-    /// Cancel safe: the connection ends all the same.
+    /// Cancel safe: the connection still ends.
     pub async fn close(&self) {
         self.links.close().await;
     }

@@ -1,10 +1,10 @@
-//! The one file that asks what time it is, and the one that asks for randomness.
+//! The only file that reads clocks, and the only one that draws random numbers.
 
 use levada_protocol::ids::{ProducerId, Timestamp};
 
 use crate::error::Error;
 
-/// A point on the clock that only runs forward; a paused tokio clock pauses it too.
+/// A point on the monotonic clock; a paused tokio clock pauses it too.
 pub(crate) use tokio::time::Instant;
 
 /// The wall clock, for event times.
@@ -14,12 +14,12 @@ pub(crate) fn wall() -> Timestamp {
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Now, on the clock that only runs forward.
+/// Now, on the monotonic clock.
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// An identity that nobody else has.
+/// A unique identity.
 pub(crate) fn producer_id() -> Result<ProducerId, Error> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)

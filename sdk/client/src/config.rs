@@ -1,10 +1,10 @@
-//! What a client must be told: where the engine is, whom to trust, how long to wait.
+//! The configuration of a client: where the engine is, whom to trust, how long to wait.
 
 use std::{path::PathBuf, time::Duration};
 
 use crate::error::Error;
 
-/// What every path of QUIC carries.
+/// The UDP payload that every path of QUIC must carry.
 pub(crate) const UDP_PAYLOAD_BYTES_MIN: u16 = 1_200;
 /// Largest UDP payload searched for: ten of them, which is what one send call takes, just fit a datagram
 /// buffer.
@@ -23,12 +23,12 @@ pub struct ClientConfig {
     /// `DATA_DIR/tls/ca.pem`, and renews it there a year before it expires. Certificates that have expired or
     /// are not valid yet are left out; if no other is left, connecting fails with `TLS_FAILED`.
     pub ca: Option<Ca>,
-    /// A bearer token; engines of this version do not look at it.
+    /// A bearer token; engines of this version ignore it.
     pub token: Option<String>,
     /// Names this program in the engine's log. Default: this library's name and version.
     pub client_name: String,
     /// Largest UDP payload that this client sends and takes, in bytes, 1200 to 6500; the path may allow less, which is
-    /// found out. Default 6500.
+    /// discovered. Default 6500.
     pub mtu_max: u16,
     /// How long one attempt to connect may take. Default 5 s.
     pub connect_timeout: Duration,
@@ -43,7 +43,7 @@ pub enum Ca {
     /// The text itself.
     Pem(Vec<u8>),
     /// A file that holds it. It is read whenever a connection is made, so that a CA can be replaced under a
-    /// running client; if it cannot be read again, what it held at first stays in force.
+    /// running client; if it cannot be read again, its first content stays in force.
     File(PathBuf),
 }
 
@@ -89,8 +89,8 @@ impl ClientConfig {
         self
     }
 
-    /// Bounds the UDP payload in both directions, for a path that loses larger packets; out of 1200 to 6500 the nearer
-    /// end is taken.
+    /// Bounds the UDP payload in both directions, for a path that loses larger packets; values outside 1200 to 6500
+    /// are clamped.
     #[must_use]
     pub fn mtu_max(mut self, bytes: u16) -> Self {
         self.mtu_max = bytes.clamp(UDP_PAYLOAD_BYTES_MIN, UDP_PAYLOAD_BYTES_MAX);

@@ -1,6 +1,6 @@
-//! One event as a subscriber hands it out: the event, where it is stored, and the word that is owed for it.
+//! One event as a subscriber hands it out: the event, where it is stored, and the verb for it.
 //!
-//! Owns that the word is said once. Must not know streams.
+//! Ensures that an event gets one verb. Must not know streams.
 
 use std::{collections::VecDeque, fmt, ops::Deref, sync::Arc, time::Duration};
 
@@ -18,17 +18,17 @@ use crate::{
 /// An event that was delivered, to be acknowledged once it is processed.
 ///
 /// It reads like an [`Event`]. While it is held the client extends its delivery by itself, so that it is not given to
-/// another consumer, for as long as [`crate::SubscribeOptions::max_processing`] allows. Say what became of it with
+/// another consumer, for as long as [`crate::SubscribeOptions::max_processing`] allows. Settle it with
 /// [`DeliveredEvent::ack`], [`DeliveredEvent::nack`] or [`DeliveredEvent::reject`], here or in another task; an event
-/// that is dropped without a word is delivered again after the subscription's `ack_timeout`. The words return at once
-/// and are sent together, within a millisecond; [`crate::Subscriber::confirmed`] tells when they hold.
+/// that is dropped without a verb is delivered again after the subscription's `ack_timeout`. The verbs return at once
+/// and are sent together, within a millisecond; [`crate::Subscriber::confirmed`] completes when they have taken effect.
 #[must_use = "ack, nack or reject it; dropped without a word, it is delivered again after `ack_timeout`"]
 pub struct DeliveredEvent {
     lease: Arc<Lease>,
     partition: PartitionId,
     attempt: u8,
     appended: Timestamp,
-    /// The first offset that its word is about: those before its own were filtered.
+    /// The first offset that its verb covers: those before its own were filtered.
     from: Offset,
     offset: Offset,
     event: Event,
@@ -76,7 +76,7 @@ impl DeliveredEvent {
         self.say(&VerbKind::Reject { reason: reason.to_owned() });
     }
 
-    /// Still at work on it: `max_processing` and the subscription's `ack_timeout` begin anew.
+    /// Still at work on it: `max_processing` and the subscription's `ack_timeout` start again.
     pub fn in_progress(&self) {
         self.lease.say((self.from, self.offset), &VerbKind::InProgress, |_, _| 0);
     }

@@ -1,6 +1,6 @@
 //! Events as they come: one delivery frame, checked, with what is known about each event.
 //!
-//! Owns the check of what came. Must not know streams.
+//! Owns the check of received frames. Must not know streams.
 
 use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -18,25 +18,25 @@ use crate::{error::Error, subscriber::Lease};
 
 /// Events of one partition that came together, in order of their offsets.
 ///
-/// What came from [`crate::Subscriber::next_delivery`] is to be acknowledged: all at once or range by range, here or in
-/// another task. While it is held the client extends it by itself, so that it is not given to another consumer, for as
-/// long as [`crate::SubscribeOptions::max_processing`] allows; every word about a part of it begins that time anew.
-/// Events about which nothing is said until it is dropped are delivered again after the subscription's `ack_timeout`.
-/// The verbs return at once and are sent together, with the next call of the subscriber or within a millisecond; what
-/// is said after the connection was lost, or of events that came from a [`crate::Reader`], has no effect. Offsets of a
-/// range that are not in the delivery do not matter.
+/// A delivery from [`crate::Subscriber::next_delivery`] is to be acknowledged: all at once or range by range, here or
+/// in another task. While it is held the client extends it by itself, so that it is not given to another consumer, for
+/// as long as [`crate::SubscribeOptions::max_processing`] allows; every verb about a part of it starts that time again.
+/// Events without a verb when it is dropped are delivered again after the subscription's `ack_timeout`. The verbs
+/// return at once and are sent together, with the next call of the subscriber or within a millisecond; verbs after the
+/// connection was lost, or about events of a [`crate::Reader`], have no effect. Offsets of a range that are not in the
+/// delivery do not matter.
 pub struct Delivery {
     header: DeliverHeader,
     first: Offset,
     last: Offset,
     batches: Vec<PlacedBatch>,
-    /// So many of its events, the first ones, were handed out one by one.
+    /// How many of its events, from the first, were handed out one by one.
     handed_out: usize,
     lease: Option<Arc<Lease>>,
 }
 
 impl Delivery {
-    /// Checks a frame that came. `None` for one without events, which only says that others were filtered.
+    /// Checks a received frame. `None` for one without events, which only says that others were filtered.
     pub(crate) fn check(incoming: Incoming) -> Result<Option<Self>, Error> {
         let Incoming { header, runs, .. } = incoming;
         let batches = checked_batches(runs)?;
@@ -54,7 +54,7 @@ impl Delivery {
         Ok(Some(Self { header, first, last, batches, handed_out: 0, lease: None }))
     }
 
-    /// Words about it have an effect through this lease.
+    /// The lease through which verbs take effect.
     pub(crate) fn leased(self, lease: Arc<Lease>) -> Self {
         Self { lease: Some(lease), ..self }
     }
@@ -81,7 +81,7 @@ impl Delivery {
         self.header.token
     }
 
-    /// How many events; at least 1.
+    /// The number of events; at least 1.
     pub fn count(&self) -> u32 {
         self.header.count
     }
@@ -149,7 +149,7 @@ impl Delivery {
         self.say(range, VerbKind::Reject { reason: reason.to_owned() });
     }
 
-    /// Still at work on what has not been spoken of: `max_processing` and the subscription's `ack_timeout` begin anew.
+    /// Still at work on what was not settled: `max_processing` and the subscription's `ack_timeout` start again.
     pub fn in_progress(&self) {
         self.say(self.range(), VerbKind::InProgress);
     }
@@ -203,7 +203,7 @@ pub(crate) fn nack_delay_ms(delay: Option<Duration>) -> Option<u32> {
     delay.map(|delay| u32::try_from(delay.as_millis()).unwrap_or(u32::MAX).min(u32::MAX - 1))
 }
 
-/// A delivery frame whose batches were not looked at yet.
+/// A delivery frame whose batches were not checked yet.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) header: DeliverHeader,

@@ -1,4 +1,4 @@
-//! What can go wrong for a user of this crate, and how each case answers for itself.
+//! What can go wrong for a user of this crate, with the code and text of each case.
 //!
 //! Owns the mapping from QUIC's errors. Must not know what was being done when they came.
 
@@ -78,7 +78,9 @@ pub enum Error {
     },
     /// A connection has as many streams open as the engine allows, and no other could be used; nothing was sent. Each
     /// subscriber, publisher, reader and request takes one.
-    #[error("no stream was free within {waited:?}: the engine allows no more on this client's connections")]
+    #[error(
+        "no stream was free within {waited:?}: the engine's limit for this client's connections is reached"
+    )]
     NoStream {
         /// How long was waited.
         waited: Duration,
@@ -92,7 +94,7 @@ pub enum Error {
     /// An event came damaged.
     #[error("a delivery is damaged")]
     Damaged {
-        /// What is wrong with it.
+        /// The underlying error.
         #[source]
         source: DeliverError,
     },
@@ -187,8 +189,8 @@ impl Error {
 struct CutOff;
 
 impl From<quinn::ConnectionError> for Error {
-    /// An engine that closes a connection with a code that stands refuses this client; all else is a loss, of which
-    /// nobody knows what was done before.
+    /// An engine that closes a connection with a code of the protocol refuses this client; all else is a loss, of which
+    /// it is unknown what was done before.
     fn from(error: quinn::ConnectionError) -> Self {
         if let quinn::ConnectionError::ApplicationClosed(close) = &error {
             let number = u16::try_from(close.error_code.into_inner()).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Staying connected: one keeper task makes a session, watches it, and makes the next when it ends.
+//! Staying connected: one supervisor task opens a session, watches it, and opens the next when it ends.
 //!
 //! Owns when to connect. Must not know what sessions are used for.
 
@@ -28,11 +28,11 @@ const BACKOFF_LAST: Duration = Duration::from_secs(1);
 /// The first attempt to reconnect is short, as an engine that restarts may miss it; later ones take their
 /// time.
 const ATTEMPT_FIRST: Duration = Duration::from_millis(500);
-/// How long an engine that said it goes away may keep the connection for what is in flight.
+/// How long an engine that has sent `go_away` may keep the connection for what is in flight.
 const GOAWAY_GRACE: Duration = Duration::from_secs(10);
-/// How long a closed connection may take to tell the engine.
+/// How long closing a connection may take to notify the engine.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
-/// Notices kept for a program that is slow to look at them.
+/// Notices kept for a program that is slow to read them.
 const NOTICES_MAX: usize = 64;
 
 /// A handle on the connection, whichever it is at the time. Cheap to clone.
@@ -56,18 +56,15 @@ impl Link {
     /// Connects once, then keeps connected until closed or until the last clone is gone.
     pub(crate) async fn connect(config: ClientConfig) -> Result<Self, Error> {
         let (notices, _) = broadcast::channel(NOTICES_MAX);
-        Self::connect_telling(config, notices).await
+        Self::connect_with(config, notices).await
     }
 
     /// Another connection to the same engine; its notices come to the same listeners.
     pub(crate) async fn another(&self) -> Result<Self, Error> {
-        Self::connect_telling(self.config().clone(), self.notices.clone()).await
+        Self::connect_with(self.config().clone(), self.notices.clone()).await
     }
 
-    async fn connect_telling(
-        config: ClientConfig,
-        notices: broadcast::Sender<Notice>,
-    ) -> Result<Self, Error> {
+    async fn connect_with(config: ClientConfig, notices: broadcast::Sender<Notice>) -> Result<Self, Error> {
         let connector = Connector::new(config).await?;
         let config = Arc::new(connector.config().clone());
         let (session, control) = connector.connect(config.connect_timeout).await?;
@@ -112,16 +109,16 @@ impl Link {
         matches!(*self.state.borrow(), State::Up(_))
     }
 
-    /// Ends the connection and waits until the engine was told.
+    /// Ends the connection and waits until the engine was notified.
     pub(crate) async fn close(&self) {
         self.closing.send_replace(true);
         let mut state = self.state.clone();
-        // An error means that the keeper is gone already.
+        // An error means that the supervisor has ended already.
         let _ = state.wait_for(|state| matches!(state, State::Closed)).await;
     }
 }
 
-/// Owns the session of the moment.
+/// Owns the current session.
 struct Supervisor {
     connector: Connector,
     state: watch::Sender<State>,
@@ -147,7 +144,7 @@ impl Supervisor {
             self.state.send_replace(State::Up(session.clone()));
         }
         session.close();
-        // Whoever waits for `Closed` may end the program next: the last packet goes out first.
+        // A caller that waits for `Closed` may end the program next: the last packet is sent first.
         let _ = timeout(CLOSE_GRACE, session.drained()).await;
         self.state.send_replace(State::Closed);
     }
@@ -176,9 +173,9 @@ impl Supervisor {
         self.state.send_replace(State::Down(Some(why)));
     }
 
-    /// Answers true if the session is over.
+    /// Returns true if the session is over.
     async fn on_notice(&self, notice: Notice, session: &Session) -> bool {
-        let going = match &notice {
+        let goes_away = match &notice {
             Notice::GoAway { reason } => {
                 info!(%reason, "engine is going away");
                 true
@@ -189,14 +186,14 @@ impl Supervisor {
             }
             Notice::Unknown => false,
         };
-        // Nobody listening is fine.
+        // Without a listener this fails, which is fine.
         let _ = self.notices.send(notice);
-        if going {
+        if goes_away {
             // No new streams on this session, but what is in flight may end.
             self.state.send_replace(State::Down(None));
             let _ = timeout(GOAWAY_GRACE, session.connection().closed()).await;
         }
-        going
+        goes_away
     }
 
     async fn reconnect(&self) -> (Session, Stream) {

@@ -49,7 +49,7 @@ impl Links {
         &self.first
     }
 
-    /// What the engine tells unasked, on whichever connection.
+    /// The engine's notices, of any connection.
     pub(crate) fn notices(&self) -> broadcast::Receiver<Notice> {
         self.first.notices().subscribe()
     }
@@ -87,7 +87,7 @@ impl Links {
         }
     }
 
-    /// Makes another connection, unless somebody has made one since there were `known`; returns its place.
+    /// Opens another connection, unless one was opened since there were `known`; returns its index.
     async fn grow(&self, known: usize) -> Result<usize, Error> {
         let _growing = self.shared.growing.lock().await;
         let count = self.all().len();
@@ -101,10 +101,10 @@ impl Links {
         Ok(all.len() - 1)
     }
 
-    /// Gives no more streams to the last connection; it ends with what was opened on it.
-    fn forget(&self, place: usize) {
+    /// Opens no more streams on the last connection; it ends with those that it has.
+    fn forget(&self, index: usize) {
         let mut all = self.shared.all.lock().unwrap_or_else(PoisonError::into_inner);
-        if place > 0 && place + 1 == all.len() {
+        if index > 0 && index + 1 == all.len() {
             all.pop();
             self.shared.roomy.store(0, Ordering::Relaxed);
         }
@@ -114,7 +114,7 @@ impl Links {
         self.shared.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ends every connection and waits until the engine was told.
+    /// Ends every connection and waits until the engine was notified.
     pub(crate) async fn close(&self) {
         // One that is being made meanwhile would be forgotten.
         let _growing = self.shared.growing.lock().await;

@@ -29,7 +29,7 @@ async fn refusal(addr: SocketAddr) -> Option<Error> {
     };
     let socket = UdpSocket::bind((own, 0)).await.ok()?;
     socket.connect(addr).await.ok()?;
-    // No QUIC packet is that short: whoever listens ignores it.
+    // No QUIC packet is that short: an engine ignores it.
     let sent = socket.send(&[0]).await;
     let answer = match sent {
         Ok(_) => socket.recv(&mut [0]).await,

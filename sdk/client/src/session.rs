@@ -47,7 +47,7 @@ impl Session {
         self.connection.close(VarInt::from_u32(0), b"");
     }
 
-    /// Waits until the engine was told. Cancel safe.
+    /// Waits until the engine was notified. Cancel safe.
     pub(crate) async fn drained(&self) {
         self.endpoint.wait_idle().await;
     }
@@ -72,7 +72,7 @@ impl Connector {
         &self.config
     }
 
-    /// One attempt. Answers the session and its control stream.
+    /// One attempt. Returns the session and its control stream.
     pub(crate) async fn connect(&self, limit: Duration) -> Result<(Session, Stream), Error> {
         timeout(limit, self.attempt()).await.unwrap_or_else(|_| Err(self.failed(NoAnswer { limit })))
     }
@@ -116,7 +116,7 @@ impl Connector {
         reread.as_ref().unwrap_or(&self.authorities).at(clock::wall(), &self.config.addr)
     }
 
-    /// The first connection that stands, of all addresses that the host has.
+    /// The first connection that is made, of all addresses that the host has.
     async fn reach(&self, trust: &Trust) -> Result<(Endpoint, Connection), Error> {
         let found = tokio::net::lookup_host((self.host.as_str(), self.port))
             .await
@@ -134,11 +134,11 @@ impl Connector {
             }
         }
         let connection = poll_fn(|context| {
-            let mut stands = None;
+            let mut made = None;
             attempts.retain_mut(|attempt| match attempt.as_mut().poll(context) {
                 Poll::Pending => true,
                 Poll::Ready(Ok(connection)) => {
-                    stands = Some(connection);
+                    made = Some(connection);
                     false
                 }
                 Poll::Ready(Err(Unreached::NothingListens)) => {
@@ -153,7 +153,7 @@ impl Connector {
                     false
                 }
             });
-            match stands {
+            match made {
                 Some(connection) => Poll::Ready(Ok(connection)),
                 None if attempts.is_empty() => {
                     Poll::Ready(Err(failure.take().unwrap_or_else(|| self.failed(NoAddress))))

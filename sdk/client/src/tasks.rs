@@ -1,4 +1,4 @@
-//! The one place that spawns: a connection's keeper, a publisher's driver, a subscriber's and a reader's.
+//! The one place that spawns: a connection's supervisor, a publisher's driver, a subscriber's and a reader's.
 //!
 //! Each of them owns its state, ends by itself once its handles are gone, and needs no one to wait for it.
 
@@ -24,7 +24,7 @@ impl Background {
     /// Waits until the task has ended. Cancel safe: the task is stopped if the wait is.
     pub(crate) async fn ended(mut self) {
         if let Some(handle) = &mut self.0 {
-            // A driver that panicked has ended too; its state's own drop tells whoever waits.
+            // A driver that panicked has ended too; dropping its state fails what waits.
             let _ = handle.await;
         }
     }

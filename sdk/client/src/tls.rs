@@ -1,6 +1,6 @@
-//! Whom the client trusts, and what to tell a person when that fails.
+//! Whom the client trusts, and the messages when that fails.
 //!
-//! Owns the check of the CA's dates: TLS libraries look at the dates of what a CA has signed, not at its own.
+//! Owns the check of the CA's dates: TLS libraries check the dates of what a CA has signed, not its own.
 
 use std::{fmt, path::PathBuf, sync::Arc};
 

@@ -56,8 +56,8 @@ pub(crate) fn client_config(crypto: Arc<QuicClientConfig>, addr: SocketAddr, mtu
     config
 }
 
-/// A socket of the system's choice that reaches these addresses. Peers are told to send it packets of at most `mtu_max`
-/// bytes.
+/// A socket of the system's choice that reaches these addresses. Peers are asked to send it packets of at most
+/// `mtu_max` bytes.
 pub(crate) fn endpoint(addrs: &[SocketAddr], mtu_max: u16) -> std::io::Result<Endpoint> {
     let dual = if addrs.iter().any(SocketAddr::is_ipv6) { dual_stack_socket().ok() } else { None };
     let socket = match dual {

@@ -16,7 +16,7 @@
 //! | `tombstone` | `true` for an event without payload |
 //!
 //! [`write_event`] and [`read_event`] are inverse to each other: whatever an engine can store is read back as the
-//! same event, byte by byte. What a printed line says of its place (topic, offset and so on) is ignored.
+//! same event, byte by byte. What a printed line says of its location (topic, offset and so on) is ignored.
 //!
 //! Pure: knows nothing of files, connections or clocks.
 
@@ -25,7 +25,7 @@ pub mod time;
 mod write;
 
 pub use read::{InvalidEvent, read_event};
-pub use write::{Place, write_event};
+pub use write::{Location, write_event};
 
 #[cfg(test)]
 mod tests;

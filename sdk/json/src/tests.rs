@@ -8,7 +8,7 @@ use levada_protocol::{
 };
 use proptest::{collection::vec, option, prelude::*};
 
-use crate::{InvalidEvent, Place, read_event, write_event};
+use crate::{InvalidEvent, Location, read_event, write_event};
 
 fn read(line: &str) -> Result<Event, InvalidEvent> {
     read_event(line.as_bytes())
@@ -21,9 +21,10 @@ fn stored(event: &Event) -> Batch {
 }
 
 fn written(event: &Event) -> String {
-    let place = Place { topic: "t", partition: PartitionId(1), offset: Offset(7), delivery: Some(("s", 2)) };
+    let location =
+        Location { topic: "t", partition: PartitionId(1), offset: Offset(7), delivery: Some(("s", 2)) };
     let mut out = Vec::new();
-    write_event(&mut out, place, &stored(event).events().next().unwrap());
+    write_event(&mut out, location, &stored(event).events().next().unwrap());
     String::from_utf8(out).unwrap()
 }
 

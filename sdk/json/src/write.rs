@@ -15,7 +15,7 @@ use crate::time;
 
 /// Where a written event was found.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct Location<'a> {
     /// The topic.
     pub topic: &'a str,
     /// The partition.
@@ -27,24 +27,24 @@ pub struct Place<'a> {
 }
 
 /// Writes an event as one line, its end included, behind what `out` holds.
-pub fn write_event(out: &mut Vec<u8>, place: Place<'_>, event: &EventRef<'_>) {
+pub fn write_event(out: &mut Vec<u8>, location: Location<'_>, event: &EventRef<'_>) {
     let mut serializer = serde_json::Serializer::new(&mut *out);
-    write_fields(&mut serializer, place, event).expect("texts and numbers are written to memory");
+    write_fields(&mut serializer, location, event).expect("texts and numbers are written to memory");
     out.push(b'\n');
 }
 
 fn write_fields<S: Serializer>(
     serializer: S,
-    place: Place<'_>,
+    location: Location<'_>,
     event: &EventRef<'_>,
 ) -> Result<S::Ok, S::Error> {
     let mut map = serializer.serialize_map(None)?;
-    map.serialize_entry("topic", place.topic)?;
-    map.serialize_entry("partition", &place.partition.0)?;
-    map.serialize_entry("offset", &place.offset.0)?;
-    if let Some((subscription, attempt)) = place.delivery {
+    map.serialize_entry("topic", location.topic)?;
+    map.serialize_entry("partition", &location.partition.0)?;
+    map.serialize_entry("offset", &location.offset.0)?;
+    if let Some((subscription, attempt)) = location.delivery {
         map.serialize_entry("attempt", &attempt)?;
-        let id = format!("{}/{subscription}/{}/{}", place.topic, place.partition, place.offset);
+        let id = format!("{}/{subscription}/{}/{}", location.topic, location.partition, location.offset);
         map.serialize_entry("delivery", &id)?;
     }
     match event.key().map(text_of) {

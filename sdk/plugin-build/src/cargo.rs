@@ -25,7 +25,7 @@ const FOREIGN: [&str; 9] = [
     "CLIPPY_CONF_DIR",
 ];
 
-/// Compiles the package of `manifest` and answers where the core module is.
+/// Compiles the package of `manifest` and returns where the core module is.
 pub(crate) fn build(manifest: &Path, target_dir: &Path) -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);

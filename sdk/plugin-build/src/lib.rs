@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-/// Builds the guest crate in `crate_dir` and answers where the component is: a file in `target_dir` that is only
+/// Builds the guest crate in `crate_dir` and returns where the component is: a file in `target_dir` that is only
 /// rewritten when it changes.
 ///
 /// Uses the cargo that runs this process (`CARGO`), or the one in the path. Needs no network once the workspace's

@@ -2,7 +2,7 @@
 
 use levada_protocol::verdict::{Output, VerdictWriter};
 
-/// The one verdict that an event is owed: every method uses it up.
+/// Gives an event its one verdict: every method consumes it.
 #[derive(Debug)]
 pub struct Answer<'a> {
     verdicts: &'a mut VerdictWriter,
@@ -26,7 +26,7 @@ impl<'a> Answer<'a> {
         Answered(())
     }
 
-    /// The event ends here and counts as dealt with.
+    /// The event ends here and counts as processed.
     #[inline]
     pub fn drop(self) -> Answered {
         self.verdicts.drop_event();

@@ -19,7 +19,7 @@ impl<'a> Incoming<'a> {
         Self { event, base, append_time }
     }
 
-    /// The event's place in its partition.
+    /// The event's offset in its partition.
     #[inline]
     pub fn offset(&self) -> u64 {
         self.event.offset(self.base).0

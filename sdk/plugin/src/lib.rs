@@ -27,7 +27,7 @@
 //!
 //! The crate is a `cdylib` for `wasm32-unknown-unknown`, made into a component; `levada-plugin-build` does both.
 //! Memory that a plugin keeps between calls is a cache, never state: the engine drops instances when it likes.
-//! A panic is a trap: the engine logs its message, drops the instance, and finds out which event was guilty.
+//! A panic is a trap: the engine logs its message, drops the instance, and finds out which event failed.
 //!
 //! This crate must not know the engine; it shares the bytes of events and verdicts with it through
 //! `levada-protocol`.

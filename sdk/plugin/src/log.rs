@@ -11,7 +11,7 @@ pub enum Level {
     Warn,
     /// Something of interest.
     Info,
-    /// For whoever develops the plugin.
+    /// For the plugin's developer.
     Debug,
 }
 

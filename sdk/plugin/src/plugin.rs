@@ -6,22 +6,23 @@ use crate::{Answer, Answered, Incoming};
 
 /// A plugin: configured once, then asked about one event after the other.
 pub trait Plugin: Sized + 'static {
-    /// Reads the configuration. An error text refuses it: whoever deploys or attaches the plugin reads it.
+    /// Reads the configuration. An error text refuses it, and is returned to the caller who deploys or attaches the
+    /// plugin.
     fn init(setup: &Setup) -> Result<Self, String>;
 
-    /// Gives one event its verdict: exactly one of the methods of [`Answer`] makes an [`Answered`].
+    /// Gives one event its verdict: exactly one of the methods of [`Answer`] returns an [`Answered`].
     ///
     /// # Errors
     /// A failure ends the whole call: none of its verdicts count.
     fn process(&mut self, event: &Incoming<'_>, answer: Answer<'_>) -> Result<Answered, Failure>;
 }
 
-/// What a plugin is told before its first event.
+/// What a plugin gets before its first event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Setup {
     /// The configuration: JSON text; empty if none was given.
     pub config: String,
-    /// Named facts: `plugin`, `version`, `topic`, `place`, `batch-layout`; more may come.
+    /// Named facts: `plugin`, `version`, `topic`, `attachment-point`, `batch-layout`; more may come.
     pub attributes: Vec<(String, String)>,
 }
 
@@ -37,13 +38,13 @@ impl Setup {
     }
 }
 
-/// Why a whole call came to nothing.
+/// Why a whole call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The same events should come again, later.
+    /// The same events are to be retried later.
     #[error("try again: {0}")]
     Retry(String),
-    /// These events can not be processed.
+    /// These events cannot be processed.
     #[error("rejected: {0}")]
     Reject(String),
 }

@@ -1,6 +1,6 @@
-//! What a caller must be allowed to do for a call: the one place that derives it from what opens streams and from requests.
+//! The permissions that a call requires, derived from stream openings and requests, and only here.
 //!
-//! Who is allowed to do it, the engine decides.
+//! The engine decides who has them.
 
 use std::fmt;
 
@@ -9,18 +9,18 @@ use crate::{
     request::{Open, Read, Request, Subscribe},
 };
 
-/// What is done.
+/// An action that needs a permission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     /// Append events to a topic.
     Publish,
-    /// Be a consumer of a subscription, which is made if that is asked for.
+    /// Be a consumer of a subscription, which is created if that is requested.
     Subscribe,
     /// Read stored events, payloads among them, without a subscription.
     Read,
     /// See names, settings and statistics; no events.
     Browse,
-    /// Make, change, resume and delete topics, subscriptions and routes.
+    /// Create, change, resume and delete topics, subscriptions and routes.
     Manage,
     /// Deploy and remove plugins.
     Deploy,
@@ -50,7 +50,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// What it is done to.
+/// The resource of an action.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// The engine as a whole: its state, and lists of everything.
@@ -93,7 +93,7 @@ impl fmt::Display for Scope {
 /// One thing that a caller must be allowed to do.
 pub type Requirement = (Action, Scope);
 
-/// Something that is asked of the engine.
+/// A call of the engine.
 pub trait Requires {
     /// All that the caller must be allowed to do. Empty for what the engine does not know, and for the hello.
     fn required(&self) -> Vec<Requirement>;

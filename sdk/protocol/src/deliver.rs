@@ -1,4 +1,4 @@
-//! Delivery frames: events on their way to a consumer, a reader, and in the same layout to a plugin.
+//! Delivery frames: events for a consumer or a reader, and in the same layout for a plugin.
 //!
 //! `Deliver` payload: 24 bytes, then runs.
 //!
@@ -42,7 +42,7 @@ pub const DELIVER_HEADER_BYTES: usize = 24;
 pub const RUN_HEADER_BYTES: usize = 24;
 const FLAG_BUILT: u8 = 1;
 
-/// What a delivery frame says before its runs.
+/// The header of a delivery frame, before its runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeliverHeader {
     /// Which partition the events are from.
@@ -51,9 +51,9 @@ pub struct DeliverHeader {
     pub built: bool,
     /// Which delivery of these events this is, from 1; 255 means 255 or more.
     pub attempt: u8,
-    /// How many events.
+    /// The number of events.
     pub count: u32,
-    /// What verbs about these events must carry.
+    /// The token that verbs about these events must carry.
     pub token: DeliveryToken,
     /// How many offsets the frame covers from its first run's base.
     pub span: u32,
@@ -97,7 +97,7 @@ impl DeliverHeader {
     }
 }
 
-/// What a run says before its batches.
+/// The header of a run, before its batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunHeader {
     /// The first batch's base offset.
@@ -126,7 +126,7 @@ impl RunHeader {
 /// A run borrowed from bytes that were checked before; see [`crate::batch::BatchRef`].
 #[derive(Debug, Clone, Copy)]
 pub struct RunRef<'a> {
-    /// What the run says before its batches.
+    /// The run's header.
     pub header: RunHeader,
     /// The batches back to back, `header.len` bytes.
     pub batches: &'a [u8],
@@ -146,7 +146,7 @@ impl<'a> RunRef<'a> {
     }
 }
 
-/// Batches that lie back to back, and where in their partition they begin.
+/// Consecutive batches, and where in their partition they begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
     /// The first batch's base offset.

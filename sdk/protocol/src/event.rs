@@ -26,7 +26,7 @@ pub struct Event {
     /// dropped by it. `None` lets the publisher set the time at which it took the event; a stored event has a time.
     pub time: Option<Timestamp>,
     /// The publisher's own identity for the event. It is stored and delivered, and places an event without a key, so
-    /// that equal ids meet in one partition. Nothing looks for repeats: two events of one id are two events. What keeps
+    /// that equal ids meet in one partition. Repeats are not detected: two events of one id are two events. What keeps
     /// a resend from being stored twice are the producer's sequences, not this.
     pub id: Option<Box<str>>,
     /// Reserved for a time to live. This version does not drop events by their age in transit, so that an engine
@@ -78,7 +78,7 @@ impl Event {
     }
 }
 
-/// What the names of the engine's own headers begin with. Nobody else gives an event such a header.
+/// The prefix of the names of the engine's own headers. Only the engine adds such headers.
 pub const ENGINE_HEADER_PREFIX: &str = "lv-";
 
 /// True for the name of a header of the engine's own.
@@ -87,7 +87,7 @@ pub fn is_engine_header(name: &[u8]) -> bool {
     name.starts_with(ENGINE_HEADER_PREFIX.as_bytes())
 }
 
-/// An event that somebody else than the engine gave a header of the engine's own.
+/// An event of a publisher with a header that is the engine's own.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "event has the header {name:?}, and names that begin with {ENGINE_HEADER_PREFIX} are the engine's own: give it another"
@@ -119,7 +119,7 @@ pub struct EventTooLarge {
 
 impl EventTooLarge {
     /// The first of these sizes that is over its limit, by the name and the unit that it has in the second list. Names
-    /// are looked at last: this runs for every event.
+    /// are checked last: this runs for every event.
     #[inline]
     pub fn first_of<const N: usize>(
         sizes: [(usize, usize); N],

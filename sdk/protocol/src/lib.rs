@@ -1,4 +1,4 @@
-//! The one definition of what Levada's parts say to each other: ids, events, batch bytes, frames, requests,
+//! The one definition of the protocol between Levada's parts: ids, events, batch bytes, frames, requests,
 //! error codes and limits.
 //!
 //! This crate is types and codecs. It must not know tokio, sockets, files or a clock; time is an argument.

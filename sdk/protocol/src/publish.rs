@@ -239,7 +239,7 @@ mod tests {
         option::of(prop_oneof![Just(Durability::Os), Just(Durability::Sync)])
     }
 
-    /// Any acknowledgement that can be told apart on the wire: all ones is no offset, and 0 no wait.
+    /// Any acknowledgement that is distinct on the wire: all ones is no offset, and 0 no wait.
     fn any_ack() -> impl Strategy<Value = Ack> {
         let appended =
             (option::of(0..u64::MAX), any::<u32>(), any::<bool>()).prop_map(|(base, count, duplicate)| {

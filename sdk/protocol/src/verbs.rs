@@ -88,7 +88,7 @@ pub enum VerbKind {
         /// `None`: by the backoff.
         delay_ms: Option<u32>,
     },
-    /// Still at work: the acknowledgement timeout begins anew.
+    /// Still at work: the acknowledgement timeout starts again.
     InProgress,
     /// Never again: to the dead-letter topic.
     Reject {
@@ -193,7 +193,7 @@ pub struct RefusedVerb {
     pub first: Offset,
     /// The last offset, included.
     pub last: Offset,
-    /// Why.
+    /// The error code of the reason.
     pub code: ErrorCode,
 }
 

@@ -1,4 +1,4 @@
-//! What a plugin answers for a call: one verdict per input event, in order.
+//! A plugin's answer to a call: one verdict per input event, in order.
 //!
 //! Entries, each 4 bytes and then what its kind says:
 //!
@@ -51,9 +51,9 @@ const NO_PAYLOAD: u16 = 256;
 /// One verdict, borrowed from a plugin's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict<'a> {
-    /// The next so many events are dropped.
+    /// The next events, this many, are dropped.
     Drop(u16),
-    /// The next so many events go on as they are.
+    /// The next events, this many, go on as they are.
     Keep(u16),
     /// The next event is refused, with a reason.
     Reject(&'a str),

@@ -1,6 +1,6 @@
 //! Little-endian readers over a byte slice that never panic on short input.
 
-/// A cursor over bytes; every read answers `None` past the end.
+/// A cursor over bytes; every read returns `None` past the end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],

@@ -70,11 +70,11 @@ async fn a_dead_letter_that_is_published_again_is_the_event_without_the_engines_
         (engine.run(&["topic", "describe", "dlq.orders.s"], "").await.code == 0).then_some(())
     })
     .await;
-    let letter = engine.text(&["read", "dlq.orders.s", "--follow", "--max", "1"]).await;
+    let dead_letter = engine.text(&["read", "dlq.orders.s", "--follow", "--max", "1"]).await;
     interrupt(&consumer);
     within("its end", consumer.wait()).await.unwrap();
-    assert!(letter.contains("lv-dlq-"), "{letter}");
-    engine.run(&["publish", "orders"], &letter).await.done();
+    assert!(dead_letter.contains("lv-dlq-"), "{dead_letter}");
+    engine.run(&["publish", "orders"], &dead_letter).await.done();
     let again = engine.json(&["read", "orders", "--last", "1"]).await.remove(0);
     assert_eq!((&again["headers"], &again["payload_text"]), (&json!({"own": "1"}), &json!("no JSON")));
     engine.stop().await;

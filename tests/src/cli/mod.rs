@@ -32,12 +32,12 @@ async fn alone(arguments: &[&str]) -> Ran {
 }
 
 impl Process {
-    /// Runs a command that must work, and answers its output as text.
+    /// Runs a command that must work, and returns its output as text.
     async fn text(&self, arguments: &[&str]) -> String {
         self.run(arguments, "").await.done()
     }
 
-    /// Runs a command that must work with `--output json`, and answers its lines.
+    /// Runs a command that must work with `--output json`, and returns its lines.
     async fn json(&self, arguments: &[&str]) -> Vec<Value> {
         self.run(&[arguments, &["--output", "json"]].concat(), "").await.json()
     }

@@ -60,11 +60,11 @@ async fn a_paused_subscription_says_so_and_is_not_called_resumed() {
     let mut consumer = engine.spawn(&["subscribe", "orders", "-s", "s"]);
     let mut lines = stderr(&mut consumer);
     let line = within("why nothing comes", lines.next_line()).await.unwrap().unwrap();
-    let why = "subscription orders/s is paused: plugin json-filter@1 pauses the place at offset 0";
+    let why = "subscription orders/s is paused: plugin json-filter@1 pauses the chain at offset 0";
     assert!(line.starts_with(why) && line.contains("`levada subscription resume orders/s`"), "{line}");
     let resumed = engine.run(&["subscription", "resume", "orders/s"], "").await;
     resumed.failed(1, "CHAIN_PAUSED");
-    assert!(resumed.stderr.contains("pauses the place at offset 0"), "{resumed:?}");
+    assert!(resumed.stderr.contains("pauses the chain at offset 0"), "{resumed:?}");
     engine.run(&["route", "resume", "r"], "").await.failed(1, "CHAIN_PAUSED");
 
     let listed = engine.run(&["subscription", "list"], "").await;

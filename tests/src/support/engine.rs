@@ -75,7 +75,7 @@ impl Engine {
         }
     }
 
-    /// Shuts the engine down in order, and answers how that went.
+    /// Shuts the engine down in order, and returns how that went.
     pub(crate) async fn stop(&mut self) -> Result<(), Error> {
         self.stop = None;
         let Some(thread) = self.thread.take() else { return Ok(()) };

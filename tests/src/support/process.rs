@@ -273,7 +273,7 @@ pub(crate) async fn run(mut command: Command, input: &str) -> Ran {
 }
 
 impl Ran {
-    /// The command has done its work; answers what it printed.
+    /// The command has done its work; returns what it printed.
     pub(crate) fn done(self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
         self.stdout

@@ -25,7 +25,7 @@ use crate::{
 /// How many removed plugins have their last number remembered, so that none is given twice.
 const REMOVED_PLUGINS_MAX: usize = 100_000;
 
-/// A change that somebody asked for. Names and options were parsed; whether it is possible is decided here.
+/// A requested change. Names and options were parsed; whether it is possible is decided here.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     CreateTopic {
@@ -293,13 +293,15 @@ impl Edit {
             let message = format!("there is no plugin {name}{version}");
             return Err(Error::refused(ErrorCode::PluginNotFound, message));
         }
-        // Places that follow the active version go on with the newest that is left, if there is one.
+        // Attachments that follow the active version continue with the newest that is left, if there is one.
         let all = chosen.len() == self.next.plugins.versions(name).count();
-        let stranded: Vec<_> = chosen.iter().flat_map(|record| self.next.places_with(record, all)).collect();
+        let stranded: Vec<_> =
+            chosen.iter().flat_map(|record| self.next.attachments_of(record, all)).collect();
         if !stranded.is_empty() {
-            let places = listed("place", stranded);
-            let message =
-                format!("plugin {name} is in use: {places} would be left without it; delete those first");
+            let attachments = listed("attachment", stranded);
+            let message = format!(
+                "plugin {name} is in use: {attachments} would be left without it; delete those first"
+            );
             return Err(Error::refused(ErrorCode::PluginInUse, message));
         }
         for record in chosen {

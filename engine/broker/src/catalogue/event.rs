@@ -1,4 +1,4 @@
-//! What happened to the catalogue, for those who follow it.
+//! Events of the catalogue, for those who follow it.
 
 use std::sync::Arc;
 
@@ -6,19 +6,19 @@ use levada_protocol::ids::{PluginName, RouteId, SubscriptionId, TopicId};
 
 use crate::rows::{RouteRecord, SubscriptionRecord, TopicRecord};
 
-/// A change of the catalogue that is durable. Those who follow get events in the order in which they happened; one who
-/// falls behind loses some, is told so, and looks at the catalogue itself.
+/// A change of the catalogue that is durable. Followers get events in the order in which they happened; one that
+/// falls behind loses some, gets an error, and reads the catalogue itself.
 #[derive(Debug, Clone)]
 pub(crate) enum CatalogueEvent {
     TopicCreated(Arc<TopicRecord>),
-    /// Its settings are others.
+    /// Its settings have changed.
     TopicChanged(Arc<TopicRecord>),
     TopicDeleted(TopicId),
     SubscriptionCreated(Arc<SubscriptionRecord>),
     SubscriptionDeleted(SubscriptionId),
     RouteCreated(Arc<RouteRecord>),
     RouteDeleted(RouteId),
-    /// A version was deployed or removed; the active one may be another.
+    /// A version was deployed or removed; the active one may have changed.
     PluginChanged(PluginName),
     /// The catalogue was read again from the store, and may differ from what it was in any way.
     Reloaded,

@@ -1,6 +1,6 @@
 //! What exists: topics, subscriptions, routes, plugin versions. Records alone, without anything that lives: the shard's
-//! writer decides the next catalogue from the one before, and everybody sees it once it is durable. What lives beside it,
-//! such as a topic's newest batches, follows its events.
+//! writer decides the next catalogue from the one before, and publishes it once it is durable. What lives beside
+//! it, such as a topic's newest batches, follows its events.
 
 mod change;
 mod event;
@@ -87,15 +87,15 @@ impl Catalogue {
 
     /// Whose dead letters go to this topic.
     pub(crate) fn dead_letters_from(&self, topic: &TopicName) -> Option<Root> {
-        let (source, place) = topic.as_str().strip_prefix("dlq.")?.rsplit_once('.')?;
-        match place.strip_prefix("route-") {
+        let (source, origin) = topic.as_str().strip_prefix("dlq.")?.rsplit_once('.')?;
+        match origin.strip_prefix("route-") {
             Some(name) => {
                 let name: RouteName = name.parse().ok()?;
                 let found = self.routes.get(&name).filter(|route| route.spec.from == source)?;
                 Some(Root::Route(found.spec.name.clone()))
             }
             None => {
-                let key = (TopicName::parse_any(source).ok()?, place.parse().ok()?);
+                let key = (TopicName::parse_any(source).ok()?, origin.parse().ok()?);
                 self.subscriptions.contains(&key).then_some(Root::Subscription(key.0, key.1))
             }
         }
@@ -108,13 +108,13 @@ impl Catalogue {
             .ok_or_else(|| Error::refused(ErrorCode::RouteNotFound, format!("there is no route {name}")))
     }
 
-    /// The places whose chains use this version: by its number, or as the active one.
+    /// The subscriptions and routes whose chains use this version: by its number, or as the active one.
     pub(crate) fn users_of(&self, plugin: &PluginRecord) -> Vec<String> {
-        self.places_with(plugin, self.plugins.is_active(plugin))
+        self.attachments_of(plugin, self.plugins.is_active(plugin))
     }
 
-    /// The places that name this version, or with `unpinned` the plugin without a version.
-    fn places_with(&self, plugin: &PluginRecord, unpinned: bool) -> Vec<String> {
+    /// The subscriptions and routes that name this version, or with `unpinned` the plugin without a version.
+    fn attachments_of(&self, plugin: &PluginRecord, unpinned: bool) -> Vec<String> {
         let pinned = format!("{}@{}", plugin.name, plugin.version);
         let uses = |chain: &[levada_protocol::request::StageSpec]| {
             chain

@@ -1,6 +1,6 @@
 //! What goes together when a topic, subscription or route is deleted, and what would miss it.
 //!
-//! Pure: it looks at a snapshot and changes nothing.
+//! Pure: it reads a snapshot and changes nothing.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -15,7 +15,7 @@ use crate::{dead_letter_topics, error::Error};
 /// Most names of one kind that a refusal shows.
 const SHOWN_MAX: usize = 20;
 
-/// What somebody wants to delete.
+/// The root of a deletion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Root {
     Topic(TopicName),
@@ -55,15 +55,15 @@ impl Removal {
                     continue;
                 }
                 Root::Subscription(topic, name) => {
-                    let letters = dead_letter_topics::of_subscription(topic.as_str(), name.as_str());
+                    let dead_letters = dead_letter_topics::of_subscription(topic.as_str(), name.as_str());
                     removal.subscriptions.insert((topic, name));
-                    letters
+                    dead_letters
                 }
                 Root::Route(name) => {
                     let from = catalogue.route(&name)?.spec.from.clone();
-                    let letters = dead_letter_topics::of_route(from.as_str(), name.as_str());
+                    let dead_letters = dead_letter_topics::of_route(from.as_str(), name.as_str());
                     removal.routes.insert(name);
-                    letters
+                    dead_letters
                 }
             };
             // Without a name that a topic can have there is no such topic.
@@ -119,7 +119,7 @@ impl Removal {
             let taker =
                 if Root::Topic(topic.clone()) == *root { "it".to_owned() } else { format!("topic {topic}") };
             reasons.push(format!(
-                "{taker} takes the dead letters of {source}, of which the next makes the topic anew"
+                "{taker} takes the dead letters of {source}, of which the next would create the topic again"
             ));
         }
         if reasons.is_empty() {
@@ -135,15 +135,15 @@ impl Removal {
         Err(Error::refused(ErrorCode::TopicInUse, message))
     }
 
-    fn takes(&self, place: &Root) -> bool {
-        match place {
+    fn takes(&self, root: &Root) -> bool {
+        match root {
             Root::Topic(name) => self.topics.contains(name),
             Root::Subscription(topic, name) => self.subscriptions.contains(&(topic.clone(), name.clone())),
             Root::Route(name) => self.routes.contains(name),
         }
     }
 
-    /// The subscriptions and routes that go and were not named, as a list for people.
+    /// The subscriptions and routes that would be deleted without being named, as a list for people.
     fn along(&self, root: &Root) -> Option<String> {
         let subscriptions = self
             .subscriptions

@@ -14,7 +14,7 @@ fn decide(catalogue: &Catalogue, change: &Change) -> Result<Catalogue, Error> {
 }
 
 #[test]
-fn a_place_whose_dead_letters_could_have_no_topic_is_refused_and_others_can_go() {
+fn a_subscription_whose_dead_letters_could_have_no_topic_is_refused_and_others_can_go() {
     let owner = || "somebody".to_owned();
     let longest = "t".repeat(TOPIC_NAME_BYTES_MAX);
     let source = TopicName::parse_any(&format!("dlq.{longest}.{}", "s".repeat(63))).unwrap();

@@ -1,5 +1,5 @@
-//! Starting, replacing and ending the owners of subscriptions and routes, so that they match the catalogue; and the disk
-//! guard's rounds.
+//! Starting, replacing and ending the owners of subscriptions and routes, so that they match the catalogue; and the
+//! disk guard's rounds.
 
 use std::sync::Arc;
 
@@ -28,17 +28,17 @@ impl Broker {
     /// though its subscription exists, is replaced.
     pub(crate) async fn owner_of(&self, record: &SubscriptionRecord) -> Result<SubscriptionHandle, Error> {
         let id = SubscriptionId(record.id);
-        let places = &self.inner.places;
+        let running = &self.inner.owner_tasks;
         let is_ending = self.inner.tasks.cancelled().is_cancelled();
         let serves = |handle: &SubscriptionHandle| is_ending || !handle.has_ended();
-        if let Some(handle) = places.subscription(id).filter(serves) {
+        if let Some(handle) = running.subscription(id).filter(serves) {
             return Ok(handle);
         }
         let _changing = self.inner.changing.lock().await;
-        if let Some(handle) = places.subscription(id).filter(serves) {
+        if let Some(handle) = running.subscription(id).filter(serves) {
             return Ok(handle);
         }
-        if places.subscription(id).is_some() {
+        if running.subscription(id).is_some() {
             tracing::warn!(
                 topic = %record.topic,
                 name = %record.name,
@@ -46,7 +46,7 @@ impl Broker {
             );
             self.replace_owner(id).await?;
         }
-        places.subscription(id).ok_or_else(|| {
+        running.subscription(id).ok_or_else(|| {
             let message = format!("subscription {}/{} was deleted", record.topic, record.name);
             Error::refused(ErrorCode::SubscriptionNotFound, message)
         })
@@ -67,18 +67,18 @@ impl Broker {
         .await
     }
 
-    /// Matches the places with the newest catalogue. The caller holds `changing`.
+    /// Matches the owner tasks with the newest catalogue. The caller holds `changing`.
     pub(crate) async fn follow_catalogue(&self) -> Result<(), Error> {
         let broker = self.clone();
-        blocking(move || broker.match_places(&broker.inner.shard.catalogue())).await
+        blocking(move || broker.match_owners(&broker.inner.shard.catalogue())).await
     }
 
-    /// Starts the places that the catalogue holds and ends those that it no longer does. Blocks on the disk; what
-    /// calls it holds `changing`, or nothing else runs yet.
-    pub(crate) fn match_places(&self, catalogue: &Catalogue) -> Result<(), Error> {
-        let places = &self.inner.places;
-        places.retain(|id| catalogue.subscriptions.has_id(id), |id| catalogue.routes.has_id(id));
-        // One that cannot start keeps none of the others from it.
+    /// Starts the owner tasks of the catalogue's subscriptions and routes, and ends those of deleted ones. Blocks on
+    /// the disk. The caller holds `changing`, or nothing else runs yet.
+    pub(crate) fn match_owners(&self, catalogue: &Catalogue) -> Result<(), Error> {
+        let running = &self.inner.owner_tasks;
+        running.retain(|id| catalogue.subscriptions.has_id(id), |id| catalogue.routes.has_id(id));
+        // One that cannot start does not keep the others from starting.
         let subscriptions = catalogue.subscriptions.values();
         let subscriptions = subscriptions.map(|record| self.match_subscription(catalogue, record));
         let started = subscriptions.fold(Ok(()), Result::and);
@@ -86,7 +86,7 @@ impl Broker {
         routes.fold(started, Result::and)
     }
 
-    /// Starts or ends the places that an event is about.
+    /// Starts or ends the owner tasks that an event is about.
     async fn follow_event(&self, event: CatalogueEvent) -> Result<(), Error> {
         let _changing = self.inner.changing.lock().await;
         let broker = self.clone();
@@ -96,17 +96,17 @@ impl Broker {
                 CatalogueEvent::SubscriptionCreated(record) => broker.match_subscription(&catalogue, &record),
                 CatalogueEvent::RouteCreated(record) => broker.match_route(&catalogue, &record),
                 CatalogueEvent::SubscriptionDeleted(_) | CatalogueEvent::RouteDeleted(_) => {
-                    broker.match_places(&catalogue)
+                    broker.match_owners(&catalogue)
                 }
                 CatalogueEvent::Reloaded => {
                     // A version whose deployment was not known to have succeeded may be there.
                     broker.reattach(|_| true);
-                    broker.match_places(&catalogue)
+                    broker.match_owners(&catalogue)
                 }
                 CatalogueEvent::TopicCreated(_)
                 | CatalogueEvent::TopicChanged(_)
                 | CatalogueEvent::TopicDeleted(_) => Ok(()),
-                // Whoever changed it has told the places, before the answer.
+                // The request that changed it has reattached the chains before its response.
                 CatalogueEvent::PluginChanged(name) => {
                     tracing::debug!(plugin = %name, "the versions of a plugin changed");
                     Ok(())
@@ -116,17 +116,17 @@ impl Broker {
         .await
     }
 
-    /// Has every place whose chain names one of these plugins attach it again: the active version is another.
+    /// Reattaches every chain that names one of these plugins, as the active version has changed.
     pub(crate) fn reattach(&self, is_other: impl Fn(&str) -> bool) {
         let follows = |chain: &[StageSpec]| chain.iter().any(|stage| is_other(&stage.plugin));
-        for subscription in self.inner.places.subscriptions() {
+        for subscription in self.inner.owner_tasks.subscriptions() {
             if follows(subscription.record().options.chain()) {
                 subscription.reattach();
             }
         }
-        for route in self.inner.places.routes() {
+        for route in self.inner.owner_tasks.routes() {
             if follows(&route.record().spec.chain) {
-                route.rechain();
+                route.reattach();
             }
         }
     }
@@ -138,7 +138,7 @@ impl Broker {
         record: &Arc<SubscriptionRecord>,
     ) -> Result<(), Error> {
         let id = SubscriptionId(record.id);
-        if catalogue.subscriptions.has_id(id) && self.inner.places.subscription(id).is_none() {
+        if catalogue.subscriptions.has_id(id) && self.inner.owner_tasks.subscription(id).is_none() {
             self.start_subscription(record, Generation::FIRST)?;
         }
         Ok(())
@@ -147,7 +147,7 @@ impl Broker {
     /// Starts the owners of a route that exists and has none.
     pub(crate) fn match_route(&self, catalogue: &Catalogue, record: &Arc<RouteRecord>) -> Result<(), Error> {
         let id = RouteId(record.id);
-        if catalogue.routes.has_id(id) && self.inner.places.route(id).is_none() {
+        if catalogue.routes.has_id(id) && self.inner.owner_tasks.route(id).is_none() {
             self.start_route(record)?;
         }
         Ok(())
@@ -169,7 +169,7 @@ impl Broker {
             retained: Arc::clone(&self.inner.retained),
         };
         let (handle, task) = subscription::open(record, &topic, &context, generation)?;
-        self.inner.places.add_subscription(SubscriptionId(record.id), handle);
+        self.inner.owner_tasks.add_subscription(SubscriptionId(record.id), handle);
         let span = tracing::info_span!("subscription", topic = %record.topic, name = %record.name);
         self.inner.tasks.spawn(span, task.run());
         Ok(())
@@ -186,7 +186,7 @@ impl Broker {
         };
         let cursors = self.route_cursors(record, &source)?;
         let (handle, tasks) = route::open(record, &source, &cursors, &context);
-        self.inner.places.add_route(RouteId(record.id), handle);
+        self.inner.owner_tasks.add_route(RouteId(record.id), handle);
         for task in tasks {
             self.inner.tasks.spawn(tracing::info_span!("route", name = %record.spec.name), task.run());
         }
@@ -225,8 +225,8 @@ impl Broker {
         });
     }
 
-    /// Matches the places with the catalogue whenever it changes. A request that changes it does so itself before it is
-    /// answered; this finds what nobody asked for, such as what a full store turns out to hold.
+    /// Matches the owner tasks with the catalogue whenever it changes. A request that changes it does so itself before
+    /// its response; this finds changes without a request, such as what a full store turns out to hold.
     pub(crate) fn follow_catalogue_events(&self) {
         let (broker, mut events) = (self.clone(), self.inner.shard.view().follow());
         let cancelled = self.inner.tasks.cancelled().clone();
@@ -239,7 +239,7 @@ impl Broker {
                     Err(RecvError::Closed) => return,
                 };
                 while let Err(error) = broker.follow_event(event.clone()).await {
-                    tracing::warn!(%error, "places could not be started yet");
+                    tracing::warn!(%error, "subscriptions or routes could not be started yet");
                     tokio::time::sleep(broker.inner.config.disk_check_interval).await;
                 }
             }

@@ -144,7 +144,7 @@ async fn a_subscription_whose_owner_has_ended_gets_another_one() {
     let engine = Engine::start().await;
     let mut consumer = engine.subscribe().await;
     delivery(&mut consumer).await;
-    let handle = engine.broker.inner.places.subscription(engine.subscription()).unwrap();
+    let handle = engine.broker.inner.owner_tasks.subscription(engine.subscription()).unwrap();
     handle.stop();
     let end = timeout(SOON, consumer.outgoing.recv()).await.unwrap().unwrap();
     assert!(end.is_err());

@@ -12,11 +12,11 @@ use crate::{
     error::Error,
 };
 
-/// Most names of one kind that an answer holds.
+/// Names of one kind that a response holds at most.
 const NAMED_MAX: usize = 1_000;
 
 impl Broker {
-    /// Deletes, ends the tasks of the places that are gone, and answers what is.
+    /// Deletes, ends the owner tasks of what was deleted, and returns its names.
     pub(super) async fn delete(
         &self,
         root: Root,
@@ -26,7 +26,7 @@ impl Broker {
         let broker = self.clone();
         self.to_the_end(async move {
             let _changing = broker.inner.changing.lock().await;
-            // Nothing else deletes meanwhile: what is missing afterwards went with this.
+            // Nothing else deletes meanwhile: what is missing afterwards was deleted by this request.
             let before = broker.inner.shard.catalogue();
             if !force && let Root::Subscription(topic, name) = &root {
                 broker.check_unattached(SubscriptionId(before.subscription(topic, name)?.id), &root)?;
@@ -39,7 +39,7 @@ impl Broker {
     }
 
     fn check_unattached(&self, id: SubscriptionId, root: &Root) -> Result<(), Error> {
-        match self.inner.places.subscription(id).map_or(0, |handle| handle.attached()) {
+        match self.inner.owner_tasks.subscription(id).map_or(0, |handle| handle.attached()) {
             0 => Ok(()),
             attached => {
                 let consumers = if attached == 1 { "consumer is" } else { "consumers are" };

@@ -55,11 +55,11 @@ fn chain(has: &[StageSpec], given: &[StageSpec]) -> Option<Difference> {
         };
         return Some(Difference::new("chain", plugins(has), plugins(given)));
     }
-    has.iter().zip(given).enumerate().find_map(|(place, (has, given))| stage(place, has, given))
+    has.iter().zip(given).enumerate().find_map(|(index, (has, given))| stage(index, has, given))
 }
 
-fn stage(place: usize, has: &StageSpec, given: &StageSpec) -> Option<Difference> {
-    let name = |field: &str| format!("chain[{place}].{field}");
+fn stage(index: usize, has: &StageSpec, given: &StageSpec) -> Option<Difference> {
+    let name = |field: &str| format!("chain[{index}].{field}");
     field(&name("plugin"), &has.plugin, Some(&given.plugin))
         .or_else(|| config(&name("config"), &has.config, &given.config))
         .or_else(|| {
@@ -93,8 +93,8 @@ fn values(path: &str, has: &str, given: &str, depth: usize) -> Option<Difference
         (Some(b'['), Some(b'[')) if depth > 0 => match (items(has), items(given)) {
             (Some(has), Some(given)) if has.len() == given.len() => {
                 let pairs = has.iter().zip(&given).enumerate();
-                let item = |(place, (has, given)): (usize, (&&RawValue, &&RawValue))| {
-                    values(&format!("{path}[{place}]"), has.get(), given.get(), depth - 1)
+                let item = |(index, (has, given)): (usize, (&&RawValue, &&RawValue))| {
+                    values(&format!("{path}[{index}]"), has.get(), given.get(), depth - 1)
                 };
                 pairs.map(item).find_map(|difference| difference)
             }

@@ -1,10 +1,11 @@
-//! Requests: everything that is asked once and answered once.
+//! Requests: each has one response.
 
 mod deleting;
 mod mismatch;
 mod pages;
-mod places;
 mod plugins;
+mod routes;
+mod subscriptions;
 
 use std::{ops::Bound, sync::Arc};
 
@@ -13,9 +14,10 @@ use levada_chain::Costs;
 use levada_protocol::{
     access::Requires,
     error::ErrorCode,
-    ids::{SubscriptionId, TopicName},
-    request::{EngineInfo, Request, Response, TopicChanges, TopicSettings},
+    ids::{Offset, SubscriptionId, TopicName},
+    request::{EngineInfo, Request, Response, StageSpec, Start, TopicChanges, TopicSettings},
 };
+use levada_stage::AttachmentPoint;
 
 use self::pages::Page;
 use crate::{
@@ -23,17 +25,20 @@ use crate::{
     broker::Broker,
     catalogue::{Catalogue, Change, Root},
     error::Error,
+    log::Log,
     metrics::{Collected, Series},
     shard::SyncTimes,
+    topic::Topic,
 };
 
 impl Broker {
-    /// Answers a request. `artefact` goes with `DeployPlugin`.
+    /// Executes a request. `artefact` goes with `DeployPlugin`.
     ///
     /// Not cancel safe for requests that change something: a call that is given up may still take effect.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED`; or what the request's own rules say. Nothing has changed then, unless the code says otherwise.
+    /// `PERMISSION_DENIED`; or what the request's own rules say. Nothing has changed then, unless the code says
+    /// otherwise.
     pub async fn request(
         &self,
         principal: &Principal,
@@ -95,21 +100,23 @@ impl Broker {
             }
         }
         for record in catalogue.subscriptions.values() {
-            let Some(handle) = self.inner.places.subscription(SubscriptionId(record.id)) else { continue };
+            let Some(handle) = self.inner.owner_tasks.subscription(SubscriptionId(record.id)) else {
+                continue;
+            };
             if let Ok(info) = self.describe_running(&handle).await {
                 let name = format!("{}/{}", record.topic, record.name);
                 collected.subscription(&name, handle.delivered(), &info);
             }
         }
-        for route in self.inner.places.routes() {
+        for route in self.inner.owner_tasks.routes() {
             collected.route(&route.info());
-            let place = format!("route {}", route.record().spec.name);
-            observe_plugins(&mut collected, &catalogue, &place, route.costs());
+            let attachment = format!("route {}", route.record().spec.name);
+            observe_plugins(&mut collected, &catalogue, &attachment, route.costs());
         }
-        for subscription in self.inner.places.subscriptions() {
+        for subscription in self.inner.owner_tasks.subscriptions() {
             let record = subscription.record();
-            let place = format!("{}/{}", record.topic, record.name);
-            observe_plugins(&mut collected, &catalogue, &place, subscription.costs());
+            let attachment = format!("{}/{}", record.topic, record.name);
+            observe_plugins(&mut collected, &catalogue, &attachment, subscription.costs());
         }
         let compaction_bytes = self.inner.store.stats().compaction_bytes;
         collected.engine(self.inner.guard.free_bytes(), self.health().ready, compaction_bytes);
@@ -159,7 +166,7 @@ impl Broker {
         let after = after.map(TopicName::parse_any).transpose()?;
         let mut page = Page::new(limit);
         for (name, record) in catalogue.topics.range((pages::behind(after.as_ref()), Bound::Unbounded)) {
-            // One that is gone was deleted since the catalogue was looked at.
+            // A missing one was deleted since the catalogue was read.
             if let Some(topic) = self.inner.shard.view().topics().get(record.id())
                 && !page.add(name, topic.info(record))
             {
@@ -173,7 +180,7 @@ impl Broker {
     async fn set_topic(&self, name: TopicName, changes: TopicChanges) -> Result<Response, Error> {
         let (broker, of) = (self.clone(), name.clone());
         self.to_the_end(async move {
-            // Others wait until it is in force, for it counts on what is in force.
+            // One change at a time: each is checked against the settings in force.
             let _changing = broker.inner.changing.lock().await;
             broker.inner.shard.change(Change::SetTopic { name: of, changes }).await
         })
@@ -181,20 +188,42 @@ impl Broker {
         self.describe_topic(&name)
     }
 
-    /// Runs what a request begun must not leave half done, even if whoever asked goes.
+    /// Runs a task to its end even if the caller is cancelled: it must not be left half done.
     async fn to_the_end<T: Send + 'static>(
         &self,
         task: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
         self.inner.tasks.run(tracing::debug_span!("change"), task).await
     }
+
+    /// Attaches a chain and drops it: what its plugins refuse is refused before anything is stored.
+    async fn try_chain(
+        &self,
+        catalogue: &Catalogue,
+        specs: &[StageSpec],
+        topic: &TopicName,
+        point: AttachmentPoint,
+    ) -> Result<(), Error> {
+        let chains = &self.inner.chains;
+        chains.attach(catalogue, specs, topic.as_str(), point, chains.trial()).await.map(drop)
+    }
+
+    /// The offset that a start resolves to now, per partition.
+    async fn positions(&self, topic: &Arc<Topic>, from: Start) -> Result<Vec<Offset>, Error> {
+        let mut positions = Vec::with_capacity(topic.partitions.len());
+        for number in topic.partition_ids() {
+            let log = Log::new(Arc::clone(&self.inner.store), Arc::clone(topic), number)?;
+            positions.push(log.position(from).await?);
+        }
+        Ok(positions)
+    }
 }
 
-/// Collects the figures of the plugins at one place; one that is there several times is summed.
-fn observe_plugins(collected: &mut Collected, catalogue: &Catalogue, place: &str, costs: &Costs) {
-    for (plugin, figures) in costs.read() {
+/// Collects the statistics of the plugins at one attachment; a plugin with several stages there is summed.
+fn observe_plugins(collected: &mut Collected, catalogue: &Catalogue, attachment: &str, costs: &Costs) {
+    for (plugin, stats) in costs.read() {
         if let Some(record) = catalogue.plugins.by_id(plugin) {
-            collected.plugin(&format!("{}@{}", record.name, record.version), place, &figures);
+            collected.plugin(&format!("{}@{}", record.name, record.version), attachment, &stats);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Lists in pages: as many entries as fit one answer, and where the next page begins.
+//! Lists in pages: as many entries as fit one response, and where the next page begins.
 //!
-//! A page is told by the name of its last entry and not by a position, so that what is made or deleted between two
-//! pages neither hides nor repeats the others.
+//! The next page begins behind the name of the last entry, not at a position, so that what is created or deleted
+//! between two pages neither hides nor repeats the others.
 
 use std::{fmt::Display, ops::Bound};
 

@@ -24,7 +24,7 @@ use crate::{
     rows::PluginRecord,
 };
 
-/// Most places that a plugin's description names.
+/// Attachments that a plugin's description names at most.
 const USED_BY_MAX: usize = 1_000;
 
 impl Broker {
@@ -55,7 +55,7 @@ impl Broker {
         self.to_the_end(async move { broker.store_plugin(name, owner, artefact, inspected).await }).await
     }
 
-    /// Attaches an artefact for a moment: a configuration that it refuses is refused before anything is stored.
+    /// Attaches an artefact and drops it: a configuration that it refuses is refused before anything is stored.
     async fn try_config(&self, name: &PluginName, config: String, artefact: Bytes) -> Result<(), Error> {
         let stage = StageSpec { config, ..StageSpec::default() };
         let attach = AttachSpec {
@@ -100,7 +100,7 @@ impl Broker {
             owner,
         };
         if let Err(error) = self.inner.shard.change(change).await {
-            // If it is not known to have failed, the catalogue may name it.
+            // If the outcome is unknown, the catalogue may name it.
             if error.has_no_side_effects() {
                 self.drop_unnamed(&sha256);
             }
@@ -120,10 +120,10 @@ impl Broker {
     ) -> Result<Response, Error> {
         let after = after.map(plugin_version).transpose()?;
         let mut stats: HashMap<u64, StageStats> = HashMap::new();
-        let subscriptions = self.inner.places.subscriptions();
-        let routes = self.inner.places.routes();
-        let places = subscriptions.iter().map(crate::subscription::SubscriptionHandle::costs);
-        for costs in places.chain(routes.iter().map(crate::route::RouteHandle::costs)) {
+        let subscriptions = self.inner.owner_tasks.subscriptions();
+        let routes = self.inner.owner_tasks.routes();
+        let costs_of_all = subscriptions.iter().map(crate::subscription::SubscriptionHandle::costs);
+        for costs in costs_of_all.chain(routes.iter().map(crate::route::RouteHandle::costs)) {
             for (plugin, more) in costs.read() {
                 stats.entry(plugin).or_default().add(&more);
             }

@@ -1,4 +1,4 @@
-//! What a route's pass made, on its way to the disk: outputs, dead letters and the cursor in one proposal.
+//! The commits of a route: the outputs and dead letters of a round, and the cursor, in one proposal.
 //!
 //! It owns the proposals under way and what their outcomes say about the cursor.
 
@@ -11,12 +11,12 @@ use tokio::sync::oneshot;
 use super::task::{RETRY_MIN, RouteTask, Stop};
 use crate::{
     clock, dead_letter_topics,
-    dead_letters::{Letters, Origin, Reason},
+    dead_letters::{DeadLetters, Origin, Reason},
     pause,
     shard::{AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, StateChange},
 };
 
-/// A proposal on its way to the disk.
+/// A proposal that is not decided yet.
 pub(super) struct UnderWay {
     to: Offset,
     dead_letters: u64,
@@ -24,7 +24,7 @@ pub(super) struct UnderWay {
 }
 
 impl RouteTask {
-    /// Commits what a pass made, and says if the place must stop behind it.
+    /// Commits the output of a round. An error says that the route must stop behind it.
     pub(super) async fn submit(&mut self, routed: Routed, targets: &[(TopicId, Target)]) -> Result<(), Stop> {
         let progress = routed.progress;
         let mut appends: Vec<AppendRequest> = routed
@@ -37,32 +37,32 @@ impl RouteTask {
                 hops: batch.hops,
             })
             .collect();
-        let letters = progress.dead_letters.len() as u64;
-        if letters > 0 {
+        let dead_letters = progress.dead_letters.len() as u64;
+        if dead_letters > 0 {
             let target = dead_letter_topics::of_route(
                 self.shared.source.name.as_str(),
                 self.record.spec.name.as_str(),
             )
             .map_err(Stop::Failed)?;
-            let place = format!("route-{}", self.record.spec.name);
-            let mut dead = Letters::new(target);
-            let origin = Origin { topic: &self.shared.source.name, partition: self.number, place: &place };
+            let name = format!("route-{}", self.record.spec.name);
+            let mut collected = DeadLetters::new(target);
+            let origin = Origin { topic: &self.shared.source.name, partition: self.number, name: &name };
             let now = clock::now();
-            for letter in progress.dead_letters {
+            for dead_letter in progress.dead_letters {
                 let reason = Reason {
-                    word: letter.reason.as_str(),
-                    error: letter.error,
-                    plugin: letter.plugin,
+                    word: dead_letter.reason.as_str(),
+                    error: dead_letter.error,
+                    plugin: dead_letter.plugin,
                     attempts: 1,
                     first_failure: now,
                     last_failure: now,
                 };
-                dead.push(&origin, letter.offset, letter.event, &reason);
+                collected.push(&origin, dead_letter.offset, dead_letter.event, &reason);
             }
-            appends.extend(dead.into_appends());
+            appends.extend(collected.into_appends());
         }
         if progress.reached > self.cursor {
-            self.step(progress.reached, appends, letters).await?;
+            self.step(progress.reached, appends, dead_letters).await?;
         }
         match progress.paused {
             None => Ok(()),
@@ -101,7 +101,7 @@ impl RouteTask {
     pub(super) async fn settle_one(&mut self) -> Result<(), Stop> {
         let Some(oldest) = self.under_way.front_mut() else { return Ok(()) };
         let outcome = (&mut oldest.outcome).await.unwrap_or_else(|_| Err(ProposalRefused::unanswered()));
-        let settled = self.under_way.pop_front().expect("it was just looked at");
+        let settled = self.under_way.pop_front().expect("the queue is not empty");
         self.note(&outcome, settled.to, settled.dead_letters);
         match outcome {
             Ok(()) => {
@@ -119,7 +119,7 @@ impl RouteTask {
         }
     }
 
-    /// Notes what an outcome says about the committed cursor.
+    /// Updates the committed cursor from an outcome.
     fn note(&mut self, outcome: &Result<(), ProposalRefused>, to: Offset, dead_letters: u64) {
         self.committed = match outcome {
             Ok(()) => {
@@ -132,10 +132,10 @@ impl RouteTask {
         self.shared.floors.set(usize::from(self.number.0), self.committed);
     }
 
-    /// Goes back to what is committed: what was under way has failed or ended.
+    /// Goes back to the committed cursor after waiting for the proposals under way.
     ///
-    /// Whether a failed proposal is found after the store was opened again is not known here, and the store cannot
-    /// say before; if it is, the writer answers the next proposal with the cursor.
+    /// A proposal that failed with the store may still be found when the store is opened again; the writer then refuses
+    /// the next proposal and returns the cursor.
     pub(super) async fn reset(&mut self) {
         while let Some(under_way) = self.under_way.pop_front() {
             let outcome = under_way.outcome.await.unwrap_or_else(|_| Err(ProposalRefused::unanswered()));

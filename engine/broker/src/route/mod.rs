@@ -1,7 +1,7 @@
 //! A route: from one topic through a chain into others, exactly once.
 //!
-//! One task per source partition. What a chain made of some source events, the dead letters among them and the
-//! cursor behind them are one proposal; a crash finds all of it or nothing.
+//! One task per source partition. The outputs and dead letters of some source events and the cursor behind them are
+//! one proposal; after a crash all of it is stored or nothing.
 
 mod commit;
 mod task;
@@ -36,16 +36,16 @@ pub(crate) struct RouteHandle {
     stop: CancellationToken,
 }
 
-/// What a route's tasks show.
+/// The state that a route's tasks share with its handle.
 #[derive(Debug)]
 struct Shared {
     source: Arc<Topic>,
     floors: Arc<Floors>,
-    /// Per source partition: why it does not go on, if it does not.
+    /// Per source partition: why it has stopped, if it has.
     stopped: Mutex<Vec<Option<RunState>>>,
     dead_lettered: AtomicU64,
     resume: Notify,
-    /// Counts changes of what its plugins' newest versions are.
+    /// Counts changes of its plugins' newest versions.
     plugins: tokio::sync::watch::Sender<u64>,
     costs: Costs,
 }
@@ -59,19 +59,19 @@ impl RouteHandle {
         &self.shared.floors
     }
 
-    /// Ends the route's tasks. Answers false, for use in `retain`.
+    /// Ends the route's tasks. Returns false, for use in `retain`.
     pub(crate) fn stop(&self) -> bool {
         self.stop.cancel();
         false
     }
 
-    /// Lets a paused route go on.
+    /// Resumes a paused route.
     pub(crate) fn resume(&self) {
         self.shared.resume.notify_waiters();
     }
 
-    /// Attaches the chain anew: the newest version of a plugin is another.
-    pub(crate) fn rechain(&self) {
+    /// Attaches the chain again: the newest version of a plugin has changed.
+    pub(crate) fn reattach(&self) {
         self.shared.plugins.send_modify(|count| *count += 1);
     }
 
@@ -84,7 +84,7 @@ impl RouteHandle {
         &self.shared.costs
     }
 
-    /// As the wire describes it.
+    /// Its description for the wire.
     pub(crate) fn info(&self) -> RouteInfo {
         let numbers = self.shared.source.partition_ids();
         let positions: Vec<Position> = numbers

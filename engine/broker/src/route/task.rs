@@ -1,6 +1,6 @@
-//! One source partition of a route: it takes events, lets the chain make of them what it does, and waits when it must.
+//! One source partition of a route: it reads events, runs the chain, and waits when it must.
 //!
-//! It owns the position in its partition. What it makes goes through `commit.rs`.
+//! It owns the position in its partition. Its output is committed by `commit.rs`.
 
 use std::{
     collections::VecDeque,
@@ -27,9 +27,9 @@ use crate::{
     rows::RouteRecord,
 };
 
-/// Source bytes that one pass takes.
-const PASS_BYTES: usize = 256 * 1024;
-/// Proposals that may be on their way to the disk.
+/// Source bytes that one round takes.
+const ROUND_BYTES: usize = 256 * 1024;
+/// Proposals that may be under way.
 const PROPOSALS_MAX: usize = 4;
 /// The first and the longest wait before a blocked route tries again.
 pub(super) const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -49,21 +49,21 @@ pub(crate) struct RouteTask {
     pub(super) cursor: Offset,
     pub(super) under_way: VecDeque<UnderWay>,
     pub(super) retry: Duration,
-    /// Changes when the newest version of a plugin is another.
+    /// Changes when the newest version of a plugin does.
     pub(super) plugins: watch::Receiver<u64>,
 }
 
-/// Why a route's partition does not go on by itself.
+/// Why a route's partition has stopped.
 pub(super) enum Stop {
-    /// Until somebody resumes it, or a while has passed.
+    /// Until it is resumed, or `retry_after` has elapsed.
     Paused { reason: PauseReason, retry_after: Option<Duration> },
     /// A target cannot take events.
     Blocked { target: Option<TopicName>, code: ErrorCode },
     /// The store failed, or the source is damaged.
     Failed(Error),
-    /// The committed cursor is not where it was thought to be; it is known now.
+    /// The committed cursor differed from the expected one; it is known now.
     Moved,
-    /// Its route or its topic is gone, or the engine goes.
+    /// Its route or its topic was deleted, or the engine stops.
     Ended,
 }
 
@@ -92,7 +92,7 @@ impl RouteTask {
     /// Attaches the chain and takes events until something stops it.
     async fn work(&mut self) -> Stop {
         loop {
-            // Before the catalogue is looked at: a version that comes or goes later is seen as a change.
+            // Before the catalogue is read: a version that is deployed or removed later is seen as a change.
             self.plugins.mark_unchanged();
             let (attached, targets) = match self.attach().await {
                 Ok(attached) => attached,
@@ -101,7 +101,7 @@ impl RouteTask {
                 }
             };
             loop {
-                if let Err(stop) = self.pass(&attached, &targets).await {
+                if let Err(stop) = self.round(&attached, &targets).await {
                     return stop;
                 }
                 if self.plugins.has_changed().unwrap_or(false) {
@@ -128,15 +128,15 @@ impl RouteTask {
         Ok((attached, targets))
     }
 
-    /// One pass: some events in, one proposal out; or a wait for events.
-    async fn pass(&mut self, attached: &Attached, targets: &[(TopicId, Target)]) -> Result<(), Stop> {
+    /// One round: some events in, one proposal out; or a wait for events.
+    async fn round(&mut self, attached: &Attached, targets: &[(TopicId, Target)]) -> Result<(), Stop> {
         while self.under_way.len() >= PROPOSALS_MAX {
             self.settle_one().await?;
         }
         self.appended.forget();
         let log = Log::new(Arc::clone(&self.context.store), Arc::clone(&self.shared.source), self.number);
         let log = log.map_err(Stop::Failed)?;
-        match log.read(self.cursor, PASS_BYTES).await.map_err(Stop::Failed)? {
+        match log.read(self.cursor, ROUND_BYTES).await.map_err(Stop::Failed)? {
             Found::Pieces(pieces) => {
                 let end = pieces.last().map_or(self.cursor, |piece| piece.end());
                 let sources = pieces
@@ -166,11 +166,11 @@ impl RouteTask {
         }
     }
 
-    /// Waits until it makes sense to try again.
+    /// Waits until the next try.
     async fn wait(&mut self, stop: Stop) {
         let retry_after = match stop {
             Stop::Ended | Stop::Moved => return,
-            // Its deletion is on the way to the disk, and ends the route.
+            // The deletion of its source is under way, and ends the route.
             Stop::Failed(_) if self.shared.source.is_deleting() => Some(self.retry),
             Stop::Paused { reason, retry_after } => {
                 tracing::warn!(route = %self.record.spec.name, partition = %self.number, why = %reason, "route paused");
@@ -190,7 +190,7 @@ impl RouteTask {
             }
         };
         self.retry = (self.retry * 2).min(RETRY_MAX);
-        // What waits for somebody to resume it does so whatever its plugins are.
+        // A route that waits to be resumed does so even if its plugins change.
         let by_itself = retry_after.is_some();
         let pause = async {
             match retry_after {
@@ -202,7 +202,7 @@ impl RouteTask {
             biased;
             () = self.shared.resume.notified() => {}
             _ = self.plugins.changed(), if by_itself => {
-                // Why it waited was of the plugins as they were.
+                // The reason for the wait was about other versions of the plugins.
                 self.show(None);
                 self.retry = RETRY_MIN;
             }

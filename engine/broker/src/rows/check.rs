@@ -43,7 +43,7 @@ pub(super) fn garbage<R: Row + PartialEq + Debug>(garbage: &[u8]) {
     }
 }
 
-/// The key lies in the range, and one that differs in its first bytes does not.
+/// The key is in the range, and one that differs in its first bytes does not.
 pub(super) fn is_within<R: Row>(key: &R::Key, (from, to): &KeyRange) {
     let key = R::key(key);
     assert!(*from <= key && key < *to);

@@ -107,7 +107,7 @@ impl<'a> KeyFields<'a> {
     }
 }
 
-/// A place in a partition, which the keys of several rows name.
+/// An offset of a partition as part of a key.
 pub(super) fn offset_key(tag: u8, (topic, partition, offset): &(TopicId, PartitionId, Offset)) -> Bytes {
     KeyBuilder::new(15).u8(tag).u32(topic.0).u16(partition.0).u64(offset.0).finish()
 }
@@ -115,8 +115,8 @@ pub(super) fn offset_key(tag: u8, (topic, partition, offset): &(TopicId, Partiti
 /// Reads such a key.
 pub(super) fn parse_offset_key(tag: u8, key: &[u8]) -> Option<(TopicId, PartitionId, Offset)> {
     let mut fields = KeyFields::after(&[tag], key)?;
-    let place = (TopicId(fields.u32()?), PartitionId(fields.u16()?), Offset(fields.u64()?));
-    fields.finish(place)
+    let position = (TopicId(fields.u32()?), PartitionId(fields.u16()?), Offset(fields.u64()?));
+    fields.finish(position)
 }
 
 /// Such keys of one partition, before `below`.

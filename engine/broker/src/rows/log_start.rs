@@ -19,7 +19,7 @@ use super::{
     tag,
 };
 
-/// The first offset that is kept, and the bytes of batches that lay before it since the topic was made.
+/// The first offset that is kept, and the bytes of batches before it since the topic was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct LogStart {
     pub(crate) offset: Offset,
@@ -45,8 +45,8 @@ impl Row for LogStart {
 
     fn parse_key(key: &[u8]) -> Option<Self::Key> {
         let mut fields = KeyFields::after(&[tag::META_LOG_START], key)?;
-        let place = (TopicId(fields.u32()?), PartitionId(fields.u16()?));
-        fields.finish(place)
+        let partition = (TopicId(fields.u32()?), PartitionId(fields.u16()?));
+        fields.finish(partition)
     }
 
     fn len(&self) -> usize {

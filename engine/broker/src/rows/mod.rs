@@ -1,5 +1,5 @@
-//! Every row that the broker stores: its key, its value, and their bytes; one file a row. It knows neither when a row is
-//! written nor what follows from it.
+//! Every row that the broker stores: its key, its value, and their bytes; one file a row. It knows neither when a row
+//! is written nor what follows from it.
 //!
 //! Numbers in keys are big endian, so that keys sort by value; numbers in values are little endian. Every value begins
 //! with a version byte and has exactly the bytes that its file describes: a longer or shorter one is damaged. The
@@ -71,7 +71,7 @@ pub(crate) use self::{
 };
 use crate::error::Error;
 
-/// Rows that one look into the store brings at most.
+/// Rows that one scan of the store returns at most.
 const PAGE: ScanLimit = ScanLimit { rows: 1_000, bytes: 4 << 20 };
 
 /// The first bytes of keys, by family.
@@ -93,13 +93,13 @@ mod tag {
 
 /// A kind of row. A value of the type is what one row holds.
 pub(crate) trait Row: Sized {
-    /// What errors call it.
+    /// Its name in error messages.
     const NAME: &'static str;
-    /// Where it lies.
+    /// The family that holds it.
     const FAMILY: Family;
     /// The layout that is written, and the only one that is read.
     const VERSION: u8;
-    /// What tells one such row from another.
+    /// What distinguishes one such row from another.
     type Key: std::fmt::Debug;
 
     /// The bytes of a key.

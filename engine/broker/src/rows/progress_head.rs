@@ -51,9 +51,9 @@ impl Row for Head {
 
     fn parse_key(key: &[u8]) -> Option<Self::Key> {
         let mut fields = KeyFields::after(&[tag::CURSOR_SUBSCRIPTION], key)?;
-        let place = (SubscriptionId(fields.u64()?), PartitionId(fields.u16()?));
+        let partition = (SubscriptionId(fields.u64()?), PartitionId(fields.u16()?));
         (fields.array()? == [KIND]).then_some(())?;
-        fields.finish(place)
+        fields.finish(partition)
     }
 
     fn len(&self) -> usize {

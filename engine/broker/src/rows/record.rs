@@ -1,5 +1,5 @@
-//! The catalogue's records: after the version byte a MessagePack map, so that fields can be added with a default. A kind of
-//! record says its name, its tag and what its key holds; everything else is the same for all.
+//! The catalogue's records: after the version byte a MessagePack map, so that fields can be added with a default. A
+//! kind of record says its name, its tag and what its key holds; everything else is the same for all.
 
 use std::fmt::Debug;
 
@@ -19,7 +19,7 @@ const LEN: usize = 255;
 
 /// A kind of record.
 pub(crate) trait Record: Serialize + DeserializeOwned {
-    /// What errors call it.
+    /// Its name in error messages.
     const NAME: &'static str;
     /// The first byte of its keys.
     const TAG: u8;
@@ -27,7 +27,7 @@ pub(crate) trait Record: Serialize + DeserializeOwned {
     type Key: RecordKey;
 }
 
-/// What tells one record of a kind from another.
+/// What distinguishes one record of a kind from another.
 pub(crate) trait RecordKey: Debug + Sized {
     /// Adds it to a key.
     fn put(&self, key: KeyBuilder) -> KeyBuilder;

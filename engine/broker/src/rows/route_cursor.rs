@@ -42,8 +42,8 @@ impl Row for RouteCursor {
 
     fn parse_key(key: &[u8]) -> Option<Self::Key> {
         let mut fields = KeyFields::after(&[tag::CURSOR_ROUTE], key)?;
-        let place = (RouteId(fields.u64()?), PartitionId(fields.u16()?));
-        fields.finish(place)
+        let partition = (RouteId(fields.u64()?), PartitionId(fields.u16()?));
+        fields.finish(partition)
     }
 
     fn len(&self) -> usize {

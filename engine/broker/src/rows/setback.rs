@@ -1,4 +1,4 @@
-//! A place in a partition from where on append times are of a clock that was set back; see `crate::setback`. The key
+//! An offset of a partition from where on append times are of a clock that was set back; see `crate::setback`. The key
 //! holds the offset.
 //!
 //! ```text

@@ -9,7 +9,7 @@ use crate::{catalogue::CatalogueEvent, frames::LogSlice};
 pub(super) enum Announcement {
     /// Events were appended to a partition.
     Appended { topic: TopicId, partition: PartitionId, piece: LogSlice },
-    /// What lay before `start` is gone.
+    /// Events before `start` were dropped.
     Trimmed { topic: TopicId, partition: PartitionId, start: Offset, dropped_bytes: u64 },
     /// The catalogue changed.
     Catalogue(CatalogueEvent),

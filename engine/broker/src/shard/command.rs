@@ -21,7 +21,7 @@ use crate::{catalogue::Change, error::Error, topic::Topic};
 /// How soon a publisher may try again that was refused because the store takes no writes.
 const RETRY_AFTER_MS: u32 = 500;
 
-/// The closed list of what can happen to a shard.
+/// The closed list of commands to a shard.
 #[derive(Debug)]
 pub(crate) enum Command {
     Append(Append),
@@ -30,19 +30,19 @@ pub(crate) enum Command {
         change: Box<Change>,
         reply: oneshot::Sender<Result<(), Error>>,
     },
-    /// A new owner takes a subscription over.
+    /// A new owner takes over a subscription.
     TakeOver {
         subscription: SubscriptionId,
         reply: oneshot::Sender<Result<Generation, Error>>,
     },
     Trim(Trim),
     Forget(Forget),
-    /// The space of dropped rows was given back: the notes of it go.
+    /// The space of dropped rows was reclaimed: their notes are removed.
     Reclaimed {
         notes: Vec<Bytes>,
         reply: oneshot::Sender<Result<(), Error>>,
     },
-    /// Look whether the clock was set back.
+    /// Check whether the clock was set back.
     CheckClock {
         reply: oneshot::Sender<Result<(), Error>>,
     },
@@ -81,7 +81,7 @@ pub(crate) struct Trim {
     pub(crate) partition: PartitionId,
     /// The new log start.
     pub(crate) start: Offset,
-    /// Bytes of batches that lay before it, since the topic was made.
+    /// Bytes of batches before it, since the topic was created.
     pub(crate) dropped_bytes: u64,
     pub(crate) reply: oneshot::Sender<Result<(), Error>>,
 }
@@ -103,7 +103,7 @@ impl Command {
         }
     }
 
-    /// Tells whoever asked that nothing was done.
+    /// Replies that nothing was done.
     pub(super) fn refuse(self, error: &Error) {
         match self {
             Self::Append(append) => {

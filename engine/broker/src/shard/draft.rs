@@ -65,7 +65,7 @@ impl Draft {
         std::mem::take(&mut self.announcements)
     }
 
-    /// The operations of a draft that nothing else is wanted of.
+    /// The operations of a draft, without the rest.
     #[cfg(test)]
     pub(super) fn into_ops(self) -> Vec<Op> {
         self.ops

@@ -1,4 +1,4 @@
-//! How the shard's threads end: one that panics closes the shard, so that nobody waits for it and `/readyz` says why.
+//! How the shard's threads end: one that panics closes the shard, so that nothing waits for it and `/readyz` says why.
 
 use std::{sync::Arc, thread};
 

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{catalogue::Catalogue, error::Error};
 
-/// A group in the making, and then on its way to the disk.
+/// A group in the making, and then being written and synced.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) draft: Draft,
@@ -45,7 +45,7 @@ pub(super) enum Reply {
 }
 
 impl Reply {
-    /// Sends what was decided. A receiver that was dropped is ignored.
+    /// Sends the decision. A dropped receiver is ignored.
     pub(super) fn send(self) {
         match self {
             Self::Ack { permit, ack, .. } => permit.send(ack),
@@ -96,7 +96,7 @@ impl Group {
         self.catalogue = Some(Arc::new(catalogue));
     }
 
-    /// True if there is nothing to write and nobody to tell.
+    /// True if there is nothing to write and no reply to send.
     pub(super) fn is_empty(&self) -> bool {
         self.draft.is_empty() && self.replies.is_empty()
     }
@@ -111,12 +111,12 @@ impl Group {
         self.is_written = true;
     }
 
-    /// True if its commit was written; a group that only answers has none.
+    /// True if its commit was written; a group with replies alone has none.
     pub(super) fn is_written(&self) -> bool {
         self.is_written
     }
 
-    /// Answers everybody who waits with a failure.
+    /// Sends an error to all that wait.
     pub(super) fn fail(self, code: ErrorCode, reason: &str) {
         let error = Error::Store { code, message: reason.to_owned() };
         for reply in self.replies {

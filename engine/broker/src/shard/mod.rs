@@ -1,8 +1,8 @@
 //! The shard: the one commit path. Whatever changes state is decided, written and made durable here, in order.
 //!
 //! Two threads: the writer takes what has queued, decides it against the state that it owns and writes one
-//! commit; the syncer makes written commits durable and only then shows and tells anyone. While the disk syncs one group
-//! the writer collects the next.
+//! commit; the syncer makes written commits durable and only then publishes the state and notifies anyone. While the
+//! disk syncs one group the writer collects the next.
 //!
 //! ```text
 //!  publishes, changes, ...   --> commands --> +--------+  Commit   +-------+
@@ -16,8 +16,8 @@
 //!                                             +--------+ --> notifier --> who waits, who asked
 //! ```
 //!
-//! `State` and its tables decide without a thread, a clock or a queue. A group is refused as a whole if its commit fails,
-//! and what was decided after it too: it rests on state that is void.
+//! `State` and its tables decide without a thread, a clock or a queue. A group is refused as a whole if its commit
+//! fails, and what was decided after it too: it rests on state that is void.
 
 mod announcement;
 mod command;
@@ -102,8 +102,8 @@ fn check_shard(last: &AppliedRow, shard: u16) -> Result<(), Error> {
     Err(Error::Store { code: ErrorCode::StorageDiverged, message })
 }
 
-/// Reads what a start will load, of a store that takes no writes.
-pub(crate) fn look(store: &dyn Store) -> Result<Catalogue, Error> {
+/// Loads the state as a start does, from a store that takes no writes.
+pub(crate) fn inspect(store: &dyn Store) -> Result<Catalogue, Error> {
     let catalogue = Catalogue::load(store)?;
     Tables::load(store, &catalogue, 0)?;
     Ok(catalogue)
@@ -114,7 +114,7 @@ pub(crate) fn look(store: &dyn Store) -> Result<Catalogue, Error> {
 pub(crate) struct Shard {
     writer: JoinHandle<()>,
     syncer: JoinHandle<()>,
-    /// The task that notifies who waits.
+    /// The task that sends the notices.
     notifying: tokio::task::JoinHandle<()>,
 }
 
@@ -173,16 +173,16 @@ impl Shard {
         Ok((Self { writer, syncer, notifying }, handle))
     }
 
-    /// Waits for both threads, once [`ShardHandle::stop`] was called, and until everybody was told.
+    /// Waits for both threads, once [`ShardHandle::stop`] was called, and until all were notified.
     pub(crate) async fn join(self) {
         let Self { writer, syncer, notifying } = self;
         let threads = tokio::task::spawn_blocking(move || {
             for thread in [writer, syncer] {
-                // One that panicked has said so.
+                // A panic was reported by its hook.
                 let _ = thread.join();
             }
         });
-        // Neither fails: they do not panic, and nobody aborts them.
+        // Neither fails: they do not panic, and they are never aborted.
         let _ = threads.await;
         let _ = notifying.await;
     }
@@ -202,12 +202,12 @@ impl ShardHandle {
         self.view.topic(name)
     }
 
-    /// What everybody sees of the shard.
+    /// The shared view of the shard.
     pub(crate) fn view(&self) -> &ShardView {
         &self.view
     }
 
-    /// What the data directory is known by.
+    /// The data directory's identity.
     pub(crate) fn engine_id(&self) -> EngineId {
         self.engine_id
     }
@@ -217,12 +217,12 @@ impl ShardHandle {
         self.view.closed()
     }
 
-    /// Why a writer that is gone takes nothing.
+    /// The error for commands to a writer that has ended.
     fn gone(&self) -> Error {
         self.closed().map_or(Error::ShuttingDown, |closed| closed.error())
     }
 
-    /// Hands something to the writer. If that is gone the command is refused, and so is certain to have no effect.
+    /// Sends a command to the writer. If that has ended the command is refused, and so is certain to have no effect.
     async fn send(&self, command: Command) -> Result<(), Error> {
         self.commands.send(command).await.map_err(|mpsc::error::SendError(command)| {
             let error = self.gone();
@@ -231,24 +231,24 @@ impl ShardHandle {
         })
     }
 
-    /// Hands something to the writer and waits for what it answers.
+    /// Sends a command to the writer and waits for its reply.
     async fn ask(&self, command: Command, answer: oneshot::Receiver<Result<(), Error>>) -> Result<(), Error> {
         self.send(command).await?;
         answer.await.unwrap_or_else(|_| Err(Error::unanswered()))
     }
 
-    /// Queues an append; its acknowledgement goes where the append says. Cancel safe: it is queued or it is not.
+    /// Queues an append, which holds the slot for its acknowledgement. Cancel safe: it is queued or it is not.
     pub(crate) async fn append(&self, append: Append) -> Result<(), Error> {
         self.send(Command::Append(append)).await
     }
 
-    /// Decides and stores a change of the catalogue; answers once it is durable.
+    /// Decides and stores a change of the catalogue; completes once it is durable.
     pub(crate) async fn change(&self, change: Change) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Change { change: Box::new(change), reply }, answer).await
     }
 
-    /// Moves a partition's log start, and drops what lies before; answers once that is durable.
+    /// Moves a partition's log start, and drops what is before it; completes once that is durable.
     pub(crate) async fn trim(
         &self,
         trim: impl FnOnce(oneshot::Sender<Result<(), Error>>) -> Trim,
@@ -257,19 +257,19 @@ impl ShardHandle {
         self.ask(Command::Trim(trim(reply)), answer).await
     }
 
-    /// Forgets producers that were last used before a time; answers once that is durable.
+    /// Forgets producers that were last used before a time; completes once that is durable.
     pub(crate) async fn forget(&self, producers: Vec<ProducerKey>, before: Timestamp) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Forget(Forget { producers, before, reply }), answer).await
     }
 
-    /// Has the notes of dropped rows forgotten whose space was given back; answers once that is durable.
+    /// Removes the notes of dropped rows whose space was reclaimed; completes once that is durable.
     pub(crate) async fn reclaimed(&self, notes: Vec<Bytes>) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Reclaimed { notes, reply }, answer).await
     }
 
-    /// Looks whether the clock was set back, for partitions to which nothing is appended.
+    /// Checks whether the clock was set back, for partitions to which nothing is appended.
     pub(crate) async fn check_clock(&self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.ask(Command::CheckClock { reply }, answer).await
@@ -280,8 +280,8 @@ impl ShardHandle {
         self.progress_delay
     }
 
-    /// Lets a new owner take a subscription over: what the owners before it have under way is applied or refused by then,
-    /// and what they propose later is refused.
+    /// Lets a new owner take over a subscription: proposals under way of the owners before it are applied or refused by
+    /// then, and later ones are refused.
     ///
     /// # Errors
     /// `SUBSCRIPTION_NOT_FOUND`, or why the shard takes no writes.
@@ -296,7 +296,7 @@ impl ShardHandle {
         self.send(Command::Propose(proposal)).await
     }
 
-    /// Leaves a proposal for whichever commit comes next; if none does within a short while, one is made.
+    /// Queues a proposal for the next commit; if there is none within a short while, one is made.
     ///
     /// Each owner has one proposal under way at a time, which bounds what waits here.
     pub(crate) fn propose_with_next_commit(&self, proposal: Proposal) {
@@ -313,7 +313,7 @@ impl ShardHandle {
         }
     }
 
-    /// Makes the writer look whether it can work again.
+    /// Makes the writer check whether it can work again.
     pub(crate) async fn wake(&self) {
         // A writer that is gone needs no waking.
         let _ = self.commands.send(Command::Wake).await;

@@ -45,7 +45,7 @@ impl Notifier {
         if topics.is_empty() && replies.is_empty() {
             return;
         }
-        // Without a runtime nobody waits any more. A reply that is dropped says so itself.
+        // Without a runtime nothing waits any more. A reply that is dropped sends its failure itself.
         let _ = self.queue.blocking_send(Notifications { topics, replies });
     }
 }

@@ -46,7 +46,7 @@ impl PiggybackQueue {
         self.lock().proposals.is_empty()
     }
 
-    /// Drops what waits and what will come: nobody takes it any more.
+    /// Drops what is queued and what will be: it is not taken any more.
     pub(super) fn close(&self) {
         let mut inner = self.lock();
         inner.closed = true;

@@ -18,8 +18,8 @@ pub(crate) struct Proposal {
     pub(crate) changes: Vec<StateChange>,
     /// Batches to append, in this order: outputs and dead letters alike.
     pub(crate) appends: Vec<AppendRequest>,
-    /// Told once the commit is durable, or the proposal is refused. One that is dropped is no refusal: the outcome is
-    /// unknown then.
+    /// Receives the outcome once the commit is durable, or the proposal is refused. One that is dropped is no refusal:
+    /// the outcome is unknown then.
     pub(crate) reply: oneshot::Sender<Result<(), ProposalRefused>>,
 }
 
@@ -91,13 +91,13 @@ impl ProposalRefused {
         Self::Failed(Error::unanswered())
     }
 
-    /// The same, as a caller of the broker is told.
+    /// The same, as the error for a caller of the broker.
     pub(crate) fn error(self) -> Error {
         let code = match self {
             Self::Failed(error) | Self::Blocked { error, .. } => return error,
             Self::Gone => ErrorCode::TopicNotFound,
             Self::End { .. } => ErrorCode::OffsetMismatch,
-            // Whoever asks again reaches the new owner.
+            // A retry reaches the new owner.
             Self::Stale { .. } | Self::Moved { .. } => ErrorCode::ShuttingDown,
         };
         Error::refused(code, self.to_string())

@@ -1,6 +1,4 @@
-//! The place of a publish's acknowledgement: whatever becomes of the publish, it is answered.
-//!
-//! It owns nothing but the duty. It must not know what is decided.
+//! A reserved slot for one acknowledgement; dropping it unused sends `OUTCOME_UNKNOWN`. So every publish gets one.
 
 use levada_protocol::{
     ids::PartitionId,
@@ -10,23 +8,23 @@ use tokio::sync::mpsc;
 
 use crate::error::Error;
 
-/// A reserved place for one acknowledgement. One that is dropped unused says that the outcome is unknown: whoever
-/// held it has panicked or given up, and the publisher must not wait for ever.
+/// A reserved slot for one acknowledgement. Dropped unused, it sends that the outcome is unknown: its holder has
+/// panicked or given up, and the publisher must not wait for ever.
 #[derive(Debug)]
 pub(crate) struct AckPermit {
-    /// Taken when it is used.
+    /// `None` once it is used.
     permit: Option<mpsc::OwnedPermit<Ack>>,
     correlation: u32,
     partition: PartitionId,
 }
 
 impl AckPermit {
-    /// The place of the acknowledgement for the publish with this header.
+    /// The slot for the acknowledgement of the publish with this header.
     pub(crate) fn new(permit: mpsc::OwnedPermit<Ack>, header: &PublishHeader) -> Self {
         Self { permit: Some(permit), correlation: header.correlation, partition: header.partition }
     }
 
-    /// Answers the publish.
+    /// Sends the acknowledgement.
     pub(crate) fn send(mut self, ack: Ack) {
         if let Some(permit) = self.permit.take() {
             permit.send(ack);

@@ -1,5 +1,5 @@
-//! What the writer has decided, and how it decides what comes next. It is ahead of what is durable by the groups under
-//! way. It takes no time, no queue and no thread: a command goes in, and the group that is being made grows.
+//! The state that the writer decides on: ahead of what is durable by the groups under way. It has no clock, no queue
+//! and no thread: each command adds to the group in the making.
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ pub(super) struct State {
     tables: Tables,
     /// They outlive what is read again from the store: owners do, too.
     generations: Generations,
-    /// What the data directory is known by; `None` until the first commit.
+    /// The data directory's identity; `None` until the first commit.
     engine_id: Option<EngineId>,
     /// The commit that was written last.
     last: AppliedRow,
@@ -360,7 +360,7 @@ impl State {
             && let Ok(live) = topic.partition(partition)
             && start > live.start()
         {
-            // A reader must not look for events that the commit takes away before it is announced.
+            // A reader must not read events that the commit takes away before it is announced.
             live.hide_before(start);
             self.tables.partitions.trim((id, partition), start, dropped_bytes, &mut group.draft);
         }
@@ -377,7 +377,7 @@ impl State {
         Ok(())
     }
 
-    /// Looks whether the clock was set back, and begins anew where it was.
+    /// Checks whether the clock was set back, and starts append times again where it was.
     pub(super) fn check_clock(&mut self, group: &mut Group, now: Timestamp) {
         let found = self.tables.partitions.set_back(now, &mut group.draft);
         if found.partitions > 0 {

@@ -1,4 +1,4 @@
-//! The thread that makes written groups durable, and then has everybody notified, in order.
+//! The thread that makes written groups durable, and then has their replies sent, in order.
 //!
 //! Nothing of a group is visible and nothing decided in it is answered before the sync that covers it.
 
@@ -34,7 +34,7 @@ pub(super) enum ToSyncer {
     Barrier(mpsc::SyncSender<()>),
 }
 
-/// Makes groups durable and tells of it: the syncer's work, and the writer's own for a small group on its own.
+/// Makes groups durable and announces them: the syncer's work, and the writer's own for a small group on its own.
 pub(super) struct Durable {
     store: Arc<dyn Store>,
     view: Arc<ShardView>,
@@ -105,9 +105,9 @@ impl Syncer {
 }
 
 impl Durable {
-    /// Syncs once for all of these groups, then tells of each in order. If the sync fails, all of them have.
+    /// Syncs once for all of these groups, then announces each in order. If the sync fails, all of them have.
     pub(super) fn make_durable(&self, groups: Vec<Group>) {
-        // What was decided after a group that failed rests on state that is void, answers without a write included.
+        // What was decided after a group that failed rests on state that is void, replies without a write included.
         if let Some(closed) = self.view.closed() {
             for group in groups {
                 group.fail(ErrorCode::OutcomeUnknown, &closed.reason);
@@ -190,7 +190,7 @@ impl Durable {
         }
     }
 
-    /// Answers those who need not wait for the sync.
+    /// Sends the replies that need not wait for the sync.
     pub(super) fn answer_written(&self, group: &mut Group) {
         self.notifier.notify(Vec::new(), group.take_written());
     }

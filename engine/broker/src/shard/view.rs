@@ -1,4 +1,4 @@
-//! What everybody sees of the shard: the durable catalogue, the live topics, and whether writes are taken.
+//! The shared view of the shard: the durable catalogue, the live topics, and whether writes are taken.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -51,7 +51,7 @@ pub(crate) struct SyncTimes {
     pub(crate) p99_us: u64,
 }
 
-/// What the shard's threads show to everybody.
+/// What the shard's threads publish.
 #[derive(Debug)]
 pub(crate) struct ShardView {
     catalogue: ArcSwap<Catalogue>,
@@ -104,17 +104,17 @@ impl ShardView {
         self.events.subscribe()
     }
 
-    /// Shows a catalogue, and tells those who follow what happened.
+    /// Publishes a catalogue, and notifies those who follow it.
     pub(super) fn show(&self, catalogue: Arc<Catalogue>, events: Vec<CatalogueEvent>) {
         self.catalogue.store(catalogue);
         for event in events {
-            // Nobody follows if this fails.
+            // There is no follower if this fails.
             let _ = self.events.send(event);
         }
     }
 
     /// Shows the catalogue that was found in the store after it was opened again. Those who follow may have missed what
-    /// happened, so that all topics are looked at anew.
+    /// happened, so that all topics are checked again.
     pub(super) fn show_again(&self, catalogue: Arc<Catalogue>) {
         self.catalogue.store(catalogue);
         self.topics.wake_all();

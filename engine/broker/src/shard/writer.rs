@@ -1,6 +1,6 @@
 //! The thread that decides: it takes what has queued, in order, has the state decide it, and writes one commit.
 //!
-//! It waits for the disk only when nobody else waits for it: otherwise the syncer does.
+//! It waits for the disk only if nothing is queued behind it: otherwise the syncer does.
 
 use std::{
     sync::{Arc, mpsc as std_mpsc},
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{clock::Clock, error::Error, guard::Guard, identity, rows::EngineId};
 
-/// A commit of at most this many bytes that nobody waits behind is synced by the writer itself.
+/// A commit of at most this many bytes with nothing queued behind it is synced by the writer itself.
 const OWN_SYNC_BYTES_MAX: usize = 16 * 1024;
 /// Opening a store again is slow and holds reads up: no more often than this.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
@@ -83,7 +83,8 @@ impl Inbox {
         None
     }
 
-    /// The next proposal that waits for a commit, unless it is longer than `room`. What is left makes a commit of its own.
+    /// The next proposal that waits for a commit, unless it is longer than `room`. What is left makes a commit of its
+    /// own.
     fn next_piggyback(&mut self, room: usize) -> Option<Command> {
         let proposal = self.piggyback.pop_if(|proposal| proposal.encoded_len_max() <= room);
         if proposal.is_none() && self.held.is_none() && !self.piggyback.is_empty() {
@@ -115,7 +116,7 @@ impl Inbox {
 }
 
 impl Writer {
-    /// Runs until it is told to stop or every handle is gone.
+    /// Runs until it is stopped or every handle is dropped.
     pub(super) fn run(mut self) {
         while let Some(first) = self.inbox.next() {
             if self.is_open() {
@@ -196,7 +197,7 @@ impl Writer {
             let last = self.store.last();
             if last.index != commit.index {
                 // The store has taken it for one that it had long ago: it is ahead of this writer.
-                let message = "the store has commits of another writer, this one writes no more";
+                let message = "the store has commits of another writer, this one has stopped writing";
                 tracing::error!(applied = %last.index, commit = %commit.index, "{message}");
                 self.view.close(ErrorCode::StorageFenced, message.to_owned());
                 group.fail(ErrorCode::StorageFenced, message);
@@ -208,7 +209,7 @@ impl Writer {
         }
         let small = group.draft.encoded_len() <= OWN_SYNC_BYTES_MAX;
         if small && self.durable.is_idle() && self.inbox.is_empty() {
-            // Nobody waits behind it: handing it over would only cost a wake-up.
+            // Nothing is queued behind it: handing it over would only cost a wake-up.
             self.durable.make_durable(vec![group]);
             return;
         }

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::reads::{Reads, read_event};
 use crate::{
-    dead_letters::{Letters, Origin, Reason},
+    dead_letters::{DeadLetters, Origin, Reason},
     error::Error,
     log::Log,
     rows::SubscriptionRecord,
@@ -185,7 +185,7 @@ impl Committer {
         let logs: BTreeMap<PartitionId, Log> =
             dead.iter().map(|it| (it.partition, reads.log(it.partition).clone())).collect();
         let (record, topic) = (Arc::clone(&self.record), Arc::clone(&self.topic));
-        let mut letters = Letters::new(self.target.clone());
+        let mut letters = DeadLetters::new(self.target.clone());
         Box::pin(async move {
             for Dead { partition, offset, reason, event } in dead {
                 let event = match event {
@@ -196,7 +196,7 @@ impl Committer {
                     tracing::warn!(%offset, "retention took an event before it became a dead letter");
                     continue;
                 };
-                let origin = Origin { topic: &topic.name, partition, place: record.name.as_str() };
+                let origin = Origin { topic: &topic.name, partition, name: record.name.as_str() };
                 letters.push(&origin, offset, event, &reason);
             }
             Ok(letters.into_appends())

@@ -53,7 +53,7 @@ impl Scene {
         reader.positions[0].offset
     }
 
-    /// Where the log begins after a retention pass at a time.
+    /// Where the log begins after a retention round at a time.
     async fn trimmed(&self, time: u64) -> u64 {
         self.set(time);
         self.engine.broker.run_retention_at(Timestamp(time)).await.unwrap();

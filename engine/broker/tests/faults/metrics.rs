@@ -1,4 +1,4 @@
-//! What metrics tell of things that are no more: nothing.
+//! Metrics of deleted things: there are none.
 
 use levada_protocol::request::{Request, RouteSpec, Start, SubscriptionOptions, TopicSettings};
 

@@ -71,7 +71,7 @@ fn route(name: &str, from: &str, to: &str) -> RouteSpec {
     RouteSpec::new(name.parse().unwrap(), from.parse().unwrap(), [to.parse().unwrap()])
 }
 
-/// Says that it was refused with this code, and answers why.
+/// Says that it was refused with this code, and returns why.
 fn refused(outcome: Result<Deleted, Error>, code: ErrorCode) -> String {
     let error = outcome.expect_err("it is refused");
     assert_eq!(error.code(), code, "{error}");
@@ -164,7 +164,7 @@ async fn numbers_of_removed_versions_are_not_used_again_and_known_bytes_make_no_
 }
 
 #[tokio::test]
-async fn places_go_on_at_once_when_a_refused_version_is_removed() {
+async fn attachments_go_on_at_once_when_a_refused_version_is_removed() {
     let engine = Engine::start();
     for name in ["orders", "paid"] {
         engine.topic(name, TopicSettings::default()).await;
@@ -208,7 +208,7 @@ async fn places_go_on_at_once_when_a_refused_version_is_removed() {
 }
 
 #[tokio::test]
-async fn a_plugin_in_use_names_every_place() {
+async fn a_plugin_in_use_names_every_attachment() {
     let engine = Engine::start();
     engine.topic("orders", TopicSettings::default()).await;
     engine.deploy(b"one").await;
@@ -218,6 +218,6 @@ async fn a_plugin_in_use_names_every_place() {
     }
     let remove = Request::RemovePlugin { name: "keep".parse().unwrap(), version: None };
     let said = refused(engine.try_delete(remove).await, ErrorCode::PluginInUse);
-    assert!(said.contains("places orders/payment, orders/stock would be left without it"), "{said}");
+    assert!(said.contains("attachments orders/payment, orders/stock would be left without it"), "{said}");
     engine.broker.shutdown().await;
 }

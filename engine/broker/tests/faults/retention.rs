@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::support::{Engine, PLENTY, SOON, delivery};
 
-/// Every event is one byte too many: each pass drops all there is.
+/// Every event is one byte too many: each round drops all there is.
 fn dropping() -> TopicSettings {
     TopicSettings { retain: Retain::TimeAndSize, max_bytes: 1, ..TopicSettings::default() }
 }
@@ -78,7 +78,7 @@ async fn a_reader_of_the_oldest_event_begins_with_the_oldest_there_is_when_it_be
 }
 
 async fn lost(consumer: &mut Consumer) -> (u64, u64) {
-    match timeout(SOON, consumer.notices.recv()).await.expect("it is told").unwrap() {
+    match timeout(SOON, consumer.notices.recv()).await.expect("it is notified").unwrap() {
         Notice::EventsLost { topic, subscription, partition: 0, first, last } => {
             assert_eq!((topic.as_str(), subscription.as_str()), ("orders", "payment"));
             (first, last)
@@ -110,15 +110,15 @@ async fn a_consumer_hears_of_what_was_lost_while_nobody_was_there() {
     let (topic, name) = ("orders".parse().unwrap(), "payment".parse().unwrap());
     let options = SubscriptionOptions::default();
     engine.ask(Request::CreateSubscription { topic, name, options, from: Start::Earliest }).await;
-    for passes in 1..4 {
+    for rounds in 1..4 {
         engine.publish("orders", 10).await;
         drop_all(&engine).await;
-        engine.until_info(|info| info.events_lost == passes * 10).await;
+        engine.until_info(|info| info.events_lost == rounds * 10).await;
     }
     let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
     // One range for all of it.
     assert_eq!(lost(&mut consumer).await, (0, 29));
-    // The next one is told of what comes, and not of the same again.
+    // The next one is notified of new losses, and not of the same again.
     drop(consumer);
     let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
     engine.publish("orders", 1).await;

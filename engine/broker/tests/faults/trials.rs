@@ -50,10 +50,10 @@ async fn nothing_waits_for_a_configuration_that_is_tried() {
         tokio::task::yield_now().await;
     }
     timeout(SOON, engine.topic("invoices", TopicSettings::default())).await.expect("it waits for a trial");
-    let mut places = engine.plugins.trials.lock().unwrap().clone();
-    places.sort_unstable();
-    places.dedup();
-    assert_eq!(places.len(), 3, "trials share a place");
+    let mut attachments = engine.plugins.trials.lock().unwrap().clone();
+    attachments.sort_unstable();
+    attachments.dedup();
+    assert_eq!(attachments.len(), 3, "trials share an attachment");
     trials.shutdown().await;
 }
 

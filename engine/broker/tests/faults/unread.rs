@@ -49,7 +49,7 @@ async fn a_reader_pays_its_debt_of_bytes_before_it_gets_more() {
     assert!(bytes(&first) > 5_000);
     reader.credit.grant(Credit { events: 5, bytes: 1_000 }).await.unwrap();
     let more = timeout(Duration::from_millis(200), reader.outgoing.recv()).await;
-    assert!(more.is_err(), "4,000 bytes are owed still");
+    assert!(more.is_err(), "4,000 bytes are still to be repaid");
     reader.credit.grant(Credit { events: 0, bytes: 10_000 }).await.unwrap();
     timeout(SOON, reader.outgoing.recv()).await.unwrap().unwrap().unwrap();
     engine.broker.shutdown().await;

@@ -117,9 +117,9 @@ async fn pause_stops_before_the_failing_event_and_a_later_run_goes_on_there() {
         let mut seen = offsets(&filtered.passed);
         assert_eq!(seen, (0..700).filter(|offset| *offset != 3).collect::<Vec<_>>());
         assert_eq!(ranges(&filtered.dropped), [(3, 4)]);
-        let paused = filtered.progress.paused.expect("the place pauses");
+        let paused = filtered.progress.paused.expect("the chain pauses");
         assert_eq!(paused.retry_after, None);
-        assert!(paused.why.starts_with("plugin probe@3 pauses the place at offset 700: "), "{}", paused.why);
+        assert!(paused.why.starts_with("plugin probe@3 pauses the chain at offset 700: "), "{}", paused.why);
         fixed.store(1, Ordering::Relaxed);
         let filtered = chain.filter(within(&sources, 700..1200)).await;
         seen.extend(offsets(&filtered.passed));
@@ -189,7 +189,7 @@ async fn two_seconds_of_failing_calls_open_the_breaker_and_nothing_is_lost() {
             clock.advance(paused.retry_after.expect("a breaker probes"));
             pauses += 1;
         }
-        assert!(pauses < 100, "the place makes progress");
+        assert!(pauses < 100, "the chain makes progress");
     }
     assert!(pauses > 0, "26 failing calls, charged 100 ms each, are over 2 s");
     assert_eq!(gone, [100, 300]);

@@ -312,7 +312,7 @@ fn act_of(plan: &[u8], offset: u64) -> Act {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// Whatever fails and wherever places pause: after all runs each event that the stage answered was counted once.
+    /// Whatever fails and wherever chains pause: after all runs each event that the stage answered was counted once.
     #[test]
     fn state_is_that_of_the_events_that_count(
         (plan, after) in (prop::collection::vec(0u8..60, 900), prop::collection::vec(0u8..60, 900)),

@@ -30,26 +30,26 @@ pub(crate) struct TopicArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TopicAction {
-    /// Make a topic; one that exists with these very settings is left as it is
+    /// Create a topic; an existing one with the same settings is left as it is
     Create {
         /// Its name: up to 128 of a-z 0-9 . _ - beginning with a letter or digit; dlq.… is the engine's own
         #[arg(value_parser = parse_free_topic)]
         topic: TopicName,
-        /// How many partitions, 1 to 1024; fixed for ever
+        /// Number of partitions, 1 to 1024; cannot be changed later
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
         partitions: u16,
         #[command(flatten)]
         settings: SettingsArgs,
     },
-    /// All topics
+    /// List all topics
     List,
-    /// One topic with its partitions
+    /// Describe one topic with its partitions
     Describe {
         /// Its name
         #[arg(value_parser = parse_any_topic)]
         topic: TopicName,
     },
-    /// Change a topic's settings; those that are not named stay as they are
+    /// Change a topic's settings; those that are not given stay as they are
     #[command(
         override_usage = "levada topic set <TOPIC> [--durability ..] [--retain ..] [--retain-for ..] [--max-bytes ..]"
     )]
@@ -60,9 +60,10 @@ pub(crate) enum TopicAction {
         #[command(flatten)]
         changes: Changes,
     },
-    /// Delete a topic with its events; asks first, or needs --force, if subscriptions or routes go with it or need it
+    /// Delete a topic with its events; asks first, or needs --force, if subscriptions or routes would be deleted with
+    /// it or need it
     Delete {
-        /// Its name; a dead-letter topic's, too
+        /// Its name, also of a dead-letter topic
         #[arg(value_parser = parse_any_topic)]
         topic: TopicName,
         #[command(flatten)]
@@ -76,12 +77,12 @@ pub(crate) struct DeleteArgs {
     /// Delete without asking, with everything that depends on it
     #[arg(long)]
     pub(crate) force: bool,
-    /// Also delete the dead-letter topics of the subscriptions and routes that go
+    /// Also delete the dead-letter topics of the deleted subscriptions and routes
     #[arg(long)]
     pub(crate) with_dead_letters: bool,
 }
 
-/// Settings of a topic that is made.
+/// Settings of a topic that is created.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SettingsArgs {
     /// What an acknowledgement means
@@ -90,10 +91,10 @@ pub(crate) struct SettingsArgs {
     /// Which events retention may drop
     #[arg(long, value_enum, default_value_t = RetainArg::TimeAndAcked)]
     pub(crate) retain: RetainArg,
-    /// How long events are kept at least, as 90m, 72h or 7d
+    /// How long events are kept at least, such as 90m, 72h or 7d
     #[arg(long, value_name = "DURATION", default_value = "3d")]
     pub(crate) retain_for: DurationMs,
-    /// Stored bytes over which --retain time-and-size drops the oldest events, as 10GiB; 0 for no bound
+    /// Stored bytes over which --retain time-and-size drops the oldest events, such as 10GiB; 0 for no bound
     #[arg(long, value_name = "SIZE", default_value = "0", value_parser = parse_size)]
     pub(crate) max_bytes: u64,
 }
@@ -108,10 +109,10 @@ pub(crate) struct Changes {
     /// Which events retention may drop
     #[arg(long, value_enum)]
     pub(crate) retain: Option<RetainArg>,
-    /// How long events are kept at least, as 90m, 72h or 7d
+    /// How long events are kept at least, such as 90m, 72h or 7d
     #[arg(long, value_name = "DURATION")]
     pub(crate) retain_for: Option<DurationMs>,
-    /// Stored bytes over which --retain time-and-size drops the oldest events, as 10GiB; 0 for no bound
+    /// Stored bytes over which --retain time-and-size drops the oldest events, such as 10GiB; 0 for no bound
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) max_bytes: Option<u64>,
 }
@@ -149,7 +150,7 @@ pub(crate) struct SubscriptionArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SubscriptionAction {
-    /// Make a subscription; `levada subscribe` makes one too, and consumes it
+    /// Create a subscription; `levada subscribe` creates one too, and consumes it
     Create {
         #[command(flatten)]
         subscription: SubscriptionPath,
@@ -160,13 +161,13 @@ pub(crate) enum SubscriptionAction {
         #[command(flatten)]
         options: OptionsArgs,
     },
-    /// The subscriptions of one topic or of all
+    /// List the subscriptions of one topic or of all
     List {
         /// The topic [default: all]
         #[arg(value_parser = parse_any_topic)]
         topic: Option<TopicName>,
     },
-    /// One subscription: what it is like, how far it is, why it is paused
+    /// Describe one subscription: its options, its progress, why it is paused
     Describe {
         #[command(flatten)]
         subscription: SubscriptionPath,
@@ -178,7 +179,7 @@ pub(crate) enum SubscriptionAction {
         #[command(flatten)]
         how: DeleteArgs,
     },
-    /// Let a paused subscription go on, and see whether it does: it pauses again if the cause is still there
+    /// Resume a paused subscription, and check that it runs: it pauses again if the cause is still there
     Resume {
         #[command(flatten)]
         subscription: SubscriptionPath,
@@ -195,7 +196,7 @@ pub(crate) struct PluginArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PluginAction {
-    /// Store a plugin's next version; places that name the plugin without a version change over to it
+    /// Store a plugin's next version; attachments that name the plugin without a version follow it
     ///
     /// The engine compiles the component, which may take a minute for one with a language runtime; the command waits up
     /// to 10 minutes and says so every 5 s.
@@ -208,16 +209,16 @@ pub(crate) enum PluginAction {
         /// A configuration, as JSON text, that the plugin must accept before it is stored
         #[arg(long, value_name = "JSON", requires = "file", value_parser = parse_json)]
         config: Option<String>,
-        /// Deploy the plugins that this binary carries, where they are not there yet: json-filter, json-project,
+        /// Deploy the plugins that this binary carries, unless they are deployed already: json-filter, json-project,
         /// content-router, sample
         #[arg(long, conflicts_with_all = ["name", "file"])]
         bundled: bool,
     },
-    /// All versions of all plugins, where they are used and what they cost
+    /// List all versions of all plugins, with their attachments and cost
     ///
     /// NS/EVENT is processor time; where EVENTS/CALL is near 1 it is mostly the cost of a call.
     List,
-    /// Remove a plugin, or one version of it; refused while a place uses it
+    /// Remove a plugin, or one version of it; refused while it is attached
     Remove {
         /// NAME for all versions, NAME@VERSION for one
         #[arg(value_name = "NAME[@VERSION]", value_parser = parse_plugin)]
@@ -235,7 +236,7 @@ pub(crate) struct RouteArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RouteAction {
-    /// Make a route; one that exists with this very chain is left as it is
+    /// Create a route; an existing one with the same chain is left as it is
     Create {
         /// Its name: up to 63 of a-z 0-9 _ - beginning with a letter or digit
         route: RouteName,
@@ -252,21 +253,21 @@ pub(crate) enum RouteAction {
         #[arg(long, value_name = "START", default_value = "latest", value_parser = parse_start, allow_hyphen_values = true)]
         start: Start,
     },
-    /// All routes
+    /// List all routes
     List,
-    /// One route: what it is like, how far it is, why it is paused or blocked
+    /// Describe one route: its chain, its progress, why it is paused or blocked
     Describe {
         /// Its name
         route: RouteName,
     },
-    /// Delete a route; what it has written stays
+    /// Delete a route; the events that it has written stay
     Delete {
         /// Its name
         route: RouteName,
         #[command(flatten)]
         how: DeleteArgs,
     },
-    /// Let a paused route go on, and see whether it does: it pauses again if the cause is still there
+    /// Resume a paused route, and check that it runs: it pauses again if the cause is still there
     Resume {
         /// Its name
         route: RouteName,

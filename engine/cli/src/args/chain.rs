@@ -1,5 +1,5 @@
-//! What a place is like as it is typed: its chain of plugins, what happens to an event that one fails on, and how a
-//! subscription delivers.
+//! Flags of an attachment: its chain of plugins, what happens to an event that one fails on, and how a subscription
+//! delivers.
 
 use levada_protocol::request::{OnError, StageSpec, SubscriptionOptions};
 use levada_terminal::{choices::OrderArg, values::parse_size};
@@ -10,7 +10,8 @@ use super::values::{parse_duration_u32, parse_stage};
 #[derive(Debug, clap::Args)]
 pub(crate) struct ChainArgs {
     /// A plugin that events pass: NAME (the newest version, also later) or NAME@VERSION, then :{JSON} to configure it;
-    /// repeat it for a chain, as --plugin 'json-filter:{"where":"amount > 0"}' --plugin 'json-project:{"keep":["id"]}'
+    /// repeat it for a chain, for example --plugin 'json-filter:{"where":"amount > 0"}' --plugin
+    /// 'json-project:{"keep":["id"]}'
     #[arg(long = "plugin", value_name = "P[@V][:CONFIG]", value_parser = parse_stage, help_heading = PLUGINS)]
     plugins: Vec<StageSpec>,
     /// What happens to an event that a plugin refuses or fails on [default: dead-letter]
@@ -37,7 +38,7 @@ enum OnErrorArg {
     DeadLetter,
     /// It is dropped and counted
     Skip,
-    /// The place stops until somebody resumes it
+    /// The subscription or route stops until it is resumed
     Pause,
     /// It goes on unchanged
     Pass,
@@ -80,7 +81,7 @@ pub(crate) struct OptionsArgs {
     /// How several consumers share the subscription [default: key]
     #[arg(long, value_enum)]
     order: Option<OrderArg>,
-    /// Time in which a delivered event must be acknowledged, or it comes again; 10ms to 1d [default: 30s]
+    /// Time in which a delivered event must be acknowledged, or it is delivered again; 10ms to 1d [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration_u32)]
     ack_timeout: Option<u32>,
     /// Deliveries after which an event becomes a dead letter, 1 to 10000 [default: 16]

@@ -47,10 +47,11 @@ const ENGINE: &str = "Which engine";
 /// Flags of every command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CommonArgs {
-    /// How results and errors are printed: for people, or one JSON object a line; events are JSON either way, unless --payload says otherwise
+    /// How results and errors are printed: for people, or one JSON object a line; events are JSON either way, unless
+    /// --payload says otherwise
     #[arg(long, global = true, value_enum, default_value_t = Format::Text, help_heading = EVERYWHERE)]
     pub(crate) output: Format,
-    /// Print no remarks and no progress on stderr; errors are printed all the same
+    /// Print no remarks and no progress on stderr; errors are still printed
     #[arg(long, short, global = true, help_heading = EVERYWHERE)]
     pub(crate) quiet: bool,
     /// Log more to stderr; -vv more still
@@ -81,20 +82,20 @@ pub(crate) struct ClientArgs {
 pub(crate) enum Command {
     /// Run the engine
     Serve(ServeArgs),
-    /// Show it all: an engine, plugins, an order service, three subscribers, and a table that proves the result
+    /// Run a demonstration: an engine, plugins, an order service, three subscribers, and a table that proves the result
     Demo(DemoArgs),
-    /// Make, show, change and delete topics
+    /// Create, show, change and delete topics
     Topic(TopicArgs),
     /// Publish events: lines of JSON from stdin or a file
     #[command(after_help = PUBLISH_HELP)]
     Publish(PublishArgs),
-    /// Consume a durable subscription, made on first use; prints and acknowledges each event
+    /// Consume a durable subscription, created on first use; prints and acknowledges each event
     #[command(after_help = SUBSCRIBE_HELP)]
     Subscribe(SubscribeArgs),
     /// Read stored events without leaving a trace
     #[command(after_help = READ_HELP)]
     Read(ReadArgs),
-    /// Make, show, resume and delete subscriptions
+    /// Create, show, resume and delete subscriptions
     Subscription(SubscriptionArgs),
     /// Deploy, list and remove WebAssembly plugins
     Plugin(PluginArgs),
@@ -130,7 +131,7 @@ const PUBLISH_HELP: &str = concat!(
     "\n  echo 'any text' | levada publish orders --raw"
 );
 
-/// How payloads are printed that are no JSON.
+/// How payloads that are not JSON are printed.
 macro_rules! other_bytes {
     () => {
         "A payload that is JSON on one line is printed as it is under payload, other text as payload_text, other bytes \
@@ -141,7 +142,7 @@ macro_rules! other_bytes {
 const READ_HELP: &str = other_bytes!();
 
 const SUBSCRIBE_HELP: &str = concat!(
-    "The subscription stays when this command ends, and keeps its place. ",
+    "The subscription and its position remain when this command ends. ",
     "Flags that say how it delivers count when it is made. If it exists, a flag that differs is refused, ",
     "and what no flag says is as it is.\n\n",
     "What is printed is acknowledged, whether anybody reads it or not: to take one event, say --max 1 instead of \
@@ -153,11 +154,11 @@ const SUBSCRIBE_HELP: &str = concat!(
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
-    /// Configuration file, as --print-config prints it; the environment (LEVADA_HTTP_ADDRESS sets the address of section
-    /// http) wins over it, and flags win over both
+    /// Configuration file, as --print-config prints it; the environment (LEVADA_HTTP_ADDRESS sets the address of
+    /// section http) wins over it, and flags win over both
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Where everything is kept [default: ./levada-data]
+    /// The data directory [default: ./levada-data]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// UDP address for QUIC: ADDRESS:PORT, HOST:PORT, or a port alone on 127.0.0.1; port 0 takes a free one
@@ -167,10 +168,10 @@ pub(crate) struct ServeArgs {
     /// TCP address for HTTP (/healthz, /readyz, /metrics), as --listen [default: 127.0.0.1:7601]
     #[arg(long, value_name = "ADDR", value_parser = levada_server::config::parse_address)]
     pub(crate) http: Option<SocketAddr>,
-    /// Form of the log on stderr [default: text]
+    /// Format of the log on stderr [default: text]
     #[arg(long, value_enum)]
     pub(crate) log_format: Option<Format>,
-    /// Print every setting in force with its explanation, as a configuration file, and stop
+    /// Print every setting in force with its explanation, as a configuration file, and exit
     #[arg(long)]
     pub(crate) print_config: bool,
     /// Also shut down when stdin ends: for programs that run an engine and must not leave it behind
@@ -188,13 +189,13 @@ pub(crate) struct PublishArgs {
     // Taken only to say where events come from.
     #[arg(hide = true)]
     pub(crate) words: Vec<String>,
-    /// Key of every event that names none itself
+    /// Key of every event without a key of its own
     #[arg(long, value_name = "K")]
     pub(crate) key: Option<String>,
     /// A header of every event, before the event's own; repeatable
     #[arg(long = "header", value_name = "N=V", value_parser = parse_header)]
     pub(crate) headers: Vec<(String, String)>,
-    /// Where the lines come from; - for stdin
+    /// File to read the lines from; - for stdin
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub(crate) file: PathBuf,
     /// Events a second at most [default: as fast as it goes]
@@ -203,8 +204,8 @@ pub(crate) struct PublishArgs {
     /// Each line is a payload as it is, text or JSON, without its line end (LF or CR LF)
     #[arg(long)]
     pub(crate) raw: bool,
-    /// How long to try an event again that the engine refuses for a while (a full disk) or cannot be reached with;
-    /// then it fails. 1ms to 6d
+    /// How long to retry an event while the engine refuses it temporarily (a full disk) or cannot be reached; then it
+    /// fails. 1ms to 6d
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_timeout)]
     pub(crate) timeout: DurationMs,
 }
@@ -215,19 +216,19 @@ pub(crate) struct SubscribeArgs {
     pub(crate) client: ClientArgs,
     #[command(flatten)]
     pub(crate) subscription: SubscriptionPath,
-    /// Where the subscription begins, if it is made now: earliest, latest, an offset, or a time: 2026-01-31T12:00:00Z,
-    /// 2026-01-31 (without a zone it is UTC), now, -1h, '2h ago' [default: latest]
+    /// Where the subscription begins, if it is created now: earliest, latest, an offset, or a time:
+    /// 2026-01-31T12:00:00Z, 2026-01-31 (without a zone it is UTC), now, -1h, '2h ago' [default: latest]
     #[arg(long, alias = "start", value_name = "START", value_parser = parse_start, allow_hyphen_values = true)]
     pub(crate) from: Option<Start>,
     #[command(flatten)]
     pub(crate) options: OptionsArgs,
-    /// Stop after this many events [default: go on until interrupted]
+    /// Stop after this many events [default: until interrupted]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
     pub(crate) max: Option<u64>,
-    /// Print without acknowledging: the events come again, to the next consumer
+    /// Print without acknowledging: the events are delivered again, to the next consumer
     #[arg(long)]
     pub(crate) no_ack: bool,
-    /// Print each event's payload alone, as it is, and a line end behind it
+    /// Print each event's payload alone, as it is, followed by a line end
     #[arg(long)]
     pub(crate) payload: bool,
 }
@@ -253,10 +254,10 @@ pub(crate) struct ReadArgs {
     /// Stop after this many events [default: all that are stored]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
     pub(crate) max: Option<u64>,
-    /// Go on with new events instead of stopping at the end
+    /// Continue with new events instead of stopping at the end
     #[arg(long)]
     pub(crate) follow: bool,
-    /// Print each event's payload alone, as it is, and a line end behind it
+    /// Print each event's payload alone, as it is, followed by a line end
     #[arg(long)]
     pub(crate) payload: bool,
 }

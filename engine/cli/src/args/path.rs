@@ -20,7 +20,7 @@ struct Typed {
     /// The subscription: TOPIC/SUBSCRIPTION, or TOPIC with --subscription
     #[arg(value_name = "TOPIC/SUBSCRIPTION")]
     path: TypedPath,
-    /// The subscription's name, if only the topic stands before: up to 63 of a-z 0-9 _ - beginning with a letter or
+    /// The subscription's name, if only the topic is given before: up to 63 of a-z 0-9 _ - beginning with a letter or
     /// digit
     #[arg(long, short, value_name = "S")]
     subscription: Option<SubscriptionName>,

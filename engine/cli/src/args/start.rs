@@ -14,7 +14,7 @@ pub(super) const LAST_MAX: u64 = 10_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Beginning {
     At(Start),
-    /// So many events before the end.
+    /// This many events before the end.
     Last(u64),
 }
 

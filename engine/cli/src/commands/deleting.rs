@@ -1,4 +1,5 @@
-//! What the commands that delete have in common: they ask before they take anything along, and say what is gone.
+//! What the commands that delete have in common: they ask before they delete anything else along, and print what was
+//! deleted.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
@@ -11,15 +12,15 @@ use crate::args::DeleteArgs;
 
 /// A deletion as it is printed.
 #[derive(Serialize)]
-struct Told<'a> {
+struct Printed<'a> {
     /// What was named.
     deleted: &'a str,
     #[serde(flatten)]
     gone: &'a Deleted,
 }
 
-/// Deletes, and says what is gone. If something else goes along or needs it, the user is asked on a terminal, and the
-/// deletion is forced if they agree.
+/// Deletes, and prints what was deleted. If something else would be deleted with it or needs it, the user is asked on a
+/// terminal, and the deletion is forced if they agree.
 pub(super) async fn delete(
     output: &Output,
     args: &DeleteArgs,
@@ -33,10 +34,10 @@ pub(super) async fn delete(
         match ask_engine(options).await {
             Err(refused) if !options.force && is_in_use(refused.code()) && asks(output) => {
                 let refusal = refused.to_string();
-                // What was agreed to is what goes: it may have become more meanwhile.
+                // Only what the user agreed to is deleted: it may be more by now.
                 if shown.as_ref() == Some(&refusal) {
                     let gone = ask_engine(DeleteOptions { force: true, ..options }).await?;
-                    return tell(output, kind, name, &gone);
+                    return report(output, kind, name, &gone);
                 }
                 if !confirmed(&refusal).await? {
                     let message = format!("{kind} {name} was not deleted");
@@ -46,14 +47,14 @@ pub(super) async fn delete(
                 }
                 shown = Some(refusal);
             }
-            other => return tell(output, kind, name, &other?),
+            other => return report(output, kind, name, &other?),
         }
     }
 }
 
-/// Says what is gone, and which dead letters stay.
-pub(super) fn tell(output: &Output, kind: &str, name: &str, gone: &Deleted) -> anyhow::Result<()> {
-    output.result(&Told { deleted: name, gone }, || text(kind, name, gone))?;
+/// Prints what was deleted, and which dead letters stay.
+pub(super) fn report(output: &Output, kind: &str, name: &str, gone: &Deleted) -> anyhow::Result<()> {
+    output.result(&Printed { deleted: name, gone }, || text(kind, name, gone))?;
     if !output.is_json() && !gone.dead_letters_kept.is_empty() {
         let kept = gone.dead_letters_kept.join(", ");
         output.remark(&format!("dead letters stay: `levada topic delete` deletes {kept}"));
@@ -65,12 +66,12 @@ fn is_in_use(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::TopicInUse | ErrorCode::SubscriptionInUse)
 }
 
-/// True if there is somebody to ask.
+/// True if a person can be asked.
 fn asks(output: &Output) -> bool {
     !output.is_json() && io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks whether to go on; whatever is not a yes is a no.
+/// Asks whether to continue; anything but a yes is a no.
 async fn confirmed(refusal: &str) -> anyhow::Result<bool> {
     let question = format!("{refusal}\nDelete it all the same? [y/N] ");
     let answer = tokio::task::spawn_blocking(move || {
@@ -99,7 +100,7 @@ fn text(kind: &str, name: &str, gone: &Deleted) -> String {
         along("dead-letter topic", if kind == "topic" { &gone.topics } else { &[] }),
     ];
     let mut lists: Vec<String> = lists.into_iter().flatten().collect();
-    // An answer names so many of each kind, and counts them all.
+    // A response names some of each kind, and counts all.
     let named = gone.topics.len() + gone.subscriptions.len() + gone.routes.len() + gone.plugins.len();
     let more = gone.count.saturating_sub(named as u64);
     if more > 0 {

@@ -1,7 +1,7 @@
 //! Prints deliveries, one write a frame: as NDJSON, or their payloads alone. Shared by `read` and `subscribe`.
 
 use levada_client::Delivery;
-use levada_json::{Place, write_event};
+use levada_json::{Location, write_event};
 use levada_protocol::{batch::EventRef, ids::Offset};
 use levada_terminal::output::{Output, Unwritten};
 
@@ -42,12 +42,12 @@ impl Printer<'_> {
             out.push(b'\n');
             return;
         }
-        let place = Place {
+        let location = Location {
             topic: self.topic,
             partition: delivery.partition(),
             offset,
             delivery: self.subscription.map(|name| (name, delivery.attempt())),
         };
-        write_event(out, place, event);
+        write_event(out, location, event);
     }
 }

@@ -29,7 +29,7 @@ pub(super) type Input = Result<(u64, Event), Failure>;
 /// Lines that are still to be read, and what every one of them gets.
 pub(super) struct Lines {
     source: Box<dyn BufRead + Send>,
-    /// Each line is a payload as it stands.
+    /// Each line is a payload as it is.
     is_raw: bool,
     /// The key of events that name none.
     key: Option<Bytes>,
@@ -48,7 +48,7 @@ impl Lines {
         })
     }
 
-    /// Turns lines into events until the input ends, a line is wrong, or nobody takes them.
+    /// Turns lines into events until the input ends, a line is wrong, or the receiver is dropped.
     pub(super) fn read(mut self, sender: &mpsc::Sender<Input>) {
         let mut line = Vec::new();
         for number in 1.. {

@@ -1,11 +1,11 @@
 //! One file per command. Each takes its arguments and the output, and talks to an engine through the client.
 
+mod attachment;
 mod completion;
 mod deleting;
 mod events;
 mod lines;
 mod nearest;
-mod place;
 mod plugin;
 mod publish;
 mod read;

@@ -13,8 +13,8 @@ use crate::{
     failure,
 };
 
-/// How long finding the name that was meant may take; the failure is told without it then.
-const LOOK: Duration = Duration::from_secs(2);
+/// How long finding the name that was meant may take; the failure is printed without it then.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The names in a command that an engine must know.
 #[derive(Debug, Default)]
@@ -119,7 +119,7 @@ impl Names {
         if !is_about_a_name {
             return error;
         }
-        match timeout(LOOK, meant).await {
+        match timeout(SEARCH_TIMEOUT, meant).await {
             Ok(Some(name)) => failure::with_hint(&error, &format!("the nearest name is {name}")),
             _ => error,
         }

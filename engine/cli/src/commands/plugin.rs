@@ -21,7 +21,7 @@ use crate::{
 const WAITING_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(output: &Output, args: PluginArgs) -> anyhow::Result<()> {
-    // What is wrong with the file is told whether or not an engine is there.
+    // An error of the file is reported even without an engine.
     let artefact = match &args.action {
         PluginAction::Deploy { file: Some(file), .. } => Some(read_artefact(file)?),
         _ => None,
@@ -39,7 +39,7 @@ async fn act(
     match action {
         PluginAction::Deploy { bundled: true, .. } => {
             for (plugin, deployed) in levada_bundled::deploy_all(client).await? {
-                tell(output, &plugin, deployed)?;
+                report(output, &plugin, deployed)?;
             }
         }
         PluginAction::Deploy { name, config, .. } => {
@@ -47,9 +47,9 @@ async fn act(
                 anyhow::bail!(Failure::usage("expected a name and a file, or --bundled"));
             };
             let plugin = deploy(output, client, name.as_str(), artefact, config.clone()).await?;
-            tell(output, &plugin, !plugin.already_deployed)?;
+            report(output, &plugin, !plugin.already_deployed)?;
             if plugin.already_deployed {
-                tell_newer(output, client, &plugin).await?;
+                report_newer(output, client, &plugin).await?;
             }
         }
         PluginAction::List => {
@@ -59,7 +59,7 @@ async fn act(
         PluginAction::Remove { plugin: (name, version) } => {
             let gone = client.remove_plugin(name.as_str(), *version).await?;
             let what = version.map_or_else(|| name.to_string(), |version| format!("{name}@{version}"));
-            deleting::tell(output, "plugin", &what, &gone)?;
+            deleting::report(output, "plugin", &what, &gone)?;
         }
     }
     Ok(())
@@ -92,15 +92,15 @@ async fn deploy(
 ) -> anyhow::Result<PluginInfo> {
     let size = artefact.len() as u64;
     let deploying = client.deploy_plugin(name, artefact, config);
-    let tell = |waited: Duration| {
+    let report = |waited: Duration| {
         let size = output::bytes(size);
         output.remark(&format!("the engine is compiling {name} ({size}), {} s so far", waited.as_secs()));
     };
-    Ok(telling(WAITING_EVERY, tell, deploying).await?)
+    Ok(reporting(WAITING_EVERY, report, deploying).await?)
 }
 
-/// Waits for `work`, and tells after each `every` how long that has taken so far.
-async fn telling<T>(every: Duration, tell: impl Fn(Duration), work: impl Future<Output = T>) -> T {
+/// Waits for `work`, and reports after each `every` how long that has taken so far.
+async fn reporting<T>(every: Duration, report: impl Fn(Duration), work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     let mut waited = Duration::ZERO;
     loop {
@@ -108,28 +108,28 @@ async fn telling<T>(every: Duration, tell: impl Fn(Duration), work: impl Future<
             return done;
         }
         waited += every;
-        tell(waited);
+        report(waited);
     }
 }
 
 /// A plugin version, and whether it is new.
 #[derive(Serialize)]
-struct Told<'a> {
+struct Deployed<'a> {
     #[serde(flatten)]
     plugin: &'a PluginInfo,
-    /// False if this version was this very artefact already.
+    /// False if this version had the same artefact already.
     deployed: bool,
 }
 
-fn tell(output: &Output, plugin: &PluginInfo, deployed: bool) -> anyhow::Result<()> {
-    Ok(output.result(&Told { plugin, deployed }, || {
+fn report(output: &Output, plugin: &PluginInfo, deployed: bool) -> anyhow::Result<()> {
+    Ok(output.result(&Deployed { plugin, deployed }, || {
         let what = format!("{}@{} ({})", plugin.name, plugin.version, output::bytes(plugin.size));
         if deployed { format!("deployed plugin {what}") } else { format!("already deployed as {what}") }
     })?)
 }
 
-/// Says that places use a newer version, if there is one.
-async fn tell_newer(output: &Output, client: &Client, plugin: &PluginInfo) -> anyhow::Result<()> {
+/// Says that attachments use a newer version, if there is one.
+async fn report_newer(output: &Output, client: &Client, plugin: &PluginInfo) -> anyhow::Result<()> {
     let all = client.list_plugins().await?;
     let newer = all.iter().filter(|other| other.name == plugin.name && other.version > plugin.version);
     if let Some(newest) = newer.max_by_key(|other| other.version) {
@@ -178,7 +178,7 @@ fn table(plugins: &[PluginInfo]) -> Rows {
     rows
 }
 
-/// What is behind the figures.
+/// The last error and memory restarts, as text.
 fn remarks(plugin: &PluginInfo) -> String {
     let restarts = match plugin.memory_restarts {
         0 => None,
@@ -200,19 +200,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn whoever_waits_is_told_how_long_until_it_is_over() {
-        let told = RefCell::new(Vec::new());
+    async fn the_time_is_reported_until_the_work_ends() {
+        let reported = RefCell::new(Vec::new());
         let (done, end) = tokio::sync::oneshot::channel();
         let done = RefCell::new(Some(done));
-        let tell = |waited: Duration| {
-            told.borrow_mut().push(waited.as_millis());
-            if told.borrow().len() == 3 {
+        let report = |waited: Duration| {
+            reported.borrow_mut().push(waited.as_millis());
+            if reported.borrow().len() == 3 {
                 // The engine answers now.
                 let _sent = done.take().map(|done| done.send("deployed"));
             }
         };
-        let answer = telling(Duration::from_millis(1), tell, end).await;
-        assert_eq!((answer, told.into_inner()), (Ok("deployed"), vec![1, 2, 3]));
+        let answer = reporting(Duration::from_millis(1), report, end).await;
+        assert_eq!((answer, reported.into_inner()), (Ok("deployed"), vec![1, 2, 3]));
     }
 
     #[test]

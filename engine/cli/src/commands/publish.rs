@@ -28,12 +28,12 @@ use crate::{args::PublishArgs, client, failure::code_of};
 const LINES_AHEAD: usize = 1_024;
 /// Events published ahead of their acknowledgement, at most; the client's own buffer is a limit in bytes.
 const TICKETS_AHEAD: usize = 65_536;
-/// How often it is looked whether acknowledgements come.
-const LOOK: Duration = Duration::from_millis(250);
-/// If none came for so long, the user is told why.
+/// How often the progress of acknowledgements is checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// After this time without one, the reason is printed.
 const DELAYED: Duration = Duration::from_millis(1_500);
-/// The same reason is told again after this.
-const TELL_AGAIN: Duration = Duration::from_secs(10);
+/// The same reason is printed again after this.
+const REPEAT_AFTER: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(output: &Output, args: PublishArgs) -> anyhow::Result<()> {
     if !args.words.is_empty() {
@@ -71,7 +71,7 @@ async fn publish(output: &Output, client: &Client, args: &PublishArgs, lines: Li
         biased;
         () = &mut stop => Err(Failure::interrupted().into()),
         both = both => both.map_err(anyhow::Error::from).and_then(|(sent, summary)| sent.map(|()| summary)),
-        never = tell_delays(output, client, &publisher, args, &published) => match never {},
+        never = report_delays(output, client, &publisher, args, &published) => match never {},
     };
     match done {
         Ok(summary) => Ok(output.result(&summary, || summary.text())?),
@@ -108,7 +108,7 @@ async fn send_all(
 }
 
 /// Says on stderr why no acknowledgements come, when none have come for a while.
-async fn tell_delays(
+async fn report_delays(
     output: &Output,
     client: &Client,
     publisher: &Publisher,
@@ -118,11 +118,11 @@ async fn tell_delays(
     let reason = Reason::default();
     tokio::select! {
         never = reason.follow(client) => never,
-        never = look_for_delays(output, client, publisher, args, published, &reason) => never,
+        never = watch_for_delays(output, client, publisher, args, published, &reason) => never,
     }
 }
 
-async fn look_for_delays(
+async fn watch_for_delays(
     output: &Output,
     client: &Client,
     publisher: &Publisher,
@@ -130,11 +130,11 @@ async fn look_for_delays(
     published: &Cell<u64>,
     reason: &Reason,
 ) -> Infallible {
-    let mut looks = interval(LOOK);
+    let mut checks = interval(CHECK_INTERVAL);
     let (mut seen, mut since) = (published.get(), Instant::now());
-    let mut told: Option<(Option<ErrorCode>, Instant)> = None;
+    let mut reported: Option<(Option<ErrorCode>, Instant)> = None;
     loop {
-        looks.tick().await;
+        checks.tick().await;
         if published.get() != seen || publisher.figures().buffered_bytes == 0 {
             (seen, since) = (published.get(), Instant::now());
         }
@@ -148,16 +148,16 @@ async fn look_for_delays(
             Some(refusal) => (Some(refusal.code), refusal.to_string()),
             None => (None, "the engine has not answered yet".to_owned()),
         };
-        // A sentence may hold figures that change all the time; the code tells reasons apart.
+        // A sentence may hold numbers that change all the time; the code distinguishes reasons.
         let is_due = |(before, at): &(Option<ErrorCode>, Instant)| {
-            at.elapsed() >= if *before == code { TELL_AGAIN } else { DELAYED }
+            at.elapsed() >= if *before == code { REPEAT_AFTER } else { DELAYED }
         };
-        if told.as_ref().is_none_or(is_due) {
+        if reported.as_ref().is_none_or(is_due) {
             output.remark(&format!(
                 "waiting: {why}; each event is tried again for {} (--timeout)",
                 output::duration_ms(args.timeout.0)
             ));
-            told = Some((code, Instant::now()));
+            reported = Some((code, Instant::now()));
         }
     }
 }
@@ -191,9 +191,9 @@ impl Summary {
             [only] if only.partition == 0 => format!("{published}, last offset {}", only.offset),
             [only] => format!("{published}, last offset {} in partition {}", only.offset, only.partition),
             many => {
-                let places: Vec<String> =
+                let offsets: Vec<String> =
                     many.iter().map(|last| format!("{}:{}", last.partition, last.offset)).collect();
-                format!("{published}, last offsets by partition {}", places.join(" "))
+                format!("{published}, last offsets by partition {}", offsets.join(" "))
             }
         }
     }
@@ -211,12 +211,12 @@ async fn await_tickets(
         let known = last.entry(receipt.partition).or_default();
         *known = (*known).max(receipt.offset);
     }
-    let place = |(partition, offset): (&PartitionId, &Option<Offset>)| {
+    let position = |(partition, offset): (&PartitionId, &Option<Offset>)| {
         offset.map(|offset| Last { partition: partition.0, offset: offset.0 })
     };
     Ok(Summary {
         topic: topic.to_owned(),
         published: published.get(),
-        last: last.iter().filter_map(place).collect(),
+        last: last.iter().filter_map(position).collect(),
     })
 }

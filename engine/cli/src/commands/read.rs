@@ -42,7 +42,7 @@ async fn read(output: &Output, client: &Client, args: &ReadArgs) -> anyhow::Resu
         () = &mut stop => Ok(()),
         () = output.closed() => Ok(()),
         ended = printing.run(client) => ended,
-        never = waiting.tell_stops(|| printed.get(), ask) => match never {},
+        never = waiting.report_stops(|| printed.get(), ask) => match never {},
     }
 }
 
@@ -94,7 +94,7 @@ impl Printing<'_> {
 
     /// Prints the last `count` events before those that `following` brings, in the order in which they were stored.
     ///
-    /// They are looked at twice: first to find out which they are, and then to print them as they come, so that no
+    /// They are read twice: first to find out which they are, and then to print them as they come, so that no
     /// more than what is under way is held.
     async fn print_last(&self, client: &Client, following: &Reader, count: u64) -> anyhow::Result<()> {
         let mut stored: Vec<(Timestamp, u16)> = Vec::new();

@@ -12,8 +12,9 @@ use levada_terminal::{
 };
 
 use super::{
-    Made, deleting,
-    place::{self, Standing},
+    Made,
+    attachment::{self, Standing},
+    deleting,
 };
 use crate::{
     args::{RouteAction, RouteArgs},
@@ -31,7 +32,8 @@ async fn act(output: &Output, client: &Client, action: RouteAction) -> anyhow::R
             let made = client.ensure_route(spec).await?;
             output.result(&Made::of(&made), || {
                 let spec = &made.found.spec;
-                let what = format!("route {}: {} -> {}", spec.name, spec.from, place::topics_text(&spec.to));
+                let what =
+                    format!("route {}: {} -> {}", spec.name, spec.from, attachment::topics_text(&spec.to));
                 if made.created { format!("created {what}") } else { format!("{what}: it exists already") }
             })?;
         }
@@ -40,7 +42,7 @@ async fn act(output: &Output, client: &Client, action: RouteAction) -> anyhow::R
             output.rows(&routes, || table(&routes))?;
             if !output.is_json() && routes.iter().any(|route| !route.state.is_running()) {
                 output.remark(
-                    "`levada route describe ROUTE` says in full why one is paused or blocked; a paused one goes on \
+                    "`levada route describe ROUTE` says in full why one is paused or blocked; a paused one continues \
                      with `levada route resume ROUTE`, a blocked one once its target takes events",
                 );
             }
@@ -58,9 +60,9 @@ async fn act(output: &Output, client: &Client, action: RouteAction) -> anyhow::R
             deleting::delete(output, &how, "route", route.as_str(), delete).await?;
         }
         RouteAction::Resume { route } => {
-            let look = async || Ok(standing(&find(client, &route).await?));
-            let let_go_on = async || client.resume_route(route.as_str()).await;
-            place::resume(output, "route", route.as_str(), look, let_go_on).await?;
+            let check = async || Ok(standing(&find(client, &route).await?));
+            let resume = async || client.resume_route(route.as_str()).await;
+            attachment::resume(output, "route", route.as_str(), check, resume).await?;
         }
     }
     Ok(())
@@ -72,7 +74,7 @@ async fn find(client: &Client, route: &RouteName) -> anyhow::Result<RouteInfo> {
 }
 
 fn standing(found: &RouteInfo) -> Standing {
-    let mut marks: Vec<u64> = found.positions.iter().map(|place| place.offset).collect();
+    let mut marks: Vec<u64> = found.positions.iter().map(|position| position.offset).collect();
     marks.push(found.dead_lettered);
     Standing {
         stopped: (!found.state.is_running()).then(|| found.state.clone()),
@@ -87,11 +89,11 @@ fn table(routes: &[RouteInfo]) -> Rows {
         rows.push([
             route.spec.name.to_string(),
             route.spec.from.to_string(),
-            place::topics_text(&route.spec.to),
+            attachment::topics_text(&route.spec.to),
             output::count(route.lag),
             output::count(route.dead_lettered),
             output::brief(&route.state.to_string()),
-            place::chain_cell(&route.spec.chain),
+            attachment::chain_cell(&route.spec.chain),
         ]);
     }
     rows
@@ -103,9 +105,9 @@ fn describe(found: &RouteInfo) -> String {
         ("made", output::time_ms(found.created_ms)),
         ("state", found.state.to_string()),
         ("from", found.spec.from.to_string()),
-        ("to", place::topics_text(&found.spec.to)),
-        ("chain", place::chain_lines(&found.spec.chain)),
-        ("positions", place::positions_text(&found.positions)),
+        ("to", attachment::topics_text(&found.spec.to)),
+        ("chain", attachment::chain_lines(&found.spec.chain)),
+        ("positions", attachment::positions_text(&found.positions)),
         ("lag", output::count(found.lag)),
         ("dead letters", output::count(found.dead_lettered)),
     ])

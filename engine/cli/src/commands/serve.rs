@@ -23,7 +23,7 @@ use crate::args::ServeArgs;
 
 /// On this many processors or fewer one thread for all connections is faster than a pool that steals work.
 const SINGLE_THREAD_CORES_MAX: usize = 4;
-/// What a process that ends at a second signal answers its parent: 128 and SIGINT's number.
+/// The exit code of a process that ends at a second signal: 128 and SIGINT's number.
 const INTERRUPTED: i32 = 130;
 
 /// Runs the engine; returns after its ordered shutdown.
@@ -44,7 +44,7 @@ pub(crate) fn run(output: &Output, args: ServeArgs, verbose: u8) -> anyhow::Resu
         .map_err(|error| Failure::new(error.code(), error.to_string()))?;
     let runtime = runtime()?;
     let served = runtime.block_on(Box::pin(serve(output, config, log, args.until_stdin_closes)));
-    // Everything has ended in its order but for plugins that are being compiled: nobody waits for those.
+    // Everything has ended in its order but for plugins that are being compiled: those are abandoned.
     runtime.shutdown_background();
     served
 }
@@ -118,7 +118,7 @@ async fn watch_signals(
         _ = terminate.recv() => {}
         () = closed => {}
     }
-    // Nobody listens if the engine is ending by itself.
+    // There is no receiver if the engine is ending by itself.
     let _ending = ask.send(());
     tokio::select! {
         _ = interrupt.recv() => {}
@@ -132,7 +132,7 @@ fn watch_stdin() -> io::Result<oneshot::Receiver<()>> {
     thread::Builder::new().name("stdin".to_owned()).spawn(move || {
         let mut rest = [0; 64];
         while matches!(io::stdin().read(&mut rest), Ok(1..)) {}
-        // Nobody waits any more if the engine is going away already.
+        // There is no receiver any more if the engine is stopping already.
         let _late = closed.send(());
     })?;
     Ok(wait)
@@ -148,7 +148,7 @@ struct Announcement {
     version: &'static str,
 }
 
-/// Which ports the system chose. They are data that was asked for: nobody knows them otherwise.
+/// Which ports the system chose. They are the command's result: they are not known otherwise.
 #[derive(Debug, Clone, Copy)]
 struct Chosen {
     quic: bool,
@@ -170,7 +170,7 @@ fn announce(output: &Output, started: &Started, chosen: Chosen) {
         let mut lines =
             [(chosen.quic, &quic), (chosen.http, &http)].into_iter().filter(|(chosen, _)| *chosen);
         let printed = lines.try_for_each(|(_, line)| output.line(line.trim_start()));
-        return printed.unwrap_or_else(|error| untold(&error));
+        return printed.unwrap_or_else(|error| unprinted(&error));
     }
     let printed = output.result(&announcement, || {
         format!(
@@ -180,10 +180,10 @@ fn announce(output: &Output, started: &Started, chosen: Chosen) {
         )
     });
     if let Err(error) = printed {
-        untold(&error);
+        unprinted(&error);
     }
 }
 
-fn untold(error: &Unwritten) {
+fn unprinted(error: &Unwritten) {
     tracing::warn!(%error, "the addresses could not be printed");
 }

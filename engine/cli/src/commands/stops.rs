@@ -1,5 +1,5 @@
-//! What is said while nothing comes: that a subscription or route is paused, that there is no connection and why, that it goes on.
-//! Shared by the commands that wait; knows no place itself.
+//! Remarks while a command waits: that a subscription or route is paused, that there is no connection and why, that it
+//! continues. Shared by the commands that wait; knows no requests.
 
 use std::{cell::RefCell, convert::Infallible, time::Duration};
 
@@ -7,29 +7,28 @@ use levada_client::{Client, Error, ErrorCode, RunState};
 use levada_terminal::output::Output;
 use tokio::time::{Instant, sleep, timeout};
 
-/// How soon after the beginning, and after anything that came, it is asked why nothing comes.
-const LOOK_FIRST: Duration = Duration::from_millis(200);
-/// And how often then, at most.
-const LOOK_LAST: Duration = Duration::from_secs(5);
-/// How long the engine may take to say how a place stands.
-const ANSWER: Duration = Duration::from_secs(2);
-/// How often it is asked whether the connection is there.
-const REASON_LOOK: Duration = Duration::from_secs(1);
+/// The wait before the first check why nothing comes, after the start and after any progress.
+const CHECK_FIRST: Duration = Duration::from_millis(200);
+/// The longest wait between two checks.
+const CHECK_LAST: Duration = Duration::from_secs(5);
+/// How long the engine may take to describe the subscription or route.
+const RESPONSE: Duration = Duration::from_secs(2);
+/// How often the connection is checked.
+const REASON_CHECK: Duration = Duration::from_secs(1);
 
-/// Who waits, and on what.
+/// What a command waits for.
 pub(super) struct Waiting<'a> {
     pub(super) output: &'a Output,
     pub(super) client: &'a Client,
     /// The engine's address as the user gave it.
     pub(super) addr: &'a str,
-    /// What goes on or does not, as `subscription orders/payment`.
+    /// What it waits for, such as `subscription orders/payment`.
     pub(super) what: String,
 }
 
 impl Waiting<'_> {
-    /// While `progress` stays the same: says why nothing comes, as far as the connection or `ask` knows, and that it
-    /// goes on.
-    pub(super) async fn tell_stops(
+    /// Prints why `progress` stays the same, as far as the connection or `ask` knows, and when it continues.
+    pub(super) async fn report_stops(
         &self,
         progress: impl Fn() -> u64,
         ask: impl AsyncFnMut() -> Result<Option<String>, Error>,
@@ -37,51 +36,51 @@ impl Waiting<'_> {
         let reason = Reason::default();
         tokio::select! {
             never = reason.follow(self.client) => never,
-            never = self.look(progress, ask, &reason) => never,
+            never = self.check(progress, ask, &reason) => never,
         }
     }
 
-    async fn look(
+    async fn check(
         &self,
         progress: impl Fn() -> u64,
         mut ask: impl AsyncFnMut() -> Result<Option<String>, Error>,
         reason: &Reason,
     ) -> Infallible {
-        let (mut wait, mut seen, mut told) = (LOOK_FIRST, progress(), None);
+        let (mut wait, mut seen, mut reported) = (CHECK_FIRST, progress(), None);
         loop {
             self.rest(wait).await;
-            wait = (wait * 2).min(LOOK_LAST);
+            wait = (wait * 2).min(CHECK_LAST);
             let stopped = if progress() != seen {
-                (wait, seen) = (LOOK_FIRST, progress());
+                (wait, seen) = (CHECK_FIRST, progress());
                 None
             } else if !self.client.is_connected() {
                 Some(format!("{}; trying again", reason.sentence(self.addr)))
             } else {
-                match timeout(ANSWER, ask()).await {
+                match timeout(RESPONSE, ask()).await {
                     Ok(Ok(stopped)) => stopped,
-                    // What is wrong with the place itself is told by the command's own error.
+                    // The command's own error says what is wrong with the subscription or route.
                     Ok(Err(_)) => continue,
                     Err(_) => Some(format!("the engine at {} does not answer; waiting for it", self.addr)),
                 }
             };
-            if stopped != told {
-                let goes_on = || format!("{} goes on", self.what);
-                self.output.remark(&stopped.clone().unwrap_or_else(goes_on));
-                told = stopped;
+            if stopped != reported {
+                let continues = || format!("{} continues", self.what);
+                self.output.remark(&stopped.clone().unwrap_or_else(continues));
+                reported = stopped;
             }
         }
     }
 
-    /// Waits so long, or until the connection is lost or comes back.
+    /// Waits for `wait`, or until the connection is lost or comes back.
     async fn rest(&self, wait: Duration) {
         let (before, until) = (self.client.is_connected(), Instant::now() + wait);
         while Instant::now() < until && self.client.is_connected() == before {
-            sleep(LOOK_FIRST).await;
+            sleep(CHECK_FIRST).await;
         }
     }
 }
 
-/// Why there is no connection, once the client has found out that trying again alone does not mend it.
+/// Why there is no connection, if it is an error that does not go away by trying again.
 #[derive(Debug, Default)]
 pub(super) struct Reason(RefCell<Option<String>>);
 
@@ -89,11 +88,11 @@ impl Reason {
     /// Keeps the reason up to date.
     pub(super) async fn follow(&self, client: &Client) -> Infallible {
         loop {
-            // Waits for a connection, and says at the end of its time why there is none.
+            // Waits for a connection; the error after the timeout says why there is none.
             let failed = client.hello().await.err();
-            let tells = |error: &Error| !error.is_retryable() && !matches!(error, Error::Closed);
-            self.0.replace(failed.filter(tells).map(|error| worded(&error)));
-            sleep(REASON_LOOK).await;
+            let reports = |error: &Error| !error.is_retryable() && !matches!(error, Error::Closed);
+            self.0.replace(failed.filter(reports).map(|error| worded(&error)));
+            sleep(REASON_CHECK).await;
         }
     }
 
@@ -109,13 +108,13 @@ impl Reason {
 /// An error with its code before it.
 pub(super) fn worded(error: &Error) -> String {
     match error {
-        // It names its code itself.
+        // Its text names the code.
         Error::Refused(refusal) => refusal.to_string(),
         other => format!("{}: {other}", other.code()),
     }
 }
 
-/// What can be done about a stop.
+/// A hint on what can be done about a stop.
 pub(super) fn cure(stopped: &RunState) -> &'static str {
     match (stopped.code(), stopped) {
         (Some(ErrorCode::PluginInitRefused), _) => {
@@ -123,13 +122,13 @@ pub(super) fn cure(stopped: &RunState) -> &'static str {
              with `levada plugin remove NAME@VERSION`"
         }
         (Some(ErrorCode::TopicNotFound), _) => {
-            "it stops until the topic that it writes to is there: make that with `levada topic create TOPIC`, then \
+            "it stops until the topic that it writes to exists: create that with `levada topic create TOPIC`, then \
              resume it again"
         }
-        (_, RunState::Blocked { .. }) => "it goes on by itself once its target takes events",
+        (_, RunState::Blocked { .. }) => "it continues by itself once its target takes events",
         (_, RunState::Running | RunState::Paused { .. } | RunState::Unknown) => {
-            "it stops at the same event until its cause is mended: deploy a plugin version that takes the event, or \
-             make it anew with --on-error dead-letter"
+            "it stops at the same event until the cause is fixed: deploy a plugin version that takes the event, or \
+             create it again with --on-error dead-letter"
         }
     }
 }

@@ -14,19 +14,19 @@ use levada_terminal::{
 };
 use tokio::time::timeout;
 
-use super::{events::Printer, place, stops::Waiting};
+use super::{attachment, events::Printer, stops::Waiting};
 use crate::{args::SubscribeArgs, client};
 
 /// Events that the engine may send ahead of what was printed.
 const CREDIT_EVENTS: u64 = 1_000;
-/// How often it is looked why nothing comes.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the reason why nothing comes is checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How far the printing is.
+/// What was printed so far.
 #[derive(Debug, Default)]
 struct Progress {
     printed: Cell<u64>,
-    /// Why the engine serves this consumer no more, for now.
+    /// Why the engine does not serve this consumer now.
     refused: RefCell<Option<String>>,
 }
 
@@ -41,14 +41,14 @@ async fn consume(output: &Output, client: &Client, args: &SubscribeArgs) -> anyh
         () = &mut stop => return Ok(()),
         attached = attach(client, args) => attached?,
     };
-    tell(output, args, subscriber.subscribed());
+    report(output, args, subscriber.subscribed());
     let progress = Progress::default();
     let ended = tokio::select! {
         biased;
         () = &mut stop => Ok(()),
         () = output.closed() => Ok(()),
         ended = print_all(output, args, &mut subscriber, &progress) => ended,
-        never = tell_stops(output, client, args, &progress) => match never {},
+        never = report_stops(output, client, args, &progress) => match never {},
     };
     if !args.no_ack {
         // Also when stdout was closed: what was printed is done.
@@ -69,7 +69,7 @@ async fn confirm(output: &Output, subscriber: &Subscriber) -> Result<(), Error> 
     }
 }
 
-/// Attaches to the subscription, and makes it if there is none.
+/// Attaches to the subscription, and creates it if there is none.
 async fn attach(client: &Client, args: &SubscribeArgs) -> Result<Subscriber, Error> {
     let options = SubscribeOptions {
         consumer: format!("levada-cli-{}", std::process::id()),
@@ -82,8 +82,8 @@ async fn attach(client: &Client, args: &SubscribeArgs) -> Result<Subscriber, Err
     client.subscribe(options).await
 }
 
-/// Says what the answer says: whether the subscription was made, and what it will not see.
-fn tell(output: &Output, args: &SubscribeArgs, subscribed: &Subscribed) {
+/// Prints whether the subscription was created, and what it will not see.
+fn report(output: &Output, args: &SubscribeArgs, subscribed: &Subscribed) {
     let name = format!("{}/{}", args.subscription.topic, args.subscription.name);
     if subscribed.created {
         let from = match args.from.unwrap_or(Start::Latest) {
@@ -101,9 +101,9 @@ fn tell(output: &Output, args: &SubscribeArgs, subscribed: &Subscribed) {
         };
         output.remark(&format!("created subscription {name}, beginning with {from}{missed}"));
     } else if args.from.is_some() {
-        let positions = output::brief(&place::positions_text(&subscribed.positions));
+        let positions = output::brief(&attachment::positions_text(&subscribed.positions));
         output.remark(&format!(
-            "subscription {name} exists already: --from has no effect, it goes on at {positions} (partition:offset)"
+            "subscription {name} exists already: --from has no effect, it continues at {positions} (partition:offset)"
         ));
     }
     if subscribed.standby {
@@ -124,7 +124,7 @@ async fn print_all(
         payload_alone: args.payload,
     };
     while printed.get() < all {
-        let next = timeout(LOOK, subscriber.next_delivery()).await;
+        let next = timeout(CHECK_INTERVAL, subscriber.next_delivery()).await;
         let refusal = match subscriber.interruption() {
             Some(Error::Refused(refusal)) => Some(refusal.to_string()),
             _ => None,
@@ -143,8 +143,8 @@ async fn print_all(
     Ok(())
 }
 
-/// While nothing comes: says that the subscription is paused, and that it goes on; or that there is no connection.
-async fn tell_stops(
+/// While nothing comes: says that the subscription is paused, and when it continues; or that there is no connection.
+async fn report_stops(
     output: &Output,
     client: &Client,
     args: &SubscribeArgs,
@@ -161,11 +161,11 @@ async fn tell_stops(
         let found = client.describe_subscription(topic, name).await?;
         Ok((!found.state.is_running()).then(|| {
             format!(
-                "subscription {topic}/{name} is {}; once that is mended, it goes on with \
+                "subscription {topic}/{name} is {}; once that is fixed, continue it with \
                  `levada subscription resume {topic}/{name}`",
                 found.state
             )
         }))
     };
-    waiting.tell_stops(|| progress.printed.get(), ask).await
+    waiting.report_stops(|| progress.printed.get(), ask).await
 }

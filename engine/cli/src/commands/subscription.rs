@@ -8,8 +8,9 @@ use levada_terminal::{
 };
 
 use super::{
-    Made, deleting,
-    place::{self, Standing},
+    Made,
+    attachment::{self, Standing},
+    deleting,
 };
 use crate::{
     args::{SubscriptionAction, SubscriptionArgs, SubscriptionPath},
@@ -26,7 +27,7 @@ async fn act(output: &Output, client: &Client, action: &SubscriptionAction) -> a
             let (topic, name) = (subscription.topic.as_str(), subscription.name.as_str());
             let made = client.ensure_subscription(topic, name, options.options(), *from).await?;
             output.result(&Made::of(&made), || {
-                let at = place::positions_text(&made.found.positions);
+                let at = attachment::positions_text(&made.found.positions);
                 match made.created {
                     true => {
                         format!("created subscription {topic}/{name}, beginning at {at} (partition:offset)")
@@ -43,7 +44,7 @@ async fn act(output: &Output, client: &Client, action: &SubscriptionAction) -> a
             if !output.is_json() && found.iter().any(|found| !found.state.is_running()) {
                 output.remark(
                     "`levada subscription describe TOPIC/SUBSCRIPTION` says in full why one is paused, \
-                     `levada subscription resume TOPIC/SUBSCRIPTION` lets it go on",
+                     `levada subscription resume TOPIC/SUBSCRIPTION` continues it",
                 );
             }
         }
@@ -68,13 +69,13 @@ async fn act(output: &Output, client: &Client, action: &SubscriptionAction) -> a
 
 async fn resume(output: &Output, client: &Client, path: &SubscriptionPath) -> anyhow::Result<()> {
     let (topic, name) = (path.topic.as_str(), path.name.as_str());
-    let look = async || Ok(standing(&client.describe_subscription(topic, name).await?));
-    let let_go_on = async || client.resume_subscription(topic, name).await;
-    place::resume(output, "subscription", &format!("{topic}/{name}"), look, let_go_on).await
+    let check = async || Ok(standing(&client.describe_subscription(topic, name).await?));
+    let resume = async || client.resume_subscription(topic, name).await;
+    attachment::resume(output, "subscription", &format!("{topic}/{name}"), check, resume).await
 }
 
 fn standing(found: &SubscriptionInfo) -> Standing {
-    let mut marks: Vec<u64> = found.positions.iter().map(|place| place.offset).collect();
+    let mut marks: Vec<u64> = found.positions.iter().map(|position| position.offset).collect();
     marks.extend([found.in_flight, found.dead_lettered, found.redelivered]);
     let idle = match (found.consumers.is_empty(), found.lag) {
         (true, _) => Some("no consumer is attached"),
@@ -107,7 +108,7 @@ fn table(subscriptions: &[SubscriptionInfo]) -> Rows {
             output::age_ms(found.oldest_unacked_age_ms),
             output::count(found.dead_lettered),
             output::brief(&found.state.to_string()),
-            place::chain_cell(found.options.chain()),
+            attachment::chain_cell(found.options.chain()),
         ]);
     }
     rows
@@ -125,13 +126,13 @@ fn describe(found: &SubscriptionInfo) -> String {
         ("made", output::time_ms(found.created_ms)),
         ("state", found.state.to_string()),
         ("order", order_word(options.order()).to_owned()),
-        ("chain", place::chain_lines(options.chain())),
+        ("chain", attachment::chain_lines(options.chain())),
         ("ack timeout", output::duration_ms(options.ack_timeout_ms().into())),
         ("max attempts", options.max_attempts().to_string()),
         ("max in flight", output::count(options.max_in_flight().into())),
         ("consumers", consumers),
         ("passed over", passed_over),
-        ("positions", place::positions_text(&found.positions)),
+        ("positions", attachment::positions_text(&found.positions)),
         ("lag", output::count(found.lag)),
         ("oldest unacked", output::age_ms(found.oldest_unacked_age_ms)),
         ("in flight", output::count(found.in_flight)),

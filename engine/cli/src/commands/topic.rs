@@ -56,7 +56,7 @@ async fn act(output: &Output, client: &Client, action: &TopicAction) -> anyhow::
     Ok(())
 }
 
-/// Refuses a bound that retention would not look at.
+/// Refuses a bound that retention would ignore.
 fn check_bound(max_bytes: u64, retain: Retain) -> Result<(), Failure> {
     if retain == Retain::TimeAndSize || max_bytes == 0 {
         return Ok(());

@@ -1,7 +1,7 @@
 //! What of one partition a subscription is done with: a floor, and runs of settled offsets above it (decision 16).
 //!
 //! Owns the settled set, the failures of what is not settled, and which stored rows they have outrun. It must not know
-//! consumers, deliveries or a store: rows go out and come back as values, whose bytes are their keeper's.
+//! consumers, deliveries or a store: rows go out and come back as values, whose encoding is the caller's.
 
 mod rows;
 #[cfg(test)]
@@ -86,7 +86,7 @@ pub enum RowChange {
     },
     /// Delete a chunk's row, if there is one.
     DropChunk {
-        /// Which.
+        /// The chunk's index: its first offset divided by the offsets of a chunk.
         index: u64,
     },
 }
@@ -186,7 +186,7 @@ impl Progress {
         self.head_dirty || !self.dirty.is_empty()
     }
 
-    /// Settles offsets that were not, and answers what is forgotten about their failures.
+    /// Settles offsets that were not, and returns what is forgotten about their failures.
     pub(crate) fn settle(&mut self, range: &Range<u64>) -> Histories {
         let forgotten =
             if self.failures.is_empty() { Vec::new() } else { self.failures.take(range, |_| true) };

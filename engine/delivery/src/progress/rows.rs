@@ -1,5 +1,5 @@
 //! What the stored rows of a partition's progress hold: values that are checked when they are made, so that progress
-//! can be restored from any of them. Their bytes and keys belong to whoever stores them.
+//! can be restored from any of them. Their bytes and keys are defined where they are stored.
 
 use std::ops::Range;
 

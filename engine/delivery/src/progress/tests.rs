@@ -30,7 +30,7 @@ impl Rows {
     }
 }
 
-/// Settles what of `range` is open, as the subscription does; answers the parts and what is forgotten.
+/// Settles what of `range` is open, as the subscription does; returns the parts and what is forgotten.
 fn settle_open(progress: &mut Progress, range: &Range<u64>) -> (Vec<Range<u64>>, Histories) {
     let parts = progress.open_parts(range);
     let forgotten = parts.iter().flat_map(|part| progress.settle(part)).collect();

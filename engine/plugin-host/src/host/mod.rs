@@ -16,7 +16,7 @@ use crate::{bindings, engine::Budget, limits::MemoryCap};
 pub(crate) struct GuestState {
     pub(crate) memory: MemoryCap,
     pub(crate) budget: Budget,
-    /// What `clock.now` answers.
+    /// The time that `clock.now` returns.
     pub(crate) now: Timestamp,
     pub(crate) log: Arc<LogGate>,
     /// The last error line of the running call: what a panic said before it trapped.

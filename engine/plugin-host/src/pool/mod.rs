@@ -1,15 +1,15 @@
-//! The threads that run plugins, and whose turn it is.
+//! The threads that run plugins, and their schedule.
 //!
-//! Places share the workers: a worker that is free serves the place that has had the least time on those of its class.
-//! Work, a call or the making of an instance, runs for one slice, one or two ticks of the epoch; if it has not ended then
-//! it is put aside, and the worker looks anew whose turn it is. However long a place's calls run and however many it has
-//! queued, others wait for a slice of it and not for a call. A place that had nothing to do for a while has no claim to
-//! the time that it did not use.
+//! Attachment points share the workers: a free worker serves the one that has had the least time on workers of its
+//! class. Work, a call or the making of an instance, runs for one slice, one or two ticks of the epoch; if it has not
+//! ended then it is put aside, and the worker chooses again. However long the calls of an attachment point run and
+//! however many it has queued, others wait for one slice of it and not for a call. One that had nothing to do for a
+//! while has no claim to the time that it did not use.
 //!
-//! What was put aside is long, and so is all work of a place whose last slice was far over its end: some instructions
-//! run on for as long as they have memory to fill, and cannot be cut. Long work has workers of its own, one fewer than
-//! there are others but at least one, and these give way to the threads that take and commit events. So what has begun
-//! never keeps a worker from what begins; only first slices do that.
+//! Work that was put aside is long, and so is all work of an attachment point whose last slice was far over its end:
+//! some instructions run on for as long as they have memory to fill, and cannot be interrupted. Long work has workers
+//! of its own, one fewer than there are others but at least one, and these give way to the threads that take and commit
+//! events. So work that has begun never keeps a worker from work that begins; only first slices do that.
 //!
 //! It must not know what the work is.
 
@@ -40,11 +40,11 @@ const LONG_NICENESS: i32 = 5;
 /// Native stack of a worker. Plugins run on stacks of their own.
 const WORKER_STACK_BYTES: usize = 2 * 1024 * 1024;
 
-/// One place's share of the workers, which its attachments have in common.
+/// The share of the workers of one attachment point, which all plugins attached there have in common.
 #[derive(Debug)]
 pub(crate) struct Share {
     pool: Arc<Pool>,
-    /// Where its lane is.
+    /// The index of its lane.
     lane: usize,
 }
 
@@ -54,12 +54,12 @@ impl Drop for Share {
     }
 }
 
-/// The shares of all places that have attachments.
+/// The shares of all attachment points with attached plugins.
 #[derive(Debug, Default)]
 pub(crate) struct Shares(Mutex<HashMap<(AttachmentPoint, u64), Weak<Share>>>);
 
 impl Shares {
-    /// The share of a place.
+    /// The share of an attachment point.
     pub(crate) fn of(&self, pool: &Arc<Pool>, point: AttachmentPoint, id: u64) -> Arc<Share> {
         let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(share) = shares.get(&(point, id)).and_then(Weak::upgrade) {
@@ -73,11 +73,11 @@ impl Shares {
     }
 }
 
-/// Something to run: pending at the end of each slice, and to be polled again whenever it has its turn.
+/// Something to run: pending at the end of each slice, and polled again at its next turn.
 pub(crate) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Work that ends in an answer, or ends at once when nobody waits for that any more. `panicked` is the answer if the
-/// host itself fails in it.
+/// Work that sends its result, or ends at once when the receiver is dropped. `panicked` is the result if the host
+/// itself fails in it.
 pub(crate) fn answering<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
     mut answer: oneshot::Sender<T>,
@@ -105,7 +105,7 @@ pub(crate) fn answering<T: Send + 'static>(
             }
             None => return,
         };
-        // Whoever asked may have gone meanwhile.
+        // The receiver may have been dropped meanwhile.
         let _unwanted = answer.send(ended);
     })
 }
@@ -119,7 +119,7 @@ pub(crate) struct Pool {
     slice_max: Duration,
 }
 
-/// The worker threads; dropped, they end after the slices that they are in.
+/// The worker threads; dropped, they end after their current slices.
 pub(crate) struct Workers {
     pool: Arc<Pool>,
     threads: Vec<JoinHandle<()>>,
@@ -167,7 +167,7 @@ impl Drop for Workers {
 }
 
 impl Pool {
-    /// Queues work of a place; after the host has shut down it is dropped, which whoever waits for it notices.
+    /// Queues work of an attachment point; after the host has shut down it is dropped, and with it its result's sender.
     pub(crate) fn push(&self, share: &Share, work: Work) {
         let mut state = self.lock();
         if state.closed {
@@ -196,7 +196,7 @@ impl Pool {
         drop(lanes);
     }
 
-    /// A worker's life.
+    /// A worker's loop.
     fn work(&self, class: Class) {
         if class == Class::Long {
             engine::give_way(LONG_NICENESS);
@@ -222,13 +222,13 @@ impl Pool {
         {
             let lane = ended.lane;
             state.end_slice(ended);
-            // What the place has next may be for workers of the other class; those of this one look below.
+            // What is next there may be for workers of the other class; those of this one check below.
             let others = Class::ALL.into_iter().filter(|other| *other != class);
             others.filter_map(|other| wanted(&state, lane, other)).for_each(|other| self.wake(other));
         }
         loop {
             if state.closed {
-                // Work is dropped without the lock: that may drop its place's share.
+                // Work is dropped without the lock: that may drop its share.
                 drop(state);
                 drop(ended);
                 return None;
@@ -257,7 +257,7 @@ impl Pool {
     }
 }
 
-/// The class, if one of its workers waits and would find something at this place.
+/// The class, if one of its workers waits and could run something of this lane.
 fn wanted(state: &State, lane: usize, class: Class) -> Option<Class> {
     (state.waiting.of(class) > 0 && state.is_runnable(lane, class)).then_some(class)
 }

@@ -33,7 +33,7 @@ fn what_is_put_aside_goes_on_on_workers_for_long_work_and_what_is_queued_begins_
 }
 
 #[test]
-fn a_place_whose_slice_overran_begins_on_workers_for_long_work_until_it_does_better() {
+fn a_lane_whose_slice_overran_begins_on_workers_for_long_work_until_it_does_better() {
     let mut state = State::new(2);
     let (slow, quick) = (state.new_lane(), state.new_lane());
     (0..4).for_each(|_| state.queue(slow, work()));
@@ -65,7 +65,7 @@ fn time_on_workers_of_one_class_is_nothing_to_those_of_the_other() {
     let comes = state.new_lane();
     state.queue(comes, work());
     assert_eq!(state.next(Class::Quick).unwrap().lane, comes);
-    // Nor has one that comes to the long workers a claim to all that the looping place had.
+    // Nor has one that comes to the long workers a claim to all that the looping lane had.
     state.queue(quick, work());
     let taken = state.next(Class::Quick).unwrap();
     assert_eq!(taken.lane, quick);
@@ -82,7 +82,7 @@ fn time_on_workers_of_one_class_is_nothing_to_those_of_the_other() {
 }
 
 #[test]
-fn a_place_that_comes_back_has_no_claim_to_time_that_it_did_not_use_and_pays_for_what_it_used() {
+fn a_lane_that_comes_back_has_no_claim_to_time_that_it_did_not_use_and_pays_for_what_it_used() {
     let mut state = State::new(2);
     let (busy, idle) = (state.new_lane(), state.new_lane());
     (0..3).for_each(|_| state.queue(busy, work()));
@@ -98,7 +98,7 @@ fn a_place_that_comes_back_has_no_claim_to_time_that_it_did_not_use_and_pays_for
 }
 
 #[test]
-fn lanes_are_used_again_when_their_place_is_gone_and_has_no_more_work() {
+fn lanes_are_used_again_when_their_share_is_gone_and_has_no_more_work() {
     let mut state = State::new(2);
     let (gone, stays) = (state.new_lane(), state.new_lane());
     state.queue(gone, work());

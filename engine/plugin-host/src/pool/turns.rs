@@ -1,4 +1,5 @@
-//! Whose turn it is: places, and what each has to run. Pure: who runs it, and when, is told.
+//! The schedule of the workers: a lane for each attachment point, with what it has to run. Pure: it has no threads and
+//! no clock.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -12,7 +13,7 @@ pub(super) const SLICE: Duration = Duration::from_millis(1);
 pub(super) enum Class {
     /// Those for work that begins, and may be expected to end within its slice.
     Quick,
-    /// Those for what was put aside, and for places whose last slice was far over its end.
+    /// Those for what was put aside, and for attachment points whose last slice was far over its end.
     Long,
 }
 
@@ -48,7 +49,7 @@ impl<T: Copy + Ord> PerClass<T> {
     }
 }
 
-/// All places, and what is under way.
+/// All lanes, and what is under way.
 pub(super) struct State {
     /// One per share, by the index that the share has.
     pub(super) lanes: Vec<Lane>,
@@ -56,20 +57,20 @@ pub(super) struct State {
     free: Vec<usize>,
     /// Lanes with something queued, put aside or running.
     busy: Vec<usize>,
-    /// The most that a place had had of workers of a class when its turn came: what one that comes to them anew is
-    /// counted as having had.
+    /// The most time that a lane had had on workers of a class when its turn came: a lane that returns to them is
+    /// counted as having had as much.
     turn: PerClass<Duration>,
-    /// Calls of one place that may have begun and not ended.
+    /// Calls of one lane that may have begun and not ended.
     begun_max: usize,
     /// Workers that wait for work.
     pub(super) waiting: PerClass<usize>,
     pub(super) closed: bool,
 }
 
-/// A place, as the pool sees it.
+/// What an attachment point has to run.
 #[derive(Default)]
 pub(super) struct Lane {
-    /// How much time the place has had on workers of each class, which do not compete with each other.
+    /// How much time it has had on workers of each class, which do not compete with each other.
     had: PerClass<Duration>,
     /// What has begun and waits for its next slice.
     aside: VecDeque<Work>,
@@ -105,7 +106,7 @@ pub(super) struct Ended {
 }
 
 impl State {
-    /// Nothing to do yet, and at most so many calls of a place under way.
+    /// No lanes yet; at most `begun_max` calls of a lane will be under way.
     pub(super) fn new(begun_max: usize) -> Self {
         Self {
             lanes: Vec::new(),
@@ -147,7 +148,7 @@ impl State {
         }
     }
 
-    /// Takes something for a worker of this class to run, from the place that has had the least of them.
+    /// Takes something for a worker of this class to run, from the lane that has had the least time on them.
     pub(super) fn next(&mut self, class: Class) -> Option<Taken> {
         let had = |of: &Lane| of.had.of(class) + SLICE * u32::try_from(of.running).unwrap_or(u32::MAX);
         let (lane, _) = self.runnable(class).min_by_key(|(_, of)| had(of))?;
@@ -167,7 +168,7 @@ impl State {
         self.runnable(class).next().is_some()
     }
 
-    /// True if it finds that at this place.
+    /// True if it finds something in this lane.
     pub(super) fn is_runnable(&self, lane: usize, class: Class) -> bool {
         self.lanes.get(lane).is_some_and(|of| of.is_runnable(class, self.begun_max))
     }
@@ -182,7 +183,7 @@ impl State {
         let of = &mut self.lanes[ended.lane];
         of.running -= 1;
         *of.had.of_mut(ended.class) += ended.slice;
-        // Whoever comes to workers of another class has no claim to what others had of them before.
+        // A lane that comes to workers of another class has no claim to what others had of them before.
         if ended.class == Class::Quick && (ended.aside.is_some() || ended.overran) {
             of.had.raise(Class::Long, self.turn.of(Class::Long));
         }
@@ -207,8 +208,8 @@ impl State {
 }
 
 impl Lane {
-    /// True if a worker of this class may run something of it: each call begins on a quick one, unless the place's last
-    /// slice was far over its end, and goes on on a long one.
+    /// True if a worker of this class may run something of it: each call begins on a quick one, unless the lane's last
+    /// slice was far over its end, and continues on a long one.
     fn is_runnable(&self, class: Class, begun_max: usize) -> bool {
         let may_begin = !self.queued.is_empty() && self.aside.len() + self.running < begun_max;
         match class {

@@ -99,9 +99,9 @@ fn init_may_refuse_its_configuration() {
 #[test]
 fn init_is_told_where_it_is() {
     let host = start();
-    let told = host.host.attach_now(&Artefact::Bytes(hostile()), spec("attributes")).unwrap_err();
-    let expected = "plugin=guest version=3 topic=orders place=route batch-layout=1";
-    assert!(told.to_string().ends_with(expected), "{told}");
+    let refusal = host.host.attach_now(&Artefact::Bytes(hostile()), spec("attributes")).unwrap_err();
+    let expected = "plugin=guest version=3 topic=orders attachment-point=route batch-layout=1";
+    assert!(refusal.to_string().ends_with(expected), "{refusal}");
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn others_wait_for_slices_of_looping_plugins_and_not_for_their_calls() {
 }
 
 #[test]
-fn places_have_equal_time_whatever_they_queue() {
+fn attachment_points_have_equal_time_whatever_they_queue() {
     let host = start();
     let attach = |point_id| {
         let short = AttachSpec { point_id, deadline: Duration::from_millis(20), ..spec("") };

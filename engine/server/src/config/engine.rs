@@ -45,18 +45,19 @@ section! {
         /// The same over all connections.
         #[serde(with = "units::size")]
         unread_bytes_max: ByteSize = ByteSize::mib(256);
-        /// How long a stream may take nothing of what its credit asked for: then it is reset with DEADLINE_EXCEEDED, and
-        /// its consumer detached. After 2 seconds with LIMIT_EXCEEDED if its connection or the engine has no room left.
+        /// How long a stream may take nothing of the deliveries that it granted credit for: then it is reset with
+        /// DEADLINE_EXCEEDED, and its consumer detached. After 2 seconds with LIMIT_EXCEEDED if its connection or the
+        /// engine has no room left.
         #[serde(with = "units::duration")]
         unread_timeout: Duration = Duration::from_secs(30);
-        /// How long a consumer's acknowledgement waits for a commit group to join before it makes one.
+        /// How long a consumer's acknowledgement waits for a commit group to join before it starts one.
         #[serde(with = "units::duration")]
         progress_delay: Duration = Duration::from_millis(5);
         /// Bytes of the newest batches kept in memory, over all partitions.
         #[serde(with = "units::size")]
         tail_bytes_max: ByteSize = ByteSize::mib(64);
-        /// Bytes of batches that subscriptions keep in memory until they are acknowledged, so that sending one again needs
-        /// no read; over all subscriptions.
+        /// Bytes of batches that subscriptions keep in memory until they are acknowledged, so that sending one again
+        /// needs no read; over all subscriptions.
         #[serde(with = "units::size")]
         retained_bytes_max: ByteSize = ByteSize::mib(64);
     }
@@ -65,9 +66,10 @@ section! {
 section! {
     /// Plugins: threads and limits of calls, and the upload of artefacts.
     PluginsConfig {
-        /// Threads that run plugins; 0 means as many as there are processors. Long calls have one thread fewer besides.
+        /// Threads that run plugins; 0 means as many as there are processors. Long calls have threads of their own, one
+        /// fewer.
         workers: usize = 0;
-        /// How often running plugins are held against their deadlines.
+        /// How often the deadlines of running plugins are checked.
         #[serde(with = "units::duration")]
         tick: Duration = Duration::from_millis(1);
         /// Calls of one chain stage that may wait for a thread.
@@ -80,9 +82,9 @@ section! {
         /// How long one artefact may take to arrive.
         #[serde(with = "units::duration")]
         upload_timeout: Duration = Duration::from_secs(120);
-        /// How long an artefact may bring next to nothing while another waits for its place.
+        /// How long an artefact may bring less than 64 KiB while another waits for its slot.
         #[serde(with = "units::duration")]
-        upload_patience: Duration = Duration::from_secs(10);
+        upload_stall_timeout: Duration = Duration::from_secs(10);
     }
 }
 
@@ -124,6 +126,6 @@ impl PluginsConfig {
         duration("plugins.tick", self.tick, MILLISECOND)?;
         duration("plugins.init_deadline", self.init_deadline, MILLISECOND)?;
         duration("plugins.upload_timeout", self.upload_timeout, SECOND)?;
-        duration("plugins.upload_patience", self.upload_patience, MILLISECOND)
+        duration("plugins.upload_stall_timeout", self.upload_stall_timeout, MILLISECOND)
     }
 }

@@ -16,7 +16,7 @@ pub(super) fn variable(key: &str) -> String {
     key.replace('.', "_").to_ascii_uppercase()
 }
 
-/// Refuses a variable that is empty, that nobody knows, or that is no text.
+/// Refuses a variable that is empty, unknown, or no text.
 ///
 /// # Errors
 /// Which, and what to do about it.

@@ -1,4 +1,4 @@
-//! Which known word somebody may have meant.
+//! The known word that was probably meant.
 //!
 //! Pure.
 

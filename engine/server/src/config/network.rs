@@ -18,13 +18,13 @@ const LOOPBACK: &str =
 section! {
     /// QUIC: connections and packets.
     ListenConfig {
-        /// Where QUIC is served (UDP): an address, a host's name with a port, or a port alone on 127.0.0.1; port 0 takes
-        /// any free one. Loopback only, while no identities can be configured.
+        /// Where QUIC is served (UDP): an address, a host's name with a port, or a port alone on 127.0.0.1; port 0
+        /// takes any free one. Loopback only, while no identities can be configured.
         #[serde(with = "units::address")]
         address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7600));
         /// Connections open at once; one more is refused. The last tenth is for addresses that hold less than that.
         connections_max: usize = 10_000;
-        /// Handshakes and hellos under way at once. One more takes the place of the oldest of the address with most; over
+        /// Handshakes and hellos under way at once. One more replaces the oldest of the address with most; over
         /// half of it an unproved address is first asked to prove itself.
         handshakes_max: usize = 512;
         /// How long a new connection may take to finish its handshake and say hello.
@@ -33,7 +33,7 @@ section! {
         /// How often a quiet connection is probed.
         #[serde(with = "units::duration")]
         keep_alive: Duration = Duration::from_secs(3);
-        /// Silence after which a connection is given up. Keep it below the acknowledgement timeouts in use.
+        /// Silence after which a connection is closed. Keep it below the acknowledgement timeouts in use.
         #[serde(with = "units::duration")]
         idle_timeout: Duration = Duration::from_secs(10);
         /// Largest UDP payload that path discovery tries, in bytes: 1200 to 6500. Above, segmentation offload fails.
@@ -48,7 +48,7 @@ section! {
 }
 
 section! {
-    /// Streams of QUIC connections: how many, and bytes on their way.
+    /// Streams of QUIC connections: their number, and bytes under way.
     StreamsConfig {
         /// Streams that one connection may have open at once. It is granted in steps, as they are used.
         connection_max: u32 = 1_024;
@@ -64,8 +64,8 @@ section! {
         /// Bytes written to one connection and not yet acknowledged by its peer.
         #[serde(with = "units::size")]
         connection_send_window: ByteSize = ByteSize::mib(8);
-        /// Bytes of frames of one connection that are incomplete or wait to be handed on. One for which there is no room
-        /// for 2 seconds is refused with LIMIT_EXCEEDED.
+        /// Bytes of frames of one connection that are incomplete or wait to be handed on. One for which there is no
+        /// room for 2 seconds is refused with LIMIT_EXCEEDED.
         #[serde(with = "units::size")]
         connection_unfinished_bytes_max: ByteSize = ByteSize::mib(16);
         /// The same over all connections.
@@ -80,9 +80,9 @@ section! {
         /// Where HTTP is served (TCP), written as the address of `[listen]`.
         #[serde(with = "units::address")]
         address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7601));
-        /// Connections open at once; one more takes the place of the one that was silent longest.
+        /// Connections open at once; one more replaces the one that was silent longest.
         connections_max: usize = 256;
-        /// Silence after which a connection is given up. A request has at most 10 seconds to come.
+        /// Silence after which a connection is closed. A request must arrive within 10 seconds.
         #[serde(with = "units::duration")]
         idle_timeout: Duration = Duration::from_secs(60);
     }
@@ -91,7 +91,7 @@ section! {
 section! {
     /// Certificates, which are in DATA_DIR/tls.
     TlsConfig {
-        /// How often the files are checked: ours are renewed in time, others are taken when they change.
+        /// How often the files are checked: ours are renewed in time, others are reloaded when they change.
         #[serde(with = "units::duration")]
         check_interval: Duration = Duration::from_secs(3_600);
     }

@@ -14,7 +14,7 @@ use crate::units;
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 section! {
-    /// The data directory's volume, and how often what is old is removed.
+    /// The data directory's volume, and how often old events are removed.
     StoreConfig {
         /// Least free disk space: below it, or below the smaller of a tenth of the volume and 1 GiB, publishes are
         /// refused.
@@ -23,7 +23,7 @@ section! {
         /// How often free disk space is checked.
         #[serde(with = "units::duration")]
         disk_check_interval: Duration = Duration::from_millis(500);
-        /// How often retention removes what it may.
+        /// How often a retention round runs.
         #[serde(with = "units::duration")]
         retention_interval: Duration = Duration::from_secs(30);
         /// Topics, subscriptions, routes and plugin versions together.
@@ -32,7 +32,7 @@ section! {
 }
 
 section! {
-    /// RocksDB as a whole. Change these only after measuring; on a small volume less is taken than is set.
+    /// RocksDB as a whole. Change these only after measuring; on a small volume the engine uses less than is set.
     RocksdbConfig {
         /// All memtables together; above it the largest is flushed.
         #[serde(with = "units::size")]
@@ -48,7 +48,8 @@ section! {
         /// Bytes of a first such file, made at every start, in whole MiB; 0 for none.
         #[serde(with = "units::size")]
         wal_bytes_prepared: ByteSize = ByteSize::mib(16);
-        /// The log's pages are written out after so many bytes, so that a sync finds little left; 0 leaves it to the sync.
+        /// The log's pages are written out each time after this many bytes, so that a sync has little left to write; 0
+        /// leaves it to the sync.
         #[serde(with = "units::size")]
         wal_bytes_per_sync: ByteSize = ByteSize::kib(512);
         /// The same for files that flushes and compactions write.
@@ -80,9 +81,10 @@ section! {
         /// A blob file is closed when it reaches this size.
         #[serde(with = "units::size")]
         blob_file_bytes: ByteSize = ByteSize::mib(256);
-        /// The part of all blob bytes that must be garbage before what is left in the oldest files is rewritten: 0 to 1.
+        /// The part of all blob bytes that must be garbage before the live bytes of the oldest files are rewritten: 0
+        /// to 1.
         blob_garbage_max: f64 = 0.5;
-        /// The part of the blob files, the oldest first, that one such pass rewrites: 0 to 1.
+        /// The part of the blob files, the oldest first, that one such round rewrites: 0 to 1.
         blob_pass: f64 = 0.25;
     }
 }

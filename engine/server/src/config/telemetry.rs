@@ -1,4 +1,4 @@
-//! Settings of what the engine tells about itself.
+//! Settings of logs and traces.
 
 use serde::{Deserialize, Serialize};
 

@@ -45,7 +45,7 @@ impl Listener for Limited {
         let idle_timeout = self.idle_timeout;
         let connection = Connection {
             stream,
-            patience: Box::pin(time::sleep(REQUEST_TIMEOUT.min(idle_timeout))),
+            deadline: Box::pin(time::sleep(REQUEST_TIMEOUT.min(idle_timeout))),
             answered: false,
             idle_timeout,
             given: Box::pin(slot.given().clone().cancelled_owned()),
@@ -59,11 +59,11 @@ impl Listener for Limited {
     }
 }
 
-/// A connection that fails its next read when its client is too slow, or another has its slot.
+/// A connection whose next read fails when its client is too slow, or when its slot was given to another.
 pub(super) struct Connection {
     stream: TcpStream,
     /// Until the next request has come and is being answered; after an answer, until something comes.
-    patience: Pin<Box<Sleep>>,
+    deadline: Pin<Box<Sleep>>,
     answered: bool,
     idle_timeout: Duration,
     given: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -71,12 +71,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// An answer is on its way.
+    /// A response is on its way.
     fn answers(&mut self) {
         self.answered = true;
         self.slot.renew();
         let until = Instant::now() + self.idle_timeout;
-        self.patience.as_mut().reset(until);
+        self.deadline.as_mut().reset(until);
     }
 }
 
@@ -92,11 +92,11 @@ impl AsyncRead for Connection {
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
             if std::mem::take(&mut self.answered) {
                 let until = Instant::now() + REQUEST_TIMEOUT.min(self.idle_timeout);
-                self.patience.as_mut().reset(until);
+                self.deadline.as_mut().reset(until);
             }
             return Poll::Ready(read);
         }
-        ready!(self.patience.as_mut().poll(context));
+        ready!(self.deadline.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -36,7 +36,7 @@ pub(crate) async fn serve(
         .await
 }
 
-/// What the paths look at.
+/// What the handlers read.
 #[derive(Clone)]
 struct Engine {
     broker: Broker,
@@ -48,7 +48,7 @@ fn router(engine: Engine) -> Router {
     Router::new()
         .route("/healthz", get(alive))
         .route("/readyz", get(ready))
-        .route("/metrics", get(figures))
+        .route("/metrics", get(metrics_page))
         .fallback(not_found)
         .with_state(engine)
 }
@@ -77,8 +77,8 @@ async fn ready(State(engine): State<Engine>) -> (StatusCode, Json<Health>) {
     (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "not ready", reason }))
 }
 
-/// What was counted, and what is computed when somebody asks.
-async fn figures(State(engine): State<Engine>) -> Response {
+/// The metrics: counters, and values that are computed for the response.
+async fn metrics_page(State(engine): State<Engine>) -> Response {
     let series = engine.broker.observe().await;
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(CONTENT_TYPE, kind)], metrics::page(&series)).into_response()

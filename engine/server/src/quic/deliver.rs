@@ -1,4 +1,4 @@
-//! Frames around what the broker hands to consumers and readers: heads are written anew, stored bytes are shared.
+//! Frames of deliveries for consumers and readers: heads are written for each, stored bytes are shared.
 
 use bytes::{Bytes, BytesMut};
 use levada_broker::{Content, Delivery};

@@ -10,7 +10,7 @@ use levada_protocol::{
 use quinn::{ReadError, RecvStream};
 use tokio::time;
 
-use super::inbound::{Inbound, PATIENCE, Room};
+use super::inbound::{Inbound, Room, STALL_TIMEOUT};
 
 /// Chunks taken off the stream in one go: about 200 KiB at the largest packet size.
 const CHUNKS_MAX: usize = 32;
@@ -48,7 +48,7 @@ pub(super) enum Error {
 }
 
 impl Error {
-    /// What the peer is told; `None` if it has gone.
+    /// The refusal for the peer; `None` if it has gone.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         let code = match self {
             Self::Stream(_) => return None,
@@ -107,7 +107,7 @@ impl FrameReader {
             if self.room.is_none() {
                 break self.stream.read_chunks(&mut chunks).await?;
             }
-            match time::timeout(PATIENCE, self.stream.read_chunks(&mut chunks)).await {
+            match time::timeout(STALL_TIMEOUT, self.stream.read_chunks(&mut chunks)).await {
                 Ok(count) => break count?,
                 Err(_) if self.inbound.is_short() => {
                     let bytes = self.decoder.payload_len();

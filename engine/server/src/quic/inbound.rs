@@ -1,4 +1,4 @@
-//! What frames may take that have not come whole, or wait to be looked at: bytes for each connection, and over all.
+//! Budgets for frames that have not arrived whole, or wait to be served: bytes for each connection, and over all.
 //!
 //! It must not know frames.
 
@@ -10,7 +10,7 @@ use tokio::{
 };
 
 /// How long a stream waits for room, and how long one that holds some may bring nothing while there is none.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Less than this is left: there is no room.
 const SHORT: usize = 2 * 1024 * 1024;
 
@@ -22,7 +22,7 @@ pub(super) struct Inbound {
     connection_max: usize,
 }
 
-/// Room for so many bytes, until this is dropped.
+/// Room for bytes, held until this is dropped.
 #[derive(Debug)]
 pub(super) struct Room {
     connection: OwnedSemaphorePermit,
@@ -48,13 +48,13 @@ impl Inbound {
         self.connection.available_permits() < short || self.engine.available_permits() < short
     }
 
-    /// Makes `room` at least so large; false if there was none for some time. Cancel safe.
+    /// Grows `room` to at least `bytes`; false if there was none within the stall timeout. Cancel safe.
     pub(super) async fn admit(&self, room: &mut Option<Room>, bytes: usize) -> bool {
         let bytes = bytes.min(self.connection_max);
         let have = room.as_ref().map_or(0, |room| room.engine.num_permits());
         let Some(more) = bytes.checked_sub(have).filter(|more| *more > 0) else { return true };
         let more = u32::try_from(more).unwrap_or(u32::MAX);
-        let acquired = time::timeout(PATIENCE, async {
+        let acquired = time::timeout(STALL_TIMEOUT, async {
             let connection = Arc::clone(&self.connection).acquire_many_owned(more).await;
             let engine = Arc::clone(&self.engine).acquire_many_owned(more).await;
             connection.and_then(|connection| Ok(Room { connection, engine: engine? }))

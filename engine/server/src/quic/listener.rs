@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{config::ServerConfig, metrics, slots::Slots, tasks::Tasks, tls::Identity, wire_error};
 
-/// Connection attempts that may wait to be looked at.
+/// Connection attempts that may wait to be accepted.
 const INCOMING_MAX: usize = 1_024;
 /// Bytes of packets kept for one such attempt, and for all.
 const INCOMING_BYTES_MAX: u64 = 64 * 1024;
@@ -65,7 +65,7 @@ impl Listener {
     ) -> io::Result<Self> {
         let endpoint = endpoint(socket, identity, config)?;
         let plugins = &config.plugins;
-        let uploads = Uploads::new(plugins.uploads_max, plugins.upload_timeout, plugins.upload_patience);
+        let uploads = Uploads::new(plugins.uploads_max, plugins.upload_timeout, plugins.upload_stall_timeout);
         let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         let inbound = Inbound::new(
             bytes(config.streams.unfinished_bytes_max),
@@ -131,7 +131,7 @@ impl Listener {
         });
     }
 
-    /// Ends every connection that is left. The peers are told, as far as they listen.
+    /// Closes every connection that is left. The peers are notified.
     pub(crate) async fn close(&self) {
         self.endpoint.close(wire_error::close_code(ErrorCode::ShuttingDown), b"the engine is going away");
         self.endpoint.wait_idle().await;
@@ -168,8 +168,8 @@ fn server_config(crypto: Arc<QuicServerConfig>, config: &ServerConfig) -> quinn:
 
 /// Bytes that a connection may send before anything is acknowledged: twelve thousand, as of RFC 9002, section 7.2, or
 /// four of its largest packets. Of large packets the RFC allows two, and quinn sends the second only once the first is
-/// acknowledged, for which a peer waits 25 ms: it acknowledges every second packet at once. Over a path of small packets
-/// these are up to 21, where the RFC says ten; Chromium's QUIC begins with 32.
+/// acknowledged, for which a peer waits 25 ms: it acknowledges every second packet at once. Over a path of small
+/// packets these are up to 21, where the RFC says ten; Chromium's QUIC begins with 32.
 fn first_window(mtu_max: u16) -> u64 {
     (4 * u64::from(mtu_max)).max(10 * 1_200)
 }
@@ -260,7 +260,7 @@ mod tests {
         let accepted =
             first.block_on(async { endpoint.accept().await.unwrap().accept().unwrap().await.unwrap() });
         is_connected.recv().unwrap();
-        // As by kill -9: nobody says goodbye.
+        // As by kill -9: without a close.
         first.shutdown_background();
         drop((accepted, endpoint));
 

@@ -59,7 +59,7 @@ async fn submit_all(
     loop {
         let frame = tokio::select! {
             biased;
-            // What has come is taken; who sends nothing any more is told to go.
+            // What has arrived is taken; a client that sends nothing any more is asked to leave.
             frame = frames.next() => frame?,
             () = draining.cancelled() => return Err(levada_broker::Error::ShuttingDown.into()),
         };

@@ -30,24 +30,24 @@ use super::{
 };
 use crate::{metrics::Process, wire_error};
 
-/// What an artefact must bring in a while to keep its place.
+/// Bytes of an artefact that must arrive within the stall timeout to keep its slot.
 const PACE_BYTES: usize = 64 * 1024;
 
-/// Places for artefacts that are in memory.
+/// Slots for artefacts in memory.
 pub(super) struct Uploads {
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     waiting: AtomicUsize,
-    /// How long one may take.
+    /// How long one artefact may take to arrive.
     timeout: Duration,
     /// How long one may bring less than [`PACE_BYTES`] while another waits.
-    patience: Duration,
+    stall_timeout: Duration,
 }
 
-/// An artefact and its place, which it keeps while anything holds its bytes: a compilation goes on after the request
-/// that asked for it was given up.
+/// An artefact and its slot, which it keeps while anything holds its bytes: a compilation continues after its request
+/// was given up.
 struct Held {
     artefact: BytesMut,
-    _place: OwnedSemaphorePermit,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl AsRef<[u8]> for Held {
@@ -56,7 +56,7 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// Counts who waits, also one that gives up.
+/// Counts a waiting upload until it is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl Drop for Waiting<'_> {
@@ -66,14 +66,14 @@ impl Drop for Waiting<'_> {
 }
 
 impl Uploads {
-    pub(super) fn new(max: usize, timeout: Duration, patience: Duration) -> Self {
-        Self { places: Arc::new(Semaphore::new(max)), waiting: AtomicUsize::new(0), timeout, patience }
+    pub(super) fn new(max: usize, timeout: Duration, stall_timeout: Duration) -> Self {
+        Self { slots: Arc::new(Semaphore::new(max)), waiting: AtomicUsize::new(0), timeout, stall_timeout }
     }
 
-    async fn place(&self) -> OwnedSemaphorePermit {
+    async fn slot(&self) -> OwnedSemaphorePermit {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
-        Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed")
+        Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed")
     }
 
     fn is_wanted(&self) -> bool {
@@ -86,11 +86,11 @@ pub(super) struct Context<'a> {
     pub(super) broker: &'a Broker,
     pub(super) principal: &'a Principal,
     pub(super) uploads: &'a Uploads,
-    /// The packet size in force on the asking connection.
+    /// The packet size in force on the client's connection.
     pub(super) mtu: u16,
 }
 
-/// Answers one request.
+/// Serves one request.
 pub(super) async fn serve(
     context: Context<'_>,
     envelope: RequestEnvelope,
@@ -101,7 +101,7 @@ pub(super) async fn serve(
     stream.answer(&Opened::Response(ResponseEnvelope { id, response })).await
 }
 
-/// Gives up at the client's deadline; what was begun in the broker may still take effect.
+/// Ends at the client's deadline; what the broker has begun may still take effect.
 async fn within(
     deadline_ms: u32,
     answer: impl Future<Output = Result<Response, Failure>>,
@@ -129,13 +129,13 @@ async fn respond(
                 return Ok(Response::Refused(Refusal::new(ErrorCode::PluginTooLarge, message)));
             }
             let uploads = context.uploads;
-            let place = uploads.place().await;
+            let slot = uploads.slot().await;
             let upload = time::timeout(uploads.timeout, receive(frames, len, uploads)).await;
             let artefact = upload.map_err(|_| {
                 let message = format!("the artefact took longer than {:?} to arrive", uploads.timeout);
                 Failure::refused(ErrorCode::DeadlineExceeded, message)
             })??;
-            let artefact = Bytes::from_owner(Held { artefact, _place: place });
+            let artefact = Bytes::from_owner(Held { artefact, _slot: slot });
             context.broker.request(context.principal, request, Some(artefact)).await
         }
         other => context.broker.request(context.principal, other, None).await,
@@ -151,20 +151,20 @@ async fn respond(
     })
 }
 
-/// Receives chunks until `len` bytes are there. Memory grows with what came.
+/// Receives chunks until `len` bytes have arrived. Memory grows with the bytes received.
 async fn receive(frames: &mut FrameReader, len: usize, uploads: &Uploads) -> Result<BytesMut, Failure> {
     let mut artefact = BytesMut::new();
-    let (mut look, mut had) = (time::Instant::now() + uploads.patience, 0);
+    let (mut check_at, mut had) = (time::Instant::now() + uploads.stall_timeout, 0);
     while artefact.len() < len {
-        let Ok(frame) = time::timeout_at(look, frames.next()).await else {
+        let Ok(frame) = time::timeout_at(check_at, frames.next()).await else {
             if uploads.is_wanted() && artefact.len() - had < PACE_BYTES {
                 let message = format!(
-                    "the artefact brought less than {PACE_BYTES} bytes in {:?} while another waited for its place",
-                    uploads.patience
+                    "the artefact brought less than {PACE_BYTES} bytes in {:?} while another waited for its slot",
+                    uploads.stall_timeout
                 );
                 return Err(Failure::refused(ErrorCode::DeadlineExceeded, message));
             }
-            (look, had) = (time::Instant::now() + uploads.patience, artefact.len());
+            (check_at, had) = (time::Instant::now() + uploads.stall_timeout, artefact.len());
             continue;
         };
         let Some(frame) = frame? else {
@@ -189,14 +189,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_artefact_keeps_its_place_while_anything_holds_its_bytes() {
+    async fn an_artefact_keeps_its_slot_while_anything_holds_its_bytes() {
         let uploads = Uploads::new(1, Duration::ZERO, Duration::ZERO);
-        let held = Held { artefact: BytesMut::from(&b"wasm"[..]), _place: uploads.place().await };
+        let held = Held { artefact: BytesMut::from(&b"wasm"[..]), _slot: uploads.slot().await };
         let artefact = Bytes::from_owner(held);
         let compiled = artefact.clone();
         drop(artefact);
-        assert_eq!((&compiled[..], uploads.places.available_permits()), (&b"wasm"[..], 0));
+        assert_eq!((&compiled[..], uploads.slots.available_permits()), (&b"wasm"[..], 0));
         drop(compiled);
-        assert_eq!(uploads.places.available_permits(), 1);
+        assert_eq!(uploads.slots.available_permits(), 1);
     }
 }

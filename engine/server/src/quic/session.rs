@@ -1,6 +1,6 @@
 //! A session: one connection from its handshake to its end. One task for it, one for each of its streams.
 //!
-//! It owns the hello and the control stream. Streams that come before the hello are never looked at; one that comes
+//! It owns the hello and the control stream. Streams that come before the hello are not read; one that comes
 //! instead of it ends the connection.
 
 use std::{convert::Infallible, sync::Arc};
@@ -73,15 +73,15 @@ struct Session {
     /// The broker as this connection uses it.
     broker: Broker,
     principal: Principal,
-    /// What the client is told on the control stream.
+    /// Notices for the client on the control stream.
     notices: mpsc::Sender<Notice>,
-    /// Cancelled when the connection has ended: whatever its streams wait for, nobody wants it any more.
+    /// Cancelled when the connection has ended: what its streams wait for is not needed any more.
     ended: CancellationToken,
     /// A stream has ended.
     left: Notify,
     inbound: Inbound,
-    /// The client was told that the engine goes away.
-    told: CancellationToken,
+    /// Cancelled once the client was notified that the engine goes away.
+    notified: CancellationToken,
 }
 
 /// Performs the handshake and serves the session until it ends.
@@ -106,7 +106,7 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: quinn::Incoming, admiss
             return connection.close(wire_error::close_code(ErrorCode::ShuttingDown), b"the engine is going away");
         }
         () = handshake.given().cancelled() => {
-            let why = b"no hello came before others needed the place";
+            let why = b"no hello came before others needed the slot";
             return connection.close(wire_error::close_code(ErrorCode::HelloRequired), why);
         }
         greeted = time::timeout_at(until, greet(&shared, &connection, &inbound)) => greeted,
@@ -125,9 +125,18 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: quinn::Incoming, admiss
     let (notices, noticed) = mpsc::channel(NOTICES_QUEUED_MAX);
     let broker = shared.broker.for_connection();
     let principal = Principal::Local;
-    let (left, told) = (Notify::new(), CancellationToken::new());
-    let session =
-        Session { shared, connection, broker, principal, notices, ended: ended.clone(), left, inbound, told };
+    let (left, notified) = (Notify::new(), CancellationToken::new());
+    let session = Session {
+        shared,
+        connection,
+        broker,
+        principal,
+        notices,
+        ended: ended.clone(),
+        left,
+        inbound,
+        notified,
+    };
     let _ending = ended.drop_guard();
     Arc::new(session).run(control, noticed).await;
 }
@@ -203,12 +212,12 @@ async fn close(connection: &Connection, stream: &mut Stream, failure: Failure) {
         return;
     };
     debug!(error = %refusal, "connection closed for a fault of its peer");
-    let told = async {
+    let notified = async {
         stream.refuse(&refusal).await;
         stream.delivered().await;
     };
     // However that ended, the close carries the same code.
-    let _ = time::timeout(LAST_WORDS, told).await;
+    let _ = time::timeout(LAST_WORDS, notified).await;
     connection.close(wire_error::close_code(refusal.code), refusal.message.as_bytes());
 }
 
@@ -226,7 +235,7 @@ impl Session {
                 return self.connection.close(code, b"the engine is going away");
             }
             // Beside the accepting: a client that does not read its control stream keeps no stream waiting.
-            never = tell(send, &mut whole, noticed, tasks.draining(), &self.told) => match never {},
+            never = notify(send, &mut whole, noticed, tasks.draining(), &self.notified) => match never {},
             ended = self.accept(frames) => ended,
         };
         if let Err(failure) = ended {
@@ -235,7 +244,7 @@ impl Session {
                 let _ = control.send.reset(VarInt::from_u32(0));
             }
             close(&self.connection, &mut control, failure).await;
-        } else if self.told.is_cancelled() {
+        } else if self.notified.is_cancelled() {
             // The notice has its time to arrive; the close says the same.
             let _ = control.send.finish();
             let _ = time::timeout(LAST_WORDS, control.delivered()).await;
@@ -267,7 +276,7 @@ impl Session {
                         return Ok(());
                     }
                 },
-                // Nobody needs the grace of whom nothing is under way.
+                // A connection with nothing under way needs no grace period.
                 () = self.drained(&open) => return Ok(()),
                 frame = control.next(), if listening => match frame {
                     // The client has nothing more to say there; it still listens for notices.
@@ -284,18 +293,18 @@ impl Session {
         }
     }
 
-    /// Completes when the engine goes away, the client was told so, and no stream is left. A client that does not read
-    /// its notices has a moment.
+    /// Completes when the engine goes away, the client was notified, and no stream is left. A client that does not read
+    /// its notices has a short time for it.
     async fn drained(&self, open: &Arc<()>) {
         self.shared.tasks.draining().cancelled().await;
         while Arc::strong_count(open) > 1 {
             self.left.notified().await;
         }
-        let _ = time::timeout(LAST_WORDS, self.told.cancelled()).await;
+        let _ = time::timeout(LAST_WORDS, self.notified.cancelled()).await;
     }
 
-    /// Allows twice as many streams once half of them are open; in the end some more than a client may have, so that one
-    /// too many is answered.
+    /// Allows twice as many streams once half of them are open; in the end some more than a client may have, so that
+    /// one too many is answered.
     fn grant_streams(&self, granted: u32, open: usize) -> u32 {
         let wanted = granted.saturating_mul(2).min(streams_granted_max(&self.shared.config));
         if wanted <= granted || open < granted as usize / 2 {
@@ -320,7 +329,7 @@ impl Session {
         });
     }
 
-    /// Ends a stream that the client had no room for; nothing of it was looked at.
+    /// Ends a stream beyond the client's limit; nothing of it was read.
     async fn refuse_stream(&self, stream: &mut Stream) {
         let max = self.shared.config.streams.connection_max;
         let message = format!(
@@ -394,21 +403,20 @@ impl Session {
     }
 }
 
-/// Tells the client what it did not ask for: notices as they come, and once that the engine goes away. `whole` is false
-/// while a frame is under way.
-async fn tell(
+/// Sends notices to the client, and once that the engine goes away. `whole` is false while a frame is under way.
+async fn notify(
     control: &mut SendStream,
     whole: &mut bool,
     mut noticed: mpsc::Receiver<Notice>,
     draining: &CancellationToken,
     gone_away: &CancellationToken,
 ) -> Infallible {
-    let mut told = false;
+    let mut says_goodbye = false;
     loop {
         let notice = tokio::select! {
             biased;
-            () = draining.cancelled(), if !told => {
-                told = true;
+            () = draining.cancelled(), if !says_goodbye => {
+                says_goodbye = true;
                 Notice::GoAway { reason: "the engine is shutting down".to_owned() }
             }
             notice = noticed.recv() => match notice {
@@ -421,7 +429,7 @@ async fn tell(
         // A client that is gone, or wants no notices, needs none.
         let _ = control.write_chunk(frame::message(FrameType::Notice, &notice)).await;
         *whole = true;
-        if told {
+        if says_goodbye {
             gone_away.cancel();
         }
     }

@@ -26,7 +26,7 @@ use crate::wire_error;
 const FRAMES_GATHERED_MAX: usize = 64;
 /// How long a stream may take nothing while there is little room left for others.
 const UNREAD_WHEN_SHORT: Duration = Duration::from_secs(2);
-/// How long what is owed to a peer that broke the protocol may take.
+/// How long the last frames to a peer that broke the protocol may take.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Both directions of a stream.
@@ -43,10 +43,10 @@ pub(super) enum Failure {
     Refused(Refusal),
     /// The peer does not speak our protocol: the connection is closed with the code.
     Broken(Refusal),
-    /// The peer does not take what it asked for: nothing can be said behind half a frame, and the stream is reset with the
-    /// code.
+    /// The peer does not take what it asked for: nothing can be said behind half a frame, and the stream is reset with
+    /// the code.
     Unread(Refusal),
-    /// The peer has ended the stream or is gone; there is nobody to tell.
+    /// The peer has ended the stream or is gone; there is nobody to notify.
     Gone,
 }
 
@@ -66,7 +66,7 @@ impl From<frames::Error> for Failure {
     fn from(error: frames::Error) -> Self {
         match (error.refusal(), &error) {
             (None, _) => Self::Gone,
-            // Whoever claims such a length does not frame as we do; nothing on this connection can be trusted.
+            // A peer that claims such a length frames differently; nothing on this connection can be trusted.
             (Some(refusal), frames::Error::Frame(FrameError::TooLarge { .. })) => Self::Broken(refusal),
             (Some(refusal), _) => Self::Refused(refusal),
         }
@@ -124,7 +124,7 @@ impl Stream {
     pub(super) async fn refuse(&mut self, refusal: &Refusal) {
         let refusal = &wire_error::bounded(refusal.clone());
         self.frames.stop(wire_error::close_code(refusal.code));
-        // Neither fails unless the peer is gone, and then there is nobody to tell.
+        // Neither fails unless the peer is gone, and then there is nobody to notify.
         if self.send.write_chunk(frame::message(FrameType::Error, refusal)).await.is_ok() {
             let _ = self.send.finish();
         }
@@ -152,8 +152,8 @@ impl Stream {
 }
 
 /// Runs both directions of a stream as one task. What goes down outlives what comes up: what was accepted is still
-/// answered when the peer has said its last or its nonsense; to a peer that does not speak our protocol, for a moment only.
-/// A peer that is gone ends both at once.
+/// answered when the peer has said its last or its nonsense; to a peer that does not speak our protocol, for a moment
+/// only. A peer that is gone ends both at once.
 pub(super) async fn both(
     up: impl Future<Output = Result<(), Failure>>,
     down: impl Future<Output = Result<(), Failure>>,
@@ -217,7 +217,7 @@ pub(super) async fn write_frames(
     Ok(())
 }
 
-/// Writes as much as the stream takes; answers how many chunks that were whole.
+/// Writes as much as the stream takes; returns how many chunks that were whole.
 async fn some_written(
     send: &mut SendStream,
     chunks: &mut [Bytes],

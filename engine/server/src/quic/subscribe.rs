@@ -21,7 +21,7 @@ use super::{
 
 /// What a consumer's stream needs beside the broker.
 pub(super) struct Served<'a> {
-    /// What the client is told on the control stream.
+    /// Notices for the client on the control stream.
     pub(super) notices: &'a mpsc::Sender<Notice>,
     /// How long the stream may take nothing.
     pub(super) unread: Duration,
@@ -63,7 +63,7 @@ async fn notify(mut noticed: mpsc::Receiver<Notice>, notices: &mpsc::Sender<Noti
     std::future::pending().await
 }
 
-/// Passes on what the client says until it ends its direction, or until nobody takes it any more: that error.
+/// Forwards the client's frames until it ends its direction, or with an error when they are not taken any more.
 async fn forward(
     frames: &mut FrameReader,
     control: ConsumerControl,

@@ -71,7 +71,7 @@ async fn grant(stream: &mut ClientStream) {
     stream.send.write_all(&credit.frame()).await.unwrap();
 }
 
-/// Takes the next delivery and acknowledges it, if it is to be; answers its offsets.
+/// Takes the next delivery and acknowledges it, if it is to be; returns its offsets.
 async fn take(stream: &mut ClientStream, acknowledge: bool) -> Vec<Offset> {
     loop {
         let (kind, mut payload) = stream.frame().await.expect("the stream goes on");

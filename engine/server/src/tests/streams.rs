@@ -304,7 +304,7 @@ async fn a_request_is_answered_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn the_packet_size_in_force_is_told() {
+async fn the_packet_size_in_force_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     against(config(&dir), async |server| {
         let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
@@ -362,10 +362,11 @@ async fn a_stream_that_takes_none_of_what_it_asked_for_is_reset_and_its_consumer
 }
 
 #[tokio::test]
-async fn stalled_uploads_give_their_place_to_the_next() {
+async fn stalled_uploads_give_their_slot_to_the_next() {
     let dir = tempfile::tempdir().unwrap();
-    let config =
-        with(config(&dir), |config| config.plugins.upload_patience = std::time::Duration::from_millis(100));
+    let config = with(config(&dir), |config| {
+        config.plugins.upload_stall_timeout = std::time::Duration::from_millis(100)
+    });
     against(config, async |server| {
         let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
         let mut stalled = Vec::new();

@@ -13,7 +13,7 @@ use super::{CERTIFICATE_MODE, DAY, Error, KEY_MODE, TlsFiles, certificates, date
 const SUBJECT: &str = "CN=Levada local CA";
 const COMMON_NAME: &str = "Levada local CA";
 const LIFETIME: Duration = DAY.saturating_mul(3_650);
-/// A CA that is valid for less than this is made anew; clients have so long to fetch it.
+/// A CA that is valid for less than this is renewed; clients have this long to fetch it.
 const RENEW_BEFORE: Duration = DAY.saturating_mul(365);
 
 /// A new CA with a new key, both written: its certificate as PEM, and the key.

@@ -15,13 +15,13 @@ use super::{
     dates::Dates,
 };
 
-/// Somebody else's certificate that ends within this time is worth a warning; within a quarter of its life, if that is
-/// less, as some are made anew every few weeks.
+/// A certificate of others that expires within this time is worth a warning; within a quarter of its life, if that is
+/// less, as some are renewed every few weeks.
 const WARN_BEFORE: Duration = DAY.saturating_mul(30);
 /// What has not changed is said this often.
 const SAY_EVERY: Duration = DAY;
 
-/// One certificate that needs somebody to act.
+/// One certificate that needs an operator to act.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Concern {
     kind: Kind,
@@ -48,7 +48,7 @@ impl Concern {
         Self { kind, file, subject: dates.subject.clone(), at }
     }
 
-    /// What a certificate that nobody here renews gives reason for.
+    /// The concern about a certificate that the engine does not renew.
     fn with(file: PathBuf, dates: &Dates, now: Timestamp) -> Option<Self> {
         let soon = ms(WARN_BEFORE).min(dates.lifetime_ms() / 4);
         let kind = match () {
@@ -74,7 +74,7 @@ impl Concern {
                 warn!(%file, subject, ends = at, "certificate expires soon and is not ours to renew; replace it");
             }
             Kind::OldCopies => {
-                warn!(%file, ends = at, "the CA was renewed; clients that have an older copy must fetch it anew before that ends");
+                warn!(%file, ends = at, "the CA was renewed; clients that have an older copy must fetch it again before that expires");
             }
         }
     }
@@ -121,7 +121,7 @@ pub(crate) struct Concerns {
 }
 
 impl Concerns {
-    /// Logs these if it is time to; answers whether it was.
+    /// Logs these if it is time to; returns whether it was.
     pub(crate) fn say(&mut self, concerns: Vec<Concern>, now: Timestamp) -> bool {
         // A clock that was set back must not silence it for as long.
         let long_ago = now.0.abs_diff(self.at.0) >= ms(SAY_EVERY);

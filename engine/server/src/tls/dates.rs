@@ -33,7 +33,7 @@ impl Dates {
         self.not_before.timestamp() <= seconds(now.0)
     }
 
-    /// Whether its time is over in so many milliseconds.
+    /// Whether it has expired this many milliseconds from now.
     pub(super) fn has_ended(&self, now: Timestamp, in_ms: u64) -> bool {
         self.not_after.timestamp() < seconds(now.0.saturating_add(in_ms))
     }

@@ -4,16 +4,15 @@
 //!
 //! All this happens at start and again every `tls_check_interval`, so a running engine renews in time and takes files
 //! that were replaced; connections that stand are not disturbed.
-//! - The server's certificate is made anew 90 days before its end, with a key of its own.
-//! - The CA is made anew a year before its end, or when that has passed, or while it is not valid yet because a clock
-//!   ran ahead when it was made, with the **same name and key**: clients trust
-//!   either certificate until the older one expires, and have that year to fetch `ca.pem`. The log says so, every day.
-//!   To have a new key as well, remove `ca.pem`, `ca.key`, `server.pem` and `server.key`; every client must then fetch
-//!   `ca.pem` at once.
-//! - Without `ca.key` the certificate is somebody else's, and with a CA of another name the CA is: those are used as
-//!   they are, never renewed here and never written over, and the log warns before they end. One that has ended does
+//! - The server's certificate is created again 90 days before its end, with a key of its own.
+//! - The CA is created again a year before its end, or when that has passed, or while it is not valid yet because a
+//!   clock ran ahead when it was made, with the **same name and key**: clients trust either certificate until the older
+//!   one expires, and have that year to fetch `ca.pem`. The log says so, every day. To have a new key as well, remove
+//!   `ca.pem`, `ca.key`, `server.pem` and `server.key`; every client must then fetch `ca.pem` at once.
+//! - Without `ca.key` the certificate is not the engine's, and with a CA of another name the CA is not: those are used
+//!   as they are, never renewed here and never written over, and the log warns before they end. One that has ended does
 //!   not keep the engine from starting: what it must do without clients goes on, and clients refuse it with
-//!   `TLS_FAILED`. While the certificate or its key is missing nothing is made in their place.
+//!   `TLS_FAILED`. While the certificate or its key is missing nothing is created instead.
 
 mod authority;
 mod concern;
@@ -48,7 +47,7 @@ const KEY_MODE: u32 = 0o600;
 const CERTIFICATE_MODE: u32 = 0o644;
 const DAY: Duration = Duration::from_secs(86_400);
 const SERVER_LIFETIME: Duration = DAY.saturating_mul(825);
-/// A certificate that is valid for less than this is made anew at start.
+/// A certificate that is valid for less than this is created again at start.
 const RENEW_BEFORE: Duration = DAY.saturating_mul(90);
 /// Certificates begin this much in the past, for clients whose clocks are behind.
 const BACKDATED: Duration = DAY;
@@ -61,33 +60,33 @@ pub enum Error {
     /// A file cannot be read or written.
     #[error("{path} cannot be {action}")]
     File {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
         /// `read` or `written`.
         action: &'static str,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: io::Error,
     },
     /// A file holds something else than it should.
     #[error("{path} holds no usable {expected}: {got}; put the file back, or {}", remedy(path))]
     Content {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
-        /// What it should hold.
+        /// The expected content.
         expected: &'static str,
-        /// What is wrong with it.
+        /// The mistake.
         got: String,
     },
     /// A file is missing, and what it should hold cannot be made here.
     #[error(
         "{path} holds no usable {expected}: it is missing, and without ca.pem and ca.key none can be made; put \
-         server.pem and server.key in place, or remove them and ca.pem to have all made anew"
+         server.pem and server.key in place, or remove them and ca.pem to have all created again"
     )]
     Missing {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
-        /// What it should hold.
+        /// The expected content.
         expected: &'static str,
     },
     /// No certificate could be made.
@@ -98,7 +97,7 @@ pub enum Error {
     Serve {
         /// The certificate's file.
         path: PathBuf,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: rustls::Error,
     },
@@ -125,11 +124,11 @@ impl Error {
 fn remedy(path: &Path) -> &'static str {
     match path.file_name().and_then(|name| name.to_str()) {
         Some("ca.pem" | "ca.key") => {
-            "remove ca.pem, ca.key, server.pem and server.key to have all four made anew, and give every client the new \
+            "remove ca.pem, ca.key, server.pem and server.key to have all four created again, and give every client the new \
              ca.pem"
         }
-        Some("reset.key") => "remove it to have it made anew",
-        _ => "remove server.pem and server.key to have both made anew by the CA in ca.pem and ca.key",
+        Some("reset.key") => "remove it to have it created again",
+        _ => "remove server.pem and server.key to have both created again by the CA in ca.pem and ca.key",
     }
 }
 
@@ -221,9 +220,9 @@ fn server_certificate(
     let stored = files.read("server.pem")?.zip(files.read("server.key")?);
     let (ca_pem, ca_key) = match (files.read("ca.pem")?, files.read("ca.key")?) {
         (Some(pem), Some(key)) => authority::renewed(files, now, pem, &key)?,
-        // Somebody else's.
+        // Not the engine's.
         _ if stored.is_some() => return Ok(stored.expect("this arm has it")),
-        // Perhaps they are just being replaced. What is made now would take their place for good.
+        // Perhaps they are just being replaced. What is created now would replace them for good.
         _ if ["ca.pem", "server.pem", "server.key"].iter().any(|name| files.path(name).exists()) => {
             return Err(missing(files));
         }
@@ -235,7 +234,7 @@ fn server_certificate(
     }
 }
 
-/// What is wrong where there are files of somebody else, and no certificate with its key among them.
+/// What is wrong if there are files of others, and no certificate with its key among them.
 fn missing(files: &TlsFiles) -> Error {
     let key = files.path("server.key");
     let (path, expected) =

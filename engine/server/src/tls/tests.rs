@@ -70,7 +70,7 @@ fn chain(place: &Place, name: &str) -> Vec<CertificateDer<'static>> {
     certificates(&place.files.path(name), &place.read(name)).unwrap()
 }
 
-/// Whether clients that have this CA trust this certificate; they look at its dates themselves.
+/// Whether clients that have this CA trust this certificate; they check its dates themselves.
 fn trusts(ca: &[u8], server: &[u8], now: Timestamp) -> bool {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     is_good(&TlsFiles::new(Path::new("nowhere")), server, ca, now, &provider).unwrap()
@@ -191,11 +191,11 @@ fn a_certificate_that_changes_is_served_from_then_on() {
     let place = place();
     let identity = prepare(&place.files, NOW).unwrap();
     let mut watch = Watch::new(place.files.clone(), &identity, NOW);
-    assert!(watch.look(later(700)).is_none());
-    assert!(watch.look(later(740)).is_some(), "85 days before its end");
-    assert!(watch.look(later(740)).is_none());
+    assert!(watch.refresh(later(700)).is_none());
+    assert!(watch.refresh(later(740)).is_some(), "85 days before its end");
+    assert!(watch.refresh(later(740)).is_none());
     fs::write(place.files.path("server.key"), b"nothing of use").unwrap();
-    assert!(watch.look(later(740)).is_none(), "what is in force stays");
+    assert!(watch.refresh(later(740)).is_none(), "what is in force stays");
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn files_of_somebody_else_are_not_replaced_while_one_of_them_is_missing() {
         let error = prepare(&place.files, NOW).err().unwrap();
         assert!(matches!(error, Error::Missing { .. }), "{error:?}");
         assert!(error.to_string().contains(&format!("{name} holds no usable")), "{error}");
-        assert!(watch.look(NOW).is_none(), "what is in force stays");
+        assert!(watch.refresh(NOW).is_none(), "what is in force stays");
         assert_eq!(all(), while_missing);
 
         fs::write(place.files.path(name), removed).unwrap();

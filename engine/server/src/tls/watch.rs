@@ -1,6 +1,6 @@
-//! Looks after the certificate files while a server runs.
+//! Renews and reloads the certificate files while a server runs.
 //!
-//! It owns what was seen last. It must not know sockets: it says what to serve with, another does so.
+//! It owns the chain in force. It must not know sockets: the caller serves with what it returns.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tracing::{error, info};
 
 use super::{Identity, TlsFiles, concern::Concerns, prepare};
 
-/// The certificate that is served now, and what was said about it.
+/// The certificate in force, and the concerns that were logged.
 pub(crate) struct Watch {
     files: TlsFiles,
     chain: Vec<CertificateDer<'static>>,
@@ -19,16 +19,16 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Begins with what a server starts with, and says what there is to say about it.
+    /// Begins with the identity that a server starts with, and logs its concerns.
     pub(crate) fn new(files: TlsFiles, identity: &Identity, now: Timestamp) -> Self {
         let mut concerns = Concerns::default();
         concerns.say(identity.concerns.clone(), now);
         Self { files, chain: identity.chain.clone(), concerns }
     }
 
-    /// Renews what is ours and reads what is not; answers what to serve new connections with, if that has changed.
-    /// Files that are of no use change nothing.
-    pub(crate) fn look(&mut self, now: Timestamp) -> Option<Arc<QuicServerConfig>> {
+    /// Renews certificates of ours and reads those of others; returns what to serve new connections with, if that has
+    /// changed. Unusable files change nothing.
+    pub(crate) fn refresh(&mut self, now: Timestamp) -> Option<Arc<QuicServerConfig>> {
         let identity = match prepare(&self.files, now) {
             Ok(identity) => identity,
             Err(error) => {

@@ -10,21 +10,21 @@ pub enum CommitError {
     Length {
         /// What the header says, or the least a commit can be.
         expected: usize,
-        /// What came.
+        /// The length in bytes.
         got: usize,
     },
     /// A layout version that this build does not read.
     #[error("commit version is {got}, expected {COMMIT_VERSION}")]
     Version {
-        /// What came.
+        /// The value that was read.
         got: u8,
     },
     /// The checksum does not match the bytes.
     #[error("commit checksum is {got:08x}, the bytes give {expected:08x}")]
     Checksum {
-        /// What the bytes give.
+        /// The checksum computed from the bytes.
         expected: u32,
-        /// What the header says.
+        /// The checksum in the header.
         got: u32,
     },
     /// A field has a value that it cannot have.
@@ -32,13 +32,13 @@ pub enum CommitError {
     Op {
         /// Its index in the commit.
         index: u32,
-        /// What is wrong with it.
+        /// The mistake, in a few words.
         what: &'static str,
     },
     /// A reserved field is in use, or there are bytes after the last operation.
     #[error("commit is malformed: {what}")]
     Malformed {
-        /// What is wrong with it.
+        /// The mistake, in a few words.
         what: &'static str,
     },
 }

@@ -1,5 +1,5 @@
 //! The commit: one change of state as plain data, and its bytes. It knows nothing of how a store keeps it, and
-//! applying it needs no clock, no randomness and no look-up.
+//! applying it needs no clock, no randomness and no lookup.
 //!
 //! Encoded, a commit is 56 bytes and its operations back to back. All numbers are little endian:
 //!
@@ -12,15 +12,15 @@
 //! ```
 //!
 //! - `count` operations follow, in `ops_len` bytes. `time` is the engine's, in milliseconds since the Unix epoch.
-//! - `term` is the writer's: whoever takes the shard over has a higher one, and the writer before it is fenced. `parent`
-//!   is the hash of the commit before, 0 for the first one. Together they tell a history from a fork of it, as the
-//!   prepares of TigerBeetle's replication (`view` and `parent`) do.
+//! - `term` is the writer's: one that takes over the shard has a higher one, and the writer before it is fenced.
+//!   `parent` is the hash of the commit before, 0 for the first one. Together they distinguish a history from a fork of
+//!   it, as the prepares of TigerBeetle's replication (`view` and `parent`) do.
 //! - `crc32c` covers the 52 bytes before it, then the operations.
 //! - A commit's hash is XXH3-64 of the same bytes. It is not stored in the commit but in what follows: in the row
 //!   `applied`, and as the parent of the next one.
 //!
-//! The engine keeps commits below a limit, 960 KiB by default, so that one message of a common broker can carry each. One
-//! publish, proposal or change that alone needs more makes a longer commit, which a journal carries in parts:
+//! The engine keeps commits below a limit, 960 KiB by default, so that one message of a common broker can carry each.
+//! One publish, proposal or change that alone needs more makes a longer commit, which a journal carries in parts:
 //! [`parts`].
 //!
 //! Each operation:
@@ -67,7 +67,7 @@ const CHECKED_HEADER_BYTES: usize = COMMIT_HEADER_BYTES - 4;
 pub struct Commit {
     /// Whose history this is part of.
     pub shard: u16,
-    /// Its place in that history.
+    /// Its index in that history.
     pub index: CommitIndex,
     /// The commit that it follows; 0 if it is the first.
     pub previous: CommitIndex,
@@ -135,7 +135,7 @@ impl Commit {
         header
     }
 
-    /// What tells it from any other commit.
+    /// What distinguishes it from any other commit.
     pub fn hash(&self) -> CommitHash {
         let mut hash = Xxh3::new();
         hash.update(&self.header());

@@ -16,7 +16,7 @@ const DELETE_RANGE: u8 = 3;
 pub enum Op {
     /// Writes a row, new or over an older one.
     Put {
-        /// Where.
+        /// The family of the key.
         family: Family,
         /// The row's key.
         key: Bytes,
@@ -25,14 +25,14 @@ pub enum Op {
     },
     /// Removes a row; nothing happens if there is none.
     Delete {
-        /// Where.
+        /// The family of the key.
         family: Family,
         /// The row's key.
         key: Bytes,
     },
     /// Removes every row of `[from, to)`; nothing happens if the range is empty or turned round.
     DeleteRange {
-        /// Where.
+        /// The family of the key.
         family: Family,
         /// The first key that goes.
         from: Bytes,

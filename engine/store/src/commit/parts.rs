@@ -12,7 +12,7 @@
 //!
 //! - `part` counts from 0 and is below `parts`; `total_len` is the length of the encoded commit.
 //! - `crc32c` covers the 28 bytes before it and the bytes after it.
-//! - Parts of a commit follow on each other. A part 0 may come before the last part of the commit before: its writer
+//! - Parts of a commit are consecutive. A part 0 may come before the last part of the commit before: its writer
 //!   has ended in between, and that commit never was.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -33,21 +33,21 @@ pub enum PartError {
     /// Shorter than a part can be.
     #[error("part is {got} bytes, expected at least {PART_HEADER_BYTES}")]
     Length {
-        /// What came.
+        /// The length in bytes.
         got: usize,
     },
     /// A layout version that this build does not read.
     #[error("part version is {got}, expected {PART_VERSION}")]
     Version {
-        /// What came.
+        /// The value that was read.
         got: u8,
     },
     /// The checksum does not match the bytes.
     #[error("part checksum is {got:08x}, the bytes give {expected:08x}")]
     Checksum {
-        /// What the bytes give.
+        /// The checksum computed from the bytes.
         expected: u32,
-        /// What the header says.
+        /// The checksum in the header.
         got: u32,
     },
     /// It is not the part that is due.
@@ -55,13 +55,13 @@ pub enum PartError {
     Order {
         /// The part that is due.
         expected: String,
-        /// What came.
+        /// The part that was read.
         got: String,
     },
-    /// The commit is longer than whoever assembles it takes.
+    /// The commit is longer than the receiver's limit.
     #[error("commit is {got} bytes in parts, the limit is {limit}")]
     TooLong {
-        /// What the header says.
+        /// The number in the header.
         got: usize,
         /// The most that is taken.
         limit: usize,
@@ -156,7 +156,7 @@ pub struct Assembler {
 }
 
 impl Assembler {
-    /// Takes commits of up to so many bytes.
+    /// Takes commits of up to this many bytes.
     pub fn new(commit_bytes_max: usize) -> Self {
         Self { commit_bytes_max, under_way: None }
     }
@@ -164,7 +164,7 @@ impl Assembler {
     /// Adds a part; returns the commit if this was its last one.
     ///
     /// # Errors
-    /// Says what is wrong with the part. What came before it of the same commit is forgotten then.
+    /// Says what is wrong with the part. The parts before it of the same commit are discarded then.
     pub fn push(&mut self, mut part: Bytes) -> Result<Option<Commit>, PartError> {
         let before = self.under_way.take();
         let header = Header::cut(&mut part)?;

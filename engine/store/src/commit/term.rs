@@ -1,4 +1,4 @@
-//! What tells writers and commits apart.
+//! Identities of writers and commits.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ impl fmt::Display for Term {
     }
 }
 
-/// What tells a commit from any other: XXH3-64 of its bytes. 0 stands for no commit.
+/// The identity of a commit: XXH3-64 of its bytes. 0 means no commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct CommitHash(pub u64);
 

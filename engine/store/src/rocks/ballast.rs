@@ -2,8 +2,8 @@
 //! It must not know what is written, nor why the disk is full.
 //!
 //! A recovery writes what is in the write-ahead log to new files before the log's files go, so it needs as
-//! much room again as the log holds that is in no file yet. Nobody can promise free space, but a file that is there
-//! already can be given up.
+//! much room again as the log holds that is in no file yet. Free space cannot be promised, but an existing file
+//! can be given up.
 //!
 //! **Invariant:** before a commit is written the ballast has room for everything that is in memory and in no
 //! file yet, this commit included. A commit for which that cannot be had is refused with [`Error::Full`].
@@ -26,20 +26,20 @@ use super::{directory::sync_directory, failure, layout::FOLDER, leftovers::Note}
 use crate::Error;
 
 const NAME: &str = "ballast";
-/// What is held if nothing is in memory: room for some acknowledgements on a disk that is full.
+/// What is reserved if nothing is in memory: room for some acknowledgements on a disk that is full.
 const SETTLED_BYTES: u64 = 4 << 20;
 /// What a recovery writes besides the rows: a manifest, a log file, options, the least of each family.
 const RECOVERY_BYTES: u64 = 2 << 20;
-/// Rows take so much more in files than in memory at most: one part in so many.
+/// Rows take at most this fraction more in files than in memory: one part in 16.
 const FILE_OVERHEAD_PART: u64 = 16;
-/// The same for a commit's own bytes: beside small rows the memory that they take is more than the rows.
+/// The same for a commit's own bytes, one part in 4: small rows take more memory than their own bytes.
 const COMMIT_OVERHEAD_PART: u64 = 4;
 const HEAD_BYTES: u64 = 4096;
 const BLOCK_BYTES: u64 = 64 << 10;
 /// With less nothing can be written.
 const LEAST_BYTES: u64 = RECOVERY_BYTES + 4 * BLOCK_BYTES;
 
-/// The file, and how much of it is spoken for.
+/// The file, and how much of it is reserved.
 #[derive(Debug)]
 pub(super) struct Ballast {
     dir: PathBuf,
@@ -47,8 +47,8 @@ pub(super) struct Ballast {
     /// How much room the file holds.
     held: u64,
     /// What a recovery needs that was begun and has not ended well; 0 if the last one has.
-    owed: u64,
-    /// It grows by so much more than it must, so that it grows seldom.
+    debt: u64,
+    /// By how much more it grows than it must, so that it grows seldom.
     step: u64,
     /// Bytes in memory and in no file, when they were counted last.
     counted: u64,
@@ -62,15 +62,15 @@ impl Ballast {
         let path = dir.join(NAME);
         // A file that was copied may be long and hold nothing.
         let held = fs::metadata(&path).map_or(0, |file| file.len().min(file.blocks() * 512));
-        let mut ballast = Self { dir: dir.to_owned(), path, held, owed: 0, step, counted: 0, since: 0 };
-        let begun = ballast.note().filter(|note| note.stands(&dir.join(FOLDER)));
-        ballast.owed = begun.map_or(0, |note| note.recovery_bytes);
+        let mut ballast = Self { dir: dir.to_owned(), path, held, debt: 0, step, counted: 0, since: 0 };
+        let begun = ballast.note().filter(|note| note.is_current(&dir.join(FOLDER)));
+        ballast.debt = begun.map_or(0, |note| note.recovery_bytes);
         ballast
     }
 
     /// What a recovery may need, as far as the ballast tells.
     pub(super) fn recovery_bytes(&self) -> u64 {
-        self.held.max(self.owed).max(LEAST_BYTES)
+        self.held.max(self.debt).max(LEAST_BYTES)
     }
 
     /// How much room a recovery has: what is free, and what the ballast gives up.
@@ -136,7 +136,7 @@ impl Ballast {
         }
         tracing::warn!(bytes = self.held, "no more may be written, the ballast is given up to recover");
         match self.set_len(HEAD_BYTES) {
-            // Some file systems count what a shorter file takes anew, and let it only go.
+            // Some file systems allocate the shorter file again, and can only remove it.
             Err(Error::Full { .. }) => {
                 fs::remove_file(&self.path)
                     .and_then(|()| File::open(&self.dir)?.sync_all())
@@ -157,9 +157,9 @@ impl Ballast {
 
     /// Holds little again, or what can be had: everything is in files now.
     ///
-    /// If there is no room for the least, reading still goes on, and commits are refused.
+    /// If there is no room for the least, reading still continues, and commits are refused.
     pub(super) fn end_recovery(&mut self) {
-        (self.owed, self.counted, self.since) = (0, 0, 0);
+        (self.debt, self.counted, self.since) = (0, 0, 0);
         if let Err(error) = self.settle() {
             tracing::warn!(%error, "there is no room for the ballast, nothing is written until there is");
         }
@@ -210,7 +210,7 @@ impl Ballast {
         Ok(())
     }
 
-    /// Grows to hold so much, or stays as it was.
+    /// Grows to hold `bytes`, or stays as it was.
     fn hold(&mut self, bytes: u64) -> Result<(), Error> {
         let bytes = bytes.next_multiple_of(BLOCK_BYTES);
         if bytes <= self.held {
@@ -233,7 +233,7 @@ impl Ballast {
     }
 }
 
-/// What a recovery needs for so many bytes in memory, and so many of commits that were not counted there.
+/// What a recovery needs for `counted` bytes in memory and `since` bytes of commits since they were counted.
 fn needed(counted: u64, since: u64) -> u64 {
     RECOVERY_BYTES + counted + counted / FILE_OVERHEAD_PART + since + since / COMMIT_OVERHEAD_PART
 }

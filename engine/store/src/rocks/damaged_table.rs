@@ -18,7 +18,7 @@ const GUESS_END: &str = "may be corrupted";
 static SCRATCH: AtomicU64 = AtomicU64::new(0);
 
 /// The table file in `folder` that gives this error, if it is one that names no file: each is shown to a database in a
-/// scratch folder, which looks into it before it takes anything. Nothing in `folder` is changed.
+/// scratch folder, which checks it before it takes anything. Nothing in `folder` is changed.
 pub(super) fn find(folder: &Path, text: &str) -> Option<String> {
     let (reason, guess) = text.split_once(GUESS)?;
     if !guess.contains(GUESS_END) || reason.contains(".sst") {
@@ -44,8 +44,8 @@ fn find_with(scratch: &Path, tables: &[PathBuf], reason: &str) -> Option<String>
     let mut options = Options::default();
     options.create_if_missing(true);
     let db = DB::open(&options, scratch).ok()?;
-    let guilty = tables.iter().find(|path| {
+    let damaged = tables.iter().find(|path| {
         db.ingest_external_file(vec![path]).is_err_and(|error| error.to_string().contains(reason))
     })?;
-    Some(guilty.file_name()?.to_string_lossy().into_owned())
+    Some(damaged.file_name()?.to_string_lossy().into_owned())
 }

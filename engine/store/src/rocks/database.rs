@@ -18,7 +18,6 @@ use super::{
     directory::{sync_directory, takes_direct_writes},
     failure, format,
     handle::Rocks,
-    keeper::{self, Keeper},
     layout::FOLDER,
     leftovers::Note,
     options::without_preallocation,
@@ -26,11 +25,12 @@ use super::{
     space::{self, Collector},
     superblock::{self, Known, Superblock},
     survey::{ACCEPT_LOSS, Existing, Survey},
+    upkeep::{self, Upkeep},
     writer::Writer,
 };
 use crate::{Commit, Error, Family, StoreStats, commit::AppliedRow};
 
-/// A log file is prepared only where so many of its size would find room.
+/// A log file is prepared only if there is room for this many of its size.
 const PREPARED_ROOM: u64 = 64;
 /// RocksDB's handle and what belongs to it.
 pub(super) struct Database {
@@ -40,7 +40,7 @@ pub(super) struct Database {
     /// What is noted apart from RocksDB; `None` if the database is open for reading only.
     superblock: Option<Arc<Mutex<Superblock>>>,
     /// As long as the database is open for writing.
-    _keeper: Option<Keeper>,
+    _upkeep: Option<Upkeep>,
     /// None if the database is open for reading only.
     ballast: Option<Mutex<Ballast>>,
 }
@@ -53,8 +53,8 @@ pub(super) fn claim(dir: &Path) -> Result<File, Error> {
 }
 
 impl Database {
-    /// Opens for writing what the survey has looked at; answers also which commit was applied last. The
-    /// caller has claimed the directory.
+    /// Opens a surveyed database for writing, and returns it with the commit that was applied last. The caller has
+    /// claimed the directory.
     pub(super) fn open(
         dir: &Path,
         options: &RocksOptions,
@@ -71,7 +71,7 @@ impl Database {
         let preallocates = ballast.has_more_than(2 * needed + options.preallocated_bytes());
         let mut recovered = begun.and_then(|()| Self::recover(dir, options, preallocates, survey));
         if matches!(recovered, Err(Error::Full { .. })) && ballast.give_up()? {
-            // The volume has room and does not give it, as under a quota.
+            // The volume has free space that cannot be used, as under a quota.
             if let Some(note) = ballast.note() {
                 note.clear_leftovers(&folder);
             }
@@ -127,12 +127,12 @@ impl Database {
         chain::check(&opened.rocks, last.index)?;
         sync_directory(dir)?;
         let superblock = Arc::new(Mutex::new(superblock));
-        keeper::settle(dir, &superblock, last.index)?;
+        upkeep::settle(dir, &superblock, last.index)?;
         if matches!(survey, Survey::Existing(Existing { accepts_loss: true, .. })) {
             let path = dir.join(ACCEPT_LOSS);
             fs::remove_file(&path).map_err(|error| failure::of_file("remove", &path, &error))?;
         }
-        opened._keeper = Some(Keeper::start(dir.to_owned(), Arc::clone(&superblock))?);
+        opened._upkeep = Some(Upkeep::start(dir.to_owned(), Arc::clone(&superblock))?);
         opened.superblock = Some(superblock);
         Ok((opened, last))
     }
@@ -148,7 +148,7 @@ impl Database {
             writer: Writer::new(salt),
             collector: Collector::new(options.log.clone()),
             superblock: None,
-            _keeper: None,
+            _upkeep: None,
             ballast: None,
         }
     }
@@ -169,7 +169,7 @@ impl Database {
         self.writer.write(&self.rocks, commit, (applied, confirmed), |bytes| self.cover(bytes))
     }
 
-    /// Makes everything durable that was written before the call. Writes go on meanwhile.
+    /// Makes everything durable that was written before the call. Writes continue meanwhile.
     pub(super) fn sync(&self) -> Result<(), Error> {
         self.rocks.sync()
     }
@@ -184,14 +184,14 @@ impl Database {
         space::stats(&self.rocks, self.writer.stalled_micros())
     }
 
-    /// Notes a commit that a sync has confirmed, before anybody is answered.
+    /// Notes a commit that a sync has confirmed, before its replies are sent.
     pub(super) fn note_durable(&self, durable: CommitIndex) {
         if let Some(superblock) = &self.superblock {
             superblock.lock().unwrap_or_else(PoisonError::into_inner).note_durable(durable);
         }
     }
 
-    /// Makes sure that a commit of so many bytes can be recovered on a disk that is full by then.
+    /// Makes sure that a commit of `bytes` can be recovered on a disk that is full by then.
     fn cover(&self, bytes: usize) -> Result<(), Error> {
         self.with_ballast(|ballast| ballast.cover(bytes as u64, || self.rocks.unflushed_bytes()))
     }
@@ -203,8 +203,8 @@ impl Database {
 
     /// Moves everything to synced files and notes it, so that the next start has nothing to recover.
     ///
-    /// Where that would take the ballast, the next start does it: there it is noted what was begun, and whoever is
-    /// killed meanwhile leaves nothing behind that stays.
+    /// Where that would need the ballast, the next start does it: a start notes the recovery that it begins, so that
+    /// a process killed meanwhile leaves no files behind for good.
     pub(super) fn flush(&self, applied: CommitIndex) -> Result<(), Error> {
         self.sync()?;
         self.with_ballast(|ballast| {
@@ -219,13 +219,13 @@ impl Database {
         self.rocks.db.path().parent().map_or(Ok(()), |dir| self.settle(dir, applied))
     }
 
-    /// Notes everything as it is now, durably.
+    /// Notes the current state of everything, durably.
     fn settle(&self, dir: &Path, applied: CommitIndex) -> Result<(), Error> {
-        self.superblock.as_ref().map_or(Ok(()), |superblock| keeper::settle(dir, superblock, applied))
+        self.superblock.as_ref().map_or(Ok(()), |superblock| upkeep::settle(dir, superblock, applied))
     }
 
-    /// Writes what is in memory to files, where that does not take the ballast: then no log file is needed that was
-    /// begun before.
+    /// Writes what is in memory to files, if that does not need the ballast: then no earlier log file is
+    /// needed.
     pub(super) fn write_out(&self) -> Result<(), Error> {
         let mut has_room = false;
         // Commits take the ballast too, and need not wait for the writing.

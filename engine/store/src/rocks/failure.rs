@@ -13,7 +13,7 @@ const NO_ROOM: [&str; 4] =
     ["No space left on device", "Disk quota exceeded", "Quota exceeded", "Space limit reached"];
 /// What a want of file descriptors looks like there.
 const NO_DESCRIPTORS: [&str; 2] = ["Too many open files", "No file descriptors available"];
-/// What a lock that somebody holds looks like.
+/// The text for a lock that another process holds.
 const LOCKED: [&str; 2] = ["While lock file", "lock hold by current process"];
 
 /// What a missing file looks like.
@@ -41,7 +41,7 @@ fn of_text(call: &str, kind: ErrorKind, text: &str) -> Error {
     }
 }
 
-/// An error of looking at the database in `dir`: what cannot be read of it is damaged or gone.
+/// An error of reading the database in `dir`: what cannot be read of it is damaged or gone.
 pub(super) fn of_damage(dir: &Path, error: &rocksdb::Error) -> Error {
     let text = error.to_string();
     let is_gone = text.contains(GONE);
@@ -82,7 +82,7 @@ pub(super) fn of_open(dir: &Path, error: &rocksdb::Error) -> Error {
     }
 }
 
-/// An error of reading the row at or behind `key`. Where events are damaged it names the place.
+/// An error of reading the row at or behind `key`. Where events are damaged it names the topic, partition and offset.
 pub(super) fn of_read(family: Family, key: &[u8], error: &rocksdb::Error) -> Error {
     let text = error.to_string();
     let is_damaged = error.kind() == ErrorKind::Corruption || text.contains(GONE);

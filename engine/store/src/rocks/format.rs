@@ -1,10 +1,10 @@
 //! The file `format` in the data directory: which format the directory has, readable before anything is opened.
 //!
 //! One line of text: `levada data format 3`. A release that changes any stored byte in a way that this one cannot
-//! read raises the number. Formats 1 and 2 were never released, and nothing reads them any more; from the first release on, every
-//! later one opens what an earlier one wrote.
+//! read raises the number. Formats 1 and 2 were never released, and nothing reads them any more; from the first release
+//! on, every later one opens what an earlier one wrote.
 //!
-//! Whoever opens the directory for writing holds a lock on the file, from before the first file is touched.
+//! A process that opens the directory for writing holds a lock on the file, from before the first file is touched.
 
 use std::{
     fs::{self, File},

@@ -1,5 +1,5 @@
-//! RocksDB's handle: its families, and reading rows: one, a run, and the last of a range. Each value is copied once, out of
-//! RocksDB's buffer.
+//! RocksDB's handle: its families, and reading rows: one, a run, and the last of a range. Each value is copied once,
+//! out of RocksDB's buffer.
 
 use std::path::Path;
 
@@ -74,7 +74,7 @@ impl Rocks {
         self.property(MEMTABLE_BYTES) + families.iter().sum::<u64>()
     }
 
-    /// Makes everything durable that was written before the call. Writes go on meanwhile.
+    /// Makes everything durable that was written before the call. Writes continue meanwhile.
     pub(super) fn sync(&self) -> Result<(), Error> {
         self.db.flush_wal(true).map_err(|error| failure::of_call("sync", &error))
     }
@@ -150,7 +150,7 @@ impl Rocks {
         Ok(row)
     }
 
-    /// An iterator that never leaves `[from, to)`: it neither reads nor steps over what lies outside, tombstones
+    /// An iterator that never leaves `[from, to)`: it neither reads nor steps over what is outside, tombstones
     /// of what retention deleted included.
     fn iterate(&self, family: Family, from: &[u8], to: &[u8]) -> DBRawIterator<'_> {
         let mut options = read_options(family);

@@ -47,7 +47,7 @@ impl Note {
     }
 
     /// True if no recovery has ended well since.
-    pub(super) fn stands(&self, folder: &Path) -> bool {
+    pub(super) fn is_current(&self, folder: &Path) -> bool {
         Self::take(folder, 0)
             .is_some_and(|now| (now.manifest, now.manifest_len) == (self.manifest, self.manifest_len))
     }
@@ -55,7 +55,7 @@ impl Note {
     /// Takes away what a recovery that began with this note has left behind, if it has not ended well since.
     /// The caller holds the data directory's lock.
     pub(super) fn clear_leftovers(&self, folder: &Path) {
-        if !self.stands(folder) {
+        if !self.is_current(folder) {
             return;
         }
         let Ok(entries) = fs::read_dir(folder) else { return };

@@ -1,7 +1,7 @@
 //! A reader of RocksDB's log format, which its write-ahead log and its manifest share. It never writes, and it does not
 //! know what the records mean.
 //!
-//! RocksDB's own reader takes whatever it cannot read for the end of a file. This one looks on behind it: a whole
+//! RocksDB's own reader takes whatever it cannot read for the end of a file. This one continues behind it: a whole
 //! record there means that something was lost in the middle.
 //!
 //! A file is a row of blocks of 32 KiB. A block holds records back to back, and zeros where no header fits any more:
@@ -42,24 +42,24 @@ const IS_KIND: [bool; 256] = {
     is_kind
 };
 
-/// What one look through a file found.
+/// The result of one scan of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Scan {
     /// Where the last entry ends of those that follow on each other from the beginning.
     pub(super) end: u64,
-    /// Where a whole record begins behind something that is none: what lies between was lost.
+    /// Where a whole record begins behind something that is none: what is between was lost.
     pub(super) behind: Option<u64>,
 }
 
 /// An entry: all parts of it together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry<'a> {
-    /// True if something unreadable lies between the beginning of the file and this entry.
+    /// True if there is something unreadable between the beginning of the file and this entry.
     pub(super) is_behind: bool,
     pub(super) payload: &'a [u8],
 }
 
-/// A record as it lies in a block.
+/// A record in a block.
 #[derive(Debug, Clone, Copy)]
 struct Physical<'a> {
     part: Part,
@@ -202,7 +202,7 @@ impl<F: FnMut(Entry<'_>)> Scanner<F> {
     }
 }
 
-/// The next place where a record may begin, as far as one byte tells: most of a long search is over bytes that do not.
+/// The next offset where a record may begin, judging by one byte: most of a long search is over bytes that do not.
 fn candidate(block: &[u8], from: usize) -> usize {
     let kinds = block.get(from + KIND_AT..).unwrap_or_default();
     kinds.iter().position(|kind| IS_KIND[usize::from(*kind)]).map_or(block.len(), |skipped| from + skipped)
@@ -257,7 +257,7 @@ mod tests {
 
     const NUMBER: u64 = 17;
 
-    /// Writes entries as RocksDB does, and answers where each ends.
+    /// Writes entries as RocksDB does, and returns where each ends.
     fn written(entries: &[Vec<u8>], is_recyclable: bool) -> (Vec<u8>, Vec<u64>) {
         let header = if is_recyclable { RECYCLABLE_HEADER_BYTES } else { HEADER_BYTES };
         let (mut bytes, mut ends) = (Vec::new(), Vec::new());

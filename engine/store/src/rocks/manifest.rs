@@ -1,5 +1,5 @@
-//! RocksDB's manifest, the catalogue of its files, as far as its bytes go: which one counts, and how much of it is whole.
-//! It must not know what the manifest says.
+//! RocksDB's manifest, the catalogue of its files, as far as its bytes go: which one counts, and how much of it is
+//! whole. It must not know what the manifest says.
 
 use std::{
     fs::{self, File},
@@ -29,7 +29,7 @@ impl Manifest {
         Some(Self { number, len })
     }
 
-    /// Makes the file and its name durable, and answers how much of it is whole.
+    /// Makes the file and its name durable, and returns how much of it is whole.
     pub(super) fn settle(&self, folder: &Path) -> Result<u64, Error> {
         let path = path(folder, self.number);
         let len = log_file::scan(&path, self.number, |_| {})

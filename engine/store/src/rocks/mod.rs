@@ -20,11 +20,11 @@ mod prepare;
 mod space;
 mod writer;
 
-mod keeper;
 mod log_file;
 mod manifest;
 mod superblock;
 mod survey;
+mod upkeep;
 mod view;
 mod wal;
 
@@ -93,7 +93,7 @@ impl RocksStore {
     /// Opens the store in a data directory, and makes both if they are not there.
     ///
     /// # Errors
-    /// [`Error::InUse`] if somebody has it open, [`Error::Newer`] if a later release wrote it,
+    /// [`Error::InUse`] if another process has it open, [`Error::Newer`] if a later release wrote it,
     /// [`Error::Corrupt`] if anything is damaged or missing that must exist, [`Error::Full`] if there is no room to
     /// recover. Of an existing store that is refused as damaged nothing was changed.
     pub fn open(dir: impl AsRef<Path>, options: RocksOptions) -> Result<Self, Error> {
@@ -162,7 +162,7 @@ impl RocksStore {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
     }
 
-    /// Keeps the first failure of a write or sync, and answers it.
+    /// Keeps the first failure of a write or sync, and returns it.
     fn fail(&self, error: Error) -> Error {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         failure.get_or_insert(error).clone()
@@ -184,7 +184,7 @@ impl RocksStore {
         Ok(applied)
     }
 
-    /// Refuses a recovery for which there is no room: trying would take readers their handle for nothing. Answers
+    /// Refuses a recovery for which there is no room: trying would take readers their handle for nothing. Returns
     /// what one needs, as far as is known.
     fn check_room(&self) -> Result<u64, Error> {
         let ballast = Ballast::find(&self.dir, self.options.ballast_step());

@@ -12,9 +12,9 @@ pub(super) const LAST_COMMITS: &str = "default";
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
-/// Files of one family that wait for a compaction, at most: with more, writes are held up.
+/// Files of one family that wait for a compaction, at most: with more, writes are delayed.
 const LEVEL_ZERO_FILES_MAX: i32 = 36;
-/// Memory that is in no file yet is bounded by one part in so many of the volume, but not below the least.
+/// Memory that is in no file yet is bounded by one part in 16 of the volume, but not below the least.
 const UNFLUSHED_PART: u64 = 16;
 const UNFLUSHED_BYTES_MIN: u64 = 4 << 20;
 /// With fewer files open, reading opens and closes them all the time.
@@ -33,12 +33,12 @@ pub struct RocksOptions {
     /// It bounds what a start after a crash must read. 256 MiB.
     pub wal_bytes_max: u64,
     /// Write-ahead log files kept to be written over: syncing a file that does not grow is a third cheaper. 2: more
-    /// would lie on the disk while nothing is written.
+    /// would stay on the disk while nothing is written.
     pub wal_files_recycled: usize,
     /// Bytes of a first such file, made at every open, in whole MiB; 0 for none. 16 MiB: with small commits a file is
     /// given up after about as much.
     pub wal_bytes_prepared: u64,
-    /// Start writing the log's pages out after so many bytes, so that a sync finds little left; 0 leaves that
+    /// Start writing the log's pages out after this many bytes, so that a sync has little left to write; 0 leaves that
     /// to the sync. 512 KiB: it shortens the syncs of large groups by a fifth and never meets small ones.
     pub wal_bytes_per_sync: u64,
     /// The same for files that flushing and compaction write; 1 MiB, so that their last sync does not stand in
@@ -124,7 +124,7 @@ impl RocksOptions {
         self
     }
 
-    /// The same for a process that may have so many file descriptors: others need some too.
+    /// The same for a process with this limit of file descriptors: others need some too.
     pub(super) fn within_descriptors(mut self, limit: u64) -> Self {
         let half = i32::try_from(limit / 2).unwrap_or(i32::MAX).max(FILES_OPEN_MIN);
         self.files_open_max = self.files_open_max.min(half);

@@ -14,10 +14,10 @@ use crate::Error;
 const CHUNK_BYTES: usize = 1 << 20;
 /// No zeros, which a file system may leave out.
 const FILLER: u8 = 0xb5;
-/// A key that nobody finds: it goes with the batch that brings it.
+/// A key that is never found: the batch that puts it deletes it as well.
 const NOTHING: &[u8] = b"nothing";
 
-/// Fills a log file up to about so many bytes, and has the next one written over it.
+/// Fills a log file up to about `bytes`, and has the next one written over it.
 pub(super) fn log_file(rocks: &Rocks, bytes: u64) -> Result<(), Error> {
     match fill_log_file(rocks, bytes) {
         Err(error) if error.heals() => {

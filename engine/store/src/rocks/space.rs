@@ -11,7 +11,7 @@ const BLOB_FILES: &str = "rocksdb.num-blob-files";
 const BLOB_GARBAGE_BYTES: &str = "rocksdb.live-blob-file-garbage-size";
 const FILE_BYTES: &str = "rocksdb.live-sst-files-size";
 const MEMTABLE_BYTES: &str = "rocksdb.cur-size-all-mem-tables";
-/// One compaction runs so many passes over half-empty blob files at most.
+/// Rounds over half-empty blob files that one compaction runs at most.
 const PASSES_MAX: usize = 4;
 
 /// Gives space back.
@@ -27,7 +27,7 @@ impl Collector {
     /// Drops deleted keys of a range, which frees the blob files that hold nothing else; then, if much of what is
     /// left in blob files is deleted too, moves the living part out of the oldest ones.
     ///
-    /// That writes what lives in the same files anew. Where there is no room for it, the files that hold nothing but
+    /// That rewrites the live rows of the same files. Where there is no room for it, the files that hold nothing but
     /// deleted rows go first, for which nothing is written.
     pub(super) fn compact(&self, rocks: &Rocks, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
         if from >= to {
@@ -73,7 +73,7 @@ impl Collector {
             options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
             rocks.db.compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
             set_age_cutoff(rocks, 0.0)?;
-            // That garbage is as much as before says only that the oldest files had none: the next pass takes others.
+            // That garbage is as much as before says only that the oldest files had none: the next round takes others.
             if rocks.background_errors() > errors {
                 break;
             }
@@ -88,7 +88,7 @@ impl Collector {
     }
 }
 
-/// Removes the files that lie in the range with all their keys; those of level 0 stay. Large values of theirs are
+/// Removes the files of which all keys are in the range; those of level 0 stay. Large values of theirs are
 /// not counted as garbage then, so this is for need alone.
 pub(super) fn drop_whole_files(rocks: &Rocks, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
     // RocksDB takes both ends as part of the range, and a row of that key may live.

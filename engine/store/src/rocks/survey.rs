@@ -1,6 +1,6 @@
-//! A look at a data directory before it is opened for writing: whether everything is there that must exist.
+//! The check of a data directory before it is opened for writing: whether everything is there that must exist.
 //!
-//! RocksDB creates what is missing, takes the first thing that it cannot read for the end, and deletes files that its
+//! RocksDB creates what is missing, takes the first row that it cannot read for the end, and deletes files that its
 //! catalogue does not name. Each of these makes damage final, so it may write only after this has found nothing.
 //!
 //! **Invariant:** nothing here writes to, makes or removes a file.
@@ -25,10 +25,10 @@ use crate::{
     record::{self, LogRange},
 };
 
-/// An empty file of this name allows one start to go on without commits that are lost.
+/// An empty file of this name allows one start to continue without lost commits.
 pub(super) const ACCEPT_LOSS: &str = "accept-loss";
 const SUPERBLOCK: &str = superblock::NAME;
-/// Files of a family are read in pages of so many bytes.
+/// Files of a family are read in pages of this many bytes.
 const PAGE: ScanLimit = ScanLimit::bytes(4 << 20);
 /// RocksDB's property that names every file of a family.
 const FILES: &str = "rocksdb.sstables";
@@ -46,13 +46,13 @@ pub(super) enum Survey {
 /// A database that may be opened for writing.
 pub(super) struct Existing {
     pub(super) known: Known,
-    /// True if the superblock must be made anew.
+    /// True if the superblock must be written again.
     pub(super) is_unknown: bool,
     /// True if an operator accepts that commits are lost.
     pub(super) accepts_loss: bool,
 }
 
-/// Looks at everything that can be looked at before the first write.
+/// Checks everything that can be checked before the first write.
 pub(super) fn survey<I: Inspect>(
     dir: &Path,
     options: &RocksOptions,
@@ -123,7 +123,7 @@ fn open(dir: &Path, options: &RocksOptions) -> Result<View, Error> {
     Ok(View { rocks, last })
 }
 
-/// The error of a database that does not open, with the place in the write-ahead log if it is there.
+/// The error of a database that does not open, with the position in the write-ahead log if the damage is there.
 fn explain(dir: &Path, wal: &Wal, error: Error) -> Error {
     let Some((hole, before)) = wal.hole().filter(|_| matches!(error, Error::Corrupt { .. })) else {
         return error;
@@ -150,7 +150,7 @@ fn check_files(dir: &Path, rocks: &Rocks) -> Result<(), Error> {
     let tables = rocks.db.live_files().map_err(|error| failure::of_damage(dir, &error))?;
     let tables =
         tables.into_iter().map(|file| (file.name.trim_start_matches('/').to_owned(), file.size as u64));
-    // No other call tells of each blob file.
+    // No other call names each blob file.
     let dump =
         rocks.db.property_value_cf(rocks.family(Family::Log), FILES).ok().flatten().unwrap_or_default();
     let mut wrong = Vec::new();
@@ -160,7 +160,7 @@ fn check_files(dir: &Path, rocks: &Rocks) -> Result<(), Error> {
             Ok(file) if file.len() == expected => {}
             Ok(file) => wrong.push(format!("{name} has {} bytes instead of {expected}", file.len())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => wrong.push(format!("{name} is missing")),
-            Err(error) => return Err(failure::of_file("look at", &path, &error)),
+            Err(error) => return Err(failure::of_file("examine", &path, &error)),
         }
     }
     if wrong.is_empty() {
@@ -190,7 +190,7 @@ fn check_end(
     let (end, events) = (wal.describe_end(applied), lost_events(view, wal, inspect));
     if existing.accepts_loss {
         tracing::warn!(
-            "commits {first} to {durable} are lost{events}: {end}; {ACCEPT_LOSS} allows to go on without"
+            "commits {first} to {durable} are lost{events}: {end}; {ACCEPT_LOSS} allows one start without them"
         );
         return Ok(());
     }

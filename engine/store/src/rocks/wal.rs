@@ -21,7 +21,7 @@ const FAMILY_ROW: u8 = 5;
 const ROW_HEAD_BYTES: usize = 3;
 /// The length of a value of up to 64 KiB and a prefix.
 const LENGTH_BYTES_MAX: usize = 5;
-/// Where the commit's index lies in a record's prefix.
+/// Where the commit's index is in a record's prefix.
 const COMMIT_INDEX_AT: usize = 12;
 
 /// What the log's files say together.
@@ -43,7 +43,7 @@ struct WalFile {
     last: Option<CommitIndex>,
     end: u64,
     behind: Option<u64>,
-    /// True if the next file does not go on where this one ends.
+    /// True if the next file does not continue where this one ends.
     is_cut: bool,
 }
 
@@ -109,11 +109,12 @@ impl Wal {
         }
     }
 
-    /// The partitions that lose events with the commits after `applied`, each with the first offset that is named there.
+    /// The partitions that lose events with the commits after `applied`, each with the first offset that is named
+    /// there.
     pub(super) fn lost(&self, applied: CommitIndex) -> BTreeMap<(TopicId, PartitionId), Offset> {
         let mut lost = BTreeMap::new();
         for file in &self.files {
-            // It was read before; what cannot be read again is named by nobody.
+            // It was read before; what cannot be read again has no name.
             let Ok(bytes) = fs::read(&file.path) else { continue };
             let rows = (0..bytes.len()).filter_map(|at| row(&bytes[at..]));
             for (key, _) in rows.filter(|(_, index)| *index > applied) {

@@ -1,7 +1,7 @@
 //! A commit as one write batch.
 //!
 //! When memory is full RocksDB holds a write up until some of it is in files. On a full disk that would be for as long
-//! as the disk is full, and whoever writes is also who makes room for a recovery: so the waiting is done here.
+//! as the disk is full, and the writer is also what makes room for a recovery: so the waiting is done here.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -24,9 +24,9 @@ use crate::{
 
 /// What RocksDB adds to an operation at most: tag, family, two lengths.
 const OP_OVERHEAD_BYTES: usize = 16;
-/// How often a write that is held up looks whether it may go on.
+/// How often a delayed write checks whether it may continue.
 const STALL_LOOK: Duration = Duration::from_millis(1);
-/// After so many looks it tries, whatever it saw.
+/// After this many checks it tries in any case.
 const STALL_LOOKS_MAX: u32 = 100;
 /// RocksDB's text for a write that it would hold up.
 const STALL: &str = "Write stall";
@@ -35,7 +35,7 @@ const STALL: &str = "Write stall";
 pub(super) struct Writer {
     /// What every commit carries to show that it is this database's.
     salt: u64,
-    /// How long writes were held up for want of memory.
+    /// How long writes were delayed for lack of memory.
     stalled_micros: AtomicU64,
 }
 
@@ -44,7 +44,7 @@ impl Writer {
         Self { salt, stalled_micros: AtomicU64::new(0) }
     }
 
-    /// How long writes were held up since the open, in microseconds.
+    /// How long writes were delayed since the open, in microseconds.
     pub(super) fn stalled_micros(&self) -> u64 {
         self.stalled_micros.load(Ordering::Relaxed)
     }

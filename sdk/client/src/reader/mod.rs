@@ -1,6 +1,6 @@
 //! Reading stored events without leaving a trace: replay, tail, export.
 //!
-//! Owns the public face and what all streams of a reader share. One stream is `feeder.rs`.
+//! Owns the public face and what all streams of a reader share. One stream is `task.rs`.
 
 mod task;
 
@@ -69,7 +69,7 @@ impl Default for ReadOptions {
 pub struct Reader {
     shared: Arc<Shared>,
     positions: Vec<Position>,
-    _feeder: Background,
+    _task: Background,
 }
 
 impl Reader {
@@ -95,7 +95,7 @@ impl Reader {
         let granted = Credit { events: options.credit_events, bytes: options.credit_bytes };
         let task = ReaderTask::new(shared.clone(), link, granted);
         let task = tasks::spawn("reader", task.run(read, stream));
-        Ok(Self { shared, positions, _feeder: task })
+        Ok(Self { shared, positions, _task: task })
     }
 
     /// Where the reading began in each partition.
@@ -129,7 +129,7 @@ impl Reader {
     }
 }
 
-/// What a reader and its feeders share.
+/// What a reader and its tasks share.
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,

@@ -1,7 +1,7 @@
 //! One stream of a reader: it gives credit, queues what comes, and goes on after a loss.
 //!
 //! The first stream reads all partitions. After a loss each partition goes on from its own offset, which
-//! takes a stream for each, as a stream has one place to begin.
+//! takes a stream for each, as a stream has one start.
 
 use std::{
     sync::{
@@ -39,7 +39,7 @@ use crate::{
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_LAST: Duration = Duration::from_secs(1);
 
-/// Opens a reading stream; answers it with the places where it begins.
+/// Opens a reading stream; returns it with the positions where it begins.
 pub(super) async fn open(session: &Session, read: Read) -> Result<(Stream, Vec<Position>), Error> {
     match stream::open(session.connection(), &Open::Read(read)).await? {
         (stream, Opened::Read { positions }) => Ok((stream, positions)),
@@ -47,7 +47,7 @@ pub(super) async fn open(session: &Session, read: Read) -> Result<(Stream, Vec<P
     }
 }
 
-/// What a feeder may have under way, and what of it is free again.
+/// The credit of a stream: what was granted, and what of it is free again.
 #[derive(Debug)]
 pub(super) struct Ledger {
     granted: Credit,
@@ -69,19 +69,22 @@ impl Ledger {
         }
     }
 
-    /// The program took this: its share is free again. A quarter of the whole is worth a word to the engine.
+    /// The application took this: its credit is free again, and is granted once a quarter of the whole is.
     pub(super) fn taken(&self, incoming: &Incoming) {
         let events = u64::from(incoming.header.count);
         let events = self.free_events.fetch_add(events, Ordering::Relaxed) + events;
         let bytes = self.free_bytes.fetch_add(incoming.bytes, Ordering::Relaxed) + incoming.bytes;
         let before = self.queued_bytes.fetch_sub(incoming.bytes, Ordering::Relaxed);
-        let unclogged = self.is_too_much(before) && !self.is_too_much(before - incoming.bytes);
-        if unclogged || events >= self.granted.events.div_ceil(4) || bytes >= self.granted.bytes.div_ceil(4) {
+        let has_room_again = self.is_too_much(before) && !self.is_too_much(before - incoming.bytes);
+        if has_room_again
+            || events >= self.granted.events.div_ceil(4)
+            || bytes >= self.granted.bytes.div_ceil(4)
+        {
             self.wake.notify_one();
         }
     }
 
-    /// True if more lies here than the credit allows: the engine has to wait until some of it was taken.
+    /// True if more is queued than the credit allows: reading stops until some of it was taken.
     fn is_over_limit(&self) -> bool {
         self.is_too_much(self.queued_bytes.load(Ordering::Relaxed))
     }
@@ -105,7 +108,7 @@ pub(super) struct ReaderTask {
     granted: Credit,
 }
 
-/// Why a feeder stopped reading a stream.
+/// Why reading a stream has ended.
 enum Stop {
     End,
     Lost(Error),
@@ -217,7 +220,7 @@ impl ReaderTask {
         ledger.free_bytes.store(ledger.granted.bytes.saturating_sub(bytes), Ordering::Relaxed);
     }
 
-    /// Answers true at the end.
+    /// Returns true at the end.
     fn on_frame(&self, frame: Frame, ledger: &Arc<Ledger>) -> Result<bool, Error> {
         let at_end = frame.kind == FrameType::End;
         match frame.kind {

@@ -42,11 +42,11 @@ pub(super) async fn open(link: &Link, subscribe: Subscribe) -> Result<(Stream, S
 
 /// When unacknowledged deliveries of the subscription time out; an engine that does not say it has the default.
 pub(super) fn ack_timeout(subscribed: &Subscribed) -> Duration {
-    let told = match subscribed.ack_timeout_ms {
+    let timeout_ms = match subscribed.ack_timeout_ms {
         0 => SubscriptionOptions::default().ack_timeout_ms(),
-        told => told,
+        given => given,
     };
-    Duration::from_millis(told.into())
+    Duration::from_millis(timeout_ms.into())
 }
 
 pub(super) struct Driver {
@@ -92,7 +92,7 @@ impl Driver {
         let subscription = &self.again.subscription;
         match error {
             Error::Refused(_) if policy.may_warn() => {
-                warn!(%subscription, error = %error, "the engine serves this consumer no more; it tries to attach again");
+                warn!(%subscription, error = %error, "the engine has detached this consumer; it tries to attach again");
             }
             _ => debug!(%subscription, error = %error, "consumer is not attached"),
         }

@@ -60,8 +60,8 @@ pub(super) struct Held {
     next: HeldId,
     /// When the application last took or said anything.
     active: Option<Instant>,
-    /// When to look for what must be extended.
-    look_at: Option<Instant>,
+    /// When to check next what must be extended.
+    due_at: Option<Instant>,
 }
 
 impl Held {
@@ -72,7 +72,7 @@ impl Held {
             entries: BTreeMap::new(),
             next: 0,
             active: None,
-            look_at: None,
+            due_at: None,
         }
     }
 
@@ -84,7 +84,7 @@ impl Held {
     /// The stream is gone: nothing that came on it is held any more.
     pub(super) fn clear(&mut self) {
         self.entries.clear();
-        self.look_at = None;
+        self.due_at = None;
     }
 
     /// A delivery came and waits.
@@ -101,13 +101,13 @@ impl Held {
             let_go: false,
         };
         self.entries.insert(self.next, entry);
-        if self.look_at.is_none() {
-            self.look_at = Some(now + self.interval());
+        if self.due_at.is_none() {
+            self.due_at = Some(now + self.interval());
         }
         self.next
     }
 
-    /// The application takes a delivery, or an event of it. False if it is lost by now: somebody else gets it.
+    /// The application takes a delivery, or an event of it. False if it has expired: another consumer gets it.
     pub(super) fn take(&mut self, id: HeldId, now: Instant) -> bool {
         let Some(entry) = self.entries.get_mut(&id) else { return false };
         if now > entry.began + self.ack_timeout {
@@ -119,8 +119,8 @@ impl Held {
         true
     }
 
-    /// The application says something of these offsets: `say` is told of the parts that were not spoken of, and answers
-    /// how many events each has. With `last_word` they are spoken of from now on.
+    /// The application says something of these offsets: `say` is called with the parts that were not settled before,
+    /// and returns how many events each has. With `last_word` they are settled from now on.
     pub(super) fn say(
         &mut self,
         id: HeldId,
@@ -157,13 +157,13 @@ impl Held {
     }
 
     /// When [`Held::extend`] has something to do.
-    pub(super) fn look_at(&self) -> Option<Instant> {
-        self.look_at
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        self.due_at
     }
 
     /// Verbs that extend what is to be kept and was not extended for a third of the timeout.
     pub(super) fn extend(&mut self, now: Instant, mut extend: impl FnMut(Verb)) {
-        if self.look_at.is_none_or(|at| now < at) {
+        if self.due_at.is_none_or(|at| now < at) {
             return;
         }
         let (interval, last_sign) = (self.interval(), self.active);
@@ -182,7 +182,7 @@ impl Held {
             });
         }
         let kept = self.entries.values().any(|entry| !entry.let_go);
-        self.look_at = kept.then_some(now + interval / 2);
+        self.due_at = kept.then_some(now + interval / 2);
     }
 
     /// How long after its time began a delivery is extended, at the latest half as long again.
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(ack(&mut held, id, 10, 19, now), Freed { events: 8, bytes: 500 });
         assert_eq!(ack(&mut held, id, 10, 19, now), Freed::default());
         assert_eq!(extended(&mut held, now + TIMEOUT), []);
-        assert_eq!(held.look_at(), None, "an idle consumer is not woken");
+        assert_eq!(held.due_at(), None, "an idle consumer is not woken");
     }
 
     #[test]
@@ -248,7 +248,7 @@ mod tests {
         assert!(held.take(taken, begun));
         let mut now = begun;
         let mut last = begun;
-        while let Some(at) = held.look_at() {
+        while let Some(at) = held.due_at() {
             now = at;
             if !extended(&mut held, now).is_empty() {
                 last = now;
@@ -268,7 +268,7 @@ mod tests {
         let mut now = begun;
         for offset in 0..20 {
             let done = begun + Duration::from_secs(60 * (offset + 1));
-            while let Some(at) = held.look_at()
+            while let Some(at) = held.due_at()
                 && at < done
             {
                 now = at;
@@ -316,7 +316,7 @@ mod tests {
             held.arrived(names(0, 9), 10, 1, now);
             let mut extended_at = now;
             for _ in 0..steps {
-                now = held.look_at().unwrap() + timeout * late_percent / 100;
+                now = held.due_at().unwrap() + timeout * late_percent / 100;
                 held.extend(now, |_| extended_at = now);
                 prop_assert!(now - extended_at < timeout);
             }

@@ -31,7 +31,7 @@ impl Lease {
     }
 
     /// The application takes one more event. False if it must not: the process stood still for too long, or the
-    /// connection was lost, and somebody else gets it.
+    /// connection was lost, and another consumer gets it.
     pub(crate) fn take_event(&self) -> bool {
         self.shared.take_events(self.stream, self.id, 1)
     }
@@ -52,8 +52,8 @@ impl Lease {
         });
     }
 
-    /// Says something about the offsets from `first` to `last` that were not spoken of before; `count` tells how many
-    /// events lie between two offsets.
+    /// Sends a verb about the offsets of `range` that were not settled before; `count` returns the number of events
+    /// between two offsets.
     pub(crate) fn say(
         &self,
         range: (Offset, Offset),
@@ -73,8 +73,8 @@ impl Lease {
         });
     }
 
-    /// Nothing will be said about an event: it is kept no more, and holds no credit; the engine still counts it as in
-    /// flight until its time is out.
+    /// There will be no verb for an event: it is no longer extended and holds no credit; the engine counts it as in
+    /// flight until its timeout.
     pub(crate) fn drop_event(&self, range: (Offset, Offset)) {
         self.shared.say(self.stream, false, |state, now| {
             let freed = state.held.say(self.id, range, true, now, |_, _, _| 1);
@@ -84,7 +84,7 @@ impl Lease {
     }
 }
 
-/// As [`Lease::drop_event`], of all that was not spoken of.
+/// As [`Lease::drop_event`], for all events that were not settled.
 impl Drop for Lease {
     fn drop(&mut self) {
         let all_at_once = *self.all_at_once.get_mut();

@@ -1,7 +1,7 @@
 //! Subscribing: deliveries in, acknowledgements out, attached again after every loss.
 //!
-//! Owns the public face. The state is `state.rs`; how much is asked for is `pace.rs`, what is kept from timing out
-//! `held.rs`, what is said `outbox.rs`; the stream is `driver.rs`.
+//! Owns the public face. The state is `state.rs`; credit is `pace.rs`, extending deliveries `held.rs`, queued verbs
+//! `outbox.rs`; the stream is `driver.rs`.
 
 mod driver;
 mod held;
@@ -49,22 +49,23 @@ pub struct SubscribeOptions {
     pub subscription: String,
     /// Names this consumer in listings. Default: empty.
     pub consumer: String,
-    /// Make the subscription with these options if there is none; if there is one, fail with
-    /// `SUBSCRIPTION_MISMATCH` if an option that is given here is another there. `None`, the default: there must be
-    /// one, with whatever options.
+    /// Create the subscription with these options if it does not exist; if it does, fail with
+    /// `SUBSCRIPTION_MISMATCH` if an option that is given here differs. `None`, the default: it must exist, with any
+    /// options.
     pub options: Option<SubscriptionOptions>,
-    /// Where a subscription that is made now begins. Default: with what is published from now on.
+    /// Where a subscription that is created now begins. Default: with events published from now on.
     pub from: Start,
     /// Most events that are delivered and not yet settled or dropped. Default 1,000. The subscription's own
     /// `max_in_flight` holds as well.
     pub credit_events: u64,
     /// Most bytes of them, give or take one frame. Default 4 MiB.
     pub credit_bytes: u64,
-    /// How far ahead of the application events are asked for. Default: about a second of its own pace.
+    /// How far ahead of the application events are requested. Default: about a second of its own pace.
     pub prefetch: Prefetch,
     /// How long the client keeps a delivery from timing out by itself: counted from when the application last took or
-    /// said anything of it, or, for what waits, of any other. Then the delivery is given to another consumer after the
-    /// subscription's `ack_timeout`. Default 10 min; zero: what takes longer than `ack_timeout` is delivered again.
+    /// settled anything of it, or, for queued deliveries, of any other. Then the delivery is given to another consumer
+    /// after the subscription's `ack_timeout`. Default 10 min; zero: what takes longer than `ack_timeout` is delivered
+    /// again.
     pub max_processing: Duration,
 }
 
@@ -93,18 +94,18 @@ impl Default for SubscribeOptions {
 
 /// A consumer of a subscription.
 ///
-/// [`Subscriber::next`] gives one event after the other, each to be acknowledged by itself;
-/// [`Subscriber::next_delivery`] gives what came together, for programs that acknowledge in batches.
+/// [`Subscriber::next`] returns one event after the other, each to be acknowledged by itself;
+/// [`Subscriber::next_delivery`] returns whole deliveries, for programs that acknowledge in batches.
 ///
-/// The client asks for about a second of the application's own pace and extends what is held by itself, so a consumer
-/// may take longer than the subscription's `ack_timeout`; what a process that died or stands still held goes to others.
-/// That runs as a task on the runtime: a handler that blocks its thread for long belongs into `spawn_blocking`, or
-/// the runtime needs a second thread.
+/// The client requests about a second of the application's own pace and extends held deliveries by itself, so a
+/// consumer may take longer than the subscription's `ack_timeout`; what a process held that died or hangs goes to
+/// others. That runs as a task on the runtime: a handler that blocks its thread for long belongs into `spawn_blocking`,
+/// or the runtime needs a second thread.
 ///
 /// When the connection is lost it attaches again by itself, and [`Subscriber::next`] simply continues: what was
-/// not acknowledged is delivered again. Dropping it detaches the consumer after what it said was sent, so that the
+/// not acknowledged is delivered again. Dropping it detaches the consumer after its verbs were sent, so that the
 /// engine gives its unacknowledged deliveries to others at once; call [`Subscriber::confirmed`] before, to
-/// know that acknowledgements hold.
+/// know that acknowledgements have taken effect.
 #[derive(Debug)]
 pub struct Subscriber {
     shared: Arc<Shared>,
@@ -144,7 +145,7 @@ impl Subscriber {
             arrived: Notify::new(),
             confirmed: Notify::new(),
         });
-        // Attaching again must not make a subscription that somebody has deleted.
+        // Attaching again must not create a subscription that was deleted.
         let again = Subscribe { options: None, ..subscribe };
         let driver = Driver { shared: shared.clone(), link, again };
         let ack_timeout = driver::ack_timeout(&subscribed);
@@ -158,13 +159,13 @@ impl Subscriber {
     }
 
     /// Why this consumer gets nothing at the moment: why its stream ended, or why it cannot attach again yet.
-    /// `None` while it is attached. It goes on trying by itself; a failure for good comes from
+    /// `None` while it is attached. It keeps trying by itself; a permanent failure is returned by
     /// [`Subscriber::next`].
     pub fn interruption(&self) -> Option<Error> {
         self.shared.lock().interruption.clone()
     }
 
-    /// The next event, waiting for one if need be. `None` never comes while the subscription stands: it
+    /// The next event, waiting for one if need be. `None` never comes while the subscription exists: it
     /// means that the client was closed.
     ///
     /// Cancel safe: no event is lost with the wait.
@@ -227,13 +228,13 @@ impl Subscriber {
         }
     }
 
-    /// Waits until everything said since the last call has taken effect, so durably that a crash of the engine does
-    /// not undo it. What it returns `Ok` for holds.
+    /// Waits until all verbs since the last call have taken effect, so durably that a crash of the engine does not
+    /// undo them.
     ///
     /// Cancel safe: nothing is taken back.
     ///
     /// # Errors
-    /// `CONNECTION_LOST`, at once, if the connection was lost before one of these words was confirmed, or one was said
+    /// `CONNECTION_LOST`, at once, if the connection was lost before one of these verbs was confirmed, or one was made
     /// while there was none: their events may be delivered again. A refused verb's code, such as `DELIVERY_EXPIRED`, if
     /// one was refused. `DEADLINE_EXCEEDED` if the engine does not answer within
     /// [`crate::ClientConfig::request_timeout`]. The subscriber's own failure.
@@ -270,7 +271,7 @@ impl Drop for Subscriber {
     }
 }
 
-/// A word had no stream to be said on, or lost it before the engine confirmed.
+/// A verb had no stream, or lost it before the engine confirmed.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the consumer was not attached, or had to attach again")]
 struct Detached;
@@ -279,7 +280,7 @@ struct Detached;
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
-    /// How long a confirmation is waited for.
+    /// How long to wait for a confirmation.
     limit: Duration,
     /// Wakes the driver.
     wake: Notify,
@@ -294,7 +295,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The application comes for more. True if the driver is late and needs a turn.
+    /// The application asks for more. True if the driver is late and needs a turn.
     fn wants(&self) -> bool {
         let now = clock::now();
         let mut state = self.lock();
@@ -324,7 +325,7 @@ impl Shared {
         }
     }
 
-    /// The application takes so many events of a delivery; false if they are lost by now.
+    /// The application takes events of a delivery; false if they have expired.
     fn take_events(&self, stream: u64, id: HeldId, events: u64) -> bool {
         let now = clock::now();
         let mut state = self.lock();
@@ -338,8 +339,8 @@ impl Shared {
         true
     }
 
-    /// Words about a delivery of this stream; if that is gone by now, or the subscriber has failed, they have no
-    /// effect, which is remembered of a last word.
+    /// Verbs about a delivery of this stream. After a reconnect or a failure they have no effect, which is
+    /// remembered for those that settle.
     fn say(&self, stream: u64, last_word: bool, say: impl FnOnce(&mut State, clock::Instant) -> bool) {
         let wake = {
             let mut state = self.lock();
@@ -360,7 +361,7 @@ impl Shared {
     /// Waits until the engine has answered the first `queued` verbs, or never will.
     async fn decided(&self, queued: u64) -> Result<(), Error> {
         loop {
-            // Made before looking, so that a confirmation that comes in between is noticed.
+            // Made before the check, so that a confirmation that comes in between is noticed.
             let changed = self.confirmed.notified();
             {
                 let mut state = self.lock();

@@ -1,4 +1,4 @@
-//! What a consumer has to say and has not said yet.
+//! The verbs of a consumer that are not sent yet.
 //!
 //! Pure: no I/O, no clock. Owns the coalescing of verbs and the count of what the engine has confirmed.
 
@@ -13,7 +13,7 @@ use levada_protocol::{
 
 /// Bytes of a verb without its reason.
 const VERB_BYTES: usize = 34;
-/// `in_progress` verbs beyond this many waiting ones are left out: they can be said again.
+/// `in_progress` verbs beyond this many waiting ones are left out: they can be repeated.
 const WAITING_MAX: usize = 64 * 1024;
 
 /// A verbs frame that is not confirmed.
@@ -24,23 +24,23 @@ struct Unconfirmed {
     queued: u64,
     /// The verbs in it that the application wants to be sure of.
     words: u64,
-    /// What this side extended by itself: nobody asks what became of that.
+    /// What the client extended by itself: its outcome does not matter.
     kept: Vec<(PartitionId, Offset, Offset)>,
 }
 
 #[derive(Debug)]
 pub(super) struct Outbox {
-    /// Each with whether this side says it by itself.
+    /// Each with whether the client made it by itself.
     verbs: VecDeque<(Verb, bool)>,
     /// The number of the last verbs frame.
     sequence: u64,
-    /// How many verbs were ever put in; a verb that was joined to another counts as part of that one.
+    /// Number of verbs queued so far; a verb that was joined to another counts as part of that one.
     queued: u64,
     /// How many of them the engine has confirmed.
     confirmed: u64,
-    /// How many of them were said, or were to be said, on a stream that is gone.
+    /// How many of them were lost with a stream.
     lost: u64,
-    /// Words that were lost since somebody asked.
+    /// Verbs that were lost since the last query.
     lost_words: u64,
     unconfirmed: VecDeque<Unconfirmed>,
     refused: Option<(RefusedVerb, u64)>,
@@ -68,7 +68,7 @@ impl Outbox {
         self.verbs.is_empty()
     }
 
-    /// Puts a verb of the application behind the others, or joins it to the last one if both say the same of
+    /// Puts a verb of the application behind the others, or joins it to the last one if both are the same for
     /// neighbouring offsets.
     pub(super) fn push(&mut self, verb: Verb) {
         if let Some((last, false)) = self.verbs.back_mut()
@@ -88,14 +88,14 @@ impl Outbox {
         self.queued += 1;
     }
 
-    /// Puts a verb behind the others by which this side keeps a delivery.
+    /// Queues a verb by which the client extends a delivery by itself.
     pub(super) fn keep(&mut self, verb: Verb) {
         if self.verbs.len() < WAITING_MAX {
             self.verbs.push_back((verb, true));
         }
     }
 
-    /// Everything that waits, as frames.
+    /// Everything that is queued, as frames.
     pub(super) fn take(&mut self, out: &mut Vec<Bytes>) {
         while !self.verbs.is_empty() {
             let mut bytes = 8;
@@ -141,8 +141,8 @@ impl Outbox {
         }
     }
 
-    /// The stream is gone: what waits or is not confirmed never will be. The next one numbers its frames
-    /// anew.
+    /// The stream is gone: what is queued or not confirmed never will be. The next one numbers its frames
+    /// from 1.
     pub(super) fn lose(&mut self) {
         let waiting = self.verbs.drain(..).filter(|(verb, by_itself)| !by_itself && is_word(verb)).count();
         let sent: u64 = self.unconfirmed.drain(..).map(|frame| frame.words).sum();
@@ -151,7 +151,7 @@ impl Outbox {
         self.lost = self.queued;
     }
 
-    /// A word about a delivery of a stream that is gone.
+    /// A verb about a delivery of a stream that is gone.
     pub(super) fn lose_word(&mut self) {
         self.lost_words += 1;
     }
@@ -166,7 +166,7 @@ impl Outbox {
         self.confirmed.max(self.lost) >= queued
     }
 
-    /// How many words were lost with their stream since this was last asked: nobody knows whether they took effect.
+    /// Verbs lost with their stream since the last call: whether they took effect is unknown.
     pub(super) fn take_lost_words(&mut self) -> u64 {
         std::mem::take(&mut self.lost_words)
     }

@@ -1,18 +1,18 @@
-//! How many events a consumer asks for: about a second of its own pace ahead of what it works on.
+//! How many events a consumer requests: about a second of its own pace ahead of what it works on.
 //!
 //! Pure; time is an argument. It starts small and grows with every settled event, so that it doubles in each round
-//! trip while acknowledgements come quickly. Owns the account of events that were asked for, came and were taken.
+//! trip while acknowledgements come quickly. Owns the counts of events that were requested, received and taken.
 
 use std::time::Duration;
 
 use crate::clock::Instant;
 
-/// What a consumer asks for before anything is known of its pace.
+/// Events that a consumer requests before anything is known of its pace.
 const FIRST_EVENTS: u64 = 16;
-/// So much of the consumer's own time is asked for ahead, and so much of it is remembered.
+/// The time for which a consumer requests events ahead, and over which its pace is measured.
 const AHEAD: Duration = Duration::from_secs(1);
 
-/// How far ahead of the application a consumer asks for events.
+/// How far ahead of the application a consumer requests events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Prefetch {
     /// About a second of the pace at which the application takes events, so that several consumers share the work
@@ -26,21 +26,21 @@ pub enum Prefetch {
 
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// Most events that are asked for, queued and held together.
+    /// Most events that are requested, queued and held together.
     max: u64,
     /// As many of them as acknowledgements have earned.
     grown: u64,
     paced: bool,
-    /// The application worked so long on so many events, lately.
+    /// The time that the application took for recent events, and their number.
     busy: Duration,
     events: f64,
-    /// The application works on so many events since then.
+    /// When the application began its current events, and their number.
     working: Option<(Instant, u64)>,
     /// The application waits for events.
     waiting: bool,
-    /// Asked for and not come.
+    /// Requested and not received.
     asked: u64,
-    /// Come and not taken.
+    /// Received and not taken.
     queued: u64,
     /// Taken and not settled.
     held: u64,
@@ -66,18 +66,18 @@ impl Pace {
         }
     }
 
-    /// On a new stream nothing was asked for, and what came on the old one counts no more.
+    /// A new stream: nothing was requested on it, and events of the old one no longer count.
     pub(super) fn attached(&mut self) {
         (self.asked, self.queued, self.held) = (0, 0, 0);
     }
 
-    /// Events came; filtered ones do not count.
+    /// Events were received; filtered ones do not count.
     pub(super) fn arrived(&mut self, events: u64) {
         self.asked = self.asked.saturating_sub(events);
         self.queued += events;
     }
 
-    /// The application comes for more: its work on what it took last is over, or in other hands.
+    /// The application asks for more: its work on what it took last is over, or was handed on.
     pub(super) fn wants(&mut self, now: Instant) {
         if let Some((since, events)) = self.working.take() {
             self.busy += now.saturating_duration_since(since);
@@ -103,34 +103,34 @@ impl Pace {
         self.queued = self.queued.saturating_sub(events);
     }
 
-    /// The application has said what became of events it held.
+    /// The application has settled events that it held.
     pub(super) fn settled(&mut self, events: u64) {
         self.held = self.held.saturating_sub(events);
         self.grown = self.grown.saturating_add(events).min(self.max);
     }
 
-    /// The application has dropped events without a word.
+    /// The application has dropped events without a verb.
     pub(super) fn dropped(&mut self, events: u64) {
         self.held = self.held.saturating_sub(events);
     }
 
-    /// How many events to ask for now.
-    pub(super) fn owed(&self) -> u64 {
+    /// Events to request now.
+    pub(super) fn to_request(&self) -> u64 {
         let ahead = self.asked + self.queued;
         self.grown.saturating_sub(ahead + self.held).min(self.ahead_max().saturating_sub(ahead))
     }
 
-    /// As many are worth a frame of their own.
-    pub(super) fn worth_telling(&self) -> u64 {
+    /// Events that are worth a credit frame of their own.
+    pub(super) fn worth_a_frame(&self) -> u64 {
         (self.grown.min(self.ahead_max()) / 4).max(1)
     }
 
-    /// So many events were asked for.
+    /// Events were requested.
     pub(super) fn ask(&mut self, events: u64) {
         self.asked += events;
     }
 
-    /// Most events asked for and queued. A consumer that takes longer than a second for one asks when it waits.
+    /// Most events requested and queued. A consumer that takes longer than a second for one requests when it waits.
     fn ahead_max(&self) -> u64 {
         if !self.paced || self.busy.is_zero() {
             return self.max;
@@ -169,7 +169,7 @@ mod tests {
         let mut most = 0;
         for _ in 0..events {
             pace.wants(*now);
-            let asked = pace.owed();
+            let asked = pace.to_request();
             pace.ask(asked);
             pace.arrived(pace.asked);
             most = most.max(pace.queued);
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn a_slow_consumer_asks_for_a_second_of_its_work() {
         let (mut pace, mut now) = (Pace::new(1_000, Prefetch::Paced), clock::now());
-        assert_eq!(pace.owed(), FIRST_EVENTS);
+        assert_eq!(pace.to_request(), FIRST_EVENTS);
         consume(&mut pace, &mut now, 100, Duration::from_millis(35));
         let most = consume(&mut pace, &mut now, 100, Duration::from_millis(35));
         assert!((25..=30).contains(&most), "{most} events of 35 ms");
@@ -196,20 +196,20 @@ mod tests {
         let (mut pace, mut now) = (Pace::new(1_000, Prefetch::Paced), clock::now());
         consume(&mut pace, &mut now, 20, Duration::from_secs(5));
         pace.wants(now);
-        assert_eq!((pace.queued, pace.owed()), (0, 1));
+        assert_eq!((pace.queued, pace.to_request()), (0, 1));
         pace.ask(1);
         pace.arrived(1);
         pace.took(1, now);
-        assert_eq!(pace.owed(), 0, "others may have the rest");
+        assert_eq!(pace.to_request(), 0, "others may have the rest");
     }
 
     #[test]
     fn a_fast_consumer_has_its_whole_credit_after_a_few_round_trips() {
         let (mut pace, mut now) = (Pace::new(1_000, Prefetch::Paced), clock::now());
         let mut rounds = 0;
-        while pace.owed() + pace.asked < 1_000 {
+        while pace.to_request() + pace.asked < 1_000 {
             rounds += 1;
-            let asked = pace.owed();
+            let asked = pace.to_request();
             pace.ask(asked);
             pace.arrived(asked);
             pace.wants(now);
@@ -222,14 +222,14 @@ mod tests {
         pace.wants(now + Duration::from_secs(60));
         let mut now = now + Duration::from_secs(60);
         consume(&mut pace, &mut now, 2_000, Duration::from_micros(10));
-        assert!(pace.owed() + pace.queued >= 999);
+        assert!(pace.to_request() + pace.queued >= 999);
     }
 
     #[test]
     fn a_consumer_that_works_on_many_at_once_gets_as_many() {
         let (mut pace, now) = (Pace::new(1_000, Prefetch::Paced), clock::now());
         for round in 0..7 {
-            let asked = pace.owed();
+            let asked = pace.to_request();
             pace.ask(asked);
             pace.arrived(asked);
             for _ in 0..asked {
@@ -237,7 +237,7 @@ mod tests {
                 pace.took(1, now);
             }
             pace.settled(pace.held);
-            assert!(pace.owed() >= (FIRST_EVENTS << (round + 1)).min(1_000));
+            assert!(pace.to_request() >= (FIRST_EVENTS << (round + 1)).min(1_000));
         }
     }
 
@@ -252,8 +252,8 @@ mod tests {
                 now += Duration::from_millis(millis);
                 match what {
                     0 => {
-                        let owed = pace.owed();
-                        pace.ask(owed);
+                        let request = pace.to_request();
+                        pace.ask(request);
                     }
                     1 => pace.arrived(events.min(pace.asked)),
                     2 => {
@@ -266,12 +266,12 @@ mod tests {
                     3 => pace.settled(events.min(pace.held)),
                     _ => pace.dropped(events.min(pace.held)),
                 }
-                prop_assert!(pace.asked + pace.queued + pace.held + pace.owed() <= max);
+                prop_assert!(pace.asked + pace.queued + pace.held + pace.to_request() <= max);
             }
             pace.wants(now);
             pace.skipped(pace.queued);
             pace.settled(pace.held);
-            prop_assert!(pace.asked > 0 || pace.owed() > 0, "a consumer that waits gets something");
+            prop_assert!(pace.asked > 0 || pace.to_request() > 0, "a consumer that waits gets something");
         }
     }
 }

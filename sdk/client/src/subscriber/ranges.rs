@@ -1,4 +1,4 @@
-//! Which offsets of a delivery were spoken of.
+//! Which offsets of a delivery were settled.
 //!
 //! Pure.
 

@@ -1,6 +1,6 @@
-//! A subscriber's state: deliveries that came and were not taken, and what is to be said.
+//! A subscriber's state: deliveries that were received and not taken, and verbs to send.
 //!
-//! Owns who is woken when. Must not know streams; time is an argument.
+//! Decides when the driver is woken. Must not know streams; time is an argument.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -20,9 +20,9 @@ use crate::{clock::Instant, delivery::Incoming, error::Error};
 
 /// How long a verb waits for others, if the program does not ask for more deliveries meanwhile.
 const GATHER: Duration = Duration::from_millis(1);
-/// A driver that did not get its turn for so long is late.
+/// A driver that was not run for this long is late.
 const LATE: Duration = Duration::from_millis(50);
-/// So many waiting verbs go out at once.
+/// Queued verbs of this number are sent at once.
 const VERBS_ENOUGH: usize = 256;
 
 #[derive(Debug)]
@@ -31,16 +31,16 @@ pub(super) struct State {
     pub(super) held: Held,
     /// Most bytes that are delivered and not settled, give or take a frame.
     bytes_max: u64,
-    /// Bytes to ask for.
-    bytes_owed: u64,
+    /// Bytes to grant.
+    bytes_to_grant: u64,
     /// Counts streams and the times between them; a delivery of an earlier one can no longer be acknowledged.
     pub(super) stream: u64,
     queue: VecDeque<(HeldId, Incoming)>,
     queued_bytes: u64,
     pub(super) outbox: Outbox,
-    /// When what is to be said goes out at the latest.
+    /// When queued verbs are sent at the latest.
     due: Option<Instant>,
-    /// When something went out last.
+    /// When something was sent last.
     sent: Option<Instant>,
     /// The driver sleeps until it is woken.
     asleep: bool,
@@ -56,7 +56,7 @@ impl State {
             pace,
             held,
             bytes_max,
-            bytes_owed: 0,
+            bytes_to_grant: 0,
             stream: 0,
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -70,17 +70,17 @@ impl State {
         }
     }
 
-    /// A stream stands: nothing was delivered on it, and all credit is to be given.
+    /// A stream was opened: nothing was delivered on it, and all credit is to be given.
     pub(super) fn attached(&mut self, ack_timeout: Duration) {
         self.forget();
         self.held.keep_within(ack_timeout);
         self.pace.attached();
-        self.bytes_owed = self.bytes_max;
+        self.bytes_to_grant = self.bytes_max;
         self.interruption = None;
     }
 
-    /// The stream is gone: what came on it and was not taken comes again on the next, and what is said from now on of
-    /// what was taken has no effect.
+    /// The stream is gone: deliveries that were not taken are received again on the next one, and later verbs about
+    /// those that were taken have no effect.
     pub(super) fn detached(&mut self, why: Option<Error>) {
         self.forget();
         self.interruption = why;
@@ -92,7 +92,7 @@ impl State {
         self.queued_bytes = 0;
         self.outbox.lose();
         self.held.clear();
-        self.bytes_owed = 0;
+        self.bytes_to_grant = 0;
         self.due = None;
         self.asleep = false;
     }
@@ -101,7 +101,7 @@ impl State {
         let events = u64::from(incoming.header.count);
         let Some((first, next)) = incoming.span() else {
             // Nothing to hand out.
-            self.bytes_owed += incoming.bytes;
+            self.bytes_to_grant += incoming.bytes;
             return;
         };
         let (partition, token) = (incoming.header.partition, incoming.header.token);
@@ -113,7 +113,7 @@ impl State {
         self.queue.push_back((id, incoming));
     }
 
-    /// True if more lies here than the credit allows: the engine has to wait until some of it was taken.
+    /// True if more is queued than the credit allows: reading stops until some of it was taken.
     pub(super) fn is_over_limit(&self) -> bool {
         let one_frame = u64::try_from(FRAME_BYTES_MAX).expect("a constant fits 64 bits");
         self.queued_bytes > self.bytes_max.saturating_add(one_frame)
@@ -128,50 +128,52 @@ impl State {
             }
             let freed = self.held.release(id);
             self.pace.skipped(freed.events);
-            self.bytes_owed += freed.bytes;
+            self.bytes_to_grant += freed.bytes;
         }
         None
     }
 
-    /// After a take, `found` or not: whether to wake the driver. The program comes back for more, so what it said
-    /// meanwhile goes out, unless more is at hand and the engine has plenty of credit left.
+    /// After a take, `found` or not: whether to wake the driver. The program asks for more, so its verbs
+    /// are sent, unless more is queued and the engine has plenty of credit left.
     pub(super) fn took(&mut self, found: bool, was_over_limit: bool, now: Instant) -> bool {
-        let flush = self.owes_much() || (!found && self.is_rested(now));
-        if flush && self.has_words() {
+        let flush = self.has_much_credit() || (!found && self.is_rested(now));
+        if flush && self.has_anything_to_send() {
             self.due = Some(now);
         }
-        let wake = (self.asleep && flush && self.has_words()) || (was_over_limit && !self.is_over_limit());
+        let wake = (self.asleep && flush && self.has_anything_to_send())
+            || (was_over_limit && !self.is_over_limit());
         self.asleep &= !wake;
         wake
     }
 
     /// True if the driver did not get its turn when it was due: a program that never waits must leave it one.
     pub(super) fn is_late(&self, now: Instant) -> bool {
-        self.due.is_some_and(|due| due + LATE < now) || self.held.look_at().is_some_and(|at| at < now)
+        self.due.is_some_and(|due| due + LATE < now) || self.held.due_at().is_some_and(|at| at < now)
     }
 
-    /// True if nothing went out lately: a lone verb need not wait, and of many not each costs a packet.
+    /// True if nothing was sent lately: a lone verb need not wait, and many share a packet.
     fn is_rested(&self, now: Instant) -> bool {
         self.sent.is_none_or(|sent| now >= sent + GATHER)
     }
 
-    fn owes_much(&self) -> bool {
-        self.pace.owed() >= self.pace.worth_telling() || self.bytes_owed >= (self.bytes_max / 4).max(1)
+    fn has_much_credit(&self) -> bool {
+        self.pace.to_request() >= self.pace.worth_a_frame()
+            || self.bytes_to_grant >= (self.bytes_max / 4).max(1)
     }
 
     /// True if there is anything to send.
-    pub(super) fn has_words(&self) -> bool {
-        !self.outbox.is_empty() || self.bytes_owed > 0 || self.pace.owed() > 0
+    pub(super) fn has_anything_to_send(&self) -> bool {
+        !self.outbox.is_empty() || self.bytes_to_grant > 0 || self.pace.to_request() > 0
     }
 
-    /// Puts verbs into the outbox and bytes back into the credit; answers whether to wake the driver.
+    /// Queues verbs and returns bytes to the credit; returns whether to wake the driver.
     pub(super) fn say(&mut self, verbs: Vec<Verb>, bytes: u64, now: Instant) -> bool {
         for verb in verbs {
             self.outbox.push(verb);
         }
-        self.bytes_owed += bytes;
+        self.bytes_to_grant += bytes;
         let full = self.outbox.waiting() >= VERBS_ENOUGH;
-        let fresh = self.due.is_none() && self.has_words();
+        let fresh = self.due.is_none() && self.has_anything_to_send();
         if full {
             self.due = Some(now);
         } else if fresh {
@@ -182,7 +184,7 @@ impl State {
         wake
     }
 
-    /// What waits goes out now; answers whether to wake the driver.
+    /// Sends what is queued now; returns whether to wake the driver.
     pub(super) fn flush(&mut self, now: Instant) -> bool {
         self.due = Some(now);
         std::mem::take(&mut self.asleep)
@@ -198,10 +200,10 @@ impl State {
             self.due = None;
             self.sent = Some(now);
             self.outbox.take(out);
-            let credit = Credit { events: self.pace.owed(), bytes: self.bytes_owed };
+            let credit = Credit { events: self.pace.to_request(), bytes: self.bytes_to_grant };
             if credit.events > 0 || credit.bytes > 0 {
                 self.pace.ask(credit.events);
-                self.bytes_owed = 0;
+                self.bytes_to_grant = 0;
                 out.push(credit.frame());
             }
         }
@@ -210,6 +212,6 @@ impl State {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        [self.due, self.held.look_at()].into_iter().flatten().min()
+        [self.due, self.held.due_at()].into_iter().flatten().min()
     }
 }

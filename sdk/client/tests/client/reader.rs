@@ -17,7 +17,7 @@ async fn fill(client: &Client, partitions: u16) {
     publisher.flush().await.unwrap();
 }
 
-/// Reads to the end and answers each partition's offsets.
+/// Reads to the end and returns each partition's offsets.
 async fn read_all(client: &Client, options: ReadOptions, partitions: u16) -> Vec<Vec<u64>> {
     let mut reader = client.read(options).await.unwrap();
     let mut offsets = vec![Vec::new(); usize::from(partitions)];

@@ -15,7 +15,7 @@ pub struct Invalid {
     pub expected: &'static str,
 }
 
-/// A place in a JSON text.
+/// A position in a JSON text.
 #[derive(Debug, Clone)]
 pub struct Cursor<'a> {
     text: &'a str,
@@ -42,7 +42,7 @@ impl<'a> Cursor<'a> {
         self.at
     }
 
-    /// The text from `start` to where the cursor stands.
+    /// The text from `start` to the cursor.
     ///
     /// # Panics
     /// If `start` is no position at which this cursor stood.
@@ -338,13 +338,13 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Where, from `at` on, the first quote, backslash or control character stands; the text's length if nowhere.
+/// Where, from `at` on, the first quote, backslash or control character is; the text's length if there is none.
 #[inline]
 fn plain_until(bytes: &[u8], mut at: usize) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
     // Of each byte the high bit is set where it is zero. Above the first such byte there may be false ones, and
-    // only the first is looked at.
+    // only the first is checked.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word;
     while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
         let word = u64::from_le_bytes(*chunk);

@@ -22,7 +22,7 @@ struct Node {
     below: Vec<usize>,
 }
 
-/// Where a value stands. Without a lifetime, so that the table of them outlives the text.
+/// Where a value is. Without a lifetime, so that the table of them outlives the text.
 #[derive(Debug, Clone, Copy)]
 struct Span {
     kind: Kind,
@@ -53,7 +53,7 @@ impl Scanner {
         Self::default()
     }
 
-    /// Looks for the value under these names, each one level deeper; answers its slot. A path that is wanted
+    /// Looks for the value under these names, each one level deeper; returns its slot. A path that is wanted
     /// already keeps its slot. Paths lead through objects, not through arrays.
     pub fn want<S: AsRef<str>>(&mut self, path: &[S]) -> usize {
         let new = self.found.len();
@@ -107,7 +107,7 @@ impl Node {
         self.children.iter().find(|child| name.is(&child.name))
     }
 
-    /// Passes the value that the cursor stands before, and notes what of it is wanted.
+    /// Passes the value at the cursor, and notes what of it is wanted.
     fn walk(&self, cursor: &mut Cursor<'_>, found: &mut [Option<Span>]) -> Result<(), Invalid> {
         let kind = cursor.kind()?;
         let start = cursor.position();

@@ -41,7 +41,7 @@ impl<'a> Value<'a> {
         self.kind
     }
 
-    /// The value as it stands in the text.
+    /// The value as it is in the text.
     #[inline]
     pub fn raw(&self) -> &'a str {
         self.raw
@@ -85,7 +85,7 @@ impl<'a> Text<'a> {
         Self { raw, escaped }
     }
 
-    /// As it stands between the quotes, escapes and all.
+    /// As it is between the quotes, escapes and all.
     #[inline]
     pub fn raw(&self) -> &'a str {
         self.raw
@@ -126,7 +126,7 @@ fn unescape(raw: &str) -> String {
     out
 }
 
-/// Reads what follows `\u`, and the second half of a pair if there is one; answers what is left.
+/// Reads what follows `\u`, and the second half of a pair if there is one; returns what is left.
 fn push_unicode<'a>(out: &mut String, text: &'a str) -> &'a str {
     let unit = |text: &str| text.get(..4).and_then(|hex| u16::from_str_radix(hex, 16).ok());
     let first = unit(text).unwrap_or(0xfffd);

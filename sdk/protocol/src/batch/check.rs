@@ -18,13 +18,13 @@ pub enum BatchError {
     Length {
         /// What the header says, or the least a batch can be.
         expected: usize,
-        /// What came.
+        /// The length in bytes.
         got: usize,
     },
     /// A layout version that this build does not read.
     #[error("batch version is {got}, expected {BATCH_VERSION}")]
     Version {
-        /// What came.
+        /// The value that was read.
         got: u8,
     },
     /// A codec or flag that this build does not read.
@@ -32,21 +32,21 @@ pub enum BatchError {
     Unsupported {
         /// The field's name.
         field: &'static str,
-        /// What came.
+        /// The value that was read.
         got: u32,
     },
     /// The checksum does not match the bytes.
     #[error("batch checksum is {got:08x}, the bytes give {expected:08x}")]
     Checksum {
-        /// What the bytes give.
+        /// The checksum computed from the bytes.
         expected: u32,
-        /// What the header says.
+        /// The checksum in the header.
         got: u32,
     },
     /// Fewer or more events than the header says.
     #[error("batch holds {got} events, its header says {expected}")]
     Count {
-        /// What the header says.
+        /// The number in the header.
         expected: u32,
         /// How many were found, at least.
         got: u32,
@@ -56,7 +56,7 @@ pub enum BatchError {
     Field {
         /// The field's name.
         field: &'static str,
-        /// What came.
+        /// The value that was read.
         got: u64,
         /// What is allowed.
         expected: &'static str,
@@ -118,7 +118,7 @@ pub(super) fn claimed_len(bytes: &[u8]) -> Result<usize, BatchError> {
     Ok(len)
 }
 
-/// Checks that `bytes` are exactly one batch that obeys every limit for whoever made it.
+/// Checks that `bytes` are exactly one batch that obeys every limit for its producer.
 pub(super) fn check_whole(bytes: &[u8], by: MadeBy) -> Result<BatchHeader, BatchError> {
     let header = check_header(bytes, by)?;
     if header.total_len() != bytes.len() {
@@ -234,7 +234,7 @@ fn check_events(header: &BatchHeader, body: &[u8], by: MadeBy) -> Result<(), Bat
     Ok(())
 }
 
-/// Checks one record and answers its offset delta, if the batch is a selection.
+/// Checks one record and returns its offset delta, if the batch is a selection.
 #[inline]
 fn check_event(header: &BatchHeader, record: &[u8], index: u32, by: MadeBy) -> Result<u32, BatchError> {
     let malformed = |what| BatchError::Event { index, what };

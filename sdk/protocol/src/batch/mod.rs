@@ -19,8 +19,8 @@
 //! - `crc32c` (RFC 3720) covers the header without itself, then the body.
 //! - The batch's base time is `max_event_time - time_span_ms`.
 //! - flags: 1 = every event carries `offset_delta` (a selection); 2 = every event carries an id;
-//!   4 = every event carries a ttl; 8 = some event carries a trace context, in a header `traceparent` (or did in the batch
-//!   that this one was cut from). Other bits are refused.
+//!   4 = every event carries a ttl; 8 = some event carries a trace context, in a header `traceparent` (or did in the
+//!   batch that this one was cut from). Other bits are refused.
 //!
 //! Each event of the body:
 //!
@@ -121,7 +121,7 @@ impl BatchHeader {
         self.flags & FLAG_SELECTION != 0
     }
 
-    /// True if some event may carry a trace context: without it, nobody needs to search the headers of its events.
+    /// True if some event may carry a trace context: without it, the headers of its events need not be searched.
     #[inline]
     pub fn is_traced(&self) -> bool {
         self.flags & FLAG_TRACED != 0

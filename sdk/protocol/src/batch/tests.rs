@@ -313,7 +313,7 @@ fn a_publisher_gives_no_header_of_the_engines_own() {
         matches!(&error, BatchFull::HeaderReserved(reserved) if reserved.name == "lv-dlq-reason"),
         "{error}"
     );
-    assert_eq!(builder.count(), 1, "it took no place");
+    assert_eq!(builder.count(), 1, "it took no room");
     let mut engine = BatchBuilder::of_engine();
     engine.push(&before).unwrap();
     engine.push(&forged).unwrap();
@@ -357,7 +357,7 @@ fn a_batch_that_holds_an_event_over_a_limit_is_refused() {
         assert_eq!(error, BatchError::TooLarge { index, source });
         assert_eq!(error.code(), ErrorCode::EventTooLarge);
     }
-    // Too long together, or in its claims alone: no single event is to blame.
+    // Too long together, or in its claims alone: no single event is the cause.
     let half = record(NO_KEY, 0, 0, &[0; EVENT_BYTES_MAX / 2]);
     let mut lying = large;
     lying[..4].copy_from_slice(&u32::MAX.to_le_bytes());

@@ -37,7 +37,7 @@ impl Batch {
         Ok(Self { bytes, header })
     }
 
-    /// Cuts off the batch at the front of `bytes`, looking at its header alone.
+    /// Cuts off the batch at the front of `bytes`, reading its header alone.
     ///
     /// For bytes that were checked when they arrived and have not left memory since; bytes from a disk want
     /// [`Batch::verify`] as well.
@@ -106,7 +106,7 @@ impl Batch {
     }
 }
 
-/// A batch borrowed from bytes that were checked before by somebody whom the reader trusts, as a plugin trusts
+/// A batch borrowed from bytes that were checked before by a party that the reader trusts, as a plugin trusts
 /// its engine: the walk verifies nothing again and allocates nothing.
 ///
 /// Bytes that are no batch after all make the walk panic, never read outside of them.
@@ -222,7 +222,7 @@ impl<'a> EventRef<'a> {
         self.key_start() + self.key_len() + self.id_len()
     }
 
-    /// The event's place after its batch's base offset.
+    /// The event's offset minus its batch's base offset.
     #[inline]
     pub fn offset_delta(&self) -> u32 {
         if self.flags & FLAG_SELECTION == 0 { self.index } else { self.u32_at(EVENT_HEADER_BYTES) }
@@ -295,7 +295,7 @@ impl<'a> EventRef<'a> {
         Some(headers.rest)
     }
 
-    /// How many bytes headers and payload take together; no header is looked at.
+    /// How many bytes headers and payload take together; no header is read.
     #[inline]
     pub fn headers_and_payload_len(&self) -> usize {
         self.record.len() - self.headers_start()

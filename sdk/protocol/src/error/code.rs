@@ -131,7 +131,7 @@ codes! {
     85 ConfigInvalid        CONFIG_INVALID         retry no  effect none    http 400 "a configuration value is missing or wrong (when the engine starts)";
     86 StorageOlder         STORAGE_OLDER          retry no  effect none    http 500 "the data directory was written by an older format, which this release does not read (when the engine starts)";
     87 StorageDiverged      STORAGE_DIVERGED       retry no  effect none    http 500 "the store holds another history of commits than the one that it is given";
-    88 StorageFenced        STORAGE_FENCED         retry no  effect none    http 500 "another writer has taken over; this one writes no more";
+    88 StorageFenced        STORAGE_FENCED         retry no  effect none    http 500 "another writer has taken over; this one has stopped writing";
     90 ConnectionLost       CONNECTION_LOST        retry yes effect unknown http 503 "the connection ended; whether what was in flight took effect is unknown (made by the client)";
     91 ConnectFailed        CONNECT_FAILED         retry yes effect none    http 503 "no connection could be made (made by the client)";
     92 TlsFailed            TLS_FAILED             retry no  effect none    http 500 "the peer's certificate is not trusted, or the handshake failed (made by the client)";

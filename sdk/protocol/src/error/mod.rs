@@ -1,4 +1,4 @@
-//! What a client or an operator is told when something fails: a stable code, and a refusal that carries one.
+//! Errors as clients and operators see them: a stable code, and a refusal that carries one.
 
 mod code;
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The engine's state and figures.
+/// The engine's state and statistics.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EngineInfo {

@@ -1,4 +1,4 @@
-//! MessagePack messages: what a stream is, what is asked on it, and what the engine answers.
+//! MessagePack messages: what a stream is, its requests and their responses.
 //!
 //! Maps with short string keys; enums carry their tag under `kind`. Unknown fields are ignored, missing ones
 //! take their default, unknown tags decode to `Unknown`, which the engine refuses with `UNSUPPORTED`.
@@ -284,7 +284,7 @@ pub enum Request {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Response {
-    /// Done; there is nothing to tell.
+    /// Done; there is nothing to report.
     Done,
     /// What is gone.
     Deleted(Deleted),

@@ -40,7 +40,7 @@ impl From<&str> for Interface {
     }
 }
 
-/// A plugin version as it stands.
+/// The description of a plugin version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PluginInfo {
     /// Its name.

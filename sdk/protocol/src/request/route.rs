@@ -29,10 +29,10 @@ impl RouteSpec {
     }
 }
 
-/// A route as it stands.
+/// The description and current state of a route.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RouteInfo {
-    /// What it is.
+    /// The options that it was created with, defaults filled in.
     pub spec: RouteSpec,
     /// Its id.
     #[serde(default)]

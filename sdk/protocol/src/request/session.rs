@@ -14,13 +14,13 @@ pub struct Hello {
     pub protocol_max: u16,
     /// Name and version of the client library, for the engine's log.
     pub client: String,
-    /// A bearer token; not yet looked at.
+    /// A bearer token; not used yet.
     pub token: Option<String>,
     /// Optional features wanted; none are defined yet.
     pub features: Vec<String>,
 }
 
-/// What the engine answers.
+/// The engine's answer to a hello.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HelloAnswer {
@@ -56,7 +56,7 @@ pub struct Limits {
     pub streams_max: u32,
 }
 
-/// What the engine tells a client unasked, on the control stream.
+/// A message of the engine to a client on the control stream, which answers no request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Notice {

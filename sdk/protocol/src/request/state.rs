@@ -23,7 +23,7 @@ pub enum RunState {
         /// The target that takes nothing; `None` if it is the source that cannot be read.
         #[serde(default)]
         target: Option<TopicName>,
-        /// Why.
+        /// The error code of the reason.
         code: ErrorCode,
     },
     /// A state of a newer version.
@@ -45,17 +45,17 @@ pub enum PauseReason {
         /// Which plugin failed last, at which offset, and its error.
         message: String,
     },
-    /// Its chain cannot be attached: a plugin or a target topic is missing, or a plugin does not start. It tries again by
-    /// itself.
+    /// Its chain cannot be attached: a plugin or a target topic is missing, or a plugin does not start. It tries again
+    /// by itself.
     Chain {
-        /// What failed.
+        /// The error code of the failure.
         code: ErrorCode,
         /// The error, without its code.
         message: String,
     },
     /// Stored events cannot be read or progress cannot be written. It tries again by itself.
     Storage {
-        /// What failed.
+        /// The error code of the failure.
         code: ErrorCode,
         /// The error, without its code.
         message: String,

@@ -76,7 +76,7 @@ impl SubscriptionOptions {
     }
 }
 
-/// A subscription as it stands.
+/// The description and current state of a subscription.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SubscriptionInfo {
     /// The topic.

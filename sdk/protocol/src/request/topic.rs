@@ -11,7 +11,7 @@ pub enum Retain {
     /// At least `retain_for`, and until every durable subscription and route has acknowledged.
     #[default]
     TimeAndAcked,
-    /// `retain_for` and `max_bytes` alone; may drop what nobody has acknowledged.
+    /// `retain_for` and `max_bytes` alone; may drop unacknowledged events.
     TimeAndSize,
     /// Until every durable subscription and route has acknowledged.
     UntilAcked,
@@ -75,7 +75,7 @@ impl TopicChanges {
     }
 }
 
-/// A topic as it stands.
+/// The description and current state of a topic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TopicInfo {
     /// Its name.
@@ -101,7 +101,7 @@ impl TopicInfo {
     }
 }
 
-/// A partition as it stands.
+/// The current state of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PartitionInfo {

@@ -1,6 +1,6 @@
 //! Where every partition ends, and the records that the commit under way appends.
 //!
-//! Batches that follow on each other in a partition lie under one key; the record stays open until it is full or the
+//! Consecutive batches of a partition are stored under one key; the record stays open until it is full or the
 //! commit ends. Append times never go back, but where the clock was set back by more than a little: see
 //! [`crate::setback`].
 
@@ -28,7 +28,7 @@ use crate::{
     topic::{Extent, Extents},
 };
 
-/// Bytes of batches that lie under one key at most, unless one batch is larger.
+/// Bytes of batches under one key at most, unless one batch is larger.
 const RECORD_BYTES_MAX: usize = 64 * 1024;
 /// Bytes appended to a partition after which a new segment begins.
 const SEGMENT_BYTES: u64 = 4 << 20;
@@ -50,7 +50,7 @@ struct Partition {
     open: Option<OpenRecord>,
 }
 
-/// Where a partition ends in the writer's eyes.
+/// A partition's end as the writer has decided it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct End {
     /// The next offset.
@@ -63,7 +63,7 @@ struct End {
     segment: Option<(Offset, Segment)>,
 }
 
-/// Batches of one partition that will lie under one key.
+/// Batches of one partition that will be stored under one key.
 #[derive(Debug)]
 struct OpenRecord {
     base: Offset,
@@ -137,12 +137,12 @@ impl Partitions {
         let NewBatch { topic, partition: number, batch, hops, retain_for_ms } = append;
         let partition = self.topics.get_mut(&topic)?.get_mut(usize::from(number.0))?;
         let len = batch.bytes().len();
-        let place = (topic, number);
+        let key = (topic, number);
         let full = partition.open.take_if(|open| open.hops != hops || !open.fits(len));
         // One that follows on another within the commit is in the list already.
         let is_first = full.is_none();
         if let Some(full) = full {
-            full.close(place, draft);
+            full.close(key, draft);
         }
         let end = &mut partition.end;
         let base = end.next;
@@ -155,7 +155,7 @@ impl Partitions {
             }
             draft.reserve(OP_HEADER_BYTES + LOG_KEY_BYTES + RECORD_PREFIX_BYTES);
             if is_first {
-                self.open.push(place);
+                self.open.push(key);
             }
         }
         let open = partition.open.get_or_insert_with(|| OpenRecord {
@@ -178,7 +178,7 @@ impl Partitions {
         Some(base)
     }
 
-    /// Closes all open records: what lies in them becomes part of the commit.
+    /// Closes all open records: their batches become part of the commit.
     pub(in crate::shard) fn flush(&mut self, draft: &mut Draft) {
         for (topic, number) in std::mem::take(&mut self.open) {
             let topics = self.topics.get_mut(&topic);
@@ -189,7 +189,7 @@ impl Partitions {
         }
     }
 
-    /// Moves a partition's log start and drops what lies before it, `dropped_bytes` in all since the topic was made.
+    /// Moves a partition's log start and drops what is before it, `dropped_bytes` in all since the topic was created.
     pub(in crate::shard) fn trim(
         &mut self,
         (topic, number): (TopicId, PartitionId),
@@ -199,7 +199,7 @@ impl Partitions {
     ) {
         let partition = self.topics.get_mut(&topic).and_then(|topic| topic.get_mut(usize::from(number.0)));
         let Some(partition) = partition else { return };
-        // The row of a segment that began before goes: the next event begins a new one.
+        // The row of a segment that began before is deleted: the next event begins a new one.
         partition.end.segment = partition.end.segment.filter(|(base, _)| *base >= start);
         draft.push(LogStart { offset: start, dropped_bytes }.put(&(topic, number)));
         let log = LogRange::offsets(topic, number, Offset(0), start);
@@ -209,8 +209,8 @@ impl Partitions {
         draft.announce(Announcement::Trimmed { topic, partition: number, start, dropped_bytes });
     }
 
-    /// Notes a set-back in every partition whose newest append time is too far ahead of the clock: from the next event on
-    /// append times are of `now` again. A new segment begins there, so that retention sees both sides.
+    /// Notes a set-back in every partition whose newest append time is too far ahead of the clock: from the next event
+    /// on append times are of `now` again. A new segment begins there, so that retention sees both sides.
     pub(in crate::shard) fn set_back(&mut self, now: Timestamp, draft: &mut Draft) -> SetBack {
         let mut found = SetBack::default();
         for (topic, partitions) in &mut self.topics {
@@ -286,8 +286,8 @@ impl End {
     }
 }
 
-/// Finds a partition's end and size by its last record. Records from the last segment on are read, and must follow on
-/// each other; how many bytes lie before them, they say themselves.
+/// Finds a partition's end and size by its last record. Records from the last segment on are read, and must be
+/// consecutive; each holds the number of bytes before it.
 fn load_one(store: &dyn Store, topic: TopicId, partition: PartitionId) -> Result<(End, Extent), Error> {
     let mut start = rows::get::<LogStart>(store, &(topic, partition))?.unwrap_or_default();
     let mut end = End { next: start.offset, bytes: start.dropped_bytes, ..End::default() };
@@ -338,7 +338,7 @@ fn load_one(store: &dyn Store, topic: TopicId, partition: PartitionId) -> Result
     Ok((end, extent))
 }
 
-/// The error of reading a topic's partition, with the name that people know it by.
+/// The error of reading a topic's partition, with the topic's name.
 fn named(topic: &TopicName, error: Error) -> Error {
     match error {
         Error::Store { code, message } => {
@@ -473,7 +473,7 @@ mod tests {
                     }
                 }
                 commit(&mut all, &store, under_way);
-                // All of a commit is of one time.
+                // All of a commit has one append time.
                 (under_way, now) = (draft(&store), now + step);
             }
             commit(&mut all, &store, under_way);

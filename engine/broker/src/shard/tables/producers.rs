@@ -1,6 +1,6 @@
-//! Producers: who has published which sequences. Read from the store when one comes, let go when there are many, and
-//! forgotten when one was idle for long, in order with what it publishes, so that memory and disk agree. Finding the
-//! idle ones is [`crate::idle`]'s.
+//! Producers: who has published which sequences. Read from the store when one publishes, evicted from memory when there
+//! are many, and forgotten when one was idle for long, in order with its publishes, so that memory and disk agree.
+//! [`crate::idle`] finds the idle ones.
 
 use std::collections::{HashMap, HashSet};
 
@@ -33,7 +33,8 @@ impl Producers {
         Self { known: HashMap::new(), dirty: HashSet::new(), max }
     }
 
-    /// What the producer's next batch of `sequences` from `first` on is. Looks one up in the store that is not known.
+    /// Classifies the producer's next batch of `sequences` from `first` on. Reads the producer from the store if it is
+    /// not in memory.
     pub(in crate::shard) fn check(
         &mut self,
         store: &dyn Store,
@@ -74,7 +75,7 @@ impl Producers {
         }
     }
 
-    /// Lets go of the half that was used least recently. Their rows are written already, but for those of this commit.
+    /// Evicts the half that was used least recently. Their rows are written already, except those of this commit.
     fn evict(&mut self) {
         let mut used: Vec<Timestamp> = self.known.values().map(Producer::last_used).collect();
         used.sort_unstable();
@@ -83,7 +84,7 @@ impl Producers {
         self.known.retain(|key, producer| producer.last_used() > middle || dirty.contains(key));
     }
 
-    /// Forgets a producer that was last used before a time: its row goes with the commit.
+    /// Forgets a producer that was last used before a time: its row is deleted by the commit.
     pub(in crate::shard) fn forget_if_idle(
         &mut self,
         store: &dyn Store,

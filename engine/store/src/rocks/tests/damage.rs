@@ -203,7 +203,7 @@ impl Rng {
     }
 }
 
-/// Damages one file, and answers in which way.
+/// Damages one file, and returns in which way.
 fn damage(files: &mut Files, path: &Path, kind: usize, rng: &mut Rng) -> String {
     let bytes = files.get_mut(path).unwrap();
     let what = match kind {

@@ -56,7 +56,7 @@ impl Scene {
         Self { dir, wal, ends }
     }
 
-    /// Damages a copy of the directory, opens it, and answers what was applied last.
+    /// Damages a copy of the directory, opens it, and returns what was applied last.
     fn open_damaged(&self, damage: impl FnOnce(&Path)) -> Result<u64, Error> {
         let copied = self.dir.path().join("again");
         if copied.exists() {

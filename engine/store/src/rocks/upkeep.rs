@@ -1,8 +1,9 @@
-//! The thread that keeps the superblock close to what is true, also when nothing is committed: it notes how far
-//! RocksDB's manifest has come, and makes the superblock itself durable.
+//! The thread that keeps the superblock up to date, also when nothing is committed: it notes the length of RocksDB's
+//! manifest, and makes the superblock itself durable.
 //!
-//! A commit is noted by its own sync. A flush or a compaction ends at a time of its own, and what it adds to the manifest
-//! is noted within [`LOOK`]. What was noted outlives the process at once, and a power cut after [`SYNC_LOOKS`] looks.
+//! A commit is noted by its own sync. A flush or a compaction ends at a time of its own, and what it adds to the
+//! manifest is noted within [`POLL_INTERVAL`]. What was noted outlives the process at once, and a power cut after
+//! [`SYNC_POLLS`] polls.
 
 use std::{
     path::{Path, PathBuf},
@@ -24,26 +25,26 @@ use super::{
 };
 use crate::Error;
 
-/// How often the manifest is looked at.
-const LOOK: Duration = Duration::from_millis(250);
-/// The superblock is synced at every so many looks, if it was written since.
-const SYNC_LOOKS: u32 = 4;
+/// How often the manifest is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// The superblock is synced after this many polls, if it was written since.
+const SYNC_POLLS: u32 = 4;
 
-/// The running thread; it ends with this.
+/// The running thread; dropping this ends it.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct Upkeep {
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Keeper {
+impl Upkeep {
     /// Starts the thread for the database in `dir`.
     pub(super) fn start(dir: PathBuf, superblock: Arc<Mutex<Superblock>>) -> Result<Self, Error> {
         let (stop, stopped) = mpsc::channel();
-        let mut looking = Looking::new(dir.clone(), superblock);
+        let mut poller = Poller::new(dir.clone(), superblock);
         let run = move || {
-            while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-                looking.look();
+            while stopped.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                poller.poll();
             }
         };
         let thread = thread::Builder::new().name("superblock".to_owned()).spawn(run);
@@ -52,43 +53,43 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for Upkeep {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // One that panicked has said so.
+            // A panic was reported by its hook.
             let _ = thread.join();
         }
     }
 }
 
-/// What is looked at, and what was seen last.
-struct Looking {
+/// Polls the manifest, and keeps what it found last.
+struct Poller {
     folder: PathBuf,
     superblock: Arc<Mutex<Superblock>>,
     seen: Option<Manifest>,
     /// The generation that is durable.
     synced: u64,
-    looks: u32,
+    polls: u32,
 }
 
-impl Looking {
+impl Poller {
     fn new(dir: PathBuf, superblock: Arc<Mutex<Superblock>>) -> Self {
-        Self { folder: dir.join(FOLDER), superblock, seen: None, synced: 0, looks: 0 }
+        Self { folder: dir.join(FOLDER), superblock, seen: None, synced: 0, polls: 0 }
     }
 
-    fn look(&mut self) {
+    fn poll(&mut self) {
         let found = Manifest::find(&self.folder);
         let has_grown = found.is_some() && found != self.seen;
         if has_grown && let Some(manifest) = found {
-            // What fails now is tried again at the next look: the file stays behind, which is still true.
+            // What fails now is tried again at the next poll: the file stays behind, which is still true.
             let Ok(len) = manifest.settle(&self.folder) else { return };
             self.lock(|superblock| superblock.note_manifest(manifest.number, len));
             self.seen = found;
         }
-        self.looks += 1;
-        if has_grown || self.looks >= SYNC_LOOKS {
-            self.looks = 0;
+        self.polls += 1;
+        if has_grown || self.polls >= SYNC_POLLS {
+            self.polls = 0;
             let (generation, file) = self.lock(|superblock| (superblock.generation(), superblock.file()));
             if generation != self.synced && file.sync_data().is_ok() {
                 self.synced = generation;
@@ -101,7 +102,7 @@ impl Looking {
     }
 }
 
-/// Notes everything as it is now and makes it durable, before anybody relies on it.
+/// Notes the current state of everything and makes it durable.
 pub(super) fn settle(dir: &Path, superblock: &Mutex<Superblock>, durable: CommitIndex) -> Result<(), Error> {
     let folder = dir.join(FOLDER);
     let manifest = Manifest::find(&folder);

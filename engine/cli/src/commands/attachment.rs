@@ -1,5 +1,5 @@
-//! What subscriptions and routes have in common as places of plugins: how a chain and a stop are shown, and how it is
-//! found out whether a resumed place goes on. Knows no requests.
+//! What subscriptions and routes have in common as attachments of plugins: how a chain is shown, and the check that a
+//! resumed one runs. Knows no requests.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use tokio::time::sleep;
 
 use super::stops;
 
-/// How often a resumed place is looked at before it must have shown that it goes on: for about two seconds.
-const LOOKS: u32 = 40;
-/// The pause between two looks.
-const LOOK: Duration = Duration::from_millis(50);
+/// Checks after which a resumed attachment must have made progress: about two seconds.
+const CHECKS: u32 = 40;
+/// The pause between two checks.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A chain for a table: stages as they are typed, in order.
 pub(super) fn chain_cell(chain: &[StageSpec]) -> String {
@@ -71,22 +71,22 @@ pub(super) fn topics_text(topics: &[TopicName]) -> String {
 
 /// Positions as `PARTITION:OFFSET`.
 pub(super) fn positions_text(positions: &[Position]) -> String {
-    let place = |place: &Position| format!("{}:{}", place.partition, place.offset);
-    positions.iter().map(place).collect::<Vec<_>>().join(" ")
+    let text = |position: &Position| format!("{}:{}", position.partition, position.offset);
+    positions.iter().map(text).collect::<Vec<_>>().join(" ")
 }
 
-/// How a subscription or route stands, as far as its stopping and going on is concerned.
+/// Whether a subscription or route runs and makes progress.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Standing {
     /// How it is stopped; `None` while it runs.
     pub(super) stopped: Option<RunState>,
-    /// Figures of which one changes when the place goes on.
+    /// Counters of which one changes when it makes progress.
     pub(super) marks: Vec<u64>,
     /// Nothing would change now even if it runs, and why.
     pub(super) idle: Option<&'static str>,
 }
 
-/// What came of resuming a place.
+/// The result of resuming an attachment.
 #[derive(Debug, Serialize)]
 struct Resumed<'a> {
     resumed: &'a str,
@@ -94,7 +94,7 @@ struct Resumed<'a> {
     was_stopped: bool,
 }
 
-/// Looks, lets the place go on, looks whether it does, and says what is true.
+/// Resumes an attachment, checks that it runs, and prints the result.
 ///
 /// # Errors
 /// `CHAIN_PAUSED` if it is still paused, or again.
@@ -102,13 +102,13 @@ pub(super) async fn resume(
     output: &Output,
     kind: &str,
     name: &str,
-    mut look: impl AsyncFnMut() -> anyhow::Result<Standing>,
-    let_go_on: impl AsyncFnOnce() -> Result<(), levada_client::Error>,
+    mut check: impl AsyncFnMut() -> anyhow::Result<Standing>,
+    resume: impl AsyncFnOnce() -> Result<(), levada_client::Error>,
 ) -> anyhow::Result<()> {
-    let before = look().await?;
-    let_go_on().await?;
+    let before = check().await?;
+    resume().await?;
     let was_stopped = before.stopped.is_some();
-    let after = if was_stopped { settle(&before, LOOKS, look).await? } else { before };
+    let after = if was_stopped { settle(&before, CHECKS, check).await? } else { before };
     if let Some(stopped) = after.stopped {
         let message = format!("{kind} {name} was resumed, and is {stopped}");
         return Err(Failure::new(ErrorCode::ChainPaused, message).hint(stops::cure(&stopped)).into());
@@ -121,21 +121,21 @@ pub(super) async fn resume(
     Ok(())
 }
 
-/// The standing once the place goes on, or at the last of so many looks.
+/// The standing once it makes progress, or at the last of `checks` checks.
 async fn settle(
     before: &Standing,
-    looks: u32,
-    mut look: impl AsyncFnMut() -> anyhow::Result<Standing>,
+    checks: u32,
+    mut check: impl AsyncFnMut() -> anyhow::Result<Standing>,
 ) -> anyhow::Result<Standing> {
-    let mut left = looks;
+    let mut left = checks;
     loop {
-        let now = look().await?;
+        let now = check().await?;
         left = left.saturating_sub(1);
         let goes_on = now.stopped.is_none() && (now.idle.is_some() || now.marks != before.marks);
         if goes_on || left == 0 {
             return Ok(now);
         }
-        sleep(LOOK).await;
+        sleep(CHECK_INTERVAL).await;
     }
 }
 
@@ -149,22 +149,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_place_that_runs_for_a_moment_and_stops_again_counts_as_stopped() {
+    async fn an_attachment_that_runs_for_a_moment_and_stops_again_counts_as_stopped() {
         let before = standing(false, 0);
-        let mut looks = 0;
+        let mut checks = 0;
         let settled = settle(&before, 2, async || {
-            looks += 1;
-            Ok(if looks == 1 { standing(true, 0) } else { standing(false, 0) })
+            checks += 1;
+            Ok(if checks == 1 { standing(true, 0) } else { standing(false, 0) })
         });
         assert_eq!(settled.await.unwrap(), before);
     }
 
     #[tokio::test]
-    async fn a_place_that_moves_counts_as_resumed() {
-        let (before, mut looks) = (standing(false, 0), 0);
+    async fn an_attachment_that_moves_counts_as_resumed() {
+        let (before, mut checks) = (standing(false, 0), 0);
         let settled = settle(&before, 3, async || {
-            looks += 1;
-            Ok(if looks < 3 { standing(false, 0) } else { standing(true, 1) })
+            checks += 1;
+            Ok(if checks < 3 { standing(false, 0) } else { standing(true, 1) })
         });
         assert_eq!(settled.await.unwrap(), standing(true, 1));
     }

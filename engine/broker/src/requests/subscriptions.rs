@@ -1,12 +1,12 @@
-//! Requests about subscriptions and routes.
+//! Requests about subscriptions.
 
 use std::{ops::Bound, sync::Arc};
 
 use levada_protocol::{
     error::ErrorCode,
-    ids::{Offset, RouteId, RouteName, SubscriptionId, SubscriptionName, TopicName},
-    limits::{CONSUMER_NAME_BYTES_MAX, ROUTE_TARGETS_MAX},
-    request::{Response, RouteSpec, StageSpec, Start, Subscribe, SubscriptionInfo, SubscriptionOptions},
+    ids::{SubscriptionId, SubscriptionName, TopicName},
+    limits::CONSUMER_NAME_BYTES_MAX,
+    request::{Response, Start, Subscribe, SubscriptionInfo, SubscriptionOptions},
 };
 use levada_stage::AttachmentPoint;
 
@@ -21,14 +21,12 @@ use crate::{
     chains, clock,
     error::Error,
     log::{Log, blocking},
-    route::RouteHandle,
     rows::SubscriptionRecord,
     subscription::{Described, SubscriptionHandle},
-    topic::Topic,
 };
 
 impl Broker {
-    /// The subscription that a consumer asks for, made if it is absent and may be made. True if it was made.
+    /// Finds the subscription that a consumer asks for, or creates it if it may; true if it was created.
     pub(crate) async fn subscription_for(
         &self,
         principal: &Principal,
@@ -52,7 +50,7 @@ impl Broker {
                     .await;
                 match created {
                     Ok(record) => Ok((record, true)),
-                    // Somebody else made it in the meantime.
+                    // Another consumer created it in the meantime.
                     Err(error) if error.code() == ErrorCode::SubscriptionExists => {
                         let record = self.inner.shard.catalogue().subscription(topic, name)?.clone();
                         same_options(&record, options).map(|()| (record, false))
@@ -64,7 +62,7 @@ impl Broker {
         }
     }
 
-    /// Makes a subscription and starts its owner.
+    /// Creates a subscription and starts its owner.
     pub(super) async fn create_subscription(
         &self,
         principal: &Principal,
@@ -116,7 +114,7 @@ impl Broker {
                         break;
                     }
                 }
-                // Deleted since the catalogue was looked at.
+                // Deleted since the catalogue was read.
                 Err(error) if error.code() == ErrorCode::SubscriptionNotFound => {}
                 Err(error) => return Err(error),
             }
@@ -129,8 +127,8 @@ impl Broker {
         &self,
         record: &SubscriptionRecord,
     ) -> Result<SubscriptionInfo, Error> {
-        // An owner that has ended has left what it knew; it is not replaced to be looked at.
-        match self.inner.places.subscription(SubscriptionId(record.id)) {
+        // An owner that has ended still has its last state; describing it does not start another.
+        match self.inner.owner_tasks.subscription(SubscriptionId(record.id)) {
             Some(handle) => self.describe_running(&handle).await,
             None => self.describe_running(&self.owner_of(record).await?).await,
         }
@@ -167,93 +165,6 @@ impl Broker {
         let record = catalogue.subscription(topic, name)?;
         self.owner_of(record).await?.resume().await?;
         Ok(Response::Done)
-    }
-
-    pub(super) async fn create_route(
-        &self,
-        principal: &Principal,
-        spec: RouteSpec,
-    ) -> Result<Response, Error> {
-        let chain = spec.chain.into_iter().map(StageSpec::with_defaults).collect();
-        let spec = RouteSpec { chain, ..spec };
-        let name = spec.name.clone();
-        if spec.to.is_empty() || spec.to.len() > ROUTE_TARGETS_MAX {
-            let message =
-                format!("the route has {} targets, expected 1 to {ROUTE_TARGETS_MAX}", spec.to.len());
-            return Err(Error::refused(ErrorCode::InvalidArgument, message));
-        }
-        for target in &spec.to {
-            if target.is_internal() {
-                let message = format!("topic {target} is the engine's own and no target");
-                return Err(Error::refused(ErrorCode::InvalidArgument, message));
-            }
-        }
-        let catalogue = self.inner.shard.catalogue();
-        let source = spec.from.clone();
-        catalogue.topic(&source)?;
-        self.try_chain(&catalogue, &spec.chain, &source, AttachmentPoint::Route).await?;
-        let (broker, owner) = (self.clone(), principal.as_str().to_owned());
-        let id = self
-            .to_the_end(async move {
-                let _changing = broker.inner.changing.lock().await;
-                let shard = &broker.inner.shard;
-                let positions = broker.positions(&shard.topic(&source)?, spec.start).await?;
-                let of = name.clone();
-                shard.change(Change::CreateRoute { spec, name: of, positions, owner }).await?;
-                let record = Arc::clone(shard.catalogue().route(&name)?);
-                let (broker, created) = (broker.clone(), Arc::clone(&record));
-                blocking(move || broker.match_route(&broker.inner.shard.catalogue(), &created)).await?;
-                Ok(RouteId(record.id))
-            })
-            .await?;
-        let handle = self.inner.places.route(id);
-        handle.map(|handle| Response::Route(handle.info())).ok_or(Error::ShuttingDown)
-    }
-
-    pub(super) fn list_routes(&self, limit: u32, after: Option<&str>) -> Result<Response, Error> {
-        let after = after.map(str::parse::<RouteName>).transpose()?;
-        let name = |route: &RouteHandle| route.record().spec.name.clone();
-        let mut routes = self.inner.places.routes();
-        routes.retain(|route| after.as_ref().is_none_or(|after| name(route) > *after));
-        routes.sort_by_cached_key(name);
-        let mut page = Page::new(limit);
-        for route in &routes {
-            if !page.add(name(route), route.info()) {
-                break;
-            }
-        }
-        let (routes, next) = page.finish();
-        Ok(Response::Routes { routes, next })
-    }
-
-    pub(super) fn resume_route(&self, catalogue: &Catalogue, name: &RouteName) -> Result<Response, Error> {
-        let record = catalogue.route(name)?;
-        if let Some(handle) = self.inner.places.route(RouteId(record.id)) {
-            handle.resume();
-        }
-        Ok(Response::Done)
-    }
-
-    /// Attaches a chain for a moment: what its plugins refuse is refused before anything is stored.
-    async fn try_chain(
-        &self,
-        catalogue: &Catalogue,
-        specs: &[StageSpec],
-        topic: &TopicName,
-        point: AttachmentPoint,
-    ) -> Result<(), Error> {
-        let chains = &self.inner.chains;
-        chains.attach(catalogue, specs, topic.as_str(), point, chains.trial()).await.map(drop)
-    }
-
-    /// What a start means now, per partition.
-    async fn positions(&self, topic: &Arc<Topic>, from: Start) -> Result<Vec<Offset>, Error> {
-        let mut positions = Vec::with_capacity(topic.partitions.len());
-        for number in topic.partition_ids() {
-            let log = Log::new(Arc::clone(&self.inner.store), Arc::clone(topic), number)?;
-            positions.push(log.position(from).await?);
-        }
-        Ok(positions)
     }
 }
 

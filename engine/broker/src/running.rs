@@ -1,4 +1,4 @@
-//! The running places: which subscriptions and routes have their owner tasks, and how to reach them.
+//! The running owner tasks of subscriptions and routes, and how to reach them.
 
 use std::{
     collections::HashMap,
@@ -9,9 +9,9 @@ use levada_protocol::ids::{RouteId, SubscriptionId, TopicId};
 
 use crate::{floors::Floors, route::RouteHandle, subscription::SubscriptionHandle};
 
-/// The owner tasks of all places.
+/// The owner tasks of all subscriptions and routes.
 #[derive(Debug, Default)]
-pub(crate) struct Places {
+pub(crate) struct OwnerTasks {
     inner: Mutex<Inner>,
 }
 
@@ -21,7 +21,7 @@ struct Inner {
     routes: HashMap<RouteId, RouteHandle>,
 }
 
-impl Places {
+impl OwnerTasks {
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -42,7 +42,7 @@ impl Places {
         self.lock().routes.get(&id).cloned()
     }
 
-    /// Ends the tasks of places that are not in these lists any more.
+    /// Ends the tasks of the subscriptions and routes for which this is false.
     pub(crate) fn retain(
         &self,
         subscription: impl Fn(SubscriptionId) -> bool,
@@ -61,7 +61,7 @@ impl Places {
         self.lock().routes.values().cloned().collect()
     }
 
-    /// How far each place that reads this topic has come.
+    /// How far each subscription and route that reads this topic has come.
     pub(crate) fn floors_of(&self, topic: TopicId) -> Vec<Arc<Floors>> {
         let inner = self.lock();
         let subscriptions = inner.subscriptions.values().filter(|handle| handle.topic_id() == topic);
