@@ -10,6 +10,7 @@ mod crash;
 mod damage;
 mod descriptors;
 mod disk;
+mod format;
 mod log_lines;
 mod pages;
 mod plugins;
