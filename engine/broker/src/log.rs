@@ -34,7 +34,7 @@ pub(crate) struct Log {
 
 /// The result of a read at a position.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum ReadOutcome {
     /// Pieces, the first of which holds the position.
     Pieces(Vec<LogSlice>),
     /// The position is the durable end: nothing is there yet.
@@ -56,26 +56,30 @@ impl Log {
     /// Reads from `from`, about `bytes_max` bytes, never beyond the durable end.
     ///
     /// Cancel safe: a read that is given up has no effect.
-    pub(crate) async fn read(&self, from: Offset, bytes_max: usize) -> Result<Found, Error> {
+    pub(crate) async fn read(&self, from: Offset, bytes_max: usize) -> Result<ReadOutcome, Error> {
         self.read_range(from..Offset(u64::MAX), bytes_max).await
     }
 
     /// What a read of `range` finds in memory; `None` if the store has to be asked.
-    pub(crate) fn read_now(&self, range: &Range<Offset>, bytes_max: usize) -> Option<Found> {
+    pub(crate) fn read_now(&self, range: &Range<Offset>, bytes_max: usize) -> Option<ReadOutcome> {
         let partition = self.partition();
         if range.start < partition.start() {
-            return Some(Found::Dropped(partition.start()));
+            return Some(ReadOutcome::Dropped(partition.start()));
         }
         if range.start >= partition.end() {
-            return Some(Found::End);
+            return Some(ReadOutcome::End);
         }
         let mut pieces = partition.tail.read(range.start, bytes_max)?;
         pieces.truncate(pieces.partition_point(|piece| piece.run.base < range.end));
-        Some(Found::Pieces(pieces))
+        Some(ReadOutcome::Pieces(pieces))
     }
 
     /// Reads the events of `range`, as [`Log::read`] does; pieces that hold one of them are whole. Cancel safe.
-    pub(crate) async fn read_range(&self, range: Range<Offset>, bytes_max: usize) -> Result<Found, Error> {
+    pub(crate) async fn read_range(
+        &self,
+        range: Range<Offset>,
+        bytes_max: usize,
+    ) -> Result<ReadOutcome, Error> {
         if let Some(found) = self.read_now(&range, bytes_max) {
             return Ok(found);
         }
@@ -86,10 +90,10 @@ impl Log {
         let read = blocking(move || log.read_store(from, end, bytes_max)).await;
         let error = match read {
             Ok(pieces) if pieces.first().is_some_and(|first| first.run.base <= from) => {
-                return Ok(Found::Pieces(pieces));
+                return Ok(ReadOutcome::Pieces(pieces));
             }
             // Retention may have moved while the store was read.
-            _ if from < partition.start() => return Ok(Found::Dropped(partition.start())),
+            _ if from < partition.start() => return Ok(ReadOutcome::Dropped(partition.start())),
             Ok(_) => self.missing(from),
             Err(error) => error,
         };
@@ -210,7 +214,7 @@ impl Log {
     /// When the event at this offset was appended, if it is still there.
     pub(crate) async fn append_time(&self, offset: Offset) -> Option<Timestamp> {
         match self.read(offset, 1).await {
-            Ok(Found::Pieces(pieces)) => pieces.first().map(|piece| piece.run.append_time),
+            Ok(ReadOutcome::Pieces(pieces)) => pieces.first().map(|piece| piece.run.append_time),
             _ => None,
         }
     }

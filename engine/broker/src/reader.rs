@@ -19,7 +19,7 @@ use crate::{
     changes::{Hears, Listener},
     error::Error,
     frames::{DELIVER_BYTES_TARGET, LogSlice, payload_len, take},
-    log::{Found, Log},
+    log::{Log, ReadOutcome},
     outbound::{Held, Window},
     outgoing::{Content, Outgoing},
     topic::Topic,
@@ -237,7 +237,7 @@ impl ReaderTask {
             let bytes_max = self.window.size().min(DELIVER_BYTES_TARGET);
             let mut held = self.window.hold(bytes_max.max(least)).await;
             match cursor.log.read(cursor.next, bytes_max).await? {
-                Found::Pieces(pieces) => {
+                ReadOutcome::Pieces(pieces) => {
                     let bytes = pieces.iter().map(|piece| piece.run.batches.len()).sum::<usize>();
                     if let Some(more) = bytes.checked_sub(held.bytes()).filter(|more| *more > 0) {
                         match self.window.try_hold(more) {
@@ -255,9 +255,9 @@ impl ReaderTask {
                     self.ahead = Ahead { pieces: pieces.into(), held: Some(held) };
                     return Ok(true);
                 }
-                Found::End => return Ok(false),
-                Found::Dropped(start) if cursor.at_earliest => cursor.next = start,
-                Found::Dropped(start) => return Err(cursor.behind(start)),
+                ReadOutcome::End => return Ok(false),
+                ReadOutcome::Dropped(start) if cursor.at_earliest => cursor.next = start,
+                ReadOutcome::Dropped(start) => return Err(cursor.behind(start)),
             }
         }
     }

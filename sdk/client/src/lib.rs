@@ -88,7 +88,7 @@ pub use self::{
     delivery::Delivery,
     ensure::Ensured,
     error::{Cause, Error},
-    publisher::{Publisher, PublisherFigures, PublisherOptions, Receipt, Ticket},
+    publisher::{Publisher, PublisherOptions, PublisherStats, Receipt, Ticket},
     reader::{ReadOptions, Reader},
     subscriber::{Prefetch, SubscribeOptions, Subscriber},
 };

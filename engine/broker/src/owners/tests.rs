@@ -1,7 +1,7 @@
 //! Owners that are replaced while they have something under way.
 
 use levada_stage::{Artefact, AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use levada_protocol::{
@@ -13,7 +13,7 @@ use levada_protocol::{
     request::{Request, Response, Start, Subscribe, SubscriptionInfo, SubscriptionOptions, TopicSettings},
     verbs::{Credit, Verb, VerbKind, Verbs},
 };
-use levada_store::{Commit, MemoryStore, Store, commit::Term};
+use levada_store::{Commit, Family, MemoryStore, ScanLimit, Store, commit::Term};
 use tokio::time::timeout;
 
 use crate::{
@@ -187,16 +187,34 @@ fn store_with(subscriptions: u64) -> MemoryStore {
     store
 }
 
+/// Every row of a store.
+fn rows(store: &MemoryStore) -> BTreeMap<(Family, Bytes), Bytes> {
+    let all = |family| {
+        let rows = store.scan(family, &[], &[0xff; 64], ScanLimit::NONE).unwrap();
+        rows.into_iter().map(move |(key, value)| ((family, key), value))
+    };
+    Family::ALL.into_iter().flat_map(all).collect()
+}
+
 #[tokio::test]
-async fn an_acknowledgement_among_10_000_subscriptions_works_as_it_does_alone() {
+async fn an_acknowledgement_among_10_000_subscriptions_writes_what_it_does_alone() {
+    let mut written = Vec::new();
     for subscriptions in [0, 10_000] {
-        let engine = Engine::on(Arc::new(store_with(subscriptions))).await;
+        let store = Arc::new(store_with(subscriptions));
+        let engine = Engine::on(Arc::clone(&store) as Arc<dyn Store>).await;
         let mut consumer = engine.subscribe().await;
         let token = delivery(&mut consumer).await;
+        let (before, commits) = (rows(&store), store.last().index.0);
         ack(&consumer, token).await;
         let confirmed = timeout(SOON, consumer.outgoing.recv()).await.unwrap().unwrap();
         confirmed.expect("the acknowledgement is confirmed");
+        let after = rows(&store);
+        let changed = after.iter().filter(|(key, value)| before.get(*key) != Some(*value));
+        let sizes: Vec<_> = changed.map(|((family, key), value)| (*family, key.len(), value.len())).collect();
+        assert!(!sizes.is_empty(), "progress is a row");
+        written.push((store.last().index.0 - commits, sizes));
         assert_eq!(engine.describe().await.lag, 0);
         engine.broker.shutdown().await;
     }
+    assert_eq!(written[0], written[1]);
 }

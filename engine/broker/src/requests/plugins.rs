@@ -189,6 +189,7 @@ fn plugin_info(catalogue: &Catalogue, record: &PluginRecord, stats: StageStats) 
     PluginInfo {
         name: record.name.clone(),
         version: record.version,
+        active: catalogue.plugins.is_active(record),
         sha256: record.sha256.clone(),
         size: record.size,
         interface: record.interface.as_str().into(),

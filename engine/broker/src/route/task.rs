@@ -22,7 +22,7 @@ use crate::{
     chains::Attached,
     changes::Listener,
     error::Error,
-    log::{Found, Log},
+    log::{Log, ReadOutcome},
     pause,
     rows::RouteRecord,
 };
@@ -137,7 +137,7 @@ impl RouteTask {
         let log = Log::new(Arc::clone(&self.context.store), Arc::clone(&self.shared.source), self.number);
         let log = log.map_err(Stop::Failed)?;
         match log.read(self.cursor, ROUND_BYTES).await.map_err(Stop::Failed)? {
-            Found::Pieces(pieces) => {
+            ReadOutcome::Pieces(pieces) => {
                 let end = pieces.last().map_or(self.cursor, |piece| piece.end());
                 let sources = pieces
                     .into_iter()
@@ -149,9 +149,9 @@ impl RouteTask {
                 let routed = attached.chain.route(input, &declared, &[]).await;
                 self.submit(routed, targets).await
             }
-            Found::Dropped(start) => self.step(start, Vec::new(), 0).await,
-            Found::End if !self.under_way.is_empty() => self.settle_one().await,
-            Found::End => {
+            ReadOutcome::Dropped(start) => self.step(start, Vec::new(), 0).await,
+            ReadOutcome::End if !self.under_way.is_empty() => self.settle_one().await,
+            ReadOutcome::End => {
                 self.show(None);
                 tokio::select! {
                     biased;

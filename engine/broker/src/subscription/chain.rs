@@ -13,7 +13,7 @@ use std::{
 
 use crate::{chains::Attached, error::Error};
 
-/// The place of a chain.
+/// The chain of a subscription, once it is attached.
 pub(super) struct ChainSlot {
     state: State,
     /// Set when the newest version of a plugin is another.

@@ -103,7 +103,7 @@ impl SubscriptionHandle {
         false
     }
 
-    /// Attaches the chain again, now if the place waits for its plugins: the newest version of one is another.
+    /// Attaches the chain again, now if the subscription waits for its plugins: the newest version of one is another.
     pub(crate) fn reattach(&self) {
         self.stale.store(true, Ordering::Release);
         self.departed.wake();

@@ -20,7 +20,7 @@ use crate::{
     chains,
     error::Error,
     frames::LogSlice,
-    log::{Found, Log},
+    log::{Log, ReadOutcome},
 };
 
 /// Reads that may be under way at once.
@@ -169,7 +169,9 @@ impl Reads {
 
 /// The event at an offset, if it is still stored.
 pub(super) async fn read_event(log: &Log, offset: Offset) -> Result<Option<Event>, Error> {
-    let Found::Pieces(pieces) = log.read_range(offset..offset.plus(1), 1).await? else { return Ok(None) };
+    let ReadOutcome::Pieces(pieces) = log.read_range(offset..offset.plus(1), 1).await? else {
+        return Ok(None);
+    };
     for piece in &pieces {
         if let Some(event) = event_in(piece, offset)? {
             return Ok(Some(event));
@@ -179,14 +181,14 @@ pub(super) async fn read_event(log: &Log, offset: Offset) -> Result<Option<Event
 }
 
 /// What was found, where there is no chain.
-fn stored(from: Offset, found: Found) -> Result<Brought, Error> {
+fn stored(from: Offset, found: ReadOutcome) -> Result<Brought, Error> {
     Ok(match found {
-        Found::Pieces(pieces) => {
+        ReadOutcome::Pieces(pieces) => {
             let slices = Slices::stored(from, pieces)?;
             Brought::Slices { slices, dead_letters: Vec::new(), paused: None }
         }
-        Found::End => Brought::End,
-        Found::Dropped(start) => Brought::Dropped(start),
+        ReadOutcome::End => Brought::End,
+        ReadOutcome::Dropped(start) => Brought::Dropped(start),
     })
 }
 
@@ -195,9 +197,9 @@ async fn filtered(
     attached: &chains::Attached,
     partition: PartitionId,
     range: Range<Offset>,
-    found: Found,
+    found: ReadOutcome,
 ) -> Result<Brought, Error> {
-    let Found::Pieces(pieces) = found else { return stored(range.start, found) };
+    let ReadOutcome::Pieces(pieces) = found else { return stored(range.start, found) };
     let end = pieces.last().map_or(range.start, LogSlice::end).min(range.end);
     let sources = pieces.into_iter().map(Source::of).collect::<Result<Vec<_>, _>>()?;
     let input = Input { partition, offsets: range.start..end, sources: &sources };

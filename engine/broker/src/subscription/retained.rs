@@ -96,13 +96,13 @@ impl Retained {
             }
             _ => {
                 self.added += 1;
-                let place = behind(entries, range.start);
-                entries.insert(place, Entry { slices: Box::new(slices), bytes, added: self.added });
+                let position = behind(entries, range.start);
+                entries.insert(position, Entry { slices: Box::new(slices), bytes, added: self.added });
                 self.order.insert(self.added, (index(partition), range.start));
                 // What begins at the same offset is replaced.
                 let before =
-                    place.checked_sub(1).filter(|it| entries[*it].slices.range().start == range.start);
-                if let Some(entry) = before.and_then(|place| entries.remove(place)) {
+                    position.checked_sub(1).filter(|it| entries[*it].slices.range().start == range.start);
+                if let Some(entry) = before.and_then(|position| entries.remove(position)) {
                     self.forget(&entry);
                 }
                 self.added
@@ -134,24 +134,25 @@ impl Retained {
         while self.bytes > share {
             let candidates = || self.order.iter().filter(|(added, _)| **added != newest);
             let is_needed = |(partition, from): &(usize, Offset)| {
-                let entry = self.place(*partition, *from).map(|place| &self.partitions[*partition][place]);
+                let entry =
+                    self.position(*partition, *from).map(|position| &self.partitions[*partition][position]);
                 entry.is_some_and(|entry| needed(number(*partition), &entry.slices.range()))
             };
             let useless = candidates().take(LOOKS_MAX).find(|(_, key)| !is_needed(key));
             let Some((_, (partition, from))) = useless.or_else(|| candidates().next()) else { return };
             let (partition, from) = (*partition, *from);
-            let Some(place) = self.place(partition, from) else { return };
-            if let Some(entry) = self.partitions[partition].remove(place) {
+            let Some(position) = self.position(partition, from) else { return };
+            if let Some(entry) = self.partitions[partition].remove(position) {
                 self.forget(&entry);
             }
         }
     }
 
     /// Where the entry is that begins at an offset.
-    fn place(&self, partition: usize, from: Offset) -> Option<usize> {
+    fn position(&self, partition: usize, from: Offset) -> Option<usize> {
         let entries = &self.partitions[partition];
-        let place = behind(entries, from).checked_sub(1)?;
-        (entries[place].slices.range().start == from).then_some(place)
+        let position = behind(entries, from).checked_sub(1)?;
+        (entries[position].slices.range().start == from).then_some(position)
     }
 
     fn forget(&mut self, entry: &Entry) {
@@ -169,7 +170,7 @@ impl Drop for Retained {
     }
 }
 
-/// The place behind all entries that begin at an offset or before.
+/// The position behind all entries that begin at an offset or before.
 fn behind(entries: &VecDeque<Entry>, offset: Offset) -> usize {
     // Most often it is the last one.
     if entries.back().is_none_or(|last| last.slices.range().start <= offset) {

@@ -151,11 +151,15 @@ async fn numbers_of_removed_versions_are_not_used_again_and_known_bytes_make_no_
     assert_eq!(engine.deploy(b"one").await.version, 1);
     assert_eq!(engine.deploy(b"two").await.version, 2);
     let known = engine.deploy(b"one").await;
-    assert_eq!((known.version, known.already_deployed), (1, true));
+    assert_eq!(
+        (known.version, known.already_deployed, known.active),
+        (1, true, false),
+        "version 2 stays active"
+    );
     engine.remove(2).await;
     let engine = engine.restart().await;
     let again = engine.deploy(b"two").await;
-    assert_eq!((again.version, again.already_deployed), (3, false));
+    assert_eq!((again.version, again.already_deployed, again.active), (3, false, true));
     engine.remove(3).await;
     engine.remove(1).await;
     let engine = engine.restart().await;

@@ -135,7 +135,7 @@ async fn watch_for_delays(
     let mut reported: Option<(Option<ErrorCode>, Instant)> = None;
     loop {
         checks.tick().await;
-        if published.get() != seen || publisher.figures().buffered_bytes == 0 {
+        if published.get() != seen || publisher.stats().buffered_bytes == 0 {
             (seen, since) = (published.get(), Instant::now());
         }
         if since.elapsed() < DELAYED {

@@ -83,22 +83,22 @@ impl Ledger {
         holding
     }
 
-    /// Puts a delivery that was cut from a run in flight at the consumer at `place` of the list.
+    /// Puts a delivery that was cut from a run in flight at the consumer at `slot` of the list.
     pub(super) fn deliver(
         &mut self,
         now: Now,
         partition: usize,
         run: &Run,
         cut: Cut,
-        place: usize,
+        slot: usize,
         contents: &Contents<'_>,
     ) -> Assignment {
         let range = run.range.start..cut.end;
         let holding = self.use_up(now, partition, &range, run.again.is_none(), contents);
         let deadline = self.deadline(now);
         let alone = run.is_alone();
-        let consumer = self.consumers.list()[place].id();
-        let number = self.consumers.deliver(place, cut.events, cut.bytes, alone);
+        let consumer = self.consumers.list()[slot].id();
+        let number = self.consumers.deliver(slot, cut.events, cut.bytes, alone);
         let new = NewDelivery {
             consumer,
             number,
@@ -212,24 +212,24 @@ impl Ledger {
 
     /// Settles what retention took; `None` if nothing was lost.
     pub(super) fn lose(&mut self, partition: PartitionId, log_start: Offset) -> Option<LostRange> {
-        let place = index(partition);
-        if !self.partitions.update(place, |it| it.move_start(log_start.0)) {
+        let partition_index = index(partition);
+        if !self.partitions.update(partition_index, |it| it.move_start(log_start.0)) {
             return None;
         }
         let mut lost = Vec::new();
         // Filtered offsets that follow go along, for what stays in flight must hold an event.
-        let in_flight = self.partitions.get(place).widen(&(0..log_start.0), &(0..u64::MAX));
-        let parts = self.partitions.update(place, |it| it.take_all_in_flight(&in_flight));
+        let in_flight = self.partitions.get(partition_index).widen(&(0..log_start.0), &(0..u64::MAX));
+        let parts = self.partitions.update(partition_index, |it| it.take_all_in_flight(&in_flight));
         for (range, token) in parts {
-            self.release(place, &range, token);
-            lost.extend(self.settle_filtered(place, &range));
+            self.release(partition_index, &range, token);
+            lost.extend(self.settle_filtered(partition_index, &range));
         }
-        lost.extend(self.partitions.update(place, Partition::take_lost));
+        lost.extend(self.partitions.update(partition_index, Partition::take_lost));
         let (first, last) = (lost.iter().map(|it| it.start).min()?, lost.iter().map(|it| it.end - 1).max()?);
         let events = lost.iter().map(|range| range.end - range.start).sum();
         for range in lost {
-            self.partitions.update(place, |it| it.drop_offsets(range.clone()));
-            self.settlement.push(place, range, Outcome::Dropped);
+            self.partitions.update(partition_index, |it| it.drop_offsets(range.clone()));
+            self.settlement.push(partition_index, range, Outcome::Dropped);
         }
         self.totals.lost += events;
         Some(LostRange { partition, first: Offset(first), last: Offset(last), events })
@@ -253,7 +253,12 @@ impl Ledger {
         }
         let rows = partitions
             .iter()
-            .map(|place| (partition_id(*place), self.partitions.update(*place, Partition::take_rows)))
+            .map(|partition_index| {
+                (
+                    partition_id(*partition_index),
+                    self.partitions.update(*partition_index, Partition::take_rows),
+                )
+            })
             .collect();
         let dead_letters = runs.iter().filter_map(|run| run.outcome.dead_letter().cloned()).collect();
         let generation = self.partitions.iter().next().map_or(0, Partition::generation);
@@ -309,11 +314,11 @@ impl Ledger {
     ) -> Option<CameBack> {
         let consumer = self.deliveries.get(token)?.consumer();
         match keeper {
-            Ok(place) => {
+            Ok(slot) => {
                 let events = self.partitions.get(partition).events_in(&range);
                 let deadline = self.deadline(now);
                 let reopened = self.deliveries.restore(token, events, deadline);
-                self.consumers.restore(place, events, reopened);
+                self.consumers.restore(slot, events, reopened);
                 self.partitions.update(partition, |it| it.put_in_flight(range.clone(), token, deadline));
             }
             Err(due) => {

@@ -153,8 +153,8 @@ impl Subscription {
                 at = run.range.end;
                 continue;
             }
-            let Some((place, mut limit)) = policy.taker(&self.ledger, &run, now.mono_ms) else { break };
-            let consumer = self.ledger.consumers.list()[place].id();
+            let Some((slot, mut limit)) = policy.taker(&self.ledger, &run, now.mono_ms) else { break };
+            let consumer = self.ledger.consumers.list()[slot].id();
             let least = contents.cut(&run.range, Room { bytes: 0, ..limit }).bytes;
             let Some(bytes) = room(consumer, Wanted { least, most: limit.bytes }) else {
                 self.hold(consumer, true);
@@ -163,7 +163,7 @@ impl Subscription {
             limit.bytes = limit.bytes.min(bytes);
             let cut = contents.cut(&run.range, limit);
             at = cut.end;
-            assignments.push(self.ledger.deliver(now, partition, &run, cut, place, &contents));
+            assignments.push(self.ledger.deliver(now, partition, &run, cut, slot, &contents));
         }
         // What is left of a partition goes before others, for it has been read already.
         self.ledger.partitions.set_next(if at < fetched.reached.0 { partition } else { partition + 1 });
@@ -275,7 +275,7 @@ impl Subscription {
     }
 
     /// When something happens by itself after `now`, on the monotonic clock: a delivery times out, one that waits becomes
-    /// due, or the active place changes hands.
+    /// due, or the active slot changes hands.
     pub fn next_deadline(&self, now: Now) -> Option<u64> {
         let due = self.ledger.partitions.retrying().filter_map(|(_, it)| it.next_due(now.mono_ms)).min();
         let timers = self.ledger.deliveries.next_timer().into_iter();
@@ -299,13 +299,13 @@ impl Subscription {
         }
         let mut back = Vec::new();
         let parts = self.ledger.undo_commit(id);
-        let places: BTreeSet<usize> = parts.iter().map(|(partition, ..)| *partition).collect();
+        let partitions: BTreeSet<usize> = parts.iter().map(|(partition, ..)| *partition).collect();
         for (partition, range, token) in parts {
             let Some(consumer) = self.ledger.deliveries.get(token).map(|it| it.consumer()) else { continue };
             let keeper = self.sharing.policy().keeps(&self.ledger, partition, &range, consumer, now.mono_ms);
             back.extend(self.ledger.put_back(now, partition, range, token, keeper));
         }
-        for partition in places {
+        for partition in partitions {
             // Retention may have passed what came back; then it is lost after all.
             let log_start = self.ledger.partitions.update(partition, Partition::take_start);
             self.ledger.lose(partition_id(partition), Offset(log_start));

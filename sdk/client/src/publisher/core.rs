@@ -30,7 +30,7 @@ const UNANSWERED_MAX: usize = 256;
 
 /// What a publisher has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PublisherFigures {
+pub struct PublisherStats {
     /// Events accepted by `publish`.
     pub events: u64,
     /// Batches sent, resends included.
@@ -81,7 +81,7 @@ pub(super) struct Core {
     closing: bool,
     failed: Option<Error>,
     correlation: u32,
-    figures: PublisherFigures,
+    stats: PublisherStats,
 }
 
 /// What the driver does next.
@@ -122,7 +122,7 @@ impl Core {
             closing: false,
             failed: None,
             correlation: 0,
-            figures: PublisherFigures { streams: 1, ..PublisherFigures::default() },
+            stats: PublisherStats { streams: 1, ..PublisherStats::default() },
         }
     }
 
@@ -130,8 +130,8 @@ impl Core {
         self.lanes.len()
     }
 
-    pub(super) fn figures(&self) -> PublisherFigures {
-        self.figures
+    pub(super) fn stats(&self) -> PublisherStats {
+        self.stats
     }
 
     pub(super) fn refusal(&self) -> Option<&Refusal> {
@@ -151,7 +151,7 @@ impl Core {
         if event.ttl_ms.is_some_and(|ttl_ms| ttl_ms != 0) {
             return Err(no_time_to_live());
         }
-        if self.figures.buffered_bytes >= self.buffer_bytes {
+        if self.stats.buffered_bytes >= self.buffer_bytes {
             return Ok(Pushed { ticket: None, wake: self.wait_for_room() });
         }
         let (index, spread) = self.lane_of(partition, event)?;
@@ -159,8 +159,8 @@ impl Core {
         let had_open = lane.has_open_batch();
         let grown = lane.push(event, &self.lane_options, clock::now)?;
         let ticket = lane.last_ticket();
-        self.figures.buffered_bytes += grown;
-        self.figures.events += 1;
+        self.stats.buffered_bytes += grown;
+        self.stats.events += 1;
         if spread {
             lane.mark_spread();
             self.spread.took(grown);
@@ -173,7 +173,7 @@ impl Core {
         let wake = self.asleep && (lingers || !self.ready.is_empty());
         if wake {
             self.asleep = false;
-            self.figures.wake_ups += 1;
+            self.stats.wake_ups += 1;
         }
         Ok(Pushed { ticket, wake })
     }
@@ -285,8 +285,8 @@ impl Core {
                 bytes += batch.bytes().len();
                 out.push(Bytes::copy_from_slice(&header.frame_prefix(batch.bytes().len())));
                 out.push(batch.bytes().clone());
-                self.figures.batches += 1;
-                self.figures.bytes += u64::try_from(batch.bytes().len()).unwrap_or(u64::MAX);
+                self.stats.batches += 1;
+                self.stats.bytes += u64::try_from(batch.bytes().len()).unwrap_or(u64::MAX);
             }
             self.make_ready(index);
         }
@@ -328,7 +328,7 @@ impl Core {
     }
 
     fn is_empty(&self) -> bool {
-        self.figures.buffered_bytes == 0
+        self.stats.buffered_bytes == 0
     }
 
     /// Answers of the engine. Tell the tickets of what has ended after the lock is released.
@@ -355,13 +355,13 @@ impl Core {
     /// The bytes of ended batches are free again.
     fn give_back(&mut self, ended: &[Ended]) {
         let freed: usize = ended.iter().map(|ended| ended.bytes).sum();
-        self.figures.buffered_bytes = self.figures.buffered_bytes.saturating_sub(freed);
+        self.stats.buffered_bytes = self.stats.buffered_bytes.saturating_sub(freed);
     }
 
     /// True once if somebody waits for room and there is a good deal of it again.
     pub(super) fn has_room_again(&mut self) -> bool {
         let enough = self.buffer_bytes - self.buffer_bytes / 4;
-        let wake = self.starved && (self.figures.buffered_bytes < enough || self.failed.is_some());
+        let wake = self.starved && (self.stats.buffered_bytes < enough || self.failed.is_some());
         if wake {
             self.starved = false;
         }
@@ -378,7 +378,7 @@ impl Core {
 
     /// A new stream stands: everything unacked goes out on it.
     pub(super) fn reopened(&mut self) {
-        self.figures.streams += 1;
+        self.stats.streams += 1;
         for index in 0..u16::try_from(self.lanes.len()).unwrap_or(u16::MAX) {
             self.make_ready(index);
         }

@@ -30,7 +30,7 @@ use self::{
     lane::{Ended, LaneOptions},
 };
 pub use self::{
-    core::PublisherFigures,
+    core::PublisherStats,
     ticket::{Receipt, Ticket},
 };
 use crate::{clock, error::Error, link::Link, tasks};
@@ -246,8 +246,8 @@ impl Publisher {
     }
 
     /// What was done so far.
-    pub fn figures(&self) -> PublisherFigures {
-        self.handle.shared.lock().figures()
+    pub fn stats(&self) -> PublisherStats {
+        self.handle.shared.lock().stats()
     }
 }
 

@@ -50,10 +50,10 @@ async fn tickets_tell_partition_and_offset_of_each_event() {
         assert!(!receipt.duplicate);
     }
     assert_eq!(stored(&engine.inner.world(), 0), numbers(0..1_000));
-    let figures = publisher.figures();
-    assert_eq!((figures.events, figures.buffered_bytes), (1_000, 0));
-    assert!(figures.batches < 100, "events share batches: {figures:?}");
-    assert!(figures.wake_ups < 200, "the driver is woken seldom: {figures:?}");
+    let stats = publisher.stats();
+    assert_eq!((stats.events, stats.buffered_bytes), (1_000, 0));
+    assert!(stats.batches < 100, "events share batches: {stats:?}");
+    assert!(stats.wake_ups < 200, "the driver is woken seldom: {stats:?}");
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn batches_cut_off_by_a_lost_connection_are_resent_in_order_with_their_seq
     assert!((1..=2).contains(&duplicates), "what was stored before the cut is reported as stored before");
     let producers: HashSet<u128> = world.seen.iter().map(|seen| seen.producer).collect();
     assert_eq!(producers.len(), 1, "one identity survives the reconnect");
-    assert!(world.connections >= 2 && publisher.figures().streams >= 2);
+    assert!(world.connections >= 2 && publisher.stats().streams >= 2);
 }
 
 #[tokio::test]
@@ -187,17 +187,17 @@ async fn a_full_buffer_holds_publishers_back_and_bounds_memory() {
     let checking = async {
         // Everything that fits is with the engine, which answers nothing: the rest waits outside.
         engine.inner.until(|world| (world.held >= 2).then_some(())).await;
-        while publisher.figures().buffered_bytes < buffer_bytes {
+        while publisher.stats().buffered_bytes < buffer_bytes {
             tokio::task::yield_now().await;
         }
-        assert!(publisher.figures().events < total);
-        assert!(publisher.figures().buffered_bytes <= buffer_bytes + 1_100);
+        assert!(publisher.stats().events < total);
+        assert!(publisher.stats().buffered_bytes <= buffer_bytes + 1_100);
         engine.inner.change(|world| world.reactions.clear());
         engine.release();
     };
     tokio::join!(producing, checking);
     publisher.flush().await.unwrap();
-    assert_eq!(publisher.figures().events, total);
+    assert_eq!(publisher.stats().events, total);
     assert_eq!(stored(&engine.inner.world(), 0).len() as u64, total);
 }
 
@@ -275,7 +275,7 @@ async fn an_event_over_a_limit_is_refused_before_it_is_sent() {
     let largest = Event::new(vec![0; EVENT_BYTES_MAX - 12]);
     publisher.publish(largest).await.unwrap().await.unwrap();
     assert_eq!(engine.inner.world().seen.len(), 1);
-    assert_eq!(publisher.figures().events, 1);
+    assert_eq!(publisher.stats().events, 1);
 }
 
 #[tokio::test]
@@ -312,7 +312,7 @@ async fn under_load_events_without_a_key_are_even_over_the_partitions() {
         for ticket in tickets {
             ticket.await.unwrap();
         }
-        batches.push(publisher.figures().batches);
+        batches.push(publisher.stats().batches);
         let world = engine.inner.world();
         let events = |partition| world.log[&partition].iter().map(|(_, batch)| batch.count()).sum::<u32>();
         let events: Vec<u32> = (0..partitions).map(events).collect();

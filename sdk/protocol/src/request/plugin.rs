@@ -48,6 +48,9 @@ pub struct PluginInfo {
     /// Its version, rising from 1.
     #[serde(default)]
     pub version: u32,
+    /// Chains that name no version run this one. One version of each plugin is active.
+    #[serde(default)]
+    pub active: bool,
     /// SHA-256 of the artefact, in hexadecimal.
     #[serde(default)]
     pub sha256: String,
@@ -97,6 +100,7 @@ impl PluginInfo {
         Self {
             name,
             version,
+            active: false,
             sha256: String::new(),
             size: 0,
             interface: Interface::default(),

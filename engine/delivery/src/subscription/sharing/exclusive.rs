@@ -14,7 +14,7 @@ use crate::subscription::{
 };
 
 /// Milliseconds for which an active consumer may take nothing while another could: then the other is active.
-pub(in crate::subscription) const PATIENCE_MS: u64 = 1_000;
+pub(in crate::subscription) const HANDOVER_AFTER_MS: u64 = 1_000;
 
 /// Sharing by turns: the first of the list is active.
 #[derive(Debug, Default)]
@@ -126,7 +126,7 @@ impl Exclusive {
                 || self.due_run(ledger, now, any).is_some()
                 || self.fresh_run(ledger, any).is_some();
             let since = since.unwrap_or(now);
-            if !starves || !work || now < since.saturating_add(PATIENCE_MS) {
+            if !starves || !work || now < since.saturating_add(HANDOVER_AFTER_MS) {
                 self.starving_since = (starves && work).then_some(since);
                 return;
             }
@@ -201,7 +201,7 @@ impl Policy for Exclusive {
     }
 
     fn next_deadline(&self, now: u64) -> Option<u64> {
-        let handed = self.starving_since.map(|since| since.saturating_add(PATIENCE_MS));
+        let handed = self.starving_since.map(|since| since.saturating_add(HANDOVER_AFTER_MS));
         handed.filter(|at| *at > now)
     }
 }

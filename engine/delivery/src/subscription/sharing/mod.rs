@@ -11,7 +11,7 @@ mod policy;
 use levada_protocol::request::Order;
 
 #[cfg(test)]
-pub(super) use self::exclusive::PATIENCE_MS;
+pub(super) use self::exclusive::HANDOVER_AFTER_MS;
 pub(super) use self::policy::{Choice, Policy};
 use self::{exclusive::Exclusive, free::Free, keyed::Keyed};
 

@@ -98,11 +98,11 @@ fn an_active_consumer_that_takes_nothing_gives_its_place_up() {
     it.attach(A).unwrap();
     attach(&mut it, B);
     assert_eq!(deliver(&mut it, 0, 10), None);
-    assert_eq!(it.next_deadline(at(0)), Some(sharing::PATIENCE_MS));
-    assert_eq!(deliver(&mut it, sharing::PATIENCE_MS - 1, 10), None, "it may be about to grant more");
-    assert_eq!(deliver(&mut it, sharing::PATIENCE_MS, 4).unwrap().consumer, B);
+    assert_eq!(it.next_deadline(at(0)), Some(sharing::HANDOVER_AFTER_MS));
+    assert_eq!(deliver(&mut it, sharing::HANDOVER_AFTER_MS - 1, 10), None, "it may be about to grant more");
+    assert_eq!(deliver(&mut it, sharing::HANDOVER_AFTER_MS, 4).unwrap().consumer, B);
     it.grant(A, 100, 10_000);
-    assert_eq!(deliver(&mut it, sharing::PATIENCE_MS, 4).unwrap().consumer, B, "it has lost its place");
+    assert_eq!(deliver(&mut it, sharing::HANDOVER_AFTER_MS, 4).unwrap().consumer, B, "it has lost its place");
     assert_eq!(it.consumers().collect::<Vec<_>>(), [B, A]);
 }
 
@@ -115,10 +115,14 @@ fn an_active_consumer_that_grants_in_time_keeps_its_place() {
     it.grant(A, 1, 1_000);
     let got = deliver(&mut it, 900, 10).unwrap();
     assert_eq!(got.consumer, A);
-    assert_eq!(deliver(&mut it, 900 + sharing::PATIENCE_MS * 5, 10), None, "what it holds is still in time");
+    assert_eq!(
+        deliver(&mut it, 900 + sharing::HANDOVER_AFTER_MS * 5, 10),
+        None,
+        "what it holds is still in time"
+    );
     say(&mut it, 5_900, &got, got.range.clone(), VerbKind::Ack).unwrap();
     assert_eq!(deliver(&mut it, 5_900, 10), None, "the wait begins anew");
-    assert_eq!(deliver(&mut it, 5_900 + sharing::PATIENCE_MS, 10).unwrap().consumer, B);
+    assert_eq!(deliver(&mut it, 5_900 + sharing::HANDOVER_AFTER_MS, 10).unwrap().consumer, B);
 }
 
 #[test]
