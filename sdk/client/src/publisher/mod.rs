@@ -10,7 +10,10 @@ mod spread;
 mod ticket;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,6 +43,9 @@ use crate::{clock, error::Error, link::Link, tasks};
 const DELIVERY_TIMEOUT_MAX: Duration = Duration::from_secs(6 * 24 * 3600);
 /// While so many batches are unanswered, events gather until their batch is full or one of those is answered.
 const IN_FLIGHT_PARTIAL: usize = 4;
+
+/// One publish call in so many counts against the task's budget.
+const CALLS_PER_BUDGET: u32 = 8;
 
 /// How a publisher batches, waits and gives up.
 #[derive(Debug, Clone)]
@@ -158,7 +164,8 @@ impl Publisher {
         let shared = Arc::new(Shared { core: Mutex::new(core), wake: Notify::new(), room: Notify::new() });
         let driver = Driver { shared: shared.clone(), link, topic };
         tasks::spawn("publisher", driver.run(stream)).detach();
-        let handle = Handle { shared, partitions, room_timeout: options.delivery_timeout };
+        let room_timeout = options.delivery_timeout;
+        let handle = Handle { shared, partitions, room_timeout, calls: AtomicU32::new(0) };
         Ok(Self { handle: Arc::new(handle) })
     }
 
@@ -179,9 +186,11 @@ impl Publisher {
     /// `EVENT_TOO_LARGE`; `DEADLINE_EXCEEDED` if no room came within `delivery_timeout`; the publisher's own failure,
     /// such as `TOPIC_NOT_FOUND` after the topic was deleted.
     pub async fn publish(&self, mut event: Event) -> Result<Ticket, Error> {
+        if self.handle.gives_way() {
+            tokio::task::coop::consume_budget().await;
+        }
         event.time.get_or_insert_with(clock::wall);
         match self.handle.shared.push(None, &event) {
-            Ok(Some(ticket)) if ticket.gives_way() => Ok(give_way(ticket).await),
             Ok(Some(ticket)) => Ok(ticket),
             Ok(None) => self.wait_for_room(None, &event).await,
             Err(error) => Err(*error),
@@ -195,9 +204,11 @@ impl Publisher {
     /// # Errors
     /// `PARTITION_NOT_FOUND`, and as [`Publisher::publish`].
     pub async fn publish_to(&self, partition: PartitionId, mut event: Event) -> Result<Ticket, Error> {
+        if self.handle.gives_way() {
+            tokio::task::coop::consume_budget().await;
+        }
         event.time.get_or_insert_with(clock::wall);
         match self.handle.shared.push(Some(partition), &event) {
-            Ok(Some(ticket)) if ticket.gives_way() => Ok(give_way(ticket).await),
             Ok(Some(ticket)) => Ok(ticket),
             Ok(None) => self.wait_for_room(Some(partition), &event).await,
             Err(error) => Err(*error),
@@ -251,18 +262,26 @@ impl Publisher {
     }
 }
 
-/// On a runtime of one thread a loop of publishes must leave the driver its turns.
-async fn give_way(ticket: Ticket) -> Ticket {
-    tokio::task::coop::consume_budget().await;
-    ticket
-}
-
 /// What all clones of a publisher share; its end tells the driver that no more events come.
 #[derive(Debug)]
 struct Handle {
     shared: Arc<Shared>,
     partitions: u16,
     room_timeout: Duration,
+    /// Events that were to be published so far, about: it only says when to give way.
+    calls: AtomicU32,
+}
+
+impl Handle {
+    /// True for the calls that count against the task's budget: on a runtime of one thread a loop of publishes must leave
+    /// the driver its turns, and counting every event would cost a good part of publishing it.
+    #[inline]
+    fn gives_way(&self) -> bool {
+        let calls = self.calls.load(Ordering::Relaxed);
+        // Counts that are lost between threads do not matter.
+        self.calls.store(calls.wrapping_add(1), Ordering::Relaxed);
+        calls.is_multiple_of(CALLS_PER_BUDGET)
+    }
 }
 
 impl Drop for Handle {

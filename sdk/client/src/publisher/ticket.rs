@@ -38,9 +38,6 @@ pub struct Ticket {
     slot: u32,
 }
 
-/// Far more often than this would cost a good part of publishing an event; far more seldom would hold other tasks up.
-const EVENTS_PER_BUDGET: u32 = 8;
-
 /// The slot of a ticket that nobody has awaited. A batch has far fewer events, and no ticket has two slots.
 const NO_SLOT: u32 = u32::MAX;
 
@@ -48,13 +45,6 @@ impl Ticket {
     #[inline]
     pub(super) fn new(outcome: Arc<BatchOutcome>, index: u32) -> Self {
         Self { outcome, index, slot: NO_SLOT }
-    }
-
-    /// True for the events whose publishing counts against the task's budget: the first of a batch, and one in
-    /// [`EVENTS_PER_BUDGET`] behind it.
-    #[inline]
-    pub(super) fn gives_way(&self) -> bool {
-        self.index.is_multiple_of(EVENTS_PER_BUDGET)
     }
 
     /// How it ended, if it has.

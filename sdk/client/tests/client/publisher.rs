@@ -1,6 +1,6 @@
 //! Publishing through losses, refusals and pressure.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use levada_client::{
@@ -199,6 +199,29 @@ async fn a_full_buffer_holds_publishers_back_and_bounds_memory() {
     publisher.flush().await.unwrap();
     assert_eq!(publisher.stats().events, total);
     assert_eq!(stored(&engine.inner.world(), 0).len() as u64, total);
+}
+
+#[tokio::test]
+async fn what_was_given_up_before_it_had_a_place_is_not_published() {
+    let engine = Engine::start(1);
+    let client = engine.client().await;
+    let publisher = client.publisher("orders", PublisherOptions::default()).await.unwrap();
+    let (mut published, mut given_up) = (0, 0);
+    // This task never lets others run, so that in the end it has to wait.
+    for number in 0..5_000 {
+        let mut publish = pin!(publisher.publish(Event::new(number.to_string())));
+        match poll_fn(|context| Poll::Ready(publish.as_mut().poll(context))).await {
+            Poll::Ready(ticket) => {
+                drop(ticket.unwrap());
+                published += 1;
+            }
+            Poll::Pending => given_up += 1,
+        }
+    }
+    assert!(published > 0 && given_up > 0, "{published} published, {given_up} given up");
+    assert_eq!(publisher.stats().events, published);
+    publisher.flush().await.unwrap();
+    assert_eq!(stored(&engine.inner.world(), 0).len() as u64, published);
 }
 
 #[tokio::test]

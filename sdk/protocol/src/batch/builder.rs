@@ -9,7 +9,7 @@ use super::{
 use crate::{
     event::{Event, EventSizes, EventTooLarge, HeaderReserved, MadeBy, is_engine_header},
     ids::{Epoch, ProducerId, Sequence, Timestamp},
-    limits::{BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX},
+    limits::{BATCH_BODY_BYTES_MAX, BATCH_BYTES_TARGET, BATCH_EVENTS_MAX},
     trace::TRACE_HEADER,
 };
 
@@ -62,7 +62,7 @@ impl Stamp {
 /// Collects events into the bytes of one batch.
 ///
 /// A builder is reused: [`BatchBuilder::finish`] leaves it empty, without memory. The next batch begins with as much as
-/// the last one took.
+/// the last one took, up to the usual size of a batch.
 #[derive(Debug)]
 pub struct BatchBuilder {
     bytes: Vec<u8>,
@@ -269,7 +269,7 @@ impl BatchBuilder {
     fn make_room(&mut self, len: usize, time: Timestamp) -> Result<(), BatchFull> {
         if self.count == 0 {
             self.bytes.clear();
-            self.bytes.reserve(self.last_len.max(BATCH_HEADER_BYTES + len));
+            self.bytes.reserve(self.last_len.clamp(BATCH_HEADER_BYTES, BATCH_BYTES_TARGET) + len);
             self.bytes.resize(BATCH_HEADER_BYTES, 0);
             (self.base_time, self.max_time) = (time.0, time.0);
         }
