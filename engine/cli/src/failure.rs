@@ -36,7 +36,18 @@ pub(crate) fn report(error: &anyhow::Error, output: &Output) -> ExitCode {
     let format = if output.is_json() { Format::Json } else { Format::Text };
     let (code, hint) = describe(error);
     print(format, &Reported { code: code.as_str(), message: sentence(error), hint });
-    if kind == Some(FailureKind::WrongUsage) { ExitCode::from(WRONG_USAGE) } else { ExitCode::FAILURE }
+    if kind == Some(FailureKind::WrongUsage) || names_no_file(error) {
+        ExitCode::from(WRONG_USAGE)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// True if the configuration file that was named cannot be read: as with input files, the name is wrong.
+fn names_no_file(error: &anyhow::Error) -> bool {
+    use levada_server::{Error, config};
+    let is_of_file = |error: &Error| matches!(error, Error::Config(config::Error::File { .. }));
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(is_of_file))
 }
 
 /// Prints help or what was wrong with the arguments.

@@ -322,7 +322,7 @@ async fn an_engine_that_cannot_start_says_why() {
         ),
         "{wrong:?}"
     );
-    serve(&other, &["--config", "absent.toml"]).await.failed(1, "CONFIG_INVALID");
+    serve(&other, &["--config", "absent.toml"]).await.failed(2, "CONFIG_INVALID");
     std::fs::write(&config, "subscribe.tail_bytes_max = \"64XB\"\n").unwrap();
     let wrong = serve(&other, &["--config", config.to_str().unwrap()]).await;
     wrong.failed(1, "CONFIG_INVALID");
