@@ -12,7 +12,7 @@ use levada_server::{Error, ServerConfig, Started};
 use tempfile::TempDir;
 use tokio::{net::TcpStream, sync::oneshot};
 
-use super::{process::HttpConnection, within};
+use super::{own_address, process::HttpConnection, within};
 
 /// A running engine. Dropping it stops it.
 pub(crate) struct Engine {
@@ -23,10 +23,10 @@ pub(crate) struct Engine {
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
 
-/// Settings for tests: any free ports, and no patience at the end.
+/// Settings for tests: ports that are free, and no patience at the end.
 pub(crate) fn config(data_dir: PathBuf) -> ServerConfig {
     let mut config = ServerConfig { data_dir, ..ServerConfig::default() };
-    config.listen.address.set_port(0);
+    config.listen.address = own_address();
     config.http.address.set_port(0);
     config.listen.shutdown_grace = Duration::ZERO;
     // The machine that runs the tests may have less free than an engine would want.

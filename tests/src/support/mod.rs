@@ -11,12 +11,35 @@ pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod rng;
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
+};
 
 /// Longer than anything here may take on a busy machine; what takes longer has hung.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a condition is looked at that nothing announces.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// An address for one engine, which it finds free again after a restart: the port is below those that systems give to
+/// whoever asks for any (from 32768 on in Linux), and no other test of this process gets it.
+pub(crate) fn own_address() -> SocketAddr {
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 22_000;
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let offset = u16::try_from(std::process::id() % u32::from(COUNT)).expect("less than the count");
+    loop {
+        let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
+        assert!(taken < COUNT, "no port is free");
+        let port = FIRST + (offset + taken) % COUNT;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if UdpSocket::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
 
 /// The future's answer; a panic that names the wait if it does not come.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -15,7 +15,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::within;
+use super::{own_address, within};
 
 /// The binary that these tests were built with.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_levada-under-test");
@@ -52,9 +52,9 @@ fn serve(data_dir: &Path, listen: &str) -> Command {
 }
 
 impl Process {
-    /// Starts an engine on any free port.
+    /// Starts an engine on a port of its own.
     pub(crate) async fn start(data_dir: &Path) -> Self {
-        Self::start_at(data_dir, "127.0.0.1:0").await
+        Self::start_at(data_dir, &own_address().to_string()).await
     }
 
     /// Starts an engine at an address.
