@@ -24,9 +24,10 @@ use crate::{clock, clock::Instant, error::Error};
 /// batch.
 const SEND_BYTES: usize = 512 * 1024;
 
-/// Batches of all partitions that are sent and not answered, from which on batches that are not full wait. Topics with
-/// many partitions would otherwise get many batches of few events, which cost about as much as large ones.
-const UNANSWERED_MAX: usize = 256;
+/// Batches that went out before they were full and are not answered, over all partitions, from which on others that are
+/// not full wait. Topics with many partitions would otherwise get many batches of few events, which cost about as much as
+/// large ones.
+const PARTIAL_UNANSWERED_MAX: usize = 256;
 
 /// What a publisher has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,12 +61,13 @@ pub(super) struct Core {
     buffer_bytes: usize,
     lanes: Vec<Lane>,
     producer_ids: ProducerIds,
-    /// Lanes that may send, in turn.
+    /// Lanes with a closed batch that may go out, in turn.
     ready: VecDeque<u16>,
-    /// Lanes with a batch that is not full, which wait until fewer than [`UNANSWERED_MAX`] are unanswered; in turn.
-    crowded: VecDeque<u16>,
-    /// Batches that were sent and not answered, over all lanes.
-    unanswered: usize,
+    /// Lanes with nothing but an open batch, which goes out while fewer than [`PARTIAL_UNANSWERED_MAX`] such are
+    /// unanswered; in turn.
+    ready_partial: VecDeque<u16>,
+    /// Batches that went out before they were full and are not answered, over all lanes.
+    partial_unanswered: usize,
     /// Lanes that wait after a refusal.
     backing_off: Vec<u16>,
     /// Lanes whose open batch lingers, and until when. All linger equally long, so the times rise.
@@ -111,8 +113,8 @@ impl Core {
             lanes: (0..partitions).map(|partition| Lane::new(PartitionId(partition), first)).collect(),
             producer_ids,
             ready: VecDeque::new(),
-            crowded: VecDeque::new(),
-            unanswered: 0,
+            ready_partial: VecDeque::new(),
+            partial_unanswered: 0,
             backing_off: Vec::new(),
             lingering: VecDeque::new(),
             spread: Spread::new(partitions, clock::random_below(u32::from(partitions))),
@@ -170,7 +172,7 @@ impl Core {
             self.lingering.push_back((at, index));
         }
         self.make_ready(index);
-        let wake = self.asleep && (lingers || !self.ready.is_empty());
+        let wake = self.asleep && (lingers || self.can_send());
         if wake {
             self.asleep = false;
             self.stats.wake_ups += 1;
@@ -184,7 +186,7 @@ impl Core {
         if !std::mem::replace(&mut self.starved, true) && !self.lane_options.linger.is_zero() {
             self.make_all_due();
         }
-        self.asleep && !self.ready.is_empty() && std::mem::take(&mut self.asleep)
+        self.asleep && self.can_send() && std::mem::take(&mut self.asleep)
     }
 
     /// The event's lane, and whether it was the publisher's own choice.
@@ -221,25 +223,25 @@ impl Core {
     fn make_ready(&mut self, index: u16) {
         let partial = self.may_send_partial(index);
         let lane = &mut self.lanes[usize::from(index)];
-        if lane.queued || !lane.sendable(&self.lane_options, partial) {
-            return;
-        }
-        if self.unanswered < UNANSWERED_MAX || lane.sendable(&self.lane_options, false) {
+        if !lane.queued && lane.sendable(&self.lane_options, false) {
             lane.queued = true;
             self.ready.push_back(index);
-        } else if !lane.crowded {
-            lane.crowded = true;
-            self.crowded.push_back(index);
+        } else if !lane.queued_partial && lane.sendable(&self.lane_options, partial) {
+            lane.queued_partial = true;
+            self.ready_partial.push_back(index);
         }
     }
 
-    /// Lets lanes go on for which there is room again among the unanswered batches.
-    fn make_room(&mut self) {
-        for _ in self.unanswered + self.ready.len()..UNANSWERED_MAX {
-            let Some(index) = self.crowded.pop_front() else { return };
-            self.lanes[usize::from(index)].crowded = false;
-            self.make_ready(index);
-        }
+    /// True if another open batch may go out.
+    #[inline]
+    fn has_room_for_partial(&self) -> bool {
+        self.partial_unanswered < PARTIAL_UNANSWERED_MAX
+    }
+
+    /// True if the driver would find something to send, as far as the queues know.
+    #[inline]
+    fn can_send(&self) -> bool {
+        !self.ready.is_empty() || (self.has_room_for_partial() && !self.ready_partial.is_empty())
     }
 
     /// Whether the lane may send a batch that is not full, as far as its own count goes. Events without a key share few
@@ -256,9 +258,9 @@ impl Core {
         change: impl FnOnce(&mut Lane, &LaneOptions, &mut ProducerIds) -> T,
     ) -> T {
         let lane = &mut self.lanes[usize::from(index)];
-        let (all, spread) = (lane.unanswered(), lane.spread_unanswered());
+        let (partial, spread) = (lane.partial_unanswered(), lane.spread_unanswered());
         let result = change(lane, &self.lane_options, &mut self.producer_ids);
-        self.unanswered = self.unanswered + lane.unanswered() - all;
+        self.partial_unanswered = self.partial_unanswered + lane.partial_unanswered() - partial;
         self.spread_unanswered = self.spread_unanswered + lane.spread_unanswered() - spread;
         result
     }
@@ -267,28 +269,18 @@ impl Core {
     pub(super) fn turn(&mut self, now: Instant, out: &mut Vec<Bytes>) -> Turn {
         self.wake_lanes(now);
         let mut bytes = 0;
-        while bytes < SEND_BYTES {
-            let Some(index) = self.ready.pop_front() else { break };
-            self.lanes[usize::from(index)].queued = false;
-            self.correlation = self.correlation.wrapping_add(1);
-            let partial = self.unanswered < UNANSWERED_MAX && self.may_send_partial(index);
-            let correlation = self.correlation;
-            let sent = self
-                .change(index, |lane, lane_options, _| lane.send_next(lane_options, partial, correlation));
-            if let Some(batch) = sent {
-                let header = PublishHeader {
-                    correlation: self.correlation,
-                    partition: PartitionId(index),
-                    durability: self.durability,
-                    expect_offset: None,
-                };
-                bytes += batch.bytes().len();
-                out.push(Bytes::copy_from_slice(&header.frame_prefix(batch.bytes().len())));
-                out.push(batch.bytes().clone());
-                self.stats.batches += 1;
-                self.stats.bytes += u64::try_from(batch.bytes().len()).unwrap_or(u64::MAX);
+        // One of each in turn: neither kind waits for the end of the other.
+        while bytes < SEND_BYTES && self.can_send() {
+            if let Some(index) = self.ready.pop_front() {
+                self.lanes[usize::from(index)].queued = false;
+                bytes += self.send(index, false, out);
             }
-            self.make_ready(index);
+            if self.has_room_for_partial()
+                && let Some(index) = self.ready_partial.pop_front()
+            {
+                self.lanes[usize::from(index)].queued_partial = false;
+                bytes += self.send(index, self.may_send_partial(index), out);
+            }
         }
         self.asleep = out.is_empty();
         let lingers = self.lingering.front().map(|(at, _)| *at);
@@ -296,6 +288,28 @@ impl Core {
         let deadline = [lingers, rests].into_iter().flatten().min();
         let idle = self.is_empty();
         Turn { deadline, idle, finished: self.closing && idle }
+    }
+
+    /// Sends the lane's next batch, if it may send one; returns its bytes.
+    fn send(&mut self, index: u16, partial: bool, out: &mut Vec<Bytes>) -> usize {
+        self.correlation = self.correlation.wrapping_add(1);
+        let correlation = self.correlation;
+        let sent =
+            self.change(index, |lane, lane_options, _| lane.send_next(lane_options, partial, correlation));
+        self.make_ready(index);
+        let Some(batch) = sent else { return 0 };
+        let header = PublishHeader {
+            correlation,
+            partition: PartitionId(index),
+            durability: self.durability,
+            expect_offset: None,
+        };
+        let bytes = batch.bytes().len();
+        out.push(Bytes::copy_from_slice(&header.frame_prefix(bytes)));
+        out.push(batch.bytes().clone());
+        self.stats.batches += 1;
+        self.stats.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
+        bytes
     }
 
     /// Lets lanes go on whose time has come.
@@ -348,7 +362,6 @@ impl Core {
         }
         // It may have waited for an answer to another lane.
         self.make_ready(self.spread.current);
-        self.make_room();
         self.give_back(ended);
     }
 
@@ -373,7 +386,7 @@ impl Core {
         self.asleep = false;
         self.backing_off.clear();
         self.lanes.iter_mut().for_each(Lane::disconnected);
-        (self.unanswered, self.spread_unanswered) = (0, 0);
+        (self.partial_unanswered, self.spread_unanswered) = (0, 0);
     }
 
     /// A new stream stands: everything unacked goes out on it.
@@ -382,7 +395,6 @@ impl Core {
         for index in 0..u16::try_from(self.lanes.len()).unwrap_or(u16::MAX) {
             self.make_ready(index);
         }
-        self.make_room();
     }
 
     /// Fails what is too old.
@@ -394,14 +406,13 @@ impl Core {
             self.make_ready(index);
         }
         self.make_ready(self.spread.current);
-        self.make_room();
         self.give_back(ended);
     }
 
     /// Fails everything, now and from now on.
     pub(super) fn fail(&mut self, error: &Error, ended: &mut Vec<Ended>) {
         self.lanes.iter_mut().for_each(|lane| lane.fail(error, ended));
-        (self.unanswered, self.spread_unanswered) = (0, 0);
+        (self.partial_unanswered, self.spread_unanswered) = (0, 0);
         self.failed.get_or_insert_with(|| error.clone());
         self.give_back(ended);
     }
@@ -474,9 +485,17 @@ mod tests {
         out.chunks(2).map(batch).collect()
     }
 
-    fn answer(core: &mut Core, (correlation, partition, count): (u32, PartitionId, u32)) {
-        let outcome = AckOutcome::Appended { base: None, count, duplicate: false };
-        core.answers(vec![Ack { correlation, partition, outcome }], clock::now(), &mut Vec::new());
+    fn answer(core: &mut Core, batch: (u32, PartitionId, u32)) {
+        answer_all(core, &[batch]);
+    }
+
+    /// Answers to many batches in one frame.
+    fn answer_all(core: &mut Core, batches: &[(u32, PartitionId, u32)]) {
+        let ack = |&(correlation, partition, count): &(u32, PartitionId, u32)| {
+            let outcome = AckOutcome::Appended { base: None, count, duplicate: false };
+            Ack { correlation, partition, outcome }
+        };
+        core.answers(batches.iter().map(ack).collect(), clock::now(), &mut Vec::new());
     }
 
     /// Publishes events without a key faster than they are answered; how many went to each partition, and how many
@@ -532,15 +551,76 @@ mod tests {
             }
             published = until;
             unanswered.extend(sent(&mut core));
-            assert!(unanswered.len() <= UNANSWERED_MAX, "{} batches are unanswered", unanswered.len());
+            assert!(
+                unanswered.len() <= PARTIAL_UNANSWERED_MAX,
+                "{} batches are unanswered",
+                unanswered.len()
+            );
             for batch in unanswered.drain(..unanswered.len().min(2)).collect::<Vec<_>>() {
                 answer(&mut core, batch);
                 batches += 1;
                 received += batch.2;
             }
         }
-        assert!(core.is_empty() && core.unanswered == 0);
+        assert!(core.is_empty() && core.partial_unanswered == 0);
         assert!(batches < EVENTS / 20, "{batches} batches of {EVENTS} events");
+    }
+
+    /// Partitions whose every answer is followed by another batch: full ones, or such as are not.
+    #[test]
+    fn a_single_event_goes_out_beside_partitions_that_always_have_more() {
+        for (partitions, payload, prefilled) in [(8_u16, 2_000, 1_000_u32), (300, 1, 10)] {
+            let mut core = core(partitions + 1);
+            let event = Event::new("x".repeat(payload));
+            let push = |core: &mut Core, partition: u16, count: u32| {
+                for _ in 0..count {
+                    drop(core.push(Some(PartitionId(partition)), &event).unwrap());
+                }
+            };
+            (0..partitions).for_each(|partition| push(&mut core, partition, prefilled));
+            let mut unanswered = VecDeque::new();
+            loop {
+                let more = sent(&mut core);
+                (0..partitions).for_each(|partition| push(&mut core, partition, 1));
+                unanswered.extend(more.iter().copied());
+                if more.is_empty() {
+                    break;
+                }
+            }
+            push(&mut core, partitions, 1);
+            let mut went_out = false;
+            for _ in 0..2 * PARTIAL_UNANSWERED_MAX {
+                let answered = unanswered.pop_front().unwrap();
+                push(&mut core, answered.1.0, 8);
+                answer(&mut core, answered);
+                let more = sent(&mut core);
+                went_out |= more.iter().any(|batch| batch.1.0 == partitions);
+                unanswered.extend(more.into_iter().filter(|batch| batch.1.0 < partitions));
+            }
+            assert!(went_out, "beside {partitions} busy partitions");
+        }
+    }
+
+    #[test]
+    fn answers_to_many_batches_at_once_let_all_go_on_that_wait() {
+        let mut core = core(1_000);
+        let publish = |core: &mut Core, partitions: std::ops::Range<u16>| {
+            for partition in partitions {
+                drop(core.push(Some(PartitionId(partition)), &Event::new("x")).unwrap());
+            }
+        };
+        publish(&mut core, 0..256);
+        let mut unanswered = sent(&mut core);
+        publish(&mut core, 0..1_000);
+        let mut received = 0;
+        // Nothing is published any more, and no time passes.
+        while !unanswered.is_empty() {
+            answer_all(&mut core, &unanswered);
+            received += unanswered.iter().map(|batch| batch.2).sum::<u32>();
+            unanswered = sent(&mut core);
+        }
+        assert_eq!(received, 1_256);
+        assert!(core.is_empty());
     }
 
     #[test]
@@ -550,7 +630,7 @@ mod tests {
             drop(core.push(None, &Event::new("x").with_key(key.to_string())).unwrap());
         }
         let before = sent(&mut core);
-        assert_eq!(before.len(), UNANSWERED_MAX);
+        assert_eq!(before.len(), PARTIAL_UNANSWERED_MAX);
         core.disconnected();
         core.reopened();
         let (mut events, mut again) = (0, VecDeque::from(sent(&mut core)));

@@ -1,6 +1,6 @@
 //! Publishing: events go into batches, batches are pipelined, every event has a ticket.
 //!
-//! Owns the public face. The state is `core.rs`, one partition's order is `lane.rs`, the stream is
+//! Owns the public face. The state is `core.rs`, one partition's order is `lane/`, the stream is
 //! `driver.rs`.
 
 mod core;
@@ -53,7 +53,8 @@ pub struct PublisherOptions {
     /// Bytes at which a batch is full and goes out. Default 64 KiB, at most 1 MiB.
     pub batch_bytes: usize,
     /// How long a batch that is not full waits for more events. Default zero: it goes out as soon as the pipe
-    /// has room, and what was published while it had none shares a batch all the same.
+    /// has room, and what was published while it had none shares a batch all the same. The pipe has room for four
+    /// such batches of a partition, and for 256 of all partitions, that are not answered yet.
     pub linger: Duration,
     /// Most unanswered batches of one partition. Default 32, at most 64 and at most what the engine allows.
     pub in_flight: usize,
@@ -231,7 +232,8 @@ impl Publisher {
         waited.await.unwrap_or_else(|_| Err(Error::TimedOut { waited: limit, in_doubt: false, last: None }))
     }
 
-    /// Waits until everything published so far, through any clone, has ended. Open batches go out at once.
+    /// Waits until everything published so far, through any clone, has ended. Open batches wait for no more
+    /// events, only for room in the pipe (see [`PublisherOptions::linger`]).
     ///
     /// Cancel safe: nothing is taken back.
     ///

@@ -61,8 +61,8 @@ impl Stamp {
 
 /// Collects events into the bytes of one batch.
 ///
-/// A builder is reused: [`BatchBuilder::finish`] leaves it empty, without memory. The next batch begins with as much as
-/// the last one took, up to the usual size of a batch.
+/// A builder is reused: [`BatchBuilder::finish`] leaves it empty, without memory. The next batch begins with a little more
+/// than the last one took, up to the usual size of a batch.
 #[derive(Debug)]
 pub struct BatchBuilder {
     bytes: Vec<u8>,
@@ -269,7 +269,9 @@ impl BatchBuilder {
     fn make_room(&mut self, len: usize, time: Timestamp) -> Result<(), BatchFull> {
         if self.count == 0 {
             self.bytes.clear();
-            self.bytes.reserve(self.last_len.clamp(BATCH_HEADER_BYTES, BATCH_BYTES_TARGET) + len);
+            // A batch is seldom as long as the one before it; growing later would copy all of it.
+            let expected = (self.last_len + self.last_len / 8).clamp(BATCH_HEADER_BYTES, BATCH_BYTES_TARGET);
+            self.bytes.reserve(expected + len);
             self.bytes.resize(BATCH_HEADER_BYTES, 0);
             (self.base_time, self.max_time) = (time.0, time.0);
         }

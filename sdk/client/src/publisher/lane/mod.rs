@@ -79,6 +79,8 @@ struct Unacked {
     in_doubt: bool,
     /// See [`Lane::mark_spread`].
     spread: bool,
+    /// It was closed because it could go out, and not because it was full.
+    partial: bool,
 }
 
 #[derive(Debug)]
@@ -109,10 +111,10 @@ pub(super) struct Lane {
     halted: bool,
     retry_at: Option<Instant>,
     backoff: Backoff,
-    /// True while the core's queue of ready lanes holds this one.
+    /// True while the core's queue of lanes with a closed batch holds this one.
     pub(super) queued: bool,
-    /// True while the core's queue of crowded lanes does.
-    pub(super) crowded: bool,
+    /// True while the core's queue of lanes with an open batch does.
+    pub(super) queued_partial: bool,
 }
 
 impl Lane {
@@ -131,7 +133,7 @@ impl Lane {
             retry_at: None,
             backoff: Backoff::new(BACKOFF_FIRST, BACKOFF_LAST),
             queued: false,
-            crowded: false,
+            queued_partial: false,
         }
     }
 
@@ -153,9 +155,10 @@ impl Lane {
         }
     }
 
-    /// Batches that were sent and not answered.
-    pub(super) fn unanswered(&self) -> usize {
-        self.unanswered
+    /// Batches that were sent before they were full and are not answered.
+    pub(super) fn partial_unanswered(&self) -> usize {
+        let sent = self.unacked.iter().take(self.sent);
+        sent.filter(|entry| entry.partial && entry.refusal.is_none()).count()
     }
 
     /// Batches with such events that were sent and not answered.
@@ -241,6 +244,7 @@ impl Lane {
             cause: None,
             in_doubt: false,
             spread: open.spread,
+            partial: false,
         });
     }
 
@@ -271,11 +275,12 @@ impl Lane {
         if !self.sendable(lane_options, may_be_partial) {
             return None;
         }
-        if self.sent == self.unacked.len() {
+        let partial = self.sent == self.unacked.len();
+        if partial {
             self.seal();
         }
         let entry = self.unacked.get_mut(self.sent)?;
-        entry.correlation = correlation;
+        (entry.correlation, entry.partial) = (correlation, partial);
         self.sent += 1;
         self.unanswered += 1;
         Some(entry.batch.clone())
