@@ -73,8 +73,9 @@ impl LogGate {
     /// The plugin trapped, and has not said why.
     pub(crate) fn trapped(&self, why: &str) {
         let Some(suppressed) = self.admit(Instant::now()) else { return };
-        let (plugin, version, topic, point) = (&self.plugin, self.version, &self.topic, self.point.as_str());
-        warn!(target: "levada::plugin", plugin, version, topic, point, suppressed, why, "plugin trapped");
+        let (plugin, version, topic, attachment_point) =
+            (&self.plugin, self.version, &self.topic, self.point.as_str());
+        warn!(target: "levada::plugin", plugin, version, topic, attachment_point, suppressed, why, "plugin trapped");
     }
 
     fn admit(&self, now: Instant) -> Option<u64> {
@@ -83,16 +84,17 @@ impl LogGate {
 
     fn write(&self, level: Level, line: &str, now: Instant) {
         let Some(suppressed) = self.admit(now) else { return };
-        let (plugin, version, topic, point) = (&self.plugin, self.version, &self.topic, self.point.as_str());
+        let (plugin, version, topic, attachment_point) =
+            (&self.plugin, self.version, &self.topic, self.point.as_str());
         match level {
             Level::Error | Level::Warn => {
-                warn!(target: "levada::plugin", plugin, version, topic, point, suppressed, line, "plugin log");
+                warn!(target: "levada::plugin", plugin, version, topic, attachment_point, suppressed, line, "plugin log");
             }
             Level::Info => {
-                info!(target: "levada::plugin", plugin, version, topic, point, suppressed, line, "plugin log");
+                info!(target: "levada::plugin", plugin, version, topic, attachment_point, suppressed, line, "plugin log");
             }
             Level::Debug => {
-                debug!(target: "levada::plugin", plugin, version, topic, point, suppressed, line, "plugin log");
+                debug!(target: "levada::plugin", plugin, version, topic, attachment_point, suppressed, line, "plugin log");
             }
         }
     }
