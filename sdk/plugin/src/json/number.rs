@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 /// Significant digits that need no memory of their own.
 const SHORT: usize = 24;
-/// Exponents beyond this count as this one.
-const EXPONENT_MAX: i64 = i64::MAX / 4;
+/// Exponents of at most so many digits are kept as an integer.
+const SMALL_DIGITS: usize = 18;
 
 /// A number, exact.
 ///
@@ -23,8 +23,17 @@ pub enum Number {
 pub struct Decimal {
     negative: bool,
     /// The value is 0.d₁d₂d₃… times ten to this power.
-    exponent: i64,
+    exponent: Exponent,
     digits: Digits,
+}
+
+/// A power of ten, of any size; each has one form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Exponent {
+    /// Of at most [`SMALL_DIGITS`] digits.
+    Small(i64),
+    /// Of more: decimal digits, the first of them no zero.
+    Huge { negative: bool, digits: Box<[u8]> },
 }
 
 /// Digits without zeros at either end; none at all for zero.
@@ -56,8 +65,8 @@ impl Decimal {
             _ => (false, text),
         };
         let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-            Some((mantissa, exponent)) => (mantissa, parse_exponent(exponent)?),
-            None => (unsigned, 0),
+            Some((mantissa, exponent)) => (mantissa, exponent),
+            None => (unsigned, "0"),
         };
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
         let has_point = whole.len() < mantissa.len();
@@ -71,7 +80,7 @@ impl Decimal {
         let trailing = digits().rev().take_while(|byte| *byte == b'0').count();
         let count = (whole.len() + fraction.len()).saturating_sub(leading + trailing);
         let point = i64::try_from(whole.len()).ok()? - i64::try_from(leading).ok()?;
-        let exponent = (exponent + point).clamp(-EXPONENT_MAX, EXPONENT_MAX);
+        let exponent = Exponent::parse(exponent, point)?;
         Some(Self { negative, exponent, digits: Digits::of(digits().skip(leading).take(count), count) })
     }
 
@@ -85,7 +94,7 @@ impl Decimal {
         }
         let digits = &text[at..];
         let count = digits.len() - digits.iter().rev().take_while(|byte| **byte == b'0').count();
-        let exponent = i64::try_from(digits.len()).expect("at most 20 digits");
+        let exponent = Exponent::Small(i64::try_from(digits.len()).expect("at most 20 digits"));
         Self { negative: integer < 0, exponent, digits: Digits::of(digits[..count].iter().copied(), count) }
     }
 
@@ -109,14 +118,69 @@ impl Decimal {
     }
 }
 
-/// An exponent with its sign; one that is longer than 64 bits counts as the largest.
-fn parse_exponent(text: &str) -> Option<i64> {
-    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
+impl Exponent {
+    /// An exponent as it is written, with its sign, and `point` more, which is a length in bytes or its negative.
+    fn parse(text: &str, point: i64) -> Option<Self> {
+        let negative = text.starts_with('-');
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let digits = digits.trim_start_matches('0');
+        if digits.len() <= SMALL_DIGITS {
+            let size = digits.bytes().fold(0, |sum, byte| sum * 10 + i64::from(byte - b'0'));
+            let sum = if negative { -size } else { size } + point;
+            if sum.unsigned_abs() < 10_u64.pow(18) {
+                return Some(Self::Small(sum));
+            }
+            return Some(Self::of(sum < 0, sum.unsigned_abs().to_string().into_bytes()));
+        }
+        // From the last digit on; a text in memory is far shorter than what is huge, so that the sign stays.
+        let (mut digits, mut carry) = (digits.as_bytes().to_vec(), if negative { -point } else { point });
+        for digit in digits.iter_mut().rev() {
+            carry += i64::from(*digit - b'0');
+            *digit = b'0' + u8::try_from(carry.rem_euclid(10)).expect("a digit is below 10");
+            carry = carry.div_euclid(10);
+        }
+        if carry > 0 {
+            digits.splice(0..0, carry.to_string().into_bytes());
+        }
+        Some(Self::of(negative, digits))
     }
-    let size = digits.parse().unwrap_or(EXPONENT_MAX).min(EXPONENT_MAX);
-    Some(if text.starts_with('-') { -size } else { size })
+
+    /// The one form of a number of these digits.
+    fn of(negative: bool, mut digits: Vec<u8>) -> Self {
+        let zeros = digits.iter().take_while(|byte| **byte == b'0').count();
+        digits.drain(..zeros);
+        if digits.len() > SMALL_DIGITS {
+            return Self::Huge { negative, digits: digits.into() };
+        }
+        let size = digits.iter().fold(0, |sum, byte| sum * 10 + i64::from(byte - b'0'));
+        Self::Small(if negative { -size } else { size })
+    }
+}
+
+impl PartialOrd for Exponent {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Exponent {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let of_huge = |negative: bool| if negative { Ordering::Less } else { Ordering::Greater };
+        match (self, other) {
+            (Self::Small(left), Self::Small(right)) => left.cmp(right),
+            (Self::Huge { negative, .. }, Self::Small(_)) => of_huge(*negative),
+            (Self::Small(_), Self::Huge { negative, .. }) => of_huge(*negative).reverse(),
+            (Self::Huge { negative: true, .. }, Self::Huge { negative: false, .. }) => Ordering::Less,
+            (Self::Huge { negative: false, .. }, Self::Huge { negative: true, .. }) => Ordering::Greater,
+            (Self::Huge { negative, digits: left }, Self::Huge { digits: right, .. }) => {
+                let sizes = left.len().cmp(&right.len()).then_with(|| left.cmp(right));
+                if *negative { sizes.reverse() } else { sizes }
+            }
+        }
+    }
 }
 
 impl Digits {
@@ -187,13 +251,24 @@ mod tests {
             ("99", "1e2"),
             ("-1", "0e9"),
             ("1e18", "1e99999999999999999999998"),
+            ("1e99999999999999999999998", "1e99999999999999999999999"),
+            ("1e-99999999999999999999999", "1e-99999999999999999999998"),
+            ("1e-99999999999999999999999", "1e-5"),
+            ("-1e99999999999999999999999", "-1e99999999999999999999998"),
         ] {
             assert!(number(left) < number(right), "{left} {right}");
             assert!(number(right) > number(left), "{right} {left}");
         }
-        for (left, right) in
-            [("1", "1.0"), ("10e-1", "1"), ("0", "-0.0"), ("0e5", "0"), ("1E+2", "100"), ("120e-1", "12.00")]
-        {
+        for (left, right) in [
+            ("1", "1.0"),
+            ("10e-1", "1"),
+            ("0", "-0.0"),
+            ("0e5", "0"),
+            ("1E+2", "100"),
+            ("120e-1", "12.00"),
+            ("1e1000000000000000000000000", "10e999999999999999999999999"),
+            ("0e1000000000000000000000000", "0"),
+        ] {
             assert_eq!(number(left), number(right), "{left} {right}");
         }
     }
@@ -225,6 +300,19 @@ mod tests {
             // The same moved by a power of ten.
             let moved = texts.each_ref().map(|text| number(&format!("{text}e{shift}")));
             prop_assert_eq!(moved[0].cmp(&moved[1]), expected);
+        }
+
+        /// About the bound between the two forms, and far beyond it.
+        #[test]
+        fn exponents_of_any_size_count(
+            bound in prop_oneof![Just(10_i128.pow(18)), Just(10_i128.pow(19)), Just(10_i128.pow(30))],
+            negative: bool, a in -50_i128..50, b in -50_i128..50, zeros in 0_usize..40, fraction in 0_usize..40,
+        ) {
+            let bound = if negative { -bound } else { bound };
+            let left = number(&format!("1{}e{}", "0".repeat(zeros), bound + a));
+            let right = number(&format!("0.{}1e{}", "0".repeat(fraction), bound + b));
+            let (left_power, right_power) = (a + zeros as i128, b - fraction as i128 - 1);
+            prop_assert_eq!(left.cmp(&right), left_power.cmp(&right_power));
         }
 
         #[test]
