@@ -31,7 +31,7 @@ use values::{parse_any_topic, parse_free_topic, parse_header, parse_timeout};
 
 /// Levada: durable events over QUIC, every subscriber through its own WebAssembly gate.
 #[derive(Debug, Parser)]
-#[command(name = "levada", version, max_term_width = 110)]
+#[command(name = "levada", version, max_term_width = 110, after_help = EXIT_CODES)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) common: CommonArgs,
@@ -39,6 +39,9 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+/// What scripts go by.
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused, failed, or wrong in a line of input, in the configuration or in \
+the environment; 2 wrong in the command line, nothing was begun; 130 interrupted";
 /// Where the help shows the flags of every command.
 const EVERYWHERE: &str = "Flags of every command";
 /// Where the help shows the flags of every command that talks to an engine.
