@@ -12,7 +12,7 @@ use levada_server::{Error, ServerConfig, Started};
 use tempfile::TempDir;
 use tokio::{net::TcpStream, sync::oneshot};
 
-use super::{own_address, process::HttpConnection, within};
+use super::{freed, own_address, process::HttpConnection, within};
 
 /// A running engine. Dropping it stops it.
 pub(crate) struct Engine {
@@ -89,6 +89,7 @@ impl Engine {
     /// The engine again, on the same data, the same ports and with changed settings.
     pub(crate) async fn restart_with(mut self, change: impl FnOnce(&mut ServerConfig)) -> Self {
         self.stop().await.expect("the engine ends well");
+        freed(self.started.quic).await;
         let mut config = self.config.clone();
         // Clients that hold on to the address find the engine again.
         config.listen.address = self.started.quic;

@@ -23,11 +23,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a condition is looked at that nothing announces.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// An address for one engine, which it finds free again after a restart: the port is below those that systems give to
-/// whoever asks for any (from 32768 on in Linux), and no other test of this process gets it.
+/// An address for one engine, for its restarts too: the port is below those that systems give to whoever asks for any
+/// (from 32768 on in Linux, from 16000 on in gVisor), and no other test of this process gets it.
 pub(crate) fn own_address() -> SocketAddr {
     const FIRST: u16 = 10_000;
-    const COUNT: u16 = 22_000;
+    const COUNT: u16 = 6_000;
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     let offset = u16::try_from(std::process::id() % u32::from(COUNT)).expect("less than the count");
     loop {
@@ -39,6 +39,12 @@ pub(crate) fn own_address() -> SocketAddr {
             return address;
         }
     }
+}
+
+/// Waits until an engine that has ended has freed its port. The child processes that other tests start have a copy of
+/// every socket of this process, until they execute their program.
+pub(crate) async fn freed(address: SocketAddr) {
+    until("a free port", async || UdpSocket::bind(address).ok()).await;
 }
 
 /// The future's answer; a panic that names the wait if it does not come.

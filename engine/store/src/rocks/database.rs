@@ -4,7 +4,7 @@
 //! included.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -16,7 +16,8 @@ use super::{
     ballast::Ballast,
     chain,
     directory::{sync_directory, takes_direct_writes},
-    failure, format,
+    failure,
+    format::{self, DirectoryLock},
     handle::Rocks,
     layout::FOLDER,
     leftovers::Note,
@@ -45,8 +46,8 @@ pub(super) struct Database {
     ballast: Option<Mutex<Ballast>>,
 }
 
-/// Makes the data directory if it is not there, and locks it for writing until the answer is dropped.
-pub(super) fn claim(dir: &Path) -> Result<File, Error> {
+/// Makes the data directory if it is not there, and locks it for writing until the lock is dropped.
+pub(super) fn claim(dir: &Path) -> Result<DirectoryLock, Error> {
     fs::create_dir_all(dir).map_err(|error| failure::of_file("make the directory", dir, &error))?;
     format::check_or_write(dir, dir.join(superblock::NAME).exists() || dir.join(FOLDER).exists())?;
     format::lock(dir)

@@ -64,8 +64,19 @@ pub(super) fn check_or_write(dir: &Path, existed: bool) -> Result<(), Error> {
     }
 }
 
-/// Locks the directory for writing, until the answer is dropped.
-pub(super) fn lock(dir: &Path) -> Result<File, Error> {
+/// The lock of a process that writes into the directory; dropping it releases the lock.
+pub(super) struct DirectoryLock(File);
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Closing the file would release the lock only once no copy of the descriptor is left, and a child process that
+        // is just being started holds one until it executes its program.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Locks the directory for writing.
+pub(super) fn lock(dir: &Path) -> Result<DirectoryLock, Error> {
     let path = dir.join(NAME);
     let file = File::options()
         .read(true)
@@ -73,7 +84,7 @@ pub(super) fn lock(dir: &Path) -> Result<File, Error> {
         .open(&path)
         .map_err(|error| failure::of_file("open", &path, &error))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(DirectoryLock(file)),
         Err(Errno::WOULDBLOCK) => Err(Error::InUse { dir: dir.to_owned() }),
         Err(error) => Err(failure::of_file("lock", &path, &error.into())),
     }
@@ -90,4 +101,22 @@ fn write(dir: &Path) -> Result<(), Error> {
         .and_then(|()| fs::rename(&aside, &path))
         .map_err(|error| failure::of_file("write", &path, &error))?;
     sync_directory(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check_or_write, lock};
+    use crate::Error;
+
+    #[test]
+    fn a_dropped_lock_is_free_even_while_a_child_process_still_has_its_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        check_or_write(dir.path(), false).unwrap();
+        let held = lock(dir.path()).unwrap();
+        let inherited = held.0.try_clone().unwrap();
+        assert!(matches!(lock(dir.path()), Err(Error::InUse { .. })));
+        drop(held);
+        drop(lock(dir.path()).unwrap());
+        drop(inherited);
+    }
 }

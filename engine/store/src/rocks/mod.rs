@@ -49,6 +49,7 @@ use levada_protocol::ids::CommitIndex;
 use crate::{Commit, Error, Family, ScanLimit, Store, StoreStats, commit::AppliedRow, follow};
 use ballast::Ballast;
 use database::Database;
+use format::DirectoryLock;
 
 pub use bare::BareStore;
 pub use format::FORMAT;
@@ -62,7 +63,7 @@ pub struct RocksStore {
     handle: RwLock<Handle>,
     /// The claim on the directory, until the store is closed: also while only reading is possible. It goes after the
     /// handle.
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<DirectoryLock>>,
     last: Mutex<AppliedRow>,
     /// What was applied last when the last successful sync began.
     confirmed: AtomicU64,
