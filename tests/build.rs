@@ -2,10 +2,13 @@
 
 use std::{env, fs, path::Path};
 
+const README: &str = "../README.md";
+
 fn main() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    println!("cargo::rerun-if-changed={}", readme.display());
-    let text = fs::read_to_string(&readme).expect("the README can be read");
+    // Cargo runs this in the folder of the package. Where that was when this was compiled says nothing: several clones may
+    // share one build folder.
+    println!("cargo::rerun-if-changed={README}");
+    let text = fs::read_to_string(README).expect("the README can be read");
     let (_, rest) = text.split_once("```rust\n").expect("the README has a Rust snippet");
     let (snippet, _) = rest.split_once("```").expect("the snippet ends");
     let fixed = "\"127.0.0.1:7600\"";

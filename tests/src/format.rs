@@ -4,7 +4,12 @@
 //! the reserve file, the keys and RocksDB's own log, which are made anew. To keep what this version writes, as is due
 //! whenever the format's number rises, run `LEVADA_KEEP_FIXTURE=1 cargo test --release -p levada-tests -- format::what`.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use levada_client::{
     Client, DeleteOptions, Event, Order, PartitionId, RouteSpec, Start, SubscriptionOptions, Timestamp,
@@ -14,7 +19,7 @@ use tempfile::TempDir;
 use crate::support::{
     engine::{self, Engine},
     events::{self, Got, earliest, header, next, take, topic},
-    guests, until, within,
+    guests, package, until, within,
 };
 
 const DEAD_LETTERS: &str = "dlq.orders.audit";
@@ -155,8 +160,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn fixtures() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures"))
+fn fixtures() -> PathBuf {
+    package().join("fixtures")
 }
 
 #[tokio::test]

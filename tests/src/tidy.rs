@@ -6,10 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::support::package;
+
 const LINES_MAX: usize = 800;
 
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+    package().join("..").canonicalize().unwrap()
 }
 
 /// Files with this ending below a folder, build output and git's own left out.
@@ -241,6 +243,19 @@ fn nothing_is_left_for_later() {
         assert!(
             !text.contains(&["#[", "ignore"].concat()),
             "{} has a test that does not run",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn no_program_knows_where_its_source_was_when_it_was_compiled() {
+    let compiled_in = ["env!(\"CARGO_MANIFEST", "_DIR\")"].concat();
+    for file in files(&root(), ".rs") {
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(
+            !text.contains(&compiled_in),
+            "{} has {compiled_in}: clones share a build folder",
             file.display()
         );
     }

@@ -9,12 +9,14 @@ use std::{
 use bytes::Bytes;
 use levada_client::{Client, OnError, StageSpec};
 
+use super::package;
+
 /// The component of a guest crate, by its folder under the repository's root.
 pub(crate) fn component(folder: &'static str) -> Bytes {
     static BUILT: LazyLock<Mutex<HashMap<&'static str, Bytes>>> = LazyLock::new(Mutex::default);
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     let build = || {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let root = package().join("..");
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
         let path = levada_plugin_build::build(root.join(folder), target).expect("the guest compiles");
         Bytes::from(std::fs::read(path).expect("the component is there"))

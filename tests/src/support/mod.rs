@@ -14,9 +14,15 @@ pub(crate) mod rng;
 use std::{
     future::Future,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
+    path::PathBuf,
     sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
+
+/// The folder of this package: where it is now, not where it was compiled, as several clones may share one build folder.
+pub(crate) fn package() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests").into()
+}
 
 /// Longer than anything here may take on a busy machine; what takes longer has hung.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -29,7 +29,9 @@ pub(crate) fn guest(folder: &'static str) -> Bytes {
     built
         .entry(folder)
         .or_insert_with(|| {
-            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+            // Where it is now, not where it was compiled, as several clones may share one build folder.
+            let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
+            let root = Path::new(&package).join("../..");
             let target: PathBuf = [env!("CARGO_TARGET_TMPDIR"), "guests"].iter().collect();
             let component = levada_plugin_build::build(root.join(folder), target).unwrap();
             std::fs::read(component).unwrap().into()

@@ -7,6 +7,8 @@ mod bad;
 pub(crate) mod decoded;
 mod examples;
 
+use std::path::PathBuf;
+
 use levada_protocol::{
     frame::{FrameHeader, FrameType},
     partition::partition_of,
@@ -18,7 +20,11 @@ use xxhash_rust::xxh3::xxh3_64;
 use self::decoded::hex;
 use crate::golden;
 
-const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/vectors.json");
+/// Where it is now, not where it was compiled, as several clones may share one build folder.
+fn path() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
+    PathBuf::from(package).join("vectors.json")
+}
 
 const ABOUT: [&str; 7] = [
     "Test vectors of the Levada protocol; PROTOCOL.md explains every field.",
@@ -118,9 +124,9 @@ fn vectors() -> Value {
 fn the_file_of_vectors_is_what_the_code_says() {
     let ours = vectors();
     if std::env::var_os("WRITE_VECTORS").is_some() {
-        std::fs::write(PATH, format!("{}\n", serde_json::to_string_pretty(&ours).unwrap())).unwrap();
+        std::fs::write(path(), format!("{}\n", serde_json::to_string_pretty(&ours).unwrap())).unwrap();
     }
-    let stored: Value = serde_json::from_str(&std::fs::read_to_string(PATH).unwrap()).unwrap();
+    let stored: Value = serde_json::from_str(&std::fs::read_to_string(path()).unwrap()).unwrap();
     for list in ["examples", "partitions", "refused_by_engine", "refused_by_client"] {
         let (ours, stored) = (ours[list].as_array().unwrap(), stored[list].as_array().unwrap());
         for (ours, stored) in ours.iter().zip(stored) {
