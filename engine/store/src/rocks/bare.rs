@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 use rocksdb::WriteBatch;
 
-use super::{RocksOptions, directory::takes_direct_writes, failure, handle::Rocks, prepare};
+use super::{RocksOptions, directory::takes_direct_writes, failure, handle::Rocks};
 use crate::{Error, Family};
 
 /// What RocksDB adds to a row at most.
@@ -19,7 +19,8 @@ pub struct BareStore {
 }
 
 impl BareStore {
-    /// Opens a new RocksDB below `dir`, with a log file prepared to be written over, as the store has it.
+    /// Opens a new RocksDB below `dir`. Its first log file grows as it is written: preparing one to write over is the
+    /// store's own doing.
     ///
     /// # Errors
     /// If the directory or the files cannot be made.
@@ -30,11 +31,7 @@ impl BareStore {
         settings.create_missing_column_families(true);
         settings
             .set_use_direct_io_for_flush_and_compaction(options.direct_writes && takes_direct_writes(dir));
-        let rocks = Rocks::open(dir, settings, options)?;
-        if options.wal_files_recycled > 0 {
-            prepare::log_file(&rocks, options.wal_bytes_prepared)?;
-        }
-        Ok(Self { rocks })
+        Ok(Self { rocks: Rocks::open(dir, settings, options)? })
     }
 
     /// Writes one row of the log family in a batch of its own, without a sync.
