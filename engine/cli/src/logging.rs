@@ -4,26 +4,34 @@ use std::io;
 
 use levada_server::telemetry::LossyStderr;
 use levada_terminal::choices::Format;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    Layer as _,
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt as _,
+    registry,
+    util::SubscriberInitExt as _,
+};
 
-/// Warnings, but those of the client library about what a command prints itself, as its error or as a remark.
-const COMMANDS_TELL: &str =
-    "warn,levada_client::publisher=off,levada_client::subscriber=off,levada_client::reader=off";
+/// Parts of the client library whose warnings a command prints itself, as its error or as a remark.
+const COMMANDS_TELL: [&str; 3] =
+    ["levada_client::publisher", "levada_client::subscriber", "levada_client::reader"];
 
 /// Sets up the process's log for a command that talks to an engine.
 pub(crate) fn for_client(verbose: u8, format: Format) {
-    let level = match verbose {
-        0 => COMMANDS_TELL,
-        1 => "levada=info",
-        2 => "levada=debug",
-        _ => "trace",
+    let filter = match verbose {
+        0 => {
+            let silent = COMMANDS_TELL.map(|target| (target, LevelFilter::OFF));
+            Targets::new().with_default(LevelFilter::WARN).with_targets(silent)
+        }
+        1 => Targets::new().with_target("levada", LevelFilter::INFO),
+        2 => Targets::new().with_target("levada", LevelFilter::DEBUG),
+        _ => Targets::new().with_default(LevelFilter::TRACE),
     };
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(level))
-        .with_writer(|| LossyStderr)
-        .log_internal_errors(false);
-    match format {
-        Format::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
-        Format::Json => lines.json().flatten_event(true).init(),
-    }
+    let lines = fmt::layer().with_writer(|| LossyStderr).log_internal_errors(false);
+    let lines = match format {
+        Format::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
+        Format::Json => lines.json().flatten_event(true).boxed(),
+    };
+    registry().with(lines).with(filter).init();
 }

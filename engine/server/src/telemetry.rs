@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    Layer as _, fmt, layer::SubscriberExt as _, registry, util::SubscriberInitExt as _,
+};
 
 pub use crate::log_writer::LossyStderr;
 use crate::{
@@ -64,19 +66,16 @@ impl Drop for Log {
 /// # Errors
 /// If the filter is none, or there is a log already.
 pub fn install(config: &ServerConfig) -> Result<Log, Error> {
-    let filter = env_filter(&config.telemetry.log_filter)?;
+    let text = &config.telemetry.log_filter;
+    let filter = filter::parse(text).ok_or_else(|| Error::Filter { got: text.clone() })?;
     let writer = LogWriter::start(io::stderr()).map_err(Error::Thread)?;
     // What the library says about a line that it could not write, it says on stderr and panics if it cannot.
-    let lines = fmt()
-        .with_env_filter(filter)
-        .with_writer(writer.clone())
-        .with_target(true)
-        .log_internal_errors(false);
-    let installed = match config.telemetry.log_format {
-        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).finish().try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).finish().try_init(),
+    let lines = fmt::layer().with_writer(writer.clone()).with_target(true).log_internal_errors(false);
+    let lines = match config.telemetry.log_format {
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    installed.map_err(|_| Error::Installed)?;
+    registry().with(lines).with(filter).try_init().map_err(|_| Error::Installed)?;
     panic::set_hook(Box::new(log_panic));
     Ok(Log { writer })
 }
@@ -88,9 +87,4 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let location = panic.location().map(ToString::to_string).unwrap_or_default();
     let message = panic.payload_as_str().unwrap_or("no message");
     tracing::error!(thread, location, message, "a thread panicked");
-}
-
-fn env_filter(text: &str) -> Result<EnvFilter, Error> {
-    let parsed = EnvFilter::builder().parse(text).ok().filter(|_| filter::is_one(text));
-    parsed.ok_or_else(|| Error::Filter { got: text.to_owned() })
 }

@@ -195,36 +195,55 @@ pub(crate) mod address {
 
 /// Log filters.
 pub(crate) mod filter {
+    use tracing_subscriber::filter::{LevelFilter, Targets};
+
     /// What a filter is, for messages.
     pub(crate) const EXPECTED: &str = "a level (off, error, warn, info, debug or trace), or target=level pairs with \
                                        commas between, such as info,levada_broker=debug";
 
-    /// True if every part is a level or a target with one: a target alone would silence all others.
-    pub(crate) fn is_one(text: &str) -> bool {
-        let level = |word: &str| {
-            ["off", "error", "warn", "info", "debug", "trace"]
-                .iter()
-                .any(|level| level.eq_ignore_ascii_case(word))
-        };
-        text.split(',').all(|part| match part.trim().rsplit_once('=') {
-            None => level(part.trim()),
-            Some((target, word)) => !target.trim().is_empty() && level(word.trim()),
+    /// The filter that a text means; `None` if a part is neither a level nor a target with one: a target alone would
+    /// silence all others.
+    pub(crate) fn parse(text: &str) -> Option<Targets> {
+        text.split(',').try_fold(Targets::new(), |filter, part| match part.trim().rsplit_once('=') {
+            None => Some(filter.with_default(level(part.trim())?)),
+            Some((target, _)) if target.trim().is_empty() => None,
+            Some((target, word)) => Some(filter.with_target(target.trim(), level(word.trim())?)),
         })
+    }
+
+    /// The level of a word; numbers are none.
+    fn level(word: &str) -> Option<LevelFilter> {
+        word.parse().ok().filter(|_| word.starts_with(|first: char| first.is_ascii_alphabetic()))
     }
 
     #[cfg(test)]
     mod tests {
+        use tracing::Level;
+
         use super::*;
 
         #[test]
         fn a_filter_is_a_level_or_pairs() {
             for text in ["info", "OFF", "warn,levada_server=debug", "levada=trace, debug"] {
-                assert!(is_one(text), "{text}");
+                assert!(parse(text).is_some(), "{text}");
             }
-            for text in
-                ["loud", "", "info,", "levada_server", "levada_server=loud", "=info", "levada_server="]
-            {
-                assert!(!is_one(text), "{text}");
+            let filter = parse("warn, levada_server = debug").unwrap();
+            let passes =
+                |target| [Level::WARN, Level::DEBUG].map(|level| filter.would_enable(target, &level));
+            assert_eq!(passes("levada_server::quic"), [true, true]);
+            assert_eq!(passes("levada_broker"), [true, false]);
+            for text in [
+                "loud",
+                "",
+                "info,",
+                "levada_server",
+                "levada_server=loud",
+                "=info",
+                "levada_server=",
+                "3",
+                "x=3",
+            ] {
+                assert!(parse(text).is_none(), "{text}");
             }
         }
     }

@@ -24,7 +24,7 @@ use std::{
 
 use figment::{
     Figment,
-    providers::{Env, Format as _, Toml},
+    providers::{Env, Serialized},
     value::Uncased,
 };
 use levada_protocol::error::ErrorCode;
@@ -199,13 +199,12 @@ impl ServerConfig {
         if let Some(path) = file {
             let text = std::fs::read_to_string(path)
                 .map_err(|source| Error::File { path: path.to_owned(), source })?;
-            let syntax = text.parse::<toml::Table>();
-            syntax.map_err(|error| {
+            let table = text.parse::<toml::Table>().map_err(|error| {
                 in_text(path, &text, &error, |message| format!("expected TOML: {message}"))
             })?;
             // Read alone first: only the TOML reader itself knows the line of a mistake.
             toml::from_str::<Self>(&text).map_err(|error| in_text(path, &text, &error, wording::ours))?;
-            figment = figment.merge(Toml::string(&text));
+            figment = figment.merge(Serialized::defaults(table));
         }
         check_environment()?;
         let settings: Vec<(String, String)> =

@@ -32,7 +32,7 @@ section! {
 impl TelemetryConfig {
     pub(super) fn check(&self) -> Result<(), Error> {
         let filter = &self.log_filter;
-        let is_filter = units::filter::is_one(filter);
+        let is_filter = units::filter::parse(filter).is_some();
         require("telemetry.log_filter", is_filter, format_args!("{filter:?}"), units::filter::EXPECTED)
     }
 }

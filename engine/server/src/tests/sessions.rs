@@ -12,6 +12,9 @@ use levada_protocol::{
     request::{Hello, Open, Opened, Read, Request, RequestEnvelope, Response},
 };
 use tokio::time::Duration;
+use tracing_subscriber::{
+    filter::Targets, fmt, layer::SubscriberExt as _, registry, util::SubscriberInitExt as _,
+};
 
 use super::{
     against,
@@ -230,8 +233,8 @@ async fn a_stream_in_a_trace_has_a_span_that_says_so() {
     let lines = Lines::default();
     let writer = lines.clone();
     // For the whole process: what one thread sees of a callsite, others decide too. No other test sets one.
-    let log = tracing_subscriber::fmt().with_env_filter("levada_server=debug").with_ansi(false);
-    log.with_writer(move || writer.clone()).try_init().unwrap();
+    let log = fmt::layer().with_writer(move || writer.clone()).with_ansi(false);
+    registry().with(log).with("levada_server=debug".parse::<Targets>().unwrap()).try_init().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     against(config(&dir), async |server| {

@@ -44,6 +44,10 @@ const DELIVERY_TIMEOUT_MAX: Duration = Duration::from_secs(6 * 24 * 3600);
 /// While so many batches are unanswered, events gather until their batch is full or one of those is answered.
 const IN_FLIGHT_PARTIAL: usize = 4;
 
+/// The buffer of a publisher that does not choose one: at least so much, and so much for each partition.
+const BUFFER_BYTES_LEAST: usize = 8 * 1024 * 1024;
+const BUFFER_BYTES_PER_PARTITION: usize = 32 * 1024;
+
 /// One publish call in so many counts against the task's budget.
 const CALLS_PER_BUDGET: u32 = 8;
 
@@ -60,9 +64,10 @@ pub struct PublisherOptions {
     pub in_flight: usize,
     /// What an acknowledgement promises; never less than the topic's own setting. Default: as the topic.
     pub durability: Option<Durability>,
-    /// Bytes of events not yet acknowledged at which [`Publisher::publish`] waits. Default 8 MiB. One event
-    /// more may be let in.
-    pub buffer_bytes: usize,
+    /// Bytes of events not yet acknowledged at which [`Publisher::publish`] waits. By default (`None`) 8 MiB, and
+    /// 32 KiB for each partition of a topic with more than 256: batches of few events cost the engine about as much as
+    /// full ones. One event more may be let in.
+    pub buffer_bytes: Option<usize>,
     /// How long to try before an event's ticket fails, and how long to wait for room. Default 2 min, at most
     /// 6 days.
     pub delivery_timeout: Duration,
@@ -75,7 +80,7 @@ impl Default for PublisherOptions {
             linger: Duration::ZERO,
             in_flight: 32,
             durability: None,
-            buffer_bytes: 8 * 1024 * 1024,
+            buffer_bytes: None,
             delivery_timeout: Duration::from_secs(120),
         }
     }
@@ -104,7 +109,7 @@ impl PublisherOptions {
         let batch_bytes = within(batch_bytes, limits.batch_body_bytes_max);
         let in_flight = range("in_flight", self.in_flight, PRODUCER_IN_FLIGHT_MAX)?;
         let in_flight = within(in_flight, u64::from(limits.producer_in_flight_max));
-        range("buffer_bytes", self.buffer_bytes, usize::MAX)?;
+        range("buffer_bytes", self.buffer_bytes.unwrap_or(BUFFER_BYTES_LEAST), usize::MAX)?;
         if self.delivery_timeout > DELIVERY_TIMEOUT_MAX {
             return Err(Error::Config {
                 what: format!("delivery_timeout must be at most 6 days, got {:?}", self.delivery_timeout),
@@ -118,6 +123,10 @@ impl PublisherOptions {
             delivery_timeout: self.delivery_timeout,
         })
     }
+}
+
+fn buffer_bytes(partitions: u16) -> usize {
+    BUFFER_BYTES_LEAST.max(usize::from(partitions) * BUFFER_BYTES_PER_PARTITION)
 }
 
 /// Publishes to one topic. Cheap to clone; clones share batches, buffer and identity.
@@ -158,7 +167,7 @@ impl Publisher {
         let core = Core::new(
             lane_options,
             options.durability,
-            options.buffer_bytes,
+            options.buffer_bytes.unwrap_or_else(|| buffer_bytes(partitions)),
             partitions,
             clock::producer_id()?,
         );

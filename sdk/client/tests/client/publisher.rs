@@ -173,7 +173,7 @@ async fn a_full_buffer_holds_publishers_back_and_bounds_memory() {
     let engine = Engine::start(1);
     let client = engine.client().await;
     let buffer_bytes = 64 * 1024;
-    let options = PublisherOptions { buffer_bytes, ..PublisherOptions::default() };
+    let options = PublisherOptions { buffer_bytes: Some(buffer_bytes), ..PublisherOptions::default() };
     let publisher = client.publisher("orders", options).await.unwrap();
     engine.inner.change(|world| world.reactions.extend(vec![Reaction::Hold; 8]));
     let payload = Bytes::from(vec![1; 1_000]);
@@ -404,7 +404,7 @@ async fn nothing_lingers_while_somebody_waits_for_room() {
     let client = engine.client().await;
     let options = PublisherOptions {
         linger: Duration::from_secs(3600),
-        buffer_bytes: 1_000,
+        buffer_bytes: Some(1_000),
         ..PublisherOptions::default()
     };
     let publisher = client.publisher("orders", options).await.unwrap();
