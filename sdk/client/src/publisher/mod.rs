@@ -346,3 +346,15 @@ impl Shared {
         self.change(|core, ended| core.fail(error, ended));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_of_many_partitions_gets_room_for_half_a_full_batch_of_each() {
+        let half_a_batch = PublisherOptions::default().batch_bytes / 2;
+        assert_eq!(buffer_bytes(1), BUFFER_BYTES_LEAST);
+        assert_eq!(buffer_bytes(1_000), 1_000 * half_a_batch);
+    }
+}
