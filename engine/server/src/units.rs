@@ -206,9 +206,14 @@ pub(crate) mod filter {
     pub(crate) fn parse(text: &str) -> Option<Targets> {
         text.split(',').try_fold(Targets::new(), |filter, part| match part.trim().rsplit_once('=') {
             None => Some(filter.with_default(level(part.trim())?)),
-            Some((target, _)) if target.trim().is_empty() => None,
-            Some((target, word)) => Some(filter.with_target(target.trim(), level(word.trim())?)),
+            Some((target, word)) => Some(filter.with_target(module(target.trim())?, level(word.trim())?)),
         })
+    }
+
+    /// A target, which is the path of a module or its beginning.
+    fn module(target: &str) -> Option<&str> {
+        let is_path = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':');
+        (!target.is_empty() && target.bytes().all(is_path)).then_some(target)
     }
 
     /// The level of a word; numbers are none.
@@ -242,6 +247,9 @@ pub(crate) mod filter {
                 "levada_server=",
                 "3",
                 "x=3",
+                "*=debug",
+                "a=b=debug",
+                "levada_server[stream]=debug",
             ] {
                 assert!(parse(text).is_none(), "{text}");
             }

@@ -64,9 +64,9 @@ pub struct PublisherOptions {
     pub in_flight: usize,
     /// What an acknowledgement promises; never less than the topic's own setting. Default: as the topic.
     pub durability: Option<Durability>,
-    /// Bytes of events not yet acknowledged at which [`Publisher::publish`] waits. By default (`None`) 8 MiB, and
-    /// 32 KiB for each partition of a topic with more than 256: batches of few events cost the engine about as much as
-    /// full ones. One event more may be let in.
+    /// Bytes of events not yet acknowledged at which [`Publisher::publish`] waits. By default (`None`) the
+    /// larger of 8 MiB and 32 KiB for each partition of the topic: batches of few events cost the engine about as much
+    /// as full ones. One event more may be let in.
     pub buffer_bytes: Option<usize>,
     /// How long to try before an event's ticket fails, and how long to wait for room. Default 2 min, at most
     /// 6 days.
