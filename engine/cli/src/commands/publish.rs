@@ -24,6 +24,8 @@ use super::{
 };
 use crate::{args::PublishArgs, client, failure::code_of};
 
+/// Last offsets of up to this many partitions are shown to people.
+const OFFSETS_SHOWN_MAX: usize = 16;
 /// Lines read ahead of their publishing.
 const LINES_AHEAD: usize = 1_024;
 /// Events published ahead of their acknowledgement, at most; the client's own buffer is a limit in bytes.
@@ -190,6 +192,9 @@ impl Summary {
             [] => published,
             [only] if only.partition == 0 => format!("{published}, last offset {}", only.offset),
             [only] => format!("{published}, last offset {} in partition {}", only.offset, only.partition),
+            many if many.len() > OFFSETS_SHOWN_MAX => {
+                format!("{published}, in {} partitions (--output json has their last offsets)", many.len())
+            }
             many => {
                 let offsets: Vec<String> =
                     many.iter().map(|last| format!("{}:{}", last.partition, last.offset)).collect();
@@ -219,4 +224,25 @@ async fn await_tickets(
         published: published.get(),
         last: last.iter().filter_map(position).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_offsets_of_few_partitions_are_shown_and_of_many_counted() {
+        let text = |partitions: u16| {
+            let last = (0..partitions).map(|partition| Last { partition, offset: 7 }).collect();
+            Summary { topic: "t".to_owned(), published: 9, last }.text()
+        };
+        assert_eq!(text(0), "published 9 events to t");
+        assert_eq!(text(1), "published 9 events to t, last offset 7");
+        assert_eq!(text(2), "published 9 events to t, last offsets by partition 0:7 1:7");
+        assert!(text(16).ends_with(" 14:7 15:7"));
+        assert_eq!(
+            text(17),
+            "published 9 events to t, in 17 partitions (--output json has their last offsets)"
+        );
+    }
 }
