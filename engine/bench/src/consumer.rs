@@ -85,15 +85,14 @@ impl Consumer {
             let Some(delivery) = next else { break };
             let now = self.clock.now();
             let before = ledger.distinct();
-            for (_, _, event) in delivery.events() {
-                let stamp = event.payload().and_then(|payload| Stamp::read(self.layout, payload));
-                ledger.enter(delivery.partition(), stamp);
-                if let Some(stamp) = stamp
-                    && self.times(stamp)
-                {
+            let stamps = delivery.events().map(|(_, _, event)| {
+                let stamp = event.payload().and_then(|payload| Stamp::read(self.layout, payload))?;
+                if self.times(stamp) {
                     latencies.record(now.saturating_sub(stamp.sent));
                 }
-            }
+                Some(stamp)
+            });
+            ledger.enter(delivery.partition(), stamps);
             delivery.ack();
             self.progress.last.fetch_max(now, Ordering::Release);
             self.progress.arrived.fetch_add(ledger.distinct() - before, Ordering::AcqRel);
@@ -126,11 +125,12 @@ pub(crate) async fn read_back(
     let partitions = reader.began_at().iter().map(|place| place.partition + 1).max().unwrap_or(1);
     let mut ledger = Ledger::new(partitions);
     while let Some(delivery) = reader.next().await? {
-        for (offset, _, event) in delivery.events() {
+        let stamps = delivery.events().map(|(offset, _, event)| {
             let stamp = event.payload().and_then(|payload| Stamp::read(layout, payload));
-            ledger.enter(delivery.partition(), stamp);
             see(offset.0, stamp);
-        }
+            stamp
+        });
+        ledger.enter(delivery.partition(), stamps);
     }
     Ok(ledger)
 }

@@ -1,5 +1,7 @@
 //! Keeps account of what arrived: every expected event once, in order. The bench's word `complete` comes from here.
 
+use std::ops::Range;
+
 use levada_protocol::ids::PartitionId;
 use levada_rig::arrivals::{Rising, Seen};
 use serde::Serialize;
@@ -9,8 +11,8 @@ use crate::stamp::Stamp;
 /// Sequences above this are not ours: more than any run publishes.
 const SEQUENCES_MAX: u64 = 1 << 32;
 
-/// Lanes above this are not ours.
-const LANES_MAX: usize = 1 << 20;
+/// Lanes from this on are not ours.
+const LANES_MAX: u64 = 1 << 20;
 
 /// What arrived at one place.
 #[derive(Debug, Clone)]
@@ -29,6 +31,12 @@ struct Lane {
     seen: Seen,
     /// Per partition.
     rising: Vec<Rising>,
+}
+
+/// Events of one lane that follow on each other.
+struct Row {
+    lane: u64,
+    sequences: Range<u64>,
 }
 
 /// What is wrong with what arrived.
@@ -73,29 +81,52 @@ impl Ledger {
         self.received - self.twice - self.foreign
     }
 
-    /// Enters one event; `None` is a payload that is no stamp.
+    /// Enters the events of one delivery, in its order; `None` is a payload that is no stamp.
     #[inline]
-    pub(crate) fn enter(&mut self, partition: PartitionId, stamp: Option<Stamp>) {
-        self.received += 1;
-        let ours = stamp.filter(|stamp| stamp.sequence < SEQUENCES_MAX);
-        let lane = ours.and_then(|stamp| usize::try_from(stamp.lane).ok()).filter(|lane| *lane < LANES_MAX);
-        let (Some(stamp), Some(index)) = (ours, lane) else {
-            self.foreign += 1;
+    pub(crate) fn enter(&mut self, partition: PartitionId, stamps: impl Iterator<Item = Option<Stamp>>) {
+        // Most often one lane's events follow on each other, and are one entry.
+        let mut row = Row { lane: 0, sequences: 0..0 };
+        for stamp in stamps {
+            self.received += 1;
+            let Some(stamp) = stamp.filter(|it| it.sequence < SEQUENCES_MAX && it.lane < LANES_MAX) else {
+                self.foreign += 1;
+                continue;
+            };
+            if stamp.lane == row.lane && stamp.sequence == row.sequences.end {
+                row.sequences.end += 1;
+            } else {
+                self.enter_row(partition, &row);
+                row = Row { lane: stamp.lane, sequences: stamp.sequence..stamp.sequence + 1 };
+            }
+        }
+        self.enter_row(partition, &row);
+    }
+
+    fn enter_row(&mut self, partition: PartitionId, row: &Row) {
+        let (Ok(index), sequences) = (usize::try_from(row.lane), row.sequences.clone()) else { return };
+        if sequences.is_empty() {
             return;
-        };
+        }
         if index >= self.lanes.len() {
             self.lanes.resize_with(index + 1, Lane::default);
         }
-        let lane = &mut self.lanes[index];
-        if lane.seen.mark(stamp.sequence) {
-            self.twice += 1;
-            return;
-        }
-        let partition = usize::from(partition.0);
+        let (lane, partition) = (&mut self.lanes[index], usize::from(partition.0));
         if partition >= lane.rising.len() {
             lane.rising.resize(self.partitions.max(partition + 1), Rising::default());
         }
-        self.disordered += u64::from(lane.rising[partition].is_late(stamp.sequence));
+        let rising = &mut lane.rising[partition];
+        if sequences.end - sequences.start > 1 && lane.seen.mark_range(sequences.clone()) {
+            self.disordered += rising.late_of(sequences);
+            return;
+        }
+        for sequence in sequences {
+            // One that is there again says nothing about the order.
+            if lane.seen.mark(sequence) {
+                self.twice += 1;
+            } else {
+                self.disordered += u64::from(rising.is_late(sequence));
+            }
+        }
     }
 
     /// Takes in what another consumer of the same subscription got. Between consumers there is no order.
@@ -138,7 +169,8 @@ mod tests {
     fn ledger(entries: &[(u16, u64, u64)]) -> Ledger {
         let mut ledger = Ledger::new(2);
         for &(partition, lane, sequence) in entries {
-            ledger.enter(PartitionId(partition), Some(Stamp { lane, sequence, sent: 0 }));
+            let stamp = Stamp { lane, sequence, sent: 0 };
+            ledger.enter(PartitionId(partition), [Some(stamp)].into_iter());
         }
         ledger
     }
@@ -160,13 +192,34 @@ mod tests {
     #[test]
     fn what_nobody_sent_is_unexpected() {
         let mut arrived = ledger(&[(0, 0, 0), (0, 0, 9), (0, 5, 0), (0, 0, u64::MAX)]);
-        arrived.enter(PartitionId(0), None);
+        arrived.enter(PartitionId(0), [None].into_iter());
         let verdict = arrived.verdict(&[1], |_| true);
         assert_eq!(verdict, Verdict { unexpected: 4, ..Verdict::default() });
         let filtered = ledger(&[(0, 0, 0), (0, 0, 2)]).verdict(&[4], |sequence| sequence % 2 == 0);
         assert!(filtered.is_complete());
         let leaked = ledger(&[(0, 0, 0), (0, 0, 1), (0, 0, 2)]).verdict(&[4], |sequence| sequence % 2 == 0);
         assert_eq!(leaked.unexpected, 1);
+    }
+
+    #[test]
+    fn a_delivery_is_entered_as_its_events_are_one_by_one() {
+        let stamp = |lane, sequence| Some(Stamp { lane, sequence, sent: 0 });
+        let orders: [&[(u64, u64)]; 5] = [
+            &[(0, 0), (0, 1), (0, 2), (1, 0), (0, 3)],
+            &[(0, 2), (0, 3), (0, 0), (0, 1), (0, 2), (0, 4)],
+            &[(1, 0), (0, 1), (1, 1), (0, 2), (1, 2)],
+            &[(0, 0), (LANES_MAX, 1), (0, 1), (0, SEQUENCES_MAX)],
+            &[],
+        ];
+        for order in orders {
+            let mut whole = Ledger::new(1);
+            let stamps = order.iter().map(|(lane, sequence)| stamp(*lane, *sequence));
+            whole.enter(PartitionId(0), stamps.chain([None]));
+            let mut single = ledger(&order.iter().map(|(lane, at)| (0, *lane, *at)).collect::<Vec<_>>());
+            single.enter(PartitionId(0), [None].into_iter());
+            let verdict = |ledger: &Ledger| (ledger.distinct(), ledger.verdict(&[5, 3], |_| true));
+            assert_eq!(verdict(&whole), verdict(&single), "{order:?}");
+        }
     }
 
     #[test]

@@ -84,12 +84,23 @@ impl Log {
             return Ok(found);
         }
         let partition = self.partition();
-        let (from, end) = (range.start, partition.end().min(range.end));
+        // What the tail holds needs no disk: the next read finds it there.
+        let tail = partition.tail.start().filter(|start| *start > range.start);
+        let (from, end) = (range.start, partition.end().min(range.end).min(tail.unwrap_or(Offset(u64::MAX))));
         let bytes_max = bytes_max.min(STORE_READ_BYTES);
         let log = self.clone();
         let read = blocking(move || log.read_store(from, end, bytes_max)).await;
         let error = match read {
-            Ok(pieces) if pieces.first().is_some_and(|first| first.run.base <= from) => {
+            Ok(mut pieces) if pieces.first().is_some_and(|first| first.run.base <= from) => {
+                let read: usize = pieces.iter().map(|piece| piece.run.batches.len()).sum();
+                let reached = pieces.last().map(LogSlice::end).filter(|reached| *reached < range.end);
+                // With what the tail has behind it, where there is room for that.
+                if let (Some(reached), Some(room)) =
+                    (reached, bytes_max.checked_sub(read).filter(|it| *it > 0))
+                {
+                    let more = partition.tail.read(reached, room).unwrap_or_default();
+                    pieces.extend(more.into_iter().filter(|piece| piece.run.base < range.end));
+                }
                 return Ok(ReadOutcome::Pieces(pieces));
             }
             // Retention may have moved while the store was read.

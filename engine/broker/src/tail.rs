@@ -88,6 +88,12 @@ impl Tail {
         Some(pieces)
     }
 
+    /// The first offset that is here; `None` if nothing is.
+    pub(crate) fn start(&self) -> Option<Offset> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.pieces.front().map(|oldest| oldest.run.base)
+    }
+
     /// Drops everything.
     pub(crate) fn clear(&self) {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).clear(&self.budget);

@@ -1,6 +1,8 @@
 //! What has arrived of numbered events: which, and whether in order. The accounts of the demo and of the bench are made
 //! of it; what the numbers mean is theirs.
 
+use std::{iter, ops::Range};
+
 /// Numbers that were seen, one bit each.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
@@ -21,6 +23,23 @@ impl Seen {
         let seen = self.words[word] & bit != 0;
         self.words[word] |= bit;
         seen
+    }
+
+    /// Marks all numbers of a range, unless one of them was seen before: then it marks none and returns false.
+    ///
+    /// # Panics
+    /// As [`Seen::mark`].
+    pub fn mark_range(&mut self, numbers: Range<u64>) -> bool {
+        if words(&numbers).any(|(word, bits)| self.words.get(word).is_some_and(|seen| seen & bits != 0)) {
+            return false;
+        }
+        for (word, bits) in words(&numbers) {
+            if word >= self.words.len() {
+                self.words.resize((word + 1).next_power_of_two(), 0);
+            }
+            self.words[word] |= bits;
+        }
+        true
     }
 
     /// True if the number was seen.
@@ -70,6 +89,25 @@ impl Rising {
         self.next = number + 1;
         false
     }
+
+    /// Takes the next numbers, which follow on each other; returns how many of them come too late.
+    pub fn late_of(&mut self, numbers: Range<u64>) -> u64 {
+        let late = self.next.min(numbers.end).saturating_sub(numbers.start);
+        self.next = self.next.max(numbers.end);
+        late
+    }
+}
+
+/// The words that a range has bits in, with those bits.
+fn words(numbers: &Range<u64>) -> impl Iterator<Item = (usize, u64)> {
+    let (mut from, end) = (numbers.start, numbers.end);
+    iter::from_fn(move || {
+        let until = end.min((from / 64 + 1) * 64);
+        let count = until.checked_sub(from).filter(|count| *count > 0)?;
+        let (word, bit) = position(from);
+        from = until;
+        Some((word, (u64::MAX >> (64 - count)) * bit))
+    })
 }
 
 #[inline]
@@ -93,6 +131,35 @@ mod tests {
         other.mark(200);
         other.mark(1_000);
         assert_eq!((seen.absorb(&other), seen.count()), (1, 3));
+    }
+
+    #[test]
+    fn a_range_is_marked_whole_or_not_at_all() {
+        for range in [0..1, 5..63, 64..128, 65..130, 131..400, 7..7] {
+            let (mut whole, mut single) = (Seen::default(), Seen::default());
+            for number in [4, 63, 130] {
+                assert_eq!((whole.mark(number), single.mark(number)), (false, false));
+            }
+            assert!(whole.mark_range(range.clone()), "{range:?}");
+            range.clone().for_each(|number| assert!(!single.mark(number)));
+            let same = (0..500).all(|number| whole.has(number) == single.has(number));
+            assert!(same, "{range:?}");
+        }
+        let mut seen = Seen::default();
+        seen.mark(63);
+        for range in [0..64, 63..64, 60..300] {
+            assert!(!seen.mark_range(range));
+        }
+        assert_eq!(seen.count(), 1);
+    }
+
+    #[test]
+    fn numbers_that_follow_on_each_other_are_late_as_they_are_one_by_one() {
+        for range in [0..5, 5..9, 3..12, 7..7, 20..22, 0..30] {
+            let (mut whole, mut single) = (Rising { next: 8 }, Rising { next: 8 });
+            let late = range.clone().filter(|number| single.is_late(*number)).count() as u64;
+            assert_eq!((whole.late_of(range.clone()), whole.next), (late, single.next), "{range:?}");
+        }
     }
 
     #[test]

@@ -59,7 +59,7 @@ section! {
         direct_writes: bool = true;
         /// Threads that flush and compact.
         background_jobs: i32 = 2;
-        /// Memory for blocks of rows and keys. The log's large values bypass it.
+        /// Memory for blocks of rows of all families but the log's.
         #[serde(with = "units::size")]
         block_cache_bytes: ByteSize = ByteSize::mib(16);
         /// Files held open, and no more than half of the descriptors that the process may have.
@@ -84,6 +84,9 @@ section! {
         /// The part of all blob bytes that must be garbage before the live bytes of the oldest files are rewritten: 0
         /// to 1.
         blob_garbage_max: f64 = 0.5;
+        /// Memory for blocks of the log's keys and small values. Large values bypass it.
+        #[serde(with = "units::size")]
+        block_cache_bytes: ByteSize = ByteSize::mib(8);
         /// The part of the blob files, the oldest first, that one such round rewrites: 0 to 1.
         blob_pass: f64 = 0.25;
     }
@@ -138,6 +141,7 @@ impl RocksdbLogConfig {
         number("rocksdb_log.memtables_max", self.memtables_max, 2..=64)?;
         size("rocksdb_log.blob_bytes_min", self.blob_bytes_min, ByteSize::b(0)..=ByteSize::gib(1))?;
         size("rocksdb_log.blob_file_bytes", self.blob_file_bytes, ByteSize::kib(64)..=ByteSize::tib(1))?;
+        size("rocksdb_log.block_cache_bytes", self.block_cache_bytes, ByteSize::kib(64)..=ByteSize::tib(1))?;
         number("rocksdb_log.blob_garbage_max", self.blob_garbage_max, 0.0..=1.0)?;
         number("rocksdb_log.blob_pass", self.blob_pass, 0.0..=1.0)
     }
@@ -148,6 +152,7 @@ impl RocksdbLogConfig {
             memtables_max: self.memtables_max,
             blob_bytes_min: self.blob_bytes_min.as_u64(),
             blob_file_bytes: self.blob_file_bytes.as_u64(),
+            block_cache_bytes: bytes(self.block_cache_bytes),
             blob_garbage_max: self.blob_garbage_max,
             blob_pass: self.blob_pass,
         }

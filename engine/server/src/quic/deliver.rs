@@ -1,11 +1,15 @@
-//! Frames of deliveries for consumers and readers: heads are written for each, stored bytes are shared.
+//! Frames of deliveries for consumers and readers: heads are written for each, stored bytes are shared unless they are
+//! few.
 
 use bytes::{Bytes, BytesMut};
 use levada_broker::{Content, Delivery};
 use levada_protocol::{
-    deliver::{DELIVER_HEADER_BYTES, EndEntry, RUN_HEADER_BYTES},
+    deliver::{DELIVER_HEADER_BYTES, EndEntry, RUN_HEADER_BYTES, Run},
     frame::FRAME_HEADER_BYTES,
 };
+
+/// Batches of a run up to this size are copied; larger ones are shared with whoever else gets them.
+const COPIED_BYTES_MAX: usize = 16 * 1024;
 
 /// Appends a whole frame to `chunks`, to be written in order.
 pub(super) fn encode(content: Content, chunks: &mut Vec<Bytes>) {
@@ -16,18 +20,31 @@ pub(super) fn encode(content: Content, chunks: &mut Vec<Bytes>) {
     }
 }
 
-/// Two chunks a run: its head, the first of which begins with the frame's, and its batches.
+/// A chunk for the batches of each run and one for what comes before them. Small batches are copied to the heads
+/// around them: the transport looks at every chunk that waits to be sent for each of its packets.
 fn encode_delivery(delivery: Delivery, chunks: &mut Vec<Bytes>) {
     let Delivery { header, runs } = delivery;
     let runs_len = runs.iter().map(|run| RUN_HEADER_BYTES + run.batches.len()).sum();
-    let heads_len = FRAME_HEADER_BYTES + DELIVER_HEADER_BYTES + runs.len() * RUN_HEADER_BYTES;
-    let mut heads = BytesMut::with_capacity(heads_len);
+    let copied = |run: &Run| RUN_HEADER_BYTES + if is_copied(run) { run.batches.len() } else { 0 };
+    let copied_len = FRAME_HEADER_BYTES + DELIVER_HEADER_BYTES + runs.iter().map(copied).sum::<usize>();
+    let mut heads = BytesMut::with_capacity(copied_len);
     heads.extend_from_slice(&header.frame_prefix(runs_len));
     for run in runs {
         heads.extend_from_slice(&run.header().bytes());
-        chunks.push(heads.split().freeze());
-        chunks.push(run.batches);
+        if is_copied(&run) {
+            heads.extend_from_slice(&run.batches);
+        } else {
+            chunks.push(heads.split().freeze());
+            chunks.push(run.batches);
+        }
     }
+    if !heads.is_empty() {
+        chunks.push(heads.freeze());
+    }
+}
+
+fn is_copied(run: &Run) -> bool {
+    run.batches.len() <= COPIED_BYTES_MAX
 }
 
 #[cfg(test)]
@@ -58,9 +75,9 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_is_one_frame_that_shares_the_stored_bytes() {
-        let run = |base, batches: &'static [u8]| {
-            let (append_time, batches) = (Timestamp(5), Bytes::from_static(batches));
+    fn a_delivery_is_one_frame_that_shares_large_runs_and_copies_small_ones() {
+        let run = |base, len| {
+            let (append_time, batches) = (Timestamp(5), Bytes::from(vec![base as u8; len]));
             Run { base: Offset(base), append_time, hops: 1, batches }
         };
         let header = DeliverHeader {
@@ -71,13 +88,22 @@ mod tests {
             token: DeliveryToken(9),
             span: 8,
         };
-        let runs = vec![run(10, b"some batches"), run(15, b"more")];
-        let chunks = encoded(Content::Delivery(Delivery { header, runs: runs.clone() }));
-        assert_eq!(chunks.len(), 4);
-        assert_eq!(chunks[1].as_ptr(), runs[0].batches.as_ptr(), "not copied");
-        let (kind, mut payload) = decoded(chunks);
-        assert_eq!((kind, DeliverHeader::read(&mut payload)), (FrameType::Deliver, Ok(header)));
-        assert_eq!(Runs::new(payload).collect::<Result<Vec<_>, _>>(), Ok(runs));
+        let (small, large) = (COPIED_BYTES_MAX, COPIED_BYTES_MAX + 1);
+        for (lens, shared) in [
+            (vec![large, large], vec![1, 3]),
+            (vec![small, small], vec![]),
+            (vec![small, large, 1], vec![1]),
+            (vec![large, 0, small], vec![1]),
+        ] {
+            let runs: Vec<Run> = lens.iter().zip(10..).map(|(len, base)| run(base, *len)).collect();
+            let chunks = encoded(Content::Delivery(Delivery { header, runs: runs.clone() }));
+            let is_shared = |chunk: &Bytes| runs.iter().any(|run| run.batches.as_ptr() == chunk.as_ptr());
+            let found: Vec<usize> = (0..chunks.len()).filter(|at| is_shared(&chunks[*at])).collect();
+            assert_eq!(found, shared, "{lens:?}");
+            let (kind, mut payload) = decoded(chunks);
+            assert_eq!((kind, DeliverHeader::read(&mut payload)), (FrameType::Deliver, Ok(header)));
+            assert_eq!(Runs::new(payload).collect::<Result<Vec<_>, _>>(), Ok(runs));
+        }
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Rocks {
     pub(super) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, Error> {
         let value = self
             .db
-            .get_pinned_cf_opt(self.family(family), key, &read_options(family))
+            .get_pinned_cf(self.family(family), key)
             .map_err(|error| failure::of_read(family, key, &error))?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
@@ -153,17 +153,10 @@ impl Rocks {
     /// An iterator that never leaves `[from, to)`: it neither reads nor steps over what is outside, tombstones
     /// of what retention deleted included.
     fn iterate(&self, family: Family, from: &[u8], to: &[u8]) -> DBRawIterator<'_> {
-        let mut options = read_options(family);
+        let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(from);
         options.set_iterate_upper_bound(to);
         options.set_total_order_seek(true);
         self.db.raw_iterator_cf_opt(self.family(family), options)
     }
-}
-
-/// The log is read in long runs, once each: its blocks would only push others out of the cache.
-fn read_options(family: Family) -> ReadOptions {
-    let mut options = ReadOptions::default();
-    options.fill_cache(family != Family::Log);
-    options
 }

@@ -49,7 +49,7 @@ pub struct RocksOptions {
     pub direct_writes: bool,
     /// Threads that flush and compact. 2: one of each.
     pub background_jobs: i32,
-    /// Memory for blocks of rows and keys. The log's large values bypass it. 16 MiB.
+    /// Memory for blocks of rows of all families but the log. 16 MiB.
     pub block_cache_bytes: usize,
     /// Files held open. 512, and no more than half of the descriptors that the process may have.
     pub files_open_max: i32,
@@ -93,6 +93,10 @@ pub struct LogOptions {
     /// The part of all blob bytes that must be garbage before a compaction rewrites what is left in the oldest
     /// files, from 0 to 1. 0.5: then each byte rewritten gives back at least one.
     pub blob_garbage_max: f64,
+    /// Memory for blocks of its keys and small values; large values bypass it. A reader of many partitions comes back
+    /// to each block for each of them. Apart from the other families' blocks, which a long read would push out. 8 MiB:
+    /// the keys of about 8 GiB of full batches.
+    pub block_cache_bytes: usize,
     /// The part of the blob files, the oldest first, that one such pass rewrites. 0.25: that much room is needed
     /// for a while.
     pub blob_pass: f64,
@@ -105,6 +109,7 @@ impl Default for LogOptions {
             memtables_max: 3,
             blob_bytes_min: 4 * 1024,
             blob_file_bytes: 256 * 1024 * 1024,
+            block_cache_bytes: 8 * MIB,
             blob_garbage_max: 0.5,
             blob_pass: 0.25,
         }
@@ -178,7 +183,7 @@ impl RocksOptions {
         let cache = Cache::new_lru_cache(self.block_cache_bytes);
         let families = Family::ALL.into_iter().map(|family| {
             let options = match family {
-                Family::Log => self.log_family(&cache),
+                Family::Log => self.log_family(),
                 Family::Meta
                 | Family::Catalogue
                 | Family::Cursors
@@ -195,8 +200,8 @@ impl RocksOptions {
         families.chain([chain]).collect()
     }
 
-    fn log_family(&self, cache: &Cache) -> Options {
-        let mut options = family(cache);
+    fn log_family(&self) -> Options {
+        let mut options = family(&Cache::new_lru_cache(self.log.block_cache_bytes));
         options.set_write_buffer_size(self.log.memtable_bytes);
         options.set_max_write_buffer_number(self.log.memtables_max);
         // On a small volume a compaction, which needs the room of a file or two, must be small as well.

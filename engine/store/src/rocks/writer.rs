@@ -86,7 +86,7 @@ impl Writer {
 }
 
 fn batch(rocks: &Rocks, commit: &Commit, link: &Link) -> WriteBatch {
-    let families = Family::ALL.map(|family| rocks.family(family));
+    let mut families = Families { rocks, found: [None; Family::ALL.len()] };
     let capacity = commit.encoded_len()
         + (commit.ops.len() + 2) * OP_OVERHEAD_BYTES
         + APPLIED_KEY.len()
@@ -94,9 +94,9 @@ fn batch(rocks: &Rocks, commit: &Commit, link: &Link) -> WriteBatch {
         + chain::LINK_BYTES;
     let mut batch = WriteBatch::with_capacity_bytes(capacity);
     for op in &commit.ops {
-        add(&mut batch, &families, op);
+        add(&mut batch, &mut families, op);
     }
-    batch.put_cf(&families[usize::from(Family::Meta.number())], APPLIED_KEY, link.applied.encode());
+    batch.put_cf(&families.of(Family::Meta), APPLIED_KEY, link.applied.encode());
     chain::link(&mut batch, link);
     batch
 }
@@ -105,13 +105,27 @@ fn is_stall(error: &rocksdb::Error) -> bool {
     error.kind() == ErrorKind::Incomplete && error.to_string().contains(STALL)
 }
 
-fn add(batch: &mut WriteBatch, families: &[&ColumnFamily; Family::ALL.len()], op: &Op) {
-    let handle = |family: &Family| families[usize::from(family.number())];
+/// The column families that a batch names, each looked up once.
+struct Families<'a> {
+    rocks: &'a Rocks,
+    found: [Option<&'a ColumnFamily>; Family::ALL.len()],
+}
+
+impl<'a> Families<'a> {
+    fn of(&mut self, family: Family) -> &'a ColumnFamily {
+        let found = &mut self.found[usize::from(family.number())];
+        found.get_or_insert_with(|| self.rocks.family(family))
+    }
+}
+
+fn add(batch: &mut WriteBatch, families: &mut Families<'_>, op: &Op) {
     match op {
-        Op::Put { family, key, value } => batch.put_cf(&handle(family), key, value),
-        Op::Delete { family, key } => batch.delete_cf(&handle(family), key),
+        Op::Put { family, key, value } => batch.put_cf(&families.of(*family), key, value),
+        Op::Delete { family, key } => batch.delete_cf(&families.of(*family), key),
         // RocksDB fails the whole batch over a range that is turned round.
-        Op::DeleteRange { family, from, to } if from < to => batch.delete_range_cf(&handle(family), from, to),
+        Op::DeleteRange { family, from, to } if from < to => {
+            batch.delete_range_cf(&families.of(*family), from, to);
+        }
         Op::DeleteRange { .. } => {}
     }
 }

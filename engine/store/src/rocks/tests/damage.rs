@@ -238,7 +238,7 @@ fn every_file_damaged_in_every_way_is_served_whole_or_refused_by_name() {
     let paths: Vec<_> = scene.now.keys().cloned().collect();
     let mut failed = Vec::new();
     for (seed, path) in (1..).zip(paths.iter().cycle().take(paths.len().max(64) * 4)) {
-        let mut rng = Rng(seed * 0x9e37_79b9_7f4a_7c15);
+        let mut rng = Rng(u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15));
         let mut files = scene.now.clone();
         let turn = usize::try_from(seed - 1).unwrap() / paths.len();
         let what = format!("seed {seed}: {}", damage(&mut files, path, turn % 4, &mut rng));
@@ -273,7 +273,7 @@ fn every_file_damaged_in_every_way_is_served_whole_or_refused_by_name() {
 fn a_directory_restored_in_part_is_served_whole_or_refused() {
     let scene = Scene::new();
     for seed in 1..=80 {
-        let mut rng = Rng(seed * 0x9e37_79b9_7f4a_7c15);
+        let mut rng = Rng(u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15));
         let mut files = scene.now.clone();
         let restored: Vec<_> = scene.before.iter().filter(|_| rng.below(2) == 0).collect();
         let what = format!(
