@@ -1,10 +1,19 @@
 //! Durable subscriptions: where they begin, what comes again and when, who gets it, where it ends.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use levada_client::{
     DeleteOptions, Delivery, ErrorCode, Offset, Order, PartitionId, Start, SubscribeOptions,
     SubscriptionOptions, TopicSettings,
+};
+
+use tokio::{
+    sync::{Barrier, watch},
+    task::JoinSet,
 };
 
 use crate::support::{
@@ -114,7 +123,8 @@ async fn a_nack_brings_events_back_in_order_with_the_next_attempt() {
     let client = engine.connect().await;
     events::topic(&client, "orders").await;
     publish_numbers(&client, "orders", 0..10).await;
-    let mut subscriber = events::subscribe(&client, "orders", "s").await;
+    let options = SubscriptionOptions { order: Some(Order::Partition), ..SubscriptionOptions::default() };
+    let mut subscriber = client.subscribe(earliest("orders", "s", options)).await.unwrap();
     let mut first = Vec::new();
     while first.len() < 10 {
         let delivery = next(&mut subscriber).await;
@@ -179,8 +189,9 @@ async fn a_lost_consumer_gives_its_deliveries_back_at_once() {
     events::topic(&client, "orders").await;
     publish_numbers(&client, "orders", 0..5).await;
     // The timeout is half a minute: what comes within the test comes for the disconnect.
-    let mut first = events::subscribe(&doomed, "orders", "s").await;
-    let mut second = events::subscribe(&client, "orders", "s").await;
+    let options = SubscriptionOptions { order: Some(Order::Partition), ..SubscriptionOptions::default() };
+    let mut first = doomed.subscribe(earliest("orders", "s", options.clone())).await.unwrap();
+    let mut second = client.subscribe(earliest("orders", "s", options)).await.unwrap();
     assert!(!first.subscribed().standby);
     assert!(second.subscribed().standby);
     take(&mut first, 5, |_| {}).await;
@@ -198,34 +209,123 @@ async fn a_lost_consumer_gives_its_deliveries_back_at_once() {
 }
 
 #[tokio::test]
-async fn of_ordered_consumers_one_is_active_and_the_next_takes_over() {
-    for order in [Order::Key, Order::Partition] {
-        let engine = Engine::start().await;
-        let client = engine.connect().await;
-        client.create_topic("orders", events::partitions(2)).await.unwrap();
-        let options = SubscriptionOptions { order: Some(order), ..SubscriptionOptions::default() };
-        let named = |name: &str| SubscribeOptions {
-            consumer: name.to_owned(),
-            ..earliest("orders", "s", options.clone())
-        };
-        let mut first = client.subscribe(named("first")).await.unwrap();
-        let mut second = client.subscribe(named("second")).await.unwrap();
-        let events: Vec<_> =
-            (0..200).map(|number| numbered(number).with_key(number.to_le_bytes().to_vec())).collect();
-        events::publish(&client, "orders", events.clone()).await;
-        let got = consume(&mut first, 200).await;
-        assert_eq!(got.len(), 200, "the first gets everything");
-        let described = client.describe_subscription("orders", "s").await.unwrap();
-        assert_eq!(described.consumers, ["first", "second"]);
-        drop(first);
-        events::publish(&client, "orders", events).await;
-        let got = consume(&mut second, 200).await;
-        for partition in 0..2 {
-            let of_it: Vec<u64> =
-                got.iter().filter(|got| got.partition == partition).map(|got| got.offset).collect();
-            assert!(of_it.is_sorted(), "{order:?}: {of_it:?}");
-        }
+async fn where_partitions_are_ordered_one_consumer_is_active_and_the_next_takes_over() {
+    let engine = Engine::start().await;
+    let client = engine.connect().await;
+    client.create_topic("orders", events::partitions(2)).await.unwrap();
+    let options = SubscriptionOptions { order: Some(Order::Partition), ..SubscriptionOptions::default() };
+    let named = |name: &str| SubscribeOptions {
+        consumer: name.to_owned(),
+        ..earliest("orders", "s", options.clone())
+    };
+    let mut first = client.subscribe(named("first")).await.unwrap();
+    let mut second = client.subscribe(named("second")).await.unwrap();
+    let events: Vec<_> =
+        (0..200).map(|number| numbered(number).with_key(number.to_le_bytes().to_vec())).collect();
+    events::publish(&client, "orders", events.clone()).await;
+    let got = consume(&mut first, 200).await;
+    assert_eq!(got.len(), 200, "the first gets everything");
+    let described = client.describe_subscription("orders", "s").await.unwrap();
+    assert_eq!(described.consumers, ["first", "second"]);
+    drop(first);
+    events::publish(&client, "orders", events).await;
+    let got = consume(&mut second, 200).await;
+    for partition in 0..2 {
+        let of_it: Vec<u64> =
+            got.iter().filter(|got| got.partition == partition).map(|got| got.offset).collect();
+        assert!(of_it.is_sorted(), "{of_it:?}");
     }
+}
+
+/// What several consumers do with the events of keys, seen by all of them together.
+#[derive(Default)]
+struct Keys {
+    /// The number of each key's next event.
+    next: HashMap<Vec<u8>, u64>,
+    /// Events that failed once, and those that were settled.
+    failed: BTreeSet<u64>,
+    settled: u64,
+}
+
+impl Keys {
+    /// Takes an event; `None` if it comes after one of its key that has failed and will come again, else whether it is to
+    /// fail. `step` is the distance of the numbers of one key.
+    fn take(&mut self, number: u64, key: &[u8], step: u64) -> Option<bool> {
+        let next = self.next.entry(key.to_vec()).or_insert(number % step);
+        if number > *next {
+            assert!(self.failed.contains(next), "{number} comes before {next}");
+            return None;
+        }
+        assert_eq!(number, *next, "what is settled does not come again");
+        if number.is_multiple_of(7) && self.failed.insert(number) {
+            return Some(true);
+        }
+        *next += step;
+        self.settled += 1;
+        Some(false)
+    }
+}
+
+#[tokio::test]
+async fn consumers_share_the_keys_and_each_key_stays_in_order_whatever_fails() {
+    const EVENTS: u64 = 1_200;
+    const KEYS: u64 = 24;
+    const CONSUMERS: usize = 4;
+    let engine = Engine::start().await;
+    let client = engine.connect().await;
+    client.create_topic("orders", events::partitions(2)).await.unwrap();
+    let events = (0..EVENTS).map(|number| numbered(number).with_key((number % KEYS).to_string()));
+    events::publish(&client, "orders", events.collect::<Vec<_>>()).await;
+    let (done, _) = watch::channel(false);
+    let (keys, mut consumers) = (Arc::new(Mutex::new(Keys::default())), JoinSet::new());
+    let start = Arc::new(Barrier::new(CONSUMERS));
+    for _ in 0..CONSUMERS {
+        let (client, keys, start) = (engine.connect().await, keys.clone(), start.clone());
+        let (done, mut all) = (done.clone(), done.subscribe());
+        consumers.spawn(async move {
+            let few = SubscribeOptions {
+                credit_events: 30,
+                ..earliest("orders", "s", SubscriptionOptions::default())
+            };
+            let mut subscriber = client.subscribe(few).await.unwrap();
+            assert!(!subscriber.subscribed().standby);
+            start.wait().await;
+            let mut own = 0;
+            loop {
+                let next = tokio::select! {
+                    next = subscriber.next() => next,
+                    _ = all.wait_for(|all| *all) => break,
+                };
+                let event = next.unwrap().expect("the subscription exists");
+                let number = number_of(payload(event.event()));
+                let key = event.event().key.clone().expect("every event has a key");
+                let fails = keys.lock().unwrap().take(number, &key, KEYS);
+                match fails {
+                    Some(true) => event.nack(Some(Duration::ZERO)),
+                    Some(false) => {
+                        own += 1;
+                        event.ack();
+                        done.send_replace(keys.lock().unwrap().settled == EVENTS);
+                    }
+                    // It has come back already: the engine refuses this.
+                    None => event.ack(),
+                }
+                tokio::task::yield_now().await;
+            }
+            // Refused acknowledgements are reported here.
+            let _ = subscriber.confirmed().await;
+            own
+        });
+    }
+    let own = within("all events", consumers.join_all()).await;
+    assert_eq!(own.iter().sum::<u64>(), EVENTS);
+    assert!(own.iter().filter(|own| **own > 0).count() > 1, "one got everything: {own:?}");
+    until("all to be settled", async || {
+        let described = client.describe_subscription("orders", "s").await.unwrap();
+        assert_eq!(described.dead_lettered, 0);
+        (described.lag == 0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

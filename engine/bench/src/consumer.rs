@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::{
     clock::Clock,
-    ledger::Ledger,
+    ledger::{Ledger, Ordered},
     producer::STRIDE,
     stamp::{Layout, Stamp},
 };
@@ -54,6 +54,8 @@ pub(crate) enum Timed {
 pub(crate) struct Consumer {
     pub(crate) options: SubscribeOptions,
     pub(crate) layout: Layout,
+    /// Several consumers share the events by their keys: only those are in order.
+    pub(crate) by_key: Option<Ordered>,
     pub(crate) timed: Timed,
     pub(crate) clock: Clock,
     pub(crate) progress: Arc<Progress>,
@@ -74,7 +76,8 @@ impl Consumer {
         self.options.credit_bytes = CREDIT_BYTES;
         let mut subscriber = client.subscribe(self.options.clone()).await?;
         attached();
-        let mut ledger = Ledger::new(subscriber.subscribed().partitions);
+        let order = self.by_key.unwrap_or_else(|| Ordered::ByPartition(subscriber.subscribed().partitions));
+        let mut ledger = Ledger::new(order);
         let mut latencies = Latencies::default();
         loop {
             let next = tokio::select! {
@@ -123,7 +126,7 @@ pub(crate) async fn read_back(
 ) -> anyhow::Result<Ledger> {
     let mut reader = client.read(ReadOptions::new(topic)).await?;
     let partitions = reader.began_at().iter().map(|place| place.partition + 1).max().unwrap_or(1);
-    let mut ledger = Ledger::new(partitions);
+    let mut ledger = Ledger::new(Ordered::ByPartition(partitions));
     while let Some(delivery) = reader.next().await? {
         let stamps = delivery.events().map(|(offset, _, event)| {
             let stamp = event.payload().and_then(|payload| Stamp::read(layout, payload));

@@ -21,6 +21,7 @@ pub(crate) async fn fan_out(output: &Output, target: &mut Target, args: &FanOut)
     let wanted = Wanted {
         count: args.subscribers,
         args: &args.consumer,
+        keys: args.common.keys,
         chain: Vec::new(),
         layout: Layout::Binary,
         timed: if args.rate.is_some() { Timed::All } else { Timed::Sampled },
@@ -60,6 +61,7 @@ pub(crate) async fn catch_up(output: &Output, target: &mut Target, args: &CatchU
     let wanted = Wanted {
         count: 1,
         args: &args.consumer,
+        keys: args.common.keys,
         chain: Vec::new(),
         layout: Layout::Binary,
         timed: Timed::None,

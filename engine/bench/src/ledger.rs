@@ -18,7 +18,7 @@ const LANES_MAX: u64 = 1 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Ledger {
     lanes: Vec<Lane>,
-    partitions: usize,
+    order: Ordered,
     received: u64,
     twice: u64,
     disordered: u64,
@@ -29,14 +29,41 @@ pub(crate) struct Ledger {
 #[derive(Debug, Clone, Default)]
 struct Lane {
     seen: Seen,
-    /// Per partition.
+    /// For each partition or key, as the order is.
     rising: Vec<Rising>,
 }
 
-/// Events of one lane that follow on each other.
+/// Events of one lane and place that follow on each other.
 struct Row {
     lane: u64,
+    place: usize,
     sequences: Range<u64>,
+}
+
+/// Which events of a lane must arrive in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ordered {
+    /// Those of a partition, of so many.
+    ByPartition(u16),
+    /// Those of a key, of so many, which a lane gives its events in turn.
+    ByKey(u32),
+}
+
+impl Ordered {
+    fn places(self) -> usize {
+        match self {
+            Self::ByPartition(partitions) => usize::from(partitions),
+            Self::ByKey(keys) => keys as usize,
+        }
+    }
+
+    #[inline]
+    fn place(self, partition: PartitionId, sequence: u64) -> usize {
+        match self {
+            Self::ByPartition(_) => usize::from(partition.0),
+            Self::ByKey(keys) => usize::try_from(sequence % u64::from(keys.max(1))).unwrap_or(0),
+        }
+    }
 }
 
 /// What is wrong with what arrived.
@@ -70,10 +97,9 @@ impl Verdict {
 }
 
 impl Ledger {
-    /// Nothing has arrived from a topic of so many partitions.
-    pub(crate) fn new(partitions: u16) -> Self {
-        let partitions = usize::from(partitions);
-        Self { lanes: Vec::new(), partitions, received: 0, twice: 0, disordered: 0, foreign: 0 }
+    /// Nothing has arrived.
+    pub(crate) fn new(order: Ordered) -> Self {
+        Self { lanes: Vec::new(), order, received: 0, twice: 0, disordered: 0, foreign: 0 }
     }
 
     /// Events that arrived, each counted once.
@@ -85,24 +111,25 @@ impl Ledger {
     #[inline]
     pub(crate) fn enter(&mut self, partition: PartitionId, stamps: impl Iterator<Item = Option<Stamp>>) {
         // Most often one lane's events follow on each other, and are one entry.
-        let mut row = Row { lane: 0, sequences: 0..0 };
+        let mut row = Row { lane: 0, place: 0, sequences: 0..0 };
         for stamp in stamps {
             self.received += 1;
             let Some(stamp) = stamp.filter(|it| it.sequence < SEQUENCES_MAX && it.lane < LANES_MAX) else {
                 self.foreign += 1;
                 continue;
             };
-            if stamp.lane == row.lane && stamp.sequence == row.sequences.end {
+            let place = self.order.place(partition, stamp.sequence);
+            if stamp.lane == row.lane && place == row.place && stamp.sequence == row.sequences.end {
                 row.sequences.end += 1;
             } else {
-                self.enter_row(partition, &row);
-                row = Row { lane: stamp.lane, sequences: stamp.sequence..stamp.sequence + 1 };
+                self.enter_row(&row);
+                row = Row { lane: stamp.lane, place, sequences: stamp.sequence..stamp.sequence + 1 };
             }
         }
-        self.enter_row(partition, &row);
+        self.enter_row(&row);
     }
 
-    fn enter_row(&mut self, partition: PartitionId, row: &Row) {
+    fn enter_row(&mut self, row: &Row) {
         let (Ok(index), sequences) = (usize::try_from(row.lane), row.sequences.clone()) else { return };
         if sequences.is_empty() {
             return;
@@ -110,11 +137,11 @@ impl Ledger {
         if index >= self.lanes.len() {
             self.lanes.resize_with(index + 1, Lane::default);
         }
-        let (lane, partition) = (&mut self.lanes[index], usize::from(partition.0));
-        if partition >= lane.rising.len() {
-            lane.rising.resize(self.partitions.max(partition + 1), Rising::default());
+        let lane = &mut self.lanes[index];
+        if row.place >= lane.rising.len() {
+            lane.rising.resize(self.order.places().max(row.place + 1), Rising::default());
         }
-        let rising = &mut lane.rising[partition];
+        let rising = &mut lane.rising[row.place];
         if sequences.end - sequences.start > 1 && lane.seen.mark_range(sequences.clone()) {
             self.disordered += rising.late_of(sequences);
             return;
@@ -167,7 +194,7 @@ mod tests {
     use super::*;
 
     fn ledger(entries: &[(u16, u64, u64)]) -> Ledger {
-        let mut ledger = Ledger::new(2);
+        let mut ledger = Ledger::new(Ordered::ByPartition(2));
         for &(partition, lane, sequence) in entries {
             let stamp = Stamp { lane, sequence, sent: 0 };
             ledger.enter(PartitionId(partition), [Some(stamp)].into_iter());
@@ -187,6 +214,17 @@ mod tests {
         let arrived = ledger(&[(0, 0, 0), (0, 0, 2), (0, 0, 1), (0, 0, 2)]);
         let verdict = arrived.verdict(&[4], |_| true);
         assert_eq!(verdict, Verdict { lost: 1, twice: 1, disordered: 1, unexpected: 0 });
+    }
+
+    #[test]
+    fn by_key_only_the_events_of_a_key_have_an_order() {
+        let mut arrived = Ledger::new(Ordered::ByKey(3));
+        for sequence in [1, 0, 4, 2, 3, 8, 5] {
+            let stamp = Stamp { lane: 0, sequence, sent: 0 };
+            arrived.enter(PartitionId(0), [Some(stamp)].into_iter());
+        }
+        let verdict = arrived.verdict(&[9], |sequence| sequence < 6 || sequence == 8);
+        assert_eq!(verdict, Verdict { disordered: 1, ..Verdict::default() }, "5 after 8");
     }
 
     #[test]
@@ -212,7 +250,7 @@ mod tests {
             &[],
         ];
         for order in orders {
-            let mut whole = Ledger::new(1);
+            let mut whole = Ledger::new(Ordered::ByPartition(1));
             let stamps = order.iter().map(|(lane, sequence)| stamp(*lane, *sequence));
             whole.enter(PartitionId(0), stamps.chain([None]));
             let mut single = ledger(&order.iter().map(|(lane, at)| (0, *lane, *at)).collect::<Vec<_>>());

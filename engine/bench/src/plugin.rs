@@ -84,7 +84,15 @@ async fn subscription(
     })
     .await?;
     let chain = rule.chain(kind, args.pass);
-    let wanted = Wanted { count: 1, args: &args.consumer, chain, layout, timed: Timed::None, clock };
+    let wanted = Wanted {
+        count: 1,
+        args: &args.consumer,
+        keys: args.common.keys,
+        chain,
+        layout,
+        timed: Timed::None,
+        clock,
+    };
     let before = target.before().await?;
     let begun = clock.now();
     let subscribing = Subscribing::attach(target, &wanted).await?;

@@ -23,7 +23,7 @@ use crate::{
     clock::Clock,
     consumer::{Consumed, Consumer, Progress, Timed},
     endpoint::Endpoint,
-    ledger::{Ledger, Verdict},
+    ledger::{Ledger, Ordered, Verdict},
     stamp::Layout,
     target::{Address, Target},
 };
@@ -57,10 +57,18 @@ struct Subscription {
 pub(crate) struct Wanted<'a> {
     pub(crate) count: u16,
     pub(crate) args: &'a ConsumerArgs,
+    /// Distinct keys of the events; 0 if they have none.
+    pub(crate) keys: u32,
     pub(crate) chain: Vec<StageSpec>,
     pub(crate) layout: Layout,
     pub(crate) timed: Timed,
     pub(crate) clock: Clock,
+}
+
+impl Wanted<'_> {
+    fn is_shared_by_key(&self) -> bool {
+        self.args.order == OrderArg::Key && self.args.consumers > 1
+    }
 }
 
 /// What all subscriptions got.
@@ -95,6 +103,7 @@ impl Subscribing {
             let consumer = Consumer {
                 options: options(target, &name, wanted),
                 layout: wanted.layout,
+                by_key: wanted.is_shared_by_key().then_some(Ordered::ByKey(wanted.keys)),
                 timed: wanted.timed,
                 clock: wanted.clock,
                 progress: progress.clone(),
@@ -105,7 +114,8 @@ impl Subscribing {
         }
         let (address, counter, all) = (target.address(), attached.clone(), consumers.len());
         let consumers = Endpoint::spawn("consumers", move || consume(address, consumers, counter))?;
-        let unordered = wanted.args.order == OrderArg::None;
+        let without_keys = wanted.is_shared_by_key() && wanted.keys == 0;
+        let unordered = wanted.args.order == OrderArg::None || without_keys;
         let subscribing = Self { topic: target.topic.clone(), unordered, subscriptions, consumers, done };
         let attached = async || Ok(attached.load(Ordering::Acquire));
         stall::until(LOOK, STALLED, attached, |now| *now >= all || subscribing.consumers.has_ended()).await?;

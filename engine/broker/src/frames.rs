@@ -45,7 +45,7 @@ pub(crate) fn take(
             break;
         }
         let end = front.end();
-        for part in front.cut(&(from..until), left)? {
+        for part in front.cut(&[from..until], left)? {
             left -= u64::from(part.events);
             bytes += part.run.batches.len();
             from = part.end();

@@ -246,8 +246,9 @@ async fn a_consumer_that_goes_gives_its_events_to_the_one_that_stands_by() {
     engine.topic(1).await;
     let mut stream = engine.publisher();
     publish(&mut stream, 1, 0, 4).await;
-    let mut first = engine.subscribe(SubscriptionOptions::default()).await;
-    let mut second = engine.subscribe(SubscriptionOptions::default()).await;
+    let options = SubscriptionOptions { order: Some(Order::Partition), ..SubscriptionOptions::default() };
+    let mut first = engine.subscribe(options.clone()).await;
+    let mut second = engine.subscribe(options).await;
     assert!(second.subscribed.standby);
     first.control.credit(PLENTY).await.unwrap();
     second.control.credit(PLENTY).await.unwrap();

@@ -6,9 +6,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use levada_protocol::{
-    batch::{Batch, BatchBuilder, BatchError, BatchFull, Stamp},
+    batch::{Batch, BatchBuilder, BatchError, BatchFull, EventRef, Stamp},
     deliver::Run,
     ids::Offset,
+    limits::BATCH_BYTES_TARGET,
 };
 
 /// Batches of a partition that follow on each other, with what they hold.
@@ -61,62 +62,122 @@ impl LogSlice {
         self.run.base.plus(u64::from(self.span))
     }
 
-    /// The events in `offsets`, at most `events_max` of them, in as few slices as it takes.
+    /// The events in `offsets`, ascending and disjoint ranges, at most `events_max` of them, in few slices.
     ///
-    /// Whole batches are shared; a batch that is cut is built again.
+    /// Whole batches are shared; the events of batches that are cut are copied, those of neighbours together.
     ///
     /// # Errors
     /// If a batch is damaged.
-    pub fn cut(&self, offsets: &Range<Offset>, events_max: u64) -> Result<Vec<Self>, SliceError> {
-        let inside = offsets.start <= self.run.base && self.end() <= offsets.end;
-        if inside && u64::from(self.events) <= events_max {
+    pub fn cut(&self, offsets: &[Range<Offset>], events_max: u64) -> Result<Vec<Self>, SliceError> {
+        let all = self.run.base..self.end();
+        let offsets = overlapping(offsets, &all);
+        if covers(offsets, &all) && u64::from(self.events) <= events_max {
             return Ok(vec![self.clone()]);
         }
-        let mut slices: Vec<Self> = Vec::new();
+        let mut cutting = Cutting::new(self);
         let mut left = events_max;
         for batch in SliceBatches::new(&self.run, false) {
             let (base, batch) = batch?;
-            let end = base.plus(u64::from(batch.span()));
-            if end <= offsets.start || base >= offsets.end || left == 0 {
+            let range = base..base.plus(u64::from(batch.span()));
+            let offsets = overlapping(offsets, &range);
+            if offsets.is_empty() || left == 0 {
                 continue;
             }
-            if base >= offsets.start && end <= offsets.end && u64::from(batch.count()) <= left {
+            if covers(offsets, &range) && u64::from(batch.count()) <= left {
                 left -= u64::from(batch.count());
-                slices.push(self.whole(base, &batch));
-            } else if let Some(part) = self.part(base, &batch, offsets, left)? {
-                left -= u64::from(part.events);
-                slices.push(part);
+                cutting.share(base, &batch);
+            } else {
+                left -= cutting.copy(base, &batch, offsets, left)?;
             }
         }
-        Ok(slices)
+        Ok(cutting.finish())
+    }
+}
+
+/// Those of some ascending and disjoint ranges that overlap another one.
+fn overlapping<'a>(ranges: &'a [Range<Offset>], other: &Range<Offset>) -> &'a [Range<Offset>] {
+    let from = ranges.partition_point(|range| range.end <= other.start);
+    let count = ranges[from..].partition_point(|range| range.start < other.end);
+    &ranges[from..from + count]
+}
+
+/// True if one of the ranges that overlap `other` holds all of it.
+fn covers(overlapping: &[Range<Offset>], other: &Range<Offset>) -> bool {
+    overlapping.first().is_some_and(|range| range.start <= other.start && other.end <= range.end)
+}
+
+/// The parts of a slice that are cut from it, in order.
+struct Cutting<'a> {
+    of: &'a LogSlice,
+    done: Vec<LogSlice>,
+    /// Copied events that are not in `done`.
+    builder: BatchBuilder,
+    /// The offset of the first of them.
+    first: Offset,
+}
+
+impl<'a> Cutting<'a> {
+    fn new(of: &'a LogSlice) -> Self {
+        Self { of, done: Vec::new(), builder: BatchBuilder::selection(), first: of.run.base }
     }
 
-    fn whole(&self, base: Offset, batch: &Batch) -> Self {
-        let run = Run { base, batches: batch.bytes().clone(), ..self.run.clone() };
-        Self { run, events: batch.count(), span: batch.span(), built: self.built }
+    fn finish(mut self) -> Vec<LogSlice> {
+        self.flush();
+        self.done
     }
 
-    fn part(
-        &self,
+    fn share(&mut self, base: Offset, batch: &Batch) {
+        self.flush();
+        self.push(base, batch, self.of.built);
+    }
+
+    /// Copies the events in `offsets`, at most `events_max`; returns how many.
+    fn copy(
+        &mut self,
         base: Offset,
         batch: &Batch,
-        offsets: &Range<Offset>,
+        mut offsets: &[Range<Offset>],
         events_max: u64,
-    ) -> Result<Option<Self>, SliceError> {
-        let chosen = batch.events().filter(|event| offsets.contains(&event.offset(base)));
-        let chosen = chosen.take(usize::try_from(events_max).unwrap_or(usize::MAX));
-        let mut builder = BatchBuilder::selection();
-        let mut first = None;
-        for event in chosen {
+    ) -> Result<u64, SliceError> {
+        let mut copied = 0;
+        for event in batch.events() {
             let offset = event.offset(base);
-            let first = *first.get_or_insert(offset);
-            let delta = u32::try_from(offset.0 - first.0).unwrap_or(u32::MAX);
-            builder.push_ref(delta, &event).map_err(SliceError::NoRoom)?;
+            while let Some((_, later)) = offsets.split_first().filter(|(range, _)| range.end <= offset) {
+                offsets = later;
+            }
+            let Some(range) = offsets.first().filter(|_| copied < events_max) else { break };
+            if !range.contains(&offset) {
+                continue;
+            }
+            self.add(offset, &event)?;
+            copied += 1;
         }
-        let Some(first) = first else { return Ok(None) };
-        let (events, built) = (builder.count(), builder.finish(Stamp::ENGINE));
-        let run = Run { base: first, batches: built.bytes().clone(), ..self.run.clone() };
-        Ok(Some(Self { run, events, span: built.span(), built: true }))
+        Ok(copied)
+    }
+
+    /// Adds a copy of an event, to a new batch if it does not fit the one that is begun.
+    fn add(&mut self, offset: Offset, event: &EventRef<'_>) -> Result<(), SliceError> {
+        if !self.builder.is_empty() && self.builder.len() + event.record().len() <= BATCH_BYTES_TARGET {
+            let delta = u32::try_from(offset.0 - self.first.0).expect("a slice spans 32 bits of offsets");
+            if self.builder.push_ref(delta, event).is_ok() {
+                return Ok(());
+            }
+        }
+        self.flush();
+        self.first = offset;
+        self.builder.push_ref(0, event).map_err(SliceError::NoRoom)
+    }
+
+    fn flush(&mut self) {
+        if !self.builder.is_empty() {
+            let batch = self.builder.finish(Stamp::ENGINE);
+            self.push(self.first, &batch, true);
+        }
+    }
+
+    fn push(&mut self, base: Offset, batch: &Batch, built: bool) {
+        let run = Run { base, batches: batch.bytes().clone(), ..self.of.run.clone() };
+        self.done.push(LogSlice { run, events: batch.count(), span: batch.span(), built });
     }
 }
 
@@ -191,13 +252,49 @@ mod tests {
     fn whole_batches_are_shared_and_cut_ones_are_built() {
         let slice = slice(&[3, 4, 2]);
         assert_eq!((slice.events, slice.span, slice.end()), (9, 9, Offset(19)));
-        let all = slice.cut(&(Offset(0)..Offset(99)), u64::MAX).unwrap();
+        let all = slice.cut(&[Offset(0)..Offset(99)], u64::MAX).unwrap();
         assert_eq!(all, std::slice::from_ref(&slice));
-        let cut = slice.cut(&(Offset(11)..Offset(18)), u64::MAX).unwrap();
+        let cut = slice.cut(&[Offset(11)..Offset(18)], u64::MAX).unwrap();
         assert_eq!(offsets(&cut), (11..18).collect::<Vec<_>>());
         assert_eq!(cut.iter().map(|part| part.built).collect::<Vec<_>>(), [true, false, true]);
-        let few = slice.cut(&(Offset(10)..Offset(19)), 5).unwrap();
+        let few = slice.cut(&[Offset(10)..Offset(19)], 5).unwrap();
         assert_eq!(offsets(&few), (10..15).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn events_between_others_are_copied_together_up_to_a_shared_batch() {
+        let slice = slice(&[3, 4, 2, 3]);
+        let ranges =
+            [10..11, 12..14, 15..16, 17..20, 21..40].map(|range| Offset(range.start)..Offset(range.end));
+        let cut = slice.cut(&ranges, u64::MAX).unwrap();
+        assert_eq!(offsets(&cut), [10, 12, 13, 15, 17, 18, 19, 21]);
+        let shape = |part: &LogSlice| (part.run.base.0, part.end().0, part.events, part.built);
+        assert_eq!(
+            cut.iter().map(shape).collect::<Vec<_>>(),
+            [(10, 16, 4, true), (17, 19, 2, false), (19, 22, 2, true)]
+        );
+        assert_eq!(offsets(&slice.cut(&ranges, 3).unwrap()), [10, 12, 13]);
+        assert_eq!(slice.cut(&ranges[..0], u64::MAX).unwrap(), []);
+        assert_eq!(slice.cut(&[Offset(0)..Offset(10), Offset(22)..Offset(30)], u64::MAX).unwrap(), []);
+    }
+
+    #[test]
+    fn copies_that_do_not_fit_a_batch_become_several() {
+        let far = u64::from(u32::MAX) + 1;
+        let large = BATCH_BYTES_TARGET / 2;
+        let mut builder = BatchBuilder::new();
+        let mut batches = Vec::new();
+        // The times of the first two do not fit a batch together, nor do the bytes of the last two.
+        for (time, len) in [(0, 1), (far, 1), (far, large), (far, large)] {
+            let event = Event::new(vec![b'x'; len]).at(Timestamp(time));
+            (0..2).for_each(|_| builder.push(&event).unwrap());
+            batches.extend_from_slice(builder.finish(Stamp::ENGINE).bytes());
+        }
+        let run = Run { base: Offset(10), append_time: Timestamp(1), hops: 0, batches: batches.into() };
+        let ranges = [10, 12, 14, 16].map(|at| Offset(at)..Offset(at + 1));
+        let cut = LogSlice::of(run, true).unwrap().cut(&ranges, u64::MAX).unwrap();
+        assert_eq!(offsets(&cut), [10, 12, 14, 16]);
+        assert_eq!(cut.iter().map(|part| part.events).collect::<Vec<_>>(), [1, 2, 1]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub enum Format {
 /// How the consumers of a subscription share its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OrderArg {
-    /// Events of one key in order, one consumer at a time (in this version the same as partition)
+    /// Events of one key in order, to one consumer at a time; events without a key in no order
     Key,
     /// Events of one partition in order: one consumer is active, the others stand by
     Partition,

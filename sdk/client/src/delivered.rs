@@ -28,7 +28,7 @@ pub struct DeliveredEvent {
     partition: PartitionId,
     attempt: u8,
     appended: Timestamp,
-    /// The first offset that its verb covers: those before its own were filtered.
+    /// The first offset that its verb covers: those before its own hold no event of its delivery.
     from: Offset,
     offset: Offset,
     event: Event,
@@ -78,7 +78,7 @@ impl DeliveredEvent {
 
     /// Still at work on it: `max_processing` and the subscription's `ack_timeout` start again.
     pub fn in_progress(&self) {
-        self.lease.say((self.from, self.offset), &VerbKind::InProgress, |_, _| 0);
+        self.lease.say((self.from, self.offset), &VerbKind::InProgress, |_, _| 1);
     }
 
     fn say(&mut self, kind: &VerbKind) {

@@ -13,7 +13,7 @@
 //! `count` is the number of events in the frame. `attempt` counts from 1 and stays at 255. `flags` 1: the batches
 //! were built by the engine (filtered, transformed or cut); without it they are the publisher's bytes.
 //! `span` is how many offsets the frame covers from the first run's base offset; what it does not hold was
-//! filtered, and needs no verb.
+//! filtered or is in other deliveries, and needs no verb here.
 //!
 //! A run is 24 bytes and then one or more batches back to back, each beginning where the one before it ends:
 //!

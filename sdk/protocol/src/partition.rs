@@ -1,15 +1,20 @@
-//! Which partition an event belongs to. Never changed: a change would break order per key.
+//! Which partition an event belongs to, by the hash of its key. Never changed: a change would break order per key.
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::ids::PartitionId;
 
-/// The partition of a keyed event: XXH3-64 (seed 0) of the key, modulo the topic's partitions.
+/// The hash by which keys are compared: XXH3-64 with seed 0.
+pub fn key_hash(key: &[u8]) -> u64 {
+    xxh3_64(key)
+}
+
+/// The partition of a keyed event: [`key_hash`] of the key, modulo the topic's partitions.
 ///
 /// An event without key but with an id hashes its id the same way, so that equal ids meet in one partition.
 /// `partitions` is at least 1.
 pub fn partition_of(key: &[u8], partitions: u16) -> PartitionId {
-    let partition = xxh3_64(key) % u64::from(partitions.max(1));
+    let partition = key_hash(key) % u64::from(partitions.max(1));
     PartitionId(u16::try_from(partition).expect("a remainder of a u16 fits a u16"))
 }
 
@@ -33,7 +38,7 @@ mod tests {
             (&[b'x'; 4096], 0x854c_6670_88ef_e093, [0, 2, 3, 147]),
         ];
         for (key, hash, partitions) in rows {
-            assert_eq!(xxh3_64(key), hash, "{key:?}");
+            assert_eq!(key_hash(key), hash, "{key:?}");
             assert_eq!([1, 3, 4, 1024].map(|count| partition_of(key, count).0), partitions, "{key:?}");
         }
         assert_eq!(partition_of(b"a", 0), PartitionId(0), "no partitions are as one");

@@ -53,7 +53,7 @@ pub(crate) fn open(
     let owner = Owner::new(
         of,
         state,
-        Reads::new(logs, Arc::clone(&context.retained)),
+        Reads::new(logs, record.options.order(), Arc::clone(&context.retained)),
         Committer::new(Arc::clone(record), Arc::clone(topic), target, (context.shard.clone(), generation)),
         ChainSlot::new(!record.options.chain().is_empty(), stale, costs),
         inbox,

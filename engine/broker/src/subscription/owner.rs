@@ -313,7 +313,7 @@ impl Owner {
                 };
                 if let Some(paused) = paused {
                     let retry_after = paused.retry_after;
-                    self.pause.begin(Instant::now(), pause::of_chain(paused), retry_after);
+                    self.pause.begin(Instant::now(), pause::of_chain(*paused), retry_after);
                 }
                 handed_out
             }
@@ -338,13 +338,21 @@ impl Owner {
 
     /// Gives what is in memory of a fetch to consumers; true if any of it could be used.
     fn hand_out(&mut self, now: Now, fetch: Fetch) -> bool {
-        let (partition, from) = (fetch.partition, fetch.range.start);
-        let Some(slices) = self.reads.find(partition, from) else {
-            self.state.abandon(fetch);
-            return false;
+        let (from, needs_keys) = (fetch.range.start, fetch.needs_keys);
+        let slices = match self.reads.find(&fetch) {
+            Ok(Some(slices)) => slices,
+            Ok(None) => {
+                self.state.abandon(fetch);
+                return false;
+            }
+            Err(error) => {
+                self.state.abandon(fetch);
+                self.fail(&error);
+                return false;
+            }
         };
         let (mut rooms, consumers) = (VecDeque::new(), &mut self.consumers);
-        let assigned = self.state.assign(now, fetch, slices.fetched(from), |consumer, wanted| {
+        let assigned = self.state.assign(now, fetch, slices.fetched(from, needs_keys), |consumer, wanted| {
             let held = consumers.take_room(consumer, wanted)?;
             let bytes = held.bytes() as u64;
             rooms.push_back(held);
@@ -451,13 +459,13 @@ impl Owner {
         let positions = self.publisher.positions();
         let before = positions.iter().zip(&self.of.topic.partitions);
         let stored_before = before.map(|(at, log)| at.offset.saturating_sub(log.start().0)).sum();
-        let ordered = self.of.record.options.order() != Order::None;
+        let exclusive = self.of.record.options.order() == Order::Partition;
         let subscribed = Subscribed {
             created,
             partitions: u16::try_from(partitions).unwrap_or(u16::MAX),
             positions,
             stored_before,
-            standby: ordered && self.consumers.len() > 1,
+            standby: exclusive && self.consumers.len() > 1,
             ack_timeout_ms: self.of.record.options.ack_timeout_ms(),
         };
         // Whoever asked may have gone; then it is detached like one that goes later.

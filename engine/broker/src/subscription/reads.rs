@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits for a read: whoever owns the reads is told when one ends. It must not know consumers.
 
-use levada_chain::{DeadLetter, Input, Source};
+use levada_chain::{Chain, DeadLetter, Input, Source};
 use levada_stage::BoxFuture;
 use std::{future::poll_fn, ops::Range, sync::Arc, task::Poll};
 
@@ -10,11 +10,12 @@ use levada_delivery::subscription::Fetch;
 use levada_protocol::{
     event::Event,
     ids::{Offset, PartitionId},
+    request::Order,
 };
 
 use super::{
     retained::{RetainBudget, Retained},
-    slices::{Slices, event_in},
+    slices::{Slices, event_in, keys_of},
 };
 use crate::{
     chains,
@@ -31,6 +32,8 @@ const READ_BYTES: usize = 512 * 1024;
 /// The reads of one subscription.
 pub(super) struct Reads {
     logs: Vec<Log>,
+    /// The subscription's: by key, the keys of events must be found before a chain changes them.
+    order: Order,
     under_way: Vec<Read>,
     retained: Retained,
 }
@@ -62,7 +65,7 @@ pub(super) enum Brought {
         /// What the chain failed on.
         dead_letters: Vec<DeadLetter>,
         /// Why the chain must stop behind the last slice, and when it may be tried again by itself.
-        paused: Option<levada_chain::Paused>,
+        paused: Option<Box<levada_chain::Paused>>,
     },
     /// There is nothing yet.
     End,
@@ -71,9 +74,9 @@ pub(super) enum Brought {
 }
 
 impl Reads {
-    pub(super) fn new(logs: Vec<Log>, budget: Arc<RetainBudget>) -> Self {
+    pub(super) fn new(logs: Vec<Log>, order: Order, budget: Arc<RetainBudget>) -> Self {
         let retained = Retained::new(logs.len(), budget);
-        Self { logs, under_way: Vec::new(), retained }
+        Self { logs, order, under_way: Vec::new(), retained }
     }
 
     /// Begins a read, through the chain if there is one.
@@ -102,14 +105,14 @@ impl Reads {
         if self.under_way.len() >= READS_MAX {
             return Ok(Begun::Full(fetch));
         }
-        let (log, chain) = (log.clone(), chain.map(Arc::clone));
+        let (log, attached, order) = (log.clone(), chain.map(Arc::clone), self.order);
         let work = Box::pin(async move {
             let found = match found {
                 Some(found) => found,
                 None => log.read_range(range.clone(), bytes).await?,
             };
-            match chain {
-                Some(chain) => filtered(&chain, partition, range, found).await,
+            match attached {
+                Some(attached) => filtered(&attached.chain, order, partition, range, found).await,
                 None => stored(range.start, found),
             }
         });
@@ -146,9 +149,17 @@ impl Reads {
         self.retained.add(partition, slices, needed);
     }
 
-    /// The stretch in memory that holds an offset.
-    pub(super) fn find(&self, partition: PartitionId, offset: Offset) -> Option<&Slices> {
-        self.retained.find(partition, offset)
+    /// The stretch in memory that holds the first offset of a fetch, with keys if it needs them; `None` if none does.
+    ///
+    /// # Errors
+    /// If a batch is damaged whose keys are needed.
+    pub(super) fn find(&mut self, fetch: &Fetch) -> Result<Option<&Slices>, Error> {
+        let (partition, offset) = (fetch.partition, fetch.range.start);
+        if fetch.needs_keys {
+            self.retained.find_keyed(partition, offset)
+        } else {
+            Ok(self.retained.find(partition, offset))
+        }
     }
 
     /// Lets go of what is below a floor.
@@ -192,20 +203,109 @@ fn stored(from: Offset, found: ReadOutcome) -> Result<Brought, Error> {
     })
 }
 
-/// What a chain makes of what was found.
+/// What a chain makes of what was found, with the keys as they are stored if the order is by key.
 async fn filtered(
-    attached: &chains::Attached,
+    chain: &Chain,
+    order: Order,
     partition: PartitionId,
     range: Range<Offset>,
     found: ReadOutcome,
 ) -> Result<Brought, Error> {
     let ReadOutcome::Pieces(pieces) = found else { return stored(range.start, found) };
     let end = pieces.last().map_or(range.start, LogSlice::end).min(range.end);
+    let keys = (order == Order::Key).then(|| keys_of(&pieces)).transpose()?;
     let sources = pieces.into_iter().map(Source::of).collect::<Result<Vec<_>, _>>()?;
     let input = Input { partition, offsets: range.start..end, sources: &sources };
-    let mut filtered = attached.chain.filter(input).await;
-    let paused = filtered.progress.paused.take();
+    let mut filtered = chain.filter(input).await;
+    let paused = filtered.progress.paused.take().map(Box::new);
     let dead_letters = filtered.progress.dead_letters.clone();
-    let slices = Slices::filtered(range.start, filtered);
+    let slices = Slices::filtered(range.start, filtered, keys);
     Ok(Brought::Slices { slices, dead_letters, paused })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use levada_chain::{ChainStage, Counted};
+    use levada_delivery::subscription::EventKey;
+    use levada_protocol::{
+        request::OnError,
+        verdict::{Change, Output, VerdictWriter},
+    };
+    use levada_stage::{CallInput, CallOutcome, CallOutput, Stage, StageStats};
+
+    use super::{
+        super::slices::tests::{key, keyed_piece},
+        *,
+    };
+
+    /// Gives three events another key, drops the fourth, rejects the fifth, and so on.
+    struct Changes;
+
+    impl Stage for Changes {
+        fn call(&self, input: CallInput) -> BoxFuture<CallOutcome> {
+            let mut answer = VerdictWriter::new();
+            for index in 0..input.events {
+                match index % 5 {
+                    3 => answer.drop_event(),
+                    4 => answer.reject("not this one"),
+                    _ => answer.emit(&[Output { key: Change::Set(b"other"), ..Output::default() }]),
+                }
+            }
+            let result = Ok(CallOutput::stateless(answer.finish()));
+            Box::pin(async move { CallOutcome { result, time_spent: Duration::ZERO } })
+        }
+
+        fn stats(&self) -> StageStats {
+            StageStats::default()
+        }
+    }
+
+    async fn keys_through_a_chain(order: Order) -> (Slices, Vec<EventKey>) {
+        let stage = ChainStage {
+            stage: Counted::new(Arc::new(Changes)),
+            plugin: "changes".to_owned(),
+            version: 1,
+            on_error: OnError::DeadLetter,
+            retries: 0,
+            deadline: Duration::from_secs(1),
+        };
+        let chain = Chain::new(vec![stage], 1, Arc::new(|| Duration::ZERO));
+        let pieces = vec![
+            keyed_piece(&[(10, Some("before")), (11, Some("a")), (12, None)]),
+            keyed_piece(&[(13, Some("")), (14, Some("dropped")), (16, Some("rejected")), (17, Some("a"))]),
+            keyed_piece(&[(18, Some("b")), (19, Some("behind"))]),
+        ];
+        let (range, found) = (Offset(11)..Offset(19), ReadOutcome::Pieces(pieces));
+        let brought = filtered(&chain, order, PartitionId(0), range, found).await.unwrap();
+        let Brought::Slices { slices, .. } = brought else { panic!("{brought:?}") };
+        let keys = slices.fetched(Offset(11), true).keys.unwrap().to_vec();
+        (slices, keys)
+    }
+
+    #[tokio::test]
+    async fn events_that_pass_a_chain_have_the_keys_that_they_were_stored_with() {
+        let (mut slices, keys) = keys_through_a_chain(Order::Key).await;
+        let stored = [
+            key(11, Some("a")),
+            key(12, None),
+            key(13, Some("")),
+            key(14, Some("dropped")),
+            key(16, Some("rejected")),
+            key(17, Some("a")),
+            key(18, Some("b")),
+        ];
+        assert_eq!(keys, stored, "also of what it dropped and rejected");
+        let passed = slices.select(&[slices.range()]).unwrap();
+        let made = [11, 12, 13, 17, 18].map(|offset| key(offset, Some("other")));
+        assert_eq!(keys_of(&passed).unwrap(), made, "the chain has changed them");
+        assert_eq!(slices.load_keys().unwrap(), 0, "what the chain made is not looked at");
+    }
+
+    #[tokio::test]
+    async fn nobody_looks_for_keys_where_they_give_no_order() {
+        assert_eq!(keys_through_a_chain(Order::Partition).await.1, []);
+        assert_eq!(keys_through_a_chain(Order::None).await.1, []);
+    }
 }

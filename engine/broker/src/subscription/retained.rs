@@ -15,6 +15,7 @@ use std::{
 use levada_protocol::ids::{Offset, PartitionId};
 
 use super::slices::Slices;
+use crate::error::Error;
 
 /// Stretches that follow each other become one up to this many bytes.
 const MERGED_BYTES_MAX: usize = 64 * 1024;
@@ -68,9 +69,25 @@ impl Retained {
 
     /// The stretch that holds an offset.
     pub(super) fn find(&self, partition: PartitionId, offset: Offset) -> Option<&Slices> {
-        let entries = &self.partitions[index(partition)];
-        let entry = entries.get(behind(entries, offset).checked_sub(1)?)?;
-        entry.slices.range().contains(&offset).then_some(&*entry.slices)
+        let position = self.holding(partition, offset)?;
+        Some(&self.partitions[index(partition)][position].slices)
+    }
+
+    /// As [`Retained::find`], with the keys of its events. Their memory counts when the next stretch is added.
+    ///
+    /// # Errors
+    /// If a batch is damaged.
+    pub(super) fn find_keyed(
+        &mut self,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> Result<Option<&Slices>, Error> {
+        let Some(position) = self.holding(partition, offset) else { return Ok(None) };
+        let entry = &mut self.partitions[index(partition)][position];
+        let bytes = entry.slices.load_keys()?;
+        entry.bytes += bytes;
+        self.bytes += bytes;
+        Ok(Some(&entry.slices))
     }
 
     /// Adds a stretch. If that is over the budget, others go: what is no longer `needed` first, then what was added first.
@@ -148,6 +165,13 @@ impl Retained {
         }
     }
 
+    /// Where the entry is that holds an offset.
+    fn holding(&self, partition: PartitionId, offset: Offset) -> Option<usize> {
+        let entries = &self.partitions[index(partition)];
+        let position = behind(entries, offset).checked_sub(1)?;
+        entries[position].slices.range().contains(&offset).then_some(position)
+    }
+
     /// Where the entry is that begins at an offset.
     fn position(&self, partition: usize, from: Offset) -> Option<usize> {
         let entries = &self.partitions[partition];
@@ -189,6 +213,8 @@ fn number(index: usize) -> PartitionId {
 
 #[cfg(test)]
 mod tests {
+    use levada_delivery::subscription::EventKey;
+
     use super::{super::slices::tests::piece, *};
 
     const P0: PartitionId = PartitionId(0);
@@ -221,6 +247,26 @@ mod tests {
         assert_eq!(held(&retained), [10, 11]);
         retained.settle(P0, Offset(99));
         assert_eq!((retained.bytes, budget.holders.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn keys_count_once_in_the_memory_that_goes_with_their_stretch() {
+        let mut retained = Retained::new(1, RetainBudget::new(1 << 20));
+        retained.add(P0, slices(&[0, 1]), all);
+        let bytes = retained.bytes;
+        let keys = |retained: &mut Retained, at| {
+            let slices = retained.find_keyed(P0, Offset(at)).unwrap()?;
+            slices.fetched(Offset(at), true).keys.map(<[_]>::len)
+        };
+        assert_eq!(
+            (keys(&mut retained, 0), keys(&mut retained, 1), keys(&mut retained, 2)),
+            (Some(2), Some(1), None)
+        );
+        assert_eq!(retained.bytes, bytes + 2 * size_of::<EventKey>());
+        retained.add(P0, slices(&[2]), all);
+        assert_eq!(keys(&mut retained, 1), Some(2));
+        retained.settle(P0, Offset(3));
+        assert_eq!(retained.bytes, 0);
     }
 
     #[test]

@@ -4,8 +4,10 @@
 use levada_chain::Filtered;
 use std::ops::Range;
 
-use levada_delivery::subscription::{Chunk, Failed, Fetched, Reason};
-use levada_protocol::{deliver::RUN_HEADER_BYTES, event::Event, ids::Offset};
+use levada_delivery::subscription::{Chunk, EventKey, Failed, Fetched, Reason};
+use levada_protocol::{
+    batch::EventRef, deliver::RUN_HEADER_BYTES, event::Event, ids::Offset, partition::key_hash,
+};
 
 use crate::{
     error::Error,
@@ -23,6 +25,9 @@ pub(super) struct Slices {
     chunks: Vec<Chunk>,
     filtered: Vec<Range<Offset>>,
     failed: Vec<Failed>,
+    /// The keys of the events in the first `keyed` pieces.
+    keys: Vec<EventKey>,
+    keyed: usize,
 }
 
 impl Slices {
@@ -36,13 +41,20 @@ impl Slices {
         Ok(Self::new(from, reached, pieces, filtered, Vec::new()))
     }
 
-    /// What a chain made of the events from `from` on.
-    pub(super) fn filtered(from: Offset, filtered: Filtered) -> Self {
+    /// What a chain made of the events from `from` on. `keys` are those of what it was given, and must be there if keys
+    /// are ever needed: in what it made they may be others.
+    pub(super) fn filtered(from: Offset, filtered: Filtered, keys: Option<Vec<EventKey>>) -> Self {
         let dead_letters = filtered.progress.dead_letters.iter();
         let failed =
             dead_letters.map(|it| Failed { first: it.offset, last: it.offset, reason: reason(it) }).collect();
         let pieces = filtered.passed;
-        Self::new(from, filtered.progress.reached, pieces, filtered.dropped, failed)
+        let mut slices = Self::new(from, filtered.progress.reached, pieces, filtered.dropped, failed);
+        if let Some(mut keys) = keys {
+            keys.retain(|it| slices.range().contains(&it.offset));
+            slices.keys = keys;
+            slices.keyed = slices.pieces.len();
+        }
+        slices
     }
 
     fn new(
@@ -57,7 +69,7 @@ impl Slices {
             bytes: (RUN_HEADER_BYTES + piece.run.batches.len()) as u64,
         };
         let chunks = pieces.iter().map(chunk).collect();
-        Self { from, reached, pieces, chunks, filtered, failed }
+        Self { from, reached, pieces, chunks, filtered, failed, keys: Vec::new(), keyed: 0 }
     }
 
     /// From the first offset to behind the last one that is decided.
@@ -65,15 +77,21 @@ impl Slices {
         self.from..self.reached
     }
 
-    /// Bytes that it takes in memory: the batches, and what is known of events that are in none.
+    /// Bytes that it takes in memory: the batches, the keys as far as they are known, and what is known of events that are
+    /// in no batch.
     pub(super) fn bytes(&self) -> usize {
         let batches = self.pieces.iter().map(|piece| piece.run.batches.len()).sum::<usize>();
         let failed = self.failed.iter().map(|failed| size_of::<Failed>() + failed.reason.text_len());
-        batches + self.filtered.len() * size_of::<Range<Offset>>() + failed.sum::<usize>()
+        let filtered = self.filtered.len() * size_of::<Range<Offset>>();
+        batches + size_of_val(&self.keys[..]) + filtered + failed.sum::<usize>()
     }
 
     /// Adds what follows directly.
     pub(super) fn append(&mut self, more: Self) {
+        if self.keyed == self.pieces.len() {
+            self.keys.extend(more.keys);
+            self.keyed += more.keyed;
+        }
         self.reached = more.reached;
         self.pieces.extend(more.pieces);
         self.chunks.extend(more.chunks);
@@ -81,8 +99,22 @@ impl Slices {
         self.failed.extend(more.failed);
     }
 
-    /// What is here from `at` on, for the rules of delivery.
-    pub(super) fn fetched(&self, at: Offset) -> Fetched<'_> {
+    /// Finds the keys of all events, each piece once; returns how many bytes they take beyond those known before.
+    ///
+    /// # Errors
+    /// If a batch is damaged; then no more keys are known than before.
+    pub(super) fn load_keys(&mut self) -> Result<usize, Error> {
+        let mut keys = keys_of(&self.pieces[self.keyed..])?;
+        // The first piece may begin before the stretch.
+        keys.retain(|it| it.offset >= self.from);
+        let bytes = size_of_val(&keys[..]);
+        self.keys.append(&mut keys);
+        self.keyed = self.pieces.len();
+        Ok(bytes)
+    }
+
+    /// What is here from `at` on, for the rules of delivery: with keys if it `needs_keys`, which must be loaded then.
+    pub(super) fn fetched(&self, at: Offset, needs_keys: bool) -> Fetched<'_> {
         let filtered = self.filtered.partition_point(|range| range.end <= at);
         let failed = self.failed.partition_point(|it| it.last < at);
         Fetched {
@@ -90,18 +122,18 @@ impl Slices {
             chunks: &self.chunks[self.at(at)..],
             filtered: &self.filtered[filtered..],
             failed: &self.failed[failed..],
+            keys: needs_keys.then(|| &self.keys[self.keys.partition_point(|it| it.offset < at)..]),
         }
     }
 
-    /// The events of these offsets, in as few pieces as it takes: whole batches are shared, one that is cut is built
-    /// again.
+    /// The events in these ranges, ascending and disjoint, in few pieces: whole batches are shared, those that are cut are
+    /// built again.
     pub(super) fn select(&self, offsets: &[Range<Offset>]) -> Result<Vec<LogSlice>, Error> {
+        let (Some(first), Some(last)) = (offsets.first(), offsets.last()) else { return Ok(Vec::new()) };
         let mut selected = Vec::new();
-        for range in offsets {
-            let overlapping = self.pieces[self.at(range.start)..].iter();
-            for piece in overlapping.take_while(|piece| piece.run.base < range.end) {
-                selected.extend(piece.cut(range, u64::MAX)?);
-            }
+        let between = self.pieces[self.at(first.start)..].iter();
+        for piece in between.take_while(|piece| piece.run.base < last.end) {
+            selected.extend(piece.cut(offsets, u64::MAX)?);
         }
         Ok(selected)
     }
@@ -129,6 +161,20 @@ pub(super) fn event_in(piece: &LogSlice, offset: Offset) -> Result<Option<Event>
         }
     }
     Ok(None)
+}
+
+/// The events of these pieces with their keys.
+pub(super) fn keys_of(pieces: &[LogSlice]) -> Result<Vec<EventKey>, Error> {
+    let mut keys = Vec::with_capacity(pieces.iter().map(|piece| piece.events as usize).sum());
+    for piece in pieces {
+        for batch in SliceBatches::new(&piece.run, false) {
+            let (base, batch) = batch?;
+            let key =
+                |event: EventRef<'_>| EventKey { offset: event.offset(base), key: event.key().map(key_hash) };
+            keys.extend(batch.events().map(key));
+        }
+    }
+    Ok(keys)
 }
 
 /// Adds the offsets of a piece that hold no event.
@@ -172,12 +218,18 @@ pub(super) mod tests {
 
     /// A piece of one batch with these events, by their offsets.
     pub(in crate::subscription) fn piece(offsets: &[u64]) -> LogSlice {
-        let base = offsets[0];
+        keyed_piece(&offsets.iter().map(|offset| (*offset, None)).collect::<Vec<_>>())
+    }
+
+    /// A piece of one batch with these events, by their offsets and keys.
+    pub(in crate::subscription) fn keyed_piece(events: &[(u64, Option<&'static str>)]) -> LogSlice {
+        let base = events[0].0;
         let mut builder = BatchBuilder::selection();
-        for offset in offsets {
+        for (offset, key) in events {
             let delta = u32::try_from(offset - base).unwrap();
             let mut own = BatchBuilder::new();
-            own.push(&Event::new(offset.to_string())).unwrap();
+            let event = Event { key: key.map(Into::into), ..Event::new(offset.to_string()) };
+            own.push(&event).unwrap();
             let own = own.finish(Stamp::ENGINE);
             builder.push_ref(delta, &own.events().next().unwrap()).unwrap();
         }
@@ -185,6 +237,10 @@ pub(super) mod tests {
         let run =
             Run { base: Offset(base), append_time: Timestamp(0), hops: 0, batches: batch.bytes().clone() };
         LogSlice { run, events: batch.count(), span: batch.span(), built: false }
+    }
+
+    pub(in crate::subscription) fn key(offset: u64, key: Option<&str>) -> EventKey {
+        EventKey { offset: Offset(offset), key: key.map(|key| key_hash(key.as_bytes())) }
     }
 
     fn offsets(range: Range<u64>) -> Range<Offset> {
@@ -195,11 +251,64 @@ pub(super) mod tests {
     fn offsets_that_the_log_does_not_hold_are_filtered() {
         let slices = Slices::stored(Offset(3), vec![piece(&[3, 4]), piece(&[5, 8, 9])]).unwrap();
         assert_eq!(slices.range(), offsets(3..10));
-        let fetched = slices.fetched(Offset(4));
+        let fetched = slices.fetched(Offset(4), false);
         assert_eq!((fetched.reached, fetched.chunks.len()), (Offset(10), 2));
         assert_eq!(fetched.filtered, [offsets(6..8)]);
-        assert_eq!(slices.fetched(Offset(8)).filtered, []);
-        assert_eq!(slices.fetched(Offset(5)).chunks.len(), 1);
+        assert_eq!(slices.fetched(Offset(8), false).filtered, []);
+        assert_eq!(slices.fetched(Offset(5), false).chunks.len(), 1);
+    }
+
+    #[test]
+    fn keys_are_those_of_the_events_from_an_offset_on() {
+        let first = keyed_piece(&[(2, Some("before")), (3, Some("a")), (4, None), (6, Some(""))]);
+        let pieces = vec![first, keyed_piece(&[(8, Some("a"))])];
+        let mut slices = Slices::stored(Offset(3), pieces).unwrap();
+        let before = slices.bytes();
+        let bytes = slices.load_keys().unwrap();
+        assert_eq!((slices.bytes(), bytes), (before + bytes, 4 * size_of::<EventKey>()));
+        let keys = [key(3, Some("a")), key(4, None), key(6, Some("")), key(8, Some("a"))];
+        assert_ne!(keys[0].key, keys[2].key);
+        assert_eq!(slices.fetched(Offset(3), true).keys, Some(&keys[..]));
+        assert_eq!(slices.fetched(Offset(5), true).keys, Some(&keys[2..]), "5 holds no event");
+        assert_eq!(slices.fetched(Offset(9), true).keys, Some(&keys[..0]));
+        assert_eq!(slices.fetched(Offset(3), false).keys, None);
+        assert_eq!(slices.load_keys().unwrap(), 0, "each piece is looked at once");
+    }
+
+    #[test]
+    fn keys_go_on_with_what_is_appended_whether_they_were_loaded_or_not() {
+        let names = ["a", "b", "c", "d"];
+        let stretch = |at: usize| {
+            Slices::stored(Offset(at as u64), vec![keyed_piece(&[(at as u64, Some(names[at]))])]).unwrap()
+        };
+        let loaded = |mut slices: Slices| {
+            slices.load_keys().unwrap();
+            slices
+        };
+        for pattern in 0..8 {
+            let mut slices = stretch(0);
+            for at in 1..names.len() {
+                if pattern & 1 << (at - 1) != 0 {
+                    slices.load_keys().unwrap();
+                }
+                slices.append(if at == 2 { loaded(stretch(at)) } else { stretch(at) });
+            }
+            let missing = loaded(slices);
+            let keys: Vec<_> = (0..4).map(|at| key(at as u64, Some(names[at]))).collect();
+            assert_eq!(missing.fetched(Offset(0), true).keys, Some(&keys[..]), "{pattern:b}");
+        }
+    }
+
+    #[test]
+    fn events_between_others_are_selected_as_runs_with_gaps() {
+        let pieces = vec![piece(&[0, 1, 2, 4]), piece(&[5, 6]), piece(&[7, 8, 9])];
+        let slices = Slices::stored(Offset(0), pieces).unwrap();
+        let selected = slices.select(&[offsets(0..1), offsets(2..3), offsets(5..8), offsets(9..10)]).unwrap();
+        let shape: Vec<_> = selected.iter().map(|it| (it.run.base.0, it.span, it.events, it.built)).collect();
+        assert_eq!(shape, [(0, 3, 2, true), (5, 2, 2, false), (7, 3, 2, true)]);
+        let found = keys_of(&selected).unwrap().into_iter().map(|it| it.offset.0).collect::<Vec<_>>();
+        assert_eq!(found, [0, 2, 5, 6, 7, 9]);
+        assert!(slices.select(&[]).unwrap().is_empty());
     }
 
     #[test]
@@ -207,8 +316,8 @@ pub(super) mod tests {
         let slices = Slices::stored(Offset(0), vec![piece(&[0, 1, 2]), piece(&[3, 4])]).unwrap();
         let selected = slices.select(&[offsets(1..2), offsets(2..5)]).unwrap();
         let shape: Vec<_> = selected.iter().map(|it| (it.run.base.0, it.events, it.built)).collect();
-        assert_eq!(shape, [(1, 1, true), (2, 1, true), (3, 2, false)]);
-        assert_eq!(selected[2].run.batches.as_ptr(), slices.pieces[1].run.batches.as_ptr());
+        assert_eq!(shape, [(1, 2, true), (3, 2, false)]);
+        assert_eq!(selected[1].run.batches.as_ptr(), slices.pieces[1].run.batches.as_ptr());
     }
 
     #[test]

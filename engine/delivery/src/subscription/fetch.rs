@@ -27,6 +27,8 @@ pub struct Fetch {
     pub range: Range<Offset>,
     /// Bytes of frame payload that consumers have room for together.
     pub bytes_max: u64,
+    /// Who gets what depends on keys: [`Fetched::keys`] must be there.
+    pub needs_keys: bool,
     /// It was delivered before.
     pub(super) again: bool,
 }
@@ -43,6 +45,20 @@ pub struct Fetched<'a> {
     pub filtered: &'a [Range<Offset>],
     /// Offsets that the chain failed on and that become dead letters; ascending, disjoint from `filtered`.
     pub failed: &'a [Failed],
+    /// The stored events from the first offset on up to `reached` with their keys, ascending, those that are filtered or
+    /// failed as well; `None` unless [`Fetch::needs_keys`].
+    pub keys: Option<&'a [EventKey]>,
+}
+
+/// An event and its key. Keys are compared by their hashes: two that share one may wait for each other, and are never
+/// reordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventKey {
+    /// The event's offset.
+    pub offset: Offset,
+    /// XXH3-64 of the key as it is stored, whatever a chain makes of it; `None` without a key, for an event that has no
+    /// order. An empty key is a key.
+    pub key: Option<u64>,
 }
 
 /// Neighbouring events that are cheap to send together, such as those of one stored record.
@@ -143,6 +159,32 @@ impl<'a> Contents<'a> {
         let end = range.end;
         let overlapping = self.fetched.failed[from..].iter().take_while(move |it| it.first.0 < end);
         overlapping.map(move |it| (cut(&(it.first.0..it.last.0.saturating_add(1)), &range), &it.reason))
+    }
+
+    /// The key of an event; `None` if it has none.
+    pub(super) fn key_of(&self, offset: u64) -> Option<u64> {
+        let keys = self.fetched.keys.unwrap_or_default();
+        let at = keys.binary_search_by_key(&offset, |it| it.offset.0).ok()?;
+        keys[at].key
+    }
+
+    /// True for an offset without an event to send.
+    pub(super) fn is_hole(&self, offset: u64) -> bool {
+        self.hole_at(offset).is_some()
+    }
+
+    /// The offsets without an event to send that `offset` is one of.
+    pub(super) fn hole_at(&self, offset: u64) -> Option<&Range<u64>> {
+        let at = self.holes.partition_point(|hole| hole.end <= offset);
+        self.holes.get(at).filter(|hole| hole.start <= offset)
+    }
+
+    /// Bytes of one event, by its share of its chunk.
+    pub(super) fn bytes_of_event(&self, offset: u64) -> u64 {
+        let at = self.fetched.chunks.partition_point(|chunk| chunk.range.end.0 <= offset);
+        self.fetched.chunks.get(at).map_or(0, |chunk| {
+            self.bytes_of(chunk, &(chunk.range.start.0..chunk.range.end.0), &(offset..offset + 1), 1)
+        })
     }
 
     /// How many events a range holds.
@@ -252,7 +294,7 @@ mod tests {
             holes.sort_unstable();
             holes.dedup();
             let filtered: Vec<_> = holes.iter().map(|hole| offsets(*hole..hole + 1)).collect();
-            let fetched = Fetched { reached: Offset(at), chunks: &chunks, filtered: &filtered, failed: &[] };
+            let fetched = Fetched { reached: Offset(at), chunks: &chunks, filtered: &filtered, failed: &[], keys: None };
             let contents = Contents::new(fetched);
             let events: Vec<u64> = range.clone().filter(|offset| !holes.contains(offset)).collect();
             prop_assert_eq!(contents.events_in(&range), events.len() as u64);

@@ -33,6 +33,18 @@ pub(super) struct Ledger {
     ack_timeout_ms: u64,
 }
 
+/// A delivery of scattered events.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) consumer: ConsumerId,
+    /// Ascending and disjoint; every offset is an event.
+    pub(super) offsets: Vec<Range<u64>>,
+    pub(super) events: u64,
+    pub(super) bytes: u64,
+    /// What is known of earlier deliveries, alike for all of them as far as it counts.
+    pub(super) history: History,
+}
+
 impl Ledger {
     pub(super) fn new(
         partitions: Vec<Partition>,
@@ -123,6 +135,32 @@ impl Ledger {
             token: DeliveryToken(token),
             attempt: run.again.map_or(1, |again| again.attempts.saturating_add(1)),
             events: cut.events,
+        }
+    }
+
+    /// Puts a delivery of scattered events in flight, which were taken out of the fresh or waiting ones.
+    pub(super) fn deliver_parts(&mut self, now: Now, partition: usize, parts: Parts) -> Assignment {
+        let Parts { consumer, offsets, events, bytes, history } = parts;
+        let (deadline, alone) = (self.deadline(now), history.is_alone());
+        let slot = self.consumers.index_of(consumer).expect("only who is attached is given anything");
+        let number = self.consumers.deliver(slot, events, bytes, alone);
+        let range = offsets[0].start..offsets[offsets.len() - 1].end;
+        let sent_at = now.mono_ms;
+        let new = NewDelivery { consumer, number, sent_at, partition, range, bytes, events, alone };
+        let token = self.deliveries.add(new, deadline);
+        self.partitions.update(partition, |it| {
+            offsets.iter().for_each(|part| it.put_in_flight(part.clone(), token, deadline));
+        });
+        if history != History::default() {
+            self.totals.redelivered += events;
+        }
+        Assignment {
+            consumer,
+            partition: partition_id(partition),
+            offsets: offsets.into_iter().map(|part| Offset(part.start)..Offset(part.end)).collect(),
+            token: DeliveryToken(token),
+            attempt: history.attempts.saturating_add(1),
+            events,
         }
     }
 

@@ -22,7 +22,7 @@ use super::{
     partitions::{index, partition_id},
     retry::{Cause, Next, RetryPolicy},
     settlement::{Outcome, Settlement},
-    sharing::{Choice, Sharing},
+    sharing::{Choice, Sharing, Stretch},
     stats::{PartitionStats, Stats},
     waiting::Wait,
 };
@@ -31,7 +31,7 @@ use crate::{now::Now, progress::Progress};
 /// The state of one subscription, over all partitions of its topic.
 #[derive(Debug)]
 pub struct Subscription {
-    sharing: Sharing,
+    pub(super) sharing: Sharing,
     retry: RetryPolicy,
     pub(super) ledger: Ledger,
     fetches: u64,
@@ -50,7 +50,7 @@ impl Subscription {
             Settlement::new(options.dead_letters_max),
             options.ack_timeout_ms,
         );
-        let (sharing, retry) = (Sharing::new(options.order), RetryPolicy::new(options));
+        let (sharing, retry) = (Sharing::new(options, &ledger), RetryPolicy::new(options));
         Self { sharing, retry, ledger, fetches: 0 }
     }
 
@@ -105,7 +105,11 @@ impl Subscription {
     /// Reports where a partition's log begins. What is before it and is neither settled nor settling is lost: it
     /// counts as settled and is returned here, once.
     pub fn lost(&mut self, partition: PartitionId, log_start: Offset) -> Option<LostRange> {
-        self.ledger.lose(partition, log_start)
+        let lost = self.ledger.lose(partition, log_start);
+        if lost.is_some() {
+            self.sharing.left(&mut self.ledger, index(partition), &(0..log_start.0));
+        }
+        lost
     }
 
     /// What to read next; `None` until time passes (see [`Subscription::next_deadline`]), the end moves, a verb, a
@@ -113,18 +117,23 @@ impl Subscription {
     ///
     /// Of one partition, fresh offsets and offsets to be delivered again may be under way at once.
     pub fn fetch(&mut self, now: Now) -> Option<Fetch> {
-        self.sharing.policy_mut().prepare(&mut self.ledger, now.mono_ms);
+        self.sharing.prepare(&mut self.ledger, now.mono_ms);
         let Choice { partition, run } = self.sharing.policy().choose(&self.ledger, now.mono_ms)?;
-        let again = run.again.is_some();
+        let (again, needs_keys) = (run.again.is_some(), self.sharing.apart().is_some());
         self.ledger.partitions.update(partition, |it| it.set_fetching(again, true));
         self.ledger.partitions.set_next(partition + 1);
         self.fetches += 1;
         let room = self.ledger.consumers.with_room().map(|(_, room)| room.bytes);
+        // What was sent before is read for its keys as well, whatever there is room for.
+        let for_keys = needs_keys && again;
+        let bytes_max = if for_keys { u64::MAX } else { room.fold(0, u64::saturating_add) };
+        let bytes_max = bytes_max.min(FETCH_BYTES_MAX);
         Some(Fetch {
             id: self.fetches,
             partition: partition_id(partition),
             range: Offset(run.range.start)..Offset(run.range.end),
-            bytes_max: room.fold(0, u64::saturating_add).min(FETCH_BYTES_MAX),
+            bytes_max,
+            needs_keys,
             again,
         })
     }
@@ -140,9 +149,23 @@ impl Subscription {
         mut room: impl FnMut(ConsumerId, Wanted) -> Option<u64>,
     ) -> Assigned {
         let (partition, mut at) = (index(fetch.partition), fetch.range.start.0);
+        let (again, needs_keys) = (fetch.again, fetch.needs_keys);
         self.abandon(fetch);
-        self.sharing.policy_mut().prepare(&mut self.ledger, now.mono_ms);
+        self.sharing.prepare(&mut self.ledger, now.mono_ms);
         let contents = Contents::new(fetched);
+        let apart = self.sharing.apart();
+        if apart.is_some() != needs_keys {
+            // Whether keys matter has changed meanwhile: it is read again.
+            return Assigned { until: Offset(at), assignments: Vec::new() };
+        }
+        if let Some(apart) = apart {
+            let range = at..fetched.reached.0.max(at);
+            let stretch = Stretch { partition, range: range.clone(), again, contents: &contents };
+            let assigned = apart.assign(&mut self.ledger, now, &stretch, &mut room);
+            let more = assigned.until.0 < range.end;
+            self.ledger.partitions.set_next(if more { partition } else { partition + 1 });
+            return assigned;
+        }
         let mut assignments = Vec::new();
         while at < fetched.reached.0 {
             let policy = self.sharing.policy();
@@ -222,6 +245,7 @@ impl Subscription {
             self.ledger.settlement.accept_verb();
         }
         let books = self.ledger.partitions.get(partition);
+        let left = taken.clone();
         let (taken, filtered): (Vec<_>, Vec<_>) = taken.into_iter().partition(|it| books.events_in(it) > 0);
         filtered.into_iter().for_each(|it| self.ledger.settlement.push(partition, it, Outcome::Dropped));
         match &verb.kind {
@@ -241,6 +265,7 @@ impl Subscription {
                 });
             }
         }
+        left.iter().for_each(|part| self.sharing.left(&mut self.ledger, partition, part));
         Ok(Applied { events, ticket: self.ledger.settlement.ticket() })
     }
 
@@ -303,12 +328,13 @@ impl Subscription {
         for (partition, range, token) in parts {
             let Some(consumer) = self.ledger.deliveries.get(token).map(|it| it.consumer()) else { continue };
             let keeper = self.sharing.policy().keeps(&self.ledger, partition, &range, consumer, now.mono_ms);
-            back.extend(self.ledger.put_back(now, partition, range, token, keeper));
+            back.extend(self.ledger.put_back(now, partition, range.clone(), token, keeper));
+            self.sharing.reopened(&self.ledger, partition, &range);
         }
         for partition in partitions {
             // Retention may have passed what came back; then it is lost after all.
             let log_start = self.ledger.partitions.update(partition, Partition::take_start);
-            self.ledger.lose(partition_id(partition), Offset(log_start));
+            self.lost(partition_id(partition), Offset(log_start));
         }
         back
     }
@@ -385,8 +411,9 @@ impl Subscription {
     /// Fails parts that were taken out of flight, each with its partition and token; returns how many events.
     fn fail(&mut self, now: Now, mut parts: Vec<(usize, Range<u64>, u64)>, cause: Cause) -> u64 {
         parts.sort_unstable_by_key(|(partition, range, _)| (*partition, range.start));
-        let mut events = 0;
-        for (partition, range, token) in parts {
+        let (mut events, mut back) = (0, Vec::new());
+        for (partition, range, token) in &parts {
+            let (partition, token) = (*partition, *token);
             let delivery = self.ledger.deliveries.get(token).expect("what is in flight has a delivery");
             let holder = self.ledger.consumers.find(delivery.consumer());
             let untaken = holder.is_some_and(|it| !it.has_taken(delivery.number()));
@@ -395,13 +422,21 @@ impl Subscription {
                 Cause::Timeout | Cause::ConsumerLost if untaken => Cause::Untaken,
                 _ => cause,
             };
-            events += self.ledger.release(partition, &range, token);
-            self.fail_part(now, partition, &range, cause, by);
+            events += self.ledger.release(partition, range, token);
+            back.extend(self.fail_part(now, partition, range, cause, by));
+        }
+        // Only now does each of them stand where it stays.
+        for (partition, range, due) in back {
+            self.sharing.failed(&mut self.ledger, partition, &range, due);
+        }
+        for (partition, range, _) in parts {
+            self.sharing.left(&mut self.ledger, partition, &range);
         }
         events
     }
 
-    /// Gives the events of a part that has left flight another attempt, or up.
+    /// Gives the events of a part that has left flight another attempt, or up. Returns what waits now, from its first event
+    /// on, and when that is due.
     fn fail_part(
         &mut self,
         now: Now,
@@ -409,7 +444,7 @@ impl Subscription {
         range: &Range<u64>,
         cause: Cause,
         by: Option<ConsumerId>,
-    ) {
+    ) -> Option<(usize, Range<u64>, u64)> {
         let mut first_back = None;
         for events in self.ledger.settle_filtered(partition, range) {
             for (piece, history) in self.ledger.partitions.get(partition).histories(&events) {
@@ -432,8 +467,6 @@ impl Subscription {
                 }
             }
         }
-        if let Some((from, due)) = first_back {
-            self.sharing.policy().failed(&mut self.ledger, partition, from, due);
-        }
+        first_back.map(|(from, due)| (partition, from..range.end, due))
     }
 }

@@ -8,7 +8,7 @@ use crate::backoff::Backoff;
 /// How a subscription delivers.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How several consumers share it. `Key` is as `Partition` in this version (decision 53).
+    /// How several consumers share it.
     pub order: Order,
     /// Milliseconds after which an unacknowledged delivery is given again, without any further wait.
     pub ack_timeout_ms: u64,
@@ -20,6 +20,9 @@ pub struct Options {
     pub max_in_flight_bytes: u64,
     /// How long an event waits that was given back without a delay or that lost its consumer while it was alone.
     pub backoff: Backoff,
+    /// Most events that wait for an earlier one of their key, over all partitions; with as many, nothing new is delivered.
+    /// Default 65,536, which take 30 MiB at worst.
+    pub keys_waiting_max: usize,
     /// Most dead letters in one commit, so that a commit stays small. Default 64.
     pub dead_letters_max: u64,
     /// Where delivery tokens and the random part of waits begin. To be chosen at random, so that a token of an earlier life
@@ -37,6 +40,7 @@ impl Options {
             max_in_flight: u64::from(options.max_in_flight()),
             max_in_flight_bytes: 16 * 1024 * 1024,
             backoff: Backoff::default(),
+            keys_waiting_max: 65_536,
             dead_letters_max: 64,
             seed,
         }

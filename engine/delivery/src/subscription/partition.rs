@@ -43,6 +43,19 @@ pub(super) struct InFlight {
     pub(super) deadline: u64,
 }
 
+/// Where an offset stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    InFlight {
+        token: u64,
+    },
+    Waiting {
+        wait: Wait,
+    },
+    /// Fresh, settling or settled.
+    Elsewhere,
+}
+
 /// Which fetches are under way: at most one of fresh offsets and one of waiting ones.
 #[derive(Debug, Default)]
 struct Fetching {
@@ -208,6 +221,25 @@ impl Partition {
     /// When the next run becomes due after `now`.
     pub(super) fn next_due(&self, now: u64) -> Option<u64> {
         self.waiting.next_due(now)
+    }
+
+    /// Where an offset stands.
+    pub(super) fn place_of(&self, offset: u64) -> Place {
+        if let Some((_, run)) = self.in_flight.at(offset) {
+            return Place::InFlight { token: run.token };
+        }
+        let waits = self.waiting.rest_at(offset);
+        waits.map_or(Place::Elsewhere, |(_, wait)| Place::Waiting { wait })
+    }
+
+    /// The parts of a range that are in flight or wait; in no order.
+    pub(super) fn open_parts(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        let in_flight = self.in_flight.parts_in(range).map(|(part, _)| part);
+        in_flight.chain(self.waiting.parts_in(range)).collect()
+    }
+
+    pub(super) fn history_of(&self, offset: u64) -> History {
+        self.progress.history_of(offset)
     }
 
     /// The token of the lowest run in flight.

@@ -66,6 +66,11 @@ impl Waiting {
         self.runs.parts_in(range).next().is_some()
     }
 
+    /// The parts of `range` that wait.
+    pub(super) fn parts_in<'a>(&'a self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<'a> {
+        self.runs.parts_in(range).map(|(part, _)| part)
+    }
+
     /// The lowest run and what it waits for.
     pub(super) fn first(&self) -> Option<(Range<u64>, Wait)> {
         self.runs.first().map(|(run, wait)| (run, *wait))

@@ -154,7 +154,7 @@ async fn an_active_consumer_without_credit_gives_its_place_to_one_that_stands_by
     against(config(&dir), async |server| {
         let (connection, _control) = client::greet(server.quic, &server.ca_pem_path).await;
         let mut publisher = Publisher::to_new_topic(&connection).await;
-        let options = SubscriptionOptions::default();
+        let options = SubscriptionOptions { order: Some(Order::Partition), ..SubscriptionOptions::default() };
         let _first = consumer(&connection, "first", &options).await;
         let mut second = consumer(&connection, "second", &options).await;
         grant(&mut second).await;

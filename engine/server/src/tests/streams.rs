@@ -10,7 +10,7 @@ use levada_protocol::{
     limits::ARTEFACT_BYTES_MAX,
     publish::{Ack, AckOutcome, Durability, PublishHeader},
     request::{
-        Open, Opened, Read, Request, RequestEnvelope, Response, Start, Subscribe, SubscriptionInfo,
+        Open, Opened, Order, Read, Request, RequestEnvelope, Response, Start, Subscribe, SubscriptionInfo,
         SubscriptionOptions, TopicSettings,
     },
     verbs::Credit,
@@ -130,7 +130,10 @@ async fn what_was_accepted_is_acknowledged_before_nonsense_ends_the_stream() {
 async fn subscriber(connection: &Connection, consumer: &str) -> (ClientStream, bool) {
     let subscribe = Subscribe {
         consumer: consumer.to_owned(),
-        options: Some(SubscriptionOptions::default()),
+        options: Some(SubscriptionOptions {
+            order: Some(Order::Partition),
+            ..SubscriptionOptions::default()
+        }),
         from: Start::Earliest,
         ..Subscribe::new(TOPIC.parse().unwrap(), "payment".parse().unwrap())
     };

@@ -52,7 +52,7 @@ impl Lease {
         });
     }
 
-    /// Sends a verb about the offsets of `range` that were not settled before; `count` returns the number of events
+    /// Sends a verb about the events of `range` that were not settled before; `count` returns the number of events
     /// between two offsets.
     pub(crate) fn say(
         &self,
@@ -65,8 +65,12 @@ impl Lease {
             let mut verbs = Vec::new();
             let freed = state.held.say(self.id, range, last_word, now, |names, first, last| {
                 let (partition, token) = (names.partition, names.token);
-                verbs.push(Verb { kind: kind.clone(), partition, token, first, last });
-                if last_word { count(first, last) } else { 0 }
+                let events = count(first, last);
+                // The engine refuses a verb about offsets that hold no event of the delivery.
+                if events > 0 {
+                    verbs.push(Verb { kind: kind.clone(), partition, token, first, last });
+                }
+                events
             });
             state.pace.settled(freed.events);
             state.say(verbs, freed.bytes, now)

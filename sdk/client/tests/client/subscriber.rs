@@ -6,7 +6,10 @@ use levada_client::{
     protocol::verbs::{RefusedVerb, VerbKind},
 };
 
-use crate::support::{Engine, streams::numbered};
+use crate::support::{
+    Engine,
+    streams::{numbered, scattered},
+};
 
 async fn attach(engine: &Engine, options: SubscribeOptions) -> Subscriber {
     engine.client().await.subscribe(options).await.unwrap()
@@ -270,6 +273,50 @@ async fn events_are_acknowledged_one_by_one_and_filtered_ones_with_the_next() {
             (VerbKind::Reject { reason: "no such order".to_owned() }, 13, 13),
             (VerbKind::Ack, 15, 17),
         ]
+    );
+}
+
+#[tokio::test]
+async fn deliveries_with_events_of_others_in_between_are_settled_event_by_event_and_whole() {
+    let engine = Engine::start(1);
+    engine.inner.change(|world| {
+        let tokens = [(1, &[10, 12, 13, 20][..]), (2, &[11, 14, 21]), (3, &[30, 32, 34]), (4, &[31, 33])];
+        world.deliveries.extend(tokens.map(|(token, offsets)| scattered(offsets, token)));
+    });
+    let mut subscriber = attach(&engine, payment()).await;
+    for offset in [10, 12, 13, 20] {
+        let event = subscriber.next().await.unwrap().unwrap();
+        assert_eq!(
+            (event.offset(), event.payload.as_deref()),
+            (Offset(offset), Some(offset.to_string().as_bytes()))
+        );
+        if offset == 12 { event.nack(None) } else { event.ack() }
+    }
+    let whole = subscriber.next_delivery().await.unwrap().unwrap();
+    assert_eq!((whole.count(), whole.first(), whole.last()), (3, Offset(11), Offset(21)));
+    assert_eq!(offsets(&whole), [11, 14, 21]);
+    whole.ack();
+    let parts = subscriber.next_delivery().await.unwrap().unwrap();
+    for offset in [30, 32] {
+        parts.ack_range(Offset(offset)..=Offset(offset));
+    }
+    parts.ack();
+    drop(subscriber.next_delivery().await.unwrap().unwrap());
+    subscriber.confirmed().await.unwrap();
+    let world = engine.inner.world();
+    let said: Vec<_> =
+        world.verbs.iter().map(|verb| (verb.token.0, verb.kind.clone(), verb.first.0, verb.last.0)).collect();
+    assert_eq!(
+        said,
+        [
+            (1, VerbKind::Ack, 10, 10),
+            (1, VerbKind::Nack { delay_ms: None }, 11, 12),
+            (1, VerbKind::Ack, 13, 20),
+            (2, VerbKind::Ack, 11, 21),
+            (3, VerbKind::Ack, 30, 30),
+            (3, VerbKind::Ack, 32, 34),
+        ],
+        "nothing is said of 31, which is another's"
     );
 }
 

@@ -9,7 +9,7 @@ use crate::ids::{SubscriptionName, TopicName};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// Events of one key in order, to one consumer at a time. In this version as `partition`.
+    /// Events of one key in order, to one consumer at a time; events without a key in no order.
     #[default]
     Key,
     /// One active consumer; the others stand by.
@@ -92,7 +92,7 @@ pub struct SubscriptionInfo {
     /// When it was made, in milliseconds since the Unix epoch.
     #[serde(default)]
     pub created_ms: u64,
-    /// Attached consumers, the active one first.
+    /// Attached consumers; by [`Order::Partition`] the active one is the first.
     #[serde(default)]
     pub consumers: Vec<String>,
     /// Those of them that get nothing for now: their deliveries timed out again and again, and others take deliveries.

@@ -1,21 +1,447 @@
-//! Key order: the events of a key go to one consumer at a time.
+//! Key order: the events of a key go to one consumer at a time, in order; what has no key has no order.
 //!
-//! One consumer is active for all keys (decision 53), which keeps the promise and does not spread the load.
+//! While one consumer is attached and nothing has failed, key order is partition order, and whole stored records are sent
+//! and settled as such. With a second consumer, or once an event fails, keys are looked at one by one: those of what is in
+//! flight or waits are read first, and nothing new of a partition is sent until they are known.
+//!
+//! An event that may not go yet, because an earlier one of its key waits or is held by a consumer without room, waits. So
+//! many may wait at most; then nothing new is sent until fewer do.
 
-use super::{exclusive::Exclusive, policy::Policy};
+use std::{
+    collections::{BTreeSet, HashSet},
+    ops::Range,
+};
+
+use levada_protocol::ids::Offset;
+
+use super::{
+    exclusive::Exclusive,
+    key_table::{Key, KeyTable, Turn},
+    policy::{Choice, Policy, RUN_OFFSETS_MAX, least_loaded},
+    shares::{Given, Shares},
+};
+use crate::{
+    now::Now,
+    progress::History,
+    subscription::{
+        consumer::{Consumer, ConsumerId, Room},
+        fetch::{Assigned, Contents, Wanted},
+        ledger::Ledger,
+        partition::{Again, Place, Run},
+        partitions::Partitions,
+        waiting::Wait,
+    },
+};
+
+/// Reads for keys that may be under way: others are to go on meanwhile.
+const LEARNING_MAX: usize = 2;
+/// Keys that one read of waiting events is chosen for.
+const DUE_KEYS_MAX: usize = 256;
+/// Due events of a partition that are looked at to find one that must be its consumer's only one. What is before it is sent
+/// first.
+const LOOKS_MAX: usize = 16;
 
 /// Sharing by key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::subscription) struct Keyed {
-    all_keys: Exclusive,
+    mode: Mode,
+    waiting_max: usize,
+}
+
+#[derive(Debug)]
+enum Mode {
+    /// One consumer gets everything, in partition order.
+    Together(Exclusive),
+    /// Each key goes its own way.
+    Apart(Apart),
 }
 
 impl Keyed {
+    /// Looks at keys only if something waits. Most `waiting_max` events may wait for their keys.
+    pub(super) fn new(ledger: &Ledger, waiting_max: usize) -> Self {
+        let mut keyed = Self { mode: Mode::Together(Exclusive::default()), waiting_max };
+        if ledger.partitions.retrying().next().is_some() {
+            keyed.part(ledger);
+        }
+        keyed
+    }
+
     pub(super) fn policy(&self) -> &dyn Policy {
-        &self.all_keys
+        match &self.mode {
+            Mode::Together(exclusive) => exclusive,
+            Mode::Apart(apart) => apart,
+        }
     }
 
     pub(super) fn policy_mut(&mut self) -> &mut dyn Policy {
-        &mut self.all_keys
+        match &mut self.mode {
+            Mode::Together(exclusive) => exclusive,
+            Mode::Apart(apart) => apart,
+        }
+    }
+
+    /// What gives events by their keys; `None` while keys do not matter.
+    pub(super) fn apart(&mut self) -> Option<&mut Apart> {
+        match &mut self.mode {
+            Mode::Together(_) => None,
+            Mode::Apart(apart) => Some(apart),
+        }
+    }
+
+    /// Looks at keys from now on.
+    pub(super) fn part(&mut self, ledger: &Ledger) -> &mut Apart {
+        if let Mode::Together(_) = self.mode {
+            self.mode = Mode::Apart(Apart::new(&ledger.partitions, self.waiting_max));
+        }
+        self.apart().expect("it was made above")
+    }
+
+    /// Looks at keys if, and only if, it matters.
+    pub(super) fn prepare(&mut self, ledger: &Ledger) {
+        let alone = ledger.consumers.list().len() <= 1;
+        let waits = ledger.partitions.retrying().next().is_some();
+        match &self.mode {
+            Mode::Together(_) if !alone => {
+                self.part(ledger);
+            }
+            Mode::Apart(apart) if alone && !waits && apart.unknown.is_empty() => {
+                self.mode = Mode::Together(Exclusive::default());
+            }
+            Mode::Together(_) | Mode::Apart(_) => {}
+        }
+    }
+}
+
+/// The tables of all partitions.
+#[derive(Debug)]
+pub(in crate::subscription) struct Apart {
+    tables: Vec<KeyTable>,
+    /// Partitions of which keys have to be read.
+    unknown: BTreeSet<usize>,
+    waiting_max: usize,
+}
+
+/// What was read of a partition, to be given to consumers.
+pub(in crate::subscription) struct Stretch<'a> {
+    pub(in crate::subscription) partition: usize,
+    pub(in crate::subscription) range: Range<u64>,
+    /// It was delivered, or left waiting, before.
+    pub(in crate::subscription) again: bool,
+    pub(in crate::subscription) contents: &'a Contents<'a>,
+}
+
+impl Apart {
+    fn new(partitions: &Partitions, waiting_max: usize) -> Self {
+        let tables: Vec<_> = partitions.iter().map(KeyTable::new).collect();
+        let unknown = (0..tables.len()).filter(|index| tables[*index].first_unknown().is_some()).collect();
+        Self { tables, unknown, waiting_max }
+    }
+
+    /// Gives what was read to consumers, each event by its key.
+    pub(in crate::subscription) fn assign(
+        &mut self,
+        ledger: &mut Ledger,
+        now: Now,
+        stretch: &Stretch<'_>,
+        room: &mut dyn FnMut(ConsumerId, Wanted) -> Option<u64>,
+    ) -> Assigned {
+        let learned = self.learn(ledger, now, stretch);
+        let reserved = self.reserved(ledger, now.mono_ms);
+        let mut shares = Shares::new(reserved, room);
+        let until = if stretch.again {
+            let known = !self.unknown.contains(&stretch.partition);
+            let given = known && self.assign_waiting(ledger, now, stretch, &mut shares);
+            if given || learned { stretch.range.end } else { stretch.range.start }
+        } else if self.unknown.contains(&stretch.partition) {
+            stretch.range.start
+        } else {
+            self.assign_fresh(ledger, now, stretch, &mut shares)
+        };
+        let assignments = shares.deliver(ledger, now, stretch.partition);
+        Assigned { until: Offset(until), assignments }
+    }
+
+    /// Enters the keys of what was read; true if any was not known.
+    fn learn(&mut self, ledger: &mut Ledger, now: Now, stretch: &Stretch<'_>) -> bool {
+        let Stretch { partition, range, contents, .. } = stretch;
+        let table = &mut self.tables[*partition];
+        let Some(first) = table.first_unknown().filter(|unknown| unknown.start < range.end) else {
+            return false;
+        };
+        let (mut learned, mut progress) = (HashSet::new(), false);
+        for offset in first.start.max(range.start)..range.end {
+            if !table.take_unknown(offset) {
+                continue;
+            }
+            progress = true;
+            let key = Key::of(offset, contents.key_of(offset));
+            let holds_event = ledger.partitions.get(*partition).events_in(&(offset..offset + 1)) > 0;
+            match ledger.partitions.get(*partition).place_of(offset) {
+                Place::Waiting { .. } if contents.is_hole(offset) => {
+                    ledger.use_up(now, *partition, &(offset..offset + 1), false, contents);
+                }
+                Place::InFlight { .. } | Place::Waiting { .. } if holds_event => {
+                    table.enter(ledger, *partition, offset, key);
+                    learned.insert(key);
+                }
+                // A filtered offset stays with the events of its delivery.
+                Place::InFlight { .. } | Place::Waiting { .. } | Place::Elsewhere => {}
+            }
+        }
+        self.update_unknown(*partition);
+        learned.iter().for_each(|key| self.rewind(ledger, *partition, *key));
+        progress
+    }
+
+    /// Takes back what is in flight of a key behind an event of it that waits. Not their own failure, so it counts nothing.
+    fn rewind(&mut self, ledger: &mut Ledger, partition: usize, key: Key) {
+        let table = &mut self.tables[partition];
+        let Some(first) = table.first_waiting(key) else { return };
+        let due = match ledger.partitions.get(partition).place_of(first) {
+            Place::Waiting { wait } => wait.due,
+            Place::InFlight { .. } | Place::Elsewhere => return,
+        };
+        for offset in table.ahead_of_turn(key) {
+            // Filtered offsets beside it go along, for what stays in flight must hold an event.
+            let part = ledger.partitions.get(partition).widen(&(offset..offset + 1), &(0..u64::MAX));
+            for (part, token) in ledger.partitions.update(partition, |it| it.take_all_in_flight(&part)) {
+                ledger.take_back(partition, &part, token, due);
+            }
+            table.enter(ledger, partition, offset, key);
+        }
+    }
+
+    fn update_unknown(&mut self, partition: usize) {
+        if self.tables[partition].first_unknown().is_some() {
+            self.unknown.insert(partition);
+        } else {
+            self.unknown.remove(&partition);
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.tables.iter().map(KeyTable::waiting).sum()
+    }
+
+    /// The consumer that gets nothing more until it is idle, for an event that must be its only one.
+    fn reserved(&self, ledger: &Ledger, now: u64) -> Option<ConsumerId> {
+        let due = ledger.partitions.retrying().any(|(partition, it)| {
+            self.tables[partition].due(now).take(LOOKS_MAX).any(|offset| it.history_of(offset).is_alone())
+        });
+        if !due {
+            return None;
+        }
+        let passing = ledger.consumers.somebody_responds();
+        let list = ledger.consumers.list();
+        let may = |consumer: &Consumer| !(passing && consumer.is_silent());
+        let idle = ledger.consumers.with_room().map(|(place, _)| place);
+        let idle = idle.filter(|place| list[*place].is_idle() && may(&list[*place])).min();
+        let reserved = idle.or_else(|| least_loaded(list, may));
+        reserved.map(|place| list[place].id())
+    }
+
+    /// Gives waiting events whose turn it is; true if there were any, or some turned out to be none.
+    fn assign_waiting(
+        &mut self,
+        ledger: &mut Ledger,
+        now: Now,
+        stretch: &Stretch<'_>,
+        shares: &mut Shares<'_>,
+    ) -> bool {
+        let Stretch { partition, range, contents, .. } = stretch;
+        let mut progress = false;
+        for (offset, key) in self.tables[*partition].waiting_in(range) {
+            if shares.is_over() {
+                break;
+            }
+            let part = offset..offset + 1;
+            let Place::Waiting { wait } = ledger.partitions.get(*partition).place_of(offset) else {
+                continue;
+            };
+            if contents.is_hole(offset) {
+                ledger.use_up(now, *partition, &part, false, contents);
+                self.tables[*partition].enter(ledger, *partition, offset, key);
+                progress = true;
+                continue;
+            }
+            let history = ledger.partitions.get(*partition).history_of(offset);
+            let bytes = contents.bytes_of_event(offset);
+            let given = match self.tables[*partition].turn(offset, key) {
+                _ if wait.due > now.mono_ms => continue,
+                Turn::Blocked => continue,
+                // Only behind the event before it, in the same delivery.
+                Turn::With(_) => shares.give_behind(ledger, key, offset, bytes, history),
+                Turn::Anyone => shares.give_anyone(ledger, key, offset, bytes, history, wait.by),
+            };
+            if let Given::To(consumer) = given {
+                ledger.partitions.update(*partition, |it| it.take_run(&part, false));
+                self.tables[*partition].enter_in_flight(offset, key, consumer);
+                progress = true;
+            }
+        }
+        progress
+    }
+
+    /// Gives new events, lets those wait whose turn it is not; returns behind the last one.
+    fn assign_fresh(
+        &mut self,
+        ledger: &mut Ledger,
+        now: Now,
+        stretch: &Stretch<'_>,
+        shares: &mut Shares<'_>,
+    ) -> u64 {
+        let Stretch { partition, range, contents, .. } = stretch;
+        let Some(fresh) = ledger.partitions.get(*partition).fresh() else { return range.start };
+        if fresh.range.start != range.start {
+            return range.start;
+        }
+        let (mut at, end) = (range.start, range.end.min(fresh.range.end));
+        let mut waiting = self.waiting();
+        while at < end {
+            if let Some(hole) = contents.hole_at(at) {
+                let hole = at..hole.end.min(end);
+                ledger.use_up(now, *partition, &hole, true, contents);
+                at = hole.end;
+                continue;
+            }
+            let key = Key::of(at, contents.key_of(at));
+            let (part, bytes) = (at..at + 1, contents.bytes_of_event(at));
+            let table = &mut self.tables[*partition];
+            let given = match table.turn(at, key) {
+                Turn::Blocked => Given::Later,
+                Turn::With(holder) => shares.give_to(ledger, holder, key, at, bytes),
+                Turn::Anyone => match shares.give_anyone(ledger, key, at, bytes, History::default(), None) {
+                    Given::Later => break,
+                    given => given,
+                },
+            };
+            match given {
+                Given::To(consumer) => {
+                    ledger.partitions.update(*partition, |it| it.take_run(&part, true));
+                    table.enter_in_flight(at, key, consumer);
+                }
+                Given::Later if waiting < self.waiting_max => {
+                    ledger.partitions.update(*partition, |it| {
+                        it.take_run(&part, true);
+                        it.wait(part, Wait { due: now.mono_ms, by: None });
+                    });
+                    table.enter(ledger, *partition, at, key);
+                    waiting += 1;
+                }
+                Given::Full | Given::Later => break,
+            }
+            at += 1;
+        }
+        at
+    }
+
+    /// Offsets of these were settled or lost, or wait now.
+    pub(in crate::subscription) fn look(
+        &mut self,
+        ledger: &mut Ledger,
+        partition: usize,
+        range: &Range<u64>,
+    ) {
+        for key in self.tables[partition].look(ledger, partition, range) {
+            self.rewind(ledger, partition, key);
+        }
+        self.update_unknown(partition);
+    }
+
+    /// Offsets that had settled are open again.
+    pub(in crate::subscription) fn reopened(
+        &mut self,
+        ledger: &Ledger,
+        partition: usize,
+        range: &Range<u64>,
+    ) {
+        self.tables[partition].forget(ledger, partition, range);
+        self.update_unknown(partition);
+    }
+}
+
+#[cfg(test)]
+impl Apart {
+    pub(in crate::subscription) fn knows_keys(&self, partition: usize) -> bool {
+        !self.unknown.contains(&partition)
+    }
+}
+
+impl Policy for Apart {
+    fn prepare(&mut self, _ledger: &mut Ledger, _now: u64) {}
+
+    fn choose(&self, ledger: &Ledger, now: u64) -> Option<Choice> {
+        let again = Some(Again { attempts: 0, alone: false, by: None });
+        if ledger.consumers.list().is_empty() {
+            return None;
+        }
+        let is_read = |partition: &&usize| ledger.partitions.get(**partition).is_fetching(true);
+        let few = self.unknown.iter().filter(is_read).count() < LEARNING_MAX;
+        let learning = self.unknown.iter().filter(|partition| few && !is_read(partition));
+        if let Some(partition) = learning.min().copied() {
+            let unknown = self.tables[partition].first_unknown()?;
+            let range = unknown.start..unknown.end.min(unknown.start.saturating_add(RUN_OFFSETS_MAX));
+            return Some(Choice { partition, run: Run { range, again } });
+        }
+        ledger.consumers.with_room().next()?;
+        let reserved = self.reserved(ledger, now);
+        let list = ledger.consumers.list();
+        let passing = ledger.consumers.somebody_responds();
+        let takers = || {
+            let with_room = ledger.consumers.with_room().map(|(place, _)| &list[place]);
+            with_room.filter(|consumer| !(passing && consumer.is_silent()))
+        };
+        let idle = takers().any(Consumer::is_idle);
+        let takes = takers().any(|consumer| Some(consumer.id()) != reserved);
+        let known = |partition: usize| !self.unknown.contains(&partition);
+        let waiting =
+            ledger.partitions.retrying().filter(|(index, it)| !it.is_fetching(true) && known(*index));
+        let mut due = waiting.filter_map(|(partition, it)| {
+            let due = self.tables[partition].due(now).take(DUE_KEYS_MAX);
+            let may = |offset: &u64| if it.history_of(*offset).is_alone() { idle } else { takes };
+            let offsets: Vec<u64> = due.filter(may).collect();
+            let first = *offsets.iter().min()?;
+            // With what waits behind them.
+            let reach = first..first.saturating_add(RUN_OFFSETS_MAX);
+            let near = offsets.into_iter().filter(|offset| reach.contains(offset));
+            let last = near.map(|offset| self.tables[partition].last_behind(offset, reach.end)).max()?;
+            Some(Choice { partition, run: Run { range: first..last + 1, again } })
+        });
+        let fresh = || {
+            if !takes || self.waiting() >= self.waiting_max {
+                return None;
+            }
+            ledger.partitions.unread().find_map(|(partition, it)| {
+                let may = !it.is_fetching(false) && known(partition);
+                Some(Choice { partition, run: it.fresh().filter(|_| may)? })
+            })
+        };
+        due.next().or_else(fresh)
+    }
+
+    /// Runs are not what it gives: see [`Apart::assign`].
+    fn run_at(&self, _ledger: &Ledger, _partition: usize, _at: u64, _now: u64) -> Option<Run> {
+        None
+    }
+
+    fn taker(&self, _: &Ledger, _: &Run, _: u64) -> Option<(usize, Room)> {
+        None
+    }
+
+    fn failed(&self, _ledger: &mut Ledger, _partition: usize, _from: u64, _due: u64) {}
+
+    fn keeps(
+        &self,
+        ledger: &Ledger,
+        _partition: usize,
+        _range: &Range<u64>,
+        consumer: ConsumerId,
+        now: u64,
+    ) -> Result<usize, u64> {
+        ledger.consumers.index_of(consumer).ok_or(now)
+    }
+
+    fn next_deadline(&self, _now: u64) -> Option<u64> {
+        None
     }
 }

@@ -5,15 +5,23 @@
 
 mod exclusive;
 mod free;
+mod key_table;
 mod keyed;
 mod policy;
+mod shares;
+
+use std::ops::Range;
 
 use levada_protocol::request::Order;
 
 #[cfg(test)]
 pub(super) use self::exclusive::HANDOVER_AFTER_MS;
-pub(super) use self::policy::{Choice, Policy};
 use self::{exclusive::Exclusive, free::Free, keyed::Keyed};
+pub(super) use self::{
+    keyed::{Apart, Stretch},
+    policy::{Choice, Policy},
+};
+use super::{ledger::Ledger, options::Options};
 
 /// The way in which consumers share a subscription.
 #[derive(Debug)]
@@ -27,10 +35,10 @@ pub(super) enum Sharing {
 }
 
 impl Sharing {
-    pub(super) fn new(order: Order) -> Self {
-        match order {
+    pub(super) fn new(options: &Options, ledger: &Ledger) -> Self {
+        match options.order {
             Order::Partition => Self::Exclusive(Exclusive::default()),
-            Order::Key => Self::Keyed(Keyed::default()),
+            Order::Key => Self::Keyed(Keyed::new(ledger, options.keys_waiting_max)),
             Order::None => Self::Free(Free),
         }
     }
@@ -43,11 +51,58 @@ impl Sharing {
         }
     }
 
-    pub(super) fn policy_mut(&mut self) -> &mut dyn Policy {
+    fn policy_mut(&mut self) -> &mut dyn Policy {
         match self {
             Self::Exclusive(exclusive) => exclusive,
             Self::Keyed(keyed) => keyed.policy_mut(),
             Self::Free(free) => free,
+        }
+    }
+
+    /// Brings the way of sharing up to date before something is chosen or assigned.
+    pub(super) fn prepare(&mut self, ledger: &mut Ledger, now: u64) {
+        if let Self::Keyed(keyed) = self {
+            keyed.prepare(ledger);
+        }
+        self.policy_mut().prepare(ledger, now);
+    }
+
+    /// What gives events by their keys; `None` if keys do not matter now.
+    pub(super) fn apart(&mut self) -> Option<&mut Apart> {
+        match self {
+            Self::Keyed(keyed) => keyed.apart(),
+            Self::Exclusive(_) | Self::Free(_) => None,
+        }
+    }
+
+    /// After events of a partition from `range.start` on have failed, of which the first waits until `due`: takes back what
+    /// must follow them.
+    pub(super) fn failed(&mut self, ledger: &mut Ledger, partition: usize, range: &Range<u64>, due: u64) {
+        match self {
+            Self::Keyed(keyed) => keyed.part(ledger).look(ledger, partition, range),
+            Self::Exclusive(_) | Self::Free(_) => {
+                self.policy().failed(ledger, partition, range.start, due);
+            }
+        }
+    }
+
+    /// True if no key of what is in flight or waits has to be read.
+    #[cfg(test)]
+    pub(super) fn knows_keys(&mut self, partition: usize) -> bool {
+        self.apart().is_some_and(|apart| apart.knows_keys(partition))
+    }
+
+    /// After events of a partition have left flight, or what waited was lost.
+    pub(super) fn left(&mut self, ledger: &mut Ledger, partition: usize, range: &Range<u64>) {
+        if let Some(apart) = self.apart() {
+            apart.look(ledger, partition, range);
+        }
+    }
+
+    /// After events of a partition that had settled are open again.
+    pub(super) fn reopened(&mut self, ledger: &Ledger, partition: usize, range: &Range<u64>) {
+        if let Some(apart) = self.apart() {
+            apart.reopened(ledger, partition, range);
         }
     }
 }

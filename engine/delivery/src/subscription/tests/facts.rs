@@ -5,7 +5,7 @@ use crate::progress::{CHUNK_OFFSETS, FAILURE_RUNS_MAX, RowChange, WINDOW_OFFSETS
 
 #[test]
 fn a_consumer_receives_no_more_than_its_credit_and_window_allow() {
-    let mut it = subscription(Order::Key, 1_000);
+    let mut it = subscription(Order::Partition, 1_000);
     it.attach(A).unwrap();
     assert_eq!(deliver(&mut it, 0, 50), None);
     it.grant(A, 30, 1);
@@ -35,7 +35,7 @@ fn bytes_in_flight_are_bounded() {
 
 #[test]
 fn what_is_acknowledged_is_durable_after_the_commit_and_not_before() {
-    let mut it = subscription(Order::Key, 10);
+    let mut it = subscription(Order::Partition, 10);
     attach(&mut it, A);
     let got = deliver(&mut it, 0, 10).unwrap();
     let acked = it.verb(at(0), A, &verb(&got, 0..10, VerbKind::Ack)).unwrap();
@@ -51,7 +51,7 @@ fn what_is_acknowledged_is_durable_after_the_commit_and_not_before() {
 
 #[test]
 fn an_acknowledged_event_does_not_time_out_while_its_commit_is_under_way() {
-    let mut it = subscription(Order::Key, 10);
+    let mut it = subscription(Order::Partition, 10);
     attach(&mut it, A);
     let got = deliver(&mut it, 0, 10).unwrap();
     say(&mut it, 0, &got, 0..10, VerbKind::Ack).unwrap();
@@ -134,7 +134,7 @@ fn where_order_matters_what_follows_a_failed_event_comes_back_after_it() {
 
 #[test]
 fn one_consumer_is_active_where_order_matters_and_the_next_takes_over() {
-    let mut it = subscription(Order::Key, 30);
+    let mut it = subscription(Order::Partition, 30);
     attach(&mut it, A);
     attach(&mut it, B);
     let got = deliver(&mut it, 0, 10).unwrap();
@@ -186,7 +186,7 @@ fn an_event_that_is_returned_three_times_goes_alone_and_then_counts() {
 
 #[test]
 fn an_event_that_loses_its_consumer_too_often_is_a_dead_letter() {
-    let mut it = subscription(Order::Key, 1);
+    let mut it = subscription(Order::Partition, 1);
     for life in 0..5u64 {
         let consumer = ConsumerId(100 + life);
         attach(&mut it, consumer);
@@ -237,7 +237,7 @@ fn a_busy_consumer_is_drained_before_an_event_goes_alone() {
 
 #[test]
 fn a_reject_is_a_dead_letter_of_the_same_commit() {
-    let mut it = subscription(Order::Key, 10);
+    let mut it = subscription(Order::Partition, 10);
     attach(&mut it, A);
     let got = deliver(&mut it, 3, 10).unwrap();
     say(&mut it, 5, &got, 0..2, VerbKind::Reject { reason: "no".to_owned() }).unwrap();
@@ -293,7 +293,7 @@ fn dead_letters_of_one_commit_are_bounded_and_confirmed_when_all_are_durable() {
 
 #[test]
 fn filtered_offsets_take_no_credit_and_settle_with_what_is_around_them() {
-    let mut it = subscription(Order::Key, 20);
+    let mut it = subscription(Order::Partition, 20);
     it.attach(A).unwrap();
     it.grant(A, 3, 1_000);
     let fetch = it.fetch(at(0)).unwrap();
@@ -342,7 +342,7 @@ fn filtered_offsets_are_never_left_in_flight_by_themselves() {
 
 #[test]
 fn scanning_without_a_match_advances_by_itself() {
-    let mut it = subscription(Order::Key, 10_000);
+    let mut it = subscription(Order::Partition, 10_000);
     attach(&mut it, A);
     for start in (0..10_000).step_by(500) {
         let fetch = it.fetch(at(0)).unwrap();
@@ -359,7 +359,7 @@ fn scanning_without_a_match_advances_by_itself() {
 
 #[test]
 fn what_the_chain_fails_on_is_a_dead_letter_and_the_rest_is_delivered() {
-    let mut it = subscription(Order::Key, 5);
+    let mut it = subscription(Order::Partition, 5);
     attach(&mut it, A);
     let fetch = it.fetch(at(9)).unwrap();
     let reason = Reason::PluginError { plugin: "p".to_owned(), error: "trap".to_owned() };
@@ -377,7 +377,7 @@ fn what_the_chain_fails_on_is_a_dead_letter_and_the_rest_is_delivered() {
 
 #[test]
 fn a_fetch_is_void_when_its_consumer_left_or_an_earlier_event_came_back() {
-    let mut it = subscription(Order::Key, 20);
+    let mut it = subscription(Order::Partition, 20);
     attach(&mut it, A);
     let got = deliver(&mut it, 0, 5).unwrap();
     let fresh = it.fetch(at(0)).unwrap();
@@ -404,7 +404,7 @@ fn what_was_fetched_is_shared_by_all_who_have_room() {
     }
     let fetch = it.fetch(at(0)).unwrap();
     let chunks = [chunk(0..25), chunk(25..100)];
-    let fetched = Fetched { reached: Offset(100), chunks: &chunks, filtered: &[], failed: &[] };
+    let fetched = Fetched { reached: Offset(100), chunks: &chunks, filtered: &[], failed: &[], keys: None };
     let assigned = it.assign(at(0), fetch, fetched, |_, wanted| Some(wanted.most));
     let shares: Vec<_> = assigned.assignments.iter().map(|it| (it.consumer, it.events)).collect();
     assert_eq!((assigned.until, shares), (Offset(30), vec![(A, 10), (B, 20)]));
@@ -417,7 +417,7 @@ fn a_consumer_whose_stream_has_no_room_is_held_until_it_has() {
     attach(&mut it, B);
     let fetch = it.fetch(at(0)).unwrap();
     let chunks = [chunk(0..50), chunk(50..100)];
-    let fetched = Fetched { reached: Offset(100), chunks: &chunks, filtered: &[], failed: &[] };
+    let fetched = Fetched { reached: Offset(100), chunks: &chunks, filtered: &[], failed: &[], keys: None };
     let mut wants = Vec::new();
     let assigned = it.assign(at(0), fetch, fetched, |consumer, wanted| {
         wants.push((consumer, wanted.least));

@@ -74,7 +74,7 @@ fn a_silent_consumer_still_serves_where_nobody_else_takes_anything() {
 #[test]
 fn where_order_matters_a_timeout_hands_the_active_place_over() {
     let progress = vec![Progress::new(Offset(0), 1), Progress::new(Offset(0), 1)];
-    let mut it = Subscription::new(&options(Order::Key), progress, at(0));
+    let mut it = Subscription::new(&options(Order::Partition), progress, at(0));
     let p1 = PartitionId(1);
     attach(&mut it, A);
     attach(&mut it, B);

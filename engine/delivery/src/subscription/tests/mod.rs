@@ -2,6 +2,7 @@
 
 mod facts;
 mod handing;
+mod keys;
 mod model;
 mod store;
 
@@ -30,6 +31,7 @@ fn options(order: Order) -> Options {
         max_in_flight: 100,
         max_in_flight_bytes: 100_000,
         backoff: Backoff::new(vec![100, 500]),
+        keys_waiting_max: 500,
         dead_letters_max: 64,
         seed: 70,
     }
@@ -51,6 +53,13 @@ fn subscription_with(options: Options, end: u64) -> Subscription {
     let mut subscription = Subscription::new(&options, vec![progress], at(0));
     subscription.end(P0, Offset(end));
     subscription
+}
+
+impl Subscription {
+    /// The first partition ends here now.
+    fn extend_end(&mut self, end: u64) {
+        self.end(P0, Offset(end));
+    }
 }
 
 fn attach(subscription: &mut Subscription, consumer: ConsumerId) {
@@ -89,7 +98,7 @@ fn assign(
 ) -> (u64, Option<Assignment>) {
     let chunks = [chunk(fetch.range.start.0..reached)];
     let Brought { filtered, failed } = brought;
-    let fetched = Fetched { reached: Offset(reached), chunks: &chunks, filtered, failed };
+    let fetched = Fetched { reached: Offset(reached), chunks: &chunks, filtered, failed, keys: None };
     let (mut asked, mut held) = (false, Vec::new());
     let mut assigned = subscription.assign(now, fetch, fetched, |consumer, wanted| {
         if std::mem::replace(&mut asked, true) {

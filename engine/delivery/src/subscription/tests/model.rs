@@ -1,7 +1,7 @@
 //! The whole subscription against a naive model: one state per offset, random operations, everything checked after
 //! each, and at the end every event must come to its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{collection::vec, prelude::*};
 
@@ -130,6 +130,18 @@ struct World {
     next_consumer: u64,
 }
 
+/// What a chain let nobody have, and why.
+fn ended(filtered: &[Range<Offset>], failed: &[Failed]) -> Vec<(u64, Why)> {
+    let dropped = filtered.iter().map(|range| (range.start.0, Why::Dropped));
+    dropped.chain(failed.iter().map(|it| (it.first.0, Why::Dead))).collect()
+}
+
+/// Every third event has no key, the others have one of four.
+fn key_of(partition: usize, offset: u64) -> Option<u64> {
+    let mixed = (offset + 7 * partition as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    (!mixed.is_multiple_of(3)).then_some(mixed / 3 % 4)
+}
+
 /// Some consumers' streams take no delivery at all, though their verbs come through.
 fn takes(consumer: ConsumerId) -> bool {
     !consumer.0.is_multiple_of(4)
@@ -201,6 +213,9 @@ impl World {
             Op::Lost { partition, more } => self.lose(partition, more),
             Op::Restart { applied } => self.restart(applied),
         }
+        if self.order == Order::Key {
+            self.follow();
+        }
         self.check();
     }
 
@@ -219,11 +234,16 @@ impl World {
     fn read(&mut self) {
         let Some(fetch) = self.it.fetch(self.now()) else { return };
         let partition = usize::from(fetch.partition.0);
-        for offset in fetch.range.start.0..fetch.range.end.0 {
-            let event = self.events[partition][offset as usize];
-            assert!(event.at.is_open(self.now), "offset {offset} is read, it is {:?}", event.at);
+        assert!(!fetch.needs_keys || self.order == Order::Key);
+        assert!(fetch.bytes_max > 0);
+        // To learn keys, what is in flight is read as well, whether anybody has room or not.
+        if !(fetch.needs_keys && fetch.again) {
+            for offset in fetch.range.start.0..fetch.range.end.0 {
+                let event = self.events[partition][offset as usize];
+                assert!(event.at.is_open(self.now), "offset {offset} is read, it is {:?}", event.at);
+            }
+            assert!(self.it.ledger.consumers.with_room().next().is_some());
         }
-        assert!(fetch.bytes_max > 0 && self.it.ledger.consumers.with_room().next().is_some());
         let same = |it: &&Fetch| it.partition == fetch.partition && it.again == fetch.again;
         assert_eq!(self.fetches.iter().find(same).map(|it| it.id), None, "it is being read already");
         self.fetches.push(fetch);
@@ -242,7 +262,7 @@ impl World {
             return Vec::new();
         }
         let others = had_room.iter().copied().filter(|it| *it != given.consumer);
-        others.filter(|it| self.order == Order::None || self.could_get(*it)).collect()
+        others.filter(|it| self.order != Order::Partition || self.could_get(*it)).collect()
     }
 
     /// True if an ordered subscription could give this consumer something again that it did not let fail.
@@ -299,8 +319,17 @@ impl World {
         }
         let chunks: Vec<_> =
             (first..reached).step_by(4).map(|start| chunk(start..reached.min(start + 4))).collect();
-        let fetched =
-            Fetched { reached: Offset(reached), chunks: &chunks, filtered: &filtered, failed: &failed };
+        let keys: Vec<_> = (first..reached)
+            .map(|offset| EventKey { offset: Offset(offset), key: key_of(partition, offset) })
+            .collect();
+        let (again, needs_keys) = (fetch.again, fetch.needs_keys);
+        let fetched = Fetched {
+            reached: Offset(reached),
+            chunks: &chunks,
+            filtered: &filtered,
+            failed: &failed,
+            keys: needs_keys.then_some(&keys[..]),
+        };
         let before = self.events[partition].clone();
         let had_room = self.had_room();
         // Now and then the first stream that is asked has no room.
@@ -317,6 +346,11 @@ impl World {
             self.it.hold(consumer, false);
             assert!(assigned.assignments.iter().all(|it| it.consumer != consumer));
         }
+        let ended = ended(&filtered, &failed);
+        if needs_keys {
+            self.finish_by_key(partition, again, first..assigned.until.0, &ended, &assigned.assignments);
+            return;
+        }
         if let Some(given) = assigned.assignments.first().filter(|_| !stingy && !self.alone_waits()) {
             let better = self.better_takers(given, &before, &had_room);
             assert_eq!(better, [], "{:?} let it fail, and these have room", given.consumer);
@@ -327,8 +361,7 @@ impl World {
             assert!(at.is_open(self.now), "offset {offset} was {at:?}");
         }
         let events = &mut self.events[partition];
-        let dropped = filtered.iter().map(|range| (range.start.0, Why::Dropped));
-        for (offset, why) in dropped.chain(failed.iter().map(|it| (it.first.0, Why::Dead))) {
+        for (offset, why) in ended {
             if offset < until {
                 events[offset as usize].at = At::Settling(why);
             }
@@ -342,6 +375,63 @@ impl World {
             given.extend(own);
         }
         assert_eq!(given, sent, "each event is given once, in order");
+    }
+
+    /// What a read becomes where keys matter: new events that nobody gets wait, and so does what waited before.
+    fn finish_by_key(
+        &mut self,
+        partition: usize,
+        again: bool,
+        used: Range<u64>,
+        ended: &[(u64, Why)],
+        assignments: &[Assignment],
+    ) {
+        for (offset, why) in ended.iter().filter(|(offset, _)| used.contains(offset)) {
+            let state = self.it.ledger.partitions.get(partition).state_of(*offset);
+            let event = &mut self.events[partition][*offset as usize];
+            // It may have come back from flight first.
+            let open = matches!(event.at, At::Waiting { .. } | At::Fresh | At::Flight { .. });
+            if open && !state.waits && state.in_flight.is_none() {
+                event.at = At::Settling(*why);
+            }
+        }
+        let mut given = Vec::new();
+        for assignment in assignments {
+            let own: Vec<u64> = assignment.offsets.iter().flat_map(|it| it.start.0..it.end.0).collect();
+            assert!(own.iter().all(|offset| used.contains(offset)));
+            self.send(partition, assignment, &own);
+            given.extend(own);
+        }
+        let count = given.len();
+        given.sort_unstable();
+        given.dedup();
+        assert_eq!(given.len(), count, "each event is given once");
+        for event in &mut self.events[partition][used.start as usize..used.end as usize] {
+            if event.at == At::Fresh {
+                assert!(!again);
+                event.at = At::Waiting { not_before: self.now };
+            }
+        }
+    }
+
+    /// Takes over which events have come back from flight for the sake of an earlier one of their key.
+    fn follow(&mut self) {
+        for partition in 0..PARTITIONS {
+            for offset in 0..self.events[partition].len() {
+                let flies = matches!(self.events[partition][offset].at, At::Flight { .. });
+                if !flies || !self.it.ledger.partitions.get(partition).state_of(offset as u64).waits {
+                    continue;
+                }
+                let key = key_of(partition, offset as u64).expect("what has no key follows nothing");
+                let earlier = (0..offset).filter(|at| key_of(partition, *at as u64) == Some(key));
+                let mut earlier = earlier.map(|at| self.events[partition][at].at);
+                // It may have been sent again by now.
+                let is_open = |at| matches!(at, At::Waiting { .. } | At::Flight { .. });
+                assert!(earlier.any(is_open), "{offset} came back for nothing");
+                let event = &mut self.events[partition][offset];
+                (event.at, event.by) = (At::Waiting { not_before: 0 }, None);
+            }
+        }
     }
 
     fn had_room(&self) -> Vec<ConsumerId> {
@@ -359,7 +449,7 @@ impl World {
 
     /// Sends a delivery, of which this must hold: credit, room, order, and whether it goes alone.
     fn send(&mut self, partition: usize, given: &Assignment, sent: &[u64]) {
-        assert_eq!(given.events, sent.len() as u64);
+        assert_eq!(given.events, sent.len() as u64, "{given:?} {sent:?}");
         let (consumer, token, deadline) = (given.consumer, given.token.0, self.now + TIMEOUT);
         let before = self.events[partition].clone();
         for offset in sent {
@@ -379,7 +469,20 @@ impl World {
         let others = self.events.iter().flatten().filter(|event| event.at.holder() == Some(consumer));
         assert!(others.clone().count() == 1 || !others.clone().any(|event| event.returned >= RETURNS_MAX));
         let (first, last) = (sent[0], sent[sent.len() - 1]);
-        if self.order != Order::None {
+        if self.order == Order::Key {
+            for offset in sent.iter().filter(|offset| key_of(partition, **offset).is_some()) {
+                let same = |at: &u64| key_of(partition, *at) == key_of(partition, *offset);
+                for earlier in (0..*offset).filter(same).filter(|at| !sent.contains(at)) {
+                    let at = before[earlier as usize].at;
+                    assert!(
+                        !matches!(at, At::Fresh | At::Waiting { .. }),
+                        "{offset} overtakes {earlier}: {at:?}"
+                    );
+                    assert!(at.holder().is_none_or(|it| it == consumer), "{offset}: {earlier} is elsewhere");
+                }
+            }
+        }
+        if self.order == Order::Partition {
             assert_eq!(Some(consumer), self.it.consumers().next(), "only the active consumer gets something");
             let elsewhere = before.iter().filter_map(|event| event.at.holder()).find(|it| *it != consumer);
             assert_eq!(elsewhere, None, "somebody else is not done with partition {partition}");
@@ -447,7 +550,7 @@ impl World {
         let waits =
             |offset: &&u64| matches!(self.events[partition][**offset as usize].at, At::Waiting { .. });
         let Some(from) = failed.iter().find(waits).copied() else { return };
-        if self.order == Order::None {
+        if self.order != Order::Partition {
             return;
         }
         for event in &mut self.events[partition][from as usize..] {
@@ -601,7 +704,21 @@ impl World {
     }
 
     /// The subscription's own books agree with each other and with the model.
-    fn check(&self) {
+    fn check(&mut self) {
+        for partition in (0..PARTITIONS).filter(|_| self.order == Order::Key) {
+            if !self.it.sharing.knows_keys(partition) {
+                continue;
+            }
+            let mut blocked = BTreeSet::new();
+            for (offset, event) in (0..).zip(&self.events[partition]) {
+                let Some(key) = key_of(partition, offset) else { continue };
+                match event.at {
+                    At::Waiting { .. } => drop(blocked.insert(key)),
+                    At::Flight { .. } => assert!(!blocked.contains(&key), "{offset} of {partition} is ahead"),
+                    _ => {}
+                }
+            }
+        }
         let mut open = 0;
         let (partitions, settlement) = (&self.it.ledger.partitions, &self.it.ledger.settlement);
         let has = |mut set: Box<dyn Iterator<Item = (usize, &Partition)> + '_>, partition: usize| {
@@ -616,11 +733,21 @@ impl World {
                 let states = [state.in_flight.is_some(), state.waits, state.settled, state.fresh];
                 let count = states.iter().filter(|is_so| **is_so).count() + queued;
                 assert_eq!(count, 1, "offset {offset} of {partition}: {state:?}, {queued} queued");
+                if let Some((token, _)) = state.in_flight {
+                    assert!(
+                        self.it.ledger.deliveries.get(token).is_some(),
+                        "{offset} of {partition}: {state:?}"
+                    );
+                }
                 match event.at {
                     At::Fresh => assert!(state.fresh),
                     At::Waiting { .. } => assert!(state.waits || state.fresh, "{offset} of {partition}"),
                     At::Flight { token, deadline, .. } => {
-                        assert_eq!(state.in_flight, Some((token, deadline)));
+                        assert_eq!(
+                            state.in_flight,
+                            Some((token, deadline)),
+                            "{offset} of {partition}: {state:?}"
+                        );
                         assert!(!state.dropped);
                     }
                     At::Settling(Why::Dropped) => assert!(state.dropped),

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use levada_client::{
     Notice, Position, Start, Subscribed,
     protocol::{
-        batch::BatchBuilder,
+        batch::{BatchBuilder, EventParts},
         deliver::{DeliverHeader, EndEntry, Run},
         error::Refusal,
         event::Event,
@@ -279,4 +279,17 @@ pub(crate) fn numbered(base: u64, count: u64, token: u64) -> (u64, Bytes) {
     }
     let batch = builder.finish(levada_client::protocol::batch::Stamp::ENGINE);
     (count, delivery(0, base, token, 1, batch.bytes()))
+}
+
+/// A delivery of events at these offsets with their offsets as payloads.
+pub(crate) fn scattered(offsets: &[u64], token: u64) -> (u64, Bytes) {
+    let mut builder = BatchBuilder::selection();
+    for offset in offsets {
+        let payload = offset.to_string();
+        let parts = EventParts { payload: Some(payload.as_bytes()), ..EventParts::default() };
+        let delta = u32::try_from(offset - offsets[0]).unwrap();
+        builder.push_parts(delta, &parts, std::iter::empty()).unwrap();
+    }
+    let batch = builder.finish(levada_client::protocol::batch::Stamp::ENGINE);
+    (u64::from(batch.count()), delivery(0, offsets[0], token, 1, batch.bytes()))
 }

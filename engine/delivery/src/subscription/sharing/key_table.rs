@@ -1,0 +1,223 @@
+//! The keys of events that are in flight or wait, in one partition: which key is held by whom, and what of it may go next.
+//!
+//! Where an offset stands is the partition's to say; this looks it up and never decides it. It must not know consumers'
+//! credit.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Range,
+};
+
+use crate::{
+    ranges::RangeSet,
+    subscription::{
+        consumer::ConsumerId,
+        ledger::Ledger,
+        partition::{Partition, Place},
+    },
+};
+
+/// What orders an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    /// Events with this hash go in order.
+    Hash(u64),
+    /// An event without a key, by its offset: it has no order.
+    None(u64),
+}
+
+impl Key {
+    pub(super) fn of(offset: u64, hash: Option<u64>) -> Self {
+        hash.map_or(Self::None(offset), Self::Hash)
+    }
+}
+
+/// Who may get an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// An earlier event of its key waits, or such events are in flight at several consumers, as after a commit that failed.
+    Blocked,
+    /// Earlier events of its key are in flight at this consumer.
+    With(ConsumerId),
+    /// Anybody.
+    Anyone,
+}
+
+/// One key's events.
+#[derive(Debug, Default)]
+struct Entry {
+    in_flight: BTreeSet<u64>,
+    waiting: BTreeSet<u64>,
+    /// Who has what is in flight; `None` if several have, or nothing is.
+    holder: Option<ConsumerId>,
+    /// Its place in `next`.
+    next: Option<(u64, u64)>,
+}
+
+impl Entry {
+    fn hold(&mut self, offset: u64, holder: Option<ConsumerId>) {
+        self.holder =
+            if self.in_flight.is_empty() { holder } else { self.holder.filter(|it| Some(*it) == holder) };
+        self.in_flight.insert(offset);
+    }
+}
+
+/// The table of one partition.
+#[derive(Debug, Default)]
+pub(super) struct KeyTable {
+    /// In flight or waiting, and it has not been read yet which keys they have.
+    unknown: RangeSet,
+    keys: BTreeMap<u64, Key>,
+    entries: HashMap<Key, Entry>,
+    /// The first waiting event of each key of which nothing is in flight: when it is due, and its offset.
+    next: BTreeSet<(u64, u64)>,
+    /// How many events with known keys wait.
+    waiting: usize,
+}
+
+impl KeyTable {
+    /// The table of a partition of which no keys are known yet.
+    pub(super) fn new(partition: &Partition) -> Self {
+        let mut table = Self::default();
+        partition.open_parts(&(0..u64::MAX)).into_iter().for_each(|part| table.unknown.insert(part));
+        table
+    }
+
+    /// The first offsets of which the keys have to be read.
+    pub(super) fn first_unknown(&self) -> Option<Range<u64>> {
+        self.unknown.iter().next()
+    }
+
+    /// How many events with known keys wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// The first waiting event of each key that may go to anybody and is due, the one that has been due for longest first.
+    pub(super) fn due(&self, now: u64) -> impl Iterator<Item = u64> {
+        self.next.range(..=(now, u64::MAX)).map(|(_, offset)| *offset)
+    }
+
+    /// The last event before `end` that waits behind this one, or itself.
+    pub(super) fn last_behind(&self, offset: u64, end: u64) -> u64 {
+        let entry = self.keys.get(&offset).and_then(|key| self.entries.get(key));
+        entry.and_then(|entry| entry.waiting.range(offset..end).next_back()).map_or(offset, |last| *last)
+    }
+
+    /// Waiting events of a range, in order.
+    pub(super) fn waiting_in(&self, range: &Range<u64>) -> Vec<(u64, Key)> {
+        let known = self.keys.range(range.clone()).map(|(offset, key)| (*offset, *key));
+        known.filter(|(offset, key)| self.entries[key].waiting.contains(offset)).collect()
+    }
+
+    /// Who may get the event of this key and offset.
+    pub(super) fn turn(&self, offset: u64, key: Key) -> Turn {
+        let Some(entry) = self.entries.get(&key) else { return Turn::Anyone };
+        if entry.waiting.first().is_some_and(|first| *first < offset) {
+            return Turn::Blocked;
+        }
+        match entry.holder {
+            _ if entry.in_flight.is_empty() => Turn::Anyone,
+            Some(holder) => Turn::With(holder),
+            None => Turn::Blocked,
+        }
+    }
+
+    /// True once for an event whose key has to be read.
+    pub(super) fn take_unknown(&mut self, offset: u64) -> bool {
+        let is_unknown = self.unknown.contains(offset);
+        if is_unknown {
+            self.unknown.remove(offset..offset + 1);
+        }
+        is_unknown
+    }
+
+    /// Enters an event, or moves it, to where it stands now.
+    pub(super) fn enter(&mut self, ledger: &Ledger, partition: usize, offset: u64, key: Key) {
+        self.leave(offset, key);
+        let entry = self.entries.entry(key).or_default();
+        match ledger.partitions.get(partition).place_of(offset) {
+            Place::InFlight { token } => {
+                entry.hold(offset, ledger.deliveries.get(token).map(|delivery| delivery.consumer()));
+                self.keys.insert(offset, key);
+            }
+            Place::Waiting { .. } => {
+                self.waiting += usize::from(entry.waiting.insert(offset));
+                self.keys.insert(offset, key);
+            }
+            Place::Elsewhere => drop(self.keys.remove(&offset)),
+        }
+        self.refresh(ledger, partition, key);
+    }
+
+    /// Enters an event that goes to a consumer at once.
+    pub(super) fn enter_in_flight(&mut self, offset: u64, key: Key, holder: ConsumerId) {
+        self.leave(offset, key);
+        let entry = self.entries.entry(key).or_default();
+        entry.hold(offset, Some(holder));
+        if let Some(next) = entry.next.take() {
+            self.next.remove(&next);
+        }
+        self.keys.insert(offset, key);
+    }
+
+    /// Looks again where the offsets of a range stand; returns the keys among them of which events wait.
+    pub(super) fn look(&mut self, ledger: &Ledger, partition: usize, range: &Range<u64>) -> Vec<Key> {
+        let known: Vec<_> = self.keys.range(range.clone()).map(|(offset, key)| (*offset, *key)).collect();
+        let mut blocked = Vec::new();
+        for (offset, key) in known {
+            self.enter(ledger, partition, offset, key);
+            if self.first_waiting(key).is_some() {
+                blocked.push(key);
+            }
+        }
+        let unknown: Vec<_> = self.unknown.runs_in(range).collect();
+        for run in unknown {
+            self.unknown.remove(run.clone());
+            let open = ledger.partitions.get(partition).open_parts(&run);
+            open.into_iter().for_each(|part| self.unknown.insert(part));
+        }
+        blocked
+    }
+
+    /// Offsets that had settled are open again: their keys have to be read anew.
+    pub(super) fn forget(&mut self, ledger: &Ledger, partition: usize, range: &Range<u64>) {
+        for part in ledger.partitions.get(partition).open_parts(range) {
+            let unknown = part.filter(|offset| !self.keys.contains_key(offset));
+            unknown.for_each(|offset| self.unknown.insert(offset..offset + 1));
+        }
+    }
+
+    /// What is in flight of a key behind its first waiting event, which must come back.
+    pub(super) fn ahead_of_turn(&self, key: Key) -> Vec<u64> {
+        let Some(first) = self.first_waiting(key) else { return Vec::new() };
+        self.entries[&key].in_flight.range(first..).copied().collect()
+    }
+
+    pub(super) fn first_waiting(&self, key: Key) -> Option<u64> {
+        self.entries.get(&key)?.waiting.first().copied()
+    }
+
+    fn leave(&mut self, offset: u64, key: Key) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.in_flight.remove(&offset);
+            self.waiting -= usize::from(entry.waiting.remove(&offset));
+        }
+    }
+
+    fn refresh(&mut self, ledger: &Ledger, partition: usize, key: Key) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let first = entry.waiting.first().filter(|_| entry.in_flight.is_empty());
+        let next = first.and_then(|offset| match ledger.partitions.get(partition).place_of(*offset) {
+            Place::Waiting { wait } => Some((wait.due, *offset)),
+            Place::InFlight { .. } | Place::Elsewhere => None,
+        });
+        if let Some(before) = std::mem::replace(&mut entry.next, next) {
+            self.next.remove(&before);
+        }
+        self.next.extend(next);
+        if entry.in_flight.is_empty() && entry.waiting.is_empty() {
+            self.entries.remove(&key);
+        }
+    }
+}

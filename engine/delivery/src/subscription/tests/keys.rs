@@ -1,0 +1,253 @@
+//! Facts about key order, one by one.
+
+use super::*;
+
+const C: ConsumerId = ConsumerId(3);
+
+/// What one consumer got in one delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Dealt {
+    consumer: ConsumerId,
+    offsets: Vec<u64>,
+    attempt: u16,
+    token: DeliveryToken,
+}
+
+/// Fetches and assigns until nothing more can be sent. `key` says which key an event has.
+fn deal(it: &mut Subscription, now: u64, key: impl Fn(u64) -> Option<u64>) -> Vec<Dealt> {
+    deal_without(it, now, key, &[])
+}
+
+/// The same through a chain that drops these offsets.
+fn deal_without(
+    it: &mut Subscription,
+    now: u64,
+    key: impl Fn(u64) -> Option<u64>,
+    dropped: &[u64],
+) -> Vec<Dealt> {
+    let mut dealt = Vec::new();
+    while let Some(fetch) = it.fetch(at(now)) {
+        let start = fetch.range.start.0;
+        let range = start..fetch.range.end.0.min(start + 4_096);
+        let chunks = [chunk(range.clone())];
+        let event = |offset| EventKey { offset: Offset(offset), key: key(offset) };
+        let keys: Option<Vec<_>> = fetch.needs_keys.then(|| range.clone().map(event).collect());
+        let (reached, keys) = (Offset(range.end), keys.as_deref());
+        let within = dropped.iter().filter(|offset| range.contains(offset));
+        let filtered: Vec<_> = within.map(|offset| Offset(*offset)..Offset(offset + 1)).collect();
+        let fetched = Fetched { reached, chunks: &chunks, filtered: &filtered, failed: &[], keys };
+        let assigned = it.assign(at(now), fetch, fetched, |_, wanted| Some(wanted.most));
+        for given in assigned.assignments {
+            it.sent(given.token, given.events * 10);
+            it.taken(given.consumer, u64::MAX);
+            let offsets: Vec<u64> = given.offsets.iter().flat_map(|part| part.start.0..part.end.0).collect();
+            let Assignment { consumer, attempt, token, .. } = given;
+            dealt.push(Dealt { consumer, offsets, attempt, token });
+        }
+    }
+    dealt
+}
+
+fn shape(dealt: &[Dealt]) -> Vec<(u64, Vec<u64>)> {
+    dealt.iter().map(|it| (it.consumer.0, it.offsets.clone())).collect()
+}
+
+fn tell(it: &mut Subscription, now: u64, of: &Dealt, offset: u64, kind: VerbKind) -> Result<u64, ErrorCode> {
+    let (first, last) = (Offset(offset), Offset(offset));
+    let verb = Verb { kind, partition: P0, token: of.token, first, last };
+    it.verb(at(now), of.consumer, &verb).map(|applied| applied.events)
+}
+
+fn nack() -> VerbKind {
+    VerbKind::Nack { delay_ms: Some(50) }
+}
+
+/// Even offsets have one key, odd ones the other.
+fn two_keys(offset: u64) -> Option<u64> {
+    Some(offset % 2)
+}
+
+#[test]
+fn one_consumer_gets_everything_as_it_is_stored_and_no_key_is_looked_at() {
+    let mut it = subscription(Order::Key, 100);
+    attach(&mut it, A);
+    let fetch = it.fetch(at(0)).unwrap();
+    assert!(!fetch.needs_keys);
+    it.abandon(fetch);
+    let dealt = deal(&mut it, 0, |_| unreachable!("keys are read when they matter"));
+    assert_eq!(shape(&dealt), [(1, (0..100).collect())]);
+}
+
+#[test]
+fn a_key_stays_with_the_consumer_that_holds_it_and_is_free_once_it_has_settled() {
+    let mut it = subscription(Order::Key, 4);
+    for consumer in [A, B] {
+        it.attach(consumer).unwrap();
+    }
+    it.grant(A, 1, 1_000);
+    it.grant(B, 1, 1_000);
+    let dealt = deal(&mut it, 0, two_keys);
+    assert_eq!(shape(&dealt), [(1, vec![0]), (2, vec![1])]);
+    it.grant(A, 9, 1_000);
+    it.extend_end(8);
+    let more = deal(&mut it, 0, two_keys);
+    assert_eq!(shape(&more), [], "2 and 3 wait until 0 and 1 have settled, and the others behind them");
+    assert_eq!(tell(&mut it, 0, &dealt[1], 1, VerbKind::Ack), Ok(1));
+    assert_eq!(shape(&deal(&mut it, 0, two_keys)), [(1, vec![3, 5, 7])]);
+}
+
+#[test]
+fn a_failed_event_and_those_of_its_key_behind_it_come_back_in_order_and_other_keys_go_on() {
+    let mut it = subscription(Order::Key, 6);
+    attach(&mut it, A);
+    let first = deal(&mut it, 0, two_keys).remove(0);
+    assert_eq!(tell(&mut it, 0, &first, 2, nack()), Ok(1));
+    it.extend_end(8);
+    let more = deal(&mut it, 0, two_keys);
+    assert_eq!(shape(&more), [(1, vec![7])], "6 waits behind 2");
+    assert_eq!(tell(&mut it, 0, &first, 4, VerbKind::Ack), Err(ErrorCode::DeliveryExpired), "4 came back");
+    for offset in [1, 3, 5, 0] {
+        assert_eq!(tell(&mut it, 0, &first, offset, VerbKind::Ack), Ok(1));
+    }
+    assert_eq!(deal(&mut it, 49, two_keys), []);
+    let again = deal(&mut it, 50, two_keys);
+    let attempts: Vec<_> = again.iter().map(|it| (it.offsets.clone(), it.attempt)).collect();
+    assert_eq!(attempts, [(vec![2], 2)], "4 and 6 follow it in another delivery, once it has settled");
+    tell(&mut it, 50, &again[0], 2, VerbKind::Ack).unwrap();
+    assert_eq!(shape(&deal(&mut it, 50, two_keys)), [(1, vec![4, 6])]);
+}
+
+#[test]
+fn filtered_offsets_between_events_of_a_key_that_comes_back_are_not_left_in_flight() {
+    let mut it = subscription(Order::Key, 6);
+    attach(&mut it, A);
+    let key = |offset: u64| Some([0, 1, 0, 2, 1, 2][offset as usize]);
+    let first = deal_without(&mut it, 0, key, &[3, 5]).remove(0);
+    tell(&mut it, 0, &first, 0, nack()).unwrap();
+    deal_without(&mut it, 0, key, &[3, 5]);
+    for offset in [1, 4] {
+        tell(&mut it, 0, &first, offset, VerbKind::Ack).unwrap();
+    }
+    let again = deal_without(&mut it, 50, key, &[3, 5]);
+    assert_eq!(again[0].offsets, [0]);
+    tell(&mut it, 50, &again[0], 0, VerbKind::Ack).unwrap();
+    let last = deal_without(&mut it, 50, key, &[3, 5]);
+    assert_eq!(shape(&last), [(1, vec![2])]);
+    it.detach(at(50), A);
+    attach(&mut it, B);
+    let last = deal_without(&mut it, 50, key, &[3, 5]);
+    tell(&mut it, 50, &last[0], 2, VerbKind::Ack).unwrap();
+    while commit(&mut it, true).is_some() {}
+    assert_eq!((lag(&it), it.partition(P0).floor), (0, Offset(6)));
+}
+
+#[test]
+fn what_one_consumer_let_fail_goes_to_another_that_has_room() {
+    let mut it = subscription(Order::Key, 2);
+    for consumer in [A, B] {
+        attach(&mut it, consumer);
+    }
+    let dealt = deal(&mut it, 0, two_keys);
+    let own = dealt.iter().find(|it| it.offsets.contains(&0)).unwrap();
+    tell(&mut it, 0, own, 0, nack()).unwrap();
+    let again = deal(&mut it, 50, two_keys);
+    assert_eq!(again[0].offsets, [0]);
+    assert_ne!(again[0].consumer, own.consumer);
+}
+
+#[test]
+fn consumers_that_join_get_other_keys_while_the_first_keeps_what_it_holds() {
+    let mut it = subscription(Order::Key, 4);
+    attach(&mut it, A);
+    let held = deal(&mut it, 0, two_keys);
+    for consumer in [B, C] {
+        attach(&mut it, consumer);
+    }
+    it.extend_end(8);
+    let key = |offset: u64| Some(if offset < 6 { offset % 2 } else { offset });
+    let dealt = deal(&mut it, 0, key);
+    let of = |consumer: ConsumerId| {
+        let own = dealt.iter().filter(move |it| it.consumer == consumer);
+        own.flat_map(|it| it.offsets.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(of(A), [4, 5], "A holds both keys");
+    assert_eq!([of(B), of(C)].concat().len(), 2);
+    tell(&mut it, 0, &held[0], 0, VerbKind::Ack).unwrap();
+}
+
+#[test]
+fn a_consumer_that_leaves_gives_its_keys_to_the_others_in_order() {
+    let mut it = subscription(Order::Key, 6);
+    for consumer in [A, B] {
+        attach(&mut it, consumer);
+    }
+    deal(&mut it, 0, |_| Some(7));
+    it.detach(at(0), A);
+    assert_eq!(shape(&deal(&mut it, 0, |_| Some(7))), [(2, (0..6).collect())]);
+}
+
+#[test]
+fn events_without_a_key_go_to_everybody_in_any_order() {
+    let mut it = subscription(Order::Key, 64);
+    for consumer in [A, B] {
+        attach(&mut it, consumer);
+    }
+    let dealt = deal(&mut it, 0, |_| None);
+    let counts: Vec<usize> = dealt.iter().map(|it| it.offsets.len()).collect();
+    assert_eq!(counts, [32, 32]);
+    tell(&mut it, 0, &dealt[0], 0, nack()).unwrap();
+    assert_eq!(tell(&mut it, 0, &dealt[0], 1, VerbKind::Ack), Ok(1), "nothing else came back");
+}
+
+#[test]
+fn after_a_restart_what_was_open_keeps_the_order_of_its_keys() {
+    let mut progress = Progress::new(Offset(0), 1);
+    progress.settle(&(4..5));
+    progress.take_dirty();
+    let mut it = Subscription::new(&options(Order::Key), vec![progress], at(0));
+    it.end(P0, Offset(8));
+    for consumer in [A, B] {
+        it.attach(consumer).unwrap();
+    }
+    it.grant(A, 1, 1_000);
+    let fetch = it.fetch(at(0)).unwrap();
+    assert_eq!((fetch.range.clone(), fetch.needs_keys), (Offset(0)..Offset(4), true), "keys before all else");
+    it.abandon(fetch);
+    let dealt = deal(&mut it, 0, two_keys);
+    assert_eq!(shape(&dealt), [(1, vec![0])]);
+    it.grant(B, 9, 1_000);
+    assert_eq!(shape(&deal(&mut it, 0, two_keys)), [(2, vec![1, 3]), (2, vec![5, 7])], "A has key 0");
+}
+
+#[test]
+fn behind_a_key_that_is_stuck_others_go_on_until_too_much_waits() {
+    let mut it = subscription(Order::Key, 0);
+    for consumer in [A, B] {
+        it.attach(consumer).unwrap();
+    }
+    for consumer in [A, B] {
+        it.grant(consumer, u64::MAX, u64::MAX / 4);
+    }
+    // One of two events has the key of the first one, which nobody settles and which waits.
+    let waiting_max = options(Order::Key).keys_waiting_max as u64;
+    let most = 2 * waiting_max;
+    let key = |offset: u64| Some(if offset.is_multiple_of(2) { 0 } else { offset });
+    it.extend_end(1);
+    let stuck = deal(&mut it, 0, key).remove(0);
+    tell(&mut it, 0, &stuck, 0, VerbKind::Nack { delay_ms: Some(1_000_000) }).unwrap();
+    it.extend_end(4 * most);
+    let mut reached = 0;
+    loop {
+        let dealt = deal(&mut it, 0, key);
+        let Some(last) = dealt.iter().flat_map(|it| it.offsets.iter()).max() else { break };
+        reached = *last;
+        for one in &dealt {
+            let (first, last) = (Offset(one.offsets[0]), Offset(one.offsets[one.offsets.len() - 1]));
+            let verb = Verb { kind: VerbKind::Ack, partition: P0, token: one.token, first, last };
+            it.verb(at(0), one.consumer, &verb).unwrap();
+        }
+        commit(&mut it, true);
+    }
+    assert_eq!(waiting(&it), waiting_max);
+    assert!((most - 2..most + 2).contains(&reached), "{reached} of {most}");
+}
