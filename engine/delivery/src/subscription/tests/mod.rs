@@ -4,6 +4,7 @@ mod facts;
 mod handing;
 mod keys;
 mod model;
+mod operations;
 mod store;
 
 use std::ops::Range;

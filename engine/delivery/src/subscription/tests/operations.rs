@@ -1,0 +1,81 @@
+//! The model's world: random operations, the keys of events, and consumers whose streams take nothing.
+
+use proptest::prelude::*;
+
+use super::{ConsumerId, model::PARTITIONS};
+
+/// What happens to a subscription.
+#[derive(Debug, Clone)]
+pub(super) enum Op {
+    Attach,
+    Detach(usize),
+    /// Its connection ends, and another takes its place.
+    Replace(usize),
+    Grant {
+        consumer: usize,
+        events: u64,
+    },
+    End {
+        partition: usize,
+        more: u64,
+    },
+    Read,
+    Finish {
+        read: usize,
+        take: u64,
+        filter: u64,
+        fail: bool,
+    },
+    Verb {
+        delivery: usize,
+        from: u64,
+        len: u64,
+        kind: u8,
+        thief: bool,
+    },
+    Time(u64),
+    Submit,
+    Settle(bool),
+    Lost {
+        partition: usize,
+        more: u64,
+    },
+    Restart {
+        applied: bool,
+    },
+}
+
+/// Any of them, the frequent ones more often.
+pub(super) fn op() -> impl Strategy<Value = Op> {
+    let filter = prop_oneof![4 => Just(0), 2 => any::<u64>(), 1 => Just(u64::MAX)];
+    let finish = (0..2usize, 1..20u64, filter, proptest::bool::weighted(0.1))
+        .prop_map(|(read, take, filter, fail)| Op::Finish { read, take, filter, fail });
+    let verb = (0..4usize, 0..20u64, 1..20u64, 0..8u8, proptest::bool::weighted(0.05))
+        .prop_map(|(delivery, from, len, kind, thief)| Op::Verb { delivery, from, len, kind, thief });
+    prop_oneof![
+        1 => Just(Op::Attach),
+        1 => (0..3usize).prop_map(Op::Detach),
+        2 => (0..2usize).prop_map(Op::Replace),
+        3 => (0..3usize, 1..40u64).prop_map(|(consumer, events)| Op::Grant { consumer, events }),
+        2 => (0..PARTITIONS, 1..20u64).prop_map(|(partition, more)| Op::End { partition, more }),
+        10 => Just(Op::Read),
+        10 => finish,
+        8 => verb,
+        4 => prop_oneof![1..200u64, 500..1500u64].prop_map(Op::Time),
+        4 => Just(Op::Submit),
+        4 => proptest::bool::weighted(0.6).prop_map(Op::Settle),
+        1 => (0..PARTITIONS, 1..12u64).prop_map(|(partition, more)| Op::Lost { partition, more }),
+        1 => any::<bool>().prop_map(|applied| Op::Restart { applied }),
+    ]
+}
+
+/// Every third event has no key, the others have one of four.
+pub(super) fn key_of(partition: usize, offset: u64) -> Option<u64> {
+    let mixed = (offset + 7 * partition as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    (!mixed.is_multiple_of(3)).then_some(mixed / 3 % 4)
+}
+
+/// Some consumers' streams take no delivery at all, though their verbs come through.
+pub(super) fn takes(consumer: ConsumerId) -> bool {
+    !consumer.0.is_multiple_of(4)
+}
