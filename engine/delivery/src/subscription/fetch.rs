@@ -25,7 +25,7 @@ pub struct Fetch {
     pub partition: PartitionId,
     /// What may be sent of it now. Less may be read, from the first offset on.
     pub range: Range<Offset>,
-    /// Bytes of frame payload that consumers have room for together.
+    /// Bytes of frame payload that consumers have room for together, or the most there are if it is read for keys.
     pub bytes_max: u64,
     /// Who gets what depends on keys: [`Fetched::keys`] must be there.
     pub needs_keys: bool,

@@ -119,7 +119,7 @@ impl Subscription {
     pub fn fetch(&mut self, now: Now) -> Option<Fetch> {
         self.sharing.prepare(&mut self.ledger, now.mono_ms);
         let Choice { partition, run } = self.sharing.policy().choose(&self.ledger, now.mono_ms)?;
-        let (again, needs_keys) = (run.again.is_some(), self.sharing.apart().is_some());
+        let (again, needs_keys) = (run.again.is_some(), self.sharing.by_key().is_some());
         self.ledger.partitions.update(partition, |it| it.set_fetching(again, true));
         self.ledger.partitions.set_next(partition + 1);
         self.fetches += 1;
@@ -153,22 +153,22 @@ impl Subscription {
         self.abandon(fetch);
         self.sharing.prepare(&mut self.ledger, now.mono_ms);
         let contents = Contents::new(fetched);
-        let apart = self.sharing.apart();
-        if apart.is_some() != needs_keys {
+        let by_key = self.sharing.by_key();
+        if by_key.is_some() != needs_keys {
             // Whether keys matter has changed meanwhile: it is read again.
             return Assigned { until: Offset(at), assignments: Vec::new() };
         }
-        if let Some(apart) = apart {
+        if let Some(by_key) = by_key {
             let range = at..fetched.reached.0.max(at);
             let stretch = Stretch { partition, range: range.clone(), again, contents: &contents };
-            let assigned = apart.assign(&mut self.ledger, now, &stretch, &mut room);
+            let assigned = by_key.assign(&mut self.ledger, now, &stretch, &mut room);
             let more = assigned.until.0 < range.end;
             self.ledger.partitions.set_next(if more { partition } else { partition + 1 });
             return assigned;
         }
         let mut assignments = Vec::new();
         while at < fetched.reached.0 {
-            let policy = self.sharing.policy();
+            let Some(policy) = self.sharing.by_runs() else { break };
             let Some(mut run) = policy.run_at(&self.ledger, partition, at, now.mono_ms) else { break };
             run.range.end = run.range.end.min(fetched.reached.0);
             if contents.events_in(&run.range) == 0 {

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::policy::{Choice, Policy, RUN_OFFSETS_MAX};
+use super::policy::{Choice, Policy, RUN_OFFSETS_MAX, RunPolicy};
 use crate::subscription::{
     consumer::{ConsumerId, Room},
     ledger::Ledger,
@@ -152,6 +152,29 @@ impl Policy for Exclusive {
         due.or_else(|| self.fresh_run(ledger, |it| !it.is_fetching(false)))
     }
 
+    /// Not if something before it waits, or if its consumer is no longer the active one.
+    fn keeps(
+        &self,
+        ledger: &Ledger,
+        partition: usize,
+        range: &Range<u64>,
+        consumer: ConsumerId,
+        now: u64,
+    ) -> Result<usize, u64> {
+        let waiting = ledger.partitions.get(partition).first_waiting();
+        if let Some((_, wait)) = waiting.filter(|(run, _)| run.start < range.start) {
+            return Err(wait.due);
+        }
+        ledger.consumers.index_of(consumer).filter(|place| *place == 0).ok_or(now)
+    }
+
+    fn next_deadline(&self, now: u64) -> Option<u64> {
+        let handed = self.starving_since.map(|since| since.saturating_add(HANDOVER_AFTER_MS));
+        handed.filter(|at| *at > now)
+    }
+}
+
+impl RunPolicy for Exclusive {
     fn run_at(&self, ledger: &Ledger, partition: usize, at: u64, now: u64) -> Option<Run> {
         if !self.is_free(ledger, partition) {
             return None;
@@ -182,26 +205,5 @@ impl Policy for Exclusive {
         {
             ledger.take_back(partition, &range, token, due);
         }
-    }
-
-    /// Not if something before it waits, or if its consumer is no longer the active one.
-    fn keeps(
-        &self,
-        ledger: &Ledger,
-        partition: usize,
-        range: &Range<u64>,
-        consumer: ConsumerId,
-        now: u64,
-    ) -> Result<usize, u64> {
-        let waiting = ledger.partitions.get(partition).first_waiting();
-        if let Some((_, wait)) = waiting.filter(|(run, _)| run.start < range.start) {
-            return Err(wait.due);
-        }
-        ledger.consumers.index_of(consumer).filter(|place| *place == 0).ok_or(now)
-    }
-
-    fn next_deadline(&self, now: u64) -> Option<u64> {
-        let handed = self.starving_since.map(|since| since.saturating_add(HANDOVER_AFTER_MS));
-        handed.filter(|at| *at > now)
     }
 }

@@ -1,10 +1,8 @@
 //! No order: any consumer gets any event, in turn; a failed event waits by itself.
 
-use std::ops::Range;
-
-use super::policy::{Choice, Policy, RUN_OFFSETS_MAX, least_loaded};
+use super::policy::{Choice, Policy, RUN_OFFSETS_MAX, RunPolicy, least_loaded};
 use crate::subscription::{
-    consumer::{Consumer, ConsumerId, Room},
+    consumer::{Consumer, Room},
     ledger::Ledger,
     partition::Run,
 };
@@ -43,8 +41,6 @@ impl Free {
 }
 
 impl Policy for Free {
-    fn prepare(&mut self, _ledger: &mut Ledger, _now: u64) {}
-
     fn choose(&self, ledger: &Ledger, now: u64) -> Option<Choice> {
         let mut reserved = None;
         if let Some(choice) = self.alone_due(ledger, now) {
@@ -65,7 +61,9 @@ impl Policy for Free {
             unread.filter_map(|(partition, it)| Some(Choice { partition, run: it.fresh()? })).next()
         })
     }
+}
 
+impl RunPolicy for Free {
     fn run_at(&self, ledger: &Ledger, partition: usize, at: u64, now: u64) -> Option<Run> {
         let partition = ledger.partitions.get(partition);
         let fresh = || partition.fresh().filter(|run| run.range.start == at);
@@ -85,22 +83,5 @@ impl Policy for Free {
             own = Some((place, room));
         }
         own
-    }
-
-    fn failed(&self, _ledger: &mut Ledger, _partition: usize, _from: u64, _due: u64) {}
-
-    fn keeps(
-        &self,
-        ledger: &Ledger,
-        _partition: usize,
-        _range: &Range<u64>,
-        consumer: ConsumerId,
-        now: u64,
-    ) -> Result<usize, u64> {
-        ledger.consumers.index_of(consumer).ok_or(now)
-    }
-
-    fn next_deadline(&self, _now: u64) -> Option<u64> {
-        None
     }
 }

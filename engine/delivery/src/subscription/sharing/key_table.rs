@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What orders an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Key {
     /// Events with this hash go in order.
     Hash(u64),
@@ -161,8 +161,8 @@ impl KeyTable {
         self.keys.insert(offset, key);
     }
 
-    /// Looks again where the offsets of a range stand; returns the keys among them of which events wait.
-    pub(super) fn look(&mut self, ledger: &Ledger, partition: usize, range: &Range<u64>) -> Vec<Key> {
+    /// Enters where the offsets of a range stand now; returns the keys among them of which events wait.
+    pub(super) fn update(&mut self, ledger: &Ledger, partition: usize, range: &Range<u64>) -> Vec<Key> {
         let known: Vec<_> = self.keys.range(range.clone()).map(|(offset, key)| (*offset, *key)).collect();
         let mut blocked = Vec::new();
         for (offset, key) in known {

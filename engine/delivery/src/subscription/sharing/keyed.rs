@@ -7,24 +7,21 @@
 //! An event that may not go yet, because an earlier one of its key waits or is held by a consumer without room, waits. So
 //! many may wait at most; then nothing new is sent until fewer do.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    ops::Range,
-};
+use std::{collections::BTreeSet, ops::Range};
 
 use levada_protocol::ids::Offset;
 
 use super::{
     exclusive::Exclusive,
     key_table::{Key, KeyTable, Turn},
-    policy::{Choice, Policy, RUN_OFFSETS_MAX, least_loaded},
+    policy::{Choice, Policy, RUN_OFFSETS_MAX, RunPolicy, least_loaded},
     shares::{Given, Shares},
 };
 use crate::{
     now::Now,
     progress::History,
     subscription::{
-        consumer::{Consumer, ConsumerId, Room},
+        consumer::{Consumer, ConsumerId},
         fetch::{Assigned, Contents, Wanted},
         ledger::Ledger,
         partition::{Again, Place, Run},
@@ -51,49 +48,57 @@ pub(in crate::subscription) struct Keyed {
 #[derive(Debug)]
 enum Mode {
     /// One consumer gets everything, in partition order.
-    Together(Exclusive),
-    /// Each key goes its own way.
-    Apart(Apart),
+    ByPartition(Exclusive),
+    /// Each event goes by its key.
+    ByKey(ByKey),
 }
 
 impl Keyed {
     /// Looks at keys only if something waits. Most `waiting_max` events may wait for their keys.
     pub(super) fn new(ledger: &Ledger, waiting_max: usize) -> Self {
-        let mut keyed = Self { mode: Mode::Together(Exclusive::default()), waiting_max };
+        let mut keyed = Self { mode: Mode::ByPartition(Exclusive::default()), waiting_max };
         if ledger.partitions.retrying().next().is_some() {
-            keyed.part(ledger);
+            keyed.look_at_keys(ledger);
         }
         keyed
     }
 
     pub(super) fn policy(&self) -> &dyn Policy {
         match &self.mode {
-            Mode::Together(exclusive) => exclusive,
-            Mode::Apart(apart) => apart,
+            Mode::ByPartition(exclusive) => exclusive,
+            Mode::ByKey(by_key) => by_key,
         }
     }
 
     pub(super) fn policy_mut(&mut self) -> &mut dyn Policy {
         match &mut self.mode {
-            Mode::Together(exclusive) => exclusive,
-            Mode::Apart(apart) => apart,
+            Mode::ByPartition(exclusive) => exclusive,
+            Mode::ByKey(by_key) => by_key,
+        }
+    }
+
+    /// What gives events in runs; `None` while each goes by its key.
+    pub(super) fn by_runs(&self) -> Option<&dyn RunPolicy> {
+        match &self.mode {
+            Mode::ByPartition(exclusive) => Some(exclusive),
+            Mode::ByKey(_) => None,
         }
     }
 
     /// What gives events by their keys; `None` while keys do not matter.
-    pub(super) fn apart(&mut self) -> Option<&mut Apart> {
+    pub(super) fn by_key(&mut self) -> Option<&mut ByKey> {
         match &mut self.mode {
-            Mode::Together(_) => None,
-            Mode::Apart(apart) => Some(apart),
+            Mode::ByPartition(_) => None,
+            Mode::ByKey(by_key) => Some(by_key),
         }
     }
 
     /// Looks at keys from now on.
-    pub(super) fn part(&mut self, ledger: &Ledger) -> &mut Apart {
-        if let Mode::Together(_) = self.mode {
-            self.mode = Mode::Apart(Apart::new(&ledger.partitions, self.waiting_max));
+    pub(super) fn look_at_keys(&mut self, ledger: &Ledger) -> &mut ByKey {
+        if let Mode::ByPartition(_) = self.mode {
+            self.mode = Mode::ByKey(ByKey::new(&ledger.partitions, self.waiting_max));
         }
-        self.apart().expect("it was made above")
+        self.by_key().expect("it was made above")
     }
 
     /// Looks at keys if, and only if, it matters.
@@ -101,20 +106,20 @@ impl Keyed {
         let alone = ledger.consumers.list().len() <= 1;
         let waits = ledger.partitions.retrying().next().is_some();
         match &self.mode {
-            Mode::Together(_) if !alone => {
-                self.part(ledger);
+            Mode::ByPartition(_) if !alone => {
+                self.look_at_keys(ledger);
             }
-            Mode::Apart(apart) if alone && !waits && apart.unknown.is_empty() => {
-                self.mode = Mode::Together(Exclusive::default());
+            Mode::ByKey(by_key) if alone && !waits && by_key.unknown.is_empty() => {
+                self.mode = Mode::ByPartition(Exclusive::default());
             }
-            Mode::Together(_) | Mode::Apart(_) => {}
+            Mode::ByPartition(_) | Mode::ByKey(_) => {}
         }
     }
 }
 
 /// The tables of all partitions.
 #[derive(Debug)]
-pub(in crate::subscription) struct Apart {
+pub(in crate::subscription) struct ByKey {
     tables: Vec<KeyTable>,
     /// Partitions of which keys have to be read.
     unknown: BTreeSet<usize>,
@@ -130,7 +135,7 @@ pub(in crate::subscription) struct Stretch<'a> {
     pub(in crate::subscription) contents: &'a Contents<'a>,
 }
 
-impl Apart {
+impl ByKey {
     fn new(partitions: &Partitions, waiting_max: usize) -> Self {
         let tables: Vec<_> = partitions.iter().map(KeyTable::new).collect();
         let unknown = (0..tables.len()).filter(|index| tables[*index].first_unknown().is_some()).collect();
@@ -168,7 +173,7 @@ impl Apart {
         let Some(first) = table.first_unknown().filter(|unknown| unknown.start < range.end) else {
             return false;
         };
-        let (mut learned, mut progress) = (HashSet::new(), false);
+        let (mut learned, mut progress) = (BTreeSet::new(), false);
         for offset in first.start.max(range.start)..range.end {
             if !table.take_unknown(offset) {
                 continue;
@@ -335,14 +340,14 @@ impl Apart {
         at
     }
 
-    /// Offsets of these were settled or lost, or wait now.
-    pub(in crate::subscription) fn look(
+    /// Enters where the offsets of a range stand now: they were settled or lost, or wait.
+    pub(in crate::subscription) fn update(
         &mut self,
         ledger: &mut Ledger,
         partition: usize,
         range: &Range<u64>,
     ) {
-        for key in self.tables[partition].look(ledger, partition, range) {
+        for key in self.tables[partition].update(ledger, partition, range) {
             self.rewind(ledger, partition, key);
         }
         self.update_unknown(partition);
@@ -361,15 +366,13 @@ impl Apart {
 }
 
 #[cfg(test)]
-impl Apart {
+impl ByKey {
     pub(in crate::subscription) fn knows_keys(&self, partition: usize) -> bool {
         !self.unknown.contains(&partition)
     }
 }
 
-impl Policy for Apart {
-    fn prepare(&mut self, _ledger: &mut Ledger, _now: u64) {}
-
+impl Policy for ByKey {
     fn choose(&self, ledger: &Ledger, now: u64) -> Option<Choice> {
         let again = Some(Again { attempts: 0, alone: false, by: None });
         if ledger.consumers.list().is_empty() {
@@ -417,31 +420,5 @@ impl Policy for Apart {
             })
         };
         due.next().or_else(fresh)
-    }
-
-    /// Runs are not what it gives: see [`Apart::assign`].
-    fn run_at(&self, _ledger: &Ledger, _partition: usize, _at: u64, _now: u64) -> Option<Run> {
-        None
-    }
-
-    fn taker(&self, _: &Ledger, _: &Run, _: u64) -> Option<(usize, Room)> {
-        None
-    }
-
-    fn failed(&self, _ledger: &mut Ledger, _partition: usize, _from: u64, _due: u64) {}
-
-    fn keeps(
-        &self,
-        ledger: &Ledger,
-        _partition: usize,
-        _range: &Range<u64>,
-        consumer: ConsumerId,
-        now: u64,
-    ) -> Result<usize, u64> {
-        ledger.consumers.index_of(consumer).ok_or(now)
-    }
-
-    fn next_deadline(&self, _now: u64) -> Option<u64> {
-        None
     }
 }

@@ -18,8 +18,8 @@ use levada_protocol::request::Order;
 pub(super) use self::exclusive::HANDOVER_AFTER_MS;
 use self::{exclusive::Exclusive, free::Free, keyed::Keyed};
 pub(super) use self::{
-    keyed::{Apart, Stretch},
-    policy::{Choice, Policy},
+    keyed::{ByKey, Stretch},
+    policy::{Choice, Policy, RunPolicy},
 };
 use super::{ledger::Ledger, options::Options};
 
@@ -67,10 +67,19 @@ impl Sharing {
         self.policy_mut().prepare(ledger, now);
     }
 
-    /// What gives events by their keys; `None` if keys do not matter now.
-    pub(super) fn apart(&mut self) -> Option<&mut Apart> {
+    /// What gives events in runs; `None` if each goes by its key now.
+    pub(super) fn by_runs(&self) -> Option<&dyn RunPolicy> {
         match self {
-            Self::Keyed(keyed) => keyed.apart(),
+            Self::Exclusive(exclusive) => Some(exclusive),
+            Self::Keyed(keyed) => keyed.by_runs(),
+            Self::Free(free) => Some(free),
+        }
+    }
+
+    /// What gives events by their keys; `None` if keys do not matter now.
+    pub(super) fn by_key(&mut self) -> Option<&mut ByKey> {
+        match self {
+            Self::Keyed(keyed) => keyed.by_key(),
             Self::Exclusive(_) | Self::Free(_) => None,
         }
     }
@@ -79,30 +88,29 @@ impl Sharing {
     /// must follow them.
     pub(super) fn failed(&mut self, ledger: &mut Ledger, partition: usize, range: &Range<u64>, due: u64) {
         match self {
-            Self::Keyed(keyed) => keyed.part(ledger).look(ledger, partition, range),
-            Self::Exclusive(_) | Self::Free(_) => {
-                self.policy().failed(ledger, partition, range.start, due);
-            }
+            Self::Keyed(keyed) => keyed.look_at_keys(ledger).update(ledger, partition, range),
+            Self::Exclusive(exclusive) => exclusive.failed(ledger, partition, range.start, due),
+            Self::Free(free) => free.failed(ledger, partition, range.start, due),
         }
     }
 
     /// True if no key of what is in flight or waits has to be read.
     #[cfg(test)]
     pub(super) fn knows_keys(&mut self, partition: usize) -> bool {
-        self.apart().is_some_and(|apart| apart.knows_keys(partition))
+        self.by_key().is_some_and(|by_key| by_key.knows_keys(partition))
     }
 
     /// After events of a partition have left flight, or what waited was lost.
     pub(super) fn left(&mut self, ledger: &mut Ledger, partition: usize, range: &Range<u64>) {
-        if let Some(apart) = self.apart() {
-            apart.look(ledger, partition, range);
+        if let Some(by_key) = self.by_key() {
+            by_key.update(ledger, partition, range);
         }
     }
 
     /// After events of a partition that had settled are open again.
     pub(super) fn reopened(&mut self, ledger: &Ledger, partition: usize, range: &Range<u64>) {
-        if let Some(apart) = self.apart() {
-            apart.reopened(ledger, partition, range);
+        if let Some(by_key) = self.by_key() {
+            by_key.reopened(ledger, partition, range);
         }
     }
 }

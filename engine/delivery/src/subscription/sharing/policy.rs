@@ -21,11 +21,33 @@ pub(in crate::subscription) struct Choice {
 /// What each way decides. Times are on the monotonic clock.
 pub(in crate::subscription) trait Policy: fmt::Debug {
     /// Changes the order of consumers if it is time to, before something is chosen or assigned.
-    fn prepare(&mut self, ledger: &mut Ledger, now: u64);
+    fn prepare(&mut self, _ledger: &mut Ledger, _now: u64) {}
 
-    /// What to read next: a run that some consumer has room for, and that is not being fetched.
+    /// What to read next, of what is not being fetched: something that a consumer has room for, or of which the keys have to
+    /// be known.
     fn choose(&self, ledger: &Ledger, now: u64) -> Option<Choice>;
 
+    /// Whether a consumer keeps what it could not settle, with its place in the list; if not, when that is due again. Whoever
+    /// is attached keeps it, if nothing else is said.
+    fn keeps(
+        &self,
+        ledger: &Ledger,
+        _partition: usize,
+        _range: &Range<u64>,
+        consumer: ConsumerId,
+        now: u64,
+    ) -> Result<usize, u64> {
+        ledger.consumers.index_of(consumer).ok_or(now)
+    }
+
+    /// When the policy itself changes something after `now`, if nothing else happens.
+    fn next_deadline(&self, _now: u64) -> Option<u64> {
+        None
+    }
+}
+
+/// What a way decides that gives events in runs, whatever their keys are.
+pub(in crate::subscription) trait RunPolicy: Policy {
     /// What may be sent of a partition from the offset `at` on, as things are now.
     fn run_at(&self, ledger: &Ledger, partition: usize, at: u64, now: u64) -> Option<Run>;
 
@@ -33,20 +55,7 @@ pub(in crate::subscription) trait Policy: fmt::Debug {
     fn taker(&self, ledger: &Ledger, run: &Run, now: u64) -> Option<(usize, Room)>;
 
     /// After the events of a partition from `from` on that failed are due at `due`: takes back what must follow them.
-    fn failed(&self, ledger: &mut Ledger, partition: usize, from: u64, due: u64);
-
-    /// Whether a consumer keeps what it could not settle, with its place in the list; if not, when that is due again.
-    fn keeps(
-        &self,
-        ledger: &Ledger,
-        partition: usize,
-        range: &Range<u64>,
-        consumer: ConsumerId,
-        now: u64,
-    ) -> Result<usize, u64>;
-
-    /// When the policy itself changes something after `now`, if nothing else happens.
-    fn next_deadline(&self, now: u64) -> Option<u64>;
+    fn failed(&self, _ledger: &mut Ledger, _partition: usize, _from: u64, _due: u64) {}
 }
 
 /// The consumer that is kept from new deliveries until it is idle, so that an event can be its only one. Its load cannot
