@@ -12,6 +12,7 @@ mod descriptors;
 mod disk;
 mod format;
 mod log_lines;
+mod moves;
 mod pages;
 mod plugins;
 mod power;

@@ -245,18 +245,27 @@ struct Keys {
     /// Events that failed once, and those that were settled.
     failed: BTreeSet<u64>,
     settled: u64,
+    /// The delivery with which each key went on after its last failure; tokens rise with each delivery.
+    again: HashMap<Vec<u8>, u64>,
 }
 
 impl Keys {
-    /// Takes an event; `None` if it comes after one of its key that has failed and will come again, else whether it is to
-    /// fail. `step` is the distance of the numbers of one key.
-    fn take(&mut self, number: u64, key: &[u8], step: u64) -> Option<bool> {
+    /// Takes an event; `None` if it was taken back: one of its key before it has failed, and it had been delivered before
+    /// that; else whether it is to fail. `step` is the distance of the numbers of one key.
+    fn take(&mut self, number: u64, key: &[u8], token: u64, step: u64) -> Option<bool> {
         let next = self.next.entry(key.to_vec()).or_insert(number % step);
+        let was_before = |again: &u64| token.wrapping_sub(*again).cast_signed() < 0;
+        if self.again.get(key).is_some_and(was_before) {
+            return None;
+        }
         if number > *next {
             assert!(self.failed.contains(next), "{number} comes before {next}");
             return None;
         }
         assert_eq!(number, *next, "what is settled does not come again");
+        if self.failed.contains(&number) {
+            self.again.insert(key.to_vec(), token);
+        }
         if number.is_multiple_of(7) && self.failed.insert(number) {
             return Some(true);
         }
@@ -293,24 +302,23 @@ async fn consumers_share_the_keys_and_each_key_stays_in_order_whatever_fails() {
             let mut own = 0;
             loop {
                 let next = tokio::select! {
-                    next = subscriber.next() => next,
+                    next = subscriber.next_delivery() => next,
                     _ = all.wait_for(|all| *all) => break,
                 };
-                let event = next.unwrap().expect("the subscription exists");
-                let number = number_of(payload(event.event()));
-                let key = event.event().key.clone().expect("every event has a key");
-                let fails = keys.lock().unwrap().take(number, &key, KEYS);
-                match fails {
-                    Some(true) => event.nack(Some(Duration::ZERO)),
-                    Some(false) => {
-                        own += 1;
-                        event.ack();
+                let delivery = next.unwrap().expect("the subscription exists");
+                for (offset, event) in delivery.to_events() {
+                    let (number, key) = (number_of(payload(&event)), event.key.as_ref().unwrap());
+                    let fails = keys.lock().unwrap().take(number, key, delivery.token().0, KEYS);
+                    if fails == Some(true) {
+                        delivery.nack(offset..=offset, Some(Duration::ZERO));
+                    } else {
+                        // The engine refuses this of what was taken back.
+                        delivery.ack_range(offset..=offset);
+                        own += u64::from(fails == Some(false));
                         done.send_replace(keys.lock().unwrap().settled == EVENTS);
                     }
-                    // It has come back already: the engine refuses this.
-                    None => event.ack(),
+                    tokio::task::yield_now().await;
                 }
-                tokio::task::yield_now().await;
             }
             // Refused acknowledgements are reported here.
             let _ = subscriber.confirmed().await;

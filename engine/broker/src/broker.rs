@@ -1,20 +1,18 @@
 //! The one entry: every call is checked against what its principal may do, then acts. Starts and stops everything that
 //! the broker runs.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use levada_delivery::trend;
 use levada_protocol::{
     access::{self, Requires},
     error::ErrorCode,
-    ids::{PartitionId, Timestamp, TopicName},
+    ids::{Timestamp, TopicName},
     request::{Read, Subscribe},
 };
 use levada_stage::Plugins;
 use levada_store::Store;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Duration};
 
 use crate::{
     access::Principal,
@@ -38,6 +36,9 @@ use crate::{
     subscription::{self, Consumer, RetainBudget},
     tasks::Tasks,
 };
+
+/// How often a consumer is attached whose subscription is moved meanwhile.
+const ATTACH_TRIES: usize = 4;
 
 /// The broker. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -65,6 +66,20 @@ pub(crate) struct Inner {
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) engine_id: String,
     pub(crate) start_id: String,
+}
+
+impl Inner {
+    /// Notes how far all subscriptions are, again and again: their rates are made of that.
+    async fn note_trends(&self) {
+        let interval = Duration::from_millis(trend::INTERVAL_MS);
+        loop {
+            let now = self.config.clock.moment().mono_ms;
+            for subscription in self.owner_tasks.subscriptions() {
+                subscription.status().note_moment(now);
+            }
+            tokio::time::sleep(interval).await;
+        }
+    }
 }
 
 /// Whether the engine can do its work.
@@ -135,6 +150,10 @@ impl Broker {
         inner.tasks.spawn(tracing::info_span!("reclaim"), async move {
             cancelled.run_until_cancelled(reclaimer.run()).await;
         });
+        let (rated, cancelled) = (Arc::clone(inner), inner.tasks.cancelled().clone());
+        inner.tasks.spawn(tracing::info_span!("trends"), async move {
+            cancelled.run_until_cancelled(rated.note_trends()).await;
+        });
         let (inner, cancelled) = (Arc::clone(inner), inner.tasks.cancelled().clone());
         self.inner.tasks.spawn(tracing::info_span!("retention"), async move {
             let run = inner.retention.run(inner.config.retention_interval, &inner.guard);
@@ -194,6 +213,15 @@ impl Broker {
     pub async fn subscribe(&self, principal: &Principal, subscribe: Subscribe) -> Result<Consumer, Error> {
         principal.check(&subscribe.required())?;
         let (record, created) = self.subscription_for(principal, &subscribe).await?;
+        for _ in 1..ATTACH_TRIES {
+            let handle = self.owner_of(&record).await?;
+            let consumer = subscribe.consumer.clone();
+            match subscription::attach(&handle, consumer, created, self.outbound.window()).await {
+                // It was moved in this moment, and has another owner.
+                Err(error) if error.code() == ErrorCode::SubscriptionMoved => {}
+                attached => return attached,
+            }
+        }
         let handle = self.owner_of(&record).await?;
         subscription::attach(&handle, subscribe.consumer, created, self.outbound.window()).await
     }
@@ -207,19 +235,7 @@ impl Broker {
         principal.check(&read.required())?;
         let name = &read.topic;
         let topic = self.inner.shard.topic(name)?;
-        let numbers: Vec<PartitionId> = if read.partitions.is_empty() {
-            topic.partition_ids().collect()
-        } else {
-            read.partitions.iter().copied().map(PartitionId).collect()
-        };
-        let mut named = HashSet::with_capacity(topic.partitions.len());
-        for number in &numbers {
-            topic.partition(*number)?;
-            if !named.insert(*number) {
-                let message = format!("partition {number} is named more than once, expected each one once");
-                return Err(Error::refused(ErrorCode::InvalidArgument, message));
-            }
-        }
+        let numbers = topic.partitions_named(&read.partitions)?;
         let mut logs = Vec::with_capacity(numbers.len());
         for number in numbers {
             let log = Log::new(Arc::clone(&self.inner.store), Arc::clone(&topic), number)?;

@@ -4,7 +4,7 @@
 //! read: the series of a deleted topic, subscription or route end with it. Only histograms are the process's.
 //!
 //! Labels: `topic` is a topic's name, `subscription` is `topic/name`, `route` is a route's name, `plugin` is
-//! `name@version`, `attachment` is `topic/name` of a subscription, or `route` and a route's name.
+//! `name@version`, `for` is the kind of what a subscription waits for, `attachment` is `topic/name` of a subscription, or `route` and a route's name.
 
 use std::{
     sync::{
@@ -79,6 +79,7 @@ pub(crate) struct Collected {
     dead_lettered_events: Series,
     lag_events: Series,
     oldest_unacked_seconds: Series,
+    subscription_waiting: Series,
     route_blocked: Series,
     plugin_seconds: Series,
     plugin_errors: Series,
@@ -103,6 +104,10 @@ impl Collected {
             oldest_unacked_seconds: Series::gauge(
                 "levada_oldest_unacked_seconds",
                 "age of the oldest unacknowledged event",
+            ),
+            subscription_waiting: Series::gauge(
+                "levada_subscription_waiting",
+                "1 for what a subscription waits for before it delivers more",
             ),
             route_blocked: Series::gauge("levada_route_blocked", "1 while a route is blocked or paused"),
             plugin_seconds: Series::counter("levada_plugin_seconds_total", "seconds spent in plugins"),
@@ -139,6 +144,8 @@ impl Collected {
         self.dead_lettered_events.add(&labels, as_f64(info.dead_lettered));
         self.lag_events.add(&labels, as_f64(info.lag));
         self.oldest_unacked_seconds.add(&labels, as_f64(info.oldest_unacked_age_ms) / 1_000.0);
+        let waits = [("subscription", name), ("for", info.waiting_for.as_str())];
+        self.subscription_waiting.add(&waits, 1.0);
     }
 
     pub(crate) fn route(&mut self, info: &RouteInfo) {
@@ -171,6 +178,7 @@ impl Collected {
             self.dead_lettered_events,
             self.lag_events,
             self.oldest_unacked_seconds,
+            self.subscription_waiting,
             self.route_blocked,
             self.plugin_seconds,
             self.plugin_errors,

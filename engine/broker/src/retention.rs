@@ -68,21 +68,21 @@ impl Retention {
         let catalogue = self.shard.catalogue();
         for record in catalogue.topics.values() {
             let Some(topic) = self.shard.view().topics().get(record.id()) else { continue };
-            let floors = self.owner_tasks.floors_of(topic.id);
+            let (floors, moves) = self.owner_tasks.floors_of(topic.id);
             for number in topic.partition_ids() {
                 let lowest = floors.iter().map(|floors| floors.floor(usize::from(number.0)));
-                self.trim(&topic, number, lowest, now).await?;
+                self.trim(&topic, number, (lowest, moves), now).await?;
             }
         }
         Ok(())
     }
 
-    /// Drops what the rules allow of a partition.
+    /// Drops what the rules allow of a partition, whose subscriptions have come so far after so many moves.
     async fn trim(
         &self,
         topic: &Arc<Topic>,
         number: PartitionId,
-        floors: impl Iterator<Item = Offset>,
+        (floors, moves): (impl Iterator<Item = Offset>, u64),
         now: Timestamp,
     ) -> Result<(), Error> {
         let partition = topic.partition(number)?;
@@ -109,6 +109,7 @@ impl Retention {
             partition: number,
             start: decided.log_start,
             dropped_bytes,
+            moves,
             reply,
         });
         trim.await

@@ -61,14 +61,17 @@ impl OwnerTasks {
         self.lock().routes.values().cloned().collect()
     }
 
-    /// How far each subscription and route that reads this topic has come.
-    pub(crate) fn floors_of(&self, topic: TopicId) -> Vec<Arc<Floors>> {
+    /// How far each subscription and route that reads this topic has come, and how often its subscriptions were moved until
+    /// then.
+    pub(crate) fn floors_of(&self, topic: TopicId) -> (Vec<Arc<Floors>>, u64) {
         let inner = self.lock();
         let subscriptions = inner.subscriptions.values().filter(|handle| handle.topic_id() == topic);
         let routes = inner.routes.values().filter(|handle| handle.topic_id() == topic);
-        subscriptions
+        let moves = subscriptions.clone().map(|handle| handle.record().moves).sum();
+        let floors = subscriptions
             .map(|handle| Arc::clone(handle.floors()))
             .chain(routes.map(|handle| Arc::clone(handle.floors())))
-            .collect()
+            .collect();
+        (floors, moves)
     }
 }

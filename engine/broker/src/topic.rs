@@ -2,9 +2,12 @@
 //!
 //! Only the shard changes it: what is durable is announced, and what is about to be deleted is hidden before.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -139,6 +142,25 @@ impl Topic {
     /// All partition numbers, in order.
     pub(crate) fn partition_ids(&self) -> impl Iterator<Item = PartitionId> + use<> {
         (0..u16::try_from(self.partitions.len()).unwrap_or(u16::MAX)).map(PartitionId)
+    }
+
+    /// The partitions with these numbers, in the order given; all if none is given.
+    ///
+    /// # Errors
+    /// `PARTITION_NOT_FOUND`; `INVALID_ARGUMENT` for one that is named twice.
+    pub(crate) fn partitions_named(&self, numbers: &[u16]) -> Result<Vec<PartitionId>, Error> {
+        if numbers.is_empty() {
+            return Ok(self.partition_ids().collect());
+        }
+        let mut named = HashSet::with_capacity(self.partitions.len());
+        for number in numbers.iter().copied().map(PartitionId) {
+            self.partition(number)?;
+            if !named.insert(number) {
+                let message = format!("partition {number} is named more than once, expected each one once");
+                return Err(Error::refused(ErrorCode::InvalidArgument, message));
+            }
+        }
+        Ok(numbers.iter().copied().map(PartitionId).collect())
     }
 
     /// Listens for changes of partitions.

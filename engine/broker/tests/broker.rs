@@ -89,7 +89,7 @@ impl Engine {
             name: "payment".parse().unwrap(),
         };
         match self.broker.request(&Principal::Local, request, None).await.unwrap() {
-            Response::Subscription(info) => info,
+            Response::Subscription(info) => *info,
             other => panic!("{other:?}"),
         }
     }

@@ -207,8 +207,8 @@ fn hint(code: FailureCode) -> Option<String> {
         ErrorCode::TopicNotFound => "`levada topic list` shows the topics, `levada topic create` makes one",
         ErrorCode::SubscriptionNotFound => "`levada subscription list` shows the subscriptions",
         ErrorCode::SubscriptionMismatch => {
-            "`levada subscription delete TOPIC/SUBSCRIPTION` deletes it with its progress, and `levada subscribe` makes \
-             it anew; without the flag that differs it is taken as it is"
+            "`levada subscription set TOPIC/SUBSCRIPTION` with that flag changes it; without the flag that differs it is \
+             taken as it is"
         }
         ErrorCode::PluginNotFound => {
             "`levada plugin list` shows the plugins, `levada plugin deploy --bundled` brings those of this binary"

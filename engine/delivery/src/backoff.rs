@@ -8,14 +8,6 @@ pub struct Backoff {
     steps_ms: Vec<u64>,
 }
 
-impl Default for Backoff {
-    /// 1 s, 5 s, 10 s, 30 s, 1 min, 2 min, 5 min, 10 min, 30 min, 1 h, then always 2 h.
-    fn default() -> Self {
-        let steps = [1, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200];
-        Self { steps_ms: steps.iter().map(|seconds| seconds * 1_000).collect() }
-    }
-}
-
 impl Backoff {
     /// Waits in milliseconds by the number of failures; the last one repeats. An empty list means no wait.
     pub fn new(steps_ms: Vec<u64>) -> Self {
@@ -34,12 +26,14 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
+    use levada_protocol::request::BACKOFF_MS;
+
     use super::*;
     use crate::rng::Rng;
 
     #[test]
     fn waits_grow_and_stay_at_the_last_step() {
-        let backoff = Backoff::default();
+        let backoff = Backoff::new(BACKOFF_MS.map(u64::from).to_vec());
         let around = |attempts: u16, seconds: u64| {
             let mut rng = Rng::new(1);
             for _ in 0..500 {

@@ -9,6 +9,7 @@
 //! - [`progress::Progress`] is what of one partition is settled, and the rows that keep it.
 //! - [`producer::Producer`] makes a publisher's resends harmless.
 //! - [`retention`] says how far a partition's log may be dropped.
+//! - [`trend`] says how fast a backlog grows and shrinks.
 
 pub mod subscription;
 
@@ -18,5 +19,7 @@ pub mod producer;
 pub mod progress;
 pub mod ranges;
 pub mod retention;
+pub mod trend;
 
+mod pace;
 mod rng;

@@ -108,7 +108,7 @@ impl Client {
     ) -> Result<SubscriptionInfo, Error> {
         let (topic, name) = (TopicName::parse_any(topic)?, name.parse()?);
         let request = Request::CreateSubscription { topic, name, options, from };
-        expect!(self.request(request).await?, Response::Subscription(subscription) => subscription)
+        expect!(self.request(request).await?, Response::Subscription(subscription) => *subscription)
     }
 
     /// Lists the subscriptions of one topic, or of all.
@@ -122,7 +122,7 @@ impl Client {
     pub async fn describe_subscription(&self, topic: &str, name: &str) -> Result<SubscriptionInfo, Error> {
         let (topic, name) = (TopicName::parse_any(topic)?, name.parse()?);
         let request = Request::DescribeSubscription { topic, name };
-        expect!(self.request(request).await?, Response::Subscription(subscription) => subscription)
+        expect!(self.request(request).await?, Response::Subscription(subscription) => *subscription)
     }
 
     /// Deletes a subscription with its progress. Refused with `SUBSCRIPTION_IN_USE` while consumers are attached,
@@ -138,7 +138,42 @@ impl Client {
         self.deleted(Request::DeleteSubscription { topic, name, force, with_dead_letters }).await
     }
 
-    /// Resumes a paused subscription.
+    /// Changes the options of a subscription that are given; the others stay as they are. What is in flight keeps its
+    /// deadline. Another order, a shorter `ack_timeout_ms` and a larger `max_in_flight` take every delivery back, and events may be
+    /// delivered again; subscribers attach again by themselves.
+    pub async fn set_subscription(
+        &self,
+        topic: &str,
+        name: &str,
+        options: SubscriptionOptions,
+    ) -> Result<SubscriptionInfo, Error> {
+        let (topic, name) = (TopicName::parse_any(topic)?, name.parse()?);
+        let request = Request::SetSubscription { topic, name, options };
+        expect!(self.request(request).await?, Response::Subscription(subscription) => *subscription)
+    }
+
+    /// Moves a subscription in some partitions, or in all if none is given. What lies before its new position counts as
+    /// acknowledged; what lies behind it is delivered, also if it was before. Every delivery is taken back and failed attempts are
+    /// forgotten; subscribers attach again by themselves. `OFFSET_OUT_OF_RANGE` if a partition does not reach to an offset.
+    pub async fn seek_subscription(
+        &self,
+        topic: &str,
+        name: &str,
+        to: Start,
+        partitions: &[u16],
+    ) -> Result<SubscriptionInfo, Error> {
+        let (topic, name) = (TopicName::parse_any(topic)?, name.parse()?);
+        let request = Request::SeekSubscription { topic, name, to, partitions: partitions.to_vec() };
+        expect!(self.request(request).await?, Response::Subscription(subscription) => *subscription)
+    }
+
+    /// Pauses a subscription until it is resumed, also across restarts of the engine. What is in flight can be acknowledged.
+    pub async fn pause_subscription(&self, topic: &str, name: &str) -> Result<(), Error> {
+        let (topic, name) = (TopicName::parse_any(topic)?, name.parse()?);
+        self.done(Request::PauseSubscription { topic, name }).await
+    }
+
+    /// Resumes a paused subscription, whatever paused it.
     pub async fn resume_subscription(&self, topic: &str, name: &str) -> Result<(), Error> {
         let (topic, name) = (TopicName::parse_any(topic)?, name.parse()?);
         self.done(Request::ResumeSubscription { topic, name }).await

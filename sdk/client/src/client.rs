@@ -208,6 +208,9 @@ fn only_reads(request: &Request) -> bool {
         | Request::DeleteTopic { .. }
         | Request::CreateSubscription { .. }
         | Request::DeleteSubscription { .. }
+        | Request::SetSubscription { .. }
+        | Request::SeekSubscription { .. }
+        | Request::PauseSubscription { .. }
         | Request::ResumeSubscription { .. }
         | Request::DeployPlugin { .. }
         | Request::RemovePlugin { .. }

@@ -138,6 +138,11 @@ fn option_that_differs(has: &SubscriptionOptions, wanted: &SubscriptionOptions) 
         .or_else(|| given_differs("ack_timeout_ms", has.ack_timeout_ms(), wanted.ack_timeout_ms))
         .or_else(|| given_differs("max_attempts", has.max_attempts(), wanted.max_attempts))
         .or_else(|| given_differs("max_in_flight", has.max_in_flight(), wanted.max_in_flight))
+        .or_else(|| {
+            let listed = |waits: &[u32]| format!("{waits:?}");
+            given_differs("backoff_ms", listed(has.backoff_ms()), wanted.backoff_ms.as_deref().map(listed))
+        })
+        .or_else(|| given_differs("rate", has.rate.unwrap_or(0), wanted.rate))
         .or_else(|| chain_that_differs(has.chain(), wanted.chain.as_deref()?))
 }
 

@@ -74,9 +74,10 @@ pub use levada_protocol::{
     },
     publish::Durability,
     request::{
-        Deleted, EngineInfo, HelloAnswer, Interface, Notice, OnError, Order, PartitionInfo, PauseReason,
-        PluginInfo, Position, Request, Response, Retain, RouteInfo, RouteSpec, RunState, StageSpec, Start,
-        Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
+        Deleted, EngineInfo, HelloAnswer, Holding, Interface, Notice, OnError, Order, PartitionInfo,
+        PauseReason, PluginInfo, Position, Request, Response, Retain, Retry, RouteInfo, RouteSpec, RunState,
+        StageSpec, Start, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo,
+        TopicSettings, WaitingFor,
     },
 };
 

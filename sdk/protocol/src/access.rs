@@ -20,7 +20,7 @@ pub enum Action {
     Read,
     /// See names, settings and statistics; no events.
     Browse,
-    /// Create, change, resume and delete topics, subscriptions and routes.
+    /// Create, change, move, pause, resume and delete topics, subscriptions and routes.
     Manage,
     /// Deploy and remove plugins.
     Deploy,
@@ -144,6 +144,9 @@ impl Requires for Request {
             Self::DescribeSubscription { topic, name } => subscription(Action::Browse, topic, name),
             Self::CreateSubscription { topic, name, .. }
             | Self::DeleteSubscription { topic, name, .. }
+            | Self::SetSubscription { topic, name, .. }
+            | Self::SeekSubscription { topic, name, .. }
+            | Self::PauseSubscription { topic, name }
             | Self::ResumeSubscription { topic, name } => subscription(Action::Manage, topic, name),
             Self::DeployPlugin { name, .. } | Self::RemovePlugin { name, .. } => {
                 vec![(Action::Deploy, Scope::Plugin(name.clone()))]

@@ -211,7 +211,7 @@ async fn a_flag_that_differs_is_named_and_what_no_flag_says_is_as_it_is() {
     let timeout = engine.run(&["subscribe", "orders", "-s", "s", "--ack-timeout", "5s"], "").await;
     timeout.failed(1, "SUBSCRIPTION_MISMATCH");
     assert!(timeout.stderr.contains("has ack_timeout_ms 30000, got 5000"), "{timeout:?}");
-    assert!(timeout.stderr.contains("levada subscription delete"), "{timeout:?}");
+    assert!(timeout.stderr.contains("levada subscription set"), "{timeout:?}");
     let other = engine.run(&filter(r#"json-filter:{"where":"Amount > 0"}"#), "").await;
     other.failed(1, "SUBSCRIPTION_MISMATCH");
     assert!(other.stderr.contains(r#"config.where "amount > 0", got "Amount > 0""#), "{other:?}");

@@ -4,6 +4,7 @@ mod events;
 mod failures;
 mod playing;
 mod streams;
+mod subscriptions;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;

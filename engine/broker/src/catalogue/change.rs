@@ -6,8 +6,8 @@ use std::sync::Arc;
 use levada_protocol::{
     error::ErrorCode,
     ids::{
-        Offset, PluginName, RouteId, RouteName, SubscriptionId, SubscriptionName, Timestamp, TopicId,
-        TopicName,
+        Offset, PartitionId, PluginName, RouteId, RouteName, SubscriptionId, SubscriptionName, Timestamp,
+        TopicId, TopicName,
     },
     limits::PARTITIONS_MAX,
     publish::Durability,
@@ -50,6 +50,23 @@ pub(crate) enum Change {
         positions: Vec<Offset>,
         owner: String,
     },
+    /// Changes the options that are given.
+    SetSubscription {
+        topic: TopicName,
+        name: SubscriptionName,
+        options: SubscriptionOptions,
+    },
+    PauseSubscription {
+        topic: TopicName,
+        name: SubscriptionName,
+        paused: bool,
+    },
+    MoveSubscription {
+        topic: TopicName,
+        name: SubscriptionName,
+        /// The partitions that move, and where to.
+        to: Vec<(PartitionId, Offset)>,
+    },
     DeployPlugin {
         name: PluginName,
         sha256: String,
@@ -90,8 +107,7 @@ impl Change {
         records_max: usize,
     ) -> Result<Decided, Error> {
         let mut edit = Edit { next: catalogue.clone(), ops: Vec::new(), events: Vec::new(), now };
-        let grows = !matches!(self, Self::SetTopic { .. } | Self::Delete { .. } | Self::RemovePlugin { .. });
-        if grows && catalogue.len() >= records_max {
+        if self.grows() && catalogue.len() >= records_max {
             let message = format!("the catalogue holds {records_max} records, the most it may");
             return Err(Error::refused(ErrorCode::LimitExceeded, message));
         }
@@ -104,6 +120,13 @@ impl Change {
             Self::CreateSubscription { topic, name, options, positions, owner } => {
                 edit.create_subscription(topic, name, options, positions, owner)?;
             }
+            Self::SetSubscription { topic, name, options } => {
+                edit.set_subscription(topic, name, options)?;
+            }
+            Self::PauseSubscription { topic, name, paused } => {
+                edit.pause_subscription(topic, name, *paused)?;
+            }
+            Self::MoveSubscription { topic, name, to } => edit.move_subscription(topic, name, to)?,
             Self::DeployPlugin { name, sha256, size, interface, owner } => {
                 edit.deploy_plugin(name, sha256, *size, interface, owner)?;
             }
@@ -113,6 +136,22 @@ impl Change {
             }
         }
         Ok(Decided { next: edit.next, ops: edit.ops, events: edit.events })
+    }
+
+    /// True if there is one record more after it.
+    fn grows(&self) -> bool {
+        match self {
+            Self::CreateTopic { .. }
+            | Self::CreateSubscription { .. }
+            | Self::DeployPlugin { .. }
+            | Self::CreateRoute { .. } => true,
+            Self::SetTopic { .. }
+            | Self::Delete { .. }
+            | Self::SetSubscription { .. }
+            | Self::PauseSubscription { .. }
+            | Self::MoveSubscription { .. }
+            | Self::RemovePlugin { .. } => false,
+        }
     }
 }
 
@@ -230,11 +269,68 @@ impl Edit {
             positions: positions.iter().map(|offset| offset.0).collect(),
             created_ms: self.now.0,
             owner: owner.to_owned(),
+            paused: false,
+            moves: 0,
         };
+        let record = self.put_subscription(record);
+        self.events.push(CatalogueEvent::SubscriptionCreated(record));
+        Ok(())
+    }
+
+    fn put_subscription(&mut self, record: SubscriptionRecord) -> Arc<SubscriptionRecord> {
+        let (id, key) = (SubscriptionId(record.id), (record.topic.clone(), record.name.clone()));
         self.ops.push(record.put(&id));
         let record = Arc::new(record);
         self.next.subscriptions.insert(key, id, Arc::clone(&record));
-        self.events.push(CatalogueEvent::SubscriptionCreated(record));
+        record
+    }
+
+    fn set_subscription(
+        &mut self,
+        topic: &TopicName,
+        name: &SubscriptionName,
+        options: &SubscriptionOptions,
+    ) -> Result<(), Error> {
+        let record = SubscriptionRecord::clone(self.next.subscription(topic, name)?);
+        for stage in options.chain() {
+            self.next.plugins.resolve(&stage.plugin)?;
+        }
+        let options = options.clone().or(&record.options).with_defaults();
+        let record = self.put_subscription(SubscriptionRecord { options, ..record });
+        self.events.push(CatalogueEvent::SubscriptionChanged(record));
+        Ok(())
+    }
+
+    fn pause_subscription(
+        &mut self,
+        topic: &TopicName,
+        name: &SubscriptionName,
+        paused: bool,
+    ) -> Result<(), Error> {
+        let record = SubscriptionRecord::clone(self.next.subscription(topic, name)?);
+        let record = self.put_subscription(SubscriptionRecord { paused, ..record });
+        self.events.push(CatalogueEvent::SubscriptionChanged(record));
+        Ok(())
+    }
+
+    fn move_subscription(
+        &mut self,
+        topic: &TopicName,
+        name: &SubscriptionName,
+        to: &[(PartitionId, Offset)],
+    ) -> Result<(), Error> {
+        let mut record = SubscriptionRecord::clone(self.next.subscription(topic, name)?);
+        for (partition, offset) in to {
+            let position = record.positions.get_mut(usize::from(partition.0)).ok_or_else(|| {
+                let message = format!("topic {topic} has no partition {partition}");
+                Error::refused(ErrorCode::PartitionNotFound, message)
+            })?;
+            *position = offset.0;
+        }
+        record.moves += 1;
+        let record = self.put_subscription(record);
+        let partitions = to.iter().map(|(partition, _)| *partition).collect();
+        self.events.push(CatalogueEvent::SubscriptionMoved(record, partitions));
         Ok(())
     }
 

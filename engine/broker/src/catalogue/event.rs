@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use levada_protocol::ids::{PluginName, RouteId, SubscriptionId, TopicId};
+use levada_protocol::ids::{PartitionId, PluginName, RouteId, SubscriptionId, TopicId};
 
 use crate::rows::{RouteRecord, SubscriptionRecord, TopicRecord};
 
@@ -15,6 +15,10 @@ pub(crate) enum CatalogueEvent {
     TopicChanged(Arc<TopicRecord>),
     TopicDeleted(TopicId),
     SubscriptionCreated(Arc<SubscriptionRecord>),
+    /// Its options have changed, or it was paused or resumed.
+    SubscriptionChanged(Arc<SubscriptionRecord>),
+    /// These partitions of it begin again, where its record says.
+    SubscriptionMoved(Arc<SubscriptionRecord>, Vec<PartitionId>),
     SubscriptionDeleted(SubscriptionId),
     RouteCreated(Arc<RouteRecord>),
     RouteDeleted(RouteId),

@@ -89,6 +89,24 @@ impl Broker {
     /// Starts or ends the owner tasks that an event is about.
     async fn follow_event(&self, event: CatalogueEvent) -> Result<(), Error> {
         let _changing = self.inner.changing.lock().await;
+        let catalogue = self.inner.shard.catalogue();
+        match &event {
+            CatalogueEvent::SubscriptionChanged(record) | CatalogueEvent::SubscriptionMoved(record, _) => {
+                // It may have changed again since, or be gone.
+                if let Some(record) = catalogue.subscriptions.by_id(SubscriptionId(record.id)) {
+                    self.follow_subscription(record).await?;
+                }
+            }
+            CatalogueEvent::Reloaded => {
+                let mut followed = Ok(());
+                for record in catalogue.subscriptions.values() {
+                    // One that cannot follow does not keep the others from it.
+                    followed = followed.and(self.follow_subscription(record).await);
+                }
+                followed?;
+            }
+            _ => {}
+        }
         let broker = self.clone();
         blocking(move || {
             let catalogue = broker.inner.shard.catalogue();
@@ -103,7 +121,9 @@ impl Broker {
                     broker.reattach(|_| true);
                     broker.match_owners(&catalogue)
                 }
-                CatalogueEvent::TopicCreated(_)
+                CatalogueEvent::SubscriptionChanged(_)
+                | CatalogueEvent::SubscriptionMoved(..)
+                | CatalogueEvent::TopicCreated(_)
                 | CatalogueEvent::TopicChanged(_)
                 | CatalogueEvent::TopicDeleted(_) => Ok(()),
                 // The request that changed it has reattached the chains before its response.
@@ -144,6 +164,19 @@ impl Broker {
         Ok(())
     }
 
+    /// Lets the owner of a subscription follow its record, which has changed; if another one has to begin, it has begun when
+    /// this returns. The caller holds `changing`.
+    pub(crate) async fn follow_subscription(&self, record: &Arc<SubscriptionRecord>) -> Result<(), Error> {
+        let id = SubscriptionId(record.id);
+        let Some(handle) = self.inner.owner_tasks.subscription(id) else { return Ok(()) };
+        if handle.begins_anew_with(record) {
+            // Before the one before it ends, so that its consumers find it; and a failure is seen and tried again.
+            self.replace_owner(id).await?;
+        }
+        handle.follow(record);
+        Ok(())
+    }
+
     /// Starts the owners of a route that exists and has none.
     pub(crate) fn match_route(&self, catalogue: &Catalogue, record: &Arc<RouteRecord>) -> Result<(), Error> {
         let id = RouteId(record.id);
@@ -168,8 +201,10 @@ impl Broker {
             clock: self.inner.config.clock.clone(),
             retained: Arc::clone(&self.inner.retained),
         };
-        let (handle, task) = subscription::open(record, &topic, &context, generation)?;
-        self.inner.owner_tasks.add_subscription(SubscriptionId(record.id), handle);
+        let id = SubscriptionId(record.id);
+        let before = self.inner.owner_tasks.subscription(id);
+        let (handle, task) = subscription::open(record, &topic, &context, generation, before.as_ref())?;
+        self.inner.owner_tasks.add_subscription(id, handle);
         let span = tracing::info_span!("subscription", topic = %record.topic, name = %record.name);
         self.inner.tasks.spawn(span, task.run());
         Ok(())

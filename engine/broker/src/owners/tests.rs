@@ -94,7 +94,7 @@ impl Engine {
             name: "payment".parse().unwrap(),
         };
         match self.broker.request(&Principal::Local, request, None).await.unwrap() {
-            Response::Subscription(info) => info,
+            Response::Subscription(info) => *info,
             other => panic!("{other:?}"),
         }
     }
@@ -124,7 +124,7 @@ async fn an_owner_that_was_replaced_commits_nothing_any_more() {
     engine.broker.replace_owner(engine.subscription()).await.unwrap();
     ack(&consumer, token).await;
     let end = timeout(SOON, consumer.outgoing.recv()).await.unwrap().unwrap().unwrap_err();
-    assert_eq!(end.code(), ErrorCode::ShuttingDown, "{end}");
+    assert_eq!(end.code(), ErrorCode::SubscriptionMoved, "{end}");
     assert!(end.is_retryable());
     assert_eq!(engine.describe().await.lag, 3);
     let mut consumer = engine.subscribe().await;
@@ -178,6 +178,8 @@ fn store_with(subscriptions: u64) -> MemoryStore {
         positions: vec![0],
         created_ms: 0,
         owner: "test".to_owned(),
+        paused: false,
+        moves: 0,
     };
     let mut ops = vec![topic.put(&topic.id()), NextId(subscriptions + 2).put(&())];
     ops.extend((2..subscriptions + 2).map(|id| subscription(id).put(&SubscriptionId(id))));

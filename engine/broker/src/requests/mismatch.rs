@@ -40,11 +40,17 @@ pub(super) fn first(has: &SubscriptionOptions, given: &SubscriptionOptions) -> O
         .or_else(|| field("ack_timeout_ms", has.ack_timeout_ms(), given.ack_timeout_ms))
         .or_else(|| field("max_attempts", has.max_attempts(), given.max_attempts))
         .or_else(|| field("max_in_flight", has.max_in_flight(), given.max_in_flight))
+        .or_else(|| field("backoff_ms", listed(has.backoff_ms()), given.backoff_ms.as_deref().map(listed)))
+        .or_else(|| field("rate", has.rate.unwrap_or(0), given.rate))
         .or_else(|| chain(has.chain(), given.chain.as_deref()?))
 }
 
 fn field<T: PartialEq + fmt::Display>(name: &str, has: T, given: Option<T>) -> Option<Difference> {
     given.filter(|given| *given != has).map(|given| Difference::new(name, has, given))
+}
+
+fn listed(numbers: &[u32]) -> String {
+    format!("{numbers:?}")
 }
 
 fn chain(has: &[StageSpec], given: &[StageSpec]) -> Option<Difference> {
@@ -273,11 +279,17 @@ mod tests {
             ack_timeout_ms: Some(5_000),
             max_attempts: Some(1),
             max_in_flight: Some(7),
+            backoff_ms: Some(vec![5, 50]),
+            rate: Some(9),
         };
         assert_eq!(first(&has, &SubscriptionOptions::default()), None);
         assert_eq!(first(&has, &chained(vec![filter("{}")])), None);
         let timeout = SubscriptionOptions { ack_timeout_ms: Some(5_001), ..SubscriptionOptions::default() };
         assert_eq!(first(&has, &timeout).unwrap().to_string(), "ack_timeout_ms 5000, got 5001");
+        let backoff = SubscriptionOptions { backoff_ms: Some(Vec::new()), ..SubscriptionOptions::default() };
+        assert_eq!(first(&has, &backoff).unwrap().to_string(), "backoff_ms [5, 50], got []");
+        let rate = SubscriptionOptions { rate: Some(0), ..SubscriptionOptions::default() };
+        assert_eq!(first(&has, &rate).unwrap().to_string(), "rate 9, got 0");
         let retries = StageSpec { retries: Some(3), ..filter("{}") };
         assert_eq!(first(&has, &chained(vec![retries])).unwrap().to_string(), "chain[0].retries 0, got 3");
         assert_eq!(first(&has, &chained(Vec::new())).unwrap().to_string(), "chain [filter], got []");

@@ -19,7 +19,7 @@ use levada_protocol::{
 };
 use levada_stage::AttachmentPoint;
 
-use self::pages::Page;
+use self::{pages::Page, subscriptions::described};
 use crate::{
     access::Principal,
     broker::Broker,
@@ -58,18 +58,25 @@ impl Broker {
             }
             Request::CreateSubscription { topic, name, options, from } => {
                 let record = self.create_subscription(principal, topic, name, options, from).await?;
-                self.describe_subscription(&record).await.map(Response::Subscription)
+                self.describe_subscription(&record).await.map(described)
             }
             Request::ListSubscriptions { topic, limit, after } => {
                 self.list_subscriptions(&catalogue, topic, Page::new(limit), after.as_deref()).await
             }
             Request::DescribeSubscription { topic, name } => {
                 let record = catalogue.subscription(&topic, &name)?;
-                self.describe_subscription(record).await.map(Response::Subscription)
+                self.describe_subscription(record).await.map(described)
             }
             Request::DeleteSubscription { topic, name, force, with_dead_letters } => {
                 self.delete(Root::Subscription(topic, name), force, with_dead_letters).await
             }
+            Request::SetSubscription { topic, name, options } => {
+                self.set_subscription(topic, name, options).await
+            }
+            Request::SeekSubscription { topic, name, to, partitions } => {
+                self.seek_subscription(topic, name, to, partitions).await
+            }
+            Request::PauseSubscription { topic, name } => self.pause_subscription(&topic, &name, true).await,
             Request::ResumeSubscription { topic, name } => {
                 self.resume_subscription(&catalogue, &topic, &name).await
             }

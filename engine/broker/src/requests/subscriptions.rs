@@ -25,6 +25,13 @@ use crate::{
     subscription::{Described, SubscriptionHandle},
 };
 
+/// Most events a second that a rate can say: more than any engine delivers.
+const RATE_MAX: u64 = 10_000_000;
+/// Most waits of a backoff.
+const BACKOFF_STEPS_MAX: u64 = 64;
+/// The longest of them: 7 days.
+const BACKOFF_STEP_MS_MAX: u64 = 7 * 24 * 3_600_000;
+
 impl Broker {
     /// Finds the subscription that a consumer asks for, or creates it if it may; true if it was created.
     pub(crate) async fn subscription_for(
@@ -139,7 +146,8 @@ impl Broker {
         &self,
         handle: &SubscriptionHandle,
     ) -> Result<SubscriptionInfo, Error> {
-        let Described { mut info, oldest: unacknowledged } = handle.describe();
+        let now = self.inner.config.clock.moment().mono_ms;
+        let Described { mut info, oldest: unacknowledged } = handle.describe(now);
         let topic = self.inner.shard.topic(&info.topic)?;
         let mut oldest = None;
         for (number, floor) in unacknowledged {
@@ -163,9 +171,96 @@ impl Broker {
         name: &SubscriptionName,
     ) -> Result<Response, Error> {
         let record = catalogue.subscription(topic, name)?;
+        if record.paused {
+            self.pause_subscription(topic, name, false).await?;
+        }
         self.owner_of(record).await?.resume().await?;
         Ok(Response::Done)
     }
+
+    /// Changes options; the owner goes by them from its next turn on.
+    pub(super) async fn set_subscription(
+        &self,
+        topic: TopicName,
+        name: SubscriptionName,
+        options: SubscriptionOptions,
+    ) -> Result<Response, Error> {
+        check_options(&options)?;
+        let catalogue = self.inner.shard.catalogue();
+        catalogue.subscription(&topic, &name)?;
+        self.try_chain(&catalogue, options.chain(), &topic, AttachmentPoint::Subscription).await?;
+        let change = Change::SetSubscription { topic: topic.clone(), name: name.clone(), options };
+        let record = self.change_subscription(topic, name, |_| async { Ok(change) }).await?;
+        self.describe_subscription(&record).await.map(described)
+    }
+
+    /// Pauses a subscription, or ends such a pause; durably.
+    pub(super) async fn pause_subscription(
+        &self,
+        topic: &TopicName,
+        name: &SubscriptionName,
+        paused: bool,
+    ) -> Result<Response, Error> {
+        let change = Change::PauseSubscription { topic: topic.clone(), name: name.clone(), paused };
+        let (topic, name) = (topic.clone(), name.clone());
+        self.change_subscription(topic, name, |_| async { Ok(change) }).await.map(|_| Response::Done)
+    }
+
+    /// Moves a subscription, and returns once another owner has begun there.
+    pub(super) async fn seek_subscription(
+        &self,
+        topic: TopicName,
+        name: SubscriptionName,
+        to: Start,
+        partitions: Vec<u16>,
+    ) -> Result<Response, Error> {
+        let of = (topic.clone(), name.clone());
+        let decide = move |broker: Self| async move {
+            let (topic, name) = of;
+            let live = broker.inner.shard.topic(&topic)?;
+            let mut positions = Vec::new();
+            for number in live.partitions_named(&partitions)? {
+                let log = Log::new(Arc::clone(&broker.inner.store), Arc::clone(&live), number)?;
+                positions.push((number, log.position(to).await?));
+            }
+            Ok(Change::MoveSubscription { topic, name, to: positions })
+        };
+        let record = self.change_subscription(topic, name, decide).await?;
+        self.describe_subscription(&record).await.map(described)
+    }
+
+    /// Makes a change of a subscription's record, decided while no topic or subscription comes or goes; its owner takes it
+    /// over. Returns the record after it.
+    async fn change_subscription<D, F>(
+        &self,
+        topic: TopicName,
+        name: SubscriptionName,
+        decide: D,
+    ) -> Result<Arc<SubscriptionRecord>, Error>
+    where
+        D: FnOnce(Self) -> F + Send + 'static,
+        F: Future<Output = Result<Change, Error>> + Send,
+    {
+        let broker = self.clone();
+        self.to_the_end(async move {
+            let _changing = broker.inner.changing.lock().await;
+            let shard = &broker.inner.shard;
+            shard.catalogue().subscription(&topic, &name)?;
+            shard.change(decide(broker.clone()).await?).await?;
+            let record = Arc::clone(shard.catalogue().subscription(&topic, &name)?);
+            if let Err(error) = broker.follow_subscription(&record).await {
+                // It is durable. Whoever follows the catalogue tries again.
+                tracing::warn!(%topic, %name, %error, "the subscription's owner cannot follow yet");
+            }
+            Ok(record)
+        })
+        .await
+    }
+}
+
+/// The response that describes a subscription.
+pub(super) fn described(info: SubscriptionInfo) -> Response {
+    Response::Subscription(Box::new(info))
 }
 
 /// The subscription that `topic/name` means.
@@ -176,10 +271,14 @@ fn subscription_path(path: &str) -> Result<(TopicName, SubscriptionName), Error>
 
 fn check_options(options: &SubscriptionOptions) -> Result<(), Error> {
     chains::check(options.chain())?;
+    let longest_wait = options.backoff_ms().iter().copied().max().unwrap_or(0);
     let rows = [
         ("ack_timeout_ms", u64::from(options.ack_timeout_ms()), 10..=86_400_000),
         ("max_attempts", u64::from(options.max_attempts()), 1..=10_000),
         ("max_in_flight", u64::from(options.max_in_flight()), 1..=1_048_576),
+        ("rate", u64::from(options.rate.unwrap_or(0)), 0..=RATE_MAX),
+        ("the number of waits in backoff_ms", options.backoff_ms().len() as u64, 0..=BACKOFF_STEPS_MAX),
+        ("a wait in backoff_ms", longest_wait.into(), 0..=BACKOFF_STEP_MS_MAX),
     ];
     for (name, got, allowed) in rows {
         if !allowed.contains(&got) {
@@ -197,8 +296,7 @@ fn same_options(record: &SubscriptionRecord, options: &SubscriptionOptions) -> R
         None => Ok(()),
         Some(difference) => {
             let message = format!(
-                "subscription {}/{} has {difference}; this cannot be changed yet: delete the subscription and create \
-                 it again, or subscribe without this option",
+                "subscription {}/{} has {difference}; change the subscription, or subscribe without this option",
                 record.topic, record.name
             );
             Err(Error::refused(ErrorCode::SubscriptionMismatch, message))

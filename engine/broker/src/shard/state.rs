@@ -336,6 +336,10 @@ impl State {
         group.set_catalogue(self.catalogue.clone());
         for event in decided.events {
             self.tables.follow(&event, &mut group.draft);
+            // What its owner still has under way is about where it was.
+            if let CatalogueEvent::SubscriptionMoved(record, _) = &event {
+                self.generations.take_over(SubscriptionId(record.id));
+            }
             // Its rows go with the commit: readers must not take that for damage.
             if let CatalogueEvent::TopicDeleted(id) = &event
                 && let Some(topic) = self.topics.get(*id)
@@ -355,10 +359,14 @@ impl State {
     }
 
     fn trim(&mut self, trim: Trim, group: &mut Group) {
-        let Trim { topic: id, partition, start, dropped_bytes, reply } = trim;
+        let Trim { topic: id, partition, start, dropped_bytes, moves, reply } = trim;
+        let of_topic = self.catalogue.subscriptions.values().filter(|record| record.topic_id == id.0);
+        // Otherwise the next round decides.
+        let is_current = of_topic.map(|record| record.moves).sum::<u64>() == moves;
         if let Some(topic) = self.topics.get(id).filter(|_| self.catalogue.topics.has_id(id))
             && let Ok(live) = topic.partition(partition)
             && start > live.start()
+            && is_current
         {
             // A reader must not read events that the commit takes away before it is announced.
             live.hide_before(start);

@@ -182,6 +182,8 @@ impl Durable {
                 self.view.note_dropped();
             }
             CatalogueEvent::SubscriptionCreated(_)
+            | CatalogueEvent::SubscriptionChanged(_)
+            | CatalogueEvent::SubscriptionMoved(..)
             | CatalogueEvent::SubscriptionDeleted(_)
             | CatalogueEvent::RouteCreated(_)
             | CatalogueEvent::RouteDeleted(_)

@@ -43,6 +43,11 @@ impl ChainSlot {
         stale
     }
 
+    /// The chain is another from now on, or none.
+    pub(super) fn replace(&mut self, needed: bool) {
+        self.state = if needed { State::Detached } else { State::NotNeeded };
+    }
+
     /// True if events can pass. If not, `attach` is begun unless it is under way.
     pub(super) fn is_ready(&mut self, attach: impl FnOnce() -> BoxFuture<Result<Attached, Error>>) -> bool {
         if matches!(self.state, State::Detached) {

@@ -1,5 +1,6 @@
 //! A running subscription as others reach it: requests, sessions, and whoever collects figures.
 
+use arc_swap::ArcSwap;
 use levada_chain::Costs;
 use std::sync::{
     Arc, OnceLock,
@@ -20,7 +21,9 @@ use crate::{error::Error, floors::Floors, metrics::Delivered, rows::Subscription
 /// A running subscription, as others reach it.
 #[derive(Debug, Clone)]
 pub(crate) struct SubscriptionHandle {
-    record: Arc<SubscriptionRecord>,
+    topic_id: TopicId,
+    /// The newest; the owner takes it over.
+    record: Arc<ArcSwap<SubscriptionRecord>>,
     commands: mpsc::Sender<Command>,
     status: Arc<Status>,
     costs: Arc<Costs>,
@@ -46,7 +49,8 @@ impl SubscriptionHandle {
         stop: CancellationToken,
     ) -> Self {
         Self {
-            record: Arc::clone(record),
+            topic_id: TopicId(record.topic_id),
+            record: Arc::new(ArcSwap::new(Arc::clone(record))),
             commands,
             status,
             costs: Arc::default(),
@@ -74,12 +78,30 @@ impl SubscriptionHandle {
         self.commands.is_closed()
     }
 
-    pub(crate) fn record(&self) -> &Arc<SubscriptionRecord> {
-        &self.record
+    pub(crate) fn record(&self) -> Arc<SubscriptionRecord> {
+        self.record.load_full()
+    }
+
+    /// Where the owner finds the newest record.
+    pub(super) fn newest_record(&self) -> Arc<ArcSwap<SubscriptionRecord>> {
+        Arc::clone(&self.record)
+    }
+
+    /// True if the owner has to end once it follows this record, so that another begins anew.
+    pub(crate) fn begins_anew_with(&self, record: &SubscriptionRecord) -> bool {
+        self.record.load().begins_anew_with(record)
+    }
+
+    /// Lets the owner take over what has changed of the record.
+    pub(crate) fn follow(&self, record: &Arc<SubscriptionRecord>) {
+        if **self.record.load() != **record {
+            self.record.store(Arc::clone(record));
+            self.departed.wake();
+        }
     }
 
     pub(crate) fn topic_id(&self) -> TopicId {
-        TopicId(self.record.topic_id)
+        self.topic_id
     }
 
     /// How far the subscription has come, durably.
@@ -109,9 +131,9 @@ impl SubscriptionHandle {
         self.departed.wake();
     }
 
-    /// What is known about the subscription. Nobody is asked.
-    pub(crate) fn describe(&self) -> Described {
-        self.status.describe(&self.record)
+    /// What is known about the subscription at this moment of the monotonic clock. Nobody is asked.
+    pub(crate) fn describe(&self, at_ms: u64) -> Described {
+        self.status.describe(&self.record.load(), at_ms)
     }
 
     /// What it shows to others.
@@ -124,7 +146,7 @@ impl SubscriptionHandle {
         self.attached.load(Ordering::Relaxed)
     }
 
-    /// Lets a paused subscription go on.
+    /// Ends a pause that nobody asked for.
     pub(crate) async fn resume(&self) -> Result<(), Error> {
         self.send(Command::Resume).await
     }
@@ -158,7 +180,8 @@ impl SubscriptionHandle {
         if let Some(error) = self.ended.get() {
             return error.clone();
         }
-        let message = format!("subscription {}/{} was deleted", self.record.topic, self.record.name);
+        let record = self.record.load();
+        let message = format!("subscription {}/{} was deleted", record.topic, record.name);
         Error::refused(levada_protocol::error::ErrorCode::SubscriptionNotFound, message)
     }
 }

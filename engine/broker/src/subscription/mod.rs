@@ -22,6 +22,7 @@ mod reads;
 mod retained;
 mod slices;
 mod status;
+mod waiting;
 
 pub use self::consumer::{Consumer, ConsumerControl};
 pub(crate) use self::{

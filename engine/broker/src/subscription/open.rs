@@ -21,12 +21,13 @@ use crate::{
     dead_letter_topics, error::Error, log::Log, rows::SubscriptionRecord, shard::Generation, topic::Topic,
 };
 
-/// Makes a subscription's handle and the task that owns it.
+/// Makes a subscription's handle and the task that owns it; `before` is the handle of the owner that it replaces.
 pub(crate) fn open(
     record: &Arc<SubscriptionRecord>,
     topic: &Arc<Topic>,
     context: &Context,
     generation: Generation,
+    before: Option<&SubscriptionHandle>,
 ) -> Result<(SubscriptionHandle, Owner), Error> {
     let progress = progress::load(context.store.as_ref(), record)?;
     let mut seed = [0; 8];
@@ -39,12 +40,13 @@ pub(crate) fn open(
     let logs = topic.partition_ids().map(log).collect::<Result<Vec<_>, _>>()?;
     let target = dead_letter_topics::of_subscription(record.topic.as_str(), record.name.as_str())?;
     let (commands, departed, inbox) = Inbox::new();
-    let status = Status::new(Arc::clone(topic), state.floors());
+    let status = Status::new(Arc::clone(topic), state.floors(), before.map(SubscriptionHandle::status));
     let stop = context.cancelled.child_token();
     let handle = SubscriptionHandle::new(record, commands, departed, Arc::clone(&status), stop.clone());
     let (stale, costs) = handle.chain_signs();
     let of = Of {
         record: Arc::clone(record),
+        newest_record: handle.newest_record(),
         topic: Arc::clone(topic),
         context: context.clone(),
         stop,

@@ -14,6 +14,7 @@
 //!   time ────────┘                       └── Publisher      what others see
 //! ```
 
+use arc_swap::ArcSwap;
 use levada_stage::AttachmentPoint;
 use std::{
     collections::VecDeque,
@@ -23,7 +24,7 @@ use std::{
 
 use levada_delivery::{
     now::Now,
-    subscription::{Assignment, ConsumerId, Fetch, Subscription},
+    subscription::{Assignment, ConsumerId, Fetch, Options, Subscription},
 };
 use levada_protocol::{
     deliver::DeliverHeader,
@@ -75,6 +76,8 @@ const RETRY_CHAIN: Duration = Duration::from_secs(5);
 /// Which subscription it is, and what it needs of the engine.
 pub(super) struct Of {
     pub(super) record: Arc<SubscriptionRecord>,
+    /// Where a record that has changed is found.
+    pub(super) newest_record: Arc<ArcSwap<SubscriptionRecord>>,
     pub(super) topic: Arc<Topic>,
     pub(super) context: Context,
     /// Ends the owner.
@@ -121,6 +124,8 @@ impl Owner {
         inbox: Inbox,
         publisher: Publisher,
     ) -> Self {
+        let mut pause = Pause::default();
+        pause.request(of.record.paused);
         Self {
             changed: of.topic.listen(Hears::Drops),
             of,
@@ -128,7 +133,7 @@ impl Owner {
             reads,
             committer,
             consumers: Consumers::default(),
-            pause: Pause::default(),
+            pause,
             chain,
             inbox,
             publisher,
@@ -165,6 +170,9 @@ impl Owner {
             // Reads may end without a pause between them; what was said meanwhile counts before any timeout does.
             self.inbox.queued().into_iter().for_each(|command| self.take(command));
             let now = self.now();
+            if let Some(error) = self.follow_record(now) {
+                return error;
+            }
             self.refresh(now);
             self.turn(now);
             match self.wait(now).await {
@@ -173,7 +181,8 @@ impl Owner {
                 Woken::Committed(id, outcome) => {
                     let end = match &outcome {
                         Err(ProposalRefused::Gone) => Some(deleted()),
-                        Err(ProposalRefused::Stale { .. }) => Some(replaced()),
+                        // The record tells of it in a moment.
+                        Err(ProposalRefused::Stale { .. }) => Some(moved()),
                         _ => None,
                     };
                     let back = self.state.settled(id, outcome.is_ok(), self.now());
@@ -191,6 +200,36 @@ impl Owner {
                 }
             }
         }
+    }
+
+    /// Takes over what has changed of the subscription's record. Returns the error for consumers if that takes an owner who
+    /// begins anew.
+    fn follow_record(&mut self, now: Now) -> Option<Error> {
+        let newest = self.of.newest_record.load();
+        if Arc::ptr_eq(&newest, &self.of.record) {
+            return None;
+        }
+        let before = std::mem::replace(&mut self.of.record, Arc::clone(&newest));
+        drop(newest);
+        if before.begins_anew_with(&self.of.record) {
+            return Some(moved());
+        }
+        let options = &self.of.record.options;
+        let (has_chain, is_other) = (!options.chain().is_empty(), options.chain() != before.options.chain());
+        self.state.set_options(&Options::new(options, 0), now);
+        self.pause.request(self.of.record.paused);
+        if is_other {
+            self.chain.replace(has_chain);
+            self.restart_chain();
+        }
+        None
+    }
+
+    /// What the chain has under way is begun again, with the chain as it is now.
+    fn restart_chain(&mut self) {
+        self.reads.restart().into_iter().for_each(|fetch| self.state.abandon(fetch));
+        // What would end by itself was of the plugins as they were.
+        self.pause.end_if_timed();
     }
 
     fn now(&self) -> Now {
@@ -235,6 +274,7 @@ impl Owner {
             self.committer.submit(settling, &self.reads);
         }
         self.publish();
+        self.publisher.explain(&self.state, &self.consumers, now, Instant::now());
         self.consumers.confirm(self.state.confirmed(), &self.of.record);
         let finished = self.consumers.end_finished(|consumer| self.state.in_flight(consumer));
         finished.into_iter().for_each(|consumer| self.detach(now, consumer));
@@ -243,9 +283,7 @@ impl Owner {
     /// True if events can pass: nothing is paused and the chain is there.
     fn may_deliver(&mut self) -> bool {
         if self.chain.drop_stale() {
-            self.reads.restart().into_iter().for_each(|fetch| self.state.abandon(fetch));
-            // What would end by itself was of the plugins as they were.
-            self.pause.end_if_timed();
+            self.restart_chain();
         }
         if self.pause.lasts(Instant::now()) {
             return false;
@@ -506,6 +544,7 @@ impl Owner {
             self.state.next_deadline(now).map(|at| Duration::from_millis(at.saturating_sub(now.mono_ms))),
             self.pause.until().map(until),
             self.committer.ready_at().map(until),
+            self.publisher.explain_at().map(until),
             more.then_some(Duration::ZERO),
         ];
         let alarm = alarms.into_iter().flatten().min();
@@ -546,9 +585,11 @@ fn delivery(assignment: &Assignment, pieces: Vec<LogSlice>, mut held: Held) -> O
     Outgoing::delivery(header, pieces).counted(held)
 }
 
-/// The error for consumers of an owner that was replaced: they reach the new one if they subscribe again.
-fn replaced() -> Error {
-    Error::refused(ErrorCode::ShuttingDown, "the subscription has a new owner, subscribe again")
+/// The error for consumers of a subscription that begins anew, elsewhere or in another order.
+fn moved() -> Error {
+    let message =
+        "the subscription was moved or changed so that its deliveries were taken back, attach again";
+    Error::refused(ErrorCode::SubscriptionMoved, message)
 }
 
 /// The error for consumers of a subscription that is gone.

@@ -6,6 +6,8 @@ use tokio::time::{Duration, Instant};
 /// A pause that somebody or something else ends, or none.
 #[derive(Debug, Default)]
 pub(super) struct Pause {
+    /// Somebody asked for it, and has to resume it.
+    requested: bool,
     paused: Option<Paused>,
 }
 
@@ -25,8 +27,14 @@ impl Pause {
         self.paused = Some(Paused { reason, until: retry_after.map(|pause| now + pause) });
     }
 
+    /// Ends a pause that nobody asked for.
     pub(super) fn end(&mut self) {
         self.paused = None;
+    }
+
+    /// Pauses because somebody asks for it, until nobody does.
+    pub(super) fn request(&mut self, requested: bool) {
+        self.requested = requested;
     }
 
     /// Ends a pause that would end by itself.
@@ -37,11 +45,11 @@ impl Pause {
     /// True while it lasts; ends it if its time is up.
     pub(super) fn lasts(&mut self, now: Instant) -> bool {
         self.paused.take_if(|paused| paused.until.is_some_and(|until| until <= now));
-        self.paused.is_some()
+        self.is_on()
     }
 
     pub(super) fn is_on(&self) -> bool {
-        self.paused.is_some()
+        self.requested || self.paused.is_some()
     }
 
     /// When it ends by itself.
@@ -50,6 +58,9 @@ impl Pause {
     }
 
     pub(super) fn reason(&self) -> Option<&PauseReason> {
+        if self.requested {
+            return Some(&PauseReason::Requested);
+        }
         self.paused.as_ref().map(|paused| &paused.reason)
     }
 }
@@ -75,5 +86,17 @@ mod tests {
         assert!(pause.lasts(now + Duration::from_secs(1_000)));
         pause.end();
         assert!(!pause.is_on());
+    }
+
+    #[test]
+    fn a_pause_that_was_asked_for_lasts_whatever_else_ends() {
+        let mut pause = Pause::default();
+        pause.begin(Instant::now(), reason(), None);
+        pause.request(true);
+        assert_eq!(pause.reason(), Some(&PauseReason::Requested));
+        pause.end();
+        assert!(pause.is_on() && pause.lasts(Instant::now()));
+        pause.request(false);
+        assert!(!pause.is_on() && pause.reason().is_none());
     }
 }

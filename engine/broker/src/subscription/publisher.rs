@@ -2,15 +2,20 @@
 
 use std::sync::Arc;
 
-use levada_delivery::subscription::{ConsumerId, Subscription};
+use levada_delivery::{
+    now::Now,
+    subscription::{ConsumerId, Subscription},
+};
 use levada_protocol::{
     ids::{Offset, PartitionId},
     request::{PauseReason, Position},
 };
+use tokio::time::{Duration, Instant};
 
 use super::{
     consumers::Consumers,
     status::{Members, Status},
+    waiting,
 };
 
 /// The owner's side of a [`Status`].
@@ -20,11 +25,18 @@ pub(super) struct Publisher {
     /// What the published list of consumers is of.
     version: Option<u64>,
     passed_over: Vec<ConsumerId>,
+    /// When it was found out last what the subscription waits for, and whether it was published since that this may be
+    /// another thing now.
+    explained: Option<Instant>,
+    explain_again: bool,
 }
+
+/// How long what a subscription waits for may be out of date: to find it out costs a look at every partition.
+const EXPLAIN_INTERVAL: Duration = Duration::from_millis(200);
 
 impl Publisher {
     pub(super) fn new(status: Arc<Status>) -> Self {
-        Self { status, version: None, passed_over: Vec::new() }
+        Self { status, version: None, passed_over: Vec::new(), explained: None, explain_again: false }
     }
 
     /// Publishes what has changed; `settled` is called with the durable floor of each partition that was updated.
@@ -50,6 +62,24 @@ impl Publisher {
             self.status.publish_members(Members { attached, passed_over: names });
             (self.version, self.passed_over) = (Some(version), passed_over);
         }
+    }
+
+    /// Publishes what the subscription waits for, unless that was done a moment ago: then [`Publisher::explain_at`] says
+    /// when it is time.
+    pub(super) fn explain(&mut self, state: &Subscription, consumers: &Consumers, now: Now, at: Instant) {
+        self.explain_again = self.explained.is_some_and(|last| at < last + EXPLAIN_INTERVAL);
+        if self.explain_again {
+            return;
+        }
+        self.explained = Some(at);
+        let name = |consumer| consumers.names(std::iter::once(consumer)).pop().unwrap_or_default();
+        let waits = waiting::of_rules(state.waits_for(now), now, consumers.len() as u64, name);
+        self.status.publish_waiting(waits);
+    }
+
+    /// When what the subscription waits for should be published again; `None` if it is up to date.
+    pub(super) fn explain_at(&self) -> Option<Instant> {
+        self.explained.filter(|_| self.explain_again).map(|last| last + EXPLAIN_INTERVAL)
     }
 
     /// Counts events that were sent.

@@ -6,12 +6,16 @@ use std::sync::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use levada_delivery::subscription::{PartitionStats, Stats};
+use levada_delivery::{
+    subscription::{PartitionStats, Stats},
+    trend::{Moment, Rates, Trend},
+};
 use levada_protocol::{
     ids::{Offset, PartitionId, Timestamp},
-    request::{PauseReason, Position, RunState, SubscriptionInfo},
+    request::{PauseReason, Position, RunState, SubscriptionInfo, WaitingFor},
 };
 
+use super::waiting;
 use crate::{floors::Floors, metrics::Delivered, rows::SubscriptionRecord, topic::Topic};
 
 /// In place of an offset: none.
@@ -24,12 +28,22 @@ pub(crate) struct Status {
     floors: Arc<Floors>,
     partitions: Vec<Counted>,
     in_flight: AtomicU64,
-    redelivered: AtomicU64,
-    dead_lettered: AtomicU64,
-    lost: AtomicU64,
+    /// What owners before this one counted since the engine's start, and all of them together.
+    before: Counts,
+    counts: ArcSwap<Counts>,
     delivered: Delivered,
     members: ArcSwap<Members>,
     paused: ArcSwapOption<PauseReason>,
+    waiting: ArcSwap<WaitingFor>,
+    trend: Mutex<Trend>,
+}
+
+/// What was counted since the engine's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Counts {
+    redelivered: u64,
+    dead_lettered: u64,
+    lost: u64,
 }
 
 /// One partition.
@@ -61,8 +75,12 @@ pub(crate) struct Described {
 }
 
 impl Status {
-    /// The state of a subscription that begins at these floors.
-    pub(super) fn new(topic: Arc<Topic>, floors: impl Iterator<Item = Offset>) -> Arc<Self> {
+    /// The state of a subscription that begins at these floors. Its counts go on where those of an owner before it ended.
+    pub(super) fn new(
+        topic: Arc<Topic>,
+        floors: impl Iterator<Item = Offset>,
+        before: Option<&Self>,
+    ) -> Arc<Self> {
         let floors = Floors::new(floors);
         let counted = |number: PartitionId| Counted {
             done: AtomicU64::new(floors.floor(usize::from(number.0)).0),
@@ -70,17 +88,22 @@ impl Status {
             appended: Mutex::default(),
         };
         let partitions = topic.partition_ids().map(counted).collect();
+        let (before, delivered) = match before {
+            Some(before) => (**before.counts.load(), before.delivered.clone()),
+            None => (Counts::default(), Delivered::default()),
+        };
         Arc::new(Self {
             partitions,
             floors,
             topic,
             in_flight: AtomicU64::new(0),
-            redelivered: AtomicU64::new(0),
-            dead_lettered: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
-            delivered: Delivered::default(),
+            counts: ArcSwap::from_pointee(before),
+            before,
+            delivered,
             members: ArcSwap::default(),
             paused: ArcSwapOption::empty(),
+            waiting: ArcSwap::default(),
+            trend: Mutex::default(),
         })
     }
 
@@ -94,9 +117,14 @@ impl Status {
 
     pub(super) fn publish(&self, stats: &Stats) {
         self.in_flight.store(stats.in_flight, Ordering::Release);
-        self.redelivered.store(stats.redelivered, Ordering::Release);
-        self.dead_lettered.store(stats.dead_lettered, Ordering::Release);
-        self.lost.store(stats.lost, Ordering::Release);
+        let counts = Counts {
+            redelivered: self.before.redelivered + stats.redelivered,
+            dead_lettered: self.before.dead_lettered + stats.dead_lettered,
+            lost: self.before.lost + stats.lost,
+        };
+        if **self.counts.load() != counts {
+            self.counts.store(Arc::new(counts));
+        }
     }
 
     pub(super) fn publish_members(&self, members: Members) {
@@ -106,6 +134,51 @@ impl Status {
     pub(super) fn publish_paused(&self, reason: Option<&PauseReason>) {
         if self.paused.load().as_deref() != reason {
             self.paused.store(reason.map(|reason| Arc::new(reason.clone())));
+        }
+    }
+
+    pub(super) fn publish_waiting(&self, waiting: WaitingFor) {
+        if **self.waiting.load() != waiting {
+            self.waiting.store(Arc::new(waiting));
+        }
+    }
+
+    /// How much was appended and how much has come to its end, at this moment of the monotonic clock.
+    fn moment(&self, at_ms: u64) -> Moment {
+        let (mut appended, mut settled) = (0, 0);
+        for (log, counted) in self.topic.partitions.iter().zip(&self.partitions) {
+            appended += log.end().0;
+            settled += counted.done.load(Ordering::Acquire);
+        }
+        Moment { at_ms, appended, settled }
+    }
+
+    /// Notes how things are, for the rates; to be called every [`levada_delivery::trend::INTERVAL_MS`].
+    pub(crate) fn note_moment(&self, at_ms: u64) {
+        let moment = self.moment(at_ms);
+        self.trend.lock().unwrap_or_else(PoisonError::into_inner).note(moment);
+    }
+
+    /// How fast its backlog grows and shrinks.
+    fn rates(&self, at_ms: u64) -> Rates {
+        let moment = self.moment(at_ms);
+        self.trend.lock().unwrap_or_else(PoisonError::into_inner).rates(moment)
+    }
+
+    /// What it waits for. What the owner has published may be older than the newest events.
+    fn waiting_for(&self, lag: u64, paused: Option<&PauseReason>) -> WaitingFor {
+        if let Some(reason) = paused {
+            return waiting::of_pause(reason);
+        }
+        if lag == 0 {
+            return WaitingFor::Events;
+        }
+        if self.members.load().attached.is_empty() {
+            return WaitingFor::Consumer;
+        }
+        match &**self.waiting.load() {
+            WaitingFor::Events | WaitingFor::Consumer => WaitingFor::Nothing,
+            waiting => waiting.clone(),
         }
     }
 
@@ -142,8 +215,8 @@ impl Status {
         counted.appended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything that is shown, of the subscription of this record.
-    pub(crate) fn describe(&self, record: &SubscriptionRecord) -> Described {
+    /// Everything that is shown, of the subscription of this record, at this moment of the monotonic clock.
+    pub(crate) fn describe(&self, record: &SubscriptionRecord, at_ms: u64) -> Described {
         let (mut lag, mut stuck, mut oldest) = (0, None, Vec::new());
         for ((number, log), counted) in
             self.topic.partition_ids().zip(&self.topic.partitions).zip(&self.partitions)
@@ -158,7 +231,12 @@ impl Status {
             stuck = stuck.or_else(|| (offset != NONE).then_some((number, offset)));
         }
         let stuck = stuck.map(|(number, offset)| PauseReason::WindowFull { partition: number.0, offset });
-        let paused = self.paused.load().as_deref().cloned().or(stuck);
+        // The record is newer than what the owner has published.
+        let published = self.paused.load().as_deref().cloned().filter(|it| *it != PauseReason::Requested);
+        let paused = if record.paused { Some(PauseReason::Requested) } else { published };
+        let waiting_for = self.waiting_for(lag, paused.as_ref());
+        let paused = paused.or(stuck);
+        let (rates, counts) = (self.rates(at_ms), **self.counts.load());
         let state = paused.map_or(RunState::Running, |reason| RunState::Paused { reason });
         let members = self.members.load();
         let info = SubscriptionInfo {
@@ -173,10 +251,14 @@ impl Status {
             lag,
             oldest_unacked_age_ms: 0,
             in_flight: self.in_flight.load(Ordering::Acquire),
-            redelivered: self.redelivered.load(Ordering::Acquire),
-            dead_lettered: self.dead_lettered.load(Ordering::Acquire),
-            events_lost: self.lost.load(Ordering::Acquire),
+            redelivered: counts.redelivered,
+            dead_lettered: counts.dead_lettered,
+            events_lost: counts.lost,
             state,
+            waiting_for,
+            arriving_per_s: rates.arriving,
+            settling_per_s: rates.settling,
+            clears_in_ms: rates.clears_in_ms(lag),
         };
         Described { info, oldest }
     }

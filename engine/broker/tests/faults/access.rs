@@ -33,6 +33,9 @@ fn every_request() -> Vec<Request> {
         Request::ListSubscriptions { topic: None, limit, after: after.clone() },
         Request::DescribeSubscription { topic: topic(), name: name() },
         Request::DeleteSubscription { topic: topic(), name: name(), force, with_dead_letters },
+        Request::SetSubscription { topic: topic(), name: name(), options: SubscriptionOptions::default() },
+        Request::SeekSubscription { topic: topic(), name: name(), to: from, partitions: Vec::new() },
+        Request::PauseSubscription { topic: topic(), name: name() },
         Request::ResumeSubscription { topic: topic(), name: name() },
         Request::DeployPlugin { name: plugin(), size: 0, config: None },
         Request::ListPlugins { limit, after: after.clone() },
@@ -42,9 +45,9 @@ fn every_request() -> Vec<Request> {
         Request::DeleteRoute { name: route(), force, with_dead_letters },
         Request::ResumeRoute { name: route() },
     ];
-    let mut seen = [false; 18];
+    let mut seen = [false; 21];
     all.iter().for_each(|request| seen[index(request)] = true);
-    assert_eq!(seen, [true; 18], "one of each");
+    assert_eq!(seen, [true; 21], "one of each");
     all
 }
 
@@ -68,6 +71,9 @@ fn index(request: &Request) -> usize {
         Request::ListRoutes { .. } => 15,
         Request::DeleteRoute { .. } => 16,
         Request::ResumeRoute { .. } => 17,
+        Request::SetSubscription { .. } => 18,
+        Request::SeekSubscription { .. } => 19,
+        Request::PauseSubscription { .. } => 20,
         Request::Unknown => panic!("it asks for nothing"),
     }
 }

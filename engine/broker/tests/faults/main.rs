@@ -10,6 +10,7 @@ mod holes;
 mod idle;
 mod jumps;
 mod metrics;
+mod moves;
 mod options;
 mod owners;
 mod pressure;

@@ -65,7 +65,7 @@ async fn the_option_that_differs_is_named_with_both_values() {
     let timeout = SubscriptionOptions { ack_timeout_ms: Some(5_000), ..SubscriptionOptions::default() };
     let said = refused(timeout).await;
     assert!(
-        said.contains("orders/payment has ack_timeout_ms 30000, got 5000; this cannot be changed"),
+        said.contains("orders/payment has ack_timeout_ms 30000, got 5000; change the subscription, or"),
         "{said}"
     );
     assert!(!said.contains("chain"), "{said}");

@@ -351,7 +351,7 @@ impl Engine {
             name: "payment".parse().unwrap(),
         };
         let Response::Subscription(info) = self.ask(request).await else { panic!("no subscription") };
-        info
+        *info
     }
 
     /// Waits until the subscription is described as `is_so` wants it.

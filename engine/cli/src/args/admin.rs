@@ -167,7 +167,7 @@ pub(crate) enum SubscriptionAction {
         #[arg(value_parser = parse_any_topic)]
         topic: Option<TopicName>,
     },
-    /// Describe one subscription: its options, its progress, why it is paused
+    /// Describe one subscription: its options, its progress, what it waits for
     Describe {
         #[command(flatten)]
         subscription: SubscriptionPath,
@@ -178,6 +178,39 @@ pub(crate) enum SubscriptionAction {
         subscription: SubscriptionPath,
         #[command(flatten)]
         how: DeleteArgs,
+    },
+    /// Change a subscription's options; those that are not given stay as they are
+    ///
+    /// What is in flight keeps its deadline. Another order, a shorter ack timeout and more in flight take every delivery back:
+    /// consumers go on by themselves, and may get events again.
+    Set {
+        #[command(flatten)]
+        subscription: SubscriptionPath,
+        #[command(flatten)]
+        options: OptionsArgs,
+        /// Let events pass no plugin any more
+        #[arg(long, conflicts_with = "plugins")]
+        no_plugins: bool,
+    },
+    /// Move a subscription back or forward, while its consumers are attached
+    ///
+    /// What lies before its new position counts as acknowledged, what lies behind it is delivered, also if it was before.
+    /// Deliveries are taken back and failed attempts are forgotten. Consumers go on by themselves.
+    Seek {
+        #[command(flatten)]
+        subscription: SubscriptionPath,
+        /// Where to: earliest, latest, an offset, or a time: 2026-01-31T12:00:00Z, 2026-01-31 (without a zone it is UTC), now,
+        /// -1h, '2h ago'
+        #[arg(long, value_name = "START", value_parser = parse_start, allow_hyphen_values = true)]
+        to: Start,
+        /// In this partition alone; repeatable [default: in all]
+        #[arg(long = "partition", value_name = "N")]
+        partitions: Vec<u16>,
+    },
+    /// Pause a subscription: nothing more is delivered until it is resumed, also after a restart of the engine
+    Pause {
+        #[command(flatten)]
+        subscription: SubscriptionPath,
     },
     /// Resume a paused subscription, and check that it runs: it pauses again if the cause is still there
     Resume {

@@ -4,7 +4,7 @@
 use levada_protocol::request::{OnError, StageSpec, SubscriptionOptions};
 use levada_terminal::{choices::OrderArg, values::parse_size};
 
-use super::values::{parse_duration_u32, parse_stage};
+use super::values::{Waits, parse_duration_u32, parse_limit_of_rate, parse_stage, parse_waits};
 
 /// The flags that make up a chain.
 #[derive(Debug, clap::Args)]
@@ -90,6 +90,13 @@ pub(crate) struct OptionsArgs {
     /// Events that one consumer may hold unacknowledged, 1 to 1048576 [default: 1000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     max_in_flight: Option<u32>,
+    /// How long a failed event waits before its next delivery, after the first failure, the second, and so on, such as
+    /// 1s,5s,1m; the last one repeats, and none means no wait [default: 1s,5s,10s,30s,1m,2m,5m,10m,30m,1h,2h]
+    #[arg(long, value_name = "DURATION,..", value_parser = parse_waits)]
+    backoff: Option<Waits>,
+    /// Most events delivered in a second, over all consumers: 1 to 10000000, or none [default: none]
+    #[arg(long, value_name = "N", value_parser = parse_limit_of_rate)]
+    rate: Option<u32>,
     #[command(flatten)]
     chain: ChainArgs,
 }
@@ -109,6 +116,8 @@ impl OptionsArgs {
             ack_timeout_ms: self.ack_timeout,
             max_attempts: self.max_attempts,
             max_in_flight: self.max_in_flight,
+            backoff_ms: self.backoff.clone().map(|Waits(waits)| waits),
+            rate: self.rate,
         }
     }
 }

@@ -22,10 +22,10 @@ pub(crate) use admin::{
     Changes, DeleteArgs, PluginAction, PluginArgs, RouteAction, RouteArgs, SettingsArgs, SubscriptionAction,
     SubscriptionArgs, TopicAction, TopicArgs,
 };
+pub(crate) use chain::OptionsArgs;
 pub(crate) use path::SubscriptionPath;
 pub(crate) use start::Beginning;
 
-use chain::OptionsArgs;
 use start::{LAST_MAX, parse_beginning, parse_start};
 use values::{parse_any_topic, parse_free_topic, parse_header, parse_timeout};
 

@@ -10,6 +10,10 @@ use serde::de::IgnoredAny;
 
 /// Longest time for which the client tries to deliver an event.
 const DELIVERY_TIMEOUT_MS_MAX: u64 = 6 * 86_400_000;
+/// Most waits of a backoff, the longest of them, and the highest rate: the engine's own bounds.
+const BACKOFF_STEPS_MAX: usize = 64;
+const BACKOFF_STEP_MS_MAX: u32 = 7 * 86_400_000;
+const RATE_MAX: u32 = 10_000_000;
 
 /// A topic's name, the engine's own included.
 pub(super) fn parse_any_topic(text: &str) -> Result<TopicName, String> {
@@ -29,6 +33,37 @@ pub(super) fn parse_duration_u32(text: &str) -> Result<u32, String> {
         Ok(0) => Err("expected a duration of 1ms or more".to_owned()),
         Ok(milliseconds) => Ok(milliseconds),
         Err(_) => Err("expected a duration of 49d or less".to_owned()),
+    }
+}
+
+/// Waits one after the other, as `1s,5s,1m`, or `none`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Waits(pub(super) Vec<u32>);
+
+/// Waits of a backoff.
+pub(super) fn parse_waits(text: &str) -> Result<Waits, String> {
+    if text == "none" {
+        return Ok(Waits(Vec::new()));
+    }
+    let waits = text.split(',').map(|wait| parse_duration_u32(wait.trim()));
+    let waits: Vec<u32> = waits
+        .collect::<Result<_, _>>()
+        .map_err(|why| format!("{why}; expected durations such as 1s,5s,1m, or none for no wait at all"))?;
+    if waits.len() > BACKOFF_STEPS_MAX {
+        return Err(format!("expected {BACKOFF_STEPS_MAX} waits at most, got {}", waits.len()));
+    }
+    match waits.iter().find(|wait| **wait > BACKOFF_STEP_MS_MAX) {
+        Some(_) => Err("expected waits of 7d at most".to_owned()),
+        None => Ok(Waits(waits)),
+    }
+}
+
+/// Events a second, or `none` for no limit, which is 0.
+pub(super) fn parse_limit_of_rate(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        _ if text == "none" => Ok(0),
+        Ok(rate) if (1..=RATE_MAX).contains(&rate) => Ok(rate),
+        _ => Err(format!("expected events a second, 1 to {RATE_MAX}, or none, got {text:?}")),
     }
 }
 

@@ -9,7 +9,9 @@ use levada_terminal::connect_to;
 use tokio::time::timeout;
 
 use crate::{
-    args::{ClientArgs, Command, PluginAction, RouteAction, SubscriptionAction, TopicAction},
+    args::{
+        ClientArgs, Command, PluginAction, RouteAction, SubscriptionAction, SubscriptionPath, TopicAction,
+    },
     failure,
 };
 
@@ -28,6 +30,13 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// The command is about a subscription that should exist.
+    fn has_subscription(&mut self, path: &SubscriptionPath) {
+        let (topic, name) = (path.topic.to_string(), path.name.to_string());
+        self.topics.push(topic.clone());
+        self.subscription = Some((topic, name));
+    }
+
     pub(super) fn of(command: &Command) -> Self {
         let mut names = Self::default();
         match command {
@@ -63,13 +72,15 @@ impl Names {
                     SubscriptionAction::List { topic } => {
                         names.topics.extend(topic.as_ref().map(ToString::to_string));
                     }
+                    SubscriptionAction::Set { subscription, options, .. } => {
+                        names.has_subscription(subscription);
+                        names.plugins = options.plugins();
+                    }
                     SubscriptionAction::Describe { subscription }
                     | SubscriptionAction::Delete { subscription, .. }
-                    | SubscriptionAction::Resume { subscription } => {
-                        let (topic, name) = (subscription.topic.to_string(), subscription.name.to_string());
-                        names.topics.push(topic.clone());
-                        names.subscription = Some((topic, name));
-                    }
+                    | SubscriptionAction::Seek { subscription, .. }
+                    | SubscriptionAction::Pause { subscription }
+                    | SubscriptionAction::Resume { subscription } => names.has_subscription(subscription),
                 }
             }
             Command::Plugin(args) => {

@@ -1,8 +1,9 @@
-//! `levada subscription`: makes, shows, resumes and deletes subscriptions.
+//! `levada subscription`: makes, shows, changes, moves, pauses, resumes and deletes subscriptions.
 
 use levada_client::Client;
-use levada_protocol::request::SubscriptionInfo;
+use levada_protocol::request::{SubscriptionInfo, SubscriptionOptions, WaitingFor};
 use levada_terminal::{
+    Failure,
     choices::order_word,
     output::{self, Output, Rows},
 };
@@ -13,7 +14,7 @@ use super::{
     deleting,
 };
 use crate::{
-    args::{SubscriptionAction, SubscriptionArgs, SubscriptionPath},
+    args::{OptionsArgs, SubscriptionAction, SubscriptionArgs, SubscriptionPath},
     client,
 };
 
@@ -62,8 +63,61 @@ async fn act(output: &Output, client: &Client, action: &SubscriptionAction) -> a
             let delete = async |how| client.delete_subscription(topic, name, how).await;
             deleting::delete(output, how, "subscription", &format!("{topic}/{name}"), delete).await?;
         }
+        SubscriptionAction::Set { subscription, options, no_plugins } => {
+            set(output, client, subscription, options, *no_plugins).await?;
+        }
+        SubscriptionAction::Seek { subscription, to, partitions } => {
+            let (topic, name) = (subscription.topic.as_str(), subscription.name.as_str());
+            let found = client.seek_subscription(topic, name, *to, partitions).await?;
+            output.result(&found, || {
+                let at = attachment::positions_text(&found.positions);
+                format!(
+                    "moved subscription {topic}/{name} to {at} (partition:offset), with {} events to deliver",
+                    output::count(found.lag)
+                )
+            })?;
+        }
+        SubscriptionAction::Pause { subscription } => pause(output, client, subscription).await?,
         SubscriptionAction::Resume { subscription } => resume(output, client, subscription).await?,
     }
+    Ok(())
+}
+
+async fn pause(output: &Output, client: &Client, path: &SubscriptionPath) -> anyhow::Result<()> {
+    let (topic, name) = (path.topic.as_str(), path.name.as_str());
+    client.pause_subscription(topic, name).await?;
+    let found = client.describe_subscription(topic, name).await?;
+    output.result(&found, || {
+        format!(
+            "paused subscription {topic}/{name}, with {} events in flight; \
+             `levada subscription resume {topic}/{name}` continues it",
+            output::count(found.in_flight)
+        )
+    })?;
+    Ok(())
+}
+
+async fn set(
+    output: &Output,
+    client: &Client,
+    path: &SubscriptionPath,
+    options: &OptionsArgs,
+    no_plugins: bool,
+) -> anyhow::Result<()> {
+    let (topic, name) = (path.topic.as_str(), path.name.as_str());
+    let mut options = options.options();
+    if no_plugins {
+        options.chain = Some(Vec::new());
+    }
+    if options == SubscriptionOptions::default() {
+        let message =
+            "nothing to change was given, expected an option such as --rate 100 or --max-attempts 5";
+        return Err(Failure::usage(message).into());
+    }
+    let found = client.set_subscription(topic, name, options).await?;
+    output.result(&found, || {
+        format!("changed subscription {topic}/{name}; `levada subscription describe {topic}/{name}` shows its options")
+    })?;
     Ok(())
 }
 
@@ -114,6 +168,33 @@ fn table(subscriptions: &[SubscriptionInfo]) -> Rows {
     rows
 }
 
+/// What it waits for, and until when if that is known.
+fn waiting_for(waiting: &WaitingFor) -> String {
+    match waiting.until_ms() {
+        Some(until) => format!("{waiting}, at {}", output::time_ms(until)),
+        None => waiting.to_string(),
+    }
+}
+
+fn backoff(waits: &[u32]) -> String {
+    if waits.is_empty() {
+        return "none".to_owned();
+    }
+    waits.iter().map(|wait| output::duration_ms((*wait).into())).collect::<Vec<_>>().join(", ")
+}
+
+/// The lag, how it moves, and when it is gone.
+fn lag(found: &SubscriptionInfo) -> String {
+    let lag = output::count(found.lag);
+    let (arriving, settling) = (output::rate(found.arriving_per_s), output::rate(found.settling_per_s));
+    let when = match found.clears_in_ms {
+        _ if found.lag == 0 => return lag,
+        Some(clears) => format!("cleared in about {}", output::age_ms(clears.max(1_000) / 1_000 * 1_000)),
+        None => "not shrinking".to_owned(),
+    };
+    format!("{lag} ({arriving}/s arrive, {settling}/s are done with: {when})")
+}
+
 fn describe(found: &SubscriptionInfo) -> String {
     let options = &found.options;
     let consumers = if found.consumers.is_empty() { "-".to_owned() } else { found.consumers.join(", ") };
@@ -125,15 +206,23 @@ fn describe(found: &SubscriptionInfo) -> String {
         ("subscription", format!("{}/{}", found.topic, found.name)),
         ("made", output::time_ms(found.created_ms)),
         ("state", found.state.to_string()),
+        ("waiting for", waiting_for(&found.waiting_for)),
         ("order", order_word(options.order()).to_owned()),
         ("chain", attachment::chain_lines(options.chain())),
         ("ack timeout", output::duration_ms(options.ack_timeout_ms().into())),
         ("max attempts", options.max_attempts().to_string()),
+        ("backoff", backoff(options.backoff_ms())),
         ("max in flight", output::count(options.max_in_flight().into())),
+        (
+            "rate",
+            options
+                .rate()
+                .map_or_else(|| "-".to_owned(), |rate| format!("{} events/s", output::count(rate.into()))),
+        ),
         ("consumers", consumers),
         ("passed over", passed_over),
         ("positions", attachment::positions_text(&found.positions)),
-        ("lag", output::count(found.lag)),
+        ("lag", lag(found)),
         ("oldest unacked", output::age_ms(found.oldest_unacked_age_ms)),
         ("in flight", output::count(found.in_flight)),
         ("redelivered", output::count(found.redelivered)),

@@ -86,6 +86,11 @@ impl Consumer {
         self.credit_bytes = self.credit_bytes.saturating_add(signed(bytes));
     }
 
+    /// True while its stream takes nothing.
+    pub(super) fn is_held(&self) -> bool {
+        self.held
+    }
+
     pub(super) fn hold(&mut self, held: bool) {
         self.held = held;
     }

@@ -29,6 +29,11 @@ impl Consumers {
         Self { list: Vec::new(), in_flight_max, in_flight: 0, next: 0, version: 0 }
     }
 
+    /// Changes what each may have in flight. One that has more gets nothing until it has less.
+    pub(super) fn set_in_flight_max(&mut self, in_flight_max: Room) {
+        self.in_flight_max = in_flight_max;
+    }
+
     pub(super) fn attach(&mut self, id: ConsumerId) -> Result<(), ErrorCode> {
         assert!(self.index_of(id).is_none(), "consumer {} is attached twice", id.0);
         if self.list.len() >= CONSUMERS_MAX {

@@ -14,6 +14,7 @@ use super::{
     deliveries::{Deliveries, NewDelivery},
     effects::{CameBack, LostRange, Settling},
     fetch::{Assignment, Contents, Cut},
+    options::Options,
     partition::{Partition, Run},
     partitions::{Partitions, index, partition_id},
     settlement::{Outcome, Settle, Settlement},
@@ -56,6 +57,12 @@ impl Ledger {
         let partitions = Partitions::new(partitions);
         let totals = Totals::default();
         Self { partitions, consumers, deliveries, settlement, totals, ack_timeout_ms }
+    }
+
+    /// Applies other options from now on; what is in flight keeps its deadline.
+    pub(super) fn set(&mut self, options: &Options) {
+        self.consumers.set_in_flight_max(options.in_flight_max());
+        self.ack_timeout_ms = options.ack_timeout_ms;
     }
 
     /// The deadline of what is delivered, or extended, now.
@@ -373,7 +380,7 @@ impl Ledger {
 
     /// Who holds the lowest deliveries in flight of a partition.
     pub(super) fn holder(&self, partition: usize) -> Option<ConsumerId> {
-        let token = self.partitions.get(partition).first_in_flight()?;
+        let (_, token) = self.partitions.get(partition).first_in_flight()?;
         self.deliveries.get(token).map(|delivery| delivery.consumer())
     }
 }

@@ -15,7 +15,7 @@ use super::{
     consumers::Consumers,
     deliveries::Deliveries,
     effects::{Applied, CameBack, LostRange, Settling},
-    fetch::{Assigned, Contents, FETCH_BYTES_MAX, Fetch, Fetched, Wanted},
+    fetch::{Assigned, Assignment, Contents, FETCH_BYTES_MAX, Fetch, Fetched, Wanted},
     ledger::Ledger,
     options::Options,
     partition::Partition,
@@ -23,10 +23,11 @@ use super::{
     retry::{Cause, Next, RetryPolicy},
     settlement::{Outcome, Settlement},
     sharing::{Choice, Sharing, Stretch},
+    standstill::{self, WaitsFor},
     stats::{PartitionStats, Stats},
     waiting::Wait,
 };
-use crate::{now::Now, progress::Progress};
+use crate::{now::Now, pace::Pace, progress::Progress};
 
 /// The state of one subscription, over all partitions of its topic.
 #[derive(Debug)]
@@ -35,6 +36,9 @@ pub struct Subscription {
     retry: RetryPolicy,
     pub(super) ledger: Ledger,
     fetches: u64,
+    pace: Option<Pace>,
+    /// Something could be delivered, if the pace allowed it.
+    is_paced_out: bool,
 }
 
 impl Subscription {
@@ -51,7 +55,18 @@ impl Subscription {
             options.ack_timeout_ms,
         );
         let (sharing, retry) = (Sharing::new(options, &ledger), RetryPolicy::new(options));
-        Self { sharing, retry, ledger, fetches: 0 }
+        let pace = options.rate.map(|rate| Pace::new(rate, now.mono_ms));
+        Self { sharing, retry, ledger, fetches: 0, pace, is_paced_out: false }
+    }
+
+    /// Applies other options from now on, except for the order and the seed, which stay as they were. What is in flight
+    /// keeps its deadline, and what waits its time.
+    pub fn set_options(&mut self, options: &Options, now: Now) {
+        self.retry.set(options);
+        self.ledger.set(options);
+        if self.pace.as_ref().map(Pace::per_second) != options.rate {
+            self.pace = options.rate.map(|rate| Pace::new(rate, now.mono_ms));
+        }
     }
 
     /// Adds a consumer without credit.
@@ -118,7 +133,9 @@ impl Subscription {
     /// Of one partition, fresh offsets and offsets to be delivered again may be under way at once.
     pub fn fetch(&mut self, now: Now) -> Option<Fetch> {
         self.sharing.prepare(&mut self.ledger, now.mono_ms);
-        let Choice { partition, run } = self.sharing.policy().choose(&self.ledger, now.mono_ms)?;
+        let choice = self.sharing.policy().choose(&self.ledger, now.mono_ms);
+        self.is_paced_out = choice.is_some() && self.allowance(now) == 0;
+        let Choice { partition, run } = choice.filter(|_| !self.is_paced_out)?;
         let (again, needs_keys) = (run.again.is_some(), self.sharing.by_key().is_some());
         self.ledger.partitions.update(partition, |it| it.set_fetching(again, true));
         self.ledger.partitions.set_next(partition + 1);
@@ -153,6 +170,7 @@ impl Subscription {
         self.abandon(fetch);
         self.sharing.prepare(&mut self.ledger, now.mono_ms);
         let contents = Contents::new(fetched);
+        let mut allowance = self.allowance(now);
         let by_key = self.sharing.by_key();
         if by_key.is_some() != needs_keys {
             // Whether keys matter has changed meanwhile: it is read again.
@@ -161,8 +179,11 @@ impl Subscription {
         if let Some(by_key) = by_key {
             let range = at..fetched.reached.0.max(at);
             let stretch = Stretch { partition, range: range.clone(), again, contents: &contents };
-            let assigned = by_key.assign(&mut self.ledger, now, &stretch, &mut room);
-            let more = assigned.until.0 < range.end;
+            let assigned = by_key.assign(&mut self.ledger, now, &stretch, allowance, &mut room);
+            self.spend(&assigned.assignments);
+            // Where it is the pace that ended it, others have their turn.
+            let given: u64 = assigned.assignments.iter().map(|assignment| assignment.events).sum();
+            let more = assigned.until.0 < range.end && given < allowance;
             self.ledger.partitions.set_next(if more { partition } else { partition + 1 });
             return assigned;
         }
@@ -176,21 +197,40 @@ impl Subscription {
                 at = run.range.end;
                 continue;
             }
-            let Some((slot, mut limit)) = policy.taker(&self.ledger, &run, now.mono_ms) else { break };
+            let Some((slot, mut limit)) =
+                policy.taker(&self.ledger, &run, now.mono_ms).filter(|_| allowance > 0)
+            else {
+                break;
+            };
             let consumer = self.ledger.consumers.list()[slot].id();
             let least = contents.cut(&run.range, Room { bytes: 0, ..limit }).bytes;
             let Some(bytes) = room(consumer, Wanted { least, most: limit.bytes }) else {
                 self.hold(consumer, true);
                 continue;
             };
-            limit.bytes = limit.bytes.min(bytes);
+            limit = Room { events: limit.events.min(allowance), bytes: limit.bytes.min(bytes) };
             let cut = contents.cut(&run.range, limit);
             at = cut.end;
+            allowance -= cut.events;
             assignments.push(self.ledger.deliver(now, partition, &run, cut, slot, &contents));
         }
-        // What is left of a partition goes before others, for it has been read already.
-        self.ledger.partitions.set_next(if at < fetched.reached.0 { partition } else { partition + 1 });
+        self.spend(&assignments);
+        // What is left of a partition goes before others, for it has been read already; unless the pace ended it.
+        let more = at < fetched.reached.0 && allowance > 0;
+        self.ledger.partitions.set_next(if more { partition } else { partition + 1 });
         Assigned { until: Offset(at), assignments }
+    }
+
+    /// How many events the pace allows now.
+    fn allowance(&mut self, now: Now) -> u64 {
+        self.pace.as_mut().map_or(u64::MAX, |pace| pace.available(now.mono_ms))
+    }
+
+    /// Takes what was delivered off the pace.
+    fn spend(&mut self, assignments: &[Assignment]) {
+        if let Some(pace) = &mut self.pace {
+            pace.take(assignments.iter().map(|assignment| assignment.events).sum());
+        }
     }
 
     /// Ends a fetch that brought nothing. The same will be asked for again at once: find out why first.
@@ -300,11 +340,14 @@ impl Subscription {
     }
 
     /// When something happens by itself after `now`, on the monotonic clock: a delivery times out, one that waits becomes
-    /// due, or the active slot changes hands.
+    /// due, the active slot changes hands, or the rate allows more.
     pub fn next_deadline(&self, now: Now) -> Option<u64> {
-        let due = self.ledger.partitions.retrying().filter_map(|(_, it)| it.next_due(now.mono_ms)).min();
+        let due = self.ledger.partitions.retrying().filter_map(|(_, it)| it.next_due(now.mono_ms));
+        let due = due.map(|(due, _)| due).min();
         let timers = self.ledger.deliveries.next_timer().into_iter();
-        timers.chain(due).chain(self.sharing.policy().next_deadline(now.mono_ms)).min()
+        let paced = self.pace.as_ref().filter(|_| self.is_paced_out).map(Pace::ready_at);
+        let paced = paced.filter(|ready| *ready > now.mono_ms);
+        timers.chain(due).chain(self.sharing.policy().next_deadline(now.mono_ms)).chain(paced).min()
     }
 
     /// Everything for the next commit; `None` if there is nothing, or while a commit is under way.
@@ -383,6 +426,12 @@ impl Subscription {
             lag: it.lag(),
             stuck: it.stuck().map(Offset),
         }
+    }
+
+    /// What has to happen before more is delivered, as things are `now`. It looks at every partition and consumer.
+    pub fn waits_for(&self, now: Now) -> WaitsFor {
+        let rate = self.pace.as_ref().filter(|_| self.is_paced_out).map(Pace::per_second);
+        standstill::find(&self.ledger, &self.sharing, rate, now)
     }
 
     /// Partitions whose statistics may have changed since the last call; at first all.

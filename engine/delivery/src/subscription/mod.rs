@@ -44,6 +44,7 @@ mod partitions;
 mod retry;
 mod settlement;
 mod sharing;
+mod standstill;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -57,5 +58,6 @@ pub use self::{
     fetch::{Assigned, Assignment, Chunk, EventKey, FETCH_BYTES_MAX, Failed, Fetch, Fetched, Wanted},
     machine::Subscription,
     options::Options,
+    standstill::{Retry, WaitsFor},
     stats::{PartitionStats, Stats},
 };

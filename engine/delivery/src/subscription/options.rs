@@ -20,6 +20,9 @@ pub struct Options {
     pub max_in_flight_bytes: u64,
     /// How long an event waits that was given back without a delay or that lost its consumer while it was alone.
     pub backoff: Backoff,
+    /// Events delivered per second, over all consumers and with redeliveries, at once a tenth of them at most; `None`: as many
+    /// as there is credit for.
+    pub rate: Option<u64>,
     /// Most events that wait for an earlier one of their key, over all partitions; with as many, nothing new is delivered.
     /// Default 65,536, which take 30 MiB at worst.
     pub keys_waiting_max: usize,
@@ -39,7 +42,8 @@ impl Options {
             max_attempts: options.max_attempts(),
             max_in_flight: u64::from(options.max_in_flight()),
             max_in_flight_bytes: 16 * 1024 * 1024,
-            backoff: Backoff::default(),
+            backoff: Backoff::new(options.backoff_ms().iter().map(|wait| u64::from(*wait)).collect()),
+            rate: options.rate().map(u64::from),
             keys_waiting_max: 65_536,
             dead_letters_max: 64,
             seed,

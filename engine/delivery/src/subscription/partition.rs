@@ -218,8 +218,8 @@ impl Partition {
         !self.waiting.is_empty()
     }
 
-    /// When the next run becomes due after `now`.
-    pub(super) fn next_due(&self, now: u64) -> Option<u64> {
+    /// When the next run becomes due after `now`, and where it begins.
+    pub(super) fn next_due(&self, now: u64) -> Option<(u64, u64)> {
         self.waiting.next_due(now)
     }
 
@@ -242,9 +242,9 @@ impl Partition {
         self.progress.history_of(offset)
     }
 
-    /// The token of the lowest run in flight.
-    pub(super) fn first_in_flight(&self) -> Option<u64> {
-        self.in_flight.first().map(|(_, run)| run.token)
+    /// The lowest offset in flight, with its token.
+    pub(super) fn first_in_flight(&self) -> Option<(u64, u64)> {
+        self.in_flight.first().map(|(range, run)| (range.start, run.token))
     }
 
     /// True if a fetch of fresh offsets, or of waiting ones, is under way.

@@ -46,6 +46,12 @@ impl RetryPolicy {
         Self { max_attempts: options.max_attempts, backoff: options.backoff.clone(), rng }
     }
 
+    /// Applies other options from now on.
+    pub(super) fn set(&mut self, options: &Options) {
+        self.max_attempts = options.max_attempts;
+        self.backoff = options.backoff.clone();
+    }
+
     /// Decides about events of equal history.
     pub(super) fn decide(&mut self, now: Now, history: History, cause: Cause) -> Next {
         let counts = match cause {

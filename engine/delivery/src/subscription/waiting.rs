@@ -86,9 +86,9 @@ impl Waiting {
         self.due.first().filter(|(due, _)| *due <= now).map(|(_, start)| *start)
     }
 
-    /// When the next run becomes due after `now`.
-    pub(super) fn next_due(&self, now: u64) -> Option<u64> {
-        self.due.range((now.checked_add(1)?, 0)..).next().map(|(due, _)| *due)
+    /// When the next run becomes due after `now`, and where it begins.
+    pub(super) fn next_due(&self, now: u64) -> Option<(u64, u64)> {
+        self.due.range((now.checked_add(1)?, 0)..).next().copied()
     }
 
     /// How many offsets wait.
@@ -123,7 +123,7 @@ mod tests {
                 let runs: BTreeSet<(u64, u64)> = waiting.runs.iter().map(|(run, wait)| (wait.due, run.start)).collect();
                 prop_assert_eq!(&runs, &waiting.due);
                 prop_assert_eq!(waiting.len(), model.len() as u64);
-                prop_assert_eq!(waiting.next_due(1), model.values().copied().filter(|due| *due > 1).min());
+                prop_assert_eq!(waiting.next_due(1).map(|(due, _)| due), model.values().copied().filter(|due| *due > 1).min());
                 prop_assert_eq!(waiting.longest_due(2).is_some(), model.values().any(|due| *due <= 2));
             }
         }

@@ -98,7 +98,7 @@ async fn describe(connection: &Connection) -> SubscriptionInfo {
     let request =
         Request::DescribeSubscription { topic: TOPIC.parse().unwrap(), name: "payment".parse().unwrap() };
     match client::request(connection, request).await {
-        Response::Subscription(info) => info,
+        Response::Subscription(info) => *info,
         other => panic!("expected the subscription, got {other:?}"),
     }
 }

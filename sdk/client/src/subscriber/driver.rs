@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use levada_protocol::{
+    error::ErrorCode,
     frame::{Frame, FrameType},
     request::{Open, Opened, Subscribe, Subscribed, SubscriptionOptions},
     verbs::Settled,
@@ -225,9 +226,10 @@ impl ReconnectPolicy {
     }
 
     /// True if the caller has to know instead: another stream would meet this again, or it is the engine's answer
-    /// to the very first.
+    /// to the very first. A subscription that was moved has taken this consumer, and takes it again.
     fn is_over(&mut self, error: &Error) -> bool {
-        let first_answer = !std::mem::replace(&mut self.worked, true) && matches!(error, Error::Refused(_));
+        let refused = matches!(error, Error::Refused(it) if it.code != ErrorCode::SubscriptionMoved);
+        let first_answer = !std::mem::replace(&mut self.worked, true) && refused;
         first_answer || !error.is_retryable()
     }
 

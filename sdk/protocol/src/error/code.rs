@@ -113,6 +113,7 @@ codes! {
     53 DeliveryExpired      DELIVERY_EXPIRED       retry no  effect none    http 409 "the delivery is no longer this consumer's: it expired or was given back";
     54 WindowFull           WINDOW_FULL            retry yes effect none    http 429 "too many offsets above the oldest unacknowledged one (not sent by this version)";
     55 SubscriptionInUse    SUBSCRIPTION_IN_USE    retry no  effect none    http 409 "consumers are attached to the subscription";
+    56 SubscriptionMoved    SUBSCRIPTION_MOVED     retry yes effect none    http 409 "the subscription was moved or changed so that deliveries were taken back: attach again";
     60 PluginNotFound       PLUGIN_NOT_FOUND       retry no  effect none    http 404 "no such plugin or version";
     61 PluginInvalid        PLUGIN_INVALID         retry no  effect none    http 400 "the bytes are no WebAssembly component, or not one that this engine runs";
     62 PluginExportMissing  PLUGIN_EXPORT_MISSING  retry no  effect none    http 400 "the component exports none of the interfaces of levada:plugin";

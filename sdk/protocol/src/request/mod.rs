@@ -12,6 +12,7 @@ mod state;
 mod stream;
 mod subscription;
 mod topic;
+mod waiting;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,8 +24,9 @@ pub use self::{
     session::{Hello, HelloAnswer, Limits, Notice},
     state::{PauseReason, RunState},
     stream::{Position, Read, Start, Subscribe, Subscribed},
-    subscription::{Order, SubscriptionInfo, SubscriptionOptions},
+    subscription::{BACKOFF_MS, Order, SubscriptionInfo, SubscriptionOptions},
     topic::{PartitionInfo, Retain, TopicChanges, TopicInfo, TopicSettings},
+    waiting::{Holding, Retry, WaitingFor},
 };
 use crate::{
     error::Refusal,
@@ -214,7 +216,41 @@ pub enum Request {
         #[serde(default)]
         with_dead_letters: bool,
     },
-    /// Lets a paused subscription go on.
+    /// Changes some options of a subscription. What is in flight keeps its deadline. Another order, a shorter `ack_timeout_ms` and
+    /// a larger `max_in_flight` take every delivery back; consumers have to attach again, as after
+    /// [`Request::SeekSubscription`].
+    SetSubscription {
+        /// The topic.
+        topic: TopicName,
+        /// The subscription on it.
+        name: SubscriptionName,
+        /// Those that are to change.
+        #[serde(default)]
+        options: SubscriptionOptions,
+    },
+    /// Moves a subscription: what lies before its new position counts as acknowledged, what lies behind it is delivered, also
+    /// if it was before. Every delivery is taken back and attempts are forgotten; the streams of its consumers end with
+    /// `SUBSCRIPTION_MOVED`, and they have to attach again.
+    SeekSubscription {
+        /// The topic.
+        topic: TopicName,
+        /// The subscription on it.
+        name: SubscriptionName,
+        /// Where to.
+        to: Start,
+        /// In which partitions; empty means all.
+        #[serde(default)]
+        partitions: Vec<u16>,
+    },
+    /// Pauses a subscription until it is resumed, also across restarts: nothing more is delivered. What is in flight can be
+    /// acknowledged.
+    PauseSubscription {
+        /// The topic.
+        topic: TopicName,
+        /// The subscription on it.
+        name: SubscriptionName,
+    },
+    /// Lets a paused subscription go on, whatever paused it.
     ResumeSubscription {
         /// The topic.
         topic: TopicName,
@@ -301,7 +337,7 @@ pub enum Response {
         next: Option<String>,
     },
     /// One subscription.
-    Subscription(SubscriptionInfo),
+    Subscription(Box<SubscriptionInfo>),
     /// A page of subscriptions.
     Subscriptions {
         /// In order of topic and name.

@@ -35,6 +35,8 @@ pub enum RunState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum PauseReason {
+    /// It was asked for. It stays paused until it is resumed.
+    Requested,
     /// A plugin failed on an event, and its `on_error` is `pause`. It stays paused until it is resumed.
     Plugin {
         /// Which plugin, at which offset, and its error.
@@ -87,7 +89,11 @@ impl RunState {
             }
             Self::Paused { reason: PauseReason::WindowFull { .. } } => Some(ErrorCode::WindowFull),
             Self::Paused {
-                reason: PauseReason::Plugin { .. } | PauseReason::Breaker { .. } | PauseReason::Unknown,
+                reason:
+                    PauseReason::Requested
+                    | PauseReason::Plugin { .. }
+                    | PauseReason::Breaker { .. }
+                    | PauseReason::Unknown,
             }
             | Self::Running
             | Self::Unknown => None,
@@ -110,6 +116,7 @@ impl fmt::Display for RunState {
 impl fmt::Display for PauseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Requested => f.write_str("on request"),
             Self::Plugin { message } | Self::Breaker { message } => f.write_str(message),
             Self::Chain { code, message } | Self::Storage { code, message } => write!(f, "{code}: {message}"),
             Self::WindowFull { partition, offset } => write!(

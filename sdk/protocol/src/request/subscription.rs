@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Position, RunState, StageSpec};
+use super::{Position, RunState, StageSpec, WaitingFor};
 use crate::ids::{SubscriptionName, TopicName};
 
 /// How several consumers of one subscription share it.
@@ -35,7 +35,18 @@ pub struct SubscriptionOptions {
     pub max_attempts: Option<u16>,
     /// Most unacknowledged events of one consumer. Default 1,000.
     pub max_in_flight: Option<u32>,
+    /// Milliseconds that an event waits after its first failed delivery, its second, and so on; the last one repeats. Each
+    /// wait is up to a tenth shorter or longer, at random. An empty list means no wait. Default [`BACKOFF_MS`].
+    pub backoff_ms: Option<Vec<u32>>,
+    /// Events delivered per second, over all consumers and with redeliveries; at once at most a tenth of them, or one. 0
+    /// means no limit, the default.
+    pub rate: Option<u32>,
 }
+
+/// How long a failed event waits if nothing else is said: 1 s, 5 s, 10 s, 30 s, 1 min, 2 min, 5 min, 10 min, 30 min, 1 h,
+/// then always 2 h.
+pub const BACKOFF_MS: [u32; 11] =
+    [1_000, 5_000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000, 7_200_000];
 
 impl SubscriptionOptions {
     /// The order, or the default.
@@ -63,6 +74,30 @@ impl SubscriptionOptions {
         self.max_in_flight.unwrap_or(1_000)
     }
 
+    /// The waits after failed deliveries in milliseconds, or the default.
+    pub fn backoff_ms(&self) -> &[u32] {
+        self.backoff_ms.as_deref().unwrap_or(&BACKOFF_MS)
+    }
+
+    /// The most events delivered in a second; `None` if there is no limit.
+    pub fn rate(&self) -> Option<u32> {
+        self.rate.filter(|rate| *rate > 0)
+    }
+
+    /// These options where they are given, and `other` where they are not.
+    #[must_use]
+    pub fn or(self, other: &Self) -> Self {
+        Self {
+            order: self.order.or(other.order),
+            chain: self.chain.or_else(|| other.chain.clone()),
+            ack_timeout_ms: self.ack_timeout_ms.or(other.ack_timeout_ms),
+            max_attempts: self.max_attempts.or(other.max_attempts),
+            max_in_flight: self.max_in_flight.or(other.max_in_flight),
+            backoff_ms: self.backoff_ms.or_else(|| other.backoff_ms.clone()),
+            rate: self.rate.or(other.rate),
+        }
+    }
+
     /// The same with the default for whatever is not given.
     #[must_use]
     pub fn with_defaults(self) -> Self {
@@ -71,6 +106,8 @@ impl SubscriptionOptions {
             ack_timeout_ms: Some(self.ack_timeout_ms()),
             max_attempts: Some(self.max_attempts()),
             max_in_flight: Some(self.max_in_flight()),
+            backoff_ms: Some(self.backoff_ms().to_vec()),
+            rate: Some(self.rate().unwrap_or(0)),
             chain: Some(self.chain.unwrap_or_default().into_iter().map(StageSpec::with_defaults).collect()),
         }
     }
@@ -122,6 +159,18 @@ pub struct SubscriptionInfo {
     /// Whether it delivers, and why not.
     #[serde(default)]
     pub state: RunState,
+    /// What has to happen before it delivers more.
+    #[serde(default)]
+    pub waiting_for: WaitingFor,
+    /// Events appended to the topic in a second, over the last minute.
+    #[serde(default)]
+    pub arriving_per_s: f64,
+    /// Events that came to their end in a second, over the last minute.
+    #[serde(default)]
+    pub settling_per_s: f64,
+    /// Milliseconds until there is no lag, if both rates stay as they are; `None` if the lag does not shrink.
+    #[serde(default)]
+    pub clears_in_ms: Option<u64>,
 }
 
 impl SubscriptionInfo {
@@ -143,6 +192,10 @@ impl SubscriptionInfo {
             dead_lettered: 0,
             events_lost: 0,
             state: RunState::default(),
+            waiting_for: WaitingFor::default(),
+            arriving_per_s: 0.0,
+            settling_per_s: 0.0,
+            clears_in_ms: None,
         }
     }
 }

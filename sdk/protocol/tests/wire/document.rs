@@ -162,8 +162,8 @@ fn has_fields(name: &str, value: &impl Serialize, required: &[&str]) {
         let expected = match &fields[field] {
             _ if required.contains(&field) => "required".to_owned(),
             Value::Object(start) if start.contains_key("at") => "`latest`".to_owned(),
-            Value::Object(state) if state.get("kind").is_some_and(|kind| kind == "running") => {
-                "`running`".to_owned()
+            Value::Object(state) if state.contains_key("kind") => {
+                format!("`{}`", state["kind"].as_str().unwrap())
             }
             Value::Object(_) => "its defaults".to_owned(),
             plain => format!("`{plain}`"),
@@ -262,4 +262,5 @@ fn every_kind_of_message_is_documented() {
     has_kinds("Notices", &samples::notices());
     has_kinds("`RunState`", &samples::states());
     has_kinds("`PauseReason`", &samples::reasons());
+    has_kinds("`WaitingFor`", &samples::waiting());
 }

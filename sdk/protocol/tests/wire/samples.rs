@@ -7,10 +7,11 @@ use levada_protocol::{
     ids::{SubscriptionName, TopicName},
     publish::Durability,
     request::{
-        Deleted, EngineInfo, Hello, HelloAnswer, Interface, Limits, Notice, OnError, Open, Opened, Order,
-        PartitionInfo, PauseReason, PluginInfo, Position, Read, Request, RequestEnvelope, Response,
-        ResponseEnvelope, Retain, RouteInfo, RouteSpec, RunState, StageSpec, Start, Subscribe, Subscribed,
-        SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
+        Deleted, EngineInfo, Hello, HelloAnswer, Holding, Interface, Limits, Notice, OnError, Open, Opened,
+        Order, PartitionInfo, PauseReason, PluginInfo, Position, Read, Request, RequestEnvelope, Response,
+        ResponseEnvelope, Retain, Retry, RouteInfo, RouteSpec, RunState, StageSpec, Start, Subscribe,
+        Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
+        WaitingFor,
     },
     trace::TraceContext,
 };
@@ -114,6 +115,18 @@ pub(crate) fn requests() -> Vec<Request> {
         },
         {
             let (topic, name) = subscription();
+            Request::SetSubscription { topic, name, options: options() }
+        },
+        {
+            let (topic, name) = subscription();
+            Request::SeekSubscription { topic, name, to: Start::Time(5), partitions: vec![0, 3] }
+        },
+        {
+            let (topic, name) = subscription();
+            Request::PauseSubscription { topic, name }
+        },
+        {
+            let (topic, name) = subscription();
             Request::ResumeSubscription { topic, name }
         },
         Request::DeployPlugin { name: name("filter"), size: 1 << 40, config: Some("{}".into()) },
@@ -132,6 +145,14 @@ pub(crate) fn responses() -> Vec<Response> {
         options: options(),
         consumers: vec!["a".into(), "b".into()],
         state: RunState::Paused { reason: PauseReason::WindowFull { partition: 3, offset: 9 } },
+        waiting_for: WaitingFor::Window {
+            partition: 3,
+            offset: 9,
+            retry: Some(Retry { partition: 3, offset: 9, attempts: 2, at_ms: 1_234 }),
+        },
+        arriving_per_s: 1.5,
+        settling_per_s: 2.5,
+        clears_in_ms: Some(60_000),
         ..SubscriptionInfo::new(name("orders"), name("payment"))
     };
     let topic = TopicInfo {
@@ -154,7 +175,7 @@ pub(crate) fn responses() -> Vec<Response> {
             topics: vec![topic, TopicInfo::new(name("dlq.orders.payment"))],
             next: Some("orders".into()),
         },
-        Response::Subscription(subscription.clone()),
+        Response::Subscription(Box::new(subscription.clone())),
         Response::Subscriptions { subscriptions: vec![subscription], next: None },
         Response::Plugin(plugin.clone()),
         Response::Plugins { plugins: vec![plugin], next: Some("filter@2".into()) },
@@ -236,10 +257,31 @@ pub(crate) fn states() -> Vec<RunState> {
     ]
 }
 
+/// Everything that a subscription can wait for.
+pub(crate) fn waiting() -> Vec<WaitingFor> {
+    let retry = Retry { partition: 3, offset: 9, attempts: 2, at_ms: 1_234 };
+    let oldest = Some(Holding { partition: 3, offset: 9, consumer: "a".into() });
+    vec![
+        WaitingFor::Nothing,
+        WaitingFor::Events,
+        WaitingFor::Consumer,
+        WaitingFor::Credit { consumers: 2 },
+        WaitingFor::Connection { consumers: 2 },
+        WaitingFor::Acknowledgements { events: 7, oldest },
+        WaitingFor::Retry(retry),
+        WaitingFor::Window { partition: 3, offset: 9, retry: Some(retry) },
+        WaitingFor::Keys { events: 7, retry: None },
+        WaitingFor::Rate { per_second: 100 },
+        WaitingFor::Resume { why: "m".into() },
+        WaitingFor::Recovery { why: "m".into() },
+    ]
+}
+
 /// Every reason for a pause.
 pub(crate) fn reasons() -> Vec<PauseReason> {
     let (code, message) = (ErrorCode::PluginNotFound, || "m".to_owned());
     vec![
+        PauseReason::Requested,
         PauseReason::Plugin { message: message() },
         PauseReason::Breaker { message: message() },
         PauseReason::Chain { code, message: message() },

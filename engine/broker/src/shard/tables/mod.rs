@@ -74,6 +74,10 @@ impl Tables {
                 self.partitions.create_topic(TopicId(record.id), record.settings.partitions);
             }
             CatalogueEvent::TopicDeleted(id) => self.forget_topic(*id, draft),
+            CatalogueEvent::SubscriptionMoved(record, partitions) => {
+                let id = SubscriptionId(record.id);
+                partitions.iter().for_each(|number| progress::forget_partition(id, *number, draft));
+            }
             CatalogueEvent::SubscriptionDeleted(id) => progress::forget(*id, draft),
             CatalogueEvent::RouteCreated(record) => {
                 self.routes.create(RouteId(record.id), &record.positions, draft);
@@ -81,6 +85,7 @@ impl Tables {
             CatalogueEvent::RouteDeleted(id) => self.routes.forget(*id, draft),
             CatalogueEvent::TopicChanged(_)
             | CatalogueEvent::SubscriptionCreated(_)
+            | CatalogueEvent::SubscriptionChanged(_)
             | CatalogueEvent::PluginChanged(_)
             | CatalogueEvent::Reloaded => {}
         }

@@ -19,6 +19,12 @@ pub(super) fn change(id: SubscriptionId, number: PartitionId, rows: Vec<RowChang
     }
 }
 
+/// Drops all that is stored of a subscription's progress in one partition.
+pub(super) fn forget_partition(id: SubscriptionId, number: PartitionId, draft: &mut Draft) {
+    draft.push(Head::delete(&(id, number)));
+    draft.push(Chunk::delete_range(rows::chunks_of_partition(id, number)));
+}
+
 /// Drops all that is stored of a subscription's progress.
 pub(super) fn forget(id: SubscriptionId, draft: &mut Draft) {
     draft.push(Head::delete_range(rows::progress_of_subscription(id)));

@@ -93,6 +93,14 @@ impl Keyed {
         }
     }
 
+    /// How many events wait for earlier ones of their keys, if no more may.
+    pub(super) fn keys_full(&self) -> Option<u64> {
+        match &self.mode {
+            Mode::ByKey(by_key) if by_key.waiting() >= by_key.waiting_max => Some(by_key.waiting() as u64),
+            Mode::ByKey(_) | Mode::ByPartition(_) => None,
+        }
+    }
+
     /// Looks at keys from now on.
     pub(super) fn look_at_keys(&mut self, ledger: &Ledger) -> &mut ByKey {
         if let Mode::ByPartition(_) = self.mode {
@@ -142,17 +150,18 @@ impl ByKey {
         Self { tables, unknown, waiting_max }
     }
 
-    /// Gives what was read to consumers, each event by its key.
+    /// Gives what was read to consumers, each event by its key, and at most so many events.
     pub(in crate::subscription) fn assign(
         &mut self,
         ledger: &mut Ledger,
         now: Now,
         stretch: &Stretch<'_>,
+        events_max: u64,
         room: &mut dyn FnMut(ConsumerId, Wanted) -> Option<u64>,
     ) -> Assigned {
         let learned = self.learn(ledger, now, stretch);
         let reserved = self.reserved(ledger, now.mono_ms);
-        let mut shares = Shares::new(reserved, room);
+        let mut shares = Shares::new(reserved, events_max, room);
         let until = if stretch.again {
             let known = !self.unknown.contains(&stretch.partition);
             let given = known && self.assign_waiting(ledger, now, stretch, &mut shares);

@@ -84,6 +84,14 @@ impl Sharing {
         }
     }
 
+    /// How many events wait for earlier ones of their keys, if no more may.
+    pub(super) fn keys_full(&self) -> Option<u64> {
+        match self {
+            Self::Keyed(keyed) => keyed.keys_full(),
+            Self::Exclusive(_) | Self::Free(_) => None,
+        }
+    }
+
     /// After events of a partition from `range.start` on have failed, of which the first waits until `due`: takes back what
     /// must follow them.
     pub(super) fn failed(&mut self, ledger: &mut Ledger, partition: usize, range: &Range<u64>, due: u64) {

@@ -22,7 +22,7 @@ pub(super) enum Given {
     To(ConsumerId),
     /// Not now: its consumer has no credit.
     Later,
-    /// Not in this read: its consumer's stream takes no more at once.
+    /// Not in this read: its consumer's stream takes no more at once, or no more events may be given.
     Full,
 }
 
@@ -55,6 +55,8 @@ impl Default for Total {
 pub(super) struct Shares<'a> {
     list: Vec<Share>,
     totals: HashMap<ConsumerId, Total>,
+    /// How many more events may be given.
+    left: u64,
     /// Nobody takes an event that may go to anybody.
     exhausted: bool,
     /// The delivery that has the last event of a key.
@@ -71,11 +73,13 @@ pub(super) struct Shares<'a> {
 impl<'a> Shares<'a> {
     pub(super) fn new(
         reserved: Option<ConsumerId>,
+        events_max: u64,
         room: &'a mut dyn FnMut(ConsumerId, Wanted) -> Option<u64>,
     ) -> Self {
         Self {
             list: Vec::new(),
             totals: HashMap::new(),
+            left: events_max,
             exhausted: false,
             keys: HashMap::new(),
             reserved,
@@ -94,7 +98,7 @@ impl<'a> Shares<'a> {
         bytes: u64,
         history: History,
     ) -> Given {
-        let Some(index) = self.keys.get(&key).copied() else { return Given::Later };
+        let Some(index) = self.keys.get(&key).copied().filter(|_| self.left > 0) else { return Given::Later };
         let share = &self.list[index];
         let place = ledger.consumers.index_of(share.consumer);
         let room = place.and_then(|place| ledger.consumers.room(place));
@@ -115,6 +119,9 @@ impl<'a> Shares<'a> {
         offset: u64,
         bytes: u64,
     ) -> Given {
+        if self.left == 0 {
+            return Given::Full;
+        }
         let passed_over = || ledger.consumers.passed_over().any(|it| it == consumer);
         if self.reserved == Some(consumer) || passed_over() {
             return Given::Later;
@@ -135,6 +142,9 @@ impl<'a> Shares<'a> {
         history: History,
         failed_by: Option<ConsumerId>,
     ) -> Given {
+        if self.left == 0 {
+            return Given::Full;
+        }
         if self.exhausted && !history.is_alone() {
             return Given::Later;
         }
@@ -200,9 +210,9 @@ impl<'a> Shares<'a> {
         self.totals.get(&consumer).is_some_and(|total| total.alone)
     }
 
-    /// True once nobody takes another event, not even behind one of its key.
+    /// True once no more events may be given, or nobody takes another one, not even behind one of its key.
     pub(super) fn is_over(&self) -> bool {
-        self.exhausted && self.list.iter().all(|share| share.events >= share.limit.events)
+        self.left == 0 || (self.exhausted && self.list.iter().all(|share| share.events >= share.limit.events))
     }
 
     /// The delivery to a consumer that an event of this history goes into, made if there is none.
@@ -249,6 +259,7 @@ impl<'a> Shares<'a> {
         }
         share.events += 1;
         share.bytes += bytes;
+        self.left -= 1;
         let total = self.totals.entry(share.consumer).or_default();
         total.used = Room { events: total.used.events + 1, bytes: total.used.bytes + bytes };
         total.alone |= share.history.is_alone();

@@ -256,4 +256,6 @@ fn behind_a_key_that_is_stuck_others_go_on_until_too_much_waits() {
     }
     assert_eq!(waiting(&it), waiting_max);
     assert!((most - 2..most + 2).contains(&reached), "{reached} of {most}");
+    let retry = Retry { partition: P0, offset: Offset(0), attempts: 1, wait_ms: 1_000_000 };
+    assert_eq!(it.waits_for(at(0)), WaitsFor::Keys { events: waiting_max, retry: Some(retry) });
 }

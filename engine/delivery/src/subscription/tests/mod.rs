@@ -5,6 +5,8 @@ mod handing;
 mod keys;
 mod model;
 mod operations;
+mod pacing;
+mod states;
 mod store;
 
 use std::ops::Range;
@@ -32,6 +34,7 @@ fn options(order: Order) -> Options {
         max_in_flight: 100,
         max_in_flight_bytes: 100_000,
         backoff: Backoff::new(vec![100, 500]),
+        rate: None,
         keys_waiting_max: 500,
         dead_letters_max: 64,
         seed: 70,

@@ -7,53 +7,14 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     operations::{Op, key_of, op, takes},
+    states::{At, BACKOFF_MIN, Event, Why},
     store::Rows,
     *,
 };
 use crate::progress::RETURNS_MAX;
 
 pub(super) const PARTITIONS: usize = 2;
-const BACKOFF_MIN: u64 = 90;
-
-/// Where one offset stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
-    Fresh,
-    Waiting {
-        not_before: u64,
-    },
-    Flight {
-        token: u64,
-        consumer: ConsumerId,
-        deadline: u64,
-    },
-    /// Decided, and not in a commit yet.
-    Settling(Why),
-    Submitted(Why),
-    Done,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Why {
-    Said {
-        token: u64,
-        consumer: ConsumerId,
-        dead: bool,
-    },
-    Dead,
-    /// Filtered or lost; a filtered one may settle with its neighbours, later.
-    Dropped,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Event {
-    at: At,
-    attempts: u16,
-    returned: u8,
-    /// Whose delivery of it failed last, since the start.
-    by: Option<ConsumerId>,
-}
-
+pub(super) const IN_FLIGHT_MAX: u64 = 24;
 #[derive(Debug)]
 struct World {
     it: Subscription,
@@ -69,6 +30,9 @@ struct World {
     credit: BTreeMap<ConsumerId, (u64, i64)>,
     deliveries: Vec<(PartitionId, ConsumerId, DeliveryToken, Range<u64>)>,
     next_consumer: u64,
+    /// The rate, since when, and how many events were delivered since then.
+    rate: Option<(u64, u64, u64)>,
+    max_in_flight: u64,
 }
 
 /// What a chain let nobody have, and why.
@@ -78,7 +42,7 @@ fn ended(filtered: &[Range<Offset>], failed: &[Failed]) -> Vec<(u64, Why)> {
 }
 
 fn model_options(order: Order) -> Options {
-    Options { max_in_flight: 24, max_in_flight_bytes: 400, dead_letters_max: 3, ..options(order) }
+    Options { max_in_flight: IN_FLIGHT_MAX, max_in_flight_bytes: 400, dead_letters_max: 3, ..options(order) }
 }
 
 impl World {
@@ -99,6 +63,8 @@ impl World {
             credit: BTreeMap::new(),
             deliveries: Vec::new(),
             next_consumer: 0,
+            rate: None,
+            max_in_flight: IN_FLIGHT_MAX,
         }
     }
 
@@ -142,6 +108,7 @@ impl World {
             Op::Settle(ok) => self.settle(ok),
             Op::Lost { partition, more } => self.lose(partition, more),
             Op::Restart { applied } => self.restart(applied),
+            Op::Set { rate, max_in_flight } => self.set(rate, max_in_flight),
         }
         if self.order == Order::Key {
             self.follow();
@@ -393,7 +360,14 @@ impl World {
         assert!(credit.0 >= sent.len() as u64 && credit.1 > 0, "credit {credit:?} for {} events", sent.len());
         *credit = (credit.0 - sent.len() as u64, credit.1 - bytes as i64);
         let held = self.held_by(consumer);
-        assert!(held <= 24, "{held} events in flight");
+        // What came back for the sake of its key in the same step has not been followed yet.
+        let in_flight = self.it.in_flight(consumer);
+        assert!(in_flight <= self.max_in_flight, "{in_flight} events in flight");
+        if let Some((rate, since, delivered)) = &mut self.rate {
+            *delivered += given.events;
+            let allowed = (self.now - *since) * *rate / 1_000 + (*rate / 10).max(1) + 1;
+            assert!(*delivered <= allowed, "{delivered} delivered, {allowed} allowed");
+        }
         let alone = sent.iter().any(|offset| before[*offset as usize].returned >= RETURNS_MAX);
         assert!(!alone || held == 1, "{held} events beside one that goes alone");
         let others = self.events.iter().flatten().filter(|event| event.at.holder() == Some(consumer));
@@ -489,6 +463,19 @@ impl World {
                 event.by = None;
             }
         }
+    }
+
+    fn options(&self) -> Options {
+        let rate = self.rate.map(|(rate, ..)| rate);
+        Options { rate, max_in_flight: self.max_in_flight, ..model_options(self.order) }
+    }
+
+    fn set(&mut self, rate: Option<u64>, max_in_flight: u64) {
+        if self.rate.map(|(rate, ..)| rate) != rate {
+            self.rate = rate.map(|rate| (rate, self.now, 0));
+        }
+        self.max_in_flight = max_in_flight;
+        self.it.set_options(&self.options(), self.now());
     }
 
     fn time(&mut self, ms: u64) {
@@ -623,7 +610,10 @@ impl World {
             }
         }
         let seed = self.it.ledger.deliveries.next_token() + 1_000;
-        let options = Options { seed, ..model_options(self.order) };
+        if let Some((_, since, delivered)) = &mut self.rate {
+            (*since, *delivered) = (self.now, 0);
+        }
+        let options = Options { seed, ..self.options() };
         self.it = Subscription::new(&options, progress, self.now());
         (self.fetches, self.consumers) = (Vec::new(), Vec::new());
         for partition in 0..PARTITIONS {
@@ -731,48 +721,12 @@ impl World {
                 assert!(self.it.ledger.deliveries.is_empty() && self.it.ledger.settlement.is_empty());
                 return;
             }
-            if let Some(at) = self.it.next_deadline(self.now()).filter(|_| waiting(&self.it) > 0) {
+            let waits = waiting(&self.it) > 0 || self.rate.is_some();
+            if let Some(at) = self.it.next_deadline(self.now()).filter(|_| waits) {
                 self.run(Op::Time(at.saturating_sub(self.now)));
             }
         }
         panic!("not every event came to its end: {:?}", self.events);
-    }
-}
-
-impl Event {
-    fn fail(&mut self, now: u64, by: Option<ConsumerId>, delay_ms: Option<u32>) {
-        self.by = by;
-        self.attempts += 1;
-        self.returned = 0;
-        self.at = if self.attempts >= 3 {
-            At::Settling(Why::Dead)
-        } else {
-            At::Waiting { not_before: now + delay_ms.map_or(BACKOFF_MIN, u64::from) }
-        };
-    }
-}
-
-impl At {
-    fn is_open(self, now: u64) -> bool {
-        match self {
-            Self::Fresh => true,
-            Self::Waiting { not_before } => not_before <= now,
-            _ => false,
-        }
-    }
-
-    fn holder(self) -> Option<ConsumerId> {
-        match self {
-            Self::Flight { consumer, .. } => Some(consumer),
-            _ => None,
-        }
-    }
-
-    fn token(self) -> Option<u64> {
-        match self {
-            Self::Flight { token, .. } => Some(token),
-            _ => None,
-        }
     }
 }
 

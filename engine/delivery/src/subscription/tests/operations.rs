@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::{ConsumerId, model::PARTITIONS};
+use super::{
+    ConsumerId,
+    model::{IN_FLIGHT_MAX, PARTITIONS},
+};
 
 /// What happens to a subscription.
 #[derive(Debug, Clone)]
@@ -43,6 +46,11 @@ pub(super) enum Op {
     Restart {
         applied: bool,
     },
+    /// Another rate, and another limit of what is in flight.
+    Set {
+        rate: Option<u64>,
+        max_in_flight: u64,
+    },
 }
 
 /// Any of them, the frequent ones more often.
@@ -66,6 +74,8 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         4 => proptest::bool::weighted(0.6).prop_map(Op::Settle),
         1 => (0..PARTITIONS, 1..12u64).prop_map(|(partition, more)| Op::Lost { partition, more }),
         1 => any::<bool>().prop_map(|applied| Op::Restart { applied }),
+        1 => (proptest::option::of(1..200u64), 1..=IN_FLIGHT_MAX)
+            .prop_map(|(rate, max_in_flight)| Op::Set { rate, max_in_flight }),
     ]
 }
 

@@ -1,0 +1,101 @@
+//! `levada subscription`: options that change, moves, pauses, and what a subscription says that it waits for.
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::engine;
+use crate::support::process::{Process, command, run};
+
+const ORDERS: &str = "orders/s";
+
+#[tokio::test]
+async fn a_subscription_is_changed_moved_and_paused_from_the_command_line() {
+    let (_dir, engine) = engine().await;
+    engine.text(&["topic", "create", "orders", "--partitions", "2"]).await;
+    let events: String =
+        (0..10).map(|number| format!("{{\"key\":\"{number}\",\"payload\":{number}}}\n")).collect();
+    engine.run(&["publish", "orders"], &events).await.done();
+    let options = ["--rate", "250", "--backoff", "1s,1m", "--from", "earliest"];
+    engine.text(&[&["subscription", "create", ORDERS][..], &options[..]].concat()).await;
+    let described = engine.text(&["subscription", "describe", ORDERS]).await;
+    for part in [
+        "waiting for     a consumer: none is attached",
+        "backoff         1s, 1m",
+        "rate            250 events/s",
+        "lag             10 (0/s arrive, 0/s are done with: not shrinking)",
+    ] {
+        assert!(described.contains(part), "{part} is not in {described}");
+    }
+    let changed = ["subscription", "set", ORDERS, "--rate", "none", "--backoff", "none", "--order", "none"];
+    assert!(engine.text(&changed).await.starts_with("changed subscription orders/s"));
+    let whole = engine.json(&["subscription", "describe", ORDERS]).await;
+    let options = &whole[0]["options"];
+    assert_eq!((&options["rate"], &options["backoff_ms"]), (&json!(0), &json!([])));
+    assert_eq!((&options["order"], &options["max_attempts"]), (&json!("none"), &json!(16)));
+    assert_eq!(whole[0]["waiting_for"], json!({"kind": "consumer"}));
+
+    let moved = engine.text(&["subscription", "seek", ORDERS, "--to", "latest"]).await;
+    assert!(moved.contains("moved subscription orders/s to ") && moved.contains("with 0 events"), "{moved}");
+    let moved = engine.json(&["subscription", "seek", ORDERS, "--to", "0", "--partition", "1"]).await;
+    assert_eq!(moved[0]["positions"][1], json!({"partition": 1, "offset": 0}));
+    assert_ne!(moved[0]["positions"][0]["offset"], 0);
+    engine.text(&["subscription", "seek", ORDERS, "--to", "-1h"]).await;
+    assert_eq!(engine.json(&["subscription", "describe", ORDERS]).await[0]["lag"], 10);
+
+    let paused = engine.text(&["subscription", "pause", ORDERS]).await;
+    assert!(
+        paused.contains("paused subscription orders/s") && paused.contains("resume orders/s"),
+        "{paused}"
+    );
+    let described = engine.text(&["subscription", "describe", ORDERS]).await;
+    assert!(described.contains("paused: on request"), "{described}");
+    assert!(described.contains("waiting for     somebody who resumes it: it was paused"), "{described}");
+    engine.text(&["subscription", "resume", ORDERS]).await;
+    let got = engine.run(&["subscribe", "orders", "-s", "s", "--max", "10"], "").await.json();
+    assert_eq!(got.len(), 10);
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_change_a_move_or_a_pause_is_said() {
+    let (_dir, engine) = engine().await;
+    engine.text(&["topic", "create", "orders"]).await;
+    engine.text(&["subscription", "create", ORDERS]).await;
+    engine.text(&["subscription", "create", "orders/payment"]).await;
+    for (arguments, code, part) in [
+        (&["set", ORDERS][..], 2, "nothing to change was given"),
+        (&["set", ORDERS, "--rate=-3"], 2, "expected events a second, 1 to 10000000, or none"),
+        (&["set", ORDERS, "--rate", "0"], 2, "expected events a second, 1 to 10000000, or none"),
+        (&["set", ORDERS, "--backoff", "1s,soon"], 2, "expected durations such as 1s,5s,1m"),
+        (&["set", ORDERS, "--backoff", "8d"], 2, "expected waits of 7d at most"),
+        (&["set", ORDERS, "--plugin", "p", "--no-plugins"], 2, "cannot be used with"),
+        (&["set", ORDERS, "--plugin", "absent"], 1, "PLUGIN_NOT_FOUND"),
+        (&["set", "orders/paymnet", "--rate", "5"], 1, "the nearest name is payment"),
+        (&["seek", ORDERS], 2, "--to"),
+        (&["seek", ORDERS, "--to", "yesterday"], 2, "expected earliest, latest, an offset"),
+        (&["seek", ORDERS, "--to", "7"], 1, "OFFSET_OUT_OF_RANGE"),
+        (&["seek", ORDERS, "--to", "earliest", "--partition", "4"], 1, "PARTITION_NOT_FOUND"),
+        (&["seek", "orders/paymnet", "--to", "earliest"], 1, "the nearest name is payment"),
+        (&["pause", "orders/paymnet"], 1, "the nearest name is payment"),
+    ] {
+        let refused = engine.run(&[&["subscription"][..], arguments].concat(), "").await;
+        assert_eq!(refused.code, code, "{arguments:?}: {refused:?}");
+        assert!(refused.stderr.contains(part), "{part} is not in {refused:?}");
+    }
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn without_an_engine_a_change_a_move_and_a_pause_say_so() {
+    let dir = TempDir::new().unwrap();
+    let engine = Process::start(&dir.path().join("data")).await;
+    let (address, ca) = (engine.quic.clone(), engine.ca.clone());
+    engine.stop().await;
+    for arguments in
+        [&["set", ORDERS, "--rate", "5"][..], &["seek", ORDERS, "--to", "earliest"], &["pause", ORDERS]]
+    {
+        let mut levada = command();
+        levada.arg("subscription").args(arguments).args(["--addr", &address]).arg("--ca").arg(&ca);
+        run(levada, "").await.failed(1, "CONNECT_FAILED");
+    }
+}
