@@ -1,13 +1,8 @@
 //! Passes the events that a condition over their JSON payload and their headers holds for.
 
-mod evaluate;
-mod expression;
-mod parse;
-
+use levada_expression::{Condition, Source};
 use levada_plugin::{Answer, Answered, Failure, Incoming, Plugin, Setup};
 use serde::Deserialize;
-
-use crate::{evaluate::Source, expression::Condition};
 
 /// The configuration.
 #[derive(Debug, Deserialize)]
@@ -41,28 +36,37 @@ impl Plugin for JsonFilter {
     fn init(setup: &Setup) -> Result<Self, String> {
         let config: Config =
             serde_json::from_str(&setup.config).map_err(|error| format!("the configuration: {error}"))?;
-        let condition = parse::condition(&config.condition).map_err(|error| format!("where: {error}"))?;
+        let condition = Condition::parse(&config.condition).map_err(|error| format!("where: {error}"))?;
         Ok(Self { condition, on_invalid: config.on_invalid })
     }
 
     fn process(&mut self, event: &Incoming<'_>, answer: Answer<'_>) -> Result<Answered, Failure> {
-        let Condition { scanner, expression } = &mut self.condition;
-        let fields = if scanner.is_empty() {
-            None
-        } else {
-            match scanner.scan(event.payload().unwrap_or_default()) {
-                Ok(fields) => Some(fields),
-                Err(error) => {
-                    return Ok(match self.on_invalid {
-                        OnInvalid::Reject => answer.reject(&error.to_string()),
-                        OnInvalid::Drop => answer.drop(),
-                        OnInvalid::Keep => answer.keep(),
-                    });
-                }
-            }
-        };
-        let source = Source { fields, event };
-        Ok(if source.holds(expression) { answer.keep() } else { answer.drop() })
+        Ok(match self.condition.holds(&Asked(event)) {
+            Ok(true) => answer.keep(),
+            Ok(false) => answer.drop(),
+            Err(error) => match self.on_invalid {
+                OnInvalid::Reject => answer.reject(&error.to_string()),
+                OnInvalid::Drop => answer.drop(),
+                OnInvalid::Keep => answer.keep(),
+            },
+        })
+    }
+}
+
+/// An event, as a condition asks for it.
+struct Asked<'e>(&'e Incoming<'e>);
+
+impl Source for Asked<'_> {
+    fn payload(&self) -> Option<&[u8]> {
+        self.0.payload()
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        self.0.key()
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.0.header(name)
     }
 }
 

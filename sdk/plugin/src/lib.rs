@@ -37,7 +37,6 @@ mod answer;
 pub mod bindings;
 mod event;
 mod export;
-pub mod json;
 pub mod log;
 mod plugin;
 
@@ -45,5 +44,6 @@ pub use answer::{Answer, Answered};
 pub use event::Incoming;
 #[doc(hidden)]
 pub use export::exported;
+pub use levada_expression::json;
 pub use levada_protocol::verdict::{Change, HeadersChange, Output};
 pub use plugin::{Failure, Plugin, Setup, answer_runs};

@@ -1,9 +1,11 @@
 //! The expression language: what it understands, and where it says that something is wrong.
 
+use proptest::{collection::vec, prelude::*, sample::select};
+
 use super::*;
 
 fn expression(text: &str) -> Expression {
-    condition(text).unwrap().expression
+    condition(text).unwrap().0
 }
 
 fn error(text: &str) -> String {
@@ -21,6 +23,30 @@ fn and_binds_closer_than_or_and_not_closest() {
         expression("(a || b) && a"),
         Expression::All(vec![Expression::Any(vec![field(0), field(1)]), field(0)])
     );
+}
+
+#[test]
+fn words_mean_the_same_as_signs() {
+    for (words, signs) in [
+        ("a or b and not c", "a || b && !c"),
+        ("not (a or b) and not not c", "!(a || b) && !!c"),
+        ("a = 1 and b = \"x\"", "a == 1 && b == \"x\""),
+        ("a=1or b", "a==1 || b"),
+    ] {
+        assert_eq!(expression(words), expression(signs), "{words}");
+    }
+}
+
+#[test]
+fn the_key_is_a_word_of_its_own_and_a_field_of_that_name_has_a_dot() {
+    let exists = |text: &str| match expression(&format!("exists({text})")) {
+        Expression::Exists(operand) => operand,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(exists("key"), Operand::Key);
+    for field in [".key", "key.id", "keys", ".and", ".not.a"] {
+        assert_eq!(exists(field), Operand::Field(0), "{field}");
+    }
 }
 
 #[test]
@@ -51,6 +77,7 @@ fn names_may_be_words_quoted_or_headers() {
 
 #[test]
 fn a_word_that_begins_like_a_keyword_is_a_name() {
+    assert_eq!(expression("android or notes"), expression("android || notes"));
     assert_eq!(expression("exists_now"), Expression::True(Operand::Field(0)));
     assert_eq!(expression("nullable"), Expression::True(Operand::Field(0)));
     assert_eq!(expression("inner && a"), expression("a && inner"));
@@ -62,10 +89,10 @@ fn errors_point_at_the_column() {
         ("", "column 1: expected a field, a header or a value, found the end"),
         ("amount >", "column 9: expected a field, a header or a value, found the end"),
         ("amount > 0 &&", "column 14: expected a field, a header or a value, found the end"),
-        ("amount => 0", "column 8: expected &&, || or the end, found '='"),
-        ("é == 1 | b", "column 8: expected &&, || or the end, found '|'"),
+        ("amount => 0", "column 9: expected a field, a header or a value, found '>'"),
+        ("é == 1 | b", "column 8: expected and, or, or the end, found '|'"),
         ("(a", "column 3: expected ), found the end"),
-        ("a)", "column 2: expected &&, || or the end, found ')'"),
+        ("a)", "column 2: expected and, or, or the end, found ')'"),
         ("a in [1, b]", "column 10: expected a number, text, true, false or null"),
         ("a in []", "column 7: expected a field, a header or a value, found ']'"),
         ("a in 1", "column 6: expected [, found '1'"),
@@ -74,6 +101,9 @@ fn errors_point_at_the_column() {
         ("a == \"x", "column 8: expected a closing quote"),
         ("a == 1.", "column 8: expected a digit"),
         ("5", "column 1: a number or text alone is no condition, compare it"),
+        ("a and", "column 6: expected a field, a header or a value, found the end"),
+        ("or", "column 1: expected a field, a header or a value, found or; a field of that name is .or"),
+        ("a in [key]", "column 7: expected a number, text, true, false or null"),
         ("a != != b", "column 6: expected a field, a header or a value, found '!'"),
     ];
     for (text, expected) in cases {
@@ -89,3 +119,39 @@ fn nesting_is_limited() {
     assert!(error(&format!("{}a", "!".repeat(DEPTH_MAX + 1))).contains("at most 64 levels"));
     assert!(error(&vec!["a"; SEGMENTS_MAX + 1].join(".")).contains("at most 32 levels"));
 }
+
+#[test]
+fn what_every_event_costs_is_limited() {
+    let terms = |count: usize| vec!["a"; count].join("||");
+    assert!(condition(&terms(TERMS_MAX)).is_ok());
+    assert!(error(&terms(TERMS_MAX + 1)).contains("at most 256 comparisons"));
+    let fields = |count: usize| (0..count).map(|at| format!("f{at}")).collect::<Vec<_>>().join("||");
+    assert!(condition(&fields(FIELDS_MAX)).is_ok());
+    assert!(error(&fields(FIELDS_MAX + 1)).contains("at most 64 different fields"));
+    let long = |len: usize| format!("a{}", " ".repeat(len - 1));
+    assert!(condition(&long(CONDITION_BYTES_MAX)).is_ok());
+    assert_eq!(error(&long(CONDITION_BYTES_MAX + 1)), "column 1: expected at most 16384 bytes, got 16385");
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_parser_panic(text in ".{0,200}") {
+        let _parsed = condition(&text);
+    }
+
+    #[test]
+    fn no_words_and_signs_make_the_parser_panic_and_mistakes_are_in_the_text(
+        parts in vec(select(PARTS.to_vec()), 0..40),
+    ) {
+        let text = parts.concat();
+        if let Err(error) = condition(&text) {
+            prop_assert!((1..=text.chars().count() + 1).contains(&error.column), "{text}: {error}");
+        }
+    }
+}
+
+/// What conditions are made of.
+const PARTS: [&str; 24] = [
+    "a", "é", "header.", "key", ".", "\"x\"", "\"", "1", "-", "1e9", " ", "and ", "or ", "not ", "in", "[",
+    "]", "(", ")", "!", "=", "<", "exists", ",",
+];

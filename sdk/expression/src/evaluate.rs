@@ -1,21 +1,30 @@
 //! Whether a condition holds for an event.
 //!
 //! Values of different types are unequal and neither is less. A missing field or header is unequal to everything,
-//! `null` included. Numbers compare by their decimal value, whatever their size. A header is text; beside a number it is read as a number if it is one.
+//! `null` included. Numbers compare by their decimal value, whatever their size. A header and a key are text; beside a
+//! number they are read as a number if they are one.
 
 use std::{borrow::Cow, cmp::Ordering};
 
-use levada_plugin::{
-    Incoming,
-    json::{Fields, Kind, Number, Text},
+use crate::{
+    expression::{Comparison, Expression, Literal, Operand},
+    json::{Fields, Kind, Number},
 };
 
-use crate::expression::{Comparison, Expression, Literal, Operand};
+/// What a condition asks of an event.
+pub trait Source {
+    /// The payload; `None` for a tombstone.
+    fn payload(&self) -> Option<&[u8]>;
+    /// The key, if there is one; an empty key is a key.
+    fn key(&self) -> Option<&[u8]>;
+    /// The value of the first header of this name.
+    fn header(&self, name: &str) -> Option<&[u8]>;
+}
 
 /// An event, and what its payload holds if the condition needs it.
-pub(crate) struct Source<'a, 's> {
+pub(crate) struct Event<'a, 's, S> {
     pub(crate) fields: Option<Fields<'a, 's>>,
-    pub(crate) event: &'s Incoming<'a>,
+    pub(crate) source: &'a S,
 }
 
 /// A value on one side of a comparison.
@@ -24,14 +33,14 @@ enum Item<'a> {
     Null,
     Bool(bool),
     Number(Cow<'a, Number>),
-    Text(Text<'a>),
-    Plain(&'a str),
-    Header(&'a [u8]),
+    Text(Cow<'a, str>),
+    /// A header's value, or a key.
+    Bytes(&'a [u8]),
     /// An array or object: unequal to every literal.
     Composite,
 }
 
-impl<'a> Source<'a, '_> {
+impl<'a, S: Source> Event<'a, '_, S> {
     pub(crate) fn holds(&self, expression: &Expression) -> bool {
         match expression {
             Expression::Any(parts) => parts.iter().any(|part| self.holds(part)),
@@ -52,7 +61,8 @@ impl<'a> Source<'a, '_> {
     fn exists(&self, operand: &Operand) -> bool {
         match operand {
             Operand::Field(slot) => self.fields.is_some_and(|fields| fields.get(*slot).is_some()),
-            Operand::Header(name) => self.event.header(name).is_some(),
+            Operand::Header(name) => self.source.header(name).is_some(),
+            Operand::Key => self.source.key().is_some(),
             Operand::Literal(_) => true,
         }
     }
@@ -63,7 +73,8 @@ impl<'a> Source<'a, '_> {
     {
         match operand {
             Operand::Field(slot) => self.field(*slot),
-            Operand::Header(name) => self.event.header(name).map_or(Item::Missing, Item::Header),
+            Operand::Header(name) => self.source.header(name).map_or(Item::Missing, Item::Bytes),
+            Operand::Key => self.source.key().map_or(Item::Missing, Item::Bytes),
             Operand::Literal(literal) => Item::of(literal),
         }
     }
@@ -74,7 +85,7 @@ impl<'a> Source<'a, '_> {
             Kind::Null => Some(Item::Null),
             Kind::Bool => value.as_bool().map(Item::Bool),
             Kind::Number => value.as_number().map(|number| Item::Number(Cow::Owned(number))),
-            Kind::Text => value.as_text().map(Item::Text),
+            Kind::Text => value.as_text().map(|text| Item::Text(text.decode())),
             Kind::Array | Kind::Object => None,
         };
         scalar.unwrap_or(Item::Composite)
@@ -87,7 +98,7 @@ impl<'i> Item<'i> {
             Literal::Null => Self::Null,
             Literal::Bool(value) => Self::Bool(*value),
             Literal::Number(value) => Self::Number(Cow::Borrowed(value)),
-            Literal::Text(value) => Self::Plain(value),
+            Literal::Text(value) => Self::Text(Cow::Borrowed(value)),
         }
     }
 
@@ -97,28 +108,24 @@ impl<'i> Item<'i> {
             (Self::Null, Item::Null) => Some(Ordering::Equal),
             (Self::Bool(left), Item::Bool(right)) => Some(left.cmp(right)),
             (Self::Number(left), Item::Number(right)) => Some(left.cmp(right)),
-            (Self::Header(left), Item::Number(right)) => Some(number(left)?.cmp(right)),
-            (Self::Number(left), Item::Header(right)) => Some((**left).cmp(&number(right)?)),
-            (left, right) => Some((*left.bytes()?).cmp(&*right.bytes()?)),
+            (Self::Bytes(left), Item::Number(right)) => Some(number(left)?.cmp(right)),
+            (Self::Number(left), Item::Bytes(right)) => Some((**left).cmp(&number(right)?)),
+            (left, right) => Some(left.bytes()?.cmp(right.bytes()?)),
         }
     }
 
     /// The bytes of a text.
-    fn bytes(&self) -> Option<Cow<'_, [u8]>> {
+    fn bytes(&self) -> Option<&[u8]> {
         match self {
-            Self::Text(text) => Some(match text.decode() {
-                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-            }),
-            Self::Plain(text) => Some(Cow::Borrowed(text.as_bytes())),
-            Self::Header(value) => Some(Cow::Borrowed(value)),
+            Self::Text(text) => Some(text.as_bytes()),
+            Self::Bytes(bytes) => Some(bytes),
             Self::Missing | Self::Null | Self::Bool(_) | Self::Number(_) | Self::Composite => None,
         }
     }
 }
 
-fn number(header: &[u8]) -> Option<Number> {
-    Number::parse(std::str::from_utf8(header).ok()?)
+fn number(text: &[u8]) -> Option<Number> {
+    Number::parse(std::str::from_utf8(text).ok()?)
 }
 
 impl Comparison {

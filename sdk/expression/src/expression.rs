@@ -1,13 +1,6 @@
 //! A condition as it is evaluated: fields are slots of a scanner, so that one pass over a payload serves them all.
 
-use levada_plugin::json::{Number, Scanner};
-
-/// A parsed condition and the fields that it needs.
-#[derive(Debug)]
-pub(crate) struct Condition {
-    pub(crate) scanner: Scanner,
-    pub(crate) expression: Expression,
-}
+use crate::json::Number;
 
 /// Something that holds or does not.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +39,8 @@ pub(crate) enum Operand {
     Field(usize),
     /// A header, by its name.
     Header(String),
+    /// The event's key.
+    Key,
     /// The condition itself.
     Literal(Literal),
 }
