@@ -1,14 +1,17 @@
 //! The one entry: every call is checked against what its principal may do, then acts. Starts and stops everything that
 //! the broker runs.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use levada_delivery::trend;
 use levada_protocol::{
     access::{self, Requires},
     error::ErrorCode,
-    ids::{Timestamp, TopicName},
-    request::{Read, Subscribe},
+    ids::{PartitionId, Timestamp, TopicName},
+    request::{Position, Read, Subscribe},
 };
 use levada_stage::Plugins;
 use levada_store::Store;
@@ -28,10 +31,11 @@ use crate::{
     metrics,
     outbound::Outbound,
     publish::PublishStream,
-    reader::{self, Reader},
+    reader::{self, Reader, Searching},
     reclaim::Reclaimer,
     retention::Retention,
     running::OwnerTasks,
+    search::{Matcher, Scanner, Scans, Tally},
     shard::{Shard, ShardHandle},
     subscription::{self, Consumer, RetainBudget},
     tasks::Tasks,
@@ -60,6 +64,7 @@ pub(crate) struct Inner {
     admission: Arc<Semaphore>,
     pub(crate) owner_tasks: Arc<OwnerTasks>,
     retention: Retention,
+    scans: Scans,
     /// The memory for what subscriptions have read and may send again.
     pub(crate) retained: Arc<RetainBudget>,
     /// Held while something with a task of its own is made or removed, so that tasks match the catalogue.
@@ -116,6 +121,7 @@ impl Broker {
             outbound,
             inner: Arc::new(Inner {
                 retention,
+                scans: Scans::new(),
                 store,
                 shard,
                 threads: Mutex::new(Some(threads)),
@@ -230,23 +236,40 @@ impl Broker {
     ///
     /// # Errors
     /// `PERMISSION_DENIED`, `TOPIC_NOT_FOUND`, `PARTITION_NOT_FOUND`, `OFFSET_OUT_OF_RANGE`; or `INVALID_ARGUMENT` for
-    /// a partition that is named twice.
+    /// a partition that is named twice, a position of one that is not read, and a search that cannot be done.
     pub async fn read(&self, principal: &Principal, read: Read) -> Result<Reader, Error> {
         principal.check(&read.required())?;
         let name = &read.topic;
+        let search = self.searching(&read)?;
         let topic = self.inner.shard.topic(name)?;
         let numbers = topic.partitions_named(&read.partitions)?;
+        let mut named: HashSet<PartitionId> = numbers.iter().copied().collect();
+        for Position { partition, .. } in &read.positions {
+            if !named.remove(&PartitionId(*partition)) {
+                let message = format!(
+                    "the position of partition {partition} is of none that is read, or given more than once"
+                );
+                return Err(Error::refused(ErrorCode::InvalidArgument, message));
+            }
+        }
         let mut logs = Vec::with_capacity(numbers.len());
         for number in numbers {
             let log = Log::new(Arc::clone(&self.inner.store), Arc::clone(&topic), number)?;
-            let position = log.position(read.from).await?;
+            let position = log.position(reader::start_of(&read, number)).await?;
             logs.push((number, log, position));
         }
         let cancelled = self.inner.tasks.cancelled().child_token();
-        let (reader, task) =
-            reader::open(&topic, logs, read.from, read.follow, cancelled, self.outbound.window());
+        let (reader, task) = reader::open(&topic, logs, &read, search, cancelled, self.outbound.window());
         self.inner.tasks.spawn(tracing::debug_span!("reader", topic = %name), task.run());
         Ok(reader)
+    }
+
+    /// How a reader searches, if it does.
+    fn searching(&self, read: &Read) -> Result<Option<Searching>, Error> {
+        let Some(search) = &read.search else { return Ok(None) };
+        let tally = Tally::new(search, read.follow, self.inner.config.scan_bytes_max)?;
+        let scanner = Scanner::new(Matcher::new(search)?, self.inner.scans.clone());
+        Ok(Some(Searching { scanner, tally }))
     }
 
     /// Whether publishes are taken, and why not.

@@ -31,6 +31,8 @@ pub struct BrokerConfig {
     pub connection_unread_bytes_max: usize,
     /// The same over all connections. Default 256 MiB.
     pub unread_bytes_max: usize,
+    /// Stored bytes that one search may scan before it ends with a cursor. Default 1 GiB.
+    pub scan_bytes_max: u64,
     /// How long an acknowledgement waits for a group to ride in before it makes one. Default 5 ms.
     pub progress_delay: Duration,
     /// Free disk space under which publishes are refused: at least this, and at least the smaller of a tenth of
@@ -65,6 +67,7 @@ impl BrokerConfig {
             retained_bytes_max: 64 << 20,
             connection_unread_bytes_max: 16 << 20,
             unread_bytes_max: 256 << 20,
+            scan_bytes_max: 1 << 30,
             progress_delay: Duration::from_millis(5),
             disk_reserve_bytes: 64 << 20,
             disk_check_interval: Duration::from_millis(500),

@@ -35,6 +35,7 @@ mod retention;
 mod route;
 mod rows;
 mod running;
+mod search;
 mod setback;
 mod shard;
 mod subscription;

@@ -9,6 +9,7 @@ use std::sync::{
 
 use levada_protocol::{
     deliver::{DeliverHeader, EndEntry, Run},
+    progress::Progress,
     verbs::Settled,
 };
 
@@ -35,6 +36,8 @@ pub enum Content {
     Settled(Settled),
     /// A reader that does not follow has got everything: the next offset of each partition.
     End(Vec<EndEntry>),
+    /// How far a reader's search has come.
+    Progress(Progress),
 }
 
 /// Events of one partition, at least one.

@@ -9,7 +9,8 @@ use levada_protocol::{
     deliver::{DeliverHeader, EndEntry},
     error::ErrorCode,
     ids::{DeliveryToken, Offset, PartitionId},
-    request::{Position, Start},
+    progress::{Progress, SearchState},
+    request::{Position, Read, Start},
     verbs::Credit,
 };
 use tokio::sync::mpsc;
@@ -22,6 +23,7 @@ use crate::{
     log::{Log, ReadOutcome},
     outbound::{Held, Window},
     outgoing::{Content, Outgoing},
+    search::{Found, Scanner, Step, Tally},
     topic::Topic,
 };
 
@@ -82,6 +84,25 @@ struct Cursor {
 struct Ahead {
     pieces: VecDeque<LogSlice>,
     held: Option<Held>,
+    /// Where the partition goes on once all of it is sent, if that is not where it ends.
+    then: Option<Offset>,
+}
+
+/// Which events a reader wants, if not all.
+pub(crate) struct Searching {
+    pub(crate) scanner: Scanner,
+    pub(crate) tally: Tally,
+}
+
+/// What became of a partition's turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Served {
+    /// A frame was sent.
+    Sent,
+    /// Events were passed over, none of which matched.
+    Passed,
+    /// There is nothing now.
+    Nothing,
 }
 
 /// The reader's task.
@@ -98,22 +119,30 @@ pub(crate) struct ReaderTask {
     /// May be negative: the last frame may take more than was left.
     credit_bytes: i64,
     follow: bool,
+    search: Option<Searching>,
     /// Which partition is read first: the one that `ahead` is of, if that holds anything.
     first: usize,
     ahead: Ahead,
     window: Arc<Window>,
 }
 
+/// Where a partition of a reader begins.
+pub(crate) fn start_of(read: &Read, partition: PartitionId) -> Start {
+    let named = read.positions.iter().find(|position| position.partition == partition.0);
+    named.map_or(read.from, |position| Start::Offset(position.offset))
+}
+
 /// Makes a reader and the task that serves it. `logs` come with the offset that each begins at, which is where
-/// `start` was found to be.
+/// [`start_of`] was found to be.
 pub(crate) fn open(
     topic: &Arc<Topic>,
     logs: Vec<(PartitionId, Log, Offset)>,
-    start: Start,
-    follow: bool,
+    read: &Read,
+    search: Option<Searching>,
     cancelled: CancellationToken,
     window: Arc<Window>,
 ) -> (Reader, ReaderTask) {
+    let follow = read.follow;
     let (outgoing, received) = mpsc::channel(DELIVERIES_QUEUED_MAX + 1);
     let last_word = outgoing.clone().try_reserve_owned().expect("a new channel has room");
     let (grants, granted) = mpsc::channel(CREDITS_QUEUED_MAX);
@@ -124,7 +153,7 @@ pub(crate) fn open(
         .into_iter()
         .map(|(number, log, next)| {
             let until = (!follow).then(|| log.partition().end());
-            Cursor { number, log, next, at_earliest: start == Start::Earliest, until }
+            Cursor { number, log, next, at_earliest: start_of(read, number) == Start::Earliest, until }
         })
         .collect();
     let finish = follow.then(|| cancelled.clone());
@@ -139,6 +168,7 @@ pub(crate) fn open(
         credit_events: 0,
         credit_bytes: 0,
         follow,
+        search,
         first: 0,
         ahead: Ahead::default(),
         window,
@@ -169,11 +199,14 @@ impl ReaderTask {
             while let Ok(credit) = self.grants.try_recv() {
                 self.grant(credit);
             }
-            let sent = self.round().await?;
-            if !self.follow && self.cursors.iter().all(Cursor::is_done) {
-                return self.end().await;
+            let moved = self.round().await?;
+            if let Some(state) = self.ended() {
+                return self.end(state).await;
             }
-            if sent {
+            if self.outgoing.is_closed() {
+                return Ok(());
+            }
+            if moved {
                 continue;
             }
             tokio::select! {
@@ -197,21 +230,33 @@ impl ReaderTask {
         self.credit_events > 0 && self.credit_bytes > 0
     }
 
-    /// Serves every partition in turn while there is credit; true if anything was sent.
+    /// How the reading ended, if it has.
+    fn ended(&self) -> Option<SearchState> {
+        let is_spent = self.search.as_ref().is_some_and(|search| search.tally.left() == 0);
+        if !self.follow && self.cursors.iter().all(Cursor::is_done) {
+            Some(SearchState::Complete)
+        } else {
+            // What was found is sent first.
+            (is_spent && self.ahead.pieces.is_empty()).then_some(SearchState::Limited)
+        }
+    }
+
+    /// Serves every partition in turn while there is credit; true if anything was sent or passed over.
     ///
     /// The first is a different one each time, so that one with much to read does not take all credit; but what
     /// was read of one is sent before another is read, so that no more than one read is ever in memory.
     async fn round(&mut self) -> Result<bool, Error> {
         let (count, begin) = (self.cursors.len(), self.first);
-        let mut sent = false;
+        let mut moved = false;
         for at in (0..count).map(|step| (begin + step) % count) {
             if !self.has_credit() {
                 break;
             }
             self.first = at;
-            while self.has_credit() && self.deliver(at).await? {
-                sent = true;
-                if self.ahead.pieces.is_empty() {
+            while self.has_credit() {
+                let served = self.deliver(at).await?;
+                moved |= served != Served::Nothing;
+                if served != Served::Sent || self.ahead.pieces.is_empty() {
                     break;
                 }
             }
@@ -220,25 +265,28 @@ impl ReaderTask {
             }
             self.first = (at + 1) % count;
         }
-        Ok(sent)
+        Ok(moved)
     }
 
-    /// Reads ahead in a partition of which nothing is left in memory; false if there is nothing now.
+    /// Reads ahead in a partition of which nothing is left in memory. Of a search that may be nothing although there
+    /// is more.
     ///
     /// Events that retention dropped meanwhile end the reader with an error, as it would miss them. Only if the oldest
     /// event was requested and none was sent yet, reading begins with the event that is the oldest now.
-    async fn fetch(&mut self, at: usize) -> Result<bool, Error> {
+    async fn fetch(&mut self, at: usize) -> Result<Served, Error> {
         let cursor = &mut self.cursors[at];
         let mut least = 0;
         loop {
-            if cursor.is_done() || cursor.next >= cursor.log.partition().end() {
-                return Ok(false);
+            let left = self.search.as_ref().map_or(u64::MAX, |search| search.tally.left());
+            if left == 0 || cursor.is_done() || cursor.next >= cursor.log.partition().end() {
+                return Ok(Served::Nothing);
             }
             let bytes_max = self.window.size().min(DELIVER_BYTES_TARGET);
+            let bytes_max = bytes_max.min(usize::try_from(left).unwrap_or(usize::MAX));
             let mut held = self.window.hold(bytes_max.max(least)).await;
-            match cursor.log.read(cursor.next, bytes_max).await? {
-                ReadOutcome::Pieces(pieces) => {
-                    let bytes = pieces.iter().map(|piece| piece.run.batches.len()).sum::<usize>();
+            match cursor.step(self.search.as_ref(), bytes_max).await? {
+                Step::Found(found) => {
+                    let bytes = found.kept_bytes;
                     if let Some(more) = bytes.checked_sub(held.bytes()).filter(|more| *more > 0) {
                         match self.window.try_hold(more) {
                             Some(more) => held.merge(more),
@@ -252,20 +300,42 @@ impl ReaderTask {
                         }
                     }
                     held.shrink(bytes);
-                    self.ahead = Ahead { pieces: pieces.into(), held: Some(held) };
-                    return Ok(true);
+                    return self.found(at, found, held).await;
                 }
-                ReadOutcome::End => return Ok(false),
-                ReadOutcome::Dropped(start) if cursor.at_earliest => cursor.next = start,
-                ReadOutcome::Dropped(start) => return Err(cursor.behind(start)),
+                Step::End => return Ok(Served::Nothing),
+                Step::Dropped(start) if cursor.at_earliest => cursor.next = start,
+                Step::Dropped(start) => return Err(cursor.behind(start)),
             }
         }
     }
 
+    /// Keeps what was read to be sent, and says how far a search has come when that is due.
+    async fn found(&mut self, at: usize, found: Found, held: Held) -> Result<Served, Error> {
+        let Some(search) = &mut self.search else {
+            self.ahead = Ahead { pieces: found.slices.into(), held: Some(held), then: None };
+            return Ok(Served::Sent);
+        };
+        let is_due = search.tally.add(found.scanned);
+        let served = if found.slices.is_empty() {
+            self.cursors[at].pass(found.reached);
+            Served::Passed
+        } else {
+            self.ahead = Ahead { pieces: found.slices.into(), held: Some(held), then: Some(found.reached) };
+            Served::Sent
+        };
+        if is_due {
+            self.report(SearchState::Running).await?;
+        }
+        Ok(served)
+    }
+
     /// Sends one frame from one partition, if there is something.
-    async fn deliver(&mut self, at: usize) -> Result<bool, Error> {
-        if self.ahead.pieces.is_empty() && !self.fetch(at).await? {
-            return Ok(false);
+    async fn deliver(&mut self, at: usize) -> Result<Served, Error> {
+        if self.ahead.pieces.is_empty() {
+            let served = self.fetch(at).await?;
+            if served != Served::Sent {
+                return Ok(served);
+            }
         }
         let cursor = &mut self.cursors[at];
         let until = cursor.until.unwrap_or(Offset(u64::MAX));
@@ -273,7 +343,7 @@ impl ReaderTask {
         let pieces = take(&mut self.ahead.pieces, cursor.next..until, self.credit_events, bytes_max)?;
         let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
             self.ahead = Ahead::default();
-            return Ok(false);
+            return Ok(Served::Nothing);
         };
         let header = DeliverHeader {
             partition: cursor.number,
@@ -283,8 +353,8 @@ impl ReaderTask {
             token: DeliveryToken(0),
             span: u32::try_from(last.end().0 - first.run.base.0).unwrap_or(u32::MAX),
         };
-        cursor.next = last.end();
-        cursor.at_earliest = false;
+        let then = self.ahead.then.filter(|_| self.ahead.pieces.is_empty());
+        cursor.pass(then.unwrap_or_else(|| last.end()));
         let events: u64 = pieces.iter().map(|piece| u64::from(piece.events)).sum();
         self.credit_events = self.credit_events.saturating_sub(events);
         let bytes = payload_len(&pieces);
@@ -298,23 +368,51 @@ impl ReaderTask {
             delivery = delivery.counted(held);
         }
         self.outgoing.send(Ok(delivery)).await.map_err(|_| Error::ShuttingDown)?;
-        Ok(true)
+        Ok(Served::Sent)
     }
 
-    async fn end(&mut self) -> Result<(), Error> {
-        let entries: Vec<EndEntry> = self
-            .cursors
-            .iter()
-            .map(|cursor| EndEntry { partition: cursor.number, next: cursor.next })
-            .collect();
-        let end = Outgoing::new(Content::End(entries));
+    /// Says how far a search has come.
+    async fn report(&self, state: SearchState) -> Result<(), Error> {
+        let Some(search) = &self.search else { return Ok(()) };
+        let progress = Progress { scanned: search.tally.scanned(), state, positions: self.positions() };
+        let progress = Outgoing::new(Content::Progress(progress));
+        self.outgoing.send(Ok(progress)).await.map_err(|_| Error::ShuttingDown)
+    }
+
+    async fn end(&mut self, state: SearchState) -> Result<(), Error> {
+        self.report(state).await?;
+        let end = Outgoing::new(Content::End(self.positions()));
         self.outgoing.send(Ok(end)).await.map_err(|_| Error::ShuttingDown)
+    }
+
+    /// The first offset of each partition that was not dealt with.
+    fn positions(&self) -> Vec<EndEntry> {
+        self.cursors.iter().map(|cursor| EndEntry { partition: cursor.number, next: cursor.next }).collect()
     }
 }
 
 impl Cursor {
     fn is_done(&self) -> bool {
         self.until.is_some_and(|until| self.next >= until)
+    }
+
+    /// What is before this offset is dealt with.
+    fn pass(&mut self, next: Offset) {
+        self.next = next;
+        self.at_earliest = false;
+    }
+
+    /// Reads on, about `bytes_max` bytes: what a search finds, or everything.
+    async fn step(&self, search: Option<&Searching>, bytes_max: usize) -> Result<Step, Error> {
+        if let Some(search) = search {
+            let until = self.until.unwrap_or(Offset(u64::MAX));
+            return search.scanner.step(&self.log, self.next..until, bytes_max).await;
+        }
+        Ok(match self.log.read(self.next, bytes_max).await? {
+            ReadOutcome::Pieces(pieces) => Step::Found(Found::all(pieces)),
+            ReadOutcome::End => Step::End,
+            ReadOutcome::Dropped(start) => Step::Dropped(start),
+        })
     }
 
     fn behind(&self, start: Offset) -> Error {

@@ -253,6 +253,7 @@ fn broker_config(config: &ServerConfig) -> BrokerConfig {
         retained_bytes_max: bytes(subscribe.retained_bytes_max),
         connection_unread_bytes_max: bytes(subscribe.connection_unread_bytes_max),
         unread_bytes_max: bytes(subscribe.unread_bytes_max),
+        scan_bytes_max: subscribe.scan_bytes_max.as_u64(),
         progress_delay: subscribe.progress_delay,
         disk_reserve_bytes: store.disk_reserve.as_u64(),
         disk_check_interval: store.disk_check_interval,

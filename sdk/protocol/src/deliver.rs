@@ -271,14 +271,25 @@ pub struct EndEntry {
 impl EndEntry {
     /// A whole `End` frame.
     pub fn frame(entries: &[Self]) -> Bytes {
-        let mut bytes = BytesMut::with_capacity(FRAME_HEADER_BYTES + entries.len() * 16);
-        bytes.put_slice(&FrameHeader::bytes(FrameType::End, entries.len() * 16));
-        for entry in entries {
-            bytes.put_u16_le(entry.partition.0);
-            bytes.put_bytes(0, 6);
-            bytes.put_u64_le(entry.next.0);
-        }
+        let len = Self::len_of(entries);
+        let mut bytes = BytesMut::with_capacity(FRAME_HEADER_BYTES + len);
+        bytes.put_slice(&FrameHeader::bytes(FrameType::End, len));
+        Self::put_all(entries, &mut bytes);
         bytes.freeze()
+    }
+
+    /// Bytes that these entries take.
+    pub(crate) fn len_of(entries: &[Self]) -> usize {
+        entries.len() * 16
+    }
+
+    /// Writes entries behind what `out` holds.
+    pub(crate) fn put_all(entries: &[Self], out: &mut BytesMut) {
+        for entry in entries {
+            out.put_u16_le(entry.partition.0);
+            out.put_bytes(0, 6);
+            out.put_u64_le(entry.next.0);
+        }
     }
 
     /// Reads an `End` frame's payload.

@@ -14,6 +14,7 @@ pub mod event;
 pub mod frame;
 pub mod limits;
 pub mod partition;
+pub mod progress;
 pub mod publish;
 pub mod request;
 pub mod trace;

@@ -19,7 +19,7 @@ const ENDLESS: Credit = Credit { events: u64::MAX, bytes: u64::MAX };
 fn bytes(outgoing: &Outgoing) -> usize {
     match outgoing.content() {
         Content::Delivery(delivery) => delivery.runs.iter().map(|run| run.batches.len()).sum(),
-        Content::Settled(_) | Content::End(_) => 0,
+        Content::Settled(_) | Content::End(_) | Content::Progress(_) => 0,
     }
 }
 

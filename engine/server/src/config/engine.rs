@@ -60,6 +60,9 @@ section! {
         /// needs no read; over all subscriptions.
         #[serde(with = "units::size")]
         retained_bytes_max: ByteSize = ByteSize::mib(64);
+        /// Stored bytes that one search may scan before it ends with a cursor to go on from.
+        #[serde(with = "units::size")]
+        scan_bytes_max: ByteSize = ByteSize::gib(1);
     }
 }
 
@@ -113,6 +116,7 @@ impl SubscribeConfig {
         size("subscribe.unread_bytes_max", self.unread_bytes_max, bytes)?;
         size("subscribe.tail_bytes_max", self.tail_bytes_max, ByteSize::b(0)..=ByteSize::tib(1))?;
         size("subscribe.retained_bytes_max", self.retained_bytes_max, ByteSize::b(0)..=ByteSize::tib(1))?;
+        size("subscribe.scan_bytes_max", self.scan_bytes_max, ByteSize::kib(64)..=ByteSize::tib(1_024))?;
         duration("subscribe.unread_timeout", self.unread_timeout, MILLISECOND)?;
         duration("subscribe.progress_delay", self.progress_delay, Duration::ZERO)
     }

@@ -17,6 +17,7 @@ pub(super) fn encode(content: Content, chunks: &mut Vec<Bytes>) {
         Content::Delivery(delivery) => encode_delivery(delivery, chunks),
         Content::Settled(settled) => chunks.push(settled.frame()),
         Content::End(entries) => chunks.push(EndEntry::frame(&entries)),
+        Content::Progress(progress) => chunks.push(progress.frame()),
     }
 }
 

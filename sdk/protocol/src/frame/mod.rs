@@ -71,6 +71,7 @@ frame_types! {
     34 Verbs REQUEST_BYTES_MAX "What a consumer decided about its deliveries, see [`crate::verbs`].";
     35 Settled REQUEST_BYTES_MAX "Which verbs took effect, see [`crate::verbs`].";
     36 End FRAME_BYTES_MAX "A reader that does not follow has seen everything, see [`crate::deliver`].";
+    37 Progress REQUEST_BYTES_MAX "How far a search has come, see [`crate::progress`].";
 }
 
 /// A frame header whose type is known and whose length is within the limit of that type.
@@ -205,6 +206,7 @@ mod tests {
             FrameType::Credit,
             FrameType::Verbs,
             FrameType::Settled,
+            FrameType::Progress,
         ];
         for kind in all_types() {
             let limit = if small.contains(&kind) { 256 * 1024 } else { 2 * 1024 * 1024 };
@@ -217,7 +219,7 @@ mod tests {
                 Err(FrameError::TooLarge { got: limit as u64 + 1, limit })
             );
         }
-        assert_eq!(all_types().count(), 12);
+        assert_eq!(all_types().count(), 13);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod chain;
 mod engine;
 mod plugin;
 mod route;
+mod search;
 mod session;
 mod state;
 mod stream;
@@ -21,6 +22,7 @@ pub use self::{
     engine::EngineInfo,
     plugin::{Interface, PluginInfo},
     route::{RouteInfo, RouteSpec},
+    search::{Search, SearchKey},
     session::{Hello, HelloAnswer, Limits, Notice},
     state::{PauseReason, RunState},
     stream::{Position, Read, Start, Subscribe, Subscribed},

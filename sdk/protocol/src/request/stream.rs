@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::SubscriptionOptions;
+use super::{Search, SubscriptionOptions};
 use crate::{
     ids::{SubscriptionName, TopicName},
     trace::TraceContext,
@@ -94,14 +94,21 @@ pub struct Read {
     /// True: go on with new events until the stream ends. False: `End` after what is stored now.
     #[serde(default)]
     pub follow: bool,
+    /// Begin here instead of at `from` in the partitions that this names: where another reader ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub positions: Vec<Position>,
+    /// Which events, instead of all; the answer has `Progress` frames then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<Search>,
     /// The caller's span, for tracing.
     #[serde(default)]
     pub trace: Option<TraceContext>,
 }
 
 impl Read {
-    /// A reader of all partitions that begins at the end and does not follow.
+    /// A reader of all events of all partitions that begins at the end and does not follow.
     pub fn new(topic: TopicName) -> Self {
-        Self { topic, partitions: Vec::new(), from: Start::default(), follow: false, trace: None }
+        let (partitions, from, follow) = (Vec::new(), Start::default(), false);
+        Self { topic, partitions, from, follow, positions: Vec::new(), search: None, trace: None }
     }
 }

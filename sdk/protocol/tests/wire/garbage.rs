@@ -7,6 +7,7 @@ use levada_protocol::{
     error::Refusal,
     frame::{FRAME_HEADER_BYTES, FrameHeader, read_message},
     ids::Offset,
+    progress::Progress,
     publish::{Ack, PublishHeader},
     request::{Notice, Open, Opened},
     verbs::{Credit, Settled, Verbs},
@@ -29,6 +30,7 @@ fn read_as_everything(bytes: &[u8]) {
     RunRef::split_first(&mut &bytes[..]);
     drop(checked_batches(shared.clone()));
     drop(EndEntry::read_all(bytes));
+    drop(Progress::read(bytes));
     drop(Credit::read(bytes));
     drop(Verbs::read(bytes));
     drop(Settled::read(bytes));

@@ -12,6 +12,7 @@ use levada_protocol::{
     event::Event,
     frame::{FRAME_HEADER_BYTES, FrameHeader, FrameType, frame, message, read_message},
     ids::{DeliveryToken, Epoch, Offset, PartitionId, ProducerId, Sequence, Timestamp},
+    progress::{Progress, Scanned, SearchState},
     publish::{Ack, AckOutcome, Durability, PublishHeader},
     request::{Hello, Notice, Open, Opened, Request, RequestEnvelope, Start, Subscribe},
     verbs::{Credit, RefusedVerb, Settled, Verb, VerbKind, Verbs},
@@ -46,6 +47,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         row("verbs", &verbs().frame(), VERBS),
         row("settled", &settled().frame(), SETTLED),
         row("end", &EndEntry::frame(&[end()]), END),
+        row("progress", &progress().frame(), PROGRESS),
         row("verdicts", &verdicts(), VERDICTS),
     ]
 }
@@ -134,6 +136,7 @@ fn fixed_data_frames_are_read() {
     assert_eq!(Verbs::read(&payload_of(VERBS)), Ok(verbs()));
     assert_eq!(Settled::read(&payload_of(SETTLED)), Ok(settled()));
     assert_eq!(EndEntry::read_all(&payload_of(END)), Ok(vec![end()]));
+    assert_eq!(Progress::read(&payload_of(PROGRESS)), Ok(progress()));
 }
 
 #[test]
@@ -256,6 +259,11 @@ fn settled() -> Settled {
 
 fn end() -> EndEntry {
     EndEntry { partition: PARTITION, next: Offset(1_004) }
+}
+
+fn progress() -> Progress {
+    let scanned = Scanned { bytes: 65_536, events: 1_000, matched: 7, undecodable: 2 };
+    Progress { scanned, state: SearchState::Limited, positions: vec![end()] }
 }
 
 fn output() -> Output<'static> {
@@ -428,6 +436,17 @@ e8 03 00 00 00 00 00 00 e9 03 00 00 00 00 00 00  # first 1000, last 1001
 
 const END: &str = r#"
 10 00 00 00 24 00 00 00                          # frame: 16 bytes, type 36 (end)
+03 00 00 00 00 00 00 00                          # partition 3, reserved
+ec 03 00 00 00 00 00 00                          # next_offset 1004
+"#;
+
+const PROGRESS: &str = r#"
+38 00 00 00 25 00 00 00                          # frame: 56 bytes, type 37 (progress)
+00 00 01 00 00 00 00 00                          # scanned 65536
+e8 03 00 00 00 00 00 00                          # events 1000
+07 00 00 00 00 00 00 00                          # matched 7
+02 00 00 00 00 00 00 00                          # undecodable 2
+02 00 00 00 00 00 00 00                          # state 2 (limited), reserved
 03 00 00 00 00 00 00 00                          # partition 3, reserved
 ec 03 00 00 00 00 00 00                          # next_offset 1004
 "#;

@@ -9,8 +9,8 @@ use levada_protocol::{
     request::{
         Deleted, EngineInfo, Hello, HelloAnswer, Holding, Interface, Limits, Notice, OnError, Open, Opened,
         Order, PartitionInfo, PauseReason, PluginInfo, Position, Read, Request, RequestEnvelope, Response,
-        ResponseEnvelope, Retain, Retry, RouteInfo, RouteSpec, RunState, StageSpec, Start, Subscribe,
-        Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
+        ResponseEnvelope, Retain, Retry, RouteInfo, RouteSpec, RunState, Search, SearchKey, StageSpec, Start,
+        Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
         WaitingFor,
     },
     trace::TraceContext,
@@ -50,6 +50,12 @@ pub(crate) fn opens() -> Vec<Open> {
             partitions: vec![0, 3],
             from: Start::Offset(u64::MAX),
             follow: true,
+            positions: vec![Position { partition: 3, offset: 7 }],
+            search: Some(Search {
+                condition: Some("amount > 100".into()),
+                key: Some(SearchKey(b"order-1\xff"[..].into())),
+                scan_bytes_max: u64::MAX,
+            }),
             trace: Some(trace()),
         }),
     ]

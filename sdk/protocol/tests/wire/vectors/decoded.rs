@@ -7,6 +7,7 @@ use levada_protocol::{
     error::Refusal,
     frame::{FRAME_HEADER_BYTES, FrameHeader, FrameType, read_message},
     ids::Offset,
+    progress::{Progress, Scanned, SearchState},
     publish::{Ack, AckOutcome, PublishHeader},
     request::{Notice, Open, Opened},
     verbs::{Credit, Settled, VerbKind, Verbs},
@@ -60,12 +61,8 @@ pub(crate) fn frame(bytes: &[u8]) -> Result<Value, String> {
         }
         FrameType::Verbs => verbs(&Verbs::read(&payload).map_err(|error| text(&error))?),
         FrameType::Settled => settled(&Settled::read(&payload).map_err(|error| text(&error))?),
-        FrameType::End => {
-            let entries = EndEntry::read_all(&payload).map_err(|error| text(&error))?;
-            let entry =
-                |entry: &EndEntry| json!({ "partition": entry.partition.0, "next_offset": entry.next.0 });
-            json!(entries.iter().map(entry).collect::<Vec<_>>())
-        }
+        FrameType::End => entries(&EndEntry::read_all(&payload).map_err(|error| text(&error))?),
+        FrameType::Progress => progress(&Progress::read(&payload).map_err(|error| text(&error))?),
     };
     Ok(exact(value))
 }
@@ -73,7 +70,12 @@ pub(crate) fn frame(bytes: &[u8]) -> Result<Value, String> {
 /// The message as JSON, with every field, if it is a `T` at all.
 fn message<T: DeserializeOwned + Serialize>(payload: &[u8]) -> Result<Value, String> {
     let message = read_message::<T>(payload).map_err(|error| error.to_string())?;
-    serde_json::to_value(message).map_err(|error| error.to_string())
+    let mut value = serde_json::to_value(message).map_err(|error| error.to_string())?;
+    if let Some(key) = value.pointer_mut("/search/key").filter(|key| key.is_array()) {
+        let bytes: Vec<u8> = serde_json::from_value(key.take()).map_err(|error| error.to_string())?;
+        *key = json!(hex(&bytes));
+    }
+    Ok(value)
 }
 
 /// Decodes one batch.
@@ -204,6 +206,27 @@ fn settled(settled: &Settled) -> Value {
         })
     };
     json!({ "sequence": settled.sequence, "refused": settled.refused.iter().map(entry).collect::<Vec<_>>() })
+}
+
+fn entries(entries: &[EndEntry]) -> Value {
+    let entry = |entry: &EndEntry| json!({ "partition": entry.partition.0, "next_offset": entry.next.0 });
+    json!(entries.iter().map(entry).collect::<Vec<_>>())
+}
+
+fn progress(progress: &Progress) -> Value {
+    let Scanned { bytes, events, matched, undecodable } = progress.scanned;
+    json!({
+        "scanned": bytes,
+        "events": events,
+        "matched": matched,
+        "undecodable": undecodable,
+        "state": match progress.state {
+            SearchState::Running => "running",
+            SearchState::Complete => "complete",
+            SearchState::Limited => "limited",
+        },
+        "entries": entries(&progress.positions),
+    })
 }
 
 /// Decodes a plugin's answer.

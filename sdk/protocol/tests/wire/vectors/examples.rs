@@ -8,11 +8,12 @@ use levada_protocol::{
     event::Event,
     frame::{FrameType, frame, message},
     ids::{DeliveryToken, Epoch, Offset, PartitionId, ProducerId, Sequence, Timestamp},
+    progress::{Progress, Scanned, SearchState},
     publish::{Ack, AckOutcome, PublishHeader},
     request::{
         HelloAnswer, Limits, Notice, OnError, Open, Opened, Order, PartitionInfo, PauseReason, Position,
-        Read, Request, RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, RunState,
-        StageSpec, Start, Subscribe, Subscribed, SubscriptionOptions, TopicInfo, TopicSettings,
+        Read, Request, RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, RunState, Search,
+        SearchKey, StageSpec, Start, Subscribe, Subscribed, SubscriptionOptions, TopicInfo, TopicSettings,
     },
     trace::TRACE_HEADER,
     verbs::{Credit, RefusedVerb, Settled, Verb, VerbKind, Verbs},
@@ -35,6 +36,7 @@ pub(crate) fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("open_publish_in_a_trace", open(Open::Publish { topic: name("orders"), trace: Some(trace()) })),
         ("open_subscribe_with_options", open(Open::Subscribe(subscribe()))),
         ("open_read", open(Open::Read(read()))),
+        ("open_read_where", open(Open::Read(search()))),
         ("opened_subscribe", opened(Opened::Subscribe(subscribed()))),
         ("opened_read", opened(Opened::Read { positions: vec![position(0, 42), position(3, 0)] })),
         ("request_info", request(Request::Info)),
@@ -70,6 +72,7 @@ pub(crate) fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("settled_without_refusals", Settled { sequence: 6, refused: Vec::new() }.frame().to_vec()),
         ("settled_of_a_later_frame", settled()),
         ("end_of_two_partitions", end()),
+        ("progress_of_two_partitions", progress()),
     ]
 }
 
@@ -136,6 +139,16 @@ fn subscribe() -> Subscribe {
 
 fn read() -> Read {
     Read { partitions: vec![0, 3], from: Start::Time(TIME), follow: true, ..Read::new(name("orders")) }
+}
+
+fn search() -> Read {
+    let search = Search {
+        condition: Some("amount > 100 and header.region = \"eu\"".into()),
+        key: Some(SearchKey(b"order-1"[..].into())),
+        scan_bytes_max: 1 << 30,
+    };
+    let positions = vec![position(0, 42), position(3, 0)];
+    Read { from: Start::Earliest, positions, search: Some(search), ..Read::new(name("orders")) }
 }
 
 fn position(partition: u16, offset: u64) -> Position {
@@ -284,6 +297,13 @@ fn settled() -> Vec<u8> {
     let refused = |code| RefusedVerb { partition: PartitionId(0), first, last, code };
     let refused = vec![refused(ErrorCode::OutcomeUnknown), refused(ErrorCode::DeliveryExpired)];
     Settled { sequence: 3, refused }.frame().to_vec()
+}
+
+fn progress() -> Vec<u8> {
+    let entry = |partition, next| EndEntry { partition: PartitionId(partition), next: Offset(next) };
+    let scanned = Scanned { bytes: 1 << 60, events: 9, matched: 1, undecodable: 0 };
+    let positions = vec![entry(0, 1_005), entry(3, 0)];
+    Progress { scanned, state: SearchState::Running, positions }.frame().to_vec()
 }
 
 fn end() -> Vec<u8> {

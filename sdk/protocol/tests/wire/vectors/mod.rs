@@ -48,7 +48,8 @@ fn sender(kind: FrameType) -> &'static str {
         | FrameType::Ack
         | FrameType::Deliver
         | FrameType::Settled
-        | FrameType::End => "engine",
+        | FrameType::End
+        | FrameType::Progress => "engine",
     }
 }
 

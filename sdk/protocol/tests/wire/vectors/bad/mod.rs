@@ -249,6 +249,8 @@ pub(crate) fn for_clients() -> Vec<(&'static str, Vec<u8>)> {
         ("a delivery with a flipped bit in a batch", changed("deliver", 24 + 24 + 64 + 26, 0xff)),
         ("a settled frame that is cut off", cut("settled", 1)),
         ("an end that is cut off", cut("end", 1)),
+        ("progress that is cut off", cut("progress", 1)),
+        ("progress in an unknown state", changed("progress", 32, 3)),
     ]
 }
 

@@ -3,8 +3,8 @@
 use levada_protocol::{
     error::ErrorCode::*,
     frame::{FrameType, frame, message},
-    limits::{CONSUMER_NAME_BYTES_MAX, MESSAGE_DEPTH_MAX},
-    request::{Open, Read, Start, Subscribe, SubscriptionOptions},
+    limits::{CONSUMER_NAME_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_DEPTH_MAX},
+    request::{Open, Read, Search, SearchKey, Start, Subscribe, SubscriptionOptions},
 };
 use serde_json::{Value, json};
 
@@ -20,6 +20,12 @@ pub(super) fn opens() -> Vec<Bad> {
     let wrong = SubscriptionOptions { ack_timeout_ms: Some(9), ..SubscriptionOptions::default() };
     let read = |partition: u16, from| {
         let read = Read { partitions: vec![partition], from, ..Read::new(name("orders")) };
+        message(FrameType::Open, &Open::Read(read)).to_vec()
+    };
+    let search = |change: fn(&mut Search)| {
+        let mut search = Search::default();
+        change(&mut search);
+        let read = Read { search: Some(search), ..Read::new(name("orders")) };
         message(FrameType::Open, &Open::Read(read)).to_vec()
     };
     vec![
@@ -68,6 +74,33 @@ pub(super) fn opens() -> Vec<Bad> {
             InvalidArgument,
         ),
         error("a reader of no partition", read(4, Start::Earliest), PartitionNotFound),
+        error(
+            "a search whose condition is none",
+            search(|it| it.condition = Some("amount >".into())),
+            InvalidArgument,
+        ),
+        error(
+            "a search that reads a field twice",
+            raw_open(
+                b"\x83\xa4kind\xa4read\xa5topic\xa6orders\xa6search\x82\xa3key\xc4\x01a\xa3key\xc4\x01a",
+            ),
+            Malformed,
+        ),
+        error(
+            "a search for a key that is a text",
+            open(json!({"kind": "read", "topic": "orders", "search": {"key": "a"}})),
+            Malformed,
+        ),
+        error(
+            "a search for a key over the limit",
+            search(|it| it.key = Some(SearchKey(vec![b'k'; KEY_BYTES_MAX + 1].into()))),
+            InvalidArgument,
+        ),
+        error(
+            "a search that may scan more than the engine allows",
+            search(|it| it.scan_bytes_max = u64::MAX),
+            InvalidArgument,
+        ),
         error("a reader behind the end", read(0, Start::Offset(1_000_000)), OffsetOutOfRange),
     ]
 }
