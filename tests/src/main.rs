@@ -20,6 +20,7 @@ mod publish;
 mod readme;
 mod replay;
 mod routes;
+mod search;
 mod slow;
 mod space;
 mod subscribe;

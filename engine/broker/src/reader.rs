@@ -226,18 +226,28 @@ impl ReaderTask {
         self.credit_bytes = self.credit_bytes.saturating_add(bytes);
     }
 
+    /// Most events that may be sent now.
+    fn events_max(&self) -> u64 {
+        let left = self.search.as_ref().map_or(u64::MAX, |search| search.tally.events_left());
+        self.credit_events.min(left)
+    }
+
     fn has_credit(&self) -> bool {
-        self.credit_events > 0 && self.credit_bytes > 0
+        self.events_max() > 0 && self.credit_bytes > 0
     }
 
     /// How the reading ended, if it has.
     fn ended(&self) -> Option<SearchState> {
-        let is_spent = self.search.as_ref().is_some_and(|search| search.tally.left() == 0);
+        let (bytes_left, events_left) = self
+            .search
+            .as_ref()
+            .map_or((u64::MAX, u64::MAX), |search| (search.tally.left(), search.tally.events_left()));
         if !self.follow && self.cursors.iter().all(Cursor::is_done) {
             Some(SearchState::Complete)
         } else {
-            // What was found is sent first.
-            (is_spent && self.ahead.pieces.is_empty()).then_some(SearchState::Limited)
+            // What was found is sent before a search ends for the bytes that it has scanned.
+            let is_spent = bytes_left == 0 && self.ahead.pieces.is_empty();
+            (is_spent || events_left == 0).then_some(SearchState::Limited)
         }
     }
 
@@ -337,10 +347,11 @@ impl ReaderTask {
                 return Ok(served);
             }
         }
+        let events_max = self.events_max();
         let cursor = &mut self.cursors[at];
         let until = cursor.until.unwrap_or(Offset(u64::MAX));
         let bytes_max = DELIVER_BYTES_TARGET;
-        let pieces = take(&mut self.ahead.pieces, cursor.next..until, self.credit_events, bytes_max)?;
+        let pieces = take(&mut self.ahead.pieces, cursor.next..until, events_max, bytes_max)?;
         let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
             self.ahead = Ahead::default();
             return Ok(Served::Nothing);
@@ -357,6 +368,9 @@ impl ReaderTask {
         cursor.pass(then.unwrap_or_else(|| last.end()));
         let events: u64 = pieces.iter().map(|piece| u64::from(piece.events)).sum();
         self.credit_events = self.credit_events.saturating_sub(events);
+        if let Some(search) = &mut self.search {
+            search.tally.delivered(events);
+        }
         let bytes = payload_len(&pieces);
         self.credit_bytes = self.credit_bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
         let mut delivery = Outgoing::delivery(header, pieces);

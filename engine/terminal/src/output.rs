@@ -129,6 +129,22 @@ impl Output {
         let _gone = writeln!(io::stderr(), "{line}");
     }
 
+    /// What a command that prints data comes to, on stderr, so that the data stays alone: `text` for people or `value` as
+    /// one line of JSON.
+    pub fn summary<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) {
+        if self.quiet {
+            return;
+        }
+        let line = match self.format {
+            Format::Json => {
+                serde_json::to_string(value).expect("the command's own values can be written as JSON")
+            }
+            Format::Text => text(),
+        };
+        // It may be lost if stderr is not read.
+        let _gone = writeln!(io::stderr(), "{line}");
+    }
+
     /// A progress bar over `len` steps, or over no known number of them: on a terminal only, hidden otherwise and
     /// with --quiet.
     pub fn progress(&self, len: Option<u64>, what: &'static str) -> ProgressBar {

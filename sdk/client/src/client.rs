@@ -16,7 +16,7 @@ use crate::{
     link::Link,
     links::Links,
     publisher::{Publisher, PublisherOptions},
-    reader::{ReadOptions, Reader},
+    reader::{ReadOptions, Reader, Search, SearchOptions},
     stream,
     subscriber::{SubscribeOptions, Subscriber},
 };
@@ -182,6 +182,15 @@ impl Client {
     /// `TOPIC_NOT_FOUND`, `PARTITION_NOT_FOUND`, `OFFSET_OUT_OF_RANGE` and other refusals; as [`Client::request`].
     pub async fn read(&self, options: ReadOptions) -> Result<Reader, Error> {
         self.links.open(|link| Reader::open(link, options.clone())).await
+    }
+
+    /// Searches stored events without leaving a trace. Cancel safe: nothing is left behind.
+    ///
+    /// # Errors
+    /// As [`Client::read`]; `INVALID_ARGUMENT` for a condition with a mistake, with its column, and for a bound above the
+    /// engine's.
+    pub async fn search(&self, options: SearchOptions) -> Result<Search, Error> {
+        self.links.open(|link| Search::open(link, options.clone())).await
     }
 
     /// Ends the connection and everything that uses it, at once: flush publishers and confirm

@@ -72,6 +72,7 @@ pub use levada_protocol::{
         DeliveryToken, InvalidName, Offset, PartitionId, PluginName, RouteName, SubscriptionName, Timestamp,
         TopicName,
     },
+    progress::Scanned,
     publish::Durability,
     request::{
         Deleted, EngineInfo, HelloAnswer, Holding, Interface, Notice, OnError, Order, PartitionInfo,
@@ -90,6 +91,9 @@ pub use self::{
     ensure::Ensured,
     error::{Cause, Error},
     publisher::{Publisher, PublisherOptions, PublisherStats, Receipt, Ticket},
-    reader::{ReadOptions, Reader},
+    reader::{
+        Cursor, Found, InvalidCursor, ReadOptions, Reader, Search, SearchBound, SearchEnd, SearchOptions,
+        SearchScope,
+    },
     subscriber::{Prefetch, SubscribeOptions, Subscriber},
 };

@@ -28,7 +28,7 @@ pub struct Scanned {
     pub bytes: u64,
     /// Events that were scanned.
     pub events: u64,
-    /// Events of them that were, or are about to be, delivered.
+    /// Events of them that match.
     pub matched: u64,
     /// Events of them whose payload is no JSON although the condition names a field of it; they do not match.
     pub undecodable: u64,
@@ -41,7 +41,7 @@ pub enum SearchState {
     Running,
     /// It has scanned everything that was stored when it began. `End` follows.
     Complete,
-    /// It has scanned as many bytes as it may, and there is more. `End` follows.
+    /// It has scanned as many bytes, or delivered as many events, as it may, and there is more. `End` follows.
     Limited,
 }
 

@@ -3,6 +3,7 @@
 mod events;
 mod failures;
 mod playing;
+mod search;
 mod streams;
 mod subscriptions;
 

@@ -192,7 +192,7 @@ impl Reading {
         let runs = match outgoing.content() {
             Content::Delivery(delivery) => &delivery.runs,
             Content::Settled(_) => return true,
-            Content::End(_) => return false,
+            Content::End(_) | Content::Progress(_) => return false,
         };
         for (base, batch) in runs.iter().flat_map(Run::batches).map(Result::unwrap) {
             for event in batch.events() {

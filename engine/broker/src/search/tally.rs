@@ -13,6 +13,8 @@ pub(crate) struct Tally {
     scanned: Scanned,
     /// `None` if it follows: then it scans what comes, without end.
     bytes_max: Option<u64>,
+    /// Events that may still be delivered.
+    events_left: u64,
     reported_bytes: u64,
 }
 
@@ -38,7 +40,8 @@ impl Tally {
             }
             asked => Some(asked),
         };
-        Ok(Self { scanned: Scanned::default(), bytes_max, reported_bytes: 0 })
+        let events_left = if search.events_max == 0 { u64::MAX } else { search.events_max };
+        Ok(Self { scanned: Scanned::default(), bytes_max, events_left, reported_bytes: 0 })
     }
 
     /// What was scanned so far.
@@ -49,6 +52,16 @@ impl Tally {
     /// Bytes that may still be scanned.
     pub(crate) fn left(&self) -> u64 {
         self.bytes_max.map_or(u64::MAX, |max| max.saturating_sub(self.scanned.bytes))
+    }
+
+    /// Events that may still be delivered.
+    pub(crate) fn events_left(&self) -> u64 {
+        self.events_left
+    }
+
+    /// These were delivered.
+    pub(crate) fn delivered(&mut self, events: u64) {
+        self.events_left = self.events_left.saturating_sub(events);
     }
 
     /// Adds a stretch; true if a report is due.
@@ -87,6 +100,16 @@ mod tests {
         assert_eq!(left(0, true).unwrap(), u64::MAX);
         let error = left(1, true).unwrap_err().to_string();
         assert!(error.contains("scan_bytes_max") && error.contains("follow"), "{error}");
+    }
+
+    #[test]
+    fn a_search_ends_with_as_many_events_as_it_asks_for() {
+        let of = |events_max| Tally::new(&Search { events_max, ..Search::default() }, true, 100).unwrap();
+        let mut tally = of(3);
+        tally.delivered(2);
+        assert_eq!(tally.events_left(), 1);
+        tally.delivered(1);
+        assert_eq!((tally.events_left(), of(0).events_left()), (0, u64::MAX));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod owners;
 mod pressure;
 mod removing;
 mod retention;
+mod search;
 mod slow_plugins;
 mod support;
 mod terms;

@@ -3,6 +3,7 @@
 mod admin;
 mod chain;
 mod path;
+mod search;
 mod start;
 mod values;
 
@@ -24,9 +25,10 @@ pub(crate) use admin::{
 };
 pub(crate) use chain::OptionsArgs;
 pub(crate) use path::SubscriptionPath;
+pub(crate) use search::SearchArgs;
 pub(crate) use start::Beginning;
 
-use start::{LAST_MAX, parse_beginning, parse_start};
+use start::{LAST_MAX, parse_beginning, parse_since, parse_start};
 use values::{parse_any_topic, parse_free_topic, parse_header, parse_timeout};
 
 /// Levada: durable events over QUIC, every subscriber through its own WebAssembly gate.
@@ -39,6 +41,8 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+/// The engine that is talked to if none is named.
+pub(crate) const DEFAULT_ADDR: &str = "127.0.0.1:7600";
 /// What scripts go by.
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused, failed, or wrong in a line of input, in the configuration or in \
 the environment; 2 wrong in the command line, nothing was begun; 130 interrupted";
@@ -71,7 +75,7 @@ pub(crate) struct ClientArgs {
         global = true,
         env = "LEVADA_ADDR",
         hide_env_values = true,
-        default_value = "127.0.0.1:7600",
+        default_value = DEFAULT_ADDR,
         value_name = "HOST:PORT",
         help_heading = ENGINE
     )]
@@ -142,7 +146,13 @@ macro_rules! other_bytes {
     };
 }
 
-const READ_HELP: &str = other_bytes!();
+const READ_HELP: &str = concat!(
+    other_bytes!(),
+    "\n\n",
+    "A search reads and tests the events in the engine, and prints those that match. At its end stderr has one line: how \
+     much was scanned, how many events match, and the command to go on if there may be more.\n\n",
+    r#"  levada read orders --where 'amount > 100 and header.region = "eu"' --since 1h"#
+);
 
 const SUBSCRIBE_HELP: &str = concat!(
     "The subscription and its position remain when this command ends. ",
@@ -254,6 +264,9 @@ pub(crate) struct ReadArgs {
     /// same as --from -N
     #[arg(long, value_name = "N", conflicts_with = "from", value_parser = clap::value_parser!(u64).range(1..=LAST_MAX), allow_negative_numbers = true)]
     last: Option<u64>,
+    /// Only what was stored since then: a duration back from now, such as 1h, or a time, such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["from", "last"], value_parser = parse_since, allow_hyphen_values = true)]
+    since: Option<Start>,
     /// Stop after this many events [default: all that are stored]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
     pub(crate) max: Option<u64>,
@@ -263,12 +276,15 @@ pub(crate) struct ReadArgs {
     /// Print each event's payload alone, as it is, followed by a line end
     #[arg(long)]
     pub(crate) payload: bool,
+    #[command(flatten)]
+    pub(crate) search: SearchArgs,
 }
 
 impl ReadArgs {
     /// Where to begin, in whichever way it was said.
     pub(crate) fn beginning(&self) -> Beginning {
-        self.last.map_or(self.from, Beginning::Last)
+        let since = self.since.map(Beginning::At);
+        self.last.map(Beginning::Last).or(since).unwrap_or(self.from)
     }
 }
 

@@ -40,6 +40,25 @@ pub(super) fn parse_start(text: &str) -> Result<Start, String> {
     }
 }
 
+/// A time to look back to: so long ago, or a time of its own.
+pub(super) fn parse_since(text: &str) -> Result<Start, String> {
+    since(text, now())
+}
+
+fn since(text: &str, now: Timestamp) -> Result<Start, String> {
+    if let Ok(DurationMs(ago)) = text.parse() {
+        let before = || format!("expected a duration back from now, got {text:?}, which is before 1970");
+        return now.0.checked_sub(ago).map(Start::Time).ok_or_else(before);
+    }
+    match beginning(text, now) {
+        Ok(Beginning::At(time @ Start::Time(_))) => Ok(time),
+        _ => Err(format!(
+            "expected a duration back from now such as 1h, or a time such as 2026-01-31T12:00:00Z or 2026-01-31 (in UTC), \
+             got {text:?}"
+        )),
+    }
+}
+
 fn now() -> Timestamp {
     Timestamp(u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0))
 }
@@ -101,6 +120,24 @@ mod tests {
         assert_eq!(beginning("-3", noon), Ok(Beginning::Last(3)));
         for text in ["yesterday", "", "-", "-0", " ago", "1969-12-31T00:00:00Z", "-100y"] {
             assert!(beginning(text, noon).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn since_takes_durations_and_times() {
+        let noon = Timestamp(1_769_860_800_000);
+        for (text, time) in [
+            ("1h", noon.0 - 3_600_000),
+            ("1h 30m", noon.0 - 5_400_000),
+            ("-1h", noon.0 - 3_600_000),
+            ("2h ago", noon.0 - 7_200_000),
+            ("2026-01-31T12:00", noon.0),
+            ("1970-01-01T01:00:00+01:00", 0),
+        ] {
+            assert_eq!(since(text, noon), Ok(Start::Time(time)), "{text}");
+        }
+        for text in ["", "earliest", "latest", "42", "-3", "yesterday", "100y"] {
+            assert!(since(text, noon).is_err(), "{text}");
         }
     }
 

@@ -10,6 +10,7 @@ mod plugin;
 mod publish;
 mod read;
 mod route;
+mod search;
 pub(crate) mod serve;
 mod stops;
 mod subscribe;

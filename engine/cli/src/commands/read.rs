@@ -10,7 +10,7 @@ use levada_client::{Client, Delivery, Error, ErrorCode, ReadOptions, Reader, Sta
 use levada_protocol::{ids::Timestamp, request::Position};
 use levada_terminal::{interrupted, output::Output};
 
-use super::{events::Printer, stops::Waiting};
+use super::{events::Printer, search, stops::Waiting};
 use crate::{
     args::{Beginning, ReadArgs},
     client,
@@ -24,6 +24,9 @@ pub(super) async fn run(output: &Output, args: ReadArgs) -> anyhow::Result<()> {
 }
 
 async fn read(output: &Output, client: &Client, args: &ReadArgs) -> anyhow::Result<()> {
+    if args.search.is_given() {
+        return search::run(output, client, args).await;
+    }
     let printed = Cell::new(0);
     let mut stop = pin!(interrupted());
     let waiting =

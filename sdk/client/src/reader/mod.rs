@@ -2,6 +2,8 @@
 //!
 //! Owns the public face and what all streams of a reader share. One stream is `task.rs`.
 
+mod cursor;
+mod search;
 mod task;
 
 use std::{
@@ -11,12 +13,17 @@ use std::{
 
 use levada_protocol::{
     ids::TopicName,
+    progress::{Progress, Scanned},
     request::{Position, Read, Start},
     verbs::Credit,
 };
 use tokio::{sync::Notify, time::timeout};
 
 use self::task::ReaderTask;
+pub use self::{
+    cursor::{Cursor, InvalidCursor},
+    search::{Found, Search, SearchBound, SearchEnd, SearchOptions, SearchScope},
+};
 use crate::{
     delivery::{Delivery, Incoming},
     error::Error,
@@ -74,25 +81,29 @@ pub struct Reader {
 
 impl Reader {
     pub(crate) async fn open(link: Link, options: ReadOptions) -> Result<Self, Error> {
-        if options.credit_events == 0 || options.credit_bytes == 0 {
-            return Err(Error::Config {
-                what: "credit_events and credit_bytes must be at least 1".to_owned(),
-            });
-        }
-        let limit = link.config().request_timeout;
         let read = Read {
             partitions: options.partitions,
             from: options.from,
             follow: options.follow,
             ..Read::new(TopicName::parse_any(&options.topic)?)
         };
+        Self::start(link, read, options.credit_events, options.credit_bytes).await
+    }
+
+    async fn start(link: Link, read: Read, credit_events: u64, credit_bytes: u64) -> Result<Self, Error> {
+        if credit_events == 0 || credit_bytes == 0 {
+            return Err(Error::Config {
+                what: "credit_events and credit_bytes must be at least 1".to_owned(),
+            });
+        }
+        let limit = link.config().request_timeout;
         // Tells why there is no connection, if there is none.
         let session = link.session_within(limit).await?;
         let opened = timeout(limit, task::open(&session, read.clone())).await;
         let (stream, positions) =
             opened.map_err(|_| Error::TimedOut { waited: limit, in_doubt: false, last: None })??;
         let shared = Arc::new(Shared { state: Mutex::new(State::new(&positions)), arrived: Notify::new() });
-        let granted = Credit { events: options.credit_events, bytes: options.credit_bytes };
+        let granted = Credit { events: credit_events, bytes: credit_bytes };
         let task = ReaderTask::new(shared.clone(), link, granted);
         let task = tasks::spawn("reader", task.run(read, stream));
         Ok(Self { shared, positions, _task: task })
@@ -113,20 +124,38 @@ impl Reader {
     /// `BATCH_INVALID` for events that came damaged.
     pub async fn next(&mut self) -> Result<Option<Delivery>, Error> {
         loop {
+            match self.step().await? {
+                Some(Step::Events(delivery)) => return Ok(Some(delivery)),
+                Some(Step::Progress(_)) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The next events, or the next progress of a search. Cancel safe.
+    async fn step(&mut self) -> Result<Option<Step>, Error> {
+        loop {
             let next = self.shared.lock().take();
             match next {
-                Next::Frame(incoming, task) => {
+                Next::Item(Item::Frame(incoming, task)) => {
                     task.taken(&incoming);
                     if let Some(delivery) = Delivery::check(incoming)? {
-                        return Ok(Some(delivery));
+                        return Ok(Some(Step::Events(delivery)));
                     }
                 }
+                Next::Item(Item::Progress(progress)) => return Ok(Some(Step::Progress(progress))),
                 Next::Failed(Error::Closed) | Next::End => return Ok(None),
                 Next::Failed(error) => return Err(error),
                 Next::Wait => self.shared.arrived.notified().await,
             }
         }
     }
+}
+
+/// What a reader hands out.
+enum Step {
+    Events(Delivery),
+    Progress(Progress),
 }
 
 /// What a reader and its tasks share.
@@ -145,14 +174,26 @@ impl Shared {
 
 #[derive(Debug)]
 struct State {
-    queue: VecDeque<(Incoming, Arc<task::Ledger>)>,
+    queue: VecDeque<Item>,
     /// Per partition that has not ended: the first offset that did not come yet.
     positions: BTreeMap<u16, u64>,
     failed: Option<Error>,
+    /// What earlier streams of a search have scanned, and the present one with them.
+    scanned_before: Scanned,
+    scanned: Scanned,
+    /// Events that have come.
+    events: u64,
+}
+
+/// Something that has come and was not taken.
+#[derive(Debug)]
+enum Item {
+    Frame(Incoming, Arc<task::Ledger>),
+    Progress(Progress),
 }
 
 enum Next {
-    Frame(Incoming, Arc<task::Ledger>),
+    Item(Item),
     Wait,
     End,
     Failed(Error),
@@ -161,12 +202,30 @@ enum Next {
 impl State {
     fn new(positions: &[Position]) -> Self {
         let positions = positions.iter().map(|position| (position.partition, position.offset)).collect();
-        Self { queue: VecDeque::new(), positions, failed: None }
+        let (scanned_before, scanned) = (Scanned::default(), Scanned::default());
+        Self { queue: VecDeque::new(), positions, failed: None, scanned_before, scanned, events: 0 }
+    }
+
+    /// A stream of a search says how far it has come. Of several such sayings in a row the last one is kept.
+    fn progressed(&mut self, mut progress: Progress) {
+        for entry in &progress.positions {
+            self.positions.entry(entry.partition.0).and_modify(|next| *next = entry.next.0.max(*next));
+        }
+        let (before, now) = (self.scanned_before, progress.scanned);
+        self.scanned = Scanned {
+            bytes: before.bytes.saturating_add(now.bytes),
+            events: before.events.saturating_add(now.events),
+            matched: before.matched.saturating_add(now.matched),
+            undecodable: before.undecodable.saturating_add(now.undecodable),
+        };
+        progress.scanned = self.scanned;
+        self.queue.pop_back_if(|last| matches!(last, Item::Progress(_)));
+        self.queue.push_back(Item::Progress(progress));
     }
 
     fn take(&mut self) -> Next {
         match (self.queue.pop_front(), &self.failed) {
-            (Some((incoming, task)), _) => Next::Frame(incoming, task),
+            (Some(item), _) => Next::Item(item),
             (None, Some(error)) => Next::Failed(error.clone()),
             (None, None) if self.positions.is_empty() => Next::End,
             (None, None) => Next::Wait,

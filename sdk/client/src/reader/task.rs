@@ -15,6 +15,7 @@ use levada_protocol::{
     deliver::EndEntry,
     frame::{Frame, FrameType},
     limits::FRAME_BYTES_MAX,
+    progress::{Progress, Scanned, SearchState},
     request::{Open, Opened, Position, Read, Start},
     verbs::Credit,
 };
@@ -25,7 +26,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::Shared;
+use super::{Item, Shared};
 use crate::{
     delivery::Incoming,
     error::Error,
@@ -126,6 +127,9 @@ impl ReaderTask {
             Err(error) if is_final(&error) => return self.fail(&error),
             Err(error) => debug!(topic = %read.topic, error = %error, "reading stream ended"),
         }
+        if read.search.is_some() {
+            return self.go_on(&read).await;
+        }
         let left: Vec<u16> = self.shared.lock().positions.keys().copied().collect();
         let parts = u64::try_from(left.len()).unwrap_or(u64::MAX).max(1);
         let share = |whole: u64| (whole / parts).max(1);
@@ -138,6 +142,52 @@ impl ReaderTask {
         for task in running {
             task.ended().await;
         }
+    }
+
+    /// Goes on with a search, in one stream, as its bounds are for all partitions together.
+    async fn go_on(&self, read: &Read) {
+        let ledger = Arc::new(Ledger::new(self.granted));
+        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LAST);
+        loop {
+            sleep(backoff.next()).await;
+            let Some(rest) = self.rest_of(read) else { return self.limited() };
+            match self.stream(rest, &ledger, &mut backoff).await {
+                Stop::End => return self.ended(None),
+                Stop::Lost(error) if is_final(&error) => return self.fail(&error),
+                Stop::Lost(error) => debug!(error = %error, "searching stream ended"),
+            }
+        }
+    }
+
+    /// What is left of a search whose stream has ended before its time; `None` if a bound was reached already.
+    fn rest_of(&self, read: &Read) -> Option<Read> {
+        let mut state = self.shared.lock();
+        state.scanned_before = state.scanned;
+        let positions = state
+            .positions
+            .iter()
+            .map(|(partition, offset)| Position { partition: *partition, offset: *offset });
+        let mut rest = Read {
+            partitions: state.positions.keys().copied().collect(),
+            positions: positions.collect(),
+            ..read.clone()
+        };
+        if let Some(search) = &mut rest.search {
+            let bounds =
+                [(&mut search.scan_bytes_max, state.scanned.bytes), (&mut search.events_max, state.events)];
+            // 0 stands for no bound.
+            for (bound, used) in bounds.into_iter().filter(|(bound, _)| **bound > 0) {
+                *bound = bound.checked_sub(used).filter(|left| *left > 0)?;
+            }
+        }
+        Some(rest)
+    }
+
+    /// A bound was reached before the stream could say so.
+    fn limited(&self) {
+        let (scanned, positions) = (Scanned::default(), Vec::new());
+        self.shared.lock().progressed(Progress { scanned, state: SearchState::Limited, positions });
+        self.ended(None);
     }
 
     /// Reads one partition from where it is, through as many streams as it takes.
@@ -212,7 +262,11 @@ impl ReaderTask {
         // The lock is held to the end, so that a frame is either counted here or counted when it is taken.
         let state = self.shared.lock();
         let (mut events, mut bytes) = (0, 0);
-        for (incoming, _) in state.queue.iter().filter(|(_, other)| Arc::ptr_eq(other, ledger)) {
+        for item in &state.queue {
+            let Item::Frame(incoming, other) = item else { continue };
+            if !Arc::ptr_eq(other, ledger) {
+                continue;
+            }
             events += u64::from(incoming.header.count);
             bytes += incoming.bytes;
         }
@@ -236,8 +290,10 @@ impl ReaderTask {
                     state.positions.insert(incoming.header.partition.0, next.0);
                 }
                 ledger.queued_bytes.fetch_add(incoming.bytes, Ordering::Relaxed);
-                state.queue.push_back((incoming, ledger.clone()));
+                state.events += u64::from(incoming.header.count);
+                state.queue.push_back(Item::Frame(incoming, ledger.clone()));
             }
+            FrameType::Progress => self.shared.lock().progressed(Progress::read(&frame.payload)?),
             FrameType::End => drop(EndEntry::read_all(&frame.payload)?),
             _ => return Err(stream::unexpected(&frame)),
         }

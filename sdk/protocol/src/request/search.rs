@@ -18,6 +18,8 @@ pub struct Search {
     /// Stored bytes after which the search ends with a cursor, give or take one read. 0: the engine's limit, or none for
     /// a reader that follows, which must not give any other.
     pub scan_bytes_max: u64,
+    /// Events after whose delivery the search ends with a cursor. 0: any number.
+    pub events_max: u64,
 }
 
 /// A key, as bytes on the wire.

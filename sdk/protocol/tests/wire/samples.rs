@@ -55,6 +55,7 @@ pub(crate) fn opens() -> Vec<Open> {
                 condition: Some("amount > 100".into()),
                 key: Some(SearchKey(b"order-1\xff"[..].into())),
                 scan_bytes_max: u64::MAX,
+                events_max: 10,
             }),
             trace: Some(trace()),
         }),

@@ -146,6 +146,7 @@ fn search() -> Read {
         condition: Some("amount > 100 and header.region = \"eu\"".into()),
         key: Some(SearchKey(b"order-1"[..].into())),
         scan_bytes_max: 1 << 30,
+        events_max: 100,
     };
     let positions = vec![position(0, 42), position(3, 0)];
     Read { from: Start::Earliest, positions, search: Some(search), ..Read::new(name("orders")) }
