@@ -1,6 +1,11 @@
 //! Reading stored events, also across losses.
 
-use levada_client::{Client, ErrorCode, Event, PartitionId, PublisherOptions, ReadOptions, Refusal, Start};
+use std::num::NonZeroU64;
+
+use levada_client::{
+    Client, ErrorCode, Event, Found, PartitionId, PublisherOptions, ReadOptions, Refusal, Search,
+    SearchBound, SearchEnd, SearchOptions, Start,
+};
 
 use crate::support::Engine;
 
@@ -54,6 +59,66 @@ async fn goes_on_where_it_was_after_a_loss() {
     assert_eq!(world.connections, 2);
     assert_eq!(world.reads.len(), 3, "one stream at first, then one for each partition");
     assert!(world.reads.iter().any(|read| matches!(read.from, Start::Offset(offset) if offset > 0)));
+}
+
+/// Searches to the end and returns each partition's offsets.
+async fn search_all(search: &mut Search) -> Vec<Vec<u64>> {
+    let mut offsets = vec![Vec::new(); 2];
+    while let Some(found) = search.next().await.unwrap() {
+        if let Found::Events(delivery) = found {
+            let partition = usize::from(delivery.partition().0);
+            offsets[partition].extend(delivery.events().map(|(offset, ..)| offset.0));
+        }
+    }
+    offsets
+}
+
+fn number(number: u64) -> NonZeroU64 {
+    NonZeroU64::new(number).unwrap()
+}
+
+#[tokio::test]
+async fn a_search_goes_on_in_one_stream_after_a_loss_with_what_is_left_of_its_bounds() {
+    let engine = Engine::start(2);
+    let client = engine.client().await;
+    fill(&client, 2).await;
+    engine.inner.change(|world| world.cut_read_after = Some(3));
+    let options = SearchOptions {
+        bound: SearchBound::Bytes(number(10_000)),
+        events_max: Some(number(1_000)),
+        ..SearchOptions::by_key("orders", "k")
+    };
+    let mut search = client.search(options).await.unwrap();
+    assert_eq!(search_all(&mut search).await, vec![(0..100).collect::<Vec<u64>>(); 2]);
+    assert_eq!(search.ended(), Some(SearchEnd::Complete));
+    assert_eq!(search.cursor().to_string(), "0:100,1:100");
+    let world = engine.inner.world();
+    let [first, second] = &world.reads[..] else { panic!("expected two streams, got {:?}", world.reads) };
+    assert_eq!((first.positions.len(), second.positions.len()), (0, 2));
+    let came: u64 = second.positions.iter().map(|position| position.offset).sum();
+    assert!(came > 0);
+    let (first, second) = (first.search.as_ref().unwrap(), second.search.as_ref().unwrap());
+    assert_eq!((first.scan_bytes_max, first.events_max), (10_000, 1_000));
+    assert_eq!(second.events_max, 1_000 - came, "what came counts");
+    assert!(second.scan_bytes_max < 10_000, "what was scanned counts, as far as the engine has said");
+    assert_eq!(second.key, first.key);
+}
+
+#[tokio::test]
+async fn a_search_whose_bound_was_reached_before_a_loss_opens_no_other_stream() {
+    let engine = Engine::start(2);
+    let client = engine.client().await;
+    fill(&client, 2).await;
+    let first = engine.inner.change(|world| {
+        world.cut_read_after = Some(1);
+        u64::from(world.log[&0][0].1.count())
+    });
+    let options = SearchOptions { events_max: Some(number(first)), ..SearchOptions::by_key("orders", "k") };
+    let mut search = client.search(options).await.unwrap();
+    assert_eq!(search_all(&mut search).await, [(0..first).collect::<Vec<u64>>(), Vec::new()]);
+    assert_eq!(search.ended(), Some(SearchEnd::Limited));
+    assert_eq!(search.cursor().to_string(), format!("0:{first},1:0"));
+    assert_eq!(engine.inner.world().reads.len(), 1);
 }
 
 #[tokio::test]

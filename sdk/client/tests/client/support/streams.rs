@@ -12,6 +12,7 @@ use levada_client::{
         event::Event,
         frame::{self, FrameHeader, FrameType},
         ids::{DeliveryToken, Offset, PartitionId, Timestamp},
+        progress::{Progress, Scanned, SearchState},
         request::{
             Hello, HelloAnswer, Limits, Open, Opened, PluginInfo, Read, Request, RequestEnvelope, Response,
             ResponseEnvelope, Subscribe, TopicInfo,
@@ -168,9 +169,11 @@ impl Stream {
             world.reads.push(read.clone());
             stored(world, &read)
         });
-        let from = if let Start::Offset(offset) = read.from { offset } else { 0 };
-        let positions: Vec<_> =
-            ends.iter().map(|end| Position { partition: end.partition.0, offset: from }).collect();
+        let positions: Vec<_> = ends
+            .iter()
+            .map(|end| Position { partition: end.partition.0, offset: begin(&read, end.partition.0) })
+            .collect();
+        let mut scanned = Scanned::default();
         self.send(frame::message(FrameType::Opened, &Opened::Read { positions })).await;
         let (mut events, mut bytes) = (0, 0);
         for (count, delivery) in frames {
@@ -197,14 +200,39 @@ impl Stream {
                 let _ = self.send.stopped().await;
                 return self.cut();
             }
+            // As if every event had 10 bytes and matched.
+            scanned = Scanned {
+                bytes: scanned.bytes + 10 * count,
+                events: scanned.events + count,
+                matched: scanned.matched + count,
+                undecodable: 0,
+            };
+            if read.search.is_some() {
+                let (state, positions) = (SearchState::Running, Vec::new());
+                self.send(Progress { scanned, state, positions }.frame()).await;
+            }
         }
         let refusal = self.inner.change(|world| world.end_reader.take());
         if let Some(refusal) = refusal {
             return self.refuse(refusal).await;
         }
+        if read.search.is_some() {
+            let (state, positions) = (SearchState::Complete, ends.clone());
+            self.send(Progress { scanned, state, positions }.frame()).await;
+        }
         self.send(EndEntry::frame(&ends)).await;
         let _ = self.send.finish();
         let _ = self.send.stopped().await;
+    }
+}
+
+/// Where a read begins in a partition.
+fn begin(read: &Read, partition: u16) -> u64 {
+    let named = read.positions.iter().find(|position| position.partition == partition);
+    match (named, read.from) {
+        (Some(position), _) => position.offset,
+        (None, Start::Offset(offset)) => offset,
+        (None, _) => 0,
     }
 }
 
@@ -229,7 +257,6 @@ async fn read_frames(mut recv: RecvStream, frames: mpsc::Sender<(FrameType, Byte
 
 /// The delivery frames of a read, one a batch, and where each partition ends.
 fn stored(world: &super::World, read: &Read) -> (Vec<(u64, Bytes)>, Vec<EndEntry>) {
-    let from = if let Start::Offset(offset) = read.from { offset } else { 0 };
     let (mut frames, mut ends) = (Vec::new(), Vec::new());
     for partition in 0..world.partitions {
         if !read.partitions.is_empty() && !read.partitions.contains(&partition) {
@@ -238,7 +265,7 @@ fn stored(world: &super::World, read: &Read) -> (Vec<(u64, Bytes)>, Vec<EndEntry
         let mut next = 0;
         for (base, batch) in world.log.get(&partition).into_iter().flatten() {
             next = base + u64::from(batch.count());
-            if *base >= from {
+            if *base >= begin(read, partition) {
                 frames.push((u64::from(batch.count()), delivery(partition, *base, 0, 1, batch.bytes())));
             }
         }

@@ -88,6 +88,7 @@ pub(crate) fn for_the_engine() -> Vec<Bad> {
         connections(),
         streams(),
         opens::opens(),
+        opens::searches(),
         opens::requests(),
         publishes::batches(),
         publishes::events(),

@@ -22,12 +22,6 @@ pub(super) fn opens() -> Vec<Bad> {
         let read = Read { partitions: vec![partition], from, ..Read::new(name("orders")) };
         message(FrameType::Open, &Open::Read(read)).to_vec()
     };
-    let search = |change: fn(&mut Search)| {
-        let mut search = Search::default();
-        change(&mut search);
-        let read = Read { search: Some(search), ..Read::new(name("orders")) };
-        message(FrameType::Open, &Open::Read(read)).to_vec()
-    };
     vec![
         error("an open without payload", claims(1, 0), Malformed),
         error("an open that is no MessagePack", frame(FrameType::Open, &[0xc1; 5]).to_vec(), Malformed),
@@ -74,6 +68,20 @@ pub(super) fn opens() -> Vec<Bad> {
             InvalidArgument,
         ),
         error("a reader of no partition", read(4, Start::Earliest), PartitionNotFound),
+        error("a reader behind the end", read(0, Start::Offset(1_000_000)), OffsetOutOfRange),
+    ]
+}
+
+/// Readers that look for something.
+pub(super) fn searches() -> Vec<Bad> {
+    let error = |name, bytes, code| bad("new", name, bytes, Place::Error, code);
+    let search = |change: fn(&mut Search)| {
+        let mut search = Search::default();
+        change(&mut search);
+        let read = Read { search: Some(search), ..Read::new(name("orders")) };
+        message(FrameType::Open, &Open::Read(read)).to_vec()
+    };
+    vec![
         error(
             "a search whose condition is none",
             search(|it| it.condition = Some("amount >".into())),
@@ -101,7 +109,6 @@ pub(super) fn opens() -> Vec<Bad> {
             search(|it| it.scan_bytes_max = u64::MAX),
             InvalidArgument,
         ),
-        error("a reader behind the end", read(0, Start::Offset(1_000_000)), OffsetOutOfRange),
     ]
 }
 
