@@ -7,7 +7,7 @@
 use std::{borrow::Cow, cmp::Ordering};
 
 use crate::{
-    expression::{Comparison, Expression, Literal, Operand},
+    expression::{Expression, Literal, Operand},
     json::{Fields, Kind, Number},
 };
 
@@ -126,17 +126,4 @@ impl<'i> Item<'i> {
 
 fn number(text: &[u8]) -> Option<Number> {
     Number::parse(std::str::from_utf8(text).ok()?)
-}
-
-impl Comparison {
-    fn accepts(self, ordering: Option<Ordering>) -> bool {
-        match self {
-            Self::Equal => ordering == Some(Ordering::Equal),
-            Self::Unequal => ordering != Some(Ordering::Equal),
-            Self::Less => ordering == Some(Ordering::Less),
-            Self::LessOrEqual => ordering.is_some_and(Ordering::is_le),
-            Self::Greater => ordering == Some(Ordering::Greater),
-            Self::GreaterOrEqual => ordering.is_some_and(Ordering::is_ge),
-        }
-    }
 }

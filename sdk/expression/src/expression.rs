@@ -1,5 +1,7 @@
 //! A condition as it is evaluated: fields are slots of a scanner, so that one pass over a payload serves them all.
 
+use std::cmp::Ordering;
+
 use crate::json::Number;
 
 /// Something that holds or does not.
@@ -30,6 +32,20 @@ pub(crate) enum Comparison {
     LessOrEqual,
     Greater,
     GreaterOrEqual,
+}
+
+impl Comparison {
+    /// True if two values that are ordered like this compare so; `None` is for values that are not ordered.
+    pub(crate) fn accepts(self, ordering: Option<Ordering>) -> bool {
+        match self {
+            Self::Equal => ordering == Some(Ordering::Equal),
+            Self::Unequal => ordering != Some(Ordering::Equal),
+            Self::Less => ordering == Some(Ordering::Less),
+            Self::LessOrEqual => ordering.is_some_and(Ordering::is_le),
+            Self::Greater => ordering == Some(Ordering::Greater),
+            Self::GreaterOrEqual => ordering.is_some_and(Ordering::is_ge),
+        }
+    }
 }
 
 /// Where a value comes from.
