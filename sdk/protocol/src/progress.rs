@@ -125,7 +125,7 @@ mod tests {
             let payload = &frame[FRAME_HEADER_BYTES..];
             prop_assert_eq!(Progress::read(payload), Ok(progress));
             for len in 0..payload.len() {
-                let whole = len >= PROGRESS_HEADER_BYTES && (len - PROGRESS_HEADER_BYTES) % 16 == 0;
+                let whole = len >= PROGRESS_HEADER_BYTES && (len - PROGRESS_HEADER_BYTES).is_multiple_of(16);
                 prop_assert_eq!(Progress::read(&payload[..len]).is_ok(), whole, "cut to {}", len);
             }
         }
