@@ -8,6 +8,7 @@ mod bad_input;
 mod cli;
 mod crash;
 mod damage;
+mod dedup;
 mod descriptors;
 mod disk;
 mod format;

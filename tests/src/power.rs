@@ -250,12 +250,12 @@ async fn publish_until_the_cut(
     let acknowledged = publishing.ready().into_iter().filter_map(|ack| {
         let (first, sent) = sent[usize::try_from(ack.correlation).unwrap() - 1];
         match ack.outcome {
-            AckOutcome::Appended { base, count, duplicate: false } => {
+            AckOutcome::Appended { base, count, duplicate: false, .. } => {
                 assert_eq!(u64::from(count), sent);
                 Some((base.unwrap().0, first, sent))
             }
             AckOutcome::Appended { .. } => panic!("nothing was sent twice"),
-            AckOutcome::Refused(_) => None,
+            AckOutcome::Refused(_) | AckOutcome::OffsetMismatch { .. } => None,
         }
     });
     acknowledged.collect()

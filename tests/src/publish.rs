@@ -24,6 +24,8 @@ async fn topics_are_made_listed_described_changed_and_deleted() {
         retain: Retain::TimeAndSize,
         retain_for_ms: 1_000_000,
         max_bytes: 1 << 30,
+        dedup_window_ms: 60_000,
+        dedup_header: "source".to_owned(),
     };
     let made = client.create_topic("orders", settings.clone()).await.unwrap();
     assert_eq!((made.name.as_str(), &made.settings, made.partitions.len()), ("orders", &settings, 3));

@@ -68,10 +68,14 @@ async fn refusal(stream: &mut Stream) -> Result<(&'static str, ErrorCode), Strin
             }
             FrameType::Ack => {
                 let acks = Ack::read_all(&payload).expect("an acknowledgement's bytes");
-                let [Ack { correlation: 1, outcome: AckOutcome::Refused(refusal), .. }] = &acks[..] else {
+                let [Ack { correlation: 1, outcome, .. }] = &acks[..] else {
                     return Err(format!("{acks:?}"));
                 };
-                return Ok(("ack", refusal.code));
+                return match outcome {
+                    AckOutcome::Refused(refusal) => Ok(("ack", refusal.code)),
+                    AckOutcome::OffsetMismatch { .. } => Ok(("ack", ErrorCode::OffsetMismatch)),
+                    AckOutcome::Appended { .. } => Err(format!("{acks:?}")),
+                };
             }
             FrameType::Settled => {
                 // What came before a bad frame may be answered first.

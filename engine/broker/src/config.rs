@@ -46,6 +46,9 @@ pub struct BrokerConfig {
     pub producers_max: usize,
     /// How long a producer is remembered after its last publish, so that a repeat is known as one. Default 7 days.
     pub producers_idle: Duration,
+    /// Event ids remembered for dedup windows, over all topics; beyond it the partition with the most forgets its oldest.
+    /// Each takes up to 32 bytes of memory. Default 8,000,000.
+    pub dedup_ids_max: usize,
     /// Topics, subscriptions, routes and plugin versions together. Default 100,000.
     pub catalogue_records_max: usize,
     /// What gives events their append times and subscriptions their time. Default: the system's clocks.
@@ -74,6 +77,7 @@ impl BrokerConfig {
             retention_interval: Duration::from_secs(30),
             producers_max: 65_536,
             producers_idle: Duration::from_secs(7 * 24 * 3_600),
+            dedup_ids_max: 8_000_000,
             catalogue_records_max: 100_000,
             clock: Clock::system(),
         }

@@ -15,6 +15,7 @@ mod config;
 mod dead_letter_topics;
 mod dead_letters;
 mod error;
+mod event_id;
 mod floors;
 mod frames;
 mod guard;

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use levada_protocol::request::{RouteInfo, SubscriptionInfo};
+use levada_protocol::request::{DedupInfo, RouteInfo, SubscriptionInfo};
 use levada_stage::StageStats;
 use metrics::{describe_histogram, histogram};
 
@@ -74,6 +74,9 @@ impl Series {
 pub(crate) struct Collected {
     published_events: Series,
     published_bytes: Series,
+    duplicate_events: Series,
+    dedup_ids: Series,
+    dedup_forgotten_early: Series,
     delivered_events: Series,
     redelivered_events: Series,
     dead_lettered_events: Series,
@@ -94,6 +97,15 @@ impl Collected {
         Self {
             published_events: Series::counter("levada_published_events_total", "events made durable"),
             published_bytes: Series::counter("levada_published_bytes_total", "bytes of batches made durable"),
+            duplicate_events: Series::counter(
+                "levada_duplicate_events_total",
+                "events that were not stored because the dedup window held their ids",
+            ),
+            dedup_ids: Series::gauge("levada_dedup_ids", "event ids that a dedup window holds"),
+            dedup_forgotten_early: Series::counter(
+                "levada_dedup_forgotten_early_total",
+                "event ids forgotten before their window had passed, beyond publish.dedup_ids_max",
+            ),
             delivered_events: Series::counter("levada_delivered_events_total", "events sent to consumers"),
             redelivered_events: Series::counter("levada_redelivered_events_total", "events sent again"),
             dead_lettered_events: Series::counter(
@@ -131,8 +143,13 @@ impl Collected {
         }
     }
 
-    pub(crate) fn topic(&mut self, name: &str, appended: &Appended) {
+    pub(crate) fn topic(&mut self, name: &str, appended: &Appended, dedup: Option<DedupInfo>) {
         let labels = [("topic", name)];
+        if let Some(dedup) = dedup {
+            self.duplicate_events.add(&labels, as_f64(dedup.duplicates));
+            self.dedup_ids.add(&labels, as_f64(dedup.ids));
+            self.dedup_forgotten_early.add(&labels, as_f64(dedup.forgotten_early));
+        }
         self.published_events.add(&labels, as_f64(appended.events.load(Ordering::Relaxed)));
         self.published_bytes.add(&labels, as_f64(appended.bytes.load(Ordering::Relaxed)));
     }
@@ -173,6 +190,9 @@ impl Collected {
         let all = [
             self.published_events,
             self.published_bytes,
+            self.duplicate_events,
+            self.dedup_ids,
+            self.dedup_forgotten_early,
             self.delivered_events,
             self.redelivered_events,
             self.dead_lettered_events,
@@ -208,6 +228,43 @@ impl Appended {
     pub(crate) fn add(&self, events: u64, bytes: u64) {
         self.events.fetch_add(events, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What is remembered of a topic's event ids, kept with it.
+#[derive(Debug)]
+pub(crate) struct Dedup {
+    ids: AtomicU64,
+    duplicates: AtomicU64,
+    forgotten_early: AtomicU64,
+    /// For how long ids are remembered, if that is less than the window.
+    kept_ms: AtomicU64,
+}
+
+impl Default for Dedup {
+    fn default() -> Self {
+        let zero = AtomicU64::default;
+        Self { ids: zero(), duplicates: zero(), forgotten_early: zero(), kept_ms: AtomicU64::new(u64::MAX) }
+    }
+}
+
+impl Dedup {
+    /// Takes what is remembered now, and what was counted since.
+    pub(crate) fn add(&self, info: &DedupInfo) {
+        self.ids.store(info.ids, Ordering::Relaxed);
+        self.duplicates.fetch_add(info.duplicates, Ordering::Relaxed);
+        self.forgotten_early.fetch_add(info.forgotten_early, Ordering::Relaxed);
+        self.kept_ms.store(info.window_ms, Ordering::Relaxed);
+    }
+
+    /// Its description for the wire, of a topic with this window.
+    pub(crate) fn info(&self, window_ms: u64) -> DedupInfo {
+        DedupInfo {
+            ids: self.ids.load(Ordering::Relaxed),
+            duplicates: self.duplicates.load(Ordering::Relaxed),
+            forgotten_early: self.forgotten_early.load(Ordering::Relaxed),
+            window_ms: self.kept_ms.load(Ordering::Relaxed).min(window_ms),
+        }
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) struct Topic {
     /// Listeners for changes of its partitions.
     pub(crate) changes: Arc<Changes>,
     pub(crate) counters: metrics::Appended,
+    /// What is remembered of event ids.
+    pub(crate) dedup: metrics::Dedup,
     /// Cancelled when the topic is deleted.
     pub(crate) deleted: CancellationToken,
     /// Set when its deletion is decided: its rows may be deleted before that is durable.
@@ -83,6 +85,7 @@ impl Topic {
             partitions,
             changes: Changes::new(extents.len()),
             counters: metrics::Appended::default(),
+            dedup: metrics::Dedup::default(),
             deleted: CancellationToken::new(),
             deleting: AtomicBool::new(false),
         }
@@ -125,6 +128,11 @@ impl Topic {
     /// What an acknowledgement means here unless a publish asks for more.
     pub(crate) fn durability(&self) -> Durability {
         self.settings.load().durability
+    }
+
+    /// True if repeated event ids are looked for.
+    pub(crate) fn has_dedup_window(&self) -> bool {
+        self.settings.load().dedup_window_ms > 0
     }
 
     /// The partition with this number.
@@ -187,6 +195,7 @@ impl Topic {
             settings: record.settings.clone(),
             created_ms: record.created_ms,
             partitions: self.partition_ids().zip(&self.partitions).map(describe).collect(),
+            dedup: self.dedup.info(record.settings.dedup_window_ms),
         }
     }
 }

@@ -112,7 +112,7 @@ async fn publish(stream: &mut PublishStream, producer: u128, first: u64, count: 
 }
 
 fn appended(base: u64, count: u32, duplicate: bool) -> AckOutcome {
-    AckOutcome::Appended { base: Some(Offset(base)), count, duplicate }
+    AckOutcome::Appended { base: Some(Offset(base)), count, duplicate, duplicates: None }
 }
 
 /// Events with their offsets and payloads as text.

@@ -8,12 +8,14 @@
 //!   the cycle that makes progress durable.
 //! - [`progress::Progress`] is what of one partition is settled, and the rows that keep it.
 //! - [`producer::Producer`] makes a publisher's resends harmless.
+//! - [`dedup::Ids`] are the event ids that one partition has seen within a window of time.
 //! - [`retention`] says how far a partition's log may be dropped.
 //! - [`trend`] says how fast a backlog grows and shrinks.
 
 pub mod subscription;
 
 pub mod backoff;
+pub mod dedup;
 pub mod now;
 pub mod producer;
 pub mod progress;

@@ -5,12 +5,17 @@
 //! Sequences and stored events are counted apart: a producer counts what it sends, and a plugin at the publish
 //! attachment point or a repeated event id may have the engine store fewer.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use levada_protocol::{
+    duplicates::Duplicates,
     ids::{Epoch, Offset, Sequence, Timestamp},
     limits::PRODUCER_IN_FLIGHT_MAX,
 };
+
+/// Bytes of duplicates that are remembered of one producer and partition; beyond, the oldest outcomes are forgotten. It
+/// is far more than the batches in flight take unless most of their events are scattered duplicates.
+pub const DUPLICATES_BYTES_MAX: usize = 32 * 1024;
 
 /// What is known of one producer in one partition. The default is a producer that nothing is known of.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,10 +26,12 @@ pub struct Producer {
     /// The last 64 outcomes or more: as many as may be in flight, so that every resend finds its own. Those that
     /// follow on each other in the log too are one entry, so that a producer that is alone has a short row.
     outcomes: VecDeque<Appended>,
+    /// Bytes that the duplicates of all of them take.
+    duplicates_bytes: usize,
 }
 
 /// What became of a run of sequences: one batch, or several that follow on each other in sequence and in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appended {
     /// The first sequence of the run.
     pub first_sequence: u64,
@@ -34,6 +41,8 @@ pub struct Appended {
     pub base: u64,
     /// How many events were stored, at most one a sequence. The run is one batch if they are fewer.
     pub events: u32,
+    /// Which events of the batch were duplicates, if some were.
+    pub duplicates: Option<Arc<Duplicates>>,
 }
 
 impl Appended {
@@ -54,25 +63,40 @@ impl Appended {
             && self.end() == Some(next.first_sequence)
             && self.base.checked_add(u64::from(self.events)) == Some(next.base);
         let sequences = self.sequences.checked_add(next.sequences).filter(|_| follows)?;
-        Some(Self { sequences, events: sequences, ..*self })
+        Some(Self { sequences, events: sequences, ..self.clone() })
+    }
+
+    /// Bytes that its duplicates take.
+    fn duplicates_bytes(&self) -> usize {
+        self.duplicates.as_ref().map_or(0, |duplicates| duplicates.encoded_len())
+    }
+
+    /// True if its numbers fit each other.
+    fn is_sound(&self) -> bool {
+        let left_out = self.duplicates.as_ref().map_or(0, |duplicates| duplicates.count());
+        let counted = self.events.checked_add(left_out);
+        self.sequences > 0
+            && counted.is_some_and(|counted| counted <= self.sequences)
+            && self.base.checked_add(u64::from(self.events)).is_some()
     }
 
     /// Where the events of the sequences `first..end` are, and how many; `None` if that is not known.
-    fn part(&self, first: u64, end: u64) -> Option<(Offset, u32)> {
+    fn part(&self, first: u64, end: u64) -> Option<(Offset, u32, Option<Arc<Duplicates>>)> {
         let run_end = self.end()?;
         if first < self.first_sequence || end > run_end {
             return None;
         }
         if self.is_dense() {
             let events = u32::try_from(end - first).ok()?;
-            return Some((Offset(self.base + (first - self.first_sequence)), events));
+            return Some((Offset(self.base + (first - self.first_sequence)), events, None));
         }
-        ((first, end) == (self.first_sequence, run_end)).then_some((Offset(self.base), self.events))
+        let whole = (first, end) == (self.first_sequence, run_end);
+        whole.then(|| (Offset(self.base), self.events, self.duplicates.clone()))
     }
 }
 
 /// What to do with a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Check {
     /// It is the next one: append it, then [`Producer::record`] it.
     Append,
@@ -82,6 +106,8 @@ pub enum Check {
         base: Option<Offset>,
         /// How many of its events were stored; if that is no longer remembered, how many the repeat holds.
         events: u32,
+        /// Which of its events were duplicates by their ids, if some were and that is remembered.
+        duplicates: Option<Arc<Duplicates>>,
     },
     /// It does not begin at the producer's next sequence: events before it were never seen, or it repeats some and adds
     /// others. A producer resends batches as they were, so the second is as wrong as the first.
@@ -113,35 +139,43 @@ impl Producer {
         }
         match first.0.checked_add(u64::from(sequences)) {
             Some(end) if end <= next => match self.stored(first.0, end) {
-                Some((base, events)) => Check::Duplicate { base: (events > 0).then_some(base), events },
-                None => Check::Duplicate { base: None, events: sequences },
+                Some((base, events, duplicates)) => {
+                    Check::Duplicate { base: (events > 0).then_some(base), events, duplicates }
+                }
+                None => Check::Duplicate { base: None, events: sequences, duplicates: None },
             },
             _ => Check::Gap { expected: Sequence(next) },
         }
     }
 
     /// Remembers what became of a batch which [`Producer::check`] let through: of its `sequences` events `events` were
-    /// stored, from `base` on.
+    /// stored, from `base` on, and `duplicates` were not because of their ids.
     pub fn record(
         &mut self,
         now: Timestamp,
         epoch: Epoch,
         first: Sequence,
         sequences: u32,
-        (base, events): (Offset, u32),
+        (base, events, duplicates): (Offset, u32, Option<Arc<Duplicates>>),
     ) {
         if epoch.0 != self.epoch {
             self.outcomes.clear();
+            self.duplicates_bytes = 0;
             self.epoch = epoch.0;
         }
-        let appended = Appended { first_sequence: first.0, sequences, base: base.0, events };
+        let appended = Appended { first_sequence: first.0, sequences, base: base.0, events, duplicates };
         let grown = self.outcomes.back().and_then(|last| last.followed_by(&appended));
         if let (Some(grown), Some(last)) = (grown, self.outcomes.back_mut()) {
             *last = grown;
         } else {
-            if self.outcomes.len() == PRODUCER_IN_FLIGHT_MAX {
-                self.outcomes.pop_front();
+            let more = appended.duplicates_bytes();
+            while self.outcomes.len() == PRODUCER_IN_FLIGHT_MAX
+                || self.duplicates_bytes + more > DUPLICATES_BYTES_MAX
+            {
+                let Some(oldest) = self.outcomes.pop_front() else { break };
+                self.duplicates_bytes -= oldest.duplicates_bytes();
             }
+            self.duplicates_bytes += more;
             self.outcomes.push_back(appended);
         }
         self.next_sequence = first.0.saturating_add(u64::from(sequences));
@@ -149,8 +183,8 @@ impl Producer {
     }
 
     /// A producer as it was stored: the counterpart of its accessors. `None` if it could not have come to be so:
-    /// outcomes are in the order of their sequences, no more than 64, the last ends at `next_sequence`, and none has
-    /// more events than sequences.
+    /// outcomes are in the order of their sequences, no more than 64 and with no more duplicates than are remembered,
+    /// the last ends at `next_sequence`, and none has more events than sequences.
     pub fn restore(
         epoch: Epoch,
         next_sequence: Sequence,
@@ -161,24 +195,31 @@ impl Producer {
         let mut end = None;
         for outcome in &outcomes {
             let fits = end.is_none_or(|end| end == outcome.first_sequence);
-            if !fits || outcome.sequences == 0 || outcome.events > outcome.sequences {
+            if !fits || !outcome.is_sound() {
                 return None;
             }
-            outcome.base.checked_add(u64::from(outcome.events))?;
             end = Some(outcome.end()?);
         }
         let ends = end.is_none_or(|end| end == next_sequence.0);
-        (ends && outcomes.len() <= PRODUCER_IN_FLIGHT_MAX).then_some(Self {
+        let duplicates_bytes = outcomes.iter().map(Appended::duplicates_bytes).sum();
+        let bounded = outcomes.len() <= PRODUCER_IN_FLIGHT_MAX && duplicates_bytes <= DUPLICATES_BYTES_MAX;
+        (ends && bounded).then_some(Self {
             epoch: epoch.0,
             next_sequence: next_sequence.0,
             last_used: last_used.0,
             outcomes,
+            duplicates_bytes,
         })
     }
 
     /// The newest epoch that published.
     pub fn epoch(&self) -> Epoch {
         Epoch(self.epoch)
+    }
+
+    /// Bytes that the duplicates of the remembered outcomes take.
+    pub fn duplicates_bytes(&self) -> usize {
+        self.duplicates_bytes
     }
 
     /// The remembered outcomes, oldest first.
@@ -202,7 +243,7 @@ impl Producer {
     }
 
     /// Where the events of the sequences `first..end` were stored, and how many, if one remembered run holds them all.
-    fn stored(&self, first: u64, end: u64) -> Option<(Offset, u32)> {
+    fn stored(&self, first: u64, end: u64) -> Option<(Offset, u32, Option<Arc<Duplicates>>)> {
         let newest_first = self.outcomes.iter().rev();
         newest_first.into_iter().find(|outcome| outcome.first_sequence <= first)?.part(first, end)
     }
@@ -219,8 +260,8 @@ mod tests {
 
     fn with_two_batches() -> Producer {
         let mut producer = Producer::default();
-        producer.record(NOW, E0, Sequence(0), 10, (Offset(100), 10));
-        producer.record(NOW, E0, Sequence(10), 5, (Offset(200), 5));
+        producer.record(NOW, E0, Sequence(0), 10, (Offset(100), 10, None));
+        producer.record(NOW, E0, Sequence(10), 5, (Offset(200), 5, None));
         producer
     }
 
@@ -234,11 +275,15 @@ mod tests {
     #[test]
     fn a_repeat_is_answered_with_its_first_offsets() {
         let producer = with_two_batches();
-        let duplicate = |base: u64, events| Check::Duplicate { base: Some(Offset(base)), events };
+        let duplicate =
+            |base: u64, events| Check::Duplicate { base: Some(Offset(base)), events, duplicates: None };
         assert_eq!(producer.check(E0, Sequence(0), 10), duplicate(100, 10));
         assert_eq!(producer.check(E0, Sequence(10), 5), duplicate(200, 5));
         assert_eq!(producer.check(E0, Sequence(12), 2), duplicate(202, 2));
-        assert_eq!(producer.check(E0, Sequence(8), 4), Check::Duplicate { base: None, events: 4 });
+        assert_eq!(
+            producer.check(E0, Sequence(8), 4),
+            Check::Duplicate { base: None, events: 4, duplicates: None }
+        );
     }
 
     #[test]
@@ -256,9 +301,9 @@ mod tests {
         let mut producer = with_two_batches();
         assert_eq!(producer.check(Epoch(2), Sequence(15), 1), Check::Gap { expected: Sequence(0) });
         assert_eq!(producer.check(Epoch(2), Sequence(0), 1), Check::Append);
-        producer.record(NOW, Epoch(2), Sequence(0), 1, (Offset(300), 1));
+        producer.record(NOW, Epoch(2), Sequence(0), 1, (Offset(300), 1, None));
         assert_eq!(producer.check(E0, Sequence(15), 1), Check::Fenced { epoch: Epoch(2) });
-        let again = Check::Duplicate { base: Some(Offset(300)), events: 1 };
+        let again = Check::Duplicate { base: Some(Offset(300)), events: 1, duplicates: None };
         assert_eq!(producer.check(Epoch(2), Sequence(0), 1), again);
     }
 
@@ -266,10 +311,13 @@ mod tests {
     fn a_repeat_older_than_the_ring_is_a_duplicate_without_offset() {
         let mut producer = Producer::default();
         for batch in 0..=PRODUCER_IN_FLIGHT_MAX as u64 {
-            producer.record(NOW, E0, Sequence(batch), 1, (Offset(batch * 2), 1));
+            producer.record(NOW, E0, Sequence(batch), 1, (Offset(batch * 2), 1, None));
         }
-        assert_eq!(producer.check(E0, Sequence(0), 1), Check::Duplicate { base: None, events: 1 });
-        let oldest = Check::Duplicate { base: Some(Offset(2)), events: 1 };
+        assert_eq!(
+            producer.check(E0, Sequence(0), 1),
+            Check::Duplicate { base: None, events: 1, duplicates: None }
+        );
+        let oldest = Check::Duplicate { base: Some(Offset(2)), events: 1, duplicates: None };
         assert_eq!(producer.check(E0, Sequence(1), 1), oldest);
         assert_eq!(producer.outcomes().len(), 64);
     }
@@ -278,32 +326,72 @@ mod tests {
     fn a_producer_that_is_alone_has_one_entry() {
         let mut producer = Producer::default();
         for batch in 0..1_000 {
-            producer.record(NOW, E0, Sequence(batch * 3), 3, (Offset(7 + batch * 3), 3));
+            producer.record(NOW, E0, Sequence(batch * 3), 3, (Offset(7 + batch * 3), 3, None));
         }
         assert_eq!(producer.outcomes().len(), 1);
-        let found = Check::Duplicate { base: Some(Offset(7 + 300)), events: 3 };
+        let found = Check::Duplicate { base: Some(Offset(7 + 300)), events: 3, duplicates: None };
         assert_eq!(producer.check(E0, Sequence(300), 3), found);
         // An event of another producer is between them.
-        producer.record(NOW, E0, Sequence(3_000), 1, (Offset(3_008), 1));
+        producer.record(NOW, E0, Sequence(3_000), 1, (Offset(3_008), 1, None));
         assert_eq!(producer.outcomes().len(), 2);
-        let last = Check::Duplicate { base: Some(Offset(3_008)), events: 1 };
+        let last = Check::Duplicate { base: Some(Offset(3_008)), events: 1, duplicates: None };
         assert_eq!(producer.check(E0, Sequence(3_000), 1), last);
     }
 
     #[test]
     fn a_repeat_of_a_batch_of_which_fewer_were_stored_gets_the_same_answer() {
         let mut producer = Producer::default();
-        producer.record(NOW, E0, Sequence(0), 10, (Offset(100), 10));
-        producer.record(NOW, E0, Sequence(10), 10, (Offset(110), 7));
-        producer.record(NOW, E0, Sequence(20), 5, (Offset(117), 0));
-        producer.record(NOW, E0, Sequence(25), 5, (Offset(117), 5));
-        let duplicate = |base: Option<u64>, events| Check::Duplicate { base: base.map(Offset), events };
+        producer.record(NOW, E0, Sequence(0), 10, (Offset(100), 10, None));
+        producer.record(NOW, E0, Sequence(10), 10, (Offset(110), 7, None));
+        producer.record(NOW, E0, Sequence(20), 5, (Offset(117), 0, None));
+        producer.record(NOW, E0, Sequence(25), 5, (Offset(117), 5, None));
+        let duplicate =
+            |base: Option<u64>, events| Check::Duplicate { base: base.map(Offset), events, duplicates: None };
         assert_eq!(producer.check(E0, Sequence(10), 10), duplicate(Some(110), 7));
         assert_eq!(producer.check(E0, Sequence(20), 5), duplicate(None, 0));
         assert_eq!(producer.check(E0, Sequence(27), 3), duplicate(Some(119), 3));
         let part = producer.check(E0, Sequence(12), 3);
         assert_eq!(part, duplicate(None, 3), "which of them were stored is not known");
         assert_eq!(producer.check(E0, Sequence(30), 1), Check::Append, "sequences count what was sent");
+    }
+
+    fn scattered(events: u32) -> Option<Arc<Duplicates>> {
+        let mut found = None;
+        (0..events)
+            .filter(|at| at % 2 == 0)
+            .for_each(|at| Duplicates::note(&mut found, at, Offset(at.into())));
+        found.map(Arc::new)
+    }
+
+    #[test]
+    fn a_repeat_of_a_batch_with_duplicates_gets_the_same_answer_event_by_event() {
+        let mut producer = Producer::default();
+        producer.record(NOW, E0, Sequence(0), 10, (Offset(100), 5, scattered(10)));
+        producer.record(NOW, E0, Sequence(10), 1, (Offset(105), 0, scattered(1)));
+        let again = Check::Duplicate { base: Some(Offset(100)), events: 5, duplicates: scattered(10) };
+        assert_eq!(producer.check(E0, Sequence(0), 10), again);
+        let all = Check::Duplicate { base: None, events: 0, duplicates: scattered(1) };
+        assert_eq!(producer.check(E0, Sequence(10), 1), all);
+    }
+
+    #[test]
+    fn duplicates_are_remembered_within_their_bound_and_the_oldest_forgotten_beyond() {
+        let (mut producer, mut sequence) = (Producer::default(), 0);
+        let batch = scattered(1_000).unwrap();
+        let kept = DUPLICATES_BYTES_MAX / batch.encoded_len();
+        for recorded in 1..=kept + 3 {
+            producer.record(NOW, E0, Sequence(sequence), 1_000, (Offset(sequence), 500, Some(batch.clone())));
+            sequence += 1_000;
+            assert_eq!(producer.outcomes().len(), recorded.min(kept));
+            assert!(producer.duplicates_bytes() <= DUPLICATES_BYTES_MAX);
+        }
+        let oldest = producer.check(E0, Sequence(0), 1_000);
+        assert_eq!(oldest, Check::Duplicate { base: None, events: 1_000, duplicates: None });
+        let newest = producer.check(E0, Sequence(sequence - 1_000), 1_000);
+        let base = Some(Offset(sequence - 1_000));
+        assert_eq!(newest, Check::Duplicate { base, events: 500, duplicates: Some(batch) });
+        producer.record(NOW, Epoch(1), Sequence(0), 1, (Offset(sequence), 1, None));
+        assert_eq!(producer.duplicates_bytes(), 0, "a new epoch forgets what was");
     }
 
     #[test]
@@ -314,6 +402,7 @@ mod tests {
                 sequences,
                 base,
                 events,
+                duplicates: None,
             });
             Producer::restore(E0, Sequence(next), NOW, outcomes)
         };
@@ -346,9 +435,9 @@ mod tests {
                         Check::Append => {
                             let base = Offset(log.len() as u64);
                             log.extend(first..first + u64::from(count));
-                            producer.record(NOW, E0, Sequence(first), count, (base, count));
+                            producer.record(NOW, E0, Sequence(first), count, (base, count, None));
                         }
-                        Check::Duplicate { base: Some(base), events: again } => {
+                        Check::Duplicate { base: Some(base), events: again, .. } => {
                             prop_assert_eq!(again, count);
                             prop_assert_eq!(log[base.0 as usize], first);
                         }
@@ -362,7 +451,7 @@ mod tests {
                     }
                 }
                 if restarts[round % restarts.len()] {
-                    let outcomes = producer.outcomes().copied();
+                    let outcomes = producer.outcomes().cloned();
                     let (epoch, next, used) = (producer.epoch(), producer.next_sequence(), producer.last_used());
                     producer = Producer::restore(epoch, next, used, outcomes).unwrap();
                 }

@@ -248,6 +248,7 @@ fn broker_config(config: &ServerConfig) -> BrokerConfig {
         commit_bytes_max: bytes(publish.commit_bytes_max),
         groups_unsynced_max: publish.groups_unsynced_max,
         producers_max: publish.producers_max,
+        dedup_ids_max: publish.dedup_ids_max,
         producers_idle: publish.producers_idle,
         tail_bytes_max: bytes(subscribe.tail_bytes_max),
         retained_bytes_max: bytes(subscribe.retained_bytes_max),

@@ -214,6 +214,11 @@ impl Rows {
     }
 }
 
+/// `1 event`, `5 events`: a number and a word whose plural ends in s.
+pub fn counted(number: u64, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A count with thousands set apart: `1,234,567`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();

@@ -102,12 +102,22 @@ fn refused(code: ErrorCode, message: String) -> Error {
 }
 
 fn setting_that_differs(has: &TopicSettings, wanted: &TopicSettings) -> Option<String> {
-    let TopicSettings { partitions, durability, retain, retain_for_ms, max_bytes } = wanted;
+    let TopicSettings {
+        partitions,
+        durability,
+        retain,
+        retain_for_ms,
+        max_bytes,
+        dedup_window_ms,
+        dedup_header,
+    } = wanted;
     differs("partitions", has.partitions, *partitions)
         .or_else(|| differs("durability", has.durability, *durability))
         .or_else(|| differs("retain", word(has.retain), word(*retain)))
         .or_else(|| differs("retain_for_ms", has.retain_for_ms, *retain_for_ms))
         .or_else(|| differs("max_bytes", has.max_bytes, *max_bytes))
+        .or_else(|| differs("dedup_window_ms", has.dedup_window_ms, *dedup_window_ms))
+        .or_else(|| differs("dedup_header", &has.dedup_header, dedup_header))
 }
 
 fn word(retain: Retain) -> &'static str {

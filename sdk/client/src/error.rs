@@ -10,7 +10,7 @@ use levada_protocol::{
     error::{ErrorCode, Refusal},
     event::{EventTooLarge, HeaderReserved},
     frame::FrameError,
-    ids::InvalidName,
+    ids::{InvalidName, Offset, PartitionId},
 };
 
 /// The cause of an error, shared so that the error can be given to everyone who waits for the same thing.
@@ -64,6 +64,17 @@ pub enum Error {
         bytes: usize,
         /// What a frame may hold.
         max: usize,
+    },
+    /// An append was to be made at one offset, and the partition's next offset is another: somebody else has appended.
+    /// Nothing was stored.
+    #[error("the next offset of partition {partition} is {found}, expected {expected}")]
+    OffsetMismatch {
+        /// The partition.
+        partition: PartitionId,
+        /// The offset that was expected.
+        expected: Offset,
+        /// The partition's next offset when the engine decided.
+        found: Offset,
     },
     /// No answer, or only refusals to be retried, for too long.
     #[error("no success within {waited:?}")]
@@ -121,6 +132,7 @@ impl Error {
             Self::HeaderReserved(_) => ErrorCode::HeaderReserved,
             Self::InvalidName(_) => ErrorCode::InvalidName,
             Self::RequestTooLarge { .. } => ErrorCode::FrameTooLarge,
+            Self::OffsetMismatch { .. } => ErrorCode::OffsetMismatch,
             Self::TimedOut { .. } => ErrorCode::DeadlineExceeded,
             Self::NoStream { .. } => ErrorCode::LimitExceeded,
             Self::BadAnswer { .. } => ErrorCode::Malformed,
@@ -143,6 +155,7 @@ impl Error {
             | Self::HeaderReserved(_)
             | Self::InvalidName(_)
             | Self::RequestTooLarge { .. }
+            | Self::OffsetMismatch { .. }
             | Self::BadAnswer { .. }
             | Self::Damaged { .. }
             | Self::Config { .. }
@@ -161,6 +174,7 @@ impl Error {
             | Self::HeaderReserved(_)
             | Self::InvalidName(_)
             | Self::RequestTooLarge { .. }
+            | Self::OffsetMismatch { .. }
             | Self::NoStream { .. }
             | Self::Damaged { .. }
             | Self::Config { .. }

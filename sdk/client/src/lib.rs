@@ -75,10 +75,10 @@ pub use levada_protocol::{
     progress::Scanned,
     publish::Durability,
     request::{
-        Deleted, EngineInfo, HelloAnswer, Holding, Interface, Notice, OnError, Order, PartitionInfo,
-        PauseReason, PluginInfo, Position, Request, Response, Retain, Retry, RouteInfo, RouteSpec, RunState,
-        StageSpec, Start, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo,
-        TopicSettings, WaitingFor,
+        DEDUP_WINDOW_MS_USUAL, DedupInfo, Deleted, EngineInfo, HelloAnswer, Holding, Interface, Notice,
+        OnError, Order, PartitionInfo, PauseReason, PluginInfo, Position, Request, Response, Retain, Retry,
+        RouteInfo, RouteSpec, RunState, StageSpec, Start, Subscribed, SubscriptionInfo, SubscriptionOptions,
+        TopicChanges, TopicInfo, TopicSettings, WaitingFor,
     },
 };
 

@@ -26,8 +26,9 @@ pub struct Event {
     /// dropped by it. `None` lets the publisher set the time at which it took the event; a stored event has a time.
     pub time: Option<Timestamp>,
     /// The publisher's own identity for the event. It is stored and delivered, and places an event without a key, so
-    /// that equal ids meet in one partition. Repeats are not detected: two events of one id are two events. What keeps
-    /// a resend from being stored twice are the producer's sequences, not this.
+    /// that equal ids meet in one partition. On a topic with a dedup window a second event of an id within the window
+    /// is not stored; on any other two events of one id are two events. What keeps a resend from being stored twice are
+    /// the producer's sequences, not this.
     pub id: Option<Box<str>>,
     /// Reserved for a time to live. This version does not drop events by their age in transit, so that an engine
     /// refuses to store an event that has one, with `UNSUPPORTED`.

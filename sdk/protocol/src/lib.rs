@@ -9,6 +9,7 @@ pub mod ids;
 
 pub mod batch;
 pub mod deliver;
+pub mod duplicates;
 pub mod error;
 pub mod event;
 pub mod frame;

@@ -22,6 +22,10 @@ pub const BATCH_EVENTS_MAX: usize = 10_000;
 pub const BATCH_BYTES_TARGET: usize = 64 * 1024;
 /// Most batches of one producer and partition that may be in flight, unacknowledged.
 pub const PRODUCER_IN_FLIGHT_MAX: usize = 64;
+/// Most runs of offsets that an acknowledgement names for the duplicates of one batch.
+pub const DUPLICATE_RUNS_MAX: usize = 256;
+/// Longest dedup window of a topic in milliseconds: 7 days.
+pub const DEDUP_WINDOW_MS_MAX: u64 = 7 * 24 * 3_600_000;
 /// Most partitions of a topic.
 pub const PARTITIONS_MAX: u16 = 1024;
 /// Longest topic name in bytes that a user may choose.

@@ -12,7 +12,8 @@
 //!
 //! `expect_offset` of all ones means none. `deliver_at` is reserved for delayed events.
 //!
-//! `Ack` payload: one or more entries of 32 bytes, each followed by `extra_len` bytes (the text of a refusal).
+//! `Ack` payload: one or more entries of 32 bytes, each followed by `extra_len` bytes: the text of a refusal, or
+//! [`Duplicates`].
 //!
 //! ```text
 //!  0             4         5       6           8        16        20     22          24              28          32
@@ -23,14 +24,17 @@
 //! ```
 //!
 //! `outcome`: 0 appended (`value` = first offset), 1 scheduled (`value` = schedule id, reserved), 2 prepared
-//! (`value` = transaction id, reserved), 3 refused (`code` = error code). `flags` 1: a repeat of an earlier publish.
+//! (`value` = transaction id, reserved), 3 refused (`code` = error code; `value` = the partition's next offset if that was
+//! not the expected one). `flags` 1: a repeat of an earlier publish; 2: some events are duplicates by their ids, `extra`
+//! says which, and they do not count.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    duplicates::Duplicates,
     error::{ErrorCode, Refusal},
     frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameType},
     ids::{Offset, PartitionId},
@@ -42,6 +46,8 @@ use crate::{
 pub const PUBLISH_HEADER_BYTES: usize = 24;
 const ACK_ENTRY_BYTES: usize = 32;
 const NO_OFFSET: u64 = u64::MAX;
+const FLAG_REPEAT: u8 = 1;
+const FLAG_DUPLICATES: u8 = 2;
 
 /// What an acknowledgement means for the disk. Ordered: a later one promises more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -148,12 +154,22 @@ pub struct Ack {
 pub enum AckOutcome {
     /// Stored, as durably as was asked for.
     Appended {
-        /// The first event's offset; absent for a repeat so old that its offset is no longer known.
+        /// The first stored event's offset; absent if none was stored, and for a repeat so old that its offset is no
+        /// longer known.
         base: Option<Offset>,
-        /// How many events.
+        /// How many events are stored.
         count: u32,
         /// True if an earlier publish had stored them already.
         duplicate: bool,
+        /// The events that were not stored because the topic's dedup window held their ids.
+        duplicates: Option<Arc<Duplicates>>,
+    },
+    /// Not stored: the partition's next offset is not the one that was expected.
+    OffsetMismatch {
+        /// The partition's next offset.
+        next: Offset,
+        /// What was expected and what came.
+        message: String,
     },
     /// Not stored, and why.
     Refused(Refusal),
@@ -164,28 +180,62 @@ impl Ack {
     pub fn write(&self, out: &mut BytesMut) {
         out.put_u32_le(self.correlation);
         match &self.outcome {
-            AckOutcome::Appended { base, count, duplicate } => {
+            AckOutcome::Appended { base, count, duplicate, duplicates } => {
+                let flags =
+                    (u8::from(*duplicate) * FLAG_REPEAT) | (u8::from(duplicates.is_some()) * FLAG_DUPLICATES);
+                let extra_len = duplicates.as_ref().map_or(0, |duplicates| duplicates.encoded_len());
                 out.put_u8(0);
-                out.put_u8(u8::from(*duplicate));
+                out.put_u8(flags);
                 out.put_u16_le(self.partition.0);
                 out.put_u64_le(base.map_or(NO_OFFSET, |base| base.0));
                 out.put_u32_le(*count);
-                out.put_bytes(0, 12);
+                out.put_u16_le(0);
+                out.put_u16_le(u16::try_from(extra_len).expect("bounded by Duplicates::BYTES_MAX"));
+                out.put_u64_le(0);
+                if let Some(duplicates) = duplicates {
+                    duplicates.write(out);
+                }
+            }
+            AckOutcome::OffsetMismatch { next, message } => {
+                self.write_refusal((ErrorCode::OffsetMismatch, message, None), next.0, out);
             }
             AckOutcome::Refused(refusal) => {
-                let text = clip(&refusal.message, REASON_BYTES_MAX).as_bytes();
-                out.put_u8(3);
-                out.put_u8(0);
-                out.put_u16_le(self.partition.0);
-                out.put_u64_le(NO_OFFSET);
-                out.put_u32_le(0);
-                out.put_u16_le(refusal.code.number());
-                out.put_u16_le(u16::try_from(text.len()).expect("clipped to 1 KiB"));
-                out.put_u32_le(refusal.retry_after_ms.unwrap_or(0));
-                out.put_u32_le(0);
-                out.put_slice(text);
+                let Refusal { code, message, retry_after_ms } = refusal;
+                self.write_refusal((*code, message, *retry_after_ms), NO_OFFSET, out);
             }
         }
+    }
+
+    fn write_refusal(
+        &self,
+        (code, message, retry_after_ms): (ErrorCode, &str, Option<u32>),
+        value: u64,
+        out: &mut BytesMut,
+    ) {
+        let text = clip(message, REASON_BYTES_MAX).as_bytes();
+        out.put_u8(3);
+        out.put_u8(0);
+        out.put_u16_le(self.partition.0);
+        out.put_u64_le(value);
+        out.put_u32_le(0);
+        out.put_u16_le(code.number());
+        out.put_u16_le(u16::try_from(text.len()).expect("clipped to 1 KiB"));
+        out.put_u32_le(retry_after_ms.unwrap_or(0));
+        out.put_u32_le(0);
+        out.put_slice(text);
+    }
+
+    /// How many bytes [`Ack::write`] writes at most.
+    pub fn encoded_len_max(&self) -> usize {
+        ACK_ENTRY_BYTES
+            + match &self.outcome {
+                AckOutcome::Appended { duplicates, .. } => {
+                    duplicates.as_ref().map_or(0, |duplicates| duplicates.encoded_len())
+                }
+                AckOutcome::OffsetMismatch { message, .. } | AckOutcome::Refused(Refusal { message, .. }) => {
+                    message.len().min(REASON_BYTES_MAX)
+                }
+            }
     }
 
     /// Reads all entries of an ack frame's payload.
@@ -206,18 +256,30 @@ impl Ack {
         let (code, extra_len, retry_after_ms, _) =
             (reader.u16()?, reader.u16()?, reader.u32()?, reader.u32()?);
         let extra = reader.take(usize::from(extra_len))?;
-        let outcome = match outcome {
-            0 => AckOutcome::Appended {
-                base: (value != NO_OFFSET).then_some(Offset(value)),
-                count,
-                duplicate: flags & 1 != 0,
-            },
-            3 => AckOutcome::Refused(Refusal {
-                code: ErrorCode::from_number(code),
-                message: String::from_utf8_lossy(extra).into_owned(),
+        let (value, code) = ((value != NO_OFFSET).then_some(Offset(value)), ErrorCode::from_number(code));
+        let text = || String::from_utf8_lossy(extra).into_owned();
+        let outcome = match (outcome, value) {
+            (0, base) => {
+                let mut duplicates = None;
+                if flags & FLAG_DUPLICATES != 0 {
+                    let Some(read) = Duplicates::read(extra) else {
+                        return Some(Err(FrameError::payload(
+                            "the duplicates of an ack entry are malformed",
+                        )));
+                    };
+                    duplicates = Some(Arc::new(read));
+                }
+                AckOutcome::Appended { base, count, duplicate: flags & FLAG_REPEAT != 0, duplicates }
+            }
+            (3, Some(next)) if code == ErrorCode::OffsetMismatch => {
+                AckOutcome::OffsetMismatch { next, message: text() }
+            }
+            (3, _) => AckOutcome::Refused(Refusal {
+                code,
+                message: text(),
                 retry_after_ms: (retry_after_ms != 0).then_some(retry_after_ms),
             }),
-            other => return Some(Err(FrameError::payload(format!("ack outcome {other} is unknown")))),
+            (other, _) => return Some(Err(FrameError::payload(format!("ack outcome {other} is unknown")))),
         };
         Some(Ok(Self { correlation, partition, outcome }))
     }
@@ -241,17 +303,29 @@ mod tests {
 
     /// Any acknowledgement that is distinct on the wire: all ones is no offset, and 0 no wait.
     fn any_ack() -> impl Strategy<Value = Ack> {
-        let appended =
-            (option::of(0..u64::MAX), any::<u32>(), any::<bool>()).prop_map(|(base, count, duplicate)| {
-                AckOutcome::Appended { base: base.map(Offset), count, duplicate }
-            });
+        let firsts = vec(option::of(0..9_u64), 0..20).prop_map(|firsts| {
+            let mut found = None;
+            let duplicates = (0..).zip(firsts).filter_map(|(index, first)| Some((index, first?)));
+            duplicates.for_each(|(index, first)| Duplicates::note(&mut found, index, Offset(first)));
+            found.map(Arc::new)
+        });
+        let appended = (option::of(0..u64::MAX), any::<u32>(), any::<bool>(), firsts).prop_map(
+            |(base, count, duplicate, duplicates)| AckOutcome::Appended {
+                base: base.map(Offset),
+                count,
+                duplicate,
+                duplicates,
+            },
+        );
+        let mismatch = (0..u64::MAX, ".{0,60}")
+            .prop_map(|(next, message)| AckOutcome::OffsetMismatch { next: Offset(next), message });
         let refused = (any::<u16>(), ".{0,60}", option::of(1..=u32::MAX)).prop_map(
             |(code, message, retry_after_ms)| {
                 let code = ErrorCode::from_number(code);
                 AckOutcome::Refused(Refusal { code, message, retry_after_ms })
             },
         );
-        (any::<u32>(), any::<u16>(), prop_oneof![appended, refused]).prop_map(
+        (any::<u32>(), any::<u16>(), prop_oneof![appended, mismatch, refused]).prop_map(
             |(correlation, partition, outcome)| Ack {
                 correlation,
                 partition: PartitionId(partition),
@@ -294,6 +368,7 @@ mod tests {
         fn acks_are_read_back_and_every_cut_is_noticed(acks in vec(any_ack(), 0..6)) {
             let bytes = written(&acks);
             prop_assert_eq!(Ack::read_all(&bytes), Ok(acks.clone()));
+            prop_assert_eq!(bytes.len(), acks.iter().map(Ack::encoded_len_max).sum::<usize>());
             let boundaries: Vec<usize> = (0..=acks.len()).map(|count| written(&acks[..count]).len()).collect();
             for len in 0..bytes.len() {
                 prop_assert_eq!(Ack::read_all(&bytes[..len]).is_ok(), boundaries.contains(&len), "cut to {}", len);
@@ -330,10 +405,14 @@ mod tests {
         let mut ack = written(&[Ack {
             correlation: 1,
             partition: PartitionId(0),
-            outcome: AckOutcome::Appended { base: None, count: 0, duplicate: false },
+            outcome: AckOutcome::Appended { base: None, count: 0, duplicate: false, duplicates: None },
         }]);
         ack[28] = 1;
+        ack[5] = 4;
         assert!(Ack::read_all(&ack).is_ok());
+        ack[5] = 2;
+        assert!(Ack::read_all(&ack).is_err(), "duplicates, of which there is none");
+        ack[5] = 0;
         ack[4] = 1;
         assert!(Ack::read_all(&ack).is_err(), "scheduled, which this version does not know");
     }

@@ -208,13 +208,14 @@ pub(crate) fn batch(producer: u128, epoch: u32, first_sequence: u64, events: &[E
 
 /// The outcome of a batch that was stored.
 pub(crate) fn stored(base: u64, count: u32, duplicate: bool) -> AckOutcome {
-    AckOutcome::Appended { base: Some(Offset(base)), count, duplicate }
+    AckOutcome::Appended { base: Some(Offset(base)), count, duplicate, duplicates: None }
 }
 
 /// The code of a batch that was refused.
 pub(crate) fn refused(outcome: &AckOutcome) -> ErrorCode {
     match outcome {
         AckOutcome::Refused(refusal) => refusal.code,
+        AckOutcome::OffsetMismatch { .. } => ErrorCode::OffsetMismatch,
         AckOutcome::Appended { .. } => panic!("expected a refusal, got {outcome:?}"),
     }
 }

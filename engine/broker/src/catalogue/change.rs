@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use levada_protocol::{
     error::ErrorCode,
+    event::is_engine_header,
     ids::{
         Offset, PartitionId, PluginName, RouteId, RouteName, SubscriptionId, SubscriptionName, Timestamp,
         TopicId, TopicName,
     },
-    limits::PARTITIONS_MAX,
+    limits::{DEDUP_WINDOW_MS_MAX, HEADER_NAME_BYTES_MAX, PARTITIONS_MAX},
     publish::Durability,
     request::{RouteSpec, SubscriptionOptions, TopicChanges, TopicSettings},
 };
@@ -486,6 +487,20 @@ fn check_settings(settings: &TopicSettings) -> Result<(), Error> {
     }
     if settings.durability == Durability::Unknown {
         return invalid("durability is not known to this engine, expected sync or os".to_owned());
+    }
+    if settings.dedup_window_ms > DEDUP_WINDOW_MS_MAX {
+        let got = settings.dedup_window_ms;
+        return invalid(format!(
+            "dedup_window_ms is {got}, expected 0 (off) to {DEDUP_WINDOW_MS_MAX} (7 days)"
+        ));
+    }
+    if settings.dedup_header.len() > HEADER_NAME_BYTES_MAX {
+        let got = settings.dedup_header.len();
+        return invalid(format!("dedup_header has {got} bytes, expected up to {HEADER_NAME_BYTES_MAX}"));
+    }
+    if is_engine_header(settings.dedup_header.as_bytes()) {
+        let got = &settings.dedup_header;
+        return invalid(format!("dedup_header is {got:?}, expected a header that publishers may give"));
     }
     Ok(())
 }

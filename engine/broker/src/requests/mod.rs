@@ -103,7 +103,9 @@ impl Broker {
         let mut collected = Collected::new();
         for record in catalogue.topics.values() {
             if let Some(topic) = self.inner.shard.view().topics().get(record.id()) {
-                collected.topic(record.name.as_str(), &topic.counters);
+                let window_ms = record.settings.dedup_window_ms;
+                let dedup = (window_ms > 0).then(|| topic.dedup.info(window_ms));
+                collected.topic(record.name.as_str(), &topic.counters, dedup);
             }
         }
         for record in catalogue.subscriptions.values() {

@@ -16,6 +16,13 @@ where
     comes_back(key, row);
 }
 
+/// The bytes of hexadecimal digits; blanks are for the eye.
+pub(super) fn from_hex(hex: &str) -> Vec<u8> {
+    let digits: Vec<char> = hex.chars().filter(|digit| !digit.is_whitespace()).collect();
+    let byte = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16).unwrap();
+    digits.chunks(2).map(byte).collect()
+}
+
 /// What was written is read again, and nothing that is shorter, longer or of another version.
 pub(super) fn comes_back<R: Row + PartialEq + Debug>(key: &R::Key, row: &R)
 where
@@ -31,7 +38,7 @@ where
     assert!(matches!(R::decode(&[&value[..], &[0]].concat()), Err(RowError::Damaged { .. })));
     let newer = [&[R::VERSION + 1], &value[1..]].concat();
     assert!(matches!(R::decode(&newer), Err(RowError::Newer { .. })));
-    let older = [&[R::VERSION - 1], &value[1..]].concat();
+    let older = [&[R::VERSION_MIN - 1], &value[1..]].concat();
     assert!(matches!(R::decode(&older), Err(RowError::Damaged { .. })));
 }
 

@@ -40,6 +40,13 @@ impl<'a> Fields<'a> {
         if self.array::<N>()? == [0; N] { Ok(()) } else { Err("a reserved byte is not 0".into()) }
     }
 
+    /// The next `len` bytes.
+    pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], Damage> {
+        let (head, rest) = self.0.split_at_checked(len).ok_or("it is cut off")?;
+        self.0 = rest;
+        Ok(head)
+    }
+
     /// How many bytes are left.
     pub(super) fn left(&self) -> usize {
         self.0.len()

@@ -124,6 +124,11 @@ pub(super) fn offset_keys_below(tag: u8, topic: TopicId, partition: PartitionId,
     (offset_key(tag, &(topic, partition, Offset(0))), offset_key(tag, &(topic, partition, below)))
 }
 
+/// All keys of one partition after `tag`.
+pub(super) fn partition_keys(tag: u8, topic: TopicId, partition: PartitionId) -> KeyRange {
+    KeyBuilder::new(7).u8(tag).u32(topic.0).u16(partition.0).range()
+}
+
 /// All keys of a topic after `tag`.
 pub(super) fn topic_keys(tag: u8, topic: TopicId) -> KeyRange {
     KeyBuilder::new(5).u8(tag).u32(topic.0).range()

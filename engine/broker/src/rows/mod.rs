@@ -22,6 +22,7 @@
 //! | cursors | `0x01` subscription u64, partition u16, `0x00` | [`levada_delivery::progress::Head`] | the subscription | with the subscription |
 //! | cursors | `0x01` subscription u64, partition u16, `0x01`, chunk u64 | [`levada_delivery::progress::Chunk`] | the subscription | when the floor passes it |
 //! | cursors | `0x02` route u64, partition u16 | [`RouteCursor`] | the route | with the route |
+//! | dedup | `0x01` topic u32, partition u16, offset u64 | [`DedupIds`] | publishes to a topic with a dedup window | when its ids expire, with the window, with the topic |
 //! | producers | topic u32, partition u16, producer u128 | [`levada_delivery::producer::Producer`] | appends | once it is idle for long, with the topic |
 //!
 //! Ids are never reused, so a key of a deleted thing can never be taken for another's.
@@ -30,6 +31,7 @@ mod codec;
 mod key;
 mod record;
 
+mod dedup_ids;
 mod dropped;
 mod engine_id;
 mod log_start;
@@ -52,6 +54,7 @@ use levada_store::{Family, Op, ScanLimit, Store};
 
 use self::codec::{Damage, Fields};
 pub(crate) use self::{
+    dedup_ids::DedupIds,
     dropped::{Dropped, DroppedRange, drop_rows},
     engine_id::EngineId,
     key::{KeyRange, whole_family},
@@ -89,6 +92,7 @@ mod tag {
     pub(super) const CATALOGUE_PLUGIN_LINE: u8 = 0x05;
     pub(super) const CURSOR_SUBSCRIPTION: u8 = 0x01;
     pub(super) const CURSOR_ROUTE: u8 = 0x02;
+    pub(super) const DEDUP_IDS: u8 = 0x01;
 }
 
 /// A kind of row. A value of the type is what one row holds.
@@ -97,8 +101,10 @@ pub(crate) trait Row: Sized {
     const NAME: &'static str;
     /// The family that holds it.
     const FAMILY: Family;
-    /// The layout that is written, and the only one that is read.
+    /// The layout that is written.
     const VERSION: u8;
+    /// The oldest layout that is read, as the one that is written.
+    const VERSION_MIN: u8 = Self::VERSION;
     /// What distinguishes one such row from another.
     type Key: std::fmt::Debug;
 
@@ -132,7 +138,7 @@ pub(crate) trait Row: Sized {
         if *version > Self::VERSION {
             return Err(RowError::Newer { row: Self::NAME, found: *version, supported: Self::VERSION });
         }
-        if *version != Self::VERSION {
+        if *version < Self::VERSION_MIN {
             return Err(damaged(format!("version {version} never was").into()));
         }
         let mut fields = Fields::new(rest);
@@ -211,6 +217,19 @@ pub(crate) fn scan<R: Row>(store: &dyn Store, range: KeyRange) -> Result<Vec<(R:
         Ok(())
     })?;
     Ok(rows)
+}
+
+/// Hands all rows of a range over in the order of their keys. Blocks on the disk.
+pub(crate) fn for_each<R: Row>(
+    store: &dyn Store,
+    range: KeyRange,
+    mut row: impl FnMut(R::Key, R),
+) -> Result<(), Error> {
+    each(store, R::FAMILY, range, |key, value| {
+        let (key, value) = decode_pair(key, value)?;
+        row(key, value);
+        Ok(())
+    })
 }
 
 fn decode_pair<R: Row>(key: &[u8], value: &[u8]) -> Result<(R::Key, R), Error> {

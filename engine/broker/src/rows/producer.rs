@@ -1,26 +1,30 @@
-//! What is known of one producer in one partition: 23 bytes after the version byte, then one entry of 28 bytes per
-//! remembered outcome, oldest first.
+//! What is known of one producer in one partition: 23 bytes after the version byte, then one entry of 28 bytes and its
+//! details per remembered outcome, oldest first.
 //!
 //! ```text
 //!  0         1          2        4       8               16           24
 //!  +---------+----------+--------+-------+---------------+------------+---------+
 //!  | version | reserved | count  | epoch | next_sequence | last_used  | entries |
-//!  | u8 = 1  | u8       | u16    | u32   | u64           | u64 (ms)   |         |
+//!  | u8 = 2  | u8       | u16    | u32   | u64           | u64 (ms)   |         |
 //!  +---------+----------+--------+-------+---------------+------------+---------+
 //!
-//!  0                8       16          20       24     25         28
-//!  +----------------+-------+-----------+--------+------+----------+
-//!  | first_sequence | base  | sequences | events | kind | reserved |
-//!  | u64            | u64   | u32       | u32    | u8   | 3 bytes  |
-//!  +----------------+-------+-----------+--------+------+----------+
+//!  0                8       16          20       24     25         26          28
+//!  +----------------+-------+-----------+--------+------+----------+-----------+---------+
+//!  | first_sequence | base  | sequences | events | kind | reserved | details   | details |
+//!  | u64            | u64   | u32       | u32    | u8   | u8       | u16 bytes |         |
+//!  +----------------+-------+-----------+--------+------+----------+-----------+---------+
 //! ```
 //!
 //! An entry is a run of sequences that follow on each other: one batch, or several whose events follow on each other in
 //! the log too. `sequences` are counted by the producer, `events` are stored: fewer if a plugin or a repeated event id
-//! left some out. `kind` 0 is appended; other numbers are free for scheduled, prepared and refused outcomes.
+//! left some out. `kind` 0 is appended; other numbers are free for scheduled, prepared and refused outcomes. The details of
+//! an appended entry are its duplicates ([`Duplicates`]), if there are any. In version 1 no entry has details.
+
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use levada_delivery::producer::{Appended, Producer};
+use levada_protocol::duplicates::Duplicates;
 use levada_protocol::ids::{Epoch, PartitionId, ProducerId, Sequence, Timestamp, TopicId};
 use levada_store::Family;
 
@@ -42,7 +46,8 @@ pub(crate) fn of_topic(topic: TopicId) -> KeyRange {
 impl Row for Producer {
     const NAME: &'static str = "producer";
     const FAMILY: Family = Family::Producers;
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
+    const VERSION_MIN: u8 = 1;
     type Key = (TopicId, PartitionId, ProducerId);
 
     fn key((topic, partition, producer): &Self::Key) -> Bytes {
@@ -57,7 +62,7 @@ impl Row for Producer {
     }
 
     fn len(&self) -> usize {
-        HEADER_BYTES + self.outcomes().len() * ENTRY_BYTES
+        HEADER_BYTES + self.outcomes().len() * ENTRY_BYTES + self.duplicates_bytes()
     }
 
     fn write(&self, out: &mut BytesMut) {
@@ -71,7 +76,12 @@ impl Row for Producer {
             out.put_u64_le(outcome.base);
             out.put_u32_le(outcome.sequences);
             out.put_u32_le(outcome.events);
-            out.put_u32_le(KIND_APPENDED.into());
+            out.put_u16_le(KIND_APPENDED.into());
+            let details = outcome.duplicates.as_ref().map_or(0, |duplicates| duplicates.encoded_len());
+            out.put_u16_le(u16::try_from(details).expect("bounded by Duplicates::BYTES_MAX"));
+            if let Some(duplicates) = &outcome.duplicates {
+                duplicates.write(out);
+            }
         }
     }
 
@@ -79,7 +89,7 @@ impl Row for Producer {
         fields.reserved::<1>()?;
         let (count, epoch) = (fields.u16()?, Epoch(fields.u32()?));
         let (next_sequence, last_used) = (Sequence(fields.u64()?), Timestamp(fields.u64()?));
-        if fields.left() != usize::from(count) * ENTRY_BYTES {
+        if fields.left() < usize::from(count) * ENTRY_BYTES {
             return Err(format!("{count} entries in {} bytes", fields.left()).into());
         }
         let outcomes = (0..count).map(|_| read_entry(fields)).collect::<Result<Vec<_>, _>>()?;
@@ -95,8 +105,15 @@ fn read_entry(fields: &mut Fields<'_>) -> Result<Appended, Damage> {
         KIND_APPENDED => {}
         kind => return Err(format!("an outcome of kind {kind} is unknown").into()),
     }
-    fields.reserved::<3>()?;
-    Ok(Appended { first_sequence, sequences, base, events })
+    fields.reserved::<1>()?;
+    let duplicates = match fields.u16()? {
+        0 => None,
+        details => {
+            let read = Duplicates::read(fields.take(details.into())?);
+            Some(Arc::new(read.ok_or("the duplicates of an outcome are malformed")?))
+        }
+    };
+    Ok(Appended { first_sequence, sequences, base, events, duplicates })
 }
 
 #[cfg(test)]
@@ -110,10 +127,21 @@ mod tests {
     #[test]
     fn the_bytes_are_these() {
         let mut producer = Producer::default();
-        producer.record(Timestamp(7), Epoch(2), Sequence(0), 4, (Offset(9), 3));
+        producer.record(Timestamp(7), Epoch(2), Sequence(0), 4, (Offset(9), 3, None));
         let key = (TopicId(1), PartitionId(2), ProducerId(3));
-        let expected = "01 00 0100 02000000 0400000000000000 0700000000000000 \
-            0000000000000000 0900000000000000 04000000 03000000 00 000000";
+        let expected = "02 00 0100 02000000 0400000000000000 0700000000000000 \
+            0000000000000000 0900000000000000 04000000 03000000 00 00 0000";
+        check::bytes(&key, &producer, "00000001 0002 00000000000000000000000000000003", expected);
+        // The bytes of version 1, which had no details.
+        let older = [&[1], &producer.encode()[1..]].concat();
+        assert_eq!(Producer::decode(&older), Ok(producer.clone()));
+        let mut found = None;
+        Duplicates::note(&mut found, 1, Offset(5));
+        producer.record(Timestamp(8), Epoch(2), Sequence(4), 2, (Offset(12), 1, found.map(Arc::new)));
+        let expected = "02 00 0200 02000000 0600000000000000 0800000000000000 \
+            0000000000000000 0900000000000000 04000000 03000000 00 00 0000 \
+            0400000000000000 0c00000000000000 02000000 01000000 00 00 1100 \
+            0100 0000 01000000 0500000000000000 02";
         check::bytes(&key, &producer, "00000001 0002 00000000000000000000000000000003", expected);
     }
 
@@ -121,12 +149,15 @@ mod tests {
         #[test]
         fn it_comes_back(
             topic in any::<u32>(), partition in any::<u16>(), id in any::<u128>(), epoch in any::<u32>(), time in any::<u64>(),
-            batches in vec((1..1_000u32, 0..1_000u32, 0..10u64), 0..80),
+            batches in vec((1..1_000u32, 0..1_000u32, 0..10u64, 0..4_u32), 0..80),
         ) {
             let (mut producer, mut sequence, mut base) = (Producer::default(), 0, 0);
-            for (sequences, events, gap) in batches {
-                let events = events.min(sequences);
-                producer.record(Timestamp(time), Epoch(epoch), Sequence(sequence), sequences, (Offset(base + gap), events));
+            for (sequences, events, gap, duplicates) in batches {
+                let mut found = None;
+                (0..duplicates.min(sequences)).for_each(|at| Duplicates::note(&mut found, at, Offset(gap * u64::from(at))));
+                let events = events.min(sequences - duplicates.min(sequences));
+                let stored = (Offset(base + gap), events, found.map(Arc::new));
+                producer.record(Timestamp(time), Epoch(epoch), Sequence(sequence), sequences, stored);
                 (sequence, base) = (sequence + u64::from(sequences), base + gap + u64::from(events));
             }
             let key = (TopicId(topic), PartitionId(partition), ProducerId(id));

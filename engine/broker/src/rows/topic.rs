@@ -36,7 +36,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::rows::check;
+    use crate::rows::{Row, check};
 
     #[test]
     fn the_bytes_are_these() {
@@ -46,6 +46,8 @@ mod tests {
             retain: Retain::TimeAndSize,
             retain_for_ms: 5,
             max_bytes: 6,
+            dedup_window_ms: 7,
+            dedup_header: "source".to_owned(),
         };
         let topic = TopicRecord {
             id: 1,
@@ -54,10 +56,18 @@ mod tests {
             created_ms: 7,
             owner: "me".to_owned(),
         };
-        let expected = "0185a2696401a46e616d65a66f7264657273a873657474696e677385aa706172746974696f6e7304aa647572 \
+        let expected = "0185a2696401a46e616d65a66f7264657273a873657474696e677387aa706172746974696f6e7304aa647572 \
+            6162696c697479a26f73a672657461696ead74696d655f616e645f73697a65ad72657461696e5f666f725f6d \
+            7305a96d61785f627974657306af64656475705f77696e646f775f6d7307ac64656475705f686561646572a6 \
+            736f75726365aa637265617465645f6d7307a56f776e6572a26d65";
+        check::bytes(&TopicId(1), &topic, "01 00000001", expected);
+        // As it was before topics had a dedup window.
+        let older = "0185a2696401a46e616d65a66f7264657273a873657474696e677385aa706172746974696f6e7304aa647572 \
             6162696c697479a26f73a672657461696ead74696d655f616e645f73697a65ad72657461696e5f666f725f6d \
             7305a96d61785f627974657306aa637265617465645f6d7307a56f776e6572a26d65";
-        check::bytes(&TopicId(1), &topic, "01 00000001", expected);
+        let settings =
+            TopicSettings { dedup_window_ms: 0, dedup_header: String::new(), ..topic.settings.clone() };
+        assert_eq!(TopicRecord::decode(&check::from_hex(older)), Ok(TopicRecord { settings, ..topic }));
     }
 
     proptest! {
@@ -69,7 +79,15 @@ mod tests {
             let retain = if by_size { Retain::TimeAndSize } else { Retain::default() };
             let name = format!("t{name}").parse().unwrap();
             let durability = if is_os { Durability::Os } else { Durability::Sync };
-            let settings = TopicSettings { partitions, durability, retain, retain_for_ms, max_bytes };
+            let settings = TopicSettings {
+                partitions,
+                durability,
+                retain,
+                retain_for_ms,
+                max_bytes,
+                dedup_window_ms: created_ms / 2,
+                dedup_header: owner.clone(),
+            };
             check::comes_back(&TopicId(id), &TopicRecord { id, name, settings, created_ms, owner });
         }
     }

@@ -1,6 +1,9 @@
 //! What becomes visible once a commit is durable.
 
-use levada_protocol::ids::{Offset, PartitionId, TopicId};
+use levada_protocol::{
+    ids::{Offset, PartitionId, TopicId},
+    request::DedupInfo,
+};
 
 use crate::{catalogue::CatalogueEvent, frames::LogSlice};
 
@@ -11,6 +14,8 @@ pub(super) enum Announcement {
     Appended { topic: TopicId, partition: PartitionId, piece: LogSlice },
     /// Events before `start` were dropped.
     Trimmed { topic: TopicId, partition: PartitionId, start: Offset, dropped_bytes: u64 },
+    /// What is remembered of a topic's event ids; its counts are what has come since the announcement before.
+    Dedup { topic: TopicId, info: DedupInfo },
     /// The catalogue changed.
     Catalogue(CatalogueEvent),
 }

@@ -93,6 +93,9 @@ impl Command {
     /// How many bytes it adds to a commit, at most; 0 for what is small, rare or of unknown size.
     pub(super) fn encoded_len_max(&self) -> usize {
         match self {
+            Self::Append(append) if append.topic.has_dedup_window() => {
+                tables::append_unique_len_max(&append.batch)
+            }
             Self::Append(append) => tables::append_len_max(&append.batch),
             Self::Propose(proposal) => proposal.encoded_len_max(),
             Self::Change { .. }

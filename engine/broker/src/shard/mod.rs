@@ -63,7 +63,7 @@ use self::{
     notifier::Notifier,
     piggyback::PiggybackQueue,
     state::{Limits, State},
-    tables::Tables,
+    tables::{TableLimits, Tables},
     writer::{Identity, Inbox, Writer},
 };
 use crate::{
@@ -105,7 +105,7 @@ fn check_shard(last: &AppliedRow, shard: u16) -> Result<(), Error> {
 /// Loads the state as a start does, from a store that takes no writes.
 pub(crate) fn inspect(store: &dyn Store) -> Result<Catalogue, Error> {
     let catalogue = Catalogue::load(store)?;
-    Tables::load(store, &catalogue, 0)?;
+    Tables::load(store, &catalogue, TableLimits { producers_max: 0, dedup_ids_max: 0 })?;
     Ok(catalogue)
 }
 
@@ -127,8 +127,9 @@ impl Shard {
         tasks: &Tasks,
     ) -> Result<(Self, ShardHandle), Error> {
         let topics = Arc::new(Topics::new(config.tail_bytes_max));
-        let limits =
-            Limits { records_max: config.catalogue_records_max, producers_max: config.producers_max };
+        let (producers_max, dedup_ids_max) = (config.producers_max, config.dedup_ids_max);
+        let tables = TableLimits { producers_max, dedup_ids_max };
+        let limits = Limits { records_max: config.catalogue_records_max, tables };
         let state = State::open(Arc::clone(store), Arc::clone(guard), Arc::clone(&topics), limits)?;
         check_shard(state.last(), config.shard)?;
         let view = Arc::new(ShardView::new(state.catalogue().clone(), topics));

@@ -7,7 +7,10 @@ use levada_delivery::producer::Check;
 use levada_protocol::{
     batch::Batch,
     error::{ErrorCode, Refusal},
-    ids::{CommitIndex, Epoch, Offset, ProducerId, Sequence, SubscriptionId, Timestamp, TopicId, TopicName},
+    ids::{
+        CommitIndex, Epoch, Offset, PartitionId, ProducerId, Sequence, SubscriptionId, Timestamp, TopicId,
+        TopicName,
+    },
     publish::{Ack, AckOutcome, PublishHeader},
     request::TopicSettings,
 };
@@ -18,7 +21,7 @@ use super::{
     command::{Append, Command, Forget, Trim},
     group::{Group, Reply},
     proposal::{AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, StateChange},
-    tables::{Generation, Generations, NewBatch, Tables},
+    tables::{Generation, Generations, NewBatch, TableLimits, Tables, Unique},
 };
 use crate::{
     catalogue::{Catalogue, CatalogueEvent, Change, Decided},
@@ -39,8 +42,8 @@ const NAMED_MAX: usize = 10;
 pub(super) struct Limits {
     /// Records of the catalogue.
     pub(super) records_max: usize,
-    /// Producers in memory.
-    pub(super) producers_max: usize,
+    /// What the tables keep in memory.
+    pub(super) tables: TableLimits,
 }
 
 /// The writer's state.
@@ -73,8 +76,11 @@ impl State {
         // What was recovered becomes visible now, so it must be durable now.
         store.sync()?;
         let catalogue = Catalogue::load(store.as_ref())?;
-        let (tables, extents) = Tables::load(store.as_ref(), &catalogue, limits.producers_max)?;
+        let (tables, extents) = Tables::load(store.as_ref(), &catalogue, limits.tables)?;
         topics.recover(&catalogue, extents);
+        for (id, info) in tables.dedup.infos() {
+            topics.get(id).inspect(|topic| topic.dedup.add(&info));
+        }
         let (engine_id, last) = (rows::get(store.as_ref(), &())?, store.last());
         let generations = Generations::default();
         Ok(Self { store, guard, topics, limits, catalogue, tables, generations, engine_id, last })
@@ -121,8 +127,8 @@ impl State {
     }
 
     /// Adds to the group what the tables have held back until its end.
-    pub(super) fn flush(&mut self, group: &mut Group) {
-        self.tables.flush(&mut group.draft);
+    pub(super) fn flush(&mut self, group: &mut Group, now: Timestamp) {
+        self.tables.flush(now, &mut group.draft);
     }
 
     /// Decides one command into the group; true if it says stop.
@@ -151,6 +157,7 @@ impl State {
             }
             Command::CheckClock { reply } => {
                 self.check_clock(group, now);
+                self.tables.expire_ids(now);
                 group.reply(Reply::Done { reply, result: Ok(()) });
             }
             Command::Wake => {}
@@ -188,8 +195,8 @@ impl State {
             let check = self.tables.producers.check(self.store.as_ref(), key, sequence, count);
             match check.map_err(|error| error.refusal())? {
                 Check::Append => {}
-                Check::Duplicate { base, events } => {
-                    return Ok(AckOutcome::Appended { base, count: events, duplicate: true });
+                Check::Duplicate { base, events, duplicates } => {
+                    return Ok(AckOutcome::Appended { base, count: events, duplicate: true, duplicates });
                 }
                 refused => return Err(producer_refusal(&refused, sequence.1)),
             }
@@ -197,25 +204,51 @@ impl State {
         if let Some(refusal) = self.guard.refusal() {
             return Err(refusal);
         }
-        if let Some(at) = header.expect_offset {
-            let end = Condition::End { topic: topic.id, partition: header.partition, at };
-            self.check_condition(&end).map_err(|refused| refused.error().refusal())?;
-        }
         let partition = header.partition;
-        let new = NewBatch { topic: topic.id, partition, batch, hops: 0, retain_for_ms };
-        let base = self.append_batch(new, group, now).ok_or_else(deleted)?;
-        if idempotent {
-            let stored = (base, count);
-            self.tables.producers.record(key, now, sequence, count, stored, &mut group.draft);
+        if let Some(at) = header.expect_offset {
+            let end = Condition::End { topic: topic.id, partition, at };
+            match self.check_condition(&end) {
+                Ok(()) => {}
+                Err(ProposalRefused::End { next, .. }) => {
+                    let message = format!("the partition's next offset is {next}, expected {at}");
+                    return Ok(AckOutcome::OffsetMismatch { next, message });
+                }
+                Err(refused) => return Err(refused.error().refusal()),
+            }
         }
-        Ok(AckOutcome::Appended { base: Some(base), count, duplicate: false })
+        let next = self.begin_append((topic.id, partition), group, now).ok_or_else(deleted)?;
+        let (place, draft) = ((topic.id, partition), &mut group.draft);
+        let Unique { batch, duplicates } = self.tables.dedup.take(place, batch, next.0, next.1, draft);
+        let stored = batch.as_ref().map_or(0, Batch::count);
+        if let Some(batch) = batch {
+            let new = NewBatch { topic: topic.id, partition, batch, hops: 0, retain_for_ms };
+            self.tables.partitions.append(new, now, draft).ok_or_else(deleted)?;
+        }
+        if idempotent {
+            let stored = (next.0, stored, duplicates.clone());
+            self.tables.producers.record(key, now, sequence, count, stored, draft);
+        }
+        let base = (stored > 0).then_some(next.0);
+        Ok(AckOutcome::Appended { base, count: stored, duplicate: false, duplicates })
+    }
+
+    /// Where and when the partition's next event is appended; `None` if there is no such partition.
+    fn begin_append(
+        &mut self,
+        (topic, partition): (TopicId, PartitionId),
+        group: &mut Group,
+        now: Timestamp,
+    ) -> Option<(Offset, Timestamp)> {
+        if self.tables.partitions.is_ahead_of(topic, partition, now) {
+            self.check_clock(group, now);
+        }
+        let partitions = &self.tables.partitions;
+        Some((partitions.next(topic, partition)?, partitions.append_time(topic, partition, now)?))
     }
 
     /// Assigns offsets to a batch; `None` if there is no such partition.
     fn append_batch(&mut self, new: NewBatch, group: &mut Group, now: Timestamp) -> Option<Offset> {
-        if self.tables.partitions.is_ahead_of(new.topic, new.partition, now) {
-            self.check_clock(group, now);
-        }
+        self.begin_append((new.topic, new.partition), group, now)?;
         self.tables.partitions.append(new, now, &mut group.draft)
     }
 

@@ -155,6 +155,11 @@ impl Durable {
                     topic.changes.note_drop(partition);
                     woken.push(topic);
                 }
+                Announcement::Dedup { topic, info } => {
+                    if let Some(topic) = self.view.topics().get(topic) {
+                        topic.dedup.add(&info);
+                    }
+                }
                 Announcement::Catalogue(event) => {
                     self.announce_event(&event);
                     events.push(event);
@@ -176,6 +181,8 @@ impl Durable {
                 if let Some(topic) = topics.get(record.id()) {
                     topic.set_settings(record.settings.clone());
                 }
+                // Without its dedup window a topic has no rows of event ids any more.
+                self.view.note_dropped();
             }
             CatalogueEvent::TopicDeleted(id) => {
                 topics.delete(*id);

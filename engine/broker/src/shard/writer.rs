@@ -183,7 +183,7 @@ impl Writer {
         if group.is_empty() {
             return;
         }
-        self.state.flush(&mut group);
+        self.state.flush(&mut group, now);
         let ops = group.take_ops();
         if !ops.is_empty() {
             let next = Commit::after(self.state.last(), self.identity.term, now, ops);

@@ -86,6 +86,7 @@ async fn a_thread_that_panics_leaves_nobody_waiting_and_the_engine_says_so() {
                 AckOutcome::Refused(refusal) if refusal.code == ErrorCode::OutcomeUnknown => unknown += 1,
                 AckOutcome::Refused(refusal) => assert_eq!(refusal.code, ErrorCode::StorageFailed),
                 AckOutcome::Appended { .. } => assert!(!at_sync, "nothing was synced"),
+                AckOutcome::OffsetMismatch { .. } => panic!("no offset was expected"),
             }
         }
         assert!(unknown > 0, "what was under way may have been stored");

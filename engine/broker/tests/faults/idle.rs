@@ -30,7 +30,7 @@ async fn publish(stream: &mut PublishStream, producer: u128, first: u64) -> AckO
 }
 
 fn appended(base: u64, duplicate: bool) -> AckOutcome {
-    AckOutcome::Appended { base: Some(Offset(base)), count: 1, duplicate }
+    AckOutcome::Appended { base: Some(Offset(base)), count: 1, duplicate, duplicates: None }
 }
 
 /// When each producer that has a row was last used.

@@ -5,6 +5,7 @@
 mod access;
 mod clock;
 mod commit_size;
+mod dedup;
 mod ends;
 mod holes;
 mod idle;

@@ -89,6 +89,8 @@ async fn settings_that_are_not_given_stay_as_they_are() {
         retain: Retain::UntilAcked,
         retain_for_ms: 7,
         max_bytes: 9,
+        dedup_window_ms: 7,
+        dedup_header: "source".to_owned(),
     };
     engine.topic("orders", made.clone()).await;
     let changes = TopicChanges { retain_for_ms: Some(8), ..TopicChanges::default() };

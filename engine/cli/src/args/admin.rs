@@ -17,7 +17,9 @@ use super::{
     chain::{ChainArgs, OptionsArgs},
     path::SubscriptionPath,
     start::parse_start,
-    values::{parse_any_topic, parse_free_topic, parse_json, parse_plugin},
+    values::{
+        parse_any_topic, parse_dedup_header, parse_dedup_window, parse_free_topic, parse_json, parse_plugin,
+    },
 };
 
 #[derive(Debug, clap::Args)]
@@ -51,7 +53,8 @@ pub(crate) enum TopicAction {
     },
     /// Change a topic's settings; those that are not given stay as they are
     #[command(
-        override_usage = "levada topic set <TOPIC> [--durability ..] [--retain ..] [--retain-for ..] [--max-bytes ..]"
+        override_usage = "levada topic set <TOPIC> [--durability ..] [--retain ..] [--retain-for ..] [--max-bytes ..] \
+                          [--dedup-window [..]] [--dedup-header ..]"
     )]
     Set {
         /// Its name
@@ -97,6 +100,14 @@ pub(crate) struct SettingsArgs {
     /// Stored bytes over which --retain time-and-size drops the oldest events, such as 10GiB; 0 for no bound
     #[arg(long, value_name = "SIZE", default_value = "0", value_parser = parse_size)]
     pub(crate) max_bytes: u64,
+    /// For how long after an event another one of the same id is a duplicate, which is not stored: off, or up to 7d; 2m
+    /// if no duration is given
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_value = "off", default_missing_value = "2m", value_parser = parse_dedup_window)]
+    pub(crate) dedup_window: u64,
+    /// A header whose value belongs to the id, such as the source of CloudEvents: events are duplicates if both are equal
+    /// [default: the id alone]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, value_parser = parse_dedup_header)]
+    pub(crate) dedup_header: String,
 }
 
 /// Settings of a topic that are to change.
@@ -115,6 +126,14 @@ pub(crate) struct Changes {
     /// Stored bytes over which --retain time-and-size drops the oldest events, such as 10GiB; 0 for no bound
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) max_bytes: Option<u64>,
+    /// For how long after an event another one of the same id is a duplicate, which is not stored: up to 7d, 2m if no
+    /// duration is given; off forgets all ids
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "2m", value_parser = parse_dedup_window)]
+    pub(crate) dedup_window: Option<u64>,
+    /// A header whose value belongs to the id, such as the source of CloudEvents; '' for none. Another one than before
+    /// forgets all ids
+    #[arg(long, value_name = "NAME", value_parser = parse_dedup_header)]
+    pub(crate) dedup_header: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -214,6 +214,13 @@ pub(crate) struct PublishArgs {
     /// Events a second at most [default: as fast as it goes]
     #[arg(long, value_name = "R", value_parser = parse_rate, allow_negative_numbers = true)]
     pub(crate) rate: Option<f64>,
+    /// The partition of every event [default: by its key, else by its id]
+    #[arg(long, value_name = "P")]
+    pub(crate) partition: Option<u16>,
+    /// Append all lines as one batch, and only if the partition's next offset is this one: nothing was stored since it was
+    /// looked at. Without --partition the topic must have one partition
+    #[arg(long, value_name = "OFFSET", conflicts_with = "rate")]
+    pub(crate) expect_offset: Option<u64>,
     /// Each line is a payload as it is, text or JSON, without its line end (LF or CR LF)
     #[arg(long)]
     pub(crate) raw: bool,

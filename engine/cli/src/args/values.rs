@@ -3,6 +3,7 @@
 use levada_protocol::{
     event::{ENGINE_HEADER_PREFIX, is_engine_header},
     ids::{PluginName, TopicName},
+    limits::{DEDUP_WINDOW_MS_MAX, HEADER_NAME_BYTES_MAX},
     request::StageSpec,
 };
 use levada_terminal::values::DurationMs;
@@ -73,6 +74,31 @@ pub(super) fn parse_timeout(text: &str) -> Result<DurationMs, String> {
     match timeout.0 {
         1..=DELIVERY_TIMEOUT_MS_MAX => Ok(timeout),
         _ => Err("expected a duration from 1ms to 6d".to_owned()),
+    }
+}
+
+/// How long event ids are remembered, in milliseconds; `off` is 0.
+pub(super) fn parse_dedup_window(text: &str) -> Result<u64, String> {
+    if text == "off" {
+        return Ok(0);
+    }
+    match text.parse::<DurationMs>() {
+        Ok(DurationMs(milliseconds)) if milliseconds <= DEDUP_WINDOW_MS_MAX => Ok(milliseconds),
+        Ok(_) => Err("expected a duration of 7d or less".to_owned()),
+        Err(_) => Err(format!("expected off, or a duration such as 2m or 1h, got {text:?}")),
+    }
+}
+
+/// The name of a header whose value belongs to the event id; empty for none.
+pub(super) fn parse_dedup_header(text: &str) -> Result<String, String> {
+    if is_engine_header(text.as_bytes()) {
+        return Err(format!(
+            "expected a header of your own, got {text:?}: names that begin with {ENGINE_HEADER_PREFIX} are the engine's"
+        ));
+    }
+    match text.len() {
+        0..=HEADER_NAME_BYTES_MAX => Ok(text.to_owned()),
+        more => Err(format!("expected a name of up to {HEADER_NAME_BYTES_MAX} bytes, got {more}")),
     }
 }
 

@@ -1,5 +1,6 @@
 //! One file per command. Each takes its arguments and the output, and talks to an engine through the client.
 
+mod append;
 mod attachment;
 mod completion;
 mod deleting;

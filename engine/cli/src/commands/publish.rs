@@ -1,9 +1,9 @@
 //! `levada publish`: events from lines of a file or of stdin, pipelined, each acknowledged before the end. How lines
 //! become events is `lines.rs`.
 
-use std::{cell::Cell, collections::BTreeMap, convert::Infallible, pin::pin, thread, time::Duration};
+use std::{cell::Cell, convert::Infallible, pin::pin, thread, time::Duration};
 
-use levada_client::{Client, Publisher, PublisherOptions, Ticket};
+use levada_client::{Client, Publisher, PublisherOptions, Receipt, Ticket};
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId},
@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use super::{
+    append,
     lines::{Input, Lines},
     stops::Reason,
 };
@@ -64,15 +65,23 @@ async fn publish(output: &Output, client: &Client, args: &PublishArgs, lines: Li
 
     let published = Cell::new(0);
     let (tickets, awaited) = mpsc::channel(TICKETS_AHEAD);
-    let both = async {
+    let topic = args.topic.as_str();
+    let all = async {
+        if let Some(expected) = args.expect_offset {
+            let receipts = append::append_all(&publisher, receiver, args, Offset(expected)).await?;
+            let mut summary = Summary::new(topic);
+            receipts.iter().try_for_each(|(line, receipt)| summary.add(output, *line, receipt))?;
+            return Ok(summary);
+        }
         // A failed acknowledgement ends it all; a wrong line is reported once all before it is acknowledged.
-        let sent = async { Ok(send_all(&publisher, receiver, tickets, args.rate).await) };
-        tokio::try_join!(sent, await_tickets(awaited, args.topic.as_str(), &published))
+        let sent = async { Ok(send_all(&publisher, receiver, tickets, args).await) };
+        let awaiting = await_tickets(output, awaited, topic, &published);
+        tokio::try_join!(sent, awaiting).and_then(|(sent, summary)| sent.map(|()| summary))
     };
     let done = tokio::select! {
         biased;
         () = &mut stop => Err(Failure::interrupted().into()),
-        both = both => both.map_err(anyhow::Error::from).and_then(|(sent, summary)| sent.map(|()| summary)),
+        all = all => all,
         never = report_delays(output, client, &publisher, args, &published) => match never {},
     };
     match done {
@@ -87,21 +96,25 @@ async fn publish(output: &Output, client: &Client, args: &PublishArgs, lines: Li
 async fn send_all(
     publisher: &Publisher,
     mut lines: mpsc::Receiver<Input>,
-    tickets: mpsc::Sender<Ticket>,
-    rate: Option<f64>,
+    tickets: mpsc::Sender<(u64, Ticket)>,
+    args: &PublishArgs,
 ) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut sent = 0_u32;
     while let Some(input) = lines.recv().await {
         let (number, event) = input?;
-        if let Some(rate) = rate {
+        if let Some(rate) = args.rate {
             sleep_until(begun + Duration::from_secs_f64(f64::from(sent) / rate)).await;
         }
         let at_line =
             |error: levada_client::Error| Failure::new(code_of(&error), format!("line {number}: {error}"));
-        let ticket = publisher.publish(event).await.map_err(at_line)?;
+        let published = match args.partition {
+            None => publisher.publish(event).await,
+            Some(partition) => publisher.publish_to(PartitionId(partition), event).await,
+        };
+        let ticket = published.map_err(at_line)?;
         sent = sent.saturating_add(1);
-        if tickets.send(ticket).await.is_err() {
+        if tickets.send((number, ticket)).await.is_err() {
             // An acknowledgement failed; its error is the one to report.
             return Ok(());
         }
@@ -166,7 +179,7 @@ async fn watch_for_delays(
 
 /// `1 event`, `5 events`.
 fn events(count: u64) -> String {
-    format!("{count} {}", if count == 1 { "event" } else { "events" })
+    output::counted(count, "event")
 }
 
 /// What became of the events.
@@ -175,6 +188,8 @@ struct Summary {
     topic: String,
     /// Events stored.
     published: u64,
+    /// Events that were not stored because the topic's dedup window held their ids.
+    duplicates: u64,
     /// The last offset in each partition that got any.
     last: Vec<Last>,
 }
@@ -185,9 +200,46 @@ struct Last {
     offset: u64,
 }
 
+/// An event that was not stored, with the place of the first one of its id.
+#[derive(Debug, Serialize)]
+struct Duplicate {
+    line: u64,
+    duplicate: bool,
+    partition: u16,
+    /// Absent if there are so many that the engine did not name it.
+    offset: Option<u64>,
+}
+
 impl Summary {
+    fn new(topic: &str) -> Self {
+        Self { topic: topic.to_owned(), published: 0, duplicates: 0, last: Vec::new() }
+    }
+
+    /// Counts an event; as JSON a duplicate is printed at once.
+    fn add(&mut self, output: &Output, line: u64, receipt: &Receipt) -> anyhow::Result<()> {
+        let (partition, offset) = (receipt.partition.0, receipt.offset.map(|offset| offset.0));
+        if receipt.same_id {
+            self.duplicates += 1;
+            if output.is_json() {
+                output.json(&Duplicate { line, duplicate: true, partition, offset })?;
+            }
+            return Ok(());
+        }
+        self.published += 1;
+        let Some(offset) = offset else { return Ok(()) };
+        match self.last.binary_search_by_key(&partition, |last| last.partition) {
+            Ok(at) => self.last[at].offset = self.last[at].offset.max(offset),
+            Err(at) => self.last.insert(at, Last { partition, offset }),
+        }
+        Ok(())
+    }
+
     fn text(&self) -> String {
         let published = format!("published {} to {}", events(self.published), self.topic);
+        let published = match self.duplicates {
+            0 => published,
+            some => format!("{published} and left out {}", output::counted(some, "duplicate")),
+        };
         match self.last.as_slice() {
             [] => published,
             [only] if only.partition == 0 => format!("{published}, last offset {}", only.offset),
@@ -205,25 +257,17 @@ impl Summary {
 }
 
 async fn await_tickets(
-    mut tickets: mpsc::Receiver<Ticket>,
+    output: &Output,
+    mut tickets: mpsc::Receiver<(u64, Ticket)>,
     topic: &str,
     published: &Cell<u64>,
-) -> Result<Summary, levada_client::Error> {
-    let mut last = BTreeMap::<PartitionId, Option<Offset>>::new();
-    while let Some(ticket) = tickets.recv().await {
-        let receipt = ticket.await?;
+) -> anyhow::Result<Summary> {
+    let mut summary = Summary::new(topic);
+    while let Some((line, ticket)) = tickets.recv().await {
+        summary.add(output, line, &ticket.await?)?;
         published.set(published.get() + 1);
-        let known = last.entry(receipt.partition).or_default();
-        *known = (*known).max(receipt.offset);
     }
-    let position = |(partition, offset): (&PartitionId, &Option<Offset>)| {
-        offset.map(|offset| Last { partition: partition.0, offset: offset.0 })
-    };
-    Ok(Summary {
-        topic: topic.to_owned(),
-        published: published.get(),
-        last: last.iter().filter_map(position).collect(),
-    })
+    Ok(summary)
 }
 
 #[cfg(test)]
@@ -234,9 +278,11 @@ mod tests {
     fn last_offsets_of_few_partitions_are_shown_and_of_many_counted() {
         let text = |partitions: u16| {
             let last = (0..partitions).map(|partition| Last { partition, offset: 7 }).collect();
-            Summary { topic: "t".to_owned(), published: 9, last }.text()
+            Summary { published: 9, last, ..Summary::new("t") }.text()
         };
         assert_eq!(text(0), "published 9 events to t");
+        let repeated = Summary { published: 1, duplicates: 2, ..Summary::new("t") };
+        assert_eq!(repeated.text(), "published 1 event to t and left out 2 duplicates");
         assert_eq!(text(1), "published 9 events to t, last offset 7");
         assert_eq!(text(2), "published 9 events to t, last offsets by partition 0:7 1:7");
         assert!(text(16).ends_with(" 14:7 15:7"));

@@ -1,7 +1,7 @@
 //! `levada topic`: makes, shows, changes and deletes topics.
 
 use levada_client::Client;
-use levada_protocol::request::{Retain, TopicChanges, TopicInfo, TopicSettings};
+use levada_protocol::request::{DedupInfo, Retain, TopicChanges, TopicInfo, TopicSettings};
 use levada_terminal::{
     Failure,
     output::{self, Output, Rows},
@@ -16,6 +16,9 @@ use crate::{
 pub(super) async fn run(output: &Output, args: TopicArgs) -> anyhow::Result<()> {
     if let TopicAction::Create { settings, .. } = &args.action {
         check_bound(settings.max_bytes, settings.retain.into())?;
+        if settings.dedup_window == 0 && !settings.dedup_header.is_empty() {
+            return Err(Failure::usage("--dedup-header has no effect without --dedup-window").into());
+        }
     }
     client::with_interruptible(&args.client, async |client| act(output, client, &args.action).await).await
 }
@@ -73,6 +76,8 @@ fn wanted(partitions: u16, settings: &SettingsArgs) -> TopicSettings {
         retain: settings.retain.into(),
         retain_for_ms: settings.retain_for.0,
         max_bytes: settings.max_bytes,
+        dedup_window_ms: settings.dedup_window,
+        dedup_header: settings.dedup_header.clone(),
     }
 }
 
@@ -83,6 +88,8 @@ fn changed(changes: &Changes) -> TopicChanges {
         retain: changes.retain.map(Into::into),
         retain_for_ms: changes.retain_for.map(|retain_for| retain_for.0),
         max_bytes: changes.max_bytes,
+        dedup_window_ms: changes.dedup_window,
+        dedup_header: changes.dedup_header.clone(),
     }
 }
 
@@ -104,8 +111,15 @@ fn summary(topic: &TopicInfo) -> String {
         0 => "no size bound".to_owned(),
         bytes => format!("at most {}", output::bytes(bytes)),
     };
+    let dedup = match (settings.dedup_window_ms, settings.dedup_header.as_str()) {
+        (0, _) => String::new(),
+        (window_ms, "") => format!(", dedup window {} by id", output::duration_ms(window_ms)),
+        (window_ms, header) => {
+            format!(", dedup window {} by id and header {header}", output::duration_ms(window_ms))
+        }
+    };
     format!(
-        "{}: {partitions}, durability {}, retain {} for {}, {bound}",
+        "{}: {partitions}, durability {}, retain {} for {}, {bound}{dedup}",
         topic.name,
         settings.durability,
         retain_word(settings.retain),
@@ -142,11 +156,33 @@ fn table(topics: &[TopicInfo]) -> Rows {
     rows
 }
 
+/// What the topic's dedup window holds, and whether it is as long as it should be.
+fn dedup(topic: &TopicInfo) -> String {
+    let DedupInfo { ids, duplicates, forgotten_early, window_ms } = topic.dedup;
+    let held = format!(
+        "dedup: {} held, {} since the engine's start",
+        output::counted(ids, "id"),
+        output::counted(duplicates, "duplicate"),
+    );
+    if window_ms < topic.settings.dedup_window_ms {
+        return format!(
+            "{held}; the window is {} at present: the engine holds no more than publish.dedup_ids_max ids, and {} \
+             were forgotten before their time",
+            output::duration_ms(window_ms),
+            output::count(forgotten_early),
+        );
+    }
+    held
+}
+
 fn describe(output: &Output, topic: &TopicInfo) -> anyhow::Result<()> {
     if output.is_json() {
         return Ok(output.json(topic)?);
     }
     output.line(&format!("{}; made {}", summary(topic), output::time_ms(topic.created_ms)))?;
+    if topic.settings.dedup_window_ms > 0 {
+        output.line(&dedup(topic))?;
+    }
     let mut rows = Rows::new(&["partition", "first offset", "next offset", "events", "bytes"]);
     for part in &topic.partitions {
         rows.push([

@@ -33,6 +33,9 @@ section! {
         /// How long a producer is remembered after its last publish, so that a repeat is recognised.
         #[serde(with = "units::duration")]
         producers_idle: Duration = Duration::from_secs(7 * 24 * 3_600);
+        /// Event ids remembered for the dedup windows of all topics, up to 32 bytes of memory each. Beyond it the
+        /// partition with the most forgets its oldest, and `levada topic describe` says how short its window is.
+        dedup_ids_max: usize = 8_000_000;
     }
 }
 
@@ -100,6 +103,7 @@ impl PublishConfig {
         number("publish.writer_queue_max", self.writer_queue_max, 1..=1_000_000)?;
         number("publish.groups_unsynced_max", self.groups_unsynced_max, 1..=1_024)?;
         number("publish.producers_max", self.producers_max, 1..=100_000_000)?;
+        number("publish.dedup_ids_max", self.dedup_ids_max, 1..=1_000_000_000)?;
         let (got, least, most) = (self.producers_idle, SECOND, Duration::from_secs(3_650 * 86_400));
         if (least..=most).contains(&got) {
             return Ok(());

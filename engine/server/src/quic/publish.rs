@@ -10,6 +10,7 @@ use levada_protocol::{
     error::Refusal,
     frame::{FRAME_HEADER_BYTES, FrameHeader, FrameType},
     ids::TopicName,
+    limits::FRAME_BYTES_MAX,
     publish::{Ack, AckOutcome, PublishHeader},
     request::Opened,
 };
@@ -22,12 +23,10 @@ use super::{
     stream::{Failure, Stream, both},
 };
 
-/// Acknowledgements in one frame: with the longest refusals still well below a frame's limit.
+/// Acknowledgements in one frame at most, unless they are too long for it.
 const ACKS_GATHERED_MAX: usize = 1_024;
 /// Refusals of malformed batches that may wait to be written.
 const REFUSALS_QUEUED_MAX: usize = 64;
-/// An acknowledgement without text.
-const ACK_BYTES: usize = 32;
 
 /// Serves a publish stream until the client ends it and has every acknowledgement.
 pub(super) async fn serve(
@@ -109,15 +108,30 @@ async fn acknowledge_all(
         {
             gathered.push(refusal);
         }
-        if !gathered.is_empty() {
-            send.write_chunk(ack_frame(&gathered)).await?;
-            gathered.clear();
+        let mut rest = &gathered[..];
+        while let Some(fitting) = cut_off_frame(&mut rest) {
+            send.write_chunk(ack_frame(fitting)).await?;
         }
+        gathered.clear();
     }
 }
 
+/// Cuts off as many acknowledgements as fit into a frame; `None` if there are none left.
+fn cut_off_frame<'a>(acks: &mut &'a [Ack]) -> Option<&'a [Ack]> {
+    let mut len = 0;
+    let fits = |ack: &&Ack| {
+        len += ack.encoded_len_max();
+        len <= FRAME_BYTES_MAX
+    };
+    let count = acks.iter().take_while(fits).count();
+    let (fitting, rest) = acks.split_at(count);
+    *acks = rest;
+    (count > 0).then_some(fitting)
+}
+
 fn ack_frame(acks: &[Ack]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(FRAME_HEADER_BYTES + acks.len() * ACK_BYTES);
+    let len = acks.iter().map(Ack::encoded_len_max).sum::<usize>();
+    let mut bytes = BytesMut::with_capacity(FRAME_HEADER_BYTES + len);
     bytes.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
     for ack in acks {
         ack.write(&mut bytes);
@@ -129,17 +143,42 @@ fn ack_frame(acks: &[Ack]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use levada_protocol::{error::ErrorCode, ids::PartitionId, limits::REASON_BYTES_MAX};
+    use std::sync::Arc;
+
+    use levada_protocol::{
+        duplicates::Duplicates,
+        error::ErrorCode,
+        ids::{Offset, PartitionId},
+        limits::{BATCH_EVENTS_MAX, REASON_BYTES_MAX},
+    };
 
     use super::*;
 
+    fn framed(acks: &[Ack]) -> usize {
+        let (mut rest, mut frames, mut read) = (acks, 0, Vec::new());
+        while let Some(fitting) = cut_off_frame(&mut rest) {
+            let frame = ack_frame(fitting);
+            assert!(frame.len() - FRAME_HEADER_BYTES <= FRAME_BYTES_MAX, "{}", frame.len());
+            read.extend(Ack::read_all(&frame[FRAME_HEADER_BYTES..]).unwrap());
+            frames += 1;
+        }
+        assert_eq!(read.len(), acks.len());
+        frames
+    }
+
     #[test]
-    fn the_longest_acknowledgement_frame_is_within_its_limit() {
+    fn the_longest_refusals_fit_one_frame_and_the_longest_duplicates_a_few() {
         let refusal = Refusal::new(ErrorCode::BatchInvalid, "x".repeat(REASON_BYTES_MAX * 2));
         let ack = Ack { correlation: 1, partition: PartitionId(2), outcome: AckOutcome::Refused(refusal) };
-        let frame = ack_frame(&vec![ack; ACKS_GATHERED_MAX]);
-        let read = Ack::read_all(&frame[FRAME_HEADER_BYTES..]).unwrap();
-        assert_eq!(read.len(), ACKS_GATHERED_MAX);
-        assert!(frame.len() > ACKS_GATHERED_MAX * REASON_BYTES_MAX, "the texts are there, clipped");
+        assert!(ack.encoded_len_max() > REASON_BYTES_MAX, "the text is there, clipped");
+        assert_eq!(framed(&vec![ack; ACKS_GATHERED_MAX]), 1);
+        let mut found = None;
+        let last = u32::try_from(BATCH_EVENTS_MAX).unwrap();
+        (0..last).for_each(|at| Duplicates::note(&mut found, at, Offset(u64::from(at) * 2)));
+        let duplicates = found.map(Arc::new);
+        let outcome = AckOutcome::Appended { base: None, count: 0, duplicate: false, duplicates };
+        let ack = Ack { correlation: 1, partition: PartitionId(2), outcome };
+        assert_eq!(framed(&vec![ack; ACKS_GATHERED_MAX]), 3);
+        assert_eq!(framed(&[]), 0);
     }
 }

@@ -68,6 +68,7 @@ async fn acks(stream: &mut ClientStream, count: usize) -> Vec<Ack> {
 fn code(ack: &Ack) -> Option<ErrorCode> {
     match &ack.outcome {
         AckOutcome::Appended { .. } => None,
+        AckOutcome::OffsetMismatch { .. } => Some(ErrorCode::OffsetMismatch),
         AckOutcome::Refused(refusal) => Some(refusal.code),
     }
 }

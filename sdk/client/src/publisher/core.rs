@@ -8,7 +8,7 @@ use bytes::Bytes;
 use levada_protocol::{
     error::{ErrorCode, Refusal},
     event::Event,
-    ids::{PartitionId, ProducerId},
+    ids::{Offset, PartitionId, ProducerId},
     partition::partition_of,
     publish::{Ack, Durability, PublishHeader},
 };
@@ -180,6 +180,41 @@ impl Core {
         Ok(Pushed { ticket, wake })
     }
 
+    /// Adds events as one batch that is appended only at the expected offset; `None` if there is no room.
+    pub(super) fn push_expecting(
+        &mut self,
+        partition: PartitionId,
+        events: &[Event],
+        expected: Offset,
+    ) -> Result<(Option<Vec<Ticket>>, bool), Box<Error>> {
+        if let Some(error) = &self.failed {
+            return Err(Box::new(error.clone()));
+        }
+        if events.iter().any(|event| event.ttl_ms.is_some_and(|ttl_ms| ttl_ms != 0)) {
+            return Err(no_time_to_live());
+        }
+        let count = u16::try_from(self.lanes.len()).unwrap_or(u16::MAX);
+        if partition.0 >= count {
+            return Err(no_such_partition(partition.0, count));
+        }
+        if self.stats.buffered_bytes >= self.buffer_bytes {
+            return Ok((None, self.wait_for_room()));
+        }
+        let lane = &mut self.lanes[usize::from(partition.0)];
+        let pushed = lane.push_expecting(events, expected, clock::now());
+        // Also if it is refused: what was open before is closed.
+        self.make_ready(partition.0);
+        let (tickets, grown) = pushed?;
+        self.stats.buffered_bytes += grown;
+        self.stats.events += u64::try_from(events.len()).unwrap_or(u64::MAX);
+        let wake = self.asleep && self.can_send();
+        if wake {
+            self.asleep = false;
+            self.stats.wake_ups += 1;
+        }
+        Ok((Some(tickets), wake))
+    }
+
     /// Somebody waits for room: nothing lingers any more. Answers whether to wake the driver.
     #[cold]
     fn wait_for_room(&mut self) -> bool {
@@ -297,13 +332,9 @@ impl Core {
         let sent =
             self.change(index, |lane, lane_options, _| lane.send_next(lane_options, partial, correlation));
         self.make_ready(index);
-        let Some(batch) = sent else { return 0 };
-        let header = PublishHeader {
-            correlation,
-            partition: PartitionId(index),
-            durability: self.durability,
-            expect_offset: None,
-        };
+        let Some((batch, expect_offset)) = sent else { return 0 };
+        let partition = PartitionId(index);
+        let header = PublishHeader { correlation, partition, durability: self.durability, expect_offset };
         let bytes = batch.bytes().len();
         out.push(Bytes::copy_from_slice(&header.frame_prefix(bytes)));
         out.push(batch.bytes().clone());
@@ -492,7 +523,7 @@ mod tests {
     /// Answers to many batches in one frame.
     fn answer_all(core: &mut Core, batches: &[(u32, PartitionId, u32)]) {
         let ack = |&(correlation, partition, count): &(u32, PartitionId, u32)| {
-            let outcome = AckOutcome::Appended { base: None, count, duplicate: false };
+            let outcome = AckOutcome::Appended { base: None, count, duplicate: false, duplicates: None };
             Ack { correlation, partition, outcome }
         };
         core.answers(batches.iter().map(ack).collect(), clock::now(), &mut Vec::new());

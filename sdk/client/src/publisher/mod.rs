@@ -20,7 +20,7 @@ use std::{
 use levada_protocol::{
     error::Refusal,
     event::Event,
-    ids::{PartitionId, TopicName},
+    ids::{Offset, PartitionId, TopicName},
     limits::{BATCH_BODY_BYTES_MAX, BATCH_BYTES_TARGET, PRODUCER_IN_FLIGHT_MAX},
     publish::Durability,
     request::Limits,
@@ -142,8 +142,9 @@ fn buffer_bytes(partitions: u16) -> usize {
 /// identity might store them twice.
 ///
 /// **Event ids** and event times are stored and delivered as they are, and an id without a key chooses the
-/// partition; neither keeps an event that the application publishes twice from being stored twice. An event
-/// with a time to live is refused with `UNSUPPORTED`: this version serves none.
+/// partition. On a topic with a dedup window an event whose id was published before within the window is not stored
+/// again: its [`Receipt`] says so and names the first one's offset. An event with a time to live is refused with
+/// `UNSUPPORTED`: this version serves none.
 ///
 /// Dropping the last clone takes nothing back: what was published is still sent, as long as the runtime
 /// lives. Call [`Publisher::flush`] before a program ends.
@@ -270,6 +271,82 @@ impl Publisher {
     /// What was done so far.
     pub fn stats(&self) -> PublisherStats {
         self.handle.shared.lock().stats()
+    }
+
+    /// Appends events to a partition as one batch, if its next offset is the expected one: all of them or none. Returns
+    /// once they are stored, with a receipt for each.
+    ///
+    /// A resend after a lost connection is known as one, so that it cannot meet its own events. Events that this
+    /// publisher has on its way to the partition come first; what is published meanwhile is not held up.
+    ///
+    /// ```no_run
+    /// # async fn example(client: levada_client::Client) -> Result<(), levada_client::Error> {
+    /// use levada_client::{Error, Event, Offset, PartitionId, PublisherOptions};
+    ///
+    /// let publisher = client.publisher("accounts", PublisherOptions::default()).await?;
+    /// let (partition, mut expected) = (PartitionId(0), Offset(42));
+    /// loop {
+    ///     // Decided from everything before `expected`.
+    ///     let event = Event::new("withdraw 5");
+    ///     match publisher.append_at(partition, expected, vec![event]).await {
+    ///         // Somebody was faster: read on from `expected`, and decide again.
+    ///         Err(Error::OffsetMismatch { found, .. }) => expected = found,
+    ///         other => break other.map(drop),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// Not cancel safe: a call that is given up may have appended the events, or may still do so.
+    ///
+    /// # Errors
+    /// [`Error::OffsetMismatch`], which names the offset found; `EVENT_TOO_LARGE` and [`Error::RequestTooLarge`] if the
+    /// events do not fit into one batch of 10,000 events and 1 MiB; `CONFIG_INVALID` without any event; and as
+    /// [`Publisher::publish_to`].
+    pub async fn append_at(
+        &self,
+        partition: PartitionId,
+        expected: Offset,
+        mut events: Vec<Event>,
+    ) -> Result<Vec<Receipt>, Error> {
+        if events.is_empty() {
+            return Err(Error::Config { what: "expected at least one event to append, got none".to_owned() });
+        }
+        for event in &mut events {
+            event.time.get_or_insert_with(clock::wall);
+        }
+        let tickets = self.push_expecting(partition, expected, &events).await?;
+        let mut receipts = Vec::with_capacity(tickets.len());
+        for ticket in tickets {
+            receipts.push(ticket.await?);
+        }
+        Ok(receipts)
+    }
+
+    /// Waits until there is room for the batch.
+    async fn push_expecting(
+        &self,
+        partition: PartitionId,
+        expected: Offset,
+        events: &[Event],
+    ) -> Result<Vec<Ticket>, Error> {
+        let (shared, limit) = (&self.handle.shared, self.handle.room_timeout);
+        let waited = timeout(limit, async {
+            loop {
+                // Made before looking, so that room that comes in between is noticed.
+                let room = shared.room.notified();
+                let pushed = shared.lock().push_expecting(partition, events, expected);
+                let (tickets, wake) = pushed.map_err(|error| *error)?;
+                if wake {
+                    shared.wake.notify_one();
+                }
+                if let Some(tickets) = tickets {
+                    return Ok(tickets);
+                }
+                room.await;
+            }
+        });
+        waited.await.unwrap_or_else(|_| Err(Error::TimedOut { waited: limit, in_doubt: false, last: None }))
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use levada_protocol::ids::{Offset, PartitionId};
+use levada_protocol::{
+    duplicates::{Duplicates, Placed},
+    ids::{Offset, PartitionId},
+};
 
 use crate::error::Error;
 
@@ -17,12 +20,13 @@ use crate::error::Error;
 pub struct Receipt {
     /// The partition.
     pub partition: PartitionId,
-    /// The event's offset. `None` if the engine no longer knows it: it stored the event long ago, and this
-    /// was a resend.
+    /// The event's offset; if `same_id`, that of the first event with its id. `None` if the engine no longer knows it:
+    /// it stored the event long ago, and this was a resend; or its answer had no room for the offsets of all duplicates.
     pub offset: Option<Offset>,
-    /// True if the event had been stored by an earlier send of the same batch. It is stored once all the
-    /// same.
+    /// True if the event had been stored before: by an earlier send of the same batch, or under the same id.
     pub duplicate: bool,
+    /// True if the event was not stored because the topic's dedup window holds one of the same id.
+    pub same_id: bool,
 }
 
 /// An event on its way: a future that resolves once the event is stored as durably as was asked for.
@@ -50,10 +54,10 @@ impl Ticket {
     /// How it ended, if it has.
     pub fn try_receipt(&self) -> Option<Result<Receipt, Error>> {
         let result = self.outcome.result.get()?;
-        Some(result.as_ref().map_err(Error::clone).map(|stored| Receipt {
-            partition: self.outcome.partition,
-            offset: stored.base.map(|base| base.plus(u64::from(self.index))),
-            duplicate: stored.duplicate,
+        Some(result.as_ref().map_err(Error::clone).map(|stored| {
+            let (offset, same_id) = stored.placed(self.index);
+            let duplicate = stored.duplicate || same_id;
+            Receipt { partition: self.outcome.partition, offset, duplicate, same_id }
         }))
     }
 }
@@ -83,11 +87,24 @@ impl Future for Ticket {
 }
 
 /// What became of a whole batch.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Stored {
-    /// The first event's offset, if every event has the one that follows from it.
+    /// The first stored event's offset, if those of the others follow from it.
     pub(super) base: Option<Offset>,
     pub(super) duplicate: bool,
+    /// The events that were not stored because of their ids.
+    pub(super) duplicates: Option<Arc<Duplicates>>,
+}
+
+impl Stored {
+    /// An event's offset, and whether that is the one of another event with its id.
+    fn placed(&self, index: u32) -> (Option<Offset>, bool) {
+        let placed = self.duplicates.as_ref().map(|duplicates| duplicates.placed(index));
+        match placed.unwrap_or(Placed::Stored(index)) {
+            Placed::Stored(nth) => (self.base.map(|base| base.plus(u64::from(nth))), false),
+            Placed::Duplicate(first) => (first, true),
+        }
+    }
 }
 
 /// The outcome of one batch, shared by the tickets of its events.

@@ -332,6 +332,7 @@ fn is_final(error: &Error) -> bool {
         | Error::HeaderReserved(_)
         | Error::InvalidName(_)
         | Error::RequestTooLarge { .. }
+        | Error::OffsetMismatch { .. }
         | Error::BadAnswer { .. }
         | Error::Damaged { .. } => true,
         Error::ConnectFailed { .. }

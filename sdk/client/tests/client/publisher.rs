@@ -4,7 +4,7 @@ use std::{collections::HashSet, future::poll_fn, pin::pin, task::Poll, time::Dur
 
 use bytes::Bytes;
 use levada_client::{
-    ErrorCode, Event, PartitionId, Publisher, PublisherOptions, Refusal, Ticket,
+    Error, ErrorCode, Event, Offset, PartitionId, Publisher, PublisherOptions, Refusal, Ticket,
     protocol::limits::EVENT_BYTES_MAX,
 };
 
@@ -434,4 +434,31 @@ async fn many_tasks_with_one_event_each_share_batches() {
     let events: u32 = world.seen.iter().map(|seen: &Seen| seen.count).sum();
     assert_eq!(events, 64 * 50);
     assert!(world.seen.len() < 64 * 50 / 4, "{} batches", world.seen.len());
+}
+
+#[tokio::test]
+async fn an_append_at_an_expected_offset_is_made_once_or_says_which_offset_it_found() {
+    let engine = Engine::start(2);
+    let client = engine.client().await;
+    let publisher = client.publisher("orders", PublisherOptions::default()).await.unwrap();
+    let partition = PartitionId(1);
+    let events = |range: std::ops::Range<u32>| range.map(|number| Event::new(number.to_string())).collect();
+    let first = publisher.append_at(partition, Offset(0), events(0..3)).await.unwrap();
+    let offsets: Vec<u64> = first.iter().map(|receipt| receipt.offset.unwrap().0).collect();
+    assert_eq!(offsets, [0, 1, 2]);
+    let error = publisher.append_at(partition, Offset(1), events(3..4)).await.unwrap_err();
+    let Error::OffsetMismatch { partition: PartitionId(1), expected, found } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!((*expected, *found), (Offset(1), Offset(3)));
+    assert!(!error.is_retryable() && error.has_no_side_effects());
+    // It is stored, and the connection lost before the answer: the resend is known.
+    engine.inner.change(|world| world.reactions.push_back(Reaction::AppendAndCut));
+    let resent = publisher.append_at(partition, Offset(3), events(3..5)).await.unwrap();
+    assert!(resent.iter().all(|receipt| receipt.duplicate && !receipt.same_id));
+    assert_eq!(stored(&engine.inner.world(), 1), numbers(0..5));
+    let none = publisher.append_at(partition, Offset(5), Vec::new()).await.unwrap_err();
+    assert_eq!(none.code(), ErrorCode::ConfigInvalid);
+    let nowhere = publisher.append_at(PartitionId(2), Offset(0), events(0..1)).await.unwrap_err();
+    assert_eq!(nowhere.code(), ErrorCode::PartitionNotFound);
 }

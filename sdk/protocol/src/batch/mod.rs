@@ -121,6 +121,12 @@ impl BatchHeader {
         self.flags & FLAG_SELECTION != 0
     }
 
+    /// True if some event may have an id.
+    #[inline]
+    pub fn has_ids(&self) -> bool {
+        self.flags & FLAG_IDS != 0
+    }
+
     /// True if some event may carry a trace context: without it, the headers of its events need not be searched.
     #[inline]
     pub fn is_traced(&self) -> bool {

@@ -426,3 +426,31 @@ fn a_walk_over_unchecked_bytes_ends() {
     let borrowed = BatchRef::split_first(&mut rest).unwrap();
     assert_eq!(borrowed.events().count(), 2);
 }
+
+proptest! {
+    #[test]
+    fn what_is_left_is_what_was_not_taken_out(
+        events in vec((option::of("[a-z]{1,4}"), 1_000..9_000_u64, any::<bool>(), any::<bool>()), 1..40),
+    ) {
+        let mut builder = BatchBuilder::new();
+        let made: Vec<(Event, bool)> = events
+            .into_iter()
+            .map(|(id, time, traced, out)| {
+                let event = Event { id: id.map(Into::into), ..Event::new("x") }.at(Timestamp(time));
+                (if traced { event.with_header("traceparent", "00") } else { event }, out)
+            })
+            .collect();
+        made.iter().for_each(|(event, _)| builder.push(event).unwrap());
+        let whole = builder.finish(stamp());
+        let left: Vec<Event> = made.iter().filter(|(_, out)| !out).map(|(event, _)| event.clone()).collect();
+        let batch = whole.without(|index| made[index as usize].1);
+        prop_assert_eq!(batch.is_some(), !left.is_empty());
+        let Some(batch) = batch else { return Ok(()) };
+        prop_assert_eq!(Batch::check(batch.bytes().clone()), Ok(batch.clone()));
+        let read: Vec<Event> = batch.events().map(|event| event.to_event(&batch)).collect();
+        let newest = left.iter().filter_map(|event| event.time).max();
+        prop_assert_eq!(Some(Timestamp(batch.header().max_event_time)), newest);
+        prop_assert_eq!(batch.header().first_sequence, 9);
+        prop_assert_eq!(read, left);
+    }
+}

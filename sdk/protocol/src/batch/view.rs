@@ -1,10 +1,10 @@
 //! Reading a batch without copying it.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    BATCH_HEADER_BYTES, BatchError, BatchHeader, EVENT_HEADER_BYTES, FLAG_IDS, FLAG_SELECTION, FLAG_TTLS,
-    NO_KEY, NO_PAYLOAD, check,
+    BATCH_HEADER_BYTES, BATCH_VERSION, BatchError, BatchHeader, EVENT_HEADER_BYTES, FLAG_IDS, FLAG_SELECTION,
+    FLAG_TTLS, NO_KEY, NO_PAYLOAD, check, checksum,
 };
 use crate::{
     event::{Event, MadeBy},
@@ -103,6 +103,50 @@ impl Batch {
     /// If `part` is no slice of this batch's bytes.
     pub fn share(&self, part: &[u8]) -> Bytes {
         self.bytes.slice_ref(part)
+    }
+
+    /// The same batch without the events that `is_out` names by their index, their records copied as they lie; `None` if
+    /// none is left. Whose sequence it is stays; offsets follow on each other.
+    ///
+    /// # Panics
+    /// If the batch is a selection, whose offsets do not follow from its indexes: a caller's mistake.
+    pub fn without(&self, is_out: impl Fn(u32) -> bool) -> Option<Self> {
+        let header = self.header();
+        assert!(!header.is_selection(), "events are taken out of plain batches");
+        let base_time = header.base_time();
+        let mut bytes = BytesMut::with_capacity(self.bytes().len());
+        bytes.resize(BATCH_HEADER_BYTES, 0);
+        let (mut count, mut time_span_ms) = (0, 0);
+        for (index, event) in (0..).zip(self.events()) {
+            if is_out(index) {
+                continue;
+            }
+            count += 1;
+            let time_delta = event.time().0.saturating_sub(base_time);
+            time_span_ms = time_span_ms.max(u32::try_from(time_delta).expect("a delta has 32 bits"));
+            bytes.extend_from_slice(event.record());
+        }
+        if count == 0 {
+            return None;
+        }
+        let body_len = u32::try_from(bytes.len() - BATCH_HEADER_BYTES).expect("less than a whole body");
+        let mut out = &mut bytes[..BATCH_HEADER_BYTES];
+        out.put_u8(BATCH_VERSION);
+        out.put_u8(0);
+        out.put_u16_le(header.flags);
+        out.put_u32_le(count);
+        out.put_u32_le(count);
+        out.put_u32_le(body_len);
+        out.put_u32_le(body_len);
+        out.put_u32_le(0);
+        out.put_u128_le(header.producer_id);
+        out.put_u32_le(header.epoch);
+        out.put_u32_le(time_span_ms);
+        out.put_u64_le(header.first_sequence);
+        out.put_u64_le(base_time + u64::from(time_span_ms));
+        let crc = checksum(&bytes);
+        bytes[20..24].copy_from_slice(&crc.to_le_bytes());
+        Some(Self::trusted(bytes.freeze()))
     }
 }
 

@@ -27,7 +27,9 @@ pub use self::{
     state::{PauseReason, RunState},
     stream::{Position, Read, Start, Subscribe, Subscribed},
     subscription::{BACKOFF_MS, Order, SubscriptionInfo, SubscriptionOptions},
-    topic::{PartitionInfo, Retain, TopicChanges, TopicInfo, TopicSettings},
+    topic::{
+        DEDUP_WINDOW_MS_USUAL, DedupInfo, PartitionInfo, Retain, TopicChanges, TopicInfo, TopicSettings,
+    },
     waiting::{Holding, Retry, WaitingFor},
 };
 use crate::{

@@ -31,7 +31,17 @@ pub struct TopicSettings {
     pub retain_for_ms: u64,
     /// Stored bytes over which the oldest are dropped (`time_and_size`); 0 means no bound.
     pub max_bytes: u64,
+    /// For how long after an event another one of the same id is a duplicate of it, in milliseconds of append times: it
+    /// is not stored, and acknowledged with the first one's offset. At most
+    /// [`DEDUP_WINDOW_MS_MAX`](crate::limits::DEDUP_WINDOW_MS_MAX). 0, the default: never.
+    pub dedup_window_ms: u64,
+    /// A header whose value belongs to the id, as `source` does in CloudEvents, whose ids are unique per source alone:
+    /// events are duplicates if both are equal. Empty, the default: the id alone.
+    pub dedup_header: String,
 }
+
+/// How long a dedup window is if it is switched on without saying how long: 2 minutes.
+pub const DEDUP_WINDOW_MS_USUAL: u64 = 120_000;
 
 impl Default for TopicSettings {
     fn default() -> Self {
@@ -41,6 +51,8 @@ impl Default for TopicSettings {
             retain: Retain::default(),
             retain_for_ms: 72 * 3_600_000,
             max_bytes: 0,
+            dedup_window_ms: 0,
+            dedup_header: String::new(),
         }
     }
 }
@@ -59,6 +71,10 @@ pub struct TopicChanges {
     pub retain_for_ms: Option<u64>,
     /// Stored bytes over which the oldest are dropped (`time_and_size`); 0 means no bound.
     pub max_bytes: Option<u64>,
+    /// How long ids are remembered, in milliseconds; 0 forgets them and remembers none from now on.
+    pub dedup_window_ms: Option<u64>,
+    /// The header whose value belongs to the id; empty: none. Another one than before forgets all ids so far.
+    pub dedup_header: Option<String>,
 }
 
 impl TopicChanges {
@@ -71,6 +87,8 @@ impl TopicChanges {
             retain: self.retain.unwrap_or(settings.retain),
             retain_for_ms: self.retain_for_ms.unwrap_or(settings.retain_for_ms),
             max_bytes: self.max_bytes.unwrap_or(settings.max_bytes),
+            dedup_window_ms: self.dedup_window_ms.unwrap_or(settings.dedup_window_ms),
+            dedup_header: self.dedup_header.as_ref().unwrap_or(&settings.dedup_header).clone(),
         }
     }
 }
@@ -92,12 +110,38 @@ pub struct TopicInfo {
     /// Each partition's extent.
     #[serde(default)]
     pub partitions: Vec<PartitionInfo>,
+    /// What is remembered of event ids.
+    #[serde(default)]
+    pub dedup: DedupInfo,
+}
+
+/// What a topic's dedup window holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DedupInfo {
+    /// How many ids are remembered.
+    pub ids: u64,
+    /// How many events were duplicates since the engine's start.
+    pub duplicates: u64,
+    /// How many ids were forgotten before their time since the engine's start, because the engine remembers no more than
+    /// `publish.dedup_ids_max` ids in all.
+    pub forgotten_early: u64,
+    /// For how long ids are remembered at present, in milliseconds: the topic's window, or less in the partition whose
+    /// ids were last forgotten before their time.
+    pub window_ms: u64,
 }
 
 impl TopicInfo {
     /// A topic with default settings of which nothing else is known.
     pub fn new(name: TopicName) -> Self {
-        Self { name, id: 0, settings: TopicSettings::default(), created_ms: 0, partitions: Vec::new() }
+        Self {
+            name,
+            id: 0,
+            settings: TopicSettings::default(),
+            created_ms: 0,
+            partitions: Vec::new(),
+            dedup: DedupInfo::default(),
+        }
     }
 }
 

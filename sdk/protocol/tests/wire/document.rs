@@ -8,9 +8,9 @@ use levada_protocol::{
     limits,
     partition::partition_of,
     request::{
-        Deleted, EngineInfo, Hello, HelloAnswer, Limits, PartitionInfo, PluginInfo, Position, Read, Request,
-        RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, Search, StageSpec, Subscribe,
-        Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
+        DedupInfo, Deleted, EngineInfo, Hello, HelloAnswer, Limits, PartitionInfo, PluginInfo, Position,
+        Read, Request, RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, Search, StageSpec,
+        Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
     },
     version::{ALPN, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
 };
@@ -79,7 +79,8 @@ macro_rules! limits {
 fn every_limit_is_documented() {
     let expected = limits![
         EVENT_BYTES_MAX KEY_BYTES_MAX EVENT_ID_BYTES_MAX HEADERS_MAX HEADER_NAME_BYTES_MAX HEADERS_BYTES_MAX
-        BATCH_BODY_BYTES_MAX BATCH_EVENTS_MAX BATCH_BYTES_TARGET PRODUCER_IN_FLIGHT_MAX PARTITIONS_MAX
+        BATCH_BODY_BYTES_MAX BATCH_EVENTS_MAX BATCH_BYTES_TARGET PRODUCER_IN_FLIGHT_MAX DUPLICATE_RUNS_MAX
+        DEDUP_WINDOW_MS_MAX PARTITIONS_MAX
         TOPIC_NAME_BYTES_MAX TOPIC_NAME_BYTES_MAX_INTERNAL NAME_BYTES_MAX FRAME_BYTES_MAX REQUEST_BYTES_MAX
         MESSAGE_DEPTH_MAX VERBS_MAX REASON_BYTES_MAX CONSUMER_NAME_BYTES_MAX ARTEFACT_BYTES_MAX PLUGIN_CONFIG_BYTES_MAX CHAIN_STAGES_MAX INSTANCE_MEMORY_BYTES_MAX
         ROUTE_TARGETS_MAX HOPS_MAX CALL_EVENTS_MAX CALL_BYTES_MAX CALL_OUTPUT_BYTES_MAX CALL_OUTPUT_EVENTS_MAX
@@ -197,6 +198,7 @@ fn every_message_has_its_fields_and_defaults() {
     has_fields("`Deleted`", &Deleted::default(), &[]);
     has_fields("`TopicChanges`", &TopicChanges::default(), &[]);
     has_fields("`TopicInfo`", &TopicInfo::new(name("t")), &["name"]);
+    has_fields("`DedupInfo`", &DedupInfo::default(), &[]);
     has_fields("`PartitionInfo`", &PartitionInfo::default(), &[]);
     has_fields("`SubscriptionInfo`", &SubscriptionInfo::new(name("t"), name("s")), &["topic", "name"]);
     let spec = RouteSpec::new(name("r"), name("a"), [name("b")]);

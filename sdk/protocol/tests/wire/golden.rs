@@ -4,10 +4,13 @@
 //! implementations than ours. PROTOCOL.md quotes them. If one of these tests fails, clients of other versions and
 //! languages no longer understand us: the code is at fault, never the example.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use levada_protocol::{
     batch::{Batch, BatchBuilder, EventParts, Stamp},
     deliver::{DeliverHeader, EndEntry, Run, checked_batches},
+    duplicates::Duplicates,
     error::{ErrorCode, Refusal},
     event::Event,
     frame::{FRAME_HEADER_BYTES, FrameHeader, FrameType, frame, message, read_message},
@@ -41,7 +44,8 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         row("notice", &message(FrameType::Notice, &notice()), NOTICE),
         row("error", &message(FrameType::Error, &refusal()), ERROR),
         row("publish", &publish(), PUBLISH),
-        row("ack", &ack_frame(), ACK),
+        row("ack", &ack_frame(&acks()), ACK),
+        row("ack of duplicates", &ack_frame(&duplicates()), ACK_OF_DUPLICATES),
         row("deliver", &deliver(), DELIVER),
         row("credit", &credit().frame(), CREDIT),
         row("verbs", &verbs().frame(), VERBS),
@@ -126,6 +130,7 @@ fn fixed_data_frames_are_read() {
     assert_eq!(PublishHeader::read(&mut payload), Ok(publish_header()));
     assert_eq!(Batch::check(payload), Ok(batch()));
     assert_eq!(Ack::read_all(&payload_of(ACK)), Ok(acks()));
+    assert_eq!(Ack::read_all(&payload_of(ACK_OF_DUPLICATES)), Ok(duplicates()));
     let mut payload = payload_of(DELIVER);
     assert_eq!(DeliverHeader::read(&mut payload), Ok(deliver_header()));
     let placed = checked_batches(payload).unwrap();
@@ -211,7 +216,8 @@ fn publish() -> Vec<u8> {
 }
 
 fn acks() -> Vec<Ack> {
-    let repeat = AckOutcome::Appended { base: Some(Offset(1_000)), count: 2, duplicate: true };
+    let repeat =
+        AckOutcome::Appended { base: Some(Offset(1_000)), count: 2, duplicate: true, duplicates: None };
     let refused = AckOutcome::Refused(Refusal::new(ErrorCode::StorageFull, "full").retry_after(1_000));
     vec![
         Ack { correlation: 9, partition: PARTITION, outcome: repeat },
@@ -219,9 +225,24 @@ fn acks() -> Vec<Ack> {
     ]
 }
 
-fn ack_frame() -> Bytes {
+/// Of a batch of five events, and of one that met another offset.
+fn duplicates() -> Vec<Ack> {
+    let mut found = None;
+    for (index, first) in [(0, 1_000), (1, 1_001), (3, 7)] {
+        Duplicates::note(&mut found, index, Offset(first));
+    }
+    let (base, duplicates) = (Some(Offset(1_002)), found.map(Arc::new));
+    let appended = AckOutcome::Appended { base, count: 2, duplicate: false, duplicates };
+    let mismatch = AckOutcome::OffsetMismatch { next: Offset(1_004), message: "moved".to_owned() };
+    vec![
+        Ack { correlation: 11, partition: PARTITION, outcome: appended },
+        Ack { correlation: 12, partition: PARTITION, outcome: mismatch },
+    ]
+}
+
+fn ack_frame(acks: &[Ack]) -> Bytes {
     let mut payload = BytesMut::new();
-    acks().iter().for_each(|ack| ack.write(&mut payload));
+    acks.iter().for_each(|ack| ack.write(&mut payload));
     frame(FrameType::Ack, &payload)
 }
 
@@ -395,6 +416,21 @@ e8 03 00 00 00 00 00 00 02 00 00 00              # value 1000 (first offset), co
 ff ff ff ff ff ff ff ff 00 00 00 00              # value: none, count 0
 25 00 04 00 e8 03 00 00 00 00 00 00              # code 37, extra_len 4, retry_after_ms 1000, reserved
 66 75 6c 6c                                      # text "full"
+"#;
+
+const ACK_OF_DUPLICATES: &str = r#"
+62 00 00 00 11 00 00 00                          # frame: 98 bytes, type 17 (ack)
+0b 00 00 00 00 02 03 00                          # correlation 11, outcome 0 (appended), flags 2 (duplicates), partition 3
+ea 03 00 00 00 00 00 00 02 00 00 00              # value 1002 (first stored offset), count 2
+00 00 1d 00 00 00 00 00 00 00 00 00              # code 0, extra_len 29, retry_after_ms, reserved: 0
+02 00 00 00                                      # 2 runs
+02 00 00 00 e8 03 00 00 00 00 00 00              # the first 2 duplicates are of the events at 1000 and 1001
+01 00 00 00 07 00 00 00 00 00 00 00              # the next one is of the event at 7
+0b                                               # bitmap: events 0, 1 and 3; so 2 and 4 are stored, at 1002 and 1003
+0c 00 00 00 03 00 03 00                          # correlation 12, outcome 3 (refused), partition 3
+ec 03 00 00 00 00 00 00 00 00 00 00              # value 1004 (the partition's next offset), count 0
+23 00 05 00 00 00 00 00 00 00 00 00              # code 35 (OFFSET_MISMATCH), extra_len 5, retry_after_ms, reserved
+6d 6f 76 65 64                                   # text "moved"
 "#;
 
 const DELIVER: &str = r#"

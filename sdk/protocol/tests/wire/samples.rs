@@ -7,11 +7,11 @@ use levada_protocol::{
     ids::{SubscriptionName, TopicName},
     publish::Durability,
     request::{
-        Deleted, EngineInfo, Hello, HelloAnswer, Holding, Interface, Limits, Notice, OnError, Open, Opened,
-        Order, PartitionInfo, PauseReason, PluginInfo, Position, Read, Request, RequestEnvelope, Response,
-        ResponseEnvelope, Retain, Retry, RouteInfo, RouteSpec, RunState, Search, SearchKey, StageSpec, Start,
-        Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
-        WaitingFor,
+        DedupInfo, Deleted, EngineInfo, Hello, HelloAnswer, Holding, Interface, Limits, Notice, OnError,
+        Open, Opened, Order, PartitionInfo, PauseReason, PluginInfo, Position, Read, Request,
+        RequestEnvelope, Response, ResponseEnvelope, Retain, Retry, RouteInfo, RouteSpec, RunState, Search,
+        SearchKey, StageSpec, Start, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions,
+        TopicChanges, TopicInfo, TopicSettings, WaitingFor,
     },
     trace::TraceContext,
 };
@@ -165,6 +165,7 @@ pub(crate) fn responses() -> Vec<Response> {
     let topic = TopicInfo {
         settings: settings(),
         partitions: vec![PartitionInfo { partition: 1, start: 2, end: 3, bytes: 4 }],
+        dedup: DedupInfo { ids: 5, duplicates: 6, forgotten_early: 7, window_ms: 8 },
         ..TopicInfo::new(name("orders"))
     };
     let plugin =
@@ -210,7 +211,14 @@ pub(crate) fn response(response: Response) -> Opened {
 }
 
 fn settings() -> TopicSettings {
-    TopicSettings { partitions: 4, retain: Retain::UntilAcked, max_bytes: 9, ..TopicSettings::default() }
+    TopicSettings {
+        partitions: 4,
+        retain: Retain::UntilAcked,
+        max_bytes: 9,
+        dedup_window_ms: 120_000,
+        dedup_header: "source".into(),
+        ..TopicSettings::default()
+    }
 }
 
 fn deleted() -> Deleted {

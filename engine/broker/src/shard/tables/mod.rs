@@ -4,16 +4,17 @@
 //! itself and adds the rows to the commit that is being made ([`Draft`]), loads them at a start, and forgets what belongs
 //! to something that was deleted. A new table is a file here, a field of [`Tables`], and what the compiler then asks for.
 
+mod dedup;
 mod generations;
 mod partitions;
 mod producers;
 mod progress;
 mod route_cursors;
 
-use levada_delivery::progress::RowChange;
+use levada_delivery::{producer::DUPLICATES_BYTES_MAX, progress::RowChange};
 use levada_protocol::{
     batch::Batch,
-    ids::{PartitionId, RouteId, SubscriptionId, TopicId},
+    ids::{PartitionId, RouteId, SubscriptionId, Timestamp, TopicId},
 };
 use levada_store::Store;
 
@@ -21,16 +22,18 @@ use super::draft::Draft;
 use crate::{
     catalogue::{Catalogue, CatalogueEvent},
     error::Error,
+    rows::DedupIds,
     topic::Extents,
 };
 
-pub(crate) use self::{generations::Generation, producers::ProducerKey};
 pub(super) use self::{
+    dedup::{Dedup, Unique},
     generations::Generations,
     partitions::{NewBatch, Partitions},
     producers::Producers,
     route_cursors::RouteCursors,
 };
+pub(crate) use self::{generations::Generation, producers::ProducerKey};
 
 /// Bytes that appending a batch adds to a commit beside its own, at most: keys, prefixes, and the producer's row.
 const APPEND_OVERHEAD_MAX: usize = 4 * 1024;
@@ -40,12 +43,27 @@ pub(super) fn append_len_max(batch: &Batch) -> usize {
     batch.bytes().len() + APPEND_OVERHEAD_MAX
 }
 
+/// How many bytes appending this batch to a topic with a dedup window adds to a commit, at most.
+pub(super) fn append_unique_len_max(batch: &Batch) -> usize {
+    append_len_max(batch) + DUPLICATES_BYTES_MAX + batch.count() as usize * DedupIds::ID_BYTES_MAX
+}
+
+/// How much the tables may hold in memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TableLimits {
+    /// Producers.
+    pub(super) producers_max: usize,
+    /// Event ids.
+    pub(super) dedup_ids_max: usize,
+}
+
 /// All tables of a shard.
 #[derive(Debug)]
 pub(super) struct Tables {
     pub(super) partitions: Partitions,
     pub(super) producers: Producers,
     pub(super) routes: RouteCursors,
+    pub(super) dedup: Dedup,
 }
 
 impl Tables {
@@ -53,18 +71,21 @@ impl Tables {
     pub(super) fn load(
         store: &dyn Store,
         catalogue: &Catalogue,
-        producers_max: usize,
+        limits: TableLimits,
     ) -> Result<(Self, Extents), Error> {
         let (partitions, extents) = Partitions::load(store, catalogue)?;
         let routes = RouteCursors::load(store, catalogue)?;
-        Ok((Self { partitions, producers: Producers::new(producers_max), routes }, extents))
+        let dedup = Dedup::load(store, catalogue, limits.dedup_ids_max)?;
+        let producers = Producers::new(limits.producers_max);
+        Ok((Self { partitions, producers, routes, dedup }, extents))
     }
 
     /// Adds to the commit what the tables have held back until its end.
-    pub(super) fn flush(&mut self, draft: &mut Draft) {
-        let Self { partitions, producers, routes: _ } = self;
+    pub(super) fn flush(&mut self, now: Timestamp, draft: &mut Draft) {
+        let Self { partitions, producers, routes: _, dedup } = self;
         partitions.flush(draft);
         producers.flush(draft);
+        dedup.flush(now, draft);
     }
 
     /// Begins and ends what belongs to things that were created and deleted.
@@ -72,6 +93,10 @@ impl Tables {
         match event {
             CatalogueEvent::TopicCreated(record) => {
                 self.partitions.create_topic(TopicId(record.id), record.settings.partitions);
+                self.dedup.begin_topic(record.id(), &record.settings);
+            }
+            CatalogueEvent::TopicChanged(record) => {
+                self.dedup.change_topic(record.id(), &record.settings, draft);
             }
             CatalogueEvent::TopicDeleted(id) => self.forget_topic(*id, draft),
             CatalogueEvent::SubscriptionMoved(record, partitions) => {
@@ -83,8 +108,7 @@ impl Tables {
                 self.routes.create(RouteId(record.id), &record.positions, draft);
             }
             CatalogueEvent::RouteDeleted(id) => self.routes.forget(*id, draft),
-            CatalogueEvent::TopicChanged(_)
-            | CatalogueEvent::SubscriptionCreated(_)
+            CatalogueEvent::SubscriptionCreated(_)
             | CatalogueEvent::SubscriptionChanged(_)
             | CatalogueEvent::PluginChanged(_)
             | CatalogueEvent::Reloaded => {}
@@ -92,9 +116,16 @@ impl Tables {
     }
 
     fn forget_topic(&mut self, id: TopicId, draft: &mut Draft) {
-        let Self { partitions, producers, routes: _ } = self;
+        let Self { partitions, producers, routes: _, dedup } = self;
         partitions.forget_topic(id, draft);
         producers.forget_topic(id, draft);
+        dedup.forget_topic(id, draft);
+    }
+
+    /// Forgets event ids whose time is over, also where nothing is published.
+    pub(super) fn expire_ids(&mut self, now: Timestamp) {
+        let Self { partitions, dedup, .. } = self;
+        dedup.expire_all(|topic, number| partitions.append_time(topic, number, now));
     }
 
     /// Stores how far a subscription has come in a partition.

@@ -121,6 +121,16 @@ impl Partitions {
         self.get(topic, number).map(|partition| partition.end.next)
     }
 
+    /// The append time of an event that is appended at `now`; `None` if there is no such partition.
+    pub(in crate::shard) fn append_time(
+        &self,
+        topic: TopicId,
+        number: PartitionId,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        self.get(topic, number).map(|partition| partition.end.append_time.max(now))
+    }
+
     /// True if the partition's append times would stand still for too long, as the clock was set back.
     pub(in crate::shard) fn is_ahead_of(&self, topic: TopicId, number: PartitionId, now: Timestamp) -> bool {
         self.get(topic, number).is_some_and(|partition| partition.end.is_ahead_of(now))

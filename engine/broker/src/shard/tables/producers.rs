@@ -2,9 +2,13 @@
 //! are many, and forgotten when one was idle for long, in order with its publishes, so that memory and disk agree.
 //! [`crate::idle`] finds the idle ones.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use levada_delivery::producer::{Check, Producer};
+use levada_protocol::duplicates::Duplicates;
 use levada_protocol::ids::{Epoch, Offset, PartitionId, ProducerId, Sequence, Timestamp, TopicId};
 use levada_store::{Family, Store, commit::OP_HEADER_BYTES};
 
@@ -54,14 +58,15 @@ impl Producers {
         Ok(check)
     }
 
-    /// Notes that `sequences` from `first` on were stored as `events` from an offset on.
+    /// Notes that `sequences` from `first` on were stored as so many events from an offset on, the others being
+    /// duplicates.
     pub(in crate::shard) fn record(
         &mut self,
         key: ProducerKey,
         now: Timestamp,
         (epoch, first): (Epoch, Sequence),
         sequences: u32,
-        stored: (Offset, u32),
+        stored: (Offset, u32, Option<Arc<Duplicates>>),
         draft: &mut Draft,
     ) {
         let producer = self.known.entry(key).or_default();
@@ -152,7 +157,7 @@ mod tests {
         let id = (Epoch(0), Sequence(sequence));
         let check = producers.check(store, key(producer), id, 1).unwrap();
         if check == Check::Append {
-            producers.record(key(producer), Timestamp(now), id, 1, (Offset(sequence), 1), draft);
+            producers.record(key(producer), Timestamp(now), id, 1, (Offset(sequence), 1, None), draft);
         }
         check
     }

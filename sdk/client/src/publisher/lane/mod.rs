@@ -10,8 +10,9 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use levada_protocol::{
     batch::{Batch, BatchBuilder, BatchFull, EventParts, Stamp},
     error::{ErrorCode, Refusal},
-    event::Event,
-    ids::{Epoch, PartitionId, ProducerId, Sequence},
+    event::{Event, EventTooLarge},
+    ids::{Epoch, Offset, PartitionId, ProducerId, Sequence},
+    limits::{BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX},
     publish::AckOutcome,
 };
 
@@ -77,6 +78,8 @@ struct Unacked {
     cause: Option<Refusal>,
     /// Sent earlier, and whether that stored it is unknown.
     in_doubt: bool,
+    /// The partition's next offset, if it is to be appended only there.
+    expected: Option<Offset>,
     /// See [`Lane::mark_spread`].
     spread: bool,
     /// It was closed because it could go out, and not because it was full.
@@ -243,9 +246,45 @@ impl Lane {
             refusal: None,
             cause: None,
             in_doubt: false,
+            expected: None,
             spread: open.spread,
             partial: false,
         });
+    }
+
+    /// Adds events as one batch of their own, to be appended only where the partition's next offset is the expected one.
+    /// Returns their tickets, and by how many bytes the lane has grown.
+    ///
+    /// # Errors
+    /// If they do not fit into one batch, or one of them fits into none; nothing was added then.
+    pub(super) fn push_expecting(
+        &mut self,
+        events: &[Event],
+        expected: Offset,
+        now: Instant,
+    ) -> Result<(Vec<Ticket>, usize), Box<Error>> {
+        self.seal();
+        for event in events {
+            if let Err(full) = self.builder.push(event) {
+                let bytes = self.builder.len() + record_bytes(event);
+                self.builder = BatchBuilder::new();
+                return Err(Box::new(match full {
+                    BatchFull::Full if events.len() > BATCH_EVENTS_MAX => too_many(events.len()),
+                    BatchFull::Full => Error::RequestTooLarge { bytes, max: BATCH_BODY_BYTES_MAX },
+                    BatchFull::TooLarge(error) => error.into(),
+                    BatchFull::HeaderReserved(error) => error.into(),
+                }));
+            }
+        }
+        let (bytes, outcome) = (self.builder.len(), BatchOutcome::new(self.partition));
+        let tickets =
+            (0..self.builder.count()).map(|index| Ticket::new(Arc::clone(&outcome), index)).collect();
+        self.open = Some(Open { outcome, born: now, charged: bytes, spread: false });
+        self.seal();
+        if let Some(entry) = self.unacked.back_mut() {
+            entry.expected = Some(expected);
+        }
+        Ok((tickets, bytes))
     }
 
     fn stamp(&self) -> Stamp {
@@ -265,13 +304,13 @@ impl Lane {
         self.sent < self.unacked.len() || may_seal
     }
 
-    /// The next batch to send, under this number.
+    /// The next batch to send, under this number, and the offset that is expected for it.
     pub(super) fn send_next(
         &mut self,
         lane_options: &LaneOptions,
         may_be_partial: bool,
         correlation: u32,
-    ) -> Option<Batch> {
+    ) -> Option<(Batch, Option<Offset>)> {
         if !self.sendable(lane_options, may_be_partial) {
             return None;
         }
@@ -283,7 +322,7 @@ impl Lane {
         (entry.correlation, entry.partial) = (correlation, partial);
         self.sent += 1;
         self.unanswered += 1;
-        Some(entry.batch.clone())
+        Some((entry.batch.clone(), entry.expected))
     }
 
     /// The open batch's waiting time is over, or somebody flushes.
@@ -323,12 +362,14 @@ impl Lane {
         let Some(index) = found else { return };
         self.unanswered -= 1;
         match outcome {
-            AckOutcome::Appended { base, count, duplicate } => {
+            AckOutcome::Appended { base, count, duplicate, duplicates } => {
                 self.backoff.reset();
-                // An engine that stored fewer events than it got says nothing about which offsets they have.
-                let whole = count == self.unacked[index].batch.count();
-                self.end(index, Ok(Stored { base: base.filter(|_| whole), duplicate }), ended);
+                // Where events are missing without a word, nothing is known about the offsets of the others.
+                let left_out = duplicates.as_ref().map_or(0, |duplicates| duplicates.count());
+                let whole = count.checked_add(left_out) == Some(self.unacked[index].batch.count());
+                self.end(index, Ok(Stored { base: base.filter(|_| whole), duplicate, duplicates }), ended);
             }
+            AckOutcome::OffsetMismatch { next, .. } => self.end_mismatch(index, next, ended),
             AckOutcome::Refused(refusal) if calls_for_resend(refusal.code) => {
                 let cause = if refusal.code == ErrorCode::SequenceGap { self.cause(index) } else { None };
                 self.unacked[index].cause = cause.or_else(|| Some(refusal.clone()));
@@ -340,6 +381,18 @@ impl Lane {
         if self.halted && self.unanswered == 0 {
             self.requeue(now, producer_ids, ended);
         }
+    }
+
+    /// A batch was not appended because the partition's next offset was another one.
+    fn end_mismatch(&mut self, index: usize, found: Offset, ended: &mut Vec<Ended>) {
+        let entry = &self.unacked[index];
+        let expected = entry.expected.unwrap_or_default();
+        if index + 1 == self.unacked.len() {
+            // Its sequences were not taken, and nothing was numbered behind it: the next batch may have them.
+            self.next_sequence = entry.batch.header().first_sequence;
+        }
+        let error = Error::OffsetMismatch { partition: self.partition, expected, found };
+        self.end(index, Err(error), ended);
     }
 
     /// Why a batch meets a gap: one before it was refused, and that one's refusal says what is wrong.
@@ -471,6 +524,10 @@ impl Lane {
             ended.push(Ended { outcome: entry.outcome, result, bytes: entry.bytes });
         }
     }
+}
+
+fn too_many(events: usize) -> Error {
+    EventTooLarge { part: "batch", got: events, limit: BATCH_EVENTS_MAX, unit: "events" }.into()
 }
 
 /// True for refusals that are answered by sending the same events again.

@@ -1,6 +1,6 @@
 //! One lane against invented answers and an invented clock.
 
-use levada_protocol::ids::Offset;
+use levada_protocol::duplicates::Duplicates;
 
 use super::*;
 use crate::clock;
@@ -47,7 +47,7 @@ impl Bench {
         let mut sent = Vec::new();
         loop {
             self.correlation += 1;
-            let Some(batch) = self.lane.send_next(&self.lane_options, true, self.correlation) else {
+            let Some((batch, _)) = self.lane.send_next(&self.lane_options, true, self.correlation) else {
                 return sent;
             };
             let payload = batch.events().next().unwrap().payload().unwrap().to_vec();
@@ -73,7 +73,7 @@ impl Bench {
 
     fn store(&mut self, correlation: u32, base: u64) {
         let base = Some(Offset(base));
-        self.answer(correlation, AckOutcome::Appended { base, count: 1, duplicate: false });
+        self.answer(correlation, AckOutcome::Appended { base, count: 1, duplicate: false, duplicates: None });
     }
 
     fn expire(&mut self) {
@@ -258,4 +258,73 @@ fn a_gap_that_follows_from_a_refusal_shows_that_refusal() {
         };
         assert_eq!(last.code, ErrorCode::StorageFull);
     }
+}
+
+#[test]
+fn an_append_that_finds_another_offset_fails_alone_and_its_sequences_are_used_again() {
+    let mut bench = bench();
+    bench.publish("a");
+    let events = ["b", "c"].map(Event::new);
+    let (tickets, _) = bench.lane.push_expecting(&events, Offset(1), bench.now).unwrap();
+    bench.tickets.extend(tickets);
+    let sent = bench.send();
+    assert_eq!(sequences(&sent), [(100, 0, "a"), (100, 1, "b")]);
+    bench.store(sent[0].0, 0);
+    let mismatch = AckOutcome::OffsetMismatch { next: Offset(7), message: String::new() };
+    bench.answer(sent[1].0, mismatch);
+    assert_eq!(bench.result(0).unwrap(), 0);
+    for ticket in [1, 2] {
+        let error = bench.result(ticket).unwrap_err();
+        let Error::OffsetMismatch { partition, expected, found } = error else { panic!("{error}") };
+        assert_eq!((partition, expected, found), (PartitionId(0), Offset(1), Offset(7)));
+    }
+    bench.publish("d");
+    assert_eq!(sequences(&bench.send()), [(100, 1, "d")], "no identity is lost over it");
+}
+
+#[test]
+fn what_was_numbered_behind_a_failed_append_goes_out_under_a_new_identity() {
+    let mut bench = bench();
+    let (tickets, _) = bench.lane.push_expecting(&[Event::new("a")], Offset(1), bench.now).unwrap();
+    bench.tickets.extend(tickets);
+    bench.publish("b");
+    let sent = bench.send();
+    bench.answer(sent[0].0, AckOutcome::OffsetMismatch { next: Offset(0), message: String::new() });
+    bench.refuse(sent[1].0, ErrorCode::SequenceGap);
+    assert_eq!(sequences(&bench.send()), [(101, 0, "b")]);
+}
+
+#[test]
+fn events_that_fit_no_single_batch_are_refused_and_nothing_is_added() {
+    let mut bench = bench();
+    let refused = |bench: &mut Bench, events: &[Event]| {
+        bench.lane.push_expecting(events, Offset(0), bench.now).unwrap_err().code()
+    };
+    let half = Event::new(vec![b'x'; BATCH_BODY_BYTES_MAX / 2]);
+    assert_eq!(refused(&mut bench, &[half.clone(), half]), ErrorCode::FrameTooLarge);
+    let many = vec![Event::new("x"); BATCH_EVENTS_MAX + 1];
+    assert_eq!(refused(&mut bench, &many), ErrorCode::EventTooLarge);
+    assert_eq!(refused(&mut bench, &[Event::new("x").with_header("lv-x", "")]), ErrorCode::HeaderReserved);
+    assert!(bench.send().is_empty());
+    let (tickets, _) = bench.lane.push_expecting(&many[1..], Offset(0), bench.now).unwrap();
+    assert_eq!(tickets.len(), BATCH_EVENTS_MAX);
+}
+
+#[test]
+fn each_event_of_a_batch_with_duplicates_has_its_own_receipt() {
+    let mut bench = bench();
+    bench.lane_options.batch_bytes = 10_000;
+    ["a", "b", "c", "d"].into_iter().for_each(|payload| bench.publish(payload));
+    let sent = bench.send();
+    let mut found = None;
+    for (index, first) in [(0, 7), (2, 3)] {
+        Duplicates::note(&mut found, index, Offset(first));
+    }
+    let (base, duplicates) = (Some(Offset(20)), found.map(Arc::new));
+    bench.answer(sent[0].0, AckOutcome::Appended { base, count: 2, duplicate: false, duplicates });
+    let receipts: Vec<_> =
+        bench.tickets.iter().map(|ticket| ticket.try_receipt().unwrap().unwrap()).collect();
+    let read = receipts.iter().map(|receipt| (receipt.offset.unwrap().0, receipt.same_id, receipt.duplicate));
+    let expected = [(7, true, true), (20, false, false), (3, true, true), (21, false, false)];
+    assert_eq!(read.collect::<Vec<_>>(), expected);
 }

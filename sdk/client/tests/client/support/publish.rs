@@ -83,17 +83,16 @@ fn react(world: &mut World, header: &PublishHeader, batch: Batch) -> (Reaction, 
         }
         Reaction::Forget => {
             world.producers.clear();
-            append(world, header.partition.0, batch)
+            append(world, header, batch)
         }
-        Reaction::Append | Reaction::AppendAndCut | Reaction::Hold => {
-            append(world, header.partition.0, batch)
-        }
+        Reaction::Append | Reaction::AppendAndCut | Reaction::Hold => append(world, header, batch),
     };
     (reaction, outcome)
 }
 
 /// The engine's rules for sequences.
-fn append(world: &mut World, partition: u16, batch: Batch) -> AckOutcome {
+fn append(world: &mut World, header: &PublishHeader, batch: Batch) -> AckOutcome {
+    let partition = header.partition.0;
     let first = batch.header().first_sequence;
     let key = (batch.header().producer_id, partition);
     if !world.producers.contains_key(&key) && first > 0 {
@@ -101,7 +100,7 @@ fn append(world: &mut World, partition: u16, batch: Batch) -> AckOutcome {
     }
     let producer = world.producers.entry(key).or_default();
     if let Some(&(base, count)) = producer.stored.get(&first) {
-        return AckOutcome::Appended { base: Some(Offset(base)), count, duplicate: true };
+        return AckOutcome::Appended { base: Some(Offset(base)), count, duplicate: true, duplicates: None };
     }
     if first != producer.next {
         let what = format!("expected {}, got {first}", producer.next);
@@ -109,9 +108,12 @@ fn append(world: &mut World, partition: u16, batch: Batch) -> AckOutcome {
     }
     let log = world.log.entry(partition).or_default();
     let base = log.last().map_or(0, |(base, batch)| base + u64::from(batch.count()));
+    if header.expect_offset.is_some_and(|expected| expected.0 != base) {
+        return AckOutcome::OffsetMismatch { next: Offset(base), message: "another one".to_owned() };
+    }
     let count = batch.count();
     producer.next = first + u64::from(count);
     producer.stored.insert(first, (base, count));
     log.push((base, batch));
-    AckOutcome::Appended { base: Some(Offset(base)), count, duplicate: false }
+    AckOutcome::Appended { base: Some(Offset(base)), count, duplicate: false, duplicates: None }
 }

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use levada_protocol::{
     batch::{Batch, EventRef},
     deliver::{DeliverHeader, EndEntry, Runs},
-    error::Refusal,
+    duplicates::Placed,
+    error::{ErrorCode, Refusal},
     frame::{FRAME_HEADER_BYTES, FrameHeader, FrameType, read_message},
     ids::Offset,
     progress::{Progress, Scanned, SearchState},
@@ -115,13 +116,33 @@ fn event(event: &EventRef<'_>) -> Value {
 fn ack(ack: &Ack) -> Value {
     let (correlation, partition) = (ack.correlation, ack.partition.0);
     match &ack.outcome {
-        AckOutcome::Appended { base, count, duplicate } => json!({
+        AckOutcome::Appended { base, count, duplicate, duplicates } => {
+            let mut value = json!({
+                "correlation": correlation,
+                "partition": partition,
+                "outcome": "appended",
+                "first_offset": base.map(|base| base.0),
+                "count": count,
+                "repeat": duplicate,
+            });
+            if let Some(duplicates) = duplicates {
+                let events = 0..count + duplicates.count();
+                let placed = events.filter_map(|event| match duplicates.placed(event) {
+                    Placed::Stored(_) => None,
+                    Placed::Duplicate(of) => Some(json!({ "event": event, "of": of.map(|of| of.0) })),
+                });
+                value["duplicates"] = placed.collect();
+            }
+            value
+        }
+        AckOutcome::OffsetMismatch { next, message } => json!({
             "correlation": correlation,
             "partition": partition,
-            "outcome": "appended",
-            "first_offset": base.map(|base| base.0),
-            "count": count,
-            "repeat": duplicate,
+            "outcome": "refused",
+            "code": ErrorCode::OffsetMismatch.number(),
+            "text": message,
+            "next_offset": next.0,
+            "retry_after_ms": null,
         }),
         AckOutcome::Refused(refusal) => json!({
             "correlation": correlation,

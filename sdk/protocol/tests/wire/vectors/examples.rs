@@ -1,19 +1,24 @@
 //! Examples beyond those that the document quotes: every shape that a client meets at least once.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use levada_protocol::{
     batch::{Batch, BatchBuilder, Stamp},
     deliver::{DeliverHeader, EndEntry, Run},
+    duplicates::Duplicates,
     error::{ErrorCode, Refusal},
     event::Event,
     frame::{FrameType, frame, message},
     ids::{DeliveryToken, Epoch, Offset, PartitionId, ProducerId, Sequence, Timestamp},
+    limits::DUPLICATE_RUNS_MAX,
     progress::{Progress, Scanned, SearchState},
     publish::{Ack, AckOutcome, PublishHeader},
     request::{
-        HelloAnswer, Limits, Notice, OnError, Open, Opened, Order, PartitionInfo, PauseReason, Position,
-        Read, Request, RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, RunState, Search,
-        SearchKey, StageSpec, Start, Subscribe, Subscribed, SubscriptionOptions, TopicInfo, TopicSettings,
+        DedupInfo, HelloAnswer, Limits, Notice, OnError, Open, Opened, Order, PartitionInfo, PauseReason,
+        Position, Read, Request, RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, RunState,
+        Search, SearchKey, StageSpec, Start, Subscribe, Subscribed, SubscriptionOptions, TopicInfo,
+        TopicSettings,
     },
     trace::TRACE_HEADER,
     verbs::{Credit, RefusedVerb, Settled, Verb, VerbKind, Verbs},
@@ -63,6 +68,7 @@ pub(crate) fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("error_with_a_wait", message(FrameType::Error, &later()).to_vec()),
         ("publish_with_expectation", publish()),
         ("ack_appended_and_old_repeat", acks()),
+        ("ack_of_duplicates_alone", duplicates()),
         ("deliver_of_two_runs", two_runs()),
         ("deliver_of_a_cut_batch", cut()),
         ("deliver_to_a_reader", to_a_reader()),
@@ -183,6 +189,7 @@ fn topic() -> TopicInfo {
         settings: TopicSettings::default(),
         created_ms: TIME,
         partitions: vec![PartitionInfo { partition: 0, start: 5, end: 1_005, bytes: 123_456 }],
+        dedup: DedupInfo::default(),
     }
 }
 
@@ -210,11 +217,23 @@ fn publish() -> Vec<u8> {
 }
 
 fn acks() -> Vec<u8> {
-    let appended = |base, duplicate| AckOutcome::Appended { base, count: 2, duplicate };
+    let appended = |base, duplicate| AckOutcome::Appended { base, count: 2, duplicate, duplicates: None };
     let mut payload = BytesMut::new();
     for (correlation, outcome) in [(1, appended(Some(Offset(0)), false)), (2, appended(None, true))] {
         Ack { correlation, partition: PartitionId(0), outcome }.write(&mut payload);
     }
+    frame(FrameType::Ack, &payload).to_vec()
+}
+
+/// All events of a batch are duplicates; of the last ones it is not said where the first ones are.
+fn duplicates() -> Vec<u8> {
+    let mut found = None;
+    let count = u32::try_from(DUPLICATE_RUNS_MAX).unwrap() + 2;
+    (0..count).for_each(|index| Duplicates::note(&mut found, index, Offset(u64::from(index) * 2)));
+    let outcome =
+        AckOutcome::Appended { base: None, count: 0, duplicate: false, duplicates: found.map(Arc::new) };
+    let mut payload = BytesMut::new();
+    Ack { correlation: 3, partition: PartitionId(0), outcome }.write(&mut payload);
     frame(FrameType::Ack, &payload).to_vec()
 }
 

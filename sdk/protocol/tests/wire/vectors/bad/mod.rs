@@ -244,6 +244,7 @@ pub(crate) fn for_clients() -> Vec<(&'static str, Vec<u8>)> {
         ("a refusal without code", message(FrameType::Error, &json!({"message": "no"})).to_vec()),
         ("an acknowledgement with a reserved outcome", changed("ack", 4, 1)),
         ("an acknowledgement that is cut off", cut("ack", 1)),
+        ("an acknowledgement without the duplicates that it speaks of", changed("ack", 5, 2)),
         ("a delivery shorter than its header", frame(FrameType::Deliver, &[0; 23]).to_vec()),
         ("a delivery of fewer events than it says", changed("deliver", 4, 3)),
         ("a delivery with a run that is cut off", cut("deliver", 1)),
