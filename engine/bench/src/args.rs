@@ -40,6 +40,8 @@ pub(crate) enum Workload {
     CatchUp(CatchUp),
     /// Store events, then scan them through a WebAssembly plugin on a subscription or on a route
     Plugin(PluginBench),
+    /// Publish events with unique ids to a topic with a dedup window that is full already, and to one without
+    Dedup(DedupBench),
 }
 
 impl Workload {
@@ -51,6 +53,7 @@ impl Workload {
             Self::FanOut(args) => &args.common,
             Self::CatchUp(args) => &args.common,
             Self::Plugin(args) => &args.common,
+            Self::Dedup(args) => &args.common,
         }
     }
 }
@@ -255,6 +258,21 @@ pub(crate) struct PluginBench {
     /// Share of the events that the filter keeps, above 0 and at most 1; a route takes all
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = parse_share, allow_negative_numbers = true)]
     pub(crate) pass: f64,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct DedupBench {
+    #[command(flatten)]
+    pub(crate) common: BenchCommon,
+    /// Events in total, to each of the two topics
+    #[arg(long, value_name = "N", default_value_t = 3_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) events: u64,
+    /// Events published before, so that the window holds their ids; the engine holds 8,000,000 unless it was told otherwise
+    #[arg(long, value_name = "N", default_value_t = 8_000_000)]
+    pub(crate) prefill: u64,
+    /// The dedup window, up to 7d
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_length)]
+    pub(crate) window: DurationMs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

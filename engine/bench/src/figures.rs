@@ -54,6 +54,20 @@ macro_rules! figures {
 pub(crate) use figures;
 
 figures! {
+    /// What a dedup window costs.
+    struct DedupFigures {
+        /// Events a second to a topic without a window.
+        without_events_per_second: f64,
+        /// The rate with the window, by that.
+        of_without: f64,
+        /// Ids that the window held at the end.
+        dedup_ids: u64,
+        /// How far back they reached, in milliseconds.
+        dedup_window_ms: u64,
+    }
+}
+
+figures! {
     /// How many events in how much time.
     struct Rates {
         /// Source events.

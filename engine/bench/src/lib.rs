@@ -6,6 +6,7 @@
 
 mod args;
 
+mod dedup;
 mod fanout;
 mod plugin;
 mod publish;
@@ -125,5 +126,6 @@ async fn measure(output: &Output, target: &mut Target, workload: &Workload) -> a
         Workload::FanOut(args) => fanout::fan_out(output, target, args).await,
         Workload::CatchUp(args) => fanout::catch_up(output, target, args).await,
         Workload::Plugin(args) => plugin::plugin(output, target, args).await,
+        Workload::Dedup(args) => dedup::dedup(output, target, args).await,
     }
 }

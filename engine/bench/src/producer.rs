@@ -84,6 +84,8 @@ pub(crate) struct Plan {
     pub(crate) size: usize,
     /// Keys in turn; empty for events without key.
     pub(crate) keys: Arc<[Bytes]>,
+    /// What the ids of events begin with, which have ids then.
+    pub(crate) ids: Option<&'static str>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) clock: Clock,
 }
@@ -120,8 +122,11 @@ impl Maker {
                 .ok()
                 .and_then(|index| self.plan.keys.get(index).cloned()),
         };
-        self.sequence += 1;
         let mut event = Event::new(payload);
+        if let Some(prefix) = self.plan.ids {
+            event.id = Some(format!("{prefix}-{:x}-{:08x}", self.lane, self.sequence).into());
+        }
+        self.sequence += 1;
         (event.key, event.time) = (key, Some(Timestamp(self.plan.clock.wall_ms(sent))));
         event
     }

@@ -80,8 +80,18 @@ pub(crate) async fn prefill(
     publishing: Publishing,
     events: u64,
 ) -> anyhow::Result<Published> {
+    shown(output, publishing, events, "prefill").await
+}
+
+/// Publishes all events and shows how far it is.
+pub(crate) async fn shown(
+    output: &Output,
+    publishing: Publishing,
+    events: u64,
+    what: &'static str,
+) -> anyhow::Result<Published> {
     let budget = publishing.budget();
-    let bar = output.progress(Some(events), "prefill");
+    let bar = output.progress(Some(events), what);
     let endpoint = publishing.spawn()?;
     watched(&bar, || budget.taken(), endpoint.finished()).await
 }

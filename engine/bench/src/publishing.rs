@@ -75,6 +75,7 @@ impl Publishing {
                 layout,
                 size: common.size as usize,
                 keys: batching::keys(common),
+                ids: None,
                 budget: Budget::new(events, duration),
                 clock,
             },
@@ -88,6 +89,18 @@ impl Publishing {
     /// On so many connections, with so many publishers each.
     pub(crate) fn spread(mut self, connections: u16, producers: u16) -> Self {
         (self.connections, self.producers) = (connections, producers);
+        self
+    }
+
+    /// To another topic.
+    pub(crate) fn to(mut self, topic: &str) -> Self {
+        topic.clone_into(&mut self.topic);
+        self
+    }
+
+    /// With an id for every event, unique among those with this prefix.
+    pub(crate) fn with_ids(mut self, prefix: &'static str) -> Self {
+        self.plan.ids = Some(prefix);
         self
     }
 

@@ -48,6 +48,7 @@ async fn every_bench_accounts_for_every_event() {
         vec!["catchup", "--events", "20000"],
         vec!["plugin", "--events", "20000", "--plugin", "trivial"],
         vec!["plugin", "--events", "20000", "--plugin", "route"],
+        vec!["dedup", "--events", "20000", "--prefill", "5000"],
     ] {
         let report = alone(&[&["bench"], &workload[..], &["--output", "json"]].concat()).await.json();
         let report = report.last().unwrap();

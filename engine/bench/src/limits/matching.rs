@@ -34,7 +34,9 @@ const STREAM_TIME: Duration = Duration::from_secs(2);
 /// carries all stored events, also where a filter lets few pass.
 pub(crate) fn path_of(workload: &Workload) -> &'static str {
     match workload {
-        Workload::Publish(_) | Workload::Latency(_) => "the bare path to an acknowledgement",
+        Workload::Publish(_) | Workload::Latency(_) | Workload::Dedup(_) => {
+            "the bare path to an acknowledgement"
+        }
         Workload::FanOut(_) => "the bare path to as many connections",
         Workload::Plugin(args) if args.plugin == PluginKind::Route => "RocksDB alone, synced",
         Workload::CatchUp(_) | Workload::Plugin(_) => "one QUIC stream alone",
@@ -60,6 +62,9 @@ pub(crate) async fn measure(workload: &Workload) -> anyhow::Result<Figure> {
                 None => Shape::Pipelined,
             };
             rate(&bare.publish(load(common, clock, args.events, shape), args.connections).await?)
+        }
+        Workload::Dedup(args) => {
+            rate(&bare.publish(load(common, clock, args.events, Shape::Pipelined), 1).await?)
         }
         Workload::Latency(args) => {
             let shape = Shape::OneInFlight { tasks: 1, warm_up: warm_up(args.events) };

@@ -11,7 +11,7 @@ use self::of_limit::OfLimit;
 use crate::{
     args::{BenchCommon, ConsumerArgs},
     batching,
-    figures::{Costs, LatencyFigures, Rates},
+    figures::{Costs, DedupFigures, LatencyFigures, Rates},
     ledger::Verdict,
 };
 
@@ -32,6 +32,8 @@ pub(crate) struct Report {
     complete: bool,
     #[serde(flatten)]
     verdict: Verdict,
+    #[serde(flatten)]
+    dedup: Option<DedupFigures>,
     #[serde(flatten)]
     of_limit: Option<OfLimit>,
     /// QUIC packet size in force, in bytes.
@@ -99,6 +101,7 @@ impl Report {
             costs: Costs::default(),
             complete: false,
             verdict: Verdict::default(),
+            dedup: None,
             of_limit: None,
             mtu: 0,
             version: String::new(),
@@ -166,6 +169,12 @@ impl Report {
         self.version = version;
     }
 
+    /// Sets what a dedup window held, and the rate without one. After the timing.
+    pub(crate) fn dedup(&mut self, without_events_per_second: f64, dedup_ids: u64, dedup_window_ms: u64) {
+        let of_without = self.rates.events_per_second / without_events_per_second;
+        self.dedup = Some(DedupFigures { without_events_per_second, of_without, dedup_ids, dedup_window_ms });
+    }
+
     /// Compares with the limit `path`, measured before and after the run.
     pub(crate) fn limit(&mut self, path: &'static str, figures: (Figure, Figure)) {
         self.of_limit = OfLimit::compare(path, figures, &self.rates, &self.latency);
@@ -178,6 +187,7 @@ impl Report {
 
     /// Medians of every figure; complete only if every run was. `None` of no runs.
     pub(crate) fn medians(runs: &[Self]) -> Option<Self> {
+        let dedup: Vec<&DedupFigures> = runs.iter().filter_map(|run| run.dedup.as_ref()).collect();
         let limits: Vec<&OfLimit> = runs.iter().filter_map(|run| run.of_limit.as_ref()).collect();
         Some(Self {
             rates: Rates::medians(runs.iter().map(|run| &run.rates)),
@@ -185,6 +195,7 @@ impl Report {
             costs: Costs::medians(runs.iter().map(|run| &run.costs)),
             complete: runs.iter().all(|run| run.complete),
             verdict: runs.iter().map(|run| run.verdict).fold(Verdict::default(), Verdict::and),
+            dedup: (!dedup.is_empty()).then(|| DedupFigures::medians(dedup.iter().copied())),
             of_limit: OfLimit::medians(&limits),
             runs: u16::try_from(runs.len()).unwrap_or(u16::MAX),
             ..runs.first()?.clone()
@@ -204,6 +215,9 @@ impl Report {
         }
         if let Some(limit) = &self.of_limit {
             line.push_str(&format!("  {:.2} of the limit", limit.ratio()));
+        }
+        if let Some(dedup) = &self.dedup {
+            line.push_str(&format!("  {:.2} of without", dedup.of_without));
         }
         line.push_str(if self.complete { "  complete" } else { "  INCOMPLETE" });
         line
@@ -232,6 +246,15 @@ impl Report {
             let text = [("p50", p50), ("p99", p99), ("p99.9", p999), ("max", max)]
                 .map(|(name, value)| format!("{name} {}", output::micros(value)));
             lines.push(("latency", text.join(", ")));
+        }
+        if let Some(dedup) = &self.dedup {
+            let without = output::rate(dedup.without_events_per_second);
+            lines.push((
+                "of without",
+                format!("{:.2} of {without} events/s without a window", dedup.of_without),
+            ));
+            let (ids, window) = (output::count(dedup.dedup_ids), output::duration_ms(dedup.dedup_window_ms));
+            lines.push(("ids held", format!("{ids}, of the last {window}")));
         }
         if let Some(limit) = &self.of_limit {
             lines.push(("of limit", limit.text()));
