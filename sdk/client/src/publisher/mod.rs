@@ -273,8 +273,8 @@ impl Publisher {
         self.handle.shared.lock().stats()
     }
 
-    /// Appends events to a partition as one batch, if its next offset is the expected one: all of them or none. Returns
-    /// once they are stored, with a receipt for each.
+    /// Appends events to a partition as one batch, if its next offset is the expected one: all of them or none, but for
+    /// those that a topic's dedup window leaves out. Returns once they are stored, with a receipt for each.
     ///
     /// A resend after a lost connection is known as one, so that it cannot meet its own events. Events that this
     /// publisher has on its way to the partition come first; what is published meanwhile is not held up.

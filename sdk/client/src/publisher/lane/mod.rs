@@ -387,8 +387,10 @@ impl Lane {
     fn end_mismatch(&mut self, index: usize, found: Offset, ended: &mut Vec<Ended>) {
         let entry = &self.unacked[index];
         let expected = entry.expected.unwrap_or_default();
-        if index + 1 == self.unacked.len() {
-            // Its sequences were not taken, and nothing was numbered behind it: the next batch may have them.
+        if index + 1 == self.unacked.len() && !entry.in_doubt {
+            // Its sequences were not taken, and nothing was numbered behind it: the next batch may have them. Not if it was
+            // sent on an earlier stream, too: that copy may still be decided, and what has its sequences then counts as its
+            // repeat.
             self.next_sequence = entry.batch.header().first_sequence;
         }
         let error = Error::OffsetMismatch { partition: self.partition, expected, found };
