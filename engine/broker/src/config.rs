@@ -47,7 +47,7 @@ pub struct BrokerConfig {
     /// How long a producer is remembered after its last publish, so that a repeat is known as one. Default 7 days.
     pub producers_idle: Duration,
     /// Event ids remembered for dedup windows, over all topics; beyond it the partition with the most forgets its oldest.
-    /// Each takes up to 32 bytes of memory. Default 8,000,000.
+    /// Each takes about 32 bytes of memory, more where there are few. Default 8,000,000.
     pub dedup_ids_max: usize,
     /// Topics, subscriptions, routes and plugin versions together. Default 100,000.
     pub catalogue_records_max: usize,

@@ -33,7 +33,7 @@ section! {
         /// How long a producer is remembered after its last publish, so that a repeat is recognised.
         #[serde(with = "units::duration")]
         producers_idle: Duration = Duration::from_secs(7 * 24 * 3_600);
-        /// Event ids remembered for the dedup windows of all topics, up to 32 bytes of memory each. Beyond it the
+        /// Event ids remembered for the dedup windows of all topics, about 32 bytes of memory each. Beyond it the
         /// partition with the most forgets its oldest, and `levada topic describe` says how short its window is.
         dedup_ids_max: usize = 8_000_000;
     }

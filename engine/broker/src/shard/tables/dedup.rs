@@ -129,7 +129,9 @@ impl Dedup {
                 partition.ids.restore(hash, offset, row.append_time, window_ms);
             }
             partition.ids.restore_complete_since(row.complete_since);
-            self.held += partition.ids.held() - before;
+            // What had expired by then no longer counts against the bound.
+            partition.expire(row.append_time, window_ms);
+            self.held = self.held + partition.ids.held() - before;
             self.keep_bounded(Timestamp::default());
         })
     }
@@ -247,8 +249,6 @@ impl Dedup {
                 partition.expire(time, topic.window_ms);
                 partition.ids.tidy();
                 self.held = self.held + partition.ids.held() - held;
-                // Its rows go at once.
-                partition.deleted = Timestamp::default();
                 if !std::mem::replace(&mut partition.is_dirty, true) {
                     self.dirty.push((*id, number));
                 }
