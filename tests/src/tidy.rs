@@ -110,7 +110,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
     ("levada-store", &["levada-protocol"]),
     ("levada-delivery", &["levada-protocol"]),
     ("levada-client", &["levada-protocol"]),
-    ("levada-expression", &[]),
+    ("levada-expression", &["levada-protocol"]),
 ];
 
 #[test]

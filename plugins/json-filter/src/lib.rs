@@ -1,6 +1,6 @@
 //! Passes the events that a condition over their JSON payload and their headers holds for.
 
-use levada_expression::{Condition, Source};
+use levada_expression::Condition;
 use levada_plugin::{Answer, Answered, Failure, Incoming, Plugin, Setup};
 use serde::Deserialize;
 
@@ -41,7 +41,7 @@ impl Plugin for JsonFilter {
     }
 
     fn process(&mut self, event: &Incoming<'_>, answer: Answer<'_>) -> Result<Answered, Failure> {
-        Ok(match self.condition.holds(&Asked(event)) {
+        Ok(match self.condition.holds(event.as_ref()) {
             Ok(true) => answer.keep(),
             Ok(false) => answer.drop(),
             Err(error) => match self.on_invalid {
@@ -50,23 +50,6 @@ impl Plugin for JsonFilter {
                 OnInvalid::Keep => answer.keep(),
             },
         })
-    }
-}
-
-/// An event, as a condition asks for it.
-struct Asked<'e>(&'e Incoming<'e>);
-
-impl Source for Asked<'_> {
-    fn payload(&self) -> Option<&[u8]> {
-        self.0.payload()
-    }
-
-    fn key(&self) -> Option<&[u8]> {
-        self.0.key()
-    }
-
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        self.0.header(name)
     }
 }
 

@@ -4,7 +4,9 @@
 //! `null` included. Numbers compare by their decimal value, whatever their size. A header and a key are text; beside a
 //! number they are read as a number if they are one.
 
-use std::{borrow::Cow, cmp::Ordering};
+use std::{borrow::Cow, cell::LazyCell, cmp::Ordering};
+
+use levada_protocol::batch::EventRef;
 
 use crate::{
     expression::{Expression, Literal, Operand},
@@ -19,6 +21,20 @@ pub trait Source {
     fn key(&self) -> Option<&[u8]>;
     /// The value of the first header of this name.
     fn header(&self, name: &str) -> Option<&[u8]>;
+}
+
+impl Source for EventRef<'_> {
+    fn payload(&self) -> Option<&[u8]> {
+        EventRef::payload(self)
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        EventRef::key(self)
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        EventRef::header(self, name)
+    }
 }
 
 /// An event, and what its payload holds if the condition needs it.
@@ -53,7 +69,14 @@ impl<'a, S: Source> Event<'a, '_, S> {
             }
             Expression::In(operand, literals) => {
                 let item = self.item(operand);
-                literals.iter().any(|literal| item.compare(&Item::of(literal)) == Some(Ordering::Equal))
+                // A header or key is read as a number once, not for each literal.
+                let read = LazyCell::new(|| item.as_number());
+                literals.iter().any(|literal| match (&item, literal) {
+                    (Item::Bytes(_), Literal::Number(value)) => {
+                        read.as_ref().is_some_and(|read| read == value)
+                    }
+                    _ => item.compare(&Item::of(literal)) == Some(Ordering::Equal),
+                })
             }
         }
     }
@@ -100,6 +123,11 @@ impl<'i> Item<'i> {
             Literal::Number(value) => Self::Number(Cow::Borrowed(value)),
             Literal::Text(value) => Self::Text(Cow::Borrowed(value)),
         }
+    }
+
+    /// The number that a header's value or a key is, if it is one.
+    fn as_number(&self) -> Option<Number> {
+        if let Self::Bytes(bytes) = self { number(bytes) } else { None }
     }
 
     /// How the two are ordered; `None` if they are of different types, or one is missing.

@@ -25,7 +25,8 @@
 //! # Ok::<(), levada_expression::ParseError>(())
 //! ```
 //!
-//! The language is described in the README of `json-filter`. No I/O, no clock, nothing of the engine: the crate compiles
+//! An event of a batch ([`levada_protocol::batch::EventRef`]) is such a source. The language is described in the README of
+//! `json-filter`. No I/O, no clock, nothing of the engine: the crate compiles
 //! for WebAssembly guests and for the engine alike.
 
 mod condition;

@@ -67,3 +67,10 @@ impl<'a> Incoming<'a> {
         self.event.payload()
     }
 }
+
+/// The event as it lies in its batch, for what takes one so, such as a condition of `levada-expression`.
+impl<'a> AsRef<EventRef<'a>> for Incoming<'a> {
+    fn as_ref(&self) -> &EventRef<'a> {
+        &self.event
+    }
+}

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use levada_expression::{Condition, Source};
+use levada_expression::Condition;
 use levada_protocol::{
     batch::{Batch, EventRef},
     error::ErrorCode,
@@ -117,28 +117,11 @@ impl Matcher {
         if self.key.as_deref().is_some_and(|key| event.key() != Some(key)) {
             return Verdict::Differs;
         }
-        match self.condition.as_mut().map_or(Ok(true), |condition| condition.holds(&Asked(event))) {
+        match self.condition.as_mut().map_or(Ok(true), |condition| condition.holds(event)) {
             Ok(true) => Verdict::Matches,
             Ok(false) => Verdict::Differs,
             Err(_) => Verdict::Undecodable,
         }
-    }
-}
-
-/// An event, as a condition asks for it.
-struct Asked<'e>(&'e EventRef<'e>);
-
-impl Source for Asked<'_> {
-    fn payload(&self) -> Option<&[u8]> {
-        self.0.payload()
-    }
-
-    fn key(&self) -> Option<&[u8]> {
-        self.0.key()
-    }
-
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        self.0.header(name)
     }
 }
 
