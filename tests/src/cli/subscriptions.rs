@@ -64,7 +64,7 @@ async fn what_is_wrong_with_a_change_a_move_or_a_pause_is_said() {
     engine.text(&["subscription", "create", "orders/payment"]).await;
     for (arguments, code, part) in [
         (&["set", ORDERS][..], 2, "nothing to change was given"),
-        (&["set", ORDERS, "--rate=-3"], 2, "expected events a second, 1 to 10000000, or none"),
+        (&["set", ORDERS, "--rate", "-3"], 2, "expected events a second, 1 to 10000000, or none"),
         (&["set", ORDERS, "--rate", "0"], 2, "expected events a second, 1 to 10000000, or none"),
         (&["set", ORDERS, "--backoff", "1s,soon"], 2, "expected durations such as 1s,5s,1m"),
         (&["set", ORDERS, "--backoff", "8d"], 2, "expected waits of 7d at most"),

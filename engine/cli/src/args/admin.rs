@@ -100,8 +100,8 @@ pub(crate) struct SettingsArgs {
     /// Stored bytes over which --retain time-and-size drops the oldest events, such as 10GiB; 0 for no bound
     #[arg(long, value_name = "SIZE", default_value = "0", value_parser = parse_size)]
     pub(crate) max_bytes: u64,
-    /// For how long after an event another one of the same id is a duplicate, which is not stored: off, or up to 7d; 2m
-    /// if no duration is given
+    /// For how long after an event another one of the same id in its partition is a duplicate, which is not stored: off,
+    /// or up to 7d; 2m if no duration is given
     #[arg(long, value_name = "DURATION", num_args = 0..=1, default_value = "off", default_missing_value = "2m", value_parser = parse_dedup_window)]
     pub(crate) dedup_window: u64,
     /// A header whose value belongs to the id, such as the source of CloudEvents: events are duplicates if both are equal
@@ -126,8 +126,8 @@ pub(crate) struct Changes {
     /// Stored bytes over which --retain time-and-size drops the oldest events, such as 10GiB; 0 for no bound
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) max_bytes: Option<u64>,
-    /// For how long after an event another one of the same id is a duplicate, which is not stored: up to 7d, 2m if no
-    /// duration is given; off forgets all ids
+    /// For how long after an event another one of the same id in its partition is a duplicate, which is not stored: up
+    /// to 7d, 2m if no duration is given; off forgets all ids
     #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "2m", value_parser = parse_dedup_window)]
     pub(crate) dedup_window: Option<u64>,
     /// A header whose value belongs to the id, such as the source of CloudEvents; '' for none. Another one than before

@@ -95,7 +95,7 @@ pub(crate) struct OptionsArgs {
     #[arg(long, value_name = "DURATION,..", value_parser = parse_waits)]
     backoff: Option<Waits>,
     /// Most events delivered in a second, over all consumers: 1 to 10000000, or none [default: none]
-    #[arg(long, value_name = "N", value_parser = parse_limit_of_rate)]
+    #[arg(long, value_name = "N", value_parser = parse_limit_of_rate, allow_hyphen_values = true)]
     rate: Option<u32>,
     #[command(flatten)]
     chain: ChainArgs,

@@ -63,7 +63,8 @@ async fn publish(output: &Output, client: &Client, args: &PublishArgs, lines: Li
     // A thread of its own, left behind at the end: a read of stdin cannot be called off.
     thread::Builder::new().name("input".to_owned()).spawn(move || lines.read(&sender))?;
 
-    let published = Cell::new(0);
+    // Events that were acknowledged, and those of them that were stored.
+    let (published, stored) = (Cell::new(0), Cell::new(0));
     let (tickets, awaited) = mpsc::channel(TICKETS_AHEAD);
     let topic = args.topic.as_str();
     let all = async {
@@ -75,7 +76,7 @@ async fn publish(output: &Output, client: &Client, args: &PublishArgs, lines: Li
         }
         // A failed acknowledgement ends it all; a wrong line is reported once all before it is acknowledged.
         let sent = async { Ok(send_all(&publisher, receiver, tickets, args).await) };
-        let awaiting = await_tickets(output, awaited, topic, &published);
+        let awaiting = await_tickets(output, awaited, topic, (&published, &stored));
         tokio::try_join!(sent, awaiting).and_then(|(sent, summary)| sent.map(|()| summary))
     };
     let done = tokio::select! {
@@ -86,7 +87,7 @@ async fn publish(output: &Output, client: &Client, args: &PublishArgs, lines: Li
     };
     match done {
         Ok(summary) => Ok(output.result(&summary, || summary.text())?),
-        Err(error) => Err(match published.get() {
+        Err(error) => Err(match stored.get() {
             0 => error,
             some => error.context(format!("{} stored, then", events(some))),
         }),
@@ -260,12 +261,13 @@ async fn await_tickets(
     output: &Output,
     mut tickets: mpsc::Receiver<(u64, Ticket)>,
     topic: &str,
-    published: &Cell<u64>,
+    (published, stored): (&Cell<u64>, &Cell<u64>),
 ) -> anyhow::Result<Summary> {
     let mut summary = Summary::new(topic);
     while let Some((line, ticket)) = tickets.recv().await {
         summary.add(output, line, &ticket.await?)?;
         published.set(published.get() + 1);
+        stored.set(summary.published);
     }
     Ok(summary)
 }

@@ -31,10 +31,10 @@ pub(super) async fn run(output: &Output, client: &Client, args: &ReadArgs) -> an
         never = waiting.report_stops(progress, ask) => match never {},
     };
     bar.finish_and_clear();
-    ended?;
+    // Also of a search that failed: it says where to go on.
     let summary = Summary::of(&search, printed.get(), args, output.is_json());
     output.summary(&Summed { search: &summary }, || summary.sentence());
-    Ok(())
+    ended
 }
 
 fn options(args: &ReadArgs) -> Result<SearchOptions, Failure> {

@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use levada_client::{Client, Error, ErrorCode, Start, SubscribeOptions, Subscribed, Subscriber};
+use levada_client::{
+    Client, Error, ErrorCode, PauseReason, RunState, Start, SubscribeOptions, Subscribed, Subscriber,
+};
 use levada_terminal::{
     interrupted,
     output::{self, Output},
@@ -159,10 +161,11 @@ async fn report_stops(
             return Ok(Some(format!("{what}; trying again")));
         }
         let found = client.describe_subscription(topic, name).await?;
+        let on_request = RunState::Paused { reason: PauseReason::Requested };
+        let fixed = if found.state == on_request { "" } else { "once that is fixed, " };
         Ok((!found.state.is_running()).then(|| {
             format!(
-                "subscription {topic}/{name} is {}; once that is fixed, continue it with \
-                 `levada subscription resume {topic}/{name}`",
+                "subscription {topic}/{name} is {}; {fixed}`levada subscription resume {topic}/{name}` continues it",
                 found.state
             )
         }))
