@@ -18,6 +18,7 @@ mod pages;
 mod plugins;
 mod power;
 mod publish;
+mod pull;
 mod readme;
 mod replay;
 mod routes;

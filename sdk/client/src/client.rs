@@ -18,7 +18,7 @@ use crate::{
     publisher::{Publisher, PublisherOptions},
     reader::{ReadOptions, Reader, Search, SearchOptions},
     stream,
-    subscriber::{SubscribeOptions, Subscriber},
+    subscriber::{PullSubscriber, SubscribeOptions, Subscriber},
 };
 
 /// Bytes of one chunk of a plugin artefact.
@@ -174,6 +174,30 @@ impl Client {
     /// [`Client::request`].
     pub async fn subscribe(&self, options: SubscribeOptions) -> Result<Subscriber, Error> {
         self.links.open(|link| Subscriber::open(link, options.clone())).await
+    }
+
+    /// Attaches a consumer that receives what it pulls, and nothing ahead of that; [`SubscribeOptions::prefetch`] does
+    /// not matter. Otherwise as [`Client::subscribe`].
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use levada_client::{Client, Pull, SubscribeOptions};
+    /// # async fn write(client: Client) -> Result<(), levada_client::Error> {
+    /// let mut orders = client.subscribe_pull(SubscribeOptions::new("orders", "archive")).await?;
+    /// loop {
+    ///     let pull = Pull { max: 1_000, wait: Duration::from_secs(1), ..Pull::default() };
+    ///     for delivery in orders.pull(pull).await? {
+    ///         // Write its events, all of them at once.
+    ///         delivery.ack();
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Client::subscribe`].
+    pub async fn subscribe_pull(&self, options: SubscribeOptions) -> Result<PullSubscriber, Error> {
+        self.links.open(|link| PullSubscriber::open(link, options.clone())).await
     }
 
     /// Reads stored events without leaving a trace. Cancel safe: nothing is left behind.

@@ -95,5 +95,5 @@ pub use self::{
         Cursor, Found, InvalidCursor, ReadOptions, Reader, Search, SearchBound, SearchEnd, SearchOptions,
         SearchScope,
     },
-    subscriber::{Prefetch, SubscribeOptions, Subscriber},
+    subscriber::{Prefetch, Pull, PullSubscriber, SubscribeOptions, Subscriber},
 };

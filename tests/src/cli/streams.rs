@@ -41,6 +41,23 @@ async fn a_publish_that_is_refused_for_a_while_says_why_it_waits_and_gives_up_in
 }
 
 #[tokio::test]
+async fn a_subscriber_that_pulls_ends_with_its_events_or_its_time() {
+    let (_dir, engine) = engine().await;
+    engine.text(&["topic", "create", "orders"]).await;
+    engine.run(&["publish", "orders", "--raw"], "1\n2\n3\n").await.done();
+    let pull = ["subscribe", "orders/s", "--from", "earliest", "--max", "2", "--wait", "1h", "--payload"];
+    assert_eq!(engine.run(&pull, "").await.done(), "1\n2\n");
+    let nothing = engine.run(&["subscribe", "orders/other", "--wait", "10ms", "--payload"], "").await;
+    assert_eq!(nothing.done(), "", "its time was over");
+    for wrong in ["0s", "soon"] {
+        engine.run(&["subscribe", "orders/s", "--wait", wrong], "").await.failed(2, "INVALID_ARGUMENT");
+    }
+    let rest = ["subscribe", "orders/s", "--max", "1", "--payload"];
+    assert_eq!(engine.run(&rest, "").await.done(), "3\n", "what was pulled is acknowledged");
+    engine.stop().await;
+}
+
+#[tokio::test]
 async fn a_paused_subscription_says_so_and_is_not_called_resumed() {
     let (_dir, engine) = engine().await;
     engine.text(&["topic", "create", "orders"]).await;

@@ -16,7 +16,7 @@ use levada_demo::DemoArgs;
 use levada_protocol::{ids::TopicName, request::Start};
 use levada_terminal::{
     choices::Format,
-    values::{DurationMs, parse_rate},
+    values::{DurationMs, parse_length, parse_rate},
 };
 
 pub(crate) use admin::{
@@ -245,6 +245,10 @@ pub(crate) struct SubscribeArgs {
     /// Stop after this many events [default: until interrupted]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
     pub(crate) max: Option<u64>,
+    /// Stop after this long, whatever has come; with --max as soon as the first of both is reached: a pull [default: until
+    /// interrupted]
+    #[arg(long, value_name = "DURATION", value_parser = parse_length)]
+    pub(crate) wait: Option<DurationMs>,
     /// Print without acknowledging: the events are delivered again, to the next consumer
     #[arg(long)]
     pub(crate) no_ack: bool,

@@ -13,8 +13,9 @@ use levada_client::{
 use levada_terminal::{
     interrupted,
     output::{self, Output},
+    values::DurationMs,
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{attachment, events::Printer, stops::Waiting};
 use crate::{args::SubscribeArgs, client};
@@ -49,6 +50,7 @@ async fn consume(output: &Output, client: &Client, args: &SubscribeArgs) -> anyh
         biased;
         () = &mut stop => Ok(()),
         () = output.closed() => Ok(()),
+        () = over(args.wait) => Ok(()),
         ended = print_all(output, args, &mut subscriber, &progress) => ended,
         never = report_stops(output, client, args, &progress) => match never {},
     };
@@ -57,6 +59,14 @@ async fn consume(output: &Output, client: &Client, args: &SubscribeArgs) -> anyh
         confirm(output, &subscriber).await?;
     }
     ended
+}
+
+/// Resolves once the time is over, if there is one.
+async fn over(wait: Option<DurationMs>) {
+    match wait {
+        Some(wait) => sleep(wait.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits until what was acknowledged holds. What a lost connection took along is said once: these events come again,

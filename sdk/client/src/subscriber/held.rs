@@ -107,6 +107,17 @@ impl Held {
         self.next
     }
 
+    /// True if a delivery has expired: another consumer gets it.
+    pub(super) fn is_lost(&self, id: HeldId, now: Instant) -> bool {
+        self.entries.get(&id).is_none_or(|entry| now > entry.began + self.ack_timeout)
+    }
+
+    /// When a delivery that came and waits should be handed out at the latest: in time to work on it, whether or not it is
+    /// extended meanwhile.
+    pub(super) fn hand_out_at(&self, id: HeldId) -> Option<Instant> {
+        self.entries.get(&id).map(|entry| entry.arrived + self.ack_timeout / 2)
+    }
+
     /// The application takes a delivery, or an event of it. False if it has expired: another consumer gets it.
     pub(super) fn take(&mut self, id: HeldId, now: Instant) -> bool {
         let Some(entry) = self.entries.get_mut(&id) else { return false };

@@ -8,6 +8,7 @@ mod held;
 mod lease;
 mod outbox;
 mod pace;
+mod pull;
 mod ranges;
 mod state;
 
@@ -24,12 +25,15 @@ use levada_protocol::{
 use tokio::{sync::Notify, time::timeout};
 
 pub(crate) use self::lease::Lease;
-pub use self::pace::Prefetch;
 use self::{
     driver::Driver,
     held::{Held, HeldId},
     pace::Pace,
     state::State,
+};
+pub use self::{
+    pace::Prefetch,
+    pull::{Pull, PullSubscriber},
 };
 use crate::{
     clock,
@@ -116,6 +120,15 @@ pub struct Subscriber {
 
 impl Subscriber {
     pub(crate) async fn open(link: Link, options: SubscribeOptions) -> Result<Self, Error> {
+        let prefetch = options.prefetch;
+        Self::open_with(link, options, |max| Pace::new(max, prefetch)).await
+    }
+
+    async fn open_with(
+        link: Link,
+        options: SubscribeOptions,
+        pace: impl FnOnce(u64) -> Pace,
+    ) -> Result<Self, Error> {
         if options.credit_events == 0 || options.credit_bytes == 0 {
             return Err(Error::Config {
                 what: "credit_events and credit_bytes must be at least 1".to_owned(),
@@ -136,7 +149,7 @@ impl Subscriber {
         let opened = timeout(limit, driver::open(&link, subscribe.clone())).await;
         let (stream, subscribed) =
             opened.map_err(|_| Error::TimedOut { waited: limit, in_doubt: true, last: None })??;
-        let pace = Pace::new(options.credit_events.min(in_flight_max).max(1), options.prefetch);
+        let pace = pace(options.credit_events.min(in_flight_max).max(1));
         let held = Held::new(options.max_processing);
         let shared = Arc::new(Shared {
             state: Mutex::new(State::new(pace, held, options.credit_bytes)),
@@ -201,6 +214,22 @@ impl Subscriber {
         }
         let arrived = self.arrived(true).await?;
         Ok(arrived.map(|(delivery, lease)| delivery.leased(lease)))
+    }
+
+    /// The next whole delivery, if it is queued, and its bytes.
+    fn take_now(&self) -> Result<Option<(Delivery, u64)>, Error> {
+        loop {
+            match self.shared.take(true) {
+                Next::Frame(incoming, lease) => {
+                    let bytes = incoming.bytes;
+                    if let Some(delivery) = Delivery::check(incoming)? {
+                        return Ok(Some((delivery.leased(Arc::new(lease)), bytes)));
+                    }
+                }
+                Next::Wait => return Ok(None),
+                Next::Failed(error) => return Err(error),
+            }
+        }
     }
 
     /// The application works on nothing that it took before, as far as the pace is concerned.

@@ -24,13 +24,22 @@ pub enum Prefetch {
     All,
 }
 
+/// What decides how many events are requested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Paced,
+    All,
+    /// A pull: so many, of those that it waits for.
+    Pulled(u64),
+}
+
 #[derive(Debug)]
 pub(super) struct Pace {
     /// Most events that are requested, queued and held together.
     max: u64,
     /// As many of them as acknowledgements have earned.
     grown: u64,
-    paced: bool,
+    mode: Mode,
     /// The time that the application took for recent events, and their number.
     busy: Duration,
     events: f64,
@@ -48,14 +57,22 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(max: u64, prefetch: Prefetch) -> Self {
-        let (grown, paced) = match prefetch {
-            Prefetch::Paced => (FIRST_EVENTS.min(max), true),
-            Prefetch::All => (max, false),
-        };
+        match prefetch {
+            Prefetch::Paced => Self::with(max, FIRST_EVENTS.min(max), Mode::Paced),
+            Prefetch::All => Self::with(max, max, Mode::All),
+        }
+    }
+
+    /// Requests nothing but what is pulled.
+    pub(super) fn pulled(max: u64) -> Self {
+        Self::with(max, max, Mode::Pulled(0))
+    }
+
+    fn with(max: u64, grown: u64, mode: Mode) -> Self {
         Self {
             max,
             grown,
-            paced,
+            mode,
             busy: Duration::ZERO,
             events: 0.0,
             working: None,
@@ -114,6 +131,22 @@ impl Pace {
         self.held = self.held.saturating_sub(events);
     }
 
+    /// A pull waits for so many events, those included that are queued; 0 if none does any more.
+    pub(super) fn pull(&mut self, events: u64) {
+        debug_assert!(matches!(self.mode, Mode::Pulled(_)), "only who pulls does");
+        self.mode = Mode::Pulled(events);
+    }
+
+    /// Events that were received and not taken.
+    pub(super) fn queued(&self) -> u64 {
+        self.queued
+    }
+
+    /// True if no event is on its way, and none can be requested before some are settled.
+    pub(super) fn is_spent(&self) -> bool {
+        self.asked == 0 && self.to_request() == 0
+    }
+
     /// Events to request now.
     pub(super) fn to_request(&self) -> u64 {
         let ahead = self.asked + self.queued;
@@ -122,7 +155,10 @@ impl Pace {
 
     /// Events that are worth a credit frame of their own.
     pub(super) fn worth_a_frame(&self) -> u64 {
-        (self.grown.min(self.ahead_max()) / 4).max(1)
+        match self.mode {
+            Mode::Paced | Mode::All => (self.grown.min(self.ahead_max()) / 4).max(1),
+            Mode::Pulled(_) => 1,
+        }
     }
 
     /// Events were requested.
@@ -132,8 +168,11 @@ impl Pace {
 
     /// Most events requested and queued. A consumer that takes longer than a second for one requests when it waits.
     fn ahead_max(&self) -> u64 {
-        if !self.paced || self.busy.is_zero() {
-            return self.max;
+        match self.mode {
+            Mode::Pulled(events) => return events,
+            Mode::All => return self.max,
+            Mode::Paced if self.busy.is_zero() => return self.max,
+            Mode::Paced => {}
         }
         let paced = self.events / self.busy.as_secs_f64() * AHEAD.as_secs_f64();
         if paced < 1.0 {
@@ -239,6 +278,22 @@ mod tests {
             pace.settled(pace.held);
             assert!(pace.to_request() >= (FIRST_EVENTS << (round + 1)).min(1_000));
         }
+    }
+
+    #[test]
+    fn who_pulls_requests_what_is_missing_and_nothing_ahead() {
+        let (mut pace, now) = (Pace::pulled(10), clock::now());
+        assert_eq!(pace.to_request(), 0);
+        pace.pull(4);
+        pace.ask(pace.to_request());
+        pace.arrived(3);
+        assert_eq!((pace.queued, pace.to_request()), (3, 0), "the fourth was requested");
+        pace.took(3, now);
+        pace.pull(20);
+        assert_eq!(pace.to_request(), 6, "one was requested, three are held, and ten are the most");
+        pace.pull(0);
+        pace.settled(3);
+        assert_eq!(pace.to_request(), 0);
     }
 
     proptest! {

@@ -119,6 +119,40 @@ impl State {
         self.queued_bytes > self.bytes_max.saturating_add(one_frame)
     }
 
+    /// Drops what was lost while the process stood still, or did not ask for it.
+    pub(super) fn drop_lost(&mut self, now: Instant) {
+        let queue = std::mem::take(&mut self.queue);
+        for (id, incoming) in queue {
+            if !self.held.is_lost(id, now) {
+                self.queue.push_back((id, incoming));
+                continue;
+            }
+            self.queued_bytes -= incoming.bytes;
+            let freed = self.held.release(id);
+            self.pace.skipped(freed.events);
+            self.bytes_to_grant += freed.bytes;
+        }
+    }
+
+    /// Events of the next delivery.
+    pub(super) fn next_events(&self) -> Option<u64> {
+        self.queue.front().map(|(_, incoming)| u64::from(incoming.header.count))
+    }
+
+    /// True if there is as much as a pull waits for, or nothing more comes before something is settled.
+    pub(super) fn is_enough(&self, events: u64, bytes: u64) -> bool {
+        let queued = self.pace.queued();
+        queued >= events
+            || self.queued_bytes >= bytes.min(self.bytes_max)
+            || (queued > 0 && self.pace.is_spent())
+            || self.failed.is_some()
+    }
+
+    /// When the delivery that came first must be handed out.
+    pub(super) fn hand_out_at(&self) -> Option<Instant> {
+        self.queue.front().and_then(|(id, _)| self.held.hand_out_at(*id))
+    }
+
     /// The next delivery that was not lost while the process stood still.
     pub(super) fn take(&mut self, now: Instant) -> Option<(HeldId, Incoming)> {
         while let Some((id, next)) = self.queue.pop_front() {

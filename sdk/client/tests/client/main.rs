@@ -4,6 +4,7 @@
 
 mod connection;
 mod publisher;
+mod pull;
 mod reader;
 mod subscriber;
 mod support;
