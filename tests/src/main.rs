@@ -22,6 +22,7 @@ mod pull;
 mod readme;
 mod replay;
 mod routes;
+mod schedule;
 mod search;
 mod slow;
 mod space;

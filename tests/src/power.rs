@@ -200,6 +200,7 @@ async fn a_slow_disk_pushes_back_and_memory_stays_bounded() {
             partition: PartitionId(0),
             durability: None,
             expect_offset: None,
+            due: None,
         };
         let submitted = publishing.submitter.submit(header, batch);
         if tokio::time::timeout(Duration::from_millis(200), submitted).await.is_err() {
@@ -255,6 +256,7 @@ async fn publish_until_the_cut(
                 Some((base.unwrap().0, first, sent))
             }
             AckOutcome::Appended { .. } => panic!("nothing was sent twice"),
+            AckOutcome::Scheduled { .. } => panic!("nothing was delayed"),
             AckOutcome::Refused(_) | AckOutcome::OffsetMismatch { .. } => None,
         }
     });

@@ -74,7 +74,7 @@ async fn refusal(stream: &mut Stream) -> Result<(&'static str, ErrorCode), Strin
                 return match outcome {
                     AckOutcome::Refused(refusal) => Ok(("ack", refusal.code)),
                     AckOutcome::OffsetMismatch { .. } => Ok(("ack", ErrorCode::OffsetMismatch)),
-                    AckOutcome::Appended { .. } => Err(format!("{acks:?}")),
+                    AckOutcome::Appended { .. } | AckOutcome::Scheduled { .. } => Err(format!("{acks:?}")),
                 };
             }
             FrameType::Settled => {

@@ -35,6 +35,7 @@ use crate::{
     reclaim::Reclaimer,
     retention::Retention,
     running::OwnerTasks,
+    scheduler::Scheduler,
     search::{Matcher, Scanner, Scans, Tally},
     shard::{Shard, ShardHandle},
     subscription::{self, Consumer, RetainBudget},
@@ -65,6 +66,7 @@ pub(crate) struct Inner {
     pub(crate) owner_tasks: Arc<OwnerTasks>,
     retention: Retention,
     scans: Scans,
+    scheduler: Scheduler,
     /// The memory for what subscriptions have read and may send again.
     pub(crate) retained: Arc<RetainBudget>,
     /// Held while something with a task of its own is made or removed, so that tasks match the catalogue.
@@ -122,6 +124,7 @@ impl Broker {
             inner: Arc::new(Inner {
                 retention,
                 scans: Scans::new(),
+                scheduler: Scheduler::new(Arc::clone(&store), shard.clone(), config.clock.clone()),
                 store,
                 shard,
                 threads: Mutex::new(Some(threads)),
@@ -160,6 +163,10 @@ impl Broker {
         inner.tasks.spawn(tracing::info_span!("trends"), async move {
             cancelled.run_until_cancelled(rated.note_trends()).await;
         });
+        let (scheduling, cancelled) = (Arc::clone(inner), inner.tasks.cancelled().clone());
+        inner.tasks.spawn(tracing::info_span!("schedule"), async move {
+            cancelled.run_until_cancelled(scheduling.scheduler.run()).await;
+        });
         let (inner, cancelled) = (Arc::clone(inner), inner.tasks.cancelled().clone());
         self.inner.tasks.spawn(tracing::info_span!("retention"), async move {
             let run = inner.retention.run(inner.config.retention_interval, &inner.guard);
@@ -181,6 +188,14 @@ impl Broker {
     /// If the store fails; what was dropped until then stays dropped.
     pub async fn run_retention_at(&self, now: Timestamp) -> Result<(), Error> {
         self.inner.retention.round(now).await
+    }
+
+    /// Moves the delayed events that are due by the broker's clock to the log, beside what does so by itself.
+    ///
+    /// # Errors
+    /// If the store fails; what could not be moved stays in the schedule.
+    pub async fn move_due(&self) -> Result<(), Error> {
+        self.inner.scheduler.move_all().await
     }
 
     /// The same broker for another connection, with a budget of its own for what its client leaves unread.

@@ -77,6 +77,7 @@ pub(crate) struct Collected {
     duplicate_events: Series,
     dedup_ids: Series,
     dedup_forgotten_early: Series,
+    scheduled_events: Series,
     delivered_events: Series,
     redelivered_events: Series,
     dead_lettered_events: Series,
@@ -105,6 +106,10 @@ impl Collected {
             dedup_forgotten_early: Series::counter(
                 "levada_dedup_forgotten_early_total",
                 "event ids forgotten before their window had passed, beyond publish.dedup_ids_max",
+            ),
+            scheduled_events: Series::gauge(
+                "levada_scheduled_events",
+                "delayed events that wait for their time",
             ),
             delivered_events: Series::counter("levada_delivered_events_total", "events sent to consumers"),
             redelivered_events: Series::counter("levada_redelivered_events_total", "events sent again"),
@@ -143,7 +148,13 @@ impl Collected {
         }
     }
 
-    pub(crate) fn topic(&mut self, name: &str, appended: &Appended, dedup: Option<DedupInfo>) {
+    pub(crate) fn topic(
+        &mut self,
+        name: &str,
+        appended: &Appended,
+        dedup: Option<DedupInfo>,
+        scheduled: u64,
+    ) {
         let labels = [("topic", name)];
         if let Some(dedup) = dedup {
             self.duplicate_events.add(&labels, as_f64(dedup.duplicates));
@@ -152,6 +163,7 @@ impl Collected {
         }
         self.published_events.add(&labels, as_f64(appended.events.load(Ordering::Relaxed)));
         self.published_bytes.add(&labels, as_f64(appended.bytes.load(Ordering::Relaxed)));
+        self.scheduled_events.add(&labels, as_f64(scheduled));
     }
 
     pub(crate) fn subscription(&mut self, name: &str, delivered: &Delivered, info: &SubscriptionInfo) {
@@ -193,6 +205,7 @@ impl Collected {
             self.duplicate_events,
             self.dedup_ids,
             self.dedup_forgotten_early,
+            self.scheduled_events,
             self.delivered_events,
             self.redelivered_events,
             self.dead_lettered_events,

@@ -104,6 +104,11 @@ impl Submitter {
             let message = "a published batch must not be a selection";
             return Err(Error::refused(ErrorCode::BatchInvalid, message));
         }
+        if header.due.is_some() && header.expect_offset.is_some() {
+            let message = "expect_offset and deliver_at contradict each other: a delayed event gets its offset when it is \
+                           due; give one of them";
+            return Err(Error::refused(ErrorCode::InvalidArgument, message));
+        }
         if let Some((index, ttl_ms)) = batch.first_ttl() {
             let message = format!(
                 "event {index} of the batch has a time to live of {ttl_ms} ms, which this version does not serve: publish it without"

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId, TopicId, TopicName},
@@ -24,7 +24,7 @@ use crate::{
     error::Error,
     frames::LogSlice,
     metrics,
-    rows::TopicRecord,
+    rows::{ScheduleSummary, TopicRecord},
     tail::{Tail, TailBudget},
 };
 
@@ -40,6 +40,8 @@ pub(crate) struct Topic {
     pub(crate) counters: metrics::Appended,
     /// What is remembered of event ids.
     pub(crate) dedup: metrics::Dedup,
+    /// The delayed events, if there ever were some.
+    schedule: ArcSwapOption<ScheduleSummary>,
     /// Cancelled when the topic is deleted.
     pub(crate) deleted: CancellationToken,
     /// Set when its deletion is decided: its rows may be deleted before that is durable.
@@ -86,6 +88,7 @@ impl Topic {
             changes: Changes::new(extents.len()),
             counters: metrics::Appended::default(),
             dedup: metrics::Dedup::default(),
+            schedule: ArcSwapOption::empty(),
             deleted: CancellationToken::new(),
             deleting: AtomicBool::new(false),
         }
@@ -113,6 +116,26 @@ impl Topic {
         }
         self.set_settings(settings);
         self.set_deleting(false);
+    }
+
+    /// What waits for its time; `None` if nothing ever did.
+    pub(crate) fn schedule(&self) -> Option<ScheduleSummary> {
+        self.schedule.load().as_deref().copied()
+    }
+
+    /// Events that wait for their time.
+    pub(crate) fn scheduled(&self) -> u64 {
+        self.schedule().map_or(0, |schedule| schedule.pending)
+    }
+
+    /// Shows what waits for its time.
+    pub(crate) fn set_schedule(&self, summary: ScheduleSummary) {
+        self.schedule.store(Some(Arc::new(summary)));
+    }
+
+    /// Shows that nothing does.
+    pub(crate) fn clear_schedule(&self) {
+        self.schedule.store(None);
     }
 
     /// The settings in force.
@@ -196,6 +219,7 @@ impl Topic {
             created_ms: record.created_ms,
             partitions: self.partition_ids().zip(&self.partitions).map(describe).collect(),
             dedup: self.dedup.info(record.settings.dedup_window_ms),
+            scheduled: self.scheduled(),
         }
     }
 }

@@ -10,7 +10,8 @@ use levada_protocol::ids::TopicId;
 
 use crate::{
     catalogue::Catalogue,
-    rows::TopicRecord,
+    due_times::DueTimes,
+    rows::{ScheduleSummary, TopicRecord},
     tail::TailBudget,
     topic::{Extent, Extents, Topic},
 };
@@ -20,12 +21,17 @@ use crate::{
 pub(crate) struct Topics {
     live: RwLock<HashMap<TopicId, Arc<Topic>>>,
     budget: Arc<TailBudget>,
+    due_times: DueTimes,
 }
 
 impl Topics {
     /// None yet; the newest batches of all together may take `tail_bytes_max` bytes of memory.
     pub(crate) fn new(tail_bytes_max: usize) -> Self {
-        Self { live: RwLock::default(), budget: TailBudget::new(tail_bytes_max) }
+        Self {
+            live: RwLock::default(),
+            budget: TailBudget::new(tail_bytes_max),
+            due_times: DueTimes::default(),
+        }
     }
 
     pub(crate) fn get(&self, id: TopicId) -> Option<Arc<Topic>> {
@@ -43,8 +49,35 @@ impl Topics {
         self.live.write().unwrap_or_else(PoisonError::into_inner).insert(id, topic);
     }
 
+    /// When topics have something due.
+    pub(crate) fn due_times(&self) -> &DueTimes {
+        &self.due_times
+    }
+
+    /// Shows a topic's schedule.
+    pub(crate) fn set_schedule(&self, id: TopicId, summary: ScheduleSummary) {
+        if let Some(topic) = self.get(id) {
+            topic.set_schedule(summary);
+            self.due_times.set(id, summary.head);
+        }
+    }
+
+    /// Shows the schedules that the store was found to hold, and no others.
+    pub(crate) fn recover_schedules(
+        &self,
+        summaries: impl Iterator<Item = (TopicId, ScheduleSummary)>,
+        revision: u64,
+    ) {
+        self.due_times.reset(revision);
+        for topic in self.live.read().unwrap_or_else(PoisonError::into_inner).values() {
+            topic.clear_schedule();
+        }
+        summaries.for_each(|(id, summary)| self.set_schedule(id, summary));
+    }
+
     /// Ends a topic: its users get an error that it was deleted.
     pub(crate) fn delete(&self, id: TopicId) {
+        self.due_times.set(id, None);
         if let Some(topic) = self.live.write().unwrap_or_else(PoisonError::into_inner).remove(&id) {
             topic.deleted.cancel();
         }

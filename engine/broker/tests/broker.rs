@@ -105,8 +105,13 @@ fn batch(producer: u128, first: u64, count: u64) -> levada_protocol::batch::Batc
 }
 
 async fn publish(stream: &mut PublishStream, producer: u128, first: u64, count: u64) -> Ack {
-    let header =
-        PublishHeader { correlation: 7, partition: PartitionId(0), durability: None, expect_offset: None };
+    let header = PublishHeader {
+        correlation: 7,
+        partition: PartitionId(0),
+        durability: None,
+        expect_offset: None,
+        due: None,
+    };
     stream.submitter().submit(header, batch(producer, first, count)).await.unwrap();
     stream.acks.recv().await.unwrap()
 }

@@ -41,6 +41,8 @@ pub struct Appended {
     pub base: u64,
     /// How many events were stored, at most one a sequence. The run is one batch if they are fewer.
     pub events: u32,
+    /// The events are delayed: `base` is the first one's schedule id, not an offset.
+    pub scheduled: bool,
     /// Which events of the batch were duplicates, if some were.
     pub duplicates: Option<Arc<Duplicates>>,
 }
@@ -58,7 +60,8 @@ impl Appended {
 
     /// Both as one, if every sequence has its event and `next` follows on this in sequence and in the log.
     fn followed_by(&self, next: &Self) -> Option<Self> {
-        let follows = self.is_dense()
+        let follows = self.scheduled == next.scheduled
+            && self.is_dense()
             && next.is_dense()
             && self.end() == Some(next.first_sequence)
             && self.base.checked_add(u64::from(self.events)) == Some(next.base);
@@ -80,18 +83,18 @@ impl Appended {
             && self.base.checked_add(u64::from(self.events)).is_some()
     }
 
-    /// Where the events of the sequences `first..end` are, and how many; `None` if that is not known.
-    fn part(&self, first: u64, end: u64) -> Option<(Offset, u32, Option<Arc<Duplicates>>)> {
+    /// What of the run are the sequences `first..end`; `None` if that is not known.
+    fn part(&self, first: u64, end: u64) -> Option<Self> {
         let run_end = self.end()?;
         if first < self.first_sequence || end > run_end {
             return None;
         }
         if self.is_dense() {
-            let events = u32::try_from(end - first).ok()?;
-            return Some((Offset(self.base + (first - self.first_sequence)), events, None));
+            let (base, events) =
+                (self.base + (first - self.first_sequence), u32::try_from(end - first).ok()?);
+            return Some(Self { first_sequence: first, sequences: events, base, events, ..self.clone() });
         }
-        let whole = (first, end) == (self.first_sequence, run_end);
-        whole.then(|| (Offset(self.base), self.events, self.duplicates.clone()))
+        ((first, end) == (self.first_sequence, run_end)).then(|| self.clone())
     }
 }
 
@@ -108,6 +111,13 @@ pub enum Check {
         events: u32,
         /// Which of its events were duplicates by their ids, if some were and that is remembered.
         duplicates: Option<Arc<Duplicates>>,
+    },
+    /// All of it was scheduled before.
+    Scheduled {
+        /// The schedule id of its first event.
+        first: u64,
+        /// How many events.
+        events: u32,
     },
     /// It does not begin at the producer's next sequence: events before it were never seen, or it repeats some and adds
     /// others. A producer resends batches as they were, so the second is as wrong as the first.
@@ -139,8 +149,11 @@ impl Producer {
         }
         match first.0.checked_add(u64::from(sequences)) {
             Some(end) if end <= next => match self.stored(first.0, end) {
-                Some((base, events, duplicates)) => {
-                    Check::Duplicate { base: (events > 0).then_some(base), events, duplicates }
+                Some(Appended { base, events, scheduled: true, .. }) => {
+                    Check::Scheduled { first: base, events }
+                }
+                Some(Appended { base, events, duplicates, .. }) => {
+                    Check::Duplicate { base: (events > 0).then_some(Offset(base)), events, duplicates }
                 }
                 None => Check::Duplicate { base: None, events: sequences, duplicates: None },
             },
@@ -158,12 +171,34 @@ impl Producer {
         sequences: u32,
         (base, events, duplicates): (Offset, u32, Option<Arc<Duplicates>>),
     ) {
+        let (first_sequence, base) = (first.0, base.0);
+        let appended = Appended { first_sequence, sequences, base, events, scheduled: false, duplicates };
+        self.push(now, epoch, appended);
+    }
+
+    /// Remembers that a batch which [`Producer::check`] let through was scheduled: its events have the ids from `id` on.
+    pub fn record_scheduled(
+        &mut self,
+        now: Timestamp,
+        epoch: Epoch,
+        first: Sequence,
+        sequences: u32,
+        id: u64,
+    ) {
+        let (first_sequence, base, events) = (first.0, id, sequences);
+        let scheduled =
+            Appended { first_sequence, sequences, base, events, scheduled: true, duplicates: None };
+        self.push(now, epoch, scheduled);
+    }
+
+    fn push(&mut self, now: Timestamp, epoch: Epoch, appended: Appended) {
         if epoch.0 != self.epoch {
             self.outcomes.clear();
             self.duplicates_bytes = 0;
             self.epoch = epoch.0;
         }
-        let appended = Appended { first_sequence: first.0, sequences, base: base.0, events, duplicates };
+        self.next_sequence = appended.first_sequence.saturating_add(u64::from(appended.sequences));
+        self.last_used = now.0;
         let grown = self.outcomes.back().and_then(|last| last.followed_by(&appended));
         if let (Some(grown), Some(last)) = (grown, self.outcomes.back_mut()) {
             *last = grown;
@@ -178,8 +213,6 @@ impl Producer {
             self.duplicates_bytes += more;
             self.outcomes.push_back(appended);
         }
-        self.next_sequence = first.0.saturating_add(u64::from(sequences));
-        self.last_used = now.0;
     }
 
     /// A producer as it was stored: the counterpart of its accessors. `None` if it could not have come to be so:
@@ -242,8 +275,8 @@ impl Producer {
         Sequence(self.next_sequence)
     }
 
-    /// Where the events of the sequences `first..end` were stored, and how many, if one remembered run holds them all.
-    fn stored(&self, first: u64, end: u64) -> Option<(Offset, u32, Option<Arc<Duplicates>>)> {
+    /// What became of the sequences `first..end`, if one remembered run holds them all.
+    fn stored(&self, first: u64, end: u64) -> Option<Appended> {
         let newest_first = self.outcomes.iter().rev();
         newest_first.into_iter().find(|outcome| outcome.first_sequence <= first)?.part(first, end)
     }
@@ -395,6 +428,23 @@ mod tests {
     }
 
     #[test]
+    fn a_repeat_of_delayed_events_gets_the_ids_of_the_first_time() {
+        let mut producer = Producer::default();
+        producer.record(NOW, E0, Sequence(0), 10, (Offset(0), 10, None));
+        producer.record_scheduled(NOW, E0, Sequence(10), 3, 10);
+        producer.record_scheduled(NOW, E0, Sequence(13), 2, 13);
+        assert_eq!(producer.outcomes().len(), 2, "an id is no offset, though it follows on one");
+        assert_eq!(producer.check(E0, Sequence(13), 2), Check::Scheduled { first: 13, events: 2 });
+        let offset = Check::Duplicate { base: Some(Offset(5)), events: 5, duplicates: None };
+        assert_eq!(producer.check(E0, Sequence(5), 5), offset);
+        assert_eq!(
+            producer.check(E0, Sequence(9), 2),
+            Check::Duplicate { base: None, events: 2, duplicates: None },
+            "both kinds"
+        );
+    }
+
+    #[test]
     fn what_could_not_have_come_to_be_is_not_restored() {
         let restore = |next: u64, outcomes: &[(u64, u32, u64, u32)]| {
             let outcomes = outcomes.iter().map(|&(first_sequence, sequences, base, events)| Appended {
@@ -402,6 +452,7 @@ mod tests {
                 sequences,
                 base,
                 events,
+                scheduled: false,
                 duplicates: None,
             });
             Producer::restore(E0, Sequence(next), NOW, outcomes)
@@ -448,6 +499,7 @@ mod tests {
                         }
                         Check::Unknown => prop_assert!(log.is_empty() && first > 0),
                         Check::Fenced { .. } => prop_assert!(false, "there is one epoch"),
+                        Check::Scheduled { .. } => prop_assert!(false, "nothing is delayed"),
                     }
                 }
                 if restarts[round % restarts.len()] {

@@ -7,6 +7,7 @@ use levada_protocol::{
         Deleted, EngineInfo, PluginInfo, Request, Response, RouteInfo, RouteSpec, Start, SubscriptionInfo,
         SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
     },
+    schedule::ScheduledInfo,
 };
 
 use crate::{client::Client, error::Error};
@@ -223,6 +224,44 @@ impl Client {
     /// Resumes a paused route.
     pub async fn resume_route(&self, name: &str) -> Result<(), Error> {
         self.done(Request::ResumeRoute { name: name.parse()? }).await
+    }
+
+    /// Lists the first `max` events of a topic that wait for their time, in the order in which they are due.
+    pub async fn list_scheduled(&self, topic: &str, max: usize) -> Result<Vec<ScheduledInfo>, Error> {
+        let topic = TopicName::parse_any(topic)?;
+        let (mut all, mut after) = (Vec::new(), None);
+        while all.len() < max {
+            let limit = u32::try_from(max - all.len()).unwrap_or(u32::MAX);
+            let request = Request::ListScheduled { topic: topic.clone(), limit, after: after.clone() };
+            let (mut page, next) = expect!(
+                self.request(request).await?,
+                Response::ScheduledEvents { events, next } => (events, next)
+            )?;
+            // A page may be empty: what it would have held was cancelled.
+            if next.is_some() && next == after {
+                return Err(Error::bad_answer("a page of a list came no further"));
+            }
+            all.append(&mut page);
+            match next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        Ok(all)
+    }
+
+    /// Describes an event that waits for its time. `ALREADY_DUE` once that has come, `SCHEDULE_NOT_FOUND` if it was
+    /// cancelled, or there never was one of this id.
+    pub async fn describe_scheduled(&self, topic: &str, id: u64) -> Result<ScheduledInfo, Error> {
+        let request = Request::DescribeScheduled { topic: TopicName::parse_any(topic)?, id };
+        expect!(self.request(request).await?, Response::Scheduled(event) => event)
+    }
+
+    /// Cancels an event that waits for its time. After `Ok` it is never delivered, also if it had been cancelled before.
+    /// Refused with `ALREADY_DUE` once it is in the log, and with `SCHEDULE_NOT_FOUND` if the topic has never scheduled
+    /// an event of this id.
+    pub async fn cancel_scheduled(&self, topic: &str, id: u64) -> Result<(), Error> {
+        self.done(Request::CancelScheduled { topic: TopicName::parse_any(topic)?, id }).await
     }
 
     async fn deleted(&self, request: Request) -> Result<Deleted, Error> {

@@ -235,7 +235,9 @@ fn only_reads(request: &Request) -> bool {
         | Request::ListSubscriptions { .. }
         | Request::DescribeSubscription { .. }
         | Request::ListPlugins { .. }
-        | Request::ListRoutes { .. } => true,
+        | Request::ListRoutes { .. }
+        | Request::ListScheduled { .. }
+        | Request::DescribeScheduled { .. } => true,
         Request::CreateTopic { .. }
         | Request::SetTopic { .. }
         | Request::DeleteTopic { .. }
@@ -250,6 +252,7 @@ fn only_reads(request: &Request) -> bool {
         | Request::CreateRoute(_)
         | Request::DeleteRoute { .. }
         | Request::ResumeRoute { .. }
+        | Request::CancelScheduled { .. }
         | Request::Unknown => false,
     }
 }

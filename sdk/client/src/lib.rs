@@ -80,6 +80,7 @@ pub use levada_protocol::{
         RouteInfo, RouteSpec, RunState, StageSpec, Start, Subscribed, SubscriptionInfo, SubscriptionOptions,
         TopicChanges, TopicInfo, TopicSettings, WaitingFor,
     },
+    schedule::{Due, ScheduledInfo},
 };
 
 pub use self::{
@@ -90,7 +91,9 @@ pub use self::{
     delivery::Delivery,
     ensure::Ensured,
     error::{Cause, Error},
-    publisher::{Publisher, PublisherOptions, PublisherStats, Receipt, Ticket},
+    publisher::{
+        Publisher, PublisherOptions, PublisherStats, Receipt, ScheduleReceipt, ScheduleTicket, Ticket,
+    },
     reader::{
         Cursor, Found, InvalidCursor, ReadOptions, Reader, Search, SearchBound, SearchEnd, SearchOptions,
         SearchScope,

@@ -148,6 +148,10 @@ impl Requires for Request {
             | Self::SeekSubscription { topic, name, .. }
             | Self::PauseSubscription { topic, name }
             | Self::ResumeSubscription { topic, name } => subscription(Action::Manage, topic, name),
+            // Keys and ids are shown, which are part of events.
+            Self::ListScheduled { topic, .. } | Self::DescribeScheduled { topic, .. } => vec![reading(topic)],
+            // Who may publish an event may take it back.
+            Self::CancelScheduled { topic, .. } => vec![publishing(topic)],
             Self::DeployPlugin { name, .. } | Self::RemovePlugin { name, .. } => {
                 vec![(Action::Deploy, Scope::Plugin(name.clone()))]
             }

@@ -18,6 +18,7 @@ pub mod partition;
 pub mod progress;
 pub mod publish;
 pub mod request;
+pub mod schedule;
 pub mod trace;
 pub mod verbs;
 pub mod verdict;

@@ -26,6 +26,8 @@ pub const PRODUCER_IN_FLIGHT_MAX: usize = 64;
 pub const DUPLICATE_RUNS_MAX: usize = 256;
 /// Longest dedup window of a topic in milliseconds: 7 days.
 pub const DEDUP_WINDOW_MS_MAX: u64 = 7 * 24 * 3_600_000;
+/// How far ahead a delayed event may be due, in milliseconds: 365 days.
+pub const DELAY_MS_MAX: u64 = 365 * 24 * 3_600_000;
 /// Most partitions of a topic.
 pub const PARTITIONS_MAX: u16 = 1024;
 /// Longest topic name in bytes that a user may choose.

@@ -5,12 +5,12 @@
 //! ```text
 //!  0             4           6            7         8               16            24
 //!  +-------------+-----------+------------+---------+---------------+-------------+-------+
-//!  | correlation | partition | durability | reserved| expect_offset | deliver_at  | batch |
-//!  | u32         | u16       | u8         | u8 = 0  | u64           | u64 = 0     |       |
+//!  | correlation | partition | durability | due     | expect_offset | deliver_at  | batch |
+//!  | u32         | u16       | u8         | u8      | u64           | u64 (ms)    |       |
 //!  +-------------+-----------+------------+---------+---------------+-------------+-------+
 //! ```
 //!
-//! `expect_offset` of all ones means none. `deliver_at` is reserved for delayed events.
+//! `expect_offset` of all ones means none. `deliver_at` of 0 means at once; else `due` says what it is: 0 a time, 1 a delay.
 //!
 //! `Ack` payload: one or more entries of 32 bytes, each followed by `extra_len` bytes: the text of a refusal, or
 //! [`Duplicates`].
@@ -23,7 +23,7 @@
 //!  +-------------+---------+-------+-----------+--------+---------+------+-----------+---------------+-----------+-------+
 //! ```
 //!
-//! `outcome`: 0 appended (`value` = first offset), 1 scheduled (`value` = schedule id, reserved), 2 prepared
+//! `outcome`: 0 appended (`value` = first offset), 1 scheduled (`value` = the first event's schedule id), 2 prepared
 //! (`value` = transaction id, reserved), 3 refused (`code` = error code; `value` = the partition's next offset if that was
 //! not the expected one). `flags` 1: a repeat of an earlier publish; 2: some events are duplicates by their ids, `extra`
 //! says which, and they do not count.
@@ -39,6 +39,7 @@ use crate::{
     frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameType},
     ids::{Offset, PartitionId},
     limits::REASON_BYTES_MAX,
+    schedule::Due,
     wire::Reader,
 };
 
@@ -90,6 +91,8 @@ pub struct PublishHeader {
     pub durability: Option<Durability>,
     /// Refused unless the partition's next offset is this one.
     pub expect_offset: Option<Offset>,
+    /// Appended then, and not at once.
+    pub due: Option<Due>,
 }
 
 impl PublishHeader {
@@ -106,9 +109,10 @@ impl PublishHeader {
             Some(Durability::Sync) => 2,
             Some(Durability::Unknown) => u8::MAX,
         });
-        out.put_u8(0);
+        let (due, deliver_at) = Due::fields(self.due);
+        out.put_u8(due);
         out.put_u64_le(self.expect_offset.map_or(NO_OFFSET, |offset| offset.0));
-        out.put_u64_le(0);
+        out.put_u64_le(deliver_at);
         bytes
     }
 
@@ -122,7 +126,7 @@ impl PublishHeader {
         let fields = (|| {
             Some((reader.u32()?, reader.u16()?, reader.u8()?, reader.u8()?, reader.u64()?, reader.u64()?))
         })();
-        let (correlation, partition, durability, _, expect_offset, deliver_at) =
+        let (correlation, partition, durability, due, expect_offset, deliver_at) =
             fields.expect("24 bytes were cut off above");
         let durability = match durability {
             0 => None,
@@ -130,11 +134,9 @@ impl PublishHeader {
             2 => Some(Durability::Sync),
             other => return Err(FrameError::payload(format!("durability is {other}, expected 0, 1 or 2"))),
         };
-        if deliver_at != 0 {
-            return Err(FrameError::payload("deliver_at is not supported by this version"));
-        }
+        let due = Due::from_fields(due, deliver_at).map_err(FrameError::payload)?;
         let expect_offset = (expect_offset != NO_OFFSET).then_some(Offset(expect_offset));
-        Ok(Self { correlation, partition: PartitionId(partition), durability, expect_offset })
+        Ok(Self { correlation, partition: PartitionId(partition), durability, expect_offset, due })
     }
 }
 
@@ -171,6 +173,16 @@ pub enum AckOutcome {
         /// What was expected and what came.
         message: String,
     },
+    /// Stored as durably as was asked for, to be appended when it is due.
+    Scheduled {
+        /// The first event's schedule id; those behind it have the ids that follow. Absent for a repeat so old that it is
+        /// no longer known.
+        first: Option<u64>,
+        /// How many events.
+        count: u32,
+        /// True if an earlier publish had stored them already.
+        duplicate: bool,
+    },
     /// Not stored, and why.
     Refused(Refusal),
 }
@@ -198,6 +210,14 @@ impl Ack {
             }
             AckOutcome::OffsetMismatch { next, message } => {
                 self.write_refusal((ErrorCode::OffsetMismatch, message, None), next.0, out);
+            }
+            AckOutcome::Scheduled { first, count, duplicate } => {
+                out.put_u8(1);
+                out.put_u8(u8::from(*duplicate));
+                out.put_u16_le(self.partition.0);
+                out.put_u64_le(first.unwrap_or(NO_OFFSET));
+                out.put_u32_le(*count);
+                out.put_bytes(0, 12);
             }
             AckOutcome::Refused(refusal) => {
                 let Refusal { code, message, retry_after_ms } = refusal;
@@ -235,6 +255,7 @@ impl Ack {
                 AckOutcome::OffsetMismatch { message, .. } | AckOutcome::Refused(Refusal { message, .. }) => {
                     message.len().min(REASON_BYTES_MAX)
                 }
+                AckOutcome::Scheduled { .. } => 0,
             }
     }
 
@@ -271,6 +292,11 @@ impl Ack {
                 }
                 AckOutcome::Appended { base, count, duplicate: flags & FLAG_REPEAT != 0, duplicates }
             }
+            (1, first) => AckOutcome::Scheduled {
+                first: first.map(|Offset(first)| first),
+                count,
+                duplicate: flags & FLAG_REPEAT != 0,
+            },
             (3, Some(next)) if code == ErrorCode::OffsetMismatch => {
                 AckOutcome::OffsetMismatch { next, message: text() }
             }
@@ -296,6 +322,7 @@ mod tests {
     use proptest::{collection::vec, option, prelude::*};
 
     use super::*;
+    use crate::ids::Timestamp;
 
     fn any_durability() -> impl Strategy<Value = Option<Durability>> {
         option::of(prop_oneof![Just(Durability::Os), Just(Durability::Sync)])
@@ -319,13 +346,15 @@ mod tests {
         );
         let mismatch = (0..u64::MAX, ".{0,60}")
             .prop_map(|(next, message)| AckOutcome::OffsetMismatch { next: Offset(next), message });
+        let scheduled = (option::of(0..u64::MAX), any::<u32>(), any::<bool>())
+            .prop_map(|(first, count, duplicate)| AckOutcome::Scheduled { first, count, duplicate });
         let refused = (any::<u16>(), ".{0,60}", option::of(1..=u32::MAX)).prop_map(
             |(code, message, retry_after_ms)| {
                 let code = ErrorCode::from_number(code);
                 AckOutcome::Refused(Refusal { code, message, retry_after_ms })
             },
         );
-        (any::<u32>(), any::<u16>(), prop_oneof![appended, mismatch, refused]).prop_map(
+        (any::<u32>(), any::<u16>(), prop_oneof![appended, scheduled, mismatch, refused]).prop_map(
             |(correlation, partition, outcome)| Ack {
                 correlation,
                 partition: PartitionId(partition),
@@ -347,6 +376,7 @@ mod tests {
             partition in any::<u16>(),
             durability in any_durability(),
             expect_offset in option::of(0..u64::MAX),
+            due in option::of((any::<bool>(), 1..=u64::MAX)),
             batch in vec(any::<u8>(), 0..100),
         ) {
             let header = PublishHeader {
@@ -354,6 +384,7 @@ mod tests {
                 partition: PartitionId(partition),
                 durability,
                 expect_offset: expect_offset.map(Offset),
+                due: due.map(|(is_time, ms)| if is_time { Due::At(Timestamp(ms)) } else { Due::After(ms) }),
             };
             let prefix = header.frame_prefix(batch.len());
             let (head, rest) = prefix.split_first_chunk().unwrap();
@@ -393,15 +424,16 @@ mod tests {
             partition: PartitionId(0),
             durability: None,
             expect_offset: None,
+            due: None,
         };
         let read = |at: usize, value: u8| {
             let mut bytes = header.frame_prefix(0)[FRAME_HEADER_BYTES..].to_vec();
             bytes[at] = value;
             PublishHeader::read(&mut Bytes::from(bytes))
         };
-        assert_eq!(read(7, 1), Ok(header), "the reserved byte");
+        assert_eq!(read(7, 1), Ok(header), "how to read a deliver_at of 0");
         assert!(read(6, 3).is_err(), "a durability that does not exist");
-        assert!(read(16, 1).is_err(), "deliver_at");
+        assert_eq!(read(16, 1), Ok(PublishHeader { due: Some(Due::At(Timestamp(1))), ..header }));
         let mut ack = written(&[Ack {
             correlation: 1,
             partition: PartitionId(0),
@@ -413,7 +445,7 @@ mod tests {
         ack[5] = 2;
         assert!(Ack::read_all(&ack).is_err(), "duplicates, of which there is none");
         ack[5] = 0;
-        ack[4] = 1;
-        assert!(Ack::read_all(&ack).is_err(), "scheduled, which this version does not know");
+        ack[4] = 2;
+        assert!(Ack::read_all(&ack).is_err(), "prepared, which this version does not know");
     }
 }

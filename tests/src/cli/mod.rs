@@ -4,6 +4,7 @@ mod dedup;
 mod events;
 mod failures;
 mod playing;
+mod schedule;
 mod search;
 mod streams;
 mod subscriptions;

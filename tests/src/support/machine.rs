@@ -146,6 +146,7 @@ impl Publishing {
             partition: PartitionId(0),
             durability,
             expect_offset: None,
+            due: None,
         };
         within("admission", self.submitter.submit(header, batch.clone())).await.unwrap();
     }

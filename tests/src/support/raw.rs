@@ -175,6 +175,7 @@ impl PublishStream {
             partition: PartitionId(ask.partition),
             durability: ask.durability,
             expect_offset: ask.expect_offset.map(Offset),
+            due: None,
         };
         let mut bytes = BytesMut::from(&header.frame_prefix(batch.len())[..]);
         bytes.extend_from_slice(batch);
@@ -216,6 +217,8 @@ pub(crate) fn refused(outcome: &AckOutcome) -> ErrorCode {
     match outcome {
         AckOutcome::Refused(refusal) => refusal.code,
         AckOutcome::OffsetMismatch { .. } => ErrorCode::OffsetMismatch,
-        AckOutcome::Appended { .. } => panic!("expected a refusal, got {outcome:?}"),
+        AckOutcome::Appended { .. } | AckOutcome::Scheduled { .. } => {
+            panic!("expected a refusal, got {outcome:?}")
+        }
     }
 }

@@ -63,7 +63,8 @@ impl Engine {
         (0..3).for_each(|number: u8| builder.push(&Event::new(number.to_string())).unwrap());
         let mut stream = broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap();
         let (partition, correlation) = (PartitionId(0), 1);
-        let header = PublishHeader { correlation, partition, durability: None, expect_offset: None };
+        let header =
+            PublishHeader { correlation, partition, durability: None, expect_offset: None, due: None };
         stream.submitter().submit(header, builder.finish(Stamp::ENGINE)).await.unwrap();
         timeout(SOON, stream.acks.recv()).await.unwrap().unwrap();
         Self { broker, _dir: dir }

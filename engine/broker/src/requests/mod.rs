@@ -5,6 +5,7 @@ mod mismatch;
 mod pages;
 mod plugins;
 mod routes;
+mod schedule;
 mod subscriptions;
 
 use std::{ops::Bound, sync::Arc};
@@ -19,7 +20,7 @@ use levada_protocol::{
 };
 use levada_stage::AttachmentPoint;
 
-use self::{pages::Page, subscriptions::described};
+use self::{pages::Page, schedule::ScheduleRequests, subscriptions::described};
 use crate::{
     access::Principal,
     broker::Broker,
@@ -91,10 +92,19 @@ impl Broker {
                 self.delete(Root::Route(name), force, with_dead_letters).await
             }
             Request::ResumeRoute { name } => self.resume_route(&catalogue, &name),
+            Request::ListScheduled { topic, limit, after } => {
+                self.schedule().list(&topic, limit, after.as_deref()).await
+            }
+            Request::DescribeScheduled { topic, id } => self.schedule().describe(&topic, id).await,
+            Request::CancelScheduled { topic, id } => self.schedule().cancel(&topic, id).await,
             Request::Unknown => {
                 Err(Error::refused(ErrorCode::Unsupported, "this engine does not know the request"))
             }
         }
+    }
+
+    fn schedule(&self) -> ScheduleRequests<'_> {
+        ScheduleRequests { shard: &self.inner.shard, store: &self.inner.store }
     }
 
     /// The metrics of everything that exists now.
@@ -105,7 +115,7 @@ impl Broker {
             if let Some(topic) = self.inner.shard.view().topics().get(record.id()) {
                 let window_ms = record.settings.dedup_window_ms;
                 let dedup = (window_ms > 0).then(|| topic.dedup.info(window_ms));
-                collected.topic(record.name.as_str(), &topic.counters, dedup);
+                collected.topic(record.name.as_str(), &topic.counters, dedup, topic.scheduled());
             }
         }
         for record in catalogue.subscriptions.values() {

@@ -23,6 +23,11 @@
 //! | cursors | `0x01` subscription u64, partition u16, `0x01`, chunk u64 | [`levada_delivery::progress::Chunk`] | the subscription | when the floor passes it |
 //! | cursors | `0x02` route u64, partition u16 | [`RouteCursor`] | the route | with the route |
 //! | dedup | `0x01` topic u32, partition u16, offset u64 | [`DedupIds`] | publishes to a topic with a dedup window | when its ids expire, with the window, with the topic |
+//! | schedule | `0x01` topic u32, due u64, first id u64, `0x01` | [`Scheduled`] | delayed publishes | when it is due, with the topic |
+//! | schedule | `0x01` topic u32, due u64, first id u64, `0x00` | [`Cancelled`] | cancels | with its batch |
+//! | schedule | `0x02` topic u32, first id u64 | [`ScheduleIndex`] | delayed publishes | with its batch |
+//! | schedule | `0x03` topic u32 | [`ScheduleSummary`] | whatever changes the topic's schedule | with the topic |
+//! | schedule | `0x04` | [`ScheduleBegin`] | deletion of a topic that had a schedule | never |
 //! | producers | topic u32, partition u16, producer u128 | [`levada_delivery::producer::Producer`] | appends | once it is idle for long, with the topic |
 //!
 //! Ids are never reused, so a key of a deleted thing can never be taken for another's.
@@ -31,6 +36,7 @@ mod codec;
 mod key;
 mod record;
 
+mod cancelled;
 mod dedup_ids;
 mod dropped;
 mod engine_id;
@@ -43,6 +49,10 @@ mod progress_chunk;
 mod progress_head;
 mod route;
 mod route_cursor;
+mod schedule_begin;
+mod schedule_index;
+mod schedule_summary;
+mod scheduled;
 mod segment;
 mod setback;
 mod subscription;
@@ -54,6 +64,7 @@ use levada_store::{Family, Op, ScanLimit, Store};
 
 use self::codec::{Damage, Fields};
 pub(crate) use self::{
+    cancelled::Cancelled,
     dedup_ids::DedupIds,
     dropped::{Dropped, DroppedRange, drop_rows},
     engine_id::EngineId,
@@ -67,6 +78,12 @@ pub(crate) use self::{
     progress_head::of_subscription as progress_of_subscription,
     route::RouteRecord,
     route_cursor::RouteCursor,
+    schedule_begin::ScheduleBegin,
+    schedule_index::{
+        ScheduleIndex, of_topic as schedule_index_of_topic, that_may_hold as schedule_index_of,
+    },
+    schedule_summary::ScheduleSummary,
+    scheduled::{Place, Scheduled, between as scheduled_between, of_topic as scheduled_of_topic},
     segment::Segment,
     setback::Setback,
     subscription::SubscriptionRecord,
@@ -93,6 +110,10 @@ mod tag {
     pub(super) const CURSOR_SUBSCRIPTION: u8 = 0x01;
     pub(super) const CURSOR_ROUTE: u8 = 0x02;
     pub(super) const DEDUP_IDS: u8 = 0x01;
+    pub(super) const SCHEDULE_BATCH: u8 = 0x01;
+    pub(super) const SCHEDULE_INDEX: u8 = 0x02;
+    pub(super) const SCHEDULE_SUMMARY: u8 = 0x03;
+    pub(super) const SCHEDULE_BEGIN: u8 = 0x04;
 }
 
 /// A kind of row. A value of the type is what one row holds.
@@ -232,7 +253,8 @@ pub(crate) fn for_each<R: Row>(
     })
 }
 
-fn decode_pair<R: Row>(key: &[u8], value: &[u8]) -> Result<(R::Key, R), Error> {
+/// Reads a row as the store has it.
+pub(crate) fn decode_pair<R: Row>(key: &[u8], value: &[u8]) -> Result<(R::Key, R), Error> {
     let unknown = || RowError::Key { family: R::FAMILY.name(), key: Bytes::copy_from_slice(key) };
     let key = R::parse_key(key).ok_or_else(unknown)?;
     let row = R::decode(value).map_err(|error| error.of(&key))?;

@@ -17,8 +17,9 @@
 //!
 //! An entry is a run of sequences that follow on each other: one batch, or several whose events follow on each other in
 //! the log too. `sequences` are counted by the producer, `events` are stored: fewer if a plugin or a repeated event id
-//! left some out. `kind` 0 is appended; other numbers are free for scheduled, prepared and refused outcomes. The details of
-//! an appended entry are its duplicates ([`Duplicates`]), if there are any. In version 1 no entry has details.
+//! left some out. `kind` 0 is appended, 1 is scheduled: `base` is the first event's schedule id; other numbers are free for
+//! prepared and refused outcomes. The details of an appended entry are its duplicates ([`Duplicates`]), if there are any. In
+//! version 1 no entry has details.
 
 use std::sync::Arc;
 
@@ -37,6 +38,7 @@ use super::{
 const HEADER_BYTES: usize = 23;
 const ENTRY_BYTES: usize = 28;
 const KIND_APPENDED: u8 = 0;
+const KIND_SCHEDULED: u8 = 1;
 
 /// The producers of a topic.
 pub(crate) fn of_topic(topic: TopicId) -> KeyRange {
@@ -76,7 +78,8 @@ impl Row for Producer {
             out.put_u64_le(outcome.base);
             out.put_u32_le(outcome.sequences);
             out.put_u32_le(outcome.events);
-            out.put_u16_le(KIND_APPENDED.into());
+            let kind = if outcome.scheduled { KIND_SCHEDULED } else { KIND_APPENDED };
+            out.put_u16_le(kind.into());
             let details = outcome.duplicates.as_ref().map_or(0, |duplicates| duplicates.encoded_len());
             out.put_u16_le(u16::try_from(details).expect("bounded by Duplicates::BYTES_MAX"));
             if let Some(duplicates) = &outcome.duplicates {
@@ -101,10 +104,11 @@ impl Row for Producer {
 fn read_entry(fields: &mut Fields<'_>) -> Result<Appended, Damage> {
     let (first_sequence, base) = (fields.u64()?, fields.u64()?);
     let (sequences, events) = (fields.u32()?, fields.u32()?);
-    match fields.u8()? {
-        KIND_APPENDED => {}
+    let scheduled = match fields.u8()? {
+        KIND_APPENDED => false,
+        KIND_SCHEDULED => true,
         kind => return Err(format!("an outcome of kind {kind} is unknown").into()),
-    }
+    };
     fields.reserved::<1>()?;
     let duplicates = match fields.u16()? {
         0 => None,
@@ -113,7 +117,7 @@ fn read_entry(fields: &mut Fields<'_>) -> Result<Appended, Damage> {
             Some(Arc::new(read.ok_or("the duplicates of an outcome are malformed")?))
         }
     };
-    Ok(Appended { first_sequence, sequences, base, events, duplicates })
+    Ok(Appended { first_sequence, sequences, base, events, scheduled, duplicates })
 }
 
 #[cfg(test)]
@@ -142,6 +146,16 @@ mod tests {
             0000000000000000 0900000000000000 04000000 03000000 00 00 0000 \
             0400000000000000 0c00000000000000 02000000 01000000 00 00 1100 \
             0100 0000 01000000 0500000000000000 02";
+        check::bytes(&key, &producer, "00000001 0002 00000000000000000000000000000003", expected);
+    }
+
+    #[test]
+    fn a_scheduled_outcome_is_of_kind_1() {
+        let mut producer = Producer::default();
+        producer.record_scheduled(Timestamp(7), Epoch(2), Sequence(0), 4, 9);
+        let key = (TopicId(1), PartitionId(2), ProducerId(3));
+        let expected = "02 00 0100 02000000 0400000000000000 0700000000000000 \
+            0000000000000000 0900000000000000 04000000 04000000 01 000000";
         check::bytes(&key, &producer, "00000001 0002 00000000000000000000000000000003", expected);
     }
 

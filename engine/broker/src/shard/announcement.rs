@@ -5,7 +5,7 @@ use levada_protocol::{
     request::DedupInfo,
 };
 
-use crate::{catalogue::CatalogueEvent, frames::LogSlice};
+use crate::{catalogue::CatalogueEvent, frames::LogSlice, rows::ScheduleSummary};
 
 /// Something that becomes visible with a commit.
 #[derive(Debug)]
@@ -16,6 +16,10 @@ pub(super) enum Announcement {
     Trimmed { topic: TopicId, partition: PartitionId, start: Offset, dropped_bytes: u64 },
     /// What is remembered of a topic's event ids; its counts are what has come since the announcement before.
     Dedup { topic: TopicId, info: DedupInfo },
+    /// A topic's schedule changed.
+    Schedule { topic: TopicId, summary: ScheduleSummary },
+    /// Delayed events were moved: what is read from now on shows it.
+    DueMoved { revision: u64 },
     /// The catalogue changed.
     Catalogue(CatalogueEvent),
 }

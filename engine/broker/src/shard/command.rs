@@ -14,9 +14,9 @@ use super::{
     group::Reply,
     proposal::{Proposal, ProposalRefused},
     reply::AckPermit,
-    tables::{self, Generation, ProducerKey},
+    tables::{self, DuePart, Generation, ProducerKey},
 };
-use crate::{catalogue::Change, error::Error, topic::Topic};
+use crate::{catalogue::Change, error::Error, rows::Place, topic::Topic};
 
 /// How soon a publisher may try again that was refused because the store takes no writes.
 const RETRY_AFTER_MS: u32 = 500;
@@ -42,6 +42,8 @@ pub(crate) enum Command {
         notes: Vec<Bytes>,
         reply: oneshot::Sender<Result<(), Error>>,
     },
+    MoveDue(MoveDue),
+    Cancel(CancelScheduled),
     /// Check whether the clock was set back.
     CheckClock {
         reply: oneshot::Sender<Result<(), Error>>,
@@ -89,6 +91,25 @@ pub(crate) struct Trim {
     pub(crate) reply: oneshot::Sender<Result<(), Error>>,
 }
 
+/// Delayed batches that are due, to be appended unless they have changed since they were read.
+#[derive(Debug)]
+pub(crate) struct MoveDue {
+    /// That of the schedules when they were read.
+    pub(crate) revision: u64,
+    pub(crate) parts: Vec<DuePart>,
+    pub(crate) reply: oneshot::Sender<Result<(), Error>>,
+}
+
+/// A delayed event that is to be taken back.
+#[derive(Debug)]
+pub(crate) struct CancelScheduled {
+    pub(crate) topic: TopicId,
+    /// Where its batch was found.
+    pub(crate) place: Place,
+    pub(crate) id: u64,
+    pub(crate) reply: oneshot::Sender<Result<(), Error>>,
+}
+
 impl Command {
     /// How many bytes it adds to a commit, at most; 0 for what is small, rare or of unknown size.
     pub(super) fn encoded_len_max(&self) -> usize {
@@ -98,6 +119,8 @@ impl Command {
             }
             Self::Append(append) => tables::append_len_max(&append.batch),
             Self::Propose(proposal) => proposal.encoded_len_max(),
+            Self::MoveDue(due) => due.parts.iter().map(DuePart::encoded_len_max).sum(),
+            Self::Cancel(_) => tables::CANCEL_LEN_MAX,
             Self::Change { .. }
             | Self::TakeOver { .. }
             | Self::Trim(_)
@@ -129,6 +152,8 @@ impl Command {
             | Self::Trim(Trim { reply, .. })
             | Self::Forget(Forget { reply, .. })
             | Self::Reclaimed { reply, .. }
+            | Self::MoveDue(MoveDue { reply, .. })
+            | Self::Cancel(CancelScheduled { reply, .. })
             | Self::CheckClock { reply } => Reply::Done { reply, result: Err(error.clone()) }.send(),
             Self::Wake | Self::Stop => {}
         }

@@ -22,6 +22,7 @@
 mod announcement;
 mod command;
 mod draft;
+mod due;
 mod fail_stop;
 mod group;
 mod notifier;
@@ -43,7 +44,7 @@ use std::{
 use bytes::Bytes;
 use levada_protocol::{
     error::ErrorCode,
-    ids::{SubscriptionId, Timestamp, TopicName},
+    ids::{SubscriptionId, Timestamp, TopicId, TopicName},
 };
 use levada_store::{
     Store,
@@ -53,9 +54,11 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::{
     command::{Append, Command, Forget, Trim},
+    command::{CancelScheduled, MoveDue},
+    due::already_due,
     proposal::{AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, StateChange},
     reply::AckPermit,
-    tables::{Generation, ProducerKey},
+    tables::{DueBatch, DuePart, Generation, ProducerKey},
     view::{Closed, ShardView, SyncTimes},
 };
 use self::{
@@ -71,7 +74,7 @@ use crate::{
     config::BrokerConfig,
     error::Error,
     guard::Guard,
-    rows::EngineId,
+    rows::{EngineId, Place},
     tasks::Tasks,
     topic::Topic,
     topics::Topics,
@@ -105,7 +108,7 @@ fn check_shard(last: &AppliedRow, shard: u16) -> Result<(), Error> {
 /// Loads the state as a start does, from a store that takes no writes.
 pub(crate) fn inspect(store: &dyn Store) -> Result<Catalogue, Error> {
     let catalogue = Catalogue::load(store)?;
-    Tables::load(store, &catalogue, TableLimits { producers_max: 0, dedup_ids_max: 0 })?;
+    Tables::load(store, &catalogue, TableLimits { producers_max: 0, dedup_ids_max: 0 }, 0)?;
     Ok(catalogue)
 }
 
@@ -130,7 +133,7 @@ impl Shard {
         let (producers_max, dedup_ids_max) = (config.producers_max, config.dedup_ids_max);
         let tables = TableLimits { producers_max, dedup_ids_max };
         let limits = Limits { records_max: config.catalogue_records_max, tables };
-        let state = State::open(Arc::clone(store), Arc::clone(guard), Arc::clone(&topics), limits)?;
+        let state = State::open(Arc::clone(store), Arc::clone(guard), Arc::clone(&topics), limits, 0)?;
         check_shard(state.last(), config.shard)?;
         let view = Arc::new(ShardView::new(state.catalogue().clone(), topics));
         let (commands, receiver) = mpsc::channel(config.writer_queue_max);
@@ -268,6 +271,21 @@ impl ShardHandle {
     pub(crate) async fn reclaimed(&self, notes: Vec<Bytes>) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Reclaimed { notes, reply }, answer).await
+    }
+
+    /// Appends delayed batches that are due and have not changed since they were read; completes once that is durable.
+    pub(crate) async fn move_due(&self, revision: u64, parts: Vec<DuePart>) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::MoveDue(MoveDue { revision, parts, reply }), answer).await
+    }
+
+    /// Takes back the delayed event with this id, whose batch was found at a place; completes once that is durable.
+    ///
+    /// # Errors
+    /// `ALREADY_DUE`, `TOPIC_NOT_FOUND`, or why the shard takes no writes.
+    pub(crate) async fn cancel(&self, topic: TopicId, place: Place, id: u64) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Cancel(CancelScheduled { topic, place, id, reply }), answer).await
     }
 
     /// Checks whether the clock was set back, for partitions to which nothing is appended.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use levada_delivery::producer::Check;
 use levada_protocol::{
     batch::Batch,
+    duplicates::Duplicates,
     error::{ErrorCode, Refusal},
     ids::{
         CommitIndex, Epoch, Offset, PartitionId, ProducerId, Sequence, SubscriptionId, Timestamp, TopicId,
@@ -18,10 +19,11 @@ use levada_store::{Family, Op, Store, commit::AppliedRow};
 
 use super::{
     announcement::Announcement,
-    command::{Append, Command, Forget, Trim},
+    command::{Append, CancelScheduled, Command, Forget, MoveDue, Trim},
+    due::{already_due, due_at},
     group::{Group, Reply},
     proposal::{AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, StateChange},
-    tables::{Generation, Generations, NewBatch, TableLimits, Tables, Unique},
+    tables::{Cancel, DuePart, Generation, Generations, NewBatch, ProducerKey, TableLimits, Tables, Unique},
 };
 use crate::{
     catalogue::{Catalogue, CatalogueEvent, Change, Decided},
@@ -72,15 +74,17 @@ impl State {
         guard: Arc<Guard>,
         topics: Arc<Topics>,
         limits: Limits,
+        schedule_revision: u64,
     ) -> Result<Self, Error> {
         // What was recovered becomes visible now, so it must be durable now.
         store.sync()?;
         let catalogue = Catalogue::load(store.as_ref())?;
-        let (tables, extents) = Tables::load(store.as_ref(), &catalogue, limits.tables)?;
+        let (tables, extents) = Tables::load(store.as_ref(), &catalogue, limits.tables, schedule_revision)?;
         topics.recover(&catalogue, extents);
         for (id, info) in tables.dedup.infos() {
             topics.get(id).inspect(|topic| topic.dedup.add(&info));
         }
+        topics.recover_schedules(tables.schedule.summaries(), schedule_revision);
         let (engine_id, last) = (rows::get(store.as_ref(), &())?, store.last());
         let generations = Generations::default();
         Ok(Self { store, guard, topics, limits, catalogue, tables, generations, engine_id, last })
@@ -93,7 +97,8 @@ impl State {
     pub(super) fn reload(&mut self) -> Result<(), Error> {
         let (store, guard, topics) =
             (Arc::clone(&self.store), Arc::clone(&self.guard), Arc::clone(&self.topics));
-        let read = Self::open(store, guard, topics, self.limits)?;
+        let revision = self.tables.schedule.revision() + 1;
+        let read = Self::open(store, guard, topics, self.limits, revision)?;
         let generations = std::mem::take(&mut self.generations);
         *self = Self { generations, ..read };
         Ok(())
@@ -155,6 +160,14 @@ impl State {
                 }
                 group.reply(Reply::Done { reply, result: Ok(()) });
             }
+            Command::MoveDue(MoveDue { revision, parts, reply }) => {
+                self.move_due(revision, parts, group, now);
+                group.reply(Reply::Done { reply, result: Ok(()) });
+            }
+            Command::Cancel(cancel) => {
+                let result = self.cancel(&cancel, group);
+                group.reply(Reply::Done { reply: cancel.reply, result });
+            }
             Command::CheckClock { reply } => {
                 self.check_clock(group, now);
                 self.tables.expire_ids(now);
@@ -171,7 +184,8 @@ impl State {
         group.hold(admitted);
         let decided = self.decide_append(&topic, &header, batch, group, now);
         let outcome = decided.unwrap_or_else(AckOutcome::Refused);
-        let when_written = ack_written && matches!(outcome, AckOutcome::Appended { .. });
+        let is_stored = matches!(outcome, AckOutcome::Appended { .. } | AckOutcome::Scheduled { .. });
+        let when_written = ack_written && is_stored;
         let ack = Ack { correlation: header.correlation, partition: header.partition, outcome };
         group.reply(Reply::Ack { permit: reply, ack, when_written });
     }
@@ -191,15 +205,8 @@ impl State {
         let sequence = (Epoch(batch.header().epoch), Sequence(batch.header().first_sequence));
         let count = batch.count();
         let idempotent = key.2.0 != 0;
-        if idempotent {
-            let check = self.tables.producers.check(self.store.as_ref(), key, sequence, count);
-            match check.map_err(|error| error.refusal())? {
-                Check::Append => {}
-                Check::Duplicate { base, events, duplicates } => {
-                    return Ok(AckOutcome::Appended { base, count: events, duplicate: true, duplicates });
-                }
-                refused => return Err(producer_refusal(&refused, sequence.1)),
-            }
+        if idempotent && let Some(repeat) = self.check_sequence(key, sequence, header, count)? {
+            return Ok(repeat);
         }
         if let Some(refusal) = self.guard.refusal() {
             return Err(refusal);
@@ -216,20 +223,46 @@ impl State {
                 Err(refused) => return Err(refused.error().refusal()),
             }
         }
-        let next = self.begin_append((topic.id, partition), group, now).ok_or_else(deleted)?;
-        let (place, draft) = ((topic.id, partition), &mut group.draft);
-        let Unique { batch, duplicates } = self.tables.dedup.take(place, batch, next.0, next.1, draft);
-        let stored = batch.as_ref().map_or(0, Batch::count);
-        if let Some(batch) = batch {
-            let new = NewBatch { topic: topic.id, partition, batch, hops: 0, retain_for_ms };
-            self.tables.partitions.append(new, now, draft).ok_or_else(deleted)?;
+        if let Some(due) = header.due {
+            let (at, draft) = (due_at(due, now)?, &mut group.draft);
+            let first = self.tables.schedule.add(topic.id, header.partition, at, &batch, draft);
+            if idempotent {
+                self.tables.producers.record_scheduled(key, now, sequence, count, first, draft);
+            }
+            return Ok(AckOutcome::Scheduled { first: Some(first), count, duplicate: false });
         }
+        let new = NewBatch { topic: topic.id, partition, batch, hops: 0, retain_for_ms };
+        let (next, stored, duplicates) = self.append_unique(new, group, now).ok_or_else(deleted)?;
         if idempotent {
-            let stored = (next.0, stored, duplicates.clone());
+            let (stored, draft) = ((next, stored, duplicates.clone()), &mut group.draft);
             self.tables.producers.record(key, now, sequence, count, stored, draft);
         }
-        let base = (stored > 0).then_some(next.0);
+        let base = (stored > 0).then_some(next);
         Ok(AckOutcome::Appended { base, count: stored, duplicate: false, duplicates })
+    }
+
+    /// What became of a batch that is a repeat; `None` if it is the next one of its producer.
+    fn check_sequence(
+        &mut self,
+        key: ProducerKey,
+        sequence: (Epoch, Sequence),
+        header: &PublishHeader,
+        count: u32,
+    ) -> Result<Option<AckOutcome>, Refusal> {
+        let check = self.tables.producers.check(self.store.as_ref(), key, sequence, count);
+        match check.map_err(|error| error.refusal())? {
+            Check::Append => Ok(None),
+            Check::Scheduled { first, events: count } => {
+                Ok(Some(AckOutcome::Scheduled { first: Some(first), count, duplicate: true }))
+            }
+            Check::Duplicate { base: None, events, duplicates: None } => {
+                Ok(Some(Self::forgotten(header, events)))
+            }
+            Check::Duplicate { base, events: count, duplicates } => {
+                Ok(Some(AckOutcome::Appended { base, count, duplicate: true, duplicates }))
+            }
+            refused => Err(producer_refusal(&refused, sequence.1)),
+        }
     }
 
     /// Where and when the partition's next event is appended; `None` if there is no such partition.
@@ -246,10 +279,67 @@ impl State {
         Some((partitions.next(topic, partition)?, partitions.append_time(topic, partition, now)?))
     }
 
+    /// Assigns offsets to the events of a published batch that the topic's dedup window does not hold. Returns the first
+    /// one's offset, how many they are, and which the others are; `None` if there is no such partition.
+    fn append_unique(
+        &mut self,
+        new: NewBatch,
+        group: &mut Group,
+        now: Timestamp,
+    ) -> Option<(Offset, u32, Option<Arc<Duplicates>>)> {
+        let place = (new.topic, new.partition);
+        let (next, time) = self.begin_append(place, group, now)?;
+        let draft = &mut group.draft;
+        let Unique { batch, duplicates } = self.tables.dedup.take(place, new.batch, next, time, draft);
+        let stored = batch.as_ref().map_or(0, Batch::count);
+        if let Some(batch) = batch {
+            self.tables.partitions.append(NewBatch { batch, ..new }, now, draft)?;
+        }
+        Some((next, stored, duplicates))
+    }
+
     /// Assigns offsets to a batch; `None` if there is no such partition.
     fn append_batch(&mut self, new: NewBatch, group: &mut Group, now: Timestamp) -> Option<Offset> {
         self.begin_append((new.topic, new.partition), group, now)?;
         self.tables.partitions.append(new, now, &mut group.draft)
+    }
+
+    /// What a repeat of a batch is told whose outcome is no longer remembered.
+    fn forgotten(header: &PublishHeader, count: u32) -> AckOutcome {
+        match header.due {
+            Some(_) => AckOutcome::Scheduled { first: None, count, duplicate: true },
+            None => AckOutcome::Appended { base: None, count, duplicate: true, duplicates: None },
+        }
+    }
+
+    /// Appends what is due, and takes it out of the schedule. Neither quota nor disk guard stands in its way: it was
+    /// accepted long ago.
+    fn move_due(&mut self, revision: u64, parts: Vec<DuePart>, group: &mut Group, now: Timestamp) {
+        // What was read before the last decision, or before the store was opened again, may be void.
+        if revision != self.tables.schedule.revision() {
+            return;
+        }
+        for (topic, partition, batch) in self.tables.schedule.take_due(parts, now, &mut group.draft) {
+            let Some(record) = self.catalogue.topics.by_id(topic) else { continue };
+            let retain_for_ms = record.settings.retain_for_ms;
+            let new = NewBatch { topic, partition, batch, hops: 0, retain_for_ms };
+            if self.append_unique(new, group, now).is_none() {
+                tracing::error!(%topic, %partition, "delayed events were for a partition that does not exist");
+            }
+        }
+    }
+
+    fn cancel(&mut self, cancel: &CancelScheduled, group: &mut Group) -> Result<(), Error> {
+        let CancelScheduled { topic, place, id, reply: _ } = cancel;
+        if !self.catalogue.topics.has_id(*topic) {
+            return Err(Error::refused(ErrorCode::TopicNotFound, "the topic was deleted"));
+        }
+        let index = u32::try_from(id - place.first).expect("a batch has few events");
+        let (store, draft) = (self.store.as_ref(), &mut group.draft);
+        match self.tables.schedule.cancel(store, (*topic, *place), index, draft)? {
+            Cancel::Done => Ok(()),
+            Cancel::TooLate => Err(already_due(*id)),
+        }
     }
 
     /// Applies a proposal as a whole, or refuses it as a whole.
@@ -449,7 +539,7 @@ fn producer_refusal(check: &Check, sequence: Sequence) -> Refusal {
             ErrorCode::ProducerUnknown,
             format!("nothing is known of this producer; expected sequence 0, got {sequence}"),
         ),
-        Check::Append | Check::Duplicate { .. } => {
+        Check::Append | Check::Duplicate { .. } | Check::Scheduled { .. } => {
             Refusal::new(ErrorCode::Internal, "an accepted sequence was refused")
         }
     }

@@ -160,6 +160,8 @@ impl Durable {
                         topic.dedup.add(&info);
                     }
                 }
+                Announcement::Schedule { topic, summary } => self.view.topics().set_schedule(topic, summary),
+                Announcement::DueMoved { revision } => self.view.topics().due_times().set_revision(revision),
                 Announcement::Catalogue(event) => {
                     self.announce_event(&event);
                     events.push(event);

@@ -41,13 +41,16 @@ fn every_request() -> Vec<Request> {
         Request::ListPlugins { limit, after: after.clone() },
         Request::RemovePlugin { name: plugin(), version: None },
         Request::CreateRoute(RouteSpec::new(route(), topic(), ["copies".parse().unwrap()])),
-        Request::ListRoutes { limit, after },
+        Request::ListRoutes { limit, after: after.clone() },
         Request::DeleteRoute { name: route(), force, with_dead_letters },
         Request::ResumeRoute { name: route() },
+        Request::ListScheduled { topic: topic(), limit, after },
+        Request::DescribeScheduled { topic: topic(), id: 1 },
+        Request::CancelScheduled { topic: topic(), id: 1 },
     ];
-    let mut seen = [false; 21];
+    let mut seen = [false; 24];
     all.iter().for_each(|request| seen[index(request)] = true);
-    assert_eq!(seen, [true; 21], "one of each");
+    assert_eq!(seen, [true; 24], "one of each");
     all
 }
 
@@ -74,6 +77,9 @@ fn index(request: &Request) -> usize {
         Request::SetSubscription { .. } => 18,
         Request::SeekSubscription { .. } => 19,
         Request::PauseSubscription { .. } => 20,
+        Request::ListScheduled { .. } => 21,
+        Request::DescribeScheduled { .. } => 22,
+        Request::CancelScheduled { .. } => 23,
         Request::Unknown => panic!("it asks for nothing"),
     }
 }

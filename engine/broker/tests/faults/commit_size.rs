@@ -15,7 +15,7 @@ use crate::support::{Engine, SOON};
 const LIMIT: usize = 64 * 1024;
 
 fn header(correlation: u32) -> PublishHeader {
-    PublishHeader { correlation, partition: PartitionId(0), durability: None, expect_offset: None }
+    PublishHeader { correlation, partition: PartitionId(0), durability: None, expect_offset: None, due: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

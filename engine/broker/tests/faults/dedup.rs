@@ -150,7 +150,13 @@ impl Answer {
 }
 
 fn header() -> PublishHeader {
-    PublishHeader { correlation: 1, partition: PartitionId(0), durability: None, expect_offset: None }
+    PublishHeader {
+        correlation: 1,
+        partition: PartitionId(0),
+        durability: None,
+        expect_offset: None,
+        due: None,
+    }
 }
 
 async fn publish(stream: &mut PublishStream, batch: Batch) -> Answer {

@@ -45,7 +45,8 @@ async fn publish(broker: &Broker) -> AckOutcome {
     let mut builder = BatchBuilder::new();
     builder.push(&Event::new("x")).unwrap();
     let partition = PartitionId(0);
-    let header = PublishHeader { correlation: 1, partition, durability: None, expect_offset: None };
+    let header =
+        PublishHeader { correlation: 1, partition, durability: None, expect_offset: None, due: None };
     stream.submitter().submit(header, builder.finish(Stamp::ENGINE)).await.unwrap();
     timeout(SOON, stream.acks.recv()).await.unwrap().unwrap().outcome
 }

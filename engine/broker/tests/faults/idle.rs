@@ -24,7 +24,8 @@ async fn publish(stream: &mut PublishStream, producer: u128, first: u64) -> AckO
     builder.push(&Event::new("x")).unwrap();
     let stamp = Stamp { producer_id: ProducerId(producer), epoch: Epoch(0), first_sequence: Sequence(first) };
     let partition = PartitionId(0);
-    let header = PublishHeader { correlation: 1, partition, durability: None, expect_offset: None };
+    let header =
+        PublishHeader { correlation: 1, partition, durability: None, expect_offset: None, due: None };
     stream.submitter().submit(header, builder.finish(stamp)).await.unwrap();
     timeout(SOON, stream.acks.recv()).await.unwrap().unwrap().outcome
 }

@@ -17,6 +17,7 @@ mod owners;
 mod pressure;
 mod removing;
 mod retention;
+mod schedule;
 mod search;
 mod slow_plugins;
 mod support;

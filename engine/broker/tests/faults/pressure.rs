@@ -19,7 +19,8 @@ async fn submit(stream: &PublishStream, bytes: usize) {
     let mut builder = BatchBuilder::new();
     builder.push(&Event::new(vec![b'x'; bytes])).unwrap();
     let partition = PartitionId(0);
-    let header = PublishHeader { correlation: 1, partition, durability: None, expect_offset: None };
+    let header =
+        PublishHeader { correlation: 1, partition, durability: None, expect_offset: None, due: None };
     stream.submitter().submit(header, builder.finish(Stamp::ENGINE)).await.unwrap();
 }
 

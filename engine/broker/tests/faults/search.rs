@@ -79,7 +79,7 @@ async fn filled(scan_bytes_max: u64) -> Engine {
         }
         builder.push(&Event::new("no JSON")).unwrap();
         let (partition, durability, expect_offset) = (PartitionId(partition), None, None);
-        let header = PublishHeader { correlation: 1, partition, durability, expect_offset };
+        let header = PublishHeader { correlation: 1, partition, durability, expect_offset, due: None };
         stream.submitter().submit(header, builder.finish(Stamp::ENGINE)).await.unwrap();
         timeout(SOON, stream.acks.recv()).await.unwrap().unwrap();
     }

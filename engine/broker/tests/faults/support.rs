@@ -312,7 +312,8 @@ impl Engine {
         let mut builder = BatchBuilder::new();
         (0..count).for_each(|number| builder.push(&Event::new(number.to_string())).unwrap());
         let mut stream = self.broker.open_publish(&Principal::Local, &topic.parse().unwrap()).unwrap();
-        let header = PublishHeader { correlation: 1, partition, durability: None, expect_offset: None };
+        let header =
+            PublishHeader { correlation: 1, partition, durability: None, expect_offset: None, due: None };
         stream.submitter().submit(header, builder.finish(Stamp::ENGINE)).await.unwrap();
         let ack = timeout(SOON, stream.acks.recv()).await.unwrap().unwrap();
         assert!(matches!(ack.outcome, AckOutcome::Appended { .. }), "{ack:?}");
@@ -425,6 +426,7 @@ pub(crate) async fn publish_bytes(engine: &Engine, count: u64, bytes: usize) {
             partition: PartitionId(0),
             durability: None,
             expect_offset: None,
+            due: None,
         };
         stream.submitter().submit(header, builder.finish(Stamp::ENGINE)).await.unwrap();
         timeout(SOON, stream.acks.recv()).await.unwrap().unwrap();

@@ -325,3 +325,49 @@ pub(crate) enum RouteAction {
         route: RouteName,
     },
 }
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ScheduleArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    #[command(subcommand)]
+    pub(crate) action: ScheduleAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ScheduleAction {
+    /// List the delayed events of a topic in the order in which they are due
+    List {
+        /// The topic
+        #[arg(value_parser = parse_any_topic)]
+        topic: TopicName,
+        /// At most this many
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        max: u32,
+    },
+    /// Show one delayed event: when it is due, its partition, key, id and size
+    Show {
+        /// The topic
+        #[arg(value_parser = parse_any_topic)]
+        topic: TopicName,
+        /// Its schedule id, as `levada publish` and `levada schedule list` print it
+        id: u64,
+    },
+    /// Cancel a delayed event; refused with ALREADY_DUE once it is in the log
+    Cancel {
+        /// The topic
+        #[arg(value_parser = parse_any_topic)]
+        topic: TopicName,
+        /// Its schedule id, as `levada publish` and `levada schedule list` print it
+        id: u64,
+    },
+}
+
+impl ScheduleAction {
+    /// Whose schedule it is about.
+    pub(crate) fn topic(&self) -> &TopicName {
+        match self {
+            Self::List { topic, .. } | Self::Show { topic, .. } | Self::Cancel { topic, .. } => topic,
+        }
+    }
+}

@@ -13,15 +13,19 @@ use clap::{ArgAction, Parser, Subcommand};
 use clap_complete::Shell;
 use levada_bench::BenchArgs;
 use levada_demo::DemoArgs;
-use levada_protocol::{ids::TopicName, request::Start};
+use levada_protocol::{
+    ids::{Timestamp, TopicName},
+    request::Start,
+    schedule::Due,
+};
 use levada_terminal::{
     choices::Format,
     values::{DurationMs, parse_length, parse_rate},
 };
 
 pub(crate) use admin::{
-    Changes, DeleteArgs, PluginAction, PluginArgs, RouteAction, RouteArgs, SettingsArgs, SubscriptionAction,
-    SubscriptionArgs, TopicAction, TopicArgs,
+    Changes, DeleteArgs, PluginAction, PluginArgs, RouteAction, RouteArgs, ScheduleAction, ScheduleArgs,
+    SettingsArgs, SubscriptionAction, SubscriptionArgs, TopicAction, TopicArgs,
 };
 pub(crate) use chain::OptionsArgs;
 pub(crate) use path::SubscriptionPath;
@@ -29,7 +33,7 @@ pub(crate) use search::SearchArgs;
 pub(crate) use start::Beginning;
 
 use start::{LAST_MAX, parse_beginning, parse_since, parse_start};
-use values::{parse_any_topic, parse_free_topic, parse_header, parse_timeout};
+use values::{parse_any_topic, parse_delay, parse_free_topic, parse_header, parse_time, parse_timeout};
 
 /// Levada: durable events over QUIC, every subscriber through its own WebAssembly gate.
 #[derive(Debug, Parser)]
@@ -108,6 +112,8 @@ pub(crate) enum Command {
     Plugin(PluginArgs),
     /// Lead events from topic to topic through plugins, exactly once
     Route(RouteArgs),
+    /// List, show and cancel delayed events
+    Schedule(ScheduleArgs),
     /// Measure: rates, latencies, CPU and memory, with every event accounted for
     Bench(BenchArgs),
     /// Print the completion script of a shell
@@ -135,7 +141,8 @@ const PUBLISH_HELP: &str = concat!(
      same event again, but for a dead letter's headers lv-dlq-…, which are the engine's. ",
     "The command ends when every event is stored.\n\n",
     r#"  echo '{"key": "order-1", "payload": {"amount": 90}}' | levada publish orders"#,
-    "\n  echo 'any text' | levada publish orders --raw"
+    "\n  echo 'any text' | levada publish orders --raw",
+    "\n  echo '{\"payload\": \"unpaid\"}' | levada publish orders --delay 30m"
 );
 
 /// How payloads that are not JSON are printed.
@@ -219,8 +226,14 @@ pub(crate) struct PublishArgs {
     pub(crate) partition: Option<u16>,
     /// Append all lines as one batch, and only if the partition's next offset is this one: nothing was stored since it was
     /// looked at. Without --partition the topic must have one partition
-    #[arg(long, value_name = "OFFSET", conflicts_with = "rate")]
+    #[arg(long, value_name = "OFFSET", conflicts_with_all = ["rate", "delay", "deliver_at"])]
     pub(crate) expect_offset: Option<u64>,
+    /// Deliver the events so long after the engine has taken them, up to 365d: by its clock, not by this machine's
+    #[arg(long, value_name = "DURATION", value_parser = parse_delay, conflicts_with = "deliver_at")]
+    delay: Option<DurationMs>,
+    /// Deliver the events at this time, up to 365 days ahead: 2026-01-31T12:00:00Z; one that has passed is at once
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    deliver_at: Option<Timestamp>,
     /// Each line is a payload as it is, text or JSON, without its line end (LF or CR LF)
     #[arg(long)]
     pub(crate) raw: bool,
@@ -228,6 +241,14 @@ pub(crate) struct PublishArgs {
     /// fails. 1ms to 6d
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_timeout)]
     pub(crate) timeout: DurationMs,
+}
+
+impl PublishArgs {
+    /// When the events are due, if not at once.
+    pub(crate) fn due(&self) -> Option<Due> {
+        let delay = self.delay.map(|DurationMs(delay)| Due::After(delay));
+        delay.or_else(|| self.deliver_at.map(Due::At))
+    }
 }
 
 #[derive(Debug, clap::Args)]

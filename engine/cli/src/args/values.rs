@@ -2,8 +2,8 @@
 
 use levada_protocol::{
     event::{ENGINE_HEADER_PREFIX, is_engine_header},
-    ids::{PluginName, TopicName},
-    limits::{DEDUP_WINDOW_MS_MAX, HEADER_NAME_BYTES_MAX},
+    ids::{PluginName, Timestamp, TopicName},
+    limits::{DEDUP_WINDOW_MS_MAX, DELAY_MS_MAX, HEADER_NAME_BYTES_MAX},
     request::StageSpec,
 };
 use levada_terminal::values::DurationMs;
@@ -100,6 +100,25 @@ pub(super) fn parse_dedup_header(text: &str) -> Result<String, String> {
         0..=HEADER_NAME_BYTES_MAX => Ok(text.to_owned()),
         more => Err(format!("expected a name of up to {HEADER_NAME_BYTES_MAX} bytes, got {more}")),
     }
+}
+
+/// How long delayed events wait, within the engine's limit.
+pub(super) fn parse_delay(text: &str) -> Result<DurationMs, String> {
+    match text.parse()? {
+        DurationMs(delay) if delay > DELAY_MS_MAX => {
+            Err(format!("expected a duration of 365d or less, got {text:?}"))
+        }
+        delay => Ok(delay),
+    }
+}
+
+/// A time, as RFC 3339 writes it.
+pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
+    let time: Result<jiff::Timestamp, _> = text.parse();
+    time.ok()
+        .and_then(|time| u64::try_from(time.as_millisecond()).ok())
+        .map(Timestamp)
+        .ok_or_else(|| format!("expected a time such as 2026-01-31T12:00:00Z, after 1970, got {text:?}"))
 }
 
 /// `NAME=VALUE`.

@@ -11,6 +11,7 @@ mod plugin;
 mod publish;
 mod read;
 mod route;
+mod schedule;
 mod search;
 pub(crate) mod serve;
 mod stops;
@@ -45,6 +46,7 @@ async fn dispatch(output: &Output, command: Command) -> anyhow::Result<()> {
         Command::Subscription(args) => Box::pin(subscription::run(output, args)).await,
         Command::Plugin(args) => Box::pin(plugin::run(output, args)).await,
         Command::Route(args) => Box::pin(route::run(output, args)).await,
+        Command::Schedule(args) => Box::pin(schedule::run(output, args)).await,
         Command::Bench(args) => Box::pin(levada_bench::run(output, args)).await,
         Command::Completion { shell } => completion::run(output, shell),
     }

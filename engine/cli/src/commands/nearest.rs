@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use levada_client::{Client, Error};
-use levada_protocol::error::ErrorCode;
+use levada_protocol::{error::ErrorCode, ids::TopicName};
 use levada_server::nearest;
 use levada_terminal::connect_to;
 use tokio::time::timeout;
@@ -38,74 +38,71 @@ impl Names {
     }
 
     pub(super) fn of(command: &Command) -> Self {
-        let mut names = Self::default();
+        let with = |client: &ClientArgs| Self { client: Some(client.clone()), ..Self::default() };
+        let of_topic =
+            |client: &ClientArgs, topic: &TopicName| Self { topics: vec![topic.to_string()], ..with(client) };
         match command {
-            Command::Topic(args) => {
-                names.client = Some(args.client.clone());
-                match &args.action {
-                    TopicAction::Describe { topic }
-                    | TopicAction::Set { topic, .. }
-                    | TopicAction::Delete { topic, .. } => names.topics.push(topic.to_string()),
-                    TopicAction::Create { .. } | TopicAction::List => {}
-                }
-            }
-            Command::Publish(args) => {
-                names.client = Some(args.client.clone());
-                names.topics.push(args.topic.to_string());
-            }
-            Command::Read(args) => {
-                names.client = Some(args.client.clone());
-                names.topics.push(args.topic.to_string());
-            }
+            Command::Topic(args) => match &args.action {
+                TopicAction::Describe { topic }
+                | TopicAction::Set { topic, .. }
+                | TopicAction::Delete { topic, .. } => of_topic(&args.client, topic),
+                TopicAction::Create { .. } | TopicAction::List => with(&args.client),
+            },
+            Command::Publish(args) => of_topic(&args.client, &args.topic),
+            Command::Schedule(args) => of_topic(&args.client, args.action.topic()),
+            Command::Read(args) => of_topic(&args.client, &args.topic),
             Command::Subscribe(args) => {
-                names.client = Some(args.client.clone());
-                names.topics.push(args.subscription.topic.to_string());
-                names.plugins = args.options.plugins();
+                let plugins = args.options.plugins();
+                Self { plugins, ..of_topic(&args.client, &args.subscription.topic) }
             }
-            Command::Subscription(args) => {
-                names.client = Some(args.client.clone());
-                match &args.action {
-                    SubscriptionAction::Create { subscription, options, .. } => {
-                        names.topics.push(subscription.topic.to_string());
-                        names.plugins = options.plugins();
-                    }
-                    SubscriptionAction::List { topic } => {
-                        names.topics.extend(topic.as_ref().map(ToString::to_string));
-                    }
-                    SubscriptionAction::Set { subscription, options, .. } => {
-                        names.has_subscription(subscription);
-                        names.plugins = options.plugins();
-                    }
-                    SubscriptionAction::Describe { subscription }
-                    | SubscriptionAction::Delete { subscription, .. }
-                    | SubscriptionAction::Seek { subscription, .. }
-                    | SubscriptionAction::Pause { subscription }
-                    | SubscriptionAction::Resume { subscription } => names.has_subscription(subscription),
-                }
-            }
+            Command::Subscription(args) => with(&args.client).of_subscription(&args.action),
             Command::Plugin(args) => {
-                names.client = Some(args.client.clone());
-                if let PluginAction::Remove { plugin: (name, _) } = &args.action {
-                    names.plugins.push(name.to_string());
-                }
+                let plugins = match &args.action {
+                    PluginAction::Remove { plugin: (name, _) } => vec![name.to_string()],
+                    PluginAction::Deploy { .. } | PluginAction::List => Vec::new(),
+                };
+                Self { plugins, ..with(&args.client) }
             }
-            Command::Route(args) => {
-                names.client = Some(args.client.clone());
-                match &args.action {
-                    RouteAction::Create { from, to, chain, .. } => {
-                        names.topics.push(from.to_string());
-                        names.topics.extend(to.iter().map(ToString::to_string));
-                        names.plugins = chain.plugins();
-                    }
-                    RouteAction::List => {}
-                    RouteAction::Describe { route }
-                    | RouteAction::Delete { route, .. }
-                    | RouteAction::Resume { route } => names.route = Some(route.to_string()),
-                }
+            Command::Route(args) => with(&args.client).of_route(&args.action),
+            Command::Serve(_) | Command::Demo(_) | Command::Bench(_) | Command::Completion { .. } => {
+                Self::default()
             }
-            Command::Serve(_) | Command::Demo(_) | Command::Bench(_) | Command::Completion { .. } => {}
         }
-        names
+    }
+
+    fn of_subscription(mut self, action: &SubscriptionAction) -> Self {
+        match action {
+            SubscriptionAction::Create { subscription, options, .. } => {
+                self.topics.push(subscription.topic.to_string());
+                self.plugins = options.plugins();
+            }
+            SubscriptionAction::List { topic } => self.topics.extend(topic.as_ref().map(ToString::to_string)),
+            SubscriptionAction::Set { subscription, options, .. } => {
+                self.has_subscription(subscription);
+                self.plugins = options.plugins();
+            }
+            SubscriptionAction::Describe { subscription }
+            | SubscriptionAction::Delete { subscription, .. }
+            | SubscriptionAction::Seek { subscription, .. }
+            | SubscriptionAction::Pause { subscription }
+            | SubscriptionAction::Resume { subscription } => self.has_subscription(subscription),
+        }
+        self
+    }
+
+    fn of_route(mut self, action: &RouteAction) -> Self {
+        match action {
+            RouteAction::Create { from, to, chain, .. } => {
+                self.topics.push(from.to_string());
+                self.topics.extend(to.iter().map(ToString::to_string));
+                self.plugins = chain.plugins();
+            }
+            RouteAction::List => {}
+            RouteAction::Describe { route }
+            | RouteAction::Delete { route, .. }
+            | RouteAction::Resume { route } => self.route = Some(route.to_string()),
+        }
+        self
     }
 
     /// The same failure; if it is about a name that the engine does not know, with the one that was probably meant.

@@ -3,7 +3,9 @@
 
 use std::{cell::Cell, convert::Infallible, pin::pin, thread, time::Duration};
 
-use levada_client::{Client, Publisher, PublisherOptions, Receipt, Ticket};
+use levada_client::{
+    Client, Event, Publisher, PublisherOptions, Receipt, ScheduleReceipt, ScheduleTicket, Ticket,
+};
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId},
@@ -97,7 +99,7 @@ async fn publish(output: &Output, client: &Client, args: &PublishArgs, lines: Li
 async fn send_all(
     publisher: &Publisher,
     mut lines: mpsc::Receiver<Input>,
-    tickets: mpsc::Sender<(u64, Ticket)>,
+    tickets: mpsc::Sender<(u64, Sent)>,
     args: &PublishArgs,
 ) -> anyhow::Result<()> {
     let begun = Instant::now();
@@ -109,11 +111,7 @@ async fn send_all(
         }
         let at_line =
             |error: levada_client::Error| Failure::new(code_of(&error), format!("line {number}: {error}"));
-        let published = match args.partition {
-            None => publisher.publish(event).await,
-            Some(partition) => publisher.publish_to(PartitionId(partition), event).await,
-        };
-        let ticket = published.map_err(at_line)?;
+        let ticket = publish_one(publisher, event, args).await.map_err(at_line)?;
         sent = sent.saturating_add(1);
         if tickets.send((number, ticket)).await.is_err() {
             // An acknowledgement failed; its error is the one to report.
@@ -121,6 +119,25 @@ async fn send_all(
         }
     }
     Ok(())
+}
+
+/// An event on its way.
+enum Sent {
+    Now(Ticket),
+    Later(ScheduleTicket),
+}
+
+async fn publish_one(
+    publisher: &Publisher,
+    event: Event,
+    args: &PublishArgs,
+) -> Result<Sent, levada_client::Error> {
+    match (args.due(), args.partition.map(PartitionId)) {
+        (None, None) => publisher.publish(event).await.map(Sent::Now),
+        (None, Some(partition)) => publisher.publish_to(partition, event).await.map(Sent::Now),
+        (Some(due), None) => publisher.schedule(event, due).await.map(Sent::Later),
+        (Some(due), Some(partition)) => publisher.schedule_to(partition, event, due).await.map(Sent::Later),
+    }
 }
 
 /// Says on stderr why no acknowledgements come, when none have come for a while.
@@ -193,6 +210,9 @@ struct Summary {
     duplicates: u64,
     /// The last offset in each partition that got any.
     last: Vec<Last>,
+    /// The schedule ids of the first delayed events: one more than are shown to people.
+    #[serde(skip)]
+    ids: Vec<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -211,9 +231,18 @@ struct Duplicate {
     offset: Option<u64>,
 }
 
+/// An event that was stored for later.
+#[derive(Debug, Serialize)]
+struct Scheduled {
+    line: u64,
+    /// Its schedule id; absent if the engine no longer knows it.
+    scheduled: Option<u64>,
+    partition: u16,
+}
+
 impl Summary {
     fn new(topic: &str) -> Self {
-        Self { topic: topic.to_owned(), published: 0, duplicates: 0, last: Vec::new() }
+        Self { topic: topic.to_owned(), published: 0, duplicates: 0, last: Vec::new(), ids: Vec::new() }
     }
 
     /// Counts an event; as JSON a duplicate is printed at once.
@@ -235,12 +264,35 @@ impl Summary {
         Ok(())
     }
 
+    /// Counts a delayed event; as JSON its id is printed at once.
+    fn add_scheduled(&mut self, output: &Output, line: u64, receipt: &ScheduleReceipt) -> anyhow::Result<()> {
+        self.published += 1;
+        if output.is_json() {
+            let (scheduled, partition) = (receipt.id, receipt.partition.0);
+            output.json(&Scheduled { line, scheduled, partition })?;
+        } else if self.ids.len() <= OFFSETS_SHOWN_MAX {
+            self.ids.extend(receipt.id);
+        }
+        Ok(())
+    }
+
     fn text(&self) -> String {
         let published = format!("published {} to {}", events(self.published), self.topic);
         let published = match self.duplicates {
             0 => published,
             some => format!("{published} and left out {}", output::counted(some, "duplicate")),
         };
+        match self.ids.as_slice() {
+            [] => {}
+            [only] => return format!("{published}, scheduled under id {only}"),
+            many if many.len() > OFFSETS_SHOWN_MAX => {
+                return format!("{published}, scheduled (--output json has their ids)");
+            }
+            many => {
+                let ids: Vec<String> = many.iter().map(u64::to_string).collect();
+                return format!("{published}, scheduled under ids {}", ids.join(" "));
+            }
+        }
         match self.last.as_slice() {
             [] => published,
             [only] if only.partition == 0 => format!("{published}, last offset {}", only.offset),
@@ -259,13 +311,16 @@ impl Summary {
 
 async fn await_tickets(
     output: &Output,
-    mut tickets: mpsc::Receiver<(u64, Ticket)>,
+    mut tickets: mpsc::Receiver<(u64, Sent)>,
     topic: &str,
     (published, stored): (&Cell<u64>, &Cell<u64>),
 ) -> anyhow::Result<Summary> {
     let mut summary = Summary::new(topic);
-    while let Some((line, ticket)) = tickets.recv().await {
-        summary.add(output, line, &ticket.await?)?;
+    while let Some((line, sent)) = tickets.recv().await {
+        match sent {
+            Sent::Now(ticket) => summary.add(output, line, &ticket.await?)?,
+            Sent::Later(ticket) => summary.add_scheduled(output, line, &ticket.await?)?,
+        }
         published.set(published.get() + 1);
         stored.set(summary.published);
     }

@@ -183,6 +183,9 @@ fn describe(output: &Output, topic: &TopicInfo) -> anyhow::Result<()> {
     if topic.settings.dedup_window_ms > 0 {
         output.line(&dedup(topic))?;
     }
+    if topic.scheduled > 0 {
+        output.line(&format!("waiting for their time: {} delayed", output::count(topic.scheduled)))?;
+    }
     let mut rows = Rows::new(&["partition", "first offset", "next offset", "events", "bytes"]);
     for part in &topic.partitions {
         rows.push([

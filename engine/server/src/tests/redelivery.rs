@@ -47,7 +47,8 @@ impl Publisher {
             builder.push(&Event::new("x")).unwrap();
             let batch = builder.finish(Stamp::ENGINE);
             let (correlation, partition) = (1, PartitionId(0));
-            let header = PublishHeader { correlation, partition, durability: None, expect_offset: None };
+            let header =
+                PublishHeader { correlation, partition, durability: None, expect_offset: None, due: None };
             let frame = [&header.frame_prefix(batch.bytes().len())[..], batch.bytes()].concat();
             self.0.send.write_all(&frame).await.unwrap();
         }

@@ -40,8 +40,13 @@ fn batch(sequence: u64) -> Batch {
 
 /// A publish frame around these bytes, which need be no batch.
 fn publish(correlation: u32, batch: &[u8]) -> Vec<u8> {
-    let header =
-        PublishHeader { correlation, partition: PartitionId(0), durability: None, expect_offset: None };
+    let header = PublishHeader {
+        correlation,
+        partition: PartitionId(0),
+        durability: None,
+        expect_offset: None,
+        due: None,
+    };
     [&header.frame_prefix(batch.len())[..], batch].concat()
 }
 
@@ -67,7 +72,7 @@ async fn acks(stream: &mut ClientStream, count: usize) -> Vec<Ack> {
 
 fn code(ack: &Ack) -> Option<ErrorCode> {
     match &ack.outcome {
-        AckOutcome::Appended { .. } => None,
+        AckOutcome::Appended { .. } | AckOutcome::Scheduled { .. } => None,
         AckOutcome::OffsetMismatch { .. } => Some(ErrorCode::OffsetMismatch),
         AckOutcome::Refused(refusal) => Some(refusal.code),
     }

@@ -15,6 +15,7 @@ use levada_protocol::{
 
 use super::{
     lane::{Ended, Lane, LaneOptions, ProducerIds},
+    placement::Placement,
     spread::Spread,
     ticket::{BatchOutcome, Ticket},
 };
@@ -146,6 +147,7 @@ impl Core {
         &mut self,
         partition: Option<PartitionId>,
         event: &Event,
+        placement: Placement,
     ) -> Result<Pushed, Box<Error>> {
         if let Some(error) = &self.failed {
             return Err(Box::new(error.clone()));
@@ -159,7 +161,7 @@ impl Core {
         let (index, spread) = self.lane_of(partition, event)?;
         let lane = &mut self.lanes[usize::from(index)];
         let had_open = lane.has_open_batch();
-        let grown = lane.push(event, &self.lane_options, clock::now)?;
+        let grown = lane.push((event, placement), &self.lane_options, clock::now)?;
         let ticket = lane.last_ticket();
         self.stats.buffered_bytes += grown;
         self.stats.events += 1;
@@ -332,9 +334,10 @@ impl Core {
         let sent =
             self.change(index, |lane, lane_options, _| lane.send_next(lane_options, partial, correlation));
         self.make_ready(index);
-        let Some((batch, expect_offset)) = sent else { return 0 };
-        let partition = PartitionId(index);
-        let header = PublishHeader { correlation, partition, durability: self.durability, expect_offset };
+        let Some((batch, placement)) = sent else { return 0 };
+        let (partition, durability) = (PartitionId(index), self.durability);
+        let (expect_offset, due) = (placement.expected(), placement.due());
+        let header = PublishHeader { correlation, partition, durability, expect_offset, due };
         let bytes = batch.bytes().len();
         out.push(Bytes::copy_from_slice(&header.frame_prefix(bytes)));
         out.push(batch.bytes().clone());
@@ -538,7 +541,7 @@ mod tests {
         let mut left = 20_000;
         while left > 0 || !core.is_empty() {
             for _ in 0..left.min(10) {
-                drop(core.push(None, &event).unwrap());
+                drop(core.push(None, &event, Placement::End).unwrap());
                 left -= 1;
             }
             for batch in sent(&mut core) {
@@ -578,7 +581,7 @@ mod tests {
         while received < EVENTS {
             let until = EVENTS.min(published + 100);
             for key in published..until {
-                drop(core.push(None, &Event::new("x").with_key(key.to_string())).unwrap());
+                drop(core.push(None, &Event::new("x").with_key(key.to_string()), Placement::End).unwrap());
             }
             published = until;
             unanswered.extend(sent(&mut core));
@@ -605,7 +608,7 @@ mod tests {
             let event = Event::new("x".repeat(payload));
             let push = |core: &mut Core, partition: u16, count: u32| {
                 for _ in 0..count {
-                    drop(core.push(Some(PartitionId(partition)), &event).unwrap());
+                    drop(core.push(Some(PartitionId(partition)), &event, Placement::End).unwrap());
                 }
             };
             (0..partitions).for_each(|partition| push(&mut core, partition, prefilled));
@@ -637,7 +640,7 @@ mod tests {
         let mut core = core(1_000);
         let publish = |core: &mut Core, partitions: std::ops::Range<u16>| {
             for partition in partitions {
-                drop(core.push(Some(PartitionId(partition)), &Event::new("x")).unwrap());
+                drop(core.push(Some(PartitionId(partition)), &Event::new("x"), Placement::End).unwrap());
             }
         };
         publish(&mut core, 0..256);
@@ -658,7 +661,7 @@ mod tests {
     fn a_lost_stream_lets_waiting_partitions_go_on() {
         let mut core = core(1_000);
         for key in 0..5_000 {
-            drop(core.push(None, &Event::new("x").with_key(key.to_string())).unwrap());
+            drop(core.push(None, &Event::new("x").with_key(key.to_string()), Placement::End).unwrap());
         }
         let before = sent(&mut core);
         assert_eq!(before.len(), PARTIAL_UNANSWERED_MAX);

@@ -6,6 +6,8 @@
 mod core;
 mod driver;
 mod lane;
+mod placement;
+mod schedule;
 mod spread;
 mod ticket;
 
@@ -24,6 +26,7 @@ use levada_protocol::{
     limits::{BATCH_BODY_BYTES_MAX, BATCH_BYTES_TARGET, PRODUCER_IN_FLIGHT_MAX},
     publish::Durability,
     request::Limits,
+    schedule::Due,
 };
 use tokio::{sync::Notify, time::timeout};
 
@@ -31,9 +34,11 @@ use self::{
     core::Core,
     driver::Driver,
     lane::{Ended, LaneOptions},
+    placement::Placement,
 };
 pub use self::{
     core::PublisherStats,
+    schedule::{ScheduleReceipt, ScheduleTicket},
     ticket::{Receipt, Ticket},
 };
 use crate::{clock, error::Error, link::Link, tasks};
@@ -197,15 +202,7 @@ impl Publisher {
     /// `EVENT_TOO_LARGE`; `DEADLINE_EXCEEDED` if no room came within `delivery_timeout`; the publisher's own failure,
     /// such as `TOPIC_NOT_FOUND` after the topic was deleted.
     pub async fn publish(&self, mut event: Event) -> Result<Ticket, Error> {
-        if self.handle.gives_way() {
-            tokio::task::coop::consume_budget().await;
-        }
-        event.time.get_or_insert_with(clock::wall);
-        match self.handle.shared.push(None, &event) {
-            Ok(Some(ticket)) => Ok(ticket),
-            Ok(None) => self.wait_for_room(None, &event).await,
-            Err(error) => Err(*error),
-        }
+        self.push(None, &mut event, Placement::End).await
     }
 
     /// Publishes an event to this partition, whatever its key. Otherwise as [`Publisher::publish`].
@@ -215,25 +212,82 @@ impl Publisher {
     /// # Errors
     /// `PARTITION_NOT_FOUND`, and as [`Publisher::publish`].
     pub async fn publish_to(&self, partition: PartitionId, mut event: Event) -> Result<Ticket, Error> {
+        self.push(Some(partition), &mut event, Placement::End).await
+    }
+
+    /// Publishes an event that is appended to the log when it is due: a `Duration` from when the engine accepts it, or at a
+    /// [`crate::Timestamp`], by the engine's clock in both cases. It is stored at once, and delivered within about a second
+    /// of its time; one whose time has passed is due at once. The partition is chosen as by [`Publisher::publish`].
+    ///
+    /// ```no_run
+    /// # async fn example(client: levada_client::Client) -> Result<(), levada_client::Error> {
+    /// use std::time::Duration;
+    /// use levada_client::{Event, PublisherOptions};
+    ///
+    /// let publisher = client.publisher("orders", PublisherOptions::default()).await?;
+    /// let unpaid = publisher.schedule(Event::new("cancel order 17"), Duration::from_secs(30 * 60)).await?;
+    /// let id = unpaid.await?.id.expect("it was published just now");
+    /// // The order was paid in time.
+    /// client.cancel_scheduled("orders", id).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Events that follow on each other and are due alike share a batch; a batch that is sent again after a lost
+    /// connection is scheduled once, and a delay counts from when the engine took it first.
+    ///
+    /// Cancel safe: if the wait is dropped, the event is not published.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`]. The ticket fails with `DELAY_TOO_LONG` if the event would be due in more than 365 days.
+    pub async fn schedule(&self, mut event: Event, due: impl Into<Due>) -> Result<ScheduleTicket, Error> {
+        self.push(None, &mut event, Placement::Due(due.into())).await.map(ScheduleTicket)
+    }
+
+    /// The same to this partition, whatever the event's key.
+    ///
+    /// # Errors
+    /// `PARTITION_NOT_FOUND`, and as [`Publisher::schedule`].
+    pub async fn schedule_to(
+        &self,
+        partition: PartitionId,
+        mut event: Event,
+        due: impl Into<Due>,
+    ) -> Result<ScheduleTicket, Error> {
+        self.push(Some(partition), &mut event, Placement::Due(due.into())).await.map(ScheduleTicket)
+    }
+
+    #[inline]
+    async fn push(
+        &self,
+        partition: Option<PartitionId>,
+        event: &mut Event,
+        placement: Placement,
+    ) -> Result<Ticket, Error> {
         if self.handle.gives_way() {
             tokio::task::coop::consume_budget().await;
         }
         event.time.get_or_insert_with(clock::wall);
-        match self.handle.shared.push(Some(partition), &event) {
+        match self.handle.shared.push(partition, event, placement) {
             Ok(Some(ticket)) => Ok(ticket),
-            Ok(None) => self.wait_for_room(Some(partition), &event).await,
+            Ok(None) => self.wait_for_room(partition, event, placement).await,
             Err(error) => Err(*error),
         }
     }
 
     #[cold]
-    async fn wait_for_room(&self, partition: Option<PartitionId>, event: &Event) -> Result<Ticket, Error> {
+    async fn wait_for_room(
+        &self,
+        partition: Option<PartitionId>,
+        event: &Event,
+        placement: Placement,
+    ) -> Result<Ticket, Error> {
         let (shared, limit) = (&self.handle.shared, self.handle.room_timeout);
         let waited = timeout(limit, async {
             loop {
                 // Made before looking, so that room that comes in between is noticed.
                 let room = shared.room.notified();
-                if let Some(ticket) = shared.push(partition, event).map_err(|error| *error)? {
+                if let Some(ticket) = shared.push(partition, event, placement).map_err(|error| *error)? {
                     return Ok(ticket);
                 }
                 room.await;
@@ -395,8 +449,13 @@ impl Shared {
     }
 
     #[inline]
-    fn push(&self, partition: Option<PartitionId>, event: &Event) -> Result<Option<Ticket>, Box<Error>> {
-        let pushed = self.lock().push(partition, event)?;
+    fn push(
+        &self,
+        partition: Option<PartitionId>,
+        event: &Event,
+        placement: Placement,
+    ) -> Result<Option<Ticket>, Box<Error>> {
+        let pushed = self.lock().push(partition, event, placement)?;
         if pushed.wake {
             self.wake.notify_one();
         }

@@ -89,7 +89,7 @@ impl Future for Ticket {
 /// What became of a whole batch.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
-    /// The first stored event's offset, if those of the others follow from it.
+    /// The first stored event's offset, if those of the others follow from it; of delayed events the first schedule id.
     pub(super) base: Option<Offset>,
     pub(super) duplicate: bool,
     /// The events that were not stored because of their ids.

@@ -36,6 +36,7 @@ use crate::{
     error::Refusal,
     ids::{PluginName, RouteName, SubscriptionName, TopicName},
     publish::Durability,
+    schedule::ScheduledInfo,
     trace::TraceContext,
 };
 
@@ -315,6 +316,31 @@ pub enum Request {
         /// The route.
         name: RouteName,
     },
+    /// The events of a topic that wait for their time, in pages.
+    ListScheduled {
+        /// The topic.
+        topic: TopicName,
+        /// Most entries of the answer; 0 means as many as fit.
+        #[serde(default)]
+        limit: u32,
+        /// The answer begins behind this entry: a page's `next`. `None` means at the first.
+        #[serde(default)]
+        after: Option<String>,
+    },
+    /// One event that waits for its time.
+    DescribeScheduled {
+        /// The topic.
+        topic: TopicName,
+        /// The event's schedule id, from its acknowledgement.
+        id: u64,
+    },
+    /// Takes back an event that waits for its time; done also if it was taken back before.
+    CancelScheduled {
+        /// The topic.
+        topic: TopicName,
+        /// The event's schedule id, from its acknowledgement.
+        id: u64,
+    },
     /// A request that this version does not know.
     #[serde(other)]
     Unknown,
@@ -366,6 +392,16 @@ pub enum Response {
     Routes {
         /// In order of name.
         routes: Vec<RouteInfo>,
+        /// Where to go on: the next request's `after`. `None`: this was all.
+        #[serde(default)]
+        next: Option<String>,
+    },
+    /// One event that waits for its time.
+    Scheduled(ScheduledInfo),
+    /// A page of events that wait for their time.
+    ScheduledEvents {
+        /// In the order in which they are due.
+        events: Vec<ScheduledInfo>,
         /// Where to go on: the next request's `after`. `None`: this was all.
         #[serde(default)]
         next: Option<String>,

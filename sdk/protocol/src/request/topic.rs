@@ -110,6 +110,9 @@ pub struct TopicInfo {
     /// Each partition's extent.
     #[serde(default)]
     pub partitions: Vec<PartitionInfo>,
+    /// Events that wait for their time.
+    #[serde(default)]
+    pub scheduled: u64,
     /// What is remembered of event ids.
     #[serde(default)]
     pub dedup: DedupInfo,
@@ -141,6 +144,7 @@ impl TopicInfo {
             created_ms: 0,
             partitions: Vec::new(),
             dedup: DedupInfo::default(),
+            scheduled: 0,
         }
     }
 }

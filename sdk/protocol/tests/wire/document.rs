@@ -12,6 +12,7 @@ use levada_protocol::{
         Read, Request, RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, Search, StageSpec,
         Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
     },
+    schedule::ScheduledInfo,
     version::{ALPN, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
 };
 use serde::Serialize;
@@ -80,7 +81,7 @@ fn every_limit_is_documented() {
     let expected = limits![
         EVENT_BYTES_MAX KEY_BYTES_MAX EVENT_ID_BYTES_MAX HEADERS_MAX HEADER_NAME_BYTES_MAX HEADERS_BYTES_MAX
         BATCH_BODY_BYTES_MAX BATCH_EVENTS_MAX BATCH_BYTES_TARGET PRODUCER_IN_FLIGHT_MAX DUPLICATE_RUNS_MAX
-        DEDUP_WINDOW_MS_MAX PARTITIONS_MAX
+        DEDUP_WINDOW_MS_MAX DELAY_MS_MAX PARTITIONS_MAX
         TOPIC_NAME_BYTES_MAX TOPIC_NAME_BYTES_MAX_INTERNAL NAME_BYTES_MAX FRAME_BYTES_MAX REQUEST_BYTES_MAX
         MESSAGE_DEPTH_MAX VERBS_MAX REASON_BYTES_MAX CONSUMER_NAME_BYTES_MAX ARTEFACT_BYTES_MAX PLUGIN_CONFIG_BYTES_MAX CHAIN_STAGES_MAX INSTANCE_MEMORY_BYTES_MAX
         ROUTE_TARGETS_MAX HOPS_MAX CALL_EVENTS_MAX CALL_BYTES_MAX CALL_OUTPUT_BYTES_MAX CALL_OUTPUT_EVENTS_MAX
@@ -200,6 +201,7 @@ fn every_message_has_its_fields_and_defaults() {
     has_fields("`TopicInfo`", &TopicInfo::new(name("t")), &["name"]);
     has_fields("`DedupInfo`", &DedupInfo::default(), &[]);
     has_fields("`PartitionInfo`", &PartitionInfo::default(), &[]);
+    has_fields("`ScheduledInfo`", &ScheduledInfo::default(), &[]);
     has_fields("`SubscriptionInfo`", &SubscriptionInfo::new(name("t"), name("s")), &["topic", "name"]);
     let spec = RouteSpec::new(name("r"), name("a"), [name("b")]);
     has_fields("`RouteSpec`", &spec, &["name", "from", "to"]);

@@ -45,6 +45,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         row("error", &message(FrameType::Error, &refusal()), ERROR),
         row("publish", &publish(), PUBLISH),
         row("ack", &ack_frame(&acks()), ACK),
+        row("scheduled", &ack_frame(&scheduled()), SCHEDULED),
         row("ack of duplicates", &ack_frame(&duplicates()), ACK_OF_DUPLICATES),
         row("deliver", &deliver(), DELIVER),
         row("credit", &credit().frame(), CREDIT),
@@ -207,7 +208,7 @@ fn refusal() -> Refusal {
 
 fn publish_header() -> PublishHeader {
     let durability = Some(Durability::Sync);
-    PublishHeader { correlation: 9, partition: PARTITION, durability, expect_offset: None }
+    PublishHeader { correlation: 9, partition: PARTITION, durability, expect_offset: None, due: None }
 }
 
 fn publish() -> Vec<u8> {
@@ -244,6 +245,16 @@ fn ack_frame(acks: &[Ack]) -> Bytes {
     let mut payload = BytesMut::new();
     acks.iter().for_each(|ack| ack.write(&mut payload));
     frame(FrameType::Ack, &payload)
+}
+
+fn scheduled() -> Vec<Ack> {
+    let outcome = AckOutcome::Scheduled { first: Some(7), count: 2, duplicate: false };
+    vec![Ack { correlation: 9, partition: PARTITION, outcome }]
+}
+
+#[test]
+fn the_fixed_schedule_is_read() {
+    assert_eq!(Ack::read_all(&payload_of(SCHEDULED)), Ok(scheduled()));
 }
 
 fn deliver_header() -> DeliverHeader {
@@ -431,6 +442,13 @@ ea 03 00 00 00 00 00 00 02 00 00 00              # value 1002 (first stored offs
 ec 03 00 00 00 00 00 00 00 00 00 00              # value 1004 (the partition's next offset), count 0
 23 00 05 00 00 00 00 00 00 00 00 00              # code 35 (OFFSET_MISMATCH), extra_len 5, retry_after_ms, reserved
 6d 6f 76 65 64                                   # text "moved"
+"#;
+
+const SCHEDULED: &str = r#"
+20 00 00 00 11 00 00 00                          # frame: 32 bytes, type 17 (ack)
+09 00 00 00 01 00 03 00                          # correlation 9, outcome 1 (scheduled), flags 0, partition 3
+07 00 00 00 00 00 00 00 02 00 00 00              # value 7 (first schedule id), count 2
+00 00 00 00 00 00 00 00 00 00 00 00              # code, extra_len, retry_after_ms, reserved: 0
 "#;
 
 const DELIVER: &str = r#"

@@ -13,6 +13,7 @@ use levada_protocol::{
         SearchKey, StageSpec, Start, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions,
         TopicChanges, TopicInfo, TopicSettings, WaitingFor,
     },
+    schedule::ScheduledInfo,
     trace::TraceContext,
 };
 
@@ -143,6 +144,9 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::ListRoutes { limit: 100, after: Some("big".into()) },
         Request::DeleteRoute { name: name("big"), force: true, with_dead_letters: true },
         Request::ResumeRoute { name: name("big") },
+        Request::ListScheduled { topic: name("orders"), limit: 100, after: Some("7.1.1".into()) },
+        Request::DescribeScheduled { topic: name("orders"), id: 7 },
+        Request::CancelScheduled { topic: name("orders"), id: 7 },
     ]
 }
 
@@ -173,6 +177,8 @@ pub(crate) fn responses() -> Vec<Response> {
     let blocked = RunState::Blocked { target: Some(name("a")), code: ErrorCode::StorageFull };
     let running = RouteInfo::new(route());
     let route = RouteInfo { state: blocked, ..running.clone() };
+    let scheduled =
+        ScheduledInfo { id: 7, deliver_at_ms: 9, key: Some("k".into()), ..ScheduledInfo::default() };
     let info = EngineInfo { cpu_seconds: 1.5, read_only: Some("full".into()), ..EngineInfo::default() };
     vec![
         Response::Done,
@@ -189,6 +195,8 @@ pub(crate) fn responses() -> Vec<Response> {
         Response::Plugins { plugins: vec![plugin], next: Some("filter@2".into()) },
         Response::Route(route.clone()),
         Response::Routes { routes: vec![route, running], next: None },
+        Response::Scheduled(scheduled.clone()),
+        Response::ScheduledEvents { events: vec![scheduled], next: Some("9.7.7".into()) },
         Response::Refused(Refusal::new(ErrorCode::Unknown(777), "no").retry_after(3)),
     ]
 }

@@ -10,6 +10,7 @@ mod partitions;
 mod producers;
 mod progress;
 mod route_cursors;
+mod schedule;
 
 use levada_delivery::{producer::DUPLICATES_BYTES_MAX, progress::RowChange};
 use levada_protocol::{
@@ -32,8 +33,13 @@ pub(super) use self::{
     partitions::{NewBatch, Partitions},
     producers::Producers,
     route_cursors::RouteCursors,
+    schedule::{CANCEL_LEN_MAX, Cancel, Schedule},
 };
-pub(crate) use self::{generations::Generation, producers::ProducerKey};
+pub(crate) use self::{
+    generations::Generation,
+    producers::ProducerKey,
+    schedule::{DueBatch, DuePart},
+};
 
 /// Bytes that appending a batch adds to a commit beside its own, at most: keys, prefixes, and the producer's row.
 const APPEND_OVERHEAD_MAX: usize = 4 * 1024;
@@ -64,6 +70,7 @@ pub(super) struct Tables {
     pub(super) producers: Producers,
     pub(super) routes: RouteCursors,
     pub(super) dedup: Dedup,
+    pub(super) schedule: Schedule,
 }
 
 impl Tables {
@@ -72,20 +79,23 @@ impl Tables {
         store: &dyn Store,
         catalogue: &Catalogue,
         limits: TableLimits,
+        schedule_revision: u64,
     ) -> Result<(Self, Extents), Error> {
         let (partitions, extents) = Partitions::load(store, catalogue)?;
         let routes = RouteCursors::load(store, catalogue)?;
         let dedup = Dedup::load(store, catalogue, limits.dedup_ids_max)?;
+        let schedule = Schedule::load(store, catalogue, schedule_revision)?;
         let producers = Producers::new(limits.producers_max);
-        Ok((Self { partitions, producers, routes, dedup }, extents))
+        Ok((Self { partitions, producers, routes, dedup, schedule }, extents))
     }
 
     /// Adds to the commit what the tables have held back until its end.
     pub(super) fn flush(&mut self, now: Timestamp, draft: &mut Draft) {
-        let Self { partitions, producers, routes: _, dedup } = self;
+        let Self { partitions, producers, routes: _, dedup, schedule } = self;
         partitions.flush(draft);
         producers.flush(draft);
         dedup.flush(now, draft);
+        schedule.flush(draft);
     }
 
     /// Begins and ends what belongs to things that were created and deleted.
@@ -116,10 +126,11 @@ impl Tables {
     }
 
     fn forget_topic(&mut self, id: TopicId, draft: &mut Draft) {
-        let Self { partitions, producers, routes: _, dedup } = self;
+        let Self { partitions, producers, routes: _, dedup, schedule } = self;
         partitions.forget_topic(id, draft);
         producers.forget_topic(id, draft);
         dedup.forget_topic(id, draft);
+        schedule.forget_topic(id, draft);
     }
 
     /// Forgets event ids whose time is over, also where nothing is published.

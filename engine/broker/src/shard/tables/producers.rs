@@ -69,9 +69,26 @@ impl Producers {
         stored: (Offset, u32, Option<Arc<Duplicates>>),
         draft: &mut Draft,
     ) {
+        self.change(key, draft, |producer| producer.record(now, epoch, first, sequences, stored));
+    }
+
+    /// Notes that `sequences` from `first` on were scheduled, their first event under an id.
+    pub(in crate::shard) fn record_scheduled(
+        &mut self,
+        key: ProducerKey,
+        now: Timestamp,
+        (epoch, first): (Epoch, Sequence),
+        sequences: u32,
+        id: u64,
+        draft: &mut Draft,
+    ) {
+        self.change(key, draft, |producer| producer.record_scheduled(now, epoch, first, sequences, id));
+    }
+
+    fn change(&mut self, key: ProducerKey, draft: &mut Draft, change: impl FnOnce(&mut Producer)) {
         let producer = self.known.entry(key).or_default();
         let before = producer.len();
-        producer.record(now, epoch, first, sequences, stored);
+        change(producer);
         let after = producer.len();
         if self.dirty.insert(key) {
             draft.reserve(OP_HEADER_BYTES + Producer::key(&key).len() + 1 + after);

@@ -16,7 +16,10 @@ use levada_protocol::{
     publish::AckOutcome,
 };
 
-use super::ticket::{BatchOutcome, Stored, Ticket};
+use super::{
+    placement::Placement,
+    ticket::{BatchOutcome, Stored, Ticket},
+};
 use crate::{clock::Instant, error::Error, retry::Backoff};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(5);
@@ -78,8 +81,7 @@ struct Unacked {
     cause: Option<Refusal>,
     /// Sent earlier, and whether that stored it is unknown.
     in_doubt: bool,
-    /// The partition's next offset, if it is to be appended only there.
-    expected: Option<Offset>,
+    placement: Placement,
     /// See [`Lane::mark_spread`].
     spread: bool,
     /// It was closed because it could go out, and not because it was full.
@@ -92,6 +94,7 @@ struct Open {
     born: Instant,
     /// By how many bytes its events have made the lane grow.
     charged: usize,
+    placement: Placement,
     /// See [`Lane::mark_spread`].
     spread: bool,
 }
@@ -180,11 +183,12 @@ impl Lane {
     #[inline]
     pub(super) fn push(
         &mut self,
-        event: &Event,
+        (event, placement): (&Event, Placement),
         lane_options: &LaneOptions,
         now: impl FnOnce() -> Instant,
     ) -> Result<usize, Box<Error>> {
-        if self.open.is_some() && !self.has_room_for(event, lane_options) {
+        let is_other = self.open.as_ref().is_some_and(|open| open.placement != placement);
+        if is_other || self.open.is_some() && !self.has_room_for(event, lane_options) {
             self.seal();
         }
         let mut before = if self.open.is_some() { self.builder.len() } else { 0 };
@@ -197,6 +201,7 @@ impl Lane {
             outcome: outcome(),
             born: now(),
             charged: 0,
+            placement,
             spread: false,
         });
         let grown = self.builder.len() - before;
@@ -246,7 +251,7 @@ impl Lane {
             refusal: None,
             cause: None,
             in_doubt: false,
-            expected: None,
+            placement: open.placement,
             spread: open.spread,
             partial: false,
         });
@@ -279,11 +284,9 @@ impl Lane {
         let (bytes, outcome) = (self.builder.len(), BatchOutcome::new(self.partition));
         let tickets =
             (0..self.builder.count()).map(|index| Ticket::new(Arc::clone(&outcome), index)).collect();
-        self.open = Some(Open { outcome, born: now, charged: bytes, spread: false });
+        let placement = Placement::At(expected);
+        self.open = Some(Open { outcome, born: now, charged: bytes, placement, spread: false });
         self.seal();
-        if let Some(entry) = self.unacked.back_mut() {
-            entry.expected = Some(expected);
-        }
         Ok((tickets, bytes))
     }
 
@@ -304,13 +307,13 @@ impl Lane {
         self.sent < self.unacked.len() || may_seal
     }
 
-    /// The next batch to send, under this number, and the offset that is expected for it.
+    /// The next batch to send, under this number, and where it is to be appended.
     pub(super) fn send_next(
         &mut self,
         lane_options: &LaneOptions,
         may_be_partial: bool,
         correlation: u32,
-    ) -> Option<(Batch, Option<Offset>)> {
+    ) -> Option<(Batch, Placement)> {
         if !self.sendable(lane_options, may_be_partial) {
             return None;
         }
@@ -322,7 +325,7 @@ impl Lane {
         (entry.correlation, entry.partial) = (correlation, partial);
         self.sent += 1;
         self.unanswered += 1;
-        Some((entry.batch.clone(), entry.expected))
+        Some((entry.batch.clone(), entry.placement))
     }
 
     /// The open batch's waiting time is over, or somebody flushes.
@@ -362,6 +365,18 @@ impl Lane {
         let Some(index) = found else { return };
         self.unanswered -= 1;
         match outcome {
+            AckOutcome::Scheduled { .. } if self.unacked[index].placement.due().is_none() => {
+                self.end(index, Err(Error::bad_answer("a publish without a delay was scheduled")), ended);
+            }
+            AckOutcome::Appended { .. } if self.unacked[index].placement.due().is_some() => {
+                self.end(index, Err(Error::bad_answer("a delayed publish was appended at once")), ended);
+            }
+            AckOutcome::Scheduled { first, count, duplicate } => {
+                self.backoff.reset();
+                let whole = count == self.unacked[index].batch.count();
+                let first = first.filter(|_| whole).map(Offset);
+                self.end(index, Ok(Stored { base: first, duplicate, duplicates: None }), ended);
+            }
             AckOutcome::Appended { base, count, duplicate, duplicates } => {
                 self.backoff.reset();
                 // Where events are missing without a word, nothing is known about the offsets of the others.
@@ -386,7 +401,7 @@ impl Lane {
     /// A batch was not appended because the partition's next offset was another one.
     fn end_mismatch(&mut self, index: usize, found: Offset, ended: &mut Vec<Ended>) {
         let entry = &self.unacked[index];
-        let expected = entry.expected.unwrap_or_default();
+        let expected = entry.placement.expected().unwrap_or_default();
         if index + 1 == self.unacked.len() && !entry.in_doubt {
             // Its sequences were not taken, and nothing was numbered behind it: the next batch may have them. Not if it was
             // sent on an earlier stream, too: that copy may still be decided, and what has its sequences then counts as its

@@ -38,7 +38,7 @@ fn bench() -> Bench {
 impl Bench {
     fn publish(&mut self, payload: &'static str) {
         let now = self.now;
-        self.lane.push(&Event::new(payload), &self.lane_options, || now).unwrap();
+        self.lane.push((&Event::new(payload), Placement::End), &self.lane_options, || now).unwrap();
         self.tickets.extend(self.lane.last_ticket());
     }
 

@@ -11,6 +11,7 @@ use levada_protocol::{
     progress::{Progress, Scanned, SearchState},
     publish::{Ack, AckOutcome, PublishHeader},
     request::{Notice, Open, Opened},
+    schedule::Due,
     verbs::{Credit, Settled, VerbKind, Verbs},
     verdict::{Change, HeadersChange, Output, Verdict, Verdicts},
 };
@@ -49,6 +50,14 @@ pub(crate) fn frame(bytes: &[u8]) -> Result<Value, String> {
                 "partition": header.partition.0,
                 "durability": header.durability.map(|durability| durability.as_str()),
                 "expect_offset": header.expect_offset.map(|offset| offset.0),
+                "deliver_at": match header.due {
+                    Some(Due::At(time)) => Some(time.0),
+                    Some(Due::After(_)) | None => None,
+                },
+                "delay_ms": match header.due {
+                    Some(Due::After(delay)) => Some(delay),
+                    Some(Due::At(_)) | None => None,
+                },
                 "batch": batch(&payload)?,
             })
         }
@@ -143,6 +152,14 @@ fn ack(ack: &Ack) -> Value {
             "text": message,
             "next_offset": next.0,
             "retry_after_ms": null,
+        }),
+        AckOutcome::Scheduled { first, count, duplicate } => json!({
+            "correlation": correlation,
+            "partition": partition,
+            "outcome": "scheduled",
+            "first_id": first,
+            "count": count,
+            "repeat": duplicate,
         }),
         AckOutcome::Refused(refusal) => json!({
             "correlation": correlation,

@@ -20,6 +20,7 @@ use levada_protocol::{
         Search, SearchKey, StageSpec, Start, Subscribe, Subscribed, SubscriptionOptions, TopicInfo,
         TopicSettings,
     },
+    schedule::Due,
     trace::TRACE_HEADER,
     verbs::{Credit, RefusedVerb, Settled, Verb, VerbKind, Verbs},
 };
@@ -67,8 +68,11 @@ pub(crate) fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("events_lost", message(FrameType::Notice, &events_lost()).to_vec()),
         ("error_with_a_wait", message(FrameType::Error, &later()).to_vec()),
         ("publish_with_expectation", publish()),
+        ("publish_at_a_time", delayed(Due::At(Timestamp(TIME)))),
+        ("publish_after_a_delay", delayed(Due::After(1_800_000))),
         ("ack_appended_and_old_repeat", acks()),
         ("ack_of_duplicates_alone", duplicates()),
+        ("ack_scheduled_and_old_repeat", scheduled_acks()),
         ("deliver_of_two_runs", two_runs()),
         ("deliver_of_a_cut_batch", cut()),
         ("deliver_to_a_reader", to_a_reader()),
@@ -190,6 +194,7 @@ fn topic() -> TopicInfo {
         created_ms: TIME,
         partitions: vec![PartitionInfo { partition: 0, start: 5, end: 1_005, bytes: 123_456 }],
         dedup: DedupInfo::default(),
+        scheduled: 17,
     }
 }
 
@@ -212,8 +217,24 @@ fn later() -> Refusal {
 fn publish() -> Vec<u8> {
     let batch = one(Event::new("only if it is the first"));
     let (partition, expect_offset) = (PartitionId(0), Some(Offset(0)));
-    let header = PublishHeader { correlation: 1, partition, durability: None, expect_offset };
+    let header = PublishHeader { correlation: 1, partition, durability: None, expect_offset, due: None };
     [&header.frame_prefix(batch.bytes().len())[..], batch.bytes()].concat()
+}
+
+fn delayed(due: Due) -> Vec<u8> {
+    let batch = one(Event::new("not now"));
+    let (partition, due) = (PartitionId(0), Some(due));
+    let header = PublishHeader { correlation: 1, partition, durability: None, expect_offset: None, due };
+    [&header.frame_prefix(batch.bytes().len())[..], batch.bytes()].concat()
+}
+
+fn scheduled_acks() -> Vec<u8> {
+    let scheduled = |first, duplicate| AckOutcome::Scheduled { first, count: 2, duplicate };
+    let mut payload = BytesMut::new();
+    for (correlation, outcome) in [(1, scheduled(Some(7), false)), (2, scheduled(None, true))] {
+        Ack { correlation, partition: PartitionId(0), outcome }.write(&mut payload);
+    }
+    frame(FrameType::Ack, &payload).to_vec()
 }
 
 fn acks() -> Vec<u8> {

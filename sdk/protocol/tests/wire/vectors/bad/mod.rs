@@ -242,7 +242,7 @@ pub(crate) fn for_clients() -> Vec<(&'static str, Vec<u8>)> {
         ("an answer that is no map", frame(FrameType::Opened, &[0xc1]).to_vec()),
         ("an answer of an unknown kind", message(FrameType::Opened, &json!({"kind": "teleported"})).to_vec()),
         ("a refusal without code", message(FrameType::Error, &json!({"message": "no"})).to_vec()),
-        ("an acknowledgement with a reserved outcome", changed("ack", 4, 1)),
+        ("an acknowledgement with a reserved outcome", changed("ack", 4, 2)),
         ("an acknowledgement that is cut off", cut("ack", 1)),
         ("an acknowledgement without the duplicates that it speaks of", changed("ack", 5, 2)),
         ("a delivery shorter than its header", frame(FrameType::Deliver, &[0; 23]).to_vec()),

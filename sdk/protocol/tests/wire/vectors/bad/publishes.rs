@@ -8,10 +8,11 @@ use levada_protocol::{
     frame::{FRAME_HEADER_BYTES, FrameType, frame},
     ids::{Epoch, Offset, PartitionId, ProducerId, Sequence, Timestamp},
     limits::{
-        EVENT_BYTES_MAX, EVENT_ID_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX,
-        KEY_BYTES_MAX,
+        DELAY_MS_MAX, EVENT_BYTES_MAX, EVENT_ID_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX,
+        HEADERS_MAX, KEY_BYTES_MAX,
     },
     publish::PublishHeader,
+    schedule::Due,
 };
 
 use super::{Bad, Place, bad, claims, quoted};
@@ -22,7 +23,13 @@ pub(super) fn publish(batch: &[u8]) -> Vec<u8> {
 }
 
 fn header() -> PublishHeader {
-    PublishHeader { correlation: 1, partition: PartitionId(0), durability: None, expect_offset: None }
+    PublishHeader {
+        correlation: 1,
+        partition: PartitionId(0),
+        durability: None,
+        expect_offset: None,
+        due: None,
+    }
 }
 
 fn publish_with(header: PublishHeader, batch: &[u8]) -> Vec<u8> {
@@ -176,6 +183,10 @@ pub(super) fn publishes() -> Vec<Bad> {
         bytes
     };
     let expecting = PublishHeader { expect_offset: Some(Offset(99)), ..header() };
+    let delayed_expecting = PublishHeader { due: Some(Due::After(1)), ..expecting };
+    let late = PublishHeader { due: Some(Due::After(DELAY_MS_MAX + 1)), ..header() };
+    let mut due_of_unknown_kind = changed_header(16, 1);
+    due_of_unknown_kind[FRAME_HEADER_BYTES + 7] = 2;
     let elsewhere = PublishHeader { partition: PartitionId(4), ..header() };
     let mut unknown = BatchBuilder::new();
     unknown.push(&Event::new("x")).unwrap();
@@ -187,7 +198,9 @@ pub(super) fn publishes() -> Vec<Bad> {
         ack("a producer that is not known above sequence 0", publish(unknown.bytes()), ProducerUnknown),
         error("half a publish header", frame(FrameType::Publish, &[0; 23]).to_vec(), Malformed),
         error("an unknown durability", changed_header(6, 3), Malformed),
-        error("a delivery time", changed_header(16, 1), Malformed),
+        error("a delivery time of an unknown kind", due_of_unknown_kind, Malformed),
+        ack("a delay and an expectation", publish_with(delayed_expecting, &sound()), InvalidArgument),
+        ack("a delay of more than 365 days", publish_with(late, &sound()), DelayTooLong),
         error("credit from a publisher", frame(FrameType::Credit, &[0; 16]).to_vec(), Malformed),
         error("an unknown frame type behind an open", claims(99, 0), UnknownFrame),
         bad("publish", "half a batch, and the end", &publish(&sound())[..60], Place::Error, Malformed)
