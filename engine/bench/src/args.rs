@@ -38,10 +38,15 @@ pub(crate) enum Workload {
     /// Store events, then deliver them to one durable subscription that acknowledges
     #[command(name = "catchup")]
     CatchUp(CatchUp),
+    /// Store events, then deliver them to one consumer that acknowledges whole deliveries, and to consumers that settle each
+    /// event by itself
+    Delivery(DeliveryBench),
     /// Store events, then scan them through a WebAssembly plugin on a subscription or on a route
     Plugin(PluginBench),
     /// Publish events with unique ids to a topic with a dedup window that is full already, and to one without
     Dedup(DedupBench),
+    /// Publish delayed events, each with a time of its own: what they cost while they wait, and how late they are delivered
+    Delay(DelayBench),
 }
 
 impl Workload {
@@ -52,8 +57,10 @@ impl Workload {
             Self::Latency(args) => &args.common,
             Self::FanOut(args) => &args.common,
             Self::CatchUp(args) => &args.common,
+            Self::Delivery(args) => &args.common,
             Self::Plugin(args) => &args.common,
             Self::Dedup(args) => &args.common,
+            Self::Delay(args) => &args.common,
         }
     }
 }
@@ -161,8 +168,8 @@ pub(crate) struct ConsumerArgs {
     /// How several consumers share a subscription
     #[arg(long, value_enum, default_value_t = OrderArg::Key)]
     pub(crate) order: OrderArg,
-    /// Consumers of each subscription, 1 to 64
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    /// Consumers of each subscription, 1 to 1024
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) consumers: u16,
     /// Unacknowledged events that a consumer may hold
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
@@ -244,6 +251,23 @@ pub(crate) struct CatchUp {
 }
 
 #[derive(Debug, Clone, clap::Args)]
+pub(crate) struct DeliveryBench {
+    #[command(flatten)]
+    pub(crate) common: BenchCommon,
+    #[command(flatten)]
+    pub(crate) consumer: ConsumerArgs,
+    /// Events in total
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) events: u64,
+    /// How often each event fails and is delivered again before it is acknowledged, up to 15
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=15))]
+    pub(crate) failures: u8,
+    /// Keys whose events are held and never acknowledged, fewer than --keys
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) stuck_keys: u32,
+}
+
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct PluginBench {
     #[command(flatten)]
     pub(crate) common: BenchCommon,
@@ -273,6 +297,21 @@ pub(crate) struct DedupBench {
     /// The dedup window, up to 7d
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_length)]
     pub(crate) window: DurationMs,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct DelayBench {
+    #[command(flatten)]
+    pub(crate) common: BenchCommon,
+    /// Delayed events in total
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) events: u64,
+    /// When the first of them is due, from the beginning on; later than all are scheduled if all are to be pending at once
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_length)]
+    pub(crate) after: DurationMs,
+    /// Within which time from then on all are due
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_length)]
+    pub(crate) within: DurationMs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

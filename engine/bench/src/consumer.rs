@@ -1,11 +1,15 @@
 //! The consuming side: durable subscriptions that acknowledge whole deliveries, and reading back.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use levada_client::{Client, ReadOptions, SubscribeOptions};
+use levada_client::{Client, Delivery, ReadOptions, SubscribeOptions};
+use levada_protocol::error::ErrorCode;
 use levada_rig::latencies::Latencies;
 use tokio::sync::watch;
 
@@ -34,6 +38,12 @@ impl Progress {
         self.arrived.load(Ordering::Acquire)
     }
 
+    /// So many distinct events more, at this instant.
+    fn enter(&self, now: u64, events: u64) {
+        self.last.fetch_max(now, Ordering::Release);
+        self.arrived.fetch_add(events, Ordering::AcqRel);
+    }
+
     /// When the last one did.
     pub(crate) fn last(&self) -> u64 {
         self.last.load(Ordering::Acquire)
@@ -49,6 +59,27 @@ pub(crate) enum Timed {
     All,
 }
 
+/// What becomes of the events that a consumer gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handling {
+    /// Each delivery is acknowledged as a whole.
+    Whole,
+    /// Each event gets a verb of its own.
+    Single {
+        /// So often an event fails before it is acknowledged.
+        failures: u8,
+        /// Distinct keys; events of the first `stuck` of them are held and never acknowledged.
+        keys: u32,
+        stuck: u32,
+    },
+}
+
+impl Handling {
+    fn fails(self) -> bool {
+        matches!(self, Self::Single { failures: 1.., .. })
+    }
+}
+
 /// One consumer.
 #[derive(Debug, Clone)]
 pub(crate) struct Consumer {
@@ -57,6 +88,7 @@ pub(crate) struct Consumer {
     /// Several consumers share the events by their keys: only those are in order.
     pub(crate) by_key: Option<Ordered>,
     pub(crate) timed: Timed,
+    pub(crate) handling: Handling,
     pub(crate) clock: Clock,
     pub(crate) progress: Arc<Progress>,
     /// Turns true when enough has arrived, or nothing more will.
@@ -79,6 +111,8 @@ impl Consumer {
         let order = self.by_key.unwrap_or_else(|| Ordered::ByPartition(subscriber.subscribed().partitions));
         let mut ledger = Ledger::new(order);
         let mut latencies = Latencies::default();
+        // Events that are never acknowledged are kept: dropped ones come again.
+        let mut held = Vec::new();
         loop {
             let next = tokio::select! {
                 biased;
@@ -88,6 +122,14 @@ impl Consumer {
             let Some(delivery) = next else { break };
             let now = self.clock.now();
             let before = ledger.distinct();
+            if let Handling::Single { failures, keys, stuck } = self.handling {
+                let is_stuck = |stamp: Stamp| stuck > 0 && stamp.sequence % u64::from(keys) < stuck.into();
+                let done = self.handle_singly(&delivery, failures, is_stuck);
+                ledger.enter(delivery.partition(), done.into_iter().map(Some));
+                self.progress.enter(now, ledger.distinct() - before);
+                held.extend((stuck > 0).then_some(delivery));
+                continue;
+            }
             let stamps = delivery.events().map(|(_, _, event)| {
                 let stamp = event.payload().and_then(|payload| Stamp::read(self.layout, payload))?;
                 if self.times(stamp) {
@@ -97,14 +139,39 @@ impl Consumer {
             });
             ledger.enter(delivery.partition(), stamps);
             delivery.ack();
-            self.progress.last.fetch_max(now, Ordering::Release);
-            self.progress.arrived.fetch_add(ledger.distinct() - before, Ordering::AcqRel);
+            self.progress.enter(now, ledger.distinct() - before);
         }
-        subscriber.confirmed().await?;
+        match subscriber.confirmed().await {
+            // What failed took the later events of its key back, and the verbs on those had no effect.
+            Err(error) if self.handling.fails() && error.code() == ErrorCode::DeliveryExpired => {}
+            other => other?,
+        }
+        drop(held);
         drop(subscriber);
         // The thread's runtime ends now; without a word the engine would wait for this connection.
         client.close().await;
         Ok(Consumed { ledger, latencies })
+    }
+
+    /// Settles each event by itself; returns those that are done.
+    fn handle_singly(
+        &self,
+        delivery: &Delivery,
+        failures: u8,
+        is_stuck: impl Fn(Stamp) -> bool,
+    ) -> Vec<Stamp> {
+        let fails = delivery.attempt() <= failures;
+        let mut done = Vec::with_capacity(if fails { 0 } else { delivery.count() as usize });
+        for (offset, _, event) in delivery.events() {
+            let stamp = event.payload().and_then(|payload| Stamp::read(self.layout, payload));
+            if fails {
+                delivery.nack(offset..=offset, Some(Duration::ZERO));
+            } else if !stamp.is_some_and(&is_stuck) {
+                delivery.ack_range(offset..=offset);
+                done.extend(stamp);
+            }
+        }
+        done
     }
 
     #[inline]

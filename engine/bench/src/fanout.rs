@@ -20,12 +20,8 @@ pub(crate) async fn fan_out(output: &Output, target: &mut Target, args: &FanOut)
     let clock = Clock::start();
     let wanted = Wanted {
         count: args.subscribers,
-        args: &args.consumer,
-        keys: args.common.keys,
-        chain: Vec::new(),
-        layout: Layout::Binary,
         timed: if args.rate.is_some() { Timed::All } else { Timed::Sampled },
-        clock,
+        ..Wanted::new(&args.consumer, args.common.keys, clock)
     };
     let subscribing = Subscribing::attach(target, &wanted).await?;
     let duration = args.duration.map(Into::into);
@@ -58,15 +54,7 @@ pub(crate) async fn catch_up(output: &Output, target: &mut Target, args: &CatchU
     let clock = Clock::start();
     let publishing = Publishing::new(target, &args.common, Layout::Binary, clock, args.events, None);
     let published = prefill(output, publishing, args.events).await?;
-    let wanted = Wanted {
-        count: 1,
-        args: &args.consumer,
-        keys: args.common.keys,
-        chain: Vec::new(),
-        layout: Layout::Binary,
-        timed: Timed::None,
-        clock,
-    };
+    let wanted = Wanted::new(&args.consumer, args.common.keys, clock);
     let before = target.before().await?;
     let begun = clock.now();
     let subscribing = Subscribing::attach(target, &wanted).await?;

@@ -68,6 +68,26 @@ figures! {
 }
 
 figures! {
+    /// Deliveries of which each event is settled by itself, and those to one consumer that acknowledges them whole.
+    struct DeliveryFigures {
+        /// To one consumer, of the same stored events.
+        one_consumer_deliveries_per_second: f64,
+        /// The measured rate, by that.
+        of_one_consumer: f64,
+    }
+}
+
+figures! {
+    /// What delayed events cost while they wait.
+    struct DelayFigures {
+        /// Events that waited once all were scheduled.
+        pending: u64,
+        /// By how much the engine's resident memory had grown then.
+        pending_rss_mib: f64,
+    }
+}
+
+figures! {
     /// How many events in how much time.
     struct Rates {
         /// Source events.

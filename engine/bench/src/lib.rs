@@ -7,6 +7,8 @@
 mod args;
 
 mod dedup;
+mod delay;
+mod delivery;
 mod fanout;
 mod plugin;
 mod publish;
@@ -57,8 +59,10 @@ pub async fn run(output: &Output, args: BenchArgs) -> anyhow::Result<()> {
 
 /// Runs a workload as often as asked for, with its limit before and after if that is wanted.
 async fn run_workload(output: &Output, workload: &Workload) -> anyhow::Result<()> {
-    if let Workload::Plugin(args) = workload {
-        plugin::check(args)?;
+    match workload {
+        Workload::Plugin(args) => plugin::check(args)?,
+        Workload::Delivery(args) => delivery::check(args)?,
+        _ => {}
     }
     let mut stop = pin!(interrupted());
     let common = workload.common();
@@ -125,7 +129,9 @@ async fn measure(output: &Output, target: &mut Target, workload: &Workload) -> a
         Workload::Latency(args) => publish::latency(output, target, args).await,
         Workload::FanOut(args) => fanout::fan_out(output, target, args).await,
         Workload::CatchUp(args) => fanout::catch_up(output, target, args).await,
+        Workload::Delivery(args) => delivery::delivery(output, target, args).await,
         Workload::Plugin(args) => plugin::plugin(output, target, args).await,
         Workload::Dedup(args) => dedup::dedup(output, target, args).await,
+        Workload::Delay(args) => delay::delay(output, target, args).await,
     }
 }

@@ -10,7 +10,7 @@ use levada_terminal::{Failure, Output};
 use crate::{
     args::{PluginBench, PluginKind},
     clock::Clock,
-    consumer::{self, Timed},
+    consumer,
     publish::prefill,
     publishing::{Published, Publishing},
     report::Report,
@@ -84,15 +84,7 @@ async fn subscription(
     })
     .await?;
     let chain = rule.chain(kind, args.pass);
-    let wanted = Wanted {
-        count: 1,
-        args: &args.consumer,
-        keys: args.common.keys,
-        chain,
-        layout,
-        timed: Timed::None,
-        clock,
-    };
+    let wanted = Wanted { chain, layout, ..Wanted::new(&args.consumer, args.common.keys, clock) };
     let before = target.before().await?;
     let begun = clock.now();
     let subscribing = Subscribing::attach(target, &wanted).await?;

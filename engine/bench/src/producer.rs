@@ -22,6 +22,7 @@ use crate::{
 pub(crate) const STRIDE: u64 = 16;
 /// Timed events whose acknowledgement is awaited.
 const SAMPLES_MAX: usize = 65_536;
+const NANOSECONDS_PER_MS: u64 = 1_000_000;
 
 /// How many events there are to publish, shared by all tasks.
 #[derive(Debug)]
@@ -162,6 +163,43 @@ pub(crate) async fn pipelined(publisher: Publisher, plan: Plan, lane: u64) -> an
     Ok(maker.sent(latencies))
 }
 
+/// When delayed events are due.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DueTimes {
+    /// The first of them, on the bench's clock.
+    pub(crate) first: u64,
+    /// All within this time from then on.
+    pub(crate) within: Duration,
+}
+
+impl DueTimes {
+    /// When an event is due, on the bench's clock: spread evenly over the time in no regular pattern, to the millisecond.
+    fn of(&self, sequence: u64) -> u64 {
+        let within = u64::try_from(self.within.as_millis()).unwrap_or(u64::MAX).max(1);
+        let after = (sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) % within;
+        (self.first.div_ceil(NANOSECONDS_PER_MS) + after) * NANOSECONDS_PER_MS
+    }
+}
+
+/// Publishes for later as fast as the publisher takes it, each event stamped with the time at which it is due; returns when
+/// all are stored.
+pub(crate) async fn delayed(
+    publisher: Publisher,
+    plan: Plan,
+    lane: u64,
+    due: DueTimes,
+) -> anyhow::Result<Sent> {
+    let mut maker = Maker::new(&plan, lane);
+    while plan.budget.take(1, plan.clock.now()) > 0 {
+        let at = due.of(maker.sequence);
+        let wall = Timestamp(plan.clock.wall_ms(at));
+        // Its loss would show when it does not come.
+        drop(publisher.schedule(maker.event(at), wall).await?);
+    }
+    publisher.flush().await?;
+    Ok(maker.sent(Latencies::default()))
+}
+
 async fn time_tickets(
     mut tickets: mpsc::Receiver<(u64, Ticket)>,
     clock: Clock,
@@ -231,6 +269,14 @@ mod tests {
         let granted: Vec<u64> = (0..5).map(|now| budget.take(16, now)).collect();
         assert_eq!(granted, [16, 16, 8, 0, 0]);
         assert_eq!(budget.taken(), 40);
+    }
+
+    #[test]
+    fn due_times_lie_within_their_time_on_whole_milliseconds() {
+        let due = DueTimes { first: 1_500_001, within: Duration::from_millis(10) };
+        let times: Vec<u64> = (0..1_000).map(|sequence| due.of(sequence)).collect();
+        assert!(times.iter().all(|at| (2_000_000..12_000_000).contains(at) && at.is_multiple_of(1_000_000)));
+        assert!((2..12).all(|at| times.contains(&(at * 1_000_000))), "all of it is used");
     }
 
     #[test]

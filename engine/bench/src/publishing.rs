@@ -11,7 +11,7 @@ use crate::{
     batching,
     clock::Clock,
     endpoint::Endpoint,
-    producer::{self, Budget, Plan, Sent},
+    producer::{self, Budget, DueTimes, Plan, Sent},
     stamp::Layout,
     target::{Address, Target},
 };
@@ -25,6 +25,8 @@ pub(crate) enum Shape {
     OneInFlight { tasks: u16, warm_up: u64 },
     /// Events a second.
     Rate(f64),
+    /// As fast as it goes, to be delivered later.
+    Delayed(DueTimes),
 }
 
 /// What is published, and how.
@@ -131,7 +133,7 @@ impl Publishing {
         }
         let tasks = match self.shape {
             Shape::OneInFlight { tasks, .. } => usize::from(tasks) * usize::from(self.connections),
-            Shape::Pipelined | Shape::Rate(_) => publishers.len(),
+            Shape::Pipelined | Shape::Rate(_) | Shape::Delayed(_) => publishers.len(),
         };
         let begun = self.plan.clock.now();
         self.plan.budget.begin(begun);
@@ -144,6 +146,7 @@ impl Publishing {
                     running.spawn(producer::one_at_a_time(publisher, plan, lane, warm_up))
                 }
                 Shape::Rate(rate) => running.spawn(producer::at_rate(publisher, plan, lane, rate)),
+                Shape::Delayed(due) => running.spawn(producer::delayed(publisher, plan, lane, due)),
             };
         }
         let (mut counts, mut latencies) = (vec![0; tasks], Latencies::default());

@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     args::ConsumerArgs,
     clock::Clock,
-    consumer::{Consumed, Consumer, Progress, Timed},
+    consumer::{Consumed, Consumer, Handling, Progress, Timed},
     endpoint::Endpoint,
     ledger::{Ledger, Ordered, Verdict},
     stamp::Layout,
@@ -40,6 +40,8 @@ const SETTLE: Duration = Duration::from_secs(10);
 pub(crate) struct Subscribing {
     topic: String,
     unordered: bool,
+    /// Some events are never acknowledged.
+    leaves_some: bool,
     subscriptions: Vec<Subscription>,
     /// All consumers on one thread, each with the index of its subscription.
     consumers: Endpoint<Vec<(usize, Consumed)>>,
@@ -55,6 +57,8 @@ struct Subscription {
 /// What subscriptions are like.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted<'a> {
+    /// What their names begin with.
+    pub(crate) name: &'static str,
     pub(crate) count: u16,
     pub(crate) args: &'a ConsumerArgs,
     /// Distinct keys of the events; 0 if they have none.
@@ -62,12 +66,34 @@ pub(crate) struct Wanted<'a> {
     pub(crate) chain: Vec<StageSpec>,
     pub(crate) layout: Layout,
     pub(crate) timed: Timed,
+    pub(crate) handling: Handling,
     pub(crate) clock: Clock,
 }
 
-impl Wanted<'_> {
-    fn is_shared_by_key(&self) -> bool {
-        self.args.order == OrderArg::Key && self.args.consumers > 1
+impl<'a> Wanted<'a> {
+    /// One subscription without plugins, whose consumers acknowledge whole deliveries that are not timed.
+    pub(crate) fn new(args: &'a ConsumerArgs, keys: u32, clock: Clock) -> Self {
+        Self {
+            name: "bench",
+            count: 1,
+            args,
+            keys,
+            chain: Vec::new(),
+            layout: Layout::Binary,
+            timed: Timed::None,
+            handling: Handling::Whole,
+            clock,
+        }
+    }
+
+    /// True if order is that of each key, and not of each partition.
+    fn is_ordered_by_key(&self) -> bool {
+        self.args.order == OrderArg::Key && (self.args.consumers > 1 || self.handling != Handling::Whole)
+    }
+
+    /// True if some events are never acknowledged.
+    fn leaves_some(&self) -> bool {
+        matches!(self.handling, Handling::Single { stuck: 1.., .. })
     }
 }
 
@@ -98,13 +124,14 @@ impl Subscribing {
         let attached = Arc::new(AtomicUsize::new(0));
         let (mut subscriptions, mut consumers) = (Vec::new(), Vec::new());
         for number in 1..=wanted.count {
-            let name = format!("bench-{number}");
+            let name = format!("{}-{number}", wanted.name);
             let progress = Arc::new(Progress::default());
             let consumer = Consumer {
                 options: options(target, &name, wanted),
                 layout: wanted.layout,
-                by_key: wanted.is_shared_by_key().then_some(Ordered::ByKey(wanted.keys)),
+                by_key: wanted.is_ordered_by_key().then_some(Ordered::ByKey(wanted.keys)),
                 timed: wanted.timed,
+                handling: wanted.handling,
                 clock: wanted.clock,
                 progress: progress.clone(),
                 done: told.clone(),
@@ -114,9 +141,10 @@ impl Subscribing {
         }
         let (address, counter, all) = (target.address(), attached.clone(), consumers.len());
         let consumers = Endpoint::spawn("consumers", move || consume(address, consumers, counter))?;
-        let without_keys = wanted.is_shared_by_key() && wanted.keys == 0;
+        let without_keys = wanted.is_ordered_by_key() && wanted.keys == 0;
         let unordered = wanted.args.order == OrderArg::None || without_keys;
-        let subscribing = Self { topic: target.topic.clone(), unordered, subscriptions, consumers, done };
+        let (topic, leaves_some) = (target.topic.clone(), wanted.leaves_some());
+        let subscribing = Self { topic, unordered, leaves_some, subscriptions, consumers, done };
         let attached = async || Ok(attached.load(Ordering::Acquire));
         stall::until(LOOK, STALLED, attached, |now| *now >= all || subscribing.consumers.has_ended()).await?;
         Ok(subscribing)
@@ -158,7 +186,9 @@ impl Subscribing {
         all.ledgers = ledgers.into_iter().flatten().collect();
         for subscription in self.subscriptions {
             all.last = all.last.max(subscription.progress.last());
-            settled(target, &self.topic, &subscription.name).await?;
+            if !self.leaves_some {
+                settled(target, &self.topic, &subscription.name).await?;
+            }
         }
         Ok(all)
     }

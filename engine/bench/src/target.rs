@@ -46,6 +46,13 @@ pub(crate) struct Before {
     client_cpu: f64,
 }
 
+impl Before {
+    /// The engine's resident memory then, in bytes.
+    pub(crate) fn rss_bytes(&self) -> u64 {
+        self.info.rss_bytes
+    }
+}
+
 impl Target {
     /// Starts or finds the engine and makes the run's topic.
     pub(crate) async fn prepare(output: &Output, common: &BenchCommon) -> anyhow::Result<Self> {

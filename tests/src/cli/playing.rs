@@ -49,6 +49,9 @@ async fn every_bench_accounts_for_every_event() {
         vec!["plugin", "--events", "20000", "--plugin", "trivial"],
         vec!["plugin", "--events", "20000", "--plugin", "route"],
         vec!["dedup", "--events", "20000", "--prefill", "5000"],
+        vec!["delivery", "--events", "5000", "--keys", "50", "--consumers", "3", "--failures", "2"],
+        vec!["delivery", "--events", "5000", "--keys", "50", "--stuck-keys", "1"],
+        vec!["delay", "--events", "2000", "--after", "10ms", "--within", "1s"],
     ] {
         let report = alone(&[&["bench"], &workload[..], &["--output", "json"]].concat()).await.json();
         let report = report.last().unwrap();

@@ -34,12 +34,12 @@ const STREAM_TIME: Duration = Duration::from_secs(2);
 /// carries all stored events, also where a filter lets few pass.
 pub(crate) fn path_of(workload: &Workload) -> &'static str {
     match workload {
-        Workload::Publish(_) | Workload::Latency(_) | Workload::Dedup(_) => {
+        Workload::Publish(_) | Workload::Latency(_) | Workload::Dedup(_) | Workload::Delay(_) => {
             "the bare path to an acknowledgement"
         }
         Workload::FanOut(_) => "the bare path to as many connections",
         Workload::Plugin(args) if args.plugin == PluginKind::Route => "RocksDB alone, synced",
-        Workload::CatchUp(_) | Workload::Plugin(_) => "one QUIC stream alone",
+        Workload::CatchUp(_) | Workload::Delivery(_) | Workload::Plugin(_) => "one QUIC stream alone",
     }
 }
 
@@ -66,6 +66,9 @@ pub(crate) async fn measure(workload: &Workload) -> anyhow::Result<Figure> {
         Workload::Dedup(args) => {
             rate(&bare.publish(load(common, clock, args.events, Shape::Pipelined), 1).await?)
         }
+        Workload::Delay(args) => {
+            rate(&bare.publish(load(common, clock, args.events, Shape::Pipelined), 1).await?)
+        }
         Workload::Latency(args) => {
             let shape = Shape::OneInFlight { tasks: 1, warm_up: warm_up(args.events) };
             latency(&bare.publish(load(common, clock, args.events, shape), 1).await?)?
@@ -75,7 +78,7 @@ pub(crate) async fn measure(workload: &Workload) -> anyhow::Result<Figure> {
             let run = bare.fan_out(load(common, clock, args.events(), shape), args.subscribers).await?;
             if args.rate.is_some() { latency(&run)? } else { rate(&run) }
         }
-        Workload::CatchUp(_) | Workload::Plugin(_) => {
+        Workload::CatchUp(_) | Workload::Delivery(_) | Workload::Plugin(_) => {
             let (bytes, _mtu) = bare.stream(Direction::Down, STREAM_TIME).await?;
             #[expect(clippy::cast_precision_loss, reason = "bytes of one event")]
             let event_bytes = batching::record_bytes(common) as f64;

@@ -50,7 +50,7 @@ pub(super) async fn send(connection: &Connection, load: Load) -> anyhow::Result<
         latencies: Latencies::default(),
     };
     match load.shape {
-        Shape::Pipelined => {
+        Shape::Pipelined | Shape::Delayed(_) => {
             sender.fill(&load, load.frame_events, load.in_flight * load.frame_events, 0).await
         }
         Shape::OneInFlight { tasks, warm_up } => sender.fill(&load, 1, tasks.into(), warm_up).await,

@@ -11,7 +11,7 @@ use self::of_limit::OfLimit;
 use crate::{
     args::{BenchCommon, ConsumerArgs},
     batching,
-    figures::{Costs, DedupFigures, LatencyFigures, Rates},
+    figures::{Costs, DedupFigures, DelayFigures, DeliveryFigures, LatencyFigures, Rates},
     ledger::Verdict,
 };
 
@@ -34,6 +34,10 @@ pub(crate) struct Report {
     verdict: Verdict,
     #[serde(flatten)]
     dedup: Option<DedupFigures>,
+    #[serde(flatten)]
+    delay: Option<DelayFigures>,
+    #[serde(flatten)]
+    delivery: Option<DeliveryFigures>,
     #[serde(flatten)]
     of_limit: Option<OfLimit>,
     /// QUIC packet size in force, in bytes.
@@ -102,6 +106,8 @@ impl Report {
             complete: false,
             verdict: Verdict::default(),
             dedup: None,
+            delay: None,
+            delivery: None,
             of_limit: None,
             mtu: 0,
             version: String::new(),
@@ -175,6 +181,19 @@ impl Report {
         self.dedup = Some(DedupFigures { without_events_per_second, of_without, dedup_ids, dedup_window_ms });
     }
 
+    /// Sets what events cost while they waited.
+    pub(crate) fn delay(&mut self, figures: DelayFigures) {
+        self.delay = Some(figures);
+    }
+
+    /// Sets how many deliveries there were in the time, and how many a second one consumer gets. After the timing.
+    pub(crate) fn delivery(&mut self, count: u64, one_consumer_deliveries_per_second: f64) {
+        self.deliveries(count);
+        let rate = self.rates.deliveries_per_second.unwrap_or_default();
+        let of_one_consumer = rate / one_consumer_deliveries_per_second;
+        self.delivery = Some(DeliveryFigures { one_consumer_deliveries_per_second, of_one_consumer });
+    }
+
     /// Compares with the limit `path`, measured before and after the run.
     pub(crate) fn limit(&mut self, path: &'static str, figures: (Figure, Figure)) {
         self.of_limit = OfLimit::compare(path, figures, &self.rates, &self.latency);
@@ -188,6 +207,8 @@ impl Report {
     /// Medians of every figure; complete only if every run was. `None` of no runs.
     pub(crate) fn medians(runs: &[Self]) -> Option<Self> {
         let dedup: Vec<&DedupFigures> = runs.iter().filter_map(|run| run.dedup.as_ref()).collect();
+        let delay: Vec<&DelayFigures> = runs.iter().filter_map(|run| run.delay.as_ref()).collect();
+        let delivery: Vec<&DeliveryFigures> = runs.iter().filter_map(|run| run.delivery.as_ref()).collect();
         let limits: Vec<&OfLimit> = runs.iter().filter_map(|run| run.of_limit.as_ref()).collect();
         Some(Self {
             rates: Rates::medians(runs.iter().map(|run| &run.rates)),
@@ -196,6 +217,8 @@ impl Report {
             complete: runs.iter().all(|run| run.complete),
             verdict: runs.iter().map(|run| run.verdict).fold(Verdict::default(), Verdict::and),
             dedup: (!dedup.is_empty()).then(|| DedupFigures::medians(dedup.iter().copied())),
+            delay: (!delay.is_empty()).then(|| DelayFigures::medians(delay.iter().copied())),
+            delivery: (!delivery.is_empty()).then(|| DeliveryFigures::medians(delivery.iter().copied())),
             of_limit: OfLimit::medians(&limits),
             runs: u16::try_from(runs.len()).unwrap_or(u16::MAX),
             ..runs.first()?.clone()
@@ -218,6 +241,12 @@ impl Report {
         }
         if let Some(dedup) = &self.dedup {
             line.push_str(&format!("  {:.2} of without", dedup.of_without));
+        }
+        if let Some(delay) = &self.delay {
+            line.push_str(&format!("  {:.0} MiB pending", delay.pending_rss_mib));
+        }
+        if let Some(delivery) = &self.delivery {
+            line.push_str(&format!("  {:.2} of one consumer", delivery.of_one_consumer));
         }
         line.push_str(if self.complete { "  complete" } else { "  INCOMPLETE" });
         line
@@ -255,6 +284,17 @@ impl Report {
             ));
             let (ids, window) = (output::count(dedup.dedup_ids), output::duration_ms(dedup.dedup_window_ms));
             lines.push(("ids held", format!("{ids}, of the last {window}")));
+        }
+        if let Some(delay) = &self.delay {
+            let (pending, mib) = (output::count(delay.pending), delay.pending_rss_mib);
+            lines.push(("pending", format!("{pending}, for {mib:.0} MiB more of memory")));
+        }
+        if let Some(delivery) = &self.delivery {
+            let one = output::rate(delivery.one_consumer_deliveries_per_second);
+            lines.push((
+                "of one",
+                format!("{:.3} of {one} deliveries/s to one consumer", delivery.of_one_consumer),
+            ));
         }
         if let Some(limit) = &self.of_limit {
             lines.push(("of limit", limit.text()));
@@ -299,9 +339,9 @@ impl Report {
 
     fn complete_text(&self) -> String {
         if self.complete {
-            // A dedup window's topics are counted, not read.
-            let proven =
-                if self.dedup.is_some() { "every event once" } else { "every event once and in order" };
+            // A dedup window's topics are counted, not read; delayed events come in the order of their times.
+            let unordered = self.dedup.is_some() || self.delay.is_some();
+            let proven = if unordered { "every event once" } else { "every event once and in order" };
             return format!("yes: {proven}");
         }
         let Verdict { lost, twice, disordered, unexpected } = self.verdict;
