@@ -18,6 +18,10 @@ use crate::{
     shard::draft::Draft,
 };
 
+/// Bytes of memory that the duplicates of all producers may take before the half that was used least recently is evicted:
+/// 64 MiB.
+const DUPLICATES_MEMORY_MAX: usize = 64 * 1024 * 1024;
+
 /// Which producer in which partition: what one row of the producers is about.
 pub(crate) type ProducerKey = (TopicId, PartitionId, ProducerId);
 
@@ -29,12 +33,21 @@ pub(in crate::shard) struct Producers {
     dirty: HashSet<ProducerKey>,
     /// How many are kept in memory.
     max: usize,
+    /// Bytes that the duplicates of those in memory take.
+    duplicates_bytes: usize,
+    duplicates_bytes_max: usize,
 }
 
 impl Producers {
     /// Knows none yet; at most `max` are kept in memory, unless one commit changes more.
     pub(in crate::shard) fn new(max: usize) -> Self {
-        Self { known: HashMap::new(), dirty: HashSet::new(), max }
+        Self {
+            known: HashMap::new(),
+            dirty: HashSet::new(),
+            max,
+            duplicates_bytes: 0,
+            duplicates_bytes_max: DUPLICATES_MEMORY_MAX,
+        }
     }
 
     /// Classifies the producer's next batch of `sequences` from `first` on. Reads the producer from the store if it is
@@ -51,9 +64,10 @@ impl Producers {
         }
         let producer = rows::get::<Producer>(store, &key)?.unwrap_or_default();
         let check = producer.check(epoch, first, sequences);
-        if self.known.len() >= self.max {
+        if self.known.len() >= self.max || self.duplicates_bytes >= self.duplicates_bytes_max {
             self.evict();
         }
+        self.duplicates_bytes += producer.duplicates_bytes();
         self.known.insert(key, producer);
         Ok(check)
     }
@@ -87,9 +101,10 @@ impl Producers {
 
     fn change(&mut self, key: ProducerKey, draft: &mut Draft, change: impl FnOnce(&mut Producer)) {
         let producer = self.known.entry(key).or_default();
-        let before = producer.len();
+        let (before, duplicates_before) = (producer.len(), producer.duplicates_bytes());
         change(producer);
         let after = producer.len();
+        self.duplicates_bytes = self.duplicates_bytes + producer.duplicates_bytes() - duplicates_before;
         if self.dirty.insert(key) {
             draft.reserve(OP_HEADER_BYTES + Producer::key(&key).len() + 1 + after);
         } else {
@@ -104,6 +119,11 @@ impl Producers {
         let middle = used.get(used.len() / 2).copied().unwrap_or_default();
         let dirty = &self.dirty;
         self.known.retain(|key, producer| producer.last_used() > middle || dirty.contains(key));
+        self.count_duplicates();
+    }
+
+    fn count_duplicates(&mut self) {
+        self.duplicates_bytes = self.known.values().map(Producer::duplicates_bytes).sum();
     }
 
     /// Forgets a producer that was last used before a time: its row is deleted by the commit.
@@ -120,7 +140,8 @@ impl Producers {
         };
         if last_used.is_some_and(|last_used| last_used < before) {
             // Unknown from here on, also to a publish of the same commit: the store still has the row for now.
-            self.known.insert(key, Producer::default());
+            let forgotten = self.known.insert(key, Producer::default());
+            self.duplicates_bytes -= forgotten.map_or(0, |producer| producer.duplicates_bytes());
             if self.dirty.insert(key) {
                 // As much as it takes if it publishes again within the commit.
                 draft.reserve(OP_HEADER_BYTES + Producer::key(&key).len() + 1 + Producer::default().len());
@@ -145,6 +166,7 @@ impl Producers {
     /// Drops the producers of a topic that was deleted.
     pub(in crate::shard) fn forget_topic(&mut self, id: TopicId, draft: &mut Draft) {
         self.known.retain(|(topic, ..), _| *topic != id);
+        self.count_duplicates();
         self.dirty.retain(|(topic, ..)| *topic != id);
         rows::drop_rows(|op| draft.push(op), Family::Producers, rows::producers_of_topic(id));
     }
@@ -206,6 +228,28 @@ mod tests {
             let repeat = publish(&mut producers, &store, &mut draft, producer, (0, 30));
             assert!(matches!(repeat, Check::Duplicate { .. }), "producer {producer}: {repeat:?}");
         }
+    }
+
+    #[test]
+    fn those_with_many_duplicates_are_let_go_when_they_take_too_much_memory() {
+        let (store, mut producers) = (MemoryStore::new(), Producers::new(1_000));
+        let mut duplicates = None;
+        (0..1_000).for_each(|index| Duplicates::note(&mut duplicates, index * 2, Offset(index.into())));
+        let duplicates = duplicates.map(Arc::new);
+        let one = duplicates.as_ref().unwrap().encoded_len();
+        producers.duplicates_bytes_max = 10 * one;
+        for producer in 0..100 {
+            let (mut draft, key, id) = (draft(&store), key(producer), (Epoch(0), Sequence(0)));
+            assert_eq!(producers.check(&store, key, id, 2_000).unwrap(), Check::Append);
+            let now = Timestamp(1 + u64::try_from(producer).unwrap());
+            producers.record(key, now, id, 2_000, (Offset(0), 1_000, duplicates.clone()), &mut draft);
+            commit(&mut producers, &store, draft);
+            let bytes: usize = producers.known.values().map(Producer::duplicates_bytes).sum();
+            assert_eq!(bytes, producers.duplicates_bytes);
+            assert!(bytes <= 10 * one, "{bytes}");
+        }
+        let repeat = producers.check(&store, key(0), (Epoch(0), Sequence(0)), 2_000).unwrap();
+        assert_eq!(repeat, Check::Duplicate { base: Some(Offset(0)), events: 1_000, duplicates });
     }
 
     #[test]
