@@ -8,6 +8,7 @@ mod bad_input;
 mod cli;
 mod crash;
 mod damage;
+mod dead_letters;
 mod dedup;
 mod descriptors;
 mod disk;

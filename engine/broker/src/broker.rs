@@ -11,11 +11,14 @@ use levada_protocol::{
     access::{self, Requires},
     error::ErrorCode,
     ids::{PartitionId, Timestamp, TopicName},
-    request::{Position, Read, Subscribe},
+    request::{Position, Read, Search, Subscribe},
 };
 use levada_stage::Plugins;
 use levada_store::Store;
-use tokio::{sync::Semaphore, time::Duration};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Duration,
+};
 
 use crate::{
     access::Principal,
@@ -42,6 +45,8 @@ use crate::{
     tasks::Tasks,
 };
 
+/// Steps through dead letters that may be under way at once, over all clients; others wait. Each takes about a MiB.
+const DEAD_LETTER_STEPS_MAX: usize = 4;
 /// How often a consumer is attached whose subscription is moved meanwhile.
 const ATTACH_TRIES: usize = 4;
 
@@ -67,6 +72,8 @@ pub(crate) struct Inner {
     retention: Retention,
     scans: Scans,
     scheduler: Scheduler,
+    /// The steps of redrives, purges and counts that may be under way at once: each holds a stretch of dead letters.
+    dead_letter_steps: Arc<Semaphore>,
     /// The memory for what subscriptions have read and may send again.
     pub(crate) retained: Arc<RetainBudget>,
     /// Held while something with a task of its own is made or removed, so that tasks match the catalogue.
@@ -125,6 +132,7 @@ impl Broker {
                 retention,
                 scans: Scans::new(),
                 scheduler: Scheduler::new(Arc::clone(&store), shard.clone(), config.clock.clone()),
+                dead_letter_steps: Arc::new(Semaphore::new(DEAD_LETTER_STEPS_MAX)),
                 store,
                 shard,
                 threads: Mutex::new(Some(threads)),
@@ -283,8 +291,21 @@ impl Broker {
     fn searching(&self, read: &Read) -> Result<Option<Searching>, Error> {
         let Some(search) = &read.search else { return Ok(None) };
         let tally = Tally::new(search, read.follow, self.inner.config.scan_bytes_max)?;
-        let scanner = Scanner::new(Matcher::new(search)?, self.inner.scans.clone());
-        Ok(Some(Searching { scanner, tally }))
+        Ok(Some(Searching { scanner: self.scanner(search)?, tally }))
+    }
+
+    /// What finds the events that a search is for.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for what no event can be like.
+    pub(crate) fn scanner(&self, search: &Search) -> Result<Scanner, Error> {
+        Ok(Scanner::new(Matcher::new(search)?, self.inner.scans.clone()))
+    }
+
+    /// A turn to step through dead letters, for as long as it is held.
+    pub(crate) async fn dead_letter_turn(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let steps = Arc::clone(&self.inner.dead_letter_steps);
+        steps.acquire_owned().await.map_err(|_| Error::ShuttingDown)
     }
 
     /// Whether publishes are taken, and why not.

@@ -1,6 +1,8 @@
 //! The names of the topics that take dead letters: `dlq.TOPIC.SUBSCRIPTION` and `dlq.TOPIC.route-ROUTE`.
 
-use levada_protocol::{error::ErrorCode, ids::TopicName, limits::TOPIC_NAME_BYTES_MAX_INTERNAL};
+use levada_protocol::{
+    dead_letters::DeadLettersOf, error::ErrorCode, ids::TopicName, limits::TOPIC_NAME_BYTES_MAX_INTERNAL,
+};
 
 use crate::error::Error;
 
@@ -9,7 +11,7 @@ use crate::error::Error;
 /// # Errors
 /// `INVALID_NAME` if no topic can have such a name: of a subscription of a dead-letter topic it may be too long.
 pub(crate) fn of_subscription(topic: &str, name: &str) -> Result<TopicName, Error> {
-    named(format!("dlq.{topic}.{name}"))
+    named(topic, name)
 }
 
 /// The topic that takes the dead letters of a route from a topic.
@@ -17,11 +19,13 @@ pub(crate) fn of_subscription(topic: &str, name: &str) -> Result<TopicName, Erro
 /// # Errors
 /// As [`of_subscription`].
 pub(crate) fn of_route(from: &str, name: &str) -> Result<TopicName, Error> {
-    named(format!("dlq.{from}.route-{name}"))
+    named(from, &format!("route-{name}"))
 }
 
-fn named(name: String) -> Result<TopicName, Error> {
-    TopicName::parse_any(&name).map_err(|_| {
+fn named(topic: &str, name: &str) -> Result<TopicName, Error> {
+    let made = DeadLettersOf::new(topic, name).map(|of| of.dead_letter_topic().clone());
+    made.map_err(|_| {
+        let name = format!("dlq.{topic}.{name}");
         let (len, limit) = (name.len(), TOPIC_NAME_BYTES_MAX_INTERNAL);
         let message =
             format!("its dead letters would go to {name}, whose {len} bytes are over the limit of {limit}");

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use levada_protocol::{
     batch::{Batch, BatchBuilder, BatchFull, Stamp},
+    dead_letters::DEAD_LETTER_HEADER_PREFIX as PREFIX,
     event::Event,
     ids::{Offset, PartitionId, Timestamp, TopicName},
     limits::{BATCH_BYTES_TARGET, REASON_BYTES_MAX},
@@ -86,15 +87,21 @@ impl DeadLetters {
         let target = AppendTarget::DeadLetters(self.target);
         self.batches
             .into_iter()
-            .map(|batch| AppendRequest { target: target.clone(), partition: PartitionId(0), batch, hops: 0 })
+            .map(|batch| AppendRequest {
+                target: target.clone(),
+                partition: PartitionId(0),
+                batch,
+                hops: 0,
+                redrives: None,
+            })
             .collect()
     }
 }
 
-/// The event with the headers that say why it failed. They replace those of an earlier dead letter that was published
-/// again.
+/// The event with the headers that say why it failed. They replace those of an earlier dead letter that it was, except for
+/// what that one did not hold of its event: this one does not hold it either.
 fn dead_letter(origin: &Origin<'_>, offset: Offset, mut event: Event, reason: &Reason) -> Event {
-    event.headers.retain(|(name, _)| !name.starts_with(PREFIX));
+    event.headers.retain(|(name, _)| !name.starts_with(PREFIX) || is_missing(name));
     event.ttl_ms = None;
     let mut add =
         |name: &str, value: String| event.headers.push((format!("{PREFIX}{name}"), Bytes::from(value)));
@@ -115,11 +122,16 @@ fn dead_letter(origin: &Origin<'_>, offset: Offset, mut event: Event, reason: &R
     event
 }
 
+fn is_missing(name: &str) -> bool {
+    name.strip_prefix(PREFIX) == Some("missing")
+}
+
 /// A dead letter without its event's own headers and payload, with a header that says so. The event itself is in the
 /// source topic for as long as that is retained.
 fn bare(mut dead_letter: Event) -> Event {
     let all = dead_letter.headers.len();
-    dead_letter.headers.retain(|(name, _)| name.starts_with(PREFIX));
+    // What was missing before is the lesser part of what is missing now.
+    dead_letter.headers.retain(|(name, _)| name.starts_with(PREFIX) && !is_missing(name));
     let headers = all - dead_letter.headers.len();
     let bytes = dead_letter.payload.as_ref().map_or(0, Bytes::len);
     let missing = format!("{headers} headers, {bytes} bytes of payload");
@@ -127,9 +139,6 @@ fn bare(mut dead_letter: Event) -> Event {
     dead_letter.payload = dead_letter.payload.map(|_| Bytes::new());
     dead_letter
 }
-
-/// The prefix of the headers that a dead letter adds; names with it are reserved for the engine.
-const PREFIX: &str = "lv-dlq-";
 
 #[cfg(test)]
 mod tests {
@@ -187,5 +196,14 @@ mod tests {
         let once = longest_of(Event::new("x").with_header("own", "1"));
         let twice = longest_of(once.clone());
         assert_eq!(once.headers, twice.headers);
+    }
+
+    #[test]
+    fn a_dead_letter_of_one_that_does_not_hold_its_whole_event_still_says_so() {
+        let missing = ("lv-dlq-missing", "3 headers, 9 bytes of payload");
+        let again = longest_of(longest_of(Event::new("")).with_header(missing.0, missing.1));
+        let said: Vec<_> = again.headers.iter().filter(|(name, _)| name == missing.0).collect();
+        assert_eq!(said, [&(missing.0.to_owned(), Bytes::from(missing.1))]);
+        assert_eq!(again.headers.iter().filter(|(name, _)| name == "lv-dlq-reason").count(), 1);
     }
 }

@@ -32,6 +32,7 @@ mod pause;
 mod publish;
 mod reader;
 mod reclaim;
+mod redrive;
 mod requests;
 mod retention;
 mod route;

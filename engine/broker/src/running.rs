@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use levada_protocol::ids::{RouteId, SubscriptionId, TopicId};
+use levada_protocol::ids::{Offset, PartitionId, RouteId, SubscriptionId, TopicId};
 
 use crate::{floors::Floors, route::RouteHandle, subscription::SubscriptionHandle};
 
@@ -59,6 +59,28 @@ impl OwnerTasks {
 
     pub(crate) fn routes(&self) -> Vec<RouteHandle> {
         self.lock().routes.values().cloned().collect()
+    }
+
+    /// Which of the subscriptions and routes that read this topic is furthest behind `offset` of a partition, and how far it
+    /// has come.
+    pub(crate) fn furthest_behind(
+        &self,
+        topic: TopicId,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> Option<(String, Offset)> {
+        let inner = self.lock();
+        let floor = |floors: &Floors| floors.floor(usize::from(partition.0));
+        let subscriptions = inner.subscriptions.values().filter(|handle| handle.topic_id() == topic);
+        let subscriptions = subscriptions.map(|handle| {
+            let record = handle.record();
+            (format!("subscription {}/{}", record.topic, record.name), floor(handle.floors()))
+        });
+        let routes = inner.routes.values().filter(|handle| handle.topic_id() == topic);
+        let routes =
+            routes.map(|handle| (format!("route {}", handle.record().spec.name), floor(handle.floors())));
+        let behind = subscriptions.chain(routes).filter(|(_, at)| *at < offset);
+        behind.min_by(|(one, at), (other, than)| at.cmp(than).then_with(|| one.cmp(other)))
     }
 
     /// How far each subscription and route that reads this topic has come, and how often its subscriptions were moved until

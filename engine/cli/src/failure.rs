@@ -12,7 +12,7 @@ use levada_protocol::error::ErrorCode;
 use levada_terminal::{
     Failure, FailureCode, FailureKind,
     choices::Format,
-    output::{Output, Unwritten},
+    output::{Output, Unwritten, printable},
 };
 use serde::Serialize;
 
@@ -132,8 +132,10 @@ fn print(format: Format, reported: &Reported) {
             let failure = serde_json::to_string(reported).expect("texts can be written as JSON");
             format!("{{\"error\":{failure}}}")
         }
-        (Format::Text, None) => format!("error: {code}: {message}"),
-        (Format::Text, Some(hint)) => format!("error: {code}: {message}\nhint: {hint}"),
+        (Format::Text, None) => printable(&format!("error: {code}: {message}")).into_owned(),
+        (Format::Text, Some(hint)) => {
+            printable(&format!("error: {code}: {message}\nhint: {hint}")).into_owned()
+        }
     };
     // A closed stderr leaves the exit code to say it.
     let _gone = writeln!(io::stderr(), "{lines}");
@@ -218,6 +220,10 @@ fn hint(code: FailureCode) -> Option<String> {
         ErrorCode::TopicInUse | ErrorCode::SubscriptionInUse => {
             "--force deletes it all the same, --with-dead-letters the dead-letter topics of what goes as well"
         }
+        ErrorCode::RedriveLoop => {
+            "--to names a topic that can be published to, such as the one that the events were in"
+        }
+        ErrorCode::NotRedriven => "`levada dlq redrive` redrives them, --force purges them all the same",
         ErrorCode::ConnectFailed => {
             "does `levada serve` run there? --addr or LEVADA_ADDR names another engine's address"
         }

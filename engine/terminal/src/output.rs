@@ -1,6 +1,7 @@
 //! How results are printed: tables or JSON on stdout, remarks on stderr. The only file that writes to stdout.
 
 use std::{
+    borrow::Cow,
     io::{self, IsTerminal as _, Write as _},
     thread,
 };
@@ -63,7 +64,7 @@ impl Output {
         match self.format {
             Format::Json => self.json(value),
             Format::Text if self.quiet => Ok(()),
-            Format::Text => self.line(&text()),
+            Format::Text => self.line(&printable(&text())),
         }
     }
 
@@ -184,7 +185,7 @@ impl Rows {
 
     /// Adds a row: one cell per heading.
     pub fn push(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        self.rows.push(cells.into_iter().map(|cell| printable(&cell).into_owned()).collect());
     }
 
     /// The table as text without a line end.
@@ -272,21 +273,39 @@ fn duration_parts(milliseconds: u64, parts_max: usize) -> String {
     }
 }
 
+/// Text that does nothing to a terminal but show: control characters other than ends of lines are escaped, as in `\\u{1b}`.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let does_more = |character: char| character.is_control() && character != '\n';
+    if !text.contains(does_more) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        match does_more(character) {
+            true => shown.extend(character.escape_default()),
+            false => shown.push(character),
+        }
+    }
+    Cow::Owned(shown)
+}
+
 /// Text for a cell of a table: one line, and not too long a one.
 pub fn brief(text: &str) -> String {
     const CHARS_MAX: usize = 60;
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = printable(&line);
     match line.char_indices().nth(CHARS_MAX) {
         Some(_) => line.chars().take(CHARS_MAX - 1).chain(['…']).collect(),
-        None => line,
+        None => line.into_owned(),
     }
 }
 
-/// Names and values, one pair a line; further lines of a value are indented under its first.
+/// Names and values, one pair a line; further lines of a value are indented under its first, and control characters are
+/// escaped.
 pub fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
     let line = |(name, value): (&str, String)| {
-        let value = value.replace('\n', &format!("\n{:width$} ", ""));
+        let value = printable(&value).replace('\n', &format!("\n{:width$} ", ""));
         format!("{name:<width$} {value}")
     };
     fields.map(line).join("\n")
@@ -354,6 +373,18 @@ mod tests {
     fn further_lines_of_a_field_stand_under_the_first() {
         let text = fields([("a", "1".to_owned()), ("long", "2\n3".to_owned())]);
         assert_eq!(text, "a     1\nlong  2\n      3");
+    }
+
+    #[test]
+    fn control_characters_are_shown_and_not_obeyed() {
+        let sly = "no\u{1b}[2J\u{9b}1m\r\u{7}\nstock";
+        assert_eq!(printable(sly), "no\\u{1b}[2J\\u{9b}1m\\r\\u{7}\nstock");
+        assert_eq!(brief("a\u{1b}[31m b"), "a\\u{1b}[31m b");
+        assert_eq!(fields([("a", sly.to_owned())]), "a  no\\u{1b}[2J\\u{9b}1m\\r\\u{7}\n   stock");
+        let mut rows = Rows::new(&["error"]);
+        rows.push(["\u{1b}[2J".to_owned()]);
+        assert_eq!(rows.render(), "ERROR\n\\u{1b}[2J");
+        assert!(matches!(printable("ü 猫\n"), Cow::Borrowed(_)), "what shows is left as it is");
     }
 
     #[test]

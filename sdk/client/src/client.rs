@@ -77,8 +77,8 @@ impl Client {
 
     /// Sends one request and waits for its answer.
     ///
-    /// A request that only reads is sent again if the connection is lost meanwhile; one that changes
-    /// something is not, and fails with `CONNECTION_LOST`. Cancel safe in that the connection stays sound,
+    /// A request that only reads is sent again if the connection is lost meanwhile, and so is a redrive that is not forced,
+    /// as it leaves alone what was redriven; any other that changes something is not, and fails with `CONNECTION_LOST`. Cancel safe in that the connection stays sound,
     /// but the request may still take effect.
     ///
     /// # Errors
@@ -113,7 +113,7 @@ impl Client {
             let exchange = self.exchange(session.connection(), request, artefact, left);
             match timeout(left, exchange).await {
                 Err(_) => return Err(Error::TimedOut { waited: limit, in_doubt: true, last: None }),
-                Ok(Err(Error::ConnectionLost { .. })) if only_reads(request) => {
+                Ok(Err(Error::ConnectionLost { .. })) if is_repeatable(request) => {
                     // The supervisor notices the loss too, but perhaps later: do not ask the same session again.
                     let _ = timeout(REASON_GRACE, session.connection().closed()).await;
                 }
@@ -226,8 +226,9 @@ impl Client {
     }
 }
 
-/// True for a request that can be sent twice without harm.
-fn only_reads(request: &Request) -> bool {
+/// True for a request that can be sent twice without harm: one that only reads, or that leaves alone the second time what it
+/// did the first time.
+fn is_repeatable(request: &Request) -> bool {
     match request {
         Request::Info
         | Request::ListTopics { .. }
@@ -237,7 +238,12 @@ fn only_reads(request: &Request) -> bool {
         | Request::ListPlugins { .. }
         | Request::ListRoutes { .. }
         | Request::ListScheduled { .. }
-        | Request::DescribeScheduled { .. } => true,
+        | Request::DescribeScheduled { .. }
+        | Request::ListDeadLetters { .. }
+        | Request::GroupDeadLetters(_)
+        | Request::ListRedrives { .. } => true,
+        // What the first one redrove the second leaves alone.
+        Request::Redrive(redrive) => !redrive.force,
         Request::CreateTopic { .. }
         | Request::SetTopic { .. }
         | Request::DeleteTopic { .. }
@@ -253,6 +259,7 @@ fn only_reads(request: &Request) -> bool {
         | Request::DeleteRoute { .. }
         | Request::ResumeRoute { .. }
         | Request::CancelScheduled { .. }
+        | Request::PurgeDeadLetters(_)
         | Request::Unknown => false,
     }
 }

@@ -47,6 +47,7 @@ mod subscriber;
 mod reader;
 
 mod admin;
+mod dead_letters;
 mod ensure;
 
 mod clock;
@@ -66,6 +67,7 @@ pub mod bare;
 pub use levada_protocol::{
     self as protocol,
     batch::EventRef,
+    dead_letters::{DeadLetter, DeadLettersOf},
     error::{ErrorCode, Refusal},
     event::Event,
     ids::{
@@ -75,10 +77,11 @@ pub use levada_protocol::{
     progress::Scanned,
     publish::Durability,
     request::{
-        DEDUP_WINDOW_MS_USUAL, DedupInfo, Deleted, EngineInfo, HelloAnswer, Holding, Interface, Notice,
-        OnError, Order, PartitionInfo, PauseReason, PluginInfo, Position, Request, Response, Retain, Retry,
-        RouteInfo, RouteSpec, RunState, StageSpec, Start, Subscribed, SubscriptionInfo, SubscriptionOptions,
-        TopicChanges, TopicInfo, TopicSettings, WaitingFor,
+        DEDUP_WINDOW_MS_USUAL, DeadLetterGroup, DeadLetterTopic, DedupInfo, Deleted, EngineInfo, HelloAnswer,
+        Holding, Interface, Notice, OnError, Order, PartitionInfo, PauseReason, PluginInfo, Position, Purged,
+        RedriveInfo, RedriveOutcome, Request, Response, Retain, Retry, RouteInfo, RouteSpec, RunState,
+        StageSpec, Start, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo,
+        TopicSettings, WaitingFor,
     },
     schedule::{Due, ScheduledInfo},
 };
@@ -87,6 +90,7 @@ pub use self::{
     admin::DeleteOptions,
     client::Client,
     config::{Ca, ClientConfig, DEFAULT_PORT},
+    dead_letters::{Grouping, Purge, RedriveOptions, RedriveSelection, Redriving},
     delivered::DeliveredEvent,
     delivery::Delivery,
     ensure::Ensured,

@@ -20,7 +20,7 @@ pub enum Action {
     Read,
     /// See names, settings and statistics; no events.
     Browse,
-    /// Create, change, move, pause, resume and delete topics, subscriptions and routes.
+    /// Create, change, move, pause, resume and delete topics, subscriptions and routes; redrive and purge dead letters.
     Manage,
     /// Deploy and remove plugins.
     Deploy,
@@ -161,6 +161,19 @@ impl Requires for Request {
                 .chain(spec.to.iter().map(publishing))
                 .collect(),
             Self::DeleteRoute { name, .. } | Self::ResumeRoute { name } => vec![route(name)],
+            Self::ListDeadLetters { topic: None, .. } => vec![(Action::Browse, Scope::Engine)],
+            Self::ListDeadLetters { topic: Some(name), .. } => topic(Action::Browse, name),
+            // The errors in it may quote payloads.
+            Self::GroupDeadLetters(group) => vec![reading(&group.topic)],
+            // It names offsets of other topics.
+            Self::ListRedrives { topic, .. } => vec![reading(topic)],
+            // As if it were read and published by hand; and it marks the dead letters, which others leave alone from then on.
+            Self::Redrive(redrive) => vec![
+                reading(&redrive.topic),
+                (Action::Manage, Scope::Topic(redrive.topic.clone())),
+                publishing(&redrive.to),
+            ],
+            Self::PurgeDeadLetters(purge) => topic(Action::Manage, &purge.topic),
             Self::Unknown => Vec::new(),
         }
     }

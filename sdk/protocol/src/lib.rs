@@ -8,6 +8,7 @@ pub mod access;
 pub mod ids;
 
 pub mod batch;
+pub mod dead_letters;
 pub mod deliver;
 pub mod duplicates;
 pub mod error;

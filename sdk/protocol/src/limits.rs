@@ -73,3 +73,9 @@ pub const CALL_OUTPUT_EVENTS_MAX: usize = 10_000;
 pub const ENGINE_HEADERS_MAX: usize = 16;
 /// Bytes that those headers may add to an event, on top of every limit in bytes that they count towards.
 pub const ENGINE_HEADERS_BYTES_MAX: usize = 4096;
+/// Most times that an event may be redriven, over all dead letters that it becomes, unless it is forced.
+pub const REDRIVES_MAX: u32 = 8;
+/// Most dead letters that one redrive request names, or deals with.
+pub const REDRIVE_EVENTS_MAX: usize = 1_000;
+/// Most groups of dead letters in one response.
+pub const DEAD_LETTER_GROUPS_MAX: usize = 256;

@@ -1,5 +1,6 @@
 //! Requests: each has one response.
 
+mod dead_letters;
 mod deleting;
 mod mismatch;
 mod pages;
@@ -97,6 +98,13 @@ impl Broker {
             }
             Request::DescribeScheduled { topic, id } => self.schedule().describe(&topic, id).await,
             Request::CancelScheduled { topic, id } => self.schedule().cancel(&topic, id).await,
+            Request::ListDeadLetters { topic, limit, after } => {
+                self.list_dead_letters(&catalogue, topic, Page::new(limit), after.as_deref()).await
+            }
+            Request::GroupDeadLetters(asked) => self.group_dead_letters(asked).await,
+            Request::ListRedrives { topic, from, until } => self.list_redrives(&topic, from, until).await,
+            Request::Redrive(asked) => self.redrive(asked).await,
+            Request::PurgeDeadLetters(asked) => self.purge_dead_letters(asked).await,
             Request::Unknown => {
                 Err(Error::refused(ErrorCode::Unsupported, "this engine does not know the request"))
             }

@@ -35,6 +35,7 @@ impl RouteTask {
                 partition: batch.partition,
                 batch: batch.batch,
                 hops: batch.hops,
+                redrives: None,
             })
             .collect();
         let dead_letters = progress.dead_letters.len() as u64;
@@ -114,7 +115,7 @@ impl RouteTask {
             Err(ProposalRefused::Blocked { target, error }) => {
                 Err(Stop::Blocked { target, code: error.code() })
             }
-            Err(ProposalRefused::End { .. }) => Err(Stop::Moved),
+            Err(ProposalRefused::End { .. } | ProposalRefused::Overtaken) => Err(Stop::Moved),
             Err(ProposalRefused::Failed(error)) => Err(Stop::Failed(error)),
         }
     }

@@ -29,6 +29,7 @@
 //! | schedule | `0x03` topic u32 | [`ScheduleSummary`] | whatever changes the topic's schedule | with the topic |
 //! | schedule | `0x04` | [`ScheduleBegin`] | deletion of a topic that had a schedule | never |
 //! | producers | topic u32, partition u16, producer u128 | [`levada_delivery::producer::Producer`] | appends | once it is idle for long, with the topic |
+//! | side | `0x01` topic u32, partition u16, offset u64 | [`Redriven`] | redrives of the dead letter there | retention, purges, with the topic |
 //!
 //! Ids are never reused, so a key of a deleted thing can never be taken for another's.
 
@@ -47,6 +48,7 @@ mod plugin_line;
 mod producer;
 mod progress_chunk;
 mod progress_head;
+mod redriven;
 mod route;
 mod route_cursor;
 mod schedule_begin;
@@ -76,6 +78,7 @@ pub(crate) use self::{
     producer::of_topic as producers_of_topic,
     progress_chunk::of_partition as chunks_of_partition,
     progress_head::of_subscription as progress_of_subscription,
+    redriven::Redriven,
     route::RouteRecord,
     route_cursor::RouteCursor,
     schedule_begin::ScheduleBegin,
@@ -114,6 +117,7 @@ mod tag {
     pub(super) const SCHEDULE_INDEX: u8 = 0x02;
     pub(super) const SCHEDULE_SUMMARY: u8 = 0x03;
     pub(super) const SCHEDULE_BEGIN: u8 = 0x04;
+    pub(super) const SIDE_REDRIVEN: u8 = 0x01;
 }
 
 /// A kind of row. A value of the type is what one row holds.
@@ -238,6 +242,25 @@ pub(crate) fn scan<R: Row>(store: &dyn Store, range: KeyRange) -> Result<Vec<(R:
         Ok(())
     })?;
     Ok(rows)
+}
+
+/// The first rows of a range.
+pub(crate) struct Page<R: Row> {
+    pub(crate) rows: Vec<(R::Key, R)>,
+    /// There are more behind them.
+    pub(crate) more: bool,
+}
+
+/// Reads the first rows of a range in the order of their keys, as many as one scan returns. Blocks on the disk.
+pub(crate) fn page<R: Row>(store: &dyn Store, (from, to): &KeyRange) -> Result<Page<R>, Error> {
+    let rows = store.scan(R::FAMILY, from, to, PAGE)?;
+    let next = rows.last().map(|(last, _)| [last.as_ref(), &[0]].concat());
+    let more = match next {
+        Some(next) => !store.scan(R::FAMILY, &next, to, ScanLimit { rows: 1, ..PAGE })?.is_empty(),
+        None => false,
+    };
+    let rows = rows.iter().map(|(key, value)| decode_pair(key, value)).collect::<Result<_, _>>()?;
+    Ok(Page { rows, more })
 }
 
 /// Hands all rows of a range over in the order of their keys. Blocks on the disk.

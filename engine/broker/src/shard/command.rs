@@ -14,7 +14,7 @@ use super::{
     group::Reply,
     proposal::{Proposal, ProposalRefused},
     reply::AckPermit,
-    tables::{self, DuePart, Generation, ProducerKey},
+    tables::{self, DuePart, Generation, ProducerKey, RedriveRevision},
 };
 use crate::{catalogue::Change, error::Error, rows::Place, topic::Topic};
 
@@ -34,6 +34,11 @@ pub(crate) enum Command {
     TakeOver {
         subscription: SubscriptionId,
         reply: oneshot::Sender<Result<Generation, Error>>,
+    },
+    /// How often the dead letters of a topic were redriven or dropped.
+    Redrives {
+        topic: TopicId,
+        reply: oneshot::Sender<Result<RedriveRevision, Error>>,
     },
     Trim(Trim),
     Forget(Forget),
@@ -123,6 +128,7 @@ impl Command {
             Self::Cancel(_) => tables::CANCEL_LEN_MAX,
             Self::Change { .. }
             | Self::TakeOver { .. }
+            | Self::Redrives { .. }
             | Self::Trim(_)
             | Self::Forget(_)
             | Self::Reclaimed { .. }
@@ -147,6 +153,9 @@ impl Command {
             }
             Self::TakeOver { reply, .. } => {
                 Reply::TakenOver { reply, result: Err(error.clone()) }.send();
+            }
+            Self::Redrives { reply, .. } => {
+                Reply::Redrives { reply, result: Err(error.clone()) }.send();
             }
             Self::Change { reply, .. }
             | Self::Trim(Trim { reply, .. })

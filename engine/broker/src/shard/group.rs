@@ -11,7 +11,11 @@ use levada_store::Op;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
-    announcement::Announcement, draft::Draft, proposal::ProposalRefused, reply::AckPermit, tables::Generation,
+    announcement::Announcement,
+    draft::Draft,
+    proposal::ProposalRefused,
+    reply::AckPermit,
+    tables::{Generation, RedriveRevision},
 };
 use crate::{catalogue::Catalogue, error::Error};
 
@@ -38,10 +42,27 @@ pub(super) struct DurableGroup {
 /// A reply that waits for its group.
 #[derive(Debug)]
 pub(super) enum Reply {
-    Ack { permit: AckPermit, ack: Ack, when_written: bool },
-    Done { reply: oneshot::Sender<Result<(), Error>>, result: Result<(), Error> },
-    TakenOver { reply: oneshot::Sender<Result<Generation, Error>>, result: Result<Generation, Error> },
-    Proposal { reply: oneshot::Sender<Result<(), ProposalRefused>>, result: Result<(), ProposalRefused> },
+    Ack {
+        permit: AckPermit,
+        ack: Ack,
+        when_written: bool,
+    },
+    Done {
+        reply: oneshot::Sender<Result<(), Error>>,
+        result: Result<(), Error>,
+    },
+    TakenOver {
+        reply: oneshot::Sender<Result<Generation, Error>>,
+        result: Result<Generation, Error>,
+    },
+    Redrives {
+        reply: oneshot::Sender<Result<RedriveRevision, Error>>,
+        result: Result<RedriveRevision, Error>,
+    },
+    Proposal {
+        reply: oneshot::Sender<Result<(), ProposalRefused>>,
+        result: Result<(), ProposalRefused>,
+    },
 }
 
 impl Reply {
@@ -51,6 +72,7 @@ impl Reply {
             Self::Ack { permit, ack, .. } => permit.send(ack),
             Self::Done { reply, result } => drop(reply.send(result)),
             Self::TakenOver { reply, result } => drop(reply.send(result)),
+            Self::Redrives { reply, result } => drop(reply.send(result)),
             Self::Proposal { reply, result } => drop(reply.send(result)),
         }
     }
@@ -64,6 +86,7 @@ impl Reply {
             }
             Self::Done { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::TakenOver { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Self::Redrives { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::Proposal { reply, .. } => drop(reply.send(Err(ProposalRefused::Failed(error.clone())))),
         }
     }

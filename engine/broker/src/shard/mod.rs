@@ -56,9 +56,11 @@ pub(crate) use self::{
     command::{Append, Command, Forget, Trim},
     command::{CancelScheduled, MoveDue},
     due::already_due,
-    proposal::{AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, StateChange},
+    proposal::{
+        AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, RedrivenBatch, StateChange,
+    },
     reply::AckPermit,
-    tables::{DueBatch, DuePart, Generation, ProducerKey},
+    tables::{DueBatch, DuePart, Generation, ProducerKey, RedriveRevision},
     view::{Closed, ShardView, SyncTimes},
 };
 use self::{
@@ -308,6 +310,33 @@ impl ShardHandle {
         let (reply, answer) = oneshot::channel();
         self.send(Command::TakeOver { subscription, reply }).await?;
         answer.await.unwrap_or_else(|_| Err(Error::unanswered()))
+    }
+
+    /// How often the dead letters of a topic were redriven or dropped. What was noted of them by then is durable, and
+    /// can be read.
+    ///
+    /// # Errors
+    /// Why the shard takes no writes.
+    pub(crate) async fn redrive_revision(&self, topic: TopicId) -> Result<RedriveRevision, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Redrives { topic, reply }).await?;
+        answer.await.unwrap_or_else(|_| Err(Error::unanswered()))
+    }
+
+    /// Makes a commit of a proposal; completes once it is durable, or refused.
+    ///
+    /// # Errors
+    /// If it was refused, or its outcome is unknown.
+    pub(crate) async fn commit(
+        &self,
+        conditions: Vec<Condition>,
+        changes: Vec<StateChange>,
+        appends: Vec<AppendRequest>,
+    ) -> Result<(), ProposalRefused> {
+        let (reply, outcome) = oneshot::channel();
+        let proposal = Proposal { conditions, changes, appends, reply };
+        self.propose(proposal).await.map_err(ProposalRefused::Failed)?;
+        outcome.await.unwrap_or_else(|_| Err(ProposalRefused::unanswered()))
     }
 
     /// Queues a proposal for the next commit.

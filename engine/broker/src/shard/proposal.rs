@@ -4,11 +4,12 @@ use levada_delivery::progress::RowChange;
 use levada_protocol::{
     batch::Batch,
     error::ErrorCode,
-    ids::{Offset, PartitionId, RouteId, SubscriptionId, TopicId, TopicName},
+    ids::{Offset, PartitionId, RouteId, SubscriptionId, Timestamp, TopicId, TopicName},
+    limits::TOPIC_NAME_BYTES_MAX,
 };
 use tokio::sync::oneshot;
 
-use super::tables::Generation;
+use super::tables::{Generation, RedriveRevision};
 use crate::{error::Error, rows::Row};
 
 /// What one commit does as a whole, if all of its conditions hold when it is decided.
@@ -32,6 +33,8 @@ pub(crate) enum Condition {
     RouteCursor { route: RouteId, partition: PartitionId, at: Offset },
     /// The partition exists, and its next event gets this offset.
     End { topic: TopicId, partition: PartitionId, at: Offset },
+    /// The topic exists, and none of its dead letters was redriven or dropped since.
+    Redrives { topic: TopicId, at: RedriveRevision },
 }
 
 /// A change of state other than an append.
@@ -41,6 +44,9 @@ pub(crate) enum StateChange {
     Progress { subscription: SubscriptionId, partition: PartitionId, rows: Vec<RowChange> },
     /// The next offset that a route takes.
     RouteCursor { route: RouteId, partition: PartitionId, to: Offset },
+    /// A partition begins at `start`: what is before it is dropped, `dropped_bytes` of batches in all since the topic was
+    /// created. A record must begin there.
+    Trim { topic: TopicId, partition: PartitionId, start: Offset, dropped_bytes: u64 },
 }
 
 /// A batch to append.
@@ -51,6 +57,21 @@ pub(crate) struct AppendRequest {
     pub(crate) batch: Batch,
     /// How many routes the events have passed through.
     pub(crate) hops: u8,
+    /// Set if the events are those of dead letters.
+    pub(crate) redrives: Option<Box<RedrivenBatch>>,
+}
+
+/// The dead letters whose events a batch holds: that they were redriven is noted with its append.
+#[derive(Debug)]
+pub(crate) struct RedrivenBatch {
+    /// Their topic and partition.
+    pub(crate) topic: TopicId,
+    pub(crate) partition: PartitionId,
+    /// For each event of the batch, its dead letter's offset, and how often that was redriven, this time included.
+    pub(crate) dead_letters: Vec<(Offset, u32)>,
+    /// Receives the batch's first offset and the time of the note once they are decided. They count if the proposal is
+    /// applied.
+    pub(crate) appended: oneshot::Sender<(Offset, Timestamp)>,
 }
 
 /// Where a batch is appended.
@@ -74,6 +95,9 @@ pub(crate) enum ProposalRefused {
     /// The route's cursor is at another offset: a proposal before this one was not applied.
     #[error("the route's cursor is at {cursor}")]
     Moved { cursor: Offset },
+    /// Dead letters of the topic were redriven or dropped since the proposal was made.
+    #[error("dead letters of the topic were redriven or dropped meanwhile")]
+    Overtaken,
     /// The partition's next offset is another.
     #[error("the partition's next offset is {next}, expected {expected}")]
     End { next: Offset, expected: Offset },
@@ -97,6 +121,7 @@ impl ProposalRefused {
             Self::Failed(error) | Self::Blocked { error, .. } => return error,
             Self::Gone => ErrorCode::TopicNotFound,
             Self::End { .. } => ErrorCode::OffsetMismatch,
+            Self::Overtaken => ErrorCode::LimitExceeded,
             // A retry reaches the new owner.
             Self::Stale { .. } | Self::Moved { .. } => ErrorCode::ShuttingDown,
         };
@@ -108,7 +133,11 @@ impl Proposal {
     /// How many bytes its operations take in a commit, at most.
     pub(crate) fn encoded_len_max(&self) -> usize {
         let changes = self.changes.iter().map(StateChange::encoded_len_max).sum::<usize>();
-        let batch = |append: &AppendRequest| super::tables::append_len_max(&append.batch);
+        let batch = |append: &AppendRequest| {
+            let noted = append.redrives.as_ref().map_or(0, |redrives| redrives.dead_letters.len());
+            super::tables::append_len_max(&append.batch)
+                + noted * (SMALL_ROW_BYTES_MAX + TOPIC_NAME_BYTES_MAX)
+        };
         changes + self.appends.iter().map(batch).sum::<usize>()
     }
 }
@@ -118,12 +147,15 @@ impl StateChange {
         match self {
             Self::Progress { rows, .. } => rows.iter().map(row_len_max).sum(),
             Self::RouteCursor { .. } => SMALL_ROW_BYTES_MAX,
+            Self::Trim { .. } => TRIM_BYTES_MAX,
         }
     }
 }
 
 /// Bytes of an operation, its key and the fixed part of its value, at most.
 const SMALL_ROW_BYTES_MAX: usize = 64;
+/// Bytes of the operations that drop what is before an offset: a row, a note, and deletions of ranges.
+const TRIM_BYTES_MAX: usize = 8 * SMALL_ROW_BYTES_MAX;
 
 fn row_len_max(change: &RowChange) -> usize {
     let value = match change {

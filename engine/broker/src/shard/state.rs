@@ -6,6 +6,7 @@ use std::sync::Arc;
 use levada_delivery::producer::Check;
 use levada_protocol::{
     batch::Batch,
+    dead_letters::DeadLettersOf,
     duplicates::Duplicates,
     error::{ErrorCode, Refusal},
     ids::{
@@ -22,8 +23,13 @@ use super::{
     command::{Append, CancelScheduled, Command, Forget, MoveDue, Trim},
     due::{already_due, due_at},
     group::{Group, Reply},
-    proposal::{AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, StateChange},
-    tables::{Cancel, DuePart, Generation, Generations, NewBatch, ProducerKey, TableLimits, Tables, Unique},
+    proposal::{
+        AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, RedrivenBatch, StateChange,
+    },
+    tables::{
+        Cancel, Destination, DuePart, Generation, Generations, NewBatch, ProducerKey, Redrives, TableLimits,
+        Tables, Unique,
+    },
 };
 use crate::{
     catalogue::{Catalogue, CatalogueEvent, Change, Decided},
@@ -58,6 +64,8 @@ pub(super) struct State {
     tables: Tables,
     /// They outlive what is read again from the store: owners do, too.
     generations: Generations,
+    /// So do those who ask for these.
+    redrives: Redrives,
     /// The data directory's identity; `None` until the first commit.
     engine_id: Option<EngineId>,
     /// The commit that was written last.
@@ -86,8 +94,8 @@ impl State {
         }
         topics.recover_schedules(tables.schedule.summaries(), schedule_revision);
         let (engine_id, last) = (rows::get(store.as_ref(), &())?, store.last());
-        let generations = Generations::default();
-        Ok(Self { store, guard, topics, limits, catalogue, tables, generations, engine_id, last })
+        let (generations, redrives) = (Generations::default(), Redrives::default());
+        Ok(Self { store, guard, topics, limits, catalogue, tables, generations, redrives, engine_id, last })
     }
 
     /// Reads everything again, after the store was opened again: what was decided and is not stored is void.
@@ -99,8 +107,9 @@ impl State {
             (Arc::clone(&self.store), Arc::clone(&self.guard), Arc::clone(&self.topics));
         let revision = self.tables.schedule.revision() + 1;
         let read = Self::open(store, guard, topics, self.limits, revision)?;
-        let generations = std::mem::take(&mut self.generations);
-        *self = Self { generations, ..read };
+        let (generations, redrives) =
+            (std::mem::take(&mut self.generations), std::mem::take(&mut self.redrives));
+        *self = Self { generations, redrives, ..read };
         Ok(())
     }
 
@@ -148,6 +157,10 @@ impl State {
             Command::TakeOver { subscription, reply } => {
                 let result = self.take_over(subscription);
                 group.reply(Reply::TakenOver { reply, result });
+            }
+            Command::Redrives { topic, reply } => {
+                let result = Ok(self.redrives.revision(topic));
+                group.reply(Reply::Redrives { reply, result });
             }
             Command::Trim(trim) => self.trim(trim, group),
             Command::Forget(forget) => {
@@ -375,6 +388,13 @@ impl State {
                 Some(next) if next != at => Err(ProposalRefused::End { next, expected: at }),
                 Some(_) => Ok(()),
             },
+            Condition::Redrives { topic, .. } if !self.catalogue.topics.has_id(topic) => {
+                Err(ProposalRefused::Gone)
+            }
+            Condition::Redrives { topic, at } if self.redrives.revision(topic) != at => {
+                Err(ProposalRefused::Overtaken)
+            }
+            Condition::Redrives { .. } => Ok(()),
         }
     }
 
@@ -412,11 +432,14 @@ impl State {
             StateChange::RouteCursor { route, partition, to } => {
                 self.tables.routes.advance(route, partition, to, &mut group.draft);
             }
+            StateChange::Trim { topic, partition, start, dropped_bytes } => {
+                self.drop_before((topic, partition), start, dropped_bytes, group);
+            }
         }
     }
 
     fn apply_append(&mut self, append: AppendRequest, group: &mut Group, now: Timestamp) {
-        let AppendRequest { target, partition, batch, hops } = append;
+        let AppendRequest { target, partition, batch, hops, redrives } = append;
         let record = match target {
             AppendTarget::Topic(id) => self.catalogue.topics.by_id(id).cloned(),
             AppendTarget::DeadLetters(name) => {
@@ -430,7 +453,16 @@ impl State {
         let Some(record) = record else { return };
         let retain_for_ms = record.settings.retain_for_ms;
         let new = NewBatch { topic: record.id(), partition, batch, hops, retain_for_ms };
-        self.append_batch(new, group, now);
+        let base = self.append_batch(new, group, now);
+        if let (Some(redrives), Some(base)) = (redrives, base) {
+            let RedrivenBatch { topic, partition: of, dead_letters, appended } = *redrives;
+            let destination = Destination { to: &record.name, partition, base, time: now };
+            for (index, (offset, times)) in (0..).zip(dead_letters) {
+                self.redrives.note((topic, of, offset), &destination.row(index, times), &mut group.draft);
+            }
+            // Whoever proposed it may have ended.
+            let _ = appended.send((base, now));
+        }
     }
 
     fn create_dead_letters(&mut self, name: &TopicName, group: &mut Group, now: Timestamp) {
@@ -486,16 +518,31 @@ impl State {
         let of_topic = self.catalogue.subscriptions.values().filter(|record| record.topic_id == id.0);
         // Otherwise the next round decides.
         let is_current = of_topic.map(|record| record.moves).sum::<u64>() == moves;
+        if is_current {
+            self.drop_before((id, partition), start, dropped_bytes, group);
+        }
+        group.reply(Reply::Done { reply, result: Ok(()) });
+    }
+
+    /// Drops what a partition holds before `start`, unless it begins there or later already.
+    fn drop_before(
+        &mut self,
+        (id, partition): (TopicId, PartitionId),
+        start: Offset,
+        dropped_bytes: u64,
+        group: &mut Group,
+    ) {
         if let Some(topic) = self.topics.get(id).filter(|_| self.catalogue.topics.has_id(id))
             && let Ok(live) = topic.partition(partition)
             && start > live.start()
-            && is_current
         {
             // A reader must not read events that the commit takes away before it is announced.
             live.hide_before(start);
             self.tables.partitions.trim((id, partition), start, dropped_bytes, &mut group.draft);
+            if DeadLettersOf::of(&topic.name).is_some() {
+                self.redrives.forget_before((id, partition), start, &mut group.draft);
+            }
         }
-        group.reply(Reply::Done { reply, result: Ok(()) });
     }
 
     /// Forgets the producers that still are idle: their rows go with the group.

@@ -5,8 +5,8 @@ use levada_protocol::{
     access::Action,
     error::ErrorCode,
     request::{
-        Read, Request, Response, RouteSpec, Start, Subscribe, SubscriptionOptions, TopicChanges,
-        TopicSettings,
+        DeadLetterSelection, GroupDeadLetters, PurgeDeadLetters, Read, Redrive, Request, Response, RouteSpec,
+        Start, Subscribe, SubscriptionOptions, TopicChanges, TopicSettings,
     },
 };
 
@@ -47,10 +47,22 @@ fn every_request() -> Vec<Request> {
         Request::ListScheduled { topic: topic(), limit, after },
         Request::DescribeScheduled { topic: topic(), id: 1 },
         Request::CancelScheduled { topic: topic(), id: 1 },
+        Request::ListDeadLetters { topic: None, limit, after: None },
+        Request::GroupDeadLetters(GroupDeadLetters::new(topic())),
+        Request::ListRedrives { topic: topic(), from: 0, until: None },
+        Request::Redrive(Redrive {
+            topic: topic(),
+            to: topic(),
+            select: DeadLetterSelection::All,
+            from: 0,
+            until: None,
+            force,
+        }),
+        Request::PurgeDeadLetters(PurgeDeadLetters { topic: topic(), before_ms: None, until: None, force }),
     ];
-    let mut seen = [false; 24];
+    let mut seen = [false; 29];
     all.iter().for_each(|request| seen[index(request)] = true);
-    assert_eq!(seen, [true; 24], "one of each");
+    assert_eq!(seen, [true; 29], "one of each");
     all
 }
 
@@ -80,6 +92,11 @@ fn index(request: &Request) -> usize {
         Request::ListScheduled { .. } => 21,
         Request::DescribeScheduled { .. } => 22,
         Request::CancelScheduled { .. } => 23,
+        Request::ListDeadLetters { .. } => 24,
+        Request::GroupDeadLetters(_) => 25,
+        Request::ListRedrives { .. } => 26,
+        Request::Redrive(_) => 27,
+        Request::PurgeDeadLetters(_) => 28,
         Request::Unknown => panic!("it asks for nothing"),
     }
 }

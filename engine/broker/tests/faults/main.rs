@@ -15,6 +15,7 @@ mod moves;
 mod options;
 mod owners;
 mod pressure;
+mod redrive;
 mod removing;
 mod retention;
 mod schedule;

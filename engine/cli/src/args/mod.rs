@@ -2,6 +2,7 @@
 
 mod admin;
 mod chain;
+mod dead_letters;
 mod path;
 mod search;
 mod start;
@@ -28,6 +29,7 @@ pub(crate) use admin::{
     SettingsArgs, SubscriptionAction, SubscriptionArgs, TopicAction, TopicArgs,
 };
 pub(crate) use chain::OptionsArgs;
+pub(crate) use dead_letters::{CountArgs, DlqAction, DlqArgs, UntilArgs, WhichArgs, Whose};
 pub(crate) use path::SubscriptionPath;
 pub(crate) use search::SearchArgs;
 pub(crate) use start::Beginning;
@@ -108,6 +110,9 @@ pub(crate) enum Command {
     Read(ReadArgs),
     /// Create, show, resume and delete subscriptions
     Subscription(SubscriptionArgs),
+    /// List, show, redrive and purge dead letters: events that could not be delivered
+    #[command(after_help = DLQ_HELP)]
+    Dlq(DlqArgs),
     /// Deploy, list and remove WebAssembly plugins
     Plugin(PluginArgs),
     /// Lead events from topic to topic through plugins, exactly once
@@ -159,6 +164,13 @@ const READ_HELP: &str = concat!(
     "A search reads and tests the events in the engine, and prints those that match. At its end stderr has one line: how \
      much was scanned, how many events match, and the command to go on if there may be more.\n\n",
     r#"  levada read orders --where 'amount > 100 and header.region = "eu"' --since 1h"#
+);
+
+const DLQ_HELP: &str = concat!(
+    "The dead letters of a subscription are in the topic dlq.TOPIC.SUBSCRIPTION, those of a route in \
+     dlq.TOPIC.route-ROUTE, with the reason in headers lv-dlq-…; they are kept for 30 days.\n\n",
+    "  levada dlq list orders/payment\n",
+    r#"  levada dlq redrive orders/payment --where 'header.lv-dlq-plugin = "json-filter@2"' --to orders"#
 );
 
 const SUBSCRIBE_HELP: &str = concat!(

@@ -34,6 +34,6 @@ impl SearchArgs {
     }
 }
 
-fn parse_bound(text: &str) -> Result<NonZeroU64, String> {
+pub(super) fn parse_bound(text: &str) -> Result<NonZeroU64, String> {
     NonZeroU64::new(parse_size(text)?).ok_or_else(|| "expected a size of 1 byte or more".to_owned())
 }

@@ -54,6 +54,17 @@ fn good_lines_are_understood() {
         "read orders --since 2026-01-31T12:00:00Z",
         "read orders --from '2h ago'",
         "read orders --start now",
+        "dlq list",
+        "dlq list orders",
+        "dlq list orders/payment --where 'header.lv-dlq-plugin = \"p@2\"' --from 7 --scan-max 1MiB",
+        "dlq list orders/route-big",
+        "dlq show dlq.orders.payment --where 'a > 1' --max 3 --from 7 --output json",
+        "dlq show orders/payment --offset 7",
+        "dlq redrive orders/payment --offset 1 --offset 2 --to orders",
+        "dlq redrive orders/payment --all --to orders --force --from 9 --until 20",
+        "dlq redrive orders/route-big --where '-1 < a' --to orders",
+        "dlq purge orders/payment --before 7d",
+        "dlq purge orders/payment --all --force",
         "subscription describe orders -s payment",
         "subscription create orders/payment --from earliest --ack-timeout 1m --plugin p --memory 1MiB --deadline 1ms",
         "subscription list",
@@ -86,10 +97,30 @@ fn good_lines_are_understood() {
 }
 
 #[test]
+fn bad_lines_about_dead_letters_are_wrong_usage() {
+    for line in [
+        "dlq",
+        "dlq list orders/pay.ment",
+        "dlq show orders",
+        "dlq show orders/payment --offset 3 --max 2",
+        "dlq show orders/payment --max 0",
+        "dlq redrive orders/payment --to orders",
+        "dlq redrive orders/payment --all",
+        "dlq redrive orders/payment --all --where 'a > 1' --to orders",
+        "dlq redrive orders/payment --offset 1 --from 2 --to orders",
+        "dlq redrive orders/payment --offset 1 --until 2 --to orders",
+        "dlq purge orders/payment",
+        "dlq purge orders/payment --all --before 1h",
+        "dlq purge orders/payment --before yesterday",
+    ] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+}
+
+#[test]
 fn bad_lines_are_wrong_usage() {
     for line in [
         "",
-        "dlq list",
         "serve extra",
         "serve --listen nowhere",
         "topic",

@@ -39,7 +39,7 @@ pub(super) async fn delete(
                     let gone = ask_engine(DeleteOptions { force: true, ..options }).await?;
                     return report(output, kind, name, &gone);
                 }
-                if !confirmed(&refusal).await? {
+                if !confirmed(&refusal, "Delete it all the same?").await? {
                     let message = format!("{kind} {name} was not deleted");
                     return Err(Failure::new(refused.code(), message)
                         .hint("y deletes it, and --force does not ask")
@@ -67,13 +67,13 @@ fn is_in_use(code: ErrorCode) -> bool {
 }
 
 /// True if a person can be asked.
-fn asks(output: &Output) -> bool {
+pub(super) fn asks(output: &Output) -> bool {
     !output.is_json() && io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
 /// Asks whether to continue; anything but a yes is a no.
-async fn confirmed(refusal: &str) -> anyhow::Result<bool> {
-    let question = format!("{refusal}\nDelete it all the same? [y/N] ");
+pub(super) async fn confirmed(refusal: &str, question: &str) -> anyhow::Result<bool> {
+    let question = format!("{refusal}\n{question} [y/N] ");
     let answer = tokio::task::spawn_blocking(move || {
         let mut answer = String::new();
         write!(io::stderr(), "{question}")?;

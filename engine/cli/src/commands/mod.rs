@@ -1,8 +1,10 @@
 //! One file per command. Each takes its arguments and the output, and talks to an engine through the client.
 
+mod again;
 mod append;
 mod attachment;
 mod completion;
+mod dead_letters;
 mod deleting;
 mod events;
 mod lines;
@@ -44,6 +46,7 @@ async fn dispatch(output: &Output, command: Command) -> anyhow::Result<()> {
         Command::Subscribe(args) => Box::pin(subscribe::run(output, args)).await,
         Command::Read(args) => Box::pin(read::run(output, args)).await,
         Command::Subscription(args) => Box::pin(subscription::run(output, args)).await,
+        Command::Dlq(args) => Box::pin(dead_letters::run(output, args)).await,
         Command::Plugin(args) => Box::pin(plugin::run(output, args)).await,
         Command::Route(args) => Box::pin(route::run(output, args)).await,
         Command::Schedule(args) => Box::pin(schedule::run(output, args)).await,

@@ -10,7 +10,8 @@ use tokio::time::timeout;
 
 use crate::{
     args::{
-        ClientArgs, Command, PluginAction, RouteAction, SubscriptionAction, SubscriptionPath, TopicAction,
+        ClientArgs, Command, DlqAction, PluginAction, RouteAction, SubscriptionAction, SubscriptionPath,
+        TopicAction, Whose,
     },
     failure,
 };
@@ -56,6 +57,7 @@ impl Names {
                 Self { plugins, ..of_topic(&args.client, &args.subscription.topic) }
             }
             Command::Subscription(args) => with(&args.client).of_subscription(&args.action),
+            Command::Dlq(args) => with(&args.client).of_dead_letters(&args.action),
             Command::Plugin(args) => {
                 let plugins = match &args.action {
                     PluginAction::Remove { plugin: (name, _) } => vec![name.to_string()],
@@ -86,6 +88,25 @@ impl Names {
             | SubscriptionAction::Seek { subscription, .. }
             | SubscriptionAction::Pause { subscription }
             | SubscriptionAction::Resume { subscription } => self.has_subscription(subscription),
+        }
+        self
+    }
+
+    /// Dead letters are in topics of their own.
+    fn of_dead_letters(mut self, action: &DlqAction) -> Self {
+        match action {
+            DlqAction::List { of: None, .. } => {}
+            DlqAction::List { of: Some(Whose::Topic(topic)), .. } => self.topics.push(topic.to_string()),
+            DlqAction::List { of: Some(Whose::One(of)), .. } => {
+                self.topics.push(of.dead_letter_topic().to_string());
+            }
+            DlqAction::Show { of, .. } | DlqAction::Purge { of, .. } => {
+                self.topics.push(of.of.dead_letter_topic().to_string());
+            }
+            DlqAction::Redrive { of, to, .. } => {
+                self.topics.push(of.of.dead_letter_topic().to_string());
+                self.topics.push(to.to_string());
+            }
         }
         self
     }

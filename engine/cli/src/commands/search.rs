@@ -1,6 +1,6 @@
 //! `levada read` with something to look for: prints what matches, and says how far it came and how to go on.
 
-use std::{borrow::Cow, cell::Cell, num::NonZeroU64, pin::pin};
+use std::{cell::Cell, num::NonZeroU64, pin::pin};
 
 use indicatif::ProgressBar;
 use levada_client::{Client, Found, Scanned, Search, SearchBound, SearchEnd, SearchOptions, SearchScope};
@@ -10,8 +10,8 @@ use levada_terminal::{
 };
 use serde::Serialize;
 
-use super::{events::Printer, stops::Waiting};
-use crate::args::{Beginning, DEFAULT_ADDR, ReadArgs};
+use super::{again::CommandLine, events::Printer, stops::Waiting};
+use crate::args::{Beginning, ReadArgs};
 
 pub(super) async fn run(output: &Output, client: &Client, args: &ReadArgs) -> anyhow::Result<()> {
     let mut search = client.search(options(args)?).await?;
@@ -142,48 +142,14 @@ impl Summary {
 
 /// The command that goes on where this one has stopped.
 fn next_command(args: &ReadArgs, cursor: &str, json: bool) -> String {
-    let mut words = vec!["levada".to_owned(), "read".to_owned(), args.topic.to_string()];
-    // The form with = takes values that begin with a dash, too.
-    let mut flag = |name: &str, value: Option<String>| {
-        words.extend(value.map(|value| format!("--{name}={}", quoted(&value))));
-    };
-    flag("where", args.search.condition.clone());
-    flag("key", args.search.key.clone());
-    flag("scan-max", args.search.scan_max.map(|bytes| bytes.to_string()));
-    flag("max", args.max.map(|max| max.to_string()));
-    flag("cursor", Some(cursor.to_owned()));
-    flag("addr", Some(args.client.addr.clone()).filter(|addr| addr != DEFAULT_ADDR));
-    flag("ca", args.client.ca.as_ref().map(|ca| ca.display().to_string()));
-    flag("output", json.then(|| "json".to_owned()));
-    words.extend(args.follow.then(|| "--follow".to_owned()));
-    words.extend(args.payload.then(|| "--payload".to_owned()));
-    words.join(" ")
-}
-
-/// A word as a POSIX shell takes it.
-fn quoted(word: &str) -> Cow<'_, str> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:,/@%+=".contains(&byte);
-    if !word.is_empty() && word.bytes().all(is_plain) {
-        Cow::Borrowed(word)
-    } else {
-        Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_quoted_where_a_shell_would_take_them_apart() {
-        for (word, expected) in [
-            ("0:1,3:0", "0:1,3:0"),
-            ("", "''"),
-            ("a > 1", "'a > 1'"),
-            ("it's", r"'it'\''s'"),
-            (r#"a = "$x""#, r#"'a = "$x"'"#),
-        ] {
-            assert_eq!(quoted(word), expected);
-        }
-    }
+    CommandLine::new(&["read", args.topic.as_str()])
+        .flag("where", args.search.condition.as_ref())
+        .flag("key", args.search.key.as_ref())
+        .flag("scan-max", args.search.scan_max)
+        .flag("max", args.max)
+        .flag("cursor", Some(cursor))
+        .like(&args.client, json)
+        .switch("follow", args.follow)
+        .switch("payload", args.payload)
+        .finish()
 }

@@ -22,7 +22,7 @@ pub enum Family {
     Prepared = 7,
     /// What plugins remember.
     PluginState = 8,
-    /// Events that are delivered again to one subscription alone. Reserved: nothing writes it yet.
+    /// Which dead letters were redriven.
     Side = 9,
 }
 

@@ -4,6 +4,7 @@
 //! take their default, unknown tags decode to `Unknown`, which the engine refuses with `UNSUPPORTED`.
 
 mod chain;
+mod dead_letters;
 mod engine;
 mod plugin;
 mod route;
@@ -19,6 +20,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     chain::{OnError, StageSpec},
+    dead_letters::{
+        DeadLetterGroup, DeadLetterGroups, DeadLetterSelection, DeadLetterTopic, GroupDeadLetters,
+        PurgeDeadLetters, Purged, Redrive, RedriveInfo, RedriveOutcome, Redriven, Stretch,
+    },
     engine::EngineInfo,
     plugin::{Interface, PluginInfo},
     route::{RouteInfo, RouteSpec},
@@ -341,6 +346,37 @@ pub enum Request {
         /// The event's schedule id, from its acknowledgement.
         id: u64,
     },
+    /// The dead-letter topics, in pages.
+    ListDeadLetters {
+        /// Those of the subscriptions of this topic and of the routes from it; `None` means all.
+        #[serde(default)]
+        topic: Option<TopicName>,
+        /// Most entries of the answer; 0 means as many as fit.
+        #[serde(default)]
+        limit: u32,
+        /// The answer begins behind this entry: a page's `next`. `None` means at the first.
+        #[serde(default)]
+        after: Option<String>,
+    },
+    /// The dead letters of one topic by reason and plugin version, a stretch at a time.
+    GroupDeadLetters(GroupDeadLetters),
+    /// Which dead letters were redriven, when and where to, in order of their offsets.
+    ListRedrives {
+        /// The dead-letter topic.
+        topic: TopicName,
+        /// The first offset of interest.
+        #[serde(default)]
+        from: u64,
+        /// The offset before which the list ends; `None` means at the end.
+        #[serde(default)]
+        until: Option<u64>,
+    },
+    /// Appends the events of dead letters to a topic, a bounded number at a time. Each append and the note that the dead
+    /// letter was redriven are one commit; what was redriven before is left alone, so that a request that is repeated redrives
+    /// nothing twice.
+    Redrive(Redrive),
+    /// Drops dead letters: all, or those before a time.
+    PurgeDeadLetters(PurgeDeadLetters),
     /// A request that this version does not know.
     #[serde(other)]
     Unknown,
@@ -406,6 +442,28 @@ pub enum Response {
         #[serde(default)]
         next: Option<String>,
     },
+    /// A page of dead-letter topics.
+    DeadLetterTopics {
+        /// In order of name.
+        topics: Vec<DeadLetterTopic>,
+        /// Where to go on: the next request's `after`. `None`: this was all.
+        #[serde(default)]
+        next: Option<String>,
+    },
+    /// A stretch of a dead-letter topic, by reason and plugin version.
+    DeadLetterGroups(DeadLetterGroups),
+    /// Which dead letters were redriven.
+    Redrives {
+        /// In order of offset.
+        redrives: Vec<RedriveInfo>,
+        /// Where to go on: the next request's `from`. `None`: this was all.
+        #[serde(default)]
+        next: Option<u64>,
+    },
+    /// What became of the dead letters of one step.
+    Redriven(Redriven),
+    /// What a purge dropped.
+    Purged(Purged),
     /// Refused.
     Refused(Refusal),
     /// A response that this version does not know.

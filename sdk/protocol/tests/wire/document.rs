@@ -8,9 +8,11 @@ use levada_protocol::{
     limits,
     partition::partition_of,
     request::{
-        DedupInfo, Deleted, EngineInfo, Hello, HelloAnswer, Limits, PartitionInfo, PluginInfo, Position,
-        Read, Request, RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, Search, StageSpec,
-        Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
+        DeadLetterGroup, DeadLetterGroups, DeadLetterSelection, DeadLetterTopic, DedupInfo, Deleted,
+        EngineInfo, GroupDeadLetters, Hello, HelloAnswer, Limits, PartitionInfo, PluginInfo, Position,
+        PurgeDeadLetters, Purged, Read, Redrive, RedriveInfo, Redriven, Request, RequestEnvelope, Response,
+        ResponseEnvelope, RouteInfo, RouteSpec, Search, StageSpec, Stretch, Subscribe, Subscribed,
+        SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
     },
     schedule::ScheduledInfo,
     version::{ALPN, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
@@ -85,7 +87,7 @@ fn every_limit_is_documented() {
         TOPIC_NAME_BYTES_MAX TOPIC_NAME_BYTES_MAX_INTERNAL NAME_BYTES_MAX FRAME_BYTES_MAX REQUEST_BYTES_MAX
         MESSAGE_DEPTH_MAX VERBS_MAX REASON_BYTES_MAX CONSUMER_NAME_BYTES_MAX ARTEFACT_BYTES_MAX PLUGIN_CONFIG_BYTES_MAX CHAIN_STAGES_MAX INSTANCE_MEMORY_BYTES_MAX
         ROUTE_TARGETS_MAX HOPS_MAX CALL_EVENTS_MAX CALL_BYTES_MAX CALL_OUTPUT_BYTES_MAX CALL_OUTPUT_EVENTS_MAX
-        ENGINE_HEADERS_MAX ENGINE_HEADERS_BYTES_MAX
+        ENGINE_HEADERS_MAX ENGINE_HEADERS_BYTES_MAX REDRIVES_MAX REDRIVE_EVENTS_MAX DEAD_LETTER_GROUPS_MAX
     ];
     let rows = table("Limits");
     let documented: Vec<(&str, u64)> =
@@ -197,6 +199,21 @@ fn every_message_has_its_fields_and_defaults() {
     has_fields("`ResponseEnvelope`", &response, &["id", "response"]);
     has_fields("`TopicSettings`", &TopicSettings::default(), &[]);
     has_fields("`Deleted`", &Deleted::default(), &[]);
+    has_fields("`DeadLetterTopic`", &DeadLetterTopic::new(name("dlq.t.s")), &["name"]);
+    has_fields("`GroupDeadLetters`", &GroupDeadLetters::new(name("dlq.t.s")), &["topic"]);
+    has_fields("`DeadLetterGroups`", &DeadLetterGroups::default(), &[]);
+    has_fields("`DeadLetterGroup`", &DeadLetterGroup::default(), &[]);
+    has_fields("`Stretch`", &Stretch::default(), &[]);
+    let (topic, to) = (name("dlq.t.s"), name("t"));
+    let select = DeadLetterSelection::All;
+    let redrive = Redrive { topic, to, select, from: 0, until: None, force: false };
+    has_fields("`Redrive`", &redrive, &["topic", "to", "select"]);
+    has_fields("`Redriven`", &Redriven::default(), &[]);
+    let info = RedriveInfo { offset: 0, to: name("t"), to_partition: 0, to_offset: 0, time_ms: 0, times: 0 };
+    has_fields("`RedriveInfo`", &info, &["to"]);
+    let purge = PurgeDeadLetters { topic: name("dlq.t.s"), before_ms: None, until: None, force: false };
+    has_fields("`PurgeDeadLetters`", &purge, &["topic"]);
+    has_fields("`Purged`", &Purged::default(), &[]);
     has_fields("`TopicChanges`", &TopicChanges::default(), &[]);
     has_fields("`TopicInfo`", &TopicInfo::new(name("t")), &["name"]);
     has_fields("`DedupInfo`", &DedupInfo::default(), &[]);
@@ -270,6 +287,8 @@ fn every_kind_of_message_is_documented() {
     has_kinds("Requests", &samples::requests());
     has_kinds("Responses", &samples::responses());
     has_kinds("Notices", &samples::notices());
+    has_kinds("`DeadLetterSelection`", &samples::selections());
+    has_kinds("`RedriveOutcome`", &samples::outcomes());
     has_kinds("`RunState`", &samples::states());
     has_kinds("`PauseReason`", &samples::reasons());
     has_kinds("`WaitingFor`", &samples::waiting());

@@ -7,11 +7,13 @@ use levada_protocol::{
     ids::{SubscriptionName, TopicName},
     publish::Durability,
     request::{
-        DedupInfo, Deleted, EngineInfo, Hello, HelloAnswer, Holding, Interface, Limits, Notice, OnError,
-        Open, Opened, Order, PartitionInfo, PauseReason, PluginInfo, Position, Read, Request,
-        RequestEnvelope, Response, ResponseEnvelope, Retain, Retry, RouteInfo, RouteSpec, RunState, Search,
-        SearchKey, StageSpec, Start, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions,
-        TopicChanges, TopicInfo, TopicSettings, WaitingFor,
+        DeadLetterGroup, DeadLetterGroups, DeadLetterSelection, DeadLetterTopic, DedupInfo, Deleted,
+        EngineInfo, GroupDeadLetters, Hello, HelloAnswer, Holding, Interface, Limits, Notice, OnError, Open,
+        Opened, Order, PartitionInfo, PauseReason, PluginInfo, Position, PurgeDeadLetters, Purged, Read,
+        Redrive, RedriveInfo, RedriveOutcome, Redriven, Request, RequestEnvelope, Response, ResponseEnvelope,
+        Retain, Retry, RouteInfo, RouteSpec, RunState, Search, SearchKey, StageSpec, Start, Stretch,
+        Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
+        WaitingFor,
     },
     schedule::ScheduledInfo,
     trace::TraceContext,
@@ -95,7 +97,7 @@ fn topic_and_name() -> (TopicName, SubscriptionName) {
 pub(crate) fn requests() -> Vec<Request> {
     let (topic, payment) = topic_and_name();
     let subscription = topic_and_name;
-    vec![
+    let mut requests = vec![
         Request::Info,
         Request::CreateTopic { name: topic.clone(), settings: settings() },
         Request::ListTopics { limit: 100, after: Some("orders".into()) },
@@ -147,6 +149,102 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::ListScheduled { topic: name("orders"), limit: 100, after: Some("7.1.1".into()) },
         Request::DescribeScheduled { topic: name("orders"), id: 7 },
         Request::CancelScheduled { topic: name("orders"), id: 7 },
+    ];
+    requests.extend(dead_letter_requests());
+    requests
+}
+
+/// Those about dead letters.
+fn dead_letter_requests() -> [Request; 5] {
+    [
+        Request::ListDeadLetters {
+            topic: Some(name("orders")),
+            limit: 100,
+            after: Some("dlq.orders.payment".into()),
+        },
+        Request::GroupDeadLetters(GroupDeadLetters {
+            from: 7,
+            until: Some(9),
+            condition: Some("amount > 100".into()),
+            ..GroupDeadLetters::new(dead_letters())
+        }),
+        Request::ListRedrives { topic: dead_letters(), from: 7, until: Some(u64::MAX) },
+        Request::Redrive(redrive()),
+        Request::PurgeDeadLetters(PurgeDeadLetters {
+            topic: dead_letters(),
+            before_ms: Some(1_700_000_000_000),
+            until: Some(9),
+            force: true,
+        }),
+    ]
+}
+
+fn dead_letters() -> TopicName {
+    name("dlq.orders.payment")
+}
+
+fn redrive() -> Redrive {
+    let select = DeadLetterSelection::Offsets { offsets: vec![7, 8, u64::MAX] };
+    let (topic, to) = (dead_letters(), name("orders"));
+    Redrive { topic, to, select, from: 7, until: Some(9), force: true }
+}
+
+/// Every way to say which dead letters are meant.
+pub(crate) fn selections() -> Vec<DeadLetterSelection> {
+    let condition = "header.region = \"eu\"".to_owned();
+    vec![redrive().select, DeadLetterSelection::Where { condition }, DeadLetterSelection::All]
+}
+
+/// Everything that can become of a dead letter that is to be redriven.
+pub(crate) fn outcomes() -> Vec<RedriveOutcome> {
+    vec![
+        RedriveOutcome::Redriven(redrive_info()),
+        RedriveOutcome::AlreadyRedriven(redrive_info()),
+        RedriveOutcome::OverLimit { offset: 8, redrives: 9 },
+        RedriveOutcome::Refused { offset: 9, refusal: Refusal::new(ErrorCode::OffsetOutOfRange, "no") },
+    ]
+}
+
+pub(crate) fn redrive_info() -> RedriveInfo {
+    RedriveInfo {
+        offset: 7,
+        to: name("orders"),
+        to_partition: 3,
+        to_offset: u64::MAX,
+        time_ms: 1_700_000_000_000,
+        times: 2,
+    }
+}
+
+fn stretch() -> Stretch {
+    Stretch { next: Some(8), until: 9, scanned_bytes: 1_000, scanned: 5, undecodable: 1 }
+}
+
+fn dead_letter_answers() -> [Response; 5] {
+    let listed = DeadLetterTopic {
+        count: 4,
+        bytes: 1_000,
+        oldest_ms: Some(1),
+        newest_ms: Some(2),
+        ..DeadLetterTopic::new(dead_letters())
+    };
+    let group = DeadLetterGroup {
+        reason: "plugin_error".into(),
+        plugin: Some("filter@2".into()),
+        count: 4,
+        redriven: 1,
+        first: 7,
+        last: 12,
+        oldest_ms: 1,
+        newest_ms: 2,
+        error: "trapped".into(),
+    };
+    [
+        Response::DeadLetterTopics { topics: vec![listed], next: Some("dlq.orders.payment".into()) },
+        Response::DeadLetterGroups(DeadLetterGroups { groups: vec![group], stretch: stretch() }),
+        Response::Redrives { redrives: vec![redrive_info()], next: Some(8) },
+        Response::Redriven(Redriven { outcomes: outcomes(), stretch: stretch() }),
+        Response::Purged(Purged { purged: 4, not_redriven: 3, start: 9 }),
     ]
 }
 
@@ -180,6 +278,7 @@ pub(crate) fn responses() -> Vec<Response> {
     let scheduled =
         ScheduledInfo { id: 7, deliver_at_ms: 9, key: Some("k".into()), ..ScheduledInfo::default() };
     let info = EngineInfo { cpu_seconds: 1.5, read_only: Some("full".into()), ..EngineInfo::default() };
+    let [listed, grouped, redrives, redriven, purged] = dead_letter_answers();
     vec![
         Response::Done,
         Response::Deleted(deleted()),
@@ -197,6 +296,11 @@ pub(crate) fn responses() -> Vec<Response> {
         Response::Routes { routes: vec![route, running], next: None },
         Response::Scheduled(scheduled.clone()),
         Response::ScheduledEvents { events: vec![scheduled], next: Some("9.7.7".into()) },
+        listed,
+        grouped,
+        redrives,
+        redriven,
+        purged,
         Response::Refused(Refusal::new(ErrorCode::Unknown(777), "no").retry_after(3)),
     ]
 }

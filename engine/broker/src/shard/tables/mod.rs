@@ -9,6 +9,7 @@ mod generations;
 mod partitions;
 mod producers;
 mod progress;
+mod redrives;
 mod route_cursors;
 mod schedule;
 
@@ -32,12 +33,14 @@ pub(super) use self::{
     generations::Generations,
     partitions::{NewBatch, Partitions},
     producers::Producers,
+    redrives::{Destination, Redrives},
     route_cursors::RouteCursors,
     schedule::{CANCEL_LEN_MAX, Cancel, Schedule},
 };
 pub(crate) use self::{
     generations::Generation,
     producers::ProducerKey,
+    redrives::RedriveRevision,
     schedule::{DueBatch, DuePart},
 };
 
@@ -131,6 +134,7 @@ impl Tables {
         producers.forget_topic(id, draft);
         dedup.forget_topic(id, draft);
         schedule.forget_topic(id, draft);
+        redrives::forget_topic(id, draft);
     }
 
     /// Forgets event ids whose time is over, also where nothing is published.

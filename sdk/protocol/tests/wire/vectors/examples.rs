@@ -15,17 +15,17 @@ use levada_protocol::{
     progress::{Progress, Scanned, SearchState},
     publish::{Ack, AckOutcome, PublishHeader},
     request::{
-        DedupInfo, HelloAnswer, Limits, Notice, OnError, Open, Opened, Order, PartitionInfo, PauseReason,
-        Position, Read, Request, RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, RunState,
-        Search, SearchKey, StageSpec, Start, Subscribe, Subscribed, SubscriptionOptions, TopicInfo,
-        TopicSettings,
+        DeadLetterSelection, DedupInfo, HelloAnswer, Limits, Notice, OnError, Open, Opened, Order,
+        PartitionInfo, PauseReason, Position, Read, Redrive, Redriven, Request, RequestEnvelope, Response,
+        ResponseEnvelope, RouteInfo, RouteSpec, RunState, Search, SearchKey, StageSpec, Start, Stretch,
+        Subscribe, Subscribed, SubscriptionOptions, TopicInfo, TopicSettings,
     },
     schedule::Due,
     trace::TRACE_HEADER,
     verbs::{Credit, RefusedVerb, Settled, Verb, VerbKind, Verbs},
 };
 
-use crate::samples::{name, trace};
+use crate::samples::{name, outcomes, trace};
 
 const TIME: u64 = 1_700_000_000_000;
 
@@ -53,6 +53,8 @@ pub(crate) fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("request_create_subscription", request(create_subscription())),
         ("request_list_topics", request(Request::ListTopics { limit: 100, after: None })),
         ("request_next_page", request(Request::ListTopics { limit: 100, after: Some("orders".into()) })),
+        ("request_redrive_some", request(Request::Redrive(redrive()))),
+        ("request_redrive_next_step", request(Request::Redrive(next_step()))),
         ("response_done", response(Response::Done)),
         ("response_topic", response(Response::Topic(topic()))),
         ("response_route_that_is_paused", response(Response::Route(route()))),
@@ -61,6 +63,7 @@ pub(crate) fn frames() -> Vec<(&'static str, Vec<u8>)> {
             response(Response::Topics { topics: vec![topic()], next: Some("orders".into()) }),
         ),
         ("response_last_page_of_topics", response(Response::Topics { topics: Vec::new(), next: None })),
+        ("response_redriven", response(Response::Redriven(redriven()))),
         (
             "response_refused",
             response(Response::Refused(Refusal::new(ErrorCode::TopicExists, "topic orders exists"))),
@@ -203,6 +206,23 @@ fn route() -> RouteInfo {
     let message = "no plugin content-router".to_owned();
     let reason = PauseReason::Chain { code: ErrorCode::PluginNotFound, message };
     RouteInfo { id: 4, created_ms: TIME, state: RunState::Paused { reason }, ..RouteInfo::new(spec) }
+}
+
+fn redrive() -> Redrive {
+    let select = DeadLetterSelection::Offsets { offsets: vec![7, 8] };
+    let (topic, to) = (name("dlq.orders.payment"), name("orders"));
+    Redrive { topic, to, select, from: 0, until: None, force: false }
+}
+
+fn next_step() -> Redrive {
+    let select = DeadLetterSelection::Where { condition: "header.lv-dlq-reason = \"rejected\"".into() };
+    Redrive { select, from: 1_000, until: Some(2_500), ..redrive() }
+}
+
+fn redriven() -> Redriven {
+    let stretch =
+        Stretch { next: Some(1_000), until: 2_500, scanned_bytes: 9_000, scanned: 4, undecodable: 0 };
+    Redriven { outcomes: outcomes(), stretch }
 }
 
 fn events_lost() -> Notice {
