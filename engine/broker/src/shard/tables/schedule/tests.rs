@@ -61,9 +61,9 @@ struct Scene {
     rows: usize,
     /// Due time and id of what was moved last.
     last: (u64, u64),
-    /// Ids from this one on are not written yet.
-    unwritten: u64,
-    /// Those that were accepted and not written when something was read: what was read may come before them.
+    /// Ids from this one on are not durable yet: no head shows them.
+    undurable_from: u64,
+    /// Those that were not durable when something was read: what was read may come before them.
     overtaken: BTreeSet<u64>,
     /// A decision is not durable yet: nothing is read before that.
     undurable: bool,
@@ -107,7 +107,7 @@ impl Scene {
             read,
             rows,
             last: (0, 0),
-            unwritten: 0,
+            undurable_from: 0,
             overtaken: BTreeSet::new(),
             undurable,
             head,
@@ -127,6 +127,9 @@ impl Scene {
         assert_eq!(given, first, "ids follow on each other");
         for id in first..first + u64::from(count) {
             self.model.events.insert(id, (due, Fate::Waits));
+            if self.read.is_some() {
+                self.overtaken.insert(id);
+            }
         }
     }
 
@@ -156,7 +159,7 @@ impl Scene {
             let limit = ScanLimit { rows: self.rows, bytes: 1 << 20 };
             let (part, _) = scheduler::read_due(&self.store, self.topic, from, now, limit).unwrap();
             self.read = Some(part);
-            self.overtaken.extend(self.model.events.range(self.unwritten..).map(|(id, _)| *id));
+            self.overtaken.extend(self.model.events.range(self.undurable_from..).map(|(id, _)| *id));
         }
     }
 
@@ -188,13 +191,13 @@ impl Scene {
             self.store.apply(&commit).unwrap();
         }
         self.draft = draft(&self.store);
-        self.unwritten = self.model.events.keys().next_back().map_or(0, |id| id + 1);
     }
 
     fn sync(&mut self) {
         self.commit();
         self.store.sync().unwrap();
         self.durable = self.model.clone();
+        self.undurable_from = self.model.events.keys().next_back().map_or(0, |id| id + 1);
         let summary = self.schedule.topics.get(&self.topic).map(|topic| topic.summary);
         self.head = summary.and_then(|summary| summary.head);
         self.undurable = false;
@@ -207,7 +210,7 @@ impl Scene {
         self.schedule = Schedule::load(&self.store, &self.catalogue, 0).unwrap();
         self.draft = draft(&self.store);
         (self.read, self.undurable, self.model, self.last) = (None, false, self.durable.clone(), (0, 0));
-        self.unwritten = self.model.events.keys().next_back().map_or(0, |id| id + 1);
+        self.undurable_from = self.model.events.keys().next_back().map_or(0, |id| id + 1);
         self.head = self.schedule.topics.get(&self.topic).and_then(|topic| topic.summary.head);
     }
 
