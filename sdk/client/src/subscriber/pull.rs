@@ -44,9 +44,10 @@ impl PullSubscriber {
         Ok(Self { subscriber: Subscriber::open_with(link, options, Pace::pulled).await?, failed: None })
     }
 
-    /// Waits until there are `max` events or `max_bytes` of them, nothing more can come before some are settled, half of the
-    /// subscription's `ack_timeout` has passed since the first of them came, or `wait` is over; then it returns what there
-    /// is, in whole deliveries: perhaps none. What an earlier pull requested and did not get may have come meanwhile: it is
+    /// Waits until there are `max` events or `max_bytes` of them; or some, and no further event can be requested before others
+    /// are settled (`credit_events`); or half of the subscription's `ack_timeout` has passed since the first of them came; or
+    /// `wait` is over. Then it returns what there is, in whole deliveries: perhaps none. Who holds all the credit waits for the
+    /// whole `wait`, unless another task settles some. What an earlier pull requested and did not get may have come meanwhile: it is
     /// part of the next pull, and the first delivery is returned even if it is larger than `max`.
     ///
     /// Cancel safe: what came meanwhile is returned by the next pull.
