@@ -7,11 +7,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use levada_protocol::{
-    batch::Batch,
-    error::ErrorCode,
-    ids::{Timestamp, TopicId},
-};
+use levada_protocol::ids::{Timestamp, TopicId};
 use levada_store::{Family, ScanLimit, Store};
 
 use crate::{
@@ -185,7 +181,11 @@ pub(crate) fn read_due(
             break;
         }
         let cancelled = cancelled.take().filter(|(of, _)| *of == place).map(|(_, cancelled)| cancelled);
-        let batch = left_of(place, &row, cancelled.as_ref())?;
+        let batch = row.checked(place)?;
+        let batch = match &cancelled {
+            Some(cancelled) => batch.and_then(|batch| batch.without(|index| cancelled.holds(index))),
+            None => batch,
+        };
         batches.push(DueBatch { place, partition: row.partition, batch, has_cancelled: cancelled.is_some() });
         next = Some(place.next());
     }
@@ -204,22 +204,6 @@ fn places(store: &dyn Store, topic: TopicId, from: Place, limit: ScanLimit) -> R
         Cancelled::parse_key(key).or_else(|| Scheduled::parse_key(key)).map(|(_, place)| place)
     };
     Ok(rows.iter().filter_map(place).collect())
-}
-
-/// What of a batch was not cancelled; `None` if all was.
-fn left_of(place: Place, row: &Scheduled, cancelled: Option<&Cancelled>) -> Result<Option<Batch>, Error> {
-    if row.batch.is_empty() {
-        return Ok(None);
-    }
-    let damaged = |what: &dyn std::fmt::Display| Error::Store {
-        code: ErrorCode::StorageCorrupt,
-        message: format!("the scheduled batch of event {} is damaged: {what}", place.first),
-    };
-    let batch = Batch::check(row.batch.clone()).map_err(|error| damaged(&error))?;
-    Ok(match cancelled {
-        Some(cancelled) => batch.without(|index| cancelled.holds(index)),
-        None => Some(batch),
-    })
 }
 
 /// A batch of a topic's schedule, with what of it was cancelled.

@@ -27,6 +27,7 @@ async fn a_delayed_event_is_listed_shown_and_cancelled() {
     for wrong in [
         &["publish", "orders", "--delay", "366d"][..],
         &["publish", "orders", "--delay", "soon"],
+        &["publish", "orders", "--delay", "-5s"],
         &["publish", "orders", "--delay", "1m", "--deliver-at", "2026-01-31T12:00:00Z"],
         &["publish", "orders", "--deliver-at", "tomorrow"],
         &["schedule", "cancel", "orders", "x"],

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use levada_protocol::{
-    batch::Batch,
     error::ErrorCode,
     ids::{Timestamp, TopicName},
     request::Response,
@@ -143,13 +142,7 @@ fn cursor(place: Place, id: u64) -> String {
 /// The events of a batch that were not cancelled.
 fn events_of(waiting: &Waiting) -> Result<Vec<ScheduledInfo>, Error> {
     let Waiting { place, row, cancelled } = waiting;
-    if row.batch.is_empty() {
-        return Ok(Vec::new());
-    }
-    let batch = Batch::check(row.batch.clone()).map_err(|error| Error::Store {
-        code: ErrorCode::StorageCorrupt,
-        message: format!("the scheduled batch of event {} is damaged: {error}", place.first),
-    })?;
+    let Some(batch) = row.checked(*place)? else { return Ok(Vec::new()) };
     let left = (0..).zip(batch.events()).filter(|(index, _)| !cancelled.holds(*index));
     Ok(left
         .map(|(index, event)| ScheduledInfo {

@@ -12,7 +12,11 @@
 //! The batch is empty if all of its events were cancelled.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use levada_protocol::ids::{PartitionId, Timestamp, TopicId};
+use levada_protocol::{
+    batch::Batch,
+    error::ErrorCode,
+    ids::{PartitionId, Timestamp, TopicId},
+};
 use levada_store::Family;
 
 use super::{
@@ -21,6 +25,7 @@ use super::{
     key::{KeyBuilder, KeyFields, KeyRange},
     tag,
 };
+use crate::error::Error;
 
 /// The place of a delayed batch in its topic's order: when it is due, then the order of acceptance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +47,22 @@ impl Place {
 pub(crate) struct Scheduled {
     pub(crate) partition: PartitionId,
     pub(crate) batch: Bytes,
+}
+
+impl Scheduled {
+    /// The batch at this place; `None` if all of its events were cancelled.
+    ///
+    /// # Errors
+    /// `STORAGE_CORRUPT`.
+    pub(crate) fn checked(&self, place: Place) -> Result<Option<Batch>, Error> {
+        if self.batch.is_empty() {
+            return Ok(None);
+        }
+        Batch::check(self.batch.clone()).map(Some).map_err(|error| Error::Store {
+            code: ErrorCode::StorageCorrupt,
+            message: format!("the scheduled batch of event {} is damaged: {error}", place.first),
+        })
+    }
 }
 
 /// The last part of a key: first the cancelled events of a batch, then the batch.

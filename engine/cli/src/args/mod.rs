@@ -241,7 +241,7 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "OFFSET", conflicts_with_all = ["rate", "delay", "deliver_at"])]
     pub(crate) expect_offset: Option<u64>,
     /// Deliver the events so long after the engine has taken them, up to 365d: by its clock, not by this machine's
-    #[arg(long, value_name = "DURATION", value_parser = parse_delay, conflicts_with = "deliver_at")]
+    #[arg(long, value_name = "DURATION", value_parser = parse_delay, conflicts_with = "deliver_at", allow_hyphen_values = true)]
     delay: Option<DurationMs>,
     /// Deliver the events at this time, up to 365 days ahead: 2026-01-31T12:00:00Z; one that has passed is at once
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
