@@ -12,6 +12,7 @@ mod dead_letters;
 mod dedup;
 mod descriptors;
 mod disk;
+mod examples;
 mod format;
 mod log_lines;
 mod moves;
