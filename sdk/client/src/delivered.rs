@@ -67,6 +67,10 @@ impl DeliveredEvent {
     }
 
     /// Deliver it again: after `delay`, at most 49 days, or after the subscription's backoff.
+    ///
+    /// Where order matters, later events that this consumer has already, by key those of the same key, are delivered again
+    /// behind it, and verbs about them have no effect. A program that must not work on them too early takes
+    /// one event at a time: [`crate::SubscriptionOptions::max_in_flight`] 1.
     pub fn nack(mut self, delay: Option<Duration>) {
         self.say(&VerbKind::Nack { delay_ms: nack_delay_ms(delay) });
     }

@@ -138,7 +138,8 @@ impl Delivery {
         self.say(range, VerbKind::Ack);
     }
 
-    /// Deliver these again: after `delay`, at most 49 days, or after the subscription's backoff.
+    /// Deliver these again: after `delay`, at most 49 days, or after the subscription's backoff. Where order matters, later
+    /// events come again too, as with [`crate::DeliveredEvent::nack`].
     pub fn nack(&self, range: RangeInclusive<Offset>, delay: Option<Duration>) {
         self.say(range, VerbKind::Nack { delay_ms: nack_delay_ms(delay) });
     }
