@@ -1,19 +1,34 @@
 //! The examples that run to their end by themselves, against the real engine, twice each: what an earlier run left does not
 //! matter.
 
+use std::process::{Output, Stdio};
+
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::support::{process::Process, within};
+use crate::support::{process::Process, until, within};
 
-/// What an example prints.
-async fn printed(engine: &Process, program: &str, arguments: &[&str]) -> String {
+const ORDER_LIFECYCLE: &str = env!("CARGO_BIN_EXE_order-lifecycle-under-test");
+
+fn command(engine: &Process, program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).env("LEVADA_ADDR", &engine.quic).env("LEVADA_CA", &engine.ca).kill_on_drop(true);
-    let ran = within("the example", command.output()).await.unwrap();
-    let stdout = String::from_utf8(ran.stdout).unwrap();
-    assert!(ran.status.success(), "{program}: {stdout}{}", String::from_utf8_lossy(&ran.stderr));
-    stdout
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Whether an example succeeded, and what it showed.
+fn shown(ran: Output) -> (bool, String) {
+    let shown = String::from_utf8(ran.stdout).unwrap() + &String::from_utf8(ran.stderr).unwrap();
+    (ran.status.success(), shown)
+}
+
+/// What an example prints that succeeds.
+async fn printed(engine: &Process, program: &str, arguments: &[&str]) -> String {
+    let ran = within("the example", command(engine, program, arguments).output()).await.unwrap();
+    let (succeeded, printed) = shown(ran);
+    assert!(succeeded, "{program}: {printed}");
+    printed
 }
 
 #[tokio::test]
@@ -50,6 +65,89 @@ async fn every_point_is_given_once_although_its_service_fails_and_crashes() {
         assert!(printed.contains("20 deliveries failed and came again, "), "{printed}");
         assert!(!printed.contains(" 0 came again after a crash"), "{printed}");
         assert!(printed.ends_with("every user has a point for each sign-in: 205\n"), "{printed}");
+    }
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn each_order_takes_its_steps_in_order_although_consumers_and_the_engine_are_killed() {
+    let dir = TempDir::new().unwrap();
+    let mut engine = Process::start(dir.path()).await;
+    let address = engine.quic.clone();
+    let example = command(&engine, ORDER_LIFECYCLE, &["2000", "1"]).spawn().unwrap();
+    for settled in [2_000, 5_000] {
+        let client = engine.connect().await;
+        // Both are there once the example has made them.
+        let done = async || {
+            let topic = client.describe_topic("lifecycle.orders").await.ok()?;
+            let subscription = client.describe_subscription("lifecycle.orders", "fulfilment").await.ok()?;
+            let published: u64 = topic.partitions.iter().map(|partition| partition.end).sum();
+            (published >= subscription.lag + settled).then_some(subscription.lag)
+        };
+        let left = until("the consumers' work", done).await;
+        assert!(left > 0, "the engine is killed in the middle");
+        engine.kill().await;
+        engine = Process::start_at(dir.path(), &address).await;
+    }
+    let (succeeded, shown) = shown(within("the example", example.wait_with_output()).await.unwrap());
+    assert!(succeeded, "{shown}");
+    assert!(shown.starts_with("published 10000 steps of 2000 orders\n"), "{shown}");
+    assert!(!shown.contains("\n0 steps failed") && !shown.contains(" 0 consumers were killed"), "{shown}");
+    assert!(
+        shown.contains("\n2000 of 2000 orders took their steps in order, 0 steps are missing\n"),
+        "{shown}"
+    );
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn the_checker_finds_the_disorder_of_a_subscription_without_order() {
+    let dir = TempDir::new().unwrap();
+    let engine = Process::start(dir.path()).await;
+    printed(&engine, ORDER_LIFECYCLE, &["300", "2", "key"]).await;
+    let ran = command(&engine, ORDER_LIFECYCLE, &["300", "2", "none"]).output();
+    let (succeeded, shown) = shown(within("the example", ran).await.unwrap());
+    assert!(!succeeded && shown.contains("WRONG: ") && shown.contains(" orders out of order"), "{shown}");
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn payments_that_fail_are_retried_or_redriven_and_nobody_else_notices() {
+    let dir = TempDir::new().unwrap();
+    let engine = Process::start(dir.path()).await;
+    for _ in 0..2 {
+        let printed = printed(&engine, env!("CARGO_BIN_EXE_order-fanout-under-test"), &["100"]).await;
+        let lines: Vec<&str> = printed.lines().collect();
+        let [published, paid, given_up, rejected, redriven, packed, correct] = lines[..] else {
+            panic!("{printed}");
+        };
+        assert_eq!(published, "published 100 orders");
+        assert_eq!(paid, "payment took the money of 88, of 10 at the third attempt");
+        assert!(given_up.starts_with("dead letters of payment: 10 max_attempts "), "{given_up}");
+        assert_eq!(rejected, "dead letters of payment: 2 rejected (the card has expired)");
+        assert_eq!(redriven, "the bank's line is repaired: 10 redriven, 10 of them paid");
+        assert_eq!(packed, "inventory packed 100 orders, logistics shipped 98");
+        assert!(correct.starts_with("CORRECT: "), "{correct}");
+    }
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_flash_sale_sells_its_stock_once_and_at_the_pace_of_the_database() {
+    let dir = TempDir::new().unwrap();
+    let engine = Process::start(&dir.path().join("data")).await;
+    let files = dir.path().to_str().unwrap();
+    for _ in 0..2 {
+        let printed =
+            printed(&engine, env!("CARGO_BIN_EXE_flash-sale-under-test"), &["50000", "1000", files]).await;
+        let requests = printed.lines().find(|line| line.starts_with("50000 requests: ")).unwrap();
+        let refused: u32 = requests.split(' ').nth(2).unwrap().parse().unwrap();
+        assert!(refused >= 40_000, "ten requests wait for a piece, the others know at once: {printed}");
+        assert!(printed.contains(" writes of at most 1000 rows; sold 1000 of 1000\n"), "{printed}");
+        assert!(printed.contains("\nCORRECT: nothing oversold, nothing lost, "), "{printed}");
+        let chart = std::fs::read_to_string(dir.path().join("flash_sale.svg")).unwrap();
+        assert!(chart.starts_with("<svg ") && chart.ends_with("</svg>\n"), "{chart}");
+        std::fs::remove_file(dir.path().join("flash_sale.svg")).unwrap();
     }
     engine.stop().await;
 }

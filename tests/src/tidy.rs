@@ -192,6 +192,7 @@ fn each_large_thing_is_known_to_one_crate() {
         ("rocksdb", &["levada-store"][..]),
         ("wasmtime", &["levada-plugin-host"]),
         ("axum", &["levada-server"]),
+        ("rusqlite", &["levada-examples", "levada-tests"]),
         ("quinn", &["levada-server", "levada-client", "levada-bench"]),
     ] {
         for (name, package) in &packages {

@@ -83,6 +83,10 @@ async fn main() -> anyhow::Result<()> {
             // What names this delivery, whichever attempt it is.
             let delivery = format!("{}/{}", signin.partition(), signin.offset());
             let is_new = database.add(delivery, &user);
+            anyhow::ensure!(
+                database.points.get(&user) <= expected.get(&user),
+                "WRONG: {user} has too many points"
+            );
             repeats += u32::from(!is_new);
             if is_new && database.done.len().is_multiple_of(50) && database.points != expected {
                 // It crashes between its work and saying so: what it held is delivered again.

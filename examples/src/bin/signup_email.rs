@@ -51,6 +51,7 @@ async fn main() -> anyhow::Result<()> {
         done??;
     }
     println!("behind that, mail and coupon were sent");
+    anyhow::ensure!(publishing < calling, "WRONG: the user waited for services");
     Ok(())
 }
 
