@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use levada_client::{
     Client, ClientConfig, DeleteOptions, Delivery, Error, ErrorCode, Event, Order, PublisherOptions, Pull,
     Start, SubscribeOptions, SubscriptionOptions, TopicSettings,
@@ -39,8 +40,14 @@ const CRASHES_AFTER: usize = 2;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let mut arguments = env::args().skip(1);
-    let requests: u32 = arguments.next().map_or(Ok(50_000), |count| count.parse())?;
-    let stock: usize = arguments.next().map_or(Ok(1_000), |count| count.parse())?;
+    let requests: u32 = arguments
+        .next()
+        .map_or(Ok(50_000), |count| count.parse())
+        .context("expected the number of requests, such as 50000")?;
+    let stock: usize = arguments
+        .next()
+        .map_or(Ok(1_000), |count| count.parse())
+        .context("expected the stock, such as 1000")?;
     let dir = arguments.next().map_or_else(|| PathBuf::from("."), PathBuf::from);
     let file = dir.join("flash_sale.sqlite");
     begin_afresh(&file)?;

@@ -1,7 +1,7 @@
 //! Packs: gets the items of every order and acknowledges them. Stop it and start it again: it goes on where it was.
 //!
 //! Needs `levada serve`, the topic `orders` (see `order_service`) and the bundled plugins:
-//! `levada plugin deploy --bundled`, then `cargo run -p levada-examples --bin inventory`
+//! `levada plugin deploy --bundled`, then `cargo run --release -p levada-examples --bin inventory`
 #![expect(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use std::env;

@@ -1,23 +1,20 @@
 //! Ships: gets the paid orders that are to be sent, from a topic that a route fills with payment's own events.
 //!
 //! Needs `levada serve`, the topic `payments` (see `payment`) and the bundled plugins:
-//! `levada plugin deploy --bundled`, then `cargo run -p levada-examples --bin logistics`
+//! `levada plugin deploy --bundled`, then `cargo run --release -p levada-examples --bin logistics`
 #![expect(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use std::env;
 
 use levada_client::{
-    Client, ClientConfig, Error, ErrorCode, RouteSpec, StageSpec, Start, SubscribeOptions,
-    SubscriptionOptions, TopicSettings,
+    Client, ClientConfig, Error, RouteSpec, StageSpec, Start, SubscribeOptions, SubscriptionOptions,
+    TopicSettings,
 };
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let client = connect().await?;
-    unless(
-        ErrorCode::TopicExists,
-        client.create_topic("shipments", TopicSettings { partitions: 4, ..TopicSettings::default() }).await,
-    )?;
+    client.ensure_topic("shipments", TopicSettings { partitions: 4, ..TopicSettings::default() }).await?;
     // The route runs inside the engine, exactly once: its position and its outputs are one commit.
     let route = RouteSpec {
         chain: vec![
@@ -30,7 +27,7 @@ async fn main() -> anyhow::Result<()> {
         start: Start::Earliest,
         ..RouteSpec::new("paid-to-ship".parse()?, "payments".parse()?, ["shipments".parse()?])
     };
-    unless(ErrorCode::RouteExists, client.create_route(route).await)?;
+    client.ensure_route(route).await?;
 
     let mut subscriber = client
         .subscribe(SubscribeOptions {
@@ -46,14 +43,6 @@ async fn main() -> anyhow::Result<()> {
         event.ack();
     }
     Ok(())
-}
-
-/// Takes a refusal with this code for success.
-fn unless<T>(code: ErrorCode, result: Result<T, Error>) -> Result<(), Error> {
-    match result {
-        Err(error) if error.code() != code => Err(error),
-        _ => Ok(()),
-    }
 }
 
 fn stage(plugin: &str, config: &str) -> StageSpec {

@@ -2,7 +2,7 @@
 //! repairs the bank's line, or for good. They are tried again, become dead letters and are redriven, and nobody else notices.
 //!
 //! Needs `levada serve`. Run from the directory that it was started in, or set LEVADA_CA. Its argument is how many orders:
-//! `cargo run -p levada-examples --bin order_fanout -- 200`
+//! `cargo run --release -p levada-examples --bin order_fanout -- 200`
 #![expect(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use std::{
@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use levada_client::{
     Client, ClientConfig, DeadLettersOf, DeleteOptions, Error, ErrorCode, Event, Offset, Publisher,
     PublisherOptions, RedriveOptions, RedriveOutcome, Start, SubscribeOptions, Subscriber,
@@ -50,7 +51,10 @@ impl Card {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let count: u32 = env::args().nth(1).map_or(Ok(200), |count| count.parse())?;
+    let count: u32 = env::args()
+        .nth(1)
+        .map_or(Ok(200), |count| count.parse())
+        .context("expected the number of orders, such as 200")?;
     let client = connect().await?;
     begin_afresh(&client).await?;
 

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use levada_client::{
     Client, ClientConfig, DeleteOptions, Error, ErrorCode, Event, Order, PublisherOptions, Start,
     SubscribeOptions, SubscriptionOptions, TopicSettings,
@@ -42,8 +43,12 @@ struct Step {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let mut arguments = env::args().skip(1);
-    let orders: usize = arguments.next().map_or(Ok(10_000), |count| count.parse())?;
-    let seed: u64 = arguments.next().map_or(Ok(1), |seed| seed.parse())?;
+    let orders: usize = arguments
+        .next()
+        .map_or(Ok(10_000), |count| count.parse())
+        .context("expected the number of orders, such as 10000")?;
+    let seed: u64 =
+        arguments.next().map_or(Ok(1), |seed| seed.parse()).context("expected a seed, such as 1")?;
     let order = match arguments.next().as_deref() {
         None | Some("key") => Order::Key,
         Some("none") => Order::None,

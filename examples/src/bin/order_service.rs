@@ -1,24 +1,25 @@
 //! Publishes the life of some orders: created, paid, shipped, received, completed, in order per order.
 //!
 //! Needs `levada serve`. Run from the directory that it was started in, or set LEVADA_CA:
-//! `cargo run -p levada-examples --bin order_service -- 100`
+//! `cargo run --release -p levada-examples --bin order_service -- 100`
 #![expect(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use std::env;
 
-use levada_client::{Client, ClientConfig, ErrorCode, Event, PublisherOptions, TopicSettings};
+use anyhow::Context as _;
+use levada_client::{Client, ClientConfig, Event, PublisherOptions, TopicSettings};
 use serde_json::json;
 
 const STEPS: [&str; 5] = ["created", "paid", "shipped", "received", "completed"];
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let orders: u32 = env::args().nth(1).map_or(Ok(20), |count| count.parse())?;
+    let orders: u32 = env::args()
+        .nth(1)
+        .map_or(Ok(20), |count| count.parse())
+        .context("expected the number of orders, such as 20")?;
     let client = connect().await?;
-    match client.create_topic("orders", TopicSettings { partitions: 4, ..TopicSettings::default() }).await {
-        Err(error) if error.code() != ErrorCode::TopicExists => return Err(error.into()),
-        _ => {}
-    }
+    client.ensure_topic("orders", TopicSettings { partitions: 4, ..TopicSettings::default() }).await?;
 
     let publisher = client.publisher("orders", PublisherOptions::default()).await?;
     for (step, name) in (1..).zip(STEPS) {

@@ -1,14 +1,14 @@
 //! Takes the money: gets each order with something to pay once, sees only what it may, and tells what it did.
 //!
 //! Needs `levada serve`, the topic `orders` (see `order_service`) and the bundled plugins:
-//! `levada plugin deploy --bundled`, then `cargo run -p levada-examples --bin payment`
+//! `levada plugin deploy --bundled`, then `cargo run --release -p levada-examples --bin payment`
 #![expect(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use std::env;
 
 use levada_client::{
-    Client, ClientConfig, ErrorCode, Event, PublisherOptions, StageSpec, Start, SubscribeOptions,
-    SubscriptionOptions, TopicSettings,
+    Client, ClientConfig, Event, PublisherOptions, StageSpec, Start, SubscribeOptions, SubscriptionOptions,
+    TopicSettings,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -24,10 +24,7 @@ struct Payable {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let client = connect().await?;
-    match client.create_topic("payments", TopicSettings { partitions: 4, ..TopicSettings::default() }).await {
-        Err(error) if error.code() != ErrorCode::TopicExists => return Err(error.into()),
-        _ => {}
-    }
+    client.ensure_topic("payments", TopicSettings { partitions: 4, ..TopicSettings::default() }).await?;
     let payments = client.publisher("payments", PublisherOptions::default()).await?;
 
     // Made on first use. The plugins run in the engine: what they drop never travels.

@@ -1,7 +1,7 @@
 //! Gives a point for each sign-in, once, although the points service is down for a while and forgets to say what it did.
 //!
 //! Needs `levada serve`. Run from the directory that it was started in, or set LEVADA_CA:
-//! `cargo run -p levada-examples --bin points_with_retry -- 200`
+//! `cargo run --release -p levada-examples --bin points_with_retry -- 200`
 #![expect(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use std::{
@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use levada_client::{
-    Client, ClientConfig, ErrorCode, Event, PublisherOptions, Start, SubscribeOptions, SubscriptionOptions,
+    Client, ClientConfig, Event, PublisherOptions, Start, SubscribeOptions, SubscriptionOptions,
     TopicSettings,
 };
 
@@ -40,12 +41,12 @@ impl Database {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let signins: u32 = env::args().nth(1).map_or(Ok(200), |count| count.parse())?;
+    let signins: u32 = env::args()
+        .nth(1)
+        .map_or(Ok(200), |count| count.parse())
+        .context("expected the number of sign-ins, such as 200")?;
     let client = connect().await?;
-    match client.create_topic(TOPIC, TopicSettings::default()).await {
-        Err(error) if error.code() != ErrorCode::TopicExists => return Err(error.into()),
-        _ => {}
-    }
+    client.ensure_topic(TOPIC, TopicSettings::default()).await?;
     let from_now = SubscribeOptions {
         options: Some(SubscriptionOptions::default()),
         from: Start::Latest,

@@ -1,14 +1,14 @@
 //! Signs users up, twice: calling every slow service in turn, and publishing an event that they work off behind.
 //!
 //! Needs `levada serve`. Run from the directory that it was started in, or set LEVADA_CA:
-//! `cargo run -p levada-examples --bin signup_email`
+//! `cargo run --release -p levada-examples --bin signup_email`
 #![expect(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use std::{env, process, time::Duration};
 
 use levada_client::{
-    Client, ClientConfig, ErrorCode, Event, Publisher, PublisherOptions, Start, SubscribeOptions,
-    SubscriptionOptions, TopicSettings,
+    Client, ClientConfig, Event, Publisher, PublisherOptions, Start, SubscribeOptions, SubscriptionOptions,
+    TopicSettings,
 };
 use tokio::{
     task::JoinSet,
@@ -24,10 +24,7 @@ const COUPON: Duration = Duration::from_millis(400);
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let client = connect().await?;
-    match client.create_topic(TOPIC, TopicSettings::default()).await {
-        Err(error) if error.code() != ErrorCode::TopicExists => return Err(error.into()),
-        _ => {}
-    }
+    client.ensure_topic(TOPIC, TopicSettings::default()).await?;
     let user = format!("user-{}", process::id());
     let mut services = JoinSet::new();
     services.spawn(work_off(client.clone(), "mail", MAIL, user.clone()));

@@ -1,11 +1,12 @@
 //! Cancels orders that nobody pays in time: each order schedules its own cancellation, and payment takes it back.
 //!
 //! Needs `levada serve`. Run from the directory that it was started in, or set LEVADA_CA. Orders, and the seconds that they
-//! may stay unpaid: `cargo run -p levada-examples --bin unpaid_timeout -- 20 5`
+//! may stay unpaid: `cargo run --release -p levada-examples --bin unpaid_timeout -- 20 5`
 #![expect(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use std::{collections::BTreeSet, env, process, time::Duration};
 
+use anyhow::Context as _;
 use levada_client::{
     Client, ClientConfig, ErrorCode, Event, PublisherOptions, Start, SubscribeOptions, SubscriptionOptions,
     TopicSettings,
@@ -16,13 +17,18 @@ const TOPIC: &str = "orders.unpaid";
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let mut arguments = env::args().skip(1);
-    let orders: u32 = arguments.next().map_or(Ok(20), |count| count.parse())?;
-    let unpaid_for = Duration::from_secs(arguments.next().map_or(Ok(5), |seconds| seconds.parse())?);
+    let orders: u32 = arguments
+        .next()
+        .map_or(Ok(20), |count| count.parse())
+        .context("expected the number of orders, such as 20")?;
+    let unpaid_for = Duration::from_secs(
+        arguments
+            .next()
+            .map_or(Ok(5), |seconds| seconds.parse())
+            .context("expected whole seconds that an order may stay unpaid, such as 5")?,
+    );
     let client = connect().await?;
-    match client.create_topic(TOPIC, TopicSettings::default()).await {
-        Err(error) if error.code() != ErrorCode::TopicExists => return Err(error.into()),
-        _ => {}
-    }
+    client.ensure_topic(TOPIC, TopicSettings::default()).await?;
     let from_start = SubscribeOptions {
         options: Some(SubscriptionOptions::default()),
         from: Start::Earliest,
