@@ -31,42 +31,43 @@ async fn printed(engine: &Process, program: &str, arguments: &[&str]) -> String 
     printed
 }
 
-#[tokio::test]
-async fn an_order_is_paid_or_cancelled_and_never_both() {
+/// Runs an example twice on one engine, and looks at what each run prints.
+async fn twice(program: &str, arguments: &[&str], look: impl Fn(&str)) {
     let dir = TempDir::new().unwrap();
     let engine = Process::start(dir.path()).await;
     for _ in 0..2 {
-        let printed = printed(&engine, env!("CARGO_BIN_EXE_unpaid-timeout-under-test"), &["20", "1"]).await;
+        look(&printed(&engine, program, arguments).await);
+    }
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn an_order_is_paid_or_cancelled_and_never_both() {
+    twice(env!("CARGO_BIN_EXE_unpaid-timeout-under-test"), &["20", "1"], |printed| {
         let counts: Vec<u32> =
             printed.lines().skip(1).map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
         assert_eq!(counts.iter().sum::<u32>(), 20, "paid and cancelled: {printed}");
         assert!(counts[1] >= 10 && printed.contains("none of them paid"), "{printed}");
-    }
-    engine.stop().await;
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_user_does_not_wait_for_what_can_be_done_behind() {
-    let dir = TempDir::new().unwrap();
-    let engine = Process::start(dir.path()).await;
-    for _ in 0..2 {
-        let printed = printed(&engine, env!("CARGO_BIN_EXE_signup-email-under-test"), &[]).await;
+    twice(env!("CARGO_BIN_EXE_signup-email-under-test"), &[], |printed| {
         assert!(printed.ends_with("behind that, mail and coupon were sent\n"), "{printed}");
-    }
-    engine.stop().await;
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn every_point_is_given_once_although_its_service_fails_and_crashes() {
-    let dir = TempDir::new().unwrap();
-    let engine = Process::start(dir.path()).await;
-    for _ in 0..2 {
-        let printed = printed(&engine, env!("CARGO_BIN_EXE_points-with-retry-under-test"), &["205"]).await;
+    twice(env!("CARGO_BIN_EXE_points-with-retry-under-test"), &["205"], |printed| {
         assert!(printed.contains("20 deliveries failed and came again, "), "{printed}");
         assert!(!printed.contains(" 0 came again after a crash"), "{printed}");
         assert!(printed.ends_with("every user has a point for each sign-in: 205\n"), "{printed}");
-    }
-    engine.stop().await;
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -113,10 +114,7 @@ async fn the_checker_finds_the_disorder_of_a_subscription_without_order() {
 
 #[tokio::test]
 async fn payments_that_fail_are_retried_or_redriven_and_nobody_else_notices() {
-    let dir = TempDir::new().unwrap();
-    let engine = Process::start(dir.path()).await;
-    for _ in 0..2 {
-        let printed = printed(&engine, env!("CARGO_BIN_EXE_order-fanout-under-test"), &["100"]).await;
+    twice(env!("CARGO_BIN_EXE_order-fanout-under-test"), &["100"], |printed| {
         let lines: Vec<&str> = printed.lines().collect();
         let [published, paid, given_up, rejected, redriven, packed, correct] = lines[..] else {
             panic!("{printed}");
@@ -128,18 +126,15 @@ async fn payments_that_fail_are_retried_or_redriven_and_nobody_else_notices() {
         assert_eq!(redriven, "the bank's line is repaired: 10 redriven, 10 of them paid");
         assert_eq!(packed, "inventory packed 100 orders, logistics shipped 98");
         assert!(correct.starts_with("CORRECT: "), "{correct}");
-    }
-    engine.stop().await;
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_flash_sale_sells_its_stock_once_and_at_the_pace_of_the_database() {
     let dir = TempDir::new().unwrap();
-    let engine = Process::start(&dir.path().join("data")).await;
-    let files = dir.path().to_str().unwrap();
-    for _ in 0..2 {
-        let printed =
-            printed(&engine, env!("CARGO_BIN_EXE_flash-sale-under-test"), &["50000", "1000", files]).await;
+    let arguments = ["50000", "1000", dir.path().to_str().unwrap()];
+    twice(env!("CARGO_BIN_EXE_flash-sale-under-test"), &arguments, |printed| {
         let requests = printed.lines().find(|line| line.starts_with("50000 requests: ")).unwrap();
         let refused: u32 = requests.split(' ').nth(2).unwrap().parse().unwrap();
         assert!(refused >= 40_000, "ten requests wait for a piece, the others know at once: {printed}");
@@ -148,6 +143,6 @@ async fn a_flash_sale_sells_its_stock_once_and_at_the_pace_of_the_database() {
         let chart = std::fs::read_to_string(dir.path().join("flash_sale.svg")).unwrap();
         assert!(chart.starts_with("<svg ") && chart.ends_with("</svg>\n"), "{chart}");
         std::fs::remove_file(dir.path().join("flash_sale.svg")).unwrap();
-    }
-    engine.stop().await;
+    })
+    .await;
 }
