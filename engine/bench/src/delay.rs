@@ -48,7 +48,7 @@ pub(crate) async fn delay(output: &Output, target: &mut Target, args: &DelayBenc
     report.delay(DelayFigures { pending, pending_rss_mib });
     let bar = output.progress(Some(args.events), "deliver");
     let delivered = async {
-        // Before the last is due a pause is none that would have anybody give up.
+        // Until the last event is due, long pauses between deliveries are no sign that something is lost.
         let last = due.first.saturating_add(nanoseconds(due.within));
         sleep(Duration::from_nanos(last.saturating_sub(clock.now()))).await;
         subscribing.wait_for(args.events).await;

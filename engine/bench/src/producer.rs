@@ -192,7 +192,7 @@ pub(crate) async fn delayed(
     let mut maker = Maker::new(&plan, lane);
     while plan.budget.take(1, plan.clock.now()) > 0 {
         let at = due.of(maker.sequence);
-        // The clock's wall time is cut to milliseconds: one more, so that no event counts as less late than it was.
+        // The wall time is rounded down to milliseconds: one more, so that none is due before its stamp and counts as less late.
         let wall = Timestamp(plan.clock.wall_ms(at) + 1);
         // Its loss would show when it does not come.
         drop(publisher.schedule(maker.event(at), wall).await?);

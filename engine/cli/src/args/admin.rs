@@ -353,7 +353,7 @@ pub(crate) enum ScheduleAction {
         /// Its schedule id, as `levada publish` and `levada schedule list` print it
         id: u64,
     },
-    /// Cancel a delayed event; refused with ALREADY_DUE once its time has come and it was moved
+    /// Cancel a delayed event; refused with ALREADY_DUE once its time has come and it was moved to the log
     Cancel {
         /// The topic
         #[arg(value_parser = parse_any_topic)]
