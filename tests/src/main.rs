@@ -32,6 +32,7 @@ mod subscribe;
 mod support;
 mod tidy;
 mod tls;
+mod transactions;
 mod unread;
 mod vectors;
 mod walls;

@@ -10,7 +10,7 @@ use levada_delivery::trend;
 use levada_protocol::{
     access::{self, Requires},
     error::ErrorCode,
-    ids::{PartitionId, Timestamp, TopicName},
+    ids::{GroupName, PartitionId, Timestamp, TopicName},
     request::{Position, Read, Search, Subscribe},
 };
 use levada_stage::Plugins;
@@ -24,6 +24,7 @@ use crate::{
     access::Principal,
     artefacts::Artefacts,
     chains::Chains,
+    check_backs::{CheckBacks, GroupMember},
     clock,
     config::BrokerConfig,
     error::Error,
@@ -43,6 +44,7 @@ use crate::{
     shard::{Shard, ShardHandle},
     subscription::{self, Consumer, RetainBudget},
     tasks::Tasks,
+    topic::Topic,
 };
 
 /// Steps through dead letters that may be under way at once, over all clients; others wait. Each takes about a MiB.
@@ -72,6 +74,7 @@ pub(crate) struct Inner {
     retention: Retention,
     scans: Scans,
     scheduler: Scheduler,
+    pub(crate) check_backs: Arc<CheckBacks>,
     /// The steps of redrives, purges and counts that may be under way at once: each holds a stretch of dead letters.
     dead_letter_steps: Arc<Semaphore>,
     /// The memory for what subscriptions have read and may send again.
@@ -132,6 +135,11 @@ impl Broker {
                 retention,
                 scans: Scans::new(),
                 scheduler: Scheduler::new(Arc::clone(&store), shard.clone(), config.clock.clone()),
+                check_backs: Arc::new(CheckBacks::new(
+                    shard.clone(),
+                    config.clock.clone(),
+                    config.check_back,
+                )),
                 dead_letter_steps: Arc::new(Semaphore::new(DEAD_LETTER_STEPS_MAX)),
                 store,
                 shard,
@@ -175,6 +183,10 @@ impl Broker {
         inner.tasks.spawn(tracing::info_span!("schedule"), async move {
             cancelled.run_until_cancelled(scheduling.scheduler.run()).await;
         });
+        let (check_backs, cancelled) = (Arc::clone(&inner.check_backs), inner.tasks.cancelled().clone());
+        inner.tasks.spawn(tracing::info_span!("check-backs"), async move {
+            cancelled.run_until_cancelled(check_backs.run()).await;
+        });
         let (inner, cancelled) = (Arc::clone(inner), inner.tasks.cancelled().clone());
         self.inner.tasks.spawn(tracing::info_span!("retention"), async move {
             let run = inner.retention.run(inner.config.retention_interval, &inner.guard);
@@ -182,7 +194,7 @@ impl Broker {
         });
     }
 
-    /// One retention round now, beside those that run by themselves: over every partition, and over the producers.
+    /// One retention round now, beside those that run by themselves: over every partition, the producers and the decided transactions.
     ///
     /// # Errors
     /// If the store fails; what was dropped until then stays dropped.
@@ -222,16 +234,47 @@ impl Broker {
     /// `PERMISSION_DENIED`, `TOPIC_NOT_FOUND`; or `INVALID_ARGUMENT` for a topic of the engine's own.
     pub fn open_publish(&self, principal: &Principal, topic: &TopicName) -> Result<PublishStream, Error> {
         principal.check(&[access::publishing(topic)])?;
-        if topic.is_internal() {
-            let message = format!("topic {topic} is the engine's own: it can be read, not published to");
-            return Err(Error::refused(ErrorCode::InvalidArgument, message));
-        }
-        let topic = self.inner.shard.topic(topic)?;
+        let topic = self.publishable(topic)?;
         let config = &self.inner.config;
         let admission = Arc::clone(&self.inner.admission);
         let admission_max = config.publish_bytes_max;
         let shard = self.inner.shard.clone();
         Ok(PublishStream::new(topic, shard, admission, admission_max, config.stream_in_flight_max))
+    }
+
+    /// A topic that may be published to.
+    pub(crate) fn publishable(&self, topic: &TopicName) -> Result<Arc<Topic>, Error> {
+        if topic.is_internal() {
+            let message = format!("topic {topic} is the engine's own: it can be read, not published to");
+            return Err(Error::refused(ErrorCode::InvalidArgument, message));
+        }
+        self.inner.shard.topic(topic)
+    }
+
+    /// A share of the bytes that may wait for their commit; waits until there is one.
+    pub(crate) async fn admit(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+        let bytes = bytes.min(self.inner.config.publish_bytes_max);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let admission = Arc::clone(&self.inner.admission).acquire_many_owned(bytes);
+        admission.await.map_err(|_| Error::ShuttingDown)
+    }
+
+    /// Makes the caller a member of a producer group: it is asked about the group's prepared transactions.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`.
+    pub fn join_group(&self, principal: &Principal, group: GroupName) -> Result<GroupMember, Error> {
+        principal.check(&[access::deciding(&group)])?;
+        Ok(self.inner.check_backs.join(group))
+    }
+
+    /// Asks producer groups about the transactions that are due by the broker's clock, beside what does so by itself.
+    /// Returns how many checks were sent.
+    ///
+    /// # Errors
+    /// If no writes are taken; nobody is asked then.
+    pub async fn check_transactions(&self) -> Result<usize, Error> {
+        self.inner.check_backs.round().await
     }
 
     /// Attaches a consumer to a subscription, which is made if that was asked for.
@@ -324,6 +367,7 @@ impl Broker {
     /// Ends everything in order: owners, then the writer with what is queued, then the store.
     pub async fn shutdown(&self) {
         self.inner.admission.close();
+        self.inner.check_backs.close();
         self.inner.tasks.stop().await;
         self.inner.shard.stop().await;
         let threads = self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -51,6 +51,8 @@ pub struct BrokerConfig {
     pub dedup_ids_max: usize,
     /// Topics, subscriptions, routes and plugin versions together. Default 100,000.
     pub catalogue_records_max: usize,
+    /// When producer groups are asked about their prepared transactions.
+    pub check_back: CheckBackConfig,
     /// What gives events their append times and subscriptions their time. Default: the system's clocks.
     pub clock: Clock,
 }
@@ -79,7 +81,25 @@ impl BrokerConfig {
             producers_idle: Duration::from_secs(7 * 24 * 3_600),
             dedup_ids_max: 8_000_000,
             catalogue_records_max: 100_000,
+            check_back: CheckBackConfig::default(),
             clock: Clock::system(),
         }
+    }
+}
+
+/// When producer groups are asked about their prepared transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckBackConfig {
+    /// How long after it was prepared, unless the transaction says otherwise. Default 6 s.
+    pub after: Duration,
+    /// How long after a check that was not answered. Default 30 s.
+    pub interval: Duration,
+    /// How often; then the transaction is parked until a person decides. Default 15.
+    pub checks_max: u16,
+}
+
+impl Default for CheckBackConfig {
+    fn default() -> Self {
+        Self { after: Duration::from_secs(6), interval: Duration::from_secs(30), checks_max: 15 }
     }
 }

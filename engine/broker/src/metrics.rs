@@ -18,6 +18,8 @@ use levada_protocol::request::{DedupInfo, RouteInfo, SubscriptionInfo};
 use levada_stage::StageStats;
 use metrics::{describe_histogram, histogram};
 
+use crate::check_times::UndecidedCounts;
+
 /// How long syncs of the write-ahead log take.
 const SYNC_SECONDS: &str = "levada_sync_seconds";
 /// How many groups one sync covers.
@@ -88,6 +90,8 @@ pub(crate) struct Collected {
     plugin_seconds: Series,
     plugin_errors: Series,
     plugin_memory_restarts: Series,
+    prepared_transactions: Series,
+    parked_transactions: Series,
     compaction_bytes: Series,
     disk_free_bytes: Series,
     writable: Series,
@@ -135,6 +139,14 @@ impl Collected {
             plugin_memory_restarts: Series::counter(
                 "levada_plugin_memory_restarts_total",
                 "plugin instances replaced because earlier calls had filled their memory",
+            ),
+            prepared_transactions: Series::gauge(
+                "levada_prepared_transactions",
+                "transactions that wait for a decision, their groups being asked about them",
+            ),
+            parked_transactions: Series::gauge(
+                "levada_parked_transactions",
+                "transactions that wait for a person's decision",
             ),
             compaction_bytes: Series::counter(
                 "levada_compaction_bytes_total",
@@ -191,6 +203,11 @@ impl Collected {
         self.plugin_memory_restarts.add(&labels, as_f64(stats.memory_restarts));
     }
 
+    pub(crate) fn transactions(&mut self, undecided: UndecidedCounts) {
+        self.prepared_transactions.add(&[], as_f64(undecided.prepared));
+        self.parked_transactions.add(&[], as_f64(undecided.parked));
+    }
+
     pub(crate) fn engine(&mut self, disk_free_bytes: u64, writable: bool, compaction_bytes: u64) {
         self.disk_free_bytes.add(&[], as_f64(disk_free_bytes));
         self.writable.add(&[], if writable { 1.0 } else { 0.0 });
@@ -216,6 +233,8 @@ impl Collected {
             self.plugin_seconds,
             self.plugin_errors,
             self.plugin_memory_restarts,
+            self.prepared_transactions,
+            self.parked_transactions,
             self.compaction_bytes,
             self.disk_free_bytes,
             self.writable,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use levada_protocol::{
     batch::Batch,
-    error::ErrorCode,
     publish::{Ack, AckOutcome, Durability, PublishHeader},
 };
 use tokio::sync::{Semaphore, mpsc};
@@ -73,7 +72,7 @@ impl Submitter {
     /// Only if the broker is shutting down, its writer has failed, or the stream's receiver is gone.
     pub async fn submit(&self, header: PublishHeader, batch: Batch) -> Result<(), Error> {
         let reply = self.acks.clone().reserve_owned().await.map_err(|_| Error::ShuttingDown)?;
-        if let Err(error) = self.check(&header, &batch) {
+        if let Err(error) = self.topic.check_publishable(&header, &batch) {
             let ack = Ack {
                 correlation: header.correlation,
                 partition: header.partition,
@@ -95,26 +94,5 @@ impl Submitter {
             admitted,
         };
         self.shard.append(append).await
-    }
-
-    /// What can be refused without asking the shard.
-    fn check(&self, header: &PublishHeader, batch: &Batch) -> Result<(), Error> {
-        self.topic.partition(header.partition)?;
-        if batch.header().is_selection() {
-            let message = "a published batch must not be a selection";
-            return Err(Error::refused(ErrorCode::BatchInvalid, message));
-        }
-        if header.due.is_some() && header.expect_offset.is_some() {
-            let message = "expect_offset and deliver_at contradict each other: a delayed event gets its offset when it is \
-                           due; give one of them";
-            return Err(Error::refused(ErrorCode::InvalidArgument, message));
-        }
-        if let Some((index, ttl_ms)) = batch.first_ttl() {
-            let message = format!(
-                "event {index} of the batch has a time to live of {ttl_ms} ms, which this version does not serve: publish it without"
-            );
-            return Err(Error::refused(ErrorCode::Unsupported, message));
-        }
-        Ok(())
     }
 }

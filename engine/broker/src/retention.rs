@@ -19,6 +19,7 @@ use crate::{
     setback::Setbacks,
     shard::{ShardHandle, Trim},
     topic::Topic,
+    transaction_ends::TransactionEnds,
 };
 
 /// Runs retention.
@@ -27,6 +28,7 @@ pub(crate) struct Retention {
     shard: ShardHandle,
     owner_tasks: Arc<OwnerTasks>,
     idle: IdleProducers,
+    ended: TransactionEnds,
 }
 
 impl Retention {
@@ -36,7 +38,8 @@ impl Retention {
         owner_tasks: Arc<OwnerTasks>,
         idle: IdleProducers,
     ) -> Self {
-        Self { store, shard, owner_tasks, idle }
+        let ended = TransactionEnds::new(Arc::clone(&store), shard.clone());
+        Self { store, shard, owner_tasks, idle, ended }
     }
 
     /// Runs a round each `interval`, and when disk space gets low. Never ends; may be dropped at any await.
@@ -53,7 +56,7 @@ impl Retention {
         }
     }
 
-    /// One round as if it were `now`: over every partition, and over the producers.
+    /// One round as if it were `now`: over every partition, the producers and the decided transactions.
     ///
     /// # Errors
     /// If the store fails; what was dropped until then stays dropped.
@@ -61,7 +64,8 @@ impl Retention {
         let checked = self.shard.check_clock().await;
         let trimmed = self.trim_all(now).await;
         let forgotten = self.idle.forget(now).await;
-        checked.and(trimmed).and(forgotten)
+        let ended = self.ended.forget(now).await;
+        checked.and(trimmed).and(forgotten).and(ended)
     }
 
     async fn trim_all(&self, now: Timestamp) -> Result<(), Error> {

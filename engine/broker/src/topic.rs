@@ -12,9 +12,10 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use levada_protocol::{
+    batch::Batch,
     error::ErrorCode,
     ids::{Offset, PartitionId, TopicId, TopicName},
-    publish::Durability,
+    publish::{Durability, PublishHeader},
     request::{PartitionInfo, TopicInfo, TopicSettings},
 };
 use tokio_util::sync::CancellationToken;
@@ -156,6 +157,30 @@ impl Topic {
     /// True if repeated event ids are looked for.
     pub(crate) fn has_dedup_window(&self) -> bool {
         self.settings.load().dedup_window_ms > 0
+    }
+
+    /// What of a publish can be refused without asking the shard.
+    ///
+    /// # Errors
+    /// `PARTITION_NOT_FOUND`, `BATCH_INVALID`, `INVALID_ARGUMENT`, `UNSUPPORTED`.
+    pub(crate) fn check_publishable(&self, header: &PublishHeader, batch: &Batch) -> Result<(), Error> {
+        self.partition(header.partition)?;
+        if batch.header().is_selection() {
+            let message = "a published batch must not be a selection";
+            return Err(Error::refused(ErrorCode::BatchInvalid, message));
+        }
+        if header.due.is_some() && header.expect_offset.is_some() {
+            let message = "expect_offset and deliver_at contradict each other: a delayed event gets its offset when it is \
+                           due; give one of them";
+            return Err(Error::refused(ErrorCode::InvalidArgument, message));
+        }
+        if let Some((index, ttl_ms)) = batch.first_ttl() {
+            let message = format!(
+                "event {index} of the batch has a time to live of {ttl_ms} ms, which this version does not serve: publish it without"
+            );
+            return Err(Error::refused(ErrorCode::Unsupported, message));
+        }
+        Ok(())
     }
 
     /// The partition with this number.

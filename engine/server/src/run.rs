@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use levada_broker::{Broker, BrokerConfig, Inspection};
+use levada_broker::{Broker, BrokerConfig, CheckBackConfig, Inspection};
 use levada_plugin_host::{Host, HostConfig};
 use levada_protocol::ids::TopicId;
 use levada_store::{Inspect, RocksStore, Store};
@@ -240,7 +240,7 @@ fn host_config(config: &ServerConfig) -> HostConfig {
 
 fn broker_config(config: &ServerConfig) -> BrokerConfig {
     let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
-    let ServerConfig { publish, subscribe, store, .. } = config;
+    let ServerConfig { publish, subscribe, store, transactions, .. } = config;
     BrokerConfig {
         publish_bytes_max: bytes(publish.bytes_max),
         writer_queue_max: publish.writer_queue_max,
@@ -260,6 +260,11 @@ fn broker_config(config: &ServerConfig) -> BrokerConfig {
         disk_check_interval: store.disk_check_interval,
         retention_interval: store.retention_interval,
         catalogue_records_max: store.catalogue_records_max,
+        check_back: CheckBackConfig {
+            after: transactions.check_after,
+            interval: transactions.check_interval,
+            checks_max: u16::try_from(transactions.checks_max).unwrap_or(u16::MAX),
+        },
         ..BrokerConfig::new(&config.data_dir)
     }
 }

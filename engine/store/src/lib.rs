@@ -25,7 +25,7 @@
 //! | `Producers` | 4 | the broker's | the broker's | the writer | after seven idle days |
 //! | `Dedup` | 5 | the broker's | the broker's | the writer | when its window passes |
 //! | `Schedule` | 6 | the broker's | the broker's | the writer | when due or cancelled |
-//! | `Prepared` | 7 | the broker's | the broker's | the writer | seven days after its decision |
+//! | `Prepared` | 7 | the broker's | the broker's | the writer | some time after its decision, see the broker's rows |
 //! | `PluginState` | 8 | the broker's | the broker's | the writer | with its route or subscription |
 //! | `Side` | 9 | the broker's | the broker's | the writer | with its subscription |
 

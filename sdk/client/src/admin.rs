@@ -10,7 +10,10 @@ use levada_protocol::{
     schedule::ScheduledInfo,
 };
 
-use crate::{client::Client, error::Error};
+use crate::{
+    client::{Body, Client},
+    error::Error,
+};
 
 /// Unwraps the expected response; any other is an error of the engine.
 macro_rules! expect {
@@ -190,7 +193,7 @@ impl Client {
     ) -> Result<PluginInfo, Error> {
         let size = u64::try_from(artefact.len()).expect("a length fits 64 bits");
         let request = Request::DeployPlugin { name: name.parse()?, size, config };
-        expect!(self.request_with(request, artefact).await?, Response::Plugin(plugin) => plugin)
+        expect!(self.request_with(request, Body::Artefact(artefact)).await?, Response::Plugin(plugin) => plugin)
     }
 
     /// Lists all versions of all plugins.

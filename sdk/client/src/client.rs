@@ -7,7 +7,10 @@ use levada_protocol::{
     frame::{self, FrameType},
     request::{HelloAnswer, Notice, Open, Opened, Request, RequestEnvelope, Response},
 };
-use tokio::{sync::broadcast, time::timeout};
+use tokio::{
+    sync::broadcast,
+    time::{sleep, timeout},
+};
 
 use crate::{
     clock,
@@ -17,14 +20,19 @@ use crate::{
     links::Links,
     publisher::{Publisher, PublisherOptions},
     reader::{ReadOptions, Reader, Search, SearchOptions},
+    retry::Backoff,
     stream,
     subscriber::{PullSubscriber, SubscribeOptions, Subscriber},
+    transaction::{PartitionCounts, ProducerGroup, Transaction},
 };
 
 /// Bytes of one chunk of a plugin artefact.
 const CHUNK_BYTES: usize = 1024 * 1024;
 /// How long a deploy may take, compiling included: a component with a language runtime takes a minute or two.
 const DEPLOY_TIMEOUT: Duration = Duration::from_secs(600);
+/// The waits before a request is sent again.
+const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+const BACKOFF_LAST: Duration = Duration::from_secs(1);
 /// A write that the engine stopped is followed by its reason within this time, or by none.
 const REASON_GRACE: Duration = Duration::from_secs(1);
 
@@ -38,6 +46,32 @@ const REASON_GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Client {
     links: Links,
+    /// How many partitions the topics of transactions have.
+    pub(crate) partitions: PartitionCounts,
+}
+
+/// What follows a request on its stream.
+#[derive(Debug, Clone)]
+pub(crate) enum Body {
+    /// Nothing.
+    None,
+    /// A plugin's artefact.
+    Artefact(Bytes),
+    /// A transaction's batches, each a whole frame.
+    Batches(Vec<Bytes>),
+}
+
+impl Body {
+    /// The frames to write.
+    fn frames(&self) -> impl Iterator<Item = Bytes> + Send {
+        let (artefact, batches) = match self {
+            Self::None => (&[][..], &[][..]),
+            Self::Artefact(artefact) => (artefact.as_ref(), &[][..]),
+            Self::Batches(frames) => (&[][..], frames.as_slice()),
+        };
+        let chunks = artefact.chunks(CHUNK_BYTES).map(|part| frame::frame(FrameType::Chunk, part));
+        chunks.chain(batches.iter().cloned())
+    }
 }
 
 impl Client {
@@ -49,7 +83,7 @@ impl Client {
     /// `CONNECT_FAILED` if there is no answer, `TLS_FAILED` if the engine's certificate is not trusted,
     /// `UNSUPPORTED_VERSION` if engine and client have no protocol version in common, `CONFIG_INVALID`.
     pub async fn connect(config: ClientConfig) -> Result<Self, Error> {
-        Ok(Self { links: Links::connect(config).await? })
+        Ok(Self { links: Links::connect(config).await?, partitions: PartitionCounts::default() })
     }
 
     /// The engine's answer to the hello of the current connection. Cancel safe.
@@ -77,24 +111,48 @@ impl Client {
 
     /// Sends one request and waits for its answer.
     ///
-    /// A request that only reads is sent again if the connection is lost meanwhile, and so is a redrive that is not forced,
-    /// as it leaves alone what was redriven; any other that changes something is not, and fails with `CONNECTION_LOST`. Cancel safe in that the connection stays sound,
-    /// but the request may still take effect.
+    /// A request that only reads is sent again if the connection is lost meanwhile, and so is one that does nothing the second
+    /// time: a redrive that is not forced, a transaction and the decision about one. If such a one finds no connection any
+    /// more, or is refused, its outcome is in doubt: `DEADLINE_EXCEEDED`. Any other that changes something is not sent again, and fails with
+    /// `CONNECTION_LOST`. Cancel safe in that the connection stays sound, but the request may still take effect.
     ///
     /// # Errors
     /// The engine's refusal; `CONNECT_FAILED`, `CONNECTION_LOST` or `DEADLINE_EXCEEDED` (the default limit is 30 s,
     /// see [`ClientConfig::request_timeout`]).
     pub async fn request(&self, request: Request) -> Result<Response, Error> {
-        self.request_with(request, Bytes::new()).await
+        self.request_with(request, Body::None).await
     }
 
-    /// Sends one request, followed by the bytes that it announces.
-    pub(crate) async fn request_with(&self, request: Request, artefact: Bytes) -> Result<Response, Error> {
-        let asked = self.links.first().config().request_timeout;
-        // What comes with bytes is compiled: that has a time of its own.
-        let limit = if artefact.is_empty() { asked } else { asked.max(DEPLOY_TIMEOUT) };
+    /// How long a request may take.
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.links.first().config().request_timeout
+    }
+
+    /// Opens something on a connection that has a free stream.
+    pub(crate) async fn open<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        open: impl Fn(Link) -> F,
+    ) -> Result<T, Error> {
+        self.links.open(open).await
+    }
+
+    /// Sends one request, followed by what it announces.
+    pub(crate) async fn request_with(&self, request: Request, body: Body) -> Result<Response, Error> {
+        let asked = self.request_timeout();
+        // An artefact is compiled: that has a time of its own.
+        let limit = if matches!(body, Body::Artefact(_)) { asked.max(DEPLOY_TIMEOUT) } else { asked };
+        self.request_within(request, body, limit).await
+    }
+
+    /// The same within a time of the caller's.
+    pub(crate) async fn request_within(
+        &self,
+        request: Request,
+        body: Body,
+        limit: Duration,
+    ) -> Result<Response, Error> {
         let until = clock::now() + limit;
-        self.links.open(|link| self.request_on(link, limit, until, &request, &artefact)).await
+        self.links.open(|link| self.request_on(link, limit, until, &request, &body)).await
     }
 
     async fn request_on(
@@ -103,22 +161,34 @@ impl Client {
         limit: Duration,
         until: clock::Instant,
         request: &Request,
-        artefact: &Bytes,
+        body: &Body,
     ) -> Result<Response, Error> {
+        // Something was sent whose outcome is not known.
+        let mut lost = false;
+        let doubted = |error: Error, lost: bool| match error {
+            error if !lost || !error.has_no_side_effects() => error,
+            Error::Refused(refusal) => Error::TimedOut { waited: limit, in_doubt: true, last: Some(refusal) },
+            _ => Error::TimedOut { waited: limit, in_doubt: true, last: None },
+        };
+        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LAST);
         loop {
             let left = until.saturating_duration_since(clock::now());
             // Connecting takes no longer for a request that may.
-            let session = link.session_within(left.min(link.config().request_timeout)).await?;
+            let connected = link.session_within(left.min(link.config().request_timeout)).await;
+            let session = connected.map_err(|error| doubted(error, lost))?;
             let left = until.saturating_duration_since(clock::now());
-            let exchange = self.exchange(session.connection(), request, artefact, left);
+            let exchange = self.exchange(session.connection(), request, body, left);
             match timeout(left, exchange).await {
                 Err(_) => return Err(Error::TimedOut { waited: limit, in_doubt: true, last: None }),
                 Ok(Err(Error::ConnectionLost { .. })) if is_repeatable(request) => {
+                    lost |= !is_reading(request);
                     // The supervisor notices the loss too, but perhaps later: do not ask the same session again.
                     let _ = timeout(REASON_GRACE, session.connection().closed()).await;
+                    sleep(backoff.next()).await;
                 }
-                Ok(Ok(Response::Refused(refusal))) => return Err(refusal.into()),
-                Ok(other) => return other,
+                Ok(Ok(Response::Refused(refusal))) => return Err(doubted(refusal.into(), lost)),
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(error)) => return Err(doubted(error, lost)),
             }
         }
     }
@@ -127,7 +197,7 @@ impl Client {
         &self,
         connection: &quinn::Connection,
         request: &Request,
-        artefact: &Bytes,
+        body: &Body,
         left: Duration,
     ) -> Result<Response, Error> {
         // One request a stream: its number has no meaning.
@@ -135,10 +205,8 @@ impl Client {
         let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
         let envelope = RequestEnvelope { id, deadline_ms, trace: None, request: request.clone() };
         let mut stream = stream::begin(connection, &Open::Request(envelope)).await?;
-        let mut rest = artefact.clone();
-        while !rest.is_empty() {
-            let part = rest.split_to(rest.len().min(CHUNK_BYTES));
-            if let Err(error) = stream.send.write_chunk(frame::frame(FrameType::Chunk, &part)).await {
+        for frame in body.frames() {
+            if let Err(error) = stream.send.write_chunk(frame).await {
                 // The engine refuses before it has read everything: its answer says why.
                 if matches!(error, quinn::WriteError::Stopped(_)) {
                     break;
@@ -217,6 +285,36 @@ impl Client {
         self.links.open(|link| Search::open(link, options.clone())).await
     }
 
+    /// Begins a transaction that is committed at once: events of any topics, all of them or none. Its id is random, its
+    /// producer group `default`.
+    ///
+    /// ```no_run
+    /// # async fn example(client: levada_client::Client) -> Result<(), levada_client::Error> {
+    /// use levada_client::Event;
+    ///
+    /// let mut transfer = client.transaction()?;
+    /// transfer.publish("withdrawals", Event::new("5").with_key("account-1"))?;
+    /// transfer.publish("deposits", Event::new("5").with_key("account-2"))?;
+    /// transfer.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` if the system gives no randomness.
+    pub fn transaction(&self) -> Result<Transaction, Error> {
+        self.producer_group("default")?.transaction(&clock::producer_id()?.to_string())
+    }
+
+    /// A producer group: transactions whose ids the program chooses, so that they can be prepared, decided later, and asked
+    /// about by any member of the group.
+    ///
+    /// # Errors
+    /// `INVALID_NAME`.
+    pub fn producer_group(&self, name: &str) -> Result<ProducerGroup, Error> {
+        Ok(ProducerGroup::new(self.clone(), name.parse()?))
+    }
+
     /// Ends the connection and everything that uses it, at once: flush publishers and confirm
     /// acknowledgements before. What is in flight fails with `CONNECTION_LOST`.
     ///
@@ -230,6 +328,17 @@ impl Client {
 /// did the first time.
 fn is_repeatable(request: &Request) -> bool {
     match request {
+        // What the first one redrove the second leaves alone.
+        Request::Redrive(redrive) => !redrive.force,
+        // Its id tells a repeat, and the first decision is final.
+        Request::Transact(_) | Request::DecideTransaction(_) => true,
+        other => is_reading(other),
+    }
+}
+
+/// True for a request that changes nothing.
+fn is_reading(request: &Request) -> bool {
+    match request {
         Request::Info
         | Request::ListTopics { .. }
         | Request::DescribeTopic { .. }
@@ -241,10 +350,13 @@ fn is_repeatable(request: &Request) -> bool {
         | Request::DescribeScheduled { .. }
         | Request::ListDeadLetters { .. }
         | Request::GroupDeadLetters(_)
-        | Request::ListRedrives { .. } => true,
-        // What the first one redrove the second leaves alone.
-        Request::Redrive(redrive) => !redrive.force,
-        Request::CreateTopic { .. }
+        | Request::ListRedrives { .. }
+        | Request::ListTransactions(_)
+        | Request::DescribeTransaction { .. } => true,
+        Request::Redrive(_)
+        | Request::Transact(_)
+        | Request::DecideTransaction(_)
+        | Request::CreateTopic { .. }
         | Request::SetTopic { .. }
         | Request::DeleteTopic { .. }
         | Request::CreateSubscription { .. }

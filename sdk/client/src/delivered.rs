@@ -7,12 +7,13 @@ use std::{collections::VecDeque, fmt, ops::Deref, sync::Arc, time::Duration};
 use levada_protocol::{
     event::Event,
     ids::{Offset, PartitionId, Timestamp},
+    request::AckedDelivery,
     verbs::VerbKind,
 };
 
 use crate::{
     delivery::{Delivery, nack_delay_ms},
-    subscriber::Lease,
+    subscriber::{Lease, Of},
 };
 
 /// An event that was delivered, to be acknowledged once it is processed.
@@ -83,6 +84,24 @@ impl DeliveredEvent {
     /// Still at work on it: `max_processing` and the subscription's `ack_timeout` start again.
     pub fn in_progress(&self) {
         self.lease.say((self.from, self.offset), &VerbKind::InProgress, |_, _| 1);
+    }
+
+    /// What a transaction that acknowledges it tells the engine; `None` if it cannot be acknowledged any more.
+    pub(crate) fn acked(&self) -> Option<AckedDelivery> {
+        let (partition, token) = self.lease.names()?;
+        let (first, last) = (self.from.0, self.offset.0);
+        Some(AckedDelivery { token: token.0, partition: partition.0, first, last, events: 1 })
+    }
+
+    /// Which subscription it was delivered to.
+    pub(crate) fn of(&self) -> &Of {
+        self.lease.of()
+    }
+
+    /// A transaction has acknowledged it.
+    pub(crate) fn settle(mut self) {
+        self.spoken = true;
+        self.lease.settle((self.from, self.offset), |_, _| 1);
     }
 
     fn say(&mut self, kind: &VerbKind) {

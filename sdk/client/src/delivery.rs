@@ -11,10 +11,14 @@ use levada_protocol::{
     event::Event,
     frame::Frame,
     ids::{DeliveryToken, Offset, PartitionId, Timestamp},
+    request::AckedDelivery,
     verbs::VerbKind,
 };
 
-use crate::{error::Error, subscriber::Lease};
+use crate::{
+    error::Error,
+    subscriber::{Lease, Of},
+};
 
 /// Events of one partition that came together, in order of their offsets.
 ///
@@ -161,6 +165,25 @@ impl Delivery {
             && first <= last
         {
             lease.say((first, last), &kind, |first, last| self.count_between(first, last));
+        }
+    }
+
+    /// What a transaction that acknowledges all of it tells the engine; `None` if it cannot be acknowledged any more.
+    pub(crate) fn acked(&self) -> Option<AckedDelivery> {
+        let (partition, token) = self.lease.as_ref()?.names()?;
+        let (first, last, events) = (self.first.0, self.last.0, u64::from(self.count()));
+        Some(AckedDelivery { token: token.0, partition: partition.0, first, last, events })
+    }
+
+    /// Which subscription it was delivered to; `None` for one of a reader.
+    pub(crate) fn of(&self) -> Option<&Of> {
+        self.lease.as_ref().map(|lease| lease.of())
+    }
+
+    /// A transaction has acknowledged all of it.
+    pub(crate) fn settle(&self) {
+        if let Some(lease) = &self.lease {
+            lease.settle((self.first, self.last), |first, last| self.count_between(first, last));
         }
     }
 

@@ -40,6 +40,8 @@ mod error;
 
 mod publisher;
 
+mod transaction;
+
 mod delivered;
 mod delivery;
 mod subscriber;
@@ -71,8 +73,8 @@ pub use levada_protocol::{
     error::{ErrorCode, Refusal},
     event::Event,
     ids::{
-        DeliveryToken, InvalidName, Offset, PartitionId, PluginName, RouteName, SubscriptionName, Timestamp,
-        TopicName,
+        DeliveryToken, GroupName, InvalidName, Offset, PartitionId, PluginName, RouteName, SubscriptionName,
+        Timestamp, TopicName, TransactionId,
     },
     progress::Scanned,
     publish::Durability,
@@ -81,7 +83,7 @@ pub use levada_protocol::{
         Holding, Interface, Notice, OnError, Order, PartitionInfo, PauseReason, PluginInfo, Position, Purged,
         RedriveInfo, RedriveOutcome, Request, Response, Retain, Retry, RouteInfo, RouteSpec, RunState,
         StageSpec, Start, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo,
-        TopicSettings, WaitingFor,
+        TopicSettings, TransactionBatch, TransactionDuplicate, TransactionInfo, TransactionState, WaitingFor,
     },
     schedule::{Due, ScheduledInfo},
 };
@@ -103,4 +105,5 @@ pub use self::{
         SearchScope,
     },
     subscriber::{Prefetch, Pull, PullSubscriber, SubscribeOptions, Subscriber},
+    transaction::{Check, CheckBacks, Prepared, ProducerGroup, Transaction},
 };

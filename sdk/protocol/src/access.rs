@@ -5,8 +5,8 @@
 use std::fmt;
 
 use crate::{
-    ids::{PluginName, RouteName, SubscriptionName, TopicName},
-    request::{Open, Read, Request, Subscribe},
+    ids::{GroupName, PluginName, RouteName, SubscriptionName, TopicName},
+    request::{Open, Read, Request, Subscribe, Transact, TransactionAcks},
 };
 
 /// An action that needs a permission.
@@ -63,6 +63,8 @@ pub enum Scope {
     Route(RouteName),
     /// A plugin, in all versions.
     Plugin(PluginName),
+    /// A producer group, with its transactions.
+    Group(GroupName),
 }
 
 impl Scope {
@@ -74,6 +76,7 @@ impl Scope {
             Self::Subscription(..) => "subscription",
             Self::Route(_) => "route",
             Self::Plugin(_) => "plugin",
+            Self::Group(_) => "group",
         }
     }
 }
@@ -86,6 +89,7 @@ impl fmt::Display for Scope {
             Self::Subscription(topic, name) => write!(f, "subscription {topic}/{name}"),
             Self::Route(name) => write!(f, "route {name}"),
             Self::Plugin(name) => write!(f, "plugin {name}"),
+            Self::Group(name) => write!(f, "producer group {name}"),
         }
     }
 }
@@ -106,6 +110,7 @@ impl Requires for Open {
             Self::Subscribe(subscribe) => subscribe.required(),
             Self::Read(read) => read.required(),
             Self::Request(envelope) => envelope.request.required(),
+            Self::CheckBacks { group, .. } => vec![deciding(group)],
             Self::Hello(_) | Self::Unknown => Vec::new(),
         }
     }
@@ -120,6 +125,17 @@ impl Requires for Subscribe {
 impl Requires for Read {
     fn required(&self) -> Vec<Requirement> {
         vec![reading(&self.topic)]
+    }
+}
+
+impl Requires for Transact {
+    fn required(&self) -> Vec<Requirement> {
+        let acking = |acks: &TransactionAcks| {
+            let (topic, name) = (acks.topic.clone(), acks.subscription.clone());
+            (Action::Subscribe, Scope::Subscription(topic, name))
+        };
+        let published = self.topics.iter().map(publishing);
+        published.chain([deciding(&self.group)]).chain(self.acks.iter().map(acking)).collect()
     }
 }
 
@@ -174,6 +190,13 @@ impl Requires for Request {
                 publishing(&redrive.to),
             ],
             Self::PurgeDeadLetters(purge) => topic(Action::Manage, &purge.topic),
+            Self::Transact(transact) => transact.required(),
+            // Who prepared it was allowed to publish its events.
+            Self::DecideTransaction(decide) => vec![deciding(&decide.group)],
+            Self::ListTransactions(list) => {
+                vec![(Action::Browse, list.group.clone().map_or(Scope::Engine, Scope::Group))]
+            }
+            Self::DescribeTransaction { group, .. } => vec![(Action::Browse, Scope::Group(group.clone()))],
             Self::Unknown => Vec::new(),
         }
     }
@@ -182,6 +205,11 @@ impl Requires for Request {
 /// What a stream of publishes to a topic requires.
 pub fn publishing(topic: &TopicName) -> Requirement {
     (Action::Publish, Scope::Topic(topic.clone()))
+}
+
+/// What answering for a producer group requires: to make its transactions, to decide them, and to be asked about them.
+pub fn deciding(group: &GroupName) -> Requirement {
+    (Action::Publish, Scope::Group(group.clone()))
 }
 
 fn reading(topic: &TopicName) -> Requirement {

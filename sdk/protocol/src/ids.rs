@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
     error::ErrorCode,
-    limits::{NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX_INTERNAL},
+    limits::{NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX_INTERNAL, TRANSACTION_ID_BYTES_MAX},
 };
 
 macro_rules! number {
@@ -86,7 +86,7 @@ impl fmt::Display for ProducerId {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} name {got:?} is invalid: expected {expected}")]
 pub struct InvalidName {
-    /// What was to be named: `topic`, `subscription`, `route` or `plugin`.
+    /// What was to be named: `topic`, `subscription`, `route`, `plugin`, `group` or `transaction`.
     pub kind: &'static str,
     /// The first 80 characters of the text.
     pub got: String,
@@ -256,6 +256,53 @@ name! {
     PluginName
 }
 
+name! {
+    /// A producer group's name: `[a-z0-9][a-z0-9_-]{0,62}`. Its members are asked about the transactions of each other.
+    GroupName
+}
+
+impl FromStr for GroupName {
+    type Err = InvalidName;
+
+    fn from_str(name: &str) -> Result<Self, InvalidName> {
+        parse_name("producer group", name).map(Self)
+    }
+}
+
+/// A transaction's id: 1 to 128 visible characters of ASCII. Its producer chooses it, unique in its group.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TransactionId(Arc<str>);
+
+text!(TransactionId, str::parse::<TransactionId>);
+
+impl TransactionId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for TransactionId {
+    type Err = InvalidName;
+
+    fn from_str(id: &str) -> Result<Self, InvalidName> {
+        if id.is_empty()
+            || id.len() > TRANSACTION_ID_BYTES_MAX
+            || !id.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            let expected = "1 to 128 visible characters of ASCII, without blanks";
+            return Err(InvalidName::new("transaction", id, expected));
+        }
+        Ok(Self(id.into()))
+    }
+}
+
+impl fmt::Display for TransactionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl FromStr for SubscriptionName {
     type Err = InvalidName;
 
@@ -323,6 +370,16 @@ mod tests {
         }
         let said = serde_json::from_str::<SubscriptionName>("\"publish\"").unwrap_err().to_string();
         assert!(said.starts_with("INVALID_NAME: subscription name "), "{said}");
+    }
+
+    #[test]
+    fn a_transaction_s_id_is_visible_ascii() {
+        for good in ["order-42", "a/b", "~", &"a".repeat(128)] {
+            assert!(good.parse::<TransactionId>().is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "\0", "\u{e9}", &"a".repeat(129)] {
+            assert!(bad.parse::<TransactionId>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -79,3 +79,21 @@ pub const REDRIVES_MAX: u32 = 8;
 pub const REDRIVE_EVENTS_MAX: usize = 1_000;
 /// Most groups of dead letters in one response.
 pub const DEAD_LETTER_GROUPS_MAX: usize = 256;
+/// Longest id of a transaction in bytes.
+pub const TRANSACTION_ID_BYTES_MAX: usize = 128;
+/// All batches of one transaction together, in bytes: 4 MiB.
+pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most events of one transaction.
+pub const TRANSACTION_EVENTS_MAX: usize = 10_000;
+/// Most batches of one transaction.
+pub const TRANSACTION_BATCHES_MAX: usize = 1_000;
+/// Bytes that the undecided transactions of one producer group may hold.
+pub const PREPARED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most undecided transactions of one producer group.
+pub const PREPARED_MAX: usize = 10_000;
+/// How long a decision about a prepared transaction is remembered, in milliseconds: 7 days.
+pub const DECISION_REMEMBERED_MS: u64 = 7 * 24 * 3_600_000;
+/// How long a transaction that was committed at once is remembered, so that a repeat is known as one: 10 minutes.
+pub const TRANSACTION_REMEMBERED_MS: u64 = 10 * 60_000;
+/// How long after it was prepared a transaction is asked about for the first time, at most: a day.
+pub const CHECK_AFTER_MS_MAX: u64 = 24 * 3_600_000;

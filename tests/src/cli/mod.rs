@@ -9,6 +9,7 @@ mod schedule;
 mod search;
 mod streams;
 mod subscriptions;
+mod transactions;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;

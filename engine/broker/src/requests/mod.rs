@@ -8,6 +8,7 @@ mod plugins;
 mod routes;
 mod schedule;
 mod subscriptions;
+mod transactions;
 
 use std::{ops::Bound, sync::Arc};
 
@@ -105,6 +106,10 @@ impl Broker {
             Request::ListRedrives { topic, from, until } => self.list_redrives(&topic, from, until).await,
             Request::Redrive(asked) => self.redrive(asked).await,
             Request::PurgeDeadLetters(asked) => self.purge_dead_letters(asked).await,
+            Request::Transact(_) => Err(transactions::without_batches()),
+            Request::DecideTransaction(asked) => self.decide_transaction(asked).await,
+            Request::ListTransactions(asked) => self.list_transactions(asked).await,
+            Request::DescribeTransaction { group, id } => self.describe_transaction(group, id).await,
             Request::Unknown => {
                 Err(Error::refused(ErrorCode::Unsupported, "this engine does not know the request"))
             }
@@ -146,6 +151,7 @@ impl Broker {
             observe_plugins(&mut collected, &catalogue, &attachment, subscription.costs());
         }
         let compaction_bytes = self.inner.store.stats().compaction_bytes;
+        collected.transactions(self.inner.shard.view().checks().counts());
         collected.engine(self.inner.guard.free_bytes(), self.health().ready, compaction_bytes);
         collected.finish()
     }

@@ -96,6 +96,14 @@ impl<'a> KeyFields<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
+    /// The bytes before the next `end`, which is taken too.
+    pub(super) fn until(&mut self, end: u8) -> Option<&'a [u8]> {
+        let at = self.0.iter().position(|byte| *byte == end)?;
+        let (head, rest) = self.0.split_at(at);
+        self.0 = &rest[1..];
+        Some(head)
+    }
+
     /// All that is left.
     pub(super) fn rest(self) -> &'a [u8] {
         self.0

@@ -28,6 +28,10 @@
 //! | schedule | `0x02` topic u32, first id u64 | [`ScheduleIndex`] | delayed publishes | with its batch |
 //! | schedule | `0x03` topic u32 | [`ScheduleSummary`] | whatever changes the topic's schedule | with the topic |
 //! | schedule | `0x04` | [`ScheduleBegin`] | deletion of a topic that had a schedule | never |
+//! | prepared | `0x01` group, `0x00`, id, `0x00` | [`Transaction`] | transactions | 7 days after the decision, 10 minutes if it was committed at once |
+//! | prepared | `0x02` group, `0x00`, id, `0x00`, index u16 | [`PreparedBatch`] | prepared transactions | with the decision |
+//! | prepared | `0x03` group, `0x00`, id, `0x00` | [`Undecided`] | prepared transactions, check-backs | with the decision |
+//! | prepared | `0x04` time u64, group, `0x00`, id, `0x00` | [`TransactionEnd`] | decisions | at that time |
 //! | producers | topic u32, partition u16, producer u128 | [`levada_delivery::producer::Producer`] | appends | once it is idle for long, with the topic |
 //! | side | `0x01` topic u32, partition u16, offset u64 | [`Redriven`] | redrives of the dead letter there | retention, purges, with the topic |
 //!
@@ -45,6 +49,7 @@ mod log_start;
 mod next_id;
 mod plugin;
 mod plugin_line;
+mod prepared_batch;
 mod producer;
 mod progress_chunk;
 mod progress_head;
@@ -59,6 +64,10 @@ mod segment;
 mod setback;
 mod subscription;
 mod topic;
+mod transaction;
+mod transaction_end;
+mod transaction_key;
+mod undecided;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use levada_protocol::error::ErrorCode;
@@ -75,6 +84,7 @@ pub(crate) use self::{
     next_id::NextId,
     plugin::PluginRecord,
     plugin_line::PluginLineRecord,
+    prepared_batch::PreparedBatch,
     producer::of_topic as producers_of_topic,
     progress_chunk::of_partition as chunks_of_partition,
     progress_head::of_subscription as progress_of_subscription,
@@ -91,6 +101,10 @@ pub(crate) use self::{
     setback::Setback,
     subscription::SubscriptionRecord,
     topic::TopicRecord,
+    transaction::{Share, Transaction, Verdict},
+    transaction_end::TransactionEnd,
+    transaction_key::TransactionKey,
+    undecided::Undecided,
 };
 use crate::error::Error;
 
@@ -118,6 +132,10 @@ mod tag {
     pub(super) const SCHEDULE_SUMMARY: u8 = 0x03;
     pub(super) const SCHEDULE_BEGIN: u8 = 0x04;
     pub(super) const SIDE_REDRIVEN: u8 = 0x01;
+    pub(super) const TRANSACTION: u8 = 0x01;
+    pub(super) const PREPARED_BATCH: u8 = 0x02;
+    pub(super) const UNDECIDED: u8 = 0x03;
+    pub(super) const TRANSACTION_END: u8 = 0x04;
 }
 
 /// A kind of row. A value of the type is what one row holds.
@@ -261,6 +279,25 @@ pub(crate) fn page<R: Row>(store: &dyn Store, (from, to): &KeyRange) -> Result<P
     };
     let rows = rows.iter().map(|(key, value)| decode_pair(key, value)).collect::<Result<_, _>>()?;
     Ok(Page { rows, more })
+}
+
+/// Reads the keys of the first rows of a range in order, at most so many. Blocks on the disk.
+pub(crate) fn keys<R: Row>(
+    store: &dyn Store,
+    (mut from, to): KeyRange,
+    max: usize,
+) -> Result<Vec<R::Key>, Error> {
+    let mut keys = Vec::new();
+    while keys.len() < max {
+        let limit = ScanLimit { rows: PAGE.rows.min(max - keys.len()), ..PAGE };
+        let rows = store.scan(R::FAMILY, &from, &to, limit)?;
+        let Some((last, _)) = rows.last() else { break };
+        from = [last.as_ref(), &[0]].concat().into();
+        for (key, value) in rows {
+            keys.push(decode_pair::<R>(&key, &value)?.0);
+        }
+    }
+    Ok(keys)
 }
 
 /// Hands all rows of a range over in the order of their keys. Blocks on the disk.

@@ -5,7 +5,11 @@ use levada_protocol::{
     request::DedupInfo,
 };
 
-use crate::{catalogue::CatalogueEvent, frames::LogSlice, rows::ScheduleSummary};
+use crate::{
+    catalogue::CatalogueEvent,
+    frames::LogSlice,
+    rows::{ScheduleSummary, TransactionKey, Undecided},
+};
 
 /// Something that becomes visible with a commit.
 #[derive(Debug)]
@@ -20,6 +24,8 @@ pub(super) enum Announcement {
     Schedule { topic: TopicId, summary: ScheduleSummary },
     /// Delayed events were moved: what is read from now on shows it.
     DueMoved { revision: u64 },
+    /// A transaction waits for its decision, or does not any more.
+    Undecided { key: TransactionKey, undecided: Option<Undecided> },
     /// The catalogue changed.
     Catalogue(CatalogueEvent),
 }

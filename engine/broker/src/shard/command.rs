@@ -15,6 +15,7 @@ use super::{
     proposal::{Proposal, ProposalRefused},
     reply::AckPermit,
     tables::{self, DuePart, Generation, ProducerKey, RedriveRevision},
+    transact::{Ask, Decide, ForgetTransactions, Transact},
 };
 use crate::{catalogue::Change, error::Error, rows::Place, topic::Topic};
 
@@ -49,6 +50,14 @@ pub(crate) enum Command {
     },
     MoveDue(MoveDue),
     Cancel(CancelScheduled),
+    Transact(Transact),
+    Decide(Decide),
+    Ask(Ask),
+    ForgetTransactions(ForgetTransactions),
+    /// Nothing: what was decided before is durable once it is answered.
+    Barrier {
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
     /// Check whether the clock was set back.
     CheckClock {
         reply: oneshot::Sender<Result<(), Error>>,
@@ -126,12 +135,17 @@ impl Command {
             Self::Propose(proposal) => proposal.encoded_len_max(),
             Self::MoveDue(due) => due.parts.iter().map(DuePart::encoded_len_max).sum(),
             Self::Cancel(_) => tables::CANCEL_LEN_MAX,
+            Self::Transact(transact) => transact.encoded_len_max(),
+            Self::Decide(decide) => decide.encoded_len_max(),
+            Self::Ask(ask) => ask.encoded_len_max(),
+            Self::ForgetTransactions(forget) => forget.encoded_len_max(),
             Self::Change { .. }
             | Self::TakeOver { .. }
             | Self::Redrives { .. }
             | Self::Trim(_)
             | Self::Forget(_)
             | Self::Reclaimed { .. }
+            | Self::Barrier { .. }
             | Self::CheckClock { .. }
             | Self::Wake
             | Self::Stop => 0,
@@ -157,12 +171,18 @@ impl Command {
             Self::Redrives { reply, .. } => {
                 Reply::Redrives { reply, result: Err(error.clone()) }.send();
             }
+            Self::Transact(Transact { reply, .. }) | Self::Decide(Decide { reply, .. }) => {
+                Reply::Transacted { reply, result: Err(error.clone()) }.send();
+            }
+            Self::Ask(ask) => Reply::Asked { reply: ask.reply, result: Err(error.clone()) }.send(),
             Self::Change { reply, .. }
             | Self::Trim(Trim { reply, .. })
             | Self::Forget(Forget { reply, .. })
             | Self::Reclaimed { reply, .. }
             | Self::MoveDue(MoveDue { reply, .. })
             | Self::Cancel(CancelScheduled { reply, .. })
+            | Self::ForgetTransactions(ForgetTransactions { reply, .. })
+            | Self::Barrier { reply }
             | Self::CheckClock { reply } => Reply::Done { reply, result: Err(error.clone()) }.send(),
             Self::Wake | Self::Stop => {}
         }

@@ -16,8 +16,9 @@ use super::{
     proposal::ProposalRefused,
     reply::AckPermit,
     tables::{Generation, RedriveRevision},
+    transact::Transacted,
 };
-use crate::{catalogue::Catalogue, error::Error};
+use crate::{catalogue::Catalogue, error::Error, rows::Undecided};
 
 /// A group in the making, and then being written and synced.
 #[derive(Debug)]
@@ -63,6 +64,14 @@ pub(super) enum Reply {
         reply: oneshot::Sender<Result<(), ProposalRefused>>,
         result: Result<(), ProposalRefused>,
     },
+    Transacted {
+        reply: oneshot::Sender<Result<Transacted, Error>>,
+        result: Result<Transacted, Error>,
+    },
+    Asked {
+        reply: oneshot::Sender<Result<Vec<Option<Undecided>>, Error>>,
+        result: Result<Vec<Option<Undecided>>, Error>,
+    },
 }
 
 impl Reply {
@@ -74,6 +83,8 @@ impl Reply {
             Self::TakenOver { reply, result } => drop(reply.send(result)),
             Self::Redrives { reply, result } => drop(reply.send(result)),
             Self::Proposal { reply, result } => drop(reply.send(result)),
+            Self::Transacted { reply, result } => drop(reply.send(result)),
+            Self::Asked { reply, result } => drop(reply.send(result)),
         }
     }
 
@@ -88,6 +99,8 @@ impl Reply {
             Self::TakenOver { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::Redrives { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::Proposal { reply, .. } => drop(reply.send(Err(ProposalRefused::Failed(error.clone())))),
+            Self::Transacted { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Self::Asked { reply, .. } => drop(reply.send(Err(error.clone()))),
         }
     }
 }

@@ -32,6 +32,7 @@ mod reply;
 mod state;
 mod syncer;
 mod tables;
+mod transact;
 mod view;
 mod writer;
 
@@ -50,7 +51,7 @@ use levada_store::{
     Store,
     commit::{AppliedRow, Term},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 pub(crate) use self::{
     command::{Append, Command, Forget, Trim},
@@ -61,22 +62,25 @@ pub(crate) use self::{
     },
     reply::AckPermit,
     tables::{DueBatch, DuePart, Generation, ProducerKey, RedriveRevision},
+    transact::{Found, Transact, TransactBatch, Transacted, transaction_exists, transaction_not_found},
     view::{Closed, ShardView, SyncTimes},
 };
 use self::{
     fail_stop::FailStopGuard,
     notifier::Notifier,
     piggyback::PiggybackQueue,
-    state::{Limits, State},
+    state::{Limits, Live, State},
     tables::{TableLimits, Tables},
+    transact::{Ask, Decide, ForgetTransactions},
     writer::{Identity, Inbox, Writer},
 };
 use crate::{
     catalogue::{Catalogue, Change},
+    check_times::CheckTimes,
     config::BrokerConfig,
     error::Error,
     guard::Guard,
-    rows::{EngineId, Place},
+    rows::{EngineId, Place, TransactionKey, Undecided},
     tasks::Tasks,
     topic::Topic,
     topics::Topics,
@@ -132,12 +136,14 @@ impl Shard {
         tasks: &Tasks,
     ) -> Result<(Self, ShardHandle), Error> {
         let topics = Arc::new(Topics::new(config.tail_bytes_max));
+        let checks = Arc::<CheckTimes>::default();
         let (producers_max, dedup_ids_max) = (config.producers_max, config.dedup_ids_max);
         let tables = TableLimits { producers_max, dedup_ids_max };
         let limits = Limits { records_max: config.catalogue_records_max, tables };
-        let state = State::open(Arc::clone(store), Arc::clone(guard), Arc::clone(&topics), limits, 0)?;
+        let live = Live { topics: Arc::clone(&topics), checks: Arc::clone(&checks) };
+        let state = State::open(Arc::clone(store), Arc::clone(guard), live, limits, 0)?;
         check_shard(state.last(), config.shard)?;
-        let view = Arc::new(ShardView::new(state.catalogue().clone(), topics));
+        let view = Arc::new(ShardView::new(state.catalogue().clone(), topics, checks));
         let (commands, receiver) = mpsc::channel(config.writer_queue_max);
         let (groups, synced) = std_mpsc::sync_channel(config.groups_unsynced_max);
         let piggyback = Arc::<PiggybackQueue>::default();
@@ -288,6 +294,69 @@ impl ShardHandle {
     pub(crate) async fn cancel(&self, topic: TopicId, place: Place, id: u64) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Cancel(CancelScheduled { topic, place, id, reply }), answer).await
+    }
+
+    /// Stores events of any topics all or none, at once or to be decided about; completes once that is durable.
+    ///
+    /// # Errors
+    /// If nothing was stored, or the outcome is unknown.
+    pub(crate) async fn transact(
+        &self,
+        transact: impl FnOnce(oneshot::Sender<Result<Transacted, Error>>) -> Transact,
+    ) -> Result<Transacted, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Transact(transact(reply))).await?;
+        answer.await.unwrap_or_else(|_| Err(Error::unanswered()))
+    }
+
+    /// Decides a prepared transaction, whose batches were read; completes once that is durable.
+    ///
+    /// # Errors
+    /// `TRANSACTION_NOT_FOUND`, `ALREADY_DECIDED`, or why the shard takes no writes.
+    pub(crate) async fn decide(
+        &self,
+        key: TransactionKey,
+        commit: bool,
+        found: Found,
+        admitted: OwnedSemaphorePermit,
+    ) -> Result<Transacted, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Decide(Decide { key, commit, found, admitted, reply })).await?;
+        answer.await.unwrap_or_else(|_| Err(Error::unanswered()))
+    }
+
+    /// Notes that groups are asked about transactions now; completes once that is durable. Returns, for each, how it waits
+    /// from now on; `None` if it is decided or parked.
+    ///
+    /// # Errors
+    /// Why the shard takes no writes.
+    pub(crate) async fn ask_about(
+        &self,
+        keys: Vec<TransactionKey>,
+        interval_ms: u64,
+        checks_max: u16,
+    ) -> Result<Vec<Option<Undecided>>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Ask(Ask { keys, interval_ms, checks_max, reply })).await?;
+        answer.await.unwrap_or_else(|_| Err(Error::unanswered()))
+    }
+
+    /// Forgets decided transactions whose time is over; completes once that is durable.
+    pub(crate) async fn forget_transactions(
+        &self,
+        ends: Vec<(Timestamp, TransactionKey)>,
+    ) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::ForgetTransactions(ForgetTransactions { ends, reply }), answer).await
+    }
+
+    /// Waits until everything that the store shows by now is durable.
+    ///
+    /// # Errors
+    /// Why the shard takes no writes: what the store shows may be void then.
+    pub(crate) async fn barrier(&self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Barrier { reply }, answer).await
     }
 
     /// Checks whether the clock was set back, for partitions to which nothing is appended.

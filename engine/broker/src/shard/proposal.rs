@@ -143,7 +143,7 @@ impl Proposal {
 }
 
 impl StateChange {
-    fn encoded_len_max(&self) -> usize {
+    pub(super) fn encoded_len_max(&self) -> usize {
         match self {
             Self::Progress { rows, .. } => rows.iter().map(row_len_max).sum(),
             Self::RouteCursor { .. } => SMALL_ROW_BYTES_MAX,

@@ -30,12 +30,17 @@ use super::{
         Cancel, Destination, DuePart, Generation, Generations, NewBatch, ProducerKey, Redrives, TableLimits,
         Tables, Unique,
     },
+    transact::{
+        Ask, Decide, ForgetTransactions, Transact, TransactBatch, Transacted, changed_since,
+        transaction_not_found,
+    },
 };
 use crate::{
     catalogue::{Catalogue, CatalogueEvent, Change, Decided},
+    check_times::CheckTimes,
     error::Error,
     guard::Guard,
-    rows::{self, EngineId, Row},
+    rows::{self, EngineId, Row, Share, Undecided, Verdict},
     topic::Topic,
     topics::Topics,
 };
@@ -54,11 +59,18 @@ pub(super) struct Limits {
     pub(super) tables: TableLimits,
 }
 
+/// What others see of the state, as far as it is durable.
+#[derive(Debug, Clone)]
+pub(super) struct Live {
+    pub(super) topics: Arc<Topics>,
+    pub(super) checks: Arc<CheckTimes>,
+}
+
 /// The writer's state.
 pub(super) struct State {
     store: Arc<dyn Store>,
     guard: Arc<Guard>,
-    topics: Arc<Topics>,
+    live: Live,
     limits: Limits,
     catalogue: Catalogue,
     tables: Tables,
@@ -80,7 +92,7 @@ impl State {
     pub(super) fn open(
         store: Arc<dyn Store>,
         guard: Arc<Guard>,
-        topics: Arc<Topics>,
+        live: Live,
         limits: Limits,
         schedule_revision: u64,
     ) -> Result<Self, Error> {
@@ -88,14 +100,15 @@ impl State {
         store.sync()?;
         let catalogue = Catalogue::load(store.as_ref())?;
         let (tables, extents) = Tables::load(store.as_ref(), &catalogue, limits.tables, schedule_revision)?;
-        topics.recover(&catalogue, extents);
+        live.topics.recover(&catalogue, extents);
         for (id, info) in tables.dedup.infos() {
-            topics.get(id).inspect(|topic| topic.dedup.add(&info));
+            live.topics.get(id).inspect(|topic| topic.dedup.add(&info));
         }
-        topics.recover_schedules(tables.schedule.summaries(), schedule_revision);
+        live.checks.recover(tables.transactions.undecided());
+        live.topics.recover_schedules(tables.schedule.summaries(), schedule_revision);
         let (engine_id, last) = (rows::get(store.as_ref(), &())?, store.last());
         let (generations, redrives) = (Generations::default(), Redrives::default());
-        Ok(Self { store, guard, topics, limits, catalogue, tables, generations, redrives, engine_id, last })
+        Ok(Self { store, guard, live, limits, catalogue, tables, generations, redrives, engine_id, last })
     }
 
     /// Reads everything again, after the store was opened again: what was decided and is not stored is void.
@@ -103,10 +116,9 @@ impl State {
     /// # Errors
     /// As [`State::open`]; nothing has changed then.
     pub(super) fn reload(&mut self) -> Result<(), Error> {
-        let (store, guard, topics) =
-            (Arc::clone(&self.store), Arc::clone(&self.guard), Arc::clone(&self.topics));
+        let (store, guard, live) = (Arc::clone(&self.store), Arc::clone(&self.guard), self.live.clone());
         let revision = self.tables.schedule.revision() + 1;
-        let read = Self::open(store, guard, topics, self.limits, revision)?;
+        let read = Self::open(store, guard, live, self.limits, revision)?;
         let (generations, redrives) =
             (std::mem::take(&mut self.generations), std::mem::take(&mut self.redrives));
         *self = Self { generations, redrives, ..read };
@@ -180,6 +192,23 @@ impl State {
             Command::Cancel(cancel) => {
                 let result = self.cancel(&cancel, group);
                 group.reply(Reply::Done { reply: cancel.reply, result });
+            }
+            Command::Transact(transact) => self.transact(transact, group, now),
+            Command::Decide(decide) => {
+                let result = self.decide_transaction(&decide, group, now);
+                group.hold(decide.admitted);
+                group.reply(Reply::Transacted { reply: decide.reply, result });
+            }
+            Command::Barrier { reply } => group.reply(Reply::Done { reply, result: Ok(()) }),
+            Command::Ask(ask) => {
+                let result = Ok(self.ask(&ask, group, now));
+                group.reply(Reply::Asked { reply: ask.reply, result });
+            }
+            Command::ForgetTransactions(ForgetTransactions { ends, reply }) => {
+                let (store, draft) = (self.store.as_ref(), &mut group.draft);
+                let transactions = &mut self.tables.transactions;
+                let result = ends.iter().try_for_each(|end| transactions.forget(store, end, draft));
+                group.reply(Reply::Done { reply, result });
             }
             Command::CheckClock { reply } => {
                 self.check_clock(group, now);
@@ -355,6 +384,108 @@ impl State {
         }
     }
 
+    fn transact(&mut self, mut transact: Transact, group: &mut Group, now: Timestamp) {
+        let acked = transact.acked.take();
+        let result = self.decide_transact(&transact, acked, group, now);
+        group.hold(transact.admitted);
+        group.reply(Reply::Transacted { reply: transact.reply, result });
+    }
+
+    /// Takes all of a transaction, or nothing.
+    fn decide_transact(
+        &mut self,
+        transact: &Transact,
+        acked: Option<(Condition, Vec<StateChange>)>,
+        group: &mut Group,
+        now: Timestamp,
+    ) -> Result<Transacted, Error> {
+        let (key, store) = (&transact.key, self.store.as_ref());
+        if let Some(transaction) = self.tables.transactions.find(store, key)? {
+            transact.check_repeat(&transaction)?;
+            let undecided = self.tables.transactions.undecided_of(key);
+            return Ok(Transacted { transaction, undecided, repeat: true });
+        }
+        if let Some(refusal) = self.guard.refusal() {
+            return Err(refusal.into());
+        }
+        for TransactBatch { topic, partition, .. } in &transact.batches {
+            self.tables.partitions.next(topic.id, *partition).ok_or_else(|| topic.deleted_error())?;
+        }
+        let expected = transact.expectations()?.into_iter();
+        let expected = expected.map(|(topic, partition, at)| Condition::End { topic, partition, at });
+        let owner = acked.iter().map(|(owner, _)| *owner);
+        for condition in expected.chain(owner) {
+            self.check_condition(&condition).map_err(|refused| transact.refused(&condition, refused))?;
+        }
+        let (mut transaction, mut undecided) = (transact.transaction(now), None);
+        let batches = transact.batches.iter().map(|it| &it.batch);
+        if let Some(after) = transact.check_after_ms {
+            let bytes = transact.bytes();
+            self.tables.transactions.admit(&key.group, bytes)?;
+            let next_check = Some(Timestamp(now.0.saturating_add(after)));
+            let bytes = u32::try_from(bytes).expect("a transaction's bytes are bounded");
+            let waits = Undecided { prepared: now, bytes, checks: 0, next_check };
+            let draft = &mut group.draft;
+            self.tables.transactions.prepare(key, transaction.clone(), batches, waits, draft);
+            undecided = Some(waits);
+        } else {
+            for change in acked.into_iter().flat_map(|(_, changes)| changes) {
+                self.apply_change(change, group);
+            }
+            for (share, batch) in transaction.batches.iter_mut().zip(batches) {
+                self.append_share(share, batch.clone(), group, now);
+            }
+            (transaction.verdict, transaction.decided) = (Verdict::Committed, now);
+            self.tables.transactions.decide(key, transaction.clone(), &mut group.draft);
+        }
+        Ok(Transacted { transaction, undecided, repeat: false })
+    }
+
+    /// Appends a transaction's batch, and notes where; a topic that was deleted gets nothing.
+    fn append_share(&mut self, share: &mut Share, batch: Batch, group: &mut Group, now: Timestamp) {
+        let Some(record) = self.catalogue.topics.by_id(share.topic) else { return };
+        let retain_for_ms = record.settings.retain_for_ms;
+        let (topic, partition) = (share.topic, share.partition);
+        let new = NewBatch { topic, partition, batch, hops: 0, retain_for_ms };
+        if let Some((base, stored, duplicates)) = self.append_unique(new, group, now) {
+            share.base = (stored > 0).then_some(base);
+            share.duplicates = duplicates;
+        }
+    }
+
+    /// Commits or rolls back what is prepared. Neither quota nor disk guard stands in its way: it was accepted before.
+    fn decide_transaction(
+        &mut self,
+        decide: &Decide,
+        group: &mut Group,
+        now: Timestamp,
+    ) -> Result<Transacted, Error> {
+        let key = &decide.key;
+        let found = self.tables.transactions.find(self.store.as_ref(), key)?;
+        let mut transaction = found.ok_or_else(|| transaction_not_found(key))?;
+        if let Some(repeat) = decide.repeat(&transaction) {
+            return repeat;
+        }
+        // Another transaction has this name since it was read: the store was opened again, or it was forgotten.
+        let is_it = transaction.digest == decide.found.digest;
+        if !is_it || (decide.commit && decide.found.batches.len() != transaction.batches.len()) {
+            return Err(changed_since(key));
+        }
+        for (share, batch) in transaction.batches.iter_mut().zip(&decide.found.batches) {
+            self.append_share(share, batch.clone(), group, now);
+        }
+        transaction.verdict = if decide.commit { Verdict::Committed } else { Verdict::RolledBack };
+        transaction.decided = now;
+        self.tables.transactions.decide(key, transaction.clone(), &mut group.draft);
+        Ok(Transacted { transaction, undecided: None, repeat: false })
+    }
+
+    fn ask(&mut self, ask: &Ask, group: &mut Group, now: Timestamp) -> Vec<Option<Undecided>> {
+        let next = Timestamp(now.0.saturating_add(ask.interval_ms));
+        let (transactions, draft) = (&mut self.tables.transactions, &mut group.draft);
+        ask.keys.iter().map(|key| transactions.ask(key, (now, next), ask.checks_max, draft)).collect()
+    }
+
     /// Applies a proposal as a whole, or refuses it as a whole.
     fn propose(&mut self, proposal: Proposal, group: &mut Group, now: Timestamp) {
         let Proposal { conditions, changes, appends, reply } = proposal;
@@ -497,7 +628,7 @@ impl State {
             }
             // Its rows go with the commit: readers must not take that for damage.
             if let CatalogueEvent::TopicDeleted(id) = &event
-                && let Some(topic) = self.topics.get(*id)
+                && let Some(topic) = self.live.topics.get(*id)
             {
                 topic.set_deleting(true);
             }
@@ -532,7 +663,7 @@ impl State {
         dropped_bytes: u64,
         group: &mut Group,
     ) {
-        if let Some(topic) = self.topics.get(id).filter(|_| self.catalogue.topics.has_id(id))
+        if let Some(topic) = self.live.topics.get(id).filter(|_| self.catalogue.topics.has_id(id))
             && let Ok(live) = topic.partition(partition)
             && start > live.start()
         {

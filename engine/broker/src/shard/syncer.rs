@@ -162,6 +162,7 @@ impl Durable {
                 }
                 Announcement::Schedule { topic, summary } => self.view.topics().set_schedule(topic, summary),
                 Announcement::DueMoved { revision } => self.view.topics().due_times().set_revision(revision),
+                Announcement::Undecided { key, undecided } => self.view.checks().set(key, undecided),
                 Announcement::Catalogue(event) => {
                     self.announce_event(&event);
                     events.push(event);

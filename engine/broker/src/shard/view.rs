@@ -12,6 +12,7 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::{
     catalogue::{Catalogue, CatalogueEvent},
+    check_times::CheckTimes,
     error::Error,
     topic::Topic,
     topics::Topics,
@@ -56,6 +57,7 @@ pub(crate) struct SyncTimes {
 pub(crate) struct ShardView {
     catalogue: ArcSwap<Catalogue>,
     topics: Arc<Topics>,
+    checks: Arc<CheckTimes>,
     events: broadcast::Sender<CatalogueEvent>,
     closed: ArcSwap<Option<Closed>>,
     sync_micros: Mutex<Histogram<u64>>,
@@ -64,12 +66,13 @@ pub(crate) struct ShardView {
 }
 
 impl ShardView {
-    pub(super) fn new(catalogue: Catalogue, topics: Arc<Topics>) -> Self {
+    pub(super) fn new(catalogue: Catalogue, topics: Arc<Topics>, checks: Arc<CheckTimes>) -> Self {
         let sync_micros = Histogram::new_with_max(SYNC_MICROS_MAX, 2)
             .expect("two significant figures are a legal precision");
         Self {
             catalogue: ArcSwap::from_pointee(catalogue),
             topics,
+            checks,
             events: broadcast::Sender::new(EVENTS_QUEUED_MAX),
             closed: ArcSwap::from_pointee(None),
             sync_micros: Mutex::new(sync_micros),
@@ -97,6 +100,11 @@ impl ShardView {
     /// The topics that exist.
     pub(crate) fn topics(&self) -> &Topics {
         &self.topics
+    }
+
+    /// The transactions that wait for their decision, and when somebody is asked about them.
+    pub(crate) fn checks(&self) -> &CheckTimes {
+        &self.checks
     }
 
     /// Follows the catalogue from now on. Events come after the catalogue that they led to is visible.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use levada_delivery::subscription::Acked;
 use levada_protocol::{
     request::{Notice, Subscribed},
     verbs::{Credit, Verbs},
@@ -17,7 +18,7 @@ use crate::{
     error::Error,
     outbound::{Held, Window},
     outgoing::Outgoing,
-    shard::ShardHandle,
+    shard::{ShardHandle, Transact},
 };
 
 /// What a subscription's owner needs.
@@ -62,7 +63,16 @@ pub(crate) enum Command {
         consumer: u64,
         verbs: Verbs,
     },
+    /// Acknowledges events and stores others in one commit.
+    Transact(Box<AckingTransact>),
     Resume,
+}
+
+/// A transaction that acknowledges events.
+#[derive(Debug)]
+pub(crate) struct AckingTransact {
+    pub(crate) acked: Vec<Acked>,
+    pub(crate) transact: Transact,
 }
 
 /// The owner's answer to an attach.

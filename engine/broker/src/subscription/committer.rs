@@ -20,8 +20,10 @@ use crate::{
     dead_letters::{DeadLetters, Origin, Reason},
     error::Error,
     log::Log,
-    rows::SubscriptionRecord,
-    shard::{AppendRequest, Condition, Generation, Proposal, ProposalRefused, ShardHandle, StateChange},
+    rows::{SubscriptionRecord, TransactionKey},
+    shard::{
+        AppendRequest, Condition, Generation, Proposal, ProposalRefused, ShardHandle, StateChange, Transact,
+    },
     topic::Topic,
 };
 
@@ -43,12 +45,33 @@ pub(super) struct Committer {
     failing: bool,
     /// Events that the chain failed on, until they are durable dead letters.
     failed: BTreeMap<(PartitionId, Offset), levada_chain::DeadLetter>,
+    /// Transactions whose events are acknowledged and not committed yet, by number.
+    transactions: BTreeMap<u64, Transact>,
+    /// The number of the next one.
+    next_transaction: u64,
 }
 
 /// The commit under way.
 struct UnderWay {
     id: u64,
     outcome: Outcome,
+    transaction: Option<TransactionKey>,
+}
+
+/// How a commit ended.
+pub(super) enum Ended {
+    Progress(Result<(), ProposalRefused>),
+    /// That of a transaction, whose maker was told.
+    Transaction(TransactionOutcome),
+}
+
+/// What is certain of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TransactionOutcome {
+    Stored,
+    /// Nothing has happened.
+    Refused,
+    Unknown,
 }
 
 /// How its outcome comes.
@@ -56,6 +79,7 @@ enum Outcome {
     Submitted(oneshot::Receiver<Result<(), ProposalRefused>>),
     /// Its dead letters are to be read first.
     Collecting(BoxFuture<Result<(), ProposalRefused>>),
+    Transaction(BoxFuture<TransactionOutcome>),
 }
 
 /// An event that becomes a dead letter.
@@ -75,14 +99,44 @@ impl Committer {
         target: TopicName,
         (shard, generation): (ShardHandle, Generation),
     ) -> Self {
-        let (under_way, after, failing, failed) = (None, None, false, BTreeMap::new());
-        Self { record, topic, target, shard, generation, under_way, after, failing, failed }
+        Self {
+            record,
+            topic,
+            target,
+            shard,
+            generation,
+            under_way: None,
+            after: None,
+            failing: false,
+            failed: BTreeMap::new(),
+            transactions: BTreeMap::new(),
+            next_transaction: 1,
+        }
     }
 
-    /// True if a commit may begin now; ends a wait that is over.
+    /// True if a commit may begin now; ends a wait that is over. Nobody gathers what a transaction waits for.
     pub(super) fn may_submit(&mut self, now: Instant) -> bool {
         self.after.take_if(|after| *after <= now);
-        self.under_way.is_none() && self.after.is_none()
+        let is_urgent = !self.transactions.is_empty() && !self.failing;
+        self.under_way.is_none() && (self.after.is_none() || is_urgent)
+    }
+
+    /// The number of the next transaction.
+    pub(super) fn transaction_number(&mut self) -> u64 {
+        self.next_transaction += 1;
+        self.next_transaction
+    }
+
+    /// Keeps a transaction whose events were acknowledged under this number.
+    pub(super) fn keep_transaction(&mut self, number: u64, transact: Transact) {
+        self.transactions.insert(number, transact);
+    }
+
+    /// True if a transaction of this name is kept, or its commit is under way.
+    pub(super) fn has_transaction(&self, key: &TransactionKey) -> bool {
+        let mut kept = self.transactions.values().map(|transact| &transact.key);
+        let under_way = self.under_way.as_ref().and_then(|it| it.transaction.as_ref());
+        under_way == Some(key) || kept.any(|kept| kept == key)
     }
 
     /// When a commit may begin, if that is what it waits for.
@@ -116,8 +170,18 @@ impl Committer {
         let rows = settling.rows.into_iter();
         let changes =
             rows.map(|(partition, rows)| StateChange::Progress { subscription: id, partition, rows });
-        let (reply, outcome) = oneshot::channel();
         let owner = Condition::Owner { subscription: id, generation: self.generation };
+        // What is acknowledged meanwhile goes together: one commit and one answer instead of many.
+        self.after = Some(Instant::now() + self.shard.progress_delay());
+        let transact = settling.transaction.and_then(|number| self.transactions.remove(&number));
+        if let Some(transact) = transact {
+            let transaction = Some(transact.key.clone());
+            let transact = Transact { acked: Some((owner, changes.collect())), ..transact };
+            let outcome = Outcome::Transaction(commit_transaction(self.shard.clone(), transact));
+            self.under_way = Some(UnderWay { id: settling.id, outcome, transaction });
+            return;
+        }
+        let (reply, outcome) = oneshot::channel();
         let (conditions, changes) = (vec![owner], changes.collect());
         let proposal = Proposal { conditions, changes, appends: Vec::new(), reply };
         let outcome = if settling.dead_letters.is_empty() {
@@ -129,24 +193,25 @@ impl Committer {
             let collecting = self.collect(dead, reads);
             Outcome::Collecting(commit(self.shard.clone(), proposal, collecting, outcome))
         };
-        self.under_way = Some(UnderWay { id: settling.id, outcome });
-        // What is acknowledged meanwhile goes together: one commit and one answer instead of many.
-        self.after = Some(Instant::now() + self.shard.progress_delay());
+        self.under_way = Some(UnderWay { id: settling.id, outcome, transaction: None });
     }
 
     /// Waits until the commit under way ends; for ever if there is none. Cancel safe.
-    pub(super) async fn ended(&mut self) -> (u64, Result<(), ProposalRefused>) {
+    pub(super) async fn ended(&mut self) -> (u64, Ended) {
         let Some(under_way) = &mut self.under_way else { return pending().await };
-        let outcome = match &mut under_way.outcome {
+        let ended = match &mut under_way.outcome {
             Outcome::Submitted(outcome) => {
-                outcome.await.unwrap_or_else(|_| Err(ProposalRefused::unanswered()))
+                Ended::Progress(outcome.await.unwrap_or_else(|_| Err(ProposalRefused::unanswered())))
             }
-            Outcome::Collecting(outcome) => outcome.await,
+            Outcome::Collecting(outcome) => Ended::Progress(outcome.await),
+            Outcome::Transaction(outcome) => Ended::Transaction(outcome.await),
         };
         let id = under_way.id;
         self.under_way = None;
-        self.note(&outcome);
-        (id, outcome)
+        if let Ended::Progress(outcome) = &ended {
+            self.note(outcome);
+        }
+        (id, ended)
     }
 
     fn note(&mut self, outcome: &Result<(), ProposalRefused>) {
@@ -215,6 +280,23 @@ fn commit(
         let appends = collecting.await.map_err(ProposalRefused::Failed)?;
         shard.propose(Proposal { appends, ..proposal }).await.map_err(ProposalRefused::Failed)?;
         outcome.await.unwrap_or_else(|_| Err(ProposalRefused::unanswered()))
+    })
+}
+
+/// Hands a transaction to the shard, and tells its maker what became of it.
+fn commit_transaction(shard: ShardHandle, transact: Transact) -> BoxFuture<TransactionOutcome> {
+    Box::pin(async move {
+        let Transact { key, digest, batches, acked, check_after_ms, admitted, reply: maker } = transact;
+        let transact = |reply| Transact { key, digest, batches, acked, check_after_ms, admitted, reply };
+        let result = shard.transact(transact).await;
+        let outcome = match &result {
+            Ok(_) => TransactionOutcome::Stored,
+            Err(error) if error.has_no_side_effects() => TransactionOutcome::Refused,
+            Err(_) => TransactionOutcome::Unknown,
+        };
+        // Whoever asked may have gone: then a repeat tells.
+        let _ = maker.send(result);
+        outcome
     })
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    command::Command,
+    command::{AckingTransact, Command},
     inbox::Departed,
     status::{Described, Status},
 };
@@ -149,6 +149,14 @@ impl SubscriptionHandle {
     /// Ends a pause that nobody asked for.
     pub(crate) async fn resume(&self) -> Result<(), Error> {
         self.send(Command::Resume).await
+    }
+
+    /// Acknowledges events and stores others in one commit. The reply comes on the transaction's own channel.
+    ///
+    /// # Errors
+    /// If the owner has ended; nothing has happened then.
+    pub(crate) async fn transact(&self, asked: AckingTransact) -> Result<(), Error> {
+        self.send(Command::Transact(Box::new(asked))).await
     }
 
     /// Counts a consumer that is about to be attached; returns its number, new for each.

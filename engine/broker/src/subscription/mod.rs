@@ -26,6 +26,10 @@ mod waiting;
 
 pub use self::consumer::{Consumer, ConsumerControl};
 pub(crate) use self::{
-    command::Context, consumer::attach, handle::SubscriptionHandle, open::open, retained::RetainBudget,
+    command::{AckingTransact, Context},
+    consumer::attach,
+    handle::SubscriptionHandle,
+    open::open,
+    retained::RetainBudget,
     status::Described,
 };

@@ -42,8 +42,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     attached::Attached,
     chain::ChainSlot,
-    command::{Attached as AttachedReply, Command, Context},
-    committer::Committer,
+    command::{AckingTransact, Attached as AttachedReply, Command, Context},
+    committer::{Committer, Ended, TransactionOutcome},
     consumers::Consumers,
     inbox::Inbox,
     pause::Pause,
@@ -106,7 +106,7 @@ pub(crate) struct Owner {
 /// What woke the owner.
 enum Woken {
     Commands(Option<Vec<Command>>),
-    Committed(u64, Result<(), ProposalRefused>),
+    Committed(u64, Ended),
     Read(Fetch, Result<Brought, Error>),
     Chain(Result<(), Error>),
     Changed,
@@ -178,16 +178,8 @@ impl Owner {
             match self.wait(now).await {
                 Woken::Commands(None) => return deleted(),
                 Woken::Commands(Some(commands)) => commands.into_iter().for_each(|it| self.take(it)),
-                Woken::Committed(id, outcome) => {
-                    let end = match &outcome {
-                        Err(ProposalRefused::Gone) => Some(deleted()),
-                        // The record tells of it in a moment.
-                        Err(ProposalRefused::Stale { .. }) => Some(moved()),
-                        _ => None,
-                    };
-                    let back = self.state.settled(id, outcome.is_ok(), self.now());
-                    back.into_iter().for_each(|it| self.consumers.refuse(it));
-                    if let Some(error) = end {
+                Woken::Committed(id, ended) => {
+                    if let Some(error) = self.committed(id, &ended) {
                         return error;
                     }
                 }
@@ -199,6 +191,53 @@ impl Owner {
                     self.pause.begin(Instant::now(), pause::of_attach(&error), Some(RETRY_CHAIN))
                 }
             }
+        }
+    }
+
+    /// Takes what became of a commit. Returns the error for consumers if the owner has to end.
+    fn committed(&mut self, id: u64, ended: &Ended) -> Option<Error> {
+        let now = self.now();
+        match ended {
+            Ended::Progress(outcome) => {
+                let back = self.state.settled(id, outcome.is_ok(), now);
+                back.into_iter().for_each(|it| self.consumers.refuse(it));
+                match outcome {
+                    Err(ProposalRefused::Gone) => Some(deleted()),
+                    // The record tells of it in a moment.
+                    Err(ProposalRefused::Stale { .. }) => Some(moved()),
+                    _ => None,
+                }
+            }
+            Ended::Transaction(outcome) => {
+                // No verb was said of its events: whoever made the transaction was told.
+                drop(self.state.settled(id, *outcome == TransactionOutcome::Stored, now));
+                // What it acknowledged may be acknowledged: only the store knows, which the next owner reads.
+                (*outcome == TransactionOutcome::Unknown).then(moved)
+            }
+        }
+    }
+
+    /// Acknowledges events as a part of a transaction, which is committed next.
+    fn transact(&mut self, asked: AckingTransact) {
+        let AckingTransact { acked, transact } = asked;
+        let number = self.committer.transaction_number();
+        let refused = if self.committer.has_transaction(&transact.key) {
+            let message = format!("transaction {} is being committed: ask again", transact.key);
+            Some((ErrorCode::OutcomeUnknown, message))
+        } else {
+            self.state.acknowledge_all(number, &acked).err().map(|code| {
+                let message = format!(
+                    "an event that transaction {} acknowledges is no longer this consumer's: it expired, or was given back or \
+                     settled; nothing of the transaction was stored",
+                    transact.key
+                );
+                (code, message)
+            })
+        };
+        match refused {
+            // Whoever asked may have gone.
+            Some((code, message)) => drop(transact.reply.send(Err(Error::refused(code, message)))),
+            None => self.committer.keep_transaction(number, transact),
         }
     }
 
@@ -460,6 +499,7 @@ impl Owner {
                 }
             }
             Command::Verbs { consumer, verbs } => self.verbs(consumer, &verbs),
+            Command::Transact(asked) => self.transact(*asked),
             Command::Resume => {
                 self.pause.end();
                 self.chain.resume();
@@ -559,7 +599,7 @@ impl Owner {
         tokio::select! {
             biased;
             // First what is rare: commands may never end.
-            (id, outcome) = self.committer.ended() => Woken::Committed(id, outcome),
+            (id, ended) = self.committer.ended() => Woken::Committed(id, ended),
             (fetch, brought) = self.reads.ended() => Woken::Read(fetch, brought),
             attached = self.chain.attached() => Woken::Chain(attached),
             commands = self.inbox.next() => Woken::Commands(commands),

@@ -5,8 +5,9 @@ use levada_protocol::{
     access::Action,
     error::ErrorCode,
     request::{
-        DeadLetterSelection, GroupDeadLetters, PurgeDeadLetters, Read, Redrive, Request, Response, RouteSpec,
-        Start, Subscribe, SubscriptionOptions, TopicChanges, TopicSettings,
+        DeadLetterSelection, DecideTransaction, GroupDeadLetters, ListTransactions, PurgeDeadLetters, Read,
+        Redrive, Request, Response, RouteSpec, Start, Subscribe, SubscriptionOptions, TopicChanges,
+        TopicSettings, Transact,
     },
 };
 
@@ -59,11 +60,33 @@ fn every_request() -> Vec<Request> {
             force,
         }),
         Request::PurgeDeadLetters(PurgeDeadLetters { topic: topic(), before_ms: None, until: None, force }),
+        Request::Transact(transact()),
+        Request::DecideTransaction(DecideTransaction {
+            group: transact().group,
+            id: transact().id,
+            commit: true,
+        }),
+        Request::ListTransactions(ListTransactions::default()),
+        Request::DescribeTransaction { group: transact().group, id: transact().id },
     ];
-    let mut seen = [false; 29];
+    let mut seen = [false; 33];
     all.iter().for_each(|request| seen[index(request)] = true);
-    assert_eq!(seen, [true; 29], "one of each");
+    assert_eq!(seen, [true; 33], "one of each");
     all
+}
+
+fn transact() -> Transact {
+    let topics = vec!["orders".parse().unwrap()];
+    Transact {
+        group: "shop".parse().unwrap(),
+        id: "1".parse().unwrap(),
+        topics,
+        partitions: Vec::new(),
+        batches: 1,
+        bytes: 0,
+        prepare: None,
+        acks: None,
+    }
 }
 
 fn index(request: &Request) -> usize {
@@ -97,6 +120,10 @@ fn index(request: &Request) -> usize {
         Request::ListRedrives { .. } => 26,
         Request::Redrive(_) => 27,
         Request::PurgeDeadLetters(_) => 28,
+        Request::Transact(_) => 29,
+        Request::DecideTransaction(_) => 30,
+        Request::ListTransactions(_) => 31,
+        Request::DescribeTransaction { .. } => 32,
         Request::Unknown => panic!("it asks for nothing"),
     }
 }
@@ -115,6 +142,8 @@ async fn who_has_no_rights_is_refused_every_call_and_changes_nothing() {
     }
     let orders = || "orders".parse().unwrap();
     assert!(is_denied(engine.broker.open_publish(&nobody, &orders())));
+    assert!(is_denied(engine.broker.transact(&nobody, transact(), Vec::new()).await));
+    assert!(is_denied(engine.broker.join_group(&nobody, transact().group)));
     assert!(is_denied(engine.broker.read(&nobody, Read::new(orders())).await));
     let subscribe = Subscribe::new(orders(), "payment".parse().unwrap());
     let subscribe = Subscribe { options: Some(SubscriptionOptions::default()), ..subscribe };

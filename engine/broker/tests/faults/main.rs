@@ -23,5 +23,6 @@ mod search;
 mod slow_plugins;
 mod support;
 mod terms;
+mod transactions;
 mod trials;
 mod unread;

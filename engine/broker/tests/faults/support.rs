@@ -52,6 +52,8 @@ pub(crate) struct FaultyStore {
     pub(crate) fill_at_route_step: AtomicBool,
     /// The next redrive finds no room when it is synced.
     pub(crate) fill_at_redrive: AtomicBool,
+    /// The next transaction that is prepared finds no room when it is synced.
+    pub(crate) fill_at_transaction: AtomicBool,
     fill_at_sync: AtomicBool,
     /// How often the log was read.
     pub(crate) log_reads: AtomicUsize,
@@ -81,6 +83,9 @@ impl Store for FaultyStore {
         self.inner.apply(commit)?;
         self.commits.lock().unwrap().push(commit.encoded_len());
         if has(Family::Log) && has(Family::Cursors) && self.fill_at_route_step.swap(false, Ordering::AcqRel) {
+            self.fill_at_sync.store(true, Ordering::Release);
+        }
+        if has(Family::Prepared) && self.fill_at_transaction.swap(false, Ordering::AcqRel) {
             self.fill_at_sync.store(true, Ordering::Release);
         }
         if has(Family::Side) && self.fill_at_redrive.swap(false, Ordering::AcqRel) {

@@ -6,9 +6,10 @@ mod dead_letters;
 mod path;
 mod search;
 mod start;
+mod transactions;
 mod values;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Parser, Subcommand};
 use clap_complete::Shell;
@@ -33,8 +34,10 @@ pub(crate) use dead_letters::{CountArgs, DlqAction, DlqArgs, UntilArgs, WhichArg
 pub(crate) use path::SubscriptionPath;
 pub(crate) use search::SearchArgs;
 pub(crate) use start::Beginning;
+pub(crate) use transactions::{TransactionAction, TransactionArgs, TransactionPath};
 
 use start::{LAST_MAX, parse_beginning, parse_since, parse_start};
+use transactions::parse_check_after;
 use values::{parse_any_topic, parse_delay, parse_free_topic, parse_header, parse_time, parse_timeout};
 
 /// Levada: durable events over QUIC, every subscriber through its own WebAssembly gate.
@@ -119,6 +122,9 @@ pub(crate) enum Command {
     Route(RouteArgs),
     /// List, show and cancel delayed events
     Schedule(ScheduleArgs),
+    /// List, show, commit and roll back prepared transactions
+    #[command(after_help = TRANSACTION_HELP)]
+    Transaction(TransactionArgs),
     /// Measure: rates, latencies, CPU and memory, with every event accounted for
     Bench(BenchArgs),
     /// Print the completion script of a shell
@@ -171,6 +177,13 @@ const DLQ_HELP: &str = concat!(
      dlq.TOPIC.route-ROUTE, with the reason in headers lv-dlq-…; they are kept for 30 days.\n\n",
     "  levada dlq list orders/payment\n",
     r#"  levada dlq redrive orders/payment --where 'header.lv-dlq-plugin = "json-filter@2"' --to orders"#
+);
+
+const TRANSACTION_HELP: &str = concat!(
+    "A producer prepares events, does its own work, such as a row in a database, and commits or rolls back. If it dies in \
+     between, the members of its group that are connected are asked; if none of them knows, a person decides here.\n\n",
+    "  echo '{\"payload\": \"paid\"}' | levada publish orders --prepare shop/order-42\n",
+    "  levada transaction commit shop/order-42"
 );
 
 const SUBSCRIBE_HELP: &str = concat!(
@@ -246,16 +259,29 @@ pub(crate) struct PublishArgs {
     /// Deliver the events at this time, up to 365 days ahead: 2026-01-31T12:00:00Z; one that has passed is at once
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     deliver_at: Option<Timestamp>,
+    /// Store all lines as one transaction of a producer group, invisible until `levada transaction commit`, or a program of
+    /// the group, commits it
+    #[arg(long, value_name = "GROUP/ID", conflicts_with_all = ["rate", "delay", "deliver_at", "expect_offset"])]
+    pub(crate) prepare: Option<TransactionPath>,
+    /// How long after the prepare the group is first asked about the transaction, 1ms to 1d [default: as the engine is
+    /// configured, 6s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_check_after, requires = "prepare", allow_hyphen_values = true)]
+    check_after: Option<DurationMs>,
     /// Each line is a payload as it is, text or JSON, without its line end (LF or CR LF)
     #[arg(long)]
     pub(crate) raw: bool,
     /// How long to retry an event while the engine refuses it temporarily (a full disk) or cannot be reached; then it
-    /// fails. 1ms to 6d
+    /// fails. 1ms to 6d. Not with --prepare, which tries for 30s
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_timeout)]
     pub(crate) timeout: DurationMs,
 }
 
 impl PublishArgs {
+    /// How long after the prepare the transaction's group is asked about it; `None`: as the engine is configured.
+    pub(crate) fn check_after(&self) -> Option<Duration> {
+        self.check_after.map(Duration::from)
+    }
+
     /// When the events are due, if not at once.
     pub(crate) fn due(&self) -> Option<Due> {
         let delay = self.delay.map(|DurationMs(delay)| Due::After(delay));

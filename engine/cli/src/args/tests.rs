@@ -97,6 +97,41 @@ fn good_lines_are_understood() {
 }
 
 #[test]
+fn lines_about_transactions_are_understood_or_wrong_usage() {
+    for line in [
+        "publish orders --prepare shop/order/42 --check-after 1m --partition 3",
+        "transaction list",
+        "transaction list --group shop --all",
+        "transaction describe shop/order-42",
+        "transaction commit shop/order-42",
+        "transaction rollback shop/a/b",
+    ] {
+        if let Err(error) = parse(line) {
+            panic!("{line}: {error}");
+        }
+    }
+    for line in [
+        "transaction",
+        "transaction list shop",
+        "transaction list --group Shop",
+        "transaction commit",
+        "transaction commit order-42",
+        "transaction commit shop/",
+        "transaction rollback /order-42",
+        "transaction describe 'shop/a b'",
+        "publish orders --prepare order-42",
+        "publish orders --prepare shop/1 --rate 5",
+        "publish orders --prepare shop/1 --delay 5s",
+        "publish orders --prepare shop/1 --expect-offset 5",
+        "publish orders --check-after 5s",
+        "publish orders --prepare shop/1 --check-after 2d",
+        "publish orders --prepare shop/1 --check-after 0s",
+    ] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+}
+
+#[test]
 fn bad_lines_about_dead_letters_are_wrong_usage() {
     for line in [
         "dlq",

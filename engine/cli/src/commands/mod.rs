@@ -10,6 +10,7 @@ mod events;
 mod lines;
 mod nearest;
 mod plugin;
+mod prepare;
 mod publish;
 mod read;
 mod route;
@@ -20,6 +21,7 @@ mod stops;
 mod subscribe;
 mod subscription;
 mod topic;
+mod transaction;
 
 use levada_client::Ensured;
 use levada_terminal::output::Output;
@@ -50,6 +52,7 @@ async fn dispatch(output: &Output, command: Command) -> anyhow::Result<()> {
         Command::Plugin(args) => Box::pin(plugin::run(output, args)).await,
         Command::Route(args) => Box::pin(route::run(output, args)).await,
         Command::Schedule(args) => Box::pin(schedule::run(output, args)).await,
+        Command::Transaction(args) => Box::pin(transaction::run(output, args)).await,
         Command::Bench(args) => Box::pin(levada_bench::run(output, args)).await,
         Command::Completion { shell } => completion::run(output, shell),
     }

@@ -66,6 +66,7 @@ impl Names {
                 Self { plugins, ..with(&args.client) }
             }
             Command::Route(args) => with(&args.client).of_route(&args.action),
+            Command::Transaction(args) => with(&args.client),
             Command::Serve(_) | Command::Demo(_) | Command::Bench(_) | Command::Completion { .. } => {
                 Self::default()
             }

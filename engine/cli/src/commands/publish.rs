@@ -23,6 +23,7 @@ use tokio::{
 use super::{
     append,
     lines::{Input, Lines},
+    prepare,
     stops::Reason,
 };
 use crate::{args::PublishArgs, client, failure::code_of};
@@ -50,7 +51,11 @@ pub(super) async fn run(output: &Output, args: PublishArgs) -> anyhow::Result<()
         return Err(Failure::usage(message).hint(hint).into());
     }
     let lines = Lines::open(output, &args)?;
-    client::with(&args.client, async |client| publish(output, client, &args, lines).await).await
+    client::with(&args.client, async |client| match &args.prepare {
+        Some(of) => prepare::run(output, client, &args, of, lines).await,
+        None => publish(output, client, &args, lines).await,
+    })
+    .await
 }
 
 async fn publish(output: &Output, client: &Client, args: &PublishArgs, lines: Lines) -> anyhow::Result<()> {

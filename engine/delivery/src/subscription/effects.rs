@@ -1,6 +1,6 @@
 //! What a subscription returns to its owner, to be carried out or passed on.
 
-use levada_protocol::ids::{Offset, PartitionId};
+use levada_protocol::ids::{DeliveryToken, Offset, PartitionId};
 
 use super::{consumer::ConsumerId, dead_letter::DeadLetter};
 use crate::progress::RowChange;
@@ -14,6 +14,21 @@ pub struct Applied {
     pub ticket: u64,
 }
 
+/// Events of a delivery that are acknowledged together with others, or not at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Acked {
+    /// The delivery.
+    pub token: DeliveryToken,
+    /// Its partition.
+    pub partition: PartitionId,
+    /// The first offset.
+    pub first: Offset,
+    /// The last offset, included.
+    pub last: Offset,
+    /// How many events of the delivery are between them.
+    pub events: u64,
+}
+
 /// What one commit must write. Hand its outcome to [`super::Subscription::settled`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settling {
@@ -25,6 +40,8 @@ pub struct Settling {
     pub rows: Vec<(PartitionId, Vec<RowChange>)>,
     /// Events to append to the dead-letter topic in the same commit.
     pub dead_letters: Vec<DeadLetter>,
+    /// The transaction that this is the acknowledging part of, as [`super::Subscription::acknowledge_all`] was told.
+    pub transaction: Option<u64>,
 }
 
 /// Offsets whose ack or reject could not be committed: the verb is void, and they are in flight again with their

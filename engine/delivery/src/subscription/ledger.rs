@@ -285,7 +285,7 @@ impl Ledger {
         if !self.settlement.may_begin(self.partitions.is_touched()) {
             return None;
         }
-        let runs = self.settlement.take_runs();
+        let (transaction, runs) = self.settlement.take_runs();
         let mut partitions = self.partitions.take_touched();
         partitions.extend(runs.iter().map(|run| run.partition));
         partitions.sort_unstable();
@@ -308,7 +308,7 @@ impl Ledger {
         let dead_letters = runs.iter().filter_map(|run| run.outcome.dead_letter().cloned()).collect();
         let generation = self.partitions.iter().next().map_or(0, Partition::generation);
         let id = self.settlement.begin(runs, partitions);
-        Some(Settling { id, generation, rows, dead_letters })
+        Some(Settling { id, generation, rows, dead_letters, transaction })
     }
 
     /// The commit `id` is durable.

@@ -14,7 +14,7 @@ use super::{
     consumer::{ConsumerId, Room},
     consumers::Consumers,
     deliveries::Deliveries,
-    effects::{Applied, CameBack, LostRange, Settling},
+    effects::{Acked, Applied, CameBack, LostRange, Settling},
     fetch::{Assigned, Assignment, Contents, FETCH_BYTES_MAX, Fetch, Fetched, Wanted},
     ledger::Ledger,
     options::Options,
@@ -271,11 +271,8 @@ impl Subscription {
         let delivery = delivery.filter(|it| it.partition() == index(verb.partition));
         let delivery = delivery.ok_or(ErrorCode::DeliveryExpired)?;
         let (partition, within) = (delivery.partition(), delivery.range().clone());
-        let range = verb.first.0.max(within.start)..verb.last.0.saturating_add(1).min(within.end);
-        if range.is_empty() {
-            return Err(ErrorCode::DeliveryExpired);
-        }
-        let range = self.ledger.partitions.get(partition).widen(&range, &within);
+        let named = verb.first.0..verb.last.0.saturating_add(1);
+        let range = self.part_of(partition, &named, &within).ok_or(ErrorCode::DeliveryExpired)?;
         let events = self.ledger.partitions.get(partition).events_in_flight(&range, token);
         if events == 0 {
             return Err(ErrorCode::DeliveryExpired);
@@ -307,6 +304,55 @@ impl Subscription {
         }
         left.iter().for_each(|part| self.sharing.left(&mut self.ledger, partition, part));
         Ok(Applied { events, ticket: self.ledger.settlement.ticket() })
+    }
+
+    /// The part of a delivery's range that a verb is about, with the filtered offsets beside it; `None` if it is empty.
+    fn part_of(&self, partition: usize, named: &Range<u64>, within: &Range<u64>) -> Option<Range<u64>> {
+        let range = named.start.max(within.start)..named.end.min(within.end);
+        (!range.is_empty()).then(|| self.ledger.partitions.get(partition).widen(&range, within))
+    }
+
+    /// Acknowledges events of several deliveries as one transaction: their [`Settling`] has this number and holds nothing
+    /// else. If it is refused they are in flight again, as after a verb that could not be committed.
+    ///
+    /// # Errors
+    /// `DeliveryExpired` if not all of these events are in flight with their tokens. No delivery is changed.
+    pub fn acknowledge_all(&mut self, transaction: u64, acked: &[Acked]) -> Result<(), ErrorCode> {
+        let mut parts = Vec::with_capacity(acked.len());
+        for ack in acked {
+            let token = ack.token.0;
+            let delivery = self.ledger.deliveries.get(token);
+            let delivery = delivery.filter(|it| it.partition() == index(ack.partition));
+            let delivery = delivery.ok_or(ErrorCode::DeliveryExpired)?;
+            let (partition, within) = (delivery.partition(), delivery.range().clone());
+            let named = ack.first.0..ack.last.0.saturating_add(1);
+            let range = self.part_of(partition, &named, &within).ok_or(ErrorCode::DeliveryExpired)?;
+            let books = self.ledger.partitions.get(partition);
+            if ack.events == 0 || books.events_in_flight(&range, token) != ack.events {
+                return Err(ErrorCode::DeliveryExpired);
+            }
+            parts.push((partition, range, token));
+        }
+        self.ledger.settlement.set_transaction(Some(transaction));
+        for (partition, range, token) in parts {
+            let taken =
+                self.ledger.partitions.update(partition, |it| it.take_in_flight(&range, token, u64::MAX));
+            if let Some(consumer) = self.ledger.deliveries.get(token).map(|it| it.consumer())
+                && let Some(consumer) = self.ledger.consumers.find_mut(consumer)
+            {
+                consumer.respond();
+            }
+            for part in &taken {
+                if self.ledger.partitions.get(partition).events_in(part) > 0 {
+                    self.ledger.acknowledge(partition, part.clone(), token);
+                } else {
+                    self.ledger.settlement.push(partition, part.clone(), Outcome::Dropped);
+                }
+            }
+            taken.iter().for_each(|part| self.sharing.left(&mut self.ledger, partition, part));
+        }
+        self.ledger.settlement.set_transaction(None);
+        Ok(())
     }
 
     /// Every verb with a ticket up to this one has taken effect durably.

@@ -54,7 +54,7 @@ pub use self::{
     consumer::ConsumerId,
     consumers::CONSUMERS_MAX,
     dead_letter::{DeadLetter, Reason},
-    effects::{Applied, CameBack, LostRange, Settling},
+    effects::{Acked, Applied, CameBack, LostRange, Settling},
     fetch::{Assigned, Assignment, Chunk, EventKey, FETCH_BYTES_MAX, Failed, Fetch, Fetched, Wanted},
     machine::Subscription,
     options::Options,

@@ -15,6 +15,8 @@ pub(super) struct Settle {
     pub(super) partition: usize,
     pub(super) range: Range<u64>,
     pub(super) outcome: Outcome,
+    /// The transaction that it is a part of: all of that is one commit, with nothing else.
+    transaction: Option<u64>,
 }
 
 /// How the delivery of a run ended.
@@ -71,13 +73,23 @@ pub(super) struct Settlement {
     confirmed: u64,
     commits: u64,
     dead_letters_max: u64,
+    /// The transaction that what is queued now belongs to.
+    transaction: Option<u64>,
 }
 
 impl Settlement {
     /// Nothing to settle; a commit holds at most so many dead letters, but at least one.
     pub(super) fn new(dead_letters_max: u64) -> Self {
         let dead_letters_max = dead_letters_max.max(1);
-        Self { queue: VecDeque::new(), pending: None, ticket: 0, confirmed: 0, commits: 0, dead_letters_max }
+        Self {
+            queue: VecDeque::new(),
+            pending: None,
+            ticket: 0,
+            confirmed: 0,
+            commits: 0,
+            dead_letters_max,
+            transaction: None,
+        }
     }
 
     /// Counts a verb that needs a commit.
@@ -93,16 +105,23 @@ impl Settlement {
         self.confirmed
     }
 
+    /// What is queued from now on belongs to this transaction; `None`: to none.
+    pub(super) fn set_transaction(&mut self, transaction: Option<u64>) {
+        self.transaction = transaction;
+    }
+
     /// Queues a run. Neighbouring dropped ones become one.
     pub(super) fn push(&mut self, partition: usize, range: Range<u64>, outcome: Outcome) {
         if let (Outcome::Dropped, Some(last)) = (&outcome, self.queue.back_mut())
             && matches!(last.outcome, Outcome::Dropped)
-            && (last.partition, last.range.end) == (partition, range.start)
+            && (last.partition, last.range.end, last.transaction)
+                == (partition, range.start, self.transaction)
         {
             last.range.end = range.end;
             return;
         }
-        self.queue.push_back(Settle { ticket: self.ticket, partition, range, outcome });
+        let (ticket, transaction) = (self.ticket, self.transaction);
+        self.queue.push_back(Settle { ticket, partition, range, outcome, transaction });
     }
 
     /// Cuts dead letters into parts that fit into a commit.
@@ -124,15 +143,19 @@ impl Settlement {
         self.pending.is_none() && (rows_changed || !self.queue.is_empty())
     }
 
-    /// Takes runs for the next commit, as far as the dead letters fit.
-    pub(super) fn take_runs(&mut self) -> Vec<Settle> {
+    /// Takes runs for the next commit, as far as the dead letters fit: those of one transaction, or of none.
+    pub(super) fn take_runs(&mut self) -> (Option<u64>, Vec<Settle>) {
+        let transaction = self.queue.front().and_then(|run| run.transaction);
         let mut dead_letters = 0;
         let fits = |run: &&Settle| {
+            if run.transaction != transaction {
+                return false;
+            }
             dead_letters += run.outcome.dead_letter().map_or(0, |_| run.range.end - run.range.start);
             dead_letters <= self.dead_letters_max
         };
         let count = self.queue.iter().take_while(fits).count();
-        self.queue.drain(..count).collect()
+        (transaction, self.queue.drain(..count).collect())
     }
 
     /// Begins a commit of what was taken; returns its id.
@@ -153,9 +176,10 @@ impl Settlement {
         pending
     }
 
-    /// Queues runs again, before everything else.
+    /// Queues runs again, before everything else. They belong to no transaction any more.
     pub(super) fn requeue(&mut self, runs: Vec<Settle>) {
-        runs.into_iter().rev().for_each(|run| self.queue.push_front(run));
+        let runs = runs.into_iter().rev().map(|run| Settle { transaction: None, ..run });
+        runs.for_each(|run| self.queue.push_front(run));
     }
 }
 
@@ -191,7 +215,7 @@ mod tests {
             settlement.push(0, range, Outcome::Dead { dead_letter });
         }
         for confirmed in [0, 1] {
-            let runs = settlement.take_runs();
+            let (_, runs) = settlement.take_runs();
             assert_eq!(runs.len(), 1, "four dead letters, then two");
             let id = settlement.begin(runs, vec![0]);
             assert!(!settlement.may_begin(true), "one commit at a time");
@@ -202,17 +226,40 @@ mod tests {
     }
 
     #[test]
+    fn a_transaction_is_a_commit_of_its_own() {
+        let mut settlement = Settlement::new(64);
+        settlement.push(0, 0..1, Outcome::Dropped);
+        settlement.set_transaction(Some(7));
+        settlement.push(0, 1..2, Outcome::Dropped);
+        settlement.push(1, 0..1, Outcome::Acked { token: 3 });
+        settlement.set_transaction(None);
+        settlement.push(1, 1..2, Outcome::Dropped);
+        let mut taken = Vec::new();
+        for id in 1..=3 {
+            let (transaction, runs) = settlement.take_runs();
+            taken.push((transaction, runs.len()));
+            settlement.begin(runs, vec![0]);
+            let pending = settlement.end(id, id != 2);
+            if id == 2 {
+                // What is left of it is nobody's.
+                settlement.requeue(pending.runs);
+            }
+        }
+        assert_eq!(taken, [(None, 1), (Some(7), 2), (None, 3)]);
+    }
+
+    #[test]
     fn what_comes_back_is_first_in_the_queue() {
         let mut settlement = Settlement::new(64);
         settlement.push(0, 0..1, Outcome::Dropped);
         settlement.push(0, 1..3, Outcome::Dropped);
-        let runs = settlement.take_runs();
+        let (_, runs) = settlement.take_runs();
         assert_eq!((runs.len(), runs[0].range.clone()), (1, 0..3));
         let id = settlement.begin(runs, vec![0]);
         settlement.push(1, 5..6, Outcome::Dropped);
         let pending = settlement.end(id, false);
         settlement.requeue(pending.runs);
-        let order: Vec<_> = settlement.take_runs().iter().map(|run| run.partition).collect();
+        let order: Vec<_> = settlement.take_runs().1.iter().map(|run| run.partition).collect();
         assert_eq!(order, [0, 1]);
     }
 }

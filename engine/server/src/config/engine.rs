@@ -40,6 +40,20 @@ section! {
 }
 
 section! {
+    /// Prepared transactions: when their producer groups are asked about them.
+    TransactionsConfig {
+        /// How long after a transaction was prepared its group is asked about it, unless it says otherwise.
+        #[serde(with = "units::duration")]
+        check_after: Duration = Duration::from_secs(6);
+        /// How long after a check that was not answered the group is asked again.
+        #[serde(with = "units::duration")]
+        check_interval: Duration = Duration::from_secs(30);
+        /// How often it is asked; then the transaction is parked until a person decides.
+        checks_max: usize = 15;
+    }
+}
+
+section! {
     /// Subscribing and reading: what may be ready for slow consumers.
     SubscribeConfig {
         /// Bytes of deliveries that may be ready for one connection's streams and not yet taken by them.
@@ -110,6 +124,14 @@ impl PublishConfig {
         }
         let (got, expected) = (humantime::format_duration(got).to_string(), "1s to 3650days".to_owned());
         Err(Error::Range { key: "publish.producers_idle", got, expected })
+    }
+}
+
+impl TransactionsConfig {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        duration("transactions.check_after", self.check_after, MILLISECOND)?;
+        duration("transactions.check_interval", self.check_interval, MILLISECOND)?;
+        number("transactions.checks_max", self.checks_max, 1..=1_000)
     }
 }
 

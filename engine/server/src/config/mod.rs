@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use self::section::Setting;
 pub use self::{
-    engine::{PluginsConfig, PublishConfig, SubscribeConfig},
+    engine::{PluginsConfig, PublishConfig, SubscribeConfig, TransactionsConfig},
     environment::check_environment,
     nearest::nearest,
     network::{HttpConfig, ListenConfig, StreamsConfig, TlsConfig},
@@ -85,6 +85,7 @@ sections! {
     rocksdb_log: RocksdbLogConfig,
     publish: PublishConfig,
     subscribe: SubscribeConfig,
+    transactions: TransactionsConfig,
     plugins: PluginsConfig,
     telemetry: TelemetryConfig,
 }

@@ -68,12 +68,14 @@ pub(super) struct FrameReader {
     complete: Option<frame::Frame>,
     inbound: Inbound,
     room: Option<Room>,
+    /// Room for what is kept of several frames.
+    kept: Option<Room>,
 }
 
 impl FrameReader {
     pub(super) fn new(stream: RecvStream, inbound: Inbound) -> Self {
         let decoder = FrameDecoder::new(Buffering::BOUNDED);
-        Self { stream, decoder, complete: None, inbound, room: None }
+        Self { stream, decoder, complete: None, inbound, room: None, kept: None }
     }
 
     /// The next frame; `None` where the stream ends between two. Cancel safe: what has arrived is kept.
@@ -84,7 +86,9 @@ impl FrameReader {
             }
             let reserved = || self.decoder.payload_capacity();
             let bytes = self.complete.as_ref().map_or_else(reserved, |frame| frame.payload.len());
-            if bytes <= UNCOUNTED_MAX {
+            // What is kept has room already.
+            let is_kept = self.kept.as_ref().is_some_and(|kept| bytes <= kept.bytes());
+            if bytes <= UNCOUNTED_MAX || is_kept {
                 self.room = None;
             } else if !self.inbound.admit(&mut self.room, bytes).await {
                 return Err(Error::NoRoom { bytes, hint: "try again, with smaller batches" });
@@ -104,7 +108,7 @@ impl FrameReader {
     async fn receive(&mut self) -> Result<bool, Error> {
         let mut chunks = [const { Bytes::new() }; CHUNKS_MAX];
         let count = loop {
-            if self.room.is_none() {
+            if self.room.is_none() && self.kept.is_none() {
                 break self.stream.read_chunks(&mut chunks).await?;
             }
             match time::timeout(STALL_TIMEOUT, self.stream.read_chunks(&mut chunks)).await {
@@ -118,6 +122,23 @@ impl FrameReader {
         };
         chunks.into_iter().take(count.unwrap_or(0)).for_each(|chunk| self.decoder.push(chunk));
         Ok(count.is_some())
+    }
+
+    /// Takes room for `bytes` of several frames that are kept, until [`FrameReader::give_up`]. A stream that holds it must
+    /// bring something in time while others need the room.
+    ///
+    /// # Errors
+    /// If there was none in time.
+    pub(super) async fn keep(&mut self, bytes: usize) -> Result<(), Error> {
+        if self.inbound.admit(&mut self.kept, bytes).await {
+            return Ok(());
+        }
+        Err(Error::NoRoom { bytes, hint: "try again" })
+    }
+
+    /// Gives the room for what was kept back.
+    pub(super) fn give_up(&mut self) {
+        self.kept = None;
     }
 
     /// Tells the peer to send no more on this stream, and forgets what has arrived.

@@ -29,6 +29,13 @@ pub(super) struct Room {
     engine: OwnedSemaphorePermit,
 }
 
+impl Room {
+    /// How many bytes it is for.
+    pub(super) fn bytes(&self) -> usize {
+        self.engine.num_permits()
+    }
+}
+
 impl Inbound {
     /// The engine's budget, with a first connection.
     pub(super) fn new(engine_max: usize, connection_max: usize) -> Self {

@@ -2,6 +2,7 @@
 //!
 //! It owns everything between a UDP packet and a call into the broker. Nothing outside knows quinn.
 
+mod check_backs;
 mod deliver;
 mod frames;
 mod inbound;

@@ -79,13 +79,18 @@ async fn submit_all(
 }
 
 fn refused(header: PublishHeader, error: &BatchError) -> Ack {
+    let outcome = AckOutcome::Refused(refusal(error));
+    Ack { correlation: header.correlation, partition: header.partition, outcome }
+}
+
+/// What is said of a batch that is not sound.
+pub(super) fn refusal(error: &BatchError) -> Refusal {
     let message = match error {
         BatchError::TooLarge { source, .. } => format!("{error}: {source}"),
         BatchError::HeaderReserved { source, .. } => format!("{error}: {source}"),
         other => other.to_string(),
     };
-    let outcome = AckOutcome::Refused(Refusal::new(error.code(), message));
-    Ack { correlation: header.correlation, partition: header.partition, outcome }
+    Refusal::new(error.code(), message)
 }
 
 /// Writes acknowledgements, as many in one frame as there are.

@@ -1,6 +1,6 @@
-//! A request stream: one question, perhaps an artefact in chunks, one answer.
+//! A request stream: one question, perhaps an artefact in chunks or the batches of a transaction, one answer.
 //!
-//! It owns the bound on artefacts in memory and the request's deadline. It must not know what requests mean.
+//! It owns the bounds on those in memory and the request's deadline. It must not know what requests mean.
 
 use std::{
     future::Future,
@@ -14,10 +14,12 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use levada_broker::{Broker, Principal};
 use levada_protocol::{
+    batch::Batch,
     error::{ErrorCode, Refusal},
     frame::FrameType,
-    limits::ARTEFACT_BYTES_MAX,
-    request::{Opened, Request, RequestEnvelope, Response, ResponseEnvelope},
+    limits::{ARTEFACT_BYTES_MAX, TRANSACTION_BATCHES_MAX, TRANSACTION_BYTES_MAX},
+    publish::{PUBLISH_HEADER_BYTES, PublishHeader},
+    request::{Opened, Request, RequestEnvelope, Response, ResponseEnvelope, Transact},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -26,12 +28,16 @@ use tokio::{
 
 use super::{
     frames::FrameReader,
+    publish,
     stream::{Failure, Stream},
 };
 use crate::{metrics::Process, wire_error};
 
 /// Bytes of an artefact that must arrive within the stall timeout to keep its slot.
 const PACE_BYTES: usize = 64 * 1024;
+
+/// How long the batches of one transaction may take to arrive.
+const BATCHES_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Slots for artefacts in memory.
 pub(super) struct Uploads {
@@ -138,6 +144,22 @@ async fn respond(
             let artefact = Bytes::from_owner(Held { artefact, _slot: slot });
             context.broker.request(context.principal, request, Some(artefact)).await
         }
+        Request::Transact(transact) => {
+            let limit = BATCHES_TIMEOUT;
+            let received = time::timeout(limit, receive_batches(frames, &transact)).await;
+            let received = received.map_err(|_| {
+                let message = format!(
+                    "the transaction's batches took longer than {limit:?} to arrive, nothing was stored; try again"
+                );
+                Failure::refused(ErrorCode::LimitExceeded, message)
+            })?;
+            let answer = match received? {
+                Ok(batches) => context.broker.transact(context.principal, transact, batches).await,
+                Err(refusal) => Err(refusal.into()),
+            };
+            frames.give_up();
+            answer
+        }
         other => context.broker.request(context.principal, other, None).await,
     };
     Ok(match answer {
@@ -182,6 +204,47 @@ async fn receive(frames: &mut FrameReader, len: usize, uploads: &Uploads) -> Res
         artefact.extend_from_slice(&frame.payload);
     }
     Ok(artefact)
+}
+
+/// Receives the batches of a transaction, or why it cannot be stored. Their room is taken as a whole before they come.
+async fn receive_batches(
+    frames: &mut FrameReader,
+    transact: &Transact,
+) -> Result<Result<Vec<(PublishHeader, Batch)>, Refusal>, Failure> {
+    let (announced, bytes) = (transact.batches as usize, transact.bytes);
+    let over = |what: &str, got: u64, limit: usize| {
+        let message =
+            format!("the transaction has {got} {what}, the limit is {limit}: divide it into several");
+        Ok(Err(Refusal::new(ErrorCode::TransactionTooLarge, message)))
+    };
+    if announced > TRANSACTION_BATCHES_MAX {
+        return over("batches", announced as u64, TRANSACTION_BATCHES_MAX);
+    }
+    let Some(bytes) = usize::try_from(bytes).ok().filter(|bytes| *bytes <= TRANSACTION_BYTES_MAX) else {
+        return over("bytes of batches", bytes, TRANSACTION_BYTES_MAX);
+    };
+    frames.keep(bytes + announced * PUBLISH_HEADER_BYTES).await?;
+    let (mut batches, mut left) = (Vec::new(), bytes);
+    while batches.len() < announced {
+        let Some(frame) = frames.next().await? else {
+            let message = format!("expected {announced} batches, got {}", batches.len());
+            return Err(Failure::refused(ErrorCode::Malformed, message));
+        };
+        if frame.kind != FrameType::Publish {
+            return Err(Failure::unexpected(frame.kind, "a publish frame"));
+        }
+        let mut payload = frame.payload;
+        let header = PublishHeader::read(&mut payload)?;
+        left = left.checked_sub(payload.len()).ok_or_else(|| {
+            let message = format!("expected {bytes} bytes of batches, as announced, got more");
+            Failure::refused(ErrorCode::Malformed, message)
+        })?;
+        match Batch::check(payload) {
+            Ok(batch) => batches.push((header, batch)),
+            Err(error) => return Ok(Err(publish::refusal(&error))),
+        }
+    }
+    Ok(Ok(batches))
 }
 
 #[cfg(test)]

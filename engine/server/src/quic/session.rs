@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, debug_span, field};
 
 use super::{
+    check_backs,
     frames::FrameReader,
     inbound::Inbound,
     publish, read,
@@ -161,7 +162,12 @@ async fn greet(shared: &Shared, connection: &Connection, inbound: &Inbound) -> O
 async fn welcome(shared: &Shared, control: &mut Stream) -> Result<(), Failure> {
     let hello = match control.read_open().await? {
         Open::Hello(hello) => hello,
-        Open::Publish { .. } | Open::Subscribe(_) | Open::Read(_) | Open::Request(_) | Open::Unknown => {
+        Open::Publish { .. }
+        | Open::Subscribe(_)
+        | Open::Read(_)
+        | Open::Request(_)
+        | Open::CheckBacks { .. }
+        | Open::Unknown => {
             let message =
                 "expected a hello on the first stream of the connection, got another kind of open frame";
             return Err(Failure::refused(ErrorCode::HelloRequired, message));
@@ -394,6 +400,9 @@ impl Session {
                     mtu: self.connection.stats().path.current_mtu,
                 };
                 requests::serve(context, envelope, stream).await
+            }
+            Open::CheckBacks { group, .. } => {
+                check_backs::serve(broker, principal, group, unread, draining, stream).await
             }
             Open::Hello(_) => Err(Failure::refused(ErrorCode::Malformed, "the hello was answered before")),
             Open::Unknown => {

@@ -107,6 +107,11 @@ impl Held {
         self.next
     }
 
+    /// How the engine knows a delivery of which not all is settled.
+    pub(super) fn names(&self, id: HeldId) -> Option<(PartitionId, DeliveryToken)> {
+        self.entries.get(&id).map(|entry| (entry.names.partition, entry.names.token))
+    }
+
     /// True if a delivery has expired: another consumer gets it.
     pub(super) fn is_lost(&self, id: HeldId, now: Instant) -> bool {
         self.entries.get(&id).is_none_or(|entry| now > entry.began + self.ack_timeout)

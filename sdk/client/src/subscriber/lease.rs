@@ -8,11 +8,11 @@ use std::sync::{
 };
 
 use levada_protocol::{
-    ids::Offset,
+    ids::{DeliveryToken, Offset, PartitionId},
     verbs::{Verb, VerbKind},
 };
 
-use super::{Shared, held::HeldId};
+use super::{Of, Shared, held::HeldId};
 
 /// Held by a delivery and the events taken from it; with the last of them the delivery is kept no more.
 #[derive(Debug)]
@@ -74,6 +74,27 @@ impl Lease {
             });
             state.pace.settled(freed.events);
             state.say(verbs, freed.bytes, now)
+        });
+    }
+
+    /// Which subscription the delivery is of.
+    pub(crate) fn of(&self) -> &Of {
+        &self.shared.of
+    }
+
+    /// How the engine knows the delivery; `None` if it cannot be acknowledged any more.
+    pub(crate) fn names(&self) -> Option<(PartitionId, DeliveryToken)> {
+        let state = self.shared.lock();
+        let is_current = state.stream == self.stream && state.failed.is_none();
+        is_current.then(|| state.held.names(self.id)).flatten()
+    }
+
+    /// The events of `range` that were not settled before are: a transaction has acknowledged them.
+    pub(crate) fn settle(&self, range: (Offset, Offset), mut count: impl FnMut(Offset, Offset) -> u64) {
+        self.shared.say(self.stream, false, |state, now| {
+            let freed = state.held.say(self.id, range, true, now, |_, first, last| count(first, last));
+            state.pace.settled(freed.events);
+            state.say(Vec::new(), freed.bytes, now)
         });
     }
 

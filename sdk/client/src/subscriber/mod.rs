@@ -19,7 +19,7 @@ use std::{
 
 use levada_protocol::{
     error::Refusal,
-    ids::TopicName,
+    ids::{SubscriptionName, TopicName},
     request::{Start, Subscribe, Subscribed, SubscriptionOptions},
 };
 use tokio::{sync::Notify, time::timeout};
@@ -153,6 +153,7 @@ impl Subscriber {
         let held = Held::new(options.max_processing);
         let shared = Arc::new(Shared {
             state: Mutex::new(State::new(pace, held, options.credit_bytes)),
+            of: Of { topic: subscribe.topic.clone(), subscription: subscribe.subscription.clone() },
             limit,
             wake: Notify::new(),
             arrived: Notify::new(),
@@ -305,10 +306,18 @@ impl Drop for Subscriber {
 #[error("the consumer was not attached, or had to attach again")]
 struct Detached;
 
+/// Which subscription it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Of {
+    pub(crate) topic: TopicName,
+    pub(crate) subscription: SubscriptionName,
+}
+
 /// What subscriber, deliveries and driver share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
+    of: Of,
     /// How long to wait for a confirmation.
     limit: Duration,
     /// Wakes the driver.

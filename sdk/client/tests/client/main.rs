@@ -8,3 +8,4 @@ mod pull;
 mod reader;
 mod subscriber;
 mod support;
+mod transactions;

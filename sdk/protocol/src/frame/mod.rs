@@ -72,6 +72,7 @@ frame_types! {
     35 Settled REQUEST_BYTES_MAX "Which verbs took effect, see [`crate::verbs`].";
     36 End FRAME_BYTES_MAX "A reader that does not follow has seen everything, see [`crate::deliver`].";
     37 Progress REQUEST_BYTES_MAX "How far a search has come, see [`crate::progress`].";
+    48 CheckBack REQUEST_BYTES_MAX "Asks whether a prepared transaction is committed: a MessagePack [`crate::request::CheckBack`].";
 }
 
 /// A frame header whose type is known and whose length is within the limit of that type.

@@ -14,6 +14,7 @@ mod state;
 mod stream;
 mod subscription;
 mod topic;
+mod transaction;
 mod waiting;
 
 use serde::{Deserialize, Serialize};
@@ -35,11 +36,15 @@ pub use self::{
     topic::{
         DEDUP_WINDOW_MS_USUAL, DedupInfo, PartitionInfo, Retain, TopicChanges, TopicInfo, TopicSettings,
     },
+    transaction::{
+        AckedDelivery, CheckBack, DecideTransaction, ListTransactions, Prepare, Transact, TransactionAcks,
+        TransactionBatch, TransactionDuplicate, TransactionInfo, TransactionState,
+    },
     waiting::{Holding, Retry, WaitingFor},
 };
 use crate::{
     error::Refusal,
-    ids::{PluginName, RouteName, SubscriptionName, TopicName},
+    ids::{GroupName, PluginName, RouteName, SubscriptionName, TopicName, TransactionId},
     publish::Durability,
     schedule::ScheduledInfo,
     trace::TraceContext,
@@ -63,8 +68,18 @@ pub enum Open {
     Subscribe(Subscribe),
     /// A reader; `Credit` frames follow, `Deliver` frames and at last `End` come back.
     Read(Read),
-    /// One request; a `DeployPlugin` is followed by its artefact in `Chunk` frames.
+    /// One request; a `DeployPlugin` is followed by its artefact in `Chunk` frames, a `Transact` by its batches in
+    /// `Publish` frames.
     Request(RequestEnvelope),
+    /// A member of a producer group that can be asked about the group's prepared transactions; `CheckBack` frames come
+    /// back.
+    CheckBacks {
+        /// The group.
+        group: GroupName,
+        /// The caller's span, for tracing.
+        #[serde(default)]
+        trace: Option<TraceContext>,
+    },
     /// A kind that this version does not know.
     #[serde(other)]
     Unknown,
@@ -74,7 +89,7 @@ impl Open {
     /// The caller's span.
     pub fn trace(&self) -> Option<TraceContext> {
         match self {
-            Self::Publish { trace, .. } => *trace,
+            Self::Publish { trace, .. } | Self::CheckBacks { trace, .. } => *trace,
             Self::Subscribe(subscribe) => subscribe.trace,
             Self::Read(read) => read.trace,
             Self::Request(envelope) => envelope.trace,
@@ -105,6 +120,8 @@ pub enum Opened {
     },
     /// To [`Open::Request`].
     Response(ResponseEnvelope),
+    /// To [`Open::CheckBacks`].
+    CheckBacks,
     /// A kind that this version does not know.
     #[serde(other)]
     Unknown,
@@ -377,6 +394,20 @@ pub enum Request {
     Redrive(Redrive),
     /// Drops dead letters: all, or those before a time.
     PurgeDeadLetters(PurgeDeadLetters),
+    /// Stores events of any topics in one commit, all or none; its batches follow in `Publish` frames. Asked again with the
+    /// same id and the same batches, it tells what became of it the first time.
+    Transact(Transact),
+    /// Decides a prepared transaction. The first decision stays; the same again is done.
+    DecideTransaction(DecideTransaction),
+    /// The transactions of one producer group or of all, in pages.
+    ListTransactions(ListTransactions),
+    /// One transaction.
+    DescribeTransaction {
+        /// The producer group.
+        group: GroupName,
+        /// The transaction.
+        id: TransactionId,
+    },
     /// A request that this version does not know.
     #[serde(other)]
     Unknown,
@@ -464,6 +495,16 @@ pub enum Response {
     Redriven(Redriven),
     /// What a purge dropped.
     Purged(Purged),
+    /// One transaction.
+    Transaction(Box<TransactionInfo>),
+    /// A page of transactions.
+    Transactions {
+        /// In order of group and id.
+        transactions: Vec<TransactionInfo>,
+        /// Where to go on: the next request's `after`. `None`: this was all.
+        #[serde(default)]
+        next: Option<String>,
+    },
     /// Refused.
     Refused(Refusal),
     /// A response that this version does not know.

@@ -8,11 +8,13 @@ use levada_protocol::{
     limits,
     partition::partition_of,
     request::{
-        DeadLetterGroup, DeadLetterGroups, DeadLetterSelection, DeadLetterTopic, DedupInfo, Deleted,
-        EngineInfo, GroupDeadLetters, Hello, HelloAnswer, Limits, PartitionInfo, PluginInfo, Position,
-        PurgeDeadLetters, Purged, Read, Redrive, RedriveInfo, Redriven, Request, RequestEnvelope, Response,
-        ResponseEnvelope, RouteInfo, RouteSpec, Search, StageSpec, Stretch, Subscribe, Subscribed,
-        SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
+        AckedDelivery, CheckBack, DeadLetterGroup, DeadLetterGroups, DeadLetterSelection, DeadLetterTopic,
+        DecideTransaction, DedupInfo, Deleted, EngineInfo, GroupDeadLetters, Hello, HelloAnswer, Limits,
+        ListTransactions, PartitionInfo, PluginInfo, Position, Prepare, PurgeDeadLetters, Purged, Read,
+        Redrive, RedriveInfo, Redriven, Request, RequestEnvelope, Response, ResponseEnvelope, RouteInfo,
+        RouteSpec, Search, StageSpec, Stretch, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions,
+        TopicChanges, TopicInfo, TopicSettings, Transact, TransactionBatch, TransactionDuplicate,
+        TransactionInfo, TransactionState,
     },
     schedule::ScheduledInfo,
     version::{ALPN, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
@@ -23,7 +25,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     golden,
-    samples::{self, name},
+    samples::{self, check_back, name, transact, transaction},
 };
 
 const DOCUMENT: &str = include_str!("../../../PROTOCOL.md");
@@ -88,6 +90,8 @@ fn every_limit_is_documented() {
         MESSAGE_DEPTH_MAX VERBS_MAX REASON_BYTES_MAX CONSUMER_NAME_BYTES_MAX ARTEFACT_BYTES_MAX PLUGIN_CONFIG_BYTES_MAX CHAIN_STAGES_MAX INSTANCE_MEMORY_BYTES_MAX
         ROUTE_TARGETS_MAX HOPS_MAX CALL_EVENTS_MAX CALL_BYTES_MAX CALL_OUTPUT_BYTES_MAX CALL_OUTPUT_EVENTS_MAX
         ENGINE_HEADERS_MAX ENGINE_HEADERS_BYTES_MAX REDRIVES_MAX REDRIVE_EVENTS_MAX DEAD_LETTER_GROUPS_MAX
+        TRANSACTION_ID_BYTES_MAX TRANSACTION_BYTES_MAX TRANSACTION_EVENTS_MAX TRANSACTION_BATCHES_MAX
+        PREPARED_BYTES_MAX PREPARED_MAX DECISION_REMEMBERED_MS TRANSACTION_REMEMBERED_MS CHECK_AFTER_MS_MAX
     ];
     let rows = table("Limits");
     let documented: Vec<(&str, u64)> =
@@ -226,6 +230,41 @@ fn every_message_has_its_fields_and_defaults() {
     has_fields("`PluginInfo`", &PluginInfo::new(name("p"), 0), &["name"]);
     has_fields("`EngineInfo`", &EngineInfo::default(), &[]);
     has_fields("`Refusal`", &Refusal::new(ErrorCode::Malformed, ""), &["code"]);
+}
+
+#[test]
+fn every_message_about_transactions_has_its_fields_and_defaults() {
+    let zero = Transact {
+        topics: Vec::new(),
+        partitions: Vec::new(),
+        batches: 0,
+        bytes: 0,
+        prepare: None,
+        acks: None,
+        ..transact()
+    };
+    has_fields("`Transact`", &zero, &["group", "id", "topics", "batches", "bytes"]);
+    has_fields("`TransactionAcks`", &transact().acks, &["topic", "subscription", "deliveries"]);
+    has_fields("`AckedDelivery`", &AckedDelivery::default(), &[]);
+    has_fields("`Prepare`", &Prepare::default(), &[]);
+    let decide = DecideTransaction { group: name("g"), id: name("i"), commit: true };
+    has_fields("`DecideTransaction`", &decide, &["group", "id", "commit"]);
+    has_fields("`ListTransactions`", &ListTransactions::default(), &[]);
+    let info = TransactionInfo {
+        state: TransactionState::Unknown,
+        repeat: false,
+        prepared_ms: None,
+        decided_ms: None,
+        checks: 0,
+        next_check_ms: None,
+        batches: Vec::new(),
+        ..transaction()
+    };
+    has_fields("`TransactionInfo`", &info, &["group", "id"]);
+    has_fields("`TransactionBatch`", &TransactionBatch::default(), &[]);
+    has_fields("`TransactionDuplicate`", &TransactionDuplicate::default(), &[]);
+    let check = CheckBack { prepared_ms: 0, check: 0, checks_max: 0, ..check_back() };
+    has_fields("`CheckBack`", &check, &["id"]);
 }
 
 /// Compares a table of kinds, each with its fields or with the struct whose fields it has, with samples.

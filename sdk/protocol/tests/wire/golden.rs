@@ -17,13 +17,13 @@ use levada_protocol::{
     ids::{DeliveryToken, Epoch, Offset, PartitionId, ProducerId, Sequence, Timestamp},
     progress::{Progress, Scanned, SearchState},
     publish::{Ack, AckOutcome, Durability, PublishHeader},
-    request::{Hello, Notice, Open, Opened, Request, RequestEnvelope, Start, Subscribe},
+    request::{CheckBack, Hello, Notice, Open, Opened, Request, RequestEnvelope, Start, Subscribe},
     verbs::{Credit, RefusedVerb, Settled, Verb, VerbKind, Verbs},
     verdict::{Change, HeadersChange, Output, Verdict, VerdictWriter, Verdicts},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::samples::{name, trace};
+use crate::samples::{check_back, name, trace};
 
 /// The time in the examples.
 const TIME: u64 = 1_700_000_000_000;
@@ -53,6 +53,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         row("settled", &settled().frame(), SETTLED),
         row("end", &EndEntry::frame(&[end()]), END),
         row("progress", &progress().frame(), PROGRESS),
+        row("check back", &message(FrameType::CheckBack, &check_back()), CHECK_BACK),
         row("verdicts", &verdicts(), VERDICTS),
     ]
 }
@@ -143,6 +144,7 @@ fn fixed_data_frames_are_read() {
     assert_eq!(Settled::read(&payload_of(SETTLED)), Ok(settled()));
     assert_eq!(EndEntry::read_all(&payload_of(END)), Ok(vec![end()]));
     assert_eq!(Progress::read(&payload_of(PROGRESS)), Ok(progress()));
+    assert_eq!(read_message::<CheckBack>(&payload_of(CHECK_BACK)), Ok(check_back()));
 }
 
 #[test]
@@ -503,6 +505,14 @@ e8 03 00 00 00 00 00 00                          # events 1000
 02 00 00 00 00 00 00 00                          # state 2 (limited), reserved
 03 00 00 00 00 00 00 00                          # partition 3, reserved
 ec 03 00 00 00 00 00 00                          # next_offset 1004
+"#;
+
+const CHECK_BACK: &str = r#"
+35 00 00 00 30 00 00 00                          # frame: 53 bytes, type 48 (check back)
+84 a2 69 64 a8 6f 72 64 65 72 2d 34 32 ab 70 72  # map
+65 70 61 72 65 64 5f 6d 73 cf 00 00 01 8b cf e5
+68 00 a5 63 68 65 63 6b 02 aa 63 68 65 63 6b 73
+5f 6d 61 78 0f
 "#;
 
 const VERDICTS: &str = r#"

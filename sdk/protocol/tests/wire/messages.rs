@@ -56,6 +56,7 @@ fn every_message_is_read_back_also_with_fields_of_a_newer_version() {
     is_read_back(FrameType::Opened, samples::openeds());
     is_read_back(FrameType::Opened, samples::responses().into_iter().map(samples::response).collect());
     is_read_back(FrameType::Notice, samples::notices());
+    is_read_back(FrameType::CheckBack, vec![samples::check_back()]);
     is_read_back(FrameType::Error, vec![Refusal::new(ErrorCode::StorageFull, "full").retry_after(9)]);
 }
 
@@ -66,7 +67,7 @@ fn every_kind_is_among_the_samples() {
         values.iter().map(kind).collect()
     }
     let (requests, responses) = (kinds(&samples::requests()), kinds(&samples::responses()));
-    for (kinds, count) in [(requests, 29), (responses, 19)] {
+    for (kinds, count) in [(requests, 33), (responses, 21)] {
         let distinct: std::collections::HashSet<_> = kinds.iter().collect();
         assert_eq!((kinds.len(), distinct.len()), (count, count), "{kinds:?}");
     }

@@ -7,12 +7,14 @@ use levada_protocol::{
     ids::{SubscriptionName, TopicName},
     publish::Durability,
     request::{
-        DeadLetterGroup, DeadLetterGroups, DeadLetterSelection, DeadLetterTopic, DedupInfo, Deleted,
-        EngineInfo, GroupDeadLetters, Hello, HelloAnswer, Holding, Interface, Limits, Notice, OnError, Open,
-        Opened, Order, PartitionInfo, PauseReason, PluginInfo, Position, PurgeDeadLetters, Purged, Read,
-        Redrive, RedriveInfo, RedriveOutcome, Redriven, Request, RequestEnvelope, Response, ResponseEnvelope,
-        Retain, Retry, RouteInfo, RouteSpec, RunState, Search, SearchKey, StageSpec, Start, Stretch,
-        Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
+        AckedDelivery, CheckBack, DeadLetterGroup, DeadLetterGroups, DeadLetterSelection, DeadLetterTopic,
+        DecideTransaction, DedupInfo, Deleted, EngineInfo, GroupDeadLetters, Hello, HelloAnswer, Holding,
+        Interface, Limits, ListTransactions, Notice, OnError, Open, Opened, Order, PartitionInfo,
+        PauseReason, PluginInfo, Position, Prepare, PurgeDeadLetters, Purged, Read, Redrive, RedriveInfo,
+        RedriveOutcome, Redriven, Request, RequestEnvelope, Response, ResponseEnvelope, Retain, Retry,
+        RouteInfo, RouteSpec, RunState, Search, SearchKey, StageSpec, Start, Stretch, Subscribe, Subscribed,
+        SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings, Transact,
+        TransactionAcks, TransactionBatch, TransactionDuplicate, TransactionInfo, TransactionState,
         WaitingFor,
     },
     schedule::ScheduledInfo,
@@ -62,6 +64,7 @@ pub(crate) fn opens() -> Vec<Open> {
             }),
             trace: Some(trace()),
         }),
+        Open::CheckBacks { group: name("shop"), trace: Some(trace()) },
     ]
 }
 
@@ -86,6 +89,7 @@ pub(crate) fn openeds() -> Vec<Opened> {
             ack_timeout_ms: 30_000,
         }),
         Opened::Read { positions: vec![Position { partition: 7, offset: 1 }] },
+        Opened::CheckBacks,
     ]
 }
 
@@ -151,6 +155,7 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::CancelScheduled { topic: name("orders"), id: 7 },
     ];
     requests.extend(dead_letter_requests());
+    requests.extend(transaction_requests());
     requests
 }
 
@@ -177,6 +182,63 @@ fn dead_letter_requests() -> [Request; 5] {
             force: true,
         }),
     ]
+}
+
+/// Those about transactions.
+fn transaction_requests() -> [Request; 4] {
+    let (group, id) = (|| name("shop"), || name("order-42"));
+    [
+        Request::Transact(transact()),
+        Request::DecideTransaction(DecideTransaction { group: group(), id: id(), commit: true }),
+        Request::ListTransactions(ListTransactions {
+            group: Some(group()),
+            decided: true,
+            limit: 100,
+            after: Some("shop/order-41".into()),
+        }),
+        Request::DescribeTransaction { group: group(), id: id() },
+    ]
+}
+
+pub(crate) fn transact() -> Transact {
+    Transact {
+        group: name("shop"),
+        id: name("order-42"),
+        topics: vec![name("orders"), name("payments")],
+        partitions: vec![4, 1],
+        batches: 2,
+        bytes: 1_000,
+        prepare: Some(Prepare { check_after_ms: 6_000 }),
+        acks: Some(TransactionAcks {
+            topic: name("orders"),
+            subscription: name("payment"),
+            deliveries: vec![AckedDelivery { token: 9, partition: 3, first: 7, last: 8, events: 2 }],
+        }),
+    }
+}
+
+pub(crate) fn check_back() -> CheckBack {
+    CheckBack { id: name("order-42"), prepared_ms: 1_700_000_000_000, check: 2, checks_max: 15 }
+}
+
+pub(crate) fn transaction() -> TransactionInfo {
+    TransactionInfo {
+        group: name("shop"),
+        id: name("order-42"),
+        state: TransactionState::Committed,
+        repeat: true,
+        prepared_ms: Some(1_700_000_000_000),
+        decided_ms: Some(1_700_000_006_000),
+        checks: 2,
+        next_check_ms: Some(1_700_000_036_000),
+        batches: vec![TransactionBatch {
+            topic: Some("orders".into()),
+            partition: 3,
+            events: 5,
+            offset: Some(42),
+            duplicates: vec![TransactionDuplicate { index: 1, offset: Some(7) }],
+        }],
+    }
 }
 
 fn dead_letters() -> TopicName {
@@ -301,6 +363,8 @@ pub(crate) fn responses() -> Vec<Response> {
         redrives,
         redriven,
         purged,
+        Response::Transaction(Box::new(transaction())),
+        Response::Transactions { transactions: vec![transaction()], next: Some("shop/order-42".into()) },
         Response::Refused(Refusal::new(ErrorCode::Unknown(777), "no").retry_after(3)),
     ]
 }

@@ -12,10 +12,12 @@ mod progress;
 mod redrives;
 mod route_cursors;
 mod schedule;
+mod transactions;
 
 use levada_delivery::{producer::DUPLICATES_BYTES_MAX, progress::RowChange};
 use levada_protocol::{
     batch::Batch,
+    duplicates::Duplicates,
     ids::{PartitionId, RouteId, SubscriptionId, Timestamp, TopicId},
 };
 use levada_store::Store;
@@ -36,6 +38,7 @@ pub(super) use self::{
     redrives::{Destination, Redrives},
     route_cursors::RouteCursors,
     schedule::{CANCEL_LEN_MAX, Cancel, Schedule},
+    transactions::Transactions,
 };
 pub(crate) use self::{
     generations::Generation,
@@ -57,6 +60,11 @@ pub(super) fn append_unique_len_max(batch: &Batch) -> usize {
     append_len_max(batch) + DUPLICATES_BYTES_MAX + batch.count() as usize * DedupIds::ID_BYTES_MAX
 }
 
+/// How many bytes appending this batch of a transaction, which has no producer, adds to a commit, at most.
+pub(super) fn append_transacted_len_max(batch: &Batch) -> usize {
+    append_len_max(batch) + Duplicates::BYTES_MAX + batch.count() as usize * DedupIds::ID_BYTES_MAX
+}
+
 /// How much the tables may hold in memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TableLimits {
@@ -74,6 +82,7 @@ pub(super) struct Tables {
     pub(super) routes: RouteCursors,
     pub(super) dedup: Dedup,
     pub(super) schedule: Schedule,
+    pub(super) transactions: Transactions,
 }
 
 impl Tables {
@@ -88,17 +97,19 @@ impl Tables {
         let routes = RouteCursors::load(store, catalogue)?;
         let dedup = Dedup::load(store, catalogue, limits.dedup_ids_max)?;
         let schedule = Schedule::load(store, catalogue, schedule_revision)?;
+        let transactions = Transactions::load(store)?;
         let producers = Producers::new(limits.producers_max);
-        Ok((Self { partitions, producers, routes, dedup, schedule }, extents))
+        Ok((Self { partitions, producers, routes, dedup, schedule, transactions }, extents))
     }
 
     /// Adds to the commit what the tables have held back until its end.
     pub(super) fn flush(&mut self, now: Timestamp, draft: &mut Draft) {
-        let Self { partitions, producers, routes: _, dedup, schedule } = self;
+        let Self { partitions, producers, routes: _, dedup, schedule, transactions } = self;
         partitions.flush(draft);
         producers.flush(draft);
         dedup.flush(now, draft);
         schedule.flush(draft);
+        transactions.flush();
     }
 
     /// Begins and ends what belongs to things that were created and deleted.
@@ -129,7 +140,8 @@ impl Tables {
     }
 
     fn forget_topic(&mut self, id: TopicId, draft: &mut Draft) {
-        let Self { partitions, producers, routes: _, dedup, schedule } = self;
+        // What is prepared for it is dropped by the decision.
+        let Self { partitions, producers, routes: _, dedup, schedule, transactions: _ } = self;
         partitions.forget_topic(id, draft);
         producers.forget_topic(id, draft);
         dedup.forget_topic(id, draft);

@@ -8,6 +8,7 @@ mod operations;
 mod pacing;
 mod states;
 mod store;
+mod together;
 
 use std::ops::Range;
 

@@ -18,7 +18,7 @@ use levada_client::{
     protocol::{
         batch::Batch,
         error::Refusal,
-        request::{Open, Read, Subscribe},
+        request::{Open, Read, Subscribe, TransactionBatch},
         verbs::{Credit, RefusedVerb, Verb},
     },
 };
@@ -92,6 +92,20 @@ pub(crate) struct World {
     /// Ends readers' streams with this instead of `End`.
     pub(crate) end_reader: Option<Refusal>,
     pub(crate) notices: VecDeque<Notice>,
+    /// What to do with the next transactions; without any, they get no answer and the connection is closed.
+    pub(crate) transacts: VecDeque<Transacted>,
+    /// The frames of the batches of each.
+    pub(crate) transacted: Vec<Vec<Bytes>>,
+}
+
+/// What the engine does with one transaction.
+#[derive(Debug, Clone)]
+pub(crate) enum Transacted {
+    /// Closes the connection.
+    Cut,
+    Refuse(Refusal),
+    /// Says so of its batches.
+    Answer(Vec<TransactionBatch>),
 }
 
 pub(crate) struct Engine {
@@ -278,7 +292,7 @@ async fn serve(connection: Connection, inner: Arc<Inner>) {
                 Open::Subscribe(subscribe) => stream.subscribe(subscribe).await,
                 Open::Read(read) => stream.read(read).await,
                 Open::Request(envelope) => stream.request(envelope).await,
-                Open::Unknown => {}
+                Open::CheckBacks { .. } | Open::Unknown => {}
             }
         });
     }

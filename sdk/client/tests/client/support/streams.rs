@@ -15,7 +15,7 @@ use levada_client::{
         progress::{Progress, Scanned, SearchState},
         request::{
             Hello, HelloAnswer, Limits, Open, Opened, PluginInfo, Read, Request, RequestEnvelope, Response,
-            ResponseEnvelope, Subscribe, TopicInfo,
+            ResponseEnvelope, Subscribe, TopicInfo, TransactionInfo, TransactionState,
         },
         verbs::{Credit, Settled, Verbs},
     },
@@ -23,7 +23,7 @@ use levada_client::{
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 
-use super::Inner;
+use super::{Inner, Transacted};
 
 pub(crate) struct Stream {
     pub(crate) connection: Connection,
@@ -94,6 +94,32 @@ impl Stream {
                 assert_eq!(parts.iter().map(|part| part.len() as u64).sum::<u64>(), *size);
                 self.inner.change(|world| world.artefacts.push(parts));
                 Response::Plugin(PluginInfo::new(name.clone(), 1))
+            }
+            Request::Transact(transact) => {
+                let mut batches = Vec::new();
+                while let Some((FrameType::Publish, batch)) = self.frame().await {
+                    batches.push(batch);
+                }
+                assert_eq!(batches.len(), transact.batches as usize);
+                let next = self.inner.change(|world| {
+                    world.transacted.push(batches);
+                    world.transacts.pop_front()
+                });
+                match next {
+                    None | Some(Transacted::Cut) => return self.cut(),
+                    Some(Transacted::Refuse(refusal)) => Response::Refused(refusal),
+                    Some(Transacted::Answer(batches)) => Response::Transaction(Box::new(TransactionInfo {
+                        group: transact.group.clone(),
+                        id: transact.id.clone(),
+                        state: TransactionState::Committed,
+                        repeat: false,
+                        prepared_ms: None,
+                        decided_ms: Some(1),
+                        checks: 0,
+                        next_check_ms: None,
+                        batches,
+                    })),
+                }
             }
             Request::CreateTopic { name, .. } => Response::Topic(TopicInfo::new(name.clone())),
             Request::ListTopics { .. } => Response::Topics { topics: Vec::new(), next: None },

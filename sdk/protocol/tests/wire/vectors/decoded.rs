@@ -10,7 +10,7 @@ use levada_protocol::{
     ids::Offset,
     progress::{Progress, Scanned, SearchState},
     publish::{Ack, AckOutcome, PublishHeader},
-    request::{Notice, Open, Opened},
+    request::{CheckBack, Notice, Open, Opened},
     schedule::Due,
     verbs::{Credit, Settled, VerbKind, Verbs},
     verdict::{Change, HeadersChange, Output, Verdict, Verdicts},
@@ -42,6 +42,7 @@ pub(crate) fn frame(bytes: &[u8]) -> Result<Value, String> {
         },
         FrameType::Notice => message::<Notice>(&payload)?,
         FrameType::Error => message::<Refusal>(&payload)?,
+        FrameType::CheckBack => message::<CheckBack>(&payload)?,
         FrameType::Chunk => json!(hex(&payload)),
         FrameType::Publish => {
             let header = PublishHeader::read(&mut payload).map_err(|error| text(&error))?;

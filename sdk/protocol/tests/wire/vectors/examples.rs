@@ -25,7 +25,7 @@ use levada_protocol::{
     verbs::{Credit, RefusedVerb, Settled, Verb, VerbKind, Verbs},
 };
 
-use crate::samples::{name, outcomes, trace};
+use crate::samples::{name, outcomes, trace, transact, transaction};
 
 const TIME: u64 = 1_700_000_000_000;
 
@@ -55,6 +55,10 @@ pub(crate) fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("request_next_page", request(Request::ListTopics { limit: 100, after: Some("orders".into()) })),
         ("request_redrive_some", request(Request::Redrive(redrive()))),
         ("request_redrive_next_step", request(Request::Redrive(next_step()))),
+        ("open_check_backs", open(Open::CheckBacks { group: name("shop"), trace: None })),
+        ("opened_check_backs", opened(Opened::CheckBacks)),
+        ("request_transact", request(Request::Transact(transact()))),
+        ("response_transaction", response(Response::Transaction(Box::new(transaction())))),
         ("response_done", response(Response::Done)),
         ("response_topic", response(Response::Topic(topic()))),
         ("response_route_that_is_paused", response(Response::Route(route()))),

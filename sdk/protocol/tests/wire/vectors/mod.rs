@@ -49,7 +49,8 @@ fn sender(kind: FrameType) -> &'static str {
         | FrameType::Deliver
         | FrameType::Settled
         | FrameType::End
-        | FrameType::Progress => "engine",
+        | FrameType::Progress
+        | FrameType::CheckBack => "engine",
     }
 }
 

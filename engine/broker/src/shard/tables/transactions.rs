@@ -1,0 +1,191 @@
+//! Transactions: what is prepared and who may prepare more, what was decided and when that is forgotten.
+//!
+//! The rows say it. In memory is what is undecided, a few bytes each and a bounded number; what was decided is looked up
+//! when its id comes again.
+
+use std::collections::HashMap;
+
+use levada_protocol::{
+    batch::Batch,
+    error::{ErrorCode, Refusal},
+    ids::{GroupName, Timestamp},
+    limits::{PREPARED_BYTES_MAX, PREPARED_MAX},
+};
+use levada_store::Store;
+
+use crate::{
+    error::Error,
+    rows::{self, PreparedBatch, Row, Transaction, TransactionEnd, TransactionKey, Undecided, Verdict},
+    shard::{announcement::Announcement, draft::Draft},
+};
+
+/// Undecided transactions of all groups together.
+const UNDECIDED_MAX: usize = 100_000;
+
+/// What is known of transactions.
+#[derive(Debug)]
+pub(in crate::shard) struct Transactions {
+    undecided: HashMap<TransactionKey, Undecided>,
+    groups: HashMap<GroupName, Held>,
+    /// What the commit that is being made writes and forgets: the store does not show it yet.
+    fresh: HashMap<TransactionKey, Option<Transaction>>,
+}
+
+/// What the undecided transactions of a group hold.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    transactions: usize,
+    bytes: usize,
+}
+
+impl Transactions {
+    /// Reads what is undecided. Blocks on the disk.
+    pub(in crate::shard) fn load(store: &dyn Store) -> Result<Self, Error> {
+        let mut this = Self { undecided: HashMap::new(), groups: HashMap::new(), fresh: HashMap::new() };
+        rows::for_each::<Undecided>(store, Undecided::all(), |key, undecided| this.hold(key, undecided))?;
+        Ok(this)
+    }
+
+    /// Everything that is undecided.
+    pub(in crate::shard) fn undecided(&self) -> impl Iterator<Item = (&TransactionKey, &Undecided)> {
+        self.undecided.iter()
+    }
+
+    /// How a transaction waits; `None` if it is decided, or not known.
+    pub(in crate::shard) fn undecided_of(&self, key: &TransactionKey) -> Option<Undecided> {
+        self.undecided.get(key).copied()
+    }
+
+    fn hold(&mut self, key: TransactionKey, undecided: Undecided) {
+        let held = self.groups.entry(key.group.clone()).or_default();
+        held.transactions += 1;
+        held.bytes += undecided.bytes as usize;
+        self.undecided.insert(key, undecided);
+    }
+
+    fn release(&mut self, key: &TransactionKey) {
+        let Some(undecided) = self.undecided.remove(key) else { return };
+        if let Some(held) = self.groups.get_mut(&key.group) {
+            held.transactions -= 1;
+            held.bytes -= undecided.bytes as usize;
+            if held.transactions == 0 {
+                self.groups.remove(&key.group);
+            }
+        }
+    }
+
+    /// The transaction of this name, if it is remembered.
+    pub(in crate::shard) fn find(
+        &self,
+        store: &dyn Store,
+        key: &TransactionKey,
+    ) -> Result<Option<Transaction>, Error> {
+        match self.fresh.get(key) {
+            Some(fresh) => Ok(fresh.clone()),
+            None => rows::get(store, key),
+        }
+    }
+
+    /// Checks that a group may prepare a transaction of so many bytes.
+    pub(in crate::shard) fn admit(&self, group: &GroupName, bytes: usize) -> Result<(), Refusal> {
+        let held = self.groups.get(group).copied().unwrap_or_default();
+        let full = |what: String| {
+            let message = format!(
+                "producer group {group} has {} undecided transactions of {} bytes, {what}: commit or roll back some; `levada \
+                 transaction list` shows them",
+                held.transactions, held.bytes
+            );
+            Err(Refusal::new(ErrorCode::TooManyPrepared, message))
+        };
+        if held.transactions >= PREPARED_MAX {
+            return full(format!("the limit is {PREPARED_MAX}"));
+        }
+        if held.bytes + bytes > PREPARED_BYTES_MAX {
+            return full(format!("with {bytes} more the limit is {PREPARED_BYTES_MAX} bytes"));
+        }
+        if self.undecided.len() >= UNDECIDED_MAX {
+            return full(format!("and all groups together {UNDECIDED_MAX}, which is the limit"));
+        }
+        Ok(())
+    }
+
+    /// Adds a transaction that waits for its decision, with the bytes of its batches.
+    pub(in crate::shard) fn prepare<'a>(
+        &mut self,
+        key: &TransactionKey,
+        transaction: Transaction,
+        batches: impl Iterator<Item = &'a Batch>,
+        undecided: Undecided,
+        draft: &mut Draft,
+    ) {
+        draft.push(transaction.put(key));
+        for (index, batch) in (0..).zip(batches) {
+            draft.push(PreparedBatch(batch.bytes().clone()).put(&(key.clone(), index)));
+        }
+        draft.push(undecided.put(key));
+        draft.announce(Announcement::Undecided { key: key.clone(), undecided: Some(undecided) });
+        self.hold(key.clone(), undecided);
+        self.fresh.insert(key.clone(), Some(transaction));
+    }
+
+    /// Adds a decision, which ends the waiting of a transaction that was prepared.
+    pub(in crate::shard) fn decide(
+        &mut self,
+        key: &TransactionKey,
+        transaction: Transaction,
+        draft: &mut Draft,
+    ) {
+        debug_assert!(transaction.verdict != Verdict::Prepared, "it is decided");
+        if self.undecided.contains_key(key) {
+            self.release(key);
+            for index in 0..transaction.batches.len() {
+                let index = u16::try_from(index).expect("a transaction has few batches");
+                draft.push(PreparedBatch::delete(&(key.clone(), index)));
+            }
+            draft.push(Undecided::delete(key));
+            draft.announce(Announcement::Undecided { key: key.clone(), undecided: None });
+        }
+        draft.push(TransactionEnd.put(&(transaction.end(), key.clone())));
+        draft.push(transaction.put(key));
+        self.fresh.insert(key.clone(), Some(transaction));
+    }
+
+    /// Notes that a group is asked about a transaction now, and when it is the next time; after `checks_max` times it is
+    /// parked. `None` if it is decided or parked, or not due.
+    pub(in crate::shard) fn ask(
+        &mut self,
+        key: &TransactionKey,
+        (now, next): (Timestamp, Timestamp),
+        checks_max: u16,
+        draft: &mut Draft,
+    ) -> Option<Undecided> {
+        let undecided = self.undecided.get_mut(key).filter(|it| it.is_due(now))?;
+        undecided.checks = undecided.checks.saturating_add(1);
+        undecided.next_check = (undecided.checks < checks_max).then_some(next);
+        draft.push(undecided.put(key));
+        draft.announce(Announcement::Undecided { key: key.clone(), undecided: Some(*undecided) });
+        Some(*undecided)
+    }
+
+    /// Forgets a decided transaction whose time is over, unless its name is another's meanwhile.
+    pub(in crate::shard) fn forget(
+        &mut self,
+        store: &dyn Store,
+        end: &(Timestamp, TransactionKey),
+        draft: &mut Draft,
+    ) -> Result<(), Error> {
+        let (time, key) = end;
+        let is_it = |known: &Transaction| known.verdict != Verdict::Prepared && known.end() == *time;
+        if self.find(store, key)?.is_some_and(|known| is_it(&known)) {
+            draft.push(Transaction::delete(key));
+            self.fresh.insert(key.clone(), None);
+        }
+        draft.push(TransactionEnd::delete(end));
+        Ok(())
+    }
+
+    /// Ends the commit: from now on the store shows what it has written.
+    pub(in crate::shard) fn flush(&mut self) {
+        self.fresh.clear();
+    }
+}

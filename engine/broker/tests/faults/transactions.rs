@@ -1,0 +1,1077 @@
+//! Transactions: all or none, once, invisible until decided, and asked about, whatever fails meanwhile.
+
+use std::{
+    collections::BTreeMap,
+    ops::RangeInclusive,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use levada_broker::{Broker, BrokerConfig, Clock, Consumer, Content, Delivery, Error, Principal};
+use levada_protocol::{
+    batch::{Batch, BatchBuilder, Stamp},
+    error::ErrorCode,
+    event::Event,
+    ids::{DeliveryToken, Offset, PartitionId, Timestamp},
+    limits::{
+        CHECK_AFTER_MS_MAX, DECISION_REMEMBERED_MS, TRANSACTION_BATCHES_MAX, TRANSACTION_BYTES_MAX,
+        TRANSACTION_EVENTS_MAX, TRANSACTION_REMEMBERED_MS,
+    },
+    publish::PublishHeader,
+    request::{
+        AckedDelivery, CheckBack, DecideTransaction, ListTransactions, Prepare, Read, Request, Response,
+        Start, SubscriptionOptions, TopicSettings, Transact, TransactionAcks, TransactionDuplicate,
+        TransactionInfo, TransactionState,
+    },
+    schedule::Due,
+};
+use proptest::{collection::vec, prelude::*};
+use tokio::time::timeout;
+
+use crate::support::{Engine, PLENTY, SOON, delivery};
+
+/// 2026-01-01T00:00:00Z.
+const NOW: u64 = 1_767_225_600_000;
+const TOPICS: [&str; 2] = ["orders", "payments"];
+
+/// An engine whose clock says what it is told, with two topics.
+struct Scene {
+    engine: Engine,
+    now: Arc<AtomicU64>,
+}
+
+/// A batch that a transaction is made of.
+#[derive(Clone)]
+struct Part {
+    topic: usize,
+    events: Vec<Event>,
+    expect: Option<u64>,
+    due: Option<Due>,
+}
+
+fn part(topic: usize, events: &[&str]) -> Part {
+    let events = events.iter().map(|event| Event::new((*event).to_owned())).collect();
+    Part { topic, events, expect: None, due: None }
+}
+
+fn with_id(id: &str) -> Event {
+    Event { id: Some(id.into()), ..Event::new(id.to_owned()) }
+}
+
+impl Scene {
+    async fn new() -> Self {
+        Self::with(TopicSettings::default()).await
+    }
+
+    async fn with(settings: TopicSettings) -> Self {
+        let now = Arc::new(AtomicU64::new(NOW));
+        let clock = clock(&now);
+        let engine = Engine::with(|config| config.clock = clock);
+        for topic in TOPICS {
+            engine.topic(topic, settings.clone()).await;
+        }
+        Self { engine, now }
+    }
+
+    /// After a crash, with so much of the disk kept free.
+    async fn restart(self, disk_reserve_bytes: u64) -> Self {
+        let Self { engine, now } = self;
+        engine.broker.shutdown().await;
+        engine.store.inner.crash();
+        let clock = clock(&now);
+        let config = BrokerConfig { disk_reserve_bytes, clock, ..BrokerConfig::new(engine.dir.path()) };
+        let (store, plugins) = (Arc::clone(&engine.store), Arc::clone(&engine.plugins));
+        let broker = Broker::start(config, store as _, plugins as _).unwrap();
+        Self { engine: Engine { broker, ..engine }, now }
+    }
+
+    async fn send(
+        &self,
+        id: &str,
+        parts: &[Part],
+        prepare: Option<Prepare>,
+    ) -> Result<TransactionInfo, Error> {
+        let (transact, batches) = transact(id, parts, prepare);
+        self.engine.broker.transact(&Principal::Local, transact, batches).await.map(one)
+    }
+
+    async fn commit_now(&self, id: &str, parts: &[Part]) -> Result<TransactionInfo, Error> {
+        self.send(id, parts, None).await
+    }
+
+    async fn prepare(&self, id: &str, parts: &[Part]) -> Result<TransactionInfo, Error> {
+        self.send(id, parts, Some(Prepare::default())).await
+    }
+
+    async fn request(&self, request: Request) -> Result<Response, Error> {
+        self.engine.broker.request(&Principal::Local, request, None).await
+    }
+
+    async fn decide(&self, id: &str, commit: bool) -> Result<TransactionInfo, Error> {
+        let (group, id) = (group(), id.parse().unwrap());
+        self.request(Request::DecideTransaction(DecideTransaction { group, id, commit })).await.map(one)
+    }
+
+    async fn describe(&self, id: &str) -> Result<TransactionInfo, Error> {
+        let (group, id) = (group(), id.parse().unwrap());
+        self.request(Request::DescribeTransaction { group, id }).await.map(one)
+    }
+
+    async fn list(&self, list: ListTransactions) -> (Vec<String>, Option<String>) {
+        match self.engine.ask(Request::ListTransactions(list)).await {
+            Response::Transactions { transactions, next } => {
+                (transactions.iter().map(|info| info.id.to_string()).collect(), next)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The payloads of a topic's log.
+    async fn log(&self, topic: &str) -> Vec<String> {
+        let mut log = Vec::new();
+        let end = usize::try_from(self.engine.partition(topic).await.end).unwrap();
+        let read = Read { from: Start::Earliest, ..Read::new(topic.parse().unwrap()) };
+        let mut reader = self.engine.broker.read(&Principal::Local, read).await.unwrap();
+        // One that has nothing to read ends at once.
+        let granted = reader.credit.grant(PLENTY).await;
+        assert!(granted.is_ok() || end == 0, "{granted:?}");
+        while log.len() < end {
+            let (content, _) = reader.outgoing.recv().await.unwrap().unwrap().into_parts();
+            let Content::Delivery(Delivery { runs, .. }) = content else { panic!("events") };
+            for (_, batch) in runs.iter().flat_map(|run| run.batches()).map(Result::unwrap) {
+                let text = |payload: &[u8]| String::from_utf8(payload.to_vec()).unwrap();
+                log.extend(batch.events().map(|event| text(event.payload().unwrap())));
+            }
+        }
+        log
+    }
+
+    async fn logs(&self) -> [Vec<String>; 2] {
+        [self.log(TOPICS[0]).await, self.log(TOPICS[1]).await]
+    }
+
+    fn at(&self, after: u64) {
+        self.now.store(NOW + after, Ordering::SeqCst);
+    }
+}
+
+fn clock(now: &Arc<AtomicU64>) -> Clock {
+    let now = Arc::clone(now);
+    Clock::of(move || Timestamp(now.load(Ordering::SeqCst)))
+}
+
+fn group() -> levada_protocol::ids::GroupName {
+    "shop".parse().unwrap()
+}
+
+fn one(response: Response) -> TransactionInfo {
+    match response {
+        Response::Transaction(info) => *info,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn transact(id: &str, parts: &[Part], prepare: Option<Prepare>) -> (Transact, Vec<(PublishHeader, Batch)>) {
+    let batches: Vec<_> = parts.iter().map(batch).collect();
+    let topics = TOPICS.iter().map(|topic| topic.parse().unwrap()).collect();
+    let count = u32::try_from(batches.len()).unwrap();
+    let transact = Transact {
+        group: group(),
+        id: id.parse().unwrap(),
+        topics,
+        partitions: Vec::new(),
+        batches: count,
+        bytes: 0,
+        prepare,
+        acks: None,
+    };
+    (transact, batches)
+}
+
+fn batch(part: &Part) -> (PublishHeader, Batch) {
+    let mut builder = BatchBuilder::new();
+    part.events.iter().for_each(|event| builder.push(event).unwrap());
+    let header = PublishHeader {
+        correlation: u32::try_from(part.topic).unwrap(),
+        partition: PartitionId(0),
+        durability: None,
+        expect_offset: part.expect.map(Offset),
+        due: part.due,
+    };
+    (header, builder.finish(Stamp::ENGINE))
+}
+
+fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorCode {
+    result.unwrap_err().code()
+}
+
+#[tokio::test]
+async fn events_of_several_topics_are_stored_all_or_none() {
+    let scene = Scene::new().await;
+    let info =
+        scene.commit_now("1", &[part(0, &["a", "b"]), part(1, &["c"]), part(0, &["d"])]).await.unwrap();
+    assert_eq!((info.state, info.repeat), (TransactionState::Committed, false));
+    let offsets: Vec<_> = info.batches.iter().map(|it| (it.topic.clone().unwrap(), it.offset)).collect();
+    let expected =
+        [("orders", 0), ("payments", 0), ("orders", 2)].map(|(name, at)| (name.to_owned(), Some(at)));
+    assert_eq!(offsets, expected);
+    assert_eq!(scene.logs().await, [vec!["a", "b", "d"], vec!["c"]]);
+    // The second part cannot be stored: neither is the first.
+    let wrong = Part { expect: Some(7), ..part(1, &["f"]) };
+    let refused = scene.commit_now("2", &[part(0, &["e"]), wrong]).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::OffsetMismatch);
+    assert!(refused.has_no_side_effects() && refused.to_string().contains("next offset is 1"), "{refused}");
+    let right = Part { expect: Some(1), ..part(1, &["f"]) };
+    scene.commit_now("2", &[part(0, &["e"]), right]).await.unwrap();
+    assert_eq!(scene.logs().await, [vec!["a", "b", "d", "e"], vec!["c", "f"]]);
+    let scene = scene.restart(0).await;
+    assert_eq!(scene.logs().await, [vec!["a", "b", "d", "e"], vec!["c", "f"]]);
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_same_transaction_again_is_stored_once_and_told_the_same_also_after_a_crash() {
+    let scene = Scene::new().await;
+    let parts = [part(0, &["a", "b"]), part(1, &["c"])];
+    let first = scene.commit_now("1", &parts).await.unwrap();
+    let prepared = scene.prepare("2", &parts).await.unwrap();
+    assert_eq!(code(scene.commit_now("1", &[part(0, &["x"])]).await), ErrorCode::TransactionExists);
+    assert_eq!(
+        code(scene.commit_now("2", &parts).await),
+        ErrorCode::TransactionExists,
+        "made in another way"
+    );
+    let scene = scene.restart(0).await;
+    let again = scene.commit_now("1", &parts).await.unwrap();
+    assert_eq!(again, TransactionInfo { repeat: true, ..first });
+    let again = scene.prepare("2", &parts).await.unwrap();
+    assert_eq!(again, TransactionInfo { repeat: true, ..prepared });
+    assert_eq!(scene.logs().await, [vec!["a", "b"], vec!["c"]]);
+    let committed = scene.decide("2", true).await.unwrap();
+    let again = scene.prepare("2", &parts).await.unwrap();
+    assert_eq!(again, TransactionInfo { repeat: true, ..committed }, "what became of it since");
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn prepared_events_are_invisible_until_they_are_committed_and_take_their_place_then() {
+    let scene = Scene::new().await;
+    let prepared = scene.prepare("1", &[part(0, &["a"]), part(1, &["b"])]).await.unwrap();
+    assert_eq!((prepared.state, prepared.prepared_ms), (TransactionState::Prepared, Some(NOW)));
+    assert_eq!(prepared.next_check_ms, Some(NOW + 6_000), "the engine's own time");
+    scene.prepare("2", &[part(0, &["never"])]).await.unwrap();
+    scene.engine.publish("orders", 2).await;
+    assert_eq!(scene.logs().await, [vec!["0", "1"], vec![]]);
+    let scene = scene.restart(0).await;
+    assert_eq!(scene.logs().await, [vec!["0", "1"], vec![]]);
+    assert_eq!(scene.list(ListTransactions::default()).await.0, ["1", "2"]);
+    scene.at(5);
+    let committed = scene.decide("1", true).await.unwrap();
+    assert_eq!((committed.decided_ms, committed.batches[0].offset), (Some(NOW + 5), Some(2)));
+    let rolled_back = scene.decide("2", false).await.unwrap();
+    assert_eq!((rolled_back.state, rolled_back.batches[0].offset), (TransactionState::RolledBack, None));
+    assert_eq!(scene.logs().await, [vec!["0", "1", "a"], vec!["b"]]);
+    assert_eq!(scene.list(ListTransactions::default()).await.0, [""; 0], "nothing waits");
+    let all = ListTransactions { decided: true, ..ListTransactions::default() };
+    let scene = scene.restart(0).await;
+    assert_eq!(scene.list(all).await.0, ["1", "2"]);
+    assert_eq!(scene.logs().await, [vec!["0", "1", "a"], vec!["b"]]);
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_first_decision_stays() {
+    let scene = Scene::new().await;
+    for (id, first) in [("yes", true), ("no", false)] {
+        scene.prepare(id, &[part(0, &[id])]).await.unwrap();
+        let decided = scene.decide(id, first).await.unwrap();
+        let again = scene.decide(id, first).await.unwrap();
+        assert_eq!(again, TransactionInfo { repeat: true, ..decided });
+        let refused = scene.decide(id, !first).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::AlreadyDecided);
+        assert!(refused.to_string().contains(if first { "was committed" } else { "was rolled back" }));
+    }
+    assert_eq!(scene.log("orders").await, ["yes"]);
+    assert_eq!(code(scene.decide("absent", true).await), ErrorCode::TransactionNotFound);
+    assert_eq!(code(scene.describe("absent").await), ErrorCode::TransactionNotFound);
+    scene.commit_now("at-once", &[part(1, &["x"])]).await.unwrap();
+    assert_eq!(code(scene.decide("at-once", false).await), ErrorCode::AlreadyDecided);
+    assert!(scene.decide("at-once", true).await.unwrap().repeat);
+    scene.engine.broker.shutdown().await;
+}
+
+/// Crashes while a sync is under way that was to make a step durable; returns the engine that follows.
+async fn crash_before_sync(scene: Scene, step: impl Future<Output = ()>) -> Scene {
+    scene.engine.store.hold(true);
+    {
+        let mut step = std::pin::pin!(step);
+        tokio::select! {
+            () = &mut step => panic!("it was answered before it was durable"),
+            () = scene.engine.store.entered.notified() => {}
+        }
+    }
+    // What the writer has applied and not synced is gone.
+    scene.engine.store.inner.crash();
+    scene.engine.store.hold(false);
+    scene.restart(0).await
+}
+
+#[tokio::test]
+async fn a_crash_before_the_sync_takes_all_of_it_back() {
+    let scene = Scene::new().await;
+    let parts = [part(0, &["a"]), part(1, &["b"])];
+    let none: [Vec<String>; 2] = Default::default();
+    let (asked, batches) = transact("1", &parts, None);
+    let broker = scene.engine.broker.clone();
+    let step = async move {
+        let _ = broker.transact(&Principal::Local, asked, batches).await;
+    };
+    let scene = crash_before_sync(scene, step).await;
+    assert_eq!(scene.logs().await, none);
+    assert_eq!(code(scene.describe("1").await), ErrorCode::TransactionNotFound);
+    assert!(!scene.commit_now("1", &parts).await.unwrap().repeat, "it is new");
+    scene.prepare("2", &parts).await.unwrap();
+    let broker = scene.engine.broker.clone();
+    let decide = DecideTransaction { group: group(), id: "2".parse().unwrap(), commit: true };
+    let step = async move {
+        let _ = broker.request(&Principal::Local, Request::DecideTransaction(decide), None).await;
+    };
+    let scene = crash_before_sync(scene, step).await;
+    assert_eq!(scene.logs().await, [vec!["a"], vec!["b"]], "the decision is void");
+    assert_eq!(scene.describe("2").await.unwrap().state, TransactionState::Prepared);
+    assert!(!scene.decide("2", true).await.unwrap().repeat);
+    assert_eq!(scene.logs().await, [vec!["a", "a"], vec!["b", "b"]]);
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_new_transactions_and_not_the_decision_about_old_ones() {
+    let scene = Scene::new().await;
+    scene.prepare("1", &[part(0, &["a"])]).await.unwrap();
+    scene.prepare("2", &[part(0, &["b"])]).await.unwrap();
+    let scene = scene.restart(u64::MAX).await;
+    assert_eq!(code(scene.commit_now("3", &[part(0, &["c"])]).await), ErrorCode::StorageFull);
+    assert_eq!(code(scene.prepare("3", &[part(0, &["c"])]).await), ErrorCode::StorageFull);
+    scene.decide("1", true).await.unwrap();
+    scene.decide("2", false).await.unwrap();
+    assert_eq!(scene.log("orders").await, ["a"]);
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn events_for_a_topic_that_was_deleted_meanwhile_are_dropped_and_the_others_stored() {
+    let scene = Scene::new().await;
+    scene.prepare("1", &[part(0, &["a"]), part(1, &["b"])]).await.unwrap();
+    let name = "payments".parse().unwrap();
+    scene.engine.ask(Request::DeleteTopic { name, force: true, with_dead_letters: false }).await;
+    scene.engine.topic("payments", TopicSettings::default()).await;
+    let refused = scene.commit_now("2", &[part(0, &["x"]), Part { topic: 9, ..part(1, &["y"]) }]).await;
+    assert_eq!(code(refused), ErrorCode::InvalidArgument);
+    let info = scene.decide("1", true).await.unwrap();
+    let topics: Vec<_> = info.batches.iter().map(|batch| (batch.topic.as_deref(), batch.offset)).collect();
+    assert_eq!(topics, [(Some("orders"), Some(0)), (None, None)]);
+    assert_eq!(scene.logs().await, [vec!["a"], vec![]], "a topic of the same name is another");
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_dedup_window_leaves_out_ids_that_it_holds_and_says_which() {
+    let scene = Scene::with(TopicSettings { dedup_window_ms: 60_000, ..TopicSettings::default() }).await;
+    let events = |ids: &[&str]| Part { events: ids.iter().map(|id| with_id(id)).collect(), ..part(0, &[]) };
+    scene.prepare("prepared", &[events(&["b", "c"])]).await.unwrap();
+    let first = scene.commit_now("1", &[events(&["a", "b"]), events(&["a", "d"])]).await.unwrap();
+    let duplicate = |index, offset| TransactionDuplicate { index, offset: Some(offset) };
+    assert_eq!(first.batches[1].duplicates, [duplicate(0, 0)], "of the same transaction");
+    assert_eq!(first.batches[1].offset, Some(2));
+    let scene = scene.restart(0).await;
+    let again = scene.commit_now("1", &[events(&["a", "b"]), events(&["a", "d"])]).await.unwrap();
+    assert_eq!(again, TransactionInfo { repeat: true, ..first }, "with what was left out");
+    let committed = scene.decide("prepared", true).await.unwrap();
+    assert_eq!(committed.batches[0].duplicates, [duplicate(0, 1)], "compared when it takes its place");
+    assert_eq!(scene.log("orders").await, ["a", "b", "d", "c"]);
+    let none = scene.commit_now("2", &[events(&["a"])]).await.unwrap();
+    assert_eq!((none.state, none.batches[0].offset), (TransactionState::Committed, None));
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn every_limit_has_two_sides() {
+    let scene = Scene::new().await;
+    let many = |count: usize| Part { events: vec![Event::new("x"); count], ..part(0, &[]) };
+    let half = TRANSACTION_EVENTS_MAX / 2;
+    scene.commit_now("events", &[many(half), many(half)]).await.unwrap();
+    let refused = scene.commit_now("events+1", &[many(half), many(half), many(1)]).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::TransactionTooLarge);
+    assert!(refused.to_string().contains("10001 events, the limit is 10000"), "{refused}");
+    let batches = vec![many(1); TRANSACTION_BATCHES_MAX];
+    scene.commit_now("batches", &batches).await.unwrap();
+    let batches = vec![many(1); TRANSACTION_BATCHES_MAX + 1];
+    assert_eq!(code(scene.commit_now("batches+1", &batches).await), ErrorCode::TransactionTooLarge);
+    let large = |bytes: usize| Part { events: vec![Event::new(vec![b'x'; bytes])], ..part(0, &[]) };
+    let (_, probe) = batch(&large(1_000_000));
+    let overhead = probe.bytes().len() - 1_000_000;
+    let quarter = TRANSACTION_BYTES_MAX / 4 - overhead - 16;
+    let full: Vec<Part> = vec![large(quarter); 4];
+    scene.commit_now("bytes", &full).await.unwrap();
+    let over = [&full[..], &[large(64 - overhead.min(63))]].concat();
+    assert_eq!(code(scene.commit_now("bytes+1", &over).await), ErrorCode::TransactionTooLarge);
+    // What a group may have undecided.
+    let mut prepared = 0;
+    let refused = loop {
+        match scene.prepare(&format!("p{prepared}"), &full).await {
+            Ok(_) => prepared += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!((prepared, refused.code()), (16, ErrorCode::TooManyPrepared), "64 MiB: {refused}");
+    scene.prepare("small", &[part(0, &["x"])]).await.unwrap();
+    scene.decide("p3", false).await.unwrap();
+    scene.prepare("p16", &full).await.unwrap();
+    let scene = scene.restart(0).await;
+    assert_eq!(code(scene.prepare("p17", &full).await), ErrorCode::TooManyPrepared, "it is counted again");
+    let after = |check_after_ms| Some(Prepare { check_after_ms });
+    scene.send("day", &[part(0, &["x"])], after(CHECK_AFTER_MS_MAX)).await.unwrap();
+    let late = scene.send("day+1", &[part(0, &["x"])], after(CHECK_AFTER_MS_MAX + 1)).await;
+    assert_eq!(code(late), ErrorCode::InvalidArgument);
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_part_of_a_transaction_is_refused_with_the_reason() {
+    let scene = Scene::new().await;
+    let first = || part(0, &["a"]);
+    let expect = |part: Part, at| Part { expect: Some(at), ..part };
+    for (parts, prepare, reason) in [
+        (vec![], None, "at least 1, got 0"),
+        (vec![Part { due: Some(Due::After(1)), ..first() }], None, "has a delay"),
+        (vec![expect(first(), 0)], Some(Prepare::default()), "contradicts prepare"),
+        (vec![first(), expect(first(), 1)], None, "behind another of the transaction"),
+        (vec![Part { topic: 2, ..first() }], None, "is for topic 2 of the transaction, which has 2"),
+    ] {
+        let refused = scene.send("1", &parts, prepare).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::InvalidArgument, "{refused}");
+        assert!(refused.to_string().contains(reason), "{refused}");
+    }
+    let (transact, batches) = transact("1", &[first()], None);
+    for (topic, expected) in
+        [("dlq.orders.x", ErrorCode::InvalidArgument), ("absent", ErrorCode::TopicNotFound)]
+    {
+        let transact = Transact { topics: vec![topic.parse().unwrap()], ..transact.clone() };
+        let refused = scene.engine.broker.transact(&Principal::Local, transact, batches.clone()).await;
+        assert_eq!(code(refused), expected);
+    }
+    let transact = Transact { batches: 2, ..transact };
+    let refused = scene.engine.broker.transact(&Principal::Local, transact.clone(), batches).await;
+    assert_eq!(code(refused), ErrorCode::InvalidArgument, "fewer than announced");
+    assert_eq!(code(scene.request(Request::Transact(transact)).await), ErrorCode::InvalidArgument);
+    assert_eq!(code(scene.describe("1").await), ErrorCode::TransactionNotFound, "nothing was stored");
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_list_has_pages_and_is_of_one_group_or_of_all() {
+    let scene = Scene::new().await;
+    for id in ["a", "b/c", "d"] {
+        scene.prepare(id, &[part(0, &[id])]).await.unwrap();
+    }
+    let (other, batches) = transact("e", &[part(0, &["x"])], Some(Prepare::default()));
+    let other = Transact { group: "zoo".parse().unwrap(), ..other };
+    scene.engine.broker.transact(&Principal::Local, other, batches).await.unwrap();
+    scene.decide("d", true).await.unwrap();
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let list = ListTransactions { limit: 1, after, ..ListTransactions::default() };
+        let (ids, next) = scene.list(list).await;
+        assert_eq!(ids.len(), 1);
+        all.extend(ids);
+        after = next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(all, ["a", "b/c", "e"]);
+    let of = |group: &str, decided| ListTransactions {
+        group: Some(group.parse().unwrap()),
+        decided,
+        ..ListTransactions::default()
+    };
+    assert_eq!(scene.list(of("shop", true)).await.0, ["a", "b/c", "d"]);
+    assert_eq!(scene.list(of("zoo", false)).await.0, ["e"]);
+    assert_eq!(scene.list(of("zo", true)).await.0, [""; 0]);
+    let wrong = ListTransactions { after: Some("nothing".into()), ..ListTransactions::default() };
+    assert_eq!(code(scene.request(Request::ListTransactions(wrong)).await), ErrorCode::InvalidArgument);
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn decisions_are_forgotten_after_their_time_and_what_waits_never_is() {
+    let scene = Scene::new().await;
+    let parts = |event: &str| [part(0, &[event])];
+    scene.commit_now("at-once", &parts("a")).await.unwrap();
+    scene.prepare("decided", &parts("b")).await.unwrap();
+    scene.decide("decided", true).await.unwrap();
+    scene.prepare("waits", &parts("c")).await.unwrap();
+    let all = || ListTransactions { decided: true, ..ListTransactions::default() };
+    for (after, left) in [
+        (TRANSACTION_REMEMBERED_MS - 1, &["at-once", "decided", "waits"][..]),
+        (TRANSACTION_REMEMBERED_MS, &["decided", "waits"]),
+        (DECISION_REMEMBERED_MS - 1, &["decided", "waits"]),
+        (DECISION_REMEMBERED_MS, &["waits"]),
+        (100 * DECISION_REMEMBERED_MS, &["waits"]),
+    ] {
+        scene.engine.broker.run_retention_at(Timestamp(NOW + after)).await.unwrap();
+        assert_eq!(scene.list(all()).await.0, left, "after {after} ms");
+    }
+    assert!(!scene.commit_now("at-once", &parts("again")).await.unwrap().repeat, "its id is free");
+    scene.decide("waits", true).await.unwrap();
+    scene.engine.broker.shutdown().await;
+}
+
+/// The next question, or nothing if there is none.
+fn asked(member: &mut levada_broker::GroupMember) -> Option<CheckBack> {
+    member.checks.try_recv().ok()
+}
+
+#[tokio::test]
+async fn a_group_is_asked_after_its_time_again_and_again_and_then_a_person_decides() {
+    let scene = Scene::new().await;
+    let prepare = Some(Prepare { check_after_ms: 10_000 });
+    scene.send("1", &[part(0, &["a"])], prepare).await.unwrap();
+    let ask = async |scene: &Scene| scene.engine.broker.check_transactions().await.unwrap();
+    let mut member = scene.engine.broker.join_group(&Principal::Local, group()).unwrap();
+    let mut other = scene.engine.broker.join_group(&Principal::Local, "zoo".parse().unwrap()).unwrap();
+    scene.at(9_999);
+    ask(&scene).await;
+    assert_eq!(asked(&mut member), None);
+    let mut time = 10_000;
+    for check in 1..=15 {
+        scene.at(time);
+        // It asks by itself, too.
+        ask(&scene).await;
+        let question = timeout(SOON, member.next()).await.unwrap().unwrap();
+        let expected = CheckBack { id: "1".parse().unwrap(), prepared_ms: NOW, check, checks_max: 15 };
+        assert_eq!(question, expected);
+        ask(&scene).await;
+        assert_eq!(asked(&mut member), None, "once at a time");
+        time += 30_000;
+    }
+    let parked = scene.describe("1").await.unwrap();
+    assert_eq!((parked.state, parked.checks, parked.next_check_ms), (TransactionState::Parked, 15, None));
+    scene.at(time * 100);
+    ask(&scene).await;
+    assert_eq!((asked(&mut member), asked(&mut other)), (None, None));
+    drop((member, other));
+    let scene = scene.restart(0).await;
+    assert_eq!(scene.describe("1").await.unwrap(), parked);
+    scene.decide("1", true).await.unwrap();
+    assert_eq!(scene.log("orders").await, ["a"]);
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn nobody_is_asked_while_no_member_is_there_and_that_counts_nothing() {
+    let scene = Scene::new().await;
+    scene.prepare("1", &[part(0, &["a"])]).await.unwrap();
+    scene.at(1_000_000);
+    assert_eq!(scene.engine.broker.check_transactions().await.unwrap(), 0);
+    assert_eq!(scene.describe("1").await.unwrap().checks, 0);
+    let scene = scene.restart(0).await;
+    let mut member = scene.engine.broker.join_group(&Principal::Local, group()).unwrap();
+    let question = timeout(SOON, member.next()).await.unwrap().unwrap();
+    assert_eq!((question.id.as_str(), question.check), ("1", 1));
+    let waiting = scene.describe("1").await.unwrap();
+    assert_eq!((waiting.checks, waiting.next_check_ms), (1, Some(NOW + 1_030_000)));
+    scene.decide("1", false).await.unwrap();
+    scene.at(2_000_000);
+    scene.engine.broker.check_transactions().await.unwrap();
+    assert_eq!(asked(&mut member), None, "it is decided");
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn members_are_asked_in_turn_and_one_that_takes_nothing_is_passed_over() {
+    let scene = Scene::new().await;
+    let join = || scene.engine.broker.join_group(&Principal::Local, group()).unwrap();
+    let (mut one, two) = (join(), join());
+    for id in 0..300 {
+        scene.prepare(&id.to_string(), &[part(0, &["a"])]).await.unwrap();
+    }
+    scene.at(6_000);
+    let mut seen = 0;
+    // The second one takes as many as wait for it, and no more.
+    let all = async {
+        while seen < 300 - two.checks.max_capacity() {
+            let question = one.next().await.unwrap();
+            scene.decide(question.id.as_str(), false).await.unwrap();
+            seen += 1;
+        }
+    };
+    timeout(SOON, all).await.expect("one member gets what the other does not take");
+    assert_eq!(two.checks.len(), two.checks.max_capacity());
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_group_that_answers_slowly_is_not_asked_about_everything_at_once() {
+    let scene = Scene::new().await;
+    for id in 0..200 {
+        scene.prepare(&id.to_string(), &[part(0, &["a"])]).await.unwrap();
+    }
+    let mut member = scene.engine.broker.join_group(&Principal::Local, group()).unwrap();
+    let most = member.checks.max_capacity();
+    scene.at(6_000);
+    let mut questions = Vec::new();
+    for _ in 0..most {
+        questions.push(timeout(SOON, member.next()).await.unwrap().unwrap());
+    }
+    for _ in 0..3 {
+        scene.engine.broker.check_transactions().await.unwrap();
+    }
+    assert_eq!(asked(&mut member), None, "{most} wait for their answers");
+    scene.decide(questions[7].id.as_str(), true).await.unwrap();
+    let next = timeout(SOON, member.next()).await.unwrap().unwrap();
+    assert_eq!(next.check, 1, "one that was not asked about before");
+    assert!(questions.iter().all(|question| question.id != next.id));
+    scene.engine.broker.shutdown().await;
+    assert_eq!(member.next().await, None, "the engine ended");
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_does_not_silence_the_checks() {
+    let scene = Scene::new().await;
+    scene.at(400 * 24 * 3_600_000);
+    scene.prepare("1", &[part(0, &["a"])]).await.unwrap();
+    scene.at(0);
+    let mut member = scene.engine.broker.join_group(&Principal::Local, group()).unwrap();
+    let question = timeout(SOON, member.next()).await.unwrap().unwrap();
+    assert_eq!((question.id.as_str(), question.check), ("1", 1));
+    assert_eq!(scene.describe("1").await.unwrap().next_check_ms, Some(NOW + 30_000));
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_a_full_disk_made_void_is_not_there_once_the_store_is_open_again() {
+    let scene = Scene::new().await;
+    scene.prepare("kept", &[part(0, &["kept"])]).await.unwrap();
+    scene.engine.store.fill_at_transaction.store(true, Ordering::Release);
+    let void = scene.prepare("void", &[part(0, &["void"])]).await;
+    assert_eq!(code(void), ErrorCode::OutcomeUnknown);
+    scene.engine.store.inner.set_full(false);
+    // Whatever is asked next finds the store open again, or makes it try.
+    let open = async {
+        while scene.engine.broker.check_transactions().await.is_err() || !scene.engine.broker.health().ready {
+            let _ = scene.describe("kept").await;
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, open).await.expect("it opens again");
+    assert_eq!(code(scene.describe("void").await), ErrorCode::TransactionNotFound);
+    assert_eq!(scene.list(ListTransactions::default()).await.0, ["kept"]);
+    assert_eq!(code(scene.decide("void", true).await), ErrorCode::TransactionNotFound);
+    // The name is free for another.
+    scene.prepare("void", &[part(0, &["other"])]).await.unwrap();
+    scene.decide("void", true).await.unwrap();
+    scene.decide("kept", true).await.unwrap();
+    assert_eq!(scene.log("orders").await, ["other", "kept"]);
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_was_stored_is_told_again_after_one_of_its_topics_was_deleted() {
+    let scene = Scene::new().await;
+    let parts = [part(0, &["a"]), part(1, &["b"])];
+    let first = scene.commit_now("1", &parts).await.unwrap();
+    let name = "payments".parse().unwrap();
+    scene.engine.ask(Request::DeleteTopic { name, force: true, with_dead_letters: false }).await;
+    let again = scene.commit_now("1", &parts).await.unwrap();
+    assert!(again.repeat);
+    assert_eq!((&again.batches[0], &again.batches[1].topic), (&first.batches[0], &None));
+    assert_eq!(code(scene.commit_now("2", &parts).await), ErrorCode::TopicNotFound);
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_transaction_made_for_another_number_of_partitions_is_refused() {
+    let scene = Scene::new().await;
+    let (asked, batches) = transact("1", &[part(0, &["a"])], None);
+    let other = Transact { partitions: vec![2, 1], ..asked.clone() };
+    let refused = scene.engine.broker.transact(&Principal::Local, other, batches.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::PartitionNotFound);
+    assert!(refused.to_string().contains("has 1 partitions, the transaction was made for 2"), "{refused}");
+    let right = Transact { partitions: vec![1, 1], ..asked };
+    scene.engine.broker.transact(&Principal::Local, right, batches).await.unwrap();
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn times_do_not_make_another_transaction_and_everything_else_does() {
+    let scene = Scene::new().await;
+    let event = || Event::new("a").with_key("k").with_header("h", "v");
+    let of = |event: Event| [Part { events: vec![event], ..part(0, &[]) }];
+    scene.commit_now("1", &of(event().at(Timestamp(1)))).await.unwrap();
+    assert!(scene.commit_now("1", &of(event().at(Timestamp(2)))).await.unwrap().repeat);
+    for other in [
+        Event::new("b").with_key("k").with_header("h", "v"),
+        Event::new("a").with_header("h", "v"),
+        event().with_header("h", "v"),
+        Event { id: Some("i".into()), ..event() },
+        Event { payload: None, ..event() },
+    ] {
+        assert_eq!(code(scene.commit_now("1", &of(other)).await), ErrorCode::TransactionExists);
+    }
+    let elsewhere = Part { topic: 1, ..of(event())[0].clone() };
+    assert_eq!(code(scene.commit_now("1", &[elsewhere]).await), ErrorCode::TransactionExists);
+    let twice = Part { events: vec![event(), event()], ..part(0, &[]) };
+    assert_eq!(code(scene.commit_now("1", &[twice]).await), ErrorCode::TransactionExists);
+    scene.engine.broker.shutdown().await;
+}
+
+/// A transaction that publishes to `payments` and acknowledges events of `orders/payment`.
+fn acking(
+    id: &str,
+    token: DeliveryToken,
+    offsets: RangeInclusive<u64>,
+) -> (Transact, Vec<(PublishHeader, Batch)>) {
+    let (first, last) = (*offsets.start(), *offsets.end());
+    let delivery = AckedDelivery { token: token.0, partition: 0, first, last, events: last - first + 1 };
+    let (topic, subscription) = ("orders".parse().unwrap(), "payment".parse().unwrap());
+    let acks = Some(TransactionAcks { topic, subscription, deliveries: vec![delivery] });
+    let (transact, batches) = transact(id, &[part(1, &[id])], None);
+    (Transact { acks, ..transact }, batches)
+}
+
+impl Scene {
+    async fn acking(
+        &self,
+        id: &str,
+        token: DeliveryToken,
+        offsets: RangeInclusive<u64>,
+    ) -> Result<TransactionInfo, Error> {
+        let (transact, batches) = acking(id, token, offsets);
+        self.engine.broker.transact(&Principal::Local, transact, batches).await.map(one)
+    }
+
+    /// Three events that are delivered to a consumer and not acknowledged.
+    async fn delivered(&self) -> (Consumer, DeliveryToken) {
+        self.engine.publish("orders", 3).await;
+        self.deliver().await
+    }
+
+    async fn deliver(&self) -> (Consumer, DeliveryToken) {
+        let mut consumer = self.engine.subscribe(SubscriptionOptions::default()).await;
+        consumer.control.credit(PLENTY).await.unwrap();
+        let (token, _) = delivery(&mut consumer.outgoing).await;
+        (consumer, token)
+    }
+}
+
+#[tokio::test]
+async fn a_consumer_s_acknowledgement_and_its_output_are_one_commit() {
+    let scene = Scene::new().await;
+    let (consumer, token) = scene.delivered().await;
+    let info = scene.acking("a", token, 0..=1).await.unwrap();
+    assert_eq!((info.state, info.repeat), (TransactionState::Committed, false));
+    assert_eq!(scene.engine.info().await.lag, 1);
+    let again = scene.acking("a", token, 0..=1).await.unwrap();
+    assert_eq!(again, TransactionInfo { repeat: true, ..info }, "though they are not in flight any more");
+    let late = scene.acking("b", token, 1..=2).await.unwrap_err();
+    assert_eq!(late.code(), ErrorCode::DeliveryExpired);
+    assert!(late.has_no_side_effects());
+    assert_eq!(
+        code(scene.acking("a", token, 2..=2).await),
+        ErrorCode::TransactionExists,
+        "with other events"
+    );
+    drop(consumer);
+    let scene = scene.restart(0).await;
+    assert_eq!(scene.log("payments").await, ["a"]);
+    assert_eq!(scene.engine.info().await.lag, 1, "the acknowledgement survived with it");
+    let again = scene.acking("a", token, 0..=1).await.unwrap();
+    assert!(again.repeat);
+    let (_consumer, token) = scene.deliver().await;
+    scene.acking("c", token, 2..=2).await.unwrap();
+    assert_eq!(scene.log("payments").await, ["a", "c"]);
+    scene.engine.until_info(|info| info.lag == 0).await;
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_refused_transaction_acknowledges_nothing_and_leaves_the_events_with_their_consumer() {
+    let scene = Scene::new().await;
+    let (consumer, token) = scene.delivered().await;
+    let (asked, batches) = acking("a", token, 0..=2);
+    let wrong = batches
+        .iter()
+        .map(|(header, batch)| (PublishHeader { expect_offset: Some(Offset(9)), ..*header }, batch.clone()));
+    let refused = scene.engine.broker.transact(&Principal::Local, asked.clone(), wrong.collect()).await;
+    assert_eq!(code(refused), ErrorCode::OffsetMismatch);
+    assert_eq!(scene.engine.info().await.lag, 3);
+    let waits = Transact { prepare: Some(Prepare::default()), ..asked.clone() };
+    let refused = scene.engine.broker.transact(&Principal::Local, waits, batches.clone()).await;
+    assert_eq!(code(refused), ErrorCode::InvalidArgument, "what waits cannot acknowledge");
+    let mut nothing = asked.clone();
+    nothing.acks.as_mut().unwrap().deliveries.clear();
+    let refused = scene.engine.broker.transact(&Principal::Local, nothing, batches.clone()).await;
+    assert_eq!(code(refused), ErrorCode::InvalidArgument);
+    let mut absent = asked.clone();
+    absent.acks.as_mut().unwrap().subscription = "absent".parse().unwrap();
+    let refused = scene.engine.broker.transact(&Principal::Local, absent, batches.clone()).await;
+    assert_eq!(code(refused), ErrorCode::SubscriptionNotFound);
+    scene.engine.broker.transact(&Principal::Local, asked, batches).await.unwrap();
+    assert_eq!((scene.log("payments").await, scene.engine.info().await.lag), (vec!["a".to_owned()], 0));
+    drop(consumer);
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_crash_before_the_sync_takes_the_acknowledgement_back_with_the_output() {
+    let scene = Scene::new().await;
+    let (consumer, token) = scene.delivered().await;
+    let (asked, batches) = acking("a", token, 0..=2);
+    let broker = scene.engine.broker.clone();
+    let step = async move {
+        let _ = broker.transact(&Principal::Local, asked, batches).await;
+    };
+    let scene = crash_before_sync(scene, step).await;
+    drop(consumer);
+    assert_eq!((scene.log("payments").await, scene.engine.info().await.lag), (vec![], 3));
+    assert_eq!(
+        code(scene.acking("a", token, 0..=2).await),
+        ErrorCode::DeliveryExpired,
+        "of a consumer before"
+    );
+    let (_consumer, token) = scene.deliver().await;
+    assert!(!scene.acking("a", token, 0..=2).await.unwrap().repeat, "the id is free");
+    assert_eq!(scene.log("payments").await, ["a"]);
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_move_of_the_subscription_voids_what_a_transaction_would_acknowledge() {
+    let scene = Scene::new().await;
+    let (consumer, token) = scene.delivered().await;
+    scene.engine.store.hold(true);
+    let broker = &scene.engine.broker;
+    // Something whose sync is held up, so that the move and the transaction queue behind it.
+    let (asked, batches) = transact("first", &[part(0, &["x"])], None);
+    let first = broker.transact(&Principal::Local, asked, batches);
+    let behind = async {
+        scene.engine.store.entered.notified().await;
+        let seek = Request::SeekSubscription {
+            topic: "orders".parse().unwrap(),
+            name: "payment".parse().unwrap(),
+            to: Start::Earliest,
+            partitions: Vec::new(),
+        };
+        let (asked, batches) = acking("a", token, 0..=2);
+        let release = async {
+            tokio::task::yield_now().await;
+            scene.engine.store.hold(false);
+        };
+        let moved = broker.request(&Principal::Local, seek, None);
+        let acked = broker.transact(&Principal::Local, asked, batches);
+        let (moved, acked, ()) = tokio::join!(moved, acked, release);
+        moved.unwrap();
+        acked
+    };
+    let (first, acked) = timeout(SOON, Box::pin(async { tokio::join!(first, behind) })).await.unwrap();
+    first.unwrap();
+    // Whichever came first: either both or none of it.
+    let outputs = scene.log("payments").await.len();
+    assert_eq!(outputs, usize::from(acked.is_ok()), "{acked:?}");
+    assert_eq!(scene.engine.info().await.lag, 4, "the move counts last, or the acknowledgement was void");
+    drop(consumer);
+    scene.engine.broker.shutdown().await;
+}
+
+/// What can happen to transactions.
+#[derive(Debug, Clone)]
+enum Step {
+    Commit {
+        id: u8,
+        events: [u8; 2],
+    },
+    Prepare {
+        id: u8,
+        events: [u8; 2],
+    },
+    Decide {
+        id: u8,
+        commit: bool,
+    },
+    Crash,
+    /// A decision or a transaction is under way when it crashes: it is not durable.
+    CrashBeforeSync {
+        id: u8,
+        decide: Option<bool>,
+    },
+    Later,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let events = || [0..3_u8, 0..3_u8];
+    prop_oneof![
+        3 => (0..6_u8, events()).prop_map(|(id, events)| Step::Commit { id, events }),
+        4 => (0..6_u8, events()).prop_map(|(id, events)| Step::Prepare { id, events }),
+        6 => (0..6_u8, any::<bool>()).prop_map(|(id, commit)| Step::Decide { id, commit }),
+        1 => Just(Step::Crash),
+        1 => (0..6_u8, proptest::option::of(any::<bool>()))
+            .prop_map(|(id, decide)| Step::CrashBeforeSync { id, decide }),
+        1 => Just(Step::Later),
+    ]
+}
+
+/// What the model knows of a transaction.
+#[derive(Debug, Clone)]
+struct Known {
+    parts: Vec<(usize, Vec<String>)>,
+    prepared: bool,
+    decided: Option<(bool, u64)>,
+}
+
+#[derive(Default)]
+struct Model {
+    known: BTreeMap<u8, Known>,
+    logs: [Vec<String>; 2],
+    now: u64,
+}
+
+impl Model {
+    fn append(&mut self, id: u8) {
+        for (topic, events) in self.known[&id].parts.clone() {
+            self.logs[topic].extend(events);
+        }
+    }
+
+    /// What a transaction is answered with: a code, or whether it is a repeat.
+    fn transact(
+        &mut self,
+        id: u8,
+        parts: Vec<(usize, Vec<String>)>,
+        prepared: bool,
+    ) -> Result<bool, ErrorCode> {
+        if parts.is_empty() {
+            return Err(ErrorCode::InvalidArgument);
+        }
+        if let Some(known) = self.known.get(&id) {
+            let is_same = known.parts == parts && known.prepared == prepared;
+            return if is_same { Ok(true) } else { Err(ErrorCode::TransactionExists) };
+        }
+        let decided = (!prepared).then_some((true, self.now));
+        self.known.insert(id, Known { parts, prepared, decided });
+        if !prepared {
+            self.append(id);
+        }
+        Ok(false)
+    }
+
+    fn decide(&mut self, id: u8, commit: bool) -> Result<bool, ErrorCode> {
+        let now = self.now;
+        let known = self.known.get_mut(&id).ok_or(ErrorCode::TransactionNotFound)?;
+        match known.decided {
+            Some((was, _)) if was == commit => Ok(true),
+            Some(_) => Err(ErrorCode::AlreadyDecided),
+            None => {
+                known.decided = Some((commit, now));
+                if commit {
+                    self.append(id);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// So much later, after a round of retention.
+    fn later(&mut self, by: u64) {
+        self.now += by;
+        let now = self.now;
+        self.known.retain(|_, known| {
+            let kept = if known.prepared { DECISION_REMEMBERED_MS } else { TRANSACTION_REMEMBERED_MS };
+            known.decided.is_none_or(|(_, at)| at + kept > now)
+        });
+    }
+}
+
+fn parts_of(id: u8, events: [u8; 2]) -> Vec<(usize, Vec<String>)> {
+    let of = |(topic, count): (usize, u8)| {
+        let events = (0..count).map(|event| format!("{id}.{topic}.{event}")).collect::<Vec<_>>();
+        (topic, events)
+    };
+    events.into_iter().enumerate().map(of).filter(|(_, events)| !events.is_empty()).collect()
+}
+
+/// Crashes while something about a transaction is under way: nothing of it may be left. What needs no commit is answered.
+async fn crash_before(scene: Scene, id: u8, decide: Option<bool>) -> Scene {
+    let broker = scene.engine.broker.clone();
+    let step = async move {
+        if let Some(commit) = decide {
+            let decide = DecideTransaction { group: group(), id: id.to_string().parse().unwrap(), commit };
+            drop(broker.request(&Principal::Local, Request::DecideTransaction(decide), None).await);
+        } else {
+            let (asked, batches) = transact(&id.to_string(), &[part(0, &["never"])], None);
+            drop(broker.transact(&Principal::Local, asked, batches).await);
+        }
+    };
+    scene.engine.store.hold(true);
+    {
+        let mut step = std::pin::pin!(step);
+        tokio::select! {
+            () = &mut step => {}
+            () = scene.engine.store.entered.notified() => {}
+        }
+    }
+    scene.engine.store.inner.crash();
+    scene.engine.store.hold(false);
+    scene.restart(0).await
+}
+
+async fn agrees_with_the_model(steps: Vec<Step>) {
+    let (mut scene, mut model) = (Scene::new().await, Model::default());
+    for step in steps {
+        let told = |result: Result<TransactionInfo, Error>| {
+            result.map(|info| info.repeat).map_err(|error| error.code())
+        };
+        match step {
+            Step::Commit { id, events } | Step::Prepare { id, events } => {
+                let prepared = matches!(step, Step::Prepare { .. });
+                let parts = parts_of(id, events);
+                let sent: Vec<Part> = parts
+                    .iter()
+                    .map(|(topic, events)| {
+                        part(*topic, &events.iter().map(String::as_str).collect::<Vec<_>>())
+                    })
+                    .collect();
+                let answer = scene.send(&id.to_string(), &sent, prepared.then(Prepare::default)).await;
+                assert_eq!(told(answer), model.transact(id, parts, prepared), "{step:?}");
+            }
+            Step::Decide { id, commit } => {
+                let answer = scene.decide(&id.to_string(), commit).await;
+                assert_eq!(told(answer), model.decide(id, commit), "{step:?}");
+            }
+            Step::Crash => scene = scene.restart(0).await,
+            Step::CrashBeforeSync { id, decide } => scene = Box::pin(crash_before(scene, id, decide)).await,
+            Step::Later => {
+                model.later(TRANSACTION_REMEMBERED_MS);
+                scene.at(model.now);
+                scene.engine.broker.run_retention_at(Timestamp(NOW + model.now)).await.unwrap();
+            }
+        }
+        assert_eq!(scene.logs().await, model.logs, "{step:?}");
+    }
+    let undecided = model.known.iter().filter(|(_, known)| known.decided.is_none());
+    let undecided: Vec<String> = undecided.map(|(id, _)| id.to_string()).collect();
+    assert_eq!(scene.list(ListTransactions::default()).await.0, undecided);
+    scene.engine.broker.shutdown().await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn transactions_agree_with_a_model_through_crashes(steps in vec(step(), 1..40)) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(agrees_with_the_model(steps));
+    }
+}
