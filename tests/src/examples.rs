@@ -146,3 +146,41 @@ async fn a_flash_sale_sells_its_stock_once_and_at_the_pace_of_the_database() {
     })
     .await;
 }
+
+/// Runs an example so often, each time dying somewhere, and at last once to its end; returns what that prints. The engine is
+/// killed in the middle.
+async fn crashed_often(program: &str, runs: u64) -> String {
+    let dir = TempDir::new().unwrap();
+    let mut engine = Process::start(&dir.path().join("data")).await;
+    let (address, files) = (engine.quic.clone(), dir.path().to_str().unwrap());
+    let mut crashes = 0;
+    for seed in 0..runs {
+        let seed = seed.to_string();
+        let ran = command(&engine, program, &[files, "3", "--crash", &seed]).output();
+        let ran = within("the example", ran).await.unwrap();
+        let (code, (succeeded, printed)) = (ran.status.code(), shown(ran));
+        assert!(succeeded || code == Some(70), "{program} {seed}: {printed}");
+        crashes += u64::from(!succeeded);
+        if crashes == runs / 2 {
+            engine.kill().await;
+            engine = Process::start_at(&dir.path().join("data"), &address).await;
+        }
+    }
+    assert!(crashes > runs / 2, "{crashes} of {runs} crashed");
+    let printed = printed(&engine, program, &[files, "3"]).await;
+    engine.stop().await;
+    printed
+}
+
+#[tokio::test]
+async fn an_order_s_row_and_its_event_agree_wherever_the_program_dies() {
+    let printed = crashed_often(env!("CARGO_BIN_EXE_order-transaction-under-test"), 100).await;
+    assert!(printed.contains("transactions of earlier runs were settled by the database"), "{printed}");
+    assert!(printed.lines().last().unwrap().starts_with("CORRECT: "), "{printed}");
+}
+
+#[tokio::test]
+async fn money_is_neither_lost_nor_made_between_two_databases_wherever_the_program_dies() {
+    let printed = crashed_often(env!("CARGO_BIN_EXE_transfer-under-test"), 40).await;
+    assert!(printed.starts_with("CORRECT: ") && printed.ends_with(" make 1000000\n"), "{printed}");
+}
