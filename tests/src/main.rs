@@ -4,6 +4,7 @@
 //! `LEVADA_TEST_SEED` repeats a run of the random tests, `LEVADA_CRASH_ROUNDS` sets how often the crash test kills.
 #![expect(clippy::unwrap_used, reason = "tests, and what they stand on, say what they expect by failing")]
 
+mod backlog;
 mod bad_input;
 mod cli;
 mod crash;

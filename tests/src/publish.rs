@@ -1,7 +1,7 @@
 //! Topics, and publishing to them: tickets, offsets, repeats, expectations, limits.
 
 use levada_client::{
-    DeleteOptions, Durability, ErrorCode, Event, PublisherOptions, Retain, RouteSpec, TopicChanges,
+    DeleteOptions, Durability, ErrorCode, Event, OnFull, PublisherOptions, Retain, RouteSpec, TopicChanges,
     TopicSettings,
     protocol::{limits, partition::partition_of},
 };
@@ -26,6 +26,10 @@ async fn topics_are_made_listed_described_changed_and_deleted() {
         max_bytes: 1 << 30,
         dedup_window_ms: 60_000,
         dedup_header: "source".to_owned(),
+        backlog_max_events: 1_000,
+        backlog_max_bytes: 1 << 20,
+        backlog_max_age_ms: 3_600_000,
+        on_full: OnFull::DropOldest,
     };
     let made = client.create_topic("orders", settings.clone()).await.unwrap();
     assert_eq!((made.name.as_str(), &made.settings, made.partitions.len()), ("orders", &settings, 3));

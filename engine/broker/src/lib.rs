@@ -16,6 +16,7 @@ mod clock;
 mod config;
 mod dead_letter_topics;
 mod dead_letters;
+mod depth;
 mod due_times;
 mod error;
 mod event_id;

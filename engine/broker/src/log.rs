@@ -199,7 +199,7 @@ impl Log {
     /// The first record appended at or after `time`: a binary search in the stretch where append times never go back.
     fn find_time(&self, first: Offset, end: Offset, time: Timestamp) -> Result<Offset, Error> {
         let key = |base| LogKey { topic: self.topic.id, partition: self.number, base }.encode();
-        let setbacks = Setbacks::load(self.store.as_ref(), &self.topic, self.number)?;
+        let setbacks = Setbacks::load(self.store.as_ref(), self.topic.id, self.number)?;
         let (mut low, mut high) = setbacks.stretch(first, end, time);
         while low < high {
             let middle = Offset(low.0 + (high.0 - low.0) / 2);

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use levada_protocol::request::{DedupInfo, RouteInfo, SubscriptionInfo};
+use levada_protocol::request::{BacklogInfo, DedupInfo, RouteInfo, SubscriptionInfo};
 use levada_stage::StageStats;
 use metrics::{describe_histogram, histogram};
 
@@ -71,6 +71,13 @@ impl Series {
     }
 }
 
+const PREPARED_TRANSACTIONS: Series = Series::gauge(
+    "levada_prepared_transactions",
+    "transactions that wait for a decision, their groups being asked about them",
+);
+const PARKED_TRANSACTIONS: Series =
+    Series::gauge("levada_parked_transactions", "transactions that wait for a person's decision");
+
 /// All metrics that are collected when they are read.
 #[derive(Debug)]
 pub(crate) struct Collected {
@@ -80,6 +87,10 @@ pub(crate) struct Collected {
     dedup_ids: Series,
     dedup_forgotten_early: Series,
     scheduled_events: Series,
+    backlog_events: Series,
+    backlog_bytes: Series,
+    backlog_refused_events: Series,
+    backlog_dropped_events: Series,
     delivered_events: Series,
     redelivered_events: Series,
     dead_lettered_events: Series,
@@ -115,6 +126,22 @@ impl Collected {
                 "levada_scheduled_events",
                 "delayed events that wait for their time",
             ),
+            backlog_events: Series::gauge(
+                "levada_backlog_events",
+                "events that the slowest has yet to acknowledge, of a topic whose backlog is limited",
+            ),
+            backlog_bytes: Series::gauge(
+                "levada_backlog_bytes",
+                "bytes that the slowest has yet to acknowledge, of a topic whose backlog is limited",
+            ),
+            backlog_refused_events: Series::counter(
+                "levada_backlog_refused_events_total",
+                "events that were refused with BACKLOG_FULL",
+            ),
+            backlog_dropped_events: Series::counter(
+                "levada_backlog_dropped_events_total",
+                "events that a full backlog dropped for newer ones",
+            ),
             delivered_events: Series::counter("levada_delivered_events_total", "events sent to consumers"),
             redelivered_events: Series::counter("levada_redelivered_events_total", "events sent again"),
             dead_lettered_events: Series::counter(
@@ -140,14 +167,8 @@ impl Collected {
                 "levada_plugin_memory_restarts_total",
                 "plugin instances replaced because earlier calls had filled their memory",
             ),
-            prepared_transactions: Series::gauge(
-                "levada_prepared_transactions",
-                "transactions that wait for a decision, their groups being asked about them",
-            ),
-            parked_transactions: Series::gauge(
-                "levada_parked_transactions",
-                "transactions that wait for a person's decision",
-            ),
+            prepared_transactions: PREPARED_TRANSACTIONS,
+            parked_transactions: PARKED_TRANSACTIONS,
             compaction_bytes: Series::counter(
                 "levada_compaction_bytes_total",
                 "bytes that compaction has written",
@@ -176,6 +197,14 @@ impl Collected {
         self.published_events.add(&labels, as_f64(appended.events.load(Ordering::Relaxed)));
         self.published_bytes.add(&labels, as_f64(appended.bytes.load(Ordering::Relaxed)));
         self.scheduled_events.add(&labels, as_f64(scheduled));
+    }
+
+    pub(crate) fn backlog(&mut self, name: &str, info: &BacklogInfo) {
+        let labels = [("topic", name)];
+        self.backlog_events.add(&labels, as_f64(info.events));
+        self.backlog_bytes.add(&labels, as_f64(info.bytes));
+        self.backlog_refused_events.add(&labels, as_f64(info.refused));
+        self.backlog_dropped_events.add(&labels, as_f64(info.dropped));
     }
 
     pub(crate) fn subscription(&mut self, name: &str, delivered: &Delivered, info: &SubscriptionInfo) {
@@ -223,6 +252,10 @@ impl Collected {
             self.dedup_ids,
             self.dedup_forgotten_early,
             self.scheduled_events,
+            self.backlog_events,
+            self.backlog_bytes,
+            self.backlog_refused_events,
+            self.backlog_dropped_events,
             self.delivered_events,
             self.redelivered_events,
             self.dead_lettered_events,
@@ -297,6 +330,35 @@ impl Dedup {
             forgotten_early: self.forgotten_early.load(Ordering::Relaxed),
             window_ms: self.kept_ms.load(Ordering::Relaxed).min(window_ms),
         }
+    }
+}
+
+/// What became of publishes to a topic whose backlog is full, kept with it.
+#[derive(Debug, Default)]
+pub(crate) struct FullBacklog {
+    refused: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl FullBacklog {
+    /// Counts events that were refused.
+    pub(crate) fn add_refused(&self, events: u64) {
+        self.refused.fetch_add(events, Ordering::Relaxed);
+    }
+
+    /// Counts events that were dropped for newer ones.
+    pub(crate) fn add_dropped(&self, events: u64) {
+        self.dropped.fetch_add(events, Ordering::Relaxed);
+    }
+
+    /// How many were refused.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// How many were dropped.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 }
 

@@ -130,7 +130,7 @@ fn segments(
     newest: Timestamp,
 ) -> Result<Vec<Stored>, Error> {
     let rows = rows::scan::<Segment>(store, Segment::below(topic.id, number, log.end))?;
-    let setbacks = Setbacks::load(store, topic, number)?;
+    let setbacks = Setbacks::load(store, topic.id, number)?;
     // The log's start need not have a row: the segment that began there may have been dropped whole.
     let mut edges = vec![(log.start, Timestamp::default(), dropped_bytes)];
     let begun = rows.into_iter().map(|((_, _, base), row)| (base, row.append_time, row.bytes_before));

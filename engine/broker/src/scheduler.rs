@@ -181,12 +181,14 @@ pub(crate) fn read_due(
             break;
         }
         let cancelled = cancelled.take().filter(|(of, _)| *of == place).map(|(_, cancelled)| cancelled);
+        let (partition, stored_bytes) = (row.partition, row.batch.len() as u64);
         let batch = row.checked(place)?;
         let batch = match &cancelled {
             Some(cancelled) => batch.and_then(|batch| batch.without(|index| cancelled.holds(index))),
             None => batch,
         };
-        batches.push(DueBatch { place, partition: row.partition, batch, has_cancelled: cancelled.is_some() });
+        let has_cancelled = cancelled.is_some();
+        batches.push(DueBatch { place, partition, batch, has_cancelled, stored_bytes });
         next = Some(place.next());
     }
     if !is_part {

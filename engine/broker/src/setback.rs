@@ -5,13 +5,12 @@
 //! offset and the time from there on, and **every event before it counts as appended no later than that**, whatever is
 //! stored with it. So reading from a time and retention are right again at once (engine/adr/0004).
 
-use levada_protocol::ids::{Offset, PartitionId, Timestamp};
+use levada_protocol::ids::{Offset, PartitionId, Timestamp, TopicId};
 use levada_store::Store;
 
 use crate::{
     error::Error,
     rows::{self, Setback},
-    topic::Topic,
 };
 
 /// By how much append times may be ahead of the clock: a minute, in milliseconds. Clocks that are kept right are
@@ -24,8 +23,8 @@ pub(crate) struct Setbacks(Vec<(Offset, Timestamp)>);
 
 impl Setbacks {
     /// Those that are stored. Blocks on the disk.
-    pub(crate) fn load(store: &dyn Store, topic: &Topic, number: PartitionId) -> Result<Self, Error> {
-        let range = Setback::below(topic.id, number, Offset(u64::MAX));
+    pub(crate) fn load(store: &dyn Store, topic: TopicId, number: PartitionId) -> Result<Self, Error> {
+        let range = Setback::below(topic, number, Offset(u64::MAX));
         let rows = rows::scan::<Setback>(store, range)?;
         Ok(Self(rows.into_iter().map(|((_, _, from), row)| (from, row.time)).collect()))
     }

@@ -41,6 +41,8 @@ pub(crate) struct Topic {
     pub(crate) counters: metrics::Appended,
     /// What is remembered of event ids.
     pub(crate) dedup: metrics::Dedup,
+    /// What became of publishes to a full backlog.
+    pub(crate) backlog: metrics::FullBacklog,
     /// The delayed events, if there ever were some.
     schedule: ArcSwapOption<ScheduleSummary>,
     /// Cancelled when the topic is deleted.
@@ -89,6 +91,7 @@ impl Topic {
             changes: Changes::new(extents.len()),
             counters: metrics::Appended::default(),
             dedup: metrics::Dedup::default(),
+            backlog: metrics::FullBacklog::default(),
             schedule: ArcSwapOption::empty(),
             deleted: CancellationToken::new(),
             deleting: AtomicBool::new(false),
@@ -229,7 +232,7 @@ impl Topic {
         self.changes.wake();
     }
 
-    /// Its description for the wire.
+    /// Its description for the wire, without its backlog.
     pub(crate) fn info(&self, record: &TopicRecord) -> TopicInfo {
         let describe = |(number, partition): (PartitionId, &Partition)| PartitionInfo {
             partition: number.0,
@@ -245,6 +248,7 @@ impl Topic {
             partitions: self.partition_ids().zip(&self.partitions).map(describe).collect(),
             dedup: self.dedup.info(record.settings.dedup_window_ms),
             scheduled: self.scheduled(),
+            backlog: None,
         }
     }
 }
@@ -270,10 +274,14 @@ impl Partition {
         Offset(self.end.load(Ordering::Acquire))
     }
 
+    /// Bytes of batches ever appended.
+    pub(crate) fn appended_bytes(&self) -> u64 {
+        self.appended_bytes.load(Ordering::Relaxed)
+    }
+
     /// Bytes of batches that are stored.
     pub(crate) fn bytes(&self) -> u64 {
-        let appended = self.appended_bytes.load(Ordering::Relaxed);
-        appended.saturating_sub(self.dropped_bytes.load(Ordering::Relaxed))
+        self.appended_bytes().saturating_sub(self.dropped_bytes.load(Ordering::Relaxed))
     }
 
     /// Bytes of batches that retention has dropped.

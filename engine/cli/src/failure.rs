@@ -208,6 +208,10 @@ fn hint(code: FailureCode) -> Option<String> {
     let text = match code {
         ErrorCode::TopicNotFound => "`levada topic list` shows the topics, `levada topic create` makes one",
         ErrorCode::SubscriptionNotFound => "`levada subscription list` shows the subscriptions",
+        ErrorCode::BacklogFull => {
+            "`levada topic describe TOPIC` shows its backlog, `levada subscription describe TOPIC/SUBSCRIPTION` what the \
+             subscription waits for"
+        }
         ErrorCode::SubscriptionMismatch => {
             "`levada subscription set TOPIC/SUBSCRIPTION` with that flag changes it; without the flag that differs it is \
              taken as it is"

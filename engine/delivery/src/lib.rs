@@ -10,10 +10,12 @@
 //! - [`producer::Producer`] makes a publisher's resends harmless.
 //! - [`dedup::Ids`] are the event ids that one partition has seen within a window of time.
 //! - [`retention`] says how far a partition's log may be dropped.
+//! - [`backlog`] says whether a topic's quota has room.
 //! - [`trend`] says how fast a backlog grows and shrinks.
 
 pub mod subscription;
 
+pub mod backlog;
 pub mod backoff;
 pub mod dedup;
 pub mod now;

@@ -120,7 +120,8 @@ fn receive(receiving: &Connection, event: DeliveredEvent, crash: &mut Crash) -> 
 /// Adds an amount to the account and notes the transfer, in one transaction of the database; false if it was noted before.
 fn book(bank: &Connection, id: &str, amount: i64) -> rusqlite::Result<bool> {
     let booking = bank.unchecked_transaction()?;
-    let is_new = booking.execute("INSERT OR IGNORE INTO transfers (id, amount) VALUES (?1, ?2)", (id, amount))? == 1;
+    let is_new =
+        booking.execute("INSERT OR IGNORE INTO transfers (id, amount) VALUES (?1, ?2)", (id, amount))? == 1;
     if is_new {
         booking.execute("UPDATE account SET balance = balance + ?1", [amount])?;
     }
@@ -154,7 +155,8 @@ fn open(file: &Path, beginning: i64) -> rusqlite::Result<Connection> {
 
 /// What one bank has paid the other has received, and the sum is that of the beginning.
 fn verdict(paying: &Connection, receiving: &Connection) -> anyhow::Result<()> {
-    let balance = |bank: &Connection| bank.query_row("SELECT balance FROM account", [], |row| row.get::<_, i64>(0));
+    let balance =
+        |bank: &Connection| bank.query_row("SELECT balance FROM account", [], |row| row.get::<_, i64>(0));
     let made = |bank: &Connection| {
         let mut rows = bank.prepare("SELECT id, ABS(amount) FROM transfers WHERE amount <> 0 ORDER BY id")?;
         rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<Vec<(String, i64)>, _>>()

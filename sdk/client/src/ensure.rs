@@ -110,6 +110,10 @@ fn setting_that_differs(has: &TopicSettings, wanted: &TopicSettings) -> Option<S
         max_bytes,
         dedup_window_ms,
         dedup_header,
+        backlog_max_events,
+        backlog_max_bytes,
+        backlog_max_age_ms,
+        on_full,
     } = wanted;
     differs("partitions", has.partitions, *partitions)
         .or_else(|| differs("durability", has.durability, *durability))
@@ -118,6 +122,10 @@ fn setting_that_differs(has: &TopicSettings, wanted: &TopicSettings) -> Option<S
         .or_else(|| differs("max_bytes", has.max_bytes, *max_bytes))
         .or_else(|| differs("dedup_window_ms", has.dedup_window_ms, *dedup_window_ms))
         .or_else(|| differs("dedup_header", &has.dedup_header, dedup_header))
+        .or_else(|| differs("backlog_max_events", has.backlog_max_events, *backlog_max_events))
+        .or_else(|| differs("backlog_max_bytes", has.backlog_max_bytes, *backlog_max_bytes))
+        .or_else(|| differs("backlog_max_age_ms", has.backlog_max_age_ms, *backlog_max_age_ms))
+        .or_else(|| differs("on_full", has.on_full, *on_full))
 }
 
 fn word(retain: Retain) -> &'static str {

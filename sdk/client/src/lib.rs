@@ -79,11 +79,12 @@ pub use levada_protocol::{
     progress::Scanned,
     publish::Durability,
     request::{
-        DEDUP_WINDOW_MS_USUAL, DeadLetterGroup, DeadLetterTopic, DedupInfo, Deleted, EngineInfo, HelloAnswer,
-        Holding, Interface, Notice, OnError, Order, PartitionInfo, PauseReason, PluginInfo, Position, Purged,
-        RedriveInfo, RedriveOutcome, Request, Response, Retain, Retry, RouteInfo, RouteSpec, RunState,
-        StageSpec, Start, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo,
-        TopicSettings, TransactionBatch, TransactionDuplicate, TransactionInfo, TransactionState, WaitingFor,
+        BacklogInfo, DEDUP_WINDOW_MS_USUAL, DeadLetterGroup, DeadLetterTopic, DedupInfo, Deleted, EngineInfo,
+        HelloAnswer, Holding, Interface, Notice, OnError, OnFull, Order, PartitionInfo, PauseReason,
+        PluginInfo, Position, Purged, RedriveInfo, RedriveOutcome, Request, Response, Retain, Retry,
+        RouteInfo, RouteSpec, RunState, StageSpec, Start, Subscribed, SubscriptionInfo, SubscriptionOptions,
+        TopicChanges, TopicInfo, TopicSettings, TransactionBatch, TransactionDuplicate, TransactionInfo,
+        TransactionState, WaitingFor,
     },
     schedule::{Due, ScheduledInfo},
 };
@@ -99,6 +100,7 @@ pub use self::{
     error::{Cause, Error},
     publisher::{
         Publisher, PublisherOptions, PublisherStats, Receipt, ScheduleReceipt, ScheduleTicket, Ticket,
+        WhenFull,
     },
     reader::{
         Cursor, Found, InvalidCursor, ReadOptions, Reader, Search, SearchBound, SearchEnd, SearchOptions,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use levada_protocol::{
+    dead_letters::DeadLettersOf,
     error::ErrorCode,
     event::is_engine_header,
     ids::{
@@ -12,7 +13,7 @@ use levada_protocol::{
     },
     limits::{DEDUP_WINDOW_MS_MAX, HEADER_NAME_BYTES_MAX, PARTITIONS_MAX},
     publish::Durability,
-    request::{RouteSpec, SubscriptionOptions, TopicChanges, TopicSettings},
+    request::{OnFull, RouteSpec, SubscriptionOptions, TopicChanges, TopicSettings},
 };
 use levada_store::Op;
 
@@ -176,7 +177,7 @@ impl Edit {
         if self.next.topics.contains(name) {
             return Err(Error::refused(ErrorCode::TopicExists, format!("topic {name} exists")));
         }
-        check_settings(settings)?;
+        check_settings(name, settings)?;
         let id = u32::try_from(self.take_id()).map(TopicId).map_err(|_| {
             Error::refused(ErrorCode::LimitExceeded, "the engine has given out all of its 2^32 topic ids")
         })?;
@@ -203,7 +204,7 @@ impl Edit {
     fn set_topic(&mut self, name: &TopicName, changes: &TopicChanges) -> Result<(), Error> {
         let record = TopicRecord::clone(self.next.topic(name)?);
         let settings = changes.of(&record.settings);
-        check_settings(&settings)?;
+        check_settings(name, &settings)?;
         if settings.partitions != record.settings.partitions {
             let message = format!(
                 "topic {name} has {} partitions, got {}; their number cannot be changed",
@@ -480,7 +481,7 @@ impl Edit {
     }
 }
 
-fn check_settings(settings: &TopicSettings) -> Result<(), Error> {
+fn check_settings(name: &TopicName, settings: &TopicSettings) -> Result<(), Error> {
     let invalid = |message: String| Err(Error::refused(ErrorCode::InvalidArgument, message));
     if settings.partitions == 0 || settings.partitions > PARTITIONS_MAX {
         return invalid(format!("partitions are {}, expected 1 to {PARTITIONS_MAX}", settings.partitions));
@@ -501,6 +502,15 @@ fn check_settings(settings: &TopicSettings) -> Result<(), Error> {
     if is_engine_header(settings.dedup_header.as_bytes()) {
         let got = &settings.dedup_header;
         return invalid(format!("dedup_header is {got:?}, expected a header that publishers may give"));
+    }
+    if settings.on_full == OnFull::Unknown {
+        return invalid("on_full is not known to this engine, expected reject or drop_oldest".to_owned());
+    }
+    if settings.has_backlog_quota() && DeadLettersOf::of(name).is_some() {
+        return invalid(format!(
+            "{name} is a dead-letter topic, which takes no backlog_max_events, backlog_max_bytes or \
+             backlog_max_age_ms: a dead letter is never refused; bound it by retain_for_ms or `levada dlq purge`"
+        ));
     }
     Ok(())
 }

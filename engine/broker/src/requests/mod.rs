@@ -1,5 +1,6 @@
 //! Requests: each has one response.
 
+mod backlog;
 mod dead_letters;
 mod deleting;
 mod mismatch;
@@ -22,7 +23,7 @@ use levada_protocol::{
 };
 use levada_stage::AttachmentPoint;
 
-use self::{pages::Page, schedule::ScheduleRequests, subscriptions::described};
+use self::{backlog::BacklogRequests, pages::Page, schedule::ScheduleRequests, subscriptions::described};
 use crate::{
     access::Principal,
     broker::Broker,
@@ -53,8 +54,10 @@ impl Broker {
         match request {
             Request::Info => Ok(Response::Info(Box::new(self.info()))),
             Request::CreateTopic { name, settings } => self.create_topic(principal, name, settings).await,
-            Request::ListTopics { limit, after } => self.list_topics(&catalogue, limit, after.as_deref()),
-            Request::DescribeTopic { name } => self.describe_topic(&name),
+            Request::ListTopics { limit, after } => {
+                self.list_topics(&catalogue, limit, after.as_deref()).await
+            }
+            Request::DescribeTopic { name } => self.describe_topic(&name).await,
             Request::SetTopic { name, settings } => self.set_topic(name, settings).await,
             Request::DeleteTopic { name, force, with_dead_letters } => {
                 self.delete(Root::Topic(name), force, with_dead_letters).await
@@ -120,6 +123,11 @@ impl Broker {
         ScheduleRequests { shard: &self.inner.shard, store: &self.inner.store }
     }
 
+    fn backlogs(&self) -> BacklogRequests<'_> {
+        let inner = &self.inner;
+        BacklogRequests { owners: &inner.owner_tasks, store: &inner.store, clock: &inner.config.clock }
+    }
+
     /// The metrics of everything that exists now.
     pub async fn observe(&self) -> Vec<Series> {
         let catalogue = self.inner.shard.catalogue();
@@ -129,6 +137,11 @@ impl Broker {
                 let window_ms = record.settings.dedup_window_ms;
                 let dedup = (window_ms > 0).then(|| topic.dedup.info(window_ms));
                 collected.topic(record.name.as_str(), &topic.counters, dedup, topic.scheduled());
+                if record.settings.has_backlog_quota()
+                    && let Ok(backlog) = self.backlogs().backlog(&topic).await
+                {
+                    collected.backlog(record.name.as_str(), &backlog);
+                }
             }
         }
         for record in catalogue.subscriptions.values() {
@@ -187,22 +200,27 @@ impl Broker {
         name.check_free()?;
         let owner = principal.as_str().to_owned();
         self.inner.shard.change(Change::CreateTopic { name: name.clone(), settings, owner }).await?;
-        self.describe_topic(&name)
+        self.describe_topic(&name).await
     }
 
-    fn describe_topic(&self, name: &TopicName) -> Result<Response, Error> {
+    async fn describe_topic(&self, name: &TopicName) -> Result<Response, Error> {
         let record = Arc::clone(self.inner.shard.catalogue().topic(name)?);
-        Ok(Response::Topic(self.inner.shard.topic(name)?.info(&record)))
+        let topic = self.inner.shard.topic(name)?;
+        self.backlogs().topic_info(&topic, &record).await.map(Response::Topic)
     }
 
-    fn list_topics(&self, catalogue: &Catalogue, limit: u32, after: Option<&str>) -> Result<Response, Error> {
+    async fn list_topics(
+        &self,
+        catalogue: &Catalogue,
+        limit: u32,
+        after: Option<&str>,
+    ) -> Result<Response, Error> {
         let after = after.map(TopicName::parse_any).transpose()?;
         let mut page = Page::new(limit);
         for (name, record) in catalogue.topics.range((pages::behind(after.as_ref()), Bound::Unbounded)) {
             // A missing one was deleted since the catalogue was read.
-            if let Some(topic) = self.inner.shard.view().topics().get(record.id())
-                && !page.add(name, topic.info(record))
-            {
+            let Some(topic) = self.inner.shard.view().topics().get(record.id()) else { continue };
+            if !page.add(name, self.backlogs().topic_info(&topic, record).await?) {
                 break;
             }
         }
@@ -218,7 +236,7 @@ impl Broker {
             broker.inner.shard.change(Change::SetTopic { name: of, changes }).await
         })
         .await?;
-        self.describe_topic(&name)
+        self.describe_topic(&name).await
     }
 
     /// Runs a task to its end even if the caller is cancelled: it must not be left half done.

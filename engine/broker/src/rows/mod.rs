@@ -28,6 +28,7 @@
 //! | schedule | `0x02` topic u32, first id u64 | [`ScheduleIndex`] | delayed publishes | with its batch |
 //! | schedule | `0x03` topic u32 | [`ScheduleSummary`] | whatever changes the topic's schedule | with the topic |
 //! | schedule | `0x04` | [`ScheduleBegin`] | deletion of a topic that had a schedule | never |
+//! | schedule | `0x05` topic u32 | [`ScheduleBytes`] | whatever changes the topic's schedule | with the topic |
 //! | prepared | `0x01` group, `0x00`, id, `0x00` | [`Transaction`] | transactions | 7 days after the decision, 10 minutes if it was committed at once |
 //! | prepared | `0x02` group, `0x00`, id, `0x00`, index u16 | [`PreparedBatch`] | prepared transactions | with the decision |
 //! | prepared | `0x03` group, `0x00`, id, `0x00` | [`Undecided`] | prepared transactions, check-backs | with the decision |
@@ -57,6 +58,7 @@ mod redriven;
 mod route;
 mod route_cursor;
 mod schedule_begin;
+mod schedule_bytes;
 mod schedule_index;
 mod schedule_summary;
 mod scheduled;
@@ -70,7 +72,11 @@ mod transaction_key;
 mod undecided;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use levada_protocol::error::ErrorCode;
+use levada_delivery::progress::{Chunk, Head};
+use levada_protocol::{
+    error::ErrorCode,
+    ids::{PartitionId, SubscriptionId},
+};
 use levada_store::{Family, Op, ScanLimit, Store};
 
 use self::codec::{Damage, Fields};
@@ -92,6 +98,7 @@ pub(crate) use self::{
     route::RouteRecord,
     route_cursor::RouteCursor,
     schedule_begin::ScheduleBegin,
+    schedule_bytes::ScheduleBytes,
     schedule_index::{
         ScheduleIndex, of_topic as schedule_index_of_topic, that_may_hold as schedule_index_of,
     },
@@ -131,6 +138,7 @@ mod tag {
     pub(super) const SCHEDULE_INDEX: u8 = 0x02;
     pub(super) const SCHEDULE_SUMMARY: u8 = 0x03;
     pub(super) const SCHEDULE_BEGIN: u8 = 0x04;
+    pub(super) const SCHEDULE_BYTES: u8 = 0x05;
     pub(super) const SIDE_REDRIVEN: u8 = 0x01;
     pub(super) const TRANSACTION: u8 = 0x01;
     pub(super) const PREPARED_BATCH: u8 = 0x02;
@@ -336,6 +344,32 @@ fn each(
             row(&key, &value)?;
         }
     }
+}
+
+/// A row of a subscription's progress in a partition, of whichever kind.
+#[derive(Debug)]
+pub(crate) enum ProgressRow {
+    Head(Head),
+    /// The index of a chunk, and the bytes of its row, which can be decoded.
+    Chunk(u64, Bytes),
+}
+
+/// Hands all rows of a subscription's progress over, partition by partition; in each the head comes first. Blocks on the disk.
+pub(crate) fn for_each_progress(
+    store: &dyn Store,
+    id: SubscriptionId,
+    mut row: impl FnMut(PartitionId, ProgressRow),
+) -> Result<(), Error> {
+    each(store, Family::Cursors, progress_of_subscription(id), |key, value| {
+        if Head::parse_key(key).is_some() {
+            let ((_, partition), head) = decode_pair::<Head>(key, value)?;
+            row(partition, ProgressRow::Head(head));
+            return Ok(());
+        }
+        let ((_, partition, index), _) = decode_pair::<Chunk>(key, value)?;
+        row(partition, ProgressRow::Chunk(index, Bytes::copy_from_slice(value)));
+        Ok(())
+    })
 }
 
 /// A row of the catalogue, of whichever kind.

@@ -32,7 +32,10 @@ impl Record for TopicRecord {
 
 #[cfg(test)]
 mod tests {
-    use levada_protocol::{publish::Durability, request::Retain};
+    use levada_protocol::{
+        publish::Durability,
+        request::{OnFull, Retain},
+    };
     use proptest::prelude::*;
 
     use super::*;
@@ -48,6 +51,10 @@ mod tests {
             max_bytes: 6,
             dedup_window_ms: 7,
             dedup_header: "source".to_owned(),
+            backlog_max_events: 8,
+            backlog_max_bytes: 9,
+            backlog_max_age_ms: 10,
+            on_full: OnFull::DropOldest,
         };
         let topic = TopicRecord {
             id: 1,
@@ -56,17 +63,23 @@ mod tests {
             created_ms: 7,
             owner: "me".to_owned(),
         };
-        let expected = "0185a2696401a46e616d65a66f7264657273a873657474696e677387aa706172746974696f6e7304aa647572 \
+        let expected = "0185a2696401a46e616d65a66f7264657273a873657474696e67738baa706172746974696f6e7304aa647572 \
             6162696c697479a26f73a672657461696ead74696d655f616e645f73697a65ad72657461696e5f666f725f6d \
             7305a96d61785f627974657306af64656475705f77696e646f775f6d7307ac64656475705f686561646572a6 \
-            736f75726365aa637265617465645f6d7307a56f776e6572a26d65";
+            736f75726365b26261636b6c6f675f6d61785f6576656e747308b16261636b6c6f675f6d61785f627974657309b26261636b6c6f675f6d61785f6167655f6d730aa76f6e5f66756c6cab64726f705f6f6c64657374aa637265617465645f6d7307a56f776e6572a26d65";
         check::bytes(&TopicId(1), &topic, "01 00000001", expected);
-        // As it was before topics had a dedup window.
+        // As it was before topics had a dedup window, and a quota.
         let older = "0185a2696401a46e616d65a66f7264657273a873657474696e677385aa706172746974696f6e7304aa647572 \
             6162696c697479a26f73a672657461696ead74696d655f616e645f73697a65ad72657461696e5f666f725f6d \
             7305a96d61785f627974657306aa637265617465645f6d7307a56f776e6572a26d65";
-        let settings =
-            TopicSettings { dedup_window_ms: 0, dedup_header: String::new(), ..topic.settings.clone() };
+        let settings = TopicSettings {
+            partitions: 4,
+            durability: Durability::Os,
+            retain: Retain::TimeAndSize,
+            retain_for_ms: 5,
+            max_bytes: 6,
+            ..TopicSettings::default()
+        };
         assert_eq!(TopicRecord::decode(&check::from_hex(older)), Ok(TopicRecord { settings, ..topic }));
     }
 
@@ -87,6 +100,10 @@ mod tests {
                 max_bytes,
                 dedup_window_ms: created_ms / 2,
                 dedup_header: owner.clone(),
+                backlog_max_events: max_bytes / 3,
+                backlog_max_bytes: retain_for_ms / 3,
+                backlog_max_age_ms: created_ms / 3,
+                on_full: if by_size { OnFull::DropOldest } else { OnFull::default() },
             };
             check::comes_back(&TopicId(id), &TopicRecord { id, name, settings, created_ms, owner });
         }

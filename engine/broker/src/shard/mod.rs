@@ -29,6 +29,7 @@ mod notifier;
 mod piggyback;
 mod proposal;
 mod reply;
+mod room;
 mod state;
 mod syncer;
 mod tables;

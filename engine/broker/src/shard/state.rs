@@ -26,6 +26,7 @@ use super::{
     proposal::{
         AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, RedrivenBatch, StateChange,
     },
+    room::{Room, charge_of},
     tables::{
         Cancel, Destination, DuePart, Generation, Generations, NewBatch, ProducerKey, Redrives, TableLimits,
         Tables, Unique,
@@ -243,6 +244,7 @@ impl State {
         let deleted = || topic.deleted_error().refusal();
         let record = self.catalogue.topics.by_id(topic.id).ok_or_else(deleted)?;
         let retain_for_ms = record.settings.retain_for_ms;
+        let has_quota = record.settings.has_backlog_quota();
         let key = (topic.id, header.partition, ProducerId(batch.header().producer_id));
         let sequence = (Epoch(batch.header().epoch), Sequence(batch.header().first_sequence));
         let count = batch.count();
@@ -265,8 +267,12 @@ impl State {
                 Err(refused) => return Err(refused.error().refusal()),
             }
         }
-        if let Some(due) = header.due {
-            let (at, draft) = (due_at(due, now)?, &mut group.draft);
+        let due = header.due.map(|due| due_at(due, now)).transpose()?;
+        if has_quota {
+            self.room().admit(topic.id, charge_of(&batch), &mut group.draft, now)?;
+        }
+        if let Some(at) = due {
+            let draft = &mut group.draft;
             let first = self.tables.schedule.add(topic.id, header.partition, at, &batch, draft);
             if idempotent {
                 self.tables.producers.record_scheduled(key, now, sequence, count, first, draft);
@@ -281,6 +287,12 @@ impl State {
         }
         let base = (stored > 0).then_some(next);
         Ok(AckOutcome::Appended { base, count: stored, duplicate: false, duplicates })
+    }
+
+    /// The room in topics' backlogs.
+    fn room(&mut self) -> Room<'_> {
+        let (store, topics, catalogue) = (self.store.as_ref(), self.live.topics.as_ref(), &self.catalogue);
+        Room { store, topics, catalogue, tables: &mut self.tables }
     }
 
     /// What became of a batch that is a repeat; `None` if it is the next one of its producer.
@@ -417,11 +429,15 @@ impl State {
         for condition in expected.chain(owner) {
             self.check_condition(&condition).map_err(|refused| transact.refused(&condition, refused))?;
         }
+        if transact.check_after_ms.is_some() {
+            self.tables.transactions.admit(&key.group, transact.bytes())?;
+        }
+        let appended = transact.batches.iter().map(|it| (it.topic.id, &it.batch));
+        self.room().admit_all(appended, &mut group.draft, now).map_err(|(_, refusal)| refusal)?;
         let (mut transaction, mut undecided) = (transact.transaction(now), None);
         let batches = transact.batches.iter().map(|it| &it.batch);
         if let Some(after) = transact.check_after_ms {
             let bytes = transact.bytes();
-            self.tables.transactions.admit(&key.group, bytes)?;
             let next_check = Some(Timestamp(now.0.saturating_add(after)));
             let bytes = u32::try_from(bytes).expect("a transaction's bytes are bounded");
             let waits = Undecided { prepared: now, bytes, checks: 0, next_check };
@@ -492,7 +508,8 @@ impl State {
         let checked = conditions
             .iter()
             .try_for_each(|condition| self.check_condition(condition))
-            .and_then(|()| appends.iter().try_for_each(|append| self.check_append(append)));
+            .and_then(|()| appends.iter().try_for_each(|append| self.check_append(append)))
+            .and_then(|()| self.room().admit_appends(&appends, &mut group.draft, now));
         let result = checked.map(|()| {
             for change in changes {
                 self.apply_change(change, group);
@@ -558,10 +575,10 @@ impl State {
     fn apply_change(&mut self, change: StateChange, group: &mut Group) {
         match change {
             StateChange::Progress { subscription, partition, rows } => {
-                Tables::change_progress(subscription, partition, rows, &mut group.draft);
+                self.tables.change_progress(subscription, partition, rows, &mut group.draft);
             }
             StateChange::RouteCursor { route, partition, to } => {
-                self.tables.routes.advance(route, partition, to, &mut group.draft);
+                self.tables.advance_route(route, partition, to, &mut group.draft);
             }
             StateChange::Trim { topic, partition, start, dropped_bytes } => {
                 self.drop_before((topic, partition), start, dropped_bytes, group);
@@ -665,11 +682,11 @@ impl State {
     ) {
         if let Some(topic) = self.live.topics.get(id).filter(|_| self.catalogue.topics.has_id(id))
             && let Ok(live) = topic.partition(partition)
-            && start > live.start()
+            && start > live.start().max(self.tables.backlogs.start((id, partition)))
         {
             // A reader must not read events that the commit takes away before it is announced.
             live.hide_before(start);
-            self.tables.partitions.trim((id, partition), start, dropped_bytes, &mut group.draft);
+            self.tables.trim((id, partition), start, dropped_bytes, &mut group.draft);
             if DeadLettersOf::of(&topic.name).is_some() {
                 self.redrives.forget_before((id, partition), start, &mut group.draft);
             }
@@ -690,6 +707,7 @@ impl State {
     pub(super) fn check_clock(&mut self, group: &mut Group, now: Timestamp) {
         let found = self.tables.partitions.set_back(now, &mut group.draft);
         if found.partitions > 0 {
+            self.tables.backlogs.clock_was_set_back();
             let names = found.topics.iter().filter_map(|id| self.catalogue.topics.by_id(*id));
             let named: Vec<_> = names.take(NAMED_MAX).map(|record| record.name.as_str()).collect();
             tracing::warn!(

@@ -6,8 +6,8 @@ use levada_protocol::{
     error::ErrorCode,
     publish::Durability,
     request::{
-        OnError, Order, Request, Response, Retain, StageSpec, Start, SubscriptionOptions, TopicChanges,
-        TopicSettings,
+        OnError, OnFull, Order, Request, Response, Retain, StageSpec, Start, SubscriptionOptions,
+        TopicChanges, TopicSettings,
     },
 };
 
@@ -91,6 +91,10 @@ async fn settings_that_are_not_given_stay_as_they_are() {
         max_bytes: 9,
         dedup_window_ms: 7,
         dedup_header: "source".to_owned(),
+        backlog_max_events: 1_000,
+        backlog_max_bytes: 1 << 20,
+        backlog_max_age_ms: 3_600_000,
+        on_full: OnFull::DropOldest,
     };
     engine.topic("orders", made.clone()).await;
     let changes = TopicChanges { retain_for_ms: Some(8), ..TopicChanges::default() };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 use levada_protocol::{
     ids::{PluginName, RouteName, TopicName},
-    request::{Retain, Start},
+    request::{OnFull, Retain, Start},
 };
 use levada_terminal::{
     choices::DurabilityArg,
@@ -18,7 +18,8 @@ use super::{
     path::SubscriptionPath,
     start::parse_start,
     values::{
-        parse_any_topic, parse_dedup_header, parse_dedup_window, parse_free_topic, parse_json, parse_plugin,
+        parse_any_topic, parse_backlog_age, parse_dedup_header, parse_dedup_window, parse_free_topic,
+        parse_json, parse_plugin,
     },
 };
 
@@ -54,7 +55,8 @@ pub(crate) enum TopicAction {
     /// Change a topic's settings; those that are not given stay as they are
     #[command(
         override_usage = "levada topic set <TOPIC> [--durability ..] [--retain ..] [--retain-for ..] [--max-bytes ..] \
-                          [--dedup-window [..]] [--dedup-header ..]"
+                          [--dedup-window [..]] [--dedup-header ..] [--backlog-max-events ..] [--backlog-max-bytes ..] \
+                          [--backlog-max-age ..] [--on-full ..]"
     )]
     Set {
         /// Its name
@@ -108,6 +110,18 @@ pub(crate) struct SettingsArgs {
     /// [default: the id alone]
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, value_parser = parse_dedup_header)]
     pub(crate) dedup_header: String,
+    /// Events that the slowest subscription or route may have yet to acknowledge, delayed ones included; 0 for no bound
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) backlog_max_events: u64,
+    /// Stored bytes of the same, such as 1GiB; 0 for no bound
+    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = parse_size)]
+    pub(crate) backlog_max_bytes: u64,
+    /// How old the oldest of them may be, such as 1h: off, or a duration
+    #[arg(long, value_name = "DURATION", default_value = "off", value_parser = parse_backlog_age)]
+    pub(crate) backlog_max_age: DurationMs,
+    /// What becomes of a publish when one of these is reached
+    #[arg(long, value_enum, default_value_t = OnFullArg::Reject)]
+    pub(crate) on_full: OnFullArg,
 }
 
 /// Settings of a topic that are to change.
@@ -134,6 +148,36 @@ pub(crate) struct Changes {
     /// forgets all ids
     #[arg(long, value_name = "NAME", value_parser = parse_dedup_header)]
     pub(crate) dedup_header: Option<String>,
+    /// Events that the slowest subscription or route may have yet to acknowledge, delayed ones included; 0 for no bound
+    #[arg(long, value_name = "N")]
+    pub(crate) backlog_max_events: Option<u64>,
+    /// Stored bytes of the same, such as 1GiB; 0 for no bound
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) backlog_max_bytes: Option<u64>,
+    /// How old the oldest of them may be, such as 1h: off, or a duration
+    #[arg(long, value_name = "DURATION", value_parser = parse_backlog_age)]
+    pub(crate) backlog_max_age: Option<DurationMs>,
+    /// What becomes of a publish when one of these is reached
+    #[arg(long, value_enum)]
+    pub(crate) on_full: Option<OnFullArg>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnFullArg {
+    /// It is refused with BACKLOG_FULL, and may be tried again
+    Reject,
+    /// It is taken, and the oldest events are dropped; subscriptions are told what they lost
+    #[value(alias = "drop_oldest")]
+    DropOldest,
+}
+
+impl From<OnFullArg> for OnFull {
+    fn from(on_full: OnFullArg) -> Self {
+        match on_full {
+            OnFullArg::Reject => Self::Reject,
+            OnFullArg::DropOldest => Self::DropOldest,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -270,8 +270,11 @@ pub(crate) struct PublishArgs {
     /// Each line is a payload as it is, text or JSON, without its line end (LF or CR LF)
     #[arg(long)]
     pub(crate) raw: bool,
-    /// How long to retry an event while the engine refuses it temporarily (a full disk) or cannot be reached; then it
-    /// fails. 1ms to 6d. Not with --prepare, which tries for 30s
+    /// Fail at once if the topic's backlog is full, with BACKLOG_FULL [default: wait for room]
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// How long to retry an event while the engine refuses it temporarily (a full disk or backlog) or cannot be reached;
+    /// then it fails. 1ms to 6d. Not with --prepare, which tries for 30s
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_timeout)]
     pub(crate) timeout: DurationMs,
 }

@@ -89,6 +89,14 @@ pub(super) fn parse_dedup_window(text: &str) -> Result<u64, String> {
     }
 }
 
+/// How old an unacknowledged event may be; `off` is 0.
+pub(super) fn parse_backlog_age(text: &str) -> Result<DurationMs, String> {
+    match text {
+        "off" => Ok(DurationMs(0)),
+        _ => text.parse().map_err(|_| format!("expected off, or a duration such as 10m or 1h, got {text:?}")),
+    }
+}
+
 /// The name of a header whose value belongs to the event id; empty for none.
 pub(super) fn parse_dedup_header(text: &str) -> Result<String, String> {
     if is_engine_header(text.as_bytes()) {

@@ -4,7 +4,7 @@
 use std::{cell::Cell, convert::Infallible, pin::pin, thread, time::Duration};
 
 use levada_client::{
-    Client, Event, Publisher, PublisherOptions, Receipt, ScheduleReceipt, ScheduleTicket, Ticket,
+    Client, Event, Publisher, PublisherOptions, Receipt, ScheduleReceipt, ScheduleTicket, Ticket, WhenFull,
 };
 use levada_protocol::{
     error::ErrorCode,
@@ -60,7 +60,9 @@ pub(super) async fn run(output: &Output, args: PublishArgs) -> anyhow::Result<()
 
 async fn publish(output: &Output, client: &Client, args: &PublishArgs, lines: Lines) -> anyhow::Result<()> {
     let mut stop = pin!(interrupted());
-    let options = PublisherOptions { delivery_timeout: args.timeout.into(), ..PublisherOptions::default() };
+    let when_full = if args.no_wait { WhenFull::Fail } else { WhenFull::Wait };
+    let options =
+        PublisherOptions { delivery_timeout: args.timeout.into(), when_full, ..PublisherOptions::default() };
     let publisher = tokio::select! {
         biased;
         () = &mut stop => return Err(Failure::interrupted().into()),

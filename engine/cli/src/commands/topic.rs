@@ -1,7 +1,9 @@
 //! `levada topic`: makes, shows, changes and deletes topics.
 
 use levada_client::Client;
-use levada_protocol::request::{DedupInfo, Retain, TopicChanges, TopicInfo, TopicSettings};
+use levada_protocol::request::{
+    BacklogInfo, DedupInfo, OnFull, Retain, TopicChanges, TopicInfo, TopicSettings,
+};
 use levada_terminal::{
     Failure,
     output::{self, Output, Rows},
@@ -18,6 +20,12 @@ pub(super) async fn run(output: &Output, args: TopicArgs) -> anyhow::Result<()> 
         check_bound(settings.max_bytes, settings.retain.into())?;
         if settings.dedup_window == 0 && !settings.dedup_header.is_empty() {
             return Err(Failure::usage("--dedup-header has no effect without --dedup-window").into());
+        }
+        let quota = wanted(1, settings);
+        if quota.on_full != OnFull::Reject && !quota.has_backlog_quota() {
+            let message = "--on-full has no effect without a limit of the backlog";
+            let limits = "--backlog-max-events, --backlog-max-bytes and --backlog-max-age are limits";
+            return Err(Failure::usage(message).hint(limits).into());
         }
     }
     client::with_interruptible(&args.client, async |client| act(output, client, &args.action).await).await
@@ -78,6 +86,10 @@ fn wanted(partitions: u16, settings: &SettingsArgs) -> TopicSettings {
         max_bytes: settings.max_bytes,
         dedup_window_ms: settings.dedup_window,
         dedup_header: settings.dedup_header.clone(),
+        backlog_max_events: settings.backlog_max_events,
+        backlog_max_bytes: settings.backlog_max_bytes,
+        backlog_max_age_ms: settings.backlog_max_age.0,
+        on_full: settings.on_full.into(),
     }
 }
 
@@ -90,6 +102,10 @@ fn changed(changes: &Changes) -> TopicChanges {
         max_bytes: changes.max_bytes,
         dedup_window_ms: changes.dedup_window,
         dedup_header: changes.dedup_header.clone(),
+        backlog_max_events: changes.backlog_max_events,
+        backlog_max_bytes: changes.backlog_max_bytes,
+        backlog_max_age_ms: changes.backlog_max_age.map(|age| age.0),
+        on_full: changes.on_full.map(Into::into),
     }
 }
 
@@ -119,12 +135,56 @@ fn summary(topic: &TopicInfo) -> String {
         }
     };
     format!(
-        "{}: {partitions}, durability {}, retain {} for {}, {bound}{dedup}",
+        "{}: {partitions}, durability {}, retain {} for {}, {bound}{dedup}{}",
         topic.name,
         settings.durability,
         retain_word(settings.retain),
         output::duration_ms(settings.retain_for_ms),
+        quota(settings),
     )
+}
+
+/// The limits of the backlog, behind a comma; nothing without any.
+fn quota(settings: &TopicSettings) -> String {
+    if !settings.has_backlog_quota() {
+        return String::new();
+    }
+    let limit = |limit: u64, text: &dyn Fn(u64) -> String| (limit > 0).then(|| text(limit));
+    let limits = [
+        limit(settings.backlog_max_events, &|events| output::counted(events, "event")),
+        limit(settings.backlog_max_bytes, &output::bytes),
+        limit(settings.backlog_max_age_ms, &output::duration_ms),
+    ];
+    let limits: Vec<String> = limits.into_iter().flatten().collect();
+    let then = match settings.on_full {
+        OnFull::DropOldest => "drops the oldest",
+        OnFull::Reject | OnFull::Unknown => "rejects",
+    };
+    format!(", backlog of at most {}, then {then}", limits.join(" and "))
+}
+
+/// What of a limited backlog there is.
+fn backlog(info: &BacklogInfo) -> String {
+    let BacklogInfo { events, bytes, oldest_age_ms, slowest, refused, dropped } = info;
+    let held = match slowest.as_str() {
+        "" => "backlog: none, as the topic has no subscription and no route".to_owned(),
+        _ if *events == 0 => "backlog: none".to_owned(),
+        slowest => format!(
+            "backlog: {} and {} to acknowledge, the oldest for {}; the most: {slowest}",
+            output::counted(*events, "event"),
+            output::bytes(*bytes),
+            output::duration_ms(*oldest_age_ms),
+        ),
+    };
+    let since = match (refused, dropped) {
+        (0, 0) => return held,
+        (refused, 0) => format!("{} refused", output::counted(*refused, "event")),
+        (0, dropped) => format!("{} dropped", output::counted(*dropped, "event")),
+        (refused, dropped) => {
+            format!("{} refused and {} dropped", output::counted(*refused, "event"), output::count(*dropped))
+        }
+    };
+    format!("{held}; {since} since the engine's start")
 }
 
 fn table(topics: &[TopicInfo]) -> Rows {
@@ -137,6 +197,7 @@ fn table(topics: &[TopicInfo]) -> Rows {
         "max bytes",
         "events",
         "bytes",
+        "backlog",
     ]);
     for topic in topics {
         let settings = &topic.settings;
@@ -151,6 +212,7 @@ fn table(topics: &[TopicInfo]) -> Rows {
             if settings.max_bytes == 0 { "-".to_owned() } else { output::bytes(settings.max_bytes) },
             output::count(events),
             output::bytes(bytes),
+            topic.backlog.as_ref().map_or_else(|| "-".to_owned(), |backlog| output::count(backlog.events)),
         ]);
     }
     rows
@@ -185,6 +247,9 @@ fn describe(output: &Output, topic: &TopicInfo) -> anyhow::Result<()> {
     }
     if topic.scheduled > 0 {
         output.line(&format!("waiting for their time: {} delayed", output::count(topic.scheduled)))?;
+    }
+    if let Some(info) = &topic.backlog {
+        output.line(&backlog(info))?;
     }
     let mut rows = Rows::new(&["partition", "first offset", "next offset", "events", "bytes"]);
     for part in &topic.partitions {

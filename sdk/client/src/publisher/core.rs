@@ -385,8 +385,8 @@ impl Core {
             if usize::from(ack.partition.0) >= self.lanes.len() {
                 continue;
             }
-            self.change(ack.partition.0, |lane, _, producer_ids| {
-                lane.answer(ack.correlation, ack.outcome, now, producer_ids, ended);
+            self.change(ack.partition.0, |lane, lane_options, producer_ids| {
+                lane.answer(ack.correlation, ack.outcome, (lane_options, now), producer_ids, ended);
             });
             if self.lane(ack.partition.0).retry_at().is_some() && !self.backing_off.contains(&ack.partition.0)
             {
@@ -495,6 +495,7 @@ mod tests {
     use levada_protocol::{batch::Batch, frame::FRAME_HEADER_BYTES, publish::AckOutcome};
 
     use super::*;
+    use crate::publisher::WhenFull;
 
     fn core(partitions: u16) -> Core {
         let lane_options = LaneOptions {
@@ -503,6 +504,7 @@ mod tests {
             in_flight: 32,
             in_flight_partial: 4,
             delivery_timeout: Duration::from_secs(60),
+            when_full: WhenFull::Wait,
         };
         Core::new(lane_options, None, usize::MAX, partitions, ProducerId(7))
     }

@@ -10,6 +10,7 @@ mod placement;
 mod schedule;
 mod spread;
 mod ticket;
+mod when_full;
 
 use std::{
     sync::{
@@ -40,6 +41,7 @@ pub use self::{
     core::PublisherStats,
     schedule::{ScheduleReceipt, ScheduleTicket},
     ticket::{Receipt, Ticket},
+    when_full::WhenFull,
 };
 use crate::{clock, error::Error, link::Link, tasks};
 
@@ -76,6 +78,8 @@ pub struct PublisherOptions {
     /// How long to try before an event's ticket fails, and how long to wait for room. Default 2 min, at most
     /// 6 days.
     pub delivery_timeout: Duration,
+    /// What to do while the topic's backlog is full. Default: wait.
+    pub when_full: WhenFull,
 }
 
 impl Default for PublisherOptions {
@@ -87,6 +91,7 @@ impl Default for PublisherOptions {
             durability: None,
             buffer_bytes: None,
             delivery_timeout: Duration::from_secs(120),
+            when_full: WhenFull::default(),
         }
     }
 }
@@ -126,6 +131,7 @@ impl PublisherOptions {
             in_flight,
             in_flight_partial: in_flight.min(IN_FLIGHT_PARTIAL),
             delivery_timeout: self.delivery_timeout,
+            when_full: self.when_full,
         })
     }
 }
@@ -140,7 +146,7 @@ fn buffer_bytes(partitions: u16) -> usize {
 /// which it sends again after a lost connection are stored once, in the order in which they were published.
 /// **Order.** Events of one partition keep the order of their `publish` calls. Batches that the engine
 /// refuses for a while (`BACKLOG_FULL`, `STORAGE_FULL`, …) are tried again, in order, until
-/// `delivery_timeout`.
+/// `delivery_timeout`; see [`WhenFull`] for another way with the first of these.
 /// **A forgotten identity.** If the engine answers that it does not know the producer, or expects an earlier
 /// sequence, it has stored none of the unacknowledged batches: they then go out under a new identity. When a
 /// batch's time runs out while its fate is unknown, those that were sent behind it fail with it, as a new

@@ -101,7 +101,7 @@ codes! {
     33 ProducerFenced       PRODUCER_FENCED        retry no  effect none    http 409 "a newer epoch of this producer exists";
     34 ProducerUnknown      PRODUCER_UNKNOWN       retry no  effect none    http 409 "the engine no longer knows this producer; begin again at sequence 0";
     35 OffsetMismatch       OFFSET_MISMATCH        retry no  effect none    http 409 "the partition's next offset is not the expected one";
-    36 BacklogFull          BACKLOG_FULL           retry yes effect none    http 429 "the slowest subscription is too far behind; retry later (not sent by this version)";
+    36 BacklogFull          BACKLOG_FULL           retry yes effect none    http 429 "the slowest subscription or route of the topic is too far behind for its quota; retry later";
     37 StorageFull          STORAGE_FULL           retry yes effect none    http 507 "free disk space is under the reserve; retry later";
     38 OutcomeUnknown       OUTCOME_UNKNOWN        retry yes effect unknown http 503 "storage failed before the outcome was durable; retry with the same sequence";
     39 TooManyInFlight      TOO_MANY_IN_FLIGHT     retry yes effect none    http 429 "more batches of one producer and partition in flight than the hello allows (not sent by this version)";

@@ -34,7 +34,8 @@ pub use self::{
     stream::{Position, Read, Start, Subscribe, Subscribed},
     subscription::{BACKOFF_MS, Order, SubscriptionInfo, SubscriptionOptions},
     topic::{
-        DEDUP_WINDOW_MS_USUAL, DedupInfo, PartitionInfo, Retain, TopicChanges, TopicInfo, TopicSettings,
+        BacklogInfo, DEDUP_WINDOW_MS_USUAL, DedupInfo, OnFull, PartitionInfo, Retain, TopicChanges,
+        TopicInfo, TopicSettings,
     },
     transaction::{
         AckedDelivery, CheckBack, DecideTransaction, ListTransactions, Prepare, Transact, TransactionAcks,

@@ -1,5 +1,7 @@
 //! Topics, as they are asked for, changed and shown.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{ids::TopicName, publish::Durability};
@@ -15,6 +17,38 @@ pub enum Retain {
     TimeAndSize,
     /// Until every durable subscription and route has acknowledged.
     UntilAcked,
+}
+
+/// What becomes of a publish to a topic whose backlog has reached its quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFull {
+    /// It is refused with `BACKLOG_FULL`, and may be tried again.
+    #[default]
+    Reject,
+    /// It is taken, and the oldest events are dropped for it: subscriptions that had them to come are told that they lost
+    /// them.
+    DropOldest,
+    /// One of a newer version. An engine refuses it.
+    #[serde(other)]
+    Unknown,
+}
+
+impl OnFull {
+    /// The word used on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reject => "reject",
+            Self::DropOldest => "drop_oldest",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for OnFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// A topic's settings. All have defaults.
@@ -38,6 +72,25 @@ pub struct TopicSettings {
     /// A header whose value belongs to the id, as `source` does in CloudEvents, whose ids are unique per source alone:
     /// events are duplicates if both are equal. Empty, the default: the id alone.
     pub dedup_header: String,
+    /// Events that the slowest subscription or route may have yet to acknowledge, those that wait for their time
+    /// included; 0, the default: any number.
+    pub backlog_max_events: u64,
+    /// Stored bytes from the first batch that the slowest subscription or route has not acknowledged all of, with those
+    /// that wait for their time; 0, the default: any number.
+    pub backlog_max_bytes: u64,
+    /// How old the oldest event may be that a subscription or route has yet to acknowledge, in milliseconds; 0, the
+    /// default: any age.
+    pub backlog_max_age_ms: u64,
+    /// What becomes of a publish when one of these is reached. Default `reject`.
+    pub on_full: OnFull,
+}
+
+impl TopicSettings {
+    /// True if the topic's backlog is limited.
+    #[must_use]
+    pub fn has_backlog_quota(&self) -> bool {
+        self.backlog_max_events > 0 || self.backlog_max_bytes > 0 || self.backlog_max_age_ms > 0
+    }
 }
 
 /// How long a dedup window is if it is switched on without saying how long: 2 minutes.
@@ -53,6 +106,10 @@ impl Default for TopicSettings {
             max_bytes: 0,
             dedup_window_ms: 0,
             dedup_header: String::new(),
+            backlog_max_events: 0,
+            backlog_max_bytes: 0,
+            backlog_max_age_ms: 0,
+            on_full: OnFull::default(),
         }
     }
 }
@@ -75,6 +132,14 @@ pub struct TopicChanges {
     pub dedup_window_ms: Option<u64>,
     /// The header whose value belongs to the id; empty: none. Another one than before forgets all ids so far.
     pub dedup_header: Option<String>,
+    /// Events of the backlog; 0 lifts the limit.
+    pub backlog_max_events: Option<u64>,
+    /// Stored bytes of the backlog; 0 lifts the limit.
+    pub backlog_max_bytes: Option<u64>,
+    /// The age of the oldest event of the backlog, in milliseconds; 0 lifts the limit.
+    pub backlog_max_age_ms: Option<u64>,
+    /// What becomes of a publish to a full backlog from now on.
+    pub on_full: Option<OnFull>,
 }
 
 impl TopicChanges {
@@ -89,6 +154,10 @@ impl TopicChanges {
             max_bytes: self.max_bytes.unwrap_or(settings.max_bytes),
             dedup_window_ms: self.dedup_window_ms.unwrap_or(settings.dedup_window_ms),
             dedup_header: self.dedup_header.as_ref().unwrap_or(&settings.dedup_header).clone(),
+            backlog_max_events: self.backlog_max_events.unwrap_or(settings.backlog_max_events),
+            backlog_max_bytes: self.backlog_max_bytes.unwrap_or(settings.backlog_max_bytes),
+            backlog_max_age_ms: self.backlog_max_age_ms.unwrap_or(settings.backlog_max_age_ms),
+            on_full: self.on_full.unwrap_or(settings.on_full),
         }
     }
 }
@@ -116,6 +185,30 @@ pub struct TopicInfo {
     /// What is remembered of event ids.
     #[serde(default)]
     pub dedup: DedupInfo,
+    /// What is yet to be acknowledged, of a topic whose backlog is limited; absent of others.
+    #[serde(default)]
+    pub backlog: Option<BacklogInfo>,
+}
+
+/// What a topic's subscriptions and routes have yet to acknowledge: of each the most, which need not be the same
+/// subscription's.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BacklogInfo {
+    /// Unacknowledged events of the slowest, and those that wait for their time.
+    pub events: u64,
+    /// Stored bytes from the first batch that the slowest has not acknowledged all of, and of those that wait for their
+    /// time.
+    pub bytes: u64,
+    /// For how long the oldest unacknowledged event has been in the log, in milliseconds; 0 if there is none.
+    pub oldest_age_ms: u64,
+    /// Who has the most unacknowledged events, such as `subscription orders/billing` or `route copy`; empty if there is
+    /// neither a subscription nor a route.
+    pub slowest: String,
+    /// How many events were refused with `BACKLOG_FULL` since the engine's start, each time that they were.
+    pub refused: u64,
+    /// How many events were dropped for newer ones since the engine's start.
+    pub dropped: u64,
 }
 
 /// What a topic's dedup window holds.
@@ -145,6 +238,7 @@ impl TopicInfo {
             partitions: Vec::new(),
             dedup: DedupInfo::default(),
             scheduled: 0,
+            backlog: None,
         }
     }
 }

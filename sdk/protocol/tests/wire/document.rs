@@ -8,13 +8,13 @@ use levada_protocol::{
     limits,
     partition::partition_of,
     request::{
-        AckedDelivery, CheckBack, DeadLetterGroup, DeadLetterGroups, DeadLetterSelection, DeadLetterTopic,
-        DecideTransaction, DedupInfo, Deleted, EngineInfo, GroupDeadLetters, Hello, HelloAnswer, Limits,
-        ListTransactions, PartitionInfo, PluginInfo, Position, Prepare, PurgeDeadLetters, Purged, Read,
-        Redrive, RedriveInfo, Redriven, Request, RequestEnvelope, Response, ResponseEnvelope, RouteInfo,
-        RouteSpec, Search, StageSpec, Stretch, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions,
-        TopicChanges, TopicInfo, TopicSettings, Transact, TransactionBatch, TransactionDuplicate,
-        TransactionInfo, TransactionState,
+        AckedDelivery, BacklogInfo, CheckBack, DeadLetterGroup, DeadLetterGroups, DeadLetterSelection,
+        DeadLetterTopic, DecideTransaction, DedupInfo, Deleted, EngineInfo, GroupDeadLetters, Hello,
+        HelloAnswer, Limits, ListTransactions, PartitionInfo, PluginInfo, Position, Prepare,
+        PurgeDeadLetters, Purged, Read, Redrive, RedriveInfo, Redriven, Request, RequestEnvelope, Response,
+        ResponseEnvelope, RouteInfo, RouteSpec, Search, StageSpec, Stretch, Subscribe, Subscribed,
+        SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings, Transact,
+        TransactionBatch, TransactionDuplicate, TransactionInfo, TransactionState,
     },
     schedule::ScheduledInfo,
     version::{ALPN, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
@@ -220,6 +220,7 @@ fn every_message_has_its_fields_and_defaults() {
     has_fields("`Purged`", &Purged::default(), &[]);
     has_fields("`TopicChanges`", &TopicChanges::default(), &[]);
     has_fields("`TopicInfo`", &TopicInfo::new(name("t")), &["name"]);
+    has_fields("`BacklogInfo`", &BacklogInfo::default(), &[]);
     has_fields("`DedupInfo`", &DedupInfo::default(), &[]);
     has_fields("`PartitionInfo`", &PartitionInfo::default(), &[]);
     has_fields("`ScheduledInfo`", &ScheduledInfo::default(), &[]);

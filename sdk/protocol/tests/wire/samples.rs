@@ -7,14 +7,14 @@ use levada_protocol::{
     ids::{SubscriptionName, TopicName},
     publish::Durability,
     request::{
-        AckedDelivery, CheckBack, DeadLetterGroup, DeadLetterGroups, DeadLetterSelection, DeadLetterTopic,
-        DecideTransaction, DedupInfo, Deleted, EngineInfo, GroupDeadLetters, Hello, HelloAnswer, Holding,
-        Interface, Limits, ListTransactions, Notice, OnError, Open, Opened, Order, PartitionInfo,
-        PauseReason, PluginInfo, Position, Prepare, PurgeDeadLetters, Purged, Read, Redrive, RedriveInfo,
-        RedriveOutcome, Redriven, Request, RequestEnvelope, Response, ResponseEnvelope, Retain, Retry,
-        RouteInfo, RouteSpec, RunState, Search, SearchKey, StageSpec, Start, Stretch, Subscribe, Subscribed,
-        SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings, Transact,
-        TransactionAcks, TransactionBatch, TransactionDuplicate, TransactionInfo, TransactionState,
+        AckedDelivery, BacklogInfo, CheckBack, DeadLetterGroup, DeadLetterGroups, DeadLetterSelection,
+        DeadLetterTopic, DecideTransaction, DedupInfo, Deleted, EngineInfo, GroupDeadLetters, Hello,
+        HelloAnswer, Holding, Interface, Limits, ListTransactions, Notice, OnError, OnFull, Open, Opened,
+        Order, PartitionInfo, PauseReason, PluginInfo, Position, Prepare, PurgeDeadLetters, Purged, Read,
+        Redrive, RedriveInfo, RedriveOutcome, Redriven, Request, RequestEnvelope, Response, ResponseEnvelope,
+        Retain, Retry, RouteInfo, RouteSpec, RunState, Search, SearchKey, StageSpec, Start, Stretch,
+        Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
+        Transact, TransactionAcks, TransactionBatch, TransactionDuplicate, TransactionInfo, TransactionState,
         WaitingFor,
     },
     schedule::ScheduledInfo,
@@ -330,6 +330,14 @@ pub(crate) fn responses() -> Vec<Response> {
         settings: settings(),
         partitions: vec![PartitionInfo { partition: 1, start: 2, end: 3, bytes: 4 }],
         dedup: DedupInfo { ids: 5, duplicates: 6, forgotten_early: 7, window_ms: 8 },
+        backlog: Some(BacklogInfo {
+            events: 9,
+            bytes: 10,
+            oldest_age_ms: 11,
+            slowest: "subscription orders/payment".into(),
+            refused: 12,
+            dropped: 13,
+        }),
         ..TopicInfo::new(name("orders"))
     };
     let plugin =
@@ -393,6 +401,8 @@ fn settings() -> TopicSettings {
         max_bytes: 9,
         dedup_window_ms: 120_000,
         dedup_header: "source".into(),
+        backlog_max_events: 1_000,
+        on_full: OnFull::DropOldest,
         ..TopicSettings::default()
     }
 }
@@ -408,7 +418,13 @@ fn deleted() -> Deleted {
 }
 
 fn changes() -> TopicChanges {
-    TopicChanges { retain: Some(Retain::TimeAndSize), max_bytes: Some(9), ..TopicChanges::default() }
+    TopicChanges {
+        retain: Some(Retain::TimeAndSize),
+        max_bytes: Some(9),
+        backlog_max_age_ms: Some(5),
+        on_full: Some(OnFull::Reject),
+        ..TopicChanges::default()
+    }
 }
 
 fn options() -> SubscriptionOptions {

@@ -4,6 +4,7 @@
 //! itself and adds the rows to the commit that is being made ([`Draft`]), loads them at a start, and forgets what belongs
 //! to something that was deleted. A new table is a file here, a field of [`Tables`], and what the compiler then asks for.
 
+mod backlogs;
 mod dedup;
 mod generations;
 mod partitions;
@@ -14,11 +15,15 @@ mod route_cursors;
 mod schedule;
 mod transactions;
 
-use levada_delivery::{producer::DUPLICATES_BYTES_MAX, progress::RowChange};
+use levada_delivery::{
+    backlog::{Charge, Quota},
+    producer::DUPLICATES_BYTES_MAX,
+    progress::RowChange,
+};
 use levada_protocol::{
     batch::Batch,
     duplicates::Duplicates,
-    ids::{PartitionId, RouteId, SubscriptionId, Timestamp, TopicId},
+    ids::{Offset, PartitionId, RouteId, SubscriptionId, Timestamp, TopicId},
 };
 use levada_store::Store;
 
@@ -31,6 +36,7 @@ use crate::{
 };
 
 pub(super) use self::{
+    backlogs::{Asked, Backlogs, Full, Holder},
     dedup::{Dedup, Unique},
     generations::Generations,
     partitions::{NewBatch, Partitions},
@@ -83,6 +89,7 @@ pub(super) struct Tables {
     pub(super) dedup: Dedup,
     pub(super) schedule: Schedule,
     pub(super) transactions: Transactions,
+    pub(super) backlogs: Backlogs,
 }
 
 impl Tables {
@@ -99,13 +106,15 @@ impl Tables {
         let schedule = Schedule::load(store, catalogue, schedule_revision)?;
         let transactions = Transactions::load(store)?;
         let producers = Producers::new(limits.producers_max);
-        Ok((Self { partitions, producers, routes, dedup, schedule, transactions }, extents))
+        let backlogs = Backlogs::load(store, catalogue, &extents, &routes)?;
+        Ok((Self { partitions, producers, routes, dedup, schedule, transactions, backlogs }, extents))
     }
 
     /// Adds to the commit what the tables have held back until its end.
     pub(super) fn flush(&mut self, now: Timestamp, draft: &mut Draft) {
-        let Self { partitions, producers, routes: _, dedup, schedule, transactions } = self;
+        let Self { partitions, producers, routes: _, dedup, schedule, transactions, backlogs: _ } = self;
         partitions.flush(draft);
+        partitions.end_commit();
         producers.flush(draft);
         dedup.flush(now, draft);
         schedule.flush(draft);
@@ -118,22 +127,39 @@ impl Tables {
             CatalogueEvent::TopicCreated(record) => {
                 self.partitions.create_topic(TopicId(record.id), record.settings.partitions);
                 self.dedup.begin_topic(record.id(), &record.settings);
+                self.backlogs.create_topic(record.id(), record.settings.partitions);
             }
             CatalogueEvent::TopicChanged(record) => {
                 self.dedup.change_topic(record.id(), &record.settings, draft);
+                self.backlogs.change_topic(record.id());
             }
             CatalogueEvent::TopicDeleted(id) => self.forget_topic(*id, draft),
             CatalogueEvent::SubscriptionMoved(record, partitions) => {
                 let id = SubscriptionId(record.id);
                 partitions.iter().for_each(|number| progress::forget_partition(id, *number, draft));
+                let position = |number: &PartitionId| {
+                    record.positions.get(usize::from(number.0)).map(|position| (*number, Offset(*position)))
+                };
+                self.backlogs.move_to(id, partitions.iter().filter_map(position));
             }
-            CatalogueEvent::SubscriptionDeleted(id) => progress::forget(*id, draft),
+            CatalogueEvent::SubscriptionDeleted(id) => {
+                progress::forget(*id, draft);
+                self.backlogs.forget(Holder::Subscription(*id));
+            }
             CatalogueEvent::RouteCreated(record) => {
-                self.routes.create(RouteId(record.id), &record.positions, draft);
+                let (id, source) = (RouteId(record.id), TopicId(record.source_id));
+                self.routes.create(id, &record.positions, draft);
+                self.backlogs.create(Holder::Route(id), source, &record.positions);
             }
-            CatalogueEvent::RouteDeleted(id) => self.routes.forget(*id, draft),
-            CatalogueEvent::SubscriptionCreated(_)
-            | CatalogueEvent::SubscriptionChanged(_)
+            CatalogueEvent::RouteDeleted(id) => {
+                self.routes.forget(*id, draft);
+                self.backlogs.forget(Holder::Route(*id));
+            }
+            CatalogueEvent::SubscriptionCreated(record) => {
+                let (holder, topic) = (Holder::Subscription(SubscriptionId(record.id)), record.topic_id);
+                self.backlogs.create(holder, TopicId(topic), &record.positions);
+            }
+            CatalogueEvent::SubscriptionChanged(_)
             | CatalogueEvent::PluginChanged(_)
             | CatalogueEvent::Reloaded => {}
         }
@@ -141,7 +167,8 @@ impl Tables {
 
     fn forget_topic(&mut self, id: TopicId, draft: &mut Draft) {
         // What is prepared for it is dropped by the decision.
-        let Self { partitions, producers, routes: _, dedup, schedule, transactions: _ } = self;
+        let Self { partitions, producers, routes: _, dedup, schedule, transactions: _, backlogs } = self;
+        backlogs.forget_topic(id);
         partitions.forget_topic(id, draft);
         producers.forget_topic(id, draft);
         dedup.forget_topic(id, draft);
@@ -157,11 +184,57 @@ impl Tables {
 
     /// Stores how far a subscription has come in a partition.
     pub(super) fn change_progress(
+        &mut self,
         subscription: SubscriptionId,
         partition: PartitionId,
         rows: Vec<RowChange>,
         draft: &mut Draft,
     ) {
-        progress::change(subscription, partition, rows, draft);
+        progress::change(subscription, partition, rows, &mut self.backlogs, draft);
+    }
+
+    /// Moves the cursor of a route that exists.
+    pub(super) fn advance_route(&mut self, id: RouteId, number: PartitionId, to: Offset, draft: &mut Draft) {
+        self.routes.advance(id, number, to, draft);
+        self.backlogs.raise(Holder::Route(id), number, to);
+    }
+
+    /// Moves a partition's log start and drops what is before it.
+    pub(super) fn trim(
+        &mut self,
+        place: (TopicId, PartitionId),
+        start: Offset,
+        dropped_bytes: u64,
+        draft: &mut Draft,
+    ) {
+        self.partitions.trim(place, start, dropped_bytes, draft);
+        self.backlogs.trimmed(place, start, dropped_bytes);
+    }
+
+    /// Moves a partition's log start and leaves what is before it for a later [`Tables::trim`].
+    pub(super) fn advance_start(
+        &mut self,
+        place: (TopicId, PartitionId),
+        start: Offset,
+        dropped_bytes: u64,
+        draft: &mut Draft,
+    ) {
+        self.partitions.advance_start(place, start, dropped_bytes, draft);
+        self.backlogs.trimmed(place, start, dropped_bytes);
+    }
+
+    /// Takes room in a topic's backlog for what is to be appended or scheduled.
+    ///
+    /// # Errors
+    /// Who is too far behind, if there is no room; the outer one if the store fails.
+    pub(super) fn admit(
+        &mut self,
+        store: &dyn Store,
+        (topic, quota): (TopicId, Quota),
+        charge: Charge,
+        now: Timestamp,
+    ) -> Result<Result<(), Full>, Error> {
+        let asked = Asked { topic, quota, scheduled: self.schedule.pending(topic), charge };
+        self.backlogs.admit((store, &self.partitions), asked, now)
     }
 }

@@ -42,12 +42,27 @@ pub(in crate::shard) struct Partitions {
     topics: HashMap<TopicId, Vec<Partition>>,
     /// Those with an open record, in the order in which they were opened.
     open: Vec<(TopicId, PartitionId)>,
+    /// Those to which the commit in the making appends.
+    unwritten: Vec<(TopicId, PartitionId)>,
 }
 
 #[derive(Debug, Default)]
 struct Partition {
     end: End,
     open: Option<OpenRecord>,
+    /// Where it ended before the commit in the making.
+    written: Reach,
+    /// Bytes of batches before what is stored, since the topic was created: there may be less before the log's start.
+    deleted_bytes: u64,
+}
+
+/// How far a partition reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::shard) struct Reach {
+    /// The next offset.
+    pub(in crate::shard) next: Offset,
+    /// Bytes of batches ever appended.
+    pub(in crate::shard) bytes: u64,
 }
 
 /// A partition's end as the writer has decided it.
@@ -98,7 +113,8 @@ impl Partitions {
             let (mut ends, mut extents) = (Vec::new(), Vec::new());
             for number in (0..record.settings.partitions).map(PartitionId) {
                 let (end, extent) = load_one(store, id, number).map_err(|error| named(name, error))?;
-                ends.push(Partition { end, open: None });
+                let deleted_bytes = extent.dropped_bytes;
+                ends.push(Partition { end, open: None, written: end.reach(), deleted_bytes });
                 extents.push(extent);
             }
             partitions.topics.insert(id, ends);
@@ -119,6 +135,22 @@ impl Partitions {
     /// The offset that the partition's next event gets; `None` if there is no such partition.
     pub(in crate::shard) fn next(&self, topic: TopicId, number: PartitionId) -> Option<Offset> {
         self.get(topic, number).map(|partition| partition.end.next)
+    }
+
+    /// How far each partition of a topic reaches.
+    pub(in crate::shard) fn reaches(&self, topic: TopicId) -> Vec<Reach> {
+        let partitions = self.topics.get(&topic).into_iter().flatten();
+        partitions.map(|partition| partition.end.reach()).collect()
+    }
+
+    /// How far a partition reaches.
+    pub(in crate::shard) fn reach(&self, (topic, number): (TopicId, PartitionId)) -> Reach {
+        self.get(topic, number).map_or_else(Reach::default, |partition| partition.end.reach())
+    }
+
+    /// How far a partition reached before the commit in the making.
+    pub(in crate::shard) fn written(&self, (topic, number): (TopicId, PartitionId)) -> Reach {
+        self.get(topic, number).map_or_else(Reach::default, |partition| partition.written)
     }
 
     /// The append time of an event that is appended at `now`; `None` if there is no such partition.
@@ -166,6 +198,7 @@ impl Partitions {
             draft.reserve(OP_HEADER_BYTES + LOG_KEY_BYTES + RECORD_PREFIX_BYTES);
             if is_first {
                 self.open.push(key);
+                self.unwritten.push(key);
             }
         }
         let open = partition.open.get_or_insert_with(|| OpenRecord {
@@ -191,12 +224,42 @@ impl Partitions {
     /// Closes all open records: their batches become part of the commit.
     pub(in crate::shard) fn flush(&mut self, draft: &mut Draft) {
         for (topic, number) in std::mem::take(&mut self.open) {
-            let topics = self.topics.get_mut(&topic);
-            let partition = topics.and_then(|topics| topics.get_mut(usize::from(number.0)));
-            if let Some(open) = partition.and_then(|partition| partition.open.take()) {
+            if let Some(open) = self.get_mut((topic, number)).and_then(|partition| partition.open.take()) {
                 open.close((topic, number), draft);
             }
         }
+    }
+
+    /// The commit in the making is complete.
+    pub(in crate::shard) fn end_commit(&mut self) {
+        for place in std::mem::take(&mut self.unwritten) {
+            if let Some(partition) = self.get_mut(place) {
+                partition.written = partition.end.reach();
+            }
+        }
+    }
+
+    fn get_mut(&mut self, (topic, number): (TopicId, PartitionId)) -> Option<&mut Partition> {
+        self.topics.get_mut(&topic)?.get_mut(usize::from(number.0))
+    }
+
+    /// Moves a partition's log start and leaves what is before it for a later [`Partitions::trim`]. A record must begin or
+    /// end there, of the commit in the making or an earlier one.
+    pub(in crate::shard) fn advance_start(
+        &mut self,
+        (topic, number): (TopicId, PartitionId),
+        start: Offset,
+        dropped_bytes: u64,
+        draft: &mut Draft,
+    ) {
+        draft.push(LogStart { offset: start, dropped_bytes }.put(&(topic, number)));
+        draft.announce(Announcement::Trimmed { topic, partition: number, start, dropped_bytes });
+    }
+
+    /// True if so much would be stored before a log start that it is worth deleting.
+    pub(in crate::shard) fn is_worth_trimming(&self, of: (TopicId, PartitionId), dropped_bytes: u64) -> bool {
+        let deleted = self.get(of.0, of.1).map_or(0, |partition| partition.deleted_bytes);
+        dropped_bytes.saturating_sub(deleted) >= SEGMENT_BYTES
     }
 
     /// Moves a partition's log start and drops what is before it, `dropped_bytes` in all since the topic was created.
@@ -207,8 +270,8 @@ impl Partitions {
         dropped_bytes: u64,
         draft: &mut Draft,
     ) {
-        let partition = self.topics.get_mut(&topic).and_then(|topic| topic.get_mut(usize::from(number.0)));
-        let Some(partition) = partition else { return };
+        let Some(partition) = self.get_mut((topic, number)) else { return };
+        partition.deleted_bytes = dropped_bytes;
         // The row of a segment that began before is deleted: the next event begins a new one.
         partition.end.segment = partition.end.segment.filter(|(base, _)| *base >= start);
         draft.push(LogStart { offset: start, dropped_bytes }.put(&(topic, number)));
@@ -282,6 +345,10 @@ impl OpenRecord {
 }
 
 impl End {
+    fn reach(&self) -> Reach {
+        Reach { next: self.next, bytes: self.bytes }
+    }
+
     fn is_ahead_of(&self, now: Timestamp) -> bool {
         self.append_time.0.saturating_sub(now.0) > AHEAD_MS_MAX
     }

@@ -1,20 +1,39 @@
-//! How far subscriptions have come. The owners know it; the writer stores what they propose and keeps nothing.
+//! How far subscriptions have come. The owners know it; the writer stores what they propose, and keeps of it what backlogs
+//! are counted from.
 
 use levada_delivery::progress::{Chunk, Head, RowChange};
-use levada_protocol::ids::{PartitionId, SubscriptionId};
+use levada_protocol::ids::{Offset, PartitionId, SubscriptionId};
+use levada_store::Op;
 
+use super::backlogs::{Backlogs, Holder};
 use crate::{
     rows::{self, Row},
     shard::draft::Draft,
 };
 
 /// Stores how far a subscription has come in a partition.
-pub(super) fn change(id: SubscriptionId, number: PartitionId, rows: Vec<RowChange>, draft: &mut Draft) {
+pub(super) fn change(
+    id: SubscriptionId,
+    number: PartitionId,
+    rows: Vec<RowChange>,
+    backlogs: &mut Backlogs,
+    draft: &mut Draft,
+) {
     for row in rows {
         draft.push(match row {
-            RowChange::Head(head) => head.put(&(id, number)),
-            RowChange::Chunk { index, chunk } => chunk.put(&(id, number, index)),
-            RowChange::DropChunk { index } => Chunk::delete(&(id, number, index)),
+            RowChange::Head(head) => {
+                backlogs.raise(Holder::Subscription(id), number, Offset(head.floor()));
+                head.put(&(id, number))
+            }
+            RowChange::Chunk { index, chunk } => {
+                let (key, value) = (Chunk::key(&(id, number, index)), chunk.encode());
+                backlogs.set_chunk(id, number, index, Some(value.clone()));
+                Op::Put { family: Chunk::FAMILY, key, value }
+            }
+            RowChange::DropChunk { index } => {
+                backlogs.set_chunk(id, number, index, None);
+                Chunk::delete(&(id, number, index))
+            }
         });
     }
 }

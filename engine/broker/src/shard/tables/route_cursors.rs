@@ -41,6 +41,11 @@ impl RouteCursors {
         self.0.insert(id, cursors);
     }
 
+    /// The cursors of a route, by partition.
+    pub(in crate::shard) fn of_route(&self, id: RouteId) -> &[Offset] {
+        self.0.get(&id).map_or(&[], Vec::as_slice)
+    }
+
     /// Refuses a proposal of a route that is gone, or that was made at another cursor.
     pub(in crate::shard) fn check(
         &self,

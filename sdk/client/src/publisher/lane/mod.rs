@@ -19,6 +19,7 @@ use levada_protocol::{
 use super::{
     placement::Placement,
     ticket::{BatchOutcome, Stored, Ticket},
+    when_full::WhenFull,
 };
 use crate::{clock::Instant, error::Error, retry::Backoff};
 
@@ -38,6 +39,8 @@ pub(super) struct LaneOptions {
     pub(super) in_flight_partial: usize,
     /// Age at which an event's ticket fails.
     pub(super) delivery_timeout: Duration,
+    /// What becomes of a batch that the engine refuses because the topic's backlog is full.
+    pub(super) when_full: WhenFull,
 }
 
 /// ProducerIds that nobody else has: one random number, and those after it.
@@ -353,7 +356,7 @@ impl Lane {
         &mut self,
         correlation: u32,
         outcome: AckOutcome,
-        now: Instant,
+        (lane_options, now): (&LaneOptions, Instant),
         producer_ids: &mut ProducerIds,
         ended: &mut Vec<Ended>,
     ) {
@@ -385,6 +388,10 @@ impl Lane {
                 self.end(index, Ok(Stored { base: base.filter(|_| whole), duplicate, duplicates }), ended);
             }
             AckOutcome::OffsetMismatch { next, .. } => self.end_mismatch(index, next, ended),
+            AckOutcome::Refused(refusal) if self.fails(index, refusal.code, lane_options.when_full) => {
+                self.give_sequences_back(index);
+                self.end(index, Err(refusal.into()), ended);
+            }
             AckOutcome::Refused(refusal) if calls_for_resend(refusal.code) => {
                 let cause = if refusal.code == ErrorCode::SequenceGap { self.cause(index) } else { None };
                 self.unacked[index].cause = cause.or_else(|| Some(refusal.clone()));
@@ -398,16 +405,26 @@ impl Lane {
         }
     }
 
-    /// A batch was not appended because the partition's next offset was another one.
-    fn end_mismatch(&mut self, index: usize, found: Offset, ended: &mut Vec<Ended>) {
+    /// True if a batch's tickets are told of a full backlog at once. One that was sent on an earlier stream, too, is tried
+    /// again: that copy may still be decided.
+    fn fails(&self, index: usize, code: ErrorCode, when_full: WhenFull) -> bool {
+        code == ErrorCode::BacklogFull && when_full == WhenFull::Fail && !self.unacked[index].in_doubt
+    }
+
+    /// Lets the next batch have the sequences of one that was refused for good, if nothing was numbered behind it. Not if it
+    /// was sent on an earlier stream, too: that copy may still be decided, and what has its sequences then counts as its
+    /// repeat.
+    fn give_sequences_back(&mut self, index: usize) {
         let entry = &self.unacked[index];
-        let expected = entry.placement.expected().unwrap_or_default();
         if index + 1 == self.unacked.len() && !entry.in_doubt {
-            // Its sequences were not taken, and nothing was numbered behind it: the next batch may have them. Not if it was
-            // sent on an earlier stream, too: that copy may still be decided, and what has its sequences then counts as its
-            // repeat.
             self.next_sequence = entry.batch.header().first_sequence;
         }
+    }
+
+    /// A batch was not appended because the partition's next offset was another one.
+    fn end_mismatch(&mut self, index: usize, found: Offset, ended: &mut Vec<Ended>) {
+        let expected = self.unacked[index].placement.expected().unwrap_or_default();
+        self.give_sequences_back(index);
         let error = Error::OffsetMismatch { partition: self.partition, expected, found };
         self.end(index, Err(error), ended);
     }

@@ -27,6 +27,7 @@ fn bench() -> Bench {
             in_flight: 4,
             in_flight_partial: 4,
             delivery_timeout: DELIVERY_TIMEOUT,
+            when_full: WhenFull::Wait,
         },
         producer_ids,
         now: clock::now(),
@@ -63,7 +64,8 @@ impl Bench {
 
     fn answer(&mut self, correlation: u32, outcome: AckOutcome) {
         let mut ended = Vec::new();
-        self.lane.answer(correlation, outcome, self.now, &mut self.producer_ids, &mut ended);
+        let with = (&self.lane_options, self.now);
+        self.lane.answer(correlation, outcome, with, &mut self.producer_ids, &mut ended);
         settle(ended);
     }
 
@@ -124,6 +126,48 @@ fn nothing_overtakes_a_batch_that_is_to_be_tried_again() {
         bench.store(entry.0, index as u64);
     }
     assert_eq!((bench.result(0).unwrap(), bench.result(3).unwrap()), (0, 3));
+}
+
+#[test]
+fn whoever_does_not_wait_is_told_of_a_full_backlog_and_what_is_behind_goes_on() {
+    let mut bench = bench();
+    bench.lane_options.when_full = WhenFull::Fail;
+    for payload in ["a", "b"] {
+        bench.publish(payload);
+    }
+    let sent = bench.send();
+    bench.refuse(sent[0].0, ErrorCode::BacklogFull);
+    let error = bench.result(0).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::BacklogFull);
+    assert!(error.is_retryable() && error.has_no_side_effects());
+    bench.refuse(sent[1].0, ErrorCode::ProducerUnknown);
+    let again = bench.send();
+    assert_eq!(sequences(&again), [(101, 0, "b")], "under an identity without a gap");
+    bench.refuse(again[0].0, ErrorCode::BacklogFull);
+    assert_eq!(bench.result(1).unwrap_err().code(), ErrorCode::BacklogFull);
+    bench.publish("c");
+    let next = bench.send();
+    assert_eq!(sequences(&next), [(101, 0, "c")], "the sequences that were not taken are taken now");
+    // Other refusals are waited for as ever.
+    bench.refuse(next[0].0, ErrorCode::StorageFull);
+    assert!(bench.is_pending(2) && bench.lane.retry_at().is_some());
+}
+
+#[test]
+fn a_batch_that_may_be_stored_is_tried_again_even_by_who_does_not_wait() {
+    let mut bench = bench();
+    bench.lane_options.when_full = WhenFull::Fail;
+    bench.publish("a");
+    bench.send();
+    bench.lane.disconnected();
+    let again = bench.send();
+    bench.refuse(again[0].0, ErrorCode::BacklogFull);
+    assert!(bench.is_pending(0));
+    bench.lane.retry();
+    let third = bench.send();
+    assert_eq!(sequences(&third), [(100, 0, "a")]);
+    bench.store(third[0].0, 5);
+    assert_eq!(bench.result(0).unwrap(), 5);
 }
 
 #[test]

@@ -202,6 +202,7 @@ fn topic() -> TopicInfo {
         partitions: vec![PartitionInfo { partition: 0, start: 5, end: 1_005, bytes: 123_456 }],
         dedup: DedupInfo::default(),
         scheduled: 17,
+        backlog: None,
     }
 }
 

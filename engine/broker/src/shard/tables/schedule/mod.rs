@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use levada_delivery::backlog::Charge;
 use levada_protocol::{
     batch::Batch,
     ids::{PartitionId, Timestamp, TopicId},
@@ -17,7 +18,10 @@ use levada_store::{Family, Store, commit::OP_HEADER_BYTES};
 use crate::{
     catalogue::Catalogue,
     error::Error,
-    rows::{self, Cancelled, DedupIds, Place, Row, ScheduleBegin, ScheduleIndex, ScheduleSummary, Scheduled},
+    rows::{
+        self, Cancelled, DedupIds, Place, Row, ScheduleBegin, ScheduleBytes, ScheduleIndex, ScheduleSummary,
+        Scheduled,
+    },
     shard::{announcement::Announcement, draft::Draft},
 };
 
@@ -50,6 +54,8 @@ pub(in crate::shard) struct Schedule {
 #[derive(Debug)]
 struct TopicSchedule {
     summary: ScheduleSummary,
+    /// Bytes of the batches that wait.
+    bytes: u64,
     /// The first place that was filled since the last reading of the topic.
     newer: Option<Place>,
 }
@@ -84,6 +90,8 @@ pub(crate) struct DueBatch {
     pub(crate) batch: Option<Batch>,
     /// Some were cancelled, and there is a row that says so.
     pub(crate) has_cancelled: bool,
+    /// How many bytes it has as it is stored, cancelled events included.
+    pub(crate) stored_bytes: u64,
 }
 
 /// What was read as due of one topic.
@@ -125,7 +133,8 @@ impl Schedule {
         let mut topics = HashMap::new();
         for record in catalogue.topics.values() {
             if let Some(summary) = rows::get::<ScheduleSummary>(store, &record.id())? {
-                topics.insert(record.id(), TopicSchedule { summary, newer: None });
+                let bytes = rows::get::<ScheduleBytes>(store, &record.id())?.unwrap_or_default().0;
+                topics.insert(record.id(), TopicSchedule { summary, bytes, newer: None });
             }
         }
         let touched = Touched::Some(HashSet::new());
@@ -136,6 +145,15 @@ impl Schedule {
     /// What is read now may be decided about under this revision alone.
     pub(in crate::shard) fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// What of a topic waits for its time.
+    pub(in crate::shard) fn pending(&self, id: TopicId) -> Charge {
+        let topic = self.topics.get(&id);
+        topic.map_or_else(Charge::default, |topic| Charge {
+            events: topic.summary.pending,
+            bytes: topic.bytes,
+        })
     }
 
     /// The summaries of all topics that have one.
@@ -155,7 +173,7 @@ impl Schedule {
         let begin = self.begin;
         let topic = self.topics.entry(id).or_insert_with(|| {
             let summary = ScheduleSummary { begin, next: begin, pending: 0, head: None };
-            TopicSchedule { summary, newer: None }
+            TopicSchedule { summary, bytes: 0, newer: None }
         });
         let summary = &mut topic.summary;
         let (first, count) = (summary.next, batch.count());
@@ -164,6 +182,7 @@ impl Schedule {
         summary.pending += u64::from(count);
         summary.head = earliest(summary.head, Some(place));
         topic.newer = earliest(topic.newer, Some(place));
+        topic.bytes += batch.bytes().len() as u64;
         draft.push(Scheduled { partition, batch: batch.bytes().clone() }.put(&(id, place)));
         draft.push(ScheduleIndex { due, count }.put(&(id, first)));
         self.mark_dirty(id, draft);
@@ -195,7 +214,10 @@ impl Schedule {
         };
         if cancelled.add(index) {
             draft.push(cancelled.put(&(id, place)));
+            let mut freed = 0;
             if cancelled.count() == row.count {
+                let stored = rows::get::<Scheduled>(store, &(id, place))?;
+                freed = stored.map_or(0, |stored| stored.batch.len() as u64);
                 // Nothing of it will be needed; its place stays, so that a repeat still is told what has happened.
                 draft.push(
                     Scheduled { partition: PartitionId(0), batch: [].as_slice().into() }.put(&(id, place)),
@@ -203,6 +225,7 @@ impl Schedule {
             }
             if let Some(topic) = self.topics.get_mut(&id) {
                 topic.summary.pending = topic.summary.pending.saturating_sub(1);
+                topic.bytes = topic.bytes.saturating_sub(freed);
             }
             self.touched.add((id, place.first));
             self.mark_dirty(id, draft);
@@ -240,7 +263,7 @@ impl Schedule {
         let Some(topic) = self.topics.get_mut(&id) else { return };
         let mut head = next;
         for due in batches {
-            let DueBatch { place, partition, batch, has_cancelled } = due;
+            let DueBatch { place, partition, batch, has_cancelled, stored_bytes } = due;
             // The clock may have been set back since. What is behind waits too: order is that of due times.
             if touched.holds((id, place.first)) || place.due > now {
                 head = Some(place);
@@ -252,6 +275,7 @@ impl Schedule {
                 draft.push(Cancelled::delete(&(id, place)));
             }
             self.changed.insert((id, place.first), Changed::Moved);
+            topic.bytes = topic.bytes.saturating_sub(stored_bytes);
             if let Some(batch) = batch {
                 topic.summary.pending = topic.summary.pending.saturating_sub(batch.count().into());
                 taken.push((id, partition, batch));
@@ -267,6 +291,7 @@ impl Schedule {
         for id in std::mem::take(&mut self.dirty) {
             let Some(topic) = self.topics.get(&id) else { continue };
             draft.push_reserved(topic.summary.put(&id));
+            draft.push_reserved(ScheduleBytes(topic.bytes).put(&id));
             draft.announce(Announcement::Schedule { topic: id, summary: topic.summary });
         }
         if std::mem::take(&mut self.moved) {
@@ -281,6 +306,7 @@ impl Schedule {
         self.begin = self.begin.max(topic.summary.next);
         draft.push(ScheduleBegin(self.begin).put(&()));
         draft.push(ScheduleSummary::delete(&id));
+        draft.push(ScheduleBytes::delete(&id));
         rows::drop_rows(|op| draft.push(op), Family::Schedule, rows::scheduled_of_topic(id));
         rows::drop_rows(|op| draft.push(op), Family::Schedule, rows::schedule_index_of_topic(id));
     }
@@ -304,10 +330,10 @@ impl Touched {
     }
 }
 
-/// Bytes of a summary's operation.
+/// Bytes of the operations that write a summary, and the bytes of what waits.
 fn summary_len() -> usize {
-    const KEY_AND_VALUE: usize = 5 + 41;
-    OP_HEADER_BYTES + KEY_AND_VALUE
+    const KEYS_AND_VALUES: usize = 5 + 41 + 5 + 9;
+    2 * OP_HEADER_BYTES + KEYS_AND_VALUES
 }
 
 /// The first of two places, either of which may be none.

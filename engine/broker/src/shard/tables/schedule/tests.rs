@@ -203,6 +203,14 @@ impl Scene {
         self.undurable = false;
         let waiting = self.model.events.values().filter(|(_, fate)| *fate == Fate::Waits).count();
         assert_eq!(summary.map_or(0, |summary| summary.pending), waiting as u64, "the count is exact");
+        let (from, to) = rows::scheduled_of_topic(self.topic);
+        let stored =
+            self.store.scan(Family::Schedule, &from, &to, ScanLimit { rows: usize::MAX, bytes: usize::MAX });
+        let batches = stored.unwrap().into_iter().filter_map(|(key, value)| {
+            Scheduled::parse_key(&key)?;
+            Some(Scheduled::decode(&value).unwrap().batch.len() as u64)
+        });
+        assert_eq!(self.schedule.pending(self.topic).bytes, batches.sum::<u64>(), "so are the bytes");
     }
 
     fn crash(&mut self) {
