@@ -47,6 +47,8 @@ pub(crate) enum Workload {
     Dedup(DedupBench),
     /// Publish delayed events, each with a time of its own: what they cost while they wait, and how late they are delivered
     Delay(DelayBench),
+    /// Publish one event, and prepare and commit one as a transaction, in turn: how much longer the latter takes
+    Prepare(PrepareBench),
 }
 
 impl Workload {
@@ -61,6 +63,7 @@ impl Workload {
             Self::Plugin(args) => &args.common,
             Self::Dedup(args) => &args.common,
             Self::Delay(args) => &args.common,
+            Self::Prepare(args) => &args.common,
         }
     }
 }
@@ -312,6 +315,15 @@ pub(crate) struct DelayBench {
     /// Within which time from then on all are due
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_length)]
     pub(crate) within: DurationMs,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct PrepareBench {
+    #[command(flatten)]
+    pub(crate) common: BenchCommon,
+    /// Transactions of one event, and as many events besides
+    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) events: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

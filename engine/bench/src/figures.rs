@@ -88,6 +88,16 @@ figures! {
 }
 
 figures! {
+    /// What a transaction of one event costs that is prepared and then committed.
+    struct PrepareFigures {
+        /// The median latency of an event that is published, in microseconds.
+        publish_p50_us: f64,
+        /// The median latency of a transaction, by that.
+        of_publish: f64,
+    }
+}
+
+figures! {
     /// How many events in how much time.
     struct Rates {
         /// Source events.

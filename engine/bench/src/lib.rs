@@ -11,6 +11,7 @@ mod delay;
 mod delivery;
 mod fanout;
 mod plugin;
+mod prepare;
 mod publish;
 
 mod limits;
@@ -133,5 +134,6 @@ async fn measure(output: &Output, target: &mut Target, workload: &Workload) -> a
         Workload::Plugin(args) => plugin::plugin(output, target, args).await,
         Workload::Dedup(args) => dedup::dedup(output, target, args).await,
         Workload::Delay(args) => delay::delay(output, target, args).await,
+        Workload::Prepare(args) => prepare::prepare(output, target, args).await,
     }
 }

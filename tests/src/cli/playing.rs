@@ -52,6 +52,7 @@ async fn every_bench_accounts_for_every_event() {
         vec!["delivery", "--events", "5000", "--keys", "50", "--consumers", "3", "--failures", "2"],
         vec!["delivery", "--events", "5000", "--keys", "50", "--stuck-keys", "1"],
         vec!["delay", "--events", "2000", "--after", "10ms", "--within", "1s"],
+        vec!["prepare", "--events", "100"],
     ] {
         let report = alone(&[&["bench"], &workload[..], &["--output", "json"]].concat()).await.json();
         let report = report.last().unwrap();

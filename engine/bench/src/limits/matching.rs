@@ -34,9 +34,11 @@ const STREAM_TIME: Duration = Duration::from_secs(2);
 /// carries all stored events, also where a filter lets few pass.
 pub(crate) fn path_of(workload: &Workload) -> &'static str {
     match workload {
-        Workload::Publish(_) | Workload::Latency(_) | Workload::Dedup(_) | Workload::Delay(_) => {
-            "the bare path to an acknowledgement"
-        }
+        Workload::Publish(_)
+        | Workload::Latency(_)
+        | Workload::Dedup(_)
+        | Workload::Delay(_)
+        | Workload::Prepare(_) => "the bare path to an acknowledgement",
         Workload::FanOut(_) => "the bare path to as many connections",
         Workload::Plugin(args) if args.plugin == PluginKind::Route => "RocksDB alone, synced",
         Workload::CatchUp(_) | Workload::Delivery(_) | Workload::Plugin(_) => "one QUIC stream alone",
@@ -69,10 +71,8 @@ pub(crate) async fn measure(workload: &Workload) -> anyhow::Result<Figure> {
         Workload::Delay(args) => {
             rate(&bare.publish(load(common, clock, args.events, Shape::Pipelined), 1).await?)
         }
-        Workload::Latency(args) => {
-            let shape = Shape::OneInFlight { tasks: 1, warm_up: warm_up(args.events) };
-            latency(&bare.publish(load(common, clock, args.events, shape), 1).await?)?
-        }
+        Workload::Latency(args) => one_at_a_time(&bare, common, clock, args.events).await?,
+        Workload::Prepare(args) => one_at_a_time(&bare, common, clock, args.events).await?,
         Workload::FanOut(args) => {
             let shape = args.rate.map_or(Shape::Pipelined, Shape::Rate);
             let run = bare.fan_out(load(common, clock, args.events(), shape), args.subscribers).await?;
@@ -87,6 +87,16 @@ pub(crate) async fn measure(workload: &Workload) -> anyhow::Result<Figure> {
     };
     bare.stop().await?;
     Ok(figure)
+}
+
+async fn one_at_a_time(
+    bare: &BarePath,
+    common: &BenchCommon,
+    clock: Clock,
+    events: u64,
+) -> anyhow::Result<Figure> {
+    let shape = Shape::OneInFlight { tasks: 1, warm_up: warm_up(events) };
+    latency(&bare.publish(load(common, clock, events, shape), 1).await?)
 }
 
 fn load(common: &BenchCommon, clock: Clock, events: u64, shape: Shape) -> Load {

@@ -11,7 +11,7 @@ use self::of_limit::OfLimit;
 use crate::{
     args::{BenchCommon, ConsumerArgs},
     batching,
-    figures::{Costs, DedupFigures, DelayFigures, DeliveryFigures, LatencyFigures, Rates},
+    figures::{Costs, DedupFigures, DelayFigures, DeliveryFigures, LatencyFigures, PrepareFigures, Rates},
     ledger::Verdict,
 };
 
@@ -38,6 +38,8 @@ pub(crate) struct Report {
     delay: Option<DelayFigures>,
     #[serde(flatten)]
     delivery: Option<DeliveryFigures>,
+    #[serde(flatten)]
+    prepare: Option<PrepareFigures>,
     #[serde(flatten)]
     of_limit: Option<OfLimit>,
     /// QUIC packet size in force, in bytes.
@@ -108,6 +110,7 @@ impl Report {
             dedup: None,
             delay: None,
             delivery: None,
+            prepare: None,
             of_limit: None,
             mtu: 0,
             version: String::new(),
@@ -194,6 +197,14 @@ impl Report {
         self.delivery = Some(DeliveryFigures { one_consumer_deliveries_per_second, of_one_consumer });
     }
 
+    /// Sets what an event took that was published, of which the latencies of transactions are a multiple. After these.
+    pub(crate) fn prepare(&mut self, published: Option<Percentiles>) {
+        if let (Some(published), Some(p50)) = (published, self.latency.p50_us) {
+            let of_publish = p50 / published.p50;
+            self.prepare = Some(PrepareFigures { publish_p50_us: published.p50, of_publish });
+        }
+    }
+
     /// Compares with the limit `path`, measured before and after the run.
     pub(crate) fn limit(&mut self, path: &'static str, figures: (Figure, Figure)) {
         self.of_limit = OfLimit::compare(path, figures, &self.rates, &self.latency);
@@ -209,6 +220,7 @@ impl Report {
         let dedup: Vec<&DedupFigures> = runs.iter().filter_map(|run| run.dedup.as_ref()).collect();
         let delay: Vec<&DelayFigures> = runs.iter().filter_map(|run| run.delay.as_ref()).collect();
         let delivery: Vec<&DeliveryFigures> = runs.iter().filter_map(|run| run.delivery.as_ref()).collect();
+        let prepare: Vec<&PrepareFigures> = runs.iter().filter_map(|run| run.prepare.as_ref()).collect();
         let limits: Vec<&OfLimit> = runs.iter().filter_map(|run| run.of_limit.as_ref()).collect();
         Some(Self {
             rates: Rates::medians(runs.iter().map(|run| &run.rates)),
@@ -219,6 +231,7 @@ impl Report {
             dedup: (!dedup.is_empty()).then(|| DedupFigures::medians(dedup.iter().copied())),
             delay: (!delay.is_empty()).then(|| DelayFigures::medians(delay.iter().copied())),
             delivery: (!delivery.is_empty()).then(|| DeliveryFigures::medians(delivery.iter().copied())),
+            prepare: (!prepare.is_empty()).then(|| PrepareFigures::medians(prepare.iter().copied())),
             of_limit: OfLimit::medians(&limits),
             runs: u16::try_from(runs.len()).unwrap_or(u16::MAX),
             ..runs.first()?.clone()
@@ -247,6 +260,9 @@ impl Report {
         }
         if let Some(delivery) = &self.delivery {
             line.push_str(&format!("  {:.2} of one consumer", delivery.of_one_consumer));
+        }
+        if let Some(prepare) = &self.prepare {
+            line.push_str(&format!("  {:.2} of a publish", prepare.of_publish));
         }
         line.push_str(if self.complete { "  complete" } else { "  INCOMPLETE" });
         line
@@ -295,6 +311,10 @@ impl Report {
                 "of one",
                 format!("{:.3} of {one} deliveries/s to one consumer", delivery.of_one_consumer),
             ));
+        }
+        if let Some(prepare) = &self.prepare {
+            let publish = output::micros(prepare.publish_p50_us);
+            lines.push(("of a publish", format!("{:.2} of p50 {publish}", prepare.of_publish)));
         }
         if let Some(limit) = &self.of_limit {
             lines.push(("of limit", limit.text()));
