@@ -11,6 +11,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use levada_delivery::backlog::Charge;
 use levada_protocol::{
     batch::Batch,
     error::ErrorCode,
@@ -45,6 +46,8 @@ pub(crate) struct Topic {
     pub(crate) backlog: metrics::FullBacklog,
     /// The delayed events, if there ever were some.
     schedule: ArcSwapOption<ScheduleSummary>,
+    /// What transactions that nobody has decided hold for it.
+    prepared: ArcSwap<Charge>,
     /// Cancelled when the topic is deleted.
     pub(crate) deleted: CancellationToken,
     /// Set when its deletion is decided: its rows may be deleted before that is durable.
@@ -93,6 +96,7 @@ impl Topic {
             dedup: metrics::Dedup::default(),
             backlog: metrics::FullBacklog::default(),
             schedule: ArcSwapOption::empty(),
+            prepared: ArcSwap::default(),
             deleted: CancellationToken::new(),
             deleting: AtomicBool::new(false),
         }
@@ -140,6 +144,16 @@ impl Topic {
     /// Shows that nothing does.
     pub(crate) fn clear_schedule(&self) {
         self.schedule.store(None);
+    }
+
+    /// What transactions that nobody has decided hold for it.
+    pub(crate) fn prepared(&self) -> Charge {
+        **self.prepared.load()
+    }
+
+    /// Shows that.
+    pub(crate) fn set_prepared(&self, prepared: Charge) {
+        self.prepared.store(Arc::new(prepared));
     }
 
     /// The settings in force.

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use levada_delivery::backlog::Charge;
 use levada_protocol::ids::TopicId;
 
 use crate::{
@@ -73,6 +74,20 @@ impl Topics {
             topic.clear_schedule();
         }
         summaries.for_each(|(id, summary)| self.set_schedule(id, summary));
+    }
+
+    /// Shows what is prepared for a topic.
+    pub(crate) fn set_prepared(&self, id: TopicId, prepared: Charge) {
+        if let Some(topic) = self.get(id) {
+            topic.set_prepared(prepared);
+        }
+    }
+
+    /// Shows what the store was found to hold prepared for each topic.
+    pub(crate) fn recover_prepared(&self, prepared: impl Fn(TopicId) -> Charge) {
+        for (id, topic) in self.live.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            topic.set_prepared(prepared(*id));
+        }
     }
 
     /// Ends a topic: its users get an error that it was deleted.

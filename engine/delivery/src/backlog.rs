@@ -35,6 +35,15 @@ impl Charge {
     pub fn plus(self, other: Self) -> Self {
         Self { events: self.events + other.events, bytes: self.bytes + other.bytes }
     }
+
+    /// What is left of it without the other, 0 at least.
+    #[must_use]
+    pub fn less(self, other: Self) -> Self {
+        Self {
+            events: self.events.saturating_sub(other.events),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
 }
 
 /// A limit that a backlog has reached.

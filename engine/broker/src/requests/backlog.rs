@@ -57,12 +57,13 @@ impl BacklogRequests<'_> {
         let slowest = behind.iter().max_by_key(|it| it.events);
         let Some(slowest) = slowest else { return Ok(info) };
         info.slowest.clone_from(&slowest.name);
-        info.events = slowest.events + topic.scheduled();
+        let prepared = topic.prepared();
+        info.events = slowest.events + topic.scheduled() + prepared.events;
         let (store, of, now) = (Arc::clone(self.store), Arc::clone(topic), self.clock.now());
         blocking(move || {
             let waiting = rows::get::<ScheduleBytes>(store.as_ref(), &of.id)?.unwrap_or_default();
             for Behind { floors, .. } in behind {
-                let mut bytes = waiting.0;
+                let mut bytes = waiting.0 + prepared.bytes;
                 for (number, floor) in floors {
                     let partition = of.partition(number)?;
                     let floor = floor.max(partition.start());

@@ -41,7 +41,7 @@ use super::{
 
 const NO_BASE: u64 = u64::MAX;
 const FIXED: usize = 33;
-const BATCH_FIXED: usize = 20;
+const BATCH_FIXED: usize = 24;
 
 /// What became of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub(crate) struct Share {
     pub(crate) topic: TopicId,
     pub(crate) partition: PartitionId,
     pub(crate) events: u32,
+    /// Bytes of the batch.
+    pub(crate) bytes: u32,
     /// The first stored event's offset.
     pub(crate) base: Option<Offset>,
     /// The events that were not stored because of their ids.
@@ -133,10 +135,11 @@ impl Row for Transaction {
         out.put_u128_le(self.digest);
         out.put_u64_le(self.prepared.map_or(0, |time| time.0));
         out.put_u64_le(self.decided.0);
-        for Share { topic, partition, events, base, duplicates } in &self.batches {
+        for Share { topic, partition, events, bytes, base, duplicates } in &self.batches {
             out.put_u32_le(topic.0);
             out.put_u16_le(partition.0);
             out.put_u32_le(*events);
+            out.put_u32_le(*bytes);
             out.put_u64_le(base.map_or(NO_BASE, |base| base.0));
             let len = duplicates.as_ref().map_or(0, |duplicates| duplicates.encoded_len());
             out.put_u16_le(u16::try_from(len).expect("one batch's duplicates are bounded"));
@@ -159,14 +162,14 @@ impl Row for Transaction {
         let mut batches = Vec::new();
         while fields.left() > 0 {
             let (topic, partition) = (TopicId(fields.u32()?), PartitionId(fields.u16()?));
-            let events = fields.u32()?;
+            let (events, bytes) = (fields.u32()?, fields.u32()?);
             let base = Some(fields.u64()?).filter(|base| *base != NO_BASE).map(Offset);
             let len = usize::from(fields.u16()?);
             let duplicates = match fields.take(len)? {
                 [] => None,
-                bytes => Some(Arc::new(Duplicates::read(bytes).ok_or("its duplicates are damaged")?)),
+                found => Some(Arc::new(Duplicates::read(found).ok_or("its duplicates are damaged")?)),
             };
-            batches.push(Share { topic, partition, events, base, duplicates });
+            batches.push(Share { topic, partition, events, bytes, base, duplicates });
         }
         if batches.is_empty() {
             return Err("it has no batch".into());
@@ -192,6 +195,7 @@ mod tests {
             topic: TopicId(1),
             partition: PartitionId(2),
             events: 3,
+            bytes: 8,
             base: Some(Offset(4)),
             duplicates: None,
         };
@@ -203,7 +207,7 @@ mod tests {
             batches: vec![share],
         };
         let value = "01 01 05000000000000000000000000000000 0600000000000000 0700000000000000 \
-                     01000000 0200 03000000 0400000000000000 0000";
+                     01000000 0200 03000000 08000000 0400000000000000 0000";
         let key = key("ab", "c/d");
         let decoded = (Transaction::parse_key(&Transaction::key(&key)), row.encode());
         assert_eq!(decoded.0, Some(key.clone()));
@@ -219,9 +223,9 @@ mod tests {
             digest: u128,
             times in (option::of(1..u64::MAX), any::<u64>()),
             verdict in prop_oneof![Just(Verdict::Prepared), Just(Verdict::Committed), Just(Verdict::RolledBack)],
-            batches in vec((any::<(u32, u16, u32)>(), option::of(0..u64::MAX), vec(option::of(0..40_u64), 0..20)), 1..5),
+            batches in vec((any::<(u32, u16, u32, u32)>(), option::of(0..u64::MAX), vec(option::of(0..40_u64), 0..20)), 1..5),
         ) {
-            let share = |((topic, partition, events), base, firsts): (_, Option<u64>, Vec<Option<u64>>)| {
+            let share = |((topic, partition, events, bytes), base, firsts): (_, Option<u64>, Vec<Option<u64>>)| {
                 let mut duplicates = None;
                 for (index, first) in (0..).zip(firsts) {
                     first.into_iter().for_each(|first| Duplicates::note(&mut duplicates, index, Offset(first)));
@@ -230,6 +234,7 @@ mod tests {
                     topic: TopicId(topic),
                     partition: PartitionId(partition),
                     events,
+                    bytes,
                     base: base.map(Offset),
                     duplicates: duplicates.map(Arc::new),
                 }

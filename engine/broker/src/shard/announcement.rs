@@ -1,5 +1,6 @@
 //! What becomes visible once a commit is durable.
 
+use levada_delivery::backlog::Charge;
 use levada_protocol::{
     ids::{Offset, PartitionId, TopicId},
     request::DedupInfo,
@@ -26,6 +27,8 @@ pub(super) enum Announcement {
     DueMoved { revision: u64 },
     /// A transaction waits for its decision, or does not any more.
     Undecided { key: TransactionKey, undecided: Option<Undecided> },
+    /// What is prepared for a topic changed.
+    Prepared { topic: TopicId, prepared: Charge },
     /// The catalogue changed.
     Catalogue(CatalogueEvent),
 }

@@ -38,7 +38,7 @@ pub(super) fn charge_of(batch: &Batch) -> Charge {
 }
 
 impl Room<'_> {
-    /// Takes room in a topic's backlog for what is to be appended or scheduled in this commit.
+    /// Takes room in a topic's backlog for what is to be appended, scheduled or prepared in this commit.
     ///
     /// # Errors
     /// `BACKLOG_FULL`; or why the log could not be read.
@@ -162,11 +162,15 @@ impl Room<'_> {
         let holder = holder.unwrap_or_default();
         let (has, option) = match full.reached {
             Reached::Events { has, max } => (
-                format!("{holder} has {has} events to acknowledge, delayed ones included, of at most {max}"),
+                format!(
+                    "{holder} has {has} events to acknowledge, delayed and prepared ones included, of at most {max}"
+                ),
                 "--backlog-max-events",
             ),
             Reached::Bytes { has, max } => (
-                format!("{holder} has {has} bytes to acknowledge, delayed ones included, of at most {max}"),
+                format!(
+                    "{holder} has {has} bytes to acknowledge, delayed and prepared ones included, of at most {max}"
+                ),
                 "--backlog-max-bytes",
             ),
             Reached::Age { has_ms, max_ms } => (

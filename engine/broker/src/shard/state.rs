@@ -106,6 +106,7 @@ impl State {
             live.topics.get(id).inspect(|topic| topic.dedup.add(&info));
         }
         live.checks.recover(tables.transactions.undecided());
+        live.topics.recover_prepared(|id| tables.transactions.prepared_for(id));
         live.topics.recover_schedules(tables.schedule.summaries(), schedule_revision);
         let (engine_id, last) = (rows::get(store.as_ref(), &())?, store.last());
         let (generations, redrives) = (Generations::default(), Redrives::default());

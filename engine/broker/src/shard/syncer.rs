@@ -163,6 +163,9 @@ impl Durable {
                 Announcement::Schedule { topic, summary } => self.view.topics().set_schedule(topic, summary),
                 Announcement::DueMoved { revision } => self.view.topics().due_times().set_revision(revision),
                 Announcement::Undecided { key, undecided } => self.view.checks().set(key, undecided),
+                Announcement::Prepared { topic, prepared } => {
+                    self.view.topics().set_prepared(topic, prepared)
+                }
                 Announcement::Catalogue(event) => {
                     self.announce_event(&event);
                     events.push(event);

@@ -146,6 +146,7 @@ impl Transact {
             topic: it.topic.id,
             partition: it.partition,
             events: it.batch.count(),
+            bytes: u32::try_from(it.batch.bytes().len()).expect("a batch's bytes are bounded"),
             base: None,
             duplicates: None,
         };

@@ -22,8 +22,8 @@ use levada_protocol::{
     publish::PublishHeader,
     request::{
         AckedDelivery, CheckBack, DecideTransaction, ListTransactions, Prepare, Read, Request, Response,
-        Start, SubscriptionOptions, TopicSettings, Transact, TransactionAcks, TransactionDuplicate,
-        TransactionInfo, TransactionState,
+        Start, SubscriptionOptions, TopicChanges, TopicSettings, Transact, TransactionAcks,
+        TransactionDuplicate, TransactionInfo, TransactionState,
     },
     schedule::Due,
 };
@@ -503,6 +503,45 @@ async fn a_list_has_pages_and_is_of_one_group_or_of_all() {
     let wrong = ListTransactions { after: Some("nothing".into()), ..ListTransactions::default() };
     assert_eq!(code(scene.request(Request::ListTransactions(wrong)).await), ErrorCode::InvalidArgument);
     scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn prepared_events_count_in_the_backlog_until_they_are_decided_and_are_never_refused_then() {
+    let quota = |max| TopicSettings { backlog_max_events: max, ..TopicSettings::default() };
+    let scene = Scene::with(quota(3)).await;
+    let (topic, name) = ("orders".parse().unwrap(), "payment".parse().unwrap());
+    let options = SubscriptionOptions::default();
+    let create = Request::CreateSubscription { topic, name, options, from: Start::Earliest };
+    scene.request(create).await.unwrap();
+    let one = [part(0, &["a"])];
+    let has = async |scene: &Scene| match scene
+        .request(Request::DescribeTopic { name: "orders".parse().unwrap() })
+        .await
+        .unwrap()
+    {
+        Response::Topic(topic) => topic.backlog.unwrap().events,
+        other => panic!("{other:?}"),
+    };
+    scene.prepare("committed", &[part(0, &["a", "b"])]).await.unwrap();
+    scene.prepare("dropped", &one).await.unwrap();
+    assert_eq!(has(&scene).await, 3);
+    assert_eq!(code(scene.prepare("more", &one).await), ErrorCode::BacklogFull);
+    assert_eq!(code(scene.commit_now("now", &one).await), ErrorCode::BacklogFull);
+    let scene = scene.restart(0).await;
+    assert_eq!(has(&scene).await, 3);
+    assert_eq!(code(scene.commit_now("now", &one).await), ErrorCode::BacklogFull);
+    // The others have no subscription that is behind.
+    scene.commit_now("elsewhere", &[part(1, &["a", "b", "c", "d"])]).await.unwrap();
+    scene.decide("dropped", false).await.unwrap();
+    assert_eq!(has(&scene).await, 2);
+    scene.commit_now("now", &one).await.unwrap();
+    // Another limit leaves no room at all for what was accepted before it.
+    let settings = TopicChanges { backlog_max_events: Some(1), ..TopicChanges::default() };
+    scene.request(Request::SetTopic { name: "orders".parse().unwrap(), settings }).await.unwrap();
+    scene.decide("committed", true).await.unwrap();
+    assert_eq!(scene.log("orders").await, ["a", "a", "b"]);
+    assert_eq!(has(&scene).await, 3);
+    assert_eq!(code(scene.commit_now("after", &one).await), ErrorCode::BacklogFull);
 }
 
 #[tokio::test]

@@ -72,11 +72,11 @@ pub struct TopicSettings {
     /// A header whose value belongs to the id, as `source` does in CloudEvents, whose ids are unique per source alone:
     /// events are duplicates if both are equal. Empty, the default: the id alone.
     pub dedup_header: String,
-    /// Events that the slowest subscription or route may have yet to acknowledge, those that wait for their time
+    /// Events that the slowest subscription or route may have yet to acknowledge, delayed and prepared ones
     /// included; 0, the default: any number.
     pub backlog_max_events: u64,
     /// Stored bytes from the first batch that the slowest subscription or route has not acknowledged all of, with those
-    /// that wait for their time; 0, the default: any number.
+    /// of delayed and prepared events; 0, the default: any number.
     pub backlog_max_bytes: u64,
     /// How old the oldest event may be that a subscription or route has yet to acknowledge, in milliseconds; 0, the
     /// default: any age.
@@ -195,10 +195,10 @@ pub struct TopicInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BacklogInfo {
-    /// Unacknowledged events of the slowest, and those that wait for their time.
+    /// Unacknowledged events of the slowest, and those that wait for their time or for a decision.
     pub events: u64,
     /// Stored bytes from the first batch that the slowest has not acknowledged all of, and of those that wait for their
-    /// time.
+    /// time or for a decision.
     pub bytes: u64,
     /// For how long the oldest unacknowledged event has been in the log, in milliseconds; 0 if there is none.
     pub oldest_age_ms: u64,

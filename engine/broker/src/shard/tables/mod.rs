@@ -234,7 +234,8 @@ impl Tables {
         charge: Charge,
         now: Timestamp,
     ) -> Result<Result<(), Full>, Error> {
-        let asked = Asked { topic, quota, scheduled: self.schedule.pending(topic), charge };
+        let waiting = self.schedule.pending(topic).plus(self.transactions.prepared_for(topic));
+        let asked = Asked { topic, quota, waiting, charge };
         self.backlogs.admit((store, &self.partitions), asked, now)
     }
 }

@@ -3,19 +3,22 @@
 //! The rows say it. In memory is what is undecided, a few bytes each and a bounded number; what was decided is looked up
 //! when its id comes again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
+use levada_delivery::backlog::Charge;
 use levada_protocol::{
     batch::Batch,
     error::{ErrorCode, Refusal},
-    ids::{GroupName, Timestamp},
+    ids::{GroupName, Timestamp, TopicId},
     limits::{PREPARED_BYTES_MAX, PREPARED_MAX},
 };
 use levada_store::Store;
 
 use crate::{
     error::Error,
-    rows::{self, PreparedBatch, Row, Transaction, TransactionEnd, TransactionKey, Undecided, Verdict},
+    rows::{
+        self, PreparedBatch, Row, Share, Transaction, TransactionEnd, TransactionKey, Undecided, Verdict,
+    },
     shard::{announcement::Announcement, draft::Draft},
 };
 
@@ -23,10 +26,12 @@ use crate::{
 const UNDECIDED_MAX: usize = 100_000;
 
 /// What is known of transactions.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::shard) struct Transactions {
     undecided: HashMap<TransactionKey, Undecided>,
     groups: HashMap<GroupName, Held>,
+    /// What they hold for each topic.
+    topics: HashMap<TopicId, Charge>,
     /// What the commit that is being made writes and forgets: the store does not show it yet.
     fresh: HashMap<TransactionKey, Option<Transaction>>,
 }
@@ -41,8 +46,12 @@ struct Held {
 impl Transactions {
     /// Reads what is undecided. Blocks on the disk.
     pub(in crate::shard) fn load(store: &dyn Store) -> Result<Self, Error> {
-        let mut this = Self { undecided: HashMap::new(), groups: HashMap::new(), fresh: HashMap::new() };
-        rows::for_each::<Undecided>(store, Undecided::all(), |key, undecided| this.hold(key, undecided))?;
+        let (mut this, mut found) = (Self::default(), Vec::new());
+        rows::for_each::<Undecided>(store, Undecided::all(), |key, undecided| found.push((key, undecided)))?;
+        for (key, undecided) in found {
+            let transaction: Option<Transaction> = rows::get(store, &key)?;
+            this.hold(key, undecided, transaction.iter().flat_map(|it| &it.batches));
+        }
         Ok(this)
     }
 
@@ -56,21 +65,50 @@ impl Transactions {
         self.undecided.get(key).copied()
     }
 
-    fn hold(&mut self, key: TransactionKey, undecided: Undecided) {
+    /// What transactions that nobody has decided hold for a topic.
+    pub(in crate::shard) fn prepared_for(&self, topic: TopicId) -> Charge {
+        self.topics.get(&topic).copied().unwrap_or_default()
+    }
+
+    fn hold<'a>(
+        &mut self,
+        key: TransactionKey,
+        undecided: Undecided,
+        shares: impl IntoIterator<Item = &'a Share>,
+    ) {
+        for share in shares {
+            let held = self.topics.entry(share.topic).or_default();
+            *held = held.plus(charge_of(share));
+        }
         let held = self.groups.entry(key.group.clone()).or_default();
         held.transactions += 1;
         held.bytes += undecided.bytes as usize;
         self.undecided.insert(key, undecided);
     }
 
-    fn release(&mut self, key: &TransactionKey) {
+    fn release(&mut self, key: &TransactionKey, shares: &[Share]) {
         let Some(undecided) = self.undecided.remove(key) else { return };
+        for share in shares {
+            let Some(held) = self.topics.get_mut(&share.topic) else { continue };
+            *held = held.less(charge_of(share));
+            if *held == Charge::default() {
+                self.topics.remove(&share.topic);
+            }
+        }
         if let Some(held) = self.groups.get_mut(&key.group) {
             held.transactions -= 1;
             held.bytes -= undecided.bytes as usize;
             if held.transactions == 0 {
                 self.groups.remove(&key.group);
             }
+        }
+    }
+
+    /// Shows what is prepared for the topics of a transaction.
+    fn announce_topics(&self, shares: &[Share], draft: &mut Draft) {
+        let topics: BTreeSet<TopicId> = shares.iter().map(|share| share.topic).collect();
+        for topic in topics {
+            draft.announce(Announcement::Prepared { topic, prepared: self.prepared_for(topic) });
         }
     }
 
@@ -124,7 +162,8 @@ impl Transactions {
         }
         draft.push(undecided.put(key));
         draft.announce(Announcement::Undecided { key: key.clone(), undecided: Some(undecided) });
-        self.hold(key.clone(), undecided);
+        self.hold(key.clone(), undecided, &transaction.batches);
+        self.announce_topics(&transaction.batches, draft);
         self.fresh.insert(key.clone(), Some(transaction));
     }
 
@@ -137,7 +176,8 @@ impl Transactions {
     ) {
         debug_assert!(transaction.verdict != Verdict::Prepared, "it is decided");
         if self.undecided.contains_key(key) {
-            self.release(key);
+            self.release(key, &transaction.batches);
+            self.announce_topics(&transaction.batches, draft);
             for index in 0..transaction.batches.len() {
                 let index = u16::try_from(index).expect("a transaction has few batches");
                 draft.push(PreparedBatch::delete(&(key.clone(), index)));
@@ -188,4 +228,9 @@ impl Transactions {
     pub(in crate::shard) fn flush(&mut self) {
         self.fresh.clear();
     }
+}
+
+/// What a batch adds to its topic's backlog.
+fn charge_of(share: &Share) -> Charge {
+    Charge { events: share.events.into(), bytes: share.bytes.into() }
 }

@@ -66,8 +66,8 @@ struct Room {
 pub(in crate::shard) struct Asked {
     pub(in crate::shard) topic: TopicId,
     pub(in crate::shard) quota: Quota,
-    /// What waits for its time.
-    pub(in crate::shard) scheduled: Charge,
+    /// What waits for its time, or for a decision.
+    pub(in crate::shard) waiting: Charge,
     /// What is to be added.
     pub(in crate::shard) charge: Charge,
 }
@@ -211,7 +211,7 @@ impl Backlogs {
         }
     }
 
-    /// Takes room for what is to be appended or scheduled; what is admitted and then not appended leaves more room than
+    /// Takes room for what is to be appended, scheduled or prepared; what is admitted and then not appended leaves more room than
     /// is known, until the next count. The log is read only if the answer depends on it.
     ///
     /// # Errors
@@ -257,7 +257,7 @@ impl Backlog {
         asked: Asked,
         now: Timestamp,
     ) -> Result<Result<(), Full>, Error> {
-        let Asked { topic, quota, scheduled, charge } = asked;
+        let Asked { topic, quota, waiting, charge } = asked;
         let Self { starts, standings, room } = self;
         let view = View { store, partitions, topic, starts, reaches: partitions.reaches(topic) };
         let until = quota.age_max_ms.map_or(u64::MAX, |age| now.0.saturating_add(age));
@@ -266,11 +266,11 @@ impl Backlog {
         for (holder, standing) in standings {
             let full = |reached| Full { holder: *holder, reached };
             standing.count(view.starts);
-            let events = standing.events(&view) + scheduled.events;
+            let events = standing.events(&view) + waiting.events;
             let mut has = Charge { events, bytes: 0 };
             if quota.bytes_max < u64::MAX {
-                let more = charge.bytes + scheduled.bytes;
-                has.bytes = standing.bytes(&view, quota.bytes_max.saturating_sub(more))? + scheduled.bytes;
+                let more = charge.bytes + waiting.bytes;
+                has.bytes = standing.bytes(&view, quota.bytes_max.saturating_sub(more))? + waiting.bytes;
             }
             if let Err(reached) = quota.check(has, charge) {
                 return Ok(Err(full(reached)));

@@ -80,7 +80,7 @@ struct Scene {
     made: u32,
     holders: Vec<Model>,
     logs: Vec<ModelLog>,
-    scheduled: Charge,
+    waiting: Charge,
 }
 
 fn batch(events: u32, bytes: usize) -> Batch {
@@ -98,7 +98,7 @@ impl Scene {
         let (store, catalogue) = (MemoryStore::new(), Catalogue::default());
         let (tables, _) = Tables::load(&store, &catalogue, LIMITS, 0).unwrap();
         let (draft, logs) = (draft(&store), (0..PARTITIONS).map(|_| ModelLog::default()).collect());
-        let (holders, scheduled) = (Vec::new(), Charge::default());
+        let (holders, waiting) = (Vec::new(), Charge::default());
         let mut scene = Self {
             store,
             catalogue,
@@ -109,7 +109,7 @@ impl Scene {
             made: 0,
             holders,
             logs,
-            scheduled,
+            waiting,
         };
         for name in ["t", "other"] {
             let settings = TopicSettings { partitions: PARTITIONS, ..TopicSettings::default() };
@@ -273,7 +273,7 @@ impl Scene {
         let mut fits = true;
         for model in &self.holders {
             let (has, oldest) = self.expected(model);
-            fits &= quota.check(has.plus(self.scheduled), charge).is_ok();
+            fits &= quota.check(has.plus(self.waiting), charge).is_ok();
             fits &=
                 oldest.is_none_or(|oldest| quota.check_age(Timestamp(oldest), Timestamp(self.now)).is_ok());
         }
@@ -314,7 +314,7 @@ impl Scene {
                 let due = Timestamp(self.now + 1_000_000);
                 self.tables.schedule.add(self.topic, PartitionId(0), due, &batch, &mut self.draft);
                 let charge = Charge { events: events.into(), bytes: batch.bytes().len() as u64 };
-                self.scheduled = self.scheduled.plus(charge);
+                self.waiting = self.waiting.plus(charge);
                 // It was admitted, which this model does not follow.
                 self.tables.backlogs.change_topic(self.topic);
             }
