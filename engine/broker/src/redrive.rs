@@ -185,18 +185,6 @@ impl Open {
 }
 
 impl Plan {
-    /// The same once the appends were refused: none of them was made.
-    pub(crate) fn refused(self, refusal: &Refusal) -> Vec<RedriveOutcome> {
-        let Self { appends: _, mut outcomes, under_way } = self;
-        let letters = under_way.into_iter().flat_map(|it| it.dead_letters);
-        outcomes.extend(letters.map(|(offset, _)| {
-            let refusal = refusal.clone();
-            RedriveOutcome::Refused { offset: offset.0, refusal }
-        }));
-        outcomes.sort_by_key(offset_of);
-        outcomes
-    }
-
     /// What became of every dead letter, in order of offset, once the appends are durable.
     pub(crate) fn outcomes(self) -> Vec<RedriveOutcome> {
         let Self { appends: _, mut outcomes, under_way } = self;

@@ -9,6 +9,7 @@ use levada_protocol::{
 };
 
 use levada_store::Store;
+use tracing::warn;
 
 use crate::{
     clock::Clock,
@@ -36,17 +37,16 @@ struct Behind {
 }
 
 impl BacklogRequests<'_> {
-    /// A topic's description; with its backlog, if that is limited.
-    pub(super) async fn topic_info(
-        &self,
-        topic: &Arc<Topic>,
-        record: &TopicRecord,
-    ) -> Result<TopicInfo, Error> {
+    /// A topic's description; with its backlog, if that is limited, and unless what is read for it is damaged.
+    pub(super) async fn topic_info(&self, topic: &Arc<Topic>, record: &TopicRecord) -> TopicInfo {
         let mut info = topic.info(record);
         if record.settings.has_backlog_quota() {
-            info.backlog = Some(self.backlog(topic).await?);
+            let backlog = self.backlog(topic).await;
+            let backlog =
+                backlog.inspect_err(|error| warn!(topic = %topic.name, %error, "its backlog is unknown"));
+            info.backlog = backlog.ok();
         }
-        Ok(info)
+        info
     }
 
     /// The backlog of a topic.

@@ -361,11 +361,6 @@ impl Broker {
                 Ok(()) => return Ok(plan.outcomes()),
                 Err(ProposalRefused::Overtaken) => {}
                 Err(ProposalRefused::Gone) => return Err(source.deleted_error()),
-                Err(ProposalRefused::Blocked { error: Error::Refused(refusal), .. })
-                    if refusal.code == ErrorCode::BacklogFull =>
-                {
-                    return Ok(plan.refused(&refusal));
-                }
                 Err(refused) => return Err(refused.error()),
             }
         }

@@ -55,7 +55,9 @@ impl Room<'_> {
         for _ in 0..DROPS_MAX {
             let admitted = self.tables.admit(self.store, (topic, quota), charge, now);
             let Err(full) = admitted.map_err(|error| error.refusal())? else { return Ok(()) };
-            if quota.on_full != OnFull::DropOldest {
+            // Nothing that is dropped makes room for what waits alone fills the topic with.
+            let is_in_vain = quota.check(self.tables.waiting(topic), charge).is_err();
+            if quota.on_full != OnFull::DropOldest || is_in_vain {
                 if let Some(topic) = self.topics.get(topic) {
                     topic.backlog.add_refused(charge.events);
                 }

@@ -261,7 +261,7 @@ pub(crate) struct PublishArgs {
     deliver_at: Option<Timestamp>,
     /// Store all lines as one transaction of a producer group, invisible until `levada transaction commit`, or a program of
     /// the group, commits it
-    #[arg(long, value_name = "GROUP/ID", conflicts_with_all = ["rate", "delay", "deliver_at", "expect_offset"])]
+    #[arg(long, value_name = "GROUP/ID", conflicts_with_all = ["rate", "delay", "deliver_at", "expect_offset", "no_wait"])]
     pub(crate) prepare: Option<TransactionPath>,
     /// How long after the prepare the group is first asked about the transaction, 1ms to 1d [default: as the engine is
     /// configured, 6s]

@@ -223,7 +223,12 @@ impl Tables {
         self.backlogs.trimmed(place, start, dropped_bytes);
     }
 
-    /// Takes room in a topic's backlog for what is to be appended or scheduled.
+    /// What waits for its time, or for a decision, to be appended to a topic.
+    pub(super) fn waiting(&self, topic: TopicId) -> Charge {
+        self.schedule.pending(topic).plus(self.transactions.prepared_for(topic))
+    }
+
+    /// Takes room in a topic's backlog for what is to be appended, scheduled or prepared.
     ///
     /// # Errors
     /// Who is too far behind, if there is no room; the outer one if the store fails.
@@ -234,8 +239,7 @@ impl Tables {
         charge: Charge,
         now: Timestamp,
     ) -> Result<Result<(), Full>, Error> {
-        let waiting = self.schedule.pending(topic).plus(self.transactions.prepared_for(topic));
-        let asked = Asked { topic, quota, waiting, charge };
+        let asked = Asked { topic, quota, waiting: self.waiting(topic), charge };
         self.backlogs.admit((store, &self.partitions), asked, now)
     }
 }
