@@ -72,10 +72,11 @@ async fn what_is_expected_of_an_offset_and_what_is_too_large_is_told_and_nothing
     late.expect_offset("debits", PartitionId(0), Offset(0)).unwrap();
     assert_eq!(code(late.commit().await), ErrorCode::OffsetMismatch);
     let mut large = client.transaction().unwrap();
-    for _ in 0..5 {
-        large.publish("credits", Event::new(vec![b'x'; 1_000_000])).unwrap();
+    let megabyte = || Event::new(vec![b'x'; 1_000_000]);
+    for _ in 0..4 {
+        large.publish("credits", megabyte()).unwrap();
     }
-    assert_eq!(code(large.commit().await), ErrorCode::TransactionTooLarge);
+    assert_eq!(code(large.publish("credits", megabyte())), ErrorCode::TransactionTooLarge);
     assert_eq!(code(client.transaction().unwrap().commit().await), ErrorCode::ConfigInvalid, "it is empty");
     let mut absent = client.transaction().unwrap();
     absent.publish("absent", Event::new("x")).unwrap();
@@ -267,7 +268,8 @@ async fn a_consumer_s_outputs_and_acknowledgements_are_one_through_kills_of_the_
     events::publish_numbers(&client, "debits", 0..300).await;
     let mut consumer = events::subscribe(&client, "debits", "transfer").await;
     let mut done = 0;
-    while log(&client, "credits").await.len() < 300 {
+    // A reader is of one connection: each reading has one of its own.
+    while log(&engine.connect().await, "credits").await.len() < 300 {
         let transferring = async {
             loop {
                 let event = consumer.next().await.unwrap().unwrap();
@@ -291,7 +293,8 @@ async fn a_consumer_s_outputs_and_acknowledgements_are_one_through_kills_of_the_
         engine.kill().await;
         engine = Process::start_at(dir.path(), &listen).await;
     }
-    let mut credits: Vec<u64> = log(&client, "credits").await.iter().map(|it| it.parse().unwrap()).collect();
+    let credits = log(&engine.connect().await, "credits").await;
+    let mut credits: Vec<u64> = credits.iter().map(|it| it.parse().unwrap()).collect();
     credits.sort_unstable();
     assert_eq!(credits, (0..300).collect::<Vec<_>>(), "none is missing, none is twice");
     let left = until("the subscription is read", async || {
@@ -327,7 +330,6 @@ async fn what_a_refused_transaction_would_have_acknowledged_is_delivered_again()
         let mut transaction = client.transaction().unwrap();
         transaction.publish("credits", Event::new(number.to_string())).unwrap();
         transaction.ack(event).unwrap();
-        transaction.commit().await.unwrap();
         transaction.commit().await.unwrap();
     }
     assert_eq!(log(&client, "credits").await.len(), 2);
