@@ -18,12 +18,12 @@ use crate::{
     error::Error,
     link::Link,
     links::Links,
+    partition_counts::PartitionCounts,
     publisher::{Publisher, PublisherOptions},
     reader::{ReadOptions, Reader, Search, SearchOptions},
     retry::Backoff,
     stream,
     subscriber::{PullSubscriber, SubscribeOptions, Subscriber},
-    transaction::{PartitionCounts, ProducerGroup, Transaction},
 };
 
 /// Bytes of one chunk of a plugin artefact.
@@ -283,36 +283,6 @@ impl Client {
     /// engine's.
     pub async fn search(&self, options: SearchOptions) -> Result<Search, Error> {
         self.links.open(|link| Search::open(link, options.clone())).await
-    }
-
-    /// Begins a transaction that is committed at once: events of any topics, all of them or none. Its id is random, its
-    /// producer group `default`.
-    ///
-    /// ```no_run
-    /// # async fn example(client: levada_client::Client) -> Result<(), levada_client::Error> {
-    /// use levada_client::Event;
-    ///
-    /// let mut transfer = client.transaction()?;
-    /// transfer.publish("withdrawals", Event::new("5").with_key("account-1"))?;
-    /// transfer.publish("deposits", Event::new("5").with_key("account-2"))?;
-    /// transfer.commit().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// `CONFIG_INVALID` if the system gives no randomness.
-    pub fn transaction(&self) -> Result<Transaction, Error> {
-        self.producer_group("default")?.transaction(&clock::producer_id()?.to_string())
-    }
-
-    /// A producer group: transactions whose ids the program chooses, so that they can be prepared, decided later, and asked
-    /// about by any member of the group.
-    ///
-    /// # Errors
-    /// `INVALID_NAME`.
-    pub fn producer_group(&self, name: &str) -> Result<ProducerGroup, Error> {
-        Ok(ProducerGroup::new(self.clone(), name.parse()?))
     }
 
     /// Ends the connection and everything that uses it, at once: flush publishers and confirm

@@ -38,6 +38,7 @@ mod client;
 mod config;
 mod error;
 
+mod partition_counts;
 mod publisher;
 
 mod transaction;

@@ -429,9 +429,9 @@ fn info(
         Verdict::Committed => (TransactionState::Committed, Some(transaction.decided.0)),
         Verdict::RolledBack => (TransactionState::RolledBack, Some(transaction.decided.0)),
     };
-    let mut names = BTreeMap::<TopicId, Option<String>>::new();
+    let mut names = BTreeMap::<TopicId, Option<TopicName>>::new();
     let mut name = |id| {
-        let of = |id| catalogue.topics.by_id(id).map(|record| record.name.to_string());
+        let of = |id| catalogue.topics.by_id(id).map(|record| record.name.clone());
         names.entry(id).or_insert_with(|| of(id)).clone()
     };
     TransactionInfo {
@@ -447,7 +447,7 @@ fn info(
     }
 }
 
-fn batch_info(share: &Share, topic: Option<String>) -> TransactionBatch {
+fn batch_info(share: &Share, topic: Option<TopicName>) -> TransactionBatch {
     let duplicates = share.duplicates.iter().flat_map(|duplicates| {
         (0..share.events).filter_map(|index| match duplicates.placed(index) {
             Placed::Stored(_) => None,

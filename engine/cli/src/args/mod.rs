@@ -31,14 +31,16 @@ pub(crate) use admin::{
 };
 pub(crate) use chain::OptionsArgs;
 pub(crate) use dead_letters::{CountArgs, DlqAction, DlqArgs, UntilArgs, WhichArgs, Whose};
-pub(crate) use path::SubscriptionPath;
+pub(crate) use path::{SubscriptionPath, TransactionPath};
 pub(crate) use search::SearchArgs;
 pub(crate) use start::Beginning;
-pub(crate) use transactions::{TransactionAction, TransactionArgs, TransactionPath};
+pub(crate) use transactions::{TransactionAction, TransactionArgs};
 
 use start::{LAST_MAX, parse_beginning, parse_since, parse_start};
-use transactions::parse_check_after;
-use values::{parse_any_topic, parse_delay, parse_free_topic, parse_header, parse_time, parse_timeout};
+use values::{
+    parse_any_topic, parse_check_after, parse_delay, parse_free_topic, parse_header, parse_time,
+    parse_timeout,
+};
 
 /// Levada: durable events over QUIC, every subscriber through its own WebAssembly gate.
 #[derive(Debug, Parser)]

@@ -1,9 +1,9 @@
-//! Which subscription is meant, as it is typed.
+//! Which subscription or transaction is meant, as it is typed.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use clap::{ArgMatches, Command, FromArgMatches, error::ErrorKind};
-use levada_protocol::ids::{SubscriptionName, TopicName};
+use levada_protocol::ids::{GroupName, SubscriptionName, TopicName, TransactionId};
 
 use super::values::parse_any_topic;
 
@@ -76,5 +76,39 @@ impl clap::Args for SubscriptionPath {
 
     fn augment_args_for_update(command: Command) -> Command {
         Typed::augment_args_for_update(command)
+    }
+}
+
+/// A transaction of a producer group: `GROUP/ID`. The id may hold a slash, too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TransactionPath {
+    pub(crate) group: GroupName,
+    pub(crate) id: TransactionId,
+}
+
+impl FromStr for TransactionPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (group, id) = text
+            .split_once('/')
+            .ok_or_else(|| format!("expected GROUP/ID, such as shop/order-42, got {text:?}"))?;
+        let group = group.parse().map_err(|error| format!("{error}"))?;
+        Ok(Self { group, id: id.parse().map_err(|error| format!("{error}"))? })
+    }
+}
+
+impl TransactionPath {
+    /// As it is typed in a shell.
+    pub(crate) fn typed(&self) -> String {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@+,=".contains(&byte);
+        let text = self.to_string();
+        if text.bytes().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    }
+}
+
+impl fmt::Display for TransactionPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.group, self.id)
     }
 }

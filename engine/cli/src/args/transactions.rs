@@ -1,15 +1,9 @@
-//! What can be typed after `levada transaction`, and which transaction is meant.
-
-use std::{fmt, str::FromStr};
+//! What can be typed after `levada transaction`.
 
 use clap::Subcommand;
-use levada_protocol::{
-    ids::{GroupName, TransactionId},
-    limits::CHECK_AFTER_MS_MAX,
-};
-use levada_terminal::values::DurationMs;
+use levada_protocol::ids::GroupName;
 
-use super::ClientArgs;
+use super::{ClientArgs, path::TransactionPath};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct TransactionArgs {
@@ -51,47 +45,4 @@ pub(crate) enum TransactionAction {
         #[arg(value_name = "GROUP/ID")]
         transaction: TransactionPath,
     },
-}
-
-/// A transaction of a producer group: `GROUP/ID`. The id may hold a slash, too.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TransactionPath {
-    pub(crate) group: GroupName,
-    pub(crate) id: TransactionId,
-}
-
-impl FromStr for TransactionPath {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (group, id) = text
-            .split_once('/')
-            .ok_or_else(|| format!("expected GROUP/ID, such as shop/order-42, got {text:?}"))?;
-        let group = group.parse().map_err(|error| format!("{error}"))?;
-        Ok(Self { group, id: id.parse().map_err(|error| format!("{error}"))? })
-    }
-}
-
-impl TransactionPath {
-    /// As it is typed in a shell.
-    pub(crate) fn typed(&self) -> String {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@+,=".contains(&byte);
-        let text = self.to_string();
-        if text.bytes().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
-    }
-}
-
-impl fmt::Display for TransactionPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.group, self.id)
-    }
-}
-
-/// After how long a group is asked about a transaction first: 1ms to a day.
-pub(super) fn parse_check_after(text: &str) -> Result<DurationMs, String> {
-    let after: DurationMs = text.parse()?;
-    match after.0 {
-        1..=CHECK_AFTER_MS_MAX => Ok(after),
-        _ => Err(format!("expected a duration from 1ms to 1d, got {text:?}")),
-    }
 }

@@ -3,7 +3,7 @@
 use levada_protocol::{
     event::{ENGINE_HEADER_PREFIX, is_engine_header},
     ids::{PluginName, Timestamp, TopicName},
-    limits::{DEDUP_WINDOW_MS_MAX, DELAY_MS_MAX, HEADER_NAME_BYTES_MAX},
+    limits::{CHECK_AFTER_MS_MAX, DEDUP_WINDOW_MS_MAX, DELAY_MS_MAX, HEADER_NAME_BYTES_MAX},
     request::StageSpec,
 };
 use levada_terminal::values::DurationMs;
@@ -178,4 +178,13 @@ pub(super) fn parse_stage(text: &str) -> Result<StageSpec, String> {
 #[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
 fn sentence(error: levada_protocol::ids::InvalidName) -> String {
     error.to_string()
+}
+
+/// After how long a group is asked about a transaction first: 1ms to a day.
+pub(super) fn parse_check_after(text: &str) -> Result<DurationMs, String> {
+    let after: DurationMs = text.parse()?;
+    match after.0 {
+        1..=CHECK_AFTER_MS_MAX => Ok(after),
+        _ => Err(format!("expected a duration from 1ms to 1d, got {text:?}")),
+    }
 }

@@ -157,7 +157,7 @@ fn describe(info: &TransactionInfo) -> String {
 }
 
 fn topic(batch: &TransactionBatch) -> &str {
-    batch.topic.as_deref().unwrap_or("(deleted)")
+    batch.topic.as_ref().map_or("(deleted)", |topic| topic.as_str())
 }
 
 fn batches(batches: &[TransactionBatch]) -> Rows {

@@ -10,7 +10,7 @@ use levada_protocol::{
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::group::ProducerGroup;
+use super::group::Group;
 use crate::{
     error::Error,
     link::Link,
@@ -25,7 +25,7 @@ const BACKOFF_LAST: Duration = Duration::from_secs(1);
 /// counts on it: take what comes, or drop it.
 #[derive(Debug)]
 pub struct CheckBacks {
-    group: ProducerGroup,
+    group: Group,
     stream: Option<Stream>,
     backoff: Backoff,
 }
@@ -34,12 +34,12 @@ pub struct CheckBacks {
 /// check.
 #[derive(Debug)]
 pub struct Check {
-    group: ProducerGroup,
+    group: Group,
     asked: CheckBack,
 }
 
 impl CheckBacks {
-    pub(super) async fn open(group: ProducerGroup) -> Result<Self, Error> {
+    pub(super) async fn open(group: Group) -> Result<Self, Error> {
         let limit = group.client().request_timeout();
         let opened = timeout(limit, open(&group)).await;
         let stream = opened.map_err(|_| Error::TimedOut { waited: limit, in_doubt: false, last: None })??;
@@ -84,7 +84,7 @@ impl CheckBacks {
     }
 }
 
-async fn open(group: &ProducerGroup) -> Result<Stream, Error> {
+async fn open(group: &Group) -> Result<Stream, Error> {
     let open = |link: Link| async move {
         let session = link.session().await?;
         let open = Open::CheckBacks { group: group.name().clone(), trace: None };
@@ -126,18 +126,18 @@ impl Check {
         self.asked.checks_max
     }
 
-    /// Commits it. Not cancel safe, as [`ProducerGroup::commit`].
+    /// Commits it. Not cancel safe, as [`super::ProducerGroup::commit`].
     ///
     /// # Errors
-    /// As [`ProducerGroup::commit`].
+    /// As [`super::ProducerGroup::commit`].
     pub async fn commit(self) -> Result<TransactionInfo, Error> {
         self.group.decide(self.asked.id, true).await
     }
 
-    /// Rolls it back. Not cancel safe, as [`ProducerGroup::rollback`].
+    /// Rolls it back. Not cancel safe, as [`super::ProducerGroup::rollback`].
     ///
     /// # Errors
-    /// As [`ProducerGroup::rollback`].
+    /// As [`super::ProducerGroup::rollback`].
     pub async fn rollback(self) -> Result<TransactionInfo, Error> {
         self.group.decide(self.asked.id, false).await
     }

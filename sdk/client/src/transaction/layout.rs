@@ -1,17 +1,35 @@
 //! The batches of a transaction, and which event is where in them. Pure.
 
+use std::collections::HashMap;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use levada_protocol::{
     batch::{Batch, BatchBuilder, BatchFull, Stamp},
     event::Event,
-    ids::{Offset, PartitionId},
+    ids::{Offset, PartitionId, TopicName},
     partition::partition_of,
     publish::PublishHeader,
     request::{TransactionBatch, TransactionInfo},
 };
 
-use super::Transaction;
 use crate::{error::Error, publisher::Receipt};
+
+/// What a transaction holds.
+pub(super) struct Plan<'a> {
+    pub(super) topics: &'a [TopicName],
+    pub(super) events: &'a [Planned],
+    pub(super) expected: &'a HashMap<(usize, PartitionId), Offset>,
+    /// Chooses the partition of an event without key and id.
+    pub(super) spread: u32,
+}
+
+/// An event and where it is to go.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) topic: usize,
+    pub(super) partition: Option<PartitionId>,
+    pub(super) event: Event,
+}
 
 /// The batches of a transaction.
 #[derive(Debug)]
@@ -41,12 +59,12 @@ struct Open {
 
 impl Layout {
     /// Divides a transaction whose topics have so many partitions.
-    pub(super) fn new(transaction: &Transaction, counts: &[u16]) -> Result<Self, Error> {
+    pub(super) fn new(plan: &Plan<'_>, counts: &[u16]) -> Result<Self, Error> {
         let (mut open, mut done): (Vec<Open>, Vec<Option<Laid>>) = (Vec::new(), Vec::new());
-        let mut places = Vec::with_capacity(transaction.events.len());
-        for planned in &transaction.events {
+        let mut places = Vec::with_capacity(plan.events.len());
+        for planned in plan.events {
             let (topic, event) = (planned.topic, &planned.event);
-            let by_event = || partition_of_event(event, counts[topic], transaction.spread);
+            let by_event = || partition_of_event(event, counts[topic], plan.spread);
             let partition = planned.partition.unwrap_or_else(by_event);
             let at = open.iter().position(|it| (it.topic, it.partition) == (topic, partition));
             let at = at.unwrap_or_else(|| {
@@ -74,10 +92,10 @@ impl Layout {
             done[filling.number] = Some(filling.finish());
         }
         let mut batches: Vec<Laid> = done.into_iter().flatten().collect();
-        for (place, offset) in &transaction.expected {
+        for (place, offset) in plan.expected {
             let first = batches.iter_mut().find(|it| (it.topic, it.partition) == *place);
             let Some(first) = first else {
-                let (topic, partition) = (&transaction.topics[place.0], place.1);
+                let (topic, partition) = (&plan.topics[place.0], place.1);
                 let what = format!(
                     "offset {offset} is expected of partition {partition} of topic {topic}, for which the transaction has no \
                      event"

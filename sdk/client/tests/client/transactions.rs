@@ -10,7 +10,7 @@ use crate::support::{Engine, Transacted};
 
 fn stored(offset: u64, events: u32) -> TransactionBatch {
     TransactionBatch {
-        topic: Some("orders".into()),
+        topic: Some("orders".parse().unwrap()),
         events,
         offset: Some(offset),
         ..TransactionBatch::default()

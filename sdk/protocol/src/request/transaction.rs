@@ -175,7 +175,7 @@ pub struct TransactionInfo {
 #[serde(default)]
 pub struct TransactionBatch {
     /// Its topic; `None` if that was deleted.
-    pub topic: Option<String>,
+    pub topic: Option<TopicName>,
     /// Its partition.
     pub partition: u16,
     /// How many events it has.

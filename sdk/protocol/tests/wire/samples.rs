@@ -232,7 +232,7 @@ pub(crate) fn transaction() -> TransactionInfo {
         checks: 2,
         next_check_ms: Some(1_700_000_036_000),
         batches: vec![TransactionBatch {
-            topic: Some("orders".into()),
+            topic: Some(name("orders")),
             partition: 3,
             events: 5,
             offset: Some(42),
