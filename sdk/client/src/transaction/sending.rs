@@ -204,7 +204,7 @@ impl Transaction {
     /// # Errors
     /// `TOPIC_NOT_FOUND`, `PARTITION_NOT_FOUND`, `OFFSET_MISMATCH`, which names topic, partition and offset,
     /// `DELIVERY_EXPIRED` if an event that it acknowledges is another consumer's, `TRANSACTION_TOO_LARGE`,
-    /// `TRANSACTION_EXISTS` if the id was used for other events ([`ProducerGroup::describe`] shows them), `CONFIG_INVALID`
+    /// `TRANSACTION_EXISTS` if the id was used for other events ([`super::ProducerGroup::describe`] shows them), `CONFIG_INVALID`
     /// without any event; [`Error::TimedOut`] with `in_doubt` if it may be stored; as [`Client::request`].
     pub async fn commit(&mut self) -> Result<Vec<Receipt>, Error> {
         let sent = self.send(None).await;
@@ -215,7 +215,7 @@ impl Transaction {
     }
 
     /// Stores the events durably and invisibly, until the transaction is committed or rolled back: by [`Prepared`], by
-    /// [`ProducerGroup::commit`] from anywhere, in answer to a check-back, or by a person with `levada transaction`.
+    /// [`super::ProducerGroup::commit`] from anywhere, in answer to a check-back, or by a person with `levada transaction`.
     ///
     /// The group is asked about it for the first time after 6 s by default, a setting of the engine;
     /// [`Transaction::prepare_and_check_after`] overrides it.
