@@ -292,16 +292,17 @@ impl Transaction {
                 (layout, recounted) = (None, true);
                 continue;
             }
-            // Out of time, or refused after a loss: neither gets better.
-            let is_over = matches!(error, Error::TimedOut { .. });
-            let again = error.is_retryable() && !is_over && code != ErrorCode::TooManyPrepared;
-            let pause = match &error {
-                Error::Refused(refusal) => {
-                    let hint = Duration::from_millis(refusal.retry_after_ms.unwrap_or(0).into());
-                    hint.max(backoff.next())
-                }
-                _ => backoff.next(),
+            // A refusal that followed a loss on the same connection comes as being out of time.
+            let refusal = match &error {
+                Error::Refused(refusal) | Error::TimedOut { last: Some(refusal), .. } => Some(refusal),
+                _ => None,
             };
+            let again = match refusal {
+                Some(refusal) => refusal.code.is_retryable() && refusal.code != ErrorCode::TooManyPrepared,
+                None => error.is_retryable() && !matches!(error, Error::TimedOut { .. }),
+            };
+            let hint = refusal.and_then(|refusal| refusal.retry_after_ms).unwrap_or(0);
+            let pause = Duration::from_millis(hint.into()).max(backoff.next());
             if again && clock::now() + pause < until {
                 sleep(pause).await;
                 continue;
