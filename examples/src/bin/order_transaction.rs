@@ -5,11 +5,12 @@
 //!
 //! Needs `levada serve`. Run from the directory that it was started in, or set LEVADA_CA. The directory for
 //! `order_transaction.sqlite`, how many orders to place, and with `--crash SEED` where the program dies:
-//! `cargo run -p levada-examples --bin order_transaction -- . 10 --crash 1`
+//! `cargo run --release -p levada-examples --bin order_transaction -- . 10 --crash 1`
 #![expect(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use std::{collections::BTreeMap, env, path::Path, process, time::Duration};
 
+use anyhow::Context as _;
 use levada_client::{
     Check, Client, ClientConfig, ErrorCode, Event, ProducerGroup, ReadOptions, Start, TopicSettings,
 };
@@ -27,17 +28,23 @@ const CRASHED: i32 = 70;
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let dir = arguments.first().map_or(".", String::as_str);
-    let orders: u32 = arguments.get(1).map_or(Ok(10), |count| count.parse())?;
+    let orders: u32 = arguments
+        .get(1)
+        .map_or(Ok(10), |count| count.parse())
+        .context("expected the number of orders behind the directory, such as 10")?;
     let seed: Option<u64> = match arguments.get(2).map(String::as_str) {
-        Some("--crash") => Some(arguments.get(3).map_or(Ok(1), |seed| seed.parse())?),
-        _ => None,
+        Some("--crash") => Some(
+            arguments
+                .get(3)
+                .map_or(Ok(1), |seed| seed.parse())
+                .context("expected a seed behind --crash, such as 1")?,
+        ),
+        Some(other) => anyhow::bail!("expected --crash SEED, got {other}"),
+        None => None,
     };
     let database = open(&Path::new(dir).join("order_transaction.sqlite"))?;
     let client = connect().await?;
-    match client.create_topic(TOPIC, TopicSettings::default()).await {
-        Err(error) if error.code() != ErrorCode::TopicExists => return Err(error.into()),
-        _ => {}
-    }
+    client.ensure_topic(TOPIC, TopicSettings::default()).await?;
     let group = client.producer_group(GROUP)?;
     let mut crash = Crash::new(seed, orders);
     for _ in 0..orders {

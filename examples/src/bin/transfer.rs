@@ -7,11 +7,12 @@
 //!
 //! Needs `levada serve`. Run from the directory that it was started in, or set LEVADA_CA. The directory for the two
 //! databases, how many transfers to make, and with `--crash SEED` where the program dies:
-//! `cargo run -p levada-examples --bin transfer -- . 10 --crash 1`
+//! `cargo run --release -p levada-examples --bin transfer -- . 10 --crash 1`
 #![expect(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use std::{env, path::Path, process, time::Duration};
 
+use anyhow::Context as _;
 use levada_client::{
     Check, Client, ClientConfig, DeliveredEvent, ErrorCode, Event, ProducerGroup, SubscribeOptions,
     SubscriptionOptions, TopicSettings,
@@ -33,18 +34,24 @@ const CRASHED: i32 = 70;
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let dir = Path::new(arguments.first().map_or(".", String::as_str));
-    let transfers: u32 = arguments.get(1).map_or(Ok(10), |count| count.parse())?;
+    let transfers: u32 = arguments
+        .get(1)
+        .map_or(Ok(10), |count| count.parse())
+        .context("expected the number of transfers behind the directory, such as 10")?;
     let seed: Option<u64> = match arguments.get(2).map(String::as_str) {
-        Some("--crash") => Some(arguments.get(3).map_or(Ok(1), |seed| seed.parse())?),
-        _ => None,
+        Some("--crash") => Some(
+            arguments
+                .get(3)
+                .map_or(Ok(1), |seed| seed.parse())
+                .context("expected a seed behind --crash, such as 1")?,
+        ),
+        Some(other) => anyhow::bail!("expected --crash SEED, got {other}"),
+        None => None,
     };
     let paying = open(&dir.join("transfer_paying.sqlite"), BEGINNING)?;
     let receiving = open(&dir.join("transfer_receiving.sqlite"), 0)?;
     let client = connect().await?;
-    match client.create_topic(TOPIC, TopicSettings::default()).await {
-        Err(error) if error.code() != ErrorCode::TopicExists => return Err(error.into()),
-        _ => {}
-    }
+    client.ensure_topic(TOPIC, TopicSettings::default()).await?;
     let group = client.producer_group(GROUP)?;
     let mut crash = Crash::new(seed, transfers);
     let incoming = SubscribeOptions {
