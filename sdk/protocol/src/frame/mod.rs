@@ -208,6 +208,7 @@ mod tests {
             FrameType::Verbs,
             FrameType::Settled,
             FrameType::Progress,
+            FrameType::CheckBack,
         ];
         for kind in all_types() {
             let limit = if small.contains(&kind) { 256 * 1024 } else { 2 * 1024 * 1024 };
@@ -220,7 +221,7 @@ mod tests {
                 Err(FrameError::TooLarge { got: limit as u64 + 1, limit })
             );
         }
-        assert_eq!(all_types().count(), 13);
+        assert_eq!(all_types().count(), 14);
     }
 
     #[test]
