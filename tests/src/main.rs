@@ -34,6 +34,7 @@ mod support;
 mod tidy;
 mod tls;
 mod transactions;
+mod ttl;
 mod unread;
 mod vectors;
 mod walls;

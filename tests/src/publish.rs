@@ -81,21 +81,11 @@ async fn what_is_no_topic_is_refused_with_its_reason() {
 }
 
 #[tokio::test]
-async fn a_time_to_live_is_refused_and_an_id_is_kept_but_finds_no_repeats() {
+async fn an_id_is_kept_but_finds_no_repeats_without_a_window() {
     let engine = Engine::start().await;
     let client = engine.connect().await;
     events::topic(&client, "orders").await;
-    let publisher = events::publisher(&client, "orders").await;
-    let mortal = Event { ttl_ms: Some(1), ..numbered(0) };
-    assert_eq!(code(publisher.publish(mortal.clone()).await), ErrorCode::Unsupported);
-    // A client of another kind is told by the engine.
-    let (connection, _control, _) = raw::greet(engine.started.quic, &engine.started.ca_pem_path).await;
-    let mut publishing = PublishStream::open(&connection, "orders").await;
-    let outcome = publishing.publish(Ask::default(), batch(0, 0, 0, &[numbered(1), mortal]).bytes()).await;
-    assert_eq!(raw::refused(&outcome), ErrorCode::Unsupported);
-    assert_eq!(read_all_ids(&client).await, [], "nothing of the batch was stored");
-
-    let named = Event { id: Some("one".into()), ttl_ms: Some(0), ..numbered(2) };
+    let named = Event { id: Some("one".into()), ..numbered(2) };
     events::publish(&client, "orders", [named.clone(), named]).await;
     assert_eq!(read_all_ids(&client).await, [Some("one".to_owned()), Some("one".to_owned())]);
 }

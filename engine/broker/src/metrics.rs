@@ -94,6 +94,7 @@ pub(crate) struct Collected {
     delivered_events: Series,
     redelivered_events: Series,
     dead_lettered_events: Series,
+    expired_events: Series,
     lag_events: Series,
     oldest_unacked_seconds: Series,
     subscription_waiting: Series,
@@ -147,6 +148,10 @@ impl Collected {
             dead_lettered_events: Series::counter(
                 "levada_dead_lettered_events_total",
                 "events that went to a dead-letter topic",
+            ),
+            expired_events: Series::counter(
+                "levada_expired_events_total",
+                "events whose time to live ended before they were delivered or routed",
             ),
             lag_events: Series::gauge("levada_lag_events", "events neither acknowledged nor filtered"),
             oldest_unacked_seconds: Series::gauge(
@@ -212,6 +217,7 @@ impl Collected {
         self.delivered_events.add(&labels, as_f64(delivered.events.load(Ordering::Relaxed)));
         self.redelivered_events.add(&labels, as_f64(info.redelivered));
         self.dead_lettered_events.add(&labels, as_f64(info.dead_lettered));
+        self.expired_events.add(&labels, as_f64(info.events_expired));
         self.lag_events.add(&labels, as_f64(info.lag));
         self.oldest_unacked_seconds.add(&labels, as_f64(info.oldest_unacked_age_ms) / 1_000.0);
         let waits = [("subscription", name), ("for", info.waiting_for.as_str())];
@@ -221,6 +227,7 @@ impl Collected {
     pub(crate) fn route(&mut self, info: &RouteInfo) {
         let labels = [("route", info.spec.name.as_str())];
         self.dead_lettered_events.add(&labels, as_f64(info.dead_lettered));
+        self.expired_events.add(&labels, as_f64(info.events_expired));
         self.lag_events.add(&labels, as_f64(info.lag));
         self.route_blocked.add(&labels, if info.state.is_running() { 0.0 } else { 1.0 });
     }
@@ -259,6 +266,7 @@ impl Collected {
             self.delivered_events,
             self.redelivered_events,
             self.dead_lettered_events,
+            self.expired_events,
             self.lag_events,
             self.oldest_unacked_seconds,
             self.subscription_waiting,

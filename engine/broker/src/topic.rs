@@ -191,12 +191,6 @@ impl Topic {
                            due; give one of them";
             return Err(Error::refused(ErrorCode::InvalidArgument, message));
         }
-        if let Some((index, ttl_ms)) = batch.first_ttl() {
-            let message = format!(
-                "event {index} of the batch has a time to live of {ttl_ms} ms, which this version does not serve: publish it without"
-            );
-            return Err(Error::refused(ErrorCode::Unsupported, message));
-        }
         Ok(())
     }
 

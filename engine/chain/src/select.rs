@@ -190,6 +190,7 @@ pub(crate) fn passed_slices(batches: &[ChainBatch], sources: &[Source], origin: 
             before.run.batches = sources[*source].run().batches.slice(last_bytes.clone());
             before.events += from.batch.count();
             before.span += from.batch.span();
+            before.has_ttls |= from.batch.has_ttls();
             continue;
         }
         let (base, batches) = (origin.offset(from.base), from.batch.bytes().clone());
@@ -198,6 +199,7 @@ pub(crate) fn passed_slices(batches: &[ChainBatch], sources: &[Source], origin: 
             events: from.batch.count(),
             span: from.batch.span(),
             built: stored.is_none(),
+            has_ttls: from.batch.has_ttls(),
         });
         last = stored;
     }

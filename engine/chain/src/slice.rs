@@ -6,9 +6,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use levada_protocol::{
-    batch::{Batch, BatchBuilder, BatchError, BatchFull, EventRef, Stamp},
+    batch::{Batch, BatchBuilder, BatchError, BatchFull, EventParts, EventRef, Stamp},
     deliver::Run,
-    ids::Offset,
+    ids::{Offset, Timestamp},
     limits::BATCH_BYTES_TARGET,
 };
 
@@ -24,6 +24,8 @@ pub struct LogSlice {
     /// True if the engine built the batches of selected or changed events; false if they are stored ones, which share
     /// their bytes.
     pub built: bool,
+    /// True if events of them may have a time to live; if false, none has.
+    pub has_ttls: bool,
 }
 
 /// Why stored batches could not be divided.
@@ -48,18 +50,55 @@ impl LogSlice {
     /// # Errors
     /// If a batch is damaged.
     pub fn of(run: Run, verify: bool) -> Result<Self, SliceError> {
-        let (mut events, mut span) = (0, 0);
+        let (mut events, mut span, mut has_ttls) = (0, 0, false);
         for batch in SliceBatches::new(&run, verify) {
             let (_, batch) = batch?;
             events += batch.count();
             span += batch.span();
+            has_ttls |= batch.has_ttls();
         }
-        Ok(Self { run, events, span, built: false })
+        Ok(Self { run, events, span, built: false, has_ttls })
     }
 
     /// The offset behind the last one that it covers.
     pub fn end(&self) -> Offset {
         self.run.base.plus(u64::from(self.span))
+    }
+
+    /// The events whose time to live is not over, each with what is left of it; `None` if there are none. They keep their
+    /// offsets.
+    ///
+    /// # Errors
+    /// If a batch is damaged.
+    pub fn live_at(&self, now: Timestamp) -> Result<Option<Self>, SliceError> {
+        let age_ms = now.0.saturating_sub(self.run.append_time.0);
+        let mut builder = BatchBuilder::selection();
+        let mut first = None;
+        for batch in SliceBatches::new(&self.run, false) {
+            let (base, batch) = batch?;
+            for event in batch.events() {
+                let left_ms = event.ttl_ms().map(|ttl_ms| u64::from(ttl_ms).saturating_sub(age_ms));
+                if left_ms == Some(0) {
+                    continue;
+                }
+                let offset = event.offset(base);
+                let delta = offset.0 - first.get_or_insert(offset).0;
+                let delta = u32::try_from(delta).expect("a slice spans 32 bits of offsets");
+                let ttl_ms = left_ms.and_then(|left_ms| u32::try_from(left_ms).ok());
+                let parts = EventParts { ttl_ms, ..EventParts::of(&event) };
+                builder.push_parts(delta, &parts, event.headers()).map_err(SliceError::NoRoom)?;
+            }
+        }
+        let Some(first) = first else { return Ok(None) };
+        let batch = builder.finish(Stamp::ENGINE);
+        let run = Run { base: first, batches: batch.bytes().clone(), ..self.run.clone() };
+        Ok(Some(Self {
+            run,
+            events: batch.count(),
+            span: batch.span(),
+            built: true,
+            has_ttls: batch.has_ttls(),
+        }))
     }
 
     /// The events in `offsets`, ascending and disjoint ranges, at most `events_max` of them, in few slices.
@@ -177,7 +216,8 @@ impl<'a> Cutting<'a> {
 
     fn push(&mut self, base: Offset, batch: &Batch, built: bool) {
         let run = Run { base, batches: batch.bytes().clone(), ..self.of.run.clone() };
-        self.done.push(LogSlice { run, events: batch.count(), span: batch.span(), built });
+        let (events, span, has_ttls) = (batch.count(), batch.span(), batch.has_ttls());
+        self.done.push(LogSlice { run, events, span, built, has_ttls });
     }
 }
 
@@ -246,6 +286,36 @@ mod tests {
             batches.flat_map(events).collect::<Vec<_>>()
         };
         slices.iter().flat_map(of).collect()
+    }
+
+    #[test]
+    fn what_is_live_keeps_its_offset_and_what_is_left_of_its_time() {
+        let mut builder = BatchBuilder::new();
+        let mut batches = Vec::new();
+        for ttls in [&[Some(5), None, Some(30)][..], &[None], &[Some(4), Some(20)]] {
+            ttls.iter().for_each(|ttl_ms| {
+                builder.push(&Event { ttl_ms: *ttl_ms, ..Event::new("x").with_header("h", "v") }).unwrap();
+            });
+            batches.extend_from_slice(builder.finish(Stamp::ENGINE).bytes());
+        }
+        let run = Run { base: Offset(10), append_time: Timestamp(100), hops: 2, batches: batches.into() };
+        let slice = LogSlice::of(run, true).unwrap();
+        assert!(slice.has_ttls);
+        let live = |now| {
+            let live = slice.live_at(Timestamp(now)).unwrap().unwrap();
+            assert_eq!((live.run.append_time, live.run.hops, live.built), (Timestamp(100), 2, true));
+            let batches = SliceBatches::new(&live.run, true).map(Result::unwrap);
+            let events = |(base, batch): (Offset, Batch)| {
+                batch.events().map(|it| (it.offset(base).0, it.ttl_ms())).collect::<Vec<_>>()
+            };
+            (live.has_ttls, batches.flat_map(events).collect::<Vec<_>>())
+        };
+        let all = [(10, Some(5)), (11, None), (12, Some(30)), (13, None), (14, Some(4)), (15, Some(20))];
+        assert_eq!(live(99), (true, all.to_vec()), "the clock may be behind the append");
+        assert_eq!(live(105), (true, vec![(11, None), (12, Some(25)), (13, None), (15, Some(15))]));
+        assert_eq!(live(1_000), (false, vec![(11, None), (13, None)]));
+        let mortal = slice.cut(&[Offset(14)..Offset(16)], u64::MAX).unwrap();
+        assert_eq!(mortal[0].live_at(Timestamp(120)).unwrap(), None);
     }
 
     #[test]

@@ -161,6 +161,9 @@ fn option_that_differs(has: &SubscriptionOptions, wanted: &SubscriptionOptions) 
             given_differs("backoff_ms", listed(has.backoff_ms()), wanted.backoff_ms.as_deref().map(listed))
         })
         .or_else(|| given_differs("rate", has.rate.unwrap_or(0), wanted.rate))
+        .or_else(|| {
+            given_differs("dead_letter_expired", has.dead_letter_expired(), wanted.dead_letter_expired)
+        })
         .or_else(|| chain_that_differs(has.chain(), wanted.chain.as_deref()?))
 }
 

@@ -14,8 +14,18 @@ use serde_json::{error::Category, value::RawValue};
 use crate::time;
 
 /// What an event may say.
-const FIELDS: [&str; 9] =
-    ["key", "key_base64", "headers", "id", "time", "payload", "payload_text", "payload_base64", "tombstone"];
+const FIELDS: [&str; 10] = [
+    "key",
+    "key_base64",
+    "headers",
+    "id",
+    "time",
+    "ttl_ms",
+    "payload",
+    "payload_text",
+    "payload_base64",
+    "tombstone",
+];
 /// What printing adds, and reading skips.
 const PLACE: [&str; 5] = ["topic", "partition", "offset", "attempt", "delivery"];
 /// The fields that give an event its content; it has exactly one of them.
@@ -120,6 +130,7 @@ pub fn read_event(line: &[u8]) -> Result<Event, InvalidEvent> {
             "headers" => event.headers = headers(value)?,
             "id" => event.id = Some(text(field, value)?.into_boxed_str()).filter(|id| !id.is_empty()),
             "time" => event.time = Some(event_time(value)?),
+            "ttl_ms" => event.ttl_ms = Some(ttl_ms(value)?),
             "tombstone" => match value.get() {
                 "true" => only(&mut content, field)?,
                 "false" => {}
@@ -245,6 +256,11 @@ fn event_time(value: &RawValue) -> Result<Timestamp, InvalidEvent> {
     }
     let text: Cow<'_, str> = serde_json::from_str(value.get()).map_err(|_| wrong())?;
     time::parse(&text).map_err(|_| wrong())
+}
+
+fn ttl_ms(value: &RawValue) -> Result<u32, InvalidEvent> {
+    let ttl_ms = serde_json::from_str(value.get()).ok().filter(|ttl_ms| *ttl_ms > 0);
+    ttl_ms.ok_or_else(|| wrong("ttl_ms", "milliseconds from 1 to 4294967295", value))
 }
 
 fn headers(value: &RawValue) -> Result<Vec<(String, Bytes)>, InvalidEvent> {

@@ -71,14 +71,15 @@ fn any_event() -> impl Strategy<Value = Event> {
         any_payload(),
         time,
         option::of("\\PC{1,20}"),
+        option::of(1..=u32::MAX),
     )
-        .prop_map(|(key, headers, payload, time, id)| Event {
+        .prop_map(|(key, headers, payload, time, id, ttl_ms)| Event {
             key: key.map(Bytes::from),
             headers: headers.into_iter().map(|(name, value)| (name, value.into())).collect(),
             payload: payload.map(Bytes::from),
             time: Some(Timestamp(time)),
             id: id.map(Into::into),
-            ttl_ms: None,
+            ttl_ms,
         })
 }
 
@@ -191,6 +192,11 @@ fn wrong_lines_say_what_was_expected() {
         (r#"{"payload":1,"headers":{"a":1}}"#, "as the header a, got the number 1"),
         (r#"{"payload":1,"time":"noon"}"#, "expected a time"),
         (r#"{"payload":1,"time":-1}"#, "got the number -1"),
+        (
+            r#"{"payload":1,"ttl_ms":0}"#,
+            "expected milliseconds from 1 to 4294967295 as ttl_ms, got the number 0",
+        ),
+        (r#"{"payload":1,"ttl_ms":"1s"}"#, "expected milliseconds from 1 to 4294967295 as ttl_ms"),
         (r#"{"payload_base64":"%"}"#, "bytes in base64"),
         (r#"{"tombstone":1}"#, "expected true or false"),
     ] {

@@ -59,6 +59,9 @@ fn write_fields<S: Serializer>(
         map.serialize_entry("id", id)?;
     }
     map.serialize_entry("time", &Time(event.time()))?;
+    if let Some(ttl_ms) = event.ttl_ms() {
+        map.serialize_entry("ttl_ms", &ttl_ms)?;
+    }
     write_payload(&mut map, event.payload())?;
     map.end()
 }

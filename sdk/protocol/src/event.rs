@@ -1,5 +1,7 @@
 //! What an event is made of, apart from the bytes it is stored in.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::{
@@ -30,8 +32,9 @@ pub struct Event {
     /// is not stored; on any other two events of one id are two events. What keeps a resend from being stored twice are
     /// the producer's sequences, not this.
     pub id: Option<Box<str>>,
-    /// Reserved for a time to live. This version does not drop events by their age in transit, so that an engine
-    /// refuses to store an event that has one, with `UNSUPPORTED`.
+    /// Milliseconds after its append at which a subscription no longer delivers it, by the engine's wall clock; a delayed
+    /// event is appended when it is due. It goes to the dead-letter topic if the subscription says so, and is read from
+    /// the log as any other while it is retained. A route passes on what is left of the time. `None` or 0: for ever.
     pub ttl_ms: Option<u32>,
 }
 
@@ -68,6 +71,14 @@ impl Event {
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<Bytes>) -> Self {
         self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// The same event with a time to live, in whole milliseconds: see [`Event::ttl_ms`]. One that is longer than
+    /// 4,294,967,295 ms, 49 days, is shortened to that, and one below a millisecond prolonged to it.
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl_ms = Some(u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX).max(1));
         self
     }
 

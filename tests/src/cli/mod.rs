@@ -11,6 +11,7 @@ mod search;
 mod streams;
 mod subscriptions;
 mod transactions;
+mod ttl;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;

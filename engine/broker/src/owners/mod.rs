@@ -217,6 +217,7 @@ impl Broker {
             store: Arc::clone(&self.inner.store),
             shard: self.inner.shard.clone(),
             chains: self.inner.chains.clone(),
+            clock: self.inner.config.clock.clone(),
             cancelled: self.inner.tasks.cancelled().clone(),
         };
         let cursors = self.route_cursors(record, &source)?;

@@ -42,6 +42,7 @@ pub(super) fn first(has: &SubscriptionOptions, given: &SubscriptionOptions) -> O
         .or_else(|| field("max_in_flight", has.max_in_flight(), given.max_in_flight))
         .or_else(|| field("backoff_ms", listed(has.backoff_ms()), given.backoff_ms.as_deref().map(listed)))
         .or_else(|| field("rate", has.rate.unwrap_or(0), given.rate))
+        .or_else(|| field("dead_letter_expired", has.dead_letter_expired(), given.dead_letter_expired))
         .or_else(|| chain(has.chain(), given.chain.as_deref()?))
 }
 
@@ -281,6 +282,7 @@ mod tests {
             max_in_flight: Some(7),
             backoff_ms: Some(vec![5, 50]),
             rate: Some(9),
+            dead_letter_expired: Some(true),
         };
         assert_eq!(first(&has, &SubscriptionOptions::default()), None);
         assert_eq!(first(&has, &chained(vec![filter("{}")])), None);
@@ -290,6 +292,9 @@ mod tests {
         assert_eq!(first(&has, &backoff).unwrap().to_string(), "backoff_ms [5, 50], got []");
         let rate = SubscriptionOptions { rate: Some(0), ..SubscriptionOptions::default() };
         assert_eq!(first(&has, &rate).unwrap().to_string(), "rate 9, got 0");
+        let expired =
+            SubscriptionOptions { dead_letter_expired: Some(false), ..SubscriptionOptions::default() };
+        assert_eq!(first(&has, &expired).unwrap().to_string(), "dead_letter_expired true, got false");
         let retries = StageSpec { retries: Some(3), ..filter("{}") };
         assert_eq!(first(&has, &chained(vec![retries])).unwrap().to_string(), "chain[0].retries 0, got 3");
         assert_eq!(first(&has, &chained(Vec::new())).unwrap().to_string(), "chain [filter], got []");

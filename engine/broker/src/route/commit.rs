@@ -16,16 +16,30 @@ use crate::{
     shard::{AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, StateChange},
 };
 
+/// What comes to its end with a proposal, and is in no target.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Settled {
+    pub(super) dead_letters: u64,
+    /// Their time to live is over.
+    pub(super) expired: u64,
+}
+
 /// A proposal that is not decided yet.
 pub(super) struct UnderWay {
     to: Offset,
-    dead_letters: u64,
+    settled: Settled,
     outcome: oneshot::Receiver<Result<(), ProposalRefused>>,
 }
 
 impl RouteTask {
-    /// Commits the output of a round. An error says that the route must stop behind it.
-    pub(super) async fn submit(&mut self, routed: Routed, targets: &[(TopicId, Target)]) -> Result<(), Stop> {
+    /// Commits the output of a round, of which so many events have expired. An error says that the route must stop behind
+    /// it.
+    pub(super) async fn submit(
+        &mut self,
+        routed: Routed,
+        targets: &[(TopicId, Target)],
+        expired: u64,
+    ) -> Result<(), Stop> {
         let progress = routed.progress;
         let mut appends: Vec<AppendRequest> = routed
             .batches
@@ -63,7 +77,7 @@ impl RouteTask {
             appends.extend(collected.into_appends());
         }
         if progress.reached > self.cursor {
-            self.step(progress.reached, appends, dead_letters).await?;
+            self.step(progress.reached, appends, Settled { dead_letters, expired }).await?;
         }
         match progress.paused {
             None => Ok(()),
@@ -82,7 +96,7 @@ impl RouteTask {
         &mut self,
         to: Offset,
         appends: Vec<AppendRequest>,
-        dead_letters: u64,
+        settled: Settled,
     ) -> Result<(), Stop> {
         let (reply, outcome) = oneshot::channel();
         let (route, partition) = (RouteId(self.record.id), self.number);
@@ -94,7 +108,7 @@ impl RouteTask {
         };
         self.context.shard.propose(proposal).await.map_err(Stop::Failed)?;
         self.cursor = to;
-        self.under_way.push_back(UnderWay { to, dead_letters, outcome });
+        self.under_way.push_back(UnderWay { to, settled, outcome });
         Ok(())
     }
 
@@ -102,8 +116,8 @@ impl RouteTask {
     pub(super) async fn settle_one(&mut self) -> Result<(), Stop> {
         let Some(oldest) = self.under_way.front_mut() else { return Ok(()) };
         let outcome = (&mut oldest.outcome).await.unwrap_or_else(|_| Err(ProposalRefused::unanswered()));
-        let settled = self.under_way.pop_front().expect("the queue is not empty");
-        self.note(&outcome, settled.to, settled.dead_letters);
+        let under_way = self.under_way.pop_front().expect("the queue is not empty");
+        self.note(&outcome, under_way.to, under_way.settled);
         match outcome {
             Ok(()) => {
                 self.retry = RETRY_MIN;
@@ -121,10 +135,11 @@ impl RouteTask {
     }
 
     /// Updates the committed cursor from an outcome.
-    fn note(&mut self, outcome: &Result<(), ProposalRefused>, to: Offset, dead_letters: u64) {
+    fn note(&mut self, outcome: &Result<(), ProposalRefused>, to: Offset, settled: Settled) {
         self.committed = match outcome {
             Ok(()) => {
-                self.shared.dead_lettered.fetch_add(dead_letters, Ordering::Relaxed);
+                self.shared.dead_lettered.fetch_add(settled.dead_letters, Ordering::Relaxed);
+                self.shared.expired.fetch_add(settled.expired, Ordering::Relaxed);
                 to
             }
             Err(ProposalRefused::Moved { cursor }) => *cursor,
@@ -140,7 +155,7 @@ impl RouteTask {
     pub(super) async fn reset(&mut self) {
         while let Some(under_way) = self.under_way.pop_front() {
             let outcome = under_way.outcome.await.unwrap_or_else(|_| Err(ProposalRefused::unanswered()));
-            self.note(&outcome, under_way.to, under_way.dead_letters);
+            self.note(&outcome, under_way.to, under_way.settled);
         }
         self.cursor = self.committed;
     }

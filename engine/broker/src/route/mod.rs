@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::task::{RETRY_MIN, RouteTask};
 use crate::{
-    chains::Chains, changes::Hears, floors::Floors, rows::RouteRecord, shard::ShardHandle, topic::Topic,
+    chains::Chains, changes::Hears, clock::Clock, floors::Floors, rows::RouteRecord, shard::ShardHandle,
+    topic::Topic,
 };
 
 /// A running route, as others reach it.
@@ -44,6 +45,7 @@ struct Shared {
     /// Per source partition: why it has stopped, if it has.
     stopped: Mutex<Vec<Option<RunState>>>,
     dead_lettered: AtomicU64,
+    expired: AtomicU64,
     resume: Notify,
     /// Counts changes of its plugins' newest versions.
     plugins: tokio::sync::watch::Sender<u64>,
@@ -104,6 +106,7 @@ impl RouteHandle {
             positions,
             lag,
             dead_lettered: self.shared.dead_lettered.load(Ordering::Relaxed),
+            events_expired: self.shared.expired.load(Ordering::Relaxed),
             state,
         }
     }
@@ -115,6 +118,7 @@ pub(crate) struct RouteContext {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) shard: ShardHandle,
     pub(crate) chains: Chains,
+    pub(crate) clock: Clock,
     pub(crate) cancelled: CancellationToken,
 }
 
@@ -131,6 +135,7 @@ pub(crate) fn open(
         floors: Floors::new(cursors.iter().copied()),
         stopped: Mutex::new(vec![None; partitions]),
         dead_lettered: AtomicU64::new(0),
+        expired: AtomicU64::new(0),
         resume: Notify::new(),
         plugins: tokio::sync::watch::channel(0).0,
         costs: Costs::default(),

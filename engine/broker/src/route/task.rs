@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use levada_chain::{Input, Source, Target};
+use levada_chain::{Input, LogSlice, SliceError, Source, Target};
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId, TopicId, TopicName},
@@ -17,7 +17,10 @@ use levada_protocol::{
 use levada_stage::AttachmentPoint;
 use tokio::sync::watch;
 
-use super::{RouteContext, Shared, commit::UnderWay};
+use super::{
+    RouteContext, Shared,
+    commit::{Settled, UnderWay},
+};
 use crate::{
     chains::Attached,
     changes::Listener,
@@ -139,17 +142,16 @@ impl RouteTask {
         match log.read(self.cursor, ROUND_BYTES).await.map_err(Stop::Failed)? {
             ReadOutcome::Pieces(pieces) => {
                 let end = pieces.last().map_or(self.cursor, |piece| piece.end());
-                let sources = pieces
-                    .into_iter()
-                    .map(Source::of)
-                    .collect::<Result<Vec<_>, _>>()
-                    .map_err(|error| Stop::Failed(error.into()))?;
+                let (sources, expired) = self.live(pieces).map_err(|error| Stop::Failed(error.into()))?;
+                if sources.is_empty() {
+                    return self.step(end, Vec::new(), Settled { expired, ..Settled::default() }).await;
+                }
                 let input = Input { partition: self.number, offsets: self.cursor..end, sources: &sources };
                 let declared: Vec<Target> = targets.iter().map(|(_, target)| target.clone()).collect();
                 let routed = attached.chain.route(input, &declared, &[]).await;
-                self.submit(routed, targets).await
+                self.submit(routed, targets, expired).await
             }
-            ReadOutcome::Dropped(start) => self.step(start, Vec::new(), 0).await,
+            ReadOutcome::Dropped(start) => self.step(start, Vec::new(), Settled::default()).await,
             ReadOutcome::End if !self.under_way.is_empty() => self.settle_one().await,
             ReadOutcome::End => {
                 self.show(None);
@@ -164,6 +166,22 @@ impl RouteTask {
                 }
             }
         }
+    }
+
+    /// What is to be given to the chain: without the events whose time to live is over, and how many these are.
+    fn live(&self, pieces: Vec<LogSlice>) -> Result<(Vec<Source>, u64), SliceError> {
+        let (mut sources, mut expired) = (Vec::with_capacity(pieces.len()), 0);
+        for piece in pieces {
+            if !piece.has_ttls {
+                sources.push(Source::of(piece)?);
+                continue;
+            }
+            let events = piece.events;
+            let live = piece.live_at(self.context.clock.now())?;
+            expired += u64::from(events - live.as_ref().map_or(0, |live| live.events));
+            sources.extend(live.map(Source::of).transpose()?);
+        }
+        Ok((sources, expired))
     }
 
     /// Waits until the next try.

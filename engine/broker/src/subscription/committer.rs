@@ -307,6 +307,7 @@ fn reason(dead_letter: &DeadLetter) -> Reason {
         DeliveryReason::ConsumerLost => {
             ("the consumer was lost with the event, again and again".to_owned(), None)
         }
+        DeliveryReason::Expired => ("its time to live ended before it was delivered".to_owned(), None),
         DeliveryReason::PluginError { plugin, error } => (error.clone(), Some(plugin.clone())),
     };
     Reason {

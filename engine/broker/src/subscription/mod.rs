@@ -13,6 +13,7 @@ mod consumer;
 mod consumers;
 mod handle;
 mod inbox;
+mod lifetimes;
 mod losses;
 mod open;
 mod pause;

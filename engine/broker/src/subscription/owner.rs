@@ -416,7 +416,7 @@ impl Owner {
     /// Gives what is in memory of a fetch to consumers; true if any of it could be used.
     fn hand_out(&mut self, now: Now, fetch: Fetch) -> bool {
         let (from, needs_keys) = (fetch.range.start, fetch.needs_keys);
-        let slices = match self.reads.find(&fetch) {
+        let slices = match self.reads.find(&fetch, now.wall) {
             Ok(Some(slices)) => slices,
             Ok(None) => {
                 self.state.abandon(fetch);

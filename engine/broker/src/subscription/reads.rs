@@ -9,7 +9,7 @@ use std::{future::poll_fn, ops::Range, sync::Arc, task::Poll};
 use levada_delivery::subscription::Fetch;
 use levada_protocol::{
     event::Event,
-    ids::{Offset, PartitionId},
+    ids::{Offset, PartitionId, Timestamp},
     request::Order,
 };
 
@@ -149,12 +149,14 @@ impl Reads {
         self.retained.add(partition, slices, needed);
     }
 
-    /// The stretch in memory that holds the first offset of a fetch, with keys if it needs them; `None` if none does.
+    /// The stretch in memory that holds the first offset of a fetch, with keys if it needs them and without what has
+    /// outlived its time to live; `None` if none does.
     ///
     /// # Errors
-    /// If a batch is damaged whose keys are needed.
-    pub(super) fn find(&mut self, fetch: &Fetch) -> Result<Option<&Slices>, Error> {
+    /// If a batch is damaged.
+    pub(super) fn find(&mut self, fetch: &Fetch, now: Timestamp) -> Result<Option<&Slices>, Error> {
         let (partition, offset) = (fetch.partition, fetch.range.start);
+        self.retained.expire(partition, offset, now)?;
         if fetch.needs_keys {
             self.retained.find_keyed(partition, offset)
         } else {
@@ -219,7 +221,7 @@ async fn filtered(
     let mut filtered = chain.filter(input).await;
     let paused = filtered.progress.paused.take().map(Box::new);
     let dead_letters = filtered.progress.dead_letters.clone();
-    let slices = Slices::filtered(range.start, filtered, keys);
+    let slices = Slices::filtered(range.start, filtered, keys)?;
     Ok(Brought::Slices { slices, dead_letters, paused })
 }
 

@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use levada_protocol::ids::{Offset, PartitionId};
+use levada_protocol::ids::{Offset, PartitionId, Timestamp};
 
 use super::slices::Slices;
 use crate::error::Error;
@@ -71,6 +71,26 @@ impl Retained {
     pub(super) fn find(&self, partition: PartitionId, offset: Offset) -> Option<&Slices> {
         let position = self.holding(partition, offset)?;
         Some(&self.partitions[index(partition)][position].slices)
+    }
+
+    /// Takes events whose time to live is over out of the stretch that holds an offset.
+    ///
+    /// # Errors
+    /// If a batch is damaged.
+    pub(super) fn expire(
+        &mut self,
+        partition: PartitionId,
+        offset: Offset,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let Some(position) = self.holding(partition, offset) else { return Ok(()) };
+        let entry = &mut self.partitions[index(partition)][position];
+        if entry.slices.expire(now)? {
+            let bytes = entry.slices.bytes();
+            self.bytes = self.bytes - entry.bytes + bytes;
+            entry.bytes = bytes;
+        }
+        Ok(())
     }
 
     /// As [`Retained::find`], with the keys of its events. Their memory counts when the next stretch is added.

@@ -2,13 +2,18 @@
 //! these.
 
 use levada_chain::Filtered;
-use std::ops::Range;
+use std::{iter::once, ops::Range};
 
 use levada_delivery::subscription::{Chunk, EventKey, Failed, Fetched, Reason};
 use levada_protocol::{
-    batch::EventRef, deliver::RUN_HEADER_BYTES, event::Event, ids::Offset, partition::key_hash,
+    batch::EventRef,
+    deliver::RUN_HEADER_BYTES,
+    event::Event,
+    ids::{Offset, Timestamp},
+    partition::key_hash,
 };
 
+use super::lifetimes::Lifetimes;
 use crate::{
     error::Error,
     frames::{LogSlice, SliceBatches},
@@ -25,6 +30,8 @@ pub(super) struct Slices {
     chunks: Vec<Chunk>,
     filtered: Vec<Range<Offset>>,
     failed: Vec<Failed>,
+    /// Of the events in the pieces.
+    lifetimes: Lifetimes,
     /// The keys of the events in the first `keyed` pieces.
     keys: Vec<EventKey>,
     keyed: usize,
@@ -38,23 +45,27 @@ impl Slices {
         for piece in pieces.iter().filter(|piece| piece.events < piece.span) {
             add_gaps(piece, &mut filtered)?;
         }
-        Ok(Self::new(from, reached, pieces, filtered, Vec::new()))
+        Self::new(from, reached, pieces, filtered, Vec::new())
     }
 
     /// What a chain made of the events from `from` on. `keys` are those of what it was given, and must be there if keys
     /// are ever needed: in what it made they may be others.
-    pub(super) fn filtered(from: Offset, filtered: Filtered, keys: Option<Vec<EventKey>>) -> Self {
+    pub(super) fn filtered(
+        from: Offset,
+        filtered: Filtered,
+        keys: Option<Vec<EventKey>>,
+    ) -> Result<Self, Error> {
         let dead_letters = filtered.progress.dead_letters.iter();
         let failed =
             dead_letters.map(|it| Failed { first: it.offset, last: it.offset, reason: reason(it) }).collect();
         let pieces = filtered.passed;
-        let mut slices = Self::new(from, filtered.progress.reached, pieces, filtered.dropped, failed);
+        let mut slices = Self::new(from, filtered.progress.reached, pieces, filtered.dropped, failed)?;
         if let Some(mut keys) = keys {
             keys.retain(|it| slices.range().contains(&it.offset));
             slices.keys = keys;
             slices.keyed = slices.pieces.len();
         }
-        slices
+        Ok(slices)
     }
 
     fn new(
@@ -63,13 +74,10 @@ impl Slices {
         pieces: Vec<LogSlice>,
         filtered: Vec<Range<Offset>>,
         failed: Vec<Failed>,
-    ) -> Self {
-        let chunk = |piece: &LogSlice| Chunk {
-            range: piece.run.base..piece.end(),
-            bytes: (RUN_HEADER_BYTES + piece.run.batches.len()) as u64,
-        };
-        let chunks = pieces.iter().map(chunk).collect();
-        Self { from, reached, pieces, chunks, filtered, failed, keys: Vec::new(), keyed: 0 }
+    ) -> Result<Self, Error> {
+        let lifetimes = Lifetimes::of(&pieces, from)?;
+        let chunks = pieces.iter().map(chunk_of).collect();
+        Ok(Self { from, reached, pieces, chunks, filtered, failed, lifetimes, keys: Vec::new(), keyed: 0 })
     }
 
     /// From the first offset to behind the last one that is decided.
@@ -77,13 +85,13 @@ impl Slices {
         self.from..self.reached
     }
 
-    /// Bytes that it takes in memory: the batches, the keys as far as they are known, and what is known of events that are
-    /// in no batch.
+    /// Bytes that it takes in memory: the batches, the keys as far as they are known, when events end, and what is known of
+    /// events that are in no batch.
     pub(super) fn bytes(&self) -> usize {
         let batches = self.pieces.iter().map(|piece| piece.run.batches.len()).sum::<usize>();
         let failed = self.failed.iter().map(|failed| size_of::<Failed>() + failed.reason.text_len());
         let filtered = self.filtered.len() * size_of::<Range<Offset>>();
-        batches + size_of_val(&self.keys[..]) + filtered + failed.sum::<usize>()
+        batches + size_of_val(&self.keys[..]) + self.lifetimes.bytes() + filtered + failed.sum::<usize>()
     }
 
     /// Adds what follows directly.
@@ -97,6 +105,42 @@ impl Slices {
         self.chunks.extend(more.chunks);
         self.filtered.extend(more.filtered);
         self.failed.extend(more.failed);
+        self.lifetimes.append(more.lifetimes);
+    }
+
+    /// Takes out the events whose time to live is over: they fail, whatever their keys. True if there were any.
+    ///
+    /// # Errors
+    /// If a batch is damaged.
+    pub(super) fn expire(&mut self, now: Timestamp) -> Result<bool, Error> {
+        let ended = self.lifetimes.take_ended(now);
+        if ended.is_empty() {
+            return Ok(false);
+        }
+        let starts = once(Offset(0)).chain(ended.iter().map(|it| it.end));
+        let live: Vec<_> = starts
+            .zip(ended.iter().map(|it| it.start).chain(once(Offset(u64::MAX))))
+            .map(|(start, end)| start..end)
+            .filter(|range| !range.is_empty())
+            .collect();
+        let (mut pieces, mut keyed) = (Vec::with_capacity(self.pieces.len()), 0);
+        for (index, piece) in self.pieces.iter().enumerate() {
+            pieces.extend(piece.cut(&live, u64::MAX)?);
+            if index < self.keyed {
+                keyed = pieces.len();
+            }
+        }
+        self.chunks = pieces.iter().map(chunk_of).collect();
+        (self.pieces, self.keyed) = (pieces, keyed);
+        self.keys.retain(|it| !holds(&ended, it.offset));
+        let failed = |it: &Range<Offset>| Failed {
+            first: it.start,
+            last: Offset(it.end.0 - 1),
+            reason: Reason::Expired,
+        };
+        self.failed.extend(ended.iter().map(failed));
+        self.failed.sort_unstable_by_key(|it| it.first);
+        Ok(true)
     }
 
     /// Finds the keys of all events, each piece once; returns how many bytes they take beyond those known before.
@@ -196,6 +240,16 @@ fn add_gaps(piece: &LogSlice, gaps: &mut Vec<Range<Offset>>) -> Result<(), Error
     Ok(())
 }
 
+/// True if one of some ascending and disjoint ranges holds an offset.
+fn holds(ranges: &[Range<Offset>], offset: Offset) -> bool {
+    let at = ranges.partition_point(|range| range.end <= offset);
+    ranges.get(at).is_some_and(|range| range.start <= offset)
+}
+
+fn chunk_of(piece: &LogSlice) -> Chunk {
+    Chunk { range: piece.run.base..piece.end(), bytes: (RUN_HEADER_BYTES + piece.run.batches.len()) as u64 }
+}
+
 fn reason(dead_letter: &levada_chain::DeadLetter) -> Reason {
     match dead_letter.reason {
         levada_chain::DeadReason::Rejected => Reason::Rejected { reason: dead_letter.error.clone() },
@@ -223,12 +277,26 @@ pub(super) mod tests {
 
     /// A piece of one batch with these events, by their offsets and keys.
     pub(in crate::subscription) fn keyed_piece(events: &[(u64, Option<&'static str>)]) -> LogSlice {
+        let event = |(offset, key): &(u64, Option<&'static str>)| {
+            (*offset, Event { key: key.map(Into::into), ..Event::new(offset.to_string()) })
+        };
+        piece_of(events.iter().map(event).collect())
+    }
+
+    /// A piece of one batch with these events, by their offsets and times to live in milliseconds, appended at 0.
+    pub(in crate::subscription) fn piece_with_ttls(events: &[(u64, u32)]) -> LogSlice {
+        let event = |(offset, ttl_ms): &(u64, u32)| {
+            (*offset, Event { ttl_ms: Some(*ttl_ms), ..Event::new(offset.to_string()) }.with_key("k"))
+        };
+        piece_of(events.iter().map(event).collect())
+    }
+
+    fn piece_of(events: Vec<(u64, Event)>) -> LogSlice {
         let base = events[0].0;
         let mut builder = BatchBuilder::selection();
-        for (offset, key) in events {
+        for (offset, event) in events {
             let delta = u32::try_from(offset - base).unwrap();
             let mut own = BatchBuilder::new();
-            let event = Event { key: key.map(Into::into), ..Event::new(offset.to_string()) };
             own.push(&event).unwrap();
             let own = own.finish(Stamp::ENGINE);
             builder.push_ref(delta, &own.events().next().unwrap()).unwrap();
@@ -236,7 +304,7 @@ pub(super) mod tests {
         let batch = builder.finish(Stamp::ENGINE);
         let run =
             Run { base: Offset(base), append_time: Timestamp(0), hops: 0, batches: batch.bytes().clone() };
-        LogSlice { run, events: batch.count(), span: batch.span(), built: false }
+        LogSlice::of(run, true).unwrap()
     }
 
     pub(in crate::subscription) fn key(offset: u64, key: Option<&str>) -> EventKey {
@@ -318,6 +386,34 @@ pub(super) mod tests {
         let shape: Vec<_> = selected.iter().map(|it| (it.run.base.0, it.events, it.built)).collect();
         assert_eq!(shape, [(1, 2, true), (3, 2, false)]);
         assert_eq!(selected[1].run.batches.as_ptr(), slices.pieces[1].run.batches.as_ptr());
+    }
+
+    #[test]
+    fn an_event_whose_time_is_over_fails_and_is_in_no_batch() {
+        let pieces = vec![piece_with_ttls(&[(0, 5), (1, 0), (3, 9)]), piece_with_ttls(&[(4, 5), (5, 5)])];
+        let more = Slices::stored(Offset(6), vec![piece(&[6, 7])]).unwrap();
+        let mut slices = Slices::stored(Offset(0), pieces).unwrap();
+        slices.load_keys().unwrap();
+        slices.append(more);
+        let before = slices.bytes();
+        assert!(!slices.expire(Timestamp(4)).unwrap());
+        assert_eq!(slices.bytes(), before);
+        assert!(slices.expire(Timestamp(5)).unwrap());
+        assert!(slices.bytes() < before);
+        let fetched = slices.fetched(Offset(0), false);
+        let failed: Vec<_> = fetched.failed.iter().map(|it| (it.first.0, it.last.0, &it.reason)).collect();
+        assert_eq!(failed, [(0, 0, &Reason::Expired), (4, 5, &Reason::Expired)]);
+        assert_eq!((fetched.reached, fetched.filtered), (Offset(8), &[offsets(2..3)][..]));
+        let selected = slices.select(&[offsets(0..8)]).unwrap();
+        assert_eq!(
+            keys_of(&selected).unwrap().iter().map(|it| it.offset.0).collect::<Vec<_>>(),
+            [1, 3, 6, 7]
+        );
+        slices.load_keys().unwrap();
+        let keys = slices.fetched(Offset(0), true).keys.unwrap();
+        assert_eq!(keys, [key(1, Some("k")), key(3, Some("k")), key(6, None), key(7, None)], "each once");
+        assert!(slices.expire(Timestamp(9)).unwrap());
+        assert_eq!(slices.fetched(Offset(2), false).failed.len(), 2);
     }
 
     #[test]

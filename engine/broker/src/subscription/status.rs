@@ -44,6 +44,7 @@ struct Counts {
     redelivered: u64,
     dead_lettered: u64,
     lost: u64,
+    ttl_expired: u64,
 }
 
 /// One partition.
@@ -121,6 +122,7 @@ impl Status {
             redelivered: self.before.redelivered + stats.redelivered,
             dead_lettered: self.before.dead_lettered + stats.dead_lettered,
             lost: self.before.lost + stats.lost,
+            ttl_expired: self.before.ttl_expired + stats.ttl_expired,
         };
         if **self.counts.load() != counts {
             self.counts.store(Arc::new(counts));
@@ -254,6 +256,7 @@ impl Status {
             redelivered: counts.redelivered,
             dead_lettered: counts.dead_lettered,
             events_lost: counts.lost,
+            events_expired: counts.ttl_expired,
             state,
             waiting_for,
             arriving_per_s: rates.arriving,

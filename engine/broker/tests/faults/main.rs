@@ -26,4 +26,5 @@ mod support;
 mod terms;
 mod transactions;
 mod trials;
+mod ttl;
 mod unread;

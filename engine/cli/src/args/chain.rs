@@ -97,6 +97,10 @@ pub(crate) struct OptionsArgs {
     /// Most events delivered in a second, over all consumers: 1 to 10000000, or none [default: none]
     #[arg(long, value_name = "N", value_parser = parse_limit_of_rate, allow_hyphen_values = true)]
     rate: Option<u32>,
+    /// Whether an event becomes a dead letter if its time to live (--ttl of publish) is over before it is delivered; else it
+    /// is passed over [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    dead_letter_expired: Option<bool>,
     #[command(flatten)]
     chain: ChainArgs,
 }
@@ -118,6 +122,7 @@ impl OptionsArgs {
             max_in_flight: self.max_in_flight,
             backoff_ms: self.backoff.clone().map(|Waits(waits)| waits),
             rate: self.rate,
+            dead_letter_expired: self.dead_letter_expired,
         }
     }
 }

@@ -38,8 +38,8 @@ pub(crate) use transactions::{TransactionAction, TransactionArgs};
 
 use start::{LAST_MAX, parse_beginning, parse_since, parse_start};
 use values::{
-    parse_any_topic, parse_check_after, parse_delay, parse_free_topic, parse_header, parse_time,
-    parse_timeout,
+    parse_any_topic, parse_check_after, parse_delay, parse_duration_u32, parse_free_topic, parse_header,
+    parse_time, parse_timeout,
 };
 
 /// Levada: durable events over QUIC, every subscriber through its own WebAssembly gate.
@@ -242,6 +242,10 @@ pub(crate) struct PublishArgs {
     /// A header of every event, before the event's own; repeatable
     #[arg(long = "header", value_name = "N=V", value_parser = parse_header)]
     pub(crate) headers: Vec<(String, String)>,
+    /// How long after its append an event without a `ttl_ms` of its own is delivered, 1ms to 49d; then it is passed over, or
+    /// becomes a dead letter if the subscription says so [default: for ever]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_u32, allow_hyphen_values = true)]
+    pub(crate) ttl: Option<u32>,
     /// File to read the lines from; - for stdin
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub(crate) file: PathBuf,

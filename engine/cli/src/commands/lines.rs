@@ -35,6 +35,8 @@ pub(super) struct Lines {
     key: Option<Bytes>,
     /// Headers before an event's own.
     headers: Vec<(String, Bytes)>,
+    /// The time to live of events that name none.
+    ttl_ms: Option<u32>,
 }
 
 impl Lines {
@@ -45,6 +47,7 @@ impl Lines {
             is_raw: args.raw,
             key: args.key.clone().map(Bytes::from),
             headers: args.headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect(),
+            ttl_ms: args.ttl,
         })
     }
 
@@ -101,6 +104,7 @@ impl Lines {
         event.headers.retain(|(name, _)| !name.starts_with(DEAD_LETTER_HEADER_PREFIX));
         event.headers.splice(..0, self.headers.iter().cloned());
         event.key = event.key.or_else(|| self.key.clone());
+        event.ttl_ms = event.ttl_ms.or(self.ttl_ms);
         Ok(event)
     }
 }
@@ -154,7 +158,7 @@ mod tests {
     use super::*;
 
     fn lines(source: impl BufRead + Send + 'static, is_raw: bool) -> Lines {
-        Lines { source: Box::new(source), is_raw, key: None, headers: Vec::new() }
+        Lines { source: Box::new(source), is_raw, key: None, headers: Vec::new(), ttl_ms: None }
     }
 
     fn inputs(lines: Lines) -> Vec<Input> {

@@ -110,5 +110,6 @@ fn describe(found: &RouteInfo) -> String {
         ("positions", attachment::positions_text(&found.positions)),
         ("lag", output::count(found.lag)),
         ("dead letters", output::count(found.dead_lettered)),
+        ("events expired", output::count(found.events_expired)),
     ])
 }

@@ -219,6 +219,7 @@ fn describe(found: &SubscriptionInfo) -> String {
                 .rate()
                 .map_or_else(|| "-".to_owned(), |rate| format!("{} events/s", output::count(rate.into()))),
         ),
+        ("expired", if options.dead_letter_expired() { "dead letters" } else { "passed over" }.to_owned()),
         ("consumers", consumers),
         ("passed over", passed_over),
         ("positions", attachment::positions_text(&found.positions)),
@@ -228,5 +229,6 @@ fn describe(found: &SubscriptionInfo) -> String {
         ("redelivered", output::count(found.redelivered)),
         ("dead letters", output::count(found.dead_lettered)),
         ("events lost", output::count(found.events_lost)),
+        ("events expired", output::count(found.events_expired)),
     ])
 }

@@ -14,7 +14,7 @@ pub struct DeadLetter {
     pub first: Offset,
     /// The last offset, included; every offset between is a dead letter.
     pub last: Offset,
-    /// Deliveries that failed, this one included.
+    /// Deliveries that failed, this one included if it is one that ended it.
     pub attempts: u16,
     /// Why it ended.
     pub reason: Reason,
@@ -36,6 +36,8 @@ pub enum Reason {
     },
     /// Its last attempt ended with its consumer's connection, as several before.
     ConsumerLost,
+    /// Its time to live ended before it was delivered, or delivered again.
+    Expired,
     /// The chain failed on it.
     PluginError {
         /// The plugin's name and version.
@@ -49,7 +51,7 @@ impl Reason {
     /// How many bytes of text it has, for whoever counts memory.
     pub fn text_len(&self) -> usize {
         match self {
-            Self::MaxAttempts | Self::ConsumerLost => 0,
+            Self::MaxAttempts | Self::ConsumerLost | Self::Expired => 0,
             Self::Rejected { reason } => reason.len(),
             Self::PluginError { plugin, error } => plugin.len() + error.len(),
         }
@@ -61,13 +63,14 @@ impl Reason {
             Self::MaxAttempts => "max_attempts",
             Self::Rejected { .. } => "rejected",
             Self::ConsumerLost => "consumer_lost",
+            Self::Expired => "expired",
             Self::PluginError { .. } => "plugin_error",
         }
     }
 }
 
 impl DeadLetter {
-    /// Events of a partition whose last delivery fails now; the range is not empty.
+    /// Events of a partition whose last delivery fails now, or whose time is over; the range is not empty.
     pub(super) fn new(
         now: Timestamp,
         partition: usize,
@@ -80,7 +83,7 @@ impl DeadLetter {
             partition: partition_id(partition),
             first: Offset(range.start),
             last: Offset(range.end - 1),
-            attempts: history.attempts.saturating_add(1),
+            attempts: history.attempts.saturating_add(u16::from(reason != Reason::Expired)),
             reason,
             first_failure: Timestamp(first_failure_ms),
             last_failure: now,

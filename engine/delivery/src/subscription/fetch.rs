@@ -43,7 +43,8 @@ pub struct Fetched<'a> {
     /// Offsets without an event: the chain dropped it or the log does not hold it. Ascending and disjoint. They count as
     /// acknowledged.
     pub filtered: &'a [Range<Offset>],
-    /// Offsets that the chain failed on and that become dead letters; ascending, disjoint from `filtered`.
+    /// Offsets that the chain failed on or whose time to live is over, and that become dead letters where the options say
+    /// so; ascending, disjoint from `filtered`.
     pub failed: &'a [Failed],
     /// The stored events from the first offset on up to `reached` with their keys, ascending, those that are filtered or
     /// failed as well; `None` unless [`Fetch::needs_keys`].
@@ -70,7 +71,7 @@ pub struct Chunk {
     pub bytes: u64,
 }
 
-/// Offsets that become dead letters without having been delivered.
+/// Offsets that are not delivered, for a reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
     /// The first offset.

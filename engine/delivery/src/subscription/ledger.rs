@@ -32,6 +32,7 @@ pub(super) struct Ledger {
     pub(super) settlement: Settlement,
     pub(super) totals: Totals,
     ack_timeout_ms: u64,
+    dead_letter_expired: bool,
 }
 
 /// A delivery of scattered events.
@@ -52,17 +53,24 @@ impl Ledger {
         consumers: Consumers,
         deliveries: Deliveries,
         settlement: Settlement,
-        ack_timeout_ms: u64,
+        options: &Options,
     ) -> Self {
-        let partitions = Partitions::new(partitions);
-        let totals = Totals::default();
-        Self { partitions, consumers, deliveries, settlement, totals, ack_timeout_ms }
+        Self {
+            partitions: Partitions::new(partitions),
+            consumers,
+            deliveries,
+            settlement,
+            totals: Totals::default(),
+            ack_timeout_ms: options.ack_timeout_ms,
+            dead_letter_expired: options.dead_letter_expired,
+        }
     }
 
     /// Applies other options from now on; what is in flight keeps its deadline.
     pub(super) fn set(&mut self, options: &Options) {
         self.consumers.set_in_flight_max(options.in_flight_max());
         self.ack_timeout_ms = options.ack_timeout_ms;
+        self.dead_letter_expired = options.dead_letter_expired;
     }
 
     /// The deadline of what is delivered, or extended, now.
@@ -86,6 +94,13 @@ impl Ledger {
         });
         let mut dead = RangeSet::default();
         for (part, reason) in contents.failed(range) {
+            if *reason == Reason::Expired {
+                self.totals.ttl_expired += part.end - part.start;
+                if !self.dead_letter_expired {
+                    self.partitions.update(partition, |it| it.drop_offsets(part));
+                    continue;
+                }
+            }
             dead.insert(part.clone());
             for (piece, history) in self.partitions.get(partition).histories(&part) {
                 self.bury(now, partition, &piece, history, reason.clone(), None);

@@ -52,7 +52,7 @@ impl Subscription {
             Consumers::new(options.in_flight_max()),
             Deliveries::new(options.seed),
             Settlement::new(options.dead_letters_max),
-            options.ack_timeout_ms,
+            options,
         );
         let (sharing, retry) = (Sharing::new(options, &ledger), RetryPolicy::new(options));
         let pace = options.rate.map(|rate| Pace::new(rate, now.mono_ms));
@@ -457,6 +457,7 @@ impl Subscription {
             expired: totals.expired,
             dead_lettered: totals.dead_lettered,
             lost: totals.lost,
+            ttl_expired: totals.ttl_expired,
         }
     }
 

@@ -23,6 +23,8 @@ pub struct Options {
     /// Events delivered per second, over all consumers and with redeliveries, at once a tenth of them at most; `None`: as many
     /// as there is credit for.
     pub rate: Option<u64>,
+    /// Events whose time to live is over become dead letters; else they settle as if they were acknowledged.
+    pub dead_letter_expired: bool,
     /// Most events that wait for an earlier one of their key, over all partitions; with as many, nothing new is delivered.
     /// Default 65,536, which take 30 MiB at worst.
     pub keys_waiting_max: usize,
@@ -44,6 +46,7 @@ impl Options {
             max_in_flight_bytes: 16 * 1024 * 1024,
             backoff: Backoff::new(options.backoff_ms().iter().map(|wait| u64::from(*wait)).collect()),
             rate: options.rate().map(u64::from),
+            dead_letter_expired: options.dead_letter_expired(),
             keys_waiting_max: 65_536,
             dead_letters_max: 64,
             seed,

@@ -18,6 +18,8 @@ pub struct Stats {
     pub dead_lettered: u64,
     /// Events that retention took first.
     pub lost: u64,
+    /// Events whose time to live ended before they were delivered, or delivered again.
+    pub ttl_expired: u64,
 }
 
 /// Statistics of one partition.
@@ -41,4 +43,5 @@ pub(super) struct Totals {
     pub(super) expired: u64,
     pub(super) dead_lettered: u64,
     pub(super) lost: u64,
+    pub(super) ttl_expired: u64,
 }

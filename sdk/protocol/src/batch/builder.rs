@@ -42,6 +42,20 @@ pub struct EventParts<'a> {
     pub ttl_ms: Option<u32>,
 }
 
+impl<'a> EventParts<'a> {
+    /// The parts of a stored event.
+    #[inline]
+    pub fn of(event: &EventRef<'a>) -> Self {
+        Self {
+            key: event.key(),
+            payload: event.payload(),
+            time: event.time(),
+            id: event.id(),
+            ttl_ms: event.ttl_ms(),
+        }
+    }
+}
+
 /// Whose sequence a batch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
@@ -128,14 +142,7 @@ impl BatchBuilder {
 
     /// Adds an event of another batch; `offset_delta` counts only in a selection, and must rise.
     pub fn push_ref(&mut self, offset_delta: u32, event: &EventRef<'_>) -> Result<(), BatchFull> {
-        let parts = EventParts {
-            key: event.key(),
-            payload: event.payload(),
-            time: event.time(),
-            id: event.id(),
-            ttl_ms: event.ttl_ms(),
-        };
-        self.push_parts(offset_delta, &parts, event.headers())
+        self.push_parts(offset_delta, &EventParts::of(event), event.headers())
     }
 
     /// Adds an event given in parts; `offset_delta` counts only in a selection, and must rise.

@@ -88,13 +88,10 @@ impl Batch {
         Events { body: &self.bytes[BATCH_HEADER_BYTES..], header: self.header, index: 0 }
     }
 
-    /// The first event with a time to live: its index, and its milliseconds. Free for batches whose events carry none.
+    /// True if events of it may have a time to live; if false, none has.
     #[inline]
-    pub fn first_ttl(&self) -> Option<(u32, u32)> {
-        if self.header.flags & FLAG_TTLS == 0 {
-            return None;
-        }
-        (0..).zip(self.events()).find_map(|(index, event)| Some((index, event.ttl_ms()?)))
+    pub fn has_ttls(&self) -> bool {
+        self.header.flags & FLAG_TTLS != 0
     }
 
     /// Where a part of this batch lies in its shared bytes, as a slice that shares them.

@@ -49,6 +49,9 @@ pub struct RouteInfo {
     /// Events that went to the dead-letter topic, since the engine started.
     #[serde(default)]
     pub dead_lettered: u64,
+    /// Events whose time to live ended before it took them, since the engine started.
+    #[serde(default)]
+    pub events_expired: u64,
     /// Whether it goes on, and why not.
     #[serde(default)]
     pub state: RunState,
@@ -58,6 +61,6 @@ impl RouteInfo {
     /// A route that has taken nothing yet.
     pub fn new(spec: RouteSpec) -> Self {
         let (positions, state) = (Vec::new(), RunState::default());
-        Self { spec, id: 0, created_ms: 0, positions, lag: 0, dead_lettered: 0, state }
+        Self { spec, id: 0, created_ms: 0, positions, lag: 0, dead_lettered: 0, events_expired: 0, state }
     }
 }

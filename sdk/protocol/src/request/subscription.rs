@@ -41,6 +41,9 @@ pub struct SubscriptionOptions {
     /// Events delivered per second, over all consumers and with redeliveries; at once at most a tenth of them, or one. 0
     /// means no limit, the default.
     pub rate: Option<u32>,
+    /// Whether an event whose time to live ends before it is delivered becomes a dead letter, with the reason `expired`. By
+    /// default it is passed over as if it were acknowledged.
+    pub dead_letter_expired: Option<bool>,
 }
 
 /// How long a failed event waits if nothing else is said: 1 s, 5 s, 10 s, 30 s, 1 min, 2 min, 5 min, 10 min, 30 min, 1 h,
@@ -84,6 +87,11 @@ impl SubscriptionOptions {
         self.rate.filter(|rate| *rate > 0)
     }
 
+    /// Whether an event whose time to live is over becomes a dead letter.
+    pub fn dead_letter_expired(&self) -> bool {
+        self.dead_letter_expired.unwrap_or(false)
+    }
+
     /// These options where they are given, and `other` where they are not.
     #[must_use]
     pub fn or(self, other: &Self) -> Self {
@@ -95,6 +103,7 @@ impl SubscriptionOptions {
             max_in_flight: self.max_in_flight.or(other.max_in_flight),
             backoff_ms: self.backoff_ms.or_else(|| other.backoff_ms.clone()),
             rate: self.rate.or(other.rate),
+            dead_letter_expired: self.dead_letter_expired.or(other.dead_letter_expired),
         }
     }
 
@@ -108,6 +117,7 @@ impl SubscriptionOptions {
             max_in_flight: Some(self.max_in_flight()),
             backoff_ms: Some(self.backoff_ms().to_vec()),
             rate: Some(self.rate().unwrap_or(0)),
+            dead_letter_expired: Some(self.dead_letter_expired()),
             chain: Some(self.chain.unwrap_or_default().into_iter().map(StageSpec::with_defaults).collect()),
         }
     }
@@ -156,6 +166,9 @@ pub struct SubscriptionInfo {
     /// Events that retention dropped before they were acknowledged.
     #[serde(default)]
     pub events_lost: u64,
+    /// Events whose time to live ended before they were delivered, or delivered again, since the engine started.
+    #[serde(default)]
+    pub events_expired: u64,
     /// Whether it delivers, and why not.
     #[serde(default)]
     pub state: RunState,
@@ -191,6 +204,7 @@ impl SubscriptionInfo {
             redelivered: 0,
             dead_lettered: 0,
             events_lost: 0,
+            events_expired: 0,
             state: RunState::default(),
             waiting_for: WaitingFor::default(),
             arriving_per_s: 0.0,

@@ -332,6 +332,7 @@ impl OpenRecord {
     fn close(self, (topic, partition): (TopicId, PartitionId), draft: &mut Draft) {
         let Self { base, append_time, bytes_before, hops, batches, bytes: _, events, span } = self;
         let key = LogKey { topic, partition, base };
+        let has_ttls = batches.iter().any(Batch::has_ttls);
         let batches: Vec<&Batch> = batches.iter().collect();
         let prefix = Prefix { hops, append_time, commit_index: draft.index(), bytes_before, span };
         let value = record::encode(&key, &prefix, &batches);
@@ -339,7 +340,7 @@ impl OpenRecord {
         let key = bytes::Bytes::copy_from_slice(&key.encode());
         draft.push_reserved(Op::Put { family: Family::Log, key, value });
         let run = Run { base, append_time, hops, batches: stored };
-        let piece = LogSlice { run, events, span, built: false };
+        let piece = LogSlice { run, events, span, built: false, has_ttls };
         draft.announce(Announcement::Appended { topic, partition, piece });
     }
 }

@@ -376,6 +376,43 @@ fn what_the_chain_fails_on_is_a_dead_letter_and_the_rest_is_delivered() {
 }
 
 #[test]
+fn what_has_outlived_its_time_is_passed_over_or_becomes_a_dead_letter_as_the_options_say() {
+    for dead_letter_expired in [false, true] {
+        let mut it = subscription_with(Options { dead_letter_expired, ..options(Order::None) }, 6);
+        attach(&mut it, A);
+        let got = deliver(&mut it, 0, 2).unwrap();
+        say(&mut it, 0, &got, 0..1, VerbKind::Nack { delay_ms: Some(7) }).unwrap();
+        let expired = |range: Range<u64>| Failed {
+            first: Offset(range.start),
+            last: Offset(range.end - 1),
+            reason: Reason::Expired,
+        };
+        // Before it was delivered.
+        let fetch = it.fetch(at(5)).unwrap();
+        let brought = Brought { failed: vec![expired(3..5)], ..Brought::default() };
+        let (until, given) = assign(&mut it, at(5), fetch, 6, &brought);
+        assert_eq!((until, given.unwrap().events), (6, 2), "2 and 5");
+        // Before it was delivered again.
+        let fetch = it.fetch(at(7)).unwrap();
+        let brought = Brought { failed: vec![expired(0..1)], ..Brought::default() };
+        assert_eq!(assign(&mut it, at(7), fetch, 1, &brought), (1, None));
+        let (settling, _) = commit(&mut it, true).unwrap();
+        let dead = settling.dead_letters.iter().map(|it| (it.first.0, it.last.0, it.attempts, &it.reason));
+        let dead: Vec<_> = dead.collect();
+        let expected = [(3, 4, 0, &Reason::Expired), (0, 0, 1, &Reason::Expired)];
+        assert_eq!(
+            dead,
+            expected[..if dead_letter_expired { 2 } else { 0 }],
+            "with the deliveries that failed"
+        );
+        let stats = it.stats();
+        assert_eq!((stats.ttl_expired, stats.expired), (3, 0));
+        assert_eq!(stats.dead_lettered, if dead_letter_expired { 3 } else { 0 });
+        assert_eq!((it.partition(P0).floor, lag(&it)), (Offset(1), 3));
+    }
+}
+
+#[test]
 fn a_fetch_is_void_when_its_consumer_left_or_an_earlier_event_came_back() {
     let mut it = subscription(Order::Partition, 20);
     attach(&mut it, A);

@@ -36,6 +36,7 @@ fn options(order: Order) -> Options {
         max_in_flight_bytes: 100_000,
         backoff: Backoff::new(vec![100, 500]),
         rate: None,
+        dead_letter_expired: false,
         keys_waiting_max: 500,
         dead_letters_max: 64,
         seed: 70,

@@ -33,12 +33,15 @@ struct World {
     /// The rate, since when, and how many events were delivered since then.
     rate: Option<(u64, u64, u64)>,
     max_in_flight: u64,
+    dead_letter_expired: bool,
 }
 
-/// What a chain let nobody have, and why.
-fn ended(filtered: &[Range<Offset>], failed: &[Failed]) -> Vec<(u64, Why)> {
+/// What a chain let nobody have, or what was too old, and why.
+fn ended(filtered: &[Range<Offset>], failed: &[Failed], dead_letter_expired: bool) -> Vec<(u64, Why)> {
     let dropped = filtered.iter().map(|range| (range.start.0, Why::Dropped));
-    dropped.chain(failed.iter().map(|it| (it.first.0, Why::Dead))).collect()
+    let passed_over = |it: &Failed| it.reason == Reason::Expired && !dead_letter_expired;
+    let why = |it: &Failed| if passed_over(it) { Why::Dropped } else { Why::Dead };
+    dropped.chain(failed.iter().map(|it| (it.first.0, why(it)))).collect()
 }
 
 fn model_options(order: Order) -> Options {
@@ -65,6 +68,7 @@ impl World {
             next_consumer: 0,
             rate: None,
             max_in_flight: IN_FLIGHT_MAX,
+            dead_letter_expired: false,
         }
     }
 
@@ -108,7 +112,10 @@ impl World {
             Op::Settle(ok) => self.settle(ok),
             Op::Lost { partition, more } => self.lose(partition, more),
             Op::Restart { applied } => self.restart(applied),
-            Op::Set { rate, max_in_flight } => self.set(rate, max_in_flight),
+            Op::Set { rate, max_in_flight, dead_letter_expired } => {
+                self.dead_letter_expired = dead_letter_expired;
+                self.set(rate, max_in_flight);
+            }
         }
         if self.order == Order::Key {
             self.follow();
@@ -199,7 +206,8 @@ impl World {
         }
     }
 
-    /// Reads some offsets of a fetch, of which the chain filters some and fails on others, and assigns them.
+    /// Reads some offsets of a fetch, of which the chain filters some and fails on others, and some are too old, and assigns
+    /// them.
     fn finish(&mut self, fetch: Fetch, take: u64, filter: u64, fail: bool) {
         let (partition, first) = (usize::from(fetch.partition.0), fetch.range.start.0);
         let reached = fetch.range.end.0.min(first + take);
@@ -208,7 +216,10 @@ impl World {
             if filter >> (offset % 64) & 1 == 1 {
                 filtered.push(Offset(offset)..Offset(offset + 1));
             } else if fail && offset % 3 == 0 {
-                let reason = Reason::PluginError { plugin: String::new(), error: String::new() };
+                let reason = match offset % 2 {
+                    0 => Reason::PluginError { plugin: String::new(), error: String::new() },
+                    _ => Reason::Expired,
+                };
                 failed.push(Failed { first: Offset(offset), last: Offset(offset), reason });
             } else {
                 sent.push(offset);
@@ -243,7 +254,7 @@ impl World {
             self.it.hold(consumer, false);
             assert!(assigned.assignments.iter().all(|it| it.consumer != consumer));
         }
-        let ended = ended(&filtered, &failed);
+        let ended = ended(&filtered, &failed, self.dead_letter_expired);
         if needs_keys {
             self.finish_by_key(partition, again, first..assigned.until.0, &ended, &assigned.assignments);
             return;
@@ -466,8 +477,12 @@ impl World {
     }
 
     fn options(&self) -> Options {
-        let rate = self.rate.map(|(rate, ..)| rate);
-        Options { rate, max_in_flight: self.max_in_flight, ..model_options(self.order) }
+        Options {
+            rate: self.rate.map(|(rate, ..)| rate),
+            max_in_flight: self.max_in_flight,
+            dead_letter_expired: self.dead_letter_expired,
+            ..model_options(self.order)
+        }
     }
 
     fn set(&mut self, rate: Option<u64>, max_in_flight: u64) {

@@ -50,6 +50,7 @@ pub(super) enum Op {
     Set {
         rate: Option<u64>,
         max_in_flight: u64,
+        dead_letter_expired: bool,
     },
 }
 
@@ -74,8 +75,9 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         4 => proptest::bool::weighted(0.6).prop_map(Op::Settle),
         1 => (0..PARTITIONS, 1..12u64).prop_map(|(partition, more)| Op::Lost { partition, more }),
         1 => any::<bool>().prop_map(|applied| Op::Restart { applied }),
-        1 => (proptest::option::of(1..200u64), 1..=IN_FLIGHT_MAX)
-            .prop_map(|(rate, max_in_flight)| Op::Set { rate, max_in_flight }),
+        1 => (proptest::option::of(1..200u64), 1..=IN_FLIGHT_MAX, any::<bool>()).prop_map(
+            |(rate, max_in_flight, dead_letter_expired)| Op::Set { rate, max_in_flight, dead_letter_expired }
+        ),
     ]
 }
 
