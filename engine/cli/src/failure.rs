@@ -194,6 +194,12 @@ pub(crate) fn with_hint(error: &anyhow::Error, first: &str) -> anyhow::Error {
     Failure::new(code, sentence(error)).hint(hint).into()
 }
 
+/// The same failure with this hint instead of the one it has, unless somebody gave it one already.
+pub(crate) fn with_own_hint(error: &anyhow::Error, hint: &str) -> anyhow::Error {
+    let given = error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).and_then(Failure::advice);
+    Failure::new(describe(error).0, sentence(error)).hint(given.unwrap_or(hint)).into()
+}
+
 /// The code that says most: of an attempt that was refused until its time was up, why it was refused.
 pub(crate) fn code_of(error: &levada_client::Error) -> ErrorCode {
     match error {

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use levada_protocol::{
-    ids::TopicName,
+    ids::{Timestamp, TopicName},
     request::{
-        Deleted, EngineInfo, PluginInfo, Request, Response, RouteInfo, RouteSpec, Start, SubscriptionInfo,
-        SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
+        Deleted, EngineInfo, PluginInfo, Position, PurgeTopic, PurgedTopic, Request, Response, RouteInfo,
+        RouteSpec, Start, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
     },
     schedule::ScheduledInfo,
 };
@@ -61,6 +61,19 @@ impl DeleteOptions {
     }
 }
 
+/// What a purge of a topic drops: always the oldest events up to somewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PurgeOptions {
+    /// The partitions to purge, each once, with the offset before which its events go. Empty: all partitions, all that is
+    /// stored now.
+    pub until: Vec<Position>,
+    /// Only events before the first that was appended at this time or later.
+    pub before: Option<Timestamp>,
+    /// Purge also what a subscription or route has yet to acknowledge: it is told what it lost. Default: that is refused,
+    /// and named.
+    pub force: bool,
+}
+
 /// Typed requests. All behave as [`Client::request`], in errors and when cancelled; a name that does not obey its
 /// grammar fails with `INVALID_NAME` before anything is sent. Lists are complete, over all pages; what is
 /// created or deleted meanwhile may be in them or not.
@@ -92,6 +105,16 @@ impl Client {
     pub async fn set_topic(&self, name: &str, settings: TopicChanges) -> Result<TopicInfo, Error> {
         let request = Request::SetTopic { name: TopicName::parse_any(name)?, settings };
         expect!(self.request(request).await?, Response::Topic(topic) => topic)
+    }
+
+    /// Drops events of a topic from the oldest on; space comes back. Refused with `TOPIC_IN_USE` if a subscription or route
+    /// has not come so far, unless it is forced. Delayed and prepared events stay. Events that were stored together go
+    /// together, so a few before an offset that was named may be left: the answer says where each partition begins.
+    pub async fn purge_topic(&self, name: &str, purge: PurgeOptions) -> Result<PurgedTopic, Error> {
+        let PurgeOptions { until, before, force } = purge;
+        let (topic, before_ms) = (TopicName::parse_any(name)?, before.map(|time| time.0));
+        let request = Request::PurgeTopic(PurgeTopic { topic, until, before_ms, force });
+        expect!(self.request(request).await?, Response::TopicPurged(purged) => purged)
     }
 
     /// Deletes a topic with its events. Refused with `TOPIC_IN_USE`, which names them, if subscriptions or routes would

@@ -342,6 +342,7 @@ fn is_reading(request: &Request) -> bool {
         | Request::ResumeRoute { .. }
         | Request::CancelScheduled { .. }
         | Request::PurgeDeadLetters(_)
+        | Request::PurgeTopic(_)
         | Request::Unknown => false,
     }
 }

@@ -82,16 +82,16 @@ pub use levada_protocol::{
     request::{
         BacklogInfo, DEDUP_WINDOW_MS_USUAL, DeadLetterGroup, DeadLetterTopic, DedupInfo, Deleted, EngineInfo,
         HelloAnswer, Holding, Interface, Notice, OnError, OnFull, Order, PartitionInfo, PauseReason,
-        PluginInfo, Position, Purged, RedriveInfo, RedriveOutcome, Request, Response, Retain, Retry,
-        RouteInfo, RouteSpec, RunState, StageSpec, Start, Subscribed, SubscriptionInfo, SubscriptionOptions,
-        TopicChanges, TopicInfo, TopicSettings, TransactionBatch, TransactionDuplicate, TransactionInfo,
-        TransactionState, WaitingFor,
+        PluginInfo, Position, Purged, PurgedTopic, RedriveInfo, RedriveOutcome, Request, Response, Retain,
+        Retry, RouteInfo, RouteSpec, RunState, StageSpec, Start, Subscribed, SubscriptionInfo,
+        SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings, TransactionBatch, TransactionDuplicate,
+        TransactionInfo, TransactionState, WaitingFor,
     },
     schedule::{Due, ScheduledInfo},
 };
 
 pub use self::{
-    admin::DeleteOptions,
+    admin::{DeleteOptions, PurgeOptions},
     client::Client,
     config::{Ca, ClientConfig, DEFAULT_PORT},
     dead_letters::{Grouping, Purge, RedriveOptions, RedriveSelection, Redriving},

@@ -10,6 +10,7 @@
 //! | `headers` | an object of names and values, or an array of `[name, value]` pairs where the order of repeated names matters; a value is a text or `{"base64": ".."}`, and in an object also an array of these |
 //! | `id` | the event id |
 //! | `time` | the event time in RFC 3339, or milliseconds since 1970 |
+//! | `ttl_ms` | the time to live in milliseconds; absent: for ever |
 //! | `payload` | any JSON; it is stored as the bytes that stand there |
 //! | `payload_text` | a text that is not JSON |
 //! | `payload_base64` | other bytes; the `_base64` suffix is that of CloudEvents' JSON format |

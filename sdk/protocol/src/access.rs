@@ -20,7 +20,7 @@ pub enum Action {
     Read,
     /// See names, settings and statistics; no events.
     Browse,
-    /// Create, change, move, pause, resume and delete topics, subscriptions and routes; redrive and purge dead letters.
+    /// Create, change, move, pause, resume, purge and delete topics, subscriptions and routes; redrive and purge dead letters.
     Manage,
     /// Deploy and remove plugins.
     Deploy,
@@ -190,6 +190,7 @@ impl Requires for Request {
                 publishing(&redrive.to),
             ],
             Self::PurgeDeadLetters(purge) => topic(Action::Manage, &purge.topic),
+            Self::PurgeTopic(purge) => topic(Action::Manage, &purge.topic),
             Self::Transact(transact) => transact.required(),
             // Who prepared it was allowed to publish its events.
             Self::DecideTransaction(decide) => vec![deciding(&decide.group)],

@@ -6,9 +6,11 @@ mod dedup;
 mod events;
 mod failures;
 mod playing;
+mod purge;
 mod schedule;
 mod search;
 mod streams;
+
 mod subscriptions;
 mod transactions;
 mod ttl;

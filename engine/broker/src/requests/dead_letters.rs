@@ -20,12 +20,12 @@ use levada_protocol::{
         Stretch,
     },
 };
-use levada_store::{
-    Family, Store,
-    record::{self, LogKey},
-};
+use levada_store::Store;
 
-use super::pages::{self, Page};
+use super::{
+    pages::{self, Page},
+    purge::{Cut, cut_within},
+};
 use crate::{
     broker::Broker,
     catalogue::Catalogue,
@@ -392,12 +392,11 @@ impl Broker {
             let until = asked.until.map_or(until, |bound| until.min(Offset(bound)));
             let (store, id) = (Arc::clone(&self.inner.store), topic.id);
             let found = blocking(move || purgeable(store.as_ref(), (id, PARTITION), before..until)).await?;
-            let Purgeable { start, dropped_bytes, redriven } = found;
+            let Some((Cut { start, dropped_bytes }, redriven)) = found else {
+                return Ok(Purged { start: before.0, ..Purged::default() });
+            };
             let purged = start.0.saturating_sub(before.0);
             let not_redriven = purged.saturating_sub(redriven);
-            if purged == 0 {
-                return Ok(Purged { purged, not_redriven, start: before.0 });
-            }
             if !asked.force {
                 let behind = self.inner.owner_tasks.furthest_behind(topic.id, PARTITION, start);
                 still_needed(of, (purged, not_redriven), behind, start)?;
@@ -527,43 +526,23 @@ fn group(
     Ok(None)
 }
 
-/// What a purge would drop.
-struct Purgeable {
-    /// Where the log would begin: at a record, or at its end.
-    start: Offset,
-    /// Bytes of batches before that since the topic was created.
-    dropped_bytes: u64,
-    /// How many dead letters before it were redriven.
-    redriven: u64,
-}
-
-/// What of `range` can be dropped. Blocks on the disk.
+/// Where a purge of `range` would cut the log, and how many dead letters before that were redriven; `None` if it would drop
+/// nothing. Blocks on the disk.
 fn purgeable(
     store: &dyn Store,
     (topic, partition): (TopicId, PartitionId),
     range: Range<Offset>,
-) -> Result<Purgeable, Error> {
-    let nothing = Purgeable { start: range.start, dropped_bytes: 0, redriven: 0 };
-    if range.is_empty() {
-        return Ok(nothing);
-    }
-    let key = |base| LogKey { topic, partition, base }.encode();
-    let Some((key, value)) = store.last_before(Family::Log, &key(range.start), &key(range.end))? else {
-        return Ok(nothing);
-    };
-    let record = record::check(&key, value)
-        .map_err(|error| Error::Store { code: ErrorCode::StorageCorrupt, message: error.to_string() })?;
-    // A record is dropped as a whole or not at all.
-    let (start, dropped_bytes) = if record.end() <= range.end {
-        (record.end(), record.bytes_before + record.bytes.len() as u64)
-    } else {
-        (record.key.base, record.bytes_before)
-    };
+) -> Result<Option<(Cut, u64)>, Error> {
+    let Some(cut) = cut_within(store, (topic, partition), range.clone())? else { return Ok(None) };
     let mut redriven = 0;
-    rows::for_each::<Redriven>(store, Redriven::between(topic, partition, range.start, start), |_, _| {
-        redriven += 1;
-    })?;
-    Ok(Purgeable { start, dropped_bytes, redriven })
+    rows::for_each::<Redriven>(
+        store,
+        Redriven::between(topic, partition, range.start, cut.start),
+        |_, _| {
+            redriven += 1;
+        },
+    )?;
+    Ok(Some((cut, redriven)))
 }
 
 #[cfg(test)]

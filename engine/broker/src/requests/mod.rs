@@ -6,6 +6,7 @@ mod deleting;
 mod mismatch;
 mod pages;
 mod plugins;
+mod purge;
 mod routes;
 mod schedule;
 mod subscriptions;
@@ -23,7 +24,10 @@ use levada_protocol::{
 };
 use levada_stage::AttachmentPoint;
 
-use self::{backlog::BacklogRequests, pages::Page, schedule::ScheduleRequests, subscriptions::described};
+use self::{
+    backlog::BacklogRequests, pages::Page, purge::PurgeRequests, schedule::ScheduleRequests,
+    subscriptions::described,
+};
 use crate::{
     access::Principal,
     broker::Broker,
@@ -109,6 +113,7 @@ impl Broker {
             Request::ListRedrives { topic, from, until } => self.list_redrives(&topic, from, until).await,
             Request::Redrive(asked) => self.redrive(asked).await,
             Request::PurgeDeadLetters(asked) => self.purge_dead_letters(asked).await,
+            Request::PurgeTopic(asked) => self.purges().purge(asked).await,
             Request::Transact(_) => Err(transactions::without_batches()),
             Request::DecideTransaction(asked) => self.decide_transaction(asked).await,
             Request::ListTransactions(asked) => self.list_transactions(asked).await,
@@ -121,6 +126,11 @@ impl Broker {
 
     fn schedule(&self) -> ScheduleRequests<'_> {
         ScheduleRequests { shard: &self.inner.shard, store: &self.inner.store }
+    }
+
+    fn purges(&self) -> PurgeRequests<'_> {
+        let inner = &self.inner;
+        PurgeRequests { shard: &inner.shard, store: &inner.store, owners: &inner.owner_tasks }
     }
 
     fn backlogs(&self) -> BacklogRequests<'_> {

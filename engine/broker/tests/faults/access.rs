@@ -5,9 +5,9 @@ use levada_protocol::{
     access::Action,
     error::ErrorCode,
     request::{
-        DeadLetterSelection, DecideTransaction, GroupDeadLetters, ListTransactions, PurgeDeadLetters, Read,
-        Redrive, Request, Response, RouteSpec, Start, Subscribe, SubscriptionOptions, TopicChanges,
-        TopicSettings, Transact,
+        DeadLetterSelection, DecideTransaction, GroupDeadLetters, ListTransactions, PurgeDeadLetters,
+        PurgeTopic, Read, Redrive, Request, Response, RouteSpec, Start, Subscribe, SubscriptionOptions,
+        TopicChanges, TopicSettings, Transact,
     },
 };
 
@@ -60,6 +60,7 @@ fn every_request() -> Vec<Request> {
             force,
         }),
         Request::PurgeDeadLetters(PurgeDeadLetters { topic: topic(), before_ms: None, until: None, force }),
+        Request::PurgeTopic(PurgeTopic { topic: topic(), until: Vec::new(), before_ms: None, force }),
         Request::Transact(transact()),
         Request::DecideTransaction(DecideTransaction {
             group: transact().group,
@@ -69,9 +70,9 @@ fn every_request() -> Vec<Request> {
         Request::ListTransactions(ListTransactions::default()),
         Request::DescribeTransaction { group: transact().group, id: transact().id },
     ];
-    let mut seen = [false; 33];
+    let mut seen = [false; 34];
     all.iter().for_each(|request| seen[index(request)] = true);
-    assert_eq!(seen, [true; 33], "one of each");
+    assert_eq!(seen, [true; 34], "one of each");
     all
 }
 
@@ -124,6 +125,7 @@ fn index(request: &Request) -> usize {
         Request::DecideTransaction(_) => 30,
         Request::ListTransactions(_) => 31,
         Request::DescribeTransaction { .. } => 32,
+        Request::PurgeTopic(_) => 33,
         Request::Unknown => panic!("it asks for nothing"),
     }
 }

@@ -16,6 +16,7 @@ mod moves;
 mod options;
 mod owners;
 mod pressure;
+mod purge;
 mod redrive;
 mod removing;
 mod retention;

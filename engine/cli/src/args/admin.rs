@@ -16,7 +16,7 @@ use super::{
     ClientArgs,
     chain::{ChainArgs, OptionsArgs},
     path::SubscriptionPath,
-    start::parse_start,
+    start::{parse_since, parse_start},
     values::{
         parse_any_topic, parse_backlog_age, parse_dedup_header, parse_dedup_window, parse_free_topic,
         parse_json, parse_plugin,
@@ -65,6 +65,18 @@ pub(crate) enum TopicAction {
         #[command(flatten)]
         changes: Changes,
     },
+    /// Drop events of a topic, the oldest first; asks first, or needs --force, if a subscription or route has yet to
+    /// acknowledge them
+    ///
+    /// Delayed and prepared events stay. Events that were stored together go together, so a few before the bound may be left.
+    /// Subscriptions are told what they lost. What is published while the question is asked stays.
+    Purge {
+        /// Its name; `levada dlq purge` is for dead letters
+        #[arg(value_parser = parse_any_topic)]
+        topic: TopicName,
+        #[command(flatten)]
+        purge: PurgeArgs,
+    },
     /// Delete a topic with its events; asks first, or needs --force, if subscriptions or routes would be deleted with
     /// it or need it
     Delete {
@@ -74,6 +86,34 @@ pub(crate) enum TopicAction {
         #[command(flatten)]
         how: DeleteArgs,
     },
+}
+
+/// What a purge drops, and how.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PurgeArgs {
+    #[command(flatten)]
+    pub(crate) what: PurgeBound,
+    /// Only this partition [default: all]
+    #[arg(long, value_name = "P")]
+    pub(crate) partition: Option<u16>,
+    /// Purge without asking, also what has yet to be acknowledged
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// How far a purge goes.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct PurgeBound {
+    /// Those that were appended before: so long ago, such as 7d, or a time, such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = parse_since, allow_hyphen_values = true)]
+    pub(crate) before: Option<Start>,
+    /// Those before this offset; of a topic with several partitions --partition says of which
+    #[arg(long, value_name = "OFFSET")]
+    pub(crate) until: Option<u64>,
+    /// All that are stored
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 /// How something is deleted that others may depend on.

@@ -26,8 +26,8 @@ use levada_terminal::{
 };
 
 pub(crate) use admin::{
-    Changes, DeleteArgs, PluginAction, PluginArgs, RouteAction, RouteArgs, ScheduleAction, ScheduleArgs,
-    SettingsArgs, SubscriptionAction, SubscriptionArgs, TopicAction, TopicArgs,
+    Changes, DeleteArgs, PluginAction, PluginArgs, PurgeArgs, RouteAction, RouteArgs, ScheduleAction,
+    ScheduleArgs, SettingsArgs, SubscriptionAction, SubscriptionArgs, TopicAction, TopicArgs,
 };
 pub(crate) use chain::OptionsArgs;
 pub(crate) use dead_letters::{CountArgs, DlqAction, DlqArgs, UntilArgs, WhichArgs, Whose};
@@ -146,7 +146,7 @@ const COMPLETION_HELP: &str = concat!(
 // Paragraphs are one line each: clap breaks them where the terminal ends.
 const PUBLISH_HELP: &str = concat!(
     "A line is one event:\n",
-    r#"  {"key": "..", "headers": {"name": ".."}, "id": "..", "time": "2026-01-31T12:00:00Z", "payload": ..}"#,
+    r#"  {"key": "..", "headers": {"name": ".."}, "id": "..", "time": "2026-01-31T12:00:00Z", "ttl_ms": 30000, "payload": ..}"#,
     "\n\n",
     "Only payload must be there. It is any JSON; instead of it there may be payload_text for other text, payload_base64 \
      for other bytes, or tombstone: true for none. ",

@@ -26,7 +26,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
-use super::{again::CommandLine, deleting};
+use super::{
+    again::CommandLine,
+    asking::{self, Question},
+};
 use crate::{
     args::{ClientArgs, CountArgs, DlqAction, DlqArgs, UntilArgs, WhichArgs, Whose},
     client, failure,
@@ -628,32 +631,20 @@ async fn purge(
         Some(Start::Time(time)) => Purge::Before(Timestamp(time)),
         _ => Purge::All,
     };
-    let asks = !force && deleting::asks(output);
     // What becomes a dead letter while the question is asked was not agreed to.
-    let until = if asks { Some(end_of(client, of).await?) } else { None };
-    let mut shown: Option<String> = None;
-    let purged = loop {
-        match client.purge_dead_letters(of, purge, until, force).await {
-            Err(refused) if asks && is_needed(refused.code()) => {
-                let refusal = refused.to_string();
-                // Only what the user agreed to is purged: something else may need it by now.
-                if shown.as_ref() == Some(&refusal) {
-                    break client.purge_dead_letters(of, purge, until, true).await?;
-                }
-                if !deleting::confirmed(&refusal, "Purge them all the same?").await? {
-                    let message = format!("no dead letter of {of} was purged");
-                    let hint = "y purges them, and --force does not ask";
-                    return Err(Failure::new(refused.code(), message).hint(hint).into());
-                }
-                shown = Some(refusal);
-            }
-            Err(refused) if refused.code() == ErrorCode::TopicInUse => {
-                let hint = "--force purges them all the same";
-                return Err(Failure::new(refused.code(), sentence_of(&refused.into())).hint(hint).into());
-            }
-            other => break other?,
-        }
+    let until = if !force && asking::is_possible(output) { Some(end_of(client, of).await?) } else { None };
+    let question = Question {
+        overruled: &[ErrorCode::NotRedriven, ErrorCode::TopicInUse],
+        question: "Purge them all the same?",
+        declined: format!("no dead letter of {of} was purged"),
+        hint: "y purges them, and --force does not ask",
     };
+    let purge = async |force| client.purge_dead_letters(of, purge, until, force).await;
+    let purged = asking::unless_refused(output, force, &question, purge).await;
+    let purged = purged.map_err(|error| match failure::code(&error) {
+        Some(ErrorCode::TopicInUse) => failure::with_own_hint(&error, "--force purges them all the same"),
+        _ => error,
+    })?;
     let name = of.to_string();
     output.result(&Printed { of: &name, purged: &purged }, || {
         let Purged { purged, not_redriven, .. } = purged;
@@ -671,10 +662,6 @@ async fn end_of(client: &Client, of: &DeadLettersOf) -> anyhow::Result<Offset> {
     let described = client.describe_topic(of.dead_letter_topic().as_str()).await;
     let topic = described.map_err(|error| named(error, of))?;
     Ok(Offset(topic.partitions.first().map_or(0, |partition| partition.end)))
-}
-
-fn is_needed(code: ErrorCode) -> bool {
-    matches!(code, ErrorCode::NotRedriven | ErrorCode::TopicInUse)
 }
 
 fn was(number: u64) -> String {

@@ -1,13 +1,12 @@
 //! What the commands that delete have in common: they ask before they delete anything else along, and print what was
 //! deleted.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-
 use levada_client::{DeleteOptions, Error};
 use levada_protocol::{error::ErrorCode, request::Deleted};
-use levada_terminal::{Failure, output::Output};
+use levada_terminal::output::Output;
 use serde::Serialize;
 
+use super::asking::{self, Question};
 use crate::args::DeleteArgs;
 
 /// A deletion as it is printed.
@@ -28,28 +27,16 @@ pub(super) async fn delete(
     name: &str,
     ask_engine: impl AsyncFn(DeleteOptions) -> Result<Deleted, Error>,
 ) -> anyhow::Result<()> {
-    let options = DeleteOptions { force: args.force, with_dead_letters: args.with_dead_letters };
-    let mut shown: Option<String> = None;
-    loop {
-        match ask_engine(options).await {
-            Err(refused) if !options.force && is_in_use(refused.code()) && asks(output) => {
-                let refusal = refused.to_string();
-                // Only what the user agreed to is deleted: it may be more by now.
-                if shown.as_ref() == Some(&refusal) {
-                    let gone = ask_engine(DeleteOptions { force: true, ..options }).await?;
-                    return report(output, kind, name, &gone);
-                }
-                if !confirmed(&refusal, "Delete it all the same?").await? {
-                    let message = format!("{kind} {name} was not deleted");
-                    return Err(Failure::new(refused.code(), message)
-                        .hint("y deletes it, and --force does not ask")
-                        .into());
-                }
-                shown = Some(refusal);
-            }
-            other => return report(output, kind, name, &other?),
-        }
-    }
+    let question = Question {
+        overruled: &[ErrorCode::TopicInUse, ErrorCode::SubscriptionInUse],
+        question: "Delete it all the same?",
+        declined: format!("{kind} {name} was not deleted"),
+        hint: "y deletes it, and --force does not ask",
+    };
+    let delete =
+        async |force| ask_engine(DeleteOptions { force, with_dead_letters: args.with_dead_letters }).await;
+    let gone = asking::unless_refused(output, args.force, &question, delete).await?;
+    report(output, kind, name, &gone)
 }
 
 /// Prints what was deleted, and which dead letters stay.
@@ -60,30 +47,6 @@ pub(super) fn report(output: &Output, kind: &str, name: &str, gone: &Deleted) ->
         output.remark(&format!("dead letters stay: `levada topic delete` deletes {kept}"));
     }
     Ok(())
-}
-
-fn is_in_use(code: ErrorCode) -> bool {
-    matches!(code, ErrorCode::TopicInUse | ErrorCode::SubscriptionInUse)
-}
-
-/// True if a person can be asked.
-pub(super) fn asks(output: &Output) -> bool {
-    !output.is_json() && io::stdin().is_terminal() && io::stderr().is_terminal()
-}
-
-/// Asks whether to continue; anything but a yes is a no.
-pub(super) async fn confirmed(refusal: &str, question: &str) -> anyhow::Result<bool> {
-    let question = format!("{refusal}\n{question} [y/N] ");
-    let answer = tokio::task::spawn_blocking(move || {
-        let mut answer = String::new();
-        write!(io::stderr(), "{question}")?;
-        io::stdin().lock().read_line(&mut answer).map(|_| answer)
-    });
-    Ok(is_yes(&answer.await??))
-}
-
-fn is_yes(answer: &str) -> bool {
-    ["y", "yes"].iter().any(|yes| answer.trim().eq_ignore_ascii_case(yes))
 }
 
 fn text(kind: &str, name: &str, gone: &Deleted) -> String {
@@ -115,15 +78,6 @@ fn text(kind: &str, name: &str, gone: &Deleted) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_yes_is_a_yes() {
-        for (answer, yes) in
-            [("y\n", true), (" Yes \n", true), ("\n", false), ("n\n", false), ("yea", false), ("", false)]
-        {
-            assert_eq!(is_yes(answer), yes, "{answer:?}");
-        }
-    }
 
     #[test]
     fn what_went_along_is_named() {

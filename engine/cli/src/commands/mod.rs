@@ -2,6 +2,7 @@
 
 mod again;
 mod append;
+mod asking;
 mod attachment;
 mod completion;
 mod dead_letters;
@@ -12,6 +13,7 @@ mod nearest;
 mod plugin;
 mod prepare;
 mod publish;
+mod purge;
 mod read;
 mod route;
 mod schedule;

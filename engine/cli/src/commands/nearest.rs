@@ -46,6 +46,7 @@ impl Names {
             Command::Topic(args) => match &args.action {
                 TopicAction::Describe { topic }
                 | TopicAction::Set { topic, .. }
+                | TopicAction::Purge { topic, .. }
                 | TopicAction::Delete { topic, .. } => of_topic(&args.client, topic),
                 TopicAction::Create { .. } | TopicAction::List => with(&args.client),
             },

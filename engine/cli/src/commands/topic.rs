@@ -9,7 +9,7 @@ use levada_terminal::{
     output::{self, Output, Rows},
 };
 
-use super::{Made, deleting};
+use super::{Made, deleting, purge};
 use crate::{
     args::{Changes, SettingsArgs, TopicAction, TopicArgs},
     client,
@@ -59,6 +59,7 @@ async fn act(output: &Output, client: &Client, action: &TopicAction) -> anyhow::
             let changed = client.set_topic(topic.as_str(), changed(changes)).await?;
             output.result(&changed, || format!("topic {}", summary(&changed)))?;
         }
+        TopicAction::Purge { topic, purge } => purge::run(output, client, topic, purge).await?,
         TopicAction::Delete { topic, how } => {
             let delete = async |how| client.delete_topic(topic.as_str(), how).await;
             deleting::delete(output, how, "topic", topic.as_str(), delete).await?;

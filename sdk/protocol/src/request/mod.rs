@@ -34,8 +34,8 @@ pub use self::{
     stream::{Position, Read, Start, Subscribe, Subscribed},
     subscription::{BACKOFF_MS, Order, SubscriptionInfo, SubscriptionOptions},
     topic::{
-        BacklogInfo, DEDUP_WINDOW_MS_USUAL, DedupInfo, OnFull, PartitionInfo, Retain, TopicChanges,
-        TopicInfo, TopicSettings,
+        BacklogInfo, DEDUP_WINDOW_MS_USUAL, DedupInfo, OnFull, PartitionInfo, PurgeTopic, PurgedTopic,
+        Retain, TopicChanges, TopicInfo, TopicSettings,
     },
     transaction::{
         AckedDelivery, CheckBack, DecideTransaction, ListTransactions, Prepare, Transact, TransactionAcks,
@@ -188,6 +188,9 @@ pub enum Request {
         #[serde(default)]
         settings: TopicChanges,
     },
+    /// Drops events of a topic from the oldest on, as retention does. Those that wait for their time, or for the decision of
+    /// their transaction, stay.
+    PurgeTopic(PurgeTopic),
     /// Deletes a topic with its subscriptions and the routes from it.
     DeleteTopic {
         /// Its name.
@@ -494,8 +497,10 @@ pub enum Response {
     },
     /// What became of the dead letters of one step.
     Redriven(Redriven),
-    /// What a purge dropped.
+    /// What a purge of dead letters dropped.
     Purged(Purged),
+    /// What a purge of a topic dropped.
+    TopicPurged(PurgedTopic),
     /// One transaction.
     Transaction(Box<TransactionInfo>),
     /// A page of transactions.

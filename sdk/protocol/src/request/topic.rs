@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::Position;
 use crate::{ids::TopicName, publish::Durability};
 
 /// How long a topic keeps events.
@@ -255,4 +256,33 @@ pub struct PartitionInfo {
     pub end: u64,
     /// Bytes of stored batches, before the store's own overhead.
     pub bytes: u64,
+}
+
+/// Drops events of a topic from the oldest on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgeTopic {
+    /// The topic, not one of dead letters.
+    pub topic: TopicName,
+    /// The partitions to purge, each once, with the offset before which its events go. Empty, the default: all partitions,
+    /// all that is stored now.
+    #[serde(default)]
+    pub until: Vec<Position>,
+    /// Only those before the first that was appended at this time or later, in milliseconds since the Unix epoch. `None`,
+    /// the default: no such bound.
+    #[serde(default)]
+    pub before_ms: Option<u64>,
+    /// Also if a subscription or route has not come so far, which is refused with `TOPIC_IN_USE` otherwise.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What a purge of a topic dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PurgedTopic {
+    /// How many offsets are gone, over all partitions.
+    pub purged: u64,
+    /// Where each partition that was asked for begins now. Events that were stored together go together: a few before the
+    /// offset that was named may be left.
+    pub positions: Vec<Position>,
 }

@@ -11,10 +11,10 @@ use levada_protocol::{
         AckedDelivery, BacklogInfo, CheckBack, DeadLetterGroup, DeadLetterGroups, DeadLetterSelection,
         DeadLetterTopic, DecideTransaction, DedupInfo, Deleted, EngineInfo, GroupDeadLetters, Hello,
         HelloAnswer, Limits, ListTransactions, PartitionInfo, PluginInfo, Position, Prepare,
-        PurgeDeadLetters, Purged, Read, Redrive, RedriveInfo, Redriven, Request, RequestEnvelope, Response,
-        ResponseEnvelope, RouteInfo, RouteSpec, Search, StageSpec, Stretch, Subscribe, Subscribed,
-        SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings, Transact,
-        TransactionBatch, TransactionDuplicate, TransactionInfo, TransactionState,
+        PurgeDeadLetters, PurgeTopic, Purged, PurgedTopic, Read, Redrive, RedriveInfo, Redriven, Request,
+        RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, Search, StageSpec, Stretch,
+        Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
+        Transact, TransactionBatch, TransactionDuplicate, TransactionInfo, TransactionState,
     },
     schedule::ScheduledInfo,
     version::{ALPN, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
@@ -218,6 +218,9 @@ fn every_message_has_its_fields_and_defaults() {
     let purge = PurgeDeadLetters { topic: name("dlq.t.s"), before_ms: None, until: None, force: false };
     has_fields("`PurgeDeadLetters`", &purge, &["topic"]);
     has_fields("`Purged`", &Purged::default(), &[]);
+    let purge = PurgeTopic { topic: name("t"), until: Vec::new(), before_ms: None, force: false };
+    has_fields("`PurgeTopic`", &purge, &["topic"]);
+    has_fields("`PurgedTopic`", &PurgedTopic::default(), &[]);
     has_fields("`TopicChanges`", &TopicChanges::default(), &[]);
     has_fields("`TopicInfo`", &TopicInfo::new(name("t")), &["name"]);
     has_fields("`BacklogInfo`", &BacklogInfo::default(), &[]);

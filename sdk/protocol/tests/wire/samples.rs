@@ -10,12 +10,12 @@ use levada_protocol::{
         AckedDelivery, BacklogInfo, CheckBack, DeadLetterGroup, DeadLetterGroups, DeadLetterSelection,
         DeadLetterTopic, DecideTransaction, DedupInfo, Deleted, EngineInfo, GroupDeadLetters, Hello,
         HelloAnswer, Holding, Interface, Limits, ListTransactions, Notice, OnError, OnFull, Open, Opened,
-        Order, PartitionInfo, PauseReason, PluginInfo, Position, Prepare, PurgeDeadLetters, Purged, Read,
-        Redrive, RedriveInfo, RedriveOutcome, Redriven, Request, RequestEnvelope, Response, ResponseEnvelope,
-        Retain, Retry, RouteInfo, RouteSpec, RunState, Search, SearchKey, StageSpec, Start, Stretch,
-        Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
-        Transact, TransactionAcks, TransactionBatch, TransactionDuplicate, TransactionInfo, TransactionState,
-        WaitingFor,
+        Order, PartitionInfo, PauseReason, PluginInfo, Position, Prepare, PurgeDeadLetters, PurgeTopic,
+        Purged, PurgedTopic, Read, Redrive, RedriveInfo, RedriveOutcome, Redriven, Request, RequestEnvelope,
+        Response, ResponseEnvelope, Retain, Retry, RouteInfo, RouteSpec, RunState, Search, SearchKey,
+        StageSpec, Start, Stretch, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions,
+        TopicChanges, TopicInfo, TopicSettings, Transact, TransactionAcks, TransactionBatch,
+        TransactionDuplicate, TransactionInfo, TransactionState, WaitingFor,
     },
     schedule::ScheduledInfo,
     trace::TraceContext,
@@ -107,6 +107,7 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::ListTopics { limit: 100, after: Some("orders".into()) },
         Request::DescribeTopic { name: topic.clone() },
         Request::SetTopic { name: topic.clone(), settings: changes() },
+        Request::PurgeTopic(purge_topic()),
         Request::DeleteTopic { name: topic.clone(), force: true, with_dead_letters: false },
         Request::CreateSubscription {
             topic: topic.clone(),
@@ -245,6 +246,11 @@ fn dead_letters() -> TopicName {
     name("dlq.orders.payment")
 }
 
+fn purge_topic() -> PurgeTopic {
+    let until = vec![Position { partition: 1, offset: 9 }, Position { partition: 0, offset: u64::MAX }];
+    PurgeTopic { topic: name("orders"), until, before_ms: Some(1_700_000_000_000), force: true }
+}
+
 fn redrive() -> Redrive {
     let select = DeadLetterSelection::Offsets { offsets: vec![7, 8, u64::MAX] };
     let (topic, to) = (dead_letters(), name("orders"));
@@ -354,6 +360,7 @@ pub(crate) fn responses() -> Vec<Response> {
         Response::Deleted(deleted()),
         Response::Info(Box::new(info)),
         Response::Topic(topic.clone()),
+        Response::TopicPurged(PurgedTopic { purged: 4, positions: purge_topic().until }),
         Response::Topics {
             topics: vec![topic, TopicInfo::new(name("dlq.orders.payment"))],
             next: Some("orders".into()),

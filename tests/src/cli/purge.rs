@@ -1,0 +1,52 @@
+//! `levada topic purge`.
+
+use serde_json::json;
+
+use super::engine;
+use crate::support::process::{command, run};
+
+#[tokio::test]
+async fn a_topic_is_purged_up_to_where_it_is_told_and_not_past_a_subscription() {
+    let (_dir, engine) = engine().await;
+    engine.text(&["topic", "create", "orders", "--partitions", "2"]).await;
+    for (partition, line) in [("0", "a\n"), ("0", "b\n"), ("1", "c\n")] {
+        engine.run(&["publish", "orders", "--raw", "--partition", partition], line).await.done();
+    }
+    let purged = engine.text(&["topic", "purge", "orders", "--partition", "0", "--until", "1"]).await;
+    assert_eq!(purged.trim(), "purged 1 event of orders, which begins at 0:1");
+    engine.text(&["subscription", "create", "orders/s", "--from", "earliest"]).await;
+    let refused = engine.run(&["topic", "purge", "orders", "--all"], "").await;
+    refused.failed(1, "TOPIC_IN_USE");
+    assert!(refused.stderr.contains("hint: --force purges it all the same\n"), "{refused:?}");
+    assert!(refused.stderr.contains("subscription orders/s has come to offset 1 of those"), "{refused:?}");
+    let purged = engine.json(&["topic", "purge", "orders", "--before", "0s", "--force"]).await.remove(0);
+    assert_eq!((&purged["topic"], &purged["purged"]), (&json!("orders"), &json!(2)));
+    assert_eq!(purged["positions"][1], json!({"partition": 1, "offset": 1}));
+    let described = engine.text(&["subscription", "describe", "orders/s"]).await;
+    assert!(described.contains("events lost      2"), "{described}");
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_bounds_and_names_purge_nothing() {
+    let (_dir, engine) = engine().await;
+    engine.text(&["topic", "create", "orders", "--partitions", "2"]).await;
+    for wrong in [
+        &["topic", "purge", "orders"][..],
+        &["topic", "purge", "orders", "--all", "--until", "5"],
+        &["topic", "purge", "orders", "--until", "5"],
+        &["topic", "purge", "orders", "--until", "soon"],
+        &["topic", "purge", "orders", "--before", "noon"],
+        &["topic", "purge", "dlq.orders.s", "--all"],
+    ] {
+        engine.run(wrong, "").await.failed(2, "INVALID_ARGUMENT");
+    }
+    engine.run(&["topic", "purge", "absent", "--all"], "").await.failed(1, "TOPIC_NOT_FOUND");
+    let beyond = ["topic", "purge", "orders", "--all", "--partition", "2"];
+    engine.run(&beyond, "").await.failed(1, "PARTITION_NOT_FOUND");
+    let (address, ca) = (engine.quic.clone(), engine.ca.clone());
+    engine.stop().await;
+    let mut without = command();
+    without.args(["topic", "purge", "orders", "--all", "--addr", &address]).arg("--ca").arg(&ca);
+    run(without, "").await.failed(1, "CONNECT_FAILED");
+}
