@@ -61,14 +61,14 @@ impl OwnerTasks {
         self.lock().routes.values().cloned().collect()
     }
 
-    /// Which of the subscriptions and routes that read this topic is furthest behind `offset` of a partition, and how far it
-    /// has come.
-    pub(crate) fn furthest_behind(
+    /// Which of the subscriptions and routes that read this topic have yet to come to `offset` of a partition, and how far
+    /// each has come.
+    pub(crate) fn behind(
         &self,
         topic: TopicId,
         partition: PartitionId,
         offset: Offset,
-    ) -> Option<(String, Offset)> {
+    ) -> Vec<(String, Offset)> {
         let inner = self.lock();
         let floor = |floors: &Floors| floors.floor(usize::from(partition.0));
         let subscriptions = inner.subscriptions.values().filter(|handle| handle.topic_id() == topic);
@@ -79,8 +79,7 @@ impl OwnerTasks {
         let routes = inner.routes.values().filter(|handle| handle.topic_id() == topic);
         let routes =
             routes.map(|handle| (format!("route {}", handle.record().spec.name), floor(handle.floors())));
-        let behind = subscriptions.chain(routes).filter(|(_, at)| *at < offset);
-        behind.min_by(|(one, at), (other, than)| at.cmp(than).then_with(|| one.cmp(other)))
+        subscriptions.chain(routes).filter(|(_, at)| *at < offset).collect()
     }
 
     /// How far each subscription and route that reads this topic has come, and how often its subscriptions were moved until

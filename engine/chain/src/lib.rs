@@ -58,7 +58,7 @@ pub use self::{
     chain::Chain,
     costs::{Costs, Counted},
     outcome::{DeadLetter, DeadReason, Filtered, Paused, Progress, RouteBatch, Routed, StageWrite, Target},
-    slice::{LogSlice, SliceBatches, SliceError},
+    slice::{Live, LogSlice, SliceBatches, SliceError, subtract},
     source::{Input, Source},
     stages::{ChainStage, Clock},
 };

@@ -65,40 +65,49 @@ impl LogSlice {
         self.run.base.plus(u64::from(self.span))
     }
 
-    /// The events whose time to live is not over, each with what is left of it; `None` if there are none. They keep their
-    /// offsets.
+    /// The events whose time to live is not over, each with what is left of it, in slices that cover the same offsets.
     ///
     /// # Errors
     /// If a batch is damaged.
-    pub fn live_at(&self, now: Timestamp) -> Result<Option<Self>, SliceError> {
+    pub fn live_at(&self, now: Timestamp) -> Result<Live, SliceError> {
         let age_ms = now.0.saturating_sub(self.run.append_time.0);
-        let mut builder = BatchBuilder::selection();
-        let mut first = None;
+        let (mut cutting, mut expired) = (Cutting::new(self), Vec::new());
         for batch in SliceBatches::new(&self.run, false) {
             let (base, batch) = batch?;
             for event in batch.events() {
                 let left_ms = event.ttl_ms().map(|ttl_ms| u64::from(ttl_ms).saturating_sub(age_ms));
+                let offset = event.offset(base);
                 if left_ms == Some(0) {
+                    expired.push(offset);
                     continue;
                 }
-                let offset = event.offset(base);
-                let delta = offset.0 - first.get_or_insert(offset).0;
-                let delta = u32::try_from(delta).expect("a slice spans 32 bits of offsets");
                 let ttl_ms = left_ms.and_then(|left_ms| u32::try_from(left_ms).ok());
-                let parts = EventParts { ttl_ms, ..EventParts::of(&event) };
-                builder.push_parts(delta, &parts, event.headers()).map_err(SliceError::NoRoom)?;
+                cutting.add(offset, &EventParts { ttl_ms, ..EventParts::of(&event) }, &event)?;
             }
         }
-        let Some(first) = first else { return Ok(None) };
-        let batch = builder.finish(Stamp::ENGINE);
-        let run = Run { base: first, batches: batch.bytes().clone(), ..self.run.clone() };
-        Ok(Some(Self {
-            run,
-            events: batch.count(),
-            span: batch.span(),
-            built: true,
-            has_ttls: batch.has_ttls(),
-        }))
+        Ok(Live { slices: self.covered_by(cutting.finish()), expired })
+    }
+
+    /// The events outside of these ranges, ascending and disjoint, in slices that cover the same offsets.
+    ///
+    /// # Errors
+    /// If a batch is damaged.
+    pub fn without(&self, out: &[Range<Offset>]) -> Result<Vec<Self>, SliceError> {
+        let all = self.run.base..self.end();
+        let cut = self.cut(&subtract(std::slice::from_ref(&all), out), u64::MAX)?;
+        Ok(self.covered_by(cut))
+    }
+
+    /// Parts of it, of which the last one covers all offsets up to its end; one without events if there are none.
+    fn covered_by(&self, mut parts: Vec<Self>) -> Vec<Self> {
+        if parts.is_empty() {
+            let run = Run { batches: Bytes::new(), ..self.run.clone() };
+            parts.push(Self { run, events: 0, span: self.span, built: true, has_ttls: false });
+        }
+        if let Some(last) = parts.last_mut() {
+            last.span = narrow_span(self.end().0 - last.run.base.0);
+        }
+        parts
     }
 
     /// The events in `offsets`, ascending and disjoint ranges, at most `events_max` of them, in few slices.
@@ -131,6 +140,37 @@ impl LogSlice {
         }
         Ok(cutting.finish())
     }
+}
+
+/// What of a slice is live, and what is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Live {
+    /// Slices that cover the offsets of the one that they are of.
+    pub slices: Vec<LogSlice>,
+    /// The events whose time to live is over, ascending.
+    pub expired: Vec<Offset>,
+}
+
+/// What of some ranges is in none of others; all ascending and disjoint.
+pub fn subtract(ranges: &[Range<Offset>], out: &[Range<Offset>]) -> Vec<Range<Offset>> {
+    let mut left = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        let mut start = range.start;
+        for hole in overlapping(out, range) {
+            if start < hole.start {
+                left.push(start..hole.start);
+            }
+            start = hole.end;
+        }
+        if start < range.end {
+            left.push(start..range.end);
+        }
+    }
+    left
+}
+
+fn narrow_span(offsets: u64) -> u32 {
+    u32::try_from(offsets).expect("a slice spans 32 bits of offsets")
 }
 
 /// Those of some ascending and disjoint ranges that overlap another one.
@@ -188,23 +228,28 @@ impl<'a> Cutting<'a> {
             if !range.contains(&offset) {
                 continue;
             }
-            self.add(offset, &event)?;
+            self.add(offset, &EventParts::of(&event), &event)?;
             copied += 1;
         }
         Ok(copied)
     }
 
-    /// Adds a copy of an event, to a new batch if it does not fit the one that is begun.
-    fn add(&mut self, offset: Offset, event: &EventRef<'_>) -> Result<(), SliceError> {
+    /// Adds an event of these parts and the headers of `event`, to a new batch if it does not fit the one that is begun.
+    fn add(
+        &mut self,
+        offset: Offset,
+        parts: &EventParts<'_>,
+        event: &EventRef<'_>,
+    ) -> Result<(), SliceError> {
         if !self.builder.is_empty() && self.builder.len() + event.record().len() <= BATCH_BYTES_TARGET {
-            let delta = u32::try_from(offset.0 - self.first.0).expect("a slice spans 32 bits of offsets");
-            if self.builder.push_ref(delta, event).is_ok() {
+            let delta = narrow_span(offset.0 - self.first.0);
+            if self.builder.push_parts(delta, parts, event.headers()).is_ok() {
                 return Ok(());
             }
         }
         self.flush();
         self.first = offset;
-        self.builder.push_ref(0, event).map_err(SliceError::NoRoom)
+        self.builder.push_parts(0, parts, event.headers()).map_err(SliceError::NoRoom)
     }
 
     fn flush(&mut self) {
@@ -302,20 +347,63 @@ mod tests {
         let slice = LogSlice::of(run, true).unwrap();
         assert!(slice.has_ttls);
         let live = |now| {
-            let live = slice.live_at(Timestamp(now)).unwrap().unwrap();
-            assert_eq!((live.run.append_time, live.run.hops, live.built), (Timestamp(100), 2, true));
-            let batches = SliceBatches::new(&live.run, true).map(Result::unwrap);
+            let Live { slices, expired } = slice.live_at(Timestamp(now)).unwrap();
+            assert!(
+                slices
+                    .iter()
+                    .all(|it| (it.run.append_time, it.run.hops, it.built) == (Timestamp(100), 2, true))
+            );
+            assert_eq!(slices.last().unwrap().end(), slice.end(), "the same offsets are covered");
+            let batches = slices.iter().flat_map(|it| SliceBatches::new(&it.run, true).map(Result::unwrap));
             let events = |(base, batch): (Offset, Batch)| {
                 batch.events().map(|it| (it.offset(base).0, it.ttl_ms())).collect::<Vec<_>>()
             };
-            (live.has_ttls, batches.flat_map(events).collect::<Vec<_>>())
+            let expired: Vec<u64> = expired.into_iter().map(|offset| offset.0).collect();
+            (batches.flat_map(events).collect::<Vec<_>>(), expired)
         };
         let all = [(10, Some(5)), (11, None), (12, Some(30)), (13, None), (14, Some(4)), (15, Some(20))];
-        assert_eq!(live(99), (true, all.to_vec()), "the clock may be behind the append");
-        assert_eq!(live(105), (true, vec![(11, None), (12, Some(25)), (13, None), (15, Some(15))]));
-        assert_eq!(live(1_000), (false, vec![(11, None), (13, None)]));
-        let mortal = slice.cut(&[Offset(14)..Offset(16)], u64::MAX).unwrap();
-        assert_eq!(mortal[0].live_at(Timestamp(120)).unwrap(), None);
+        assert_eq!(live(99), (all.to_vec(), vec![]), "the clock may be behind the append");
+        let left = vec![(11, None), (12, Some(25)), (13, None), (15, Some(15))];
+        assert_eq!(live(105), (left, vec![10, 14]));
+        assert_eq!(live(1_000), (vec![(11, None), (13, None)], vec![10, 12, 14, 15]));
+        let mortal = &slice.cut(&[Offset(14)..Offset(16)], u64::MAX).unwrap()[0];
+        let Live { slices, expired } = mortal.live_at(Timestamp(120)).unwrap();
+        assert_eq!((slices[0].events, slices[0].run.base, slices[0].end()), (0, Offset(14), Offset(16)));
+        assert_eq!((slices.len(), expired.len()), (1, 2));
+    }
+
+    #[test]
+    fn live_events_that_do_not_fit_a_batch_become_several() {
+        let mut batches = Vec::new();
+        for time in [0, 60 * 24 * 3_600_000] {
+            let mut builder = BatchBuilder::new();
+            builder.push(&Event { ttl_ms: Some(9), ..Event::new("x").at(Timestamp(time)) }).unwrap();
+            batches.extend_from_slice(builder.finish(Stamp::ENGINE).bytes());
+        }
+        let run = Run { base: Offset(10), append_time: Timestamp(1), hops: 0, batches: batches.into() };
+        let live = LogSlice::of(run, true).unwrap().live_at(Timestamp(1)).unwrap();
+        assert_eq!(offsets(&live.slices), [10, 11]);
+        let mut builder = BatchBuilder::new();
+        let mut many = 0;
+        while builder.push(&Event { ttl_ms: Some(9), ..Event::new(vec![b'x'; 512]) }).is_ok() {
+            many += 1;
+        }
+        let batches = builder.finish(Stamp::ENGINE).bytes().clone();
+        let run = Run { base: Offset(0), append_time: Timestamp(1), hops: 0, batches };
+        let live = LogSlice::of(run, true).unwrap().live_at(Timestamp(1)).unwrap();
+        assert_eq!(offsets(&live.slices), (0..many).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_left_without_some_ranges_covers_the_same_offsets() {
+        let slice = slice(&[3, 4, 2]);
+        let out = [Offset(0)..Offset(11), Offset(14)..Offset(15), Offset(17)..Offset(30)];
+        let left = slice.without(&out).unwrap();
+        assert_eq!(offsets(&left), [11, 12, 13, 15, 16]);
+        assert_eq!(left.last().unwrap().end(), slice.end());
+        let nothing = slice.without(&[Offset(0)..Offset(99)]).unwrap();
+        assert_eq!((nothing.len(), nothing[0].events, nothing[0].end()), (1, 0, slice.end()));
+        assert_eq!(slice.without(&[]).unwrap(), [slice]);
     }
 
     #[test]

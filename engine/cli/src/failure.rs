@@ -194,8 +194,8 @@ pub(crate) fn with_hint(error: &anyhow::Error, first: &str) -> anyhow::Error {
     Failure::new(code, sentence(error)).hint(hint).into()
 }
 
-/// The same failure with this hint instead of the one it has, unless somebody gave it one already.
-pub(crate) fn with_own_hint(error: &anyhow::Error, hint: &str) -> anyhow::Error {
+/// The same failure with this hint where it has none of its own: the usual one of its code does not fit.
+pub(crate) fn with_default_hint(error: &anyhow::Error, hint: &str) -> anyhow::Error {
     let given = error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).and_then(Failure::advice);
     Failure::new(describe(error).0, sentence(error)).hint(given.unwrap_or(hint)).into()
 }

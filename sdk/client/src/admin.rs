@@ -62,7 +62,7 @@ impl DeleteOptions {
 }
 
 /// What a purge of a topic drops: always the oldest events up to somewhere.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PurgeOptions {
     /// The partitions to purge, each once, with the offset before which its events go. Empty: all partitions, all that is
     /// stored now.
@@ -72,6 +72,23 @@ pub struct PurgeOptions {
     /// Purge also what a subscription or route has yet to acknowledge: it is told what it lost. Default: that is refused,
     /// and named.
     pub force: bool,
+}
+
+impl PurgeOptions {
+    /// Everything that is stored now, in all partitions.
+    pub fn all() -> Self {
+        Self { until: Vec::new(), before: None, force: false }
+    }
+
+    /// What was appended before this time, in all partitions.
+    pub fn before(time: Timestamp) -> Self {
+        Self { before: Some(time), ..Self::all() }
+    }
+
+    /// What lies before these offsets, of the partitions that are named.
+    pub fn until(positions: impl IntoIterator<Item = Position>) -> Self {
+        Self { until: positions.into_iter().collect(), ..Self::all() }
+    }
 }
 
 /// Typed requests. All behave as [`Client::request`], in errors and when cancelled; a name that does not obey its

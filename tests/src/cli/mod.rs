@@ -10,7 +10,6 @@ mod purge;
 mod schedule;
 mod search;
 mod streams;
-
 mod subscriptions;
 mod transactions;
 mod ttl;

@@ -397,8 +397,12 @@ impl Broker {
             };
             let purged = start.0.saturating_sub(before.0);
             let not_redriven = purged.saturating_sub(redriven);
+            // Nobody who begins earlier may come between the look at who has yet to come so far and the commit.
+            let _changing = self.inner.changing.lock().await;
             if !asked.force {
-                let behind = self.inner.owner_tasks.furthest_behind(topic.id, PARTITION, start);
+                let behind = self.inner.owner_tasks.behind(topic.id, PARTITION, start);
+                let behind =
+                    behind.into_iter().min_by(|(one, at), (other, than)| (at, one).cmp(&(than, other)));
                 still_needed(of, (purged, not_redriven), behind, start)?;
             }
             let condition = Condition::Redrives { topic: topic.id, at };

@@ -25,7 +25,7 @@ use levada_protocol::{
 use levada_stage::AttachmentPoint;
 
 use self::{
-    backlog::BacklogRequests, pages::Page, purge::PurgeRequests, schedule::ScheduleRequests,
+    backlog::BacklogRequests, pages::Page, purge::Purging, schedule::ScheduleRequests,
     subscriptions::described,
 };
 use crate::{
@@ -113,7 +113,10 @@ impl Broker {
             Request::ListRedrives { topic, from, until } => self.list_redrives(&topic, from, until).await,
             Request::Redrive(asked) => self.redrive(asked).await,
             Request::PurgeDeadLetters(asked) => self.purge_dead_letters(asked).await,
-            Request::PurgeTopic(asked) => self.purges().purge(asked).await,
+            Request::PurgeTopic(asked) => {
+                let purging = Purging { broker: self.clone() };
+                self.to_the_end(async move { purging.purge(asked).await }).await.map(Response::TopicPurged)
+            }
             Request::Transact(_) => Err(transactions::without_batches()),
             Request::DecideTransaction(asked) => self.decide_transaction(asked).await,
             Request::ListTransactions(asked) => self.list_transactions(asked).await,
@@ -126,11 +129,6 @@ impl Broker {
 
     fn schedule(&self) -> ScheduleRequests<'_> {
         ScheduleRequests { shard: &self.inner.shard, store: &self.inner.store }
-    }
-
-    fn purges(&self) -> PurgeRequests<'_> {
-        let inner = &self.inner;
-        PurgeRequests { shard: &inner.shard, store: &inner.store, owners: &inner.owner_tasks }
     }
 
     fn backlogs(&self) -> BacklogRequests<'_> {

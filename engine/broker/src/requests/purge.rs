@@ -1,12 +1,12 @@
 //! Dropping what a topic holds up to some offsets, as retention does, because somebody asked for it.
 
-use std::{collections::BTreeSet, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, iter::repeat, ops::Range, sync::Arc};
 
 use levada_protocol::{
     dead_letters::DeadLettersOf,
     error::ErrorCode,
     ids::{Offset, PartitionId, TopicId},
-    request::{Position, PurgeTopic, PurgedTopic, Response, Start},
+    request::{Position, PurgeTopic, PurgedTopic, Start},
 };
 use levada_store::{
     Family, Store,
@@ -14,12 +14,15 @@ use levada_store::{
 };
 
 use crate::{
+    broker::Broker,
     error::Error,
     log::{Log, blocking},
-    running::OwnerTasks,
-    shard::{ProposalRefused, ShardHandle, StateChange},
+    shard::StateChange,
     topic::Topic,
 };
+
+/// How many subscriptions and routes a refusal names.
+const NAMED_MAX: usize = 4;
 
 /// Where a log may begin: at a record, or at its end.
 #[derive(Debug, Clone, Copy)]
@@ -54,17 +57,18 @@ pub(super) fn cut_within(
     Ok((cut.start > range.start).then_some(cut))
 }
 
-/// What answers requests to purge topics.
-pub(super) struct PurgeRequests<'a> {
-    pub(super) shard: &'a ShardHandle,
-    pub(super) store: &'a Arc<dyn Store>,
-    pub(super) owners: &'a OwnerTasks,
+/// What purges topics. It runs to its end, whoever asked.
+pub(super) struct Purging {
+    pub(super) broker: Broker,
 }
 
-impl PurgeRequests<'_> {
+impl Purging {
     /// Drops the events of a topic before the offsets that are given, or all that are stored now.
-    pub(super) async fn purge(&self, asked: PurgeTopic) -> Result<Response, Error> {
-        let topic = self.shard.topic(&asked.topic)?;
+    pub(super) async fn purge(&self, asked: PurgeTopic) -> Result<PurgedTopic, Error> {
+        let inner = &self.broker.inner;
+        // Nobody who begins earlier may come, and no topic go, between the look at who has yet to come so far and the commit.
+        let _changing = inner.changing.lock().await;
+        let topic = inner.shard.topic(&asked.topic)?;
         if DeadLettersOf::of(&topic.name).is_some() {
             let message = format!(
                 "{} holds dead letters, expected a topic of events: a purge of dead letters asks whether they were redriven",
@@ -72,59 +76,80 @@ impl PurgeRequests<'_> {
             );
             return Err(Error::refused(ErrorCode::InvalidArgument, message));
         }
-        let before = asked.before_ms.map_or(Start::Latest, Start::Time);
+        let cuts = self.cuts(&topic, &asked).await?;
+        if !asked.force {
+            self.check_read(&topic, &cuts)?;
+        }
+        let mut trims = Vec::with_capacity(cuts.len());
         let mut purged = PurgedTopic::default();
-        let mut trims = Vec::new();
-        for (partition, until) in bounds(&topic, &asked.until)? {
-            let log = Log::new(Arc::clone(self.store), Arc::clone(&topic), partition)?;
-            let start = log.partition().start();
-            let until = log.position(before).await?.min(until);
-            let (store, id) = (Arc::clone(self.store), topic.id);
-            let found = blocking(move || cut_within(store.as_ref(), (id, partition), start..until)).await?;
-            let begins = found.map_or(start, |cut| cut.start);
-            purged.purged += begins.0.saturating_sub(start.0);
-            purged.positions.push(Position { partition: partition.0, offset: begins.0 });
-            if let Some(Cut { start, dropped_bytes }) = found {
-                if !asked.force {
-                    self.check_read(&topic, partition, start)?;
-                }
+        for (partition, before, cut) in cuts {
+            let start = cut.map_or(before, |cut| cut.start);
+            purged.purged += start.0.saturating_sub(before.0);
+            if let Some(Cut { start, dropped_bytes }) = cut {
                 trims.push(StateChange::Trim { topic: topic.id, partition, start, dropped_bytes });
             }
+            purged.positions.push(Position { partition: partition.0, offset: start.0 });
         }
         if !trims.is_empty() {
-            self.shard.commit(Vec::new(), trims, Vec::new()).await.map_err(|refused| match refused {
-                ProposalRefused::Gone => topic.deleted_error(),
-                refused => refused.error(),
-            })?;
+            let committed = inner.shard.commit(Vec::new(), trims, Vec::new()).await;
+            committed.map_err(|refused| refused.error())?;
         }
-        Ok(Response::TopicPurged(purged))
+        // Retention may have gone further meanwhile.
+        for position in &mut purged.positions {
+            position.offset =
+                position.offset.max(topic.partition(PartitionId(position.partition))?.start().0);
+        }
+        Ok(purged)
     }
 
-    /// Refuses to drop what somebody has yet to acknowledge.
-    fn check_read(&self, topic: &Topic, partition: PartitionId, start: Offset) -> Result<(), Error> {
-        let Some((who, at)) = self.owners.furthest_behind(topic.id, partition, start) else { return Ok(()) };
+    /// Each partition to purge, where it begins, and where it would.
+    async fn cuts(
+        &self,
+        topic: &Arc<Topic>,
+        asked: &PurgeTopic,
+    ) -> Result<Vec<(PartitionId, Offset, Option<Cut>)>, Error> {
+        let store = &self.broker.inner.store;
+        let before = asked.before_ms.map_or(Start::Latest, Start::Time);
+        let numbers: Vec<u16> = asked.until.iter().map(|position| position.partition).collect();
+        let bounds = asked.until.iter().map(|position| Offset(position.offset));
+        let bounds = bounds.chain(repeat(Offset(u64::MAX)));
+        let mut cuts = Vec::new();
+        for (partition, bound) in topic.partitions_named(&numbers)?.into_iter().zip(bounds) {
+            let log = Log::new(Arc::clone(store), Arc::clone(topic), partition)?;
+            let start = log.partition().start();
+            let until = log.position(before).await?.min(bound);
+            let (store, id) = (Arc::clone(store), topic.id);
+            let cut = blocking(move || cut_within(store.as_ref(), (id, partition), start..until)).await?;
+            cuts.push((partition, start, cut));
+        }
+        Ok(cuts)
+    }
+
+    /// Refuses to drop what somebody has yet to acknowledge, and names them.
+    fn check_read(&self, topic: &Topic, cuts: &[(PartitionId, Offset, Option<Cut>)]) -> Result<(), Error> {
+        let mut unread: BTreeMap<String, u64> = BTreeMap::new();
+        for (partition, before, cut) in cuts {
+            let Some(Cut { start, .. }) = cut else { continue };
+            for (who, at) in self.broker.inner.owner_tasks.behind(topic.id, *partition, *start) {
+                *unread.entry(who).or_default() += start.0 - at.max(*before).0;
+            }
+        }
+        if unread.is_empty() {
+            return Ok(());
+        }
+        let mut unread: Vec<_> = unread.into_iter().collect();
+        unread.sort_by(|(one, events), (other, than)| than.cmp(events).then_with(|| one.cmp(other)));
+        let named: Vec<String> =
+            unread.iter().take(NAMED_MAX).map(|(who, events)| format!("{who} ({events})")).collect();
+        let more = match unread.len().saturating_sub(NAMED_MAX) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
         let message = format!(
-            "{who} has come to offset {at} of those before {start} of partition {partition} that would be purged: let it \
-             catch up, move or delete it, or force"
+            "some have yet to acknowledge events that would be purged: {}{more}; let them catch up, move or delete them, or \
+             force",
+            named.join(", ")
         );
         Err(Error::refused(ErrorCode::TopicInUse, message))
     }
-}
-
-/// Each partition that is purged, and the offset up to which it is.
-fn bounds(topic: &Topic, until: &[Position]) -> Result<Vec<(PartitionId, Offset)>, Error> {
-    if until.is_empty() {
-        return Ok(topic.partition_ids().map(|number| (number, Offset(u64::MAX))).collect());
-    }
-    let mut named = BTreeSet::new();
-    let bound = |position: &Position| {
-        let number = PartitionId(position.partition);
-        topic.partition(number)?;
-        if !named.insert(number) {
-            let message = format!("expected one offset for each partition, got two for partition {number}");
-            return Err(Error::refused(ErrorCode::InvalidArgument, message));
-        }
-        Ok((number, Offset(position.offset)))
-    };
-    until.iter().map(bound).collect()
 }

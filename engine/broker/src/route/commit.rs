@@ -32,13 +32,12 @@ pub(super) struct UnderWay {
 }
 
 impl RouteTask {
-    /// Commits the output of a round, of which so many events have expired. An error says that the route must stop behind
-    /// it.
+    /// Commits the output of a round, of which these events have expired. An error says that the route must stop behind it.
     pub(super) async fn submit(
         &mut self,
         routed: Routed,
         targets: &[(TopicId, Target)],
-        expired: u64,
+        mut expired: Vec<Offset>,
     ) -> Result<(), Stop> {
         let progress = routed.progress;
         let mut appends: Vec<AppendRequest> = routed
@@ -77,7 +76,10 @@ impl RouteTask {
             appends.extend(collected.into_appends());
         }
         if progress.reached > self.cursor {
-            self.step(progress.reached, appends, Settled { dead_letters, expired }).await?;
+            // The chain may have stopped before the others.
+            expired.retain(|offset| *offset < progress.reached);
+            let settled = Settled { dead_letters, expired: expired.len() as u64 };
+            self.step(progress.reached, appends, settled).await?;
         }
         match progress.paused {
             None => Ok(()),

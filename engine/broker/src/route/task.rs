@@ -143,9 +143,6 @@ impl RouteTask {
             ReadOutcome::Pieces(pieces) => {
                 let end = pieces.last().map_or(self.cursor, |piece| piece.end());
                 let (sources, expired) = self.live(pieces).map_err(|error| Stop::Failed(error.into()))?;
-                if sources.is_empty() {
-                    return self.step(end, Vec::new(), Settled { expired, ..Settled::default() }).await;
-                }
                 let input = Input { partition: self.number, offsets: self.cursor..end, sources: &sources };
                 let declared: Vec<Target> = targets.iter().map(|(_, target)| target.clone()).collect();
                 let routed = attached.chain.route(input, &declared, &[]).await;
@@ -168,18 +165,19 @@ impl RouteTask {
         }
     }
 
-    /// What is to be given to the chain: without the events whose time to live is over, and how many these are.
-    fn live(&self, pieces: Vec<LogSlice>) -> Result<(Vec<Source>, u64), SliceError> {
-        let (mut sources, mut expired) = (Vec::with_capacity(pieces.len()), 0);
+    /// What is to be given to the chain: without the events whose time to live is over, and where these are.
+    fn live(&self, pieces: Vec<LogSlice>) -> Result<(Vec<Source>, Vec<Offset>), SliceError> {
+        let (mut sources, mut expired) = (Vec::with_capacity(pieces.len()), Vec::new());
         for piece in pieces {
             if !piece.has_ttls {
                 sources.push(Source::of(piece)?);
                 continue;
             }
-            let events = piece.events;
             let live = piece.live_at(self.context.clock.now())?;
-            expired += u64::from(events - live.as_ref().map_or(0, |live| live.events));
-            sources.extend(live.map(Source::of).transpose()?);
+            expired.extend(live.expired.into_iter().filter(|offset| *offset >= self.cursor));
+            for slice in live.slices {
+                sources.push(Source::of(slice)?);
+            }
         }
         Ok((sources, expired))
     }

@@ -9,16 +9,16 @@
 //! | --- | --- | --- | --- | --- |
 //! | meta | `0x01` | [`NextId`] | catalogue changes | never |
 //! | meta | `0x02` | [`EngineId`] | first start | never |
-//! | meta | `0x10` topic u32, partition u16 | [`LogStart`] | retention | with the topic |
-//! | meta | `0x11` topic u32, partition u16, offset u64 | [`Segment`] | appends | retention, with the topic |
+//! | meta | `0x10` topic u32, partition u16 | [`LogStart`] | retention, purges | with the topic |
+//! | meta | `0x11` topic u32, partition u16, offset u64 | [`Segment`] | appends | retention, purges, with the topic |
 //! | meta | `0x12` family u8, length u8, from, to | [`Dropped`] | whatever drops a range of rows | when its space was given back |
-//! | meta | `0x13` topic u32, partition u16, offset u64 | [`Setback`] | the writer | retention, with the topic |
+//! | meta | `0x13` topic u32, partition u16, offset u64 | [`Setback`] | the writer | retention, purges, with the topic |
 //! | catalogue | `0x01` topic u32 | [`TopicRecord`] | catalogue changes | with the topic |
 //! | catalogue | `0x02` subscription u64 | [`SubscriptionRecord`] | catalogue changes | with the subscription |
 //! | catalogue | `0x03` plugin version u64 | [`PluginRecord`] | catalogue changes | `plugin remove` |
 //! | catalogue | `0x04` route u64 | [`RouteRecord`] | catalogue changes | with the route |
 //! | catalogue | `0x05` name | [`PluginLineRecord`] | deployments and removals of the plugin's versions | never |
-//! | log | topic u32, partition u16, offset u64 | [`levada_store::record`] | appends | retention, with the topic |
+//! | log | topic u32, partition u16, offset u64 | [`levada_store::record`] | appends | retention, purges, with the topic |
 //! | cursors | `0x01` subscription u64, partition u16, `0x00` | [`levada_delivery::progress::Head`] | the subscription | with the subscription |
 //! | cursors | `0x01` subscription u64, partition u16, `0x01`, chunk u64 | [`levada_delivery::progress::Chunk`] | the subscription | when the floor passes it |
 //! | cursors | `0x02` route u64, partition u16 | [`RouteCursor`] | the route | with the route |

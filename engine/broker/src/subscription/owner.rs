@@ -358,7 +358,7 @@ impl Owner {
                 self.more = false;
                 break;
             };
-            progress |= match self.reads.begin(fetch, self.chain.current()) {
+            progress |= match self.reads.begin(fetch, self.chain.current(), now.wall) {
                 Ok(Begun::Retained(fetch)) => self.hand_out(now, fetch),
                 Ok(Begun::Ended(fetch, brought)) => self.read(fetch, Ok(brought)),
                 Ok(Begun::UnderWay) => true,

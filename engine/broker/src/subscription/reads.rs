@@ -14,6 +14,7 @@ use levada_protocol::{
 };
 
 use super::{
+    lifetimes::Lifetimes,
     retained::{RetainBudget, Retained},
     slices::{Slices, event_in, keys_of},
 };
@@ -42,6 +43,15 @@ pub(super) struct Reads {
 struct Read {
     fetch: Fetch,
     work: BoxFuture<Result<Brought, Error>>,
+}
+
+/// A read through a chain.
+struct ThroughChain {
+    order: Order,
+    partition: PartitionId,
+    range: Range<Offset>,
+    /// When it began.
+    now: Timestamp,
 }
 
 /// How a read begins.
@@ -79,11 +89,12 @@ impl Reads {
         Self { logs, order, under_way: Vec::new(), retained }
     }
 
-    /// Begins a read, through the chain if there is one.
+    /// Begins a read, through the chain if there is one, which is not given what has expired `now`.
     pub(super) fn begin(
         &mut self,
         fetch: Fetch,
         chain: Option<&Arc<chains::Attached>>,
+        now: Timestamp,
     ) -> Result<Begun, (Fetch, Error)> {
         let (partition, range) = (fetch.partition, fetch.range.clone());
         if self.retained.find(partition, range.start).is_some() {
@@ -112,7 +123,10 @@ impl Reads {
                 None => log.read_range(range.clone(), bytes).await?,
             };
             match attached {
-                Some(attached) => filtered(&attached.chain, order, partition, range, found).await,
+                Some(attached) => {
+                    let of = ThroughChain { order, partition, range, now };
+                    filtered(&attached.chain, of, found).await
+                }
                 None => stored(range.start, found),
             }
         });
@@ -156,7 +170,7 @@ impl Reads {
     /// If a batch is damaged.
     pub(super) fn find(&mut self, fetch: &Fetch, now: Timestamp) -> Result<Option<&Slices>, Error> {
         let (partition, offset) = (fetch.partition, fetch.range.start);
-        self.retained.expire(partition, offset, now)?;
+        self.retained.expire(partition, offset, now);
         if fetch.needs_keys {
             self.retained.find_keyed(partition, offset)
         } else {
@@ -205,23 +219,27 @@ fn stored(from: Offset, found: ReadOutcome) -> Result<Brought, Error> {
     })
 }
 
-/// What a chain makes of what was found, with the keys as they are stored if the order is by key.
-async fn filtered(
-    chain: &Chain,
-    order: Order,
-    partition: PartitionId,
-    range: Range<Offset>,
-    found: ReadOutcome,
-) -> Result<Brought, Error> {
-    let ReadOutcome::Pieces(pieces) = found else { return stored(range.start, found) };
+/// What a chain makes of what was found, with the keys as they are stored if the order is by key. It is not given what has
+/// expired.
+async fn filtered(chain: &Chain, of: ThroughChain, found: ReadOutcome) -> Result<Brought, Error> {
+    let ThroughChain { order, partition, range, now } = of;
+    let ReadOutcome::Pieces(mut pieces) = found else { return stored(range.start, found) };
     let end = pieces.last().map_or(range.start, LogSlice::end).min(range.end);
     let keys = (order == Order::Key).then(|| keys_of(&pieces)).transpose()?;
+    let expired = Lifetimes::of(&pieces, range.start)?.take_ended(now);
+    if !expired.is_empty() {
+        let mut live = Vec::with_capacity(pieces.len());
+        for piece in &pieces {
+            live.extend(piece.without(&expired)?);
+        }
+        pieces = live;
+    }
     let sources = pieces.into_iter().map(Source::of).collect::<Result<Vec<_>, _>>()?;
     let input = Input { partition, offsets: range.start..end, sources: &sources };
     let mut filtered = chain.filter(input).await;
     let paused = filtered.progress.paused.take().map(Box::new);
     let dead_letters = filtered.progress.dead_letters.clone();
-    let slices = Slices::filtered(range.start, filtered, keys)?;
+    let slices = Slices::filtered(range.start, filtered, keys, expired)?;
     Ok(Brought::Slices { slices, dead_letters, paused })
 }
 
@@ -280,7 +298,8 @@ mod tests {
             keyed_piece(&[(18, Some("b")), (19, Some("behind"))]),
         ];
         let (range, found) = (Offset(11)..Offset(19), ReadOutcome::Pieces(pieces));
-        let brought = filtered(&chain, order, PartitionId(0), range, found).await.unwrap();
+        let of = ThroughChain { order, partition: PartitionId(0), range, now: Timestamp(0) };
+        let brought = filtered(&chain, of, found).await.unwrap();
         let Brought::Slices { slices, .. } = brought else { panic!("{brought:?}") };
         let keys = slices.fetched(Offset(11), true).keys.unwrap().to_vec();
         (slices, keys)

@@ -73,24 +73,17 @@ impl Retained {
         Some(&self.partitions[index(partition)][position].slices)
     }
 
-    /// Takes events whose time to live is over out of the stretch that holds an offset.
-    ///
-    /// # Errors
-    /// If a batch is damaged.
-    pub(super) fn expire(
-        &mut self,
-        partition: PartitionId,
-        offset: Offset,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        let Some(position) = self.holding(partition, offset) else { return Ok(()) };
-        let entry = &mut self.partitions[index(partition)][position];
-        if entry.slices.expire(now)? {
-            let bytes = entry.slices.bytes();
-            self.bytes = self.bytes - entry.bytes + bytes;
-            entry.bytes = bytes;
+    /// Fails what has outlived its time to live in the stretch that holds an offset. What that takes in memory counts when
+    /// the next stretch is added.
+    pub(super) fn expire(&mut self, partition: PartitionId, offset: Offset, now: Timestamp) {
+        if let Some(position) = self.holding(partition, offset) {
+            let entry = &mut self.partitions[index(partition)][position];
+            if entry.slices.expire(now) {
+                let bytes = entry.slices.bytes();
+                self.bytes = self.bytes - entry.bytes + bytes;
+                entry.bytes = bytes;
+            }
         }
-        Ok(())
     }
 
     /// As [`Retained::find`], with the keys of its events. Their memory counts when the next stretch is added.

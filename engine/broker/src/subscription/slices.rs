@@ -1,8 +1,8 @@
 //! Events of one stretch of a partition that were read and have passed the chain: what is sent to consumers is cut from
 //! these.
 
-use levada_chain::Filtered;
-use std::{iter::once, ops::Range};
+use levada_chain::{Filtered, subtract};
+use std::ops::Range;
 
 use levada_delivery::subscription::{Chunk, EventKey, Failed, Fetched, Reason};
 use levada_protocol::{
@@ -32,6 +32,8 @@ pub(super) struct Slices {
     failed: Vec<Failed>,
     /// Of the events in the pieces.
     lifetimes: Lifetimes,
+    /// Those of the failed that may be in the pieces all the same, ascending and disjoint.
+    expired: Vec<Range<Offset>>,
     /// The keys of the events in the first `keyed` pieces.
     keys: Vec<EventKey>,
     keyed: usize,
@@ -50,16 +52,22 @@ impl Slices {
 
     /// What a chain made of the events from `from` on. `keys` are those of what it was given, and must be there if keys
     /// are ever needed: in what it made they may be others.
+    /// `expired` was not given to it.
     pub(super) fn filtered(
         from: Offset,
         filtered: Filtered,
         keys: Option<Vec<EventKey>>,
+        expired: Vec<Range<Offset>>,
     ) -> Result<Self, Error> {
         let dead_letters = filtered.progress.dead_letters.iter();
         let failed =
             dead_letters.map(|it| Failed { first: it.offset, last: it.offset, reason: reason(it) }).collect();
         let pieces = filtered.passed;
-        let mut slices = Self::new(from, filtered.progress.reached, pieces, filtered.dropped, failed)?;
+        let reached = filtered.progress.reached;
+        let dropped = subtract(&filtered.dropped, &expired);
+        let mut slices = Self::new(from, reached, pieces, dropped, failed)?;
+        let begun = expired.into_iter().map(|it| it.start..it.end.min(reached));
+        slices.fail_expired(begun.filter(|it| it.start < it.end).collect());
         if let Some(mut keys) = keys {
             keys.retain(|it| slices.range().contains(&it.offset));
             slices.keys = keys;
@@ -77,7 +85,18 @@ impl Slices {
     ) -> Result<Self, Error> {
         let lifetimes = Lifetimes::of(&pieces, from)?;
         let chunks = pieces.iter().map(chunk_of).collect();
-        Ok(Self { from, reached, pieces, chunks, filtered, failed, lifetimes, keys: Vec::new(), keyed: 0 })
+        Ok(Self {
+            from,
+            reached,
+            pieces,
+            chunks,
+            filtered,
+            failed,
+            lifetimes,
+            expired: Vec::new(),
+            keys: Vec::new(),
+            keyed: 0,
+        })
     }
 
     /// From the first offset to behind the last one that is decided.
@@ -90,7 +109,7 @@ impl Slices {
     pub(super) fn bytes(&self) -> usize {
         let batches = self.pieces.iter().map(|piece| piece.run.batches.len()).sum::<usize>();
         let failed = self.failed.iter().map(|failed| size_of::<Failed>() + failed.reason.text_len());
-        let filtered = self.filtered.len() * size_of::<Range<Offset>>();
+        let filtered = (self.filtered.len() + self.expired.len()) * size_of::<Range<Offset>>();
         batches + size_of_val(&self.keys[..]) + self.lifetimes.bytes() + filtered + failed.sum::<usize>()
     }
 
@@ -106,33 +125,21 @@ impl Slices {
         self.filtered.extend(more.filtered);
         self.failed.extend(more.failed);
         self.lifetimes.append(more.lifetimes);
+        self.expired.extend(more.expired);
     }
 
-    /// Takes out the events whose time to live is over: they fail, whatever their keys. True if there were any.
-    ///
-    /// # Errors
-    /// If a batch is damaged.
-    pub(super) fn expire(&mut self, now: Timestamp) -> Result<bool, Error> {
+    /// Fails the events whose time to live is over; true if there are any more. They stay in memory, as they may be in flight
+    /// or become dead letters.
+    pub(super) fn expire(&mut self, now: Timestamp) -> bool {
         let ended = self.lifetimes.take_ended(now);
-        if ended.is_empty() {
-            return Ok(false);
+        let any = !ended.is_empty();
+        if any {
+            self.fail_expired(ended);
         }
-        let starts = once(Offset(0)).chain(ended.iter().map(|it| it.end));
-        let live: Vec<_> = starts
-            .zip(ended.iter().map(|it| it.start).chain(once(Offset(u64::MAX))))
-            .map(|(start, end)| start..end)
-            .filter(|range| !range.is_empty())
-            .collect();
-        let (mut pieces, mut keyed) = (Vec::with_capacity(self.pieces.len()), 0);
-        for (index, piece) in self.pieces.iter().enumerate() {
-            pieces.extend(piece.cut(&live, u64::MAX)?);
-            if index < self.keyed {
-                keyed = pieces.len();
-            }
-        }
-        self.chunks = pieces.iter().map(chunk_of).collect();
-        (self.pieces, self.keyed) = (pieces, keyed);
-        self.keys.retain(|it| !holds(&ended, it.offset));
+        any
+    }
+
+    fn fail_expired(&mut self, ended: Vec<Range<Offset>>) {
         let failed = |it: &Range<Offset>| Failed {
             first: it.start,
             last: Offset(it.end.0 - 1),
@@ -140,7 +147,8 @@ impl Slices {
         };
         self.failed.extend(ended.iter().map(failed));
         self.failed.sort_unstable_by_key(|it| it.first);
-        Ok(true)
+        self.expired.extend(ended);
+        self.expired.sort_unstable_by_key(|it| it.start);
     }
 
     /// Finds the keys of all events, each piece once; returns how many bytes they take beyond those known before.
@@ -173,6 +181,13 @@ impl Slices {
     /// The events in these ranges, ascending and disjoint, in few pieces: whole batches are shared, those that are cut are
     /// built again.
     pub(super) fn select(&self, offsets: &[Range<Offset>]) -> Result<Vec<LogSlice>, Error> {
+        let live;
+        let offsets = if self.expired.is_empty() {
+            offsets
+        } else {
+            live = subtract(offsets, &self.expired);
+            &live
+        };
         let (Some(first), Some(last)) = (offsets.first(), offsets.last()) else { return Ok(Vec::new()) };
         let mut selected = Vec::new();
         let between = self.pieces[self.at(first.start)..].iter();
@@ -238,12 +253,6 @@ fn add_gaps(piece: &LogSlice, gaps: &mut Vec<Range<Offset>>) -> Result<(), Error
         gaps.push(next..piece.end());
     }
     Ok(())
-}
-
-/// True if one of some ascending and disjoint ranges holds an offset.
-fn holds(ranges: &[Range<Offset>], offset: Offset) -> bool {
-    let at = ranges.partition_point(|range| range.end <= offset);
-    ranges.get(at).is_some_and(|range| range.start <= offset)
 }
 
 fn chunk_of(piece: &LogSlice) -> Chunk {
@@ -389,31 +398,33 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_event_whose_time_is_over_fails_and_is_in_no_batch() {
+    fn an_event_whose_time_is_over_fails_and_is_not_sent() {
         let pieces = vec![piece_with_ttls(&[(0, 5), (1, 0), (3, 9)]), piece_with_ttls(&[(4, 5), (5, 5)])];
-        let more = Slices::stored(Offset(6), vec![piece(&[6, 7])]).unwrap();
         let mut slices = Slices::stored(Offset(0), pieces).unwrap();
-        slices.load_keys().unwrap();
-        slices.append(more);
-        let before = slices.bytes();
-        assert!(!slices.expire(Timestamp(4)).unwrap());
-        assert_eq!(slices.bytes(), before);
-        assert!(slices.expire(Timestamp(5)).unwrap());
-        assert!(slices.bytes() < before);
+        slices.append(Slices::stored(Offset(6), vec![piece(&[6, 7])]).unwrap());
+        let sent = |slices: &Slices| {
+            let selected = slices.select(&[offsets(0..8)]).unwrap();
+            keys_of(&selected).unwrap().into_iter().map(|it| it.offset.0).collect::<Vec<_>>()
+        };
+        assert!(!slices.expire(Timestamp(4)));
+        assert_eq!(sent(&slices), [0, 1, 3, 4, 5, 6, 7]);
+        assert!(slices.expire(Timestamp(5)));
         let fetched = slices.fetched(Offset(0), false);
         let failed: Vec<_> = fetched.failed.iter().map(|it| (it.first.0, it.last.0, &it.reason)).collect();
         assert_eq!(failed, [(0, 0, &Reason::Expired), (4, 5, &Reason::Expired)]);
         assert_eq!((fetched.reached, fetched.filtered), (Offset(8), &[offsets(2..3)][..]));
-        let selected = slices.select(&[offsets(0..8)]).unwrap();
+        assert_eq!(sent(&slices), [1, 3, 6, 7]);
         assert_eq!(
-            keys_of(&selected).unwrap().iter().map(|it| it.offset.0).collect::<Vec<_>>(),
-            [1, 3, 6, 7]
+            slices.event(Offset(4)).unwrap().payload.as_deref(),
+            Some(&b"4"[..]),
+            "for its dead letter"
         );
         slices.load_keys().unwrap();
         let keys = slices.fetched(Offset(0), true).keys.unwrap();
-        assert_eq!(keys, [key(1, Some("k")), key(3, Some("k")), key(6, None), key(7, None)], "each once");
-        assert!(slices.expire(Timestamp(9)).unwrap());
+        assert_eq!(keys.len(), 7, "also of what may be in flight");
+        assert!(slices.expire(Timestamp(9)));
         assert_eq!(slices.fetched(Offset(2), false).failed.len(), 2);
+        assert_eq!(sent(&slices), [1, 6, 7]);
     }
 
     #[test]

@@ -2,12 +2,17 @@
 
 use levada_broker::{Content, Delivery, Error, Principal};
 use levada_protocol::{
+    batch::{BatchBuilder, Stamp},
     error::ErrorCode,
+    event::Event,
     ids::PartitionId,
+    publish::PublishHeader,
     request::{
         Notice, Order, Position, PurgeTopic, PurgedTopic, Request, Response, RouteSpec, Start,
         SubscriptionOptions, TopicSettings,
     },
+    schedule::Due,
+    verbs::{Credit, Verb, VerbKind, Verbs},
 };
 use tokio::time::timeout;
 
@@ -80,9 +85,6 @@ async fn the_named_partition_is_cut_where_a_record_begins_and_no_other_is_touche
     }
     let absent = PurgeTopic { topic: "absent".parse().unwrap(), ..all() };
     assert_eq!(purge(&engine, absent).await.unwrap_err().code(), ErrorCode::TopicNotFound);
-    let dead = PurgeTopic { topic: "dlq.orders.s".parse().unwrap(), ..all() };
-    engine.topic("other", TopicSettings::default()).await;
-    assert!(purge(&engine, dead).await.is_err());
     engine.broker.shutdown().await;
 }
 
@@ -91,33 +93,90 @@ async fn what_a_subscription_has_yet_to_acknowledge_goes_by_force_alone_and_it_i
     let engine = with_tens(1).await;
     let options = SubscriptionOptions { order: Some(Order::None), ..SubscriptionOptions::default() };
     let mut consumer = engine.subscribe(options).await;
-    consumer.control.credit(PLENTY).await.unwrap();
-    let mut token = None;
-    let mut got = 0;
-    while got < 10 {
-        let (next, offsets) = delivery(&mut consumer.outgoing).await;
-        got += offsets.len();
-        token.get_or_insert((next, offsets));
-    }
-    let (token, offsets) = token.unwrap();
-    engine.ack(&consumer, 1, token, 0..=*offsets.last().unwrap()).await;
-    let acked = offsets.len() as u64;
-    engine.until_info(|info| info.lag == 10 - acked).await;
-    if acked < 10 {
-        let refused = purge(&engine, all()).await.unwrap_err();
-        assert_eq!(refused.code(), ErrorCode::TopicInUse);
-        let said = refused.to_string();
-        assert!(said.contains("subscription orders/payment has come to offset 5"), "{said}");
-    }
-    let read = purge(&engine, PurgeTopic { until: vec![at(0, acked)], ..all() }).await.unwrap();
-    assert_eq!(read.purged, acked, "what is acknowledged goes without");
+    consumer.control.credit(Credit { events: 5, ..PLENTY }).await.unwrap();
+    let (token, offsets) = delivery(&mut consumer.outgoing).await;
+    assert_eq!(offsets, [0, 1, 2, 3, 4]);
+    engine.ack(&consumer, 1, token, 0..=4).await;
+    engine.until_info(|info| info.lag == 5).await;
+    let refused = purge(&engine, all()).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::TopicInUse);
+    assert!(refused.to_string().contains("subscription orders/payment (5)"), "{refused}");
+    let read = purge(&engine, PurgeTopic { until: vec![at(0, 5)], ..all() }).await.unwrap();
+    assert_eq!(read.purged, 5, "what is acknowledged goes without");
     engine.publish("orders", 1).await;
     let purged = purge(&engine, PurgeTopic { force: true, ..all() }).await.unwrap();
-    assert_eq!((purged.purged, purged.positions), (11 - acked, vec![at(0, 11)]));
+    assert_eq!((purged.purged, purged.positions), (6, vec![at(0, 11)]));
     let told = timeout(SOON, consumer.notices.recv()).await.unwrap().unwrap();
     let Notice::EventsLost { first, last, .. } = told else { panic!("{told:?}") };
-    assert_eq!((first, last), (acked, 10));
-    engine.until_info(|info| info.lag == 0 && info.events_lost == 11 - acked).await;
+    assert_eq!((first, last), (5, 10));
+    engine.until_info(|info| info.lag == 0 && info.events_lost == 6).await;
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn everybody_who_has_yet_to_come_so_far_is_named_over_all_partitions() {
+    let engine = with_tens(2).await;
+    for (name, positions) in [("ahead", [9, 10]), ("behind", [10, 2]), ("done", [10, 10])] {
+        let (topic, from) = ("orders".parse().unwrap(), Start::Earliest);
+        let name: levada_protocol::ids::SubscriptionName = name.parse().unwrap();
+        let (options, of) = (SubscriptionOptions::default(), name.clone());
+        engine.ask(Request::CreateSubscription { topic, name: of, options, from }).await;
+        for (partition, offset) in (0..).zip(positions) {
+            let (topic, name, to) = ("orders".parse().unwrap(), name.clone(), Start::Offset(offset));
+            engine.ask(Request::SeekSubscription { topic, name, to, partitions: vec![partition] }).await;
+        }
+    }
+    let refused = purge(&engine, all()).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("purged: subscription orders/behind (8), subscription orders/ahead (1); let"),
+        "{refused}"
+    );
+    assert_eq!(starts(&engine).await[0].0, 0, "nothing goes, in no partition");
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn dead_letters_and_what_waits_for_its_time_stay() {
+    let engine = with_tens(1).await;
+    let options = SubscriptionOptions { order: Some(Order::None), ..SubscriptionOptions::default() };
+    let mut consumer = engine.subscribe(options).await;
+    consumer.control.credit(PLENTY).await.unwrap();
+    let (token, offsets) = delivery(&mut consumer.outgoing).await;
+    let last = levada_protocol::ids::Offset(*offsets.last().unwrap());
+    let kind = VerbKind::Reject { reason: "no".to_owned() };
+    let partition = PartitionId(0);
+    let verb = Verb { kind, partition, token, first: levada_protocol::ids::Offset(0), last };
+    consumer.control.verbs(Verbs { sequence: 1, verbs: vec![verb] }).await.unwrap();
+    engine.until_info(|info| info.dead_lettered > 0).await;
+    let dead = PurgeTopic { topic: "dlq.orders.payment".parse().unwrap(), ..all() };
+    let refused = purge(&engine, dead).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::InvalidArgument, "{refused}");
+    let mut builder = BatchBuilder::new();
+    builder.push(&Event::new("later")).unwrap();
+    let due = Some(Due::After(3_600_000));
+    let header = PublishHeader { correlation: 1, partition, durability: None, expect_offset: None, due };
+    let mut stream = engine.broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap();
+    stream.submitter().submit(header, builder.finish(Stamp::ENGINE)).await.unwrap();
+    timeout(SOON, stream.acks.recv()).await.unwrap().unwrap();
+    purge(&engine, PurgeTopic { force: true, ..all() }).await.unwrap();
+    let Response::Topic(info) = engine.ask(Request::DescribeTopic { name: "orders".parse().unwrap() }).await
+    else {
+        panic!("no topic")
+    };
+    assert_eq!((info.scheduled, info.partitions[0].start), (1, 10));
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_full_backlog_has_room_again() {
+    let engine = Engine::start();
+    let settings = TopicSettings { backlog_max_events: 5, ..TopicSettings::default() };
+    engine.topic("orders", settings).await;
+    let _consumer = engine.subscribe(SubscriptionOptions::default()).await;
+    for _ in 0..3 {
+        engine.publish("orders", 5).await;
+        purge(&engine, PurgeTopic { force: true, ..all() }).await.unwrap();
+    }
     engine.broker.shutdown().await;
 }
 
@@ -132,7 +191,7 @@ async fn a_route_that_has_yet_to_come_so_far_is_asked_for_too() {
     let spec = RouteSpec { start: Start::Earliest, chain: vec![stage], ..RouteSpec::new(name, from, [to]) };
     engine.ask(Request::CreateRoute(spec)).await;
     let refused = purge(&engine, all()).await.unwrap_err();
-    assert!(refused.to_string().contains("route copy has come to offset 0"), "{refused}");
+    assert!(refused.to_string().contains("route copy (10)"), "{refused}");
     engine.plugins.gate.shut(false);
     let routed = async {
         while purge(&engine, all()).await.is_err() {

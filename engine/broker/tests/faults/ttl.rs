@@ -15,7 +15,7 @@ use levada_protocol::{
         Order, Request, Response, RouteInfo, RouteSpec, StageSpec, SubscriptionOptions, TopicSettings,
     },
     schedule::Due,
-    verbs::{Verb, VerbKind, Verbs},
+    verbs::{Credit, Verb, VerbKind, Verbs},
 };
 use tokio::time::timeout;
 
@@ -72,13 +72,18 @@ impl Scene {
         self.now.store(NOW + after, Ordering::SeqCst);
     }
 
-    /// Publishes events of these payloads and times to live as one batch.
+    /// Publishes events of these payloads and times to live as one batch, of one key.
     async fn publish(&self, due: Option<Due>, events: &[(&str, Option<u32>)]) {
+        let of = |(payload, ttl_ms): &(&str, Option<u32>)| Event {
+            ttl_ms: *ttl_ms,
+            ..Event::new((*payload).to_owned()).with_key("k")
+        };
+        self.publish_events(due, &events.iter().map(of).collect::<Vec<_>>()).await;
+    }
+
+    async fn publish_events(&self, due: Option<Due>, events: &[Event]) {
         let mut builder = BatchBuilder::new();
-        for (payload, ttl_ms) in events {
-            let event = Event { ttl_ms: *ttl_ms, ..Event::new((*payload).to_owned()).with_key("k") };
-            builder.push(&event).unwrap();
-        }
+        events.iter().for_each(|event| builder.push(event).unwrap());
         let header = PublishHeader {
             correlation: 1,
             partition: PartitionId(0),
@@ -203,6 +208,31 @@ async fn an_event_that_is_given_back_is_not_delivered_again_behind_its_time() {
 }
 
 #[tokio::test]
+async fn an_event_in_flight_holds_its_key_also_when_its_time_is_over() {
+    let scene = Scene::new().await;
+    scene.publish(None, &[("a", Some(5))]).await;
+    let options = SubscriptionOptions { order: Some(Order::Key), ..expired(false) };
+    let mut first = scene.engine.subscribe(options.clone()).await;
+    first.control.credit(Credit { events: 1, ..PLENTY }).await.unwrap();
+    let (offsets, _, token) = next(&mut first).await;
+    assert_eq!(offsets, [0]);
+    scene.at(8);
+    let mut second = scene.subscribe(options).await;
+    let other = Event::new("c").with_key("other");
+    scene.publish_events(None, &[Event::new("b").with_key("k"), other]).await;
+    let (offsets, _, other) = next(&mut second).await;
+    assert_eq!(offsets, [2], "the second of the key waits for the first");
+    scene.engine.ack(&first, 1, token, 0..=0).await;
+    let (offsets, _, last) = next(&mut second).await;
+    assert_eq!(offsets, [1]);
+    scene.engine.ack(&second, 1, other, 2..=2).await;
+    scene.engine.ack(&second, 2, last, 1..=1).await;
+    scene.engine.until_info(|info| info.lag == 0).await;
+    assert_eq!(scene.engine.info().await.events_expired, 0, "it was acknowledged");
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
 async fn the_time_of_a_delayed_event_begins_when_it_is_due() {
     let scene = Scene::new().await;
     scene.publish(Some(Due::After(100)), &[("delayed", Some(10))]).await;
@@ -223,13 +253,29 @@ async fn the_time_of_a_delayed_event_begins_when_it_is_due() {
 async fn what_passes_plugins_keeps_its_time() {
     let scene = Scene::new().await;
     scene.engine.deploy(b"keep").await;
-    scene.publish(None, &[("a", Some(5)), ("b", None)]).await;
+    scene.publish(None, &[("a", Some(5)), ("b", None), ("c", Some(5))]).await;
+    scene.publish(None, &[("d", Some(5))]).await;
     let stage = StageSpec { plugin: "keep".to_owned(), ..StageSpec::default() };
     let options = SubscriptionOptions { chain: Some(vec![stage]), ..expired(false) };
     scene.at(5);
     let mut consumer = scene.subscribe(options).await;
     assert_eq!(next(&mut consumer).await.0, [1]);
-    scene.engine.until_info(|info| info.events_expired == 1).await;
+    scene.engine.until_info(|info| info.events_expired == 3).await;
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_lets_events_live_longer_and_the_longest_time_never_ends() {
+    let scene = Scene::new().await;
+    scene.at(3_600_000);
+    scene.publish(None, &[("a", Some(1_000)), ("b", Some(u32::MAX))]).await;
+    scene.at(0);
+    let mut consumer = scene.subscribe(expired(false)).await;
+    assert_eq!(next(&mut consumer).await.0, [0, 1]);
+    drop(consumer);
+    scene.at(3_601_000);
+    let mut consumer = scene.subscribe(expired(false)).await;
+    assert_eq!(next(&mut consumer).await.0, [1]);
     scene.engine.broker.shutdown().await;
 }
 
@@ -237,7 +283,7 @@ async fn what_passes_plugins_keeps_its_time() {
 async fn a_route_passes_on_what_is_left_of_the_time_and_nothing_that_is_over() {
     let scene = Scene::new().await;
     scene.engine.topic("copies", TopicSettings::default()).await;
-    scene.publish(None, &[("over", Some(5)), ("left", Some(9)), ("ever", None)]).await;
+    scene.publish(None, &[("over", Some(5)), ("left", Some(9)), ("ever", None), ("last", Some(5))]).await;
     scene.publish(None, &[("over too", Some(1))]).await;
     scene.at(5);
     let (name, from, to) = ("copy".parse().unwrap(), "orders".parse().unwrap(), "copies".parse().unwrap());
@@ -252,7 +298,7 @@ async fn a_route_passes_on_what_is_left_of_the_time_and_nothing_that_is_over() {
     timeout(SOON, routed).await.expect("the route takes all of it");
     let copies = scene.read("copies").await;
     assert_eq!(copies, [(0, "left".to_owned(), Some(4), None), (1, "ever".to_owned(), None, None)]);
-    assert_eq!(scene.route().await.events_expired, 2);
+    assert_eq!(scene.route().await.events_expired, 3);
     scene.engine.broker.shutdown().await;
 }
 

@@ -58,7 +58,7 @@ pub(super) async fn run(output: &Output, args: DlqArgs) -> anyhow::Result<()> {
                 .await
         }
     };
-    done.map_err(with_own_hint)
+    done.map_err(with_default_hint)
 }
 
 async fn act(output: &Output, client: &Client, reach: &ClientArgs, action: &DlqAction) -> anyhow::Result<()> {
@@ -98,7 +98,7 @@ fn selection(which: &WhichArgs) -> RedriveSelection {
 }
 
 /// A dead-letter topic is made by its first dead letter: that there is none says that nothing failed.
-fn with_own_hint(error: anyhow::Error) -> anyhow::Error {
+fn with_default_hint(error: anyhow::Error) -> anyhow::Error {
     let is_none = failure::code(&error) == Some(ErrorCode::TopicNotFound)
         && error.chain().any(|cause| cause.to_string().contains("has no dead letters"));
     if !is_none {
@@ -642,7 +642,7 @@ async fn purge(
     let purge = async |force| client.purge_dead_letters(of, purge, until, force).await;
     let purged = asking::unless_refused(output, force, &question, purge).await;
     let purged = purged.map_err(|error| match failure::code(&error) {
-        Some(ErrorCode::TopicInUse) => failure::with_own_hint(&error, "--force purges them all the same"),
+        Some(ErrorCode::TopicInUse) => failure::with_default_hint(&error, "--force purges them all the same"),
         _ => error,
     })?;
     let name = of.to_string();

@@ -4,7 +4,7 @@ use levada_client::{Client, DeadLettersOf, PurgeOptions};
 use levada_protocol::{
     error::ErrorCode,
     ids::{Timestamp, TopicName},
-    request::{Position, PurgedTopic, Start, TopicInfo},
+    request::{PartitionInfo, Position, PurgedTopic, Start, TopicInfo},
 };
 use levada_terminal::{
     Failure,
@@ -54,7 +54,7 @@ pub(super) async fn run(
     };
     let purged = asking::unless_refused(output, args.force, &question, purge).await;
     let purged = purged.map_err(|error| match failure::code(&error) {
-        Some(ErrorCode::TopicInUse) => failure::with_own_hint(&error, "--force purges it all the same"),
+        Some(ErrorCode::TopicInUse) => failure::with_default_hint(&error, "--force purges it all the same"),
         _ => error,
     })?;
     output.result(&Printed { topic: topic.as_str(), purged: &purged }, || {
@@ -84,7 +84,20 @@ fn until(topic: &TopicInfo, args: &PurgeArgs) -> Result<Vec<Position>, Failure> 
         );
         return Err(Failure::usage(message).hint("--partition says which one"));
     }
-    let bound = |end: u64| args.what.until.map_or(end, |until| until.min(end));
-    let position = |partition, end| Position { partition, offset: bound(end) };
-    Ok(chosen.into_iter().map(|part| position(part.partition, part.end)).collect())
+    if let (Some(until), [part]) = (args.what.until, chosen.as_slice())
+        && until > part.end
+    {
+        let message = format!(
+            "topic {} partition {} holds offsets {} to {} (the next one), got {until}",
+            topic.name, part.partition, part.start, part.end
+        );
+        return Err(
+            Failure::new(ErrorCode::OffsetOutOfRange, message).hint("--all purges all that is stored")
+        );
+    }
+    let position = |part: &PartitionInfo| Position {
+        partition: part.partition,
+        offset: args.what.until.unwrap_or(part.end),
+    };
+    Ok(chosen.into_iter().map(position).collect())
 }

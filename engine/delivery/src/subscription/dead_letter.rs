@@ -70,6 +70,11 @@ impl Reason {
 }
 
 impl DeadLetter {
+    /// How many events.
+    pub(super) fn events(&self) -> u64 {
+        self.last.0 - self.first.0 + 1
+    }
+
     /// Events of a partition whose last delivery fails now, or whose time is over; the range is not empty.
     pub(super) fn new(
         now: Timestamp,

@@ -132,6 +132,10 @@ impl Subscription {
     ///
     /// Of one partition, fresh offsets and offsets to be delivered again may be under way at once.
     pub fn fetch(&mut self, now: Now) -> Option<Fetch> {
+        self.is_paced_out = false;
+        if self.ledger.settlement.has_many_dead_letters() {
+            return None;
+        }
         self.sharing.prepare(&mut self.ledger, now.mono_ms);
         let choice = self.sharing.policy().choose(&self.ledger, now.mono_ms);
         self.is_paced_out = choice.is_some() && self.allowance(now) == 0;
@@ -381,7 +385,7 @@ impl Subscription {
             }
         }
         let events = self.fail(now, expired, Cause::Timeout);
-        self.ledger.totals.expired += events;
+        self.ledger.totals.timed_out += events;
         events
     }
 
@@ -454,7 +458,7 @@ impl Subscription {
         Stats {
             in_flight: self.ledger.consumers.in_flight(),
             redelivered: totals.redelivered,
-            expired: totals.expired,
+            timed_out: totals.timed_out,
             dead_lettered: totals.dead_lettered,
             lost: totals.lost,
             ttl_expired: totals.ttl_expired,

@@ -7,6 +7,9 @@ use std::{collections::VecDeque, ops::Range};
 use super::dead_letter::DeadLetter;
 use levada_protocol::ids::Offset;
 
+/// Commits full of dead letters that may be queued before nothing more is read: it could bring more, which takes no credit.
+const COMMITS_OF_DEAD_LETTERS_MAX: u64 = 16;
+
 /// A run in the queue or in the commit under way.
 #[derive(Debug)]
 pub(super) struct Settle {
@@ -73,6 +76,8 @@ pub(super) struct Settlement {
     confirmed: u64,
     commits: u64,
     dead_letters_max: u64,
+    /// Dead letters in the queue.
+    dead_letters: u64,
     /// The transaction that what is queued now belongs to.
     transaction: Option<u64>,
 }
@@ -88,6 +93,7 @@ impl Settlement {
             confirmed: 0,
             commits: 0,
             dead_letters_max,
+            dead_letters: 0,
             transaction: None,
         }
     }
@@ -120,8 +126,14 @@ impl Settlement {
             last.range.end = range.end;
             return;
         }
+        self.dead_letters += outcome.dead_letter().map_or(0, DeadLetter::events);
         let (ticket, transaction) = (self.ticket, self.transaction);
         self.queue.push_back(Settle { ticket, partition, range, outcome, transaction });
+    }
+
+    /// True if so many dead letters are queued that what is acknowledged behind them would wait for long.
+    pub(super) fn has_many_dead_letters(&self) -> bool {
+        self.dead_letters >= COMMITS_OF_DEAD_LETTERS_MAX * self.dead_letters_max
     }
 
     /// Cuts dead letters into parts that fit into a commit.
@@ -151,11 +163,13 @@ impl Settlement {
             if run.transaction != transaction {
                 return false;
             }
-            dead_letters += run.outcome.dead_letter().map_or(0, |_| run.range.end - run.range.start);
+            dead_letters += run.outcome.dead_letter().map_or(0, DeadLetter::events);
             dead_letters <= self.dead_letters_max
         };
         let count = self.queue.iter().take_while(fits).count();
-        (transaction, self.queue.drain(..count).collect())
+        let runs: Vec<Settle> = self.queue.drain(..count).collect();
+        self.dead_letters -= dead_letters_in(&runs);
+        (transaction, runs)
     }
 
     /// Begins a commit of what was taken; returns its id.
@@ -178,9 +192,14 @@ impl Settlement {
 
     /// Queues runs again, before everything else. They belong to no transaction any more.
     pub(super) fn requeue(&mut self, runs: Vec<Settle>) {
+        self.dead_letters += dead_letters_in(&runs);
         let runs = runs.into_iter().rev().map(|run| Settle { transaction: None, ..run });
         runs.for_each(|run| self.queue.push_front(run));
     }
+}
+
+fn dead_letters_in(runs: &[Settle]) -> u64 {
+    runs.iter().filter_map(|run| run.outcome.dead_letter()).map(DeadLetter::events).sum()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ pub struct Stats {
     /// may have been.
     pub redelivered: u64,
     /// Events whose consumer did not respond in time.
-    pub expired: u64,
+    pub timed_out: u64,
     /// Events that became dead letters, durably.
     pub dead_lettered: u64,
     /// Events that retention took first.
@@ -40,7 +40,7 @@ pub struct PartitionStats {
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     pub(super) redelivered: u64,
-    pub(super) expired: u64,
+    pub(super) timed_out: u64,
     pub(super) dead_lettered: u64,
     pub(super) lost: u64,
     pub(super) ttl_expired: u64,

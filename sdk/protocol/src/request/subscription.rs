@@ -163,7 +163,7 @@ pub struct SubscriptionInfo {
     /// Events that went to the dead-letter topic, since the engine started.
     #[serde(default)]
     pub dead_lettered: u64,
-    /// Events that retention dropped before they were acknowledged.
+    /// Events that retention, a purge or a full backlog dropped before they were acknowledged.
     #[serde(default)]
     pub events_lost: u64,
     /// Events whose time to live ended before they were delivered, or delivered again, since the engine started.

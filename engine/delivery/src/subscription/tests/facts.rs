@@ -406,10 +406,32 @@ fn what_has_outlived_its_time_is_passed_over_or_becomes_a_dead_letter_as_the_opt
             "with the deliveries that failed"
         );
         let stats = it.stats();
-        assert_eq!((stats.ttl_expired, stats.expired), (3, 0));
+        assert_eq!((stats.ttl_expired, stats.timed_out), (3, 0));
         assert_eq!(stats.dead_lettered, if dead_letter_expired { 3 } else { 0 });
         assert_eq!((it.partition(P0).floor, lag(&it)), (Offset(1), 3));
     }
+}
+
+#[test]
+fn what_expires_in_great_numbers_does_not_hold_up_acknowledgements() {
+    let many = 10_000;
+    let mut it = subscription_with(Options { dead_letter_expired: true, ..options(Order::None) }, many);
+    attach(&mut it, A);
+    let got = deliver(&mut it, 0, 1).unwrap();
+    let (mut first, mut commits) = (1, 0);
+    while let Some(fetch) = it.fetch(at(5)) {
+        let failed = Failed { first: Offset(first), last: Offset(first + 499), reason: Reason::Expired };
+        first += 500;
+        let brought = Brought { failed: vec![failed], ..Brought::default() };
+        assert_eq!(assign(&mut it, at(5), fetch, first, &brought), (first, None));
+    }
+    let acked = it.verb(at(5), A, &verb(&got, 0..1, VerbKind::Ack)).unwrap();
+    while it.confirmed() < acked.ticket {
+        commit(&mut it, true).unwrap();
+        commits += 1;
+    }
+    assert!(commits <= 25, "{commits} commits");
+    assert!(it.fetch(at(5)).is_some(), "then it goes on");
 }
 
 #[test]
