@@ -360,11 +360,11 @@ pub(crate) fn responses() -> Vec<Response> {
         Response::Deleted(deleted()),
         Response::Info(Box::new(info)),
         Response::Topic(topic.clone()),
-        Response::TopicPurged(PurgedTopic { purged: 4, positions: purge_topic().until }),
         Response::Topics {
             topics: vec![topic, TopicInfo::new(name("dlq.orders.payment"))],
             next: Some("orders".into()),
         },
+        Response::TopicPurged(PurgedTopic { purged: 4, positions: purge_topic().until }),
         Response::Subscription(Box::new(subscription.clone())),
         Response::Subscriptions { subscriptions: vec![subscription], next: None },
         Response::Plugin(plugin.clone()),
