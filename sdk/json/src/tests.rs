@@ -194,9 +194,9 @@ fn wrong_lines_say_what_was_expected() {
         (r#"{"payload":1,"time":-1}"#, "got the number -1"),
         (
             r#"{"payload":1,"ttl_ms":0}"#,
-            "expected milliseconds from 1 to 4294967295 as ttl_ms, got the number 0",
+            "expected milliseconds from 1 to 4294967295 as `ttl_ms`, got the number 0",
         ),
-        (r#"{"payload":1,"ttl_ms":"1s"}"#, "expected milliseconds from 1 to 4294967295 as ttl_ms"),
+        (r#"{"payload":1,"ttl_ms":"1s"}"#, "expected milliseconds from 1 to 4294967295 as `ttl_ms`"),
         (r#"{"payload_base64":"%"}"#, "bytes in base64"),
         (r#"{"tombstone":1}"#, "expected true or false"),
     ] {

@@ -20,7 +20,7 @@ async fn a_time_to_live_is_given_by_the_command_or_by_the_event_and_shown() {
     }
     let wrong = engine.run(&["publish", "orders"], "{\"payload\": 1, \"ttl_ms\": 0}\n").await;
     wrong.failed(1, "INVALID_ARGUMENT");
-    let expected = "line 1: expected milliseconds from 1 to 4294967295 as ttl_ms, got the number 0";
+    let expected = "line 1: expected milliseconds from 1 to 4294967295 as `ttl_ms`, got the number 0";
     assert!(wrong.stderr.contains(expected), "{wrong:?}");
     engine.stop().await;
 }
