@@ -1,12 +1,14 @@
 //! The whole engine, tested from outside: real RocksDB in temporary directories, real QUIC on loopback, real
 //! components, and the real binary where a process is what matters.
 //!
-//! `LEVADA_TEST_SEED` repeats a run of the random tests, `LEVADA_CRASH_ROUNDS` sets how often the crash test kills.
+//! `LEVADA_TEST_SEED` repeats a run of the random tests, `LEVADA_CRASH_ROUNDS` sets how often the crash test kills,
+//! `LEVADA_DELAYS` how many delayed events wait.
 #![expect(clippy::unwrap_used, reason = "tests, and what they stand on, say what they expect by failing")]
 
 mod backlog;
 mod bad_input;
 mod cli;
+mod consumers;
 mod crash;
 mod damage;
 mod dead_letters;
@@ -20,6 +22,7 @@ mod moves;
 mod pages;
 mod plugins;
 mod power;
+mod prepared;
 mod publish;
 mod pull;
 mod readme;
@@ -36,5 +39,6 @@ mod tls;
 mod transactions;
 mod ttl;
 mod unread;
+mod unseen;
 mod vectors;
 mod walls;

@@ -13,20 +13,13 @@ use levada_protocol::{
 };
 
 use crate::support::{
-    cut_store::{Call, CutStore},
+    cut_store::Call,
     events::numbered,
     machine::{ME, Machine, Powered, Reading},
     raw::{batch, refused, stored},
     rng::Rng,
     until, within,
 };
-
-/// True while a sync is under way.
-fn is_syncing(store: &CutStore) -> bool {
-    let calls = store.calls();
-    let count = |is: fn(&Call) -> bool| calls.iter().filter(|call| is(call)).count();
-    count(|call| *call == Call::SyncBegan) > count(|call| matches!(call, Call::Synced(_)))
-}
 
 /// A payload of the usual size, and one that alone makes a group which the writer leaves to the syncer.
 const WIDTHS: [usize; 2] = [1, 20_000];
@@ -53,7 +46,7 @@ async fn nobody_is_told_or_shown_anything_before_its_sync_returned() {
         assert_eq!(quick.ack().await.outcome, stored(0, 3, false), "`os` waits for no sync");
         safe.submit(None, &numbers(2, 0, 0, 1, width)).await;
         quick.submit(Some(Durability::Sync), &numbers(1, 3, 3, 1, width)).await;
-        until("a sync's begin", async || is_syncing(&powered.store).then_some(())).await;
+        until("a sync's begin", async || powered.store.is_syncing().then_some(())).await;
         // The broker is alive, and shows and tells nothing.
         for _ in 0..20 {
             assert_eq!((powered.end("sync").await, powered.end("os").await), (0, 0));
@@ -93,7 +86,7 @@ async fn an_answer_that_rests_on_what_is_not_durable_falls_with_it() {
         powered.store.hold_syncs(true);
         let batch = numbers(1, 0, 0, 2, WIDTHS[1]);
         publishing.submit(None, &batch).await;
-        until("the sync's begin", async || is_syncing(&powered.store).then_some(())).await;
+        until("the sync's begin", async || powered.store.is_syncing().then_some(())).await;
         // Mostly decided while the first one syncs: a repeat of it, and a gap behind it.
         publishing.submit(None, &batch).await;
         publishing.submit(None, &numbers(1, 9, 9, 1, 1)).await;

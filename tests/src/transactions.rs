@@ -10,7 +10,6 @@ use crate::support::{
     events::{self, code, texts},
     own_address,
     process::Process,
-    rng::Rng,
     until, within,
 };
 
@@ -167,64 +166,6 @@ async fn a_member_of_a_group_is_asked_again_after_the_engine_was_killed() {
     let receipts = prepared.commit().await.unwrap();
     assert!(receipts[0].duplicate, "the member was faster");
     assert_eq!(receipts[0].offset, Some(Offset(0)));
-    engine.stop().await;
-}
-
-/// Every round publishes transactions of both topics, some at once and some prepared, until the engine is killed; after
-/// all of them every transaction that was answered is whole, none is half, none twice.
-#[tokio::test]
-async fn transactions_are_whole_and_once_through_kills_of_the_engine() {
-    let dir = TempDir::new().unwrap();
-    let mut rng = Rng::for_test("transactions_are_whole_and_once_through_kills_of_the_engine");
-    let (mut answered, mut sent) = (BTreeSet::new(), 0_u64);
-    for round in 0..6 {
-        let engine = Process::start(dir.path()).await;
-        let client = engine.connect().await;
-        if round == 0 {
-            topics(&client).await;
-        }
-        let after = 20 + rng.within(0..60);
-        let publishing = async {
-            let group = client.producer_group("bank").unwrap();
-            for _ in 0..after {
-                sent += 1;
-                let mut transaction = group.transaction(&sent.to_string()).unwrap();
-                transaction.publish("debits", Event::new(sent.to_string())).unwrap();
-                transaction.publish("credits", Event::new(sent.to_string())).unwrap();
-                let done = match sent % 3 {
-                    0 => transaction.commit().await.map(drop),
-                    _ => match transaction.prepare().await {
-                        Ok(prepared) if sent % 3 == 1 => prepared.commit().await.map(drop),
-                        Ok(prepared) => {
-                            drop(prepared);
-                            continue;
-                        }
-                        Err(error) => Err(error),
-                    },
-                };
-                if done.is_ok() {
-                    answered.insert(sent.to_string());
-                }
-            }
-        };
-        // Some are on their way when it is killed.
-        let _ = tokio::time::timeout(Duration::from_millis(rng.within(0..400)), publishing).await;
-        engine.kill().await;
-    }
-    let engine = Process::start(dir.path()).await;
-    let client = engine.connect().await;
-    for info in client.list_transactions(None, false, 1_000).await.unwrap().0 {
-        client.producer_group("bank").unwrap().rollback(info.id.as_str()).await.unwrap();
-    }
-    let (debits, credits) = (log(&client, "debits").await, log(&client, "credits").await);
-    assert_eq!(debits, credits, "each is in both, in one order");
-    let stored: BTreeSet<String> = debits.iter().cloned().collect();
-    assert_eq!(stored.len(), debits.len(), "none is twice");
-    assert!(answered.is_subset(&stored), "none that was answered is missing");
-    assert!(
-        stored.iter().all(|id| id.parse::<u64>().unwrap() % 3 != 2),
-        "none that nobody committed is there"
-    );
     engine.stop().await;
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct CutStore {
 struct State {
     calls: Vec<Call>,
     held: bool,
+    /// Syncs until the power goes, if it does.
+    syncs_left: Option<u64>,
     cut: bool,
 }
 
@@ -48,6 +50,18 @@ impl CutStore {
         state.cut = true;
         self.changed.notify_all();
         self.disk.crash();
+    }
+
+    /// The power is to go with the sync that comes after so many others.
+    pub(crate) fn cut_after(&self, syncs: u64) {
+        self.lock().syncs_left = Some(syncs);
+    }
+
+    /// True while a sync is under way.
+    pub(crate) fn is_syncing(&self) -> bool {
+        let calls = self.calls();
+        let count = |is: fn(&Call) -> bool| calls.iter().filter(|call| is(call)).count();
+        count(|call| *call == Call::SyncBegan) > count(|call| matches!(call, Call::Synced(_)))
     }
 
     pub(crate) fn note(&self, what: u64) {
@@ -87,6 +101,11 @@ impl Store for CutStore {
         while state.held && !state.cut {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        if state.syncs_left == Some(0) {
+            state.cut = true;
+            self.disk.crash();
+        }
+        state.syncs_left = state.syncs_left.map(|left| left.saturating_sub(1));
         drop(state);
         let mut state = self.powered()?;
         let synced = self.disk.sync()?;

@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use levada_broker::{Broker, BrokerConfig, Content, Outgoing, Principal, PublishStream, Submitter};
+use levada_broker::{Broker, BrokerConfig, Clock, Content, Outgoing, Principal, PublishStream, Submitter};
 use levada_client::{ErrorCode, PartitionId, Start, TopicSettings};
 use levada_protocol::{
     batch::Batch,
     deliver::Run,
     publish::{Ack, AckOutcome, Durability, PublishHeader},
     request::{Read, Request, Response, Subscribe, SubscriptionOptions, TopicInfo},
+    schedule::Due,
     verbs::Credit,
 };
 use levada_stage::{Artefact, AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage};
@@ -56,8 +57,14 @@ impl Machine {
     }
 
     pub(crate) fn start(&self) -> Powered {
+        self.start_with(Clock::system())
+    }
+
+    /// Starts it where the time of day is what this clock says.
+    pub(crate) fn start_with(&self, clock: Clock) -> Powered {
         let store = CutStore::new(Arc::clone(&self.disk));
         let config = BrokerConfig {
+            clock,
             disk_reserve_bytes: 0,
             disk_check_interval: Duration::from_millis(5),
             progress_delay: Duration::from_millis(1),
@@ -140,14 +147,19 @@ pub(crate) struct Publishing {
 
 impl Publishing {
     pub(crate) async fn submit(&mut self, durability: Option<Durability>, batch: &Batch) {
+        self.send(durability, None, batch).await;
+    }
+
+    /// Publishes a batch that is appended when it is due.
+    pub(crate) async fn schedule(&mut self, due: Due, batch: &Batch) -> AckOutcome {
+        self.send(None, Some(due), batch).await;
+        self.ack().await.outcome
+    }
+
+    async fn send(&mut self, durability: Option<Durability>, due: Option<Due>, batch: &Batch) {
         self.correlation += 1;
-        let header = PublishHeader {
-            correlation: self.correlation,
-            partition: PartitionId(0),
-            durability,
-            expect_offset: None,
-            due: None,
-        };
+        let (correlation, partition) = (self.correlation, PartitionId(0));
+        let header = PublishHeader { correlation, partition, durability, expect_offset: None, due };
         within("admission", self.submitter.submit(header, batch.clone())).await.unwrap();
     }
 

@@ -250,8 +250,13 @@ pub(crate) struct Ran {
 
 /// Sends SIGINT, as Ctrl-C does.
 pub(crate) fn interrupt(child: &Child) {
+    signal(child, "INT");
+}
+
+/// Sends a signal, such as STOP, KILL or CONT.
+pub(crate) fn signal(child: &Child, name: &str) {
     let id = child.id().expect("the child runs");
-    let sent = std::process::Command::new("kill").args(["-INT", &id.to_string()]).status();
+    let sent = std::process::Command::new("kill").args([&format!("-{name}"), &id.to_string()]).status();
     assert!(sent.is_ok_and(|status| status.success()), "the signal is sent");
 }
 

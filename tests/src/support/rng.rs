@@ -17,6 +17,11 @@ impl Rng {
         Self(seed)
     }
 
+    /// A generator of its own for something that goes on at the same time: what one takes does not change the other.
+    pub(crate) fn fork(&mut self) -> Self {
+        Self(self.next())
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;

@@ -1,0 +1,176 @@
+//! Consumers that die or freeze in the middle of a batch and wake up too late, and one key that cannot be processed: what
+//! they hold comes again once, and nobody else waits.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use levada_client::{Client, Delivery, Event, Offset, PartitionId, Subscriber, SubscriptionOptions};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+
+use crate::support::{
+    engine::Engine,
+    events::{self, earliest, next, number_of, numbered, payload},
+    process::{Process, signal},
+    until, within,
+};
+
+/// Events of a batch; each is so large that no pipe takes all of them.
+const BATCH: u64 = 5;
+const EVENT_BYTES: usize = 60_000;
+
+/// Stores the batch.
+async fn publish(client: &Client) {
+    events::topic(client, "orders").await;
+    let publisher = events::publisher(client, "orders").await;
+    let batch = (0..BATCH).map(|_| Event::new(vec![b'x'; EVENT_BYTES])).collect();
+    publisher.append_at(PartitionId(0), Offset(0), batch).await.unwrap();
+}
+
+fn options() -> SubscriptionOptions {
+    SubscriptionOptions { ack_timeout_ms: Some(200), ..SubscriptionOptions::default() }
+}
+
+#[tokio::test]
+async fn what_a_consumer_held_that_died_or_froze_comes_again_once_and_its_late_word_is_refused() {
+    for freezes in [false, true] {
+        let dir = TempDir::new().unwrap();
+        // A consumer that is frozen keeps its connection.
+        let engine = Process::start_with(dir.path(), &[("LEVADA_LISTEN_IDLE_TIMEOUT", "60s")]).await;
+        let client = engine.connect().await;
+        publish(&client).await;
+        let arguments = ["subscribe", "orders", "-s", "s", "--from", "earliest", "--ack-timeout", "200ms"];
+        let mut doomed = engine.spawn(&[&arguments[..], &["--max", "5"]].concat());
+        let mut printed = BufReader::new(doomed.stdout.take().unwrap());
+        let mut first = String::new();
+        within("its first event", printed.read_line(&mut first)).await.unwrap();
+        // It is printing the others, and acknowledges when it is done with all.
+        signal(&doomed, if freezes { "STOP" } else { "KILL" });
+        let described = client.describe_subscription("orders", "s").await.unwrap();
+        assert_eq!(described.lag, BATCH, "it has settled none");
+
+        let mut healthy = client.subscribe(earliest("orders", "s", options())).await.unwrap();
+        let again = events::consume(&mut healthy, usize::try_from(BATCH).unwrap()).await;
+        assert!(again.iter().map(|got| got.offset).eq(0..BATCH), "in order, each once");
+        assert!(again.iter().all(|got| got.attempt == 2), "the time that ran out was an attempt");
+        if freezes {
+            signal(&doomed, "CONT");
+        }
+        let mut rest = String::new();
+        within("what it printed", printed.read_to_string(&mut rest)).await.unwrap();
+        let ended = within("its end", doomed.wait_with_output()).await.unwrap();
+        if freezes {
+            assert_eq!(rest.lines().count() + 1, 5, "it woke up and went on where it was");
+            let stderr = String::from_utf8(ended.stderr).unwrap();
+            assert!(stderr.contains("error: DELIVERY_EXPIRED: "), "its word is refused: {stderr}");
+        }
+        assert!(!ended.status.success());
+
+        events::publish(&client, "orders", [numbered(BATCH)]).await;
+        let behind = events::consume(&mut healthy, 1).await;
+        assert_eq!((behind[0].offset, behind[0].attempt), (BATCH, 1), "nothing came a third time");
+        let described = client.describe_subscription("orders", "s").await.unwrap();
+        assert_eq!((described.lag, described.redelivered, described.dead_lettered), (0, BATCH, 0));
+        client.close().await;
+        engine.stop().await;
+    }
+}
+
+const KEYS: u64 = 1_000;
+const EVENTS: u64 = 5 * KEYS;
+/// The key that cannot be processed, and its first event.
+const POISONED: u64 = 500;
+
+/// What two consumers do together, and what of it the poisoned key holds up.
+#[derive(Default)]
+struct Together {
+    /// The next event of each key.
+    next: BTreeMap<u64, u64>,
+    settled: u64,
+    /// Deliveries that hold events of the poisoned key, which nobody has settled.
+    held: Vec<Delivery>,
+}
+
+impl Together {
+    /// Settles the events of the other keys, each of which is to be the next one of its key.
+    fn handle(&mut self, delivery: Delivery) {
+        let mut is_held = false;
+        for (offset, event) in delivery.to_events() {
+            let number = number_of(payload(&event));
+            if number % KEYS == POISONED {
+                is_held = true;
+                continue;
+            }
+            let expected = self.next.entry(number % KEYS).or_insert(number % KEYS);
+            assert_eq!(number, *expected, "the events of a key come in order and once");
+            *expected += KEYS;
+            delivery.ack_range(offset..=offset);
+            self.settled += 1;
+        }
+        if is_held {
+            self.held.push(delivery);
+        }
+    }
+}
+
+/// The next delivery of either.
+async fn either(one: &mut Subscriber, other: &mut Subscriber) -> Delivery {
+    tokio::select! {
+        delivery = next(one) => delivery,
+        delivery = next(other) => delivery,
+    }
+}
+
+#[tokio::test]
+async fn of_a_thousand_keys_the_poisoned_one_alone_waits() {
+    let engine = Engine::start().await;
+    let (client, other) = (engine.connect().await, engine.connect().await);
+    events::topic(&client, "orders").await;
+    let keyed = (0..EVENTS).map(|number| numbered(number).with_key((number % KEYS).to_string()));
+    events::publish(&client, "orders", keyed.collect::<Vec<_>>()).await;
+    let options = SubscriptionOptions { max_attempts: Some(3), ..SubscriptionOptions::default() };
+    let mut one = client.subscribe(earliest("orders", "s", options.clone())).await.unwrap();
+    let mut two = other.subscribe(earliest("orders", "s", options)).await.unwrap();
+    let mut together = Together::default();
+    while together.settled < EVENTS - EVENTS / KEYS {
+        together.handle(either(&mut one, &mut two).await);
+    }
+    for subscriber in [&one, &two] {
+        within("the verbs", subscriber.confirmed()).await.unwrap();
+    }
+    let described = client.describe_subscription("orders", "s").await.unwrap();
+    assert_eq!((described.lag, described.redelivered), (EVENTS / KEYS, 0), "those of one key");
+
+    // It fails each time, until it is given up: then the others of its key come, in order.
+    let first = Offset(POISONED);
+    let poison = together.held.iter().find(|held| held.range().contains(&first)).expect("it was delivered");
+    poison.nack(first..=first, Some(Duration::ZERO));
+    let (mut attempts, mut since, mut rest) = (1, None, Vec::new());
+    while rest.len() < 4 {
+        let delivery = either(&mut one, &mut two).await;
+        let is_late = |since: u64| delivery.token().0.wrapping_sub(since).cast_signed() < 0;
+        // What was delivered before the first failure was taken back with it.
+        if since.is_none_or(is_late) && delivery.attempt() == 1 {
+            continue;
+        }
+        for (offset, event) in delivery.to_events() {
+            if offset == first {
+                attempts += 1;
+                assert_eq!((delivery.attempt(), rest.len()), (attempts, 0), "none passes it");
+                since.get_or_insert(delivery.token().0);
+                delivery.nack(offset..=offset, Some(Duration::ZERO));
+            } else {
+                assert_eq!(attempts, 3, "none comes before it is given up");
+                rest.push(number_of(payload(&event)));
+                delivery.ack_range(offset..=offset);
+            }
+        }
+    }
+    assert!(rest.into_iter().eq((1..5).map(|step| POISONED + step * KEYS)));
+    until("nothing to be left", async || {
+        let described = client.describe_subscription("orders", "s").await.unwrap();
+        (described.lag == 0 && described.dead_lettered == 1).then_some(())
+    })
+    .await;
+    let dead = events::read_all(&client, "dlq.orders.s").await;
+    assert_eq!(events::texts(&dead, 0), [POISONED.to_string()]);
+}
