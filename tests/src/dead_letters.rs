@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, pin::pin};
 
 use levada_client::{
     Client, DeadLettersOf, ErrorCode, Offset, Purge, RedriveOptions, RedriveOutcome, RedriveSelection,
-    Redriving, SubscriptionOptions,
+    RedriveTarget, Redriving, SubscriptionOptions,
 };
 use tempfile::TempDir;
 
@@ -129,6 +129,58 @@ async fn an_engine_that_is_killed_during_a_redrive_redrives_each_event_once_in_t
     assert_eq!(counts(&client, "repaired").await, (0..count).map(|number| (number, 1)).collect());
     let redrives = client.list_redrives(&payment(), Offset(0)..Offset(count)).await.unwrap();
     assert!(redrives.len() as u64 == count && redrives.iter().all(|info| info.times == 1));
+    client.close().await;
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn dead_letters_go_back_to_their_subscription_alone_though_the_engine_is_killed() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    let mut engine = Process::start(&data).await;
+    let count = 1_500;
+    {
+        let client = engine.connect().await;
+        with_dead_letters(&client, count).await;
+        let mut inventory = events::subscribe(&client, "orders", "inventory").await;
+        assert_eq!(events::consume(&mut inventory, 1_500).await.len(), 1_500);
+        let mut redriving =
+            client.redrive(RedriveOptions::all(payment(), RedriveTarget::Subscription)).unwrap();
+        assert!(done(&within("a step", redriving.next()).await.unwrap().unwrap()) > 0);
+        let mut kill = pin!(engine.kill());
+        tokio::select! {
+            _ = redriving.next() => kill.await,
+            () = &mut kill => {}
+        }
+    }
+    engine = Process::start(&data).await;
+    let mut acknowledged = BTreeMap::new();
+    {
+        let client = engine.connect().await;
+        let redriving = client.redrive(RedriveOptions::all(payment(), RedriveTarget::Subscription)).unwrap();
+        assert_eq!(to_the_end(redriving).await.len() as u64, count);
+        let mut subscriber = events::subscribe_existing(&client, "orders", "payment").await;
+        for got in events::consume(&mut subscriber, 600).await {
+            assert_eq!((got.attempt, header(&got.event, "lv-redrives").as_deref()), (1, Some("1")));
+            assert_eq!(acknowledged.insert(got.offset, number_of(payload(&got.event))), None);
+        }
+        engine.kill().await;
+    }
+    engine = Process::start(&data).await;
+    let client = engine.connect().await;
+    let mut subscriber = events::subscribe_existing(&client, "orders", "payment").await;
+    for got in events::consume(&mut subscriber, 900).await {
+        assert_eq!(
+            acknowledged.insert(got.offset, number_of(payload(&got.event))),
+            None,
+            "it was acknowledged"
+        );
+    }
+    assert_eq!(acknowledged, (0..count).map(|number| (number, number)).collect(), "each at its place");
+    let described = async |name| client.describe_subscription("orders", name).await.unwrap();
+    until("nothing waits", async || (described("payment").await.redriven == 0).then_some(())).await;
+    let inventory = described("inventory").await;
+    assert_eq!((inventory.lag, inventory.redriven, inventory.redelivered), (0, 0, 0));
     client.close().await;
     engine.stop().await;
 }

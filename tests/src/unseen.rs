@@ -180,7 +180,7 @@ impl Scene {
             }
             Way::DeadLetter => reject(consumer.0, consumer.1, 1).await,
             Way::Redrive => {
-                let (topic, to) = (DEAD_LETTERS.parse().unwrap(), "payments".parse().unwrap());
+                let (topic, to) = (DEAD_LETTERS.parse().unwrap(), Some("payments".parse().unwrap()));
                 let select = DeadLetterSelection::All;
                 let redrive = Redrive { topic, to, select, from: 0, until: None, force: false };
                 powered.ask(Request::Redrive(redrive)).await;

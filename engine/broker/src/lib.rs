@@ -33,6 +33,7 @@ mod outgoing;
 mod owners;
 mod pause;
 mod publish;
+mod queue_ends;
 mod reader;
 mod reclaim;
 mod redrive;

@@ -96,6 +96,7 @@ pub(crate) struct Collected {
     dead_lettered_events: Series,
     expired_events: Series,
     lag_events: Series,
+    redriven_events: Series,
     oldest_unacked_seconds: Series,
     subscription_waiting: Series,
     route_blocked: Series,
@@ -154,6 +155,10 @@ impl Collected {
                 "events whose time to live ended before they were delivered or routed",
             ),
             lag_events: Series::gauge("levada_lag_events", "events neither acknowledged nor filtered"),
+            redriven_events: Series::gauge(
+                "levada_redriven_events",
+                "events that were redriven to a subscription alone and are not acknowledged yet",
+            ),
             oldest_unacked_seconds: Series::gauge(
                 "levada_oldest_unacked_seconds",
                 "age of the oldest unacknowledged event",
@@ -218,6 +223,7 @@ impl Collected {
         self.redelivered_events.add(&labels, as_f64(info.redelivered));
         self.dead_lettered_events.add(&labels, as_f64(info.dead_lettered));
         self.expired_events.add(&labels, as_f64(info.events_expired));
+        self.redriven_events.add(&labels, as_f64(info.redriven));
         self.lag_events.add(&labels, as_f64(info.lag));
         self.oldest_unacked_seconds.add(&labels, as_f64(info.oldest_unacked_age_ms) / 1_000.0);
         let waits = [("subscription", name), ("for", info.waiting_for.as_str())];
@@ -268,6 +274,7 @@ impl Collected {
             self.dead_lettered_events,
             self.expired_events,
             self.lag_events,
+            self.redriven_events,
             self.oldest_unacked_seconds,
             self.subscription_waiting,
             self.route_blocked,

@@ -1,4 +1,4 @@
-//! Redriving: the events of dead letters go back to a topic, each once.
+//! Redriving: the events of dead letters go to a topic, or back to their subscription alone, each once.
 //!
 //! Pure: what to append and to note for which dead letter, and what is answered about each. Who reads, commits and tries
 //! again is `requests/dead_letters.rs`.
@@ -11,7 +11,7 @@ use levada_protocol::{
     dead_letters::{DEAD_LETTER_HEADER_PREFIX, DeadLetter, REDRIVES_HEADER},
     error::{ErrorCode, Refusal},
     event::Event,
-    ids::{Offset, PartitionId, Timestamp, TopicId, TopicName},
+    ids::{Offset, PartitionId, SubscriptionId, Timestamp, TopicId, TopicName},
     limits::{BATCH_BYTES_TARGET, REDRIVES_MAX},
     partition::partition_of,
     request::{RedriveInfo, RedriveOutcome},
@@ -19,8 +19,8 @@ use levada_protocol::{
 use tokio::sync::oneshot;
 
 use crate::{
-    rows::Redriven,
-    shard::{AppendRequest, AppendTarget, RedrivenBatch},
+    rows::{Redriven, SubscriptionRecord},
+    shard::{AppendRequest, AppendTarget, Queued, QueuedEvents, RedrivenBatch},
     topic::Topic,
 };
 
@@ -34,13 +34,16 @@ pub(crate) struct Picked {
     redrives: u32,
     /// What it does not hold of its event, if that is so.
     missing: Option<String>,
+    /// Where its event was in the subscription's topic, if it says so.
+    place: Option<(PartitionId, Offset)>,
 }
 
 impl Picked {
     pub(crate) fn new(offset: Offset, event: &EventRef<'_>, batch: &Batch) -> Self {
-        let DeadLetter { redrives, missing, .. } = DeadLetter::of(event);
+        let DeadLetter { redrives, missing, partition, offset: at, .. } = DeadLetter::of(event);
         let missing = missing.map(str::to_owned);
-        Self { offset, event: event.to_event(batch), redrives, missing }
+        let place = partition.map(PartitionId).zip(at.map(Offset));
+        Self { offset, event: event.to_event(batch), redrives, missing, place }
     }
 
     /// The event as it was before it became a dead letter, with the count of its redrives.
@@ -72,16 +75,29 @@ impl Picked {
 pub(crate) struct Redriving<'a> {
     /// The dead letters' topic and partition.
     pub(crate) from: (TopicId, PartitionId),
-    pub(crate) to: &'a Topic,
+    pub(crate) to: Target<'a>,
     pub(crate) force: bool,
+}
+
+/// Where the events go.
+#[derive(Debug)]
+pub(crate) enum Target<'a> {
+    /// To a topic, behind what it holds.
+    Topic(&'a Topic),
+    /// To the subscription of this record alone, whose topic has so many partitions.
+    Subscription(&'a SubscriptionRecord, u16),
 }
 
 /// What a step is to append, and what is known about the others.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) appends: Vec<AppendRequest>,
+    /// What goes to a subscription alone.
+    pub(crate) queued: Option<Box<QueuedEvents>>,
     outcomes: Vec<RedriveOutcome>,
     under_way: Vec<UnderWay>,
+    /// What is told of those that go to a subscription alone, but for the time, which comes.
+    queueing: Option<(Vec<RedriveInfo>, oneshot::Receiver<Timestamp>)>,
 }
 
 /// A batch that is being appended.
@@ -100,10 +116,22 @@ struct Open {
     dead_letters: Vec<(Offset, u32)>,
 }
 
+/// What is being put together, by where it goes.
+enum Going<'a> {
+    ToTopic(&'a Topic, BTreeMap<PartitionId, Open>),
+    ToSubscription { to: &'a SubscriptionRecord, partitions: u16, events: Vec<Queued> },
+}
+
 impl Redriving<'_> {
     /// Plans a step. `noted` holds what is noted of the dead letters; those before `start` are gone.
     pub(crate) fn plan(&self, picked: &[Picked], noted: &HashMap<Offset, Redriven>, start: Offset) -> Plan {
-        let (mut plan, mut open) = (Plan::default(), BTreeMap::new());
+        let mut plan = Plan::default();
+        let mut going = match self.to {
+            Target::Topic(to) => Going::ToTopic(to, BTreeMap::new()),
+            Target::Subscription(to, partitions) => {
+                Going::ToSubscription { to, partitions, events: Vec::new() }
+            }
+        };
         for letter in picked {
             let before = noted.get(&letter.offset);
             let outcome = match before {
@@ -114,7 +142,7 @@ impl Redriving<'_> {
                 }
                 _ => {
                     let times = before.map_or(0, |row| row.times).saturating_add(1);
-                    match self.append(letter, times, &mut open, &mut plan) {
+                    match self.add(letter, times, &mut going, &mut plan) {
                         Ok(()) => continue,
                         Err(refusal) => RedriveOutcome::Refused { offset: letter.offset.0, refusal },
                     }
@@ -122,30 +150,49 @@ impl Redriving<'_> {
             };
             plan.outcomes.push(outcome);
         }
-        for (partition, open) in open {
-            self.finish(partition, open, &mut plan);
+        match going {
+            Going::ToTopic(to, open) => {
+                open.into_iter().for_each(|(partition, open)| self.finish(to, partition, open, &mut plan));
+            }
+            Going::ToSubscription { to, events, .. } => self.queue(to, events, &mut plan),
         }
         plan
     }
 
-    fn append(
+    fn add(
         &self,
         letter: &Picked,
         times: u32,
-        open: &mut BTreeMap<PartitionId, Open>,
+        going: &mut Going<'_>,
         plan: &mut Plan,
     ) -> Result<(), Refusal> {
         if let Some(missing) = &letter.missing {
             let message = format!("the dead letter does not hold its whole event: {missing} are missing");
             return Err(Refusal::new(ErrorCode::InvalidArgument, message));
         }
-        let partitions = u16::try_from(self.to.partitions.len()).unwrap_or(u16::MAX);
+        match going {
+            Going::ToTopic(to, open) => self.append(letter, times, (to, open), plan),
+            Going::ToSubscription { partitions, events, .. } => {
+                events.push(queued(letter, times, *partitions)?);
+                Ok(())
+            }
+        }
+    }
+
+    fn append(
+        &self,
+        letter: &Picked,
+        times: u32,
+        (to, open): (&Topic, &mut BTreeMap<PartitionId, Open>),
+        plan: &mut Plan,
+    ) -> Result<(), Refusal> {
+        let partitions = u16::try_from(to.partitions.len()).unwrap_or(u16::MAX);
         let (event, partition) = (letter.source_event(), letter.partition(partitions));
         let batch = open.entry(partition).or_insert_with(Open::new);
         let pushed = match batch.builder.push(&event) {
             Err(BatchFull::Full) => {
                 let full = std::mem::replace(batch, Open::new());
-                self.finish(partition, full, plan);
+                self.finish(to, partition, full, plan);
                 batch.builder.push(&event)
             }
             other => other,
@@ -154,12 +201,12 @@ impl Redriving<'_> {
         batch.dead_letters.push((letter.offset, times));
         if batch.builder.len() >= BATCH_BYTES_TARGET {
             let full = std::mem::replace(batch, Open::new());
-            self.finish(partition, full, plan);
+            self.finish(to, partition, full, plan);
         }
         Ok(())
     }
 
-    fn finish(&self, partition: PartitionId, open: Open, plan: &mut Plan) {
+    fn finish(&self, to: &Topic, partition: PartitionId, open: Open, plan: &mut Plan) {
         let Open { mut builder, dead_letters } = open;
         if builder.is_empty() {
             return;
@@ -167,15 +214,50 @@ impl Redriving<'_> {
         let ((topic, of), (appended, answer)) = (self.from, oneshot::channel());
         let redrives = RedrivenBatch { topic, partition: of, dead_letters: dead_letters.clone(), appended };
         plan.appends.push(AppendRequest {
-            target: AppendTarget::Topic(self.to.id),
+            target: AppendTarget::Topic(to.id),
             partition,
             batch: builder.finish(Stamp::ENGINE),
             hops: 0,
             redrives: Some(Box::new(redrives)),
         });
-        let to = self.to.name.clone();
+        let to = to.name.clone();
         plan.under_way.push(UnderWay { to, partition, dead_letters, appended: answer });
     }
+
+    fn queue(&self, to: &SubscriptionRecord, events: Vec<Queued>, plan: &mut Plan) {
+        if events.is_empty() {
+            return;
+        }
+        let told = |event: &Queued| RedriveInfo {
+            offset: event.dead_letter.0,
+            to: to.topic.clone(),
+            to_partition: event.partition.0,
+            to_offset: event.offset.0,
+            time_ms: 0,
+            times: event.times,
+            alone: true,
+        };
+        let (queued, answer) = oneshot::channel();
+        plan.queueing = Some((events.iter().map(told).collect(), answer));
+        let (subscription, topic) = (SubscriptionId(to.id), to.topic.clone());
+        plan.queued = Some(Box::new(QueuedEvents { subscription, topic, from: self.from, events, queued }));
+    }
+}
+
+/// An event for the queue of its subscription, whose topic has so many partitions.
+fn queued(letter: &Picked, times: u32, partitions: u16) -> Result<Queued, Refusal> {
+    // Those of a topic that was deleted may stay, and be found by another one of its name.
+    let place = letter.place.filter(|(partition, _)| partition.0 < partitions);
+    let Some((partition, offset)) = place else {
+        let message = "the dead letter names no partition of the subscription's topic that its event was in: redrive it to \
+                       a topic";
+        return Err(Refusal::new(ErrorCode::InvalidArgument, message));
+    };
+    let mut builder = BatchBuilder::of_engine();
+    let pushed = builder.push(&letter.source_event());
+    pushed.map_err(|error| Refusal::new(ErrorCode::EventTooLarge, error.to_string()))?;
+    let batch = builder.finish(Stamp::ENGINE).bytes().clone();
+    Ok(Queued { dead_letter: letter.offset, times, partition, offset, batch })
 }
 
 impl Open {
@@ -187,7 +269,13 @@ impl Open {
 impl Plan {
     /// What became of every dead letter, in order of offset, once the appends are durable.
     pub(crate) fn outcomes(self) -> Vec<RedriveOutcome> {
-        let Self { appends: _, mut outcomes, under_way } = self;
+        let Self { appends: _, queued: _, mut outcomes, under_way, queueing } = self;
+        if let Some((told, mut queued)) = queueing {
+            let time_ms = queued.try_recv().expect("what was applied was decided").0;
+            outcomes.extend(
+                told.into_iter().map(|info| RedriveOutcome::Redriven(RedriveInfo { time_ms, ..info })),
+            );
+        }
         for UnderWay { to, partition, dead_letters, mut appended } in under_way {
             let (base, time) = appended.try_recv().expect("what was applied was decided");
             for (index, (offset, times)) in (0..).zip(dead_letters) {
@@ -198,6 +286,7 @@ impl Plan {
                     to_offset: base.plus(index).0,
                     time_ms: time.0,
                     times,
+                    alone: false,
                 }));
             }
         }
@@ -230,6 +319,7 @@ pub(crate) fn info(offset: Offset, row: &Redriven) -> RedriveInfo {
         to_offset: row.to_offset.0,
         time_ms: row.time.0,
         times: row.times,
+        alone: row.alone,
     }
 }
 
@@ -264,7 +354,11 @@ mod tests {
     fn plan(picked: &[Picked], noted: &HashMap<Offset, Redriven>, force: bool) -> Plan {
         let (name, settings) = ("repaired".parse().unwrap(), TopicSettings::default());
         let to = Topic::new(TopicId(2), name, settings, &[Extent::default(); 4], &TailBudget::new(0));
-        Redriving { from: (TopicId(1), PartitionId(0)), to: &to, force }.plan(picked, noted, Offset(0))
+        Redriving { from: (TopicId(1), PartitionId(0)), to: Target::Topic(&to), force }.plan(
+            picked,
+            noted,
+            Offset(0),
+        )
     }
 
     /// The events that a plan appends, each with its partition and its dead letter.

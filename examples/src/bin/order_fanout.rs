@@ -17,15 +17,13 @@ use std::{
 use anyhow::Context as _;
 use levada_client::{
     Client, ClientConfig, DeadLettersOf, DeleteOptions, Error, ErrorCode, Event, Offset, Publisher,
-    PublisherOptions, RedriveOptions, RedriveOutcome, Start, SubscribeOptions, Subscriber,
+    PublisherOptions, RedriveOptions, RedriveOutcome, RedriveTarget, Start, SubscribeOptions, Subscriber,
     SubscriptionOptions, TopicSettings,
 };
 use tokio::{task::JoinSet, time::sleep};
 
 const ORDERS: &str = "fanout.orders";
 const PAYMENTS: &str = "fanout.payments";
-/// Where dead letters of payment go once they can be paid: payment alone reads it.
-const AGAIN: &str = "fanout.payment-again";
 
 /// What becomes of an order's payment.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,10 +60,8 @@ async fn main() -> anyhow::Result<()> {
     let (packed, shipped, bank) = (Notes::default(), Notes::default(), Arc::new(Bank::default()));
     services.spawn(keep(subscribe(&client, ORDERS, "inventory").await?, packed.clone()));
     services.spawn(keep(subscribe(&client, PAYMENTS, "logistics").await?, shipped.clone()));
-    for topic in [ORDERS, AGAIN] {
-        let payments = client.publisher(PAYMENTS, PublisherOptions::default()).await?;
-        services.spawn(take_money(subscribe(&client, topic, "payment").await?, payments, bank.clone()));
-    }
+    let payments = client.publisher(PAYMENTS, PublisherOptions::default()).await?;
+    services.spawn(take_money(subscribe(&client, ORDERS, "payment").await?, payments, bank.clone()));
     tokio::select! {
         Some(ended) = services.join_next() => {
             ended??;
@@ -109,14 +105,15 @@ async fn play(client: &Client, count: u32, bank: &Bank) -> anyhow::Result<()> {
     }
 
     bank.is_repaired.store(true, Ordering::Relaxed);
-    // Those that were given up; a card that has expired will not get better.
+    // Those that were given up, and to payment alone; a card that has expired will not get better.
     let given_up = r#"header.lv-dlq-reason = "max_attempts""#;
-    let mut redriving = client.redrive(RedriveOptions::matching(of, given_up, AGAIN))?;
+    let again = RedriveOptions::matching(of, given_up, RedriveTarget::Subscription);
+    let mut redriving = client.redrive(again)?;
     let mut redriven = 0;
     while let Some(outcomes) = redriving.next().await? {
         redriven += outcomes.iter().filter(|it| matches!(it, RedriveOutcome::Redriven(_))).count();
     }
-    all_settled(client, AGAIN, "payment").await?;
+    all_settled(client, ORDERS, "payment").await?;
     let paid = bank.paid.load(Ordering::Relaxed) - paid;
     println!("the bank's line is repaired: {redriven} redriven, {paid} of them paid");
     all_settled(client, PAYMENTS, "logistics").await?;
@@ -131,7 +128,7 @@ async fn play(client: &Client, count: u32, bank: &Bank) -> anyhow::Result<()> {
 
 /// Makes the topics and subscriptions, without anything that an earlier run left.
 async fn begin_afresh(client: &Client) -> Result<(), Error> {
-    for topic in [ORDERS, PAYMENTS, AGAIN] {
+    for topic in [ORDERS, PAYMENTS] {
         match client.delete_topic(topic, DeleteOptions { force: true, with_dead_letters: true }).await {
             Err(error) if error.code() != ErrorCode::TopicNotFound => return Err(error),
             _ => {}
@@ -158,10 +155,13 @@ async fn subscribe(client: &Client, topic: &str, name: &str) -> Result<Subscribe
 
 /// Waits until a service has nothing left to do.
 async fn all_settled(client: &Client, topic: &str, name: &str) -> anyhow::Result<()> {
-    while client.describe_subscription(topic, name).await?.lag > 0 {
+    loop {
+        let found = client.describe_subscription(topic, name).await?;
+        if found.lag + found.redriven == 0 {
+            return Ok(());
+        }
         sleep(Duration::from_millis(10)).await;
     }
-    Ok(())
 }
 
 /// The orders that a service has got, as often as it got them.

@@ -21,8 +21,8 @@ pub struct RedriveOptions {
     pub of: DeadLettersOf,
     /// Which of them.
     pub select: RedriveSelection,
-    /// The topic that their events are appended to, which every subscription of it gets. None of the engine's own.
-    pub to: String,
+    /// Where their events go.
+    pub to: RedriveTarget,
     /// Also those that were redriven before, and events that were redriven 8 times. Default: no.
     pub force: bool,
     /// Where to begin, for a forced redrive that goes on: [`Redriving::cursor`] of the one before. Default: with the oldest.
@@ -31,6 +31,29 @@ pub struct RedriveOptions {
     /// Where to end, for a forced redrive that goes on: [`Redriving::until`] of the one before. Default: behind the newest
     /// at the first step.
     pub until: Option<Offset>,
+}
+
+/// Where the events of dead letters go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RedriveTarget {
+    /// Back to the subscription that they are dead letters of, and to nobody else. Each is delivered again as it was, at its
+    /// place in the topic, with as many attempts as at first; behind or before newer events of its key. Dead letters of a
+    /// route have no subscription, which is refused.
+    Subscription,
+    /// To this topic, where every subscription of it gets them. None of the engine's own.
+    Topic(String),
+}
+
+impl From<&str> for RedriveTarget {
+    fn from(topic: &str) -> Self {
+        Self::Topic(topic.to_owned())
+    }
+}
+
+impl From<String> for RedriveTarget {
+    fn from(topic: String) -> Self {
+        Self::Topic(topic)
+    }
 }
 
 /// Which dead letters.
@@ -46,13 +69,13 @@ pub enum RedriveSelection {
 
 impl RedriveOptions {
     /// Redrives all dead letters that were not redriven yet.
-    pub fn all(of: DeadLettersOf, to: impl Into<String>) -> Self {
+    pub fn all(of: DeadLettersOf, to: impl Into<RedriveTarget>) -> Self {
         let (select, to) = (RedriveSelection::All, to.into());
         Self { of, select, to, force: false, from: Offset(0), until: None }
     }
 
     /// Redrives the dead letters for which a condition holds, and that were not redriven yet.
-    pub fn matching(of: DeadLettersOf, condition: impl Into<String>, to: impl Into<String>) -> Self {
+    pub fn matching(of: DeadLettersOf, condition: impl Into<String>, to: impl Into<RedriveTarget>) -> Self {
         Self { select: RedriveSelection::Where(condition.into()), ..Self::all(of, to) }
     }
 }
@@ -60,12 +83,13 @@ impl RedriveOptions {
 /// A redrive under way, which the engine does step by step.
 ///
 /// ```no_run
-/// use levada_client::{Client, RedriveOptions, protocol::request::RedriveOutcome};
+/// use levada_client::{Client, RedriveOptions, RedriveTarget, protocol::request::RedriveOutcome};
 ///
 /// # async fn repair(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
 /// let of = "orders/payment".parse()?;
 /// let condition = r#"header.lv-dlq-reason = "plugin_error""#;
-/// let mut redriving = client.redrive(RedriveOptions::matching(of, condition, "orders"))?;
+/// let again = RedriveOptions::matching(of, condition, RedriveTarget::Subscription);
+/// let mut redriving = client.redrive(again)?;
 /// while let Some(outcomes) = redriving.next().await? {
 ///     let done = |outcome: &&RedriveOutcome| matches!(outcome, RedriveOutcome::Redriven(_));
 ///     println!("{} of {} redriven", outcomes.iter().filter(done).count(), outcomes.len());
@@ -93,7 +117,8 @@ impl Redriving {
     ///
     /// # Errors
     /// A refusal, after which nothing of the step was done, and the next call tries it again; `OUTCOME_UNKNOWN` and errors
-    /// of the connection, after which that is not known. `REDRIVE_LOOP` for a target of the engine's own.
+    /// of the connection, after which that is not known. `REDRIVE_LOOP` for a target of the engine's own,
+    /// `SUBSCRIPTION_NOT_FOUND` if there is no subscription any more to take its dead letters back.
     pub async fn next(&mut self) -> Result<Option<Vec<RedriveOutcome>>, Error> {
         if self.ended {
             return Ok(None);
@@ -282,7 +307,7 @@ impl Client {
         }
     }
 
-    /// Redrives dead letters: appends their events to a topic, each once. Nothing is done before [`Redriving::next`].
+    /// Redrives dead letters: gives their events back to the subscription alone, or appends them to a topic, each once. Nothing is done before [`Redriving::next`].
     ///
     /// # Errors
     /// `INVALID_NAME` for the target.
@@ -301,7 +326,11 @@ impl Client {
                 DeadLetterSelection::Offsets { offsets: later.pop().unwrap_or_default() }
             }
         };
-        let (topic, to) = (of.dead_letter_topic().clone(), TopicName::parse_any(&to)?);
+        let to = match to {
+            RedriveTarget::Subscription => None,
+            RedriveTarget::Topic(name) => Some(TopicName::parse_any(&name)?),
+        };
+        let topic = of.dead_letter_topic().clone();
         let until = until.map(|until| until.0);
         let request = Redrive { topic, to, select, from: from.0, until, force };
         Ok(Redriving { client: self.clone(), request, later, scanned: 0, ended: false })

@@ -94,7 +94,7 @@ pub use self::{
     admin::{DeleteOptions, PurgeOptions},
     client::Client,
     config::{Ca, ClientConfig, DEFAULT_PORT},
-    dead_letters::{Grouping, Purge, RedriveOptions, RedriveSelection, Redriving},
+    dead_letters::{Grouping, Purge, RedriveOptions, RedriveSelection, RedriveTarget, Redriving},
     delivered::DeliveredEvent,
     delivery::Delivery,
     ensure::Ensured,

@@ -5,8 +5,9 @@
 use std::fmt;
 
 use crate::{
+    dead_letters::DeadLettersOf,
     ids::{GroupName, PluginName, RouteName, SubscriptionName, TopicName},
-    request::{Open, Read, Request, Subscribe, Transact, TransactionAcks},
+    request::{Open, Read, Redrive, Request, Subscribe, Transact, TransactionAcks},
 };
 
 /// An action that needs a permission.
@@ -116,6 +117,22 @@ impl Requires for Open {
     }
 }
 
+impl Requires for Redrive {
+    fn required(&self) -> Vec<Requirement> {
+        // As if it were read and published by hand; and it marks the dead letters, which others leave alone from then on.
+        let own = [reading(&self.topic), (Action::Manage, Scope::Topic(self.topic.clone()))];
+        let target = match &self.to {
+            Some(to) => Some(publishing(to)),
+            // Without such a subscription it is refused.
+            None => DeadLettersOf::of(&self.topic).and_then(|of| {
+                let (topic, name) = (TopicName::parse_any(of.topic()).ok()?, of.name().parse().ok()?);
+                Some((Action::Manage, Scope::Subscription(topic, name)))
+            }),
+        };
+        own.into_iter().chain(target).collect()
+    }
+}
+
 impl Requires for Subscribe {
     fn required(&self) -> Vec<Requirement> {
         vec![(Action::Subscribe, Scope::Subscription(self.topic.clone(), self.subscription.clone()))]
@@ -183,12 +200,7 @@ impl Requires for Request {
             Self::GroupDeadLetters(group) => vec![reading(&group.topic)],
             // It names offsets of other topics.
             Self::ListRedrives { topic, .. } => vec![reading(topic)],
-            // As if it were read and published by hand; and it marks the dead letters, which others leave alone from then on.
-            Self::Redrive(redrive) => vec![
-                reading(&redrive.topic),
-                (Action::Manage, Scope::Topic(redrive.topic.clone())),
-                publishing(&redrive.to),
-            ],
+            Self::Redrive(redrive) => redrive.required(),
             Self::PurgeDeadLetters(purge) => topic(Action::Manage, &purge.topic),
             Self::PurgeTopic(purge) => topic(Action::Manage, &purge.topic),
             Self::Transact(transact) => transact.required(),

@@ -64,6 +64,11 @@ impl DeadLettersOf {
     pub fn name(&self) -> &str {
         &self.topic.as_str()[self.dot + 1..]
     }
+
+    /// The route, if they are those of one.
+    pub fn route(&self) -> Option<&str> {
+        self.name().strip_prefix("route-")
+    }
 }
 
 impl fmt::Display for DeadLettersOf {

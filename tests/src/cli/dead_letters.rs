@@ -126,6 +126,45 @@ async fn dead_letters_of_a_route_go_by_its_name() {
 }
 
 #[tokio::test]
+async fn dead_letters_go_back_to_their_subscription_alone() {
+    let (_dir, engine) = engine().await;
+    with_dead_letters(&engine).await;
+    engine.text(&["subscription", "set", SHOP, "--no-plugins"]).await;
+    let redrive = ["dlq", "redrive", SHOP, "--all"];
+    let done = engine.run(&redrive, "").await;
+    let sentence = |offset: u64, at: u64| {
+        let place = format!("topic shop, partition 0, offset {at}");
+        format!("offset {offset}: redriven to the subscription alone, as {place}\n")
+    };
+    assert_eq!((done.code, done.stdout), (0, sentence(0, 1) + &sentence(1, 3)));
+    assert_eq!(done.stderr, "redriven 2\n");
+    let described = engine.json(&["subscription", "describe", SHOP]).await;
+    assert_eq!((&described[0]["redriven"], &described[0]["lag"]), (&json!(2), &json!(0)));
+    let described = engine.text(&["subscription", "describe", SHOP]).await;
+    assert!(
+        described.lines().any(|line| line.split_whitespace().eq(["redriven,", "waiting", "2"])),
+        "{described}"
+    );
+    let got = engine.json(&["subscribe", SHOP, "--max", "2"]).await;
+    let places: Vec<_> = got.iter().map(|it| (&it["offset"], &it["payload_text"])).collect();
+    assert_eq!(places, [(&json!(1), &json!("no JSON")), (&json!(3), &json!("nor this"))]);
+    assert_eq!(got[0]["headers"], json!({"region": "eu", "lv-redrives": "1"}));
+    assert_eq!(engine.json(&["read", "shop"]).await.len(), 5, "nothing was appended");
+    let again = engine.run(&redrive, "").await;
+    assert!(again.stdout.contains("left alone, redriven once before, at "), "{again:?}");
+    assert!(again.stdout.contains(" to the subscription alone, as topic shop, "), "{again:?}");
+    let shown = engine.json(&["dlq", "show", SHOP, "--offset", "0"]).await;
+    assert_eq!((&shown[0]["redriven"]["alone"], &shown[0]["redriven"]["to"]), (&json!(true), &json!("shop")));
+
+    engine.text(&["subscription", "delete", SHOP, "--force"]).await;
+    let gone = engine.run(&redrive, "").await;
+    gone.failed(1, "SUBSCRIPTION_NOT_FOUND");
+    assert!(gone.stderr.contains("there is no subscription shop/payment any more"), "{gone:?}");
+    assert!(gone.stderr.contains("--to TOPIC redrives them to a topic"), "{gone:?}");
+    engine.stop().await;
+}
+
+#[tokio::test]
 async fn an_event_that_was_redriven_too_often_is_left_alone_and_the_command_says_so() {
     let (_dir, engine) = engine().await;
     with_dead_letters(&engine).await;
@@ -208,7 +247,7 @@ async fn what_is_wrong_with_a_command_about_dead_letters_is_said() {
         (&["show", SHOP, "--max", "0"], 2, "INVALID_ARGUMENT", "--max"),
         (&["show", SHOP, "--where", "("], 1, "INVALID_ARGUMENT", "where: column"),
         (&["redrive", SHOP, "--to", "shop"], 2, "INVALID_ARGUMENT", "--all"),
-        (&["redrive", SHOP, "--all"], 2, "INVALID_ARGUMENT", "--to"),
+        (&["redrive", "shop/route-big", "--all"], 2, "INVALID_ARGUMENT", "route big has no subscription"),
         (
             &["redrive", SHOP, "--all", "--offset", "1", "--to", "shop"],
             2,
@@ -251,6 +290,7 @@ async fn what_is_wrong_with_a_command_about_dead_letters_is_said() {
         &["list", SHOP],
         &["show", SHOP],
         &["redrive", SHOP, "--all", "--to", "shop"],
+        &["redrive", SHOP, "--all"],
         &["purge", SHOP, "--all"],
     ] {
         let dead = [&["dlq"][..], arguments, &["--addr", &address, "--ca", &ca]].concat();

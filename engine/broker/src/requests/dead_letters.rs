@@ -11,7 +11,7 @@ use levada_protocol::{
     batch::{Batch, EventRef},
     dead_letters::{DeadLetter, DeadLettersOf},
     error::{ErrorCode, Refusal},
-    ids::{Offset, PartitionId, TopicId, TopicName},
+    ids::{Offset, PartitionId, SubscriptionId, SubscriptionName, TopicId, TopicName},
     limits::{DEAD_LETTER_GROUPS_MAX, REDRIVE_EVENTS_MAX},
     progress::Scanned,
     request::{
@@ -32,10 +32,11 @@ use crate::{
     error::Error,
     frames::{LogSlice, SliceBatches},
     log::{Log, blocking},
-    redrive::{self, Picked, Redriving},
-    rows::{self, Redriven},
+    redrive::{self, Picked, Redriving, Target},
+    rows::{self, Redriven, SubscriptionRecord},
     search::{Found, Scanner, Step},
     shard::{Condition, ProposalRefused, StateChange},
+    subscription::SubscriptionHandle,
     topic::Topic,
 };
 
@@ -49,6 +50,13 @@ const STEP_SCAN_BYTES: u64 = 8 << 20;
 const TRIES: usize = 16;
 /// How soon a client may try again that was overtaken that often.
 const RETRY_AFTER_MS: u32 = 200;
+
+/// Where a redrive goes.
+enum To {
+    Topic(Arc<Topic>),
+    /// A subscription, and its topic.
+    Subscription(Arc<SubscriptionRecord>, Arc<Topic>),
+}
 
 /// A walk through stretches of a dead-letter topic.
 struct Walk {
@@ -265,16 +273,27 @@ impl Broker {
 
     /// Redrives a stretch of dead letters. It goes to its end even if the caller gives up.
     pub(super) async fn redrive(&self, asked: Redrive) -> Result<Response, Error> {
-        if asked.to.is_internal() {
+        if let Some(to) = asked.to.as_ref().filter(|to| to.is_internal()) {
             let message = format!(
-                "{} is a topic of the engine's own, which would lead dead letters back to dead letters: expected a \
-                 topic that can be published to",
-                asked.to
+                "{to} is a topic of the engine's own, which would lead dead letters back to dead letters: expected a \
+                 topic that can be published to"
             );
             return Err(Error::refused(ErrorCode::RedriveLoop, message));
         }
-        let (_, source) = self.dead_letters(&asked.topic)?;
-        let target = self.inner.shard.topic(&asked.to)?;
+        let of_route =
+            DeadLettersOf::of(&asked.topic).filter(|of| asked.to.is_none() && of.route().is_some());
+        if let Some(of) = of_route {
+            let message = format!(
+                "{of} names a route, which has no subscription to take its dead letters back: expected a topic to redrive \
+                 them to"
+            );
+            return Err(Error::refused(ErrorCode::InvalidArgument, message));
+        }
+        let (of, source) = self.dead_letters(&asked.topic)?;
+        let target = match &asked.to {
+            Some(to) => To::Topic(self.inner.shard.topic(to)?),
+            None => self.subscription_of(&of)?,
+        };
         let (broker, turn) = (self.clone(), self.dead_letter_turn().await?);
         let done = self.to_the_end(async move {
             let _turn = turn;
@@ -283,17 +302,44 @@ impl Broker {
         done.await.map(Response::Redriven)
     }
 
+    /// The subscription whose dead letters these are.
+    fn subscription_of(&self, of: &DeadLettersOf) -> Result<To, Error> {
+        let (topic, name) = (TopicName::parse_any(of.topic())?, of.name().parse::<SubscriptionName>()?);
+        let catalogue = self.inner.shard.catalogue();
+        let gone = |_| {
+            let message = format!(
+                "there is no subscription {of} any more to take its dead letters back: redrive them to a topic, or make \
+                 it again"
+            );
+            Error::refused(ErrorCode::SubscriptionNotFound, message)
+        };
+        let record = catalogue.subscription(&topic, &name).map_err(gone)?;
+        Ok(To::Subscription(Arc::clone(record), self.inner.shard.topic(&topic)?))
+    }
+
     async fn redrive_step(
         &self,
         source: &Arc<Topic>,
-        target: &Arc<Topic>,
+        target: &To,
         asked: Redrive,
     ) -> Result<RedrivenStep, Error> {
         let Redrive { select, from, until, force, .. } = asked;
         let (mut walk, named) = self.selected(source, select, (from, until))?;
         let picked = pick(&mut walk).await?;
-        let redriving = Redriving { from: (source.id, PARTITION), to: target, force };
+        let to = match target {
+            To::Topic(topic) => Target::Topic(topic),
+            To::Subscription(record, topic) => {
+                let partitions = u16::try_from(topic.partitions.len()).unwrap_or(u16::MAX);
+                Target::Subscription(record, partitions)
+            }
+        };
+        let redriving = Redriving { from: (source.id, PARTITION), to, force };
         let mut outcomes = self.commit_redrives(&redriving, source, &picked).await?;
+        if let To::Subscription(record, _) = target {
+            // Without an owner it looks when it begins.
+            let owner = self.inner.owner_tasks.subscription(SubscriptionId(record.id));
+            owner.inspect(SubscriptionHandle::wake);
+        }
         // Of those that were named, what is not there is said in the step that passes it.
         let stretch = walk.stretch();
         redrive::tell_gone(&mut outcomes, &named, Offset(stretch.next.unwrap_or(u64::MAX)));
@@ -355,9 +401,10 @@ impl Broker {
             let noted = blocking(move || noted(store.as_ref(), range)).await?;
             let mut plan = redriving.plan(picked, &noted, source.partition(PARTITION)?.start());
             let appends = std::mem::take(&mut plan.appends);
+            let queued = plan.queued.take().map(StateChange::Queue).into_iter().collect();
             // Without any append, too: what was read may not be durable.
             let condition = Condition::Redrives { topic: source.id, at: revision };
-            match shard.commit(vec![condition], Vec::new(), appends).await {
+            match shard.commit(vec![condition], queued, appends).await {
                 Ok(()) => return Ok(plan.outcomes()),
                 Err(ProposalRefused::Overtaken) => {}
                 Err(ProposalRefused::Gone) => return Err(source.deleted_error()),
@@ -595,6 +642,7 @@ mod tests {
         let row = Redriven {
             times: 4,
             time: Timestamp(9),
+            alone: false,
             to: "orders".parse().unwrap(),
             to_partition: PartitionId(0),
             to_offset: Offset(0),

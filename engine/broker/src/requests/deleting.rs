@@ -29,7 +29,9 @@ impl Broker {
             // Nothing else deletes meanwhile: what is missing afterwards was deleted by this request.
             let before = broker.inner.shard.catalogue();
             if !force && let Root::Subscription(topic, name) = &root {
-                broker.check_unattached(SubscriptionId(before.subscription(topic, name)?.id), &root)?;
+                let id = SubscriptionId(before.subscription(topic, name)?.id);
+                broker.check_unattached(id, &root)?;
+                broker.check_nothing_redriven(id, &root)?;
             }
             broker.inner.shard.change(Change::Delete { root, force, with_dead_letters }).await?;
             broker.follow_catalogue().await?;
@@ -45,6 +47,21 @@ impl Broker {
                 let consumers = if attached == 1 { "consumer is" } else { "consumers are" };
                 let message =
                     format!("{root} is in use: {attached} {consumers} attached; end them first, or force");
+                Err(Error::refused(ErrorCode::SubscriptionInUse, message))
+            }
+        }
+    }
+
+    /// Refuses to lose what was redriven to a subscription, which its dead letters no longer count as open.
+    fn check_nothing_redriven(&self, id: SubscriptionId, root: &Root) -> Result<(), Error> {
+        match self.inner.owner_tasks.subscription(id).map_or(0, |handle| handle.redriven()) {
+            0 => Ok(()),
+            redriven => {
+                let events = if redriven == 1 { "event that was" } else { "events that were" };
+                let message = format!(
+                    "{root} is in use: it has yet to acknowledge {redriven} {events} redriven to it, and these would be lost; \
+                     let it, or force"
+                );
                 Err(Error::refused(ErrorCode::SubscriptionInUse, message))
             }
         }

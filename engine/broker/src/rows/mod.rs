@@ -35,6 +35,10 @@
 //! | prepared | `0x04` time u64, group, `0x00`, id, `0x00` | [`TransactionEnd`] | decisions | at that time |
 //! | producers | topic u32, partition u16, producer u128 | [`levada_delivery::producer::Producer`] | appends | once it is idle for long, with the topic |
 //! | side | `0x01` topic u32, partition u16, offset u64 | [`Redriven`] | redrives of the dead letter there | retention, purges, with the topic |
+//! | side | `0x02` subscription u64, number u64 | [`QueuedEvent`] | redrives to the subscription | when it comes to its end, with the subscription |
+//! | side | `0x03` subscription u64 | [`QueueEnd`] | redrives to the subscription | with the subscription |
+//!
+//! A subscription's progress in its queue is that in the partition [`QUEUE`], which no topic has.
 //!
 //! Ids are never reused, so a key of a deleted thing can never be taken for another's.
 
@@ -54,6 +58,8 @@ mod prepared_batch;
 mod producer;
 mod progress_chunk;
 mod progress_head;
+mod queue_end;
+mod queued_event;
 mod redriven;
 mod route;
 mod route_cursor;
@@ -94,6 +100,8 @@ pub(crate) use self::{
     producer::of_topic as producers_of_topic,
     progress_chunk::of_partition as chunks_of_partition,
     progress_head::of_subscription as progress_of_subscription,
+    queue_end::QueueEnd,
+    queued_event::QueuedEvent,
     redriven::Redriven,
     route::RouteRecord,
     route_cursor::RouteCursor,
@@ -114,6 +122,9 @@ pub(crate) use self::{
     undecided::Undecided,
 };
 use crate::error::Error;
+
+/// In place of a partition in the rows of a subscription's progress: the queue of what was redriven to it.
+pub(crate) const QUEUE: PartitionId = PartitionId(u16::MAX);
 
 /// Rows that one scan of the store returns at most.
 const PAGE: ScanLimit = ScanLimit { rows: 1_000, bytes: 4 << 20 };
@@ -140,6 +151,8 @@ mod tag {
     pub(super) const SCHEDULE_BEGIN: u8 = 0x04;
     pub(super) const SCHEDULE_BYTES: u8 = 0x05;
     pub(super) const SIDE_REDRIVEN: u8 = 0x01;
+    pub(super) const SIDE_QUEUED: u8 = 0x02;
+    pub(super) const SIDE_QUEUE_END: u8 = 0x03;
     pub(super) const TRANSACTION: u8 = 0x01;
     pub(super) const PREPARED_BATCH: u8 = 0x02;
     pub(super) const UNDECIDED: u8 = 0x03;
@@ -287,6 +300,18 @@ pub(crate) fn page<R: Row>(store: &dyn Store, (from, to): &KeyRange) -> Result<P
     };
     let rows = rows.iter().map(|(key, value)| decode_pair(key, value)).collect::<Result<_, _>>()?;
     Ok(Page { rows, more })
+}
+
+/// Reads the first rows of a range in the order of their keys: at least one if there is any, and none behind the one with
+/// which they come to `bytes_max`. Blocks on the disk.
+pub(crate) fn first<R: Row>(
+    store: &dyn Store,
+    (from, to): &KeyRange,
+    rows_max: usize,
+    bytes_max: usize,
+) -> Result<Vec<(R::Key, R)>, Error> {
+    let rows = store.scan(R::FAMILY, from, to, ScanLimit { rows: rows_max, bytes: bytes_max })?;
+    rows.iter().map(|(key, value)| decode_pair(key, value)).collect()
 }
 
 /// Reads the keys of the first rows of a range in order, at most so many. Blocks on the disk.

@@ -2,7 +2,7 @@
 
 use levada_delivery::backlog::Charge;
 use levada_protocol::{
-    ids::{Offset, PartitionId, TopicId},
+    ids::{Offset, PartitionId, SubscriptionId, TopicId},
     request::DedupInfo,
 };
 
@@ -29,6 +29,8 @@ pub(super) enum Announcement {
     Undecided { key: TransactionKey, undecided: Option<Undecided> },
     /// What is prepared for a topic changed.
     Prepared { topic: TopicId, prepared: Charge },
+    /// Events were redriven to a subscription alone: its queue ends here.
+    Queued { subscription: SubscriptionId, end: u64 },
     /// The catalogue changed.
     Catalogue(CatalogueEvent),
 }

@@ -59,7 +59,8 @@ pub(crate) use self::{
     command::{CancelScheduled, MoveDue},
     due::already_due,
     proposal::{
-        AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, RedrivenBatch, StateChange,
+        AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, Queued, QueuedEvents,
+        RedrivenBatch, StateChange,
     },
     reply::AckPermit,
     tables::{DueBatch, DuePart, Generation, ProducerKey, RedriveRevision},
@@ -81,6 +82,7 @@ use crate::{
     config::BrokerConfig,
     error::Error,
     guard::Guard,
+    queue_ends::QueueEnds,
     rows::{EngineId, Place, TransactionKey, Undecided},
     tasks::Tasks,
     topic::Topic,
@@ -141,10 +143,12 @@ impl Shard {
         let (producers_max, dedup_ids_max) = (config.producers_max, config.dedup_ids_max);
         let tables = TableLimits { producers_max, dedup_ids_max };
         let limits = Limits { records_max: config.catalogue_records_max, tables };
-        let live = Live { topics: Arc::clone(&topics), checks: Arc::clone(&checks) };
+        let queues = Arc::<QueueEnds>::default();
+        let live =
+            Live { topics: Arc::clone(&topics), checks: Arc::clone(&checks), queues: Arc::clone(&queues) };
         let state = State::open(Arc::clone(store), Arc::clone(guard), live, limits, 0)?;
         check_shard(state.last(), config.shard)?;
-        let view = Arc::new(ShardView::new(state.catalogue().clone(), topics, checks));
+        let view = Arc::new(ShardView::new(state.catalogue().clone(), topics, checks, queues));
         let (commands, receiver) = mpsc::channel(config.writer_queue_max);
         let (groups, synced) = std_mpsc::sync_channel(config.groups_unsynced_max);
         let piggyback = Arc::<PiggybackQueue>::default();

@@ -1,5 +1,8 @@
 //! Proposals: what the owner of a subscription or a route wants committed as a whole, or not at all.
 
+use std::ops::Range;
+
+use bytes::Bytes;
 use levada_delivery::progress::RowChange;
 use levada_protocol::{
     batch::Batch,
@@ -10,7 +13,10 @@ use levada_protocol::{
 use tokio::sync::oneshot;
 
 use super::tables::{Generation, RedriveRevision};
-use crate::{error::Error, rows::Row};
+use crate::{
+    error::Error,
+    rows::{QueuedEvent, Redriven, Row},
+};
 
 /// What one commit does as a whole, if all of its conditions hold when it is decided.
 #[derive(Debug)]
@@ -42,11 +48,61 @@ pub(crate) enum Condition {
 pub(crate) enum StateChange {
     /// How far a subscription has come in a partition.
     Progress { subscription: SubscriptionId, partition: PartitionId, rows: Vec<RowChange> },
+    /// Events of a subscription's queue came to their end: they are deleted.
+    Dequeue { subscription: SubscriptionId, events: Vec<Range<Offset>> },
+    /// The events of dead letters go back to their subscription alone, and that is noted of each.
+    Queue(Box<QueuedEvents>),
     /// The next offset that a route takes.
     RouteCursor { route: RouteId, partition: PartitionId, to: Offset },
     /// A partition begins at `start`: what is before it is dropped, `dropped_bytes` of batches in all since the topic was
     /// created. A record must begin there.
     Trim { topic: TopicId, partition: PartitionId, start: Offset, dropped_bytes: u64 },
+}
+
+/// Events of dead letters for a subscription's queue.
+#[derive(Debug)]
+pub(crate) struct QueuedEvents {
+    pub(crate) subscription: SubscriptionId,
+    /// The subscription's topic.
+    pub(crate) topic: TopicName,
+    /// The topic and partition of the dead letters.
+    pub(crate) from: (TopicId, PartitionId),
+    pub(crate) events: Vec<Queued>,
+    /// Receives the time of the notes once it is decided. It counts if the proposal is applied.
+    pub(crate) queued: oneshot::Sender<Timestamp>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    /// Its dead letter, and how often that was redriven, this time included.
+    pub(crate) dead_letter: Offset,
+    pub(crate) times: u32,
+    /// Where it was in the subscription's topic.
+    pub(crate) partition: PartitionId,
+    pub(crate) offset: Offset,
+    /// A batch that holds it alone.
+    pub(crate) batch: Bytes,
+}
+
+impl Queued {
+    /// Its row in the queue.
+    pub(super) fn row(&self, time: Timestamp) -> QueuedEvent {
+        let Self { partition, offset, batch, .. } = self;
+        QueuedEvent { partition: *partition, offset: *offset, time, batch: batch.clone() }
+    }
+
+    /// What is noted of its dead letter.
+    pub(super) fn note(&self, topic: &TopicName, time: Timestamp) -> Redriven {
+        Redriven {
+            times: self.times,
+            time,
+            alone: true,
+            to: topic.clone(),
+            to_partition: self.partition,
+            to_offset: self.offset,
+        }
+    }
 }
 
 /// A batch to append.
@@ -146,6 +202,15 @@ impl StateChange {
     pub(super) fn encoded_len_max(&self) -> usize {
         match self {
             Self::Progress { rows, .. } => rows.iter().map(row_len_max).sum(),
+            Self::Dequeue { events, .. } => {
+                let count = events.iter().map(|range| range.end.0 - range.start.0).sum::<u64>();
+                usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(SMALL_ROW_BYTES_MAX)
+            }
+            Self::Queue(queued) => {
+                let noted = SMALL_ROW_BYTES_MAX + TOPIC_NAME_BYTES_MAX;
+                let rows = queued.events.iter().map(|it| SMALL_ROW_BYTES_MAX + it.batch.len() + noted);
+                SMALL_ROW_BYTES_MAX + rows.sum::<usize>()
+            }
             Self::RouteCursor { .. } => SMALL_ROW_BYTES_MAX,
             Self::Trim { .. } => TRIM_BYTES_MAX,
         }

@@ -24,7 +24,8 @@ use super::{
     due::{already_due, due_at},
     group::{Group, Reply},
     proposal::{
-        AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, RedrivenBatch, StateChange,
+        AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, QueuedEvents, RedrivenBatch,
+        StateChange,
     },
     room::{Room, charge_of},
     tables::{
@@ -41,6 +42,7 @@ use crate::{
     check_times::CheckTimes,
     error::Error,
     guard::Guard,
+    queue_ends::QueueEnds,
     rows::{self, EngineId, Row, Share, Undecided, Verdict},
     topic::Topic,
     topics::Topics,
@@ -65,6 +67,7 @@ pub(super) struct Limits {
 pub(super) struct Live {
     pub(super) topics: Arc<Topics>,
     pub(super) checks: Arc<CheckTimes>,
+    pub(super) queues: Arc<QueueEnds>,
 }
 
 /// The writer's state.
@@ -106,6 +109,7 @@ impl State {
             live.topics.get(id).inspect(|topic| topic.dedup.add(&info));
         }
         live.checks.recover(tables.transactions.undecided());
+        tables.queues.ends().for_each(|(id, end)| live.queues.set(id, end));
         live.topics.recover_prepared(|id| tables.transactions.prepared_for(id));
         live.topics.recover_schedules(tables.schedule.summaries(), schedule_revision);
         let (engine_id, last) = (rows::get(store.as_ref(), &())?, store.last());
@@ -447,7 +451,7 @@ impl State {
             undecided = Some(waits);
         } else {
             for change in acked.into_iter().flat_map(|(_, changes)| changes) {
-                self.apply_change(change, group);
+                self.apply_change(change, group, now);
             }
             for (share, batch) in transaction.batches.iter_mut().zip(batches) {
                 self.append_share(share, batch.clone(), group, now);
@@ -509,11 +513,12 @@ impl State {
         let checked = conditions
             .iter()
             .try_for_each(|condition| self.check_condition(condition))
+            .and_then(|()| changes.iter().try_for_each(|change| self.check_change(change)))
             .and_then(|()| appends.iter().try_for_each(|append| self.check_append(append)))
             .and_then(|()| self.room().admit_appends(&appends, &mut group.draft, now));
         let result = checked.map(|()| {
             for change in changes {
-                self.apply_change(change, group);
+                self.apply_change(change, group, now);
             }
             for append in appends {
                 self.apply_append(append, group, now);
@@ -573,8 +578,32 @@ impl State {
         }
     }
 
-    fn apply_change(&mut self, change: StateChange, group: &mut Group) {
+    fn check_change(&self, change: &StateChange) -> Result<(), ProposalRefused> {
+        let StateChange::Queue(queued) = change else { return Ok(()) };
+        let blocked = |error| Err(ProposalRefused::Blocked { target: None, error });
+        if !self.catalogue.subscriptions.has_id(queued.subscription) {
+            return blocked(Error::refused(ErrorCode::SubscriptionNotFound, "the subscription was deleted"));
+        }
+        // As an append that somebody asks for.
+        self.guard.refusal().map_or(Ok(()), |refusal| blocked(Error::Refused(refusal)))
+    }
+
+    fn apply_change(&mut self, change: StateChange, group: &mut Group, now: Timestamp) {
         match change {
+            StateChange::Dequeue { subscription, events } => {
+                self.tables.dequeue(subscription, &events, &mut group.draft);
+            }
+            StateChange::Queue(queued) => {
+                let QueuedEvents { subscription, topic, from, events, queued } = *queued;
+                for event in &events {
+                    let key = (from.0, from.1, event.dead_letter);
+                    self.redrives.note(key, &event.note(&topic, now), &mut group.draft);
+                }
+                let rows = events.iter().map(|event| event.row(now));
+                self.tables.queues.add(subscription, rows, &mut group.draft);
+                // Whoever proposed it may have ended.
+                let _ = queued.send(now);
+            }
             StateChange::Progress { subscription, partition, rows } => {
                 self.tables.change_progress(subscription, partition, rows, &mut group.draft);
             }

@@ -166,6 +166,7 @@ impl Durable {
                 Announcement::Prepared { topic, prepared } => {
                     self.view.topics().set_prepared(topic, prepared)
                 }
+                Announcement::Queued { subscription, end } => self.view.queues().set(subscription, end),
                 Announcement::Catalogue(event) => {
                     self.announce_event(&event);
                     events.push(event);
@@ -194,10 +195,10 @@ impl Durable {
                 topics.delete(*id);
                 self.view.note_dropped();
             }
+            CatalogueEvent::SubscriptionDeleted(id) => self.view.queues().forget(*id),
             CatalogueEvent::SubscriptionCreated(_)
             | CatalogueEvent::SubscriptionChanged(_)
             | CatalogueEvent::SubscriptionMoved(..)
-            | CatalogueEvent::SubscriptionDeleted(_)
             | CatalogueEvent::RouteCreated(_)
             | CatalogueEvent::RouteDeleted(_)
             | CatalogueEvent::PluginChanged(_)

@@ -5,18 +5,18 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
-use hdrhistogram::Histogram;
-use levada_protocol::{error::ErrorCode, ids::TopicName};
-use tokio::sync::{Notify, broadcast};
-
 use crate::{
     catalogue::{Catalogue, CatalogueEvent},
     check_times::CheckTimes,
     error::Error,
+    queue_ends::QueueEnds,
     topic::Topic,
     topics::Topics,
 };
+use arc_swap::ArcSwap;
+use hdrhistogram::Histogram;
+use levada_protocol::{error::ErrorCode, ids::TopicName};
+use tokio::sync::{Notify, broadcast};
 
 /// Syncs that take longer count as this long: a minute.
 const SYNC_MICROS_MAX: u64 = 60_000_000;
@@ -58,6 +58,7 @@ pub(crate) struct ShardView {
     catalogue: ArcSwap<Catalogue>,
     topics: Arc<Topics>,
     checks: Arc<CheckTimes>,
+    queues: Arc<QueueEnds>,
     events: broadcast::Sender<CatalogueEvent>,
     closed: ArcSwap<Option<Closed>>,
     sync_micros: Mutex<Histogram<u64>>,
@@ -66,13 +67,19 @@ pub(crate) struct ShardView {
 }
 
 impl ShardView {
-    pub(super) fn new(catalogue: Catalogue, topics: Arc<Topics>, checks: Arc<CheckTimes>) -> Self {
+    pub(super) fn new(
+        catalogue: Catalogue,
+        topics: Arc<Topics>,
+        checks: Arc<CheckTimes>,
+        queues: Arc<QueueEnds>,
+    ) -> Self {
         let sync_micros = Histogram::new_with_max(SYNC_MICROS_MAX, 2)
             .expect("two significant figures are a legal precision");
         Self {
             catalogue: ArcSwap::from_pointee(catalogue),
             topics,
             checks,
+            queues,
             events: broadcast::Sender::new(EVENTS_QUEUED_MAX),
             closed: ArcSwap::from_pointee(None),
             sync_micros: Mutex::new(sync_micros),
@@ -105,6 +112,11 @@ impl ShardView {
     /// The transactions that wait for their decision, and when somebody is asked about them.
     pub(crate) fn checks(&self) -> &CheckTimes {
         &self.checks
+    }
+
+    /// Where the queues of subscriptions end.
+    pub(crate) fn queues(&self) -> &QueueEnds {
+        &self.queues
     }
 
     /// Follows the catalogue from now on. Events come after the catalogue that they led to is visible.

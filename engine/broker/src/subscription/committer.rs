@@ -15,12 +15,15 @@ use tokio::{
     time::{Duration, Instant},
 };
 
-use super::reads::{Reads, read_event};
+use super::{
+    queue::{self, Place},
+    reads::{Reads, read_event},
+};
 use crate::{
     dead_letters::{DeadLetters, Origin, Reason},
     error::Error,
     log::Log,
-    rows::{SubscriptionRecord, TransactionKey},
+    rows::{self, SubscriptionRecord, TransactionKey},
     shard::{
         AppendRequest, Condition, Generation, Proposal, ProposalRefused, ShardHandle, StateChange, Transact,
     },
@@ -84,11 +87,18 @@ enum Outcome {
 
 /// An event that becomes a dead letter.
 struct Dead {
-    partition: PartitionId,
-    offset: Offset,
+    source: Source,
     reason: Reason,
     /// `None` if it has to be read.
     event: Option<Event>,
+}
+
+/// Where such an event is.
+enum Source {
+    /// In a log.
+    Log(Place),
+    /// In the queue, under this number; its place in the topic, if that is known.
+    Queue(Offset, Option<Place>),
 }
 
 impl Committer {
@@ -165,25 +175,22 @@ impl Committer {
     }
 
     /// Begins a commit. Events of dead letters are taken from what was read, or read.
-    pub(super) fn submit(&mut self, settling: Settling, reads: &Reads) {
+    pub(super) fn submit(&mut self, mut settling: Settling, reads: &Reads) {
         let id = SubscriptionId(self.record.id);
-        let rows = settling.rows.into_iter();
-        let changes =
-            rows.map(|(partition, rows)| StateChange::Progress { subscription: id, partition, rows });
+        let changes = changes(id, reads.queue().partition(), &mut settling);
         let owner = Condition::Owner { subscription: id, generation: self.generation };
         // What is acknowledged meanwhile goes together: one commit and one answer instead of many.
         self.after = Some(Instant::now() + self.shard.progress_delay());
         let transact = settling.transaction.and_then(|number| self.transactions.remove(&number));
         if let Some(transact) = transact {
             let transaction = Some(transact.key.clone());
-            let transact = Transact { acked: Some((owner, changes.collect())), ..transact };
+            let transact = Transact { acked: Some((owner, changes)), ..transact };
             let outcome = Outcome::Transaction(commit_transaction(self.shard.clone(), transact));
             self.under_way = Some(UnderWay { id: settling.id, outcome, transaction });
             return;
         }
         let (reply, outcome) = oneshot::channel();
-        let (conditions, changes) = (vec![owner], changes.collect());
-        let proposal = Proposal { conditions, changes, appends: Vec::new(), reply };
+        let proposal = Proposal { conditions: vec![owner], changes, appends: Vec::new(), reply };
         let outcome = if settling.dead_letters.is_empty() {
             self.shard.propose_with_next_commit(proposal);
             Outcome::Submitted(outcome)
@@ -240,25 +247,39 @@ impl Committer {
                 }
                 None => reads.event(partition, offset),
             };
-            Dead { partition, offset, reason, event }
+            let queue = reads.queue();
+            let source = if partition == queue.partition() {
+                Source::Queue(offset, queue.place(offset))
+            } else {
+                Source::Log(Place { partition, offset })
+            };
+            Dead { source, reason, event }
         });
         dead.collect()
     }
 
     /// Makes events of a dead-letter topic of them.
     fn collect(&self, dead: Vec<Dead>, reads: &Reads) -> BoxFuture<Result<Vec<AppendRequest>, Error>> {
-        let logs: BTreeMap<PartitionId, Log> =
-            dead.iter().map(|it| (it.partition, reads.log(it.partition).clone())).collect();
+        let log = |it: &Dead| match it.source {
+            Source::Log(Place { partition, .. }) => Some((partition, reads.log(partition).clone())),
+            Source::Queue(..) => None,
+        };
+        let logs: BTreeMap<PartitionId, Log> = dead.iter().filter_map(log).collect();
+        let queue = reads.queue().of();
         let (record, topic) = (Arc::clone(&self.record), Arc::clone(&self.topic));
         let mut letters = DeadLetters::new(self.target.clone());
         Box::pin(async move {
-            for Dead { partition, offset, reason, event } in dead {
-                let event = match event {
-                    Some(event) => Some(event),
-                    None => read_event(&logs[&partition], offset).await?,
+            for Dead { source, reason, event } in dead {
+                let found = match (source, event) {
+                    (Source::Log(place) | Source::Queue(_, Some(place)), Some(event)) => Some((place, event)),
+                    (Source::Log(place), None) => {
+                        let event = read_event(&logs[&place.partition], place.offset).await?;
+                        event.map(|event| (place, event))
+                    }
+                    (Source::Queue(number, _), _) => queue::read_event(queue.clone(), number).await?,
                 };
-                let Some(event) = event else {
-                    tracing::warn!(%offset, "retention took an event before it became a dead letter");
+                let Some((Place { partition, offset }, event)) = found else {
+                    tracing::warn!("an event was gone before it became a dead letter");
                     continue;
                 };
                 let origin = Origin { topic: &topic.name, partition, name: record.name.as_str() };
@@ -267,6 +288,22 @@ impl Committer {
             Ok(letters.into_appends())
         })
     }
+}
+
+/// The changes of a commit: of the subscription's progress, and of what its queue holds.
+fn changes(id: SubscriptionId, queue: PartitionId, settling: &mut Settling) -> Vec<StateChange> {
+    let rows = std::mem::take(&mut settling.rows).into_iter();
+    let mut changes: Vec<_> = rows
+        .map(|(partition, rows)| {
+            let partition = if partition == queue { rows::QUEUE } else { partition };
+            StateChange::Progress { subscription: id, partition, rows }
+        })
+        .collect();
+    if !settling.dequeued.is_empty() {
+        let events = std::mem::take(&mut settling.dequeued);
+        changes.push(StateChange::Dequeue { subscription: id, events });
+    }
+    changes
 }
 
 /// Hands a proposal to the shard once its dead letters are there, and waits for its outcome.

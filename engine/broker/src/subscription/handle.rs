@@ -100,6 +100,11 @@ impl SubscriptionHandle {
         }
     }
 
+    /// Has the owner look at what was redriven to its subscription.
+    pub(crate) fn wake(&self) {
+        self.departed.wake();
+    }
+
     pub(crate) fn topic_id(&self) -> TopicId {
         self.topic_id
     }
@@ -144,6 +149,11 @@ impl SubscriptionHandle {
     /// How many consumers are attached, or about to be.
     pub(crate) fn attached(&self) -> u64 {
         self.attached.load(Ordering::Relaxed)
+    }
+
+    /// How many events that were redriven to it alone it has yet to acknowledge.
+    pub(crate) fn redriven(&self) -> u64 {
+        self.status.redriven()
     }
 
     /// Ends a pause that nobody asked for.

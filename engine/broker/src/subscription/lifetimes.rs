@@ -65,6 +65,11 @@ impl Lifetimes {
         ended
     }
 
+    /// The offsets of the events, for whoever numbers them otherwise, in the same order.
+    pub(super) fn offsets_mut(&mut self) -> impl Iterator<Item = &mut Offset> {
+        self.ends.iter_mut().map(|(offset, _)| offset)
+    }
+
     /// Bytes that it takes in memory.
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&self.ends[..])

@@ -19,6 +19,7 @@ mod open;
 mod pause;
 mod progress;
 mod publisher;
+mod queue;
 mod reads;
 mod retained;
 mod slices;

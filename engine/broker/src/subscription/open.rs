@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use levada_delivery::subscription::{Options, Subscription};
-use levada_protocol::error::ErrorCode;
+use levada_protocol::{
+    error::ErrorCode,
+    ids::{PartitionId, SubscriptionId},
+};
 
 use super::{
     chain::ChainSlot,
@@ -14,6 +17,7 @@ use super::{
     owner::{Of, Owner},
     progress,
     publisher::Publisher,
+    queue::{self, Queue},
     reads::Reads,
     status::Status,
 };
@@ -29,20 +33,33 @@ pub(crate) fn open(
     generation: Generation,
     before: Option<&SubscriptionHandle>,
 ) -> Result<(SubscriptionHandle, Owner), Error> {
-    let progress = progress::load(context.store.as_ref(), record)?;
+    let id = SubscriptionId(record.id);
+    let mut progress = progress::load(context.store.as_ref(), record)?;
+    let number = u16::try_from(topic.partitions.len()).expect("a topic has at most 1,024 partitions");
+    let (number, end) = (PartitionId(number), context.shard.view().queues().of(id));
+    progress.push(progress::load_queue(context.store.as_ref(), id, end.get() > 0)?);
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|error| {
         Error::refused(ErrorCode::Internal, format!("the system gives no random numbers: {error}"))
     })?;
     let options = Options::new(&record.options, u64::from_le_bytes(seed));
-    let state = Subscription::new(&options, progress, context.clock.moment());
+    let mut state = Subscription::new(&options, progress, context.clock.moment());
+    state.set_queue(number);
     let log = |number| Log::new(Arc::clone(&context.store), Arc::clone(topic), number);
     let logs = topic.partition_ids().map(log).collect::<Result<Vec<_>, _>>()?;
     let target = dead_letter_topics::of_subscription(record.topic.as_str(), record.name.as_str())?;
     let (commands, departed, inbox) = Inbox::new();
-    let status = Status::new(Arc::clone(topic), state.floors(), before.map(SubscriptionHandle::status));
+    let status = Status::new(
+        Arc::clone(topic),
+        state.floors(),
+        Arc::clone(&end),
+        before.map(SubscriptionHandle::status),
+    );
+    // What is settled above the floor is no longer open.
+    status.publish_partition(number, &state.partition(number));
     let stop = context.cancelled.child_token();
     let handle = SubscriptionHandle::new(record, commands, departed, Arc::clone(&status), stop.clone());
+    let of_queue = queue::Of { store: Arc::clone(&context.store), subscription: id };
     let (stale, costs) = handle.chain_signs();
     let of = Of {
         record: Arc::clone(record),
@@ -55,7 +72,12 @@ pub(crate) fn open(
     let owner = Owner::new(
         of,
         state,
-        Reads::new(logs, record.options.order(), Arc::clone(&context.retained)),
+        Reads::new(
+            logs,
+            Queue::new(of_queue, number, end),
+            record.options.order(),
+            Arc::clone(&context.retained),
+        ),
         Committer::new(Arc::clone(record), Arc::clone(topic), target, (context.shard.clone(), generation)),
         ChainSlot::new(!record.options.chain().is_empty(), stale, costs),
         inbox,

@@ -48,7 +48,9 @@ use super::{
     inbox::Inbox,
     pause::Pause,
     publisher::Publisher,
+    queue::{Place, Queued},
     reads::{Begun, Brought, Reads},
+    slices::FoundSlices,
 };
 use crate::{
     changes::{Hears, Listener},
@@ -200,7 +202,8 @@ impl Owner {
         match ended {
             Ended::Progress(outcome) => {
                 let back = self.state.settled(id, outcome.is_ok(), now);
-                back.into_iter().for_each(|it| self.consumers.refuse(it));
+                let queue = self.reads.queue();
+                back.into_iter().for_each(|it| self.consumers.refuse(queue.came_back(it)));
                 match outcome {
                     Err(ProposalRefused::Gone) => Some(deleted()),
                     // The record tells of it in a moment.
@@ -219,7 +222,8 @@ impl Owner {
 
     /// Acknowledges events as a part of a transaction, which is committed next.
     fn transact(&mut self, asked: AckingTransact) {
-        let AckingTransact { acked, transact } = asked;
+        let AckingTransact { mut acked, transact } = asked;
+        acked.iter_mut().for_each(|it| *it = self.reads.queue().acked(&self.state, *it));
         let number = self.committer.transaction_number();
         let refused = if self.committer.has_transaction(&transact.key) {
             let message = format!("transaction {} is being committed: ask again", transact.key);
@@ -275,10 +279,13 @@ impl Owner {
         self.of.context.clock.moment()
     }
 
-    /// Brings the rules up to date: ends and starts of partitions, streams that take nothing, timeouts.
+    /// Brings the rules up to date: ends and starts of partitions, the end of the queue, streams that take nothing, timeouts.
     fn refresh(&mut self, now: Now) {
         for partition in self.changed.take() {
             self.refresh_partition(partition);
+        }
+        if self.reads.queue().is_ahead() {
+            self.refresh_queue();
         }
         let ack_timeout_ms = u64::from(self.of.record.options.ack_timeout_ms());
         let stuck_after = STUCK.min(Duration::from_millis(ack_timeout_ms / 2));
@@ -293,6 +300,15 @@ impl Owner {
         let log = &self.of.topic.partitions[usize::from(partition.0)];
         self.state.end(partition, log.end());
         self.lose(partition, log.start());
+    }
+
+    /// Something was redriven to this subscription alone, or could not be delivered before what is older.
+    fn refresh_queue(&mut self) {
+        let partition = self.reads.queue().partition();
+        let floor = self.state.partition(partition).floor;
+        if let Some(end) = self.reads.queue_mut().next_end(floor) {
+            self.state.end(partition, end);
+        }
     }
 
     /// The log of a partition begins here.
@@ -313,7 +329,7 @@ impl Owner {
             self.committer.submit(settling, &self.reads);
         }
         self.publish();
-        self.publisher.explain(&self.state, &self.consumers, now, Instant::now());
+        self.publisher.explain(&self.state, &self.consumers, self.reads.queue(), now, Instant::now());
         self.consumers.confirm(self.state.confirmed(), &self.of.record);
         let finished = self.consumers.end_finished(|consumer| self.state.in_flight(consumer));
         finished.into_iter().for_each(|consumer| self.detach(now, consumer));
@@ -377,22 +393,11 @@ impl Owner {
     /// Takes what a read brought; true if that changed anything.
     fn read(&mut self, fetch: Fetch, brought: Result<Brought, Error>) -> bool {
         match brought {
-            Ok(Brought::Slices { slices, dead_letters, paused }) => {
-                let partition = fetch.partition;
-                self.committer.keep_failed(partition, dead_letters);
-                let state = &self.state;
-                self.reads.retain(partition, slices, |partition, range| state.needs(partition, range));
-                let handed_out = if self.pause.is_on() {
-                    self.state.abandon(fetch);
-                    false
-                } else {
-                    self.hand_out(self.now(), fetch)
-                };
-                if let Some(paused) = paused {
-                    let retry_after = paused.retry_after;
-                    self.pause.begin(Instant::now(), pause::of_chain(*paused), retry_after);
-                }
-                handed_out
+            Ok(Brought::Slices(slices)) => self.found(fetch, slices),
+            Ok(Brought::Queued(queued)) => {
+                let Queued { place, found, ahead } = *queued;
+                self.reads.queue_mut().keep(fetch.range.start, place, ahead);
+                self.found(fetch, found)
             }
             // The end that the rules know is older; an append brings another.
             Ok(Brought::End) => {
@@ -413,9 +418,31 @@ impl Owner {
         }
     }
 
+    /// Takes the events that a read found; true if that changed anything.
+    fn found(&mut self, fetch: Fetch, found: FoundSlices) -> bool {
+        let FoundSlices { slices, dead_letters, paused } = found;
+        let partition = fetch.partition;
+        self.committer.keep_failed(partition, dead_letters);
+        let state = &self.state;
+        self.reads.retain(partition, slices, |partition, range| state.needs(partition, range));
+        let handed_out = if self.pause.is_on() {
+            self.state.abandon(fetch);
+            false
+        } else {
+            self.hand_out(self.now(), fetch)
+        };
+        if let Some(paused) = paused {
+            let retry_after = paused.retry_after;
+            self.pause.begin(Instant::now(), pause::of_chain(*paused), retry_after);
+        }
+        handed_out
+    }
+
     /// Gives what is in memory of a fetch to consumers; true if any of it could be used.
     fn hand_out(&mut self, now: Now, fetch: Fetch) -> bool {
         let (from, needs_keys) = (fetch.range.start, fetch.needs_keys);
+        let queue = self.reads.queue();
+        let place = if fetch.partition == queue.partition() { queue.place(from) } else { None };
         let slices = match self.reads.find(&fetch, now.wall) {
             Ok(Some(slices)) => slices,
             Ok(None) => {
@@ -442,7 +469,7 @@ impl Owner {
                 Ok(pieces) => {
                     self.state.sent(assignment.token, payload_len(&pieces) as u64);
                     self.publisher.delivered(assignment.events);
-                    if !consumers.send(assignment.consumer, delivery(&assignment, pieces, held)) {
+                    if !consumers.send(assignment.consumer, delivery(&assignment, pieces, held, place)) {
                         gone.push(assignment.consumer.0);
                     }
                 }
@@ -565,7 +592,8 @@ impl Owner {
         let now = self.of.context.clock.moment();
         let mut ticket = 0;
         for verb in &verbs.verbs {
-            match self.state.verb(now, ConsumerId(consumer), verb) {
+            let queued = self.reads.queue().verb(&self.state, verb);
+            match self.state.verb(now, ConsumerId(consumer), queued.as_ref().unwrap_or(verb)) {
                 Ok(applied) => ticket = applied.ticket,
                 Err(code) => {
                     let (partition, first, last) = (verb.partition, verb.first, verb.last);
@@ -609,12 +637,20 @@ impl Owner {
     }
 }
 
-/// What a consumer's listener is handed of an assignment.
-fn delivery(assignment: &Assignment, pieces: Vec<LogSlice>, mut held: Held) -> Outgoing {
+/// What a consumer's listener is handed of an assignment. An event of the queue is shown at its place in the topic.
+fn delivery(
+    assignment: &Assignment,
+    mut pieces: Vec<LogSlice>,
+    mut held: Held,
+    place: Option<Place>,
+) -> Outgoing {
+    if let Some(place) = place {
+        pieces.iter_mut().for_each(|piece| piece.run.base = place.offset);
+    }
     let first = pieces.first().map_or(Offset(0), |piece| piece.run.base);
     let end = pieces.last().map_or(Offset(0), LogSlice::end);
     let header = DeliverHeader {
-        partition: assignment.partition,
+        partition: place.map_or(assignment.partition, |place| place.partition),
         built: false,
         attempt: u8::try_from(assignment.attempt).unwrap_or(u8::MAX),
         count: 0,

@@ -22,6 +22,14 @@ pub(super) fn load(store: &dyn Store, record: &SubscriptionRecord) -> Result<Vec
         .collect()
 }
 
+/// Reads the progress in the queue of a subscription to which something was redriven, or none.
+pub(super) fn load_queue(store: &dyn Store, id: SubscriptionId, is_used: bool) -> Result<Progress, Error> {
+    let stored = if is_used { rows::get::<Head>(store, &(id, rows::QUEUE))? } else { None };
+    // Where nothing was settled there is nothing to write.
+    let head = stored.or_else(|| Head::new(0, 0, Vec::new())).expect("no failures are in order");
+    restore(store, id, rows::QUEUE, head)
+}
+
 fn load_one(
     store: &dyn Store,
     id: SubscriptionId,
@@ -31,6 +39,15 @@ fn load_one(
     let Some(head) = rows::get::<Head>(store, &(id, number))? else {
         return Ok(Progress::new(Offset(begin), 0));
     };
+    restore(store, id, number, head)
+}
+
+fn restore(
+    store: &dyn Store,
+    id: SubscriptionId,
+    number: PartitionId,
+    head: Head,
+) -> Result<Progress, Error> {
     let chunks = rows::scan::<Chunk>(store, rows::chunks_of_partition(id, number))?;
     let chunks = chunks.into_iter().map(|((_, _, index), chunk)| (index, chunk));
     Progress::restore(head, chunks).ok_or_else(|| Error::Store {

@@ -14,6 +14,7 @@ use tokio::time::{Duration, Instant};
 
 use super::{
     consumers::Consumers,
+    queue::Queue,
     status::{Members, Status},
     waiting,
 };
@@ -66,14 +67,21 @@ impl Publisher {
 
     /// Publishes what the subscription waits for, unless that was done a moment ago: then [`Publisher::explain_at`] says
     /// when it is time.
-    pub(super) fn explain(&mut self, state: &Subscription, consumers: &Consumers, now: Now, at: Instant) {
+    pub(super) fn explain(
+        &mut self,
+        state: &Subscription,
+        consumers: &Consumers,
+        queue: &Queue,
+        now: Now,
+        at: Instant,
+    ) {
         self.explain_again = self.explained.is_some_and(|last| at < last + EXPLAIN_INTERVAL);
         if self.explain_again {
             return;
         }
         self.explained = Some(at);
         let name = |consumer| consumers.names(std::iter::once(consumer)).pop().unwrap_or_default();
-        let waits = waiting::of_rules(state.waits_for(now), now, consumers.len() as u64, name);
+        let waits = waiting::of_rules(state.waits_for(now), now, consumers.len() as u64, name, queue);
         self.status.publish_waiting(waits);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits for a read: whoever owns the reads is told when one ends. It must not know consumers.
 
-use levada_chain::{Chain, DeadLetter, Input, Source};
+use levada_chain::{Chain, Input, Source};
 use levada_stage::BoxFuture;
 use std::{future::poll_fn, ops::Range, sync::Arc, task::Poll};
 
@@ -15,8 +15,9 @@ use levada_protocol::{
 
 use super::{
     lifetimes::Lifetimes,
+    queue::{self, Queue, Queued},
     retained::{RetainBudget, Retained},
-    slices::{Slices, event_in, keys_of},
+    slices::{FoundSlices, Slices, event_in, keys_of},
 };
 use crate::{
     chains,
@@ -33,6 +34,7 @@ const READ_BYTES: usize = 512 * 1024;
 /// The reads of one subscription.
 pub(super) struct Reads {
     logs: Vec<Log>,
+    queue: Queue,
     /// The subscription's: by key, the keys of events must be found before a chain changes them.
     order: Order,
     under_way: Vec<Read>,
@@ -70,13 +72,9 @@ pub(super) enum Begun {
 /// What a read brought.
 #[derive(Debug)]
 pub(super) enum Brought {
-    Slices {
-        slices: Slices,
-        /// What the chain failed on.
-        dead_letters: Vec<DeadLetter>,
-        /// Why the chain must stop behind the last slice, and when it may be tried again by itself.
-        paused: Option<Box<levada_chain::Paused>>,
-    },
+    Slices(FoundSlices),
+    /// An event that was redriven to the subscription alone.
+    Queued(Box<Queued>),
     /// There is nothing yet.
     End,
     /// The log begins here now.
@@ -84,9 +82,18 @@ pub(super) enum Brought {
 }
 
 impl Reads {
-    pub(super) fn new(logs: Vec<Log>, order: Order, budget: Arc<RetainBudget>) -> Self {
+    pub(super) fn new(logs: Vec<Log>, queue: Queue, order: Order, budget: Arc<RetainBudget>) -> Self {
         let retained = Retained::new(logs.len(), budget);
-        Self { logs, order, under_way: Vec::new(), retained }
+        Self { logs, queue, order, under_way: Vec::new(), retained }
+    }
+
+    /// What was redriven to the subscription alone.
+    pub(super) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    pub(super) fn queue_mut(&mut self) -> &mut Queue {
+        &mut self.queue
     }
 
     /// Begins a read, through the chain if there is one, which is not given what has expired `now`.
@@ -99,6 +106,9 @@ impl Reads {
         let (partition, range) = (fetch.partition, fetch.range.clone());
         if self.retained.find(partition, range.start).is_some() {
             return Ok(Begun::Retained(fetch));
+        }
+        if partition == self.queue.partition() {
+            return self.begin_queued(fetch, chain);
         }
         let log = &self.logs[usize::from(partition.0)];
         // A chain may pass little of much.
@@ -130,6 +140,31 @@ impl Reads {
                 None => stored(range.start, found),
             }
         });
+        self.under_way.push(Read { fetch, work });
+        Ok(Begun::UnderWay)
+    }
+
+    /// As [`Reads::begin`], of the queue.
+    fn begin_queued(
+        &mut self,
+        fetch: Fetch,
+        chain: Option<&Arc<chains::Attached>>,
+    ) -> Result<Begun, (Fetch, Error)> {
+        let numbers = fetch.range.clone();
+        if chain.is_none()
+            && let Some(event) = self.queue.take_ahead(numbers.start.0)
+        {
+            return match Queued::stored(numbers.start, event) {
+                Ok(queued) => Ok(Begun::Ended(fetch, Brought::Queued(Box::new(queued)))),
+                Err(error) => Err((fetch, error)),
+            };
+        }
+        if self.under_way.len() >= READS_MAX {
+            return Ok(Begun::Full(fetch));
+        }
+        let (of, is_read) = (self.queue.of(), self.queue.take_ahead(numbers.start.0));
+        let bringing = queue::bring(of, numbers, is_read, chain.map(Arc::clone), self.order == Order::Key);
+        let work = Box::pin(async move { bringing.await.map(|queued| Brought::Queued(Box::new(queued))) });
         self.under_way.push(Read { fetch, work });
         Ok(Begun::UnderWay)
     }
@@ -181,6 +216,9 @@ impl Reads {
     /// Lets go of what is below a floor.
     pub(super) fn settle(&mut self, partition: PartitionId, floor: Offset) {
         self.retained.settle(partition, floor);
+        if partition == self.queue.partition() {
+            self.queue.settle(floor);
+        }
     }
 
     /// The stored event at an offset, if it is in memory.
@@ -210,10 +248,7 @@ pub(super) async fn read_event(log: &Log, offset: Offset) -> Result<Option<Event
 /// What was found, where there is no chain.
 fn stored(from: Offset, found: ReadOutcome) -> Result<Brought, Error> {
     Ok(match found {
-        ReadOutcome::Pieces(pieces) => {
-            let slices = Slices::stored(from, pieces)?;
-            Brought::Slices { slices, dead_letters: Vec::new(), paused: None }
-        }
+        ReadOutcome::Pieces(pieces) => Brought::Slices(FoundSlices::stored(Slices::stored(from, pieces)?)),
         ReadOutcome::End => Brought::End,
         ReadOutcome::Dropped(start) => Brought::Dropped(start),
     })
@@ -240,7 +275,7 @@ async fn filtered(chain: &Chain, of: ThroughChain, found: ReadOutcome) -> Result
     let paused = filtered.progress.paused.take().map(Box::new);
     let dead_letters = filtered.progress.dead_letters.clone();
     let slices = Slices::filtered(range.start, filtered, keys, expired)?;
-    Ok(Brought::Slices { slices, dead_letters, paused })
+    Ok(Brought::Slices(FoundSlices { slices, dead_letters, paused }))
 }
 
 #[cfg(test)]
@@ -300,7 +335,7 @@ mod tests {
         let (range, found) = (Offset(11)..Offset(19), ReadOutcome::Pieces(pieces));
         let of = ThroughChain { order, partition: PartitionId(0), range, now: Timestamp(0) };
         let brought = filtered(&chain, of, found).await.unwrap();
-        let Brought::Slices { slices, .. } = brought else { panic!("{brought:?}") };
+        let Brought::Slices(FoundSlices { slices, .. }) = brought else { panic!("{brought:?}") };
         let keys = slices.fetched(Offset(11), true).keys.unwrap().to_vec();
         (slices, keys)
     }

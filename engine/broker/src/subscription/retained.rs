@@ -61,9 +61,9 @@ struct Entry {
 }
 
 impl Retained {
-    /// Nothing yet, of a topic of so many partitions.
+    /// Nothing yet, of a topic of so many partitions, and of a queue behind them, whose stretches are never joined.
     pub(super) fn new(partitions: usize, budget: Arc<RetainBudget>) -> Self {
-        let partitions = (0..partitions).map(|_| VecDeque::new()).collect();
+        let partitions = (0..=partitions).map(|_| VecDeque::new()).collect();
         Self { budget, partitions, order: BTreeMap::new(), added: 0, bytes: 0 }
     }
 
@@ -115,10 +115,13 @@ impl Retained {
             self.budget.holders.fetch_add(1, Ordering::Relaxed);
         }
         self.bytes += bytes;
+        let is_log = index(partition) + 1 < self.partitions.len();
         let entries = &mut self.partitions[index(partition)];
         let newest = match entries.back_mut() {
             Some(last)
-                if last.slices.range().end == range.start && last.bytes + bytes <= MERGED_BYTES_MAX =>
+                if is_log
+                    && last.slices.range().end == range.start
+                    && last.bytes + bytes <= MERGED_BYTES_MAX =>
             {
                 last.slices.append(slices);
                 last.bytes += bytes;
@@ -260,6 +263,17 @@ mod tests {
         assert_eq!(held(&retained), [10, 11]);
         retained.settle(P0, Offset(99));
         assert_eq!((retained.bytes, budget.holders.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn stretches_of_a_queue_are_never_joined() {
+        let mut retained = Retained::new(1, RetainBudget::new(1 << 20));
+        let queue = PartitionId(1);
+        for at in 0..3 {
+            retained.add(queue, slices(&[at]), all);
+        }
+        let range = |at| retained.find(queue, Offset(at)).map(Slices::range);
+        assert_eq!((range(1), range(3)), (Some(Offset(1)..Offset(2)), None));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Events of one stretch of a partition that were read and have passed the chain: what is sent to consumers is cut from
 //! these.
 
-use levada_chain::{Filtered, subtract};
+use levada_chain::{DeadLetter, Filtered, Paused, subtract};
 use std::ops::Range;
 
 use levada_delivery::subscription::{Chunk, EventKey, Failed, Fetched, Reason};
@@ -37,6 +37,23 @@ pub(super) struct Slices {
     /// The keys of the events in the first `keyed` pieces.
     keys: Vec<EventKey>,
     keyed: usize,
+}
+
+/// Events that were read, and have passed the chain.
+#[derive(Debug)]
+pub(super) struct FoundSlices {
+    pub(super) slices: Slices,
+    /// What the chain failed on.
+    pub(super) dead_letters: Vec<DeadLetter>,
+    /// Why the chain must stop behind the last slice, and when it may be tried again by itself.
+    pub(super) paused: Option<Box<Paused>>,
+}
+
+impl FoundSlices {
+    /// Where there is no chain.
+    pub(super) fn stored(slices: Slices) -> Self {
+        Self { slices, dead_letters: Vec::new(), paused: None }
+    }
 }
 
 impl Slices {
@@ -85,18 +102,47 @@ impl Slices {
     ) -> Result<Self, Error> {
         let lifetimes = Lifetimes::of(&pieces, from)?;
         let chunks = pieces.iter().map(chunk_of).collect();
-        Ok(Self {
-            from,
-            reached,
-            pieces,
-            chunks,
-            filtered,
-            failed,
-            lifetimes,
+        let (expired, keys, keyed) = (Vec::new(), Vec::new(), 0);
+        Ok(Self { from, reached, pieces, chunks, filtered, failed, lifetimes, expired, keys, keyed })
+    }
+
+    /// Offsets without an event.
+    pub(super) fn without_events(range: Range<Offset>) -> Self {
+        Self {
+            from: range.start,
+            reached: range.end,
+            pieces: Vec::new(),
+            chunks: Vec::new(),
+            filtered: vec![range],
+            failed: Vec::new(),
+            lifetimes: Lifetimes::default(),
             expired: Vec::new(),
             keys: Vec::new(),
             keyed: 0,
-        })
+        }
+    }
+
+    /// The same from `from` on, with offsets that are as far from each other.
+    pub(super) fn renumbered(mut self, from: Offset) -> Self {
+        let before = self.from;
+        let renumber = |offset: &mut Offset| *offset = from.plus(offset.0 - before.0);
+        let renumber_range = |range: &mut Range<Offset>| {
+            renumber(&mut range.start);
+            renumber(&mut range.end);
+        };
+        self.pieces.iter_mut().for_each(|piece| renumber(&mut piece.run.base));
+        self.chunks.iter_mut().for_each(|chunk| renumber_range(&mut chunk.range));
+        self.filtered.iter_mut().for_each(renumber_range);
+        self.failed.iter_mut().for_each(|failed| {
+            renumber(&mut failed.first);
+            renumber(&mut failed.last);
+        });
+        self.keys.iter_mut().for_each(|key| renumber(&mut key.offset));
+        self.expired.iter_mut().for_each(renumber_range);
+        self.lifetimes.offsets_mut().for_each(renumber);
+        renumber(&mut self.reached);
+        self.from = from;
+        self
     }
 
     /// From the first offset to behind the last one that is decided.
@@ -259,7 +305,7 @@ fn chunk_of(piece: &LogSlice) -> Chunk {
     Chunk { range: piece.run.base..piece.end(), bytes: (RUN_HEADER_BYTES + piece.run.batches.len()) as u64 }
 }
 
-fn reason(dead_letter: &levada_chain::DeadLetter) -> Reason {
+fn reason(dead_letter: &DeadLetter) -> Reason {
     match dead_letter.reason {
         levada_chain::DeadReason::Rejected => Reason::Rejected { reason: dead_letter.error.clone() },
         levada_chain::DeadReason::PluginError | levada_chain::DeadReason::Loop => Reason::PluginError {
@@ -425,6 +471,19 @@ pub(super) mod tests {
         assert!(slices.expire(Timestamp(9)));
         assert_eq!(slices.fetched(Offset(2), false).failed.len(), 2);
         assert_eq!(sent(&slices), [1, 6, 7]);
+    }
+
+    #[test]
+    fn renumbered_slices_are_the_same_elsewhere() {
+        let pieces = || vec![keyed_piece(&[(7, Some("a")), (9, None)])];
+        let mut slices = Slices::stored(Offset(7), pieces()).unwrap();
+        slices.load_keys().unwrap();
+        let moved = slices.renumbered(Offset(2));
+        let fetched = moved.fetched(Offset(2), true);
+        assert_eq!((moved.range(), fetched.reached), (offsets(2..5), Offset(5)));
+        assert_eq!((&fetched.chunks[0].range, fetched.filtered), (&offsets(2..5), &[offsets(3..4)][..]));
+        assert_eq!(fetched.keys, Some(&[key(2, Some("a")), key(4, None)][..]));
+        assert_eq!(moved.event(Offset(4)).and_then(|event| event.payload).as_deref(), Some(&b"9"[..]));
     }
 
     #[test]

@@ -16,7 +16,9 @@ use levada_protocol::{
 };
 
 use super::waiting;
-use crate::{floors::Floors, metrics::Delivered, rows::SubscriptionRecord, topic::Topic};
+use crate::{
+    floors::Floors, metrics::Delivered, queue_ends::QueueEnd, rows::SubscriptionRecord, topic::Topic,
+};
 
 /// In place of an offset: none.
 const NONE: u64 = u64::MAX;
@@ -27,6 +29,7 @@ pub(crate) struct Status {
     topic: Arc<Topic>,
     floors: Arc<Floors>,
     partitions: Vec<Counted>,
+    queue: Queue,
     in_flight: AtomicU64,
     /// What owners before this one counted since the engine's start, and all of them together.
     before: Counts,
@@ -58,6 +61,14 @@ struct Counted {
     appended: Mutex<Option<(Offset, Timestamp)>>,
 }
 
+/// The queue of what was redriven to the subscription alone.
+#[derive(Debug)]
+struct Queue {
+    end: Arc<QueueEnd>,
+    /// How many of its events have come to their end.
+    done: AtomicU64,
+}
+
 /// The names of the attached consumers.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Members {
@@ -76,12 +87,15 @@ pub(crate) struct Described {
 }
 
 impl Status {
-    /// The state of a subscription that begins at these floors. Its counts go on where those of an owner before it ended.
+    /// The state of a subscription that begins at these floors, the last of which is that in its queue. Its counts go on where those of an owner before it ended.
     pub(super) fn new(
         topic: Arc<Topic>,
         floors: impl Iterator<Item = Offset>,
+        queue: Arc<QueueEnd>,
         before: Option<&Self>,
     ) -> Arc<Self> {
+        let mut floors: Vec<Offset> = floors.collect();
+        let queue = Queue { end: queue, done: AtomicU64::new(floors.pop().map_or(0, |floor| floor.0)) };
         let floors = Floors::new(floors);
         let counted = |number: PartitionId| Counted {
             done: AtomicU64::new(floors.floor(usize::from(number.0)).0),
@@ -95,6 +109,7 @@ impl Status {
         };
         Arc::new(Self {
             partitions,
+            queue,
             floors,
             topic,
             in_flight: AtomicU64::new(0),
@@ -108,11 +123,20 @@ impl Status {
         })
     }
 
+    /// How many events of the queue have not come to their end.
+    pub(super) fn redriven(&self) -> u64 {
+        self.queue.end.get().saturating_sub(self.queue.done.load(Ordering::Acquire))
+    }
+
+    /// Shows how things are in a partition, or in the queue, which is behind them.
     pub(super) fn publish_partition(&self, partition: PartitionId, stats: &PartitionStats) {
-        let index = usize::from(partition.0);
+        let (index, done) = (usize::from(partition.0), stats.end.0.saturating_sub(stats.lag));
+        let Some(counted) = self.partitions.get(index) else {
+            self.queue.done.store(done, Ordering::Release);
+            return;
+        };
         self.floors.set(index, stats.floor);
-        let counted = &self.partitions[index];
-        counted.done.store(stats.end.0.saturating_sub(stats.lag), Ordering::Release);
+        counted.done.store(done, Ordering::Release);
         counted.stuck.store(stats.stuck.map_or(NONE, |offset| offset.0), Ordering::Release);
     }
 
@@ -168,11 +192,11 @@ impl Status {
     }
 
     /// What it waits for. What the owner has published may be older than the newest events.
-    fn waiting_for(&self, lag: u64, paused: Option<&PauseReason>) -> WaitingFor {
+    fn waiting_for(&self, unsettled: u64, paused: Option<&PauseReason>) -> WaitingFor {
         if let Some(reason) = paused {
             return waiting::of_pause(reason);
         }
-        if lag == 0 {
+        if unsettled == 0 {
             return WaitingFor::Events;
         }
         if self.members.load().attached.is_empty() {
@@ -236,7 +260,8 @@ impl Status {
         // The record is newer than what the owner has published.
         let published = self.paused.load().as_deref().cloned().filter(|it| *it != PauseReason::Requested);
         let paused = if record.paused { Some(PauseReason::Requested) } else { published };
-        let waiting_for = self.waiting_for(lag, paused.as_ref());
+        let redriven = self.redriven();
+        let waiting_for = self.waiting_for(lag + redriven, paused.as_ref());
         let paused = paused.or(stuck);
         let (rates, counts) = (self.rates(at_ms), **self.counts.load());
         let state = paused.map_or(RunState::Running, |reason| RunState::Paused { reason });
@@ -251,6 +276,7 @@ impl Status {
             passed_over: members.passed_over.clone(),
             positions: self.positions(),
             lag,
+            redriven,
             oldest_unacked_age_ms: 0,
             in_flight: self.in_flight.load(Ordering::Acquire),
             redelivered: counts.redelivered,

@@ -1,23 +1,25 @@
 //! What a subscription waits for, as the wire says it.
 
+use super::queue::{Place, Queue};
 use levada_delivery::{
     now::Now,
     subscription::{ConsumerId, Retry, WaitsFor},
 };
 use levada_protocol::request::{Holding, PauseReason, Retry as RetryInfo, WaitingFor};
 
-/// What the rules of delivery say, with names for consumers and times of day.
+/// What the rules of delivery say, with names for consumers, times of day, and events of the queue at their place in the
+/// topic. Of one that was not read since the start it is not said that it is waited for.
 pub(super) fn of_rules(
     waits: WaitsFor,
     now: Now,
     consumers: u64,
     name: impl Fn(ConsumerId) -> String,
+    queue: &Queue,
 ) -> WaitingFor {
-    let retry = |it: Retry| RetryInfo {
-        partition: it.partition.0,
-        offset: it.offset.0,
-        attempts: it.attempts,
-        at_ms: now.wall.0.saturating_add(it.wait_ms),
+    let retry = |it: Retry| {
+        let Place { partition, offset } = queue.shown(it.partition, it.offset)?;
+        let at_ms = now.wall.0.saturating_add(it.wait_ms);
+        Some(RetryInfo { partition: partition.0, offset: offset.0, attempts: it.attempts, at_ms })
     };
     match waits {
         WaitsFor::Nothing => WaitingFor::Nothing,
@@ -26,18 +28,20 @@ pub(super) fn of_rules(
         WaitsFor::Credit => WaitingFor::Credit { consumers },
         WaitsFor::Streams => WaitingFor::Connection { consumers },
         WaitsFor::Acknowledgements { events, oldest } => {
-            let oldest = oldest.map(|(partition, offset, consumer)| Holding {
-                partition: partition.0,
-                offset: offset.0,
-                consumer: name(consumer),
+            let oldest = oldest.and_then(|(partition, offset, consumer)| {
+                let Place { partition, offset } = queue.shown(partition, offset)?;
+                Some(Holding { partition: partition.0, offset: offset.0, consumer: name(consumer) })
             });
             WaitingFor::Acknowledgements { events, oldest }
         }
-        WaitsFor::Retry(it) => WaitingFor::Retry(retry(it)),
-        WaitsFor::Window { partition, offset, retry: it } => {
-            WaitingFor::Window { partition: partition.0, offset: offset.0, retry: it.map(retry) }
-        }
-        WaitsFor::Keys { events, retry: it } => WaitingFor::Keys { events, retry: it.map(retry) },
+        WaitsFor::Retry(it) => retry(it).map_or(WaitingFor::Nothing, WaitingFor::Retry),
+        WaitsFor::Window { partition, offset, retry: it } => match queue.shown(partition, offset) {
+            Some(Place { partition, offset }) => {
+                WaitingFor::Window { partition: partition.0, offset: offset.0, retry: it.and_then(retry) }
+            }
+            None => WaitingFor::Nothing,
+        },
+        WaitsFor::Keys { events, retry: it } => WaitingFor::Keys { events, retry: it.and_then(retry) },
         WaitsFor::Rate { per_second } => WaitingFor::Rate { per_second },
     }
 }

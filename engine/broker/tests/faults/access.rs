@@ -53,7 +53,15 @@ fn every_request() -> Vec<Request> {
         Request::ListRedrives { topic: topic(), from: 0, until: None },
         Request::Redrive(Redrive {
             topic: topic(),
-            to: topic(),
+            to: Some(topic()),
+            select: DeadLetterSelection::All,
+            from: 0,
+            until: None,
+            force,
+        }),
+        Request::Redrive(Redrive {
+            topic: topic(),
+            to: None,
             select: DeadLetterSelection::All,
             from: 0,
             until: None,

@@ -558,7 +558,7 @@ async fn dead_letter_topics_take_no_quota_and_a_redrive_stops_where_its_target_i
     let redrive = || {
         Request::Redrive(Redrive {
             topic: dead.parse().unwrap(),
-            to: "repaired".parse().unwrap(),
+            to: Some("repaired".parse().unwrap()),
             select: DeadLetterSelection::All,
             from: 0,
             until: None,

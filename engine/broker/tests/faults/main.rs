@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helper fails the test by panicking")]
 
 mod access;
+mod alone;
 mod backlog;
 mod clock;
 mod commit_size;

@@ -31,22 +31,22 @@ use tokio::time::timeout;
 
 use crate::support::{Engine, PLENTY, SOON};
 
-const DEAD: &str = "dlq.orders.payment";
+pub(crate) const DEAD: &str = "dlq.orders.payment";
 
-fn topic(name: &str) -> TopicName {
+pub(crate) fn topic(name: &str) -> TopicName {
     name.parse().unwrap()
 }
 
-fn all(to: &str) -> Redrive {
-    let (topic, to) = (topic(DEAD), topic(to));
+pub(crate) fn all(to: &str) -> Redrive {
+    let (topic, to) = (topic(DEAD), Some(topic(to)));
     Redrive { topic, to, select: DeadLetterSelection::All, from: 0, until: None, force: false }
 }
 
-fn these(to: &str, offsets: &[u64]) -> Redrive {
+pub(crate) fn these(to: &str, offsets: &[u64]) -> Redrive {
     Redrive { select: DeadLetterSelection::Offsets { offsets: offsets.to_vec() }, ..all(to) }
 }
 
-async fn try_step(engine: &Engine, redrive: Redrive) -> Result<Redriven, Error> {
+pub(crate) async fn try_step(engine: &Engine, redrive: Redrive) -> Result<Redriven, Error> {
     let asked = engine.broker.request(&Principal::Local, Request::Redrive(redrive), None);
     timeout(SOON, asked).await.expect("it is answered").map(|response| match response {
         Response::Redriven(step) => step,
@@ -55,7 +55,7 @@ async fn try_step(engine: &Engine, redrive: Redrive) -> Result<Redriven, Error> 
 }
 
 /// All steps of a redrive.
-async fn redrive(engine: &Engine, mut redrive: Redrive) -> Vec<RedriveOutcome> {
+pub(crate) async fn redrive(engine: &Engine, mut redrive: Redrive) -> Vec<RedriveOutcome> {
     let mut outcomes = Vec::new();
     loop {
         let step = try_step(engine, redrive.clone()).await.unwrap();
@@ -81,7 +81,7 @@ async fn try_purge(engine: &Engine, purge: PurgeDeadLetters) -> Result<Purged, E
     })
 }
 
-async fn redrives(engine: &Engine) -> Vec<RedriveInfo> {
+pub(crate) async fn redrives(engine: &Engine) -> Vec<RedriveInfo> {
     let (mut all, mut from) = (Vec::new(), 0);
     loop {
         let request = Request::ListRedrives { topic: topic(DEAD), from, until: None };
@@ -95,7 +95,7 @@ async fn redrives(engine: &Engine) -> Vec<RedriveInfo> {
 }
 
 /// The offsets that were redriven now.
-fn done(outcomes: &[RedriveOutcome]) -> Vec<u64> {
+pub(crate) fn done(outcomes: &[RedriveOutcome]) -> Vec<u64> {
     let offset = |outcome: &RedriveOutcome| match outcome {
         RedriveOutcome::Redriven(info) => Some(info.offset),
         _ => None,
@@ -104,7 +104,7 @@ fn done(outcomes: &[RedriveOutcome]) -> Vec<u64> {
 }
 
 /// Those that had been before.
-fn already(outcomes: &[RedriveOutcome]) -> Vec<u64> {
+pub(crate) fn already(outcomes: &[RedriveOutcome]) -> Vec<u64> {
     let offset = |outcome: &RedriveOutcome| match outcome {
         RedriveOutcome::AlreadyRedriven(info) => Some(info.offset),
         _ => None,
@@ -113,7 +113,7 @@ fn already(outcomes: &[RedriveOutcome]) -> Vec<u64> {
 }
 
 /// Everything that a topic holds, with its place.
-async fn events(engine: &Engine, name: &str) -> BTreeMap<(u16, u64), Event> {
+pub(crate) async fn events(engine: &Engine, name: &str) -> BTreeMap<(u16, u64), Event> {
     let read = Read { from: Start::Earliest, ..Read::new(topic(name)) };
     let mut reader = engine.broker.read(&Principal::Local, read).await.unwrap();
     // One that has nothing to read has ended.
@@ -142,13 +142,13 @@ async fn counts(engine: &Engine, name: &str) -> BTreeMap<String, usize> {
     counts
 }
 
-fn header(event: &Event, name: &str) -> Option<String> {
+pub(crate) fn header(event: &Event, name: &str) -> Option<String> {
     let found = event.headers.iter().find(|(has, _)| has == name);
     found.map(|(_, value)| String::from_utf8(value.to_vec()).unwrap())
 }
 
 /// Publishes events `from` to `from + count`, of keys `key-0` to `key-9`.
-async fn publish(engine: &Engine, from: usize, count: usize) {
+pub(crate) async fn publish(engine: &Engine, from: usize, count: usize) {
     let mut builder = BatchBuilder::new();
     for number in from..from + count {
         let event = Event::new(format!("{{\"n\":{number}}}")).with_key(format!("key-{}", number % 10));
@@ -162,7 +162,7 @@ async fn publish(engine: &Engine, from: usize, count: usize) {
 }
 
 /// Rejects the next `count` events.
-async fn reject(consumer: &mut Consumer, mut count: u64) {
+pub(crate) async fn reject(consumer: &mut Consumer, mut count: u64) {
     let mut sequence = 1;
     while count > 0 {
         let next = timeout(SOON, consumer.outgoing.recv()).await.expect("it is delivered").unwrap().unwrap();
@@ -183,7 +183,7 @@ async fn reject(consumer: &mut Consumer, mut count: u64) {
 }
 
 /// Waits until the dead-letter topic ends there.
-async fn until_dead(engine: &Engine, end: u64) {
+pub(crate) async fn until_dead(engine: &Engine, end: u64) {
     let waiting = async {
         loop {
             let request = Request::DescribeTopic { name: topic(DEAD) };
@@ -201,7 +201,7 @@ async fn until_dead(engine: &Engine, end: u64) {
 }
 
 /// An engine whose subscription `orders/payment` has so many dead letters, and an empty topic `repaired` of 4 partitions.
-async fn with_dead_letters(count: usize) -> Engine {
+pub(crate) async fn with_dead_letters(count: usize) -> Engine {
     let engine = Engine::start();
     engine.topic("orders", TopicSettings::default()).await;
     engine.topic("repaired", TopicSettings { partitions: 4, ..TopicSettings::default() }).await;
@@ -217,7 +217,7 @@ async fn more_dead_letters(engine: &Engine, from: usize, count: usize) {
     until_dead(engine, (from + count) as u64).await;
 }
 
-fn side_rows(engine: &Engine) -> usize {
+pub(crate) fn side_rows(engine: &Engine) -> usize {
     engine
         .store
         .scan(Family::Side, &[0], &[0xff; 32], ScanLimit { rows: usize::MAX, bytes: usize::MAX })
@@ -282,13 +282,13 @@ async fn a_repeated_redrive_redrives_what_is_new_alone_unless_it_is_forced() {
 
 /// Before what the engine is killed.
 #[derive(Debug, Clone, Copy)]
-enum Kill {
+pub(crate) enum Kill {
     Commit,
     Sync,
     Answer,
 }
 
-async fn killed(engine: Engine, kill: Kill, step: Redrive) -> Engine {
+pub(crate) async fn killed(engine: Engine, kill: Kill, step: Redrive) -> Engine {
     match kill {
         Kill::Commit => engine.store.panic_at_apply.store(true, Ordering::Release),
         Kill::Sync => engine.store.panic_at_sync.store(true, Ordering::Release),

@@ -57,6 +57,8 @@ pub(crate) struct FaultyStore {
     fill_at_sync: AtomicBool,
     /// How often the log was read.
     pub(crate) log_reads: AtomicUsize,
+    /// How often what was redriven was read.
+    pub(crate) side_reads: AtomicUsize,
     /// The next commit, or the next sync, panics.
     pub(crate) panic_at_apply: AtomicBool,
     pub(crate) panic_at_sync: AtomicBool,
@@ -110,6 +112,7 @@ impl Store for FaultyStore {
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.side_reads.fetch_add(usize::from(family == Family::Side), Ordering::AcqRel);
         self.inner.get(family, key)
     }
 
@@ -121,6 +124,7 @@ impl Store for FaultyStore {
         limit: ScanLimit,
     ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         self.log_reads.fetch_add(usize::from(family == Family::Log), Ordering::AcqRel);
+        self.side_reads.fetch_add(usize::from(family == Family::Side), Ordering::AcqRel);
         self.inner.scan(family, from, to, limit)
     }
 

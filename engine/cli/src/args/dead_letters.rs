@@ -44,19 +44,20 @@ pub(crate) enum DlqAction {
         #[arg(long, value_name = "N", default_value = "20", allow_negative_numbers = true)]
         max: NonZeroU64,
     },
-    /// Append the events of dead letters to a topic, each once
+    /// Give the events of dead letters back to their subscription alone, or append them to a topic, each once
     ///
-    /// Every subscription of that topic gets them. A dead letter knows that it was redriven and is left alone by the next
-    /// redrive, whatever topic that goes to, so that a command that was interrupted can be repeated. An event that was redriven 8 times and failed
-    /// again is left alone, too.
+    /// Without --to nobody but the subscription gets them: each is delivered again at its place in the topic, with as many
+    /// attempts as at first, and newer events of its key may have come before it. With --to every subscription of that topic
+    /// gets them. A dead letter knows that it was redriven and is left alone by the next redrive, wherever that goes, so that
+    /// a command that was interrupted can be repeated. An event that was redriven 8 times and failed again is left alone, too.
     Redrive {
         #[command(flatten)]
         of: OfArgs,
         #[command(flatten)]
         which: WhichArgs,
-        /// The topic; none of the engine's own
+        /// To this topic, none of the engine's own; dead letters of a route need one [default: back to the subscription alone]
         #[arg(long, value_name = "TOPIC", value_parser = parse_any_topic)]
-        to: TopicName,
+        to: Option<TopicName>,
         /// Also dead letters that were redriven before, and events that were redriven 8 times
         #[arg(long)]
         force: bool,

@@ -178,7 +178,8 @@ const DLQ_HELP: &str = concat!(
     "The dead letters of a subscription are in the topic dlq.TOPIC.SUBSCRIPTION, those of a route in \
      dlq.TOPIC.route-ROUTE, with the reason in headers lv-dlq-…; they are kept for 30 days.\n\n",
     "  levada dlq list orders/payment\n",
-    r#"  levada dlq redrive orders/payment --where 'header.lv-dlq-plugin = "json-filter@2"' --to orders"#
+    "  levada dlq redrive orders/payment --all\n",
+    r#"  levada dlq redrive orders/payment --where 'header.lv-dlq-plugin = "json-filter@2"' --to repaired"#
 );
 
 const TRANSACTION_HELP: &str = concat!(

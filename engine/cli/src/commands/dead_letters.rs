@@ -10,11 +10,12 @@ use std::{
 use levada_client::{
     Client, DeadLetter, DeadLetterGroup, DeadLetterTopic, DeadLettersOf, Delivery, Error, Event, Found,
     Grouping, Offset, PartitionId, Purge, Purged, RedriveInfo, RedriveOptions, RedriveOutcome,
-    RedriveSelection, Redriving, SearchEnd, SearchOptions, SearchScope, Start, Timestamp,
+    RedriveSelection, RedriveTarget, Redriving, SearchEnd, SearchOptions, SearchScope, Start, Timestamp,
     protocol::{
         batch::{BatchBuilder, Stamp},
         dead_letters::DEAD_LETTER_HEADER_PREFIX,
         error::ErrorCode,
+        ids::TopicName,
     },
 };
 use levada_json::{Location, write_event};
@@ -43,10 +44,11 @@ pub(super) async fn run(output: &Output, args: DlqArgs) -> anyhow::Result<()> {
     let done = match &action {
         // It ends with a whole step, so that what was done is told.
         DlqAction::Redrive { of, which, to, force, from, until } => {
+            let to = target(&of.of, to.as_ref())?;
             let options = RedriveOptions {
                 of: of.of.clone(),
                 select: selection(which),
-                to: to.to_string(),
+                to,
                 force: *force,
                 from: Offset(from.unwrap_or(0)),
                 until: until.map(Offset),
@@ -58,7 +60,7 @@ pub(super) async fn run(output: &Output, args: DlqArgs) -> anyhow::Result<()> {
                 .await
         }
     };
-    done.map_err(with_default_hint)
+    done.map_err(with_own_hint)
 }
 
 async fn act(output: &Output, client: &Client, reach: &ClientArgs, action: &DlqAction) -> anyhow::Result<()> {
@@ -89,6 +91,18 @@ async fn act(output: &Output, client: &Client, reach: &ClientArgs, action: &DlqA
     }
 }
 
+fn target(of: &DeadLettersOf, to: Option<&TopicName>) -> anyhow::Result<RedriveTarget> {
+    match (to, of.route()) {
+        (Some(to), _) => Ok(RedriveTarget::Topic(to.to_string())),
+        (None, None) => Ok(RedriveTarget::Subscription),
+        (None, Some(route)) => {
+            let message = format!("route {route} has no subscription that its dead letters could go back to");
+            let hint = "--to TOPIC redrives them to a topic";
+            Err(Failure::usage(message).hint(hint).into())
+        }
+    }
+}
+
 fn selection(which: &WhichArgs) -> RedriveSelection {
     match &which.condition {
         Some(condition) => RedriveSelection::Where(condition.clone()),
@@ -98,7 +112,12 @@ fn selection(which: &WhichArgs) -> RedriveSelection {
 }
 
 /// A dead-letter topic is made by its first dead letter: that there is none says that nothing failed.
-fn with_default_hint(error: anyhow::Error) -> anyhow::Error {
+fn with_own_hint(error: anyhow::Error) -> anyhow::Error {
+    if failure::code(&error) == Some(ErrorCode::SubscriptionNotFound) {
+        return Failure::new(ErrorCode::SubscriptionNotFound, sentence_of(&error))
+            .hint("--to TOPIC redrives them to a topic, `levada subscription create` makes the subscription again")
+            .into();
+    }
     let is_none = failure::code(&error) == Some(ErrorCode::TopicNotFound)
         && error.chain().any(|cause| cause.to_string().contains("has no dead letters"));
     if !is_none {
@@ -421,8 +440,14 @@ fn times(times: u32) -> String {
 
 /// When and where to a dead letter was redriven.
 fn destination(info: &RedriveInfo) -> String {
-    let RedriveInfo { to, to_partition, to_offset, time_ms, .. } = info;
-    format!("at {} to topic {to}, partition {to_partition}, offset {to_offset}", output::time_ms(*time_ms))
+    format!("at {} {}", output::time_ms(info.time_ms), place(info))
+}
+
+/// Where to a dead letter was redriven.
+fn place(info: &RedriveInfo) -> String {
+    let RedriveInfo { to, to_partition, to_offset, alone, .. } = info;
+    let place = format!("topic {to}, partition {to_partition}, offset {to_offset}");
+    if *alone { format!("to the subscription alone, as {place}") } else { format!("to {place}") }
 }
 
 /// What a redrive comes to.
@@ -560,9 +585,7 @@ fn print_outcomes(output: &Output, outcomes: &[RedriveOutcome], tally: &mut Tall
 
 fn sentence(outcome: &RedriveOutcome) -> String {
     match outcome {
-        RedriveOutcome::Redriven(RedriveInfo { offset, to, to_partition, to_offset, .. }) => {
-            format!("offset {offset}: redriven to topic {to}, partition {to_partition}, offset {to_offset}")
-        }
+        RedriveOutcome::Redriven(info) => format!("offset {}: redriven {}", info.offset, place(info)),
         RedriveOutcome::AlreadyRedriven(info) => {
             format!(
                 "offset {}: left alone, redriven {} before, {}",
@@ -604,7 +627,11 @@ fn next_command(
             (begin, until) = (Offset(0), None);
         }
     }
-    line.flag("to", Some(to))
+    let to = match to {
+        RedriveTarget::Topic(topic) => Some(topic),
+        RedriveTarget::Subscription => None,
+    };
+    line.flag("to", to)
         .switch("force", *force)
         .flag("from", (begin.0 > 0).then_some(begin))
         .flag("until", until)

@@ -107,7 +107,7 @@ impl Names {
             }
             DlqAction::Redrive { of, to, .. } => {
                 self.topics.push(of.of.dead_letter_topic().to_string());
-                self.topics.push(to.to_string());
+                self.topics.extend(to.as_ref().map(ToString::to_string));
             }
         }
         self

@@ -130,8 +130,8 @@ async fn resume(output: &Output, client: &Client, path: &SubscriptionPath) -> an
 
 fn standing(found: &SubscriptionInfo) -> Standing {
     let mut marks: Vec<u64> = found.positions.iter().map(|position| position.offset).collect();
-    marks.extend([found.in_flight, found.dead_lettered, found.redelivered]);
-    let idle = match (found.consumers.is_empty(), found.lag) {
+    marks.extend([found.in_flight, found.dead_lettered, found.redelivered, found.redriven]);
+    let idle = match (found.consumers.is_empty(), found.lag + found.redriven) {
         (true, _) => Some("no consumer is attached"),
         (false, 0) => Some("nothing is left to deliver"),
         (false, _) => None,
@@ -224,6 +224,7 @@ fn describe(found: &SubscriptionInfo) -> String {
         ("passed over", passed_over),
         ("positions", attachment::positions_text(&found.positions)),
         ("lag", lag(found)),
+        ("redriven", output::count(found.redriven)),
         ("oldest unacked", output::age_ms(found.oldest_unacked_age_ms)),
         ("in flight", output::count(found.in_flight)),
         ("redelivered", output::count(found.redelivered)),

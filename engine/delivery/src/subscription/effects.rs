@@ -1,5 +1,7 @@
 //! What a subscription returns to its owner, to be carried out or passed on.
 
+use std::ops::Range;
+
 use levada_protocol::ids::{DeliveryToken, Offset, PartitionId};
 
 use super::{consumer::ConsumerId, dead_letter::DeadLetter};
@@ -40,6 +42,8 @@ pub struct Settling {
     pub rows: Vec<(PartitionId, Vec<RowChange>)>,
     /// Events to append to the dead-letter topic in the same commit.
     pub dead_letters: Vec<DeadLetter>,
+    /// What of the queue comes to its end with the commit, in no order; see [`super::Subscription::set_queue`].
+    pub dequeued: Vec<Range<Offset>>,
     /// The transaction that this is the acknowledging part of, as [`super::Subscription::acknowledge_all`] was told.
     pub transaction: Option<u64>,
 }

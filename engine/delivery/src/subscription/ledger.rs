@@ -33,6 +33,8 @@ pub(super) struct Ledger {
     pub(super) totals: Totals,
     ack_timeout_ms: u64,
     dead_letter_expired: bool,
+    /// The partition that is a queue: whoever commits is told what of it has come to its end.
+    queue: Option<usize>,
 }
 
 /// A delivery of scattered events.
@@ -63,6 +65,7 @@ impl Ledger {
             totals: Totals::default(),
             ack_timeout_ms: options.ack_timeout_ms,
             dead_letter_expired: options.dead_letter_expired,
+            queue: None,
         }
     }
 
@@ -71,6 +74,10 @@ impl Ledger {
         self.consumers.set_in_flight_max(options.in_flight_max());
         self.ack_timeout_ms = options.ack_timeout_ms;
         self.dead_letter_expired = options.dead_letter_expired;
+    }
+
+    pub(super) fn set_queue(&mut self, queue: usize) {
+        self.queue = Some(queue);
     }
 
     /// The deadline of what is delivered, or extended, now.
@@ -321,9 +328,11 @@ impl Ledger {
             })
             .collect();
         let dead_letters = runs.iter().filter_map(|run| run.outcome.dead_letter().cloned()).collect();
+        let dequeued = runs.iter().filter(|run| Some(run.partition) == self.queue);
+        let dequeued = dequeued.map(|run| Offset(run.range.start)..Offset(run.range.end)).collect();
         let generation = self.partitions.iter().next().map_or(0, Partition::generation);
         let id = self.settlement.begin(runs, partitions);
-        Some(Settling { id, generation, rows, dead_letters, transaction })
+        Some(Settling { id, generation, rows, dead_letters, dequeued, transaction })
     }
 
     /// The commit `id` is durable.

@@ -69,6 +69,18 @@ impl Subscription {
         }
     }
 
+    /// One of the partitions is no log: its events are deleted when they come to their end, which
+    /// [`Settling::dequeued`] says. Everything else is as for any partition.
+    pub fn set_queue(&mut self, queue: PartitionId) {
+        self.ledger.set_queue(index(queue));
+    }
+
+    /// Where a delivery is that is not over: its partition, and its first offset.
+    pub fn place_of(&self, token: DeliveryToken) -> Option<(PartitionId, Offset)> {
+        let delivery = self.ledger.deliveries.get(token.0)?;
+        Some((partition_id(delivery.partition()), Offset(delivery.range().start)))
+    }
+
     /// Adds a consumer without credit.
     ///
     /// # Errors

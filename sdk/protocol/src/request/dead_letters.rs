@@ -121,9 +121,9 @@ pub struct RedriveInfo {
     /// The dead letter's offset.
     #[serde(default)]
     pub offset: u64,
-    /// The topic that it went to, the last time.
+    /// The topic that it went to, the last time; if it went back to the subscription alone, the subscription's.
     pub to: TopicName,
-    /// The partition there.
+    /// The partition there. Of what went back to the subscription alone, partition and offset are where it was at first.
     #[serde(default)]
     pub to_partition: u16,
     /// The offset there.
@@ -135,6 +135,9 @@ pub struct RedriveInfo {
     /// How often this dead letter was redriven.
     #[serde(default)]
     pub times: u32,
+    /// It went back to the subscription alone, and nobody else got it.
+    #[serde(default)]
+    pub alone: bool,
 }
 
 /// Which dead letters are meant.
@@ -158,13 +161,16 @@ pub enum DeadLetterSelection {
     Unknown,
 }
 
-/// Appends the events of dead letters to a topic, a bounded number at a time.
+/// Redrives the events of dead letters, a bounded number at a time: appends them to a topic, or gives them back to their
+/// subscription alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redrive {
     /// The dead-letter topic.
     pub topic: TopicName,
-    /// The topic that the events are appended to; none of the engine's own.
-    pub to: TopicName,
+    /// The topic that the events are appended to; none of the engine's own. `None`, the default: the subscription that they
+    /// are dead letters of gets them again, and nobody else. Those of a route need a topic.
+    #[serde(default)]
+    pub to: Option<TopicName>,
     /// Which dead letters.
     pub select: DeadLetterSelection,
     /// Where to begin: a step's `next`. 0, the default, means with the oldest.

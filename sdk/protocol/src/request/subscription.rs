@@ -151,7 +151,11 @@ pub struct SubscriptionInfo {
     /// Events neither acknowledged nor filtered, over all partitions.
     #[serde(default)]
     pub lag: u64,
-    /// Milliseconds since the oldest of them was appended; 0 if there is none.
+    /// Events of dead letters that were redriven to this subscription alone, and have not come to their end again. They are
+    /// not part of the lag.
+    #[serde(default)]
+    pub redriven: u64,
+    /// Milliseconds since the oldest event of the lag was appended; 0 if there is none.
     #[serde(default)]
     pub oldest_unacked_age_ms: u64,
     /// Events delivered and not yet acknowledged.
@@ -199,6 +203,7 @@ impl SubscriptionInfo {
             passed_over: Vec::new(),
             positions: Vec::new(),
             lag: 0,
+            redriven: 0,
             oldest_unacked_age_ms: 0,
             in_flight: 0,
             redelivered: 0,

@@ -208,12 +208,20 @@ fn every_message_has_its_fields_and_defaults() {
     has_fields("`DeadLetterGroups`", &DeadLetterGroups::default(), &[]);
     has_fields("`DeadLetterGroup`", &DeadLetterGroup::default(), &[]);
     has_fields("`Stretch`", &Stretch::default(), &[]);
-    let (topic, to) = (name("dlq.t.s"), name("t"));
+    let (topic, to) = (name("dlq.t.s"), None);
     let select = DeadLetterSelection::All;
     let redrive = Redrive { topic, to, select, from: 0, until: None, force: false };
-    has_fields("`Redrive`", &redrive, &["topic", "to", "select"]);
+    has_fields("`Redrive`", &redrive, &["topic", "select"]);
     has_fields("`Redriven`", &Redriven::default(), &[]);
-    let info = RedriveInfo { offset: 0, to: name("t"), to_partition: 0, to_offset: 0, time_ms: 0, times: 0 };
+    let info = RedriveInfo {
+        offset: 0,
+        to: name("t"),
+        to_partition: 0,
+        to_offset: 0,
+        time_ms: 0,
+        times: 0,
+        alone: false,
+    };
     has_fields("`RedriveInfo`", &info, &["to"]);
     let purge = PurgeDeadLetters { topic: name("dlq.t.s"), before_ms: None, until: None, force: false };
     has_fields("`PurgeDeadLetters`", &purge, &["topic"]);

@@ -253,7 +253,7 @@ fn purge_topic() -> PurgeTopic {
 
 fn redrive() -> Redrive {
     let select = DeadLetterSelection::Offsets { offsets: vec![7, 8, u64::MAX] };
-    let (topic, to) = (dead_letters(), name("orders"));
+    let (topic, to) = (dead_letters(), Some(name("orders")));
     Redrive { topic, to, select, from: 7, until: Some(9), force: true }
 }
 
@@ -267,7 +267,7 @@ pub(crate) fn selections() -> Vec<DeadLetterSelection> {
 pub(crate) fn outcomes() -> Vec<RedriveOutcome> {
     vec![
         RedriveOutcome::Redriven(redrive_info()),
-        RedriveOutcome::AlreadyRedriven(redrive_info()),
+        RedriveOutcome::AlreadyRedriven(RedriveInfo { alone: true, ..redrive_info() }),
         RedriveOutcome::OverLimit { offset: 8, redrives: 9 },
         RedriveOutcome::Refused { offset: 9, refusal: Refusal::new(ErrorCode::OffsetOutOfRange, "no") },
     ]
@@ -281,6 +281,7 @@ pub(crate) fn redrive_info() -> RedriveInfo {
         to_offset: u64::MAX,
         time_ms: 1_700_000_000_000,
         times: 2,
+        alone: false,
     }
 }
 

@@ -10,10 +10,13 @@ mod generations;
 mod partitions;
 mod producers;
 mod progress;
+mod queues;
 mod redrives;
 mod route_cursors;
 mod schedule;
 mod transactions;
+
+use std::ops::Range;
 
 use levada_delivery::{
     backlog::{Charge, Quota},
@@ -41,6 +44,7 @@ pub(super) use self::{
     generations::Generations,
     partitions::{NewBatch, Partitions},
     producers::Producers,
+    queues::Queues,
     redrives::{Destination, Redrives},
     route_cursors::RouteCursors,
     schedule::{CANCEL_LEN_MAX, Cancel, Schedule},
@@ -89,6 +93,7 @@ pub(super) struct Tables {
     pub(super) dedup: Dedup,
     pub(super) schedule: Schedule,
     pub(super) transactions: Transactions,
+    pub(super) queues: Queues,
     pub(super) backlogs: Backlogs,
 }
 
@@ -105,14 +110,16 @@ impl Tables {
         let dedup = Dedup::load(store, catalogue, limits.dedup_ids_max)?;
         let schedule = Schedule::load(store, catalogue, schedule_revision)?;
         let transactions = Transactions::load(store)?;
+        let queues = Queues::load(store)?;
         let producers = Producers::new(limits.producers_max);
         let backlogs = Backlogs::load(store, catalogue, &extents, &routes)?;
-        Ok((Self { partitions, producers, routes, dedup, schedule, transactions, backlogs }, extents))
+        Ok((Self { partitions, producers, routes, dedup, schedule, transactions, queues, backlogs }, extents))
     }
 
     /// Adds to the commit what the tables have held back until its end.
     pub(super) fn flush(&mut self, now: Timestamp, draft: &mut Draft) {
-        let Self { partitions, producers, routes: _, dedup, schedule, transactions, backlogs: _ } = self;
+        let Self { partitions, producers, routes: _, dedup, schedule, transactions, queues: _, backlogs: _ } =
+            self;
         partitions.flush(draft);
         partitions.end_commit();
         producers.flush(draft);
@@ -144,6 +151,7 @@ impl Tables {
             }
             CatalogueEvent::SubscriptionDeleted(id) => {
                 progress::forget(*id, draft);
+                self.queues.forget(*id, draft);
                 self.backlogs.forget(Holder::Subscription(*id));
             }
             CatalogueEvent::RouteCreated(record) => {
@@ -167,7 +175,8 @@ impl Tables {
 
     fn forget_topic(&mut self, id: TopicId, draft: &mut Draft) {
         // What is prepared for it is dropped by the decision.
-        let Self { partitions, producers, routes: _, dedup, schedule, transactions: _, backlogs } = self;
+        let Self { partitions, producers, routes: _, dedup, schedule, transactions: _, queues: _, backlogs } =
+            self;
         backlogs.forget_topic(id);
         partitions.forget_topic(id, draft);
         producers.forget_topic(id, draft);
@@ -191,6 +200,11 @@ impl Tables {
         draft: &mut Draft,
     ) {
         progress::change(subscription, partition, rows, &mut self.backlogs, draft);
+    }
+
+    /// Deletes events of a subscription's queue that came to their end.
+    pub(super) fn dequeue(&self, subscription: SubscriptionId, events: &[Range<Offset>], draft: &mut Draft) {
+        queues::remove(subscription, events, draft);
     }
 
     /// Moves the cursor of a route that exists.

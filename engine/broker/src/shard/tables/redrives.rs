@@ -71,6 +71,7 @@ impl Destination<'_> {
         Redriven {
             times,
             time: self.time,
+            alone: false,
             to: self.to.clone(),
             to_partition: self.partition,
             to_offset: self.base.plus(index),

@@ -60,6 +60,12 @@ fn part(topic: usize, events: &[&str]) -> Part {
     Part { topic, events, expect: None, due: None }
 }
 
+/// A transaction that publishes its id to `payments` and acknowledges events.
+pub(crate) fn paying(id: &str, acks: TransactionAcks) -> (Transact, Vec<(PublishHeader, Batch)>) {
+    let (transact, batches) = transact(id, &[part(1, &[id])], None);
+    (Transact { acks: Some(acks), ..transact }, batches)
+}
+
 fn with_id(id: &str) -> Event {
     Event { id: Some(id.into()), ..Event::new(id.to_owned()) }
 }

@@ -6,6 +6,7 @@ mod keys;
 mod model;
 mod operations;
 mod pacing;
+mod queue;
 mod states;
 mod store;
 mod together;

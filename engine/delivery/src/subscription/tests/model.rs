@@ -14,6 +14,8 @@ use super::{
 use crate::progress::RETURNS_MAX;
 
 pub(super) const PARTITIONS: usize = 2;
+/// The partition that is a queue.
+const QUEUE: usize = 1;
 pub(super) const IN_FLIGHT_MAX: u64 = 24;
 #[derive(Debug)]
 struct World {
@@ -53,8 +55,10 @@ impl World {
         let mut disk = vec![Rows::default(); PARTITIONS];
         disk.iter_mut().for_each(|rows| rows.apply(&Progress::new(Offset(0), 1).take_dirty()));
         let progress = disk.iter().map(Rows::restore).collect();
+        let mut it = Subscription::new(&model_options(order), progress, at(1));
+        it.set_queue(PartitionId(QUEUE as u16));
         Self {
-            it: Subscription::new(&model_options(order), progress, at(1)),
+            it,
             order,
             now: 1,
             events: vec![Vec::new(); PARTITIONS],
@@ -527,7 +531,7 @@ impl World {
         for (partition, rows) in &settling.rows {
             disk[usize::from(partition.0)].apply(rows);
         }
-        let mut dead = Vec::new();
+        let (mut dead, mut dequeued) = (Vec::new(), Vec::new());
         for (partition, rows) in disk.iter().enumerate() {
             let progress = rows.restore();
             for (offset, event) in (0..).zip(&mut self.events[partition]) {
@@ -535,6 +539,9 @@ impl World {
                     (true, At::Done) => {}
                     (true, At::Settling(why)) => {
                         event.at = At::Submitted(why);
+                        if partition == QUEUE {
+                            dequeued.push(offset);
+                        }
                         if matches!(why, Why::Dead | Why::Said { dead: true, .. }) {
                             dead.push((partition, offset));
                         }
@@ -551,6 +558,9 @@ impl World {
             .collect();
         buried.sort_unstable();
         assert_eq!(buried, dead);
+        let mut told: Vec<u64> = settling.dequeued.iter().flat_map(|it| it.start.0..it.end.0).collect();
+        told.sort_unstable();
+        assert_eq!(told, dequeued, "what a commit settles of the queue");
         self.commit = Some((settling.id, disk));
     }
 
@@ -630,6 +640,7 @@ impl World {
         }
         let options = Options { seed, ..self.options() };
         self.it = Subscription::new(&options, progress, self.now());
+        self.it.set_queue(PartitionId(QUEUE as u16));
         (self.fetches, self.consumers) = (Vec::new(), Vec::new());
         for partition in 0..PARTITIONS {
             let id = PartitionId(partition as u16);

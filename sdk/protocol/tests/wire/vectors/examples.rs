@@ -55,6 +55,10 @@ pub(crate) fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("request_next_page", request(Request::ListTopics { limit: 100, after: Some("orders".into()) })),
         ("request_redrive_some", request(Request::Redrive(redrive()))),
         ("request_redrive_next_step", request(Request::Redrive(next_step()))),
+        (
+            "request_redrive_to_the_subscription_alone",
+            request(Request::Redrive(Redrive { to: None, ..redrive() })),
+        ),
         ("open_check_backs", open(Open::CheckBacks { group: name("shop"), trace: None })),
         ("opened_check_backs", opened(Opened::CheckBacks)),
         ("request_transact", request(Request::Transact(transact()))),
@@ -215,7 +219,7 @@ fn route() -> RouteInfo {
 
 fn redrive() -> Redrive {
     let select = DeadLetterSelection::Offsets { offsets: vec![7, 8] };
-    let (topic, to) = (name("dlq.orders.payment"), name("orders"));
+    let (topic, to) = (name("dlq.orders.payment"), Some(name("orders")));
     Redrive { topic, to, select, from: 0, until: None, force: false }
 }
 
