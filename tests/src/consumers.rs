@@ -156,7 +156,7 @@ async fn of_a_thousand_keys_the_poisoned_one_alone_waits() {
             if offset == first {
                 attempts += 1;
                 assert_eq!((delivery.attempt(), rest.len()), (attempts, 0), "none passes it");
-                since.get_or_insert(delivery.token().0);
+                since.get_or_insert_with(|| delivery.token().0);
                 delivery.nack(offset..=offset, Some(Duration::ZERO));
             } else {
                 assert_eq!(attempts, 3, "none comes before it is given up");

@@ -220,8 +220,10 @@ impl Scene {
             powered.store.hold_syncs(false);
             within("the answer", taking).await;
             let after = std::array::from_fn(|at| before[at] + way.adds()[at]);
-            until("what is durable to be described", async || (ends(powered).await == after).then_some(()))
-                .await;
+            Box::pin(until("what is durable to be described", async || {
+                (ends(powered).await == after).then_some(())
+            }))
+            .await;
             until("what is durable to be seen", async || (self.seen() == after).then_some(())).await;
             within("the shutdown", self.powered.broker.shutdown()).await;
             return;

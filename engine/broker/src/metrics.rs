@@ -71,6 +71,18 @@ impl Series {
     }
 }
 
+const EXPIRED_EVENTS: Series = Series::counter(
+    "levada_expired_events_total",
+    "events whose time to live ended before they were delivered or routed",
+);
+const REDRIVEN_EVENTS: Series = Series::gauge(
+    "levada_redriven_events",
+    "events that were redriven to a subscription alone and are not acknowledged yet",
+);
+const BACKLOG_DROPPED_EVENTS: Series = Series::counter(
+    "levada_backlog_dropped_events_total",
+    "events that a full backlog dropped for newer ones",
+);
 const PREPARED_TRANSACTIONS: Series = Series::gauge(
     "levada_prepared_transactions",
     "transactions that wait for a decision, their groups being asked about them",
@@ -140,25 +152,16 @@ impl Collected {
                 "levada_backlog_refused_events_total",
                 "events that were refused with BACKLOG_FULL",
             ),
-            backlog_dropped_events: Series::counter(
-                "levada_backlog_dropped_events_total",
-                "events that a full backlog dropped for newer ones",
-            ),
+            backlog_dropped_events: BACKLOG_DROPPED_EVENTS,
             delivered_events: Series::counter("levada_delivered_events_total", "events sent to consumers"),
             redelivered_events: Series::counter("levada_redelivered_events_total", "events sent again"),
             dead_lettered_events: Series::counter(
                 "levada_dead_lettered_events_total",
                 "events that went to a dead-letter topic",
             ),
-            expired_events: Series::counter(
-                "levada_expired_events_total",
-                "events whose time to live ended before they were delivered or routed",
-            ),
+            expired_events: EXPIRED_EVENTS,
             lag_events: Series::gauge("levada_lag_events", "events neither acknowledged nor filtered"),
-            redriven_events: Series::gauge(
-                "levada_redriven_events",
-                "events that were redriven to a subscription alone and are not acknowledged yet",
-            ),
+            redriven_events: REDRIVEN_EVENTS,
             oldest_unacked_seconds: Series::gauge(
                 "levada_oldest_unacked_seconds",
                 "age of the oldest unacknowledged event",

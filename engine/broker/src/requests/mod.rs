@@ -20,7 +20,7 @@ use levada_protocol::{
     access::Requires,
     error::ErrorCode,
     ids::{Offset, SubscriptionId, TopicName},
-    request::{EngineInfo, Request, Response, StageSpec, Start, TopicChanges, TopicSettings},
+    request::{EngineInfo, PurgeTopic, Request, Response, StageSpec, Start, TopicChanges, TopicSettings},
 };
 use levada_stage::AttachmentPoint;
 
@@ -113,22 +113,22 @@ impl Broker {
             Request::ListRedrives { topic, from, until } => self.list_redrives(&topic, from, until).await,
             Request::Redrive(asked) => self.redrive(asked).await,
             Request::PurgeDeadLetters(asked) => self.purge_dead_letters(asked).await,
-            Request::PurgeTopic(asked) => {
-                let purging = Purging { broker: self.clone() };
-                self.to_the_end(async move { purging.purge(asked).await }).await.map(Response::TopicPurged)
-            }
+            Request::PurgeTopic(asked) => self.purge_topic(asked).await,
             Request::Transact(_) => Err(transactions::without_batches()),
             Request::DecideTransaction(asked) => self.decide_transaction(asked).await,
             Request::ListTransactions(asked) => self.list_transactions(asked).await,
             Request::DescribeTransaction { group, id } => self.describe_transaction(group, id).await,
-            Request::Unknown => {
-                Err(Error::refused(ErrorCode::Unsupported, "this engine does not know the request"))
-            }
+            Request::Unknown => Err(unknown()),
         }
     }
 
     fn schedule(&self) -> ScheduleRequests<'_> {
         ScheduleRequests { shard: &self.inner.shard, store: &self.inner.store }
+    }
+
+    async fn purge_topic(&self, asked: PurgeTopic) -> Result<Response, Error> {
+        let purging = Purging { broker: self.clone() };
+        self.to_the_end(async move { purging.purge(asked).await }).await.map(Response::TopicPurged)
     }
 
     fn backlogs(&self) -> BacklogRequests<'_> {
@@ -285,4 +285,8 @@ fn observe_plugins(collected: &mut Collected, catalogue: &Catalogue, attachment:
             collected.plugin(&format!("{}@{}", record.name, record.version), attachment, &stats);
         }
     }
+}
+
+fn unknown() -> Error {
+    Error::refused(ErrorCode::Unsupported, "this engine does not know the request")
 }

@@ -261,7 +261,7 @@ async fn filtered(chain: &Chain, of: ThroughChain, found: ReadOutcome) -> Result
     let ReadOutcome::Pieces(mut pieces) = found else { return stored(range.start, found) };
     let end = pieces.last().map_or(range.start, LogSlice::end).min(range.end);
     let keys = (order == Order::Key).then(|| keys_of(&pieces)).transpose()?;
-    let expired = Lifetimes::of(&pieces, range.start)?.take_ended(now);
+    let expired = Lifetimes::of(&pieces, range.start)?.end(now);
     if !expired.is_empty() {
         let mut live = Vec::with_capacity(pieces.len());
         for piece in &pieces {

@@ -30,10 +30,8 @@ pub(super) struct Slices {
     chunks: Vec<Chunk>,
     filtered: Vec<Range<Offset>>,
     failed: Vec<Failed>,
-    /// Of the events in the pieces.
+    /// Of the events in the pieces. Those that have ended are failed, and may be in the pieces all the same.
     lifetimes: Lifetimes,
-    /// Those of the failed that may be in the pieces all the same, ascending and disjoint.
-    expired: Vec<Range<Offset>>,
     /// The keys of the events in the first `keyed` pieces.
     keys: Vec<EventKey>,
     keyed: usize,
@@ -84,7 +82,9 @@ impl Slices {
         let dropped = subtract(&filtered.dropped, &expired);
         let mut slices = Self::new(from, reached, pieces, dropped, failed)?;
         let begun = expired.into_iter().map(|it| it.start..it.end.min(reached));
-        slices.fail_expired(begun.filter(|it| it.start < it.end).collect());
+        let begun: Vec<_> = begun.filter(|it| it.start < it.end).collect();
+        slices.fail_expired(&begun);
+        slices.lifetimes.add_ended(begun);
         if let Some(mut keys) = keys {
             keys.retain(|it| slices.range().contains(&it.offset));
             slices.keys = keys;
@@ -102,8 +102,8 @@ impl Slices {
     ) -> Result<Self, Error> {
         let lifetimes = Lifetimes::of(&pieces, from)?;
         let chunks = pieces.iter().map(chunk_of).collect();
-        let (expired, keys, keyed) = (Vec::new(), Vec::new(), 0);
-        Ok(Self { from, reached, pieces, chunks, filtered, failed, lifetimes, expired, keys, keyed })
+        let (keys, keyed) = (Vec::new(), 0);
+        Ok(Self { from, reached, pieces, chunks, filtered, failed, lifetimes, keys, keyed })
     }
 
     /// Offsets without an event.
@@ -116,7 +116,6 @@ impl Slices {
             filtered: vec![range],
             failed: Vec::new(),
             lifetimes: Lifetimes::default(),
-            expired: Vec::new(),
             keys: Vec::new(),
             keyed: 0,
         }
@@ -138,8 +137,7 @@ impl Slices {
             renumber(&mut failed.last);
         });
         self.keys.iter_mut().for_each(|key| renumber(&mut key.offset));
-        self.expired.iter_mut().for_each(renumber_range);
-        self.lifetimes.offsets_mut().for_each(renumber);
+        self.lifetimes.renumber(renumber);
         renumber(&mut self.reached);
         self.from = from;
         self
@@ -155,7 +153,7 @@ impl Slices {
     pub(super) fn bytes(&self) -> usize {
         let batches = self.pieces.iter().map(|piece| piece.run.batches.len()).sum::<usize>();
         let failed = self.failed.iter().map(|failed| size_of::<Failed>() + failed.reason.text_len());
-        let filtered = (self.filtered.len() + self.expired.len()) * size_of::<Range<Offset>>();
+        let filtered = self.filtered.len() * size_of::<Range<Offset>>();
         batches + size_of_val(&self.keys[..]) + self.lifetimes.bytes() + filtered + failed.sum::<usize>()
     }
 
@@ -171,30 +169,26 @@ impl Slices {
         self.filtered.extend(more.filtered);
         self.failed.extend(more.failed);
         self.lifetimes.append(more.lifetimes);
-        self.expired.extend(more.expired);
     }
 
     /// Fails the events whose time to live is over; true if there are any more. They stay in memory, as they may be in flight
     /// or become dead letters.
     pub(super) fn expire(&mut self, now: Timestamp) -> bool {
-        let ended = self.lifetimes.take_ended(now);
-        let any = !ended.is_empty();
-        if any {
-            self.fail_expired(ended);
-        }
-        any
+        let ended = self.lifetimes.end(now);
+        self.fail_expired(&ended);
+        !ended.is_empty()
     }
 
-    fn fail_expired(&mut self, ended: Vec<Range<Offset>>) {
+    fn fail_expired(&mut self, ended: &[Range<Offset>]) {
         let failed = |it: &Range<Offset>| Failed {
             first: it.start,
             last: Offset(it.end.0 - 1),
             reason: Reason::Expired,
         };
-        self.failed.extend(ended.iter().map(failed));
-        self.failed.sort_unstable_by_key(|it| it.first);
-        self.expired.extend(ended);
-        self.expired.sort_unstable_by_key(|it| it.start);
+        if !ended.is_empty() {
+            self.failed.extend(ended.iter().map(failed));
+            self.failed.sort_unstable_by_key(|it| it.first);
+        }
     }
 
     /// Finds the keys of all events, each piece once; returns how many bytes they take beyond those known before.
@@ -228,11 +222,12 @@ impl Slices {
     /// built again.
     pub(super) fn select(&self, offsets: &[Range<Offset>]) -> Result<Vec<LogSlice>, Error> {
         let live;
-        let offsets = if self.expired.is_empty() {
-            offsets
-        } else {
-            live = subtract(offsets, &self.expired);
-            &live
+        let offsets = match self.lifetimes.ended() {
+            [] => offsets,
+            ended => {
+                live = subtract(offsets, ended);
+                &live
+            }
         };
         let (Some(first), Some(last)) = (offsets.first(), offsets.last()) else { return Ok(Vec::new()) };
         let mut selected = Vec::new();

@@ -38,6 +38,15 @@ struct World {
     dead_letter_expired: bool,
 }
 
+/// Every other one has failed in the chain, and the others are too old.
+fn failed_at(offset: u64) -> Failed {
+    let reason = match offset % 2 {
+        0 => Reason::PluginError { plugin: String::new(), error: String::new() },
+        _ => Reason::Expired,
+    };
+    Failed { first: Offset(offset), last: Offset(offset), reason }
+}
+
 /// What a chain let nobody have, or what was too old, and why.
 fn ended(filtered: &[Range<Offset>], failed: &[Failed], dead_letter_expired: bool) -> Vec<(u64, Why)> {
     let dropped = filtered.iter().map(|range| (range.start.0, Why::Dropped));
@@ -220,11 +229,7 @@ impl World {
             if filter >> (offset % 64) & 1 == 1 {
                 filtered.push(Offset(offset)..Offset(offset + 1));
             } else if fail && offset % 3 == 0 {
-                let reason = match offset % 2 {
-                    0 => Reason::PluginError { plugin: String::new(), error: String::new() },
-                    _ => Reason::Expired,
-                };
-                failed.push(Failed { first: Offset(offset), last: Offset(offset), reason });
+                failed.push(failed_at(offset));
             } else {
                 sent.push(offset);
             }
