@@ -141,10 +141,7 @@ async fn dead_letters_go_back_to_their_subscription_alone() {
     let described = engine.json(&["subscription", "describe", SHOP]).await;
     assert_eq!((&described[0]["redriven"], &described[0]["lag"]), (&json!(2), &json!(0)));
     let described = engine.text(&["subscription", "describe", SHOP]).await;
-    assert!(
-        described.lines().any(|line| line.split_whitespace().eq(["redriven,", "waiting", "2"])),
-        "{described}"
-    );
+    assert!(described.lines().any(|line| line.split_whitespace().eq(["redriven", "2"])), "{described}");
     let got = engine.json(&["subscribe", SHOP, "--max", "2"]).await;
     let places: Vec<_> = got.iter().map(|it| (&it["offset"], &it["payload_text"])).collect();
     assert_eq!(places, [(&json!(1), &json!("no JSON")), (&json!(3), &json!("nor this"))]);

@@ -26,7 +26,7 @@ async fn a_topic_is_purged_up_to_where_it_is_told_and_not_past_a_subscription() 
     assert_eq!((&purged["topic"], &purged["purged"]), (&json!("orders"), &json!(2)));
     assert_eq!(purged["positions"][1], json!({"partition": 1, "offset": 1}));
     let described = engine.text(&["subscription", "describe", "orders/s"]).await;
-    assert!(described.contains("events lost      2"), "{described}");
+    assert!(described.contains("events lost     2"), "{described}");
     engine.stop().await;
 }
 

@@ -31,16 +31,16 @@ async fn a_subscription_says_what_becomes_of_the_expired_and_how_many_there_were
     engine.text(&["topic", "create", "orders"]).await;
     engine.text(&["subscription", "create", "orders/s", "--from", "earliest", "--dead-letter-expired"]).await;
     let described = engine.text(&["subscription", "describe", "orders/s"]).await;
-    assert!(described.contains("expired          dead letters"), "{described}");
+    assert!(described.contains("expired         dead letters"), "{described}");
     engine.text(&["subscription", "set", "orders/s", "--dead-letter-expired", "false"]).await;
     let described = engine.text(&["subscription", "describe", "orders/s"]).await;
-    assert!(described.contains("expired          passed over"), "{described}");
+    assert!(described.contains("expired         passed over"), "{described}");
     engine.text(&["subscription", "set", "orders/s", "--dead-letter-expired", "true"]).await;
     engine.run(&["publish", "orders", "--raw", "--ttl", "1ms"], "gone\n").await.done();
     until("the end of its time", async || {
         engine.run(&["subscribe", "orders/s", "--wait", "1ms", "--no-ack"], "").await.done();
         let described = engine.text(&["subscription", "describe", "orders/s"]).await;
-        described.contains("events expired   1").then_some(())
+        described.contains("events expired  1").then_some(())
     })
     .await;
     let letters = engine.text(&["dlq", "list", "orders/s"]).await;

@@ -152,9 +152,6 @@ impl Core {
         if let Some(error) = &self.failed {
             return Err(Box::new(error.clone()));
         }
-        if event.ttl_ms.is_some_and(|ttl_ms| ttl_ms != 0) {
-            return Err(no_time_to_live());
-        }
         if self.stats.buffered_bytes >= self.buffer_bytes {
             return Ok(Pushed { ticket: None, wake: self.wait_for_room() });
         }
@@ -191,9 +188,6 @@ impl Core {
     ) -> Result<(Option<Vec<Ticket>>, bool), Box<Error>> {
         if let Some(error) = &self.failed {
             return Err(Box::new(error.clone()));
-        }
-        if events.iter().any(|event| event.ttl_ms.is_some_and(|ttl_ms| ttl_ms != 0)) {
-            return Err(no_time_to_live());
         }
         let count = u16::try_from(self.lanes.len()).unwrap_or(u16::MAX);
         if partition.0 >= count {
@@ -473,13 +467,6 @@ impl Core {
             self.make_ready(index);
         }
     }
-}
-
-/// What is said of an event that an engine would refuse with its whole batch.
-#[cold]
-fn no_time_to_live() -> Box<Error> {
-    let what = "the event has a time to live, which this version does not serve: publish it without ttl_ms";
-    Box::new(Refusal::new(ErrorCode::Unsupported, what).into())
 }
 
 #[cold]

@@ -154,8 +154,8 @@ fn buffer_bytes(partitions: u16) -> usize {
 ///
 /// **Event ids** and event times are stored and delivered as they are, and an id without a key chooses the
 /// partition. On a topic with a dedup window an event whose id was published before within the window is not stored
-/// again: its [`Receipt`] says so and names the first one's offset. An event with a time to live is refused with
-/// `UNSUPPORTED`: this version serves none.
+/// again: its [`Receipt`] says so and names the first one's offset. A time to live counts from when the engine has
+/// appended the event, however long it took to get there.
 ///
 /// Dropping the last clone takes nothing back: what was published is still sent, as long as the runtime
 /// lives. Call [`Publisher::flush`] before a program ends.

@@ -169,8 +169,6 @@ pub(super) fn events() -> Vec<Bad> {
     forged.push(&Event::new("x").with_header("lv-dlq-reason", "made up")).unwrap();
     let forged = publish(forged.finish(Stamp::ENGINE).bytes());
     all.push(bad("publish", "a header of the engine's own", forged, Place::Ack, HeaderReserved));
-    let ttl = of(&[Event { ttl_ms: Some(60_000), ..Event::new("x") }]);
-    all.push(bad("publish", "an event with a time to live", publish(&ttl), Place::Ack, Unsupported));
     all
 }
 
