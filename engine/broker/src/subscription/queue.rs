@@ -326,15 +326,15 @@ mod tests {
         assert_eq!(queue.take_ahead(5), None);
         queue.keep(Offset(2_000), None, reads(2_000));
         assert_eq!((queue.ahead.len(), queue.take_ahead(6)), (READ_ROWS, None), "it is read again");
+        queue.settle(Offset(2_010));
+        assert_eq!((queue.ahead.len(), queue.place(Offset(0))), (READ_ROWS - 10, None));
+        queue.settle(Offset(2_500));
         let large = QueuedEvent { batch: vec![0; READ_BYTES].into(), ..event(3_000) };
         queue.keep(Offset(2_999), None, vec![(3_000, large.clone())]);
         queue.keep(Offset(3_000), None, vec![(3_001, large.clone())]);
         assert_eq!(queue.ahead.len(), 2, "as many bytes as two reads bring");
         queue.keep(Offset(3_001), None, vec![(3_002, large)]);
         assert_eq!(queue.ahead.len(), 1);
-        queue.keep(Offset(2_000), None, reads(2_000));
-        queue.settle(Offset(2_010));
-        assert_eq!((queue.ahead.len(), queue.place(Offset(0))), (READ_ROWS - 10, None));
     }
 
     #[test]
