@@ -2,7 +2,12 @@
 //!
 //! Owns the check of received frames. Must not know streams.
 
-use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    ops::RangeInclusive,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use levada_protocol::{
@@ -34,6 +39,10 @@ pub struct Delivery {
     first: Offset,
     last: Offset,
     batches: Vec<PlacedBatch>,
+    /// A batch of it does not hold all offsets that it spans.
+    has_gaps: bool,
+    /// If so, the offsets of all events, once they are needed.
+    offsets: OnceLock<Vec<Offset>>,
     /// How many of its events, from the first, were handed out one by one.
     handed_out: usize,
     lease: Option<Arc<Lease>>,
@@ -55,7 +64,9 @@ impl Delivery {
         };
         // A batch's span ends with its last event.
         let last = tail.base.plus(u64::from(tail.batch.span()) - 1);
-        Ok(Some(Self { header, first, last, batches, handed_out: 0, lease: None }))
+        let has_gaps = batches.iter().any(|placed| placed.batch.header().is_selection());
+        let offsets = OnceLock::new();
+        Ok(Some(Self { header, first, last, batches, has_gaps, offsets, handed_out: 0, lease: None }))
     }
 
     /// The lease through which verbs take effect.
@@ -164,8 +175,31 @@ impl Delivery {
         if let Some(lease) = &self.lease
             && first <= last
         {
-            lease.say((first, last), &kind, |first, last| self.count_between(first, last));
+            // Verbs about events that follow on each other become one, whatever lies between those.
+            let range = (self.behind_event_before(first), last);
+            lease.say(range, &kind, |first, last| self.count_between(first, last));
         }
+    }
+
+    /// The offset behind the last event before this one, which is not before the delivery's first.
+    fn behind_event_before(&self, first: Offset) -> Offset {
+        let behind = match self.listed_offsets() {
+            Some(offsets) => {
+                let before = offsets.partition_point(|offset| *offset < first);
+                offsets[..before].last().map(|last| last.plus(1))
+            }
+            None => {
+                let before = self.batches.partition_point(|placed| placed.base < first);
+                self.batches[..before].last().map(|placed| placed_end(placed).min(first))
+            }
+        };
+        behind.map_or(self.first, |behind| behind.max(self.first))
+    }
+
+    /// The offsets of all events; `None` if each batch holds all that it spans.
+    fn listed_offsets(&self) -> Option<&[Offset]> {
+        let all = || self.batches.iter().flat_map(|it| it.batch.events().map(|event| event.offset(it.base)));
+        self.has_gaps.then(|| self.offsets.get_or_init(|| all().collect()).as_slice())
     }
 
     /// What a transaction that acknowledges all of it tells the engine; `None` if it cannot be acknowledged any more.
@@ -192,21 +226,14 @@ impl Delivery {
         if first <= self.first && self.last <= last {
             return u64::from(self.count());
         }
-        let mut count = 0;
-        for placed in &self.batches {
-            let end = placed.base.plus(u64::from(placed.batch.span()) - 1);
-            if end < first || last < placed.base {
-                continue;
-            }
-            if placed.batch.header().is_selection() {
-                let offsets = placed.batch.events().map(|event| event.offset(placed.base));
-                let inside = offsets.filter(|offset| (first..=last).contains(offset)).count();
-                count += u64::try_from(inside).expect("a count fits 64 bits");
-            } else {
-                count += end.min(last).0 - placed.base.max(first).0 + 1;
-            }
+        if let Some(offsets) = self.listed_offsets() {
+            let until = offsets.partition_point(|offset| *offset <= last);
+            let from = offsets[..until].partition_point(|offset| *offset < first);
+            return u64::try_from(until - from).expect("a count fits 64 bits");
         }
-        count
+        let from = self.batches.partition_point(|placed| placed_end(placed) <= first);
+        let among = self.batches[from..].iter().take_while(|placed| placed.base <= last);
+        among.map(|placed| placed_end(placed).min(last.plus(1)).0 - placed.base.max(first).0).sum()
     }
 }
 
@@ -219,6 +246,11 @@ impl fmt::Debug for Delivery {
             .field("last", &self.last)
             .finish_non_exhaustive()
     }
+}
+
+/// The offset behind those that a batch spans.
+fn placed_end(placed: &PlacedBatch) -> Offset {
+    placed.base.plus(u64::from(placed.batch.span()))
 }
 
 /// How a nack's delay is written; without one the subscription's backoff decides.
@@ -253,5 +285,77 @@ impl Incoming {
     /// The first offset behind the frame, filtered events included.
     pub(crate) fn next_offset(&self) -> Option<Offset> {
         self.span().map(|(_, next)| next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use levada_protocol::{
+        batch::{BatchBuilder, Stamp},
+        deliver::Run,
+    };
+
+    use super::*;
+
+    /// A delivery of batches with these offsets each; one that has gaps is a selection.
+    fn delivery(batches: &[&[u64]]) -> Delivery {
+        let placed = batches.iter().map(|offsets| {
+            let (base, is_dense) = (offsets[0], offsets.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+            let mut builder = if is_dense { BatchBuilder::new() } else { BatchBuilder::selection() };
+            for offset in *offsets {
+                let mut own = BatchBuilder::new();
+                own.push(&Event::new("x")).unwrap();
+                let own = own.finish(Stamp::ENGINE);
+                let delta = u32::try_from(offset - base).unwrap();
+                builder.push_ref(delta, &own.events().next().unwrap()).unwrap();
+            }
+            let batch = builder.finish(Stamp::ENGINE);
+            PlacedBatch { base: Offset(base), append_time: Timestamp(0), hops: 0, batch }
+        });
+        let placed: Vec<_> = placed.collect();
+        let count = batches.iter().map(|offsets| offsets.len()).sum::<usize>();
+        let header = DeliverHeader {
+            partition: PartitionId(0),
+            built: true,
+            attempt: 1,
+            count: u32::try_from(count).unwrap(),
+            token: DeliveryToken(1),
+            span: 0,
+        };
+        let mut runs = BytesMut::new();
+        for it in &placed {
+            let batches = it.batch.bytes().clone();
+            Run { base: it.base, append_time: it.append_time, hops: 0, batches }.write(&mut runs);
+        }
+        let incoming = Incoming { header, runs: runs.freeze(), bytes: 0 };
+        Delivery::check(incoming).unwrap().unwrap()
+    }
+
+    #[test]
+    fn events_are_counted_and_a_verb_reaches_back_to_the_event_before() {
+        for batches in
+            [&[&[3, 4, 5][..], &[6], &[9, 10]][..], &[&[3, 5, 6], &[9, 12], &[20]], &[&[3], &[8], &[9, 11]]]
+        {
+            let delivery = delivery(batches);
+            let all: Vec<u64> = batches.concat();
+            for first in 3..=*all.last().unwrap() {
+                let before = all.iter().copied().filter(|offset| *offset < first).max();
+                let behind = before.map_or(3, |before| before + 1);
+                assert_eq!(
+                    delivery.behind_event_before(Offset(first)),
+                    Offset(behind),
+                    "{first} of {batches:?}"
+                );
+                for last in first..25 {
+                    let count = all.iter().filter(|offset| (first..=last).contains(offset)).count() as u64;
+                    assert_eq!(
+                        delivery.count_between(Offset(first), Offset(last)),
+                        count,
+                        "{first} to {last}"
+                    );
+                }
+            }
+        }
     }
 }

@@ -41,6 +41,9 @@ struct Responses {
 /// Timeouts in a row, without any verb in between, after which a consumer is passed over.
 const LAPSES_MAX: u8 = 2;
 
+/// Bytes that keep a consumer busy until it gets more, whatever else it may have.
+const ENOUGH_BYTES: u64 = 128 * 1024;
+
 /// How much may be sent to a consumer at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Room {
@@ -103,6 +106,15 @@ impl Consumer {
             bytes: credit_bytes.min(in_flight_max.bytes.saturating_sub(self.in_flight_bytes)),
         };
         (!self.alone && !self.held && room.events > 0 && room.bytes > 0).then_some(room)
+    }
+
+    /// True if it has room, and what it has together with `used` may be settled before long.
+    pub(super) fn is_short(&self, in_flight_max: Room, used: Room) -> bool {
+        self.room(in_flight_max).is_some_and(|room| {
+            let (events, bytes) = (self.in_flight + used.events, self.in_flight_bytes + used.bytes);
+            let bytes_max = bytes.saturating_add(room.bytes).min(ENOUGH_BYTES);
+            events * 2 <= self.in_flight + room.events && bytes * 2 <= bytes_max
+        })
     }
 
     /// Charges a delivery and counts it as in flight; returns its number among this consumer's, from 1.

@@ -100,6 +100,12 @@ impl Consumers {
             .filter_map(|index| Some((index, self.room(index)?)))
     }
 
+    /// The places of those who may run dry before they get more, where each gets `used` of what is assigned now.
+    pub(super) fn short(&self, used: impl Fn(usize) -> Room) -> impl Iterator<Item = usize> {
+        let is_short = move |place: &usize| self.list[*place].is_short(self.in_flight_max, used(*place));
+        (0..self.list.len()).filter(is_short)
+    }
+
     /// True if a consumer is silent, and another one is not and takes deliveries.
     pub(super) fn somebody_responds(&self) -> bool {
         self.list.iter().any(Consumer::is_silent)

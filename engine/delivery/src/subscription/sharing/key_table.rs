@@ -4,10 +4,13 @@
 //! credit.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     ops::Range,
 };
 
+use foldhash::fast::RandomState;
+
+use super::{key_pages::KeyPages, offset_queue::OffsetQueue};
 use crate::{
     ranges::RangeSet,
     subscription::{
@@ -46,8 +49,8 @@ pub(super) enum Turn {
 /// One key's events.
 #[derive(Debug, Default)]
 struct Entry {
-    in_flight: BTreeSet<u64>,
-    waiting: BTreeSet<u64>,
+    in_flight: OffsetQueue,
+    waiting: OffsetQueue,
     /// Who has what is in flight; `None` if several have, or nothing is.
     holder: Option<ConsumerId>,
     /// Its place in `next`.
@@ -60,6 +63,12 @@ impl Entry {
             if self.in_flight.is_empty() { holder } else { self.holder.filter(|it| Some(*it) == holder) };
         self.in_flight.insert(offset);
     }
+
+    /// True if something is in flight behind an event that waits.
+    fn is_ahead_of_turn(&self) -> bool {
+        let first = self.waiting.first();
+        first.is_some_and(|first| self.in_flight.last().is_some_and(|last| first < last))
+    }
 }
 
 /// The table of one partition.
@@ -67,8 +76,8 @@ impl Entry {
 pub(super) struct KeyTable {
     /// In flight or waiting, and it has not been read yet which keys they have.
     unknown: RangeSet,
-    keys: BTreeMap<u64, Key>,
-    entries: HashMap<Key, Entry>,
+    offsets: KeyPages,
+    entries: HashMap<Key, Entry, RandomState>,
     /// The first waiting event of each key of which nothing is in flight: when it is due, and its offset.
     next: BTreeSet<(u64, u64)>,
     /// How many events with known keys wait.
@@ -100,20 +109,20 @@ impl KeyTable {
 
     /// The last event before `end` that waits behind this one, or itself.
     pub(super) fn last_behind(&self, offset: u64, end: u64) -> u64 {
-        let entry = self.keys.get(&offset).and_then(|key| self.entries.get(key));
-        entry.and_then(|entry| entry.waiting.range(offset..end).next_back()).map_or(offset, |last| *last)
+        let entry = self.offsets.get(offset).and_then(|key| self.entries.get(&key));
+        let last = entry.and_then(|entry| entry.waiting.last_below(end));
+        last.map_or(offset, |last| last.max(offset))
     }
 
-    /// Waiting events of a range, in order.
-    pub(super) fn waiting_in(&self, range: &Range<u64>) -> Vec<(u64, Key)> {
-        let known = self.keys.range(range.clone()).map(|(offset, key)| (*offset, *key));
-        known.filter(|(offset, key)| self.entries[key].waiting.contains(offset)).collect()
+    /// The first waiting event of a range whose key is known.
+    pub(super) fn first_waiting_in(&self, range: &Range<u64>) -> Option<(u64, Key)> {
+        self.offsets.first_waiting(range)
     }
 
     /// Who may get the event of this key and offset.
     pub(super) fn turn(&self, offset: u64, key: Key) -> Turn {
         let Some(entry) = self.entries.get(&key) else { return Turn::Anyone };
-        if entry.waiting.first().is_some_and(|first| *first < offset) {
+        if entry.waiting.first().is_some_and(|first| first < offset) {
             return Turn::Blocked;
         }
         match entry.holder {
@@ -132,58 +141,76 @@ impl KeyTable {
         is_unknown
     }
 
-    /// Enters an event, or moves it, to where it stands now.
-    pub(super) fn enter(&mut self, ledger: &Ledger, partition: usize, offset: u64, key: Key) {
-        self.leave(offset, key);
+    /// Enters an event, or moves it, to where it stands now; true if something of its key is in flight behind one that waits.
+    pub(super) fn enter(&mut self, ledger: &Ledger, partition: usize, offset: u64, key: Key) -> bool {
+        let books = ledger.partitions.get(partition);
         let entry = self.entries.entry(key).or_default();
-        match ledger.partitions.get(partition).place_of(offset) {
+        entry.in_flight.remove(offset);
+        self.waiting -= usize::from(entry.waiting.remove(offset));
+        match books.place_of(offset) {
             Place::InFlight { token } => {
                 entry.hold(offset, ledger.deliveries.get(token).map(|delivery| delivery.consumer()));
-                self.keys.insert(offset, key);
+                self.offsets.set(offset, key, false);
             }
             Place::Waiting { .. } => {
                 self.waiting += usize::from(entry.waiting.insert(offset));
-                self.keys.insert(offset, key);
+                self.offsets.set(offset, key, true);
             }
-            Place::Elsewhere => drop(self.keys.remove(&offset)),
+            Place::Elsewhere => self.offsets.remove(offset),
         }
-        self.refresh(ledger, partition, key);
+        self.refresh(books, key)
     }
 
     /// Enters an event that goes to a consumer at once.
     pub(super) fn enter_in_flight(&mut self, offset: u64, key: Key, holder: ConsumerId) {
-        self.leave(offset, key);
         let entry = self.entries.entry(key).or_default();
+        self.waiting -= usize::from(entry.waiting.remove(offset));
         entry.hold(offset, Some(holder));
         if let Some(next) = entry.next.take() {
             self.next.remove(&next);
         }
-        self.keys.insert(offset, key);
+        self.offsets.set(offset, key, false);
     }
 
-    /// Enters where the offsets of a range stand now; returns the keys among them of which events wait.
+    /// Enters where the offsets of a range stand now; returns the keys among them of which something is in flight behind an
+    /// event that waits.
     pub(super) fn update(&mut self, ledger: &Ledger, partition: usize, range: &Range<u64>) -> Vec<Key> {
-        let known: Vec<_> = self.keys.range(range.clone()).map(|(offset, key)| (*offset, *key)).collect();
-        let mut blocked = Vec::new();
-        for (offset, key) in known {
-            self.enter(ledger, partition, offset, key);
-            if self.first_waiting(key).is_some() {
-                blocked.push(key);
+        let books = ledger.partitions.get(partition);
+        let is_settled = books.open_parts(range).is_empty();
+        let mut ahead = Vec::new();
+        for (offset, key) in self.offsets.known_in(range) {
+            let is_ahead = if is_settled {
+                self.settle(books, offset, key)
+            } else {
+                self.enter(ledger, partition, offset, key)
+            };
+            if is_ahead {
+                ahead.push(key);
             }
         }
         let unknown: Vec<_> = self.unknown.runs_in(range).collect();
         for run in unknown {
             self.unknown.remove(run.clone());
-            let open = ledger.partitions.get(partition).open_parts(&run);
+            let open = books.open_parts(&run);
             open.into_iter().for_each(|part| self.unknown.insert(part));
         }
-        blocked
+        ahead
+    }
+
+    /// An event is neither in flight nor waits any more; returns as [`KeyTable::enter`] does.
+    fn settle(&mut self, books: &Partition, offset: u64, key: Key) -> bool {
+        self.offsets.remove(offset);
+        let Some(entry) = self.entries.get_mut(&key) else { return false };
+        if !entry.in_flight.remove(offset) {
+            self.waiting -= usize::from(entry.waiting.remove(offset));
+        }
+        self.refresh(books, key)
     }
 
     /// Offsets that had settled are open again: their keys have to be read anew.
     pub(super) fn forget(&mut self, ledger: &Ledger, partition: usize, range: &Range<u64>) {
         for part in ledger.partitions.get(partition).open_parts(range) {
-            let unknown = part.filter(|offset| !self.keys.contains_key(offset));
+            let unknown = part.filter(|offset| self.offsets.get(*offset).is_none());
             unknown.for_each(|offset| self.unknown.insert(offset..offset + 1));
         }
     }
@@ -191,33 +218,34 @@ impl KeyTable {
     /// What is in flight of a key behind its first waiting event, which must come back.
     pub(super) fn ahead_of_turn(&self, key: Key) -> Vec<u64> {
         let Some(first) = self.first_waiting(key) else { return Vec::new() };
-        self.entries[&key].in_flight.range(first..).copied().collect()
+        self.entries[&key].in_flight.from(first).collect()
     }
 
     pub(super) fn first_waiting(&self, key: Key) -> Option<u64> {
-        self.entries.get(&key)?.waiting.first().copied()
+        self.entries.get(&key)?.waiting.first()
     }
 
-    fn leave(&mut self, offset: u64, key: Key) {
-        if let Some(entry) = self.entries.get_mut(&key) {
-            entry.in_flight.remove(&offset);
-            self.waiting -= usize::from(entry.waiting.remove(&offset));
+    /// Brings what of a key is next up to date; true if something of it is in flight behind an event that waits.
+    fn refresh(&mut self, books: &Partition, key: Key) -> bool {
+        let Some(entry) = self.entries.get_mut(&key) else { return false };
+        if entry.in_flight.is_empty() && entry.waiting.is_empty() {
+            if let Some(before) = entry.next {
+                self.next.remove(&before);
+            }
+            self.entries.remove(&key);
+            return false;
         }
-    }
-
-    fn refresh(&mut self, ledger: &Ledger, partition: usize, key: Key) {
-        let Some(entry) = self.entries.get_mut(&key) else { return };
         let first = entry.waiting.first().filter(|_| entry.in_flight.is_empty());
-        let next = first.and_then(|offset| match ledger.partitions.get(partition).place_of(*offset) {
-            Place::Waiting { wait } => Some((wait.due, *offset)),
+        let next = first.and_then(|offset| match books.place_of(offset) {
+            Place::Waiting { wait } => Some((wait.due, offset)),
             Place::InFlight { .. } | Place::Elsewhere => None,
         });
-        if let Some(before) = std::mem::replace(&mut entry.next, next) {
-            self.next.remove(&before);
+        if entry.next != next {
+            if let Some(before) = std::mem::replace(&mut entry.next, next) {
+                self.next.remove(&before);
+            }
+            self.next.extend(next);
         }
-        self.next.extend(next);
-        if entry.in_flight.is_empty() && entry.waiting.is_empty() {
-            self.entries.remove(&key);
-        }
+        entry.is_ahead_of_turn()
     }
 }

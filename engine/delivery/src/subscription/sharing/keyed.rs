@@ -4,8 +4,10 @@
 //! and settled as such. With a second consumer, or once an event fails, keys are looked at one by one: those of what is in
 //! flight or waits are read first, and nothing new of a partition is sent until they are known.
 //!
-//! An event that may not go yet, because an earlier one of its key waits or is held by a consumer without room, waits. So
-//! many may wait at most; then nothing new is sent until fewer do.
+//! An event that may not go yet because an earlier one of its key waits is left waiting, and those behind it go on. Where
+//! its key is held by a consumer without room, those behind it stay where they are as well, as long as every other consumer
+//! has enough to do: to wait costs more than to be sent at once. So many may wait at most; then nothing new is sent until
+//! fewer do.
 
 use std::{collections::BTreeSet, ops::Range};
 
@@ -19,9 +21,8 @@ use super::{
 };
 use crate::{
     now::Now,
-    progress::History,
     subscription::{
-        consumer::{Consumer, ConsumerId},
+        consumer::{Consumer, ConsumerId, Room},
         fetch::{Assigned, Contents, Wanted},
         ledger::Ledger,
         partition::{Again, Place, Run},
@@ -131,6 +132,8 @@ pub(in crate::subscription) struct ByKey {
     tables: Vec<KeyTable>,
     /// Partitions of which keys have to be read.
     unknown: BTreeSet<usize>,
+    /// Of each partition: the new event that its consumer had no room for, while nobody else needed more.
+    stalled: Vec<Option<(u64, Key)>>,
     waiting_max: usize,
 }
 
@@ -147,7 +150,8 @@ impl ByKey {
     fn new(partitions: &Partitions, waiting_max: usize) -> Self {
         let tables: Vec<_> = partitions.iter().map(KeyTable::new).collect();
         let unknown = (0..tables.len()).filter(|index| tables[*index].first_unknown().is_some()).collect();
-        Self { tables, unknown, waiting_max }
+        let stalled = vec![None; tables.len()];
+        Self { tables, unknown, stalled, waiting_max }
     }
 
     /// Gives what was read to consumers, each event by its key, and at most so many events.
@@ -161,7 +165,7 @@ impl ByKey {
     ) -> Assigned {
         let learned = self.learn(ledger, now, stretch);
         let reserved = self.reserved(ledger, now.mono_ms);
-        let mut shares = Shares::new(reserved, events_max, room);
+        let mut shares = Shares::new(ledger, reserved, events_max, room);
         let until = if stretch.again {
             let known = !self.unknown.contains(&stretch.partition);
             let given = known && self.assign_waiting(ledger, now, stretch, &mut shares);
@@ -263,11 +267,12 @@ impl ByKey {
         shares: &mut Shares<'_>,
     ) -> bool {
         let Stretch { partition, range, contents, .. } = stretch;
-        let mut progress = false;
-        for (offset, key) in self.tables[*partition].waiting_in(range) {
+        let (mut progress, mut rest) = (false, range.clone());
+        while let Some((offset, key)) = self.tables[*partition].first_waiting_in(&rest) {
             if shares.is_over() {
                 break;
             }
+            rest.start = offset + 1;
             let part = offset..offset + 1;
             let Place::Waiting { wait } = ledger.partitions.get(*partition).place_of(offset) else {
                 continue;
@@ -285,7 +290,7 @@ impl ByKey {
                 Turn::Blocked => continue,
                 // Only behind the event before it, in the same delivery.
                 Turn::With(_) => shares.give_behind(ledger, key, offset, bytes, history),
-                Turn::Anyone => shares.give_anyone(ledger, key, offset, bytes, history, wait.by),
+                Turn::Anyone => shares.give_again(ledger, key, offset, bytes, history, wait.by),
             };
             if let Given::To(consumer) = given {
                 ledger.partitions.update(*partition, |it| it.take_run(&part, false));
@@ -311,6 +316,7 @@ impl ByKey {
         }
         let (mut at, end) = (range.start, range.end.min(fresh.range.end));
         let mut waiting = self.waiting();
+        self.stalled[*partition] = None;
         while at < end {
             if let Some(hole) = contents.hole_at(at) {
                 let hole = at..hole.end.min(end);
@@ -323,9 +329,9 @@ impl ByKey {
             let table = &mut self.tables[*partition];
             let given = match table.turn(at, key) {
                 Turn::Blocked => Given::Later,
-                Turn::With(holder) => shares.give_to(ledger, holder, key, at, bytes),
-                Turn::Anyone => match shares.give_anyone(ledger, key, at, bytes, History::default(), None) {
-                    Given::Later => break,
+                Turn::With(holder) => shares.give_to(ledger, holder, at, bytes),
+                Turn::Anyone => match shares.give_anyone(ledger, at, bytes) {
+                    Given::Later | Given::NoRoom => break,
                     given => given,
                 },
             };
@@ -334,7 +340,11 @@ impl ByKey {
                     ledger.partitions.update(*partition, |it| it.take_run(&part, true));
                     table.enter_in_flight(at, key, consumer);
                 }
-                Given::Later if waiting < self.waiting_max => {
+                Given::NoRoom if !shares.somebody_is_short(ledger) => {
+                    self.stalled[*partition] = Some((at, key));
+                    break;
+                }
+                Given::Later | Given::NoRoom if waiting < self.waiting_max => {
                     ledger.partitions.update(*partition, |it| {
                         it.take_run(&part, true);
                         it.wait(part, Wait { due: now.mono_ms, by: None });
@@ -342,11 +352,27 @@ impl ByKey {
                     table.enter(ledger, *partition, at, key);
                     waiting += 1;
                 }
-                Given::Full | Given::Later => break,
+                Given::Full | Given::Later | Given::NoRoom => break,
             }
             at += 1;
         }
         at
+    }
+
+    /// True if the next new event of a partition is for a consumer without room, and nobody else needs more meanwhile.
+    fn is_stalled(&self, ledger: &Ledger, partition: usize, next: u64, reserved: Option<ConsumerId>) -> bool {
+        let Some((_, key)) = self.stalled[partition].filter(|(offset, _)| *offset == next) else {
+            return false;
+        };
+        let Turn::With(holder) = self.tables[partition].turn(next, key) else { return false };
+        let consumers = &ledger.consumers;
+        let lacks_room = consumers.index_of(holder).is_some_and(|place| consumers.room(place).is_none());
+        let passing = consumers.somebody_responds();
+        let takes = |place: usize| {
+            let consumer = &consumers.list()[place];
+            Some(consumer.id()) != reserved && !(passing && consumer.is_silent())
+        };
+        lacks_room && !consumers.short(|_| Room { events: 0, bytes: 0 }).any(takes)
     }
 
     /// Enters where the offsets of a range stand now: they were settled or lost, or wait.
@@ -424,8 +450,9 @@ impl Policy for ByKey {
                 return None;
             }
             ledger.partitions.unread().find_map(|(partition, it)| {
-                let may = !it.is_fetching(false) && known(partition);
-                Some(Choice { partition, run: it.fresh().filter(|_| may)? })
+                let run = it.fresh().filter(|_| !it.is_fetching(false) && known(partition))?;
+                let stalled = self.is_stalled(ledger, partition, run.range.start, reserved);
+                (!stalled).then_some(Choice { partition, run })
             })
         };
         due.next().or_else(fresh)

@@ -5,8 +5,10 @@
 
 mod exclusive;
 mod free;
+mod key_pages;
 mod key_table;
 mod keyed;
+mod offset_queue;
 mod policy;
 mod shares;
 

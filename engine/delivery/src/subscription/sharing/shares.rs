@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, ops::Range};
 
+use foldhash::fast::RandomState;
+
 use super::key_table::Key;
 use crate::{
     now::Now,
@@ -20,8 +22,10 @@ const IN_A_ROW: u64 = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Given {
     To(ConsumerId),
-    /// Not now: its consumer has no credit.
+    /// Not now: it must wait for something else.
     Later,
+    /// Not until its consumer has room.
+    NoRoom,
     /// Not in this read: its consumer's stream takes no more at once, or no more events may be given.
     Full,
 }
@@ -38,53 +42,60 @@ struct Share {
     bytes: u64,
 }
 
-/// What the deliveries to one consumer are together.
-#[derive(Debug)]
+/// What a consumer gets of a read, over all its deliveries.
+#[derive(Debug, Clone)]
 struct Total {
     used: Room,
+    /// One of them is an event that must be its only one.
     alone: bool,
+    /// It takes no more of this read.
+    full: bool,
+    /// The last of them.
+    share: Option<usize>,
 }
 
-impl Default for Total {
-    fn default() -> Self {
-        Self { used: Room { events: 0, bytes: 0 }, alone: false }
-    }
+impl Total {
+    const NOTHING: Self = Self { used: Room { events: 0, bytes: 0 }, alone: false, full: false, share: None };
 }
 
-/// The deliveries of one read.
+/// The deliveries of one read. Consumers are named by their places in the list, which do not change meanwhile.
 pub(super) struct Shares<'a> {
     list: Vec<Share>,
-    totals: HashMap<ConsumerId, Total>,
+    totals: Vec<Total>,
     /// How many more events may be given.
     left: u64,
     /// Nobody takes an event that may go to anybody.
     exhausted: bool,
-    /// The delivery that has the last event of a key.
-    keys: HashMap<Key, usize>,
+    /// A consumer takes no more of this read.
+    some_full: bool,
+    /// Where events follow others of their keys: the delivery that has the last event of each.
+    keys: HashMap<Key, usize, RandomState>,
     /// Gets nothing but an event that must be its only one.
-    reserved: Option<ConsumerId>,
+    reserved: Option<usize>,
+    /// Silent consumers are passed over.
+    passing: bool,
     /// Whose turn it is, and for how many more events.
-    turn: Option<(ConsumerId, u64)>,
-    /// Consumers that take no more of this read.
-    full: Vec<ConsumerId>,
+    turn: Option<(usize, u64)>,
     room: &'a mut dyn FnMut(ConsumerId, Wanted) -> Option<u64>,
 }
 
 impl<'a> Shares<'a> {
     pub(super) fn new(
+        ledger: &Ledger,
         reserved: Option<ConsumerId>,
         events_max: u64,
         room: &'a mut dyn FnMut(ConsumerId, Wanted) -> Option<u64>,
     ) -> Self {
         Self {
             list: Vec::new(),
-            totals: HashMap::new(),
+            totals: vec![Total::NOTHING; ledger.consumers.list().len()],
             left: events_max,
             exhausted: false,
-            keys: HashMap::new(),
-            reserved,
+            some_full: false,
+            keys: HashMap::default(),
+            reserved: reserved.and_then(|consumer| ledger.consumers.index_of(consumer)),
+            passing: ledger.consumers.somebody_responds(),
             turn: None,
-            full: Vec::new(),
             room,
         }
     }
@@ -100,14 +111,16 @@ impl<'a> Shares<'a> {
     ) -> Given {
         let Some(index) = self.keys.get(&key).copied().filter(|_| self.left > 0) else { return Given::Later };
         let share = &self.list[index];
-        let place = ledger.consumers.index_of(share.consumer);
-        let room = place.and_then(|place| ledger.consumers.room(place));
-        let used = self.used(share.consumer);
+        let Some(place) = ledger.consumers.index_of(share.consumer) else { return Given::Later };
+        let used = self.totals[place].used;
+        let room = ledger.consumers.room(place);
         let fits = room.is_some_and(|room| used.events < room.events && used.bytes < room.bytes);
         if history.is_alone() || !fits || !share.has_room_for(bytes, history) {
             return Given::Later;
         }
-        self.push(index, key, offset, bytes)
+        self.push(place, index, offset, bytes);
+        self.keys.insert(key, index);
+        Given::To(self.list[index].consumer)
     }
 
     /// Gives a new event to the consumer that holds its key.
@@ -115,25 +128,25 @@ impl<'a> Shares<'a> {
         &mut self,
         ledger: &mut Ledger,
         consumer: ConsumerId,
-        key: Key,
         offset: u64,
         bytes: u64,
     ) -> Given {
         if self.left == 0 {
             return Given::Full;
         }
-        let passed_over = || ledger.consumers.passed_over().any(|it| it == consumer);
-        if self.reserved == Some(consumer) || passed_over() {
+        let place = ledger.consumers.index_of(consumer);
+        let Some(place) = place.filter(|place| self.reserved != Some(*place) && !self.passes(ledger, *place))
+        else {
             return Given::Later;
-        }
-        match self.share_of(ledger, consumer, bytes, History::default()) {
-            Ok(index) => self.push(index, key, offset, bytes),
+        };
+        match self.share_of(ledger, place, bytes, History::default()) {
+            Ok(index) => self.push(place, index, offset, bytes),
             Err(given) => given,
         }
     }
 
-    /// Gives an event to whoever has the least, rather not to the consumer that let it fail.
-    pub(super) fn give_anyone(
+    /// Gives an event that waited to whoever has the least, rather not to the consumer that let it fail.
+    pub(super) fn give_again(
         &mut self,
         ledger: &mut Ledger,
         key: Key,
@@ -142,72 +155,97 @@ impl<'a> Shares<'a> {
         history: History,
         failed_by: Option<ConsumerId>,
     ) -> Given {
+        let failed_by = failed_by.and_then(|consumer| ledger.consumers.index_of(consumer));
+        let given = self.give(ledger, offset, bytes, history, failed_by);
+        if let Ok(index) = given {
+            self.keys.insert(key, index);
+        }
+        self.given(given)
+    }
+
+    /// Gives a new event to whoever has the least.
+    pub(super) fn give_anyone(&mut self, ledger: &mut Ledger, offset: u64, bytes: u64) -> Given {
+        let given = self.give(ledger, offset, bytes, History::default(), None);
+        self.given(given)
+    }
+
+    fn given(&self, given: Result<usize, Given>) -> Given {
+        given.map_or_else(|refused| refused, |index| Given::To(self.list[index].consumer))
+    }
+
+    /// Gives an event to whoever has the least; returns the delivery.
+    fn give(
+        &mut self,
+        ledger: &mut Ledger,
+        offset: u64,
+        bytes: u64,
+        history: History,
+        failed_by: Option<usize>,
+    ) -> Result<usize, Given> {
         if self.left == 0 {
-            return Given::Full;
+            return Err(Given::Full);
         }
         if self.exhausted && !history.is_alone() {
-            return Given::Later;
+            return Err(Given::Later);
         }
         loop {
-            let Some(consumer) = self.taker(ledger, history, failed_by) else {
+            let Some(place) = self.taker(ledger, history, failed_by) else {
                 self.exhausted |= !history.is_alone();
-                return if self.full.is_empty() { Given::Later } else { Given::Full };
+                return Err(if self.some_full { Given::Full } else { Given::Later });
             };
-            match self.share_of(ledger, consumer, bytes, history) {
+            match self.share_of(ledger, place, bytes, history) {
                 Ok(index) => {
-                    let left = self.turn.filter(|(turn, left)| *turn == consumer && *left > 0);
-                    self.turn = Some((consumer, left.map_or(IN_A_ROW, |(_, left)| left) - 1));
-                    return self.push(index, key, offset, bytes);
+                    let left = self.turn.filter(|(turn, left)| *turn == place && *left > 0);
+                    self.turn = Some((place, left.map_or(IN_A_ROW, |(_, left)| left) - 1));
+                    self.push(place, index, offset, bytes);
+                    return Ok(index);
                 }
                 // It has no room any more, or none in this read.
-                Err(Given::Later)
-                    if ledger
-                        .consumers
-                        .index_of(consumer)
-                        .is_some_and(|it| ledger.consumers.room(it).is_none()) => {}
-                Err(_) => self.full.push(consumer),
+                Err(Given::NoRoom) if ledger.consumers.room(place).is_none() => {}
+                Err(_) => {
+                    self.totals[place].full = true;
+                    self.some_full = true;
+                }
             }
         }
     }
 
-    fn taker(&self, ledger: &Ledger, history: History, failed_by: Option<ConsumerId>) -> Option<ConsumerId> {
+    fn taker(&self, ledger: &Ledger, history: History, failed_by: Option<usize>) -> Option<usize> {
         let consumers = &ledger.consumers;
-        let (passing, alone) = (consumers.somebody_responds(), history.is_alone());
-        let load = |place: usize| {
-            consumers.list()[place].in_flight() + self.used(consumers.list()[place].id()).events
-        };
+        let alone = history.is_alone();
+        let load = |place: usize| consumers.list()[place].in_flight() + self.totals[place].used.events;
         let may = |place: usize, room: Room| {
-            let consumer = &consumers.list()[place];
-            let used = self.used(consumer.id());
-            let full = self.full.contains(&consumer.id());
-            let fits = !full
-                && used.events < room.events
-                && used.bytes < room.bytes
-                && !self.is_alone(consumer.id());
-            let free = if alone { load(place) == 0 } else { self.reserved != Some(consumer.id()) };
-            fits && free && !(passing && consumer.is_silent())
+            let free = if alone { load(place) == 0 } else { self.reserved != Some(place) };
+            !self.totals[place].full && self.has_room(place, room) && free && !self.passes(ledger, place)
         };
-        if let Some((consumer, left)) = self.turn
+        if let Some((place, left)) = self.turn
             && left > 0
-            && failed_by != Some(consumer)
-            && let Some(place) = consumers.index_of(consumer)
+            && failed_by != Some(place)
             && consumers.room(place).is_some_and(|room| may(place, room))
         {
-            return Some(consumer);
+            return Some(place);
         }
         let takers = consumers.with_room().filter(|(place, room)| may(*place, *room));
-        let best =
-            takers.min_by_key(|(place, _)| (failed_by == Some(consumers.list()[*place].id()), load(*place)));
-        best.map(|(place, _)| consumers.list()[place].id())
+        let best = takers.min_by_key(|(place, _)| (failed_by == Some(*place), load(*place)));
+        best.map(|(place, _)| place)
     }
 
-    /// What the deliveries of a consumer take together.
-    fn used(&self, consumer: ConsumerId) -> Room {
-        self.totals.get(&consumer).map_or(Room { events: 0, bytes: 0 }, |total| total.used)
+    /// True if a consumer that takes events has so few that it may run dry while events wait for another one.
+    pub(super) fn somebody_is_short(&self, ledger: &Ledger) -> bool {
+        ledger.consumers.short(|place| self.totals[place].used).any(|place| {
+            let total = &self.totals[place];
+            self.reserved != Some(place) && !self.passes(ledger, place) && !total.full && !total.alone
+        })
     }
 
-    fn is_alone(&self, consumer: ConsumerId) -> bool {
-        self.totals.get(&consumer).is_some_and(|total| total.alone)
+    fn passes(&self, ledger: &Ledger, place: usize) -> bool {
+        self.passing && ledger.consumers.list()[place].is_silent()
+    }
+
+    /// True if a consumer that has this room takes more than it gets of this read already.
+    fn has_room(&self, place: usize, room: Room) -> bool {
+        let Total { used, alone, .. } = self.totals[place];
+        used.events < room.events && used.bytes < room.bytes && !alone
     }
 
     /// True once no more events may be given, or nobody takes another one, not even behind one of its key.
@@ -219,39 +257,46 @@ impl<'a> Shares<'a> {
     fn share_of(
         &mut self,
         ledger: &mut Ledger,
-        consumer: ConsumerId,
+        place: usize,
         bytes: u64,
         history: History,
     ) -> Result<usize, Given> {
-        let own = |share: &Share| share.consumer == consumer && share.history.attempts == history.attempts;
-        if let Some(index) = self.list.iter().rposition(own) {
+        if let Some(index) = self.last_share(place, history) {
             let share = &self.list[index];
             if share.has_room_for(bytes, history) {
                 return Ok(index);
             }
             let used_up = share.events >= share.limit.events;
-            return Err(if used_up { Given::Later } else { Given::Full });
+            return Err(if used_up { Given::NoRoom } else { Given::Full });
         }
-        let place = ledger.consumers.index_of(consumer).ok_or(Given::Later)?;
-        let room = ledger.consumers.room(place).ok_or(Given::Later)?;
-        let used = self.used(consumer);
-        let events = room.events.saturating_sub(used.events);
-        let most = room.bytes.saturating_sub(used.bytes);
-        if events == 0 || most == 0 || self.is_alone(consumer) {
-            return Err(Given::Later);
-        }
+        let room = ledger.consumers.room(place).filter(|room| self.has_room(place, *room));
+        let room = room.ok_or(Given::NoRoom)?;
+        let used = self.totals[place].used;
+        let (events, most) = (room.events - used.events, room.bytes - used.bytes);
+        let consumer = ledger.consumers.list()[place].id();
         let Some(stream) = (self.room)(consumer, Wanted { least: bytes, most }) else {
             if let Some(consumer) = ledger.consumers.find_mut(consumer) {
                 consumer.hold(true);
             }
-            return Err(Given::Later);
+            return Err(Given::NoRoom);
         };
         let limit = Room { events, bytes: most.min(stream) };
         self.list.push(Share { consumer, history, limit, parts: Vec::new(), events: 0, bytes: 0 });
         Ok(self.list.len() - 1)
     }
 
-    fn push(&mut self, index: usize, key: Key, offset: u64, bytes: u64) -> Given {
+    /// The last delivery to a consumer of events that have failed as often.
+    fn last_share(&self, place: usize, history: History) -> Option<usize> {
+        let last = self.totals[place].share?;
+        let share = &self.list[last];
+        if share.history.attempts == history.attempts {
+            return Some(last);
+        }
+        let own = |it: &Share| it.consumer == share.consumer && it.history.attempts == history.attempts;
+        self.list[..last].iter().rposition(own)
+    }
+
+    fn push(&mut self, place: usize, index: usize, offset: u64, bytes: u64) -> Given {
         let share = &mut self.list[index];
         match share.parts.last_mut() {
             Some(last) if last.end == offset => last.end += 1,
@@ -260,10 +305,11 @@ impl<'a> Shares<'a> {
         share.events += 1;
         share.bytes += bytes;
         self.left -= 1;
-        let total = self.totals.entry(share.consumer).or_default();
-        total.used = Room { events: total.used.events + 1, bytes: total.used.bytes + bytes };
+        let total = &mut self.totals[place];
+        total.used.events += 1;
+        total.used.bytes += bytes;
         total.alone |= share.history.is_alone();
-        self.keys.insert(key, index);
+        total.share = Some(index);
         Given::To(share.consumer)
     }
 

@@ -91,9 +91,40 @@ fn a_key_stays_with_the_consumer_that_holds_it_and_is_free_once_it_has_settled()
     it.grant(A, 9, 1_000);
     it.extend_end(8);
     let more = deal(&mut it, 0, two_keys);
-    assert_eq!(shape(&more), [], "2 and 3 wait until 0 and 1 have settled, and the others behind them");
+    assert_eq!(shape(&more), [(1, vec![2, 4, 6])], "3 waits until 1 has settled, and 5 and 7 behind it");
     assert_eq!(tell(&mut it, 0, &dealt[1], 1, VerbKind::Ack), Ok(1));
     assert_eq!(shape(&deal(&mut it, 0, two_keys)), [(1, vec![3, 5, 7])]);
+}
+
+#[test]
+fn new_events_pass_one_whose_consumer_has_no_room_only_where_another_needs_them() {
+    let six_keys = |offset: u64| Some(offset % 6);
+    let mut it = subscription(Order::Key, 6);
+    for consumer in [A, B] {
+        it.attach(consumer).unwrap();
+    }
+    it.grant(A, 3, 1_000);
+    it.grant(B, 5, 1_000);
+    let dealt = deal(&mut it, 0, six_keys);
+    assert_eq!(shape(&dealt), [(1, vec![0, 1, 2]), (2, vec![3, 4, 5])]);
+    it.extend_end(12);
+    assert_eq!(shape(&deal(&mut it, 0, six_keys)), [], "6 is for A, which has no room, and B has enough");
+    assert_eq!(waiting(&it), 0);
+    let oldest = Some((P0, Offset(0), A));
+    assert_eq!(it.waits_for(at(0)), WaitsFor::Acknowledgements { events: 6, oldest });
+    for offset in [3, 4] {
+        tell(&mut it, 0, &dealt[1], offset, VerbKind::Ack).unwrap();
+    }
+    it.grant(B, 2, 1_000);
+    assert_eq!(shape(&deal(&mut it, 0, six_keys)), [(2, vec![9, 10, 11])]);
+    assert_eq!(waiting(&it), 3, "those for A");
+    tell(&mut it, 0, &dealt[0], 1, VerbKind::Ack).unwrap();
+    it.grant(A, 5, 1_000);
+    assert_eq!(
+        shape(&deal(&mut it, 0, six_keys)),
+        [(1, vec![7])],
+        "the others wait until A has settled theirs"
+    );
 }
 
 #[test]
