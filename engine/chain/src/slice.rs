@@ -140,6 +140,74 @@ impl LogSlice {
         }
         Ok(cutting.finish())
     }
+
+    /// As [`LogSlice::cut`], for several takers: of `parts`, ascending and disjoint, each has the number of who takes it.
+    /// Each batch is walked through once. `take` is called with what a taker gets, in the order of offsets.
+    ///
+    /// # Errors
+    /// If a batch is damaged.
+    pub fn divide(
+        &self,
+        parts: &[(Range<Offset>, usize)],
+        mut take: impl FnMut(usize, Self),
+    ) -> Result<(), SliceError> {
+        let mut parts = from_offset(parts, self.run.base);
+        if let Some((range, taker)) = parts.first().filter(|(range, _)| range.start <= self.run.base)
+            && self.end() <= range.end
+        {
+            take(*taker, self.clone());
+            return Ok(());
+        }
+        let mut cuttings = Vec::new();
+        for batch in SliceBatches::new(&self.run, false) {
+            let (base, batch) = batch?;
+            let end = base.plus(u64::from(batch.span()));
+            parts = from_offset(parts, base);
+            match parts.first() {
+                Some((range, taker)) if range.start <= base && end <= range.end => {
+                    cutting_for(&mut cuttings, *taker, self).share(base, &batch);
+                }
+                Some((range, _)) if range.start < end => {
+                    for event in batch.events() {
+                        let offset = event.offset(base);
+                        parts = from_offset(parts, offset);
+                        let Some((range, taker)) = parts.first() else { break };
+                        if range.contains(&offset) {
+                            let cutting = cutting_for(&mut cuttings, *taker, self);
+                            cutting.add(offset, &EventParts::of(&event), &event)?;
+                        }
+                    }
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+        for (taker, cutting) in cuttings {
+            cutting.finish().into_iter().for_each(|slice| take(taker, slice));
+        }
+        Ok(())
+    }
+}
+
+/// What a taker gets of a slice; few share one.
+fn cutting_for<'a, 'c>(
+    cuttings: &'c mut Vec<(usize, Cutting<'a>)>,
+    taker: usize,
+    of: &'a LogSlice,
+) -> &'c mut Cutting<'a> {
+    let place = cuttings.iter().position(|(it, _)| *it == taker).unwrap_or_else(|| {
+        cuttings.push((taker, Cutting::new(of)));
+        cuttings.len() - 1
+    });
+    &mut cuttings[place].1
+}
+
+/// Those of some ascending ranges that reach beyond what is before an offset.
+fn from_offset(mut parts: &[(Range<Offset>, usize)], offset: Offset) -> &[(Range<Offset>, usize)] {
+    while let Some((_, later)) = parts.split_first().filter(|((range, _), _)| range.end <= offset) {
+        parts = later;
+    }
+    parts
 }
 
 /// What of a slice is live, and what is not.

@@ -464,12 +464,14 @@ impl Owner {
         });
         let used = assigned.until > from;
         let (mut gone, mut failed) = (Vec::new(), None);
-        for (assignment, held) in assigned.assignments.into_iter().zip(rooms) {
-            match slices.select(&assignment.offsets) {
+        let takers: Vec<_> = assigned.assignments.iter().map(|it| it.offsets.as_slice()).collect();
+        let divided = slices.divide(&takers);
+        for ((assignment, pieces), held) in assigned.assignments.iter().zip(divided).zip(rooms) {
+            match pieces {
                 Ok(pieces) => {
                     self.state.sent(assignment.token, payload_len(&pieces) as u64);
                     self.publisher.delivered(assignment.events);
-                    if !consumers.send(assignment.consumer, delivery(&assignment, pieces, held, place)) {
+                    if !consumers.send(assignment.consumer, delivery(assignment, pieces, held, place)) {
                         gone.push(assignment.consumer.0);
                     }
                 }

@@ -238,6 +238,32 @@ impl Slices {
         Ok(selected)
     }
 
+    /// As [`Slices::select`], for several takers whose ranges do not overlap.
+    pub(super) fn divide(&self, takers: &[&[Range<Offset>]]) -> Vec<Result<Vec<LogSlice>, Error>> {
+        let several = takers.len() > 1 && self.lifetimes.ended().is_empty();
+        match several.then(|| self.divide_live(takers)) {
+            Some(Ok(divided)) => divided.into_iter().map(Ok).collect(),
+            // What is damaged is not for all of them.
+            Some(Err(_)) | None => takers.iter().map(|offsets| self.select(offsets)).collect(),
+        }
+    }
+
+    fn divide_live(&self, takers: &[&[Range<Offset>]]) -> Result<Vec<Vec<LogSlice>>, Error> {
+        let mut divided = vec![Vec::new(); takers.len()];
+        let of_taker = |(taker, offsets): (usize, &&[Range<Offset>])| {
+            offsets.iter().map(|range| (range.clone(), taker)).collect::<Vec<_>>()
+        };
+        let mut parts: Vec<_> = takers.iter().enumerate().flat_map(of_taker).collect();
+        parts.sort_unstable_by_key(|(range, _)| range.start);
+        let (Some((first, _)), Some((last, _))) = (parts.first(), parts.last()) else { return Ok(divided) };
+        let between = self.pieces[self.at(first.start)..].iter();
+        for piece in between.take_while(|piece| piece.run.base < last.end) {
+            let from = parts.partition_point(|(range, _)| range.end <= piece.run.base);
+            piece.divide(&parts[from..], |taker, slice| divided[taker].push(slice))?;
+        }
+        Ok(divided)
+    }
+
     /// The event at an offset as it is stored; `None` if it is not here, or if a chain may have changed it.
     pub(super) fn event(&self, offset: Offset) -> Option<Event> {
         let piece = self.pieces.get(self.at(offset)).filter(|piece| !piece.built)?;
@@ -427,6 +453,28 @@ pub(super) mod tests {
         let found = keys_of(&selected).unwrap().into_iter().map(|it| it.offset.0).collect::<Vec<_>>();
         assert_eq!(found, [0, 2, 5, 6, 7, 9]);
         assert!(slices.select(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_several_take_is_what_each_would_take_by_itself() {
+        let pieces = vec![piece(&[0, 1, 2, 4]), piece(&[5, 6]), piece(&[7, 8, 9]), piece(&[10, 14])];
+        let slices = Slices::stored(Offset(0), pieces).unwrap();
+        // Offsets go round among three, or in runs of three; some nobody takes.
+        for (of, run) in [(3, 1), (3, 3), (2, 5), (1, 20), (5, 2)] {
+            let ranges = |taker: u64| {
+                let own = (0..15).filter(move |offset| offset / run % of == taker && offset % 11 != 8);
+                own.map(|offset| offsets(offset..offset + 1)).collect::<Vec<_>>()
+            };
+            let takers: Vec<_> = (0..of).map(ranges).collect();
+            let takers: Vec<_> = takers.iter().map(Vec::as_slice).collect();
+            for (offsets, taken) in takers.iter().zip(slices.divide(&takers)) {
+                assert_eq!(
+                    taken.unwrap(),
+                    slices.select(offsets).unwrap(),
+                    "{of} in runs of {run}: {offsets:?}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Which key each offset of a partition has that is in flight or waits, and which of them wait: pages of 64 offsets.
+//! Which key each offset of a partition has that is in flight or waits: pages of 64 offsets.
 //!
 //! Offsets that are delivered together lie beside each other, so a page is found once for many of them. It must not know
 //! what the offsets of a key are together.
@@ -21,13 +21,11 @@ struct Page {
     known: u64,
     /// Those with a key; the others have none.
     keyed: u64,
-    /// Those that wait.
-    waiting: u64,
     hashes: [u64; PAGE_OFFSETS as usize],
 }
 
 impl Page {
-    const EMPTY: Self = Self { known: 0, keyed: 0, waiting: 0, hashes: [0; PAGE_OFFSETS as usize] };
+    const EMPTY: Self = Self { known: 0, keyed: 0, hashes: [0; PAGE_OFFSETS as usize] };
 
     fn key(&self, page: u64, at: u32) -> (u64, Key) {
         let offset = page * PAGE_OFFSETS + u64::from(at);
@@ -44,8 +42,8 @@ impl KeyPages {
         Some(found.key(page, at).1)
     }
 
-    /// Enters an offset, or changes whether it waits.
-    pub(super) fn set(&mut self, offset: u64, key: Key, waits: bool) {
+    /// Enters an offset.
+    pub(super) fn set(&mut self, offset: u64, key: Key) {
         let (page, at) = place_of(offset);
         let page = self.pages.entry(page).or_insert_with(|| Box::new(Page::EMPTY));
         page.known |= 1 << at;
@@ -55,14 +53,12 @@ impl KeyPages {
         } else {
             page.keyed &= !(1 << at);
         }
-        page.waiting = page.waiting & !(1 << at) | u64::from(waits) << at;
     }
 
     pub(super) fn remove(&mut self, offset: u64) {
         let (page, at) = place_of(offset);
         if let Some(found) = self.pages.get_mut(&page) {
             found.known &= !(1 << at);
-            found.waiting &= !(1 << at);
             if found.known == 0 {
                 self.pages.remove(&page);
             }
@@ -80,14 +76,6 @@ impl KeyPages {
             }
         }
         known
-    }
-
-    /// The first offset of a range that waits, with its key.
-    pub(super) fn first_waiting(&self, range: &Range<u64>) -> Option<(u64, Key)> {
-        self.pages_of(range).find_map(|(page, found)| {
-            let waiting = found.waiting & within(page, range);
-            (waiting != 0).then(|| found.key(page, waiting.trailing_zeros()))
-        })
     }
 
     fn pages_of(&self, range: &Range<u64>) -> impl Iterator<Item = (u64, &Page)> {
@@ -121,38 +109,35 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pages_are_a_map_with_a_mark_for_what_waits(
-            changes in vec((0u64..200, 0u8..4, any::<bool>()), 0..120),
+        fn pages_are_a_map(
+            changes in vec((0u64..200, 0u8..4), 0..120),
             probe in 0u64..220,
             len in 0u64..220,
         ) {
             let (mut pages, mut model) = (KeyPages::default(), BTreeMap::new());
-            for (offset, what, waits) in changes {
+            for (offset, what) in changes {
                 if what == 0 {
                     pages.remove(offset);
                     model.remove(&offset);
                 } else {
                     let key = Key::of(offset, (what > 1).then_some(u64::from(what)));
-                    pages.set(offset, key, waits);
-                    model.insert(offset, (key, waits));
+                    pages.set(offset, key);
+                    model.insert(offset, key);
                 }
-                prop_assert_eq!(pages.get(offset), model.get(&offset).map(|(key, _)| *key));
+                prop_assert_eq!(pages.get(offset), model.get(&offset).copied());
             }
             let range = probe..probe + len;
-            let known: Vec<_> = model.range(range.clone()).map(|(offset, (key, _))| (*offset, *key)).collect();
+            let known: Vec<_> = model.range(range.clone()).map(|(offset, key)| (*offset, *key)).collect();
             prop_assert_eq!(pages.known_in(&range), known);
-            let waits = model.range(range.clone()).find(|(_, (_, waits))| *waits);
-            prop_assert_eq!(pages.first_waiting(&range), waits.map(|(offset, (key, _))| (*offset, *key)));
-            let offsets: Vec<u64> = model.keys().copied().collect();
-            offsets.into_iter().for_each(|offset| pages.remove(offset));
+            model.into_keys().for_each(|offset| pages.remove(offset));
             prop_assert!(pages.pages.is_empty(), "a page without offsets takes nothing");
         }
     }
 
     #[test]
     fn the_highest_offsets_are_ordinary() {
-        let mut pages = KeyPages::default();
-        pages.set(u64::MAX - 1, Key::None(u64::MAX - 1), true);
-        assert_eq!(pages.first_waiting(&(u64::MAX - 2..u64::MAX)).map(|it| it.0), Some(u64::MAX - 1));
+        let (mut pages, last) = (KeyPages::default(), u64::MAX - 1);
+        pages.set(last, Key::None(last));
+        assert_eq!(pages.known_in(&(u64::MAX - 2..u64::MAX)), [(last, Key::None(last))]);
     }
 }

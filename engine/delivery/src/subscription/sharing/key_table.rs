@@ -114,9 +114,14 @@ impl KeyTable {
         last.map_or(offset, |last| last.max(offset))
     }
 
-    /// The first waiting event of a range whose key is known.
-    pub(super) fn first_waiting_in(&self, range: &Range<u64>) -> Option<(u64, Key)> {
-        self.offsets.first_waiting(range)
+    /// The key of an event in flight or waiting, if it is known.
+    pub(super) fn key_of(&self, offset: u64) -> Option<Key> {
+        self.offsets.get(offset)
+    }
+
+    /// The next event of a key that waits behind this one.
+    pub(super) fn waiting_behind(&self, key: Key, offset: u64) -> Option<u64> {
+        self.entries.get(&key)?.waiting.first_from(offset + 1)
     }
 
     /// Who may get the event of this key and offset.
@@ -132,13 +137,11 @@ impl KeyTable {
         }
     }
 
-    /// True once for an event whose key has to be read.
-    pub(super) fn take_unknown(&mut self, offset: u64) -> bool {
-        let is_unknown = self.unknown.contains(offset);
-        if is_unknown {
-            self.unknown.remove(offset..offset + 1);
-        }
-        is_unknown
+    /// Takes the parts of a range of which the keys had to be read.
+    pub(super) fn take_unknown(&mut self, range: &Range<u64>) -> Vec<Range<u64>> {
+        let parts = self.unknown.runs_in(range).collect();
+        self.unknown.remove(range.clone());
+        parts
     }
 
     /// Enters an event, or moves it, to where it stands now; true if something of its key is in flight behind one that waits.
@@ -150,11 +153,11 @@ impl KeyTable {
         match books.place_of(offset) {
             Place::InFlight { token } => {
                 entry.hold(offset, ledger.deliveries.get(token).map(|delivery| delivery.consumer()));
-                self.offsets.set(offset, key, false);
+                self.offsets.set(offset, key);
             }
             Place::Waiting { .. } => {
                 self.waiting += usize::from(entry.waiting.insert(offset));
-                self.offsets.set(offset, key, true);
+                self.offsets.set(offset, key);
             }
             Place::Elsewhere => self.offsets.remove(offset),
         }
@@ -169,7 +172,7 @@ impl KeyTable {
         if let Some(next) = entry.next.take() {
             self.next.remove(&next);
         }
-        self.offsets.set(offset, key, false);
+        self.offsets.set(offset, key);
     }
 
     /// Enters where the offsets of a range stand now; returns the keys among them of which something is in flight behind an

@@ -9,7 +9,11 @@
 //! has enough to do: to wait costs more than to be sent at once. So many may wait at most; then nothing new is sent until
 //! fewer do.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap},
+    ops::Range,
+};
 
 use levada_protocol::ids::Offset;
 
@@ -21,6 +25,7 @@ use super::{
 };
 use crate::{
     now::Now,
+    ranges::RangeSet,
     subscription::{
         consumer::{Consumer, ConsumerId, Room},
         fetch::{Assigned, Contents, Wanted},
@@ -35,6 +40,8 @@ use crate::{
 const LEARNING_MAX: usize = 2;
 /// Keys that one read of waiting events is chosen for.
 const DUE_KEYS_MAX: usize = 256;
+/// Keys of which one read gives waiting events.
+const DUE_KEYS_GIVEN_MAX: usize = 4 * DUE_KEYS_MAX;
 /// Due events of a partition that are looked at to find one that must be its consumer's only one. What is before it is sent
 /// first.
 const LOOKS_MAX: usize = 16;
@@ -118,7 +125,7 @@ impl Keyed {
             Mode::ByPartition(_) if !alone => {
                 self.look_at_keys(ledger);
             }
-            Mode::ByKey(by_key) if alone && !waits && by_key.unknown.is_empty() => {
+            Mode::ByKey(by_key) if alone && !waits && by_key.is_over(ledger) => {
                 self.mode = Mode::ByPartition(Exclusive::default());
             }
             Mode::ByPartition(_) | Mode::ByKey(_) => {}
@@ -134,6 +141,8 @@ pub(in crate::subscription) struct ByKey {
     unknown: BTreeSet<usize>,
     /// Of each partition: the new event that its consumer had no room for, while nobody else needed more.
     stalled: Vec<Option<(u64, Key)>>,
+    /// Events that were given since one failed.
+    given: u64,
     waiting_max: usize,
 }
 
@@ -151,7 +160,7 @@ impl ByKey {
         let tables: Vec<_> = partitions.iter().map(KeyTable::new).collect();
         let unknown = (0..tables.len()).filter(|index| tables[*index].first_unknown().is_some()).collect();
         let stalled = vec![None; tables.len()];
-        Self { tables, unknown, stalled, waiting_max }
+        Self { tables, unknown, stalled, given: 0, waiting_max }
     }
 
     /// Gives what was read to consumers, each event by its key, and at most so many events.
@@ -176,6 +185,7 @@ impl ByKey {
             self.assign_fresh(ledger, now, stretch, &mut shares)
         };
         let assignments = shares.deliver(ledger, now, stretch.partition);
+        self.given += assignments.iter().map(|assignment| assignment.events).sum::<u64>();
         Assigned { until: Offset(until), assignments }
     }
 
@@ -186,11 +196,9 @@ impl ByKey {
         let Some(first) = table.first_unknown().filter(|unknown| unknown.start < range.end) else {
             return false;
         };
-        let (mut learned, mut progress) = (BTreeSet::new(), false);
-        for offset in first.start.max(range.start)..range.end {
-            if !table.take_unknown(offset) {
-                continue;
-            }
+        let (mut ahead, mut progress) = (BTreeSet::new(), false);
+        let read = first.start.max(range.start)..range.end;
+        for offset in table.take_unknown(&read).into_iter().flatten() {
             progress = true;
             let key = Key::of(offset, contents.key_of(offset));
             let holds_event = ledger.partitions.get(*partition).events_in(&(offset..offset + 1)) > 0;
@@ -199,15 +207,16 @@ impl ByKey {
                     ledger.use_up(now, *partition, &(offset..offset + 1), false, contents);
                 }
                 Place::InFlight { .. } | Place::Waiting { .. } if holds_event => {
-                    table.enter(ledger, *partition, offset, key);
-                    learned.insert(key);
+                    if table.enter(ledger, *partition, offset, key) {
+                        ahead.insert(key);
+                    }
                 }
                 // A filtered offset stays with the events of its delivery.
                 Place::InFlight { .. } | Place::Waiting { .. } | Place::Elsewhere => {}
             }
         }
         self.update_unknown(*partition);
-        learned.iter().for_each(|key| self.rewind(ledger, *partition, *key));
+        ahead.iter().for_each(|key| self.rewind(ledger, *partition, *key));
         progress
     }
 
@@ -267,25 +276,29 @@ impl ByKey {
         shares: &mut Shares<'_>,
     ) -> bool {
         let Stretch { partition, range, contents, .. } = stretch;
-        let (mut progress, mut rest) = (false, range.clone());
-        while let Some((offset, key)) = self.tables[*partition].first_waiting_in(&rest) {
+        let (mut progress, mut given_parts) = (false, RangeSet::default());
+        // The first event of each key, and behind one that was given the next one of its key, by their offsets.
+        let due = self.tables[*partition].due(now.mono_ms).take(DUE_KEYS_GIVEN_MAX);
+        let mut next: BinaryHeap<_> = due.filter(|offset| range.contains(offset)).map(Reverse).collect();
+        while let Some(Reverse(offset)) = next.pop() {
             if shares.is_over() {
                 break;
             }
-            rest.start = offset + 1;
-            let part = offset..offset + 1;
+            let (table, part) = (&mut self.tables[*partition], offset..offset + 1);
+            let Some(key) = table.key_of(offset) else { continue };
             let Place::Waiting { wait } = ledger.partitions.get(*partition).place_of(offset) else {
                 continue;
             };
             if contents.is_hole(offset) {
+                next.extend(table.waiting_behind(key, offset).filter(|it| range.contains(it)).map(Reverse));
                 ledger.use_up(now, *partition, &part, false, contents);
-                self.tables[*partition].enter(ledger, *partition, offset, key);
+                table.enter(ledger, *partition, offset, key);
                 progress = true;
                 continue;
             }
             let history = ledger.partitions.get(*partition).history_of(offset);
             let bytes = contents.bytes_of_event(offset);
-            let given = match self.tables[*partition].turn(offset, key) {
+            let given = match table.turn(offset, key) {
                 _ if wait.due > now.mono_ms => continue,
                 Turn::Blocked => continue,
                 // Only behind the event before it, in the same delivery.
@@ -293,11 +306,15 @@ impl ByKey {
                 Turn::Anyone => shares.give_again(ledger, key, offset, bytes, history, wait.by),
             };
             if let Given::To(consumer) = given {
-                ledger.partitions.update(*partition, |it| it.take_run(&part, false));
-                self.tables[*partition].enter_in_flight(offset, key, consumer);
+                next.extend(table.waiting_behind(key, offset).filter(|it| range.contains(it)).map(Reverse));
+                given_parts.insert(part);
+                table.enter_in_flight(offset, key, consumer);
                 progress = true;
             }
         }
+        ledger
+            .partitions
+            .update(*partition, |it| given_parts.iter().for_each(|part| it.take_run(&part, false)));
         progress
     }
 
@@ -373,6 +390,23 @@ impl ByKey {
             Some(consumer.id()) != reserved && !(passing && consumer.is_silent())
         };
         lacks_room && !consumers.short(|_| Room { events: 0, bytes: 0 }).any(takes)
+    }
+
+    /// True once what was in flight when the last event failed has settled, as far as counts tell: otherwise whoever lets
+    /// one of a hundred fail has all the others looked at again each time.
+    fn is_over(&self, ledger: &Ledger) -> bool {
+        self.unknown.is_empty() && self.given >= ledger.consumers.in_flight()
+    }
+
+    /// Events of a range have failed, and wait.
+    pub(in crate::subscription) fn failed(
+        &mut self,
+        ledger: &mut Ledger,
+        partition: usize,
+        range: &Range<u64>,
+    ) {
+        self.given = 0;
+        self.update(ledger, partition, range);
     }
 
     /// Enters where the offsets of a range stand now: they were settled or lost, or wait.

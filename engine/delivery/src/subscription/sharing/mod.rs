@@ -98,7 +98,7 @@ impl Sharing {
     /// must follow them.
     pub(super) fn failed(&mut self, ledger: &mut Ledger, partition: usize, range: &Range<u64>, due: u64) {
         match self {
-            Self::Keyed(keyed) => keyed.look_at_keys(ledger).update(ledger, partition, range),
+            Self::Keyed(keyed) => keyed.look_at_keys(ledger).failed(ledger, partition, range),
             Self::Exclusive(exclusive) => exclusive.failed(ledger, partition, range.start, due),
             Self::Free(free) => free.failed(ledger, partition, range.start, due),
         }

@@ -43,6 +43,11 @@ impl OffsetQueue {
         self.0.range(self.0.partition_point(|it| *it < offset)..).copied()
     }
 
+    /// The first offset that is not below `start`.
+    pub(super) fn first_from(&self, start: u64) -> Option<u64> {
+        self.from(start).next()
+    }
+
     /// The last offset below `end`.
     pub(super) fn last_below(&self, end: u64) -> Option<u64> {
         self.0.partition_point(|it| *it < end).checked_sub(1).map(|place| self.0[place])
