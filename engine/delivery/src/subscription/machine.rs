@@ -298,8 +298,12 @@ impl Subscription {
             self.ledger.settlement.accept_verb();
         }
         let books = self.ledger.partitions.get(partition);
-        let left = taken.clone();
+        let mut left = taken.clone();
         let (taken, filtered): (Vec<_>, Vec<_>) = taken.into_iter().partition(|it| books.events_in(it) > 0);
+        if let VerbKind::Nack { .. } = verb.kind {
+            // Of what fails, the policy hears with the failure.
+            left.clone_from(&filtered);
+        }
         filtered.into_iter().for_each(|it| self.ledger.settlement.push(partition, it, Outcome::Dropped));
         match &verb.kind {
             VerbKind::Ack => taken.into_iter().for_each(|it| self.ledger.acknowledge(partition, it, token)),

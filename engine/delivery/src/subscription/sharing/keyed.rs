@@ -398,15 +398,9 @@ impl ByKey {
         self.unknown.is_empty() && self.given >= ledger.consumers.in_flight()
     }
 
-    /// Events of a range have failed, and wait.
-    pub(in crate::subscription) fn failed(
-        &mut self,
-        ledger: &mut Ledger,
-        partition: usize,
-        range: &Range<u64>,
-    ) {
+    /// Events have failed: [`ByKey::update`] says which.
+    pub(super) fn failed(&mut self) {
         self.given = 0;
-        self.update(ledger, partition, range);
     }
 
     /// Enters where the offsets of a range stand now: they were settled or lost, or wait.

@@ -95,10 +95,10 @@ impl Sharing {
     }
 
     /// After events of a partition from `range.start` on have failed, of which the first waits until `due`: takes back what
-    /// must follow them.
+    /// must follow them; by key, [`Sharing::left`] does that, which comes next.
     pub(super) fn failed(&mut self, ledger: &mut Ledger, partition: usize, range: &Range<u64>, due: u64) {
         match self {
-            Self::Keyed(keyed) => keyed.look_at_keys(ledger).failed(ledger, partition, range),
+            Self::Keyed(keyed) => keyed.look_at_keys(ledger).failed(),
             Self::Exclusive(exclusive) => exclusive.failed(ledger, partition, range.start, due),
             Self::Free(free) => free.failed(ledger, partition, range.start, due),
         }
