@@ -2,7 +2,7 @@
 //!
 //! Must not know where they were read or who gets them.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
 use levada_protocol::{
@@ -158,14 +158,14 @@ impl LogSlice {
             take(*taker, self.clone());
             return Ok(());
         }
-        let mut cuttings = Vec::new();
+        let mut cuttings = BTreeMap::new();
         for batch in SliceBatches::new(&self.run, false) {
             let (base, batch) = batch?;
             let end = base.plus(u64::from(batch.span()));
             parts = from_offset(parts, base);
             match parts.first() {
                 Some((range, taker)) if range.start <= base && end <= range.end => {
-                    cutting_for(&mut cuttings, *taker, self).share(base, &batch);
+                    cuttings.entry(*taker).or_insert_with(|| Cutting::new(self)).share(base, &batch);
                 }
                 Some((range, _)) if range.start < end => {
                     for event in batch.events() {
@@ -173,7 +173,7 @@ impl LogSlice {
                         parts = from_offset(parts, offset);
                         let Some((range, taker)) = parts.first() else { break };
                         if range.contains(&offset) {
-                            let cutting = cutting_for(&mut cuttings, *taker, self);
+                            let cutting = cuttings.entry(*taker).or_insert_with(|| Cutting::new(self));
                             cutting.add(offset, &EventParts::of(&event), &event)?;
                         }
                     }
@@ -187,19 +187,6 @@ impl LogSlice {
         }
         Ok(())
     }
-}
-
-/// What a taker gets of a slice; few share one.
-fn cutting_for<'a, 'c>(
-    cuttings: &'c mut Vec<(usize, Cutting<'a>)>,
-    taker: usize,
-    of: &'a LogSlice,
-) -> &'c mut Cutting<'a> {
-    let place = cuttings.iter().position(|(it, _)| *it == taker).unwrap_or_else(|| {
-        cuttings.push((taker, Cutting::new(of)));
-        cuttings.len() - 1
-    });
-    &mut cuttings[place].1
 }
 
 /// Those of some ascending ranges that reach beyond what is before an offset.

@@ -58,6 +58,11 @@ impl Delivery {
             let what = format!("a delivery holds {count} events, its header says {}", header.count);
             return Err(Error::bad_answer(what));
         }
+        if batches.windows(2).any(|pair| placed_end(&pair[0]) > pair[1].base) {
+            return Err(Error::bad_answer(
+                "the events of a delivery are not in the order of their offsets".to_owned(),
+            ));
+        }
         let (Some(head), Some(tail)) = (batches.first(), batches.last()) else { return Ok(None) };
         let Some(first) = head.batch.events().next().map(|event| event.offset(head.base)) else {
             return Ok(None);

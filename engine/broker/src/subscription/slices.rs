@@ -240,8 +240,7 @@ impl Slices {
 
     /// As [`Slices::select`], for several takers whose ranges do not overlap.
     pub(super) fn divide(&self, takers: &[&[Range<Offset>]]) -> Vec<Result<Vec<LogSlice>, Error>> {
-        let several = takers.len() > 1 && self.lifetimes.ended().is_empty();
-        match several.then(|| self.divide_live(takers)) {
+        match (takers.len() > 1).then(|| self.divide_live(takers)) {
             Some(Ok(divided)) => divided.into_iter().map(Ok).collect(),
             // What is damaged is not for all of them.
             Some(Err(_)) | None => takers.iter().map(|offsets| self.select(offsets)).collect(),
@@ -251,7 +250,8 @@ impl Slices {
     fn divide_live(&self, takers: &[&[Range<Offset>]]) -> Result<Vec<Vec<LogSlice>>, Error> {
         let mut divided = vec![Vec::new(); takers.len()];
         let of_taker = |(taker, offsets): (usize, &&[Range<Offset>])| {
-            offsets.iter().map(|range| (range.clone(), taker)).collect::<Vec<_>>()
+            let live = subtract(offsets, self.lifetimes.ended());
+            live.into_iter().map(move |range| (range, taker))
         };
         let mut parts: Vec<_> = takers.iter().enumerate().flat_map(of_taker).collect();
         parts.sort_unstable_by_key(|(range, _)| range.start);
@@ -508,6 +508,11 @@ pub(super) mod tests {
             Some(&b"4"[..]),
             "for its dead letter"
         );
+        let takers = [&[offsets(0..4)][..], &[offsets(4..8)]];
+        let divided = slices.divide(&takers).into_iter().map(Result::unwrap);
+        let divided: Vec<Vec<_>> =
+            divided.map(|it| keys_of(&it).unwrap().into_iter().map(|it| it.offset.0).collect()).collect();
+        assert_eq!(divided, [vec![1, 3], vec![6, 7]]);
         slices.load_keys().unwrap();
         let keys = slices.fetched(Offset(0), true).keys.unwrap();
         assert_eq!(keys.len(), 7, "also of what may be in flight");

@@ -19,6 +19,8 @@ pub(super) struct Consumer {
     alone: bool,
     /// Its stream takes nothing for now.
     held: bool,
+    /// Since when, on the monotonic clock, it has had no room for an event that was for it, and got none.
+    lacks_room_since: Option<u64>,
     streamed: Streamed,
     responses: Responses,
 }
@@ -61,6 +63,7 @@ impl Consumer {
             in_flight_bytes: 0,
             alone: false,
             held: false,
+            lacks_room_since: None,
             streamed: Streamed::default(),
             responses: Responses::default(),
         }
@@ -117,8 +120,14 @@ impl Consumer {
         })
     }
 
+    /// There is an event for it, and it has no room; returns since when that is so.
+    pub(super) fn lack_room(&mut self, now: u64) -> u64 {
+        *self.lacks_room_since.get_or_insert(now)
+    }
+
     /// Charges a delivery and counts it as in flight; returns its number among this consumer's, from 1.
     pub(super) fn deliver(&mut self, events: u64, bytes: u64, alone: bool) -> u64 {
+        self.lacks_room_since = None;
         self.credit_events = self.credit_events.saturating_sub(events);
         self.credit_bytes = self.credit_bytes.saturating_sub(signed(bytes));
         self.in_flight += events;

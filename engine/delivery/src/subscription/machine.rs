@@ -300,8 +300,8 @@ impl Subscription {
         let books = self.ledger.partitions.get(partition);
         let mut left = taken.clone();
         let (taken, filtered): (Vec<_>, Vec<_>) = taken.into_iter().partition(|it| books.events_in(it) > 0);
-        if let VerbKind::Nack { .. } = verb.kind {
-            // Of what fails, the policy hears with the failure.
+        if let VerbKind::Nack { .. } | VerbKind::InProgress = verb.kind {
+            // Of what fails, the policy hears with the failure; what is extended stays.
             left.clone_from(&filtered);
         }
         filtered.into_iter().for_each(|it| self.ledger.settlement.push(partition, it, Outcome::Dropped));

@@ -59,9 +59,9 @@ struct Entry {
 
 impl Entry {
     fn hold(&mut self, offset: u64, holder: Option<ConsumerId>) {
-        self.holder =
-            if self.in_flight.is_empty() { holder } else { self.holder.filter(|it| Some(*it) == holder) };
         self.in_flight.insert(offset);
+        let is_only = self.in_flight.first() == self.in_flight.last();
+        self.holder = if is_only { holder } else { self.holder.filter(|it| Some(*it) == holder) };
     }
 
     /// True if something is in flight behind an event that waits.
@@ -148,18 +148,23 @@ impl KeyTable {
     pub(super) fn enter(&mut self, ledger: &Ledger, partition: usize, offset: u64, key: Key) -> bool {
         let books = ledger.partitions.get(partition);
         let entry = self.entries.entry(key).or_default();
-        entry.in_flight.remove(offset);
-        self.waiting -= usize::from(entry.waiting.remove(offset));
+        // What stands where it stood is not moved: it may be one of very many.
         match books.place_of(offset) {
             Place::InFlight { token } => {
+                self.waiting -= usize::from(entry.waiting.remove(offset));
                 entry.hold(offset, ledger.deliveries.get(token).map(|delivery| delivery.consumer()));
                 self.offsets.set(offset, key);
             }
             Place::Waiting { .. } => {
+                entry.in_flight.remove(offset);
                 self.waiting += usize::from(entry.waiting.insert(offset));
                 self.offsets.set(offset, key);
             }
-            Place::Elsewhere => self.offsets.remove(offset),
+            Place::Elsewhere => {
+                entry.in_flight.remove(offset);
+                self.waiting -= usize::from(entry.waiting.remove(offset));
+                self.offsets.remove(offset);
+            }
         }
         self.refresh(books, key)
     }

@@ -5,11 +5,12 @@
 //! flight or waits are read first, and nothing new of a partition is sent until they are known.
 //!
 //! An event that may not go yet because an earlier one of its key waits is left waiting, and those behind it go on. Where
-//! its key is held by a consumer without room, those behind it stay where they are as well, as long as every other consumer
-//! has enough to do: to wait costs more than to be sent at once. So many may wait at most; then nothing new is sent until
-//! fewer do.
+//! its key is held by a consumer without room, those behind it stay where they are as well, for a moment and as long as
+//! every other consumer has enough to do: to wait costs more than to be sent at once. So many may wait at most; then nothing
+//! new is sent until fewer do.
 
 use std::{
+    cell::LazyCell,
     cmp::Reverse,
     collections::{BTreeSet, BinaryHeap},
     ops::Range,
@@ -140,10 +141,19 @@ pub(in crate::subscription) struct ByKey {
     /// Partitions of which keys have to be read.
     unknown: BTreeSet<usize>,
     /// Of each partition: the new event that its consumer had no room for, while nobody else needed more.
-    stalled: Vec<Option<(u64, Key)>>,
+    stalled: Vec<Option<Stall>>,
     /// Events that were given since one failed.
     given: u64,
     waiting_max: usize,
+}
+
+/// A new event that keeps those behind it from being given, for a moment.
+#[derive(Debug, Clone, Copy)]
+struct Stall {
+    offset: u64,
+    key: Key,
+    /// On the monotonic clock.
+    until: u64,
 }
 
 /// What was read of a partition, to be given to consumers.
@@ -174,7 +184,7 @@ impl ByKey {
     ) -> Assigned {
         let learned = self.learn(ledger, now, stretch);
         let reserved = self.reserved(ledger, now.mono_ms);
-        let mut shares = Shares::new(ledger, reserved, events_max, room);
+        let mut shares = Shares::new(ledger, now.mono_ms, reserved, events_max, room);
         let until = if stretch.again {
             let known = !self.unknown.contains(&stretch.partition);
             let given = known && self.assign_waiting(ledger, now, stretch, &mut shares);
@@ -348,7 +358,7 @@ impl ByKey {
                 Turn::Blocked => Given::Later,
                 Turn::With(holder) => shares.give_to(ledger, holder, at, bytes),
                 Turn::Anyone => match shares.give_anyone(ledger, at, bytes) {
-                    Given::Later | Given::NoRoom => break,
+                    Given::Later | Given::NoRoom(_) => break,
                     given => given,
                 },
             };
@@ -357,11 +367,11 @@ impl ByKey {
                     ledger.partitions.update(*partition, |it| it.take_run(&part, true));
                     table.enter_in_flight(at, key, consumer);
                 }
-                Given::NoRoom if !shares.somebody_is_short(ledger) => {
-                    self.stalled[*partition] = Some((at, key));
+                Given::NoRoom(until) if until > now.mono_ms && !shares.somebody_is_short(ledger) => {
+                    self.stalled[*partition] = Some(Stall { offset: at, key, until });
                     break;
                 }
-                Given::Later | Given::NoRoom if waiting < self.waiting_max => {
+                Given::Later | Given::NoRoom(_) if waiting < self.waiting_max => {
                     ledger.partitions.update(*partition, |it| {
                         it.take_run(&part, true);
                         it.wait(part, Wait { due: now.mono_ms, by: None });
@@ -369,27 +379,31 @@ impl ByKey {
                     table.enter(ledger, *partition, at, key);
                     waiting += 1;
                 }
-                Given::Full | Given::Later | Given::NoRoom => break,
+                Given::Full | Given::Later | Given::NoRoom(_) => break,
             }
             at += 1;
         }
         at
     }
 
-    /// True if the next new event of a partition is for a consumer without room, and nobody else needs more meanwhile.
-    fn is_stalled(&self, ledger: &Ledger, partition: usize, next: u64, reserved: Option<ConsumerId>) -> bool {
-        let Some((_, key)) = self.stalled[partition].filter(|(offset, _)| *offset == next) else {
-            return false;
-        };
+    /// True if the next new event of a partition is for a consumer that lacks room for a moment only; nobody else may need
+    /// more meanwhile.
+    fn is_stalled(&self, ledger: &Ledger, partition: usize, next: u64, now: u64) -> bool {
+        let stall = self.stalled[partition].filter(|stall| stall.offset == next && stall.until > now);
+        let Some(Stall { key, .. }) = stall else { return false };
         let Turn::With(holder) = self.tables[partition].turn(next, key) else { return false };
+        let place = ledger.consumers.index_of(holder);
+        place.is_some_and(|place| ledger.consumers.room(place).is_none())
+    }
+
+    /// True if a consumer that may get new events may run dry before it gets more.
+    fn somebody_is_short(ledger: &Ledger, reserved: Option<ConsumerId>) -> bool {
         let consumers = &ledger.consumers;
-        let lacks_room = consumers.index_of(holder).is_some_and(|place| consumers.room(place).is_none());
         let passing = consumers.somebody_responds();
-        let takes = |place: usize| {
+        consumers.short(|_| Room { events: 0, bytes: 0 }).any(|place| {
             let consumer = &consumers.list()[place];
             Some(consumer.id()) != reserved && !(passing && consumer.is_silent())
-        };
-        lacks_room && !consumers.short(|_| Room { events: 0, bytes: 0 }).any(takes)
+        })
     }
 
     /// True once what was in flight when the last event failed has settled, as far as counts tell: otherwise whoever lets
@@ -477,12 +491,17 @@ impl Policy for ByKey {
             if !takes || self.waiting() >= self.waiting_max {
                 return None;
             }
+            let short = LazyCell::new(|| Self::somebody_is_short(ledger, reserved));
             ledger.partitions.unread().find_map(|(partition, it)| {
                 let run = it.fresh().filter(|_| !it.is_fetching(false) && known(partition))?;
-                let stalled = self.is_stalled(ledger, partition, run.range.start, reserved);
+                let stalled = self.is_stalled(ledger, partition, run.range.start, now) && !*short;
                 (!stalled).then_some(Choice { partition, run })
             })
         };
         due.next().or_else(fresh)
+    }
+
+    fn next_deadline(&self, now: u64) -> Option<u64> {
+        self.stalled.iter().flatten().map(|stall| stall.until).filter(|until| *until > now).min()
     }
 }

@@ -2,6 +2,9 @@
 
 use std::collections::VecDeque;
 
+/// Room for so many offsets is kept although it is not needed.
+const SMALL: usize = 64;
+
 /// A sorted set of offsets.
 #[derive(Debug, Default)]
 pub(super) struct OffsetQueue(VecDeque<u64>);
@@ -31,11 +34,12 @@ impl OffsetQueue {
 
     /// Removes an offset; true if it was there.
     pub(super) fn remove(&mut self, offset: u64) -> bool {
-        if self.first() == Some(offset) {
-            self.0.pop_front();
-            return true;
+        let place = if self.first() == Some(offset) { Ok(0) } else { self.0.binary_search(&offset) };
+        let is_in = place.is_ok_and(|place| self.0.remove(place).is_some());
+        if self.0.capacity() > SMALL && self.0.len() * 4 < self.0.capacity() {
+            self.0.shrink_to(self.0.len() * 2);
         }
-        self.0.binary_search(&offset).is_ok_and(|place| self.0.remove(place).is_some())
+        is_in
     }
 
     /// The offsets from this one on.

@@ -18,14 +18,18 @@ use crate::{
 /// Events that one consumer gets in a row before another has its turn.
 const IN_A_ROW: u64 = 16;
 
+/// How long a consumer may be without room before others get what follows on its events, whatever they have: a stream that
+/// is full has room again within a few.
+const MOMENT_MS: u64 = 10;
+
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Given {
     To(ConsumerId),
     /// Not now: it must wait for something else.
     Later,
-    /// Not until its consumer has room.
-    NoRoom,
+    /// Not until its consumer has room, which it lacks for a moment only until this time on the monotonic clock.
+    NoRoom(u64),
     /// Not in this read: its consumer's stream takes no more at once, or no more events may be given.
     Full,
 }
@@ -60,6 +64,7 @@ impl Total {
 
 /// The deliveries of one read. Consumers are named by their places in the list, which do not change meanwhile.
 pub(super) struct Shares<'a> {
+    now: u64,
     list: Vec<Share>,
     totals: Vec<Total>,
     /// How many more events may be given.
@@ -82,11 +87,13 @@ pub(super) struct Shares<'a> {
 impl<'a> Shares<'a> {
     pub(super) fn new(
         ledger: &Ledger,
+        now: u64,
         reserved: Option<ConsumerId>,
         events_max: u64,
         room: &'a mut dyn FnMut(ConsumerId, Wanted) -> Option<u64>,
     ) -> Self {
         Self {
+            now,
             list: Vec::new(),
             totals: vec![Total::NOTHING; ledger.consumers.list().len()],
             left: events_max,
@@ -201,7 +208,7 @@ impl<'a> Shares<'a> {
                     return Ok(index);
                 }
                 // It has no room any more, or none in this read.
-                Err(Given::NoRoom) if ledger.consumers.room(place).is_none() => {}
+                Err(Given::NoRoom(_)) if ledger.consumers.room(place).is_none() => {}
                 Err(_) => {
                     self.totals[place].full = true;
                     self.some_full = true;
@@ -267,10 +274,10 @@ impl<'a> Shares<'a> {
                 return Ok(index);
             }
             let used_up = share.events >= share.limit.events;
-            return Err(if used_up { Given::NoRoom } else { Given::Full });
+            return Err(if used_up { self.no_room(ledger, place) } else { Given::Full });
         }
         let room = ledger.consumers.room(place).filter(|room| self.has_room(place, *room));
-        let room = room.ok_or(Given::NoRoom)?;
+        let Some(room) = room else { return Err(self.no_room(ledger, place)) };
         let used = self.totals[place].used;
         let (events, most) = (room.events - used.events, room.bytes - used.bytes);
         let consumer = ledger.consumers.list()[place].id();
@@ -278,11 +285,17 @@ impl<'a> Shares<'a> {
             if let Some(consumer) = ledger.consumers.find_mut(consumer) {
                 consumer.hold(true);
             }
-            return Err(Given::NoRoom);
+            return Err(self.no_room(ledger, place));
         };
         let limit = Room { events, bytes: most.min(stream) };
         self.list.push(Share { consumer, history, limit, parts: Vec::new(), events: 0, bytes: 0 });
         Ok(self.list.len() - 1)
+    }
+
+    fn no_room(&self, ledger: &mut Ledger, place: usize) -> Given {
+        let consumer = ledger.consumers.list()[place].id();
+        let since = ledger.consumers.find_mut(consumer).map_or(self.now, |it| it.lack_room(self.now));
+        Given::NoRoom(since.saturating_add(MOMENT_MS))
     }
 
     /// The last delivery to a consumer of events that have failed as often.

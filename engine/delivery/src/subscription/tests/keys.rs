@@ -112,6 +112,7 @@ fn new_events_pass_one_whose_consumer_has_no_room_only_where_another_needs_them(
     assert_eq!(waiting(&it), 0);
     let oldest = Some((P0, Offset(0), A));
     assert_eq!(it.waits_for(at(0)), WaitsFor::Acknowledgements { events: 6, oldest });
+    assert_eq!(it.next_deadline(at(0)), Some(10));
     for offset in [3, 4] {
         tell(&mut it, 0, &dealt[1], offset, VerbKind::Ack).unwrap();
     }
@@ -125,6 +126,28 @@ fn new_events_pass_one_whose_consumer_has_no_room_only_where_another_needs_them(
         [(1, vec![7])],
         "the others wait until A has settled theirs"
     );
+}
+
+#[test]
+fn a_consumer_that_has_had_no_room_for_a_moment_holds_up_nobody() {
+    let six_keys = |offset: u64| Some(offset % 6);
+    let mut it = subscription(Order::Key, 6);
+    for consumer in [A, B] {
+        it.attach(consumer).unwrap();
+    }
+    it.grant(A, 3, 1_000);
+    it.grant(B, 5, 1_000);
+    let dealt = deal(&mut it, 0, six_keys);
+    it.extend_end(12);
+    assert_eq!(shape(&deal(&mut it, 9, six_keys)), []);
+    assert_eq!(shape(&deal(&mut it, 18, six_keys)), [], "the moment begins with the first event for it");
+    assert_eq!(shape(&deal(&mut it, 19, six_keys)), [(2, vec![9, 10])]);
+    it.grant(B, 5, 1_000);
+    it.extend_end(20);
+    assert_eq!(shape(&deal(&mut it, 20, six_keys)), [(2, vec![11, 15, 16, 17])], "and is not begun again");
+    tell(&mut it, 20, &dealt[0], 0, VerbKind::Ack).unwrap();
+    it.grant(A, 1, 1_000);
+    assert_eq!(shape(&deal(&mut it, 20, six_keys)), [(1, vec![6])]);
 }
 
 #[test]
