@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use super::key_table::Key;
+use super::key::Key;
 
 const PAGE_OFFSETS: u64 = 64;
 

@@ -20,7 +20,8 @@ use levada_protocol::ids::Offset;
 
 use super::{
     exclusive::Exclusive,
-    key_table::{Key, KeyTable, Turn},
+    key::Key,
+    key_table::{KeyTable, Turn},
     policy::{Choice, Policy, RUN_OFFSETS_MAX, RunPolicy, least_loaded},
     shares::{Given, Shares},
 };

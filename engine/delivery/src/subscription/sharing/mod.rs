@@ -5,6 +5,7 @@
 
 mod exclusive;
 mod free;
+mod key;
 mod key_pages;
 mod key_table;
 mod keyed;

@@ -4,7 +4,7 @@ use std::{collections::HashMap, ops::Range};
 
 use foldhash::fast::RandomState;
 
-use super::key_table::Key;
+use super::key::Key;
 use crate::{
     now::Now,
     progress::History,
