@@ -8,6 +8,7 @@
 mod backlog;
 mod bad_input;
 mod cli;
+mod compact;
 mod consumers;
 mod crash;
 mod damage;

@@ -26,6 +26,7 @@ use crate::{
     chains::Chains,
     check_backs::{CheckBacks, GroupMember},
     clock,
+    compaction::Compactor,
     config::BrokerConfig,
     error::Error,
     guard::Guard,
@@ -72,6 +73,7 @@ pub(crate) struct Inner {
     admission: Arc<Semaphore>,
     pub(crate) owner_tasks: Arc<OwnerTasks>,
     retention: Retention,
+    compactor: Compactor,
     scans: Scans,
     scheduler: Scheduler,
     pub(crate) check_backs: Arc<CheckBacks>,
@@ -129,10 +131,18 @@ impl Broker {
         let owner_tasks = Arc::<OwnerTasks>::default();
         let idle = IdleProducers::new(Arc::clone(&store), shard.clone(), config.producers_idle);
         let retention = Retention::new(Arc::clone(&store), shard.clone(), Arc::clone(&owner_tasks), idle);
+        let compactor = Compactor::new(
+            Arc::clone(&store),
+            shard.clone(),
+            Arc::clone(&owner_tasks),
+            Arc::clone(&guard),
+            config.compaction,
+        );
         let broker = Self {
             outbound,
             inner: Arc::new(Inner {
                 retention,
+                compactor,
                 scans: Scans::new(),
                 scheduler: Scheduler::new(Arc::clone(&store), shard.clone(), config.clock.clone()),
                 check_backs: Arc::new(CheckBacks::new(
@@ -187,6 +197,12 @@ impl Broker {
         inner.tasks.spawn(tracing::info_span!("check-backs"), async move {
             cancelled.run_until_cancelled(check_backs.run()).await;
         });
+        let (compacting, cancelled) = (Arc::clone(inner), inner.tasks.cancelled().clone());
+        inner.tasks.spawn(tracing::info_span!("compaction"), async move {
+            let config = &compacting.config;
+            let run = compacting.compactor.run(config.retention_interval, &config.clock);
+            cancelled.run_until_cancelled(run).await;
+        });
         let (inner, cancelled) = (Arc::clone(inner), inner.tasks.cancelled().clone());
         self.inner.tasks.spawn(tracing::info_span!("retention"), async move {
             let run = inner.retention.run(inner.config.retention_interval, &inner.guard);
@@ -194,7 +210,8 @@ impl Broker {
         });
     }
 
-    /// One retention round now, beside those that run by themselves: over every partition, the producers and the decided transactions.
+    /// One retention round now, beside those that run by themselves: over every partition, the producers and the decided
+    /// transactions; then one of compaction.
     ///
     /// # Errors
     /// If the store fails; what was dropped until then stays dropped.
@@ -207,7 +224,8 @@ impl Broker {
     /// # Errors
     /// If the store fails; what was dropped until then stays dropped.
     pub async fn run_retention_at(&self, now: Timestamp) -> Result<(), Error> {
-        self.inner.retention.round(now).await
+        let trimmed = self.inner.retention.round(now).await;
+        trimmed.and(self.inner.compactor.round(now).await)
     }
 
     /// Moves the delayed events that are due by the broker's clock to the log, beside what does so by itself.

@@ -51,6 +51,8 @@ pub struct BrokerConfig {
     pub dedup_ids_max: usize,
     /// Topics, subscriptions, routes and plugin versions together. Default 100,000.
     pub catalogue_records_max: usize,
+    /// When logs that keep the last event of each key are compacted.
+    pub compaction: CompactionConfig,
     /// When producer groups are asked about their prepared transactions.
     pub check_back: CheckBackConfig,
     /// What gives events their append times and subscriptions their time. Default: the system's clocks.
@@ -81,8 +83,36 @@ impl BrokerConfig {
             producers_idle: Duration::from_secs(7 * 24 * 3_600),
             dedup_ids_max: 8_000_000,
             catalogue_records_max: 100_000,
+            compaction: CompactionConfig::default(),
             check_back: CheckBackConfig::default(),
             clock: Clock::system(),
+        }
+    }
+}
+
+/// What compaction leaves alone, and how much it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompactionConfig {
+    /// How old events are at least that are looked at. Default 10 minutes.
+    pub age_min: Duration,
+    /// How long tombstones stay at least: who reads the log within that time learns what was deleted. They go with the next
+    /// pass, which comes at the latest when one is twice as old. Default 24 hours.
+    pub tombstones_for: Duration,
+    /// Keys that one pass collects: it ends where there are more. 24 MiB of memory by default, 917,504: what a table of
+    /// 2^20 places takes.
+    pub keys_max: usize,
+    /// Bytes that are read and rewritten at a time, unless one record is larger. Default 512 KiB.
+    pub step_bytes: usize,
+}
+
+impl Default for CompactionConfig {
+    fn default() -> Self {
+        let hour = Duration::from_secs(3_600);
+        Self {
+            age_min: hour / 6,
+            tombstones_for: hour * 24,
+            keys_max: (1 << 20) / 8 * 7,
+            step_bytes: 512 << 10,
         }
     }
 }

@@ -4,7 +4,9 @@
 
 use std::{ops::Range, sync::Arc};
 
+use bytes::Bytes;
 use levada_protocol::{
+    deliver::Run,
     error::ErrorCode,
     ids::{Offset, PartitionId, Timestamp},
     request::Start,
@@ -130,18 +132,46 @@ impl Log {
         let mut pieces: Vec<LogSlice> = Vec::with_capacity(rows.len());
         for (key, value) in rows {
             let piece = self.piece(&key, value)?;
-            if pieces.last().is_some_and(|last| last.end() != piece.run.base) {
-                let missing = pieces.last().map_or(from, LogSlice::end);
-                return Err(self.missing(missing));
+            match pieces.last().map_or(piece.run.base, LogSlice::end) {
+                reached if reached == piece.run.base => pieces.push(piece),
+                // It was read before, and the record in front after its events were superseded.
+                reached if reached > piece.run.base => {}
+                missing => return Err(self.missing(missing)),
             }
-            pieces.push(piece);
         }
         let durable = self.partition().end();
         pieces.retain(|piece| piece.end() > from && piece.run.base < end && piece.end() <= durable);
+        if pieces.first().is_none_or(|first| first.run.base > from)
+            && let Some(gap) = self.gap_from(from)?
+        {
+            pieces.retain(|piece| piece.run.base >= gap.end());
+            pieces.insert(0, gap);
+        }
         Ok(pieces)
     }
 
-    fn piece(&self, key: &[u8], value: bytes::Bytes) -> Result<LogSlice, Error> {
+    /// The offsets from `from` to the first record, where a log that is compacted begins without events: it was cut within
+    /// a record that lost them. `None` if it does not. Blocks on the disk.
+    fn gap_from(&self, from: Offset) -> Result<Option<LogSlice>, Error> {
+        let is_compacted = self.topic.is_compacted() || self.partition().compacted().until > from;
+        if !is_compacted || from < self.partition().start() {
+            return Ok(None);
+        }
+        let key = |base| LogKey { topic: self.topic.id, partition: self.number, base }.encode();
+        let (start, below) = (key(self.partition().start()), key(from.plus(1)));
+        let damaged = |error| self.damaged(from, error);
+        if self.store.last_before(Family::Log, &start, &below).map_err(damaged)?.is_some() {
+            return Ok(None);
+        }
+        let next = self.store.scan(Family::Log, &below, &key(Offset(u64::MAX)), ScanLimit::rows(1));
+        let Some((key, value)) = next.map_err(damaged)?.into_iter().next() else { return Ok(None) };
+        let next = self.piece(&key, value)?;
+        let span = u32::try_from(next.run.base.0 - from.0).unwrap_or(u32::MAX);
+        let run = Run { base: from, batches: Bytes::new(), ..next.run };
+        Ok(Some(LogSlice { run, events: 0, span, built: true, has_ttls: false }))
+    }
+
+    fn piece(&self, key: &[u8], value: Bytes) -> Result<LogSlice, Error> {
         let damaged = |what: String| Error::Store {
             code: ErrorCode::StorageCorrupt,
             message: format!("topic {} partition {}: {what}", self.topic.name, self.number),
@@ -239,5 +269,88 @@ pub(crate) async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(error) if error.is_cancelled() => Err(Error::ShuttingDown),
         Err(error) => Err(Error::refused(ErrorCode::Internal, format!("a storage task panicked: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use levada_protocol::{
+        batch::{BatchBuilder, Stamp},
+        event::Event,
+        ids::{CommitIndex, TopicId},
+        request::{Retain, TopicSettings},
+    };
+    use levada_store::{Commit, MemoryStore, Op, commit::Term, record::Prefix};
+
+    use super::*;
+    use crate::{depth::Depth, tail::TailBudget, topic::Extent};
+
+    const PLACE: (TopicId, PartitionId) = (TopicId(7), PartitionId(0));
+
+    /// A log that begins at offset 5, within a record from 0 to 9 that has lost its events behind 2.
+    fn log(retain: Retain) -> (Arc<dyn Store>, Log) {
+        let (store, (topic, partition)) = (MemoryStore::new(), PLACE);
+        let ops = [(10, 200), (14, 264)].map(|(base, bytes_before)| {
+            let mut builder = BatchBuilder::new();
+            (0..4).for_each(|_| builder.push(&Event::new("x").with_key("k")).unwrap());
+            let batch = builder.finish(Stamp::ENGINE);
+            let key = LogKey { topic, partition, base: Offset(base) };
+            let (hops, append_time, commit_index) = (0, Timestamp(9), CommitIndex(1));
+            let prefix = Prefix { hops, append_time, commit_index, bytes_before, span: 4 };
+            let value = record::encode(&key, &prefix, &[&batch]);
+            Op::Put { family: Family::Log, key: Bytes::copy_from_slice(&key.encode()), value }
+        });
+        store.apply(&Commit::after(&store.last(), Term(1), Timestamp(0), ops.to_vec())).unwrap();
+        let extent = Extent { start: Offset(5), end: Offset(18), ..Extent::default() };
+        let settings = TopicSettings { retain, ..TopicSettings::default() };
+        let topic = Topic::new(topic, "t".parse().unwrap(), settings, &[extent], &TailBudget::new(0));
+        let store: Arc<dyn Store> = Arc::new(store);
+        (Arc::clone(&store), Log::new(store, Arc::new(topic), partition).unwrap())
+    }
+
+    async fn read(log: &Log, from: u64) -> Vec<(u64, u64, u32)> {
+        match log.read(Offset(from), 1 << 20).await.unwrap() {
+            ReadOutcome::Pieces(pieces) => {
+                pieces.iter().map(|piece| (piece.run.base.0, piece.end().0, piece.events)).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_that_begins_within_a_record_that_was_compacted_begins_with_a_gap() {
+        let (store, compacted) = log(Retain::Compact);
+        assert_eq!(read(&compacted, 5).await, [(5, 10, 0), (10, 14, 4), (14, 18, 4)]);
+        assert_eq!(read(&compacted, 8).await, [(8, 10, 0), (10, 14, 4), (14, 18, 4)]);
+        assert_eq!(read(&compacted, 12).await, [(10, 14, 4), (14, 18, 4)]);
+        let depth = Depth::find(store.as_ref(), PLACE, Offset(6)).unwrap().unwrap();
+        let expected =
+            Depth { bytes_before: 200, time: Timestamp(9), record_end: Offset(10), bytes_to_end: 200 };
+        assert_eq!(depth, expected);
+        assert_eq!(Depth::find(store.as_ref(), PLACE, Offset(18)).unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn anywhere_else_a_missing_record_is_damage() {
+        let (_, other) = log(Retain::default());
+        let damaged = other.read(Offset(5), 1 << 20).await.unwrap_err();
+        assert_eq!(damaged.code(), ErrorCode::StorageCorrupt);
+        assert!(damaged.to_string().ends_with("offset 5 is missing"), "{damaged}");
+        let (store, compacted) = log(Retain::Compact);
+        let key = LogKey { topic: PLACE.0, partition: PLACE.1, base: Offset(10) };
+        let gone = Op::Delete { family: Family::Log, key: Bytes::copy_from_slice(&key.encode()) };
+        let put = |base: u64| {
+            let key = LogKey { base: Offset(base), ..key };
+            let mut builder = BatchBuilder::new();
+            builder.push(&Event::new("x").with_key("k")).unwrap();
+            let (hops, append_time, commit_index) = (0, Timestamp(9), CommitIndex(2));
+            let prefix = Prefix { hops, append_time, commit_index, bytes_before: 0, span: 1 };
+            let value = record::encode(&key, &prefix, &[&builder.finish(Stamp::ENGINE)]);
+            Op::Put { family: Family::Log, key: Bytes::copy_from_slice(&key.encode()), value }
+        };
+        let ops = vec![gone, put(5)];
+        store.apply(&Commit::after(&store.last(), Term(1), Timestamp(0), ops)).unwrap();
+        let damaged = compacted.read(Offset(7), 1 << 20).await.unwrap_err();
+        assert!(damaged.to_string().ends_with("offset 7 is missing"), "{damaged}");
     }
 }

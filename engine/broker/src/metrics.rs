@@ -98,6 +98,7 @@ pub(crate) struct Collected {
     duplicate_events: Series,
     dedup_ids: Series,
     dedup_forgotten_early: Series,
+    compacted_bytes: Series,
     scheduled_events: Series,
     backlog_events: Series,
     backlog_bytes: Series,
@@ -135,6 +136,10 @@ impl Collected {
             dedup_forgotten_early: Series::counter(
                 "levada_dedup_forgotten_early_total",
                 "event ids forgotten before their window had passed, beyond publish.dedup_ids_max",
+            ),
+            compacted_bytes: Series::counter(
+                "levada_compacted_bytes_total",
+                "bytes of events that were dropped because later ones of their keys had come",
             ),
             scheduled_events: Series::gauge(
                 "levada_scheduled_events",
@@ -212,6 +217,12 @@ impl Collected {
         self.scheduled_events.add(&labels, as_f64(scheduled));
     }
 
+    /// Of a topic that keeps the last event of each key.
+    pub(crate) fn compacted(&mut self, name: &str, appended: &Appended) {
+        let bytes = appended.superseded_bytes.load(Ordering::Relaxed);
+        self.compacted_bytes.add(&[("topic", name)], as_f64(bytes));
+    }
+
     pub(crate) fn backlog(&mut self, name: &str, info: &BacklogInfo) {
         let labels = [("topic", name)];
         self.backlog_events.add(&labels, as_f64(info.events));
@@ -267,6 +278,7 @@ impl Collected {
             self.duplicate_events,
             self.dedup_ids,
             self.dedup_forgotten_early,
+            self.compacted_bytes,
             self.scheduled_events,
             self.backlog_events,
             self.backlog_bytes,
@@ -305,9 +317,15 @@ pub(crate) fn describe() {
 pub(crate) struct Appended {
     events: AtomicU64,
     bytes: AtomicU64,
+    /// Bytes of those that compaction has dropped.
+    superseded_bytes: AtomicU64,
 }
 
 impl Appended {
+    pub(crate) fn add_superseded(&self, bytes: u64) {
+        self.superseded_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn add(&self, events: u64, bytes: u64) {
         self.events.fetch_add(events, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);

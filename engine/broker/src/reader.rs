@@ -321,11 +321,7 @@ impl ReaderTask {
 
     /// Keeps what was read to be sent, and says how far a search has come when that is due.
     async fn found(&mut self, at: usize, found: Found, held: Held) -> Result<Served, Error> {
-        let Some(search) = &mut self.search else {
-            self.ahead = Ahead { pieces: found.slices.into(), held: Some(held), then: None };
-            return Ok(Served::Sent);
-        };
-        let is_due = search.tally.add(found.scanned);
+        let is_due = self.search.as_mut().is_some_and(|search| search.tally.add(found.scanned));
         let served = if found.slices.is_empty() {
             self.cursors[at].pass(found.reached);
             Served::Passed
@@ -353,8 +349,11 @@ impl ReaderTask {
         let bytes_max = DELIVER_BYTES_TARGET;
         let pieces = take(&mut self.ahead.pieces, cursor.next..until, events_max, bytes_max)?;
         let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
-            self.ahead = Ahead::default();
-            return Ok(Served::Nothing);
+            // Offsets without events are left at most.
+            let passed = std::mem::take(&mut self.ahead).then;
+            let reached = passed.filter(|reached| *reached > cursor.next);
+            reached.into_iter().for_each(|reached| cursor.pass(reached));
+            return Ok(if reached.is_some() { Served::Passed } else { Served::Nothing });
         };
         let header = DeliverHeader {
             partition: cursor.number,
@@ -418,12 +417,15 @@ impl Cursor {
 
     /// Reads on, about `bytes_max` bytes: what a search finds, or everything.
     async fn step(&self, search: Option<&Searching>, bytes_max: usize) -> Result<Step, Error> {
+        let range = self.next..self.until.unwrap_or(Offset(u64::MAX));
         if let Some(search) = search {
-            let until = self.until.unwrap_or(Offset(u64::MAX));
-            return search.scanner.step(&self.log, self.next..until, bytes_max).await;
+            return search.scanner.step(&self.log, range, bytes_max).await;
         }
-        Ok(match self.log.read(self.next, bytes_max).await? {
-            ReadOutcome::Pieces(pieces) => Step::Found(Found::all(pieces)),
+        Ok(match self.log.read_range(range.clone(), bytes_max).await? {
+            ReadOutcome::Pieces(pieces) => {
+                let found = Found::all(pieces);
+                Step::Found(Found { reached: found.reached.min(range.end), ..found })
+            }
             ReadOutcome::End => Step::End,
             ReadOutcome::Dropped(start) => Step::Dropped(start),
         })

@@ -186,6 +186,9 @@ impl Redriving<'_> {
         (to, open): (&Topic, &mut BTreeMap<PartitionId, Open>),
         plan: &mut Plan,
     ) -> Result<(), Refusal> {
+        if to.is_compacted() && letter.event.key.is_none() {
+            return Err(to.keyless("the event of the dead letter"));
+        }
         let partitions = u16::try_from(to.partitions.len()).unwrap_or(u16::MAX);
         let (event, partition) = (letter.source_event(), letter.partition(partitions));
         let batch = open.entry(partition).or_insert_with(Open::new);
@@ -334,7 +337,7 @@ fn offset_of(outcome: &RedriveOutcome) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use levada_protocol::request::TopicSettings;
+    use levada_protocol::request::{Retain, TopicSettings};
 
     use super::*;
     use crate::{tail::TailBudget, topic::Extent};
@@ -422,6 +425,22 @@ mod tests {
         assert_eq!(outcomes, [gone(Offset(2)), gone(Offset(3)), over]);
         let RedriveOutcome::Refused { refusal, .. } = &outcomes[0] else { panic!("{outcomes:?}") };
         assert_eq!(refusal.code, ErrorCode::OffsetOutOfRange);
+    }
+
+    #[test]
+    fn an_event_without_a_key_is_not_redriven_to_a_topic_that_keeps_the_last_of_each() {
+        let settings = TopicSettings { retain: Retain::Compact, ..TopicSettings::default() };
+        let name = "repaired".parse().unwrap();
+        let to = Topic::new(TopicId(2), name, settings, &[Extent::default()], &TailBudget::new(0));
+        let redriving = Redriving { from: (TopicId(1), PartitionId(0)), to: Target::Topic(&to), force: true };
+        let all = [picked(5, &dead(Event::new("x"))), picked(6, &dead(Event::new("y").with_key("k")))];
+        let plan = redriving.plan(&all, &HashMap::new(), Offset(0));
+        assert_eq!(appended(&plan).iter().map(|(_, offset, _)| *offset).collect::<Vec<_>>(), [6]);
+        let [RedriveOutcome::Refused { offset: 5, refusal }] = &plan.outcomes[..] else {
+            panic!("{:?}", plan.outcomes)
+        };
+        assert_eq!(refusal.code, ErrorCode::InvalidArgument);
+        assert!(refusal.message.starts_with("the event of the dead letter has no key"), "{refusal}");
     }
 
     #[test]

@@ -94,6 +94,20 @@ impl Tail {
         inner.pieces.front().map(|oldest| oldest.run.base)
     }
 
+    /// Drops what begins before an offset: it is stored otherwise now.
+    pub(crate) fn forget_before(&self, offset: Offset) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        while inner.pieces.front().is_some_and(|oldest| oldest.run.base < offset) {
+            if inner.pieces.len() == 1 {
+                inner.clear(&self.budget);
+                break;
+            }
+            if let Some(oldest) = inner.pieces.pop_front() {
+                inner.bytes -= oldest.run.batches.len();
+            }
+        }
+    }
+
     /// Drops everything.
     pub(crate) fn clear(&self) {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).clear(&self.budget);

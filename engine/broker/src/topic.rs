@@ -5,7 +5,7 @@
 use std::{
     collections::HashSet,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -14,10 +14,10 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use levada_delivery::backlog::Charge;
 use levada_protocol::{
     batch::Batch,
-    error::ErrorCode,
+    error::{ErrorCode, Refusal},
     ids::{Offset, PartitionId, TopicId, TopicName},
     publish::{Durability, PublishHeader},
-    request::{PartitionInfo, TopicInfo, TopicSettings},
+    request::{PartitionInfo, Retain, TopicInfo, TopicSettings},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +26,7 @@ use crate::{
     error::Error,
     frames::LogSlice,
     metrics,
-    rows::{ScheduleSummary, TopicRecord},
+    rows::{Compacted, ScheduleSummary, TopicRecord},
     tail::{Tail, TailBudget},
 };
 
@@ -62,6 +62,7 @@ pub(crate) struct Partition {
     /// Bytes of batches ever appended, and of those already dropped.
     appended_bytes: AtomicU64,
     dropped_bytes: AtomicU64,
+    compacted: Mutex<Compacted>,
     pub(crate) tail: Tail,
 }
 
@@ -72,6 +73,7 @@ pub(crate) struct Extent {
     pub(crate) end: Offset,
     pub(crate) appended_bytes: u64,
     pub(crate) dropped_bytes: u64,
+    pub(crate) compacted: Compacted,
 }
 
 /// The extents of all partitions, by topic.
@@ -176,6 +178,11 @@ impl Topic {
         self.settings.load().dedup_window_ms > 0
     }
 
+    /// True if the last event of each key is kept.
+    pub(crate) fn is_compacted(&self) -> bool {
+        self.settings.load().retain == Retain::Compact
+    }
+
     /// What of a publish can be refused without asking the shard.
     ///
     /// # Errors
@@ -191,7 +198,22 @@ impl Topic {
                            due; give one of them";
             return Err(Error::refused(ErrorCode::InvalidArgument, message));
         }
+        if self.is_compacted()
+            && let Some(index) = batch.events().position(|event| event.key().is_none())
+        {
+            return Err(Error::Refused(self.keyless(&format!("event {index} of the batch"))));
+        }
         Ok(())
+    }
+
+    /// The refusal of an event without a key.
+    pub(crate) fn keyless(&self, event: &str) -> Refusal {
+        let message = format!(
+            "{event} has no key, expected one: topic {} keeps the last event of each key; give it a key, or change the topic \
+             (`levada topic set {} --retain time-and-acked`)",
+            self.name, self.name
+        );
+        Refusal::new(ErrorCode::InvalidArgument, message)
     }
 
     /// The partition with this number.
@@ -268,6 +290,7 @@ impl Partition {
             end: AtomicU64::new(extent.end.0),
             appended_bytes: AtomicU64::new(extent.appended_bytes),
             dropped_bytes: AtomicU64::new(extent.dropped_bytes),
+            compacted: Mutex::new(extent.compacted),
             tail: Tail::new(Arc::clone(budget)),
         }
     }
@@ -287,9 +310,24 @@ impl Partition {
         self.appended_bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes of batches that are stored.
+    /// Bytes of batches that are stored; a few less if the log's start has moved within what is compacted.
     pub(crate) fn bytes(&self) -> u64 {
-        self.appended_bytes().saturating_sub(self.dropped_bytes.load(Ordering::Relaxed))
+        self.compacted().stored_at_least(self.dropped_bytes(), self.appended_bytes())
+    }
+
+    /// Bytes of batches that are stored behind so many that were appended, at most.
+    pub(crate) fn bytes_behind(&self, before: u64) -> u64 {
+        self.compacted().stored_between(before, self.appended_bytes())
+    }
+
+    /// How far it is compacted.
+    pub(crate) fn compacted(&self) -> Compacted {
+        *self.compacted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows that.
+    pub(crate) fn set_compacted(&self, compacted: Compacted) {
+        *self.compacted.lock().unwrap_or_else(PoisonError::into_inner) = compacted;
     }
 
     /// Bytes of batches that retention has dropped.
@@ -321,6 +359,7 @@ impl Partition {
         self.tail.clear();
         self.appended_bytes.store(extent.appended_bytes, Ordering::Relaxed);
         self.dropped_bytes.store(extent.dropped_bytes, Ordering::Relaxed);
+        self.set_compacted(extent.compacted);
         self.start.store(extent.start.0, Ordering::Release);
         self.end.fetch_max(extent.end.0, Ordering::AcqRel);
     }

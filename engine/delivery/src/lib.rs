@@ -10,6 +10,7 @@
 //! - [`producer::Producer`] makes a publisher's resends harmless.
 //! - [`dedup::Ids`] are the event ids that one partition has seen within a window of time.
 //! - [`retention`] says how far a partition's log may be dropped.
+//! - [`compaction`] says which events of a log that keeps the last of each key survive.
 //! - [`backlog`] says whether a topic's quota has room.
 //! - [`trend`] says how fast a backlog grows and shrinks.
 
@@ -17,6 +18,7 @@ pub mod subscription;
 
 pub mod backlog;
 pub mod backoff;
+pub mod compaction;
 pub mod dedup;
 pub mod now;
 pub mod producer;

@@ -64,6 +64,7 @@ pub struct Trim {
 /// - `until_acked`: when it is acknowledged by all.
 /// - Both, with no subscription and no route: when it is older than `retain_for`, so that a subscription made a
 ///   little later still finds it.
+/// - `compact`: never; see [`crate::compaction`].
 /// - `time_and_size`: when it is older than `retain_for`, or while more than `bytes_max` are stored; acknowledged or
 ///   not.
 pub fn trim(
@@ -77,6 +78,7 @@ pub fn trim(
     let (acked_to, age_min) = match (rules.retain, lowest) {
         (Retain::TimeAndAcked, Some(floor)) => (floor, rules.retain_for_ms),
         (Retain::UntilAcked, Some(floor)) => (floor, 0),
+        (Retain::Compact, _) => return Trim { log_start: log.start, bytes: 0 },
         (Retain::TimeAndSize, _) | (_, None) => (log.end, rules.retain_for_ms),
     };
     let bytes_max = match rules.retain {
@@ -148,6 +150,12 @@ mod tests {
         assert_eq!(start(TimeAndSize, 1_000, 300, 100, &[0]), 70);
         assert_eq!(start(TimeAndSize, 1_000, 1_000, 100, &[0]), 0);
         assert_eq!(start(TimeAndSize, 1_000, 999, 100, &[0]), 10);
+    }
+
+    #[test]
+    fn a_compacted_topic_is_never_dropped_from_the_front() {
+        assert_eq!(start(Retain::Compact, 0, 1, 1_000_000, &[100]), 0);
+        assert_eq!(start(Retain::Compact, 0, 1, 1_000_000, &[]), 0);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use levada_broker::{Broker, BrokerConfig, CheckBackConfig, Inspection};
+use levada_broker::{Broker, BrokerConfig, CheckBackConfig, CompactionConfig, Inspection};
 use levada_plugin_host::{Host, HostConfig};
 use levada_protocol::ids::TopicId;
 use levada_store::{Inspect, RocksStore, Store};
@@ -260,6 +260,11 @@ fn broker_config(config: &ServerConfig) -> BrokerConfig {
         disk_check_interval: store.disk_check_interval,
         retention_interval: store.retention_interval,
         catalogue_records_max: store.catalogue_records_max,
+        compaction: CompactionConfig {
+            age_min: store.compact_after,
+            tombstones_for: store.tombstones_for,
+            ..CompactionConfig::default()
+        },
         check_back: CheckBackConfig {
             after: transactions.check_after,
             interval: transactions.check_interval,

@@ -25,9 +25,9 @@
 //!   batches to their offsets without reading their bodies; those are covered by the batches' own checksums.
 //! - `hops` is how many routes the events have passed.
 //! - `span` is how many offsets the record covers, at least 1: as many as its batches, or more where events behind them
-//!   are no more, down to a record without a batch. Nothing writes such a record yet.
+//!   are no more, down to a record without a batch: compaction writes such records.
 //! - `bytes_before` is how many bytes of batches were appended to the partition before this record since the topic was
-//!   made, so that the size of any stretch is a difference of two records.
+//!   made, so that the size of any stretch, before events of it were superseded, is a difference of two records.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use levada_protocol::{

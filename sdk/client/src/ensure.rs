@@ -6,8 +6,8 @@ use levada_protocol::{
     error::{ErrorCode, Refusal},
     ids::TopicName,
     request::{
-        OnError, Order, Retain, RouteInfo, RouteSpec, StageSpec, Start, SubscriptionInfo,
-        SubscriptionOptions, TopicInfo, TopicSettings,
+        OnError, Order, RouteInfo, RouteSpec, StageSpec, Start, SubscriptionInfo, SubscriptionOptions,
+        TopicInfo, TopicSettings,
     },
 };
 
@@ -117,7 +117,7 @@ fn setting_that_differs(has: &TopicSettings, wanted: &TopicSettings) -> Option<S
     } = wanted;
     differs("partitions", has.partitions, *partitions)
         .or_else(|| differs("durability", has.durability, *durability))
-        .or_else(|| differs("retain", word(has.retain), word(*retain)))
+        .or_else(|| differs("retain", has.retain.as_str(), retain.as_str()))
         .or_else(|| differs("retain_for_ms", has.retain_for_ms, *retain_for_ms))
         .or_else(|| differs("max_bytes", has.max_bytes, *max_bytes))
         .or_else(|| differs("dedup_window_ms", has.dedup_window_ms, *dedup_window_ms))
@@ -126,14 +126,6 @@ fn setting_that_differs(has: &TopicSettings, wanted: &TopicSettings) -> Option<S
         .or_else(|| differs("backlog_max_bytes", has.backlog_max_bytes, *backlog_max_bytes))
         .or_else(|| differs("backlog_max_age_ms", has.backlog_max_age_ms, *backlog_max_age_ms))
         .or_else(|| differs("on_full", has.on_full, *on_full))
-}
-
-fn word(retain: Retain) -> &'static str {
-    match retain {
-        Retain::TimeAndAcked => "time_and_acked",
-        Retain::TimeAndSize => "time_and_size",
-        Retain::UntilAcked => "until_acked",
-    }
 }
 
 fn part_that_differs(has: &RouteSpec, wanted: &RouteSpec) -> Option<String> {

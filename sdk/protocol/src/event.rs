@@ -21,8 +21,10 @@ pub struct Event {
     pub key: Option<Bytes>,
     /// Name and value pairs, in order; names may repeat.
     pub headers: Vec<(String, Bytes)>,
-    /// The content. `None` is a tombstone, which says that what the key names is gone; empty is ordinary data. Today
-    /// a tombstone is stored and delivered like any other event.
+    /// The content. `None` is a tombstone, which says that what the key names is gone; empty is ordinary data. A
+    /// tombstone is stored and delivered like any other event; in a topic that keeps the last event of each key
+    /// ([`Retain::Compact`](crate::request::Retain::Compact)) it takes the place of all before it, and goes itself some time
+    /// after 24 hours.
     pub payload: Option<Bytes>,
     /// When it happened, by the publisher's clock. It is stored and delivered as it is; nothing is ordered, found or
     /// dropped by it. `None` lets the publisher set the time at which it took the event; a stored event has a time.

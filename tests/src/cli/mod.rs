@@ -1,6 +1,7 @@
 //! The binary from a user's side: every command, as text and as JSON, its exit codes, and what bad input gets.
 
 mod backlog;
+mod compact;
 mod dead_letters;
 mod dedup;
 mod events;

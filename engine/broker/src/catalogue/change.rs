@@ -13,7 +13,7 @@ use levada_protocol::{
     },
     limits::{DEDUP_WINDOW_MS_MAX, HEADER_NAME_BYTES_MAX, PARTITIONS_MAX},
     publish::Durability,
-    request::{OnFull, RouteSpec, SubscriptionOptions, TopicChanges, TopicSettings},
+    request::{OnFull, Retain, RouteSpec, SubscriptionOptions, TopicChanges, TopicSettings},
 };
 use levada_store::Op;
 
@@ -505,6 +505,22 @@ fn check_settings(name: &TopicName, settings: &TopicSettings) -> Result<(), Erro
     }
     if settings.on_full == OnFull::Unknown {
         return invalid("on_full is not known to this engine, expected reject or drop_oldest".to_owned());
+    }
+    if settings.retain == Retain::Compact && DeadLettersOf::of(name).is_some() {
+        return invalid(format!(
+            "{name} is a dead-letter topic, which does not take retain compact: dead letters of a key do not supersede each \
+             other, expected time_and_acked, time_and_size or until_acked"
+        ));
+    }
+    if settings.retain == Retain::Compact
+        && settings.has_backlog_quota()
+        && settings.on_full == OnFull::DropOldest
+    {
+        return invalid(
+            "retain compact and on_full drop_oldest contradict each other: one keeps the last event of each key, the other \
+             drops the oldest events; give one of them"
+                .to_owned(),
+        );
     }
     if settings.has_backlog_quota() && DeadLettersOf::of(name).is_some() {
         return invalid(format!(

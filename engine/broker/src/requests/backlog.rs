@@ -69,7 +69,7 @@ impl BacklogRequests<'_> {
                     let floor = floor.max(partition.start());
                     // Nothing is there if all was dropped meanwhile.
                     let Some(depth) = Depth::find(store.as_ref(), (of.id, number), floor)? else { continue };
-                    bytes += partition.appended_bytes().saturating_sub(depth.bytes_before);
+                    bytes += partition.bytes_behind(depth.bytes_before);
                     info.oldest_age_ms = info.oldest_age_ms.max(now.0.saturating_sub(depth.time.0));
                 }
                 info.bytes = info.bytes.max(bytes);

@@ -145,6 +145,9 @@ impl Broker {
                 let window_ms = record.settings.dedup_window_ms;
                 let dedup = (window_ms > 0).then(|| topic.dedup.info(window_ms));
                 collected.topic(record.name.as_str(), &topic.counters, dedup, topic.scheduled());
+                if topic.is_compacted() {
+                    collected.compacted(record.name.as_str(), &topic.counters);
+                }
                 if record.settings.has_backlog_quota()
                     && let Ok(backlog) = self.backlogs().backlog(&topic).await
                 {

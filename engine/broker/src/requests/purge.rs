@@ -15,6 +15,7 @@ use levada_store::{
 
 use crate::{
     broker::Broker,
+    depth::bytes_to_end,
     error::Error,
     log::{Log, blocking},
     shard::StateChange,
@@ -50,7 +51,7 @@ pub(super) fn cut_within(
         .map_err(|error| Error::Store { code: ErrorCode::StorageCorrupt, message: error.to_string() })?;
     // A record is dropped as a whole or not at all.
     let cut = if record.end() <= range.end {
-        Cut { start: record.end(), dropped_bytes: record.bytes_before + record.bytes.len() as u64 }
+        Cut { start: record.end(), dropped_bytes: bytes_to_end(store, &record)? }
     } else {
         Cut { start: record.key.base, dropped_bytes: record.bytes_before }
     };

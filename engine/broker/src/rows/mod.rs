@@ -13,6 +13,7 @@
 //! | meta | `0x11` topic u32, partition u16, offset u64 | [`Segment`] | appends | retention, purges, with the topic |
 //! | meta | `0x12` family u8, length u8, from, to | [`Dropped`] | whatever drops a range of rows | when its space was given back |
 //! | meta | `0x13` topic u32, partition u16, offset u64 | [`Setback`] | the writer | retention, purges, with the topic |
+//! | meta | `0x14` topic u32, partition u16 | [`Compacted`] | compaction | with the topic |
 //! | catalogue | `0x01` topic u32 | [`TopicRecord`] | catalogue changes | with the topic |
 //! | catalogue | `0x02` subscription u64 | [`SubscriptionRecord`] | catalogue changes | with the subscription |
 //! | catalogue | `0x03` plugin version u64 | [`PluginRecord`] | catalogue changes | `plugin remove` |
@@ -47,6 +48,7 @@ mod key;
 mod record;
 
 mod cancelled;
+mod compacted;
 mod dedup_ids;
 mod dropped;
 mod engine_id;
@@ -88,6 +90,7 @@ use levada_store::{Family, Op, ScanLimit, Store};
 use self::codec::{Damage, Fields};
 pub(crate) use self::{
     cancelled::Cancelled,
+    compacted::Compacted,
     dedup_ids::DedupIds,
     dropped::{Dropped, DroppedRange, drop_rows},
     engine_id::EngineId,
@@ -137,6 +140,7 @@ mod tag {
     pub(super) const META_SEGMENT: u8 = 0x11;
     pub(super) const META_DROPPED: u8 = 0x12;
     pub(super) const META_SETBACK: u8 = 0x13;
+    pub(super) const META_COMPACTED: u8 = 0x14;
     pub(super) const CATALOGUE_TOPIC: u8 = 0x01;
     pub(super) const CATALOGUE_SUBSCRIPTION: u8 = 0x02;
     pub(super) const CATALOGUE_PLUGIN: u8 = 0x03;

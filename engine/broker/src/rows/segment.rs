@@ -34,6 +34,12 @@ impl Segment {
         topic_keys(tag::META_SEGMENT, topic)
     }
 
+    /// Those of a partition that begin behind `after` and before `below`.
+    pub(crate) fn between(topic: TopicId, partition: PartitionId, after: Offset, below: Offset) -> KeyRange {
+        let (_, to) = Self::below(topic, partition, below);
+        (offset_key(tag::META_SEGMENT, &(topic, partition, after.plus(1))), to)
+    }
+
     /// Those of a partition that begin before `below`.
     pub(crate) fn below(topic: TopicId, partition: PartitionId, below: Offset) -> KeyRange {
         offset_keys_below(tag::META_SEGMENT, topic, partition, below)
@@ -89,6 +95,10 @@ mod tests {
             check::comes_back(&key, &Segment { append_time: Timestamp(append_time), bytes_before });
             check::is_within::<Segment>(&key, &Segment::of_topic(key.0));
             check::is_within::<Segment>(&key, &Segment::below(key.0, key.1, Offset(base + 1)));
+            if let Some(before) = base.checked_sub(1) {
+                let between = Segment::between(key.0, key.1, Offset(before), Offset(base + 1));
+                check::is_within::<Segment>(&key, &between);
+            }
         }
     }
 }

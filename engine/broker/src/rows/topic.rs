@@ -87,9 +87,10 @@ mod tests {
         #[test]
         fn it_comes_back(
             id in any::<u32>(), name in "[a-z0-9._-]{0,40}", owner in ".{0,20}", created_ms in any::<u64>(),
-            (partitions, retain_for_ms, max_bytes) in any::<(u16, u64, u64)>(), by_size in any::<bool>(), is_os in any::<bool>(),
+            (partitions, retain_for_ms, max_bytes) in any::<(u16, u64, u64)>(), retain in 0..4_usize, drops_oldest in any::<bool>(), is_os in any::<bool>(),
         ) {
-            let retain = if by_size { Retain::TimeAndSize } else { Retain::default() };
+            let retain =
+                [Retain::TimeAndAcked, Retain::TimeAndSize, Retain::UntilAcked, Retain::Compact][retain];
             let name = format!("t{name}").parse().unwrap();
             let durability = if is_os { Durability::Os } else { Durability::Sync };
             let settings = TopicSettings {
@@ -103,7 +104,7 @@ mod tests {
                 backlog_max_events: max_bytes / 3,
                 backlog_max_bytes: retain_for_ms / 3,
                 backlog_max_age_ms: created_ms / 3,
-                on_full: if by_size { OnFull::DropOldest } else { OnFull::default() },
+                on_full: if drops_oldest { OnFull::DropOldest } else { OnFull::default() },
             };
             check::comes_back(&TopicId(id), &TopicRecord { id, name, settings, created_ms, owner });
         }

@@ -62,9 +62,10 @@ pub(crate) struct Found {
 
 impl Found {
     /// Pieces of which everything is wanted.
-    pub(crate) fn all(pieces: Vec<LogSlice>) -> Self {
-        let kept_bytes = pieces.iter().map(|piece| piece.run.batches.len()).sum();
+    pub(crate) fn all(mut pieces: Vec<LogSlice>) -> Self {
         let reached = pieces.last().map_or(Offset(0), LogSlice::end);
+        pieces.retain(|piece| piece.events > 0);
+        let kept_bytes = pieces.iter().map(|piece| piece.run.batches.len()).sum();
         Self { slices: pieces, kept_bytes, reached, scanned: Scanned::default() }
     }
 }

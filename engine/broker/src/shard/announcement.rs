@@ -9,7 +9,7 @@ use levada_protocol::{
 use crate::{
     catalogue::CatalogueEvent,
     frames::LogSlice,
-    rows::{ScheduleSummary, TransactionKey, Undecided},
+    rows::{Compacted, ScheduleSummary, TransactionKey, Undecided},
 };
 
 /// Something that becomes visible with a commit.
@@ -19,6 +19,10 @@ pub(super) enum Announcement {
     Appended { topic: TopicId, partition: PartitionId, piece: LogSlice },
     /// Events before `start` were dropped.
     Trimmed { topic: TopicId, partition: PartitionId, start: Offset, dropped_bytes: u64 },
+    /// Records before `until` lost events that were superseded.
+    Rewritten { topic: TopicId, partition: PartitionId, until: Offset },
+    /// A partition is compacted so far.
+    Compacted { topic: TopicId, partition: PartitionId, compacted: Compacted },
     /// What is remembered of a topic's event ids; its counts are what has come since the announcement before.
     Dedup { topic: TopicId, info: DedupInfo },
     /// A topic's schedule changed.

@@ -29,6 +29,7 @@ mod notifier;
 mod piggyback;
 mod proposal;
 mod reply;
+mod rewritten;
 mod room;
 mod state;
 mod syncer;
@@ -63,6 +64,7 @@ pub(crate) use self::{
         RedrivenBatch, StateChange,
     },
     reply::AckPermit,
+    rewritten::Rewritten,
     tables::{DueBatch, DuePart, Generation, ProducerKey, RedriveRevision},
     transact::{Found, Transact, TransactBatch, Transacted, transaction_exists, transaction_not_found},
     view::{Closed, ShardView, SyncTimes},

@@ -12,10 +12,13 @@ use levada_protocol::{
 };
 use tokio::sync::oneshot;
 
-use super::tables::{Generation, RedriveRevision};
+use super::{
+    rewritten::Rewritten,
+    tables::{Generation, RedriveRevision},
+};
 use crate::{
     error::Error,
-    rows::{QueuedEvent, Redriven, Row},
+    rows::{Compacted, QueuedEvent, Redriven, Row},
 };
 
 /// What one commit does as a whole, if all of its conditions hold when it is decided.
@@ -39,6 +42,9 @@ pub(crate) enum Condition {
     RouteCursor { route: RouteId, partition: PartitionId, at: Offset },
     /// The partition exists, and its next event gets this offset.
     End { topic: TopicId, partition: PartitionId, at: Offset },
+    /// The topic exists, its partition begins at this offset, and no subscription of it has been moved since they had been
+    /// moved so often.
+    Start { topic: TopicId, partition: PartitionId, at: Offset, moves: u64 },
     /// The topic exists, and none of its dead letters was redriven or dropped since.
     Redrives { topic: TopicId, at: RedriveRevision },
 }
@@ -57,6 +63,10 @@ pub(crate) enum StateChange {
     /// A partition begins at `start`: what is before it is dropped, `dropped_bytes` of batches in all since the topic was
     /// created. A record must begin there.
     Trim { topic: TopicId, partition: PartitionId, start: Offset, dropped_bytes: u64 },
+    /// Records of a partition lose events that were superseded.
+    Rewrite { topic: TopicId, partition: PartitionId, records: Vec<Rewritten> },
+    /// A partition is compacted so far.
+    Compacted { topic: TopicId, partition: PartitionId, compacted: Compacted },
 }
 
 /// Events of dead letters for a subscription's queue.
@@ -151,6 +161,9 @@ pub(crate) enum ProposalRefused {
     /// The route's cursor is at another offset: a proposal before this one was not applied.
     #[error("the route's cursor is at {cursor}")]
     Moved { cursor: Offset },
+    /// The log begins elsewhere, or a subscription was moved since the proposal was made.
+    #[error("the partition's beginning or a subscription was moved meanwhile")]
+    Shifted,
     /// Dead letters of the topic were redriven or dropped since the proposal was made.
     #[error("dead letters of the topic were redriven or dropped meanwhile")]
     Overtaken,
@@ -177,7 +190,7 @@ impl ProposalRefused {
             Self::Failed(error) | Self::Blocked { error, .. } => return error,
             Self::Gone => ErrorCode::TopicNotFound,
             Self::End { .. } => ErrorCode::OffsetMismatch,
-            Self::Overtaken => ErrorCode::LimitExceeded,
+            Self::Overtaken | Self::Shifted => ErrorCode::LimitExceeded,
             // A retry reaches the new owner.
             Self::Stale { .. } | Self::Moved { .. } => ErrorCode::ShuttingDown,
         };
@@ -213,6 +226,8 @@ impl StateChange {
             }
             Self::RouteCursor { .. } => SMALL_ROW_BYTES_MAX,
             Self::Trim { .. } => TRIM_BYTES_MAX,
+            Self::Rewrite { records, .. } => records.iter().map(Rewritten::encoded_len).sum(),
+            Self::Compacted { .. } => 4 * SMALL_ROW_BYTES_MAX,
         }
     }
 }

@@ -29,8 +29,8 @@ use super::{
     },
     room::{Room, charge_of},
     tables::{
-        Cancel, Destination, DuePart, Generation, Generations, NewBatch, ProducerKey, Redrives, TableLimits,
-        Tables, Unique,
+        Cancel, Destination, DuePart, Generation, Generations, NewBatch, Partitions, ProducerKey, Redrives,
+        TableLimits, Tables, Unique,
     },
     transact::{
         Ask, Decide, ForgetTransactions, Transact, TransactBatch, Transacted, changed_since,
@@ -542,6 +542,11 @@ impl State {
                 Some(next) if next != at => Err(ProposalRefused::End { next, expected: at }),
                 Some(_) => Ok(()),
             },
+            Condition::Start { topic, partition, at, moves } => {
+                let start = self.start((topic, partition)).ok_or(ProposalRefused::Gone)?;
+                let holds = start == at && self.moves(topic) == moves;
+                if holds { Ok(()) } else { Err(ProposalRefused::Shifted) }
+            }
             Condition::Redrives { topic, .. } if !self.catalogue.topics.has_id(topic) => {
                 Err(ProposalRefused::Gone)
             }
@@ -612,6 +617,12 @@ impl State {
             }
             StateChange::Trim { topic, partition, start, dropped_bytes } => {
                 self.drop_before((topic, partition), start, dropped_bytes, group);
+            }
+            StateChange::Rewrite { topic, partition, records } => {
+                Partitions::rewrite((topic, partition), &records, &mut group.draft);
+            }
+            StateChange::Compacted { topic, partition, compacted } => {
+                self.tables.partitions.note_compacted((topic, partition), compacted, &mut group.draft);
             }
         }
     }
@@ -693,13 +704,24 @@ impl State {
 
     fn trim(&mut self, trim: Trim, group: &mut Group) {
         let Trim { topic: id, partition, start, dropped_bytes, moves, reply } = trim;
-        let of_topic = self.catalogue.subscriptions.values().filter(|record| record.topic_id == id.0);
         // Otherwise the next round decides.
-        let is_current = of_topic.map(|record| record.moves).sum::<u64>() == moves;
-        if is_current {
+        if self.moves(id) == moves {
             self.drop_before((id, partition), start, dropped_bytes, group);
         }
         group.reply(Reply::Done { reply, result: Ok(()) });
+    }
+
+    /// How often the subscriptions of a topic were moved.
+    fn moves(&self, id: TopicId) -> u64 {
+        let of_topic = self.catalogue.subscriptions.values().filter(|record| record.topic_id == id.0);
+        of_topic.map(|record| record.moves).sum()
+    }
+
+    /// Where a partition begins; `None` if there is none.
+    fn start(&self, (id, partition): (TopicId, PartitionId)) -> Option<Offset> {
+        let topic = self.live.topics.get(id).filter(|_| self.catalogue.topics.has_id(id))?;
+        let live = topic.partition(partition).ok()?;
+        Some(live.start().max(self.tables.backlogs.start((id, partition))))
     }
 
     /// Drops what a partition holds before `start`, unless it begins there or later already.

@@ -155,6 +155,17 @@ impl Durable {
                     topic.changes.note_drop(partition);
                     woken.push(topic);
                 }
+                Announcement::Rewritten { topic, partition, until } => {
+                    if let Some(topic) = self.view.topics().get(topic) {
+                        topic.partitions[usize::from(partition.0)].tail.forget_before(until);
+                    }
+                }
+                Announcement::Compacted { topic, partition, compacted } => {
+                    self.view.note_dropped();
+                    if let Some(topic) = self.view.topics().get(topic) {
+                        topic.partitions[usize::from(partition.0)].set_compacted(compacted);
+                    }
+                }
                 Announcement::Dedup { topic, info } => {
                     if let Some(topic) = self.view.topics().get(topic) {
                         topic.dedup.add(&info);

@@ -56,12 +56,17 @@ impl FoundSlices {
 
 impl Slices {
     /// Stored pieces from `from` on, where there is no chain.
-    pub(super) fn stored(from: Offset, pieces: Vec<LogSlice>) -> Result<Self, Error> {
+    pub(super) fn stored(from: Offset, mut pieces: Vec<LogSlice>) -> Result<Self, Error> {
         let reached = pieces.last().map_or(from, LogSlice::end);
         let mut filtered = Vec::new();
         for piece in pieces.iter().filter(|piece| piece.events < piece.span) {
             add_gaps(piece, &mut filtered)?;
         }
+        filtered.retain_mut(|range: &mut Range<Offset>| {
+            range.start = range.start.max(from);
+            !range.is_empty()
+        });
+        pieces.retain(|piece| piece.events > 0);
         Self::new(from, reached, pieces, filtered, Vec::new())
     }
 
@@ -400,6 +405,26 @@ pub(super) mod tests {
         assert_eq!(fetched.filtered, [offsets(6..8)]);
         assert_eq!(slices.fetched(Offset(8), false).filtered, []);
         assert_eq!(slices.fetched(Offset(5), false).chunks.len(), 1);
+    }
+
+    #[test]
+    fn a_piece_without_events_is_filtered_as_a_whole() {
+        let none = LogSlice { events: 0, span: 4, ..piece_without_events(5) };
+        let slices = Slices::stored(Offset(3), vec![piece(&[3, 4]), none.clone()]).unwrap();
+        let fetched = slices.fetched(Offset(3), false);
+        assert_eq!((fetched.reached, fetched.chunks.len()), (Offset(9), 1));
+        assert_eq!(fetched.filtered, [offsets(5..9)]);
+        let slices = Slices::stored(Offset(6), vec![none]).unwrap();
+        assert_eq!(
+            (slices.range(), slices.fetched(Offset(6), false).filtered),
+            (offsets(6..9), &[offsets(6..9)][..])
+        );
+        assert!(slices.select(&[offsets(6..9)]).unwrap().is_empty());
+    }
+
+    fn piece_without_events(base: u64) -> LogSlice {
+        let run = Run { base: Offset(base), append_time: Timestamp(0), hops: 0, batches: Vec::new().into() };
+        LogSlice::of(run, true).unwrap()
     }
 
     #[test]

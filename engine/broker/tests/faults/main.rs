@@ -7,6 +7,7 @@ mod alone;
 mod backlog;
 mod clock;
 mod commit_size;
+mod compact;
 mod dedup;
 mod ends;
 mod holes;

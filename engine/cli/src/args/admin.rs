@@ -231,6 +231,8 @@ pub(crate) enum RetainArg {
     /// Acknowledged by every subscription and route, however old
     #[value(alias = "until_acked")]
     UntilAcked,
+    /// Superseded by a later event of its key and acknowledged by every subscription and route; every event needs a key
+    Compact,
 }
 
 impl From<RetainArg> for Retain {
@@ -239,6 +241,7 @@ impl From<RetainArg> for Retain {
             RetainArg::TimeAndAcked => Self::TimeAndAcked,
             RetainArg::TimeAndSize => Self::TimeAndSize,
             RetainArg::UntilAcked => Self::UntilAcked,
+            RetainArg::Compact => Self::Compact,
         }
     }
 }

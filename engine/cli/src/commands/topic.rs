@@ -115,6 +115,7 @@ fn retain_word(retain: Retain) -> &'static str {
         Retain::TimeAndAcked => "time-and-acked",
         Retain::TimeAndSize => "time-and-size",
         Retain::UntilAcked => "until-acked",
+        Retain::Compact => "compact",
     }
 }
 
@@ -128,6 +129,10 @@ fn summary(topic: &TopicInfo) -> String {
         0 => "no size bound".to_owned(),
         bytes => format!("at most {}", output::bytes(bytes)),
     };
+    let retain = match settings.retain {
+        Retain::Compact => "the last event of each key".to_owned(),
+        retain => format!("{} for {}", retain_word(retain), output::duration_ms(settings.retain_for_ms)),
+    };
     let dedup = match (settings.dedup_window_ms, settings.dedup_header.as_str()) {
         (0, _) => String::new(),
         (window_ms, "") => format!(", dedup window {} by id", output::duration_ms(window_ms)),
@@ -136,11 +141,9 @@ fn summary(topic: &TopicInfo) -> String {
         }
     };
     format!(
-        "{}: {partitions}, durability {}, retain {} for {}, {bound}{dedup}{}",
+        "{}: {partitions}, durability {}, retain {retain}, {bound}{dedup}{}",
         topic.name,
         settings.durability,
-        retain_word(settings.retain),
-        output::duration_ms(settings.retain_for_ms),
         quota(settings),
     )
 }
@@ -209,7 +212,10 @@ fn table(topics: &[TopicInfo]) -> Rows {
             settings.partitions.to_string(),
             settings.durability.to_string(),
             retain_word(settings.retain).to_owned(),
-            output::duration_ms(settings.retain_for_ms),
+            match settings.retain {
+                Retain::Compact => "-".to_owned(),
+                _ => output::duration_ms(settings.retain_for_ms),
+            },
             if settings.max_bytes == 0 { "-".to_owned() } else { output::bytes(settings.max_bytes) },
             output::count(events),
             output::bytes(bytes),

@@ -26,6 +26,12 @@ section! {
         /// How often a retention round runs.
         #[serde(with = "units::duration")]
         retention_interval: Duration = Duration::from_secs(30);
+        /// How old events of a topic with `retain = compact` are at least when they are compacted.
+        #[serde(with = "units::duration")]
+        compact_after: Duration = Duration::from_secs(600);
+        /// How long their tombstones stay at least.
+        #[serde(with = "units::duration")]
+        tombstones_for: Duration = Duration::from_secs(24 * 3_600);
         /// Topics, subscriptions, routes and plugin versions together.
         catalogue_records_max: usize = 100_000;
     }
@@ -96,6 +102,8 @@ impl StoreConfig {
     pub(super) fn check(&self) -> Result<(), Error> {
         duration("store.disk_check_interval", self.disk_check_interval, MILLISECOND)?;
         duration("store.retention_interval", self.retention_interval, MILLISECOND)?;
+        duration("store.compact_after", self.compact_after, MILLISECOND)?;
+        duration("store.tombstones_for", self.tombstones_for, MILLISECOND)?;
         number("store.catalogue_records_max", self.catalogue_records_max, 1..=10_000_000)
     }
 }

@@ -18,6 +18,25 @@ pub enum Retain {
     TimeAndSize,
     /// Until every durable subscription and route has acknowledged.
     UntilAcked,
+    /// The last event of each key, however old: a later event of a key takes the place of an earlier one, and one without a
+    /// payload, a tombstone, deletes its key. Events without a key are refused.
+    ///
+    /// What was superseded goes some time later, and never before every durable subscription and route has acknowledged it;
+    /// offsets stay as they are. A tombstone stays for at least 24 hours.
+    Compact,
+}
+
+impl Retain {
+    /// The word used on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TimeAndAcked => "time_and_acked",
+            Self::TimeAndSize => "time_and_size",
+            Self::UntilAcked => "until_acked",
+            Self::Compact => "compact",
+        }
+    }
 }
 
 /// What becomes of a publish to a topic whose backlog has reached its quota.
@@ -62,7 +81,7 @@ pub struct TopicSettings {
     pub durability: Durability,
     /// The retention rule.
     pub retain: Retain,
-    /// How long events are kept at least, in milliseconds. Default 72 h.
+    /// How long events are kept at least, in milliseconds; nothing is dropped for its age with `compact`. Default 72 h.
     pub retain_for_ms: u64,
     /// Stored bytes over which the oldest are dropped (`time_and_size`); 0 means no bound.
     pub max_bytes: u64,

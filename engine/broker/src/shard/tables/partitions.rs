@@ -22,9 +22,9 @@ use crate::{
     catalogue::Catalogue,
     error::Error,
     frames::{self, LogSlice},
-    rows::{self, LogStart, Row, Segment, Setback},
+    rows::{self, Compacted, Dropped, DroppedRange, LogStart, Row, Segment, Setback},
     setback::AHEAD_MS_MAX,
-    shard::{announcement::Announcement, draft::Draft},
+    shard::{announcement::Announcement, draft::Draft, rewritten::Rewritten},
     topic::{Extent, Extents},
 };
 
@@ -52,6 +52,7 @@ struct Partition {
     open: Option<OpenRecord>,
     /// Where it ended before the commit in the making.
     written: Reach,
+    compacted: Compacted,
     /// Bytes of batches before what is stored, since the topic was created: there may be less before the log's start.
     deleted_bytes: u64,
 }
@@ -114,7 +115,8 @@ impl Partitions {
             for number in (0..record.settings.partitions).map(PartitionId) {
                 let (end, extent) = load_one(store, id, number).map_err(|error| named(name, error))?;
                 let deleted_bytes = extent.dropped_bytes;
-                ends.push(Partition { end, open: None, written: end.reach(), deleted_bytes });
+                let compacted = extent.compacted;
+                ends.push(Partition { end, open: None, written: end.reach(), compacted, deleted_bytes });
                 extents.push(extent);
             }
             partitions.topics.insert(id, ends);
@@ -151,6 +153,12 @@ impl Partitions {
     /// How far a partition reached before the commit in the making.
     pub(in crate::shard) fn written(&self, (topic, number): (TopicId, PartitionId)) -> Reach {
         self.get(topic, number).map_or_else(Reach::default, |partition| partition.written)
+    }
+
+    /// Bytes that are stored of a partition behind so many that were appended, at most.
+    pub(in crate::shard) fn bytes_behind(&self, (topic, number): (TopicId, PartitionId), before: u64) -> u64 {
+        let of = |partition: &Partition| partition.compacted.stored_between(before, partition.end.bytes);
+        self.get(topic, number).map_or(0, of)
     }
 
     /// The append time of an event that is appended at `now`; `None` if there is no such partition.
@@ -282,6 +290,32 @@ impl Partitions {
         draft.announce(Announcement::Trimmed { topic, partition: number, start, dropped_bytes });
     }
 
+    /// Has records of a partition lose what was superseded.
+    pub(in crate::shard) fn rewrite(of: (TopicId, PartitionId), records: &[Rewritten], draft: &mut Draft) {
+        let index = draft.index();
+        records.iter().flat_map(|record| record.ops(of, index)).for_each(|op| draft.push(op));
+        if let Some(last) = records.last() {
+            let (topic, partition) = of;
+            let until = last.base.plus(u64::from(last.span));
+            draft.announce(Announcement::Rewritten { topic, partition, until });
+        }
+    }
+
+    /// Notes how far a partition is compacted, and that the space of what it lost is to be given back.
+    pub(in crate::shard) fn note_compacted(
+        &mut self,
+        (topic, number): (TopicId, PartitionId),
+        compacted: Compacted,
+        draft: &mut Draft,
+    ) {
+        let Some(partition) = self.get_mut((topic, number)) else { return };
+        partition.compacted = compacted;
+        draft.push(compacted.put(&(topic, number)));
+        let LogRange { from, to } = LogRange::offsets(topic, number, Offset(0), compacted.until);
+        draft.push(Dropped.put(&DroppedRange { family: Family::Log, from, to }));
+        draft.announce(Announcement::Compacted { topic, partition: number, compacted });
+    }
+
     /// Notes a set-back in every partition whose newest append time is too far ahead of the clock: from the next event
     /// on append times are of `now` again. A new segment begins there, so that retention sees both sides.
     pub(in crate::shard) fn set_back(&mut self, now: Timestamp, draft: &mut Draft) -> SetBack {
@@ -310,6 +344,7 @@ impl Partitions {
         rows::drop_rows(|op| draft.push(op), Family::Log, (log.from, log.to));
         draft.push(LogStart::delete_range(LogStart::of_topic(id)));
         draft.push(Setback::delete_range(Setback::of_topic(id)));
+        draft.push(Compacted::delete_range(Compacted::of_topic(id)));
         draft.push(Segment::delete_range(Segment::of_topic(id)));
     }
 }
@@ -412,7 +447,8 @@ fn load_one(store: &dyn Store, topic: TopicId, partition: PartitionId) -> Result
         (end.append_time, end.segment) = (setback.time, None);
     }
     let LogStart { offset: start, dropped_bytes } = start;
-    let extent = Extent { start, end: end.next, appended_bytes: end.bytes, dropped_bytes };
+    let compacted = rows::get(store, &(topic, partition))?.unwrap_or_default();
+    let extent = Extent { start, end: end.next, appended_bytes: end.bytes, dropped_bytes, compacted };
     Ok((end, extent))
 }
 

@@ -17,8 +17,8 @@ use levada_protocol::{
     request::{
         DeadLetterSelection, DedupInfo, HelloAnswer, Limits, Notice, OnError, Open, Opened, Order,
         PartitionInfo, PauseReason, Position, Read, Redrive, Redriven, Request, RequestEnvelope, Response,
-        ResponseEnvelope, RouteInfo, RouteSpec, RunState, Search, SearchKey, StageSpec, Start, Stretch,
-        Subscribe, Subscribed, SubscriptionOptions, TopicInfo, TopicSettings,
+        ResponseEnvelope, Retain, RouteInfo, RouteSpec, RunState, Search, SearchKey, StageSpec, Start,
+        Stretch, Subscribe, Subscribed, SubscriptionOptions, TopicInfo, TopicSettings,
     },
     schedule::Due,
     trace::TRACE_HEADER,
@@ -50,6 +50,7 @@ pub(crate) fn frames() -> Vec<(&'static str, Vec<u8>)> {
             "request_create_topic",
             request(Request::CreateTopic { name: name("orders"), settings: settings() }),
         ),
+        ("request_create_compacted_topic", request(create_compacted())),
         ("request_create_subscription", request(create_subscription())),
         ("request_list_topics", request(Request::ListTopics { limit: 100, after: None })),
         ("request_next_page", request(Request::ListTopics { limit: 100, after: Some("orders".into()) })),
@@ -186,6 +187,11 @@ fn subscribed() -> Subscribed {
         standby: false,
         ack_timeout_ms: 30_000,
     }
+}
+
+fn create_compacted() -> Request {
+    let settings = TopicSettings { retain: Retain::Compact, ..TopicSettings::default() };
+    Request::CreateTopic { name: name("prices"), settings }
 }
 
 fn settings() -> TopicSettings {

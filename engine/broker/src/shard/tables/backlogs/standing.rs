@@ -208,7 +208,8 @@ impl Standing {
             return 0;
         }
         let before = self.places[index].known.bytes_before.max(view.starts[index].dropped_bytes);
-        view.reaches[index].bytes.saturating_sub(before)
+        let number = PartitionId(u16::try_from(index).expect("a topic has few partitions"));
+        view.partitions.bytes_behind((view.topic, number), before)
     }
 
     /// Finds out where a place's first unsettled event lies.

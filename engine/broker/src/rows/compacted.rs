@@ -1,0 +1,154 @@
+//! How far a partition is compacted; no row as long as it never was.
+//!
+//! ```text
+//!  0         1       9                17              25             33
+//!  +---------+-------+----------------+---------------+--------------+------------------+
+//!  | version | until | appended_bytes | dropped_bytes | stored_bytes | oldest_tombstone |
+//!  | u8 = 1  | u64   | u64            | u64           | u64          | u64 (ms)         |
+//!  +---------+-------+----------------+---------------+--------------+------------------+
+//! ```
+//!
+//! `oldest_tombstone` is all ones if there is none.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use levada_protocol::ids::{Offset, PartitionId, Timestamp, TopicId};
+use levada_store::Family;
+
+use super::{
+    Row,
+    codec::{Damage, Fields},
+    key::{KeyBuilder, KeyFields, KeyRange, topic_keys},
+    tag,
+};
+
+/// The last pass over a partition. Bytes are those of batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Compacted {
+    /// The offset up to which each key has one event at most.
+    pub(crate) until: Offset,
+    /// Bytes appended to the partition before that since the topic was made.
+    pub(crate) appended_bytes: u64,
+    /// Those of them that were before the log's start when it was compacted.
+    pub(crate) dropped_bytes: u64,
+    /// Bytes that the pass left between the log's start and `until`.
+    pub(crate) stored_bytes: u64,
+    /// When the oldest tombstone that is left was appended.
+    pub(crate) oldest_tombstone: Option<Timestamp>,
+}
+
+impl Compacted {
+    /// Those of a topic.
+    pub(crate) fn of_topic(topic: TopicId) -> KeyRange {
+        topic_keys(tag::META_COMPACTED, topic)
+    }
+
+    /// Bytes that are stored of what was appended from `before` to `appended` bytes of the partition. It is too many if
+    /// `before` is within what is compacted, where it is not known.
+    pub(crate) fn stored_between(&self, before: u64, appended: u64) -> u64 {
+        let above = appended.saturating_sub(before.max(self.appended_bytes));
+        above + self.appended_bytes.saturating_sub(before).min(self.stored_bytes)
+    }
+
+    /// The same, and too few where it is not known: `before` is where the log begins now.
+    pub(crate) fn stored_at_least(&self, before: u64, appended: u64) -> u64 {
+        let dropped = before.saturating_sub(self.dropped_bytes);
+        let kept = Self { stored_bytes: self.stored_bytes.saturating_sub(dropped), ..*self };
+        kept.stored_between(before, appended)
+    }
+}
+
+impl Row for Compacted {
+    const NAME: &'static str = "compaction";
+    const FAMILY: Family = Family::Meta;
+    const VERSION: u8 = 1;
+    type Key = (TopicId, PartitionId);
+
+    fn key((topic, partition): &Self::Key) -> Bytes {
+        KeyBuilder::new(7).u8(tag::META_COMPACTED).u32(topic.0).u16(partition.0).finish()
+    }
+
+    fn parse_key(key: &[u8]) -> Option<Self::Key> {
+        let mut fields = KeyFields::after(&[tag::META_COMPACTED], key)?;
+        let partition = (TopicId(fields.u32()?), PartitionId(fields.u16()?));
+        fields.finish(partition)
+    }
+
+    fn len(&self) -> usize {
+        40
+    }
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u64_le(self.until.0);
+        out.put_u64_le(self.appended_bytes);
+        out.put_u64_le(self.dropped_bytes);
+        out.put_u64_le(self.stored_bytes);
+        out.put_u64_le(self.oldest_tombstone.map_or(u64::MAX, |time| time.0));
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Damage> {
+        Ok(Self {
+            until: Offset(fields.u64()?),
+            appended_bytes: fields.u64()?,
+            dropped_bytes: fields.u64()?,
+            stored_bytes: fields.u64()?,
+            oldest_tombstone: Some(fields.u64()?).filter(|time| *time != u64::MAX).map(Timestamp),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{option, prelude::*};
+
+    use super::*;
+    use crate::rows::check;
+
+    #[test]
+    fn the_bytes_are_these() {
+        let row = Compacted {
+            until: Offset(3),
+            appended_bytes: 0x0405,
+            dropped_bytes: 6,
+            stored_bytes: 7,
+            oldest_tombstone: Some(Timestamp(8)),
+        };
+        let key = (TopicId(1), PartitionId(2));
+        let numbers = "01 0300000000000000 0504000000000000 0600000000000000 0700000000000000";
+        check::bytes(&key, &row, "14 00000001 0002", &format!("{numbers} 0800000000000000"));
+        let none = Compacted { oldest_tombstone: None, ..row };
+        check::bytes(&key, &none, "14 00000001 0002", &format!("{numbers} ffffffffffffffff"));
+    }
+
+    #[test]
+    fn bytes_are_known_but_for_what_was_dropped_of_what_is_compacted() {
+        let row =
+            Compacted { appended_bytes: 1_000, dropped_bytes: 100, stored_bytes: 50, ..Compacted::default() };
+        let both = |before| (row.stored_at_least(before, 1_200), row.stored_between(before, 1_200));
+        assert_eq!(both(100), (250, 250));
+        assert_eq!(both(130), (220, 250), "30 of the 50 are left, or all of them");
+        assert_eq!(both(970), (200, 230));
+        assert_eq!(both(1_000), (200, 200));
+        assert_eq!(both(1_150), (50, 50));
+        let never = Compacted::default();
+        assert_eq!((never.stored_at_least(30, 100), never.stored_between(30, 100)), (70, 70));
+    }
+
+    proptest! {
+        #[test]
+        fn it_comes_back(
+            topic: u32, partition: u16, numbers: [u64; 4], tombstone in option::of(0..u64::MAX),
+        ) {
+            let [until, appended_bytes, dropped_bytes, stored_bytes] = numbers;
+            let row = Compacted {
+                until: Offset(until),
+                appended_bytes,
+                dropped_bytes,
+                stored_bytes,
+                oldest_tombstone: tombstone.map(Timestamp),
+            };
+            let key = (TopicId(topic), PartitionId(partition));
+            check::comes_back(&key, &row);
+            check::is_within::<Compacted>(&key, &Compacted::of_topic(key.0));
+        }
+    }
+}

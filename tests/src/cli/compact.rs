@@ -1,0 +1,47 @@
+//! `--retain compact`.
+
+use serde_json::json;
+
+use super::engine;
+use crate::support::process::{command, run};
+
+#[tokio::test]
+async fn a_topic_that_keeps_the_last_event_of_each_key_takes_no_event_without_one() {
+    let (_dir, engine) = engine().await;
+    let made = engine.text(&["topic", "create", "prices", "--retain", "compact"]).await;
+    assert!(made.contains("retain the last event of each key"), "{made}");
+    let described = engine.json(&["topic", "describe", "prices"]).await;
+    assert_eq!(described[0]["settings"]["retain"], json!("compact"));
+    let listed = engine.text(&["topic", "list"]).await;
+    assert!(listed.contains("compact"), "{listed}");
+    let lines = "{\"key\":\"a\",\"payload\":1}\n{\"key\":\"a\",\"tombstone\":true}\n";
+    engine.run(&["publish", "prices"], lines).await.done();
+    let refused = engine.run(&["publish", "prices"], "{\"payload\":1}\n").await;
+    refused.failed(1, "INVALID_ARGUMENT");
+    assert!(refused.stderr.contains("event 0 of the batch has no key"), "{refused:?}");
+    assert!(refused.stderr.contains("levada topic set prices --retain"), "{refused:?}");
+    engine.text(&["topic", "set", "prices", "--retain", "time-and-acked"]).await;
+    engine.run(&["publish", "prices"], "{\"payload\":1}\n").await.done();
+    engine.text(&["topic", "set", "prices", "--retain", "compact"]).await;
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn what_contradicts_it_is_refused() {
+    let (_dir, engine) = engine().await;
+    let dropping = ["topic", "create", "prices", "--retain", "compact", "--backlog-max-events", "5"];
+    let dropping = [&dropping[..], &["--on-full", "drop-oldest"]].concat();
+    engine.run(&dropping, "").await.failed(1, "INVALID_ARGUMENT");
+    let bounded = ["topic", "create", "prices", "--retain", "compact", "--max-bytes", "1MiB"];
+    engine.run(&bounded, "").await.failed(2, "INVALID_ARGUMENT");
+    engine
+        .run(&["topic", "create", "prices", "--retain", "compacted"], "")
+        .await
+        .failed(2, "INVALID_ARGUMENT");
+    engine.run(&["topic", "set", "absent", "--retain", "compact"], "").await.failed(1, "TOPIC_NOT_FOUND");
+    let (address, ca) = (engine.quic.clone(), engine.ca.clone());
+    engine.stop().await;
+    let mut without = command();
+    without.args(["topic", "set", "prices", "--retain", "compact", "--addr", &address]).arg("--ca").arg(&ca);
+    run(without, "").await.failed(1, "CONNECT_FAILED");
+}
