@@ -73,7 +73,7 @@ pub(crate) struct Inner {
     admission: Arc<Semaphore>,
     pub(crate) owner_tasks: Arc<OwnerTasks>,
     retention: Retention,
-    compactor: Compactor,
+    pub(crate) compactor: Compactor,
     scans: Scans,
     scheduler: Scheduler,
     pub(crate) check_backs: Arc<CheckBacks>,
@@ -136,7 +136,7 @@ impl Broker {
             shard.clone(),
             Arc::clone(&owner_tasks),
             Arc::clone(&guard),
-            config.compaction,
+            (config.clock.clone(), config.compaction),
         );
         let broker = Self {
             outbound,
@@ -199,8 +199,7 @@ impl Broker {
         });
         let (compacting, cancelled) = (Arc::clone(inner), inner.tasks.cancelled().clone());
         inner.tasks.spawn(tracing::info_span!("compaction"), async move {
-            let config = &compacting.config;
-            let run = compacting.compactor.run(config.retention_interval, &config.clock);
+            let run = compacting.compactor.run(compacting.config.retention_interval);
             cancelled.run_until_cancelled(run).await;
         });
         let (inner, cancelled) = (Arc::clone(inner), inner.tasks.cancelled().clone());

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use levada_protocol::ids::Timestamp;
+
 use crate::clock::Clock;
 
 /// A broker's settings.
@@ -95,14 +97,31 @@ impl BrokerConfig {
 pub struct CompactionConfig {
     /// How old events are at least that are looked at. Default 10 minutes.
     pub age_min: Duration,
-    /// How long tombstones stay at least: who reads the log within that time learns what was deleted. They go with the next
-    /// pass, which comes at the latest when one is twice as old. Default 24 hours.
+    /// How long tombstones stay at least once what they delete is gone: who reads the log within that time learns what was
+    /// deleted. They go with a pass behind that, after three times as long at the latest. Default 24 hours.
     pub tombstones_for: Duration,
-    /// Keys that one pass collects: it ends where there are more. 24 MiB of memory by default, 917,504: what a table of
-    /// 2^20 places takes.
+    /// Keys that one pass collects: it ends before the record with which there may be more. 25 MiB of memory by default,
+    /// 917,504: what a table of 2^20 places takes.
     pub keys_max: usize,
-    /// Bytes that are read and rewritten at a time, unless one record is larger. Default 512 KiB.
+    /// Bytes that are read and committed at a time, unless one record is larger. Default 512 KiB.
     pub step_bytes: usize,
+    /// Bytes that a pass has replaced when their space is to be given back, before its end. Default 64 MiB.
+    pub reclaim_bytes: u64,
+    /// How long a partition rests after a pass that was not worth its reads, as it ended early for its keys, or that met a
+    /// damaged record. Default 1 hour.
+    pub rest: Duration,
+}
+
+impl CompactionConfig {
+    pub(crate) fn tombstones_for_ms(&self) -> u64 {
+        u64::try_from(self.tombstones_for.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// What was appended later is left alone.
+    pub(crate) fn appended_before(&self, now: Timestamp) -> Timestamp {
+        let age = u64::try_from(self.age_min.as_millis()).unwrap_or(u64::MAX);
+        Timestamp(now.0.saturating_sub(age))
+    }
 }
 
 impl Default for CompactionConfig {
@@ -113,6 +132,8 @@ impl Default for CompactionConfig {
             tombstones_for: hour * 24,
             keys_max: (1 << 20) / 8 * 7,
             step_bytes: 512 << 10,
+            reclaim_bytes: 64 << 20,
+            rest: hour,
         }
     }
 }

@@ -71,6 +71,10 @@ impl Series {
     }
 }
 
+const COMPACTED_BYTES: Series = Series::counter(
+    "levada_compacted_bytes_total",
+    "bytes of events that were dropped because later ones of their keys had come",
+);
 const EXPIRED_EVENTS: Series = Series::counter(
     "levada_expired_events_total",
     "events whose time to live ended before they were delivered or routed",
@@ -137,10 +141,7 @@ impl Collected {
                 "levada_dedup_forgotten_early_total",
                 "event ids forgotten before their window had passed, beyond publish.dedup_ids_max",
             ),
-            compacted_bytes: Series::counter(
-                "levada_compacted_bytes_total",
-                "bytes of events that were dropped because later ones of their keys had come",
-            ),
+            compacted_bytes: COMPACTED_BYTES,
             scheduled_events: Series::gauge(
                 "levada_scheduled_events",
                 "delayed events that wait for their time",

@@ -85,12 +85,12 @@ fn compact_page(store: &dyn Store) -> (Vec<Bytes>, Option<Error>) {
     let mut done = Vec::new();
     let mut whole_topic = false;
     for (key, _) in rows {
-        let Some(DroppedRange { family, from, to }) = Dropped::parse_key(&key) else {
+        let Some(DroppedRange { family, from, to, deleted }) = Dropped::parse_key(&key) else {
             tracing::warn!(?key, "a note of dropped rows does not decode; their space may not be given back");
             done.push(key);
             continue;
         };
-        if let Err(error) = store.compact(family, &from, &to) {
+        if let Err(error) = store.compact(family, &from, &to, deleted) {
             return (done, Some(error.into()));
         }
         tracing::debug!(?family, ?from, ?to, "the space of dropped rows was given back");

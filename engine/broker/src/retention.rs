@@ -72,26 +72,30 @@ impl Retention {
         let catalogue = self.shard.catalogue();
         for record in catalogue.topics.values() {
             let Some(topic) = self.shard.view().topics().get(record.id()) else { continue };
-            let (floors, moves) = self.owner_tasks.floors_of(topic.id);
+            if topic.is_compacted() {
+                continue;
+            }
+            let (floors, readers) = self.owner_tasks.floors_of(topic.id);
             for number in topic.partition_ids() {
                 let lowest = floors.iter().map(|floors| floors.floor(usize::from(number.0)));
-                self.trim(&topic, number, (lowest, moves), now).await?;
+                self.trim(&topic, number, (lowest, readers), now).await?;
             }
         }
         Ok(())
     }
 
-    /// Drops what the rules allow of a partition, whose subscriptions have come so far after so many moves.
+    /// Drops what the rules allow of a partition, whose subscriptions and routes have come so far.
     async fn trim(
         &self,
         topic: &Arc<Topic>,
         number: PartitionId,
-        (floors, moves): (impl Iterator<Item = Offset>, u64),
+        (floors, readers): (impl Iterator<Item = Offset>, u64),
         now: Timestamp,
     ) -> Result<(), Error> {
         let partition = topic.partition(number)?;
         let dropped_bytes = partition.dropped_bytes();
         let log = retention::Log { start: partition.start(), end: partition.end(), bytes: partition.bytes() };
+        let bytes = (dropped_bytes, partition.appended_bytes());
         if log.start == log.end {
             return Ok(());
         }
@@ -99,7 +103,7 @@ impl Retention {
         let newest = reading.append_time(Offset(log.end.0 - 1)).await.unwrap_or(Timestamp(u64::MAX));
         let segments = {
             let (store, topic) = (Arc::clone(&self.store), Arc::clone(topic));
-            blocking(move || segments(store.as_ref(), &topic, number, (log, dropped_bytes), newest)).await?
+            blocking(move || segments(store.as_ref(), &topic, number, (log, bytes), newest)).await?
         };
         let rules = Rules::new(&topic.settings());
         let decided = retention::trim(&rules, now, log, floors, segments);
@@ -113,7 +117,7 @@ impl Retention {
             partition: number,
             start: decided.log_start,
             dropped_bytes,
-            moves,
+            readers,
             reply,
         });
         trim.await
@@ -126,7 +130,7 @@ fn segments(
     store: &dyn Store,
     topic: &Topic,
     number: PartitionId,
-    (log, dropped_bytes): (retention::Log, u64),
+    (log, (dropped_bytes, appended_bytes)): (retention::Log, (u64, u64)),
     newest: Timestamp,
 ) -> Result<Vec<Stored>, Error> {
     let rows = rows::scan::<Segment>(store, Segment::below(topic.id, number, log.end))?;
@@ -135,7 +139,8 @@ fn segments(
     let mut edges = vec![(log.start, Timestamp::default(), dropped_bytes)];
     let begun = rows.into_iter().map(|((_, _, base), row)| (base, row.append_time, row.bytes_before));
     edges.extend(begun.filter(|(base, ..)| *base > log.start));
-    edges.push((log.end, newest, dropped_bytes + log.bytes));
+    // What is stored may be less than was appended: of what was compacted the size is not known.
+    edges.push((log.end, newest, appended_bytes));
     let stretches = edges.iter().zip(edges.iter().skip(1));
     Ok(stretches
         .map(|(begin, end)| Stored {

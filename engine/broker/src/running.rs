@@ -7,7 +7,7 @@ use std::{
 
 use levada_protocol::ids::{Offset, PartitionId, RouteId, SubscriptionId, TopicId};
 
-use crate::{floors::Floors, route::RouteHandle, subscription::SubscriptionHandle};
+use crate::{catalogue::readers, floors::Floors, route::RouteHandle, subscription::SubscriptionHandle};
 
 /// The owner tasks of all subscriptions and routes.
 #[derive(Debug, Default)]
@@ -82,17 +82,19 @@ impl OwnerTasks {
         subscriptions.chain(routes).filter(|(_, at)| *at < offset).collect()
     }
 
-    /// How far each subscription and route that reads this topic has come, and how often its subscriptions were moved until
-    /// then.
+    /// How far each subscription and route that reads this topic has come, and the topic's number in
+    /// [`crate::catalogue::readers`], as far as they are those that it is about.
     pub(crate) fn floors_of(&self, topic: TopicId) -> (Vec<Arc<Floors>>, u64) {
         let inner = self.lock();
         let subscriptions = inner.subscriptions.values().filter(|handle| handle.topic_id() == topic);
         let routes = inner.routes.values().filter(|handle| handle.topic_id() == topic);
-        let moves = subscriptions.clone().map(|handle| handle.record().moves).sum();
+        let readers = subscriptions.clone().map(|handle| readers::of_subscription(&handle.record()));
+        let readers = readers.chain(routes.clone().map(|handle| readers::of_route(handle.record())));
+        let readers = readers.fold(0, |all, reader| all ^ reader);
         let floors = subscriptions
             .map(|handle| Arc::clone(handle.floors()))
             .chain(routes.map(|handle| Arc::clone(handle.floors())))
             .collect();
-        (floors, moves)
+        (floors, readers)
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use levada_protocol::ids::{CommitIndex, Timestamp};
 
 use crate::{
-    Commit, Error, Family, Op, ScanLimit, Store,
+    Commit, Deleted, Error, Family, Op, ScanLimit, Store,
     commit::{APPLIED_KEY, AppliedRow, CommitHash, Term},
 };
 
@@ -415,7 +415,7 @@ fn what_was_closed_is_there_when_opened_again(open: Open<'_>) {
     assert_eq!(store.get(Family::Log, b"k"), Err(Error::Closed));
     assert_eq!(store.sync(), Err(Error::Closed));
     assert_eq!(store.apply(&history.commit(vec![])), Err(Error::Closed));
-    assert_eq!(store.compact(Family::Log, b"", END), Err(Error::Closed));
+    assert_eq!(store.compact(Family::Log, b"", END, Deleted::Some), Err(Error::Closed));
     assert_eq!(store.flush(), Err(Error::Closed));
     assert_eq!(store.reopen(), Err(Error::Closed));
     assert_eq!(store.close(), Err(Error::Closed));
@@ -433,8 +433,8 @@ fn compaction_changes_nothing_that_can_be_read(store: &dyn Store) {
     history.apply(store, vec![delete_range(Family::Log, &[10], &[40])]);
     let before = scan(store, Family::Log, b"", END, ScanLimit::NONE);
     assert_eq!(before.len(), 20);
-    store.compact(Family::Log, b"", END).expect("a compaction succeeds");
-    store.compact(Family::Log, &[50], &[10]).expect("a compaction of nothing succeeds");
+    store.compact(Family::Log, b"", END, Deleted::Some).expect("a compaction succeeds");
+    store.compact(Family::Log, &[50], &[10], Deleted::All).expect("a compaction of nothing succeeds");
     store.flush().expect("a flush succeeds");
     assert_eq!(scan(store, Family::Log, b"", END, ScanLimit::NONE), before);
 }
@@ -453,7 +453,10 @@ fn random_commits_do_what_a_map_does(open: Open<'_>, seed: u64) {
         }
         history.apply(&*store, ops);
         match random.below(20) {
-            0 => store.compact(Family::Log, &[random.byte(16)], &[random.byte(16)]).expect("it compacts"),
+            0 => {
+                let (from, to) = ([random.byte(16)], [random.byte(16)]);
+                store.compact(Family::Log, &from, &to, Deleted::Some).expect("it compacts");
+            }
             1 => {
                 store.sync().expect("a sync succeeds");
                 store.reopen().expect("a reopen succeeds");

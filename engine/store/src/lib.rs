@@ -45,4 +45,4 @@ pub use commit::{Commit, Family, Op};
 pub use error::Error;
 pub use memory::MemoryStore;
 pub use rocks::{BareStore, Inspect, LogOptions, RocksOptions, RocksStore, Uninspected};
-pub use store::{ScanLimit, Store, StoreStats};
+pub use store::{Deleted, ScanLimit, Store, StoreStats};

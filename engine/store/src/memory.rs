@@ -11,7 +11,7 @@ use bytes::Bytes;
 use levada_protocol::ids::CommitIndex;
 
 use crate::{
-    Commit, Error, Family, Op, ScanLimit, Store, StoreStats,
+    Commit, Deleted, Error, Family, Op, ScanLimit, Store, StoreStats,
     commit::{APPLIED_KEY, AppliedRow, CommitHash},
     follow,
 };
@@ -161,7 +161,7 @@ impl Store for MemoryStore {
         Ok(last.map(|(key, value)| (key.clone(), value.clone())))
     }
 
-    fn compact(&self, _family: Family, _from: &[u8], _to: &[u8]) -> Result<(), Error> {
+    fn compact(&self, _family: Family, _from: &[u8], _to: &[u8], _deleted: Deleted) -> Result<(), Error> {
         self.lock().writable()
     }
 

@@ -80,8 +80,9 @@ pub trait Store: Send + Sync + 'static {
     -> Result<Option<(Bytes, Bytes)>, Error>;
 
     /// Gives the space of deleted rows in `[from, to)` back to the file system. Slow and blocking; it changes
-    /// nothing that can be read. If it fails with [`Error::Compaction`] the store is as well as before.
-    fn compact(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error>;
+    /// nothing that can be read, as long as `deleted` is true. If it fails with [`Error::Compaction`] the store is as well
+    /// as before.
+    fn compact(&self, family: Family, from: &[u8], to: &[u8], deleted: Deleted) -> Result<(), Error>;
 
     /// Writes what is in memory to files, where there is room for that, so that the write-ahead log need not be kept
     /// for it: what has come and gone since takes no space there either. Slow and blocking; it changes nothing that
@@ -100,6 +101,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes everything durable and closes the files. Every later call returns [`Error::Closed`].
     fn close(&self) -> Result<(), Error>;
+}
+
+/// What of a range is deleted, whose space is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// Every row, and none is ever put there again: where there is no room to write, whole files may be removed.
+    All,
+    /// Some rows, or none but older values of rows: others live.
+    Some,
 }
 
 /// Where a scan stops: after the row that reaches either bound, so that one row is always read if there is any.

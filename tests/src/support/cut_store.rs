@@ -4,7 +4,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use levada_protocol::ids::CommitIndex;
-use levada_store::{Commit, Error, Family, MemoryStore, ScanLimit, Store, StoreStats, commit::AppliedRow};
+use levada_store::{
+    Commit, Deleted, Error, Family, MemoryStore, ScanLimit, Store, StoreStats, commit::AppliedRow,
+};
 
 /// What happened, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,9 +138,9 @@ impl Store for CutStore {
         self.disk.last_before(family, from, below)
     }
 
-    fn compact(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
+    fn compact(&self, family: Family, from: &[u8], to: &[u8], deleted: Deleted) -> Result<(), Error> {
         drop(self.powered()?);
-        self.disk.compact(family, from, to)
+        self.disk.compact(family, from, to, deleted)
     }
 
     fn flush(&self) -> Result<(), Error> {

@@ -275,6 +275,7 @@ impl Edit {
             moves: 0,
         };
         let record = self.put_subscription(record);
+        self.next.readers.toggle_subscription(&record);
         self.events.push(CatalogueEvent::SubscriptionCreated(record));
         Ok(())
     }
@@ -329,16 +330,20 @@ impl Edit {
             })?;
             *position = offset.0;
         }
+        self.next.readers.toggle_subscription(&record);
         record.moves += 1;
         let record = self.put_subscription(record);
+        self.next.readers.toggle_subscription(&record);
         let partitions = to.iter().map(|(partition, _)| *partition).collect();
         self.events.push(CatalogueEvent::SubscriptionMoved(record, partitions));
         Ok(())
     }
 
     fn delete_subscription(&mut self, topic: &TopicName, name: &SubscriptionName) -> Result<(), Error> {
-        let id = SubscriptionId(self.next.subscription(topic, name)?.id);
+        let record = Arc::clone(self.next.subscription(topic, name)?);
+        let id = SubscriptionId(record.id);
         self.ops.push(SubscriptionRecord::delete(&id));
+        self.next.readers.toggle_subscription(&record);
         self.next.subscriptions.remove(&(topic.clone(), name.clone()), id);
         self.events.push(CatalogueEvent::SubscriptionDeleted(id));
         Ok(())
@@ -445,6 +450,7 @@ impl Edit {
         };
         self.ops.push(record.put(&id));
         let record = Arc::new(record);
+        self.next.readers.toggle_route(&record);
         self.next.routes.insert(name.clone(), id, Arc::clone(&record));
         self.events.push(CatalogueEvent::RouteCreated(record));
         Ok(())
@@ -473,8 +479,10 @@ impl Edit {
     }
 
     fn delete_route(&mut self, name: &RouteName) -> Result<(), Error> {
-        let id = RouteId(self.next.route(name)?.id);
+        let record = Arc::clone(self.next.route(name)?);
+        let id = RouteId(record.id);
         self.ops.push(RouteRecord::delete(&id));
+        self.next.readers.toggle_route(&record);
         self.next.routes.remove(name, id);
         self.events.push(CatalogueEvent::RouteDeleted(id));
         Ok(())

@@ -6,6 +6,7 @@ mod change;
 mod event;
 mod names;
 mod plugins;
+pub(crate) mod readers;
 mod removal;
 
 use std::sync::Arc;
@@ -21,7 +22,7 @@ pub(crate) use self::{
     event::CatalogueEvent,
     removal::{Removal, Root, listed},
 };
-use self::{names::Names, plugins::Plugins};
+use self::{names::Names, plugins::Plugins, readers::Readers};
 use crate::{
     error::Error,
     rows::{self, CatalogueRow, NextId, PluginRecord, RouteRecord, SubscriptionRecord, TopicRecord},
@@ -34,6 +35,8 @@ pub(crate) struct Catalogue {
     pub(crate) subscriptions: Names<(TopicName, SubscriptionName), SubscriptionId, SubscriptionRecord>,
     pub(crate) routes: Names<RouteName, RouteId, RouteRecord>,
     pub(crate) plugins: Plugins,
+    /// Who reads which topic.
+    pub(crate) readers: Readers,
     /// The id that is given out next.
     next_id: u64,
 }
@@ -53,11 +56,13 @@ impl Catalogue {
                 }
                 CatalogueRow::Subscription(record) => {
                     let name = (record.topic.clone(), record.name.clone());
+                    catalogue.readers.toggle_subscription(&record);
                     catalogue.subscriptions.insert(name, SubscriptionId(record.id), Arc::new(record));
                 }
                 CatalogueRow::Plugin(record) => catalogue.plugins.restore_version(record),
                 CatalogueRow::PluginLine(record) => catalogue.plugins.restore_line(record),
                 CatalogueRow::Route(record) => {
+                    catalogue.readers.toggle_route(&record);
                     catalogue.routes.insert(record.spec.name.clone(), RouteId(record.id), Arc::new(record));
                 }
             }

@@ -1,23 +1,26 @@
 //! Compaction: rounds over the partitions of topics that keep the last event of each key.
 //!
 //! A pass over a partition first collects the keys of what was never compacted, then rewrites all records before a bound
-//! without the events that later ones have superseded, as commits that hold only if the log still begins where it did and
-//! no subscription was moved (engine/adr/0017-compaction.md). Which events stay is `levada_delivery::compaction`.
+//! without the events that later ones have superseded, as commits that hold only if the topic is still compacted, the log
+//! begins where it did and the same readers are where they were or further (engine/adr/0017-compaction.md). Which events stay
+//! is `levada_delivery::compaction`.
 
 mod pass;
 mod plan;
 mod record;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use levada_protocol::{
-    ids::{Offset, PartitionId, Timestamp},
+    error::ErrorCode,
+    ids::{Offset, PartitionId, Timestamp, TopicId},
     request::Retain,
 };
 use levada_store::Store;
+use tokio::sync::{Mutex, MutexGuard};
 
 use self::{
-    pass::Pass,
+    pass::{Pass, Shortened},
     plan::{Plan, plan},
 };
 use crate::{
@@ -31,16 +34,34 @@ use crate::{
     topic::Topic,
 };
 
+/// Bytes that a commit has beside its records, at most.
+const COMMIT_BYTES: usize = 1 << 10;
+
 /// Compacts logs.
 pub(crate) struct Compactor {
     store: Arc<dyn Store>,
     shard: ShardHandle,
     owner_tasks: Arc<OwnerTasks>,
     guard: Arc<Guard>,
+    clock: Clock,
     config: CompactionConfig,
-    /// One pass at a time: each holds the keys of a stretch.
-    passing: tokio::sync::Mutex<()>,
+    /// Partitions that are left alone, and until when. Held during a round: one pass at a time, as each holds the keys of a
+    /// stretch.
+    resting: Mutex<HashMap<(TopicId, PartitionId), Timestamp>>,
+    /// Held while records become part of others, and by who looks for one to cut a log at.
+    merging: Mutex<()>,
 }
+
+/// How a pass has ended.
+enum Ended {
+    /// Nothing was to be done, or all of it was, or the next round decides anew.
+    Ordinary,
+    /// It held too few keys to be worth what it read.
+    TooFewKeys,
+}
+
+/// How a pass has ended, or that it was refused.
+type Passed = Result<Result<Ended, Error>, ProposalRefused>;
 
 impl Compactor {
     pub(crate) fn new(
@@ -48,18 +69,23 @@ impl Compactor {
         shard: ShardHandle,
         owner_tasks: Arc<OwnerTasks>,
         guard: Arc<Guard>,
-        config: CompactionConfig,
+        (clock, config): (Clock, CompactionConfig),
     ) -> Self {
-        Self { store, shard, owner_tasks, guard, config, passing: tokio::sync::Mutex::default() }
+        let (resting, merging) = (Mutex::default(), Mutex::default());
+        Self { store, shard, owner_tasks, guard, clock, config, resting, merging }
+    }
+
+    /// No record becomes part of another while this is held: a log can be cut where one begins.
+    pub(crate) async fn hold_merges(&self) -> MutexGuard<'_, ()> {
+        self.merging.lock().await
     }
 
     /// Runs a round each `interval`. Never ends; may be dropped at any await.
-    pub(crate) async fn run(&self, interval: Duration, clock: &Clock) {
+    pub(crate) async fn run(&self, interval: Duration) {
         loop {
             tokio::time::sleep(interval).await;
-            if let Err(error) = self.round(clock.now()).await {
-                tracing::warn!(%error, "a compaction round ended early; the next one continues");
-            }
+            // What went wrong is in the log of the engine.
+            let _ = self.round(self.clock.now()).await;
         }
     }
 
@@ -68,61 +94,146 @@ impl Compactor {
     /// # Errors
     /// The first error of a partition; it keeps no other from its pass.
     pub(crate) async fn round(&self, now: Timestamp) -> Result<(), Error> {
-        let _passing = self.passing.lock().await;
+        let mut resting = self.resting.lock().await;
+        let rest = u64::try_from(self.config.rest.as_millis()).unwrap_or(u64::MAX);
+        let until = Timestamp(now.0.saturating_add(rest));
+        // What is further away was noted before the clock was set back.
+        resting.retain(|_, end| now < *end && *end <= until);
         let catalogue = self.shard.catalogue();
         let mut done = Ok(());
         for record in catalogue.topics.values().filter(|record| record.settings.retain == Retain::Compact) {
             let Some(topic) = self.shard.view().topics().get(record.id()) else { continue };
-            for number in topic.partition_ids() {
-                // Until its end a pass takes more room than it gives back.
-                if self.guard.refusal().is_some() {
+            for number in topic
+                .partition_ids()
+                .filter(|number| !resting.contains_key(&(topic.id, *number)))
+                .collect::<Vec<_>>()
+            {
+                if self.is_short_of_room() {
                     return done;
                 }
-                done = done.and(self.compact(&topic, number, now).await);
+                match self.compact(&topic, number, now).await {
+                    Ok(Ended::Ordinary) => {}
+                    Ok(Ended::TooFewKeys) => {
+                        resting.insert((topic.id, number), until);
+                    }
+                    Err(error) => {
+                        tracing::warn!(topic = %topic.name, partition = %number, %error, "a log was not compacted to the end");
+                        if error.code() == ErrorCode::StorageCorrupt {
+                            resting.insert((topic.id, number), until);
+                        }
+                        done = done.and(Err(error));
+                    }
+                }
             }
         }
         done
     }
 
+    /// True if a pass must not begin nor go on: until its space is given back it takes more room than it saves.
+    fn is_short_of_room(&self) -> bool {
+        self.guard.measure_is_low() || self.guard.refusal().is_some()
+    }
+
     /// Compacts a partition, if that is worth it.
-    async fn compact(&self, topic: &Arc<Topic>, number: PartitionId, now: Timestamp) -> Result<(), Error> {
-        let (floors, moves) = self.owner_tasks.floors_of(topic.id);
+    async fn compact(&self, topic: &Arc<Topic>, number: PartitionId, now: Timestamp) -> Result<Ended, Error> {
+        // It may have been set otherwise while other passes ran.
+        if !topic.is_compacted() {
+            return Ok(Ended::Ordinary);
+        }
+        let (floors, readers) = self.owner_tasks.floors_of(topic.id);
         let floors: Vec<Offset> = floors.iter().map(|it| it.floor(usize::from(number.0))).collect();
         let (store, of, config) = (Arc::clone(&self.store), Arc::clone(topic), self.config);
-        let planned = blocking(move || plan(store.as_ref(), (of, number), (&floors, moves), now, &config));
-        let Some(plan) = planned.await? else { return Ok(()) };
-        match self.pass(plan).await {
-            Ok(()) => Ok(()),
+        let planned = blocking(move || plan(store.as_ref(), (of, number), (&floors, readers), now, &config));
+        let Some(plan) = planned.await? else { return Ok(Ended::Ordinary) };
+        match self.pass(plan, now).await {
+            Ok(ended) => ended,
             // The next round decides anew.
-            Err(ProposalRefused::Gone | ProposalRefused::Shifted) => Ok(()),
+            Err(ProposalRefused::Gone | ProposalRefused::Shifted) => Ok(Ended::Ordinary),
             // Its rows went with it.
-            Err(_) if topic.is_deleting() => Ok(()),
+            Err(_) if topic.is_deleting() => Ok(Ended::Ordinary),
             Err(refused) => Err(refused.error()),
         }
     }
 
-    /// Carries a pass out. What it has rewritten when it ends early is right as it is.
-    async fn pass(&self, plan: Plan) -> Result<(), ProposalRefused> {
+    /// Carries a pass out. What it has rewritten when it ends early is right as it is, and its space is given back.
+    async fn pass(&self, plan: Plan, now: Timestamp) -> Passed {
+        let mut space = Space { from: plan.start, to: plan.start, bytes: 0 };
+        let (topic, number) = (Arc::clone(&plan.topic), plan.number);
+        let passed = self.steps(plan, now, &mut space).await;
+        let noted = self.give_back(&topic, number, &mut space).await;
+        let passed = passed?;
+        noted.map(|()| passed)
+    }
+
+    async fn steps(&self, plan: Plan, now: Timestamp, space: &mut Space) -> Passed {
         let (topic, partition) = (Arc::clone(&plan.topic), plan.number);
-        let start = Condition::Start { topic: topic.id, partition, at: plan.start, moves: plan.moves };
+        let holds =
+            Condition::Compacts { topic: topic.id, partition, start: plan.start, readers: plan.readers };
         let mut pass = Pass::new(plan, self.config);
         loop {
-            let store = Arc::clone(&self.store);
-            let stepped = blocking(move || pass.step(store.as_ref()).map(|step| (pass, step))).await;
-            let (after, step) = stepped.map_err(ProposalRefused::Failed)?;
-            pass = after;
-            if !step.records.is_empty() {
-                let rewrite = StateChange::Rewrite { topic: topic.id, partition, records: step.records };
-                self.shard.commit(vec![start], vec![rewrite], Vec::new()).await?;
-                topic.counters.add_superseded(step.saved_bytes);
+            if self.is_short_of_room() {
+                return Ok(Ok(Ended::Ordinary));
             }
-            if step.is_last {
+            let store = Arc::clone(&self.store);
+            let stepped = blocking(move || {
+                let step = pass.step(store.as_ref());
+                Ok((pass, step))
+            });
+            let (after, step) = stepped.await.map_err(ProposalRefused::Failed)?;
+            pass = after;
+            let step = match step {
+                Ok(step) => step,
+                Err(error) => return Ok(Err(error)),
+            };
+            let (saved_bytes, is_last) = (step.saved_bytes, step.is_last);
+            for records in step.into_commits(self.config.step_bytes.saturating_sub(COMMIT_BYTES)) {
+                space.bytes += records.iter().map(|record| record.encoded_len() as u64).sum::<u64>();
+                space.to = records.last().map_or(space.to, |last| last.base.plus(u64::from(last.span)));
+                let rewrite = StateChange::Rewrite { topic: topic.id, partition, records };
+                let _merging = self.merging.lock().await;
+                self.shard.commit(vec![holds], vec![rewrite], Vec::new()).await?;
+            }
+            space.bytes += saved_bytes;
+            topic.counters.add_superseded(saved_bytes);
+            if is_last {
                 break;
             }
+            if space.bytes >= self.config.reclaim_bytes {
+                self.give_back(&topic, partition, space).await?;
+            }
         }
-        let compacted = pass.compacted();
+        let compacted = pass.compacted(now.max(self.clock.now()));
         tracing::debug!(topic = %topic.name, %partition, until = %compacted.until, "a log is compacted");
+        let is_worth = pass.is_worth();
         let done = StateChange::Compacted { topic: topic.id, partition, compacted };
-        self.shard.commit(vec![start], vec![done], Vec::new()).await
+        self.shard.commit(vec![holds], vec![done], Vec::new()).await?;
+        Ok(match pass.into_shortened() {
+            Some(Shortened::Damage(error)) => Err(error),
+            Some(Shortened::Keys) if !is_worth => Ok(Ended::TooFewKeys),
+            Some(Shortened::Keys) | None => Ok(Ended::Ordinary),
+        })
     }
+
+    /// Notes that the space of what was replaced so far is to be given back.
+    async fn give_back(
+        &self,
+        topic: &Topic,
+        partition: PartitionId,
+        space: &mut Space,
+    ) -> Result<(), ProposalRefused> {
+        let Space { from, to, bytes } = *space;
+        if bytes == 0 {
+            return Ok(());
+        }
+        *space = Space { from: to, to, bytes: 0 };
+        let note = StateChange::Superseded { topic: topic.id, partition, offsets: from..to };
+        self.shard.commit(Vec::new(), vec![note], Vec::new()).await
+    }
+}
+
+/// Where a pass has replaced records, whose space is to be given back, and how many bytes of them.
+struct Space {
+    from: Offset,
+    to: Offset,
+    bytes: u64,
 }

@@ -77,6 +77,8 @@ impl Purging {
             );
             return Err(Error::refused(ErrorCode::InvalidArgument, message));
         }
+        // Nor may the record at which a log is to begin become part of another.
+        let _merges = inner.compactor.hold_merges().await;
         let cuts = self.cuts(&topic, &asked).await?;
         if !asked.force {
             self.check_read(&topic, &cuts)?;

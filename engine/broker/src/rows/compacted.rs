@@ -2,15 +2,16 @@
 //!
 //! ```text
 //!  0         1       9                17              25             33
-//!  +---------+-------+----------------+---------------+--------------+------------------+
-//!  | version | until | appended_bytes | dropped_bytes | stored_bytes | oldest_tombstone |
-//!  | u8 = 1  | u64   | u64            | u64           | u64          | u64 (ms)         |
-//!  +---------+-------+----------------+---------------+--------------+------------------+
+//!  +---------+-------+----------------+---------------+--------------+----------+---------------+---------------+-----------------+
+//!  | version | until | appended_bytes | dropped_bytes | stored_bytes | ended    | earlier_until | earlier_ended | first_tombstone |
+//!  | u8 = 1  | u64   | u64            | u64           | u64          | u64 (ms) | u64           | u64 (ms)      | u64             |
+//!  +---------+-------+----------------+---------------+--------------+----------+---------------+---------------+-----------------+
 //! ```
 //!
-//! `oldest_tombstone` is all ones if there is none.
+//! `first_tombstone` is an offset, all ones if there is none.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use levada_delivery::compaction::{Passes, Reached};
 use levada_protocol::ids::{Offset, PartitionId, Timestamp, TopicId};
 use levada_store::Family;
 
@@ -26,20 +27,29 @@ use super::{
 pub(crate) struct Compacted {
     /// The offset up to which each key has one event at most.
     pub(crate) until: Offset,
+    /// When it ended.
+    pub(crate) ended: Timestamp,
+    /// How far that pass, or an earlier one, came; see [`Passes`].
+    pub(crate) earlier: Reached,
     /// Bytes appended to the partition before that since the topic was made.
     pub(crate) appended_bytes: u64,
     /// Those of them that were before the log's start when it was compacted.
     pub(crate) dropped_bytes: u64,
     /// Bytes that the pass left between the log's start and `until`.
     pub(crate) stored_bytes: u64,
-    /// When the oldest tombstone that is left was appended.
-    pub(crate) oldest_tombstone: Option<Timestamp>,
+    /// The first tombstone that is left.
+    pub(crate) first_tombstone: Option<Offset>,
 }
 
 impl Compacted {
     /// Those of a topic.
     pub(crate) fn of_topic(topic: TopicId) -> KeyRange {
         topic_keys(tag::META_COMPACTED, topic)
+    }
+
+    /// The passes that are known of.
+    pub(crate) fn passes(&self) -> Passes {
+        Passes { last: Reached { until: self.until, at: self.ended }, earlier: self.earlier }
     }
 
     /// Bytes that are stored of what was appended from `before` to `appended` bytes of the partition. It is too many if
@@ -74,7 +84,7 @@ impl Row for Compacted {
     }
 
     fn len(&self) -> usize {
-        40
+        64
     }
 
     fn write(&self, out: &mut BytesMut) {
@@ -82,7 +92,10 @@ impl Row for Compacted {
         out.put_u64_le(self.appended_bytes);
         out.put_u64_le(self.dropped_bytes);
         out.put_u64_le(self.stored_bytes);
-        out.put_u64_le(self.oldest_tombstone.map_or(u64::MAX, |time| time.0));
+        out.put_u64_le(self.ended.0);
+        out.put_u64_le(self.earlier.until.0);
+        out.put_u64_le(self.earlier.at.0);
+        out.put_u64_le(self.first_tombstone.map_or(u64::MAX, |offset| offset.0));
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, Damage> {
@@ -91,7 +104,9 @@ impl Row for Compacted {
             appended_bytes: fields.u64()?,
             dropped_bytes: fields.u64()?,
             stored_bytes: fields.u64()?,
-            oldest_tombstone: Some(fields.u64()?).filter(|time| *time != u64::MAX).map(Timestamp),
+            ended: Timestamp(fields.u64()?),
+            earlier: Reached { until: Offset(fields.u64()?), at: Timestamp(fields.u64()?) },
+            first_tombstone: Some(fields.u64()?).filter(|offset| *offset != u64::MAX).map(Offset),
         })
     }
 }
@@ -110,12 +125,15 @@ mod tests {
             appended_bytes: 0x0405,
             dropped_bytes: 6,
             stored_bytes: 7,
-            oldest_tombstone: Some(Timestamp(8)),
+            ended: Timestamp(8),
+            earlier: Reached { until: Offset(9), at: Timestamp(10) },
+            first_tombstone: Some(Offset(11)),
         };
         let key = (TopicId(1), PartitionId(2));
-        let numbers = "01 0300000000000000 0504000000000000 0600000000000000 0700000000000000";
-        check::bytes(&key, &row, "14 00000001 0002", &format!("{numbers} 0800000000000000"));
-        let none = Compacted { oldest_tombstone: None, ..row };
+        let numbers = "01 0300000000000000 0504000000000000 0600000000000000 0700000000000000 \
+                       0800000000000000 0900000000000000 0a00000000000000";
+        check::bytes(&key, &row, "14 00000001 0002", &format!("{numbers} 0b00000000000000"));
+        let none = Compacted { first_tombstone: None, ..row };
         check::bytes(&key, &none, "14 00000001 0002", &format!("{numbers} ffffffffffffffff"));
     }
 
@@ -136,15 +154,17 @@ mod tests {
     proptest! {
         #[test]
         fn it_comes_back(
-            topic: u32, partition: u16, numbers: [u64; 4], tombstone in option::of(0..u64::MAX),
+            topic: u32, partition: u16, numbers: [u64; 7], tombstone in option::of(0..u64::MAX),
         ) {
-            let [until, appended_bytes, dropped_bytes, stored_bytes] = numbers;
+            let [until, appended_bytes, dropped_bytes, stored_bytes, ended, earlier, at] = numbers;
             let row = Compacted {
                 until: Offset(until),
                 appended_bytes,
                 dropped_bytes,
                 stored_bytes,
-                oldest_tombstone: tombstone.map(Timestamp),
+                ended: Timestamp(ended),
+                earlier: Reached { until: Offset(earlier), at: Timestamp(at) },
+                first_tombstone: tombstone.map(Offset),
             };
             let key = (TopicId(topic), PartitionId(partition));
             check::comes_back(&key, &row);

@@ -11,7 +11,7 @@
 //! | meta | `0x02` | [`EngineId`] | first start | never |
 //! | meta | `0x10` topic u32, partition u16 | [`LogStart`] | retention, purges | with the topic |
 //! | meta | `0x11` topic u32, partition u16, offset u64 | [`Segment`] | appends | retention, purges, with the topic |
-//! | meta | `0x12` family u8, length u8, from, to | [`Dropped`] | whatever drops a range of rows | when its space was given back |
+//! | meta | `0x12` family u8, length u8, from, to | [`Dropped`] | whatever drops a range of rows, compaction | when its space was given back |
 //! | meta | `0x13` topic u32, partition u16, offset u64 | [`Setback`] | the writer | retention, purges, with the topic |
 //! | meta | `0x14` topic u32, partition u16 | [`Compacted`] | compaction | with the topic |
 //! | catalogue | `0x01` topic u32 | [`TopicRecord`] | catalogue changes | with the topic |

@@ -21,6 +21,8 @@ pub(super) enum Announcement {
     Trimmed { topic: TopicId, partition: PartitionId, start: Offset, dropped_bytes: u64 },
     /// Records before `until` lost events that were superseded.
     Rewritten { topic: TopicId, partition: PartitionId, until: Offset },
+    /// The space of rows that were replaced is to be given back.
+    Superseded,
     /// A partition is compacted so far.
     Compacted { topic: TopicId, partition: PartitionId, compacted: Compacted },
     /// What is remembered of a topic's event ids; its counts are what has come since the announcement before.

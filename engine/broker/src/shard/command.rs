@@ -99,9 +99,9 @@ pub(crate) struct Trim {
     pub(crate) start: Offset,
     /// Bytes of batches before it, since the topic was created.
     pub(crate) dropped_bytes: u64,
-    /// How often the topic's subscriptions had been moved when it was decided: one that has moved back since may need what
-    /// would be dropped.
-    pub(crate) moves: u64,
+    /// The number of those who read the topic when it was decided, [`crate::catalogue::readers`]: one that came or was moved
+    /// back since may need what would be dropped.
+    pub(crate) readers: u64,
     pub(crate) reply: oneshot::Sender<Result<(), Error>>,
 }
 

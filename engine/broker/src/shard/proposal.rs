@@ -42,9 +42,9 @@ pub(crate) enum Condition {
     RouteCursor { route: RouteId, partition: PartitionId, at: Offset },
     /// The partition exists, and its next event gets this offset.
     End { topic: TopicId, partition: PartitionId, at: Offset },
-    /// The topic exists, its partition begins at this offset, and no subscription of it has been moved since they had been
-    /// moved so often.
-    Start { topic: TopicId, partition: PartitionId, at: Offset, moves: u64 },
+    /// The topic exists and keeps the last event of each key, its partition begins at this offset, and those who read it are
+    /// the same, none of them moved.
+    Compacts { topic: TopicId, partition: PartitionId, start: Offset, readers: u64 },
     /// The topic exists, and none of its dead letters was redriven or dropped since.
     Redrives { topic: TopicId, at: RedriveRevision },
 }
@@ -65,6 +65,8 @@ pub(crate) enum StateChange {
     Trim { topic: TopicId, partition: PartitionId, start: Offset, dropped_bytes: u64 },
     /// Records of a partition lose events that were superseded.
     Rewrite { topic: TopicId, partition: PartitionId, records: Vec<Rewritten> },
+    /// Records of a partition that begin at these offsets were replaced: their space is to be given back.
+    Superseded { topic: TopicId, partition: PartitionId, offsets: Range<Offset> },
     /// A partition is compacted so far.
     Compacted { topic: TopicId, partition: PartitionId, compacted: Compacted },
 }
@@ -161,8 +163,8 @@ pub(crate) enum ProposalRefused {
     /// The route's cursor is at another offset: a proposal before this one was not applied.
     #[error("the route's cursor is at {cursor}")]
     Moved { cursor: Offset },
-    /// The log begins elsewhere, or a subscription was moved since the proposal was made.
-    #[error("the partition's beginning or a subscription was moved meanwhile")]
+    /// The log begins elsewhere, is not to be compacted any more, or others read it since the proposal was made.
+    #[error("the partition's beginning, what its topic retains, or who reads it was changed meanwhile")]
     Shifted,
     /// Dead letters of the topic were redriven or dropped since the proposal was made.
     #[error("dead letters of the topic were redriven or dropped meanwhile")]
@@ -227,7 +229,7 @@ impl StateChange {
             Self::RouteCursor { .. } => SMALL_ROW_BYTES_MAX,
             Self::Trim { .. } => TRIM_BYTES_MAX,
             Self::Rewrite { records, .. } => records.iter().map(Rewritten::encoded_len).sum(),
-            Self::Compacted { .. } => 4 * SMALL_ROW_BYTES_MAX,
+            Self::Superseded { .. } | Self::Compacted { .. } => 2 * SMALL_ROW_BYTES_MAX,
         }
     }
 }

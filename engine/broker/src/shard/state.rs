@@ -14,7 +14,7 @@ use levada_protocol::{
         TopicName,
     },
     publish::{Ack, AckOutcome, PublishHeader},
-    request::TopicSettings,
+    request::{Retain, TopicSettings},
 };
 use levada_store::{Family, Op, Store, commit::AppliedRow};
 
@@ -30,7 +30,7 @@ use super::{
     room::{Room, charge_of},
     tables::{
         Cancel, Destination, DuePart, Generation, Generations, NewBatch, Partitions, ProducerKey, Redrives,
-        TableLimits, Tables, Unique,
+        TableLimits, Tables, Unique, retain_for_ms,
     },
     transact::{
         Ask, Decide, ForgetTransactions, Transact, TransactBatch, Transacted, changed_since,
@@ -248,7 +248,7 @@ impl State {
     ) -> Result<AckOutcome, Refusal> {
         let deleted = || topic.deleted_error().refusal();
         let record = self.catalogue.topics.by_id(topic.id).ok_or_else(deleted)?;
-        let retain_for_ms = record.settings.retain_for_ms;
+        let retain_for_ms = retain_for_ms(&record.settings);
         let has_quota = record.settings.has_backlog_quota();
         let key = (topic.id, header.partition, ProducerId(batch.header().producer_id));
         let sequence = (Epoch(batch.header().epoch), Sequence(batch.header().first_sequence));
@@ -380,7 +380,7 @@ impl State {
         }
         for (topic, partition, batch) in self.tables.schedule.take_due(parts, now, &mut group.draft) {
             let Some(record) = self.catalogue.topics.by_id(topic) else { continue };
-            let retain_for_ms = record.settings.retain_for_ms;
+            let retain_for_ms = retain_for_ms(&record.settings);
             let new = NewBatch { topic, partition, batch, hops: 0, retain_for_ms };
             if self.append_unique(new, group, now).is_none() {
                 tracing::error!(%topic, %partition, "delayed events were for a partition that does not exist");
@@ -465,7 +465,7 @@ impl State {
     /// Appends a transaction's batch, and notes where; a topic that was deleted gets nothing.
     fn append_share(&mut self, share: &mut Share, batch: Batch, group: &mut Group, now: Timestamp) {
         let Some(record) = self.catalogue.topics.by_id(share.topic) else { return };
-        let retain_for_ms = record.settings.retain_for_ms;
+        let retain_for_ms = retain_for_ms(&record.settings);
         let (topic, partition) = (share.topic, share.partition);
         let new = NewBatch { topic, partition, batch, hops: 0, retain_for_ms };
         if let Some((base, stored, duplicates)) = self.append_unique(new, group, now) {
@@ -542,10 +542,15 @@ impl State {
                 Some(next) if next != at => Err(ProposalRefused::End { next, expected: at }),
                 Some(_) => Ok(()),
             },
-            Condition::Start { topic, partition, at, moves } => {
-                let start = self.start((topic, partition)).ok_or(ProposalRefused::Gone)?;
-                let holds = start == at && self.moves(topic) == moves;
-                if holds { Ok(()) } else { Err(ProposalRefused::Shifted) }
+            Condition::Compacts { topic, partition, start, readers } => {
+                let record = self.catalogue.topics.by_id(topic).ok_or(ProposalRefused::Gone)?;
+                let begins = self.start((topic, partition)).ok_or(ProposalRefused::Gone)?;
+                let is_same = begins == start && self.catalogue.readers.of(topic) == readers;
+                if is_same && record.settings.retain == Retain::Compact {
+                    Ok(())
+                } else {
+                    Err(ProposalRefused::Shifted)
+                }
             }
             Condition::Redrives { topic, .. } if !self.catalogue.topics.has_id(topic) => {
                 Err(ProposalRefused::Gone)
@@ -621,6 +626,9 @@ impl State {
             StateChange::Rewrite { topic, partition, records } => {
                 Partitions::rewrite((topic, partition), &records, &mut group.draft);
             }
+            StateChange::Superseded { topic, partition, offsets } => {
+                self.tables.partitions.note_superseded((topic, partition), offsets, &mut group.draft);
+            }
             StateChange::Compacted { topic, partition, compacted } => {
                 self.tables.partitions.note_compacted((topic, partition), compacted, &mut group.draft);
             }
@@ -640,7 +648,7 @@ impl State {
         };
         // It was checked together with the rest of the proposal.
         let Some(record) = record else { return };
-        let retain_for_ms = record.settings.retain_for_ms;
+        let retain_for_ms = retain_for_ms(&record.settings);
         let new = NewBatch { topic: record.id(), partition, batch, hops, retain_for_ms };
         let base = self.append_batch(new, group, now);
         if let (Some(redrives), Some(base)) = (redrives, base) {
@@ -703,18 +711,12 @@ impl State {
     }
 
     fn trim(&mut self, trim: Trim, group: &mut Group) {
-        let Trim { topic: id, partition, start, dropped_bytes, moves, reply } = trim;
+        let Trim { topic: id, partition, start, dropped_bytes, readers, reply } = trim;
         // Otherwise the next round decides.
-        if self.moves(id) == moves {
+        if self.catalogue.readers.of(id) == readers {
             self.drop_before((id, partition), start, dropped_bytes, group);
         }
         group.reply(Reply::Done { reply, result: Ok(()) });
-    }
-
-    /// How often the subscriptions of a topic were moved.
-    fn moves(&self, id: TopicId) -> u64 {
-        let of_topic = self.catalogue.subscriptions.values().filter(|record| record.topic_id == id.0);
-        of_topic.map(|record| record.moves).sum()
     }
 
     /// Where a partition begins; `None` if there is none.

@@ -160,8 +160,8 @@ impl Durable {
                         topic.partitions[usize::from(partition.0)].tail.forget_before(until);
                     }
                 }
+                Announcement::Superseded => self.view.note_dropped(),
                 Announcement::Compacted { topic, partition, compacted } => {
-                    self.view.note_dropped();
                     if let Some(topic) = self.view.topics().get(topic) {
                         topic.partitions[usize::from(partition.0)].set_compacted(compacted);
                     }

@@ -32,7 +32,8 @@ use levada_stage::{
     Plugins, Stage, StageStats,
 };
 use levada_store::{
-    Commit, Error as StoreError, Family, MemoryStore, Op, ScanLimit, Store, StoreStats, commit::AppliedRow,
+    Commit, Deleted, Error as StoreError, Family, MemoryStore, Op, ScanLimit, Store, StoreStats,
+    commit::AppliedRow,
 };
 use tempfile::TempDir;
 use tokio::{sync::Notify, time::timeout};
@@ -64,6 +65,10 @@ pub(crate) struct FaultyStore {
     pub(crate) panic_at_sync: AtomicBool,
     /// How long each commit was, encoded.
     pub(crate) commits: Mutex<Vec<usize>>,
+    /// The ranges whose space was given back, and whether as if all of it were deleted.
+    pub(crate) compactions: Mutex<Vec<(Bytes, Bytes, Deleted)>>,
+    /// The key of a row of the log whose last byte is read as another.
+    pub(crate) damaged: Mutex<Option<Bytes>>,
 }
 
 impl FaultyStore {
@@ -125,7 +130,15 @@ impl Store for FaultyStore {
     ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         self.log_reads.fetch_add(usize::from(family == Family::Log), Ordering::AcqRel);
         self.side_reads.fetch_add(usize::from(family == Family::Side), Ordering::AcqRel);
-        self.inner.scan(family, from, to, limit)
+        let mut rows = self.inner.scan(family, from, to, limit)?;
+        if let Some(damaged) = self.damaged.lock().unwrap().as_ref().filter(|_| family == Family::Log) {
+            for (_, value) in rows.iter_mut().filter(|(key, _)| key == damaged) {
+                let mut bytes = value.to_vec();
+                bytes.last_mut().into_iter().for_each(|byte| *byte ^= 1);
+                *value = bytes.into();
+            }
+        }
+        Ok(rows)
     }
 
     fn last_before(
@@ -138,8 +151,10 @@ impl Store for FaultyStore {
         self.inner.last_before(family, from, below)
     }
 
-    fn compact(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
-        self.inner.compact(family, from, to)
+    fn compact(&self, family: Family, from: &[u8], to: &[u8], deleted: Deleted) -> Result<(), StoreError> {
+        let range = (Bytes::copy_from_slice(from), Bytes::copy_from_slice(to), deleted);
+        self.compactions.lock().unwrap().push(range);
+        self.inner.compact(family, from, to, deleted)
     }
 
     fn flush(&self) -> Result<(), StoreError> {

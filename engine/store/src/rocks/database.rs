@@ -29,7 +29,7 @@ use super::{
     upkeep::{self, Upkeep},
     writer::Writer,
 };
-use crate::{Commit, Error, Family, StoreStats, commit::AppliedRow};
+use crate::{Commit, Deleted, Error, Family, StoreStats, commit::AppliedRow};
 
 /// A log file is prepared only if there is room for this many of its size.
 const PREPARED_ROOM: u64 = 64;
@@ -176,8 +176,13 @@ impl Database {
     }
 
     /// Gives the space of deleted rows of a range back.
-    pub(super) fn compact(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
-        self.collector.compact(&self.rocks, family, from, to)
+    pub(super) fn compact(
+        &self,
+        family: Family,
+        range: (&[u8], &[u8]),
+        deleted: Deleted,
+    ) -> Result<(), Error> {
+        self.collector.compact(&self.rocks, family, range, deleted)
     }
 
     /// Counters since the open, and sizes now.

@@ -46,7 +46,7 @@ use std::{
 use bytes::Bytes;
 use levada_protocol::ids::CommitIndex;
 
-use crate::{Commit, Error, Family, ScanLimit, Store, StoreStats, commit::AppliedRow, follow};
+use crate::{Commit, Deleted, Error, Family, ScanLimit, Store, StoreStats, commit::AppliedRow, follow};
 use ballast::Ballast;
 use database::Database;
 use format::DirectoryLock;
@@ -260,10 +260,10 @@ impl Store for RocksStore {
         self.with(|database| database.rocks().last_before(family, from, below))
     }
 
-    fn compact(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
+    fn compact(&self, family: Family, from: &[u8], to: &[u8], deleted: Deleted) -> Result<(), Error> {
         self.with(|database| {
             self.failed()?;
-            database.compact(family, from, to)
+            database.compact(family, (from, to), deleted)
         })
     }
 

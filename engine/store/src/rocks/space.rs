@@ -3,7 +3,7 @@
 use rocksdb::{BottommostLevelCompaction, CompactOptions, statistics::Ticker};
 
 use super::{LogOptions, failure, handle::Rocks};
-use crate::{Error, Family, StoreStats};
+use crate::{Deleted, Error, Family, StoreStats};
 
 const AGE_CUTOFF: &str = "blob_garbage_collection_age_cutoff";
 const BLOB_BYTES: &str = "rocksdb.live-blob-file-size";
@@ -27,14 +27,20 @@ impl Collector {
     /// Drops deleted keys of a range, which frees the blob files that hold nothing else; then, if much of what is
     /// left in blob files is deleted too, moves the living part out of the oldest ones.
     ///
-    /// That rewrites the live rows of the same files. Where there is no room for it, the files that hold nothing but
-    /// deleted rows go first, for which nothing is written.
-    pub(super) fn compact(&self, rocks: &Rocks, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
+    /// That rewrites the live rows of the same files. Where there is no room for it, and all rows of the range are deleted,
+    /// the files that hold nothing else go first, for which nothing is written.
+    pub(super) fn compact(
+        &self,
+        rocks: &Rocks,
+        family: Family,
+        (from, to): (&[u8], &[u8]),
+        deleted: Deleted,
+    ) -> Result<(), Error> {
         if from >= to {
             return Ok(());
         }
         match self.try_compact(rocks, family, from, to) {
-            Err(Error::Compaction { .. }) => {
+            Err(Error::Compaction { .. }) if deleted == Deleted::All => {
                 drop_whole_files(rocks, family, from, to)?;
                 self.try_compact(rocks, family, from, to)
             }
@@ -88,7 +94,7 @@ impl Collector {
     }
 }
 
-/// Removes the files of which all keys are in the range; those of level 0 stay. Large values of theirs are
+/// Removes the files of which all keys are in the range, whether those are deleted or not; those of level 0 stay. Large values of theirs are
 /// not counted as garbage then, so this is for need alone.
 pub(super) fn drop_whole_files(rocks: &Rocks, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
     // RocksDB takes both ends as part of the range, and a row of that key may live.

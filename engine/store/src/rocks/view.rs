@@ -4,7 +4,7 @@ use bytes::Bytes;
 use levada_protocol::ids::{CommitIndex, TopicId};
 
 use super::{handle::Rocks, space};
-use crate::{Commit, Error, Family, ScanLimit, Store, StoreStats, commit::AppliedRow};
+use crate::{Commit, Deleted, Error, Family, ScanLimit, Store, StoreStats, commit::AppliedRow};
 
 /// What the owner of the rows has to say about a store before it is opened for writing.
 pub trait Inspect {
@@ -79,7 +79,7 @@ impl Store for View {
         self.rocks.last_before(family, from, below)
     }
 
-    fn compact(&self, _family: Family, _from: &[u8], _to: &[u8]) -> Result<(), Error> {
+    fn compact(&self, _family: Family, _from: &[u8], _to: &[u8], _deleted: Deleted) -> Result<(), Error> {
         Err(Error::Closed)
     }
 

@@ -42,7 +42,7 @@ pub(super) use self::{
     backlogs::{Asked, Backlogs, Full, Holder},
     dedup::{Dedup, Unique},
     generations::Generations,
-    partitions::{NewBatch, Partitions},
+    partitions::{NewBatch, Partitions, retain_for_ms},
     producers::Producers,
     queues::Queues,
     redrives::{Destination, Redrives},

@@ -4,16 +4,20 @@
 //! commit ends. Append times never go back, but where the clock was set back by more than a little: see
 //! [`crate::setback`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Range,
+};
 
 use levada_protocol::{
     batch::Batch,
     deliver::Run,
     error::ErrorCode,
     ids::{Offset, PartitionId, Timestamp, TopicId, TopicName},
+    request::{Retain, TopicSettings},
 };
 use levada_store::{
-    Family, Op, ScanLimit, Store,
+    Deleted, Family, Op, ScanLimit, Store,
     commit::OP_HEADER_BYTES,
     record::{self, LOG_KEY_BYTES, LogKey, LogRange, Prefix, RECORD_PREFIX_BYTES},
 };
@@ -101,8 +105,16 @@ pub(in crate::shard) struct NewBatch {
     pub(in crate::shard) batch: Batch,
     /// How many routes its events have passed through.
     pub(in crate::shard) hops: u8,
-    /// How long the topic keeps events: short retentions are kept precisely.
+    /// How long the topic keeps events, as [`retain_for_ms`] has it: short retentions are kept precisely.
     pub(in crate::shard) retain_for_ms: u64,
+}
+
+/// After how long events of a topic may be dropped for their age: segments are as short as that needs.
+pub(in crate::shard) fn retain_for_ms(settings: &TopicSettings) -> u64 {
+    match settings.retain {
+        Retain::Compact => u64::MAX,
+        _ => settings.retain_for_ms,
+    }
 }
 
 impl Partitions {
@@ -301,7 +313,22 @@ impl Partitions {
         }
     }
 
-    /// Notes how far a partition is compacted, and that the space of what it lost is to be given back.
+    /// Notes that the space of what was replaced in a partition is to be given back.
+    pub(in crate::shard) fn note_superseded(
+        &self,
+        (topic, partition): (TopicId, PartitionId),
+        offsets: Range<Offset>,
+        draft: &mut Draft,
+    ) {
+        if self.get(topic, partition).is_some() {
+            let LogRange { from, to } = LogRange::offsets(topic, partition, offsets.start, offsets.end);
+            let deleted = Deleted::Some;
+            draft.push(Dropped.put(&DroppedRange { family: Family::Log, from, to, deleted }));
+            draft.announce(Announcement::Superseded);
+        }
+    }
+
+    /// Notes how far a partition is compacted.
     pub(in crate::shard) fn note_compacted(
         &mut self,
         (topic, number): (TopicId, PartitionId),
@@ -311,8 +338,6 @@ impl Partitions {
         let Some(partition) = self.get_mut((topic, number)) else { return };
         partition.compacted = compacted;
         draft.push(compacted.put(&(topic, number)));
-        let LogRange { from, to } = LogRange::offsets(topic, number, Offset(0), compacted.until);
-        draft.push(Dropped.put(&DroppedRange { family: Family::Log, from, to }));
         draft.announce(Announcement::Compacted { topic, partition: number, compacted });
     }
 
@@ -498,7 +523,7 @@ mod tests {
     }
 
     fn catalogue(partitions: u16) -> Catalogue {
-        let settings = levada_protocol::request::TopicSettings { partitions, ..Default::default() };
+        let settings = TopicSettings { partitions, ..Default::default() };
         let record = rows::TopicRecord {
             id: TOPIC.0,
             name: "t".parse().unwrap(),

@@ -17,7 +17,8 @@ use levada_protocol::{
     ids::{PartitionId, Timestamp},
     publish::{AckOutcome, PublishHeader},
     request::{
-        PartitionInfo, Read, Request, Response, Retain, Search, Start, SubscriptionOptions, TopicSettings,
+        PartitionInfo, Read, Request, Response, Retain, Search, Start, SubscriptionOptions, TopicChanges,
+        TopicSettings,
     },
     schedule::Due,
     verbs::Credit,
@@ -97,7 +98,7 @@ impl Scene {
     }
 
     /// What is published from now on lies in another segment than what was; ten minutes later that is old enough.
-    pub(super) async fn next_segment(&self) {
+    pub(super) fn next_segment(&self) {
         self.later(10 * MINUTE);
     }
 
@@ -299,6 +300,27 @@ impl Scene {
     /// The rows that say how far partitions are compacted.
     pub(super) fn rows_of_compaction(&self) -> usize {
         self.rows(Family::Meta, &[0x14], &[0x15]).len()
+    }
+
+    /// The rows that say where segments begin.
+    pub(super) fn segments(&self) -> usize {
+        self.rows(Family::Meta, &[0x11], &[0x12]).len()
+    }
+
+    /// Sets what the topic retains.
+    pub(super) async fn set(&self, retain: Retain) {
+        let settings = TopicChanges { retain: Some(retain), ..TopicChanges::default() };
+        self.engine.ask(Request::SetTopic { name: "orders".parse().unwrap(), settings }).await;
+    }
+
+    /// Has the record that begins at an offset be read as damaged, or none.
+    pub(super) fn damage(&self, base: Option<u64>) {
+        let row = |(key, _): &(bytes::Bytes, bytes::Bytes)| {
+            base.is_some_and(|base| key.ends_with(&base.to_be_bytes()))
+        };
+        let found = self.rows(Family::Log, &[], &[0xff; 14]).into_iter().find(row);
+        assert_eq!(found.is_some(), base.is_some(), "a record begins there");
+        *self.engine.store.damaged.lock().unwrap() = found.map(|(key, _)| key);
     }
 
     /// Bytes of batches in the log.

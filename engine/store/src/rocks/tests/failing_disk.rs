@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use levada_protocol::error::ErrorCode;
 
 use super::*;
-use crate::{Error, ScanLimit};
+use crate::{Deleted, Error, ScanLimit};
 
 /// A store whose log file is changed every few commits, with ten durable ones.
 struct Scene {
@@ -64,7 +64,7 @@ impl Scene {
         let next = self.store.applied().0 + 1;
         assert_eq!(self.store.apply(&after(&self.store, commit(next, 10))).as_ref(), Err(failure));
         assert_eq!(self.store.sync().as_ref(), Err(failure));
-        assert_eq!(self.store.compact(Family::Log, &[], &[0xff]).as_ref(), Err(failure));
+        assert_eq!(self.store.compact(Family::Log, &[], &[0xff], Deleted::Some).as_ref(), Err(failure));
         let rows = self.store.scan(Family::Log, &[], &[0xff], ScanLimit::NONE).unwrap();
         assert!(rows.len() as u64 >= DURABLE, "{} rows are read", rows.len());
     }

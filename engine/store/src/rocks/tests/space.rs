@@ -1,10 +1,12 @@
 //! Deleted ranges give their space back to the file system.
 
+use std::os::unix::fs::symlink;
+
 use levada_protocol::ids::{Offset, PartitionId, TopicId};
 
 use super::*;
 use crate::{
-    ScanLimit, StoreStats,
+    Deleted, Error, ScanLimit, StoreStats,
     record::{LogKey, LogRange},
 };
 
@@ -42,7 +44,7 @@ fn delete(store: &RocksStore, range: &LogRange) {
 fn delete_topic(store: &RocksStore, topic: u32) -> StoreStats {
     let range = LogRange::topic(TopicId(topic));
     delete(store, &range);
-    store.compact(Family::Log, &range.from, &range.to).unwrap();
+    store.compact(Family::Log, &range.from, &range.to, Deleted::All).unwrap();
     store.stats()
 }
 
@@ -57,7 +59,7 @@ fn retention_gives_the_space_back_without_writing_what_stays() {
     delete(&store, &range);
     let before = size(dir.path());
     assert!(before > 150 * MIB, "{} MiB are in files", before / MIB);
-    store.compact(Family::Log, &range.from, &range.to).unwrap();
+    store.compact(Family::Log, &range.from, &range.to, Deleted::All).unwrap();
     let after = size(dir.path());
     assert!(after < 50 * MIB, "{} MiB are left of {} MiB, 20 are alive", after / MIB, before / MIB);
     let stats = store.stats();
@@ -117,7 +119,7 @@ fn ordinary_compactions_do_not_move_large_values() {
     options.log.memtable_bytes = 2 << 20;
     let store = open(dir.path(), &options);
     fill(&store, &[1, 2, 3, 4], 64);
-    store.compact(Family::Log, &[], &[0xff]).unwrap();
+    store.compact(Family::Log, &[], &[0xff], Deleted::Some).unwrap();
     let stats = store.stats();
     assert!(stats.compaction_bytes < MIB, "{stats:?}");
     assert!(stats.log_bytes >= 60 * MIB && stats.log_garbage_bytes == 0, "{stats:?}");
@@ -147,7 +149,7 @@ fn files_of_deleted_rows_alone_go_without_a_byte_being_written() {
         fill_small(&store, topic, 8);
     }
     // Nothing is left at level 0.
-    store.compact(Family::Log, &[], &[0xff]).unwrap();
+    store.compact(Family::Log, &[], &[0xff], Deleted::Some).unwrap();
     let (before, written) = (size(dir.path()), store.stats().compaction_bytes);
     let kept = 100;
     let range = LogRange::offsets(TopicId(2), PartitionId(0), Offset(0), Offset(8 * 1024 - kept));
@@ -165,5 +167,33 @@ fn files_of_deleted_rows_alone_go_without_a_byte_being_written() {
         let whole = LogRange::topic(TopicId(topic));
         let found = store.scan(Family::Log, &whole.from, &whole.to, ScanLimit::NONE).unwrap().len();
         assert_eq!(found as u64, rows, "topic {topic}");
+    }
+}
+
+#[test]
+fn rows_that_live_stay_where_the_space_of_their_older_values_cannot_be_given_back() {
+    for deleted in [Deleted::Some, Deleted::All] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = RocksOptions::default();
+        options.log.memtable_bytes = 1 << 20;
+        let store = open(dir.path(), &options);
+        fill_small(&store, 1, 8);
+        // Nothing is left at level 0, in several files.
+        store.compact(Family::Log, &[], &[0xff], Deleted::Some).unwrap();
+        assert!(files(dir.path(), ".sst").len() > 3);
+        fill_small(&store, 1, 1);
+        store.flush().unwrap();
+        // There is no room for what the compaction writes.
+        let number = |path: &PathBuf| path.file_stem()?.to_str()?.rsplit('-').next()?.parse::<u64>().ok();
+        let last = files(dir.path(), "").iter().filter_map(number).max().unwrap();
+        for number in last + 1..last + 60 {
+            symlink("/dev/full", dir.path().join("db").join(format!("{number:06}.sst"))).unwrap();
+        }
+        let range = LogRange::topic(TopicId(1));
+        let compacted = store.compact(Family::Log, &range.from, &range.to, deleted);
+        assert!(matches!(compacted, Err(Error::Compaction { .. })), "{compacted:?}");
+        let left = store.scan(Family::Log, &range.from, &range.to, ScanLimit::NONE).unwrap().len();
+        let is_whole = left == 8 * 1024;
+        assert_eq!(is_whole, deleted == Deleted::Some, "{left} rows are left");
     }
 }
