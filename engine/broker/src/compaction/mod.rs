@@ -103,26 +103,22 @@ impl Compactor {
         let mut done = Ok(());
         for record in catalogue.topics.values().filter(|record| record.settings.retain == Retain::Compact) {
             let Some(topic) = self.shard.view().topics().get(record.id()) else { continue };
-            for number in topic
-                .partition_ids()
-                .filter(|number| !resting.contains_key(&(topic.id, *number)))
-                .collect::<Vec<_>>()
-            {
+            for number in topic.partition_ids() {
+                let place = (topic.id, number);
+                if resting.contains_key(&place) {
+                    continue;
+                }
                 if self.is_short_of_room() {
                     return done;
                 }
-                match self.compact(&topic, number, now).await {
-                    Ok(Ended::Ordinary) => {}
-                    Ok(Ended::TooFewKeys) => {
-                        resting.insert((topic.id, number), until);
-                    }
-                    Err(error) => {
-                        tracing::warn!(topic = %topic.name, partition = %number, %error, "a log was not compacted to the end");
-                        if error.code() == ErrorCode::StorageCorrupt {
-                            resting.insert((topic.id, number), until);
-                        }
-                        done = done.and(Err(error));
-                    }
+                let ended = self.compact(&topic, number, now).await;
+                let is_damaged = ended.as_ref().is_err_and(|error| error.code() == ErrorCode::StorageCorrupt);
+                if is_damaged || matches!(ended, Ok(Ended::TooFewKeys)) {
+                    resting.insert(place, until);
+                }
+                if let Err(error) = ended {
+                    tracing::warn!(topic = %topic.name, partition = %number, %error, "a log was not compacted");
+                    done = done.and(Err(error));
                 }
             }
         }
