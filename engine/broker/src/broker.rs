@@ -82,7 +82,7 @@ pub(crate) struct Inner {
     /// The memory for what subscriptions have read and may send again.
     pub(crate) retained: Arc<RetainBudget>,
     /// Held while something with a task of its own is made or removed, so that tasks match the catalogue.
-    pub(crate) changing: tokio::sync::Mutex<()>,
+    pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
     pub(crate) engine_id: String,
     pub(crate) start_id: String,
 }
@@ -131,11 +131,13 @@ impl Broker {
         let owner_tasks = Arc::<OwnerTasks>::default();
         let idle = IdleProducers::new(Arc::clone(&store), shard.clone(), config.producers_idle);
         let retention = Retention::new(Arc::clone(&store), shard.clone(), Arc::clone(&owner_tasks), idle);
+        let changing = Arc::<tokio::sync::Mutex<()>>::default();
         let compactor = Compactor::new(
             Arc::clone(&store),
             shard.clone(),
             Arc::clone(&owner_tasks),
             Arc::clone(&guard),
+            Arc::clone(&changing),
             (config.clock.clone(), config.compaction),
         );
         let broker = Self {
@@ -160,7 +162,7 @@ impl Broker {
                 admission,
                 owner_tasks,
                 retained: RetainBudget::new(config.retained_bytes_max),
-                changing: tokio::sync::Mutex::new(()),
+                changing,
                 engine_id,
                 start_id: identity::new_start_id()?,
                 config,

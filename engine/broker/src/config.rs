@@ -107,8 +107,8 @@ pub struct CompactionConfig {
     pub step_bytes: usize,
     /// Bytes that a pass has replaced when their space is to be given back, before its end. Default 64 MiB.
     pub reclaim_bytes: u64,
-    /// How long a partition rests after a pass that was not worth its reads, as it ended early for its keys, or that met a
-    /// damaged record. Default 1 hour.
+    /// How long a partition rests after a pass that met a damaged record. It rests no longer, and else as long as the pass took,
+    /// after one that was not worth its reads, as it ended early for its keys. Default 1 hour.
     pub rest: Duration,
 }
 

@@ -52,6 +52,7 @@ impl Depth {
             };
             return next.map(of_next).transpose();
         };
+        let bytes_to_end = bytes_to_end(store, &record)?;
         let mut bytes_before = record.bytes_before;
         for batch in record.batches() {
             let (base, batch) = batch.map_err(|error| damaged(error.to_string()))?;
@@ -61,16 +62,17 @@ impl Depth {
             bytes_before += batch.bytes().len() as u64;
         }
         Ok(Some(Self {
-            bytes_before,
+            // What is left of a record can be longer than it was: selections say where their events were.
+            bytes_before: bytes_before.min(bytes_to_end),
             time: setbacks()?.time(offset, record.append_time),
             record_end: record.end(),
-            bytes_to_end: bytes_to_end(store, &record)?,
+            bytes_to_end,
         }))
     }
 }
 
-/// Bytes of batches appended to a record's partition before the record's end. What is left in one that was compacted is
-/// fewer; then the record behind it knows.
+/// Bytes of batches appended to a record's partition before the record's end. What is left in one that was compacted are
+/// others; then the record behind it knows.
 pub(crate) fn bytes_to_end(store: &dyn Store, record: &Record) -> Result<u64, Error> {
     let own = record.bytes_before + record.bytes.len() as u64;
     if record.count == u64::from(record.span) {
@@ -97,4 +99,41 @@ fn check(key: &[u8], value: Bytes) -> Result<Record, Error> {
 
 fn damaged(message: String) -> Error {
     Error::Store { code: ErrorCode::StorageCorrupt, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use levada_protocol::{
+        batch::{BatchBuilder, EventParts, Stamp},
+        ids::CommitIndex,
+    };
+    use levada_store::{Commit, MemoryStore, Op, commit::Term, record::Prefix};
+
+    use super::*;
+
+    #[test]
+    fn no_event_lies_deeper_than_the_record_behind_its_own_though_what_is_left_of_that_is_longer() {
+        let (topic, partition) = (TopicId(1), PartitionId(0));
+        let parts = EventParts { key: Some(b"k"), ..EventParts::default() };
+        // Of a hundred and one events the last one is superseded, and each of the others takes four bytes more.
+        let (mut all, mut left) = (BatchBuilder::new(), BatchBuilder::selection());
+        (0..101).for_each(|delta| all.push_parts(delta, &parts, std::iter::empty()).unwrap());
+        (0..100).for_each(|delta| left.push_parts(delta, &parts, std::iter::empty()).unwrap());
+        let (all, left) = (all.finish(Stamp::ENGINE), left.finish(Stamp::ENGINE));
+        let appended = all.bytes().len() as u64;
+        assert!(left.bytes().len() as u64 > appended);
+        let put = |base, bytes_before, batch| {
+            let key = LogKey { topic, partition, base: Offset(base) };
+            let (hops, append_time, commit_index) = (0, Timestamp(9), CommitIndex(1));
+            let prefix = Prefix { hops, append_time, commit_index, bytes_before, span: 101 };
+            let value = record::encode(&key, &prefix, &[batch]);
+            Op::Put { family: Family::Log, key: Bytes::copy_from_slice(&key.encode()), value }
+        };
+        let ops = vec![put(0, 0, &left), put(101, appended, &all)];
+        let store = MemoryStore::new();
+        store.apply(&Commit::after(&store.last(), Term(1), Timestamp(0), ops)).unwrap();
+        let bytes_before =
+            |offset| Depth::find(&store, (topic, partition), Offset(offset)).unwrap().unwrap().bytes_before;
+        assert_eq!([0, 99, 100, 101].map(bytes_before), [0, 0, appended, appended]);
+    }
 }

@@ -54,8 +54,8 @@ pub(crate) fn take(
                 taken.push(part);
             }
         }
-        // With room left there is no event behind what was taken of it.
-        if from < end && (left == 0 || until < end) {
+        // With room left there is no event behind what was taken of it; offsets without events need no room.
+        if left == 0 && from < end && !front.cut(&[from..until], 1)?.is_empty() {
             break;
         }
         queue.pop_front();

@@ -5,7 +5,10 @@
 use std::{sync::Arc, time::Duration};
 
 use levada_delivery::retention::{self, Rules, Stored};
-use levada_protocol::ids::{Offset, PartitionId, Timestamp};
+use levada_protocol::{
+    ids::{Offset, PartitionId, Timestamp},
+    request::Retain,
+};
 use levada_store::Store;
 
 use crate::{
@@ -72,13 +75,14 @@ impl Retention {
         let catalogue = self.shard.catalogue();
         for record in catalogue.topics.values() {
             let Some(topic) = self.shard.view().topics().get(record.id()) else { continue };
-            if topic.is_compacted() {
+            let rules = Rules::new(&topic.settings());
+            if rules.retain == Retain::Compact {
                 continue;
             }
             let (floors, readers) = self.owner_tasks.floors_of(topic.id);
             for number in topic.partition_ids() {
                 let lowest = floors.iter().map(|floors| floors.floor(usize::from(number.0)));
-                self.trim(&topic, number, (lowest, readers), now).await?;
+                self.trim((&topic, number), rules, (lowest, readers), now).await?;
             }
         }
         Ok(())
@@ -87,8 +91,8 @@ impl Retention {
     /// Drops what the rules allow of a partition, whose subscriptions and routes have come so far.
     async fn trim(
         &self,
-        topic: &Arc<Topic>,
-        number: PartitionId,
+        (topic, number): (&Arc<Topic>, PartitionId),
+        rules: Rules,
         (floors, readers): (impl Iterator<Item = Offset>, u64),
         now: Timestamp,
     ) -> Result<(), Error> {
@@ -105,7 +109,6 @@ impl Retention {
             let (store, topic) = (Arc::clone(&self.store), Arc::clone(topic));
             blocking(move || segments(store.as_ref(), &topic, number, (log, bytes), newest)).await?
         };
-        let rules = Rules::new(&topic.settings());
         let decided = retention::trim(&rules, now, log, floors, segments);
         if decided.log_start <= log.start {
             return Ok(());
@@ -117,6 +120,7 @@ impl Retention {
             partition: number,
             start: decided.log_start,
             dropped_bytes,
+            rules,
             readers,
             reply,
         });

@@ -198,7 +198,7 @@ pub(crate) fn passed_slices(batches: &[ChainBatch], sources: &[Source], origin: 
             run: Run { base, append_time: from.append_time, hops: from.hops, batches },
             events: from.batch.count(),
             span: from.batch.span(),
-            built: stored.is_none(),
+            built: stored.as_ref().is_none_or(|(source, _)| sources[*source].is_built()),
             has_ttls: from.batch.has_ttls(),
         });
         last = stored;

@@ -38,6 +38,11 @@ impl Source {
         &self.slice.run
     }
 
+    /// True if the engine built its batches.
+    pub(crate) fn is_built(&self) -> bool {
+        self.slice.built
+    }
+
     /// The offset behind the last one that the slice covers.
     pub fn end(&self) -> Offset {
         self.slice.end()

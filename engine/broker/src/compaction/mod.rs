@@ -2,14 +2,14 @@
 //!
 //! A pass over a partition first collects the keys of what was never compacted, then rewrites all records before a bound
 //! without the events that later ones have superseded, as commits that hold only if the topic is still compacted, the log
-//! begins where it did and the same readers are where they were or further (engine/adr/0017-compaction.md). Which events stay
-//! is `levada_delivery::compaction`.
+//! begins where it did and everybody who reads it has come to the bound (engine/adr/0017-compaction.md). Which events stay is
+//! `levada_delivery::compaction`.
 
 mod pass;
 mod plan;
 mod record;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use levada_protocol::{
     error::ErrorCode,
@@ -30,7 +30,7 @@ use crate::{
     guard::Guard,
     log::blocking,
     running::OwnerTasks,
-    shard::{Condition, ProposalRefused, ShardHandle, StateChange},
+    shard::{ProposalRefused, Rewritten, ShardHandle, StateChange},
     topic::Topic,
 };
 
@@ -45,6 +45,8 @@ pub(crate) struct Compactor {
     guard: Arc<Guard>,
     clock: Clock,
     config: CompactionConfig,
+    /// Held while readers come, move or go, so that the owner tasks are those of the catalogue.
+    changing: Arc<Mutex<()>>,
     /// Partitions that are left alone, and until when. Held during a round: one pass at a time, as each holds the keys of a
     /// stretch.
     resting: Mutex<HashMap<(TopicId, PartitionId), Timestamp>>,
@@ -69,10 +71,11 @@ impl Compactor {
         shard: ShardHandle,
         owner_tasks: Arc<OwnerTasks>,
         guard: Arc<Guard>,
+        changing: Arc<Mutex<()>>,
         (clock, config): (Clock, CompactionConfig),
     ) -> Self {
         let (resting, merging) = (Mutex::default(), Mutex::default());
-        Self { store, shard, owner_tasks, guard, clock, config, resting, merging }
+        Self { store, shard, owner_tasks, guard, clock, config, changing, resting, merging }
     }
 
     /// No record becomes part of another while this is held: a log can be cut where one begins.
@@ -95,10 +98,9 @@ impl Compactor {
     /// The first error of a partition; it keeps no other from its pass.
     pub(crate) async fn round(&self, now: Timestamp) -> Result<(), Error> {
         let mut resting = self.resting.lock().await;
-        let rest = u64::try_from(self.config.rest.as_millis()).unwrap_or(u64::MAX);
-        let until = Timestamp(now.0.saturating_add(rest));
+        let longest = u64::try_from(self.config.rest.as_millis()).unwrap_or(u64::MAX);
         // What is further away was noted before the clock was set back.
-        resting.retain(|_, end| now < *end && *end <= until);
+        resting.retain(|_, end| now < *end && end.0 - now.0 <= longest);
         let catalogue = self.shard.catalogue();
         let mut done = Ok(());
         for record in catalogue.topics.values().filter(|record| record.settings.retain == Retain::Compact) {
@@ -111,10 +113,17 @@ impl Compactor {
                 if self.is_short_of_room() {
                     return done;
                 }
+                let began = self.clock.now();
                 let ended = self.compact(&topic, number, now).await;
-                let is_damaged = ended.as_ref().is_err_and(|error| error.code() == ErrorCode::StorageCorrupt);
-                if is_damaged || matches!(ended, Ok(Ended::TooFewKeys)) {
-                    resting.insert(place, until);
+                let at = self.clock.now();
+                let rest = match &ended {
+                    Err(error) if error.code() == ErrorCode::StorageCorrupt => longest,
+                    // So that no more than half of the time goes into such passes, and the log does not grow without end.
+                    Ok(Ended::TooFewKeys) => at.0.saturating_sub(began.0).min(longest),
+                    _ => 0,
+                };
+                if rest > 0 {
+                    resting.insert(place, Timestamp(now.max(at).0.saturating_add(rest)));
                 }
                 if let Err(error) = ended {
                     tracing::warn!(topic = %topic.name, partition = %number, %error, "a log was not compacted");
@@ -144,7 +153,9 @@ impl Compactor {
         match self.pass(plan, now).await {
             Ok(ended) => ended,
             // The next round decides anew.
-            Err(ProposalRefused::Gone | ProposalRefused::Shifted) => Ok(Ended::Ordinary),
+            Err(ProposalRefused::Gone | ProposalRefused::Shifted | ProposalRefused::OtherReaders) => {
+                Ok(Ended::Ordinary)
+            }
             // Its rows went with it.
             Err(_) if topic.is_deleting() => Ok(Ended::Ordinary),
             Err(refused) => Err(refused.error()),
@@ -163,8 +174,6 @@ impl Compactor {
 
     async fn steps(&self, plan: Plan, now: Timestamp, space: &mut Space) -> Passed {
         let (topic, partition) = (Arc::clone(&plan.topic), plan.number);
-        let holds =
-            Condition::Compacts { topic: topic.id, partition, start: plan.start, readers: plan.readers };
         let mut pass = Pass::new(plan, self.config);
         loop {
             if self.is_short_of_room() {
@@ -181,16 +190,10 @@ impl Compactor {
                 Ok(step) => step,
                 Err(error) => return Ok(Err(error)),
             };
-            let (saved_bytes, is_last) = (step.saved_bytes, step.is_last);
+            let is_last = step.is_last;
             for records in step.into_commits(self.config.step_bytes.saturating_sub(COMMIT_BYTES)) {
-                space.bytes += records.iter().map(|record| record.encoded_len() as u64).sum::<u64>();
-                space.to = records.last().map_or(space.to, |last| last.base.plus(u64::from(last.span)));
-                let rewrite = StateChange::Rewrite { topic: topic.id, partition, records };
-                let _merging = self.merging.lock().await;
-                self.shard.commit(vec![holds], vec![rewrite], Vec::new()).await?;
+                self.rewrite(&mut pass.plan, &records, space).await?;
             }
-            space.bytes += saved_bytes;
-            topic.counters.add_superseded(saved_bytes);
             if is_last {
                 break;
             }
@@ -201,13 +204,72 @@ impl Compactor {
         let compacted = pass.compacted(now.max(self.clock.now()));
         tracing::debug!(topic = %topic.name, %partition, until = %compacted.until, "a log is compacted");
         let is_worth = pass.is_worth();
-        let done = StateChange::Compacted { topic: topic.id, partition, compacted };
-        self.shard.commit(vec![holds], vec![done], Vec::new()).await?;
+        // A pass before it that ended early may not have come to its own note.
+        let noted = if pass.plan.before.saved_bytes > 0 {
+            Some(pass.plan.start..compacted.until)
+        } else {
+            space.noted()
+        };
+        let changes = || {
+            let done = StateChange::Compacted { topic: topic.id, partition, compacted };
+            let note = noted.clone();
+            let note = note.map(|offsets| StateChange::Superseded { topic: topic.id, partition, offsets });
+            std::iter::once(done).chain(note).collect()
+        };
+        self.commit(&mut pass.plan, changes).await?;
+        space.bytes = 0;
         Ok(match pass.into_shortened() {
             Some(Shortened::Damage(error)) => Err(error),
             Some(Shortened::Keys) if !is_worth => Ok(Ended::TooFewKeys),
             Some(Shortened::Keys) | None => Ok(Ended::Ordinary),
         })
+    }
+
+    /// Commits what a step has rewritten.
+    async fn rewrite(
+        &self,
+        plan: &mut Plan,
+        records: &[Rewritten],
+        space: &mut Space,
+    ) -> Result<(), ProposalRefused> {
+        let (topic, partition, appended_bytes) = (plan.topic.id, plan.number, plan.appended_bytes);
+        self.commit(plan, || {
+            let records = records.to_vec();
+            vec![StateChange::Rewrite { topic, partition, records, appended_bytes }]
+        })
+        .await?;
+        let saved_bytes = records.iter().map(|record| record.saved_bytes).sum::<u64>();
+        plan.topic.counters.add_superseded(saved_bytes);
+        space.bytes += saved_bytes + records.iter().map(|record| record.encoded_len() as u64).sum::<u64>();
+        space.to = records.last().map_or(space.to, |last| last.base.plus(u64::from(last.span)));
+        Ok(())
+    }
+
+    /// Commits a part of a pass if the log begins where it did, the topic is still to be compacted, and everybody who reads
+    /// it now has come to where the pass ends.
+    async fn commit(
+        &self,
+        plan: &mut Plan,
+        changes: impl Fn() -> Vec<StateChange>,
+    ) -> Result<(), ProposalRefused> {
+        loop {
+            let committed = {
+                let _merging = self.merging.lock().await;
+                self.shard.commit(vec![plan.holds()], changes(), Vec::new()).await
+            };
+            match committed {
+                Err(ProposalRefused::OtherReaders) if self.follow_readers(plan).await => {}
+                committed => return committed,
+            }
+        }
+    }
+
+    /// Looks at who reads the topic now; false if somebody needs what the pass would take, or that is not known.
+    async fn follow_readers(&self, plan: &mut Plan) -> bool {
+        let _changing = self.changing.lock().await;
+        let (floors, readers) = self.owner_tasks.floors_of(plan.topic.id);
+        let is_known = std::mem::replace(&mut plan.readers, readers) != readers;
+        is_known && floors.iter().all(|it| it.floor(usize::from(plan.number.0)) >= plan.bound)
     }
 
     /// Notes that the space of what was replaced so far is to be given back.
@@ -217,12 +279,9 @@ impl Compactor {
         partition: PartitionId,
         space: &mut Space,
     ) -> Result<(), ProposalRefused> {
-        let Space { from, to, bytes } = *space;
-        if bytes == 0 {
-            return Ok(());
-        }
-        *space = Space { from: to, to, bytes: 0 };
-        let note = StateChange::Superseded { topic: topic.id, partition, offsets: from..to };
+        let Some(offsets) = space.noted() else { return Ok(()) };
+        *space = Space { from: offsets.end, to: offsets.end, bytes: 0 };
+        let note = StateChange::Superseded { topic: topic.id, partition, offsets };
         self.shard.commit(Vec::new(), vec![note], Vec::new()).await
     }
 }
@@ -232,4 +291,11 @@ struct Space {
     from: Offset,
     to: Offset,
     bytes: u64,
+}
+
+impl Space {
+    /// What is to be noted; `None` if that is nothing.
+    fn noted(&self) -> Option<Range<Offset>> {
+        (self.bytes > 0).then_some(self.from..self.to)
+    }
 }

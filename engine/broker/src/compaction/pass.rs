@@ -26,7 +26,7 @@ use crate::{
 
 /// A pass.
 pub(super) struct Pass {
-    plan: Plan,
+    pub(super) plan: Plan,
     config: CompactionConfig,
     latest: Latest,
     is_rewriting: bool,
@@ -64,6 +64,8 @@ struct Held {
     batches: Vec<Batch>,
     span: u32,
     merged: Vec<Offset>,
+    /// By how many bytes it is shorter than what was stored, with those that became part of it.
+    saved_bytes: u64,
     is_changed: bool,
 }
 
@@ -72,8 +74,6 @@ struct Held {
 pub(super) struct Step {
     /// Records to store, in this order.
     pub(super) records: Vec<Rewritten>,
-    /// By how much they are shorter than what they take the place of.
-    pub(super) saved_bytes: u64,
     /// There is nothing more to do.
     pub(super) is_last: bool,
 }
@@ -217,7 +217,6 @@ impl Pass {
         let record = &opened.record;
         let left = opened.without(|event| self.latest.keeps(event, self.plan.tombstones_until))?;
         self.stored_bytes += left.bytes();
-        step.saved_bytes += (record.bytes.len() as u64).saturating_sub(left.bytes());
         self.first_tombstone = self.first_tombstone.or(left.first_tombstone);
         if left.batches.is_empty()
             && !begins_segment
@@ -243,7 +242,8 @@ impl Pass {
     /// How far the partition is compacted once all steps are committed.
     pub(super) fn compacted(&self, now: Timestamp) -> Compacted {
         let last = Reached { until: self.plan.bound, at: now };
-        let passes = self.plan.before.passes().with(last, self.config.tombstones_for_ms());
+        let before = &self.plan.before;
+        let passes = before.passes().with(last, self.config.tombstones_for_ms());
         Compacted {
             until: last.until,
             ended: last.at,
@@ -252,14 +252,18 @@ impl Pass {
             dropped_bytes: self.plan.dropped_bytes,
             stored_bytes: self.stored_bytes,
             first_tombstone: self.first_tombstone,
+            saved_bytes: before.saved_bytes.min(before.saved_before.saturating_sub(self.plan.appended_bytes)),
+            saved_before: before.saved_before,
         }
     }
 }
 
 impl Held {
     fn new(record: Record, left: Left) -> Self {
+        // With few events gone it may be longer: each of a selection takes four bytes more.
+        let saved_bytes = (record.bytes.len() as u64).saturating_sub(left.bytes());
         let Left { batches, is_whole, .. } = left;
-        Self { span: record.span, record, batches, merged: Vec::new(), is_changed: !is_whole }
+        Self { span: record.span, record, batches, merged: Vec::new(), saved_bytes, is_changed: !is_whole }
     }
 
     /// Takes the offsets of a record without events; false if that is not the next one, or does not fit.
@@ -268,6 +272,7 @@ impl Held {
         let Some(span) = self.span.checked_add(next.span).filter(|_| is_next) else { return false };
         self.span = span;
         self.merged.push(next.key.base);
+        self.saved_bytes += next.bytes.len() as u64;
         self.is_changed = true;
         true
     }
@@ -282,6 +287,7 @@ impl Held {
             span: self.span,
             batches: self.batches.clone(),
             merged: std::mem::take(&mut self.merged),
+            saved_bytes: std::mem::take(&mut self.saved_bytes),
         })
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     error::Error,
     rows::{self, Compacted, Segment},
     setback::Setbacks,
+    shard::Condition,
     topic::Topic,
 };
 
@@ -22,7 +23,7 @@ pub(super) struct Plan {
     /// Where the log begins, and how many bytes were appended before.
     pub(super) start: Offset,
     pub(super) dropped_bytes: u64,
-    /// The revision of those who read the topic when it was planned.
+    /// Who reads the topic, as the number in [`crate::catalogue::readers`]: all of them have come to the bound.
     pub(super) readers: u64,
     /// The last pass.
     pub(super) before: Compacted,
@@ -35,6 +36,12 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// Under which condition a part of the pass may be committed.
+    pub(super) fn holds(&self) -> Condition {
+        let Self { start, readers, .. } = *self;
+        Condition::Compacts { topic: self.topic.id, partition: self.number, start, readers }
+    }
+
     /// From here on keys are collected.
     pub(super) fn dirty_from(&self) -> Offset {
         self.start.max(self.before.until)
@@ -43,7 +50,7 @@ impl Plan {
     /// True if what was never compacted before a bound with so many bytes before it is worth a pass.
     pub(super) fn is_worth(&self, appended_bytes: u64) -> bool {
         let Self { before, dropped_bytes, .. } = self;
-        let clean = before.stored_at_least(*dropped_bytes, before.appended_bytes);
+        let clean = before.clean_bytes(*dropped_bytes);
         let dirty = appended_bytes.saturating_sub(before.appended_bytes.max(*dropped_bytes));
         compaction::is_worth(dirty, clean)
     }

@@ -131,9 +131,12 @@ impl RouteTask {
             Err(ProposalRefused::Blocked { target, error }) => {
                 Err(Stop::Blocked { target, code: error.code() })
             }
-            Err(ProposalRefused::End { .. } | ProposalRefused::Overtaken | ProposalRefused::Shifted) => {
-                Err(Stop::Moved)
-            }
+            Err(
+                ProposalRefused::End { .. }
+                | ProposalRefused::Overtaken
+                | ProposalRefused::Shifted
+                | ProposalRefused::OtherReaders,
+            ) => Err(Stop::Moved),
             Err(ProposalRefused::Failed(error)) => Err(Stop::Failed(error)),
         }
     }

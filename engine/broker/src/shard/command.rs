@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use levada_delivery::retention::Rules;
 use levada_protocol::{
     batch::Batch,
     ids::{Offset, PartitionId, SubscriptionId, Timestamp, TopicId},
@@ -99,6 +100,8 @@ pub(crate) struct Trim {
     pub(crate) start: Offset,
     /// Bytes of batches before it, since the topic was created.
     pub(crate) dropped_bytes: u64,
+    /// The topic's rules by which it was decided: by others it might stay.
+    pub(crate) rules: Rules,
     /// The number of those who read the topic when it was decided, [`crate::catalogue::readers`]: one that came or was moved
     /// back since may need what would be dropped.
     pub(crate) readers: u64,

@@ -63,11 +63,12 @@ pub(crate) enum StateChange {
     /// A partition begins at `start`: what is before it is dropped, `dropped_bytes` of batches in all since the topic was
     /// created. A record must begin there.
     Trim { topic: TopicId, partition: PartitionId, start: Offset, dropped_bytes: u64 },
-    /// Records of a partition lose events that were superseded.
-    Rewrite { topic: TopicId, partition: PartitionId, records: Vec<Rewritten> },
+    /// Records of a partition lose events that were superseded. No more than `appended_bytes` were appended before the end
+    /// of any of them.
+    Rewrite { topic: TopicId, partition: PartitionId, records: Vec<Rewritten>, appended_bytes: u64 },
     /// Records of a partition that begin at these offsets were replaced: their space is to be given back.
     Superseded { topic: TopicId, partition: PartitionId, offsets: Range<Offset> },
-    /// A partition is compacted so far.
+    /// A partition is compacted so far. How many bytes are before the log's start the writer knows.
     Compacted { topic: TopicId, partition: PartitionId, compacted: Compacted },
 }
 
@@ -163,9 +164,12 @@ pub(crate) enum ProposalRefused {
     /// The route's cursor is at another offset: a proposal before this one was not applied.
     #[error("the route's cursor is at {cursor}")]
     Moved { cursor: Offset },
-    /// The log begins elsewhere, is not to be compacted any more, or others read it since the proposal was made.
-    #[error("the partition's beginning, what its topic retains, or who reads it was changed meanwhile")]
+    /// The log begins elsewhere since the proposal was made, or is not to be compacted any more.
+    #[error("the partition's beginning, or what its topic retains, was changed meanwhile")]
     Shifted,
+    /// A subscription or route of the topic was created, moved or deleted since the proposal was made.
+    #[error("who reads the topic was changed meanwhile")]
+    OtherReaders,
     /// Dead letters of the topic were redriven or dropped since the proposal was made.
     #[error("dead letters of the topic were redriven or dropped meanwhile")]
     Overtaken,
@@ -192,7 +196,7 @@ impl ProposalRefused {
             Self::Failed(error) | Self::Blocked { error, .. } => return error,
             Self::Gone => ErrorCode::TopicNotFound,
             Self::End { .. } => ErrorCode::OffsetMismatch,
-            Self::Overtaken | Self::Shifted => ErrorCode::LimitExceeded,
+            Self::Overtaken | Self::Shifted | Self::OtherReaders => ErrorCode::LimitExceeded,
             // A retry reaches the new owner.
             Self::Stale { .. } | Self::Moved { .. } => ErrorCode::ShuttingDown,
         };
@@ -228,7 +232,9 @@ impl StateChange {
             }
             Self::RouteCursor { .. } => SMALL_ROW_BYTES_MAX,
             Self::Trim { .. } => TRIM_BYTES_MAX,
-            Self::Rewrite { records, .. } => records.iter().map(Rewritten::encoded_len).sum(),
+            Self::Rewrite { records, .. } => {
+                2 * SMALL_ROW_BYTES_MAX + records.iter().map(Rewritten::encoded_len).sum::<usize>()
+            }
             Self::Superseded { .. } | Self::Compacted { .. } => 2 * SMALL_ROW_BYTES_MAX,
         }
     }

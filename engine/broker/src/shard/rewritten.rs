@@ -25,6 +25,8 @@ pub(crate) struct Rewritten {
     pub(crate) batches: Vec<Batch>,
     /// The bases of the records that it takes the place of.
     pub(crate) merged: Vec<Offset>,
+    /// By how many bytes of batches it is shorter than what it takes the place of.
+    pub(crate) saved_bytes: u64,
 }
 
 impl Rewritten {
@@ -39,7 +41,8 @@ impl Rewritten {
     pub(super) fn ops(&self, (topic, partition): (TopicId, PartitionId), index: CommitIndex) -> Vec<Op> {
         let key = |base| LogKey { topic, partition, base };
         let bytes = |key: LogKey| Bytes::copy_from_slice(&key.encode());
-        let Self { base, append_time, hops, bytes_before, span, ref batches, ref merged } = *self;
+        let Self { base, append_time, hops, bytes_before, span, ref batches, ref merged, saved_bytes: _ } =
+            *self;
         let prefix = Prefix { hops, append_time, commit_index: index, bytes_before, span };
         let batches: Vec<&Batch> = batches.iter().collect();
         let value = record::encode(&key(base), &prefix, &batches);

@@ -1,12 +1,13 @@
 //! The state that the writer decides on: ahead of what is durable by the groups under way. It has no clock, no queue
 //! and no thread: each command adds to the group in the making.
 
+mod logs;
+
 use std::sync::Arc;
 
 use levada_delivery::producer::Check;
 use levada_protocol::{
     batch::Batch,
-    dead_letters::DeadLettersOf,
     duplicates::Duplicates,
     error::{ErrorCode, Refusal},
     ids::{
@@ -14,13 +15,13 @@ use levada_protocol::{
         TopicName,
     },
     publish::{Ack, AckOutcome, PublishHeader},
-    request::{Retain, TopicSettings},
+    request::TopicSettings,
 };
 use levada_store::{Family, Op, Store, commit::AppliedRow};
 
 use super::{
     announcement::Announcement,
-    command::{Append, CancelScheduled, Command, Forget, MoveDue, Trim},
+    command::{Append, CancelScheduled, Command, Forget, MoveDue},
     due::{already_due, due_at},
     group::{Group, Reply},
     proposal::{
@@ -29,8 +30,8 @@ use super::{
     },
     room::{Room, charge_of},
     tables::{
-        Cancel, Destination, DuePart, Generation, Generations, NewBatch, Partitions, ProducerKey, Redrives,
-        TableLimits, Tables, Unique, retain_for_ms,
+        Cancel, Destination, DuePart, Generation, Generations, NewBatch, ProducerKey, Redrives, TableLimits,
+        Tables, Unique, retain_for_ms,
     },
     transact::{
         Ask, Decide, ForgetTransactions, Transact, TransactBatch, Transacted, changed_since,
@@ -543,14 +544,7 @@ impl State {
                 Some(_) => Ok(()),
             },
             Condition::Compacts { topic, partition, start, readers } => {
-                let record = self.catalogue.topics.by_id(topic).ok_or(ProposalRefused::Gone)?;
-                let begins = self.start((topic, partition)).ok_or(ProposalRefused::Gone)?;
-                let is_same = begins == start && self.catalogue.readers.of(topic) == readers;
-                if is_same && record.settings.retain == Retain::Compact {
-                    Ok(())
-                } else {
-                    Err(ProposalRefused::Shifted)
-                }
+                self.check_compacts((topic, partition), start, readers)
             }
             Condition::Redrives { topic, .. } if !self.catalogue.topics.has_id(topic) => {
                 Err(ProposalRefused::Gone)
@@ -623,8 +617,9 @@ impl State {
             StateChange::Trim { topic, partition, start, dropped_bytes } => {
                 self.drop_before((topic, partition), start, dropped_bytes, group);
             }
-            StateChange::Rewrite { topic, partition, records } => {
-                Partitions::rewrite((topic, partition), &records, &mut group.draft);
+            StateChange::Rewrite { topic, partition, records, appended_bytes } => {
+                let (place, draft) = ((topic, partition), &mut group.draft);
+                self.tables.partitions.rewrite(place, &records, appended_bytes, draft);
             }
             StateChange::Superseded { topic, partition, offsets } => {
                 self.tables.partitions.note_superseded((topic, partition), offsets, &mut group.draft);
@@ -708,43 +703,6 @@ impl State {
             return Err(Error::refused(ErrorCode::SubscriptionNotFound, message));
         }
         Ok(self.generations.take_over(subscription))
-    }
-
-    fn trim(&mut self, trim: Trim, group: &mut Group) {
-        let Trim { topic: id, partition, start, dropped_bytes, readers, reply } = trim;
-        // Otherwise the next round decides.
-        if self.catalogue.readers.of(id) == readers {
-            self.drop_before((id, partition), start, dropped_bytes, group);
-        }
-        group.reply(Reply::Done { reply, result: Ok(()) });
-    }
-
-    /// Where a partition begins; `None` if there is none.
-    fn start(&self, (id, partition): (TopicId, PartitionId)) -> Option<Offset> {
-        let topic = self.live.topics.get(id).filter(|_| self.catalogue.topics.has_id(id))?;
-        let live = topic.partition(partition).ok()?;
-        Some(live.start().max(self.tables.backlogs.start((id, partition))))
-    }
-
-    /// Drops what a partition holds before `start`, unless it begins there or later already.
-    fn drop_before(
-        &mut self,
-        (id, partition): (TopicId, PartitionId),
-        start: Offset,
-        dropped_bytes: u64,
-        group: &mut Group,
-    ) {
-        if let Some(topic) = self.live.topics.get(id).filter(|_| self.catalogue.topics.has_id(id))
-            && let Ok(live) = topic.partition(partition)
-            && start > live.start().max(self.tables.backlogs.start((id, partition)))
-        {
-            // A reader must not read events that the commit takes away before it is announced.
-            live.hide_before(start);
-            self.tables.trim((id, partition), start, dropped_bytes, &mut group.draft);
-            if DeadLettersOf::of(&topic.name).is_some() {
-                self.redrives.forget_before((id, partition), start, &mut group.draft);
-            }
-        }
     }
 
     /// Forgets the producers that still are idle: their rows go with the group.

@@ -47,6 +47,11 @@ pub(crate) struct FaultyStore {
     pub(crate) inner: MemoryStore,
     held: Mutex<bool>,
     released: Condvar,
+    /// What looks of this kind find is not handed out.
+    held_looks: Mutex<Option<Look>>,
+    released_looks: Condvar,
+    /// Something was found that is not handed out.
+    pub(crate) looked: Notify,
     /// A sync began while syncs are held up.
     pub(crate) entered: Notify,
     /// The next step of a route finds no room when it is synced.
@@ -76,6 +81,29 @@ impl FaultyStore {
         *self.held.lock().unwrap() = held;
         self.released.notify_all();
     }
+
+    /// Has looks of a kind be held up, or none.
+    pub(crate) fn hold_looks(&self, held: Option<Look>) {
+        *self.held_looks.lock().unwrap() = held;
+        self.released_looks.notify_all();
+    }
+
+    fn look(&self, look: Look) {
+        let mut held = self.held_looks.lock().unwrap();
+        while *held == Some(look) {
+            self.looked.notify_one();
+            held = self.released_looks.wait(held).unwrap();
+        }
+    }
+}
+
+/// A read that can be held up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Of the last row in a stretch of the log.
+    Last,
+    /// Of where segments begin.
+    Segments,
 }
 
 impl Store for FaultyStore {
@@ -131,6 +159,9 @@ impl Store for FaultyStore {
         self.log_reads.fetch_add(usize::from(family == Family::Log), Ordering::AcqRel);
         self.side_reads.fetch_add(usize::from(family == Family::Side), Ordering::AcqRel);
         let mut rows = self.inner.scan(family, from, to, limit)?;
+        if family == Family::Meta && from.first() == Some(&0x11) {
+            self.look(Look::Segments);
+        }
         if let Some(damaged) = self.damaged.lock().unwrap().as_ref().filter(|_| family == Family::Log) {
             for (_, value) in rows.iter_mut().filter(|(key, _)| key == damaged) {
                 let mut bytes = value.to_vec();
@@ -148,7 +179,11 @@ impl Store for FaultyStore {
         below: &[u8],
     ) -> Result<Option<(Bytes, Bytes)>, StoreError> {
         self.log_reads.fetch_add(usize::from(family == Family::Log), Ordering::AcqRel);
-        self.inner.last_before(family, from, below)
+        let found = self.inner.last_before(family, from, below);
+        if family == Family::Log {
+            self.look(Look::Last);
+        }
+        found
     }
 
     fn compact(&self, family: Family, from: &[u8], to: &[u8], deleted: Deleted) -> Result<(), StoreError> {

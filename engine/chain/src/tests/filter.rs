@@ -24,6 +24,16 @@ async fn what_is_kept_whole_shares_the_stored_bytes() {
 }
 
 #[tokio::test]
+async fn what_is_kept_whole_of_what_the_engine_built_is_said_to_be_built() {
+    let run = source(0, &[3]).run().clone();
+    let compacted = Source::of(LogSlice { built: true, span: 7, ..LogSlice::of(run, true).unwrap() });
+    let sources = [compacted.unwrap(), source(7, &[2])];
+    let filtered = chain([(keep_all(), OnError::DeadLetter)]).filter(everything(&sources)).await;
+    let built: Vec<_> = filtered.passed.iter().map(|passed| (passed.run.base.0, passed.built)).collect();
+    assert_eq!(built, [(0, true), (7, false)]);
+}
+
+#[tokio::test]
 async fn calls_are_full_and_cut_only_large_batches() {
     let each = keep_all();
     let sources = [source(0, &[585, 585, 300, 300, 5])];

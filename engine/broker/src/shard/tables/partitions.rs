@@ -57,6 +57,8 @@ struct Partition {
     /// Where it ended before the commit in the making.
     written: Reach,
     compacted: Compacted,
+    /// Bytes of batches before the log's start, since the topic was created.
+    dropped_bytes: u64,
     /// Bytes of batches before what is stored, since the topic was created: there may be less before the log's start.
     deleted_bytes: u64,
 }
@@ -126,9 +128,9 @@ impl Partitions {
             let (mut ends, mut extents) = (Vec::new(), Vec::new());
             for number in (0..record.settings.partitions).map(PartitionId) {
                 let (end, extent) = load_one(store, id, number).map_err(|error| named(name, error))?;
-                let deleted_bytes = extent.dropped_bytes;
-                let compacted = extent.compacted;
-                ends.push(Partition { end, open: None, written: end.reach(), compacted, deleted_bytes });
+                let Extent { compacted, dropped_bytes, .. } = extent;
+                let (written, deleted_bytes) = (end.reach(), dropped_bytes);
+                ends.push(Partition { end, open: None, written, compacted, dropped_bytes, deleted_bytes });
                 extents.push(extent);
             }
             partitions.topics.insert(id, ends);
@@ -272,6 +274,9 @@ impl Partitions {
         dropped_bytes: u64,
         draft: &mut Draft,
     ) {
+        if let Some(partition) = self.get_mut((topic, number)) {
+            partition.dropped_bytes = dropped_bytes;
+        }
         draft.push(LogStart { offset: start, dropped_bytes }.put(&(topic, number)));
         draft.announce(Announcement::Trimmed { topic, partition: number, start, dropped_bytes });
     }
@@ -291,7 +296,7 @@ impl Partitions {
         draft: &mut Draft,
     ) {
         let Some(partition) = self.get_mut((topic, number)) else { return };
-        partition.deleted_bytes = dropped_bytes;
+        (partition.dropped_bytes, partition.deleted_bytes) = (dropped_bytes, dropped_bytes);
         // The row of a segment that began before is deleted: the next event begins a new one.
         partition.end.segment = partition.end.segment.filter(|(base, _)| *base >= start);
         draft.push(LogStart { offset: start, dropped_bytes }.put(&(topic, number)));
@@ -303,7 +308,16 @@ impl Partitions {
     }
 
     /// Has records of a partition lose what was superseded.
-    pub(in crate::shard) fn rewrite(of: (TopicId, PartitionId), records: &[Rewritten], draft: &mut Draft) {
+    pub(in crate::shard) fn rewrite(
+        &mut self,
+        of: (TopicId, PartitionId),
+        records: &[Rewritten],
+        appended_bytes: u64,
+        draft: &mut Draft,
+    ) {
+        let Some(partition) = self.get_mut(of) else { return };
+        partition.compacted.add_saved(records.iter().map(|record| record.saved_bytes).sum(), appended_bytes);
+        partition.show_compacted(of, draft);
         let index = draft.index();
         records.iter().flat_map(|record| record.ops(of, index)).for_each(|op| draft.push(op));
         if let Some(last) = records.last() {
@@ -328,17 +342,16 @@ impl Partitions {
         }
     }
 
-    /// Notes how far a partition is compacted.
+    /// Notes how far a partition is compacted, where its log begins now.
     pub(in crate::shard) fn note_compacted(
         &mut self,
-        (topic, number): (TopicId, PartitionId),
+        of: (TopicId, PartitionId),
         compacted: Compacted,
         draft: &mut Draft,
     ) {
-        let Some(partition) = self.get_mut((topic, number)) else { return };
-        partition.compacted = compacted;
-        draft.push(compacted.put(&(topic, number)));
-        draft.announce(Announcement::Compacted { topic, partition: number, compacted });
+        let Some(partition) = self.get_mut(of) else { return };
+        partition.compacted = Compacted { dropped_bytes: partition.dropped_bytes, ..compacted };
+        partition.show_compacted(of, draft);
     }
 
     /// Notes a set-back in every partition whose newest append time is too far ahead of the clock: from the next event
@@ -381,6 +394,14 @@ pub(in crate::shard) struct SetBack {
     pub(in crate::shard) partitions: u64,
     /// By how much append times were ahead, at most.
     pub(in crate::shard) ahead_ms_max: u64,
+}
+
+impl Partition {
+    fn show_compacted(&self, (topic, partition): (TopicId, PartitionId), draft: &mut Draft) {
+        let compacted = self.compacted;
+        draft.push(compacted.put(&(topic, partition)));
+        draft.announce(Announcement::Compacted { topic, partition, compacted });
+    }
 }
 
 impl OpenRecord {
@@ -564,6 +585,24 @@ mod tests {
         assert_eq!(all.next(TOPIC, PartitionId(0)), Some(Offset(10)));
         assert_eq!(all.next(TOPIC, PartitionId(1)), None);
         assert_eq!(all.next(TopicId(8), PartitionId(0)), None);
+    }
+
+    #[test]
+    fn how_much_was_dropped_when_a_pass_ends_is_what_was_decided_until_then() {
+        let (store, mut all) = (MemoryStore::new(), partitions(1));
+        let of = (TOPIC, PartitionId(0));
+        let mut draft = draft(&store);
+        all.append(new_batch(0, batch(2, 10), 0), Timestamp(5), &mut draft).unwrap();
+        all.advance_start(of, Offset(1), 70, &mut draft);
+        all.note_compacted(of, Compacted { until: Offset(2), ..Compacted::default() }, &mut draft);
+        commit(&mut all, &store, draft);
+        let row: Compacted = rows::get(&store, &of).unwrap().unwrap();
+        assert_eq!((row.until, row.dropped_bytes), (Offset(2), 70));
+        let mut draft = self::draft(&store);
+        all.trim(of, Offset(2), 140, &mut draft);
+        all.note_compacted(of, row, &mut draft);
+        commit(&mut all, &store, draft);
+        assert_eq!(rows::get::<Compacted>(&store, &of).unwrap().unwrap().dropped_bytes, 140);
     }
 
     #[test]

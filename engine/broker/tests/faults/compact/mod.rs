@@ -6,16 +6,17 @@ mod scene;
 
 use std::sync::atomic::Ordering;
 
-use levada_broker::{Content, Delivery};
+use levada_broker::{Content, Delivery, Principal};
 use levada_protocol::{
     error::ErrorCode,
     ids::TopicName,
     publish::AckOutcome,
     request::{
-        BacklogInfo, OnFull, Order, Position, PurgeTopic, Request, Response, Retain, RouteSpec, StageSpec,
-        Start, SubscriptionOptions, TopicChanges, TopicSettings,
+        BacklogInfo, OnFull, Order, Position, PurgeTopic, Read, Request, Response, Retain, RouteSpec,
+        StageSpec, Start, SubscriptionOptions, TopicChanges, TopicSettings,
     },
     schedule::Due,
+    verbs::Credit,
 };
 use tokio::time::timeout;
 
@@ -212,7 +213,7 @@ async fn settings_that_contradict_compaction_are_refused() {
     let engine = Engine::start();
     let create = async |name: &str, settings| {
         let request = Request::CreateTopic { name: TopicName::parse_any(name).unwrap(), settings };
-        let asked = engine.broker.request(&levada_broker::Principal::Local, request, None).await;
+        let asked = engine.broker.request(&Principal::Local, request, None).await;
         asked.unwrap_err().to_string()
     };
     let dropping = TopicSettings { backlog_max_events: 1, on_full: OnFull::DropOldest, ..compacted() };
@@ -294,6 +295,38 @@ async fn readers_and_subscriptions_pass_stretches_without_events() {
         scene.until_end("copies", 5).await;
         scene.engine.broker.shutdown().await;
     }
+}
+
+#[tokio::test]
+async fn a_reader_that_has_credit_for_no_more_than_there_is_comes_to_its_end() {
+    let scene = Scene::new().await;
+    scene.publish(&[("a", Some("1")), ("b", Some("1"))]).await;
+    scene.publish(&[("c", Some("1")), ("d", Some("1"))]).await;
+    // It ends here, where no event will be left.
+    let read = Read { from: Start::Earliest, follow: false, ..Read::new("orders".parse().unwrap()) };
+    let mut reader = scene.engine.broker.read(&Principal::Local, read).await.unwrap();
+    scene.next_segment();
+    scene.publish(&[("d", Some("2"))]).await;
+    scene.next_segment();
+    scene.publish(&[("z", Some("1"))]).await;
+    scene.pass().await;
+    assert_eq!(scene.offsets().await, [0, 1, 2, 4, 5]);
+    reader.credit.grant(Credit { events: 3, bytes: 1 << 20 }).await.unwrap();
+    let mut offsets = Vec::new();
+    let ends = loop {
+        let next =
+            timeout(SOON, reader.outgoing.recv()).await.expect("it comes to its end").unwrap().unwrap();
+        match next.content() {
+            Content::Delivery(Delivery { runs, .. }) => {
+                let batches = runs.iter().flat_map(|run| run.batches()).map(Result::unwrap);
+                batches.for_each(|(base, it)| offsets.extend(it.events().map(|it| it.offset(base).0)));
+            }
+            Content::End(ends) => break ends.clone(),
+            _ => {}
+        }
+    };
+    assert_eq!((offsets, ends[0].next.0), (vec![0, 1, 2], 4));
+    scene.engine.broker.shutdown().await;
 }
 
 #[tokio::test]

@@ -46,7 +46,6 @@ fn step() -> impl Strategy<Value = Step> {
 struct Published {
     key: String,
     payload: Option<String>,
-    time: u64,
     /// A pass may have taken it.
     may_be_gone: bool,
 }
@@ -55,6 +54,8 @@ struct Published {
 struct Model {
     log: Vec<Published>,
     start: usize,
+    /// How far each pass came at most, and when it ended.
+    passes: Vec<(usize, u64)>,
     /// The first offset that the subscription is to have.
     floor: Option<usize>,
 }
@@ -72,16 +73,20 @@ impl Model {
         (self.start + offset) as u64
     }
 
-    /// A pass may take what is superseded or deleted for a day, before the subscription's floor.
+    /// A pass may take what is superseded before the subscription's floor, and tombstones to which a pass had come that ended
+    /// a day ago.
     fn pass(&mut self, now: u64) {
         let end = self.floor.unwrap_or(usize::MAX).min(self.log.len());
+        let old = self.passes.iter().filter(|(_, ended)| now - ended >= DAY);
+        let tombstones_until = old.map(|(until, _)| *until).max().unwrap_or(0);
+        self.passes.push((end, now));
         let mut last: BTreeMap<String, usize> = BTreeMap::new();
         for (offset, event) in self.log[..end].iter().enumerate() {
             last.insert(event.key.clone(), offset);
         }
         for offset in 0..end {
             let event = &mut self.log[offset];
-            let expired = event.payload.is_none() && now - event.time > DAY;
+            let expired = event.payload.is_none() && offset < tombstones_until;
             event.may_be_gone |= last[&event.key] > offset || expired;
         }
     }
@@ -117,8 +122,7 @@ async fn take(scene: Scene, model: &mut Model, step: Step) -> Scene {
                 .collect();
             let borrowed: Vec<_> = events.iter().map(|(key, it)| (key.as_str(), it.as_deref())).collect();
             scene.publish(&borrowed).await;
-            let time = scene.now();
-            let published = |(key, payload)| Published { key, payload, time, may_be_gone: false };
+            let published = |(key, payload)| Published { key, payload, may_be_gone: false };
             model.log.extend(events.into_iter().map(published));
         }
         Step::Later(by) => scene.later(by),
@@ -157,8 +161,8 @@ async fn take(scene: Scene, model: &mut Model, step: Step) -> Scene {
     scene
 }
 
-/// What the subscription is delivered is what is read from its floor on. Then all is acknowledged, and a last pass takes
-/// everything but the last event of each key.
+/// What the subscription is delivered is what is read from its floor on. Then all is acknowledged: one pass takes everything
+/// but the last event of each key, and another, a day later, what is a tombstone.
 async fn end(scene: &Scene, model: &mut Model) {
     model.check(&scene.read_log().await);
     let end = model.log.len() as u64;
@@ -173,24 +177,30 @@ async fn end(scene: &Scene, model: &mut Model) {
     }
     // So much that it is worth a pass.
     scene.later(10 * MINUTE);
-    scene.publish(&[("much", Some(&"x".repeat(100_000)))]).await;
+    let much = "x".repeat(100_000);
+    scene.publish(&[("much", Some(&much))]).await;
     scene.later(10 * MINUTE);
     scene.publish(&[("open", Some("1"))]).await;
-    scene.later(10 * MINUTE);
+    let more = [("much", much.as_str()), ("open", "1")];
+    let more = more.map(|(key, payload)| (key.to_owned(), Some(payload.to_owned())));
+    model.log.extend(more.map(|(key, payload)| Published { key, payload, may_be_gone: false }));
     scene.pass().await;
-    let time = scene.now();
-    let more =
-        ["much", "open"].map(|key| Published { key: key.into(), payload: None, time, may_be_gone: false });
-    model.log.extend(more);
-    let kept: Vec<u64> = scene.offsets().await;
-    let last = |offset: usize| model.log[offset + 1..].iter().all(|it| it.key != model.log[offset].key);
-    let stays = |offset: &usize| {
-        let event = &model.log[*offset];
-        let is_expired = event.payload.is_none() && time - event.time > DAY;
-        last(*offset) && !is_expired
+    model.pass(scene.now());
+    let seen = scene.read_log().await;
+    model.check(&seen);
+    let is_last = |offset: &usize| {
+        let key = &model.log[*offset].key;
+        model.log[offset + 1..].iter().all(|it| it.key != *key)
     };
-    let expected: Vec<u64> = (model.start..model.log.len()).filter(stays).map(|it| it as u64).collect();
-    assert_eq!(kept, expected, "the last event of each key");
+    let all = model.start..model.log.len();
+    for (offset, ..) in seen {
+        assert!(is_last(&usize::try_from(offset).unwrap()), "{offset} is superseded");
+    }
+    scene.later(DAY);
+    scene.pass().await;
+    let stays = |offset: &usize| is_last(offset) && model.log[*offset].payload.is_some();
+    let expected: Vec<u64> = all.filter(stays).map(|it| it as u64).collect();
+    assert_eq!(scene.offsets().await, expected, "the last event of each key");
     assert_eq!(scene.partition().await.bytes, scene.bytes_stored());
     scene.until_reclaimed().await;
 }

@@ -17,19 +17,20 @@ use levada_protocol::{
     ids::{PartitionId, Timestamp},
     publish::{AckOutcome, PublishHeader},
     request::{
-        PartitionInfo, Read, Request, Response, Retain, Search, Start, SubscriptionOptions, TopicChanges,
-        TopicSettings,
+        PartitionInfo, PurgeTopic, Read, Request, Response, Retain, Search, Start, SubscriptionOptions,
+        TopicChanges, TopicSettings,
     },
     schedule::Due,
     verbs::Credit,
 };
 use levada_store::{
-    Family, ScanLimit, Store,
+    Commit, Family, MemoryStore, Op, ScanLimit, Store,
+    commit::Term,
     record::{LogRange, RECORD_PREFIX_BYTES},
 };
 use tokio::time::timeout;
 
-use crate::support::{Engine, SOON, until};
+use crate::support::{Engine, Look, SOON, until};
 
 pub(super) const MINUTE: u64 = 60_000;
 pub(super) const DAY: u64 = 24 * 60 * MINUTE;
@@ -47,6 +48,14 @@ pub(super) struct Scene {
 /// Settings of a topic that keeps the last event of each key.
 pub(super) fn compacted() -> TopicSettings {
     TopicSettings { retain: Retain::Compact, ..TopicSettings::default() }
+}
+
+/// Notes that the space of what was replaced in the log is to be given back, in a store that no engine has.
+pub(super) fn note_replaced(store: &MemoryStore) {
+    let key = [vec![0x12, 0x82, 14], vec![0; 14], vec![0xff; 14]].concat();
+    let put = Op::Put { family: Family::Meta, key: key.into(), value: vec![1].into() };
+    store.apply(&Commit::after(&store.last(), Term(1), Timestamp(0), vec![put])).unwrap();
+    store.sync().unwrap();
 }
 
 fn clock(now: &Arc<AtomicU64>) -> Clock {
@@ -78,12 +87,18 @@ impl Scene {
 
     /// After a crash.
     pub(super) async fn restart(self) -> Self {
+        self.restart_with(|_, _| {}).await
+    }
+
+    /// After a crash, with a configuration or a store that is changed a little.
+    pub(super) async fn restart_with(self, change: impl FnOnce(&mut BrokerConfig, &MemoryStore)) -> Self {
         let Self { engine, now, config: compaction } = self;
         engine.broker.shutdown().await;
         engine.store.inner.crash();
         let clock = clock(&now);
-        let config =
+        let mut config =
             BrokerConfig { disk_reserve_bytes: 0, clock, compaction, ..BrokerConfig::new(engine.dir.path()) };
+        change(&mut config, &engine.store.inner);
         let (store, plugins) = (Arc::clone(&engine.store), Arc::clone(&engine.plugins));
         let broker = Broker::start(config, store as _, plugins as _).unwrap();
         Self { engine: Engine { broker, ..engine }, now, config: compaction }
@@ -157,6 +172,53 @@ impl Scene {
         assert!(!self.polled(records, pass.as_mut()).await, "the pass goes on");
         between(self).await;
         pass.await.unwrap();
+    }
+
+    /// A pass that is purged up to an offset once so many records became part of others. It goes on once the purge has found
+    /// where to cut the log, as far as it can; then the log is cut.
+    pub(super) async fn pass_purged(&self, records: usize, purge: PurgeTopic) {
+        self.later(10 * MINUTE);
+        let mut pass = pin!(self.engine.broker.run_retention_at(Timestamp(self.now())));
+        assert!(!self.polled(records, pass.as_mut()).await, "the pass goes on");
+        let store = &self.engine.store;
+        store.hold_looks(Some(Look::Last));
+        let mut purged = pin!(self.engine.ask(Request::PurgeTopic(purge)));
+        tokio::select! {
+            biased;
+            _ = purged.as_mut() => panic!("it is held up"),
+            () = store.looked.notified() => {}
+            _ = pass.as_mut() => panic!("the pass goes on"),
+        }
+        let mut turns = 2_000;
+        let passed = poll_fn(|context| match pass.as_mut().poll(context) {
+            Poll::Ready(passed) => Poll::Ready(Some(passed)),
+            Poll::Pending if turns == 0 => Poll::Ready(None),
+            Poll::Pending => {
+                turns -= 1;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        })
+        .await;
+        store.hold_looks(None);
+        match passed {
+            Some(passed) => drop((passed.unwrap(), purged.await)),
+            None => drop(tokio::join!(purged, async { pass.await.unwrap() })),
+        }
+    }
+
+    /// A pass that is given up as soon as something is so.
+    pub(super) async fn cut_pass_when(&self, is_so: impl Fn() -> bool) {
+        self.later(10 * MINUTE);
+        let mut pass = pin!(self.engine.broker.run_retention_at(Timestamp(self.now())));
+        poll_fn(|context| {
+            if is_so() {
+                return Poll::Ready(());
+            }
+            assert!(pass.as_mut().poll(context).is_pending(), "it is so before the pass has ended");
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Polls until so many records became part of others; true if it has ended.
@@ -302,6 +364,12 @@ impl Scene {
         self.rows(Family::Meta, &[0x14], &[0x15]).len()
     }
 
+    /// Up to where the topic's only partition is compacted, as it is stored.
+    pub(super) fn compacted_until(&self) -> u64 {
+        let rows = self.rows(Family::Meta, &[0x14], &[0x15]);
+        rows.first().map_or(0, |(_, value)| u64::from_le_bytes(value[1..9].try_into().unwrap()))
+    }
+
     /// The rows that say where segments begin.
     pub(super) fn segments(&self) -> usize {
         self.rows(Family::Meta, &[0x11], &[0x12]).len()
@@ -340,5 +408,11 @@ impl Scene {
     /// Waits until the space of what was dropped was given back.
     pub(super) async fn until_reclaimed(&self) {
         until(|| self.rows(Family::Meta, &[0x12], &[0x13]).is_empty()).await;
+    }
+
+    /// How many notes there are of ranges of which rows live, and how many of others.
+    pub(super) fn notes(&self) -> (usize, usize) {
+        let count = |from, to| self.rows(Family::Meta, &[0x12, from], &[0x12, to]).len();
+        (count(0x80, 0xff), count(0, 0x80))
     }
 }

@@ -143,7 +143,7 @@ impl Standing {
             tried[index] = true;
             let before = self.bytes_of(view, index);
             self.look_up(view, index)?;
-            all -= before - self.bytes_of(view, index);
+            all = all - before + self.bytes_of(view, index);
         }
         Ok(all)
     }
