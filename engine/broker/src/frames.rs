@@ -105,4 +105,15 @@ mod tests {
         let third = take(&mut queue, second[0].end()..Offset(11), 1, 1 << 20).unwrap();
         assert_eq!((third.len(), third[0].run.base.0), (1, 10));
     }
+    #[test]
+    fn offsets_without_events_behind_the_last_one_that_is_wanted_need_no_room() {
+        // All of its offsets are wanted, or fewer.
+        for until in [10, 7] {
+            let mut queue = VecDeque::from([piece(0, 3, 10)]);
+            let first = take(&mut queue, Offset(0)..Offset(until), 1, 1 << 20).unwrap();
+            let second = take(&mut queue, first[0].end()..Offset(until), 2, 1 << 20).unwrap();
+            assert_eq!((second[0].run.base.0, second[0].events), (1, 2));
+            assert!(queue.is_empty(), "nothing is left before {until}");
+        }
+    }
 }
