@@ -118,7 +118,7 @@ impl Compactor {
                 let at = self.clock.now();
                 let rest = match &ended {
                     Err(error) if error.code() == ErrorCode::StorageCorrupt => longest,
-                    // So that no more than half of the time goes into such passes, and the log does not grow without end.
+                    // So that not all of the time goes into such passes, and the log does not grow without end.
                     Ok(Ended::TooFewKeys) => at.0.saturating_sub(began.0).min(longest),
                     _ => 0,
                 };
@@ -268,7 +268,9 @@ impl Compactor {
     async fn follow_readers(&self, plan: &mut Plan) -> bool {
         let _changing = self.changing.lock().await;
         let (floors, readers) = self.owner_tasks.floors_of(plan.topic.id);
-        let is_known = std::mem::replace(&mut plan.readers, readers) != readers;
+        plan.readers = readers;
+        // As everybody is known who is decided; else it would be refused again.
+        let is_known = self.shard.catalogue().readers.of(plan.topic.id) == readers;
         is_known && floors.iter().all(|it| it.floor(usize::from(plan.number.0)) >= plan.bound)
     }
 
