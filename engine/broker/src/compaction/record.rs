@@ -193,11 +193,11 @@ mod tests {
 
     #[test]
     fn what_is_left_of_a_full_batch_may_need_two() {
-        let events = (0..1_300).map(|_| Event::new("x".repeat(793)).with_key("k"));
+        let events = (0..5_016).map(|_| Event::new("x".repeat(196)).with_key("k"));
         let full = batch(events);
         assert!(full.bytes().len() > (1 << 20) - 1_000);
         let (count, events) = left(&[full], |offset| offset != 700);
-        assert!(events.iter().map(|(offset, _)| *offset).eq((0..1_300).filter(|offset| *offset != 700)));
+        assert!(events.iter().map(|(offset, _)| *offset).eq((0..5_016).filter(|offset| *offset != 700)));
         assert_eq!(count, 2);
     }
 
