@@ -94,8 +94,8 @@ impl Collector {
     }
 }
 
-/// Removes the files of which all keys are in the range, whether those are deleted or not; those of level 0 stay. Large values of theirs are
-/// not counted as garbage then, so this is for need alone.
+/// Removes the files of which all keys are in the range, whether those are deleted or not; those of level 0 stay. Large
+/// values of theirs are not counted as garbage then, so this is for need alone.
 pub(super) fn drop_whole_files(rocks: &Rocks, family: Family, from: &[u8], to: &[u8]) -> Result<(), Error> {
     // RocksDB takes both ends as part of the range, and a row of that key may live.
     let Some(last) = before(to).filter(|last| from <= last.as_slice()) else { return Ok(()) };

@@ -1,12 +1,10 @@
 //! Deleted ranges give their space back to the file system.
 
-use std::os::unix::fs::symlink;
-
 use levada_protocol::ids::{Offset, PartitionId, TopicId};
 
 use super::*;
 use crate::{
-    Deleted, Error, ScanLimit, StoreStats,
+    Deleted, ScanLimit, StoreStats,
     record::{LogKey, LogRange},
 };
 
@@ -167,33 +165,5 @@ fn files_of_deleted_rows_alone_go_without_a_byte_being_written() {
         let whole = LogRange::topic(TopicId(topic));
         let found = store.scan(Family::Log, &whole.from, &whole.to, ScanLimit::NONE).unwrap().len();
         assert_eq!(found as u64, rows, "topic {topic}");
-    }
-}
-
-#[test]
-fn rows_that_live_stay_where_the_space_of_their_older_values_cannot_be_given_back() {
-    for deleted in [Deleted::Some, Deleted::All] {
-        let dir = tempfile::tempdir().unwrap();
-        let mut options = RocksOptions::default();
-        options.log.memtable_bytes = 1 << 20;
-        let store = open(dir.path(), &options);
-        fill_small(&store, 1, 8);
-        // Nothing is left at level 0, in several files.
-        store.compact(Family::Log, &[], &[0xff], Deleted::Some).unwrap();
-        assert!(files(dir.path(), ".sst").len() > 3);
-        fill_small(&store, 1, 1);
-        store.flush().unwrap();
-        // There is no room for what the compaction writes.
-        let number = |path: &PathBuf| path.file_stem()?.to_str()?.rsplit('-').next()?.parse::<u64>().ok();
-        let last = files(dir.path(), "").iter().filter_map(number).max().unwrap();
-        for number in last + 1..last + 60 {
-            symlink("/dev/full", dir.path().join("db").join(format!("{number:06}.sst"))).unwrap();
-        }
-        let range = LogRange::topic(TopicId(1));
-        let compacted = store.compact(Family::Log, &range.from, &range.to, deleted);
-        assert!(matches!(compacted, Err(Error::Compaction { .. })), "{compacted:?}");
-        let left = store.scan(Family::Log, &range.from, &range.to, ScanLimit::NONE).unwrap().len();
-        let is_whole = left == 8 * 1024;
-        assert_eq!(is_whole, deleted == Deleted::Some, "{left} rows are left");
     }
 }
