@@ -181,7 +181,7 @@ impl State {
                 let result = Ok(self.redrives.revision(topic));
                 group.reply(Reply::Redrives { reply, result });
             }
-            Command::Trim(trim) => self.trim(trim, group),
+            Command::Trim(trim) => logs::trim(self, trim, group),
             Command::Forget(forget) => {
                 let result = self.forget_idle(&forget, group);
                 group.reply(Reply::Done { reply: forget.reply, result });
@@ -544,7 +544,7 @@ impl State {
                 Some(_) => Ok(()),
             },
             Condition::Compacts { topic, partition, start, readers } => {
-                self.check_compacts((topic, partition), start, readers)
+                logs::check_compacts(self, (topic, partition), start, readers)
             }
             Condition::Redrives { topic, .. } if !self.catalogue.topics.has_id(topic) => {
                 Err(ProposalRefused::Gone)
@@ -615,7 +615,7 @@ impl State {
                 self.tables.advance_route(route, partition, to, &mut group.draft);
             }
             StateChange::Trim { topic, partition, start, dropped_bytes } => {
-                self.drop_before((topic, partition), start, dropped_bytes, group);
+                logs::drop_before(self, (topic, partition), start, dropped_bytes, group);
             }
             StateChange::Rewrite { topic, partition, records, appended_bytes } => {
                 let (place, draft) = ((topic, partition), &mut group.draft);
