@@ -10,7 +10,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::{key::Key, key_pages::KeyPages, offset_queue::OffsetQueue};
+use super::{key::Key, key_pages::KeyPages, sorted_offsets::SortedOffsets};
 use crate::{
     ranges::RangeSet,
     subscription::{
@@ -34,8 +34,8 @@ pub(super) enum Turn {
 /// One key's events.
 #[derive(Debug, Default)]
 struct Entry {
-    in_flight: OffsetQueue,
-    waiting: OffsetQueue,
+    in_flight: SortedOffsets,
+    waiting: SortedOffsets,
     /// Who has what is in flight; `None` if several have, or nothing is.
     holder: Option<ConsumerId>,
     /// Its place in `next`.

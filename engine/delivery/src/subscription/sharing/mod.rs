@@ -9,9 +9,9 @@ mod key;
 mod key_pages;
 mod key_table;
 mod keyed;
-mod offset_queue;
 mod policy;
 mod shares;
+mod sorted_offsets;
 
 use std::ops::Range;
 

@@ -67,6 +67,25 @@ fn two_keys(offset: u64) -> Option<u64> {
     Some(offset % 2)
 }
 
+/// Offsets have one of six keys by turns.
+fn six_keys(offset: u64) -> Option<u64> {
+    Some(offset % 6)
+}
+
+/// A has three keys and no more credit, B has the other three and credit for two events; 6 to 11 are new.
+fn one_without_room() -> (Subscription, Vec<Dealt>) {
+    let mut it = subscription(Order::Key, 6);
+    for consumer in [A, B] {
+        it.attach(consumer).unwrap();
+    }
+    it.grant(A, 3, 1_000);
+    it.grant(B, 5, 1_000);
+    let dealt = deal(&mut it, 0, six_keys);
+    assert_eq!(shape(&dealt), [(1, vec![0, 1, 2]), (2, vec![3, 4, 5])]);
+    it.extend_end(12);
+    (it, dealt)
+}
+
 #[test]
 fn one_consumer_gets_everything_as_it_is_stored_and_no_key_is_looked_at() {
     let mut it = subscription(Order::Key, 100);
@@ -98,16 +117,7 @@ fn a_key_stays_with_the_consumer_that_holds_it_and_is_free_once_it_has_settled()
 
 #[test]
 fn new_events_pass_one_whose_consumer_has_no_room_only_where_another_needs_them() {
-    let six_keys = |offset: u64| Some(offset % 6);
-    let mut it = subscription(Order::Key, 6);
-    for consumer in [A, B] {
-        it.attach(consumer).unwrap();
-    }
-    it.grant(A, 3, 1_000);
-    it.grant(B, 5, 1_000);
-    let dealt = deal(&mut it, 0, six_keys);
-    assert_eq!(shape(&dealt), [(1, vec![0, 1, 2]), (2, vec![3, 4, 5])]);
-    it.extend_end(12);
+    let (mut it, dealt) = one_without_room();
     assert_eq!(shape(&deal(&mut it, 0, six_keys)), [], "6 is for A, which has no room, and B has enough");
     assert_eq!(waiting(&it), 0);
     let oldest = Some((P0, Offset(0), A));
@@ -130,15 +140,7 @@ fn new_events_pass_one_whose_consumer_has_no_room_only_where_another_needs_them(
 
 #[test]
 fn a_consumer_that_has_had_no_room_for_a_moment_holds_up_nobody() {
-    let six_keys = |offset: u64| Some(offset % 6);
-    let mut it = subscription(Order::Key, 6);
-    for consumer in [A, B] {
-        it.attach(consumer).unwrap();
-    }
-    it.grant(A, 3, 1_000);
-    it.grant(B, 5, 1_000);
-    let dealt = deal(&mut it, 0, six_keys);
-    it.extend_end(12);
+    let (mut it, dealt) = one_without_room();
     assert_eq!(shape(&deal(&mut it, 9, six_keys)), []);
     assert_eq!(shape(&deal(&mut it, 18, six_keys)), [], "the moment begins with the first event for it");
     assert_eq!(shape(&deal(&mut it, 19, six_keys)), [(2, vec![9, 10])]);

@@ -7,9 +7,9 @@ const SMALL: usize = 64;
 
 /// A sorted set of offsets.
 #[derive(Debug, Default)]
-pub(super) struct OffsetQueue(VecDeque<u64>);
+pub(super) struct SortedOffsets(VecDeque<u64>);
 
-impl OffsetQueue {
+impl SortedOffsets {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -69,18 +69,18 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_a_sorted_set(changes in vec((any::<bool>(), 0u64..40), 0..120), probe in 0u64..45) {
-            let (mut queue, mut model) = (OffsetQueue::default(), BTreeSet::new());
+            let (mut offsets, mut model) = (SortedOffsets::default(), BTreeSet::new());
             for (is_in, offset) in changes {
                 if is_in {
-                    prop_assert_eq!(queue.insert(offset), model.insert(offset));
+                    prop_assert_eq!(offsets.insert(offset), model.insert(offset));
                 } else {
-                    prop_assert_eq!(queue.remove(offset), model.remove(&offset));
+                    prop_assert_eq!(offsets.remove(offset), model.remove(&offset));
                 }
             }
-            prop_assert_eq!(queue.is_empty(), model.is_empty());
-            prop_assert_eq!((queue.first(), queue.last()), (model.first().copied(), model.last().copied()));
-            prop_assert_eq!(queue.last_below(probe), model.range(..probe).next_back().copied());
-            prop_assert!(queue.from(probe).eq(model.range(probe..).copied()));
+            prop_assert_eq!(offsets.is_empty(), model.is_empty());
+            prop_assert_eq!((offsets.first(), offsets.last()), (model.first().copied(), model.last().copied()));
+            prop_assert_eq!(offsets.last_below(probe), model.range(..probe).next_back().copied());
+            prop_assert!(offsets.from(probe).eq(model.range(probe..).copied()));
         }
     }
 }
