@@ -34,6 +34,16 @@ async fn what_contradicts_it_is_refused() {
     engine.run(&dropping, "").await.failed(1, "INVALID_ARGUMENT");
     let bounded = ["topic", "create", "prices", "--retain", "compact", "--max-bytes", "1MiB"];
     engine.run(&bounded, "").await.failed(2, "INVALID_ARGUMENT");
+    let refused = "--retain-for has no effect on a topic with --retain compact";
+    let made =
+        engine.run(&["topic", "create", "prices", "--retain", "compact", "--retain-for", "7d"], "").await;
+    made.failed(2, "INVALID_ARGUMENT");
+    assert!(made.stderr.contains(refused), "{made:?}");
+    engine.text(&["topic", "create", "rates", "--retain", "compact"]).await;
+    let set = engine.run(&["topic", "set", "rates", "--retain-for", "7d"], "").await;
+    set.failed(2, "INVALID_ARGUMENT");
+    assert!(set.stderr.contains(refused), "{set:?}");
+    engine.text(&["topic", "set", "rates", "--retain-for", "7d", "--retain", "time-and-acked"]).await;
     engine
         .run(&["topic", "create", "prices", "--retain", "compacted"], "")
         .await

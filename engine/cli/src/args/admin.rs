@@ -136,9 +136,9 @@ pub(crate) struct SettingsArgs {
     /// Which events retention may drop
     #[arg(long, value_enum, default_value_t = RetainArg::TimeAndAcked)]
     pub(crate) retain: RetainArg,
-    /// How long events are kept at least, such as 90m, 72h or 7d
-    #[arg(long, value_name = "DURATION", default_value = "3d")]
-    pub(crate) retain_for: DurationMs,
+    /// How long events are kept at least, such as 90m, 72h or 7d [default: 3d]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) retain_for: Option<DurationMs>,
     /// Stored bytes over which --retain time-and-size drops the oldest events, such as 10GiB; 0 for no bound
     #[arg(long, value_name = "SIZE", default_value = "0", value_parser = parse_size)]
     pub(crate) max_bytes: u64,

@@ -17,7 +17,9 @@ use crate::{
 
 pub(super) async fn run(output: &Output, args: TopicArgs) -> anyhow::Result<()> {
     if let TopicAction::Create { settings, .. } = &args.action {
-        check_bound(settings.max_bytes, settings.retain.into())?;
+        let retain = settings.retain.into();
+        check_bound(settings.max_bytes, retain)?;
+        check_age(settings.retain_for.is_some(), retain)?;
         if settings.dedup_window == 0 && !settings.dedup_header.is_empty() {
             return Err(Failure::usage("--dedup-header has no effect without --dedup-window").into());
         }
@@ -49,12 +51,13 @@ async fn act(output: &Output, client: &Client, action: &TopicAction) -> anyhow::
             describe(output, &found)?;
         }
         TopicAction::Set { topic, changes } => {
-            if let Some(max_bytes) = changes.max_bytes {
+            if changes.max_bytes.is_some() || changes.retain_for.is_some() {
                 let retain = match changes.retain {
                     Some(retain) => retain.into(),
                     None => client.describe_topic(topic.as_str()).await?.settings.retain,
                 };
-                check_bound(max_bytes, retain)?;
+                check_bound(changes.max_bytes.unwrap_or(0), retain)?;
+                check_age(changes.retain_for.is_some(), retain)?;
             }
             let changed = client.set_topic(topic.as_str(), changed(changes)).await?;
             output.result(&changed, || format!("topic {}", summary(&changed)))?;
@@ -78,12 +81,21 @@ fn check_bound(max_bytes: u64, retain: Retain) -> Result<(), Failure> {
         .hint("--retain time-and-size drops the oldest events over --max-bytes, acknowledged or not"))
 }
 
+/// Refuses an age that retention would ignore.
+fn check_age(is_given: bool, retain: Retain) -> Result<(), Failure> {
+    if !is_given || retain != Retain::Compact {
+        return Ok(());
+    }
+    let message = "--retain-for has no effect on a topic with --retain compact";
+    Err(Failure::usage(message).hint("it keeps the last event of each key, however old"))
+}
+
 fn wanted(partitions: u16, settings: &SettingsArgs) -> TopicSettings {
     TopicSettings {
         partitions,
         durability: settings.durability.into(),
         retain: settings.retain.into(),
-        retain_for_ms: settings.retain_for.0,
+        retain_for_ms: settings.retain_for.map_or(TopicSettings::default().retain_for_ms, |age| age.0),
         max_bytes: settings.max_bytes,
         dedup_window_ms: settings.dedup_window,
         dedup_header: settings.dedup_header.clone(),
