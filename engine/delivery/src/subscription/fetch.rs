@@ -162,30 +162,9 @@ impl<'a> Contents<'a> {
         overlapping.map(move |it| (cut(&(it.first.0..it.last.0.saturating_add(1)), &range), &it.reason))
     }
 
-    /// The key of an event; `None` if it has none.
-    pub(super) fn key_of(&self, offset: u64) -> Option<u64> {
-        let keys = self.fetched.keys.unwrap_or_default();
-        let at = keys.binary_search_by_key(&offset, |it| it.offset.0).ok()?;
-        keys[at].key
-    }
-
-    /// True for an offset without an event to send.
-    pub(super) fn is_hole(&self, offset: u64) -> bool {
-        self.hole_at(offset).is_some()
-    }
-
-    /// The offsets without an event to send that `offset` is one of.
-    pub(super) fn hole_at(&self, offset: u64) -> Option<&Range<u64>> {
-        let at = self.holes.partition_point(|hole| hole.end <= offset);
-        self.holes.get(at).filter(|hole| hole.start <= offset)
-    }
-
-    /// Bytes of one event, by its share of its chunk.
-    pub(super) fn bytes_of_event(&self, offset: u64) -> u64 {
-        let at = self.fetched.chunks.partition_point(|chunk| chunk.range.end.0 <= offset);
-        self.fetched.chunks.get(at).map_or(0, |chunk| {
-            self.bytes_of(chunk, &(chunk.range.start.0..chunk.range.end.0), &(offset..offset + 1), 1)
-        })
+    /// For a look at events one by one.
+    pub(super) fn walk(&'a self) -> Walk<'a> {
+        Walk { contents: self, hole: 0, key: 0, chunk: 0, bytes: None }
     }
 
     /// How many events a range holds.
@@ -255,6 +234,58 @@ impl<'a> Contents<'a> {
         let end = range.end;
         let overlapping = self.holes[from..].iter().take_while(move |hole| hole.start < end);
         overlapping.map(move |hole| cut(hole, &range))
+    }
+}
+
+/// A look at the events of what was fetched, each behind the one before: no search for what follows.
+#[derive(Debug)]
+pub(super) struct Walk<'a> {
+    contents: &'a Contents<'a>,
+    hole: usize,
+    key: usize,
+    chunk: usize,
+    /// Bytes of each event of the chunk, by its share.
+    bytes: Option<u64>,
+}
+
+impl Walk<'_> {
+    /// The offsets without an event to send that `offset` is one of.
+    pub(super) fn hole_at(&mut self, offset: u64) -> Option<&Range<u64>> {
+        let holes = &self.contents.holes;
+        self.hole = advance(holes, self.hole, |hole| hole.end <= offset);
+        holes.get(self.hole).filter(|hole| hole.start <= offset)
+    }
+
+    /// The key of an event; `None` if it has none.
+    pub(super) fn key_of(&mut self, offset: u64) -> Option<u64> {
+        let keys = self.contents.fetched.keys.unwrap_or_default();
+        self.key = advance(keys, self.key, |it| it.offset.0 < offset);
+        keys.get(self.key).filter(|it| it.offset.0 == offset)?.key
+    }
+
+    /// Bytes of one event, by its share of its chunk.
+    pub(super) fn bytes_of(&mut self, offset: u64) -> u64 {
+        let chunks = self.contents.fetched.chunks;
+        let at = advance(chunks, self.chunk, |chunk| chunk.range.end.0 <= offset);
+        if at != self.chunk {
+            (self.chunk, self.bytes) = (at, None);
+        }
+        *self.bytes.get_or_insert_with(|| {
+            chunks.get(at).map_or(0, |chunk| {
+                let whole = chunk.range.start.0..chunk.range.end.0;
+                self.contents.bytes_of(chunk, &whole, &(offset..offset + 1), 1)
+            })
+        })
+    }
+}
+
+/// The first place from `from` on that is not passed; mostly it is this one or the next.
+fn advance<T>(list: &[T], from: usize, is_passed: impl Fn(&T) -> bool) -> usize {
+    match &list[from..] {
+        [here, ..] if !is_passed(here) => from,
+        [] => from,
+        [_, next, ..] if !is_passed(next) => from + 1,
+        rest => from + rest.partition_point(is_passed),
     }
 }
 

@@ -10,7 +10,10 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::{key::Key, key_pages::KeyPages, sorted_offsets::SortedOffsets};
+use super::{
+    key::Key,
+    key_pages::{KeyId, KeyPages, List, Slot},
+};
 use crate::{
     ranges::RangeSet,
     subscription::{
@@ -19,6 +22,9 @@ use crate::{
         partition::{Partition, Place},
     },
 };
+
+/// Events behind one that are looked at to say how far to read.
+const LOOKAHEAD: usize = 64;
 
 /// Who may get an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +38,13 @@ pub(super) enum Turn {
 }
 
 /// One key's events.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Entry {
-    in_flight: SortedOffsets,
-    waiting: SortedOffsets,
+    key: Key,
+    list: List,
+    first_waiting: Slot,
+    last_in_flight: Slot,
+    in_flight: u32,
     /// Who has what is in flight; `None` if several have, or nothing is.
     holder: Option<ConsumerId>,
     /// Its place in `next`.
@@ -43,16 +52,20 @@ struct Entry {
 }
 
 impl Entry {
-    fn hold(&mut self, offset: u64, holder: Option<ConsumerId>) {
-        self.in_flight.insert(offset);
-        let is_only = self.in_flight.first() == self.in_flight.last();
-        self.holder = if is_only { holder } else { self.holder.filter(|it| Some(*it) == holder) };
+    fn new(key: Key) -> Self {
+        Self {
+            key,
+            list: List::EMPTY,
+            first_waiting: Slot::NONE,
+            last_in_flight: Slot::NONE,
+            in_flight: 0,
+            holder: None,
+            next: None,
+        }
     }
 
-    /// True if something is in flight behind an event that waits.
-    fn is_ahead_of_turn(&self) -> bool {
-        let first = self.waiting.first();
-        first.is_some_and(|first| self.in_flight.last().is_some_and(|last| first < last))
+    fn is_empty(&self) -> bool {
+        self.list == List::EMPTY
     }
 }
 
@@ -61,12 +74,17 @@ impl Entry {
 pub(super) struct KeyTable {
     /// In flight or waiting, and it has not been read yet which keys they have.
     unknown: RangeSet,
-    offsets: KeyPages,
-    entries: HashMap<Key, Entry, RandomState>,
+    pages: KeyPages,
+    ids: HashMap<Key, KeyId, RandomState>,
+    entries: Vec<Entry>,
+    /// Entries of no key.
+    free: Vec<KeyId>,
     /// The first waiting event of each key of which nothing is in flight: when it is due, and its offset.
     next: BTreeSet<(u64, u64)>,
     /// How many events with known keys wait.
     waiting: usize,
+    /// Empty; kept for its memory.
+    known: Vec<Slot>,
 }
 
 impl KeyTable {
@@ -92,31 +110,74 @@ impl KeyTable {
         self.next.range(..=(now, u64::MAX)).map(|(_, offset)| *offset)
     }
 
-    /// The last event before `end` that waits behind this one, or itself.
+    /// The last event before `end` that waits behind this one, as far as it is looked for, or itself.
     pub(super) fn last_behind(&self, offset: u64, end: u64) -> u64 {
-        let entry = self.offsets.get(offset).and_then(|key| self.entries.get(&key));
-        let last = entry.and_then(|entry| entry.waiting.last_below(end));
-        last.map_or(offset, |last| last.max(offset))
+        let Some(slot) = self.pages.find(offset) else { return offset };
+        let behind = self.pages.from(slot).take(LOOKAHEAD).map(|slot| self.pages.offset(slot));
+        behind.take_while(|behind| *behind < end).last().unwrap_or(offset)
     }
 
     /// The key of an event in flight or waiting, if it is known.
-    pub(super) fn key_of(&self, offset: u64) -> Option<Key> {
-        self.offsets.get(offset)
+    pub(super) fn key_of(&self, offset: u64) -> Option<KeyId> {
+        self.pages.find(offset).map(|slot| self.pages.key(slot))
     }
 
-    /// The next event of a key that waits behind this one.
-    pub(super) fn waiting_behind(&self, key: Key, offset: u64) -> Option<u64> {
-        self.entries.get(&key)?.waiting.first_from(offset + 1)
+    /// The next event of its key that waits behind this one.
+    pub(super) fn waiting_behind(&self, offset: u64) -> Option<u64> {
+        let behind = self.pages.from(self.pages.find(offset)?).skip(1).find(|slot| self.pages.waits(*slot));
+        behind.map(|slot| self.pages.offset(slot))
     }
 
-    /// Who may get the event of this key and offset.
-    pub(super) fn turn(&self, offset: u64, key: Key) -> Turn {
-        let Some(entry) = self.entries.get(&key) else { return Turn::Anyone };
-        if entry.waiting.first().is_some_and(|first| first < offset) {
-            return Turn::Blocked;
+    /// The id of a key. It holds until [`KeyTable::let_go`], or until nothing of the key is in flight or waits any more.
+    pub(super) fn id(&mut self, key: Key) -> KeyId {
+        *self.ids.entry(key).or_insert_with(|| match self.free.pop() {
+            Some(id) => {
+                self.entries[index(id)].key = key;
+                id
+            }
+            None => {
+                self.entries.push(Entry::new(key));
+                KeyId(u32::try_from(self.entries.len() - 1).expect("fewer events are in flight or wait"))
+            }
+        })
+    }
+
+    /// Forgets a key of which nothing is in flight or waits.
+    pub(super) fn let_go(&mut self, id: KeyId) {
+        let entry = &mut self.entries[index(id)];
+        if !entry.is_empty() {
+            return;
         }
+        if let Some(before) = entry.next.take() {
+            self.next.remove(&before);
+        }
+        self.ids.remove(&entry.key);
+        entry.holder = None;
+        self.free.push(id);
+    }
+
+    /// Who may get an event of this key that is behind all others of it which are known.
+    pub(super) fn turn_of_new(&self, id: KeyId) -> Turn {
+        let entry = &self.entries[index(id)];
         match entry.holder {
-            _ if entry.in_flight.is_empty() => Turn::Anyone,
+            _ if entry.first_waiting != Slot::NONE => Turn::Blocked,
+            _ if entry.in_flight == 0 => Turn::Anyone,
+            Some(holder) => Turn::With(holder),
+            None => Turn::Blocked,
+        }
+    }
+
+    /// The same by the key.
+    pub(super) fn turn_of_new_key(&self, key: Key) -> Turn {
+        self.ids.get(&key).map_or(Turn::Anyone, |id| self.turn_of_new(*id))
+    }
+
+    /// Who may get an event of this key that waits.
+    pub(super) fn turn(&self, offset: u64, id: KeyId) -> Turn {
+        let entry = &self.entries[index(id)];
+        match entry.holder {
+            _ if self.first_waiting(id).is_some_and(|first| first < offset) => Turn::Blocked,
+            _ if entry.in_flight == 0 => Turn::Anyone,
             Some(holder) => Turn::With(holder),
             None => Turn::Blocked,
         }
@@ -130,115 +191,197 @@ impl KeyTable {
     }
 
     /// Enters an event, or moves it, to where it stands now; true if something of its key is in flight behind one that waits.
-    pub(super) fn enter(&mut self, ledger: &Ledger, partition: usize, offset: u64, key: Key) -> bool {
+    pub(super) fn enter(&mut self, ledger: &Ledger, partition: usize, offset: u64, id: KeyId) -> bool {
         let books = ledger.partitions.get(partition);
-        let entry = self.entries.entry(key).or_default();
-        // What stands where it stood is not moved: it may be one of very many.
         match books.place_of(offset) {
             Place::InFlight { token } => {
-                self.waiting -= usize::from(entry.waiting.remove(offset));
-                entry.hold(offset, ledger.deliveries.get(token).map(|delivery| delivery.consumer()));
-                self.offsets.set(offset, key);
+                let holder = ledger.deliveries.get(token).map(|delivery| delivery.consumer());
+                self.hold(offset, id, holder);
             }
-            Place::Waiting { .. } => {
-                entry.in_flight.remove(offset);
-                self.waiting += usize::from(entry.waiting.insert(offset));
-                self.offsets.set(offset, key);
-            }
+            Place::Waiting { .. } => self.let_wait(offset, id),
             Place::Elsewhere => {
-                entry.in_flight.remove(offset);
-                self.waiting -= usize::from(entry.waiting.remove(offset));
-                self.offsets.remove(offset);
+                if let Some(slot) = self.pages.find(offset) {
+                    self.remove(slot, id);
+                }
             }
         }
-        self.refresh(books, key)
+        self.refresh(books, id)
     }
 
     /// Enters an event that goes to a consumer at once.
-    pub(super) fn enter_in_flight(&mut self, offset: u64, key: Key, holder: ConsumerId) {
-        let entry = self.entries.entry(key).or_default();
-        self.waiting -= usize::from(entry.waiting.remove(offset));
-        entry.hold(offset, Some(holder));
-        if let Some(next) = entry.next.take() {
+    pub(super) fn enter_in_flight(&mut self, offset: u64, id: KeyId, holder: ConsumerId) {
+        self.hold(offset, id, Some(holder));
+        if let Some(next) = self.entries[index(id)].next.take() {
             self.next.remove(&next);
         }
-        self.offsets.set(offset, key);
     }
 
     /// Enters where the offsets of a range stand now; returns the keys among them of which something is in flight behind an
     /// event that waits.
-    pub(super) fn update(&mut self, ledger: &Ledger, partition: usize, range: &Range<u64>) -> Vec<Key> {
+    pub(super) fn update(&mut self, ledger: &Ledger, partition: usize, range: &Range<u64>) -> Vec<KeyId> {
         let books = ledger.partitions.get(partition);
-        let is_settled = books.open_parts(range).is_empty();
+        if books.open_parts(range).is_empty() {
+            return self.settle(books, range);
+        }
         let mut ahead = Vec::new();
-        for (offset, key) in self.offsets.known_in(range) {
-            let is_ahead = if is_settled {
-                self.settle(books, offset, key)
-            } else {
-                self.enter(ledger, partition, offset, key)
-            };
-            if is_ahead {
-                ahead.push(key);
+        let mut known = std::mem::take(&mut self.known);
+        self.pages.known_in(range, &mut known);
+        for slot in known.drain(..) {
+            let (offset, id) = (self.pages.offset(slot), self.pages.key(slot));
+            if self.enter(ledger, partition, offset, id) {
+                ahead.push(id);
             }
         }
-        let unknown: Vec<_> = self.unknown.runs_in(range).collect();
-        for run in unknown {
-            self.unknown.remove(run.clone());
-            let open = books.open_parts(&run);
-            open.into_iter().for_each(|part| self.unknown.insert(part));
+        self.known = known;
+        for run in self.take_unknown(range) {
+            books.open_parts(&run).into_iter().for_each(|part| self.unknown.insert(part));
         }
         ahead
     }
 
-    /// An event is neither in flight nor waits any more; returns as [`KeyTable::enter`] does.
-    fn settle(&mut self, books: &Partition, offset: u64, key: Key) -> bool {
-        self.offsets.remove(offset);
-        let Some(entry) = self.entries.get_mut(&key) else { return false };
-        if !entry.in_flight.remove(offset) {
-            self.waiting -= usize::from(entry.waiting.remove(offset));
+    /// Nothing of a range is in flight or waits any more; returns as [`KeyTable::update`] does.
+    pub(super) fn settle(&mut self, books: &Partition, range: &Range<u64>) -> Vec<KeyId> {
+        let mut ahead = Vec::new();
+        let mut known = std::mem::take(&mut self.known);
+        self.pages.known_in(range, &mut known);
+        for slot in known.drain(..) {
+            let id = self.pages.key(slot);
+            self.remove(slot, id);
+            if self.refresh(books, id) {
+                ahead.push(id);
+            }
         }
-        self.refresh(books, key)
+        self.known = known;
+        if !self.unknown.is_empty() {
+            self.unknown.remove(range.clone());
+        }
+        ahead
     }
 
     /// Offsets that had settled are open again: their keys have to be read anew.
     pub(super) fn forget(&mut self, ledger: &Ledger, partition: usize, range: &Range<u64>) {
         for part in ledger.partitions.get(partition).open_parts(range) {
-            let unknown = part.filter(|offset| self.offsets.get(*offset).is_none());
+            let unknown = part.filter(|offset| self.pages.find(*offset).is_none());
             unknown.for_each(|offset| self.unknown.insert(offset..offset + 1));
         }
     }
 
     /// What is in flight of a key behind its first waiting event, which must come back.
-    pub(super) fn ahead_of_turn(&self, key: Key) -> Vec<u64> {
-        let Some(first) = self.first_waiting(key) else { return Vec::new() };
-        self.entries[&key].in_flight.from(first).collect()
+    pub(super) fn ahead_of_turn(&self, id: KeyId) -> Vec<u64> {
+        let behind = self.pages.from(self.entries[index(id)].first_waiting);
+        behind.filter(|slot| !self.pages.waits(*slot)).map(|slot| self.pages.offset(slot)).collect()
     }
 
-    pub(super) fn first_waiting(&self, key: Key) -> Option<u64> {
-        self.entries.get(&key)?.waiting.first()
+    pub(super) fn first_waiting(&self, id: KeyId) -> Option<u64> {
+        self.entries[index(id)].first_waiting.some().map(|slot| self.pages.offset(slot))
+    }
+
+    /// Counts an event among those in flight.
+    fn hold(&mut self, offset: u64, id: KeyId, holder: Option<ConsumerId>) {
+        let slot = match self.pages.find(offset) {
+            Some(slot) if !self.pages.waits(slot) => slot,
+            Some(slot) => {
+                self.leave_waiting(slot, id);
+                self.pages.set_waits(slot, false);
+                self.entries[index(id)].in_flight += 1;
+                slot
+            }
+            None => {
+                let entry = &mut self.entries[index(id)];
+                entry.in_flight += 1;
+                self.pages.enter(offset, id, false, &mut entry.list)
+            }
+        };
+        let entry = &mut self.entries[index(id)];
+        entry.holder =
+            if entry.in_flight == 1 { holder } else { entry.holder.filter(|it| Some(*it) == holder) };
+        let is_last = entry.last_in_flight.some().is_none_or(|last| self.pages.offset(last) < offset);
+        if is_last {
+            entry.last_in_flight = slot;
+        }
+    }
+
+    /// Counts an event among those that wait.
+    fn let_wait(&mut self, offset: u64, id: KeyId) {
+        let slot = match self.pages.find(offset) {
+            // What stands where it stood is not moved: it may be one of very many.
+            Some(slot) if self.pages.waits(slot) => return,
+            Some(slot) => {
+                self.leave_flight(slot, id);
+                self.pages.set_waits(slot, true);
+                slot
+            }
+            None => self.pages.enter(offset, id, true, &mut self.entries[index(id)].list),
+        };
+        self.waiting += 1;
+        if self.first_waiting(id).is_none_or(|first| offset < first) {
+            self.entries[index(id)].first_waiting = slot;
+        }
+    }
+
+    /// Takes an event out that is neither in flight nor waits any more.
+    fn remove(&mut self, slot: Slot, id: KeyId) {
+        if self.pages.waits(slot) {
+            self.leave_waiting(slot, id);
+        } else {
+            self.leave_flight(slot, id);
+        }
+        self.pages.remove(slot, &mut self.entries[index(id)].list);
+    }
+
+    fn leave_waiting(&mut self, slot: Slot, id: KeyId) {
+        self.waiting -= 1;
+        let entry = &mut self.entries[index(id)];
+        if entry.first_waiting == slot {
+            let mut behind = self.pages.from(self.pages.behind(slot));
+            entry.first_waiting = behind.find(|slot| self.pages.waits(*slot)).unwrap_or(Slot::NONE);
+        }
+    }
+
+    fn leave_flight(&mut self, slot: Slot, id: KeyId) {
+        let entry = &mut self.entries[index(id)];
+        entry.in_flight -= 1;
+        if entry.last_in_flight == slot {
+            let mut before = self.pages.back_from(self.pages.before(slot));
+            entry.last_in_flight = before.find(|slot| !self.pages.waits(*slot)).unwrap_or(Slot::NONE);
+        }
     }
 
     /// Brings what of a key is next up to date; true if something of it is in flight behind an event that waits.
-    fn refresh(&mut self, books: &Partition, key: Key) -> bool {
-        let Some(entry) = self.entries.get_mut(&key) else { return false };
-        if entry.in_flight.is_empty() && entry.waiting.is_empty() {
-            if let Some(before) = entry.next {
-                self.next.remove(&before);
-            }
-            self.entries.remove(&key);
+    fn refresh(&mut self, books: &Partition, id: KeyId) -> bool {
+        let entry = &self.entries[index(id)];
+        if entry.is_empty() {
+            self.let_go(id);
             return false;
         }
-        let first = entry.waiting.first().filter(|_| entry.in_flight.is_empty());
-        let next = first.and_then(|offset| match books.place_of(offset) {
-            Place::Waiting { wait } => Some((wait.due, offset)),
+        let Some(first) = self.first_waiting(id) else {
+            self.set_next(id, None);
+            return false;
+        };
+        if let Some(last) = entry.last_in_flight.some() {
+            let is_ahead = first < self.pages.offset(last);
+            self.set_next(id, None);
+            return is_ahead;
+        }
+        let next = match books.place_of(first) {
+            Place::Waiting { wait } => Some((wait.due, first)),
             Place::InFlight { .. } | Place::Elsewhere => None,
-        });
-        if entry.next != next {
-            if let Some(before) = std::mem::replace(&mut entry.next, next) {
+        };
+        self.set_next(id, next);
+        false
+    }
+
+    fn set_next(&mut self, id: KeyId, next: Option<(u64, u64)>) {
+        let before = std::mem::replace(&mut self.entries[index(id)].next, next);
+        if before != next {
+            if let Some(before) = before {
                 self.next.remove(&before);
             }
             self.next.extend(next);
         }
-        entry.is_ahead_of_turn()
     }
+}
+
+fn index(id: KeyId) -> usize {
+    id.0 as usize
 }

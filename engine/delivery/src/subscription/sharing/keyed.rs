@@ -21,6 +21,7 @@ use levada_protocol::ids::Offset;
 use super::{
     exclusive::Exclusive,
     key::Key,
+    key_pages::KeyId,
     key_table::{KeyTable, Turn},
     policy::{Choice, Policy, RUN_OFFSETS_MAX, RunPolicy, least_loaded},
     shares::{Given, Shares},
@@ -207,19 +208,20 @@ impl ByKey {
         let Some(first) = table.first_unknown().filter(|unknown| unknown.start < range.end) else {
             return false;
         };
-        let (mut ahead, mut progress) = (BTreeSet::new(), false);
+        let (mut ahead, mut progress) = (Vec::new(), false);
+        let mut walk = contents.walk();
         let read = first.start.max(range.start)..range.end;
         for offset in table.take_unknown(&read).into_iter().flatten() {
             progress = true;
-            let key = Key::of(offset, contents.key_of(offset));
             let holds_event = ledger.partitions.get(*partition).events_in(&(offset..offset + 1)) > 0;
             match ledger.partitions.get(*partition).place_of(offset) {
-                Place::Waiting { .. } if contents.is_hole(offset) => {
+                Place::Waiting { .. } if walk.hole_at(offset).is_some() => {
                     ledger.use_up(now, *partition, &(offset..offset + 1), false, contents);
                 }
                 Place::InFlight { .. } | Place::Waiting { .. } if holds_event => {
+                    let key = table.id(Key::of(offset, walk.key_of(offset)));
                     if table.enter(ledger, *partition, offset, key) {
-                        ahead.insert(key);
+                        ahead.push(key);
                     }
                 }
                 // A filtered offset stays with the events of its delivery.
@@ -232,7 +234,7 @@ impl ByKey {
     }
 
     /// Takes back what is in flight of a key behind an event of it that waits. Not their own failure, so it counts nothing.
-    fn rewind(&mut self, ledger: &mut Ledger, partition: usize, key: Key) {
+    fn rewind(&mut self, ledger: &mut Ledger, partition: usize, key: KeyId) {
         let table = &mut self.tables[partition];
         let Some(first) = table.first_waiting(key) else { return };
         let due = match ledger.partitions.get(partition).place_of(first) {
@@ -288,6 +290,7 @@ impl ByKey {
     ) -> bool {
         let Stretch { partition, range, contents, .. } = stretch;
         let (mut progress, mut given_parts) = (false, RangeSet::default());
+        let mut walk = contents.walk();
         // The first event of each key, and behind one that was given the next one of its key, by their offsets.
         let due = self.tables[*partition].due(now.mono_ms).take(DUE_KEYS_GIVEN_MAX);
         let mut next: BinaryHeap<_> = due.filter(|offset| range.contains(offset)).map(Reverse).collect();
@@ -300,15 +303,15 @@ impl ByKey {
             let Place::Waiting { wait } = ledger.partitions.get(*partition).place_of(offset) else {
                 continue;
             };
-            if contents.is_hole(offset) {
-                next.extend(table.waiting_behind(key, offset).filter(|it| range.contains(it)).map(Reverse));
+            if walk.hole_at(offset).is_some() {
+                next.extend(table.waiting_behind(offset).filter(|it| range.contains(it)).map(Reverse));
                 ledger.use_up(now, *partition, &part, false, contents);
                 table.enter(ledger, *partition, offset, key);
                 progress = true;
                 continue;
             }
             let history = ledger.partitions.get(*partition).history_of(offset);
-            let bytes = contents.bytes_of_event(offset);
+            let bytes = walk.bytes_of(offset);
             let given = match table.turn(offset, key) {
                 _ if wait.due > now.mono_ms => continue,
                 Turn::Blocked => continue,
@@ -317,7 +320,7 @@ impl ByKey {
                 Turn::Anyone => shares.give_again(ledger, key, offset, bytes, history, wait.by),
             };
             if let Given::To(consumer) = given {
-                next.extend(table.waiting_behind(key, offset).filter(|it| range.contains(it)).map(Reverse));
+                next.extend(table.waiting_behind(offset).filter(|it| range.contains(it)).map(Reverse));
                 given_parts.insert(part);
                 table.enter_in_flight(offset, key, consumer);
                 progress = true;
@@ -345,17 +348,19 @@ impl ByKey {
         let (mut at, end) = (range.start, range.end.min(fresh.range.end));
         let mut waiting = self.waiting();
         self.stalled[*partition] = None;
+        let (mut walk, mut id) = (contents.walk(), None);
         while at < end {
-            if let Some(hole) = contents.hole_at(at) {
+            if let Some(hole) = walk.hole_at(at) {
                 let hole = at..hole.end.min(end);
                 ledger.use_up(now, *partition, &hole, true, contents);
                 at = hole.end;
                 continue;
             }
-            let key = Key::of(at, contents.key_of(at));
-            let (part, bytes) = (at..at + 1, contents.bytes_of_event(at));
+            let (part, bytes) = (at..at + 1, walk.bytes_of(at));
             let table = &mut self.tables[*partition];
-            let given = match table.turn(at, key) {
+            let key = Key::of(at, walk.key_of(at));
+            let key_id = *id.insert(table.id(key));
+            let given = match table.turn_of_new(key_id) {
                 Turn::Blocked => Given::Later,
                 Turn::With(holder) => shares.give_to(ledger, holder, at, bytes),
                 Turn::Anyone => match shares.give_anyone(ledger, at, bytes) {
@@ -366,7 +371,7 @@ impl ByKey {
             match given {
                 Given::To(consumer) => {
                     ledger.partitions.update(*partition, |it| it.take_run(&part, true));
-                    table.enter_in_flight(at, key, consumer);
+                    table.enter_in_flight(at, key_id, consumer);
                 }
                 Given::NoRoom(until) if until > now.mono_ms && !shares.somebody_is_short(ledger) => {
                     self.stalled[*partition] = Some(Stall { offset: at, key, until });
@@ -377,13 +382,15 @@ impl ByKey {
                         it.take_run(&part, true);
                         it.wait(part, Wait { due: now.mono_ms, by: None });
                     });
-                    table.enter(ledger, *partition, at, key);
+                    table.enter(ledger, *partition, at, key_id);
                     waiting += 1;
                 }
                 Given::Full | Given::Later | Given::NoRoom(_) => break,
             }
             at += 1;
         }
+        // The last one may not have been taken.
+        id.into_iter().for_each(|id| self.tables[*partition].let_go(id));
         at
     }
 
@@ -392,7 +399,7 @@ impl ByKey {
     fn is_stalled(&self, ledger: &Ledger, partition: usize, next: u64, now: u64) -> bool {
         let stall = self.stalled[partition].filter(|stall| stall.offset == next && stall.until > now);
         let Some(Stall { key, .. }) = stall else { return false };
-        let Turn::With(holder) = self.tables[partition].turn(next, key) else { return false };
+        let Turn::With(holder) = self.tables[partition].turn_of_new_key(key) else { return false };
         let place = ledger.consumers.index_of(holder);
         place.is_some_and(|place| ledger.consumers.room(place).is_none())
     }

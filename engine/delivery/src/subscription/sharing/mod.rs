@@ -11,7 +11,6 @@ mod key_table;
 mod keyed;
 mod policy;
 mod shares;
-mod sorted_offsets;
 
 use std::ops::Range;
 

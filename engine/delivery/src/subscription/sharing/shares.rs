@@ -4,7 +4,7 @@ use std::{collections::HashMap, ops::Range};
 
 use foldhash::fast::RandomState;
 
-use super::key::Key;
+use super::key_pages::KeyId;
 use crate::{
     now::Now,
     progress::History,
@@ -74,7 +74,7 @@ pub(super) struct Shares<'a> {
     /// A consumer takes no more of this read.
     some_full: bool,
     /// Where events follow others of their keys: the delivery that has the last event of each.
-    keys: HashMap<Key, usize, RandomState>,
+    keys: HashMap<KeyId, usize, RandomState>,
     /// Gets nothing but an event that must be its only one.
     reserved: Option<usize>,
     /// Silent consumers are passed over.
@@ -111,7 +111,7 @@ impl<'a> Shares<'a> {
     pub(super) fn give_behind(
         &mut self,
         ledger: &Ledger,
-        key: Key,
+        key: KeyId,
         offset: u64,
         bytes: u64,
         history: History,
@@ -156,7 +156,7 @@ impl<'a> Shares<'a> {
     pub(super) fn give_again(
         &mut self,
         ledger: &mut Ledger,
-        key: Key,
+        key: KeyId,
         offset: u64,
         bytes: u64,
         history: History,
