@@ -95,7 +95,9 @@ fn wanted(partitions: u16, settings: &SettingsArgs) -> TopicSettings {
         partitions,
         durability: settings.durability.into(),
         retain: settings.retain.into(),
-        retain_for_ms: settings.retain_for.map_or(TopicSettings::default().retain_for_ms, |age| age.0),
+        retain_for_ms: settings
+            .retain_for
+            .map_or_else(|| TopicSettings::default().retain_for_ms, |age| age.0),
         max_bytes: settings.max_bytes,
         dedup_window_ms: settings.dedup_window,
         dedup_header: settings.dedup_header.clone(),

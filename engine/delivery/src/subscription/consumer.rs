@@ -2,6 +2,8 @@
 //!
 //! It must not know offsets.
 
+use super::deliveries::{Resized, Share};
+
 /// Names an attached consumer; the caller gives a new one at each attachment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConsumerId(pub u64);
@@ -43,8 +45,8 @@ struct Responses {
 /// Timeouts in a row, without any verb in between, after which a consumer is passed over.
 const LAPSES_MAX: u8 = 2;
 
-/// Bytes that keep a consumer busy until it gets more, whatever else it may have.
-const ENOUGH_BYTES: u64 = 128 * 1024;
+/// A consumer with half of so many bytes in flight is busy until it gets more, whatever else it may have.
+const ENOUGH_BYTES: u64 = 16 * 1024;
 
 /// How much may be sent to a consumer at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,30 +140,24 @@ impl Consumer {
     }
 
     /// Replaces the estimated size of a delivery by its real one.
-    pub(super) fn correct(&mut self, estimated: u64, bytes: u64) {
-        let charged = self.credit_bytes.saturating_add(signed(estimated));
-        self.credit_bytes = charged.saturating_sub(signed(bytes));
-        self.in_flight_bytes = self.in_flight_bytes - estimated + bytes;
+    pub(super) fn correct(&mut self, Resized { whole, in_flight }: Resized) {
+        let charged = self.credit_bytes.saturating_add(signed(whole.0));
+        self.credit_bytes = charged.saturating_sub(signed(whole.1));
+        self.in_flight_bytes = self.in_flight_bytes - in_flight.0 + in_flight.1;
     }
 
-    /// Events of a delivery that are no longer in flight.
-    pub(super) fn release(&mut self, events: u64) {
-        self.in_flight -= events;
+    /// A part of a delivery that is no longer in flight.
+    pub(super) fn release(&mut self, share: Share) {
+        self.in_flight -= share.events;
+        self.in_flight_bytes -= share.bytes;
+        self.alone &= !share.alone;
     }
 
-    /// The end of a delivery of this size.
-    pub(super) fn end(&mut self, bytes: u64, alone: bool) {
-        self.in_flight_bytes -= bytes;
-        self.alone &= !alone;
-    }
-
-    /// Puts events back in flight whose acknowledgement failed. `reopened` is the delivery's size if it had ended.
-    pub(super) fn restore(&mut self, events: u64, reopened: Option<(u64, bool)>) {
-        self.in_flight += events;
-        if let Some((bytes, alone)) = reopened {
-            self.in_flight_bytes += bytes;
-            self.alone |= alone;
-        }
+    /// Puts a part of a delivery back in flight whose acknowledgement failed.
+    pub(super) fn restore(&mut self, share: Share) {
+        self.in_flight += share.events;
+        self.in_flight_bytes += share.bytes;
+        self.alone |= share.alone;
     }
 
     /// Its stream has taken this many of its deliveries.
@@ -215,10 +211,9 @@ mod tests {
         assert_eq!(consumer.room(MAX), Some(Room { events: 6, bytes: 100 }));
         consumer.deliver(4, 30, false);
         assert_eq!(consumer.room(MAX), Some(Room { events: 2, bytes: 70 }));
-        consumer.correct(30, 100);
+        consumer.correct(Resized { whole: (30, 100), in_flight: (30, 100) });
         assert_eq!(consumer.room(MAX), None, "no more bytes may be in flight");
-        consumer.release(4);
-        consumer.end(100, false);
+        consumer.release(Share { events: 4, bytes: 100, alone: false });
         assert_eq!(consumer.room(MAX), Some(Room { events: 2, bytes: 100 }));
         consumer.hold(true);
         assert_eq!(consumer.room(MAX), None);
@@ -228,8 +223,7 @@ mod tests {
     fn a_debt_of_bytes_is_paid_before_more_is_sent() {
         let mut consumer = consumer();
         consumer.deliver(1, 1_500, false);
-        consumer.release(1);
-        consumer.end(1_500, false);
+        consumer.release(Share { events: 1, bytes: 1_500, alone: false });
         consumer.grant(0, 500);
         assert_eq!(consumer.room(MAX), None);
         consumer.grant(0, 1);

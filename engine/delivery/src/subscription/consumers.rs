@@ -5,7 +5,10 @@
 
 use levada_protocol::error::ErrorCode;
 
-use super::consumer::{Consumer, ConsumerId, Room};
+use super::{
+    consumer::{Consumer, ConsumerId, Room},
+    deliveries::Share,
+};
 
 /// Most consumers of one subscription.
 pub const CONSUMERS_MAX: usize = 1_024;
@@ -128,20 +131,17 @@ impl Consumers {
         self.list[index].deliver(events, bytes, alone)
     }
 
-    /// Events of a delivery that are no longer in flight; `ended` is its size if none of it is.
-    pub(super) fn release(&mut self, id: ConsumerId, events: u64, ended: Option<(u64, bool)>) {
+    /// A part of a delivery that is no longer in flight.
+    pub(super) fn release(&mut self, id: ConsumerId, share: Share) {
         let consumer = self.find_mut(id).expect("a consumer's deliveries end before it does");
-        consumer.release(events);
-        if let Some((bytes, alone)) = ended {
-            consumer.end(bytes, alone);
-        }
-        self.in_flight -= events;
+        consumer.release(share);
+        self.in_flight -= share.events;
     }
 
-    /// Puts events back in flight, as [`Consumer::restore`] does.
-    pub(super) fn restore(&mut self, index: usize, events: u64, reopened: Option<(u64, bool)>) {
-        self.in_flight += events;
-        self.list[index].restore(events, reopened);
+    /// Puts a part back in flight, as [`Consumer::restore`] does.
+    pub(super) fn restore(&mut self, index: usize, share: Share) {
+        self.in_flight += share.events;
+        self.list[index].restore(share);
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
         consumers.deliver(2, 1, 10, true);
         assert_eq!(turns(&consumers), [1], "the third must have nothing else");
         assert_eq!(consumers.in_flight(), 6);
-        consumers.release(ConsumerId(2), 1, Some((10, true)));
+        consumers.release(ConsumerId(2), Share { events: 1, bytes: 10, alone: true });
         assert_eq!((turns(&consumers), consumers.in_flight()), (vec![1, 2], 5));
     }
 

@@ -20,7 +20,9 @@ pub(super) struct Delivery {
     partition: usize,
     /// From its first offset to behind its last; others may have some of those between.
     range: Range<u64>,
+    /// Of all its events, of which so many were in flight at first.
     bytes: u64,
+    sent: u64,
     /// Events in flight.
     events: u64,
     /// Parts in the settle queue or in the commit under way that would return to flight if that failed.
@@ -42,7 +44,30 @@ pub(super) struct NewDelivery {
     pub(super) alone: bool,
 }
 
+/// What a delivery stops or begins to take of what its consumer may have in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Share {
+    pub(super) events: u64,
+    /// By the events' share of the delivery.
+    pub(super) bytes: u64,
+    /// All of it has ended or begun, and it must be its consumer's only one.
+    pub(super) alone: bool,
+}
+
+/// Bytes of a delivery before and after its real size is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Resized {
+    pub(super) whole: (u64, u64),
+    pub(super) in_flight: (u64, u64),
+}
+
 impl Delivery {
+    /// Bytes of its events in flight, by their share of it.
+    fn bytes_in_flight(&self) -> u64 {
+        let share = u128::from(self.bytes) * u128::from(self.events) / u128::from(self.sent.max(1));
+        u64::try_from(share).unwrap_or(u64::MAX)
+    }
+
     pub(super) fn consumer(&self) -> ConsumerId {
         self.consumer
     }
@@ -89,9 +114,20 @@ impl Deliveries {
         let token = self.next_token();
         self.last_token = token;
         let NewDelivery { consumer, number, sent_at, partition, range, bytes, events, alone } = new;
-        let (settling, timer) = (0, deadline);
-        let delivery =
-            Delivery { consumer, number, sent_at, partition, range, bytes, events, settling, alone, timer };
+        let (settling, timer, sent) = (0, deadline, events);
+        let delivery = Delivery {
+            consumer,
+            number,
+            sent_at,
+            partition,
+            range,
+            bytes,
+            sent,
+            events,
+            settling,
+            alone,
+            timer,
+        };
         self.by_token.insert(token, delivery);
         self.timers.insert((deadline, token));
         token
@@ -107,38 +143,42 @@ impl Deliveries {
         own.map(|(token, _)| *token).collect()
     }
 
-    /// Sets a delivery's real size; returns its consumer and the size before, if it still has events in flight.
-    pub(super) fn resize(&mut self, token: u64, bytes: u64) -> Option<(ConsumerId, u64)> {
+    /// Sets a delivery's real size, if it still has events in flight; returns its consumer, and what changes.
+    pub(super) fn resize(&mut self, token: u64, bytes: u64) -> Option<(ConsumerId, Resized)> {
         let delivery = self.by_token.get_mut(&token).filter(|delivery| delivery.events > 0)?;
-        Some((delivery.consumer, std::mem::replace(&mut delivery.bytes, bytes)))
+        let (whole, in_flight) = (delivery.bytes, delivery.bytes_in_flight());
+        delivery.bytes = bytes;
+        let resized = Resized { whole: (whole, bytes), in_flight: (in_flight, delivery.bytes_in_flight()) };
+        Some((delivery.consumer, resized))
     }
 
-    /// Takes events out of flight; returns the consumer, and the delivery's size if none is left in flight.
-    pub(super) fn release(&mut self, token: u64, events: u64) -> (ConsumerId, Option<(u64, bool)>) {
+    /// Takes events out of flight; returns the consumer, and what it has less in flight.
+    pub(super) fn release(&mut self, token: u64, events: u64) -> (ConsumerId, Share) {
         let delivery = self.by_token.get_mut(&token).expect("what is in flight has a delivery");
+        let before = delivery.bytes_in_flight();
         delivery.events -= events;
-        let consumer = delivery.consumer;
-        if delivery.events > 0 {
-            return (consumer, None);
+        let (consumer, ended) = (delivery.consumer, delivery.events == 0);
+        let share =
+            Share { events, bytes: before - delivery.bytes_in_flight(), alone: ended && delivery.alone };
+        if ended {
+            self.timers.remove(&(delivery.timer, token));
+            if delivery.settling == 0 {
+                self.by_token.remove(&token);
+            }
         }
-        let ended = (delivery.bytes, delivery.alone);
-        self.timers.remove(&(delivery.timer, token));
-        if delivery.settling == 0 {
-            self.by_token.remove(&token);
-        }
-        (consumer, Some(ended))
+        (consumer, share)
     }
 
-    /// Puts events back in flight until `deadline`; returns the delivery's size if none was in flight.
-    pub(super) fn restore(&mut self, token: u64, events: u64, deadline: u64) -> Option<(u64, bool)> {
+    /// Puts events back in flight until `deadline`; returns what its consumer has more in flight.
+    pub(super) fn restore(&mut self, token: u64, events: u64, deadline: u64) -> Option<Share> {
         let delivery = self.by_token.get_mut(&token)?;
-        let ended = delivery.events == 0;
+        let (began, before) = (delivery.events == 0, delivery.bytes_in_flight());
         delivery.events += events;
-        if ended {
+        if began {
             delivery.timer = deadline;
             self.timers.insert((deadline, token));
         }
-        ended.then_some((delivery.bytes, delivery.alone))
+        Some(Share { events, bytes: delivery.bytes_in_flight() - before, alone: began && delivery.alone })
     }
 
     /// Keeps a delivery while a part of it settles.
@@ -204,12 +244,14 @@ mod tests {
         let mut deliveries = Deliveries::new(7);
         let token = deliveries.add(new(3), 100);
         assert_eq!(token, 8);
-        assert_eq!(deliveries.resize(token, 40), Some((ConsumerId(1), 30)));
+        let share = |events, bytes| Share { events, bytes, alone: false };
+        let resized = Resized { whole: (30, 40), in_flight: (30, 40) };
+        assert_eq!(deliveries.resize(token, 40), Some((ConsumerId(1), resized)));
         deliveries.begin_settling(token);
-        assert_eq!(deliveries.release(token, 2), (ConsumerId(1), None));
-        assert_eq!(deliveries.release(token, 1), (ConsumerId(1), Some((40, false))));
+        assert_eq!(deliveries.release(token, 2), (ConsumerId(1), share(2, 27)));
+        assert_eq!(deliveries.release(token, 1), (ConsumerId(1), share(1, 13)));
         assert!(deliveries.get(token).is_some() && deliveries.next_timer().is_none());
-        assert_eq!(deliveries.restore(token, 2, 200), Some((40, false)));
+        assert_eq!(deliveries.restore(token, 2, 200), Some(share(2, 26)));
         assert_eq!(deliveries.next_timer(), Some(200));
         deliveries.end_settling(token);
         deliveries.release(token, 2);

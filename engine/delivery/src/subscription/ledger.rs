@@ -197,8 +197,8 @@ impl Ledger {
     pub(super) fn release(&mut self, partition: usize, range: &Range<u64>, token: u64) -> u64 {
         let events = self.partitions.get(partition).events_in(range);
         if events > 0 {
-            let (consumer, ended) = self.deliveries.release(token, events);
-            self.consumers.release(consumer, events, ended);
+            let (consumer, share) = self.deliveries.release(token, events);
+            self.consumers.release(consumer, share);
         }
         events
     }
@@ -386,8 +386,9 @@ impl Ledger {
             Ok(slot) => {
                 let events = self.partitions.get(partition).events_in(&range);
                 let deadline = self.deadline(now);
-                let reopened = self.deliveries.restore(token, events, deadline);
-                self.consumers.restore(slot, events, reopened);
+                if let Some(share) = self.deliveries.restore(token, events, deadline) {
+                    self.consumers.restore(slot, share);
+                }
                 self.partitions.update(partition, |it| it.put_in_flight(range.clone(), token, deadline));
             }
             Err(due) => {

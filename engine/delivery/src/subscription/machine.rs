@@ -256,10 +256,10 @@ impl Subscription {
 
     /// Reports the real size of a delivery that was sent.
     pub fn sent(&mut self, token: DeliveryToken, bytes: u64) {
-        if let Some((consumer, estimated)) = self.ledger.deliveries.resize(token.0, bytes)
+        if let Some((consumer, resized)) = self.ledger.deliveries.resize(token.0, bytes)
             && let Some(consumer) = self.ledger.consumers.find_mut(consumer)
         {
-            consumer.correct(estimated, bytes);
+            consumer.correct(resized);
         }
     }
 

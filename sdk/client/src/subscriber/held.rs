@@ -33,8 +33,11 @@ struct Entry {
     spoken: Ranges,
     /// Events that were not.
     events: u64,
-    /// What its frame took from the credit; given back once all is spoken of.
+    /// How many there were.
+    arrived_events: u64,
+    /// What its frame took from the credit, and what of that was not given back.
     bytes: u64,
+    owed: u64,
     /// When its time began to run last, as far as this side knows.
     began: Instant,
     arrived: Instant,
@@ -44,7 +47,11 @@ struct Entry {
     let_go: bool,
 }
 
-/// What was taken back by a word: events, and bytes once all of a delivery is spoken of.
+/// Bytes of frames that are held for some of their events may be so many times the credit: as long as they are fewer, what
+/// is spoken of gives its part of the credit back at once, so that an event that stays does not keep its neighbours' part.
+const FRAMES_OF_CREDIT: u64 = 16;
+
+/// What was taken back by a word: events, and their part of the credit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Freed {
     pub(super) events: u64,
@@ -57,6 +64,9 @@ pub(super) struct Held {
     ack_timeout: Duration,
     max_processing: Duration,
     entries: BTreeMap<HeldId, Entry>,
+    /// Bytes of all their frames, and how many they may be before the credit of a frame comes back with its last event.
+    frames: u64,
+    frames_max: u64,
     next: HeldId,
     /// When the application last took or said anything.
     active: Option<Instant>,
@@ -65,11 +75,14 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(max_processing: Duration) -> Self {
+    /// Nothing is held; the consumer has a credit of so many bytes.
+    pub(super) fn new(max_processing: Duration, credit_bytes: u64) -> Self {
         Self {
             ack_timeout: Duration::ZERO,
             max_processing,
             entries: BTreeMap::new(),
+            frames: 0,
+            frames_max: credit_bytes.saturating_mul(FRAMES_OF_CREDIT),
             next: 0,
             active: None,
             due_at: None,
@@ -84,6 +97,7 @@ impl Held {
     /// The stream is gone: nothing that came on it is held any more.
     pub(super) fn clear(&mut self) {
         self.entries.clear();
+        self.frames = 0;
         self.due_at = None;
     }
 
@@ -94,13 +108,16 @@ impl Held {
             names,
             spoken: Ranges::default(),
             events,
+            arrived_events: events,
             bytes,
+            owed: bytes,
             began: now,
             arrived: now,
             active: None,
             let_go: false,
         };
         self.entries.insert(self.next, entry);
+        self.frames += bytes;
         if self.due_at.is_none() {
             self.due_at = Some(now + self.interval());
         }
@@ -158,18 +175,25 @@ impl Held {
         entry.spoken.add(first, last);
         let events = events.min(entry.events);
         entry.events -= events;
-        if entry.events > 0 {
-            return Freed { events, bytes: 0 };
+        let kept = match entry.events {
+            0 => 0,
+            _ if self.frames > self.frames_max => entry.owed,
+            left => share(entry.bytes, left, entry.arrived_events).min(entry.owed),
+        };
+        let bytes = entry.owed - kept;
+        entry.owed = kept;
+        if entry.events == 0 {
+            self.frames -= entry.bytes;
+            self.entries.remove(&id);
         }
-        let bytes = entry.bytes;
-        self.entries.remove(&id);
         Freed { events, bytes }
     }
 
     /// Nothing more can be said of a delivery: what it still held is free.
     pub(super) fn release(&mut self, id: HeldId) -> Freed {
-        let entry = self.entries.remove(&id);
-        entry.map_or_else(Freed::default, |entry| Freed { events: entry.events, bytes: entry.bytes })
+        let Some(entry) = self.entries.remove(&id) else { return Freed::default() };
+        self.frames -= entry.bytes;
+        Freed { events: entry.events, bytes: entry.owed }
     }
 
     /// When [`Held::extend`] has something to do.
@@ -207,6 +231,12 @@ impl Held {
     }
 }
 
+/// The part of `bytes` that `some` of `all` events have.
+fn share(bytes: u64, some: u64, all: u64) -> u64 {
+    let share = u128::from(bytes) * u128::from(some) / u128::from(all.max(1));
+    u64::try_from(share).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -217,7 +247,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(30);
 
     fn held(max_processing: Duration) -> Held {
-        let mut held = Held::new(max_processing);
+        let mut held = Held::new(max_processing, 1_000);
         held.keep_within(TIMEOUT);
         held
     }
@@ -242,18 +272,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_settled_is_extended_and_its_bytes_come_back_with_its_last_event() {
+    fn what_is_not_settled_is_extended_and_keeps_its_part_of_the_credit() {
         let (mut held, mut now) = (held(Duration::from_secs(600)), clock::now());
         let id = held.arrived(names(10, 19), 10, 500, now);
         assert!(held.take(id, now));
-        assert_eq!(ack(&mut held, id, 13, 14, now), Freed { events: 2, bytes: 0 });
+        assert_eq!(ack(&mut held, id, 13, 14, now), Freed { events: 2, bytes: 100 });
         now += TIMEOUT / 3;
         assert_eq!(extended(&mut held, now), [(10, 12), (15, 19)]);
         assert_eq!(extended(&mut held, now), [], "not twice");
-        assert_eq!(ack(&mut held, id, 10, 19, now), Freed { events: 8, bytes: 500 });
+        assert_eq!(ack(&mut held, id, 10, 19, now), Freed { events: 8, bytes: 400 });
         assert_eq!(ack(&mut held, id, 10, 19, now), Freed::default());
         assert_eq!(extended(&mut held, now + TIMEOUT), []);
         assert_eq!(held.due_at(), None, "an idle consumer is not woken");
+    }
+
+    #[test]
+    fn frames_that_are_held_for_a_few_events_are_bounded() {
+        let (mut held, now) = (held(Duration::from_secs(600)), clock::now());
+        let frames = 1_000 * FRAMES_OF_CREDIT / 500;
+        let ids: Vec<_> =
+            (0..=frames).map(|at| held.arrived(names(at * 10, at * 10 + 9), 10, 500, now)).collect();
+        let all_but_one = |held: &mut Held, at: u64| ack(held, ids[at as usize], at * 10, at * 10 + 8, now);
+        assert_eq!(all_but_one(&mut held, 0), Freed { events: 9, bytes: 0 }, "too much is held");
+        assert_eq!(ack(&mut held, ids[0], 9, 9, now), Freed { events: 1, bytes: 500 });
+        assert_eq!(all_but_one(&mut held, 1), Freed { events: 9, bytes: 450 });
+        assert_eq!(held.release(ids[1]), Freed { events: 1, bytes: 50 });
     }
 
     #[test]
@@ -326,7 +369,7 @@ mod tests {
             steps in 1_usize..200,
         ) {
             let timeout = Duration::from_millis(timeout_ms);
-            let mut held = Held::new(Duration::from_secs(24 * 3600));
+            let mut held = Held::new(Duration::from_secs(24 * 3600), 1_000);
             held.keep_within(timeout);
             let mut now = clock::now();
             held.arrived(names(0, 9), 10, 1, now);

@@ -62,7 +62,9 @@ pub struct SubscribeOptions {
     /// Most events that are delivered and not yet settled or dropped. Default 1,000. The subscription's own
     /// `max_in_flight` holds as well.
     pub credit_events: u64,
-    /// Most bytes of them, give or take one frame. Default 4 MiB.
+    /// Most bytes of them, each with its share of its delivery, give or take one frame. Default 4 MiB. The memory of a
+    /// delivery is free when the last of its events is settled or dropped: where events are held for long beside others
+    /// that are settled, that may be 16 times as much.
     pub credit_bytes: u64,
     /// How far ahead of the application events are requested. Default: about a second of its own pace.
     pub prefetch: Prefetch,
@@ -150,7 +152,7 @@ impl Subscriber {
         let (stream, subscribed) =
             opened.map_err(|_| Error::TimedOut { waited: limit, in_doubt: true, last: None })??;
         let pace = pace(options.credit_events.min(in_flight_max).max(1));
-        let held = Held::new(options.max_processing);
+        let held = Held::new(options.max_processing, options.credit_bytes);
         let shared = Arc::new(Shared {
             state: Mutex::new(State::new(pace, held, options.credit_bytes)),
             of: Of { topic: subscribe.topic.clone(), subscription: subscribe.subscription.clone() },

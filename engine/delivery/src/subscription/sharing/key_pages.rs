@@ -200,7 +200,9 @@ impl KeyPages {
     fn last_before(&self, offset: u64, list: List) -> Slot {
         let (mut from_first, mut from_last) = (list.first, list.last);
         loop {
-            let Some(last) = from_last.some().filter(|last| self.offset(*last) > offset) else { return from_last };
+            let Some(last) = from_last.some().filter(|last| self.offset(*last) > offset) else {
+                return from_last;
+            };
             let Some(first) = from_first.some().filter(|first| self.offset(*first) < offset) else {
                 return from_first.some().map_or(Slot::NONE, |first| self.before(first));
             };
