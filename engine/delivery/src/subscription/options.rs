@@ -26,7 +26,7 @@ pub struct Options {
     /// Events whose time to live is over become dead letters; else they settle as if they were acknowledged.
     pub dead_letter_expired: bool,
     /// Most events that wait for an earlier one of their key, over all partitions; with as many, nothing new is delivered.
-    /// Default 65,536, which take 70 MiB at worst.
+    /// Default 65,536, which take 80 MiB at worst.
     pub keys_waiting_max: usize,
     /// Most dead letters in one commit, so that a commit stays small. Default 64.
     pub dead_letters_max: u64,

@@ -23,6 +23,8 @@ use crate::{
     },
 };
 
+/// Room for so many keys is kept although it is not needed.
+const SMALL: usize = 64;
 /// Events behind one that are looked at to say how far to read.
 const LOOKAHEAD: usize = 64;
 
@@ -130,6 +132,14 @@ impl KeyTable {
 
     /// The id of a key. It holds until [`KeyTable::let_go`], or until nothing of the key is in flight or waits any more.
     pub(super) fn id(&mut self, key: Key) -> KeyId {
+        if self.ids.is_empty() {
+            // Nobody has an id: a burst that is over leaves no memory behind.
+            self.entries.clear();
+            self.entries.shrink_to(SMALL);
+            self.free.clear();
+            self.free.shrink_to(SMALL);
+            self.ids.shrink_to(SMALL);
+        }
         *self.ids.entry(key).or_insert_with(|| match self.free.pop() {
             Some(id) => {
                 self.entries[index(id)].key = key;
@@ -240,7 +250,7 @@ impl KeyTable {
     }
 
     /// Nothing of a range is in flight or waits any more; returns as [`KeyTable::update`] does.
-    pub(super) fn settle(&mut self, books: &Partition, range: &Range<u64>) -> Vec<KeyId> {
+    fn settle(&mut self, books: &Partition, range: &Range<u64>) -> Vec<KeyId> {
         let mut ahead = Vec::new();
         let mut known = std::mem::take(&mut self.known);
         self.pages.known_in(range, &mut known);
