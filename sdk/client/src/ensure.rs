@@ -6,8 +6,8 @@ use levada_protocol::{
     error::{ErrorCode, Refusal},
     ids::TopicName,
     request::{
-        OnError, Order, RouteInfo, RouteSpec, StageSpec, Start, SubscriptionInfo, SubscriptionOptions,
-        TopicInfo, TopicSettings,
+        OnError, Order, Retain, RouteInfo, RouteSpec, StageSpec, Start, SubscriptionInfo,
+        SubscriptionOptions, TopicInfo, TopicSettings,
     },
 };
 
@@ -118,7 +118,10 @@ fn setting_that_differs(has: &TopicSettings, wanted: &TopicSettings) -> Option<S
     differs("partitions", has.partitions, *partitions)
         .or_else(|| differs("durability", has.durability, *durability))
         .or_else(|| differs("retain", has.retain.as_str(), retain.as_str()))
-        .or_else(|| differs("retain_for_ms", has.retain_for_ms, *retain_for_ms))
+        // Compaction keeps the last event of each key however old it is.
+        .or_else(|| {
+            differs("retain_for_ms", has.retain_for_ms, *retain_for_ms).filter(|_| *retain != Retain::Compact)
+        })
         .or_else(|| differs("max_bytes", has.max_bytes, *max_bytes))
         .or_else(|| differs("dedup_window_ms", has.dedup_window_ms, *dedup_window_ms))
         .or_else(|| differs("dedup_header", &has.dedup_header, dedup_header))

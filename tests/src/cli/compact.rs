@@ -44,6 +44,9 @@ async fn what_contradicts_it_is_refused() {
     set.failed(2, "INVALID_ARGUMENT");
     assert!(set.stderr.contains(refused), "{set:?}");
     engine.text(&["topic", "set", "rates", "--retain-for", "7d", "--retain", "time-and-acked"]).await;
+    engine.text(&["topic", "set", "rates", "--retain", "compact"]).await;
+    let again = engine.text(&["topic", "create", "rates", "--retain", "compact"]).await;
+    assert!(again.contains("it exists already"), "an age that means nothing does not differ: {again}");
     engine
         .run(&["topic", "create", "prices", "--retain", "compacted"], "")
         .await

@@ -45,7 +45,8 @@ struct Responses {
 /// Timeouts in a row, without any verb in between, after which a consumer is passed over.
 const LAPSES_MAX: u8 = 2;
 
-/// A consumer with half of so many bytes in flight is busy until it gets more, whatever else it may have.
+/// A consumer with half of so many bytes in flight, in two events or more, is busy until it gets more, whatever else it may
+/// have.
 const ENOUGH_BYTES: u64 = 16 * 1024;
 
 /// How much may be sent to a consumer at once.
@@ -115,10 +116,10 @@ impl Consumer {
 
     /// True if it has room, and what it has together with `used` may be settled before long.
     pub(super) fn is_short(&self, in_flight_max: Room, used: Room) -> bool {
-        self.room(in_flight_max).is_some_and(|room| {
+        self.room(in_flight_max).filter(|room| used.events < room.events).is_some_and(|room| {
             let (events, bytes) = (self.in_flight + used.events, self.in_flight_bytes + used.bytes);
             let bytes_max = bytes.saturating_add(room.bytes).min(ENOUGH_BYTES);
-            events * 2 <= self.in_flight + room.events && bytes * 2 <= bytes_max
+            events <= 1 || (events * 2 <= self.in_flight + room.events && bytes * 2 <= bytes_max)
         })
     }
 
@@ -228,6 +229,25 @@ mod tests {
         assert_eq!(consumer.room(MAX), None);
         consumer.grant(0, 1);
         assert_eq!(consumer.room(MAX), Some(Room { events: 5, bytes: 1 }));
+    }
+
+    #[test]
+    fn one_event_keeps_nobody_busy_and_several_do_by_their_bytes() {
+        let (max, nothing) = (Room { events: 10, bytes: 1 << 20 }, Room { events: 0, bytes: 0 });
+        let mut consumer = Consumer::new(ConsumerId(1));
+        consumer.grant(10, 1 << 20);
+        consumer.deliver(1, ENOUGH_BYTES, false);
+        assert!(consumer.is_short(max, nothing));
+        let one_more = |bytes| Room { events: 1, bytes };
+        assert!(!consumer.is_short(max, one_more(1)));
+        consumer.release(Share { events: 1, bytes: ENOUGH_BYTES, alone: false });
+        consumer.deliver(2, 100, false);
+        assert!(consumer.is_short(max, one_more(100)));
+        assert!(
+            !consumer.is_short(max, Room { events: 4, bytes: 100 }),
+            "it has more than half of its events"
+        );
+        assert!(!consumer.is_short(max, Room { events: 9, bytes: 0 }), "it has room for no more");
     }
 
     #[test]

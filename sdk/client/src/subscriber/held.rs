@@ -182,18 +182,30 @@ impl Held {
         };
         let bytes = entry.owed - kept;
         entry.owed = kept;
-        if entry.events == 0 {
-            self.frames -= entry.bytes;
-            self.entries.remove(&id);
-        }
-        Freed { events, bytes }
+        let more = if entry.events == 0 { self.forget(id) } else { 0 };
+        Freed { events, bytes: bytes + more }
     }
 
     /// Nothing more can be said of a delivery: what it still held is free.
     pub(super) fn release(&mut self, id: HeldId) -> Freed {
-        let Some(entry) = self.entries.remove(&id) else { return Freed::default() };
-        self.frames -= entry.bytes;
-        Freed { events: entry.events, bytes: entry.owed }
+        let Some(entry) = self.entries.get(&id) else { return Freed::default() };
+        let (events, owed) = (entry.events, entry.owed);
+        Freed { events, bytes: owed + self.forget(id) }
+    }
+
+    /// Forgets a delivery. If that brings the bytes of frames within their bound, what was kept back of the others' credit
+    /// meanwhile is returned.
+    fn forget(&mut self, id: HeldId) -> u64 {
+        let was_over = self.frames > self.frames_max;
+        self.frames -= self.entries.remove(&id).map_or(0, |entry| entry.bytes);
+        if !was_over || self.frames > self.frames_max {
+            return 0;
+        }
+        let kept_back = self.entries.values_mut().map(|entry| {
+            let kept = share(entry.bytes, entry.events, entry.arrived_events).min(entry.owed);
+            std::mem::replace(&mut entry.owed, kept) - kept
+        });
+        kept_back.sum()
     }
 
     /// When [`Held::extend`] has something to do.
@@ -293,9 +305,12 @@ mod tests {
         let ids: Vec<_> =
             (0..=frames).map(|at| held.arrived(names(at * 10, at * 10 + 9), 10, 500, now)).collect();
         let all_but_one = |held: &mut Held, at: u64| ack(held, ids[at as usize], at * 10, at * 10 + 8, now);
-        assert_eq!(all_but_one(&mut held, 0), Freed { events: 9, bytes: 0 }, "too much is held");
-        assert_eq!(ack(&mut held, ids[0], 9, 9, now), Freed { events: 1, bytes: 500 });
-        assert_eq!(all_but_one(&mut held, 1), Freed { events: 9, bytes: 450 });
+        for at in [0, 1] {
+            assert_eq!(all_but_one(&mut held, at), Freed { events: 9, bytes: 0 }, "too much is held");
+        }
+        let within = Freed { events: 1, bytes: 500 + 450 };
+        assert_eq!(ack(&mut held, ids[0], 9, 9, now), within, "what was kept back of the other's is free");
+        assert_eq!(all_but_one(&mut held, 2), Freed { events: 9, bytes: 450 });
         assert_eq!(held.release(ids[1]), Freed { events: 1, bytes: 50 });
     }
 

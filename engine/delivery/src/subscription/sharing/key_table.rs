@@ -25,8 +25,8 @@ use crate::{
 
 /// Room for so many keys is kept although it is not needed.
 const SMALL: usize = 64;
-/// Events behind one that are looked at to say how far to read.
-const LOOKAHEAD: usize = 64;
+/// Events of a key that are looked at to say how far to read for them.
+const LOOKAHEAD: usize = 16;
 
 /// Who may get an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,11 +112,22 @@ impl KeyTable {
         self.next.range(..=(now, u64::MAX)).map(|(_, offset)| *offset)
     }
 
-    /// The last event before `end` that waits behind this one, as far as it is looked for, or itself.
-    pub(super) fn last_behind(&self, offset: u64, end: u64) -> u64 {
-        let Some(slot) = self.pages.find(offset) else { return offset };
-        let behind = self.pages.from(slot).take(LOOKAHEAD).map(|slot| self.pages.offset(slot));
-        behind.take_while(|behind| *behind < end).last().unwrap_or(offset)
+    /// How far to read for what waits of a key behind its first waiting event, of which nothing is in flight: to its last
+    /// event before `end`, or to the end where there are many.
+    pub(super) fn last_behind(&self, first: u64, end: u64) -> u64 {
+        let Some(slot) = self.pages.find(first) else { return first };
+        let last = self.entries[index(self.pages.key(slot))].list.last;
+        if let Some(last) = last.some().map(|last| self.pages.offset(last)).filter(|last| *last < end) {
+            return last;
+        }
+        let mut last = first;
+        for behind in self.pages.from(slot).skip(1).take(LOOKAHEAD).map(|slot| self.pages.offset(slot)) {
+            if behind >= end {
+                return last;
+            }
+            last = behind;
+        }
+        end - 1
     }
 
     /// The key of an event in flight or waiting, if it is known.
@@ -132,13 +143,10 @@ impl KeyTable {
 
     /// The id of a key. It holds until [`KeyTable::let_go`], or until nothing of the key is in flight or waits any more.
     pub(super) fn id(&mut self, key: Key) -> KeyId {
-        if self.ids.is_empty() {
-            // Nobody has an id: a burst that is over leaves no memory behind.
-            self.entries.clear();
-            self.entries.shrink_to(SMALL);
-            self.free.clear();
-            self.free.shrink_to(SMALL);
-            self.ids.shrink_to(SMALL);
+        if self.ids.is_empty() && self.entries.len() > SMALL {
+            // Nobody has an id, and nothing is known: what a burst took that is over is given back.
+            (self.entries, self.free, self.known) = (Vec::new(), Vec::new(), Vec::new());
+            (self.ids, self.pages) = (HashMap::default(), KeyPages::default());
         }
         *self.ids.entry(key).or_insert_with(|| match self.free.pop() {
             Some(id) => {
@@ -238,7 +246,7 @@ impl KeyTable {
         self.pages.known_in(range, &mut known);
         for slot in known.drain(..) {
             let (offset, id) = (self.pages.offset(slot), self.pages.key(slot));
-            if self.enter(ledger, partition, offset, id) {
+            if self.enter(ledger, partition, offset, id) && ahead.last() != Some(&id) {
                 ahead.push(id);
             }
         }
@@ -276,10 +284,15 @@ impl KeyTable {
         }
     }
 
-    /// What is in flight of a key behind its first waiting event, which must come back.
+    /// What is in flight of a key behind its first waiting event, which must come back; in order.
     pub(super) fn ahead_of_turn(&self, id: KeyId) -> Vec<u64> {
-        let behind = self.pages.from(self.entries[index(id)].first_waiting);
-        behind.filter(|slot| !self.pages.waits(*slot)).map(|slot| self.pages.offset(slot)).collect()
+        let Some(first) = self.first_waiting(id) else { return Vec::new() };
+        let last = self.pages.back_from(self.entries[index(id)].last_in_flight);
+        let behind = last.take_while(|slot| self.pages.offset(*slot) > first);
+        let in_flight = behind.filter(|slot| !self.pages.waits(*slot));
+        let mut ahead: Vec<u64> = in_flight.map(|slot| self.pages.offset(slot)).collect();
+        ahead.reverse();
+        ahead
     }
 
     pub(super) fn first_waiting(&self, id: KeyId) -> Option<u64> {
