@@ -24,6 +24,8 @@ pub(crate) struct ChainBatch {
     /// Which source its bytes are a part of, and from which byte of that source's batches; `None` if a stage's output
     /// was built into it.
     pub(crate) stored: Option<(usize, usize)>,
+    /// A stage may have changed the key of an event.
+    pub(crate) rekeyed: bool,
 }
 
 impl ChainBatch {
@@ -255,7 +257,14 @@ mod tests {
         let mut builder = BatchBuilder::new();
         (0..count).for_each(|_| builder.push(&Event::new("x")).unwrap());
         let batch = builder.finish(Stamp::ENGINE);
-        ChainBatch { base: Position(base), append_time: Timestamp(1), hops: 0, batch, stored: None }
+        ChainBatch {
+            base: Position(base),
+            append_time: Timestamp(1),
+            hops: 0,
+            batch,
+            stored: None,
+            rekeyed: false,
+        }
     }
 
     fn selection(base: u64, deltas: &[u32]) -> ChainBatch {
@@ -264,7 +273,14 @@ mod tests {
             builder.push_parts(*delta, &EventParts::default(), std::iter::empty()).unwrap();
         }
         let batch = builder.finish(Stamp::ENGINE);
-        ChainBatch { base: Position(base), append_time: Timestamp(1), hops: 0, batch, stored: None }
+        ChainBatch {
+            base: Position(base),
+            append_time: Timestamp(1),
+            hops: 0,
+            batch,
+            stored: None,
+            rekeyed: false,
+        }
     }
 
     fn positions(batches: &[ChainBatch], ranges: &[EventRange]) -> Vec<u64> {

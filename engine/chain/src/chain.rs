@@ -62,9 +62,10 @@ impl Chain {
         let mut sink = Selector::new();
         let reached = decide(&run, positions.clone(), &mut RunState::over(&[]), &mut sink).await;
         let passed = sink.finish();
+        let rekeyed = passed.iter().any(|batch| batch.rekeyed);
         let dropped = dropped(&passed, &reached.dead, positions.start..reached.end, run.origin);
         let passed = passed_slices(&passed, input.sources, run.origin);
-        Filtered { passed, dropped, progress: progress(&run, reached) }
+        Filtered { passed, dropped, rekeyed, progress: progress(&run, reached) }
     }
 
     /// Applies the chain of a route with at least one target. Events become events of the targets.

@@ -86,6 +86,8 @@ pub struct Filtered {
     pub passed: Vec<LogSlice>,
     /// Offsets below `progress.reached` that are neither in `passed` nor dead letters, ascending and merged.
     pub dropped: Vec<Range<Offset>>,
+    /// A stage may have changed the key of an event that passed.
+    pub rekeyed: bool,
 }
 
 /// A topic that a route may append to.

@@ -9,6 +9,7 @@ use levada_protocol::{
     deliver::Run,
     ids::{Offset, Timestamp},
     limits::{BATCH_BYTES_TARGET, CALL_OUTPUT_BYTES_MAX},
+    verdict::Change,
 };
 
 use crate::{
@@ -46,6 +47,7 @@ struct Open {
     next: Position,
     append_time: Timestamp,
     hops: u8,
+    rekeyed: bool,
 }
 
 impl Selector {
@@ -71,10 +73,10 @@ impl Selector {
     }
 
     fn flush(&mut self) {
-        if let Some(Open { base, append_time, hops, .. }) = self.open.take() {
+        if let Some(Open { base, append_time, hops, rekeyed, .. }) = self.open.take() {
             let batch = self.builder.finish(Stamp::ENGINE);
             self.built_bytes += batch.bytes().len();
-            self.done.push(ChainBatch { base, append_time, hops, batch, stored: None });
+            self.done.push(ChainBatch { base, append_time, hops, batch, stored: None, rekeyed });
         }
     }
 
@@ -107,12 +109,14 @@ impl Selector {
                 }
                 _ => {
                     self.flush();
-                    Open { base: position, next: position, append_time: from.append_time, hops: from.hops }
+                    let (append_time, hops) = (from.append_time, from.hops);
+                    Open { base: position, next: position, append_time, hops, rekeyed: false }
                 }
             };
             let delta = u32::try_from(position.0 - open.base.0).expect("checked against the open batch");
             if add(&mut self.builder, delta) {
-                self.open = Some(Open { next: position.plus(1), ..open });
+                let rekeyed = open.rekeyed || from.rekeyed;
+                self.open = Some(Open { next: position.plus(1), rekeyed, ..open });
                 return;
             }
             self.flush();
@@ -167,6 +171,9 @@ impl Sink for Selector {
         self.push(from, position, len, |builder, delta| {
             builder.push_parts(delta, &parts, headers.clone()).is_ok()
         });
+        if let Some(open) = &mut self.open {
+            open.rekeyed |= !matches!(output.key_len(), Change::Keep);
+        }
     }
 
     fn is_full(&self) -> bool {

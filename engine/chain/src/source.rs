@@ -88,6 +88,7 @@ impl Input<'_> {
                     hops: source.run().hops,
                     batch: batch.clone(),
                     stored: Some((index, start)),
+                    rekeyed: false,
                 });
                 start += batch.bytes().len();
             }

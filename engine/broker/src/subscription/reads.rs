@@ -50,6 +50,8 @@ struct Read {
 /// A read through a chain.
 struct ThroughChain {
     order: Order,
+    /// Keys matter now.
+    needs_keys: bool,
     partition: PartitionId,
     range: Range<Offset>,
     /// When it began.
@@ -126,7 +128,8 @@ impl Reads {
         if self.under_way.len() >= READS_MAX {
             return Ok(Begun::Full(fetch));
         }
-        let (log, attached, order) = (log.clone(), chain.map(Arc::clone), self.order);
+        let (log, attached) = (log.clone(), chain.map(Arc::clone));
+        let (order, needs_keys) = (self.order, fetch.needs_keys);
         let work = Box::pin(async move {
             let found = match found {
                 Some(found) => found,
@@ -134,7 +137,7 @@ impl Reads {
             };
             match attached {
                 Some(attached) => {
-                    let of = ThroughChain { order, partition, range, now };
+                    let of = ThroughChain { order, needs_keys, partition, range, now };
                     filtered(&attached.chain, of, found).await
                 }
                 None => stored(range.start, found),
@@ -254,13 +257,13 @@ fn stored(from: Offset, found: ReadOutcome) -> Result<Brought, Error> {
     })
 }
 
-/// What a chain makes of what was found, with the keys as they are stored if the order is by key. It is not given what has
-/// expired.
+/// What a chain makes of what was found. By key it comes with the keys as they are stored, if these are needed now or cannot
+/// be found in it later. It is not given what has expired.
 async fn filtered(chain: &Chain, of: ThroughChain, found: ReadOutcome) -> Result<Brought, Error> {
-    let ThroughChain { order, partition, range, now } = of;
+    let ThroughChain { order, needs_keys, partition, range, now } = of;
     let ReadOutcome::Pieces(mut pieces) = found else { return stored(range.start, found) };
     let end = pieces.last().map_or(range.start, LogSlice::end).min(range.end);
-    let keys = (order == Order::Key).then(|| keys_of(&pieces)).transpose()?;
+    let given = if order == Order::Key { pieces.clone() } else { Vec::new() };
     let expired = Lifetimes::of(&pieces, range.start)?.end(now);
     if !expired.is_empty() {
         let mut live = Vec::with_capacity(pieces.len());
@@ -274,6 +277,8 @@ async fn filtered(chain: &Chain, of: ThroughChain, found: ReadOutcome) -> Result
     let mut filtered = chain.filter(input).await;
     let paused = filtered.progress.paused.take().map(Box::new);
     let dead_letters = filtered.progress.dead_letters.clone();
+    let with_keys = order == Order::Key && (needs_keys || filtered.rekeyed);
+    let keys = with_keys.then(|| keys_of(&given)).transpose()?;
     let slices = Slices::filtered(range.start, filtered, keys, expired)?;
     Ok(Brought::Slices(FoundSlices { slices, dead_letters, paused }))
 }
@@ -295,8 +300,10 @@ mod tests {
         *,
     };
 
-    /// Gives three events another key, drops the fourth, rejects the fifth, and so on.
-    struct Changes;
+    /// Gives three events another key if it is to, drops the fourth, rejects the fifth, and so on.
+    struct Changes {
+        keys: bool,
+    }
 
     impl Stage for Changes {
         fn call(&self, input: CallInput) -> BoxFuture<CallOutcome> {
@@ -305,7 +312,10 @@ mod tests {
                 match index % 5 {
                     3 => answer.drop_event(),
                     4 => answer.reject("not this one"),
-                    _ => answer.emit(&[Output { key: Change::Set(b"other"), ..Output::default() }]),
+                    _ if self.keys => {
+                        answer.emit(&[Output { key: Change::Set(b"other"), ..Output::default() }]);
+                    }
+                    _ => answer.emit(&[Output::default()]),
                 }
             }
             let result = Ok(CallOutput::stateless(answer.finish()));
@@ -317,9 +327,9 @@ mod tests {
         }
     }
 
-    async fn keys_through_a_chain(order: Order) -> (Slices, Vec<EventKey>) {
+    async fn keys_through_a_chain(order: Order, needs_keys: bool, changes: bool) -> (Slices, Vec<EventKey>) {
         let stage = ChainStage {
-            stage: Counted::new(Arc::new(Changes)),
+            stage: Counted::new(Arc::new(Changes { keys: changes })),
             plugin: "changes".to_owned(),
             version: 1,
             on_error: OnError::DeadLetter,
@@ -333,7 +343,8 @@ mod tests {
             keyed_piece(&[(18, Some("b")), (19, Some("behind"))]),
         ];
         let (range, found) = (Offset(11)..Offset(19), ReadOutcome::Pieces(pieces));
-        let of = ThroughChain { order, partition: PartitionId(0), range, now: Timestamp(0) };
+        let partition = PartitionId(0);
+        let of = ThroughChain { order, needs_keys, partition, range, now: Timestamp(0) };
         let brought = filtered(&chain, of, found).await.unwrap();
         let Brought::Slices(FoundSlices { slices, .. }) = brought else { panic!("{brought:?}") };
         let keys = slices.fetched(Offset(11), true).keys.unwrap().to_vec();
@@ -342,7 +353,13 @@ mod tests {
 
     #[tokio::test]
     async fn events_that_pass_a_chain_have_the_keys_that_they_were_stored_with() {
-        let (mut slices, keys) = keys_through_a_chain(Order::Key).await;
+        for needs_keys in [true, false] {
+            events_have_their_stored_keys(needs_keys).await;
+        }
+    }
+
+    async fn events_have_their_stored_keys(needs_keys: bool) {
+        let (mut slices, keys) = keys_through_a_chain(Order::Key, needs_keys, true).await;
         let stored = [
             key(11, Some("a")),
             key(12, None),
@@ -361,7 +378,17 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_looks_for_keys_where_they_give_no_order() {
-        assert_eq!(keys_through_a_chain(Order::Partition).await.1, []);
-        assert_eq!(keys_through_a_chain(Order::None).await.1, []);
+        assert_eq!(keys_through_a_chain(Order::Partition, false, true).await.1, []);
+        assert_eq!(keys_through_a_chain(Order::None, false, true).await.1, []);
+    }
+
+    #[tokio::test]
+    async fn nobody_looks_for_keys_that_no_chain_changed_before_they_are_needed() {
+        let (mut slices, keys) = keys_through_a_chain(Order::Key, false, false).await;
+        assert_eq!(keys, []);
+        slices.load_keys().unwrap();
+        let passed = [(11, Some("a")), (12, None), (13, Some("")), (17, Some("a")), (18, Some("b"))];
+        let passed = passed.map(|(offset, name)| key(offset, name));
+        assert_eq!(slices.fetched(Offset(11), true).keys, Some(&passed[..]), "those that passed");
     }
 }

@@ -70,8 +70,8 @@ impl Slices {
         Self::new(from, reached, pieces, filtered, Vec::new())
     }
 
-    /// What a chain made of the events from `from` on. `keys` are those of what it was given, and must be there if keys
-    /// are ever needed: in what it made they may be others.
+    /// What a chain made of the events from `from` on. `keys` are those of what it was given: without them they are taken from
+    /// what it made, once they are needed, which will do if it changed none, and knows those of no event that did not pass.
     /// `expired` was not given to it.
     pub(super) fn filtered(
         from: Offset,

@@ -140,6 +140,33 @@ async fn a_changed_event_keeps_its_offset_and_what_the_output_does_not_give() {
 }
 
 #[tokio::test]
+async fn a_key_that_any_stage_changed_is_told_and_nothing_else_is() {
+    let emit = |key: fn() -> Change<Vec<u8>>| {
+        Each::new(move |offset, _| match offset.0 {
+            1 => Act::Emit(vec![Made { key: key(), ..payload(b"changed".to_vec()) }]),
+            _ => Act::Keep,
+        })
+    };
+    let odd = || Each::new(|offset, _| if offset.0 % 2 == 1 { Act::Keep } else { Act::Drop });
+    let even = Each::new(|offset, _| if offset.0 % 2 == 0 { Act::Keep } else { Act::Drop });
+    let set = || Change::Set(b"other".to_vec());
+    let cases = [
+        (emit(set), odd(), true),
+        (emit(|| Change::Remove), odd(), true),
+        (emit(|| Change::Keep), odd(), false),
+        (keep_all(), odd(), false),
+        (odd(), emit(set), true),
+        (even, emit(set), false),
+    ];
+    for (at, (first, second, expected)) in cases.into_iter().enumerate() {
+        let sources = [source(0, &[3, 2])];
+        let stages = [first, second].map(|each| (each, OnError::DeadLetter));
+        let filtered = chain(stages).filter(everything(&sources)).await;
+        assert_eq!(filtered.rekeyed, expected, "case {at}");
+    }
+}
+
+#[tokio::test]
 async fn stages_see_what_the_one_before_passed() {
     let thirds = Each::new(|offset, _| if offset.0 % 3 == 0 { Act::Keep } else { Act::Drop });
     let mark = Each::new(|_, event| Act::Emit(vec![payload([event.payload().unwrap(), b"!"].concat())]));

@@ -46,8 +46,8 @@ pub struct Fetched<'a> {
     /// Offsets that the chain failed on or whose time to live is over, and that become dead letters where the options say
     /// so; ascending, disjoint from `filtered`.
     pub failed: &'a [Failed],
-    /// The stored events from the first offset on up to `reached` with their keys, ascending, those that are filtered or
-    /// failed as well; `None` unless [`Fetch::needs_keys`].
+    /// The stored events from the first offset on up to `reached` with their keys, ascending; `None` unless
+    /// [`Fetch::needs_keys`]. Filtered and failed ones may be missing: one that is in flight all the same has no order then.
     pub keys: Option<&'a [EventKey]>,
 }
 
