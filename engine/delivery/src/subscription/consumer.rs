@@ -184,6 +184,11 @@ impl Consumer {
         self.responses.lapses = 0;
     }
 
+    /// True if its last delivery timed out, and it has ended none since.
+    pub(super) fn has_lapsed(&self) -> bool {
+        self.responses.lapses > 0
+    }
+
     /// True if its deliveries time out again and again.
     pub(super) fn is_silent(&self) -> bool {
         self.responses.lapses >= LAPSES_MAX

@@ -218,6 +218,25 @@ fn what_one_consumer_let_fail_goes_to_another_that_has_room() {
 }
 
 #[test]
+fn what_follows_an_event_that_timed_out_goes_to_a_consumer_that_responds() {
+    let one_key = |_| Some(7);
+    let mut it = subscription(Order::Key, 1);
+    attach(&mut it, A);
+    let first = deal(&mut it, 0, one_key).remove(0);
+    it.extend_end(2);
+    let second = deal(&mut it, 1_000, one_key).remove(0);
+    assert_eq!((first.offsets, second.offsets), (vec![0], vec![1]));
+    attach(&mut it, B);
+    assert_eq!(deal(&mut it, 1_000, one_key), []);
+    let due = it.next_deadline(at(1_000)).unwrap();
+    it.on_time(at(due), |_| u64::MAX);
+    let again = deal(&mut it, due, one_key);
+    assert_eq!(shape(&again), [(2, vec![0])], "1 comes back and waits for it");
+    tell(&mut it, due, &again[0], 0, VerbKind::Ack).unwrap();
+    assert_eq!(shape(&deal(&mut it, due, one_key)), [(2, vec![1])], "A has done nothing since");
+}
+
+#[test]
 fn consumers_that_join_get_other_keys_while_the_first_keeps_what_it_holds() {
     let mut it = subscription(Order::Key, 4);
     attach(&mut it, A);
