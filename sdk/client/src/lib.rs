@@ -100,8 +100,8 @@ pub use self::{
     ensure::Ensured,
     error::{Cause, Error},
     publisher::{
-        Publisher, PublisherOptions, PublisherStats, Receipt, ScheduleReceipt, ScheduleTicket, Ticket,
-        WhenFull,
+        AfterFailure, Publisher, PublisherOptions, PublisherStats, Receipt, ScheduleReceipt, ScheduleTicket,
+        Ticket, WhenFull,
     },
     reader::{
         Cursor, Found, InvalidCursor, ReadOptions, Reader, Search, SearchBound, SearchEnd, SearchOptions,

@@ -58,3 +58,36 @@ async fn what_contradicts_it_is_refused() {
     without.args(["topic", "set", "prices", "--retain", "compact", "--addr", &address]).arg("--ca").arg(&ca);
     run(without, "").await.failed(1, "CONNECT_FAILED");
 }
+
+#[tokio::test]
+async fn what_is_stored_of_a_file_that_is_refused_midway_is_its_beginning() {
+    const LINES: usize = 30_000;
+    const WITHOUT_KEY: usize = 12_001;
+    let (_dir, engine) = engine().await;
+    for partitions in ["1", "3"] {
+        let topic = format!("prices-{partitions}");
+        engine.text(&["topic", "create", &topic, "--retain", "compact", "--partitions", partitions]).await;
+        let line = |number: usize| match number {
+            WITHOUT_KEY => format!("{{\"payload\":{number}}}\n"),
+            _ => format!("{{\"key\":\"k{}\",\"payload\":{number}}}\n", number % 50),
+        };
+        let lines: String = (1..=LINES).map(line).collect();
+        let refused = engine.run(&["publish", &topic], &lines).await;
+        refused.failed(1, "INVALID_ARGUMENT");
+        let read = engine.run(&["read", &topic], "").await.json();
+        let stored: Vec<usize> =
+            read.iter().map(|event| event["payload"].as_u64().unwrap() as usize).collect();
+        let said = format!("INVALID_ARGUMENT: {} events stored, then: line ", stored.len());
+        assert!(refused.stderr.contains(&said), "{refused:?}");
+        for key in 0..50 {
+            let of_key: Vec<usize> = stored.iter().copied().filter(|number| number % 50 == key).collect();
+            let without = (1..=LINES).filter(|number| number % 50 == key && *number != WITHOUT_KEY);
+            assert!(without.take(of_key.len()).eq(of_key.iter().copied()), "key {key}: {of_key:?}");
+        }
+        if partitions == "1" {
+            assert!(stored.len() < WITHOUT_KEY);
+            assert!(refused.stderr.contains(&format!("line {}: ", stored.len() + 1)), "{refused:?}");
+        }
+    }
+    engine.stop().await;
+}

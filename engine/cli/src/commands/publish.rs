@@ -4,7 +4,8 @@
 use std::{cell::Cell, convert::Infallible, pin::pin, thread, time::Duration};
 
 use levada_client::{
-    Client, Event, Publisher, PublisherOptions, Receipt, ScheduleReceipt, ScheduleTicket, Ticket, WhenFull,
+    AfterFailure, Client, Event, Publisher, PublisherOptions, Receipt, ScheduleReceipt, ScheduleTicket,
+    Ticket, WhenFull,
 };
 use levada_protocol::{
     error::ErrorCode,
@@ -26,7 +27,7 @@ use super::{
     prepare,
     stops::Reason,
 };
-use crate::{args::PublishArgs, client, failure::code_of};
+use crate::{args::PublishArgs, client};
 
 /// Last offsets of up to this many partitions are shown to people.
 const OFFSETS_SHOWN_MAX: usize = 16;
@@ -61,8 +62,13 @@ pub(super) async fn run(output: &Output, args: PublishArgs) -> anyhow::Result<()
 async fn publish(output: &Output, client: &Client, args: &PublishArgs, lines: Lines) -> anyhow::Result<()> {
     let mut stop = pin!(interrupted());
     let when_full = if args.no_wait { WhenFull::Fail } else { WhenFull::Wait };
-    let options =
-        PublisherOptions { delivery_timeout: args.timeout.into(), when_full, ..PublisherOptions::default() };
+    let options = PublisherOptions {
+        delivery_timeout: args.timeout.into(),
+        when_full,
+        // What is stored of a partition's lines is a beginning of them: whoever repeats the rest gets no line twice.
+        after_failure: AfterFailure::Stop,
+        ..PublisherOptions::default()
+    };
     let publisher = tokio::select! {
         biased;
         () = &mut stop => return Err(Failure::interrupted().into()),
@@ -83,7 +89,8 @@ async fn publish(output: &Output, client: &Client, args: &PublishArgs, lines: Li
             receipts.iter().try_for_each(|(line, receipt)| summary.add(output, *line, receipt))?;
             return Ok(summary);
         }
-        // A failed acknowledgement ends it all; a wrong line is reported once all before it is acknowledged.
+        // A failed acknowledgement ends it all, once those of other lines are in; a wrong line is reported once all before
+        // it is acknowledged.
         let sent = async { Ok(send_all(&publisher, receiver, tickets, args).await) };
         let awaiting = await_tickets(output, awaited, topic, (&published, &stored));
         tokio::try_join!(sent, awaiting).and_then(|(sent, summary)| sent.map(|()| summary))
@@ -116,8 +123,7 @@ async fn send_all(
         if let Some(rate) = args.rate {
             sleep_until(begun + Duration::from_secs_f64(f64::from(sent) / rate)).await;
         }
-        let at_line =
-            |error: levada_client::Error| Failure::new(code_of(&error), format!("line {number}: {error}"));
+        let at_line = |error| anyhow::Error::from(error).context(format!("line {number}"));
         let ticket = publish_one(publisher, event, args).await.map_err(at_line)?;
         sent = sent.saturating_add(1);
         if tickets.send((number, ticket)).await.is_err() {
@@ -323,15 +329,48 @@ async fn await_tickets(
     (published, stored): (&Cell<u64>, &Cell<u64>),
 ) -> anyhow::Result<Summary> {
     let mut summary = Summary::new(topic);
+    let mut failed: Option<Unstored> = None;
     while let Some((line, sent)) = tickets.recv().await {
-        match sent {
-            Sent::Now(ticket) => summary.add(output, line, &ticket.await?)?,
-            Sent::Later(ticket) => summary.add_scheduled(output, line, &ticket.await?)?,
+        let entered = match sent {
+            Sent::Now(ticket) => ticket.await.map(|receipt| summary.add(output, line, &receipt)),
+            Sent::Later(ticket) => ticket.await.map(|receipt| summary.add_scheduled(output, line, &receipt)),
+        };
+        match (entered, &mut failed) {
+            (Ok(entered), failed) => {
+                entered?;
+                published.set(published.get() + 1);
+                stored.set(summary.published);
+                failed.iter_mut().for_each(|failed| failed.stored_behind += 1);
+            }
+            (Err(error), None) => {
+                failed = Some(Unstored { line, error, stored_behind: 0 });
+                // Nothing more goes out; what was on its way has its answer before long.
+                tickets.close();
+            }
+            (Err(_), Some(_)) => {}
         }
-        published.set(published.get() + 1);
-        stored.set(summary.published);
     }
-    Ok(summary)
+    failed.map_or(Ok(summary), |failed| Err(failed.into_error()))
+}
+
+/// The first line that was not stored.
+struct Unstored {
+    line: u64,
+    error: levada_client::Error,
+    /// Later lines that were stored all the same, in other partitions.
+    stored_behind: u64,
+}
+
+impl Unstored {
+    fn into_error(self) -> anyhow::Error {
+        let Self { line, error, stored_behind } = self;
+        let context = match stored_behind {
+            0 => format!("line {line}"),
+            1 => format!("line {line}, while 1 later line is stored in another partition"),
+            some => format!("line {line}, while {some} later lines are stored in other partitions"),
+        };
+        anyhow::Error::from(error).context(context)
+    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use levada_protocol::{
 };
 
 use super::{
+    after_failure::AfterFailure,
     lane::{Ended, Lane, LaneOptions, ProducerIds},
     placement::Placement,
     spread::Spread,
@@ -390,7 +391,20 @@ impl Core {
         }
         // It may have waited for an answer to another lane.
         self.make_ready(self.spread.current);
+        self.stop_if_failed(ended);
         self.give_back(ended);
+    }
+
+    /// If that is wanted, and one of these has failed, lets nothing behind it go out.
+    fn stop_if_failed(&mut self, ended: &mut Vec<Ended>) {
+        if self.lane_options.after_failure == AfterFailure::GoOn || self.failed.is_some() {
+            return;
+        }
+        let Some(error) = ended.iter().find_map(|it| it.result.as_ref().err()).cloned() else { return };
+        for index in 0..u16::try_from(self.lanes.len()).unwrap_or(u16::MAX) {
+            self.change(index, |lane, _, _| lane.stop(&error, ended));
+        }
+        self.failed = Some(error);
     }
 
     /// The bytes of ended batches are free again.
@@ -434,6 +448,7 @@ impl Core {
             self.make_ready(index);
         }
         self.make_ready(self.spread.current);
+        self.stop_if_failed(ended);
         self.give_back(ended);
     }
 
@@ -492,6 +507,7 @@ mod tests {
             in_flight_partial: 4,
             delivery_timeout: Duration::from_secs(60),
             when_full: WhenFull::Wait,
+            after_failure: AfterFailure::GoOn,
         };
         Core::new(lane_options, None, usize::MAX, partitions, ProducerId(7))
     }

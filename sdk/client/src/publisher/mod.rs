@@ -3,6 +3,7 @@
 //! Owns the public face. The state is `core.rs`, one partition's order is `lane/`, the stream is
 //! `driver.rs`.
 
+mod after_failure;
 mod core;
 mod driver;
 mod lane;
@@ -31,17 +32,18 @@ use levada_protocol::{
 };
 use tokio::{sync::Notify, time::timeout};
 
+pub use self::{
+    after_failure::AfterFailure,
+    core::PublisherStats,
+    schedule::{ScheduleReceipt, ScheduleTicket},
+    ticket::{Receipt, Ticket},
+    when_full::WhenFull,
+};
 use self::{
     core::Core,
     driver::Driver,
     lane::{Ended, LaneOptions},
     placement::Placement,
-};
-pub use self::{
-    core::PublisherStats,
-    schedule::{ScheduleReceipt, ScheduleTicket},
-    ticket::{Receipt, Ticket},
-    when_full::WhenFull,
 };
 use crate::{clock, error::Error, link::Link, tasks};
 
@@ -80,6 +82,8 @@ pub struct PublisherOptions {
     pub delivery_timeout: Duration,
     /// What to do while the topic's backlog is full. Default: wait.
     pub when_full: WhenFull,
+    /// What to do with the events behind one that fails. Default: go on.
+    pub after_failure: AfterFailure,
 }
 
 impl Default for PublisherOptions {
@@ -92,6 +96,7 @@ impl Default for PublisherOptions {
             buffer_bytes: None,
             delivery_timeout: Duration::from_secs(120),
             when_full: WhenFull::default(),
+            after_failure: AfterFailure::default(),
         }
     }
 }
@@ -132,6 +137,7 @@ impl PublisherOptions {
             in_flight_partial: in_flight.min(IN_FLIGHT_PARTIAL),
             delivery_timeout: self.delivery_timeout,
             when_full: self.when_full,
+            after_failure: self.after_failure,
         })
     }
 }
@@ -146,7 +152,8 @@ fn buffer_bytes(partitions: u16) -> usize {
 /// which it sends again after a lost connection are stored once, in the order in which they were published.
 /// **Order.** Events of one partition keep the order of their `publish` calls. Batches that the engine
 /// refuses for a while (`BACKLOG_FULL`, `STORAGE_FULL`, …) are tried again, in order, until
-/// `delivery_timeout`; see [`WhenFull`] for another way with the first of these.
+/// `delivery_timeout`; see [`WhenFull`] for another way with the first of these. Those behind one that fails for good go on
+/// without it, unless [`AfterFailure`] says otherwise.
 /// **A forgotten identity.** If the engine answers that it does not know the producer, or expects an earlier
 /// sequence, it has stored none of the unacknowledged batches: they then go out under a new identity. When a
 /// batch's time runs out while its fate is unknown, those that were sent behind it fail with it, as a new

@@ -17,6 +17,7 @@ use levada_protocol::{
 };
 
 use super::{
+    after_failure::AfterFailure,
     placement::Placement,
     ticket::{BatchOutcome, Stored, Ticket},
     when_full::WhenFull,
@@ -41,6 +42,8 @@ pub(super) struct LaneOptions {
     pub(super) delivery_timeout: Duration,
     /// What becomes of a batch that the engine refuses because the topic's backlog is full.
     pub(super) when_full: WhenFull,
+    /// What becomes of those behind one that failed.
+    pub(super) after_failure: AfterFailure,
 }
 
 /// ProducerIds that nobody else has: one random number, and those after it.
@@ -118,6 +121,8 @@ pub(super) struct Lane {
     /// How many of those were not answered.
     unanswered: usize,
     halted: bool,
+    /// Nothing new goes out: this is what an event before it met.
+    stopped: Option<Error>,
     retry_at: Option<Instant>,
     backoff: Backoff,
     /// True while the core's queue of lanes with a closed batch holds this one.
@@ -139,6 +144,7 @@ impl Lane {
             sent: 0,
             unanswered: 0,
             halted: false,
+            stopped: None,
             retry_at: None,
             backoff: Backoff::new(BACKOFF_FIRST, BACKOFF_LAST),
             queued: false,
@@ -388,6 +394,11 @@ impl Lane {
                 self.end(index, Ok(Stored { base: base.filter(|_| whole), duplicate, duplicates }), ended);
             }
             AckOutcome::OffsetMismatch { next, .. } => self.end_mismatch(index, next, ended),
+            AckOutcome::Refused(refusal) if self.stopped.is_some() => {
+                let follows = matches!(refusal.code, ErrorCode::SequenceGap | ErrorCode::ProducerUnknown);
+                let because = self.stopped.clone().filter(|_| follows);
+                self.end(index, Err(because.unwrap_or_else(|| refusal.into())), ended);
+            }
             AckOutcome::Refused(refusal) if self.fails(index, refusal.code, lane_options.when_full) => {
                 self.give_sequences_back(index);
                 self.end(index, Err(refusal.into()), ended);
@@ -535,6 +546,22 @@ impl Lane {
         self.halted = false;
         self.retry_at = None;
         self.begin_anew(producer_ids.fresh(), ended);
+    }
+
+    /// Fails what was not sent, or was refused for a while. What may be stored waits for its answer, and goes out again after
+    /// a lost connection; but whatever is refused from now on fails as well.
+    pub(super) fn stop(&mut self, error: &Error, ended: &mut Vec<Ended>) {
+        self.seal();
+        self.stopped = Some(error.clone());
+        (self.halted, self.retry_at) = (false, None);
+        let mut index = 0;
+        while let Some(entry) = self.unacked.get(index) {
+            if entry.in_doubt || (index < self.sent && entry.refusal.is_none()) {
+                index += 1;
+            } else {
+                self.end(index, Err(error.clone()), ended);
+            }
+        }
     }
 
     /// Fails everything.

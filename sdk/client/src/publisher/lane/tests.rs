@@ -28,6 +28,7 @@ fn bench() -> Bench {
             in_flight_partial: 4,
             delivery_timeout: DELIVERY_TIMEOUT,
             when_full: WhenFull::Wait,
+            after_failure: AfterFailure::GoOn,
         },
         producer_ids,
         now: clock::now(),
@@ -82,6 +83,16 @@ impl Bench {
         let mut ended = Vec::new();
         self.lane.expire(&self.lane_options, self.now, &mut self.producer_ids, &mut ended);
         settle(ended);
+    }
+
+    fn stop(&mut self) {
+        let mut ended = Vec::new();
+        self.lane.stop(&Refusal::new(ErrorCode::InvalidArgument, "").into(), &mut ended);
+        settle(ended);
+    }
+
+    fn code(&self, ticket: usize) -> Option<ErrorCode> {
+        self.result(ticket).err().map(|error| error.code())
     }
 
     fn result(&self, ticket: usize) -> Result<u64, Error> {
@@ -151,6 +162,27 @@ fn whoever_does_not_wait_is_told_of_a_full_backlog_and_what_is_behind_goes_on() 
     // Other refusals are waited for as ever.
     bench.refuse(next[0].0, ErrorCode::StorageFull);
     assert!(bench.is_pending(2) && bench.lane.retry_at().is_some());
+}
+
+#[test]
+fn a_lane_that_stops_sends_nothing_new_and_learns_what_was_stored() {
+    let mut bench = bench();
+    ["a", "b", "c", "d", "e", "f"].into_iter().for_each(|payload| bench.publish(payload));
+    let sent: Vec<u32> = bench.send().iter().map(|sent| sent.0).collect();
+    bench.refuse(sent[0], ErrorCode::StorageFull);
+    bench.stop();
+    let stopped = Some(ErrorCode::InvalidArgument);
+    assert_eq!([0, 4, 5].map(|ticket| bench.code(ticket)), [stopped; 3], "refused for a while, or not sent");
+    bench.refuse(sent[1], ErrorCode::SequenceGap);
+    assert_eq!(bench.code(1), stopped, "a gap says nothing");
+    bench.store(sent[2], 7);
+    assert_eq!(bench.result(2).ok(), Some(7));
+    bench.lane.disconnected();
+    let again = bench.send();
+    assert_eq!(again.iter().map(|sent| sent.3.as_str()).collect::<Vec<_>>(), ["d"], "it may be stored");
+    bench.refuse(again[0].0, ErrorCode::StorageFull);
+    assert_eq!(bench.code(3), Some(ErrorCode::StorageFull));
+    assert_eq!(bench.send(), []);
 }
 
 #[test]
