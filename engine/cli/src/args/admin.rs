@@ -228,7 +228,7 @@ pub(crate) enum RetainArg {
     /// Older than --retain-for or over --max-bytes, acknowledged or not
     #[value(alias = "time_and_size")]
     TimeAndSize,
-    /// Acknowledged by every subscription and route, however old
+    /// Acknowledged by every subscription and route, however old; without any, older than --retain-for
     #[value(alias = "until_acked")]
     UntilAcked,
     /// Superseded by a later event of its key and acknowledged by every subscription and route; every event needs a key

@@ -90,8 +90,8 @@ pub(crate) struct OptionsArgs {
     /// Events that one consumer may hold unacknowledged, 1 to 1048576 [default: 1000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     max_in_flight: Option<u32>,
-    /// How long a failed event waits before its next delivery, after the first failure, the second, and so on, such as
-    /// 1s,5s,1m; the last one repeats, and none means no wait [default: 1s,5s,10s,30s,1m,2m,5m,10m,30m,1h,2h]
+    /// How long an event that was given back waits before its next delivery, after the first time, the second, and so on, such
+    /// as 1s,5s,1m; the last one repeats, and none means no wait. One that timed out has waited [default: 1s,5s,10s,30s,1m,2m,5m,10m,30m,1h,2h]
     #[arg(long, value_name = "DURATION,..", value_parser = parse_waits)]
     backoff: Option<Waits>,
     /// Most events delivered in a second, over all consumers: 1 to 10000000, or none [default: none]

@@ -145,6 +145,10 @@ fn summary(topic: &TopicInfo) -> String {
     };
     let retain = match settings.retain {
         Retain::Compact => "the last event of each key".to_owned(),
+        Retain::UntilAcked => {
+            let alone = output::duration_ms(settings.retain_for_ms);
+            format!("until-acked, and for {alone} while there is no subscription or route")
+        }
         retain => format!("{} for {}", retain_word(retain), output::duration_ms(settings.retain_for_ms)),
     };
     let dedup = match (settings.dedup_window_ms, settings.dedup_header.as_str()) {
