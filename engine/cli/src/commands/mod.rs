@@ -20,6 +20,7 @@ mod schedule;
 mod search;
 pub(crate) mod serve;
 mod stops;
+mod stored_dead_letters;
 mod subscribe;
 mod subscription;
 mod topic;

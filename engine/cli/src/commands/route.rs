@@ -15,6 +15,7 @@ use super::{
     Made,
     attachment::{self, Standing},
     deleting,
+    stored_dead_letters::StoredDeadLetters,
 };
 use crate::{
     args::{RouteAction, RouteArgs},
@@ -39,7 +40,8 @@ async fn act(output: &Output, client: &Client, action: RouteAction) -> anyhow::R
         }
         RouteAction::List => {
             let routes = client.list_routes().await?;
-            output.rows(&routes, || table(&routes))?;
+            let dead_letters = StoredDeadLetters::of(client, None).await?;
+            output.rows(&routes, || table(&routes, &dead_letters))?;
             if !output.is_json() && routes.iter().any(|route| !route.state.is_running()) {
                 output.remark(
                     "`levada route describe ROUTE` says in full why one is paused or blocked; a paused one continues \
@@ -52,7 +54,8 @@ async fn act(output: &Output, client: &Client, action: RouteAction) -> anyhow::R
             if output.is_json() {
                 output.json(&found)?;
             } else {
-                output.line(&describe(&found))?;
+                let dead_letters = StoredDeadLetters::of(client, Some(found.spec.from.as_str())).await?;
+                output.line(&describe(&found, &dead_letters))?;
             }
         }
         RouteAction::Delete { route, how } => {
@@ -83,7 +86,12 @@ fn standing(found: &RouteInfo) -> Standing {
     }
 }
 
-fn table(routes: &[RouteInfo]) -> Rows {
+/// The name that its dead letters have.
+fn dead_letters_name(route: &RouteInfo) -> String {
+    format!("route-{}", route.spec.name)
+}
+
+fn table(routes: &[RouteInfo], dead_letters: &StoredDeadLetters) -> Rows {
     let mut rows = Rows::new(&["route", "from", "to", "lag", "dead letters", "state", "chain"]);
     for route in routes {
         rows.push([
@@ -91,7 +99,7 @@ fn table(routes: &[RouteInfo]) -> Rows {
             route.spec.from.to_string(),
             attachment::topics_text(&route.spec.to),
             output::count(route.lag),
-            output::count(route.dead_lettered),
+            output::count(dead_letters.count(route.spec.from.as_str(), &dead_letters_name(route))),
             output::brief(&route.state.to_string()),
             attachment::chain_cell(&route.spec.chain),
         ]);
@@ -99,7 +107,7 @@ fn table(routes: &[RouteInfo]) -> Rows {
     rows
 }
 
-fn describe(found: &RouteInfo) -> String {
+fn describe(found: &RouteInfo, dead_letters: &StoredDeadLetters) -> String {
     output::fields([
         ("route", found.spec.name.to_string()),
         ("made", output::time_ms(found.created_ms)),
@@ -109,7 +117,10 @@ fn describe(found: &RouteInfo) -> String {
         ("chain", attachment::chain_lines(&found.spec.chain)),
         ("positions", attachment::positions_text(&found.positions)),
         ("lag", output::count(found.lag)),
-        ("dead letters", output::count(found.dead_lettered)),
+        (
+            "dead letters",
+            dead_letters.text(found.spec.from.as_str(), &dead_letters_name(found), found.dead_lettered),
+        ),
         ("events expired", output::count(found.events_expired)),
     ])
 }

@@ -12,6 +12,7 @@ use super::{
     Made,
     attachment::{self, Standing},
     deleting,
+    stored_dead_letters::StoredDeadLetters,
 };
 use crate::{
     args::{OptionsArgs, SubscriptionAction, SubscriptionArgs, SubscriptionPath},
@@ -40,8 +41,10 @@ async fn act(output: &Output, client: &Client, action: &SubscriptionAction) -> a
             })?;
         }
         SubscriptionAction::List { topic } => {
-            let found = client.list_subscriptions(topic.as_ref().map(|topic| topic.as_str())).await?;
-            output.rows(&found, || table(&found))?;
+            let topic = topic.as_ref().map(|topic| topic.as_str());
+            let found = client.list_subscriptions(topic).await?;
+            let dead_letters = StoredDeadLetters::of(client, topic).await?;
+            output.rows(&found, || table(&found, &dead_letters))?;
             if !output.is_json() && found.iter().any(|found| !found.state.is_running()) {
                 output.remark(
                     "`levada subscription describe TOPIC/SUBSCRIPTION` says in full why one is paused, \
@@ -55,7 +58,8 @@ async fn act(output: &Output, client: &Client, action: &SubscriptionAction) -> a
             if output.is_json() {
                 output.json(&found)?;
             } else {
-                output.line(&describe(&found))?;
+                let dead_letters = StoredDeadLetters::of(client, Some(found.topic.as_str())).await?;
+                output.line(&describe(&found, &dead_letters))?;
             }
         }
         SubscriptionAction::Delete { subscription, how } => {
@@ -139,7 +143,7 @@ fn standing(found: &SubscriptionInfo) -> Standing {
     Standing { stopped: (!found.state.is_running()).then(|| found.state.clone()), marks, idle }
 }
 
-fn table(subscriptions: &[SubscriptionInfo]) -> Rows {
+fn table(subscriptions: &[SubscriptionInfo], dead_letters: &StoredDeadLetters) -> Rows {
     let headings = [
         "subscription",
         "order",
@@ -160,7 +164,7 @@ fn table(subscriptions: &[SubscriptionInfo]) -> Rows {
             output::count(found.lag),
             output::count(found.in_flight),
             output::age_ms(found.oldest_unacked_age_ms),
-            output::count(found.dead_lettered),
+            output::count(dead_letters.count(found.topic.as_str(), found.name.as_str())),
             output::brief(&found.state.to_string()),
             attachment::chain_cell(found.options.chain()),
         ]);
@@ -195,7 +199,7 @@ fn lag(found: &SubscriptionInfo) -> String {
     format!("{lag} ({arriving}/s arrive, {settling}/s are done with: {when})")
 }
 
-fn describe(found: &SubscriptionInfo) -> String {
+fn describe(found: &SubscriptionInfo, dead_letters: &StoredDeadLetters) -> String {
     let options = &found.options;
     let consumers = if found.consumers.is_empty() { "-".to_owned() } else { found.consumers.join(", ") };
     let passed_over = match found.passed_over.as_slice() {
@@ -228,7 +232,7 @@ fn describe(found: &SubscriptionInfo) -> String {
         ("oldest unacked", output::age_ms(found.oldest_unacked_age_ms)),
         ("in flight", output::count(found.in_flight)),
         ("redelivered", output::count(found.redelivered)),
-        ("dead letters", output::count(found.dead_lettered)),
+        ("dead letters", dead_letters.text(found.topic.as_str(), found.name.as_str(), found.dead_lettered)),
         ("events lost", output::count(found.events_lost)),
         ("events expired", output::count(found.events_expired)),
     ])

@@ -2,8 +2,6 @@
 //!
 //! It must not know offsets.
 
-use super::deliveries::{Resized, Share};
-
 /// Names an attached consumer; the caller gives a new one at each attachment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConsumerId(pub u64);
@@ -54,6 +52,23 @@ const ENOUGH_BYTES: u64 = 16 * 1024;
 pub(super) struct Room {
     pub(super) events: u64,
     pub(super) bytes: u64,
+}
+
+/// What a delivery stops or begins to take of what its consumer may have in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Share {
+    pub(super) events: u64,
+    /// By the events' share of the delivery.
+    pub(super) bytes: u64,
+    /// All of it has ended or begun, and it must be its consumer's only one.
+    pub(super) alone: bool,
+}
+
+/// Bytes of a delivery before and after its real size is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Resized {
+    pub(super) whole: (u64, u64),
+    pub(super) in_flight: (u64, u64),
 }
 
 impl Consumer {

@@ -5,10 +5,7 @@
 
 use levada_protocol::error::ErrorCode;
 
-use super::{
-    consumer::{Consumer, ConsumerId, Room},
-    deliveries::Share,
-};
+use super::consumer::{Consumer, ConsumerId, Room, Share};
 
 /// Most consumers of one subscription.
 pub const CONSUMERS_MAX: usize = 1_024;

@@ -7,7 +7,7 @@ use std::{
     ops::Range,
 };
 
-use super::consumer::ConsumerId;
+use super::consumer::{ConsumerId, Resized, Share};
 
 /// One delivery, until all its events are settled or given back.
 #[derive(Debug)]
@@ -42,23 +42,6 @@ pub(super) struct NewDelivery {
     pub(super) bytes: u64,
     pub(super) events: u64,
     pub(super) alone: bool,
-}
-
-/// What a delivery stops or begins to take of what its consumer may have in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Share {
-    pub(super) events: u64,
-    /// By the events' share of the delivery.
-    pub(super) bytes: u64,
-    /// All of it has ended or begun, and it must be its consumer's only one.
-    pub(super) alone: bool,
-}
-
-/// Bytes of a delivery before and after its real size is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Resized {
-    pub(super) whole: (u64, u64),
-    pub(super) in_flight: (u64, u64),
 }
 
 impl Delivery {
