@@ -121,6 +121,7 @@ impl Retained {
             Some(last)
                 if is_log
                     && last.slices.range().end == range.start
+                    && last.slices.keeps_keys_of(&slices)
                     && last.bytes + bytes <= MERGED_BYTES_MAX =>
             {
                 last.slices.append(slices);
@@ -229,9 +230,13 @@ fn number(index: usize) -> PartitionId {
 
 #[cfg(test)]
 mod tests {
+    use levada_chain::{Filtered, Progress};
     use levada_delivery::subscription::EventKey;
 
-    use super::{super::slices::tests::piece, *};
+    use super::{
+        super::slices::tests::{key, keyed_piece, piece},
+        *,
+    };
 
     const P0: PartitionId = PartitionId(0);
 
@@ -274,6 +279,25 @@ mod tests {
         }
         let range = |at| retained.find(queue, Offset(at)).map(Slices::range);
         assert_eq!((range(1), range(3)), (Some(Offset(1)..Offset(2)), None));
+    }
+
+    #[test]
+    fn stretches_are_not_joined_where_keys_that_a_chain_changed_would_be_lost() {
+        let passed = |at: u64, made: &'static str| Filtered {
+            progress: Progress { reached: Offset(at + 1), ..Progress::default() },
+            passed: vec![keyed_piece(&[(at, Some(made))])],
+            ..Filtered::default()
+        };
+        let mut retained = Retained::new(1, RetainBudget::new(1 << 20));
+        retained.add(P0, Slices::filtered(Offset(0), passed(0, "a"), None, Vec::new()).unwrap(), all);
+        let stored = key(1, Some("a"));
+        let changed = Slices::filtered(Offset(1), passed(1, "x"), Some(vec![stored]), Vec::new()).unwrap();
+        retained.add(P0, changed, all);
+        for offset in [0, 1] {
+            let slices = retained.find_keyed(P0, Offset(offset)).unwrap().unwrap();
+            let keys = slices.fetched(Offset(offset), true).keys.unwrap();
+            assert_eq!(keys[0], key(offset, Some("a")));
+        }
     }
 
     #[test]

@@ -162,8 +162,14 @@ impl Slices {
         batches + size_of_val(&self.keys[..]) + self.lifetimes.bytes() + filtered + failed.sum::<usize>()
     }
 
-    /// Adds what follows directly.
+    /// True if nothing is lost where `more` is appended: the keys of what a chain changed are found nowhere else.
+    pub(super) fn keeps_keys_of(&self, more: &Self) -> bool {
+        more.keyed == 0 || self.keyed == self.pieces.len()
+    }
+
+    /// Adds what follows directly, and whose keys it keeps.
     pub(super) fn append(&mut self, more: Self) {
+        debug_assert!(self.keeps_keys_of(&more), "keys that are known stay known");
         if self.keyed == self.pieces.len() {
             self.keys.extend(more.keys);
             self.keyed += more.keyed;

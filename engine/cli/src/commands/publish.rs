@@ -339,8 +339,8 @@ async fn await_tickets(
             (Ok(entered), failed) => {
                 entered?;
                 published.set(published.get() + 1);
-                stored.set(summary.published);
-                failed.iter_mut().for_each(|failed| failed.stored_behind += 1);
+                let more = summary.published - stored.replace(summary.published);
+                failed.iter_mut().for_each(|failed| failed.stored_behind += more);
             }
             (Err(error), None) => {
                 failed = Some(Unstored { line, error, stored_behind: 0 });
@@ -366,8 +366,10 @@ impl Unstored {
         let Self { line, error, stored_behind } = self;
         let context = match stored_behind {
             0 => format!("line {line}"),
-            1 => format!("line {line}, while 1 later line is stored in another partition"),
-            some => format!("line {line}, while {some} later lines are stored in other partitions"),
+            some => format!(
+                "line {line} is the first that is not stored, {} of other partitions are",
+                output::counted(some, "later line")
+            ),
         };
         anyhow::Error::from(error).context(context)
     }

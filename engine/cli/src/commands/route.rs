@@ -40,7 +40,7 @@ async fn act(output: &Output, client: &Client, action: RouteAction) -> anyhow::R
         }
         RouteAction::List => {
             let routes = client.list_routes().await?;
-            let dead_letters = StoredDeadLetters::of(client, None).await?;
+            let dead_letters = StoredDeadLetters::shown(output, client, None).await?;
             output.rows(&routes, || table(&routes, &dead_letters))?;
             if !output.is_json() && routes.iter().any(|route| !route.state.is_running()) {
                 output.remark(

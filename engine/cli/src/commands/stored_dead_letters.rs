@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use levada_client::{Client, DeadLettersOf};
-use levada_terminal::output;
+use levada_terminal::output::{self, Output};
 
 /// Counts by the topics that hold them.
 pub(super) struct StoredDeadLetters(HashMap<String, u64>);
@@ -13,6 +13,15 @@ impl StoredDeadLetters {
     pub(super) async fn of(client: &Client, topic: Option<&str>) -> Result<Self, levada_client::Error> {
         let found = client.list_dead_letters(topic).await?;
         Ok(Self(found.into_iter().map(|topic| (topic.name.to_string(), topic.count)).collect()))
+    }
+
+    /// The same for a table; nothing is asked for where none is printed.
+    pub(super) async fn shown(
+        output: &Output,
+        client: &Client,
+        topic: Option<&str>,
+    ) -> Result<Self, levada_client::Error> {
+        if output.is_json() { Ok(Self(HashMap::new())) } else { Self::of(client, topic).await }
     }
 
     /// How many there are of a subscription; of a route, the name is `route-` and its name.

@@ -43,7 +43,7 @@ async fn act(output: &Output, client: &Client, action: &SubscriptionAction) -> a
         SubscriptionAction::List { topic } => {
             let topic = topic.as_ref().map(|topic| topic.as_str());
             let found = client.list_subscriptions(topic).await?;
-            let dead_letters = StoredDeadLetters::of(client, topic).await?;
+            let dead_letters = StoredDeadLetters::shown(output, client, topic).await?;
             output.rows(&found, || table(&found, &dead_letters))?;
             if !output.is_json() && found.iter().any(|found| !found.state.is_running()) {
                 output.remark(

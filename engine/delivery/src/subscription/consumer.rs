@@ -40,6 +40,9 @@ struct Responses {
     lapsed_at: u64,
 }
 
+/// For so long after a timeout, others are preferred to a consumer that has ended no delivery since.
+const LAPSED_FOR_MS: u64 = 30_000;
+
 /// Timeouts in a row, without any verb in between, after which a consumer is passed over.
 const LAPSES_MAX: u8 = 2;
 
@@ -199,9 +202,9 @@ impl Consumer {
         self.responses.lapses = 0;
     }
 
-    /// True if its last delivery timed out, and it has ended none since.
-    pub(super) fn has_lapsed(&self) -> bool {
-        self.responses.lapses > 0
+    /// True if its last delivery timed out not long ago, and it has ended none since.
+    pub(super) fn has_lapsed(&self, now: u64) -> bool {
+        self.responses.lapses > 0 && now < self.responses.lapsed_at.saturating_add(LAPSED_FOR_MS)
     }
 
     /// True if its deliveries time out again and again.

@@ -6,11 +6,11 @@
 /// # async fn example(client: levada_client::Client, lines: Vec<String>) -> Result<(), levada_client::Error> {
 /// use levada_client::{AfterFailure, Event, PublisherOptions};
 ///
-/// // What is stored is a beginning of the file, whatever happens.
+/// // What is stored of a partition's lines is a beginning of them, whatever happens.
 /// let options = PublisherOptions { after_failure: AfterFailure::Stop, ..PublisherOptions::default() };
 /// let publisher = client.publisher("imported", options).await?;
 /// for line in lines {
-///     publisher.publish(Event::new(line)).await?;
+///     drop(publisher.publish(Event::new(line)).await?);
 /// }
 /// publisher.flush().await
 /// # }
@@ -21,7 +21,8 @@ pub enum AfterFailure {
     #[default]
     GoOn,
     /// Of its partition, none of them is stored. Of other partitions, those that were on their way may be, as their tickets
-    /// say; no others are. All tickets of what is not stored fail, most with the same error, and so does every later
-    /// [`Publisher::publish`](super::Publisher::publish).
+    /// say; no others are. All tickets of what is not stored fail, most with the same error, and so do every later
+    /// [`Publisher::publish`](super::Publisher::publish) and [`Publisher::flush`](super::Publisher::flush): make another
+    /// publisher to go on. An append at another offset than the expected one fails alone.
     Stop,
 }

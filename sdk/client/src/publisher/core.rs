@@ -138,6 +138,11 @@ impl Core {
         self.stats
     }
 
+    /// Why it takes no more events, if it does not.
+    pub(super) fn failure(&self) -> Option<&Error> {
+        self.failed.as_ref()
+    }
+
     pub(super) fn refusal(&self) -> Option<&Refusal> {
         self.lanes.iter().find_map(Lane::refusal)
     }
@@ -400,7 +405,10 @@ impl Core {
         if self.lane_options.after_failure == AfterFailure::GoOn || self.failed.is_some() {
             return;
         }
-        let Some(error) = ended.iter().find_map(|it| it.result.as_ref().err()).cloned() else { return };
+        // Who appends at an offset decides again what to append.
+        let decides = |error: &&Error| !matches!(error, Error::OffsetMismatch { .. });
+        let failed = ended.iter().filter_map(|it| it.result.as_ref().err()).find(decides).cloned();
+        let Some(error) = failed else { return };
         for index in 0..u16::try_from(self.lanes.len()).unwrap_or(u16::MAX) {
             self.change(index, |lane, _, _| lane.stop(&error, ended));
         }

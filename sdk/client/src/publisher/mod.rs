@@ -315,11 +315,14 @@ impl Publisher {
     /// Cancel safe: nothing is taken back.
     ///
     /// # Errors
-    /// The first failure among those events.
+    /// The first failure among those events; what the publisher itself failed with, or stopped at ([`AfterFailure::Stop`]).
     pub async fn flush(&self) -> Result<(), Error> {
-        let outcomes = self.handle.shared.lock().flush();
+        let (outcomes, stopped) = {
+            let mut core = self.handle.shared.lock();
+            (core.flush(), core.failure().cloned())
+        };
         self.handle.shared.wake.notify_one();
-        let mut first_failure = Ok(());
+        let mut first_failure = stopped.map_or(Ok(()), Err);
         for outcome in outcomes {
             let ended = Ticket::new(outcome, 0).await;
             if first_failure.is_ok() {

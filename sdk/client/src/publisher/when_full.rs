@@ -24,7 +24,8 @@ pub enum WhenFull {
     #[default]
     Wait,
     /// The tickets of their batch fail at once with the refusal, whose code is `BACKLOG_FULL` and which is retryable: nothing
-    /// of the batch was stored, and what was published behind it goes on without it. Events share a batch as ever, and its
+    /// of the batch was stored, and what was published behind it goes on without it, unless [`super::AfterFailure`] says
+    /// otherwise. Events share a batch as ever, and its
     /// fate. A batch that was on its way when a connection was lost is tried again all the same, as it may have been stored.
     Fail,
 }

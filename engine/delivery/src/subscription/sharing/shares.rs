@@ -234,7 +234,7 @@ impl<'a> Shares<'a> {
         }
         let takers = consumers.with_room().filter(|(place, room)| may(*place, *room));
         // Rather not to whoever let it fail, or lets time run out and has not responded since.
-        let is_poor = |place: usize| failed_by == Some(place) || consumers.list()[place].has_lapsed();
+        let is_poor = |place: usize| failed_by == Some(place) || consumers.list()[place].has_lapsed(self.now);
         let best = takers.min_by_key(|(place, _)| (is_poor(*place), load(*place)));
         best.map(|(place, _)| place)
     }

@@ -233,7 +233,18 @@ fn what_follows_an_event_that_timed_out_goes_to_a_consumer_that_responds() {
     let again = deal(&mut it, due, one_key);
     assert_eq!(shape(&again), [(2, vec![0])], "1 comes back and waits for it");
     tell(&mut it, due, &again[0], 0, VerbKind::Ack).unwrap();
-    assert_eq!(shape(&deal(&mut it, due, one_key)), [(2, vec![1])], "A has done nothing since");
+    let next = deal(&mut it, due, one_key);
+    assert_eq!(shape(&next), [(2, vec![1])], "A has done nothing since");
+    tell(&mut it, due, &next[0], 1, VerbKind::Ack).unwrap();
+    it.extend_end(18);
+    let each = |offset| Some(offset);
+    assert_eq!(
+        shape(&deal(&mut it, due, each)),
+        [(2, (2..18).collect::<Vec<_>>())],
+        "nor gets any other key"
+    );
+    it.extend_end(19);
+    assert_eq!(shape(&deal(&mut it, due + 30_000, each)), [(1, vec![18])], "it may have been one mistake");
 }
 
 #[test]

@@ -397,7 +397,12 @@ impl Lane {
             AckOutcome::Refused(refusal) if self.stopped.is_some() => {
                 let follows = matches!(refusal.code, ErrorCode::SequenceGap | ErrorCode::ProducerUnknown);
                 let because = self.stopped.clone().filter(|_| follows);
-                self.end(index, Err(because.unwrap_or_else(|| refusal.into())), ended);
+                let error = match because {
+                    None if self.unacked[index].in_doubt => Error::lost(refusal),
+                    None => refusal.into(),
+                    Some(because) => because,
+                };
+                self.end(index, Err(error), ended);
             }
             AckOutcome::Refused(refusal) if self.fails(index, refusal.code, lane_options.when_full) => {
                 self.give_sequences_back(index);
@@ -549,18 +554,24 @@ impl Lane {
     }
 
     /// Fails what was not sent, or was refused for a while. What may be stored waits for its answer, and goes out again after
-    /// a lost connection; but whatever is refused from now on fails as well.
+    /// a lost connection; but whatever is refused from now on fails as well. Where a copy may be stored all the same, the error
+    /// says so.
     pub(super) fn stop(&mut self, error: &Error, ended: &mut Vec<Ended>) {
         self.seal();
         self.stopped = Some(error.clone());
         (self.halted, self.retry_at) = (false, None);
         let mut index = 0;
         while let Some(entry) = self.unacked.get(index) {
-            if entry.in_doubt || (index < self.sent && entry.refusal.is_none()) {
-                index += 1;
-            } else {
-                self.end(index, Err(error.clone()), ended);
-            }
+            let ended_by = match &entry.refusal {
+                None if entry.in_doubt || index < self.sent => {
+                    index += 1;
+                    continue;
+                }
+                Some(refusal) if entry.in_doubt => Error::lost(refusal.clone()),
+                Some(refusal) if !refusal.code.has_no_side_effects() => refusal.clone().into(),
+                _ => error.clone(),
+            };
+            self.end(index, Err(ended_by), ended);
         }
     }
 

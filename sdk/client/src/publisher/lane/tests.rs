@@ -181,8 +181,24 @@ fn a_lane_that_stops_sends_nothing_new_and_learns_what_was_stored() {
     let again = bench.send();
     assert_eq!(again.iter().map(|sent| sent.3.as_str()).collect::<Vec<_>>(), ["d"], "it may be stored");
     bench.refuse(again[0].0, ErrorCode::StorageFull);
-    assert_eq!(bench.code(3), Some(ErrorCode::StorageFull));
+    assert_eq!(bench.code(3), Some(ErrorCode::ConnectionLost), "the first copy may be stored");
     assert_eq!(bench.send(), []);
+}
+
+#[test]
+fn a_lane_that_stops_leaves_nothing_undecided() {
+    let mut bench = bench();
+    ["a", "b", "c"].into_iter().for_each(|payload| bench.publish(payload));
+    bench.send();
+    bench.lane.disconnected();
+    let again: Vec<u32> = bench.send().iter().map(|sent| sent.0).collect();
+    bench.refuse(again[0], ErrorCode::StorageFull);
+    bench.stop();
+    assert_eq!(bench.code(0), Some(ErrorCode::ConnectionLost), "refused, and its first copy may be stored");
+    bench.refuse(again[1], ErrorCode::SequenceGap);
+    bench.refuse(again[2], ErrorCode::StorageFull);
+    assert_eq!(bench.code(1), Some(ErrorCode::InvalidArgument));
+    assert_eq!(bench.code(2), Some(ErrorCode::ConnectionLost));
 }
 
 #[test]
