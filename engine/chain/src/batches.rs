@@ -253,18 +253,15 @@ mod tests {
 
     use super::*;
 
+    fn of(base: u64, batch: Batch) -> ChainBatch {
+        let (base, append_time) = (Position(base), Timestamp(1));
+        ChainBatch { base, append_time, hops: 0, batch, stored: None, rekeyed: false }
+    }
+
     fn plain(base: u64, count: u32) -> ChainBatch {
         let mut builder = BatchBuilder::new();
         (0..count).for_each(|_| builder.push(&Event::new("x")).unwrap());
-        let batch = builder.finish(Stamp::ENGINE);
-        ChainBatch {
-            base: Position(base),
-            append_time: Timestamp(1),
-            hops: 0,
-            batch,
-            stored: None,
-            rekeyed: false,
-        }
+        of(base, builder.finish(Stamp::ENGINE))
     }
 
     fn selection(base: u64, deltas: &[u32]) -> ChainBatch {
@@ -272,15 +269,7 @@ mod tests {
         for delta in deltas {
             builder.push_parts(*delta, &EventParts::default(), std::iter::empty()).unwrap();
         }
-        let batch = builder.finish(Stamp::ENGINE);
-        ChainBatch {
-            base: Position(base),
-            append_time: Timestamp(1),
-            hops: 0,
-            batch,
-            stored: None,
-            rekeyed: false,
-        }
+        of(base, builder.finish(Stamp::ENGINE))
     }
 
     fn positions(batches: &[ChainBatch], ranges: &[EventRange]) -> Vec<u64> {

@@ -69,6 +69,16 @@ impl Entry {
     fn is_empty(&self) -> bool {
         self.list == List::EMPTY
     }
+
+    /// Who may get an event of it, where an earlier one waits or not.
+    fn turn(&self, waits_behind: bool) -> Turn {
+        match self.holder {
+            _ if waits_behind => Turn::Blocked,
+            _ if self.in_flight == 0 => Turn::Anyone,
+            Some(holder) => Turn::With(holder),
+            None => Turn::Blocked,
+        }
+    }
 }
 
 /// The table of one partition.
@@ -177,12 +187,7 @@ impl KeyTable {
     /// Who may get an event of this key that is behind all others of it which are known.
     pub(super) fn turn_of_new(&self, id: KeyId) -> Turn {
         let entry = &self.entries[index(id)];
-        match entry.holder {
-            _ if entry.first_waiting != Slot::NONE => Turn::Blocked,
-            _ if entry.in_flight == 0 => Turn::Anyone,
-            Some(holder) => Turn::With(holder),
-            None => Turn::Blocked,
-        }
+        entry.turn(entry.first_waiting != Slot::NONE)
     }
 
     /// The same by the key.
@@ -192,13 +197,7 @@ impl KeyTable {
 
     /// Who may get an event of this key that waits.
     pub(super) fn turn(&self, offset: u64, id: KeyId) -> Turn {
-        let entry = &self.entries[index(id)];
-        match entry.holder {
-            _ if self.first_waiting(id).is_some_and(|first| first < offset) => Turn::Blocked,
-            _ if entry.in_flight == 0 => Turn::Anyone,
-            Some(holder) => Turn::With(holder),
-            None => Turn::Blocked,
-        }
+        self.entries[index(id)].turn(self.first_waiting(id).is_some_and(|first| first < offset))
     }
 
     /// Takes the parts of a range of which the keys had to be read.
