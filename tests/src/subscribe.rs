@@ -7,7 +7,7 @@ use std::{
 };
 
 use levada_client::{
-    DeleteOptions, Delivery, ErrorCode, Offset, Order, PartitionId, Start, SubscribeOptions,
+    DeleteOptions, DeliveredEvent, Delivery, ErrorCode, Offset, Order, PartitionId, Start, SubscribeOptions,
     SubscriptionOptions, TopicSettings,
 };
 
@@ -115,6 +115,44 @@ async fn what_is_acknowledged_never_comes_again() {
     assert_eq!(numbers(&consume(&mut subscriber, 1).await), [100], "nothing else was left");
     let described = client.describe_subscription("orders", "s").await.unwrap();
     assert_eq!((described.lag, described.in_flight, described.positions[0].offset), (0, 0, 101));
+}
+
+#[tokio::test]
+async fn an_event_that_is_set_aside_is_held_until_it_says_its_own_word() {
+    let engine = Engine::start().await;
+    let client = engine.connect().await;
+    events::topic(&client, "orders").await;
+    publish_numbers(&client, "orders", 0..10).await;
+    let ack_timeout_ms = Some(500);
+    let options = SubscriptionOptions { ack_timeout_ms, ..SubscriptionOptions::default() };
+    let mut subscriber = client.subscribe(earliest("orders", "s", options)).await.unwrap();
+    let (mut seen, mut aside) = (0, Vec::new());
+    while seen < 10 {
+        let delivery = next(&mut subscriber).await;
+        assert!(DeliveredEvent::set_aside(&delivery, Offset(10)).is_none(), "it is in no delivery");
+        for offset in offsets(&delivery) {
+            match offset {
+                3 | 6 => aside.extend(DeliveredEvent::set_aside(&delivery, Offset(offset))),
+                _ => delivery.ack_range(Offset(offset)..=Offset(offset)),
+            }
+            seen += 1;
+        }
+    }
+    let taken: Vec<_> = aside.iter().map(|it| (it.offset().0, number_of(payload(it.event())))).collect();
+    assert_eq!(taken, [(3, 3), (6, 6)], "with what it holds");
+    let dropped = aside.pop();
+    for event in aside {
+        event.ack();
+    }
+    within("the confirmation", subscriber.confirmed()).await.unwrap();
+    let described = client.describe_subscription("orders", "s").await.unwrap();
+    assert_eq!((described.redelivered, described.in_flight), (0, 1), "its delivery is gone, and it is held");
+    drop(dropped);
+    assert_eq!(
+        numbers(&consume(&mut subscriber, 1).await),
+        [6],
+        "what was dropped without a word comes again"
+    );
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use levada_client::{Client, Delivery, ReadOptions, SubscribeOptions};
+use levada_client::{Client, DeliveredEvent, Delivery, ReadOptions, SubscribeOptions};
 use levada_protocol::error::ErrorCode;
 use levada_rig::latencies::Latencies;
 use tokio::sync::watch;
@@ -112,7 +112,7 @@ impl Consumer {
         let mut ledger = Ledger::new(order);
         let mut latencies = Latencies::default();
         // Events that are never acknowledged are kept: dropped ones come again.
-        let mut held = Vec::new();
+        let mut aside = Vec::new();
         loop {
             let next = tokio::select! {
                 biased;
@@ -124,10 +124,9 @@ impl Consumer {
             let before = ledger.distinct();
             if let Handling::Single { failures, keys, stuck } = self.handling {
                 let is_stuck = |stamp: Stamp| stuck > 0 && stamp.sequence % u64::from(keys) < stuck.into();
-                let done = self.handle_singly(&delivery, failures, is_stuck);
+                let done = self.handle_singly(&delivery, failures, is_stuck, &mut aside);
                 ledger.enter(delivery.partition(), done.into_iter().map(Some));
                 self.progress.enter(now, ledger.distinct() - before);
-                held.extend((stuck > 0).then_some(delivery));
                 continue;
             }
             let stamps = delivery.events().map(|(_, _, event)| {
@@ -146,19 +145,20 @@ impl Consumer {
             Err(error) if self.handling.fails() && error.code() == ErrorCode::DeliveryExpired => {}
             other => other?,
         }
-        drop(held);
+        drop(aside);
         drop(subscriber);
         // The thread's runtime ends now; without a word the engine would wait for this connection.
         client.close().await;
         Ok(Consumed { ledger, latencies })
     }
 
-    /// Settles each event by itself; returns those that are done.
+    /// Settles each event by itself; returns those that are done. Those that are stuck are put `aside`.
     fn handle_singly(
         &self,
         delivery: &Delivery,
         failures: u8,
         is_stuck: impl Fn(Stamp) -> bool,
+        aside: &mut Vec<DeliveredEvent>,
     ) -> Vec<Stamp> {
         let fails = delivery.attempt() <= failures;
         let mut done = Vec::with_capacity(if fails { 0 } else { delivery.count() as usize });
@@ -166,7 +166,9 @@ impl Consumer {
             let stamp = event.payload().and_then(|payload| Stamp::read(self.layout, payload));
             if fails {
                 delivery.nack(offset..=offset, Some(Duration::ZERO));
-            } else if !stamp.is_some_and(&is_stuck) {
+            } else if stamp.is_some_and(&is_stuck) {
+                aside.extend(DeliveredEvent::set_aside(delivery, offset));
+            } else {
                 delivery.ack_range(offset..=offset);
                 done.extend(stamp);
             }

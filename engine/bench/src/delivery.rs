@@ -44,18 +44,31 @@ pub(crate) async fn delivery(
     let one = ConsumerArgs { consumers: 1, ..args.consumer.clone() };
     let whole = Wanted { name: "one", ..Wanted::new(&one, keys, clock) };
     let alone = deliver(output, target, &whole, "one consumer", args.events, clock).await?;
+    let single = |name, stuck| {
+        let handling = Handling::Single { failures: args.failures, keys, stuck };
+        Wanted { name, handling, ..Wanted::new(&args.consumer, keys, clock) }
+    };
+    let unstuck = match stuck {
+        0 => None,
+        _ => Some(
+            deliver(output, target, &single("unstuck", 0), "without stuck keys", args.events, clock).await?,
+        ),
+    };
     let before = target.before().await?;
-    let handling = Handling::Single { failures: args.failures, keys, stuck };
-    let single = Wanted { handling, ..Wanted::new(&args.consumer, keys, clock) };
     let is_expected = |sequence: u64| stuck == 0 || sequence % u64::from(keys) >= stuck.into();
     let expected = (0..args.events).filter(|sequence| is_expected(*sequence)).count() as u64;
-    let measured = deliver(output, target, &single, "deliver", expected, clock).await?;
+    let measured = deliver(output, target, &single("bench", stuck), "deliver", expected, clock).await?;
     let mut report = Report::new("delivery", &args.common);
     target.enter_figures(&before, &mut report).await?;
     report.timing(args.events, measured.begun, measured.subscribed.last);
     report.subscribers(1, &args.consumer);
     report.delivery(expected, alone.rate(args.events));
-    report.verdict(alone.verdict(&published, |_| true).and(measured.verdict(&published, is_expected)));
+    let mut verdict = alone.verdict(&published, |_| true).and(measured.verdict(&published, is_expected));
+    if let Some(unstuck) = unstuck {
+        report.stuck(unstuck.rate(args.events));
+        verdict = verdict.and(unstuck.verdict(&published, |_| true));
+    }
+    report.verdict(verdict);
     Ok(report)
 }
 

@@ -78,6 +78,16 @@ figures! {
 }
 
 figures! {
+    /// Deliveries beside keys whose events are never acknowledged.
+    struct StuckFigures {
+        /// Without such keys, to as many consumers, of the same stored events.
+        without_stuck_deliveries_per_second: f64,
+        /// The measured rate, by that.
+        of_without_stuck: f64,
+    }
+}
+
+figures! {
     /// What delayed events cost while they wait.
     struct DelayFigures {
         /// Events that waited once all were scheduled.

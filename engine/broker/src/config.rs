@@ -27,7 +27,7 @@ pub struct BrokerConfig {
     /// Bytes of the newest batches kept in memory, over all partitions. Default 64 MiB.
     pub tail_bytes_max: usize,
     /// Bytes of batches that subscriptions keep in memory until they are acknowledged, so that sending one again needs
-    /// no read; over all subscriptions. Default 64 MiB.
+    /// no read; over all subscriptions. Default 16 MiB.
     pub retained_bytes_max: usize,
     /// Bytes that may be ready for one connection's streams and not taken by them. Default 16 MiB.
     pub connection_unread_bytes_max: usize,
@@ -73,7 +73,7 @@ impl BrokerConfig {
             commit_bytes_max: 960 << 10,
             groups_unsynced_max: 4,
             tail_bytes_max: 64 << 20,
-            retained_bytes_max: 64 << 20,
+            retained_bytes_max: 16 << 20,
             connection_unread_bytes_max: 16 << 20,
             unread_bytes_max: 256 << 20,
             scan_bytes_max: 1 << 30,

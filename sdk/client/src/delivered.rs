@@ -37,6 +37,37 @@ pub struct DeliveredEvent {
 }
 
 impl DeliveredEvent {
+    /// One event of a delivery by itself, with its own copy of its bytes, to be settled later than its neighbours: the
+    /// memory of those is free once `delivery` is dropped. `None` if the delivery has no event of that offset, or was
+    /// read and not delivered.
+    ///
+    /// From now on verbs for the event are to be said here: one that the delivery says first holds, and this one's has no
+    /// effect.
+    ///
+    /// ```no_run
+    /// # async fn set_aside(mut subscriber: levada_client::Subscriber) -> Result<(), levada_client::Error> {
+    /// use levada_client::DeliveredEvent;
+    ///
+    /// let mut waiting = Vec::new();
+    /// while let Some(delivery) = subscriber.next_delivery().await? {
+    ///     for (offset, _, event) in delivery.events() {
+    ///         match event.header("wait-for") {
+    ///             Some(_) => waiting.extend(DeliveredEvent::set_aside(&delivery, offset)),
+    ///             None => delivery.ack_range(offset..=offset),
+    ///         }
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_aside(delivery: &Delivery, offset: Offset) -> Option<Self> {
+        let lease = Arc::clone(delivery.lease()?);
+        let (from, appended, event) = delivery.copied_event(offset)?;
+        lease.set_aside(offset);
+        let (partition, attempt) = (delivery.partition(), delivery.attempt());
+        Some(Self { lease, partition, attempt, appended, from, offset, event, spoken: false })
+    }
+
     /// The event. Its fields can be read without this, too.
     pub fn event(&self) -> &Event {
         &self.event

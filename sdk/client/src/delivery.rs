@@ -175,6 +175,19 @@ impl Delivery {
         self.say(self.range(), VerbKind::InProgress);
     }
 
+    /// What its verbs go through; `None` for one of a reader.
+    pub(crate) fn lease(&self) -> Option<&Arc<Lease>> {
+        self.lease.as_ref()
+    }
+
+    /// A copy of one event, with the first offset that a verb for it covers and when it was appended.
+    pub(crate) fn copied_event(&self, offset: Offset) -> Option<(Offset, Timestamp, Event)> {
+        let batch = self.batches.partition_point(|placed| placed_end(placed) <= offset);
+        let placed = self.batches.get(batch).filter(|_| offset >= self.first)?;
+        let event = placed.batch.events().find(|event| event.offset(placed.base) == offset)?;
+        Some((self.behind_event_before(offset), placed.append_time, event.to_copied_event()))
+    }
+
     fn say(&self, range: RangeInclusive<Offset>, kind: VerbKind) {
         let (first, last) = (self.first.max(*range.start()), self.last.min(*range.end()));
         if let Some(lease) = &self.lease

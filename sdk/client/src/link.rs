@@ -181,7 +181,7 @@ impl Supervisor {
                 true
             }
             Notice::EventsLost { topic, subscription, partition, first, last } => {
-                warn!(%topic, %subscription, partition, first, last, "retention dropped events before they were acknowledged");
+                warn!(%topic, %subscription, partition, first, last, "events were dropped before they were acknowledged: by retention, a purge or a full backlog");
                 false
             }
             Notice::Unknown => false,

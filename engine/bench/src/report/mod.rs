@@ -11,7 +11,10 @@ use self::of_limit::OfLimit;
 use crate::{
     args::{BenchCommon, ConsumerArgs},
     batching,
-    figures::{Costs, DedupFigures, DelayFigures, DeliveryFigures, LatencyFigures, PrepareFigures, Rates},
+    figures::{
+        Costs, DedupFigures, DelayFigures, DeliveryFigures, LatencyFigures, PrepareFigures, Rates,
+        StuckFigures,
+    },
     ledger::Verdict,
 };
 
@@ -38,6 +41,8 @@ pub(crate) struct Report {
     delay: Option<DelayFigures>,
     #[serde(flatten)]
     delivery: Option<DeliveryFigures>,
+    #[serde(flatten)]
+    stuck: Option<StuckFigures>,
     #[serde(flatten)]
     prepare: Option<PrepareFigures>,
     #[serde(flatten)]
@@ -110,6 +115,7 @@ impl Report {
             dedup: None,
             delay: None,
             delivery: None,
+            stuck: None,
             prepare: None,
             of_limit: None,
             mtu: 0,
@@ -197,6 +203,13 @@ impl Report {
         self.delivery = Some(DeliveryFigures { one_consumer_deliveries_per_second, of_one_consumer });
     }
 
+    /// Sets how many deliveries a second there are without keys that are stuck. After the deliveries.
+    pub(crate) fn stuck(&mut self, without_stuck_deliveries_per_second: f64) {
+        let rate = self.rates.deliveries_per_second.unwrap_or_default();
+        let of_without_stuck = rate / without_stuck_deliveries_per_second;
+        self.stuck = Some(StuckFigures { without_stuck_deliveries_per_second, of_without_stuck });
+    }
+
     /// Sets what an event took that was published, of which the latencies of transactions are a multiple. After these.
     pub(crate) fn prepare(&mut self, published: Option<Percentiles>) {
         if let (Some(published), Some(p50)) = (published, self.latency.p50_us) {
@@ -219,6 +232,7 @@ impl Report {
     pub(crate) fn medians(runs: &[Self]) -> Option<Self> {
         let dedup: Vec<&DedupFigures> = runs.iter().filter_map(|run| run.dedup.as_ref()).collect();
         let delay: Vec<&DelayFigures> = runs.iter().filter_map(|run| run.delay.as_ref()).collect();
+        let stuck: Vec<&StuckFigures> = runs.iter().filter_map(|run| run.stuck.as_ref()).collect();
         let delivery: Vec<&DeliveryFigures> = runs.iter().filter_map(|run| run.delivery.as_ref()).collect();
         let prepare: Vec<&PrepareFigures> = runs.iter().filter_map(|run| run.prepare.as_ref()).collect();
         let limits: Vec<&OfLimit> = runs.iter().filter_map(|run| run.of_limit.as_ref()).collect();
@@ -231,6 +245,7 @@ impl Report {
             dedup: (!dedup.is_empty()).then(|| DedupFigures::medians(dedup.iter().copied())),
             delay: (!delay.is_empty()).then(|| DelayFigures::medians(delay.iter().copied())),
             delivery: (!delivery.is_empty()).then(|| DeliveryFigures::medians(delivery.iter().copied())),
+            stuck: (!stuck.is_empty()).then(|| StuckFigures::medians(stuck.iter().copied())),
             prepare: (!prepare.is_empty()).then(|| PrepareFigures::medians(prepare.iter().copied())),
             of_limit: OfLimit::medians(&limits),
             runs: u16::try_from(runs.len()).unwrap_or(u16::MAX),
@@ -260,6 +275,9 @@ impl Report {
         }
         if let Some(delivery) = &self.delivery {
             line.push_str(&format!("  {:.2} of one consumer", delivery.of_one_consumer));
+        }
+        if let Some(stuck) = &self.stuck {
+            line.push_str(&format!("  {:.2} of without stuck keys", stuck.of_without_stuck));
         }
         if let Some(prepare) = &self.prepare {
             line.push_str(&format!("  {:.2} of a publish", prepare.of_publish));
@@ -311,6 +329,11 @@ impl Report {
                 "of one",
                 format!("{:.3} of {one} deliveries/s to one consumer", delivery.of_one_consumer),
             ));
+        }
+        if let Some(stuck) = &self.stuck {
+            let without = output::rate(stuck.without_stuck_deliveries_per_second);
+            let text = format!("{:.2} of {without} deliveries/s without stuck keys", stuck.of_without_stuck);
+            lines.push(("of unstuck", text));
         }
         if let Some(prepare) = &self.prepare {
             let publish = output::micros(prepare.publish_p50_us);

@@ -76,7 +76,7 @@ section! {
         /// Bytes of batches that subscriptions keep in memory until they are acknowledged, so that sending one again
         /// needs no read; over all subscriptions.
         #[serde(with = "units::size")]
-        retained_bytes_max: ByteSize = ByteSize::mib(64);
+        retained_bytes_max: ByteSize = ByteSize::mib(16);
         /// Stored bytes that one search may scan before it ends with a cursor to go on from.
         #[serde(with = "units::size")]
         scan_bytes_max: ByteSize = ByteSize::gib(1);

@@ -38,6 +38,12 @@ struct Entry {
     /// What its frame took from the credit, and what of that was not given back.
     bytes: u64,
     owed: u64,
+    /// What of its frame is in memory, as far as this side knows.
+    frame: u64,
+    /// Events that the application has copies of, and how many of them were not settled. When all that is not settled is
+    /// among them, the frame is taken to be gone.
+    aside: Ranges,
+    events_aside: u64,
     /// When its time began to run last, as far as this side knows.
     began: Instant,
     arrived: Instant,
@@ -45,6 +51,18 @@ struct Entry {
     active: Option<Instant>,
     /// It is kept no more: its time ran out unnoticed, or the application had enough time.
     let_go: bool,
+}
+
+impl Entry {
+    /// All that was not settled, and something was not, was set aside.
+    fn is_all_aside(&self) -> bool {
+        self.events > 0 && self.events <= self.events_aside
+    }
+
+    /// What `events` of it may keep of the credit.
+    fn share(&self, events: u64) -> u64 {
+        share(self.bytes, events, self.arrived_events).min(self.owed)
+    }
 }
 
 /// Bytes of frames that are held for some of their events may be so many times the credit: as long as they are fewer, what
@@ -111,6 +129,9 @@ impl Held {
             arrived_events: events,
             bytes,
             owed: bytes,
+            frame: bytes,
+            aside: Ranges::default(),
+            events_aside: 0,
             began: now,
             arrived: now,
             active: None,
@@ -165,8 +186,11 @@ impl Held {
         let Some(entry) = self.entries.get_mut(&id) else { return Freed::default() };
         entry.active = Some(now);
         self.active = Some(now);
-        let (mut events, names) = (0, entry.names);
-        entry.spoken.gaps(first, last, |first, last| events += say(&names, first, last));
+        let (mut events, mut aside, names) = (0, 0, entry.names);
+        entry.spoken.gaps(first, last, |first, last| {
+            events += say(&names, first, last);
+            aside += entry.aside.covered(first, last);
+        });
         if !last_word {
             // The application's own word renews its time.
             entry.began = now;
@@ -175,15 +199,33 @@ impl Held {
         entry.spoken.add(first, last);
         let events = events.min(entry.events);
         entry.events -= events;
+        entry.events_aside -= aside.min(entry.events_aside);
         let kept = match entry.events {
             0 => 0,
             _ if self.frames > self.frames_max => entry.owed,
-            left => share(entry.bytes, left, entry.arrived_events).min(entry.owed),
+            left => entry.share(left),
         };
         let bytes = entry.owed - kept;
         entry.owed = kept;
-        let more = if entry.events == 0 { self.forget(id) } else { 0 };
+        let more = match (entry.events, entry.is_all_aside()) {
+            (0, _) => self.forget(id),
+            (_, true) => self.free_frame(id),
+            (_, false) => 0,
+        };
         Freed { events, bytes: bytes + more }
+    }
+
+    /// The application has a copy of an event that was not settled, and does not need the frame for it. Returns what that
+    /// frees of the credit.
+    pub(super) fn set_aside(&mut self, id: HeldId, offset: Offset) -> u64 {
+        let Some(entry) = self.entries.get_mut(&id) else { return 0 };
+        let known = entry.spoken.covered(offset, offset) + entry.aside.covered(offset, offset) > 0;
+        if known {
+            return 0;
+        }
+        entry.aside.add(offset, offset);
+        entry.events_aside += 1;
+        if entry.is_all_aside() { self.free_frame(id) } else { 0 }
     }
 
     /// Nothing more can be said of a delivery: what it still held is free.
@@ -193,16 +235,28 @@ impl Held {
         Freed { events, bytes: owed + self.forget(id) }
     }
 
-    /// Forgets a delivery. If that brings the bytes of frames within their bound, what was kept back of the others' credit
-    /// meanwhile is returned.
+    /// Forgets a delivery; returns what that frees of the others' credit.
     fn forget(&mut self, id: HeldId) -> u64 {
+        let frame = self.entries.remove(&id).map_or(0, |entry| entry.frame);
+        self.less_frames(frame)
+    }
+
+    /// A delivery's frame is no longer in memory; returns what that frees of the credit.
+    fn free_frame(&mut self, id: HeldId) -> u64 {
+        let frame = self.entries.get_mut(&id).map_or(0, |entry| std::mem::take(&mut entry.frame));
+        self.less_frames(frame)
+    }
+
+    /// Fewer bytes of frames are in memory. If that brings them within their bound, what was kept back of the credit
+    /// meanwhile is returned.
+    fn less_frames(&mut self, bytes: u64) -> u64 {
         let was_over = self.frames > self.frames_max;
-        self.frames -= self.entries.remove(&id).map_or(0, |entry| entry.bytes);
+        self.frames -= bytes;
         if !was_over || self.frames > self.frames_max {
             return 0;
         }
         let kept_back = self.entries.values_mut().map(|entry| {
-            let kept = share(entry.bytes, entry.events, entry.arrived_events).min(entry.owed);
+            let kept = entry.share(entry.events);
             std::mem::replace(&mut entry.owed, kept) - kept
         });
         kept_back.sum()
@@ -312,6 +366,26 @@ mod tests {
         assert_eq!(ack(&mut held, ids[0], 9, 9, now), within, "what was kept back of the other's is free");
         assert_eq!(all_but_one(&mut held, 2), Freed { events: 9, bytes: 450 });
         assert_eq!(held.release(ids[1]), Freed { events: 1, bytes: 50 });
+    }
+
+    #[test]
+    fn what_is_set_aside_keeps_its_share_of_the_credit_and_no_frame() {
+        let (mut held, now) = (held(Duration::from_secs(600)), clock::now());
+        let frames = 1_000 * FRAMES_OF_CREDIT / 500;
+        let ids: Vec<_> =
+            (0..=frames).map(|at| held.arrived(names(at * 10, at * 10 + 9), 10, 500, now)).collect();
+        let all_but_one =
+            |held: &mut Held, at: usize| ack(held, ids[at], at as u64 * 10, at as u64 * 10 + 8, now);
+        assert_eq!(all_but_one(&mut held, 0), Freed { events: 9, bytes: 0 }, "too much is held");
+        assert_eq!(held.set_aside(ids[0], Offset(3)), 0, "it was settled");
+        assert_eq!(held.set_aside(ids[0], Offset(9)), 450, "its frame is not held, nor is too much");
+        assert_eq!(held.set_aside(ids[0], Offset(9)), 0, "it was set aside");
+        assert_eq!(all_but_one(&mut held, 1), Freed { events: 9, bytes: 450 });
+        assert_eq!(held.set_aside(ids[2], Offset(20)), 0);
+        assert_eq!(ack(&mut held, ids[2], 20, 20, now), Freed { events: 1, bytes: 50 });
+        assert_eq!(ack(&mut held, ids[2], 21, 28, now), Freed { events: 8, bytes: 400 });
+        assert_eq!(held.frames, 500 * frames, "the one that is left of it was not set aside");
+        assert_eq!(ack(&mut held, ids[0], 9, 9, now), Freed { events: 1, bytes: 50 });
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Lease {
             let mut events = Some(events);
             let freed = state.held.say(self.id, range, true, now, |_, _, _| events.take().unwrap_or(0));
             state.pace.skipped(freed.events);
-            state.say(Vec::new(), freed.bytes, now)
+            state.said(freed.bytes, now)
         });
     }
 
@@ -62,18 +62,26 @@ impl Lease {
     ) {
         let last_word = *kind != VerbKind::InProgress;
         self.shared.say(self.stream, last_word, |state, now| {
-            let mut verbs = Vec::new();
+            let outbox = &mut state.outbox;
             let freed = state.held.say(self.id, range, last_word, now, |names, first, last| {
                 let (partition, token) = (names.partition, names.token);
                 let events = count(first, last);
                 // The engine refuses a verb about offsets that hold no event of the delivery.
                 if events > 0 {
-                    verbs.push(Verb { kind: kind.clone(), partition, token, first, last });
+                    outbox.push(Verb { kind: kind.clone(), partition, token, first, last });
                 }
                 events
             });
             state.pace.settled(freed.events);
-            state.say(verbs, freed.bytes, now)
+            state.said(freed.bytes, now)
+        });
+    }
+
+    /// The application has its own copy of one more event that was not settled.
+    pub(crate) fn set_aside(&self, offset: Offset) {
+        self.shared.say(self.stream, false, |state, now| {
+            let freed = state.held.set_aside(self.id, offset);
+            state.said(freed, now)
         });
     }
 
@@ -94,7 +102,7 @@ impl Lease {
         self.shared.say(self.stream, false, |state, now| {
             let freed = state.held.say(self.id, range, true, now, |_, first, last| count(first, last));
             state.pace.settled(freed.events);
-            state.say(Vec::new(), freed.bytes, now)
+            state.said(freed.bytes, now)
         });
     }
 
@@ -104,7 +112,7 @@ impl Lease {
         self.shared.say(self.stream, false, |state, now| {
             let freed = state.held.say(self.id, range, true, now, |_, _, _| 1);
             state.pace.dropped(freed.events);
-            state.say(Vec::new(), freed.bytes, now)
+            state.said(freed.bytes, now)
         });
     }
 }
@@ -121,7 +129,7 @@ impl Drop for Lease {
                 // Each event that was taken has said its last word: these were not.
                 state.pace.skipped(freed.events);
             }
-            state.say(Vec::new(), freed.bytes, now)
+            state.said(freed.bytes, now)
         });
     }
 }

@@ -5,11 +5,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
-use levada_protocol::{
-    ids::Offset,
-    limits::FRAME_BYTES_MAX,
-    verbs::{Credit, Verb},
-};
+use levada_protocol::{ids::Offset, limits::FRAME_BYTES_MAX, verbs::Credit};
 
 use super::{
     held::{Held, HeldId, Names},
@@ -200,11 +196,8 @@ impl State {
         !self.outbox.is_empty() || self.bytes_to_grant > 0 || self.pace.to_request() > 0
     }
 
-    /// Queues verbs and returns bytes to the credit; returns whether to wake the driver.
-    pub(super) fn say(&mut self, verbs: Vec<Verb>, bytes: u64, now: Instant) -> bool {
-        for verb in verbs {
-            self.outbox.push(verb);
-        }
+    /// Verbs were queued, or bytes of the credit are free again; returns whether to wake the driver.
+    pub(super) fn said(&mut self, bytes: u64, now: Instant) -> bool {
         self.bytes_to_grant += bytes;
         let full = self.outbox.waiting() >= VERBS_ENOUGH;
         let fresh = self.due.is_none() && self.has_anything_to_send();

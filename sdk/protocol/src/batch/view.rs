@@ -353,13 +353,22 @@ impl<'a> EventRef<'a> {
     /// # Panics
     /// If the event is not one of `batch`.
     pub fn to_event(&self, batch: &Batch) -> Event {
+        self.event(|bytes| batch.share(bytes))
+    }
+
+    /// The event with its own copy of its bytes: it keeps nothing of the batch in memory.
+    pub fn to_copied_event(&self) -> Event {
+        self.event(Bytes::copy_from_slice)
+    }
+
+    fn event(&self, bytes: impl Fn(&[u8]) -> Bytes) -> Event {
         Event {
-            key: self.key().map(|key| batch.share(key)),
+            key: self.key().map(&bytes),
             headers: self
                 .headers()
-                .map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), batch.share(value)))
+                .map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), bytes(value)))
                 .collect(),
-            payload: self.payload().map(|payload| batch.share(payload)),
+            payload: self.payload().map(&bytes),
             time: Some(self.time()),
             id: self.id().map(Box::from),
             ttl_ms: self.ttl_ms(),
