@@ -16,6 +16,8 @@ use levada_terminal::{
 };
 use serde::Serialize;
 
+use crate::args::Named;
+
 /// The exit code of wrong usage.
 const WRONG_USAGE: u8 = 2;
 /// The exit code of work that the user stopped, as shells know it.
@@ -24,7 +26,7 @@ const INTERRUPTED: u8 = 130;
 /// Prints why a command failed and returns its exit code.
 ///
 /// A reader of stdout that went away (`levada read … | head`) is no failure.
-pub(crate) fn report(error: &anyhow::Error, output: &Output) -> ExitCode {
+pub(crate) fn report(error: &anyhow::Error, output: &Output, named: &Named) -> ExitCode {
     if error.chain().any(|cause| cause.downcast_ref().is_some_and(Unwritten::is_closed)) {
         return ExitCode::SUCCESS;
     }
@@ -35,6 +37,12 @@ pub(crate) fn report(error: &anyhow::Error, output: &Output) -> ExitCode {
     }
     let format = if output.is_json() { Format::Json } else { Format::Text };
     let (code, hint) = describe(error);
+    // What a command says by itself names what it means; what is said of a code in general does not.
+    let usual = self::hint(code).unwrap_or_default();
+    let hint = hint.map(|hint| match hint.strip_suffix(&usual) {
+        Some(own) => format!("{own}{}", named.filled_in(&usual)),
+        None => hint,
+    });
     print(format, &Reported { code: code.as_str(), message: sentence(error), hint });
     if kind == Some(FailureKind::WrongUsage) || names_no_file(error) {
         ExitCode::from(WRONG_USAGE)
@@ -226,6 +234,11 @@ fn hint(code: FailureCode) -> Option<String> {
             "`levada plugin list` shows the plugins, `levada plugin deploy --bundled` brings those of this binary"
         }
         ErrorCode::PluginInUse => "`levada plugin list` shows where it is used",
+        ErrorCode::ScheduleNotFound => {
+            "`levada schedule list TOPIC` shows the events that wait for their time"
+        }
+        ErrorCode::AlreadyDue => "`levada read TOPIC --last 10` shows the newest events of the topic",
+        ErrorCode::RouteCycle => "`levada route list` shows where the routes lead; --to names another topic",
         ErrorCode::RouteNotFound => "`levada route list` shows the routes",
         ErrorCode::TopicInUse | ErrorCode::SubscriptionInUse => {
             "--force deletes it all the same, --with-dead-letters the dead-letter topics of what goes as well"

@@ -12,10 +12,9 @@ mod logging;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::Parser as _;
 use levada_terminal::Output;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, Named};
 
 /// Runs the command that the process's arguments name.
 ///
@@ -26,8 +25,8 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let args = match Args::try_parse_from(&arguments) {
-        Ok(args) => args,
+    let (args, named) = match Named::parse(&arguments) {
+        Ok(parsed) => parsed,
         Err(error) => {
             let format = failure::format_wanted(&arguments);
             // An empty variable is behind some of what is wrong with arguments.
@@ -40,7 +39,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let output = Output::new(args.common.output, args.common.quiet);
     match dispatch(&output, args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failure::report(&error, &output),
+        Err(error) => failure::report(&error, &output, &named),
     }
 }
 

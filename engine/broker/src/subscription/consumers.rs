@@ -68,7 +68,7 @@ impl Consumers {
     /// Notes a loss for every consumer, or for the next one to come.
     pub(super) fn add_loss(&mut self, lost: LostRange) {
         let LostRange { partition, first, last, events } = lost;
-        tracing::warn!(%partition, %first, %last, events, "retention dropped unacknowledged events");
+        tracing::warn!(%partition, %first, %last, events, "events were dropped before they were acknowledged: by retention, a purge or a full backlog");
         self.attached.values_mut().for_each(|consumer| consumer.add_loss(partition, first, last));
         if self.attached.is_empty() {
             self.losses.add(partition, first, last);

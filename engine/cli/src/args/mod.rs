@@ -3,6 +3,7 @@
 mod admin;
 mod chain;
 mod dead_letters;
+mod named;
 mod path;
 mod search;
 mod start;
@@ -31,6 +32,7 @@ pub(crate) use admin::{
 };
 pub(crate) use chain::OptionsArgs;
 pub(crate) use dead_letters::{CountArgs, DlqAction, DlqArgs, UntilArgs, WhichArgs, Whose};
+pub(crate) use named::Named;
 pub(crate) use path::{SubscriptionPath, TransactionPath};
 pub(crate) use search::SearchArgs;
 pub(crate) use start::Beginning;
@@ -280,8 +282,9 @@ pub(crate) struct PublishArgs {
     /// Fail at once if the topic's backlog is full, with BACKLOG_FULL [default: wait for room]
     #[arg(long)]
     pub(crate) no_wait: bool,
-    /// How long to retry an event while the engine refuses it temporarily (a full disk or backlog) or cannot be reached;
-    /// then it fails. 1ms to 6d. Not with --prepare, which tries for 30s
+    /// How long to retry an event while the engine refuses it temporarily (a full disk or backlog) or the connection is
+    /// lost; then it fails. 1ms to 6d. The first connection is tried once, for up to 5s. Not with --prepare, which tries
+    /// for 30s
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_timeout)]
     pub(crate) timeout: DurationMs,
 }

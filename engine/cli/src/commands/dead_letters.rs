@@ -290,6 +290,13 @@ async fn show(
         let hint = format!("`levada dlq show {of}` shows those that there are");
         return Err(Failure::new(ErrorCode::OffsetOutOfRange, message).hint(hint).into());
     }
+    if shown == 0 && search.ended() != Some(SearchEnd::Limited) {
+        let (matching, behind) = (
+            wanted.condition.map_or("", |_| " that match"),
+            wanted.from.map_or_else(String::new, |from| format!(" from offset {from} on")),
+        );
+        output.remark(&format!("{of} has no dead letters{matching}{behind}"));
+    }
     if search.ended() == Some(SearchEnd::Limited) && wanted.offset.is_none() {
         let cursor = search.cursor().to_string();
         let from = cursor.rsplit(':').next().unwrap_or_default();

@@ -1,8 +1,9 @@
 //! `levada topic`: makes, shows, changes and deletes topics.
 
-use levada_client::Client;
-use levada_protocol::request::{
-    BacklogInfo, DedupInfo, OnFull, Retain, TopicChanges, TopicInfo, TopicSettings,
+use levada_client::{Client, Error};
+use levada_protocol::{
+    error::ErrorCode,
+    request::{BacklogInfo, DedupInfo, OnFull, Retain, TopicChanges, TopicInfo, TopicSettings},
 };
 use levada_terminal::{
     Failure,
@@ -36,7 +37,14 @@ pub(super) async fn run(output: &Output, args: TopicArgs) -> anyhow::Result<()> 
 async fn act(output: &Output, client: &Client, action: &TopicAction) -> anyhow::Result<()> {
     match action {
         TopicAction::Create { topic, partitions, settings } => {
-            let made = client.ensure_topic(topic.as_str(), wanted(*partitions, settings)).await?;
+            let wanted = wanted(*partitions, settings);
+            let made = match client.ensure_topic(topic.as_str(), wanted.clone()).await {
+                Err(error) if error.code() == ErrorCode::TopicExists => {
+                    let has = client.describe_topic(topic.as_str()).await?.settings;
+                    return Err(exists_otherwise(topic.as_str(), &has, &wanted, error));
+                }
+                made => made?,
+            };
             output.result(&Made::of(&made), || match made.created {
                 true => format!("created topic {}", summary(&made.found)),
                 false => format!("topic {}: it exists already", summary(&made.found)),
@@ -106,6 +114,65 @@ fn wanted(partitions: u16, settings: &SettingsArgs) -> TopicSettings {
         backlog_max_age_ms: settings.backlog_max_age.0,
         on_full: settings.on_full.into(),
     }
+}
+
+/// The engine's refusal of a topic that exists with other settings, in the words of this command line.
+fn exists_otherwise(topic: &str, has: &TopicSettings, wanted: &TopicSettings, error: Error) -> anyhow::Error {
+    let pairs = flags(has).into_iter().zip(flags(wanted));
+    let Some(((flag, has), (_, wanted))) = pairs.into_iter().find(|(has, wanted)| has != wanted) else {
+        return error.into();
+    };
+    let hint = match flag {
+        "partitions" => "the number of a topic's partitions cannot be changed".to_owned(),
+        flag => format!("`levada topic set {topic} --{flag} {wanted}` changes it"),
+    };
+    let message = format!("topic {topic} exists with --{flag} {has}, expected {wanted}");
+    Failure::new(ErrorCode::TopicExists, message).hint(hint).into()
+}
+
+/// Every setting as it is typed. Ages that compaction ignores are left out.
+fn flags(settings: &TopicSettings) -> Vec<(&'static str, String)> {
+    let TopicSettings {
+        partitions,
+        durability,
+        retain,
+        retain_for_ms,
+        max_bytes,
+        dedup_window_ms,
+        dedup_header,
+        backlog_max_events,
+        backlog_max_bytes,
+        backlog_max_age_ms,
+        on_full,
+    } = settings;
+    let on_full = match on_full {
+        OnFull::DropOldest => "drop-oldest",
+        OnFull::Reject | OnFull::Unknown => "reject",
+    };
+    let window = match dedup_window_ms {
+        0 => "off".to_owned(),
+        window => output::duration_ms(*window),
+    };
+    let age = match retain {
+        Retain::Compact => None,
+        _ => Some(("retain-for", output::duration_ms(*retain_for_ms))),
+    };
+    [
+        Some(("partitions", partitions.to_string())),
+        Some(("durability", durability.to_string())),
+        Some(("retain", retain_word(*retain).to_owned())),
+        age,
+        Some(("max-bytes", max_bytes.to_string())),
+        Some(("dedup-window", window)),
+        Some(("dedup-header", format!("{dedup_header:?}"))),
+        Some(("backlog-max-events", backlog_max_events.to_string())),
+        Some(("backlog-max-bytes", backlog_max_bytes.to_string())),
+        Some(("backlog-max-age", output::duration_ms(*backlog_max_age_ms))),
+        Some(("on-full", on_full.to_owned())),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn changed(changes: &Changes) -> TopicChanges {

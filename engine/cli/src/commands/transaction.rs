@@ -111,6 +111,14 @@ fn event_count(info: &TransactionInfo) -> u64 {
     info.batches.iter().map(|batch| u64::from(batch.events)).sum()
 }
 
+/// When the next check is; one that is over waits for a connection of the group.
+fn next_check(info: &TransactionInfo) -> String {
+    match info.next_check_ms {
+        Some(at) if output::is_past(at) => "due, when a producer of the group connects".to_owned(),
+        at => time(at),
+    }
+}
+
 fn time(milliseconds: Option<u64>) -> String {
     milliseconds.map_or_else(|| "-".to_owned(), output::time_ms)
 }
@@ -138,7 +146,7 @@ fn table(transactions: &[TransactionInfo]) -> Rows {
             output::count(event_count(info)),
             output::brief(&topics.join(" ")),
             info.checks.to_string(),
-            time(info.next_check_ms),
+            next_check(info),
         ]);
     }
     rows
@@ -151,7 +159,7 @@ fn describe(info: &TransactionInfo) -> String {
         ("prepared", time(info.prepared_ms)),
         ("decided", time(info.decided_ms)),
         ("checks", info.checks.to_string()),
-        ("next check", time(info.next_check_ms)),
+        ("next check", next_check(info)),
         ("events", output::count(event_count(info))),
     ])
 }
