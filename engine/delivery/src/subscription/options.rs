@@ -25,9 +25,11 @@ pub struct Options {
     pub rate: Option<u64>,
     /// Events whose time to live is over become dead letters; else they settle as if they were acknowledged.
     pub dead_letter_expired: bool,
-    /// Most events that wait for an earlier one of their key, over all partitions; with as many, nothing new is delivered.
-    /// Default 65,536, which take 80 MiB at worst.
-    pub keys_waiting_max: usize,
+    /// Most memory that events take which wait for an earlier one of their key, in bytes, over all partitions; with as
+    /// much, nothing new is delivered. Default 80 MiB: more than the events of one partition can take that wait for a few
+    /// keys, as far as the window of offsets reaches, and 65,536 events of which each has another key and lies far from the
+    /// others.
+    pub waiting_bytes_max: usize,
     /// Most dead letters in one commit, so that a commit stays small. Default 64.
     pub dead_letters_max: u64,
     /// Where delivery tokens and the random part of waits begin. To be chosen at random, so that a token of an earlier life
@@ -36,6 +38,9 @@ pub struct Options {
 }
 
 impl Options {
+    /// What events that wait for their keys may take unless something else is asked for: 80 MiB.
+    pub const DEFAULT_WAITING_BYTES_MAX: usize = 80 << 20;
+
     /// What the subscription's catalogue record says, and defaults for the rest.
     pub fn new(options: &SubscriptionOptions, seed: u64) -> Self {
         Self {
@@ -47,7 +52,7 @@ impl Options {
             backoff: Backoff::new(options.backoff_ms().iter().map(|wait| u64::from(*wait)).collect()),
             rate: options.rate().map(u64::from),
             dead_letter_expired: options.dead_letter_expired(),
-            keys_waiting_max: 65_536,
+            waiting_bytes_max: Self::DEFAULT_WAITING_BYTES_MAX,
             dead_letters_max: 64,
             seed,
         }

@@ -103,6 +103,9 @@ impl Run {
 }
 
 impl Partition {
+    /// What a run that waits takes in memory, in bytes.
+    pub(super) const WAITING_RUN_BYTES: usize = Waiting::RUN_BYTES;
+
     pub(super) fn new(progress: Progress, now: Now) -> Self {
         let cursor = progress.known_end();
         let mut waiting = Waiting::default();
@@ -299,6 +302,11 @@ impl Partition {
     /// Lets offsets wait that are in no other state.
     pub(super) fn wait(&mut self, range: Range<u64>, wait: Wait) {
         self.waiting.add(range, wait);
+    }
+
+    /// What its waiting runs take in memory, in bytes.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting.bytes()
     }
 
     /// Notes filtered offsets of a run that was taken.

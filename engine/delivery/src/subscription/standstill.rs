@@ -87,7 +87,7 @@ pub(super) fn find(ledger: &Ledger, sharing: &Sharing, rate: Option<u64>, now: N
     }
     let retry = next_retry(ledger, now);
     let lacks_room = consumers.with_room().next().is_none();
-    if let Some(events) = sharing.keys_full().filter(|_| !lacks_room) {
+    if let Some(events) = sharing.keys_full(ledger).filter(|_| !lacks_room) {
         return WaitsFor::Keys { events, retry };
     }
     if let Some((partition, offset)) = stuck(ledger).filter(|_| !lacks_room) {

@@ -24,6 +24,15 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// What a run takes in memory, in bytes: an entry of each index, in nodes that are about two thirds full.
+    pub(super) const RUN_BYTES: usize =
+        (2 * size_of::<u64>() + size_of::<Wait>() + size_of::<(u64, u64)>()) * 3 / 2;
+
+    /// What all runs take in memory, in bytes: about.
+    pub(super) fn bytes(&self) -> usize {
+        self.due.len() * Self::RUN_BYTES
+    }
+
     pub(super) fn add(&mut self, range: Range<u64>, wait: Wait) {
         if range.is_empty() {
             return;

@@ -55,6 +55,8 @@ pub(super) struct KeyPages {
     /// Places in `pages` without one.
     free: Vec<u32>,
     by_number: BTreeMap<u64, u32>,
+    /// Pages of which some offset waits.
+    waiting: usize,
     /// The number and the place of the page that was found last.
     recent: Cell<Option<(u64, u32)>>,
 }
@@ -80,6 +82,14 @@ impl Page {
 }
 
 impl KeyPages {
+    /// What a page takes in memory, in bytes, its entry in the index included.
+    pub(super) const PAGE_BYTES: usize = size_of::<Page>() + 48;
+
+    /// How many pages hold an offset that waits.
+    pub(super) fn waiting_pages(&self) -> usize {
+        self.waiting
+    }
+
     /// The place of an offset, if it is known.
     pub(super) fn find(&self, offset: u64) -> Option<Slot> {
         let place = self.place(offset / PAGE_OFFSETS)?;
@@ -102,6 +112,7 @@ impl KeyPages {
 
     /// Takes an offset out, and out of its list.
     pub(super) fn remove(&mut self, slot: Slot, list: &mut List) {
+        self.set_waits(slot, false);
         let page = self.page_mut(slot);
         page.known &= !slot.bit();
         let (before, behind) = (page.before[slot.at()], page.behind[slot.at()]);
@@ -139,7 +150,13 @@ impl KeyPages {
 
     pub(super) fn set_waits(&mut self, slot: Slot, waits: bool) {
         let page = self.page_mut(slot);
+        let waited = page.waiting != 0;
         page.waiting = page.waiting & !slot.bit() | if waits { slot.bit() } else { 0 };
+        match (waited, page.waiting != 0) {
+            (false, true) => self.waiting += 1,
+            (true, false) => self.waiting -= 1,
+            (false, false) | (true, true) => {}
+        }
     }
 
     /// The event of its key before it; [`Slot::NONE`] before the first.
@@ -255,7 +272,7 @@ fn within(page: u64, range: &Range<u64>) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::{collection::vec, prelude::*};
 
@@ -293,6 +310,8 @@ mod tests {
                 }
                 prop_assert_eq!(pages.find(offset).is_some(), model.contains_key(&offset));
             }
+            let waiting = model.iter().filter(|(_, (_, waits))| *waits).map(|(offset, _)| offset / PAGE_OFFSETS);
+            prop_assert_eq!(pages.waiting_pages(), waiting.collect::<BTreeSet<_>>().len());
             let range = probe..probe + len;
             let expected: Vec<_> = model.range(range.clone()).map(|(offset, what)| (*offset, *what)).collect();
             prop_assert_eq!(known(&pages, &range), expected);
@@ -310,6 +329,7 @@ mod tests {
                 pages.remove(slot, &mut lists[key]);
             }
             prop_assert_eq!(lists, [List::EMPTY; 4]);
+            prop_assert_eq!(pages.waiting_pages(), 0);
             prop_assert!(pages.pages.iter().all(Option::is_none), "a page without offsets takes nothing");
             prop_assert_eq!((pages.by_number.len(), pages.free.len()), (0, pages.pages.len()));
         }

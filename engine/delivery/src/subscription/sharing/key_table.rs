@@ -25,6 +25,10 @@ use crate::{
 
 /// Room for so many keys is kept although it is not needed.
 const SMALL: usize = 64;
+/// What a key takes in memory, in bytes: its entry, and those of the map of ids and of the keys that may go next.
+const KEY_BYTES: usize = size_of::<Entry>() + 2 * size_of::<(Key, KeyId)>() + 2 * size_of::<(u64, u64)>();
+/// The most that one more event which waits may take: a key, a page, and a run.
+pub(super) const EVENT_BYTES_MAX: usize = KEY_BYTES + KeyPages::PAGE_BYTES + Partition::WAITING_RUN_BYTES;
 /// Events of a key that are looked at to say how far to read for them.
 const LOOKAHEAD: usize = 16;
 
@@ -93,8 +97,9 @@ pub(super) struct KeyTable {
     free: Vec<KeyId>,
     /// The first waiting event of each key of which nothing is in flight: when it is due, and its offset.
     next: BTreeSet<(u64, u64)>,
-    /// How many events with known keys wait.
+    /// How many events with known keys wait, and of how many keys.
     waiting: usize,
+    keys_waiting: usize,
     /// Empty; kept for its memory.
     known: Vec<Slot>,
 }
@@ -115,6 +120,11 @@ impl KeyTable {
     /// How many events with known keys wait.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// What those take here, in bytes: about, and not too little.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.keys_waiting * KEY_BYTES + self.pages.waiting_pages() * KeyPages::PAGE_BYTES
     }
 
     /// The first waiting event of each key that may go to anybody and is due, the one that has been due for longest first.
@@ -336,7 +346,9 @@ impl KeyTable {
             None => self.pages.enter(offset, id, true, &mut self.entries[index(id)].list),
         };
         self.waiting += 1;
-        if self.first_waiting(id).is_none_or(|first| offset < first) {
+        let first = self.first_waiting(id);
+        self.keys_waiting += usize::from(first.is_none());
+        if first.is_none_or(|first| offset < first) {
             self.entries[index(id)].first_waiting = slot;
         }
     }
@@ -357,6 +369,7 @@ impl KeyTable {
         if entry.first_waiting == slot {
             let mut behind = self.pages.from(self.pages.behind(slot));
             entry.first_waiting = behind.find(|slot| self.pages.waits(*slot)).unwrap_or(Slot::NONE);
+            self.keys_waiting -= usize::from(entry.first_waiting == Slot::NONE);
         }
     }
 

@@ -22,7 +22,7 @@ use super::{
     exclusive::Exclusive,
     key::Key,
     key_pages::KeyId,
-    key_table::{KeyTable, Turn},
+    key_table::{EVENT_BYTES_MAX, KeyTable, Turn},
     policy::{Choice, Policy, RUN_OFFSETS_MAX, RunPolicy, least_loaded},
     shares::{Given, Shares},
 };
@@ -53,7 +53,7 @@ const LOOKS_MAX: usize = 16;
 #[derive(Debug)]
 pub(in crate::subscription) struct Keyed {
     mode: Mode,
-    waiting_max: usize,
+    waiting_bytes_max: usize,
 }
 
 #[derive(Debug)]
@@ -65,9 +65,9 @@ enum Mode {
 }
 
 impl Keyed {
-    /// Looks at keys only if something waits. Most `waiting_max` events may wait for their keys.
-    pub(super) fn new(ledger: &Ledger, waiting_max: usize) -> Self {
-        let mut keyed = Self { mode: Mode::ByPartition(Exclusive::default()), waiting_max };
+    /// Looks at keys only if something waits. What waits for its key may take so many bytes.
+    pub(super) fn new(ledger: &Ledger, waiting_bytes_max: usize) -> Self {
+        let mut keyed = Self { mode: Mode::ByPartition(Exclusive::default()), waiting_bytes_max };
         if ledger.partitions.retrying().next().is_some() {
             keyed.look_at_keys(ledger);
         }
@@ -105,17 +105,17 @@ impl Keyed {
     }
 
     /// How many events wait for earlier ones of their keys, if no more may.
-    pub(super) fn keys_full(&self) -> Option<u64> {
+    pub(super) fn keys_full(&self, ledger: &Ledger) -> Option<u64> {
         match &self.mode {
-            Mode::ByKey(by_key) if by_key.waiting() >= by_key.waiting_max => Some(by_key.waiting() as u64),
-            Mode::ByKey(_) | Mode::ByPartition(_) => None,
+            Mode::ByKey(by_key) => by_key.is_full(ledger).then(|| by_key.waiting() as u64),
+            Mode::ByPartition(_) => None,
         }
     }
 
     /// Looks at keys from now on.
     pub(super) fn look_at_keys(&mut self, ledger: &Ledger) -> &mut ByKey {
         if let Mode::ByPartition(_) = self.mode {
-            self.mode = Mode::ByKey(ByKey::new(&ledger.partitions, self.waiting_max));
+            self.mode = Mode::ByKey(ByKey::new(&ledger.partitions, self.waiting_bytes_max));
         }
         self.by_key().expect("it was made above")
     }
@@ -146,7 +146,7 @@ pub(in crate::subscription) struct ByKey {
     stalled: Vec<Option<Stall>>,
     /// Events that were given since one failed.
     given: u64,
-    waiting_max: usize,
+    waiting_bytes_max: usize,
 }
 
 /// A new event that keeps those behind it from being given, for a moment.
@@ -168,11 +168,11 @@ pub(in crate::subscription) struct Stretch<'a> {
 }
 
 impl ByKey {
-    fn new(partitions: &Partitions, waiting_max: usize) -> Self {
+    fn new(partitions: &Partitions, waiting_bytes_max: usize) -> Self {
         let tables: Vec<_> = partitions.iter().map(KeyTable::new).collect();
         let unknown = (0..tables.len()).filter(|index| tables[*index].first_unknown().is_some()).collect();
         let stalled = vec![None; tables.len()];
-        Self { tables, unknown, stalled, given: 0, waiting_max }
+        Self { tables, unknown, stalled, given: 0, waiting_bytes_max }
     }
 
     /// Gives what was read to consumers, each event by its key, and at most so many events.
@@ -263,6 +263,18 @@ impl ByKey {
         self.tables.iter().map(KeyTable::waiting).sum()
     }
 
+    /// What takes memory for waiting, in bytes, leaving a partition out.
+    fn waiting_bytes(&self, ledger: &Ledger, but: Option<usize>) -> usize {
+        let partitions = self.tables.iter().zip(ledger.partitions.iter()).enumerate();
+        let others = partitions.filter(|(index, _)| Some(*index) != but);
+        others.map(|(_, (table, books))| table.waiting_bytes() + books.waiting_bytes()).sum()
+    }
+
+    /// True if no more events may wait.
+    fn is_full(&self, ledger: &Ledger) -> bool {
+        self.waiting_bytes(ledger, None) + EVENT_BYTES_MAX > self.waiting_bytes_max
+    }
+
     /// The consumer that gets nothing more until it is idle, for an event that must be its only one.
     fn reserved(&self, ledger: &Ledger, now: u64) -> Option<ConsumerId> {
         let due = ledger.partitions.retrying().any(|(partition, it)| {
@@ -346,7 +358,7 @@ impl ByKey {
             return range.start;
         }
         let (mut at, end) = (range.start, range.end.min(fresh.range.end));
-        let mut waiting = self.waiting();
+        let others = self.waiting_bytes(ledger, Some(*partition)) + EVENT_BYTES_MAX;
         self.stalled[*partition] = None;
         let (mut walk, mut id) = (contents.walk(), None);
         while at < end {
@@ -377,13 +389,15 @@ impl ByKey {
                     self.stalled[*partition] = Some(Stall { offset: at, key, until });
                     break;
                 }
-                Given::Later | Given::NoRoom(_) if waiting < self.waiting_max => {
+                Given::Later | Given::NoRoom(_)
+                    if table.waiting_bytes() + ledger.partitions.get(*partition).waiting_bytes() + others
+                        <= self.waiting_bytes_max =>
+                {
                     ledger.partitions.update(*partition, |it| {
                         it.take_run(&part, true);
                         it.wait(part, Wait { due: now.mono_ms, by: None });
                     });
                     table.enter(ledger, *partition, at, key_id);
-                    waiting += 1;
                 }
                 Given::Full | Given::Later | Given::NoRoom(_) => break,
             }
@@ -496,7 +510,7 @@ impl Policy for ByKey {
             Some(Choice { partition, run: Run { range: first..last + 1, again } })
         });
         let fresh = || {
-            if !takes || self.waiting() >= self.waiting_max {
+            if !takes || self.is_full(ledger) {
                 return None;
             }
             let short = LazyCell::new(|| Self::somebody_is_short(ledger, reserved));

@@ -40,7 +40,7 @@ impl Sharing {
     pub(super) fn new(options: &Options, ledger: &Ledger) -> Self {
         match options.order {
             Order::Partition => Self::Exclusive(Exclusive::default()),
-            Order::Key => Self::Keyed(Keyed::new(ledger, options.keys_waiting_max)),
+            Order::Key => Self::Keyed(Keyed::new(ledger, options.waiting_bytes_max)),
             Order::None => Self::Free(Free),
         }
     }
@@ -87,9 +87,9 @@ impl Sharing {
     }
 
     /// How many events wait for earlier ones of their keys, if no more may.
-    pub(super) fn keys_full(&self) -> Option<u64> {
+    pub(super) fn keys_full(&self, ledger: &Ledger) -> Option<u64> {
         match self {
-            Self::Keyed(keyed) => keyed.keys_full(),
+            Self::Keyed(keyed) => keyed.keys_full(ledger),
             Self::Exclusive(_) | Self::Free(_) => None,
         }
     }

@@ -1,6 +1,7 @@
 //! Facts about key order, one by one.
 
 use super::*;
+use crate::progress::WINDOW_OFFSETS;
 
 const C: ConsumerId = ConsumerId(3);
 
@@ -321,13 +322,11 @@ fn behind_a_key_that_is_stuck_others_go_on_until_too_much_waits() {
         it.grant(consumer, u64::MAX, u64::MAX / 4);
     }
     // One of two events has the key of the first one, which nobody settles and which waits.
-    let waiting_max = options(Order::Key).keys_waiting_max as u64;
-    let most = 2 * waiting_max;
     let key = |offset: u64| Some(if offset.is_multiple_of(2) { 0 } else { offset });
     it.extend_end(1);
     let stuck = deal(&mut it, 0, key).remove(0);
     tell(&mut it, 0, &stuck, 0, VerbKind::Nack { delay_ms: Some(1_000_000) }).unwrap();
-    it.extend_end(4 * most);
+    it.extend_end(10_000);
     let mut reached = 0;
     loop {
         let dealt = deal(&mut it, 0, key);
@@ -340,8 +339,46 @@ fn behind_a_key_that_is_stuck_others_go_on_until_too_much_waits() {
         }
         commit(&mut it, true);
     }
-    assert_eq!(waiting(&it), waiting_max);
-    assert!((most - 2..most + 2).contains(&reached), "{reached} of {most}");
+    // A run for each, and a page for each 32 of them.
+    let bytes = |events: usize| events * Partition::WAITING_RUN_BYTES + events / 32 * 840;
+    let waits = waiting(&it);
+    let events = usize::try_from(waits).unwrap();
+    let bytes_max = options(Order::Key).waiting_bytes_max;
+    assert!(bytes(events) <= bytes_max && bytes(events + 32) > bytes_max - 2_000, "{events}");
+    assert!(reached.abs_diff(2 * waits) <= 2, "{reached} for {waits}");
     let retry = Retry { partition: P0, offset: Offset(0), attempts: 1, wait_ms: 1_000_000 };
-    assert_eq!(it.waits_for(at(0)), WaitsFor::Keys { events: waiting_max, retry: Some(retry) });
+    assert_eq!(it.waits_for(at(0)), WaitsFor::Keys { events: waits, retry: Some(retry) });
+}
+
+#[test]
+fn a_million_events_behind_a_key_that_is_stuck_fit_and_others_flow_past_to_the_edge_of_the_window() {
+    let options = Options { waiting_bytes_max: Options::DEFAULT_WAITING_BYTES_MAX, ..options(Order::Key) };
+    let mut it = subscription_with(options, 1);
+    for consumer in [A, B] {
+        it.attach(consumer).unwrap();
+        it.grant(consumer, u64::MAX, u64::MAX / 4);
+    }
+    let key = |offset: u64| Some(if offset > 0 && offset.is_multiple_of(100) { offset } else { 7 });
+    let first = deal(&mut it, 0, key).remove(0);
+    tell(&mut it, 0, &first, 0, VerbKind::Nack { delay_ms: Some(1_000_000) }).unwrap();
+    it.extend_end(2 * WINDOW_OFFSETS);
+    let mut others = 0;
+    loop {
+        let dealt = deal(&mut it, 0, key);
+        if dealt.is_empty() {
+            break;
+        }
+        for one in &dealt {
+            assert!(one.offsets.iter().all(|offset| offset.is_multiple_of(100)), "{:?}", one.offsets);
+            others += one.offsets.len() as u64;
+            let (first, last) = (Offset(one.offsets[0]), Offset(one.offsets[one.offsets.len() - 1]));
+            let verb = Verb { kind: VerbKind::Ack, partition: P0, token: one.token, first, last };
+            it.verb(at(0), one.consumer, &verb).unwrap();
+        }
+        commit(&mut it, true);
+    }
+    assert_eq!(others, (WINDOW_OFFSETS - 1) / 100);
+    assert_eq!(waiting(&it), WINDOW_OFFSETS - others);
+    let retry = Some(Retry { partition: P0, offset: Offset(0), attempts: 1, wait_ms: 1_000_000 });
+    assert_eq!(it.waits_for(at(0)), WaitsFor::Window { partition: P0, offset: Offset(0), retry });
 }

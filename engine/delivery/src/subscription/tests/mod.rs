@@ -38,7 +38,7 @@ fn options(order: Order) -> Options {
         backoff: Backoff::new(vec![100, 500]),
         rate: None,
         dead_letter_expired: false,
-        keys_waiting_max: 500,
+        waiting_bytes_max: 64_000,
         dead_letters_max: 64,
         seed: 70,
     }
