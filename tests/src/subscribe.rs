@@ -156,6 +156,37 @@ async fn an_event_that_is_set_aside_is_held_until_it_says_its_own_word() {
 }
 
 #[tokio::test]
+async fn the_key_that_a_subscription_waits_for_is_named() {
+    let engine = Engine::start().await;
+    let client = engine.connect().await;
+    events::topic(&client, "orders").await;
+    let publisher = events::publisher(&client, "orders").await;
+    for (number, key) in ["order-16", "order-17"].into_iter().enumerate() {
+        let event = numbered(number as u64).with_key(key);
+        drop(publisher.publish_to(PartitionId(0), event).await.unwrap());
+    }
+    within("the flush", publisher.flush()).await.unwrap();
+    let mut subscriber = events::subscribe(&client, "orders", "s").await;
+    let waits_for = async |offset| {
+        until("what it waits for", async || {
+            let described = client.describe_subscription("orders", "s").await.unwrap();
+            (described.waiting_for.event() == Some((0, offset))).then_some(described.waiting_for_key)
+        })
+        .await
+    };
+    let mut seen = 0;
+    while seen < 2 {
+        let delivery = next(&mut subscriber).await;
+        if offsets(&delivery).contains(&1) {
+            delivery.nack(Offset(1)..=Offset(1), Some(Duration::from_secs(3_600)));
+        }
+        delivery.ack_range(Offset(0)..=Offset(0));
+        seen += offsets(&delivery).len();
+    }
+    assert_eq!(waits_for(1).await.as_deref(), Some("order-17"));
+}
+
+#[tokio::test]
 async fn a_nack_brings_events_back_in_order_with_the_next_attempt() {
     let engine = Engine::start().await;
     let client = engine.connect().await;

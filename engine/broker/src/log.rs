@@ -259,6 +259,14 @@ impl Log {
             _ => None,
         }
     }
+
+    /// The key of the event at this offset, as text, if it is still there and has one.
+    pub(crate) async fn key_text(&self, offset: Offset) -> Option<String> {
+        let ReadOutcome::Pieces(pieces) = self.read(offset, 1).await.ok()? else { return None };
+        let alone = pieces.first()?.cut(&[offset..offset.plus(1)], 1).ok()?;
+        let (_, batch) = alone.first()?.run.batches().next()?.ok()?;
+        batch.events().next().and_then(|event| Some(String::from_utf8_lossy(event.key()?).into_owned()))
+    }
 }
 
 /// Runs something that may wait for the disk on a blocking thread.

@@ -21,6 +21,10 @@ pub struct PublishStream {
     pub partitions: u16,
     /// What an acknowledgement means unless a publish asks for more.
     pub durability: Durability,
+    /// The limits of the topic's backlog in events and bytes, as they are now; 0 for none.
+    pub backlog_max_events: u64,
+    /// See `backlog_max_events`.
+    pub backlog_max_bytes: u64,
     /// The acknowledgements, in the order in which the publishes were decided.
     pub acks: mpsc::Receiver<Ack>,
     submitter: Submitter,
@@ -46,9 +50,16 @@ impl PublishStream {
     ) -> Self {
         let (sender, acks) = mpsc::channel(in_flight_max);
         let partitions = u16::try_from(topic.partitions.len()).unwrap_or(u16::MAX);
-        let durability = topic.durability();
+        let settings = topic.settings();
         let submitter = Submitter { topic, shard, acks: sender, admission, admission_max };
-        Self { partitions, durability, acks, submitter }
+        Self {
+            partitions,
+            durability: settings.durability,
+            backlog_max_events: settings.backlog_max_events,
+            backlog_max_bytes: settings.backlog_max_bytes,
+            acks,
+            submitter,
+        }
     }
 
     /// A handle that submits batches; it may be cloned and moved to another task.

@@ -4,7 +4,6 @@ use std::{
     borrow::Cow,
     io::{self, IsTerminal as _, Write as _},
     thread,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
@@ -324,12 +323,6 @@ pub fn micros(microseconds: f64) -> String {
 /// Milliseconds since the Unix epoch as RFC 3339; the number itself if it is out of range.
 pub fn time_ms(milliseconds: u64) -> String {
     levada_json::time::format(Timestamp(milliseconds)).unwrap_or_else(|| milliseconds.to_string())
-}
-
-/// True if this time, in milliseconds since 1970, is over by this machine's clock.
-pub fn is_past(milliseconds: u64) -> bool {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since_1970.as_millis() > u128::from(milliseconds)
 }
 
 #[cfg(test)]

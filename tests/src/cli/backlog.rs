@@ -12,7 +12,10 @@ async fn a_full_topic_refuses_or_lets_wait_and_is_described() {
     assert!(made.contains("backlog of at most 2 events and 1h, then rejects"), "{made}");
     let other = engine.run(&["topic", "create", "orders", "--backlog-max-events", "3"], "").await;
     other.failed(1, "TOPIC_EXISTS");
-    assert!(other.stderr.contains("backlog_max_events 2, expected 3"), "{other:?}");
+    assert!(
+        other.stderr.contains("topic orders exists with --backlog-max-events 2, expected 3"),
+        "{other:?}"
+    );
     let nobody = engine.text(&["topic", "describe", "orders"]).await;
     assert!(nobody.contains("backlog: none, as the topic has no subscription and no route"), "{nobody}");
     engine.text(&["subscription", "create", "orders/s", "--from", "earliest"]).await;
@@ -22,7 +25,7 @@ async fn a_full_topic_refuses_or_lets_wait_and_is_described() {
     refused.failed(1, "BACKLOG_FULL");
     let said = "topic orders is full: subscription orders/s has 2 events to acknowledge";
     assert!(refused.stderr.contains(said), "{refused:?}");
-    assert!(refused.stderr.contains("hint: `levada topic describe TOPIC` shows its backlog"), "{refused:?}");
+    assert!(refused.stderr.contains("hint: `levada topic describe orders` shows its backlog"), "{refused:?}");
     let waited = engine.run(&["publish", "orders", "--raw", "--timeout", "2s"], "c\n").await;
     waited.failed(1, "BACKLOG_FULL");
     assert!(waited.stderr.contains("waiting: BACKLOG_FULL: topic orders is full"), "{waited:?}");
@@ -46,6 +49,24 @@ async fn a_full_topic_refuses_or_lets_wait_and_is_described() {
     let limits = ["--backlog-max-events", "0", "--backlog-max-bytes", "0", "--backlog-max-age", "off"];
     let lifted = engine.text(&[&["topic", "set", "orders"], &limits[..]].concat()).await;
     assert!(!lifted.contains("backlog"), "{lifted}");
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_limit_is_exact_however_many_events_are_published_at_once() {
+    let (_dir, engine) = engine().await;
+    for (topic, limit, expected) in
+        [("few", ["--backlog-max-events", "3"], 3), ("small", ["--backlog-max-bytes", "1KiB"], 0)]
+    {
+        engine.text(&[&["topic", "create", topic], &limit[..]].concat()).await;
+        engine.text(&["subscription", "create", &format!("{topic}/s")]).await;
+        let lines = "x\n".repeat(100);
+        engine.run(&["publish", topic, "--raw", "--no-wait"], &lines).await.failed(1, "BACKLOG_FULL");
+        let backlog = &engine.json(&["topic", "describe", topic]).await[0]["backlog"];
+        assert!(backlog["bytes"].as_u64().unwrap() <= 1_024, "{backlog}");
+        let events = backlog["events"].as_u64().unwrap();
+        assert!(events > 0 && (expected == 0 || events == expected), "{topic}: {backlog}");
+    }
     engine.stop().await;
 }
 

@@ -75,7 +75,8 @@ impl Broker {
             }
             Request::DescribeSubscription { topic, name } => {
                 let record = catalogue.subscription(&topic, &name)?;
-                self.describe_subscription(record).await.map(described)
+                let info = self.describe_subscription(record).await?;
+                Ok(described(self.with_key(info).await?))
             }
             Request::DeleteSubscription { topic, name, force, with_dead_letters } => {
                 self.delete(Root::Subscription(topic, name), force, with_dead_letters).await

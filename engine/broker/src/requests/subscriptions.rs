@@ -4,7 +4,7 @@ use std::{ops::Bound, sync::Arc};
 
 use levada_protocol::{
     error::ErrorCode,
-    ids::{SubscriptionId, SubscriptionName, TopicName},
+    ids::{Offset, PartitionId, SubscriptionId, SubscriptionName, TopicName},
     limits::CONSUMER_NAME_BYTES_MAX,
     request::{Response, Start, Subscribe, SubscriptionInfo, SubscriptionOptions},
 };
@@ -162,6 +162,14 @@ impl Broker {
         }
         info.oldest_unacked_age_ms = oldest.map_or(0, |oldest| clock::now().0.saturating_sub(oldest.0));
         Ok(info)
+    }
+
+    /// Adds the key of the event that it waits for, which costs a read.
+    pub(super) async fn with_key(&self, info: SubscriptionInfo) -> Result<SubscriptionInfo, Error> {
+        let Some((partition, offset)) = info.waiting_for.event() else { return Ok(info) };
+        let topic = self.inner.shard.topic(&info.topic)?;
+        let log = Log::new(Arc::clone(&self.inner.store), topic, PartitionId(partition))?;
+        Ok(SubscriptionInfo { waiting_for_key: log.key_text(Offset(offset)).await, ..info })
     }
 
     pub(super) async fn resume_subscription(

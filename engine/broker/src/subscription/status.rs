@@ -285,6 +285,7 @@ impl Status {
             events_expired: counts.ttl_expired,
             state,
             waiting_for,
+            waiting_for_key: None,
             arriving_per_s: rates.arriving,
             settling_per_s: rates.settling,
             clears_in_ms: rates.clears_in_ms(lag),

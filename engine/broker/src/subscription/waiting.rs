@@ -21,6 +21,10 @@ pub(super) fn of_rules(
         let at_ms = now.wall.0.saturating_add(it.wait_ms);
         Some(RetryInfo { partition: partition.0, offset: offset.0, attempts: it.attempts, at_ms })
     };
+    let holding = |(partition, offset, consumer)| {
+        let Place { partition, offset } = queue.shown(partition, offset)?;
+        Some(Holding { partition: partition.0, offset: offset.0, consumer: name(consumer) })
+    };
     match waits {
         WaitsFor::Nothing => WaitingFor::Nothing,
         WaitsFor::Events => WaitingFor::Events,
@@ -28,11 +32,7 @@ pub(super) fn of_rules(
         WaitsFor::Credit => WaitingFor::Credit { consumers },
         WaitsFor::Streams => WaitingFor::Connection { consumers },
         WaitsFor::Acknowledgements { events, oldest } => {
-            let oldest = oldest.and_then(|(partition, offset, consumer)| {
-                let Place { partition, offset } = queue.shown(partition, offset)?;
-                Some(Holding { partition: partition.0, offset: offset.0, consumer: name(consumer) })
-            });
-            WaitingFor::Acknowledgements { events, oldest }
+            WaitingFor::Acknowledgements { events, oldest: oldest.and_then(holding) }
         }
         WaitsFor::Retry(it) => retry(it).map_or(WaitingFor::Nothing, WaitingFor::Retry),
         WaitsFor::Window { partition, offset, retry: it } => match queue.shown(partition, offset) {
@@ -41,7 +41,9 @@ pub(super) fn of_rules(
             }
             None => WaitingFor::Nothing,
         },
-        WaitsFor::Keys { events, retry: it } => WaitingFor::Keys { events, retry: it.and_then(retry) },
+        WaitsFor::Keys { events, oldest, retry: it } => {
+            WaitingFor::Keys { events, oldest: oldest.and_then(holding), retry: it.and_then(retry) }
+        }
         WaitsFor::Rate { per_second } => WaitingFor::Rate { per_second },
     }
 }

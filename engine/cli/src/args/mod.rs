@@ -35,7 +35,7 @@ pub(crate) use dead_letters::{CountArgs, DlqAction, DlqArgs, UntilArgs, WhichArg
 pub(crate) use named::Named;
 pub(crate) use path::{SubscriptionPath, TransactionPath};
 pub(crate) use search::SearchArgs;
-pub(crate) use start::Beginning;
+pub(crate) use start::{Beginning, now};
 pub(crate) use transactions::{TransactionAction, TransactionArgs};
 
 use start::{LAST_MAX, parse_beginning, parse_since, parse_start};

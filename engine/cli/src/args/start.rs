@@ -59,7 +59,8 @@ fn since(text: &str, now: Timestamp) -> Result<Start, String> {
     }
 }
 
-fn now() -> Timestamp {
+/// This machine's time of day.
+pub(crate) fn now() -> Timestamp {
     Timestamp(u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0))
 }
 

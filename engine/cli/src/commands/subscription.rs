@@ -1,7 +1,7 @@
 //! `levada subscription`: makes, shows, changes, moves, pauses, resumes and deletes subscriptions.
 
 use levada_client::Client;
-use levada_protocol::request::{SubscriptionInfo, SubscriptionOptions, WaitingFor};
+use levada_protocol::request::{SubscriptionInfo, SubscriptionOptions};
 use levada_terminal::{
     Failure,
     choices::order_word,
@@ -172,12 +172,14 @@ fn table(subscriptions: &[SubscriptionInfo], dead_letters: &StoredDeadLetters) -
     rows
 }
 
-/// What it waits for, and until when if that is known.
-fn waiting_for(waiting: &WaitingFor) -> String {
-    match waiting.until_ms() {
-        Some(until) => format!("{waiting}, at {}", output::time_ms(until)),
-        None => waiting.to_string(),
-    }
+/// What it waits for, of which key that is, and until when if that is known.
+fn waiting_for(found: &SubscriptionInfo) -> String {
+    let waiting = &found.waiting_for;
+    let until =
+        waiting.until_ms().map_or_else(String::new, |until| format!(", at {}", output::time_ms(until)));
+    let key = found.waiting_for_key.as_deref();
+    let key = key.map_or_else(String::new, |key| format!("; its key is {}", output::brief(key)));
+    format!("{waiting}{until}{key}")
 }
 
 fn backoff(waits: &[u32]) -> String {
@@ -210,7 +212,7 @@ fn describe(found: &SubscriptionInfo, dead_letters: &StoredDeadLetters) -> Strin
         ("subscription", format!("{}/{}", found.topic, found.name)),
         ("made", output::time_ms(found.created_ms)),
         ("state", found.state.to_string()),
-        ("waiting for", waiting_for(&found.waiting_for)),
+        ("waiting for", waiting_for(found)),
         ("order", order_word(options.order()).to_owned()),
         ("chain", attachment::chain_lines(options.chain())),
         ("ack timeout", output::duration_ms(options.ack_timeout_ms().into())),

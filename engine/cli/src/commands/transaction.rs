@@ -8,7 +8,7 @@ use levada_terminal::{
 };
 
 use crate::{
-    args::{TransactionAction, TransactionArgs, TransactionPath},
+    args::{self, TransactionAction, TransactionArgs, TransactionPath},
     client,
 };
 
@@ -114,7 +114,7 @@ fn event_count(info: &TransactionInfo) -> u64 {
 /// When the next check is; one that is over waits for a connection of the group.
 fn next_check(info: &TransactionInfo) -> String {
     match info.next_check_ms {
-        Some(at) if output::is_past(at) => "due, when a producer of the group connects".to_owned(),
+        Some(at) if at < args::now().0 => "due, when a producer of the group connects".to_owned(),
         at => time(at),
     }
 }

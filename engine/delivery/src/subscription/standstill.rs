@@ -42,6 +42,8 @@ pub enum WaitsFor {
     Keys {
         /// How many wait.
         events: u64,
+        /// What was delivered first of what is not acknowledged, and who has it.
+        oldest: Option<(PartitionId, Offset, ConsumerId)>,
         /// The next attempt of one of those earlier events, if one failed.
         retry: Option<Retry>,
     },
@@ -88,7 +90,7 @@ pub(super) fn find(ledger: &Ledger, sharing: &Sharing, rate: Option<u64>, now: N
     let retry = next_retry(ledger, now);
     let lacks_room = consumers.with_room().next().is_none();
     if let Some(events) = sharing.keys_full(ledger).filter(|_| !lacks_room) {
-        return WaitsFor::Keys { events, retry };
+        return WaitsFor::Keys { events, oldest: oldest_in_flight(ledger), retry };
     }
     if let Some((partition, offset)) = stuck(ledger).filter(|_| !lacks_room) {
         return WaitsFor::Window { partition, offset, retry: retry_of(ledger, partition, offset, now) };

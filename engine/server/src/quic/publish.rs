@@ -37,8 +37,13 @@ pub(super) async fn serve(
     stream: &mut Stream,
 ) -> Result<(), Failure> {
     let opened = broker.open_publish(principal, topic)?;
-    let (partitions, durability) = (opened.partitions, opened.durability);
-    stream.answer(&Opened::Publish { partitions, durability }).await?;
+    let answer = Opened::Publish {
+        partitions: opened.partitions,
+        durability: opened.durability,
+        backlog_max_events: opened.backlog_max_events,
+        backlog_max_bytes: opened.backlog_max_bytes,
+    };
+    stream.answer(&answer).await?;
     let (submitter, acks) = opened.split();
     let (refusals, refused) = mpsc::channel(REFUSALS_QUEUED_MAX);
     both(

@@ -54,7 +54,15 @@ async fn publisher(connection: &Connection) -> ClientStream {
     let mut stream =
         ClientStream::open(connection, &Open::Publish { topic: TOPIC.parse().unwrap(), trace: None }).await;
     let opened = stream.answer().await.unwrap();
-    assert_eq!(opened, Opened::Publish { partitions: 1, durability: Durability::Sync });
+    assert_eq!(
+        opened,
+        Opened::Publish {
+            partitions: 1,
+            durability: Durability::Sync,
+            backlog_max_events: 0,
+            backlog_max_bytes: 0
+        }
+    );
     stream
 }
 

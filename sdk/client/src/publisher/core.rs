@@ -15,7 +15,7 @@ use levada_protocol::{
 
 use super::{
     after_failure::AfterFailure,
-    lane::{Ended, Lane, LaneOptions, ProducerIds},
+    lane::{BatchLimits, Ended, Lane, LaneOptions, ProducerIds},
     placement::Placement,
     spread::Spread,
     ticket::{BatchOutcome, Ticket},
@@ -128,6 +128,11 @@ impl Core {
             correlation: 0,
             stats: PublisherStats { streams: 1, ..PublisherStats::default() },
         }
+    }
+
+    /// Batches that are begun from now on are within these limits, unless they hold one event.
+    pub(super) fn limit_batches(&mut self, limits: BatchLimits) {
+        self.lane_options.limits = limits;
     }
 
     pub(super) fn partitions(&self) -> usize {
@@ -516,6 +521,7 @@ mod tests {
             delivery_timeout: Duration::from_secs(60),
             when_full: WhenFull::Wait,
             after_failure: AfterFailure::GoOn,
+            limits: BatchLimits::NONE,
         };
         Core::new(lane_options, None, usize::MAX, partitions, ProducerId(7))
     }

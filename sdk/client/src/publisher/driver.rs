@@ -15,7 +15,7 @@ use levada_protocol::{
 use tokio::time::{Sleep, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
-use super::Shared;
+use super::{Shared, lane::BatchLimits};
 use crate::{
     clock,
     error::Error,
@@ -31,11 +31,21 @@ const REASON_GRACE: Duration = Duration::from_secs(1);
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_LAST: Duration = Duration::from_secs(1);
 
-/// Opens a publish stream; answers it with the topic's partitions.
-pub(super) async fn open(link: &Link, topic: &TopicName) -> Result<(Stream, u16), Error> {
+/// What the engine says of a topic when a publish stream to it is opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OpenedTopic {
+    pub(super) partitions: u16,
+    pub(super) limits: BatchLimits,
+}
+
+/// Opens a publish stream.
+pub(super) async fn open(link: &Link, topic: &TopicName) -> Result<(Stream, OpenedTopic), Error> {
     let session = link.session().await?;
     match stream::open(session.connection(), &Open::Publish { topic: topic.clone(), trace: None }).await? {
-        (stream, Opened::Publish { partitions, .. }) => Ok((stream, partitions)),
+        (stream, Opened::Publish { partitions, backlog_max_events, backlog_max_bytes, .. }) => {
+            let limits = BatchLimits::of_backlog(backlog_max_events, backlog_max_bytes);
+            Ok((stream, OpenedTopic { partitions, limits }))
+        }
         _ => Err(Error::bad_answer("a publish stream was answered with something else")),
     }
 }
@@ -152,9 +162,11 @@ impl Driver {
             // At once after a stream that worked; ever slower while streams end without an answer.
             sleep(backoff.next()).await;
             match open(&self.link, &self.topic).await {
-                Ok((stream, partitions)) => {
-                    let expected = self.shared.lock().partitions();
+                Ok((stream, OpenedTopic { partitions, limits })) => {
+                    let mut core = self.shared.lock();
+                    let expected = core.partitions();
                     if usize::from(partitions) == expected {
+                        core.limit_batches(limits);
                         return Ok(stream);
                     }
                     let what = format!(

@@ -42,7 +42,8 @@ pub use self::{
 use self::{
     core::Core,
     driver::Driver,
-    lane::{Ended, LaneOptions},
+    driver::OpenedTopic,
+    lane::{BatchLimits, Ended, LaneOptions},
     placement::Placement,
 };
 use crate::{clock, error::Error, link::Link, tasks};
@@ -138,6 +139,7 @@ impl PublisherOptions {
             delivery_timeout: self.delivery_timeout,
             when_full: self.when_full,
             after_failure: self.after_failure,
+            limits: BatchLimits::NONE,
         })
     }
 }
@@ -178,18 +180,19 @@ impl Publisher {
         let session = link.session_within(limit).await?;
         let lane_options = options.lane_options(&session.hello().limits)?;
         let opened = timeout(limit, driver::open(&link, &topic)).await;
-        let (stream, partitions) =
+        let (stream, OpenedTopic { partitions, limits }) =
             opened.map_err(|_| Error::TimedOut { waited: limit, in_doubt: false, last: None })??;
         if partitions == 0 {
             return Err(Error::bad_answer("the topic has no partitions"));
         }
-        let core = Core::new(
+        let mut core = Core::new(
             lane_options,
             options.durability,
             options.buffer_bytes.unwrap_or_else(|| buffer_bytes(partitions)),
             partitions,
             clock::producer_id()?,
         );
+        core.limit_batches(limits);
         let shared = Arc::new(Shared { core: Mutex::new(core), wake: Notify::new(), room: Notify::new() });
         let driver = Driver { shared: shared.clone(), link, topic };
         tasks::spawn("publisher", driver.run(stream)).detach();

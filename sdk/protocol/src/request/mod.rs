@@ -99,6 +99,11 @@ impl Open {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// The engine's answer to [`Open`]. A refusal comes as an `Error` frame instead.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -111,6 +116,13 @@ pub enum Opened {
         partitions: u16,
         /// The topic's durability, the least that a publish gets.
         durability: Durability,
+        /// The limits of the topic's backlog in events and bytes, 0 for none: a batch within them is taken or refused
+        /// exactly, a larger one only while there is no backlog.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        backlog_max_events: u64,
+        /// See `backlog_max_events`.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        backlog_max_bytes: u64,
     },
     /// To [`Open::Subscribe`].
     Subscribe(Subscribed),

@@ -179,6 +179,10 @@ pub struct SubscriptionInfo {
     /// What has to happen before it delivers more.
     #[serde(default)]
     pub waiting_for: WaitingFor,
+    /// The key of the event that `waiting_for` is about, as text; bytes that are not UTF-8 are replaced. `None` if it is
+    /// about none, or if that has no key; and in lists.
+    #[serde(default)]
+    pub waiting_for_key: Option<String>,
     /// Events appended to the topic in a second, over the last minute.
     #[serde(default)]
     pub arriving_per_s: f64,
@@ -212,6 +216,7 @@ impl SubscriptionInfo {
             events_expired: 0,
             state: RunState::default(),
             waiting_for: WaitingFor::default(),
+            waiting_for_key: None,
             arriving_per_s: 0.0,
             settling_per_s: 0.0,
             clears_in_ms: None,

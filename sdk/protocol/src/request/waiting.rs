@@ -49,6 +49,9 @@ pub enum WaitingFor {
     Keys {
         /// How many wait.
         events: u64,
+        /// The event that was delivered first of those that are not acknowledged.
+        #[serde(default)]
+        oldest: Option<Holding>,
         /// The next attempt of one of those earlier events, if one failed.
         #[serde(default)]
         retry: Option<Retry>,
@@ -119,6 +122,19 @@ impl WaitingFor {
         }
     }
 
+    /// Partition and offset of the event that it is about, if it is about one.
+    pub fn event(&self) -> Option<(u16, u64)> {
+        match self {
+            Self::Retry(retry)
+            | Self::Window { retry: Some(retry), .. }
+            | Self::Keys { retry: Some(retry), .. } => Some((retry.partition, retry.offset)),
+            Self::Window { partition, offset, retry: None } => Some((*partition, *offset)),
+            Self::Acknowledgements { oldest: Some(oldest), .. }
+            | Self::Keys { oldest: Some(oldest), retry: None, .. } => Some((oldest.partition, oldest.offset)),
+            _ => None,
+        }
+    }
+
     /// When it ends by itself, if that is known, in milliseconds since the Unix epoch.
     pub fn until_ms(&self) -> Option<u64> {
         match self {
@@ -164,13 +180,17 @@ impl fmt::Display for WaitingFor {
                 "the acknowledgement of offset {offset} of partition {partition}, above which too many events \
                  have been delivered"
             ),
-            Self::Keys { events, retry: Some(retry) } => {
+            Self::Keys { events, retry: Some(retry), .. } => {
                 write!(
                     f,
                     "the next attempt of {retry}, as {events} events wait for earlier ones of their keys"
                 )
             }
-            Self::Keys { events, retry: None } => {
+            Self::Keys { events, oldest: Some(oldest), retry: None } => write!(
+                f,
+                "the acknowledgement of {oldest}, as {events} events wait for earlier ones of their keys"
+            ),
+            Self::Keys { events, oldest: None, retry: None } => {
                 write!(f, "acknowledgements, as {events} events wait for earlier ones of their keys")
             }
             Self::Rate { per_second: 1 } => f.write_str("its rate of 1 event a second"),
@@ -215,10 +235,14 @@ mod tests {
             (WaitingFor::Consumer, "a consumer: none is attached"),
             (WaitingFor::Credit { consumers: 2 }, "credit: none of its 2 consumers asks for events"),
             (
-                WaitingFor::Acknowledgements { events: 1_000, oldest },
+                WaitingFor::Acknowledgements { events: 1_000, oldest: oldest.clone() },
                 "acknowledgements of 1000 events, first of offset 3 of partition 0 by a",
             ),
             (WaitingFor::Retry(retry), "the next attempt of offset 7 of partition 1, which failed 2 times"),
+            (
+                WaitingFor::Keys { events: 9, oldest: oldest.clone(), retry: None },
+                "the acknowledgement of offset 3 of partition 0 by a, as 9 events wait for earlier ones of their keys",
+            ),
             (WaitingFor::Rate { per_second: 50 }, "its rate of 50 events a second"),
             (WaitingFor::Resume { why: String::new() }, "somebody who resumes it: it was paused"),
         ] {
@@ -226,6 +250,10 @@ mod tests {
             assert_eq!(serde_json::to_value(&it).unwrap()["kind"], it.as_str());
         }
         assert_eq!(WaitingFor::Retry(retry).until_ms(), Some(5));
+        assert_eq!(WaitingFor::Retry(retry).event(), Some((1, 7)));
+        let keys = |retry| WaitingFor::Keys { events: 9, oldest: oldest.clone(), retry };
+        assert_eq!((keys(None).event(), keys(Some(retry)).event()), (Some((0, 3)), Some((1, 7))));
+        assert_eq!(WaitingFor::Events.event(), None);
         let newer = serde_json::from_str::<WaitingFor>(r#"{"kind":"moon","phase":4}"#).unwrap();
         assert_eq!(newer, WaitingFor::Unknown);
     }

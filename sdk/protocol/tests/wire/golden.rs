@@ -197,7 +197,12 @@ fn subscribe() -> Open {
 }
 
 fn opened() -> Opened {
-    Opened::Publish { partitions: 4, durability: Durability::Sync }
+    Opened::Publish {
+        partitions: 4,
+        durability: Durability::Sync,
+        backlog_max_events: 0,
+        backlog_max_bytes: 0,
+    }
 }
 
 fn notice() -> Notice {

@@ -79,7 +79,18 @@ pub(crate) fn openeds() -> Vec<Opened> {
             server_time_ms: 5,
             limits: Limits { event_bytes_max: 1, batch_events_max: 2, ..Limits::default() },
         }),
-        Opened::Publish { partitions: 4, durability: Durability::Sync },
+        Opened::Publish {
+            partitions: 4,
+            durability: Durability::Sync,
+            backlog_max_events: 0,
+            backlog_max_bytes: 0,
+        },
+        Opened::Publish {
+            partitions: 1,
+            durability: Durability::Os,
+            backlog_max_events: 9,
+            backlog_max_bytes: 70,
+        },
         Opened::Subscribe(Subscribed {
             created: true,
             partitions: 1,

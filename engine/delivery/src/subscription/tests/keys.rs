@@ -347,7 +347,7 @@ fn behind_a_key_that_is_stuck_others_go_on_until_too_much_waits() {
     assert!(bytes(events) <= bytes_max && bytes(events + 32) > bytes_max - 2_000, "{events}");
     assert!(reached.abs_diff(2 * waits) <= 2, "{reached} for {waits}");
     let retry = Retry { partition: P0, offset: Offset(0), attempts: 1, wait_ms: 1_000_000 };
-    assert_eq!(it.waits_for(at(0)), WaitsFor::Keys { events: waits, retry: Some(retry) });
+    assert_eq!(it.waits_for(at(0)), WaitsFor::Keys { events: waits, oldest: None, retry: Some(retry) });
 }
 
 #[test]

@@ -44,6 +44,27 @@ pub(super) struct LaneOptions {
     pub(super) when_full: WhenFull,
     /// What becomes of those behind one that failed.
     pub(super) after_failure: AfterFailure,
+    /// What a batch of several events may have.
+    pub(super) limits: BatchLimits,
+}
+
+/// What a batch of several events may have, beside its own limits: a topic's quota admits what fits, to the event, only of
+/// batches that are no larger than the quota itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BatchLimits {
+    events: u64,
+    bytes: usize,
+}
+
+impl BatchLimits {
+    /// None.
+    pub(super) const NONE: Self = Self { events: u64::MAX, bytes: usize::MAX };
+
+    /// Those of a topic whose backlog has these limits; 0 is none.
+    pub(super) fn of_backlog(events: u64, bytes: u64) -> Self {
+        let limit = |number: u64| if number == 0 { u64::MAX } else { number };
+        Self { events: limit(events), bytes: usize::try_from(limit(bytes)).unwrap_or(usize::MAX) }
+    }
 }
 
 /// ProducerIds that nobody else has: one random number, and those after it.
@@ -159,7 +180,10 @@ impl Lane {
     /// True if the open batch, of which there must be one, takes this event too.
     #[inline]
     pub(super) fn has_room_for(&self, event: &Event, lane_options: &LaneOptions) -> bool {
-        self.open.is_some() && self.builder.len() + record_bytes(event) <= lane_options.batch_bytes
+        let BatchLimits { events, bytes } = lane_options.limits;
+        self.open.is_some()
+            && self.builder.len() + record_bytes(event) <= lane_options.batch_bytes.min(bytes)
+            && u64::from(self.builder.count()) < events
     }
 
     /// The open batch has events whose partition was the publisher's choice.

@@ -29,12 +29,42 @@ fn bench() -> Bench {
             delivery_timeout: DELIVERY_TIMEOUT,
             when_full: WhenFull::Wait,
             after_failure: AfterFailure::GoOn,
+            limits: BatchLimits::NONE,
         },
         producer_ids,
         now: clock::now(),
         tickets: Vec::new(),
         correlation: 0,
     }
+}
+
+#[test]
+fn a_batch_of_several_events_stays_within_the_limits_of_the_topic() {
+    let of = |events, bytes| {
+        let mut bench = bench();
+        bench.lane_options = LaneOptions {
+            batch_bytes: 1 << 20,
+            limits: BatchLimits::of_backlog(events, bytes),
+            ..bench.lane_options
+        };
+        let event = Event::new(vec![b'x'; 100]);
+        let mut sizes = Vec::new();
+        for _ in 0..7 {
+            bench.lane.push((&event, Placement::End), &bench.lane_options, || bench.now).unwrap();
+        }
+        bench.lane.seal();
+        while let Some((batch, _)) =
+            bench.lane.send_next(&LaneOptions { in_flight: 9, ..bench.lane_options.clone() }, true, 1)
+        {
+            sizes.push(batch.count());
+        }
+        sizes
+    };
+    assert_eq!(of(0, 0), [7]);
+    assert_eq!(of(3, 0), [3, 3, 1]);
+    assert_eq!(of(1, 0), [1; 7]);
+    assert_eq!(of(0, 500), [3, 3, 1]);
+    assert_eq!(of(0, 50), [1; 7], "one event goes out alone, however large");
 }
 
 impl Bench {

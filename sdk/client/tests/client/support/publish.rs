@@ -24,7 +24,8 @@ pub(crate) struct Producer {
 pub(crate) async fn serve(mut stream: Stream) {
     let partitions = stream.inner.world().partitions;
     let durability = Durability::Sync;
-    stream.send(frame::message(FrameType::Opened, &Opened::Publish { partitions, durability })).await;
+    let opened = Opened::Publish { partitions, durability, backlog_max_events: 0, backlog_max_bytes: 0 };
+    stream.send(frame::message(FrameType::Opened, &opened)).await;
     let mut held = Vec::new();
     loop {
         let inner = stream.inner.clone();
