@@ -16,6 +16,7 @@ mod dead_letters;
 mod dedup;
 mod descriptors;
 mod disk;
+mod doc_examples;
 mod examples;
 mod format;
 mod log_lines;

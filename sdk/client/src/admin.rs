@@ -185,6 +185,17 @@ impl Client {
     /// Changes the options of a subscription that are given; the others stay as they are. What is in flight keeps its
     /// deadline. Another order, a shorter `ack_timeout_ms` and a larger `max_in_flight` take every delivery back, and events may be
     /// delivered again; subscribers attach again by themselves.
+    ///
+    /// ```no_run
+    /// # async fn slow_down(client: levada_client::Client) -> Result<(), levada_client::Error> {
+    /// use levada_client::SubscriptionOptions;
+    ///
+    /// // The database that these events go to takes a hundred rows a second.
+    /// let options = SubscriptionOptions { rate: Some(100), max_attempts: Some(20), ..SubscriptionOptions::default() };
+    /// client.set_subscription("orders", "archive", options).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn set_subscription(
         &self,
         topic: &str,
@@ -199,6 +210,16 @@ impl Client {
     /// Moves a subscription in some partitions, or in all if none is given. What lies before its new position counts as
     /// acknowledged; what lies behind it is delivered, also if it was before. Every delivery is taken back and failed attempts are
     /// forgotten; subscribers attach again by themselves. `OFFSET_OUT_OF_RANGE` if a partition does not reach to an offset.
+    ///
+    /// ```no_run
+    /// # async fn once_more(client: levada_client::Client) -> Result<(), levada_client::Error> {
+    /// use levada_client::Start;
+    ///
+    /// // Everything from the first event that is still stored, in all partitions.
+    /// client.seek_subscription("orders", "archive", Start::Earliest, &[]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn seek_subscription(
         &self,
         topic: &str,

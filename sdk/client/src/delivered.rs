@@ -23,6 +23,30 @@ use crate::{
 /// [`DeliveredEvent::ack`], [`DeliveredEvent::nack`] or [`DeliveredEvent::reject`], here or in another task; an event
 /// that is dropped without a verb is delivered again after the subscription's `ack_timeout`. The verbs return at once
 /// and are sent together, within a millisecond; [`crate::Subscriber::confirmed`] completes when they have taken effect.
+///
+/// ```no_run
+/// # use levada_client::Event;
+/// # enum Failed { Later, ForEver(String) }
+/// # fn charge(event: &Event) -> Result<(), Failed> {
+/// #     match event.payload.as_deref() {
+/// #         Some(b"no money") => Err(Failed::Later),
+/// #         Some(b"no account") => Err(Failed::ForEver("no such account".to_owned())),
+/// #         _ => Ok(()),
+/// #     }
+/// # }
+/// # async fn pay(mut orders: levada_client::Subscriber) -> Result<(), levada_client::Error> {
+/// while let Some(order) = orders.next().await? {
+///     match charge(order.event()) {
+///         Ok(()) => order.ack(),
+///         // Delivered again after the subscription's backoff.
+///         Err(Failed::Later) => order.nack(None),
+///         // A dead letter, with the reason.
+///         Err(Failed::ForEver(reason)) => order.reject(&reason),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "ack, nack or reject it; dropped without a word, it is delivered again after `ack_timeout`"]
 pub struct DeliveredEvent {
     lease: Arc<Lease>,

@@ -80,7 +80,7 @@ impl ProducerGroup {
     ///
     /// ```no_run
     /// # async fn example(client: levada_client::Client) -> Result<(), levada_client::Error> {
-    /// # fn is_in_my_database(_: &str) -> Option<bool> { None }
+    /// # fn is_in_my_database(_: &str) -> Option<bool> { Some(true) }
     /// let mut checks = client.producer_group("orders")?.check_backs().await?;
     /// while let Some(check) = checks.next().await? {
     ///     let decided = match is_in_my_database(check.id().as_str()) {

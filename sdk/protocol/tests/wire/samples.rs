@@ -496,7 +496,7 @@ pub(crate) fn waiting() -> Vec<WaitingFor> {
         WaitingFor::Acknowledgements { events: 7, oldest },
         WaitingFor::Retry(retry),
         WaitingFor::Window { partition: 3, offset: 9, retry: Some(retry) },
-        WaitingFor::Keys { events: 7, retry: None },
+        WaitingFor::Keys { events: 7, oldest: None, retry: None },
         WaitingFor::Rate { per_second: 100 },
         WaitingFor::Resume { why: "m".into() },
         WaitingFor::Recovery { why: "m".into() },
