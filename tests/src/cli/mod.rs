@@ -1,9 +1,11 @@
 //! The binary from a user's side: every command, as text and as JSON, its exit codes, and what bad input gets.
 
 mod backlog;
+mod commands;
 mod compact;
 mod dead_letters;
 mod dedup;
+mod dying;
 mod events;
 mod failures;
 mod playing;
@@ -41,6 +43,15 @@ async fn alone(arguments: &[&str]) -> Ran {
     run(command, "").await
 }
 
+/// The commands that a help lists, without `help` itself.
+fn subcommands(help: &str) -> Vec<String> {
+    let Some((_, listed)) = help.split_once("Commands:\n") else { return Vec::new() };
+    let is_name = |line: &&str| line.starts_with("  ") && !line.starts_with("   ");
+    let listed = listed.lines().take_while(|line| !line.is_empty()).filter(is_name);
+    let names = listed.filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
 impl Process {
     /// Runs a command that must work, and returns its output as text.
     async fn text(&self, arguments: &[&str]) -> String {
@@ -56,11 +67,7 @@ impl Process {
 #[tokio::test]
 async fn shells_get_completions_that_name_every_command() {
     let help = alone(&["--help"]).await.done();
-    let (_, listed) = help.split_once("Commands:\n").unwrap();
-    let is_name = |line: &&str| line.starts_with("  ") && !line.starts_with("   ");
-    let listed = listed.lines().take_while(|line| !line.is_empty()).filter(is_name);
-    let commands: Vec<String> =
-        listed.filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect();
+    let commands = subcommands(&help);
     assert!(commands.len() > 10, "{help}");
     for shell in ["bash", "zsh", "fish"] {
         let script = alone(&["completion", shell]).await.done();
