@@ -49,6 +49,8 @@ fn good_lines_are_understood() {
         "read orders --partition 0 --partition 3 --from 17 --max 5 --follow",
         "read orders --from -5 --payload",
         "read orders --last 5",
+        "read orders --last 10000",
+        "read orders --from -10000",
         "read orders --where '-1 < amount and not paid' --key -k --since 1h --scan-max 1GiB --max 3 --partition 1",
         "read orders --where 'a > 1' --cursor 0:4,3:0 --follow",
         "read orders --since 2026-01-31T12:00:00Z",
@@ -185,6 +187,7 @@ fn bad_lines_are_wrong_usage() {
         "subscribe orders -s p --from -1",
         "subscribe orders/p -s q",
         "read orders --last 0",
+        "read orders --last 10001",
         "read orders --last 5 --from 3",
         "read orders --from -10001",
         "publish orders --header lv-dlq-topic=x",
@@ -266,6 +269,24 @@ fn values_mean_what_they_say() {
     let stage = parse_stage(r#"json-filter@2:{"where":"a:b"}"#).unwrap();
     assert_eq!((stage.plugin.as_str(), stage.config.as_str()), ("json-filter@2", r#"{"where":"a:b"}"#));
     assert_eq!(stage.retries, None);
+}
+
+#[test]
+fn a_backoff_has_64_waits_of_a_week_at_most() {
+    let line = |waits: usize, wait: &str| {
+        let waits = vec![wait; waits].join(",");
+        format!("subscription create orders/payment --backoff {waits}")
+    };
+    for good in [line(64, "1s"), line(1, "7d")] {
+        assert!(parse(&good).is_ok(), "{good}");
+    }
+    for (bad, expected) in [
+        (line(65, "1s"), "expected 64 waits at most, got 65"),
+        (line(1, "604800001ms"), "expected waits of 7d at most"),
+    ] {
+        let refused = parse(&bad).unwrap_err().to_string();
+        assert!(refused.contains(expected), "{bad}: {refused}");
+    }
 }
 
 #[test]
