@@ -1,6 +1,9 @@
 //! An engine that dies under a command that goes on for a while: the command waits for it, or ends and says why.
 
-use std::process::Stdio;
+use std::{
+    io::{Read as _, Write as _},
+    process::Stdio,
+};
 
 use tempfile::TempDir;
 use tokio::{
@@ -9,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    engine,
+    asked, engine,
     streams::{stderr, stdout},
 };
 use crate::support::{
@@ -124,4 +127,44 @@ async fn a_publish_whose_engine_was_killed_ends_in_its_time_and_says_what_is_sto
         assert!(said.lines().any(|line| line.starts_with(&error)), "{arguments:?}: {said}");
         assert!(ended.stdout.is_empty() && !said.contains("panicked"), "{arguments:?}: {said}");
     }
+}
+
+#[tokio::test]
+async fn a_command_ends_and_says_so_if_the_engine_is_frozen() {
+    let (_dir, engine) = with_an_event().await;
+    engine.freeze();
+    let ended = async |arguments: &[&str]| {
+        let ran = engine.run(arguments, "2\n").await;
+        ran.failed(1, "CONNECT_FAILED");
+        let said = format!("cannot connect to {}: no answer within 5s", engine.quic);
+        assert!(ran.stderr.contains(&said), "{arguments:?}: {ran:?}");
+    };
+    tokio::join!(
+        ended(&["topic", "list"]),
+        ended(&["publish", "orders", "--raw"]),
+        ended(&["plugin", "deploy", "--bundled"]),
+        ended(&["read", "orders"]),
+        ended(&CONSUME),
+    );
+    engine.kill().await;
+}
+
+#[tokio::test]
+async fn a_command_ends_and_says_so_if_the_engine_dies_between_two_of_its_requests() {
+    let (_dir, engine) = with_an_event().await;
+    engine.text(&["subscription", "create", "orders/s"]).await;
+    let (child, terminal) = engine.spawn_on_terminal(&["topic", "delete", "orders"]);
+    let mut terminal = asked(terminal).await;
+    engine.kill().await;
+    let answered = tokio::task::spawn_blocking(move || {
+        terminal.write_all(b"y\n").unwrap();
+        let mut shown = Vec::new();
+        // Ends with an error once nobody has the other end.
+        let _ = terminal.read_to_end(&mut shown);
+        String::from_utf8_lossy(&shown).into_owned()
+    });
+    let ended = within("its end", child.wait_with_output()).await.unwrap();
+    let said = within("what it says", answered).await.unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(ended.stdout.is_empty() && said.contains("error: CONNECTION_LOST: "), "{said}");
 }

@@ -1,12 +1,12 @@
 //! What bad input and bad circumstances get: a code on stderr, an exit code, and nothing left behind.
 
-use std::{io::Read as _, path::Path, process::Stdio, time::Duration};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use super::{alone, engine, get};
+use super::{alone, asked, engine, get};
 use crate::support::{
     guests,
     process::{Process, command, interrupt, run},
@@ -264,17 +264,8 @@ async fn a_question_that_nobody_answers_can_be_interrupted() {
     let (_dir, engine) = engine().await;
     engine.text(&["topic", "create", "orders"]).await;
     engine.text(&["subscription", "create", "orders/s"]).await;
-    let (mut child, mut terminal) = engine.spawn_on_terminal(&["topic", "delete", "orders"]);
-    let asked = tokio::task::spawn_blocking(move || {
-        let mut shown = Vec::new();
-        while !shown.ends_with(b"[y/N] ") {
-            let mut byte = [0];
-            terminal.read_exact(&mut byte).unwrap();
-            shown.push(byte[0]);
-        }
-        terminal
-    });
-    let _terminal = within("the question", asked).await.unwrap();
+    let (mut child, terminal) = engine.spawn_on_terminal(&["topic", "delete", "orders"]);
+    let _terminal = asked(terminal).await;
     interrupt(&child);
     assert_eq!(within("its end", child.wait()).await.unwrap().code(), Some(130));
     engine.text(&["topic", "describe", "orders"]).await;

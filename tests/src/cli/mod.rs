@@ -17,6 +17,8 @@ mod subscriptions;
 mod transactions;
 mod ttl;
 
+use std::{fs::File, io::Read as _};
+
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -41,6 +43,20 @@ async fn alone(arguments: &[&str]) -> Ran {
     let mut command = command();
     command.args(arguments);
     run(command, "").await
+}
+
+/// Waits until a question is asked on a terminal, which is returned for the answer.
+async fn asked(mut terminal: File) -> File {
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut shown = Vec::new();
+        while !shown.ends_with(b"[y/N] ") {
+            let mut byte = [0];
+            terminal.read_exact(&mut byte).unwrap();
+            shown.push(byte[0]);
+        }
+        terminal
+    });
+    within("the question", reading).await.unwrap()
 }
 
 /// The commands that a help lists, without `help` itself.
