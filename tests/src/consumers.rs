@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use levada_client::{Client, Delivery, Event, Offset, PartitionId, Subscriber, SubscriptionOptions};
+use levada_client::{
+    Client, Delivery, ErrorCode, Event, Offset, PartitionId, SubscribeOptions, Subscriber,
+    SubscriptionOptions,
+};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
@@ -28,6 +31,21 @@ async fn publish(client: &Client) {
 
 fn options() -> SubscriptionOptions {
     SubscriptionOptions { ack_timeout_ms: Some(200), ..SubscriptionOptions::default() }
+}
+
+#[tokio::test]
+async fn a_consumer_s_name_has_256_bytes_at_most() {
+    let engine = Engine::start().await;
+    let client = engine.connect().await;
+    events::topic(&client, "orders").await;
+    let named = |bytes: usize| SubscribeOptions {
+        consumer: "x".repeat(bytes),
+        ..earliest("orders", "s", SubscriptionOptions::default())
+    };
+    let refused = client.subscribe(named(257)).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::InvalidArgument);
+    assert!(refused.to_string().contains("the consumer's name is 257 bytes, the limit is 256"), "{refused}");
+    drop(client.subscribe(named(256)).await.unwrap());
 }
 
 #[tokio::test]

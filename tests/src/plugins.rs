@@ -222,9 +222,13 @@ async fn a_chain_that_cannot_begin_makes_no_subscription() {
         let refused = client.subscribe(earliest("orders", "s", chained([stage]))).await.unwrap_err();
         assert_eq!(refused.code(), expected, "{what}: {refused}");
     }
-    let many = chained((0..9).map(|_| stage("json-filter", r#"{"where": "a"}"#)));
-    assert_eq!(code(client.subscribe(earliest("orders", "s", many)).await), ErrorCode::InvalidArgument);
+    let of_stages = |count| chained((0..count).map(|_| stage("json-filter", r#"{"where": "a"}"#)));
+    let many = earliest("orders", "s", of_stages(9));
+    assert_eq!(code(client.subscribe(many).await), ErrorCode::InvalidArgument);
     assert_eq!(client.list_subscriptions(None).await.unwrap(), []);
+    let most = client.subscribe(earliest("orders", "s", of_stages(8))).await.unwrap();
+    drop(most);
+    assert_eq!(client.list_subscriptions(None).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

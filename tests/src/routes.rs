@@ -228,6 +228,26 @@ async fn routes_that_cannot_be_are_refused() {
 }
 
 #[tokio::test]
+async fn a_route_has_one_target_at_least_and_64_at_most() {
+    let engine = Engine::start().await;
+    let client = engine.connect().await;
+    events::topic(&client, "from").await;
+    let names: Vec<String> = (0..65).map(|number| format!("to-{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for name in &names {
+        events::topic(&client, name).await;
+    }
+    for count in [0, 65] {
+        let refused = client.create_route(route("r", "from", &names[..count], [])).await.unwrap_err();
+        let said = format!("the route has {count} targets, expected 1 to 64");
+        assert!(refused.to_string().contains(&said), "{refused}");
+        assert_eq!(refused.code(), ErrorCode::InvalidArgument);
+    }
+    let most = client.create_route(route("r", "from", &names[..64], [])).await.unwrap();
+    assert_eq!(most.spec.to.len(), 64);
+}
+
+#[tokio::test]
 async fn a_deleted_route_takes_nothing_more_and_a_later_one_begins_anew() {
     let engine = Engine::start().await;
     let client = engine.connect().await;

@@ -354,7 +354,20 @@ mod tests {
             let name: TopicName = own.parse().unwrap();
             assert!(name.is_internal() && name.check_free().is_err(), "{own}");
         }
+        assert!(format!("dlq.{}", "a".repeat(252)).parse::<TopicName>().is_err());
         assert!("orders".parse::<TopicName>().unwrap().check_free().is_ok());
+    }
+
+    #[test]
+    fn names_have_63_bytes_at_most() {
+        fn lengths<N: FromStr>() -> Vec<usize> {
+            (0..=100).filter(|len| "a".repeat(*len).parse::<N>().is_ok()).collect()
+        }
+        let all: Vec<usize> = (1..=63).collect();
+        assert_eq!(lengths::<SubscriptionName>(), all);
+        assert_eq!(lengths::<RouteName>(), all);
+        assert_eq!(lengths::<PluginName>(), all);
+        assert_eq!(lengths::<GroupName>(), all);
     }
 
     #[test]

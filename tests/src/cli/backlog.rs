@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{alone, engine};
+use super::engine;
 
 #[tokio::test]
 async fn a_full_topic_refuses_or_lets_wait_and_is_described() {
@@ -68,29 +68,4 @@ async fn a_limit_is_exact_however_many_events_are_published_at_once() {
         assert!(events > 0 && (expected == 0 || events == expected), "{topic}: {backlog}");
     }
     engine.stop().await;
-}
-
-#[tokio::test]
-async fn wrong_limits_unknown_topics_and_a_dead_engine_get_their_codes() {
-    let (_dir, engine) = engine().await;
-    engine.text(&["topic", "create", "orders"]).await;
-    for (arguments, exit, code) in [
-        (&["topic", "create", "x", "--backlog-max-events", "many"][..], 2, "INVALID_ARGUMENT"),
-        (&["topic", "create", "x", "--backlog-max-bytes", "-1"], 2, "INVALID_ARGUMENT"),
-        (&["topic", "create", "x", "--backlog-max-age", "old"], 2, "INVALID_ARGUMENT"),
-        (&["topic", "create", "x", "--on-full", "drop-oldest"], 2, "INVALID_ARGUMENT"),
-        (&["topic", "set", "orders", "--on-full", "explode"], 2, "INVALID_ARGUMENT"),
-        (&["topic", "set", "absent", "--backlog-max-events", "1"], 1, "TOPIC_NOT_FOUND"),
-        (&["publish", "absent", "--no-wait"], 1, "TOPIC_NOT_FOUND"),
-    ] {
-        engine.run(arguments, "").await.failed(exit, code);
-    }
-    let (address, ca) = (engine.quic.clone(), engine.ca.to_str().unwrap().to_owned());
-    engine.stop().await;
-    let reach = ["--addr", &address, "--ca", &ca];
-    for arguments in
-        [&["publish", "orders", "--no-wait"][..], &["topic", "set", "orders", "--backlog-max-age", "1h"]]
-    {
-        alone(&[arguments, &reach].concat()).await.failed(1, "CONNECT_FAILED");
-    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{alone, engine};
+use super::engine;
 
 const LINES: &str = concat!(
     r#"{"id":"a","payload":1}"#,
@@ -80,29 +80,4 @@ async fn lines_are_appended_at_the_expected_offset_as_one_batch_or_not_at_all() 
         .await
         .failed(1, "PARTITION_NOT_FOUND");
     engine.stop().await;
-}
-
-#[tokio::test]
-async fn wrong_windows_unknown_topics_and_a_dead_engine_get_their_codes() {
-    let (_dir, engine) = engine().await;
-    engine.text(&["topic", "create", "orders"]).await;
-    for (arguments, exit, code) in [
-        (&["topic", "create", "x", "--dedup-window", "soon"][..], 2, "INVALID_ARGUMENT"),
-        (&["topic", "create", "x", "--dedup-window", "8d"], 2, "INVALID_ARGUMENT"),
-        (&["topic", "create", "x", "--dedup-header", "source"], 2, "INVALID_ARGUMENT"),
-        (&["topic", "set", "orders", "--dedup-header", "lv-attempt"], 2, "INVALID_ARGUMENT"),
-        (&["topic", "set", "absent", "--dedup-window"], 1, "TOPIC_NOT_FOUND"),
-        (&["publish", "absent", "--expect-offset", "0"], 1, "TOPIC_NOT_FOUND"),
-        (&["publish", "orders", "--expect-offset", "first"], 2, "INVALID_ARGUMENT"),
-        (&["publish", "orders", "--expect-offset", "0", "--rate", "1"], 2, "INVALID_ARGUMENT"),
-    ] {
-        engine.run(arguments, "").await.failed(exit, code);
-    }
-    let (address, ca) = (engine.quic.clone(), engine.ca.to_str().unwrap().to_owned());
-    engine.stop().await;
-    let reach = ["--addr", &address, "--ca", &ca];
-    let publish = ["publish", "orders", "--expect-offset", "0"];
-    for arguments in [&publish[..], &["topic", "set", "orders", "--dedup-window"]] {
-        alone(&[arguments, &reach].concat()).await.failed(1, "CONNECT_FAILED");
-    }
 }

@@ -1,12 +1,12 @@
 //! What bad input and bad circumstances get: a code on stderr, an exit code, and nothing left behind.
 
-use std::{io::Read as _, path::Path, process::Stdio, time::Duration};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use super::{alone, engine, get};
+use super::{alone, asked, engine, get};
 use crate::support::{
     guests,
     process::{Process, command, interrupt, run},
@@ -26,30 +26,15 @@ async fn bad_input_gets_its_code_on_stderr_and_its_exit_code() {
     let path = |file: &Path| file.to_str().unwrap().to_owned();
     let (text, no_export, filter) = (path(&text), path(&no_export), path(&filter));
     for (arguments, exit, code) in [
-        (vec!["publish", "absent"], 1, "TOPIC_NOT_FOUND"),
-        (vec!["read", "absent"], 1, "TOPIC_NOT_FOUND"),
         (vec!["topic", "create", "orders", "--partitions", "2"], 1, "TOPIC_EXISTS"),
         (vec!["topic", "create", "No Name"], 2, "INVALID_ARGUMENT"),
-        (vec!["topic", "create", "x", "--partitions", "0"], 2, "INVALID_ARGUMENT"),
-        (vec!["topic", "create", "x", "--retain-for", "soon"], 2, "INVALID_ARGUMENT"),
-        (vec!["topic", "set", "orders"], 2, "INVALID_ARGUMENT"),
         (vec!["read", "orders", "--from", "1"], 1, "OFFSET_OUT_OF_RANGE"),
-        (vec!["read", "orders", "--from", "tomorrow"], 2, "INVALID_ARGUMENT"),
         (vec!["read", "orders", "--partition", "1"], 1, "PARTITION_NOT_FOUND"),
-        (vec!["subscribe", "orders", "-s", "publish"], 2, "INVALID_ARGUMENT"),
-        (vec!["subscribe", "orders", "-s", "s", "--plugin", "absent"], 1, "PLUGIN_NOT_FOUND"),
         (vec!["plugin", "deploy", "p", &text], 1, "PLUGIN_INVALID"),
         (vec!["plugin", "deploy", "p", &no_export], 1, "PLUGIN_EXPORT_MISSING"),
         (vec!["plugin", "deploy", "p", &filter, "--config", r#"{"where":"("}"#], 1, "PLUGIN_INIT_REFUSED"),
         (vec!["plugin", "deploy", "p", &filter, "--config", "{"], 2, "INVALID_ARGUMENT"),
-        (vec!["plugin", "deploy", "p", "absent.wasm"], 2, "FILE_UNREADABLE"),
-        (vec!["publish", "orders", "--file", "absent.ndjson"], 2, "FILE_UNREADABLE"),
-        (vec!["publish", "orders", "--file", "/"], 2, "FILE_UNREADABLE"),
-        (vec!["publish", "orders", "hello"], 2, "INVALID_ARGUMENT"),
-        (vec!["plugin", "remove", "absent"], 1, "PLUGIN_NOT_FOUND"),
-        (vec!["route", "create", "r", "--from", "orders", "--to", "absent"], 1, "TOPIC_NOT_FOUND"),
         (vec!["route", "create", "r", "--from", "orders", "--to", "orders"], 1, "ROUTE_CYCLE"),
-        (vec!["route", "delete", "absent"], 1, "ROUTE_NOT_FOUND"),
         (vec!["nonsense"], 2, "INVALID_ARGUMENT"),
         (vec!["topic"], 2, ""),
     ] {
@@ -279,17 +264,8 @@ async fn a_question_that_nobody_answers_can_be_interrupted() {
     let (_dir, engine) = engine().await;
     engine.text(&["topic", "create", "orders"]).await;
     engine.text(&["subscription", "create", "orders/s"]).await;
-    let (mut child, mut terminal) = engine.spawn_on_terminal(&["topic", "delete", "orders"]);
-    let asked = tokio::task::spawn_blocking(move || {
-        let mut shown = Vec::new();
-        while !shown.ends_with(b"[y/N] ") {
-            let mut byte = [0];
-            terminal.read_exact(&mut byte).unwrap();
-            shown.push(byte[0]);
-        }
-        terminal
-    });
-    let _terminal = within("the question", asked).await.unwrap();
+    let (mut child, terminal) = engine.spawn_on_terminal(&["topic", "delete", "orders"]);
+    let _terminal = asked(terminal).await;
     interrupt(&child);
     assert_eq!(within("its end", child.wait()).await.unwrap().code(), Some(130));
     engine.text(&["topic", "describe", "orders"]).await;
@@ -414,7 +390,7 @@ async fn a_quiet_engine_prints_the_ports_that_the_system_chose() {
 }
 
 #[tokio::test]
-async fn an_engine_that_is_not_trusted_or_not_there_is_said_so() {
+async fn an_engine_that_is_not_trusted_is_said_so() {
     let (dir, engine) = engine().await;
     let (_other_dir, other) = self::engine().await;
     let list = async |addr: &str, ca: &Path| {
@@ -432,10 +408,7 @@ async fn an_engine_that_is_not_trusted_or_not_there_is_said_so() {
     let mut without = command();
     without.args(["topic", "list", "--addr", &engine.quic]).current_dir(dir.path());
     run(without, "").await.failed(1, "CONFIG_INVALID");
-    let address = engine.quic.clone();
-    let ca = engine.ca.clone();
     engine.stop().await;
-    list(&address, &ca).await.failed(1, "CONNECT_FAILED");
     other.stop().await;
 }
 

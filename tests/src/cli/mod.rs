@@ -1,9 +1,11 @@
 //! The binary from a user's side: every command, as text and as JSON, its exit codes, and what bad input gets.
 
 mod backlog;
+mod commands;
 mod compact;
 mod dead_letters;
 mod dedup;
+mod dying;
 mod events;
 mod failures;
 mod playing;
@@ -14,6 +16,8 @@ mod streams;
 mod subscriptions;
 mod transactions;
 mod ttl;
+
+use std::{fs::File, io::Read as _};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -41,6 +45,29 @@ async fn alone(arguments: &[&str]) -> Ran {
     run(command, "").await
 }
 
+/// Waits until a question is asked on a terminal, which is returned for the answer.
+async fn asked(mut terminal: File) -> File {
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut shown = Vec::new();
+        while !shown.ends_with(b"[y/N] ") {
+            let mut byte = [0];
+            terminal.read_exact(&mut byte).unwrap();
+            shown.push(byte[0]);
+        }
+        terminal
+    });
+    within("the question", reading).await.unwrap()
+}
+
+/// The commands that a help lists, without `help` itself.
+fn subcommands(help: &str) -> Vec<String> {
+    let Some((_, listed)) = help.split_once("Commands:\n") else { return Vec::new() };
+    let is_name = |line: &&str| line.starts_with("  ") && !line.starts_with("   ");
+    let listed = listed.lines().take_while(|line| !line.is_empty()).filter(is_name);
+    let names = listed.filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
 impl Process {
     /// Runs a command that must work, and returns its output as text.
     async fn text(&self, arguments: &[&str]) -> String {
@@ -56,11 +83,7 @@ impl Process {
 #[tokio::test]
 async fn shells_get_completions_that_name_every_command() {
     let help = alone(&["--help"]).await.done();
-    let (_, listed) = help.split_once("Commands:\n").unwrap();
-    let is_name = |line: &&str| line.starts_with("  ") && !line.starts_with("   ");
-    let listed = listed.lines().take_while(|line| !line.is_empty()).filter(is_name);
-    let commands: Vec<String> =
-        listed.filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect();
+    let commands = subcommands(&help);
     assert!(commands.len() > 10, "{help}");
     for shell in ["bash", "zsh", "fish"] {
         let script = alone(&["completion", shell]).await.done();

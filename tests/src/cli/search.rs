@@ -105,18 +105,10 @@ async fn a_search_gets_a_clear_answer_to_what_is_wrong() {
     let ran = engine.run(&["read", "orders", "--where", "amount >"], "").await;
     ran.failed(1, "INVALID_ARGUMENT");
     assert!(ran.stderr.contains("where: column 9: expected a field, a header or a value"), "{}", ran.stderr);
-    engine.run(&["read", "absent", "--where", "amount > 1"], "").await.failed(1, "TOPIC_NOT_FOUND");
     engine.run(&["read", "orders", "--cursor", "0:99,1:0"], "").await.failed(1, "OFFSET_OUT_OF_RANGE");
-    engine
-        .run(&["read", "orders", "--where", "amount > 1", "--from", "-3"], "")
-        .await
-        .failed(2, "INVALID_ARGUMENT");
     engine
         .run(&["read", "orders", "--key", "a", "--scan-max", "2GiB"], "")
         .await
         .failed(1, "INVALID_ARGUMENT");
-    let (addr, ca) = (engine.quic.clone(), engine.ca.display().to_string());
     engine.stop().await;
-    let dead = alone(&["read", "orders", "--where", "amount > 1", "--addr", &addr, "--ca", &ca]).await;
-    dead.failed(1, "CONNECT_FAILED");
 }

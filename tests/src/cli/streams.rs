@@ -19,7 +19,7 @@ pub(super) fn stdout(child: &mut Child) -> Lines<BufReader<ChildStdout>> {
     BufReader::new(child.stdout.take().unwrap()).lines()
 }
 
-fn stderr(child: &mut Child) -> Lines<BufReader<ChildStderr>> {
+pub(super) fn stderr(child: &mut Child) -> Lines<BufReader<ChildStderr>> {
     BufReader::new(child.stderr.take().unwrap()).lines()
 }
 
@@ -49,9 +49,6 @@ async fn a_subscriber_that_pulls_ends_with_its_events_or_its_time() {
     assert_eq!(engine.run(&pull, "").await.done(), "1\n2\n");
     let nothing = engine.run(&["subscribe", "orders/other", "--wait", "10ms", "--payload"], "").await;
     assert_eq!(nothing.done(), "", "its time was over");
-    for wrong in ["0s", "soon"] {
-        engine.run(&["subscribe", "orders/s", "--wait", wrong], "").await.failed(2, "INVALID_ARGUMENT");
-    }
     let rest = ["subscribe", "orders/s", "--max", "1", "--payload"];
     assert_eq!(engine.run(&rest, "").await.done(), "3\n", "what was pulled is acknowledged");
     engine.stop().await;

@@ -15,9 +15,6 @@ async fn a_time_to_live_is_given_by_the_command_or_by_the_event_and_shown() {
     let read = engine.json(&["read", "orders"]).await;
     assert_eq!([&read[0]["ttl_ms"], &read[1]["ttl_ms"]], [&json!(3_600_000), &json!(7_000)]);
     assert!(read[2].get("ttl_ms").is_none(), "{read:?}");
-    for wrong in ["0s", "50d", "-1s", "soon"] {
-        engine.run(&["publish", "orders", "--ttl", wrong], "x\n").await.failed(2, "INVALID_ARGUMENT");
-    }
     let wrong = engine.run(&["publish", "orders"], "{\"payload\": 1, \"ttl_ms\": 0}\n").await;
     wrong.failed(1, "INVALID_ARGUMENT");
     let expected = "line 1: expected milliseconds from 1 to 4294967295 as `ttl_ms`, got the number 0";

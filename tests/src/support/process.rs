@@ -132,6 +132,11 @@ impl Process {
         within("the kill", self.child.kill()).await.expect("a child can be killed");
     }
 
+    /// SIGSTOP: it is there, and does nothing.
+    pub(crate) fn freeze(&self) {
+        signal(&self.child, "STOP");
+    }
+
     /// An ordered shutdown.
     pub(crate) async fn stop(mut self) {
         drop(self.child.stdin.take());

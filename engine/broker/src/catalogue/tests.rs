@@ -42,3 +42,43 @@ fn a_subscription_whose_dead_letters_could_have_no_topic_is_refused_and_others_c
     let delete = Change::Delete { root: Root::Topic(source.clone()), force: true, with_dead_letters: true };
     assert_eq!(decide(&with_short, &delete).unwrap().topics.len(), 0);
 }
+
+#[test]
+fn the_last_record_that_there_is_room_for_is_made_and_no_other() {
+    let owner = || "somebody".to_owned();
+    let topic = |name: &str| {
+        let settings = TopicSettings::default();
+        Change::CreateTopic { name: name.parse().unwrap(), settings, owner: owner() }
+    };
+    let subscription = Change::CreateSubscription {
+        topic: "a".parse().unwrap(),
+        name: "s".parse().unwrap(),
+        options: SubscriptionOptions::default(),
+        positions: vec![Offset(0)],
+        owner: owner(),
+    };
+    let plugin = Change::DeployPlugin {
+        name: "p".parse().unwrap(),
+        sha256: "0".repeat(64),
+        size: 1,
+        interface: "batch".to_owned(),
+        owner: owner(),
+    };
+    let route = Change::CreateRoute {
+        spec: RouteSpec::new("r".parse().unwrap(), "a".parse().unwrap(), ["b".parse().unwrap()]),
+        name: "r".parse().unwrap(),
+        positions: vec![Offset(0)],
+        owner: owner(),
+    };
+    let two = decide(&decide(&Catalogue::default(), &topic("a")).unwrap(), &topic("b")).unwrap();
+    for change in [topic("c"), subscription, plugin, route] {
+        let with_room = |records_max| change.decide(&two, Timestamp(1), records_max);
+        assert_eq!(with_room(3).unwrap().next.len(), 3, "{change:?}");
+        let refused = with_room(2).unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::LimitExceeded, "{change:?}");
+        assert!(refused.to_string().contains("the catalogue holds 2 records, the most it may"), "{refused}");
+    }
+    let delete =
+        Change::Delete { root: Root::Topic("b".parse().unwrap()), force: false, with_dead_letters: false };
+    assert_eq!(delete.decide(&two, Timestamp(1), 2).unwrap().next.len(), 1, "what takes no room needs none");
+}

@@ -223,16 +223,39 @@ async fn options_outside_their_range_are_refused_and_named() {
         ),
         (SubscriptionOptions { backoff_ms: Some(vec![1; 65]), ..options() }, "backoff_ms is 65"),
         (SubscriptionOptions { backoff_ms: Some(vec![604_800_001]), ..options() }, "expected 0 to 604800000"),
+        (SubscriptionOptions { ack_timeout_ms: Some(9), ..options() }, "ack_timeout_ms is 9"),
+        (SubscriptionOptions { ack_timeout_ms: Some(86_400_001), ..options() }, "expected 10 to 86400000"),
         (SubscriptionOptions { max_attempts: Some(0), ..options() }, "max_attempts is 0"),
+        (SubscriptionOptions { max_attempts: Some(10_001), ..options() }, "expected 1 to 10000"),
+        (SubscriptionOptions { max_in_flight: Some(0), ..options() }, "max_in_flight is 0"),
+        (SubscriptionOptions { max_in_flight: Some(1_048_577), ..options() }, "expected 1 to 1048576"),
     ] {
         let error = refused(&engine, set(given)).await;
         assert_eq!(error.code(), ErrorCode::InvalidArgument);
         assert!(error.to_string().contains(named), "{error}");
     }
-    let most =
-        SubscriptionOptions { rate: Some(10_000_000), backoff_ms: Some(vec![604_800_000; 64]), ..options() };
-    assert_eq!(described(&engine, set(most.clone())).await.options.backoff_ms().len(), 64);
-    assert_eq!(engine.info().await.options.rate(), Some(10_000_000));
+    let least = SubscriptionOptions {
+        rate: Some(0),
+        backoff_ms: Some(Vec::new()),
+        ack_timeout_ms: Some(10),
+        max_attempts: Some(1),
+        max_in_flight: Some(1),
+        ..options()
+    };
+    let most = SubscriptionOptions {
+        rate: Some(10_000_000),
+        backoff_ms: Some(vec![604_800_000; 64]),
+        ack_timeout_ms: Some(86_400_000),
+        max_attempts: Some(10_000),
+        max_in_flight: Some(1_048_576),
+        ..options()
+    };
+    for limits in [least, most] {
+        let taken = described(&engine, set(limits.clone())).await.options;
+        assert_eq!((taken.rate, &taken.backoff_ms), (limits.rate, &limits.backoff_ms));
+        assert_eq!((taken.ack_timeout_ms, taken.max_attempts), (limits.ack_timeout_ms, limits.max_attempts));
+        assert_eq!(taken.max_in_flight, limits.max_in_flight);
+    }
     engine.broker.shutdown().await;
 }
 

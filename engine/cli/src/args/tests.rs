@@ -186,7 +186,6 @@ fn bad_lines_are_wrong_usage() {
         "subscribe orders/p -s q",
         "read orders --last 0",
         "read orders --last 5 --from 3",
-        "read orders --from -10001",
         "publish orders --header lv-dlq-topic=x",
         "subscribe orders -s p --plugin 'json-filter:{where'",
         "subscribe orders -s p --plugin json-filter@0",
@@ -266,6 +265,32 @@ fn values_mean_what_they_say() {
     let stage = parse_stage(r#"json-filter@2:{"where":"a:b"}"#).unwrap();
     assert_eq!((stage.plugin.as_str(), stage.config.as_str()), ("json-filter@2", r#"{"where":"a:b"}"#));
     assert_eq!(stage.retries, None);
+}
+
+#[test]
+fn the_last_events_that_can_be_asked_for_are_10000() {
+    for flag in ["--last ", "--from -"] {
+        assert!(parse(&format!("read orders {flag}10000")).is_ok(), "{flag}");
+        assert!(parse(&format!("read orders {flag}10001")).is_err(), "{flag}");
+    }
+}
+
+#[test]
+fn a_backoff_has_64_waits_of_a_week_at_most() {
+    let line = |waits: usize, wait: &str| {
+        let waits = vec![wait; waits].join(",");
+        format!("subscription create orders/payment --backoff {waits}")
+    };
+    for good in [line(64, "1s"), line(1, "7d")] {
+        assert!(parse(&good).is_ok(), "{good}");
+    }
+    for (bad, expected) in [
+        (line(65, "1s"), "expected 64 waits at most, got 65"),
+        (line(1, "604800001ms"), "expected waits of 7d at most"),
+    ] {
+        let refused = parse(&bad).unwrap_err().to_string();
+        assert!(refused.contains(expected), "{bad}: {refused}");
+    }
 }
 
 #[test]

@@ -234,3 +234,56 @@ impl Transactions {
 fn charge_of(share: &Share) -> Charge {
     Charge { events: share.events.into(), bytes: share.bytes.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(number: usize) -> GroupName {
+        format!("g{number}").parse().unwrap()
+    }
+
+    /// What holds so many transactions of so many bytes for each group.
+    fn holding(groups: usize, transactions: usize, bytes: u32) -> Transactions {
+        let mut all = Transactions::default();
+        let undecided =
+            Undecided { prepared: Timestamp(0), bytes, checks: 0, next_check: Some(Timestamp(0)) };
+        for at in 0..groups {
+            for number in 0..transactions {
+                let id = number.to_string().parse().unwrap();
+                all.hold(TransactionKey { group: group(at), id }, undecided, []);
+            }
+        }
+        all
+    }
+
+    fn refused(held: &Transactions, bytes: usize) -> String {
+        let refusal = held.admit(&group(0), bytes).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::TooManyPrepared);
+        refusal.to_string()
+    }
+
+    #[test]
+    fn a_group_may_prepare_up_to_its_number_and_its_bytes() {
+        assert_eq!(holding(1, PREPARED_MAX - 1, 1).admit(&group(0), 1), Ok(()));
+        let full = holding(1, PREPARED_MAX, 1);
+        assert!(
+            refused(&full, 1).contains("10000 undecided transactions of 10000 bytes, the limit is 10000")
+        );
+        assert_eq!(full.admit(&group(1), 1), Ok(()), "another group has its own limit");
+        let heavy = holding(1, 4, 1_000_000);
+        assert_eq!(heavy.admit(&group(0), PREPARED_BYTES_MAX - 4_000_000), Ok(()));
+        assert!(refused(&heavy, PREPARED_BYTES_MAX - 3_999_999).contains("more the limit is 67108864 bytes"));
+    }
+
+    #[test]
+    fn all_groups_together_may_prepare_up_to_a_number_and_again_once_one_is_decided() {
+        const EACH: usize = 1_000;
+        let mut held = holding(UNDECIDED_MAX / EACH, EACH, 1);
+        assert!(refused(&held, 1).contains("and all groups together 100000, which is the limit"));
+        let key = TransactionKey { group: group(1), id: "0".parse().unwrap() };
+        held.release(&key, &[]);
+        assert_eq!(held.undecided.len(), UNDECIDED_MAX - 1);
+        assert_eq!(held.admit(&group(0), 1), Ok(()));
+    }
+}
