@@ -1,11 +1,8 @@
-//! The model's world: random operations, the keys of events, and consumers whose streams take nothing.
+//! What can happen in the model's world.
 
 use proptest::prelude::*;
 
-use super::{
-    ConsumerId,
-    model::{IN_FLIGHT_MAX, PARTITIONS},
-};
+use super::setting::{IN_FLIGHT_MAX, PARTITIONS};
 
 /// What happens to a subscription.
 #[derive(Debug, Clone)]
@@ -57,7 +54,7 @@ pub(super) enum Op {
 /// Any of them, the frequent ones more often.
 pub(super) fn op() -> impl Strategy<Value = Op> {
     let filter = prop_oneof![4 => Just(0), 2 => any::<u64>(), 1 => Just(u64::MAX)];
-    let finish = (0..2usize, 1..20u64, filter, proptest::bool::weighted(0.1))
+    let finish = (0..2usize, 1..20u64, filter, proptest::bool::weighted(0.2))
         .prop_map(|(read, take, filter, fail)| Op::Finish { read, take, filter, fail });
     let verb = (0..4usize, 0..20u64, 1..20u64, 0..8u8, proptest::bool::weighted(0.05))
         .prop_map(|(delivery, from, len, kind, thief)| Op::Verb { delivery, from, len, kind, thief });
@@ -79,15 +76,4 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
             |(rate, max_in_flight, dead_letter_expired)| Op::Set { rate, max_in_flight, dead_letter_expired }
         ),
     ]
-}
-
-/// Every third event has no key, the others have one of four.
-pub(super) fn key_of(partition: usize, offset: u64) -> Option<u64> {
-    let mixed = (offset + 7 * partition as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    (!mixed.is_multiple_of(3)).then_some(mixed / 3 % 4)
-}
-
-/// Some consumers' streams take no delivery at all, though their verbs come through.
-pub(super) fn takes(consumer: ConsumerId) -> bool {
-    !consumer.0.is_multiple_of(4)
 }

@@ -1,6 +1,6 @@
 //! The model's states of one offset.
 
-use super::ConsumerId;
+use super::super::ConsumerId;
 
 /// The shortest backoff, jitter included.
 pub(super) const BACKOFF_MIN: u64 = 90;

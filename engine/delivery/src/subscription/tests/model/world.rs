@@ -1,28 +1,25 @@
-//! The whole subscription against a naive model: one state per offset, random operations, everything checked after
-//! each, and at the end every event must come to its end.
+//! The model's world: the subscription, what the model knows of it, and what happens to both.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use proptest::{collection::vec, prelude::*};
+use std::collections::BTreeMap;
 
 use super::{
-    operations::{Op, key_of, op, takes},
+    super::{store::Rows, *},
+    books,
+    events::Events,
+    operations::Op,
+    setting::{IN_FLIGHT_MAX, PARTITIONS, QUEUE, key_of, takes},
     states::{At, BACKOFF_MIN, Event, Why},
-    store::Rows,
-    *,
+    tickets::{Effect, Tickets},
 };
 use crate::progress::RETURNS_MAX;
 
-pub(super) const PARTITIONS: usize = 2;
-/// The partition that is a queue.
-const QUEUE: usize = 1;
-pub(super) const IN_FLIGHT_MAX: u64 = 24;
 #[derive(Debug)]
-struct World {
+pub(super) struct World {
     it: Subscription,
     order: Order,
     now: u64,
-    events: Vec<Vec<Event>>,
+    events: Events,
+    tickets: Tickets,
     log_start: [u64; PARTITIONS],
     disk: Vec<Rows>,
     /// The commit under way: its id and what the disk holds if it succeeds.
@@ -60,7 +57,7 @@ fn model_options(order: Order) -> Options {
 }
 
 impl World {
-    fn new(order: Order) -> Self {
+    pub(super) fn new(order: Order) -> Self {
         let mut disk = vec![Rows::default(); PARTITIONS];
         disk.iter_mut().for_each(|rows| rows.apply(&Progress::new(Offset(0), 1).take_dirty()));
         let progress = disk.iter().map(Rows::restore).collect();
@@ -70,7 +67,8 @@ impl World {
             it,
             order,
             now: 1,
-            events: vec![Vec::new(); PARTITIONS],
+            events: Events::new(),
+            tickets: Tickets::default(),
             log_start: [0; PARTITIONS],
             disk,
             commit: None,
@@ -89,7 +87,7 @@ impl World {
         at(self.now)
     }
 
-    fn run(&mut self, op: Op) {
+    pub(super) fn run(&mut self, op: Op) {
         match op {
             Op::Attach if self.consumers.len() < 3 => self.attach(),
             Op::Attach => {}
@@ -131,9 +129,11 @@ impl World {
             }
         }
         if self.order == Order::Key {
-            self.follow();
+            let partitions = &self.it.ledger.partitions;
+            self.events.follow(|partition, offset| partitions.get(partition).state_of(offset).waits);
         }
-        self.check();
+        books::check(&mut self.it, self.order, &self.events);
+        self.check_confirmed();
     }
 
     fn attach(&mut self) {
@@ -179,17 +179,7 @@ impl World {
             return Vec::new();
         }
         let others = had_room.iter().copied().filter(|it| *it != given.consumer);
-        others.filter(|it| self.order != Order::Partition || self.could_get(*it)).collect()
-    }
-
-    /// True if an ordered subscription could give this consumer something again that it did not let fail.
-    fn could_get(&self, consumer: ConsumerId) -> bool {
-        (0..PARTITIONS).any(|partition| {
-            let events = &self.events[partition];
-            let others = events.iter().filter_map(|event| event.at.holder()).any(|it| it != consumer);
-            let first = events.iter().find(|event| matches!(event.at, At::Waiting { .. }));
-            !others && first.is_some_and(|it| it.at.is_open(self.now) && it.by != Some(consumer))
-        })
+        others.filter(|it| self.order != Order::Partition || self.events.could_get(*it, self.now)).collect()
     }
 
     fn detach(&mut self, at: usize) {
@@ -198,7 +188,7 @@ impl World {
         }
         let id = self.consumers.remove(at);
         self.it.detach(self.now(), id);
-        for event in self.events.iter_mut().flatten() {
+        for event in self.events.iter_mut() {
             if !matches!(event.at, At::Flight { consumer, .. } if consumer == id) {
                 continue;
             }
@@ -268,7 +258,7 @@ impl World {
             self.finish_by_key(partition, again, first..assigned.until.0, &ended, &assigned.assignments);
             return;
         }
-        if let Some(given) = assigned.assignments.first().filter(|_| !stingy && !self.alone_waits()) {
+        if let Some(given) = assigned.assignments.first().filter(|_| !stingy && !self.events.alone_waits()) {
             let better = self.better_takers(given, &before, &had_room);
             assert_eq!(better, [], "{:?} let it fail, and these have room", given.consumer);
         }
@@ -331,37 +321,10 @@ impl World {
         }
     }
 
-    /// Takes over which events have come back from flight for the sake of an earlier one of their key.
-    fn follow(&mut self) {
-        for partition in 0..PARTITIONS {
-            for offset in 0..self.events[partition].len() {
-                let flies = matches!(self.events[partition][offset].at, At::Flight { .. });
-                if !flies || !self.it.ledger.partitions.get(partition).state_of(offset as u64).waits {
-                    continue;
-                }
-                let key = key_of(partition, offset as u64).expect("what has no key follows nothing");
-                let earlier = (0..offset).filter(|at| key_of(partition, *at as u64) == Some(key));
-                let mut earlier = earlier.map(|at| self.events[partition][at].at);
-                // It may have been sent again by now.
-                let is_open = |at| matches!(at, At::Waiting { .. } | At::Flight { .. });
-                assert!(earlier.any(is_open), "{offset} came back for nothing");
-                let event = &mut self.events[partition][offset];
-                (event.at, event.by) = (At::Waiting { not_before: 0 }, None);
-            }
-        }
-    }
-
     fn had_room(&self) -> Vec<ConsumerId> {
         let consumers = &self.it.ledger.consumers;
         let responding = consumers.with_room().map(|(place, _)| &consumers.list()[place]);
         responding.filter(|it| !it.is_silent()).map(|it| it.id()).collect()
-    }
-
-    /// True if an event waits to go alone: before that, its consumer is drained.
-    fn alone_waits(&self) -> bool {
-        let is_alone =
-            |event: &Event| event.returned >= RETURNS_MAX && matches!(event.at, At::Waiting { .. });
-        self.events.iter().flatten().any(is_alone)
     }
 
     /// Sends a delivery, of which this must hold: credit, room, order, and whether it goes alone.
@@ -379,7 +342,7 @@ impl World {
         let credit = self.credit.get_mut(&consumer).expect("it is attached");
         assert!(credit.0 >= sent.len() as u64 && credit.1 > 0, "credit {credit:?} for {} events", sent.len());
         *credit = (credit.0 - sent.len() as u64, credit.1 - bytes as i64);
-        let held = self.held_by(consumer);
+        let held = self.events.held_by(consumer);
         // What came back for the sake of its key in the same step has not been followed yet.
         let in_flight = self.it.in_flight(consumer);
         assert!(in_flight <= self.max_in_flight, "{in_flight} events in flight");
@@ -390,7 +353,7 @@ impl World {
         }
         let alone = sent.iter().any(|offset| before[*offset as usize].returned >= RETURNS_MAX);
         assert!(!alone || held == 1, "{held} events beside one that goes alone");
-        let others = self.events.iter().flatten().filter(|event| event.at.holder() == Some(consumer));
+        let others = self.events.iter().filter(|event| event.at.holder() == Some(consumer));
         assert!(others.clone().count() == 1 || !others.clone().any(|event| event.returned >= RETURNS_MAX));
         let (first, last) = (sent[0], sent[sent.len() - 1]);
         if self.order == Order::Key {
@@ -415,10 +378,6 @@ impl World {
             assert_eq!(ahead, None, "sent from {first} on, in partition {partition}");
         }
         self.deliveries.push((PartitionId(partition as u16), consumer, given.token, first..last + 1));
-    }
-
-    fn held_by(&self, consumer: ConsumerId) -> usize {
-        self.events.iter().flatten().filter(|event| event.at.holder() == Some(consumer)).count()
     }
 
     fn verb(&mut self, back: usize, from: u64, len: u64, kind: u8, thief: bool) {
@@ -452,7 +411,8 @@ impl World {
             assert_eq!(result, Err(ErrorCode::DeliveryExpired));
             return;
         }
-        assert_eq!(result.map(|applied| applied.events), Ok(named.len() as u64));
+        let applied = result.expect("events of it are in flight");
+        assert_eq!(applied.events, named.len() as u64);
         let said = |dead| At::Settling(Why::Said { token: token.0, consumer, dead });
         let deadline = self.now + TIMEOUT;
         for offset in &named {
@@ -464,24 +424,16 @@ impl World {
                 VerbKind::Nack { delay_ms } => event.fail(self.now, Some(consumer), delay_ms),
             }
         }
+        if kind != VerbKind::InProgress {
+            let effect = |offset: u64| match kind {
+                VerbKind::Nack { .. } => Effect::Failed(self.events[place][offset as usize].attempts),
+                _ => Effect::Settled,
+            };
+            let effects: Vec<_> = named.iter().map(|offset| (*offset, effect(*offset))).collect();
+            self.tickets.accept(applied.ticket, place, &effects);
+        }
         if let VerbKind::Nack { .. } = kind {
-            self.rewind(place, &named);
-        }
-    }
-
-    /// Where order matters, what is in flight behind an event that waits now comes back.
-    fn rewind(&mut self, partition: usize, failed: &[u64]) {
-        let waits =
-            |offset: &&u64| matches!(self.events[partition][**offset as usize].at, At::Waiting { .. });
-        let Some(from) = failed.iter().find(waits).copied() else { return };
-        if self.order != Order::Partition {
-            return;
-        }
-        for event in &mut self.events[partition][from as usize..] {
-            if matches!(event.at, At::Flight { .. }) {
-                event.at = At::Waiting { not_before: 0 };
-                event.by = None;
-            }
+            self.events.rewind(self.order, place, &named);
         }
     }
 
@@ -507,12 +459,7 @@ impl World {
         let expired = self.it.on_time(self.now(), |_| 0);
         let mut expected = 0;
         for partition in 0..PARTITIONS {
-            let late: Vec<u64> = (0..self.events[partition].len() as u64)
-                .filter(|offset| {
-                    let at = self.events[partition][*offset as usize].at;
-                    matches!(at, At::Flight { deadline, .. } if deadline <= self.now)
-                })
-                .collect();
+            let late = self.events.late(partition, self.now);
             expected += late.len() as u64;
             for offset in &late {
                 let event = &mut self.events[partition][*offset as usize];
@@ -523,7 +470,7 @@ impl World {
                     (event.at, event.by) = (At::Waiting { not_before: self.now }, by);
                 }
             }
-            self.rewind(partition, &late);
+            self.events.rewind(self.order, partition, &late);
         }
         assert_eq!(expired, expected);
     }
@@ -577,7 +524,7 @@ impl World {
         }
         let mut returned = 0;
         let deadline = self.now + TIMEOUT;
-        for (partition, events) in self.events.iter_mut().enumerate() {
+        for (partition, events) in self.events.partitions_mut() {
             for (offset, event) in (0..).zip(events) {
                 let At::Submitted(why) = event.at else { continue };
                 if ok {
@@ -604,6 +551,22 @@ impl World {
         let said = back.iter().map(|range| (range.last.0 + 1 - range.first.0) as usize).sum::<usize>();
         assert!(returned <= said, "{returned} offsets came back, {said} were reported");
         assert!(!ok || back.is_empty());
+        for it in back {
+            self.tickets.take_back(usize::from(it.partition.0), &(it.first.0..it.last.0 + 1));
+        }
+        self.check_confirmed();
+    }
+
+    /// What is confirmed is durable: the event is settled, or its failure is stored.
+    fn check_confirmed(&mut self) {
+        let confirmed = self.it.confirmed();
+        let stored: Vec<_> = self.disk.iter().map(Rows::restore).collect();
+        self.tickets.confirm(confirmed, |partition, offset, effect| {
+            let stored = &stored[partition];
+            let is_failed =
+                matches!(effect, Effect::Failed(attempts) if stored.history_of(offset).attempts >= attempts);
+            stored.is_settled(Offset(offset)) || is_failed
+        });
     }
 
     fn lose(&mut self, partition: usize, more: u64) {
@@ -624,11 +587,13 @@ impl World {
 
     /// The engine dies; the commit under way was made durable or was not.
     fn restart(&mut self, applied: bool) {
+        self.check_confirmed();
+        self.tickets = Tickets::default();
         if let Some((_, disk)) = self.commit.take().filter(|_| applied) {
             self.disk = disk;
         }
         let progress: Vec<_> = self.disk.iter().map(Rows::restore).collect();
-        for (events, progress) in self.events.iter_mut().zip(&progress) {
+        for (events, progress) in self.events.partitions_mut().map(|(_, events)| events).zip(&progress) {
             for (offset, event) in (0..).zip(events) {
                 let done = progress.is_settled(Offset(offset));
                 let history = progress.history_of(offset);
@@ -654,76 +619,8 @@ impl World {
         }
     }
 
-    /// The subscription's own books agree with each other and with the model.
-    fn check(&mut self) {
-        for partition in (0..PARTITIONS).filter(|_| self.order == Order::Key) {
-            if !self.it.sharing.knows_keys(partition) {
-                continue;
-            }
-            let mut blocked = BTreeSet::new();
-            for (offset, event) in (0..).zip(&self.events[partition]) {
-                let Some(key) = key_of(partition, offset) else { continue };
-                match event.at {
-                    At::Waiting { .. } => drop(blocked.insert(key)),
-                    At::Flight { .. } => assert!(!blocked.contains(&key), "{offset} of {partition} is ahead"),
-                    _ => {}
-                }
-            }
-        }
-        let mut open = 0;
-        let (partitions, settlement) = (&self.it.ledger.partitions, &self.it.ledger.settlement);
-        let has = |mut set: Box<dyn Iterator<Item = (usize, &Partition)> + '_>, partition: usize| {
-            set.any(|(index, _)| index == partition)
-        };
-        for (partition, part) in partitions.iter().enumerate() {
-            assert_eq!(has(Box::new(partitions.retrying()), partition), part.has_waiting());
-            assert_eq!(has(Box::new(partitions.unread()), partition), part.is_behind());
-            for (offset, event) in (0..).zip(&self.events[partition]) {
-                let state = part.state_of(offset);
-                let queued = settlement.queued(partition, offset);
-                let states = [state.in_flight.is_some(), state.waits, state.settled, state.fresh];
-                let count = states.iter().filter(|is_so| **is_so).count() + queued;
-                assert_eq!(count, 1, "offset {offset} of {partition}: {state:?}, {queued} queued");
-                if let Some((token, _)) = state.in_flight {
-                    assert!(
-                        self.it.ledger.deliveries.get(token).is_some(),
-                        "{offset} of {partition}: {state:?}"
-                    );
-                }
-                match event.at {
-                    At::Fresh => assert!(state.fresh),
-                    At::Waiting { .. } => assert!(state.waits || state.fresh, "{offset} of {partition}"),
-                    At::Flight { token, deadline, .. } => {
-                        assert_eq!(
-                            state.in_flight,
-                            Some((token, deadline)),
-                            "{offset} of {partition}: {state:?}"
-                        );
-                        assert!(!state.dropped);
-                    }
-                    At::Settling(Why::Dropped) => assert!(state.dropped),
-                    At::Settling(_) => assert_eq!(queued, 1),
-                    At::Submitted(_) | At::Done => assert!(state.settled),
-                }
-                let needed = matches!(event.at, At::Fresh | At::Waiting { .. } | At::Flight { .. });
-                assert!(!needed || part.needs(&(offset..offset + 1)), "{offset} of {partition}");
-                let gone =
-                    matches!(event.at, At::Done | At::Settling(Why::Dropped) | At::Submitted(Why::Dropped));
-                open += u64::from(!gone);
-            }
-        }
-        assert_eq!(lag(&self.it), open);
-        let consumers = &self.it.ledger.consumers;
-        for consumer in consumers.list() {
-            assert_eq!(consumer.in_flight(), self.held_by(consumer.id()) as u64);
-        }
-        assert_eq!(consumers.in_flight(), consumers.list().iter().map(|it| it.in_flight()).sum::<u64>());
-        let flying = self.events.iter().flatten().filter_map(|event| event.at.token()).collect();
-        assert_eq!(self.it.ledger.deliveries.timed(), flying);
-    }
-
     /// With a consumer that acknowledges everything, every event comes to its end.
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         for _ in 0..2_000 {
             if self.consumers.is_empty() {
                 self.attach();
@@ -747,8 +644,9 @@ impl World {
             }
             self.run(Op::Submit);
             self.run(Op::Settle(true));
-            if self.events.iter().flatten().all(|event| event.at == At::Done) {
+            if self.events.iter().all(|event| event.at == At::Done) {
                 assert_eq!((lag(&self.it), self.it.take_settling()), (0, None));
+                assert!(self.tickets.are_confirmed());
                 assert!(self.it.ledger.deliveries.is_empty() && self.it.ledger.settlement.is_empty());
                 return;
             }
@@ -758,24 +656,5 @@ impl World {
             }
         }
         panic!("not every event came to its end: {:?}", self.events);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(1_000)))]
-
-    #[test]
-    fn every_event_comes_to_its_end_once_and_in_bounds(
-        order in prop_oneof![Just(Order::None), Just(Order::Partition), Just(Order::Key)],
-        ops in vec(op(), 1..250),
-    ) {
-        let mut world = World::new(order);
-        for consumer in 0..2 {
-            world.run(Op::Attach);
-            world.run(Op::Grant { consumer, events: 60 });
-            world.run(Op::End { partition: consumer, more: 20 });
-        }
-        ops.into_iter().for_each(|op| world.run(op));
-        world.drain();
     }
 }

@@ -1,0 +1,19 @@
+//! What the model's world is like: its partitions, the keys of its events, and consumers whose streams take nothing.
+
+use super::super::ConsumerId;
+
+pub(super) const PARTITIONS: usize = 2;
+/// The partition that is a queue.
+pub(super) const QUEUE: usize = 1;
+pub(super) const IN_FLIGHT_MAX: u64 = 24;
+
+/// Every third event has no key, the others have one of four.
+pub(super) fn key_of(partition: usize, offset: u64) -> Option<u64> {
+    let mixed = (offset + 7 * partition as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    (!mixed.is_multiple_of(3)).then_some(mixed / 3 % 4)
+}
+
+/// Some consumers' streams take no delivery at all, though their verbs come through.
+pub(super) fn takes(consumer: ConsumerId) -> bool {
+    !consumer.0.is_multiple_of(4)
+}
