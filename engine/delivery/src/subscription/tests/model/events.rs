@@ -89,8 +89,9 @@ impl Events {
         }
     }
 
-    /// Takes over which events have come back from flight for the sake of an earlier one of their key.
-    pub(super) fn follow(&mut self, waits: impl Fn(usize, u64) -> bool) {
+    /// Takes over which events have come back from flight for the sake of an earlier one of their key, which waited at the
+    /// start of this step or waits now.
+    pub(super) fn follow(&mut self, start: &Self, waits: impl Fn(usize, u64) -> bool) {
         for (partition, events) in self.partitions.iter_mut().enumerate() {
             for offset in 0..events.len() {
                 let flies = matches!(events[offset].at, At::Flight { .. });
@@ -99,10 +100,9 @@ impl Events {
                 }
                 let key = key_of(partition, offset as u64).expect("what has no key follows nothing");
                 let earlier = (0..offset).filter(|at| key_of(partition, *at as u64) == Some(key));
-                let mut earlier = earlier.map(|at| events[at].at);
                 // It may have been sent again by now.
-                let is_open = |at| matches!(at, At::Waiting { .. } | At::Flight { .. });
-                assert!(earlier.any(is_open), "{offset} came back for nothing");
+                let mut earlier = earlier.flat_map(|at| [events[at].at, start.partitions[partition][at].at]);
+                assert!(earlier.any(|at| matches!(at, At::Waiting { .. })), "{offset} came back for nothing");
                 let event = &mut events[offset];
                 (event.at, event.by) = (At::Waiting { not_before: 0 }, None);
             }

@@ -7,6 +7,7 @@ mod operations;
 mod setting;
 mod states;
 mod tickets;
+mod turns;
 mod world;
 
 use levada_protocol::request::Order;

@@ -2,8 +2,10 @@
 
 use super::super::ConsumerId;
 
-/// The shortest backoff, jitter included.
-pub(super) const BACKOFF_MIN: u64 = 90;
+/// The shortest wait after so many failures, jitter included.
+pub(super) fn backoff_min(attempts: u16) -> u64 {
+    if attempts <= 1 { 90 } else { 450 }
+}
 
 /// Where one offset stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +54,7 @@ impl Event {
         self.at = if self.attempts >= 3 {
             At::Settling(Why::Dead)
         } else {
-            At::Waiting { not_before: now + delay_ms.map_or(BACKOFF_MIN, u64::from) }
+            At::Waiting { not_before: now + delay_ms.map_or_else(|| backoff_min(self.attempts), u64::from) }
         };
     }
 }

@@ -8,8 +8,9 @@ use super::{
     events::Events,
     operations::Op,
     setting::{IN_FLIGHT_MAX, PARTITIONS, QUEUE, key_of, takes},
-    states::{At, BACKOFF_MIN, Event, Why},
+    states::{At, Event, Why, backoff_min},
     tickets::{Effect, Tickets},
+    turns,
 };
 use crate::progress::RETURNS_MAX;
 
@@ -88,6 +89,7 @@ impl World {
     }
 
     pub(super) fn run(&mut self, op: Op) {
+        let start = (self.order == Order::Key).then(|| self.events.clone());
         match op {
             Op::Attach if self.consumers.len() < 3 => self.attach(),
             Op::Attach => {}
@@ -128,9 +130,9 @@ impl World {
                 self.set(rate, max_in_flight);
             }
         }
-        if self.order == Order::Key {
+        if let Some(start) = start {
             let partitions = &self.it.ledger.partitions;
-            self.events.follow(|partition, offset| partitions.get(partition).state_of(offset).waits);
+            self.events.follow(&start, |partition, offset| partitions.get(partition).state_of(offset).waits);
         }
         books::check(&mut self.it, self.order, &self.events);
         self.check_confirmed();
@@ -204,7 +206,7 @@ impl World {
             event.at = if counts && event.attempts >= 3 {
                 At::Settling(Why::Dead)
             } else {
-                At::Waiting { not_before: self.now + if counts { BACKOFF_MIN } else { 0 } }
+                At::Waiting { not_before: self.now + if counts { backoff_min(event.attempts) } else { 0 } }
             };
         }
     }
@@ -278,7 +280,7 @@ impl World {
         for assignment in &assigned.assignments {
             let own = |offset: &u64| assignment.offsets.iter().any(|it| it.contains(&Offset(*offset)));
             let own: Vec<u64> = sent.iter().copied().filter(own).collect();
-            self.send(partition, assignment, &own);
+            self.send(partition, assignment, &own, &before);
             given.extend(own);
         }
         assert_eq!(given, sent, "each event is given once, in order");
@@ -302,11 +304,11 @@ impl World {
                 event.at = At::Settling(*why);
             }
         }
-        let mut given = Vec::new();
+        let (start, mut given) = (self.events[partition].clone(), Vec::new());
         for assignment in assignments {
             let own: Vec<u64> = assignment.offsets.iter().flat_map(|it| it.start.0..it.end.0).collect();
             assert!(own.iter().all(|offset| used.contains(offset)));
-            self.send(partition, assignment, &own);
+            self.send(partition, assignment, &own, &start);
             given.extend(own);
         }
         let count = given.len();
@@ -328,11 +330,12 @@ impl World {
     }
 
     /// Sends a delivery, of which this must hold: credit, room, order, and whether it goes alone.
-    fn send(&mut self, partition: usize, given: &Assignment, sent: &[u64]) {
+    fn send(&mut self, partition: usize, given: &Assignment, sent: &[u64], start: &[Event]) {
         assert_eq!(given.events, sent.len() as u64, "{given:?} {sent:?}");
         let (consumer, token, deadline) = (given.consumer, given.token.0, self.now + TIMEOUT);
         let before = self.events[partition].clone();
         for offset in sent {
+            turns::check_open(self.order, (partition, *offset), start, &before, self.now);
             let event = &mut self.events[partition][*offset as usize];
             assert_eq!(given.attempt, event.attempts + 1);
             event.at = At::Flight { token, consumer, deadline };
@@ -356,26 +359,9 @@ impl World {
         let others = self.events.iter().filter(|event| event.at.holder() == Some(consumer));
         assert!(others.clone().count() == 1 || !others.clone().any(|event| event.returned >= RETURNS_MAX));
         let (first, last) = (sent[0], sent[sent.len() - 1]);
-        if self.order == Order::Key {
-            for offset in sent.iter().filter(|offset| key_of(partition, **offset).is_some()) {
-                let same = |at: &u64| key_of(partition, *at) == key_of(partition, *offset);
-                for earlier in (0..*offset).filter(same).filter(|at| !sent.contains(at)) {
-                    let at = before[earlier as usize].at;
-                    assert!(
-                        !matches!(at, At::Fresh | At::Waiting { .. }),
-                        "{offset} overtakes {earlier}: {at:?}"
-                    );
-                    assert!(at.holder().is_none_or(|it| it == consumer), "{offset}: {earlier} is elsewhere");
-                }
-            }
-        }
+        turns::check(self.order, consumer, partition, sent, &before);
         if self.order == Order::Partition {
             assert_eq!(Some(consumer), self.it.consumers().next(), "only the active consumer gets something");
-            let elsewhere = before.iter().filter_map(|event| event.at.holder()).find(|it| *it != consumer);
-            assert_eq!(elsewhere, None, "somebody else is not done with partition {partition}");
-            let open = |event: &Event| matches!(event.at, At::Fresh | At::Waiting { .. });
-            let ahead = before[..first as usize].iter().position(open);
-            assert_eq!(ahead, None, "sent from {first} on, in partition {partition}");
         }
         self.deliveries.push((PartitionId(partition as u16), consumer, given.token, first..last + 1));
     }
