@@ -9,7 +9,6 @@ use super::{
     setting::{PARTITIONS, key_of},
     states::{At, Event},
 };
-use crate::progress::RETURNS_MAX;
 
 #[derive(Debug, Clone)]
 pub(super) struct Events {
@@ -53,8 +52,7 @@ impl Events {
 
     /// True if an event waits to go alone: before that, its consumer is drained.
     pub(super) fn alone_waits(&self) -> bool {
-        let is_alone =
-            |event: &Event| event.returned >= RETURNS_MAX && matches!(event.at, At::Waiting { .. });
+        let is_alone = |event: &Event| event.past.is_alone() && matches!(event.at, At::Waiting { .. });
         self.iter().any(is_alone)
     }
 

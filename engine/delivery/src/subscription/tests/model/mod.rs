@@ -2,8 +2,10 @@
 //! each, and at the end every event must come to its end.
 
 mod books;
+mod disk;
 mod events;
 mod operations;
+mod rules;
 mod setting;
 mod states;
 mod tickets;

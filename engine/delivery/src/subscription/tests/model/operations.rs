@@ -56,7 +56,8 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
     let filter = prop_oneof![4 => Just(0), 2 => any::<u64>(), 1 => Just(u64::MAX)];
     let finish = (0..2usize, 1..20u64, filter, proptest::bool::weighted(0.2))
         .prop_map(|(read, take, filter, fail)| Op::Finish { read, take, filter, fail });
-    let verb = (0..4usize, 0..20u64, 1..20u64, 0..8u8, proptest::bool::weighted(0.05))
+    let len = prop_oneof![1..20u64, 1..4u64];
+    let verb = (0..4usize, 0..20u64, len, 0..8u8, proptest::bool::weighted(0.05))
         .prop_map(|(delivery, from, len, kind, thief)| Op::Verb { delivery, from, len, kind, thief });
     prop_oneof![
         1 => Just(Op::Attach),

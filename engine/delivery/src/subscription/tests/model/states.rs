@@ -1,11 +1,7 @@
 //! The model's states of one offset.
 
-use super::super::ConsumerId;
-
-/// The shortest wait after so many failures, jitter included.
-pub(super) fn backoff_min(attempts: u16) -> u64 {
-    if attempts <= 1 { 90 } else { 450 }
-}
+use super::{super::ConsumerId, rules::Rules};
+use crate::progress::{History, RETURNS_MAX};
 
 /// Where one offset stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,25 +33,97 @@ pub(super) enum Why {
     Dropped,
 }
 
+/// What is known of an event's earlier deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Past {
+    pub(super) attempts: u16,
+    pub(super) returned: u8,
+    pub(super) first_ms: u64,
+    pub(super) last_ms: u64,
+    /// It waits until one of these, the first and the last included; 0 if it does not.
+    pub(super) not_before_ms: (u64, u64),
+}
+
+impl Past {
+    /// Another delivery has failed, and it waits for so long.
+    fn fail(self, now: u64, wait: (u64, u64), returned: u8) -> Self {
+        let first_ms = if self.attempts == 0 { now } else { self.first_ms };
+        let not_before_ms = if wait.1 == 0 { (0, 0) } else { (now + wait.0, now + wait.1) };
+        Self { attempts: self.attempts + 1, returned, first_ms, last_ms: now, not_before_ms }
+    }
+
+    /// Its consumer's connection ended.
+    fn go_back(self) -> Self {
+        Self { returned: (self.returned + 1).min(RETURNS_MAX), not_before_ms: (0, 0), ..self }
+    }
+
+    pub(super) fn is_alone(self) -> bool {
+        self.returned >= RETURNS_MAX
+    }
+
+    /// True if the history says the same.
+    pub(super) fn is(self, history: History) -> bool {
+        let History { attempts, returned, first_failure_ms, last_failure_ms, not_before_ms } = history;
+        let waits = (self.not_before_ms.0..=self.not_before_ms.1).contains(&not_before_ms);
+        (attempts, returned) == (self.attempts, self.returned)
+            && (first_failure_ms, last_failure_ms) == (self.first_ms, self.last_ms)
+            && waits
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Event {
     pub(super) at: At,
-    pub(super) attempts: u16,
-    pub(super) returned: u8,
+    pub(super) past: Past,
     /// Whose delivery of it failed last, since the start.
     pub(super) by: Option<ConsumerId>,
 }
 
 impl Event {
-    pub(super) fn fail(&mut self, now: u64, by: Option<ConsumerId>, delay_ms: Option<u32>) {
-        self.by = by;
-        self.attempts += 1;
-        self.returned = 0;
-        self.at = if self.attempts >= 3 {
-            At::Settling(Why::Dead)
+    pub(super) const NEW: Self = Self {
+        at: At::Fresh,
+        past: Past { attempts: 0, returned: 0, first_ms: 0, last_ms: 0, not_before_ms: (0, 0) },
+        by: None,
+    };
+
+    /// Its consumer gave it back.
+    pub(super) fn give_back(&mut self, rules: &Rules, now: u64, by: ConsumerId, delay_ms: Option<u32>) {
+        let backoff = rules.backoff(self.past.attempts + 1);
+        let wait = delay_ms.map_or(backoff, |delay| (delay.into(), delay.into()));
+        self.by = Some(by);
+        self.fail(rules, now, wait, 0);
+    }
+
+    /// Its time is over; a stream that has not taken it says nothing of it.
+    pub(super) fn time_out(&mut self, rules: &Rules, now: u64, by: ConsumerId, is_taken: bool) {
+        self.by = Some(by);
+        if is_taken {
+            self.fail(rules, now, (0, 0), 0);
         } else {
-            At::Waiting { not_before: now + delay_ms.map_or_else(|| backoff_min(self.attempts), u64::from) }
-        };
+            self.at = At::Waiting { not_before: now };
+        }
+    }
+
+    /// Its consumer is gone. That is a failure if nothing else was in flight there.
+    pub(super) fn lose_consumer(&mut self, rules: &Rules, now: u64, is_taken: bool) {
+        self.by = None;
+        if is_taken && self.past.is_alone() {
+            self.fail(rules, now, rules.backoff(self.past.attempts + 1), RETURNS_MAX);
+            return;
+        }
+        if is_taken {
+            self.past = self.past.go_back();
+        }
+        self.at = At::Waiting { not_before: now };
+    }
+
+    fn fail(&mut self, rules: &Rules, now: u64, wait: (u64, u64), returned: u8) {
+        if self.past.attempts + 1 >= rules.max_attempts {
+            self.at = At::Settling(Why::Dead);
+            return;
+        }
+        self.past = self.past.fail(now, wait, returned);
+        self.at = At::Waiting { not_before: now + wait.0 };
     }
 }
 

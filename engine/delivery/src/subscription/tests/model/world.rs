@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::{
-    super::{store::Rows, *},
+    super::*,
     books,
+    disk::Disk,
     events::Events,
     operations::Op,
-    setting::{IN_FLIGHT_MAX, PARTITIONS, QUEUE, key_of, takes},
-    states::{At, Event, Why, backoff_min},
+    rules::Rules,
+    setting::{PARTITIONS, QUEUE, key_of, takes},
+    states::{At, Event, Past, Why},
     tickets::{Effect, Tickets},
     turns,
 };
-use crate::progress::RETURNS_MAX;
 
 #[derive(Debug)]
 pub(super) struct World {
@@ -22,9 +23,8 @@ pub(super) struct World {
     events: Events,
     tickets: Tickets,
     log_start: [u64; PARTITIONS],
-    disk: Vec<Rows>,
-    /// The commit under way: its id and what the disk holds if it succeeds.
-    commit: Option<(u64, Vec<Rows>)>,
+    disk: Disk,
+    rules: Rules,
     fetches: Vec<Fetch>,
     consumers: Vec<ConsumerId>,
     credit: BTreeMap<ConsumerId, (u64, i64)>,
@@ -32,8 +32,6 @@ pub(super) struct World {
     next_consumer: u64,
     /// The rate, since when, and how many events were delivered since then.
     rate: Option<(u64, u64, u64)>,
-    max_in_flight: u64,
-    dead_letter_expired: bool,
 }
 
 /// Every other one has failed in the chain, and the others are too old.
@@ -53,16 +51,10 @@ fn ended(filtered: &[Range<Offset>], failed: &[Failed], dead_letter_expired: boo
     dropped.chain(failed.iter().map(|it| (it.first.0, why(it)))).collect()
 }
 
-fn model_options(order: Order) -> Options {
-    Options { max_in_flight: IN_FLIGHT_MAX, max_in_flight_bytes: 400, dead_letters_max: 3, ..options(order) }
-}
-
 impl World {
     pub(super) fn new(order: Order) -> Self {
-        let mut disk = vec![Rows::default(); PARTITIONS];
-        disk.iter_mut().for_each(|rows| rows.apply(&Progress::new(Offset(0), 1).take_dirty()));
-        let progress = disk.iter().map(Rows::restore).collect();
-        let mut it = Subscription::new(&model_options(order), progress, at(1));
+        let (disk, rules) = (Disk::new(), Rules::default());
+        let mut it = Subscription::new(&rules.options(order, 70), disk.progress(), at(1));
         it.set_queue(PartitionId(QUEUE as u16));
         Self {
             it,
@@ -72,15 +64,13 @@ impl World {
             tickets: Tickets::default(),
             log_start: [0; PARTITIONS],
             disk,
-            commit: None,
+            rules,
             fetches: Vec::new(),
             consumers: Vec::new(),
             credit: BTreeMap::new(),
             deliveries: Vec::new(),
             next_consumer: 0,
             rate: None,
-            max_in_flight: IN_FLIGHT_MAX,
-            dead_letter_expired: false,
         }
     }
 
@@ -107,9 +97,8 @@ impl World {
                 }
             }
             Op::End { partition, more } => {
-                let event = Event { at: At::Fresh, attempts: 0, returned: 0, by: None };
                 let end = self.events[partition].len() + more as usize;
-                self.events[partition].resize(end, event);
+                self.events[partition].resize(end, Event::NEW);
                 self.it.end(PartitionId(partition as u16), Offset(end as u64));
             }
             Op::Read => self.read(),
@@ -126,7 +115,7 @@ impl World {
             Op::Lost { partition, more } => self.lose(partition, more),
             Op::Restart { applied } => self.restart(applied),
             Op::Set { rate, max_in_flight, dead_letter_expired } => {
-                self.dead_letter_expired = dead_letter_expired;
+                self.rules.dead_letter_expired = dead_letter_expired;
                 self.set(rate, max_in_flight);
             }
         }
@@ -194,20 +183,7 @@ impl World {
             if !matches!(event.at, At::Flight { consumer, .. } if consumer == id) {
                 continue;
             }
-            if !takes(id) {
-                event.at = At::Waiting { not_before: self.now };
-                event.by = Some(id);
-                continue;
-            }
-            let counts = event.returned >= RETURNS_MAX;
-            event.by = None;
-            event.returned = (event.returned + 1).min(RETURNS_MAX);
-            event.attempts += u16::from(counts);
-            event.at = if counts && event.attempts >= 3 {
-                At::Settling(Why::Dead)
-            } else {
-                At::Waiting { not_before: self.now + if counts { backoff_min(event.attempts) } else { 0 } }
-            };
+            event.lose_consumer(&self.rules, self.now, takes(id));
         }
     }
 
@@ -255,7 +231,7 @@ impl World {
             self.it.hold(consumer, false);
             assert!(assigned.assignments.iter().all(|it| it.consumer != consumer));
         }
-        let ended = ended(&filtered, &failed, self.dead_letter_expired);
+        let ended = ended(&filtered, &failed, self.rules.dead_letter_expired);
         if needs_keys {
             self.finish_by_key(partition, again, first..assigned.until.0, &ended, &assigned.assignments);
             return;
@@ -332,12 +308,12 @@ impl World {
     /// Sends a delivery, of which this must hold: credit, room, order, and whether it goes alone.
     fn send(&mut self, partition: usize, given: &Assignment, sent: &[u64], start: &[Event]) {
         assert_eq!(given.events, sent.len() as u64, "{given:?} {sent:?}");
-        let (consumer, token, deadline) = (given.consumer, given.token.0, self.now + TIMEOUT);
+        let (consumer, token, deadline) = (given.consumer, given.token.0, self.now + self.rules.timeout_ms);
         let before = self.events[partition].clone();
         for offset in sent {
             turns::check_open(self.order, (partition, *offset), start, &before, self.now);
             let event = &mut self.events[partition][*offset as usize];
-            assert_eq!(given.attempt, event.attempts + 1);
+            assert_eq!(given.attempt, event.past.attempts + 1);
             event.at = At::Flight { token, consumer, deadline };
         }
         let bytes = sent.len() as u64 * 10;
@@ -348,16 +324,16 @@ impl World {
         let held = self.events.held_by(consumer);
         // What came back for the sake of its key in the same step has not been followed yet.
         let in_flight = self.it.in_flight(consumer);
-        assert!(in_flight <= self.max_in_flight, "{in_flight} events in flight");
+        assert!(in_flight <= self.rules.max_in_flight, "{in_flight} events in flight");
         if let Some((rate, since, delivered)) = &mut self.rate {
             *delivered += given.events;
             let allowed = (self.now - *since) * *rate / 1_000 + (*rate / 10).max(1) + 1;
             assert!(*delivered <= allowed, "{delivered} delivered, {allowed} allowed");
         }
-        let alone = sent.iter().any(|offset| before[*offset as usize].returned >= RETURNS_MAX);
+        let alone = sent.iter().any(|offset| before[*offset as usize].past.is_alone());
         assert!(!alone || held == 1, "{held} events beside one that goes alone");
         let others = self.events.iter().filter(|event| event.at.holder() == Some(consumer));
-        assert!(others.clone().count() == 1 || !others.clone().any(|event| event.returned >= RETURNS_MAX));
+        assert!(others.clone().count() == 1 || !others.clone().any(|event| event.past.is_alone()));
         let (first, last) = (sent[0], sent[sent.len() - 1]);
         turns::check(self.order, consumer, partition, sent, &before);
         if self.order == Order::Partition {
@@ -400,19 +376,19 @@ impl World {
         let applied = result.expect("events of it are in flight");
         assert_eq!(applied.events, named.len() as u64);
         let said = |dead| At::Settling(Why::Said { token: token.0, consumer, dead });
-        let deadline = self.now + TIMEOUT;
+        let deadline = self.now + self.rules.timeout_ms;
         for offset in &named {
             let event = &mut self.events[place][*offset as usize];
             match kind {
                 VerbKind::Ack => event.at = said(false),
                 VerbKind::Reject { .. } => event.at = said(true),
                 VerbKind::InProgress => event.at = At::Flight { token: token.0, consumer, deadline },
-                VerbKind::Nack { delay_ms } => event.fail(self.now, Some(consumer), delay_ms),
+                VerbKind::Nack { delay_ms } => event.give_back(&self.rules, self.now, consumer, delay_ms),
             }
         }
         if kind != VerbKind::InProgress {
             let effect = |offset: u64| match kind {
-                VerbKind::Nack { .. } => Effect::Failed(self.events[place][offset as usize].attempts),
+                VerbKind::Nack { .. } => Effect::Failed(self.events[place][offset as usize].past.attempts),
                 _ => Effect::Settled,
             };
             let effects: Vec<_> = named.iter().map(|offset| (*offset, effect(*offset))).collect();
@@ -423,21 +399,12 @@ impl World {
         }
     }
 
-    fn options(&self) -> Options {
-        Options {
-            rate: self.rate.map(|(rate, ..)| rate),
-            max_in_flight: self.max_in_flight,
-            dead_letter_expired: self.dead_letter_expired,
-            ..model_options(self.order)
-        }
-    }
-
     fn set(&mut self, rate: Option<u64>, max_in_flight: u64) {
         if self.rate.map(|(rate, ..)| rate) != rate {
             self.rate = rate.map(|rate| (rate, self.now, 0));
         }
-        self.max_in_flight = max_in_flight;
-        self.it.set_options(&self.options(), self.now());
+        (self.rules.rate, self.rules.max_in_flight) = (rate, max_in_flight);
+        self.it.set_options(&self.rules.options(self.order, 0), self.now());
     }
 
     fn time(&mut self, ms: u64) {
@@ -449,12 +416,8 @@ impl World {
             expected += late.len() as u64;
             for offset in &late {
                 let event = &mut self.events[partition][*offset as usize];
-                let by = event.at.holder();
-                if by.is_some_and(takes) {
-                    event.fail(self.now, by, Some(0));
-                } else {
-                    (event.at, event.by) = (At::Waiting { not_before: self.now }, by);
-                }
+                let by = event.at.holder().expect("it is in flight");
+                event.time_out(&self.rules, self.now, by, takes(by));
             }
             self.events.rewind(self.order, partition, &late);
         }
@@ -462,16 +425,12 @@ impl World {
     }
 
     fn submit(&mut self) {
-        let under_way = self.commit.is_some();
+        let under_way = self.disk.is_committing();
         let Some(settling) = self.it.take_settling() else { return };
         assert!(!under_way);
-        let mut disk = self.disk.clone();
-        for (partition, rows) in &settling.rows {
-            disk[usize::from(partition.0)].apply(rows);
-        }
+        let disk = self.disk.begin(settling.id, &settling.rows, &self.events);
         let (mut dead, mut dequeued) = (Vec::new(), Vec::new());
-        for (partition, rows) in disk.iter().enumerate() {
-            let progress = rows.restore();
+        for (partition, progress) in disk.iter().enumerate() {
             for (offset, event) in (0..).zip(&mut self.events[partition]) {
                 match (progress.is_settled(Offset(offset)), event.at) {
                     (true, At::Done) => {}
@@ -486,11 +445,20 @@ impl World {
                     }
                     (true, at) => panic!("offset {offset} of partition {partition} settles from {at:?}"),
                     (false, At::Done) => panic!("offset {offset} of partition {partition} is undone"),
-                    (false, _) => {}
+                    (false, At::Settling(Why::Dropped)) => {}
+                    (false, _) => {
+                        let history = progress.history_of(offset);
+                        assert!(event.past.is(history), "{offset} of {partition}: {event:?}, {history:?}");
+                    }
                 }
             }
         }
         let dead_letters = settling.dead_letters.iter();
+        for it in &settling.dead_letters {
+            let events = &self.events[usize::from(it.partition.0)];
+            let expected = |past: Past| past.attempts + u16::from(it.reason != Reason::Expired);
+            assert!((it.first.0..=it.last.0).all(|at| expected(events[at as usize].past) == it.attempts));
+        }
         let mut buried: Vec<_> = dead_letters
             .flat_map(|it| (it.first.0..=it.last.0).map(|offset| (usize::from(it.partition.0), offset)))
             .collect();
@@ -499,17 +467,13 @@ impl World {
         let mut told: Vec<u64> = settling.dequeued.iter().flat_map(|it| it.start.0..it.end.0).collect();
         told.sort_unstable();
         assert_eq!(told, dequeued, "what a commit settles of the queue");
-        self.commit = Some((settling.id, disk));
     }
 
     fn settle(&mut self, ok: bool) {
-        let Some((id, disk)) = self.commit.take() else { return };
+        let Some(id) = self.disk.end(ok) else { return };
         let back = self.it.settled(id, ok, self.now());
-        if ok {
-            self.disk = disk;
-        }
         let mut returned = 0;
-        let deadline = self.now + TIMEOUT;
+        let deadline = self.now + self.rules.timeout_ms;
         for (partition, events) in self.events.partitions_mut() {
             for (offset, event) in (0..).zip(events) {
                 let At::Submitted(why) = event.at else { continue };
@@ -546,7 +510,7 @@ impl World {
     /// What is confirmed is durable: the event is settled, or its failure is stored.
     fn check_confirmed(&mut self) {
         let confirmed = self.it.confirmed();
-        let stored: Vec<_> = self.disk.iter().map(Rows::restore).collect();
+        let stored = self.disk.progress();
         self.tickets.confirm(confirmed, |partition, offset, effect| {
             let stored = &stored[partition];
             let is_failed =
@@ -575,27 +539,14 @@ impl World {
     fn restart(&mut self, applied: bool) {
         self.check_confirmed();
         self.tickets = Tickets::default();
-        if let Some((_, disk)) = self.commit.take().filter(|_| applied) {
-            self.disk = disk;
-        }
-        let progress: Vec<_> = self.disk.iter().map(Rows::restore).collect();
-        for (events, progress) in self.events.partitions_mut().map(|(_, events)| events).zip(&progress) {
-            for (offset, event) in (0..).zip(events) {
-                let done = progress.is_settled(Offset(offset));
-                let history = progress.history_of(offset);
-                assert!(done || event.at != At::Done, "offset {offset} was settled durably");
-                assert!(history.attempts <= event.attempts);
-                event.at = if done { At::Done } else { At::Waiting { not_before: 0 } };
-                (event.attempts, event.returned) = (history.attempts, history.returned);
-                event.by = None;
-            }
-        }
+        self.disk.end(applied);
+        self.disk.recall(&mut self.events);
         let seed = self.it.ledger.deliveries.next_token() + 1_000;
         if let Some((_, since, delivered)) = &mut self.rate {
             (*since, *delivered) = (self.now, 0);
         }
-        let options = Options { seed, ..self.options() };
-        self.it = Subscription::new(&options, progress, self.now());
+        let options = self.rules.options(self.order, seed);
+        self.it = Subscription::new(&options, self.disk.progress(), self.now());
         self.it.set_queue(PartitionId(QUEUE as u16));
         (self.fetches, self.consumers) = (Vec::new(), Vec::new());
         for partition in 0..PARTITIONS {

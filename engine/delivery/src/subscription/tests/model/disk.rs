@@ -1,0 +1,90 @@
+//! What is durable, and what the commit under way makes durable if it succeeds.
+
+use levada_protocol::ids::{Offset, PartitionId};
+
+use super::{
+    super::store::Rows,
+    events::Events,
+    setting::PARTITIONS,
+    states::{At, Past, Why},
+};
+use crate::progress::{Progress, RowChange};
+
+/// The rows of all partitions, and what the model says is in them.
+#[derive(Debug, Clone)]
+struct Stored {
+    rows: Vec<Rows>,
+    pasts: Vec<Vec<Past>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Disk {
+    stored: Stored,
+    commit: Option<(u64, Stored)>,
+}
+
+impl Disk {
+    pub(super) fn new() -> Self {
+        let mut rows = vec![Rows::default(); PARTITIONS];
+        rows.iter_mut().for_each(|rows| rows.apply(&Progress::new(Offset(0), 1).take_dirty()));
+        Self { stored: Stored { rows, pasts: vec![Vec::new(); PARTITIONS] }, commit: None }
+    }
+
+    pub(super) fn is_committing(&self) -> bool {
+        self.commit.is_some()
+    }
+
+    /// What is durable.
+    pub(super) fn progress(&self) -> Vec<Progress> {
+        self.stored.rows.iter().map(Rows::restore).collect()
+    }
+
+    /// Begins a commit; returns what is durable if it succeeds.
+    pub(super) fn begin(
+        &mut self,
+        id: u64,
+        changes: &[(PartitionId, Vec<RowChange>)],
+        events: &Events,
+    ) -> Vec<Progress> {
+        assert!(self.commit.is_none(), "one commit at a time");
+        let mut rows = self.stored.rows.clone();
+        changes.iter().for_each(|(partition, changes)| rows[usize::from(partition.0)].apply(changes));
+        let pasts = (0..PARTITIONS).map(|it| events[it].iter().map(|event| event.past).collect()).collect();
+        let progress = rows.iter().map(Rows::restore).collect();
+        self.commit = Some((id, Stored { rows, pasts }));
+        progress
+    }
+
+    /// The commit under way ends; returns its id.
+    pub(super) fn end(&mut self, ok: bool) -> Option<u64> {
+        let (id, stored) = self.commit.take()?;
+        if ok {
+            self.stored = stored;
+        }
+        Some(id)
+    }
+
+    /// What is left of the events when the engine dies: what is durable, and nothing else.
+    pub(super) fn recall(&self, events: &mut Events) {
+        for (partition, progress) in self.progress().into_iter().enumerate() {
+            let pasts = &self.stored.pasts[partition];
+            for (offset, event) in (0..).zip(&mut events[partition]) {
+                let done = progress.is_settled(Offset(offset));
+                assert!(done || event.at != At::Done, "offset {offset} was settled durably");
+                event.by = None;
+                if done {
+                    event.at = At::Done;
+                    continue;
+                }
+                let is_dropped = matches!(event.at, At::Settling(Why::Dropped) | At::Submitted(Why::Dropped));
+                event.past = pasts.get(offset as usize).copied().unwrap_or_default();
+                let history = progress.history_of(offset);
+                assert!(
+                    is_dropped || event.past.is(history),
+                    "{offset} of {partition}: {event:?}, {history:?}"
+                );
+                event.at = At::Waiting { not_before: event.past.not_before_ms.0 };
+            }
+        }
+    }
+}
