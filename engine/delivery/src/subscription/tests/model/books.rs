@@ -6,13 +6,14 @@ use levada_protocol::request::Order;
 
 use super::{
     super::{super::partition::Partition, Subscription, lag},
+    credits::{Credit, Credits},
     events::Events,
     setting::{PARTITIONS, key_of},
     states::{At, Why},
 };
 
 /// Checks all of them.
-pub(super) fn check(it: &mut Subscription, order: Order, events: &Events) {
+pub(super) fn check(it: &mut Subscription, order: Order, events: &Events, credits: &Credits) {
     if order == Order::Key {
         check_keys(it, events);
     }
@@ -20,6 +21,8 @@ pub(super) fn check(it: &mut Subscription, order: Order, events: &Events) {
     let consumers = &it.ledger.consumers;
     for consumer in consumers.list() {
         assert_eq!(consumer.in_flight(), events.held_by(consumer.id()) as u64);
+        let Credit { events, bytes, .. } = credits.of(consumer.id());
+        assert_eq!(consumer.credit(), (events, bytes), "{:?}", consumer.id());
     }
     assert_eq!(consumers.in_flight(), consumers.list().iter().map(|it| it.in_flight()).sum::<u64>());
     let flying = events.iter().filter_map(|event| event.at.token()).collect();

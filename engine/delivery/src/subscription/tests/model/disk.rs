@@ -14,7 +14,16 @@ use crate::progress::{Progress, RowChange};
 #[derive(Debug, Clone)]
 struct Stored {
     rows: Vec<Rows>,
+    /// Where a partition without rows begins.
+    positions: [u64; PARTITIONS],
     pasts: Vec<Vec<Past>>,
+}
+
+impl Stored {
+    fn progress(&self) -> Vec<Progress> {
+        let rows = self.rows.iter().zip(self.positions);
+        rows.map(|(rows, begin)| rows.restore_or(|| Progress::new(Offset(begin), 0))).collect()
+    }
 }
 
 #[derive(Debug)]
@@ -25,9 +34,8 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn new() -> Self {
-        let mut rows = vec![Rows::default(); PARTITIONS];
-        rows.iter_mut().for_each(|rows| rows.apply(&Progress::new(Offset(0), 1).take_dirty()));
-        Self { stored: Stored { rows, pasts: vec![Vec::new(); PARTITIONS] }, commit: None }
+        let (rows, pasts) = (vec![Rows::default(); PARTITIONS], vec![Vec::new(); PARTITIONS]);
+        Self { stored: Stored { rows, positions: [0; PARTITIONS], pasts }, commit: None }
     }
 
     pub(super) fn is_committing(&self) -> bool {
@@ -36,7 +44,7 @@ impl Disk {
 
     /// What is durable.
     pub(super) fn progress(&self) -> Vec<Progress> {
-        self.stored.rows.iter().map(Rows::restore).collect()
+        self.stored.progress()
     }
 
     /// Begins a commit; returns what is durable if it succeeds.
@@ -50,8 +58,9 @@ impl Disk {
         let mut rows = self.stored.rows.clone();
         changes.iter().for_each(|(partition, changes)| rows[usize::from(partition.0)].apply(changes));
         let pasts = (0..PARTITIONS).map(|it| events[it].iter().map(|event| event.past).collect()).collect();
-        let progress = rows.iter().map(Rows::restore).collect();
-        self.commit = Some((id, Stored { rows, pasts }));
+        let stored = Stored { rows, pasts, positions: self.stored.positions };
+        let progress = stored.progress();
+        self.commit = Some((id, stored));
         progress
     }
 
@@ -62,6 +71,13 @@ impl Disk {
             self.stored = stored;
         }
         Some(id)
+    }
+
+    /// The partition has no rows any more, and begins here.
+    pub(super) fn seek(&mut self, partition: usize, to: u64) {
+        self.stored.rows[partition] = Rows::default();
+        self.stored.pasts[partition].clear();
+        self.stored.positions[partition] = to;
     }
 
     /// What is left of the events when the engine dies: what is durable, and nothing else.

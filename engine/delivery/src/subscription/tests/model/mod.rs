@@ -2,6 +2,7 @@
 //! each, and at the end every event must come to its end.
 
 mod books;
+mod credits;
 mod disk;
 mod events;
 mod operations;
@@ -13,15 +14,24 @@ mod turns;
 mod world;
 
 use levada_protocol::request::Order;
-use proptest::{collection::vec, prelude::*};
+use proptest::{collection::vec, prelude::*, test_runner::RngAlgorithm};
 
 use self::{
     operations::{Op, op},
     world::World,
 };
 
+/// At least so many worlds; more if the environment asks for them.
+const CASES: u32 = 500;
+
+/// Random numbers that cost little: there is a source of them for every operation that is thought of.
+fn config() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig { cases: usual.cases.max(CASES), rng_algorithm: RngAlgorithm::XorShift, ..usual }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(1_000)))]
+    #![proptest_config(config())]
 
     #[test]
     fn every_event_comes_to_its_end_once_and_in_bounds(

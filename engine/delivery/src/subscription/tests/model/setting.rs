@@ -3,6 +3,8 @@
 use super::super::ConsumerId;
 
 pub(super) const PARTITIONS: usize = 2;
+/// The partition that is a log.
+pub(super) const LOG: usize = 0;
 /// The partition that is a queue.
 pub(super) const QUEUE: usize = 1;
 pub(super) const IN_FLIGHT_MAX: u64 = 24;

@@ -1,5 +1,9 @@
 //! The model's states of one offset.
 
+use std::ops::Range;
+
+use levada_protocol::ids::DeliveryToken;
+
 use super::{super::ConsumerId, rules::Rules};
 use crate::progress::{History, RETURNS_MAX};
 
@@ -27,10 +31,39 @@ pub(super) enum Why {
         token: u64,
         consumer: ConsumerId,
         dead: bool,
+        /// Together with what else has this number, and with nothing beside that.
+        transaction: Option<u64>,
     },
     Dead,
     /// Filtered or lost; a filtered one may settle with its neighbours, later.
     Dropped,
+}
+
+impl Why {
+    /// True if it is a part of this transaction, which is one.
+    pub(super) fn is_part_of(self, of: Option<u64>) -> bool {
+        matches!(self, Self::Said { transaction: Some(own), .. } if Some(own) == of)
+    }
+
+    /// True if it may settle in the commit of this transaction, or of none. What was filtered may settle anywhere.
+    pub(super) fn may_settle_with(self, commit: Option<u64>) -> bool {
+        match self {
+            Self::Said { transaction, .. } => transaction == commit,
+            Self::Dead => commit.is_none(),
+            Self::Dropped => true,
+        }
+    }
+}
+
+/// A delivery, as it was made.
+#[derive(Debug, Clone)]
+pub(super) struct Sent {
+    pub(super) partition: usize,
+    pub(super) consumer: ConsumerId,
+    pub(super) token: DeliveryToken,
+    pub(super) range: Range<u64>,
+    pub(super) events: u64,
+    pub(super) bytes: u64,
 }
 
 /// What is known of an event's earlier deliveries.

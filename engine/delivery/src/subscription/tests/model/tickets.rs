@@ -55,7 +55,8 @@ impl Tickets {
         assert!(self.confirmed <= confirmed, "{} was confirmed, now it is {confirmed}", self.confirmed);
         assert!(confirmed <= self.last, "{confirmed} is confirmed of {}", self.last);
         self.confirmed = confirmed;
-        for it in self.said.extract_if(.., |it| it.ticket <= confirmed) {
+        let due = self.said.extract_if(.., |it| it.ticket <= confirmed);
+        for it in due {
             assert!(
                 is_durable(it.partition, it.offset, it.effect),
                 "{it:?} is confirmed, and is not durable"

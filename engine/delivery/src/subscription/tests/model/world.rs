@@ -1,16 +1,17 @@
 //! The model's world: the subscription, what the model knows of it, and what happens to both.
 
-use std::collections::BTreeMap;
+use std::cell::LazyCell;
 
 use super::{
     super::*,
     books,
+    credits::Credits,
     disk::Disk,
     events::Events,
-    operations::Op,
+    operations::{Named, Op},
     rules::Rules,
-    setting::{PARTITIONS, QUEUE, key_of, takes},
-    states::{At, Event, Past, Why},
+    setting::{LOG, PARTITIONS, QUEUE, key_of, takes},
+    states::{At, Event, Past, Sent, Why},
     tickets::{Effect, Tickets},
     turns,
 };
@@ -27,8 +28,11 @@ pub(super) struct World {
     rules: Rules,
     fetches: Vec<Fetch>,
     consumers: Vec<ConsumerId>,
-    credit: BTreeMap<ConsumerId, (u64, i64)>,
-    deliveries: Vec<(PartitionId, ConsumerId, DeliveryToken, Range<u64>)>,
+    credits: Credits,
+    /// Made in this step.
+    handing: Vec<Sent>,
+    deliveries: Vec<Sent>,
+    transactions: u64,
     next_consumer: u64,
     /// The rate, since when, and how many events were delivered since then.
     rate: Option<(u64, u64, u64)>,
@@ -67,8 +71,10 @@ impl World {
             rules,
             fetches: Vec::new(),
             consumers: Vec::new(),
-            credit: BTreeMap::new(),
+            credits: Credits::default(),
+            handing: Vec::new(),
             deliveries: Vec::new(),
+            transactions: 0,
             next_consumer: 0,
             rate: None,
         }
@@ -78,11 +84,25 @@ impl World {
         at(self.now)
     }
 
+    /// False if there is nothing that the operation could be about.
+    fn may(&self, op: &Op) -> bool {
+        match op {
+            Op::Attach => self.consumers.len() < 3,
+            Op::Detach(at) => *at < self.consumers.len(),
+            Op::Finish { read, .. } | Op::Abandon(read) => *read < self.fetches.len(),
+            Op::Verb { named, .. } => named.delivery < self.deliveries.len(),
+            Op::Settle(_) => self.disk.is_committing(),
+            _ => true,
+        }
+    }
+
     pub(super) fn run(&mut self, op: Op) {
+        if !self.may(&op) {
+            return;
+        }
         let start = (self.order == Order::Key).then(|| self.events.clone());
         match op {
-            Op::Attach if self.consumers.len() < 3 => self.attach(),
-            Op::Attach => {}
+            Op::Attach => self.attach(),
             Op::Detach(at) => self.detach(at),
             Op::Replace(at) => {
                 self.detach(at);
@@ -90,10 +110,8 @@ impl World {
                 self.run(Op::Grant { consumer: self.consumers.len() - 1, events: 30 });
             }
             Op::Grant { consumer, events } => {
-                if let Some(id) = self.consumers.get(consumer) {
-                    self.it.grant(*id, events, events * 10);
-                    let credit = self.credit.entry(*id).or_default();
-                    *credit = (credit.0 + events, credit.1 + events as i64 * 10);
+                if let Some(id) = self.consumers.get(consumer).copied() {
+                    self.grant(id, events, events * 10);
                 }
             }
             Op::End { partition, more } => {
@@ -102,28 +120,27 @@ impl World {
                 self.it.end(PartitionId(partition as u16), Offset(end as u64));
             }
             Op::Read => self.read(),
-            Op::Finish { read, take, filter, fail } => {
-                if read < self.fetches.len() {
-                    let fetch = self.fetches.remove(read);
-                    self.finish(fetch, take, filter, fail);
-                }
+            Op::Finish { read, take, filter, fail, unsent } => {
+                let fetch = self.fetches.remove(read);
+                self.finish(fetch, take, filter, fail);
+                self.hand_out(unsent);
             }
-            Op::Verb { delivery, from, len, kind, thief } => self.verb(delivery, from, len, kind, thief),
+            Op::Abandon(read) => self.it.abandon(self.fetches.remove(read)),
+            Op::Verb { named, kind, thief } => self.verb(named, kind, thief),
+            Op::Together { parts, wrong } => self.acknowledge_together(&parts, wrong),
             Op::Time(ms) => self.time(ms),
             Op::Submit => self.submit(),
             Op::Settle(ok) => self.settle(ok),
             Op::Lost { partition, more } => self.lose(partition, more),
             Op::Restart { applied } => self.restart(applied),
-            Op::Set { rate, max_in_flight, dead_letter_expired } => {
-                self.rules.dead_letter_expired = dead_letter_expired;
-                self.set(rate, max_in_flight);
-            }
+            Op::Seek { to, applied } => self.seek(to, applied),
+            Op::Set(rules) => self.set(rules),
         }
         if let Some(start) = start {
             let partitions = &self.it.ledger.partitions;
             self.events.follow(&start, |partition, offset| partitions.get(partition).state_of(offset).waits);
         }
-        books::check(&mut self.it, self.order, &self.events);
+        books::check(&mut self.it, self.order, &self.events, &self.credits);
         self.check_confirmed();
     }
 
@@ -131,11 +148,12 @@ impl World {
         self.next_consumer += 1;
         let id = ConsumerId(self.next_consumer);
         self.it.attach(id).unwrap();
-        if takes(id) {
-            self.it.taken(id, u64::MAX);
-        }
         self.consumers.push(id);
-        self.credit.insert(id, (0, 0));
+    }
+
+    fn grant(&mut self, consumer: ConsumerId, events: u64, bytes: u64) {
+        self.it.grant(consumer, events, bytes);
+        self.credits.grant(consumer, events, bytes);
     }
 
     /// What is read can be sent: it is open, and somebody has room.
@@ -316,11 +334,9 @@ impl World {
             assert_eq!(given.attempt, event.past.attempts + 1);
             event.at = At::Flight { token, consumer, deadline };
         }
-        let bytes = sent.len() as u64 * 10;
+        let (events, bytes) = (given.events, given.events * 10);
         self.it.sent(given.token, bytes);
-        let credit = self.credit.get_mut(&consumer).expect("it is attached");
-        assert!(credit.0 >= sent.len() as u64 && credit.1 > 0, "credit {credit:?} for {} events", sent.len());
-        *credit = (credit.0 - sent.len() as u64, credit.1 - bytes as i64);
+        self.credits.charge(consumer, events, bytes);
         let held = self.events.held_by(consumer);
         // What came back for the sake of its key in the same step has not been followed yet.
         let in_flight = self.it.in_flight(consumer);
@@ -339,13 +355,54 @@ impl World {
         if self.order == Order::Partition {
             assert_eq!(Some(consumer), self.it.consumers().next(), "only the active consumer gets something");
         }
-        self.deliveries.push((PartitionId(partition as u16), consumer, given.token, first..last + 1));
+        let (token, range) = (given.token, first..last + 1);
+        self.handing.push(Sent { partition, consumer, token, range, events, bytes });
     }
 
-    fn verb(&mut self, back: usize, from: u64, len: u64, kind: u8, thief: bool) {
-        let Some(at) = self.deliveries.len().checked_sub(back + 1) else { return };
-        let (partition, owner, token, range) = self.deliveries[at].clone();
-        let first = range.start + from % (range.end - range.start);
+    /// What was assigned goes to its consumers' streams, except for one delivery.
+    fn hand_out(&mut self, unsent: Option<usize>) {
+        for (number, sent) in std::mem::take(&mut self.handing).into_iter().enumerate() {
+            if Some(number) == unsent {
+                self.take_back(&sent);
+            } else {
+                self.deliveries.push(sent);
+            }
+        }
+        for consumer in self.consumers.iter().copied().filter(|it| takes(*it)) {
+            self.it.taken(consumer, self.credits.of(consumer).streamed);
+        }
+    }
+
+    /// A delivery could not be sent: it is as if it had not been made, but that its consumer counts as who had it last.
+    fn take_back(&mut self, sent: &Sent) {
+        let Sent { partition, consumer, token, range, events, bytes } = sent.clone();
+        self.it.recall(self.now(), token);
+        self.credits.restore(consumer, events, bytes);
+        let mut back = Vec::new();
+        for offset in range {
+            let event = &mut self.events[partition][offset as usize];
+            if event.at.token() == Some(token.0) {
+                event.time_out(&self.rules, self.now, consumer, false);
+                back.push(offset);
+            }
+        }
+        self.events.rewind(self.order, partition, &back);
+    }
+
+    /// The delivery, the offsets that are named, and those of them that are in flight with it; `None` if there was none.
+    fn named(&self, named: Named) -> Option<(Sent, Range<u64>, Vec<u64>)> {
+        let Named { delivery, from, len } = named;
+        let sent = self.deliveries[self.deliveries.len().checked_sub(delivery + 1)?].clone();
+        let first = sent.range.start + from % (sent.range.end - sent.range.start);
+        let events = &self.events[sent.partition];
+        let own = |offset: &u64| events[*offset as usize].at.token() == Some(sent.token.0);
+        let in_flight = (first..(first + len).min(sent.range.end)).filter(own).collect();
+        Some((sent, first..first + len, in_flight))
+    }
+
+    fn verb(&mut self, named: Named, kind: u8, thief: bool) {
+        let Some((sent, range, mut named)) = self.named(named) else { return };
+        let Sent { partition: place, consumer: owner, token, .. } = sent;
         let kind = match kind {
             0..=3 => VerbKind::Ack,
             4 => VerbKind::Nack { delay_ms: None },
@@ -355,27 +412,21 @@ impl World {
         };
         let verb = Verb {
             kind: kind.clone(),
-            partition,
+            partition: PartitionId(place as u16),
             token,
-            first: Offset(first),
-            last: Offset(first + len - 1),
+            first: Offset(range.start),
+            last: Offset(range.end - 1),
         };
         let consumer = if thief { ConsumerId(owner.0 + 1) } else { owner };
         let result = self.it.verb(self.now(), consumer, &verb);
-        let place = usize::from(partition.0);
-        let named: Vec<u64> = (first..(first + len).min(range.end))
-            .filter(|offset| {
-                let at = self.events[place][*offset as usize].at;
-                !thief && matches!(at, At::Flight { token: held, .. } if held == token.0)
-            })
-            .collect();
+        named.retain(|_| !thief);
         if named.is_empty() {
             assert_eq!(result, Err(ErrorCode::DeliveryExpired));
             return;
         }
         let applied = result.expect("events of it are in flight");
         assert_eq!(applied.events, named.len() as u64);
-        let said = |dead| At::Settling(Why::Said { token: token.0, consumer, dead });
+        let said = |dead| At::Settling(Why::Said { token: token.0, consumer, dead, transaction: None });
         let deadline = self.now + self.rules.timeout_ms;
         for offset in &named {
             let event = &mut self.events[place][*offset as usize];
@@ -387,8 +438,8 @@ impl World {
             }
         }
         if kind != VerbKind::InProgress {
-            let effect = |offset: u64| match kind {
-                VerbKind::Nack { .. } => Effect::Failed(self.events[place][offset as usize].past.attempts),
+            let effect = |offset: u64| match self.events[place][offset as usize] {
+                Event { at: At::Waiting { .. }, past, .. } => Effect::Failed(past.attempts),
                 _ => Effect::Settled,
             };
             let effects: Vec<_> = named.iter().map(|offset| (*offset, effect(*offset))).collect();
@@ -399,11 +450,38 @@ impl World {
         }
     }
 
-    fn set(&mut self, rate: Option<u64>, max_in_flight: u64) {
-        if self.rate.map(|(rate, ..)| rate) != rate {
-            self.rate = rate.map(|rate| (rate, self.now, 0));
+    /// All of it is acknowledged, or nothing is.
+    fn acknowledge_together(&mut self, parts: &[Named], wrong: bool) {
+        let parts: Vec<_> = parts.iter().filter_map(|part| self.named(*part)).collect();
+        let acked = parts.iter().map(|(sent, range, named)| Acked {
+            token: sent.token,
+            partition: PartitionId(sent.partition as u16),
+            first: Offset(range.start),
+            last: Offset(range.end - 1),
+            events: named.len() as u64 + u64::from(wrong),
+        });
+        let acked: Vec<_> = acked.collect();
+        self.transactions += 1;
+        let result = self.it.acknowledge_all(self.transactions, &acked);
+        if parts.iter().any(|(.., named)| named.is_empty() || wrong) {
+            assert_eq!(result, Err(ErrorCode::DeliveryExpired));
+            return;
         }
-        (self.rules.rate, self.rules.max_in_flight) = (rate, max_in_flight);
+        assert_eq!(result, Ok(()));
+        for (Sent { partition, consumer, token, .. }, _, named) in parts {
+            let (token, transaction) = (token.0, Some(self.transactions));
+            for offset in named {
+                let why = Why::Said { token, consumer, dead: false, transaction };
+                self.events[partition][offset as usize].at = At::Settling(why);
+            }
+        }
+    }
+
+    fn set(&mut self, rules: Rules) {
+        if self.rules.rate != rules.rate {
+            self.rate = rules.rate.map(|rate| (rate, self.now, 0));
+        }
+        self.rules = rules;
         self.it.set_options(&self.rules.options(self.order, 0), self.now());
     }
 
@@ -429,13 +507,14 @@ impl World {
         let Some(settling) = self.it.take_settling() else { return };
         assert!(!under_way);
         let disk = self.disk.begin(settling.id, &settling.rows, &self.events);
-        let (mut dead, mut dequeued) = (Vec::new(), Vec::new());
+        let (mut dead, mut dequeued, transaction) = (Vec::new(), Vec::new(), settling.transaction);
         for (partition, progress) in disk.iter().enumerate() {
             for (offset, event) in (0..).zip(&mut self.events[partition]) {
                 match (progress.is_settled(Offset(offset)), event.at) {
                     (true, At::Done) => {}
                     (true, At::Settling(why)) => {
                         event.at = At::Submitted(why);
+                        assert!(why.may_settle_with(transaction), "{why:?} settles with {transaction:?}");
                         if partition == QUEUE {
                             dequeued.push(offset);
                         }
@@ -453,6 +532,10 @@ impl World {
                 }
             }
         }
+        let is_left = |event: &Event| matches!(event.at, At::Settling(why) if why.is_part_of(transaction));
+        let is_in = |event: &Event| matches!(event.at, At::Submitted(why) if why.is_part_of(transaction));
+        assert!(transaction.is_none() || self.events.iter().any(is_in), "nothing of {transaction:?} settles");
+        assert!(!self.events.iter().any(is_left), "not all of {transaction:?} settles at once");
         let dead_letters = settling.dead_letters.iter();
         for it in &settling.dead_letters {
             let events = &self.events[usize::from(it.partition.0)];
@@ -510,7 +593,7 @@ impl World {
     /// What is confirmed is durable: the event is settled, or its failure is stored.
     fn check_confirmed(&mut self) {
         let confirmed = self.it.confirmed();
-        let stored = self.disk.progress();
+        let stored = LazyCell::new(|| self.disk.progress());
         self.tickets.confirm(confirmed, |partition, offset, effect| {
             let stored = &stored[partition];
             let is_failed =
@@ -537,9 +620,25 @@ impl World {
 
     /// The engine dies; the commit under way was made durable or was not.
     fn restart(&mut self, applied: bool) {
-        self.check_confirmed();
-        self.tickets = Tickets::default();
         self.disk.end(applied);
+        self.begin_anew();
+    }
+
+    /// The log's progress is given up for another place, and another owner begins there. The commit under way was durable
+    /// before that, or is void.
+    fn seek(&mut self, to: u64, applied: bool) {
+        let events = &mut self.events[LOG];
+        let to = to % (events.len() as u64 + 1);
+        events.fill(Event::NEW);
+        events[..to as usize].iter_mut().for_each(|event| event.at = At::Done);
+        self.disk.end(applied);
+        self.disk.seek(LOG, to);
+        self.begin_anew();
+    }
+
+    /// An owner that knows what is durable, and nothing else.
+    fn begin_anew(&mut self) {
+        self.tickets = Tickets::default();
         self.disk.recall(&mut self.events);
         let seed = self.it.ledger.deliveries.next_token() + 1_000;
         if let Some((_, since, delivered)) = &mut self.rate {
@@ -563,19 +662,17 @@ impl World {
                 self.attach();
             }
             for id in self.consumers.clone() {
-                self.it.grant(id, 50, 5_000);
-                let credit = self.credit.entry(id).or_default();
-                *credit = (credit.0 + 50, credit.1 + 5_000);
+                self.grant(id, 50, 5_000);
             }
             self.run(Op::Read);
             while !self.fetches.is_empty() {
-                self.run(Op::Finish { read: 0, take: 30, filter: 0, fail: false });
+                self.run(Op::Finish { read: 0, take: 30, filter: 0, fail: false, unsent: None });
             }
-            for (partition, consumer, token, range) in std::mem::take(&mut self.deliveries) {
-                if self.consumers.contains(&consumer) {
-                    self.deliveries.push((partition, consumer, token, range.clone()));
-                    let len = range.end - range.start;
-                    self.run(Op::Verb { delivery: 0, from: 0, len, kind: 0, thief: false });
+            for sent in std::mem::take(&mut self.deliveries) {
+                if self.consumers.contains(&sent.consumer) {
+                    let named = Named { delivery: 0, from: 0, len: sent.range.end - sent.range.start };
+                    self.deliveries.push(sent);
+                    self.run(Op::Verb { named, kind: 0, thief: false });
                     self.deliveries.clear();
                 }
             }
