@@ -225,6 +225,10 @@ impl Consumer {
     pub(super) fn credit(&self) -> (u64, i64) {
         (self.credit_events, self.credit_bytes)
     }
+
+    pub(super) fn in_flight_bytes(&self) -> u64 {
+        self.in_flight_bytes
+    }
 }
 
 fn signed(bytes: u64) -> i64 {

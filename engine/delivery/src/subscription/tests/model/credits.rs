@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::ConsumerId;
+use super::{super::ConsumerId, events::Events};
 
 /// Of one consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,6 +16,8 @@ pub(super) struct Credit {
 #[derive(Debug, Default)]
 pub(super) struct Credits {
     of: BTreeMap<ConsumerId, Credit>,
+    /// Events and bytes of each delivery, by its token.
+    sizes: BTreeMap<u64, (u64, u64)>,
 }
 
 impl Credits {
@@ -28,8 +30,19 @@ impl Credits {
         (credit.events, credit.bytes) = (credit.events + events, credit.bytes + bytes as i64);
     }
 
+    /// What is in flight at a consumer, by the events' shares of their deliveries.
+    pub(super) fn bytes_in_flight(&self, events: &Events, consumer: ConsumerId) -> u64 {
+        let mut in_flight = BTreeMap::new();
+        for event in events.iter().filter(|event| event.at.holder() == Some(consumer)) {
+            *in_flight.entry(event.at.token().expect("it is in flight")).or_insert(0) += 1;
+        }
+        let share = |(token, count): (u64, u64)| self.sizes[&token].1 * count / self.sizes[&token].0;
+        in_flight.into_iter().map(share).sum()
+    }
+
     /// Charges a delivery, for which there must be credit.
-    pub(super) fn charge(&mut self, consumer: ConsumerId, events: u64, bytes: u64) {
+    pub(super) fn charge(&mut self, consumer: ConsumerId, token: u64, events: u64, bytes: u64) {
+        self.sizes.insert(token, (events, bytes));
         let credit = self.of.entry(consumer).or_default();
         assert!(credit.events >= events && credit.bytes > 0, "{credit:?} for {events} events");
         (credit.events, credit.bytes) = (credit.events - events, credit.bytes - bytes as i64);

@@ -99,7 +99,8 @@ impl Disk {
                     is_dropped || event.past.is(history),
                     "{offset} of {partition}: {event:?}, {history:?}"
                 );
-                event.at = At::Waiting { not_before: event.past.not_before_ms.0 };
+                let not_before = event.past.not_before_ms.0;
+                event.at = if offset < progress.known_end() { At::Waiting { not_before } } else { At::Fresh };
             }
         }
     }

@@ -50,6 +50,13 @@ impl Events {
         self.iter().filter(|event| event.at.holder() == Some(consumer)).count()
     }
 
+    /// How many wait in the partitions of which this holds.
+    pub(super) fn waiting_in(&self, mut counts: impl FnMut(usize) -> bool) -> usize {
+        let partitions = self.partitions.iter().enumerate().filter(|(partition, _)| counts(*partition));
+        let events = partitions.flat_map(|(_, events)| events);
+        events.filter(|event| matches!(event.at, At::Waiting { .. })).count()
+    }
+
     /// True if an event waits to go alone: before that, its consumer is drained.
     pub(super) fn alone_waits(&self) -> bool {
         let is_alone = |event: &Event| event.past.is_alone() && matches!(event.at, At::Waiting { .. });

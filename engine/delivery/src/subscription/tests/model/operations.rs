@@ -80,13 +80,15 @@ fn rules() -> impl Strategy<Value = Rules> {
     let rate = proptest::option::of(1..200u64);
     let backoff = prop_oneof![Just(vec![100, 500]), Just(vec![]), Just(vec![50])];
     let attempts = (0..5u16, prop_oneof![Just(300u64), Just(1_000), Just(2_000)], backoff);
-    (rate, 1..=IN_FLIGHT_MAX, any::<bool>(), attempts).prop_map(
-        |(rate, max_in_flight, dead_letter_expired, (max_attempts, timeout_ms, backoff_ms))| Rules {
+    let in_flight = (1..=IN_FLIGHT_MAX, 1..=400u64);
+    (rate, in_flight, any::<bool>(), attempts).prop_map(
+        |(rate, in_flight, dead_letter_expired, (max_attempts, timeout_ms, backoff_ms))| Rules {
             timeout_ms,
             max_attempts,
             backoff_ms,
             rate,
-            max_in_flight,
+            max_in_flight: in_flight.0,
+            max_in_flight_bytes: in_flight.1,
             dead_letter_expired,
             ..Rules::default()
         },

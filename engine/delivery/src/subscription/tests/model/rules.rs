@@ -4,7 +4,7 @@ use levada_protocol::request::Order;
 
 use super::{
     super::{Options, TIMEOUT, options},
-    setting::IN_FLIGHT_MAX,
+    setting::{DEAD_LETTERS_MAX, IN_FLIGHT_MAX},
 };
 use crate::backoff::Backoff;
 
@@ -17,6 +17,8 @@ pub(super) struct Rules {
     pub(super) rate: Option<u64>,
     pub(super) max_in_flight: u64,
     pub(super) max_in_flight_bytes: u64,
+    /// Stays as it was at the start.
+    pub(super) keys_waiting_max: usize,
     pub(super) dead_letter_expired: bool,
 }
 
@@ -28,7 +30,8 @@ impl Default for Rules {
             backoff_ms: vec![100, 500],
             rate: None,
             max_in_flight: IN_FLIGHT_MAX,
-            max_in_flight_bytes: 400,
+            max_in_flight_bytes: 300,
+            keys_waiting_max: 12,
             dead_letter_expired: false,
         }
     }
@@ -45,7 +48,8 @@ impl Rules {
             max_in_flight: self.max_in_flight,
             max_in_flight_bytes: self.max_in_flight_bytes,
             dead_letter_expired: self.dead_letter_expired,
-            dead_letters_max: 3,
+            keys_waiting_max: self.keys_waiting_max,
+            dead_letters_max: DEAD_LETTERS_MAX,
             seed,
             ..options(order)
         }

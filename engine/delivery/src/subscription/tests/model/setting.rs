@@ -8,6 +8,16 @@ pub(super) const LOG: usize = 0;
 /// The partition that is a queue.
 pub(super) const QUEUE: usize = 1;
 pub(super) const IN_FLIGHT_MAX: u64 = 24;
+pub(super) const DEAD_LETTERS_MAX: u64 = 3;
+/// Dead letters that may be queued before nothing more is read.
+pub(super) const DEAD_LETTERS_QUEUED_MAX: usize = 16 * DEAD_LETTERS_MAX as usize;
+/// Events of one chunk: they are stored together, and are of one size.
+pub(super) const CHUNK: u64 = 4;
+
+/// How large an event is that is sent.
+pub(super) fn bytes_of(partition: usize, offset: u64) -> u64 {
+    if (offset / CHUNK + partition as u64) % 3 == 1 { 30 } else { 10 }
+}
 
 /// Every third event has no key, the others have one of four.
 pub(super) fn key_of(partition: usize, offset: u64) -> Option<u64> {

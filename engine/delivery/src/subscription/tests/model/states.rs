@@ -169,6 +169,11 @@ impl At {
         }
     }
 
+    /// True if it becomes a dead letter with a commit to come.
+    pub(super) fn is_to_be_dead(self) -> bool {
+        matches!(self, Self::Settling(Why::Dead | Why::Said { dead: true, .. }))
+    }
+
     pub(super) fn holder(self) -> Option<ConsumerId> {
         match self {
             Self::Flight { consumer, .. } => Some(consumer),

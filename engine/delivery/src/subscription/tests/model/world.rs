@@ -10,7 +10,9 @@ use super::{
     events::Events,
     operations::{Named, Op},
     rules::Rules,
-    setting::{LOG, PARTITIONS, QUEUE, key_of, takes},
+    setting::{
+        CHUNK, DEAD_LETTERS_MAX, DEAD_LETTERS_QUEUED_MAX, LOG, PARTITIONS, QUEUE, bytes_of, key_of, takes,
+    },
     states::{At, Event, Past, Sent, Why},
     tickets::{Effect, Tickets},
     turns,
@@ -45,6 +47,17 @@ fn failed_at(offset: u64) -> Failed {
         _ => Reason::Expired,
     };
     Failed { first: Offset(offset), last: Offset(offset), reason }
+}
+
+/// A stretch in chunks, cut where the stretch is.
+fn chunks(partition: usize, range: Range<u64>) -> Vec<Chunk> {
+    let starts = range.clone().filter(|at| *at == range.start || at.is_multiple_of(CHUNK));
+    let chunk = |start: u64| {
+        let end = (start / CHUNK + 1) * CHUNK;
+        let end = end.min(range.end);
+        Chunk { bytes: (end - start) * bytes_of(partition, start), range: Offset(start)..Offset(end) }
+    };
+    starts.map(chunk).collect()
 }
 
 /// What a chain let nobody have, or what was too old, and why.
@@ -111,7 +124,7 @@ impl World {
             }
             Op::Grant { consumer, events } => {
                 if let Some(id) = self.consumers.get(consumer).copied() {
-                    self.grant(id, events, events * 10);
+                    self.grant(id, events, events * 15);
                 }
             }
             Op::End { partition, more } => {
@@ -122,7 +135,9 @@ impl World {
             Op::Read => self.read(),
             Op::Finish { read, take, filter, fail, unsent } => {
                 let fetch = self.fetches.remove(read);
+                let needs_keys = fetch.needs_keys;
                 self.finish(fetch, take, filter, fail);
+                self.check_bytes(needs_keys);
                 self.hand_out(unsent);
             }
             Op::Abandon(read) => self.it.abandon(self.fetches.remove(read)),
@@ -162,6 +177,9 @@ impl World {
         let partition = usize::from(fetch.partition.0);
         assert!(!fetch.needs_keys || self.order == Order::Key);
         assert!(fetch.bytes_max > 0);
+        let dead = self.events.iter().filter(|event| event.at.is_to_be_dead()).count();
+        assert!(dead < DEAD_LETTERS_QUEUED_MAX, "{dead} dead letters are queued");
+        assert!(!fetch.needs_keys || fetch.again || self.waiting_for_keys() < self.rules.keys_waiting_max);
         // To learn keys, what is in flight is read as well, whether anybody has room or not.
         if !(fetch.needs_keys && fetch.again) {
             for offset in fetch.range.start.0..fetch.range.end.0 {
@@ -220,8 +238,7 @@ impl World {
                 sent.push(offset);
             }
         }
-        let chunks: Vec<_> =
-            (first..reached).step_by(4).map(|start| chunk(start..reached.min(start + 4))).collect();
+        let chunks = chunks(partition, first..reached);
         let keys: Vec<_> = (first..reached)
             .map(|offset| EventKey { offset: Offset(offset), key: key_of(partition, offset) })
             .collect();
@@ -238,7 +255,7 @@ impl World {
         // Now and then the first stream that is asked has no room.
         let (stingy, mut without_room) = (take % 7 == 3, None);
         let assigned = self.it.assign(self.now(), fetch, fetched, |consumer, wanted| {
-            assert!(wanted.least <= 40 && wanted.most > 0);
+            assert!(wanted.least <= 30 * CHUNK && wanted.most > 0);
             if stingy && without_room.is_none_or(|it| it == consumer) {
                 without_room = Some(consumer);
                 return None;
@@ -309,12 +326,24 @@ impl World {
         given.sort_unstable();
         given.dedup();
         assert_eq!(given.len(), count, "each event is given once");
+        let mut waits = false;
         for event in &mut self.events[partition][used.start as usize..used.end as usize] {
             if event.at == At::Fresh {
                 assert!(!again);
                 event.at = At::Waiting { not_before: self.now };
+                waits = true;
             }
         }
+        assert!(
+            !waits || self.waiting_for_keys() <= self.rules.keys_waiting_max,
+            "too many wait for their keys"
+        );
+    }
+
+    /// How many events wait whose keys are known.
+    fn waiting_for_keys(&mut self) -> usize {
+        let sharing = &mut self.it.sharing;
+        self.events.waiting_in(|partition| sharing.knows_keys(partition))
     }
 
     fn had_room(&self) -> Vec<ConsumerId> {
@@ -334,9 +363,9 @@ impl World {
             assert_eq!(given.attempt, event.past.attempts + 1);
             event.at = At::Flight { token, consumer, deadline };
         }
-        let (events, bytes) = (given.events, given.events * 10);
+        let (events, bytes) = (given.events, sent.iter().map(|offset| bytes_of(partition, *offset)).sum());
         self.it.sent(given.token, bytes);
-        self.credits.charge(consumer, events, bytes);
+        self.credits.charge(consumer, token, events, bytes);
         let held = self.events.held_by(consumer);
         // What came back for the sake of its key in the same step has not been followed yet.
         let in_flight = self.it.in_flight(consumer);
@@ -357,6 +386,21 @@ impl World {
         }
         let (token, range) = (given.token, first..last + 1);
         self.handing.push(Sent { partition, consumer, token, range, events, bytes });
+    }
+
+    /// What one consumer may have in flight is exceeded by one chunk of one delivery at most, where each goes by its key by
+    /// one event.
+    fn check_bytes(&self, needs_keys: bool) {
+        let most = self.rules.max_in_flight_bytes;
+        for consumer in self.it.ledger.consumers.list() {
+            let own = |sent: &&Sent| sent.consumer == consumer.id();
+            let Some(last) = self.handing.iter().rfind(own) else { continue };
+            let (in_flight, credit) = (consumer.in_flight_bytes(), self.credits.of(consumer.id()).bytes);
+            assert!(in_flight - last.bytes < most, "{in_flight} bytes in flight with {last:?}");
+            let is_one = if needs_keys { last.events == 1 } else { last.events <= CHUNK };
+            assert!(is_one || in_flight <= most, "{in_flight} bytes in flight with {last:?}");
+            assert!(is_one || credit >= 0, "credit for {credit} bytes after {last:?}");
+        }
     }
 
     /// What was assigned goes to its consumers' streams, except for one delivery.
@@ -542,6 +586,7 @@ impl World {
             let expected = |past: Past| past.attempts + u16::from(it.reason != Reason::Expired);
             assert!((it.first.0..=it.last.0).all(|at| expected(events[at as usize].past) == it.attempts));
         }
+        assert!(dead.len() as u64 <= DEAD_LETTERS_MAX, "{} dead letters in one commit", dead.len());
         let mut buried: Vec<_> = dead_letters
             .flat_map(|it| (it.first.0..=it.last.0).map(|offset| (usize::from(it.partition.0), offset)))
             .collect();
