@@ -89,5 +89,5 @@ fn check_partitions(it: &Subscription, events: &Events) {
             open += u64::from(!gone);
         }
     }
-    assert_eq!(lag(&it), open);
+    assert_eq!(lag(it), open);
 }

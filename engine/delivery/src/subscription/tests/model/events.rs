@@ -7,7 +7,7 @@ use levada_protocol::request::Order;
 use super::{
     super::ConsumerId,
     setting::{PARTITIONS, key_of},
-    states::{At, Event},
+    states::{At, Event, Sent},
 };
 
 #[derive(Debug, Clone)]
@@ -48,6 +48,19 @@ impl Events {
 
     pub(super) fn held_by(&self, consumer: ConsumerId) -> usize {
         self.iter().filter(|event| event.at.holder() == Some(consumer)).count()
+    }
+
+    /// True if all of those that count have come to their end.
+    pub(super) fn all_done(&self, counts: impl Fn(usize, u64) -> bool) -> bool {
+        self.partitions.iter().enumerate().all(|(partition, events)| {
+            (0..).zip(events).all(|(offset, event)| event.at == At::Done || !counts(partition, offset))
+        })
+    }
+
+    /// True if an event of a delivery is in flight with it.
+    pub(super) fn holds(&self, sent: &Sent) -> bool {
+        let events = &self.partitions[sent.partition][sent.range.start as usize..sent.range.end as usize];
+        events.iter().any(|event| event.at.token() == Some(sent.token.0))
     }
 
     /// How many wait in the partitions of which this holds.

@@ -4,7 +4,7 @@ use levada_protocol::request::Order;
 
 use super::{
     super::{Options, TIMEOUT, options},
-    setting::{DEAD_LETTERS_MAX, IN_FLIGHT_MAX},
+    setting::IN_FLIGHT_MAX,
 };
 use crate::backoff::Backoff;
 
@@ -19,6 +19,8 @@ pub(super) struct Rules {
     pub(super) max_in_flight_bytes: u64,
     /// Stays as it was at the start.
     pub(super) keys_waiting_max: usize,
+    /// So does this.
+    pub(super) dead_letters_max: u64,
     pub(super) dead_letter_expired: bool,
 }
 
@@ -32,6 +34,7 @@ impl Default for Rules {
             max_in_flight: IN_FLIGHT_MAX,
             max_in_flight_bytes: 300,
             keys_waiting_max: 12,
+            dead_letters_max: 3,
             dead_letter_expired: false,
         }
     }
@@ -49,7 +52,7 @@ impl Rules {
             max_in_flight_bytes: self.max_in_flight_bytes,
             dead_letter_expired: self.dead_letter_expired,
             keys_waiting_max: self.keys_waiting_max,
-            dead_letters_max: DEAD_LETTERS_MAX,
+            dead_letters_max: self.dead_letters_max,
             seed,
             ..options(order)
         }

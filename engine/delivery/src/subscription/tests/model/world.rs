@@ -10,9 +10,7 @@ use super::{
     events::Events,
     operations::{Named, Op},
     rules::Rules,
-    setting::{
-        CHUNK, DEAD_LETTERS_MAX, DEAD_LETTERS_QUEUED_MAX, LOG, PARTITIONS, QUEUE, bytes_of, key_of, takes,
-    },
+    setting::{CHUNK, DEAD_COMMITS_MAX, EVENT_BYTES_MAX, LOG, PARTITIONS, QUEUE, bytes_of, key_of, takes},
     states::{At, Event, Past, Sent, Why},
     tickets::{Effect, Tickets},
     turns,
@@ -20,24 +18,24 @@ use super::{
 
 #[derive(Debug)]
 pub(super) struct World {
-    it: Subscription,
+    pub(super) it: Subscription,
     order: Order,
     now: u64,
-    events: Events,
-    tickets: Tickets,
+    pub(super) events: Events,
+    pub(super) tickets: Tickets,
     log_start: [u64; PARTITIONS],
     disk: Disk,
     rules: Rules,
-    fetches: Vec<Fetch>,
-    consumers: Vec<ConsumerId>,
+    pub(super) fetches: Vec<Fetch>,
+    pub(super) consumers: Vec<ConsumerId>,
     credits: Credits,
     /// Made in this step.
     handing: Vec<Sent>,
-    deliveries: Vec<Sent>,
+    pub(super) deliveries: Vec<Sent>,
     transactions: u64,
     next_consumer: u64,
     /// The rate, since when, and how many events were delivered since then.
-    rate: Option<(u64, u64, u64)>,
+    pub(super) rate: Option<(u64, u64, u64)>,
 }
 
 /// Every other one has failed in the chain, and the others are too old.
@@ -47,6 +45,21 @@ fn failed_at(offset: u64) -> Failed {
         _ => Reason::Expired,
     };
     Failed { first: Offset(offset), last: Offset(offset), reason }
+}
+
+/// What is read without an event to send, what failed in the chain or is too old, and what can be sent.
+fn divide(range: Range<u64>, filter: u64, fail: bool) -> (Vec<Range<Offset>>, Vec<Failed>, Vec<u64>) {
+    let (mut filtered, mut failed, mut sent) = (Vec::new(), Vec::new(), Vec::new());
+    for offset in range {
+        if filter >> (offset % 64) & 1 == 1 {
+            filtered.push(Offset(offset)..Offset(offset + 1));
+        } else if fail && offset % 3 == 0 {
+            failed.push(failed_at(offset));
+        } else {
+            sent.push(offset);
+        }
+    }
+    (filtered, failed, sent)
 }
 
 /// A stretch in chunks, cut where the stretch is.
@@ -69,8 +82,8 @@ fn ended(filtered: &[Range<Offset>], failed: &[Failed], dead_letter_expired: boo
 }
 
 impl World {
-    pub(super) fn new(order: Order) -> Self {
-        let (disk, rules) = (Disk::new(), Rules::default());
+    pub(super) fn new(order: Order, rules: Rules) -> Self {
+        let disk = Disk::new();
         let mut it = Subscription::new(&rules.options(order, 70), disk.progress(), at(1));
         it.set_queue(PartitionId(QUEUE as u16));
         Self {
@@ -93,7 +106,7 @@ impl World {
         }
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         at(self.now)
     }
 
@@ -166,7 +179,7 @@ impl World {
         self.consumers.push(id);
     }
 
-    fn grant(&mut self, consumer: ConsumerId, events: u64, bytes: u64) {
+    pub(super) fn grant(&mut self, consumer: ConsumerId, events: u64, bytes: u64) {
         self.it.grant(consumer, events, bytes);
         self.credits.grant(consumer, events, bytes);
     }
@@ -177,8 +190,8 @@ impl World {
         let partition = usize::from(fetch.partition.0);
         assert!(!fetch.needs_keys || self.order == Order::Key);
         assert!(fetch.bytes_max > 0);
-        let dead = self.events.iter().filter(|event| event.at.is_to_be_dead()).count();
-        assert!(dead < DEAD_LETTERS_QUEUED_MAX, "{dead} dead letters are queued");
+        let dead = self.events.iter().filter(|event| event.at.is_to_be_dead()).count() as u64;
+        assert!(dead < DEAD_COMMITS_MAX * self.rules.dead_letters_max, "{dead} dead letters are queued");
         assert!(!fetch.needs_keys || fetch.again || self.waiting_for_keys() < self.rules.keys_waiting_max);
         // To learn keys, what is in flight is read as well, whether anybody has room or not.
         if !(fetch.needs_keys && fetch.again) {
@@ -228,16 +241,7 @@ impl World {
     fn finish(&mut self, fetch: Fetch, take: u64, filter: u64, fail: bool) {
         let (partition, first) = (usize::from(fetch.partition.0), fetch.range.start.0);
         let reached = fetch.range.end.0.min(first + take);
-        let (mut filtered, mut failed, mut sent) = (Vec::new(), Vec::new(), Vec::new());
-        for offset in first..reached {
-            if filter >> (offset % 64) & 1 == 1 {
-                filtered.push(Offset(offset)..Offset(offset + 1));
-            } else if fail && offset % 3 == 0 {
-                failed.push(failed_at(offset));
-            } else {
-                sent.push(offset);
-            }
-        }
+        let (filtered, failed, mut sent) = divide(first..reached, filter, fail);
         let chunks = chunks(partition, first..reached);
         let keys: Vec<_> = (first..reached)
             .map(|offset| EventKey { offset: Offset(offset), key: key_of(partition, offset) })
@@ -255,7 +259,7 @@ impl World {
         // Now and then the first stream that is asked has no room.
         let (stingy, mut without_room) = (take % 7 == 3, None);
         let assigned = self.it.assign(self.now(), fetch, fetched, |consumer, wanted| {
-            assert!(wanted.least <= 30 * CHUNK && wanted.most > 0);
+            assert!(wanted.least <= EVENT_BYTES_MAX * CHUNK && wanted.most > 0);
             if stingy && without_room.is_none_or(|it| it == consumer) {
                 without_room = Some(consumer);
                 return None;
@@ -388,18 +392,21 @@ impl World {
         self.handing.push(Sent { partition, consumer, token, range, events, bytes });
     }
 
-    /// What one consumer may have in flight is exceeded by one chunk of one delivery at most, where each goes by its key by
-    /// one event.
+    /// What one consumer may have in flight, and its credit, are exceeded by one event at most where each goes by its key, and
+    /// else by the one chunk that a delivery begins with.
     fn check_bytes(&self, needs_keys: bool) {
         let most = self.rules.max_in_flight_bytes;
         for consumer in self.it.ledger.consumers.list() {
             let own = |sent: &&Sent| sent.consumer == consumer.id();
             let Some(last) = self.handing.iter().rfind(own) else { continue };
             let (in_flight, credit) = (consumer.in_flight_bytes(), self.credits.of(consumer.id()).bytes);
-            assert!(in_flight - last.bytes < most, "{in_flight} bytes in flight with {last:?}");
-            let is_one = if needs_keys { last.events == 1 } else { last.events <= CHUNK };
-            assert!(is_one || in_flight <= most, "{in_flight} bytes in flight with {last:?}");
-            assert!(is_one || credit >= 0, "credit for {credit} bytes after {last:?}");
+            let over = match needs_keys {
+                true => EVENT_BYTES_MAX,
+                false if last.events <= CHUNK => last.bytes,
+                false => 1,
+            };
+            assert!(in_flight < most + over, "{in_flight} bytes in flight with {last:?}");
+            assert!(credit + over as i64 > 0, "credit for {credit} bytes after {last:?}");
         }
     }
 
@@ -452,6 +459,7 @@ impl World {
             4 => VerbKind::Nack { delay_ms: None },
             5 => VerbKind::Nack { delay_ms: Some(30) },
             6 => VerbKind::InProgress,
+            8 => VerbKind::Nack { delay_ms: Some(100_000_000) },
             _ => VerbKind::Reject { reason: "r".to_owned() },
         };
         let verb = Verb {
@@ -525,7 +533,8 @@ impl World {
         if self.rules.rate != rules.rate {
             self.rate = rules.rate.map(|rate| (rate, self.now, 0));
         }
-        self.rules = rules;
+        let Rules { keys_waiting_max, dead_letters_max, .. } = self.rules;
+        self.rules = Rules { keys_waiting_max, dead_letters_max, ..rules };
         self.it.set_options(&self.rules.options(self.order, 0), self.now());
     }
 
@@ -586,7 +595,11 @@ impl World {
             let expected = |past: Past| past.attempts + u16::from(it.reason != Reason::Expired);
             assert!((it.first.0..=it.last.0).all(|at| expected(events[at as usize].past) == it.attempts));
         }
-        assert!(dead.len() as u64 <= DEAD_LETTERS_MAX, "{} dead letters in one commit", dead.len());
+        assert!(
+            dead.len() as u64 <= self.rules.dead_letters_max,
+            "{} dead letters in one commit",
+            dead.len()
+        );
         let mut buried: Vec<_> = dead_letters
             .flat_map(|it| (it.first.0..=it.last.0).map(|offset| (usize::from(it.partition.0), offset)))
             .collect();
@@ -698,42 +711,5 @@ impl World {
             self.it.end(id, Offset(self.events[partition].len() as u64));
             self.log_start[partition] = 0;
         }
-    }
-
-    /// With a consumer that acknowledges everything, every event comes to its end.
-    pub(super) fn drain(&mut self) {
-        for _ in 0..2_000 {
-            if self.consumers.is_empty() {
-                self.attach();
-            }
-            for id in self.consumers.clone() {
-                self.grant(id, 50, 5_000);
-            }
-            self.run(Op::Read);
-            while !self.fetches.is_empty() {
-                self.run(Op::Finish { read: 0, take: 30, filter: 0, fail: false, unsent: None });
-            }
-            for sent in std::mem::take(&mut self.deliveries) {
-                if self.consumers.contains(&sent.consumer) {
-                    let named = Named { delivery: 0, from: 0, len: sent.range.end - sent.range.start };
-                    self.deliveries.push(sent);
-                    self.run(Op::Verb { named, kind: 0, thief: false });
-                    self.deliveries.clear();
-                }
-            }
-            self.run(Op::Submit);
-            self.run(Op::Settle(true));
-            if self.events.iter().all(|event| event.at == At::Done) {
-                assert_eq!((lag(&self.it), self.it.take_settling()), (0, None));
-                assert!(self.tickets.are_confirmed());
-                assert!(self.it.ledger.deliveries.is_empty() && self.it.ledger.settlement.is_empty());
-                return;
-            }
-            let waits = waiting(&self.it) > 0 || self.rate.is_some();
-            if let Some(at) = self.it.next_deadline(self.now()).filter(|_| waits) {
-                self.run(Op::Time(at.saturating_sub(self.now)));
-            }
-        }
-        panic!("not every event came to its end: {:?}", self.events);
     }
 }
