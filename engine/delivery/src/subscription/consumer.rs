@@ -158,6 +158,12 @@ impl Consumer {
         self.streamed.sent
     }
 
+    /// A delivery that it was charged did not get into its stream.
+    pub(super) fn unsend(&mut self, charged: Room) {
+        self.grant(charged.events, charged.bytes);
+        self.streamed.sent -= 1;
+    }
+
     /// Replaces the estimated size of a delivery by its real one.
     pub(super) fn correct(&mut self, Resized { whole, in_flight }: Resized) {
         let charged = self.credit_bytes.saturating_add(signed(whole.0));
@@ -210,6 +216,18 @@ impl Consumer {
     /// True if its deliveries time out again and again.
     pub(super) fn is_silent(&self) -> bool {
         self.responses.lapses >= LAPSES_MAX
+    }
+}
+
+#[cfg(test)]
+impl Consumer {
+    /// Events and bytes that may still be sent to it.
+    pub(super) fn credit(&self) -> (u64, i64) {
+        (self.credit_events, self.credit_bytes)
+    }
+
+    pub(super) fn in_flight_bytes(&self) -> u64 {
+        self.in_flight_bytes
     }
 }
 

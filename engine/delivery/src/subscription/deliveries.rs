@@ -7,7 +7,7 @@ use std::{
     ops::Range,
 };
 
-use super::consumer::{ConsumerId, Resized, Share};
+use super::consumer::{ConsumerId, Resized, Room, Share};
 
 /// One delivery, until all its events are settled or given back.
 #[derive(Debug)]
@@ -135,6 +135,17 @@ impl Deliveries {
         Some((delivery.consumer, resized))
     }
 
+    /// A delivery did not get into its consumer's stream: those made to it since move up by one there. Returns the consumer,
+    /// and what it was charged.
+    pub(super) fn unsend(&mut self, token: u64) -> Option<(ConsumerId, Room)> {
+        let delivery = self.by_token.get(&token)?;
+        let (consumer, number) = (delivery.consumer, delivery.number);
+        let charged = Room { events: delivery.sent, bytes: delivery.bytes };
+        let later = self.by_token.values_mut().filter(|it| it.consumer == consumer && it.number > number);
+        later.for_each(|it| it.number -= 1);
+        Some((consumer, charged))
+    }
+
     /// Takes events out of flight; returns the consumer, and what it has less in flight.
     pub(super) fn release(&mut self, token: u64, events: u64) -> (ConsumerId, Share) {
         let delivery = self.by_token.get_mut(&token).expect("what is in flight has a delivery");
@@ -157,11 +168,22 @@ impl Deliveries {
         let delivery = self.by_token.get_mut(&token)?;
         let (began, before) = (delivery.events == 0, delivery.bytes_in_flight());
         delivery.events += events;
+        let share =
+            Share { events, bytes: delivery.bytes_in_flight() - before, alone: began && delivery.alone };
         if began {
-            delivery.timer = deadline;
-            self.timers.insert((deadline, token));
+            self.set_timer(token, deadline);
+        } else {
+            self.keep_until(token, deadline);
         }
-        Some(Share { events, bytes: delivery.bytes_in_flight() - before, alone: began && delivery.alone })
+        Some(share)
+    }
+
+    /// A part of a delivery that has a timer is in flight until `deadline`, which may be earlier than that of the others.
+    pub(super) fn keep_until(&mut self, token: u64, deadline: u64) {
+        if let Some(delivery) = self.by_token.get_mut(&token).filter(|delivery| deadline < delivery.timer) {
+            self.timers.remove(&(delivery.timer, token));
+            self.set_timer(token, deadline);
+        }
     }
 
     /// Keeps a delivery while a part of it settles.

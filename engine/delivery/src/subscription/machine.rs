@@ -263,8 +263,14 @@ impl Subscription {
         }
     }
 
-    /// Takes back a delivery that could not be sent.
+    /// Takes back a delivery that could not be sent, as if it had not been made: its consumer has the credit for it again. Of
+    /// several, the last one is to be the first: what comes back behind another one is not known any more.
     pub fn recall(&mut self, now: Now, token: DeliveryToken) {
+        if let Some((consumer, unsent)) = self.ledger.deliveries.unsend(token.0)
+            && let Some(consumer) = self.ledger.consumers.find_mut(consumer)
+        {
+            consumer.unsend(unsent);
+        }
         let parts = self.take_in_flight(token.0, u64::MAX);
         self.fail(now, parts, Cause::Untaken);
     }
@@ -317,6 +323,7 @@ impl Subscription {
             }
             VerbKind::InProgress => {
                 let deadline = self.ledger.deadline(now);
+                self.ledger.deliveries.keep_until(token, deadline);
                 self.ledger.partitions.update(partition, |it| {
                     taken.into_iter().for_each(|range| it.put_in_flight(range, token, deadline));
                 });

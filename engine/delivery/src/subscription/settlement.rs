@@ -185,7 +185,8 @@ impl Settlement {
         let pending = self.pending.take().filter(|pending| pending.id == id);
         let pending = pending.expect("the commit under way is ended once");
         if durable {
-            self.confirmed = pending.through;
+            // What was queued since by itself has the ticket of the last verb, which may be durable.
+            self.confirmed = self.confirmed.max(pending.through);
         }
         pending
     }
@@ -242,6 +243,25 @@ mod tests {
             assert_eq!(settlement.confirmed(), confirmed);
         }
         assert!(!settlement.may_begin(false) && settlement.may_begin(true));
+    }
+
+    #[test]
+    fn what_is_confirmed_stays_so_when_a_commit_leaves_some_of_what_was_queued_since() {
+        let mut settlement = Settlement::new(1);
+        settlement.accept_verb();
+        settlement.push(0, 0..1, Outcome::Acked { token: 3 });
+        let commit = |settlement: &mut Settlement| {
+            let (_, runs) = settlement.take_runs();
+            let id = settlement.begin(runs, vec![0]);
+            settlement.end(id, true);
+            settlement.confirmed()
+        };
+        assert_eq!(commit(&mut settlement), 1);
+        for dead_letter in settlement.parts(dead(1..3)) {
+            let range = dead_letter.first.0..dead_letter.last.0 + 1;
+            settlement.push(0, range, Outcome::Dead { dead_letter });
+        }
+        assert_eq!(commit(&mut settlement), 1, "one of two dead letters that no verb asked for");
     }
 
     #[test]

@@ -507,6 +507,55 @@ fn a_delivery_that_could_not_be_sent_counts_no_attempt() {
 }
 
 #[test]
+fn what_could_not_be_sent_leaves_its_consumer_all_of_its_credit() {
+    let mut it = subscription(Order::None, 10);
+    it.attach(A).unwrap();
+    it.grant(A, 4, 40);
+    for _ in 0..3 {
+        let fetch = it.fetch(at(0)).unwrap();
+        let given = assign(&mut it, at(0), fetch, 4, &Brought::default()).1.unwrap();
+        assert_eq!(given.events, 4);
+        it.recall(at(0), given.token);
+    }
+    assert_eq!(deliver(&mut it, 0, 10).unwrap().range, 0..4);
+}
+
+#[test]
+fn a_delivery_that_could_not_be_sent_is_none_of_those_that_its_stream_takes() {
+    let mut it = subscription(Order::None, 2);
+    attach(&mut it, A);
+    let unsent = |it: &mut Subscription| {
+        let fetch = it.fetch(at(0)).unwrap();
+        let reached = fetch.range.start.0 + 1;
+        assign(it, at(0), fetch, reached, &Brought::default()).1.unwrap().token
+    };
+    let first = unsent(&mut it);
+    let second = unsent(&mut it);
+    it.recall(at(0), first);
+    it.taken(A, 1);
+    it.on_time(at(TIMEOUT), |_| 1);
+    assert_eq!(it.place_of(second), None);
+    let mut attempts = [deliver(&mut it, TIMEOUT, 1).unwrap(), deliver(&mut it, TIMEOUT, 1).unwrap()];
+    attempts.sort_by_key(|got| got.range.start);
+    assert_eq!(attempts.map(|got| got.attempt), [1, 2], "the stream had taken the second one");
+}
+
+#[test]
+fn a_shorter_time_holds_for_what_is_extended_and_for_what_comes_back_beside_what_has_longer() {
+    let mut it = subscription(Order::None, 3);
+    attach(&mut it, A);
+    let got = deliver(&mut it, 0, 3).unwrap();
+    say(&mut it, 0, &got, 1..2, VerbKind::Ack).unwrap();
+    it.set_options(&Options { ack_timeout_ms: 100, ..options(Order::None) }, at(0));
+    say(&mut it, 0, &got, 2..3, VerbKind::InProgress).unwrap();
+    assert_eq!([99, 100].map(|now| it.on_time(at(now), |_| u64::MAX)), [0, 1]);
+    let settling = it.take_settling().unwrap();
+    it.settled(settling.id, false, at(200));
+    let ended = [299, 300, TIMEOUT - 1, TIMEOUT].map(|now| it.on_time(at(now), |_| u64::MAX));
+    assert_eq!(ended, [0, 1, 0, 1]);
+}
+
+#[test]
 fn several_fetches_share_credit_and_what_goes_alone_is_kept_alone() {
     let progress = vec![Progress::new(Offset(0), 1), Progress::new(Offset(0), 1)];
     let wide = Options { max_in_flight_bytes: u64::MAX, ..options(Order::None) };

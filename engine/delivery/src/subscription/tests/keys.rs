@@ -117,6 +117,23 @@ fn a_key_stays_with_the_consumer_that_holds_it_and_is_free_once_it_has_settled()
 }
 
 #[test]
+fn an_event_waits_as_long_as_it_was_to_behind_one_of_its_key_that_is_due() {
+    let mut it = subscription(Order::Key, 4);
+    for consumer in [A, B] {
+        attach(&mut it, consumer);
+    }
+    let dealt = deal(&mut it, 0, |_| Some(7));
+    assert_eq!(dealt.len(), 1, "one key");
+    for (offset, delay) in [(2, 90), (1, 30)] {
+        tell(&mut it, 0, &dealt[0], offset, VerbKind::Nack { delay_ms: Some(delay) }).unwrap();
+    }
+    tell(&mut it, 0, &dealt[0], 0, VerbKind::Ack).unwrap();
+    let offsets = |dealt: Vec<Dealt>| dealt.into_iter().map(|it| it.offsets).collect::<Vec<_>>();
+    assert_eq!(offsets(deal(&mut it, 30, |_| Some(7))), [[1]], "the others wait behind what is not due");
+    assert_eq!(offsets(deal(&mut it, 89, |_| Some(7))), <[[u64; 1]; 0]>::default());
+}
+
+#[test]
 fn new_events_pass_one_whose_consumer_has_no_room_only_where_another_needs_them() {
     let (mut it, dealt) = one_without_room();
     assert_eq!(shape(&deal(&mut it, 0, six_keys)), [], "6 is for A, which has no room, and B has enough");

@@ -4,10 +4,8 @@ mod facts;
 mod handing;
 mod keys;
 mod model;
-mod operations;
 mod pacing;
 mod queue;
-mod states;
 mod store;
 mod together;
 

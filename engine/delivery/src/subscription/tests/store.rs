@@ -22,7 +22,13 @@ impl Rows {
     }
 
     pub(super) fn restore(&self) -> Progress {
+        self.restore_or(|| panic!("a head was written"))
+    }
+
+    /// What the rows say, or this if there are none.
+    pub(super) fn restore_or(&self, none: impl FnOnce() -> Progress) -> Progress {
+        let Some(head) = self.head.clone() else { return none() };
         let chunks = self.chunks.iter().map(|(index, chunk)| (*index, chunk.clone()));
-        Progress::restore(self.head.clone().expect("a head was written"), chunks).unwrap()
+        Progress::restore(head, chunks).unwrap()
     }
 }
