@@ -1,6 +1,9 @@
 //! The model's events, by partition and offset.
 
-use std::ops::{Index, IndexMut};
+use std::{
+    collections::BTreeSet,
+    ops::{Index, IndexMut},
+};
 
 use levada_protocol::request::Order;
 
@@ -63,11 +66,21 @@ impl Events {
         events.iter().any(|event| event.at.token() == Some(sent.token.0))
     }
 
-    /// How many wait in the partitions of which this holds.
-    pub(super) fn waiting_in(&self, mut counts: impl FnMut(usize) -> bool) -> usize {
+    /// What those that wait take at least in the partitions of which this holds: pages of 64 offsets, keys, and runs.
+    pub(super) fn waiting_bytes(&self, mut counts: impl FnMut(usize) -> bool) -> usize {
         let partitions = self.partitions.iter().enumerate().filter(|(partition, _)| counts(*partition));
-        let events = partitions.flat_map(|(_, events)| events);
-        events.filter(|event| matches!(event.at, At::Waiting { .. })).count()
+        let bytes = partitions.map(|(partition, events)| {
+            let all = (0_u64..).zip(events);
+            let waiting =
+                all.filter(|(_, event)| matches!(event.at, At::Waiting { .. })).map(|(offset, _)| offset);
+            let waiting: BTreeSet<u64> = waiting.collect();
+            let pages: BTreeSet<u64> = waiting.iter().map(|offset| offset / 64).collect();
+            let keys: BTreeSet<_> =
+                waiting.iter().map(|offset| key_of(partition, *offset).ok_or(*offset)).collect();
+            let runs = waiting.iter().filter(|offset| !waiting.contains(&(*offset + 1))).count();
+            pages.len() * 800 + keys.len() * 150 + runs * 90
+        });
+        bytes.sum()
     }
 
     /// True if an event waits to go alone: before that, its consumer is drained.

@@ -65,7 +65,7 @@ proptest! {
         block in prop_oneof![Just(Block::Extend), Just(Block::GiveBack)],
         ops in vec(op(), 1..120),
     ) {
-        let mut world = begin(Order::Key, Rules { keys_waiting_max: usize::MAX, ..Rules::default() });
+        let mut world = begin(Order::Key, Rules { waiting_bytes_max: usize::MAX, ..Rules::default() });
         ops.into_iter().for_each(|op| world.run(op));
         drain::all_but(&mut world, key, block);
         drain::all(&mut world);

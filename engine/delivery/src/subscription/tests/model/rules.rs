@@ -18,7 +18,7 @@ pub(super) struct Rules {
     pub(super) max_in_flight: u64,
     pub(super) max_in_flight_bytes: u64,
     /// Stays as it was at the start.
-    pub(super) keys_waiting_max: usize,
+    pub(super) waiting_bytes_max: usize,
     /// So does this.
     pub(super) dead_letters_max: u64,
     pub(super) dead_letter_expired: bool,
@@ -33,7 +33,7 @@ impl Default for Rules {
             rate: None,
             max_in_flight: IN_FLIGHT_MAX,
             max_in_flight_bytes: 300,
-            keys_waiting_max: 12,
+            waiting_bytes_max: 4_000,
             dead_letters_max: 3,
             dead_letter_expired: false,
         }
@@ -51,7 +51,7 @@ impl Rules {
             max_in_flight: self.max_in_flight,
             max_in_flight_bytes: self.max_in_flight_bytes,
             dead_letter_expired: self.dead_letter_expired,
-            keys_waiting_max: self.keys_waiting_max,
+            waiting_bytes_max: self.waiting_bytes_max,
             dead_letters_max: self.dead_letters_max,
             seed,
             ..options(order)

@@ -192,7 +192,7 @@ impl World {
         assert!(fetch.bytes_max > 0);
         let dead = self.events.iter().filter(|event| event.at.is_to_be_dead()).count() as u64;
         assert!(dead < DEAD_COMMITS_MAX * self.rules.dead_letters_max, "{dead} dead letters are queued");
-        assert!(!fetch.needs_keys || fetch.again || self.waiting_for_keys() < self.rules.keys_waiting_max);
+        assert!(!fetch.needs_keys || fetch.again || self.waiting_bytes() < self.rules.waiting_bytes_max);
         // To learn keys, what is in flight is read as well, whether anybody has room or not.
         if !(fetch.needs_keys && fetch.again) {
             for offset in fetch.range.start.0..fetch.range.end.0 {
@@ -339,15 +339,15 @@ impl World {
             }
         }
         assert!(
-            !waits || self.waiting_for_keys() <= self.rules.keys_waiting_max,
-            "too many wait for their keys"
+            !waits || self.waiting_bytes() <= self.rules.waiting_bytes_max,
+            "too much waits for its keys"
         );
     }
 
-    /// How many events wait whose keys are known.
-    fn waiting_for_keys(&mut self) -> usize {
+    /// What events that wait for their keys take at least.
+    fn waiting_bytes(&mut self) -> usize {
         let sharing = &mut self.it.sharing;
-        self.events.waiting_in(|partition| sharing.knows_keys(partition))
+        self.events.waiting_bytes(|partition| sharing.knows_keys(partition))
     }
 
     fn had_room(&self) -> Vec<ConsumerId> {
@@ -533,8 +533,8 @@ impl World {
         if self.rules.rate != rules.rate {
             self.rate = rules.rate.map(|rate| (rate, self.now, 0));
         }
-        let Rules { keys_waiting_max, dead_letters_max, .. } = self.rules;
-        self.rules = Rules { keys_waiting_max, dead_letters_max, ..rules };
+        let Rules { waiting_bytes_max, dead_letters_max, .. } = self.rules;
+        self.rules = Rules { waiting_bytes_max, dead_letters_max, ..rules };
         self.it.set_options(&self.rules.options(self.order, 0), self.now());
     }
 
