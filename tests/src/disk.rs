@@ -9,12 +9,14 @@ use std::{
     },
 };
 
-use levada_client::{Client, ErrorCode, Event, Publisher, PublisherOptions, SubscriptionOptions, Ticket};
+use levada_client::{
+    Client, ErrorCode, Event, Offset, Publisher, PublisherOptions, SubscriptionOptions, Ticket,
+};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    events::{self, consume, earliest, numbered, publish_numbers},
+    events::{self, earliest, numbered, publish_numbers, take},
     process::Process,
     until, within,
 };
@@ -109,13 +111,22 @@ async fn prepare(engine: &Process) -> Client {
     client
 }
 
-/// Reading and acknowledging go on, publishing is refused, and says why.
+/// Reading, acknowledging and rejecting go on, publishing is refused, and says why.
 async fn is_guarded(client: &Client) {
     assert_eq!(publish_one(client, 9).await, Err(ErrorCode::StorageFull));
     assert_eq!(events::read_all(client, "orders").await[&0].len(), 1_000);
     let options = SubscriptionOptions::default();
     let mut subscriber = client.subscribe(earliest("orders", "s", options)).await.unwrap();
-    consume(&mut subscriber, 1_000).await;
+    let got = take(&mut subscriber, 1_000, |delivery| {
+        if delivery.first() == Offset(0) {
+            delivery.reject(Offset(0)..=Offset(0), "no room in the warehouse");
+        }
+        delivery.ack();
+    });
+    assert_eq!(got.await.len(), 1_000);
+    within("the confirmation", subscriber.confirmed()).await.unwrap();
+    let dead_letters = events::read_all(client, "dlq.orders.s").await;
+    assert_eq!(events::texts(&dead_letters, 0), ["0"], "a dead letter is stored all the same");
     let info = client.info().await.unwrap();
     assert!(info.read_only.is_some_and(|why| why.contains("STORAGE_FULL")));
 }

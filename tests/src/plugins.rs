@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use levada_client::{
     Client, DeleteOptions, ErrorCode, Event, OnError, Order, RunState, StageSpec, Start, SubscriptionOptions,
+    WaitingFor,
 };
 use levada_protocol::{
     limits::ARTEFACT_BYTES_MAX,
@@ -160,6 +161,8 @@ async fn a_place_pauses_until_somebody_resumes_it() {
     let (why, lag) = until("the pause", paused).await;
     assert!(why.contains("hostile@1"), "{why}");
     assert_eq!(lag, 2, "nothing is lost meanwhile");
+    let waiting = client.describe_subscription("orders", "s").await.unwrap().waiting_for;
+    assert!(matches!(&waiting, WaitingFor::Resume { why } if why.contains("hostile@1")), "{waiting:?}");
     // As long as the plugin is as it was, the chain pauses again.
     client.resume_subscription("orders", "s").await.unwrap();
     until("the second pause", paused).await;
