@@ -98,11 +98,12 @@ pub(crate) fn format_wanted(arguments: &[OsString]) -> Format {
 }
 
 /// What the standard library says of a text that is no number, and what a reader needs instead.
-const BARE: [(&str, &str); 4] = [
+const BARE: [(&str, &str); 5] = [
     ("invalid digit found in string", "expected a whole number"),
     ("cannot parse integer from empty string", "expected a whole number"),
     ("number too large to fit in target type", "the number is too large"),
     ("invalid float literal", "expected a number"),
+    ("number would be zero for non-zero type", "expected 1 or more"),
 ];
 
 /// The first paragraph of clap's text as one sentence, and the rest that helps as another.
@@ -111,9 +112,13 @@ fn split_usage(text: &str) -> (String, String) {
     let mut paragraphs = text.trim().split("\n\n");
     let first = paragraphs.next().unwrap_or_default();
     let mut message = one_line(first.strip_prefix("error: ").unwrap_or(first));
+    if message.starts_with("invalid value '-") {
+        message = message.replace(BARE[0].0, "expected a whole number that is not negative");
+    }
     for (bare, expected) in BARE {
         message = message.replace(bare, expected);
     }
+    message = of_range(&message).unwrap_or(message);
     let rest: Vec<String> = paragraphs
         .map(one_line)
         .map(|line| line.replace("For more information, try '--help'.", ""))
@@ -122,6 +127,17 @@ fn split_usage(text: &str) -> (String, String) {
     let mut tips: Vec<String> = rest.iter().map(tip).filter(|line| !line.is_empty()).collect();
     tips.push("--help says more".to_owned());
     (message, tips.join("; "))
+}
+
+/// `…: 0 is not in 1..=5`, as a range refuses a number, in the words of all else.
+fn of_range(message: &str) -> Option<String> {
+    let (before, range) = message.rsplit_once(" is not in ")?;
+    let (of, _) = before.rsplit_once(": ")?;
+    let expected = match range.split_once("..")? {
+        (least, "") => format!("{least} or more"),
+        (least, most) => format!("{least} to {}", most.strip_prefix('=')?),
+    };
+    Some(format!("{of}: expected {expected}"))
 }
 
 /// A failure as it is printed.
@@ -310,5 +326,16 @@ mod tests {
                     For more information, try '--help'.";
         let (message, _) = split_usage(said);
         assert_eq!(message, "invalid value 'many' for '--partitions <N>': expected a whole number");
+        for (said, expected) in [
+            (
+                "'-1' for '<ID>': invalid digit found in string",
+                "'-1' for '<ID>': expected a whole number that is not negative",
+            ),
+            ("'-1' for '--max <N>': -1 is not in 1..", "'-1' for '--max <N>': expected 1 or more"),
+            ("'0' for '--max <N>': 0 is not in 1..=9", "'0' for '--max <N>': expected 1 to 9"),
+        ] {
+            let (message, _) = split_usage(&format!("error: invalid value {said}\n"));
+            assert_eq!(message, format!("invalid value {expected}"));
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
-use super::Args;
+use super::{Args, minus};
 
 /// What a command names, so that a hint can name it too.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ impl Named {
     /// # Errors
     /// What is wrong with it, or the help that was asked for; with the usage of the command that was meant.
     pub(crate) fn parse(arguments: &[OsString]) -> Result<(Args, Self), clap::Error> {
-        let mut command = Args::command();
+        let mut command = minus::taken(Args::command());
         let matches = command.try_get_matches_from_mut(arguments)?;
         let named = Self::of(&matches);
         let mut leaf = &mut command;

@@ -1,5 +1,7 @@
 //! What can be typed: good lines, bad lines, and the values in them.
 
+use std::ffi::OsString;
+
 use levada_protocol::request::{Order, StageSpec, SubscriptionOptions};
 use levada_terminal::values::parse_size;
 
@@ -15,7 +17,8 @@ fn parse(line: &str) -> Result<Args, clap::Error> {
             words.extend(part.split_whitespace().map(str::to_owned));
         }
     }
-    Args::try_parse_from(std::iter::once("levada".to_owned()).chain(words))
+    let words: Vec<OsString> = std::iter::once("levada".to_owned()).chain(words).map(Into::into).collect();
+    Named::parse(&words).map(|(args, _)| args)
 }
 
 #[test]
@@ -246,14 +249,49 @@ fn a_negative_number_is_refused_with_what_was_expected() {
     for (line, expected) in [
         ("read orders --from -x", "expected earliest, latest, an offset"),
         ("subscribe orders -s p --from -1", "expected earliest, latest, an offset"),
+        ("subscribe orders -s p --ack-timeout -1", "expected a duration such as"),
+        ("subscribe orders -s p --backoff -1s", "expected durations such as 1s,5s,1m"),
         ("route create r --from a --to b --start -1", "expected earliest, latest, an offset"),
+        ("topic create orders --backlog-max-bytes -1GiB", "expected a size such as"),
         ("publish orders --rate -5", "expected events a second, a number above 0"),
         ("bench fanout --rate -5", "expected events a second, a number above 0"),
-        ("read orders --max -1", "-1"),
     ] {
         let refused = parse(line).unwrap_err().to_string();
         assert!(refused.contains(expected) && !refused.contains("-- -"), "{line}: {refused}");
     }
+    // A value that is missing is no text that happens to look like the next flag.
+    assert!(parse("publish orders --key --raw").is_err());
+}
+
+/// Every argument of every command, as far as it does not take any text.
+#[test]
+fn every_argument_that_takes_no_text_refuses_a_negative_number_as_its_own_value() {
+    use clap::CommandFactory as _;
+
+    let mut command = Args::command();
+    command.build();
+    let mut commands = vec![(String::new(), &command)];
+    let mut refused = 0;
+    while let Some((path, command)) = commands.pop() {
+        commands
+            .extend(command.get_subcommands().map(|below| (format!("{path} {}", below.get_name()), below)));
+        for arg in command.get_arguments() {
+            if !arg.get_action().takes_values() || minus::takes_any_text(arg) {
+                continue;
+            }
+            let line = match (arg.get_index(), arg.get_long()) {
+                (Some(index), _) => format!("{path} {}-1", "t ".repeat(index - 1)),
+                (None, long) => format!("{path} --{} -1", long.expect("an option has a long form")),
+            };
+            if line == " read --from -1" {
+                continue; // It is the last event.
+            }
+            let error = parse(&line).expect_err(&line).to_string();
+            assert!(error.starts_with("error: invalid value '-1' for '"), "{line}: {error}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 100, "{refused} arguments were tried");
 }
 
 #[test]
