@@ -58,6 +58,7 @@ async fn wrong_limits_unknown_topics_and_a_dead_engine_get_their_codes() {
         (&["topic", "create", "x", "--backlog-max-bytes", "-1"], 2, "INVALID_ARGUMENT"),
         (&["topic", "create", "x", "--backlog-max-age", "old"], 2, "INVALID_ARGUMENT"),
         (&["topic", "create", "x", "--on-full", "drop-oldest"], 2, "INVALID_ARGUMENT"),
+        (&["topic", "set", "orders", "--on-full", "drop-oldest"], 2, "INVALID_ARGUMENT"),
         (&["topic", "set", "orders", "--on-full", "explode"], 2, "INVALID_ARGUMENT"),
         (&["topic", "set", "absent", "--backlog-max-events", "1"], 1, "TOPIC_NOT_FOUND"),
         (&["publish", "absent", "--no-wait"], 1, "TOPIC_NOT_FOUND"),

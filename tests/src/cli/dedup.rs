@@ -90,6 +90,7 @@ async fn wrong_windows_unknown_topics_and_a_dead_engine_get_their_codes() {
         (&["topic", "create", "x", "--dedup-window", "soon"][..], 2, "INVALID_ARGUMENT"),
         (&["topic", "create", "x", "--dedup-window", "8d"], 2, "INVALID_ARGUMENT"),
         (&["topic", "create", "x", "--dedup-header", "source"], 2, "INVALID_ARGUMENT"),
+        (&["topic", "set", "orders", "--dedup-header", "source"], 2, "INVALID_ARGUMENT"),
         (&["topic", "set", "orders", "--dedup-header", "lv-attempt"], 2, "INVALID_ARGUMENT"),
         (&["topic", "set", "absent", "--dedup-window"], 1, "TOPIC_NOT_FOUND"),
         (&["publish", "absent", "--expect-offset", "0"], 1, "TOPIC_NOT_FOUND"),
