@@ -47,6 +47,7 @@ mod scheduler;
 mod search;
 mod setback;
 mod shard;
+mod starts;
 mod subscription;
 mod tail;
 mod tasks;

@@ -74,6 +74,16 @@ async fn what_is_wrong_with_a_change_a_move_or_a_pause_is_said() {
         (&["seek", ORDERS], 2, "--to"),
         (&["seek", ORDERS, "--to", "yesterday"], 2, "expected earliest, latest, an offset"),
         (&["seek", ORDERS, "--to", "7"], 1, "OFFSET_OUT_OF_RANGE"),
+        (
+            &["seek", ORDERS, "--to", "2099-01-01"],
+            1,
+            "expected a time that has come, got 2099-01-01T00:00:00Z",
+        ),
+        (
+            &["create", "orders/later", "--from", "2099-01-01"],
+            1,
+            "topic orders holds no event; `latest` begins with",
+        ),
         (&["seek", ORDERS, "--to", "earliest", "--partition", "4"], 1, "PARTITION_NOT_FOUND"),
         (&["seek", "orders/paymnet", "--to", "earliest"], 1, "the nearest name is payment"),
         (&["pause", "orders/paymnet"], 1, "the nearest name is payment"),

@@ -261,7 +261,7 @@ pub(crate) enum SubscriptionAction {
         #[command(flatten)]
         subscription: SubscriptionPath,
         /// Where it begins: earliest, latest, an offset, or a time: 2026-01-31T12:00:00Z, 2026-01-31 (without a zone it
-        /// is UTC), now, -1h, '2h ago'
+        /// is UTC), now, -1h, '2h ago', but none that is to come
         #[arg(long, alias = "start", value_name = "START", default_value = "latest", value_parser = parse_start)]
         from: Start,
         #[command(flatten)]
@@ -306,7 +306,7 @@ pub(crate) enum SubscriptionAction {
         #[command(flatten)]
         subscription: SubscriptionPath,
         /// Where to: earliest, latest, an offset, or a time: 2026-01-31T12:00:00Z, 2026-01-31 (without a zone it is UTC), now,
-        /// -1h, '2h ago'
+        /// -1h, '2h ago', but none that is to come
         #[arg(long, value_name = "START", value_parser = parse_start)]
         to: Start,
         /// In this partition alone; repeatable [default: in all]
@@ -388,7 +388,7 @@ pub(crate) enum RouteAction {
         #[command(flatten)]
         chain: ChainArgs,
         /// Where in the source it begins: earliest, latest, an offset, or a time: 2026-01-31T12:00:00Z, 2026-01-31
-        /// (without a zone it is UTC), now, -1h, '2h ago'
+        /// (without a zone it is UTC), now, -1h, '2h ago', but none that is to come
         #[arg(long, value_name = "START", default_value = "latest", value_parser = parse_start)]
         start: Start,
     },

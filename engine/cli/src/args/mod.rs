@@ -310,7 +310,7 @@ pub(crate) struct SubscribeArgs {
     #[command(flatten)]
     pub(crate) subscription: SubscriptionPath,
     /// Where the subscription begins, if it is created now: earliest, latest, an offset, or a time:
-    /// 2026-01-31T12:00:00Z, 2026-01-31 (without a zone it is UTC), now, -1h, '2h ago' [default: latest]
+    /// 2026-01-31T12:00:00Z, 2026-01-31 (without a zone it is UTC), now, -1h, '2h ago', but none that is to come [default: latest]
     #[arg(long, alias = "start", value_name = "START", value_parser = parse_start)]
     pub(crate) from: Option<Start>,
     #[command(flatten)]
@@ -341,7 +341,7 @@ pub(crate) struct ReadArgs {
     #[arg(long = "partition", value_name = "P")]
     pub(crate) partitions: Vec<u16>,
     /// Where to begin: earliest, latest, an offset, -N for the last N events, or a time: 2026-01-31T12:00:00Z,
-    /// 2026-01-31 (without a zone it is UTC), now, -1h, '2h ago'
+    /// 2026-01-31 (without a zone it is UTC), now, -1h, '2h ago', but none that is to come
     #[arg(long, alias = "start", value_name = "START", default_value = "earliest", value_parser = parse_beginning)]
     from: Beginning,
     /// Only the last N events, 1 to 10000, of all partitions together, in the order in which they were stored; the
