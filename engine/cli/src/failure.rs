@@ -16,7 +16,7 @@ use levada_terminal::{
 };
 use serde::Serialize;
 
-use crate::args::Named;
+use crate::{args::Named, outcome::Outcome};
 
 /// The exit code of wrong usage.
 const WRONG_USAGE: u8 = 2;
@@ -43,7 +43,8 @@ pub(crate) fn report(error: &anyhow::Error, output: &Output, named: &Named) -> E
         Some(own) => format!("{own}{}", named.filled_in(&usual)),
         None => hint,
     });
-    print(format, &Reported { code: code.as_str(), message: sentence(error), hint });
+    let outcome = Outcome::of(error, code, named);
+    print(format, &Reported { code, message: sentence(error), outcome, hint });
     if kind == Some(FailureKind::WrongUsage) || names_no_file(error) {
         ExitCode::from(WRONG_USAGE)
     } else {
@@ -70,7 +71,7 @@ pub(crate) fn usage(error: &clap::Error, format: Format) -> ExitCode {
         match error.print().map_err(Unwritten::from) {
             Err(unwritten) if !unwritten.is_closed() => {
                 let (code, message) = (FailureCode::OutputFailed, sentence(&unwritten.into()));
-                print(format, &Reported { code: code.as_str(), message, hint: None });
+                print(format, &Reported::new(code, message, None));
                 return ExitCode::FAILURE;
             }
             _ => {}
@@ -78,13 +79,13 @@ pub(crate) fn usage(error: &clap::Error, format: Format) -> ExitCode {
         return if error.use_stderr() { ExitCode::from(WRONG_USAGE) } else { ExitCode::SUCCESS };
     }
     let (message, tips) = split_usage(&error.render().to_string());
-    print(format, &Reported { code: ErrorCode::InvalidArgument.as_str(), message, hint: Some(tips) });
+    print(format, &Reported::new(ErrorCode::InvalidArgument.into(), message, Some(tips)));
     ExitCode::from(WRONG_USAGE)
 }
 
 /// Prints what is wrong with the environment, where the arguments cannot be parsed.
 pub(crate) fn of_environment(error: &levada_server::config::Error, format: Format) -> ExitCode {
-    print(format, &Reported { code: error.code().as_str(), message: error.to_string(), hint: None });
+    print(format, &Reported::new(error.code().into(), error.to_string(), None));
     ExitCode::FAILURE
 }
 
@@ -143,22 +144,37 @@ fn of_range(message: &str) -> Option<String> {
 /// A failure as it is printed.
 #[derive(Serialize)]
 struct Reported {
-    code: &'static str,
+    #[serde(serialize_with = "as_word")]
+    code: FailureCode,
     message: String,
+    #[serde(flatten)]
+    outcome: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
 }
 
+impl Reported {
+    fn new(code: FailureCode, message: String, hint: Option<String>) -> Self {
+        Self { code, message, outcome: Outcome::of_code(code), hint }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn as_word<S: serde::Serializer>(code: &FailureCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(code.as_str())
+}
+
 fn print(format: Format, reported: &Reported) {
-    let Reported { code, message, hint } = reported;
+    let Reported { code, message, outcome, hint } = reported;
+    let (word, remark) = (code.as_str(), outcome.remark(*code));
     let lines = match (format, hint) {
         (Format::Json, _) => {
             let failure = serde_json::to_string(reported).expect("texts can be written as JSON");
             format!("{{\"error\":{failure}}}")
         }
-        (Format::Text, None) => printable(&format!("error: {code}: {message}")).into_owned(),
+        (Format::Text, None) => printable(&format!("error: {word}: {message}{remark}")).into_owned(),
         (Format::Text, Some(hint)) => {
-            printable(&format!("error: {code}: {message}\nhint: {hint}")).into_owned()
+            printable(&format!("error: {word}: {message}{remark}\nhint: {hint}")).into_owned()
         }
     };
     // A closed stderr leaves the exit code to say it.

@@ -11,6 +11,8 @@ use super::{Args, minus};
 pub(crate) struct Named {
     topic: Option<String>,
     subscription: Option<String>,
+    /// It only shows something.
+    shows: bool,
 }
 
 impl Named {
@@ -37,9 +39,10 @@ impl Named {
     }
 
     fn of(matches: &ArgMatches) -> Self {
-        let mut leaf = matches;
-        while let Some((_, below)) = leaf.subcommand() {
+        let (mut leaf, mut shows) = (matches, false);
+        while let Some((name, below)) = leaf.subcommand() {
             leaf = below;
+            shows = matches!(name, "list" | "describe" | "show" | "read");
         }
         let typed = |id: &str| {
             let first = leaf.try_get_raw(id).ok()??.next()?;
@@ -50,7 +53,12 @@ impl Named {
             Some((topic, subscription)) => (Some(topic.to_owned()), Some(subscription.to_owned())),
             None => (path.or_else(|| typed("topic")), typed("subscription")),
         };
-        Self { topic, subscription }
+        Self { topic, subscription, shows }
+    }
+
+    /// True if the command may change something.
+    pub(crate) fn changes(&self) -> bool {
+        !self.shows
     }
 
     /// A hint in which TOPIC and SUBSCRIPTION are what the command named, as far as it did.

@@ -27,7 +27,7 @@ use super::{
     prepare,
     stops::Reason,
 };
-use crate::{args::PublishArgs, client};
+use crate::{args::PublishArgs, client, outcome::Partly};
 
 /// Last offsets of up to this many partitions are shown to people.
 const OFFSETS_SHOWN_MAX: usize = 16;
@@ -105,7 +105,7 @@ async fn publish(output: &Output, client: &Client, args: &PublishArgs, lines: Li
         Ok(summary) => Ok(output.result(&summary, || summary.text())?),
         Err(error) => Err(match stored.get() {
             0 => error,
-            some => error.context(format!("{} stored, then", events(some))),
+            some => error.context(Partly(format!("{} stored, then", events(some)))),
         }),
     }
 }
