@@ -183,15 +183,14 @@ fn print(format: Format, reported: &Reported) {
 
 /// The whole chain of causes as one sentence.
 fn sentence(error: &anyhow::Error) -> String {
-    // An engine's refusal prints its code itself, which is before the sentence already.
+    // An engine's refusal prints its code itself, wherever it is quoted; that is before the sentence already.
     let own = format!("{}: ", describe(error).0.as_str());
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
-        let text = cause.to_string().replace('\n', " ");
-        let text = text.strip_prefix(&own).unwrap_or(&text);
+        let text = cause.to_string().replace('\n', " ").replace(&own, "");
         // A transparent error repeats its source's words.
-        if parts.last().is_none_or(|last| !last.ends_with(text)) {
-            parts.push(text.to_owned());
+        if parts.last().is_none_or(|last| !last.ends_with(&text)) {
+            parts.push(text);
         }
     }
     parts.join(": ")
@@ -241,7 +240,7 @@ pub(crate) fn with_default_hint(error: &anyhow::Error, hint: &str) -> anyhow::Er
 }
 
 /// The code that says most: of an attempt that was refused until its time was up, why it was refused.
-pub(crate) fn code_of(error: &levada_client::Error) -> ErrorCode {
+fn code_of(error: &levada_client::Error) -> ErrorCode {
     match error {
         levada_client::Error::TimedOut { last: Some(refusal), .. } => refusal.code,
         other => other.code(),
@@ -325,6 +324,24 @@ mod tests {
         let error = anyhow::Error::new(levada_client::Error::TimedOut { waited, in_doubt: false, last });
         assert_eq!(describe(&error).0, ErrorCode::StorageFull.into());
         assert_eq!(sentence(&error), "no success within 2s: no room");
+    }
+
+    #[test]
+    fn a_code_is_named_once_wherever_a_refusal_is_quoted() {
+        let refusal =
+            levada_client::Refusal::new(ErrorCode::TransactionTooLarge, "expected 9 events, got 10");
+        let quoted = Failure::new(refusal.code, format!("line 5: {refusal}"));
+        let around = anyhow::Error::new(levada_client::Error::from(refusal.clone())).context("line 5");
+        let deep = anyhow::Error::new(quoted).context("while preparing");
+        assert_eq!(sentence(&around), "line 5: expected 9 events, got 10");
+        assert_eq!(sentence(&deep), "while preparing: line 5: expected 9 events, got 10");
+    }
+
+    #[test]
+    fn json_says_whether_to_try_again() {
+        let reported = Reported::new(ErrorCode::ConnectFailed.into(), "cannot connect".to_owned(), None);
+        let json = r#"{"code":"CONNECT_FAILED","message":"cannot connect","retry":"yes","effect":"none"}"#;
+        assert_eq!(serde_json::to_string(&reported).unwrap(), json);
     }
 
     #[test]
