@@ -54,6 +54,7 @@ mod tasks;
 mod topic;
 mod topics;
 mod transaction_ends;
+mod words;
 
 pub use access::Principal;
 pub use broker::{Broker, Health};

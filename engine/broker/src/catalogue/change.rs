@@ -207,7 +207,7 @@ impl Edit {
         check_settings(name, &settings)?;
         if settings.partitions != record.settings.partitions {
             let message = format!(
-                "topic {name} has {} partitions, got {}; their number cannot be changed",
+                "the number of partitions of topic {name} is {}, got {}; it cannot be changed",
                 record.settings.partitions, settings.partitions
             );
             return Err(Error::refused(ErrorCode::InvalidArgument, message));
