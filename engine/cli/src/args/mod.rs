@@ -23,7 +23,7 @@ use levada_protocol::{
     schedule::Due,
 };
 use levada_terminal::{
-    choices::Format,
+    choices::{DurabilityArg, Format},
     values::{DurationMs, parse_length, parse_rate},
 };
 
@@ -280,6 +280,10 @@ pub(crate) struct PublishArgs {
     /// Each line is a payload as it is, text or JSON, without its line end (LF or CR LF)
     #[arg(long)]
     pub(crate) raw: bool,
+    /// What an acknowledgement means, if it is to be more than the topic says; a transaction is always synced [default: as the
+    /// topic]
+    #[arg(long, value_enum, conflicts_with = "prepare")]
+    pub(crate) durability: Option<DurabilityArg>,
     /// Fail at once if the topic's backlog is full, with BACKLOG_FULL [default: wait for room]
     #[arg(long)]
     pub(crate) no_wait: bool,

@@ -131,6 +131,7 @@ fn lines_about_transactions_are_understood_or_wrong_usage() {
         "publish orders --check-after 5s",
         "publish orders --prepare shop/1 --check-after 2d",
         "publish orders --prepare shop/1 --check-after 0s",
+        "publish orders --prepare shop/1 --durability os",
     ] {
         assert!(parse(line).is_err(), "{line}");
     }
