@@ -10,8 +10,9 @@ mod search;
 mod start;
 mod transactions;
 mod values;
+mod verb;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Parser, Subcommand};
 use clap_complete::Shell;
@@ -38,7 +39,9 @@ pub(crate) use path::{SubscriptionPath, TransactionPath};
 pub(crate) use search::SearchArgs;
 pub(crate) use start::Beginning;
 pub(crate) use transactions::{TransactionAction, TransactionArgs};
+pub(crate) use verb::{Verb, VerbArgs};
 
+use search::parse_bound;
 use start::{LAST_MAX, parse_beginning, parse_since, parse_start};
 use values::{
     parse_any_topic, parse_check_after, parse_delay, parse_duration_u32, parse_free_topic, parse_header,
@@ -197,7 +200,7 @@ const SUBSCRIBE_HELP: &str = concat!(
     "Flags that say how it delivers count when it is made. If it exists, a flag that differs is refused, ",
     "and what no flag says is as it is.\n\n",
     "What is printed is acknowledged, whether anybody reads it or not: to take one event, say --max 1 instead of \
-     piping into `head -1`.\n\n",
+     piping into `head -1`. --nack and --reject try out what becomes of events that a consumer fails on.\n\n",
     other_bytes!(),
     "\n\n",
     r#"  levada subscribe orders -s payment --from earliest --plugin 'json-filter:{"where":"amount > 0"}'"#
@@ -277,13 +280,13 @@ pub(crate) struct PublishArgs {
     /// configured, 6s]
     #[arg(long, value_name = "DURATION", value_parser = parse_check_after, requires = "prepare")]
     check_after: Option<DurationMs>,
-    /// Each line is a payload as it is, text or JSON, without its line end (LF or CR LF)
-    #[arg(long)]
-    pub(crate) raw: bool,
     /// What an acknowledgement means, if it is to be more than the topic says; a transaction is always synced [default: as the
     /// topic]
     #[arg(long, value_enum, conflicts_with = "prepare")]
     pub(crate) durability: Option<DurabilityArg>,
+    /// Each line is a payload as it is, text or JSON, without its line end (LF or CR LF)
+    #[arg(long)]
+    pub(crate) raw: bool,
     /// Fail at once if the topic's backlog is full, with BACKLOG_FULL [default: wait for room]
     #[arg(long)]
     pub(crate) no_wait: bool,
@@ -322,13 +325,15 @@ pub(crate) struct SubscribeArgs {
     /// Stop after this many events [default: until interrupted]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max: Option<u64>,
-    /// Stop after this long, whatever has come; with --max as soon as the first of both is reached: a pull [default: until
+    /// Stop with the event that brings the payloads to so many bytes, such as 1MiB [default: until interrupted]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bound)]
+    pub(crate) max_bytes: Option<NonZeroU64>,
+    /// Stop after this long, whatever has come; with --max or --max-bytes as soon as the first of them is reached: a pull [default: until
     /// interrupted]
     #[arg(long, value_name = "DURATION", value_parser = parse_length)]
     pub(crate) wait: Option<DurationMs>,
-    /// Print without acknowledging: the events are delivered again, to the next consumer
-    #[arg(long)]
-    pub(crate) no_ack: bool,
+    #[command(flatten)]
+    pub(crate) verb: VerbArgs,
     /// Print each event's payload alone, as it is, followed by a line end
     #[arg(long)]
     pub(crate) payload: bool,

@@ -49,6 +49,9 @@ fn good_lines_are_understood() {
         "subscribe orders -s p --order none --from 2026-01-31T12:00:00Z --plugin json-filter --max 3 --no-ack",
         "subscribe orders -s p --plugin 'json-filter@2:{\"where\": \"amount > 0\"}' --plugin json-project",
         "subscribe orders/p --start -1h --payload",
+        "subscribe orders/p --max-bytes 1MiB --nack",
+        "subscribe orders/p --nack 5s --max 1",
+        "subscribe orders/p --reject 'no such product'",
         "read orders --partition 0 --partition 3 --from 17 --max 5 --follow",
         "read orders --from -5 --payload",
         "read orders --last 5",
@@ -128,10 +131,10 @@ fn lines_about_transactions_are_understood_or_wrong_usage() {
         "publish orders --prepare shop/1 --rate 5",
         "publish orders --prepare shop/1 --delay 5s",
         "publish orders --prepare shop/1 --expect-offset 5",
+        "publish orders --prepare shop/1 --durability os",
         "publish orders --check-after 5s",
         "publish orders --prepare shop/1 --check-after 2d",
         "publish orders --prepare shop/1 --check-after 0s",
-        "publish orders --prepare shop/1 --durability os",
     ] {
         assert!(parse(line).is_err(), "{line}");
     }
@@ -197,6 +200,9 @@ fn bad_lines_are_wrong_usage() {
         "subscribe orders -s p --plugin json-filter@new",
         "subscribe orders -s p --plugin Filter",
         "subscribe orders -s p --max 0",
+        "subscribe orders -s p --max-bytes 0",
+        "subscribe orders -s p --nack 50d",
+        "subscribe orders -s p --reject",
         "read orders --partition x",
         "subscription describe orders",
         "subscription describe orders/payment -s inventory",
@@ -330,6 +336,27 @@ fn a_chain_takes_its_policy_from_the_flags() {
     let stages = chain.stages();
     assert_eq!((stages[0].on_error, stages[0].retries), (Some(OnError::Pause), Some(1)));
     assert_eq!((stages[0].deadline_ms, stages[0].memory_bytes_max), (Some(2_000), Some(64 << 20)));
+}
+
+#[test]
+fn only_one_thing_can_be_said_of_an_event() {
+    let verb = |line: &str| {
+        let Command::Subscribe(subscribe) = parse(line).unwrap().command else { panic!("it subscribes") };
+        format!("{:?}", subscribe.verb.verb())
+    };
+    assert_eq!(verb("subscribe t/s"), "Ack");
+    assert_eq!(verb("subscribe t/s --no-ack"), "Nothing");
+    assert_eq!(verb("subscribe t/s --nack --max 1"), "Nack(None)");
+    assert_eq!(verb("subscribe t/s --nack 2s"), "Nack(Some(2s))");
+    assert_eq!(verb("subscribe t/s --reject never"), "Reject(\"never\")");
+    for (flags, both) in [
+        ("--no-ack --nack", ["--no-ack", "--nack"]),
+        ("--nack 1s --reject x", ["--nack", "--reject"]),
+        ("--reject x --no-ack", ["--reject", "--no-ack"]),
+    ] {
+        let refused = parse(&format!("subscribe t/s {flags}")).unwrap_err().to_string();
+        assert!(both.iter().all(|one| refused.contains(one)), "{refused}");
+    }
 }
 
 #[test]
