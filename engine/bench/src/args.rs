@@ -127,7 +127,7 @@ pub(crate) struct LimitsArgs {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) subscribers: u16,
     /// Events a second of the paced fan-out
-    #[arg(long, value_name = "R", default_value = "5000", value_parser = parse_rate, allow_negative_numbers = true)]
+    #[arg(long, value_name = "R", default_value = "5000", value_parser = parse_rate)]
     pub(crate) rate: f64,
     /// Fill frames up to this size, 1MiB at most
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = parse_size)]
@@ -225,7 +225,7 @@ pub(crate) struct FanOut {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) subscribers: u16,
     /// Events a second, one at a time [default: as fast as it goes, in full batches]
-    #[arg(long, value_name = "R", value_parser = parse_rate, allow_negative_numbers = true)]
+    #[arg(long, value_name = "R", value_parser = parse_rate)]
     pub(crate) rate: Option<f64>,
 }
 
@@ -283,7 +283,7 @@ pub(crate) struct PluginBench {
     #[arg(long, value_enum, default_value_t = PluginKind::Trivial)]
     pub(crate) plugin: PluginKind,
     /// Share of the events that the filter keeps, above 0 and at most 1; a route takes all
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = parse_share, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = parse_share)]
     pub(crate) pass: f64,
 }
 

@@ -43,6 +43,7 @@ use crate::{
     scheduler::Scheduler,
     search::{Matcher, Scanner, Scans, Tally},
     shard::{Shard, ShardHandle},
+    starts,
     subscription::{self, Consumer, RetainBudget},
     tasks::Tasks,
     topic::Topic,
@@ -336,6 +337,9 @@ impl Broker {
                 );
                 return Err(Error::refused(ErrorCode::InvalidArgument, message));
             }
+        }
+        if read.positions.len() < numbers.len() {
+            starts::check(&self.inner.store, &topic, read.from, self.inner.config.clock.now()).await?;
         }
         let mut logs = Vec::with_capacity(numbers.len());
         for number in numbers {

@@ -47,12 +47,14 @@ mod scheduler;
 mod search;
 mod setback;
 mod shard;
+mod starts;
 mod subscription;
 mod tail;
 mod tasks;
 mod topic;
 mod topics;
 mod transaction_ends;
+mod words;
 
 pub use access::Principal;
 pub use broker::{Broker, Health};

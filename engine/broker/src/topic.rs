@@ -219,11 +219,11 @@ impl Topic {
     /// The partition with this number.
     pub(crate) fn partition(&self, partition: PartitionId) -> Result<&Partition, Error> {
         self.partitions.get(usize::from(partition.0)).ok_or_else(|| {
-            let message = format!(
-                "topic {} has partitions 0 to {}, got {partition}",
-                self.name,
-                self.partitions.len().saturating_sub(1)
-            );
+            let has = match self.partitions.len() {
+                1 => "one partition, 0".to_owned(),
+                more => format!("partitions 0 to {}", more.saturating_sub(1)),
+            };
+            let message = format!("topic {} has {has}, got partition {partition}", self.name);
             Error::refused(ErrorCode::PartitionNotFound, message)
         })
     }

@@ -120,7 +120,7 @@ impl<'e> Validator<'e> {
         if self.seen == self.events {
             Ok(self.validated)
         } else {
-            Err(format!("it has verdicts for {} events, expected {}", self.seen, self.events))
+            Err(format!("its verdicts cover {} of the events, expected {}", self.seen, self.events))
         }
     }
 
@@ -133,7 +133,7 @@ impl<'e> Validator<'e> {
             return Err("a verdict covers no event".to_owned());
         }
         if covers > self.events - self.seen {
-            return Err(format!("it has verdicts for more than {} events", self.events));
+            return Err(format!("its verdicts cover more of the events than the {} there are", self.events));
         }
         match verdict {
             Verdict::Drop(_) => {

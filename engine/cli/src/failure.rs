@@ -16,7 +16,7 @@ use levada_terminal::{
 };
 use serde::Serialize;
 
-use crate::args::Named;
+use crate::{args::Named, outcome::Outcome};
 
 /// The exit code of wrong usage.
 const WRONG_USAGE: u8 = 2;
@@ -43,7 +43,8 @@ pub(crate) fn report(error: &anyhow::Error, output: &Output, named: &Named) -> E
         Some(own) => format!("{own}{}", named.filled_in(&usual)),
         None => hint,
     });
-    print(format, &Reported { code: code.as_str(), message: sentence(error), hint });
+    let outcome = Outcome::of(error, code, named);
+    print(format, &Reported { code, message: sentence(error), outcome, hint });
     if kind == Some(FailureKind::WrongUsage) || names_no_file(error) {
         ExitCode::from(WRONG_USAGE)
     } else {
@@ -70,7 +71,7 @@ pub(crate) fn usage(error: &clap::Error, format: Format) -> ExitCode {
         match error.print().map_err(Unwritten::from) {
             Err(unwritten) if !unwritten.is_closed() => {
                 let (code, message) = (FailureCode::OutputFailed, sentence(&unwritten.into()));
-                print(format, &Reported { code: code.as_str(), message, hint: None });
+                print(format, &Reported::new(code, message, None));
                 return ExitCode::FAILURE;
             }
             _ => {}
@@ -78,13 +79,13 @@ pub(crate) fn usage(error: &clap::Error, format: Format) -> ExitCode {
         return if error.use_stderr() { ExitCode::from(WRONG_USAGE) } else { ExitCode::SUCCESS };
     }
     let (message, tips) = split_usage(&error.render().to_string());
-    print(format, &Reported { code: ErrorCode::InvalidArgument.as_str(), message, hint: Some(tips) });
+    print(format, &Reported::new(ErrorCode::InvalidArgument.into(), message, Some(tips)));
     ExitCode::from(WRONG_USAGE)
 }
 
 /// Prints what is wrong with the environment, where the arguments cannot be parsed.
 pub(crate) fn of_environment(error: &levada_server::config::Error, format: Format) -> ExitCode {
-    print(format, &Reported { code: error.code().as_str(), message: error.to_string(), hint: None });
+    print(format, &Reported::new(error.code().into(), error.to_string(), None));
     ExitCode::FAILURE
 }
 
@@ -98,11 +99,12 @@ pub(crate) fn format_wanted(arguments: &[OsString]) -> Format {
 }
 
 /// What the standard library says of a text that is no number, and what a reader needs instead.
-const BARE: [(&str, &str); 4] = [
+const BARE: [(&str, &str); 5] = [
     ("invalid digit found in string", "expected a whole number"),
     ("cannot parse integer from empty string", "expected a whole number"),
     ("number too large to fit in target type", "the number is too large"),
     ("invalid float literal", "expected a number"),
+    ("number would be zero for non-zero type", "expected 1 or more"),
 ];
 
 /// The first paragraph of clap's text as one sentence, and the rest that helps as another.
@@ -111,9 +113,13 @@ fn split_usage(text: &str) -> (String, String) {
     let mut paragraphs = text.trim().split("\n\n");
     let first = paragraphs.next().unwrap_or_default();
     let mut message = one_line(first.strip_prefix("error: ").unwrap_or(first));
+    if message.starts_with("invalid value '-") {
+        message = message.replace(BARE[0].0, "expected a whole number that is not negative");
+    }
     for (bare, expected) in BARE {
         message = message.replace(bare, expected);
     }
+    message = of_range(&message).unwrap_or(message);
     let rest: Vec<String> = paragraphs
         .map(one_line)
         .map(|line| line.replace("For more information, try '--help'.", ""))
@@ -124,25 +130,51 @@ fn split_usage(text: &str) -> (String, String) {
     (message, tips.join("; "))
 }
 
+/// `…: 0 is not in 1..=5`, as a range refuses a number, in the words of all else.
+fn of_range(message: &str) -> Option<String> {
+    let (before, range) = message.rsplit_once(" is not in ")?;
+    let (of, _) = before.rsplit_once(": ")?;
+    let expected = match range.split_once("..")? {
+        (least, "") => format!("{least} or more"),
+        (least, most) => format!("{least} to {}", most.strip_prefix('=')?),
+    };
+    Some(format!("{of}: expected {expected}"))
+}
+
 /// A failure as it is printed.
 #[derive(Serialize)]
 struct Reported {
-    code: &'static str,
+    #[serde(serialize_with = "as_word")]
+    code: FailureCode,
     message: String,
+    #[serde(flatten)]
+    outcome: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
 }
 
+impl Reported {
+    fn new(code: FailureCode, message: String, hint: Option<String>) -> Self {
+        Self { code, message, outcome: Outcome::of_code(code), hint }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn as_word<S: serde::Serializer>(code: &FailureCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(code.as_str())
+}
+
 fn print(format: Format, reported: &Reported) {
-    let Reported { code, message, hint } = reported;
+    let Reported { code, message, outcome, hint } = reported;
+    let (word, remark) = (code.as_str(), outcome.remark(*code));
     let lines = match (format, hint) {
         (Format::Json, _) => {
             let failure = serde_json::to_string(reported).expect("texts can be written as JSON");
             format!("{{\"error\":{failure}}}")
         }
-        (Format::Text, None) => printable(&format!("error: {code}: {message}")).into_owned(),
+        (Format::Text, None) => printable(&format!("error: {word}: {message}{remark}")).into_owned(),
         (Format::Text, Some(hint)) => {
-            printable(&format!("error: {code}: {message}\nhint: {hint}")).into_owned()
+            printable(&format!("error: {word}: {message}{remark}\nhint: {hint}")).into_owned()
         }
     };
     // A closed stderr leaves the exit code to say it.
@@ -151,15 +183,14 @@ fn print(format: Format, reported: &Reported) {
 
 /// The whole chain of causes as one sentence.
 fn sentence(error: &anyhow::Error) -> String {
-    // An engine's refusal prints its code itself, which is before the sentence already.
+    // An engine's refusal prints its code itself, wherever it is quoted; that is before the sentence already.
     let own = format!("{}: ", describe(error).0.as_str());
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
-        let text = cause.to_string().replace('\n', " ");
-        let text = text.strip_prefix(&own).unwrap_or(&text);
+        let text = cause.to_string().replace('\n', " ").replace(&own, "");
         // A transparent error repeats its source's words.
-        if parts.last().is_none_or(|last| !last.ends_with(text)) {
-            parts.push(text.to_owned());
+        if parts.last().is_none_or(|last| !last.ends_with(&text)) {
+            parts.push(text);
         }
     }
     parts.join(": ")
@@ -209,7 +240,7 @@ pub(crate) fn with_default_hint(error: &anyhow::Error, hint: &str) -> anyhow::Er
 }
 
 /// The code that says most: of an attempt that was refused until its time was up, why it was refused.
-pub(crate) fn code_of(error: &levada_client::Error) -> ErrorCode {
+fn code_of(error: &levada_client::Error) -> ErrorCode {
     match error {
         levada_client::Error::TimedOut { last: Some(refusal), .. } => refusal.code,
         other => other.code(),
@@ -296,6 +327,24 @@ mod tests {
     }
 
     #[test]
+    fn a_code_is_named_once_wherever_a_refusal_is_quoted() {
+        let refusal =
+            levada_client::Refusal::new(ErrorCode::TransactionTooLarge, "expected 9 events, got 10");
+        let quoted = Failure::new(refusal.code, format!("line 5: {refusal}"));
+        let around = anyhow::Error::new(levada_client::Error::from(refusal.clone())).context("line 5");
+        let deep = anyhow::Error::new(quoted).context("while preparing");
+        assert_eq!(sentence(&around), "line 5: expected 9 events, got 10");
+        assert_eq!(sentence(&deep), "while preparing: line 5: expected 9 events, got 10");
+    }
+
+    #[test]
+    fn json_says_whether_to_try_again() {
+        let reported = Reported::new(ErrorCode::ConnectFailed.into(), "cannot connect".to_owned(), None);
+        let json = r#"{"code":"CONNECT_FAILED","message":"cannot connect","retry":"yes","effect":"none"}"#;
+        assert_eq!(serde_json::to_string(&reported).unwrap(), json);
+    }
+
+    #[test]
     fn json_is_asked_for_in_either_spelling() {
         let wanted = |line: &str| format_wanted(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
         for line in ["levada --output json topic", "levada topic list --output=json"] {
@@ -310,5 +359,16 @@ mod tests {
                     For more information, try '--help'.";
         let (message, _) = split_usage(said);
         assert_eq!(message, "invalid value 'many' for '--partitions <N>': expected a whole number");
+        for (said, expected) in [
+            (
+                "'-1' for '<ID>': invalid digit found in string",
+                "'-1' for '<ID>': expected a whole number that is not negative",
+            ),
+            ("'-1' for '--max <N>': -1 is not in 1..", "'-1' for '--max <N>': expected 1 or more"),
+            ("'0' for '--max <N>': 0 is not in 1..=9", "'0' for '--max <N>': expected 1 to 9"),
+        ] {
+            let (message, _) = split_usage(&format!("error: invalid value {said}\n"));
+            assert_eq!(message, format!("invalid value {expected}"));
+        }
     }
 }

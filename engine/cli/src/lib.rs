@@ -9,6 +9,7 @@ mod commands;
 mod client;
 mod failure;
 mod logging;
+mod outcome;
 
 use std::{ffi::OsString, process::ExitCode};
 

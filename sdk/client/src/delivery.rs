@@ -43,7 +43,7 @@ pub struct Delivery {
     has_gaps: bool,
     /// If so, the offsets of all events, once they are needed.
     offsets: OnceLock<Vec<Offset>>,
-    /// How many of its events, from the first, were handed out one by one.
+    /// How many events of the batches are before its own: they were handed out before.
     handed_out: usize,
     lease: Option<Arc<Lease>>,
 }
@@ -101,6 +101,31 @@ impl Delivery {
         self.header.token
     }
 
+    /// Its first `count` events, fewer than it has and at least one, and the others: two deliveries of their own.
+    pub(crate) fn cut_at(self, count: u32) -> (Self, Self) {
+        let at = usize::try_from(count).expect("a count of events in memory fits");
+        let mut offsets = self.events().skip(at.saturating_sub(1)).map(|(offset, ..)| offset);
+        let last = offsets.next().unwrap_or(self.first);
+        let first = offsets.next().unwrap_or(self.last);
+        drop(offsets);
+        let head = Self {
+            header: DeliverHeader { count, ..self.header },
+            last,
+            batches: self.batches.clone(),
+            offsets: OnceLock::new(),
+            lease: self.lease.clone(),
+            ..self
+        };
+        let left = self.header.count.saturating_sub(count);
+        let rest = Self {
+            first,
+            handed_out: self.handed_out + at,
+            header: DeliverHeader { count: left, ..self.header },
+            ..self
+        };
+        (head, rest)
+    }
+
     /// The number of events; at least 1.
     pub fn count(&self) -> u32 {
         self.header.count
@@ -121,7 +146,7 @@ impl Delivery {
         let all = self.batches.iter().flat_map(|placed| {
             placed.batch.events().map(|event| (event.offset(placed.base), placed.append_time, event))
         });
-        all.skip(self.handed_out)
+        all.skip(self.handed_out).take(self.len())
     }
 
     /// The events with their offsets, each with a life of its own; the bytes stay shared.
@@ -134,11 +159,16 @@ impl Delivery {
             placed.batch.events().map(move |event| (event.offset(placed.base), placed, event))
         });
         all.skip(self.handed_out)
+            .take(self.len())
             .map(|(offset, placed, event)| (offset, placed.append_time, event.to_event(&placed.batch)))
     }
 
-    /// The batches as they came: what [`Delivery::events`] walks. If [`crate::Subscriber::next`] has handed out events
-    /// of this delivery before, they hold those too.
+    fn len(&self) -> usize {
+        usize::try_from(self.header.count).expect("a count of events in memory fits")
+    }
+
+    /// The batches as they came: what [`Delivery::events`] walks. If this is a part of a delivery, because
+    /// [`crate::Subscriber::next`] has handed out events of it before or a pull has cut it, they hold the others too.
     pub fn batches(&self) -> &[PlacedBatch] {
         &self.batches
     }
@@ -183,7 +213,7 @@ impl Delivery {
     /// A copy of one event, with the first offset that a verb for it covers and when it was appended.
     pub(crate) fn copied_event(&self, offset: Offset) -> Option<(Offset, Timestamp, Event)> {
         let batch = self.batches.partition_point(|placed| placed_end(placed) <= offset);
-        let placed = self.batches.get(batch).filter(|_| offset >= self.first)?;
+        let placed = self.batches.get(batch).filter(|_| self.range().contains(&offset))?;
         let event = placed.batch.events().find(|event| event.offset(placed.base) == offset)?;
         Some((self.behind_event_before(offset), placed.append_time, event.to_copied_event()))
     }
@@ -348,6 +378,30 @@ mod tests {
         }
         let incoming = Incoming { header, runs: runs.freeze(), bytes: 0 };
         Delivery::check(incoming).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_delivery_can_be_cut_between_any_two_events() {
+        let all: Vec<u64> = vec![3, 5, 6, 9, 12, 13, 20];
+        for count in 1..all.len() {
+            let whole = delivery(&[&[3, 5, 6], &[9, 12], &[13], &[20]]);
+            let (head, rest) = whole.cut_at(u32::try_from(count).unwrap());
+            for (part, offsets) in [(&head, &all[..count]), (&rest, &all[count..])] {
+                let has: Vec<u64> = part.events().map(|(offset, ..)| offset.0).collect();
+                assert_eq!(has, offsets);
+                assert_eq!(part.to_events().map(|(offset, _)| offset.0).collect::<Vec<_>>(), offsets);
+                let (first, last) = (Offset(offsets[0]), Offset(*offsets.last().unwrap()));
+                assert_eq!((part.first(), part.last(), part.count() as usize), (first, last, offsets.len()));
+                assert_eq!(part.count_between(first, last), offsets.len() as u64);
+                assert_eq!(part.count_between(last, last), 1);
+                let of_others = all.iter().filter(|offset| part.copied_event(Offset(**offset)).is_some());
+                assert_eq!(of_others.copied().collect::<Vec<_>>(), offsets);
+            }
+            if all.len() - count > 1 {
+                let (next, _) = rest.cut_at(1);
+                assert_eq!(next.events().map(|(offset, ..)| offset.0).collect::<Vec<_>>(), [all[count]]);
+            }
+        }
     }
 
     #[test]

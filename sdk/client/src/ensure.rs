@@ -25,6 +25,8 @@ pub struct Ensured<T> {
 impl Client {
     /// Makes a topic unless one with these settings exists, so that it may be called at every start.
     ///
+    /// Cancel safe in that it may be called again: a call that is given up may still make the topic, which the next one finds.
+    ///
     /// # Errors
     /// `TOPIC_EXISTS` if a topic of this name has other settings, with the first that differs. Otherwise as
     /// [`Client::create_topic`].
@@ -47,6 +49,8 @@ impl Client {
 
     /// Makes a subscription unless one with these options exists, so that it may be called at every start. Options that
     /// are not given are not compared, nor is where an existing one began: it goes on where it is.
+    ///
+    /// Cancel safe in that it may be called again: a call that is given up may still make the subscription, which the next one finds.
     ///
     /// # Errors
     /// `SUBSCRIPTION_EXISTS` if a subscription of this name has other options, with the first that differs. Otherwise
@@ -74,6 +78,8 @@ impl Client {
 
     /// Makes a route unless this very route exists, so that it may be called at every start. Where an existing one
     /// began is not compared: it goes on where it is.
+    ///
+    /// Cancel safe in that it may be called again: a call that is given up may still make the route, which the next one finds.
     ///
     /// # Errors
     /// `ROUTE_EXISTS` if a route of this name is another one, with the first field that differs. Otherwise as

@@ -69,3 +69,18 @@ async fn a_limit_is_exact_however_many_events_are_published_at_once() {
     }
     engine.stop().await;
 }
+
+#[tokio::test]
+async fn a_setting_that_contradicts_those_of_the_topic_is_refused() {
+    let (_dir, engine) = engine().await;
+    engine.text(&["topic", "create", "orders"]).await;
+    for (change, both) in [
+        (["--on-full", "drop-oldest"], ["--on-full", "--backlog-max-events"]),
+        (["--dedup-header", "source"], ["--dedup-header", "--dedup-window"]),
+    ] {
+        let refused = engine.run(&[&["topic", "set", "orders"], &change[..]].concat(), "").await;
+        refused.failed(2, "INVALID_ARGUMENT");
+        assert!(both.iter().all(|one| refused.stderr.contains(one)), "{refused:?}");
+    }
+    engine.stop().await;
+}

@@ -152,6 +152,7 @@ async fn errors_are_json_where_json_was_asked_for() {
         assert_eq!(printed["error"]["code"], code);
         assert!(printed["error"]["message"].as_str().unwrap().contains(part), "{printed}");
         assert!(printed["error"]["hint"].is_string(), "{printed}");
+        assert!(printed["error"]["retry"].is_string() && printed["error"]["effect"].is_string(), "{printed}");
     }
     engine.stop().await;
 }

@@ -41,6 +41,29 @@ async fn a_publish_that_is_refused_for_a_while_says_why_it_waits_and_gives_up_in
 }
 
 #[tokio::test]
+async fn a_subscriber_gives_events_back_rejects_them_and_stops_with_so_many_bytes() {
+    let (_dir, engine) = engine().await;
+    engine.text(&["topic", "create", "orders"]).await;
+    engine.text(&["subscription", "create", "orders/s", "--from", "earliest", "--backoff", "none"]).await;
+    let publish = ["publish", "orders", "--raw", "--durability", "os"];
+    engine.run(&publish, "12345\n").await.done();
+    let subscribe = async |flags: &[&str]| {
+        let line = [&["subscribe", "orders/s", "--wait", "1h"][..], flags].concat();
+        engine.run(&line, "").await.done()
+    };
+    assert_eq!(subscribe(&["--payload", "--max", "1", "--nack"]).await, "12345\n");
+    let again = subscribe(&["--max", "1", "--nack", "1ms"]).await;
+    assert!(again.contains(r#""attempt":2"#), "{again}");
+    assert_eq!(subscribe(&["--payload", "--max", "1", "--reject", "no such product"]).await, "12345\n");
+    let letter = engine.text(&["dlq", "show", "orders/s"]).await;
+    assert!(letter.contains("no such product"), "{letter}");
+    engine.run(&publish, "678\n90\n1\n").await.done();
+    assert_eq!(subscribe(&["--payload", "--max-bytes", "4"]).await, "678\n90\n");
+    assert_eq!(subscribe(&["--payload", "--max", "1"]).await, "1\n", "what was not printed is still to come");
+    engine.stop().await;
+}
+
+#[tokio::test]
 async fn a_subscriber_that_pulls_ends_with_its_events_or_its_time() {
     let (_dir, engine) = engine().await;
     engine.text(&["topic", "create", "orders"]).await;

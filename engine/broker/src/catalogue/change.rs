@@ -207,7 +207,7 @@ impl Edit {
         check_settings(name, &settings)?;
         if settings.partitions != record.settings.partitions {
             let message = format!(
-                "topic {name} has {} partitions, got {}; their number cannot be changed",
+                "the number of partitions of topic {name} is {}, got {}; it cannot be changed",
                 record.settings.partitions, settings.partitions
             );
             return Err(Error::refused(ErrorCode::InvalidArgument, message));
@@ -520,20 +520,36 @@ fn check_settings(name: &TopicName, settings: &TopicSettings) -> Result<(), Erro
              other, expected time_and_acked, time_and_size or until_acked"
         ));
     }
-    if settings.retain == Retain::Compact
-        && settings.has_backlog_quota()
-        && settings.on_full == OnFull::DropOldest
-    {
-        return invalid(
-            "retain compact and on_full drop_oldest contradict each other: one keeps the last event of each key, the other \
-             drops the oldest events; give one of them"
-                .to_owned(),
-        );
-    }
+    check_together(settings).or_else(invalid)?;
     if settings.has_backlog_quota() && DeadLettersOf::of(name).is_some() {
         return invalid(format!(
             "{name} is a dead-letter topic, which takes no backlog_max_events, backlog_max_bytes or \
              backlog_max_age_ms: a dead letter is never refused; bound it by retain_for_ms or `levada dlq purge`"
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses settings of which one contradicts another, or has no effect without it. Both are named.
+fn check_together(settings: &TopicSettings) -> Result<(), String> {
+    let drops = settings.on_full == OnFull::DropOldest;
+    if settings.retain == Retain::Compact && drops {
+        return Err("retain compact and on_full drop_oldest contradict each other: one keeps the last event of each key, the \
+                    other drops the oldest events; give one of them"
+            .to_owned());
+    }
+    if drops && !settings.has_backlog_quota() {
+        return Err(
+            "on_full drop_oldest has no effect without a limit of the backlog: expected backlog_max_events, \
+                    backlog_max_bytes or backlog_max_age_ms above 0 as well, or on_full reject"
+                .to_owned(),
+        );
+    }
+    if !settings.dedup_header.is_empty() && settings.dedup_window_ms == 0 {
+        return Err(format!(
+            "dedup_header {:?} has no effect without a window: expected dedup_window_ms above 0 as well, or an empty \
+             dedup_header",
+            settings.dedup_header
         ));
     }
     Ok(())

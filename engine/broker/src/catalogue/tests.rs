@@ -3,7 +3,7 @@
 use levada_protocol::{
     ids::{Offset, Timestamp},
     limits::TOPIC_NAME_BYTES_MAX,
-    request::{RouteSpec, SubscriptionOptions, TopicSettings},
+    request::{OnFull, Retain, RouteSpec, SubscriptionOptions, TopicChanges, TopicSettings},
 };
 
 use super::*;
@@ -81,4 +81,59 @@ fn the_last_record_that_there_is_room_for_is_made_and_no_other() {
     let delete =
         Change::Delete { root: Root::Topic("b".parse().unwrap()), force: false, with_dead_letters: false };
     assert_eq!(delete.decide(&two, Timestamp(1), 2).unwrap().next.len(), 1, "what takes no room needs none");
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused_however_they_come_together() {
+    let name: TopicName = "orders".parse().unwrap();
+    let create =
+        |settings| Change::CreateTopic { name: name.clone(), settings, owner: "somebody".to_owned() };
+    let set = |changes| Change::SetTopic { name: name.clone(), changes };
+    let plain = TopicSettings::default;
+    let drops = TopicSettings { on_full: OnFull::DropOldest, ..plain() };
+    let bounded = TopicSettings { backlog_max_events: 3, ..drops.clone() };
+    let compact = TopicSettings { retain: Retain::Compact, ..plain() };
+    let header = TopicSettings { dedup_header: "source".to_owned(), ..plain() };
+    let windowed = TopicSettings { dedup_window_ms: 1_000, ..header.clone() };
+    let none = TopicChanges::default;
+    let on_full = |on_full| TopicChanges { on_full: Some(on_full), ..none() };
+    let refused = |catalogue: &Catalogue, change: &Change, both: [&str; 2]| {
+        let error = decide(catalogue, change).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidArgument);
+        assert!(both.iter().all(|one| error.to_string().contains(one)), "{error}");
+    };
+    let empty = Catalogue::default();
+    refused(&empty, &create(drops), ["on_full", "backlog_max_events"]);
+    refused(&empty, &create(header), ["dedup_header", "dedup_window_ms"]);
+    let source = || Some("source".to_owned());
+    for (has, changes, both) in [
+        (plain(), on_full(OnFull::DropOldest), ["on_full", "backlog_max_events"]),
+        (compact, on_full(OnFull::DropOldest), ["on_full", "retain compact"]),
+        (
+            bounded.clone(),
+            TopicChanges { backlog_max_events: Some(0), ..on_full(OnFull::DropOldest) },
+            ["on_full", "backlog_max_events"],
+        ),
+        (
+            bounded.clone(),
+            TopicChanges { retain: Some(Retain::Compact), ..none() },
+            ["on_full", "retain compact"],
+        ),
+        (plain(), TopicChanges { dedup_header: source(), ..none() }, ["dedup_header", "dedup_window_ms"]),
+        (
+            windowed.clone(),
+            TopicChanges { dedup_window_ms: Some(0), dedup_header: source(), ..none() },
+            ["dedup_header", "dedup_window_ms"],
+        ),
+    ] {
+        refused(&decide(&empty, &create(has)).unwrap(), &set(changes), both);
+    }
+    // What is not given goes with what it belongs to.
+    for (has, changes) in [
+        (bounded, TopicChanges { backlog_max_events: Some(0), ..none() }),
+        (windowed, TopicChanges { dedup_window_ms: Some(0), ..none() }),
+    ] {
+        let set = decide(&decide(&empty, &create(has)).unwrap(), &set(changes)).unwrap();
+        assert_eq!(set.topic(&name).unwrap().settings, plain());
+    }
 }

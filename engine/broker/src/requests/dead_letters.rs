@@ -480,7 +480,7 @@ fn still_needed(
 ) -> Result<(), Error> {
     let never = (not_redriven > 0).then(|| {
         format!(
-            "{not_redriven} of the {purged} dead letters of {of} that would be purged were never redriven: redrive them \
+            "{of} has dead letters that would be purged and were never redriven, {not_redriven} of {purged}: redrive them \
              first, or force"
         )
     });

@@ -36,6 +36,7 @@ use crate::{
     log::Log,
     metrics::{Collected, Series},
     shard::SyncTimes,
+    starts,
     topic::Topic,
 };
 
@@ -273,6 +274,7 @@ impl Broker {
 
     /// The offset that a start resolves to now, per partition.
     async fn positions(&self, topic: &Arc<Topic>, from: Start) -> Result<Vec<Offset>, Error> {
+        starts::check(&self.inner.store, topic, from, self.inner.config.clock.now()).await?;
         let mut positions = Vec::with_capacity(topic.partitions.len());
         for number in topic.partition_ids() {
             let log = Log::new(Arc::clone(&self.inner.store), Arc::clone(topic), number)?;

@@ -142,7 +142,7 @@ impl Broker {
             let has = topic.partitions.len();
             if usize::from(*taken) != has {
                 let message = format!(
-                    "topic {} has {has} partitions, the transaction was made for {taken}: ask for the number and choose again",
+                    "the number of partitions of topic {} is {has}, the transaction was made for {taken}: ask for the number and choose again",
                     topic.name
                 );
                 return Err(Error::refused(ErrorCode::PartitionNotFound, message));

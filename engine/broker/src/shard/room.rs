@@ -17,7 +17,9 @@ use super::{
     proposal::{AppendRequest, AppendTarget, ProposalRefused},
     tables::{Full, Holder, Tables},
 };
-use crate::{catalogue::Catalogue, depth::Depth, error::Error, rows::TopicRecord, topics::Topics};
+use crate::{
+    catalogue::Catalogue, depth::Depth, error::Error, rows::TopicRecord, topics::Topics, words::counted,
+};
 
 /// How soon a publisher may try again, in milliseconds.
 const RETRY_AFTER_MS: u32 = 100;
@@ -165,13 +167,15 @@ impl Room<'_> {
         let (has, option) = match full.reached {
             Reached::Events { has, max } => (
                 format!(
-                    "{holder} has {has} events to acknowledge, delayed and prepared ones included, of at most {max}"
+                    "{holder} has {} to acknowledge, delayed and prepared ones included, of at most {max}",
+                    counted(has, "event")
                 ),
                 "--backlog-max-events",
             ),
             Reached::Bytes { has, max } => (
                 format!(
-                    "{holder} has {has} bytes to acknowledge, delayed and prepared ones included, of at most {max}"
+                    "{holder} has {} to acknowledge, delayed and prepared ones included, of at most {max}",
+                    counted(has, "byte")
                 ),
                 "--backlog-max-bytes",
             ),

@@ -337,9 +337,16 @@ fn commit_transaction(shard: ShardHandle, transact: Transact) -> BoxFuture<Trans
     })
 }
 
+fn failed(deliveries: u16) -> String {
+    match deliveries {
+        1 => "its only delivery failed".to_owned(),
+        more => format!("{more} deliveries failed"),
+    }
+}
+
 fn reason(dead_letter: &DeadLetter) -> Reason {
     let (error, plugin) = match &dead_letter.reason {
-        DeliveryReason::MaxAttempts => (format!("{} deliveries failed", dead_letter.attempts), None),
+        DeliveryReason::MaxAttempts => (failed(dead_letter.attempts), None),
         DeliveryReason::Rejected { reason } => (reason.clone(), None),
         DeliveryReason::ConsumerLost => {
             ("the consumer was lost with the event, again and again".to_owned(), None)

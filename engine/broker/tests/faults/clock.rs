@@ -7,8 +7,9 @@ use std::sync::{
 
 use levada_broker::{Broker, Clock, Principal};
 use levada_protocol::{
+    error::ErrorCode,
     ids::Timestamp,
-    request::{Read, Retain, Start, TopicSettings},
+    request::{Read, Request, Retain, Start, SubscriptionOptions, TopicSettings},
 };
 use levada_store::Store;
 
@@ -67,7 +68,7 @@ async fn reading_from_tomorrow_finds_nothing_that_was_stored_before_the_clock_wa
     scene.publish(3).await;
     scene.set(NOW);
     scene.publish(3).await;
-    assert_eq!(scene.from(NOW + DAY).await, 6, "neither what was stored then nor what is stored now");
+    assert_eq!(scene.from(NOW + MINUTE).await, 6, "neither what was stored then nor what is stored now");
     assert_eq!(scene.from(NOW - DAY).await, 0);
     scene.set(NOW + MINUTE);
     scene.publish(2).await;
@@ -122,5 +123,34 @@ async fn a_clock_that_goes_back_a_little_stands_still_for_appends() {
     scene.set(NOW);
     scene.publish(1).await;
     assert_eq!(scene.from(NOW + MINUTE).await, 0, "the second counts as of the first one's time");
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_time_that_has_not_come_is_no_start_and_one_after_the_last_event_is_the_end() {
+    let scene = Scene::at(NOW).await;
+    let later = |time| Read { from: Start::Time(time), ..Read::new("orders".parse().unwrap()) };
+    let refused = async |time| {
+        let error = scene.engine.broker.read(&Principal::Local, later(time)).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::OffsetOutOfRange);
+        error.to_string()
+    };
+    assert!(refused(NOW + DAY).await.contains("topic orders holds no event"));
+    scene.publish(3).await;
+    scene.set(NOW + DAY);
+    assert_eq!(scene.from(NOW + 1).await, 3);
+    let said = refused(NOW + 2 * DAY).await;
+    let expected = "got 2026-01-03T00:00:00Z: the engine's clock says 2026-01-02T00:00:00Z, and topic orders has its newest \
+                    event of 2026-01-01T00:00:00Z; `latest` begins with what comes from now on";
+    assert!(said.contains(expected), "{said}");
+    let (topic, name) = ("orders".parse().unwrap(), "s".parse().unwrap());
+    let create = Request::CreateSubscription {
+        topic,
+        name,
+        options: SubscriptionOptions::default(),
+        from: Start::Time(NOW + 2 * DAY),
+    };
+    let created = scene.engine.broker.request(&Principal::Local, create, None).await;
+    assert_eq!(created.unwrap_err().code(), ErrorCode::OffsetOutOfRange);
     scene.engine.broker.shutdown().await;
 }

@@ -224,9 +224,9 @@ async fn invalid_answers_fail_the_call() {
     emits.emit(&vec![Output::default(); CALL_OUTPUT_EVENTS_MAX + 1]);
     let expected = "the plugin's answer is invalid: ";
     for (answer, error) in [
-        (too_few.finish(), "it has verdicts for more than 1 events"),
-        (too_many.finish(), "it has verdicts for more than 1 events"),
-        (vec![], "it has verdicts for 0 events, expected 1"),
+        (too_few.finish(), "its verdicts cover more of the events than the 1 there are"),
+        (too_many.finish(), "its verdicts cover more of the events than the 1 there are"),
+        (vec![], "its verdicts cover 0 of the events, expected 1"),
         (vec![1, 0, 0, 0], "a verdict covers no event"),
         (vec![9, 0, 1, 0], "the plugin's answer is malformed: a verdict's kind is unknown"),
         (vec![1, 0, 1], "the plugin's answer is malformed: a verdict is cut off"),

@@ -106,7 +106,7 @@ pub(crate) struct PurgeArgs {
 #[group(required = true, multiple = false)]
 pub(crate) struct PurgeBound {
     /// Those that were appended before: so long ago, such as 7d, or a time, such as 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = parse_since, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
     pub(crate) before: Option<Start>,
     /// Those before this offset; of a topic with several partitions --partition says of which
     #[arg(long, value_name = "OFFSET")]
@@ -261,8 +261,8 @@ pub(crate) enum SubscriptionAction {
         #[command(flatten)]
         subscription: SubscriptionPath,
         /// Where it begins: earliest, latest, an offset, or a time: 2026-01-31T12:00:00Z, 2026-01-31 (without a zone it
-        /// is UTC), now, -1h, '2h ago'
-        #[arg(long, alias = "start", value_name = "START", default_value = "latest", value_parser = parse_start, allow_hyphen_values = true)]
+        /// is UTC), now, -1h, '2h ago', but none that is to come
+        #[arg(long, alias = "start", value_name = "START", default_value = "latest", value_parser = parse_start)]
         from: Start,
         #[command(flatten)]
         options: OptionsArgs,
@@ -306,8 +306,8 @@ pub(crate) enum SubscriptionAction {
         #[command(flatten)]
         subscription: SubscriptionPath,
         /// Where to: earliest, latest, an offset, or a time: 2026-01-31T12:00:00Z, 2026-01-31 (without a zone it is UTC), now,
-        /// -1h, '2h ago'
-        #[arg(long, value_name = "START", value_parser = parse_start, allow_hyphen_values = true)]
+        /// -1h, '2h ago', but none that is to come
+        #[arg(long, value_name = "START", value_parser = parse_start)]
         to: Start,
         /// In this partition alone; repeatable [default: in all]
         #[arg(long = "partition", value_name = "N")]
@@ -388,8 +388,8 @@ pub(crate) enum RouteAction {
         #[command(flatten)]
         chain: ChainArgs,
         /// Where in the source it begins: earliest, latest, an offset, or a time: 2026-01-31T12:00:00Z, 2026-01-31
-        /// (without a zone it is UTC), now, -1h, '2h ago'
-        #[arg(long, value_name = "START", default_value = "latest", value_parser = parse_start, allow_hyphen_values = true)]
+        /// (without a zone it is UTC), now, -1h, '2h ago', but none that is to come
+        #[arg(long, value_name = "START", default_value = "latest", value_parser = parse_start)]
         start: Start,
     },
     /// List all routes

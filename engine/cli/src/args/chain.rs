@@ -95,7 +95,7 @@ pub(crate) struct OptionsArgs {
     #[arg(long, value_name = "DURATION,..", value_parser = parse_waits)]
     backoff: Option<Waits>,
     /// Most events delivered in a second, over all consumers: 1 to 10000000, or none [default: none]
-    #[arg(long, value_name = "N", value_parser = parse_limit_of_rate, allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", value_parser = parse_limit_of_rate)]
     rate: Option<u32>,
     /// Whether an event becomes a dead letter if its time to live (--ttl of publish) is over before it is delivered; else it
     /// is passed over [default: false]

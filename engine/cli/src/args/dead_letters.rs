@@ -41,7 +41,7 @@ pub(crate) enum DlqAction {
         #[arg(long, value_name = "N")]
         from: Option<u64>,
         /// Stop after this many
-        #[arg(long, value_name = "N", default_value = "20", allow_negative_numbers = true)]
+        #[arg(long, value_name = "N", default_value = "20")]
         max: NonZeroU64,
     },
     /// Give the events of dead letters back to their subscription alone, or append them to a topic, each once
@@ -101,7 +101,7 @@ pub(crate) struct CountArgs {
     #[arg(long, value_name = "N")]
     pub(crate) from: Option<u64>,
     /// Stop after scanning so much, give or take 8 MiB; the command to go on is printed
-    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_bound, allow_hyphen_values = true)]
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_bound)]
     pub(crate) scan_max: NonZeroU64,
 }
 
@@ -132,7 +132,7 @@ pub(crate) struct WhichArgs {
 #[group(required = true, multiple = false)]
 pub(crate) struct UntilArgs {
     /// Those that became dead letters before: so long ago, such as 7d, or a time, such as 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = parse_since, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
     pub(crate) before: Option<Start>,
     /// All that are stored
     #[arg(long)]

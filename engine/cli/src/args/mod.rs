@@ -3,14 +3,16 @@
 mod admin;
 mod chain;
 mod dead_letters;
+mod minus;
 mod named;
 mod path;
 mod search;
 mod start;
 mod transactions;
 mod values;
+mod verb;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Parser, Subcommand};
 use clap_complete::Shell;
@@ -22,7 +24,7 @@ use levada_protocol::{
     schedule::Due,
 };
 use levada_terminal::{
-    choices::Format,
+    choices::{DurabilityArg, Format},
     values::{DurationMs, parse_length, parse_rate},
 };
 
@@ -37,7 +39,9 @@ pub(crate) use path::{SubscriptionPath, TransactionPath};
 pub(crate) use search::SearchArgs;
 pub(crate) use start::{Beginning, now};
 pub(crate) use transactions::{TransactionAction, TransactionArgs};
+pub(crate) use verb::{Verb, VerbArgs};
 
+use search::parse_bound;
 use start::{LAST_MAX, parse_beginning, parse_since, parse_start};
 use values::{
     parse_any_topic, parse_check_after, parse_delay, parse_duration_u32, parse_free_topic, parse_header,
@@ -196,7 +200,7 @@ const SUBSCRIBE_HELP: &str = concat!(
     "Flags that say how it delivers count when it is made. If it exists, a flag that differs is refused, ",
     "and what no flag says is as it is.\n\n",
     "What is printed is acknowledged, whether anybody reads it or not: to take one event, say --max 1 instead of \
-     piping into `head -1`.\n\n",
+     piping into `head -1`. --nack and --reject try out what becomes of events that a consumer fails on.\n\n",
     other_bytes!(),
     "\n\n",
     r#"  levada subscribe orders -s payment --from earliest --plugin 'json-filter:{"where":"amount > 0"}'"#
@@ -247,13 +251,13 @@ pub(crate) struct PublishArgs {
     pub(crate) headers: Vec<(String, String)>,
     /// How long after its append an event without a `ttl_ms` of its own is delivered, 1ms to 49d; then it is passed over, or
     /// becomes a dead letter if the subscription says so [default: for ever]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration_u32, allow_hyphen_values = true)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_u32)]
     pub(crate) ttl: Option<u32>,
     /// File to read the lines from; - for stdin
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub(crate) file: PathBuf,
     /// Events a second at most [default: as fast as it goes]
-    #[arg(long, value_name = "R", value_parser = parse_rate, allow_negative_numbers = true)]
+    #[arg(long, value_name = "R", value_parser = parse_rate)]
     pub(crate) rate: Option<f64>,
     /// The partition of every event [default: by its key, else by its id]
     #[arg(long, value_name = "P")]
@@ -263,7 +267,7 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "OFFSET", conflicts_with_all = ["rate", "delay", "deliver_at"])]
     pub(crate) expect_offset: Option<u64>,
     /// Deliver the events so long after the engine has taken them, up to 365d: by its clock, not by this machine's
-    #[arg(long, value_name = "DURATION", value_parser = parse_delay, conflicts_with = "deliver_at", allow_hyphen_values = true)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_delay, conflicts_with = "deliver_at")]
     delay: Option<DurationMs>,
     /// Deliver the events at this time, up to 365 days ahead: 2026-01-31T12:00:00Z; one that has passed is at once
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -274,8 +278,12 @@ pub(crate) struct PublishArgs {
     pub(crate) prepare: Option<TransactionPath>,
     /// How long after the prepare the group is first asked about the transaction, 1ms to 1d [default: as the engine is
     /// configured, 6s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_check_after, requires = "prepare", allow_hyphen_values = true)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_check_after, requires = "prepare")]
     check_after: Option<DurationMs>,
+    /// What an acknowledgement means, if it is to be more than the topic says; a transaction is always synced [default: as the
+    /// topic]
+    #[arg(long, value_enum, conflicts_with = "prepare")]
+    pub(crate) durability: Option<DurabilityArg>,
     /// Each line is a payload as it is, text or JSON, without its line end (LF or CR LF)
     #[arg(long)]
     pub(crate) raw: bool,
@@ -309,21 +317,23 @@ pub(crate) struct SubscribeArgs {
     #[command(flatten)]
     pub(crate) subscription: SubscriptionPath,
     /// Where the subscription begins, if it is created now: earliest, latest, an offset, or a time:
-    /// 2026-01-31T12:00:00Z, 2026-01-31 (without a zone it is UTC), now, -1h, '2h ago' [default: latest]
-    #[arg(long, alias = "start", value_name = "START", value_parser = parse_start, allow_hyphen_values = true)]
+    /// 2026-01-31T12:00:00Z, 2026-01-31 (without a zone it is UTC), now, -1h, '2h ago', but none that is to come [default: latest]
+    #[arg(long, alias = "start", value_name = "START", value_parser = parse_start)]
     pub(crate) from: Option<Start>,
     #[command(flatten)]
     pub(crate) options: OptionsArgs,
     /// Stop after this many events [default: until interrupted]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max: Option<u64>,
-    /// Stop after this long, whatever has come; with --max as soon as the first of both is reached: a pull [default: until
+    /// Stop with the event that brings the payloads to so many bytes, such as 1MiB [default: until interrupted]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bound)]
+    pub(crate) max_bytes: Option<NonZeroU64>,
+    /// Stop after this long, whatever has come; with --max or --max-bytes as soon as the first of them is reached: a pull [default: until
     /// interrupted]
     #[arg(long, value_name = "DURATION", value_parser = parse_length)]
     pub(crate) wait: Option<DurationMs>,
-    /// Print without acknowledging: the events are delivered again, to the next consumer
-    #[arg(long)]
-    pub(crate) no_ack: bool,
+    #[command(flatten)]
+    pub(crate) verb: VerbArgs,
     /// Print each event's payload alone, as it is, followed by a line end
     #[arg(long)]
     pub(crate) payload: bool,
@@ -340,18 +350,18 @@ pub(crate) struct ReadArgs {
     #[arg(long = "partition", value_name = "P")]
     pub(crate) partitions: Vec<u16>,
     /// Where to begin: earliest, latest, an offset, -N for the last N events, or a time: 2026-01-31T12:00:00Z,
-    /// 2026-01-31 (without a zone it is UTC), now, -1h, '2h ago'
-    #[arg(long, alias = "start", value_name = "START", default_value = "earliest", value_parser = parse_beginning, allow_hyphen_values = true)]
+    /// 2026-01-31 (without a zone it is UTC), now, -1h, '2h ago', but none that is to come
+    #[arg(long, alias = "start", value_name = "START", default_value = "earliest", value_parser = parse_beginning)]
     from: Beginning,
     /// Only the last N events, 1 to 10000, of all partitions together, in the order in which they were stored; the
     /// same as --from -N
-    #[arg(long, value_name = "N", conflicts_with = "from", value_parser = clap::value_parser!(u64).range(1..=LAST_MAX), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", conflicts_with = "from", value_parser = clap::value_parser!(u64).range(1..=LAST_MAX))]
     last: Option<u64>,
     /// Only what was stored since then: a duration back from now, such as 1h, or a time, such as 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "TIME", conflicts_with_all = ["from", "last"], value_parser = parse_since, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["from", "last"], value_parser = parse_since)]
     since: Option<Start>,
     /// Stop after this many events [default: all that are stored]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max: Option<u64>,
     /// Continue with new events instead of stopping at the end
     #[arg(long)]

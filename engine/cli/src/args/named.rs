@@ -4,13 +4,15 @@ use std::ffi::OsString;
 
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
-use super::Args;
+use super::{Args, minus};
 
 /// What a command names, so that a hint can name it too.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Named {
     topic: Option<String>,
     subscription: Option<String>,
+    /// It only shows something.
+    shows: bool,
 }
 
 impl Named {
@@ -19,7 +21,7 @@ impl Named {
     /// # Errors
     /// What is wrong with it, or the help that was asked for; with the usage of the command that was meant.
     pub(crate) fn parse(arguments: &[OsString]) -> Result<(Args, Self), clap::Error> {
-        let mut command = Args::command();
+        let mut command = minus::taken(Args::command());
         let matches = command.try_get_matches_from_mut(arguments)?;
         let named = Self::of(&matches);
         let mut leaf = &mut command;
@@ -37,9 +39,10 @@ impl Named {
     }
 
     fn of(matches: &ArgMatches) -> Self {
-        let mut leaf = matches;
-        while let Some((_, below)) = leaf.subcommand() {
+        let (mut leaf, mut shows) = (matches, false);
+        while let Some((name, below)) = leaf.subcommand() {
             leaf = below;
+            shows = matches!(name, "list" | "describe" | "show" | "read");
         }
         let typed = |id: &str| {
             let first = leaf.try_get_raw(id).ok()??.next()?;
@@ -50,7 +53,12 @@ impl Named {
             Some((topic, subscription)) => (Some(topic.to_owned()), Some(subscription.to_owned())),
             None => (path.or_else(|| typed("topic")), typed("subscription")),
         };
-        Self { topic, subscription }
+        Self { topic, subscription, shows }
+    }
+
+    /// True if the command may change something.
+    pub(crate) fn changes(&self) -> bool {
+        !self.shows
     }
 
     /// A hint in which TOPIC and SUBSCRIPTION are what the command named, as far as it did.

@@ -20,10 +20,10 @@ pub(crate) struct SearchArgs {
     pub(crate) key: Option<String>,
     /// Stop after scanning so much, such as 100MiB, give or take one read; the command to go on is printed [default:
     /// the engine's limit, 1 GiB unless configured]
-    #[arg(long, value_name = "SIZE", conflicts_with_all = ["last", "follow"], value_parser = parse_bound, allow_hyphen_values = true, help_heading = SEARCH)]
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["last", "follow"], value_parser = parse_bound, help_heading = SEARCH)]
     pub(crate) scan_max: Option<NonZeroU64>,
     /// Go on where a search has stopped: PARTITION:OFFSET,…, as it was printed
-    #[arg(long, value_name = "CURSOR", conflicts_with_all = ["from", "last", "since", "partitions"], allow_hyphen_values = true, help_heading = SEARCH)]
+    #[arg(long, value_name = "CURSOR", conflicts_with_all = ["from", "last", "since", "partitions"], help_heading = SEARCH)]
     pub(crate) cursor: Option<Cursor>,
 }
 

@@ -1,5 +1,7 @@
 //! What can be typed: good lines, bad lines, and the values in them.
 
+use std::ffi::OsString;
+
 use levada_protocol::request::{Order, StageSpec, SubscriptionOptions};
 use levada_terminal::values::parse_size;
 
@@ -15,7 +17,8 @@ fn parse(line: &str) -> Result<Args, clap::Error> {
             words.extend(part.split_whitespace().map(str::to_owned));
         }
     }
-    Args::try_parse_from(std::iter::once("levada".to_owned()).chain(words))
+    let words: Vec<OsString> = std::iter::once("levada".to_owned()).chain(words).map(Into::into).collect();
+    Named::parse(&words).map(|(args, _)| args)
 }
 
 #[test]
@@ -46,6 +49,9 @@ fn good_lines_are_understood() {
         "subscribe orders -s p --order none --from 2026-01-31T12:00:00Z --plugin json-filter --max 3 --no-ack",
         "subscribe orders -s p --plugin 'json-filter@2:{\"where\": \"amount > 0\"}' --plugin json-project",
         "subscribe orders/p --start -1h --payload",
+        "subscribe orders/p --max-bytes 1MiB --nack",
+        "subscribe orders/p --nack 5s --max 1",
+        "subscribe orders/p --reject 'no such product'",
         "read orders --partition 0 --partition 3 --from 17 --max 5 --follow",
         "read orders --from -5 --payload",
         "read orders --last 5",
@@ -125,6 +131,7 @@ fn lines_about_transactions_are_understood_or_wrong_usage() {
         "publish orders --prepare shop/1 --rate 5",
         "publish orders --prepare shop/1 --delay 5s",
         "publish orders --prepare shop/1 --expect-offset 5",
+        "publish orders --prepare shop/1 --durability os",
         "publish orders --check-after 5s",
         "publish orders --prepare shop/1 --check-after 2d",
         "publish orders --prepare shop/1 --check-after 0s",
@@ -192,6 +199,9 @@ fn bad_lines_are_wrong_usage() {
         "subscribe orders -s p --plugin json-filter@new",
         "subscribe orders -s p --plugin Filter",
         "subscribe orders -s p --max 0",
+        "subscribe orders -s p --max-bytes 0",
+        "subscribe orders -s p --nack 50d",
+        "subscribe orders -s p --reject",
         "read orders --partition x",
         "subscription describe orders",
         "subscription describe orders/payment -s inventory",
@@ -245,14 +255,49 @@ fn a_negative_number_is_refused_with_what_was_expected() {
     for (line, expected) in [
         ("read orders --from -x", "expected earliest, latest, an offset"),
         ("subscribe orders -s p --from -1", "expected earliest, latest, an offset"),
+        ("subscribe orders -s p --ack-timeout -1", "expected a duration such as"),
+        ("subscribe orders -s p --backoff -1s", "expected durations such as 1s,5s,1m"),
         ("route create r --from a --to b --start -1", "expected earliest, latest, an offset"),
+        ("topic create orders --backlog-max-bytes -1GiB", "expected a size such as"),
         ("publish orders --rate -5", "expected events a second, a number above 0"),
         ("bench fanout --rate -5", "expected events a second, a number above 0"),
-        ("read orders --max -1", "-1"),
     ] {
         let refused = parse(line).unwrap_err().to_string();
         assert!(refused.contains(expected) && !refused.contains("-- -"), "{line}: {refused}");
     }
+    // A value that is missing is no text that happens to look like the next flag.
+    assert!(parse("publish orders --key --raw").is_err());
+}
+
+/// Every argument of every command, as far as it does not take any text.
+#[test]
+fn every_argument_that_takes_no_text_refuses_a_negative_number_as_its_own_value() {
+    use clap::CommandFactory as _;
+
+    let mut command = Args::command();
+    command.build();
+    let mut commands = vec![(String::new(), &command)];
+    let mut refused = 0;
+    while let Some((path, command)) = commands.pop() {
+        commands
+            .extend(command.get_subcommands().map(|below| (format!("{path} {}", below.get_name()), below)));
+        for arg in command.get_arguments() {
+            if !arg.get_action().takes_values() || minus::takes_any_text(arg) {
+                continue;
+            }
+            let line = match (arg.get_index(), arg.get_long()) {
+                (Some(index), _) => format!("{path} {}-1", "t ".repeat(index - 1)),
+                (None, long) => format!("{path} --{} -1", long.expect("an option has a long form")),
+            };
+            if line == " read --from -1" {
+                continue; // It is the last event.
+            }
+            let error = parse(&line).expect_err(&line).to_string();
+            assert!(error.starts_with("error: invalid value '-1' for '"), "{line}: {error}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 100, "{refused} arguments were tried");
 }
 
 #[test]
@@ -316,6 +361,27 @@ fn a_chain_takes_its_policy_from_the_flags() {
     let stages = chain.stages();
     assert_eq!((stages[0].on_error, stages[0].retries), (Some(OnError::Pause), Some(1)));
     assert_eq!((stages[0].deadline_ms, stages[0].memory_bytes_max), (Some(2_000), Some(64 << 20)));
+}
+
+#[test]
+fn only_one_thing_can_be_said_of_an_event() {
+    let verb = |line: &str| {
+        let Command::Subscribe(subscribe) = parse(line).unwrap().command else { panic!("it subscribes") };
+        format!("{:?}", subscribe.verb.verb())
+    };
+    assert_eq!(verb("subscribe t/s"), "Ack");
+    assert_eq!(verb("subscribe t/s --no-ack"), "Nothing");
+    assert_eq!(verb("subscribe t/s --nack --max 1"), "Nack(None)");
+    assert_eq!(verb("subscribe t/s --nack 2s"), "Nack(Some(2s))");
+    assert_eq!(verb("subscribe t/s --reject never"), "Reject(\"never\")");
+    for (flags, both) in [
+        ("--no-ack --nack", ["--no-ack", "--nack"]),
+        ("--nack 1s --reject x", ["--nack", "--reject"]),
+        ("--reject x --no-ack", ["--reject", "--no-ack"]),
+    ] {
+        let refused = parse(&format!("subscribe t/s {flags}")).unwrap_err().to_string();
+        assert!(both.iter().all(|one| refused.contains(one)), "{refused}");
+    }
 }
 
 #[test]

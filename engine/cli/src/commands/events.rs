@@ -14,25 +14,39 @@ pub(super) struct Printer<'a> {
     pub(super) payload_alone: bool,
 }
 
+/// What of a delivery was printed.
+#[derive(Debug, Default)]
+pub(super) struct Printed {
+    pub(super) count: u64,
+    /// Of payloads.
+    pub(super) bytes: u64,
+    /// The last event's offset.
+    pub(super) last: Option<Offset>,
+}
+
 impl Printer<'_> {
-    /// Prints the first `limit` events of a delivery; returns how many that were, and the last one's offset.
+    /// Prints the first events of a delivery: `limit` of them at most, and none behind the one that brings the payloads to
+    /// `bytes`.
     pub(super) fn print(
         &self,
         output: &Output,
         delivery: &Delivery,
         limit: u64,
-    ) -> Result<(u64, Option<Offset>), Unwritten> {
+        bytes: u64,
+    ) -> Result<Printed, Unwritten> {
         let mut lines = Vec::new();
-        let (mut count, mut last) = (0, None);
+        let mut printed = Printed::default();
         for (offset, _appended, event) in delivery.events() {
-            if count == limit {
+            if printed.count == limit || printed.bytes >= bytes {
                 break;
             }
             self.write(&mut lines, delivery, offset, &event);
-            (count, last) = (count + 1, Some(offset));
+            printed.count += 1;
+            printed.bytes += event.payload().map_or(0, |payload| payload.len() as u64);
+            printed.last = Some(offset);
         }
         output.bytes(&lines)?;
-        Ok((count, last))
+        Ok(printed)
     }
 
     /// Writes one event behind what `out` holds.

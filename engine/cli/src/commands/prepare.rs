@@ -11,10 +11,7 @@ use levada_terminal::{
 use tokio::sync::mpsc;
 
 use super::{lines::Lines, transaction};
-use crate::{
-    args::{PublishArgs, TransactionPath},
-    failure::code_of,
-};
+use crate::args::{PublishArgs, TransactionPath};
 
 /// Lines read ahead.
 const LINES_AHEAD: usize = 1_024;
@@ -63,7 +60,7 @@ async fn prepare(
             Some(partition) => transaction.publish_to(topic, PartitionId(partition), event),
             None => transaction.publish(topic, event),
         };
-        added.map_err(|error| Failure::new(code_of(&error), format!("line {number}: {error}")))?;
+        added.map_err(|error| anyhow::Error::from(error).context(format!("line {number}")))?;
     }
     if events == 0 {
         let failure = Failure::usage("expected at least one event to prepare, got none");

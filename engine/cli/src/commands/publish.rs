@@ -27,7 +27,7 @@ use super::{
     prepare,
     stops::Reason,
 };
-use crate::{args::PublishArgs, client};
+use crate::{args::PublishArgs, client, outcome::Partly};
 
 /// Last offsets of up to this many partitions are shown to people.
 const OFFSETS_SHOWN_MAX: usize = 16;
@@ -61,18 +61,10 @@ pub(super) async fn run(output: &Output, args: PublishArgs) -> anyhow::Result<()
 
 async fn publish(output: &Output, client: &Client, args: &PublishArgs, lines: Lines) -> anyhow::Result<()> {
     let mut stop = pin!(interrupted());
-    let when_full = if args.no_wait { WhenFull::Fail } else { WhenFull::Wait };
-    let options = PublisherOptions {
-        delivery_timeout: args.timeout.into(),
-        when_full,
-        // What is stored of a partition's lines is a beginning of them: whoever repeats the rest gets no line twice.
-        after_failure: AfterFailure::Stop,
-        ..PublisherOptions::default()
-    };
     let publisher = tokio::select! {
         biased;
         () = &mut stop => return Err(Failure::interrupted().into()),
-        publisher = client.publisher(args.topic.as_str(), options) => publisher?,
+        publisher = client.publisher(args.topic.as_str(), options(args)) => publisher?,
     };
     let (sender, receiver) = mpsc::channel(LINES_AHEAD);
     // A thread of its own, left behind at the end: a read of stdin cannot be called off.
@@ -105,8 +97,19 @@ async fn publish(output: &Output, client: &Client, args: &PublishArgs, lines: Li
         Ok(summary) => Ok(output.result(&summary, || summary.text())?),
         Err(error) => Err(match stored.get() {
             0 => error,
-            some => error.context(format!("{} stored, then", events(some))),
+            some => error.context(Partly(format!("{} stored, then", events(some)))),
         }),
+    }
+}
+
+fn options(args: &PublishArgs) -> PublisherOptions {
+    PublisherOptions {
+        delivery_timeout: args.timeout.into(),
+        when_full: if args.no_wait { WhenFull::Fail } else { WhenFull::Wait },
+        // What is stored of a partition's lines is a beginning of them: whoever repeats the rest gets no line twice.
+        after_failure: AfterFailure::Stop,
+        durability: args.durability.map(Into::into),
+        ..PublisherOptions::default()
     }
 }
 
@@ -377,7 +380,24 @@ impl Unstored {
 
 #[cfg(test)]
 mod tests {
+    use levada_client::Durability;
+
     use super::*;
+    use crate::args::{Command, Named};
+
+    #[test]
+    fn events_are_published_as_durably_as_the_flag_says() {
+        for (flags, durability) in [
+            ("", None),
+            (" --durability os", Some(Durability::Os)),
+            (" --durability sync", Some(Durability::Sync)),
+        ] {
+            let line = format!("levada publish orders{flags}");
+            let (args, _) = Named::parse(&line.split(' ').map(Into::into).collect::<Vec<_>>()).unwrap();
+            let Command::Publish(publish) = args.command else { panic!("it publishes") };
+            assert_eq!(options(&publish).durability, durability, "{line}");
+        }
+    }
 
     #[test]
     fn last_offsets_of_few_partitions_are_shown_and_of_many_counted() {

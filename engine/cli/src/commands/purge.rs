@@ -72,8 +72,12 @@ fn until(topic: &TopicInfo, args: &PurgeArgs) -> Result<Vec<Position>, Failure> 
         Some(number) => topic.partitions.iter().filter(|part| part.partition == number).collect(),
     };
     if chosen.is_empty() {
-        let (last, number) = (topic.partitions.len().saturating_sub(1), args.partition.unwrap_or_default());
-        let message = format!("topic {} has partitions 0 to {last}, got {number}", topic.name);
+        let has = match topic.partitions.len() {
+            1 => "one partition, 0".to_owned(),
+            more => format!("partitions 0 to {}", more.saturating_sub(1)),
+        };
+        let number = args.partition.unwrap_or_default();
+        let message = format!("topic {} has {has}, got partition {number}", topic.name);
         return Err(Failure::new(ErrorCode::PartitionNotFound, message));
     }
     if args.what.until.is_some() && chosen.len() > 1 {

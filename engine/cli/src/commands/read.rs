@@ -89,7 +89,7 @@ impl Printing<'_> {
     async fn print_all(&self, reader: &mut Reader) -> anyhow::Result<()> {
         while self.left() > 0 {
             let Some(delivery) = reader.next().await? else { break };
-            let (count, _) = self.printer.print(self.output, &delivery, self.left())?;
+            let count = self.printer.print(self.output, &delivery, self.left(), u64::MAX)?.count;
             self.printed.set(self.printed.get() + count);
         }
         Ok(())

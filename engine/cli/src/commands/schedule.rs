@@ -29,7 +29,9 @@ async fn act(output: &Output, client: &Client, action: ScheduleAction) -> anyhow
             output.rows(&events, || table(&events))?;
             if !output.is_json() && events.len() == max {
                 let all = client.describe_topic(topic.as_str()).await?.scheduled;
-                output.remark(&format!("{all} events wait in {topic}; --max shows more of them"));
+                if all > u64::try_from(events.len()).unwrap_or(u64::MAX) {
+                    output.remark(&format!("{all} events wait in {topic}; --max shows more of them"));
+                }
             }
         }
         ScheduleAction::Show { topic, id } => {

@@ -77,7 +77,7 @@ async fn print_all(
     while let Some(found) = search.next().await? {
         match found {
             Found::Events(delivery) => {
-                let (count, _) = bar.suspend(|| printer.print(output, &delivery, u64::MAX))?;
+                let count = bar.suspend(|| printer.print(output, &delivery, u64::MAX, u64::MAX))?.count;
                 printed.set(printed.get() + count);
             }
             Found::Progress(scanned) => {

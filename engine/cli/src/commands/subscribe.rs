@@ -1,8 +1,9 @@
-//! `levada subscribe`: prints what a durable subscription delivers, and acknowledges what was printed; says why it
-//! delivers nothing, if it is paused.
+//! `levada subscribe`: prints what a durable subscription delivers, and acknowledges what was printed, gives it back or rejects
+//! it; says why it delivers nothing, if it is paused.
 
 use std::{
     cell::{Cell, RefCell},
+    num::NonZeroU64,
     pin::pin,
     time::Duration,
 };
@@ -18,7 +19,10 @@ use levada_terminal::{
 use tokio::time::{sleep, timeout};
 
 use super::{attachment, events::Printer, stops::Waiting};
-use crate::{args::SubscribeArgs, client};
+use crate::{
+    args::{SubscribeArgs, Verb},
+    client,
+};
 
 /// Events that the engine may send ahead of what was printed.
 const CREDIT_EVENTS: u64 = 1_000;
@@ -54,10 +58,8 @@ async fn consume(output: &Output, client: &Client, args: &SubscribeArgs) -> anyh
         ended = print_all(output, args, &mut subscriber, &progress) => ended,
         never = report_stops(output, client, args, &progress) => match never {},
     };
-    if !args.no_ack {
-        // Also when stdout was closed: what was printed is done.
-        confirm(output, &subscriber).await?;
-    }
+    // Also when stdout was closed: what was printed is done.
+    confirm(output, &subscriber, args.verb.verb()).await?;
     ended
 }
 
@@ -71,8 +73,13 @@ async fn over(wait: Option<DurationMs>) {
 
 /// Waits until what was acknowledged holds. What a lost connection took along is said once: these events come again,
 /// and whatever was acknowledged after that must hold all the same.
-async fn confirm(output: &Output, subscriber: &Subscriber) -> Result<(), Error> {
+async fn confirm(output: &Output, subscriber: &Subscriber, verb: Verb<'_>) -> Result<(), Error> {
+    if verb == Verb::Nothing {
+        return Ok(());
+    }
     match subscriber.confirmed().await {
+        // An event that is given back takes later ones of its key along, which may have been printed.
+        Err(error) if matches!(verb, Verb::Nack(_)) && error.code() == ErrorCode::DeliveryExpired => Ok(()),
         Err(error) if error.code() == ErrorCode::ConnectionLost => {
             output.remark("acknowledgements were lost with a connection: some events may have been printed twice, or come again");
             subscriber.confirmed().await
@@ -91,6 +98,8 @@ async fn attach(client: &Client, args: &SubscribeArgs) -> Result<Subscriber, Err
         credit_events: args.max.unwrap_or(CREDIT_EVENTS).min(CREDIT_EVENTS),
         ..SubscribeOptions::new(args.subscription.topic.as_str(), args.subscription.name.as_str())
     };
+    let credit_bytes = args.max_bytes.map_or(u64::MAX, NonZeroU64::get).min(options.credit_bytes);
+    let options = SubscribeOptions { credit_bytes, ..options };
     client.subscribe(options).await
 }
 
@@ -130,12 +139,13 @@ async fn print_all(
     progress: &Progress,
 ) -> anyhow::Result<()> {
     let (all, printed) = (args.max.unwrap_or(u64::MAX), &progress.printed);
+    let mut bytes = args.max_bytes.map_or(u64::MAX, NonZeroU64::get);
     let printer = Printer {
         topic: args.subscription.topic.as_str(),
         subscription: Some(args.subscription.name.as_str()),
         payload_alone: args.payload,
     };
-    while printed.get() < all {
+    while printed.get() < all && bytes > 0 {
         let next = timeout(CHECK_INTERVAL, subscriber.next_delivery()).await;
         let refusal = match subscriber.interruption() {
             Some(Error::Refused(refusal)) => Some(refusal.to_string()),
@@ -145,11 +155,16 @@ async fn print_all(
         let Ok(next) = next else { continue };
         let Some(delivery) = next? else { return Ok(()) };
         let left = all - printed.get();
-        let (count, last) = printer.print(output, &delivery, left)?;
-        printed.set(printed.get() + count);
-        match last {
-            Some(last) if !args.no_ack => delivery.ack_range(delivery.first()..=last),
-            _ => {}
+        let now = printer.print(output, &delivery, left, bytes)?;
+        printed.set(printed.get() + now.count);
+        bytes = bytes.saturating_sub(now.bytes);
+        let Some(last) = now.last else { continue };
+        let range = delivery.first()..=last;
+        match args.verb.verb() {
+            Verb::Ack => delivery.ack_range(range),
+            Verb::Nack(delay) => delivery.nack(range, delay),
+            Verb::Reject(reason) => delivery.reject(range, reason),
+            Verb::Nothing => {}
         }
     }
     Ok(())

@@ -76,8 +76,8 @@ async fn act(output: &Output, client: &Client, action: &SubscriptionAction) -> a
             output.result(&found, || {
                 let at = attachment::positions_text(&found.positions);
                 format!(
-                    "moved subscription {topic}/{name} to {at} (partition:offset), with {} events to deliver",
-                    output::count(found.lag)
+                    "moved subscription {topic}/{name} to {at} (partition:offset), with {} to deliver",
+                    output::counted(found.lag, "event")
                 )
             })?;
         }
@@ -93,9 +93,9 @@ async fn pause(output: &Output, client: &Client, path: &SubscriptionPath) -> any
     let found = client.describe_subscription(topic, name).await?;
     output.result(&found, || {
         format!(
-            "paused subscription {topic}/{name}, with {} events in flight; \
+            "paused subscription {topic}/{name}, with {} in flight; \
              `levada subscription resume {topic}/{name}` continues it",
-            output::count(found.in_flight)
+            output::counted(found.in_flight, "event")
         )
     })?;
     Ok(())

@@ -21,15 +21,7 @@ pub(super) async fn run(output: &Output, args: TopicArgs) -> anyhow::Result<()> 
         let retain = settings.retain.into();
         check_bound(settings.max_bytes, retain)?;
         check_age(settings.retain_for.is_some(), retain)?;
-        if settings.dedup_window == 0 && !settings.dedup_header.is_empty() {
-            return Err(Failure::usage("--dedup-header has no effect without --dedup-window").into());
-        }
-        let quota = wanted(1, settings);
-        if quota.on_full != OnFull::Reject && !quota.has_backlog_quota() {
-            let message = "--on-full has no effect without a limit of the backlog";
-            let limits = "--backlog-max-events, --backlog-max-bytes and --backlog-max-age are limits";
-            return Err(Failure::usage(message).hint(limits).into());
-        }
+        check_together(&wanted(1, settings))?;
     }
     client::with_interruptible(&args.client, async |client| act(output, client, &args.action).await).await
 }
@@ -59,15 +51,12 @@ async fn act(output: &Output, client: &Client, action: &TopicAction) -> anyhow::
             describe(output, &found)?;
         }
         TopicAction::Set { topic, changes } => {
-            if changes.max_bytes.is_some() || changes.retain_for.is_some() {
-                let retain = match changes.retain {
-                    Some(retain) => retain.into(),
-                    None => client.describe_topic(topic.as_str()).await?.settings.retain,
-                };
-                check_bound(changes.max_bytes.unwrap_or(0), retain)?;
-                check_age(changes.retain_for.is_some(), retain)?;
-            }
-            let changed = client.set_topic(topic.as_str(), changed(changes)).await?;
+            let wanted = changed(changes);
+            let merged = wanted.of(&client.describe_topic(topic.as_str()).await?.settings);
+            check_bound(changes.max_bytes.unwrap_or(0), merged.retain)?;
+            check_age(changes.retain_for.is_some(), merged.retain)?;
+            check_together(&merged)?;
+            let changed = client.set_topic(topic.as_str(), wanted).await?;
             output.result(&changed, || format!("topic {}", summary(&changed)))?;
         }
         TopicAction::Purge { topic, purge } => purge::run(output, client, topic, purge).await?,
@@ -96,6 +85,23 @@ fn check_age(is_given: bool, retain: Retain) -> Result<(), Failure> {
     }
     let message = "--retain-for has no effect on a topic with --retain compact";
     Err(Failure::usage(message).hint("it keeps the last event of each key, however old"))
+}
+
+/// Refuses a setting that has no effect without another, as the engine does, in the words of this command line.
+fn check_together(settings: &TopicSettings) -> Result<(), Failure> {
+    // What contradicts compaction stays the engine's to say: a limit would not help.
+    let drops = settings.on_full == OnFull::DropOldest && settings.retain != Retain::Compact;
+    if drops && !settings.has_backlog_quota() {
+        let message = "--on-full drop-oldest has no effect without a limit of the backlog";
+        let limits = "--backlog-max-events, --backlog-max-bytes and --backlog-max-age are limits, --on-full reject needs none";
+        return Err(Failure::usage(message).hint(limits));
+    }
+    if settings.dedup_window_ms == 0 && !settings.dedup_header.is_empty() {
+        let message =
+            format!("--dedup-header {} has no effect without --dedup-window", settings.dedup_header);
+        return Err(Failure::usage(message).hint("--dedup-header '' takes the header away"));
+    }
+    Ok(())
 }
 
 fn wanted(partitions: u16, settings: &SettingsArgs) -> TopicSettings {

@@ -499,7 +499,11 @@ impl Core {
 
 #[cold]
 fn no_such_partition(partition: u16, count: u16) -> Box<Error> {
-    let what = format!("the topic has {count} partitions, partition {partition} was named");
+    let has = match count {
+        1 => "one partition, 0".to_owned(),
+        more => format!("partitions 0 to {}", more.saturating_sub(1)),
+    };
+    let what = format!("the topic has {has}, got partition {partition}");
     Box::new(Refusal::new(ErrorCode::PartitionNotFound, what).into())
 }
 

@@ -170,7 +170,7 @@ impl Driver {
                         return Ok(stream);
                     }
                     let what = format!(
-                        "the topic was made anew: it has {partitions} partitions, and had {expected} when the publisher was opened"
+                        "the topic was made anew: its number of partitions is {partitions}, and was {expected} when the publisher was opened"
                     );
                     return Err(Refusal::new(ErrorCode::PartitionNotFound, what).into());
                 }

@@ -13,6 +13,7 @@ use levada_protocol::{
 };
 
 use super::{Of, Shared, held::HeldId};
+use crate::clock::Instant;
 
 /// Held by a delivery and the events taken from it; with the last of them the delivery is kept no more.
 #[derive(Debug)]
@@ -40,6 +41,11 @@ impl Lease {
     pub(crate) fn take_rest(&self, events: u64) -> bool {
         self.all_at_once.store(true, Ordering::Relaxed);
         self.shared.take_events(self.stream, self.id, events)
+    }
+
+    /// When all of it should be handed out at the latest.
+    pub(super) fn hand_out_at(&self) -> Option<Instant> {
+        self.shared.lock().held.hand_out_at(self.id)
     }
 
     /// The events of a range are not handed to the application.

@@ -18,9 +18,10 @@ use std::{
 };
 
 use levada_protocol::{
-    error::Refusal,
+    error::{ErrorCode, Refusal},
     ids::{SubscriptionName, TopicName},
     request::{Start, Subscribe, Subscribed, SubscriptionOptions},
+    verbs::RefusedVerb,
 };
 use tokio::{sync::Notify, time::timeout};
 
@@ -288,11 +289,25 @@ enum Next {
 
 fn refused_verbs(state: &mut State) -> Result<(), Error> {
     let Some((first, count)) = state.outbox.take_refused() else { return Ok(()) };
-    let what = format!(
-        "{count} verbs had no effect, first that on offsets {} to {} of partition {}",
-        first.first, first.last, first.partition
-    );
-    Err(Refusal::new(first.code, what).into())
+    Err(Refusal::new(first.code, without_effect(&first, count)).into())
+}
+
+/// What verbs had no effect, why, and what to do about it.
+fn without_effect(first: &RefusedVerb, count: u64) -> String {
+    let RefusedVerb { partition, first, last, code } = *first;
+    let offsets =
+        if first == last { format!("offset {first}") } else { format!("offsets {first} to {last}") };
+    let verbs = match count {
+        1 => format!("a verb on {offsets} of partition {partition} had no effect"),
+        _ => format!("{count} verbs had no effect, the first of them on {offsets} of partition {partition}"),
+    };
+    match code {
+        ErrorCode::DeliveryExpired => format!(
+            "{verbs}: the events timed out, were given back or were settled before; they are delivered again unless they were \
+             settled; a longer ack_timeout, or in_progress while they are worked on, prevents a timeout"
+        ),
+        other => format!("{verbs}: {}", other.meaning()),
+    }
 }
 
 impl Drop for Subscriber {
@@ -429,5 +444,34 @@ impl Shared {
         self.lock().failed.get_or_insert_with(|| error.clone());
         self.arrived.notify_one();
         self.confirmed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use levada_protocol::ids::{Offset, PartitionId};
+
+    use super::*;
+
+    #[test]
+    fn a_verb_without_effect_is_told_why_and_what_becomes_of_the_events() {
+        let refused = |last, code| RefusedVerb {
+            partition: PartitionId(2),
+            first: Offset(7),
+            last: Offset(last),
+            code,
+        };
+        let one = without_effect(&refused(7, ErrorCode::DeliveryExpired), 1);
+        assert!(
+            one.starts_with("a verb on offset 7 of partition 2 had no effect: the events timed out"),
+            "{one}"
+        );
+        assert!(
+            one.contains("delivered again unless they were settled; a longer ack_timeout, or in_progress"),
+            "{one}"
+        );
+        let many = without_effect(&refused(9, ErrorCode::OutcomeUnknown), 3);
+        let begins = "3 verbs had no effect, the first of them on offsets 7 to 9 of partition 2: ";
+        assert_eq!(many, format!("{begins}{}", ErrorCode::OutcomeUnknown.meaning()));
     }
 }

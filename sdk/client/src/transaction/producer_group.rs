@@ -96,6 +96,8 @@ impl ProducerGroup {
     /// # }
     /// ```
     ///
+    /// Cancel safe: nothing is left behind. What the engine asked meanwhile is asked again, as with a [`Check`](super::Check) that is dropped.
+    ///
     /// # Errors
     /// As [`Client::request`].
     pub async fn check_backs(&self) -> Result<CheckBacks, Error> {
@@ -137,6 +139,8 @@ impl Client {
 
     /// Lists the transactions that wait for a decision, of one group or of all, in order of group and id; with `decided` also
     /// those that were decided and are still remembered. At most `max`, and whether there are more.
+    ///
+    /// Cancel safe: it only reads.
     ///
     /// # Errors
     /// `INVALID_NAME`; as [`Client::request`].

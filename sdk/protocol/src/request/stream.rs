@@ -19,7 +19,8 @@ pub enum Start {
     Latest,
     /// This offset, in every partition read.
     Offset(u64),
-    /// The first event appended at or after this time, in milliseconds since the Unix epoch.
+    /// The first event appended at or after this time, in milliseconds since the Unix epoch; the end if there is none. A time
+    /// that has not come by the engine's clock, give or take a minute, is refused with `OFFSET_OUT_OF_RANGE`.
     Time(u64),
 }
 

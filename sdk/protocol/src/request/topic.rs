@@ -90,7 +90,7 @@ pub struct TopicSettings {
     /// [`DEDUP_WINDOW_MS_MAX`](crate::limits::DEDUP_WINDOW_MS_MAX). 0, the default: never.
     pub dedup_window_ms: u64,
     /// A header whose value belongs to the id, as `source` does in CloudEvents, whose ids are unique per source alone:
-    /// events are duplicates if both are equal. Empty, the default: the id alone.
+    /// events are duplicates if both are equal. Empty, the default: the id alone. Only with a `dedup_window_ms`.
     pub dedup_header: String,
     /// Events that the slowest subscription or route may have yet to acknowledge, delayed and prepared ones
     /// included; 0, the default: any number.
@@ -101,7 +101,7 @@ pub struct TopicSettings {
     /// How old the oldest event may be that a subscription or route has yet to acknowledge, in milliseconds; 0, the
     /// default: any age.
     pub backlog_max_age_ms: u64,
-    /// What becomes of a publish when one of these is reached. Default `reject`.
+    /// What becomes of a publish when one of these is reached. Default `reject`, and all there is without one of them.
     pub on_full: OnFull,
 }
 
@@ -148,7 +148,7 @@ pub struct TopicChanges {
     pub retain_for_ms: Option<u64>,
     /// Stored bytes over which the oldest are dropped (`time_and_size`); 0 means no bound.
     pub max_bytes: Option<u64>,
-    /// How long ids are remembered, in milliseconds; 0 forgets them and remembers none from now on.
+    /// How long ids are remembered, in milliseconds; 0 forgets them and remembers none from now on, nor the header.
     pub dedup_window_ms: Option<u64>,
     /// The header whose value belongs to the id; empty: none. Another one than before forgets all ids so far.
     pub dedup_header: Option<String>,
@@ -163,10 +163,11 @@ pub struct TopicChanges {
 }
 
 impl TopicChanges {
-    /// What the settings are once this has changed.
+    /// What the settings are once this has changed. What is not given and would be without effect goes: the header with the
+    /// dedup window, and `drop_oldest` with the last limit of the backlog.
     #[must_use]
     pub fn of(&self, settings: &TopicSettings) -> TopicSettings {
-        TopicSettings {
+        let mut changed = TopicSettings {
             partitions: self.partitions.unwrap_or(settings.partitions),
             durability: self.durability.unwrap_or(settings.durability),
             retain: self.retain.unwrap_or(settings.retain),
@@ -178,7 +179,14 @@ impl TopicChanges {
             backlog_max_bytes: self.backlog_max_bytes.unwrap_or(settings.backlog_max_bytes),
             backlog_max_age_ms: self.backlog_max_age_ms.unwrap_or(settings.backlog_max_age_ms),
             on_full: self.on_full.unwrap_or(settings.on_full),
+        };
+        if changed.dedup_window_ms == 0 && self.dedup_header.is_none() {
+            changed.dedup_header.clear();
         }
+        if !changed.has_backlog_quota() && self.on_full.is_none() {
+            changed.on_full = OnFull::default();
+        }
+        changed
     }
 }
 

@@ -321,7 +321,7 @@ impl State {
             Check::Duplicate { base, events: count, duplicates } => {
                 Ok(Some(AckOutcome::Appended { base, count, duplicate: true, duplicates }))
             }
-            refused => Err(producer_refusal(&refused, sequence.1)),
+            refused => Err(producer_refusal(&refused, sequence)),
         }
     }
 
@@ -733,7 +733,7 @@ impl State {
     }
 }
 
-fn producer_refusal(check: &Check, sequence: Sequence) -> Refusal {
+fn producer_refusal(check: &Check, (got, sequence): (Epoch, Sequence)) -> Refusal {
     match check {
         Check::Gap { expected } => Refusal::new(
             ErrorCode::SequenceGap,
@@ -741,7 +741,7 @@ fn producer_refusal(check: &Check, sequence: Sequence) -> Refusal {
         ),
         Check::Fenced { epoch } => Refusal::new(
             ErrorCode::ProducerFenced,
-            format!("the producer's epoch is {epoch}; an older one may not publish"),
+            format!("the producer's epoch is {epoch}, got {got}; an older one may not publish"),
         ),
         Check::Unknown => Refusal::new(
             ErrorCode::ProducerUnknown,
@@ -750,5 +750,16 @@ fn producer_refusal(check: &Check, sequence: Sequence) -> Refusal {
         Check::Append | Check::Duplicate { .. } | Check::Scheduled { .. } => {
             Refusal::new(ErrorCode::Internal, "an accepted sequence was refused")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_fenced_is_told_both_epochs() {
+        let refusal = producer_refusal(&Check::Fenced { epoch: Epoch(3) }, (Epoch(2), Sequence(9)));
+        assert_eq!(refusal.message, "the producer's epoch is 3, got 2; an older one may not publish");
     }
 }

@@ -20,6 +20,7 @@ use crate::{
         self, PreparedBatch, Row, Share, Transaction, TransactionEnd, TransactionKey, Undecided, Verdict,
     },
     shard::{announcement::Announcement, draft::Draft},
+    words::counted,
 };
 
 /// Undecided transactions of all groups together.
@@ -129,9 +130,9 @@ impl Transactions {
         let held = self.groups.get(group).copied().unwrap_or_default();
         let full = |what: String| {
             let message = format!(
-                "producer group {group} has {} undecided transactions of {} bytes, {what}: commit or roll back some; `levada \
-                 transaction list` shows them",
-                held.transactions, held.bytes
+                "producer group {group} has {} of {}, {what}: commit or roll back some; `levada transaction list` shows them",
+                counted(held.transactions as u64, "undecided transaction"),
+                counted(held.bytes as u64, "byte")
             );
             Err(Refusal::new(ErrorCode::TooManyPrepared, message))
         };

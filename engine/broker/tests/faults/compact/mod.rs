@@ -217,10 +217,11 @@ async fn settings_that_contradict_compaction_are_refused() {
         asked.unwrap_err().to_string()
     };
     let dropping = TopicSettings { backlog_max_events: 1, on_full: OnFull::DropOldest, ..compacted() };
-    let said = create("orders", dropping.clone()).await;
-    assert!(said.contains("retain compact and on_full drop_oldest contradict each other"), "{said}");
-    // Without a limit nothing is ever dropped.
-    engine.topic("orders", TopicSettings { backlog_max_events: 0, ..dropping }).await;
+    // Also while no limit is set, or a later one would be refused for it.
+    for settings in [dropping.clone(), TopicSettings { backlog_max_events: 0, ..dropping }] {
+        let said = create("orders", settings).await;
+        assert!(said.contains("retain compact and on_full drop_oldest contradict each other"), "{said}");
+    }
     engine.broker.shutdown().await;
 }
 

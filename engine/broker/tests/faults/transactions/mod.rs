@@ -630,7 +630,7 @@ async fn a_transaction_made_for_another_number_of_partitions_is_refused() {
     let other = Transact { partitions: vec![2, 1], ..asked.clone() };
     let refused = scene.engine.broker.transact(&Principal::Local, other, batches.clone()).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::PartitionNotFound);
-    assert!(refused.to_string().contains("has 1 partitions, the transaction was made for 2"), "{refused}");
+    assert!(refused.to_string().contains("is 1, the transaction was made for 2"), "{refused}");
     let right = Transact { partitions: vec![1, 1], ..asked };
     scene.engine.broker.transact(&Principal::Local, right, batches).await.unwrap();
     scene.engine.broker.shutdown().await;
