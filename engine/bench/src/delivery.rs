@@ -1,6 +1,5 @@
 //! The workload `delivery`: consumers that settle each event by itself, against one that acknowledges whole deliveries.
 
-use levada_protocol::error::ErrorCode;
 use levada_terminal::{Failure, Output, choices::OrderArg};
 
 use crate::{
@@ -23,11 +22,11 @@ pub(crate) fn check(args: &DeliveryBench) -> Result<(), Failure> {
     if stuck > 0 && stuck >= keys {
         let message =
             format!("--stuck-keys {stuck} contradicts --keys {keys}: expected fewer stuck keys than keys");
-        return Err(Failure::new(ErrorCode::InvalidArgument, message));
+        return Err(Failure::usage(message));
     }
     if stuck > 0 && args.consumer.order != OrderArg::Key {
         let message = "--stuck-keys contradicts --order: only in key order other keys go on";
-        return Err(Failure::new(ErrorCode::InvalidArgument, message));
+        return Err(Failure::usage(message));
     }
     Ok(())
 }

@@ -279,7 +279,7 @@ fn hint(code: FailureCode) -> Option<String> {
         }
         ErrorCode::NotRedriven => "`levada dlq redrive` redrives them, --force purges them all the same",
         ErrorCode::ConnectFailed => {
-            "does `levada serve` run there? --addr or LEVADA_ADDR names another engine's address"
+            "--addr or LEVADA_ADDR names another engine's address, `levada serve` starts one"
         }
         ErrorCode::TlsFailed => "--ca or LEVADA_CA must name the ca.pem of that engine: DATA_DIR/tls/ca.pem",
         ErrorCode::AddressInUse => {
