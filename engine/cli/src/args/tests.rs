@@ -90,6 +90,14 @@ fn good_lines_are_understood() {
         "route resume big",
         "route delete big",
         "completion bash",
+    ] {
+        parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}
+
+#[test]
+fn good_lines_of_the_bench_are_understood() {
+    for line in [
         "bench publish --size 1024 --events 100 --producers 2 --in-flight 8 --batch-bytes 128KiB --durability os",
         "bench publish --connections 256 --concurrency 1 --duration 60s --runs 5 --output json",
         "bench latency --addr localhost:7600 --ca ca.pem",
