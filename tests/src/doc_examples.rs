@@ -1,6 +1,6 @@
 //! The examples of the client's documentation, run.
 
-use std::{fmt, path::PathBuf, sync::OnceLock, time::Duration};
+use std::{fmt, path::PathBuf, pin::Pin, sync::OnceLock, time::Duration};
 
 use levada_client::{
     Client, Event, OnError, Start, SubscriptionOptions, TopicSettings, TransactionState,
@@ -14,7 +14,6 @@ use crate::support::{
 };
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "it is what users copy")]
-#[expect(dead_code, reason = "an example may make what only a longer one would use")]
 mod examples {
     include!(concat!(env!("OUT_DIR"), "/doc_examples.rs"));
 }
@@ -40,15 +39,17 @@ async fn engine_with(topics: &[&str]) -> (Engine, Client) {
 }
 
 /// What comes to be so while an example runs that does not end by itself.
-async fn while_it_runs<T>(
-    example: impl Future<Output = Result<(), impl fmt::Debug>>,
-    what: impl Future<Output = T>,
-) -> T {
-    tokio::select! {
-        biased;
-        ended = example => panic!("it ended: {ended:?}"),
-        came = what => came,
-    }
+fn while_it_runs<'a, T>(
+    example: impl Future<Output = Result<(), impl fmt::Debug>> + 'a,
+    what: impl Future<Output = T> + 'a,
+) -> Pin<Box<dyn Future<Output = T> + 'a>> {
+    Box::pin(async {
+        tokio::select! {
+            biased;
+            ended = example => panic!("it ended: {ended:?}"),
+            came = what => came,
+        }
+    })
 }
 
 async fn until_described(
