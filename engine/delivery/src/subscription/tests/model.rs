@@ -7,7 +7,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     operations::{Op, key_of, op, takes},
-    states::{At, BACKOFF_MIN, Event, Why},
+    states::{At, BACKOFF_MIN, Event, Why, ranges_of},
     store::Rows,
     *,
 };
@@ -536,7 +536,7 @@ impl World {
         for (partition, rows) in &settling.rows {
             disk[usize::from(partition.0)].apply(rows);
         }
-        let (mut dead, mut dequeued) = (Vec::new(), Vec::new());
+        let (mut dead, mut dequeued, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         for (partition, rows) in disk.iter().enumerate() {
             let progress = rows.restore();
             for (offset, event) in (0..).zip(&mut self.events[partition]) {
@@ -546,6 +546,9 @@ impl World {
                         event.at = At::Submitted(why);
                         if partition == QUEUE {
                             dequeued.push(offset);
+                        }
+                        if why == Why::Lost {
+                            lost.push((partition, offset));
                         }
                         if matches!(why, Why::Dead | Why::Said { dead: true, .. }) {
                             dead.push((partition, offset));
@@ -566,6 +569,7 @@ impl World {
         let mut told: Vec<u64> = settling.dequeued.iter().flat_map(|it| it.start.0..it.end.0).collect();
         told.sort_unstable();
         assert_eq!(told, dequeued, "what a commit settles of the queue");
+        assert_eq!(ranges_of(&lost), settling.lost, "what a commit settles of what was lost");
         self.commit = Some((settling.id, disk));
     }
 
@@ -586,7 +590,7 @@ impl World {
                 }
                 let flies = self.it.ledger.partitions.get(partition).state_of(offset).in_flight.is_some();
                 event.at = match why {
-                    Why::Said { .. } if offset < self.log_start[partition] => At::Settling(Why::Dropped),
+                    Why::Said { .. } if offset < self.log_start[partition] => At::Settling(Why::Lost),
                     Why::Said { token, consumer, .. } if flies => {
                         assert!(self.consumers.contains(&consumer));
                         At::Flight { token, consumer, deadline }
@@ -596,7 +600,7 @@ impl World {
                         event.by = None;
                         At::Waiting { not_before: 0 }
                     }
-                    Why::Dead | Why::Dropped => At::Settling(why),
+                    Why::Dead | Why::Dropped | Why::Lost => At::Settling(why),
                 };
                 returned += usize::from(matches!(why, Why::Said { .. }));
             }
@@ -613,7 +617,7 @@ impl World {
         let mut expected = Vec::new();
         for (offset, event) in (0..log_start).zip(&mut self.events[partition]) {
             if matches!(event.at, At::Fresh | At::Waiting { .. } | At::Flight { .. }) {
-                event.at = At::Settling(Why::Dropped);
+                event.at = At::Settling(Why::Lost);
                 expected.push(offset);
             }
         }
@@ -701,14 +705,18 @@ impl World {
                         );
                         assert!(!state.dropped);
                     }
-                    At::Settling(Why::Dropped) => assert!(state.dropped),
+                    At::Settling(Why::Dropped | Why::Lost) => assert!(state.dropped),
                     At::Settling(_) => assert_eq!(queued, 1),
                     At::Submitted(_) | At::Done => assert!(state.settled),
                 }
                 let needed = matches!(event.at, At::Fresh | At::Waiting { .. } | At::Flight { .. });
                 assert!(!needed || part.needs(&(offset..offset + 1)), "{offset} of {partition}");
-                let gone =
-                    matches!(event.at, At::Done | At::Settling(Why::Dropped) | At::Submitted(Why::Dropped));
+                let gone = matches!(
+                    event.at,
+                    At::Done
+                        | At::Settling(Why::Dropped | Why::Lost)
+                        | At::Submitted(Why::Dropped | Why::Lost)
+                );
                 open += u64::from(!gone);
             }
         }

@@ -1,6 +1,6 @@
 //! The model's states of one offset.
 
-use super::ConsumerId;
+use super::{ConsumerId, LostRange, Offset, PartitionId};
 
 /// The shortest backoff, jitter included.
 pub(super) const BACKOFF_MIN: u64 = 90;
@@ -31,8 +31,9 @@ pub(super) enum Why {
         dead: bool,
     },
     Dead,
-    /// Filtered or lost; a filtered one may settle with its neighbours, later.
+    /// Filtered; it may settle with its neighbours, later.
     Dropped,
+    Lost,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -79,4 +80,15 @@ impl At {
             _ => None,
         }
     }
+}
+
+/// Lost offsets in order as a commit reports them: one range for each partition.
+pub(super) fn ranges_of(lost: &[(usize, u64)]) -> Vec<LostRange> {
+    let range = |part: &[(usize, u64)]| LostRange {
+        partition: PartitionId(part[0].0 as u16),
+        first: Offset(part[0].1),
+        last: Offset(part[part.len() - 1].1),
+        events: part.len() as u64,
+    };
+    lost.chunk_by(|one, other| one.0 == other.0).map(range).collect()
 }
