@@ -19,6 +19,7 @@ mod disk;
 mod examples;
 mod format;
 mod log_lines;
+mod losses;
 mod moves;
 mod pages;
 mod plugins;
