@@ -66,4 +66,4 @@ pub use inspection::Inspection;
 pub use outgoing::{Content, Delivery, Outgoing, Unwritten};
 pub use publish::{PublishStream, Submitter};
 pub use reader::{CreditSender, Reader};
-pub use subscription::{Consumer, ConsumerControl};
+pub use subscription::{Consumer, ConsumerControl, LossNotice, Told};

@@ -81,11 +81,11 @@ pub use levada_protocol::{
     publish::Durability,
     request::{
         BacklogInfo, DEDUP_WINDOW_MS_USUAL, DeadLetterGroup, DeadLetterTopic, DedupInfo, Deleted, EngineInfo,
-        HelloAnswer, Holding, Interface, Notice, OnError, OnFull, Order, PartitionInfo, PauseReason,
-        PluginInfo, Position, Purged, PurgedTopic, RedriveInfo, RedriveOutcome, Request, Response, Retain,
-        Retry, RouteInfo, RouteSpec, RunState, StageSpec, Start, Subscribed, SubscriptionInfo,
-        SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings, TransactionBatch, TransactionDuplicate,
-        TransactionInfo, TransactionState, WaitingFor,
+        HelloAnswer, Holding, Interface, LostEvents, Notice, OnError, OnFull, Order, PartitionInfo,
+        PauseReason, PluginInfo, Position, Purged, PurgedTopic, RedriveInfo, RedriveOutcome, Request,
+        Response, Retain, Retry, RouteInfo, RouteSpec, RunState, StageSpec, Start, Subscribed,
+        SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings, TransactionBatch,
+        TransactionDuplicate, TransactionInfo, TransactionState, WaitingFor,
     },
     schedule::{Due, ScheduledInfo},
 };

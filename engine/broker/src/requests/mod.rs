@@ -32,6 +32,7 @@ use crate::{
     access::Principal,
     broker::Broker,
     catalogue::{Catalogue, Change, Root},
+    clock,
     error::Error,
     log::Log,
     metrics::{Collected, Series},
@@ -163,7 +164,7 @@ impl Broker {
             };
             if let Ok(info) = self.describe_running(&handle).await {
                 let name = format!("{}/{}", record.topic, record.name);
-                collected.subscription(&name, handle.delivered(), &info);
+                collected.subscription(&name, handle.delivered(), &info, clock::now());
             }
         }
         for route in self.inner.owner_tasks.routes() {

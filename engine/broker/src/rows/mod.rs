@@ -23,6 +23,7 @@
 //! | cursors | `0x01` subscription u64, partition u16, `0x00` | [`levada_delivery::progress::Head`] | the subscription | with the subscription |
 //! | cursors | `0x01` subscription u64, partition u16, `0x01`, chunk u64 | [`levada_delivery::progress::Chunk`] | the subscription | when the floor passes it |
 //! | cursors | `0x02` route u64, partition u16 | [`RouteCursor`] | the route | with the route |
+//! | cursors | `0x03` subscription u64, partition u16 | [`SubscriptionLoss`] | the subscription | with the subscription |
 //! | dedup | `0x01` topic u32, partition u16, offset u64 | [`DedupIds`] | publishes to a topic with a dedup window | when its ids expire, with the window, with the topic |
 //! | schedule | `0x01` topic u32, due u64, first id u64, `0x01` | [`Scheduled`] | delayed publishes | when it is due, with the topic |
 //! | schedule | `0x01` topic u32, due u64, first id u64, `0x00` | [`Cancelled`] | cancels | with its batch |
@@ -73,6 +74,7 @@ mod scheduled;
 mod segment;
 mod setback;
 mod subscription;
+mod subscription_loss;
 mod topic;
 mod transaction;
 mod transaction_end;
@@ -118,6 +120,7 @@ pub(crate) use self::{
     segment::Segment,
     setback::Setback,
     subscription::SubscriptionRecord,
+    subscription_loss::SubscriptionLoss,
     topic::TopicRecord,
     transaction::{Share, Transaction, Verdict},
     transaction_end::TransactionEnd,
@@ -148,6 +151,7 @@ mod tag {
     pub(super) const CATALOGUE_PLUGIN_LINE: u8 = 0x05;
     pub(super) const CURSOR_SUBSCRIPTION: u8 = 0x01;
     pub(super) const CURSOR_ROUTE: u8 = 0x02;
+    pub(super) const CURSOR_LOSS: u8 = 0x03;
     pub(super) const DEDUP_IDS: u8 = 0x01;
     pub(super) const SCHEDULE_BATCH: u8 = 0x01;
     pub(super) const SCHEDULE_INDEX: u8 = 0x02;

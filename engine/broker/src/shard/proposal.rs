@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    rows::{Compacted, QueuedEvent, Redriven, Row},
+    rows::{Compacted, QueuedEvent, Redriven, Row, SubscriptionLoss},
 };
 
 /// What one commit does as a whole, if all of its conditions hold when it is decided.
@@ -54,6 +54,8 @@ pub(crate) enum Condition {
 pub(crate) enum StateChange {
     /// How far a subscription has come in a partition.
     Progress { subscription: SubscriptionId, partition: PartitionId, rows: Vec<RowChange> },
+    /// What a subscription has lost of a partition, and what of that no consumer was told of.
+    Loss { subscription: SubscriptionId, partition: PartitionId, loss: SubscriptionLoss },
     /// Events of a subscription's queue came to their end: they are deleted.
     Dequeue { subscription: SubscriptionId, events: Vec<Range<Offset>> },
     /// The events of dead letters go back to their subscription alone, and that is noted of each.
@@ -235,7 +237,7 @@ impl StateChange {
             Self::Rewrite { records, .. } => {
                 2 * SMALL_ROW_BYTES_MAX + records.iter().map(Rewritten::encoded_len).sum::<usize>()
             }
-            Self::Superseded { .. } | Self::Compacted { .. } => 2 * SMALL_ROW_BYTES_MAX,
+            Self::Loss { .. } | Self::Superseded { .. } | Self::Compacted { .. } => 2 * SMALL_ROW_BYTES_MAX,
         }
     }
 }

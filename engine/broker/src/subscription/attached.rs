@@ -13,12 +13,11 @@ use std::{
 use levada_delivery::subscription::Wanted;
 use levada_protocol::{
     ids::{Offset, PartitionId},
-    request::Notice,
     verbs::{RefusedVerb, Settled},
 };
 use tokio::sync::mpsc;
 
-use super::losses::Losses;
+use super::untold::Untold;
 use crate::{
     error::Error,
     frames::DELIVER_BYTES_TARGET,
@@ -43,9 +42,7 @@ pub(super) struct Attached {
     outgoing: mpsc::Sender<Result<Outgoing, Error>>,
     /// How many of its delivery frames its stream has taken.
     taken: Arc<AtomicU64>,
-    notices: mpsc::Sender<Notice>,
-    /// Not told yet.
-    losses: Losses,
+    untold: Untold,
     /// Verbs frames by their sequence, with the ticket that confirms them.
     unconfirmed: VecDeque<(u64, u64)>,
     refused: Vec<RefusedVerb>,
@@ -74,16 +71,14 @@ impl Attached {
     pub(super) fn new(
         name: String,
         outgoing: mpsc::Sender<Result<Outgoing, Error>>,
-        notices: mpsc::Sender<Notice>,
-        losses: Losses,
+        untold: Untold,
         window: Arc<Window>,
     ) -> Self {
         Self {
             name,
             outgoing,
             taken: Arc::default(),
-            notices,
-            losses,
+            untold,
             unconfirmed: VecDeque::new(),
             refused: Vec::new(),
             confirmed: None,
@@ -176,18 +171,13 @@ impl Attached {
     }
 
     /// Adds a loss to be told.
-    pub(super) fn add_loss(&mut self, partition: PartitionId, first: Offset, last: Offset) {
-        self.losses.add(partition, first, last);
+    pub(super) fn add_loss(&mut self, partition: PartitionId, range: (Offset, Offset)) {
+        self.untold.add(partition, range);
     }
 
     /// Tells of losses.
     pub(super) fn tell_losses(&mut self, record: &SubscriptionRecord) {
-        self.losses.tell(record, &self.notices);
-    }
-
-    /// What it was not told of.
-    pub(super) fn into_losses(self) -> Losses {
-        self.losses
+        self.untold.tell(record);
     }
 
     /// How many of its deliveries its stream has taken, in the order in which they were made.

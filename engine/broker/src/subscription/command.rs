@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use levada_delivery::subscription::Acked;
 use levada_protocol::{
-    request::{Notice, Subscribed},
+    request::Subscribed,
     verbs::{Credit, Verbs},
 };
 use levada_store::Store;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::retained::RetainBudget;
+use super::{retained::RetainBudget, untold::LossNotice};
 use crate::{
     chains::Chains,
     clock::Clock,
@@ -80,5 +80,5 @@ pub(crate) struct AckingTransact {
 pub(crate) struct Attached {
     pub(super) subscribed: Subscribed,
     pub(super) outgoing: mpsc::Receiver<Result<Outgoing, Error>>,
-    pub(super) notices: mpsc::Receiver<Notice>,
+    pub(super) notices: mpsc::Receiver<LossNotice>,
 }

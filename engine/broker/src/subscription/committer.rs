@@ -23,7 +23,7 @@ use crate::{
     dead_letters::{DeadLetters, Origin, Reason},
     error::Error,
     log::Log,
-    rows::{self, SubscriptionRecord, TransactionKey},
+    rows::{self, SubscriptionLoss, SubscriptionRecord, TransactionKey},
     shard::{
         AppendRequest, Condition, Generation, Proposal, ProposalRefused, ShardHandle, StateChange, Transact,
     },
@@ -175,9 +175,16 @@ impl Committer {
     }
 
     /// Begins a commit. Events of dead letters are taken from what was read, or read.
-    pub(super) fn submit(&mut self, mut settling: Settling, reads: &Reads) {
+    pub(super) fn submit(
+        &mut self,
+        mut settling: Settling,
+        losses: Vec<(PartitionId, SubscriptionLoss)>,
+        reads: &Reads,
+    ) {
         let id = SubscriptionId(self.record.id);
-        let changes = changes(id, reads.queue().partition(), &mut settling);
+        let mut changes = changes(id, reads.queue().partition(), &mut settling);
+        let lost = losses.into_iter();
+        changes.extend(lost.map(|(partition, loss)| StateChange::Loss { subscription: id, partition, loss }));
         let owner = Condition::Owner { subscription: id, generation: self.generation };
         // What is acknowledged meanwhile goes together: one commit and one answer instead of many.
         self.after = Some(Instant::now() + self.shard.progress_delay());

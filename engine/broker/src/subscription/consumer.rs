@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use levada_protocol::{
-    request::{Notice, Subscribed},
+    request::Subscribed,
     verbs::{Credit, Verbs},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     command::{Attached, Command},
     handle::SubscriptionHandle,
+    untold::LossNotice,
 };
 use crate::{error::Error, outbound::Window, outgoing::Outgoing};
 
@@ -22,8 +23,8 @@ pub struct Consumer {
     /// Whole wire frames: deliveries and settled verbs. Ends when the subscription does, after an error.
     pub outgoing: mpsc::Receiver<Result<Outgoing, Error>>,
     /// What the client is to be told on its control stream: events that retention took before they were acknowledged,
-    /// also those that went while no consumer was attached. Ends when the subscription does.
-    pub notices: mpsc::Receiver<Notice>,
+    /// also those of which no consumer before it was told. Ends when the subscription does.
+    pub notices: mpsc::Receiver<LossNotice>,
     /// The way to the owner; dropping it detaches the consumer.
     pub control: ConsumerControl,
     /// To be run beside the others.

@@ -1,19 +1,17 @@
-//! All attached consumers by their number, and the losses that none of them was there to be told of.
+//! All attached consumers by their number.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use levada_delivery::subscription::{CameBack, ConsumerId, LostRange, Wanted};
 use levada_protocol::{error::ErrorCode, verbs::RefusedVerb};
 
-use super::{attached::Attached, losses::Losses};
+use super::attached::Attached;
 use crate::{error::Error, outbound::Held, outgoing::Outgoing, rows::SubscriptionRecord};
 
 /// The attached consumers.
 #[derive(Debug, Default)]
 pub(super) struct Consumers {
     attached: BTreeMap<u64, Attached>,
-    /// Losses that no consumer was there to be told of.
-    losses: Losses,
 }
 
 impl Consumers {
@@ -25,20 +23,13 @@ impl Consumers {
         self.attached.len()
     }
 
-    /// Adds a consumer that `attach` makes of the losses that it is to be told.
-    pub(super) fn add(&mut self, consumer: u64, attach: impl FnOnce(Losses) -> Attached) {
-        let losses = std::mem::take(&mut self.losses);
-        self.attached.insert(consumer, attach(losses));
+    pub(super) fn add(&mut self, consumer: u64, attached: Attached) {
+        self.attached.insert(consumer, attached);
     }
 
     /// Removes a consumer; returns how many deliveries its stream has taken.
     pub(super) fn remove(&mut self, consumer: u64) -> Option<u64> {
-        let gone = self.attached.remove(&consumer)?;
-        let taken = gone.taken();
-        if self.attached.is_empty() {
-            self.losses.add_all(gone.into_losses());
-        }
-        Some(taken)
+        self.attached.remove(&consumer).map(|gone| gone.taken())
     }
 
     pub(super) fn get_mut(&mut self, consumer: u64) -> Option<&mut Attached> {
@@ -65,14 +56,11 @@ impl Consumers {
         self.attached.get_mut(&consumer.0).is_some_and(|attached| attached.send(delivery))
     }
 
-    /// Notes a loss for every consumer, or for the next one to come.
+    /// Notes a loss for every consumer.
     pub(super) fn add_loss(&mut self, lost: LostRange) {
         let LostRange { partition, first, last, events } = lost;
         tracing::warn!(%partition, %first, %last, events, "events were dropped before they were acknowledged: by retention, a purge or a full backlog");
-        self.attached.values_mut().for_each(|consumer| consumer.add_loss(partition, first, last));
-        if self.attached.is_empty() {
-            self.losses.add(partition, first, last);
-        }
+        self.attached.values_mut().for_each(|consumer| consumer.add_loss(partition, (first, last)));
     }
 
     /// Tells a consumer that a verb took no effect.

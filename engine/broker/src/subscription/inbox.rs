@@ -1,7 +1,9 @@
-//! What others tell the owner: commands in order, and consumers that left while there was no room for a command.
+//! What others tell the owner: commands in order, consumers that left while there was no room for a command, and which
+//! losses clients were told of.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use levada_protocol::ids::{Offset, PartitionId};
 use tokio::sync::{Notify, mpsc};
 
 use super::command::Command;
@@ -11,16 +13,27 @@ const COMMANDS_QUEUED_MAX: usize = 1_024;
 /// Commands that are taken before deliveries have their turn.
 const COMMANDS_PER_TURN: usize = 256;
 
+/// A partition, and the first and last offset of it that a client was told are lost.
+type ToldRange = (PartitionId, (Offset, Offset));
+
 /// Consumers that left while the owner's queue was full; its notice wakes the owner for other reasons, too.
 #[derive(Debug, Default)]
 pub(super) struct Departed {
     consumers: Mutex<Vec<u64>>,
+    /// No more than there were notices under way.
+    told: Mutex<Vec<ToldRange>>,
     notify: Notify,
 }
 
 impl Departed {
     pub(super) fn add(&self, consumer: u64) {
         self.consumers.lock().unwrap_or_else(PoisonError::into_inner).push(consumer);
+        self.wake();
+    }
+
+    /// A client was told that these offsets are lost.
+    pub(super) fn told(&self, partition: PartitionId, range: (Offset, Offset)) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).push((partition, range));
         self.wake();
     }
 
@@ -75,6 +88,16 @@ impl Inbox {
             commands.push(command);
         }
         commands
+    }
+
+    /// Which losses clients were told of since the last call.
+    pub(super) fn told(&mut self) -> Vec<ToldRange> {
+        std::mem::take(&mut self.departed.told.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The way in for what needs no room.
+    pub(super) fn way_in(&self) -> &Arc<Departed> {
+        &self.departed
     }
 
     /// True if no command waits.

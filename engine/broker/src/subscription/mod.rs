@@ -24,9 +24,9 @@ mod reads;
 mod retained;
 mod slices;
 mod status;
+mod untold;
 mod waiting;
 
-pub use self::consumer::{Consumer, ConsumerControl};
 pub(crate) use self::{
     command::{AckingTransact, Context},
     consumer::attach,
@@ -34,4 +34,8 @@ pub(crate) use self::{
     open::open,
     retained::RetainBudget,
     status::Described,
+};
+pub use self::{
+    consumer::{Consumer, ConsumerControl},
+    untold::{LossNotice, Told},
 };

@@ -14,6 +14,7 @@ use super::{
     committer::Committer,
     handle::SubscriptionHandle,
     inbox::Inbox,
+    losses::Losses,
     owner::{Of, Owner},
     progress,
     publisher::Publisher,
@@ -38,6 +39,7 @@ pub(crate) fn open(
     let number = u16::try_from(topic.partitions.len()).expect("a topic has at most 1,024 partitions");
     let (number, end) = (PartitionId(number), context.shard.view().queues().of(id));
     progress.push(progress::load_queue(context.store.as_ref(), id, end.get() > 0)?);
+    let losses = Losses::load(context.store.as_ref(), id)?;
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|error| {
         Error::refused(ErrorCode::Internal, format!("the system gives no random numbers: {error}"))
@@ -57,6 +59,7 @@ pub(crate) fn open(
     );
     // What is settled above the floor is no longer open.
     status.publish_partition(number, &state.partition(number));
+    status.publish_lost(losses.shown());
     let stop = context.cancelled.child_token();
     let handle = SubscriptionHandle::new(record, commands, departed, Arc::clone(&status), stop.clone());
     let of_queue = queue::Of { store: Arc::clone(&context.store), subscription: id };
@@ -78,7 +81,15 @@ pub(crate) fn open(
             record.options.order(),
             Arc::clone(&context.retained),
         ),
-        Committer::new(Arc::clone(record), Arc::clone(topic), target, (context.shard.clone(), generation)),
+        (
+            Committer::new(
+                Arc::clone(record),
+                Arc::clone(topic),
+                target,
+                (context.shard.clone(), generation),
+            ),
+            losses,
+        ),
         ChainSlot::new(!record.options.chain().is_empty(), stale, costs),
         inbox,
         Publisher::new(status),

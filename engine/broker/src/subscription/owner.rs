@@ -24,7 +24,7 @@ use std::{
 
 use levada_delivery::{
     now::Now,
-    subscription::{Assignment, ConsumerId, Fetch, Options, Subscription},
+    subscription::{Assignment, CameBack, ConsumerId, Fetch, Options, Subscription},
 };
 use levada_protocol::{
     deliver::DeliverHeader,
@@ -46,11 +46,13 @@ use super::{
     committer::{Committer, Ended, TransactionOutcome},
     consumers::Consumers,
     inbox::Inbox,
+    losses::Losses,
     pause::Pause,
     publisher::Publisher,
     queue::{Place, Queued},
     reads::{Begun, Brought, Reads},
     slices::FoundSlices,
+    untold::Untold,
 };
 use crate::{
     changes::{Hears, Listener},
@@ -94,6 +96,7 @@ pub(crate) struct Owner {
     state: Subscription,
     reads: Reads,
     committer: Committer,
+    losses: Losses,
     consumers: Consumers,
     pause: Pause,
     chain: ChainSlot,
@@ -121,7 +124,7 @@ impl Owner {
         of: Of,
         state: Subscription,
         reads: Reads,
-        committer: Committer,
+        (committer, losses): (Committer, Losses),
         chain: ChainSlot,
         inbox: Inbox,
         publisher: Publisher,
@@ -134,6 +137,7 @@ impl Owner {
             state,
             reads,
             committer,
+            losses,
             consumers: Consumers::default(),
             pause,
             chain,
@@ -171,6 +175,7 @@ impl Owner {
         loop {
             // Reads may end without a pause between them; what was said meanwhile counts before any timeout does.
             self.inbox.queued().into_iter().for_each(|command| self.take(command));
+            self.note_told();
             let now = self.now();
             if let Some(error) = self.follow_record(now) {
                 return error;
@@ -201,7 +206,7 @@ impl Owner {
         let now = self.now();
         match ended {
             Ended::Progress(outcome) => {
-                let back = self.state.settled(id, outcome.is_ok(), now);
+                let back = self.settled(id, outcome.is_ok(), now);
                 let queue = self.reads.queue();
                 back.into_iter().for_each(|it| self.consumers.refuse(queue.came_back(it)));
                 match outcome {
@@ -213,9 +218,28 @@ impl Owner {
             }
             Ended::Transaction(outcome) => {
                 // No verb was said of its events: whoever made the transaction was told.
-                drop(self.state.settled(id, *outcome == TransactionOutcome::Stored, now));
+                drop(self.settled(id, *outcome == TransactionOutcome::Stored, now));
                 // What it acknowledged may be acknowledged: only the store knows, which the next owner reads.
                 (*outcome == TransactionOutcome::Unknown).then(moved)
+            }
+        }
+    }
+
+    /// A commit is durable, or failed: returns the verbs that are void then.
+    fn settled(&mut self, id: u64, durable: bool, now: Now) -> Vec<CameBack> {
+        let lost = self.losses.end(durable);
+        if !lost.is_empty() {
+            self.publisher.lost(self.losses.shown());
+        }
+        lost.into_iter().for_each(|lost| self.consumers.add_loss(lost));
+        self.state.settled(id, durable, now)
+    }
+
+    /// Notes which losses clients were told of; that is to be stored.
+    fn note_told(&mut self) {
+        for (partition, range) in self.inbox.told() {
+            if self.losses.tell(partition, range) {
+                self.state.touch(partition);
             }
         }
     }
@@ -299,7 +323,8 @@ impl Owner {
     fn refresh_partition(&mut self, partition: PartitionId) {
         let log = &self.of.topic.partitions[usize::from(partition.0)];
         self.state.end(partition, log.end());
-        self.lose(partition, log.start());
+        // What is lost settles with the next commit, which says so.
+        let _ = self.state.lost(partition, log.start());
     }
 
     /// Something was redriven to this subscription alone, or could not be delivered before what is older.
@@ -311,22 +336,16 @@ impl Owner {
         }
     }
 
-    /// The log of a partition begins here.
-    fn lose(&mut self, partition: PartitionId, start: Offset) {
-        if let Some(lost) = self.state.lost(partition, start) {
-            self.consumers.add_loss(lost);
-        }
-    }
-
     /// Delivers what can be delivered, commits what can be committed, shows and confirms what has become of it.
     fn turn(&mut self, now: Now) {
         if self.may_deliver() {
             self.deliver(now);
         }
         if self.committer.may_submit(Instant::now())
-            && let Some(settling) = self.state.take_settling()
+            && let Some(mut settling) = self.state.take_settling()
         {
-            self.committer.submit(settling, &self.reads);
+            let losses = self.losses.begin(std::mem::take(&mut settling.lost));
+            self.committer.submit(settling, losses, &self.reads);
         }
         self.publish();
         self.publisher.explain(&self.state, &self.consumers, self.reads.queue(), now, Instant::now());
@@ -407,7 +426,7 @@ impl Owner {
             Ok(Brought::Dropped(start)) => {
                 let partition = fetch.partition;
                 self.state.abandon(fetch);
-                self.lose(partition, start);
+                let _ = self.state.lost(partition, start);
                 true
             }
             Err(error) => {
@@ -545,6 +564,7 @@ impl Owner {
         reply: oneshot::Sender<AttachedReply>,
     ) {
         let partitions = self.of.topic.partitions.len();
+        self.note_told();
         // Every event in flight may be a frame of its own, and answers to verbs come on top.
         let outgoing_max = self.of.record.options.max_in_flight() as usize + FRAMES_QUEUED_MAX;
         let (outgoing, received) = mpsc::channel(outgoing_max);
@@ -555,7 +575,9 @@ impl Owner {
             let _ = outgoing
                 .try_send(Err(Error::refused(code, "the subscription has as many consumers as it may")));
         } else {
-            self.consumers.add(consumer, |losses| Attached::new(name, outgoing, notices, losses, window));
+            let mut untold = Untold::new(notices, Arc::clone(self.inbox.way_in()));
+            self.losses.untold().for_each(|(partition, range)| untold.add(partition, range));
+            self.consumers.add(consumer, Attached::new(name, outgoing, untold, window));
         }
         if self.consumers.len() == 1 {
             // Without consumers nobody looked at the ends.

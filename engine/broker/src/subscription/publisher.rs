@@ -8,7 +8,7 @@ use levada_delivery::{
 };
 use levada_protocol::{
     ids::{Offset, PartitionId},
-    request::{PauseReason, Position},
+    request::{LostEvents, PauseReason, Position},
 };
 use tokio::time::{Duration, Instant};
 
@@ -88,6 +88,11 @@ impl Publisher {
     /// When what the subscription waits for should be published again; `None` if it is up to date.
     pub(super) fn explain_at(&self) -> Option<Instant> {
         self.explained.filter(|_| self.explain_again).map(|last| last + EXPLAIN_INTERVAL)
+    }
+
+    /// Publishes what was lost.
+    pub(super) fn lost(&self, lost: Vec<LostEvents>) {
+        self.status.publish_lost(lost);
     }
 
     /// Counts events that were sent.

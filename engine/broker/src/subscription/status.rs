@@ -12,7 +12,7 @@ use levada_delivery::{
 };
 use levada_protocol::{
     ids::{Offset, PartitionId, Timestamp},
-    request::{PauseReason, Position, RunState, SubscriptionInfo, WaitingFor},
+    request::{LostEvents, PauseReason, Position, RunState, SubscriptionInfo, WaitingFor},
 };
 
 use super::waiting;
@@ -34,6 +34,8 @@ pub(crate) struct Status {
     /// What owners before this one counted since the engine's start, and all of them together.
     before: Counts,
     counts: ArcSwap<Counts>,
+    /// What was lost since the subscription was made.
+    lost: ArcSwap<Vec<LostEvents>>,
     delivered: Delivered,
     members: ArcSwap<Members>,
     paused: ArcSwapOption<PauseReason>,
@@ -46,7 +48,6 @@ pub(crate) struct Status {
 struct Counts {
     redelivered: u64,
     dead_lettered: u64,
-    lost: u64,
     ttl_expired: u64,
 }
 
@@ -115,6 +116,7 @@ impl Status {
             in_flight: AtomicU64::new(0),
             counts: ArcSwap::from_pointee(before),
             before,
+            lost: ArcSwap::default(),
             delivered,
             members: ArcSwap::default(),
             paused: ArcSwapOption::empty(),
@@ -145,12 +147,15 @@ impl Status {
         let counts = Counts {
             redelivered: self.before.redelivered + stats.redelivered,
             dead_lettered: self.before.dead_lettered + stats.dead_lettered,
-            lost: self.before.lost + stats.lost,
             ttl_expired: self.before.ttl_expired + stats.ttl_expired,
         };
         if **self.counts.load() != counts {
             self.counts.store(Arc::new(counts));
         }
+    }
+
+    pub(super) fn publish_lost(&self, lost: Vec<LostEvents>) {
+        self.lost.store(Arc::new(lost));
     }
 
     pub(super) fn publish_members(&self, members: Members) {
@@ -265,7 +270,7 @@ impl Status {
         let paused = paused.or(stuck);
         let (rates, counts) = (self.rates(at_ms), **self.counts.load());
         let state = paused.map_or(RunState::Running, |reason| RunState::Paused { reason });
-        let members = self.members.load();
+        let (members, lost) = (self.members.load(), Vec::clone(&self.lost.load()));
         let info = SubscriptionInfo {
             topic: record.topic.clone(),
             name: record.name.clone(),
@@ -281,7 +286,8 @@ impl Status {
             in_flight: self.in_flight.load(Ordering::Acquire),
             redelivered: counts.redelivered,
             dead_lettered: counts.dead_lettered,
-            events_lost: counts.lost,
+            events_lost: lost.iter().map(|it| it.events).sum(),
+            lost,
             events_expired: counts.ttl_expired,
             state,
             waiting_for,

@@ -107,6 +107,7 @@ async fn what_a_subscription_has_yet_to_acknowledge_goes_by_force_alone_and_it_i
     let purged = purge(&engine, PurgeTopic { force: true, ..all() }).await.unwrap();
     assert_eq!((purged.purged, purged.positions), (6, vec![at(0, 11)]));
     let told = timeout(SOON, consumer.notices.recv()).await.unwrap().unwrap();
+    let (told, _) = told.into_parts();
     let Notice::EventsLost { first, last, .. } = told else { panic!("{told:?}") };
     assert_eq!((first, last), (5, 10));
     engine.until_info(|info| info.lag == 0 && info.events_lost == 6).await;

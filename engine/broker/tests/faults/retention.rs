@@ -1,9 +1,9 @@
 //! Those who read while retention drops what they have not had yet.
 
-use levada_broker::{Consumer, Principal};
+use levada_broker::{Consumer, Principal, Told};
 use levada_protocol::{
     error::ErrorCode,
-    request::{Notice, Read, Request, Retain, Start, SubscriptionOptions, TopicSettings},
+    request::{LostEvents, Notice, Read, Request, Retain, Start, SubscriptionOptions, TopicSettings},
     verbs::Credit,
 };
 use tokio::time::timeout;
@@ -77,11 +77,20 @@ async fn a_reader_of_the_oldest_event_begins_with_the_oldest_there_is_when_it_be
     engine.broker.shutdown().await;
 }
 
+/// What the consumer is told next, and then is known to have been told.
 async fn lost(consumer: &mut Consumer) -> (u64, u64) {
-    match timeout(SOON, consumer.notices.recv()).await.expect("it is notified").unwrap() {
+    let (range, told) = unconfirmed(consumer).await;
+    told.confirm();
+    range
+}
+
+async fn unconfirmed(consumer: &mut Consumer) -> ((u64, u64), Told) {
+    let notice = timeout(SOON, consumer.notices.recv()).await.expect("it is notified").unwrap();
+    let (notice, told) = notice.into_parts();
+    match notice {
         Notice::EventsLost { topic, subscription, partition: 0, first, last } => {
             assert_eq!((topic.as_str(), subscription.as_str()), ("orders", "payment"));
-            (first, last)
+            ((first, last), told)
         }
         other => panic!("{other:?}"),
     }
@@ -124,5 +133,80 @@ async fn a_consumer_hears_of_what_was_lost_while_nobody_was_there() {
     engine.publish("orders", 1).await;
     drop_all(&engine).await;
     assert_eq!(lost(&mut consumer).await, (30, 30));
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_loss_is_told_after_a_crash_until_a_consumer_was_told_of_it_and_counts_for_good() {
+    let engine = Engine::start();
+    engine.topic("orders", dropping()).await;
+    let consumer = engine.subscribe(SubscriptionOptions::default()).await;
+    drop(consumer);
+    engine.publish("orders", 10).await;
+    drop_all(&engine).await;
+    let loss = |first, last, events| LostEvents { partition: 0, first, last, events, earlier: 0 };
+    engine.until_info(|info| info.lost == [loss(0, 9, 10)]).await;
+    // Nobody was there, then somebody who was gone before it could be told.
+    let mut engine = engine.restart().await;
+    for _ in 0..2 {
+        let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
+        let (range, told) = unconfirmed(&mut consumer).await;
+        assert_eq!(range, (0, 9));
+        drop((told, consumer));
+        engine = engine.restart().await;
+    }
+    engine.publish("orders", 5).await;
+    drop_all(&engine).await;
+    engine.until_info(|info| (info.events_lost, &info.lost[..]) == (15, &[loss(0, 14, 15)])).await;
+    let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
+    assert_eq!(lost(&mut consumer).await, (0, 14));
+    drop(consumer);
+    // That it was told is stored as soon as progress is.
+    engine.publish("orders", 1).await;
+    let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
+    consumer.control.credit(PLENTY).await.unwrap();
+    let (token, offsets) = delivery(&mut consumer.outgoing).await;
+    engine.ack(&consumer, 1, token, offsets[0]..=offsets[0]).await;
+    engine.until_info(|info| info.lag == 0).await;
+    let engine = engine.restart().await;
+    let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
+    engine.publish("orders", 1).await;
+    drop_all(&engine).await;
+    assert_eq!(lost(&mut consumer).await, (16, 16), "what was told is told no more");
+    let of_new = LostEvents { partition: 0, first: 16, last: 16, events: 16, earlier: 15 };
+    engine.until_info(|info| (info.events_lost, &info.lost[..]) == (16, &[of_new])).await;
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_seek_leaves_what_was_lost_and_is_told_and_a_subscription_of_the_same_name_begins_anew() {
+    let engine = Engine::start();
+    engine.topic("orders", dropping()).await;
+    let [topic, name] = ["orders", "payment"];
+    let create = || Request::CreateSubscription {
+        topic: topic.parse().unwrap(),
+        name: name.parse().unwrap(),
+        options: SubscriptionOptions::default(),
+        from: Start::Earliest,
+    };
+    engine.ask(create()).await;
+    engine.publish("orders", 10).await;
+    drop_all(&engine).await;
+    engine.until_info(|info| info.events_lost == 10).await;
+    let (of, called) = (topic.parse().unwrap(), name.parse().unwrap());
+    let seek =
+        Request::SeekSubscription { topic: of, name: called, to: Start::Latest, partitions: Vec::new() };
+    engine.ask(seek).await;
+    let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
+    assert_eq!(lost(&mut consumer).await, (0, 9));
+    assert_eq!(engine.info().await.events_lost, 10);
+    drop(consumer);
+    let (topic, name) = (topic.parse().unwrap(), name.parse().unwrap());
+    engine.ask(Request::DeleteSubscription { topic, name, force: true, with_dead_letters: false }).await;
+    engine.ask(create()).await;
+    let info = engine.info().await;
+    assert_eq!((info.events_lost, info.lost), (0, Vec::new()));
+    let engine = engine.restart().await;
+    assert_eq!(engine.info().await.events_lost, 0);
     engine.broker.shutdown().await;
 }

@@ -1,7 +1,7 @@
 //! `levada subscription`: makes, shows, changes, moves, pauses, resumes and deletes subscriptions.
 
 use levada_client::Client;
-use levada_protocol::request::{SubscriptionInfo, SubscriptionOptions};
+use levada_protocol::request::{LostEvents, SubscriptionInfo, SubscriptionOptions};
 use levada_terminal::{
     Failure,
     choices::order_word,
@@ -189,6 +189,26 @@ fn backoff(waits: &[u32]) -> String {
     waits.iter().map(|wait| output::duration_ms((*wait).into())).collect::<Vec<_>>().join(", ")
 }
 
+/// How many events were lost, and of each partition which were last.
+fn events_lost(found: &SubscriptionInfo) -> String {
+    let count = output::count(found.events_lost);
+    let range = |lost: &LostEvents| {
+        let offsets = match (lost.first, lost.last) {
+            (first, last) if first == last => format!("offset {first}"),
+            (first, last) => format!("offsets {first} to {last}"),
+        };
+        let earlier = match lost.earlier {
+            0 => String::new(),
+            earlier => format!(", and {} before", output::count(earlier)),
+        };
+        format!("partition {}, {offsets}{earlier}", lost.partition)
+    };
+    match found.lost.as_slice() {
+        [] => count,
+        some => format!("{count}: {}", some.iter().map(range).collect::<Vec<_>>().join("; ")),
+    }
+}
+
 /// The lag, how it moves, and when it is gone.
 fn lag(found: &SubscriptionInfo) -> String {
     let lag = output::count(found.lag);
@@ -235,7 +255,28 @@ fn describe(found: &SubscriptionInfo, dead_letters: &StoredDeadLetters) -> Strin
         ("in flight", output::count(found.in_flight)),
         ("redelivered", output::count(found.redelivered)),
         ("dead letters", dead_letters.text(found.topic.as_str(), found.name.as_str(), found.dead_lettered)),
-        ("events lost", output::count(found.events_lost)),
+        ("events lost", events_lost(found)),
         ("events expired", output::count(found.events_expired)),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_lost_is_named_partition_by_partition() {
+        let mut found = SubscriptionInfo::new("orders".parse().unwrap(), "s".parse().unwrap());
+        assert_eq!(events_lost(&found), "0");
+        let lost =
+            |partition, first, last, events, earlier| LostEvents { partition, first, last, events, earlier };
+        (found.events_lost, found.lost) = (100, vec![lost(0, 0, 99, 100, 0)]);
+        assert_eq!(events_lost(&found), "100: partition 0, offsets 0 to 99");
+        found.events_lost += 31;
+        found.lost.push(lost(2, 40, 40, 31, 30));
+        assert_eq!(
+            events_lost(&found),
+            "131: partition 0, offsets 0 to 99; partition 2, offset 40, and 30 before"
+        );
+    }
 }

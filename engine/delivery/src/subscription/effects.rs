@@ -42,6 +42,9 @@ pub struct Settling {
     pub rows: Vec<(PartitionId, Vec<RowChange>)>,
     /// Events to append to the dead-letter topic in the same commit.
     pub dead_letters: Vec<DeadLetter>,
+    /// What of it was lost, one range for each partition. It is lost once the commit is durable, and reported again if
+    /// that fails.
+    pub lost: Vec<LostRange>,
     /// What of the queue comes to its end with the commit, in no order; see [`super::Subscription::set_queue`].
     pub dequeued: Vec<Range<Offset>>,
     /// The transaction that this is the acknowledging part of, as [`super::Subscription::acknowledge_all`] was told.

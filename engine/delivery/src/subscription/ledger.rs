@@ -3,7 +3,7 @@
 //! Every step of an offset from one state to another is a method here. Which step is to be taken, the policies, the retry
 //! rules and the subscription say.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use levada_protocol::ids::{DeliveryToken, Offset, PartitionId};
 
@@ -296,9 +296,8 @@ impl Ledger {
         let events = lost.iter().map(|range| range.end - range.start).sum();
         for range in lost {
             self.partitions.update(partition_index, |it| it.drop_offsets(range.clone()));
-            self.settlement.push(partition_index, range, Outcome::Dropped);
+            self.settlement.push(partition_index, range, Outcome::Lost);
         }
-        self.totals.lost += events;
         Some(LostRange { partition, first: Offset(first), last: Offset(last), events })
     }
 
@@ -330,9 +329,10 @@ impl Ledger {
         let dead_letters = runs.iter().filter_map(|run| run.outcome.dead_letter().cloned()).collect();
         let dequeued = runs.iter().filter(|run| Some(run.partition) == self.queue);
         let dequeued = dequeued.map(|run| Offset(run.range.start)..Offset(run.range.end)).collect();
+        let lost = lost_in(&runs);
         let generation = self.partitions.iter().next().map_or(0, Partition::generation);
         let id = self.settlement.begin(runs, partitions);
-        Some(Settling { id, generation, rows, dead_letters, dequeued, transaction })
+        Some(Settling { id, generation, rows, dead_letters, lost, dequeued, transaction })
     }
 
     /// The commit `id` is durable.
@@ -408,4 +408,17 @@ impl Ledger {
         let (_, token) = self.partitions.get(partition).first_in_flight()?;
         self.deliveries.get(token).map(|delivery| delivery.consumer())
     }
+}
+
+/// What of these runs was lost: one range for each partition.
+fn lost_in(runs: &[Settle]) -> Vec<LostRange> {
+    let mut lost = BTreeMap::<usize, LostRange>::new();
+    for run in runs.iter().filter(|run| matches!(run.outcome, Outcome::Lost)) {
+        let (first, last) = (Offset(run.range.start), Offset(run.range.end - 1));
+        let partition = partition_id(run.partition);
+        let range = lost.entry(run.partition).or_insert(LostRange { partition, first, last, events: 0 });
+        (range.first, range.last) = (range.first.min(first), range.last.max(last));
+        range.events += run.range.end - run.range.start;
+    }
+    lost.into_values().collect()
 }

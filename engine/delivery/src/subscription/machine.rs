@@ -130,7 +130,7 @@ impl Subscription {
     }
 
     /// Reports where a partition's log begins. What is before it and is neither settled nor settling is lost: it
-    /// counts as settled and is returned here, once.
+    /// counts as settled and is returned here, once. [`Settling::lost`] says of it when that is to be made durable.
     pub fn lost(&mut self, partition: PartitionId, log_start: Offset) -> Option<LostRange> {
         let lost = self.ledger.lose(partition, log_start);
         if lost.is_some() {
@@ -455,6 +455,11 @@ impl Subscription {
         back
     }
 
+    /// Has a commit come next, though nothing of this partition has changed: the caller has something to store with it.
+    pub fn touch(&mut self, partition: PartitionId) {
+        self.ledger.partitions.touch(index(partition));
+    }
+
     /// How many events are in flight at a consumer.
     pub fn in_flight(&self, consumer: ConsumerId) -> u64 {
         self.ledger.consumers.find(consumer).map_or(0, |consumer| consumer.in_flight())
@@ -483,7 +488,6 @@ impl Subscription {
             redelivered: totals.redelivered,
             timed_out: totals.timed_out,
             dead_lettered: totals.dead_lettered,
-            lost: totals.lost,
             ttl_expired: totals.ttl_expired,
         }
     }

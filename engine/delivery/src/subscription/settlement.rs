@@ -31,15 +31,17 @@ pub(super) enum Outcome {
     Rejected { token: u64, dead_letter: DeadLetter },
     /// A dead letter without its consumer's doing.
     Dead { dead_letter: DeadLetter },
-    /// Filtered or lost.
+    /// Filtered, or expired without becoming a dead letter.
     Dropped,
+    /// Retention took it first.
+    Lost,
 }
 
 impl Outcome {
     pub(super) fn dead_letter(&self) -> Option<&DeadLetter> {
         match self {
             Self::Rejected { dead_letter, .. } | Self::Dead { dead_letter } => Some(dead_letter),
-            Self::Acked { .. } | Self::Dropped => None,
+            Self::Acked { .. } | Self::Dropped | Self::Lost => None,
         }
     }
 
@@ -47,8 +49,13 @@ impl Outcome {
     pub(super) fn token(&self) -> Option<u64> {
         match self {
             Self::Acked { token } | Self::Rejected { token, .. } => Some(*token),
-            Self::Dead { .. } | Self::Dropped => None,
+            Self::Dead { .. } | Self::Dropped | Self::Lost => None,
         }
+    }
+
+    /// True if runs of both are settled as one.
+    fn joins(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::Dropped, Self::Dropped) | (Self::Lost, Self::Lost))
     }
 }
 
@@ -116,10 +123,10 @@ impl Settlement {
         self.transaction = transaction;
     }
 
-    /// Queues a run. Neighbouring dropped ones become one.
+    /// Queues a run. Neighbouring dropped ones become one, and so do lost ones.
     pub(super) fn push(&mut self, partition: usize, range: Range<u64>, outcome: Outcome) {
-        if let (Outcome::Dropped, Some(last)) = (&outcome, self.queue.back_mut())
-            && matches!(last.outcome, Outcome::Dropped)
+        if let Some(last) = self.queue.back_mut()
+            && last.outcome.joins(&outcome)
             && (last.partition, last.range.end, last.transaction)
                 == (partition, range.start, self.transaction)
         {

@@ -16,8 +16,6 @@ pub struct Stats {
     pub timed_out: u64,
     /// Events that became dead letters, durably.
     pub dead_lettered: u64,
-    /// Events that retention took first.
-    pub lost: u64,
     /// Events whose time to live ended before they were delivered, or delivered again.
     pub ttl_expired: u64,
 }
@@ -42,6 +40,5 @@ pub(super) struct Totals {
     pub(super) redelivered: u64,
     pub(super) timed_out: u64,
     pub(super) dead_lettered: u64,
-    pub(super) lost: u64,
     pub(super) ttl_expired: u64,
 }

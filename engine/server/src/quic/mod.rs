@@ -7,6 +7,7 @@ mod deliver;
 mod frames;
 mod inbound;
 pub(crate) mod listener;
+mod notices;
 mod publish;
 mod read;
 mod requests;

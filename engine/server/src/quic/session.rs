@@ -3,16 +3,15 @@
 //! It owns the hello and the control stream. Streams that come before the hello are not read; one that comes
 //! instead of it ends the connection.
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
-use levada_broker::{Broker, Principal};
+use levada_broker::{Broker, LossNotice, Principal};
 use levada_protocol::{
     error::{ErrorCode, Refusal},
-    frame::{self, FrameType},
     limits::{
         ARTEFACT_BYTES_MAX, BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX, EVENT_BYTES_MAX, PRODUCER_IN_FLIGHT_MAX,
     },
-    request::{Hello, HelloAnswer, Limits, Notice, Open, Opened},
+    request::{Hello, HelloAnswer, Limits, Open, Opened},
     version::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
 };
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -27,7 +26,7 @@ use super::{
     check_backs,
     frames::FrameReader,
     inbound::Inbound,
-    publish, read,
+    notices, publish, read,
     requests::{self, Uploads},
     stream::{Failure, Stream},
     subscribe,
@@ -75,7 +74,7 @@ struct Session {
     broker: Broker,
     principal: Principal,
     /// Notices for the client on the control stream.
-    notices: mpsc::Sender<Notice>,
+    notices: mpsc::Sender<LossNotice>,
     /// Cancelled when the connection has ended: what its streams wait for is not needed any more.
     ended: CancellationToken,
     /// A stream has ended.
@@ -229,7 +228,7 @@ async fn close(connection: &Connection, stream: &mut Stream, failure: Failure) {
 
 impl Session {
     /// Serves until the connection ends or must.
-    async fn run(self: Arc<Self>, mut control: Stream, noticed: mpsc::Receiver<Notice>) {
+    async fn run(self: Arc<Self>, mut control: Stream, noticed: mpsc::Receiver<LossNotice>) {
         let tasks = &self.shared.tasks;
         // False while a notice is half written.
         let mut whole = true;
@@ -241,7 +240,9 @@ impl Session {
                 return self.connection.close(code, b"the engine is going away");
             }
             // Beside the accepting: a client that does not read its control stream keeps no stream waiting.
-            never = notify(send, &mut whole, noticed, tasks.draining(), &self.notified) => match never {},
+            never = notices::send(&self.connection, send, &mut whole, noticed, tasks.draining(), &self.notified) => {
+                match never {}
+            }
             ended = self.accept(frames) => ended,
         };
         if let Err(failure) = ended {
@@ -408,38 +409,6 @@ impl Session {
             Open::Unknown => {
                 Err(Failure::refused(ErrorCode::Unsupported, "this version does not serve such streams"))
             }
-        }
-    }
-}
-
-/// Sends notices to the client, and once that the engine goes away. `whole` is false while a frame is under way.
-async fn notify(
-    control: &mut SendStream,
-    whole: &mut bool,
-    mut noticed: mpsc::Receiver<Notice>,
-    draining: &CancellationToken,
-    gone_away: &CancellationToken,
-) -> Infallible {
-    let mut says_goodbye = false;
-    loop {
-        let notice = tokio::select! {
-            biased;
-            () = draining.cancelled(), if !says_goodbye => {
-                says_goodbye = true;
-                Notice::GoAway { reason: "the engine is shutting down".to_owned() }
-            }
-            notice = noticed.recv() => match notice {
-                Some(notice) => notice,
-                // The session has ended: it holds the sending side.
-                None => return std::future::pending().await,
-            },
-        };
-        *whole = false;
-        // A client that is gone, or wants no notices, needs none.
-        let _ = control.write_chunk(frame::message(FrameType::Notice, &notice)).await;
-        *whole = true;
-        if says_goodbye {
-            gone_away.cancel();
         }
     }
 }

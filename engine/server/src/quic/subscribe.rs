@@ -4,11 +4,11 @@
 
 use std::{pin::pin, time::Duration};
 
-use levada_broker::{Broker, ConsumerControl, Principal};
+use levada_broker::{Broker, ConsumerControl, LossNotice, Principal};
 use levada_protocol::{
     error::ErrorCode,
     frame::FrameType,
-    request::{Notice, Opened, Subscribe},
+    request::{Opened, Subscribe},
     verbs::{Credit, Verbs},
 };
 use tokio::sync::mpsc;
@@ -22,7 +22,7 @@ use super::{
 /// What a consumer's stream needs beside the broker.
 pub(super) struct Served<'a> {
     /// Notices for the client on the control stream.
-    pub(super) notices: &'a mpsc::Sender<Notice>,
+    pub(super) notices: &'a mpsc::Sender<LossNotice>,
     /// How long the stream may take nothing.
     pub(super) unread: Duration,
     /// Set when the engine goes away.
@@ -56,7 +56,10 @@ pub(super) async fn serve(
 }
 
 /// Passes notices on as long as the session takes them; never the first to end.
-async fn notify(mut noticed: mpsc::Receiver<Notice>, notices: &mpsc::Sender<Notice>) -> Result<(), Failure> {
+async fn notify(
+    mut noticed: mpsc::Receiver<LossNotice>,
+    notices: &mpsc::Sender<LossNotice>,
+) -> Result<(), Failure> {
     while let Some(notice) = noticed.recv().await {
         notices.send(notice).await.map_err(|_| Failure::Gone)?;
     }

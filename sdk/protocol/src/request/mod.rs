@@ -32,7 +32,7 @@ pub use self::{
     session::{Hello, HelloAnswer, Limits, Notice},
     state::{PauseReason, RunState},
     stream::{Position, Read, Start, Subscribe, Subscribed},
-    subscription::{BACKOFF_MS, Order, SubscriptionInfo, SubscriptionOptions},
+    subscription::{BACKOFF_MS, LostEvents, Order, SubscriptionInfo, SubscriptionOptions},
     topic::{
         BacklogInfo, DEDUP_WINDOW_MS_USUAL, DedupInfo, OnFull, PartitionInfo, PurgeTopic, PurgedTopic,
         Retain, TopicChanges, TopicInfo, TopicSettings,

@@ -123,6 +123,23 @@ impl SubscriptionOptions {
     }
 }
 
+/// What a subscription has lost of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LostEvents {
+    /// The partition.
+    pub partition: u16,
+    /// The first offset of those lost last. Losses that no client had been told of when more was lost are one range, which
+    /// covers all of them.
+    pub first: u64,
+    /// The last offset, included; those between may have been acknowledged.
+    pub last: u64,
+    /// How many events were lost since the subscription was made.
+    pub events: u64,
+    /// How many of them were lost before those of the range.
+    pub earlier: u64,
+}
+
 /// The description and current state of a subscription.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SubscriptionInfo {
@@ -167,9 +184,13 @@ pub struct SubscriptionInfo {
     /// Events that went to the dead-letter topic, since the engine started.
     #[serde(default)]
     pub dead_lettered: u64,
-    /// Events that retention, a purge or a full backlog dropped before they were acknowledged.
+    /// Events that retention, a purge or a full backlog dropped before they were acknowledged, since the subscription was
+    /// made.
     #[serde(default)]
     pub events_lost: u64,
+    /// Which those were, partition by partition; not of partitions that lost none.
+    #[serde(default)]
+    pub lost: Vec<LostEvents>,
     /// Events whose time to live ended before they were delivered, or delivered again, since the engine started.
     #[serde(default)]
     pub events_expired: u64,
@@ -213,6 +234,7 @@ impl SubscriptionInfo {
             redelivered: 0,
             dead_lettered: 0,
             events_lost: 0,
+            lost: Vec::new(),
             events_expired: 0,
             state: RunState::default(),
             waiting_for: WaitingFor::default(),

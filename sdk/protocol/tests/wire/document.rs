@@ -10,7 +10,7 @@ use levada_protocol::{
     request::{
         AckedDelivery, BacklogInfo, CheckBack, DeadLetterGroup, DeadLetterGroups, DeadLetterSelection,
         DeadLetterTopic, DecideTransaction, DedupInfo, Deleted, EngineInfo, GroupDeadLetters, Hello,
-        HelloAnswer, Limits, ListTransactions, PartitionInfo, PluginInfo, Position, Prepare,
+        HelloAnswer, Limits, ListTransactions, LostEvents, PartitionInfo, PluginInfo, Position, Prepare,
         PurgeDeadLetters, PurgeTopic, Purged, PurgedTopic, Read, Redrive, RedriveInfo, Redriven, Request,
         RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, Search, StageSpec, Stretch,
         Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
@@ -234,6 +234,7 @@ fn every_message_has_its_fields_and_defaults() {
     has_fields("`BacklogInfo`", &BacklogInfo::default(), &[]);
     has_fields("`DedupInfo`", &DedupInfo::default(), &[]);
     has_fields("`PartitionInfo`", &PartitionInfo::default(), &[]);
+    has_fields("`LostEvents`", &LostEvents::default(), &[]);
     has_fields("`ScheduledInfo`", &ScheduledInfo::default(), &[]);
     has_fields("`SubscriptionInfo`", &SubscriptionInfo::new(name("t"), name("s")), &["topic", "name"]);
     let spec = RouteSpec::new(name("r"), name("a"), [name("b")]);

@@ -611,6 +611,9 @@ impl State {
             StateChange::Progress { subscription, partition, rows } => {
                 self.tables.change_progress(subscription, partition, rows, &mut group.draft);
             }
+            StateChange::Loss { subscription, partition, loss } => {
+                group.draft.push(loss.put(&(subscription, partition)));
+            }
             StateChange::RouteCursor { route, partition, to } => {
                 self.tables.advance_route(route, partition, to, &mut group.draft);
             }

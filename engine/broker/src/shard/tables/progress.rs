@@ -7,7 +7,7 @@ use levada_store::Op;
 
 use super::backlogs::{Backlogs, Holder};
 use crate::{
-    rows::{self, Row},
+    rows::{self, Row, SubscriptionLoss},
     shard::draft::Draft,
 };
 
@@ -44,7 +44,8 @@ pub(super) fn forget_partition(id: SubscriptionId, number: PartitionId, draft: &
     draft.push(Chunk::delete_range(rows::chunks_of_partition(id, number)));
 }
 
-/// Drops all that is stored of a subscription's progress.
+/// Drops all that is stored of a subscription's progress, and of what it has lost.
 pub(super) fn forget(id: SubscriptionId, draft: &mut Draft) {
     draft.push(Head::delete_range(rows::progress_of_subscription(id)));
+    draft.push(SubscriptionLoss::delete_range(SubscriptionLoss::of_subscription(id)));
 }

@@ -78,14 +78,16 @@ fn check_partitions(it: &Subscription, events: &Events) {
                     );
                     assert!(!state.dropped);
                 }
-                At::Settling(Why::Dropped) => assert!(state.dropped),
+                At::Settling(Why::Dropped | Why::Lost) => assert!(state.dropped),
                 At::Settling(_) => assert_eq!(queued, 1),
                 At::Submitted(_) | At::Done => assert!(state.settled),
             }
             let needed = matches!(event.at, At::Fresh | At::Waiting { .. } | At::Flight { .. });
             assert!(!needed || part.needs(&(offset..offset + 1)), "{offset} of {partition}");
-            let gone =
-                matches!(event.at, At::Done | At::Settling(Why::Dropped) | At::Submitted(Why::Dropped));
+            let gone = matches!(
+                event.at,
+                At::Done | At::Settling(Why::Dropped | Why::Lost) | At::Submitted(Why::Dropped | Why::Lost)
+            );
             open += u64::from(!gone);
         }
     }

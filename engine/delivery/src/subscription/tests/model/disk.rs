@@ -92,7 +92,10 @@ impl Disk {
                     event.at = At::Done;
                     continue;
                 }
-                let is_dropped = matches!(event.at, At::Settling(Why::Dropped) | At::Submitted(Why::Dropped));
+                let is_dropped = matches!(
+                    event.at,
+                    At::Settling(Why::Dropped | Why::Lost) | At::Submitted(Why::Dropped | Why::Lost)
+                );
                 event.past = pasts.get(offset as usize).copied().unwrap_or_default();
                 let history = progress.history_of(offset);
                 assert!(

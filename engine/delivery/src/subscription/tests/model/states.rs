@@ -2,9 +2,12 @@
 
 use std::ops::Range;
 
-use levada_protocol::ids::DeliveryToken;
+use levada_protocol::ids::{DeliveryToken, Offset, PartitionId};
 
-use super::{super::ConsumerId, rules::Rules};
+use super::{
+    super::{ConsumerId, LostRange},
+    rules::Rules,
+};
 use crate::progress::{History, RETURNS_MAX};
 
 /// Where one offset stands.
@@ -35,8 +38,10 @@ pub(super) enum Why {
         transaction: Option<u64>,
     },
     Dead,
-    /// Filtered or lost; a filtered one may settle with its neighbours, later.
+    /// Filtered; it may settle with its neighbours, later.
     Dropped,
+    /// Retention took it.
+    Lost,
 }
 
 impl Why {
@@ -50,7 +55,7 @@ impl Why {
         match self {
             Self::Said { transaction, .. } => transaction == commit,
             Self::Dead => commit.is_none(),
-            Self::Dropped => true,
+            Self::Dropped | Self::Lost => true,
         }
     }
 }
@@ -187,4 +192,15 @@ impl At {
             _ => None,
         }
     }
+}
+
+/// Lost offsets in order as a commit reports them: one range for each partition.
+pub(super) fn ranges_of(lost: &[(usize, u64)]) -> Vec<LostRange> {
+    let range = |part: &[(usize, u64)]| LostRange {
+        partition: PartitionId(part[0].0 as u16),
+        first: Offset(part[0].1),
+        last: Offset(part[part.len() - 1].1),
+        events: part.len() as u64,
+    };
+    lost.chunk_by(|one, other| one.0 == other.0).map(range).collect()
 }

@@ -11,7 +11,7 @@ use super::{
     operations::{Named, Op},
     rules::Rules,
     setting::{CHUNK, DEAD_COMMITS_MAX, EVENT_BYTES_MAX, LOG, PARTITIONS, QUEUE, bytes_of, key_of, takes},
-    states::{At, Event, Past, Sent, Why},
+    states::{At, Event, Past, Sent, Why, ranges_of},
     tickets::{Effect, Tickets},
     turns,
 };
@@ -560,7 +560,8 @@ impl World {
         let Some(settling) = self.it.take_settling() else { return };
         assert!(!under_way);
         let disk = self.disk.begin(settling.id, &settling.rows, &self.events);
-        let (mut dead, mut dequeued, transaction) = (Vec::new(), Vec::new(), settling.transaction);
+        let (mut dead, mut dequeued, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        let transaction = settling.transaction;
         for (partition, progress) in disk.iter().enumerate() {
             for (offset, event) in (0..).zip(&mut self.events[partition]) {
                 match (progress.is_settled(Offset(offset)), event.at) {
@@ -571,13 +572,16 @@ impl World {
                         if partition == QUEUE {
                             dequeued.push(offset);
                         }
+                        if why == Why::Lost {
+                            lost.push((partition, offset));
+                        }
                         if matches!(why, Why::Dead | Why::Said { dead: true, .. }) {
                             dead.push((partition, offset));
                         }
                     }
                     (true, at) => panic!("offset {offset} of partition {partition} settles from {at:?}"),
                     (false, At::Done) => panic!("offset {offset} of partition {partition} is undone"),
-                    (false, At::Settling(Why::Dropped)) => {}
+                    (false, At::Settling(Why::Dropped | Why::Lost)) => {}
                     (false, _) => {
                         let history = progress.history_of(offset);
                         assert!(event.past.is(history), "{offset} of {partition}: {event:?}, {history:?}");
@@ -608,6 +612,7 @@ impl World {
         let mut told: Vec<u64> = settling.dequeued.iter().flat_map(|it| it.start.0..it.end.0).collect();
         told.sort_unstable();
         assert_eq!(told, dequeued, "what a commit settles of the queue");
+        assert_eq!(ranges_of(&lost), settling.lost, "what a commit settles of what was lost");
     }
 
     fn settle(&mut self, ok: bool) {
@@ -624,7 +629,7 @@ impl World {
                 }
                 let flies = self.it.ledger.partitions.get(partition).state_of(offset).in_flight.is_some();
                 event.at = match why {
-                    Why::Said { .. } if offset < self.log_start[partition] => At::Settling(Why::Dropped),
+                    Why::Said { .. } if offset < self.log_start[partition] => At::Settling(Why::Lost),
                     Why::Said { token, consumer, .. } if flies => {
                         assert!(self.consumers.contains(&consumer));
                         At::Flight { token, consumer, deadline }
@@ -634,7 +639,7 @@ impl World {
                         event.by = None;
                         At::Waiting { not_before: 0 }
                     }
-                    Why::Dead | Why::Dropped => At::Settling(why),
+                    Why::Dead | Why::Dropped | Why::Lost => At::Settling(why),
                 };
                 returned += usize::from(matches!(why, Why::Said { .. }));
             }
@@ -667,7 +672,7 @@ impl World {
         let mut expected = Vec::new();
         for (offset, event) in (0..log_start).zip(&mut self.events[partition]) {
             if matches!(event.at, At::Fresh | At::Waiting { .. } | At::Flight { .. }) {
-                event.at = At::Settling(Why::Dropped);
+                event.at = At::Settling(Why::Lost);
                 expected.push(offset);
             }
         }

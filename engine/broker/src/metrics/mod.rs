@@ -6,6 +6,9 @@
 //! Labels: `topic` is a topic's name, `subscription` is `topic/name`, `route` is a route's name, `plugin` is
 //! `name@version`, `for` is the kind of what a subscription waits for, `attachment` is `topic/name` of a subscription, or `route` and a route's name.
 
+mod series;
+mod standing;
+
 use std::{
     sync::{
         Arc,
@@ -14,62 +17,21 @@ use std::{
     time::Duration,
 };
 
-use levada_protocol::request::{BacklogInfo, DedupInfo, RouteInfo, SubscriptionInfo};
+use levada_protocol::{
+    ids::Timestamp,
+    request::{BacklogInfo, DedupInfo, RouteInfo, SubscriptionInfo},
+};
 use levada_stage::StageStats;
 use metrics::{describe_histogram, histogram};
 
+pub use self::series::{Kind, Sample, Series};
+use self::{series::as_f64, standing::Standing};
 use crate::check_times::UndecidedCounts;
 
 /// How long syncs of the write-ahead log take.
 const SYNC_SECONDS: &str = "levada_sync_seconds";
 /// How many groups one sync covers.
 const SYNC_GROUPS: &str = "levada_sync_groups";
-
-/// How a metric moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Only up, from 0 at the start of the engine or of the thing that it is about.
-    Counter,
-    /// Up and down.
-    Gauge,
-}
-
-/// One metric, with a sample of everything that exists and has it.
-#[derive(Debug, Clone)]
-pub struct Series {
-    /// Its name, with the unit.
-    pub name: &'static str,
-    /// How it moves.
-    pub kind: Kind,
-    /// The help text.
-    pub help: &'static str,
-    /// The samples.
-    pub samples: Vec<Sample>,
-}
-
-/// The current value of one thing's metric.
-#[derive(Debug, Clone)]
-pub struct Sample {
-    /// Names of labels and their values.
-    pub labels: Vec<(&'static str, String)>,
-    /// Its value.
-    pub value: f64,
-}
-
-impl Series {
-    const fn counter(name: &'static str, help: &'static str) -> Self {
-        Self { name, kind: Kind::Counter, help, samples: Vec::new() }
-    }
-
-    const fn gauge(name: &'static str, help: &'static str) -> Self {
-        Self { name, kind: Kind::Gauge, help, samples: Vec::new() }
-    }
-
-    fn add(&mut self, labels: &[(&'static str, &str)], value: f64) {
-        let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        self.samples.push(Sample { labels, value });
-    }
-}
 
 const COMPACTED_BYTES: Series = Series::counter(
     "levada_compacted_bytes_total",
@@ -116,6 +78,7 @@ pub(crate) struct Collected {
     redriven_events: Series,
     oldest_unacked_seconds: Series,
     subscription_waiting: Series,
+    standing: Standing,
     route_blocked: Series,
     plugin_seconds: Series,
     plugin_errors: Series,
@@ -176,6 +139,7 @@ impl Collected {
                 "levada_subscription_waiting",
                 "1 for what a subscription waits for before it delivers more",
             ),
+            standing: Standing::new(),
             route_blocked: Series::gauge("levada_route_blocked", "1 while a route is blocked or paused"),
             plugin_seconds: Series::counter("levada_plugin_seconds_total", "seconds spent in plugins"),
             plugin_errors: Series::counter(
@@ -232,7 +196,14 @@ impl Collected {
         self.backlog_dropped_events.add(&labels, as_f64(info.dropped));
     }
 
-    pub(crate) fn subscription(&mut self, name: &str, delivered: &Delivered, info: &SubscriptionInfo) {
+    /// Of a subscription that is so at this time of day.
+    pub(crate) fn subscription(
+        &mut self,
+        name: &str,
+        delivered: &Delivered,
+        info: &SubscriptionInfo,
+        now: Timestamp,
+    ) {
         let labels = [("subscription", name)];
         self.delivered_events.add(&labels, as_f64(delivered.events.load(Ordering::Relaxed)));
         self.redelivered_events.add(&labels, as_f64(info.redelivered));
@@ -243,6 +214,7 @@ impl Collected {
         self.oldest_unacked_seconds.add(&labels, as_f64(info.oldest_unacked_age_ms) / 1_000.0);
         let waits = [("subscription", name), ("for", info.waiting_for.as_str())];
         self.subscription_waiting.add(&waits, 1.0);
+        self.standing.add(&labels, info, now);
     }
 
     pub(crate) fn route(&mut self, info: &RouteInfo) {
@@ -273,6 +245,7 @@ impl Collected {
 
     /// The metrics that have samples, in a fixed order.
     pub(crate) fn finish(self) -> Vec<Series> {
+        let standing = self.standing.into_series();
         let all = [
             self.published_events,
             self.published_bytes,
@@ -303,7 +276,7 @@ impl Collected {
             self.disk_free_bytes,
             self.writable,
         ];
-        all.into_iter().filter(|series| !series.samples.is_empty()).collect()
+        all.into_iter().chain(standing).filter(|series| !series.samples.is_empty()).collect()
     }
 }
 
@@ -427,9 +400,4 @@ impl Synced {
         self.seconds.record(elapsed);
         self.groups.record(u32::try_from(groups).unwrap_or(u32::MAX));
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a sample is a float; counts stay exact below 2^53")]
-fn as_f64(number: u64) -> f64 {
-    number as f64
 }
