@@ -482,7 +482,7 @@ impl Owner {
             Some(bytes)
         });
         let used = assigned.until > from;
-        let (mut gone, mut failed) = (Vec::new(), None);
+        let (mut gone, mut unsent, mut failed) = (Vec::new(), Vec::new(), None);
         let takers: Vec<_> = assigned.assignments.iter().map(|it| it.offsets.as_slice()).collect();
         let divided = slices.divide(&takers);
         for ((assignment, pieces), held) in assigned.assignments.iter().zip(divided).zip(rooms) {
@@ -495,11 +495,13 @@ impl Owner {
                     }
                 }
                 Err(error) => {
-                    self.state.recall(now, assignment.token);
+                    unsent.push(assignment.token);
                     failed = Some(error);
                 }
             }
         }
+        // The last one first: what comes back behind another one is not known any more.
+        unsent.into_iter().rev().for_each(|token| self.state.recall(now, token));
         gone.into_iter().for_each(|consumer| self.detach(now, consumer));
         if let Some(error) = failed {
             self.fail(&error);
