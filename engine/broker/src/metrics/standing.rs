@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(samples(&info), always);
         let retry = Retry { partition: 0, offset: 3, attempts: 1, at_ms: 104_500 };
         info.clears_in_ms = Some(2_500);
-        info.waiting_for = WaitingFor::Keys { events: 5, retry: Some(retry) };
+        info.waiting_for = WaitingFor::Keys { events: 5, oldest: None, retry: Some(retry) };
         assert_eq!(samples(&info)[5..], [("clears_in_seconds", 2.5), ("retry_in_seconds", 4.5)]);
         info.waiting_for = WaitingFor::Retry(Retry { at_ms: 99_000, ..retry });
         assert_eq!(samples(&info)[6..], [("retry_in_seconds", 0.0)], "it is due");
