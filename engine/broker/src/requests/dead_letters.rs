@@ -479,10 +479,12 @@ fn still_needed(
     start: Offset,
 ) -> Result<(), Error> {
     let never = (not_redriven > 0).then(|| {
-        format!(
-            "{of} has dead letters that would be purged and were never redriven, {not_redriven} of {purged}: redrive them \
-             first, or force"
-        )
+        let which = match (not_redriven, purged) {
+            (_, 1) => format!("the only dead letter of {of} that would be purged was"),
+            (1, _) => format!("1 of the {purged} dead letters of {of} that would be purged was"),
+            _ => format!("{not_redriven} of the {purged} dead letters of {of} that would be purged were"),
+        };
+        format!("{which} never redriven: redrive them first, or force")
     });
     let unread = behind.map(|(who, at)| {
         format!(

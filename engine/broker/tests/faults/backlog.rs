@@ -471,7 +471,8 @@ async fn what_is_too_old_is_dropped_and_a_lowered_limit_is_reached_step_by_step(
     assert_eq!((partition.start, partition.end), (3, 4));
     scene.set(TopicChanges { backlog_max_age_ms: Some(0), ..TopicChanges::default() }).await.unwrap();
     scene.publish_each(150).await;
-    let limit = TopicChanges { backlog_max_events: Some(2), ..TopicChanges::default() };
+    let on_full = Some(OnFull::DropOldest);
+    let limit = TopicChanges { backlog_max_events: Some(2), on_full, ..TopicChanges::default() };
     scene.set(limit).await.unwrap();
     let mut starts = Vec::new();
     for _ in 0..4 {

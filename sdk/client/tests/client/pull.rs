@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use levada_client::{Delivery, Error, Pull, PullSubscriber, SubscribeOptions};
+use levada_client::{Delivery, Error, Pull, PullSubscriber, SubscribeOptions, protocol::verbs::Credit};
 
 use crate::support::{Engine, streams::numbered};
 
@@ -44,22 +44,29 @@ async fn a_pull_requests_what_it_wants_and_nothing_ahead() {
 #[tokio::test]
 async fn a_pull_never_returns_more_than_it_may_and_the_rest_of_a_delivery_comes_next() {
     let engine = Engine::start(1);
-    engine.inner.change(|world| world.deliveries.push_back(numbered(0, 9, 1)));
     let mut subscriber = attach(&engine).await;
+    {
+        let mut pulling = Box::pin(subscriber.pull(pull(9)));
+        assert!(poll_once(&mut pulling).await.is_none());
+    }
+    // It was requested by a pull that took more.
+    let all = |credits: &[Credit]| credits.iter().map(|credit| credit.events).sum::<u64>() == 9;
+    engine.inner.until(|world| all(&world.credits).then_some(())).await;
+    engine.inner.change(|world| world.deliveries.push_back(numbered(0, 9, 1)));
     let head = subscriber.pull(pull(4)).await.unwrap();
     assert_eq!(firsts(&head), [(0, 4)]);
     let offsets: Vec<u64> = head[0].events().map(|(offset, ..)| offset.0).collect();
     assert_eq!(offsets, [0, 1, 2, 3]);
     head[0].ack();
     let next = subscriber.pull(pull(4)).await.unwrap();
-    assert_eq!((firsts(&next), granted(&engine)), (vec![(4, 4)], 4), "no credit is needed for it");
+    assert_eq!((firsts(&next), granted(&engine)), (vec![(4, 4)], 9), "no credit is needed for it");
     next[0].ack();
     engine.inner.change(|world| world.deliveries.extend([numbered(9, 2, 2), numbered(11, 5, 3)]));
     let got = subscriber.pull(pull(3)).await.unwrap();
     assert_eq!(firsts(&got), [(8, 1), (9, 2)], "whole deliveries follow the rest");
     subscriber.confirmed().await.unwrap();
     let acked: Vec<_> = engine.inner.world().verbs.iter().map(|verb| (verb.first.0, verb.last.0)).collect();
-    assert_eq!(acked, [(0, 3), (4, 7)], "a part is settled alone");
+    assert_eq!(acked, [(0, 7)], "of one delivery the parts that were acknowledged, in one verb");
 }
 
 #[tokio::test]
