@@ -101,6 +101,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
             "levada-delivery",
             "levada-store",
             "levada-expression",
+            "levada-json",
             "levada-protocol",
         ],
     ),

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     command::{AckingTransact, Command},
-    inbox::Departed,
+    departed::Departed,
     status::{Described, Status},
 };
 use crate::{error::Error, floors::Floors, metrics::Delivered, rows::SubscriptionRecord};

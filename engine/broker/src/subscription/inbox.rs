@@ -1,51 +1,18 @@
-//! What others tell the owner: commands in order, consumers that left while there was no room for a command, and which
-//! losses clients were told of.
+//! What others tell the owner: commands in order, and what needs no room among those.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use levada_protocol::ids::{Offset, PartitionId};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
-use super::command::Command;
+use super::{
+    command::Command,
+    departed::{Departed, ToldRange},
+};
 
 /// Commands that may wait for the owner.
 const COMMANDS_QUEUED_MAX: usize = 1_024;
 /// Commands that are taken before deliveries have their turn.
 const COMMANDS_PER_TURN: usize = 256;
-
-/// A partition, and the first and last offset of it that a client was told are lost.
-type ToldRange = (PartitionId, (Offset, Offset));
-
-/// Consumers that left while the owner's queue was full; its notice wakes the owner for other reasons, too.
-#[derive(Debug, Default)]
-pub(super) struct Departed {
-    consumers: Mutex<Vec<u64>>,
-    /// No more than there were notices under way.
-    told: Mutex<Vec<ToldRange>>,
-    notify: Notify,
-}
-
-impl Departed {
-    pub(super) fn add(&self, consumer: u64) {
-        self.consumers.lock().unwrap_or_else(PoisonError::into_inner).push(consumer);
-        self.wake();
-    }
-
-    /// A client was told that these offsets are lost.
-    pub(super) fn told(&self, partition: PartitionId, range: (Offset, Offset)) {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).push((partition, range));
-        self.wake();
-    }
-
-    /// Wakes the owner.
-    pub(super) fn wake(&self) {
-        self.notify.notify_one();
-    }
-
-    fn take(&self) -> Vec<u64> {
-        std::mem::take(&mut self.consumers.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 /// The owner's side.
 #[derive(Debug)]
@@ -67,7 +34,7 @@ impl Inbox {
     pub(super) async fn next(&mut self) -> Option<Vec<Command>> {
         let first = tokio::select! {
             biased;
-            () = self.departed.notify.notified() => return Some(self.departed()),
+            () = self.departed.woken() => return Some(self.departed()),
             first = self.commands.recv() => first?,
         };
         let mut commands = vec![first];
@@ -92,7 +59,7 @@ impl Inbox {
 
     /// Which losses clients were told of since the last call.
     pub(super) fn told(&mut self) -> Vec<ToldRange> {
-        std::mem::take(&mut self.departed.told.lock().unwrap_or_else(PoisonError::into_inner))
+        self.departed.take_told()
     }
 
     /// The way in for what needs no room.

@@ -11,6 +11,7 @@ mod command;
 mod committer;
 mod consumer;
 mod consumers;
+mod departed;
 mod handle;
 mod inbox;
 mod lifetimes;

@@ -31,9 +31,7 @@ pub(crate) struct Status {
     partitions: Vec<Counted>,
     queue: Queue,
     in_flight: AtomicU64,
-    /// What owners before this one counted since the engine's start, and all of them together.
-    before: Counts,
-    counts: ArcSwap<Counts>,
+    counts: Counting,
     /// What was lost since the subscription was made.
     lost: ArcSwap<Vec<LostEvents>>,
     delivered: Delivered,
@@ -41,6 +39,13 @@ pub(crate) struct Status {
     paused: ArcSwapOption<PauseReason>,
     waiting: ArcSwap<WaitingFor>,
     trend: Mutex<Trend>,
+}
+
+/// What owners before this one counted since the engine's start, and all of them together.
+#[derive(Debug)]
+struct Counting {
+    before: Counts,
+    all: ArcSwap<Counts>,
 }
 
 /// What was counted since the engine's start.
@@ -105,7 +110,7 @@ impl Status {
         };
         let partitions = topic.partition_ids().map(counted).collect();
         let (before, delivered) = match before {
-            Some(before) => (**before.counts.load(), before.delivered.clone()),
+            Some(before) => (**before.counts.all.load(), before.delivered.clone()),
             None => (Counts::default(), Delivered::default()),
         };
         Arc::new(Self {
@@ -114,8 +119,7 @@ impl Status {
             floors,
             topic,
             in_flight: AtomicU64::new(0),
-            counts: ArcSwap::from_pointee(before),
-            before,
+            counts: Counting { before, all: ArcSwap::from_pointee(before) },
             lost: ArcSwap::default(),
             delivered,
             members: ArcSwap::default(),
@@ -145,12 +149,12 @@ impl Status {
     pub(super) fn publish(&self, stats: &Stats) {
         self.in_flight.store(stats.in_flight, Ordering::Release);
         let counts = Counts {
-            redelivered: self.before.redelivered + stats.redelivered,
-            dead_lettered: self.before.dead_lettered + stats.dead_lettered,
-            ttl_expired: self.before.ttl_expired + stats.ttl_expired,
+            redelivered: self.counts.before.redelivered + stats.redelivered,
+            dead_lettered: self.counts.before.dead_lettered + stats.dead_lettered,
+            ttl_expired: self.counts.before.ttl_expired + stats.ttl_expired,
         };
-        if **self.counts.load() != counts {
-            self.counts.store(Arc::new(counts));
+        if **self.counts.all.load() != counts {
+            self.counts.all.store(Arc::new(counts));
         }
     }
 
@@ -268,7 +272,7 @@ impl Status {
         let redriven = self.redriven();
         let waiting_for = self.waiting_for(lag + redriven, paused.as_ref());
         let paused = paused.or(stuck);
-        let (rates, counts) = (self.rates(at_ms), **self.counts.load());
+        let (rates, counts) = (self.rates(at_ms), **self.counts.all.load());
         let state = paused.map_or(RunState::Running, |reason| RunState::Paused { reason });
         let (members, lost) = (self.members.load(), Vec::clone(&self.lost.load()));
         let info = SubscriptionInfo {

@@ -8,7 +8,7 @@ use levada_protocol::{
 };
 use tokio::sync::mpsc;
 
-use super::inbox::Departed;
+use super::departed::Departed;
 use crate::rows::SubscriptionRecord;
 
 /// What a client is to be told on its control stream: events that it will not get.

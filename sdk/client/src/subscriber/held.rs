@@ -40,10 +40,8 @@ struct Entry {
     owed: u64,
     /// What of its frame is in memory, as far as this side knows.
     frame: u64,
-    /// Events that the application has copies of, and how many of them were not settled. When all that is not settled is
-    /// among them, the frame is taken to be gone.
-    aside: Ranges,
-    events_aside: u64,
+    /// When all that is not settled was set aside, the frame is taken to be gone.
+    aside: Aside,
     /// When its time began to run last, as far as this side knows.
     began: Instant,
     arrived: Instant,
@@ -53,10 +51,17 @@ struct Entry {
     let_go: bool,
 }
 
+/// Events that the application has copies of, and how many of them were not settled.
+#[derive(Debug, Default)]
+struct Aside {
+    offsets: Ranges,
+    events: u64,
+}
+
 impl Entry {
     /// All that was not settled, and something was not, was set aside.
     fn is_all_aside(&self) -> bool {
-        self.events > 0 && self.events <= self.events_aside
+        self.events > 0 && self.events <= self.aside.events
     }
 
     /// What `events` of it may keep of the credit.
@@ -130,8 +135,7 @@ impl Held {
             bytes,
             owed: bytes,
             frame: bytes,
-            aside: Ranges::default(),
-            events_aside: 0,
+            aside: Aside::default(),
             began: now,
             arrived: now,
             active: None,
@@ -189,7 +193,7 @@ impl Held {
         let (mut events, mut aside, names) = (0, 0, entry.names);
         entry.spoken.gaps(first, last, |first, last| {
             events += say(&names, first, last);
-            aside += entry.aside.covered(first, last);
+            aside += entry.aside.offsets.covered(first, last);
         });
         if !last_word {
             // The application's own word renews its time.
@@ -199,7 +203,7 @@ impl Held {
         entry.spoken.add(first, last);
         let events = events.min(entry.events);
         entry.events -= events;
-        entry.events_aside -= aside.min(entry.events_aside);
+        entry.aside.events -= aside.min(entry.aside.events);
         let kept = match entry.events {
             0 => 0,
             _ if self.frames > self.frames_max => entry.owed,
@@ -219,12 +223,12 @@ impl Held {
     /// frees of the credit.
     pub(super) fn set_aside(&mut self, id: HeldId, offset: Offset) -> u64 {
         let Some(entry) = self.entries.get_mut(&id) else { return 0 };
-        let known = entry.spoken.covered(offset, offset) + entry.aside.covered(offset, offset) > 0;
+        let known = entry.spoken.covered(offset, offset) + entry.aside.offsets.covered(offset, offset) > 0;
         if known {
             return 0;
         }
-        entry.aside.add(offset, offset);
-        entry.events_aside += 1;
+        entry.aside.offsets.add(offset, offset);
+        entry.aside.events += 1;
         if entry.is_all_aside() { self.free_frame(id) } else { 0 }
     }
 
