@@ -339,7 +339,7 @@ impl Broker {
             }
         }
         if read.positions.len() < numbers.len() {
-            starts::check(&self.inner.store, &topic, read.from, self.inner.config.clock.now()).await?;
+            starts::check(&topic, read.from, self.inner.config.clock.now())?;
         }
         let mut logs = Vec::with_capacity(numbers.len());
         for number in numbers {

@@ -3,51 +3,53 @@
 //! A time between the last event and now means the end. One in the future would mean the same and quietly miss what is
 //! appended until then, so whoever names it is mistaken about the time, or wants `latest`.
 
-use std::sync::Arc;
-
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, Timestamp},
     request::Start,
 };
-use levada_store::Store;
 
-use crate::{error::Error, log::Log, setback::AHEAD_MS_MAX, topic::Topic};
+use crate::{
+    error::Error,
+    setback::AHEAD_MS_MAX,
+    topic::{Partition, Topic},
+};
 
-/// Checks a start of a topic's partitions. A minute is allowed for, as the other side's clock may be ahead.
+/// Checks a start of a topic's partitions; reads nothing. A minute is allowed for, as the other side's clock may be ahead.
 ///
 /// # Errors
 /// `OFFSET_OUT_OF_RANGE` for a time that is later than the clock's, `now`.
-pub(crate) async fn check(
-    store: &Arc<dyn Store>,
-    topic: &Arc<Topic>,
-    start: Start,
-    now: Timestamp,
-) -> Result<(), Error> {
+pub(crate) fn check(topic: &Topic, start: Start, now: Timestamp) -> Result<(), Error> {
     let Start::Time(time) = start else { return Ok(()) };
     if time <= now.0.saturating_add(AHEAD_MS_MAX) {
         return Ok(());
     }
-    let mut newest = None;
-    for number in topic.partition_ids() {
-        let log = Log::new(Arc::clone(store), Arc::clone(topic), number)?;
-        let last = log.partition().end().0.checked_sub(1).map(Offset);
-        if let Some(last) = last {
-            newest = newest.max(log.append_time(last).await);
-        }
+    let newest = topic.partitions.iter().filter_map(newest_in_memory).max();
+    // A clock that was ahead has appended events of times that have not come.
+    if newest.is_some_and(|newest| newest.0 >= time) {
+        return Ok(());
     }
-    let holds = newest.map_or_else(
-        || "holds no event".to_owned(),
-        |newest| format!("has its newest event of {}", written(newest)),
-    );
+    let holds = match newest {
+        Some(newest) => format!(", the newest event of topic {} is of {}", topic.name, written(newest)),
+        None if topic.partitions.iter().all(|it| it.end() == Offset(0)) => {
+            format!(", topic {} holds no event", topic.name)
+        }
+        None => String::new(),
+    };
     let message = format!(
-        "expected a time that has come, got {}: the engine's clock says {}, and topic {} {holds}; `latest` begins with what \
-         comes from now on",
+        "expected a time that is not in the future, got {}: the engine's clock says {}{holds}; `latest` begins with what comes \
+         from now on",
         written(Timestamp(time)),
         written(now),
-        topic.name
     );
     Err(Error::refused(ErrorCode::OffsetOutOfRange, message))
+}
+
+/// When the newest event of a partition was appended, if that is known without a read.
+fn newest_in_memory(partition: &Partition) -> Option<Timestamp> {
+    let last = Offset(partition.end().0.checked_sub(1)?);
+    let pieces = partition.tail.read(last, 1)?;
+    pieces.last().map(|piece| piece.run.append_time)
 }
 
 fn written(time: Timestamp) -> String {

@@ -113,7 +113,8 @@ fn split_usage(text: &str) -> (String, String) {
     let mut paragraphs = text.trim().split("\n\n");
     let first = paragraphs.next().unwrap_or_default();
     let mut message = one_line(first.strip_prefix("error: ").unwrap_or(first));
-    if message.starts_with("invalid value '-") {
+    let value = message.strip_prefix("invalid value '-");
+    if value.is_some_and(|value| value.starts_with(|first: char| first.is_ascii_digit())) {
         message = message.replace(BARE[0].0, "expected a whole number that is not negative");
     }
     for (bare, expected) in BARE {

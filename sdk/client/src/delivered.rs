@@ -62,11 +62,11 @@ pub struct DeliveredEvent {
 
 impl DeliveredEvent {
     /// One event of a delivery by itself, with its own copy of its bytes, to be settled later than its neighbours: the
-    /// memory of those is free once `delivery` is dropped. `None` if the delivery has no event of that offset, or was
-    /// read and not delivered.
+    /// memory of those is free once `delivery` is dropped. `None` if the delivery has no such event, if that was settled or set
+    /// aside before, or if it was lost with its connection; and for a delivery of a [`crate::Reader`].
     ///
     /// From now on verbs for the event are to be said here: one that the delivery says first holds, and this one's has no
-    /// effect.
+    /// effect. Settle its neighbours, too: while an event of a delivery is held, those without a verb are not delivered again.
     ///
     /// ```no_run
     /// # async fn set_aside(mut subscriber: levada_client::Subscriber) -> Result<(), levada_client::Error> {
@@ -87,7 +87,7 @@ impl DeliveredEvent {
     pub fn set_aside(delivery: &Delivery, offset: Offset) -> Option<Self> {
         let lease = Arc::clone(delivery.lease()?);
         let (from, appended, event) = delivery.copied_event(offset)?;
-        lease.set_aside(offset);
+        lease.set_aside(offset).then_some(())?;
         let (partition, attempt) = (delivery.partition(), delivery.attempt());
         Some(Self { lease, partition, attempt, appended, from, offset, event, spoken: false })
     }

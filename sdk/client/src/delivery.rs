@@ -30,7 +30,8 @@ use crate::{
 /// A delivery from [`crate::Subscriber::next_delivery`] is to be acknowledged: all at once or range by range, here or
 /// in another task. While it is held the client extends it by itself, so that it is not given to another consumer, for
 /// as long as [`crate::SubscribeOptions::max_processing`] allows; every verb about a part of it starts that time again.
-/// Events without a verb when it is dropped are delivered again after the subscription's `ack_timeout`. The verbs
+/// Events without a verb when it is dropped are delivered again after the subscription's `ack_timeout`, unless one of them was
+/// set aside ([`crate::DeliveredEvent::set_aside`]) or is the rest of a pull's: then once that is dropped, too. The verbs
 /// return at once and are sent together, with the next call of the subscriber or within a millisecond; verbs after the
 /// connection was lost, or about events of a [`crate::Reader`], have no effect. Offsets of a range that are not in the
 /// delivery do not matter.

@@ -22,7 +22,7 @@ use crate::support::{
 
 const CONSUME: [&str; 4] = ["subscribe", "orders/s", "--from", "earliest"];
 const FOLLOW: [&str; 3] = ["read", "orders", "--follow"];
-const PULL: [&str; 6] = ["subscribe", "orders/pull", "--from", "earliest", "--wait", "2s"];
+const PULL: [&str; 6] = ["subscribe", "orders/pull", "--from", "earliest", "--wait", "10s"];
 
 /// An engine with an event in topic orders.
 async fn with_an_event() -> (TempDir, Process) {
@@ -89,7 +89,7 @@ async fn consuming_and_following_end_in_order_while_the_engine_is_gone() {
 
 /// A publish that is fed line by line, and has been given its first one.
 async fn fed(engine: &Process, arguments: &[&str]) -> (Child, ChildStdin) {
-    let publish = [&["publish", "orders", "--raw", "--timeout", "1s"], arguments].concat();
+    let publish = [&["publish", "orders", "--raw", "--timeout", "5s"], arguments].concat();
     let mut child = engine.spawn_with(&publish, Stdio::piped());
     let mut input = child.stdin.take().unwrap();
     within("the input", input.write_all(b"first\n")).await.unwrap();

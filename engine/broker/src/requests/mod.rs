@@ -164,7 +164,7 @@ impl Broker {
             };
             if let Ok(info) = self.describe_running(&handle).await {
                 let name = format!("{}/{}", record.topic, record.name);
-                collected.subscription(&name, handle.delivered(), &info, clock::now());
+                collected.subscription(&name, handle.delivered(), &info, self.inner.config.clock.now());
             }
         }
         for route in self.inner.owner_tasks.routes() {
@@ -275,7 +275,7 @@ impl Broker {
 
     /// The offset that a start resolves to now, per partition.
     async fn positions(&self, topic: &Arc<Topic>, from: Start) -> Result<Vec<Offset>, Error> {
-        starts::check(&self.inner.store, topic, from, self.inner.config.clock.now()).await?;
+        starts::check(topic, from, self.inner.config.clock.now())?;
         let mut positions = Vec::with_capacity(topic.partitions.len());
         for number in topic.partition_ids() {
             let log = Log::new(Arc::clone(&self.inner.store), Arc::clone(topic), number)?;

@@ -227,7 +227,7 @@ impl Broker {
         let decide = move |broker: Self| async move {
             let (topic, name) = of;
             let live = broker.inner.shard.topic(&topic)?;
-            starts::check(&broker.inner.store, &live, to, broker.inner.config.clock.now()).await?;
+            starts::check(&live, to, broker.inner.config.clock.now())?;
             let mut positions = Vec::new();
             for number in live.partitions_named(&partitions)? {
                 let log = Log::new(Arc::clone(&broker.inner.store), Arc::clone(&live), number)?;

@@ -54,7 +54,7 @@ impl SubscriptionLoss {
             }
             None => (self.earlier, self.first, self.last, self.untold) = (self.events, first, last, first),
         }
-        self.events += events;
+        self.events = self.events.saturating_add(events);
     }
 
     /// A consumer was told of this range; false if that was known before.

@@ -290,7 +290,7 @@ impl Status {
             in_flight: self.in_flight.load(Ordering::Acquire),
             redelivered: counts.redelivered,
             dead_lettered: counts.dead_lettered,
-            events_lost: lost.iter().map(|it| it.events).sum(),
+            events_lost: lost.iter().fold(0, |sum, it| sum.saturating_add(it.events)),
             lost,
             events_expired: counts.ttl_expired,
             state,

@@ -140,8 +140,8 @@ async fn a_time_that_has_not_come_is_no_start_and_one_after_the_last_event_is_th
     scene.set(NOW + DAY);
     assert_eq!(scene.from(NOW + 1).await, 3);
     let said = refused(NOW + 2 * DAY).await;
-    let expected = "got 2026-01-03T00:00:00Z: the engine's clock says 2026-01-02T00:00:00Z, and topic orders has its newest \
-                    event of 2026-01-01T00:00:00Z; `latest` begins with what comes from now on";
+    let expected = "got 2026-01-03T00:00:00Z: the engine's clock says 2026-01-02T00:00:00Z, the newest event of topic \
+                    orders is of 2026-01-01T00:00:00Z; `latest` begins with what comes from now on";
     assert!(said.contains(expected), "{said}");
     let (topic, name) = ("orders".parse().unwrap(), "s".parse().unwrap());
     let create = Request::CreateSubscription {

@@ -150,7 +150,7 @@ pub(crate) struct SettingsArgs {
     /// [default: the id alone]
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, value_parser = parse_dedup_header)]
     pub(crate) dedup_header: String,
-    /// Events that the slowest subscription or route may have yet to acknowledge, delayed and prepared ones included; 0 for no bound
+    /// Events that the slowest subscription or route may have yet to acknowledge, delayed and prepared ones included; 0 for no bound. Publishers that are connected learn of a change when they connect again
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) backlog_max_events: u64,
     /// Stored bytes of the same, such as 1GiB; 0 for no bound

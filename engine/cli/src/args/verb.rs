@@ -25,7 +25,7 @@ pub(crate) struct VerbArgs {
     #[arg(long)]
     no_ack: bool,
     /// Give each event back instead of acknowledging it, as a consumer does that failed: it is delivered again after DELAY, 1ms
-    /// to 49d, or after the subscription's --backoff, and is a dead letter after --max-attempts
+    /// to 49d, or after the subscription's --backoff, and is a dead letter after --max-attempts. Without DELAY it goes behind TOPIC/SUBSCRIPTION
     #[arg(long, value_name = "DELAY", num_args = 0..=1, value_parser = parse_duration_u32)]
     nack: Option<Option<u32>>,
     /// Reject each event instead of acknowledging it: it is a dead letter at once, with this reason

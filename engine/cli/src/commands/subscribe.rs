@@ -71,6 +71,11 @@ async fn over(wait: Option<DurationMs>) {
     }
 }
 
+/// An event that is given back takes later ones of its key along, which may have been printed.
+fn is_expected(verb: Verb<'_>, error: &Error) -> bool {
+    matches!(verb, Verb::Nack(_)) && error.code() == ErrorCode::DeliveryExpired
+}
+
 /// Waits until what was acknowledged holds. What a lost connection took along is said once: these events come again,
 /// and whatever was acknowledged after that must hold all the same.
 async fn confirm(output: &Output, subscriber: &Subscriber, verb: Verb<'_>) -> Result<(), Error> {
@@ -78,11 +83,15 @@ async fn confirm(output: &Output, subscriber: &Subscriber, verb: Verb<'_>) -> Re
         return Ok(());
     }
     match subscriber.confirmed().await {
-        // An event that is given back takes later ones of its key along, which may have been printed.
-        Err(error) if matches!(verb, Verb::Nack(_)) && error.code() == ErrorCode::DeliveryExpired => Ok(()),
+        Err(error) if is_expected(verb, &error) => Ok(()),
         Err(error) if error.code() == ErrorCode::ConnectionLost => {
-            output.remark("acknowledgements were lost with a connection: some events may have been printed twice, or come again");
-            subscriber.confirmed().await
+            output.remark(
+                "verbs were lost with a connection: some events may have been printed twice, or come again",
+            );
+            subscriber
+                .confirmed()
+                .await
+                .or_else(|error| if is_expected(verb, &error) { Ok(()) } else { Err(error) })
         }
         other => other,
     }

@@ -111,10 +111,10 @@ fn event_count(info: &TransactionInfo) -> u64 {
     info.batches.iter().map(|batch| u64::from(batch.events)).sum()
 }
 
-/// When the next check is; one that is over waits for a connection of the group.
+/// When the next check is; one that is due is sent once a producer of the group is connected.
 fn next_check(info: &TransactionInfo) -> String {
     match info.next_check_ms {
-        Some(at) if at < args::now().0 => "due, when a producer of the group connects".to_owned(),
+        Some(at) if at < args::now().0 => "due".to_owned(),
         at => time(at),
     }
 }

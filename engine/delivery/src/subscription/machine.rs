@@ -263,7 +263,7 @@ impl Subscription {
         }
     }
 
-    /// Takes back a delivery that could not be sent, as if it had not been made: its consumer has the credit for it again. Of
+    /// Takes back a delivery that could not be sent: its consumer has the credit for it again; the rate counts it. Of
     /// several, the last one is to be the first: what comes back behind another one is not known any more.
     pub fn recall(&mut self, now: Now, token: DeliveryToken) {
         if let Some((consumer, unsent)) = self.ledger.deliveries.unsend(token.0)

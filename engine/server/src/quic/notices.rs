@@ -2,7 +2,8 @@
 //!
 //! A client has a notice for certain once QUIC has acknowledged it, which no stream says while it goes on. So a notice of
 //! lost events counts as told when the client acknowledges anything after it was written: a client that was gone by then
-//! acknowledges nothing, and another consumer is told.
+//! acknowledges nothing, and another consumer is told. Acknowledgements that were on their way when it was written are not
+//! told apart: a client that is cut off within a round trip of a notice may have missed it.
 
 use std::{collections::VecDeque, convert::Infallible, future::pending, time::Duration};
 

@@ -220,16 +220,16 @@ impl Held {
     }
 
     /// The application has a copy of an event that was not settled, and does not need the frame for it. Returns what that
-    /// frees of the credit.
-    pub(super) fn set_aside(&mut self, id: HeldId, offset: Offset) -> u64 {
-        let Some(entry) = self.entries.get_mut(&id) else { return 0 };
+    /// frees of the credit; `None` if the event was settled or set aside before.
+    pub(super) fn set_aside(&mut self, id: HeldId, offset: Offset) -> Option<u64> {
+        let entry = self.entries.get_mut(&id)?;
         let known = entry.spoken.covered(offset, offset) + entry.aside.offsets.covered(offset, offset) > 0;
         if known {
-            return 0;
+            return None;
         }
         entry.aside.offsets.add(offset, offset);
         entry.aside.events += 1;
-        if entry.is_all_aside() { self.free_frame(id) } else { 0 }
+        Some(if entry.is_all_aside() { self.free_frame(id) } else { 0 })
     }
 
     /// Nothing more can be said of a delivery: what it still held is free.
@@ -381,11 +381,11 @@ mod tests {
         let all_but_one =
             |held: &mut Held, at: usize| ack(held, ids[at], at as u64 * 10, at as u64 * 10 + 8, now);
         assert_eq!(all_but_one(&mut held, 0), Freed { events: 9, bytes: 0 }, "too much is held");
-        assert_eq!(held.set_aside(ids[0], Offset(3)), 0, "it was settled");
-        assert_eq!(held.set_aside(ids[0], Offset(9)), 450, "its frame is not held, nor is too much");
-        assert_eq!(held.set_aside(ids[0], Offset(9)), 0, "it was set aside");
+        assert_eq!(held.set_aside(ids[0], Offset(3)), None, "it was settled");
+        assert_eq!(held.set_aside(ids[0], Offset(9)), Some(450), "its frame is not held, nor is too much");
+        assert_eq!(held.set_aside(ids[0], Offset(9)), None, "it was set aside");
         assert_eq!(all_but_one(&mut held, 1), Freed { events: 9, bytes: 450 });
-        assert_eq!(held.set_aside(ids[2], Offset(20)), 0);
+        assert_eq!(held.set_aside(ids[2], Offset(20)), Some(0));
         assert_eq!(ack(&mut held, ids[2], 20, 20, now), Freed { events: 1, bytes: 50 });
         assert_eq!(ack(&mut held, ids[2], 21, 28, now), Freed { events: 8, bytes: 400 });
         assert_eq!(held.frames, 500 * frames, "the one that is left of it was not set aside");

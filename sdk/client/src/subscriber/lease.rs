@@ -83,12 +83,16 @@ impl Lease {
         });
     }
 
-    /// The application has its own copy of one more event that was not settled.
-    pub(crate) fn set_aside(&self, offset: Offset) {
+    /// The application has its own copy of one more event. False if that was settled or set aside before, or was lost with its
+    /// connection.
+    pub(crate) fn set_aside(&self, offset: Offset) -> bool {
+        let mut is_open = false;
         self.shared.say(self.stream, false, |state, now| {
             let freed = state.held.set_aside(self.id, offset);
-            state.said(freed, now)
+            is_open = freed.is_some();
+            state.said(freed.unwrap_or(0), now)
         });
+        is_open
     }
 
     /// Which subscription the delivery is of.

@@ -132,7 +132,7 @@ impl PullSubscriber {
         let mut state = shared.lock();
         state.pace.pull(missing);
         let is_spent = events > 0 && state.pace.is_spent();
-        if is_spent || state.is_enough(missing, pull.max_bytes.saturating_sub(bytes)) {
+        if is_spent || state.is_enough(missing, pull.max_bytes, bytes) {
             return None;
         }
         if state.has_anything_to_send() && state.flush(clock::now()) {
@@ -160,7 +160,7 @@ impl PullSubscriber {
             }
             match self.take_part() {
                 Ok(Some(part)) => {
-                    let (part, rest) = part.cut(pull.max);
+                    let (part, rest) = part.cut(pull.max - events);
                     self.rest = rest;
                     events += part.events();
                     bytes += part.bytes;

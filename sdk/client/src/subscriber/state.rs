@@ -135,11 +135,12 @@ impl State {
         self.queue.front().map(|(_, incoming)| u64::from(incoming.header.count))
     }
 
-    /// True if there is as much as a pull waits for, or nothing more comes before something is settled.
-    pub(super) fn is_enough(&self, events: u64, bytes: u64) -> bool {
+    /// True if there is as much as a pull waits for, `held` bytes of which it has already, or nothing more comes before something
+    /// is settled.
+    pub(super) fn is_enough(&self, events: u64, bytes: u64, held: u64) -> bool {
         let queued = self.pace.queued();
         queued >= events
-            || self.queued_bytes >= bytes.min(self.bytes_max)
+            || self.queued_bytes >= bytes.min(self.bytes_max).saturating_sub(held)
             || (queued > 0 && self.pace.is_spent())
             || self.failed.is_some()
     }
