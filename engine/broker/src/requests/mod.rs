@@ -32,7 +32,6 @@ use crate::{
     access::Principal,
     broker::Broker,
     catalogue::{Catalogue, Change, Root},
-    clock,
     error::Error,
     log::Log,
     metrics::{Collected, Series},
