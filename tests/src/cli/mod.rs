@@ -123,7 +123,7 @@ async fn topics_from_the_command_line() {
     assert_eq!((&again[0]["created"], &made[0]["created"]), (&json!(false), &json!(true)));
     let other = engine.run(&["topic", "create", "bills"], "").await;
     other.failed(1, "TOPIC_EXISTS");
-    assert!(other.stderr.contains("topic bills exists with durability os, expected sync"), "{other:?}");
+    assert!(other.stderr.contains("topic bills exists with --durability os, expected sync"), "{other:?}");
     let listed = engine.text(&["topic", "list"]).await;
     assert_eq!(listed.lines().count(), 3, "a heading and two topics: {listed}");
     let listed = engine.json(&["topic", "list"]).await;
