@@ -82,12 +82,6 @@ pub(crate) fn openeds() -> Vec<Opened> {
         Opened::Publish {
             partitions: 4,
             durability: Durability::Sync,
-            backlog_max_events: 0,
-            backlog_max_bytes: 0,
-        },
-        Opened::Publish {
-            partitions: 1,
-            durability: Durability::Os,
             backlog_max_events: 9,
             backlog_max_bytes: 70,
         },
