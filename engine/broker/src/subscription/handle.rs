@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     command::{AckingTransact, Command},
-    departed::Departed,
+    signals::Signals,
     status::{Described, Status},
 };
 use crate::{error::Error, floors::Floors, metrics::Delivered, rows::SubscriptionRecord};
@@ -32,7 +32,7 @@ pub(crate) struct SubscriptionHandle {
     stale: Arc<AtomicBool>,
     /// How many consumers there ever were: the number of the next one.
     consumers: Arc<AtomicU64>,
-    departed: Arc<Departed>,
+    signals: Arc<Signals>,
     /// How many consumers there are.
     attached: Arc<AtomicU64>,
     /// Why the owner has ended.
@@ -44,7 +44,7 @@ impl SubscriptionHandle {
     pub(super) fn new(
         record: &Arc<SubscriptionRecord>,
         commands: mpsc::Sender<Command>,
-        departed: Arc<Departed>,
+        signals: Arc<Signals>,
         status: Arc<Status>,
         stop: CancellationToken,
     ) -> Self {
@@ -57,7 +57,7 @@ impl SubscriptionHandle {
             stop,
             stale: Arc::default(),
             consumers: Arc::new(AtomicU64::new(1)),
-            departed,
+            signals,
             attached: Arc::default(),
             ended: Arc::default(),
         }
@@ -96,13 +96,13 @@ impl SubscriptionHandle {
     pub(crate) fn follow(&self, record: &Arc<SubscriptionRecord>) {
         if **self.record.load() != **record {
             self.record.store(Arc::clone(record));
-            self.departed.wake();
+            self.signals.wake();
         }
     }
 
     /// Has the owner look at what was redriven to its subscription.
     pub(crate) fn wake(&self) {
-        self.departed.wake();
+        self.signals.wake();
     }
 
     pub(crate) fn topic_id(&self) -> TopicId {
@@ -133,7 +133,7 @@ impl SubscriptionHandle {
     /// Attaches the chain again, now if the subscription waits for its plugins: the newest version of one is another.
     pub(crate) fn reattach(&self) {
         self.stale.store(true, Ordering::Release);
-        self.departed.wake();
+        self.signals.wake();
     }
 
     /// What is known about the subscription at this moment of the monotonic clock. Nobody is asked.
@@ -180,7 +180,7 @@ impl SubscriptionHandle {
         self.attached.fetch_sub(1, Ordering::Relaxed);
         if let Err(mpsc::error::TrySendError::Full(_)) = self.commands.try_send(Command::Detach { consumer })
         {
-            self.departed.add(consumer);
+            self.signals.add(consumer);
         }
     }
 

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::{
     command::Command,
-    departed::{Departed, ToldRange},
+    signals::{Signals, ToldRange},
 };
 
 /// Commands that may wait for the owner.
@@ -18,15 +18,15 @@ const COMMANDS_PER_TURN: usize = 256;
 #[derive(Debug)]
 pub(super) struct Inbox {
     commands: mpsc::Receiver<Command>,
-    departed: Arc<Departed>,
+    signals: Arc<Signals>,
 }
 
 impl Inbox {
     /// An inbox, and the way into it.
-    pub(super) fn new() -> (mpsc::Sender<Command>, Arc<Departed>, Self) {
+    pub(super) fn new() -> (mpsc::Sender<Command>, Arc<Signals>, Self) {
         let (sender, commands) = mpsc::channel(COMMANDS_QUEUED_MAX);
-        let departed = Arc::<Departed>::default();
-        (sender, Arc::clone(&departed), Self { commands, departed })
+        let signals = Arc::<Signals>::default();
+        (sender, Arc::clone(&signals), Self { commands, signals })
     }
 
     /// Commands for one turn, the first of which is waited for; `None` once nobody can send any. An empty list says that
@@ -34,7 +34,7 @@ impl Inbox {
     pub(super) async fn next(&mut self) -> Option<Vec<Command>> {
         let first = tokio::select! {
             biased;
-            () = self.departed.woken() => return Some(self.departed()),
+            () = self.signals.woken() => return Some(self.departed()),
             first = self.commands.recv() => first?,
         };
         let mut commands = vec![first];
@@ -59,12 +59,12 @@ impl Inbox {
 
     /// Which losses clients were told of since the last call.
     pub(super) fn told(&mut self) -> Vec<ToldRange> {
-        self.departed.take_told()
+        self.signals.take_told()
     }
 
-    /// The way in for what needs no room.
-    pub(super) fn way_in(&self) -> &Arc<Departed> {
-        &self.departed
+    /// What reaches the owner without room among the commands.
+    pub(super) fn signals(&self) -> &Arc<Signals> {
+        &self.signals
     }
 
     /// True if no command waits.
@@ -74,7 +74,7 @@ impl Inbox {
 
     /// Departures, behind what the same consumers said before: that is in the queue.
     fn departed(&mut self) -> Vec<Command> {
-        let departed = self.departed.take();
+        let departed = self.signals.take();
         if departed.is_empty() {
             return Vec::new();
         }
@@ -98,9 +98,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_departure_comes_behind_what_was_said_before_even_if_the_queue_is_full() {
-        let (sender, departed, mut inbox) = Inbox::new();
+        let (sender, signals, mut inbox) = Inbox::new();
         while sender.try_send(Command::Resume).is_ok() {}
-        departed.add(7);
+        signals.add(7);
         let commands = inbox.next().await.unwrap();
         assert_eq!(commands.len(), COMMANDS_QUEUED_MAX + 1);
         assert_eq!(names(&commands[COMMANDS_QUEUED_MAX..]), ["Detach { consumer: 7 }"]);
@@ -109,10 +109,10 @@ mod tests {
 
     #[tokio::test]
     async fn commands_are_taken_in_turns_and_a_wake_brings_none() {
-        let (sender, departed, mut inbox) = Inbox::new();
+        let (sender, signals, mut inbox) = Inbox::new();
         (0..COMMANDS_PER_TURN + 1).for_each(|_| sender.try_send(Command::Resume).unwrap());
         assert_eq!(inbox.next().await.unwrap().len(), COMMANDS_PER_TURN);
-        departed.wake();
+        signals.wake();
         assert_eq!(names(&inbox.next().await.unwrap()), [""; 0]);
         assert_eq!(inbox.next().await.unwrap().len(), 1);
         drop(sender);

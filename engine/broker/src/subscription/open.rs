@@ -50,7 +50,7 @@ pub(crate) fn open(
     let log = |number| Log::new(Arc::clone(&context.store), Arc::clone(topic), number);
     let logs = topic.partition_ids().map(log).collect::<Result<Vec<_>, _>>()?;
     let target = dead_letter_topics::of_subscription(record.topic.as_str(), record.name.as_str())?;
-    let (commands, departed, inbox) = Inbox::new();
+    let (commands, signals, inbox) = Inbox::new();
     let status = Status::new(
         Arc::clone(topic),
         state.floors(),
@@ -61,7 +61,7 @@ pub(crate) fn open(
     status.publish_partition(number, &state.partition(number));
     status.publish_lost(losses.shown());
     let stop = context.cancelled.child_token();
-    let handle = SubscriptionHandle::new(record, commands, departed, Arc::clone(&status), stop.clone());
+    let handle = SubscriptionHandle::new(record, commands, signals, Arc::clone(&status), stop.clone());
     let of_queue = queue::Of { store: Arc::clone(&context.store), subscription: id };
     let (stale, costs) = handle.chain_signs();
     let of = Of {

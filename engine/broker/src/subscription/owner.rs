@@ -577,7 +577,7 @@ impl Owner {
             let _ = outgoing
                 .try_send(Err(Error::refused(code, "the subscription has as many consumers as it may")));
         } else {
-            let mut untold = Untold::new(notices, Arc::clone(self.inbox.way_in()));
+            let mut untold = Untold::new(notices, Arc::clone(self.inbox.signals()));
             self.losses.untold().for_each(|(partition, range)| untold.add(partition, range));
             self.consumers.add(consumer, Attached::new(name, outgoing, untold, window));
         }

@@ -8,7 +8,7 @@ use levada_protocol::{
 };
 use tokio::sync::mpsc;
 
-use super::departed::Departed;
+use super::signals::Signals;
 use crate::rows::SubscriptionRecord;
 
 /// What a client is to be told on its control stream: events that it will not get.
@@ -23,7 +23,7 @@ pub struct LossNotice {
 pub struct Told {
     partition: PartitionId,
     range: (Offset, Offset),
-    owner: Arc<Departed>,
+    owner: Arc<Signals>,
 }
 
 impl LossNotice {
@@ -45,12 +45,12 @@ impl Told {
 pub(super) struct Untold {
     ranges: BTreeMap<PartitionId, (Offset, Offset)>,
     notices: mpsc::Sender<LossNotice>,
-    owner: Arc<Departed>,
+    owner: Arc<Signals>,
 }
 
 impl Untold {
     /// Nothing; to be told this way, and confirmed to this owner.
-    pub(super) fn new(notices: mpsc::Sender<LossNotice>, owner: Arc<Departed>) -> Self {
+    pub(super) fn new(notices: mpsc::Sender<LossNotice>, owner: Arc<Signals>) -> Self {
         Self { ranges: BTreeMap::new(), notices, owner }
     }
 

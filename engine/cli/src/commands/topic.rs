@@ -99,7 +99,8 @@ fn check_together(settings: &TopicSettings) -> Result<(), Failure> {
     if settings.dedup_window_ms == 0 && !settings.dedup_header.is_empty() {
         let message =
             format!("--dedup-header {} has no effect without --dedup-window", settings.dedup_header);
-        return Err(Failure::usage(message).hint("--dedup-header '' takes the header away"));
+        return Err(Failure::usage(message)
+            .hint("give --dedup-window as well; --dedup-header '' takes the header away"));
     }
     Ok(())
 }

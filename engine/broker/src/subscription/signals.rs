@@ -9,16 +9,16 @@ use tokio::sync::Notify;
 /// A partition, and the first and last offset of it that a client was told are lost.
 pub(super) type ToldRange = (PartitionId, (Offset, Offset));
 
-/// Consumers that left while the owner's queue was full; its notice wakes the owner for other reasons, too.
+/// Set by whoever has something to say, taken by the owner, which each of them wakes.
 #[derive(Debug, Default)]
-pub(super) struct Departed {
+pub(super) struct Signals {
     consumers: Mutex<Vec<u64>>,
     /// No more than there were notices under way.
     told: Mutex<Vec<ToldRange>>,
     notify: Notify,
 }
 
-impl Departed {
+impl Signals {
     pub(super) fn add(&self, consumer: u64) {
         self.consumers.lock().unwrap_or_else(PoisonError::into_inner).push(consumer);
         self.wake();
