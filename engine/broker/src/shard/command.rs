@@ -155,6 +155,15 @@ impl Command {
         }
     }
 
+    /// True if it says how long something is to wait from when it is taken.
+    pub(super) fn begins_a_wait(&self) -> bool {
+        match self {
+            Self::Append(append) => append.header.due.is_some(),
+            Self::Transact(transact) => transact.check_after_ms.is_some(),
+            _ => false,
+        }
+    }
+
     /// Replies that nothing was done.
     pub(super) fn refuse(self, error: &Error) {
         match self {

@@ -135,11 +135,15 @@ impl Writer {
 
     /// Makes one commit of the command and of what has queued behind it; true if one says stop.
     fn decide(&mut self, first: Command) -> bool {
-        let now = self.clock.now();
+        let mut now = self.clock.now();
         let mut group = Group::new(self.state.next_index());
         // The first is taken whatever its length: there is no commit into which it would fit better.
         let mut stop = self.state.take(first, &mut group, now);
         while !stop && let Some(command) = self.inbox.next_within(self.room(&group)) {
+            if command.begins_a_wait() {
+                // It may have come after the commit was begun, and must not wait for less than it says.
+                now = now.max(self.clock.now());
+            }
             stop = self.state.take(command, &mut group, now);
         }
         let mut room = if group.is_empty() { usize::MAX } else { self.room(&group) };

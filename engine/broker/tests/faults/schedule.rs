@@ -1,8 +1,9 @@
 //! Delayed events: accepted, listed, cancelled, and in the log when their time has come, whatever fails meanwhile.
 
 use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+    mpsc,
 };
 
 use levada_broker::{Broker, BrokerConfig, Clock, Content, Delivery, Error, Principal};
@@ -180,6 +181,54 @@ async fn an_event_is_in_the_log_when_it_is_due_and_not_before() {
     assert_eq!(first(&past), id + 1);
     scene.at(HOUR).await;
     assert_eq!(scene.end().await, 2, "a time that has passed is due at once");
+}
+
+/// Lets a commit begin, and time pass before anything else is taken into it.
+struct Begun {
+    began: mpsc::Receiver<()>,
+    go_on: mpsc::Sender<()>,
+}
+
+/// A clock that stops the next commit once it has read the time at which it begins.
+fn stopping_clock(now: &Arc<AtomicU64>, armed: &Arc<AtomicBool>) -> (Clock, Begun) {
+    let (has_begun, began) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel();
+    let (now, armed, goes_on) = (Arc::clone(now), Arc::clone(armed), Mutex::new(goes_on));
+    let clock = Clock::of(move || {
+        let read = Timestamp(now.load(Ordering::SeqCst));
+        if std::thread::current().name() == Some("shard-writer") && armed.swap(false, Ordering::SeqCst) {
+            has_begun.send(()).unwrap();
+            goes_on.lock().unwrap().recv_timeout(SOON).expect("the test lets it go on");
+        }
+        read
+    });
+    (clock, Begun { began, go_on })
+}
+
+#[tokio::test]
+async fn a_delay_counts_from_when_the_event_came_also_in_a_commit_that_began_before_that() {
+    let (now, armed) = (Arc::new(AtomicU64::new(NOW)), Arc::new(AtomicBool::new(false)));
+    let (clock, commit) = stopping_clock(&now, &armed);
+    let engine = Engine::with(|config| config.clock = clock);
+    engine.topic("orders", TopicSettings::default()).await;
+    let scene = Scene { engine, now };
+    let mut stream = scene.engine.broker.open_publish(&Principal::Local, &"orders".parse().unwrap()).unwrap();
+    let one = || {
+        let mut builder = BatchBuilder::new();
+        builder.push(&Event::new("x")).unwrap();
+        builder.finish(Stamp::ENGINE)
+    };
+    armed.store(true, Ordering::SeqCst);
+    stream.submitter().submit(header(None), one()).await.unwrap();
+    commit.began.recv_timeout(SOON).expect("the commit begins");
+    scene.now.store(NOW + 1_000, Ordering::SeqCst);
+    stream.submitter().submit(header(Some(Due::After(10))), one()).await.unwrap();
+    commit.go_on.send(()).unwrap();
+    for _ in 0..2 {
+        stream.acks.recv().await.unwrap();
+    }
+    let due: Vec<u64> = scene.page(0, None).await.0.iter().map(|event| event.deliver_at_ms).collect();
+    assert_eq!(due, [NOW + 1_010]);
 }
 
 #[tokio::test]
