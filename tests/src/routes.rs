@@ -135,7 +135,7 @@ async fn a_router_sends_each_event_where_its_content_says() {
         .iter()
         .map(|(_, dead_letter)| header(dead_letter, "lv-dlq-reason").unwrap())
         .collect();
-    assert_eq!(reasons, ["plugin_error", "rejected"], "a target outside the declaration is an error");
+    assert_eq!(reasons, ["plugin_error", "undecodable"], "a target outside the declaration is an error");
     assert_eq!(header(&dead_letters[&0][0].1, "lv-dlq-plugin").unwrap(), "content-router@1");
     assert_eq!(header(&dead_letters[&0][0].1, "lv-dlq-offset").unwrap(), "3");
     assert_eq!(info(&client, "r").await.dead_lettered, 2);

@@ -525,15 +525,18 @@ async fn a_rejected_event_is_a_dead_letter_at_once() {
     let mut subscriber = events::subscribe(&client, "orders", "s").await;
     take(&mut subscriber, 5, |delivery| {
         delivery.reject(Offset(1)..=Offset(2), "no such customer");
+        delivery.reject_undecodable(Offset(3)..=Offset(3), "no JSON");
         delivery.ack();
     })
     .await;
     within("the confirmation", subscriber.confirmed()).await.unwrap();
     let dead_letters = events::read_all(&client, "dlq.orders.s").await;
-    assert_eq!(events::texts(&dead_letters, 0), ["1", "2"]);
-    for (place, (_, dead_letter)) in dead_letters[&0].iter().enumerate() {
-        assert_eq!(header(dead_letter, "lv-dlq-reason").unwrap(), "rejected");
-        assert_eq!(header(dead_letter, "lv-dlq-error").unwrap(), "no such customer");
+    assert_eq!(events::texts(&dead_letters, 0), ["1", "2", "3"]);
+    let rejected = ("rejected", "no such customer");
+    let why = [rejected, rejected, ("undecodable", "no JSON")];
+    for ((place, (_, dead_letter)), why) in dead_letters[&0].iter().enumerate().zip(why) {
+        let said = |name: &str| header(dead_letter, name).unwrap();
+        assert_eq!((&*said("lv-dlq-reason"), &*said("lv-dlq-error")), why);
         assert_eq!(header(dead_letter, "lv-dlq-partition").unwrap(), "1");
         assert_eq!(header(dead_letter, "lv-dlq-offset").unwrap(), (place + 1).to_string());
     }
@@ -541,7 +544,7 @@ async fn a_rejected_event_is_a_dead_letter_at_once() {
     let publish = client.publisher("dlq.orders.s", levada_client::PublisherOptions::default()).await;
     assert_eq!(code(publish), ErrorCode::InvalidArgument);
     let mut dead_letters = events::subscribe(&client, "dlq.orders.s", "readers").await;
-    assert_eq!(numbers(&consume(&mut dead_letters, 2).await), [1, 2]);
+    assert_eq!(numbers(&consume(&mut dead_letters, 3).await), [1, 2, 3]);
 }
 
 #[tokio::test]

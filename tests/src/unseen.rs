@@ -90,7 +90,7 @@ async fn delivered(consumer: &mut Consumer) -> DeliveryToken {
 /// Rejects an event, and waits until that is confirmed.
 async fn reject(consumer: &mut Consumer, token: DeliveryToken, offset: u64) {
     let (partition, first) = (PartitionId(0), Offset(offset));
-    let kind = VerbKind::Reject { reason: "no stock".to_owned() };
+    let kind = VerbKind::reject("no stock");
     let verb = Verb { kind, partition, token, first, last: first };
     consumer.control.verbs(Verbs { sequence: offset + 1, verbs: vec![verb] }).await.unwrap();
     while let Some(Ok(next)) = consumer.outgoing.recv().await {

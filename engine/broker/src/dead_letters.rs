@@ -17,7 +17,7 @@ use crate::shard::{AppendRequest, AppendTarget};
 /// Why an event became a dead letter.
 #[derive(Debug, Clone)]
 pub(crate) struct Reason {
-    /// `max_attempts`, `rejected`, `expired`, `plugin_error`, `loop` or `consumer_lost`.
+    /// `max_attempts`, `rejected`, `undecodable`, `expired`, `plugin_error`, `loop` or `consumer_lost`.
     pub(crate) word: &'static str,
     /// What happened, for people.
     pub(crate) error: String,

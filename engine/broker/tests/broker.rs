@@ -274,7 +274,7 @@ async fn a_rejected_event_is_in_the_dead_letter_topic_with_its_reason() {
     let mut consumer = engine.subscribe(options).await;
     consumer.control.credit(PLENTY).await.unwrap();
     let (header, _) = delivery(next(&mut consumer).await);
-    let kind = VerbKind::Reject { reason: "no such account".into() };
+    let kind = VerbKind::reject("no such account");
     let verb =
         Verb { kind, partition: PartitionId(0), token: header.token, first: Offset(1), last: Offset(1) };
     consumer.control.verbs(Verbs { sequence: 1, verbs: vec![verb] }).await.unwrap();

@@ -62,6 +62,8 @@ pub enum DeadReason {
     PluginError,
     /// The plugin rejected it.
     Rejected,
+    /// The plugin could not decode it.
+    Undecodable,
     /// It has passed as many routes as an event may.
     Loop,
 }
@@ -72,6 +74,7 @@ impl DeadReason {
         match self {
             Self::PluginError => "plugin_error",
             Self::Rejected => "rejected",
+            Self::Undecodable => "undecodable",
             Self::Loop => "loop",
         }
     }

@@ -55,7 +55,7 @@ impl<'t> Policy<'t> {
         match reason {
             // No setting of a plugin lets an event loop for ever.
             DeadReason::Loop => OnError::DeadLetter,
-            DeadReason::PluginError | DeadReason::Rejected => on_error,
+            DeadReason::PluginError | DeadReason::Rejected | DeadReason::Undecodable => on_error,
         }
     }
 }

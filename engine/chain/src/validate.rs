@@ -127,7 +127,7 @@ impl<'e> Validator<'e> {
     fn verdict(&mut self, verdict: &Verdict<'_>) -> Result<(), String> {
         let covers = match verdict {
             Verdict::Drop(n) | Verdict::Keep(n) => u32::from(*n),
-            Verdict::Reject(_) | Verdict::Emit(_) => 1,
+            Verdict::Reject(_) | Verdict::Undecodable(_) | Verdict::Emit(_) => 1,
         };
         if covers == 0 {
             return Err("a verdict covers no event".to_owned());
@@ -141,7 +141,8 @@ impl<'e> Validator<'e> {
                 self.decided(Entry::Drop(covers), covers);
             }
             Verdict::Keep(_) => self.keep(covers),
-            Verdict::Reject(reason) => self.reject(reason),
+            Verdict::Reject(reason) => self.reject(DeadReason::Rejected, reason),
+            Verdict::Undecodable(error) => self.reject(DeadReason::Undecodable, error),
             Verdict::Emit(outputs) => self.emit(outputs)?,
         }
         Ok(())
@@ -176,10 +177,10 @@ impl<'e> Validator<'e> {
         self.decided(Entry::Keep(covers), covers);
     }
 
-    fn reject(&mut self, reason: &str) {
+    fn reject(&mut self, reason: DeadReason, text: &str) {
         if let Some(Step { from, first, reader, .. }) = self.walker.step(1) {
             let position = from.base.plus(reader.get(first).offset_delta().into());
-            self.violation(self.seen, position, DeadReason::Rejected, false, reason.to_owned());
+            self.violation(self.seen, position, reason, false, text.to_owned());
         }
         self.decided(Entry::Violation, 1);
     }

@@ -63,7 +63,7 @@ impl Plugin for ContentRouter {
             Decides::Header(name) => event.header(name).map(String::from_utf8_lossy),
             Decides::Field(scanner) => match scanner.scan(event.payload().unwrap_or_default()) {
                 Ok(fields) => fields.get(0).and_then(text),
-                Err(error) => return Ok(answer.reject(&error.to_string())),
+                Err(error) => return Ok(answer.undecodable(&error.to_string())),
             },
         };
         let routed = value.as_deref().and_then(|value| self.routes.get(value)).map(String::as_str);

@@ -45,7 +45,7 @@ impl Plugin for JsonFilter {
             Ok(true) => answer.keep(),
             Ok(false) => answer.drop(),
             Err(error) => match self.on_invalid {
-                OnInvalid::Reject => answer.reject(&error.to_string()),
+                OnInvalid::Reject => answer.undecodable(&error.to_string()),
                 OnInvalid::Drop => answer.drop(),
                 OnInvalid::Keep => answer.keep(),
             },

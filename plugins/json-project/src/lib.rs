@@ -55,7 +55,7 @@ impl Plugin for JsonProject {
                 Ok(answer.emit(&Output { id: event.id(), payload, ..Output::default() }))
             }
             Err(error) => Ok(match self.on_invalid {
-                OnInvalid::Reject => answer.reject(&error.to_string()),
+                OnInvalid::Reject => answer.undecodable(&error.to_string()),
                 OnInvalid::Drop => answer.drop(),
                 OnInvalid::Keep => answer.keep(),
             }),

@@ -133,7 +133,13 @@ impl DeliveredEvent {
 
     /// It cannot be processed: to the dead-letter topic, with the reason (cut to 1 KiB).
     pub fn reject(mut self, reason: &str) {
-        self.say(&VerbKind::Reject { reason: reason.to_owned() });
+        self.say(&VerbKind::reject(reason));
+    }
+
+    /// It cannot be decoded: to the dead-letter topic with the reason `undecodable` and what is wrong with it (cut to
+    /// 1 KiB), where it is told from what was rejected for what it asks.
+    pub fn reject_undecodable(mut self, error: &str) {
+        self.say(&VerbKind::Reject { reason: error.to_owned(), is_undecodable: true });
     }
 
     /// Still at work on it: `max_processing` and the subscription's `ack_timeout` start again.

@@ -198,7 +198,12 @@ impl Delivery {
     /// Never deliver these again, they cannot be processed: to the dead-letter topic, with the reason (cut to
     /// 1 KiB).
     pub fn reject(&self, range: RangeInclusive<Offset>, reason: &str) {
-        self.say(range, VerbKind::Reject { reason: reason.to_owned() });
+        self.say(range, VerbKind::reject(reason));
+    }
+
+    /// Never deliver these again, they cannot be decoded: as [`Delivery::reject`], with the reason `undecodable`.
+    pub fn reject_undecodable(&self, range: RangeInclusive<Offset>, error: &str) {
+        self.say(range, VerbKind::Reject { reason: error.to_owned(), is_undecodable: true });
     }
 
     /// Still at work on what was not settled: `max_processing` and the subscription's `ack_timeout` start again.

@@ -9,14 +9,15 @@
 //! ```text
 //!  0      1         2           4         8        16      24     32           34
 //!  +------+---------+-----------+---------+--------+-------+------+-----------+-------+
-//!  | verb | reserved| partition | delay_ms| token  | first | last | extra_len | extra |
+//!  | verb | flags   | partition | delay_ms| token  | first | last | extra_len | extra |
 //!  | u8   | u8      | u16       | u32     | u64    | u64   | u64  | u16       |       |
 //!  +------+---------+-----------+---------+--------+-------+------+-----------+-------+
 //! ```
 //!
 //! `verb`: 1 ack, 2 nack (after `delay_ms`; all ones: by the subscription's backoff), 3 in progress, 4 reject.
 //! `first` and `last` are offsets, both included; offsets between them that were not delivered do not matter.
-//! Only a reject has an `extra`: its reason, of which a reader keeps the first 1,024 bytes.
+//! Only a reject has an `extra`: its reason, of which a reader keeps the first 1,024 bytes. `flags` 1, of a reject: its
+//! consumer could not decode the event. A reader does not look at other flags, nor at those of other verbs.
 //!
 //! `Settled` payload: `sequence u64` (every verbs frame up to it has taken effect, durably), then entries of 24 bytes
 //! for refused verbs: `partition u16, code u16, reserved u32, first u64, last u64`.
@@ -33,6 +34,7 @@ use crate::{
 };
 
 const BY_BACKOFF: u32 = u32::MAX;
+const UNDECODABLE: u8 = 1;
 
 /// How much more an engine may deliver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +96,23 @@ pub enum VerbKind {
     Reject {
         /// Why, for the person who reads the dead letter.
         reason: String,
+        /// Whether it could not be decoded: it is the publisher that is wrong, not what the event asks for.
+        is_undecodable: bool,
     },
+}
+
+impl VerbKind {
+    /// A reject by a consumer that understands the event.
+    pub fn reject(reason: impl Into<String>) -> Self {
+        Self::Reject { reason: reason.into(), is_undecodable: false }
+    }
+
+    fn flags(&self) -> u8 {
+        match self {
+            Self::Reject { is_undecodable: true, .. } => UNDECODABLE,
+            Self::Reject { .. } | Self::Ack | Self::Nack { .. } | Self::InProgress => 0,
+        }
+    }
 }
 
 /// A verbs frame: numbered, so that its effect can be awaited.
@@ -120,10 +138,10 @@ impl Verbs {
                 VerbKind::Ack => (1, 0, ""),
                 VerbKind::Nack { delay_ms } => (2, delay_ms.unwrap_or(BY_BACKOFF), ""),
                 VerbKind::InProgress => (3, 0, ""),
-                VerbKind::Reject { reason } => (4, 0, clip(reason, REASON_BYTES_MAX)),
+                VerbKind::Reject { reason, .. } => (4, 0, clip(reason, REASON_BYTES_MAX)),
             };
             bytes.put_u8(number);
-            bytes.put_u8(0);
+            bytes.put_u8(verb.kind.flags());
             bytes.put_u16_le(verb.partition.0);
             bytes.put_u32_le(delay);
             bytes.put_u64_le(verb.token.0);
@@ -154,7 +172,7 @@ impl Verbs {
 }
 
 fn read_verb(reader: &mut Reader<'_>) -> Option<Result<Verb, FrameError>> {
-    let (number, _, partition) = (reader.u8()?, reader.u8()?, PartitionId(reader.u16()?));
+    let (number, flags, partition) = (reader.u8()?, reader.u8()?, PartitionId(reader.u16()?));
     let (delay, token) = (reader.u32()?, DeliveryToken(reader.u64()?));
     let (first, last, extra_len) = (Offset(reader.u64()?), Offset(reader.u64()?), reader.u16()?);
     let extra = reader.take(usize::from(extra_len))?;
@@ -166,7 +184,10 @@ fn read_verb(reader: &mut Reader<'_>) -> Option<Result<Verb, FrameError>> {
         1 => VerbKind::Ack,
         2 => VerbKind::Nack { delay_ms: (delay != BY_BACKOFF).then_some(delay) },
         3 => VerbKind::InProgress,
-        4 => VerbKind::Reject { reason: clip(&String::from_utf8_lossy(extra), REASON_BYTES_MAX).to_owned() },
+        4 => {
+            let reason = clip(&String::from_utf8_lossy(extra), REASON_BYTES_MAX).to_owned();
+            VerbKind::Reject { reason, is_undecodable: flags & UNDECODABLE != 0 }
+        }
         other => return Some(Err(FrameError::payload(format!("verb {other} is unknown")))),
     };
     if first > last {
@@ -252,7 +273,8 @@ mod tests {
             Just(VerbKind::Ack),
             option::of(0..BY_BACKOFF).prop_map(|delay_ms| VerbKind::Nack { delay_ms }),
             Just(VerbKind::InProgress),
-            ".{0,40}".prop_map(|reason| VerbKind::Reject { reason }),
+            (".{0,40}", any::<bool>())
+                .prop_map(|(reason, is_undecodable)| VerbKind::Reject { reason, is_undecodable }),
         ]
     }
 
@@ -327,9 +349,9 @@ mod tests {
     #[test]
     fn long_reasons_are_clipped_by_writer_and_reader() {
         let reason = "x".repeat(REASON_BYTES_MAX + 1);
-        let kind = VerbKind::Reject { reason: reason.clone() };
+        let kind = VerbKind::reject(reason.clone());
         let frame = Verbs { sequence: 1, verbs: vec![Verb { kind, ..ack(0, 0) }] }.frame();
-        let clipped = VerbKind::Reject { reason: reason[..REASON_BYTES_MAX].to_owned() };
+        let clipped = VerbKind::reject(&reason[..REASON_BYTES_MAX]);
         assert_eq!(Verbs::read(&frame[FRAME_HEADER_BYTES..]).unwrap().verbs[0].kind, clipped);
         // A writer that does not clip: its reader does.
         let mut payload = frame[FRAME_HEADER_BYTES..].to_vec();
@@ -354,7 +376,7 @@ mod tests {
 
     #[test]
     fn a_text_beside_any_verb_but_a_reject_is_refused() {
-        let reject = VerbKind::Reject { reason: "bad".to_owned() };
+        let reject = VerbKind::reject("bad");
         let frame = Verbs { sequence: 1, verbs: vec![Verb { kind: reject, ..ack(5, 5) }] }.frame();
         for verb in 1..=4 {
             let mut payload = frame[FRAME_HEADER_BYTES..].to_vec();

@@ -5,13 +5,16 @@
 //! ```text
 //!  0      1          2        4
 //!  +------+----------+--------+-------------------------------------------------------------+
-//!  | kind | reserved | n      | 0 drop: the next n events                                   |
-//!  | u8   | u8 = 0   | u16    | 1 keep: the next n events, as they are                      |
+//!  | kind | flags    | n      | 0 drop: the next n events                                   |
+//!  | u8   | u8       | u16    | 1 keep: the next n events, as they are                      |
 //!  |      |          |        | 2 reject: one event; n bytes of reason follow               |
 //!  |      |          |        | 3 emit: one event; n outputs follow                         |
 //!  |      |          |        | 4 produce: reserved, no event; n outputs follow             |
 //!  +------+----------+--------+-------------------------------------------------------------+
 //! ```
+//!
+//! `flags` 1, of a reject: the plugin could not decode the event. Other flags, and those of other kinds, are 0, and a
+//! reader does not look at them.
 //!
 //! Kind 4 is reserved for outputs that are made of no event: what a plugin answers to a call that hands it none, such
 //! as a tick. It covers no event, and what one of its outputs does not give is absent instead of the input event's.
@@ -37,6 +40,8 @@ use crate::{limits::REASON_BYTES_MAX, publish::clip, wire::Reader};
 
 /// The kind that is reserved for outputs of no event.
 const PRODUCE: u8 = 4;
+/// The flag of a reject.
+const UNDECODABLE: u8 = 1;
 const OUTPUT_HEADER_BYTES: usize = 24;
 const TARGET: u16 = 1;
 const KEY: u16 = 2;
@@ -57,6 +62,8 @@ pub enum Verdict<'a> {
     Keep(u16),
     /// The next event is refused, with a reason.
     Reject(&'a str),
+    /// The next event is refused because it cannot be decoded, with what is wrong with it.
+    Undecodable(&'a str),
     /// The next event becomes these.
     Emit(Vec<Output<'a>>),
 }
@@ -140,7 +147,7 @@ impl<'a> Iterator for Verdicts<'a> {
 fn read_verdict<'a>(reader: &mut Reader<'a>) -> Result<Verdict<'a>, VerdictError> {
     let cut_off = VerdictError { what: "a verdict is cut off" };
     let head = (|| Some((reader.u8()?, reader.u8()?, reader.u16()?)))();
-    let (kind, _, n) = head.ok_or_else(|| cut_off.clone())?;
+    let (kind, flags, n) = head.ok_or_else(|| cut_off.clone())?;
     match kind {
         0 => Ok(Verdict::Drop(n)),
         1 => Ok(Verdict::Keep(n)),
@@ -148,7 +155,7 @@ fn read_verdict<'a>(reader: &mut Reader<'a>) -> Result<Verdict<'a>, VerdictError
             let reason = reader.take(usize::from(n)).ok_or(cut_off)?;
             let reason =
                 std::str::from_utf8(reason).map_err(|_| VerdictError { what: "a reason is not UTF-8" })?;
-            Ok(Verdict::Reject(reason))
+            Ok(if flags & UNDECODABLE == 0 { Verdict::Reject(reason) } else { Verdict::Undecodable(reason) })
         }
         3 => (0..n).map(|_| read_output(reader)).collect::<Result<Vec<_>, _>>().map(Verdict::Emit),
         PRODUCE => Err(VerdictError {
@@ -235,9 +242,18 @@ impl VerdictWriter {
 
     /// The next event is refused; the reason is cut to 1 KiB.
     pub fn reject(&mut self, reason: &str) {
+        self.reject_with(0, reason);
+    }
+
+    /// The next event is refused because it cannot be decoded; what is wrong with it is cut to 1 KiB.
+    pub fn undecodable(&mut self, error: &str) {
+        self.reject_with(UNDECODABLE, error);
+    }
+
+    fn reject_with(&mut self, flags: u8, reason: &str) {
         let reason = clip(reason, REASON_BYTES_MAX);
         self.end_run();
-        self.entry(2, u16::try_from(reason.len()).expect("clipped to 1 KiB"));
+        self.entry(2, flags, u16::try_from(reason.len()).expect("clipped to 1 KiB"));
         self.bytes.extend_from_slice(reason.as_bytes());
     }
 
@@ -247,7 +263,7 @@ impl VerdictWriter {
     /// If there are more than 65,535 outputs, or a part of one is over 64 KiB where its length is a u16.
     pub fn emit(&mut self, outputs: &[Output<'_>]) {
         self.end_run();
-        self.entry(3, narrow(outputs.len()));
+        self.entry(3, 0, narrow(outputs.len()));
         for output in outputs {
             self.output(output);
         }
@@ -273,14 +289,14 @@ impl VerdictWriter {
     #[inline]
     fn end_run(&mut self) {
         if let Some((kind, n)) = self.run.take() {
-            self.entry(kind, n);
+            self.entry(kind, 0, n);
         }
     }
 
     #[inline]
-    fn entry(&mut self, kind: u8, n: u16) {
+    fn entry(&mut self, kind: u8, flags: u8, n: u16) {
         let [low, high] = n.to_le_bytes();
-        self.bytes.extend_from_slice(&[kind, 0, low, high]);
+        self.bytes.extend_from_slice(&[kind, flags, low, high]);
     }
 
     fn output(&mut self, output: &Output<'_>) {
@@ -413,6 +429,7 @@ mod tests {
         Drop,
         Keep,
         Reject(String),
+        Undecodable(String),
         Emit(Vec<Owned>),
     }
 
@@ -421,6 +438,7 @@ mod tests {
             3 => Just(Said::Drop),
             3 => Just(Said::Keep),
             1 => ".{0,30}".prop_map(Said::Reject),
+            1 => ".{0,30}".prop_map(Said::Undecodable),
             1 => vec(any_output(), 0..4).prop_map(Said::Emit),
         ]
     }
@@ -432,6 +450,7 @@ mod tests {
                 Said::Drop => writer.drop_event(),
                 Said::Keep => writer.keep(),
                 Said::Reject(reason) => writer.reject(reason),
+                Said::Undecodable(error) => writer.undecodable(error),
                 Said::Emit(outputs) => {
                     writer.emit(&outputs.iter().map(Owned::borrow).collect::<Vec<_>>());
                 }
@@ -455,6 +474,10 @@ mod tests {
                     }
                     Verdict::Reject(reason) => {
                         let is_same = matches!(events.next(), Some(Said::Reject(said)) if said == reason);
+                        prop_assert!(is_same);
+                    }
+                    Verdict::Undecodable(error) => {
+                        let is_same = matches!(events.next(), Some(Said::Undecodable(said)) if said == error);
                         prop_assert!(is_same);
                     }
                     Verdict::Emit(outputs) => {

@@ -44,13 +44,16 @@ async fn dead_letters_are_listed_counted_shown_redriven_and_purged() {
     let counted = engine.json(&["dlq", "list", SHOP]).await;
     assert_eq!(counted.len(), 1, "{counted:?}");
     let group = &counted[0];
-    assert_eq!((&group["reason"], &group["plugin"]), (&json!("rejected"), &json!("json-filter@1")));
+    assert_eq!((&group["reason"], &group["plugin"]), (&json!("undecodable"), &json!("json-filter@1")));
     assert_eq!((&group["count"], &group["redriven"]), (&json!(2), &json!(0)));
 
     let shown = engine.text(&["dlq", "show", SHOP]).await;
-    for part in
-        ["reason    rejected", "plugin    json-filter@1", "topic shop, partition 0, offset 1", "redriven  no"]
-    {
+    for part in [
+        "reason    undecodable",
+        "plugin    json-filter@1",
+        "topic shop, partition 0, offset 1",
+        "redriven  no",
+    ] {
         assert!(shown.contains(part), "{part} is not in {shown}");
     }
     let shown = engine.json(&["dlq", "show", SHOP, "--offset", "1"]).await;
@@ -64,8 +67,9 @@ async fn dead_letters_are_listed_counted_shown_redriven_and_purged() {
     let first = engine.run(&[&redrive[..], &["--offset", "1"]].concat(), "").await;
     assert_eq!((first.code, first.stdout.as_str()), (0, redriven(1, 0).as_str()), "{first:?}");
     assert_eq!(first.stderr, "redriven 1\n");
-    let rest =
-        engine.run(&[&redrive[..], &["--where", "header.lv-dlq-reason = \"rejected\""]].concat(), "").await;
+    let rest = engine
+        .run(&[&redrive[..], &["--where", "header.lv-dlq-reason = \"undecodable\""]].concat(), "")
+        .await;
     assert!(rest.stdout.starts_with(&redriven(0, 1)), "{rest:?}");
     assert!(rest.stdout.contains("offset 1: left alone, redriven once before, at "), "{rest:?}");
     assert_eq!(rest.stderr, "redriven 1, already redriven before 1\n");

@@ -1,7 +1,7 @@
 //! Events of one stretch of a partition that were read and have passed the chain: what is sent to consumers is cut from
 //! these.
 
-use levada_chain::{DeadLetter, Filtered, Paused, subtract};
+use levada_chain::{DeadLetter, DeadReason, Filtered, Paused, subtract};
 use std::ops::Range;
 
 use levada_delivery::subscription::{Chunk, EventKey, Failed, Fetched, Reason};
@@ -338,12 +338,13 @@ fn chunk_of(piece: &LogSlice) -> Chunk {
 }
 
 fn reason(dead_letter: &DeadLetter) -> Reason {
+    let error = dead_letter.error.clone();
     match dead_letter.reason {
-        levada_chain::DeadReason::Rejected => Reason::Rejected { reason: dead_letter.error.clone() },
-        levada_chain::DeadReason::PluginError | levada_chain::DeadReason::Loop => Reason::PluginError {
-            plugin: dead_letter.plugin.clone().unwrap_or_default(),
-            error: dead_letter.error.clone(),
-        },
+        DeadReason::Rejected => Reason::Rejected { reason: error },
+        DeadReason::Undecodable => Reason::Undecodable { error },
+        DeadReason::PluginError | DeadReason::Loop => {
+            Reason::PluginError { plugin: dead_letter.plugin.clone().unwrap_or_default(), error }
+        }
     }
 }
 

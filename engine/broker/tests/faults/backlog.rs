@@ -541,7 +541,7 @@ async fn dead_letter_topics_take_no_quota_and_a_redrive_stops_where_its_target_i
     while rejected < 2 {
         let (token, offsets) = delivery(&mut consumer).await;
         let (first, last) = (Offset(offsets[0]), Offset(*offsets.last().unwrap()));
-        let kind = VerbKind::Reject { reason: "no".into() };
+        let kind = VerbKind::reject("no");
         let verb = Verb { kind, partition: PartitionId(0), token, first, last };
         consumer.control.verbs(Verbs { sequence: rejected + 1, verbs: vec![verb] }).await.unwrap();
         rejected += offsets.len() as u64;

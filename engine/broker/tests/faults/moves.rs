@@ -137,7 +137,7 @@ async fn a_commit_that_was_under_way_when_the_subscription_moved_is_not_made() {
         () = engine.store.entered.notified() => {}
     }
     // A dead letter is proposed at once, and so decided before another owner takes over.
-    let kind = VerbKind::Reject { reason: "no".to_owned() };
+    let kind = VerbKind::reject("no");
     let verb = Verb { kind, partition: PartitionId(0), token, first: Offset(0), last: Offset(2) };
     consumer.control.verbs(Verbs { sequence: 1, verbs: vec![verb] }).await.unwrap();
     for _ in 0..1_000 {

@@ -144,7 +144,7 @@ async fn dead_letters_and_what_waits_for_its_time_stay() {
     consumer.control.credit(PLENTY).await.unwrap();
     let (token, offsets) = delivery(&mut consumer.outgoing).await;
     let last = levada_protocol::ids::Offset(*offsets.last().unwrap());
-    let kind = VerbKind::Reject { reason: "no".to_owned() };
+    let kind = VerbKind::reject("no");
     let partition = PartitionId(0);
     let verb = Verb { kind, partition, token, first: levada_protocol::ids::Offset(0), last };
     consumer.control.verbs(Verbs { sequence: 1, verbs: vec![verb] }).await.unwrap();

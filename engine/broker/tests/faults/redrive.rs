@@ -172,7 +172,7 @@ pub(crate) async fn reject(consumer: &mut Consumer, mut count: u64) {
         for (base, batch) in delivery.runs.iter().flat_map(Run::batches).map(Result::unwrap) {
             for event in batch.events() {
                 let (first, number) = (event.offset(base), event.offset(base).0 % 3);
-                let kind = VerbKind::Reject { reason: format!("reason {number}") };
+                let kind = VerbKind::reject(format!("reason {number}"));
                 verbs.push(Verb { kind, partition, token, first, last: first });
             }
         }

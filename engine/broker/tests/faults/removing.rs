@@ -36,7 +36,7 @@ impl Engine {
         let mut consumer = self.subscribe(SubscriptionOptions::default()).await;
         consumer.control.credit(PLENTY).await.unwrap();
         let (token, _) = delivery(&mut consumer.outgoing).await;
-        let kind = VerbKind::Reject { reason: "no".into() };
+        let kind = VerbKind::reject("no");
         let verb = Verb { kind, partition: PartitionId(0), token, first: Offset(0), last: Offset(0) };
         consumer.control.verbs(Verbs { sequence: 1, verbs: vec![verb] }).await.unwrap();
         timeout(SOON, consumer.outgoing.recv()).await.unwrap().unwrap().unwrap();

@@ -171,7 +171,7 @@ async fn a_redelivery_and_a_dead_letter_need_no_read() {
         token = header.token;
     }
     assert_eq!(reads(), before, "what is in flight is in memory");
-    say(&consumer, 9, token, VerbKind::Reject { reason: "no".into() }, 0..=9).await;
+    say(&consumer, 9, token, VerbKind::reject("no"), 0..=9).await;
     // The verbs before it may be confirmed apart.
     let is_last = |it: &Outgoing| matches!(it.content(), Content::Settled(it) if it.sequence == 9);
     while !is_last(&outgoing(&mut consumer).await) {}

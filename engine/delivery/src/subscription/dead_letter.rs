@@ -29,10 +29,15 @@ pub struct DeadLetter {
 pub enum Reason {
     /// It failed as often as the subscription allows.
     MaxAttempts,
-    /// A consumer rejected it.
+    /// A consumer or a plugin rejected it.
     Rejected {
-        /// In the consumer's words.
+        /// In its words.
         reason: String,
+    },
+    /// A consumer or a plugin could not decode it.
+    Undecodable {
+        /// What is wrong with it.
+        error: String,
     },
     /// Its last attempt ended with its consumer's connection, as several before.
     ConsumerLost,
@@ -48,11 +53,16 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Why a consumer does not want an event.
+    pub(super) fn rejected(reason: String, is_undecodable: bool) -> Self {
+        if is_undecodable { Self::Undecodable { error: reason } } else { Self::Rejected { reason } }
+    }
+
     /// How many bytes of text it has, for whoever counts memory.
     pub fn text_len(&self) -> usize {
         match self {
             Self::MaxAttempts | Self::ConsumerLost | Self::Expired => 0,
-            Self::Rejected { reason } => reason.len(),
+            Self::Rejected { reason: text } | Self::Undecodable { error: text } => text.len(),
             Self::PluginError { plugin, error } => plugin.len() + error.len(),
         }
     }
@@ -62,6 +72,7 @@ impl Reason {
         match self {
             Self::MaxAttempts => "max_attempts",
             Self::Rejected { .. } => "rejected",
+            Self::Undecodable { .. } => "undecodable",
             Self::ConsumerLost => "consumer_lost",
             Self::Expired => "expired",
             Self::PluginError { .. } => "plugin_error",

@@ -254,15 +254,14 @@ impl Ledger {
         partition: usize,
         range: &Range<u64>,
         token: u64,
-        reason: &str,
+        reason: &Reason,
     ) {
         // The delivery outlives its release until what it rejects is queued.
         self.deliveries.begin_settling(token);
         self.release(partition, range, token);
         for events in self.settle_filtered(partition, range) {
             for (piece, history) in self.partitions.get(partition).histories(&events) {
-                let reason = Reason::Rejected { reason: reason.to_owned() };
-                self.bury(now, partition, &piece, history, reason, Some(token));
+                self.bury(now, partition, &piece, history, reason.clone(), Some(token));
             }
         }
         self.deliveries.end_settling(token);

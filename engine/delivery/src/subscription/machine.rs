@@ -13,6 +13,7 @@ use levada_protocol::{
 use super::{
     consumer::{ConsumerId, Room},
     consumers::Consumers,
+    dead_letter::Reason,
     deliveries::Deliveries,
     effects::{Acked, Applied, CameBack, LostRange, Settling},
     fetch::{Assigned, Assignment, Contents, FETCH_BYTES_MAX, Fetch, Fetched, Wanted},
@@ -313,8 +314,9 @@ impl Subscription {
         filtered.into_iter().for_each(|it| self.ledger.settlement.push(partition, it, Outcome::Dropped));
         match &verb.kind {
             VerbKind::Ack => taken.into_iter().for_each(|it| self.ledger.acknowledge(partition, it, token)),
-            VerbKind::Reject { reason } => {
-                taken.iter().for_each(|it| self.ledger.reject(now, partition, it, token, reason));
+            VerbKind::Reject { reason, is_undecodable } => {
+                let reason = Reason::rejected(reason.clone(), *is_undecodable);
+                taken.iter().for_each(|it| self.ledger.reject(now, partition, it, token, &reason));
             }
             VerbKind::Nack { delay_ms } => {
                 let parts = taken.into_iter().map(|range| (partition, range, token)).collect();

@@ -76,7 +76,7 @@ mod json_filter {
             call(&attach(&host, PLUGIN, &config), input(&events)).unwrap()
         };
         let rejected = answer("");
-        let [Seen::Reject(reason), Seen::Keep, Seen::Reject(_)] = &rejected[..] else {
+        let [Seen::Undecodable(reason), Seen::Keep, Seen::Undecodable(_)] = &rejected[..] else {
             panic!("{rejected:?}")
         };
         assert_eq!(reason, "byte 7 of the payload is no JSON: expected , or }");
@@ -141,7 +141,7 @@ mod json_project {
         };
         assert_eq!(
             answer("reject"),
-            Seen::Reject("byte 0 of the payload is no JSON: expected an object".to_owned())
+            Seen::Undecodable("byte 0 of the payload is no JSON: expected an object".to_owned())
         );
         assert_eq!(answer("drop"), Seen::Drop);
         assert_eq!(answer("keep"), Seen::Keep);
@@ -197,7 +197,7 @@ mod content_router {
         let expected = vec![
             Seen::Reject(r#"no route for "new""#.to_owned()),
             Seen::Reject("no route without a value".to_owned()),
-            Seen::Reject("byte 0 of the payload is no JSON: expected a value".to_owned()),
+            Seen::Undecodable("byte 0 of the payload is no JSON: expected a value".to_owned()),
             Seen::target("orders.paid"),
         ];
         assert_eq!(seen, expected);

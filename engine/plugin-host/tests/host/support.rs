@@ -145,6 +145,7 @@ pub(crate) enum Seen {
     Drop,
     Keep,
     Reject(String),
+    Undecodable(String),
     Emit(Vec<SeenOutput>),
 }
 
@@ -178,6 +179,7 @@ fn read(answer: &[u8]) -> Vec<Seen> {
             Verdict::Drop(n) => seen.extend((0..n).map(|_| Seen::Drop)),
             Verdict::Keep(n) => seen.extend((0..n).map(|_| Seen::Keep)),
             Verdict::Reject(reason) => seen.push(Seen::Reject(reason.to_owned())),
+            Verdict::Undecodable(error) => seen.push(Seen::Undecodable(error.to_owned())),
             Verdict::Emit(outputs) => seen.push(Seen::Emit(outputs.iter().map(read_output).collect())),
         }
     }

@@ -8,9 +8,6 @@ use std::sync::Arc;
 use levada_broker::{Broker, LossNotice, Principal};
 use levada_protocol::{
     error::{ErrorCode, Refusal},
-    limits::{
-        ARTEFACT_BYTES_MAX, BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX, EVENT_BYTES_MAX, PRODUCER_IN_FLIGHT_MAX,
-    },
     request::{Hello, HelloAnswer, Limits, Open, Opened},
     version::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
 };
@@ -181,7 +178,7 @@ async fn welcome(shared: &Shared, control: &mut Stream) -> Result<(), Failure> {
         engine_id: engine_id.to_owned(),
         start_id: start_id.to_owned(),
         server_time_ms: clock::now().0,
-        limits: limits(shared.config.streams.connection_max),
+        limits: Limits::of_this_version(shared.config.streams.connection_max),
     };
     control.answer(&Opened::Hello(answer)).await
 }
@@ -197,18 +194,6 @@ fn common_version(hello: &Hello) -> Result<u16, Failure> {
         hello.protocol_min, hello.protocol_max,
     );
     Err(Failure::refused(ErrorCode::UnsupportedVersion, message))
-}
-
-fn limits(streams_max: u32) -> Limits {
-    let count = |limit: usize| u32::try_from(limit).expect("the protocol's counts are small");
-    Limits {
-        event_bytes_max: EVENT_BYTES_MAX as u64,
-        batch_body_bytes_max: BATCH_BODY_BYTES_MAX as u64,
-        batch_events_max: count(BATCH_EVENTS_MAX),
-        producer_in_flight_max: count(PRODUCER_IN_FLIGHT_MAX),
-        artefact_bytes_max: ARTEFACT_BYTES_MAX as u64,
-        streams_max,
-    }
 }
 
 /// Says why on the stream, waits a little for it to arrive, and closes the connection with the code.

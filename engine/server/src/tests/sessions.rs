@@ -8,8 +8,7 @@ use std::{
 use levada_protocol::{
     error::ErrorCode,
     frame::{self, FrameHeader, FrameType},
-    limits::EVENT_BYTES_MAX,
-    request::{Hello, Open, Opened, Read, Request, RequestEnvelope, Response},
+    request::{Hello, Limits, Open, Opened, Read, Request, RequestEnvelope, Response},
 };
 use tokio::time::Duration;
 use tracing_subscriber::{
@@ -33,7 +32,7 @@ async fn a_hello_is_answered_with_names_and_limits() {
         let mut control = ClientStream::open(&connection, &client::hello()).await;
         let Ok(Opened::Hello(answer)) = control.answer().await else { panic!("expected the hello's answer") };
         assert_eq!(answer.protocol, 1);
-        assert_eq!(answer.limits.event_bytes_max, EVENT_BYTES_MAX as u64);
+        assert_eq!(answer.limits, Limits::of_this_version(1_024));
         assert!(!answer.engine_id.is_empty() && !answer.start_id.is_empty() && answer.server_time_ms > 0);
     })
     .await;

@@ -104,7 +104,7 @@ impl Outbox {
             while let Some((verb, by_itself)) = self.verbs.front() {
                 bytes += VERB_BYTES
                     + match &verb.kind {
-                        VerbKind::Reject { reason } => reason.len().min(REASON_BYTES_MAX),
+                        VerbKind::Reject { reason, .. } => reason.len().min(REASON_BYTES_MAX),
                         VerbKind::Ack | VerbKind::Nack { .. } | VerbKind::InProgress => 0,
                     };
                 if verbs.len() == VERBS_MAX || bytes > REQUEST_BYTES_MAX {
@@ -231,7 +231,7 @@ mod tests {
         let mut outbox = Outbox::new();
         for offset in 0..1_000 {
             let reason = format!("{offset}{}", "x".repeat(2_000));
-            outbox.push(verb(VerbKind::Reject { reason }, 1, offset * 2, offset * 2));
+            outbox.push(verb(VerbKind::reject(reason), 1, offset * 2, offset * 2));
         }
         let frames = taken(&mut outbox);
         assert!(frames.len() > 1);

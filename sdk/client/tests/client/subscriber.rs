@@ -69,6 +69,7 @@ async fn each_verb_says_what_was_meant() {
     delivery.nack(Offset(12)..=Offset(13), Some(std::time::Duration::from_secs(2)));
     delivery.nack(Offset(14)..=Offset(14), None);
     delivery.reject(Offset(15)..=Offset(15), "no such order");
+    delivery.reject_undecodable(Offset(16)..=Offset(16), "no JSON");
     delivery.ack();
     subscriber.confirmed().await.unwrap();
     let world = engine.inner.world();
@@ -80,9 +81,10 @@ async fn each_verb_says_what_was_meant() {
             (VerbKind::InProgress, 10, 19),
             (VerbKind::Nack { delay_ms: Some(2_000) }, 12, 13),
             (VerbKind::Nack { delay_ms: None }, 14, 14),
-            (VerbKind::Reject { reason: "no such order".to_owned() }, 15, 15),
+            (VerbKind::reject("no such order"), 15, 15),
+            (VerbKind::Reject { reason: "no JSON".to_owned(), is_undecodable: true }, 16, 16),
             (VerbKind::Ack, 10, 11),
-            (VerbKind::Ack, 16, 19),
+            (VerbKind::Ack, 17, 19),
         ],
         "an ack of the whole leaves out what was settled before"
     );
@@ -254,6 +256,7 @@ async fn events_are_acknowledged_one_by_one_and_filtered_ones_with_the_next() {
             12 => event.nack(None),
             13 => event.reject("no such order"),
             14 => drop(event),
+            15 => event.reject_undecodable("no JSON"),
             _ => event.ack(),
         }
     }
@@ -270,8 +273,9 @@ async fn events_are_acknowledged_one_by_one_and_filtered_ones_with_the_next() {
         [
             (VerbKind::Ack, 10, 11),
             (VerbKind::Nack { delay_ms: None }, 12, 12),
-            (VerbKind::Reject { reason: "no such order".to_owned() }, 13, 13),
-            (VerbKind::Ack, 15, 17),
+            (VerbKind::reject("no such order"), 13, 13),
+            (VerbKind::Reject { reason: "no JSON".to_owned(), is_undecodable: true }, 15, 15),
+            (VerbKind::Ack, 16, 17),
         ]
     );
 }

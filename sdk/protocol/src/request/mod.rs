@@ -29,7 +29,7 @@ pub use self::{
     plugin::{Interface, PluginInfo},
     route::{RouteInfo, RouteSpec},
     search::{Search, SearchKey},
-    session::{Hello, HelloAnswer, Limits, Notice},
+    session::{EventLimits, Hello, HelloAnswer, Limits, Notice, TransactionLimits},
     state::{PauseReason, RunState},
     stream::{Position, Read, Start, Subscribe, Subscribed},
     subscription::{BACKOFF_MS, LostEvents, Order, SubscriptionInfo, SubscriptionOptions},

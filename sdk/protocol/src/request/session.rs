@@ -2,7 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{SubscriptionName, TopicName};
+use crate::{
+    ids::{SubscriptionName, TopicName},
+    limits::{
+        ARTEFACT_BYTES_MAX, BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX, DELAY_MS_MAX, EVENT_BYTES_MAX,
+        EVENT_ID_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX,
+        PRODUCER_IN_FLIGHT_MAX, REQUEST_BYTES_MAX, TRANSACTION_BATCHES_MAX, TRANSACTION_BYTES_MAX,
+        TRANSACTION_EVENTS_MAX, TRANSACTION_ID_BYTES_MAX, VERBS_MAX,
+    },
+};
 
 /// What a client says first.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -54,6 +62,77 @@ pub struct Limits {
     pub artefact_bytes_max: u64,
     /// Most streams that this connection may have open at once, the control stream among them.
     pub streams_max: u32,
+    /// Largest request.
+    pub request_bytes_max: u64,
+    /// Most verbs in one frame.
+    pub verbs_max: u32,
+    /// How far ahead a delayed event may be due, in milliseconds.
+    pub delay_ms_max: u64,
+    /// Of the parts of one event.
+    pub event: EventLimits,
+    /// Of one transaction.
+    pub transaction: TransactionLimits,
+}
+
+/// The limits of the parts of one event, beside `event_bytes_max` of the whole.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventLimits {
+    /// Largest key.
+    pub key_bytes_max: u32,
+    /// Longest id.
+    pub id_bytes_max: u32,
+    /// Most headers.
+    pub headers_max: u32,
+    /// Longest name of a header.
+    pub header_name_bytes_max: u32,
+    /// All headers together: 3 + name + value each.
+    pub headers_bytes_max: u32,
+}
+
+/// The limits of one transaction.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TransactionLimits {
+    /// Longest id.
+    pub id_bytes_max: u32,
+    /// All its batches together.
+    pub bytes_max: u64,
+    /// Most events.
+    pub events_max: u32,
+    /// Most batches.
+    pub batches_max: u32,
+}
+
+impl Limits {
+    /// Those of this version of the protocol, for a connection that may have so many streams open.
+    pub fn of_this_version(streams_max: u32) -> Self {
+        let count = |limit: usize| u32::try_from(limit).expect("the protocol's counts are small");
+        Self {
+            event_bytes_max: EVENT_BYTES_MAX as u64,
+            batch_body_bytes_max: BATCH_BODY_BYTES_MAX as u64,
+            batch_events_max: count(BATCH_EVENTS_MAX),
+            producer_in_flight_max: count(PRODUCER_IN_FLIGHT_MAX),
+            artefact_bytes_max: ARTEFACT_BYTES_MAX as u64,
+            streams_max,
+            request_bytes_max: REQUEST_BYTES_MAX as u64,
+            verbs_max: count(VERBS_MAX),
+            delay_ms_max: DELAY_MS_MAX,
+            event: EventLimits {
+                key_bytes_max: count(KEY_BYTES_MAX),
+                id_bytes_max: count(EVENT_ID_BYTES_MAX),
+                headers_max: count(HEADERS_MAX),
+                header_name_bytes_max: count(HEADER_NAME_BYTES_MAX),
+                headers_bytes_max: count(HEADERS_BYTES_MAX),
+            },
+            transaction: TransactionLimits {
+                id_bytes_max: count(TRANSACTION_ID_BYTES_MAX),
+                bytes_max: TRANSACTION_BYTES_MAX as u64,
+                events_max: count(TRANSACTION_EVENTS_MAX),
+                batches_max: count(TRANSACTION_BATCHES_MAX),
+            },
+        }
+    }
 }
 
 /// A message of the engine to a client on the control stream, which answers no request.

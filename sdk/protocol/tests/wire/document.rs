@@ -9,12 +9,13 @@ use levada_protocol::{
     partition::partition_of,
     request::{
         AckedDelivery, BacklogInfo, CheckBack, DeadLetterGroup, DeadLetterGroups, DeadLetterSelection,
-        DeadLetterTopic, DecideTransaction, DedupInfo, Deleted, EngineInfo, GroupDeadLetters, Hello,
-        HelloAnswer, Limits, ListTransactions, LostEvents, PartitionInfo, PluginInfo, Position, Prepare,
-        PurgeDeadLetters, PurgeTopic, Purged, PurgedTopic, Read, Redrive, RedriveInfo, Redriven, Request,
-        RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, Search, StageSpec, Stretch,
-        Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
-        Transact, TransactionBatch, TransactionDuplicate, TransactionInfo, TransactionState,
+        DeadLetterTopic, DecideTransaction, DedupInfo, Deleted, EngineInfo, EventLimits, GroupDeadLetters,
+        Hello, HelloAnswer, Limits, ListTransactions, LostEvents, PartitionInfo, PluginInfo, Position,
+        Prepare, PurgeDeadLetters, PurgeTopic, Purged, PurgedTopic, Read, Redrive, RedriveInfo, Redriven,
+        Request, RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, Search, StageSpec,
+        Stretch, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo,
+        TopicSettings, Transact, TransactionBatch, TransactionDuplicate, TransactionInfo, TransactionLimits,
+        TransactionState,
     },
     schedule::ScheduledInfo,
     version::{ALPN, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
@@ -185,6 +186,8 @@ fn every_message_has_its_fields_and_defaults() {
     has_fields("`Hello`", &Hello::default(), &[]);
     has_fields("`HelloAnswer`", &HelloAnswer::default(), &[]);
     has_fields("`Limits`", &Limits::default(), &[]);
+    has_fields("`EventLimits`", &EventLimits::default(), &[]);
+    has_fields("`TransactionLimits`", &TransactionLimits::default(), &[]);
     has_fields("`Subscribe`", &Subscribe::new(name("t"), name("s")), &["topic", "subscription"]);
     has_fields("`Subscribed`", &Subscribed::default(), &[]);
     has_fields("`SubscriptionOptions`", &SubscriptionOptions::default(), &[]);

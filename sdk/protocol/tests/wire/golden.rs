@@ -152,7 +152,10 @@ fn a_fixed_answer_of_a_plugin_is_read() {
     let answer = bytes_of(VERDICTS);
     let read: Vec<Verdict<'_>> = Verdicts::new(&answer).map(Result::unwrap).collect();
     let emit = Verdict::Emit(vec![output()]);
-    assert_eq!(read, [Verdict::Keep(3), Verdict::Drop(1), Verdict::Reject("bad"), emit]);
+    assert_eq!(
+        read,
+        [Verdict::Keep(3), Verdict::Drop(1), Verdict::Reject("bad"), Verdict::Undecodable("no"), emit]
+    );
 }
 
 fn batch_events() -> [Event; 2] {
@@ -284,10 +287,12 @@ fn verbs() -> Verbs {
         let (first, last) = (Offset(first), Offset(last));
         Verb { kind, partition: PARTITION, token: TOKEN, first, last }
     };
-    let reject = VerbKind::Reject { reason: "bad".to_owned() };
+    let reject = VerbKind::reject("bad");
     let nack = VerbKind::Nack { delay_ms: None };
-    let verbs = vec![verb(VerbKind::Ack, 1_000, 1_001), verb(nack, 1_002, 1_002), verb(reject, 1_003, 1_003)];
-    Verbs { sequence: 5, verbs }
+    let undecodable = VerbKind::Reject { reason: "no".to_owned(), is_undecodable: true };
+    let ack = verb(VerbKind::Ack, 1_000, 1_001);
+    let rest = [verb(nack, 1_002, 1_002), verb(reject, 1_003, 1_003), verb(undecodable, 1_004, 1_004)];
+    Verbs { sequence: 5, verbs: [&[ack][..], &rest].concat() }
 }
 
 fn settled() -> Settled {
@@ -320,6 +325,7 @@ fn verdicts() -> Vec<u8> {
     (0..3).for_each(|_| writer.keep());
     writer.drop_event();
     writer.reject("bad");
+    writer.undecodable("no");
     writer.emit(&[output()]);
     writer.finish()
 }
@@ -474,7 +480,7 @@ e8 03 00 00 00 00 00 00                          # events 1000
 "#;
 
 const VERBS: &str = r#"
-71 00 00 00 22 00 00 00                          # frame: 113 bytes, type 34 (verbs)
+95 00 00 00 22 00 00 00                          # frame: 149 bytes, type 34 (verbs)
 05 00 00 00 00 00 00 00                          # sequence 5
 01 00 03 00 00 00 00 00                          # verb 1 (ack), partition 3, delay_ms 0
 88 77 66 55 44 33 22 11 e8 03 00 00 00 00 00 00  # token, first 1000
@@ -486,6 +492,10 @@ ea 03 00 00 00 00 00 00 00 00                    # last 1002, extra_len 0
 88 77 66 55 44 33 22 11 eb 03 00 00 00 00 00 00  # token, first 1003
 eb 03 00 00 00 00 00 00 03 00                    # last 1003, extra_len 3
 62 61 64                                         # reason "bad"
+04 01 03 00 00 00 00 00                          # verb 4 (reject), flags 1 (undecodable), partition 3, delay_ms 0
+88 77 66 55 44 33 22 11 ec 03 00 00 00 00 00 00  # token, first 1004
+ec 03 00 00 00 00 00 00 02 00                    # last 1004, extra_len 2
+6e 6f                                            # reason "no"
 "#;
 
 const SETTLED: &str = r#"
@@ -524,6 +534,7 @@ const VERDICTS: &str = r#"
 01 00 03 00                                      # keep the next 3 events
 00 00 01 00                                      # drop 1
 02 00 03 00 62 61 64                             # reject 1, reason of 3 bytes: "bad"
+02 01 02 00 6e 6f                                # reject 1 with flags 1 (undecodable), reason of 2 bytes: "no"
 03 00 01 00                                      # emit: 1 event becomes 1 output
 27 00 00 00 c3 00                                # output: len 39, fields 195 (target, key, patched headers, payload)
 02 00 02 00 00 00                                # target_len 2, key_len 2, id_len 0

@@ -77,7 +77,7 @@ pub(crate) fn openeds() -> Vec<Opened> {
             engine_id: "e".into(),
             start_id: "s".into(),
             server_time_ms: 5,
-            limits: Limits { event_bytes_max: 1, batch_events_max: 2, ..Limits::default() },
+            limits: Limits::of_this_version(2),
         }),
         Opened::Publish {
             partitions: 4,

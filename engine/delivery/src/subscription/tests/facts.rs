@@ -241,7 +241,7 @@ fn a_reject_is_a_dead_letter_of_the_same_commit() {
     let mut it = subscription(Order::Partition, 10);
     attach(&mut it, A);
     let got = deliver(&mut it, 3, 10).unwrap();
-    say(&mut it, 5, &got, 0..2, VerbKind::Reject { reason: "no".to_owned() }).unwrap();
+    say(&mut it, 5, &got, 0..2, VerbKind::reject("no")).unwrap();
     assert_eq!(say(&mut it, 5, &got, 2..10, VerbKind::Ack), Ok(8), "what follows a reject goes on");
     let (settling, _) = commit(&mut it, true).unwrap();
     let dead_letter = DeadLetter {
@@ -278,7 +278,7 @@ fn dead_letters_of_one_commit_are_bounded_and_confirmed_when_all_are_durable() {
     let mut it = subscription_with(Options { dead_letters_max: 4, ..options(Order::None) }, 10);
     attach(&mut it, A);
     let got = deliver(&mut it, 0, 10).unwrap();
-    let reject = verb(&got, 0..10, VerbKind::Reject { reason: String::new() });
+    let reject = verb(&got, 0..10, VerbKind::reject(""));
     let ticket = it.verb(at(0), A, &reject).unwrap().ticket;
     let sizes: Vec<_> = std::iter::from_fn(|| {
         assert!(it.confirmed() < ticket);

@@ -37,7 +37,7 @@ fn what_comes_to_its_end_in_the_queue_is_told_with_the_commit_and_of_a_log_nothi
     let (settling, _) = commit(&mut it, true).unwrap();
     assert!(settling.dequeued.is_empty());
     say_of_queue(&mut it, &queue, 2..4, VerbKind::Ack);
-    say_of_queue(&mut it, &queue, 0..1, VerbKind::Reject { reason: "no".to_owned() });
+    say_of_queue(&mut it, &queue, 0..1, VerbKind::reject("no"));
     let (failed, _) = commit(&mut it, false).unwrap();
     assert_eq!(failed.dequeued, [Offset(2)..Offset(4), Offset(0)..Offset(1)]);
     say_of_queue(&mut it, &queue, 0..4, VerbKind::Ack);

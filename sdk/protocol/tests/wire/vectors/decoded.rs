@@ -219,7 +219,9 @@ fn verbs(verbs: &Verbs) -> Value {
             VerbKind::Ack => ("ack", None, None),
             VerbKind::Nack { delay_ms } => ("nack", *delay_ms, None),
             VerbKind::InProgress => ("in_progress", None, None),
-            VerbKind::Reject { reason } => ("reject", None, Some(reason)),
+            VerbKind::Reject { reason, is_undecodable } => {
+                (if *is_undecodable { "reject_undecodable" } else { "reject" }, None, Some(reason))
+            }
         };
         let (Offset(first), Offset(last)) = (verb.first, verb.last);
         json!({
@@ -276,6 +278,7 @@ pub(crate) fn verdicts(bytes: &[u8]) -> Result<Value, String> {
             Verdict::Drop(count) => json!({ "drop": count }),
             Verdict::Keep(count) => json!({ "keep": count }),
             Verdict::Reject(reason) => json!({ "reject": reason }),
+            Verdict::Undecodable(error) => json!({ "undecodable": error }),
             Verdict::Emit(outputs) => json!({ "emit": outputs.iter().map(output).collect::<Vec<_>>() }),
         });
     }

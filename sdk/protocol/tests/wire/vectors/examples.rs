@@ -121,14 +121,7 @@ fn hello_answer() -> HelloAnswer {
         engine_id: "e1".into(),
         start_id: "s1".into(),
         server_time_ms: TIME,
-        limits: Limits {
-            event_bytes_max: 1 << 20,
-            batch_body_bytes_max: 1 << 20,
-            batch_events_max: 10_000,
-            producer_in_flight_max: 64,
-            artefact_bytes_max: 64 << 20,
-            streams_max: 1_024,
-        },
+        limits: Limits::of_this_version(1_024),
     }
 }
 

@@ -460,7 +460,7 @@ impl World {
             5 => VerbKind::Nack { delay_ms: Some(30) },
             6 => VerbKind::InProgress,
             8 => VerbKind::Nack { delay_ms: Some(100_000_000) },
-            _ => VerbKind::Reject { reason: "r".to_owned() },
+            _ => VerbKind::reject("r"),
         };
         let verb = Verb {
             kind: kind.clone(),

@@ -192,7 +192,7 @@ fn consumers() -> Vec<Bad> {
         bytes[at..at + value.len()].copy_from_slice(value);
         bytes
     };
-    let reject = VerbKind::Reject { reason: "bad".into() };
+    let reject = VerbKind::reject("bad");
     let mut texted = Verbs { sequence: 1, verbs: vec![verb(reject, 0, 9)] }.frame().to_vec();
     texted[FRAME_HEADER_BYTES + 8] = 1;
     let cut = frame(FrameType::Verbs, &verbs(1)[FRAME_HEADER_BYTES..][..41]).to_vec();
