@@ -60,6 +60,9 @@ fn event(number: u64) -> Batch {
     raw::batch(0, 0, 0, &[numbered(number)])
 }
 
+/// A reader and a consumer of each topic.
+type Watchers = [[Reading; 3]; 2];
+
 /// A machine whose time of day is what it is told, a consumer of `orders/s`, and watchers of every topic. A dead letter, a
 /// prepared transaction, a delayed event and one in the consumer's hands are there, all of them durable.
 struct Scene {
@@ -68,7 +71,7 @@ struct Scene {
     powered: Powered,
     consumer: Consumer,
     token: DeliveryToken,
-    watchers: Vec<Reading>,
+    watchers: Watchers,
     ends: [u64; 3],
 }
 
@@ -130,6 +133,15 @@ async fn ends(powered: &Powered) -> [u64; 3] {
     ends
 }
 
+/// How many events of each topic its reader and its consumer have seen.
+fn seen(watchers: &mut Watchers) -> [[u64; 3]; 2] {
+    let seen = |watcher: &mut Reading| {
+        watcher.look();
+        watcher.seen.len() as u64
+    };
+    watchers.each_mut().map(|of_all| of_all.each_mut().map(seen))
+}
+
 impl Scene {
     async fn new() -> Self {
         let (machine, now) = (Machine::new(), Arc::new(AtomicU64::new(NOW)));
@@ -152,14 +164,19 @@ impl Scene {
         let token = delivered(&mut consumer).await;
         publishing.schedule(Due::After(HOUR), &event(2)).await;
         transact(&powered, "prepared", &["payments"], Some(Prepare::default())).await;
-        let (mut watchers, ends) = (Vec::new(), ends(&powered).await);
+        let [first, second, third] = TOPICS;
+        let readers = async |topic| powered.reader(topic, true).await;
+        let consumers = async |topic| powered.consumer(topic).await;
+        let mut watchers = [
+            [readers(first).await, readers(second).await, readers(third).await],
+            [consumers(first).await, consumers(second).await, consumers(third).await],
+        ];
+        let ends = ends(&powered).await;
         assert_eq!(ends, [2, 0, 1]);
-        for (topic, end) in TOPICS.into_iter().zip(ends) {
-            let mut reading = powered.reader(topic, true).await;
-            while (reading.seen.len() as u64) < end {
-                assert!(within("what is there", reading.next()).await);
+        for (watcher, end) in watchers.iter_mut().flat_map(|of_all| of_all.iter_mut().zip(ends)) {
+            while (watcher.seen.len() as u64) < end {
+                assert!(within("what is there", watcher.next()).await);
             }
-            watchers.push(reading);
         }
         Self { machine, now, powered, consumer, token, watchers, ends }
     }
@@ -188,16 +205,6 @@ impl Scene {
         }
     }
 
-    /// How many events each watcher has seen.
-    fn seen(&mut self) -> [u64; 3] {
-        let mut seen = [0; 3];
-        for (seen, watcher) in seen.iter_mut().zip(&mut self.watchers) {
-            watcher.look();
-            *seen = watcher.seen.len() as u64;
-        }
-        seen
-    }
-
     /// Takes events that way up to their sync, where nobody sees them; and on, or to the power cut.
     async fn run(mut self, way: Way, is_cut: bool) {
         let (powered, before) = (&self.powered, self.ends);
@@ -224,15 +231,17 @@ impl Scene {
                 (ends(powered).await == after).then_some(())
             }))
             .await;
-            until("what is durable to be seen", async || (self.seen() == after).then_some(())).await;
+            until("what is durable to be seen", async || {
+                (seen(&mut self.watchers) == [after; 2]).then_some(())
+            })
+            .await;
             within("the shutdown", self.powered.broker.shutdown()).await;
             return;
         }
-        assert_eq!(self.seen(), before, "{way:?}: seen before it is durable");
+        assert_eq!(seen(&mut self.watchers), [before; 2], "{way:?}: seen before it is durable");
         let Self { machine, now, powered, mut watchers, .. } = self;
         powered.cut().await;
-        watchers.iter_mut().for_each(Reading::look);
-        assert!(watchers.iter().map(|it| it.seen.len() as u64).eq(before), "{way:?}: seen after the cut");
+        assert_eq!(seen(&mut watchers), [before; 2], "{way:?}: seen after the cut");
         // Before the delayed event is due again.
         now.store(NOW, Ordering::SeqCst);
         let powered = start(&machine, &now);

@@ -118,8 +118,12 @@ impl Powered {
 
     /// A consumer that never says anything.
     pub(crate) async fn consumer(&self, topic: &str) -> Reading {
-        let options =
-            SubscriptionOptions { max_in_flight: Some(1_000_000), ..SubscriptionOptions::default() };
+        let options = SubscriptionOptions {
+            max_in_flight: Some(1_000_000),
+            // So that nothing comes again.
+            ack_timeout_ms: Some(24 * 3_600_000),
+            ..SubscriptionOptions::default()
+        };
         let subscribe = Subscribe {
             options: Some(options),
             from: Start::Earliest,
