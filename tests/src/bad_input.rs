@@ -306,7 +306,8 @@ async fn words_about_deliveries_of_others_have_no_effect() {
         let (kind, payload) = stream.frame().await.expect("an answer to verbs");
         assert_eq!(kind, FrameType::Settled);
         let settled = levada_protocol::verbs::Settled::read(&payload).unwrap();
-        assert_eq!(settled.refused.len(), 1, "{settled:?}");
+        let codes: Vec<_> = settled.refused.iter().map(|refused| refused.code).collect();
+        assert_eq!(codes, [ErrorCode::DeliveryExpired], "{settled:?}");
     }
     let described = client.describe_subscription("orders", "s").await.unwrap();
     assert_eq!((described.positions[0].offset, described.in_flight), (0, 10));

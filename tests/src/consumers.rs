@@ -4,15 +4,15 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use levada_client::{
-    Client, Delivery, ErrorCode, Event, Offset, PartitionId, SubscribeOptions, Subscriber,
-    SubscriptionOptions,
+    Client, Delivery, ErrorCode, Event, Offset, Order, PartitionId, Start, SubscribeOptions, Subscriber,
+    SubscriptionOptions, WaitingFor,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use crate::support::{
     engine::Engine,
-    events::{self, earliest, next, number_of, numbered, payload},
+    events::{self, earliest, header, next, number_of, numbered, payload},
     process::{Process, signal},
     until, within,
 };
@@ -191,4 +191,87 @@ async fn of_a_thousand_keys_the_poisoned_one_alone_waits() {
     .await;
     let dead = events::read_all(&client, "dlq.orders.s").await;
     assert_eq!(events::texts(&dead, 0), [POISONED.to_string()]);
+}
+
+#[tokio::test]
+async fn an_event_that_ends_every_consumer_it_comes_to_is_a_dead_letter_and_its_neighbours_go_on() {
+    let engine = Engine::start().await;
+    let client = engine.connect().await;
+    events::topic(&client, "orders").await;
+    events::publish(&client, "orders", (0..10).map(numbered)).await;
+    let options = SubscriptionOptions {
+        order: Some(Order::None),
+        max_attempts: Some(2),
+        backoff_ms: Some(vec![0]),
+        ..SubscriptionOptions::default()
+    };
+    client.create_subscription("orders", "s", options, Start::Earliest).await.unwrap();
+    let mut ended = 0;
+    loop {
+        let client = engine.connect().await;
+        let mut subscriber = events::subscribe_existing(&client, "orders", "s").await;
+        let done = until("a delivery, or nothing left", async || {
+            let described = client.describe_subscription("orders", "s").await.unwrap();
+            (described.lag == 0 || described.in_flight > 0).then_some(described.lag == 0)
+        });
+        if done.await {
+            break;
+        }
+        let delivery = next(&mut subscriber).await;
+        for (offset, event) in delivery.to_events() {
+            match number_of(payload(&event)) {
+                // The process is gone before it says a word about it.
+                5 => ended += 1,
+                _ => delivery.ack_range(offset..=offset),
+            }
+        }
+        if ended > 0 {
+            // What was acknowledged is confirmed, and the connection ends with the rest.
+            within("the confirmation", subscriber.confirmed()).await.unwrap();
+        }
+        drop((delivery, subscriber));
+        client.close().await;
+        assert!(ended < 20, "it comes to its end");
+    }
+    let dead = events::read_all(&client, "dlq.orders.s").await;
+    assert_eq!(events::texts(&dead, 0), ["5"], "its neighbours went on");
+    let reason = header(&dead[&0][0].1, "lv-dlq-reason");
+    assert_eq!(reason.as_deref(), Some("consumer_lost"));
+    assert!(ended > 3, "three returns are no failed attempts: {ended}");
+}
+
+#[tokio::test]
+async fn thousands_of_events_that_failed_one_by_one_stop_no_others_and_wait_on_after_a_kill() {
+    const FAILED: u64 = 5_000;
+    let dir = TempDir::new().unwrap();
+    let engine = Process::start(dir.path()).await;
+    let client = engine.connect().await;
+    events::topic(&client, "orders").await;
+    events::publish(&client, "orders", (0..FAILED).map(numbered)).await;
+    let options = SubscriptionOptions { order: Some(Order::None), ..SubscriptionOptions::default() };
+    let mut subscriber = client.subscribe(earliest("orders", "s", options)).await.unwrap();
+    let hour = Duration::from_secs(3_600);
+    for number in 0..FAILED {
+        let event = within("an event", subscriber.next()).await.unwrap().unwrap();
+        assert_eq!((event.offset(), event.attempt()), (Offset(number), 1));
+        // Each waits for another time, so that no two of them are alike.
+        event.nack(Some(hour + Duration::from_millis(number)));
+    }
+    within("the confirmation", subscriber.confirmed()).await.unwrap();
+    engine.kill().await;
+    client.close().await;
+    let engine = Process::start(dir.path()).await;
+    let client = engine.connect().await;
+    events::publish(&client, "orders", [numbered(FAILED)]).await;
+    let mut subscriber = events::subscribe_existing(&client, "orders", "s").await;
+    let event = within("an event", subscriber.next()).await.unwrap().unwrap();
+    assert_eq!((event.offset(), event.attempt()), (Offset(FAILED), 1), "those that failed still wait");
+    event.ack();
+    within("the confirmation", subscriber.confirmed()).await.unwrap();
+    let described = client.describe_subscription("orders", "s").await.unwrap();
+    assert_eq!((described.lag, described.in_flight), (FAILED, 0));
+    let WaitingFor::Retry(retry) = described.waiting_for else { panic!("{:?}", described.waiting_for) };
+    assert_eq!((retry.offset, retry.attempts), (0, 1));
+    client.close().await;
+    engine.stop().await;
 }

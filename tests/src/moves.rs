@@ -73,6 +73,62 @@ async fn a_live_subscription_moves_back_under_load_and_its_subscribers_get_every
 }
 
 #[tokio::test]
+async fn a_live_subscription_is_changed_under_load_and_loses_nothing() {
+    const EVENTS: u64 = 6_000;
+    let engine = Engine::start().await;
+    let client = engine.connect().await;
+    client.create_topic("orders", events::partitions(3)).await.unwrap();
+    let publishing = {
+        let client = engine.connect().await;
+        async move { publish_numbers(&client, "orders", 0..EVENTS).await }
+    };
+    let (everything, is_wanted) = watch::channel(true);
+    let mut consuming = JoinSet::new();
+    for _ in 0..3 {
+        let client = engine.connect().await;
+        let subscriber = events::subscribe(&client, "orders", "s").await;
+        consuming.spawn(consume_until_the_end(subscriber, is_wanted.clone()));
+    }
+    let changes = [
+        SubscriptionOptions { order: Some(Order::None), max_in_flight: Some(50), ..Default::default() },
+        SubscriptionOptions {
+            order: Some(Order::Partition),
+            ack_timeout_ms: Some(5_000),
+            ..Default::default()
+        },
+        SubscriptionOptions { order: Some(Order::Key), rate: Some(1_000_000), ..Default::default() },
+        SubscriptionOptions { max_in_flight: Some(10), max_attempts: Some(3), ..Default::default() },
+        SubscriptionOptions { order: Some(Order::None), rate: Some(0), ..Default::default() },
+        SubscriptionOptions { order: Some(Order::Key), max_in_flight: Some(1_000), ..Default::default() },
+    ];
+    let driving = async {
+        for (step, changed) in (1..).zip(changes) {
+            until("its share of the events", async || {
+                let info = client.describe_subscription("orders", "s").await.unwrap();
+                let done: u64 = info.positions.iter().map(|position| position.offset).sum();
+                (done > step * EVENTS / 8).then_some(())
+            })
+            .await;
+            client.set_subscription("orders", "s", changed).await.unwrap();
+        }
+        until("everything acknowledged", async || {
+            let topic = client.describe_topic("orders").await.unwrap();
+            let stored: u64 = topic.partitions.iter().map(|partition| partition.end).sum();
+            let info = client.describe_subscription("orders", "s").await.unwrap();
+            (stored == EVENTS && info.lag == 0).then_some(info)
+        })
+        .await
+    };
+    let ((), info) = tokio::join!(publishing, driving);
+    drop(everything);
+    assert_eq!((info.options.max_in_flight, info.options.max_attempts), (Some(1_000), Some(3)));
+    assert_eq!(info.dead_lettered, 0, "what is taken back has not failed");
+    let got = within("their ends", consuming.join_all()).await;
+    let all: BTreeSet<u64> = got.into_iter().flatten().collect();
+    assert!(all.into_iter().eq(0..EVENTS));
+}
+
+#[tokio::test]
 async fn a_subscriber_that_has_received_nothing_yet_survives_a_move() {
     let engine = Engine::start().await;
     let client = engine.connect().await;

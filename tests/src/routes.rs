@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use levada_client::{
     Client, DeleteOptions, ErrorCode, Event, OnError, PartitionId, PauseReason, RouteInfo, RouteSpec,
-    RunState, StageSpec, Start,
+    RunState, StageSpec, Start, TopicSettings,
 };
 use levada_protocol::partition::partition_of;
 
@@ -103,6 +103,29 @@ async fn keys_choose_the_partition_of_the_target() {
     }
     assert_eq!(keyless, 500, "without a key the source's partition decides");
     assert_eq!(to.values().map(Vec::len).sum::<usize>(), 1_000);
+}
+
+#[tokio::test]
+async fn outputs_with_the_id_of_their_source_are_all_stored_also_in_a_topic_with_a_dedup_window() {
+    let engine = Engine::start().await;
+    let client = engine.connect().await;
+    events::topic(&client, "from").await;
+    let windowed = TopicSettings { dedup_window_ms: 60_000, ..TopicSettings::default() };
+    client.create_topic("to", windowed).await.unwrap();
+    for name in ["one", "two"] {
+        client.create_route(route(name, "from", &["to"], [])).await.unwrap();
+    }
+    let named = Event { id: Some("order-1".into()), ..numbered(1) };
+    events::publish(&client, "from", [named.clone()]).await;
+    for name in ["one", "two"] {
+        caught_up(&client, name).await;
+    }
+    let to = events::read_all(&client, "to").await;
+    assert_eq!(to[&0].len(), 2, "each route's output is an event of its own");
+    assert!(to[&0].iter().all(|(_, event)| event.id == named.id));
+    events::publish(&client, "to", [named.clone(), named]).await;
+    let to = events::read_all(&client, "to").await;
+    assert_eq!(to[&0].len(), 3, "of what is published there the id is stored once");
 }
 
 #[tokio::test]

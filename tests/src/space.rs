@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use levada_client::{Client, DeleteOptions, ErrorCode, Event};
+use levada_client::{Client, DeleteOptions, ErrorCode, Event, PurgeOptions};
 use tempfile::TempDir;
 
 use crate::{
@@ -45,6 +45,22 @@ async fn a_deleted_topic_gives_its_space_back() {
     client.delete_topic("large", DeleteOptions::default()).await.unwrap();
     shrinks(&data, EMPTY_BYTES).await;
     assert_eq!(events::read_all(&client, "orders").await[&0].len(), 2_000, "others are as they were");
+    client.close().await;
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_purged_topic_gives_its_space_back() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    let engine = Process::start(&data).await;
+    let client = engine.connect().await;
+    store(&client, "large", 600).await;
+    assert!(Process::disk_bytes(&data) > 600_000_000);
+    client.purge_topic("large", PurgeOptions::all()).await.unwrap();
+    shrinks(&data, EMPTY_BYTES).await;
+    events::publish_numbers(&client, "large", 0..10).await;
+    assert_eq!(events::read_all(&client, "large").await[&0].len(), 10);
     client.close().await;
     engine.stop().await;
 }

@@ -75,7 +75,9 @@ async fn what_is_expected_of_an_offset_and_what_is_too_large_is_told_and_nothing
     for _ in 0..4 {
         large.publish("credits", megabyte()).unwrap();
     }
-    assert_eq!(code(large.publish("credits", megabyte())), ErrorCode::TransactionTooLarge);
+    let refused = large.publish("credits", megabyte()).unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::TransactionTooLarge);
+    assert!(refused.to_string().contains("4194304"), "the limit is named: {refused}");
     assert_eq!(code(client.transaction().unwrap().commit().await), ErrorCode::ConfigInvalid, "it is empty");
     let mut absent = client.transaction().unwrap();
     absent.publish("absent", Event::new("x")).unwrap();

@@ -7,7 +7,10 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use levada_protocol::ids::{Timestamp, TopicId};
+use levada_protocol::{
+    batch::Batch,
+    ids::{Timestamp, TopicId},
+};
 use levada_store::{Family, ScanLimit, Store};
 
 use crate::{
@@ -15,7 +18,7 @@ use crate::{
     due_times::DueTimes,
     error::Error,
     log::blocking,
-    rows::{self, Cancelled, Place, Row, ScheduleIndex, Scheduled},
+    rows::{self, Cancelled, PastCancels, Place, Row, ScheduleIndex, Scheduled},
     shard::{DueBatch, DuePart, ShardHandle},
 };
 
@@ -183,19 +186,23 @@ pub(crate) fn read_due(
         let cancelled = cancelled.take().filter(|(of, _)| *of == place).map(|(_, cancelled)| cancelled);
         let (partition, stored_bytes) = (row.partition, row.batch.len() as u64);
         let batch = row.checked(place)?;
+        // Without a batch all of it was cancelled.
+        let count = |cancelled: &Cancelled| batch.as_ref().map_or_else(|| cancelled.count(), Batch::count);
+        let cancelled = cancelled.map(|cancelled| PastCancels { count: count(&cancelled), cancelled });
         let batch = match &cancelled {
-            Some(cancelled) => batch.and_then(|batch| batch.without(|index| cancelled.holds(index))),
+            Some(past) => batch.and_then(|batch| batch.without(|index| past.cancelled.holds(index))),
             None => batch,
         };
-        let has_cancelled = cancelled.is_some();
-        batches.push(DueBatch { place, partition, batch, has_cancelled, stored_bytes });
+        batches.push(DueBatch { place, partition, batch, cancelled, stored_bytes });
         next = Some(place.next());
     }
     if !is_part {
         let first = Place { due: end, first: 0 };
         next = places(store, topic, first, ScanLimit::rows(1))?.first().copied();
     }
-    Ok((DuePart { topic, batches, next }, bytes))
+    let (from, to) = rows::forgotten_cancels(topic, now);
+    let forgets = !store.scan(Family::Schedule, &from, &to, ScanLimit::rows(1))?.is_empty();
+    Ok((DuePart { topic, batches, next, forgets }, bytes))
 }
 
 /// Places from one on, as many as a scan reads.
@@ -222,6 +229,24 @@ pub(crate) fn place_of(store: &dyn Store, topic: TopicId, id: u64) -> Result<Opt
         let holds = id - first < u64::from(row.count);
         holds.then_some(Place { due: row.due, first })
     }))
+}
+
+/// True if the event with this id was cancelled and its time has come since, at most a week ago. Blocks on the disk.
+pub(crate) fn was_cancelled(
+    store: &dyn Store,
+    topic: TopicId,
+    id: u64,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    for day in rows::days_of_past_cancels(now).rev() {
+        let found = rows::last::<PastCancels>(store, &rows::past_cancels_of(topic, day, id))?;
+        if let Some(((_, _, first), past)) = found
+            && id - first < u64::from(past.count)
+        {
+            return Ok(past.cancelled.holds(u32::try_from(id - first).expect("a batch has few events")));
+        }
+    }
+    Ok(false)
 }
 
 /// Batches from a place on, and where the next ones begin if there may be more. Blocks on the disk.

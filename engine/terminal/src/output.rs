@@ -233,13 +233,17 @@ pub fn count(number: u64) -> String {
     text
 }
 
-/// A rate, rounded, with thousands set apart.
+/// A rate, rounded, with thousands set apart; below 10 with one decimal, unless that is 0.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "a rate is positive, and far below 2^63"
 )]
 pub fn rate(per_second: f64) -> String {
+    let tenths = (per_second * 10.0).round() as u64;
+    if tenths < 100 && !tenths.is_multiple_of(10) {
+        return format!("{}.{}", tenths / 10, tenths % 10);
+    }
     count(per_second.round() as u64)
 }
 

@@ -321,9 +321,9 @@ impl Client {
         expect!(self.request(request).await?, Response::Scheduled(event) => event)
     }
 
-    /// Cancels an event that waits for its time. After `Ok` it is never delivered, also if it had been cancelled before.
-    /// Refused with `ALREADY_DUE` once its time has come and its batch was moved: it is in the log, or was cancelled before.
-    /// Refused with `SCHEDULE_NOT_FOUND` if the topic has never scheduled an event of this id.
+    /// Cancels an event that waits for its time. After `Ok` it is never delivered. A repeat, after a lost connection say, gets
+    /// the same answer, until 7 days after the event's time. Refused with `ALREADY_DUE` once its time has come and it was
+    /// moved to the log. Refused with `SCHEDULE_NOT_FOUND` if the topic has never scheduled an event of this id.
     pub async fn cancel_scheduled(&self, topic: &str, id: u64) -> Result<(), Error> {
         self.done(Request::CancelScheduled { topic: TopicName::parse_any(topic)?, id }).await
     }

@@ -262,6 +262,8 @@ impl Client {
     /// # }
     /// ```
     ///
+    /// Cancel safe: at worst the subscription was made, and the consumer is detached again.
+    ///
     /// # Errors
     /// As [`Client::subscribe`].
     pub async fn subscribe_pull(&self, options: SubscribeOptions) -> Result<PullSubscriber, Error> {

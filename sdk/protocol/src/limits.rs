@@ -28,6 +28,8 @@ pub const DUPLICATE_RUNS_MAX: usize = 256;
 pub const DEDUP_WINDOW_MS_MAX: u64 = 7 * 24 * 3_600_000;
 /// How far ahead a delayed event may be due, in milliseconds: 365 days.
 pub const DELAY_MS_MAX: u64 = 365 * 24 * 3_600_000;
+/// How long after its time a delayed event is known to have been cancelled, in milliseconds: 7 days.
+pub const CANCEL_REMEMBERED_MS: u64 = 7 * 24 * 3_600_000;
 /// Most partitions of a topic.
 pub const PARTITIONS_MAX: u16 = 1024;
 /// Longest topic name in bytes that a user may choose.
@@ -87,6 +89,8 @@ pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const TRANSACTION_EVENTS_MAX: usize = 10_000;
 /// Most batches of one transaction.
 pub const TRANSACTION_BATCHES_MAX: usize = 1_000;
+/// Most deliveries, or parts of them, that one transaction acknowledges.
+pub const TRANSACTION_ACKS_MAX: usize = 4_096;
 /// Bytes that the undecided transactions of one producer group may hold.
 pub const PREPARED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most undecided transactions of one producer group.

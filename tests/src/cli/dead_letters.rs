@@ -247,3 +247,26 @@ async fn what_the_engine_refuses_of_a_command_about_dead_letters_is_said() {
     assert!(gone.stdout.starts_with("offset 7: OFFSET_OUT_OF_RANGE: there is no dead letter"), "{gone:?}");
     engine.stop().await;
 }
+
+#[tokio::test]
+async fn a_subscription_or_route_that_has_none_is_no_failure() {
+    let (_dir, engine) = engine().await;
+    for topic in ["shop", "shop.paid"] {
+        engine.text(&["topic", "create", topic]).await;
+    }
+    engine.text(&["subscription", "create", SHOP]).await;
+    engine.text(&["route", "create", "paid", "--from", "shop", "--to", "shop.paid"]).await;
+    for (of, to) in [(SHOP, None), ("shop/route-paid", Some("shop.paid"))] {
+        let redrive: Vec<&str> = match to {
+            Some(to) => vec!["dlq", "redrive", of, "--all", "--to", to],
+            None => vec!["dlq", "redrive", of, "--all"],
+        };
+        for command in
+            [&["dlq", "list", of][..], &["dlq", "show", of], &["dlq", "purge", of, "--all"], &redrive]
+        {
+            let ran = engine.run(command, "").await;
+            assert_eq!((ran.code, ran.stdout.as_str()), (0, ""), "{command:?}: {ran:?}");
+            assert_eq!(ran.stderr, format!("{of} has no dead letters\n"), "{command:?}");
+        }
+    }
+}

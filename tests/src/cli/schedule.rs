@@ -21,5 +21,12 @@ async fn a_delayed_event_is_listed_shown_and_cancelled() {
     let cancelled = engine.text(&["schedule", "cancel", "orders", "1"]).await;
     assert_eq!(cancelled.trim(), "cancelled event 1 of orders: it will not be delivered");
     engine.run(&["schedule", "show", "orders", "1"], "").await.failed(1, "SCHEDULE_NOT_FOUND");
+    let past = ["publish", "orders", "--raw", "--deliver-at", "2020-01-01T00:00:00Z"];
+    engine.run(&past, "late\n").await.done();
+    engine.text(&["read", "orders", "--follow", "--max", "1"]).await;
+    let late = engine.run(&["schedule", "cancel", "orders", "2"], "").await;
+    late.failed(1, "ALREADY_DUE: the time of scheduled event 2 has come: it is in the log");
+    let again = engine.text(&["schedule", "cancel", "orders", "1"]).await;
+    assert_eq!(again.trim(), "cancelled event 1 of orders: it will not be delivered", "a repeat");
     engine.stop().await;
 }

@@ -125,7 +125,8 @@ impl Broker {
     }
 
     fn schedule(&self) -> ScheduleRequests<'_> {
-        ScheduleRequests { shard: &self.inner.shard, store: &self.inner.store }
+        let inner = &self.inner;
+        ScheduleRequests { shard: &inner.shard, store: &inner.store, clock: &inner.config.clock }
     }
 
     async fn purge_topic(&self, asked: PurgeTopic) -> Result<Response, Error> {

@@ -12,6 +12,7 @@ use levada_store::{ScanLimit, Store};
 
 use super::pages::{self, Page};
 use crate::{
+    clock::Clock,
     error::Error,
     log::blocking,
     rows::Place,
@@ -50,6 +51,15 @@ impl Behind {
 pub(super) struct ScheduleRequests<'a> {
     pub(super) shard: &'a ShardHandle,
     pub(super) store: &'a Arc<dyn Store>,
+    pub(super) clock: &'a Clock,
+}
+
+/// What has become of an event that was scheduled.
+enum Found {
+    /// It waits there, unless it was cancelled.
+    Waits(Place),
+    /// Its time has come; it had been cancelled before.
+    Cancelled,
 }
 
 impl ScheduleRequests<'_> {
@@ -93,7 +103,11 @@ impl ScheduleRequests<'_> {
 
     pub(super) async fn describe(&self, name: &TopicName, id: u64) -> Result<Response, Error> {
         let topic = self.shard.topic(name)?;
-        let place = self.find(&topic, id).await?;
+        let cancelled = || {
+            let message = format!("scheduled event {id} of topic {name} was cancelled");
+            Error::refused(ErrorCode::ScheduleNotFound, message)
+        };
+        let Found::Waits(place) = self.find(&topic, id).await? else { return Err(cancelled()) };
         let (store, of) = (Arc::clone(self.store), topic.id);
         let found = blocking(move || {
             let (found, _) = scheduler::read_from(store.as_ref(), of, place, ScanLimit::rows(2))?;
@@ -101,29 +115,34 @@ impl ScheduleRequests<'_> {
             found.map(|found| events_of(&found)).transpose()
         });
         let events = found.await?.ok_or_else(|| already_due(id))?;
-        let cancelled = || {
-            let message = format!("scheduled event {id} of topic {name} was cancelled");
-            Error::refused(ErrorCode::ScheduleNotFound, message)
-        };
         events.into_iter().find(|event| event.id == id).map(Response::Scheduled).ok_or_else(cancelled)
     }
 
     pub(super) async fn cancel(&self, name: &TopicName, id: u64) -> Result<Response, Error> {
         let topic = self.shard.topic(name)?;
-        let place = self.find(&topic, id).await?;
-        self.shard.cancel(topic.id, place, id).await?;
+        match self.find(&topic, id).await? {
+            Found::Waits(place) => self.shard.cancel(topic.id, place, id).await?,
+            // As the store shows it, which a crash may take back.
+            Found::Cancelled => self.shard.barrier().await?,
+        }
         Ok(Response::Done)
     }
 
-    /// Where an event waits.
-    async fn find(&self, topic: &Topic, id: u64) -> Result<Place, Error> {
+    /// What has become of an event, if it is not in the log.
+    async fn find(&self, topic: &Topic, id: u64) -> Result<Found, Error> {
         // Asked before the store is: what has been given out by now is there, or was. What is there may have been given out
         // without being durable yet.
         let was_given =
             topic.schedule().is_some_and(|schedule| (schedule.begin..schedule.next).contains(&id));
-        let (store, of) = (Arc::clone(self.store), topic.id);
-        let place = blocking(move || scheduler::place_of(store.as_ref(), of, id)).await?;
-        place.ok_or_else(|| match was_given {
+        let (store, of, now) = (Arc::clone(self.store), topic.id, self.clock.now());
+        let found = blocking(move || {
+            if let Some(place) = scheduler::place_of(store.as_ref(), of, id)? {
+                return Ok(Some(Found::Waits(place)));
+            }
+            let was_cancelled = scheduler::was_cancelled(store.as_ref(), of, id, now)?;
+            Ok(was_cancelled.then_some(Found::Cancelled))
+        });
+        found.await?.ok_or_else(|| match was_given {
             _ if topic.is_deleting() => topic.deleted_error(),
             true => already_due(id),
             false => {

@@ -11,7 +11,8 @@ use levada_protocol::{
     error::ErrorCode,
     ids::{DeliveryToken, GroupName, Offset, PartitionId, TopicId, TopicName, TransactionId},
     limits::{
-        CHECK_AFTER_MS_MAX, TRANSACTION_BATCHES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_EVENTS_MAX, VERBS_MAX,
+        CHECK_AFTER_MS_MAX, TRANSACTION_ACKS_MAX, TRANSACTION_BATCHES_MAX, TRANSACTION_BYTES_MAX,
+        TRANSACTION_EVENTS_MAX,
     },
     publish::PublishHeader,
     request::{
@@ -305,14 +306,20 @@ fn check_size(asked: &Asked, batches: &[(PublishHeader, Batch)]) -> Result<(), E
 fn check_acks(asked: &Asked) -> Result<(), Error> {
     let Some(acks) = &asked.acks else { return Ok(()) };
     let got = acks.deliveries.len();
-    let message = if asked.prepare.is_some() {
-        "acks and prepare contradict each other: what is acknowledged cannot wait for a decision; give one of them".to_owned()
-    } else if got == 0 || got > VERBS_MAX {
-        format!("expected 1 to {VERBS_MAX} deliveries that the transaction acknowledges, got {got}")
-    } else {
-        return Ok(());
+    let message = || {
+        format!(
+            "expected 1 to {TRANSACTION_ACKS_MAX} deliveries that the transaction acknowledges, got {got}"
+        )
     };
-    Err(Error::refused(ErrorCode::InvalidArgument, message))
+    if asked.prepare.is_some() {
+        let contradiction = "acks and prepare contradict each other: what is acknowledged cannot wait for a decision; give one of them";
+        return Err(Error::refused(ErrorCode::InvalidArgument, contradiction));
+    }
+    match got {
+        0 => Err(Error::refused(ErrorCode::InvalidArgument, message())),
+        1..=TRANSACTION_ACKS_MAX => Ok(()),
+        _ => Err(Error::refused(ErrorCode::TransactionTooLarge, message())),
+    }
 }
 
 /// What tells a repeat from another transaction under the same id: everything that its producer chose, event by event.

@@ -33,6 +33,15 @@ impl Cancelled {
         is_new
     }
 
+    /// Those of these bits.
+    pub(super) fn of(bits: &[u8]) -> Self {
+        Self(bits.to_vec())
+    }
+
+    pub(super) fn bits(&self) -> &[u8] {
+        &self.0
+    }
+
     /// How many were cancelled.
     pub(crate) fn count(&self) -> u32 {
         self.0.iter().map(|byte| byte.count_ones()).sum()
@@ -67,7 +76,7 @@ impl Row for Cancelled {
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, Damage> {
-        Ok(Self(fields.rest().to_vec()))
+        Ok(Self::of(fields.rest()))
     }
 }
 

@@ -22,6 +22,7 @@
 //! | log | topic u32, partition u16, offset u64 | [`levada_store::record`] | appends | retention, purges, with the topic |
 //! | cursors | `0x01` subscription u64, partition u16, `0x00` | [`levada_delivery::progress::Head`] | the subscription | with the subscription |
 //! | cursors | `0x01` subscription u64, partition u16, `0x01`, chunk u64 | [`levada_delivery::progress::Chunk`] | the subscription | when the floor passes it |
+//! | cursors | `0x01` subscription u64, partition u16, `0x02`, index u64 | [`levada_delivery::progress::Failures`] | the subscription | with the last of its failed events |
 //! | cursors | `0x02` route u64, partition u16 | [`RouteCursor`] | the route | with the route |
 //! | cursors | `0x03` subscription u64, partition u16 | [`SubscriptionLoss`] | the subscription | with the subscription |
 //! | dedup | `0x01` topic u32, partition u16, offset u64 | [`DedupIds`] | publishes to a topic with a dedup window | when its ids expire, with the window, with the topic |
@@ -31,6 +32,7 @@
 //! | schedule | `0x03` topic u32 | [`ScheduleSummary`] | whatever changes the topic's schedule | with the topic |
 //! | schedule | `0x04` | [`ScheduleBegin`] | deletion of a topic that had a schedule | never |
 //! | schedule | `0x05` topic u32 | [`ScheduleBytes`] | whatever changes the topic's schedule | with the topic |
+//! | schedule | `0x06` topic u32, day u32, first id u64 | [`PastCancels`] | a batch that is due and had cancelled events | a week after its day, with the topic |
 //! | prepared | `0x01` group, `0x00`, id, `0x00` | [`Transaction`] | transactions | 7 days after the decision, 10 minutes if it was committed at once |
 //! | prepared | `0x02` group, `0x00`, id, `0x00`, index u16 | [`PreparedBatch`] | prepared transactions | with the decision |
 //! | prepared | `0x03` group, `0x00`, id, `0x00` | [`Undecided`] | prepared transactions, check-backs | with the decision |
@@ -55,11 +57,13 @@ mod dropped;
 mod engine_id;
 mod log_start;
 mod next_id;
+mod past_cancels;
 mod plugin;
 mod plugin_line;
 mod prepared_batch;
 mod producer;
 mod progress_chunk;
+mod progress_failures;
 mod progress_head;
 mod queue_end;
 mod queued_event;
@@ -82,7 +86,7 @@ mod transaction_key;
 mod undecided;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use levada_delivery::progress::{Chunk, Head};
+use levada_delivery::progress::{Chunk, Failures, Head};
 use levada_protocol::{
     error::ErrorCode,
     ids::{PartitionId, SubscriptionId},
@@ -99,11 +103,16 @@ pub(crate) use self::{
     key::{KeyRange, whole_family},
     log_start::LogStart,
     next_id::NextId,
+    past_cancels::{
+        PastCancels, day_of, days as days_of_past_cancels, forgotten as forgotten_cancels,
+        of_topic as past_cancels_of_topic, that_may_hold as past_cancels_of,
+    },
     plugin::PluginRecord,
     plugin_line::PluginLineRecord,
     prepared_batch::PreparedBatch,
     producer::of_topic as producers_of_topic,
     progress_chunk::of_partition as chunks_of_partition,
+    progress_failures::of_partition as failures_of_partition,
     progress_head::of_subscription as progress_of_subscription,
     queue_end::QueueEnd,
     queued_event::QueuedEvent,
@@ -158,6 +167,7 @@ mod tag {
     pub(super) const SCHEDULE_SUMMARY: u8 = 0x03;
     pub(super) const SCHEDULE_BEGIN: u8 = 0x04;
     pub(super) const SCHEDULE_BYTES: u8 = 0x05;
+    pub(super) const SCHEDULE_PAST_CANCELS: u8 = 0x06;
     pub(super) const SIDE_REDRIVEN: u8 = 0x01;
     pub(super) const SIDE_QUEUED: u8 = 0x02;
     pub(super) const SIDE_QUEUE_END: u8 = 0x03;
@@ -379,7 +389,7 @@ fn each(
     }
 }
 
-/// A row of a subscription's progress in a partition, of whichever kind.
+/// A row of a subscription's progress in a partition that says what is settled.
 #[derive(Debug)]
 pub(crate) enum ProgressRow {
     Head(Head),
@@ -387,7 +397,8 @@ pub(crate) enum ProgressRow {
     Chunk(u64, Bytes),
 }
 
-/// Hands all rows of a subscription's progress over, partition by partition; in each the head comes first. Blocks on the disk.
+/// Hands all rows that say what a subscription is done with over, partition by partition; in each the head comes first. Blocks
+/// on the disk.
 pub(crate) fn for_each_progress(
     store: &dyn Store,
     id: SubscriptionId,
@@ -398,6 +409,10 @@ pub(crate) fn for_each_progress(
             let ((_, partition), head) = decode_pair::<Head>(key, value)?;
             row(partition, ProgressRow::Head(head));
             return Ok(());
+        }
+        if Failures::parse_key(key).is_some() {
+            // Nothing is counted from these, but a damaged one is to be found now.
+            return Ok(drop(decode_pair::<Failures>(key, value)?));
         }
         let ((_, partition, index), _) = decode_pair::<Chunk>(key, value)?;
         row(partition, ProgressRow::Chunk(index, Bytes::copy_from_slice(value)));

@@ -1,11 +1,12 @@
-//! The head of a subscription's progress in one partition: 23 bytes after the version byte, then one entry of 40 bytes
-//! per run of failed offsets, in order.
+//! The head of a subscription's progress in one partition: 23 bytes after the version byte. In version 1 one entry of 40
+//! bytes follows per run of failed offsets, in order; since version 2 these have rows of their own
+//! ([`levada_delivery::progress::Failures`]), and there are no entries.
 //!
 //! ```text
 //!  0         1          4        8         16           24
 //!  +---------+----------+--------+---------+------------+---------+
 //!  | version | reserved | count  | floor   | generation | entries |
-//!  | u8 = 1  | 3 bytes  | u32    | u64     | u64        |         |
+//!  | u8 = 2  | 3 bytes  | u32    | u64     | u64        |         |
 //!  +---------+----------+--------+---------+------------+---------+
 //!
 //!  0       8      12         14         15         16              24             32           40
@@ -42,7 +43,8 @@ pub(crate) fn of_subscription(id: SubscriptionId) -> KeyRange {
 impl Row for Head {
     const NAME: &'static str = "progress head";
     const FAMILY: Family = Family::Cursors;
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
+    const VERSION_MIN: u8 = 1;
     type Key = (SubscriptionId, PartitionId);
 
     fn key((id, partition): &Self::Key) -> Bytes {
@@ -111,9 +113,30 @@ mod tests {
         let history =
             History { attempts: 2, returned: 1, first_failure_ms: 5, last_failure_ms: 6, not_before_ms: 7 };
         let head = Head::new(3, 9, vec![(3..5, history)]).unwrap();
-        let expected = "01 000000 01000000 0300000000000000 0900000000000000 \
+        let expected = "02 000000 01000000 0300000000000000 0900000000000000 \
             0300000000000000 02000000 0200 01 00 0500000000000000 0600000000000000 0700000000000000";
         check::bytes(&(SubscriptionId(1), PartitionId(2)), &head, "01 0000000000000001 0002 00", expected);
+    }
+
+    #[test]
+    fn a_head_of_version_1_is_read_with_the_failures_in_it() {
+        let bytes = check::from_hex(concat!(
+            "01",
+            "000000",
+            "01000000",
+            "0300000000000000",
+            "0900000000000000",
+            "0300000000000000",
+            "02000000",
+            "0200",
+            "01",
+            "00",
+            "0500000000000000",
+            "0600000000000000",
+            "0700000000000000",
+        ));
+        let head = Head::decode(&bytes).unwrap();
+        assert_eq!((head.floor(), head.generation(), head.failures()[0].0.clone()), (3, 9, 3..5));
     }
 
     proptest! {

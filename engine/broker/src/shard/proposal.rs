@@ -251,7 +251,8 @@ fn row_len_max(change: &RowChange) -> usize {
     let value = match change {
         RowChange::Head(head) => head.len(),
         RowChange::Chunk { chunk, .. } => chunk.len(),
-        RowChange::DropChunk { .. } => 0,
+        RowChange::Failures { failures, .. } => failures.len(),
+        RowChange::DropChunk { .. } | RowChange::DropFailures { .. } => 0,
     };
     SMALL_ROW_BYTES_MAX + value
 }

@@ -1,6 +1,6 @@
 //! A subscription's progress, read from the store when its owner starts.
 
-use levada_delivery::progress::{Chunk, Head, Progress};
+use levada_delivery::progress::{Chunk, Failures, Head, Progress};
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId, SubscriptionId},
@@ -50,8 +50,10 @@ fn restore(
 ) -> Result<Progress, Error> {
     let chunks = rows::scan::<Chunk>(store, rows::chunks_of_partition(id, number))?;
     let chunks = chunks.into_iter().map(|((_, _, index), chunk)| (index, chunk));
-    Progress::restore(head, chunks).ok_or_else(|| Error::Store {
+    let failures = rows::scan::<Failures>(store, rows::failures_of_partition(id, number))?;
+    let failures = failures.into_iter().map(|((_, _, index), row)| (index, row));
+    Progress::restore(head, chunks, failures).ok_or_else(|| Error::Store {
         code: ErrorCode::StorageCorrupt,
-        message: format!("a chunk of subscription {id} in partition {number} lies past the last offset"),
+        message: format!("a row of subscription {id} in partition {number} lies past the last offset"),
     })
 }

@@ -467,7 +467,11 @@ pub(super) mod tests {
                 if pattern & 1 << (at - 1) != 0 {
                     slices.load_keys().unwrap();
                 }
-                slices.append(if at == 2 { loaded(stretch(at)) } else { stretch(at) });
+                let more = if at == 2 { loaded(stretch(at)) } else { stretch(at) };
+                if !slices.keeps_keys_of(&more) {
+                    slices.load_keys().unwrap();
+                }
+                slices.append(more);
             }
             let missing = loaded(slices);
             let keys: Vec<_> = (0..4).map(|at| key(at as u64, Some(names[at]))).collect();

@@ -20,9 +20,6 @@ use crate::{
     floors::Floors, metrics::Delivered, queue_ends::QueueEnd, rows::SubscriptionRecord, topic::Topic,
 };
 
-/// In place of an offset: none.
-const NONE: u64 = u64::MAX;
-
 /// The published state.
 #[derive(Debug)]
 pub(crate) struct Status {
@@ -61,8 +58,6 @@ struct Counts {
 struct Counted {
     /// The topic's end less this is the lag: an owner that nobody makes look at the end need not know it.
     done: AtomicU64,
-    /// The offset that keeps new ones from being delivered, or [`NONE`].
-    stuck: AtomicU64,
     /// When the event at an earlier floor was appended, as somebody has found out.
     appended: Mutex<Option<(Offset, Timestamp)>>,
 }
@@ -105,7 +100,6 @@ impl Status {
         let floors = Floors::new(floors);
         let counted = |number: PartitionId| Counted {
             done: AtomicU64::new(floors.floor(usize::from(number.0)).0),
-            stuck: AtomicU64::new(NONE),
             appended: Mutex::default(),
         };
         let partitions = topic.partition_ids().map(counted).collect();
@@ -143,7 +137,6 @@ impl Status {
         };
         self.floors.set(index, stats.floor);
         counted.done.store(done, Ordering::Release);
-        counted.stuck.store(stats.stuck.map_or(NONE, |offset| offset.0), Ordering::Release);
     }
 
     pub(super) fn publish(&self, stats: &Stats) {
@@ -252,7 +245,7 @@ impl Status {
 
     /// Everything that is shown, of the subscription of this record, at this moment of the monotonic clock.
     pub(crate) fn describe(&self, record: &SubscriptionRecord, at_ms: u64) -> Described {
-        let (mut lag, mut stuck, mut oldest) = (0, None, Vec::new());
+        let (mut lag, mut oldest) = (0, Vec::new());
         for ((number, log), counted) in
             self.topic.partition_ids().zip(&self.topic.partitions).zip(&self.partitions)
         {
@@ -262,16 +255,12 @@ impl Status {
             if behind > 0 {
                 oldest.push((number, floor));
             }
-            let offset = counted.stuck.load(Ordering::Acquire);
-            stuck = stuck.or_else(|| (offset != NONE).then_some((number, offset)));
         }
-        let stuck = stuck.map(|(number, offset)| PauseReason::WindowFull { partition: number.0, offset });
         // The record is newer than what the owner has published.
         let published = self.paused.load().as_deref().cloned().filter(|it| *it != PauseReason::Requested);
         let paused = if record.paused { Some(PauseReason::Requested) } else { published };
         let redriven = self.redriven();
         let waiting_for = self.waiting_for(lag + redriven, paused.as_ref());
-        let paused = paused.or(stuck);
         let (rates, counts) = (self.rates(at_ms), **self.counts.all.load());
         let state = paused.map_or(RunState::Running, |reason| RunState::Paused { reason });
         let (members, lost) = (self.members.load(), Vec::clone(&self.lost.load()));

@@ -35,6 +35,7 @@ pub(super) fn of_rules(
             WaitingFor::Acknowledgements { events, oldest: oldest.and_then(holding) }
         }
         WaitsFor::Retry(it) => retry(it).map_or(WaitingFor::Nothing, WaitingFor::Retry),
+        WaitsFor::Failures { runs, retry: it } => WaitingFor::Failures { runs, retry: it.and_then(retry) },
         WaitsFor::Window { partition, offset, retry: it } => match queue.shown(partition, offset) {
             Some(Place { partition, offset }) => {
                 WaitingFor::Window { partition: partition.0, offset: offset.0, retry: it.and_then(retry) }
@@ -56,9 +57,6 @@ pub(super) fn of_pause(reason: &PauseReason) -> WaitingFor {
         PauseReason::Plugin { .. } => WaitingFor::Resume { why },
         PauseReason::Breaker { .. } | PauseReason::Chain { .. } | PauseReason::Storage { .. } => {
             WaitingFor::Recovery { why }
-        }
-        PauseReason::WindowFull { partition, offset } => {
-            WaitingFor::Window { partition: *partition, offset: *offset, retry: None }
         }
         PauseReason::Unknown => WaitingFor::Unknown,
     }

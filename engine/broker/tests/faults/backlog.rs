@@ -243,6 +243,25 @@ async fn an_event_may_wait_as_long_as_the_quota_says_and_no_longer() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_set_back_an_hour_lets_events_wait_no_longer_than_the_quota_says_from_then_on() {
+    const HOUR: u64 = 3_600_000;
+    let settings = TopicSettings { backlog_max_age_ms: 10_000, ..TopicSettings::default() };
+    let scene = Scene::with(settings).await;
+    let at = |time: u64| scene.now.store(time, Ordering::SeqCst);
+    at(NOW + HOUR);
+    stored(&scene.publish(1).await);
+    at(NOW);
+    stored(&scene.publish(1).await);
+    assert_eq!(scene.backlog().await.oldest_age_ms, 0, "what ran ahead counts as appended now");
+    at(NOW + 10_000);
+    stored(&scene.publish(1).await);
+    at(NOW + 10_001);
+    full(scene.publish(1).await);
+    at(NOW + HOUR);
+    full(scene.publish(1).await);
+}
+
+#[tokio::test]
 async fn a_topic_that_nobody_reads_durably_has_no_backlog_and_an_old_one_begins_with_all_of_it() {
     let scene = Scene::new();
     scene.engine.topic("orders", events(3)).await;

@@ -174,6 +174,22 @@ fn duplicate(offset: u64) -> Said {
 }
 
 #[tokio::test]
+async fn a_clock_that_jumps_forgets_ids_early_or_late_and_stores_none_twice_within_the_window() {
+    const HOUR: u64 = 3_600_000;
+    let scene = Scene::start().await;
+    assert_eq!(scene.publish(&["a"]).await.events, [stored(0)]);
+    scene.now.fetch_sub(HOUR, Ordering::SeqCst);
+    assert_eq!(scene.publish(&["a", "b"]).await.events, [duplicate(0), stored(1)], "an hour back");
+    let scene = scene.restart().await;
+    assert_eq!(scene.publish(&["b"]).await.events, [duplicate(1)]);
+    scene.pass(WINDOW_MS - 1);
+    assert_eq!(scene.publish(&["b"]).await.events, [duplicate(1)], "within the window from then on");
+    scene.pass(HOUR);
+    assert_eq!(scene.publish(&["a", "b"]).await.events, [stored(2), stored(3)], "an hour forward");
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_repeat_inside_the_window_is_acknowledged_as_a_duplicate_event_by_event() {
     let scene = Scene::start().await;
     assert_eq!(scene.publish(&["a", "b"]).await.events, [stored(0), stored(1)]);

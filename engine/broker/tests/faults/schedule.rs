@@ -17,7 +17,7 @@ use levada_protocol::{
     request::{Read, Request, Response, Start, TopicSettings},
     schedule::{Due, ScheduledInfo},
 };
-
+use levada_store::{Family, ScanLimit, Store as _};
 use tokio::time::timeout;
 
 use crate::support::{Engine, PLENTY, SOON};
@@ -135,6 +135,12 @@ impl Scene {
 
     async fn ids(&self) -> Vec<u64> {
         self.page(0, None).await.0.iter().map(|event| event.id).collect()
+    }
+
+    /// How many batches whose time has come are known to have had cancelled events.
+    fn past_cancels(&self) -> usize {
+        let rows = self.engine.store.inner.scan(Family::Schedule, &[6], &[7], ScanLimit::rows(100));
+        rows.unwrap().len()
     }
 
     async fn count(&self) -> u64 {
@@ -262,9 +268,20 @@ async fn a_cancel_is_exact_for_each_event_of_a_batch() {
     assert_eq!(scene.cancel(0).await.unwrap_err().code(), ErrorCode::ScheduleNotFound);
     scene.at(HOUR).await;
     assert_eq!((scene.end().await, scene.count().await), (2, 0));
-    for id in [id, id + 1, whole] {
-        assert_eq!(scene.cancel(id).await.unwrap_err().code(), ErrorCode::AlreadyDue);
+    let scene = scene.restart(0).await;
+    for moved in [id, id + 2] {
+        assert_eq!(scene.cancel(moved).await.unwrap_err().code(), ErrorCode::AlreadyDue);
     }
+    for cancelled in [id + 1, whole, whole + 1] {
+        scene.cancel(cancelled).await.expect("a repeat is told what the first one was");
+    }
+    assert_eq!(scene.past_cancels(), 2, "one row a batch");
+    // Whatever moves next in the topic forgets what was due more than a week ago.
+    scene.at(HOUR + 9 * 24 * HOUR).await;
+    first(&scene.publish(Some(Due::After(0)), &["f"]).await);
+    scene.at(HOUR + 9 * 24 * HOUR).await;
+    assert_eq!(scene.past_cancels(), 0);
+    assert_eq!(scene.cancel(id + 1).await.unwrap_err().code(), ErrorCode::AlreadyDue);
 }
 
 #[tokio::test]

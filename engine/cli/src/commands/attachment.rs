@@ -69,6 +69,17 @@ pub(super) fn topics_text(topics: &[TopicName]) -> String {
     topics.iter().map(TopicName::as_str).collect::<Vec<_>>().join(", ")
 }
 
+/// The end of a sentence that says where a subscription begins, if its topic holds events before that.
+pub(super) fn missed_text(stored_before: u64) -> String {
+    match stored_before {
+        0 => String::new(),
+        stored => {
+            let events = if stored == 1 { "event" } else { "events" };
+            format!("; --from earliest would have read {} stored {events} more", output::count(stored))
+        }
+    }
+}
+
 /// Positions as `PARTITION:OFFSET`.
 pub(super) fn positions_text(positions: &[Position]) -> String {
     let text = |position: &Position| format!("{}:{}", position.partition, position.offset);

@@ -53,11 +53,21 @@ pub(super) async fn run(output: &Output, args: DlqArgs) -> anyhow::Result<()> {
                 from: Offset(from.unwrap_or(0)),
                 until: until.map(Offset),
             };
-            client::with(&reach, async |client| redrive(output, client, &reach, options).await).await
+            client::with(&reach, async |client| {
+                let done = redrive(output, client, &reach, options).await;
+                or_none(output, client, &of.of, done).await
+            })
+            .await
         }
         _ => {
-            client::with_interruptible(&reach, async |client| act(output, client, &reach, &action).await)
-                .await
+            client::with_interruptible(&reach, async |client| {
+                let done = act(output, client, &reach, &action).await;
+                match action.of() {
+                    Some(of) => or_none(output, client, of, done).await,
+                    None => done,
+                }
+            })
+            .await
         }
     };
     done.map_err(with_own_hint)
@@ -111,16 +121,52 @@ fn selection(which: &WhichArgs) -> RedriveSelection {
     }
 }
 
-/// A dead-letter topic is made by its first dead letter: that there is none says that nothing failed.
+/// A dead-letter topic is made by its first dead letter: that a subscription or route has none is no failure.
+async fn or_none(
+    output: &Output,
+    client: &Client,
+    of: &DeadLettersOf,
+    done: anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    match done {
+        Err(error) if has_none(&error) && exists(client, of).await? => {
+            output.remark(&format!("{of} has no dead letters"));
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+/// True if an error says that there is no dead-letter topic.
+fn has_none(error: &anyhow::Error) -> bool {
+    failure::code(error) == Some(ErrorCode::TopicNotFound)
+        && error.chain().any(|cause| cause.to_string().contains("has no dead letters"))
+}
+
+/// True if there is such a subscription or route.
+async fn exists(client: &Client, of: &DeadLettersOf) -> Result<bool, Error> {
+    if let Some(route) = of.route() {
+        let routes = client.list_routes().await?;
+        return Ok(routes
+            .iter()
+            .any(|it| it.spec.name.as_str() == route && it.spec.from.as_str() == of.topic()));
+    }
+    match client.describe_subscription(of.topic(), of.name()).await {
+        Ok(_) => Ok(true),
+        Err(error) if [ErrorCode::SubscriptionNotFound, ErrorCode::TopicNotFound].contains(&error.code()) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn with_own_hint(error: anyhow::Error) -> anyhow::Error {
     if failure::code(&error) == Some(ErrorCode::SubscriptionNotFound) {
         return Failure::new(ErrorCode::SubscriptionNotFound, sentence_of(&error))
             .hint("--to TOPIC redrives them to a topic, `levada subscription create` makes the subscription again")
             .into();
     }
-    let is_none = failure::code(&error) == Some(ErrorCode::TopicNotFound)
-        && error.chain().any(|cause| cause.to_string().contains("has no dead letters"));
-    if !is_none {
+    if !has_none(&error) {
         return error;
     }
     Failure::new(ErrorCode::TopicNotFound, sentence_of(&error))

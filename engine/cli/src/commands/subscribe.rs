@@ -10,6 +10,7 @@ use std::{
 
 use levada_client::{
     Client, Error, ErrorCode, PauseReason, RunState, Start, SubscribeOptions, Subscribed, Subscriber,
+    WaitingFor,
 };
 use levada_terminal::{
     interrupted,
@@ -122,13 +123,7 @@ fn report(output: &Output, args: &SubscribeArgs, subscribed: &Subscribed) {
             Start::Offset(offset) => format!("offset {offset}"),
             Start::Time(milliseconds) => output::time_ms(milliseconds),
         };
-        let missed = match subscribed.stored_before {
-            0 => String::new(),
-            stored => {
-                let events = if stored == 1 { "event" } else { "events" };
-                format!("; --from earliest would have read {} stored {events} more", output::count(stored))
-            }
-        };
+        let missed = attachment::missed_text(subscribed.stored_before);
         output.remark(&format!("created subscription {name}, beginning with {from}{missed}"));
     } else if args.from.is_some() {
         let positions = output::brief(&attachment::positions_text(&subscribed.positions));
@@ -195,6 +190,9 @@ async fn report_stops(
             return Ok(Some(format!("{what}; trying again")));
         }
         let found = client.describe_subscription(topic, name).await?;
+        if let WaitingFor::Failures { .. } | WaitingFor::Window { .. } = found.waiting_for {
+            return Ok(Some(format!("subscription {topic}/{name} waits for {}", found.waiting_for)));
+        }
         let on_request = RunState::Paused { reason: PauseReason::Requested };
         let fixed = if found.state == on_request { "" } else { "once that is fixed, " };
         Ok((!found.state.is_running()).then(|| {

@@ -1,6 +1,6 @@
 //! `levada subscription`: makes, shows, changes, moves, pauses, resumes and deletes subscriptions.
 
-use levada_client::Client;
+use levada_client::{Client, Error};
 use levada_protocol::request::{LostEvents, SubscriptionInfo, SubscriptionOptions};
 use levada_terminal::{
     Failure,
@@ -23,16 +23,25 @@ pub(super) async fn run(output: &Output, args: SubscriptionArgs) -> anyhow::Resu
     client::with_interruptible(&args.client, async |client| act(output, client, &args.action).await).await
 }
 
+/// How many events its topic held before the positions at which a subscription begins.
+async fn stored_before(client: &Client, made: &SubscriptionInfo) -> Result<u64, Error> {
+    let topic = client.describe_topic(made.topic.as_str()).await?;
+    let before = topic.partitions.iter().zip(&made.positions);
+    Ok(before.map(|(partition, position)| position.offset.saturating_sub(partition.start)).sum())
+}
+
 async fn act(output: &Output, client: &Client, action: &SubscriptionAction) -> anyhow::Result<()> {
     match action {
         SubscriptionAction::Create { subscription, from, options } => {
             let (topic, name) = (subscription.topic.as_str(), subscription.name.as_str());
             let made = client.ensure_subscription(topic, name, options.options(), *from).await?;
+            let passed_over = if made.created { stored_before(client, &made.found).await? } else { 0 };
             output.result(&Made::of(&made), || {
                 let at = attachment::positions_text(&made.found.positions);
                 match made.created {
                     true => {
-                        format!("created subscription {topic}/{name}, beginning at {at} (partition:offset)")
+                        let missed = attachment::missed_text(passed_over);
+                        format!("created subscription {topic}/{name}, beginning at {at} (partition:offset){missed}")
                     }
                     false => {
                         format!("subscription {topic}/{name}: it exists already, at {at} (partition:offset)")

@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, ops::Range};
 
 use levada_protocol::ids::{Offset, Timestamp};
 
-pub use self::rows::{Chunk, Head};
+pub use self::rows::{Chunk, Failures, Head};
 use crate::ranges::{RangeSet, RunMap};
 
 /// Offsets in one chunk row.
@@ -20,8 +20,8 @@ pub const CHUNK_OFFSETS: u64 = 65_536;
 pub const WINDOW_CHUNKS: u64 = 16;
 /// How far above the floor new offsets are delivered: 1,048,576.
 pub const WINDOW_OFFSETS: u64 = WINDOW_CHUNKS * CHUNK_OFFSETS;
-/// Runs of failed offsets in one partition from which on no new offsets are delivered: they are rewritten together.
-pub const FAILURE_RUNS_MAX: usize = 4_096;
+/// Offsets in one row of failures.
+pub const FAILURES_OFFSETS: u64 = 1_024;
 
 /// One partition's progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +32,15 @@ pub struct Progress {
     acked: RangeSet,
     failures: RunMap<History>,
     head_dirty: bool,
+    chunks: RowSet,
+    failure_rows: RowSet,
+}
+
+/// Rows by their index, of which some are to be written.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct RowSet {
     dirty: BTreeSet<u64>,
-    /// Chunks that may have a row.
+    /// Those that may be in the store.
     stored: BTreeSet<u64>,
 }
 
@@ -89,15 +96,60 @@ pub enum RowChange {
         /// The chunk's index: its first offset divided by the offsets of a chunk.
         index: u64,
     },
+    /// Write a row of failures.
+    Failures {
+        /// Which: offsets from `index * FAILURES_OFFSETS`.
+        index: u64,
+        /// How their deliveries ended.
+        failures: Failures,
+    },
+    /// Delete a row of failures, if there is one.
+    DropFailures {
+        /// The row's index: its first offset divided by [`FAILURES_OFFSETS`].
+        index: u64,
+    },
+}
+
+/// Which row of a partition's progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RowId {
+    Head,
+    Chunk(u64),
+    Failures(u64),
 }
 
 impl RowChange {
-    /// Which chunk's row changes; `None` for the head.
-    pub(crate) fn chunk(&self) -> Option<u64> {
+    /// Which row changes.
+    pub(crate) fn id(&self) -> RowId {
         match self {
-            Self::Head(_) => None,
-            Self::Chunk { index, .. } | Self::DropChunk { index } => Some(*index),
+            Self::Head(_) => RowId::Head,
+            Self::Chunk { index, .. } | Self::DropChunk { index } => RowId::Chunk(*index),
+            Self::Failures { index, .. } | Self::DropFailures { index } => RowId::Failures(*index),
         }
+    }
+}
+
+impl RowSet {
+    /// Each row that is to be written: with what `row` makes of it, or deleted if that is nothing and it may be stored.
+    fn take<T>(&mut self, row: impl Fn(u64) -> Option<T>) -> Vec<(u64, Option<T>)> {
+        let mut taken = Vec::new();
+        for index in std::mem::take(&mut self.dirty) {
+            match row(index) {
+                Some(value) => {
+                    self.stored.insert(index);
+                    taken.push((index, Some(value)));
+                }
+                None if self.stored.remove(&index) => taken.push((index, None)),
+                None => {}
+            }
+        }
+        taken
+    }
+
+    /// It is not known what the store has of a row: it is to be written.
+    fn retake(&mut self, index: u64) {
+        self.dirty.insert(index);
+        self.stored.insert(index);
     }
 }
 
@@ -110,32 +162,43 @@ impl Progress {
             acked: RangeSet::default(),
             failures: RunMap::default(),
             head_dirty: true,
-            dirty: BTreeSet::new(),
-            stored: BTreeSet::new(),
+            chunks: RowSet::default(),
+            failure_rows: RowSet::default(),
         }
     }
 
-    /// Progress as its rows have it: the head and all chunks with their index, in any order.
+    /// Progress as its rows have it: the head, all chunks and all rows of failures with their index, in any order.
     ///
-    /// `None` if a chunk has an index that reaches past the last offset.
-    pub fn restore(head: Head, chunks: impl IntoIterator<Item = (u64, Chunk)>) -> Option<Self> {
+    /// `None` if a row has an index that reaches past the last offset.
+    pub fn restore(
+        head: Head,
+        chunks: impl IntoIterator<Item = (u64, Chunk)>,
+        failures: impl IntoIterator<Item = (u64, Failures)>,
+    ) -> Option<Self> {
         let mut progress = Self::new(Offset(head.floor()), head.generation());
         progress.head_dirty = false;
+        for (index, row) in failures {
+            row.failed(index)?.for_each(|(run, history)| progress.failures.insert(run, history));
+            progress.failure_rows.stored.insert(index);
+        }
+        // Written before failures had rows of their own, they get them.
         for (run, history) in head.into_failures() {
-            progress.failures.insert(run, history);
+            progress.set_history(&run, history);
+            progress.head_dirty = true;
         }
         let floor = progress.floor;
         for (index, chunk) in chunks {
             for run in chunk.settled(index)? {
                 progress.acked.insert(run);
             }
-            progress.stored.insert(index);
+            progress.chunks.stored.insert(index);
         }
         progress.raise_floor(floor);
-        progress.failures.take(&(0..progress.floor), |_| true);
+        let mut settled = progress.failures.take(&(0..progress.floor), |_| true);
         for run in progress.acked.iter() {
-            progress.failures.take(&run, |_| true);
+            settled.extend(progress.failures.take(&run, |_| true));
         }
+        progress.touch_failures(&settled);
         Some(progress)
     }
 
@@ -164,38 +227,38 @@ impl Progress {
     pub fn take_dirty(&mut self) -> Vec<RowChange> {
         let mut changes = Vec::new();
         if std::mem::take(&mut self.head_dirty) {
-            changes.push(RowChange::Head(Head::of(self.floor, self.generation, &self.failures)));
+            changes.push(RowChange::Head(Head::of(self.floor, self.generation)));
         }
-        let passed: Vec<u64> = self.stored.range(..self.floor / CHUNK_OFFSETS).copied().collect();
-        self.dirty.extend(passed);
-        for index in std::mem::take(&mut self.dirty) {
-            match Chunk::of(index, &self.acked) {
-                Some(chunk) => {
-                    self.stored.insert(index);
-                    changes.push(RowChange::Chunk { index, chunk });
-                }
-                None if self.stored.remove(&index) => changes.push(RowChange::DropChunk { index }),
-                None => {}
-            }
-        }
+        let passed: Vec<u64> = self.chunks.stored.range(..self.floor / CHUNK_OFFSETS).copied().collect();
+        self.chunks.dirty.extend(passed);
+        let chunks = self.chunks.take(|index| Chunk::of(index, &self.acked));
+        changes.extend(chunks.into_iter().map(|(index, chunk)| match chunk {
+            Some(chunk) => RowChange::Chunk { index, chunk },
+            None => RowChange::DropChunk { index },
+        }));
+        let failures = self.failure_rows.take(|index| Failures::of(index, &self.failures));
+        changes.extend(failures.into_iter().map(|(index, failures)| match failures {
+            Some(failures) => RowChange::Failures { index, failures },
+            None => RowChange::DropFailures { index },
+        }));
         changes
     }
 
     /// True if [`Progress::take_dirty`] has something.
     pub fn is_dirty(&self) -> bool {
-        self.head_dirty || !self.dirty.is_empty()
+        self.head_dirty || !self.chunks.dirty.is_empty() || !self.failure_rows.dirty.is_empty()
     }
 
     /// Settles offsets that were not, and returns what is forgotten about their failures.
     pub(crate) fn settle(&mut self, range: &Range<u64>) -> Histories {
         let forgotten =
             if self.failures.is_empty() { Vec::new() } else { self.failures.take(range, |_| true) };
-        self.head_dirty |= !forgotten.is_empty();
+        self.touch_failures(&forgotten);
         if range.start <= self.floor {
             self.raise_floor(range.end);
         } else {
             self.acked.insert(range.clone());
-            self.dirty.extend(chunks_of(range));
+            self.chunks.dirty.extend(rows_of(range, CHUNK_OFFSETS));
         }
         forgotten
     }
@@ -206,18 +269,22 @@ impl Progress {
         floor: u64,
         ranges: impl Iterator<Item = &'a Range<u64>>,
         forgotten: Histories,
-        chunks: &[u64],
+        rows: &[RowId],
     ) {
         self.acked.insert(floor..self.floor);
         self.floor = floor;
         ranges.for_each(|range| self.acked.remove(range.clone()));
         for (range, history) in forgotten {
-            self.failures.take(&range, |_| true);
-            self.failures.insert(range, history);
+            self.set_history(&range, history);
         }
         self.head_dirty = true;
-        self.dirty.extend(chunks);
-        self.stored.extend(chunks);
+        for row in rows {
+            match row {
+                RowId::Head => {}
+                RowId::Chunk(index) => self.chunks.retake(*index),
+                RowId::Failures(index) => self.failure_rows.retake(*index),
+            }
+        }
     }
 
     /// Cuts `range` into pieces of equal history.
@@ -243,10 +310,16 @@ impl Progress {
     pub(crate) fn set_history(&mut self, range: &Range<u64>, history: History) {
         self.failures.take(range, |_| true);
         self.failures.insert(range.clone(), history);
-        self.head_dirty = true;
+        self.failure_rows.dirty.extend(rows_of(range, FAILURES_OFFSETS));
     }
 
-    pub(crate) fn failure_runs(&self) -> usize {
+    fn touch_failures(&mut self, changed: &[(Range<u64>, History)]) {
+        let rows = changed.iter().flat_map(|(run, _)| rows_of(run, FAILURES_OFFSETS));
+        self.failure_rows.dirty.extend(rows);
+    }
+
+    /// How many runs have failed, neighbours that ended alike being one.
+    pub(crate) fn failed_runs(&self) -> usize {
         self.failures.runs_len()
     }
 
@@ -273,6 +346,7 @@ impl Progress {
     }
 }
 
-fn chunks_of(range: &Range<u64>) -> impl Iterator<Item = u64> {
-    range.start / CHUNK_OFFSETS..range.end.div_ceil(CHUNK_OFFSETS)
+/// The rows of so many offsets each that a range touches.
+fn rows_of(range: &Range<u64>, offsets: u64) -> Range<u64> {
+    range.start / offsets..range.end.div_ceil(offsets)
 }

@@ -11,6 +11,7 @@ use super::*;
 struct Rows {
     head: Option<Head>,
     chunks: BTreeMap<u64, Chunk>,
+    failures: BTreeMap<u64, Failures>,
 }
 
 impl Rows {
@@ -20,13 +21,17 @@ impl Rows {
                 RowChange::Head(head) => self.head = Some(head.clone()),
                 RowChange::Chunk { index, chunk } => drop(self.chunks.insert(*index, chunk.clone())),
                 RowChange::DropChunk { index } => drop(self.chunks.remove(index)),
+                RowChange::Failures { index, failures } => {
+                    drop(self.failures.insert(*index, failures.clone()));
+                }
+                RowChange::DropFailures { index } => drop(self.failures.remove(index)),
             }
         }
     }
 
     fn restore(&self) -> Progress {
-        let chunks = self.chunks.iter().map(|(index, chunk)| (*index, chunk.clone()));
-        Progress::restore(self.head.clone().expect("a head was written"), chunks).unwrap()
+        let head = self.head.clone().expect("a head was written");
+        Progress::restore(head, self.chunks.clone(), self.failures.clone()).unwrap()
     }
 }
 
@@ -37,8 +42,13 @@ fn settle_open(progress: &mut Progress, range: &Range<u64>) -> (Vec<Range<u64>>,
     (parts, forgotten)
 }
 
+fn ids(changes: &[RowChange]) -> Vec<RowId> {
+    changes.iter().map(RowChange::id).collect()
+}
+
 fn chunks_in(changes: &[RowChange]) -> Vec<u64> {
-    changes.iter().filter_map(RowChange::chunk).collect()
+    let chunk = |id| if let RowId::Chunk(index) = id { Some(index) } else { None };
+    ids(changes).into_iter().filter_map(chunk).collect()
 }
 
 #[test]
@@ -84,7 +94,50 @@ fn rows_that_no_progress_could_have_written_are_not_made() {
     }
     assert!(chunk(&[]).is_none() && chunk(&[(0, CHUNK_OFFSETS + 1)]).is_none());
     let (head, chunk) = (head(&[]).unwrap(), chunk(&[(0, 1)]).unwrap());
-    assert!(Progress::restore(head, [(u64::MAX, chunk)]).is_none(), "past the last offset");
+    let row = |runs| {
+        let failed = ranges(runs).into_iter().map(|run| (run, History::default()));
+        Failures::new(failed.collect())
+    };
+    assert!(
+        row(&[]).is_none() && row(&[(0, FAILURES_OFFSETS + 1)]).is_none() && row(&[(2, 5), (4, 6)]).is_none()
+    );
+    let row = row(&[(0, FAILURES_OFFSETS)]).unwrap();
+    let past = "past the last offset";
+    assert!(Progress::restore(head.clone(), [(u64::MAX, chunk)], []).is_none(), "{past}");
+    assert!(Progress::restore(head, [], [(u64::MAX, row)]).is_none(), "{past}");
+}
+
+#[test]
+fn a_failure_rewrites_the_row_of_its_neighbours_and_no_other() {
+    let mut progress = Progress::new(Offset(0), 1);
+    progress.take_dirty();
+    let failed = |attempts| History { attempts, ..History::default() };
+    for offset in (0..10 * FAILURES_OFFSETS).step_by(2) {
+        progress.set_history(&(offset..offset + 1), failed(1));
+    }
+    assert_eq!(ids(&progress.take_dirty()), (0..10).map(RowId::Failures).collect::<Vec<_>>());
+    let at = 3 * FAILURES_OFFSETS;
+    progress.set_history(&(at..at + 1), failed(2));
+    let changes = progress.take_dirty();
+    assert!(
+        matches!(&changes[..], [RowChange::Failures { index: 3, failures }] if failures.runs().len() == 512)
+    );
+    progress.set_history(&(at - 1..at + 1), failed(3));
+    assert_eq!(ids(&progress.take_dirty()), [RowId::Failures(2), RowId::Failures(3)]);
+    progress.settle(&(0..FAILURES_OFFSETS));
+    assert_eq!(progress.take_dirty()[1..], [RowChange::DropFailures { index: 0 }]);
+}
+
+#[test]
+fn failures_that_an_earlier_version_kept_in_the_head_get_rows() {
+    let failed = |attempts| History { attempts, ..History::default() };
+    let head = Head::new(5, 1, vec![(3..7, failed(1)), (9..2_000, failed(2))]).unwrap();
+    let mut progress = Progress::restore(head, [], []).unwrap();
+    assert_eq!(progress.histories(&(5..10)), [(5..7, failed(1)), (7..9, failed(0)), (9..10, failed(2))]);
+    let mut rows = Rows::default();
+    rows.apply(&progress.take_dirty());
+    assert!(rows.head.as_ref().is_some_and(|head| head.failures().is_empty()) && rows.failures.len() == 2);
+    assert_eq!(rows.restore().failures, progress.failures);
 }
 
 proptest! {
@@ -112,11 +165,13 @@ proptest! {
             let (parts, forgotten) = settle_open(&mut progress, &range);
             let changes = progress.take_dirty();
             let touched: BTreeSet<u64> = chunks_in(&changes).into_iter().collect();
-            let passed = before.stored.iter().filter(|index| **index < progress.floor / CHUNK_OFFSETS);
-            let allowed = chunks_of(&range).chain(passed.chain(&before.dirty).copied());
+            let passed = before.chunks.stored.iter();
+            let passed = passed.filter(|index| **index < progress.floor / CHUNK_OFFSETS);
+            let touches = rows_of(&range, CHUNK_OFFSETS);
+            let allowed = touches.chain(passed.chain(&before.chunks.dirty).copied());
             prop_assert!(touched.is_subset(&allowed.collect()), "wrote {touched:?}");
             if what == 6 {
-                progress.unsettle(floor_before, parts.iter(), forgotten, &chunks_in(&changes));
+                progress.unsettle(floor_before, parts.iter(), forgotten, &ids(&changes));
                 prop_assert_eq!(&progress.acked, &before.acked);
                 prop_assert_eq!(&progress.failures, &before.failures);
                 prop_assert_eq!(progress.floor, before.floor);

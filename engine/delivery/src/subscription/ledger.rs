@@ -58,7 +58,7 @@ impl Ledger {
         options: &Options,
     ) -> Self {
         Self {
-            partitions: Partitions::new(partitions),
+            partitions: Partitions::new(partitions, options.failed_runs_max),
             consumers,
             deliveries,
             settlement,

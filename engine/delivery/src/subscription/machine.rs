@@ -500,12 +500,7 @@ impl Subscription {
     /// If there is no such partition.
     pub fn partition(&self, partition: PartitionId) -> PartitionStats {
         let it = self.ledger.partitions.get(index(partition));
-        PartitionStats {
-            floor: Offset(it.floor()),
-            end: Offset(it.end()),
-            lag: it.lag(),
-            stuck: it.stuck().map(Offset),
-        }
+        PartitionStats { floor: Offset(it.floor()), end: Offset(it.end()), lag: it.lag() }
     }
 
     /// What has to happen before more is delivered, as things are `now`. It looks at every partition and consumer.

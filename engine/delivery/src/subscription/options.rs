@@ -30,6 +30,9 @@ pub struct Options {
     /// keys, as far as the window of offsets reaches, and 65,536 events of which each has another key and lies far from the
     /// others.
     pub waiting_bytes_max: usize,
+    /// Runs of failed offsets over all partitions from which on nothing new is delivered, neighbours that ended alike being
+    /// one run. Default 131,072: about 250 bytes of memory each.
+    pub failed_runs_max: usize,
     /// Most dead letters in one commit, so that a commit stays small. Default 64.
     pub dead_letters_max: u64,
     /// Where delivery tokens and the random part of waits begin. To be chosen at random, so that a token of an earlier life
@@ -40,6 +43,9 @@ pub struct Options {
 impl Options {
     /// What events that wait for their keys may take unless something else is asked for: 80 MiB.
     pub const DEFAULT_WAITING_BYTES_MAX: usize = 80 << 20;
+
+    /// How many runs may have failed unless something else is asked for.
+    pub const DEFAULT_FAILED_RUNS_MAX: usize = 131_072;
 
     /// What the subscription's catalogue record says, and defaults for the rest.
     pub fn new(options: &SubscriptionOptions, seed: u64) -> Self {
@@ -53,6 +59,7 @@ impl Options {
             rate: options.rate().map(u64::from),
             dead_letter_expired: options.dead_letter_expired(),
             waiting_bytes_max: Self::DEFAULT_WAITING_BYTES_MAX,
+            failed_runs_max: Self::DEFAULT_FAILED_RUNS_MAX,
             dead_letters_max: 64,
             seed,
         }

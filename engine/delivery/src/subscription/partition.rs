@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     now::Now,
-    progress::{FAILURE_RUNS_MAX, Histories, History, Progress, RowChange, WINDOW_OFFSETS},
+    progress::{Histories, History, Progress, RowChange, RowId, WINDOW_OFFSETS},
     ranges::{RangeSet, RunMap},
 };
 
@@ -69,7 +69,7 @@ struct Submitted {
     floor: u64,
     offsets: u64,
     forgotten: Histories,
-    chunks: Vec<u64>,
+    rows: Vec<RowId>,
 }
 
 /// Offsets that can be sent as one delivery.
@@ -169,12 +169,16 @@ impl Partition {
         self.end = self.end.max(end);
     }
 
-    /// What may be delivered for the first time; `None` at the end, at the window's edge, or with too many failures.
+    /// What may be delivered for the first time; `None` at the end, or at the window's edge.
     pub(super) fn fresh(&self) -> Option<Run> {
         let edge = self.floor().saturating_add(WINDOW_OFFSETS);
         let range = self.cursor..self.end.min(edge);
-        (!range.is_empty() && self.progress.failure_runs() < FAILURE_RUNS_MAX)
-            .then_some(Run { range, again: None })
+        (!range.is_empty()).then_some(Run { range, again: None })
+    }
+
+    /// How many runs of offsets have failed and are not settled.
+    pub(super) fn failed_runs(&self) -> usize {
+        self.progress.failed_runs()
     }
 
     /// The lowest run that waits, if it is due; it has at most `offsets_max` offsets.
@@ -375,7 +379,7 @@ impl Partition {
     /// Begins this partition's part of a commit.
     pub(super) fn begin_commit(&mut self) {
         let floor = self.progress.floor().0;
-        self.submitted = Some(Submitted { floor, offsets: 0, forgotten: Vec::new(), chunks: Vec::new() });
+        self.submitted = Some(Submitted { floor, offsets: 0, forgotten: Vec::new(), rows: Vec::new() });
     }
 
     /// Settles a run in the commit that has begun.
@@ -391,7 +395,7 @@ impl Partition {
     pub(super) fn take_rows(&mut self) -> Vec<RowChange> {
         let rows = self.progress.take_dirty();
         if let Some(submitted) = &mut self.submitted {
-            submitted.chunks = rows.iter().filter_map(RowChange::chunk).collect();
+            submitted.rows = rows.iter().map(RowChange::id).collect();
         }
         rows
     }
@@ -409,7 +413,7 @@ impl Partition {
     /// The commit that settled these runs of the partition failed.
     pub(super) fn undo_commit<'a>(&mut self, runs: impl Iterator<Item = &'a Range<u64>>) {
         if let Some(submitted) = self.submitted.take() {
-            self.progress.unsettle(submitted.floor, runs, submitted.forgotten, &submitted.chunks);
+            self.progress.unsettle(submitted.floor, runs, submitted.forgotten, &submitted.rows);
         }
     }
 }

@@ -18,17 +18,23 @@ pub(super) struct Partitions {
     touched: IndexSet,
     /// Those that were updated since somebody asked.
     changed: IndexSet,
+    /// Runs of failed offsets, over all of them.
+    failed_runs: usize,
+    failed_runs_max: usize,
     /// Which one is looked at first.
     next: usize,
 }
 
 impl Partitions {
-    pub(super) fn new(list: Vec<Partition>) -> Self {
+    /// With as many failed runs as this nothing fresh is read.
+    pub(super) fn new(list: Vec<Partition>, failed_runs_max: usize) -> Self {
         let mut partitions = Self {
             retrying: IndexSet::default(),
             unread: IndexSet::default(),
             touched: IndexSet::default(),
             changed: IndexSet::default(),
+            failed_runs: list.iter().map(Partition::failed_runs).sum(),
+            failed_runs_max,
             next: 0,
             list,
         };
@@ -50,7 +56,9 @@ impl Partitions {
     /// Changes a partition.
     pub(super) fn update<R>(&mut self, index: usize, change: impl FnOnce(&mut Partition) -> R) -> R {
         let partition = &mut self.list[index];
+        let failed_before = partition.failed_runs();
         let result = change(partition);
+        self.failed_runs = self.failed_runs - failed_before + partition.failed_runs();
         self.retrying.set(index, partition.has_waiting());
         self.unread.set(index, partition.is_behind());
         self.changed.set(index, true);
@@ -86,6 +94,21 @@ impl Partitions {
         self.in_turn(&self.unread)
     }
 
+    /// The same as long as fresh offsets may be delivered: none while as many runs have failed as may.
+    pub(super) fn readable(&self) -> impl Iterator<Item = (usize, &Partition)> {
+        self.unread().take_while(|_| self.failures().is_none())
+    }
+
+    /// How many runs of offsets have failed, if that is as many as may.
+    pub(super) fn failures(&self) -> Option<u64> {
+        (self.failed_runs >= self.failed_runs_max).then_some(self.failed_runs as u64)
+    }
+
+    #[cfg(test)]
+    pub(super) fn failed_runs(&self) -> usize {
+        self.failed_runs
+    }
+
     /// Says which partition has its turn next.
     pub(super) fn set_next(&mut self, index: usize) {
         self.next = index % self.list.len();
@@ -118,7 +141,7 @@ mod tests {
         let mut progress = Progress::new(Offset(0), 1);
         progress.take_dirty();
         let list = (0..3).map(|_| Partition::new(progress.clone(), now)).collect();
-        Partitions::new(list)
+        Partitions::new(list, usize::MAX)
     }
 
     fn indexes<'a>(turn: impl Iterator<Item = (usize, &'a Partition)>) -> Vec<usize> {

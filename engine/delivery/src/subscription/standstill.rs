@@ -29,7 +29,14 @@ pub enum WaitsFor {
     },
     /// The next attempt of events that failed.
     Retry(Retry),
-    /// The oldest unacknowledged offset of a partition, above which too many are settled or have failed.
+    /// Events that failed: as many are to be delivered again as may.
+    Failures {
+        /// How many runs of them there are.
+        runs: u64,
+        /// The next attempt of one of them.
+        retry: Option<Retry>,
+    },
+    /// The oldest unacknowledged offset of a partition, above which the window is full.
     Window {
         /// The partition.
         partition: PartitionId,
@@ -91,6 +98,9 @@ pub(super) fn find(ledger: &Ledger, sharing: &Sharing, rate: Option<u64>, now: N
     let lacks_room = consumers.with_room().next().is_none();
     if let Some(events) = sharing.keys_full(ledger).filter(|_| !lacks_room) {
         return WaitsFor::Keys { events, oldest: oldest_in_flight(ledger), retry };
+    }
+    if let Some(runs) = ledger.partitions.failures().filter(|_| !lacks_room) {
+        return WaitsFor::Failures { runs, retry };
     }
     if let Some((partition, offset)) = stuck(ledger).filter(|_| !lacks_room) {
         return WaitsFor::Window { partition, offset, retry: retry_of(ledger, partition, offset, now) };

@@ -29,9 +29,6 @@ pub struct PartitionStats {
     pub end: Offset,
     /// Events below the end that are not durably settled: neither acknowledged nor filtered nor lost nor dead letters.
     pub lag: u64,
-    /// The offset that keeps new ones from being delivered: the window above the floor is full, or too many runs of
-    /// offsets have failed. Shown as `WINDOW_FULL`.
-    pub stuck: Option<Offset>,
 }
 
 /// Counts since the start.

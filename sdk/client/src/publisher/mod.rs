@@ -260,7 +260,7 @@ impl Publisher {
         self.push(None, &mut event, Placement::Due(due.into())).await.map(ScheduleTicket)
     }
 
-    /// The same to this partition, whatever the event's key.
+    /// The same to this partition, whatever the event's key; cancel safe as well.
     ///
     /// # Errors
     /// `PARTITION_NOT_FOUND`, and as [`Publisher::schedule`].

@@ -2,6 +2,7 @@
 
 use levada_protocol::{
     error::{ErrorCode, Refusal},
+    limits::TRANSACTION_ACKS_MAX,
     request::{AckedDelivery, TransactionAcks},
 };
 
@@ -44,7 +45,7 @@ impl AckedEvents {
             return Err(Error::Config { what });
         }
         let gone = || Refusal::new(ErrorCode::DeliveryExpired, "the event is no longer this consumer's");
-        self.told.push(acked.ok_or_else(gone)?);
+        tell(&mut self.told, acked.ok_or_else(gone)?)?;
         Ok(())
     }
 
@@ -68,5 +69,54 @@ impl AckedEvents {
     pub(super) fn give_back(self) {
         self.events.into_iter().for_each(|event| event.nack(None));
         self.deliveries.iter().for_each(|delivery| delivery.nack(delivery.range(), None));
+    }
+}
+
+/// Adds what is acknowledged; what follows on the last one in the same delivery becomes one with it.
+fn tell(told: &mut Vec<AckedDelivery>, acked: AckedDelivery) -> Result<(), Refusal> {
+    if let Some(last) = told.last_mut()
+        && (last.partition, last.token) == (acked.partition, acked.token)
+        && last.last.checked_add(1) == Some(acked.first)
+    {
+        last.last = acked.last;
+        last.events += acked.events;
+        return Ok(());
+    }
+    if told.len() == TRANSACTION_ACKS_MAX {
+        let message = format!(
+            "expected at most {TRANSACTION_ACKS_MAX} deliveries or parts of them that the transaction acknowledges, got one \
+             more: commit it, and go on with another"
+        );
+        return Err(Refusal::new(ErrorCode::TransactionTooLarge, message));
+    }
+    told.push(acked);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acked(token: u64, first: u64, last: u64) -> AckedDelivery {
+        AckedDelivery { partition: 0, token, first, last, events: last - first + 1 }
+    }
+
+    #[test]
+    fn neighbours_of_one_delivery_are_told_as_one_and_there_is_a_limit_of_them() {
+        let mut told = Vec::new();
+        for (token, first, last) in [(1, 0, 0), (1, 1, 4), (1, 6, 6), (2, 7, 7), (2, 8, 8)] {
+            tell(&mut told, acked(token, first, last)).unwrap();
+        }
+        assert_eq!(told, [acked(1, 0, 4), acked(1, 6, 6), acked(2, 7, 8)]);
+        for token in 3.. {
+            if told.len() == TRANSACTION_ACKS_MAX {
+                break;
+            }
+            tell(&mut told, acked(token, 0, 0)).unwrap();
+        }
+        let last = told.last().unwrap().clone();
+        tell(&mut told, AckedDelivery { first: last.last + 1, last: last.last + 1, ..last }).unwrap();
+        assert_eq!(tell(&mut told, acked(9_999, 0, 0)).unwrap_err().code, ErrorCode::TransactionTooLarge);
+        assert_eq!(told.len(), TRANSACTION_ACKS_MAX);
     }
 }

@@ -66,7 +66,9 @@ impl ProducerGroup {
         self.0.decide(id.parse()?, false).await
     }
 
-    /// A transaction of the group.
+    /// A transaction of the group, as it is now.
+    ///
+    /// Cancel safe: it changes nothing.
     ///
     /// # Errors
     /// `TRANSACTION_NOT_FOUND`; as [`Client::request`].

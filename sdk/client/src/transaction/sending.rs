@@ -129,7 +129,8 @@ impl Transaction {
     ///
     /// # Errors
     /// `DELIVERY_EXPIRED` if it cannot be acknowledged any more; `CONFIG_INVALID` if it is of another subscription than those
-    /// before.
+    /// before; `TRANSACTION_TOO_LARGE` beyond 4,096 runs of neighbouring events of one delivery: then the event is delivered
+    /// again after its `ack_timeout`.
     pub fn ack(&mut self, event: DeliveredEvent) -> Result<(), Error> {
         self.acked.add(event)
     }
@@ -231,7 +232,7 @@ impl Transaction {
     }
 
     /// The same; the group is asked about it first after `check_after`, a day at most. It must be longer than the program's own
-    /// work takes: who is asked while that is under way, and finds nothing of it, rolls back.
+    /// work takes: who is asked while that is under way, and finds nothing of it, rolls back. Cancel safe as that is.
     ///
     /// # Errors
     /// As [`Transaction::prepare`]; `INVALID_ARGUMENT` for more than a day.

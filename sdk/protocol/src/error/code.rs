@@ -111,7 +111,7 @@ codes! {
     43 HeaderReserved       HEADER_RESERVED        retry no  effect none    http 400 "a header whose name only the engine gives: one that begins with `lv-`";
     44 DelayTooLong         DELAY_TOO_LONG         retry no  effect none    http 400 "a delayed event would be due in more than 365 days";
     45 ScheduleNotFound     SCHEDULE_NOT_FOUND     retry no  effect none    http 404 "no event was ever scheduled under this id in the topic; from `describe_scheduled`, it may have been cancelled, too";
-    46 AlreadyDue           ALREADY_DUE            retry no  effect none    http 409 "the scheduled event's time has come: it is in the log, unless it was cancelled before";
+    46 AlreadyDue           ALREADY_DUE            retry no  effect none    http 409 "the scheduled event's time has come, and it was not cancelled before";
     50 SubscriptionNotFound SUBSCRIPTION_NOT_FOUND retry no  effect none    http 404 "no such subscription";
     51 SubscriptionExists   SUBSCRIPTION_EXISTS    retry no  effect none    http 409 "a subscription of this name exists on the topic";
     52 SubscriptionMismatch SUBSCRIPTION_MISMATCH  retry no  effect none    http 409 "the subscription exists, and an option that was given is another there";

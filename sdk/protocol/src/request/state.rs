@@ -62,13 +62,6 @@ pub enum PauseReason {
         /// The error, without its code.
         message: String,
     },
-    /// Too many events above one that is not acknowledged. It goes on once that one is.
-    WindowFull {
-        /// The partition.
-        partition: u16,
-        /// The offset that is not acknowledged.
-        offset: u64,
-    },
     /// A reason of a newer version.
     #[serde(other)]
     Unknown,
@@ -87,7 +80,6 @@ impl RunState {
             Self::Paused { reason: PauseReason::Chain { code, .. } | PauseReason::Storage { code, .. } } => {
                 Some(*code)
             }
-            Self::Paused { reason: PauseReason::WindowFull { .. } } => Some(ErrorCode::WindowFull),
             Self::Paused {
                 reason:
                     PauseReason::Requested
@@ -119,11 +111,6 @@ impl fmt::Display for PauseReason {
             Self::Requested => f.write_str("on request"),
             Self::Plugin { message } | Self::Breaker { message } => f.write_str(message),
             Self::Chain { code, message } | Self::Storage { code, message } => write!(f, "{code}: {message}"),
-            Self::WindowFull { partition, offset } => write!(
-                f,
-                "{}: too many events above offset {offset} of partition {partition}, which is not acknowledged",
-                ErrorCode::WindowFull
-            ),
             Self::Unknown => f.write_str("a reason that this version does not know"),
         }
     }

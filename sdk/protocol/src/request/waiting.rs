@@ -35,7 +35,15 @@ pub enum WaitingFor {
     },
     /// The next attempt of an event that failed.
     Retry(Retry),
-    /// The oldest unacknowledged offset of a partition: too many above it are settled or have failed.
+    /// Events that failed: so many are to be delivered again that no new ones are.
+    Failures {
+        /// How many runs of neighbouring events that ended alike.
+        runs: u64,
+        /// The next attempt of one of them.
+        #[serde(default)]
+        retry: Option<Retry>,
+    },
+    /// The oldest unacknowledged offset of a partition: the window above it is full.
     Window {
         /// The partition.
         partition: u16,
@@ -113,6 +121,7 @@ impl WaitingFor {
             Self::Connection { .. } => "connection",
             Self::Acknowledgements { .. } => "acknowledgements",
             Self::Retry(_) => "retry",
+            Self::Failures { .. } => "failures",
             Self::Window { .. } => "window",
             Self::Keys { .. } => "keys",
             Self::Rate { .. } => "rate",
@@ -126,6 +135,7 @@ impl WaitingFor {
     pub fn event(&self) -> Option<(u16, u64)> {
         match self {
             Self::Retry(retry)
+            | Self::Failures { retry: Some(retry), .. }
             | Self::Window { retry: Some(retry), .. }
             | Self::Keys { retry: Some(retry), .. } => Some((retry.partition, retry.offset)),
             Self::Window { partition, offset, retry: None } => Some((*partition, *offset)),
@@ -139,6 +149,7 @@ impl WaitingFor {
     pub fn until_ms(&self) -> Option<u64> {
         match self {
             Self::Retry(retry)
+            | Self::Failures { retry: Some(retry), .. }
             | Self::Window { retry: Some(retry), .. }
             | Self::Keys { retry: Some(retry), .. } => Some(retry.at_ms),
             _ => None,
@@ -172,6 +183,15 @@ impl fmt::Display for WaitingFor {
                 write!(f, "acknowledgements of {events} events")
             }
             Self::Retry(retry) => write!(f, "the next attempt of {retry}"),
+            Self::Failures { runs, retry: Some(retry) } => {
+                write!(
+                    f,
+                    "the next attempt of {retry}, as {runs} runs of failed events are as many as may be"
+                )
+            }
+            Self::Failures { runs, retry: None } => {
+                write!(f, "failed events that are delivered again: {runs} runs of them are as many as may be")
+            }
             Self::Window { retry: Some(retry), .. } => {
                 write!(f, "the next attempt of {retry}, above which too many events have been delivered")
             }
@@ -242,6 +262,11 @@ mod tests {
             (
                 WaitingFor::Keys { events: 9, oldest: oldest.clone(), retry: None },
                 "the acknowledgement of offset 3 of partition 0 by a, as 9 events wait for earlier ones of their keys",
+            ),
+            (
+                WaitingFor::Failures { runs: 9, retry: Some(retry) },
+                "the next attempt of offset 7 of partition 1, which failed 2 times, as 9 runs of failed events are as many \
+                 as may be",
             ),
             (WaitingFor::Rate { per_second: 50 }, "its rate of 50 events a second"),
             (WaitingFor::Resume { why: String::new() }, "somebody who resumes it: it was paused"),

@@ -327,7 +327,7 @@ pub(crate) fn responses() -> Vec<Response> {
     let subscription = SubscriptionInfo {
         options: options(),
         consumers: vec!["a".into(), "b".into()],
-        state: RunState::Paused { reason: PauseReason::WindowFull { partition: 3, offset: 9 } },
+        state: RunState::Paused { reason: PauseReason::Requested },
         waiting_for: WaitingFor::Window {
             partition: 3,
             offset: 9,
@@ -508,6 +508,5 @@ pub(crate) fn reasons() -> Vec<PauseReason> {
         PauseReason::Breaker { message: message() },
         PauseReason::Chain { code, message: message() },
         PauseReason::Storage { code, message: message() },
-        PauseReason::WindowFull { partition: 3, offset: 9 },
     ]
 }

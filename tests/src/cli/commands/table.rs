@@ -294,6 +294,10 @@ pub(super) const ROWS: &[Row] = &[
             ("orders/s", "nothing to change was given"),
             ("orders/s --rate -3", "'-3' for '--rate <N>': expected events a second, 1 to 10000000, or none"),
             ("orders/s --rate 0", "'0' for '--rate <N>': expected events a second, 1 to 10000000, or none"),
+            (
+                "orders/s --rate 10000001",
+                "'10000001' for '--rate <N>': expected events a second, 1 to 10000000, or none",
+            ),
             ("orders/s --backoff 1s,soon", "got \"soon\"; expected durations such as 1s,5s,1m"),
             ("orders/s --backoff 8d", "'8d' for '--backoff <DURATION,..>': expected waits of 7d at most"),
             ("orders/s --plugin p --no-plugins", "cannot be used with '--no-plugins'"),

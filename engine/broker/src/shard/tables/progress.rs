@@ -1,7 +1,7 @@
 //! How far subscriptions have come. The owners know it; the writer stores what they propose, and keeps of it what backlogs
 //! are counted from.
 
-use levada_delivery::progress::{Chunk, Head, RowChange};
+use levada_delivery::progress::{Chunk, Failures, Head, RowChange};
 use levada_protocol::ids::{Offset, PartitionId, SubscriptionId};
 use levada_store::Op;
 
@@ -34,6 +34,8 @@ pub(super) fn change(
                 backlogs.set_chunk(id, number, index, None);
                 Chunk::delete(&(id, number, index))
             }
+            RowChange::Failures { index, failures } => failures.put(&(id, number, index)),
+            RowChange::DropFailures { index } => Failures::delete(&(id, number, index)),
         });
     }
 }
@@ -42,6 +44,7 @@ pub(super) fn change(
 pub(super) fn forget_partition(id: SubscriptionId, number: PartitionId, draft: &mut Draft) {
     draft.push(Head::delete(&(id, number)));
     draft.push(Chunk::delete_range(rows::chunks_of_partition(id, number)));
+    draft.push(Failures::delete_range(rows::failures_of_partition(id, number)));
 }
 
 /// Drops all that is stored of a subscription's progress, and of what it has lost.

@@ -73,7 +73,7 @@ impl Exclusive {
     }
 
     fn fresh_run(&self, ledger: &Ledger, may: impl Fn(&Partition) -> bool) -> Option<Choice> {
-        ledger.partitions.unread().find_map(|(partition, it)| {
+        ledger.partitions.readable().find_map(|(partition, it)| {
             let held = it.has_waiting() || !may(it) || !self.is_free(ledger, partition);
             if held { None } else { Some(Choice { partition, run: it.fresh()? }) }
         })

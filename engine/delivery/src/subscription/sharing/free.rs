@@ -57,7 +57,7 @@ impl Policy for Free {
             (!run.is_alone()).then_some(Choice { partition, run })
         });
         due.next().or_else(|| {
-            let unread = ledger.partitions.unread().filter(|(_, it)| !it.is_fetching(false));
+            let unread = ledger.partitions.readable().filter(|(_, it)| !it.is_fetching(false));
             unread.filter_map(|(partition, it)| Some(Choice { partition, run: it.fresh()? })).next()
         })
     }

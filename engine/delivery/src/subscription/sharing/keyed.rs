@@ -514,7 +514,7 @@ impl Policy for ByKey {
                 return None;
             }
             let short = LazyCell::new(|| Self::somebody_is_short(ledger, reserved));
-            ledger.partitions.unread().find_map(|(partition, it)| {
+            ledger.partitions.readable().find_map(|(partition, it)| {
                 let run = it.fresh().filter(|_| !it.is_fetching(false) && known(partition))?;
                 let stalled = self.is_stalled(ledger, partition, run.range.start, now) && !*short;
                 (!stalled).then_some(Choice { partition, run })

@@ -1,7 +1,12 @@
 //! Facts about a subscription, each in the smallest world that shows it.
 
 use super::{store::Rows, *};
-use crate::progress::{CHUNK_OFFSETS, FAILURE_RUNS_MAX, RowChange, WINDOW_OFFSETS};
+use crate::progress::{CHUNK_OFFSETS, RowChange, WINDOW_OFFSETS};
+
+/// The offset above which the window of the first partition is full.
+fn edge(it: &Subscription) -> Option<Offset> {
+    it.ledger.partitions.get(0).stuck().map(Offset)
+}
 
 #[test]
 fn a_consumer_receives_no_more_than_its_credit_and_window_allow() {
@@ -629,38 +634,47 @@ fn the_window_stops_fresh_events_and_names_the_stuck_one() {
     let stuck = deliver(&mut it, 0, 1).unwrap();
     say(&mut it, 0, &stuck, 0..1, VerbKind::InProgress).unwrap();
     while let Some(got) = deliver(&mut it, 0, u64::MAX) {
-        assert_eq!(
-            it.partition(P0).stuck,
-            if got.range.end == WINDOW_OFFSETS { Some(Offset(0)) } else { None }
-        );
+        assert_eq!(edge(&it), if got.range.end == WINDOW_OFFSETS { Some(Offset(0)) } else { None });
         say(&mut it, 0, &got, got.range.clone(), VerbKind::Ack).unwrap();
         commit(&mut it, true).unwrap();
     }
-    assert_eq!(it.partition(P0).stuck, Some(Offset(0)));
+    assert_eq!(edge(&it), Some(Offset(0)));
     say(&mut it, 0, &stuck, 0..1, VerbKind::Nack { delay_ms: Some(0) }).unwrap();
     let again = deliver(&mut it, 0, 1).unwrap();
     assert_eq!(again.range, 0..1, "the stuck one is still given");
     say(&mut it, 0, &again, 0..1, VerbKind::Ack).unwrap();
     let (settling, _) = commit(&mut it, true).unwrap();
-    assert_eq!(it.partition(P0).stuck, None);
+    assert_eq!(edge(&it), None);
     let dropped = settling.rows[0].1.iter().filter(|row| matches!(row, RowChange::DropChunk { .. })).count();
     assert_eq!(dropped as u64, WINDOW_OFFSETS / CHUNK_OFFSETS);
     assert_eq!(deliver(&mut it, 0, 1).unwrap().range, WINDOW_OFFSETS..WINDOW_OFFSETS + 1);
 }
 
 #[test]
-fn too_many_runs_of_failed_offsets_stop_fresh_events() {
+fn a_hundred_thousand_events_that_failed_one_by_one_stop_no_others_and_too_many_do_until_one_ends() {
+    let max = Options::DEFAULT_FAILED_RUNS_MAX;
     let wide = Options { max_in_flight: u64::MAX, max_in_flight_bytes: u64::MAX, ..options(Order::None) };
-    let mut it = subscription_with(wide, 100_000);
+    let mut it = subscription_with(wide, 500_000);
     it.attach(A).unwrap();
     it.grant(A, u64::MAX, u64::MAX);
-    let mut runs = 0;
+    let later = || VerbKind::Nack { delay_ms: Some(3_600_000) };
+    let mut failed = 0;
     while let Some(got) = deliver(&mut it, 0, 2) {
-        say(&mut it, 0, &got, got.range.start..got.range.start + 1, VerbKind::Nack { delay_ms: Some(9) })
-            .unwrap();
-        runs += 1;
+        let first = got.range.start..got.range.start + 1;
+        say(&mut it, 0, &got, first.clone(), later()).unwrap();
+        say(&mut it, 0, &got, first.end..got.range.end, VerbKind::Ack).unwrap();
+        failed += 1;
     }
-    assert_eq!((runs, it.partition(P0).stuck), (FAILURE_RUNS_MAX, Some(Offset(0))));
+    commit(&mut it, true).unwrap();
+    assert_eq!(failed, max);
+    let waits = it.waits_for(at(0));
+    let WaitsFor::Failures { runs, retry: Some(retry) } = waits else { panic!("{waits:?}") };
+    assert_eq!((runs, retry.offset), (failed as u64, Offset(0)));
+    let again = deliver(&mut it, 4_000_000, 1).unwrap();
+    assert_eq!(again.range, 0..1);
+    say(&mut it, 4_000_000, &again, again.range.clone(), VerbKind::Ack).unwrap();
+    commit(&mut it, true).unwrap();
+    assert_eq!(it.ledger.partitions.failed_runs(), max - 1);
 }
 
 #[test]

@@ -37,6 +37,7 @@ fn options(order: Order) -> Options {
         rate: None,
         dead_letter_expired: false,
         waiting_bytes_max: 64_000,
+        failed_runs_max: Options::DEFAULT_FAILED_RUNS_MAX,
         dead_letters_max: 64,
         seed: 70,
     }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::progress::{Chunk, Head, Progress, RowChange};
+use crate::progress::{Chunk, Failures, Head, Progress, RowChange};
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rows {
     head: Option<Head>,
     chunks: BTreeMap<u64, Chunk>,
+    failures: BTreeMap<u64, Failures>,
 }
 
 impl Rows {
@@ -17,6 +18,10 @@ impl Rows {
                 RowChange::Head(head) => self.head = Some(head.clone()),
                 RowChange::Chunk { index, chunk } => drop(self.chunks.insert(*index, chunk.clone())),
                 RowChange::DropChunk { index } => drop(self.chunks.remove(index)),
+                RowChange::Failures { index, failures } => {
+                    drop(self.failures.insert(*index, failures.clone()));
+                }
+                RowChange::DropFailures { index } => drop(self.failures.remove(index)),
             }
         }
     }
@@ -28,7 +33,6 @@ impl Rows {
     /// What the rows say, or this if there are none.
     pub(super) fn restore_or(&self, none: impl FnOnce() -> Progress) -> Progress {
         let Some(head) = self.head.clone() else { return none() };
-        let chunks = self.chunks.iter().map(|(index, chunk)| (*index, chunk.clone()));
-        Progress::restore(head, chunks).unwrap()
+        Progress::restore(head, self.chunks.clone(), self.failures.clone()).unwrap()
     }
 }

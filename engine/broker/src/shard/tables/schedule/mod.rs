@@ -19,8 +19,8 @@ use crate::{
     catalogue::Catalogue,
     error::Error,
     rows::{
-        self, Cancelled, DedupIds, Place, Row, ScheduleBegin, ScheduleBytes, ScheduleIndex, ScheduleSummary,
-        Scheduled,
+        self, Cancelled, DedupIds, PastCancels, Place, Row, ScheduleBegin, ScheduleBytes, ScheduleIndex,
+        ScheduleSummary, Scheduled,
     },
     shard::{announcement::Announcement, draft::Draft},
 };
@@ -68,7 +68,8 @@ enum Touched {
 
 #[derive(Debug)]
 enum Changed {
-    Moved,
+    /// With what had been cancelled of it before.
+    Moved(Cancelled),
     Cancelled(Cancelled),
 }
 
@@ -81,6 +82,13 @@ pub(in crate::shard) enum Cancel {
     TooLate,
 }
 
+impl Cancel {
+    /// What becomes of it once its batch was moved without those that were cancelled before.
+    fn after(before: &Cancelled, index: u32) -> Self {
+        if before.holds(index) { Self::Done } else { Self::TooLate }
+    }
+}
+
 /// A delayed batch whose time has come, as it was read.
 #[derive(Debug)]
 pub(crate) struct DueBatch {
@@ -88,8 +96,8 @@ pub(crate) struct DueBatch {
     pub(crate) partition: PartitionId,
     /// The events that were not cancelled; `None` if all were.
     pub(crate) batch: Option<Batch>,
-    /// Some were cancelled, and there is a row that says so.
-    pub(crate) has_cancelled: bool,
+    /// What was cancelled of it; `None` if there is no row that says so.
+    pub(crate) cancelled: Option<PastCancels>,
     /// How many bytes it has as it is stored, cancelled events included.
     pub(crate) stored_bytes: u64,
 }
@@ -103,22 +111,26 @@ pub(crate) struct DuePart {
     /// No batch that was there when they were read is between the last of them and this place; `None` if there is none
     /// behind them.
     pub(crate) next: Option<Place>,
+    /// There are past cancels of the topic that are old enough to be forgotten.
+    pub(crate) forgets: bool,
 }
 
 impl DuePart {
     /// How many bytes moving it adds to a commit, at most.
     pub(in crate::shard) fn encoded_len_max(&self) -> usize {
-        self.batches.iter().map(DueBatch::encoded_len_max).sum()
+        const FORGETTING_BYTES_MAX: usize = 256;
+        FORGETTING_BYTES_MAX + self.batches.iter().map(DueBatch::encoded_len_max).sum::<usize>()
     }
 }
 
 impl DueBatch {
     /// How many bytes moving it adds to a commit, at most: a record of the log, the event ids of a dedup window, and the
-    /// deletion of its rows.
+    /// deletion of its rows, or what is left of them.
     pub(in crate::shard) fn encoded_len_max(&self) -> usize {
         const ROWS_BYTES_MAX: usize = 512;
         let appended = |batch: &Batch| batch.bytes().len() + batch.count() as usize * DedupIds::ID_BYTES_MAX;
-        ROWS_BYTES_MAX + self.batch.as_ref().map_or(0, appended)
+        let cancelled = self.cancelled.as_ref().map_or(0, Row::len);
+        ROWS_BYTES_MAX + cancelled + self.batch.as_ref().map_or(0, appended)
     }
 }
 
@@ -204,13 +216,15 @@ impl Schedule {
         draft: &mut Draft,
     ) -> Result<Cancel, Error> {
         let mut cancelled = match self.changed.get(&(id, place.first)) {
-            Some(Changed::Moved) => return Ok(Cancel::TooLate),
+            Some(Changed::Moved(before)) => return Ok(Cancel::after(before, index)),
             Some(Changed::Cancelled(cancelled)) => cancelled.clone(),
             None => rows::get::<Cancelled>(store, &(id, place))?.unwrap_or_default(),
         };
         let row = rows::get::<ScheduleIndex>(store, &(id, place.first))?;
         let Some(row) = row.filter(|row| row.due == place.due) else {
-            return Ok(Cancel::TooLate);
+            let key = (id, rows::day_of(place.due), place.first);
+            let past = rows::get::<PastCancels>(store, &key)?.map(|past| past.cancelled).unwrap_or_default();
+            return Ok(Cancel::after(&past, index));
         };
         if cancelled.add(index) {
             draft.push(cancelled.put(&(id, place)));
@@ -259,11 +273,11 @@ impl Schedule {
         draft: &mut Draft,
         taken: &mut Vec<(TopicId, PartitionId, Batch)>,
     ) {
-        let DuePart { topic: id, batches, next } = part;
+        let DuePart { topic: id, batches, next, forgets } = part;
         let Some(topic) = self.topics.get_mut(&id) else { return };
         let mut head = next;
         for due in batches {
-            let DueBatch { place, partition, batch, has_cancelled, stored_bytes } = due;
+            let DueBatch { place, partition, batch, cancelled, stored_bytes } = due;
             // The clock may have been set back since. What is behind waits too: order is that of due times.
             if touched.holds((id, place.first)) || place.due > now {
                 head = Some(place);
@@ -271,15 +285,20 @@ impl Schedule {
             }
             draft.push(Scheduled::delete(&(id, place)));
             draft.push(ScheduleIndex::delete(&(id, place.first)));
-            if has_cancelled {
+            if let Some(past) = &cancelled {
                 draft.push(Cancelled::delete(&(id, place)));
+                draft.push(past.put(&(id, rows::day_of(place.due), place.first)));
             }
-            self.changed.insert((id, place.first), Changed::Moved);
+            let cancelled = cancelled.map(|past| past.cancelled).unwrap_or_default();
+            self.changed.insert((id, place.first), Changed::Moved(cancelled));
             topic.bytes = topic.bytes.saturating_sub(stored_bytes);
             if let Some(batch) = batch {
                 topic.summary.pending = topic.summary.pending.saturating_sub(batch.count().into());
                 taken.push((id, partition, batch));
             }
+        }
+        if forgets {
+            rows::drop_rows(|op| draft.push(op), Family::Schedule, rows::forgotten_cancels(id, now));
         }
         topic.summary.head = earliest(head, topic.newer.take());
         self.mark_dirty(id, draft);
@@ -309,6 +328,7 @@ impl Schedule {
         draft.push(ScheduleBytes::delete(&id));
         rows::drop_rows(|op| draft.push(op), Family::Schedule, rows::scheduled_of_topic(id));
         rows::drop_rows(|op| draft.push(op), Family::Schedule, rows::schedule_index_of_topic(id));
+        rows::drop_rows(|op| draft.push(op), Family::Schedule, rows::past_cancels_of_topic(id));
     }
 }
 

@@ -135,18 +135,20 @@ impl Scene {
 
     /// As a request does it: the place is looked up in the store, then the writer decides.
     fn cancel(&mut self, id: u64) {
-        let Some(place) = scheduler::place_of(&self.store, self.topic, id).unwrap() else { return };
+        let fate = self.model.events[&id].1;
+        let Some(place) = scheduler::place_of(&self.store, self.topic, id).unwrap() else {
+            let is_written = self.schedule.changed.is_empty();
+            let was = scheduler::was_cancelled(&self.store, self.topic, id, Timestamp(self.now)).unwrap();
+            assert!(!is_written || was == (fate == Fate::Cancelled), "event {id} that is {fate:?}");
+            return;
+        };
         let index = u32::try_from(id - place.first).unwrap();
         let at = (self.topic, place);
         let said = self.schedule.cancel(&self.store, at, index, &mut self.draft).unwrap();
-        let fate = &mut self.model.events.get_mut(&id).unwrap().1;
-        let expected = if *fate == Fate::Moved { Cancel::TooLate } else { Cancel::Done };
-        // A batch of which all was cancelled goes when it is due, and an event of it with it.
-        if *fate != Fate::Cancelled {
-            assert_eq!(said, expected, "event {id} that is {fate:?}");
-        }
-        if *fate == Fate::Waits {
-            *fate = Fate::Cancelled;
+        let expected = if fate == Fate::Moved { Cancel::TooLate } else { Cancel::Done };
+        assert_eq!(said, expected, "event {id} that is {fate:?}");
+        if fate == Fate::Waits {
+            self.model.events.get_mut(&id).unwrap().1 = Fate::Cancelled;
         }
     }
 

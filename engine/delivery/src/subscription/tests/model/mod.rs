@@ -52,9 +52,10 @@ proptest! {
     fn every_event_comes_to_its_end_once_and_in_bounds(
         order in prop_oneof![Just(Order::None), Just(Order::Partition), Just(Order::Key)],
         dead_letters_max in 1..=3u64,
+        failed_runs_max in prop_oneof![Just(usize::MAX), Just(2), Just(6)],
         ops in vec(op(), 1..250),
     ) {
-        let mut world = begin(order, Rules { dead_letters_max, ..Rules::default() });
+        let mut world = begin(order, Rules { dead_letters_max, failed_runs_max, ..Rules::default() });
         ops.into_iter().for_each(|op| world.run(op));
         drain::all(&mut world);
     }

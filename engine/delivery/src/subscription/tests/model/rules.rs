@@ -20,6 +20,8 @@ pub(super) struct Rules {
     /// Stays as it was at the start.
     pub(super) waiting_bytes_max: usize,
     /// So does this.
+    pub(super) failed_runs_max: usize,
+    /// And this.
     pub(super) dead_letters_max: u64,
     pub(super) dead_letter_expired: bool,
 }
@@ -34,6 +36,7 @@ impl Default for Rules {
             max_in_flight: IN_FLIGHT_MAX,
             max_in_flight_bytes: 300,
             waiting_bytes_max: 4_000,
+            failed_runs_max: usize::MAX,
             dead_letters_max: 3,
             dead_letter_expired: false,
         }
@@ -52,6 +55,7 @@ impl Rules {
             max_in_flight_bytes: self.max_in_flight_bytes,
             dead_letter_expired: self.dead_letter_expired,
             waiting_bytes_max: self.waiting_bytes_max,
+            failed_runs_max: self.failed_runs_max,
             dead_letters_max: self.dead_letters_max,
             seed,
             ..options(order)

@@ -193,6 +193,8 @@ impl World {
         let dead = self.events.iter().filter(|event| event.at.is_to_be_dead()).count() as u64;
         assert!(dead < DEAD_COMMITS_MAX * self.rules.dead_letters_max, "{dead} dead letters are queued");
         assert!(!fetch.needs_keys || fetch.again || self.waiting_bytes() < self.rules.waiting_bytes_max);
+        let failed_runs: usize = self.it.ledger.partitions.iter().map(Partition::failed_runs).sum();
+        assert!(fetch.again || failed_runs < self.rules.failed_runs_max, "{failed_runs} runs have failed");
         // To learn keys, what is in flight is read as well, whether anybody has room or not.
         if !(fetch.needs_keys && fetch.again) {
             for offset in fetch.range.start.0..fetch.range.end.0 {
@@ -533,8 +535,8 @@ impl World {
         if self.rules.rate != rules.rate {
             self.rate = rules.rate.map(|rate| (rate, self.now, 0));
         }
-        let Rules { waiting_bytes_max, dead_letters_max, .. } = self.rules;
-        self.rules = Rules { waiting_bytes_max, dead_letters_max, ..rules };
+        let Rules { waiting_bytes_max, failed_runs_max, dead_letters_max, .. } = self.rules;
+        self.rules = Rules { waiting_bytes_max, failed_runs_max, dead_letters_max, ..rules };
         self.it.set_options(&self.rules.options(self.order, 0), self.now());
     }
 
