@@ -165,6 +165,9 @@ fn option_that_differs(has: &SubscriptionOptions, wanted: &SubscriptionOptions) 
         .or_else(|| {
             given_differs("dead_letter_expired", has.dead_letter_expired(), wanted.dead_letter_expired)
         })
+        .or_else(|| {
+            given_differs("expire_after_ms", has.expire_after_ms.unwrap_or(0), wanted.expire_after_ms)
+        })
         .or_else(|| chain_that_differs(has.chain(), wanted.chain.as_deref()?))
 }
 

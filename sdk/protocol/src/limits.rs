@@ -30,6 +30,10 @@ pub const DEDUP_WINDOW_MS_MAX: u64 = 7 * 24 * 3_600_000;
 pub const DELAY_MS_MAX: u64 = 365 * 24 * 3_600_000;
 /// How long after its time a delayed event is known to have been cancelled, in milliseconds: 7 days.
 pub const CANCEL_REMEMBERED_MS: u64 = 7 * 24 * 3_600_000;
+/// Shortest time in milliseconds after which a subscription without consumers may be deleted: a minute.
+pub const EXPIRE_AFTER_MS_MIN: u64 = 60_000;
+/// Longest such time in milliseconds: 365 days.
+pub const EXPIRE_AFTER_MS_MAX: u64 = 365 * 24 * 3_600_000;
 /// Most partitions of a topic.
 pub const PARTITIONS_MAX: u16 = 1024;
 /// Longest topic name in bytes that a user may choose.

@@ -43,6 +43,7 @@ pub(super) fn first(has: &SubscriptionOptions, given: &SubscriptionOptions) -> O
         .or_else(|| field("backoff_ms", listed(has.backoff_ms()), given.backoff_ms.as_deref().map(listed)))
         .or_else(|| field("rate", has.rate.unwrap_or(0), given.rate))
         .or_else(|| field("dead_letter_expired", has.dead_letter_expired(), given.dead_letter_expired))
+        .or_else(|| field("expire_after_ms", has.expire_after_ms.unwrap_or(0), given.expire_after_ms))
         .or_else(|| chain(has.chain(), given.chain.as_deref()?))
 }
 
@@ -283,6 +284,7 @@ mod tests {
             backoff_ms: Some(vec![5, 50]),
             rate: Some(9),
             dead_letter_expired: Some(true),
+            expire_after_ms: Some(60_000),
         };
         assert_eq!(first(&has, &SubscriptionOptions::default()), None);
         assert_eq!(first(&has, &chained(vec![filter("{}")])), None);
@@ -295,6 +297,8 @@ mod tests {
         let expired =
             SubscriptionOptions { dead_letter_expired: Some(false), ..SubscriptionOptions::default() };
         assert_eq!(first(&has, &expired).unwrap().to_string(), "dead_letter_expired true, got false");
+        let kept = SubscriptionOptions { expire_after_ms: Some(0), ..SubscriptionOptions::default() };
+        assert_eq!(first(&has, &kept).unwrap().to_string(), "expire_after_ms 60000, got 0");
         let retries = StageSpec { retries: Some(3), ..filter("{}") };
         assert_eq!(first(&has, &chained(vec![retries])).unwrap().to_string(), "chain[0].retries 0, got 3");
         assert_eq!(first(&has, &chained(Vec::new())).unwrap().to_string(), "chain [filter], got []");

@@ -5,7 +5,7 @@ use std::{ops::Bound, sync::Arc};
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId, SubscriptionId, SubscriptionName, TopicName},
-    limits::CONSUMER_NAME_BYTES_MAX,
+    limits::{CONSUMER_NAME_BYTES_MAX, EXPIRE_AFTER_MS_MAX, EXPIRE_AFTER_MS_MIN},
     request::{Response, Start, Subscribe, SubscriptionInfo, SubscriptionOptions},
 };
 use levada_stage::AttachmentPoint;
@@ -296,7 +296,16 @@ fn check_options(options: &SubscriptionOptions) -> Result<(), Error> {
             return Err(Error::refused(ErrorCode::InvalidArgument, message));
         }
     }
-    Ok(())
+    match options.expire_after_ms() {
+        Some(got) if !(EXPIRE_AFTER_MS_MIN..=EXPIRE_AFTER_MS_MAX).contains(&got) => {
+            let message = format!(
+                "expire_after_ms is {got}, expected {EXPIRE_AFTER_MS_MIN} (a minute) to {EXPIRE_AFTER_MS_MAX} (365 days), or 0 \
+                 for never"
+            );
+            Err(Error::refused(ErrorCode::InvalidArgument, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses options that are given and differ from those the subscription has, and names the first that does.

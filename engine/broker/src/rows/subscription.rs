@@ -66,6 +66,7 @@ mod tests {
             backoff_ms: Some(vec![8, 9]),
             rate: Some(10),
             dead_letter_expired: Some(true),
+            expire_after_ms: Some(60_000),
         };
         let subscription = SubscriptionRecord {
             id: 2,
@@ -80,18 +81,19 @@ mod tests {
             moves: 11,
         };
         let expected = "018aa2696402a8746f7069635f696401a5746f706963a66f7264657273a46e616d65a77061796d656e74a76f \
-            7074696f6e7388a56f72646572a9706172746974696f6ea5636861696e9186a6706c7567696ea3704031a663 \
+            7074696f6e7389a56f72646572a9706172746974696f6ea5636861696e9186a6706c7567696ea3704031a663 \
             6f6e666967a27b7da86f6e5f6572726f72c0a772657472696573c0ab646561646c696e655f6d73c0b06d656d \
             6f72795f62797465735f6d6178c0ae61636b5f74696d656f75745f6d7305ac6d61785f617474656d70747306 \
             ad6d61785f696e5f666c69676874c0aa6261636b6f66665f6d73920809a4726174650a \
             b3646561645f6c65747465725f65787069726564c3 \
+            af6578706972655f61667465725f6d73cdea60 \
             a9706f736974696f6e73920304aa637265617465645f6d7307a56f776e6572a26d65 \
             a6706175736564c3a56d6f7665730b";
         check::bytes(&SubscriptionId(2), &subscription, "02 0000000000000002", expected);
     }
 
     #[test]
-    fn a_record_that_was_written_before_subscriptions_could_be_paused_or_moved_opens() {
+    fn a_record_that_was_written_before_subscriptions_could_be_paused_moved_or_expire_opens() {
         let mut stored = vec![1];
         let map = serde_json::json!({
             "id": 2, "topic_id": 1, "topic": "orders", "name": "payment",
@@ -101,7 +103,7 @@ mod tests {
         stored.extend(rmp_serde::to_vec_named(&map).unwrap());
         let record = SubscriptionRecord::decode(&stored).unwrap();
         assert_eq!((record.paused, record.moves, record.options.rate()), (false, 0, None));
-        assert_eq!(record.options.backoff_ms()[0], 1_000);
+        assert_eq!((record.options.backoff_ms()[0], record.options.expire_after_ms()), (1_000, None));
     }
 
     proptest! {
@@ -111,11 +113,12 @@ mod tests {
             positions in prop::collection::vec(any::<u64>(), 0..8), plugins in prop::collection::vec(".{0,9}", 0..3),
             (ack_timeout_ms, max_attempts, max_in_flight) in any::<(Option<u32>, Option<u16>, Option<u32>)>(),
             (backoff_ms, rate, dead_letter_expired, paused, moves) in any::<(Option<Vec<u32>>, Option<u32>, Option<bool>, bool, u64)>(),
+            expire_after_ms: Option<u64>,
         ) {
             let chain = plugins.into_iter().map(|plugin| StageSpec { plugin, ..StageSpec::default() });
             let options = SubscriptionOptions {
                 order: None, chain: Some(chain.collect()), ack_timeout_ms, max_attempts, max_in_flight,
-                backoff_ms, rate, dead_letter_expired,
+                backoff_ms, rate, dead_letter_expired, expire_after_ms,
             };
             let (topic, name) = (format!("t{topic}").parse().unwrap(), format!("s{name}").parse().unwrap());
             let record = SubscriptionRecord {

@@ -4,7 +4,9 @@
 use levada_protocol::request::{OnError, StageSpec, SubscriptionOptions};
 use levada_terminal::{choices::OrderArg, values::parse_size};
 
-use super::values::{Waits, parse_duration_u32, parse_limit_of_rate, parse_stage, parse_waits};
+use super::values::{
+    Waits, parse_duration_u32, parse_expire_after, parse_limit_of_rate, parse_stage, parse_waits,
+};
 
 /// The flags that make up a chain.
 #[derive(Debug, clap::Args)]
@@ -101,6 +103,10 @@ pub(crate) struct OptionsArgs {
     /// is passed over [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     dead_letter_expired: Option<bool>,
+    /// Have the engine delete the subscription once it has had no consumer for so long, with all that it has yet to deliver;
+    /// its dead-letter topic stays. 1m to 365d, or none [default: none]
+    #[arg(long, value_name = "DURATION", value_parser = parse_expire_after)]
+    expire_after: Option<u64>,
     #[command(flatten)]
     chain: ChainArgs,
 }
@@ -123,6 +129,7 @@ impl OptionsArgs {
             backoff_ms: self.backoff.clone().map(|Waits(waits)| waits),
             rate: self.rate,
             dead_letter_expired: self.dead_letter_expired,
+            expire_after_ms: self.expire_after,
         }
     }
 }

@@ -3,7 +3,10 @@
 use levada_protocol::{
     event::{ENGINE_HEADER_PREFIX, is_engine_header},
     ids::{PluginName, Timestamp, TopicName},
-    limits::{CHECK_AFTER_MS_MAX, DEDUP_WINDOW_MS_MAX, DELAY_MS_MAX, HEADER_NAME_BYTES_MAX},
+    limits::{
+        CHECK_AFTER_MS_MAX, DEDUP_WINDOW_MS_MAX, DELAY_MS_MAX, EXPIRE_AFTER_MS_MAX, EXPIRE_AFTER_MS_MIN,
+        HEADER_NAME_BYTES_MAX,
+    },
     request::StageSpec,
 };
 use levada_terminal::values::DurationMs;
@@ -65,6 +68,15 @@ pub(super) fn parse_limit_of_rate(text: &str) -> Result<u32, String> {
         _ if text == "none" => Ok(0),
         Ok(rate) if (1..=RATE_MAX).contains(&rate) => Ok(rate),
         _ => Err(format!("expected events a second, 1 to {RATE_MAX}, or none, got {text:?}")),
+    }
+}
+
+/// After how long without a consumer a subscription is deleted, in milliseconds; `none` is 0.
+pub(super) fn parse_expire_after(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        _ if text == "none" => Ok(0),
+        Ok(DurationMs(after @ EXPIRE_AFTER_MS_MIN..=EXPIRE_AFTER_MS_MAX)) => Ok(after),
+        _ => Err(format!("expected none, or a duration from 1m to 365d such as 7d, got {text:?}")),
     }
 }
 

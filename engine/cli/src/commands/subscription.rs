@@ -1,7 +1,7 @@
 //! `levada subscription`: makes, shows, changes, moves, pauses, resumes and deletes subscriptions.
 
 use levada_client::{Client, Error};
-use levada_protocol::request::{LostEvents, SubscriptionInfo, SubscriptionOptions};
+use levada_protocol::request::{Alarm, LostEvents, SubscriptionInfo, SubscriptionOptions, WaitingFor};
 use levada_terminal::{
     Failure,
     choices::order_word,
@@ -58,6 +58,13 @@ async fn act(output: &Output, client: &Client, action: &SubscriptionAction) -> a
                 output.remark(
                     "`levada subscription describe TOPIC/SUBSCRIPTION` says in full why one is paused, \
                      `levada subscription resume TOPIC/SUBSCRIPTION` continues it",
+                );
+            }
+            if !output.is_json() && found.iter().any(is_unattended) {
+                output.remark(
+                    "a subscription that nobody consumes holds back what its topic would drop: \
+                     `levada subscription delete TOPIC/SUBSCRIPTION` deletes one that nobody needs, \
+                     `levada subscription set TOPIC/SUBSCRIPTION --expire-after 7d` has the engine do that",
                 );
             }
         }
@@ -169,7 +176,7 @@ fn table(subscriptions: &[SubscriptionInfo], dead_letters: &StoredDeadLetters) -
         rows.push([
             format!("{}/{}", found.topic, found.name),
             order_word(found.options.order()).to_owned(),
-            found.consumers.len().to_string(),
+            consumers_cell(found),
             output::count(found.lag),
             output::count(found.in_flight),
             output::age_ms(found.oldest_unacked_age_ms),
@@ -181,14 +188,66 @@ fn table(subscriptions: &[SubscriptionInfo], dead_letters: &StoredDeadLetters) -
     rows
 }
 
+/// How many consumers it has, or for how long none if that is an alarm.
+fn consumers_cell(found: &SubscriptionInfo) -> String {
+    match unattended(found) {
+        Some(without) if is_unattended(found) => format!("none{without} (alarm)"),
+        _ => found.consumers.len().to_string(),
+    }
+}
+
+/// `, for 2d3h`: how long it has had no consumer, if it has none.
+fn unattended(found: &SubscriptionInfo) -> Option<String> {
+    found.unattended_for_ms.map(|for_ms| format!(", for {}", output::age_ms(for_ms)))
+}
+
+/// True if it has had no consumer for so long that this is an alarm.
+fn is_unattended(found: &SubscriptionInfo) -> bool {
+    found.alarms.contains(&Alarm::Unattended)
+}
+
+/// What somebody should look at.
+fn alarms(found: &SubscriptionInfo) -> String {
+    let text = |alarm: &Alarm| match alarm {
+        Alarm::Unattended => {
+            let without = unattended(found).unwrap_or_default();
+            format!("no consumer is attached{without}; it holds back what its topic would drop")
+        }
+        Alarm::Unknown => "something that this version does not know".to_owned(),
+    };
+    match found.alarms.as_slice() {
+        [] => "-".to_owned(),
+        some => some.iter().map(text).collect::<Vec<_>>().join("; "),
+    }
+}
+
+/// After how long without a consumer it is deleted, and when that is.
+fn expires(found: &SubscriptionInfo) -> String {
+    match (found.options.expire_after_ms(), found.unattended_since_ms) {
+        (None, _) => "-".to_owned(),
+        (Some(after), None) => format!("{} after its last consumer leaves", output::duration_ms(after)),
+        (Some(after), Some(since)) => {
+            let at = output::time_ms(since.saturating_add(after));
+            format!(
+                "at {at}, {} after no consumer was attached, unless one attaches",
+                output::duration_ms(after)
+            )
+        }
+    }
+}
+
 /// What it waits for, of which key that is, and until when if that is known.
 fn waiting_for(found: &SubscriptionInfo) -> String {
     let waiting = &found.waiting_for;
     let until =
         waiting.until_ms().map_or_else(String::new, |until| format!(", at {}", output::time_ms(until)));
+    let without = match waiting {
+        WaitingFor::Consumer => unattended(found).unwrap_or_default(),
+        _ => String::new(),
+    };
     let key = found.waiting_for_key.as_deref();
     let key = key.map_or_else(String::new, |key| format!("; its key is {}", output::brief(key)));
-    format!("{waiting}{until}{key}")
+    format!("{waiting}{without}{until}{key}")
 }
 
 fn backoff(waits: &[u32]) -> String {
@@ -232,7 +291,11 @@ fn lag(found: &SubscriptionInfo) -> String {
 
 fn describe(found: &SubscriptionInfo, dead_letters: &StoredDeadLetters) -> String {
     let options = &found.options;
-    let consumers = if found.consumers.is_empty() { "-".to_owned() } else { found.consumers.join(", ") };
+    let consumers = match found.consumers.as_slice() {
+        [] => unattended(found)
+            .map_or_else(|| "-".to_owned(), |without| format!("no consumer is attached{without}")),
+        some => some.join(", "),
+    };
     let passed_over = match found.passed_over.as_slice() {
         [] => "-".to_owned(),
         some => format!("{} (deliveries timed out again and again)", some.join(", ")),
@@ -255,7 +318,9 @@ fn describe(found: &SubscriptionInfo, dead_letters: &StoredDeadLetters) -> Strin
                 .map_or_else(|| "-".to_owned(), |rate| format!("{} events/s", output::count(rate.into()))),
         ),
         ("expired", if options.dead_letter_expired() { "dead letters" } else { "passed over" }.to_owned()),
+        ("expires", expires(found)),
         ("consumers", consumers),
+        ("alarms", alarms(found)),
         ("passed over", passed_over),
         ("positions", attachment::positions_text(&found.positions)),
         ("lag", lag(found)),

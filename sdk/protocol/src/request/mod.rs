@@ -32,7 +32,7 @@ pub use self::{
     session::{EventLimits, Hello, HelloAnswer, Limits, Notice, TransactionLimits},
     state::{PauseReason, RunState},
     stream::{Position, Read, Start, Subscribe, Subscribed},
-    subscription::{BACKOFF_MS, LostEvents, Order, SubscriptionInfo, SubscriptionOptions},
+    subscription::{Alarm, BACKOFF_MS, LostEvents, Order, SubscriptionInfo, SubscriptionOptions},
     topic::{
         BacklogInfo, DEDUP_WINDOW_MS_USUAL, DedupInfo, OnFull, PartitionInfo, PurgeTopic, PurgedTopic,
         Retain, TopicChanges, TopicInfo, TopicSettings,

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Position, RunState, StageSpec, WaitingFor};
 use crate::ids::{SubscriptionName, TopicName};
+#[cfg(doc)]
+use crate::limits::{EXPIRE_AFTER_MS_MAX, EXPIRE_AFTER_MS_MIN};
 
 /// How several consumers of one subscription share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -44,6 +46,10 @@ pub struct SubscriptionOptions {
     /// Whether an event whose time to live ends before it is delivered becomes a dead letter, with the reason `expired`. By
     /// default it is passed over as if it were acknowledged.
     pub dead_letter_expired: Option<bool>,
+    /// Milliseconds without a consumer after which the engine deletes the subscription, with what it has yet to deliver;
+    /// its dead-letter topic stays. From [`EXPIRE_AFTER_MS_MIN`] to [`EXPIRE_AFTER_MS_MAX`]; 0 means never, the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expire_after_ms: Option<u64>,
 }
 
 /// How long a failed event waits if nothing else is said: 1 s, 5 s, 10 s, 30 s, 1 min, 2 min, 5 min, 10 min, 30 min, 1 h,
@@ -92,6 +98,11 @@ impl SubscriptionOptions {
         self.dead_letter_expired.unwrap_or(false)
     }
 
+    /// The milliseconds without a consumer after which it is deleted; `None` if it never is.
+    pub fn expire_after_ms(&self) -> Option<u64> {
+        self.expire_after_ms.filter(|after| *after > 0)
+    }
+
     /// These options where they are given, and `other` where they are not.
     #[must_use]
     pub fn or(self, other: &Self) -> Self {
@@ -104,6 +115,7 @@ impl SubscriptionOptions {
             backoff_ms: self.backoff_ms.or_else(|| other.backoff_ms.clone()),
             rate: self.rate.or(other.rate),
             dead_letter_expired: self.dead_letter_expired.or(other.dead_letter_expired),
+            expire_after_ms: self.expire_after_ms.or(other.expire_after_ms),
         }
     }
 
@@ -118,7 +130,29 @@ impl SubscriptionOptions {
             backoff_ms: Some(self.backoff_ms().to_vec()),
             rate: Some(self.rate().unwrap_or(0)),
             dead_letter_expired: Some(self.dead_letter_expired()),
+            expire_after_ms: Some(self.expire_after_ms().unwrap_or(0)),
             chain: Some(self.chain.unwrap_or_default().into_iter().map(StageSpec::with_defaults).collect()),
+        }
+    }
+}
+
+/// Something about a subscription that somebody should look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Alarm {
+    /// It has had no consumer for a day or longer, and holds back what its topic would drop.
+    Unattended,
+    /// Something that a newer version knows.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Alarm {
+    /// The word for it in metrics and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unattended => "unattended",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -162,6 +196,17 @@ pub struct SubscriptionInfo {
     /// Those of them that get nothing for now: their deliveries timed out again and again, and others take deliveries.
     #[serde(default)]
     pub passed_over: Vec<String>,
+    /// Since when no consumer is attached, in milliseconds since the Unix epoch by the engine's clock: since the last one
+    /// left, since the subscription was made, or since the start after the engine died with consumers attached. `None`
+    /// while a consumer is attached.
+    #[serde(default)]
+    pub unattended_since_ms: Option<u64>,
+    /// How long that is by the engine's clock, in milliseconds; `None` while a consumer is attached.
+    #[serde(default)]
+    pub unattended_for_ms: Option<u64>,
+    /// What somebody should look at; usually nothing.
+    #[serde(default)]
+    pub alarms: Vec<Alarm>,
     /// Per partition: the oldest offset not acknowledged.
     #[serde(default)]
     pub positions: Vec<Position>,
@@ -226,6 +271,9 @@ impl SubscriptionInfo {
             created_ms: 0,
             consumers: Vec::new(),
             passed_over: Vec::new(),
+            unattended_since_ms: None,
+            unattended_for_ms: None,
+            alarms: Vec::new(),
             positions: Vec::new(),
             lag: 0,
             redriven: 0,

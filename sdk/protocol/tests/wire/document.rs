@@ -86,7 +86,7 @@ fn every_limit_is_documented() {
     let expected = limits![
         EVENT_BYTES_MAX KEY_BYTES_MAX EVENT_ID_BYTES_MAX HEADERS_MAX HEADER_NAME_BYTES_MAX HEADERS_BYTES_MAX
         BATCH_BODY_BYTES_MAX BATCH_EVENTS_MAX BATCH_BYTES_TARGET PRODUCER_IN_FLIGHT_MAX DUPLICATE_RUNS_MAX
-        DEDUP_WINDOW_MS_MAX DELAY_MS_MAX CANCEL_REMEMBERED_MS PARTITIONS_MAX
+        DEDUP_WINDOW_MS_MAX DELAY_MS_MAX CANCEL_REMEMBERED_MS EXPIRE_AFTER_MS_MIN EXPIRE_AFTER_MS_MAX PARTITIONS_MAX
         TOPIC_NAME_BYTES_MAX TOPIC_NAME_BYTES_MAX_INTERNAL NAME_BYTES_MAX FRAME_BYTES_MAX REQUEST_BYTES_MAX
         MESSAGE_DEPTH_MAX VERBS_MAX REASON_BYTES_MAX CONSUMER_NAME_BYTES_MAX ARTEFACT_BYTES_MAX PLUGIN_CONFIG_BYTES_MAX CHAIN_STAGES_MAX INSTANCE_MEMORY_BYTES_MAX
         ROUTE_TARGETS_MAX HOPS_MAX CALL_EVENTS_MAX CALL_BYTES_MAX CALL_OUTPUT_BYTES_MAX CALL_OUTPUT_EVENTS_MAX
@@ -190,10 +190,13 @@ fn every_message_has_its_fields_and_defaults() {
     has_fields("`TransactionLimits`", &TransactionLimits::default(), &[]);
     has_fields("`Subscribe`", &Subscribe::new(name("t"), name("s")), &["topic", "subscription"]);
     has_fields("`Subscribed`", &Subscribed::default(), &[]);
-    has_fields("`SubscriptionOptions`", &SubscriptionOptions::default(), &[]);
+    // A field that is left out where an engine without it could not tell the difference.
+    let mut options = serde_json::to_value(SubscriptionOptions::default()).unwrap();
+    options.as_object_mut().unwrap().insert("expire_after_ms".into(), Value::Null);
+    has_fields("`SubscriptionOptions`", &options, &[]);
     has_fields("`StageSpec`", &StageSpec::default(), &[]);
     has_fields("`Position`", &Position::default(), &["partition", "offset"]);
-    // Fields that are left out where an engine without them could not tell the difference.
+    // So are these.
     let mut read = serde_json::to_value(Read::new(name("t"))).unwrap();
     read.as_object_mut()
         .unwrap()

@@ -7,7 +7,7 @@ use levada_protocol::{
     ids::{SubscriptionName, TopicName},
     publish::Durability,
     request::{
-        AckedDelivery, BacklogInfo, CheckBack, DeadLetterGroup, DeadLetterGroups, DeadLetterSelection,
+        AckedDelivery, Alarm, BacklogInfo, CheckBack, DeadLetterGroup, DeadLetterGroups, DeadLetterSelection,
         DeadLetterTopic, DecideTransaction, DedupInfo, Deleted, EngineInfo, GroupDeadLetters, Hello,
         HelloAnswer, Holding, Interface, Limits, ListTransactions, LostEvents, Notice, OnError, OnFull, Open,
         Opened, Order, PartitionInfo, PauseReason, PluginInfo, Position, Prepare, PurgeDeadLetters,
@@ -328,6 +328,9 @@ pub(crate) fn responses() -> Vec<Response> {
         options: options(),
         consumers: vec!["a".into(), "b".into()],
         state: RunState::Paused { reason: PauseReason::Requested },
+        unattended_since_ms: Some(7),
+        unattended_for_ms: Some(86_400_000),
+        alarms: vec![Alarm::Unattended, Alarm::Unknown],
         waiting_for: WaitingFor::Window {
             partition: 3,
             offset: 9,
@@ -446,6 +449,7 @@ fn options() -> SubscriptionOptions {
     SubscriptionOptions {
         order: Some(Order::None),
         chain: Some(vec![stage()]),
+        expire_after_ms: Some(604_800_000),
         ..SubscriptionOptions::default()
     }
 }
