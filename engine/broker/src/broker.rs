@@ -29,6 +29,7 @@ use crate::{
     compaction::Compactor,
     config::BrokerConfig,
     error::Error,
+    expiry::Expiry,
     guard::Guard,
     identity,
     idle::IdleProducers,
@@ -78,6 +79,7 @@ pub(crate) struct Inner {
     scans: Scans,
     scheduler: Scheduler,
     pub(crate) check_backs: Arc<CheckBacks>,
+    pub(crate) expiry: Expiry,
     /// The steps of redrives, purges and counts that may be under way at once: each holds a stretch of dead letters.
     dead_letter_steps: Arc<Semaphore>,
     /// The memory for what subscriptions have read and may send again.
@@ -141,11 +143,19 @@ impl Broker {
             Arc::clone(&changing),
             (config.clock.clone(), config.compaction),
         );
+        let expiry = Expiry::new(
+            shard.clone(),
+            Arc::clone(&owner_tasks),
+            Arc::clone(&changing),
+            config.clock.clone(),
+            config.expire_after_start,
+        );
         let broker = Self {
             outbound,
             inner: Arc::new(Inner {
                 retention,
                 compactor,
+                expiry,
                 scans: Scans::new(),
                 scheduler: Scheduler::new(Arc::clone(&store), shard.clone(), config.clock.clone()),
                 check_backs: Arc::new(CheckBacks::new(
@@ -200,6 +210,10 @@ impl Broker {
         inner.tasks.spawn(tracing::info_span!("check-backs"), async move {
             cancelled.run_until_cancelled(check_backs.run()).await;
         });
+        let (expiring, cancelled) = (Arc::clone(inner), inner.tasks.cancelled().clone());
+        inner.tasks.spawn(tracing::info_span!("expiry"), async move {
+            cancelled.run_until_cancelled(expiring.expiry.run()).await;
+        });
         let (compacting, cancelled) = (Arc::clone(inner), inner.tasks.cancelled().clone());
         inner.tasks.spawn(tracing::info_span!("compaction"), async move {
             let run = compacting.compactor.run(compacting.config.retention_interval);
@@ -236,6 +250,15 @@ impl Broker {
     /// If the store fails; what could not be moved stays in the schedule.
     pub async fn move_due(&self) -> Result<(), Error> {
         self.inner.scheduler.move_all().await
+    }
+
+    /// Looks at how long subscriptions have had no consumer: the log says of which that has become an alarm, and those that
+    /// expire by the broker's clock are deleted; beside what does so by itself.
+    ///
+    /// # Errors
+    /// If one could not be deleted, or whether it was is unknown.
+    pub async fn expire_subscriptions(&self) -> Result<(), Error> {
+        self.inner.expiry.round().await
     }
 
     /// The same broker for another connection, with a budget of its own for what its client leaves unread.

@@ -57,6 +57,9 @@ pub struct BrokerConfig {
     pub compaction: CompactionConfig,
     /// When producer groups are asked about their prepared transactions.
     pub check_back: CheckBackConfig,
+    /// How long after a start no subscription is deleted for having no consumers, so that they can come back. Default 1
+    /// minute.
+    pub expire_after_start: Duration,
     /// What gives events their append times and subscriptions their time. Default: the system's clocks.
     pub clock: Clock,
 }
@@ -87,6 +90,7 @@ impl BrokerConfig {
             catalogue_records_max: 100_000,
             compaction: CompactionConfig::default(),
             check_back: CheckBackConfig::default(),
+            expire_after_start: Duration::from_secs(60),
             clock: Clock::system(),
         }
     }

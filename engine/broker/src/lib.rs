@@ -21,6 +21,7 @@ mod depth;
 mod due_times;
 mod error;
 mod event_id;
+mod expiry;
 mod floors;
 mod frames;
 mod guard;

@@ -4,7 +4,7 @@
 //! read: the series of a deleted topic, subscription or route end with it. Only histograms are the process's.
 //!
 //! Labels: `topic` is a topic's name, `subscription` is `topic/name`, `route` is a route's name, `plugin` is
-//! `name@version`, `for` is the kind of what a subscription waits for, `attachment` is `topic/name` of a subscription, or `route` and a route's name.
+//! `name@version`, `for` is the kind of what a subscription waits for, `alarm` is a word of [`levada_protocol::request::Alarm`], `attachment` is `topic/name` of a subscription, or `route` and a route's name.
 
 mod series;
 mod standing;
@@ -37,6 +37,8 @@ const COMPACTED_BYTES: Series = Series::counter(
     "levada_compacted_bytes_total",
     "bytes of events that were dropped because later ones of their keys had come",
 );
+const SCHEDULED_EVENTS: Series =
+    Series::gauge("levada_scheduled_events", "delayed events that wait for their time");
 const EXPIRED_EVENTS: Series = Series::counter(
     "levada_expired_events_total",
     "events whose time to live ended before they were delivered or routed",
@@ -48,6 +50,10 @@ const REDRIVEN_EVENTS: Series = Series::gauge(
 const BACKLOG_DROPPED_EVENTS: Series = Series::counter(
     "levada_backlog_dropped_events_total",
     "events that a full backlog dropped for newer ones",
+);
+const EXPIRED_SUBSCRIPTIONS: Series = Series::counter(
+    "levada_expired_subscriptions_total",
+    "subscriptions that were deleted because nobody consumed them for as long as they said",
 );
 const PREPARED_TRANSACTIONS: Series = Series::gauge(
     "levada_prepared_transactions",
@@ -83,6 +89,7 @@ pub(crate) struct Collected {
     plugin_seconds: Series,
     plugin_errors: Series,
     plugin_memory_restarts: Series,
+    expired_subscriptions: Series,
     prepared_transactions: Series,
     parked_transactions: Series,
     compaction_bytes: Series,
@@ -105,10 +112,7 @@ impl Collected {
                 "event ids forgotten before their window had passed, beyond publish.dedup_ids_max",
             ),
             compacted_bytes: COMPACTED_BYTES,
-            scheduled_events: Series::gauge(
-                "levada_scheduled_events",
-                "delayed events that wait for their time",
-            ),
+            scheduled_events: SCHEDULED_EVENTS,
             backlog_events: Series::gauge(
                 "levada_backlog_events",
                 "events that the slowest has yet to acknowledge, of a topic whose backlog is limited",
@@ -150,6 +154,7 @@ impl Collected {
                 "levada_plugin_memory_restarts_total",
                 "plugin instances replaced because earlier calls had filled their memory",
             ),
+            expired_subscriptions: EXPIRED_SUBSCRIPTIONS,
             prepared_transactions: PREPARED_TRANSACTIONS,
             parked_transactions: PARKED_TRANSACTIONS,
             compaction_bytes: Series::counter(
@@ -232,6 +237,10 @@ impl Collected {
         self.plugin_memory_restarts.add(&labels, as_f64(stats.memory_restarts));
     }
 
+    pub(crate) fn expired_subscriptions(&mut self, count: u64) {
+        self.expired_subscriptions.add(&[], as_f64(count));
+    }
+
     pub(crate) fn transactions(&mut self, undecided: UndecidedCounts) {
         self.prepared_transactions.add(&[], as_f64(undecided.prepared));
         self.parked_transactions.add(&[], as_f64(undecided.parked));
@@ -270,6 +279,7 @@ impl Collected {
             self.plugin_seconds,
             self.plugin_errors,
             self.plugin_memory_restarts,
+            self.expired_subscriptions,
             self.prepared_transactions,
             self.parked_transactions,
             self.compaction_bytes,

@@ -15,6 +15,8 @@ pub(super) struct Standing {
     settling: Series,
     clears: Series,
     retry: Series,
+    unattended: Series,
+    alarm: Series,
 }
 
 impl Standing {
@@ -45,6 +47,14 @@ impl Standing {
                 "levada_subscription_retry_in_seconds",
                 "until the failed event that the subscription waits for is due; absent if it waits for none",
             ),
+            unattended: Series::gauge(
+                "levada_subscription_unattended_seconds",
+                "since when no consumer is attached; absent while one is",
+            ),
+            alarm: Series::gauge(
+                "levada_subscription_alarm",
+                "1 for what somebody should look at; absent if there is nothing",
+            ),
         }
     }
 
@@ -61,18 +71,24 @@ impl Standing {
         if let Some(until_ms) = info.waiting_for.until_ms() {
             self.retry.add(labels, as_f64(until_ms.saturating_sub(now.0)) / 1_000.0);
         }
+        if let Some(for_ms) = info.unattended_for_ms {
+            self.unattended.add(labels, as_f64(for_ms) / 1_000.0);
+        }
+        for alarm in &info.alarms {
+            self.alarm.add(&[labels, &[("alarm", alarm.as_str())]].concat(), 1.0);
+        }
     }
 
     /// All of them, in a fixed order.
-    pub(super) fn into_series(self) -> [Series; 7] {
-        let Self { lost, consumers, in_flight, arriving, settling, clears, retry } = self;
-        [lost, consumers, in_flight, arriving, settling, clears, retry]
+    pub(super) fn into_series(self) -> [Series; 9] {
+        let Self { lost, consumers, in_flight, arriving, settling, clears, retry, unattended, alarm } = self;
+        [lost, consumers, in_flight, arriving, settling, clears, retry, unattended, alarm]
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use levada_protocol::request::{Retry, WaitingFor};
+    use levada_protocol::request::{Alarm, Retry, WaitingFor};
 
     use super::*;
 
@@ -108,5 +124,7 @@ mod tests {
         assert_eq!(samples(&info)[5..], [("clears_in_seconds", 2.5), ("retry_in_seconds", 4.5)]);
         info.waiting_for = WaitingFor::Retry(Retry { at_ms: 99_000, ..retry });
         assert_eq!(samples(&info)[6..], [("retry_in_seconds", 0.0)], "it is due");
+        (info.unattended_for_ms, info.alarms) = (Some(90_500), vec![Alarm::Unattended]);
+        assert_eq!(samples(&info)[7..], [("unattended_seconds", 90.5), ("alarm", 1.0)]);
     }
 }

@@ -81,10 +81,10 @@ impl BacklogRequests<'_> {
 
     /// All that read a topic durably.
     fn behind(&self, topic: &Arc<Topic>) -> Vec<Behind> {
-        let at_ms = self.clock.moment().mono_ms;
+        let now = self.clock.moment();
         let subscriptions = self.owners.subscriptions().into_iter().filter(|it| it.topic_id() == topic.id);
         let of_subscriptions = subscriptions.map(|handle| {
-            let described = handle.describe(at_ms);
+            let described = handle.describe(now);
             let name = format!("subscription {}/{}", described.info.topic, described.info.name);
             Behind { name, events: described.info.lag, floors: described.oldest }
         });

@@ -178,6 +178,7 @@ impl Broker {
             observe_plugins(&mut collected, &catalogue, &attachment, subscription.costs());
         }
         let compaction_bytes = self.inner.store.stats().compaction_bytes;
+        collected.expired_subscriptions(self.inner.expiry.expired());
         collected.transactions(self.inner.shard.view().checks().counts());
         collected.engine(self.inner.guard.free_bytes(), self.health().ready, compaction_bytes);
         collected.finish()

@@ -147,7 +147,7 @@ impl Broker {
         &self,
         handle: &SubscriptionHandle,
     ) -> Result<SubscriptionInfo, Error> {
-        let now = self.inner.config.clock.moment().mono_ms;
+        let now = self.inner.config.clock.moment();
         let Described { mut info, oldest: unacknowledged } = handle.describe(now);
         let topic = self.inner.shard.topic(&info.topic)?;
         let mut oldest = None;

@@ -25,6 +25,7 @@
 //! | cursors | `0x01` subscription u64, partition u16, `0x02`, index u64 | [`levada_delivery::progress::Failures`] | the subscription | with the last of its failed events |
 //! | cursors | `0x02` route u64, partition u16 | [`RouteCursor`] | the route | with the route |
 //! | cursors | `0x03` subscription u64, partition u16 | [`SubscriptionLoss`] | the subscription | with the subscription |
+//! | cursors | `0x04` subscription u64 | [`UnattendedSince`] | creation of the subscription, its owner when the last consumer leaves | when a consumer attaches, with the subscription |
 //! | dedup | `0x01` topic u32, partition u16, offset u64 | [`DedupIds`] | publishes to a topic with a dedup window | when its ids expire, with the window, with the topic |
 //! | schedule | `0x01` topic u32, due u64, first id u64, `0x01` | [`Scheduled`] | delayed publishes | when it is due, with the topic |
 //! | schedule | `0x01` topic u32, due u64, first id u64, `0x00` | [`Cancelled`] | cancels | with its batch |
@@ -83,6 +84,7 @@ mod topic;
 mod transaction;
 mod transaction_end;
 mod transaction_key;
+mod unattended_since;
 mod undecided;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -134,6 +136,7 @@ pub(crate) use self::{
     transaction::{Share, Transaction, Verdict},
     transaction_end::TransactionEnd,
     transaction_key::TransactionKey,
+    unattended_since::UnattendedSince,
     undecided::Undecided,
 };
 use crate::error::Error;
@@ -161,6 +164,7 @@ mod tag {
     pub(super) const CURSOR_SUBSCRIPTION: u8 = 0x01;
     pub(super) const CURSOR_ROUTE: u8 = 0x02;
     pub(super) const CURSOR_LOSS: u8 = 0x03;
+    pub(super) const CURSOR_UNATTENDED: u8 = 0x04;
     pub(super) const DEDUP_IDS: u8 = 0x01;
     pub(super) const SCHEDULE_BATCH: u8 = 0x01;
     pub(super) const SCHEDULE_INDEX: u8 = 0x02;

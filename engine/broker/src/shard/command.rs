@@ -43,6 +43,7 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Result<RedriveRevision, Error>>,
     },
     Trim(Trim),
+    Expire(Expire),
     Forget(Forget),
     /// The space of dropped rows was reclaimed: their notes are removed.
     Reclaimed {
@@ -108,6 +109,17 @@ pub(crate) struct Trim {
     pub(crate) reply: oneshot::Sender<Result<(), Error>>,
 }
 
+/// A subscription that was found to have had no consumer for as long as it may.
+#[derive(Debug)]
+pub(crate) struct Expire {
+    pub(crate) subscription: SubscriptionId,
+    /// Since when it was seen without one.
+    pub(crate) since: Timestamp,
+    /// Its option by which it is due.
+    pub(crate) after_ms: u64,
+    pub(crate) reply: oneshot::Sender<Result<(), Error>>,
+}
+
 /// Delayed batches that are due, to be appended unless they have changed since they were read.
 #[derive(Debug)]
 pub(crate) struct MoveDue {
@@ -146,6 +158,7 @@ impl Command {
             | Self::TakeOver { .. }
             | Self::Redrives { .. }
             | Self::Trim(_)
+            | Self::Expire(_)
             | Self::Forget(_)
             | Self::Reclaimed { .. }
             | Self::Barrier { .. }
@@ -189,6 +202,7 @@ impl Command {
             Self::Ask(ask) => Reply::Asked { reply: ask.reply, result: Err(error.clone()) }.send(),
             Self::Change { reply, .. }
             | Self::Trim(Trim { reply, .. })
+            | Self::Expire(Expire { reply, .. })
             | Self::Forget(Forget { reply, .. })
             | Self::Reclaimed { reply, .. }
             | Self::MoveDue(MoveDue { reply, .. })

@@ -56,7 +56,7 @@ use levada_store::{
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 pub(crate) use self::{
-    command::{Append, Command, Forget, Trim},
+    command::{Append, Command, Expire, Forget, Trim},
     command::{CancelScheduled, MoveDue},
     due::already_due,
     proposal::{
@@ -276,6 +276,18 @@ impl ShardHandle {
         self.ask(Command::Trim(trim(reply)), answer).await
     }
 
+    /// Deletes a subscription that has had no consumer since then, if its option still says that it expires after so long and
+    /// the time has come; completes once that is durable. Whether it was deleted the catalogue tells.
+    pub(crate) async fn expire(
+        &self,
+        subscription: SubscriptionId,
+        since: Timestamp,
+        after_ms: u64,
+    ) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Expire(Expire { subscription, since, after_ms, reply }), answer).await
+    }
+
     /// Forgets producers that were last used before a time; completes once that is durable.
     pub(crate) async fn forget(&self, producers: Vec<ProducerKey>, before: Timestamp) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
@@ -422,7 +434,7 @@ impl ShardHandle {
 
     /// Queues a proposal for the next commit; if there is none within a short while, one is made.
     ///
-    /// Each owner has one proposal under way at a time, which bounds what waits here.
+    /// Each owner has at most one proposal about progress and one about attendance under way, which bounds what waits here.
     pub(crate) fn propose_with_next_commit(&self, proposal: Proposal) {
         if self.piggyback.push(proposal) {
             let (handle, delay) = (self.clone(), self.progress_delay);

@@ -7,7 +7,7 @@ use std::{
 
 use super::proposal::Proposal;
 
-/// The proposals that wait for a commit. Each owner has one under way at a time, which bounds the queue.
+/// The proposals that wait for a commit. Each owner has at most two under way, which bounds the queue.
 #[derive(Debug, Default)]
 pub(super) struct PiggybackQueue {
     inner: Mutex<Inner>,

@@ -56,6 +56,8 @@ pub(crate) enum StateChange {
     Progress { subscription: SubscriptionId, partition: PartitionId, rows: Vec<RowChange> },
     /// What a subscription has lost of a partition, and what of that no consumer was told of.
     Loss { subscription: SubscriptionId, partition: PartitionId, loss: SubscriptionLoss },
+    /// Since when a subscription has no consumer; `None` if it has one.
+    Attendance { subscription: SubscriptionId, unattended_since: Option<Timestamp> },
     /// Events of a subscription's queue came to their end: they are deleted.
     Dequeue { subscription: SubscriptionId, events: Vec<Range<Offset>> },
     /// The events of dead letters go back to their subscription alone, and that is noted of each.
@@ -232,7 +234,7 @@ impl StateChange {
                 let rows = queued.events.iter().map(|it| SMALL_ROW_BYTES_MAX + it.batch.len() + noted);
                 SMALL_ROW_BYTES_MAX + rows.sum::<usize>()
             }
-            Self::RouteCursor { .. } => SMALL_ROW_BYTES_MAX,
+            Self::RouteCursor { .. } | Self::Attendance { .. } => SMALL_ROW_BYTES_MAX,
             Self::Trim { .. } => TRIM_BYTES_MAX,
             Self::Rewrite { records, .. } => {
                 2 * SMALL_ROW_BYTES_MAX + records.iter().map(Rewritten::encoded_len).sum::<usize>()

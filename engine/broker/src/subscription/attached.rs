@@ -103,6 +103,11 @@ impl Attached {
         self.finishing = true;
     }
 
+    /// True if it was told to end, as the engine goes away.
+    pub(super) fn is_finishing(&self) -> bool {
+        self.finishing
+    }
+
     /// True if it is to end and every verb is confirmed.
     pub(super) fn may_end(&self) -> bool {
         self.finishing && self.unconfirmed.is_empty() && self.confirmed.is_none()

@@ -97,8 +97,8 @@ pub(crate) async fn attach(
     window: Arc<Window>,
 ) -> Result<Consumer, Error> {
     let (reply, answer) = oneshot::channel();
+    let consumer = handle.enter().await?;
     // From here on it is detached wherever this is given up: an owner must not keep a consumer that nobody holds.
-    let consumer = handle.enter();
     let control = ConsumerControl { consumer, handle: handle.clone() };
     let room = ConsumerRoom { consumer, window: Arc::clone(&window), commands: handle.commands().clone() };
     handle.send(Command::Attach { consumer, name, created, window, reply }).await?;

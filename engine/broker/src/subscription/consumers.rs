@@ -3,18 +3,25 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use levada_delivery::subscription::{CameBack, ConsumerId, LostRange, Wanted};
-use levada_protocol::{error::ErrorCode, verbs::RefusedVerb};
+use levada_protocol::{error::ErrorCode, ids::Timestamp, verbs::RefusedVerb};
+use tokio::time::Instant;
 
-use super::attached::Attached;
+use super::{attached::Attached, attending::Attending};
 use crate::{error::Error, outbound::Held, outgoing::Outgoing, rows::SubscriptionRecord};
 
 /// The attached consumers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Consumers {
     attached: BTreeMap<u64, Attached>,
+    attending: Attending,
 }
 
 impl Consumers {
+    /// None, as `attending` has it.
+    pub(super) fn new(attending: Attending) -> Self {
+        Self { attached: BTreeMap::new(), attending }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.attached.is_empty()
     }
@@ -25,11 +32,32 @@ impl Consumers {
 
     pub(super) fn add(&mut self, consumer: u64, attached: Attached) {
         self.attached.insert(consumer, attached);
+        self.attending.begin();
     }
 
     /// Removes a consumer; returns how many deliveries its stream has taken.
-    pub(super) fn remove(&mut self, consumer: u64) -> Option<u64> {
-        self.attached.remove(&consumer).map(|gone| gone.taken())
+    pub(super) fn remove(&mut self, consumer: u64, now: Timestamp) -> Option<u64> {
+        let gone = self.attached.remove(&consumer)?;
+        // One that the engine sends away comes back after its start, from which on that counts.
+        if self.attached.is_empty() && !gone.is_finishing() {
+            self.attending.end(now);
+        }
+        Some(gone.taken())
+    }
+
+    /// Has it stored since when there is no consumer, unless it is.
+    pub(super) fn store_attendance(&mut self, at: Instant) {
+        self.attending.store(at);
+    }
+
+    /// When that is tried again after it failed.
+    pub(super) fn attendance_at(&self) -> Option<Instant> {
+        self.attending.ready_at()
+    }
+
+    /// Waits until it is stored, or could not be; for ever if nothing is to be stored. Cancel safe.
+    pub(super) async fn attendance_stored(&mut self) {
+        self.attending.stored().await;
     }
 
     pub(super) fn get_mut(&mut self, consumer: u64) -> Option<&mut Attached> {

@@ -7,11 +7,13 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use levada_protocol::ids::TopicId;
+use levada_delivery::now::Now;
+use levada_protocol::{ids::TopicId, request::Alarm};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    attendance::{Attendance, UNATTENDED_ALARM_MS},
     command::{AckingTransact, Command},
     signals::Signals,
     status::{Described, Status},
@@ -33,8 +35,7 @@ pub(crate) struct SubscriptionHandle {
     /// How many consumers there ever were: the number of the next one.
     consumers: Arc<AtomicU64>,
     signals: Arc<Signals>,
-    /// How many consumers there are.
-    attached: Arc<AtomicU64>,
+    attendance: Arc<Attendance>,
     /// Why the owner has ended.
     ended: Arc<OnceLock<Error>>,
 }
@@ -45,7 +46,7 @@ impl SubscriptionHandle {
         record: &Arc<SubscriptionRecord>,
         commands: mpsc::Sender<Command>,
         signals: Arc<Signals>,
-        status: Arc<Status>,
+        (status, attendance): (Arc<Status>, Arc<Attendance>),
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -58,7 +59,7 @@ impl SubscriptionHandle {
             stale: Arc::default(),
             consumers: Arc::new(AtomicU64::new(1)),
             signals,
-            attached: Arc::default(),
+            attendance,
             ended: Arc::default(),
         }
     }
@@ -136,9 +137,18 @@ impl SubscriptionHandle {
         self.signals.wake();
     }
 
-    /// What is known about the subscription at this moment of the monotonic clock. Nobody is asked.
-    pub(crate) fn describe(&self, at_ms: u64) -> Described {
-        self.status.describe(&self.record.load(), at_ms)
+    /// What is known about the subscription now. Nobody is asked.
+    pub(crate) fn describe(&self, now: Now) -> Described {
+        let mut described = self.status.describe(&self.record.load(), now.mono_ms);
+        let info = &mut described.info;
+        if let Some(since) = self.attendance.since()
+            && info.consumers.is_empty()
+        {
+            let for_ms = now.wall.0.saturating_sub(since.0);
+            (info.unattended_since_ms, info.unattended_for_ms) = (Some(since.0), Some(for_ms));
+            info.alarms.extend((for_ms >= UNATTENDED_ALARM_MS).then_some(Alarm::Unattended));
+        }
+        described
     }
 
     /// What it shows to others.
@@ -148,7 +158,12 @@ impl SubscriptionHandle {
 
     /// How many consumers are attached, or about to be.
     pub(crate) fn attached(&self) -> u64 {
-        self.attached.load(Ordering::Relaxed)
+        self.attendance.attached()
+    }
+
+    /// Whether it has consumers, and since when it has none.
+    pub(crate) fn attendance(&self) -> &Attendance {
+        &self.attendance
     }
 
     /// How many events that were redriven to it alone it has yet to acknowledge.
@@ -169,15 +184,20 @@ impl SubscriptionHandle {
         self.send(Command::Transact(Box::new(asked))).await
     }
 
-    /// Counts a consumer that is about to be attached; returns its number, new for each.
-    pub(super) fn enter(&self) -> u64 {
-        self.attached.fetch_add(1, Ordering::Relaxed);
-        self.consumers.fetch_add(1, Ordering::Relaxed)
+    /// Counts a consumer that is about to be attached; returns its number, new for each. Cancel safe.
+    ///
+    /// # Errors
+    /// If the subscription was deleted.
+    pub(super) async fn enter(&self) -> Result<u64, Error> {
+        match self.attendance.enter().await {
+            true => Ok(self.consumers.fetch_add(1, Ordering::Relaxed)),
+            false => Err(self.deleted()),
+        }
     }
 
     /// Detaches a consumer that was counted, without waiting.
     pub(super) fn leave(&self, consumer: u64) {
-        self.attached.fetch_sub(1, Ordering::Relaxed);
+        self.attendance.leave();
         if let Err(mpsc::error::TrySendError::Full(_)) = self.commands.try_send(Command::Detach { consumer })
         {
             self.signals.add(consumer);
@@ -195,9 +215,10 @@ impl SubscriptionHandle {
 
     /// What is said of a subscription whose owner has ended.
     pub(super) fn gone(&self) -> Error {
-        if let Some(error) = self.ended.get() {
-            return error.clone();
-        }
+        self.ended.get().cloned().unwrap_or_else(|| self.deleted())
+    }
+
+    fn deleted(&self) -> Error {
         let record = self.record.load();
         let message = format!("subscription {}/{} was deleted", record.topic, record.name);
         Error::refused(levada_protocol::error::ErrorCode::SubscriptionNotFound, message)

@@ -6,6 +6,8 @@
 mod owner;
 
 mod attached;
+mod attendance;
+mod attending;
 mod chain;
 mod command;
 mod committer;
@@ -29,6 +31,7 @@ mod untold;
 mod waiting;
 
 pub(crate) use self::{
+    attendance::UNATTENDED_ALARM_MS,
     command::{AckingTransact, Context},
     consumer::attach,
     handle::SubscriptionHandle,

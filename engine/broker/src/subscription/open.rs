@@ -9,9 +9,12 @@ use levada_protocol::{
 };
 
 use super::{
+    attendance::Attendance,
+    attending::Attending,
     chain::ChainSlot,
     command::Context,
     committer::Committer,
+    consumers::Consumers,
     handle::SubscriptionHandle,
     inbox::Inbox,
     losses::Losses,
@@ -23,7 +26,12 @@ use super::{
     status::Status,
 };
 use crate::{
-    dead_letter_topics, error::Error, log::Log, rows::SubscriptionRecord, shard::Generation, topic::Topic,
+    dead_letter_topics,
+    error::Error,
+    log::Log,
+    rows::{self, SubscriptionRecord, UnattendedSince},
+    shard::Generation,
+    topic::Topic,
 };
 
 /// Makes a subscription's handle and the task that owns it; `before` is the handle of the owner that it replaces.
@@ -61,7 +69,14 @@ pub(crate) fn open(
     status.publish_partition(number, &state.partition(number));
     status.publish_lost(losses.shown());
     let stop = context.cancelled.child_token();
-    let handle = SubscriptionHandle::new(record, commands, signals, Arc::clone(&status), stop.clone());
+    let stored =
+        rows::get::<UnattendedSince>(context.store.as_ref(), &id)?.map(|UnattendedSince(since)| since);
+    // Consumers of an owner before it, or of an engine before this one, left when that ended.
+    let since = before.map_or(stored, |before| before.attendance().since());
+    let attendance = Arc::new(Attendance::new(since.unwrap_or_else(|| context.clock.now())));
+    let attending = Attending::new(Arc::clone(&attendance), id, (context.shard.clone(), generation), stored);
+    let shown = (Arc::clone(&status), attendance);
+    let handle = SubscriptionHandle::new(record, commands, signals, shown, stop.clone());
     let of_queue = queue::Of { store: Arc::clone(&context.store), subscription: id };
     let (stale, costs) = handle.chain_signs();
     let of = Of {
@@ -91,7 +106,7 @@ pub(crate) fn open(
             losses,
         ),
         ChainSlot::new(!record.options.chain().is_empty(), stale, costs),
-        inbox,
+        (inbox, Consumers::new(attending)),
         Publisher::new(status),
     );
     Ok((handle, owner))

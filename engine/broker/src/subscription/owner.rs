@@ -113,6 +113,8 @@ enum Woken {
     Commands(Option<Vec<Command>>),
     Committed(u64, Ended),
     Read(Fetch, Result<Brought, Error>),
+    /// It is stored since when there is no consumer, or that failed.
+    Attendance,
     Chain(Result<(), Error>),
     Changed,
     Time,
@@ -126,7 +128,7 @@ impl Owner {
         reads: Reads,
         (committer, losses): (Committer, Losses),
         chain: ChainSlot,
-        inbox: Inbox,
+        (inbox, consumers): (Inbox, Consumers),
         publisher: Publisher,
     ) -> Self {
         let mut pause = Pause::default();
@@ -138,7 +140,7 @@ impl Owner {
             reads,
             committer,
             losses,
-            consumers: Consumers::default(),
+            consumers,
             pause,
             chain,
             inbox,
@@ -193,7 +195,7 @@ impl Owner {
                 Woken::Read(fetch, brought) => {
                     self.read(fetch, brought);
                 }
-                Woken::Chain(Ok(())) | Woken::Changed | Woken::Time => {}
+                Woken::Attendance | Woken::Chain(Ok(())) | Woken::Changed | Woken::Time => {}
                 Woken::Chain(Err(error)) => {
                     self.pause.begin(Instant::now(), pause::of_attach(&error), Some(RETRY_CHAIN))
                 }
@@ -347,6 +349,7 @@ impl Owner {
             let losses = self.losses.begin(std::mem::take(&mut settling.lost));
             self.committer.submit(settling, losses, &self.reads);
         }
+        self.consumers.store_attendance(Instant::now());
         self.publish();
         self.publisher.explain(&self.state, &self.consumers, self.reads.queue(), now, Instant::now());
         self.consumers.confirm(self.state.confirmed(), &self.of.record);
@@ -604,7 +607,7 @@ impl Owner {
     }
 
     fn detach(&mut self, now: Now, consumer: u64) {
-        if let Some(taken) = self.consumers.remove(consumer) {
+        if let Some(taken) = self.consumers.remove(consumer, now.wall) {
             self.state.taken(ConsumerId(consumer), taken);
             self.state.detach(now, ConsumerId(consumer));
         }
@@ -638,6 +641,7 @@ impl Owner {
             self.state.next_deadline(now).map(|at| Duration::from_millis(at.saturating_sub(now.mono_ms))),
             self.pause.until().map(until),
             self.committer.ready_at().map(until),
+            self.consumers.attendance_at().map(until),
             self.publisher.explain_at().map(until),
             more.then_some(Duration::ZERO),
         ];
@@ -655,6 +659,7 @@ impl Owner {
             // First what is rare: commands may never end.
             (id, ended) = self.committer.ended() => Woken::Committed(id, ended),
             (fetch, brought) = self.reads.ended() => Woken::Read(fetch, brought),
+            () = self.consumers.attendance_stored() => Woken::Attendance,
             attached = self.chain.attached() => Woken::Chain(attached),
             commands = self.inbox.next() => Woken::Commands(commands),
             () = self.changed.changed() => Woken::Changed,

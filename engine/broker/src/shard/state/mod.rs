@@ -1,6 +1,7 @@
 //! The state that the writer decides on: ahead of what is durable by the groups under way. It has no clock, no queue
 //! and no thread: each command adds to the group in the making.
 
+mod expiry;
 mod logs;
 
 use std::sync::Arc;
@@ -182,6 +183,10 @@ impl State {
                 group.reply(Reply::Redrives { reply, result });
             }
             Command::Trim(trim) => logs::trim(self, trim, group),
+            Command::Expire(seen) => {
+                let result = expiry::expire(self, &seen, group, now);
+                group.reply(Reply::Done { reply: seen.reply, result });
+            }
             Command::Forget(forget) => {
                 let result = self.forget_idle(&forget, group);
                 group.reply(Reply::Done { reply: forget.reply, result });
@@ -613,6 +618,9 @@ impl State {
             }
             StateChange::Loss { subscription, partition, loss } => {
                 group.draft.push(loss.put(&(subscription, partition)));
+            }
+            StateChange::Attendance { subscription, unattended_since } => {
+                self.tables.unattended.set(subscription, unattended_since, &mut group.draft);
             }
             StateChange::RouteCursor { route, partition, to } => {
                 self.tables.advance_route(route, partition, to, &mut group.draft);

@@ -15,6 +15,7 @@ mod redrives;
 mod route_cursors;
 mod schedule;
 mod transactions;
+mod unattended;
 
 use std::ops::Range;
 
@@ -49,6 +50,7 @@ pub(super) use self::{
     route_cursors::RouteCursors,
     schedule::{CANCEL_LEN_MAX, Cancel, Schedule},
     transactions::Transactions,
+    unattended::Unattended,
 };
 pub(crate) use self::{
     generations::Generation,
@@ -95,6 +97,7 @@ pub(super) struct Tables {
     pub(super) transactions: Transactions,
     pub(super) queues: Queues,
     pub(super) backlogs: Backlogs,
+    pub(super) unattended: Unattended,
 }
 
 impl Tables {
@@ -113,13 +116,34 @@ impl Tables {
         let queues = Queues::load(store)?;
         let producers = Producers::new(limits.producers_max);
         let backlogs = Backlogs::load(store, catalogue, &extents, &routes)?;
-        Ok((Self { partitions, producers, routes, dedup, schedule, transactions, queues, backlogs }, extents))
+        let unattended = Unattended::load(store)?;
+        let tables = Self {
+            partitions,
+            producers,
+            routes,
+            dedup,
+            schedule,
+            transactions,
+            queues,
+            backlogs,
+            unattended,
+        };
+        Ok((tables, extents))
     }
 
     /// Adds to the commit what the tables have held back until its end.
     pub(super) fn flush(&mut self, now: Timestamp, draft: &mut Draft) {
-        let Self { partitions, producers, routes: _, dedup, schedule, transactions, queues: _, backlogs: _ } =
-            self;
+        let Self {
+            partitions,
+            producers,
+            dedup,
+            schedule,
+            transactions,
+            routes: _,
+            queues: _,
+            backlogs: _,
+            unattended: _,
+        } = self;
         partitions.flush(draft);
         partitions.end_commit();
         producers.flush(draft);
@@ -152,6 +176,7 @@ impl Tables {
             CatalogueEvent::SubscriptionDeleted(id) => {
                 progress::forget(*id, draft);
                 self.queues.forget(*id, draft);
+                self.unattended.forget(*id, draft);
                 self.backlogs.forget(Holder::Subscription(*id));
             }
             CatalogueEvent::RouteCreated(record) => {
@@ -166,6 +191,8 @@ impl Tables {
             CatalogueEvent::SubscriptionCreated(record) => {
                 let (holder, topic) = (Holder::Subscription(SubscriptionId(record.id)), record.topic_id);
                 self.backlogs.create(holder, TopicId(topic), &record.positions);
+                let made = Some(Timestamp(record.created_ms));
+                self.unattended.set(SubscriptionId(record.id), made, draft);
             }
             CatalogueEvent::SubscriptionChanged(_)
             | CatalogueEvent::PluginChanged(_)
@@ -175,8 +202,17 @@ impl Tables {
 
     fn forget_topic(&mut self, id: TopicId, draft: &mut Draft) {
         // What is prepared for it is dropped by the decision.
-        let Self { partitions, producers, routes: _, dedup, schedule, transactions: _, queues: _, backlogs } =
-            self;
+        let Self {
+            partitions,
+            producers,
+            dedup,
+            schedule,
+            backlogs,
+            routes: _,
+            transactions: _,
+            queues: _,
+            unattended: _,
+        } = self;
         backlogs.forget_topic(id);
         partitions.forget_topic(id, draft);
         producers.forget_topic(id, draft);
