@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use crate::{
     Broker, BrokerConfig, Consumer, Content, Principal,
-    rows::{NextId, Row, SubscriptionRecord, TopicRecord},
+    rows::{NextId, Row, SubscriptionRecord, TopicRecord, UnattendedSince},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -161,8 +161,8 @@ async fn a_subscription_whose_owner_has_ended_gets_another_one() {
     engine.broker.shutdown().await;
 }
 
-/// A store with so many subscriptions of a topic that is not `orders`.
-fn store_with(subscriptions: u64) -> MemoryStore {
+/// A store with so many subscriptions of a topic that is not `orders`, none of which has had a consumer since 1970.
+fn store_with(subscriptions: u64, options: &SubscriptionOptions) -> MemoryStore {
     let topic = TopicRecord {
         id: 1,
         name: "crowded".parse().unwrap(),
@@ -175,7 +175,7 @@ fn store_with(subscriptions: u64) -> MemoryStore {
         topic_id: 1,
         topic: "crowded".parse().unwrap(),
         name: format!("s{id}").parse().unwrap(),
-        options: SubscriptionOptions::default(),
+        options: options.clone(),
         positions: vec![0],
         created_ms: 0,
         owner: "test".to_owned(),
@@ -183,7 +183,10 @@ fn store_with(subscriptions: u64) -> MemoryStore {
         moves: 0,
     };
     let mut ops = vec![topic.put(&topic.id()), NextId(subscriptions + 2).put(&())];
-    ops.extend((2..subscriptions + 2).map(|id| subscription(id).put(&SubscriptionId(id))));
+    for id in 2..subscriptions + 2 {
+        let id = SubscriptionId(id);
+        ops.extend([subscription(id.0).put(&id), UnattendedSince(Timestamp(0)).put(&id)]);
+    }
     let store = MemoryStore::new();
     store.apply(&Commit::after(&store.last(), Term(1), Timestamp(0), ops)).unwrap();
     store.sync().unwrap();
@@ -203,7 +206,7 @@ fn rows(store: &MemoryStore) -> BTreeMap<(Family, Bytes), Bytes> {
 async fn an_acknowledgement_among_10_000_subscriptions_writes_what_it_does_alone() {
     let mut written = Vec::new();
     for subscriptions in [0, 10_000] {
-        let store = Arc::new(store_with(subscriptions));
+        let store = Arc::new(store_with(subscriptions, &SubscriptionOptions::default()));
         let engine = Engine::on(Arc::clone(&store) as Arc<dyn Store>).await;
         let mut consumer = engine.subscribe().await;
         let token = delivery(&mut consumer).await;
@@ -220,4 +223,25 @@ async fn an_acknowledgement_among_10_000_subscriptions_writes_what_it_does_alone
         engine.broker.shutdown().await;
     }
     assert_eq!(written[0], written[1]);
+}
+
+#[tokio::test]
+async fn a_subscription_expires_only_if_what_was_seen_of_it_still_holds_when_that_is_decided() {
+    const AFTER_MS: u64 = 60_000;
+    const NEVER_DUE: u64 = u64::MAX / 2;
+    for (option, since, after_ms, expires) in [
+        (AFTER_MS, 1, AFTER_MS, false),
+        (AFTER_MS, 0, 2 * AFTER_MS, false),
+        (0, 0, AFTER_MS, false),
+        (NEVER_DUE, 0, NEVER_DUE, false),
+        (AFTER_MS, 0, AFTER_MS, true),
+    ] {
+        let options = SubscriptionOptions { expire_after_ms: Some(option), ..SubscriptionOptions::default() };
+        let engine = Engine::on(Arc::new(store_with(1, &options))).await;
+        let (shard, id) = (&engine.broker.inner.shard, SubscriptionId(2));
+        shard.expire(id, Timestamp(since), after_ms).await.unwrap();
+        let gone = !shard.catalogue().subscriptions.has_id(id);
+        assert_eq!(gone, expires, "option {option}, seen {since} and {after_ms}");
+        engine.broker.shutdown().await;
+    }
 }

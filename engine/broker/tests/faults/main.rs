@@ -30,4 +30,5 @@ mod terms;
 mod transactions;
 mod trials;
 mod ttl;
+mod unattended;
 mod unread;

@@ -333,9 +333,15 @@ impl Engine {
 
     /// The same store after a crash.
     pub(crate) async fn restart(self) -> Self {
+        self.restart_with(|_| {}).await
+    }
+
+    /// The same with a configuration that is changed a little.
+    pub(crate) async fn restart_with(self, change: impl FnOnce(&mut BrokerConfig)) -> Self {
         self.broker.shutdown().await;
         self.store.inner.crash();
-        let config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(self.dir.path()) };
+        let mut config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(self.dir.path()) };
+        change(&mut config);
         Self::on(self.store, self.plugins, self.dir, config)
     }
 
