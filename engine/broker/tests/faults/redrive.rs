@@ -215,6 +215,8 @@ async fn more_dead_letters(engine: &Engine, from: usize, count: usize) {
     consumer.control.credit(PLENTY).await.unwrap();
     reject(&mut consumer, count as u64).await;
     until_dead(engine, (from + count) as u64).await;
+    drop(consumer);
+    engine.until_info(|info| info.consumers.is_empty()).await;
 }
 
 pub(crate) fn side_rows(engine: &Engine) -> usize {
@@ -289,6 +291,8 @@ pub(crate) enum Kill {
 }
 
 pub(crate) async fn killed(engine: Engine, kill: Kill, step: Redrive) -> Engine {
+    // The next commit is that of the step.
+    engine.attendance_is_stored().await;
     match kill {
         Kill::Commit => engine.store.panic_at_apply.store(true, Ordering::Release),
         Kill::Sync => engine.store.panic_at_sync.store(true, Ordering::Release),

@@ -435,6 +435,20 @@ impl Engine {
         timeout(SOON, waiting).await.expect("it comes to be so");
     }
 
+    /// Waits until it is durable which subscriptions have no consumer: their owners have nothing to commit by themselves then.
+    pub(crate) async fn attendance_is_stored(&self) {
+        let request = Request::ListSubscriptions { topic: None, limit: 0, after: None };
+        let Response::Subscriptions { subscriptions, .. } = self.ask(request).await else {
+            panic!("no list")
+        };
+        for info in subscriptions {
+            let key = [&[4][..], &info.id.to_be_bytes()].concat();
+            let row = info.unattended_since_ms.map(|since| [&[1][..], &since.to_le_bytes()].concat());
+            let is_written = || self.store.get(Family::Cursors, &key).unwrap().as_deref() == row.as_deref();
+            until(|| is_written() && self.store.inner.durable() == self.store.last().index).await;
+        }
+    }
+
     pub(crate) async fn partition(&self, topic: &str) -> PartitionInfo {
         let Response::Topic(info) = self.ask(Request::DescribeTopic { name: topic.parse().unwrap() }).await
         else {

@@ -15,7 +15,7 @@ use levada_protocol::{
     request::{Alarm, Request, Start, SubscriptionInfo, SubscriptionOptions, TopicSettings},
     verbs::{Verb, VerbKind, Verbs},
 };
-use levada_store::{Family, Store};
+use levada_store::{Family, Store as _};
 use tokio::time::timeout;
 
 use crate::support::{Engine, PLENTY, SOON, delivery, poll_once, until};
@@ -83,10 +83,8 @@ impl Scene {
 
     /// Waits until it is stored that there is no consumer since then.
     async fn stored(&self, since: u64) {
-        let key = [&[4][..], &self.engine.info().await.id.to_be_bytes()].concat();
-        let row = [&[1][..], &since.to_le_bytes()].concat();
-        until(|| self.engine.store.get(Family::Cursors, &key).unwrap().is_some_and(|stored| stored == row))
-            .await;
+        self.engine.attendance_is_stored().await;
+        assert_eq!(self.since().await, Some(since));
     }
 
     async fn since(&self) -> Option<u64> {
@@ -121,6 +119,9 @@ impl Scene {
 #[tokio::test]
 async fn it_counts_from_the_creation_or_the_last_consumer_that_left_and_not_while_one_is_attached() {
     let scene = Scene::with(SubscriptionOptions::default()).await;
+    let key = [&[4][..], &scene.engine.info().await.id.to_be_bytes()].concat();
+    let stored = scene.engine.store.get(Family::Cursors, &key).unwrap();
+    assert!(stored.is_some(), "it is stored with the subscription");
     scene.set(NOW + HOUR);
     let info = scene.engine.info().await;
     assert_eq!((info.unattended_since_ms, info.unattended_for_ms), (Some(NOW), Some(HOUR)));
