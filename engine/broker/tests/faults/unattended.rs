@@ -240,7 +240,12 @@ async fn after_a_crash_it_goes_on_counting() {
 #[tokio::test]
 async fn one_that_had_consumers_when_the_engine_died_counts_from_the_start_after_that() {
     let scene = Scene::with(expiring(7 * DAY)).await;
-    let consumer = scene.attach().await;
+    let (consumer, other) = (scene.attach().await, scene.attach().await);
+    scene.engine.attendance_is_stored().await;
+    drop(other);
+    scene.engine.until_info(|info| info.consumers.len() == 1).await;
+    // What an owner wants stored rides with a commit such as this.
+    scene.engine.topic("other", TopicSettings::default()).await;
     scene.set(NOW + 30 * DAY);
     let scene = scene.restart(Duration::ZERO).await;
     drop(consumer);
