@@ -111,10 +111,11 @@ impl Client {
 
     /// Sends one request and waits for its answer.
     ///
-    /// A request that only reads is sent again if the connection is lost meanwhile, and so is one that does nothing the second
-    /// time: a redrive that is not forced, a transaction and the decision about one. If such a one finds no connection any
-    /// more, or is refused, its outcome is in doubt: `DEADLINE_EXCEEDED`. Any other that changes something is not sent again, and fails with
-    /// `CONNECTION_LOST`. Cancel safe in that the connection stays sound, but the request may still take effect.
+    /// A request that only reads is sent again if the connection is lost meanwhile, and so is one that does no harm the second
+    /// time: a redrive that is not forced, a transaction and the decision about one, the opening of a producer's name. If such
+    /// a one finds no connection any more, or is refused, its outcome is in doubt: `DEADLINE_EXCEEDED`. Any other that changes
+    /// something is not sent again, and fails with `CONNECTION_LOST`. Cancel safe in that the connection stays sound, but the
+    /// request may still take effect.
     ///
     /// # Errors
     /// The engine's refusal; `CONNECT_FAILED`, `CONNECTION_LOST` or `DEADLINE_EXCEEDED` (the default limit is 30 s,
@@ -304,6 +305,8 @@ fn is_repeatable(request: &Request) -> bool {
         Request::Redrive(redrive) => !redrive.force,
         // Its id tells a repeat, and the first decision is final.
         Request::Transact(_) | Request::DecideTransaction(_) => true,
+        // The second answer is of the newer epoch, and nobody has used the first.
+        Request::OpenProducer { .. } => true,
         other => is_reading(other),
     }
 }
@@ -345,6 +348,7 @@ fn is_reading(request: &Request) -> bool {
         | Request::CancelScheduled { .. }
         | Request::PurgeDeadLetters(_)
         | Request::PurgeTopic(_)
+        | Request::OpenProducer { .. }
         | Request::Unknown => false,
     }
 }

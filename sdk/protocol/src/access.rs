@@ -210,6 +210,8 @@ impl Requires for Request {
                 vec![(Action::Browse, list.group.clone().map_or(Scope::Engine, Scope::Group))]
             }
             Self::DescribeTransaction { group, .. } => vec![(Action::Browse, Scope::Group(group.clone()))],
+            // Who takes a name over shuts its owner out, as whoever may publish could.
+            Self::OpenProducer { topic, .. } => vec![publishing(topic)],
             Self::Unknown => Vec::new(),
         }
     }

@@ -72,9 +72,27 @@ impl Offset {
     }
 }
 
-/// One publisher object's identity: random, it survives reconnects and makes resends harmless.
+/// One publisher object's identity: random, it survives reconnects and makes resends harmless. That of a named producer is
+/// the engine's choice but for its low 32 bits, see [`ProducerId::base`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProducerId(pub u128);
+
+impl ProducerId {
+    /// The bits that the owner of a producer's name chooses.
+    const OWN: u128 = u32::MAX as u128;
+
+    /// The same with its low 32 bits 0: what all ids under one name have in common.
+    #[must_use]
+    pub fn base(self) -> Self {
+        Self(self.0 & !Self::OWN)
+    }
+
+    /// The next id of the same base; the first one again after the last.
+    #[must_use]
+    pub fn next_of_base(self) -> Self {
+        Self(self.base().0 | (self.0.wrapping_add(1) & Self::OWN))
+    }
+}
 
 impl fmt::Display for ProducerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,7 +104,8 @@ impl fmt::Display for ProducerId {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} name {got:?} is invalid: expected {expected}")]
 pub struct InvalidName {
-    /// What was to be named: `topic`, `subscription`, `route`, `plugin`, `group` or `transaction`.
+    /// What was to be named: `topic`, `subscription`, `route`, `plugin`, `producer group`, `producer` or
+    /// `transaction`.
     pub kind: &'static str,
     /// The first 80 characters of the text.
     pub got: String,
@@ -261,6 +280,19 @@ name! {
     GroupName
 }
 
+name! {
+    /// A producer's name: `[a-z0-9][a-z0-9_-]{0,62}`. Of all that publish to a topic under it, the newest alone may.
+    ProducerName
+}
+
+impl FromStr for ProducerName {
+    type Err = InvalidName;
+
+    fn from_str(name: &str) -> Result<Self, InvalidName> {
+        parse_name("producer", name).map(Self)
+    }
+}
+
 impl FromStr for GroupName {
     type Err = InvalidName;
 
@@ -368,6 +400,7 @@ mod tests {
         assert_eq!(lengths::<RouteName>(), all);
         assert_eq!(lengths::<PluginName>(), all);
         assert_eq!(lengths::<GroupName>(), all);
+        assert_eq!(lengths::<ProducerName>(), all);
     }
 
     #[test]
@@ -393,6 +426,14 @@ mod tests {
         for bad in ["", "a b", "\0", "\u{e9}", &"a".repeat(129)] {
             assert!(bad.parse::<TransactionId>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_name_s_ids_differ_in_their_low_32_bits() {
+        let (base, last) = (ProducerId(7 << 32), ProducerId(7 << 32 | u128::from(u32::MAX)));
+        assert_eq!(base.next_of_base(), ProducerId(7 << 32 | 1));
+        assert_eq!(last.next_of_base(), base);
+        assert_eq!((base.base(), base.next_of_base().base(), last.base()), (base, base, base));
     }
 
     #[test]

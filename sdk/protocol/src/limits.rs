@@ -22,6 +22,8 @@ pub const BATCH_EVENTS_MAX: usize = 10_000;
 pub const BATCH_BYTES_TARGET: usize = 64 * 1024;
 /// Most batches of one producer and partition that may be in flight, unacknowledged.
 pub const PRODUCER_IN_FLIGHT_MAX: usize = 64;
+/// Most names of producers that one topic may have.
+pub const NAMED_PRODUCERS_MAX: usize = 10_000;
 /// Most runs of offsets that an acknowledgement names for the duplicates of one batch.
 pub const DUPLICATE_RUNS_MAX: usize = 256;
 /// Longest dedup window of a topic in milliseconds: 7 days.
@@ -40,7 +42,7 @@ pub const PARTITIONS_MAX: u16 = 1024;
 pub const TOPIC_NAME_BYTES_MAX: usize = 128;
 /// Longest topic name in bytes that the engine itself makes (dead-letter topics).
 pub const TOPIC_NAME_BYTES_MAX_INTERNAL: usize = 255;
-/// Longest name in bytes of a subscription, route, plugin or producer group.
+/// Longest name in bytes of a subscription, route, plugin, producer or producer group.
 pub const NAME_BYTES_MAX: usize = 63;
 /// Largest payload in bytes that a frame of any known type may have. A length over the limit of its type closes the
 /// connection before anything is read.

@@ -6,6 +6,7 @@ mod deleting;
 mod mismatch;
 mod pages;
 mod plugins;
+mod producers;
 mod purge;
 mod routes;
 mod schedule;
@@ -59,9 +60,7 @@ impl Broker {
         match request {
             Request::Info => Ok(Response::Info(Box::new(self.info()))),
             Request::CreateTopic { name, settings } => self.create_topic(principal, name, settings).await,
-            Request::ListTopics { limit, after } => {
-                self.list_topics(&catalogue, limit, after.as_deref()).await
-            }
+            Request::ListTopics { limit, after } => self.list_topics(limit, after.as_deref()).await,
             Request::DescribeTopic { name } => self.describe_topic(&name).await,
             Request::SetTopic { name, settings } => self.set_topic(name, settings).await,
             Request::DeleteTopic { name, force, with_dead_letters } => {
@@ -120,6 +119,7 @@ impl Broker {
             Request::DecideTransaction(asked) => self.decide_transaction(asked).await,
             Request::ListTransactions(asked) => self.list_transactions(asked).await,
             Request::DescribeTransaction { group, id } => self.describe_transaction(group, id).await,
+            Request::OpenProducer { topic, name } => self.open_producer(&topic, name).await,
             Request::Unknown => Err(unknown()),
         }
     }
@@ -224,12 +224,8 @@ impl Broker {
         Ok(Response::Topic(self.backlogs().topic_info(&topic, &record).await))
     }
 
-    async fn list_topics(
-        &self,
-        catalogue: &Catalogue,
-        limit: u32,
-        after: Option<&str>,
-    ) -> Result<Response, Error> {
+    async fn list_topics(&self, limit: u32, after: Option<&str>) -> Result<Response, Error> {
+        let catalogue = self.inner.shard.catalogue();
         let after = after.map(TopicName::parse_any).transpose()?;
         let mut page = Page::new(limit);
         for (name, record) in catalogue.topics.range((pages::behind(after.as_ref()), Bound::Unbounded)) {

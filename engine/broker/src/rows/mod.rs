@@ -42,6 +42,7 @@
 //! | side | `0x01` topic u32, partition u16, offset u64 | [`Redriven`] | redrives of the dead letter there | retention, purges, with the topic |
 //! | side | `0x02` subscription u64, number u64 | [`QueuedEvent`] | redrives to the subscription | when it comes to its end, with the subscription |
 //! | side | `0x03` subscription u64 | [`QueueEnd`] | redrives to the subscription | with the subscription |
+//! | side | `0x04` topic u32, name | [`NamedProducer`] | openings of the name | once it is idle for long, with the topic |
 //!
 //! A subscription's progress in its queue is that in the partition [`QUEUE`], which no topic has.
 //!
@@ -57,6 +58,7 @@ mod dedup_ids;
 mod dropped;
 mod engine_id;
 mod log_start;
+mod named_producer;
 mod next_id;
 mod past_cancels;
 mod plugin;
@@ -104,6 +106,7 @@ pub(crate) use self::{
     engine_id::EngineId,
     key::{KeyRange, whole_family},
     log_start::LogStart,
+    named_producer::NamedProducer,
     next_id::NextId,
     past_cancels::{
         PastCancels, day_of, days as days_of_past_cancels, forgotten as forgotten_cancels,
@@ -112,7 +115,7 @@ pub(crate) use self::{
     plugin::PluginRecord,
     plugin_line::PluginLineRecord,
     prepared_batch::PreparedBatch,
-    producer::of_topic as producers_of_topic,
+    producer::{of_name as producers_of_name, of_topic as producers_of_topic},
     progress_chunk::of_partition as chunks_of_partition,
     progress_failures::of_partition as failures_of_partition,
     progress_head::of_subscription as progress_of_subscription,
@@ -175,6 +178,7 @@ mod tag {
     pub(super) const SIDE_REDRIVEN: u8 = 0x01;
     pub(super) const SIDE_QUEUED: u8 = 0x02;
     pub(super) const SIDE_QUEUE_END: u8 = 0x03;
+    pub(super) const SIDE_NAMED_PRODUCER: u8 = 0x04;
     pub(super) const TRANSACTION: u8 = 0x01;
     pub(super) const PREPARED_BATCH: u8 = 0x02;
     pub(super) const UNDECIDED: u8 = 0x03;

@@ -45,6 +45,12 @@ pub(crate) fn of_topic(topic: TopicId) -> KeyRange {
     KeyBuilder::new(4).u32(topic.0).range()
 }
 
+/// The producers of a topic's partition whose ids have this base: those of one name.
+pub(crate) fn of_name(topic: TopicId, partition: PartitionId, base: ProducerId) -> KeyRange {
+    let shared = (base.0 >> u32::BITS).to_be_bytes();
+    KeyBuilder::new(18).u32(topic.0).u16(partition.0).bytes(&shared[4..]).range()
+}
+
 impl Row for Producer {
     const NAME: &'static str = "producer";
     const FAMILY: Family = Family::Producers;
@@ -177,6 +183,10 @@ mod tests {
             let key = (TopicId(topic), PartitionId(partition), ProducerId(id));
             check::comes_back(&key, &producer);
             check::is_within::<Producer>(&key, &of_topic(key.0));
+            check::is_within::<Producer>(&key, &of_name(key.0, key.1, key.2.base()));
+            let (from, to) = of_name(key.0, key.1, ProducerId(key.2.0 ^ 1 << 32).base());
+            let bytes = Producer::key(&key);
+            prop_assert!(bytes < from || to <= bytes, "one of another name");
         }
 
         #[test]

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use levada_delivery::retention::Rules;
 use levada_protocol::{
     batch::Batch,
-    ids::{Offset, PartitionId, SubscriptionId, Timestamp, TopicId},
+    ids::{Offset, PartitionId, ProducerId, ProducerName, SubscriptionId, Timestamp, TopicId},
     publish::{Ack, AckOutcome, PublishHeader},
+    request::OpenedProducer,
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -15,7 +16,7 @@ use super::{
     group::Reply,
     proposal::{Proposal, ProposalRefused},
     reply::AckPermit,
-    tables::{self, DuePart, Generation, ProducerKey, RedriveRevision},
+    tables::{self, DuePart, Generation, NameKey, NamedProducers, ProducerKey, RedriveRevision},
     transact::{Ask, Decide, ForgetTransactions, Transact},
 };
 use crate::{catalogue::Change, error::Error, rows::Place, topic::Topic};
@@ -42,6 +43,7 @@ pub(crate) enum Command {
         topic: TopicId,
         reply: oneshot::Sender<Result<RedriveRevision, Error>>,
     },
+    OpenProducer(OpenProducer),
     Trim(Trim),
     Expire(Expire),
     Forget(Forget),
@@ -83,13 +85,31 @@ pub(crate) struct Append {
     pub(crate) admitted: OwnedSemaphorePermit,
 }
 
-/// Producers that were found idle, to be forgotten unless they have published since.
+/// Takes a producer's name over for a new owner.
+#[derive(Debug)]
+pub(crate) struct OpenProducer {
+    pub(crate) topic: Arc<Topic>,
+    pub(crate) name: ProducerName,
+    /// Its id, if the name is new.
+    pub(crate) fresh: ProducerId,
+    pub(crate) reply: oneshot::Sender<Result<OpenedProducer, Error>>,
+}
+
+/// What was found idle, to be forgotten unless it was used since.
 #[derive(Debug)]
 pub(crate) struct Forget {
-    pub(crate) producers: Vec<ProducerKey>,
+    pub(crate) idle: Idle,
     /// Those last used before are idle.
     pub(crate) before: Timestamp,
     pub(crate) reply: oneshot::Sender<Result<(), Error>>,
+}
+
+/// Producers that publish no more.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Idle {
+    pub(crate) producers: Vec<ProducerKey>,
+    /// Those without the row of any producer.
+    pub(crate) names: Vec<NameKey>,
 }
 
 /// What retention decided for one partition.
@@ -150,6 +170,7 @@ impl Command {
             Self::Propose(proposal) => proposal.encoded_len_max(),
             Self::MoveDue(due) => due.parts.iter().map(DuePart::encoded_len_max).sum(),
             Self::Cancel(_) => tables::CANCEL_LEN_MAX,
+            Self::OpenProducer(_) => NamedProducers::OPEN_LEN_MAX,
             Self::Transact(transact) => transact.encoded_len_max(),
             Self::Decide(decide) => decide.encoded_len_max(),
             Self::Ask(ask) => ask.encoded_len_max(),
@@ -192,6 +213,9 @@ impl Command {
             }
             Self::TakeOver { reply, .. } => {
                 Reply::TakenOver { reply, result: Err(error.clone()) }.send();
+            }
+            Self::OpenProducer(OpenProducer { reply, .. }) => {
+                Reply::ProducerOpened { reply, result: Err(error.clone()) }.send();
             }
             Self::Redrives { reply, .. } => {
                 Reply::Redrives { reply, result: Err(error.clone()) }.send();

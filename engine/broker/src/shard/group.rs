@@ -6,6 +6,7 @@ use levada_protocol::{
     error::ErrorCode,
     ids::CommitIndex,
     publish::{Ack, AckOutcome},
+    request::OpenedProducer,
 };
 use levada_store::Op;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -56,6 +57,10 @@ pub(super) enum Reply {
         reply: oneshot::Sender<Result<Generation, Error>>,
         result: Result<Generation, Error>,
     },
+    ProducerOpened {
+        reply: oneshot::Sender<Result<OpenedProducer, Error>>,
+        result: Result<OpenedProducer, Error>,
+    },
     Redrives {
         reply: oneshot::Sender<Result<RedriveRevision, Error>>,
         result: Result<RedriveRevision, Error>,
@@ -81,6 +86,7 @@ impl Reply {
             Self::Ack { permit, ack, .. } => permit.send(ack),
             Self::Done { reply, result } => drop(reply.send(result)),
             Self::TakenOver { reply, result } => drop(reply.send(result)),
+            Self::ProducerOpened { reply, result } => drop(reply.send(result)),
             Self::Redrives { reply, result } => drop(reply.send(result)),
             Self::Proposal { reply, result } => drop(reply.send(result)),
             Self::Transacted { reply, result } => drop(reply.send(result)),
@@ -97,6 +103,7 @@ impl Reply {
             }
             Self::Done { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::TakenOver { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Self::ProducerOpened { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::Redrives { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::Proposal { reply, .. } => drop(reply.send(Err(ProposalRefused::Failed(error.clone())))),
             Self::Transacted { reply, .. } => drop(reply.send(Err(error.clone()))),

@@ -47,7 +47,8 @@ use std::{
 use bytes::Bytes;
 use levada_protocol::{
     error::ErrorCode,
-    ids::{SubscriptionId, Timestamp, TopicId, TopicName},
+    ids::{ProducerId, ProducerName, SubscriptionId, Timestamp, TopicId, TopicName},
+    request::OpenedProducer,
 };
 use levada_store::{
     Store,
@@ -56,8 +57,8 @@ use levada_store::{
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 pub(crate) use self::{
-    command::{Append, Command, Expire, Forget, Trim},
-    command::{CancelScheduled, MoveDue},
+    command::{Append, Command, Expire, Forget, Idle, Trim},
+    command::{CancelScheduled, MoveDue, OpenProducer},
     due::already_due,
     proposal::{
         AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, Queued, QueuedEvents,
@@ -65,7 +66,7 @@ pub(crate) use self::{
     },
     reply::AckPermit,
     rewritten::Rewritten,
-    tables::{DueBatch, DuePart, Generation, ProducerKey, RedriveRevision},
+    tables::{DueBatch, DuePart, Generation, NameKey, ProducerKey, RedriveRevision},
     transact::{Found, Transact, TransactBatch, Transacted, transaction_exists, transaction_not_found},
     view::{Closed, ShardView, SyncTimes},
 };
@@ -288,10 +289,26 @@ impl ShardHandle {
         self.ask(Command::Expire(Expire { subscription, since, after_ms, reply }), answer).await
     }
 
-    /// Forgets producers that were last used before a time; completes once that is durable.
-    pub(crate) async fn forget(&self, producers: Vec<ProducerKey>, before: Timestamp) -> Result<(), Error> {
+    /// Lets a new owner take a producer's name over, under the id `fresh` if the name is new; completes once that is durable.
+    /// What owners before it had under way is decided by then, and later batches of theirs are refused.
+    ///
+    /// # Errors
+    /// `TOPIC_NOT_FOUND`, `LIMIT_EXCEEDED`, or why the shard takes no writes.
+    pub(crate) async fn open_producer(
+        &self,
+        topic: Arc<Topic>,
+        name: ProducerName,
+        fresh: ProducerId,
+    ) -> Result<OpenedProducer, Error> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Forget(Forget { producers, before, reply }), answer).await
+        self.send(Command::OpenProducer(OpenProducer { topic, name, fresh, reply })).await?;
+        answer.await.unwrap_or_else(|_| Err(Error::unanswered()))
+    }
+
+    /// Forgets producers and names that were last used before a time; completes once that is durable.
+    pub(crate) async fn forget(&self, idle: Idle, before: Timestamp) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Forget(Forget { idle, before, reply }), answer).await
     }
 
     /// Removes the notes of dropped rows whose space was reclaimed; completes once that is durable.

@@ -77,10 +77,11 @@ fn every_request() -> Vec<Request> {
         }),
         Request::ListTransactions(ListTransactions::default()),
         Request::DescribeTransaction { group: transact().group, id: transact().id },
+        Request::OpenProducer { topic: topic(), name: "importer".parse().unwrap() },
     ];
-    let mut seen = [false; 34];
+    let mut seen = [false; 35];
     all.iter().for_each(|request| seen[index(request)] = true);
-    assert_eq!(seen, [true; 34], "one of each");
+    assert_eq!(seen, [true; 35], "one of each");
     all
 }
 
@@ -134,6 +135,7 @@ fn index(request: &Request) -> usize {
         Request::ListTransactions(_) => 31,
         Request::DescribeTransaction { .. } => 32,
         Request::PurgeTopic(_) => 33,
+        Request::OpenProducer { .. } => 34,
         Request::Unknown => panic!("it asks for nothing"),
     }
 }

@@ -15,6 +15,7 @@ mod idle;
 mod jumps;
 mod metrics;
 mod moves;
+mod named;
 mod options;
 mod owners;
 mod pressure;

@@ -22,7 +22,7 @@ pub enum Family {
     Prepared = 7,
     /// What plugins remember.
     PluginState = 8,
-    /// Which dead letters were redriven.
+    /// Which dead letters were redriven, and what waits for one subscription alone; who owns producers' names.
     Side = 9,
 }
 

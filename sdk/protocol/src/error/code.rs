@@ -98,8 +98,8 @@ codes! {
     30 BatchInvalid         BATCH_INVALID          retry no  effect none    http 400 "a batch whose length, count, checksum or layout is wrong";
     31 EventTooLarge        EVENT_TOO_LARGE        retry no  effect none    http 413 "an event over one of the limits";
     32 SequenceGap          SEQUENCE_GAP           retry no  effect none    http 409 "a producer's sequence skips events that were never seen";
-    33 ProducerFenced       PRODUCER_FENCED        retry no  effect none    http 409 "a newer epoch of this producer exists";
-    34 ProducerUnknown      PRODUCER_UNKNOWN       retry no  effect none    http 409 "the engine no longer knows this producer; begin again at sequence 0";
+    33 ProducerFenced       PRODUCER_FENCED        retry no  effect none    http 409 "another publisher has taken over the name of this one";
+    34 ProducerUnknown      PRODUCER_UNKNOWN       retry no  effect none    http 409 "the engine no longer knows this producer, or its name; begin again at sequence 0, or open the name again";
     35 OffsetMismatch       OFFSET_MISMATCH        retry no  effect none    http 409 "the partition's next offset is not the expected one";
     36 BacklogFull          BACKLOG_FULL           retry yes effect none    http 429 "the slowest subscription or route of the topic is too far behind for its quota; retry later";
     37 StorageFull          STORAGE_FULL           retry yes effect none    http 507 "free disk space is under the reserve; retry later";

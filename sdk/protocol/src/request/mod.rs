@@ -7,6 +7,7 @@ mod chain;
 mod dead_letters;
 mod engine;
 mod plugin;
+mod producer;
 mod route;
 mod search;
 mod session;
@@ -27,6 +28,7 @@ pub use self::{
     },
     engine::EngineInfo,
     plugin::{Interface, PluginInfo},
+    producer::OpenedProducer,
     route::{RouteInfo, RouteSpec},
     search::{Search, SearchKey},
     session::{EventLimits, Hello, HelloAnswer, Limits, Notice, TransactionLimits},
@@ -45,7 +47,7 @@ pub use self::{
 };
 use crate::{
     error::Refusal,
-    ids::{GroupName, PluginName, RouteName, SubscriptionName, TopicName, TransactionId},
+    ids::{GroupName, PluginName, ProducerName, RouteName, SubscriptionName, TopicName, TransactionId},
     publish::Durability,
     schedule::ScheduledInfo,
     trace::TraceContext,
@@ -424,6 +426,14 @@ pub enum Request {
         /// The transaction.
         id: TransactionId,
     },
+    /// Takes a producer's name over. Once it is answered, nothing is appended to the topic any more that was published under an
+    /// earlier opening of the name, in whichever partition.
+    OpenProducer {
+        /// The topic.
+        topic: TopicName,
+        /// The producer's name on it.
+        name: ProducerName,
+    },
     /// A request that this version does not know.
     #[serde(other)]
     Unknown,
@@ -523,6 +533,8 @@ pub enum Response {
         #[serde(default)]
         next: Option<String>,
     },
+    /// To [`Request::OpenProducer`].
+    Producer(OpenedProducer),
     /// Refused.
     Refused(Refusal),
     /// A response that this version does not know.

@@ -10,11 +10,12 @@ use levada_protocol::{
     request::{
         AckedDelivery, BacklogInfo, CheckBack, DeadLetterGroup, DeadLetterGroups, DeadLetterSelection,
         DeadLetterTopic, DecideTransaction, DedupInfo, Deleted, EngineInfo, EventLimits, GroupDeadLetters,
-        Hello, HelloAnswer, Limits, ListTransactions, LostEvents, PartitionInfo, PluginInfo, Position,
-        Prepare, PurgeDeadLetters, PurgeTopic, Purged, PurgedTopic, Read, Redrive, RedriveInfo, Redriven,
-        Request, RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, Search, StageSpec,
-        Stretch, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo,
-        TopicSettings, Transact, TransactionBatch, TransactionDuplicate, TransactionInfo, TransactionLimits,
+        Hello, HelloAnswer, Limits, ListTransactions, LostEvents, OpenedProducer, PartitionInfo, PluginInfo,
+        Position, Prepare, PurgeDeadLetters, PurgeTopic, Purged, PurgedTopic, Read, Redrive, RedriveInfo,
+        Redriven, Request, RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, Search,
+        StageSpec, Stretch, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges,
+        TopicInfo, TopicSettings, Transact, TransactionBatch, TransactionDuplicate, TransactionInfo,
+        TransactionLimits,
         TransactionState,
     },
     schedule::ScheduledInfo,
@@ -85,7 +86,8 @@ macro_rules! limits {
 fn every_limit_is_documented() {
     let expected = limits![
         EVENT_BYTES_MAX KEY_BYTES_MAX EVENT_ID_BYTES_MAX HEADERS_MAX HEADER_NAME_BYTES_MAX HEADERS_BYTES_MAX
-        BATCH_BODY_BYTES_MAX BATCH_EVENTS_MAX BATCH_BYTES_TARGET PRODUCER_IN_FLIGHT_MAX DUPLICATE_RUNS_MAX
+        BATCH_BODY_BYTES_MAX BATCH_EVENTS_MAX BATCH_BYTES_TARGET PRODUCER_IN_FLIGHT_MAX NAMED_PRODUCERS_MAX
+        DUPLICATE_RUNS_MAX
         DEDUP_WINDOW_MS_MAX DELAY_MS_MAX CANCEL_REMEMBERED_MS EXPIRE_AFTER_MS_MIN EXPIRE_AFTER_MS_MAX PARTITIONS_MAX
         TOPIC_NAME_BYTES_MAX TOPIC_NAME_BYTES_MAX_INTERNAL NAME_BYTES_MAX FRAME_BYTES_MAX REQUEST_BYTES_MAX
         MESSAGE_DEPTH_MAX VERBS_MAX REASON_BYTES_MAX CONSUMER_NAME_BYTES_MAX ARTEFACT_BYTES_MAX PLUGIN_CONFIG_BYTES_MAX CHAIN_STAGES_MAX INSTANCE_MEMORY_BYTES_MAX
@@ -248,6 +250,8 @@ fn every_message_has_its_fields_and_defaults() {
     has_fields("`RouteInfo`", &RouteInfo::new(spec), &["spec"]);
     has_fields("`PluginInfo`", &PluginInfo::new(name("p"), 0), &["name"]);
     has_fields("`EngineInfo`", &EngineInfo::default(), &[]);
+    let opened = OpenedProducer { epoch: 0, ..samples::producer() };
+    has_fields("`OpenedProducer`", &opened, &["producer_id", "epoch"]);
     has_fields("`Refusal`", &Refusal::new(ErrorCode::Malformed, ""), &["code"]);
 }
 

@@ -17,13 +17,13 @@ use levada_protocol::{
     ids::{DeliveryToken, Epoch, Offset, PartitionId, ProducerId, Sequence, Timestamp},
     progress::{Progress, Scanned, SearchState},
     publish::{Ack, AckOutcome, Durability, PublishHeader},
-    request::{CheckBack, Hello, Notice, Open, Opened, Request, RequestEnvelope, Start, Subscribe},
+    request::{CheckBack, Hello, Notice, Open, Opened, Request, RequestEnvelope, Response, Start, Subscribe},
     verbs::{Credit, RefusedVerb, Settled, Verb, VerbKind, Verbs},
     verdict::{Change, HeadersChange, Output, Verdict, VerdictWriter, Verdicts},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::samples::{check_back, name, trace};
+use crate::samples::{check_back, name, producer, response, trace};
 
 /// The time in the examples.
 const TIME: u64 = 1_700_000_000_000;
@@ -40,6 +40,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         row("request", &message(FrameType::Open, &request()), REQUEST),
         row("subscribe", &message(FrameType::Open, &subscribe()), SUBSCRIBE),
         row("opened", &message(FrameType::Opened, &opened()), OPENED),
+        row("producer", &message(FrameType::Opened, &response(Response::Producer(producer()))), PRODUCER),
         row("chunk", &frame(FrameType::Chunk, b"\0asm"), CHUNK),
         row("notice", &message(FrameType::Notice, &notice()), NOTICE),
         row("error", &message(FrameType::Error, &refusal()), ERROR),
@@ -109,6 +110,7 @@ fn fixed_messages_are_read() {
     is_read(REQUEST, &request());
     is_read(SUBSCRIBE, &subscribe());
     is_read(OPENED, &opened());
+    is_read(PRODUCER, &response(Response::Producer(producer())));
     is_read(NOTICE, &notice());
     is_read(ERROR, &refusal());
     assert_eq!(payload_of(CHUNK), &b"\0asm"[..]);
@@ -402,6 +404,15 @@ const OPENED: &str = r#"
 83 a4 6b 69 6e 64 a7 70 75 62 6c 69 73 68 aa 70  # map
 61 72 74 69 74 69 6f 6e 73 04 aa 64 75 72 61 62
 69 6c 69 74 79 a4 73 79 6e 63
+"#;
+
+const PRODUCER: &str = r#"
+50 00 00 00 02 00 00 00                          # frame: 80 bytes, type 2 (opened)
+83 a4 6b 69 6e 64 a8 72 65 73 70 6f 6e 73 65 a2  # map
+69 64 07 a8 72 65 73 70 6f 6e 73 65 83 a4 6b 69
+6e 64 a8 70 72 6f 64 75 63 65 72 ab 70 72 6f 64
+75 63 65 72 5f 69 64 c4 10 00 00 00 00 05 06 07
+08 09 0a 0b 0c 0d 0e 0f 10 a5 65 70 6f 63 68 03
 "#;
 
 const CHUNK: &str = r#"

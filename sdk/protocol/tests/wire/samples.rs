@@ -4,18 +4,18 @@ use std::{fmt::Debug, str::FromStr};
 
 use levada_protocol::{
     error::{ErrorCode, Refusal},
-    ids::{SubscriptionName, TopicName},
+    ids::{ProducerId, SubscriptionName, TopicName},
     publish::Durability,
     request::{
         AckedDelivery, Alarm, BacklogInfo, CheckBack, DeadLetterGroup, DeadLetterGroups, DeadLetterSelection,
         DeadLetterTopic, DecideTransaction, DedupInfo, Deleted, EngineInfo, GroupDeadLetters, Hello,
         HelloAnswer, Holding, Interface, Limits, ListTransactions, LostEvents, Notice, OnError, OnFull, Open,
-        Opened, Order, PartitionInfo, PauseReason, PluginInfo, Position, Prepare, PurgeDeadLetters,
-        PurgeTopic, Purged, PurgedTopic, Read, Redrive, RedriveInfo, RedriveOutcome, Redriven, Request,
-        RequestEnvelope, Response, ResponseEnvelope, Retain, Retry, RouteInfo, RouteSpec, RunState, Search,
-        SearchKey, StageSpec, Start, Stretch, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions,
-        TopicChanges, TopicInfo, TopicSettings, Transact, TransactionAcks, TransactionBatch,
-        TransactionDuplicate, TransactionInfo, TransactionState, WaitingFor,
+        Opened, OpenedProducer, Order, PartitionInfo, PauseReason, PluginInfo, Position, Prepare,
+        PurgeDeadLetters, PurgeTopic, Purged, PurgedTopic, Read, Redrive, RedriveInfo, RedriveOutcome,
+        Redriven, Request, RequestEnvelope, Response, ResponseEnvelope, Retain, Retry, RouteInfo, RouteSpec,
+        RunState, Search, SearchKey, StageSpec, Start, Stretch, Subscribe, Subscribed, SubscriptionInfo,
+        SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings, Transact, TransactionAcks,
+        TransactionBatch, TransactionDuplicate, TransactionInfo, TransactionState, WaitingFor,
     },
     schedule::ScheduledInfo,
     trace::TraceContext,
@@ -162,6 +162,7 @@ pub(crate) fn requests() -> Vec<Request> {
     ];
     requests.extend(dead_letter_requests());
     requests.extend(transaction_requests());
+    requests.push(Request::OpenProducer { topic: name("orders"), name: name("importer") });
     requests
 }
 
@@ -245,6 +246,10 @@ pub(crate) fn transaction() -> TransactionInfo {
             duplicates: vec![TransactionDuplicate { index: 1, offset: Some(7) }],
         }],
     }
+}
+
+pub(crate) fn producer() -> OpenedProducer {
+    OpenedProducer { producer_id: ProducerId(0x100f_0e0d_0c0b_0a09_0807_0605 << 32), epoch: 3 }
 }
 
 fn dead_letters() -> TopicName {
@@ -391,6 +396,7 @@ pub(crate) fn responses() -> Vec<Response> {
         purged,
         Response::Transaction(Box::new(transaction())),
         Response::Transactions { transactions: vec![transaction()], next: Some("shop/order-42".into()) },
+        Response::Producer(producer()),
         Response::Refused(Refusal::new(ErrorCode::Unknown(777), "no").retry_after(3)),
     ]
 }

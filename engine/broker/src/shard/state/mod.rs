@@ -3,6 +3,7 @@
 
 mod expiry;
 mod logs;
+mod names;
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use levada_store::{Family, Op, Store, commit::AppliedRow};
 
 use super::{
     announcement::Announcement,
-    command::{Append, CancelScheduled, Command, Forget, MoveDue},
+    command::{Append, CancelScheduled, Command, MoveDue},
     due::{already_due, due_at},
     group::{Group, Reply},
     proposal::{
@@ -182,13 +183,17 @@ impl State {
                 let result = Ok(self.redrives.revision(topic));
                 group.reply(Reply::Redrives { reply, result });
             }
+            Command::OpenProducer(open) => {
+                let result = names::open(self, &open, group, now);
+                group.reply(Reply::ProducerOpened { reply: open.reply, result });
+            }
             Command::Trim(trim) => logs::trim(self, trim, group),
             Command::Expire(seen) => {
                 let result = expiry::expire(self, &seen, group, now);
                 group.reply(Reply::Done { reply: seen.reply, result });
             }
             Command::Forget(forget) => {
-                let result = self.forget_idle(&forget, group);
+                let result = names::forget_idle(self, &forget.idle, forget.before, group);
                 group.reply(Reply::Done { reply: forget.reply, result });
             }
             Command::Reclaimed { notes, reply } => {
@@ -259,6 +264,7 @@ impl State {
         let key = (topic.id, header.partition, ProducerId(batch.header().producer_id));
         let sequence = (Epoch(batch.header().epoch), Sequence(batch.header().first_sequence));
         let count = batch.count();
+        names::check(self, key, sequence.0, now)?;
         let idempotent = key.2.0 != 0;
         if idempotent && let Some(repeat) = self.check_sequence(key, sequence, header, count)? {
             return Ok(repeat);
@@ -714,16 +720,6 @@ impl State {
             return Err(Error::refused(ErrorCode::SubscriptionNotFound, message));
         }
         Ok(self.generations.take_over(subscription))
-    }
-
-    /// Forgets the producers that still are idle: their rows go with the group.
-    fn forget_idle(&mut self, forget: &Forget, group: &mut Group) -> Result<(), Error> {
-        let exists = |topic: TopicId| self.catalogue.topics.has_id(topic);
-        for key in forget.producers.iter().filter(|(topic, ..)| exists(*topic)) {
-            let (store, draft) = (self.store.as_ref(), &mut group.draft);
-            self.tables.producers.forget_if_idle(store, *key, forget.before, draft)?;
-        }
-        Ok(())
     }
 
     /// Checks whether the clock was set back, and starts append times again where it was.

@@ -7,6 +7,7 @@
 mod backlogs;
 mod dedup;
 mod generations;
+mod named_producers;
 mod partitions;
 mod producers;
 mod progress;
@@ -28,6 +29,7 @@ use levada_protocol::{
     batch::Batch,
     duplicates::Duplicates,
     ids::{Offset, PartitionId, RouteId, SubscriptionId, Timestamp, TopicId},
+    limits::NAMED_PRODUCERS_MAX,
 };
 use levada_store::Store;
 
@@ -43,6 +45,7 @@ pub(super) use self::{
     backlogs::{Asked, Backlogs, Full, Holder},
     dedup::{Dedup, Unique},
     generations::Generations,
+    named_producers::NamedProducers,
     partitions::{NewBatch, Partitions, retain_for_ms},
     producers::Producers,
     queues::Queues,
@@ -54,6 +57,7 @@ pub(super) use self::{
 };
 pub(crate) use self::{
     generations::Generation,
+    named_producers::NameKey,
     producers::ProducerKey,
     redrives::RedriveRevision,
     schedule::{DueBatch, DuePart},
@@ -91,6 +95,7 @@ pub(super) struct TableLimits {
 pub(super) struct Tables {
     pub(super) partitions: Partitions,
     pub(super) producers: Producers,
+    pub(super) names: NamedProducers,
     pub(super) routes: RouteCursors,
     pub(super) dedup: Dedup,
     pub(super) schedule: Schedule,
@@ -115,11 +120,13 @@ impl Tables {
         let transactions = Transactions::load(store)?;
         let queues = Queues::load(store)?;
         let producers = Producers::new(limits.producers_max);
+        let names = NamedProducers::load(store, NAMED_PRODUCERS_MAX)?;
         let backlogs = Backlogs::load(store, catalogue, &extents, &routes)?;
         let unattended = Unattended::load(store)?;
         let tables = Self {
             partitions,
             producers,
+            names,
             routes,
             dedup,
             schedule,
@@ -136,10 +143,11 @@ impl Tables {
         let Self {
             partitions,
             producers,
+            names: _,
+            routes: _,
             dedup,
             schedule,
             transactions,
-            routes: _,
             queues: _,
             backlogs: _,
             unattended: _,
@@ -205,17 +213,19 @@ impl Tables {
         let Self {
             partitions,
             producers,
+            names,
+            routes: _,
             dedup,
             schedule,
-            backlogs,
-            routes: _,
             transactions: _,
             queues: _,
+            backlogs,
             unattended: _,
         } = self;
         backlogs.forget_topic(id);
         partitions.forget_topic(id, draft);
         producers.forget_topic(id, draft);
+        names.forget_topic(id, draft);
         dedup.forget_topic(id, draft);
         schedule.forget_topic(id, draft);
         redrives::forget_topic(id, draft);
