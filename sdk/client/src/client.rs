@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use levada_protocol::{
     frame::{self, FrameType},
+    ids::TopicName,
     request::{HelloAnswer, Notice, Open, Opened, Request, RequestEnvelope, Response},
 };
 use tokio::{
@@ -19,7 +20,7 @@ use crate::{
     link::Link,
     links::Links,
     partition_counts::PartitionCounts,
-    publisher::{Publisher, PublisherOptions},
+    publisher::{ProducerIds, Publisher, PublisherOptions},
     reader::{ReadOptions, Reader, Search, SearchOptions},
     retry::Backoff,
     stream,
@@ -227,12 +228,27 @@ impl Client {
         }
     }
 
-    /// Opens a publisher of one topic. Cancel safe: nothing is left behind.
+    /// Opens a publisher of one topic; one with a name ([`PublisherOptions::producer`]) takes that over first. Cancel safe:
+    /// nothing is left behind, except that who had the name may publish no more. So it is if an error comes after that.
     ///
     /// # Errors
-    /// `TOPIC_NOT_FOUND` and other refusals; `CONFIG_INVALID` for options out of range; as [`Client::request`].
+    /// `TOPIC_NOT_FOUND` and other refusals; `CONFIG_INVALID` for options out of range; `LIMIT_EXCEEDED` if the topic has as many
+    /// names of producers as it may; as [`Client::request`].
     pub async fn publisher(&self, topic: &str, options: PublisherOptions) -> Result<Publisher, Error> {
-        self.links.open(|link| Publisher::open(link, topic, options.clone())).await
+        let producer_ids = self.producer_ids(topic, &options).await?;
+        self.links.open(|link| Publisher::open(link, topic, options.clone(), producer_ids.clone())).await
+    }
+
+    /// Under which ids a publisher publishes; takes its name over, if it has one.
+    async fn producer_ids(&self, topic: &str, options: &PublisherOptions) -> Result<ProducerIds, Error> {
+        let Some(name) = options.producer.clone() else { return ProducerIds::random() };
+        // Nobody is shut out for what cannot be opened.
+        options.check()?;
+        let request = Request::OpenProducer { topic: TopicName::parse_any(topic)?, name };
+        match self.request(request).await? {
+            Response::Producer(opened) => ProducerIds::of_name(opened),
+            _ => Err(Error::bad_answer("a request was answered with the answer to another")),
+        }
     }
 
     /// Attaches a consumer to a subscription. Cancel safe: nothing is left behind, except a subscription that

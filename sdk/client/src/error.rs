@@ -76,6 +76,15 @@ pub enum Error {
         /// The partition's next offset when the engine decided.
         found: Offset,
     },
+    /// Another publisher has taken over the name of this one ([`PublisherOptions::producer`](crate::PublisherOptions::producer)),
+    /// which has stopped for good.
+    #[error("{refusal}")]
+    Fenced {
+        /// The engine's, whose code is `PRODUCER_FENCED`.
+        refusal: Refusal,
+        /// True if the event was sent before on a connection that was lost, and may have been stored then: only the log knows.
+        in_doubt: bool,
+    },
     /// No answer, or only refusals to be retried, for too long.
     #[error("no success within {waited:?}")]
     TimedOut {
@@ -133,6 +142,7 @@ impl Error {
             Self::InvalidName(_) => ErrorCode::InvalidName,
             Self::RequestTooLarge { .. } => ErrorCode::FrameTooLarge,
             Self::OffsetMismatch { .. } => ErrorCode::OffsetMismatch,
+            Self::Fenced { .. } => ErrorCode::ProducerFenced,
             Self::TimedOut { .. } => ErrorCode::DeadlineExceeded,
             Self::NoStream { .. } => ErrorCode::LimitExceeded,
             Self::BadAnswer { .. } => ErrorCode::Malformed,
@@ -156,6 +166,7 @@ impl Error {
             | Self::InvalidName(_)
             | Self::RequestTooLarge { .. }
             | Self::OffsetMismatch { .. }
+            | Self::Fenced { .. }
             | Self::BadAnswer { .. }
             | Self::Damaged { .. }
             | Self::Config { .. }
@@ -167,7 +178,7 @@ impl Error {
     pub fn has_no_side_effects(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.code.has_no_side_effects(),
-            Self::TimedOut { in_doubt, .. } => !in_doubt,
+            Self::TimedOut { in_doubt, .. } | Self::Fenced { in_doubt, .. } => !in_doubt,
             Self::ConnectFailed { .. }
             | Self::TlsFailed { .. }
             | Self::EventTooLarge(_)

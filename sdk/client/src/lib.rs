@@ -74,8 +74,8 @@ pub use levada_protocol::{
     error::{ErrorCode, Refusal},
     event::Event,
     ids::{
-        DeliveryToken, GroupName, InvalidName, Offset, PartitionId, PluginName, RouteName, SubscriptionName,
-        Timestamp, TopicName, TransactionId,
+        DeliveryToken, GroupName, InvalidName, Offset, PartitionId, PluginName, ProducerName, RouteName,
+        SubscriptionName, Timestamp, TopicName, TransactionId,
     },
     progress::Scanned,
     publish::Durability,

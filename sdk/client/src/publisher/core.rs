@@ -8,15 +8,16 @@ use bytes::Bytes;
 use levada_protocol::{
     error::{ErrorCode, Refusal},
     event::Event,
-    ids::{Offset, PartitionId, ProducerId},
+    ids::{Offset, PartitionId},
     partition::partition_of,
     publish::{Ack, Durability, PublishHeader},
 };
 
 use super::{
     after_failure::AfterFailure,
-    lane::{BatchLimits, Ended, Lane, LaneOptions, ProducerIds},
+    lane::{BatchLimits, Ended, Lane, LaneOptions},
     placement::Placement,
+    producer_ids::ProducerIds,
     spread::Spread,
     ticket::{BatchOutcome, Ticket},
 };
@@ -104,9 +105,8 @@ impl Core {
         durability: Option<Durability>,
         buffer_bytes: usize,
         partitions: u16,
-        producer: ProducerId,
+        mut producer_ids: ProducerIds,
     ) -> Self {
-        let mut producer_ids = ProducerIds::new(producer);
         let first = producer_ids.fresh();
         Self {
             lane_options,
@@ -405,19 +405,36 @@ impl Core {
         self.give_back(ended);
     }
 
-    /// If that is wanted, and one of these has failed, lets nothing behind it go out.
+    /// If one of these has failed with what the publisher stops at, lets nothing behind it go out.
     fn stop_if_failed(&mut self, ended: &mut Vec<Ended>) {
-        if self.lane_options.after_failure == AfterFailure::GoOn || self.failed.is_some() {
+        if self.failed.is_some() {
             return;
         }
-        // Who appends at an offset decides again what to append.
-        let decides = |error: &&Error| !matches!(error, Error::OffsetMismatch { .. });
-        let failed = ended.iter().filter_map(|it| it.result.as_ref().err()).find(decides).cloned();
-        let Some(error) = failed else { return };
+        let errors = ended.iter().filter_map(|it| it.result.as_ref().err());
+        let Some(error) = errors.into_iter().find(|error| self.stops_at(error)) else { return };
+        let error = match error.clone() {
+            // Nobody has sent what fails with it.
+            Error::Fenced { refusal, .. } => Error::Fenced { refusal, in_doubt: false },
+            other => other,
+        };
         for index in 0..u16::try_from(self.lanes.len()).unwrap_or(u16::MAX) {
             self.change(index, |lane, _, _| lane.stop(&error, ended));
         }
         self.failed = Some(error);
+    }
+
+    /// True if nothing goes on after an event that has failed so: the program wants it so, or the publisher's name is
+    /// another's by now, or nobody's.
+    fn stops_at(&self, error: &Error) -> bool {
+        match error {
+            Error::Fenced { .. } => true,
+            Error::Refused(refusal) if refusal.code == ErrorCode::ProducerUnknown => {
+                self.producer_ids.are_of_a_name() || self.lane_options.after_failure == AfterFailure::Stop
+            }
+            // Who appends at an offset decides again what to append.
+            Error::OffsetMismatch { .. } => false,
+            _ => self.lane_options.after_failure == AfterFailure::Stop,
+        }
     }
 
     /// The bytes of ended batches are free again.
@@ -511,7 +528,7 @@ fn no_such_partition(partition: u16, count: u16) -> Box<Error> {
 mod tests {
     use std::time::Duration;
 
-    use levada_protocol::{batch::Batch, frame::FRAME_HEADER_BYTES, publish::AckOutcome};
+    use levada_protocol::{batch::Batch, frame::FRAME_HEADER_BYTES, ids::ProducerId, publish::AckOutcome};
 
     use super::*;
     use crate::publisher::WhenFull;
@@ -527,7 +544,7 @@ mod tests {
             after_failure: AfterFailure::GoOn,
             limits: BatchLimits::NONE,
         };
-        Core::new(lane_options, None, usize::MAX, partitions, ProducerId(7))
+        Core::new(lane_options, None, usize::MAX, partitions, ProducerIds::from(ProducerId(7)))
     }
 
     /// The batches that the core sends now: their number, partition and count of events.

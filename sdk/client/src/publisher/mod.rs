@@ -8,6 +8,7 @@ mod core;
 mod driver;
 mod lane;
 mod placement;
+mod producer_ids;
 mod schedule;
 mod spread;
 mod ticket;
@@ -24,7 +25,7 @@ use std::{
 use levada_protocol::{
     error::Refusal,
     event::Event,
-    ids::{Offset, PartitionId, TopicName},
+    ids::{Offset, PartitionId, ProducerName, TopicName},
     limits::{BATCH_BODY_BYTES_MAX, BATCH_BYTES_TARGET, PRODUCER_IN_FLIGHT_MAX},
     publish::Durability,
     request::Limits,
@@ -32,6 +33,7 @@ use levada_protocol::{
 };
 use tokio::{sync::Notify, time::timeout};
 
+pub(crate) use self::producer_ids::ProducerIds;
 pub use self::{
     after_failure::AfterFailure,
     core::PublisherStats,
@@ -85,6 +87,44 @@ pub struct PublisherOptions {
     pub when_full: WhenFull,
     /// What to do with the events behind one that fails. Default: go on.
     pub after_failure: AfterFailure,
+    /// A name to publish under, for a topic that one program at a time writes to. Default: none.
+    ///
+    /// Making the publisher takes the name over from whoever had it on the topic: nothing that was published under it before
+    /// is stored from then on, in any partition, also after a crash of the engine. So an instance that was believed dead and
+    /// comes back cannot publish beside its successor. It is what `initTransactions` of a Kafka producer with a
+    /// `transactional.id` does (KIP-98, zombie fencing), for one topic and without a transaction.
+    ///
+    /// ```no_run
+    /// # async fn example(client: levada_client::Client) -> Result<(), levada_client::Error> {
+    /// use levada_client::{Error, Event, PublisherOptions, ReadOptions};
+    ///
+    /// let name = Some("importer".parse()?);
+    /// let options = PublisherOptions { producer: name, ..PublisherOptions::default() };
+    /// let publisher = client.publisher("imported", options).await?;
+    /// // Nobody else publishes under the name any more: what is there now is what to go on from.
+    /// let mut read = client.read(ReadOptions::new("imported")).await?;
+    /// let mut next = 0;
+    /// while let Some(delivery) = read.next().await? {
+    ///     next += delivery.events().count();
+    /// }
+    /// match publisher.publish(Event::new(format!("line {next}"))).await?.await {
+    ///     // Another instance has started since: leave the work to it.
+    ///     Err(Error::Fenced { .. }) => println!("somebody else imports now"),
+    ///     other => println!("stored at {:?}", other?.offset),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The name is opened once: the publisher keeps it over reconnects and restarts of the engine, and does not take it back
+    /// from a successor. It has stopped for good when the successor was made: its tickets, and every later
+    /// [`Publisher::publish`] and [`Publisher::flush`], fail with [`Error::Fenced`], and nothing is sent again under another
+    /// identity. They fail with `PRODUCER_UNKNOWN` if the engine has forgotten the name, as it was used by nobody for 7 days or
+    /// the topic was made anew: make another publisher then. What it had scheduled still comes due.
+    ///
+    /// A name obeys the grammar of [`ProducerName`], and a topic has at most 10,000. To take one over the right to publish to
+    /// the topic is enough.
+    pub producer: Option<ProducerName>,
 }
 
 impl Default for PublisherOptions {
@@ -98,11 +138,18 @@ impl Default for PublisherOptions {
             delivery_timeout: Duration::from_secs(120),
             when_full: WhenFull::default(),
             after_failure: AfterFailure::default(),
+            producer: None,
         }
     }
 }
 
 impl PublisherOptions {
+    /// # Errors
+    /// `CONFIG_INVALID` if one of them is out of its range.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.lane_options(&Limits::default()).map(drop)
+    }
+
     /// What is asked for, within what the engine allows; a limit of 0 is one that it did not name.
     fn lane_options(&self, limits: &Limits) -> Result<LaneOptions, Error> {
         let within = |got: usize, limit: u64| match limit {
@@ -161,6 +208,8 @@ fn buffer_bytes(partitions: u16) -> usize {
 /// batch's time runs out while its fate is unknown, those that were sent behind it fail with it, as a new
 /// identity might store them twice.
 ///
+/// **A name** makes it the only one: see [`PublisherOptions::producer`].
+///
 /// **Event ids** and event times are stored and delivered as they are, and an id without a key chooses the
 /// partition. On a topic with a dedup window an event whose id was published before within the window is not stored
 /// again: its [`Receipt`] says so and names the first one's offset. A time to live counts from when the engine has
@@ -174,7 +223,12 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) async fn open(link: Link, topic: &str, options: PublisherOptions) -> Result<Self, Error> {
+    pub(crate) async fn open(
+        link: Link,
+        topic: &str,
+        options: PublisherOptions,
+        producer_ids: ProducerIds,
+    ) -> Result<Self, Error> {
         let topic = TopicName::parse_any(topic)?;
         let limit = link.config().request_timeout;
         let session = link.session_within(limit).await?;
@@ -190,7 +244,7 @@ impl Publisher {
             options.durability,
             options.buffer_bytes.unwrap_or_else(|| buffer_bytes(partitions)),
             partitions,
-            clock::producer_id()?,
+            producer_ids,
         );
         core.limit_batches(limits);
         let shared = Arc::new(Shared { core: Mutex::new(core), wake: Notify::new(), room: Notify::new() });
@@ -216,7 +270,8 @@ impl Publisher {
     ///
     /// # Errors
     /// `EVENT_TOO_LARGE`; `DEADLINE_EXCEEDED` if no room came within `delivery_timeout`; the publisher's own failure,
-    /// such as `TOPIC_NOT_FOUND` after the topic was deleted.
+    /// such as `TOPIC_NOT_FOUND` after the topic was deleted, or
+    /// [`Error::Fenced`] after its name was taken over.
     pub async fn publish(&self, mut event: Event) -> Result<Ticket, Error> {
         self.push(None, &mut event, Placement::End).await
     }

@@ -333,6 +333,7 @@ fn is_final(error: &Error) -> bool {
         | Error::InvalidName(_)
         | Error::RequestTooLarge { .. }
         | Error::OffsetMismatch { .. }
+        | Error::Fenced { .. }
         | Error::BadAnswer { .. }
         | Error::Damaged { .. } => true,
         Error::ConnectFailed { .. }

@@ -11,7 +11,7 @@ use levada_protocol::{
     batch::{Batch, BatchBuilder, BatchFull, EventParts, Stamp},
     error::{ErrorCode, Refusal},
     event::{Event, EventTooLarge},
-    ids::{Epoch, Offset, PartitionId, ProducerId, Sequence},
+    ids::{Offset, PartitionId, Sequence},
     limits::{BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX},
     publish::AckOutcome,
 };
@@ -19,6 +19,7 @@ use levada_protocol::{
 use super::{
     after_failure::AfterFailure,
     placement::Placement,
+    producer_ids::{Identity, ProducerIds},
     ticket::{BatchOutcome, Stored, Ticket},
     when_full::WhenFull,
 };
@@ -67,24 +68,6 @@ impl BatchLimits {
     }
 }
 
-/// ProducerIds that nobody else has: one random number, and those after it.
-#[derive(Debug)]
-pub(super) struct ProducerIds(u128);
-
-impl ProducerIds {
-    /// Begins at a random identity.
-    pub(super) fn new(first: ProducerId) -> Self {
-        Self(first.0)
-    }
-
-    /// One that was never used.
-    pub(super) fn fresh(&mut self) -> ProducerId {
-        let fresh = ProducerId(self.0);
-        self.0 = self.0.wrapping_add(1).max(1);
-        fresh
-    }
-}
-
 /// A batch that was ended: tell its tickets, after the lock is released, and give its bytes back.
 #[derive(Debug)]
 pub(super) struct Ended {
@@ -130,7 +113,7 @@ struct Open {
 #[derive(Debug)]
 pub(super) struct Lane {
     partition: PartitionId,
-    producer: ProducerId,
+    identity: Identity,
     next_sequence: u64,
     builder: BatchBuilder,
     open: Option<Open>,
@@ -153,10 +136,10 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(partition: PartitionId, producer: ProducerId) -> Self {
+    pub(super) fn new(partition: PartitionId, identity: Identity) -> Self {
         Self {
             partition,
-            producer,
+            identity,
             next_sequence: 0,
             builder: BatchBuilder::new(),
             open: None,
@@ -324,7 +307,8 @@ impl Lane {
     }
 
     fn stamp(&self) -> Stamp {
-        Stamp { producer_id: self.producer, epoch: Epoch(0), first_sequence: Sequence(self.next_sequence) }
+        let Identity { producer: producer_id, epoch } = self.identity;
+        Stamp { producer_id, epoch, first_sequence: Sequence(self.next_sequence) }
     }
 
     /// True if there is a batch that may go out now; one that is not full only if it `may_be_partial`.
@@ -418,6 +402,11 @@ impl Lane {
                 self.end(index, Ok(Stored { base: base.filter(|_| whole), duplicate, duplicates }), ended);
             }
             AckOutcome::OffsetMismatch { next, .. } => self.end_mismatch(index, next, ended),
+            // It is refused whether or not it was stored when it was sent before.
+            AckOutcome::Refused(refusal) if refusal.code == ErrorCode::ProducerFenced => {
+                let in_doubt = self.unacked[index].in_doubt;
+                self.end(index, Err(Error::Fenced { refusal, in_doubt }), ended);
+            }
             AckOutcome::Refused(refusal) if self.stopped.is_some() => {
                 let follows = matches!(refusal.code, ErrorCode::SequenceGap | ErrorCode::ProducerUnknown);
                 let because = self.stopped.clone().filter(|_| follows);
@@ -514,8 +503,8 @@ impl Lane {
     }
 
     /// Numbers everything unacked from 0 under another identity.
-    fn begin_anew(&mut self, producer: ProducerId, ended: &mut Vec<Ended>) {
-        (self.producer, self.next_sequence) = (producer, 0);
+    fn begin_anew(&mut self, identity: Identity, ended: &mut Vec<Ended>) {
+        (self.identity, self.next_sequence) = (identity, 0);
         let mut index = 0;
         while let Some(entry) = self.unacked.get(index) {
             match stamped(&entry.batch, self.stamp()) {

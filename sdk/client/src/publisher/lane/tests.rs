@@ -1,6 +1,6 @@
 //! One lane against invented answers and an invented clock.
 
-use levada_protocol::duplicates::Duplicates;
+use levada_protocol::{duplicates::Duplicates, ids::ProducerId};
 
 use super::*;
 use crate::clock;
@@ -18,7 +18,7 @@ struct Bench {
 
 /// A lane of one event a batch.
 fn bench() -> Bench {
-    let mut producer_ids = ProducerIds::new(ProducerId(100));
+    let mut producer_ids = ProducerIds::from(ProducerId(100));
     Bench {
         lane: Lane::new(PartitionId(0), producer_ids.fresh()),
         lane_options: LaneOptions {

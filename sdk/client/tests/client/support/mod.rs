@@ -33,6 +33,8 @@ pub(crate) enum Reaction {
     Append,
     /// Stores, and closes the connection instead of acknowledging.
     AppendAndCut,
+    /// Stores, has another publisher take over the name, and closes the connection instead of acknowledging.
+    AppendAndTakeOver,
     /// Closes the connection.
     Cut,
     /// Stores, and keeps the acknowledgement until [`Engine::release`].
@@ -47,6 +49,7 @@ pub(crate) enum Reaction {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) producer: u128,
+    pub(crate) epoch: u32,
     pub(crate) partition: u16,
     pub(crate) first_sequence: u64,
     pub(crate) count: u32,
@@ -69,6 +72,10 @@ pub(crate) struct World {
     /// Refuses the next streams that are opened.
     pub(crate) refuse_open: VecDeque<Refusal>,
     pub(crate) requests: Vec<Request>,
+    /// How often a producer's name was opened: the newest epoch.
+    pub(crate) openings: u32,
+    /// Closes the connection instead of answering the next of these.
+    pub(crate) cut_openings: usize,
     pub(crate) artefacts: Vec<Vec<Bytes>>,
     pub(crate) subscribes: Vec<Subscribe>,
     /// Delivery frames to be sent, with the events in each.

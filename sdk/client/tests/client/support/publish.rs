@@ -47,7 +47,7 @@ pub(crate) async fn serve(mut stream: Stream) {
         let (reaction, outcome) = stream.inner.change(|world| react(world, &header, batch));
         let ack = Ack { correlation: header.correlation, partition: header.partition, outcome };
         match reaction {
-            Reaction::AppendAndCut | Reaction::Cut => return stream.cut(),
+            Reaction::AppendAndCut | Reaction::AppendAndTakeOver | Reaction::Cut => return stream.cut(),
             Reaction::Hold => {
                 held.push(ack);
                 stream.inner.change(|world| world.held = held.len());
@@ -66,6 +66,7 @@ fn ack_frame(ack: &Ack) -> Bytes {
 fn react(world: &mut World, header: &PublishHeader, batch: Batch) -> (Reaction, AckOutcome) {
     world.seen.push(Seen {
         producer: batch.header().producer_id,
+        epoch: batch.header().epoch,
         partition: header.partition.0,
         first_sequence: batch.header().first_sequence,
         count: batch.count(),
@@ -86,6 +87,11 @@ fn react(world: &mut World, header: &PublishHeader, batch: Batch) -> (Reaction, 
             world.producers.clear();
             append(world, header, batch)
         }
+        Reaction::AppendAndTakeOver => {
+            let outcome = append(world, header, batch);
+            world.openings += 1;
+            outcome
+        }
         Reaction::Append | Reaction::AppendAndCut | Reaction::Hold => append(world, header, batch),
     };
     (reaction, outcome)
@@ -94,6 +100,9 @@ fn react(world: &mut World, header: &PublishHeader, batch: Batch) -> (Reaction, 
 /// The engine's rules for sequences.
 fn append(world: &mut World, header: &PublishHeader, batch: Batch) -> AckOutcome {
     let partition = header.partition.0;
+    if (1..world.openings).contains(&batch.header().epoch) {
+        return AckOutcome::Refused(Refusal::new(ErrorCode::ProducerFenced, "taken over"));
+    }
     let first = batch.header().first_sequence;
     let key = (batch.header().producer_id, partition);
     if !world.producers.contains_key(&key) && first > 0 {

@@ -11,11 +11,12 @@ use levada_client::{
         error::Refusal,
         event::Event,
         frame::{self, FrameHeader, FrameType},
-        ids::{DeliveryToken, Offset, PartitionId, Timestamp},
+        ids::{DeliveryToken, Offset, PartitionId, ProducerId, Timestamp},
         progress::{Progress, Scanned, SearchState},
         request::{
-            Hello, HelloAnswer, Limits, Open, Opened, PluginInfo, Read, Request, RequestEnvelope, Response,
-            ResponseEnvelope, Subscribe, TopicInfo, TransactionInfo, TransactionState,
+            Hello, HelloAnswer, Limits, Open, Opened, OpenedProducer, PluginInfo, Read, Request,
+            RequestEnvelope, Response, ResponseEnvelope, Subscribe, TopicInfo, TransactionInfo,
+            TransactionState,
         },
         verbs::{Credit, Settled, Verbs},
     },
@@ -24,6 +25,9 @@ use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 
 use super::{Inner, Transacted};
+
+/// The id of the one name that there is.
+pub(crate) const NAMED: ProducerId = ProducerId(7 << 32);
 
 pub(crate) struct Stream {
     pub(crate) connection: Connection,
@@ -120,6 +124,18 @@ impl Stream {
                         batches,
                     })),
                 }
+            }
+            Request::OpenProducer { .. } => {
+                let (epoch, cut) = self.inner.change(|world| {
+                    world.openings += 1;
+                    let cut = world.cut_openings > 0;
+                    world.cut_openings -= usize::from(cut);
+                    (world.openings, cut)
+                });
+                if cut {
+                    return self.cut();
+                }
+                Response::Producer(OpenedProducer { producer_id: NAMED, epoch })
             }
             Request::CreateTopic { name, .. } => Response::Topic(TopicInfo::new(name.clone())),
             Request::ListTopics { .. } => Response::Topics { topics: Vec::new(), next: None },
