@@ -164,9 +164,11 @@ async fn publishers_stop_schedule_append_and_hear_of_a_full_backlog() {
     examples::after_failure_1::example(client.clone(), vec!["a".to_owned(), "b".to_owned()]).await.unwrap();
     assert_eq!(texts(&read_all(&client, "imported").await, 0), ["a", "b"]);
     examples::publisher_1::example(client.clone()).await.unwrap();
+    assert_eq!(texts(&read_all(&client, "imported").await, 0), ["a", "b", "line 2"]);
+    examples::publisher_2::example(client.clone()).await.unwrap();
     assert_eq!(client.describe_topic("orders").await.unwrap().scheduled, 0);
     publish_numbers(&client, "accounts", 0..3).await;
-    examples::publisher_2::example(client.clone()).await.unwrap();
+    examples::publisher_3::example(client.clone()).await.unwrap();
     assert_eq!(texts(&read_all(&client, "accounts").await, 0), ["0", "1", "2", "withdraw 5"]);
     let settings = TopicSettings { backlog_max_events: 1, ..TopicSettings::default() };
     client.create_topic("requests", settings).await.unwrap();

@@ -22,6 +22,7 @@ mod format;
 mod log_lines;
 mod losses;
 mod moves;
+mod named;
 mod pages;
 mod plugins;
 mod power;

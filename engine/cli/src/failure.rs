@@ -266,6 +266,11 @@ fn hint(code: FailureCode) -> Option<String> {
             "`levada plugin list` shows the plugins, `levada plugin deploy --bundled` brings those of this binary"
         }
         ErrorCode::PluginInUse => "`levada plugin list` shows where it is used",
+        ErrorCode::ProducerFenced => {
+            "another publisher of that name has begun since: leave the work to it, or run the command again for what is not \
+             stored, which takes the name back and stops the other"
+        }
+        ErrorCode::ProducerUnknown => "the same command again opens the name anew",
         ErrorCode::ScheduleNotFound => {
             "`levada schedule list TOPIC` shows the events that wait for their time"
         }

@@ -69,7 +69,10 @@ impl Outcome {
         let is_answer = matches!(
             code,
             FailureCode::Known(
-                ErrorCode::ConnectionLost | ErrorCode::DeadlineExceeded | ErrorCode::OutcomeUnknown
+                ErrorCode::ConnectionLost
+                    | ErrorCode::DeadlineExceeded
+                    | ErrorCode::OutcomeUnknown
+                    | ErrorCode::ProducerFenced
             )
         );
         if is_answer && self.effect == "unknown" { "; it may have taken effect" } else { "" }
@@ -115,6 +118,16 @@ mod tests {
             anyhow::Error::from(Error::from(full)).context(Partly("1 event stored, then".to_owned()));
         let json = r#"{"retry":"yes","effect":"partial","retry_after_ms":250}"#;
         assert_eq!(outcome(partly, ErrorCode::BacklogFull, publish), (json.to_owned(), ""));
+    }
+
+    #[test]
+    fn what_a_fenced_publisher_had_sent_before_a_loss_may_be_stored() {
+        let refusal = Refusal::new(ErrorCode::ProducerFenced, "taken over");
+        let fenced = |in_doubt| Error::Fenced { refusal: refusal.clone(), in_doubt };
+        let said = |in_doubt| outcome(fenced(in_doubt), refusal.code, "levada publish orders --producer a");
+        assert_eq!(said(false), (r#"{"retry":"no","effect":"none"}"#.to_owned(), ""));
+        let json = r#"{"retry":"no","effect":"unknown"}"#.to_owned();
+        assert_eq!(said(true), (json, "; it may have taken effect"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use clap_complete::Shell;
 use levada_bench::BenchArgs;
 use levada_demo::DemoArgs;
 use levada_protocol::{
-    ids::{Timestamp, TopicName},
+    ids::{ProducerName, Timestamp, TopicName},
     request::Start,
     schedule::Due,
 };
@@ -272,6 +272,10 @@ pub(crate) struct PublishArgs {
     /// Deliver the events at this time, up to 365 days ahead: 2026-01-31T12:00:00Z; one that has passed is at once
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     deliver_at: Option<Timestamp>,
+    /// Publish under this name, and take it over: nothing more is stored of what another publisher to the topic sends under it,
+    /// so that one at a time does [default: no name, and any number of publishers]
+    #[arg(long, value_name = "NAME", conflicts_with = "prepare")]
+    pub(crate) producer: Option<ProducerName>,
     /// Store all lines as one transaction of a producer group, invisible until `levada transaction commit`, or a program of
     /// the group, commits it
     #[arg(long, value_name = "GROUP/ID", conflicts_with_all = ["rate", "delay", "deliver_at", "expect_offset", "no_wait"])]

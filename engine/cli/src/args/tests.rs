@@ -136,6 +136,7 @@ fn lines_about_transactions_are_understood_or_wrong_usage() {
         "transaction rollback /order-42",
         "transaction describe 'shop/a b'",
         "publish orders --prepare order-42",
+        "publish orders --prepare shop/1 --producer importer",
         "publish orders --prepare shop/1 --rate 5",
         "publish orders --prepare shop/1 --delay 5s",
         "publish orders --prepare shop/1 --expect-offset 5",

@@ -109,6 +109,7 @@ fn options(args: &PublishArgs) -> PublisherOptions {
         // What is stored of a partition's lines is a beginning of them: whoever repeats the rest gets no line twice.
         after_failure: AfterFailure::Stop,
         durability: args.durability.map(Into::into),
+        producer: args.producer.clone(),
         ..PublisherOptions::default()
     }
 }

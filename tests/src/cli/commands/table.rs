@@ -162,6 +162,14 @@ pub(super) const ROWS: &[Row] = &[
             ),
             ("orders --prepare order-1", "'order-1' for '--prepare <GROUP/ID>': expected GROUP/ID, such as"),
             ("orders --prepare shop/1 --delay 1m", "'--prepare <GROUP/ID>' cannot be used with '--delay"),
+            (
+                "orders --producer Big",
+                "'Big' for '--producer <NAME>': producer name \"Big\" is invalid: expected",
+            ),
+            (
+                "orders --producer importer --prepare shop/1",
+                "'--producer <NAME>' cannot be used with '--prepare <GROUP/ID>'",
+            ),
             ("orders --check-after 1m", "arguments were not provided: --prepare <GROUP/ID>"),
             ("orders --ttl 0s", "'0s' for '--ttl <DURATION>': expected a duration of 1ms or more"),
             ("orders --ttl 50d", "'50d' for '--ttl <DURATION>': expected a duration of 49d or less"),
@@ -183,6 +191,7 @@ pub(super) const ROWS: &[Row] = &[
             of("absent --no-wait", NO_TOPIC),
             of("absent --expect-offset 0", NO_TOPIC),
             of("absent --prepare shop/1", NO_TOPIC),
+            of("absent --producer importer", NO_TOPIC),
             of("absent --delay 1m", NO_TOPIC),
             (
                 "orders --file absent.ndjson",
@@ -197,6 +206,7 @@ pub(super) const ROWS: &[Row] = &[
             "orders --no-wait",
             "orders --expect-offset 0",
             "orders --prepare shop/1",
+            "orders --producer importer",
             "orders --delay 1m",
         ],
     },
