@@ -119,7 +119,7 @@ impl Broker {
             Request::DecideTransaction(asked) => self.decide_transaction(asked).await,
             Request::ListTransactions(asked) => self.list_transactions(asked).await,
             Request::DescribeTransaction { group, id } => self.describe_transaction(group, id).await,
-            Request::OpenProducer { topic, name } => self.open_producer(&topic, name).await,
+            Request::OpenProducer { topic, name } => producers::open(self, &topic, name).await,
             Request::Unknown => Err(unknown()),
         }
     }

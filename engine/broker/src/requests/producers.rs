@@ -7,14 +7,9 @@ use levada_protocol::{
 
 use crate::{broker::Broker, error::Error, identity};
 
-impl Broker {
-    pub(super) async fn open_producer(
-        &self,
-        topic: &TopicName,
-        name: ProducerName,
-    ) -> Result<Response, Error> {
-        let topic = self.publishable(topic)?;
-        let fresh = identity::new_producer_id()?;
-        self.inner.shard.open_producer(topic, name, fresh).await.map(Response::Producer)
-    }
+/// Lets a new owner take a name over.
+pub(super) async fn open(broker: &Broker, topic: &TopicName, name: ProducerName) -> Result<Response, Error> {
+    let topic = broker.publishable(topic)?;
+    let fresh = identity::new_producer_id()?;
+    broker.inner.shard.open_producer(topic, name, fresh).await.map(Response::Producer)
 }

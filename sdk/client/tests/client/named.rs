@@ -30,7 +30,10 @@ fn is_fenced<T>(result: Result<T, Error>, doubted: bool) -> bool {
 /// How often the name was opened, as the engine was asked.
 fn openings(engine: &Engine) -> usize {
     let world = engine.inner.world();
-    let opens = |request: &&Request| matches!(request, Request::OpenProducer { topic, name } if topic == "orders" && name == "importer");
+    let opens = |request: &&Request| match request {
+        Request::OpenProducer { topic, name } => (topic.as_str(), name.as_str()) == ("orders", "importer"),
+        _ => false,
+    };
     world.requests.iter().filter(opens).count()
 }
 
