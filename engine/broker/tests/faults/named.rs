@@ -15,7 +15,7 @@ use levada_protocol::{
 use levada_store::{Family, ScanLimit, Store};
 use tokio::time::timeout;
 
-use crate::support::{Engine, SOON, poll_once};
+use crate::support::{Engine, SOON, poll_once, until};
 
 /// How long an engine of these tests remembers producers: as by default.
 const IDLE_MS: u64 = 7 * 24 * 3_600_000;
@@ -39,15 +39,20 @@ fn stream(engine: &Engine) -> PublishStream {
 }
 
 /// Sends one event under the id of this number.
-async fn send(
+async fn send(stream: &PublishStream, owner: OpenedProducer, number: u32, at: (u16, u64), due: Option<Due>) {
+    send_event(stream, owner, number, at, due, &Event::new("x")).await;
+}
+
+async fn send_event(
     stream: &PublishStream,
     owner: OpenedProducer,
     number: u32,
     (partition, sequence): (u16, u64),
     due: Option<Due>,
+    event: &Event,
 ) {
     let mut builder = BatchBuilder::new();
-    builder.push(&Event::new("x")).unwrap();
+    builder.push(event).unwrap();
     let producer_id = ProducerId(owner.producer_id.0 | u128::from(number));
     let stamp = Stamp { producer_id, epoch: Epoch(owner.epoch), first_sequence: Sequence(sequence) };
     let partition = PartitionId(partition);
@@ -81,6 +86,12 @@ fn opened(engine: &Engine) -> Vec<u64> {
     rows.iter().map(|(_, row)| u64::from_le_bytes(row[21..29].try_into().unwrap())).collect()
 }
 
+/// The epoch of each of them.
+fn epochs(engine: &Engine) -> Vec<u32> {
+    let rows = engine.store.scan(Family::Side, &[4], &[5], ScanLimit::NONE).unwrap();
+    rows.iter().map(|(_, row)| u32::from_le_bytes(row[17..21].try_into().unwrap())).collect()
+}
+
 /// How many names the store holds.
 fn names(engine: &Engine) -> usize {
     opened(engine).len()
@@ -100,13 +111,15 @@ async fn what_queued_before_a_takeover_is_stored_and_what_comes_behind_it_is_ref
     let mut acks = stream(&engine);
     assert_eq!(publish(&mut acks, first, (0, 0)).await, appended(0, false));
     engine.store.hold(true);
-    // One that the syncer waits with, and behind it what the writer decides meanwhile.
-    send(&acks, first, 0, (0, 1), None).await;
+    // One that is too large for the writer to wait for it itself, and behind it what the writer decides meanwhile.
+    send_event(&acks, first, 0, (0, 1), None, &Event::new(vec![b'x'; 64 * 1024])).await;
     engine.store.entered.notified().await;
     send(&acks, first, 0, (0, 2), None).await;
     let mut opening = Box::pin(open(&engine.broker, "importer"));
-    assert!(!poll_once(&mut opening).await, "it is durable before it is answered");
+    assert!(!poll_once(&mut opening).await);
     send(&acks, first, 0, (0, 3), None).await;
+    until(|| epochs(&engine) == [2]).await;
+    assert!(!poll_once(&mut opening).await, "it is durable before it is answered");
     engine.store.hold(false);
     assert_eq!(answer(&mut acks).await, appended(1, false));
     assert_eq!(answer(&mut acks).await, appended(2, false));
