@@ -1,7 +1,9 @@
 //! From flags to a connection, and from the connection to its end.
 
+use std::time::Duration;
+
 use levada_client::Client;
-use levada_terminal::{Failure, connect_to, interrupted};
+use levada_terminal::{Failure, connect_to, connect_within, interrupted};
 
 use crate::args::ClientArgs;
 
@@ -12,6 +14,18 @@ pub(crate) async fn with<T>(
     work: impl AsyncFnOnce(&Client) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let client = connect_to(&args.addr, args.ca.as_deref(), None).await?;
+    let done = work(&client).await;
+    client.close().await;
+    done
+}
+
+/// As [`with`]; each request of the client is tried for `request_timeout`.
+pub(crate) async fn within<T>(
+    args: &ClientArgs,
+    request_timeout: Duration,
+    work: impl AsyncFnOnce(&Client) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let client = connect_within(&args.addr, args.ca.as_deref(), request_timeout).await?;
     let done = work(&client).await;
     client.close().await;
     done

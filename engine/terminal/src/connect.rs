@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use levada_client::{Client, ClientConfig};
@@ -21,14 +22,29 @@ const PEM_BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 /// # Errors
 /// If there is no CA, or what the client says.
 pub async fn connect_to(addr: &str, ca: Option<&Path>, mtu_max: Option<u16>) -> anyhow::Result<Client> {
-    let file = ca_file(ca)?;
-    let config =
-        ClientConfig::new(addr).ca_file(file).client_name(concat!("levada-cli/", env!("CARGO_PKG_VERSION")));
+    let config = config(addr, ca)?;
     let config = match mtu_max {
         Some(bytes) => config.mtu_max(bytes),
         None => config,
     };
     Ok(Client::connect(config).await?)
+}
+
+/// As [`connect_to`], the UDP payload bounded by the path; each request is tried for `request_timeout`.
+///
+/// # Errors
+/// As there.
+pub async fn connect_within(
+    addr: &str,
+    ca: Option<&Path>,
+    request_timeout: Duration,
+) -> anyhow::Result<Client> {
+    Ok(Client::connect(config(addr, ca)?.request_timeout(request_timeout)).await?)
+}
+
+fn config(addr: &str, ca: Option<&Path>) -> Result<ClientConfig, Failure> {
+    let file = ca_file(ca)?;
+    Ok(ClientConfig::new(addr).ca_file(file).client_name(concat!("levada-cli/", env!("CARGO_PKG_VERSION"))))
 }
 
 /// The file that holds the CA, once it is certain that it does: the client's own error would not say what to do.

@@ -3,6 +3,7 @@
 mod admin;
 mod chain;
 mod dead_letters;
+mod input;
 mod minus;
 mod named;
 mod path;
@@ -34,19 +35,18 @@ pub(crate) use admin::{
 };
 pub(crate) use chain::OptionsArgs;
 pub(crate) use dead_letters::{CountArgs, DlqAction, DlqArgs, UntilArgs, WhichArgs, Whose};
+pub(crate) use input::InputArgs;
 pub(crate) use named::Named;
 pub(crate) use path::{SubscriptionPath, TransactionPath};
 pub(crate) use search::SearchArgs;
 pub(crate) use start::{Beginning, now};
-pub(crate) use transactions::{TransactionAction, TransactionArgs};
+pub(crate) use transactions::{TransactionAction, TransactionArgs, TransactionPublishArgs};
+pub(crate) use values::parse_free_topic;
 pub(crate) use verb::{Verb, VerbArgs};
 
 use search::parse_bound;
 use start::{LAST_MAX, parse_beginning, parse_since, parse_start};
-use values::{
-    parse_any_topic, parse_check_after, parse_delay, parse_duration_u32, parse_free_topic, parse_header,
-    parse_time, parse_timeout,
-};
+use values::{parse_any_topic, parse_check_after, parse_delay, parse_time, parse_timeout};
 
 /// Levada: durable events over QUIC, every subscriber through its own WebAssembly gate.
 #[derive(Debug, Parser)]
@@ -130,7 +130,7 @@ pub(crate) enum Command {
     Route(RouteArgs),
     /// List, show and cancel delayed events
     Schedule(ScheduleArgs),
-    /// List, show, commit and roll back prepared transactions
+    /// Publish to many topics as one, all or none; list, show, commit and roll back prepared transactions
     #[command(after_help = TRANSACTION_HELP)]
     Transaction(TransactionArgs),
     /// Measure: rates, latencies, CPU and memory, with every event accounted for
@@ -189,6 +189,7 @@ const DLQ_HELP: &str = concat!(
 );
 
 const TRANSACTION_HELP: &str = concat!(
+    "Events of any topics are stored all or none, in one commit, with `levada transaction publish`.\n\n",
     "A producer prepares events, does its own work, such as a row in a database, and commits or rolls back. If it dies in \
      between, the members of its group that are connected are asked; if none of them knows, a person decides here.\n\n",
     "  echo '{\"payload\": \"paid\"}' | levada publish orders --prepare shop/order-42\n",
@@ -243,19 +244,8 @@ pub(crate) struct PublishArgs {
     // Taken only to say where events come from.
     #[arg(hide = true)]
     pub(crate) words: Vec<String>,
-    /// Key of every event without a key of its own
-    #[arg(long, value_name = "K")]
-    pub(crate) key: Option<String>,
-    /// A header of every event, before the event's own; repeatable
-    #[arg(long = "header", value_name = "N=V", value_parser = parse_header)]
-    pub(crate) headers: Vec<(String, String)>,
-    /// How long after its append an event without a `ttl_ms` of its own is delivered, 1ms to 49d; then it is passed over, or
-    /// becomes a dead letter if the subscription says so [default: for ever]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration_u32)]
-    pub(crate) ttl: Option<u32>,
-    /// File to read the lines from; - for stdin
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) input: InputArgs,
     /// Events a second at most [default: as fast as it goes]
     #[arg(long, value_name = "R", value_parser = parse_rate)]
     pub(crate) rate: Option<f64>,

@@ -5,7 +5,10 @@ use std::ffi::OsString;
 use levada_protocol::request::{Order, StageSpec, SubscriptionOptions};
 use levada_terminal::values::parse_size;
 
-use super::{values::parse_stage, *};
+use super::{
+    values::{parse_header, parse_stage},
+    *,
+};
 
 fn parse(line: &str) -> Result<Args, clap::Error> {
     // A word in '…' may hold spaces.
@@ -116,6 +119,9 @@ fn good_lines_of_the_bench_are_understood() {
 fn lines_about_transactions_are_understood_or_wrong_usage() {
     for line in [
         "publish orders --prepare shop/order/42 --check-after 1m --partition 3",
+        "transaction publish",
+        "transaction publish --key k --header a=b --ttl 30s --file f.ndjson --timeout 5m",
+        "transaction publish shop/order-42 --file - --prepare --check-after 1m",
         "transaction list",
         "transaction list --group shop --all",
         "transaction describe shop/order-42",
@@ -135,6 +141,13 @@ fn lines_about_transactions_are_understood_or_wrong_usage() {
         "transaction commit shop/",
         "transaction rollback /order-42",
         "transaction describe 'shop/a b'",
+        "transaction publish order-42",
+        "transaction publish --prepare",
+        "transaction publish shop/1 --check-after 5s",
+        "transaction publish shop/1 --prepare --check-after 2d",
+        "transaction publish --timeout 6m",
+        "transaction publish --timeout 0s",
+        "transaction publish --header lv-x=1",
         "publish orders --prepare order-42",
         "publish orders --prepare shop/1 --producer importer",
         "publish orders --prepare shop/1 --rate 5",

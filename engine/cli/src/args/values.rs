@@ -5,7 +5,7 @@ use levada_protocol::{
     ids::{PluginName, Timestamp, TopicName},
     limits::{
         CHECK_AFTER_MS_MAX, DEDUP_WINDOW_MS_MAX, DELAY_MS_MAX, EXPIRE_AFTER_MS_MAX, EXPIRE_AFTER_MS_MIN,
-        HEADER_NAME_BYTES_MAX,
+        HEADER_NAME_BYTES_MAX, TRANSACTION_REMEMBERED_MS,
     },
     request::StageSpec,
 };
@@ -14,6 +14,8 @@ use serde::de::IgnoredAny;
 
 /// Longest time for which the client tries to deliver an event.
 const DELIVERY_TIMEOUT_MS_MAX: u64 = 6 * 86_400_000;
+/// Longest time for which the client sends a transaction again.
+const TRANSACTION_TIMEOUT_MS_MAX: u64 = TRANSACTION_REMEMBERED_MS / 2;
 /// Most waits of a backoff, the longest of them, and the highest rate: the engine's own bounds.
 const BACKOFF_STEPS_MAX: usize = 64;
 const BACKOFF_STEP_MS_MAX: u32 = 7 * 86_400_000;
@@ -25,7 +27,7 @@ pub(super) fn parse_any_topic(text: &str) -> Result<TopicName, String> {
 }
 
 /// A name that a user may give to a topic, or publish to.
-pub(super) fn parse_free_topic(text: &str) -> Result<TopicName, String> {
+pub(crate) fn parse_free_topic(text: &str) -> Result<TopicName, String> {
     let topic = parse_any_topic(text)?;
     topic.check_free().map(|()| topic).map_err(sentence)
 }
@@ -86,6 +88,15 @@ pub(super) fn parse_timeout(text: &str) -> Result<DurationMs, String> {
     match timeout.0 {
         1..=DELIVERY_TIMEOUT_MS_MAX => Ok(timeout),
         _ => Err("expected a duration from 1ms to 6d".to_owned()),
+    }
+}
+
+/// How long to try to publish a transaction: the client sends it again for five minutes at most.
+pub(super) fn parse_transaction_timeout(text: &str) -> Result<DurationMs, String> {
+    let timeout: DurationMs = text.parse()?;
+    match timeout.0 {
+        1..=TRANSACTION_TIMEOUT_MS_MAX => Ok(timeout),
+        _ => Err("expected a duration from 1ms to 5m".to_owned()),
     }
 }
 

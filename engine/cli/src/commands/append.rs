@@ -9,7 +9,7 @@ use levada_protocol::{
 use levada_terminal::Failure;
 use tokio::sync::mpsc;
 
-use super::lines::Input;
+use super::lines::{Input, Line};
 use crate::args::PublishArgs;
 
 /// Appends the lines' events if the partition's next offset is the expected one. Returns the line and the receipt of each.
@@ -22,7 +22,7 @@ pub(super) async fn append_all(
     let partition = partition(publisher.partitions(), args)?;
     let (mut numbers, mut events, mut bytes) = (Vec::new(), Vec::new(), 0);
     while let Some(input) = lines.recv().await {
-        let (number, event) = input?;
+        let Line { number, event, .. } = input?;
         bytes += event.payload.as_ref().map_or(0, |payload| payload.len());
         numbers.push(number);
         events.push(event);

@@ -23,9 +23,9 @@ use tokio::{
 
 use super::{
     append,
-    lines::{Input, Lines},
-    prepare,
+    lines::{Form, Input, Line, Lines},
     stops::Reason,
+    transact,
 };
 use crate::{args::PublishArgs, client, outcome::Partly};
 
@@ -51,9 +51,13 @@ pub(super) async fn run(output: &Output, args: PublishArgs) -> anyhow::Result<()
         let hint = format!("`echo '{}' | levada publish {topic}{raw}`", words.replace('\'', "'\\''"));
         return Err(Failure::usage(message).hint(hint).into());
     }
-    let lines = Lines::open(output, &args)?;
+    let is_whole = args.prepare.is_some() || args.expect_offset.is_some();
+    let undone =
+        if is_whole { "nothing was published" } else { "neither this line nor any after it was published" };
+    let form = if args.raw { Form::Raw } else { Form::Json };
+    let lines = Lines::open(output, &args.input, form, undone)?;
     client::with(&args.client, async |client| match &args.prepare {
-        Some(of) => prepare::run(output, client, &args, of, lines).await,
+        Some(of) => transact::prepare_for_topic(output, client, &args, of, lines).await,
         None => publish(output, client, &args, lines).await,
     })
     .await
@@ -123,7 +127,7 @@ async fn send_all(
     let begun = Instant::now();
     let mut sent = 0_u32;
     while let Some(input) = lines.recv().await {
-        let (number, event) = input?;
+        let Line { number, event, .. } = input?;
         if let Some(rate) = args.rate {
             sleep_until(begun + Duration::from_secs_f64(f64::from(sent) / rate)).await;
         }

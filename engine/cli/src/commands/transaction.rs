@@ -1,23 +1,26 @@
-//! `levada transaction`: lists, shows and decides prepared transactions.
+//! `levada transaction`: lists, shows and decides prepared transactions. How lines become one is `transact.rs`.
 
-use levada_client::{Client, Error, TransactionBatch, TransactionInfo};
-use levada_protocol::error::ErrorCode;
-use levada_terminal::{
-    Failure,
-    output::{self, Output, Rows},
-};
+use levada_client::{Client, TransactionBatch, TransactionInfo};
+use levada_terminal::output::{self, Output, Rows};
 
+use super::transact::{self, with_hint};
 use crate::{
     args::{self, TransactionAction, TransactionArgs, TransactionPath},
     client,
 };
 
 pub(super) async fn run(output: &Output, args: TransactionArgs) -> anyhow::Result<()> {
-    client::with_interruptible(&args.client, async |client| act(output, client, args.action).await).await
+    match args.action {
+        TransactionAction::Publish(publish) => transact::run(output, &args.client, publish).await,
+        action => {
+            client::with_interruptible(&args.client, async |client| act(output, client, action).await).await
+        }
+    }
 }
 
 async fn act(output: &Output, client: &Client, action: TransactionAction) -> anyhow::Result<()> {
     match action {
+        TransactionAction::Publish(_) => unreachable!("what is published has a connection of its own"),
         TransactionAction::List { group, all, max } => {
             let group = group.as_ref().map(|group| group.as_str());
             let max = usize::try_from(max).unwrap_or(usize::MAX);
@@ -55,20 +58,6 @@ async fn act(output: &Output, client: &Client, action: TransactionAction) -> any
         }
     }
     Ok(())
-}
-
-/// An error about a transaction, with where to look.
-pub(super) fn with_hint(error: Error, of: &TransactionPath) -> anyhow::Error {
-    let hint = match error.code() {
-        ErrorCode::TransactionNotFound => {
-            format!("`levada transaction list --group {} --all` shows those that are known", of.group)
-        }
-        ErrorCode::AlreadyDecided | ErrorCode::TransactionExists | ErrorCode::DeadlineExceeded => {
-            format!("`levada transaction describe {}` shows it", of.typed())
-        }
-        _ => return error.into(),
-    };
-    Failure::new(error.code(), error.to_string()).hint(hint).into()
 }
 
 /// What became of a transaction that was committed, in a sentence.

@@ -10,8 +10,8 @@ use self::table::{ROWS, Row};
 use super::{alone, engine, subcommands};
 use crate::support::process::{Ran, command, run};
 
-/// What every command that reads its input finds there.
-const INPUT: &str = "{\"payload\":1}\n";
+/// What every command that reads its input finds there. Only a transaction's lines say where they go.
+const INPUT: &str = "{\"topic\":\"absent\",\"payload\":1}\n";
 /// Commands whose arguments name nothing that the engine would have to hold.
 const NAME_NOTHING: [&str; 2] = ["topic create", "completion"];
 

@@ -467,6 +467,25 @@ pub(super) const ROWS: &[Row] = &[
         dead: &["orders 7"],
     },
     Row {
+        command: "transaction publish",
+        wrong: &[
+            ("order-1", "'order-1' for '[GROUP/ID]': expected GROUP/ID, such as shop/order-42"),
+            ("--prepare", "arguments were not provided: <GROUP/ID>"),
+            ("shop/1 --check-after 1m", "arguments were not provided: --prepare"),
+            ("shop/1 --prepare --check-after 2d", "'2d' for '--check-after <DURATION>': expected a duration"),
+            ("--timeout 6m", "'6m' for '--timeout <DURATION>': expected a duration from 1ms to 5m"),
+            ("--header x", "'x' for '--header <N=V>': expected NAME=VALUE"),
+            ("--ttl 0s", "'0s' for '--ttl <DURATION>': expected a duration of 1ms or more"),
+        ],
+        absent: &[
+            of("", ("TOPIC_NOT_FOUND", "line 1: there is no topic absent")),
+            of("shop/1", ("TOPIC_NOT_FOUND", "line 1: there is no topic absent")),
+            of("shop/1 --prepare", ("TOPIC_NOT_FOUND", "line 1: there is no topic absent")),
+            ("--file absent.ndjson", "FILE_UNREADABLE", "absent.ndjson cannot be read: there is no such"),
+        ],
+        dead: &["", "shop/1", "shop/1 --prepare"],
+    },
+    Row {
         command: "transaction list",
         wrong: &[
             ("--group Shop", "producer group name \"Shop\" is invalid: expected 1 to 63 of a-z 0-9 _ -"),
