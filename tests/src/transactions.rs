@@ -194,8 +194,8 @@ async fn a_transaction_that_is_sent_again_after_a_lost_connection_is_stored_once
         engine.kill().await;
         Process::start_at(dir.path(), &listen).await
     };
-    let (offsets, engine) =
-        within("all of them", async { tokio::join!(Box::pin(committing), Box::pin(killing)) }).await;
+    let both = Box::pin(async { tokio::join!(Box::pin(committing), Box::pin(killing)) });
+    let (offsets, engine) = within("all of them", both).await;
     assert_eq!(offsets, (0..200).collect::<Vec<u64>>());
     assert_eq!(log(&client, "credits").await, (0..200).map(|it| it.to_string()).collect::<Vec<_>>());
     engine.stop().await;

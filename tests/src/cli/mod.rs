@@ -8,6 +8,7 @@ mod dedup;
 mod dying;
 mod events;
 mod failures;
+mod forward;
 mod named;
 mod playing;
 mod purge;

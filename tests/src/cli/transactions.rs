@@ -162,7 +162,14 @@ async fn one_line_that_cannot_be_stored_leaves_nothing_of_a_transaction() {
         nothing.stderr.contains("expected at least one event for the transaction, got none"),
         "{nothing:?}"
     );
+    assert_eq!(engine.text(&["read", "invoices"]).await, "", "nothing of any of them is stored");
+    engine.stop().await;
+}
 
+#[tokio::test]
+async fn a_transaction_that_is_too_large_or_finds_no_room_is_refused_whole() {
+    let (_dir, engine) = with_topics().await;
+    let good = r#"{"topic":"invoices","payload":1}"#;
     let limits = [
         (format!("{good}\n").repeat(10_001), "line 10001 is one event too many: the limit is 10000"),
         (

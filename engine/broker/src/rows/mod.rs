@@ -420,7 +420,8 @@ pub(crate) fn for_each_progress(
         }
         if Failures::parse_key(key).is_some() {
             // Nothing is counted from these, but a damaged one is to be found now.
-            return Ok(drop(decode_pair::<Failures>(key, value)?));
+            decode_pair::<Failures>(key, value)?;
+            return Ok(());
         }
         let ((_, partition, index), _) = decode_pair::<Chunk>(key, value)?;
         row(partition, ProgressRow::Chunk(index, Bytes::copy_from_slice(value)));

@@ -201,10 +201,12 @@ const SUBSCRIBE_HELP: &str = concat!(
     "Flags that say how it delivers count when it is made. If it exists, a flag that differs is refused, ",
     "and what no flag says is as it is.\n\n",
     "What is printed is acknowledged, whether anybody reads it or not: to take one event, say --max 1 instead of \
-     piping into `head -1`. --nack and --reject try out what becomes of events that a consumer fails on.\n\n",
+     piping into `head -1`. --nack and --reject try out what becomes of events that a consumer fails on. With --publish-to an \
+     event is printed once it is published and acknowledged; if the command dies in between it is both or neither.\n\n",
     other_bytes!(),
     "\n\n",
-    r#"  levada subscribe orders -s payment --from earliest --plugin 'json-filter:{"where":"amount > 0"}'"#
+    r#"  levada subscribe orders -s payment --from earliest --plugin 'json-filter:{"where":"amount > 0"}'"#,
+    "\n  levada subscribe orders -s billing --from earliest --publish-to invoices"
 );
 
 #[derive(Debug, clap::Args)]
@@ -328,6 +330,11 @@ pub(crate) struct SubscribeArgs {
     pub(crate) wait: Option<DurationMs>,
     #[command(flatten)]
     pub(crate) verb: VerbArgs,
+    /// Publish each event to this topic, too, in the commit that acknowledges it: it is there once, whatever dies when. It
+    /// keeps its key, headers, id, time and what is left of its time to live; a dead letter's headers lv-dlq-…, which are the
+    /// engine's, stay behind. While the topic is full the command waits for room
+    #[arg(long, value_name = "TOPIC", value_parser = parse_free_topic, conflicts_with_all = ["no_ack", "nack", "reject"])]
+    pub(crate) publish_to: Option<TopicName>,
     /// Print each event's payload alone, as it is, followed by a line end
     #[arg(long)]
     pub(crate) payload: bool,

@@ -119,6 +119,7 @@ fn good_lines_of_the_bench_are_understood() {
 fn lines_about_transactions_are_understood_or_wrong_usage() {
     for line in [
         "publish orders --prepare shop/order/42 --check-after 1m --partition 3",
+        "subscribe orders/s --publish-to invoices --max 3 --max-bytes 1MiB --wait 5s --from earliest --order none",
         "transaction publish",
         "transaction publish --key k --header a=b --ttl 30s --file f.ndjson --timeout 5m",
         "transaction publish shop/order-42 --file - --prepare --check-after 1m",
@@ -141,6 +142,10 @@ fn lines_about_transactions_are_understood_or_wrong_usage() {
         "transaction commit shop/",
         "transaction rollback /order-42",
         "transaction describe 'shop/a b'",
+        "subscribe orders/s --publish-to dlq.a.b",
+        "subscribe orders/s --publish-to invoices --no-ack",
+        "subscribe orders/s --publish-to invoices --nack",
+        "subscribe orders/s --publish-to invoices --reject why",
         "transaction publish order-42",
         "transaction publish --prepare",
         "transaction publish shop/1 --check-after 5s",

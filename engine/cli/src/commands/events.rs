@@ -5,6 +5,8 @@ use levada_json::{Location, write_event};
 use levada_protocol::{batch::EventRef, ids::Offset};
 use levada_terminal::output::{Output, Unwritten};
 
+use crate::args::SubscribeArgs;
+
 /// How events are printed, and what they are of.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Printer<'a> {
@@ -22,6 +24,17 @@ pub(super) struct Printed {
     pub(super) bytes: u64,
     /// The last event's offset.
     pub(super) last: Option<Offset>,
+}
+
+impl<'a> Printer<'a> {
+    /// For the events of a subscription.
+    pub(super) fn of(args: &'a SubscribeArgs) -> Self {
+        Self {
+            topic: args.subscription.topic.as_str(),
+            subscription: Some(args.subscription.name.as_str()),
+            payload_alone: args.payload,
+        }
+    }
 }
 
 impl Printer<'_> {

@@ -8,6 +8,7 @@ mod completion;
 mod dead_letters;
 mod deleting;
 mod events;
+mod forward;
 mod lines;
 mod nearest;
 mod place;

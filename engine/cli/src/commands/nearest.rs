@@ -54,8 +54,9 @@ impl Names {
             Command::Schedule(args) => of_topic(&args.client, args.action.topic()),
             Command::Read(args) => of_topic(&args.client, &args.topic),
             Command::Subscribe(args) => {
-                let plugins = args.options.plugins();
-                Self { plugins, ..of_topic(&args.client, &args.subscription.topic) }
+                let of_topics = [Some(&args.subscription.topic), args.publish_to.as_ref()];
+                let topics = of_topics.into_iter().flatten().map(ToString::to_string).collect();
+                Self { topics, plugins: args.options.plugins(), ..with(&args.client) }
             }
             Command::Subscription(args) => with(&args.client).of_subscription(&args.action),
             Command::Dlq(args) => with(&args.client).of_dead_letters(&args.action),

@@ -1,7 +1,11 @@
 //! Remarks while a command waits: that a subscription or route is paused, that there is no connection and why, that it
 //! continues. Shared by the commands that wait; knows no requests.
 
-use std::{cell::RefCell, convert::Infallible, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    time::Duration,
+};
 
 use levada_client::{Client, Error, ErrorCode, RunState};
 use levada_terminal::output::Output;
@@ -15,6 +19,25 @@ const CHECK_LAST: Duration = Duration::from_secs(5);
 const RESPONSE: Duration = Duration::from_secs(2);
 /// How often the connection is checked.
 const REASON_CHECK: Duration = Duration::from_secs(1);
+
+/// How far a consumer has come.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Events that it has dealt with.
+    pub(super) done: Cell<u64>,
+    /// Why the engine does not serve it now.
+    pub(super) refused: RefCell<Option<String>>,
+}
+
+impl Progress {
+    /// Notes why the engine does not serve this consumer, if it said so.
+    pub(super) fn note(&self, interruption: Option<Error>) {
+        self.refused.replace(match interruption {
+            Some(Error::Refused(refusal)) => Some(refusal.to_string()),
+            _ => None,
+        });
+    }
+}
 
 /// What a command waits for.
 pub(super) struct Waiting<'a> {

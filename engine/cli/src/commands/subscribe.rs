@@ -1,17 +1,13 @@
 //! `levada subscribe`: prints what a durable subscription delivers, and acknowledges what was printed, gives it back or rejects
-//! it; says why it delivers nothing, if it is paused.
+//! it; says why it delivers nothing, if it is paused. How events go on to another topic is `forward.rs`.
 
-use std::{
-    cell::{Cell, RefCell},
-    num::NonZeroU64,
-    pin::pin,
-    time::Duration,
-};
+use std::{num::NonZeroU64, pin::pin, time::Duration};
 
 use levada_client::{
     Client, Error, ErrorCode, PauseReason, RunState, Start, SubscribeOptions, Subscribed, Subscriber,
     WaitingFor,
 };
+use levada_protocol::ids::TopicName;
 use levada_terminal::{
     interrupted,
     output::{self, Output},
@@ -19,7 +15,12 @@ use levada_terminal::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::{attachment, events::Printer, stops::Waiting};
+use super::{
+    attachment,
+    events::Printer,
+    forward::{self, Forward},
+    stops::{Progress, Waiting},
+};
 use crate::{
     args::{SubscribeArgs, Verb},
     client,
@@ -27,19 +28,51 @@ use crate::{
 
 /// Events that the engine may send ahead of what was printed.
 const CREDIT_EVENTS: u64 = 1_000;
+/// How long events are held that wait for room in the topic of `--publish-to`, at most.
+const FORWARDING_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// How often the reason why nothing comes is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What was printed so far.
-#[derive(Debug, Default)]
-struct Progress {
-    printed: Cell<u64>,
-    /// Why the engine does not serve this consumer now.
-    refused: RefCell<Option<String>>,
+pub(super) async fn run(output: &Output, args: SubscribeArgs) -> anyhow::Result<()> {
+    let Some(to) = &args.publish_to else {
+        return client::with(&args.client, async |client| consume(output, client, &args).await).await;
+    };
+    forward::check(&args, to)?;
+    let forwarding = async |client: &Client| forward(output, client, &args, to).await;
+    client::within(&args.client, forward::COMMIT_TRIED, forwarding).await
 }
 
-pub(super) async fn run(output: &Output, args: SubscribeArgs) -> anyhow::Result<()> {
-    client::with(&args.client, async |client| consume(output, client, &args).await).await
+async fn forward(
+    output: &Output,
+    client: &Client,
+    args: &SubscribeArgs,
+    to: &TopicName,
+) -> anyhow::Result<()> {
+    let mut stop = pin!(async {
+        tokio::select! {
+            () = interrupted() => {}
+            () = output.closed() => {}
+            () = over(args.wait) => {}
+        }
+    });
+    let attaching = async {
+        // Before a subscription is created, or anything consumed.
+        let to = client.describe_topic(to.as_str()).await?;
+        anyhow::Ok((to, attach(client, args).await?))
+    };
+    let (to, mut subscriber) = tokio::select! {
+        biased;
+        () = &mut stop => return Ok(()),
+        attached = attaching => attached?,
+    };
+    report(output, args, subscriber.subscribed());
+    let progress = Progress::default();
+    let forward = Forward::new(output, client, args, &to, &progress);
+    tokio::select! {
+        biased;
+        ended = forward.run(&mut subscriber, stop) => ended,
+        never = report_stops(output, client, args, &progress) => match never {},
+    }
 }
 
 async fn consume(output: &Output, client: &Client, args: &SubscribeArgs) -> anyhow::Result<()> {
@@ -109,7 +142,9 @@ async fn attach(client: &Client, args: &SubscribeArgs) -> Result<Subscriber, Err
         ..SubscribeOptions::new(args.subscription.topic.as_str(), args.subscription.name.as_str())
     };
     let credit_bytes = args.max_bytes.map_or(u64::MAX, NonZeroU64::get).min(options.credit_bytes);
-    let options = SubscribeOptions { credit_bytes, ..options };
+    // Events that wait for room in another topic are worked on all that time: they are not to come again meanwhile.
+    let max_processing = if args.publish_to.is_some() { FORWARDING_MAX } else { options.max_processing };
+    let options = SubscribeOptions { credit_bytes, max_processing, ..options };
     client.subscribe(options).await
 }
 
@@ -142,20 +177,12 @@ async fn print_all(
     subscriber: &mut Subscriber,
     progress: &Progress,
 ) -> anyhow::Result<()> {
-    let (all, printed) = (args.max.unwrap_or(u64::MAX), &progress.printed);
+    let (all, printed) = (args.max.unwrap_or(u64::MAX), &progress.done);
     let mut bytes = args.max_bytes.map_or(u64::MAX, NonZeroU64::get);
-    let printer = Printer {
-        topic: args.subscription.topic.as_str(),
-        subscription: Some(args.subscription.name.as_str()),
-        payload_alone: args.payload,
-    };
+    let printer = Printer::of(args);
     while printed.get() < all && bytes > 0 {
         let next = timeout(CHECK_INTERVAL, subscriber.next_delivery()).await;
-        let refusal = match subscriber.interruption() {
-            Some(Error::Refused(refusal)) => Some(refusal.to_string()),
-            _ => None,
-        };
-        progress.refused.replace(refusal);
+        progress.note(subscriber.interruption());
         let Ok(next) = next else { continue };
         let Some(delivery) = next? else { return Ok(()) };
         let left = all - printed.get();
@@ -202,5 +229,5 @@ async fn report_stops(
             )
         }))
     };
-    waiting.report_stops(|| progress.printed.get(), ask).await
+    waiting.report_stops(|| progress.done.get(), ask).await
 }

@@ -1,6 +1,6 @@
 //! `levada subscription`: makes, shows, changes, moves, pauses, resumes and deletes subscriptions.
 
-use levada_client::{Client, Error};
+use levada_client::{Client, Error, Start};
 use levada_protocol::request::{Alarm, LostEvents, SubscriptionInfo, SubscriptionOptions, WaitingFor};
 use levada_terminal::{
     Failure,
@@ -30,24 +30,32 @@ async fn stored_before(client: &Client, made: &SubscriptionInfo) -> Result<u64, 
     Ok(before.map(|(partition, position)| position.offset.saturating_sub(partition.start)).sum())
 }
 
+async fn create(
+    output: &Output,
+    client: &Client,
+    path: &SubscriptionPath,
+    options: SubscriptionOptions,
+    from: Start,
+) -> anyhow::Result<()> {
+    let (topic, name) = (path.topic.as_str(), path.name.as_str());
+    let made = client.ensure_subscription(topic, name, options, from).await?;
+    let passed_over = if made.created { stored_before(client, &made.found).await? } else { 0 };
+    output.result(&Made::of(&made), || {
+        let at = attachment::positions_text(&made.found.positions);
+        if made.created {
+            let missed = attachment::missed_text(passed_over);
+            format!("created subscription {topic}/{name}, beginning at {at} (partition:offset){missed}")
+        } else {
+            format!("subscription {topic}/{name}: it exists already, at {at} (partition:offset)")
+        }
+    })?;
+    Ok(())
+}
+
 async fn act(output: &Output, client: &Client, action: &SubscriptionAction) -> anyhow::Result<()> {
     match action {
         SubscriptionAction::Create { subscription, from, options } => {
-            let (topic, name) = (subscription.topic.as_str(), subscription.name.as_str());
-            let made = client.ensure_subscription(topic, name, options.options(), *from).await?;
-            let passed_over = if made.created { stored_before(client, &made.found).await? } else { 0 };
-            output.result(&Made::of(&made), || {
-                let at = attachment::positions_text(&made.found.positions);
-                match made.created {
-                    true => {
-                        let missed = attachment::missed_text(passed_over);
-                        format!("created subscription {topic}/{name}, beginning at {at} (partition:offset){missed}")
-                    }
-                    false => {
-                        format!("subscription {topic}/{name}: it exists already, at {at} (partition:offset)")
-                    }
-                }
-            })?;
+            create(output, client, subscription, options.options(), *from).await?;
         }
         SubscriptionAction::List { topic } => {
             let topic = topic.as_ref().map(|topic| topic.as_str());

@@ -114,7 +114,7 @@ mod tests {
             }
             tell(&mut told, acked(token, 0, 0)).unwrap();
         }
-        let last = told.last().unwrap().clone();
+        let last = *told.last().unwrap();
         tell(&mut told, AckedDelivery { first: last.last + 1, last: last.last + 1, ..last }).unwrap();
         assert_eq!(tell(&mut told, acked(9_999, 0, 0)).unwrap_err().code, ErrorCode::TransactionTooLarge);
         assert_eq!(told.len(), TRANSACTION_ACKS_MAX);

@@ -224,13 +224,20 @@ pub(super) const ROWS: &[Row] = &[
             ("orders/s --order random", "'random' for '--order <ORDER>' [possible values: key,"),
             ("orders/s --plugin p@0", "'p@0' for '--plugin <P[@V][:CONFIG]>': expected a version from 1"),
             ("orders/s --retries 5", "arguments were not provided: --plugin"),
+            ("orders/s --publish-to Orders", TOPIC_NAME),
+            ("orders/s --publish-to orders", "expected another topic than orders for --publish-to"),
+            (
+                "orders/s --publish-to a --nack 5s",
+                "'--publish-to <TOPIC>' cannot be used with '--nack [<DELAY>]'",
+            ),
         ],
         absent: &[
             of("absent/s", NO_TOPIC),
             of("absent/s --max 1 --wait 1s", NO_TOPIC),
+            of("orders/s --publish-to absent", NO_TOPIC),
             of("orders/s --plugin absent", NO_PLUGIN),
         ],
-        dead: &["orders/s", "orders/s --max 1 --wait 1s"],
+        dead: &["orders/s", "orders/s --max 1 --wait 1s", "orders/s --publish-to invoices"],
     },
     Row {
         command: "read",
