@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::engine;
+use crate::support::until;
 
 const ORDERS: &str = "orders/s";
 
@@ -80,5 +81,57 @@ async fn what_the_engine_refuses_of_a_change_a_move_or_a_pause_is_said() {
         assert_eq!(refused.code, 1, "{arguments:?}: {refused:?}");
         assert!(refused.stderr.contains(part), "{part} is not in {refused:?}");
     }
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn after_how_long_a_subscription_expires_is_given_shown_changed_and_refused_outside_its_limits() {
+    let (_dir, engine) = engine().await;
+    engine.text(&["topic", "create", "orders"]).await;
+    engine.run(&["publish", "orders", "--raw"], "a\n").await.done();
+    let options = ["--expire-after", "7d", "--from", "earliest"];
+    engine.text(&[&["subscription", "create", ORDERS][..], &options[..]].concat()).await;
+    let described = engine.text(&["subscription", "describe", ORDERS]).await;
+    for part in [
+        "waiting for     a consumer: none is attached, for ",
+        "consumers       no consumer is attached, for ",
+        "alarms          -",
+        ", 7d after the last consumer left, unless one attaches",
+    ] {
+        assert!(described.contains(part), "{part} is not in {described}");
+    }
+    let info = &engine.json(&["subscription", "describe", ORDERS]).await[0];
+    assert_eq!((&info["options"]["expire_after_ms"], &info["alarms"]), (&json!(604_800_000), &json!([])));
+    assert_eq!(info["unattended_since_ms"], info["created_ms"], "it was made without a consumer");
+    assert!(info["unattended_for_ms"].as_u64().unwrap() < 3_600_000, "{info}");
+    let listed = engine.json(&["subscription", "list", "orders"]).await;
+    assert_eq!(listed[0]["unattended_since_ms"], info["unattended_since_ms"]);
+
+    for (given, shown) in [("1m", 60_000_u64), ("365d", 31_536_000_000), ("none", 0)] {
+        engine.text(&["subscription", "set", ORDERS, "--expire-after", given]).await;
+        let info = &engine.json(&["subscription", "describe", ORDERS]).await[0];
+        assert_eq!(info["options"]["expire_after_ms"], shown, "{given}");
+    }
+    let described = engine.text(&["subscription", "describe", ORDERS]).await;
+    assert!(described.contains("expires         -"), "{described}");
+    for given in ["59s", "366d", "0s", "soon"] {
+        let refused = engine.run(&["subscription", "set", ORDERS, "--expire-after", given], "").await;
+        assert_eq!(refused.code, 2, "{refused:?}");
+        let said = format!("expected none, or a duration from 1m to 365d such as 7d, got {given:?}");
+        assert!(refused.stderr.contains(&said), "{said} is not in {refused:?}");
+    }
+    let other = ["subscribe", "orders", "-s", "s", "--expire-after", "2d", "--max", "1"];
+    let refused = engine.run(&other, "").await;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("has expire_after_ms 0, got 172800000"), "{refused:?}");
+
+    // A consumer that takes one event and leaves: it counts from then on.
+    engine.text(&["subscribe", "orders", "-s", "s", "--max", "1"]).await;
+    let made = info["created_ms"].as_u64();
+    let since = async || {
+        let info = &engine.json(&["subscription", "describe", ORDERS]).await[0];
+        info["unattended_since_ms"].as_u64().filter(|since| Some(*since) > made)
+    };
+    until("the consumer's leaving", since).await;
     engine.stop().await;
 }

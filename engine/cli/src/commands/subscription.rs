@@ -237,7 +237,7 @@ fn expires(found: &SubscriptionInfo) -> String {
         (Some(after), Some(since)) => {
             let at = output::time_ms(since.saturating_add(after));
             format!(
-                "at {at}, {} after no consumer was attached, unless one attaches",
+                "at {at}, {} after the last consumer left, unless one attaches",
                 output::duration_ms(after)
             )
         }
@@ -360,5 +360,30 @@ mod tests {
             events_lost(&found),
             "131: partition 0, offsets 0 to 99; partition 2, offset 40, and 30 before"
         );
+    }
+
+    #[test]
+    fn one_that_nobody_consumes_says_for_how_long_and_when_it_expires_and_from_a_day_on_that_it_is_an_alarm()
+    {
+        let mut found = SubscriptionInfo::new("orders".parse().unwrap(), "s".parse().unwrap());
+        found.waiting_for = WaitingFor::Consumer;
+        (found.unattended_since_ms, found.unattended_for_ms) = (Some(86_400_000), Some(3 * 3_600_000));
+        let shown = |found: &SubscriptionInfo| (consumers_cell(found), alarms(found), expires(found));
+        let nothing = || "-".to_owned();
+        assert_eq!(shown(&found), ("0".to_owned(), nothing(), nothing()));
+        assert_eq!(waiting_for(&found), "a consumer: none is attached, for 3h");
+        (found.unattended_for_ms, found.alarms) = (Some(51 * 3_600_000), vec![Alarm::Unattended]);
+        found.options.expire_after_ms = Some(7 * 86_400_000);
+        let expected = [
+            "none, for 2d3h (alarm)",
+            "no consumer is attached, for 2d3h; it holds back what its topic would drop",
+            "at 1970-01-09T00:00:00Z, 7d after the last consumer left, unless one attaches",
+        ];
+        let (cell, alarm, expiry) = shown(&found);
+        assert_eq!([cell, alarm, expiry], expected);
+        found.consumers.push("a".to_owned());
+        (found.unattended_since_ms, found.unattended_for_ms, found.alarms) = (None, None, Vec::new());
+        let expiry = "7d after its last consumer leaves".to_owned();
+        assert_eq!(shown(&found), ("1".to_owned(), nothing(), expiry));
     }
 }

@@ -279,6 +279,7 @@ pub(super) const ROWS: &[Row] = &[
                 "orders/s --backoff 1s,soon",
                 "'1s,soon' for '--backoff <DURATION,..>': expected a duration such",
             ),
+            ("orders/s --expire-after never", "expected none, or a duration from 1m to 365d such as 7d, got"),
         ],
         absent: &[of("absent/s", NO_TOPIC), of("orders/s --plugin absent", NO_PLUGIN)],
         dead: &["orders/s"],
@@ -317,6 +318,14 @@ pub(super) const ROWS: &[Row] = &[
             ),
             ("orders/s --backoff 1s,soon", "got \"soon\"; expected durations such as 1s,5s,1m"),
             ("orders/s --backoff 8d", "'8d' for '--backoff <DURATION,..>': expected waits of 7d at most"),
+            (
+                "orders/s --expire-after 59s",
+                "'59s' for '--expire-after <DURATION>': expected none, or a duration",
+            ),
+            (
+                "orders/s --expire-after 366d",
+                "'366d' for '--expire-after <DURATION>': expected none, or a duration",
+            ),
             ("orders/s --plugin p --no-plugins", "cannot be used with '--no-plugins'"),
         ],
         absent: &[of("orders/absent --rate 5", NO_SUBSCRIPTION), of("absent/s --rate 5", NO_TOPIC)],
