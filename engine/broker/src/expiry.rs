@@ -83,17 +83,18 @@ impl Expiry {
             }
             let expire_after_ms = handle.record().options.expire_after_ms();
             if expire_after_ms.is_some_and(|after| for_ms >= after) && Instant::now() >= self.begins {
-                done = done.and(self.expire(&handle).await);
+                done = done.and(self.expire(SubscriptionId(handle.record().id)).await);
             }
         }
         done
     }
 
     /// Deletes a subscription unless somebody attaches first, or it is not due any more.
-    async fn expire(&self, handle: &SubscriptionHandle) -> Result<(), Error> {
+    async fn expire(&self, id: SubscriptionId) -> Result<(), Error> {
         let _changing = self.changing.lock().await;
+        // Another owner may have begun, to which consumers attach.
+        let Some(handle) = self.owner_tasks.subscription(id) else { return Ok(()) };
         let (record, shard) = (handle.record(), &self.shard);
-        let id = SubscriptionId(record.id);
         let Some(after_ms) = record.options.expire_after_ms() else { return Ok(()) };
         let Some(hold) = handle.attendance().hold() else { return Ok(()) };
         shard.expire(id, hold.since, after_ms).await?;

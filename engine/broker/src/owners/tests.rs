@@ -53,8 +53,14 @@ impl Engine {
 
     /// The same on a store that may hold other things.
     async fn on(store: Arc<dyn Store>) -> Self {
+        Self::with(store, |_| {}).await
+    }
+
+    /// The same with a configuration that is changed a little.
+    async fn with(store: Arc<dyn Store>, change: impl FnOnce(&mut BrokerConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(dir.path()) };
+        let mut config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(dir.path()) };
+        change(&mut config);
         let broker = Broker::start(config, store, Arc::new(NoPlugins)).unwrap();
         let create =
             Request::CreateTopic { name: "orders".parse().unwrap(), settings: TopicSettings::default() };
@@ -244,4 +250,32 @@ async fn a_subscription_expires_only_if_what_was_seen_of_it_still_holds_when_tha
         assert_eq!(gone, expires, "option {option}, seen {since} and {after_ms}");
         engine.broker.shutdown().await;
     }
+}
+
+#[tokio::test]
+async fn an_expiry_that_had_to_wait_for_another_owner_sees_who_has_attached_to_that_one() {
+    let options = SubscriptionOptions { expire_after_ms: Some(60_000), ..SubscriptionOptions::default() };
+    let id = SubscriptionId(2);
+    let engine = Engine::with(Arc::new(store_with(1, &options)), |config| {
+        config.expire_after_start = Duration::ZERO;
+        // That there is a consumer is not stored soon.
+        config.progress_delay = Duration::from_secs(3_600);
+    })
+    .await;
+    let changing = engine.broker.inner.changing.lock().await;
+    let mut expiring = Box::pin(engine.broker.expire_subscriptions());
+    tokio::select! {
+        biased;
+        ended = &mut expiring => panic!("it has to wait: {ended:?}"),
+        () = tokio::task::yield_now() => {}
+    }
+    engine.broker.replace_owner(id).await.unwrap();
+    let subscribe = Subscribe::new("crowded".parse().unwrap(), "s2".parse().unwrap());
+    let consumer = timeout(SOON, engine.broker.subscribe(&Principal::Local, subscribe)).await;
+    let consumer = consumer.unwrap().unwrap();
+    drop(changing);
+    timeout(SOON, expiring).await.unwrap().unwrap();
+    assert!(engine.broker.inner.shard.catalogue().subscriptions.has_id(id));
+    drop(consumer);
+    engine.broker.shutdown().await;
 }

@@ -215,16 +215,11 @@ async fn more_dead_letters(engine: &Engine, from: usize, count: usize) {
     consumer.control.credit(PLENTY).await.unwrap();
     reject(&mut consumer, count as u64).await;
     until_dead(engine, (from + count) as u64).await;
-    drop(consumer);
-    engine.until_info(|info| info.consumers.is_empty()).await;
+    engine.leave(consumer).await;
 }
 
 pub(crate) fn side_rows(engine: &Engine) -> usize {
-    engine
-        .store
-        .scan(Family::Side, &[0], &[0xff; 32], ScanLimit { rows: usize::MAX, bytes: usize::MAX })
-        .unwrap()
-        .len()
+    engine.store.scan(Family::Side, &[0], &[0xff; 32], ScanLimit::NONE).unwrap().len()
 }
 
 fn once(numbers: impl Iterator<Item = usize>) -> BTreeMap<String, usize> {
@@ -291,8 +286,6 @@ pub(crate) enum Kill {
 }
 
 pub(crate) async fn killed(engine: Engine, kill: Kill, step: Redrive) -> Engine {
-    // The next commit is that of the step.
-    engine.attendance_is_stored().await;
     match kill {
         Kill::Commit => engine.store.panic_at_apply.store(true, Ordering::Release),
         Kill::Sync => engine.store.panic_at_sync.store(true, Ordering::Release),

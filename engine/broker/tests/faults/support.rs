@@ -435,7 +435,14 @@ impl Engine {
         timeout(SOON, waiting).await.expect("it comes to be so");
     }
 
-    /// Waits until it is durable which subscriptions have no consumer: their owners have nothing to commit by themselves then.
+    /// The only consumer leaves; returns once the subscription has nothing to commit by itself.
+    pub(crate) async fn leave(&self, consumer: Consumer) {
+        drop(consumer);
+        self.until_info(|info| info.consumers.is_empty()).await;
+        self.attendance_is_stored().await;
+    }
+
+    /// Waits until it is durable which subscriptions have no consumer.
     pub(crate) async fn attendance_is_stored(&self) {
         let request = Request::ListSubscriptions { topic: None, limit: 0, after: None };
         let Response::Subscriptions { subscriptions, .. } = self.ask(request).await else {

@@ -204,9 +204,9 @@ fn consumers_cell(found: &SubscriptionInfo) -> String {
     }
 }
 
-/// `, for 2d3h`: how long it has had no consumer, if it has none.
+/// `, for 2d3h`: how long it has had no consumer, in whole seconds, if it has none.
 fn unattended(found: &SubscriptionInfo) -> Option<String> {
-    found.unattended_for_ms.map(|for_ms| format!(", for {}", output::age_ms(for_ms)))
+    found.unattended_for_ms.map(|for_ms| format!(", for {}", output::age_ms(for_ms / 1_000 * 1_000)))
 }
 
 /// True if it has had no consumer for so long that this is an alarm.
@@ -367,7 +367,7 @@ mod tests {
     {
         let mut found = SubscriptionInfo::new("orders".parse().unwrap(), "s".parse().unwrap());
         found.waiting_for = WaitingFor::Consumer;
-        (found.unattended_since_ms, found.unattended_for_ms) = (Some(86_400_000), Some(3 * 3_600_000));
+        (found.unattended_since_ms, found.unattended_for_ms) = (Some(86_400_000), Some(3 * 3_600_000 + 999));
         let shown = |found: &SubscriptionInfo| (consumers_cell(found), alarms(found), expires(found));
         let nothing = || "-".to_owned();
         assert_eq!(shown(&found), ("0".to_owned(), nothing(), nothing()));
