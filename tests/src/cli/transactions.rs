@@ -167,7 +167,7 @@ async fn one_line_that_cannot_be_stored_leaves_nothing_of_a_transaction() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_is_too_large_or_finds_no_room_is_refused_whole() {
+async fn a_transaction_beyond_a_limit_or_for_a_full_topic_leaves_nothing_and_says_why() {
     let (_dir, engine) = with_topics().await;
     let good = r#"{"topic":"invoices","payload":1}"#;
     let limits = [

@@ -21,10 +21,10 @@ const PUBLISH_HELP: &str = concat!(
      topic and the partition that it was in. ",
     "A transaction has at most 10,000 events, 4 MiB, and 1,000 batches: one at least for each partition that it has events \
      for. It is stored when the command ends, or nothing of it is.\n\n",
-    "With GROUP/ID the same command again, with the same lines, stores nothing twice and says so: for 10 minutes, or for 7 \
-     days if it was prepared. The same GROUP/ID with other lines is refused.\n\n",
-    "  printf '%s\\n' '{\"topic\": \"orders\", \"payload\": 1}' '{\"topic\": \"invoices\", \"payload\": 2}' | levada \
-     transaction publish\n",
+    "With GROUP/ID the same command again, with the same lines, stores nothing twice and says so: for 10 minutes, or with \
+     --prepare until the transaction is decided; for 7 days after that it is refused as decided. The same GROUP/ID with other \
+     lines is refused.\n\n",
+    "  echo '{\"topic\": \"orders\", \"payload\": 1}' | levada transaction publish\n",
     "  levada transaction publish shop/order-42 --file events.ndjson\n",
     "  levada transaction publish shop/order-42 --file events.ndjson --prepare"
 );

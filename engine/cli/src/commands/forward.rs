@@ -89,7 +89,8 @@ struct Room {
 }
 
 impl Room {
-    /// What a topic has room for: not more of its backlog than half, as what is larger than all of it would never find room.
+    /// What a topic takes at once: half of its backlog at most. What is larger than all of it would wait until there is none, and
+    /// go beyond the limit then.
     fn of(settings: &TopicSettings) -> Self {
         let half = |limit: u64| if limit == 0 { u64::MAX } else { (limit / 2).max(1) };
         let size = usize::try_from(half(settings.backlog_max_bytes)).unwrap_or(usize::MAX);
