@@ -68,6 +68,7 @@ mod producer;
 mod progress_chunk;
 mod progress_failures;
 mod progress_head;
+mod progress_part;
 mod queue_end;
 mod queued_event;
 mod redriven;

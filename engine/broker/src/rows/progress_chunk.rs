@@ -12,8 +12,8 @@ use levada_store::Family;
 use super::{
     Row,
     codec::{Damage, Fields},
-    key::{KeyBuilder, KeyFields, KeyRange},
-    tag,
+    key::KeyRange,
+    progress_part::{self, PartKey},
 };
 
 const KIND_RUNS: u8 = 0;
@@ -25,7 +25,7 @@ const KIND: u8 = 0x01;
 
 /// The chunks of a subscription in one partition.
 pub(crate) fn of_partition(id: SubscriptionId, partition: PartitionId) -> KeyRange {
-    KeyBuilder::new(12).u8(tag::CURSOR_SUBSCRIPTION).u64(id.0).u16(partition.0).u8(KIND).range()
+    progress_part::of_partition(KIND, id, partition)
 }
 
 impl Row for Chunk {
@@ -33,19 +33,14 @@ impl Row for Chunk {
     const FAMILY: Family = Family::Cursors;
     const VERSION: u8 = 1;
     /// The last is the chunk's index.
-    type Key = (SubscriptionId, PartitionId, u64);
+    type Key = PartKey;
 
-    fn key((id, partition, index): &Self::Key) -> Bytes {
-        let key = KeyBuilder::new(20).u8(tag::CURSOR_SUBSCRIPTION).u64(id.0).u16(partition.0);
-        key.u8(KIND).u64(*index).finish()
+    fn key(key: &Self::Key) -> Bytes {
+        progress_part::key(KIND, key)
     }
 
     fn parse_key(key: &[u8]) -> Option<Self::Key> {
-        let mut fields = KeyFields::after(&[tag::CURSOR_SUBSCRIPTION], key)?;
-        let (id, partition) = (SubscriptionId(fields.u64()?), PartitionId(fields.u16()?));
-        (fields.array()? == [KIND]).then_some(())?;
-        let index = fields.u64()?;
-        fields.finish((id, partition, index))
+        progress_part::parse_key(KIND, key)
     }
 
     fn len(&self) -> usize {

@@ -22,17 +22,17 @@ use levada_store::Family;
 use super::{
     Row,
     codec::{Damage, Fields},
-    key::{KeyBuilder, KeyFields, KeyRange},
-    tag,
+    key::KeyRange,
+    progress_part::{self, HISTORY_BYTES, PartKey, read_history, write_history},
 };
 
-const ENTRY_BYTES: usize = 32;
+const ENTRY_BYTES: usize = 4 + HISTORY_BYTES;
 /// What follows the partition in the key.
 const KIND: u8 = 0x02;
 
 /// The failures of a subscription in one partition.
 pub(crate) fn of_partition(id: SubscriptionId, partition: PartitionId) -> KeyRange {
-    KeyBuilder::new(12).u8(tag::CURSOR_SUBSCRIPTION).u64(id.0).u16(partition.0).u8(KIND).range()
+    progress_part::of_partition(KIND, id, partition)
 }
 
 impl Row for Failures {
@@ -40,19 +40,14 @@ impl Row for Failures {
     const FAMILY: Family = Family::Cursors;
     const VERSION: u8 = 1;
     /// The last is the row's index.
-    type Key = (SubscriptionId, PartitionId, u64);
+    type Key = PartKey;
 
-    fn key((id, partition, index): &Self::Key) -> Bytes {
-        let key = KeyBuilder::new(20).u8(tag::CURSOR_SUBSCRIPTION).u64(id.0).u16(partition.0);
-        key.u8(KIND).u64(*index).finish()
+    fn key(key: &Self::Key) -> Bytes {
+        progress_part::key(KIND, key)
     }
 
     fn parse_key(key: &[u8]) -> Option<Self::Key> {
-        let mut fields = KeyFields::after(&[tag::CURSOR_SUBSCRIPTION], key)?;
-        let (id, partition) = (SubscriptionId(fields.u64()?), PartitionId(fields.u16()?));
-        (fields.array()? == [KIND]).then_some(())?;
-        let index = fields.u64()?;
-        fields.finish((id, partition, index))
+        progress_part::parse_key(KIND, key)
     }
 
     fn len(&self) -> usize {
@@ -64,12 +59,7 @@ impl Row for Failures {
         for (run, history) in self.runs() {
             out.put_u16_le(within(run.start));
             out.put_u16_le(within(run.end - 1));
-            out.put_u16_le(history.attempts);
-            out.put_u8(history.returned);
-            out.put_u8(0);
-            out.put_u64_le(history.first_failure_ms);
-            out.put_u64_le(history.last_failure_ms);
-            out.put_u64_le(history.not_before_ms);
+            write_history(out, history);
         }
     }
 
@@ -84,11 +74,7 @@ impl Row for Failures {
 
 fn read_entry(fields: &mut Fields<'_>) -> Result<(Range<u64>, History), Damage> {
     let (first, last) = (u64::from(fields.u16()?), u64::from(fields.u16()?));
-    let (attempts, returned) = (fields.u16()?, fields.u8()?);
-    fields.reserved::<1>()?;
-    let (first_failure_ms, last_failure_ms, not_before_ms) = (fields.u64()?, fields.u64()?, fields.u64()?);
-    let history = History { attempts, returned, first_failure_ms, last_failure_ms, not_before_ms };
-    Ok((first..last + 1, history))
+    Ok((first..last + 1, read_history(fields)?))
 }
 
 #[cfg(test)]

@@ -27,11 +27,12 @@ use super::{
     Row,
     codec::{Damage, Fields},
     key::{KeyBuilder, KeyFields, KeyRange},
+    progress_part::{HISTORY_BYTES, read_history, write_history},
     tag,
 };
 
 const HEADER_BYTES: usize = 23;
-const ENTRY_BYTES: usize = 40;
+const ENTRY_BYTES: usize = 12 + HISTORY_BYTES;
 /// What follows the partition in the key.
 const KIND: u8 = 0x00;
 
@@ -70,12 +71,7 @@ impl Row for Head {
         for (run, history) in self.failures() {
             out.put_u64_le(run.start);
             out.put_u32_le(u32::try_from(run.end - run.start).expect("runs lie within two windows"));
-            out.put_u16_le(history.attempts);
-            out.put_u8(history.returned);
-            out.put_u8(0);
-            out.put_u64_le(history.first_failure_ms);
-            out.put_u64_le(history.last_failure_ms);
-            out.put_u64_le(history.not_before_ms);
+            write_history(out, history);
         }
     }
 
@@ -93,10 +89,7 @@ impl Row for Head {
 
 fn read_entry(fields: &mut Fields<'_>) -> Result<(Range<u64>, History), Damage> {
     let (first, len) = (fields.u64()?, u64::from(fields.u32()?));
-    let (attempts, returned) = (fields.u16()?, fields.u8()?);
-    fields.reserved::<1>()?;
-    let (first_failure_ms, last_failure_ms, not_before_ms) = (fields.u64()?, fields.u64()?, fields.u64()?);
-    let history = History { attempts, returned, first_failure_ms, last_failure_ms, not_before_ms };
+    let history = read_history(fields)?;
     let end = first.checked_add(len).ok_or("failed offsets end past the last offset")?;
     Ok((first..end, history))
 }
