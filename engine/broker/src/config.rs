@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use levada_delivery::subscription::Bounds;
 use levada_protocol::ids::Timestamp;
 
 use crate::clock::Clock;
@@ -29,6 +30,8 @@ pub struct BrokerConfig {
     /// Bytes of batches that subscriptions keep in memory until they are acknowledged, so that sending one again needs
     /// no read; over all subscriptions. Default 16 MiB.
     pub retained_bytes_max: usize,
+    /// What the deliveries of one subscription may take.
+    pub delivery: Bounds,
     /// Bytes that may be ready for one connection's streams and not taken by them. Default 16 MiB.
     pub connection_unread_bytes_max: usize,
     /// The same over all connections. Default 256 MiB.
@@ -77,6 +80,7 @@ impl BrokerConfig {
             groups_unsynced_max: 4,
             tail_bytes_max: 64 << 20,
             retained_bytes_max: 16 << 20,
+            delivery: Bounds::default(),
             connection_unread_bytes_max: 16 << 20,
             unread_bytes_max: 256 << 20,
             scan_bytes_max: 1 << 30,

@@ -64,6 +64,7 @@ pub use clock::Clock;
 pub use config::{BrokerConfig, CheckBackConfig, CompactionConfig};
 pub use error::Error;
 pub use inspection::Inspection;
+pub use levada_delivery::subscription::Bounds;
 pub use outgoing::{Content, Delivery, Outgoing, Unwritten};
 pub use publish::{PublishStream, Submitter};
 pub use reader::{CreditSender, Reader};

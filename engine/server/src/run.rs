@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use levada_broker::{Broker, BrokerConfig, CheckBackConfig, CompactionConfig, Inspection};
+use levada_broker::{Bounds, Broker, BrokerConfig, CheckBackConfig, CompactionConfig, Inspection};
 use levada_plugin_host::{Host, HostConfig};
 use levada_protocol::ids::TopicId;
 use levada_store::{Inspect, RocksStore, Store};
@@ -252,6 +252,11 @@ fn broker_config(config: &ServerConfig) -> BrokerConfig {
         producers_idle: publish.producers_idle,
         tail_bytes_max: bytes(subscribe.tail_bytes_max),
         retained_bytes_max: bytes(subscribe.retained_bytes_max),
+        delivery: Bounds {
+            consumer_bytes_max: subscribe.consumer_bytes_max.as_u64(),
+            waiting_bytes_max: bytes(subscribe.waiting_bytes_max),
+            failed_runs_max: subscribe.failed_runs_max,
+        },
         connection_unread_bytes_max: bytes(subscribe.connection_unread_bytes_max),
         unread_bytes_max: bytes(subscribe.unread_bytes_max),
         scan_bytes_max: subscribe.scan_bytes_max.as_u64(),

@@ -334,6 +334,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn small_rates_have_a_decimal() {
+        for (per_second, text) in [
+            (0.0, "0"),
+            (0.04, "0"),
+            (0.3, "0.3"),
+            (2.0, "2"),
+            (9.96, "10"),
+            (12.4, "12"),
+            (1_500.0, "1,500"),
+        ] {
+            assert_eq!(rate(per_second), text);
+        }
+    }
+
+    #[test]
     fn counts_are_set_apart_by_thousands() {
         for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(count(number), text);

@@ -200,6 +200,7 @@ impl Broker {
             cancelled: self.inner.tasks.cancelled().clone(),
             clock: self.inner.config.clock.clone(),
             retained: Arc::clone(&self.inner.retained),
+            bounds: self.inner.config.delivery,
         };
         let id = SubscriptionId(record.id);
         let before = self.inner.owner_tasks.subscription(id);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use levada_delivery::subscription::Acked;
+use levada_delivery::subscription::{Acked, Bounds};
 use levada_protocol::{
     request::Subscribed,
     verbs::{Credit, Verbs},
@@ -31,6 +31,8 @@ pub(crate) struct Context {
     pub(crate) clock: Clock,
     /// The memory for what was read and may be sent again.
     pub(crate) retained: Arc<RetainBudget>,
+    /// What deliveries may take otherwise.
+    pub(crate) bounds: Bounds,
 }
 
 /// The closed list of what can happen to a subscription from outside.

@@ -52,7 +52,7 @@ pub(crate) fn open(
     getrandom::fill(&mut seed).map_err(|error| {
         Error::refused(ErrorCode::Internal, format!("the system gives no random numbers: {error}"))
     })?;
-    let options = Options::new(&record.options, u64::from_le_bytes(seed));
+    let options = Options::new(&record.options, context.bounds, u64::from_le_bytes(seed));
     let mut state = Subscription::new(&options, progress, context.clock.moment());
     state.set_queue(number);
     let log = |number| Log::new(Arc::clone(&context.store), Arc::clone(topic), number);

@@ -285,7 +285,7 @@ impl Owner {
         }
         let options = &self.of.record.options;
         let (has_chain, is_other) = (!options.chain().is_empty(), options.chain() != before.options.chain());
-        self.state.set_options(&Options::new(options, 0), now);
+        self.state.set_options(&Options::new(options, self.of.context.bounds, 0), now);
         self.pause.request(self.of.record.paused);
         if is_other {
             self.chain.replace(has_chain);

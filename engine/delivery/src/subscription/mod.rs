@@ -57,7 +57,7 @@ pub use self::{
     effects::{Acked, Applied, CameBack, LostRange, Settling},
     fetch::{Assigned, Assignment, Chunk, EventKey, FETCH_BYTES_MAX, Failed, Fetch, Fetched, Wanted},
     machine::Subscription,
-    options::Options,
+    options::{Bounds, Options},
     standstill::{Retry, WaitsFor},
     stats::{PartitionStats, Stats},
 };

@@ -40,26 +40,37 @@ pub struct Options {
     pub seed: u64,
 }
 
+/// How much memory the deliveries of a subscription may take: what the engine's configuration says, for all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// [`Options::max_in_flight_bytes`]. Default 16 MiB.
+    pub consumer_bytes_max: u64,
+    /// [`Options::waiting_bytes_max`]. Default 80 MiB.
+    pub waiting_bytes_max: usize,
+    /// [`Options::failed_runs_max`]. Default 131,072.
+    pub failed_runs_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { consumer_bytes_max: 16 << 20, waiting_bytes_max: 80 << 20, failed_runs_max: 131_072 }
+    }
+}
+
 impl Options {
-    /// What events that wait for their keys may take unless something else is asked for: 80 MiB.
-    pub const DEFAULT_WAITING_BYTES_MAX: usize = 80 << 20;
-
-    /// How many runs may have failed unless something else is asked for.
-    pub const DEFAULT_FAILED_RUNS_MAX: usize = 131_072;
-
-    /// What the subscription's catalogue record says, and defaults for the rest.
-    pub fn new(options: &SubscriptionOptions, seed: u64) -> Self {
+    /// What the subscription's catalogue record says, within these bounds.
+    pub fn new(options: &SubscriptionOptions, bounds: Bounds, seed: u64) -> Self {
         Self {
             order: options.order(),
             ack_timeout_ms: u64::from(options.ack_timeout_ms()),
             max_attempts: options.max_attempts(),
             max_in_flight: u64::from(options.max_in_flight()),
-            max_in_flight_bytes: 16 * 1024 * 1024,
+            max_in_flight_bytes: bounds.consumer_bytes_max,
             backoff: Backoff::new(options.backoff_ms().iter().map(|wait| u64::from(*wait)).collect()),
             rate: options.rate().map(u64::from),
             dead_letter_expired: options.dead_letter_expired(),
-            waiting_bytes_max: Self::DEFAULT_WAITING_BYTES_MAX,
-            failed_runs_max: Self::DEFAULT_FAILED_RUNS_MAX,
+            waiting_bytes_max: bounds.waiting_bytes_max,
+            failed_runs_max: bounds.failed_runs_max,
             dead_letters_max: 64,
             seed,
         }

@@ -87,10 +87,10 @@ impl RetryPolicy {
 mod tests {
     use levada_protocol::{ids::Timestamp, request::SubscriptionOptions};
 
-    use super::*;
+    use super::{super::options::Bounds, *};
 
     fn policy() -> RetryPolicy {
-        let options = Options::new(&SubscriptionOptions::default(), 1);
+        let options = Options::new(&SubscriptionOptions::default(), Bounds::default(), 1);
         RetryPolicy::new(&Options { max_attempts: 2, backoff: Backoff::new(vec![1_000]), ..options })
     }
 

@@ -77,6 +77,16 @@ section! {
         /// needs no read; over all subscriptions.
         #[serde(with = "units::size")]
         retained_bytes_max: ByteSize = ByteSize::mib(16);
+        /// Bytes that one consumer may have unacknowledged, exceeded by one delivery at most.
+        #[serde(with = "units::size")]
+        consumer_bytes_max: ByteSize = ByteSize::mib(16);
+        /// Memory that the events of one subscription may take which wait for an earlier event of their key; with as much,
+        /// nothing new is delivered.
+        #[serde(with = "units::size")]
+        waiting_bytes_max: ByteSize = ByteSize::mib(80);
+        /// Runs of neighbouring events of one subscription that failed alike and wait to be delivered again; with as many,
+        /// nothing new is delivered. About 250 bytes of memory each.
+        failed_runs_max: usize = 131_072;
         /// Stored bytes that one search may scan before it ends with a cursor to go on from.
         #[serde(with = "units::size")]
         scan_bytes_max: ByteSize = ByteSize::gib(1);
@@ -142,6 +152,10 @@ impl SubscribeConfig {
         size("subscribe.unread_bytes_max", self.unread_bytes_max, bytes)?;
         size("subscribe.tail_bytes_max", self.tail_bytes_max, ByteSize::b(0)..=ByteSize::tib(1))?;
         size("subscribe.retained_bytes_max", self.retained_bytes_max, ByteSize::b(0)..=ByteSize::tib(1))?;
+        let memory = ByteSize::mib(2)..=ByteSize::tib(1);
+        size("subscribe.consumer_bytes_max", self.consumer_bytes_max, ByteSize::kib(64)..=ByteSize::tib(1))?;
+        size("subscribe.waiting_bytes_max", self.waiting_bytes_max, memory)?;
+        number("subscribe.failed_runs_max", self.failed_runs_max, 1_024..=10_000_000)?;
         size("subscribe.scan_bytes_max", self.scan_bytes_max, ByteSize::kib(64)..=ByteSize::tib(1_024))?;
         duration("subscribe.unread_timeout", self.unread_timeout, MILLISECOND)?;
         duration("subscribe.progress_delay", self.progress_delay, Duration::ZERO)

@@ -652,7 +652,7 @@ fn the_window_stops_fresh_events_and_names_the_stuck_one() {
 
 #[test]
 fn a_hundred_thousand_events_that_failed_one_by_one_stop_no_others_and_too_many_do_until_one_ends() {
-    let max = Options::DEFAULT_FAILED_RUNS_MAX;
+    let max = Bounds::default().failed_runs_max;
     let wide = Options { max_in_flight: u64::MAX, max_in_flight_bytes: u64::MAX, ..options(Order::None) };
     let mut it = subscription_with(wide, 500_000);
     it.attach(A).unwrap();

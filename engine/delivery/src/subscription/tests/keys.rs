@@ -369,7 +369,7 @@ fn behind_a_key_that_is_stuck_others_go_on_until_too_much_waits() {
 
 #[test]
 fn a_million_events_behind_a_key_that_is_stuck_fit_and_others_flow_past_to_the_edge_of_the_window() {
-    let options = Options { waiting_bytes_max: Options::DEFAULT_WAITING_BYTES_MAX, ..options(Order::Key) };
+    let options = Options { waiting_bytes_max: Bounds::default().waiting_bytes_max, ..options(Order::Key) };
     let mut it = subscription_with(options, 1);
     for consumer in [A, B] {
         it.attach(consumer).unwrap();

@@ -37,7 +37,7 @@ fn options(order: Order) -> Options {
         rate: None,
         dead_letter_expired: false,
         waiting_bytes_max: 64_000,
-        failed_runs_max: Options::DEFAULT_FAILED_RUNS_MAX,
+        failed_runs_max: Bounds::default().failed_runs_max,
         dead_letters_max: 64,
         seed: 70,
     }
