@@ -34,7 +34,7 @@ fn opening(topic: &str) -> Request {
 /// Takes the name over on bare frames.
 async fn open(connection: &quinn::Connection) -> OpenedProducer {
     match raw::request(connection, opening("orders")).await {
-        Response::Producer(opened) => opened,
+        Response::Producer(opened) => *opened,
         other => panic!("expected the producer, got {other:?}"),
     }
 }

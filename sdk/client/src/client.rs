@@ -246,7 +246,7 @@ impl Client {
         options.check()?;
         let request = Request::OpenProducer { topic: TopicName::parse_any(topic)?, name };
         match self.request(request).await? {
-            Response::Producer(opened) => ProducerIds::of_name(opened),
+            Response::Producer(opened) => ProducerIds::of_name(*opened),
             _ => Err(Error::bad_answer("a request was answered with the answer to another")),
         }
     }

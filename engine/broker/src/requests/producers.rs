@@ -11,5 +11,6 @@ use crate::{broker::Broker, error::Error, identity};
 pub(super) async fn open(broker: &Broker, topic: &TopicName, name: ProducerName) -> Result<Response, Error> {
     let topic = broker.publishable(topic)?;
     let fresh = identity::new_producer_id()?;
-    broker.inner.shard.open_producer(topic, name, fresh).await.map(Response::Producer)
+    let opened = broker.inner.shard.open_producer(topic, name, fresh).await?;
+    Ok(Response::Producer(Box::new(opened)))
 }

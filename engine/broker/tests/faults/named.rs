@@ -29,7 +29,7 @@ async fn orders(engine: &Engine) {
 async fn open(broker: &Broker, name: &str) -> Result<OpenedProducer, Error> {
     let request = Request::OpenProducer { topic: "orders".parse().unwrap(), name: name.parse().unwrap() };
     match broker.request(&Principal::Local, request, None).await? {
-        Response::Producer(opened) => Ok(opened),
+        Response::Producer(opened) => Ok(*opened),
         other => panic!("{other:?}"),
     }
 }

@@ -534,7 +534,7 @@ pub enum Response {
         next: Option<String>,
     },
     /// To [`Request::OpenProducer`].
-    Producer(OpenedProducer),
+    Producer(Box<OpenedProducer>),
     /// Refused.
     Refused(Refusal),
     /// A response that this version does not know.

@@ -40,7 +40,11 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         row("request", &message(FrameType::Open, &request()), REQUEST),
         row("subscribe", &message(FrameType::Open, &subscribe()), SUBSCRIBE),
         row("opened", &message(FrameType::Opened, &opened()), OPENED),
-        row("producer", &message(FrameType::Opened, &response(Response::Producer(producer()))), PRODUCER),
+        row(
+            "producer",
+            &message(FrameType::Opened, &response(Response::Producer(Box::new(producer())))),
+            PRODUCER,
+        ),
         row("chunk", &frame(FrameType::Chunk, b"\0asm"), CHUNK),
         row("notice", &message(FrameType::Notice, &notice()), NOTICE),
         row("error", &message(FrameType::Error, &refusal()), ERROR),
@@ -110,7 +114,7 @@ fn fixed_messages_are_read() {
     is_read(REQUEST, &request());
     is_read(SUBSCRIBE, &subscribe());
     is_read(OPENED, &opened());
-    is_read(PRODUCER, &response(Response::Producer(producer())));
+    is_read(PRODUCER, &response(Response::Producer(Box::new(producer()))));
     is_read(NOTICE, &notice());
     is_read(ERROR, &refusal());
     assert_eq!(payload_of(CHUNK), &b"\0asm"[..]);

@@ -396,7 +396,7 @@ pub(crate) fn responses() -> Vec<Response> {
         purged,
         Response::Transaction(Box::new(transaction())),
         Response::Transactions { transactions: vec![transaction()], next: Some("shop/order-42".into()) },
-        Response::Producer(producer()),
+        Response::Producer(Box::new(producer())),
         Response::Refused(Refusal::new(ErrorCode::Unknown(777), "no").retry_after(3)),
     ]
 }

@@ -135,7 +135,7 @@ impl Stream {
                 if cut {
                     return self.cut();
                 }
-                Response::Producer(OpenedProducer { producer_id: NAMED, epoch })
+                Response::Producer(Box::new(OpenedProducer { producer_id: NAMED, epoch }))
             }
             Request::CreateTopic { name, .. } => Response::Topic(TopicInfo::new(name.clone())),
             Request::ListTopics { .. } => Response::Topics { topics: Vec::new(), next: None },
