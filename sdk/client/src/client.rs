@@ -229,7 +229,7 @@ impl Client {
     }
 
     /// Opens a publisher of one topic; one with a name ([`PublisherOptions::producer`]) takes that over first. Cancel safe:
-    /// nothing is left behind, except that who had the name may publish no more. So it is if an error comes after that.
+    /// nothing is left behind, except that who had the name may publish no more. The same holds if an error comes after that.
     ///
     /// # Errors
     /// `TOPIC_NOT_FOUND` and other refusals; `CONFIG_INVALID` for options out of range; `LIMIT_EXCEEDED` if the topic has as many

@@ -137,7 +137,7 @@ impl DeliveredEvent {
     }
 
     /// It cannot be decoded: to the dead-letter topic with the reason `undecodable` and what is wrong with it (cut to
-    /// 1 KiB), where it is told from what was rejected for what it asks.
+    /// 1 KiB), so that it can be told apart from events that were rejected for their content.
     pub fn reject_undecodable(mut self, error: &str) {
         self.say(&VerbKind::Reject { reason: error.to_owned(), is_undecodable: true });
     }

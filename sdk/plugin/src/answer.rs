@@ -39,8 +39,8 @@ impl<'a> Answer<'a> {
         Answered(())
     }
 
-    /// The event is refused because it cannot be decoded: its dead letter has the reason `undecodable`, so that those of
-    /// a publisher that is wrong are told from those that the plugin does not want. The error is cut to 1 KiB.
+    /// The event is refused because it cannot be decoded: its dead letter has the reason `undecodable`, so that it can be
+    /// told apart from events that were rejected for their content. The error is cut to 1 KiB.
     pub fn undecodable(self, error: &str) -> Answered {
         self.verdicts.undecodable(error);
         Answered(())

@@ -96,7 +96,7 @@ pub const TRANSACTION_EVENTS_MAX: usize = 10_000;
 /// Most batches of one transaction.
 pub const TRANSACTION_BATCHES_MAX: usize = 1_000;
 /// Most deliveries, or parts of them, that one transaction acknowledges.
-pub const TRANSACTION_ACKS_MAX: usize = 4_096;
+pub const TRANSACTION_ACKS_MAX: usize = 2_048;
 /// Bytes that the undecided transactions of one producer group may hold.
 pub const PREPARED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most undecided transactions of one producer group.

@@ -96,7 +96,7 @@ async fn after_how_long_a_subscription_expires_is_given_shown_changed_and_refuse
         "waiting for     a consumer: none is attached, for ",
         "consumers       no consumer is attached, for ",
         "alarms          -",
-        ", 7d after the last consumer left, unless one attaches",
+        ", after 7d without a consumer, unless one attaches",
     ] {
         assert!(described.contains(part), "{part} is not in {described}");
     }

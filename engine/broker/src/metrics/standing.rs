@@ -49,7 +49,7 @@ impl Standing {
             ),
             unattended: Series::gauge(
                 "levada_subscription_unattended_seconds",
-                "since when no consumer is attached; absent while one is",
+                "for how long no consumer has been attached; absent while one is",
             ),
             alarm: Series::gauge(
                 "levada_subscription_alarm",

@@ -120,10 +120,11 @@ impl ScheduleRequests<'_> {
 
     pub(super) async fn cancel(&self, name: &TopicName, id: u64) -> Result<Response, Error> {
         let topic = self.shard.topic(name)?;
+        let reading = self.shard.reading();
         match self.find(&topic, id).await? {
             Found::Waits(place) => self.shard.cancel(topic.id, place, id).await?,
             // As the store shows it, which a crash may take back.
-            Found::Cancelled => self.shard.barrier().await?,
+            Found::Cancelled => reading.confirm().await?,
         }
         Ok(Response::Done)
     }

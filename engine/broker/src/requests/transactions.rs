@@ -121,13 +121,14 @@ impl Broker {
 
     /// What became of a transaction that an earlier request has stored, once that is durable.
     async fn repeat_of(&self, key: &TransactionKey, digest: u128) -> Result<Option<Transacted>, Error> {
+        let reading = self.inner.shard.reading();
         let (store, of) = (Arc::clone(&self.inner.store), key.clone());
         let known = blocking(move || found(store.as_ref(), &of)).await?;
         let Some((transaction, undecided)) = known else { return Ok(None) };
         if transaction.digest != digest {
             return Err(transaction_exists(key));
         }
-        self.inner.shard.barrier().await?;
+        reading.confirm().await?;
         Ok(Some(Transacted { transaction, undecided, repeat: true }))
     }
 
@@ -217,9 +218,10 @@ impl Broker {
         id: TransactionId,
     ) -> Result<Response, Error> {
         let key = TransactionKey { group, id };
+        let reading = self.inner.shard.reading();
         let (store, of) = (Arc::clone(&self.inner.store), key.clone());
         let found = blocking(move || found(store.as_ref(), &of)).await?;
-        self.inner.shard.barrier().await?;
+        reading.confirm().await?;
         let (transaction, undecided) = found.ok_or_else(|| transaction_not_found(&key))?;
         let catalogue = self.inner.shard.catalogue();
         let info = info(&catalogue, &key, &transaction, undecided, false);
@@ -227,6 +229,7 @@ impl Broker {
     }
 
     pub(super) async fn list_transactions(&self, asked: ListTransactions) -> Result<Response, Error> {
+        let reading = self.inner.shard.reading();
         let ListTransactions { group, decided, limit, after } = asked;
         let after = after.as_deref().map(parse_key).transpose()?;
         let (store, catalogue) = (Arc::clone(&self.inner.store), self.inner.shard.catalogue());
@@ -255,7 +258,7 @@ impl Broker {
             Ok((page.finish().0, more))
         })
         .await?;
-        self.inner.shard.barrier().await?;
+        reading.confirm().await?;
         Ok(Response::Transactions { transactions, next })
     }
 

@@ -33,7 +33,7 @@ impl Cancelled {
         is_new
     }
 
-    /// Those of these bits.
+    /// The events whose bits are set.
     pub(super) fn of(bits: &[u8]) -> Self {
         Self(bits.to_vec())
     }

@@ -33,7 +33,7 @@
 //! | schedule | `0x03` topic u32 | [`ScheduleSummary`] | whatever changes the topic's schedule | with the topic |
 //! | schedule | `0x04` | [`ScheduleBegin`] | deletion of a topic that had a schedule | never |
 //! | schedule | `0x05` topic u32 | [`ScheduleBytes`] | whatever changes the topic's schedule | with the topic |
-//! | schedule | `0x06` topic u32, day u32, first id u64 | [`PastCancels`] | a batch that is due and had cancelled events | a week after its day, with the topic |
+//! | schedule | `0x06` topic u32, day u32, first id u64 | [`PastCancels`] | a batch that is due and had cancelled events | when something of the topic is due a week after its day, with the topic |
 //! | prepared | `0x01` group, `0x00`, id, `0x00` | [`Transaction`] | transactions | 7 days after the decision, 10 minutes if it was committed at once |
 //! | prepared | `0x02` group, `0x00`, id, `0x00`, index u16 | [`PreparedBatch`] | prepared transactions | with the decision |
 //! | prepared | `0x03` group, `0x00`, id, `0x00` | [`Undecided`] | prepared transactions, check-backs | with the decision |

@@ -189,7 +189,7 @@ impl Command {
         }
     }
 
-    /// True if it says how long something is to wait from when it is taken.
+    /// True if it may say how long something waits from when the command is taken.
     pub(super) fn begins_a_wait(&self) -> bool {
         match self {
             Self::Append(append) => append.header.due.is_some(),

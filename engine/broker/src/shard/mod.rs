@@ -208,6 +208,28 @@ impl Shard {
     }
 }
 
+/// Something is read from the store that may not be durable yet.
+#[derive(Debug)]
+pub(crate) struct Reading<'a> {
+    shard: &'a ShardHandle,
+    /// How often the store had been opened again when the reading began.
+    reopened: u64,
+}
+
+impl Reading<'_> {
+    /// Waits until everything is durable that the store has shown since the reading began.
+    ///
+    /// # Errors
+    /// Why the shard takes no writes, or `OUTCOME_UNKNOWN` if the store was opened again meanwhile: what it showed may be
+    /// void then.
+    pub(crate) async fn confirm(self) -> Result<(), Error> {
+        let Self { shard, reopened } = self;
+        let (reply, answer) = oneshot::channel();
+        shard.ask(Command::Barrier { reply }, answer).await?;
+        if shard.view.reopened() == reopened { Ok(()) } else { Err(Error::unanswered()) }
+    }
+}
+
 impl ShardHandle {
     /// The newest durable catalogue.
     pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
@@ -386,13 +408,9 @@ impl ShardHandle {
         self.ask(Command::ForgetTransactions(ForgetTransactions { ends, reply }), answer).await
     }
 
-    /// Waits until everything that the store shows by now is durable.
-    ///
-    /// # Errors
-    /// Why the shard takes no writes: what the store shows may be void then.
-    pub(crate) async fn barrier(&self) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Command::Barrier { reply }, answer).await
+    /// What is read from the store after this call is durable once [`Reading::confirm`] returns.
+    pub(crate) fn reading(&self) -> Reading<'_> {
+        Reading { shard: self, reopened: self.view.reopened() }
     }
 
     /// Checks whether the clock was set back, for partitions to which nothing is appended.

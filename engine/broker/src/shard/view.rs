@@ -1,7 +1,10 @@
 //! The shared view of the shard: the durable catalogue, the live topics, and whether writes are taken.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -61,6 +64,8 @@ pub(crate) struct ShardView {
     queues: Arc<QueueEnds>,
     events: broadcast::Sender<CatalogueEvent>,
     closed: ArcSwap<Option<Closed>>,
+    /// How often the store was opened again: what it showed before that may be void.
+    reopened: AtomicU64,
     sync_micros: Mutex<Histogram<u64>>,
     /// Notified when many rows were dropped for good.
     dropped: Notify,
@@ -81,6 +86,7 @@ impl ShardView {
             checks,
             queues,
             events: broadcast::Sender::new(EVENTS_QUEUED_MAX),
+            reopened: AtomicU64::new(0),
             closed: ArcSwap::from_pointee(None),
             sync_micros: Mutex::new(sync_micros),
             dropped: Notify::new(),
@@ -135,6 +141,16 @@ impl ShardView {
 
     /// Shows the catalogue that was found in the store after it was opened again. Those who follow may have missed what
     /// happened, so that all topics are checked again.
+    /// How often the store was opened again.
+    pub(crate) fn reopened(&self) -> u64 {
+        self.reopened.load(Ordering::Acquire)
+    }
+
+    /// To be called after the store was opened again, and before anything is decided about what it shows now.
+    pub(super) fn note_reopened(&self) {
+        self.reopened.fetch_add(1, Ordering::AcqRel);
+    }
+
     pub(super) fn show_again(&self, catalogue: Arc<Catalogue>) {
         self.catalogue.store(catalogue);
         self.topics.wake_all();

@@ -245,7 +245,9 @@ impl Writer {
         if self.groups.send(ToSyncer::Barrier(reply)).is_err() || reached.recv().is_err() {
             return false;
         }
-        let reopened = self.store.reopen().map_err(Error::from).and_then(|()| self.state.reload());
+        let reopened = self.store.reopen();
+        self.view.note_reopened();
+        let reopened = reopened.map_err(Error::from).and_then(|()| self.state.reload());
         self.reopened = Some(Instant::now());
         match reopened {
             Ok(()) => {

@@ -83,17 +83,6 @@ pub(crate) enum DlqAction {
     },
 }
 
-impl DlqAction {
-    /// Whose dead letters it is about, if it is about those of one subscription or route.
-    pub(crate) fn of(&self) -> Option<&DeadLettersOf> {
-        match self {
-            Self::List { of: Some(Whose::One(of)), .. } => Some(of),
-            Self::List { .. } => None,
-            Self::Show { of, .. } | Self::Redrive { of, .. } | Self::Purge { of, .. } => Some(&of.of),
-        }
-    }
-}
-
 /// Whose dead letters.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct OfArgs {

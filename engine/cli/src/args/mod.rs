@@ -265,7 +265,7 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     deliver_at: Option<Timestamp>,
     /// Publish under this name, and take it over: nothing more is stored of what another publisher to the topic sends under it,
-    /// so that one at a time does [default: no name, and any number of publishers]
+    /// so that only one publisher at a time can use it [default: no name, and any number of publishers]
     #[arg(long, value_name = "NAME", conflicts_with = "prepare")]
     pub(crate) producer: Option<ProducerName>,
     /// Store all lines as one transaction of a producer group, invisible until `levada transaction commit`, or a program of

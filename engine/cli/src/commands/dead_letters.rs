@@ -55,16 +55,20 @@ pub(super) async fn run(output: &Output, args: DlqArgs) -> anyhow::Result<()> {
             };
             client::with(&reach, async |client| {
                 let done = redrive(output, client, &reach, options).await;
-                or_none(output, client, &of.of, done).await
+                // Offsets that were named are to be there.
+                if which.offsets.is_empty() { or_none(output, client, &of.of, done).await } else { done }
             })
             .await
         }
         _ => {
             client::with_interruptible(&reach, async |client| {
                 let done = act(output, client, &reach, &action).await;
-                match action.of() {
-                    Some(of) => or_none(output, client, of, done).await,
-                    None => done,
+                match &action {
+                    DlqAction::List { of: Some(Whose::One(of)), .. } => {
+                        or_none(output, client, of, done).await
+                    }
+                    DlqAction::Show { of, offset: None, .. } => or_none(output, client, &of.of, done).await,
+                    _ => done,
                 }
             })
             .await
@@ -129,7 +133,7 @@ async fn or_none(
     done: anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     match done {
-        Err(error) if has_none(&error) && exists(client, of).await? => {
+        Err(error) if is_none(client, of, &error).await? => {
             output.remark(&format!("{of} has no dead letters"));
             Ok(())
         }
@@ -141,6 +145,17 @@ async fn or_none(
 fn has_none(error: &anyhow::Error) -> bool {
     failure::code(error) == Some(ErrorCode::TopicNotFound)
         && error.chain().any(|cause| cause.to_string().contains("has no dead letters"))
+}
+
+/// True if something was not found because a subscription or route that exists has no dead letters.
+async fn is_none(client: &Client, of: &DeadLettersOf, error: &anyhow::Error) -> Result<bool, Error> {
+    if failure::code(error) != Some(ErrorCode::TopicNotFound) || !exists(client, of).await? {
+        return Ok(false);
+    }
+    match client.describe_topic(of.dead_letter_topic().as_str()).await {
+        Err(error) if error.code() == ErrorCode::TopicNotFound => Ok(true),
+        described => described.map(|_| false),
+    }
 }
 
 /// True if there is such a subscription or route.
@@ -712,7 +727,7 @@ async fn purge(
         _ => Purge::All,
     };
     // What becomes a dead letter while the question is asked was not agreed to.
-    let until = if !force && asking::is_possible(output) { Some(end_of(client, of).await?) } else { None };
+    let until = if !force && asking::is_possible(output) { end_of(client, of).await? } else { None };
     let question = Question {
         overruled: &[ErrorCode::NotRedriven, ErrorCode::TopicInUse],
         question: "Purge them all the same?",
@@ -721,6 +736,12 @@ async fn purge(
     };
     let purge = async |force| client.purge_dead_letters(of, purge, until, force).await;
     let purged = asking::unless_refused(output, force, &question, purge).await;
+    let purged = match purged {
+        Err(error) if is_none(client, of, &error).await? => {
+            Ok(Purged { purged: 0, not_redriven: 0, start: 0 })
+        }
+        purged => purged,
+    };
     let purged = purged.map_err(|error| match failure::code(&error) {
         Some(ErrorCode::TopicInUse) => failure::with_default_hint(&error, "--force purges them all the same"),
         _ => error,
@@ -737,11 +758,13 @@ async fn purge(
     Ok(())
 }
 
-/// The offset behind the newest dead letter.
-async fn end_of(client: &Client, of: &DeadLettersOf) -> anyhow::Result<Offset> {
-    let described = client.describe_topic(of.dead_letter_topic().as_str()).await;
-    let topic = described.map_err(|error| named(error, of))?;
-    Ok(Offset(topic.partitions.first().map_or(0, |partition| partition.end)))
+/// The offset behind the newest dead letter; `None` if there never was one.
+async fn end_of(client: &Client, of: &DeadLettersOf) -> anyhow::Result<Option<Offset>> {
+    match client.describe_topic(of.dead_letter_topic().as_str()).await {
+        Ok(topic) => Ok(Some(Offset(topic.partitions.first().map_or(0, |partition| partition.end)))),
+        Err(error) if error.code() == ErrorCode::TopicNotFound => Ok(None),
+        Err(error) => Err(named(error, of)),
+    }
 }
 
 fn was(number: u64) -> String {

@@ -83,7 +83,8 @@ impl<'a> Published<'a> {
         Self {
             group: of.map_or("default", |of| of.group.as_str()),
             id: id.as_str(),
-            repeat: receipts.iter().any(|receipt| receipt.duplicate && !receipt.same_id),
+            // What nobody named can only be a repeat of what this command has sent itself.
+            repeat: of.is_some() && receipts.iter().any(|receipt| receipt.duplicate && !receipt.same_id),
             published,
             duplicates,
             batches: batches.into_values().collect(),
@@ -103,8 +104,11 @@ impl<'a> Published<'a> {
             (false, false) => format!("published {events} as {group}/{id}"),
         };
         if self.duplicates > 0 {
-            let _never_fails =
-                write!(text, " and left out {}", output::counted(self.duplicates, "duplicate"));
+            let left_out = output::counted(self.duplicates, "duplicate");
+            let _never_fails = match self.repeat {
+                true => write!(text, ", without {left_out}"),
+                false => write!(text, " and left out {left_out}"),
+            };
         }
         let mut rows = Rows::new(&["topic", "partition", "events", "offset", "last offset", "duplicates"]);
         let offset = |offset: Option<u64>| offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string());

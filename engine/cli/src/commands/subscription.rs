@@ -1,6 +1,6 @@
 //! `levada subscription`: makes, shows, changes, moves, pauses, resumes and deletes subscriptions.
 
-use levada_client::{Client, Error, Start};
+use levada_client::{Client, Start};
 use levada_protocol::request::{Alarm, LostEvents, SubscriptionInfo, SubscriptionOptions, WaitingFor};
 use levada_terminal::{
     Failure,
@@ -23,11 +23,12 @@ pub(super) async fn run(output: &Output, args: SubscriptionArgs) -> anyhow::Resu
     client::with_interruptible(&args.client, async |client| act(output, client, &args.action).await).await
 }
 
-/// How many events its topic held before the positions at which a subscription begins.
-async fn stored_before(client: &Client, made: &SubscriptionInfo) -> Result<u64, Error> {
-    let topic = client.describe_topic(made.topic.as_str()).await?;
+/// How many events its topic held before the positions at which a subscription begins; none if that cannot be learned, for
+/// it has been made.
+async fn stored_before(client: &Client, made: &SubscriptionInfo) -> u64 {
+    let Ok(topic) = client.describe_topic(made.topic.as_str()).await else { return 0 };
     let before = topic.partitions.iter().zip(&made.positions);
-    Ok(before.map(|(partition, position)| position.offset.saturating_sub(partition.start)).sum())
+    before.map(|(partition, position)| position.offset.saturating_sub(partition.start)).sum()
 }
 
 async fn create(
@@ -39,7 +40,8 @@ async fn create(
 ) -> anyhow::Result<()> {
     let (topic, name) = (path.topic.as_str(), path.name.as_str());
     let made = client.ensure_subscription(topic, name, options, from).await?;
-    let passed_over = if made.created { stored_before(client, &made.found).await? } else { 0 };
+    let tells = made.created && !output.is_json();
+    let passed_over = if tells { stored_before(client, &made.found).await } else { 0 };
     output.result(&Made::of(&made), || {
         let at = attachment::positions_text(&made.found.positions);
         if made.created {
@@ -236,10 +238,7 @@ fn expires(found: &SubscriptionInfo) -> String {
         (Some(after), None) => format!("{} after its last consumer leaves", output::duration_ms(after)),
         (Some(after), Some(since)) => {
             let at = output::time_ms(since.saturating_add(after));
-            format!(
-                "at {at}, {} after the last consumer left, unless one attaches",
-                output::duration_ms(after)
-            )
+            format!("at {at}, after {} without a consumer, unless one attaches", output::duration_ms(after))
         }
     }
 }
@@ -377,7 +376,7 @@ mod tests {
         let expected = [
             "none, for 2d3h (alarm)",
             "no consumer is attached, for 2d3h; it holds back what its topic would drop",
-            "at 1970-01-09T00:00:00Z, 7d after the last consumer left, unless one attaches",
+            "at 1970-01-09T00:00:00Z, after 7d without a consumer, unless one attaches",
         ];
         let (cell, alarm, expiry) = shown(&found);
         assert_eq!([cell, alarm, expiry], expected);

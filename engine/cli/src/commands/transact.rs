@@ -240,7 +240,8 @@ async fn explained(
 ) -> anyhow::Error {
     if matches!(error.code(), ErrorCode::TopicNotFound | ErrorCode::PartitionNotFound)
         && let Ok(Ok(topics)) = timeout(SEARCH_TIMEOUT, client.list_topics()).await
-        && let Some(Placed { line, place }) = events.iter().find(|event| !is_there(&event.place, &topics))
+        && let Some(Placed { line, place }) =
+            events.iter().find(|event| is_missing(&event.place, error.code(), &topics))
     {
         let known = topics.iter().map(|topic| topic.name.as_str());
         let meant = (error.code() == ErrorCode::TopicNotFound).then(|| nearest(place.topic.as_str(), known));
@@ -270,11 +271,16 @@ pub(super) fn with_hint(error: Error, of: &TransactionPath) -> anyhow::Error {
     Failure::new(error.code(), error.to_string()).hint(hint).into()
 }
 
-fn is_there(place: &Place, topics: &[TopicInfo]) -> bool {
+/// True if it is this place of which an error with this code says that there is no such topic, or partition.
+fn is_missing(place: &Place, code: ErrorCode, topics: &[TopicInfo]) -> bool {
     let topic = topics.iter().find(|topic| topic.name == place.topic);
-    let has =
-        |partition: PartitionId| topic.is_some_and(|topic| topic.partitions.len() > usize::from(partition.0));
-    topic.is_some() && place.partition.is_none_or(has)
+    match (topic, place.partition) {
+        (None, _) => code == ErrorCode::TopicNotFound,
+        (Some(topic), Some(PartitionId(partition))) => {
+            code == ErrorCode::PartitionNotFound && topic.partitions.len() <= usize::from(partition)
+        }
+        (Some(_), None) => false,
+    }
 }
 
 /// Says on stderr that there is no answer yet, after a while without one.

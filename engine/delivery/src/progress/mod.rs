@@ -32,6 +32,9 @@ pub struct Progress {
     acked: RangeSet,
     failures: RunMap<History>,
     head_dirty: bool,
+    /// The stored head may be of a version that kept failures itself: it is written anew with the first row of them, so
+    /// that an earlier release is told that it cannot read these.
+    head_may_be_old: bool,
     chunks: RowSet,
     failure_rows: RowSet,
 }
@@ -162,6 +165,7 @@ impl Progress {
             acked: RangeSet::default(),
             failures: RunMap::default(),
             head_dirty: true,
+            head_may_be_old: false,
             chunks: RowSet::default(),
             failure_rows: RowSet::default(),
         }
@@ -177,6 +181,7 @@ impl Progress {
     ) -> Option<Self> {
         let mut progress = Self::new(Offset(head.floor()), head.generation());
         progress.head_dirty = false;
+        progress.head_may_be_old = true;
         for (index, row) in failures {
             row.failed(index)?.for_each(|(run, history)| progress.failures.insert(run, history));
             progress.failure_rows.stored.insert(index);
@@ -226,7 +231,9 @@ impl Progress {
     /// `unsettle` makes them dirty again.
     pub fn take_dirty(&mut self) -> Vec<RowChange> {
         let mut changes = Vec::new();
+        self.head_dirty |= self.head_may_be_old && !self.failure_rows.dirty.is_empty();
         if std::mem::take(&mut self.head_dirty) {
+            self.head_may_be_old = false;
             changes.push(RowChange::Head(Head::of(self.floor, self.generation)));
         }
         let passed: Vec<u64> = self.chunks.stored.range(..self.floor / CHUNK_OFFSETS).copied().collect();

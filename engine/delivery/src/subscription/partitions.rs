@@ -104,6 +104,11 @@ impl Partitions {
         (self.failed_runs >= self.failed_runs_max).then_some(self.failed_runs as u64)
     }
 
+    /// The same if they hold back anything.
+    pub(super) fn held_by_failures(&self) -> Option<u64> {
+        self.failures().filter(|_| self.unread().next().is_some())
+    }
+
     #[cfg(test)]
     pub(super) fn failed_runs(&self) -> usize {
         self.failed_runs

@@ -99,7 +99,7 @@ pub(super) fn find(ledger: &Ledger, sharing: &Sharing, rate: Option<u64>, now: N
     if let Some(events) = sharing.keys_full(ledger).filter(|_| !lacks_room) {
         return WaitsFor::Keys { events, oldest: oldest_in_flight(ledger), retry };
     }
-    if let Some(runs) = ledger.partitions.failures().filter(|_| !lacks_room) {
+    if let Some(runs) = ledger.partitions.held_by_failures().filter(|_| !lacks_room) {
         return WaitsFor::Failures { runs, retry };
     }
     if let Some((partition, offset)) = stuck(ledger).filter(|_| !lacks_room) {

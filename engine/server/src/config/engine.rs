@@ -155,7 +155,7 @@ impl SubscribeConfig {
         let memory = ByteSize::mib(2)..=ByteSize::tib(1);
         size("subscribe.consumer_bytes_max", self.consumer_bytes_max, ByteSize::kib(64)..=ByteSize::tib(1))?;
         size("subscribe.waiting_bytes_max", self.waiting_bytes_max, memory)?;
-        number("subscribe.failed_runs_max", self.failed_runs_max, 1_024..=10_000_000)?;
+        number("subscribe.failed_runs_max", self.failed_runs_max, 1_024..=1_000_000)?;
         size("subscribe.scan_bytes_max", self.scan_bytes_max, ByteSize::kib(64)..=ByteSize::tib(1_024))?;
         duration("subscribe.unread_timeout", self.unread_timeout, MILLISECOND)?;
         duration("subscribe.progress_delay", self.progress_delay, Duration::ZERO)

@@ -89,8 +89,8 @@ pub struct PublisherOptions {
     pub after_failure: AfterFailure,
     /// A name to publish under, for a topic that one program at a time writes to. Default: none.
     ///
-    /// Making the publisher takes the name over from whoever had it on the topic: nothing that was published under it before
-    /// is stored from then on, in any partition, also after a crash of the engine. So an instance that was believed dead and
+    /// Making the publisher takes the name over from whoever had it on the topic: nothing that an earlier publisher of the name
+    /// sends is stored from then on, in any partition, also after a crash of the engine. So an instance that was believed dead and
     /// comes back cannot publish beside its successor. It is what `initTransactions` of a Kafka producer with a
     /// `transactional.id` does (KIP-98, zombie fencing), for one topic and without a transaction.
     ///
@@ -122,8 +122,8 @@ pub struct PublisherOptions {
     /// identity. They fail with `PRODUCER_UNKNOWN` if the engine has forgotten the name, as it was used by nobody for 7 days or
     /// the topic was made anew: make another publisher then. What it had scheduled still comes due.
     ///
-    /// A name obeys the grammar of [`ProducerName`], and a topic has at most 10,000. To take one over the right to publish to
-    /// the topic is enough.
+    /// A name obeys the grammar of [`ProducerName`], and a topic has at most 10,000. The right to publish to
+    /// the topic is enough to take a name over.
     pub producer: Option<ProducerName>,
 }
 

@@ -59,6 +59,8 @@ pub struct Transaction {
     acked: AckedEvents,
     /// The last answer was a refusal, and it is certain that nothing was stored.
     refused: bool,
+    /// Something was sent whose outcome is not known yet: whatever is answered to a repeat, it may have been stored.
+    in_doubt: bool,
     /// Bytes of keys, ids, headers and payloads.
     bytes: usize,
     /// Chooses the partitions of events without key and id: once, so that what is sent again is the same.
@@ -77,6 +79,7 @@ impl Transaction {
             expected: HashMap::new(),
             acked: AckedEvents::default(),
             refused: false,
+            in_doubt: false,
             bytes: 0,
             spread,
         }
@@ -129,7 +132,7 @@ impl Transaction {
     ///
     /// # Errors
     /// `DELIVERY_EXPIRED` if it cannot be acknowledged any more; `CONFIG_INVALID` if it is of another subscription than those
-    /// before; `TRANSACTION_TOO_LARGE` beyond 4,096 runs of neighbouring events of one delivery: then the event is delivered
+    /// before; `TRANSACTION_TOO_LARGE` beyond 2,048 runs of neighbouring events of one delivery: then the event is delivered
     /// again after its `ack_timeout`.
     pub fn ack(&mut self, event: DeliveredEvent) -> Result<(), Error> {
         self.acked.add(event)
@@ -198,7 +201,7 @@ impl Transaction {
     ///
     /// It is sent again after a lost connection or a retryable refusal, for as long as the client's request timeout, 5
     /// minutes at most. After an error it can be called again: [`Error::has_no_side_effects`] says whether anything may have
-    /// been stored, and the same transaction is stored once.
+    /// been stored, by this call or one before it, and the same transaction is stored once.
     ///
     /// Not cancel safe: a call that is dropped may have stored the events, or may still do so.
     ///
@@ -232,7 +235,7 @@ impl Transaction {
     }
 
     /// The same; the group is asked about it first after `check_after`, a day at most. It must be longer than the program's own
-    /// work takes: who is asked while that is under way, and finds nothing of it, rolls back. Cancel safe as that is.
+    /// work takes: who is asked while that is under way, and finds nothing of it, rolls back. Not cancel safe either.
     ///
     /// # Errors
     /// As [`Transaction::prepare`]; `INVALID_ARGUMENT` for more than a day.
@@ -264,7 +267,7 @@ impl Transaction {
     }
 
     /// Sends it until there is an answer, a refusal for good, or no more time.
-    async fn send(&self, prepare: Option<Prepare>) -> Result<(TransactionInfo, Layout), Error> {
+    async fn send(&mut self, prepare: Option<Prepare>) -> Result<(TransactionInfo, Layout), Error> {
         if self.events.is_empty() {
             let what = "expected at least one event in the transaction, got none".to_owned();
             return Err(Error::Config { what });
@@ -274,22 +277,22 @@ impl Transaction {
         let limit = client.request_timeout().min(RESENT_MAX);
         let until = clock::now() + limit;
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LAST);
-        // Whether something was sent whose outcome is not known; and the layout that was sent: another would be another
-        // transaction.
-        let (mut in_doubt, mut layout, mut recounted) = (false, None, false);
+        // The layout that was sent: another would be another transaction.
+        let (mut layout, mut recounted) = (None, false);
         loop {
             let error = match self.try_send(client, prepare, until, &mut layout).await {
                 Ok(info) => {
+                    self.in_doubt = false;
                     let layout = layout.ok_or_else(|| Error::bad_answer("nothing was sent"))?;
                     return Ok((info, layout));
                 }
                 Err(error) => error,
             };
-            in_doubt |= layout.is_some() && !error.has_no_side_effects();
+            self.in_doubt |= layout.is_some() && !error.has_no_side_effects();
             let code = error.code();
             // A topic may have been made anew with another number of partitions.
             let is_recounted = matches!(code, ErrorCode::PartitionNotFound | ErrorCode::TopicNotFound);
-            if is_recounted && !in_doubt && !recounted && client.partitions.forget(&self.topics) {
+            if is_recounted && !self.in_doubt && !recounted && client.partitions.forget(&self.topics) {
                 (layout, recounted) = (None, true);
                 continue;
             }
@@ -308,7 +311,7 @@ impl Transaction {
                 sleep(pause).await;
                 continue;
             }
-            if in_doubt && error.has_no_side_effects() {
+            if self.in_doubt && error.has_no_side_effects() {
                 let last = match error {
                     Error::Refused(refusal) => Some(refusal),
                     _ => None,

@@ -132,7 +132,7 @@ codes! {
     74 TransactionNotFound  TRANSACTION_NOT_FOUND  retry no  effect none    http 404 "no transaction of this id in the group, or none that is still remembered";
     75 TransactionExists    TRANSACTION_EXISTS     retry no  effect none    http 409 "a transaction of this id with other events exists in the group";
     76 AlreadyDecided       ALREADY_DECIDED        retry no  effect none    http 409 "the transaction was decided the other way before";
-    77 TransactionTooLarge  TRANSACTION_TOO_LARGE  retry no  effect none    http 413 "a transaction of too many events, batches or bytes";
+    77 TransactionTooLarge  TRANSACTION_TOO_LARGE  retry no  effect none    http 413 "a transaction of too many events, batches, bytes or acknowledgements";
     78 TooManyPrepared      TOO_MANY_PREPARED      retry yes effect none    http 429 "the producer group has as many undecided transactions as it may, or as many bytes in them";
     80 StorageFailed        STORAGE_FAILED         retry no  effect none    http 503 "a write or sync failed; the engine takes no writes until it is restarted";
     81 StorageCorrupt       STORAGE_CORRUPT        retry no  effect none    http 500 "stored bytes are damaged or missing";

@@ -7,8 +7,8 @@ use crate::{
     limits::{
         ARTEFACT_BYTES_MAX, BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX, DELAY_MS_MAX, EVENT_BYTES_MAX,
         EVENT_ID_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX,
-        PRODUCER_IN_FLIGHT_MAX, REQUEST_BYTES_MAX, TRANSACTION_BATCHES_MAX, TRANSACTION_BYTES_MAX,
-        TRANSACTION_EVENTS_MAX, TRANSACTION_ID_BYTES_MAX, VERBS_MAX,
+        PRODUCER_IN_FLIGHT_MAX, REQUEST_BYTES_MAX, TRANSACTION_ACKS_MAX, TRANSACTION_BATCHES_MAX,
+        TRANSACTION_BYTES_MAX, TRANSACTION_EVENTS_MAX, TRANSACTION_ID_BYTES_MAX, VERBS_MAX,
     },
 };
 
@@ -102,6 +102,8 @@ pub struct TransactionLimits {
     pub events_max: u32,
     /// Most batches.
     pub batches_max: u32,
+    /// Most deliveries, or parts of them, that it acknowledges.
+    pub acks_max: u32,
 }
 
 impl Limits {
@@ -130,6 +132,7 @@ impl Limits {
                 bytes_max: TRANSACTION_BYTES_MAX as u64,
                 events_max: count(TRANSACTION_EVENTS_MAX),
                 batches_max: count(TRANSACTION_BATCHES_MAX),
+                acks_max: count(TRANSACTION_ACKS_MAX),
             },
         }
     }

@@ -40,7 +40,7 @@ pub struct TransactionAcks {
     pub topic: TopicName,
     /// The subscription.
     pub subscription: SubscriptionName,
-    /// The events, at most [`VERBS_MAX`](crate::limits::VERBS_MAX) entries.
+    /// The events, at most [`TRANSACTION_ACKS_MAX`](crate::limits::TRANSACTION_ACKS_MAX) entries.
     pub deliveries: Vec<AckedDelivery>,
 }
 

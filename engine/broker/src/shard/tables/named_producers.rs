@@ -19,6 +19,9 @@ use crate::{
     shard::draft::Draft,
 };
 
+/// How many names all topics together may have: about 200 bytes of memory each.
+const ALL_MAX: usize = 100_000;
+
 /// Which name in which topic: what one row of the named producers is about.
 pub(crate) type NameKey = (TopicId, ProducerName);
 
@@ -28,6 +31,8 @@ pub(in crate::shard) struct NamedProducers {
     topics: HashMap<TopicId, Names>,
     /// How many names a topic may have.
     max: usize,
+    /// How many names there are.
+    count: usize,
 }
 
 /// The names of one topic. Each has an owner, and each owner a name.
@@ -53,11 +58,12 @@ impl NamedProducers {
 
     /// Reads all of them; a topic may have at most `max`. Blocks on the disk.
     pub(in crate::shard) fn load(store: &dyn Store, max: usize) -> Result<Self, Error> {
-        let mut topics = HashMap::<TopicId, Names>::new();
+        let (mut topics, mut count) = (HashMap::<TopicId, Names>::new(), 0);
         rows::for_each::<NamedProducer>(store, NamedProducer::all(), |(topic, name), row| {
             topics.entry(topic).or_default().insert(name, row, Timestamp(0));
+            count += 1;
         })?;
-        Ok(Self { topics, max })
+        Ok(Self { topics, max, count })
     }
 
     /// Lets a new owner take a name over: under another id if the name is new, else with the next epoch. `fresh` is an id
@@ -74,20 +80,33 @@ impl NamedProducers {
     ) -> Result<OpenedProducer, Refusal> {
         let known = self.topics.get(&topic);
         let current = known.and_then(|names| names.row_of(&name));
-        if current.is_none() && known.map_or(0, |names| names.ids.len()) >= self.max {
-            let message = format!(
-                "the topic has {} names of producers, the most it may; use one that it has, or wait: a name is forgotten once \
-                 nothing was published under it for 7 days",
-                self.max
-            );
-            return Err(Refusal::new(ErrorCode::LimitExceeded, message));
+        if current.is_none() {
+            self.check_room(known)?;
         }
         let next = current.and_then(|(id, epoch)| Some((id, epoch.0.checked_add(1)?)));
         let (id, epoch) = next.unwrap_or_else(|| (fresh.base(), 1));
         let row = NamedProducer { id, epoch: Epoch(epoch), opened: now };
         draft.push(row.put(&(topic, name.clone())));
+        self.count += usize::from(current.is_none());
         self.topics.entry(topic).or_default().insert(name, row, now);
         Ok(OpenedProducer { producer_id: id, epoch })
+    }
+
+    /// Checks that a topic with these names may have another.
+    fn check_room(&self, names: Option<&Names>) -> Result<(), Refusal> {
+        let (of_topic, max) = (names.map_or(0, |names| names.ids.len()), self.max);
+        let full = if of_topic >= max {
+            format!("the topic has {of_topic} names of producers, the most it may")
+        } else if self.count >= ALL_MAX {
+            format!("all topics together have {ALL_MAX} names of producers, the most there may be")
+        } else {
+            return Ok(());
+        };
+        let message = format!(
+            "{full}; use one that there is, or wait: a name is forgotten once nothing was published under it for as long as the \
+             engine's publish.producers_idle says, 7 days by default"
+        );
+        Err(Refusal::new(ErrorCode::LimitExceeded, message))
     }
 
     /// Checks that a batch with an epoch above 0 is of the owner of a name, and notes that this one publishes.
@@ -138,6 +157,7 @@ impl NamedProducers {
         if !names.get().owners.get(&id).is_some_and(is_idle) {
             return;
         }
+        self.count -= 1;
         names.get_mut().ids.remove(name);
         names.get_mut().owners.remove(&id);
         if names.get().ids.is_empty() {
@@ -148,7 +168,8 @@ impl NamedProducers {
 
     /// Forgets the names of a topic that was deleted.
     pub(in crate::shard) fn forget_topic(&mut self, id: TopicId, draft: &mut Draft) {
-        if self.topics.remove(&id).is_some() {
+        if let Some(names) = self.topics.remove(&id) {
+            self.count -= names.ids.len();
             draft.push(NamedProducer::delete_range(NamedProducer::of_topic(id)));
         }
     }

@@ -298,7 +298,7 @@ impl Schedule {
             }
         }
         if forgets {
-            rows::drop_rows(|op| draft.push(op), Family::Schedule, rows::forgotten_cancels(id, now));
+            draft.push(PastCancels::delete_range(rows::forgotten_cancels(id, now)));
         }
         topic.summary.head = earliest(head, topic.newer.take());
         self.mark_dirty(id, draft);
