@@ -68,7 +68,7 @@ impl Attending {
         self.attendance.set_since(Some(now));
     }
 
-    /// Has what is so stored, with whichever commit comes next, unless it is or is about to be.
+    /// Proposes to store since when there is no consumer, with whichever commit comes next, unless that is stored or under way.
     pub(super) fn store(&mut self, at: Instant) {
         self.after.take_if(|after| *after <= at);
         let since = self.attendance.since();

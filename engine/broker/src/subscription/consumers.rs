@@ -17,7 +17,7 @@ pub(super) struct Consumers {
 }
 
 impl Consumers {
-    /// None, as `attending` has it.
+    /// Without any, since the time that `attending` says.
     pub(super) fn new(attending: Attending) -> Self {
         Self { attached: BTreeMap::new(), attending }
     }
@@ -45,7 +45,7 @@ impl Consumers {
         Some(gone.taken())
     }
 
-    /// Has it stored since when there is no consumer, unless it is.
+    /// Proposes to store since when there is no consumer, unless that is stored or under way.
     pub(super) fn store_attendance(&mut self, at: Instant) {
         self.attending.store(at);
     }
@@ -127,8 +127,12 @@ impl Consumers {
         finished
     }
 
-    /// Tells all consumers why they get nothing more.
-    pub(super) fn end_all(&self, error: &Error) {
+    /// Tells all consumers why they get nothing more. Until one attaches again there is none, unless the engine sends them
+    /// away.
+    pub(super) fn end_all(&self, error: &Error, now: Timestamp) {
         self.attached.values().for_each(|consumer| consumer.end(error.clone()));
+        if !self.attached.is_empty() && !matches!(error, Error::ShuttingDown) {
+            self.attending.end(now);
+        }
     }
 }

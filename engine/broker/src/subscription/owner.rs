@@ -169,7 +169,7 @@ impl Owner {
         };
         // Only this sets it.
         let _ = self.of.ended.set(error.clone());
-        self.consumers.end_all(&error);
+        self.consumers.end_all(&error, self.now().wall);
     }
 
     /// Serves until it must end, and says why.

@@ -97,6 +97,8 @@ impl Scene {
 
     async fn restart(self) -> Self {
         let Self { engine, now } = self;
+        // What was answered and is not durable is gone; what is committed from here on is nobody's.
+        engine.store.inner.crash();
         engine.broker.shutdown().await;
         engine.store.inner.crash();
         let config = BrokerConfig {

@@ -57,6 +57,8 @@ impl Scene {
 
     async fn restart(self) -> Self {
         let Self { engine, now, ids_max } = self;
+        // What was answered and is not durable is gone; what is committed from here on is nobody's.
+        engine.store.inner.crash();
         engine.broker.shutdown().await;
         engine.store.inner.crash();
         let config = BrokerConfig {

@@ -48,6 +48,8 @@ impl Scene {
     /// After a crash, with so much of the disk kept free.
     async fn restart(self, disk_reserve_bytes: u64) -> Self {
         let Self { engine, now } = self;
+        // What was answered and is not durable is gone; what is committed from here on is nobody's.
+        engine.store.inner.crash();
         engine.broker.shutdown().await;
         engine.store.inner.crash();
         let clock = clock(&now);

@@ -338,6 +338,8 @@ impl Engine {
 
     /// The same with a configuration that is changed a little.
     pub(crate) async fn restart_with(self, change: impl FnOnce(&mut BrokerConfig)) -> Self {
+        // What was answered and is not durable is gone; what is committed from here on is nobody's.
+        self.store.inner.crash();
         self.broker.shutdown().await;
         self.store.inner.crash();
         let mut config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(self.dir.path()) };

@@ -58,6 +58,8 @@ impl Scene {
     /// After a crash.
     async fn restart(self) -> Self {
         let Self { engine, now } = self;
+        // What was answered and is not durable is gone; what is committed from here on is nobody's.
+        engine.store.inner.crash();
         engine.broker.shutdown().await;
         engine.store.inner.crash();
         let clock = clock(&now);

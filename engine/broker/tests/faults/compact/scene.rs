@@ -93,6 +93,8 @@ impl Scene {
     /// After a crash, with a configuration or a store that is changed a little.
     pub(super) async fn restart_with(self, change: impl FnOnce(&mut BrokerConfig, &MemoryStore)) -> Self {
         let Self { engine, now, config: compaction } = self;
+        // What was answered and is not durable is gone; what is committed from here on is nobody's.
+        engine.store.inner.crash();
         engine.broker.shutdown().await;
         engine.store.inner.crash();
         let clock = clock(&now);
