@@ -268,9 +268,12 @@ async fn thousands_of_events_that_failed_one_by_one_stop_no_others_and_wait_on_a
     assert_eq!((event.offset(), event.attempt()), (Offset(FAILED), 1), "those that failed still wait");
     event.ack();
     within("the confirmation", subscriber.confirmed()).await.unwrap();
-    let described = client.describe_subscription("orders", "s").await.unwrap();
-    assert_eq!((described.lag, described.in_flight), (FAILED, 0));
-    let WaitingFor::Retry(retry) = described.waiting_for else { panic!("{:?}", described.waiting_for) };
+    let retry = until("what it waits for", async || {
+        let described = client.describe_subscription("orders", "s").await.unwrap();
+        assert_eq!((described.lag, described.in_flight), (FAILED, 0));
+        if let WaitingFor::Retry(retry) = described.waiting_for { Some(retry) } else { None }
+    })
+    .await;
     assert_eq!((retry.offset, retry.attempts), (0, 1));
     client.close().await;
     engine.stop().await;

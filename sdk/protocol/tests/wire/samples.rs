@@ -501,6 +501,7 @@ pub(crate) fn waiting() -> Vec<WaitingFor> {
         WaitingFor::Connection { consumers: 2 },
         WaitingFor::Acknowledgements { events: 7, oldest },
         WaitingFor::Retry(retry),
+        WaitingFor::Failures { runs: 7, retry: Some(retry) },
         WaitingFor::Window { partition: 3, offset: 9, retry: Some(retry) },
         WaitingFor::Keys { events: 7, oldest: None, retry: None },
         WaitingFor::Rate { per_second: 100 },
