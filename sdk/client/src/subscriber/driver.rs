@@ -15,7 +15,7 @@ use quinn::WriteError;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::Shared;
+use super::{Detached, Shared, state::Wish};
 use crate::{
     clock,
     delivery::Incoming,
@@ -109,11 +109,14 @@ impl Driver {
             let mut due = None;
             let over_limit = {
                 let mut state = self.shared.lock();
+                if state.wish == Wish::Replace {
+                    return Err(Error::lost(Detached));
+                }
                 if written == out.len() {
                     out.clear();
                     written = 0;
                     due = state.turn(clock::now(), &mut out);
-                    if state.closing && out.is_empty() && state.outbox.is_empty() {
+                    if state.wish == Wish::Close && out.is_empty() && state.outbox.is_empty() {
                         drop(state);
                         // A stream that the engine has stopped needs no end.
                         let _ = stream.send.finish();
@@ -180,7 +183,7 @@ impl Driver {
     async fn reattach(&self, policy: &mut ReconnectPolicy) -> Result<Option<(Stream, Duration)>, Error> {
         let mut attempts = Box::pin(self.attempts(policy));
         loop {
-            if self.shared.lock().closing {
+            if self.shared.lock().wish == Wish::Close {
                 return Ok(None);
             }
             tokio::select! {

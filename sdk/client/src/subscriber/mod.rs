@@ -30,7 +30,7 @@ use self::{
     driver::Driver,
     held::{Held, HeldId},
     pace::Pace,
-    state::State,
+    state::{State, Wish},
 };
 pub use self::{
     pace::Prefetch,
@@ -220,6 +220,16 @@ impl Subscriber {
         Ok(arrived.map(|(delivery, lease)| delivery.leased(lease)))
     }
 
+    /// Detaches the consumer and attaches it again, as after a lost connection: what was delivered and not settled comes
+    /// again in its order, and that is no failed attempt. Verbs about what was delivered before have no effect from now on,
+    /// nor may those that were not confirmed: call [`Subscriber::confirmed`] first. For programs that cannot settle a delivery,
+    /// and must not work on later ones before it.
+    pub fn rewind(&mut self) {
+        self.handing = None;
+        self.shared.lock().rewind();
+        self.shared.wake.notify_one();
+    }
+
     /// The next whole delivery, if it is queued, and its bytes.
     fn take_now(&self) -> Result<Option<(Delivery, u64)>, Error> {
         loop {
@@ -312,7 +322,7 @@ fn without_effect(first: &RefusedVerb, count: u64) -> String {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        self.shared.lock().closing = true;
+        self.shared.lock().wish = Wish::Close;
         self.shared.flush();
         self.shared.wake.notify_one();
     }

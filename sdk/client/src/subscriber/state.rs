@@ -21,6 +21,16 @@ const LATE: Duration = Duration::from_millis(50);
 /// Queued verbs of this number are sent at once.
 const VERBS_ENOUGH: usize = 256;
 
+/// What is to become of the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    Keep,
+    /// It ends, and another takes its place: what was delivered on it and not settled comes again.
+    Replace,
+    /// It ends for good, after what is queued was sent.
+    Close,
+}
+
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) pace: Pace,
@@ -40,7 +50,7 @@ pub(super) struct State {
     sent: Option<Instant>,
     /// The driver sleeps until it is woken.
     asleep: bool,
-    pub(super) closing: bool,
+    pub(super) wish: Wish,
     pub(super) failed: Option<Error>,
     /// Why there is no stream, while there is none.
     pub(super) interruption: Option<Error>,
@@ -60,7 +70,7 @@ impl State {
             due: None,
             sent: None,
             asleep: false,
-            closing: false,
+            wish: Wish::Keep,
             failed: None,
             interruption: None,
         }
@@ -69,6 +79,9 @@ impl State {
     /// A stream was opened: nothing was delivered on it, and all credit is to be given.
     pub(super) fn attached(&mut self, ack_timeout: Duration) {
         self.forget();
+        if self.wish == Wish::Replace {
+            self.wish = Wish::Keep;
+        }
         self.held.keep_within(ack_timeout);
         self.pace.attached();
         self.bytes_to_grant = self.bytes_max;
@@ -80,6 +93,12 @@ impl State {
     pub(super) fn detached(&mut self, why: Option<Error>) {
         self.forget();
         self.interruption = why;
+    }
+
+    /// The stream is to be replaced: from now on as if it were gone.
+    pub(super) fn rewind(&mut self) {
+        self.forget();
+        self.wish = Wish::Replace;
     }
 
     fn forget(&mut self) {
@@ -94,6 +113,10 @@ impl State {
     }
 
     pub(super) fn arrived(&mut self, incoming: Incoming, now: Instant) {
+        if self.wish == Wish::Replace {
+            // It comes again on the next stream.
+            return;
+        }
         let events = u64::from(incoming.header.count);
         let Some((first, next)) = incoming.span() else {
             // Nothing to hand out.

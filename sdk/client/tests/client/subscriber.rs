@@ -182,6 +182,28 @@ async fn attaches_again_after_a_loss_and_forgets_the_old_deliveries() {
 }
 
 #[tokio::test]
+async fn a_consumer_that_rewinds_is_detached_and_its_old_deliveries_say_nothing_any_more() {
+    let engine = Engine::start(1);
+    engine.inner.change(|world| world.deliveries.extend([numbered(0, 5, 1), numbered(5, 5, 2)]));
+    let mut subscriber = attach(&engine, payment()).await;
+    let old = subscriber.next_delivery().await.unwrap().unwrap();
+    engine.inner.until(|world| world.deliveries.is_empty().then_some(())).await;
+    subscriber.rewind();
+    old.nack(old.range(), None);
+    engine.inner.until(|world| (world.detached == 1).then_some(())).await;
+    engine.inner.change(|world| world.deliveries.push_back(numbered(0, 5, 3)));
+    let again = subscriber.next_delivery().await.unwrap().unwrap();
+    assert_eq!((again.token().0, again.range()), (3, old.range()), "what was queued is forgotten, too");
+    again.ack();
+    let error = subscriber.confirmed().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ConnectionLost, "the nack had no effect");
+    subscriber.confirmed().await.unwrap();
+    let world = engine.inner.world();
+    let said: Vec<_> = world.verbs.iter().map(|verb| (verb.token.0, verb.kind.clone())).collect();
+    assert_eq!((said, world.subscribes.len(), world.connections), (vec![(3, VerbKind::Ack)], 2, 1));
+}
+
+#[tokio::test]
 async fn a_confirmation_that_was_lost_with_the_connection_says_so() {
     let engine = Engine::start(1);
     engine.inner.change(|world| world.deliveries.push_back(numbered(0, 5, 1)));
