@@ -73,6 +73,15 @@ impl Stamp {
         Self { producer_id: ProducerId(0), epoch: Epoch(0), first_sequence: Sequence(0) };
 }
 
+/// At most how many bytes an event adds to a batch.
+#[inline]
+pub fn record_bytes(event: &Event) -> usize {
+    let optional = event.id.as_deref().map_or(0, str::len) + 6;
+    let headers: usize = event.headers.iter().map(|(name, value)| 3 + name.len() + value.len()).sum();
+    let [key, payload] = [&event.key, &event.payload].map(|part| part.as_ref().map_or(0, |part| part.len()));
+    EVENT_HEADER_BYTES + optional + headers + key + payload
+}
+
 /// Collects events into the bytes of one batch.
 ///
 /// A builder is reused: [`BatchBuilder::finish`] leaves it empty, without memory. The next batch begins with a little more

@@ -42,7 +42,7 @@ mod builder;
 mod check;
 mod view;
 
-pub use builder::{BatchBuilder, BatchFull, EventParts, Stamp};
+pub use builder::{BatchBuilder, BatchFull, EventParts, Stamp, record_bytes};
 pub use check::BatchError;
 pub use view::{Batch, BatchRef, Batches, EventRef, Events, Headers};
 

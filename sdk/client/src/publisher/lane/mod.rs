@@ -8,7 +8,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use levada_protocol::{
-    batch::{Batch, BatchBuilder, BatchFull, EventParts, Stamp},
+    batch::{Batch, BatchBuilder, BatchFull, EventParts, Stamp, record_bytes},
     error::{ErrorCode, Refusal},
     event::{Event, EventTooLarge},
     ids::{Offset, PartitionId, Sequence},
@@ -618,18 +618,6 @@ fn too_many(events: usize) -> Error {
 /// True for refusals that are answered by sending the same events again.
 fn calls_for_resend(code: ErrorCode) -> bool {
     code.is_retryable() || matches!(code, ErrorCode::SequenceGap | ErrorCode::ProducerUnknown)
-}
-
-/// At most how many bytes an event adds to a batch.
-#[inline]
-fn record_bytes(event: &Event) -> usize {
-    let optional = event.id.as_deref().map_or(0, str::len) + 6;
-    let headers: usize = event.headers.iter().map(|(name, value)| 3 + name.len() + value.len()).sum();
-    levada_protocol::batch::EVENT_HEADER_BYTES
-        + optional
-        + headers
-        + event.key.as_ref().map_or(0, |key| key.len())
-        + event.payload.as_ref().map_or(0, |payload| payload.len())
 }
 
 /// The same events under another stamp.
