@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use levada_protocol::{
     frame::{self, FrameType},
-    ids::TopicName,
+    ids::{Timestamp, TopicName},
     request::{HelloAnswer, Notice, Open, Opened, Request, RequestEnvelope, Response},
 };
 use tokio::{
@@ -49,6 +49,7 @@ pub struct Client {
     links: Links,
     /// How many partitions the topics of transactions have.
     pub(crate) partitions: PartitionCounts,
+    request_timeout: Duration,
 }
 
 /// What follows a request on its stream.
@@ -84,7 +85,17 @@ impl Client {
     /// `CONNECT_FAILED` if there is no answer, `TLS_FAILED` if the engine's certificate is not trusted,
     /// `UNSUPPORTED_VERSION` if engine and client have no protocol version in common, `CONFIG_INVALID`.
     pub async fn connect(config: ClientConfig) -> Result<Self, Error> {
-        Ok(Self { links: Links::connect(config).await?, partitions: PartitionCounts::default() })
+        let links = Links::connect(config).await?;
+        let request_timeout = links.first().config().request_timeout;
+        Ok(Self { links, partitions: PartitionCounts::default(), request_timeout })
+    }
+
+    /// The same client, whose requests and transactions take so long at most, instead of
+    /// [`ClientConfig::request_timeout`]. They share its connections; subscribers, publishers and readers have the time that
+    /// the configuration says.
+    #[must_use]
+    pub fn with_request_timeout(&self, limit: Duration) -> Self {
+        Self { request_timeout: limit, ..self.clone() }
     }
 
     /// The engine's answer to the hello of the current connection. Cancel safe.
@@ -92,9 +103,18 @@ impl Client {
     /// # Errors
     /// As [`Client::request`], if there is no connection now and none comes.
     pub async fn hello(&self) -> Result<HelloAnswer, Error> {
-        let link = self.links.first();
-        let session = link.session_within(link.config().request_timeout).await?;
+        let session = self.links.first().session_within(self.request_timeout).await?;
         Ok(session.hello().clone())
+    }
+
+    /// The time by the engine's clock: what it was in the hello of the current connection, and the time since. Behind by as long
+    /// as that answer took. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`Client::hello`].
+    pub async fn engine_time(&self) -> Result<Timestamp, Error> {
+        let session = self.links.first().session_within(self.request_timeout).await?;
+        Ok(session.engine_time(clock::now()))
     }
 
     /// False while the client reconnects.
@@ -127,7 +147,7 @@ impl Client {
 
     /// How long a request may take.
     pub(crate) fn request_timeout(&self) -> Duration {
-        self.links.first().config().request_timeout
+        self.request_timeout
     }
 
     /// Opens something on a connection that has a free stream.

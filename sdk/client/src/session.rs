@@ -6,6 +6,7 @@ use std::{future::poll_fn, net::SocketAddr, sync::Arc, task::Poll, time::Duratio
 
 use levada_protocol::{
     error::{ErrorCode, Refusal},
+    ids::Timestamp,
     request::{Hello, HelloAnswer, Open, Opened},
     version::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
 };
@@ -31,11 +32,19 @@ pub(crate) struct Session {
     endpoint: Endpoint,
     connection: Connection,
     hello: Arc<HelloAnswer>,
+    /// When that answer came.
+    answered: clock::Instant,
 }
 
 impl Session {
     pub(crate) fn hello(&self) -> &HelloAnswer {
         &self.hello
+    }
+
+    /// The engine's clock `now`.
+    pub(crate) fn engine_time(&self, now: clock::Instant) -> Timestamp {
+        let since = now.saturating_duration_since(self.answered).as_millis();
+        Timestamp(self.hello.server_time_ms.saturating_add(u64::try_from(since).unwrap_or(u64::MAX)))
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -104,7 +113,8 @@ impl Connector {
             );
             return Err(Refusal::new(ErrorCode::UnsupportedVersion, what).into());
         }
-        Ok((Session { endpoint, connection, hello: Arc::new(answer) }, control))
+        let session = Session { endpoint, connection, hello: Arc::new(answer), answered: clock::now() };
+        Ok((session, control))
     }
 
     /// Whom to trust in this attempt: a client may outlive its CA, and the file may have a newer one by now.

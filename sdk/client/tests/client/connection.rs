@@ -8,7 +8,7 @@ use levada_client::{
     SubscriptionOptions, TopicSettings,
 };
 
-use crate::support::{Authority, Engine, Reaction};
+use crate::support::{Authority, ENGINE_CLOCK_MS, Engine, Reaction};
 
 #[tokio::test]
 async fn asks_and_is_answered_by_name_and_by_address() {
@@ -22,6 +22,18 @@ async fn asks_and_is_answered_by_name_and_by_address() {
         client.close().await;
         assert!(matches!(client.list_topics().await, Err(Error::Closed)));
     }
+}
+
+#[tokio::test]
+async fn the_engine_s_time_goes_on_from_that_of_its_hello() {
+    let engine = Engine::start(1);
+    let client = engine.client().await;
+    let first = client.engine_time().await.unwrap().0;
+    let later = client.engine_time().await.unwrap().0;
+    assert!(
+        (ENGINE_CLOCK_MS..=later).contains(&first) && later < ENGINE_CLOCK_MS + 3_600_000,
+        "{first} {later}"
+    );
 }
 
 #[tokio::test]

@@ -26,6 +26,9 @@ use quinn::{Connection, Endpoint, VarInt, crypto::rustls::QuicServerConfig};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use tokio::sync::Notify;
 
+/// The engine's clock when it answers a hello: far from any other.
+pub(crate) const ENGINE_CLOCK_MS: u64 = 1_000_000_000;
+
 /// What the engine does with one publish.
 #[derive(Debug, Clone)]
 pub(crate) enum Reaction {

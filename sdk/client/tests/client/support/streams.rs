@@ -24,7 +24,7 @@ use levada_client::{
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 
-use super::{Inner, Transacted};
+use super::{ENGINE_CLOCK_MS, Inner, Transacted};
 
 /// The id of the one name that there is.
 pub(crate) const NAMED: ProducerId = ProducerId(7 << 32);
@@ -71,7 +71,12 @@ impl Stream {
 
     pub(crate) async fn hello(mut self, hello: Hello) {
         let limits = Limits { producer_in_flight_max: 64, ..Limits::default() };
-        let answer = HelloAnswer { protocol: hello.protocol_max, limits, ..HelloAnswer::default() };
+        let answer = HelloAnswer {
+            protocol: hello.protocol_max,
+            server_time_ms: ENGINE_CLOCK_MS,
+            limits,
+            ..HelloAnswer::default()
+        };
         self.send(frame::message(FrameType::Opened, &Opened::Hello(answer))).await;
         loop {
             let inner = self.inner.clone();
