@@ -220,6 +220,14 @@ pub fn counted(number: u64, word: &str) -> String {
     format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
 
+/// What was published, and how many duplicates were left out, if any.
+pub fn with_left_out(published: String, duplicates: u64) -> String {
+    match duplicates {
+        0 => published,
+        some => format!("{published} and left out {}", counted(some, "duplicate")),
+    }
+}
+
 /// A count with thousands set apart: `1,234,567`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();

@@ -299,10 +299,7 @@ impl Summary {
 
     fn text(&self) -> String {
         let published = format!("published {} to {}", events(self.published), self.topic);
-        let published = match self.duplicates {
-            0 => published,
-            some => format!("{published} and left out {}", output::counted(some, "duplicate")),
-        };
+        let published = output::with_left_out(published, self.duplicates);
         match self.ids.as_slice() {
             [] => {}
             [only] => return format!("{published}, scheduled under id {only}"),
