@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::{
+    io::{BufReader, Lines},
+    process::ChildStderr,
+};
 
 use super::{
     engine,
@@ -18,8 +22,13 @@ use crate::support::{
 const FORWARD: [&str; 6] = ["subscribe", "orders/s", "--from", "earliest", "--publish-to", "invoices"];
 /// Few events a commit, so that there are many of them, and what died with its consumer comes again soon.
 const OFTEN: [&str; 4] = ["--max-in-flight", "4", "--ack-timeout", "1s"];
-/// Events that are forwarded while something dies.
-const EVENTS: usize = 200;
+/// Seconds of work, so that some is under way at each kill; and what a dead consumer has held comes again at once.
+const SLOWLY: [&str; 4] = ["--rate", "100", "--backoff", "none"];
+/// How often something dies.
+const KILLS: usize = 4;
+/// Events for each kill, and for what is left after the last.
+const PORTION: usize = 100;
+const EVENTS: usize = PORTION * (KILLS + 1);
 
 /// Makes the topics, and publishes these lines to the first of them.
 async fn with_orders(engine: &Process, lines: &str) {
@@ -29,9 +38,28 @@ async fn with_orders(engine: &Process, lines: &str) {
     engine.run(&["publish", "orders"], lines).await.done();
 }
 
-/// As many events with a number each as are forwarded while something dies.
-fn numbered() -> String {
-    (0..EVENTS).map(|number| format!("{{\"key\":\"k{}\",\"payload\":{number}}}\n", number % 7)).collect()
+/// Publishes one portion of the events, each with a number.
+async fn publish_portion(engine: &Process, portion: usize) {
+    let numbers = portion * PORTION..(portion + 1) * PORTION;
+    let lines: String =
+        numbers.map(|number| format!("{{\"key\":\"k{}\",\"payload\":{number}}}\n", number % 7)).collect();
+    engine.run(&["publish", "orders"], &lines).await.done();
+}
+
+/// Waits until a command says why it waits.
+async fn waiting(said: &mut Lines<BufReader<ChildStderr>>) -> String {
+    loop {
+        let line = within("why it waits", said.next_line()).await.unwrap().unwrap();
+        if line.starts_with("waiting: ") {
+            return line;
+        }
+    }
+}
+
+/// Which attempts the printed events are.
+fn attempts(printed: &[u8]) -> Vec<u64> {
+    let events = printed.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    events.map(|line| serde_json::from_slice::<Value>(line).unwrap()["attempt"].as_u64().unwrap()).collect()
 }
 
 /// How many events of the numbered ones the second topic has.
@@ -141,9 +169,13 @@ async fn what_contradicts_forwarding_or_cannot_take_it_is_refused_before_anythin
 #[tokio::test]
 async fn a_consumer_that_is_killed_again_and_again_forwards_each_event_once() {
     let (_dir, engine) = engine().await;
-    with_orders(&engine, &numbered()).await;
-    for kill in 1..=4 {
-        let mut child = engine.spawn(&[&FORWARD[..], &OFTEN].concat());
+    with_orders(&engine, "").await;
+    for portion in 0..KILLS {
+        publish_portion(&engine, portion).await;
+    }
+    let forward = [&FORWARD[..], &OFTEN, &SLOWLY].concat();
+    for kill in 1..=KILLS {
+        let mut child = engine.spawn(&forward);
         let mut printed = stdout(&mut child);
         // At a moment that has nothing to do with its commits, once some are done.
         for _ in 0..kill * 8 {
@@ -151,8 +183,9 @@ async fn a_consumer_that_is_killed_again_and_again_forwards_each_event_once() {
         }
         within("the kill", child.kill()).await.unwrap();
     }
-    assert!(forwarded(&engine).await < EVENTS, "there is work left for the last one");
-    let child = engine.spawn(&[&FORWARD[..], &OFTEN].concat());
+    // There is work left for the last one.
+    publish_portion(&engine, KILLS).await;
+    let child = engine.spawn(&forward);
     until("all events", async || (forwarded(&engine).await >= EVENTS).then_some(())).await;
     interrupt(&child);
     let ended = within("its end", child.wait_with_output()).await.unwrap();
@@ -166,16 +199,18 @@ async fn a_consumer_forwards_each_event_once_through_kills_of_the_engine() {
     let dir = TempDir::new().unwrap();
     let (data, address) = (dir.path().join("data"), own_address().to_string());
     let mut engine = Process::start_at(&data, &address).await;
-    with_orders(&engine, &numbered()).await;
+    with_orders(&engine, "").await;
     let mut child = engine.spawn(&[&FORWARD[..], &OFTEN].concat());
     let mut printed = stdout(&mut child);
-    for _ in 0..3 {
-        for _ in 0..EVENTS / 8 {
+    for kill in 0..KILLS {
+        publish_portion(&engine, kill).await;
+        for _ in 0..PORTION / 8 {
             within("an event", printed.next_line()).await.unwrap().unwrap();
         }
         engine.kill().await;
         engine = Process::start_at(&data, &address).await;
     }
+    publish_portion(&engine, KILLS).await;
     while forwarded(&engine).await < EVENTS {
         within("an event", printed.next_line()).await.unwrap().unwrap();
     }
@@ -190,26 +225,69 @@ async fn a_consumer_forwards_each_event_once_through_kills_of_the_engine() {
 #[tokio::test]
 async fn forwarding_waits_for_room_in_its_topic_and_says_so() {
     let (_dir, engine) = engine().await;
-    with_orders(&engine, &"{\"payload\":1}\n".repeat(5)).await;
+    // Events with a time to live are taken anew while they wait.
+    with_orders(&engine, &"{\"payload\":1,\"ttl_ms\":3600000}\n".repeat(5)).await;
     engine.text(&["topic", "set", "invoices", "--backlog-max-events", "3"]).await;
     engine.text(&["subscription", "create", "invoices/book"]).await;
     let mut child = engine.spawn(&[&FORWARD[..], &["--max", "5"]].concat());
-    let mut said = stderr(&mut child);
-    loop {
-        let line = within("why it waits", said.next_line()).await.unwrap().unwrap();
-        if line.starts_with("waiting: ") {
-            assert!(
-                line.contains("BACKLOG_FULL: topic invoices is full: subscription invoices/book has 3"),
-                "{line}"
-            );
-            break;
-        }
-    }
+    let line = waiting(&mut stderr(&mut child)).await;
+    assert!(
+        line.contains("BACKLOG_FULL: topic invoices is full: subscription invoices/book has 3"),
+        "{line}"
+    );
     assert_eq!(forwarded(&engine).await, 3, "as many as there is room for");
     engine.text(&["subscribe", "invoices/book", "--max", "3"]).await;
     let ended = within("its end", child.wait_with_output()).await.unwrap();
-    assert!(ended.status.success() && ended.stdout.split(|byte| *byte == b'\n').count() == 6, "{ended:?}");
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(attempts(&ended.stdout), [1; 5]);
     let described = engine.json(&["subscription", "describe", "orders/s"]).await;
-    assert_eq!((&described[0]["lag"], &described[0]["redelivered"]), (&json!(0), &json!(0)), "{described:?}");
+    assert_eq!(described[0]["lag"], 0, "{described:?}");
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_while_the_topic_is_full_says_why_and_what_comes_again_as_new() {
+    let (_dir, engine) = engine().await;
+    with_orders(&engine, &"{\"payload\":1}\n".repeat(5)).await;
+    engine.text(&["topic", "set", "invoices", "--backlog-max-events", "4"]).await;
+    engine.text(&["subscription", "create", "invoices/book"]).await;
+    let mut child = engine.spawn(&FORWARD);
+    let mut said = stderr(&mut child);
+    waiting(&mut said).await;
+    interrupt(&child);
+    let mut last = Vec::new();
+    while let Some(line) = within("its last words", said.next_line()).await.unwrap() {
+        last.push(line);
+    }
+    let ended = within("its end", child.wait()).await.unwrap();
+    let [why, summary] = last.as_slice() else { panic!("{last:?}") };
+    assert!(why.starts_with("BACKLOG_FULL: topic invoices is full: "), "{why}");
+    assert!(why.ends_with("; the last 1 event did not go to invoices, and will come again"), "{why}");
+    assert_eq!((summary.as_str(), ended.code()), ("published 4 events to invoices", Some(0)));
+    engine.text(&["subscribe", "invoices/book", "--max", "4"]).await;
+    let printed = engine.json(&[&FORWARD[..], &["--max", "1"]].concat()).await;
+    assert_eq!((&printed[0]["offset"], &printed[0]["attempt"]), (&json!(4), &json!(1)));
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn events_that_are_taken_away_before_their_commit_come_again_as_new_and_in_order() {
+    let (_dir, engine) = engine().await;
+    let lines: String = (0..10).map(|number| format!("{{\"key\":\"k\",\"payload\":{number}}}\n")).collect();
+    with_orders(&engine, &lines).await;
+    engine.text(&["topic", "set", "invoices", "--backlog-max-events", "4"]).await;
+    engine.text(&["subscription", "create", "invoices/book"]).await;
+    let mut child = engine.spawn(&[&FORWARD[..], &["--max", "9"]].concat());
+    let mut said = stderr(&mut child);
+    waiting(&mut said).await;
+    // Two of four are committed together: the next ones are 4 and 5, of which 4 is passed over.
+    engine.text(&["subscription", "seek", "orders/s", "--to", "5"]).await;
+    engine.text(&["subscribe", "invoices/book", "--max", "9"]).await;
+    let ended = within("its end", child.wait_with_output()).await.unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(attempts(&ended.stdout), [1; 9]);
+    let numbers: Vec<Value> =
+        engine.json(&["read", "invoices"]).await.iter().map(|event| event["payload"].clone()).collect();
+    assert_eq!(numbers, [0, 1, 2, 3, 5, 6, 7, 8, 9]);
     engine.stop().await;
 }

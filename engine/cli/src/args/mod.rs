@@ -331,8 +331,8 @@ pub(crate) struct SubscribeArgs {
     #[command(flatten)]
     pub(crate) verb: VerbArgs,
     /// Publish each event to this topic, too, in the commit that acknowledges it: it is there once, whatever dies when. It
-    /// keeps its key, headers, id, time and what is left of its time to live; a dead letter's headers lv-dlq-…, which are the
-    /// engine's, stay behind. While the topic is full the command waits for room
+    /// keeps its key, headers, id, time and what is left of its time to live; headers lv-…, which only the engine gives, stay
+    /// behind. While the topic is full the command waits for room
     #[arg(long, value_name = "TOPIC", value_parser = parse_free_topic, conflicts_with_all = ["no_ack", "nack", "reject"])]
     pub(crate) publish_to: Option<TopicName>,
     /// Print each event's payload alone, as it is, followed by a line end

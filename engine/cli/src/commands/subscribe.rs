@@ -39,7 +39,7 @@ pub(super) async fn run(output: &Output, args: SubscribeArgs) -> anyhow::Result<
     };
     forward::check(&args, to)?;
     let forwarding = async |client: &Client| forward(output, client, &args, to).await;
-    client::within(&args.client, forward::COMMIT_TRIED, forwarding).await
+    client::with(&args.client, forwarding).await
 }
 
 async fn forward(
@@ -48,11 +48,10 @@ async fn forward(
     args: &SubscribeArgs,
     to: &TopicName,
 ) -> anyhow::Result<()> {
-    let mut stop = pin!(async {
+    let mut ended = pin!(async {
         tokio::select! {
             () = interrupted() => {}
             () = output.closed() => {}
-            () = over(args.wait) => {}
         }
     });
     let attaching = async {
@@ -62,12 +61,21 @@ async fn forward(
     };
     let (to, mut subscriber) = tokio::select! {
         biased;
-        () = &mut stop => return Ok(()),
+        () = &mut ended => {
+            forward::summarise(output, to, 0, 0);
+            return Ok(());
+        }
         attached = attaching => attached?,
     };
     report(output, args, subscriber.subscribed());
-    let progress = Progress::default();
-    let forward = Forward::new(output, client, args, &to, &progress);
+    let stop = pin!(async {
+        tokio::select! {
+            () = ended => {}
+            () = over(args.wait) => {}
+        }
+    });
+    let (progress, committing) = (Progress::default(), client.with_request_timeout(forward::COMMIT_TRIED));
+    let forward = Forward::new(output, &committing, args, &to, &progress);
     tokio::select! {
         biased;
         ended = forward.run(&mut subscriber, stop) => ended,
