@@ -1,6 +1,6 @@
 //! What became of a transaction's events, as it is printed.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use levada_client::Receipt;
 use levada_protocol::ids::TransactionId;
@@ -96,20 +96,17 @@ impl<'a> Published<'a> {
     pub(super) fn text(&self) -> String {
         let Self { group, id, published, .. } = self;
         let events = output::counted(*published, "event");
-        let mut text = match (self.repeat, self.is_anonymous) {
+        let text = match (self.repeat, self.is_anonymous) {
             (true, _) => {
                 format!("{group}/{id} was committed before: nothing was stored now, its {events} are there")
             }
             (false, true) => format!("published {events} as one transaction"),
             (false, false) => format!("published {events} as {group}/{id}"),
         };
-        if self.duplicates > 0 {
-            let left_out = output::counted(self.duplicates, "duplicate");
-            let _never_fails = match self.repeat {
-                true => write!(text, ", without {left_out}"),
-                false => write!(text, " and left out {left_out}"),
-            };
-        }
+        let text = match self.duplicates {
+            some @ 1.. if self.repeat => format!("{text}, without {}", output::counted(some, "duplicate")),
+            some => output::with_left_out(text, some),
+        };
         let mut rows = Rows::new(&["topic", "partition", "events", "offset", "last offset", "duplicates"]);
         let offset = |offset: Option<u64>| offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string());
         for batch in &self.batches {
