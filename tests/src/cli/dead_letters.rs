@@ -261,12 +261,18 @@ async fn a_subscription_or_route_that_has_none_is_no_failure() {
             Some(to) => vec!["dlq", "redrive", of, "--all", "--to", to],
             None => vec!["dlq", "redrive", of, "--all"],
         };
-        for command in
-            [&["dlq", "list", of][..], &["dlq", "show", of], &["dlq", "purge", of, "--all"], &redrive]
-        {
+        for command in [&["dlq", "list", of][..], &["dlq", "show", of], &redrive] {
             let ran = engine.run(command, "").await;
             assert_eq!((ran.code, ran.stdout.as_str()), (0, ""), "{command:?}: {ran:?}");
             assert_eq!(ran.stderr, format!("{of} has no dead letters\n"), "{command:?}");
         }
+        let purged = engine.text(&["dlq", "purge", of, "--all"]).await;
+        assert_eq!(purged, format!("purged 0 dead letters of {of}\n"));
+        let purged = engine.json(&["dlq", "purge", of, "--all"]).await;
+        assert_eq!((purged.len(), &purged[0]["purged"]), (1, &json!(0)));
+        let named = engine.run(&["dlq", "show", of, "--offset", "7"], "").await;
+        named.failed(1, "TOPIC_NOT_FOUND");
     }
+    let to = ["dlq", "redrive", SHOP, "--all", "--to", "absent"];
+    engine.run(&to, "").await.done();
 }

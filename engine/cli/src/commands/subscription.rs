@@ -247,7 +247,7 @@ fn expires(found: &SubscriptionInfo) -> String {
 fn waiting_for(found: &SubscriptionInfo) -> String {
     let waiting = &found.waiting_for;
     let until =
-        waiting.until_ms().map_or_else(String::new, |until| format!(", at {}", output::time_ms(until)));
+        waiting.until_ms().map_or_else(String::new, |until| format!(", due at {}", output::time_ms(until)));
     let without = match waiting {
         WaitingFor::Consumer => unattended(found).unwrap_or_default(),
         _ => String::new(),
