@@ -11,6 +11,7 @@ mod events;
 mod forward;
 mod lines;
 mod nearest;
+mod no_dead_letters;
 mod place;
 mod plugin;
 mod publish;
