@@ -122,7 +122,7 @@ pub struct PublisherOptions {
     /// identity. They fail with `PRODUCER_UNKNOWN` if the engine has forgotten the name, as it was used by nobody for 7 days or
     /// the topic was made anew: make another publisher then. What it had scheduled still comes due.
     ///
-    /// A name obeys the grammar of [`ProducerName`], and a topic has at most 10,000. The right to publish to
+    /// A name obeys the grammar of [`ProducerName`], and a topic has at most 10,000, all topics 100,000. The right to publish to
     /// the topic is enough to take a name over.
     pub producer: Option<ProducerName>,
 }
