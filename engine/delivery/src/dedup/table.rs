@@ -1,7 +1,8 @@
 //! The offsets of events by the hashes of their ids: 16 bytes an entry, in small tables that grow one at a time.
 //!
-//! The tables are found by a directory, as in extendible hashing: when one is full it grows a little, and beyond a bound
-//! it splits in two. So no insertion ever moves more than a few thousand entries, and the load stays high.
+//! The tables are found by a directory, as in extendible hashing: when one is full it grows by half, and beyond a bound
+//! it splits in two. So no insertion ever moves more than a few thousand entries, and the tables are half to three quarters
+//! full.
 //!
 //! An entry has 87 bits of the hash, mixed with a secret seed, and 40 of the offset. Two ids of a partition are taken for
 //! one with a probability of about their number divided by 2^87; nobody who does not know the seed can make entries
@@ -69,10 +70,16 @@ struct Part {
 }
 
 impl Part {
-    /// With room for so many entries and a few more.
+    /// With room for so many entries and half as many more.
     fn of(entries: usize, depth: u32) -> Self {
-        let capacity = (entries * 10 / 7).max(CAPACITY_MIN);
-        Self { slots: vec![Slot::default(); capacity].into_boxed_slice(), len: 0, depth }
+        let slots = vec![Slot::default(); Self::capacity_for(entries)].into_boxed_slice();
+        Self { slots, len: 0, depth }
+    }
+
+    /// Slots for so many entries: few enough to take less than 32 bytes each, and so many that an id is found at the place
+    /// where it is looked for first or close to it, and that half as many more come before all are moved again.
+    fn capacity_for(entries: usize) -> usize {
+        (entries * 25 / 13).max(CAPACITY_MIN)
     }
 
     /// Where this id is looked for first.
@@ -96,7 +103,7 @@ impl Part {
     }
 
     fn is_full(&self) -> bool {
-        (self.len + 1) * 8 > self.slots.len() * 7
+        (self.len + 1) * 4 > self.slots.len() * 3
     }
 
     /// Adds an entry that is not there; there must be room.
@@ -212,21 +219,19 @@ impl Table {
         before
     }
 
-    /// Takes the dead entries out of a full part, and if that is not enough, makes it larger or two of it.
+    /// Takes the dead entries out of a full part, and gives it as much room as the others need; beyond a bound, makes two of it.
     #[cold]
     fn make_room(&mut self, index: usize, alive: Alive) {
         let part = &self.parts[index];
-        let (capacity, depth, count) = (part.slots.len(), part.depth, part.alive(alive).count());
-        if count * 8 <= capacity * 5 {
-            self.rebuild(index, capacity * 7 / 10, alive);
-        } else if capacity < CAPACITY_MAX || depth == DEPTH_MAX {
-            self.rebuild(index, (capacity * 5 / 4).max(CAPACITY_MIN * 2) * 7 / 10, alive);
+        let (depth, count) = (part.depth, part.alive(alive).count());
+        if Part::capacity_for(count) <= CAPACITY_MAX || depth == DEPTH_MAX {
+            self.rebuild(index, count, alive);
         } else {
             self.split(index, alive);
         }
     }
 
-    /// Replaces a part by one with room for so many entries and a few more, and without dead ones.
+    /// Replaces a part by one with room for so many entries and half as many more, and without dead ones.
     fn rebuild(&mut self, index: usize, entries: usize, alive: Alive) {
         let part = &mut self.parts[index];
         let mut rebuilt = Part::of(entries, part.depth);
