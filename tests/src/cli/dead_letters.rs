@@ -229,7 +229,8 @@ async fn what_the_engine_refuses_of_a_command_about_dead_letters_is_said() {
     let (_dir, engine) = engine().await;
     with_dead_letters(&engine).await;
     for (arguments, code, part) in [
-        (&["list", "shop/paymnet"][..], "TOPIC_NOT_FOUND", "the nearest name is dlq.shop.payment"),
+        (&["list", "shop/paymnet"][..], "SUBSCRIPTION_NOT_FOUND", "the nearest name is payment"),
+        (&["show", "shpo/payment"], "TOPIC_NOT_FOUND", "the nearest name is shop"),
         (&["list", SHOP, "--where", "amount >"], "INVALID_ARGUMENT", "where: column 9"),
         (&["show", SHOP, "--offset", "7"], "OFFSET_OUT_OF_RANGE", "offsets 0 to 2"),
         (&["show", SHOP, "--where", "("], "INVALID_ARGUMENT", "where: column"),
@@ -257,22 +258,64 @@ async fn a_subscription_or_route_that_has_none_is_no_failure() {
     engine.text(&["subscription", "create", SHOP]).await;
     engine.text(&["route", "create", "paid", "--from", "shop", "--to", "shop.paid"]).await;
     for (of, to) in [(SHOP, None), ("shop/route-paid", Some("shop.paid"))] {
-        let redrive: Vec<&str> = match to {
-            Some(to) => vec!["dlq", "redrive", of, "--all", "--to", to],
-            None => vec!["dlq", "redrive", of, "--all"],
-        };
-        for command in [&["dlq", "list", of][..], &["dlq", "show", of], &redrive] {
+        let redrive: Vec<&str> =
+            ["dlq", "redrive", of].into_iter().chain(to.iter().flat_map(|to| ["--to", to])).collect();
+        let all = [&redrive[..], &["--all"]].concat();
+        let none = format!("{of} has no dead letters\n");
+        for command in [&["dlq", "list", of][..], &["dlq", "show", of], &all] {
             let ran = engine.run(command, "").await;
             assert_eq!((ran.code, ran.stdout.as_str()), (0, ""), "{command:?}: {ran:?}");
-            assert_eq!(ran.stderr, format!("{of} has no dead letters\n"), "{command:?}");
+            assert_eq!(ran.stderr, none, "{command:?}");
         }
-        let purged = engine.text(&["dlq", "purge", of, "--all"]).await;
-        assert_eq!(purged, format!("purged 0 dead letters of {of}\n"));
-        let purged = engine.json(&["dlq", "purge", of, "--all"]).await;
-        assert_eq!((purged.len(), &purged[0]["purged"]), (1, &json!(0)));
-        let named = engine.run(&["dlq", "show", of, "--offset", "7"], "").await;
-        named.failed(1, "TOPIC_NOT_FOUND");
+        assert_eq!(engine.text(&["dlq", "purge", of, "--all"]).await, none);
+        check_json_of_none(&engine, of, &all).await;
+        for command in
+            [&["dlq", "show", of, "--offset", "7"][..], &[&redrive[..], &["--offset", "7"]].concat()]
+        {
+            let named = engine.run(command, "").await;
+            named.failed(1, "OFFSET_OUT_OF_RANGE");
+            assert!(named.stderr.contains(&format!("{of} has no dead letter at offset 7")), "{named:?}");
+        }
     }
     let to = ["dlq", "redrive", SHOP, "--all", "--to", "absent"];
     engine.run(&to, "").await.done();
+    engine.stop().await;
+}
+
+/// As JSON, each command says that there are no dead letters in the form in which it says that there are some.
+async fn check_json_of_none(engine: &Process, of: &str, redrive: &[&str]) {
+    let json = async |command: &[&str]| {
+        let ran = engine.run(&[command, &["--output", "json"]].concat(), "").await;
+        assert_eq!(ran.code, 0, "{command:?}: {ran:?}");
+        let lines =
+            |text: &str| text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>();
+        (lines(&ran.stdout), lines(&ran.stderr))
+    };
+    let counted = json!({"count": {"scanned": 0, "scanned_bytes": 0, "undecodable": 0, "next": null}});
+    assert_eq!(json(&["dlq", "list", of]).await, (vec![], vec![counted]));
+    assert_eq!(json(&["dlq", "show", of]).await, (vec![], vec![]));
+    let tally = json!({"redriven": 0, "already_redriven": 0, "over_limit": 0, "refused": 0, "next": null});
+    assert_eq!(json(redrive).await, (vec![], vec![json!({"redrive": tally})]));
+    let purged = json!({"of": of, "purged": 0, "not_redriven": 0, "start": 0});
+    assert_eq!(json(&["dlq", "purge", of, "--all"]).await, (vec![purged], vec![]));
+}
+
+#[tokio::test]
+async fn that_all_dead_letters_were_purged_is_said_as_that_there_never_were_any() {
+    let (_dir, engine) = engine().await;
+    with_dead_letters(&engine).await;
+    let matching = ["dlq", "redrive", SHOP, "--where", "amount > 9"];
+    let matching = engine.run(&matching, "").await;
+    assert_eq!(
+        (matching.code, matching.stderr.as_str()),
+        (0, "shop/payment has no dead letters that match\n")
+    );
+    engine.text(&["dlq", "purge", SHOP, "--all", "--force"]).await;
+    let none = "shop/payment has no dead letters\n";
+    for command in [&["dlq", "list", SHOP][..], &["dlq", "show", SHOP], &["dlq", "redrive", SHOP, "--all"]] {
+        let ran = engine.run(command, "").await;
+        assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (0, "", none), "{command:?}");
+    }
+    assert_eq!(engine.text(&["dlq", "purge", SHOP, "--all"]).await, none);
+    engine.stop().await;
 }

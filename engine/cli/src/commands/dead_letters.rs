@@ -20,7 +20,7 @@ use levada_client::{
 };
 use levada_json::{Location, write_event};
 use levada_terminal::{
-    Failure, interrupted,
+    Failure, FailureKind, interrupted,
     output::{self, Output, Rows},
 };
 use serde::Serialize;
@@ -30,7 +30,7 @@ use tokio::time::timeout;
 use super::{
     again::CommandLine,
     asking::{self, Question},
-    no_dead_letters::{is_none, or_none},
+    no_dead_letters::{NoDeadLetters, unless_none},
 };
 use crate::{
     args::{ClientArgs, CountArgs, DlqAction, DlqArgs, UntilArgs, WhichArgs, Whose},
@@ -42,7 +42,7 @@ const LAST_STEP: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(output: &Output, args: DlqArgs) -> anyhow::Result<()> {
     let DlqArgs { client: reach, action } = args;
-    let done = match &action {
+    match &action {
         // It ends with a whole step, so that what was done is told.
         DlqAction::Redrive { of, which, to, force, from, until } => {
             let to = target(&of.of, to.as_ref())?;
@@ -54,28 +54,12 @@ pub(super) async fn run(output: &Output, args: DlqArgs) -> anyhow::Result<()> {
                 from: Offset(from.unwrap_or(0)),
                 until: until.map(Offset),
             };
-            client::with(&reach, async |client| {
-                let done = redrive(output, client, &reach, options).await;
-                // Offsets that were named are to be there.
-                if which.offsets.is_empty() { or_none(output, client, &of.of, done).await } else { done }
-            })
-            .await
+            client::with(&reach, async |client| redrive(output, client, &reach, options).await).await
         }
-        _ => {
-            client::with_interruptible(&reach, async |client| {
-                let done = act(output, client, &reach, &action).await;
-                match &action {
-                    DlqAction::List { of: Some(Whose::One(of)), .. } => {
-                        or_none(output, client, of, done).await
-                    }
-                    DlqAction::Show { of, offset: None, .. } => or_none(output, client, &of.of, done).await,
-                    _ => done,
-                }
-            })
-            .await
+        action => {
+            client::with_interruptible(&reach, async |client| act(output, client, &reach, action).await).await
         }
-    };
-    done.map_err(with_own_hint)
+    }
 }
 
 async fn act(output: &Output, client: &Client, reach: &ClientArgs, action: &DlqAction) -> anyhow::Result<()> {
@@ -126,34 +110,6 @@ fn selection(which: &WhichArgs) -> RedriveSelection {
     }
 }
 
-/// True if an error says that there is no dead-letter topic.
-fn has_none(error: &anyhow::Error) -> bool {
-    failure::code(error) == Some(ErrorCode::TopicNotFound)
-        && error.chain().any(|cause| cause.to_string().contains("has no dead letters"))
-}
-
-/// A dead-letter topic is made by its first dead letter: that there is none says that nothing failed.
-fn with_own_hint(error: anyhow::Error) -> anyhow::Error {
-    if failure::code(&error) == Some(ErrorCode::SubscriptionNotFound) {
-        return Failure::new(ErrorCode::SubscriptionNotFound, sentence_of(&error))
-            .hint("--to TOPIC redrives them to a topic, `levada subscription create` makes the subscription again")
-            .into();
-    }
-    if !has_none(&error) {
-        return error;
-    }
-    Failure::new(ErrorCode::TopicNotFound, sentence_of(&error))
-        .hint("`levada dlq list` shows whose dead letters there are")
-        .into()
-}
-
-/// What an error says, without its code.
-fn sentence_of(error: &anyhow::Error) -> String {
-    let message = error.chain().last().map_or_else(String::new, ToString::to_string);
-    let prefix = failure::code(error).map(|code| format!("{code}: ")).unwrap_or_default();
-    message.strip_prefix(&prefix).unwrap_or(&message).to_owned()
-}
-
 /// A dead-letter topic as it is printed.
 #[derive(Serialize)]
 struct Listed<'a> {
@@ -197,13 +153,16 @@ async fn count_groups(
     let from = Offset(args.from.unwrap_or(0));
     let mut counting = client.group_dead_letters(of, args.condition.as_deref(), from);
     let bar = output.progress(None, "dead letters");
-    while counting.step().await? && counting.scanned_bytes() < args.scan_max.get() {
-        bar.set_position(counting.scanned());
-    }
+    let counted = async {
+        while counting.step().await? && counting.scanned_bytes() < args.scan_max.get() {
+            bar.set_position(counting.scanned());
+        }
+        anyhow::Ok(())
+    };
+    let counted = unless_none(client, of, counted.await).await?;
     bar.finish_and_clear();
     let groups: Vec<&DeadLetterGroup> = counting.groups().collect();
-    output.rows(&groups, || group_table(&groups))?;
-    let next = counting.cursor().map(|cursor| {
+    let next = counting.cursor().filter(|_| counted.is_some()).map(|cursor| {
         CommandLine::new(&["dlq", "list", &of.to_string()])
             .flag("where", args.condition.as_ref())
             .flag("scan-max", Some(args.scan_max))
@@ -212,7 +171,19 @@ async fn count_groups(
             .finish()
     });
     let summary = Counted::of(&counting, next);
-    output.summary(&serde_json::json!({ "count": &summary }), || summary.sentence());
+    let none = groups.is_empty() && summary.next.is_none();
+    if !none {
+        output.rows(&groups, || group_table(&groups))?;
+    }
+    output.summary(&serde_json::json!({ "count": &summary }), || {
+        let (matching, from) = (args.condition.is_some(), args.from);
+        let nothing = NoDeadLetters { matching, from, ..NoDeadLetters::at_all(of) };
+        match (none, summary.scanned) {
+            (false, _) => summary.sentence(),
+            (true, 0) => nothing.to_string(),
+            (true, _) => format!("{nothing}; {}", summary.sentence()),
+        }
+    });
     Ok(())
 }
 
@@ -287,7 +258,10 @@ async fn show(
         events_max: Some(max),
         ..SearchOptions::of_all(of.dead_letter_topic().as_str())
     };
-    let mut search = client.search(options).await.map_err(|error| named(error, of))?;
+    let search = client.search(options).await.map_err(Into::into);
+    let Some(mut search) = unless_none(client, of, search).await? else {
+        return nothing_shown(output, of, wanted);
+    };
     let mut shown = 0;
     while let Some(found) = search.next().await? {
         let Found::Events(delivery) = found else { continue };
@@ -304,19 +278,11 @@ async fn show(
             shown += 1;
         }
     }
-    if let Some(offset) = wanted.offset.filter(|_| shown == 0) {
-        let message = format!("{of} has no dead letter at offset {offset}");
-        let hint = format!("`levada dlq show {of}` shows those that there are");
-        return Err(Failure::new(ErrorCode::OffsetOutOfRange, message).hint(hint).into());
+    let is_limited = search.ended() == Some(SearchEnd::Limited);
+    if shown == 0 && (wanted.offset.is_some() || !is_limited) {
+        return nothing_shown(output, of, wanted);
     }
-    if shown == 0 && search.ended() != Some(SearchEnd::Limited) {
-        let (matching, behind) = (
-            wanted.condition.map_or("", |_| " that match"),
-            wanted.from.map_or_else(String::new, |from| format!(" from offset {from} on")),
-        );
-        output.remark(&format!("{of} has no dead letters{matching}{behind}"));
-    }
-    if search.ended() == Some(SearchEnd::Limited) && wanted.offset.is_none() {
+    if is_limited && wanted.offset.is_none() {
         let cursor = search.cursor().to_string();
         let from = cursor.rsplit(':').next().unwrap_or_default();
         let next = CommandLine::new(&["dlq", "show", &of.to_string()])
@@ -329,14 +295,17 @@ async fn show(
     Ok(())
 }
 
-/// The engine's refusal of a read names the topic, and not whose it is.
-fn named(error: Error, of: &DeadLettersOf) -> anyhow::Error {
-    if error.code() != ErrorCode::TopicNotFound {
-        return error.into();
+/// Says that there is nothing to show; as JSON, that no line comes says it.
+fn nothing_shown(output: &Output, of: &DeadLettersOf, wanted: &Wanted<'_>) -> anyhow::Result<()> {
+    if let Some(offset) = wanted.offset {
+        return Err(NoDeadLetters::at_offset(of, offset).into());
     }
-    let topic = of.dead_letter_topic();
-    Failure::new(ErrorCode::TopicNotFound, format!("{of} has no dead letters: there is no topic {topic}"))
-        .into()
+    if !output.is_json() {
+        let (matching, from) = (wanted.condition.is_some(), wanted.from);
+        let nothing = NoDeadLetters { matching, from, ..NoDeadLetters::at_all(of) };
+        output.remark(&nothing.to_string());
+    }
+    Ok(())
 }
 
 async fn redrives_of(
@@ -555,7 +524,7 @@ async fn redrive(
         match outcomes {
             Ok(None) => break Ok(()),
             Ok(Some(outcomes)) => bar.suspend(|| print_outcomes(output, &outcomes, &mut tally))?,
-            Err(error) => break Err(error.into()),
+            Err(error) => break Err(with_own_hint(error)),
         }
         bar.set_position(redriving.scanned());
         if stopped {
@@ -563,6 +532,7 @@ async fn redrive(
         }
     };
     bar.finish_and_clear();
+    let ended = redriven_or_none(client, &options, ended).await;
     if ended.is_err() {
         let came = (redriving.cursor(), redriving.until());
         tally.next = Some(next_command(&options, came, reach, output.is_json()));
@@ -570,7 +540,10 @@ async fn redrive(
     // What cannot be at all needs no going on.
     let is_begun = ended.is_ok() || redriving.scanned() + tally.outcomes() > 0;
     if is_begun || ended.as_ref().is_err_and(is_interruption) {
-        output.summary(&serde_json::json!({ "redrive": &tally }), || tally.sentence());
+        output.summary(&serde_json::json!({ "redrive": &tally }), || match tally.outcomes() {
+            0 if ended.is_ok() => nothing_redriven(&options).to_string(),
+            _ => tally.sentence(),
+        });
     }
     ended?;
     tally.failure().map_or(Ok(()), |failure| Err(failure.into()))
@@ -590,8 +563,40 @@ async fn next_step(
     }
 }
 
+/// How a redrive ended; well, if it selected from dead letters of which there are none. Offsets that were named are to be there.
+async fn redriven_or_none(
+    client: &Client,
+    options: &RedriveOptions,
+    ended: anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    match (unless_none(client, &options.of, ended).await?, &options.select) {
+        (None, RedriveSelection::Offsets(offsets)) => {
+            let first = offsets.first().map_or(0, |offset| offset.0);
+            Err(NoDeadLetters::at_offset(&options.of, first).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn nothing_redriven(options: &RedriveOptions) -> NoDeadLetters<'_> {
+    let matching = matches!(options.select, RedriveSelection::Where(_));
+    let from = (options.from.0 > 0).then_some(options.from.0);
+    NoDeadLetters { of: &options.of, matching, from, until: options.until.map(|until| until.0) }
+}
+
+/// That the subscription is gone leaves its dead letters another way.
+fn with_own_hint(error: Error) -> anyhow::Error {
+    match error.code() {
+        ErrorCode::SubscriptionNotFound => failure::with_default_hint(
+            &error.into(),
+            "--to TOPIC redrives them to a topic, `levada subscription create` makes the subscription again",
+        ),
+        _ => error.into(),
+    }
+}
+
 fn is_interruption(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Failure>().is_some()
+    error.downcast_ref().is_some_and(|failure: &Failure| failure.kind() == FailureKind::Interrupted)
 }
 
 fn counted(number: u64) -> String {
@@ -692,23 +697,20 @@ async fn purge(
         declined: format!("no dead letter of {of} was purged"),
         hint: "y purges them, and --force does not ask",
     };
-    let purge = async |force| client.purge_dead_letters(of, purge, until, force).await;
-    let purged = asking::unless_refused(output, force, &question, purge).await;
-    let purged = match purged {
-        Err(error) if is_none(client, of, &error).await? => {
-            Ok(Purged { purged: 0, not_redriven: 0, start: 0 })
-        }
-        purged => purged,
-    };
-    let purged = purged.map_err(|error| match failure::code(&error) {
+    let ask_engine = async |force| client.purge_dead_letters(of, purge, until, force).await;
+    let purged = asking::unless_refused(output, force, &question, ask_engine).await;
+    let purged = unless_none(client, of, purged).await.map_err(|error| match failure::code(&error) {
         Some(ErrorCode::TopicInUse) => failure::with_default_hint(&error, "--force purges them all the same"),
         _ => error,
     })?;
+    let is_none = purged.as_ref().is_none_or(|done| purge == Purge::All && done.purged == 0);
+    let purged = purged.unwrap_or(Purged { purged: 0, not_redriven: 0, start: 0 });
     let name = of.to_string();
     output.result(&Printed { of: &name, purged: &purged }, || {
         let Purged { purged, not_redriven, .. } = purged;
         let counted = output::counted(purged, "dead letter");
         match not_redriven {
+            _ if is_none => NoDeadLetters::at_all(of).to_string(),
             0 => format!("purged {counted} of {of}"),
             some => format!("purged {counted} of {of}, of which {} never redriven", was(some)),
         }
@@ -721,7 +723,7 @@ async fn end_of(client: &Client, of: &DeadLettersOf) -> anyhow::Result<Option<Of
     match client.describe_topic(of.dead_letter_topic().as_str()).await {
         Ok(topic) => Ok(Some(Offset(topic.partitions.first().map_or(0, |partition| partition.end)))),
         Err(error) if error.code() == ErrorCode::TopicNotFound => Ok(None),
-        Err(error) => Err(named(error, of)),
+        Err(error) => Err(error.into()),
     }
 }
 

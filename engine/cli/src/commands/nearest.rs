@@ -95,21 +95,26 @@ impl Names {
         self
     }
 
-    /// Dead letters are in topics of their own.
+    /// Whose dead letters they are.
     fn of_dead_letters(mut self, action: &DlqAction) -> Self {
-        match action {
-            DlqAction::List { of: None, .. } => {}
-            DlqAction::List { of: Some(Whose::Topic(topic)), .. } => self.topics.push(topic.to_string()),
-            DlqAction::List { of: Some(Whose::One(of)), .. } => {
-                self.topics.push(of.dead_letter_topic().to_string());
+        let of = match action {
+            DlqAction::List { of: None, .. } => return self,
+            DlqAction::List { of: Some(Whose::Topic(topic)), .. } => {
+                self.topics.push(topic.to_string());
+                return self;
             }
-            DlqAction::Show { of, .. } | DlqAction::Purge { of, .. } => {
-                self.topics.push(of.of.dead_letter_topic().to_string());
+            DlqAction::List { of: Some(Whose::One(of)), .. } => of,
+            DlqAction::Show { of, .. } | DlqAction::Purge { of, .. } | DlqAction::Redrive { of, .. } => {
+                &of.of
             }
-            DlqAction::Redrive { of, to, .. } => {
-                self.topics.push(of.of.dead_letter_topic().to_string());
-                self.topics.extend(to.as_ref().map(ToString::to_string));
-            }
+        };
+        self.topics.push(of.topic().to_owned());
+        match of.route() {
+            Some(route) => self.route = Some(route.to_owned()),
+            None => self.subscription = Some((of.topic().to_owned(), of.name().to_owned())),
+        }
+        if let DlqAction::Redrive { to: Some(to), .. } = action {
+            self.topics.push(to.to_string());
         }
         self
     }

@@ -16,7 +16,7 @@ pub(super) struct Row {
 
 const NO_TOPIC: (&str, &str) = ("TOPIC_NOT_FOUND", "there is no topic absent");
 const NO_SUBSCRIPTION: (&str, &str) = ("SUBSCRIPTION_NOT_FOUND", "topic orders has no subscription absent");
-const NO_DEAD_LETTERS: (&str, &str) = ("TOPIC_NOT_FOUND", "orders/absent has no dead letters");
+const NO_ROUTE_FROM: (&str, &str) = ("ROUTE_NOT_FOUND", "there is no route absent from topic orders");
 const NO_PLUGIN: (&str, &str) = ("PLUGIN_NOT_FOUND", "there is no plugin absent");
 const NO_ROUTE: (&str, &str) = ("ROUTE_NOT_FOUND", "there is no route absent");
 const NO_TRANSACTION: (&str, &str) = ("TRANSACTION_NOT_FOUND", "there is no transaction shop/absent");
@@ -364,7 +364,12 @@ pub(super) const ROWS: &[Row] = &[
             ("orders --where a>1", "--where and --from count the dead letters of one subscription or route"),
             ("orders/s --scan-max 0", "'0' for '--scan-max <SIZE>': expected a size of 1 byte or more"),
         ],
-        absent: &[of("absent", NO_TOPIC), of("orders/absent", NO_DEAD_LETTERS)],
+        absent: &[
+            of("absent", NO_TOPIC),
+            of("orders/absent", NO_SUBSCRIPTION),
+            of("absent/s", NO_TOPIC),
+            of("orders/route-absent", NO_ROUTE_FROM),
+        ],
         dead: &["", "orders", "orders/s"],
     },
     Row {
@@ -378,7 +383,9 @@ pub(super) const ROWS: &[Row] = &[
             ("orders/s --max 0", "'0' for '--max <N>'"),
         ],
         absent: &[
-            of("orders/absent", NO_DEAD_LETTERS),
+            of("orders/absent", NO_SUBSCRIPTION),
+            of("orders/absent --offset 7", NO_SUBSCRIPTION),
+            of("absent/route-big", NO_TOPIC),
             ("absent/s", "TOPIC_NOT_FOUND", "`levada dlq list` shows whose dead letters there are"),
         ],
         dead: &["orders/s"],
@@ -395,8 +402,11 @@ pub(super) const ROWS: &[Row] = &[
             ("orders/s --offset one --to paid", "'one' for '--offset <N>': expected a whole number"),
         ],
         absent: &[
-            of("orders/absent --all", NO_DEAD_LETTERS),
-            of("orders/absent --all --to orders", NO_DEAD_LETTERS),
+            of("orders/absent --all", NO_SUBSCRIPTION),
+            of("orders/absent --all --to orders", NO_SUBSCRIPTION),
+            of("orders/absent --offset 7", NO_SUBSCRIPTION),
+            of("orders/route-absent --all --to orders", NO_ROUTE_FROM),
+            of("absent/s --all", NO_TOPIC),
         ],
         dead: &["orders/s --all", "orders/s --all --to paid"],
     },
@@ -410,7 +420,7 @@ pub(super) const ROWS: &[Row] = &[
             ),
             ("orders/s --all --before 1h", "'--all' cannot be used with '--before <TIME>'"),
         ],
-        absent: &[of("orders/absent --all", NO_DEAD_LETTERS)],
+        absent: &[of("orders/absent --all", NO_SUBSCRIPTION), of("absent/s --all", NO_TOPIC)],
         dead: &["orders/s --all"],
     },
     Row {
