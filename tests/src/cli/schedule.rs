@@ -21,6 +21,8 @@ async fn a_delayed_event_is_listed_shown_and_cancelled() {
     let cancelled = engine.text(&["schedule", "cancel", "orders", "1"]).await;
     assert_eq!(cancelled.trim(), "cancelled event 1 of orders: it will not be delivered");
     engine.run(&["schedule", "show", "orders", "1"], "").await.failed(1, "SCHEDULE_NOT_FOUND");
+    let again = engine.text(&["schedule", "cancel", "orders", "1"]).await;
+    assert_eq!(again.trim(), "event 1 of orders was cancelled already: it will not be delivered");
     let past = ["publish", "orders", "--raw", "--deliver-at", "2020-01-01T00:00:00Z"];
     engine.run(&past, "late\n").await.done();
     engine.text(&["read", "orders", "--follow", "--max", "1"]).await;
@@ -28,6 +30,11 @@ async fn a_delayed_event_is_listed_shown_and_cancelled() {
     late.failed(1, "ALREADY_DUE");
     assert!(late.stderr.contains("the time of scheduled event 2 has come: it is in the log"), "{late:?}");
     let again = engine.text(&["schedule", "cancel", "orders", "1"]).await;
-    assert_eq!(again.trim(), "cancelled event 1 of orders: it will not be delivered", "a repeat");
+    assert_eq!(again.trim(), "event 1 of orders was cancelled already: it will not be delivered");
+    engine.run(&["publish", "orders", "--raw", "--delay", "30m"], "unpaid\n").await.done();
+    for repeat in [false, true] {
+        let cancelled = engine.json(&["schedule", "cancel", "orders", "3"]).await;
+        assert_eq!(cancelled, [json!({"topic": "orders", "cancelled": 3, "repeat": repeat})]);
+    }
     engine.stop().await;
 }

@@ -1,6 +1,6 @@
 //! `levada schedule`: lists, shows and cancels delayed events.
 
-use levada_client::{Client, ScheduledInfo};
+use levada_client::{Client, Error, ErrorCode, ScheduledInfo};
 use levada_protocol::ids::TopicName;
 use levada_terminal::output::{self, Output, Rows};
 use serde::Serialize;
@@ -15,6 +15,18 @@ use crate::{
 struct Cancelled<'a> {
     topic: &'a TopicName,
     cancelled: u64,
+    /// True if it was cancelled before, and nothing was done now.
+    repeat: bool,
+}
+
+impl Cancelled<'_> {
+    fn text(&self) -> String {
+        let Self { topic, cancelled: id, repeat } = self;
+        match repeat {
+            true => format!("event {id} of {topic} was cancelled already: it will not be delivered"),
+            false => format!("cancelled event {id} of {topic}: it will not be delivered"),
+        }
+    }
 }
 
 pub(super) async fn run(output: &Output, args: ScheduleArgs) -> anyhow::Result<()> {
@@ -43,14 +55,20 @@ async fn act(output: &Output, client: &Client, action: ScheduleAction) -> anyhow
             }
         }
         ScheduleAction::Cancel { topic, id } => {
+            let repeat = waits_no_more(client, &topic, id).await;
             client.cancel_scheduled(topic.as_str(), id).await?;
-            let cancelled = Cancelled { topic: &topic, cancelled: id };
-            output.result(&cancelled, || {
-                format!("cancelled event {id} of {topic}: it will not be delivered")
-            })?;
+            let cancelled = Cancelled { topic: &topic, cancelled: id, repeat };
+            output.result(&cancelled, || cancelled.text())?;
         }
     }
     Ok(())
+}
+
+/// True if no such event waits, by an engine that answers: one that can be cancelled all the same was cancelled before, which
+/// the answer to a repeat does not say.
+async fn waits_no_more(client: &Client, topic: &TopicName, id: u64) -> bool {
+    let described = client.describe_scheduled(topic.as_str(), id).await;
+    described.as_ref().err().map(Error::code) == Some(ErrorCode::ScheduleNotFound)
 }
 
 fn text(value: Option<&String>) -> String {
