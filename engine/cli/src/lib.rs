@@ -19,7 +19,8 @@ use crate::args::{Args, Command, Named};
 
 /// Runs the command that the process's arguments name.
 ///
-/// Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted before the work was done. Data goes to stdout, everything else to stderr.
+/// Exit codes: 0 done, or interrupted in order where only that ends the command, 1 refused or failed, 2 wrong usage, 130
+/// interrupted before the work was done. Data goes to stdout, everything else to stderr.
 pub fn main() -> ExitCode {
     run(std::env::args_os())
 }

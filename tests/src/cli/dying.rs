@@ -7,7 +7,7 @@ use std::{
 
 use tempfile::TempDir;
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     process::{Child, ChildStdin},
 };
 
@@ -85,6 +85,30 @@ async fn consuming_and_following_end_in_order_while_the_engine_is_gone() {
         assert!(within("its end", child.wait()).await.unwrap().success());
         assert_eq!(within("the end", printed.next_line()).await.unwrap(), None);
     }
+}
+
+#[tokio::test]
+async fn a_read_that_would_have_come_to_an_end_says_that_it_was_interrupted_and_a_following_one_ends_well() {
+    let (_dir, engine) = with_an_event().await;
+    // More than is on its way at once: it waits for whoever reads what it prints.
+    let lines = format!("{}\n", "x".repeat(500_000)).repeat(32);
+    engine.run(&["publish", "orders", "--raw", "--key", "k"], &lines).await.done();
+    let read = ["read", "orders", "--payload"];
+    for (arguments, code) in [
+        (&read[..], 130),
+        (&[&read[..], &["--key", "k"]].concat(), 130),
+        (&[&read[..], &["--follow"]].concat(), 0),
+        (&[&read[..], &["--key", "k", "--follow"]].concat(), 0),
+    ] {
+        let mut child = engine.spawn(arguments);
+        let mut printed = child.stdout.take().unwrap();
+        within("its first byte", printed.read_u8()).await.unwrap();
+        interrupt(&child);
+        within("the rest", printed.read_to_end(&mut Vec::new())).await.unwrap();
+        let ended = within("its end", child.wait()).await.unwrap();
+        assert_eq!(ended.code(), Some(code), "{arguments:?}");
+    }
+    engine.stop().await;
 }
 
 /// A publish that is fed line by line, and has been given its first one.

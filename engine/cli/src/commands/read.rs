@@ -10,7 +10,11 @@ use levada_client::{Client, Delivery, Error, ErrorCode, ReadOptions, Reader, Sta
 use levada_protocol::{ids::Timestamp, request::Position};
 use levada_terminal::{interrupted, output::Output};
 
-use super::{events::Printer, search, stops::Waiting};
+use super::{
+    events::Printer,
+    search,
+    stops::{Waiting, stopped},
+};
 use crate::{
     args::{Beginning, ReadArgs},
     client,
@@ -42,7 +46,7 @@ async fn read(output: &Output, client: &Client, args: &ReadArgs) -> anyhow::Resu
     };
     tokio::select! {
         biased;
-        () = &mut stop => Ok(()),
+        () = &mut stop => stopped(args.follow),
         () = output.closed() => Ok(()),
         ended = printing.run(client) => ended,
         never = waiting.report_stops(|| printed.get(), ask) => match never {},

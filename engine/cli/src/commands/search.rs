@@ -10,7 +10,11 @@ use levada_terminal::{
 };
 use serde::Serialize;
 
-use super::{again::CommandLine, events::Printer, stops::Waiting};
+use super::{
+    again::CommandLine,
+    events::Printer,
+    stops::{Waiting, stopped},
+};
 use crate::args::{Beginning, ReadArgs};
 
 pub(super) async fn run(output: &Output, client: &Client, args: &ReadArgs) -> anyhow::Result<()> {
@@ -25,7 +29,7 @@ pub(super) async fn run(output: &Output, client: &Client, args: &ReadArgs) -> an
     let progress = || printed.get() + told.get();
     let ended = tokio::select! {
         biased;
-        () = &mut stop => Ok(()),
+        () = &mut stop => stopped(args.follow),
         () = output.closed() => return Ok(()),
         ended = print_all(output, args, &mut search, (&printed, &told), &bar) => ended,
         never = waiting.report_stops(progress, ask) => match never {},

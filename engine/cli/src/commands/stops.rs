@@ -1,5 +1,5 @@
 //! Remarks while a command waits: that a subscription or route is paused, that there is no connection and why, that it
-//! continues. Shared by the commands that wait; knows no requests.
+//! continues; and how it ends when it is interrupted. Shared by the commands that wait; knows no requests.
 
 use std::{
     cell::{Cell, RefCell},
@@ -8,7 +8,7 @@ use std::{
 };
 
 use levada_client::{Client, Error, ErrorCode, RunState};
-use levada_terminal::output::Output;
+use levada_terminal::{Failure, output::Output};
 use tokio::time::{Instant, sleep, timeout};
 
 /// The wait before the first check why nothing comes, after the start and after any progress.
@@ -135,6 +135,11 @@ pub(super) fn worded(error: &Error) -> String {
         Error::Refused(refusal) => refusal.to_string(),
         other => format!("{}: {other}", other.code()),
     }
+}
+
+/// How a command ends that is interrupted: in order if nothing else would end it, and else before it was done.
+pub(super) fn stopped(is_endless: bool) -> anyhow::Result<()> {
+    if is_endless { Ok(()) } else { Err(Failure::interrupted().into()) }
 }
 
 /// A hint on what can be done about a stop.
