@@ -332,9 +332,13 @@ pub fn micros(microseconds: f64) -> String {
     }
 }
 
-/// Milliseconds since the Unix epoch as RFC 3339; the number itself if it is out of range.
+/// Milliseconds since the Unix epoch as RFC 3339, always with three decimals; the number itself if it is out of range.
 pub fn time_ms(milliseconds: u64) -> String {
-    levada_json::time::format(Timestamp(milliseconds)).unwrap_or_else(|| milliseconds.to_string())
+    let part = milliseconds % 1_000;
+    match levada_json::time::format(Timestamp(milliseconds - part)) {
+        Some(second) => format!("{}.{part:03}Z", second.trim_end_matches('Z')),
+        None => milliseconds.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -415,8 +419,15 @@ mod tests {
     }
 
     #[test]
-    fn times_are_rfc_3339() {
-        assert_eq!(time_ms(0), "1970-01-01T00:00:00Z");
+    fn times_are_rfc_3339_and_stand_under_each_other() {
+        for (milliseconds, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_769_860_800_120, "2026-01-31T12:00:00.120Z"),
+            (1_769_860_800_123, "2026-01-31T12:00:00.123Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(time_ms(milliseconds), text);
+        }
         assert_eq!(time_ms(u64::MAX), u64::MAX.to_string());
     }
 }

@@ -86,7 +86,7 @@ pub enum Error {
         in_doubt: bool,
     },
     /// No answer, or only refusals to be retried, for too long.
-    #[error("no success within {waited:?}")]
+    #[error("no success within {:?}", rounded(.waited))]
     TimedOut {
         /// How long was waited.
         waited: Duration,
@@ -98,9 +98,7 @@ pub enum Error {
     },
     /// A connection has as many streams open as the engine allows, and no other could be used; nothing was sent. Each
     /// subscriber, publisher, reader and request takes one.
-    #[error(
-        "no stream was free within {waited:?}: the engine's limit for this client's connections is reached"
-    )]
+    #[error("no stream was free within {:?}: the engine's limit for this client's connections is reached", rounded(.waited))]
     NoStream {
         /// How long was waited.
         waited: Duration,
@@ -208,6 +206,18 @@ impl Error {
     }
 }
 
+/// A duration as people read it: with three significant figures, and no finer than seconds from 1,000 on.
+pub(crate) fn rounded(exact: &Duration) -> Duration {
+    const SECOND: u128 = 1_000_000_000;
+    let nanoseconds = exact.as_nanos();
+    let mut unit = 1;
+    while nanoseconds >= 1_000 * unit && unit < SECOND {
+        unit *= 10;
+    }
+    let rounded = (nanoseconds + unit / 2) / unit * unit;
+    u64::try_from(rounded).map_or(*exact, Duration::from_nanos)
+}
+
 /// The engine ended a stream without a word.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the engine ended the stream")]
@@ -265,5 +275,28 @@ impl From<DeliverError> for Error {
 impl From<BatchError> for Error {
     fn from(source: BatchError) -> Self {
         Self::Damaged { source: DeliverError::Batch(source) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_was_waited_is_told_with_three_figures() {
+        for (nanoseconds, text) in [
+            (0, "0ns"),
+            (1_234, "1.23µs"),
+            (250_000_000, "250ms"),
+            (2_999_998_548, "3s"),
+            (2_345_678_901, "2.35s"),
+            (123_456_789_012, "123s"),
+            (518_400_000_000_000, "518400s"),
+        ] {
+            let waited = Duration::from_nanos(nanoseconds);
+            let said = Error::TimedOut { waited, in_doubt: false, last: None }.to_string();
+            assert_eq!(said, format!("no success within {text}"));
+        }
+        assert_eq!(rounded(&Duration::MAX), Duration::MAX);
     }
 }

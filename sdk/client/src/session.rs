@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::{
     clock,
     config::{Ca, ClientConfig, UDP_PAYLOAD_BYTES_MAX, UDP_PAYLOAD_BYTES_MIN},
-    error::Error,
+    error::{Error, rounded},
     probe,
     stream::{self, Stream},
     tls::{Authorities, Trust},
@@ -206,7 +206,7 @@ enum Unreached {
 struct NothingListens;
 
 #[derive(Debug, thiserror::Error)]
-#[error("no answer within {limit:?}; is the engine running, and is its UDP port reachable?")]
+#[error("no answer within {:?}; is the engine running, and is its UDP port reachable?", rounded(.limit))]
 struct NoAnswer {
     limit: Duration,
 }

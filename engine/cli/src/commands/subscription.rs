@@ -376,7 +376,7 @@ mod tests {
         let expected = [
             "none, for 2d3h (alarm)",
             "no consumer is attached, for 2d3h; it holds back what its topic would drop",
-            "at 1970-01-09T00:00:00Z, after 7d without a consumer, unless one attaches",
+            "at 1970-01-09T00:00:00.000Z, after 7d without a consumer, unless one attaches",
         ];
         let (cell, alarm, expiry) = shown(&found);
         assert_eq!([cell, alarm, expiry], expected);

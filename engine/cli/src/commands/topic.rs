@@ -269,7 +269,7 @@ fn backlog(info: &BacklogInfo) -> String {
             "backlog: {} and {} to acknowledge, the oldest for {}; the most: {slowest}",
             output::counted(*events, "event"),
             output::bytes(*bytes),
-            output::duration_ms(*oldest_age_ms),
+            output::age_ms(*oldest_age_ms),
         ),
     };
     let since = match (refused, dropped) {
