@@ -196,8 +196,13 @@ async fn a_flag_that_differs_is_named_and_what_no_flag_says_is_as_it_is() {
     engine.text(&again.concat()).await;
     let timeout = engine.run(&["subscribe", "orders", "-s", "s", "--ack-timeout", "5s"], "").await;
     timeout.failed(1, "SUBSCRIPTION_MISMATCH");
-    assert!(timeout.stderr.contains("has ack_timeout_ms 30000, got 5000"), "{timeout:?}");
-    assert!(timeout.stderr.contains("levada subscription set"), "{timeout:?}");
+    let said = "subscription orders/s exists with --ack-timeout 30s, expected 5s";
+    assert!(timeout.stderr.contains(said), "{timeout:?}");
+    assert!(timeout.stderr.contains("`levada subscription set orders/s` with that flag"), "{timeout:?}");
+    let expiring = engine.run(&["subscription", "create", "orders/s", "--expire-after", "7d"], "").await;
+    expiring.failed(1, "SUBSCRIPTION_EXISTS");
+    let said = "subscription orders/s exists with --expire-after none, expected 7d";
+    assert!(expiring.stderr.contains(said), "{expiring:?}");
     let other = engine.run(&filter(r#"json-filter:{"where":"Amount > 0"}"#), "").await;
     other.failed(1, "SUBSCRIPTION_MISMATCH");
     assert!(other.stderr.contains(r#"config.where "amount > 0", got "Amount > 0""#), "{other:?}");

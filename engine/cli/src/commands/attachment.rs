@@ -55,7 +55,8 @@ fn typed(stage: &StageSpec) -> String {
     }
 }
 
-fn on_error_word(on_error: OnError) -> &'static str {
+/// What happens to an event that a plugin fails on, as it is typed.
+pub(super) fn on_error_word(on_error: OnError) -> &'static str {
     match on_error {
         OnError::DeadLetter => "dead-letter",
         OnError::Skip => "skip",

@@ -10,6 +10,7 @@ mod deleting;
 mod events;
 mod forward;
 mod lines;
+mod mismatch;
 mod nearest;
 mod no_dead_letters;
 mod place;

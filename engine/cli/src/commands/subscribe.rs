@@ -19,6 +19,7 @@ use super::{
     attachment,
     events::Printer,
     forward::{self, Forward},
+    mismatch,
     stops::{Progress, Waiting},
 };
 use crate::{
@@ -140,7 +141,7 @@ async fn confirm(output: &Output, subscriber: &Subscriber, verb: Verb<'_>) -> Re
 }
 
 /// Attaches to the subscription, and creates it if there is none.
-async fn attach(client: &Client, args: &SubscribeArgs) -> Result<Subscriber, Error> {
+async fn attach(client: &Client, args: &SubscribeArgs) -> anyhow::Result<Subscriber> {
     let options = SubscribeOptions {
         consumer: format!("levada-cli-{}", std::process::id()),
         options: Some(args.options.options()),
@@ -153,7 +154,13 @@ async fn attach(client: &Client, args: &SubscribeArgs) -> Result<Subscriber, Err
     // Events that wait for room in another topic are worked on all that time: they are not to come again meanwhile.
     let max_processing = if args.publish_to.is_some() { FORWARDING_MAX } else { options.max_processing };
     let options = SubscribeOptions { credit_bytes, max_processing, ..options };
-    client.subscribe(options).await
+    match client.subscribe(options).await {
+        Ok(subscriber) => Ok(subscriber),
+        Err(error) => {
+            let path = (args.subscription.topic.as_str(), args.subscription.name.as_str());
+            Err(mismatch::in_flags(client, path, &args.options.options(), error).await)
+        }
+    }
 }
 
 /// Prints whether the subscription was created, and what it will not see.

@@ -11,7 +11,7 @@ use levada_terminal::{
 use super::{
     Made,
     attachment::{self, Standing},
-    deleting,
+    deleting, mismatch,
     stored_dead_letters::StoredDeadLetters,
 };
 use crate::{
@@ -39,7 +39,10 @@ async fn create(
     from: Start,
 ) -> anyhow::Result<()> {
     let (topic, name) = (path.topic.as_str(), path.name.as_str());
-    let made = client.ensure_subscription(topic, name, options, from).await?;
+    let made = match client.ensure_subscription(topic, name, options.clone(), from).await {
+        Ok(made) => made,
+        Err(error) => return Err(mismatch::in_flags(client, (topic, name), &options, error).await),
+    };
     let tells = made.created && !output.is_json();
     let passed_over = if tells { stored_before(client, &made.found).await } else { 0 };
     output.result(&Made::of(&made), || {
