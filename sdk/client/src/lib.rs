@@ -108,5 +108,5 @@ pub use self::{
         SearchScope,
     },
     subscriber::{Prefetch, Pull, PullSubscriber, SubscribeOptions, Subscriber},
-    transaction::{Check, CheckBacks, Prepared, ProducerGroup, Transaction},
+    transaction::{Check, CheckBacks, LastRefusal, Prepared, ProducerGroup, Transaction},
 };

@@ -198,7 +198,9 @@ async fn a_transaction_beyond_a_limit_or_for_a_full_topic_leaves_nothing_and_say
     let refused = engine.run(&[&PUBLISH[..], &["--timeout", "4s"]].concat(), &full).await;
     refused.failed(1, "BACKLOG_FULL");
     assert!(refused.stderr.contains("topic full is full: subscription full/s has 1 event"), "{refused:?}");
-    assert!(refused.stderr.contains("waiting: the engine has not stored it yet"), "{refused:?}");
+    let waiting = "waiting: BACKLOG_FULL: topic full is full: subscription full/s has 1 event";
+    assert!(refused.stderr.contains(waiting), "{refused:?}");
+    assert!(refused.stderr.contains("; the transaction is tried again for 4s (--timeout)"), "{refused:?}");
     assert_eq!(engine.text(&["read", "invoices"]).await, "", "nothing of any of them is stored");
     engine.stop().await;
 }

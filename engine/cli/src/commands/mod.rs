@@ -6,6 +6,7 @@ mod asking;
 mod attachment;
 mod completion;
 mod dead_letters;
+mod delays;
 mod deleting;
 mod events;
 mod forward;

@@ -7,10 +7,7 @@ use levada_client::{
     AfterFailure, Client, Event, Publisher, PublisherOptions, Receipt, ScheduleReceipt, ScheduleTicket,
     Ticket, WhenFull,
 };
-use levada_protocol::{
-    error::ErrorCode,
-    ids::{Offset, PartitionId},
-};
+use levada_protocol::ids::{Offset, PartitionId};
 use levada_terminal::{
     Failure, interrupted,
     output::{self, Output},
@@ -18,13 +15,13 @@ use levada_terminal::{
 use serde::Serialize;
 use tokio::{
     sync::mpsc,
-    time::{Instant, interval, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 use super::{
     append,
+    delays::Delays,
     lines::{Form, Input, Line, Lines},
-    stops::Reason,
     transact,
 };
 use crate::{args::PublishArgs, client, outcome::Partly};
@@ -35,12 +32,6 @@ const OFFSETS_SHOWN_MAX: usize = 16;
 const LINES_AHEAD: usize = 1_024;
 /// Events published ahead of their acknowledgement, at most; the client's own buffer is a limit in bytes.
 const TICKETS_AHEAD: usize = 65_536;
-/// How often the progress of acknowledgements is checked.
-const CHECK_INTERVAL: Duration = Duration::from_millis(250);
-/// After this time without one, the reason is printed.
-const DELAYED: Duration = Duration::from_millis(1_500);
-/// The same reason is printed again after this.
-const REPEAT_AFTER: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(output: &Output, args: PublishArgs) -> anyhow::Result<()> {
     if !args.words.is_empty() {
@@ -169,51 +160,20 @@ async fn report_delays(
     args: &PublishArgs,
     published: &Cell<u64>,
 ) -> Infallible {
-    let reason = Reason::default();
-    tokio::select! {
-        never = reason.follow(client) => never,
-        never = watch_for_delays(output, client, publisher, args, published, &reason) => never,
-    }
-}
-
-async fn watch_for_delays(
-    output: &Output,
-    client: &Client,
-    publisher: &Publisher,
-    args: &PublishArgs,
-    published: &Cell<u64>,
-    reason: &Reason,
-) -> Infallible {
-    let mut checks = interval(CHECK_INTERVAL);
-    let (mut seen, mut since) = (published.get(), Instant::now());
-    let mut reported: Option<(Option<ErrorCode>, Instant)> = None;
-    loop {
-        checks.tick().await;
-        if published.get() != seen || publisher.stats().buffered_bytes == 0 {
-            (seen, since) = (published.get(), Instant::now());
-        }
-        if since.elapsed() < DELAYED {
-            continue;
-        }
-        let (code, why) = match publisher.refusal() {
-            _ if !client.is_connected() => {
-                (Some(ErrorCode::ConnectionLost), reason.sentence(&args.client.addr))
-            }
-            Some(refusal) => (Some(refusal.code), refusal.to_string()),
-            None => (None, "the engine has not answered yet".to_owned()),
-        };
-        // A sentence may hold numbers that change all the time; the code distinguishes reasons.
-        let is_due = |(before, at): &(Option<ErrorCode>, Instant)| {
-            at.elapsed() >= if *before == code { REPEAT_AFTER } else { DELAYED }
-        };
-        if reported.as_ref().is_none_or(is_due) {
-            output.remark(&format!(
-                "waiting: {why}; each event is tried again for {} (--timeout)",
-                output::duration_ms(args.timeout.0)
-            ));
-            reported = Some((code, Instant::now()));
-        }
-    }
+    let time = output::duration_ms(args.timeout.0);
+    let delays = Delays {
+        output,
+        client,
+        addr: &args.client.addr,
+        unanswered: "the engine has not answered yet",
+        tried: format!("each event is tried again for {time} (--timeout)"),
+    };
+    let mut seen = published.get();
+    let has_moved = || {
+        let before = std::mem::replace(&mut seen, published.get());
+        before != seen || publisher.stats().buffered_bytes == 0
+    };
+    delays.report(has_moved, || publisher.refusal()).await
 }
 
 /// `1 event`, `5 events`.

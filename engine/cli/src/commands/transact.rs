@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, convert::Infallible, future::Future, pin::pin, thread, time::Duration};
 
-use levada_client::{Client, Error, PartitionId, TopicInfo, Transaction};
+use levada_client::{Client, Error, LastRefusal, PartitionId, TopicInfo, Transaction};
 use levada_protocol::{
     error::ErrorCode,
     limits::{TRANSACTION_BATCHES_MAX, TRANSACTION_EVENTS_MAX},
@@ -12,16 +12,13 @@ use levada_terminal::{
     Failure, FailureKind, interrupted,
     output::{self, Output},
 };
-use tokio::{
-    sync::mpsc,
-    time::{sleep, timeout},
-};
+use tokio::{sync::mpsc, time::timeout};
 
 use super::{
+    delays::Delays,
     lines::{Form, Line, Lines},
     place::{Place, Placed},
     published::Published,
-    stops::Reason,
 };
 use crate::{
     args::{ClientArgs, PublishArgs, TransactionPath, TransactionPublishArgs},
@@ -30,8 +27,6 @@ use crate::{
 
 /// Lines read ahead.
 const LINES_AHEAD: usize = 1_024;
-/// After this time without an answer, the reason is printed.
-const DELAYED: Duration = Duration::from_millis(1_500);
 /// How long finding the line that names what is not there may take; the failure is printed without it then.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -87,6 +82,7 @@ async fn publish(
     };
     let mut stop = pin!(interrupted());
     let filled = unless(&mut stop, fill(transaction, lines, None)).await?;
+    let last_refusal = filled.transaction.last_refusal();
     let storing = async {
         match &args.transaction {
             Some(of) if args.prepare => prepare(output, client, filled, of, args.check_after()).await,
@@ -97,7 +93,7 @@ async fn publish(
         tokio::select! {
             biased;
             stored = storing => stored,
-            never = report_delay(output, client, engine, args) => match never {},
+            never = report_delays(output, client, engine, args, &last_refusal) => match never {},
         }
     };
     unless(&mut stop, Box::pin(storing)).await.inspect_err(|error| remark_interrupted(output, error, &typed))
@@ -283,26 +279,22 @@ fn is_missing(place: &Place, code: ErrorCode, topics: &[TopicInfo]) -> bool {
     }
 }
 
-/// Says on stderr that there is no answer yet, after a while without one.
-async fn report_delay(
+/// Says on stderr why it is not stored yet, after a while.
+async fn report_delays(
     output: &Output,
     client: &Client,
     engine: &ClientArgs,
     args: &TransactionPublishArgs,
+    last_refusal: &LastRefusal,
 ) -> Infallible {
-    let reason = Reason::default();
-    let report = async {
-        sleep(DELAYED).await;
-        let why = match client.is_connected() {
-            true => "the engine has not stored it yet".to_owned(),
-            false => reason.sentence(&engine.addr),
-        };
-        let time = output::duration_ms(args.timeout.0);
-        output.remark(&format!("waiting: {why}; the transaction is tried again for {time} (--timeout)"));
-        std::future::pending().await
+    let time = output::duration_ms(args.timeout.0);
+    let delays = Delays {
+        output,
+        client,
+        addr: &engine.addr,
+        unanswered: "the engine has not stored it yet",
+        tried: format!("the transaction is tried again for {time} (--timeout)"),
     };
-    tokio::select! {
-        never = reason.follow(client) => never,
-        never = report => never,
-    }
+    // All of it is stored at once.
+    delays.report(|| false, || last_refusal.get()).await
 }

@@ -3,6 +3,7 @@
 mod acked;
 mod check_backs;
 mod group;
+mod last_refusal;
 mod layout;
 mod prepared;
 mod producer_group;
@@ -10,6 +11,7 @@ mod sending;
 
 pub use self::{
     check_backs::{Check, CheckBacks},
+    last_refusal::LastRefusal,
     prepared::Prepared,
     producer_group::ProducerGroup,
     sending::Transaction,

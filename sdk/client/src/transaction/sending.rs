@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::{
     acked::AckedEvents,
     group::Group,
+    last_refusal::LastRefusal,
     layout::{Layout, Plan, Planned},
     prepared::Prepared,
 };
@@ -61,6 +62,8 @@ pub struct Transaction {
     refused: bool,
     /// Something was sent whose outcome is not known yet: whatever is answered to a repeat, it may have been stored.
     in_doubt: bool,
+    /// Why it waits to be sent again.
+    last_refusal: LastRefusal,
     /// Bytes of keys, ids, headers and payloads.
     bytes: usize,
     /// Chooses the partitions of events without key and id: once, so that what is sent again is the same.
@@ -80,6 +83,7 @@ impl Transaction {
             acked: AckedEvents::default(),
             refused: false,
             in_doubt: false,
+            last_refusal: LastRefusal::default(),
             bytes: 0,
             spread,
         }
@@ -88,6 +92,12 @@ impl Transaction {
     /// Its id.
     pub fn id(&self) -> &TransactionId {
         &self.id
+    }
+
+    /// Shows why it waits to be sent again, while [`Transaction::commit`] or [`Transaction::prepare`] is under way. For programs
+    /// that tell their users.
+    pub fn last_refusal(&self) -> LastRefusal {
+        self.last_refusal.clone()
     }
 
     /// Adds an event for a topic: for the partition of its key, else of its id; those without both go to one that is chosen
@@ -212,6 +222,7 @@ impl Transaction {
     /// without any event; [`Error::TimedOut`] with `in_doubt` if it may be stored; as [`Client::request`].
     pub async fn commit(&mut self) -> Result<Vec<Receipt>, Error> {
         let sent = self.send(None).await;
+        self.last_refusal.set(None);
         self.refused = sent.as_ref().is_err_and(Error::has_no_side_effects);
         let (info, layout) = sent?;
         std::mem::take(&mut self.acked).settle();
@@ -252,7 +263,9 @@ impl Transaction {
                     .to_owned();
             return Err(Error::Config { what });
         }
-        let (info, layout) = self.send(Some(Prepare { check_after_ms })).await?;
+        let sent = self.send(Some(Prepare { check_after_ms })).await;
+        self.last_refusal.set(None);
+        let (info, layout) = sent?;
         match info.state {
             TransactionState::Prepared | TransactionState::Parked => {
                 Ok(Prepared::new(self.group.clone(), info, layout))
@@ -308,6 +321,7 @@ impl Transaction {
             let hint = refusal.and_then(|refusal| refusal.retry_after_ms).unwrap_or(0);
             let pause = Duration::from_millis(hint.into()).max(backoff.next());
             if again && clock::now() + pause < until {
+                self.last_refusal.set(refusal.cloned());
                 sleep(pause).await;
                 continue;
             }
