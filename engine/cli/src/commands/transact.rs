@@ -259,7 +259,8 @@ pub(super) fn with_hint(error: Error, of: &TransactionPath) -> anyhow::Error {
         ErrorCode::TransactionNotFound => {
             format!("`levada transaction list --group {} --all` shows those that are known", of.group)
         }
-        ErrorCode::AlreadyDecided | ErrorCode::TransactionExists | ErrorCode::DeadlineExceeded => {
+        // TRANSACTION_EXISTS says so itself.
+        ErrorCode::AlreadyDecided | ErrorCode::DeadlineExceeded => {
             format!("`levada transaction describe {}` shows it", of.typed())
         }
         _ => return error.into(),
