@@ -95,6 +95,9 @@ impl<'a> Published<'a> {
     /// A sentence, and a table of where the events are.
     pub(super) fn text(&self) -> String {
         let Self { group, id, published, .. } = self;
+        if self.batches.is_empty() {
+            return "published 0 events: there were none in the input".to_owned();
+        }
         let events = output::counted(*published, "event");
         let text = match (self.repeat, self.is_anonymous) {
             (true, _) => {
@@ -120,5 +123,19 @@ impl<'a> Published<'a> {
             ]);
         }
         format!("{text}\n{}", rows.render())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_events_are_published_as_no_transaction() {
+        let (of, id) = ("shop/1".parse().unwrap(), "1".parse().unwrap());
+        let published = Published::new(Some(&of), &id, &[], &[]);
+        assert_eq!(published.text(), "published 0 events: there were none in the input");
+        let json = r#"{"group":"shop","id":"1","repeat":false,"published":0,"duplicates":0,"batches":[]}"#;
+        assert_eq!(serde_json::to_string(&published).unwrap(), json);
     }
 }

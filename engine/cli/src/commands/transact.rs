@@ -144,10 +144,6 @@ async fn fill(mut transaction: Transaction, lines: Lines, all: Option<&Place>) -
         added.map_err(|error| anyhow::Error::from(error).context(format!("line {number}")))?;
         events.push(Placed { line: number, place });
     }
-    if events.is_empty() {
-        let failure = Failure::usage("expected at least one event for the transaction, got none");
-        return Err(failure.hint("one line of standard input, or of --file, is one event").into());
-    }
     Ok(Filled { transaction, events })
 }
 
@@ -170,6 +166,12 @@ async fn prepare(
     check_after: Option<Duration>,
 ) -> anyhow::Result<()> {
     let Filled { mut transaction, events } = filled;
+    if events.is_empty() {
+        // What is not there cannot be decided either.
+        let message = "expected at least one event to prepare, got none";
+        let hint = "one line of standard input, or of --file, is one event";
+        return Err(Failure::new(ErrorCode::InvalidArgument, message).hint(hint).into());
+    }
     let prepared = match check_after {
         Some(after) => transaction.prepare_and_check_after(after).await,
         None => transaction.prepare().await,
@@ -201,6 +203,11 @@ async fn commit(
     of: Option<&TransactionPath>,
 ) -> anyhow::Result<()> {
     let Filled { mut transaction, events } = filled;
+    if events.is_empty() {
+        let published = Published::new(of, transaction.id(), &[], &[]);
+        output.result(&published, || published.text())?;
+        return Ok(());
+    }
     match transaction.commit().await {
         Ok(receipts) => {
             let published = Published::new(of, transaction.id(), &events, &receipts);
