@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use super::engine;
@@ -20,18 +21,24 @@ async fn a_publish_under_a_name_ends_one_that_is_under_way() {
         (stored == "one\n").then_some(())
     })
     .await;
-    engine.run(&publish, "two\n").await.done();
+    let second = engine.run(&[&publish[..], &["--output", "json"]].concat(), "two\n").await;
+    let remark = json!({"remark": "took over from an earlier producer of this name (epoch 2)"});
+    assert_eq!(second.stderr, format!("{remark}\n"));
+    assert_eq!(second.json()[0]["epoch"], 2);
     input.write_all(b"three\n").await.unwrap();
     drop(input);
     let ended = within("the first command", first.wait_with_output()).await.unwrap();
     let said = String::from_utf8(ended.stderr).unwrap();
     assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(!said.contains("took over"), "{said}");
     assert!(said.contains("error: PRODUCER_FENCED: 1 event stored, then: line 2: "), "{said}");
     assert!(said.contains("another publisher has taken over this name"), "{said}");
     assert!(said.contains("hint: another publisher of that name has begun since"), "{said}");
     // Whoever has another name, or none, is nobody's successor.
-    engine.run(&["publish", "orders", "--raw", "--producer", "other"], "four\n").await.done();
-    engine.run(&["publish", "orders", "--raw"], "five\n").await.done();
+    let other = engine.run(&["publish", "orders", "--raw", "--producer", "other"], "four\n").await;
+    assert_eq!((other.code, other.stderr.as_str()), (0, ""));
+    let bare = engine.run(&["publish", "orders", "--raw", "--output", "json"], "five\n").await.json();
+    assert_eq!(bare[0].get("epoch"), None);
     assert_eq!(engine.text(&["read", "orders", "--payload"]).await, "one\ntwo\nfour\nfive\n");
     engine.stop().await;
 }

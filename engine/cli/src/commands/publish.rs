@@ -61,6 +61,9 @@ async fn publish(output: &Output, client: &Client, args: &PublishArgs, lines: Li
         () = &mut stop => return Err(Failure::interrupted().into()),
         publisher = client.publisher(args.topic.as_str(), options(args)) => publisher?,
     };
+    if let Some(epoch) = publisher.epoch().filter(|epoch| *epoch > 1) {
+        output.remark(&format!("took over from an earlier producer of this name (epoch {epoch})"));
+    }
     let (sender, receiver) = mpsc::channel(LINES_AHEAD);
     // A thread of its own, left behind at the end: a read of stdin cannot be called off.
     thread::Builder::new().name("input".to_owned()).spawn(move || lines.read(&sender))?;
@@ -89,7 +92,10 @@ async fn publish(output: &Output, client: &Client, args: &PublishArgs, lines: Li
         never = report_delays(output, client, &publisher, args, &published) => match never {},
     };
     match done {
-        Ok(summary) => Ok(output.result(&summary, || summary.text())?),
+        Ok(summary) => {
+            let summary = Summary { epoch: publisher.epoch(), ..summary };
+            Ok(output.result(&summary, || summary.text())?)
+        }
         Err(error) => Err(match stored.get() {
             0 => error,
             some => error.context(Partly(format!("{} stored, then", events(some)))),
@@ -191,6 +197,9 @@ struct Summary {
     duplicates: u64,
     /// The last offset in each partition that got any.
     last: Vec<Last>,
+    /// How often the producer's name was taken, this time included; absent without a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<u32>,
     /// The schedule ids of the first delayed events: one more than are shown to people.
     #[serde(skip)]
     ids: Vec<u64>,
@@ -223,7 +232,8 @@ struct Scheduled {
 
 impl Summary {
     fn new(topic: &str) -> Self {
-        Self { topic: topic.to_owned(), published: 0, duplicates: 0, last: Vec::new(), ids: Vec::new() }
+        let (last, ids) = (Vec::new(), Vec::new());
+        Self { topic: topic.to_owned(), published: 0, duplicates: 0, last, epoch: None, ids }
     }
 
     /// Counts an event; as JSON a duplicate is printed at once.

@@ -239,6 +239,7 @@ impl Publisher {
         if partitions == 0 {
             return Err(Error::bad_answer("the topic has no partitions"));
         }
+        let epoch = producer_ids.epoch();
         let mut core = Core::new(
             lane_options,
             options.durability,
@@ -251,13 +252,19 @@ impl Publisher {
         let driver = Driver { shared: shared.clone(), link, topic };
         tasks::spawn("publisher", driver.run(stream)).detach();
         let room_timeout = options.delivery_timeout;
-        let handle = Handle { shared, partitions, room_timeout, calls: AtomicU32::new(0) };
+        let handle = Handle { shared, partitions, epoch, room_timeout, calls: AtomicU32::new(0) };
         Ok(Self { handle: Arc::new(handle) })
     }
 
     /// How many partitions the topic has.
     pub fn partitions(&self) -> u16 {
         self.handle.partitions
+    }
+
+    /// How often its name was taken in the topic ([`PublisherOptions::producer`]), by this publisher last: above 1 if others
+    /// had it before. `None` without a name.
+    pub fn epoch(&self) -> Option<u32> {
+        self.handle.epoch
     }
 
     /// Publishes an event: to the partition of its key, else of its id, else to one that changes with every
@@ -483,6 +490,7 @@ impl Publisher {
 struct Handle {
     shared: Arc<Shared>,
     partitions: u16,
+    epoch: Option<u32>,
     room_timeout: Duration,
     /// Events that were to be published so far, about: it only says when to give way.
     calls: AtomicU32,

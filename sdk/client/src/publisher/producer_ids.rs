@@ -47,6 +47,11 @@ impl ProducerIds {
         self.next.epoch.0 > 0
     }
 
+    /// How often the name was taken, this time included; `None` without a name.
+    pub(super) fn epoch(&self) -> Option<u32> {
+        self.are_of_a_name().then_some(self.next.epoch.0)
+    }
+
     /// One that was never used.
     pub(super) fn fresh(&mut self) -> Identity {
         let fresh = self.next;
@@ -76,8 +81,10 @@ mod tests {
         let mut named = ProducerIds::of_name(opened).unwrap();
         assert_eq!(named.fresh(), Identity { producer: last, epoch: Epoch(3) });
         assert_eq!(named.fresh(), Identity { producer: ProducerId(7 << 32), epoch: Epoch(3) });
+        assert_eq!(named.epoch(), Some(3));
         assert!(ProducerIds::of_name(OpenedProducer { epoch: 0, ..opened }).is_err());
         let mut random = ProducerIds::from(ProducerId(u128::MAX));
+        assert_eq!(random.epoch(), None);
         assert_eq!(random.fresh().producer, ProducerId(u128::MAX));
         assert_eq!(random.fresh(), Identity { producer: ProducerId(1), epoch: Epoch(0) });
     }
