@@ -106,6 +106,8 @@ async fn after_how_long_a_subscription_expires_is_given_shown_changed_and_refuse
     assert!(info["unattended_for_ms"].as_u64().unwrap() < 3_600_000, "{info}");
     let listed = engine.json(&["subscription", "list", "orders"]).await;
     assert_eq!(listed[0]["unattended_since_ms"], info["unattended_since_ms"]);
+    let listed = engine.text(&["subscription", "list", "orders"]).await;
+    assert!(listed.contains("EXPIRE AFTER") && listed.contains("  7d  "), "{listed}");
 
     for (given, shown) in [("1m", 60_000_u64), ("365d", 31_536_000_000), ("none", 0)] {
         engine.text(&["subscription", "set", ORDERS, "--expire-after", given]).await;
@@ -114,6 +116,8 @@ async fn after_how_long_a_subscription_expires_is_given_shown_changed_and_refuse
     }
     let described = engine.text(&["subscription", "describe", ORDERS]).await;
     assert!(described.contains("expires         -"), "{described}");
+    let listed = engine.text(&["subscription", "list", "orders"]).await;
+    assert!(!listed.contains("EXPIRE AFTER"), "{listed}");
     for given in ["59s", "366d", "0s", "soon"] {
         let refused = engine.run(&["subscription", "set", ORDERS, "--expire-after", given], "").await;
         assert_eq!(refused.code, 2, "{refused:?}");

@@ -6,6 +6,7 @@ use levada_client::{Client, DeadLettersOf};
 use levada_terminal::output::{self, Output};
 
 /// Counts by the topics that hold them.
+#[derive(Default)]
 pub(super) struct StoredDeadLetters(HashMap<String, u64>);
 
 impl StoredDeadLetters {

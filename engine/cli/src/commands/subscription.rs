@@ -173,30 +173,28 @@ fn standing(found: &SubscriptionInfo) -> Standing {
 }
 
 fn table(subscriptions: &[SubscriptionInfo], dead_letters: &StoredDeadLetters) -> Rows {
-    let headings = [
-        "subscription",
-        "order",
-        "consumers",
-        "lag",
-        "in flight",
-        "oldest unacked",
-        "dead letters",
-        "state",
-        "chain",
-    ];
+    let expire = subscriptions.iter().any(|found| found.options.expire_after_ms().is_some());
+    let mut headings =
+        vec!["subscription", "order", "consumers", "lag", "in flight", "oldest unacked", "dead letters"];
+    headings.extend(expire.then_some("expire after"));
+    headings.extend(["state", "chain"]);
     let mut rows = Rows::new(&headings);
     for found in subscriptions {
-        rows.push([
+        let options = &found.options;
+        let mut cells = vec![
             format!("{}/{}", found.topic, found.name),
-            order_word(found.options.order()).to_owned(),
+            order_word(options.order()).to_owned(),
             consumers_cell(found),
             output::count(found.lag),
             output::count(found.in_flight),
             output::age_ms(found.oldest_unacked_age_ms),
             output::count(dead_letters.count(found.topic.as_str(), found.name.as_str())),
-            output::brief(&found.state.to_string()),
-            attachment::chain_cell(found.options.chain()),
-        ]);
+        ];
+        if expire {
+            cells.push(options.expire_after_ms().map_or_else(|| "-".to_owned(), output::duration_ms));
+        }
+        cells.extend([output::brief(&found.state.to_string()), attachment::chain_cell(options.chain())]);
+        rows.push(cells);
     }
     rows
 }
@@ -362,6 +360,20 @@ mod tests {
             events_lost(&found),
             "131: partition 0, offsets 0 to 99; partition 2, offset 40, and 30 before"
         );
+    }
+
+    #[test]
+    fn a_table_says_after_how_long_each_expires_if_any_does() {
+        let mut found =
+            ["a", "b"].map(|name| SubscriptionInfo::new("t".parse().unwrap(), name.parse().unwrap()));
+        let rendered = |found: &[SubscriptionInfo]| table(found, &StoredDeadLetters::default()).render();
+        assert!(!rendered(&found).contains("EXPIRE"));
+        found[1].options.expire_after_ms = Some(7 * 86_400_000);
+        let text = rendered(&found);
+        let mut lines = text.lines();
+        assert!(lines.next().unwrap().contains("DEAD LETTERS  EXPIRE AFTER  STATE"), "{text}");
+        let cells: Vec<Option<&str>> = lines.map(|line| line.split_whitespace().nth(7)).collect();
+        assert_eq!(cells, [Some("-"), Some("7d")], "{text}");
     }
 
     #[test]
