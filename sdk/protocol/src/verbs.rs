@@ -219,20 +219,16 @@ pub struct RefusedVerb {
 }
 
 impl Settled {
-    /// Bytes of the whole frame.
-    pub fn frame_len(&self) -> usize {
-        FRAME_HEADER_BYTES + self.payload_len()
-    }
-
-    fn payload_len(&self) -> usize {
-        8 + self.refused.len() * 24
+    /// Bytes of a whole frame that names so many refused verbs.
+    pub fn frame_len_of(refused: usize) -> usize {
+        FRAME_HEADER_BYTES + 8 + refused * 24
     }
 
     /// A whole `Settled` frame.
     pub fn frame(&self) -> Bytes {
-        let len = self.payload_len();
-        let mut bytes = BytesMut::with_capacity(FRAME_HEADER_BYTES + len);
-        bytes.put_slice(&FrameHeader::bytes(FrameType::Settled, len));
+        let len = Self::frame_len_of(self.refused.len());
+        let mut bytes = BytesMut::with_capacity(len);
+        bytes.put_slice(&FrameHeader::bytes(FrameType::Settled, len - FRAME_HEADER_BYTES));
         bytes.put_u64_le(self.sequence);
         for refused in &self.refused {
             bytes.put_u16_le(refused.partition.0);

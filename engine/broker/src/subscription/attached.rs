@@ -13,11 +13,14 @@ use std::{
 use levada_delivery::subscription::Wanted;
 use levada_protocol::{
     ids::{Offset, PartitionId},
-    verbs::{RefusedVerb, Settled},
+    verbs::RefusedVerb,
 };
 use tokio::sync::mpsc;
 
-use super::untold::Untold;
+use super::{
+    refusals::{Refusals, Unread},
+    untold::Untold,
+};
 use crate::{
     error::Error,
     frames::DELIVER_BYTES_TARGET,
@@ -26,8 +29,6 @@ use crate::{
     rows::SubscriptionRecord,
 };
 
-/// Refused verbs that one consumer may leave unread; more say nothing new.
-const REFUSED_MAX: usize = 4_096;
 /// Bytes of a `Settled` frame up to which it is not counted as unread.
 const SETTLED_SMALL: usize = 1_024;
 /// A frame is not made for less room than this, unless it needs less.
@@ -45,7 +46,7 @@ pub(super) struct Attached {
     untold: Untold,
     /// Verbs frames by their sequence, with the ticket that confirms them.
     unconfirmed: VecDeque<(u64, u64)>,
-    refused: Vec<RefusedVerb>,
+    refusals: Refusals,
     /// The last sequence that is confirmed and not told yet.
     confirmed: Option<u64>,
     /// What its stream may leave untaken.
@@ -80,7 +81,7 @@ impl Attached {
             taken: Arc::default(),
             untold,
             unconfirmed: VecDeque::new(),
-            refused: Vec::new(),
+            refusals: Refusals::default(),
             confirmed: None,
             window,
             room: Room::default(),
@@ -210,11 +211,19 @@ impl Attached {
         self.unconfirmed.push_back((sequence, ticket));
     }
 
-    /// Notes a verb that took no effect.
-    pub(super) fn refuse(&mut self, refused: RefusedVerb) {
-        if self.refused.len() < REFUSED_MAX {
-            self.refused.push(refused);
-        }
+    /// Notes a verb of a frame that took no effect, before the frame is noted.
+    pub(super) fn refuse(&mut self, sequence: u64, refused: RefusedVerb) -> Result<(), Unread> {
+        self.refusals.add(sequence, refused)
+    }
+
+    /// Notes a verb that took no effect after all.
+    pub(super) fn refuse_earlier(&mut self, refused: RefusedVerb) {
+        self.refusals.add_earlier(refused);
+    }
+
+    /// True if it is to be told of refused verbs before more are taken.
+    pub(super) fn has_much_to_tell(&self) -> bool {
+        self.refusals.fill_a_frame()
     }
 
     /// Tells what is confirmed up to `ticket`; what cannot be told now is told with the next.
@@ -222,25 +231,25 @@ impl Attached {
         while let Some((sequence, _)) = self.unconfirmed.pop_front_if(|(_, needs)| *needs <= ticket) {
             self.confirmed = Some(sequence);
         }
-        let Some(sequence) = self.confirmed else { return };
-        let Ok(permit) = self.outgoing.try_reserve() else { return };
-        let settled = Settled { sequence, refused: std::mem::take(&mut self.refused) };
-        let len = settled.frame_len();
-        let held = if len > SETTLED_SMALL {
-            let Some(held) = self.room.found.take().or_else(|| self.window.try_hold(len)) else {
-                self.refused = settled.refused;
-                self.window.want(len);
-                return;
+        while let Some(sequence) = self.confirmed {
+            let Ok(permit) = self.outgoing.try_reserve() else { return };
+            let len = self.refusals.next_len();
+            let held = if len > SETTLED_SMALL {
+                let Some(held) = self.room.found.take().or_else(|| self.window.try_hold(len)) else {
+                    self.window.want(len);
+                    return;
+                };
+                Some(held)
+            } else {
+                None
             };
-            Some(held)
-        } else {
-            None
-        };
-        let outgoing = Outgoing::new(Content::Settled(settled));
-        permit.send(Ok(match held {
-            Some(held) => outgoing.counted(held),
-            None => outgoing,
-        }));
-        self.confirmed = None;
+            let settled = self.refusals.next(sequence);
+            self.confirmed = self.confirmed.filter(|sequence| *sequence > settled.sequence);
+            let outgoing = Outgoing::new(Content::Settled(settled));
+            permit.send(Ok(match held {
+                Some(held) => outgoing.counted(held),
+                None => outgoing,
+            }));
+        }
     }
 }

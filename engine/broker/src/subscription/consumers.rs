@@ -91,11 +91,12 @@ impl Consumers {
         self.attached.values_mut().for_each(|consumer| consumer.add_loss(partition, (first, last)));
     }
 
-    /// Tells a consumer that a verb took no effect.
+    /// Tells a consumer that a verb took no effect after all.
     pub(super) fn refuse(&mut self, back: CameBack) {
         if let Some(consumer) = self.attached.get_mut(&back.consumer.0) {
             let (partition, first, last) = (back.partition, back.first, back.last);
-            consumer.refuse(RefusedVerb { partition, first, last, code: ErrorCode::OutcomeUnknown });
+            let code = ErrorCode::OutcomeUnknown;
+            consumer.refuse_earlier(RefusedVerb { partition, first, last, code });
         }
     }
 

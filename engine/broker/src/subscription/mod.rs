@@ -23,6 +23,7 @@ mod progress;
 mod publisher;
 mod queue;
 mod reads;
+mod refusals;
 mod retained;
 mod signals;
 mod slices;

@@ -51,6 +51,7 @@ use super::{
     publisher::Publisher,
     queue::{Place, Queued},
     reads::{Begun, Brought, Reads},
+    refusals::Unread,
     slices::FoundSlices,
     untold::Untold,
 };
@@ -626,11 +627,18 @@ impl Owner {
                 Ok(applied) => ticket = applied.ticket,
                 Err(code) => {
                     let (partition, first, last) = (verb.partition, verb.first, verb.last);
-                    attached.refuse(RefusedVerb { partition, first, last, code });
+                    let refused = RefusedVerb { partition, first, last, code };
+                    if let Err(Unread) = attached.refuse(verbs.sequence, refused) {
+                        attached.end(unread());
+                        return self.detach(now, consumer);
+                    }
                 }
             }
         }
         attached.note(verbs.sequence, ticket);
+        if attached.has_much_to_tell() {
+            attached.confirm(self.state.confirmed());
+        }
     }
 
     /// Waits for something to do. Cancel safe.
@@ -697,6 +705,12 @@ fn moved() -> Error {
     let message =
         "the subscription was moved or changed so that its deliveries were taken back, attach again";
     Error::refused(ErrorCode::SubscriptionMoved, message)
+}
+
+/// The error for a consumer that does not read which of its verbs were refused.
+fn unread() -> Error {
+    let message = "the consumer sends verbs and does not read which of them are refused: read its stream, and attach again";
+    Error::refused(ErrorCode::LimitExceeded, message)
 }
 
 /// The error for consumers of a subscription that is gone.

@@ -21,6 +21,7 @@ mod owners;
 mod pressure;
 mod purge;
 mod redrive;
+mod refused_verbs;
 mod removing;
 mod retention;
 mod schedule;

@@ -117,7 +117,7 @@ mod tests {
         };
         let settled = Settled { sequence: 4, refused: vec![refused] };
         let chunks = encoded(Content::Settled(settled.clone()));
-        assert_eq!(chunks[0].len(), settled.frame_len());
+        assert_eq!(chunks[0].len(), Settled::frame_len_of(settled.refused.len()));
         let (kind, payload) = decoded(chunks);
         assert_eq!((kind, Settled::read(&payload)), (FrameType::Settled, Ok(settled)));
         let entries = vec![EndEntry { partition: PartitionId(1), next: Offset(2) }];
