@@ -286,8 +286,10 @@ fn a_negative_number_is_refused_with_what_was_expected() {
         ("subscribe orders -s p --backoff -1s", "expected durations such as 1s,5s,1m"),
         ("route create r --from a --to b --start -1", "expected earliest, latest, an offset"),
         ("topic create orders --backlog-max-bytes -1GiB", "expected a size such as"),
-        ("publish orders --rate -5", "expected events a second, a number above 0"),
-        ("bench fanout --rate -5", "expected events a second, a number above 0"),
+        ("publish orders --rate -5", "expected events a second, a number from 0.001 to 10000000"),
+        ("publish orders --rate 1e-300", "expected events a second, a number from 0.001 to 10000000"),
+        ("publish orders --rate 10000001", "expected events a second, a number from 0.001 to 10000000"),
+        ("bench fanout --rate -5", "expected events a second, a number from 0.001 to 10000000"),
     ] {
         let refused = parse(line).unwrap_err().to_string();
         assert!(refused.contains(expected) && !refused.contains("-- -"), "{line}: {refused}");
