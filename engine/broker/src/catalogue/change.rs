@@ -178,6 +178,7 @@ impl Edit {
             return Err(Error::refused(ErrorCode::TopicExists, format!("topic {name} exists")));
         }
         check_settings(name, settings)?;
+        check_bounds(Some(settings.max_bytes), None, settings.retain)?;
         let id = u32::try_from(self.take_id()).map(TopicId).map_err(|_| {
             Error::refused(ErrorCode::LimitExceeded, "the engine has given out all of its 2^32 topic ids")
         })?;
@@ -205,6 +206,7 @@ impl Edit {
         let record = TopicRecord::clone(self.next.topic(name)?);
         let settings = changes.of(&record.settings);
         check_settings(name, &settings)?;
+        check_bounds(changes.max_bytes, changes.retain_for_ms, settings.retain)?;
         if settings.partitions != record.settings.partitions {
             let message = format!(
                 "the number of partitions of topic {name} is {}, got {}; it cannot be changed",
@@ -525,6 +527,24 @@ fn check_settings(name: &TopicName, settings: &TopicSettings) -> Result<(), Erro
         return invalid(format!(
             "{name} is a dead-letter topic, which takes no backlog_max_events, backlog_max_bytes or \
              backlog_max_age_ms: a dead letter is never refused; bound it by retain_for_ms or `levada dlq purge`"
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses bounds that are given and that retention would ignore.
+fn check_bounds(max_bytes: Option<u64>, retain_for_ms: Option<u64>, retain: Retain) -> Result<(), Error> {
+    let refused = |message| Err(Error::refused(ErrorCode::InvalidArgument, message));
+    if let Some(max_bytes) = max_bytes.filter(|bytes| *bytes > 0 && retain != Retain::TimeAndSize) {
+        let retain = retain.as_str();
+        return refused(format!(
+            "max_bytes {max_bytes} has no effect with retain {retain}: expected retain time_and_size as well, or max_bytes 0"
+        ));
+    }
+    if let Some(retain_for_ms) = retain_for_ms.filter(|_| retain == Retain::Compact) {
+        return refused(format!(
+            "retain_for_ms {retain_for_ms} has no effect with retain compact, which keeps the last event of each key however \
+             old: expected one of them"
         ));
     }
     Ok(())

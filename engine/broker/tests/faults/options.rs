@@ -81,6 +81,29 @@ async fn the_option_that_differs_is_named_with_both_values() {
 }
 
 #[tokio::test]
+async fn a_bound_that_retention_would_ignore_is_refused_with_what_it_contradicts() {
+    let engine = Engine::start();
+    let ask = async |request| engine.broker.request(&Principal::Local, request, None).await;
+    let create = |name: &str, settings| Request::CreateTopic { name: name.parse().unwrap(), settings };
+    let bounded = TopicSettings { max_bytes: 1 << 30, ..TopicSettings::default() };
+    let said = ask(create("orders", bounded.clone())).await.unwrap_err().to_string();
+    assert!(said.contains("max_bytes 1073741824 has no effect with retain time_and_acked"), "{said}");
+    engine.topic("orders", TopicSettings { retain: Retain::TimeAndSize, ..bounded }).await;
+    let set = |settings| Request::SetTopic { name: "orders".parse().unwrap(), settings };
+    // What was given before and has no effect any more is in nobody's way.
+    engine.ask(set(TopicChanges { retain: Some(Retain::Compact), ..TopicChanges::default() })).await;
+    let changes = TopicChanges { max_bytes: Some(9), ..TopicChanges::default() };
+    let said = ask(set(changes)).await.unwrap_err().to_string();
+    assert!(said.contains("max_bytes 9 has no effect with retain compact"), "{said}");
+    let changes = TopicChanges { retain_for_ms: Some(9), ..TopicChanges::default() };
+    let said = ask(set(changes)).await.unwrap_err().to_string();
+    assert!(said.contains("retain_for_ms 9 has no effect with retain compact"), "{said}");
+    let none = TopicChanges { max_bytes: Some(0), ..TopicChanges::default() };
+    engine.ask(set(none)).await;
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
 async fn settings_that_are_not_given_stay_as_they_are() {
     let engine = Engine::start();
     let made = TopicSettings {
@@ -88,7 +111,7 @@ async fn settings_that_are_not_given_stay_as_they_are() {
         durability: Durability::Os,
         retain: Retain::UntilAcked,
         retain_for_ms: 7,
-        max_bytes: 9,
+        max_bytes: 0,
         dedup_window_ms: 7,
         dedup_header: "source".to_owned(),
         backlog_max_events: 1_000,
