@@ -25,7 +25,6 @@ use crate::{
     artefacts::Artefacts,
     chains::Chains,
     check_backs::{CheckBacks, GroupMember},
-    clock,
     compaction::Compactor,
     config::BrokerConfig,
     error::Error,
@@ -221,7 +220,7 @@ impl Broker {
         });
         let (inner, cancelled) = (Arc::clone(inner), inner.tasks.cancelled().clone());
         self.inner.tasks.spawn(tracing::info_span!("retention"), async move {
-            let run = inner.retention.run(inner.config.retention_interval, &inner.guard);
+            let run = inner.retention.run(inner.config.retention_interval, &inner.config.clock, &inner.guard);
             cancelled.run_until_cancelled(run).await;
         });
     }
@@ -232,7 +231,7 @@ impl Broker {
     /// # Errors
     /// If the store fails; what was dropped until then stays dropped.
     pub async fn run_retention(&self) -> Result<(), Error> {
-        self.run_retention_at(clock::now()).await
+        self.run_retention_at(self.inner.config.clock.now()).await
     }
 
     /// One retention round as if it were `now`.

@@ -21,7 +21,7 @@ pub struct Clock {
 impl Clock {
     /// The system's clocks.
     pub fn system() -> Self {
-        Self::of(now)
+        Self::of(system_time)
     }
 
     /// A time of day of the caller's own, as a test needs to let it jump; the monotonic clock is the system's.
@@ -52,7 +52,7 @@ impl fmt::Debug for Clock {
 }
 
 /// The system's time of day, in milliseconds since the Unix epoch.
-pub(crate) fn now() -> Timestamp {
+fn system_time() -> Timestamp {
     #[expect(clippy::disallowed_methods, reason = "this file is where the broker's time comes from")]
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))

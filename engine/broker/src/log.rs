@@ -252,12 +252,13 @@ impl Log {
         Ok(low.clamp(first, end))
     }
 
-    /// When the event at this offset was appended, if it is still there.
+    /// When the event at this offset was appended, if it is still there; no later than a clock said that was set back behind
+    /// it.
     pub(crate) async fn append_time(&self, offset: Offset) -> Option<Timestamp> {
-        match self.read(offset, 1).await {
-            Ok(ReadOutcome::Pieces(pieces)) => pieces.first().map(|piece| piece.run.append_time),
-            _ => None,
-        }
+        let Ok(ReadOutcome::Pieces(pieces)) = self.read(offset, 1).await else { return None };
+        let stored = pieces.first()?.run.append_time;
+        let (store, topic, number) = (Arc::clone(&self.store), self.topic.id, self.number);
+        blocking(move || Ok(Setbacks::load(&*store, topic, number)?.time(offset, stored))).await.ok()
     }
 
     /// The key of the event at this offset, as text, if it is still there and has one.

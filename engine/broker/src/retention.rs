@@ -12,7 +12,7 @@ use levada_protocol::{
 use levada_store::Store;
 
 use crate::{
-    clock,
+    clock::Clock,
     error::Error,
     guard::Guard,
     idle::IdleProducers,
@@ -46,14 +46,14 @@ impl Retention {
     }
 
     /// Runs a round each `interval`, and when disk space gets low. Never ends; may be dropped at any await.
-    pub(crate) async fn run(&self, interval: Duration, guard: &Guard) {
+    pub(crate) async fn run(&self, interval: Duration, clock: &Clock, guard: &Guard) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
                 // What may be dropped is to be dropped now.
                 () = guard.got_low() => {}
             }
-            if let Err(error) = self.round(clock::now()).await {
+            if let Err(error) = self.round(clock.now()).await {
                 tracing::warn!(%error, "a retention round ended early; the next one continues");
             }
         }

@@ -18,7 +18,7 @@ use crate::{
     access::Principal,
     broker::Broker,
     catalogue::{Catalogue, Change},
-    chains, clock,
+    chains,
     error::Error,
     log::{Log, blocking},
     rows::SubscriptionRecord,
@@ -153,15 +153,15 @@ impl Broker {
         let mut oldest = None;
         for (number, floor) in unacknowledged {
             let log = Log::new(Arc::clone(&self.inner.store), Arc::clone(&topic), number)?;
-            // A scrape must not cost a read for each partition that waits.
-            let known = handle.status().appended(number, floor);
+            // A scrape must not cost a read for each partition that waits; a time to come may be of before the clock was set back.
+            let known = handle.status().appended(number, floor).filter(|time| *time <= now.wall);
             let time = if known.is_some() { known } else { log.append_time(floor).await };
             if let Some(time) = time {
                 handle.status().keep_appended(number, floor, time);
             }
             oldest = oldest.into_iter().chain(time).min();
         }
-        info.oldest_unacked_age_ms = oldest.map_or(0, |oldest| clock::now().0.saturating_sub(oldest.0));
+        info.oldest_unacked_age_ms = oldest.map_or(0, |oldest| now.wall.0.saturating_sub(oldest.0));
         Ok(info)
     }
 

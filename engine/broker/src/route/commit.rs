@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::task::{RETRY_MIN, RouteTask, Stop};
 use crate::{
-    clock, dead_letter_topics,
+    dead_letter_topics,
     dead_letters::{DeadLetters, Origin, Reason},
     pause,
     shard::{AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, StateChange},
@@ -61,7 +61,7 @@ impl RouteTask {
             let name = format!("route-{}", self.record.spec.name);
             let mut collected = DeadLetters::new(target);
             let origin = Origin { topic: &self.shared.source.name, partition: self.number, name: &name };
-            let now = clock::now();
+            let now = self.context.clock.now();
             for dead_letter in progress.dead_letters {
                 let reason = Reason {
                     word: dead_letter.reason.as_str(),

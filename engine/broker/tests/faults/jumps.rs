@@ -86,6 +86,20 @@ async fn an_hour_back_stalls_neither_nacks_nor_timeouts() {
 }
 
 #[tokio::test]
+async fn what_was_stored_while_the_clock_ran_ahead_is_as_old_as_the_clock_says_once_it_is_right() {
+    let (engine, wall, _consumer) = with_ten_in_flight(options(30_000)).await;
+    let age = async || engine.info().await.oldest_unacked_age_ms;
+    wall.fetch_add(5_000, Ordering::AcqRel);
+    assert_eq!(age().await, 5_000);
+    wall.fetch_sub(HOUR, Ordering::AcqRel);
+    assert_eq!(age().await, 0, "nothing tells yet that the clock was wrong before");
+    engine.publish("orders", 1).await;
+    wall.fetch_add(10_000, Ordering::AcqRel);
+    assert_eq!(age().await, 10_000);
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
 async fn deliveries_into_a_stream_that_takes_nothing_count_no_attempt() {
     let tried = SubscriptionOptions { max_attempts: Some(2), ..options(10) };
     let (engine, _, consumer) = with_ten_in_flight(tried.clone()).await;
