@@ -15,13 +15,8 @@ use crate::support::{Engine, SOON};
 /// A frame of acknowledgements, each of one event that no delivery holds.
 fn late(sequence: u64, offsets: std::ops::Range<u64>) -> Verbs {
     let (kind, partition, token) = (VerbKind::Ack, PartitionId(0), DeliveryToken(7));
-    let verb = |offset| Verb {
-        kind: kind.clone(),
-        partition,
-        token,
-        first: Offset(offset),
-        last: Offset(offset),
-    };
+    let verb =
+        |offset| Verb { kind: kind.clone(), partition, token, first: Offset(offset), last: Offset(offset) };
     Verbs { sequence, verbs: offsets.map(verb).collect() }
 }
 

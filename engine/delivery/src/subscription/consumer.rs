@@ -23,6 +23,8 @@ pub(super) struct Consumer {
     lacks_room_since: Option<u64>,
     streamed: Streamed,
     responses: Responses,
+    /// Events that it gets in a row before another has its turn.
+    in_a_row: u64,
 }
 
 /// Deliveries made to a consumer, and how many of those its stream has taken, in order.
@@ -45,6 +47,12 @@ const LAPSED_FOR_MS: u64 = 30_000;
 
 /// Timeouts in a row, without any verb in between, after which a consumer is passed over.
 const LAPSES_MAX: u8 = 2;
+
+/// New events that a consumer gets in a row at least, and at most, before the one with the least gets some. It gets more than
+/// the least number if it settles as many within [`IN_A_ROW_MS`]: fewer and larger deliveries cost both sides less.
+const IN_A_ROW_MIN: u64 = 16;
+const IN_A_ROW_MAX: u64 = 256;
+const IN_A_ROW_MS: u64 = 100;
 
 /// A consumer with half of so many bytes in flight, in two events or more, is busy until it gets more, whatever else it may
 /// have.
@@ -87,6 +95,7 @@ impl Consumer {
             lacks_room_since: None,
             streamed: Streamed::default(),
             responses: Responses::default(),
+            in_a_row: IN_A_ROW_MIN,
         }
     }
 
@@ -203,6 +212,21 @@ impl Consumer {
         }
     }
 
+    /// Events that it gets in a row before another has its turn.
+    pub(super) fn in_a_row(&self) -> u64 {
+        self.in_a_row
+    }
+
+    /// Records that it settled a delivery of so many events after this time.
+    pub(super) fn settled(&mut self, events: u64, after_ms: u64) {
+        let settles = events.saturating_mul(IN_A_ROW_MS) / after_ms.max(1);
+        if after_ms > IN_A_ROW_MS {
+            self.in_a_row = self.in_a_row.min(settles).max(IN_A_ROW_MIN);
+        } else {
+            self.in_a_row = self.in_a_row.max(settles.min(2 * events).min(IN_A_ROW_MAX));
+        }
+    }
+
     /// Records that it ended a delivery, in time or not.
     pub(super) fn respond(&mut self) {
         self.responses.lapses = 0;
@@ -289,6 +313,24 @@ mod tests {
             "it has more than half of its events"
         );
         assert!(!consumer.is_short(max, Room { events: 9, bytes: 0 }), "it has room for no more");
+    }
+
+    #[test]
+    fn a_consumer_gets_as_many_in_a_row_as_it_settles_in_a_tenth_of_a_second_within_bounds() {
+        let mut consumer = consumer();
+        assert_eq!(consumer.in_a_row(), IN_A_ROW_MIN);
+        consumer.settled(16, 5);
+        assert_eq!(consumer.in_a_row(), 32, "twice what it has shown");
+        consumer.settled(1, 0);
+        assert_eq!(consumer.in_a_row(), 32, "a single event shows nothing");
+        (0..10).for_each(|_| consumer.settled(consumer.in_a_row(), 100));
+        assert_eq!(consumer.in_a_row(), 32, "it settles no more in that time");
+        (0..10).for_each(|_| consumer.settled(consumer.in_a_row(), 10));
+        assert_eq!(consumer.in_a_row(), IN_A_ROW_MAX);
+        consumer.settled(256, 400);
+        assert_eq!(consumer.in_a_row(), 64);
+        consumer.settled(1, 60_000);
+        assert_eq!(consumer.in_a_row(), IN_A_ROW_MIN);
     }
 
     #[test]

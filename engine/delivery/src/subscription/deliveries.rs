@@ -63,6 +63,11 @@ impl Delivery {
         self.sent_at
     }
 
+    /// How many events it had at first.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
     pub(super) fn partition(&self) -> usize {
         self.partition
     }

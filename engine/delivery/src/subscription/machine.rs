@@ -294,8 +294,15 @@ impl Subscription {
         let delivery = delivery.filter(|it| it.partition() == index(verb.partition));
         let delivery = delivery.ok_or(ErrorCode::DeliveryExpired)?;
         let (partition, within) = (delivery.partition(), delivery.range().clone());
+        let (sent, age) = (delivery.sent(), now.mono_ms.saturating_sub(delivery.sent_at()));
         let named = verb.first.0..verb.last.0.saturating_add(1);
         let range = self.part_of(partition, &named, &within).ok_or(ErrorCode::DeliveryExpired)?;
+        if verb.kind == VerbKind::Ack
+            && range.end == within.end
+            && let Some(consumer) = self.ledger.consumers.find_mut(consumer)
+        {
+            consumer.settled(sent, age);
+        }
         let events = self.ledger.partitions.get(partition).events_in_flight(&range, token);
         if events == 0 {
             return Err(ErrorCode::DeliveryExpired);

@@ -210,6 +210,18 @@ impl KeyTable {
         self.entries[index(id)].turn(self.first_waiting(id).is_some_and(|first| first < offset))
     }
 
+    /// How many keys have events in flight or waiting.
+    pub(super) fn known_keys(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// True if more keys than `count` have events that wait for nothing but others of their keys, or for a consumer.
+    pub(super) fn has_waiting_keys(&self, now: u64, count: usize) -> bool {
+        let Some(rest) = self.keys_waiting.checked_sub(count + 1) else { return false };
+        // Those that wait for a time are not among them.
+        self.next.range((now + 1, 0)..).take(rest + 1).count() <= rest
+    }
+
     /// Takes the parts of a range of which the keys had to be read.
     pub(super) fn take_unknown(&mut self, range: &Range<u64>) -> Vec<Range<u64>> {
         let parts = self.unknown.runs_in(range).collect();

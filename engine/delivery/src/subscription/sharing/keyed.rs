@@ -49,6 +49,11 @@ const DUE_KEYS_GIVEN_MAX: usize = 4 * DUE_KEYS_MAX;
 /// first.
 const LOOKS_MAX: usize = 16;
 
+/// New events are in vain while more than one of so many keys have events that wait for others.
+const KEYS_PER_WAITING: usize = 8;
+/// For how long nothing new is read of the partition then, unless all that waits is given before.
+const DRAIN_MS: u64 = 32;
+
 /// Sharing by key.
 #[derive(Debug)]
 pub(in crate::subscription) struct Keyed {
@@ -144,6 +149,10 @@ pub(in crate::subscription) struct ByKey {
     unknown: BTreeSet<usize>,
     /// Of each partition: the new event that its consumer had no room for, while nobody else needed more.
     stalled: Vec<Option<Stall>>,
+    /// Of each partition: until when nothing new is read, as what waits is to be given first.
+    draining: Vec<Option<Drain>>,
+    /// Waiting events that were given, of all partitions.
+    given_again: u64,
     /// Events that were given since one failed.
     given: u64,
     waiting_bytes_max: usize,
@@ -156,6 +165,16 @@ struct Stall {
     key: Key,
     /// On the monotonic clock.
     until: u64,
+}
+
+/// So many events wait for earlier ones of so many keys that most of what is new would have to wait as well, and be looked at
+/// once more for nothing.
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    /// On the monotonic clock.
+    until: u64,
+    /// As [`ByKey::given_again`] counts.
+    until_given: u64,
 }
 
 /// What was read of a partition, to be given to consumers.
@@ -172,7 +191,8 @@ impl ByKey {
         let tables: Vec<_> = partitions.iter().map(KeyTable::new).collect();
         let unknown = (0..tables.len()).filter(|index| tables[*index].first_unknown().is_some()).collect();
         let stalled = vec![None; tables.len()];
-        Self { tables, unknown, stalled, given: 0, waiting_bytes_max }
+        let draining = vec![None; tables.len()];
+        Self { tables, unknown, stalled, draining, given_again: 0, given: 0, waiting_bytes_max }
     }
 
     /// Gives what was read to consumers, each event by its key, and at most so many events.
@@ -335,6 +355,7 @@ impl ByKey {
                 next.extend(table.waiting_behind(offset).filter(|it| range.contains(it)).map(Reverse));
                 given_parts.insert(part);
                 table.enter_in_flight(offset, key, consumer);
+                self.given_again += 1;
                 progress = true;
             }
         }
@@ -405,6 +426,7 @@ impl ByKey {
         }
         // The last one may not have been taken.
         id.into_iter().for_each(|id| self.tables[*partition].let_go(id));
+        self.draining[*partition] = self.drain(ledger, *partition, now);
         at
     }
 
@@ -416,6 +438,20 @@ impl ByKey {
         let Turn::With(holder) = self.tables[partition].turn_of_new_key(key) else { return false };
         let place = ledger.consumers.index_of(holder);
         place.is_some_and(|place| ledger.consumers.room(place).is_none())
+    }
+
+    /// What is to be given before anything new of a partition is read, if that is better.
+    fn drain(&self, ledger: &Ledger, partition: usize, now: Now) -> Option<Drain> {
+        let table = &self.tables[partition];
+        let waiting = table.waiting() as u64;
+        // Until as much waits as is in flight, consumers would run dry meanwhile.
+        let is_better = waiting > ledger.consumers.in_flight()
+            && table.has_waiting_keys(now.mono_ms, table.known_keys() / KEYS_PER_WAITING);
+        is_better.then(|| Drain { until: now.after(DRAIN_MS), until_given: self.given_again + waiting })
+    }
+
+    fn is_draining(&self, partition: usize, now: u64) -> bool {
+        self.draining[partition].is_some_and(|it| now < it.until && self.given_again < it.until_given)
     }
 
     /// True if a consumer that may get new events may run dry before it gets more.
@@ -517,13 +553,15 @@ impl Policy for ByKey {
             ledger.partitions.readable().find_map(|(partition, it)| {
                 let run = it.fresh().filter(|_| !it.is_fetching(false) && known(partition))?;
                 let stalled = self.is_stalled(ledger, partition, run.range.start, now) && !*short;
-                (!stalled).then_some(Choice { partition, run })
+                (!stalled && !self.is_draining(partition, now)).then_some(Choice { partition, run })
             })
         };
         due.next().or_else(fresh)
     }
 
     fn next_deadline(&self, now: u64) -> Option<u64> {
-        self.stalled.iter().flatten().map(|stall| stall.until).filter(|until| *until > now).min()
+        let stalls = self.stalled.iter().flatten().map(|stall| stall.until);
+        let drains = self.draining.iter().flatten().map(|drain| drain.until);
+        stalls.chain(drains).filter(|until| *until > now).min()
     }
 }

@@ -15,9 +15,6 @@ use crate::{
     },
 };
 
-/// Events that one consumer gets in a row before another has its turn.
-const IN_A_ROW: u64 = 16;
-
 /// How long a consumer may be without room before others get what follows on its events, whatever they have: a stream that
 /// is full has room again within a few.
 const MOMENT_MS: u64 = 10;
@@ -203,7 +200,8 @@ impl<'a> Shares<'a> {
             match self.share_of(ledger, place, bytes, history) {
                 Ok(index) => {
                     let left = self.turn.filter(|(turn, left)| *turn == place && *left > 0);
-                    self.turn = Some((place, left.map_or(IN_A_ROW, |(_, left)| left) - 1));
+                    let left = left.map_or(ledger.consumers.list()[place].in_a_row(), |(_, left)| left);
+                    self.turn = Some((place, left - 1));
                     self.push(place, index, offset, bytes);
                     return Ok(index);
                 }

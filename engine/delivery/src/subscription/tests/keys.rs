@@ -170,6 +170,86 @@ fn a_consumer_that_has_had_no_room_for_a_moment_holds_up_nobody() {
     assert_eq!(shape(&deal(&mut it, 20, six_keys)), [(1, vec![6])]);
 }
 
+/// A has eight keys and no more credit; of the events behind, as many are read as one read brings.
+fn all_keys_held() -> (Subscription, Dealt) {
+    let mut it = subscription_with(much_in_flight(), 8);
+    for consumer in [A, B] {
+        it.attach(consumer).unwrap();
+    }
+    it.grant(A, 8, 1_000_000);
+    let dealt = deal(&mut it, 0, eight_keys).remove(0);
+    assert_eq!((dealt.consumer, dealt.offsets.len()), (A, 8));
+    it.grant(B, 100_000, 1_000_000);
+    it.extend_end(20_000);
+    assert_eq!(shape(&deal(&mut it, 0, eight_keys)), []);
+    assert_eq!(waiting(&it), 4_096);
+    (it, dealt)
+}
+
+/// Bounds that nothing comes to.
+fn much_in_flight() -> Options {
+    let waiting_bytes_max = Bounds::default().waiting_bytes_max;
+    Options {
+        max_in_flight: 100_000,
+        max_in_flight_bytes: 10_000_000,
+        waiting_bytes_max,
+        ..options(Order::Key)
+    }
+}
+
+/// Offsets have one of eight keys by turns.
+fn eight_keys(offset: u64) -> Option<u64> {
+    Some(offset % 8)
+}
+
+#[test]
+fn while_most_keys_wait_for_a_consumer_nothing_new_is_read_for_a_while() {
+    let (mut it, _) = all_keys_held();
+    assert_eq!(it.next_deadline(at(0)), Some(32));
+    deal(&mut it, 31, eight_keys);
+    assert_eq!(waiting(&it), 4_096);
+    deal(&mut it, 32, eight_keys);
+    assert_eq!(waiting(&it), 8_192, "others of the keys that follow are not held up for longer");
+}
+
+#[test]
+fn what_waits_is_given_before_anything_new_and_then_new_events_are() {
+    let (mut it, held) = all_keys_held();
+    let settle = |it: &mut Subscription, dealt: &Dealt| {
+        dealt.offsets.iter().for_each(|offset| drop(tell(it, 1, dealt, *offset, VerbKind::Ack).unwrap()));
+    };
+    settle(&mut it, &held);
+    let again = deal(&mut it, 1, eight_keys);
+    let first = again.iter().find(|dealt| dealt.offsets[0] == 8).unwrap();
+    assert_eq!(first.offsets.last(), Some(&4_103), "all that waited: {:?}", first.offsets.len());
+    let given: usize = again.iter().map(|dealt| dealt.offsets.len()).sum();
+    assert_eq!((given, waiting(&it)), (20_000 - 8, 0));
+}
+
+#[test]
+fn a_consumer_that_settles_quickly_gets_more_events_in_a_row() {
+    let mut it = subscription_with(much_in_flight(), 10_000);
+    for consumer in [A, B] {
+        it.attach(consumer).unwrap();
+        it.grant(consumer, 100_000, 10_000_000);
+    }
+    let first_run = |dealt: &[Dealt], consumer| {
+        let offsets = &dealt.iter().find(|dealt| dealt.consumer == consumer).unwrap().offsets;
+        offsets.windows(2).take_while(|pair| pair[0] + 1 == pair[1]).count() + 1
+    };
+    let dealt = deal(&mut it, 0, Some);
+    assert_eq!([A, B].map(|consumer| first_run(&dealt, consumer)), [16, 16]);
+    for one in &dealt {
+        let after = if one.consumer == A { 5 } else { 10_000 };
+        one.offsets
+            .iter()
+            .for_each(|offset| drop(tell(&mut it, after, one, *offset, VerbKind::Ack).unwrap()));
+    }
+    it.extend_end(20_000);
+    let dealt = deal(&mut it, 10_000, Some);
+    assert_eq!(first_run(&dealt, A), 256);
+}
+
 #[test]
 fn a_failed_event_and_those_of_its_key_behind_it_come_back_in_order_and_other_keys_go_on() {
     let mut it = subscription(Order::Key, 6);
