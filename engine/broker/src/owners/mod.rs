@@ -207,8 +207,26 @@ impl Broker {
         let (handle, task) = subscription::open(record, &topic, &context, generation, before.as_ref())?;
         self.inner.owner_tasks.add_subscription(id, handle);
         let span = tracing::info_span!("subscription", topic = %record.topic, name = %record.name);
-        self.inner.tasks.spawn(span, task.run());
+        let broker = self.clone();
+        self.inner.tasks.spawn(span, async move {
+            task.run().await;
+            broker.owner_ended(id).await;
+        });
         Ok(())
+    }
+
+    /// Replaces an owner that ended by itself, as after a transaction of which the outcome is unknown: nobody else notes since
+    /// when the subscription has had no consumer.
+    async fn owner_ended(&self, id: SubscriptionId) {
+        let cancelled = self.inner.tasks.cancelled();
+        while !cancelled.is_cancelled()
+            && let Some(record) = self.inner.shard.catalogue().subscriptions.by_id(id)
+            && self.inner.owner_tasks.subscription(id).is_some_and(|handle| handle.has_ended())
+        {
+            let Err(error) = self.owner_of(record).await else { return };
+            tracing::warn!(%error, "another owner could not start yet");
+            cancelled.run_until_cancelled(tokio::time::sleep(self.inner.config.disk_check_interval)).await;
+        }
     }
 
     /// Starts the owners of a route.

@@ -12,13 +12,19 @@ use levada_broker::{BrokerConfig, Clock, Consumer, Principal};
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId, Timestamp},
-    request::{Alarm, Request, Start, SubscriptionInfo, SubscriptionOptions, TopicSettings},
+    request::{
+        AckedDelivery, Alarm, Request, Start, SubscriptionInfo, SubscriptionOptions, TopicSettings,
+        TransactionAcks,
+    },
     verbs::{Verb, VerbKind, Verbs},
 };
 use levada_store::{Family, Store as _};
 use tokio::time::timeout;
 
-use crate::support::{Engine, PLENTY, SOON, delivery, poll_once, until};
+use crate::{
+    support::{Engine, PLENTY, SOON, delivery, poll_once, until},
+    transactions::paying,
+};
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -114,6 +120,36 @@ impl Scene {
         let samples = series.flat_map(|series| series.samples);
         samples.map(|mut it| (it.labels.pop().map(|(_, value)| value), it.value)).collect()
     }
+}
+
+#[tokio::test]
+async fn a_subscription_whose_owner_ended_by_itself_gets_another_one_and_expires_as_others_do() {
+    let scene = Scene::with(expiring(HOUR)).await;
+    let engine = &scene.engine;
+    engine.topic("payments", TopicSettings::default()).await;
+    engine.publish("orders", 1).await;
+    let mut consumer = scene.attach().await;
+    consumer.control.credit(PLENTY).await.unwrap();
+    let (token, _) = delivery(&mut consumer.outgoing).await;
+    let (topic, subscription) = ("orders".parse().unwrap(), "payment".parse().unwrap());
+    let acked = AckedDelivery { token: token.0, partition: 0, first: 0, last: 0, events: 1 };
+    let acks = TransactionAcks { topic, subscription, deliveries: vec![acked] };
+    let (transact, batches) = paying("a", acks);
+    let left = NOW + 1_000;
+    scene.set(left);
+    engine.store.fill_at_transaction.store(true, Ordering::Release);
+    let outcome = engine.broker.transact(&Principal::Local, transact, batches).await.unwrap_err();
+    assert_eq!(outcome.code(), ErrorCode::OutcomeUnknown);
+    let ended = async { while consumer.outgoing.recv().await.is_some_and(|next| next.is_ok()) {} };
+    timeout(SOON, ended).await.expect("its owner has ended");
+    drop(consumer);
+    engine.store.inner.set_full(false);
+    // The one that has ended shows the last that it knew; what is stored then is another one's.
+    engine.until_info(|info| info.consumers.is_empty()).await;
+    scene.stored(left).await;
+    assert!(scene.is_there_at(left + HOUR - 1).await);
+    assert!(!scene.is_there_at(left + HOUR).await);
+    scene.engine.broker.shutdown().await;
 }
 
 #[tokio::test]
