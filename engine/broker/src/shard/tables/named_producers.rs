@@ -31,6 +31,8 @@ pub(in crate::shard) struct NamedProducers {
     topics: HashMap<TopicId, Names>,
     /// How many names a topic may have.
     max: usize,
+    /// How many names all topics together may have.
+    all_max: usize,
     /// How many names there are.
     count: usize,
 }
@@ -63,14 +65,14 @@ impl NamedProducers {
             topics.entry(topic).or_default().insert(name, row, Timestamp(0));
             count += 1;
         })?;
-        Ok(Self { topics, max, count })
+        Ok(Self { topics, max, all_max: ALL_MAX, count })
     }
 
     /// Lets a new owner take a name over: under another id if the name is new, else with the next epoch. `fresh` is an id
     /// that nobody has.
     ///
     /// # Errors
-    /// `LIMIT_EXCEEDED` if the topic has as many names as it may.
+    /// `LIMIT_EXCEEDED` if the topic, or all of them together, has as many names as it may.
     pub(in crate::shard) fn open(
         &mut self,
         (topic, name): NameKey,
@@ -97,8 +99,8 @@ impl NamedProducers {
         let (of_topic, max) = (names.map_or(0, |names| names.ids.len()), self.max);
         let full = if of_topic >= max {
             format!("the topic has {of_topic} names of producers, the most it may")
-        } else if self.count >= ALL_MAX {
-            format!("all topics together have {ALL_MAX} names of producers, the most there may be")
+        } else if self.count >= self.all_max {
+            format!("all topics together have {} names of producers, the most there may be", self.count)
         } else {
             return Ok(());
         };
@@ -282,6 +284,35 @@ mod tests {
         assert_eq!(open(TOPIC, "a", fresh(5)).map(|it| it.epoch), Ok(2), "one that it has is taken over");
         names.forget_if_idle(&key(TOPIC, "b"), Timestamp(6), &mut draft);
         assert!(names.open(key(TOPIC, "c"), fresh(6), Timestamp(7), &mut draft).is_ok());
+    }
+
+    #[test]
+    fn all_topics_together_have_as_many_names_as_they_may_and_no_more() {
+        let (store, mut names) = none(10);
+        assert_eq!(names.all_max, 100_000, "the limit that the refusal and the documents tell");
+        names.all_max = 3;
+        let mut draft = draft(&store);
+        let mut open = |names: &mut NamedProducers, topic, name, number| {
+            names.open(key(topic, name), fresh(number), Timestamp(5), &mut draft)
+        };
+        for (number, (topic, name)) in (1..).zip([(TOPIC, "a"), (OTHER, "a"), (OTHER, "b")]) {
+            assert!(open(&mut names, topic, name, number).is_ok(), "{name}");
+        }
+        let refused = open(&mut names, TOPIC, "c", 4).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::LimitExceeded);
+        assert!(
+            refused
+                .message
+                .starts_with("all topics together have 3 names of producers, the most there may be;")
+        );
+        assert_eq!(
+            open(&mut names, OTHER, "a", 5).map(|it| it.epoch),
+            Ok(2),
+            "one that there is is taken over"
+        );
+        names.forget_topic(OTHER, &mut Draft::new(CommitIndex(1)));
+        assert!(open(&mut names, TOPIC, "c", 6).is_ok() && open(&mut names, TOPIC, "d", 7).is_ok());
+        assert!(open(&mut names, TOPIC, "e", 8).is_err(), "what was forgotten made room once");
     }
 
     #[test]
