@@ -1,6 +1,7 @@
 //! An engine whose store can be told to fail, and what the tests do with it.
 
 use std::{
+    collections::BTreeMap,
     future::{Future, poll_fn},
     ops::RangeInclusive,
     pin::pin,
@@ -13,7 +14,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use levada_broker::{Broker, BrokerConfig, Consumer, Content, Delivery, Outgoing, Principal, Reader};
+use levada_broker::{
+    Broker, BrokerConfig, Consumer, Content, Delivery, Outgoing, Principal, Reader, metrics::Sample,
+};
 use levada_protocol::{
     batch::{Batch, BatchBuilder, Stamp},
     deliver::Run,
@@ -466,6 +469,16 @@ impl Engine {
         info.partitions[0]
     }
 
+    /// The values of a metric by the values of their labels, with a space between these.
+    pub(crate) async fn metric(&self, name: &str) -> BTreeMap<String, f64> {
+        let series = self.broker.observe().await.into_iter().filter(|series| series.name == name);
+        let label = |sample: &Sample| {
+            let values = sample.labels.iter().map(|(_, value)| value.as_str());
+            values.collect::<Vec<_>>().join(" ")
+        };
+        series.flat_map(|series| series.samples).map(|sample| (label(&sample), sample.value)).collect()
+    }
+
     pub(crate) async fn reader(&self, topic: &str) -> Reader {
         let read = Read { from: Start::Earliest, follow: true, ..Read::new(topic.parse().unwrap()) };
         let reader = self.broker.read(&Principal::Local, read).await.unwrap();
@@ -486,6 +499,32 @@ pub(crate) async fn delivery(
     let offsets =
         |(base, batch): (Offset, Batch)| batch.events().map(|event| event.offset(base).0).collect::<Vec<_>>();
     (header.token, batches.flat_map(offsets).collect())
+}
+
+/// The next `count` events, whatever else comes before, each with the verb that says that it is done.
+pub(crate) async fn take(
+    outgoing: &mut tokio::sync::mpsc::Receiver<Result<Outgoing, levada_broker::Error>>,
+    count: usize,
+) -> Vec<Verb> {
+    let mut taken: Vec<Verb> = Vec::new();
+    while taken.len() < count {
+        let Ok(next) = timeout(SOON, outgoing.recv()).await else {
+            panic!("expected {count} events, got {} and then no more", taken.len())
+        };
+        let next = next.unwrap().unwrap();
+        let Content::Delivery(Delivery { header, runs }) = next.content() else { continue };
+        for (base, batch) in runs.iter().flat_map(Run::batches).map(Result::unwrap) {
+            taken.extend(batch.events().map(|event| event.offset(base)).map(|offset| Verb {
+                kind: VerbKind::Ack,
+                partition: header.partition,
+                token: header.token,
+                first: offset,
+                last: offset,
+            }));
+        }
+    }
+    assert_eq!(taken.len(), count, "{taken:?}");
+    taken
 }
 
 /// Waits until something is so, and lets everything else run meanwhile.
