@@ -1,6 +1,9 @@
 //! Transactions that acknowledge events.
 
+use levada_protocol::{limits::TRANSACTION_ACKS_MAX, verbs::Verb};
+
 use super::*;
+use crate::support::take;
 
 /// A transaction that publishes to `payments` and acknowledges events of `orders/payment`.
 fn acking(
@@ -95,6 +98,39 @@ async fn a_refused_transaction_acknowledges_nothing_and_leaves_the_events_with_t
     assert_eq!(code(refused), ErrorCode::SubscriptionNotFound);
     scene.engine.broker.transact(&Principal::Local, asked, batches).await.unwrap();
     assert_eq!((scene.log("payments").await, scene.engine.info().await.lag), (vec!["a".to_owned()], 0));
+    drop(consumer);
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_transaction_acknowledges_as_many_deliveries_as_it_may_and_no_more() {
+    let scene = Scene::new().await;
+    let count = TRANSACTION_ACKS_MAX + 1;
+    scene.engine.publish("orders", count).await;
+    let options = SubscriptionOptions { max_in_flight: Some(1 << 20), ..SubscriptionOptions::default() };
+    let mut consumer = scene.engine.subscribe(options).await;
+    consumer.control.credit(PLENTY).await.unwrap();
+    let taken = take(&mut consumer.outgoing, count).await;
+    let of = |verb: &Verb| AckedDelivery {
+        token: verb.token.0,
+        partition: 0,
+        first: verb.first.0,
+        last: verb.last.0,
+        events: 1,
+    };
+    let (mut asked, batches) = acking("a", taken[0].token, 0..=0);
+    let send = async |asked: &Transact| {
+        scene.engine.broker.transact(&Principal::Local, asked.clone(), batches.clone()).await.map(one)
+    };
+    asked.acks.as_mut().unwrap().deliveries = taken.iter().map(of).collect();
+    let refused = send(&asked).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::TransactionTooLarge);
+    assert!(refused.to_string().contains("expected 1 to 2048 deliveries"), "{refused}");
+    assert!(refused.to_string().contains("got 2049"), "{refused}");
+    assert_eq!((scene.log("payments").await.len(), scene.engine.info().await.lag), (0, count as u64));
+    asked.acks.as_mut().unwrap().deliveries.pop();
+    assert_eq!(send(&asked).await.unwrap().state, TransactionState::Committed);
+    assert_eq!((scene.log("payments").await.len(), scene.engine.info().await.lag), (1, 1));
     drop(consumer);
     scene.engine.broker.shutdown().await;
 }

@@ -123,3 +123,54 @@ async fn a_clock_that_was_set_back_does_not_silence_the_checks() {
     assert_eq!(scene.describe("1").await.unwrap().next_check_ms, Some(NOW + 30_000));
     scene.engine.broker.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_clock_that_jumps_an_hour_ahead_asks_once_and_parks_nothing() {
+    let scene = Scene::new().await;
+    scene.prepare("1", &[part(0, &["a"])]).await.unwrap();
+    let after = 3_600_000;
+    scene.at(after);
+    let mut member = scene.engine.broker.join_group(&Principal::Local, group()).unwrap();
+    let question = timeout(SOON, member.next()).await.unwrap().unwrap();
+    assert_eq!((question.id.as_str(), question.check), ("1", 1));
+    for waited in [0, 29_999] {
+        scene.at(after + waited);
+        scene.engine.broker.check_transactions().await.unwrap();
+        assert_eq!(asked(&mut member), None, "once for all the checks of that hour");
+        let info = scene.describe("1").await.unwrap();
+        let next = Some(NOW + after + 30_000);
+        assert_eq!((info.state, info.checks, info.next_check_ms), (TransactionState::Prepared, 1, next));
+    }
+    scene.at(after + 30_000);
+    scene.engine.broker.check_transactions().await.unwrap();
+    assert_eq!(timeout(SOON, member.next()).await.unwrap().unwrap().check, 2);
+    scene.engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn those_that_are_asked_about_and_those_that_a_person_decides_are_counted_apart() {
+    let scene = Scene::new().await;
+    let counted = async || {
+        let engine = &scene.engine;
+        let prepared = engine.metric("levada_prepared_transactions").await;
+        let parked = engine.metric("levada_parked_transactions").await;
+        (prepared[""], parked[""])
+    };
+    assert_eq!(counted().await, (0.0, 0.0));
+    scene.prepare("parked", &[part(0, &["a"])]).await.unwrap();
+    let mut member = scene.engine.broker.join_group(&Principal::Local, group()).unwrap();
+    for check in 1..=15 {
+        scene.at(check * 30_000);
+        scene.engine.broker.check_transactions().await.unwrap();
+        timeout(SOON, member.next()).await.unwrap().unwrap();
+    }
+    drop(member);
+    for id in ["1", "2", "3"] {
+        scene.prepare(id, &[part(0, &["a"])]).await.unwrap();
+    }
+    assert_eq!(counted().await, (3.0, 1.0));
+    scene.decide("parked", false).await.unwrap();
+    scene.decide("1", true).await.unwrap();
+    assert_eq!(counted().await, (2.0, 0.0));
+    scene.engine.broker.shutdown().await;
+}
