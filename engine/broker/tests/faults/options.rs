@@ -6,12 +6,12 @@ use levada_protocol::{
     error::ErrorCode,
     publish::Durability,
     request::{
-        OnError, OnFull, Order, Request, Response, Retain, StageSpec, Start, SubscriptionOptions,
+        OnError, OnFull, Order, Request, Response, Retain, RouteSpec, StageSpec, Start, SubscriptionOptions,
         TopicChanges, TopicSettings,
     },
 };
 
-use crate::support::Engine;
+use crate::support::{Engine, PLENTY, delivery};
 
 /// A topic and a subscription with a chain, on an engine that has its plugin.
 async fn with_chain() -> Engine {
@@ -100,6 +100,47 @@ async fn a_bound_that_retention_would_ignore_is_refused_with_what_it_contradicts
     assert!(said.contains("retain_for_ms 9 has no effect with retain compact"), "{said}");
     let none = TopicChanges { max_bytes: Some(0), ..TopicChanges::default() };
     engine.ask(set(none)).await;
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_chain_of_a_subscription_or_a_route_has_8_plugins_and_not_9() {
+    let engine = Engine::start();
+    for name in ["orders", "copies"] {
+        engine.topic(name, TopicSettings::default()).await;
+    }
+    engine.deploy(b"one").await;
+    let chain = |stages| vec![StageSpec { plugin: "keep".into(), ..StageSpec::default() }; stages];
+    let topic = |name: &str| name.parse().unwrap();
+    let create = |stages| Request::CreateSubscription {
+        topic: topic("orders"),
+        name: "payment".parse().unwrap(),
+        options: SubscriptionOptions { chain: Some(chain(stages)), ..SubscriptionOptions::default() },
+        from: Start::Earliest,
+    };
+    let set = |stages| Request::SetSubscription {
+        topic: topic("orders"),
+        name: "payment".parse().unwrap(),
+        options: SubscriptionOptions { chain: Some(chain(stages)), ..SubscriptionOptions::default() },
+    };
+    let route = |stages| {
+        let spec = RouteSpec::new("copy".parse().unwrap(), topic("orders"), [topic("copies")]);
+        Request::CreateRoute(RouteSpec { chain: chain(stages), start: Start::Earliest, ..spec })
+    };
+    let requests: [&dyn Fn(usize) -> Request; 3] = [&create, &set, &route];
+    for request in requests {
+        let refused = engine.broker.request(&Principal::Local, request(9), None).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::InvalidArgument, "{refused}");
+        assert!(refused.to_string().contains("the chain has 9 stages, the limit is 8"), "{refused}");
+        engine.ask(request(8)).await;
+    }
+    assert_eq!(engine.info().await.options.chain().len(), 8);
+    engine.publish("orders", 3).await;
+    let mut consumer = engine.subscribe(SubscriptionOptions::default()).await;
+    consumer.control.credit(PLENTY).await.unwrap();
+    assert_eq!(delivery(&mut consumer.outgoing).await.1, [0, 1, 2], "they passed all of them");
+    let mut reader = engine.reader("copies").await;
+    assert_eq!(delivery(&mut reader.outgoing).await.1, [0, 1, 2]);
     engine.broker.shutdown().await;
 }
 

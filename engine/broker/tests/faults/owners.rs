@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
-use levada_broker::Principal;
+use levada_broker::{Consumer, Principal};
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId},
@@ -71,6 +71,31 @@ async fn a_consumer_that_goes_while_its_owner_is_busy_is_detached() {
     drop(first);
     assert_eq!(delivery(&mut second.outgoing).await.1, [0, 1, 2]);
     assert_eq!(engine.info().await.consumers.len(), 1);
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_subscription_has_1024_consumers_and_one_more_once_another_left() {
+    let engine = Engine::start();
+    engine.topic("orders", TopicSettings::default()).await;
+    let mut consumers = Vec::new();
+    for _ in 0..1_024 {
+        consumers.push(engine.subscribe(SubscriptionOptions::default()).await);
+    }
+    let attach = async || engine.subscribe(SubscriptionOptions::default()).await;
+    let is_refused = async |consumer: &mut Consumer| {
+        let ended = timeout(SOON, consumer.outgoing.recv()).await.unwrap().unwrap().unwrap_err();
+        assert!(ended.to_string().contains("the subscription has as many consumers as it may"), "{ended}");
+        ended.code() == ErrorCode::LimitExceeded
+    };
+    assert!(is_refused(&mut attach().await).await);
+    assert_eq!(engine.info().await.consumers.len(), 1_024);
+    drop(consumers.swap_remove(7));
+    engine.until_info(|info| info.consumers.len() == 1_023).await;
+    consumers.push(attach().await);
+    assert_eq!(engine.info().await.consumers.len(), 1_024);
+    assert!(consumers.iter_mut().all(|consumer| consumer.outgoing.is_empty()), "all of them are attached");
+    assert!(is_refused(&mut attach().await).await);
     engine.broker.shutdown().await;
 }
 

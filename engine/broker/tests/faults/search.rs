@@ -189,8 +189,12 @@ async fn what_cannot_be_done_is_refused_before_anything_is_read() {
     }
     let behind = Read { positions: vec![Position { partition: 0, offset: 1_011 }], ..search(|_| {}) };
     assert_eq!(refusal(&engine, behind).await.code(), ErrorCode::OffsetOutOfRange);
-    let allowed = search(|it| it.scan_bytes_max = 1_000_000);
-    to_the_end(engine.broker.read(&Principal::Local, allowed).await.unwrap()).await;
+    for allowed in [
+        search(|it| it.scan_bytes_max = 1_000_000),
+        search(|it| it.key = Some(SearchKey(vec![0; 4_096].into()))),
+    ] {
+        to_the_end(engine.broker.read(&Principal::Local, allowed).await.unwrap()).await;
+    }
     engine.broker.shutdown().await;
 }
 
