@@ -5,6 +5,7 @@
 mod access;
 mod alone;
 mod backlog;
+mod bounds;
 mod clock;
 mod commit_size;
 mod compact;
