@@ -189,6 +189,11 @@ impl Delivery {
         self.say(range, VerbKind::Ack);
     }
 
+    /// The events of this delivery up to this offset, itself included, are done: never deliver them again.
+    pub fn ack_until(&self, last: Offset) {
+        self.say(self.first..=last, VerbKind::Ack);
+    }
+
     /// Deliver these again: after `delay`, at most 49 days, or after the subscription's backoff. Where order matters, later
     /// events come again too, as with [`crate::DeliveredEvent::nack`].
     pub fn nack(&self, range: RangeInclusive<Offset>, delay: Option<Duration>) {

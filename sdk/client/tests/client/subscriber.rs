@@ -91,6 +91,33 @@ async fn each_verb_says_what_was_meant() {
 }
 
 #[tokio::test]
+async fn an_acknowledgement_until_an_offset_is_of_this_delivery_s_events_before_it_and_of_itself() {
+    let engine = Engine::start(1);
+    let deliveries = [numbered(0, 10, 1), numbered(10, 10, 2), scattered(&[20, 23, 25], 3)];
+    engine.inner.change(|world| world.deliveries.extend(deliveries));
+    let mut subscriber = attach(&engine, payment()).await;
+    let mut next = async || subscriber.next_delivery().await.unwrap().unwrap();
+    let (earlier, dense, sparse) = (next().await, next().await, next().await);
+    earlier.ack_until(Offset(0));
+    dense.ack_until(Offset(9));
+    dense.ack_until(Offset(14));
+    sparse.ack_until(Offset(24));
+    dense.nack(Offset(10)..=Offset(19), None);
+    sparse.ack_until(Offset(1_000));
+    subscriber.confirmed().await.unwrap();
+    let world = engine.inner.world();
+    let said: Vec<_> = world
+        .verbs
+        .iter()
+        .map(|verb| (verb.token.0, verb.kind == VerbKind::Ack, verb.first.0, verb.last.0))
+        .collect();
+    assert_eq!(
+        said,
+        [(1, true, 0, 0), (2, true, 10, 14), (3, true, 20, 24), (2, false, 15, 19), (3, true, 25, 25)]
+    );
+}
+
+#[tokio::test]
 async fn credit_comes_back_once_as_events_are_settled() {
     let engine = Engine::start(1);
     let options = SubscribeOptions { credit_events: 100, credit_bytes: 1 << 20, ..payment() };

@@ -59,6 +59,23 @@ async fn a_refusal_is_certain_unless_an_earlier_answer_was_lost() {
 }
 
 #[tokio::test]
+async fn a_group_with_too_much_undecided_is_told_at_once_and_not_sent_again() {
+    let engine = Engine::start(4);
+    let refusal = Refusal::new(ErrorCode::TooManyPrepared, "decide some first").retry_after(1);
+    assert!(refusal.code.is_retryable(), "by those who can decide some meanwhile");
+    engine.inner.change(|world| {
+        world.transacts.extend([Transacted::Refuse(refusal), Transacted::Answer(vec![stored(7, 1)])]);
+    });
+    let client = engine.client().await;
+    let mut transaction = client.producer_group("shop").unwrap().transaction("order-42").unwrap();
+    transaction.publish("orders", Event::new("a")).unwrap();
+    let error = transaction.prepare().await.unwrap_err();
+    assert_eq!((error.code(), error.has_no_side_effects()), (ErrorCode::TooManyPrepared, true));
+    assert!(error.to_string().contains("decide some first"), "{error}");
+    assert_eq!(engine.inner.world().transacted.len(), 1);
+}
+
+#[tokio::test]
 async fn an_engine_that_does_not_come_back_leaves_the_outcome_in_doubt() {
     let engine = Engine::start(1);
     let config = engine.config().request_timeout(Duration::from_millis(300));
