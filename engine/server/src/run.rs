@@ -298,4 +298,16 @@ mod tests {
         let host = HostConfig::new(config.data_dir.join("plugin-cache"));
         assert_eq!(format!("{:?}", host_config(&config)), format!("{host:?}"));
     }
+
+    #[test]
+    fn what_deliveries_may_hold_is_what_the_three_settings_say() {
+        let mut config = ServerConfig::default();
+        let subscribe = &mut config.subscribe;
+        subscribe.consumer_bytes_max = bytesize::ByteSize::mib(1);
+        subscribe.waiting_bytes_max = bytesize::ByteSize::mib(2);
+        subscribe.failed_runs_max = 1_024;
+        let expected =
+            Bounds { consumer_bytes_max: 1 << 20, waiting_bytes_max: 2 << 20, failed_runs_max: 1_024 };
+        assert_eq!(broker_config(&config).delivery, expected);
+    }
 }
