@@ -5,7 +5,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     convert::Infallible,
     time::Duration,
 };
@@ -34,7 +34,8 @@ type Place = (u16, u64);
 /// What the consumers did, and what they know to hold.
 #[derive(Default)]
 pub(super) struct Consuming {
-    seen: BTreeSet<Place>,
+    /// How often each event came.
+    deliveries: BTreeMap<Place, u64>,
     confirmed: BTreeSet<Place>,
     /// Those of them that were rejected.
     rejected: BTreeSet<Place>,
@@ -104,7 +105,7 @@ impl Session<'_> {
             let place = (partition, offset.0);
             assert!(!self.known.confirmed.contains(&place), "{place:?} was settled, and comes again");
             self.known.delivered += 1;
-            self.known.seen.insert(place);
+            *self.known.deliveries.entry(place).or_default() += 1;
             self.known.redelivered += u64::from(delivery.attempt() > 1);
             let fate = Fate::of(payload(&event), event.key.is_some());
             if let Some(key) = event.key {
@@ -189,7 +190,7 @@ impl Consuming {
     pub(super) async fn check(&self, round: u64, client: &Client) {
         let dead = dead_letters(round, client).await;
         for place in &self.rejected {
-            assert!(dead.contains(place), "round {round}: {place:?} was rejected, and is no dead letter");
+            assert!(dead.contains_key(place), "round {round}: {place:?} was rejected, and is no dead letter");
         }
     }
 
@@ -201,17 +202,25 @@ impl Consuming {
             () = finished => {}
             never = self.work(consumers) => match never {},
         }
-        let (mut all, mut dead) = (BTreeSet::new(), BTreeSet::new());
+        let (mut all, mut dead) = (BTreeSet::new(), BTreeMap::new());
         for (partition, events) in events::read_all(client, TOPIC).await {
             for (offset, event) in events {
                 all.insert((partition, offset));
-                if Fate::of(payload(&event), event.key.is_some()).reason().is_some() {
-                    dead.insert((partition, offset));
+                let fate = Fate::of(payload(&event), event.key.is_some());
+                if fate.reason().is_some() {
+                    dead.insert((partition, offset), fate);
                 }
             }
         }
-        assert_eq!(self.seen.len(), all.len(), "everything was delivered, and nothing else");
-        assert!(dead_letters(u64::MAX, client).await == dead, "each that is to be one, and no other");
+        assert!(self.deliveries.keys().eq(&all), "everything was delivered, and nothing else");
+        let letters = dead_letters(u64::MAX, client).await;
+        assert!(letters.keys().eq(dead.keys()), "each that is to be one, and no other");
+        let given_up = dead.iter().filter(|(_, fate)| **fate == Fate::GivenUp);
+        for (place, attempts) in given_up.map(|(place, _)| (place, letters[place])) {
+            assert_eq!(attempts, u64::from(ATTEMPTS_MAX), "the attempts of {place:?}");
+            let deliveries = self.deliveries[place];
+            assert!(deliveries >= attempts, "{place:?} was given up after {deliveries} deliveries");
+        }
     }
 
     pub(super) fn tell(&self) {
@@ -221,18 +230,19 @@ impl Consuming {
     }
 }
 
-/// The places whose events are dead letters, each once and for its reason.
-async fn dead_letters(round: u64, client: &Client) -> BTreeSet<Place> {
+/// The places whose events are dead letters, each once and for its reason, and the attempts that it is told to have had.
+async fn dead_letters(round: u64, client: &Client) -> BTreeMap<Place, u64> {
     let topics = client.list_topics().await.unwrap();
     // It is made with the first one.
     if !topics.iter().any(|topic| topic.name.as_str() == DEAD_LETTERS) {
-        return BTreeSet::new();
+        return BTreeMap::new();
     }
-    let mut dead = BTreeSet::new();
+    let mut dead = BTreeMap::new();
     for (_, letter) in events::read_all(client, DEAD_LETTERS).await.into_values().flatten() {
         let number = |name: &str| header(&letter, name).unwrap().parse::<u64>().unwrap();
         let place = (u16::try_from(number("lv-dlq-partition")).unwrap(), number("lv-dlq-offset"));
-        assert!(dead.insert(place), "round {round}: {place:?} is a dead letter twice");
+        let twice = dead.insert(place, number("lv-dlq-attempts"));
+        assert_eq!(twice, None, "round {round}: {place:?} is a dead letter twice");
         let fate = Fate::of(payload(&letter), letter.key.is_some());
         let reason = header(&letter, "lv-dlq-reason");
         assert_eq!(reason.as_deref(), fate.reason(), "round {round}: the dead letter of {place:?}");

@@ -30,7 +30,8 @@ enum State {
     Waits(u64),
     /// It may be cancelled.
     Cancelling(u64),
-    Cancelled,
+    /// It waits under this id no more, and does not come.
+    Cancelled(u64),
 }
 
 /// An event, and how long it is to wait.
@@ -93,7 +94,7 @@ impl Delays {
         self.events[number].state = State::Cancelling(id);
         match client.cancel_scheduled(TOPIC, id).await {
             Ok(()) => {
-                self.events[number].state = State::Cancelled;
+                self.events[number].state = State::Cancelled(id);
                 self.cancelled += 1;
                 Ok(())
             }
@@ -109,6 +110,10 @@ impl Delays {
     pub(super) async fn check(&mut self, round: u64, client: &Client) {
         let waiting = client.list_scheduled(TOPIC, usize::MAX).await.unwrap();
         let waiting: BTreeSet<u64> = waiting.iter().map(|event| event.id).collect();
+        for (number, delayed) in self.events.iter().enumerate() {
+            let is_left = matches!(delayed.state, State::Cancelled(id) if waiting.contains(&id));
+            assert!(!is_left, "round {round}: {number} was cancelled, and waits: {delayed:?}");
+        }
         let is_missing = |delayed: &Delayed, number: usize, come: &Come| {
             let left = |id| !waiting.contains(&id) && !come.contains_key(&number);
             matches!(delayed.state, State::Waits(id) if left(id))
@@ -123,7 +128,8 @@ impl Delays {
         self.moved = come.len();
         for (number, (published, appended)) in come {
             let delayed = &self.events[number];
-            assert_ne!(delayed.state, State::Cancelled, "round {round}: {number} was cancelled, and came");
+            let is_cancelled = matches!(delayed.state, State::Cancelled(_));
+            assert!(!is_cancelled, "round {round}: {number} was cancelled, and came: {delayed:?}");
             let waited = Duration::from_millis(appended - published);
             assert!(waited >= delayed.delay, "round {round}: {number} came after {waited:?}: {delayed:?}");
         }
