@@ -474,10 +474,11 @@ async fn an_event_that_fails_too_often_becomes_a_dead_letter() {
     events::publish(&client, "orders", [event.clone(), numbered(1)]).await;
     let options = SubscriptionOptions { max_attempts: Some(3), ..SubscriptionOptions::default() };
     let mut subscriber = client.subscribe(earliest("orders", "s", options)).await.unwrap();
+    let before = client.hello().await.unwrap().server_time_ms;
     for attempt in 1..=3 {
         let delivery = until_offset(&mut subscriber, 0).await;
         assert_eq!(delivery.attempt(), attempt);
-        delivery.nack(Offset(0)..=Offset(0), Some(Duration::ZERO));
+        delivery.nack(Offset(0)..=Offset(0), Some(Duration::from_millis(100)));
     }
     let left = consume(&mut subscriber, 1).await;
     assert_eq!(numbers(&left), [1]);
@@ -497,7 +498,10 @@ async fn an_event_that_fails_too_often_becomes_a_dead_letter() {
         assert_eq!(header(dead_letter, &format!("lv-dlq-{name}")).as_deref(), Some(value), "{name}");
     }
     let time = |name: &str| header(dead_letter, name).unwrap().parse::<u64>().unwrap();
-    assert!(time("lv-dlq-first-failure") <= time("lv-dlq-last-failure"));
+    let (first, last) = (time("lv-dlq-first-failure"), time("lv-dlq-last-failure"));
+    let after = engine.connect().await.hello().await.unwrap().server_time_ms;
+    assert!(before <= first && last <= after, "{before} <= {first} and {last} <= {after}");
+    assert!(last >= first + 2 * 100, "{first} to {last}: it waited twice in between");
     let described = client.describe_subscription("orders", "s").await.unwrap();
     assert_eq!((described.dead_lettered, described.lag), (1, 0));
 }
@@ -578,6 +582,31 @@ async fn other_options_are_refused_with_the_field_that_differs() {
         assert_eq!(refused.code(), ErrorCode::InvalidArgument, "{field}");
         assert!(refused.to_string().contains(field), "{field}: {refused}");
     }
+}
+
+#[tokio::test]
+async fn a_subscription_is_made_once_and_stays_as_it_is() {
+    let engine = Engine::start().await;
+    let client = engine.connect().await;
+    for topic in ["orders", "payments"] {
+        events::topic(&client, topic).await;
+    }
+    let options = SubscriptionOptions { max_attempts: Some(3), ..SubscriptionOptions::default() };
+    client.create_subscription("orders", "s", options.clone(), Start::Earliest).await.unwrap();
+    let before = client.describe_subscription("orders", "s").await.unwrap();
+    for again in [options, SubscriptionOptions::default()] {
+        let refused = client.create_subscription("orders", "s", again, Start::Earliest).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::SubscriptionExists);
+        assert!(refused.has_no_side_effects() && !refused.is_retryable(), "{refused}");
+        assert!(refused.to_string().contains("topic orders has a subscription s"), "{refused}");
+    }
+    let after = client.describe_subscription("orders", "s").await.unwrap();
+    assert_eq!((after.id, after.options), (before.id, before.options));
+    // The name is the topic's own.
+    client
+        .create_subscription("payments", "s", SubscriptionOptions::default(), Start::Earliest)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
