@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use levada_client::{Client, DeleteOptions, ErrorCode, Event, PurgeOptions};
+use levada_client::{Client, DeleteOptions, ErrorCode, Event, PurgeOptions, Retain, TopicSettings};
 use tempfile::TempDir;
 
 use crate::{
@@ -16,9 +16,13 @@ const EMPTY_BYTES: u64 = 240 * MIB;
 /// Events of one MiB less a little.
 const EVENT_BYTES: usize = 1_000_000;
 
-/// Stores so many events of a megabyte.
+/// Makes a topic of so many events of a megabyte.
 async fn store(client: &Client, topic: &str, count: usize) {
     events::topic(client, topic).await;
+    publish(client, topic, count).await;
+}
+
+async fn publish(client: &Client, topic: &str, count: usize) {
     let publisher = events::publisher(client, topic).await;
     for _ in 0..count {
         let ticket = publisher.publish(Event::new(vec![b'x'; EVENT_BYTES])).await;
@@ -62,6 +66,33 @@ async fn a_purged_topic_gives_its_space_back() {
     shrinks(&data, 500 * MIB).await;
     events::publish_numbers(&client, "large", 0..10).await;
     assert_eq!(events::read_all(&client, "large").await[&0].len(), 10);
+    client.close().await;
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn what_everybody_has_acknowledged_gives_its_space_back() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    let engine = Process::start_with(&data, &[("LEVADA_STORE_RETENTION_INTERVAL", "500ms")]).await;
+    let client = engine.connect().await;
+    let settings = TopicSettings { retain: Retain::UntilAcked, ..TopicSettings::default() };
+    client.create_topic("large", settings).await.unwrap();
+    let mut subscriber = events::subscribe(&client, "large", "s").await;
+    publish(&client, "large", 600).await;
+    assert!(Process::disk_bytes(&data) > 600_000_000);
+    let mut taken = 0;
+    while taken < 600 {
+        let delivery = events::next(&mut subscriber).await;
+        taken += delivery.count();
+        delivery.ack();
+    }
+    within("the confirmation", subscriber.confirmed()).await.unwrap();
+    // As much of the write-ahead log may be left as after a purge.
+    shrinks(&data, 500 * MIB).await;
+    // Segments are dropped whole, and the last one is being written.
+    let partition = client.describe_topic("large").await.unwrap().partitions[0];
+    assert!(partition.start > 500 && partition.end == 600, "{partition:?}");
     client.close().await;
     engine.stop().await;
 }
