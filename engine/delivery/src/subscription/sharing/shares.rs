@@ -200,7 +200,8 @@ impl<'a> Shares<'a> {
             match self.share_of(ledger, place, bytes, history) {
                 Ok(index) => {
                     let left = self.turn.filter(|(turn, left)| *turn == place && *left > 0);
-                    let left = left.map_or(ledger.consumers.list()[place].in_a_row(), |(_, left)| left);
+                    let left =
+                        left.map_or_else(|| ledger.consumers.list()[place].in_a_row(), |(_, left)| left);
                     self.turn = Some((place, left - 1));
                     self.push(place, index, offset, bytes);
                     return Ok(index);

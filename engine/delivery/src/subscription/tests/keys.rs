@@ -59,6 +59,13 @@ fn tell(it: &mut Subscription, now: u64, of: &Dealt, offset: u64, kind: VerbKind
     it.verb(at(now), of.consumer, &verb).map(|applied| applied.events)
 }
 
+/// Acknowledges all of a delivery, event by event.
+fn acknowledge(it: &mut Subscription, now: u64, of: &Dealt) {
+    for offset in &of.offsets {
+        assert_eq!(tell(it, now, of, *offset, VerbKind::Ack), Ok(1));
+    }
+}
+
 fn nack() -> VerbKind {
     VerbKind::Nack { delay_ms: Some(50) }
 }
@@ -215,10 +222,7 @@ fn while_most_keys_wait_for_a_consumer_nothing_new_is_read_for_a_while() {
 #[test]
 fn what_waits_is_given_before_anything_new_and_then_new_events_are() {
     let (mut it, held) = all_keys_held();
-    let settle = |it: &mut Subscription, dealt: &Dealt| {
-        dealt.offsets.iter().for_each(|offset| drop(tell(it, 1, dealt, *offset, VerbKind::Ack).unwrap()));
-    };
-    settle(&mut it, &held);
+    acknowledge(&mut it, 1, &held);
     let again = deal(&mut it, 1, eight_keys);
     let first = again.iter().find(|dealt| dealt.offsets[0] == 8).unwrap();
     assert_eq!(first.offsets.last(), Some(&4_103), "all that waited: {:?}", first.offsets.len());
@@ -240,10 +244,7 @@ fn a_consumer_that_settles_quickly_gets_more_events_in_a_row() {
     let dealt = deal(&mut it, 0, Some);
     assert_eq!([A, B].map(|consumer| first_run(&dealt, consumer)), [16, 16]);
     for one in &dealt {
-        let after = if one.consumer == A { 5 } else { 10_000 };
-        one.offsets
-            .iter()
-            .for_each(|offset| drop(tell(&mut it, after, one, *offset, VerbKind::Ack).unwrap()));
+        acknowledge(&mut it, if one.consumer == A { 5 } else { 10_000 }, one);
     }
     it.extend_end(20_000);
     let dealt = deal(&mut it, 10_000, Some);
