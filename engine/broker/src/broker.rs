@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use levada_delivery::trend;
@@ -60,6 +60,19 @@ pub struct Broker {
     pub(crate) inner: Arc<Inner>,
     /// What the connection that uses this may leave unread.
     outbound: Outbound,
+}
+
+/// A broker that may be gone.
+pub(crate) struct WeakBroker {
+    inner: Weak<Inner>,
+    outbound: Outbound,
+}
+
+impl WeakBroker {
+    /// The broker, unless all clones of it are gone.
+    pub(crate) fn upgrade(self) -> Option<Broker> {
+        Some(Broker { inner: self.inner.upgrade()?, outbound: self.outbound })
+    }
 }
 
 /// What all clones share.
@@ -258,6 +271,11 @@ impl Broker {
     /// If one could not be deleted, or whether it was is unknown.
     pub async fn expire_subscriptions(&self) -> Result<(), Error> {
         self.inner.expiry.round().await
+    }
+
+    /// For what is to run only as long as somebody has the broker.
+    pub(crate) fn downgrade(&self) -> WeakBroker {
+        WeakBroker { inner: Arc::downgrade(&self.inner), outbound: self.outbound.clone() }
     }
 
     /// The same broker for another connection, with a budget of its own for what its client leaves unread.

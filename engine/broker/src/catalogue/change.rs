@@ -178,7 +178,9 @@ impl Edit {
             return Err(Error::refused(ErrorCode::TopicExists, format!("topic {name} exists")));
         }
         check_settings(name, settings)?;
-        check_bounds(Some(settings.max_bytes), None, settings.retain)?;
+        let default_for_ms = TopicSettings::default().retain_for_ms;
+        let retain_for_ms = Some(settings.retain_for_ms).filter(|given| *given != default_for_ms);
+        check_bounds(Some(settings.max_bytes), retain_for_ms, settings.retain)?;
         let id = u32::try_from(self.take_id()).map(TopicId).map_err(|_| {
             Error::refused(ErrorCode::LimitExceeded, "the engine has given out all of its 2^32 topic ids")
         })?;
@@ -544,7 +546,7 @@ fn check_bounds(max_bytes: Option<u64>, retain_for_ms: Option<u64>, retain: Reta
     if let Some(retain_for_ms) = retain_for_ms.filter(|_| retain == Retain::Compact) {
         return refused(format!(
             "retain_for_ms {retain_for_ms} has no effect with retain compact, which keeps the last event of each key however \
-             old: expected one of them"
+             old: leave it out, or choose another retain"
         ));
     }
     Ok(())

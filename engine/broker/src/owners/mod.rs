@@ -207,10 +207,13 @@ impl Broker {
         let (handle, task) = subscription::open(record, &topic, &context, generation, before.as_ref())?;
         self.inner.owner_tasks.add_subscription(id, handle);
         let span = tracing::info_span!("subscription", topic = %record.topic, name = %record.name);
-        let broker = self.clone();
+        // Not the broker itself: its end is what ends the task if the engine could not start.
+        let broker = self.downgrade();
         self.inner.tasks.spawn(span, async move {
             task.run().await;
-            broker.owner_ended(id).await;
+            if let Some(broker) = broker.upgrade() {
+                broker.owner_ended(id).await;
+            }
         });
         Ok(())
     }
@@ -224,6 +227,9 @@ impl Broker {
             && self.inner.owner_tasks.subscription(id).is_some_and(|handle| handle.has_ended())
         {
             let Err(error) = self.owner_of(record).await else { return };
+            if matches!(error.code(), ErrorCode::SubscriptionNotFound | ErrorCode::TopicNotFound) {
+                return;
+            }
             tracing::warn!(%error, "another owner could not start yet");
             cancelled.run_until_cancelled(tokio::time::sleep(self.inner.config.disk_check_interval)).await;
         }

@@ -15,12 +15,9 @@ use levada_protocol::{
     ids::{Offset, PartitionId},
     verbs::RefusedVerb,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::{
-    refusals::{Refusals, Unread},
-    untold::Untold,
-};
+use super::{refusals::Refusals, untold::Untold};
 use crate::{
     error::Error,
     frames::DELIVER_BYTES_TARGET,
@@ -44,11 +41,11 @@ pub(super) struct Attached {
     /// How many of its delivery frames its stream has taken.
     taken: Arc<AtomicU64>,
     untold: Untold,
-    /// Verbs frames by their sequence, with the ticket that confirms them.
-    unconfirmed: VecDeque<(u64, u64)>,
+    /// Verbs frames, in order.
+    unconfirmed: VecDeque<Unconfirmed>,
     refusals: Refusals,
-    /// The last sequence that is confirmed and not told yet.
-    confirmed: Option<u64>,
+    /// The last frame that is confirmed and not told yet.
+    confirmed: Option<Confirmed>,
     /// What its stream may leave untaken.
     window: Arc<Window>,
     room: Room,
@@ -56,6 +53,21 @@ pub(super) struct Attached {
     stuck: bool,
     /// It gets nothing more, and ends once nothing of it is under way.
     finishing: bool,
+}
+
+/// Verbs frames that one ticket confirms: the sequence of the last, and what they take of the verbs that may be unconfirmed.
+#[derive(Debug)]
+struct Unconfirmed {
+    ticket: u64,
+    sequence: u64,
+    verbs: OwnedSemaphorePermit,
+}
+
+/// The same once they are confirmed.
+#[derive(Debug)]
+struct Confirmed {
+    sequence: u64,
+    verbs: OwnedSemaphorePermit,
 }
 
 /// Whether a consumer waits for room for a frame.
@@ -205,15 +217,18 @@ impl Attached {
         let _ = self.outgoing.try_send(Err(error));
     }
 
-    /// Notes a verbs frame: it is confirmed once `ticket` is, with those before it that wait for the same.
-    pub(super) fn note(&mut self, sequence: u64, ticket: u64) {
-        self.unconfirmed.pop_back_if(|(_, needs)| *needs == ticket);
-        self.unconfirmed.push_back((sequence, ticket));
+    /// Notes a verbs frame: it is confirmed once `ticket` is, with those before it that wait for the same. What it takes of the
+    /// verbs that may be unconfirmed is given back once the consumer was told.
+    pub(super) fn note(&mut self, sequence: u64, ticket: u64, mut verbs: OwnedSemaphorePermit) {
+        if let Some(last) = self.unconfirmed.pop_back_if(|last| last.ticket == ticket) {
+            verbs.merge(last.verbs);
+        }
+        self.unconfirmed.push_back(Unconfirmed { ticket, sequence, verbs });
     }
 
-    /// Notes a verb of a frame that took no effect, before the frame is noted.
-    pub(super) fn refuse(&mut self, sequence: u64, refused: RefusedVerb) -> Result<(), Unread> {
-        self.refusals.add(sequence, refused)
+    /// Notes a verb of the frame that is noted next, which took no effect.
+    pub(super) fn refuse(&mut self, sequence: u64, refused: RefusedVerb) {
+        self.refusals.add(sequence, refused);
     }
 
     /// Notes a verb that took no effect after all.
@@ -221,17 +236,17 @@ impl Attached {
         self.refusals.add_earlier(refused);
     }
 
-    /// True if it is to be told of refused verbs before more are taken.
-    pub(super) fn has_much_to_tell(&self) -> bool {
-        self.refusals.fill_a_frame()
-    }
-
     /// Tells what is confirmed up to `ticket`; what cannot be told now is told with the next.
     pub(super) fn confirm(&mut self, ticket: u64) {
-        while let Some((sequence, _)) = self.unconfirmed.pop_front_if(|(_, needs)| *needs <= ticket) {
-            self.confirmed = Some(sequence);
+        while let Some(Unconfirmed { sequence, mut verbs, .. }) =
+            self.unconfirmed.pop_front_if(|first| first.ticket <= ticket)
+        {
+            if let Some(before) = self.confirmed.take() {
+                verbs.merge(before.verbs);
+            }
+            self.confirmed = Some(Confirmed { sequence, verbs });
         }
-        while let Some(sequence) = self.confirmed {
+        while let Some(Confirmed { sequence, .. }) = &self.confirmed {
             let Ok(permit) = self.outgoing.try_reserve() else { return };
             let len = self.refusals.next_len();
             let held = if len > SETTLED_SMALL {
@@ -243,8 +258,10 @@ impl Attached {
             } else {
                 None
             };
-            let settled = self.refusals.next(sequence);
-            self.confirmed = self.confirmed.filter(|sequence| *sequence > settled.sequence);
+            let settled = self.refusals.next(*sequence);
+            if settled.sequence == *sequence {
+                self.confirmed = None;
+            }
             let outgoing = Outgoing::new(Content::Settled(settled));
             permit.send(Ok(match held {
                 Some(held) => outgoing.counted(held),

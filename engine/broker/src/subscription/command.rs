@@ -8,7 +8,7 @@ use levada_protocol::{
     verbs::{Credit, Verbs},
 };
 use levada_store::Store;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{retained::RetainBudget, untold::LossNotice};
@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Verbs {
         consumer: u64,
         verbs: Verbs,
+        /// What they take of the verbs that the consumer may have unconfirmed.
+        room: OwnedSemaphorePermit,
     },
     /// Acknowledges events and stores others in one commit.
     Transact(Box<AckingTransact>),

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use levada_protocol::{
+    limits::VERBS_MAX,
     request::Subscribed,
     verbs::{Credit, Verbs},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
     command::{Attached, Command},
@@ -50,11 +51,16 @@ impl ConsumerRoom {
     }
 }
 
+/// Verbs that a consumer may have unconfirmed, or refused and not told.
+const UNCONFIRMED_MAX: usize = 16 * VERBS_MAX;
+
 /// A consumer's way to its subscription's owner.
 #[derive(Debug)]
 pub struct ConsumerControl {
     consumer: u64,
     handle: SubscriptionHandle,
+    /// Verbs that may still come before some are confirmed.
+    unconfirmed: Arc<Semaphore>,
 }
 
 impl ConsumerControl {
@@ -74,12 +80,16 @@ impl ConsumerControl {
         self.handle.send(Command::Finish { consumer: self.consumer }).await
     }
 
-    /// Says what became of deliveries. The answer comes as a `Settled` frame. Cancel safe.
+    /// Says what became of deliveries. The answer comes as a `Settled` frame. Waits while the consumer has 65,536 verbs of
+    /// which it was not told what became of them. Cancel safe.
     ///
     /// # Errors
     /// If the subscription was deleted.
     pub async fn verbs(&self, verbs: Verbs) -> Result<(), Error> {
-        self.handle.send(Command::Verbs { consumer: self.consumer, verbs }).await
+        let count = u32::try_from(verbs.verbs.len().min(UNCONFIRMED_MAX)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.unconfirmed).acquire_many_owned(count).await;
+        let room = room.expect("it is never closed");
+        self.handle.send(Command::Verbs { consumer: self.consumer, verbs, room }).await
     }
 }
 
@@ -99,7 +109,8 @@ pub(crate) async fn attach(
     let (reply, answer) = oneshot::channel();
     let consumer = handle.enter().await?;
     // From here on it is detached wherever this is given up: an owner must not keep a consumer that nobody holds.
-    let control = ConsumerControl { consumer, handle: handle.clone() };
+    let unconfirmed = Arc::new(Semaphore::new(UNCONFIRMED_MAX));
+    let control = ConsumerControl { consumer, handle: handle.clone(), unconfirmed };
     let room = ConsumerRoom { consumer, window: Arc::clone(&window), commands: handle.commands().clone() };
     handle.send(Command::Attach { consumer, name, created, window, reply }).await?;
     let attached = answer.await.map_err(|_| handle.gone())?;

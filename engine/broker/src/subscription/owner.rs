@@ -34,7 +34,7 @@ use levada_protocol::{
     verbs::{RefusedVerb, Verbs},
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -51,7 +51,6 @@ use super::{
     publisher::Publisher,
     queue::{Place, Queued},
     reads::{Begun, Brought, Reads},
-    refusals::Unread,
     slices::FoundSlices,
     untold::Untold,
 };
@@ -552,7 +551,7 @@ impl Owner {
                     self.state.hold(ConsumerId(consumer), true);
                 }
             }
-            Command::Verbs { consumer, verbs } => self.verbs(consumer, &verbs),
+            Command::Verbs { consumer, verbs, room } => self.verbs(consumer, &verbs, room),
             Command::Transact(asked) => self.transact(*asked),
             Command::Resume => {
                 self.pause.end();
@@ -617,7 +616,7 @@ impl Owner {
         }
     }
 
-    fn verbs(&mut self, consumer: u64, verbs: &Verbs) {
+    fn verbs(&mut self, consumer: u64, verbs: &Verbs, room: OwnedSemaphorePermit) {
         let Some(attached) = self.consumers.get_mut(consumer) else { return };
         let now = self.of.context.clock.moment();
         let mut ticket = 0;
@@ -627,18 +626,11 @@ impl Owner {
                 Ok(applied) => ticket = applied.ticket,
                 Err(code) => {
                     let (partition, first, last) = (verb.partition, verb.first, verb.last);
-                    let refused = RefusedVerb { partition, first, last, code };
-                    if let Err(Unread) = attached.refuse(verbs.sequence, refused) {
-                        attached.end(unread());
-                        return self.detach(now, consumer);
-                    }
+                    attached.refuse(verbs.sequence, RefusedVerb { partition, first, last, code });
                 }
             }
         }
-        attached.note(verbs.sequence, ticket);
-        if attached.has_much_to_tell() {
-            attached.confirm(self.state.confirmed());
-        }
+        attached.note(verbs.sequence, ticket, room);
     }
 
     /// Waits for something to do. Cancel safe.
@@ -705,12 +697,6 @@ fn moved() -> Error {
     let message =
         "the subscription was moved or changed so that its deliveries were taken back, attach again";
     Error::refused(ErrorCode::SubscriptionMoved, message)
-}
-
-/// The error for a consumer that does not read which of its verbs were refused.
-fn unread() -> Error {
-    let message = "the consumer sends verbs and does not read which of them are refused: read its stream, and attach again";
-    Error::refused(ErrorCode::LimitExceeded, message)
 }
 
 /// The error for consumers of a subscription that is gone.

@@ -1,20 +1,14 @@
 //! Verbs of one consumer that took no effect and that it was not told of, by the frames that they came in.
 //!
 //! A frame counts as settled for its consumer only once each of its refused verbs was named, however many frames that takes.
-//! It must not know streams.
+//! Whoever adds bounds how many there are. It must not know streams.
 
 use std::collections::VecDeque;
 
 use levada_protocol::verbs::{RefusedVerb, Settled};
 
-/// Refused verbs that a consumer may leave untold: one that reads its stream leaves far fewer.
-const UNTOLD_MAX: usize = 65_536;
 /// Refused verbs that one `Settled` names.
 const NAMED_MAX: usize = 4_096;
-
-/// The consumer leaves more refused verbs unread than there is room for.
-#[derive(Debug)]
-pub(super) struct Unread;
 
 /// What was refused, in order.
 #[derive(Debug, Default)]
@@ -27,22 +21,13 @@ pub(super) struct Refusals {
 
 impl Refusals {
     /// Adds a verb of the last frame that came.
-    pub(super) fn add(&mut self, sequence: u64, refused: RefusedVerb) -> Result<(), Unread> {
-        if self.untold.len() >= UNTOLD_MAX {
-            return Err(Unread);
-        }
+    pub(super) fn add(&mut self, sequence: u64, refused: RefusedVerb) {
         self.untold.push_back((sequence, refused));
-        Ok(())
     }
 
-    /// Adds a verb of some earlier frame, of which no more can come than were under way.
+    /// Adds a verb of some earlier frame.
     pub(super) fn add_earlier(&mut self, refused: RefusedVerb) {
         self.untold.push_front((0, refused));
-    }
-
-    /// True if one frame does not name all of them.
-    pub(super) fn fill_a_frame(&self) -> bool {
-        self.untold.len() >= NAMED_MAX
     }
 
     /// Bytes of the frame that [`Refusals::next`] returns.
@@ -55,6 +40,9 @@ impl Refusals {
     pub(super) fn next(&mut self, confirmed: u64) -> Settled {
         let named = self.untold.len().min(NAMED_MAX);
         let refused = self.untold.drain(..named).map(|(_, refused)| refused).collect();
+        if self.untold.is_empty() {
+            self.untold = VecDeque::new();
+        }
         let before_next = |(sequence, _): &(u64, RefusedVerb)| confirmed.min(sequence.saturating_sub(1));
         self.told = self.untold.front().map_or(confirmed, before_next).max(self.told);
         Settled { sequence: self.told, refused }
@@ -82,9 +70,8 @@ mod tests {
     #[test]
     fn a_frame_is_settled_once_all_its_refused_verbs_are_named() {
         let (mut refusals, many) = (Refusals::default(), NAMED_MAX as u64 + 10);
-        (0..many).for_each(|offset| refusals.add(7, verb(offset)).unwrap());
-        refusals.add(8, verb(many)).unwrap();
-        assert!(refusals.fill_a_frame());
+        (0..many).for_each(|offset| refusals.add(7, verb(offset)));
+        refusals.add(8, verb(many));
         assert_eq!(refusals.next_len(), Settled::frame_len_of(NAMED_MAX));
         let first = refusals.next(8);
         assert_eq!((first.sequence, first.refused.len()), (6, NAMED_MAX));
@@ -98,21 +85,12 @@ mod tests {
     fn what_is_refused_after_all_is_named_first_and_no_sequence_goes_back() {
         let mut refusals = Refusals::default();
         assert_eq!(refusals.next(5).sequence, 5);
-        (0..NAMED_MAX as u64).for_each(|offset| refusals.add(9, verb(offset)).unwrap());
+        (0..NAMED_MAX as u64).for_each(|offset| refusals.add(9, verb(offset)));
         (0..2).for_each(|_| refusals.add_earlier(verb(1_000_000)));
         let told = refusals.next(9);
         assert_eq!((told.sequence, &named(&told)[..3]), (8, &[1_000_000, 1_000_000, 0][..]));
         (0..=NAMED_MAX).for_each(|_| refusals.add_earlier(verb(2_000_000)));
         assert_eq!(refusals.next(9).sequence, 8, "some of unknown frames are left");
         assert_eq!(refusals.next(9).sequence, 9);
-    }
-
-    #[test]
-    fn a_consumer_may_leave_so_many_untold_and_not_one_more() {
-        let mut refusals = Refusals::default();
-        (0..UNTOLD_MAX as u64).for_each(|offset| refusals.add(1, verb(offset)).unwrap());
-        assert!(refusals.add(1, verb(0)).is_err());
-        refusals.next(1);
-        refusals.add(1, verb(0)).unwrap();
     }
 }

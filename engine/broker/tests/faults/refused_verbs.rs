@@ -1,6 +1,8 @@
 //! Verbs that come too late, in numbers: each is named before its frame counts as settled.
 
-use levada_broker::{Consumer, Content};
+use std::pin::pin;
+
+use levada_broker::{Consumer, Content, Error, Outgoing};
 use levada_protocol::{
     error::ErrorCode,
     ids::{DeliveryToken, Offset, PartitionId},
@@ -8,9 +10,9 @@ use levada_protocol::{
     request::{SubscriptionOptions, TopicSettings},
     verbs::{Verb, VerbKind, Verbs},
 };
-use tokio::time::timeout;
+use tokio::{sync::mpsc, time::timeout};
 
-use crate::support::{Engine, SOON};
+use crate::support::{Engine, SOON, poll_once};
 
 /// A frame of acknowledgements, each of one event that no delivery holds.
 fn late(sequence: u64, offsets: std::ops::Range<u64>) -> Verbs {
@@ -27,53 +29,71 @@ async fn attached() -> (Engine, Consumer) {
     (engine, consumer)
 }
 
-#[tokio::test]
-async fn every_refused_verb_is_named_before_its_frame_is_settled() {
-    let (engine, mut consumer) = attached().await;
-    let (first, all) = (VERBS_MAX as u64, VERBS_MAX as u64 + 1_000);
-    consumer.control.verbs(late(1, 0..first)).await.unwrap();
-    consumer.control.verbs(late(2, first..all)).await.unwrap();
+/// Reads what is settled until `is_all` says so of the sequence and of how many verbs were named; returns their offsets.
+async fn named(
+    outgoing: &mut mpsc::Receiver<Result<Outgoing, Error>>,
+    is_all: impl Fn(u64, usize) -> bool,
+) -> Vec<u64> {
     let mut named = Vec::new();
     loop {
-        let next = timeout(SOON, consumer.outgoing.recv()).await.expect("it is told").unwrap().unwrap();
-        let (content, unwritten) = next.into_parts();
+        let (content, unwritten) = outgoing.recv().await.unwrap().unwrap().into_parts();
         let Content::Settled(settled) = content else { panic!("expected what is settled, got {content:?}") };
         unwritten.written();
         assert!(settled.refused.iter().all(|refused| refused.code == ErrorCode::DeliveryExpired));
         named.extend(settled.refused.iter().map(|refused| refused.first.0));
-        assert!(settled.sequence < 1 || named.len() as u64 >= first, "frame 1 has unnamed verbs");
-        if settled.sequence == 2 {
-            break;
+        assert!(
+            named.len() >= VERBS_MAX * usize::try_from(settled.sequence.min(1)).unwrap(),
+            "frame 1 has unnamed verbs"
+        );
+        if is_all(settled.sequence, named.len()) {
+            return named;
         }
     }
-    assert_eq!(named, (0..all).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn every_refused_verb_is_named_before_its_frame_is_settled() {
+    let (engine, Consumer { control, mut outgoing, room, notices: _notices, .. }) = attached().await;
+    let (first, all) = (VERBS_MAX as u64, VERBS_MAX as u64 + 1_000);
+    control.verbs(late(1, 0..first)).await.unwrap();
+    control.verbs(late(2, first..all)).await.unwrap();
+    let told = async {
+        tokio::select! {
+            told = named(&mut outgoing, |sequence, _| sequence == 2) => told,
+            never = room.run() => match never {},
+        }
+    };
+    assert_eq!(timeout(SOON, told).await.expect("it is told"), (0..all).collect::<Vec<_>>());
     engine.broker.shutdown().await;
 }
 
 #[tokio::test]
-async fn a_consumer_that_never_reads_which_verbs_are_refused_is_sent_away_and_others_stay() {
-    let (engine, mut silent) = attached().await;
-    let mut other = engine.subscribe(SubscriptionOptions::default()).await;
-    let frames = 2 + 65_536 / VERBS_MAX as u64;
-    for sequence in 1..=frames {
-        let from = sequence * VERBS_MAX as u64;
-        silent.control.verbs(late(sequence, from..from + VERBS_MAX as u64)).await.unwrap();
-    }
-    let ended = async {
-        loop {
-            if let Err(error) = silent.outgoing.recv().await.expect("it is told why") {
-                return error;
-            }
+async fn a_consumer_that_does_not_read_which_verbs_are_refused_may_say_no_more_until_it_does_and_others_may()
+{
+    let (engine, Consumer { control, mut outgoing, room, notices: _notices, .. }) = attached().await;
+    let other = engine.subscribe(SubscriptionOptions::default()).await;
+    let (frames, each) = (65_536 / VERBS_MAX as u64, VERBS_MAX as u64);
+    let frame = |sequence: u64| late(sequence, (sequence - 1) * each..sequence * each);
+    let more = async {
+        for sequence in 1..=3 * frames {
+            control.verbs(frame(sequence)).await.unwrap();
         }
     };
-    // What it reads before the end makes room, and is too late.
-    while engine.info().await.consumers.len() > 1 {
+    let mut more = pin!(more);
+    // Of the first ones it is told before it reads anything.
+    for _ in 0..100 {
+        assert!(!poll_once(&mut more).await);
         tokio::task::yield_now().await;
     }
-    let error = timeout(SOON, ended).await.unwrap();
-    assert_eq!(error.code(), ErrorCode::LimitExceeded, "{error}");
     other.control.verbs(late(1, 0..1)).await.unwrap();
-    let told = timeout(SOON, other.outgoing.recv()).await.unwrap().unwrap().unwrap();
-    assert!(matches!(told.content(), Content::Settled(_)));
+    let all = usize::try_from(3 * frames * each).unwrap();
+    let told = async {
+        tokio::select! {
+            (told, ()) = async { tokio::join!(named(&mut outgoing, |_, count| count == all), more) } => told,
+            never = room.run() => match never {},
+        }
+    };
+    let told = timeout(SOON, told).await.expect("once it reads, it is told of all");
+    assert_eq!(told, (0..3 * frames * each).collect::<Vec<_>>());
     engine.broker.shutdown().await;
 }

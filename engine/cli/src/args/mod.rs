@@ -61,8 +61,8 @@ pub(crate) struct Args {
 /// The engine that is talked to if none is named.
 pub(crate) const DEFAULT_ADDR: &str = "127.0.0.1:7600";
 /// What scripts go by.
-const EXIT_CODES: &str = "Exit codes: 0 done, or interrupted and ended in order if it goes on until then: serve, subscribe, \
-read --follow; 1 refused, failed, or wrong in a line of input, in the configuration or in the environment; 2 wrong in the \
+const EXIT_CODES: &str = "Exit codes: 0 done; for serve, subscribe, and read --follow without --max, also interrupted and ended \
+in order; 1 refused, failed, or wrong in a line of input, in the configuration or in the environment; 2 wrong in the \
 command line, nothing was begun; 130 any other, interrupted before it was done";
 /// Where the help shows the flags of every command.
 const EVERYWHERE: &str = "Flags of every command";

@@ -46,7 +46,7 @@ async fn read(output: &Output, client: &Client, args: &ReadArgs) -> anyhow::Resu
     };
     tokio::select! {
         biased;
-        () = &mut stop => stopped(args.follow),
+        () = &mut stop => stopped(args.follow && args.max.is_none()),
         () = output.closed() => Ok(()),
         ended = printing.run(client) => ended,
         never = waiting.report_stops(|| printed.get(), ask) => match never {},

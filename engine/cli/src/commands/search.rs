@@ -29,7 +29,7 @@ pub(super) async fn run(output: &Output, client: &Client, args: &ReadArgs) -> an
     let progress = || printed.get() + told.get();
     let ended = tokio::select! {
         biased;
-        () = &mut stop => stopped(args.follow),
+        () = &mut stop => stopped(args.follow && args.max.is_none()),
         () = output.closed() => return Ok(()),
         ended = print_all(output, args, &mut search, (&printed, &told), &bar) => ended,
         never = waiting.report_stops(progress, ask) => match never {},

@@ -48,7 +48,7 @@ const LAPSED_FOR_MS: u64 = 30_000;
 /// Timeouts in a row, without any verb in between, after which a consumer is passed over.
 const LAPSES_MAX: u8 = 2;
 
-/// New events that a consumer gets in a row at least, and at most, before the one with the least gets some. It gets more than
+/// Events that a consumer gets in a row at least, and at most, before the one with the least gets some. It gets more than
 /// the least number if it settles as many within [`IN_A_ROW_MS`]: fewer and larger deliveries cost both sides less.
 const IN_A_ROW_MIN: u64 = 16;
 const IN_A_ROW_MAX: u64 = 256;

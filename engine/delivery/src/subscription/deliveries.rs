@@ -63,6 +63,11 @@ impl Delivery {
         self.sent_at
     }
 
+    /// True if none of its events is in flight.
+    pub(super) fn is_over(&self) -> bool {
+        self.events == 0
+    }
+
     /// How many events it had at first.
     pub(super) fn sent(&self) -> u64 {
         self.sent

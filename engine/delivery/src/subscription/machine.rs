@@ -297,12 +297,6 @@ impl Subscription {
         let (sent, age) = (delivery.sent(), now.mono_ms.saturating_sub(delivery.sent_at()));
         let named = verb.first.0..verb.last.0.saturating_add(1);
         let range = self.part_of(partition, &named, &within).ok_or(ErrorCode::DeliveryExpired)?;
-        if verb.kind == VerbKind::Ack
-            && range.end == within.end
-            && let Some(consumer) = self.ledger.consumers.find_mut(consumer)
-        {
-            consumer.settled(sent, age);
-        }
         let events = self.ledger.partitions.get(partition).events_in_flight(&range, token);
         if events == 0 {
             return Err(ErrorCode::DeliveryExpired);
@@ -339,6 +333,12 @@ impl Subscription {
             }
         }
         left.iter().for_each(|part| self.sharing.left(&mut self.ledger, partition, part));
+        if verb.kind == VerbKind::Ack
+            && self.ledger.deliveries.get(token).is_none_or(|delivery| delivery.is_over())
+            && let Some(consumer) = self.ledger.consumers.find_mut(consumer)
+        {
+            consumer.settled(sent, age);
+        }
         Ok(Applied { events, ticket: self.ledger.settlement.ticket() })
     }
 

@@ -9,7 +9,8 @@ use levada_protocol::error::Refusal;
 pub struct LastRefusal(Arc<Mutex<Option<Refusal>>>);
 
 impl LastRefusal {
-    /// The engine's last refusal; `None` if it gave none since the connection was lost, and once the call has ended.
+    /// The engine's last refusal; `None` if it gave none since the connection was lost, and once the call has ended; what a call saw that was dropped
+    /// before it ended stays.
     pub fn get(&self) -> Option<Refusal> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -215,11 +215,11 @@ impl KeyTable {
         self.ids.len()
     }
 
-    /// True if more keys than `count` have events that wait for nothing but others of their keys, or for a consumer.
-    pub(super) fn has_waiting_keys(&self, now: u64, count: usize) -> bool {
-        let Some(rest) = self.keys_waiting.checked_sub(count + 1) else { return false };
-        // Those that wait for a time are not among them.
-        self.next.range((now + 1, 0)..).take(rest + 1).count() <= rest
+    /// True if more keys than `count` have events that wait for others of their keys or for a consumer, and for no time.
+    pub(super) fn has_blocked_keys(&self, now: u64, count: usize) -> bool {
+        let behind_others = self.keys_waiting.saturating_sub(self.next.len());
+        let Some(rest) = count.checked_sub(behind_others) else { return true };
+        self.due(now).take(rest + 1).count() > rest
     }
 
     /// Takes the parts of a range of which the keys had to be read.

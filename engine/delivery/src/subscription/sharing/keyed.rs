@@ -6,8 +6,8 @@
 //!
 //! An event that may not go yet because an earlier one of its key waits is left waiting, and those behind it go on. Where
 //! its key is held by a consumer without room, those behind it stay where they are as well, for a moment and as long as
-//! every other consumer has enough to do: to wait costs more than to be sent at once. So many may wait at most; then nothing
-//! new is sent until fewer do.
+//! every other consumer has enough to do: to wait costs more than to be sent at once. Where most keys have events that wait,
+//! those go before anything new is read, for a moment. So many may wait at most; then nothing new is sent until fewer do.
 
 use std::{
     cell::LazyCell,
@@ -19,6 +19,7 @@ use std::{
 use levada_protocol::ids::Offset;
 
 use super::{
+    drain::Drain,
     exclusive::Exclusive,
     key::Key,
     key_pages::KeyId,
@@ -49,10 +50,11 @@ const DUE_KEYS_GIVEN_MAX: usize = 4 * DUE_KEYS_MAX;
 /// first.
 const LOOKS_MAX: usize = 16;
 
-/// New events are in vain while more than one of so many keys have events that wait for others.
-const KEYS_PER_WAITING: usize = 8;
-/// For how long nothing new is read of the partition then, unless all that waits is given before.
-const DRAIN_MS: u64 = 32;
+/// Events of one read that were left waiting for others, from which on what waits may go before what is new.
+const LEFT_MIN: u64 = 256;
+/// It does while more keys than these, and more than this part of those that are known, have events that wait for others.
+const BLOCKED_KEYS_MIN: usize = 8;
+const BLOCKED_KEYS_PART: usize = 8;
 
 /// Sharing by key.
 #[derive(Debug)]
@@ -149,10 +151,8 @@ pub(in crate::subscription) struct ByKey {
     unknown: BTreeSet<usize>,
     /// Of each partition: the new event that its consumer had no room for, while nobody else needed more.
     stalled: Vec<Option<Stall>>,
-    /// Of each partition: until when nothing new is read, as what waits is to be given first.
-    draining: Vec<Option<Drain>>,
-    /// Waiting events that were given, of all partitions.
-    given_again: u64,
+    /// Of each partition: whether what waits is given before anything new is read.
+    drains: Vec<Drain>,
     /// Events that were given since one failed.
     given: u64,
     waiting_bytes_max: usize,
@@ -165,16 +165,6 @@ struct Stall {
     key: Key,
     /// On the monotonic clock.
     until: u64,
-}
-
-/// So many events wait for earlier ones of so many keys that most of what is new would have to wait as well, and be looked at
-/// once more for nothing.
-#[derive(Debug, Clone, Copy)]
-struct Drain {
-    /// On the monotonic clock.
-    until: u64,
-    /// As [`ByKey::given_again`] counts.
-    until_given: u64,
 }
 
 /// What was read of a partition, to be given to consumers.
@@ -191,8 +181,8 @@ impl ByKey {
         let tables: Vec<_> = partitions.iter().map(KeyTable::new).collect();
         let unknown = (0..tables.len()).filter(|index| tables[*index].first_unknown().is_some()).collect();
         let stalled = vec![None; tables.len()];
-        let draining = vec![None; tables.len()];
-        Self { tables, unknown, stalled, draining, given_again: 0, given: 0, waiting_bytes_max }
+        let drains = tables.iter().map(|_| Drain::default()).collect();
+        Self { tables, unknown, stalled, drains, given: 0, waiting_bytes_max }
     }
 
     /// Gives what was read to consumers, each event by its key, and at most so many events.
@@ -207,6 +197,7 @@ impl ByKey {
         let learned = self.learn(ledger, now, stretch);
         let reserved = self.reserved(ledger, now.mono_ms);
         let mut shares = Shares::new(ledger, now.mono_ms, reserved, events_max, room);
+        let mut left_waiting = 0;
         let until = if stretch.again {
             let known = !self.unknown.contains(&stretch.partition);
             let given = known && self.assign_waiting(ledger, now, stretch, &mut shares);
@@ -214,9 +205,14 @@ impl ByKey {
         } else if self.unknown.contains(&stretch.partition) {
             stretch.range.start
         } else {
-            self.assign_fresh(ledger, now, stretch, &mut shares)
+            let (until, left) = self.assign_fresh(ledger, now, stretch, &mut shares);
+            left_waiting = left;
+            until
         };
         let assignments = shares.deliver(ledger, now, stretch.partition);
+        if left_waiting >= LEFT_MIN {
+            self.drain(ledger, now, stretch.partition);
+        }
         self.given += assignments.iter().map(|assignment| assignment.events).sum::<u64>();
         Assigned { until: Offset(until), assignments }
     }
@@ -355,7 +351,7 @@ impl ByKey {
                 next.extend(table.waiting_behind(offset).filter(|it| range.contains(it)).map(Reverse));
                 given_parts.insert(part);
                 table.enter_in_flight(offset, key, consumer);
-                self.given_again += 1;
+                self.drains[*partition].give();
                 progress = true;
             }
         }
@@ -365,23 +361,24 @@ impl ByKey {
         progress
     }
 
-    /// Gives new events, lets those wait whose turn it is not; returns behind the last one.
+    /// Gives new events, lets those wait whose turn it is not; returns behind the last one, and how many wait.
     fn assign_fresh(
         &mut self,
         ledger: &mut Ledger,
         now: Now,
         stretch: &Stretch<'_>,
         shares: &mut Shares<'_>,
-    ) -> u64 {
+    ) -> (u64, u64) {
         let Stretch { partition, range, contents, .. } = stretch;
-        let Some(fresh) = ledger.partitions.get(*partition).fresh() else { return range.start };
-        if fresh.range.start != range.start {
-            return range.start;
+        let fresh = ledger.partitions.get(*partition).fresh();
+        if fresh.as_ref().is_none_or(|fresh| fresh.range.start != range.start) {
+            return (range.start, 0);
         }
-        let (mut at, end) = (range.start, range.end.min(fresh.range.end));
+        let fresh_end = fresh.map_or(range.start, |fresh| fresh.range.end);
+        let (mut at, end) = (range.start, range.end.min(fresh_end));
         let others = self.waiting_bytes(ledger, Some(*partition)) + EVENT_BYTES_MAX;
         self.stalled[*partition] = None;
-        let (mut walk, mut id) = (contents.walk(), None);
+        let (mut walk, mut id, mut left_waiting) = (contents.walk(), None, 0);
         while at < end {
             if let Some(hole) = walk.hole_at(at) {
                 let hole = at..hole.end.min(end);
@@ -419,6 +416,7 @@ impl ByKey {
                         it.wait(part, Wait { due: now.mono_ms, by: None });
                     });
                     table.enter(ledger, *partition, at, key_id);
+                    left_waiting += 1;
                 }
                 Given::Full | Given::Later | Given::NoRoom(_) => break,
             }
@@ -426,8 +424,7 @@ impl ByKey {
         }
         // The last one may not have been taken.
         id.into_iter().for_each(|id| self.tables[*partition].let_go(id));
-        self.draining[*partition] = self.drain(ledger, *partition, now);
-        at
+        (at, left_waiting)
     }
 
     /// True if the next new event of a partition is for a consumer that lacks room for a moment only; nobody else may need
@@ -440,18 +437,16 @@ impl ByKey {
         place.is_some_and(|place| ledger.consumers.room(place).is_none())
     }
 
-    /// What is to be given before anything new of a partition is read, if that is better.
-    fn drain(&self, ledger: &Ledger, partition: usize, now: Now) -> Option<Drain> {
+    /// Has what waits given before anything new of a partition is read, if most of that would have to wait as well.
+    fn drain(&mut self, ledger: &Ledger, now: Now, partition: usize) {
         let table = &self.tables[partition];
-        let waiting = table.waiting() as u64;
-        // Until as much waits as is in flight, consumers would run dry meanwhile.
-        let is_better = waiting > ledger.consumers.in_flight()
-            && table.has_waiting_keys(now.mono_ms, table.known_keys() / KEYS_PER_WAITING);
-        is_better.then(|| Drain { until: now.after(DRAIN_MS), until_given: self.given_again + waiting })
-    }
-
-    fn is_draining(&self, partition: usize, now: u64) -> bool {
-        self.draining[partition].is_some_and(|it| now < it.until && self.given_again < it.until_given)
+        let (waiting, blocked) = (table.waiting() as u64, table.known_keys() / BLOCKED_KEYS_PART);
+        // While less waits than is in flight, consumers would run dry meanwhile.
+        if waiting > ledger.consumers.in_flight()
+            && table.has_blocked_keys(now.mono_ms, blocked.max(BLOCKED_KEYS_MIN))
+        {
+            self.drains[partition].begin(now.mono_ms, waiting);
+        }
     }
 
     /// True if a consumer that may get new events may run dry before it gets more.
@@ -553,7 +548,7 @@ impl Policy for ByKey {
             ledger.partitions.readable().find_map(|(partition, it)| {
                 let run = it.fresh().filter(|_| !it.is_fetching(false) && known(partition))?;
                 let stalled = self.is_stalled(ledger, partition, run.range.start, now) && !*short;
-                (!stalled && !self.is_draining(partition, now)).then_some(Choice { partition, run })
+                (!stalled && self.drains[partition].until(now).is_none()).then_some(Choice { partition, run })
             })
         };
         due.next().or_else(fresh)
@@ -561,7 +556,7 @@ impl Policy for ByKey {
 
     fn next_deadline(&self, now: u64) -> Option<u64> {
         let stalls = self.stalled.iter().flatten().map(|stall| stall.until);
-        let drains = self.draining.iter().flatten().map(|drain| drain.until);
+        let drains = self.drains.iter().filter_map(|drain| drain.until(now));
         stalls.chain(drains).filter(|until| *until > now).min()
     }
 }

@@ -3,6 +3,7 @@
 //! A policy chooses what to read next, which consumer gets what was read, and what a failed event means for others. It
 //! changes nothing but the order of consumers and its own state: the ledger does everything else.
 
+mod drain;
 mod exclusive;
 mod free;
 mod key;

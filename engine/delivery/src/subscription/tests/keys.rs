@@ -177,18 +177,18 @@ fn a_consumer_that_has_had_no_room_for_a_moment_holds_up_nobody() {
     assert_eq!(shape(&deal(&mut it, 20, six_keys)), [(1, vec![6])]);
 }
 
-/// A has eight keys and no more credit; of the events behind, as many are read as one read brings.
+/// A has sixteen keys and no more credit; of the events behind, as many wait as one read brings.
 fn all_keys_held() -> (Subscription, Dealt) {
-    let mut it = subscription_with(much_in_flight(), 8);
+    let mut it = subscription_with(much_in_flight(), 16);
     for consumer in [A, B] {
         it.attach(consumer).unwrap();
     }
-    it.grant(A, 8, 1_000_000);
-    let dealt = deal(&mut it, 0, eight_keys).remove(0);
-    assert_eq!((dealt.consumer, dealt.offsets.len()), (A, 8));
+    it.grant(A, 16, 1_000_000);
+    let dealt = deal(&mut it, 0, sixteen_keys).remove(0);
+    assert_eq!((dealt.consumer, dealt.offsets.len()), (A, 16));
     it.grant(B, 100_000, 1_000_000);
     it.extend_end(20_000);
-    assert_eq!(shape(&deal(&mut it, 0, eight_keys)), []);
+    assert_eq!(shape(&deal(&mut it, 0, sixteen_keys)), []);
     assert_eq!(waiting(&it), 4_096);
     (it, dealt)
 }
@@ -204,30 +204,53 @@ fn much_in_flight() -> Options {
     }
 }
 
-/// Offsets have one of eight keys by turns.
-fn eight_keys(offset: u64) -> Option<u64> {
-    Some(offset % 8)
+/// Offsets have one of sixteen keys by turns.
+fn sixteen_keys(offset: u64) -> Option<u64> {
+    Some(offset % 16)
 }
 
 #[test]
 fn while_most_keys_wait_for_a_consumer_nothing_new_is_read_for_a_while() {
     let (mut it, _) = all_keys_held();
     assert_eq!(it.next_deadline(at(0)), Some(32));
-    deal(&mut it, 31, eight_keys);
+    deal(&mut it, 31, sixteen_keys);
     assert_eq!(waiting(&it), 4_096);
-    deal(&mut it, 32, eight_keys);
-    assert_eq!(waiting(&it), 8_192, "others of the keys that follow are not held up for longer");
+    deal(&mut it, 32, sixteen_keys);
+    assert_eq!(
+        waiting(&it),
+        20_000 - 16,
+        "other keys that may follow are not held up for longer, nor soon again"
+    );
+}
+
+#[test]
+fn a_slow_consumer_s_key_holds_up_no_event_of_another_key() {
+    let mut it = subscription_with(much_in_flight(), 1);
+    for consumer in [A, B] {
+        it.attach(consumer).unwrap();
+    }
+    it.grant(A, 1, 1_000_000);
+    // A holds the only event of its key, 2,000 wait behind it, and then come others.
+    let slow_until = |offset: u64| Some(if offset <= 2_000 { 0 } else { offset });
+    assert_eq!(shape(&deal(&mut it, 0, slow_until)), [(1, vec![0])]);
+    it.extend_end(2_010);
+    for next in 2_001..2_010 {
+        it.grant(B, 1, 1_000_000);
+        let dealt = deal(&mut it, 0, slow_until);
+        assert_eq!(shape(&dealt), [(2, vec![next])]);
+        acknowledge(&mut it, 0, &dealt[0]);
+    }
 }
 
 #[test]
 fn what_waits_is_given_before_anything_new_and_then_new_events_are() {
     let (mut it, held) = all_keys_held();
     acknowledge(&mut it, 1, &held);
-    let again = deal(&mut it, 1, eight_keys);
-    let first = again.iter().find(|dealt| dealt.offsets[0] == 8).unwrap();
-    assert_eq!(first.offsets.last(), Some(&4_103), "all that waited: {:?}", first.offsets.len());
+    let again = deal(&mut it, 1, sixteen_keys);
+    let first = again.iter().find(|dealt| dealt.offsets[0] == 16).unwrap();
+    assert_eq!(first.offsets.last(), Some(&4_111), "all that waited: {:?}", first.offsets.len());
     let given: usize = again.iter().map(|dealt| dealt.offsets.len()).sum();
-    assert_eq!((given, waiting(&it)), (20_000 - 8, 0));
+    assert_eq!((given, waiting(&it)), (20_000 - 16, 0));
 }
 
 #[test]
