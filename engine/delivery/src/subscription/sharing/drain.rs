@@ -5,7 +5,7 @@
 
 /// For how long nothing new is read at most.
 const DRAIN_MS: u64 = 32;
-/// For how long it does not begin anew after its time was over before as much was given: what waits does not move quickly.
+/// For how long it does not begin anew after its time was over before half as much was given: what waits does not move quickly.
 const PAUSE_MS: u64 = 10 * DRAIN_MS;
 
 /// The state of one partition.
@@ -22,6 +22,8 @@ struct Last {
     /// On the monotonic clock.
     until: u64,
     until_given: u64,
+    /// What waits moves quickly if so many were given by then.
+    half_given: u64,
 }
 
 impl Drain {
@@ -32,10 +34,11 @@ impl Drain {
 
     /// So many wait, and are to be given before anything new is read.
     pub(super) fn begin(&mut self, now: u64, waiting: u64) {
-        let pauses = |last: Last| self.given < last.until_given && now < last.until.saturating_add(PAUSE_MS);
+        let pauses = |last: Last| self.given < last.half_given && now < last.until.saturating_add(PAUSE_MS);
         if !self.last.is_some_and(pauses) {
-            let until_given = self.given.saturating_add(waiting);
-            self.last = Some(Last { until: now.saturating_add(DRAIN_MS), until_given });
+            let given = |events: u64| self.given.saturating_add(events);
+            let (until_given, half_given) = (given(waiting), given(waiting.div_ceil(2)));
+            self.last = Some(Last { until: now.saturating_add(DRAIN_MS), until_given, half_given });
         }
     }
 
@@ -64,9 +67,9 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_with_its_time_and_then_pauses_unless_what_waited_has_gone() {
+    fn it_ends_with_its_time_and_then_pauses_unless_half_of_what_waited_has_gone() {
         let mut drain = Drain::default();
-        drain.begin(0, 2);
+        drain.begin(0, 4);
         assert_eq!(drain.until(DRAIN_MS), None);
         let paused = DRAIN_MS + PAUSE_MS - 1;
         drain.begin(paused, 2);

@@ -51,7 +51,7 @@ const DUE_KEYS_GIVEN_MAX: usize = 4 * DUE_KEYS_MAX;
 const LOOKS_MAX: usize = 16;
 
 /// Events of one read that were left waiting for others, from which on what waits may go before what is new.
-const LEFT_MIN: u64 = 256;
+const LEFT_MIN: u64 = 64;
 /// It does while more keys than these, and more than this part of those that are known, have events that wait for others.
 const BLOCKED_KEYS_MIN: usize = 8;
 const BLOCKED_KEYS_PART: usize = 8;
@@ -441,8 +441,8 @@ impl ByKey {
     fn drain(&mut self, ledger: &Ledger, now: Now, partition: usize) {
         let table = &self.tables[partition];
         let (waiting, blocked) = (table.waiting() as u64, table.known_keys() / BLOCKED_KEYS_PART);
-        // While less waits than is in flight, consumers would run dry meanwhile.
-        if waiting > ledger.consumers.in_flight()
+        // While much less waits than is in flight, consumers would run dry meanwhile.
+        if 2 * waiting > ledger.consumers.in_flight()
             && table.has_blocked_keys(now.mono_ms, blocked.max(BLOCKED_KEYS_MIN))
         {
             self.drains[partition].begin(now.mono_ms, waiting);
