@@ -47,7 +47,9 @@ async fn a_full_topic_refuses_or_lets_wait_and_is_described() {
     let described = engine.text(&["topic", "describe", "orders"]).await;
     assert!(described.contains("1 dropped since the engine's start"), "{described}");
     let limits = ["--backlog-max-events", "0", "--backlog-max-bytes", "0", "--backlog-max-age", "off"];
-    let lifted = engine.text(&[&["topic", "set", "orders"], &limits[..]].concat()).await;
+    let lifted = engine.run(&[&["topic", "set", "orders"], &limits[..]].concat(), "").await;
+    assert!(lifted.stderr.contains("--on-full drop-oldest is gone as well"), "{lifted:?}");
+    let lifted = lifted.done();
     assert!(!lifted.contains("backlog"), "{lifted}");
     engine.stop().await;
 }
@@ -67,6 +69,19 @@ async fn a_limit_is_exact_however_many_events_are_published_at_once() {
         let events = backlog["events"].as_u64().unwrap();
         assert!(events > 0 && (expected == 0 || events == expected), "{topic}: {backlog}");
     }
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_size_bound_is_shown_only_where_retention_goes_by_it() {
+    let (_dir, engine) = engine().await;
+    let create = ["topic", "create", "sized", "--retain", "time-and-size", "--max-bytes", "1GiB"];
+    let created = engine.text(&create).await;
+    assert!(created.contains("at most 1.0 GiB"), "{created}");
+    let set = engine.text(&["topic", "set", "sized", "--retain", "until-acked"]).await;
+    assert!(set.contains("no size bound"), "{set}");
+    let back = engine.text(&["topic", "set", "sized", "--retain", "time-and-size"]).await;
+    assert!(back.contains("at most 1.0 GiB"), "what was given stays: {back}");
     engine.stop().await;
 }
 

@@ -30,8 +30,8 @@ pub(super) fn due_at(due: Due, now: Timestamp) -> Result<Timestamp, Refusal> {
 /// The answer for an event whose time has come.
 pub(crate) fn already_due(id: u64) -> Error {
     let message = format!(
-        "the time of scheduled event {id} has come: it is in the log, unless it was due more than 7 days ago and had been \
-         cancelled"
+        "the time of scheduled event {id} has come: it is in the log, unless its id was a duplicate by then, or it was due \
+         more than 7 days ago and had been cancelled"
     );
     Error::refused(ErrorCode::AlreadyDue, message)
 }

@@ -87,6 +87,11 @@ pub(crate) struct Described {
     pub(crate) oldest: Vec<(PartitionId, Offset)>,
 }
 
+/// How many events were lost, over all partitions.
+fn events_in(lost: &[LostEvents]) -> u64 {
+    lost.iter().fold(0, |sum, it| sum.saturating_add(it.events))
+}
+
 impl Status {
     /// The state of a subscription that begins at these floors, the last of which is that in its queue. Its counts go on where those of an owner before it ended.
     pub(super) fn new(
@@ -171,14 +176,15 @@ impl Status {
         }
     }
 
-    /// How much was appended and how much has come to its end, at this moment of the monotonic clock.
+    /// How much was appended and how much has come to its end other than by being lost, at this moment of the monotonic clock.
     fn moment(&self, at_ms: u64) -> Moment {
         let (mut appended, mut settled) = (0, 0);
         for (log, counted) in self.topic.partitions.iter().zip(&self.partitions) {
             appended += log.end().0;
             settled += counted.done.load(Ordering::Acquire);
         }
-        Moment { at_ms, appended, settled }
+        let lost = events_in(&self.lost.load());
+        Moment { at_ms, appended, settled: settled.saturating_sub(lost) }
     }
 
     /// Notes how things are, for the rates; to be called every [`levada_delivery::trend::INTERVAL_MS`].
@@ -282,7 +288,7 @@ impl Status {
             in_flight: self.in_flight.load(Ordering::Acquire),
             redelivered: counts.redelivered,
             dead_lettered: counts.dead_lettered,
-            events_lost: lost.iter().fold(0, |sum, it| sum.saturating_add(it.events)),
+            events_lost: events_in(&lost),
             lost,
             events_expired: counts.ttl_expired,
             state,
@@ -290,7 +296,8 @@ impl Status {
             waiting_for_key: None,
             arriving_per_s: rates.arriving,
             settling_per_s: rates.settling,
-            clears_in_ms: rates.clears_in_ms(lag),
+            // Nobody goes on at the rate of those who have left.
+            clears_in_ms: rates.clears_in_ms(lag).filter(|_| lag == 0 || !members.attached.is_empty()),
         };
         Described { info, oldest }
     }

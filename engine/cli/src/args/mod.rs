@@ -158,7 +158,7 @@ const PUBLISH_HELP: &str = concat!(
     "Only payload must be there. It is any JSON; instead of it there may be payload_text for other text, payload_base64 \
      for other bytes, or tombstone: true for none. ",
     "Events of one key go to one partition, in order. What `levada read` prints can be published as it is, and is the \
-     same event again, but for a dead letter's headers lv-dlq-…, which are the engine's. ",
+     same event again, but for the headers lv-dlq-… and lv-redrives, which are the engine's. ",
     "The command ends when every event is stored.\n\n",
     r#"  echo '{"key": "order-1", "payload": {"amount": 90}}' | levada publish orders"#,
     "\n  echo 'any text' | levada publish orders --raw",

@@ -23,6 +23,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const UTF16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 /// How the names of the headers begin that a dead letter has.
 const DEAD_LETTER_HEADER_PREFIX: &str = "lv-dlq-";
+/// The header that the engine gives a redriven event.
+const REDRIVES_HEADER: &str = "lv-redrives";
 
 /// A line's event, or what was wrong with the line.
 pub(super) type Input = Result<Line, Failure>;
@@ -133,8 +135,10 @@ impl Lines {
         };
         let place = (self.form == Form::Placed).then(|| read_place(line)).transpose();
         let place = place.map_err(|problem| self.refused(number, &problem, None))?;
-        // What the engine wrote into a dead letter, it writes itself where that is due again.
-        event.headers.retain(|(name, _)| !name.starts_with(DEAD_LETTER_HEADER_PREFIX));
+        // What the engine wrote into a dead letter, or a redriven one, it writes itself where that is due again.
+        event
+            .headers
+            .retain(|(name, _)| !name.starts_with(DEAD_LETTER_HEADER_PREFIX) && name != REDRIVES_HEADER);
         event.headers.splice(..0, self.headers.iter().cloned());
         event.key = event.key.or_else(|| self.key.clone());
         event.ttl_ms = event.ttl_ms.or(self.ttl_ms);
@@ -262,7 +266,8 @@ mod tests {
 
     #[test]
     fn defaults_come_first_and_yield_and_headers_of_dead_letters_stay_behind() {
-        let text = r#"{"payload":1,"key":"own","headers":{"a":"2","lv-dlq-topic":"orders"}}"#;
+        let text =
+            r#"{"payload":1,"key":"own","headers":{"a":"2","lv-dlq-topic":"orders","lv-redrives":"1"}}"#;
         let with_defaults = Lines {
             key: Some("default".into()),
             headers: vec![("a".to_owned(), "1".into())],

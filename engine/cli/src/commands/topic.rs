@@ -52,12 +52,16 @@ async fn act(output: &Output, client: &Client, action: &TopicAction) -> anyhow::
         }
         TopicAction::Set { topic, changes } => {
             let wanted = changed(changes);
-            let merged = wanted.of(&client.describe_topic(topic.as_str()).await?.settings);
+            let before = client.describe_topic(topic.as_str()).await?.settings;
+            let merged = wanted.of(&before);
             check_bound(changes.max_bytes.unwrap_or(0), merged.retain)?;
             check_age(changes.retain_for.is_some(), merged.retain)?;
             check_together(&merged)?;
             let changed = client.set_topic(topic.as_str(), wanted).await?;
             output.result(&changed, || format!("topic {}", summary(&changed)))?;
+            if changes.on_full.is_none() && changed.settings.on_full != before.on_full {
+                output.remark("without a limit of the backlog, --on-full drop-oldest is gone as well");
+            }
         }
         TopicAction::Purge { topic, purge } => purge::run(output, client, topic, purge).await?,
         TopicAction::Delete { topic, how } => {
@@ -213,9 +217,9 @@ fn summary(topic: &TopicInfo) -> String {
         1 => "1 partition".to_owned(),
         many => format!("{many} partitions"),
     };
-    let bound = match settings.max_bytes {
-        0 => "no size bound".to_owned(),
-        bytes => format!("at most {}", output::bytes(bytes)),
+    let bound = match size_bound(settings) {
+        None => "no size bound".to_owned(),
+        Some(bytes) => format!("at most {}", output::bytes(bytes)),
     };
     let retain = match settings.retain {
         Retain::Compact => "the last event of each key".to_owned(),
@@ -238,6 +242,11 @@ fn summary(topic: &TopicInfo) -> String {
         settings.durability,
         quota(settings),
     )
+}
+
+/// The bound on a topic's size, if its retention goes by one.
+fn size_bound(settings: &TopicSettings) -> Option<u64> {
+    Some(settings.max_bytes).filter(|bytes| *bytes > 0 && settings.retain == Retain::TimeAndSize)
 }
 
 /// The limits of the backlog, behind a comma; nothing without any.
@@ -308,7 +317,7 @@ fn table(topics: &[TopicInfo]) -> Rows {
                 Retain::Compact => "-".to_owned(),
                 _ => output::duration_ms(settings.retain_for_ms),
             },
-            if settings.max_bytes == 0 { "-".to_owned() } else { output::bytes(settings.max_bytes) },
+            size_bound(settings).map_or_else(|| "-".to_owned(), output::bytes),
             output::count(events),
             output::bytes(bytes),
             topic.backlog.as_ref().map_or_else(|| "-".to_owned(), |backlog| output::count(backlog.events)),
