@@ -18,6 +18,8 @@ pub struct Moment {
     pub appended: u64,
     /// Events that have come to their end, or need none.
     pub settled: u64,
+    /// Those among them that were lost, which is no progress.
+    pub lost: u64,
 }
 
 /// Rates between two moments.
@@ -54,16 +56,19 @@ impl Trend {
         let per_second = |events: u64| as_f64(events) * 1_000.0 / as_f64(elapsed_ms);
         Rates {
             arriving: per_second(now.appended.saturating_sub(first.appended)),
-            settling: per_second(now.settled.saturating_sub(first.settled)),
+            settling: per_second(
+                now.settled.saturating_sub(first.settled).saturating_sub(now.lost.saturating_sub(first.lost)),
+            ),
         }
     }
 }
 
 impl Rates {
-    /// Milliseconds until a backlog is gone, if both rates stay as they are; `None` if it does not shrink.
-    pub fn clears_in_ms(&self, backlog: u64) -> Option<u64> {
+    /// Milliseconds until a backlog is gone, if both rates stay as they are; `None` if it does not shrink, or if no consumer is
+    /// left who could go on.
+    pub fn clears_in_ms(&self, backlog: u64, has_consumers: bool) -> Option<u64> {
         let shrinks = self.settling - self.arriving;
-        if backlog == 0 || shrinks <= 0.0 {
+        if backlog == 0 || shrinks <= 0.0 || !has_consumers {
             return (backlog == 0).then_some(0);
         }
         let wait = as_f64(backlog) * 1_000.0 / shrinks;
@@ -86,7 +91,7 @@ mod tests {
     use super::*;
 
     fn moment(at_ms: u64, appended: u64, settled: u64) -> Moment {
-        Moment { at_ms, appended, settled }
+        Moment { at_ms, appended, settled, lost: 0 }
     }
 
     #[test]
@@ -100,17 +105,28 @@ mod tests {
         }
         let rates = trend.rates(moment(120_000, 600, 360));
         assert!(rates.arriving < 0.2 && (rates.settling - 3.0).abs() < 0.1, "{rates:?}");
-        let clears = rates.clears_in_ms(240).unwrap();
+        let clears = rates.clears_in_ms(240, true).unwrap();
         assert!((78_000..90_000).contains(&clears), "{clears}");
     }
 
     #[test]
     fn a_backlog_that_does_not_shrink_is_never_gone() {
         let rates = |arriving, settling| Rates { arriving, settling };
-        assert_eq!(rates(3.0, 3.0).clears_in_ms(5), None);
-        assert_eq!(rates(0.0, 0.0).clears_in_ms(5), None);
-        assert_eq!(rates(5.0, 3.0).clears_in_ms(0), Some(0));
-        assert_eq!(rates(0.0, 1e-300).clears_in_ms(u64::MAX), Some(u64::MAX));
+        assert_eq!(rates(3.0, 3.0).clears_in_ms(5, true), None);
+        assert_eq!(rates(0.0, 0.0).clears_in_ms(5, true), None);
+        assert_eq!(rates(5.0, 3.0).clears_in_ms(0, true), Some(0));
+        assert_eq!(rates(0.0, 1e-300).clears_in_ms(u64::MAX, true), Some(u64::MAX));
+    }
+
+    #[test]
+    fn what_was_lost_is_no_progress_and_nobody_goes_on_without_consumers() {
+        let mut trend = Trend::default();
+        trend.note(Moment { lost: 7, ..moment(0, 1_000, 100) });
+        let rates = trend.rates(Moment { lost: 507, ..moment(10_000, 1_000, 700) });
+        assert!((rates.settling - 10.0).abs() < 1e-9, "{rates:?}");
+        assert_eq!(rates.clears_in_ms(100, true), Some(10_000));
+        assert_eq!(rates.clears_in_ms(100, false), None);
+        assert_eq!(rates.clears_in_ms(0, false), Some(0));
     }
 
     #[test]

@@ -99,6 +99,8 @@ async fn a_read_that_would_have_come_to_an_end_says_that_it_was_interrupted_and_
         (&[&read[..], &["--key", "k"]].concat(), 130),
         (&[&read[..], &["--follow"]].concat(), 0),
         (&[&read[..], &["--key", "k", "--follow"]].concat(), 0),
+        (&[&read[..], &["--follow", "--max", "1000"]].concat(), 130),
+        (&[&read[..], &["--key", "k", "--follow", "--max", "1000"]].concat(), 130),
     ] {
         let mut child = engine.spawn(arguments);
         let mut printed = child.stdout.take().unwrap();

@@ -37,11 +37,11 @@ impl Standing {
             ),
             settling: Series::gauge(
                 "levada_subscription_settling_events_per_second",
-                "events that came to their end in a second, over the last minute",
+                "events that came to their end in a second, over the last minute, without those that were lost",
             ),
             clears: Series::gauge(
                 "levada_subscription_clears_in_seconds",
-                "until there is no lag, if both rates stay as they are; absent if the lag does not shrink",
+                "until there is no lag, if both rates stay as they are; absent if the lag does not shrink or no consumer is attached",
             ),
             retry: Series::gauge(
                 "levada_subscription_retry_in_seconds",

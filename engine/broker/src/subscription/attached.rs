@@ -236,6 +236,11 @@ impl Attached {
         self.refusals.add_earlier(refused);
     }
 
+    /// True if it could not be told of all that is confirmed.
+    pub(super) fn has_untold_verbs(&self) -> bool {
+        self.confirmed.is_some()
+    }
+
     /// Tells what is confirmed up to `ticket`; what cannot be told now is told with the next.
     pub(super) fn confirm(&mut self, ticket: u64) {
         while let Some(Unconfirmed { sequence, mut verbs, .. }) =

@@ -80,8 +80,8 @@ impl ConsumerControl {
         self.handle.send(Command::Finish { consumer: self.consumer }).await
     }
 
-    /// Says what became of deliveries. The answer comes as a `Settled` frame. Waits while the consumer has 65,536 verbs of
-    /// which it was not told what became of them. Cancel safe.
+    /// Says what became of deliveries. The answer comes as a `Settled` frame. Waits while the consumer
+    /// would have more than 65,536 verbs of which it was not told what became of them. Cancel safe.
     ///
     /// # Errors
     /// If the subscription was deleted.

@@ -117,6 +117,11 @@ impl Consumers {
         }
     }
 
+    /// True if one could not be told of all that is confirmed.
+    pub(super) fn have_untold_verbs(&self) -> bool {
+        self.attached.values().any(Attached::has_untold_verbs)
+    }
+
     /// Ends those that are to end and of which nothing is under way; returns them.
     pub(super) fn end_finished(&mut self, in_flight: impl Fn(ConsumerId) -> u64) -> Vec<u64> {
         let may_end =

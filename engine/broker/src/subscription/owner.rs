@@ -31,7 +31,7 @@ use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId},
     request::{Order, Subscribed},
-    verbs::{RefusedVerb, Verbs},
+    verbs::{RefusedVerb, VerbKind, Verbs},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
@@ -74,6 +74,8 @@ const FETCHES_PER_TURN: usize = 32;
 const STUCK: Duration = Duration::from_secs(1);
 /// How long nothing is delivered after a read failed.
 const RETRY: Duration = Duration::from_millis(500);
+/// How often it is tried again to tell a consumer which verbs are settled.
+const UNTOLD_RETRY: Duration = Duration::from_millis(100);
 /// How long the owner waits after the chain could not be attached, which may have cost a compilation.
 const RETRY_CHAIN: Duration = Duration::from_secs(5);
 
@@ -616,20 +618,25 @@ impl Owner {
         }
     }
 
-    fn verbs(&mut self, consumer: u64, verbs: &Verbs, room: OwnedSemaphorePermit) {
+    fn verbs(&mut self, consumer: u64, verbs: &Verbs, mut room: OwnedSemaphorePermit) {
         let Some(attached) = self.consumers.get_mut(consumer) else { return };
         let now = self.of.context.clock.moment();
-        let mut ticket = 0;
+        let (mut ticket, mut extended) = (0, 0);
         for verb in &verbs.verbs {
             let queued = self.reads.queue().verb(&self.state, verb);
             match self.state.verb(now, ConsumerId(consumer), queued.as_ref().unwrap_or(verb)) {
-                Ok(applied) => ticket = applied.ticket,
+                Ok(applied) => {
+                    ticket = applied.ticket;
+                    extended += usize::from(verb.kind == VerbKind::InProgress);
+                }
                 Err(code) => {
                     let (partition, first, last) = (verb.partition, verb.first, verb.last);
                     attached.refuse(verbs.sequence, RefusedVerb { partition, first, last, code });
                 }
             }
         }
+        // An extension that took effect is nothing to be remembered until it is confirmed.
+        drop(room.split(extended));
         attached.note(verbs.sequence, ticket, room);
     }
 
@@ -644,6 +651,8 @@ impl Owner {
             self.consumers.attendance_at().map(until),
             self.publisher.explain_at().map(until),
             more.then_some(Duration::ZERO),
+            // A stream whose frames fill its channel wakes nobody when it takes them.
+            self.consumers.have_untold_verbs().then_some(UNTOLD_RETRY),
         ];
         let alarm = alarms.into_iter().flatten().min();
         let time = async {

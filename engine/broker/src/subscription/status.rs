@@ -176,15 +176,14 @@ impl Status {
         }
     }
 
-    /// How much was appended and how much has come to its end other than by being lost, at this moment of the monotonic clock.
+    /// How much was appended, has come to its end, and was lost, at this moment of the monotonic clock.
     fn moment(&self, at_ms: u64) -> Moment {
         let (mut appended, mut settled) = (0, 0);
         for (log, counted) in self.topic.partitions.iter().zip(&self.partitions) {
             appended += log.end().0;
             settled += counted.done.load(Ordering::Acquire);
         }
-        let lost = events_in(&self.lost.load());
-        Moment { at_ms, appended, settled: settled.saturating_sub(lost) }
+        Moment { at_ms, appended, settled, lost: events_in(&self.lost.load()) }
     }
 
     /// Notes how things are, for the rates; to be called every [`levada_delivery::trend::INTERVAL_MS`].
@@ -296,8 +295,7 @@ impl Status {
             waiting_for_key: None,
             arriving_per_s: rates.arriving,
             settling_per_s: rates.settling,
-            // Nobody goes on at the rate of those who have left.
-            clears_in_ms: rates.clears_in_ms(lag).filter(|_| lag == 0 || !members.attached.is_empty()),
+            clears_in_ms: rates.clears_in_ms(lag, !members.attached.is_empty()),
         };
         Described { info, oldest }
     }

@@ -88,6 +88,9 @@ async fn a_bound_that_retention_would_ignore_is_refused_with_what_it_contradicts
     let bounded = TopicSettings { max_bytes: 1 << 30, ..TopicSettings::default() };
     let said = ask(create("orders", bounded.clone())).await.unwrap_err().to_string();
     assert!(said.contains("max_bytes 1073741824 has no effect with retain time_and_acked"), "{said}");
+    let aged = TopicSettings { retain: Retain::Compact, retain_for_ms: 9, ..TopicSettings::default() };
+    let said = ask(create("orders", aged)).await.unwrap_err().to_string();
+    assert!(said.contains("retain_for_ms 9 has no effect with retain compact"), "{said}");
     engine.topic("orders", TopicSettings { retain: Retain::TimeAndSize, ..bounded }).await;
     let set = |settings| Request::SetTopic { name: "orders".parse().unwrap(), settings };
     // What was given before and has no effect any more is in nobody's way.

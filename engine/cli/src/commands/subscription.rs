@@ -292,6 +292,7 @@ fn lag(found: &SubscriptionInfo) -> String {
     let when = match found.clears_in_ms {
         _ if found.lag == 0 => return lag,
         Some(clears) => format!("cleared in about {}", output::age_ms(clears.max(1_000) / 1_000 * 1_000)),
+        None if found.consumers.is_empty() => "no consumer is attached".to_owned(),
         None => "not shrinking".to_owned(),
     };
     format!("{lag} ({arriving}/s arrive, {settling}/s are done with: {when})")

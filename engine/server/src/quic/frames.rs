@@ -78,6 +78,13 @@ impl FrameReader {
         Self { stream, decoder, complete: None, inbound, room: None, kept: None }
     }
 
+    /// Waits until the peer has reset the stream or is gone; for ever if it has ended it in order. Cancel safe.
+    pub(super) async fn reset(&mut self) {
+        if let Ok(None) = self.stream.received_reset().await {
+            std::future::pending().await
+        }
+    }
+
     /// The next frame; `None` where the stream ends between two. Cancel safe: what has arrived is kept.
     pub(super) async fn next(&mut self) -> Result<Option<Frame>, Error> {
         loop {

@@ -98,7 +98,22 @@ async fn forward(
                     return Err(Failure::refused(ErrorCode::Malformed, message));
                 }
                 sequence = verbs.sequence;
-                control.verbs(verbs).await
+                // A consumer may have so many verbs unconfirmed that this waits: nothing else of it may wait with them.
+                drop(frame);
+                let mut taken = pin!(control.verbs(verbs));
+                loop {
+                    tokio::select! {
+                        biased;
+                        taken = &mut taken => break taken,
+                        () = frames.reset() => return Ok(None),
+                        () = draining.cancelled(), if !finishing => {
+                            finishing = true;
+                            if let Err(gone) = control.finish().await {
+                                return Ok(Some(gone));
+                            }
+                        }
+                    }
+                }
             }
             other => return Err(Failure::unexpected(other, "a credit or verbs frame")),
         };

@@ -252,10 +252,11 @@ pub struct SubscriptionInfo {
     /// Events appended to the topic in a second, over the last minute.
     #[serde(default)]
     pub arriving_per_s: f64,
-    /// Events that came to their end in a second, over the last minute.
+    /// Events that came to their end in a second, over the last minute. What was lost does not count.
     #[serde(default)]
     pub settling_per_s: f64,
-    /// Milliseconds until there is no lag, if both rates stay as they are; `None` if the lag does not shrink.
+    /// Milliseconds until there is no lag, if both rates stay as they are; `None` if the lag does not shrink, or if no
+    /// consumer is attached.
     #[serde(default)]
     pub clears_in_ms: Option<u64>,
 }

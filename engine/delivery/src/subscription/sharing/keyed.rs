@@ -50,9 +50,9 @@ const DUE_KEYS_GIVEN_MAX: usize = 4 * DUE_KEYS_MAX;
 /// first.
 const LOOKS_MAX: usize = 16;
 
-/// Events of one read that were left waiting for others, from which on what waits may go before what is new.
+/// Events of one read that were left waiting for others, from which on what waits may go before what is new for a while.
 const LEFT_MIN: u64 = 64;
-/// It does while more keys than these, and more than this part of those that are known, have events that wait for others.
+/// It does if more keys than these, and more than this part of those that are known, have events that wait for others.
 const BLOCKED_KEYS_MIN: usize = 8;
 const BLOCKED_KEYS_PART: usize = 8;
 
