@@ -1,14 +1,16 @@
 //! Bytes that no honest client sends: each gets its code, the connection goes where it must, nobody else notices.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use levada_client::{ErrorCode, TopicSettings};
 use levada_protocol::{
     batch::BATCH_HEADER_BYTES,
     frame::{FRAME_HEADER_BYTES, FrameHeader, FrameType, frame},
-    limits::{FRAME_BYTES_MAX, REQUEST_BYTES_MAX},
+    ids::{DeliveryToken, Offset, PartitionId},
+    limits::{FRAME_BYTES_MAX, REQUEST_BYTES_MAX, VERBS_MAX},
     publish::{AckOutcome, PUBLISH_HEADER_BYTES},
     request::{Hello, Open, Opened, Read, Request, Response, Subscribe, SubscriptionOptions},
+    verbs::{Credit, Settled, Verb, VerbKind, Verbs},
 };
 use quinn::Connection;
 use tempfile::TempDir;
@@ -18,7 +20,7 @@ use crate::support::{
     events::{self, numbered},
     process::Process,
     raw::{self, Ask, PublishStream, Stream, batch, stored},
-    within,
+    until, within,
 };
 
 /// Half a frame: its length was never sent whole.
@@ -291,10 +293,6 @@ async fn words_about_deliveries_of_others_have_no_effect() {
     let mut stream = Stream::open(&stage.connection, &Open::Subscribe(subscribe)).await;
     assert!(matches!(stream.answer().await, Ok(Opened::Subscribe(_))));
     let verbs = |sequence: u64, token: u64, partition: u16, first: u64, last: u64| {
-        use levada_protocol::{
-            ids::{DeliveryToken, Offset, PartitionId},
-            verbs::{Verb, VerbKind, Verbs},
-        };
         let (partition, token) = (PartitionId(partition), DeliveryToken(token));
         let verb = Verb { kind: VerbKind::Ack, partition, token, first: Offset(first), last: Offset(last) };
         Verbs { sequence, verbs: vec![verb] }.frame()
@@ -305,12 +303,45 @@ async fn words_about_deliveries_of_others_have_no_effect() {
         stream.send(&verbs(sequence, token, partition, first, last)).await;
         let (kind, payload) = stream.frame().await.expect("an answer to verbs");
         assert_eq!(kind, FrameType::Settled);
-        let settled = levada_protocol::verbs::Settled::read(&payload).unwrap();
+        let settled = Settled::read(&payload).unwrap();
         let codes: Vec<_> = settled.refused.iter().map(|refused| refused.code).collect();
         assert_eq!(codes, [ErrorCode::DeliveryExpired], "{settled:?}");
     }
     let described = client.describe_subscription("orders", "s").await.unwrap();
     assert_eq!((described.positions[0].offset, described.in_flight), (0, 10));
+}
+
+#[tokio::test]
+async fn a_consumer_that_reads_nothing_and_says_too_much_is_detached_as_soon_as_it_resets_its_stream() {
+    let engine = Engine::with(|config| config.subscribe.unread_timeout = Duration::from_secs(3_600)).await;
+    let client = engine.connect().await;
+    events::topic(&client, "orders").await;
+    events::publish_numbers(&client, "orders", 0..1).await;
+    drop(events::subscribe(&client, "orders", "s").await);
+    let (connection, _control) =
+        raw::greet_with_window(engine.started.quic, &engine.started.ca_pem_path, 4_096).await;
+    let subscribe = Subscribe::new("orders".parse().unwrap(), "s".parse().unwrap());
+    let mut stream = Stream::open(&connection, &Open::Subscribe(subscribe)).await;
+    assert!(matches!(stream.answer().await, Ok(Opened::Subscribe(_))));
+    let late = Verb {
+        kind: VerbKind::Ack,
+        partition: PartitionId(0),
+        token: DeliveryToken(0),
+        first: Offset(0),
+        last: Offset(0),
+    };
+    for sequence in 1..=15 {
+        stream.send(&Verbs { sequence, verbs: vec![late.clone(); VERBS_MAX] }.frame()).await;
+    }
+    stream.send(&Credit { events: 1, bytes: 1 << 20 }.frame()).await;
+    let info = async || client.describe_subscription("orders", "s").await.unwrap();
+    until("all of that is taken", async || (info().await.in_flight == 1).then_some(())).await;
+    // Of these, not all can be taken before it reads.
+    for sequence in 16..=20 {
+        stream.send(&Verbs { sequence, verbs: vec![late.clone(); VERBS_MAX] }.frame()).await;
+    }
+    stream.send.reset(0_u32.into()).unwrap();
+    until("it is detached", async || info().await.consumers.is_empty().then_some(())).await;
 }
 
 #[tokio::test]
@@ -321,7 +352,7 @@ async fn credit_without_measure_does_no_harm() {
     let read = Open::Read(Read::new("orders".parse().unwrap()));
     let mut stream = Stream::open(&stage.connection, &read).await;
     for _ in 0..3 {
-        let credit = levada_protocol::verbs::Credit { events: u64::MAX, bytes: u64::MAX };
+        let credit = Credit { events: u64::MAX, bytes: u64::MAX };
         stream.send(&credit.frame()).await;
     }
     let mut kinds = Vec::new();

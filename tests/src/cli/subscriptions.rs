@@ -21,7 +21,7 @@ async fn a_subscription_is_changed_moved_and_paused_from_the_command_line() {
         "waiting for     a consumer: none is attached",
         "backoff         1s, 1m",
         "rate            250 events/s",
-        "lag             10 (0/s arrive, 0/s are done with: not shrinking)",
+        "lag             10 (0/s arrive, 0/s are done with: no consumer is attached)",
     ] {
         assert!(described.contains(part), "{part} is not in {described}");
     }

@@ -149,7 +149,10 @@ pub(super) const ROWS: &[Row] = &[
         wrong: &[
             ("orders hello", "expected no event behind the topic, got \"hello\""),
             ("dlq.orders.s", "expected a name that begins neither with _ nor with dlq. (the engine's own)"),
-            ("orders --rate many", "'many' for '--rate <R>': expected events a second, a number above 0"),
+            (
+                "orders --rate many",
+                "'many' for '--rate <R>': expected events a second, a number from 0.001 to 10000000",
+            ),
             ("orders --header x", "'x' for '--header <N=V>': expected NAME=VALUE"),
             ("orders --partition x", "'x' for '--partition <P>': expected a whole number"),
             (

@@ -275,9 +275,10 @@ async fn a_pass_ends_before_a_damaged_record_and_goes_on_once_it_is_whole() {
 #[tokio::test]
 async fn how_long_events_would_be_kept_otherwise_does_not_shorten_segments() {
     for (retain, segments) in [(Retain::Compact, 1), (Retain::TimeAndAcked, 3)] {
-        let scene =
-            Scene::with(TopicSettings { retain, retain_for_ms: 8 * MINUTE, ..TopicSettings::default() })
-                .await;
+        // An age that was given before the topic was compacted stays, and has no effect.
+        let aged = TopicSettings { retain_for_ms: 8 * MINUTE, ..TopicSettings::default() };
+        let scene = Scene::with(aged).await;
+        scene.set(retain).await;
         for _ in 0..3 {
             scene.publish(&[("a", Some("1"))]).await;
             scene.later(2 * MINUTE);
