@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use levada_client::{ErrorCode, TopicSettings};
 use levada_protocol::{
     batch::BATCH_HEADER_BYTES,
+    deliver::DeliverHeader,
     frame::{FRAME_HEADER_BYTES, FrameHeader, FrameType, frame},
     ids::{DeliveryToken, Offset, PartitionId},
     limits::{FRAME_BYTES_MAX, REQUEST_BYTES_MAX, VERBS_MAX},
@@ -323,22 +324,24 @@ async fn a_consumer_that_reads_nothing_and_says_too_much_is_detached_as_soon_as_
     let subscribe = Subscribe::new("orders".parse().unwrap(), "s".parse().unwrap());
     let mut stream = Stream::open(&connection, &Open::Subscribe(subscribe)).await;
     assert!(matches!(stream.answer().await, Ok(Opened::Subscribe(_))));
-    let late = Verb {
-        kind: VerbKind::Ack,
-        partition: PartitionId(0),
-        token: DeliveryToken(0),
-        first: Offset(0),
-        last: Offset(0),
-    };
-    for sequence in 1..=15 {
-        stream.send(&Verbs { sequence, verbs: vec![late.clone(); VERBS_MAX] }.frame()).await;
-    }
     stream.send(&Credit { events: 1, bytes: 1 << 20 }.frame()).await;
+    let (kind, mut delivery) = stream.frame().await.expect("a delivery");
+    assert_eq!(kind, FrameType::Deliver);
+    let token = DeliverHeader::read(&mut delivery).unwrap().token;
+    let ack = |token| {
+        let (kind, partition) = (VerbKind::Ack, PartitionId(0));
+        Verb { kind, partition, token, first: Offset(0), last: Offset(0) }
+    };
+    let late = |sequence| Verbs { sequence, verbs: vec![ack(DeliveryToken(0)); VERBS_MAX] }.frame();
+    for sequence in 1..=15 {
+        stream.send(&late(sequence)).await;
+    }
+    stream.send(&Verbs { sequence: 16, verbs: vec![ack(token)] }.frame()).await;
     let info = async || client.describe_subscription("orders", "s").await.unwrap();
-    until("all of that is taken", async || (info().await.in_flight == 1).then_some(())).await;
+    until("all of that is taken", async || (info().await.lag == 0).then_some(())).await;
     // Of these, not all can be taken before it reads.
-    for sequence in 16..=20 {
-        stream.send(&Verbs { sequence, verbs: vec![late.clone(); VERBS_MAX] }.frame()).await;
+    for sequence in 17..=20 {
+        stream.send(&late(sequence)).await;
     }
     stream.send.reset(0_u32.into()).unwrap();
     until("it is detached", async || info().await.consumers.is_empty().then_some(())).await;

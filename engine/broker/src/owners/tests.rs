@@ -95,6 +95,12 @@ impl Engine {
         SubscriptionId(record.unwrap().id)
     }
 
+    /// Starts another owner of the subscription beside the one that runs.
+    async fn replace_owner(&self) {
+        let _changing = self.broker.inner.changing.lock().await;
+        self.broker.replace_owner(self.subscription()).await.unwrap();
+    }
+
     async fn describe(&self) -> SubscriptionInfo {
         let request = Request::DescribeSubscription {
             topic: "orders".parse().unwrap(),
@@ -128,7 +134,7 @@ async fn an_owner_that_was_replaced_commits_nothing_any_more() {
     let mut consumer = engine.subscribe().await;
     let token = delivery(&mut consumer).await;
     // The owner of this consumer runs on, and does not know.
-    engine.broker.replace_owner(engine.subscription()).await.unwrap();
+    engine.replace_owner().await;
     ack(&consumer, token).await;
     let end = timeout(SOON, consumer.outgoing.recv()).await.unwrap().unwrap().unwrap_err();
     assert_eq!(end.code(), ErrorCode::SubscriptionMoved, "{end}");
