@@ -8,7 +8,12 @@ use std::{
 
 use bytes::Bytes;
 use levada_json::{InvalidEvent, read_event};
-use levada_protocol::{error::ErrorCode, event::Event, limits::EVENT_BYTES_MAX};
+use levada_protocol::{
+    dead_letters::{DEAD_LETTER_HEADER_PREFIX, REDRIVES_HEADER},
+    error::ErrorCode,
+    event::Event,
+    limits::EVENT_BYTES_MAX,
+};
 use levada_terminal::{Failure, output::Output};
 use tokio::sync::mpsc;
 
@@ -21,10 +26,6 @@ const LINE_BYTES_MAX: u64 = 8 * EVENT_BYTES_MAX as u64;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// And before UTF-16.
 const UTF16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
-/// How the names of the headers begin that a dead letter has.
-const DEAD_LETTER_HEADER_PREFIX: &str = "lv-dlq-";
-/// The header that the engine gives a redriven event.
-const REDRIVES_HEADER: &str = "lv-redrives";
 
 /// A line's event, or what was wrong with the line.
 pub(super) type Input = Result<Line, Failure>;

@@ -371,11 +371,10 @@ impl ByKey {
     ) -> (u64, u64) {
         let Stretch { partition, range, contents, .. } = stretch;
         let fresh = ledger.partitions.get(*partition).fresh();
-        if fresh.as_ref().is_none_or(|fresh| fresh.range.start != range.start) {
+        let Some(fresh) = fresh.filter(|fresh| fresh.range.start == range.start) else {
             return (range.start, 0);
-        }
-        let fresh_end = fresh.map_or(range.start, |fresh| fresh.range.end);
-        let (mut at, end) = (range.start, range.end.min(fresh_end));
+        };
+        let (mut at, end) = (range.start, range.end.min(fresh.range.end));
         let others = self.waiting_bytes(ledger, Some(*partition)) + EVENT_BYTES_MAX;
         self.stalled[*partition] = None;
         let (mut walk, mut id, mut left_waiting) = (contents.walk(), None, 0);
