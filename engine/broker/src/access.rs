@@ -1,58 +1,270 @@
 //! Who asks, and what they may do. Every call into the broker names its principal and is checked at the entry, before
 //! anything is read.
 //!
-//! What a call requires is derived in `levada_protocol::access`, in one place for all calls.
+//! What a call requires is derived in `levada_protocol::access`, in one place for all calls; what a principal may do is its
+//! record in the catalogue, read anew for each call, so that a change is in force at once.
+//!
+//! What is refused looks as if it did not exist, except to those who may browse it. A change is refused with
+//! `PERMISSION_DENIED` whether or not there is such a thing: it is checked before anybody looks.
 
 use std::sync::Arc;
 
 use levada_protocol::{
-    access::{Action, Requirement, Scope},
+    access::{Action, Requirement, Scope, source_of_dead_letters},
+    certificate_name::CertificateName,
     error::ErrorCode,
+    ids::{PrincipalId, PrincipalName, Timestamp, TokenId},
+    permission::Permission,
 };
 
-use crate::error::Error;
+use crate::{
+    catalogue::{Catalogue, Identities, absent},
+    error::Error,
+    rows::PrincipalRecord,
+};
 
-/// On whose behalf a call is made.
+/// On whose behalf a call is made. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Principal {
-    /// A local caller, who may do everything. The only one while no identities can be configured; the
-    /// listeners are then loopback only.
+    /// A local caller of an engine without principals, who may do everything. Nobody is local once there is a principal.
     Local,
-    /// A caller who may do some actions, on any resource.
-    Granted {
-        /// The name that records and refusals show.
-        name: Arc<str>,
-        /// What they may do; empty: nothing.
-        actions: Arc<[Action]>,
+    /// A principal of the catalogue, which has shown a proof.
+    Known(Arc<Known>),
+}
+
+/// A principal of the catalogue, and how it came in.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Known {
+    id: PrincipalId,
+    name: PrincipalName,
+    proof: Proof,
+}
+
+/// How a principal came in. It stays in only as long as that holds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Proof {
+    /// With a token.
+    Token(TokenId),
+    /// With a client certificate that has this name.
+    Certificate {
+        /// The name, which is one of the principal's.
+        name: CertificateName,
+        /// When the certificate expires.
+        not_after: Timestamp,
     },
 }
 
+impl Known {
+    pub(crate) fn name(&self) -> &PrincipalName {
+        &self.name
+    }
+}
+
 impl Principal {
-    /// The name that catalogue records keep as their principal.
+    pub(crate) fn known(record: &PrincipalRecord, proof: Proof) -> Self {
+        Self::Known(Arc::new(Known { id: PrincipalId(record.id), name: record.name.clone(), proof }))
+    }
+
+    /// The name that catalogue records keep as their principal, and that logs and refusals show.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Local => "local",
-            Self::Granted { name, .. } => name,
+            Self::Known(known) => known.name.as_str(),
         }
+    }
+}
+
+/// One who asks for a list, and gets what they may browse.
+#[derive(Debug, Clone)]
+pub(crate) struct Viewer {
+    principal: Principal,
+    catalogue: Arc<Catalogue>,
+    now: Timestamp,
+}
+
+impl Viewer {
+    pub(crate) fn new(principal: &Principal, catalogue: &Arc<Catalogue>, now: Timestamp) -> Self {
+        Self { principal: principal.clone(), catalogue: Arc::clone(catalogue), now }
+    }
+
+    /// What there is.
+    pub(crate) fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// True if the thing is in their lists.
+    pub(crate) fn sees(&self, scope: &Scope) -> bool {
+        Access::new(&self.catalogue.identities, self.now).may_browse(&self.principal, scope)
+    }
+}
+
+/// The identities of one moment, and what they are asked about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Access<'a> {
+    identities: &'a Identities,
+    now: Timestamp,
+}
+
+impl<'a> Access<'a> {
+    pub(crate) fn new(identities: &'a Identities, now: Timestamp) -> Self {
+        Self { identities, now }
     }
 
     /// Checks everything that a call requires.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED` for the first that is not allowed, naming it.
-    pub(crate) fn check(&self, required: &[Requirement]) -> Result<(), Error> {
-        required.iter().try_for_each(|(action, scope)| self.check_one(*action, scope))
+    /// `UNAUTHENTICATED` if the principal is gone or its proof does not hold any more. Else for the first requirement that is
+    /// not met: `PERMISSION_DENIED` naming it, or that there is no such thing.
+    pub(crate) fn check(self, principal: &Principal, required: &[Requirement]) -> Result<(), Error> {
+        let Some(record) = self.standing(principal)? else { return Ok(()) };
+        let unmet = required.iter().find(|(action, scope)| !allows(&record.permissions, *action, scope));
+        unmet.map_or(Ok(()), |(action, scope)| Err(denied(record, *action, scope)))
     }
 
-    fn check_one(&self, action: Action, scope: &Scope) -> Result<(), Error> {
-        let is_allowed = match self {
-            Self::Local => true,
-            Self::Granted { actions, .. } => actions.contains(&action),
-        };
-        if is_allowed {
-            return Ok(());
+    /// True if the principal may see that there is such a thing.
+    pub(crate) fn may_browse(self, principal: &Principal, scope: &Scope) -> bool {
+        match self.standing(principal) {
+            Ok(Some(record)) => allows(&record.permissions, Action::Browse, scope),
+            Ok(None) => true,
+            Err(_) => false,
         }
-        let message = format!("{} may not {action} {scope}", self.as_str());
-        Err(Error::refused(ErrorCode::PermissionDenied, message))
+    }
+
+    /// The principal's record; `None` for a local caller.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` if it is not one any more.
+    fn standing(self, principal: &Principal) -> Result<Option<&'a PrincipalRecord>, Error> {
+        let known = match principal {
+            Principal::Local if self.identities.is_empty() => return Ok(None),
+            Principal::Local => return Err(proof_needed()),
+            Principal::Known(known) => known,
+        };
+        let record = self.identities.by_id(known.id).ok_or_else(not_taken)?;
+        let holds = match &known.proof {
+            Proof::Token(id) => self
+                .identities
+                .token(*id)
+                .is_some_and(|token| token.principal == record.id && token.is_active(self.now)),
+            Proof::Certificate { name, not_after } => {
+                record.certificates.contains(name) && *not_after > self.now
+            }
+        };
+        if holds { Ok(Some(record)) } else { Err(not_taken()) }
+    }
+
+    /// When the principal's proof ends by itself; `None`: never.
+    pub(crate) fn ends(self, principal: &Principal) -> Option<Timestamp> {
+        let Principal::Known(known) = principal else { return None };
+        match &known.proof {
+            Proof::Token(id) => self.identities.token(*id)?.expires_ms.map(Timestamp),
+            Proof::Certificate { not_after, .. } => Some(*not_after),
+        }
+    }
+}
+
+/// What is said to one who has shown nothing.
+pub(crate) fn proof_needed() -> Error {
+    let message = "the engine serves principals alone: expected a token (see `levada token create`; LEVADA_TOKEN, \
+                   LEVADA_TOKEN_FILE or `levada context add`) or a client certificate, got none";
+    Error::refused(ErrorCode::Unauthenticated, message)
+}
+
+/// What is said of a proof that is unknown, expired or revoked: the same of all three.
+pub(crate) fn not_taken() -> Error {
+    let message = "the token or certificate is unknown, expired or revoked; ask an administrator for another";
+    Error::refused(ErrorCode::Unauthenticated, message)
+}
+
+/// True if these permissions allow the action.
+///
+/// Whoever may do anything with a thing may browse it; whoever may do anything at all may ask for lists, which show what they
+/// may browse. Whoever may redrive dead letters may read them.
+fn allows(permissions: &[Permission], action: Action, scope: &Scope) -> bool {
+    if permissions.iter().any(|permission| permission.allows(action, scope)) {
+        return true;
+    }
+    let of_dead_letters = |action: Action| match scope {
+        Scope::Topic(topic) => {
+            source_of_dead_letters(topic).is_some_and(|source| allows(permissions, action, &source))
+        }
+        _ => false,
+    };
+    match (action, scope) {
+        (Action::Browse, Scope::Engine) => !permissions.is_empty(),
+        (Action::Browse, _) => {
+            permissions.iter().any(|permission| permission.concerns(scope)) || of_dead_letters(Action::Browse)
+        }
+        (Action::Read, _) => of_dead_letters(Action::Redrive),
+        _ => false,
+    }
+}
+
+fn denied(record: &PrincipalRecord, action: Action, scope: &Scope) -> Error {
+    let is_change = matches!(action, Action::Manage | Action::Deploy | Action::Admin);
+    if !is_change
+        && !allows(&record.permissions, Action::Browse, scope)
+        && let Some(absent) = absent(scope, |scope| allows(&record.permissions, Action::Browse, scope))
+    {
+        return absent;
+    }
+    let name = &record.name;
+    let message = format!("principal {name} may not {action} {scope}; see `levada principal grant {name}`");
+    Error::refused(ErrorCode::PermissionDenied, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn may(permissions: &[&str], action: Action, scope: &Scope) -> bool {
+        let permissions: Vec<Permission> = permissions.iter().map(|line| line.parse().unwrap()).collect();
+        allows(&permissions, action, scope)
+    }
+
+    fn topic(name: &str) -> Scope {
+        Scope::Topic(name.parse().unwrap())
+    }
+
+    fn subscription(topic: &str, name: &str) -> Scope {
+        Scope::Subscription(topic.parse().unwrap(), name.parse().unwrap())
+    }
+
+    #[test]
+    fn whoever_may_do_something_with_a_thing_may_browse_it_and_nothing_else() {
+        let (orders, payment) = (topic("orders"), subscription("orders", "payment"));
+        for line in ["publish orders", "read orders", "manage orders", "subscribe orders/payment"] {
+            assert!(may(&[line], Action::Browse, &orders), "{line}");
+            assert!(may(&[line], Action::Browse, &Scope::Engine), "{line}");
+            assert!(!may(&[line], Action::Browse, &topic("others")), "{line}");
+        }
+        assert!(may(&["subscribe orders/payment"], Action::Browse, &payment));
+        assert!(!may(&["subscribe orders/stock"], Action::Browse, &payment));
+        assert!(!may(&["browse **"], Action::Read, &orders));
+        assert!(!may(&[], Action::Browse, &Scope::Engine));
+        for action in Action::ALL {
+            assert!(may(&["admin"], action, &orders));
+        }
+    }
+
+    #[test]
+    fn dead_letters_are_read_by_those_who_may_redrive_them() {
+        let dead = topic("dlq.orders.payment");
+        for line in [
+            "redrive orders/payment",
+            "redrive orders",
+            "redrive **",
+            "read dlq.orders.payment",
+            "read dlq.**",
+        ] {
+            assert!(may(&[line], Action::Read, &dead), "{line}");
+        }
+        for line in ["redrive orders/stock", "read orders", "subscribe orders/payment", "manage orders"] {
+            assert!(!may(&[line], Action::Read, &dead), "{line}");
+        }
+        assert!(may(&["subscribe orders/payment"], Action::Browse, &dead));
+        let of_route = topic("dlq.orders.route-copy");
+        assert!(may(&["redrive route:copy"], Action::Read, &of_route));
+        assert!(!may(&["redrive route:other"], Action::Read, &of_route));
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use levada_delivery::trend;
 use levada_protocol::{
-    access::{self, Requires},
+    access::{self, Requirement, Requires},
     error::ErrorCode,
     ids::{GroupName, PartitionId, Timestamp, TopicName},
     request::{Position, Read, Search, Subscribe},
@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    access::Principal,
+    access::{Access, Principal},
     artefacts::Artefacts,
     chains::Chains,
     check_backs::{CheckBacks, GroupMember},
@@ -288,12 +288,22 @@ impl Broker {
         self.outbound.is_short()
     }
 
+    /// Checks that a principal may do all that a call requires, as every call does at its entry.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` if the principal is gone, or its token or certificate does not hold any more; `PERMISSION_DENIED`, or
+    /// that there is no such thing.
+    pub fn check(&self, principal: &Principal, required: &[Requirement]) -> Result<(), Error> {
+        let catalogue = self.inner.shard.view().catalogue();
+        Access::new(&catalogue.identities, self.inner.config.clock.now()).check(principal, required)
+    }
+
     /// Opens a stream of publishes to a topic.
     ///
     /// # Errors
     /// `PERMISSION_DENIED`, `TOPIC_NOT_FOUND`; or `INVALID_ARGUMENT` for a topic of the engine's own.
     pub fn open_publish(&self, principal: &Principal, topic: &TopicName) -> Result<PublishStream, Error> {
-        principal.check(&[access::publishing(topic)])?;
+        self.check(principal, &[access::publishing(topic)])?;
         let topic = self.publishable(topic)?;
         let config = &self.inner.config;
         let admission = Arc::clone(&self.inner.admission);
@@ -324,7 +334,7 @@ impl Broker {
     /// # Errors
     /// `PERMISSION_DENIED`.
     pub fn join_group(&self, principal: &Principal, group: GroupName) -> Result<GroupMember, Error> {
-        principal.check(&[access::deciding(&group)])?;
+        self.check(principal, &[access::deciding(&group)])?;
         Ok(self.inner.check_backs.join(group))
     }
 
@@ -343,7 +353,7 @@ impl Broker {
     /// `PERMISSION_DENIED`, `TOPIC_NOT_FOUND`, `SUBSCRIPTION_NOT_FOUND`, `SUBSCRIPTION_MISMATCH` naming the field,
     /// `PLUGIN_…`.
     pub async fn subscribe(&self, principal: &Principal, subscribe: Subscribe) -> Result<Consumer, Error> {
-        principal.check(&subscribe.required())?;
+        self.check(principal, &subscribe.required())?;
         let (record, created) = self.subscription_for(principal, &subscribe).await?;
         for _ in 1..ATTACH_TRIES {
             let handle = self.owner_of(&record).await?;
@@ -364,7 +374,7 @@ impl Broker {
     /// `PERMISSION_DENIED`, `TOPIC_NOT_FOUND`, `PARTITION_NOT_FOUND`, `OFFSET_OUT_OF_RANGE`; or `INVALID_ARGUMENT` for
     /// a partition that is named twice, a position of one that is not read, and a search that cannot be done.
     pub async fn read(&self, principal: &Principal, read: Read) -> Result<Reader, Error> {
-        principal.check(&read.required())?;
+        self.check(principal, &read.required())?;
         let name = &read.topic;
         let search = self.searching(&read)?;
         let topic = self.inner.shard.topic(name)?;

@@ -1,7 +1,11 @@
 //! What an engine is known by: an id of its data directory, which the writer stores, and one of this start. And what
 //! nobody else knows.
 
-use levada_protocol::{error::ErrorCode, ids::ProducerId};
+use levada_protocol::{
+    error::ErrorCode,
+    ids::{ProducerId, TokenId},
+};
+use sha2::{Digest, Sha256};
 
 use crate::{artefacts::hex, error::Error, rows::EngineId};
 
@@ -20,6 +24,16 @@ pub(crate) fn new_producer_id() -> Result<ProducerId, Error> {
     let bits: [u8; 12] = random()?;
     let shared = bits.iter().fold(0_u128, |number, byte| number << 8 | u128::from(*byte));
     Ok(ProducerId(shared.max(1) << u32::BITS))
+}
+
+/// An id and a secret for a token.
+pub(crate) fn new_token() -> Result<(TokenId, [u8; 32]), Error> {
+    Ok((TokenId(u64::from_le_bytes(random()?)), random()?))
+}
+
+/// The hash under which a secret is kept.
+pub(crate) fn sha256_hex(secret: &[u8]) -> String {
+    hex(&Sha256::digest(secret))
 }
 
 /// A secret of this process.

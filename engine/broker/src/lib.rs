@@ -7,6 +7,7 @@ mod broker;
 
 mod access;
 mod artefacts;
+mod authentication;
 mod catalogue;
 mod chains;
 mod changes;
@@ -57,7 +58,8 @@ mod topics;
 mod transaction_ends;
 mod words;
 
-pub use access::Principal;
+pub use access::{Known, Principal, Proof};
+pub use authentication::{Credentials, IdentityChanges};
 pub use broker::{Broker, Health};
 pub use check_backs::GroupMember;
 pub use clock::Clock;

@@ -40,6 +40,17 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The file for an administrator's token cannot be made.
+    #[error(
+        "{path} cannot be created for the administrator's token; name a file that does not exist, in a directory that does"
+    )]
+    AdminToken {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The underlying error.
+        #[source]
+        source: std::io::Error,
+    },
     /// The store does not open.
     #[error(transparent)]
     Store(#[from] levada_store::Error),
@@ -60,7 +71,7 @@ impl Error {
         match self {
             Self::Config(error) => error.code(),
             Self::AddressInUse { .. } => ErrorCode::AddressInUse,
-            Self::Listen { .. } | Self::DataDir { .. } => ErrorCode::ConfigInvalid,
+            Self::Listen { .. } | Self::DataDir { .. } | Self::AdminToken { .. } => ErrorCode::ConfigInvalid,
             Self::Store(error) => error.code(),
             Self::Tls(error) => error.code(),
             Self::Plugins(_) => ErrorCode::Internal,

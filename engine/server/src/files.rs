@@ -12,6 +12,11 @@ pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
+/// Makes a file that only its owner may read; one that exists is an error.
+pub(crate) fn new_private_file(path: &Path) -> io::Result<fs::File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
 /// Puts `content` into `path` in one step, with this mode; what was there before is replaced.
 pub(crate) fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();

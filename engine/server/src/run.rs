@@ -4,7 +4,7 @@
 
 use std::{
     future::Future,
-    io,
+    io::{self, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,7 +13,7 @@ use std::{
 
 use levada_broker::{Bounds, Broker, BrokerConfig, CheckBackConfig, CompactionConfig, Inspection};
 use levada_plugin_host::{Host, HostConfig};
-use levada_protocol::ids::TopicId;
+use levada_protocol::ids::{PrincipalName, TopicId};
 use levada_store::{Inspect, RocksStore, Store};
 use tokio::{net::TcpListener, time};
 use tracing::{error, info, info_span, warn};
@@ -33,6 +33,9 @@ use crate::{
 const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last packets and the last HTTP answers may take.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// The principal that a start makes a token for.
+const ADMINISTRATOR: &str = "admin";
 
 /// Where a server that has started can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,12 +61,14 @@ struct Server {
 
 /// Runs a server until `shutdown` completes and everything has ended in order.
 ///
-/// Works on a runtime with one thread as on one with several. `started` is called once, when both ports answer.
+/// With `admin_token` it first makes a token of an administrator, the principal `admin`, and writes it to that file, which must not
+/// exist. Works on a runtime with one thread as on one with several. `started` is called once, when both ports answer.
 ///
 /// # Errors
 /// If a setting is wrong, a port is taken, the store does not open, or a part does not start.
 pub async fn run(
     config: ServerConfig,
+    admin_token: Option<PathBuf>,
     shutdown: impl Future<Output = ()>,
     started: impl FnOnce(Started),
 ) -> Result<(), Error> {
@@ -89,6 +94,13 @@ pub async fn run(
 
     // 4. The broker: recovers from the store, starts its owners.
     let broker = Broker::start(broker_config(&config), Arc::new(store), Arc::new(host))?;
+
+    if let Some(file) = admin_token
+        && let Err(error) = make_administrator(&broker, &file).await
+    {
+        broker.shutdown().await;
+        return Err(error);
+    }
 
     // 5. The listeners.
     let sessions = Tasks::default();
@@ -180,6 +192,21 @@ impl Server {
         self.broker.shutdown().await;
         info!("engine stopped");
     }
+}
+
+/// Makes a token of an administrator, and writes it into a new file that only its owner may read.
+async fn make_administrator(broker: &Broker, file: &Path) -> Result<(), Error> {
+    let failed = |source| Error::AdminToken { path: file.to_owned(), source };
+    // The file first: a token that could not be written would be lost, and stay valid.
+    let mut opened = files::new_private_file(file).map_err(failed)?;
+    let name: PrincipalName = ADMINISTRATOR.parse().expect("the name obeys its grammar");
+    let token = broker.create_administrator(name).await.inspect_err(|_| {
+        // Empty, it would be in the way next time.
+        let _ = std::fs::remove_file(file);
+    })?;
+    writeln!(opened, "{}", token.reveal()).and_then(|()| opened.sync_all()).map_err(failed)?;
+    info!(file = %file.display(), principal = ADMINISTRATOR, "a token of an administrator was made");
+    Ok(())
 }
 
 fn listen_error(address: SocketAddr, protocol: &'static str, source: io::Error) -> Error {

@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 use levada_protocol::{
-    ids::{Timestamp, TopicName},
+    ids::{PrincipalName, Timestamp, TokenId, TopicName},
     request::{
-        Deleted, EngineInfo, PluginInfo, Position, PurgeTopic, PurgedTopic, Request, Response, RouteInfo,
-        RouteSpec, Start, SubscriptionInfo, SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings,
+        ChangePrincipal, CreatePrincipal, CreateToken, Deleted, EngineInfo, IssuedToken, NewToken,
+        PluginInfo, Position, PrincipalInfo, PurgeTopic, PurgedTopic, Request, Response, RouteInfo,
+        RouteSpec, Start, SubscriptionInfo, SubscriptionOptions, TokenInfo, TopicChanges, TopicInfo,
+        TopicSettings,
     },
     schedule::ScheduledInfo,
 };
@@ -288,6 +290,57 @@ impl Client {
     /// Resumes a paused route.
     pub async fn resume_route(&self, name: &str) -> Result<(), Error> {
         self.done(Request::ResumeRoute { name: name.parse()? }).await
+    }
+
+    /// Creates a principal, with a token if that is asked for: its secret is in the answer, and nowhere else. The first principal
+    /// of an engine must be an administrator with a token.
+    pub async fn create_principal(
+        &self,
+        principal: CreatePrincipal,
+    ) -> Result<(PrincipalInfo, Option<IssuedToken>), Error> {
+        let request = Request::CreatePrincipal(principal);
+        expect!(self.request(request).await?, Response::Principal { principal, issued } => (principal, issued))
+    }
+
+    /// Changes what a principal may do, and by which certificates it is known. Streams that are not allowed any more end.
+    pub async fn change_principal(&self, change: ChangePrincipal) -> Result<PrincipalInfo, Error> {
+        let request = Request::ChangePrincipal(change);
+        expect!(self.request(request).await?, Response::Principal { principal, .. } => principal)
+    }
+
+    /// Lists all principals, in order of name.
+    pub async fn list_principals(&self) -> Result<Vec<PrincipalInfo>, Error> {
+        let ask = |after| Request::ListPrincipals { limit: 0, after };
+        every_page!(self, ask, Response::Principals { principals, next } => (principals, next))
+    }
+
+    /// Describes one principal, or with `None` the one on whose behalf this client acts.
+    pub async fn describe_principal(&self, name: Option<&str>) -> Result<PrincipalInfo, Error> {
+        let request = Request::DescribePrincipal { name: name.map(str::parse).transpose()? };
+        expect!(self.request(request).await?, Response::Principal { principal, .. } => principal)
+    }
+
+    /// Deletes a principal with its tokens, and closes its connections.
+    pub async fn delete_principal(&self, name: &str) -> Result<(), Error> {
+        self.done(Request::DeletePrincipal { name: name.parse()? }).await
+    }
+
+    /// Creates a token of a principal. Its secret is in the answer, and nowhere else.
+    pub async fn create_token(&self, principal: &str, token: NewToken) -> Result<IssuedToken, Error> {
+        let request = Request::CreateToken(CreateToken { principal: principal.parse()?, token });
+        expect!(self.request(request).await?, Response::IssuedToken(issued) => *issued)
+    }
+
+    /// Lists the tokens of one principal or of all, in order of id; those that ended less than 30 days ago among them.
+    pub async fn list_tokens(&self, principal: Option<&str>) -> Result<Vec<TokenInfo>, Error> {
+        let principal = principal.map(str::parse::<PrincipalName>).transpose()?;
+        let ask = |after| Request::ListTokens { principal: principal.clone(), limit: 0, after };
+        every_page!(self, ask, Response::Tokens { tokens, next } => (tokens, next))
+    }
+
+    /// Revokes a token, and closes the connections that were made with it.
+    pub async fn revoke_token(&self, id: TokenId) -> Result<TokenInfo, Error> {
+        expect!(self.request(Request::RevokeToken { id }).await?, Response::Token(token) => *token)
     }
 
     /// Lists the first `max` events of a topic that wait for their time, in the order in which they are due.

@@ -343,6 +343,8 @@ fn is_repeatable(request: &Request) -> bool {
         Request::Transact(_) | Request::DecideTransaction(_) => true,
         // The second answer is of the newer epoch, and nobody has used the first.
         Request::OpenProducer { .. } => true,
+        // Twice is as once.
+        Request::ChangePrincipal(_) | Request::RevokeToken { .. } => true,
         other => is_reading(other),
     }
 }
@@ -363,7 +365,10 @@ fn is_reading(request: &Request) -> bool {
         | Request::GroupDeadLetters(_)
         | Request::ListRedrives { .. }
         | Request::ListTransactions(_)
-        | Request::DescribeTransaction { .. } => true,
+        | Request::DescribeTransaction { .. }
+        | Request::ListPrincipals { .. }
+        | Request::DescribePrincipal { .. }
+        | Request::ListTokens { .. } => true,
         Request::Redrive(_)
         | Request::Transact(_)
         | Request::DecideTransaction(_)
@@ -385,6 +390,11 @@ fn is_reading(request: &Request) -> bool {
         | Request::PurgeDeadLetters(_)
         | Request::PurgeTopic(_)
         | Request::OpenProducer { .. }
+        | Request::CreatePrincipal(_)
+        | Request::ChangePrincipal(_)
+        | Request::DeletePrincipal { .. }
+        | Request::CreateToken(_)
+        | Request::RevokeToken { .. }
         | Request::Unknown => false,
     }
 }

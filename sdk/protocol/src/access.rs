@@ -21,16 +21,28 @@ pub enum Action {
     Read,
     /// See names, settings and statistics; no events.
     Browse,
-    /// Create, change, move, pause, resume, purge and delete topics, subscriptions and routes; redrive and purge dead letters.
+    /// Create, change, move, pause, resume, purge and delete topics, subscriptions and routes.
     Manage,
+    /// Read, redrive and purge the dead letters of a subscription or a route.
+    Redrive,
     /// Deploy and remove plugins.
     Deploy,
+    /// Everything, and alone: create, change and delete principals and their tokens.
+    Admin,
 }
 
 impl Action {
     /// All actions.
-    pub const ALL: [Self; 6] =
-        [Self::Publish, Self::Subscribe, Self::Read, Self::Browse, Self::Manage, Self::Deploy];
+    pub const ALL: [Self; 8] = [
+        Self::Publish,
+        Self::Subscribe,
+        Self::Read,
+        Self::Browse,
+        Self::Manage,
+        Self::Redrive,
+        Self::Deploy,
+        Self::Admin,
+    ];
 
     /// The word for it.
     pub fn as_str(self) -> &'static str {
@@ -40,7 +52,9 @@ impl Action {
             Self::Read => "read",
             Self::Browse => "browse",
             Self::Manage => "manage",
+            Self::Redrive => "redrive",
             Self::Deploy => "deploy",
+            Self::Admin => "admin",
         }
     }
 }
@@ -119,17 +133,8 @@ impl Requires for Open {
 
 impl Requires for Redrive {
     fn required(&self) -> Vec<Requirement> {
-        // As if it were read and published by hand; and it marks the dead letters, which others leave alone from then on.
-        let own = [reading(&self.topic), (Action::Manage, Scope::Topic(self.topic.clone()))];
-        let target = match &self.to {
-            Some(to) => Some(publishing(to)),
-            // Without such a subscription it is refused.
-            None => DeadLettersOf::of(&self.topic).and_then(|of| {
-                let (topic, name) = (TopicName::parse_any(of.topic()).ok()?, of.name().parse().ok()?);
-                Some((Action::Manage, Scope::Subscription(topic, name)))
-            }),
-        };
-        own.into_iter().chain(target).collect()
+        let to = self.to.iter().map(publishing);
+        [redriving(&self.topic)].into_iter().chain(to).collect()
     }
 }
 
@@ -201,7 +206,7 @@ impl Requires for Request {
             // It names offsets of other topics.
             Self::ListRedrives { topic, .. } => vec![reading(topic)],
             Self::Redrive(redrive) => redrive.required(),
-            Self::PurgeDeadLetters(purge) => topic(Action::Manage, &purge.topic),
+            Self::PurgeDeadLetters(purge) => vec![redriving(&purge.topic)],
             Self::PurgeTopic(purge) => topic(Action::Manage, &purge.topic),
             Self::Transact(transact) => transact.required(),
             // Who prepared it was allowed to publish its events.
@@ -212,6 +217,16 @@ impl Requires for Request {
             Self::DescribeTransaction { group, .. } => vec![(Action::Browse, Scope::Group(group.clone()))],
             // Who takes a name over shuts its owner out, as whoever may publish could.
             Self::OpenProducer { topic, .. } => vec![publishing(topic)],
+            Self::CreatePrincipal(_)
+            | Self::ChangePrincipal(_)
+            | Self::DeletePrincipal { .. }
+            | Self::ListPrincipals { .. }
+            | Self::DescribePrincipal { name: Some(_) }
+            | Self::CreateToken(_)
+            | Self::ListTokens { .. }
+            | Self::RevokeToken { .. } => vec![(Action::Admin, Scope::Engine)],
+            // Of the caller.
+            Self::DescribePrincipal { name: None } => vec![(Action::Browse, Scope::Engine)],
             Self::Unknown => Vec::new(),
         }
     }
@@ -225,6 +240,20 @@ pub fn publishing(topic: &TopicName) -> Requirement {
 /// What answering for a producer group requires: to make its transactions, to decide them, and to be asked about them.
 pub fn deciding(group: &GroupName) -> Requirement {
     (Action::Publish, Scope::Group(group.clone()))
+}
+
+/// What handling the dead letters in a topic requires.
+fn redriving(topic: &TopicName) -> Requirement {
+    (Action::Redrive, source_of_dead_letters(topic).unwrap_or_else(|| Scope::Topic(topic.clone())))
+}
+
+/// The subscription or route whose dead letters a topic holds; `None` if it is no dead-letter topic.
+pub fn source_of_dead_letters(topic: &TopicName) -> Option<Scope> {
+    let of = DeadLettersOf::of(topic)?;
+    match of.route() {
+        Some(route) => Some(Scope::Route(route.parse().ok()?)),
+        None => Some(Scope::Subscription(TopicName::parse_any(of.topic()).ok()?, of.name().parse().ok()?)),
+    }
 }
 
 fn reading(topic: &TopicName) -> Requirement {

@@ -44,6 +44,10 @@ number! {
     RouteId(u64)
 }
 number! {
+    /// A principal's id, never reused.
+    PrincipalId(u64)
+}
+number! {
     /// A producer's fencing epoch; a newer one shuts an older one out.
     Epoch(u32)
 }
@@ -71,6 +75,10 @@ impl Offset {
         Self(self.0.saturating_add(count))
     }
 }
+
+/// A token's id: random, and no secret. Its text is in base 62, see [`crate::token`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenId(pub u64);
 
 /// One publisher object's identity: random, it survives reconnects and makes resends harmless. That of a named producer is
 /// the engine's choice but for its low 32 bits, see [`ProducerId::base`].
@@ -104,8 +112,8 @@ impl fmt::Display for ProducerId {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} name {got:?} is invalid: expected {expected}")]
 pub struct InvalidName {
-    /// What was to be named: `topic`, `subscription`, `route`, `plugin`, `producer group`, `producer` or
-    /// `transaction`.
+    /// What was to be named: `topic`, `subscription`, `route`, `plugin`, `principal`, `producer group`, `producer`
+    /// or `transaction`.
     pub kind: &'static str,
     /// The first 80 characters of the text.
     pub got: String,
@@ -281,6 +289,19 @@ name! {
 }
 
 name! {
+    /// A principal's name: `[a-z0-9][a-z0-9_-]{0,62}`. One who may use the engine: a service, or a person.
+    PrincipalName
+}
+
+impl FromStr for PrincipalName {
+    type Err = InvalidName;
+
+    fn from_str(name: &str) -> Result<Self, InvalidName> {
+        parse_name("principal", name).map(Self)
+    }
+}
+
+name! {
     /// A producer's name: `[a-z0-9][a-z0-9_-]{0,62}`. Of all that publish to a topic under it, the newest alone may.
     ProducerName
 }
@@ -401,6 +422,7 @@ mod tests {
         assert_eq!(lengths::<PluginName>(), all);
         assert_eq!(lengths::<GroupName>(), all);
         assert_eq!(lengths::<ProducerName>(), all);
+        assert_eq!(lengths::<PrincipalName>(), all);
     }
 
     #[test]

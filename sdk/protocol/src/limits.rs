@@ -107,3 +107,17 @@ pub const DECISION_REMEMBERED_MS: u64 = 7 * 24 * 3_600_000;
 pub const TRANSACTION_REMEMBERED_MS: u64 = 10 * 60_000;
 /// How long after it was prepared a transaction is asked about for the first time, at most: a day.
 pub const CHECK_AFTER_MS_MAX: u64 = 24 * 3_600_000;
+/// Longest permission, as text.
+pub const PERMISSION_BYTES_MAX: usize = 512;
+/// Most permissions of one principal.
+pub const PERMISSIONS_MAX: usize = 256;
+/// Most certificate names of one principal.
+pub const CERTIFICATES_MAX: usize = 16;
+/// Longest certificate name.
+pub const CERTIFICATE_NAME_BYTES_MAX: usize = 512;
+/// Most tokens of one principal that are neither revoked nor expired.
+pub const TOKENS_MAX: usize = 64;
+/// Longest description of a token.
+pub const TOKEN_DESCRIPTION_BYTES_MAX: usize = 256;
+/// Longest life of a token with an end, in milliseconds: ten years.
+pub const TOKEN_EXPIRES_MS_MAX: u64 = 3_650 * 24 * 3_600_000;

@@ -63,7 +63,7 @@ impl Engine {
                 let runtime = runtime.expect("a runtime can be made");
                 let shutdown = async { drop(stopped.await) };
                 let started = |started| drop(reach.send(started));
-                runtime.block_on(Box::pin(levada_server::run(running, shutdown, started)))
+                runtime.block_on(Box::pin(levada_server::run(running, None, shutdown, started)))
             })
             .expect("a thread can be started");
         match within("the engine's start", reached).await {

@@ -17,7 +17,7 @@ use levada_protocol::{
 };
 use levada_store::Op;
 
-use super::{Catalogue, CatalogueEvent, Removal, Root, listed};
+use super::{Catalogue, CatalogueEvent, IdentityChange, Removal, Root, listed};
 use crate::{
     dead_letter_topics,
     error::Error,
@@ -86,6 +86,7 @@ pub(crate) enum Change {
         positions: Vec<Offset>,
         owner: String,
     },
+    Identity(IdentityChange),
 }
 
 /// A change that was found possible: the catalogue after it, the rows that say so, and what happened.
@@ -136,6 +137,7 @@ impl Change {
             Self::CreateRoute { spec, name, positions, owner } => {
                 edit.create_route(spec, name, positions, owner)?;
             }
+            Self::Identity(change) => edit.change_identities(change)?,
         }
         Ok(Decided { next: edit.next, ops: edit.ops, events: edit.events })
     }
@@ -147,6 +149,7 @@ impl Change {
             | Self::CreateSubscription { .. }
             | Self::DeployPlugin { .. }
             | Self::CreateRoute { .. } => true,
+            Self::Identity(change) => change.grows(),
             Self::SetTopic { .. }
             | Self::Delete { .. }
             | Self::SetSubscription { .. }
@@ -480,6 +483,17 @@ impl Edit {
             }
         }
         None
+    }
+
+    fn change_identities(&mut self, change: &IdentityChange) -> Result<(), Error> {
+        let identities = self.next.identities.clone();
+        let decided = change.decide(&identities, self.now, || self.take_id())?;
+        self.next.identities = decided.next;
+        self.ops.extend(decided.ops);
+        if change.changes_access() {
+            self.events.push(CatalogueEvent::IdentitiesChanged);
+        }
+        Ok(())
     }
 
     fn delete_route(&mut self, name: &RouteName) -> Result<(), Error> {

@@ -24,6 +24,8 @@ pub(crate) enum CatalogueEvent {
     RouteDeleted(RouteId),
     /// A version was deployed or removed; the active one may have changed.
     PluginChanged(PluginName),
+    /// Principals, what they may do or their tokens have changed.
+    IdentitiesChanged,
     /// The catalogue was read again from the store, and may differ from what it was in any way.
     Reloaded,
 }

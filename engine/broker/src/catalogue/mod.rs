@@ -4,6 +4,8 @@
 
 mod change;
 mod event;
+pub(crate) mod identities;
+mod identity_change;
 mod names;
 mod plugins;
 pub(crate) mod readers;
@@ -12,6 +14,7 @@ mod removal;
 use std::sync::Arc;
 
 use levada_protocol::{
+    access::Scope,
     error::ErrorCode,
     ids::{RouteId, RouteName, SubscriptionId, SubscriptionName, TopicId, TopicName},
 };
@@ -20,6 +23,8 @@ use levada_store::Store;
 pub(crate) use self::{
     change::{Change, Decided},
     event::CatalogueEvent,
+    identities::Identities,
+    identity_change::{DrawnToken, IdentityChange},
     removal::{Removal, Root, listed},
 };
 use self::{names::Names, plugins::Plugins, readers::Readers};
@@ -35,6 +40,7 @@ pub(crate) struct Catalogue {
     pub(crate) subscriptions: Names<(TopicName, SubscriptionName), SubscriptionId, SubscriptionRecord>,
     pub(crate) routes: Names<RouteName, RouteId, RouteRecord>,
     pub(crate) plugins: Plugins,
+    pub(crate) identities: Identities,
     /// Who reads which topic.
     pub(crate) readers: Readers,
     /// The id that is given out next.
@@ -61,6 +67,8 @@ impl Catalogue {
                 }
                 CatalogueRow::Plugin(record) => catalogue.plugins.restore_version(record),
                 CatalogueRow::PluginLine(record) => catalogue.plugins.restore_line(record),
+                CatalogueRow::Principal(record) => catalogue.identities.put_principal(Arc::new(record)),
+                CatalogueRow::Token(record) => catalogue.identities.put_token(Arc::new(record)),
                 CatalogueRow::Route(record) => {
                     catalogue.readers.toggle_route(&record);
                     catalogue.routes.insert(record.spec.name.clone(), RouteId(record.id), Arc::new(record));
@@ -72,9 +80,7 @@ impl Catalogue {
 
     /// The topic of this name.
     pub(crate) fn topic(&self, name: &TopicName) -> Result<&Arc<TopicRecord>, Error> {
-        self.topics
-            .get(name)
-            .ok_or_else(|| Error::refused(ErrorCode::TopicNotFound, format!("there is no topic {name}")))
+        self.topics.get(name).ok_or_else(|| no_topic(name))
     }
 
     /// The subscription of this name.
@@ -84,10 +90,7 @@ impl Catalogue {
         name: &SubscriptionName,
     ) -> Result<&Arc<SubscriptionRecord>, Error> {
         self.topic(topic)?;
-        self.subscriptions.get(&(topic.clone(), name.clone())).ok_or_else(|| {
-            let message = format!("topic {topic} has no subscription {name}");
-            Error::refused(ErrorCode::SubscriptionNotFound, message)
-        })
+        self.subscriptions.get(&(topic.clone(), name.clone())).ok_or_else(|| no_subscription(topic, name))
     }
 
     /// Whose dead letters go to this topic.
@@ -108,9 +111,7 @@ impl Catalogue {
 
     /// The route of this name.
     pub(crate) fn route(&self, name: &RouteName) -> Result<&Arc<RouteRecord>, Error> {
-        self.routes
-            .get(name)
-            .ok_or_else(|| Error::refused(ErrorCode::RouteNotFound, format!("there is no route {name}")))
+        self.routes.get(name).ok_or_else(|| no_route(name))
     }
 
     /// The subscriptions and routes whose chains use this version: by its number, or as the active one.
@@ -136,8 +137,38 @@ impl Catalogue {
 
     /// How many records there are; plugins without a version have a limit of their own.
     pub(crate) fn len(&self) -> usize {
-        self.topics.len() + self.subscriptions.len() + self.routes.len() + self.plugins.len()
+        self.topics.len()
+            + self.subscriptions.len()
+            + self.routes.len()
+            + self.plugins.len()
+            + self.identities.len()
     }
+}
+
+/// What is said of a thing that does not exist, or that the caller may not browse; `None` for what has no record of its own.
+pub(crate) fn absent(scope: &Scope, may_browse: impl Fn(&Scope) -> bool) -> Option<Error> {
+    match scope {
+        Scope::Topic(name) => Some(no_topic(name)),
+        Scope::Subscription(topic, name) if may_browse(&Scope::Topic(topic.clone())) => {
+            Some(no_subscription(topic, name))
+        }
+        Scope::Subscription(topic, _) => Some(no_topic(topic)),
+        Scope::Route(name) => Some(no_route(name)),
+        Scope::Engine | Scope::Plugin(_) | Scope::Group(_) => None,
+    }
+}
+
+fn no_topic(name: &TopicName) -> Error {
+    Error::refused(ErrorCode::TopicNotFound, format!("there is no topic {name}"))
+}
+
+fn no_subscription(topic: &TopicName, name: &SubscriptionName) -> Error {
+    let message = format!("topic {topic} has no subscription {name}");
+    Error::refused(ErrorCode::SubscriptionNotFound, message)
+}
+
+fn no_route(name: &RouteName) -> Error {
+    Error::refused(ErrorCode::RouteNotFound, format!("there is no route {name}"))
 }
 
 #[cfg(test)]

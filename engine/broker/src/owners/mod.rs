@@ -125,7 +125,8 @@ impl Broker {
                 | CatalogueEvent::SubscriptionMoved(..)
                 | CatalogueEvent::TopicCreated(_)
                 | CatalogueEvent::TopicChanged(_)
-                | CatalogueEvent::TopicDeleted(_) => Ok(()),
+                | CatalogueEvent::TopicDeleted(_)
+                | CatalogueEvent::IdentitiesChanged => Ok(()),
                 // The request that changed it has reattached the chains before its response.
                 CatalogueEvent::PluginChanged(name) => {
                     tracing::debug!(plugin = %name, "the versions of a plugin changed");

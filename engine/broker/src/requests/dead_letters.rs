@@ -8,6 +8,7 @@ use std::{
 };
 
 use levada_protocol::{
+    access::Scope,
     batch::{Batch, EventRef},
     dead_letters::{DeadLetter, DeadLettersOf},
     error::{ErrorCode, Refusal},
@@ -27,8 +28,8 @@ use super::{
     purge::{Cut, cut_within},
 };
 use crate::{
+    access::Viewer,
     broker::Broker,
-    catalogue::Catalogue,
     error::Error,
     frames::{LogSlice, SliceBatches},
     log::{Log, blocking},
@@ -182,17 +183,20 @@ impl Broker {
     /// Lists dead-letter topics.
     pub(super) async fn list_dead_letters(
         &self,
-        catalogue: &Catalogue,
+        viewer: &Viewer,
         topic: Option<TopicName>,
         page: Page<DeadLetterTopic>,
         after: Option<&str>,
     ) -> Result<Response, Error> {
+        let catalogue = viewer.catalogue();
         let after = after.map(TopicName::parse_any).transpose()?;
         let is_first = after.is_none();
         let mut page = page;
         for (name, record) in catalogue.topics.range((pages::behind(after.as_ref()), Bound::Unbounded)) {
             let Some(of) = DeadLettersOf::of(name) else { continue };
-            if topic.as_ref().is_some_and(|topic| topic.as_str() != of.topic()) {
+            if topic.as_ref().is_some_and(|topic| topic.as_str() != of.topic())
+                || !viewer.sees(&Scope::Topic(name.clone()))
+            {
                 continue;
             }
             // A missing one was deleted since the catalogue was read.

@@ -6,6 +6,7 @@ mod deleting;
 mod mismatch;
 mod pages;
 mod plugins;
+mod principals;
 mod producers;
 mod purge;
 mod routes;
@@ -18,7 +19,7 @@ use std::{ops::Bound, sync::Arc};
 use bytes::Bytes;
 use levada_chain::Costs;
 use levada_protocol::{
-    access::Requires,
+    access::{Requires, Scope},
     error::ErrorCode,
     ids::{Offset, SubscriptionId, TopicName},
     request::{EngineInfo, PurgeTopic, Request, Response, StageSpec, Start, TopicChanges, TopicSettings},
@@ -30,7 +31,7 @@ use self::{
     subscriptions::described,
 };
 use crate::{
-    access::Principal,
+    access::{Principal, Viewer},
     broker::Broker,
     catalogue::{Catalogue, Change, Root},
     error::Error,
@@ -55,12 +56,13 @@ impl Broker {
         request: Request,
         artefact: Option<Bytes>,
     ) -> Result<Response, Error> {
-        principal.check(&request.required())?;
+        self.check(principal, &request.required())?;
         let catalogue = self.inner.shard.catalogue();
+        let viewer = Viewer::new(principal, &catalogue, self.inner.config.clock.now());
         match request {
             Request::Info => Ok(Response::Info(Box::new(self.info()))),
             Request::CreateTopic { name, settings } => self.create_topic(principal, name, settings).await,
-            Request::ListTopics { limit, after } => self.list_topics(limit, after.as_deref()).await,
+            Request::ListTopics { limit, after } => self.list_topics(&viewer, limit, after.as_deref()).await,
             Request::DescribeTopic { name } => self.describe_topic(&name).await,
             Request::SetTopic { name, settings } => self.set_topic(name, settings).await,
             Request::DeleteTopic { name, force, with_dead_letters } => {
@@ -71,7 +73,7 @@ impl Broker {
                 self.describe_subscription(&record).await.map(described)
             }
             Request::ListSubscriptions { topic, limit, after } => {
-                self.list_subscriptions(&catalogue, topic, Page::new(limit), after.as_deref()).await
+                self.list_subscriptions(&viewer, topic, Page::new(limit), after.as_deref()).await
             }
             Request::DescribeSubscription { topic, name } => {
                 let record = catalogue.subscription(&topic, &name)?;
@@ -94,10 +96,10 @@ impl Broker {
             Request::DeployPlugin { name, size, config } => {
                 self.deploy_plugin(principal, name, size, config, artefact).await
             }
-            Request::ListPlugins { limit, after } => self.list_plugins(&catalogue, limit, after.as_deref()),
+            Request::ListPlugins { limit, after } => self.list_plugins(&viewer, limit, after.as_deref()),
             Request::RemovePlugin { name, version } => self.remove_plugin(name, version).await,
             Request::CreateRoute(spec) => self.create_route(principal, spec).await,
-            Request::ListRoutes { limit, after } => self.list_routes(limit, after.as_deref()),
+            Request::ListRoutes { limit, after } => self.list_routes(&viewer, limit, after.as_deref()),
             Request::DeleteRoute { name, force, with_dead_letters } => {
                 self.delete(Root::Route(name), force, with_dead_letters).await
             }
@@ -108,7 +110,7 @@ impl Broker {
             Request::DescribeScheduled { topic, id } => self.schedule().describe(&topic, id).await,
             Request::CancelScheduled { topic, id } => self.schedule().cancel(&topic, id).await,
             Request::ListDeadLetters { topic, limit, after } => {
-                self.list_dead_letters(&catalogue, topic, Page::new(limit), after.as_deref()).await
+                self.list_dead_letters(&viewer, topic, Page::new(limit), after.as_deref()).await
             }
             Request::GroupDeadLetters(asked) => self.group_dead_letters(asked).await,
             Request::ListRedrives { topic, from, until } => self.list_redrives(&topic, from, until).await,
@@ -117,9 +119,19 @@ impl Broker {
             Request::PurgeTopic(asked) => self.purge_topic(asked).await,
             Request::Transact(_) => Err(transactions::without_batches()),
             Request::DecideTransaction(asked) => self.decide_transaction(asked).await,
-            Request::ListTransactions(asked) => self.list_transactions(asked).await,
+            Request::ListTransactions(asked) => self.list_transactions(viewer, asked).await,
             Request::DescribeTransaction { group, id } => self.describe_transaction(group, id).await,
             Request::OpenProducer { topic, name } => producers::open(self, &topic, name).await,
+            Request::CreatePrincipal(asked) => self.create_principal(principal, asked).await,
+            Request::ChangePrincipal(asked) => self.change_principal(asked).await,
+            Request::DeletePrincipal { name } => self.delete_principal(name).await,
+            Request::ListPrincipals { limit, after } => self.list_principals(limit, after.as_deref()),
+            Request::DescribePrincipal { name } => self.describe_principal(principal, name),
+            Request::CreateToken(asked) => self.create_token(principal, asked).await,
+            Request::ListTokens { principal, limit, after } => {
+                self.list_tokens(principal.as_ref(), limit, after.as_deref())
+            }
+            Request::RevokeToken { id } => self.revoke_token(id).await,
             Request::Unknown => Err(unknown()),
         }
     }
@@ -224,11 +236,14 @@ impl Broker {
         Ok(Response::Topic(self.backlogs().topic_info(&topic, &record).await))
     }
 
-    async fn list_topics(&self, limit: u32, after: Option<&str>) -> Result<Response, Error> {
-        let catalogue = self.inner.shard.catalogue();
+    async fn list_topics(&self, viewer: &Viewer, limit: u32, after: Option<&str>) -> Result<Response, Error> {
+        let catalogue = viewer.catalogue();
         let after = after.map(TopicName::parse_any).transpose()?;
         let mut page = Page::new(limit);
         for (name, record) in catalogue.topics.range((pages::behind(after.as_ref()), Bound::Unbounded)) {
+            if !viewer.sees(&Scope::Topic(name.clone())) {
+                continue;
+            }
             // A missing one was deleted since the catalogue was read.
             let Some(topic) = self.inner.shard.view().topics().get(record.id()) else { continue };
             if !page.add(name, self.backlogs().topic_info(&topic, record).await) {

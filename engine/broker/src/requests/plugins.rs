@@ -4,6 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use levada_protocol::{
+    access::Scope,
     error::ErrorCode,
     ids::PluginName,
     limits::ARTEFACT_BYTES_MAX,
@@ -16,7 +17,7 @@ use super::{
     pages::{self, Page},
 };
 use crate::{
-    access::Principal,
+    access::{Principal, Viewer},
     artefacts::hex,
     broker::Broker,
     catalogue::{Catalogue, Change},
@@ -114,10 +115,11 @@ impl Broker {
 
     pub(super) fn list_plugins(
         &self,
-        catalogue: &Catalogue,
+        viewer: &Viewer,
         limit: u32,
         after: Option<&str>,
     ) -> Result<Response, Error> {
+        let catalogue = viewer.catalogue();
         let after = after.map(plugin_version).transpose()?;
         let mut stats: HashMap<u64, StageStats> = HashMap::new();
         let subscriptions = self.inner.owner_tasks.subscriptions();
@@ -133,6 +135,9 @@ impl Broker {
         };
         let mut page = Page::new(limit);
         for (name, record) in catalogue.plugins.after(after) {
+            if !viewer.sees(&Scope::Plugin(name.clone())) {
+                continue;
+            }
             if !page.add(format_args!("{name}@{}", record.version), describe(record)) {
                 break;
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use levada_protocol::{
+    access::Scope,
     error::ErrorCode,
     ids::{RouteId, RouteName},
     limits::ROUTE_TARGETS_MAX,
@@ -12,7 +13,7 @@ use levada_stage::AttachmentPoint;
 
 use super::pages::Page;
 use crate::{
-    access::Principal,
+    access::{Principal, Viewer},
     broker::Broker,
     catalogue::{Catalogue, Change},
     error::Error,
@@ -62,11 +63,17 @@ impl Broker {
         handle.map(|handle| Response::Route(handle.info())).ok_or(Error::ShuttingDown)
     }
 
-    pub(super) fn list_routes(&self, limit: u32, after: Option<&str>) -> Result<Response, Error> {
+    pub(super) fn list_routes(
+        &self,
+        viewer: &Viewer,
+        limit: u32,
+        after: Option<&str>,
+    ) -> Result<Response, Error> {
         let after = after.map(str::parse::<RouteName>).transpose()?;
         let name = |route: &RouteHandle| route.record().spec.name.clone();
         let mut routes = self.inner.owner_tasks.routes();
         routes.retain(|route| after.as_ref().is_none_or(|after| name(route) > *after));
+        routes.retain(|route| viewer.sees(&Scope::Route(name(route))));
         routes.sort_by_cached_key(name);
         let mut page = Page::new(limit);
         for route in &routes {

@@ -3,6 +3,7 @@
 use std::{ops::Bound, sync::Arc};
 
 use levada_protocol::{
+    access::Scope,
     error::ErrorCode,
     ids::{Offset, PartitionId, SubscriptionId, SubscriptionName, TopicName},
     limits::{CONSUMER_NAME_BYTES_MAX, EXPIRE_AFTER_MS_MAX, EXPIRE_AFTER_MS_MIN},
@@ -15,7 +16,7 @@ use super::{
     pages::{self, Page},
 };
 use crate::{
-    access::Principal,
+    access::{Principal, Viewer},
     broker::Broker,
     catalogue::{Catalogue, Change},
     chains,
@@ -101,11 +102,12 @@ impl Broker {
 
     pub(super) async fn list_subscriptions(
         &self,
-        catalogue: &Catalogue,
+        viewer: &Viewer,
         topic: Option<TopicName>,
         mut page: Page<SubscriptionInfo>,
         after: Option<&str>,
     ) -> Result<Response, Error> {
+        let catalogue = viewer.catalogue();
         if let Some(topic) = &topic {
             catalogue.topic(topic)?;
         }
@@ -113,7 +115,9 @@ impl Broker {
         for ((of, name), record) in
             catalogue.subscriptions.range((pages::behind(after.as_ref()), Bound::Unbounded))
         {
-            if topic.as_ref().is_some_and(|topic| topic != of) {
+            if topic.as_ref().is_some_and(|topic| topic != of)
+                || !viewer.sees(&Scope::Subscription(of.clone(), name.clone()))
+            {
                 continue;
             }
             match self.describe_subscription(record).await {

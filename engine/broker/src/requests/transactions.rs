@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use levada_delivery::subscription::Acked;
 use levada_protocol::{
-    access::Requires,
+    access::{Requires, Scope},
     batch::Batch,
     duplicates::Placed,
     error::ErrorCode,
@@ -26,7 +26,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::pages::{self, Page};
 use crate::{
-    access::Principal,
+    access::{Principal, Viewer},
     broker::Broker,
     catalogue::Catalogue,
     error::Error,
@@ -57,7 +57,7 @@ impl Broker {
         asked: Asked,
         batches: Vec<(PublishHeader, Batch)>,
     ) -> Result<Response, Error> {
-        principal.check(&asked.required())?;
+        self.check(principal, &asked.required())?;
         check_size(&asked, &batches)?;
         check_acks(&asked)?;
         let key = TransactionKey { group: asked.group.clone(), id: asked.id.clone() };
@@ -228,7 +228,11 @@ impl Broker {
         Ok(Response::Transaction(Box::new(info)))
     }
 
-    pub(super) async fn list_transactions(&self, asked: ListTransactions) -> Result<Response, Error> {
+    pub(super) async fn list_transactions(
+        &self,
+        viewer: Viewer,
+        asked: ListTransactions,
+    ) -> Result<Response, Error> {
         let reading = self.inner.shard.reading();
         let ListTransactions { group, decided, limit, after } = asked;
         let after = after.as_deref().map(parse_key).transpose()?;
@@ -249,6 +253,9 @@ impl Broker {
             };
             let more = (keys.len() == max).then(|| keys.last().map(ToString::to_string)).flatten();
             for key in keys {
+                if !viewer.sees(&Scope::Group(key.group.clone())) {
+                    continue;
+                }
                 // One that is missing was forgotten since its key was read.
                 let Some((transaction, undecided)) = found(store.as_ref(), &key)? else { continue };
                 if !page.add(&key, info(&catalogue, &key, &transaction, undecided, false)) {

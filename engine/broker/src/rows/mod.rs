@@ -19,6 +19,8 @@
 //! | catalogue | `0x03` plugin version u64 | [`PluginRecord`] | catalogue changes | `plugin remove` |
 //! | catalogue | `0x04` route u64 | [`RouteRecord`] | catalogue changes | with the route |
 //! | catalogue | `0x05` name | [`PluginLineRecord`] | deployments and removals of the plugin's versions | never |
+//! | catalogue | `0x06` principal u64 | [`PrincipalRecord`] | catalogue changes | with the principal |
+//! | catalogue | `0x07` token u64 | [`TokenRecord`] | catalogue changes, the first use in an hour | 30 days after it has ended, when another is made; with the principal |
 //! | log | topic u32, partition u16, offset u64 | [`levada_store::record`] | appends | retention, purges, with the topic |
 //! | cursors | `0x01` subscription u64, partition u16, `0x00` | [`levada_delivery::progress::Head`] | the subscription | with the subscription |
 //! | cursors | `0x01` subscription u64, partition u16, `0x01`, chunk u64 | [`levada_delivery::progress::Chunk`] | the subscription | when the floor passes it |
@@ -64,6 +66,7 @@ mod past_cancels;
 mod plugin;
 mod plugin_line;
 mod prepared_batch;
+mod principal;
 mod producer;
 mod progress_chunk;
 mod progress_failures;
@@ -83,6 +86,7 @@ mod segment;
 mod setback;
 mod subscription;
 mod subscription_loss;
+mod token;
 mod topic;
 mod transaction;
 mod transaction_end;
@@ -116,6 +120,7 @@ pub(crate) use self::{
     plugin::PluginRecord,
     plugin_line::PluginLineRecord,
     prepared_batch::PreparedBatch,
+    principal::PrincipalRecord,
     producer::{of_name as producers_of_name, of_topic as producers_of_topic},
     progress_chunk::of_partition as chunks_of_partition,
     progress_failures::of_partition as failures_of_partition,
@@ -136,6 +141,7 @@ pub(crate) use self::{
     setback::Setback,
     subscription::SubscriptionRecord,
     subscription_loss::SubscriptionLoss,
+    token::TokenRecord,
     topic::TopicRecord,
     transaction::{Share, Transaction, Verdict},
     transaction_end::TransactionEnd,
@@ -165,6 +171,8 @@ mod tag {
     pub(super) const CATALOGUE_PLUGIN: u8 = 0x03;
     pub(super) const CATALOGUE_ROUTE: u8 = 0x04;
     pub(super) const CATALOGUE_PLUGIN_LINE: u8 = 0x05;
+    pub(super) const CATALOGUE_PRINCIPAL: u8 = 0x06;
+    pub(super) const CATALOGUE_TOKEN: u8 = 0x07;
     pub(super) const CURSOR_SUBSCRIPTION: u8 = 0x01;
     pub(super) const CURSOR_ROUTE: u8 = 0x02;
     pub(super) const CURSOR_LOSS: u8 = 0x03;
@@ -438,6 +446,8 @@ pub(crate) enum CatalogueRow {
     Plugin(PluginRecord),
     Route(RouteRecord),
     PluginLine(PluginLineRecord),
+    Principal(PrincipalRecord),
+    Token(TokenRecord),
 }
 
 /// Reads the whole catalogue. Blocks on the disk.
@@ -450,6 +460,8 @@ pub(crate) fn scan_catalogue(store: &dyn Store) -> Result<Vec<CatalogueRow>, Err
             Some(&tag::CATALOGUE_PLUGIN) => CatalogueRow::Plugin(decode_pair(key, value)?.1),
             Some(&tag::CATALOGUE_ROUTE) => CatalogueRow::Route(decode_pair(key, value)?.1),
             Some(&tag::CATALOGUE_PLUGIN_LINE) => CatalogueRow::PluginLine(decode_pair(key, value)?.1),
+            Some(&tag::CATALOGUE_PRINCIPAL) => CatalogueRow::Principal(decode_pair(key, value)?.1),
+            Some(&tag::CATALOGUE_TOKEN) => CatalogueRow::Token(decode_pair(key, value)?.1),
             _ => {
                 let (family, key) = (Family::Catalogue.name(), Bytes::copy_from_slice(key));
                 return Err(RowError::Key { family, key }.into());

@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 
 use bytes::{Bytes, BytesMut};
-use levada_protocol::ids::{PluginName, RouteId, SubscriptionId, TopicId};
+use levada_protocol::ids::{PluginName, PrincipalId, RouteId, SubscriptionId, TokenId, TopicId};
 use levada_store::Family;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -100,6 +100,26 @@ impl RecordKey for SubscriptionId {
 }
 
 impl RecordKey for RouteId {
+    fn put(&self, key: KeyBuilder) -> KeyBuilder {
+        self.0.put(key)
+    }
+
+    fn take(fields: KeyFields<'_>) -> Option<Self> {
+        u64::take(fields).map(Self)
+    }
+}
+
+impl RecordKey for PrincipalId {
+    fn put(&self, key: KeyBuilder) -> KeyBuilder {
+        self.0.put(key)
+    }
+
+    fn take(fields: KeyFields<'_>) -> Option<Self> {
+        u64::take(fields).map(Self)
+    }
+}
+
+impl RecordKey for TokenId {
     fn put(&self, key: KeyBuilder) -> KeyBuilder {
         self.0.put(key)
     }

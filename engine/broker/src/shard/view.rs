@@ -19,7 +19,7 @@ use crate::{
 use arc_swap::ArcSwap;
 use hdrhistogram::Histogram;
 use levada_protocol::{error::ErrorCode, ids::TopicName};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 
 /// Syncs that take longer count as this long: a minute.
 const SYNC_MICROS_MAX: u64 = 60_000_000;
@@ -63,6 +63,8 @@ pub(crate) struct ShardView {
     checks: Arc<CheckTimes>,
     queues: Arc<QueueEnds>,
     events: broadcast::Sender<CatalogueEvent>,
+    /// Counts the changes of identities: each session follows these, and not what else happens.
+    identities: watch::Sender<u64>,
     closed: ArcSwap<Option<Closed>>,
     /// How often the store was opened again: what it showed before that may be void.
     reopened: AtomicU64,
@@ -86,6 +88,7 @@ impl ShardView {
             checks,
             queues,
             events: broadcast::Sender::new(EVENTS_QUEUED_MAX),
+            identities: watch::Sender::new(0),
             reopened: AtomicU64::new(0),
             closed: ArcSwap::from_pointee(None),
             sync_micros: Mutex::new(sync_micros),
@@ -130,9 +133,17 @@ impl ShardView {
         self.events.subscribe()
     }
 
+    /// Follows the changes of principals, permissions and tokens from now on; the number itself means nothing.
+    pub(crate) fn follow_identities(&self) -> watch::Receiver<u64> {
+        self.identities.subscribe()
+    }
+
     /// Publishes a catalogue, and notifies those who follow it.
     pub(super) fn show(&self, catalogue: Arc<Catalogue>, events: Vec<CatalogueEvent>) {
         self.catalogue.store(catalogue);
+        if events.iter().any(|event| matches!(event, CatalogueEvent::IdentitiesChanged)) {
+            self.identities.send_modify(|count| *count += 1);
+        }
         for event in events {
             // There is no follower if this fails.
             let _ = self.events.send(event);
@@ -154,6 +165,7 @@ impl ShardView {
     pub(super) fn show_again(&self, catalogue: Arc<Catalogue>) {
         self.catalogue.store(catalogue);
         self.topics.wake_all();
+        self.identities.send_modify(|count| *count += 1);
         let _ = self.events.send(CatalogueEvent::Reloaded);
     }
 

@@ -1,20 +1,106 @@
 //! Who may do what: each call is checked at the entry, whatever it is about.
 
-use levada_broker::{Error, Principal};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use levada_broker::{Clock, Credentials, Error, Principal};
 use levada_protocol::{
-    access::Action,
+    access::{Requires as _, Scope},
     error::ErrorCode,
+    ids::{Timestamp, TokenId},
     request::{
-        DeadLetterSelection, DecideTransaction, GroupDeadLetters, ListTransactions, PurgeDeadLetters,
-        PurgeTopic, Read, Redrive, Request, Response, RouteSpec, Start, Subscribe, SubscriptionOptions,
+        ChangePrincipal, CreatePrincipal, CreateToken, DeadLetterSelection, DecideTransaction,
+        GroupDeadLetters, IssuedToken, ListTransactions, NewToken, PurgeDeadLetters, PurgeTopic, Read,
+        Redrive, Request, Response, RouteSpec, Start, Subscribe, SubscriptionOptions, TokenState,
         TopicChanges, TopicSettings, Transact,
     },
+    token::Token,
 };
+use proptest::prelude::*;
 
 use crate::support::Engine;
 
-fn granted(actions: &[Action]) -> Principal {
-    Principal::Granted { name: "clerk".into(), actions: actions.into() }
+/// Everybody's name in these tests.
+const CLERK: &str = "clerk";
+
+/// An administrator and what it may ask.
+pub(crate) struct Office<'a> {
+    engine: &'a Engine,
+    admin: Principal,
+}
+
+impl<'a> Office<'a> {
+    /// Makes the first principal, as a local caller.
+    pub(crate) async fn open(engine: &'a Engine) -> Self {
+        let issued = create(engine, &Principal::Local, "boss", &["admin"]).await.unwrap();
+        let admin = come_in(engine, &issued.token).unwrap();
+        Self { engine, admin }
+    }
+
+    pub(crate) async fn ask(&self, request: Request) -> Response {
+        self.try_ask(request).await.unwrap()
+    }
+
+    pub(crate) async fn try_ask(&self, request: Request) -> Result<Response, Error> {
+        self.engine.broker.request(&self.admin, request, None).await
+    }
+
+    /// A principal who may do this, and nothing else; in place of the one before.
+    pub(crate) async fn clerk(&self, permissions: &[&str]) -> Principal {
+        come_in(self.engine, &self.clerk_token(permissions).await.token).unwrap()
+    }
+
+    pub(crate) async fn clerk_token(&self, permissions: &[&str]) -> IssuedToken {
+        let gone = self.try_ask(Request::DeletePrincipal { name: CLERK.parse().unwrap() }).await;
+        assert!(gone.is_ok() || gone.is_err_and(|error| error.code() == ErrorCode::PrincipalNotFound));
+        create(self.engine, &self.admin, CLERK, permissions).await.unwrap()
+    }
+
+    async fn change(&self, grant: &[&str], revoke: &[&str]) {
+        let lines = |lines: &[&str]| lines.iter().map(|line| line.parse().unwrap()).collect();
+        let (add_certificates, remove_certificates) = (Vec::new(), Vec::new());
+        self.ask(Request::ChangePrincipal(ChangePrincipal {
+            name: CLERK.parse().unwrap(),
+            grant: lines(grant),
+            revoke: lines(revoke),
+            add_certificates,
+            remove_certificates,
+        }))
+        .await;
+    }
+}
+
+async fn create(
+    engine: &Engine,
+    by: &Principal,
+    name: &str,
+    permissions: &[&str],
+) -> Result<IssuedToken, Error> {
+    let request = Request::CreatePrincipal(CreatePrincipal {
+        name: name.parse().unwrap(),
+        permissions: permissions.iter().map(|line| line.parse().unwrap()).collect(),
+        certificates: Vec::new(),
+        token: Some(NewToken::default()),
+    });
+    match engine.broker.request(by, request, None).await? {
+        Response::Principal { issued: Some(issued), .. } => Ok(issued),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Shows a token.
+fn come_in(engine: &Engine, token: &str) -> Result<Principal, Error> {
+    let token = Some(Token::parse(token).unwrap());
+    engine.broker.authenticate(&Credentials { token, certificate: None })
+}
+
+/// Shows a certificate with these names.
+fn with_certificate(engine: &Engine, names: &[&str], not_after: u64) -> Result<Principal, Error> {
+    let names = names.iter().map(|name| name.parse().unwrap()).collect();
+    let certificate = Some((names, Timestamp(not_after)));
+    engine.broker.authenticate(&Credentials { token: None, certificate })
 }
 
 /// One request of each kind. The match below does not compile until a new kind is listed.
@@ -79,10 +165,38 @@ fn every_request() -> Vec<Request> {
         Request::DescribeTransaction { group: transact().group, id: transact().id },
         Request::OpenProducer { topic: topic(), name: "importer".parse().unwrap() },
     ];
-    let mut seen = [false; 35];
+    let mut all = all;
+    all.extend(about_principals());
+    let mut seen = [false; 43];
     all.iter().for_each(|request| seen[index(request)] = true);
-    assert_eq!(seen, [true; 35], "one of each");
+    assert_eq!(seen, [true; 43], "one of each");
     all
+}
+
+fn about_principals() -> [Request; 9] {
+    let (name, limit) = (|| "shop".parse().unwrap(), 0);
+    [
+        Request::CreatePrincipal(CreatePrincipal {
+            name: name(),
+            permissions: Vec::new(),
+            certificates: Vec::new(),
+            token: None,
+        }),
+        Request::ChangePrincipal(ChangePrincipal {
+            name: name(),
+            grant: Vec::new(),
+            revoke: Vec::new(),
+            add_certificates: Vec::new(),
+            remove_certificates: Vec::new(),
+        }),
+        Request::DescribePrincipal { name: Some(name()) },
+        Request::DescribePrincipal { name: None },
+        Request::ListPrincipals { limit, after: None },
+        Request::CreateToken(CreateToken { principal: name(), token: NewToken::default() }),
+        Request::ListTokens { principal: Some(name()), limit, after: None },
+        Request::RevokeToken { id: TokenId(7) },
+        Request::DeletePrincipal { name: name() },
+    ]
 }
 
 fn transact() -> Transact {
@@ -136,63 +250,535 @@ fn index(request: &Request) -> usize {
         Request::DescribeTransaction { .. } => 32,
         Request::PurgeTopic(_) => 33,
         Request::OpenProducer { .. } => 34,
+        Request::CreatePrincipal(_) => 35,
+        Request::ChangePrincipal(_) => 36,
+        Request::DeletePrincipal { .. } => 37,
+        Request::ListPrincipals { .. } => 38,
+        Request::DescribePrincipal { .. } => 39,
+        Request::CreateToken(_) => 40,
+        Request::ListTokens { .. } => 41,
+        Request::RevokeToken { .. } => 42,
         Request::Unknown => panic!("it asks for nothing"),
     }
 }
 
-fn is_denied<T>(result: Result<T, Error>) -> bool {
-    result.is_err_and(|error| error.code() == ErrorCode::PermissionDenied && error.has_no_side_effects())
+/// True if a call was refused because its caller may not do it, or as if there were no such thing.
+fn is_denied<T>(result: &Result<T, Error>) -> bool {
+    let Err(error) = result else { return false };
+    let absent = [ErrorCode::TopicNotFound, ErrorCode::SubscriptionNotFound, ErrorCode::RouteNotFound];
+    error.has_no_side_effects()
+        && (error.code() == ErrorCode::PermissionDenied || absent.contains(&error.code()))
+}
+
+fn code<T>(result: Result<T, Error>) -> Option<ErrorCode> {
+    result.err().map(|error| error.code())
 }
 
 #[tokio::test]
 async fn who_has_no_rights_is_refused_every_call_and_changes_nothing() {
-    let (engine, nobody) = (Engine::start(), granted(&[]));
+    let engine = Engine::start();
     engine.topic("orders", TopicSettings::default()).await;
+    let office = Office::open(&engine).await;
+    let nobody = office.clerk(&[]).await;
     for request in every_request() {
         let asked = format!("{request:?}");
-        assert!(is_denied(engine.broker.request(&nobody, request, None).await), "{asked}");
+        assert!(is_denied(&engine.broker.request(&nobody, request, None).await), "{asked}");
     }
     let orders = || "orders".parse().unwrap();
-    assert!(is_denied(engine.broker.open_publish(&nobody, &orders())));
-    assert!(is_denied(engine.broker.transact(&nobody, transact(), Vec::new()).await));
-    assert!(is_denied(engine.broker.join_group(&nobody, transact().group)));
-    assert!(is_denied(engine.broker.read(&nobody, Read::new(orders())).await));
+    assert!(is_denied(&engine.broker.open_publish(&nobody, &orders())));
+    assert!(is_denied(&engine.broker.transact(&nobody, transact(), Vec::new()).await));
+    assert!(is_denied(&engine.broker.join_group(&nobody, transact().group)));
+    assert!(is_denied(&engine.broker.read(&nobody, Read::new(orders())).await));
     let subscribe = Subscribe::new(orders(), "payment".parse().unwrap());
     let subscribe = Subscribe { options: Some(SubscriptionOptions::default()), ..subscribe };
-    assert!(is_denied(engine.broker.subscribe(&nobody, subscribe).await));
-    let absent = "absent".parse().unwrap();
-    assert!(is_denied(engine.broker.open_publish(&nobody, &absent)), "nor is told what exists");
+    assert!(is_denied(&engine.broker.subscribe(&nobody, subscribe).await));
     let unknown = engine.broker.request(&nobody, Request::Unknown, None).await.unwrap_err();
     assert_eq!(unknown.code(), ErrorCode::Unsupported);
-    match engine.ask(Request::ListSubscriptions { topic: None, limit: 0, after: None }).await {
+    match office.ask(Request::ListSubscriptions { topic: None, limit: 0, after: None }).await {
         Response::Subscriptions { subscriptions, .. } => assert_eq!(subscriptions, []),
         other => panic!("{other:?}"),
     }
     engine.broker.shutdown().await;
 }
 
+/// Verb by verb: the calls on topic `orders`, its subscription `payment` and what goes with them that it allows, by the names of
+/// their kinds. A call that needs several permissions is allowed by none alone.
+const ALLOWED: [(&str, &[&str]); 8] = [
+    (
+        "publish **",
+        &["info", "own", "lists", "describe", "cancel", "decide", "transactions", "producer", "transact"],
+    ),
+    ("subscribe **", &["info", "own", "lists", "describe", "transactions"]),
+    ("read **", &["info", "own", "lists", "describe", "scheduled", "dead", "transactions"]),
+    ("browse **", &["info", "own", "lists", "describe", "transactions"]),
+    ("manage **", &["info", "own", "lists", "describe", "manage", "transactions"]),
+    ("redrive **", &["info", "own", "lists", "describe", "redrive", "transactions"]),
+    ("deploy **", &["info", "own", "lists", "describe", "deploy", "transactions"]),
+    (
+        "admin",
+        &[
+            "info",
+            "own",
+            "lists",
+            "describe",
+            "cancel",
+            "decide",
+            "transactions",
+            "producer",
+            "scheduled",
+            "dead",
+            "manage",
+            "redrive",
+            "deploy",
+            "route",
+            "move",
+            "transact",
+            "principals",
+        ],
+    ),
+];
+
+/// The group of calls that are allowed by the same verbs.
+fn kind(request: &Request) -> &'static str {
+    match request {
+        Request::Info => "info",
+        Request::DescribePrincipal { name: None } => "own",
+        Request::ListTopics { .. }
+        | Request::ListSubscriptions { .. }
+        | Request::ListRoutes { .. }
+        | Request::ListPlugins { .. }
+        | Request::ListDeadLetters { .. } => "lists",
+        Request::DescribeTopic { .. } | Request::DescribeSubscription { .. } => "describe",
+        Request::CreateTopic { .. }
+        | Request::SetTopic { .. }
+        | Request::DeleteTopic { .. }
+        | Request::PurgeTopic(_)
+        | Request::CreateSubscription { .. }
+        | Request::DeleteSubscription { .. }
+        | Request::SetSubscription { .. }
+        | Request::SeekSubscription { .. }
+        | Request::PauseSubscription { .. }
+        | Request::ResumeSubscription { .. }
+        | Request::DeleteRoute { .. }
+        | Request::ResumeRoute { .. } => "manage",
+        Request::DeployPlugin { .. } | Request::RemovePlugin { .. } => "deploy",
+        Request::CreateRoute(_) => "route",
+        Request::ListScheduled { .. } | Request::DescribeScheduled { .. } => "scheduled",
+        Request::CancelScheduled { .. } => "cancel",
+        Request::GroupDeadLetters(_) | Request::ListRedrives { .. } => "dead",
+        Request::Redrive(Redrive { to: Some(_), .. }) => "move",
+        Request::Redrive(_) | Request::PurgeDeadLetters(_) => "redrive",
+        Request::Transact(_) => "transact",
+        Request::DecideTransaction(_) => "decide",
+        Request::ListTransactions(_) | Request::DescribeTransaction { .. } => "transactions",
+        Request::OpenProducer { .. } => "producer",
+        Request::CreatePrincipal(_)
+        | Request::ChangePrincipal(_)
+        | Request::DeletePrincipal { .. }
+        | Request::ListPrincipals { .. }
+        | Request::DescribePrincipal { name: Some(_) }
+        | Request::CreateToken(_)
+        | Request::ListTokens { .. }
+        | Request::RevokeToken { .. } => "principals",
+        Request::Unknown => panic!("it asks for nothing"),
+    }
+}
+
 #[tokio::test]
-async fn an_action_allows_its_calls_and_no_others() {
+async fn a_verb_allows_its_calls_and_no_others() {
     let engine = Engine::start();
-    engine.topic("orders", TopicSettings::default()).await;
-    let orders = || "orders".parse().unwrap();
-    let describe = || Request::DescribeTopic { name: orders() };
-    for action in Action::ALL {
-        let clerk = granted(&[action]);
-        assert_eq!(!is_denied(engine.broker.open_publish(&clerk, &orders())), action == Action::Publish);
-        assert_eq!(!is_denied(engine.broker.read(&clerk, Read::new(orders())).await), action == Action::Read);
-        let described = engine.broker.request(&clerk, describe(), None).await;
-        assert_eq!(!is_denied(described), action == Action::Browse);
+    let office = Office::open(&engine).await;
+    for (line, allowed) in ALLOWED {
+        let clerk = office.clerk(&[line]).await;
+        for request in every_request() {
+            let is_allowed = engine.broker.check(&clerk, &request.required()).is_ok();
+            assert_eq!(is_allowed, allowed.contains(&kind(&request)), "{line}: {request:?}");
+        }
     }
-    // A route moves events: who may make routes and not read the source may not make this one.
-    engine.topic("copies", TopicSettings::default()).await;
-    let route = || RouteSpec::new("copy".parse().unwrap(), orders(), ["copies".parse().unwrap()]);
-    let (manage, read, publish) = (Action::Manage, Action::Read, Action::Publish);
-    for actions in [&[manage][..], &[manage, read], &[manage, publish], &[read, publish]] {
-        let made = engine.broker.request(&granted(actions), Request::CreateRoute(route()), None).await;
-        assert!(is_denied(made), "{actions:?}");
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn streams_are_allowed_by_their_verb_and_pattern_alone() {
+    let engine = Engine::start();
+    for topic in ["orders", "shop.eu"] {
+        engine.topic(topic, TopicSettings::default()).await;
     }
-    let clerk = granted(&[manage, read, publish]);
+    let office = Office::open(&engine).await;
+    // Permission, topic, may publish, may read, may subscribe as payment.
+    for (line, topic, publish, read, subscribe) in [
+        ("publish orders", "orders", true, false, false),
+        ("publish orders", "shop.eu", false, false, false),
+        ("publish shop.*", "shop.eu", true, false, false),
+        ("read shop.**", "shop.eu", false, true, false),
+        ("read *", "shop.eu", false, false, false),
+        ("subscribe orders", "orders", false, false, true),
+        ("subscribe orders/payment", "orders", false, false, true),
+        ("subscribe orders/stock", "orders", false, false, false),
+        ("subscribe */pay*", "orders", false, false, true),
+        ("manage **", "orders", false, false, false),
+        ("admin", "shop.eu", true, true, true),
+    ] {
+        let clerk = office.clerk(&[line]).await;
+        let topic = || topic.parse().unwrap();
+        assert_eq!(engine.broker.open_publish(&clerk, &topic()).is_ok(), publish, "{line}");
+        assert_eq!(engine.broker.read(&clerk, Read::new(topic())).await.is_ok(), read, "{line}");
+        let wanted = Subscribe::new(topic(), "payment".parse().unwrap());
+        let wanted = Subscribe { options: Some(SubscriptionOptions::default()), ..wanted };
+        assert_eq!(engine.broker.subscribe(&clerk, wanted).await.is_ok(), subscribe, "{line}");
+    }
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn who_makes_a_route_may_read_its_source_and_publish_to_its_target() {
+    let engine = Engine::start();
+    for topic in ["orders", "copies"] {
+        engine.topic(topic, TopicSettings::default()).await;
+    }
+    let office = Office::open(&engine).await;
+    let route =
+        || RouteSpec::new("copy".parse().unwrap(), "orders".parse().unwrap(), ["copies".parse().unwrap()]);
+    let (manage, read, publish) = ("manage route:copy", "read orders", "publish copies");
+    for lines in [&[manage][..], &[manage, read], &[manage, publish], &[read, publish]] {
+        let clerk = office.clerk(lines).await;
+        let made = engine.broker.request(&clerk, Request::CreateRoute(route()), None).await;
+        assert!(is_denied(&made), "{lines:?}");
+    }
+    let clerk = office.clerk(&[manage, read, publish]).await;
     assert!(engine.broker.request(&clerk, Request::CreateRoute(route()), None).await.is_ok());
     engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_one_may_not_do_looks_absent_unless_one_may_browse_it() {
+    let engine = Engine::start();
+    engine.topic("orders", TopicSettings::default()).await;
+    engine.leave(engine.subscribe(SubscriptionOptions::default()).await).await;
+    let office = Office::open(&engine).await;
+    let said = async |clerk: &Principal, topic: &str| {
+        let topic = || topic.parse().unwrap();
+        let described = engine.broker.request(clerk, Request::DescribeTopic { name: topic() }, None).await;
+        let read = engine.broker.read(clerk, Read::new(topic())).await;
+        let wanted = Subscribe::new(topic(), "payment".parse().unwrap());
+        let subscribed = engine.broker.subscribe(clerk, wanted).await;
+        let published = engine.broker.open_publish(clerk, &topic());
+        [described.err(), read.err(), subscribed.err(), published.err()]
+            .map(|error| error.unwrap().to_string().replace(&topic().to_string(), "T"))
+    };
+    let stranger = office.clerk(&["publish others"]).await;
+    assert_eq!(said(&stranger, "orders").await, said(&stranger, "absent").await);
+    let browser = office.clerk(&["browse orders"]).await;
+    let published = engine.broker.open_publish(&browser, &"orders".parse().unwrap()).unwrap_err();
+    assert_eq!(published.code(), ErrorCode::PermissionDenied);
+    assert!(published.to_string().contains("clerk may not publish topic orders"), "{published}");
+    // One subscription may be known, and another not.
+    let consumer = office.clerk(&["subscribe orders/stock"]).await;
+    let wanted = |name: &str| Subscribe::new("orders".parse().unwrap(), name.parse().unwrap());
+    let other = engine.broker.subscribe(&consumer, wanted("payment")).await.unwrap_err();
+    let absent = engine.broker.subscribe(&consumer, wanted("absent")).await.unwrap_err();
+    assert_eq!(other.code(), ErrorCode::SubscriptionNotFound);
+    assert_eq!(other.to_string().replace("payment", "absent"), absent.to_string());
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_first_principal_is_an_administrator_with_a_token_and_shuts_local_callers_out() {
+    let engine = Engine::start();
+    let local = || engine.broker.request(&Principal::Local, Request::Info, None);
+    assert!(local().await.is_ok() && !engine.broker.has_principals());
+    for (permissions, token) in [(&["publish a"][..], true), (&["admin"][..], false)] {
+        let request = Request::CreatePrincipal(CreatePrincipal {
+            name: "boss".parse().unwrap(),
+            permissions: permissions.iter().map(|line| line.parse().unwrap()).collect(),
+            certificates: vec!["dns:boss".parse().unwrap()],
+            token: token.then(NewToken::default),
+        });
+        let refused = engine.broker.request(&Principal::Local, request, None).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::InvalidArgument);
+        assert!(refused.to_string().contains("expected the permission admin and a token"), "{refused}");
+    }
+    let office = Office::open(&engine).await;
+    assert_eq!(code(local().await), Some(ErrorCode::Unauthenticated));
+    let nothing = engine.broker.authenticate(&Credentials::default());
+    assert_eq!(code(nothing), Some(ErrorCode::Unauthenticated));
+    assert!(office.try_ask(Request::Info).await.is_ok());
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_last_administrator_cannot_go_and_one_can_be_made_at_a_start() {
+    let engine = Engine::start();
+    let office = Office::open(&engine).await;
+    let boss = || "boss".parse().unwrap();
+    let demote = |name: &str| {
+        Request::ChangePrincipal(ChangePrincipal {
+            name: name.parse().unwrap(),
+            grant: Vec::new(),
+            revoke: vec!["admin".parse().unwrap()],
+            add_certificates: Vec::new(),
+            remove_certificates: Vec::new(),
+        })
+    };
+    let tokens = match office.ask(Request::ListTokens { principal: None, limit: 0, after: None }).await {
+        Response::Tokens { tokens, .. } => tokens,
+        other => panic!("{other:?}"),
+    };
+    let last = Request::RevokeToken { id: tokens[0].id };
+    for request in [Request::DeletePrincipal { name: boss() }, demote("boss"), last] {
+        assert_eq!(
+            code(office.try_ask(request.clone()).await),
+            Some(ErrorCode::LastAdministrator),
+            "{request:?}"
+        );
+    }
+    // Whoever owns the data directory can make another, also under a name that is there.
+    office.clerk(&["publish orders"]).await;
+    let token = engine.broker.create_administrator(CLERK.parse().unwrap()).await.unwrap();
+    let clerk = come_in(&engine, &token.reveal()).unwrap();
+    assert!(engine.broker.request(&clerk, Request::DeletePrincipal { name: boss() }, None).await.is_ok());
+    assert_eq!(code(office.try_ask(Request::Info).await), Some(ErrorCode::Unauthenticated));
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn unknown_expired_and_revoked_tokens_are_refused_alike() {
+    let now = Arc::new(AtomicU64::new(1_000));
+    let clock = Arc::clone(&now);
+    let engine =
+        Engine::with(|config| config.clock = Clock::of(move || Timestamp(clock.load(Ordering::Relaxed))));
+    let office = Office::open(&engine).await;
+    let issued = office.clerk_token(&["publish orders"]).await;
+    let clerk = come_in(&engine, &issued.token).unwrap();
+    let said = |token: &str| come_in(&engine, token).unwrap_err().to_string();
+    let unknown = said(&Token::new(TokenId(1), [1; 32]).reveal());
+    let wrong_secret = Token::new(Token::parse(&issued.token).unwrap().id(), [1; 32]).reveal();
+    assert_eq!(said(&wrong_secret), unknown);
+    office.ask(Request::RevokeToken { id: issued.info.id }).await;
+    assert_eq!(said(&issued.token), unknown);
+    let check = |principal: &Principal| code(engine.broker.check(principal, &[]));
+    assert_eq!(check(&clerk), Some(ErrorCode::Unauthenticated), "nor does what is open go on");
+    let again = office.ask(Request::RevokeToken { id: issued.info.id }).await;
+    assert!(matches!(&again, Response::Token(token) if token.state == TokenState::Revoked), "{again:?}");
+
+    let new = NewToken { expires_in_ms: Some(500), ..NewToken::default() };
+    let request = Request::CreateToken(CreateToken { principal: CLERK.parse().unwrap(), token: new });
+    let Response::IssuedToken(short) = office.ask(request).await else { panic!("no token") };
+    let clerk = come_in(&engine, &short.token).unwrap();
+    assert_eq!((check(&clerk), engine.broker.proof_ends_in_ms(&clerk)), (None, Some(500)));
+    now.store(1_500, Ordering::Relaxed);
+    assert_eq!(check(&clerk), Some(ErrorCode::Unauthenticated));
+    assert_eq!(said(&short.token), unknown);
+    // Before the tokens of all administrators end, nobody notices; the engine does not open for everybody then.
+    now.store(u64::MAX / 2, Ordering::Relaxed);
+    assert_eq!(code(engine.broker.authenticate(&Credentials::default())), Some(ErrorCode::Unauthenticated));
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_certificate_is_known_by_its_exact_names_until_it_expires() {
+    let engine = Engine::with(|config| config.clock = Clock::of(|| Timestamp(1_000)));
+    let office = Office::open(&engine).await;
+    office.clerk(&["publish orders"]).await;
+    let names = |add: &[&str], remove: &[&str]| {
+        let parsed = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+        Request::ChangePrincipal(ChangePrincipal {
+            name: CLERK.parse().unwrap(),
+            grant: Vec::new(),
+            revoke: Vec::new(),
+            add_certificates: parsed(add),
+            remove_certificates: parsed(remove),
+        })
+    };
+    office.ask(names(&["dns:clerk.shop", "uri:spiffe://shop/clerk"], &[])).await;
+    for shown in [&["dns:CLERK.shop"][..], &["uri:spiffe://shop/other", "uri:spiffe://shop/clerk"]] {
+        assert_eq!(with_certificate(&engine, shown, 2_000).unwrap().as_str(), CLERK, "{shown:?}");
+    }
+    for (shown, not_after) in
+        [("dns:clerk.shop", 1_000), ("dns:other.shop", 2_000), ("uri:spiffe://shop/CLERK", 2_000)]
+    {
+        assert_eq!(
+            code(with_certificate(&engine, &[shown], not_after)),
+            Some(ErrorCode::Unauthenticated),
+            "{shown}"
+        );
+    }
+    let clerk = with_certificate(&engine, &["dns:clerk.shop"], 2_000).unwrap();
+    office.ask(names(&[], &["dns:clerk.shop"])).await;
+    assert_eq!(code(engine.broker.check(&clerk, &[])), Some(ErrorCode::Unauthenticated));
+    let taken = create(&engine, &office.admin, "other", &[]).await;
+    assert!(taken.is_ok());
+    let request = Request::CreatePrincipal(CreatePrincipal {
+        name: "third".parse().unwrap(),
+        permissions: Vec::new(),
+        certificates: vec!["uri:spiffe://shop/clerk".parse().unwrap()],
+        token: None,
+    });
+    let taken = office.try_ask(request).await.unwrap_err();
+    assert_eq!(taken.code(), ErrorCode::PrincipalExists);
+    assert!(taken.to_string().contains("of principal clerk"), "{taken}");
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_change_is_in_force_for_the_next_call_and_all_is_there_after_a_restart() {
+    let engine = Engine::start();
+    engine.topic("orders", TopicSettings::default()).await;
+    let office = Office::open(&engine).await;
+    let issued = office.clerk_token(&[]).await;
+    let clerk = come_in(&engine, &issued.token).unwrap();
+    let may = |engine: &Engine, clerk: &Principal| {
+        engine.broker.open_publish(clerk, &"orders".parse().unwrap()).is_ok()
+    };
+    let mut changes = engine.broker.follow_identities();
+    assert!(!may(&engine, &clerk));
+    office.change(&["publish orders", "read orders"], &[]).await;
+    assert!(changes.next().await && may(&engine, &clerk));
+    office.change(&[], &["read orders", "manage **"]).await;
+    assert!(may(&engine, &clerk));
+    let admin = office.admin.clone();
+    let engine = engine.restart().await;
+    assert!(may(&engine, &come_in(&engine, &issued.token).unwrap()));
+    let name = Some(CLERK.parse().unwrap());
+    let described = engine.broker.request(&admin, Request::DescribePrincipal { name }, None).await;
+    let Ok(Response::Principal { principal, issued: None }) = described else { panic!("{described:?}") };
+    assert_eq!(principal.permissions, ["publish orders".parse().unwrap()]);
+    assert_eq!((principal.tokens, principal.created_by.as_str()), (1, "boss"));
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_hour_of_a_tokens_last_use_is_shown() {
+    const HOUR: u64 = 3_600_000;
+    let engine = Engine::with(|config| config.clock = Clock::of(|| Timestamp(5 * HOUR + 7)));
+    let office = Office::open(&engine).await;
+    let token = office.clerk_token(&[]).await;
+    assert_eq!(token.info.used_ms, None);
+    come_in(&engine, &token.token).unwrap();
+    let used = async || {
+        let principal = Some(CLERK.parse().unwrap());
+        match office.ask(Request::ListTokens { principal, limit: 0, after: None }).await {
+            Response::Tokens { tokens, .. } => tokens[0].used_ms,
+            other => panic!("{other:?}"),
+        }
+    };
+    // It is noted beside the call that uses the token.
+    while used().await.is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(used().await, Some(5 * HOUR));
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn limits_of_principals_hold_from_both_sides() {
+    let engine = Engine::start();
+    let office = Office::open(&engine).await;
+    let principal = |permissions: usize, certificates: usize| {
+        Request::CreatePrincipal(CreatePrincipal {
+            name: format!("p{permissions}-{certificates}").parse().unwrap(),
+            permissions: (0..permissions).map(|at| format!("read t{at}").parse().unwrap()).collect(),
+            certificates: (0..certificates)
+                .map(|at| format!("dns:c{at}.p{permissions}").parse().unwrap())
+                .collect(),
+            token: None,
+        })
+    };
+    for (permissions, certificates, fits) in [(256, 0, true), (257, 0, false), (0, 16, true), (1, 17, false)]
+    {
+        let made = office.try_ask(principal(permissions, certificates)).await;
+        assert_eq!(made.is_ok(), fits, "{permissions} {certificates}: {made:?}");
+    }
+    office.clerk(&[]).await;
+    let token = |description: usize, expires_in_ms: u64| {
+        let token = NewToken { description: "x".repeat(description), expires_in_ms: Some(expires_in_ms) };
+        Request::CreateToken(CreateToken { principal: CLERK.parse().unwrap(), token })
+    };
+    const TEN_YEARS: u64 = 3_650 * 24 * 3_600_000;
+    for (description, expires, fits) in [(256, TEN_YEARS, true), (257, 1, false), (0, TEN_YEARS + 1, false)] {
+        let made = office.try_ask(token(description, expires)).await;
+        assert_eq!(made.is_ok(), fits, "{description} {expires}: {made:?}");
+    }
+    // Two there are by now; 64 may be.
+    for _ in 2..64 {
+        office.ask(token(0, 0)).await;
+    }
+    assert_eq!(code(office.try_ask(token(0, 0)).await), Some(ErrorCode::LimitExceeded));
+    engine.broker.shutdown().await;
+}
+
+/// A world of a few topics and subscriptions, and what one principal sees of it.
+async fn seen(engine: &Engine, clerk: &Principal) -> (Vec<String>, Vec<String>) {
+    let ask = async |request| engine.broker.request(clerk, request, None).await;
+    let topics = match ask(Request::ListTopics { limit: 0, after: None }).await {
+        Ok(Response::Topics { topics, .. }) => {
+            topics.into_iter().map(|topic| topic.name.to_string()).collect()
+        }
+        Ok(other) => panic!("{other:?}"),
+        Err(_) => Vec::new(),
+    };
+    let listed = ask(Request::ListSubscriptions { topic: None, limit: 0, after: None }).await;
+    let subscriptions = match listed {
+        Ok(Response::Subscriptions { subscriptions, .. }) => {
+            subscriptions.into_iter().map(|info| format!("{}/{}", info.topic, info.name)).collect()
+        }
+        Ok(other) => panic!("{other:?}"),
+        Err(_) => Vec::new(),
+    };
+    (topics, subscriptions)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn lists_show_exactly_what_describe_answers(
+        lines in proptest::collection::vec(
+            (
+                prop::sample::select(vec!["publish", "subscribe", "read", "browse", "manage", "redrive"]),
+                prop::sample::select(vec!["a", "a.*", "a.**", "*", "**", "a.b", "b", "a.b/s", "*/s", "a.*/*", "dlq.**"]),
+            ),
+            0..3,
+        ),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let engine = Engine::start();
+            let (topics, names) = (["a", "a.b", "a.b.c", "b"], ["s", "t"]);
+            for topic in topics {
+                engine.topic(topic, TopicSettings::default()).await;
+                for name in names {
+                    let (topic, name) = (topic.parse().unwrap(), name.parse().unwrap());
+                    let (options, from) = (SubscriptionOptions::default(), Start::Earliest);
+                    engine.ask(Request::CreateSubscription { topic, name, options, from }).await;
+                }
+            }
+            let office = Office::open(&engine).await;
+            let lines: Vec<String> = lines.iter().map(|(verb, pattern)| format!("{verb} {pattern}")).collect();
+            let lines: Vec<&str> =
+                lines.iter().map(String::as_str).filter(|line| line.parse::<levada_protocol::permission::Permission>().is_ok()).collect();
+            let clerk = office.clerk(&lines).await;
+            let describes = async |scope: &Scope| {
+                let request = match scope.clone() {
+                    Scope::Topic(name) => Request::DescribeTopic { name },
+                    Scope::Subscription(topic, name) => Request::DescribeSubscription { topic, name },
+                    other => panic!("{other:?}"),
+                };
+                engine.broker.request(&clerk, request, None).await.is_ok()
+            };
+            let (mut described_topics, mut described) = (Vec::new(), Vec::new());
+            for topic in topics {
+                if describes(&Scope::Topic(topic.parse().unwrap())).await {
+                    described_topics.push(topic.to_owned());
+                }
+                for name in names {
+                    if describes(&Scope::Subscription(topic.parse().unwrap(), name.parse().unwrap())).await {
+                        described.push(format!("{topic}/{name}"));
+                    }
+                }
+            }
+            assert_eq!(seen(&engine, &clerk).await, (described_topics, described), "{lines:?}");
+            engine.broker.shutdown().await;
+        });
+    }
 }

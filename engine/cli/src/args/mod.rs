@@ -7,6 +7,7 @@ mod input;
 mod minus;
 mod named;
 mod path;
+mod principals;
 mod search;
 mod start;
 mod transactions;
@@ -38,6 +39,7 @@ pub(crate) use dead_letters::{CountArgs, DlqAction, DlqArgs, UntilArgs, WhichArg
 pub(crate) use input::InputArgs;
 pub(crate) use named::Named;
 pub(crate) use path::{SubscriptionPath, TransactionPath};
+pub(crate) use principals::{PrincipalAction, PrincipalArgs, TokenAction, TokenArgs, TokenOptions};
 pub(crate) use search::SearchArgs;
 pub(crate) use start::{Beginning, now};
 pub(crate) use transactions::{TransactionAction, TransactionArgs, TransactionPublishArgs};
@@ -134,6 +136,10 @@ pub(crate) enum Command {
     /// Publish to many topics as one, all or none; list, show, commit and roll back prepared transactions
     #[command(after_help = TRANSACTION_HELP)]
     Transaction(TransactionArgs),
+    /// Create, list, describe, change and delete principals: who may use the engine, and for what
+    Principal(PrincipalArgs),
+    /// Create, list and revoke the tokens with which principals connect
+    Token(TokenArgs),
     /// Measure: rates, latencies, CPU and memory, with every event accounted for
     Bench(BenchArgs),
     /// Print the completion script of a shell
@@ -226,6 +232,10 @@ pub(crate) struct ServeArgs {
     /// TCP address for HTTP (/healthz, /readyz, /metrics), as --listen [default: 127.0.0.1:7601]
     #[arg(long, value_name = "ADDR", value_parser = levada_server::config::parse_address)]
     pub(crate) http: Option<SocketAddr>,
+    /// Create a token for the principal admin, an administrator, when the engine starts, and write it to this new file, which
+    /// only you may read: for the first start, and if all administrators have lost theirs. Start without it next time
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_token: Option<PathBuf>,
     /// Format of the log on stderr [default: text]
     #[arg(long, value_enum)]
     pub(crate) log_format: Option<Format>,

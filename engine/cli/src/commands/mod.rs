@@ -16,6 +16,7 @@ mod nearest;
 mod no_dead_letters;
 mod place;
 mod plugin;
+mod principal;
 mod publish;
 mod published;
 mod purge;
@@ -28,6 +29,7 @@ mod stops;
 mod stored_dead_letters;
 mod subscribe;
 mod subscription;
+mod token;
 mod topic;
 mod transact;
 mod transaction;
@@ -62,6 +64,8 @@ async fn dispatch(output: &Output, command: Command) -> anyhow::Result<()> {
         Command::Route(args) => Box::pin(route::run(output, args)).await,
         Command::Schedule(args) => Box::pin(schedule::run(output, args)).await,
         Command::Transaction(args) => Box::pin(transaction::run(output, args)).await,
+        Command::Principal(args) => Box::pin(principal::run(output, args)).await,
+        Command::Token(args) => Box::pin(token::run(output, args)).await,
         Command::Bench(args) => Box::pin(levada_bench::run(output, args)).await,
         Command::Completion { shell } => completion::run(output, shell),
     }

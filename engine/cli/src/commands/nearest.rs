@@ -69,6 +69,8 @@ impl Names {
             }
             Command::Route(args) => with(&args.client).of_route(&args.action),
             Command::Transaction(args) => with(&args.client),
+            Command::Principal(args) => with(&args.client),
+            Command::Token(args) => with(&args.client),
             Command::Serve(_) | Command::Demo(_) | Command::Bench(_) | Command::Completion { .. } => {
                 Self::default()
             }

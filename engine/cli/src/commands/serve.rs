@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Read as _},
+    path::PathBuf,
     thread,
 };
 
@@ -43,7 +44,9 @@ pub(crate) fn run(output: &Output, args: ServeArgs, verbose: u8) -> anyhow::Resu
     let log = levada_server::telemetry::install(&config)
         .map_err(|error| Failure::new(error.code(), error.to_string()))?;
     let runtime = runtime()?;
-    let served = runtime.block_on(Box::pin(serve(output, config, log, args.until_stdin_closes)));
+    let serving =
+        Serving { config, admin_token: args.admin_token, until_stdin_closes: args.until_stdin_closes };
+    let served = runtime.block_on(Box::pin(serve(output, serving, log)));
     // Everything has ended in its order but for plugins that are being compiled: those are abandoned.
     runtime.shutdown_background();
     served
@@ -76,19 +79,22 @@ fn runtime() -> io::Result<Runtime> {
     builder.enable_all().thread_name("levada").build()
 }
 
-async fn serve(
-    output: &Output,
+/// What is served, and until when.
+struct Serving {
     config: ServerConfig,
-    log: Log,
+    admin_token: Option<PathBuf>,
     until_stdin_closes: bool,
-) -> anyhow::Result<()> {
+}
+
+async fn serve(output: &Output, serving: Serving, log: Log) -> anyhow::Result<()> {
+    let Serving { config, admin_token, until_stdin_closes } = serving;
     let interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let stdin_closed = if until_stdin_closes { Some(watch_stdin()?) } else { None };
     let (ask, asked) = oneshot::channel::<()>();
     let speaker = output.clone();
     let chosen = Chosen { quic: config.listen.address.port() == 0, http: config.http.address.port() == 0 };
-    let engine = levada_server::run(config, async { drop(asked.await) }, move |started| {
+    let engine = levada_server::run(config, admin_token, async { drop(asked.await) }, move |started| {
         announce(&speaker, &started, chosen)
     });
     tokio::select! {

@@ -14,6 +14,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use levada_broker::{Broker, Principal};
 use levada_protocol::{
+    access::Requires as _,
     batch::Batch,
     error::{ErrorCode, Refusal},
     frame::FrameType,
@@ -127,6 +128,10 @@ async fn respond(
     request: Request,
     frames: &mut FrameReader,
 ) -> Result<Response, Failure> {
+    // Before anything is taken of what follows.
+    if let Err(error) = context.broker.check(context.principal, &request.required()) {
+        return Ok(Response::Refused(wire_error::refusal(&error)));
+    }
     let answer = match request {
         Request::DeployPlugin { size, .. } => {
             let len = usize::try_from(size).unwrap_or(usize::MAX);

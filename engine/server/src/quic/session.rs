@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use levada_broker::{Broker, LossNotice, Principal};
+use levada_broker::{Broker, Credentials, LossNotice, Principal};
 use levada_protocol::{
     error::{ErrorCode, Refusal},
     request::{Hello, HelloAnswer, Limits, Open, Opened},
+    token::Token,
     version::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
 };
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -23,7 +24,9 @@ use super::{
     check_backs,
     frames::FrameReader,
     inbound::Inbound,
-    notices, publish, read,
+    notices,
+    permits::Permits,
+    publish, read,
     requests::{self, Uploads},
     stream::{Failure, Stream},
     subscribe,
@@ -69,7 +72,8 @@ struct Session {
     connection: Connection,
     /// The broker as this connection uses it.
     broker: Broker,
-    principal: Principal,
+    /// On whose behalf it acts, and what it may do.
+    permits: Permits,
     /// Notices for the client on the control stream.
     notices: mpsc::Sender<LossNotice>,
     /// Cancelled when the connection has ended: what its streams wait for is not needed any more.
@@ -108,8 +112,8 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: quinn::Incoming, admiss
         }
         greeted = time::timeout_at(until, greet(&shared, &connection, &inbound)) => greeted,
     };
-    let control = match greeted {
-        Ok(Some(control)) => control,
+    let (control, principal) = match greeted {
+        Ok(Some(greeted)) => greeted,
         Ok(None) => return,
         Err(_) => {
             debug!("no hello in time");
@@ -121,13 +125,13 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: quinn::Incoming, admiss
     let ended = CancellationToken::new();
     let (notices, noticed) = mpsc::channel(NOTICES_QUEUED_MAX);
     let broker = shared.broker.for_connection();
-    let principal = Principal::Local;
+    let permits = Permits::new(shared.broker.clone(), principal);
     let (left, notified) = (Notify::new(), CancellationToken::new());
     let session = Session {
         shared,
         connection,
         broker,
-        principal,
+        permits,
         notices,
         ended: ended.clone(),
         left,
@@ -143,11 +147,11 @@ async fn handshaken(incoming: quinn::Incoming) -> Result<Connection, quinn::Conn
 }
 
 /// Reads the hello and answers it; `None` if the connection was closed instead.
-async fn greet(shared: &Shared, connection: &Connection, inbound: &Inbound) -> Option<Stream> {
+async fn greet(shared: &Shared, connection: &Connection, inbound: &Inbound) -> Option<(Stream, Principal)> {
     let (send, recv) = connection.accept_bi().await.ok()?;
     let mut control = Stream::new(send, recv, inbound.clone());
-    match welcome(shared, &mut control).await {
-        Ok(()) => Some(control),
+    match welcome(shared, connection, &mut control).await {
+        Ok(principal) => Some((control, principal)),
         Err(failure) => {
             close(connection, &mut control, failure).await;
             None
@@ -155,7 +159,11 @@ async fn greet(shared: &Shared, connection: &Connection, inbound: &Inbound) -> O
     }
 }
 
-async fn welcome(shared: &Shared, control: &mut Stream) -> Result<(), Failure> {
+async fn welcome(
+    shared: &Shared,
+    connection: &Connection,
+    control: &mut Stream,
+) -> Result<Principal, Failure> {
     let hello = match control.read_open().await? {
         Open::Hello(hello) => hello,
         Open::Publish { .. }
@@ -170,7 +178,9 @@ async fn welcome(shared: &Shared, control: &mut Stream) -> Result<(), Failure> {
         }
     };
     let protocol = common_version(&hello)?;
-    debug!(client = %hello.client.chars().take(80).collect::<String>(), protocol, "session opened");
+    let principal = authenticate(shared, connection, hello.token.as_deref())?;
+    let client: String = hello.client.chars().take(80).collect();
+    debug!(%client, protocol, principal = principal.as_str(), "session opened");
     let (engine_id, start_id) = shared.broker.ids();
     let answer = HelloAnswer {
         protocol,
@@ -179,8 +189,23 @@ async fn welcome(shared: &Shared, control: &mut Stream) -> Result<(), Failure> {
         start_id: start_id.to_owned(),
         server_time_ms: clock::now().0,
         limits: Limits::of_this_version(shared.config.streams.connection_max),
+        principal: principal.as_str().to_owned(),
     };
-    control.answer(&Opened::Hello(answer)).await
+    control.answer(&Opened::Hello(answer)).await?;
+    Ok(principal)
+}
+
+/// Who the peer is.
+fn authenticate(shared: &Shared, connection: &Connection, token: Option<&str>) -> Result<Principal, Failure> {
+    let token = token.map(Token::parse).transpose().map_err(|error| {
+        Failure::refused(ErrorCode::Unauthenticated, format!("the hello's token is malformed: {error}"))
+    })?;
+    let principal = shared.broker.authenticate(&Credentials { token, certificate: None })?;
+    if principal == Principal::Local && !connection.remote_address().ip().to_canonical().is_loopback() {
+        let message = "the engine has no principals, and serves nobody but those on its own machine";
+        return Err(Failure::refused(ErrorCode::Unauthenticated, message));
+    }
+    Ok(principal)
 }
 
 /// The newest version that both speak.
@@ -229,6 +254,7 @@ impl Session {
                 match never {}
             }
             ended = self.accept(frames) => ended,
+            refusal = self.permits.watch() => Err(Failure::Refused(refusal)),
         };
         if let Err(failure) = ended {
             if !whole {
@@ -369,7 +395,17 @@ impl Session {
         if let Some(trace) = open.trace() {
             Span::current().record("trace", field::display(trace));
         }
-        let (broker, principal) = (&self.broker, &self.principal);
+        let mut permit = self.permits.enter(&open);
+        tokio::select! {
+            biased;
+            served = self.serve_opened(open, stream) => served,
+            // Nothing can be said behind what may be half a frame.
+            refusal = permit.revoked() => Err(Failure::Unread(refusal)),
+        }
+    }
+
+    async fn serve_opened(&self, open: Open, stream: &mut Stream) -> Result<(), Failure> {
+        let (broker, principal) = (&self.broker, self.permits.principal());
         let (unread, draining) = (self.shared.config.subscribe.unread_timeout, self.shared.tasks.draining());
         match open {
             Open::Publish { topic, .. } => publish::serve(broker, principal, &topic, draining, stream).await,

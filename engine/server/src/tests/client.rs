@@ -98,6 +98,20 @@ pub(crate) async fn greet_with_window(
     say_hello(connect_as(address, ca, transport).await.unwrap()).await
 }
 
+/// Shakes hands and says hello with this token; what the engine answers.
+pub(crate) async fn greet_with_token(
+    address: SocketAddr,
+    ca: &Path,
+    token: Option<&str>,
+) -> (Connection, ClientStream, Result<Opened, Refusal>) {
+    let connection = connect(address, ca).await.unwrap();
+    let token = token.map(str::to_owned);
+    let hello = Hello { protocol_min: 1, protocol_max: PROTOCOL_VERSION, token, ..Hello::default() };
+    let mut control = ClientStream::open(&connection, &Open::Hello(hello)).await;
+    let answer = control.answer().await;
+    (connection, control, answer)
+}
+
 async fn say_hello(connection: Connection) -> (Connection, ClientStream) {
     let mut control = ClientStream::open(&connection, &hello()).await;
     assert!(matches!(control.answer().await, Ok(Opened::Hello(_))));

@@ -12,7 +12,7 @@ use super::{against, client, config, with};
 use crate::{ServerConfig, run};
 
 async fn refused(config: ServerConfig) -> crate::Error {
-    run(config, async {}, |_| panic!("the server must not start")).await.unwrap_err()
+    run(config, None, async {}, |_| panic!("the server must not start")).await.unwrap_err()
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn a_client_that_does_not_read_its_notices_is_served_all_the_same() {
     let config = with(config(&dir), |config| config.listen.shutdown_grace = Duration::from_secs(60));
     let (stop, stopped) = oneshot::channel();
     let (start, started) = oneshot::channel();
-    let server = run(config, async { stopped.await.unwrap() }, |reached| start.send(reached).unwrap());
+    let server = run(config, None, async { stopped.await.unwrap() }, |reached| start.send(reached).unwrap());
     let test = async {
         let server = started.await.unwrap();
         // Less than the notice that the engine goes away: it is never written whole.

@@ -3,13 +3,14 @@
 pub(crate) mod client;
 
 mod http;
+mod identities;
 mod lifecycle;
 mod redelivery;
 mod sessions;
 mod streams;
 mod tls;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use tokio::sync::oneshot;
 
@@ -32,10 +33,20 @@ pub(crate) fn with(mut config: ServerConfig, change: impl FnOnce(&mut ServerConf
 
 /// Runs a server, the test's body against it, and the shutdown.
 pub(crate) async fn against<T>(config: ServerConfig, body: impl AsyncFnOnce(Started) -> T) -> T {
+    against_with(config, None, body).await
+}
+
+/// The same, with a file for the token of an administrator.
+pub(crate) async fn against_with<T>(
+    config: ServerConfig,
+    admin_token: Option<PathBuf>,
+    body: impl AsyncFnOnce(Started) -> T,
+) -> T {
     let (stop, stopped) = oneshot::channel::<()>();
     let (start, started) = oneshot::channel();
     let server = run(
         config,
+        admin_token,
         async {
             // The sender is dropped when the body is done.
             let _ = stopped.await;

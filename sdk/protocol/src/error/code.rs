@@ -88,6 +88,11 @@ codes! {
     12 InvalidArgument      INVALID_ARGUMENT       retry no  effect none    http 400 "a value outside its range or of the wrong form";
     13 InvalidName          INVALID_NAME           retry no  effect none    http 400 "a name that does not obey its grammar";
     14 PermissionDenied     PERMISSION_DENIED      retry no  effect none    http 403 "the caller is not allowed to do this";
+    15 Unauthenticated      UNAUTHENTICATED        retry no  effect none    http 401 "no token or certificate of a principal, or one that is unknown, expired or revoked";
+    16 PrincipalNotFound    PRINCIPAL_NOT_FOUND    retry no  effect none    http 404 "no such principal";
+    17 PrincipalExists      PRINCIPAL_EXISTS       retry no  effect none    http 409 "a principal of this name exists, or has this certificate name";
+    18 TokenNotFound        TOKEN_NOT_FOUND        retry no  effect none    http 404 "no token of this id";
+    19 LastAdministrator    LAST_ADMINISTRATOR     retry no  effect none    http 409 "nobody would be left who may administrate the engine";
     20 TopicNotFound        TOPIC_NOT_FOUND        retry no  effect none    http 404 "no such topic, or none that the caller may see";
     21 TopicExists          TOPIC_EXISTS           retry no  effect none    http 409 "a topic of this name exists";
     22 TopicInUse           TOPIC_IN_USE           retry no  effect none    http 409 "a route or subscription still needs the topic";

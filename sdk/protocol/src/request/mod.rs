@@ -7,6 +7,7 @@ mod chain;
 mod dead_letters;
 mod engine;
 mod plugin;
+mod principal;
 mod producer;
 mod route;
 mod search;
@@ -28,6 +29,10 @@ pub use self::{
     },
     engine::EngineInfo,
     plugin::{Interface, PluginInfo},
+    principal::{
+        ChangePrincipal, CreatePrincipal, CreateToken, IssuedToken, NewToken, PrincipalInfo, TokenInfo,
+        TokenState,
+    },
     producer::OpenedProducer,
     route::{RouteInfo, RouteSpec},
     search::{Search, SearchKey},
@@ -47,7 +52,10 @@ pub use self::{
 };
 use crate::{
     error::Refusal,
-    ids::{GroupName, PluginName, ProducerName, RouteName, SubscriptionName, TopicName, TransactionId},
+    ids::{
+        GroupName, PluginName, PrincipalName, ProducerName, RouteName, SubscriptionName, TokenId, TopicName,
+        TransactionId,
+    },
     publish::Durability,
     schedule::ScheduledInfo,
     trace::TraceContext,
@@ -434,6 +442,51 @@ pub enum Request {
         /// The producer's name on it.
         name: ProducerName,
     },
+    /// Makes a principal, with a token if that is asked for. The first one must be an administrator with a token or a certificate:
+    /// from then on nobody is served without.
+    CreatePrincipal(CreatePrincipal),
+    /// Changes what a principal may do, and by which certificates it is known. In force for the next request; open streams that
+    /// are not allowed any more end.
+    ChangePrincipal(ChangePrincipal),
+    /// Deletes a principal with its tokens. Its connections are closed.
+    DeletePrincipal {
+        /// The principal.
+        name: PrincipalName,
+    },
+    /// All principals, in pages.
+    ListPrincipals {
+        /// Most entries of the answer; 0 means as many as fit.
+        #[serde(default)]
+        limit: u32,
+        /// The answer begins behind this entry: a page's `next`. `None` means at the first.
+        #[serde(default)]
+        after: Option<String>,
+    },
+    /// One principal.
+    DescribePrincipal {
+        /// The principal; `None` means the caller.
+        #[serde(default)]
+        name: Option<PrincipalName>,
+    },
+    /// Makes a token of a principal. Its secret is in the answer, and nowhere else.
+    CreateToken(CreateToken),
+    /// The tokens of one principal or of all, in pages; those that were revoked or expired less than 30 days ago among them.
+    ListTokens {
+        /// The principal; `None` means all.
+        #[serde(default)]
+        principal: Option<PrincipalName>,
+        /// Most entries of the answer; 0 means as many as fit.
+        #[serde(default)]
+        limit: u32,
+        /// The answer begins behind this entry: a page's `next`. `None` means at the first.
+        #[serde(default)]
+        after: Option<String>,
+    },
+    /// Revokes a token; done also if it was revoked before. Connections that were made with it are closed.
+    RevokeToken {
+        /// The token.
+        id: TokenId,
+    },
     /// A request that this version does not know.
     #[serde(other)]
     Unknown,
@@ -535,6 +588,34 @@ pub enum Response {
     },
     /// To [`Request::OpenProducer`].
     Producer(Box<OpenedProducer>),
+    /// One principal.
+    Principal {
+        /// What is known of it.
+        principal: PrincipalInfo,
+        /// The token that was made with it.
+        #[serde(default)]
+        issued: Option<IssuedToken>,
+    },
+    /// A page of principals.
+    Principals {
+        /// In order of name.
+        principals: Vec<PrincipalInfo>,
+        /// Where to go on: the next request's `after`. `None`: this was all.
+        #[serde(default)]
+        next: Option<String>,
+    },
+    /// To [`Request::CreateToken`].
+    IssuedToken(Box<IssuedToken>),
+    /// One token.
+    Token(Box<TokenInfo>),
+    /// A page of tokens.
+    Tokens {
+        /// In order of id.
+        tokens: Vec<TokenInfo>,
+        /// Where to go on: the next request's `after`. `None`: this was all.
+        #[serde(default)]
+        next: Option<String>,
+    },
     /// Refused.
     Refused(Refusal),
     /// A response that this version does not know.

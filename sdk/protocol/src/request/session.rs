@@ -22,7 +22,7 @@ pub struct Hello {
     pub protocol_max: u16,
     /// Name and version of the client library, for the engine's log.
     pub client: String,
-    /// A bearer token; not used yet.
+    /// The text of a token of the principal on whose behalf the client acts; without one it may have shown a client certificate.
     pub token: Option<String>,
     /// Optional features wanted; none are defined yet.
     pub features: Vec<String>,
@@ -44,6 +44,8 @@ pub struct HelloAnswer {
     pub server_time_ms: u64,
     /// What a client must obey.
     pub limits: Limits,
+    /// On whose behalf the connection acts: a principal's name, or `local` in an engine without principals.
+    pub principal: String,
 }
 
 /// The limits of `limits.rs` that a client must obey, in bytes and counts.

@@ -8,14 +8,15 @@ use levada_protocol::{
     limits,
     partition::partition_of,
     request::{
-        AckedDelivery, BacklogInfo, CheckBack, DeadLetterGroup, DeadLetterGroups, DeadLetterSelection,
-        DeadLetterTopic, DecideTransaction, DedupInfo, Deleted, EngineInfo, EventLimits, GroupDeadLetters,
-        Hello, HelloAnswer, Limits, ListTransactions, LostEvents, OpenedProducer, PartitionInfo, PluginInfo,
-        Position, Prepare, PurgeDeadLetters, PurgeTopic, Purged, PurgedTopic, Read, Redrive, RedriveInfo,
+        AckedDelivery, BacklogInfo, ChangePrincipal, CheckBack, CreatePrincipal, CreateToken,
+        DeadLetterGroup, DeadLetterGroups, DeadLetterSelection, DeadLetterTopic, DecideTransaction,
+        DedupInfo, Deleted, EngineInfo, EventLimits, GroupDeadLetters, Hello, HelloAnswer, Limits,
+        ListTransactions, LostEvents, NewToken, OpenedProducer, PartitionInfo, PluginInfo, Position, Prepare,
+        PrincipalInfo, PurgeDeadLetters, PurgeTopic, Purged, PurgedTopic, Read, Redrive, RedriveInfo,
         Redriven, Request, RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, Search,
-        StageSpec, Stretch, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TopicChanges,
-        TopicInfo, TopicSettings, Transact, TransactionBatch, TransactionDuplicate, TransactionInfo,
-        TransactionLimits, TransactionState,
+        StageSpec, Stretch, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TokenInfo,
+        TokenState, TopicChanges, TopicInfo, TopicSettings, Transact, TransactionBatch, TransactionDuplicate,
+        TransactionInfo, TransactionLimits, TransactionState,
     },
     schedule::ScheduledInfo,
     version::{ALPN, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
@@ -94,6 +95,8 @@ fn every_limit_is_documented() {
         ENGINE_HEADERS_MAX ENGINE_HEADERS_BYTES_MAX REDRIVES_MAX REDRIVE_EVENTS_MAX DEAD_LETTER_GROUPS_MAX
         TRANSACTION_ID_BYTES_MAX TRANSACTION_BYTES_MAX TRANSACTION_EVENTS_MAX TRANSACTION_BATCHES_MAX TRANSACTION_ACKS_MAX
         PREPARED_BYTES_MAX PREPARED_MAX DECISION_REMEMBERED_MS TRANSACTION_REMEMBERED_MS CHECK_AFTER_MS_MAX
+        PERMISSION_BYTES_MAX PERMISSIONS_MAX CERTIFICATES_MAX CERTIFICATE_NAME_BYTES_MAX TOKENS_MAX
+        TOKEN_DESCRIPTION_BYTES_MAX TOKEN_EXPIRES_MS_MAX
     ];
     let rows = table("Limits");
     let documented: Vec<(&str, u64)> =
@@ -252,6 +255,41 @@ fn every_message_has_its_fields_and_defaults() {
     let opened = OpenedProducer { epoch: 0, ..samples::producer() };
     has_fields("`OpenedProducer`", &opened, &["producer_id", "epoch"]);
     has_fields("`Refusal`", &Refusal::new(ErrorCode::Malformed, ""), &["code"]);
+}
+
+#[test]
+fn every_message_about_principals_has_its_fields_and_defaults() {
+    let (permissions, certificates) = (Vec::new(), Vec::new());
+    let create = CreatePrincipal { name: name("p"), permissions, certificates, token: None };
+    has_fields("`CreatePrincipal`", &create, &["name"]);
+    let (grant, revoke) = (Vec::new(), Vec::new());
+    let (add_certificates, remove_certificates) = (Vec::new(), Vec::new());
+    let change = ChangePrincipal { name: name("p"), grant, revoke, add_certificates, remove_certificates };
+    has_fields("`ChangePrincipal`", &change, &["name"]);
+    let token = CreateToken { principal: name("p"), token: NewToken::default() };
+    has_fields("`CreateToken`", &token, &["principal"]);
+    has_fields("`NewToken`", &NewToken::default(), &[]);
+    has_fields("`IssuedToken`", &samples::issued_token(), &["token", "info"]);
+    let info = PrincipalInfo {
+        permissions: Vec::new(),
+        certificates: Vec::new(),
+        tokens: 0,
+        created_ms: 0,
+        created_by: String::new(),
+        ..samples::principal()
+    };
+    has_fields("`PrincipalInfo`", &info, &["name"]);
+    let info = TokenInfo {
+        state: TokenState::Unknown,
+        description: String::new(),
+        created_ms: 0,
+        created_by: String::new(),
+        expires_ms: None,
+        revoked_ms: None,
+        used_ms: None,
+        ..samples::token()
+    };
+    has_fields("`TokenInfo`", &info, &["id", "principal"]);
 }
 
 #[test]

@@ -4,20 +4,23 @@ use std::{fmt::Debug, str::FromStr};
 
 use levada_protocol::{
     error::{ErrorCode, Refusal},
-    ids::{ProducerId, SubscriptionName, TopicName},
+    ids::{ProducerId, SubscriptionName, TokenId, TopicName},
     publish::Durability,
     request::{
-        AckedDelivery, Alarm, BacklogInfo, CheckBack, DeadLetterGroup, DeadLetterGroups, DeadLetterSelection,
-        DeadLetterTopic, DecideTransaction, DedupInfo, Deleted, EngineInfo, GroupDeadLetters, Hello,
-        HelloAnswer, Holding, Interface, Limits, ListTransactions, LostEvents, Notice, OnError, OnFull, Open,
-        Opened, OpenedProducer, Order, PartitionInfo, PauseReason, PluginInfo, Position, Prepare,
+        AckedDelivery, Alarm, BacklogInfo, ChangePrincipal, CheckBack, CreatePrincipal, CreateToken,
+        DeadLetterGroup, DeadLetterGroups, DeadLetterSelection, DeadLetterTopic, DecideTransaction,
+        DedupInfo, Deleted, EngineInfo, GroupDeadLetters, Hello, HelloAnswer, Holding, Interface,
+        IssuedToken, Limits, ListTransactions, LostEvents, NewToken, Notice, OnError, OnFull, Open, Opened,
+        OpenedProducer, Order, PartitionInfo, PauseReason, PluginInfo, Position, Prepare, PrincipalInfo,
         PurgeDeadLetters, PurgeTopic, Purged, PurgedTopic, Read, Redrive, RedriveInfo, RedriveOutcome,
         Redriven, Request, RequestEnvelope, Response, ResponseEnvelope, Retain, Retry, RouteInfo, RouteSpec,
         RunState, Search, SearchKey, StageSpec, Start, Stretch, Subscribe, Subscribed, SubscriptionInfo,
-        SubscriptionOptions, TopicChanges, TopicInfo, TopicSettings, Transact, TransactionAcks,
-        TransactionBatch, TransactionDuplicate, TransactionInfo, TransactionState, WaitingFor,
+        SubscriptionOptions, TokenInfo, TokenState, TopicChanges, TopicInfo, TopicSettings, Transact,
+        TransactionAcks, TransactionBatch, TransactionDuplicate, TransactionInfo, TransactionState,
+        WaitingFor,
     },
     schedule::ScheduledInfo,
+    token::Token,
     trace::TraceContext,
 };
 
@@ -78,6 +81,7 @@ pub(crate) fn openeds() -> Vec<Opened> {
             start_id: "s".into(),
             server_time_ms: 5,
             limits: Limits::of_this_version(2),
+            principal: "payment".into(),
         }),
         Opened::Publish {
             partitions: 4,
@@ -163,7 +167,77 @@ pub(crate) fn requests() -> Vec<Request> {
     requests.extend(dead_letter_requests());
     requests.extend(transaction_requests());
     requests.push(Request::OpenProducer { topic: name("orders"), name: name("importer") });
+    requests.extend(principal_requests());
     requests
+}
+
+/// Those about principals and tokens.
+fn principal_requests() -> [Request; 8] {
+    let new_token = || NewToken { description: "of the shop".into(), expires_in_ms: Some(5) };
+    [
+        Request::CreatePrincipal(CreatePrincipal {
+            name: name("payment"),
+            permissions: vec![name("publish shop.*")],
+            certificates: vec![name("dns:payment.internal")],
+            token: Some(new_token()),
+        }),
+        Request::ChangePrincipal(ChangePrincipal {
+            name: name("payment"),
+            grant: vec![name("subscribe orders/payment")],
+            revoke: vec![name("admin")],
+            add_certificates: vec![name("uri:spiffe://prod/payment")],
+            remove_certificates: vec![name("dns:payment.internal")],
+        }),
+        Request::DeletePrincipal { name: name("payment") },
+        Request::ListPrincipals { limit: 100, after: Some("payment".into()) },
+        Request::DescribePrincipal { name: Some(name("payment")) },
+        Request::CreateToken(CreateToken { principal: name("payment"), token: new_token() }),
+        Request::ListTokens {
+            principal: Some(name("payment")),
+            limit: 100,
+            after: Some(TokenId(4).to_string()),
+        },
+        Request::RevokeToken { id: TokenId(5) },
+    ]
+}
+
+pub(crate) fn principal() -> PrincipalInfo {
+    PrincipalInfo {
+        name: name("payment"),
+        permissions: vec![name("publish shop.*"), name("subscribe orders/payment")],
+        certificates: vec![name("dns:payment.internal")],
+        tokens: 2,
+        created_ms: 1_700_000_000_000,
+        created_by: "admin".into(),
+    }
+}
+
+pub(crate) fn token() -> TokenInfo {
+    TokenInfo {
+        id: TokenId(5),
+        principal: name("payment"),
+        state: TokenState::Revoked,
+        description: "of the shop".into(),
+        created_ms: 1_700_000_000_000,
+        created_by: "admin".into(),
+        expires_ms: Some(1_707_776_000_000),
+        revoked_ms: Some(1_700_000_100_000),
+        used_ms: Some(1_699_999_200_000),
+    }
+}
+
+pub(crate) fn issued_token() -> IssuedToken {
+    IssuedToken { token: Token::new(TokenId(5), [7; 32]).reveal(), info: token() }
+}
+
+fn principal_answers() -> [Response; 5] {
+    [
+        Response::Principal { principal: principal(), issued: Some(issued_token()) },
+        Response::Principals { principals: vec![principal()], next: Some("payment".into()) },
+        Response::IssuedToken(Box::new(issued_token())),
+        Response::Token(Box::new(token())),
+        Response::Tokens { tokens: vec![token()], next: Some(TokenId(5).to_string()) },
+    ]
 }
 
 /// Those about dead letters.
@@ -371,7 +445,7 @@ pub(crate) fn responses() -> Vec<Response> {
         ScheduledInfo { id: 7, deliver_at_ms: 9, key: Some("k".into()), ..ScheduledInfo::default() };
     let info = EngineInfo { cpu_seconds: 1.5, read_only: Some("full".into()), ..EngineInfo::default() };
     let [listed, grouped, redrives, redriven, purged] = dead_letter_answers();
-    vec![
+    let mut responses = vec![
         Response::Done,
         Response::Deleted(deleted()),
         Response::Info(Box::new(info)),
@@ -397,8 +471,10 @@ pub(crate) fn responses() -> Vec<Response> {
         Response::Transaction(Box::new(transaction())),
         Response::Transactions { transactions: vec![transaction()], next: Some("shop/order-42".into()) },
         Response::Producer(Box::new(producer())),
-        Response::Refused(Refusal::new(ErrorCode::Unknown(777), "no").retry_after(3)),
-    ]
+    ];
+    responses.extend(principal_answers());
+    responses.push(Response::Refused(Refusal::new(ErrorCode::Unknown(777), "no").retry_after(3)));
+    responses
 }
 
 /// Every notice.

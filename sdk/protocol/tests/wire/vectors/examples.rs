@@ -122,6 +122,7 @@ fn hello_answer() -> HelloAnswer {
         start_id: "s1".into(),
         server_time_ms: TIME,
         limits: Limits::of_this_version(1_024),
+        principal: "local".into(),
     }
 }
 

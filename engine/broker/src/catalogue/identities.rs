@@ -1,0 +1,130 @@
+//! Who may use the engine: principals, their tokens, and the certificate names by which they are known.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+    sync::Arc,
+};
+
+use levada_protocol::{
+    access::Action,
+    certificate_name::CertificateName,
+    error::ErrorCode,
+    ids::{PrincipalId, PrincipalName, Timestamp, TokenId},
+};
+
+use super::names::Names;
+use crate::{
+    error::Error,
+    rows::{PrincipalRecord, TokenRecord},
+};
+
+/// The principals. Copies share everything until one of them changes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Identities {
+    principals: Names<PrincipalName, PrincipalId, PrincipalRecord>,
+    tokens: Arc<BTreeMap<TokenId, Arc<TokenRecord>>>,
+    certificates: Arc<HashMap<CertificateName, PrincipalId>>,
+}
+
+impl Identities {
+    /// True while there is no principal: local callers are served then, and nobody else.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.principals.len() == 0
+    }
+
+    /// How many records there are.
+    pub(crate) fn len(&self) -> usize {
+        self.principals.len() + self.tokens.len()
+    }
+
+    /// The principal of this name.
+    ///
+    /// # Errors
+    /// `PRINCIPAL_NOT_FOUND`.
+    pub(crate) fn principal(&self, name: &PrincipalName) -> Result<&Arc<PrincipalRecord>, Error> {
+        self.principals.get(name).ok_or_else(|| {
+            Error::refused(ErrorCode::PrincipalNotFound, format!("there is no principal {name}"))
+        })
+    }
+
+    pub(crate) fn contains(&self, name: &PrincipalName) -> bool {
+        self.principals.contains(name)
+    }
+
+    pub(crate) fn by_id(&self, id: PrincipalId) -> Option<&Arc<PrincipalRecord>> {
+        self.principals.by_id(id)
+    }
+
+    /// The principal that a certificate with this name is one of.
+    pub(crate) fn by_certificate(&self, name: &CertificateName) -> Option<&Arc<PrincipalRecord>> {
+        self.by_id(*self.certificates.get(name)?)
+    }
+
+    pub(crate) fn token(&self, id: TokenId) -> Option<&Arc<TokenRecord>> {
+        self.tokens.get(&id)
+    }
+
+    /// The principals behind this name, in order.
+    pub(crate) fn principals_after(
+        &self,
+        after: Option<&PrincipalName>,
+    ) -> impl Iterator<Item = &Arc<PrincipalRecord>> {
+        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.principals.range((begin, Bound::Unbounded)).map(|(_, record)| record)
+    }
+
+    /// The tokens behind this id, in order.
+    pub(crate) fn tokens_after(&self, after: Option<TokenId>) -> impl Iterator<Item = &Arc<TokenRecord>> {
+        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.tokens.range((begin, Bound::Unbounded)).map(|(_, record)| record)
+    }
+
+    /// The tokens of a principal, in order of id.
+    pub(crate) fn tokens_of(&self, principal: PrincipalId) -> impl Iterator<Item = &Arc<TokenRecord>> {
+        self.tokens.values().filter(move |token| token.principal == principal.0)
+    }
+
+    /// True if somebody can come in who may do everything.
+    pub(crate) fn has_administrator(&self, now: Timestamp) -> bool {
+        let may = |record: &PrincipalRecord| {
+            record.permissions.iter().any(|permission| permission.action() == Action::Admin)
+        };
+        let comes_in = |record: &PrincipalRecord| {
+            !record.certificates.is_empty()
+                || self.tokens_of(PrincipalId(record.id)).any(|token| token.is_active(now))
+        };
+        self.principals.values().any(|record| may(record) && comes_in(record))
+    }
+
+    pub(crate) fn put_principal(&mut self, record: Arc<PrincipalRecord>) {
+        let id = PrincipalId(record.id);
+        self.forget_certificates(id);
+        let certificates = Arc::make_mut(&mut self.certificates);
+        certificates.extend(record.certificates.iter().map(|name| (name.clone(), id)));
+        self.principals.insert(record.name.clone(), id, record);
+    }
+
+    /// Removes a principal; its tokens are removed one by one.
+    pub(crate) fn remove_principal(&mut self, record: &PrincipalRecord) {
+        let id = PrincipalId(record.id);
+        self.forget_certificates(id);
+        self.principals.remove(&record.name, id);
+    }
+
+    fn forget_certificates(&mut self, id: PrincipalId) {
+        let Some(record) = self.principals.by_id(id) else { return };
+        let certificates = Arc::make_mut(&mut self.certificates);
+        record.certificates.iter().for_each(|name| {
+            certificates.remove(name);
+        });
+    }
+
+    pub(crate) fn put_token(&mut self, record: Arc<TokenRecord>) {
+        Arc::make_mut(&mut self.tokens).insert(TokenId(record.id), record);
+    }
+
+    pub(crate) fn remove_token(&mut self, id: TokenId) {
+        Arc::make_mut(&mut self.tokens).remove(&id);
+    }
+}

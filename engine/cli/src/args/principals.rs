@@ -1,0 +1,146 @@
+//! What can be typed of `levada principal` and `levada token`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use levada_protocol::{
+    certificate_name::CertificateName,
+    ids::{PrincipalName, TokenId},
+    limits::TOKEN_EXPIRES_MS_MAX,
+    permission::Permission,
+};
+use levada_terminal::values::{DurationMs, parse_length};
+
+use super::ClientArgs;
+
+/// What permissions look like, behind the help of the commands that take them.
+pub(crate) const PERMISSION_HELP: &str = "A permission is a verb and a pattern, in one argument:
+  'publish shop.*'             append to topics; group:NAME: transactions of a producer group
+  'subscribe orders/payment'   consume a subscription, and create it
+  'read orders'                read events without a subscription
+  'browse **'                  see names, settings and figures, no events
+  'manage shop.**'             create, change and delete topics, subscriptions; route:NAME: routes
+  'redrive orders/payment'     read, redrive and purge dead letters
+  'deploy json-*'              deploy and remove plugins
+  admin                        everything, principals and tokens too
+* stands for any characters within a segment (segments end at dots), ** for all that follow. Whoever may do something with a
+thing may browse it";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PrincipalArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    #[command(subcommand)]
+    pub(crate) action: PrincipalAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PrincipalAction {
+    /// Create a principal: a service or a person who may use the engine. The first must be an administrator with a token; from
+    /// then on nobody is served without a token or a certificate
+    #[command(after_help = PERMISSION_HELP)]
+    Create {
+        /// Its name: up to 63 of a-z 0-9 _ - beginning with a letter or digit
+        name: PrincipalName,
+        /// A permission; repeatable
+        #[arg(long = "grant", value_name = "PERMISSION")]
+        permissions: Vec<Permission>,
+        /// A name in client certificates by which it is known, uri:URI or dns:NAME, exactly; repeatable
+        #[arg(long = "certificate", value_name = "NAME")]
+        certificates: Vec<CertificateName>,
+        /// Create a token for it as well, and print it: it cannot be shown again
+        #[arg(long)]
+        token: bool,
+        #[command(flatten)]
+        options: TokenOptions,
+    },
+    /// List all principals
+    List,
+    /// Describe a principal: what it may do, its certificate names and its tokens
+    Describe {
+        /// Its name [default: the principal on whose behalf this command acts]
+        name: Option<PrincipalName>,
+    },
+    /// Allow a principal more; in force for its next call
+    #[command(after_help = PERMISSION_HELP)]
+    Grant {
+        /// Its name
+        name: PrincipalName,
+        /// The permissions, each in one argument
+        #[arg(required_unless_present = "certificates", value_name = "PERMISSION")]
+        permissions: Vec<Permission>,
+        /// A name in client certificates by which it is known from now on, uri:URI or dns:NAME; repeatable
+        #[arg(long = "certificate", value_name = "NAME")]
+        certificates: Vec<CertificateName>,
+    },
+    /// Take permissions back, by the very lines that describe shows; what is open and not allowed any more ends within a second
+    Revoke {
+        /// Its name
+        name: PrincipalName,
+        /// The permissions, each in one argument
+        #[arg(required_unless_present = "certificates", value_name = "PERMISSION")]
+        permissions: Vec<Permission>,
+        /// A name in client certificates by which it is not known any more; repeatable
+        #[arg(long = "certificate", value_name = "NAME")]
+        certificates: Vec<CertificateName>,
+    },
+    /// Delete a principal with its tokens; its connections are closed
+    Delete {
+        /// Its name
+        name: PrincipalName,
+    },
+}
+
+/// What a new token is to be, and where it goes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TokenOptions {
+    /// How long the token is valid, up to ten years, or never to let it not expire [default: 90d]
+    #[arg(long, value_name = "DURATION", value_parser = parse_expires)]
+    pub(crate) expires: Option<DurationMs>,
+    /// What the token is for, up to 256 bytes; `levada token list` shows it
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) description: String,
+    /// Write the token into this new file, which only you may read, instead of printing it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TokenArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    #[command(subcommand)]
+    pub(crate) action: TokenAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenAction {
+    /// Create a token of a principal, and print it: it cannot be shown again
+    Create {
+        /// The principal
+        principal: PrincipalName,
+        #[command(flatten)]
+        options: TokenOptions,
+    },
+    /// List tokens, without their secrets; those that were revoked or expired in the last 30 days too
+    List {
+        /// Those of this principal [default: all]
+        principal: Option<PrincipalName>,
+    },
+    /// Revoke a token; the connections that were made with it are closed
+    Revoke {
+        /// Its id, as `levada token list` prints it; never the token itself
+        id: TokenId,
+    },
+}
+
+/// A duration, or `never` as 0.
+fn parse_expires(text: &str) -> Result<DurationMs, String> {
+    if text == "never" {
+        return Ok(DurationMs(0));
+    }
+    match parse_length(text)? {
+        DurationMs(ms @ 1..=TOKEN_EXPIRES_MS_MAX) => Ok(DurationMs(ms)),
+        _ => Err("expected 1ms to 3650d, or never".to_owned()),
+    }
+}

@@ -1,0 +1,137 @@
+//! `levada principal`: who may use the engine, and for what.
+
+use levada_client::{ChangePrincipal, Client, CreatePrincipal, NewToken, PrincipalInfo};
+use levada_terminal::{
+    Failure,
+    output::{self, Output, Rows},
+};
+use serde::Serialize;
+
+use super::token;
+use crate::{
+    args::{PrincipalAction, PrincipalArgs, TokenOptions},
+    client,
+};
+
+pub(super) async fn run(output: &Output, args: PrincipalArgs) -> anyhow::Result<()> {
+    client::with_interruptible(&args.client, async |client| act(output, client, args.action).await).await
+}
+
+async fn act(output: &Output, client: &Client, action: PrincipalAction) -> anyhow::Result<()> {
+    match action {
+        PrincipalAction::Create { name, permissions, certificates, token: with_token, options } => {
+            if !with_token && options.is_given() {
+                let message =
+                    "expected --token as well: --expires, --description and --out are about the token";
+                return Err(Failure::usage(message).into());
+            }
+            let file = token::reserve(options.out.as_deref())?;
+            let token = with_token.then(|| options.new_token());
+            let new = CreatePrincipal { name, permissions, certificates, token };
+            let (principal, issued) = client.create_principal(new).await?;
+            output.remark(&format!("created principal {}", principal.name));
+            match issued {
+                Some(issued) => token::report(output, &issued, file),
+                None => Ok(output.result(&principal, || described(&principal))?),
+            }
+        }
+        PrincipalAction::List => {
+            let principals = client.list_principals().await?;
+            Ok(output.rows(&principals, || table(&principals))?)
+        }
+        PrincipalAction::Describe { name } => {
+            let principal = client.describe_principal(name.as_ref().map(|name| name.as_str())).await?;
+            Ok(output.result(&principal, || described(&principal))?)
+        }
+        PrincipalAction::Grant { name, permissions, certificates } => {
+            let change = ChangePrincipal {
+                name,
+                grant: permissions,
+                revoke: Vec::new(),
+                add_certificates: certificates,
+                remove_certificates: Vec::new(),
+            };
+            changed(output, &client.change_principal(change).await?)
+        }
+        PrincipalAction::Revoke { name, permissions, certificates } => {
+            let before = client.describe_principal(Some(name.as_str())).await?;
+            let missing = permissions.iter().find(|line| !before.permissions.contains(line));
+            let missing = missing.map(ToString::to_string).or_else(|| {
+                let name = certificates.iter().find(|name| !before.certificates.contains(name))?;
+                Some(format!("--certificate {name}"))
+            });
+            if let Some(missing) = missing {
+                let message = format!("principal {name} does not have {missing:?}, nothing was revoked");
+                let hint = format!("`levada principal describe {name}` shows what it has, line by line");
+                return Err(Failure::new(levada_client::ErrorCode::InvalidArgument, message)
+                    .hint(hint)
+                    .into());
+            }
+            let change = ChangePrincipal {
+                name,
+                grant: Vec::new(),
+                revoke: permissions,
+                add_certificates: Vec::new(),
+                remove_certificates: certificates,
+            };
+            changed(output, &client.change_principal(change).await?)
+        }
+        PrincipalAction::Delete { name } => {
+            client.delete_principal(name.as_str()).await?;
+            let gone = Gone { deleted: true, principal: name.as_str() };
+            Ok(output.result(&gone, || format!("deleted principal {name} with its tokens"))?)
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Gone<'a> {
+    deleted: bool,
+    principal: &'a str,
+}
+
+impl TokenOptions {
+    fn is_given(&self) -> bool {
+        self.expires.is_some() || !self.description.is_empty() || self.out.is_some()
+    }
+
+    /// The token as it is asked for.
+    pub(super) fn new_token(&self) -> NewToken {
+        NewToken { description: self.description.clone(), expires_in_ms: self.expires.map(|length| length.0) }
+    }
+}
+
+fn changed(output: &Output, principal: &PrincipalInfo) -> anyhow::Result<()> {
+    Ok(output.result(principal, || described(principal))?)
+}
+
+fn described(principal: &PrincipalInfo) -> String {
+    let listed = |what: &str, lines: &mut dyn Iterator<Item = String>| {
+        let lines: Vec<String> = lines.map(|line| format!("  {line}")).collect();
+        if lines.is_empty() { format!("{what}: none") } else { format!("{what}:\n{}", lines.join("\n")) }
+    };
+    [
+        format!("principal {}", principal.name),
+        listed("may", &mut principal.permissions.iter().map(ToString::to_string)),
+        listed("certificate names", &mut principal.certificates.iter().map(ToString::to_string)),
+        format!("active tokens: {}", principal.tokens),
+        format!("created {} by {}", output::time_ms(principal.created_ms), principal.created_by),
+    ]
+    .join("\n")
+}
+
+fn table(principals: &[PrincipalInfo]) -> Rows {
+    let mut rows = Rows::new(&["principal", "tokens", "certificates", "created", "by", "may"]);
+    for principal in principals {
+        let may: Vec<String> = principal.permissions.iter().map(ToString::to_string).collect();
+        rows.push([
+            principal.name.to_string(),
+            principal.tokens.to_string(),
+            principal.certificates.len().to_string(),
+            output::time_ms(principal.created_ms),
+            principal.created_by.clone(),
+            if may.is_empty() { "nothing".to_owned() } else { may.join(", ") },
+        ]);
+    }
+    rows
+}

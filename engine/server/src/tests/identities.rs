@@ -1,0 +1,255 @@
+//! Who is served, and until when: tokens and permissions over real connections.
+
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use levada_protocol::{
+    error::{ErrorCode, Refusal},
+    ids::TopicName,
+    request::{
+        ChangePrincipal, CreatePrincipal, CreateToken, IssuedToken, NewToken, Open, Opened, Read, Request,
+        Response, Subscribe, SubscriptionOptions, TopicSettings,
+    },
+};
+use quinn::Connection;
+
+use super::{
+    against, against_with,
+    client::{self, ClientStream},
+    config,
+};
+use crate::{Error, Started, run};
+
+const SHOP: &str = "shop";
+
+fn topic() -> TopicName {
+    "orders".parse().unwrap()
+}
+
+/// An engine's administrator, who came in with the token of its start.
+struct Office<'a> {
+    server: &'a Started,
+    connection: Connection,
+    _control: ClientStream,
+}
+
+impl<'a> Office<'a> {
+    async fn open(server: &'a Started, token: &str) -> Self {
+        let (connection, _control, answer) = come(server, Some(token)).await;
+        assert!(matches!(answer, Ok(Opened::Hello(hello)) if hello.principal == "admin"));
+        let office = Self { server, connection, _control };
+        office.ask(Request::CreateTopic { name: topic(), settings: TopicSettings::default() }).await;
+        office
+    }
+
+    async fn ask(&self, request: Request) -> Response {
+        match client::request(&self.connection, request).await {
+            Response::Refused(refusal) => panic!("{refusal}"),
+            response => response,
+        }
+    }
+
+    /// A principal who may do this, and its token.
+    async fn shop(&self, permissions: &[&str], expires_in_ms: Option<u64>) -> IssuedToken {
+        let request = Request::CreatePrincipal(CreatePrincipal {
+            name: SHOP.parse().unwrap(),
+            permissions: permissions.iter().map(|line| line.parse().unwrap()).collect(),
+            certificates: Vec::new(),
+            token: Some(NewToken { expires_in_ms, ..NewToken::default() }),
+        });
+        match self.ask(request).await {
+            Response::Principal { issued: Some(issued), .. } => issued,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn come(&self, token: &str) -> (Connection, ClientStream) {
+        let (connection, control, answer) = come(self.server, Some(token)).await;
+        answer.unwrap();
+        (connection, control)
+    }
+}
+
+async fn come(server: &Started, token: Option<&str>) -> (Connection, ClientStream, Result<Opened, Refusal>) {
+    client::greet_with_token(server.quic, &server.ca_pem_path, token).await
+}
+
+/// Runs the body against a server whose first start makes an administrator.
+async fn with_office(body: impl AsyncFnOnce(&Office<'_>)) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("admin.token");
+    against_with(config(&dir), Some(file.clone()), async |server| {
+        let token = fs::read_to_string(&file).unwrap();
+        body(&Office::open(&server, token.trim_end()).await).await;
+    })
+    .await;
+}
+
+/// A stream of each kind that goes on, opened and answered.
+async fn open_all(connection: &Connection) -> [ClientStream; 3] {
+    let subscribe = Subscribe::new(topic(), "payment".parse().unwrap());
+    let subscribe = Subscribe { options: Some(SubscriptionOptions::default()), ..subscribe };
+    let read = Read { follow: true, ..Read::new(topic()) };
+    let mut streams = [
+        ClientStream::open(connection, &Open::Publish { topic: topic(), trace: None }).await,
+        ClientStream::open(connection, &Open::Subscribe(subscribe)).await,
+        ClientStream::open(connection, &Open::Read(read)).await,
+    ];
+    for stream in &mut streams {
+        stream.answer().await.unwrap();
+    }
+    streams
+}
+
+/// The code with which the engine ended a stream.
+async fn reset_with(stream: &mut ClientStream) -> ErrorCode {
+    match stream.recv.read(&mut [0; 64]).await {
+        Err(quinn::ReadError::Reset(code)) => {
+            ErrorCode::from_number(u16::try_from(code.into_inner()).unwrap())
+        }
+        other => panic!("expected a reset, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_first_start_makes_a_token_that_only_its_owner_may_read_and_a_second_one_refuses_to_write_over_it()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("admin.token");
+    against_with(config(&dir), Some(file.clone()), async |server| {
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        let token = fs::read_to_string(&file).unwrap();
+        let (_connection, _control, answer) = come(&server, Some(token.trim_end())).await;
+        assert!(matches!(answer, Ok(Opened::Hello(hello)) if hello.principal == "admin"));
+    })
+    .await;
+    let again = run(config(&dir), Some(file), async {}, |_| panic!("the server must not start")).await;
+    assert!(matches!(again, Err(Error::AdminToken { .. })), "{again:?}");
+}
+
+#[tokio::test]
+async fn without_principals_everybody_here_is_served_and_with_one_nobody_without_a_token() {
+    let dir = tempfile::tempdir().unwrap();
+    against(config(&dir), async |server| {
+        let (local, mut control, answer) = come(&server, None).await;
+        assert!(matches!(answer, Ok(Opened::Hello(hello)) if hello.principal == "local"));
+        let [mut publish, ..] = {
+            client::request(
+                &local,
+                Request::CreateTopic { name: topic(), settings: TopicSettings::default() },
+            )
+            .await;
+            open_all(&local).await
+        };
+        let first = Request::CreatePrincipal(CreatePrincipal {
+            name: "boss".parse().unwrap(),
+            permissions: vec!["admin".parse().unwrap()],
+            certificates: Vec::new(),
+            token: Some(NewToken::default()),
+        });
+        // The request that ends the connection is answered.
+        let Response::Principal { issued: Some(issued), .. } = client::request(&local, first).await else {
+            panic!("expected a token")
+        };
+        assert_eq!(reset_with(&mut publish).await, ErrorCode::Unauthenticated);
+        assert_eq!(control.answer().await.unwrap_err().code, ErrorCode::Unauthenticated);
+        assert_eq!(client::closed_with(&local).await, ErrorCode::Unauthenticated);
+
+        let (_nobody, _control, answer) = come(&server, None).await;
+        let refusal = answer.unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::Unauthenticated);
+        assert!(refusal.message.contains("levada token create"), "{refusal}");
+        let (_wrong, _control, answer) = come(&server, Some(&issued.token[1..])).await;
+        let refusal = answer.unwrap_err();
+        assert!(
+            refusal.message.contains("malformed") && !refusal.message.contains(&issued.token[20..]),
+            "{refusal}"
+        );
+        assert!(come(&server, Some(&issued.token)).await.2.is_ok());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_revoked_token_closes_its_connections_and_no_others() {
+    with_office(async |office| {
+        let issued = office.shop(&["publish **", "subscribe **", "read **"], None).await;
+        let request = Request::CreateToken(CreateToken {
+            principal: SHOP.parse().unwrap(),
+            token: NewToken::default(),
+        });
+        let Response::IssuedToken(other) = office.ask(request).await else { panic!("no token") };
+        let (revoked, mut control) = office.come(&issued.token).await;
+        let (stays, _control) = office.come(&other.token).await;
+        let mut ended = open_all(&revoked).await;
+        let mut going = open_all(&stays).await;
+        office.ask(Request::RevokeToken { id: issued.info.id }).await;
+        assert_eq!(control.answer().await.unwrap_err().code, ErrorCode::Unauthenticated);
+        for stream in &mut ended {
+            assert_eq!(reset_with(stream).await, ErrorCode::Unauthenticated);
+        }
+        assert_eq!(client::closed_with(&revoked).await, ErrorCode::Unauthenticated);
+        assert!(matches!(client::request(&stays, Request::Info).await, Response::Info(_)));
+        going[0].send.finish().unwrap();
+        assert!(going[0].frame().await.is_none(), "it ends as it should");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_permission_that_is_taken_back_ends_its_streams_and_no_others() {
+    with_office(async |office| {
+        let issued = office.shop(&["publish **", "subscribe **", "read **"], None).await;
+        let (connection, _control) = office.come(&issued.token).await;
+        let [mut publish, mut subscribe, mut read] = open_all(&connection).await;
+        let revoke = |line: &str| {
+            Request::ChangePrincipal(ChangePrincipal {
+                name: SHOP.parse().unwrap(),
+                grant: Vec::new(),
+                revoke: vec![line.parse().unwrap()],
+                add_certificates: Vec::new(),
+                remove_certificates: Vec::new(),
+            })
+        };
+        office.ask(revoke("read **")).await;
+        // Whoever publishes to it knows that it is there.
+        assert_eq!(reset_with(&mut read).await, ErrorCode::PermissionDenied);
+        office.ask(revoke("publish **")).await;
+        assert_eq!(reset_with(&mut publish).await, ErrorCode::PermissionDenied);
+        subscribe.send.finish().unwrap();
+        assert!(subscribe.frame().await.is_none(), "it ends as it should");
+        let mut publish =
+            ClientStream::open(&connection, &Open::Publish { topic: topic(), trace: None }).await;
+        assert_eq!(publish.answer().await.unwrap_err().code, ErrorCode::PermissionDenied);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_expired_token_closes_its_connection_by_itself() {
+    with_office(async |office| {
+        let issued = office.shop(&["publish **"], Some(400)).await;
+        let (connection, mut control) = office.come(&issued.token).await;
+        assert_eq!(control.answer().await.unwrap_err().code, ErrorCode::Unauthenticated);
+        assert_eq!(client::closed_with(&connection).await, ErrorCode::Unauthenticated);
+        assert_eq!(
+            come(office.server, Some(&issued.token)).await.2.unwrap_err().code,
+            ErrorCode::Unauthenticated
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_deployment_that_is_not_allowed_is_refused_before_its_bytes_are_taken() {
+    with_office(async |office| {
+        let issued = office.shop(&["publish **"], None).await;
+        let (connection, _control) = office.come(&issued.token).await;
+        // None of the bytes that are announced ever comes.
+        let deploy = Request::DeployPlugin { name: "keep".parse().unwrap(), size: 1_000_000, config: None };
+        match client::request(&connection, deploy).await {
+            Response::Refused(refusal) => assert_eq!(refusal.code, ErrorCode::PermissionDenied),
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+}
