@@ -122,17 +122,7 @@ impl Broker {
             Request::ListTransactions(asked) => self.list_transactions(viewer, asked).await,
             Request::DescribeTransaction { group, id } => self.describe_transaction(group, id).await,
             Request::OpenProducer { topic, name } => producers::open(self, &topic, name).await,
-            Request::CreatePrincipal(asked) => self.create_principal(principal, asked).await,
-            Request::ChangePrincipal(asked) => self.change_principal(asked).await,
-            Request::DeletePrincipal { name } => self.delete_principal(name).await,
-            Request::ListPrincipals { limit, after } => self.list_principals(limit, after.as_deref()),
-            Request::DescribePrincipal { name } => self.describe_principal(principal, name),
-            Request::CreateToken(asked) => self.create_token(principal, asked).await,
-            Request::ListTokens { principal, limit, after } => {
-                self.list_tokens(principal.as_ref(), limit, after.as_deref())
-            }
-            Request::RevokeToken { id } => self.revoke_token(id).await,
-            Request::Unknown => Err(unknown()),
+            other => self.identity_request(principal, other).await,
         }
     }
 

@@ -5,13 +5,13 @@ use levada_protocol::{
     ids::{PrincipalId, PrincipalName, Timestamp, TokenId},
     permission::Permission,
     request::{
-        ChangePrincipal, CreatePrincipal, CreateToken, IssuedToken, NewToken, PrincipalInfo, Response,
-        TokenInfo,
+        ChangePrincipal, CreatePrincipal, CreateToken, IssuedToken, NewToken, PrincipalInfo, Request,
+        Response, TokenInfo,
     },
     token::Token,
 };
 
-use super::pages::Page;
+use super::{pages::Page, unknown};
 use crate::{
     access::{Principal, proof_needed},
     broker::Broker,
@@ -22,11 +22,28 @@ use crate::{
 };
 
 impl Broker {
-    pub(super) async fn create_principal(
+    /// Executes a request about principals or tokens; any other is one that the engine does not know.
+    pub(super) async fn identity_request(
         &self,
-        caller: &Principal,
-        asked: CreatePrincipal,
+        principal: &Principal,
+        request: Request,
     ) -> Result<Response, Error> {
+        match request {
+            Request::CreatePrincipal(asked) => self.create_principal(principal, asked).await,
+            Request::ChangePrincipal(asked) => self.change_principal(asked).await,
+            Request::DeletePrincipal { name } => self.delete_principal(name).await,
+            Request::ListPrincipals { limit, after } => self.list_principals(limit, after.as_deref()),
+            Request::DescribePrincipal { name } => self.describe_principal(principal, name),
+            Request::CreateToken(asked) => self.create_token(principal, asked).await,
+            Request::ListTokens { principal, limit, after } => {
+                self.list_tokens(principal.as_ref(), limit, after.as_deref())
+            }
+            Request::RevokeToken { id } => self.revoke_token(id).await,
+            _ => Err(unknown()),
+        }
+    }
+
+    async fn create_principal(&self, caller: &Principal, asked: CreatePrincipal) -> Result<Response, Error> {
         let CreatePrincipal { name, permissions, certificates, token } = asked;
         let drawn = token.map(draw).transpose()?;
         let (text, token) = drawn.unzip();
@@ -50,18 +67,18 @@ impl Broker {
         Ok(Response::Principal { principal: principal_info(identities, record, now), issued })
     }
 
-    pub(super) async fn change_principal(&self, asked: ChangePrincipal) -> Result<Response, Error> {
+    async fn change_principal(&self, asked: ChangePrincipal) -> Result<Response, Error> {
         let name = asked.name.clone();
         self.inner.shard.change(Change::Identity(IdentityChange::ChangePrincipal(asked))).await?;
         self.created(&name, None)
     }
 
-    pub(super) async fn delete_principal(&self, name: PrincipalName) -> Result<Response, Error> {
+    async fn delete_principal(&self, name: PrincipalName) -> Result<Response, Error> {
         self.inner.shard.change(Change::Identity(IdentityChange::DeletePrincipal(name))).await?;
         Ok(Response::Done)
     }
 
-    pub(super) fn list_principals(&self, limit: u32, after: Option<&str>) -> Result<Response, Error> {
+    fn list_principals(&self, limit: u32, after: Option<&str>) -> Result<Response, Error> {
         let (catalogue, now) = (self.inner.shard.catalogue(), self.inner.config.clock.now());
         let after = after.map(str::parse::<PrincipalName>).transpose()?;
         let mut page = Page::new(limit);
@@ -75,11 +92,7 @@ impl Broker {
     }
 
     /// Describes the principal of this name, or the caller.
-    pub(super) fn describe_principal(
-        &self,
-        caller: &Principal,
-        name: Option<PrincipalName>,
-    ) -> Result<Response, Error> {
+    fn describe_principal(&self, caller: &Principal, name: Option<PrincipalName>) -> Result<Response, Error> {
         let name = match (name, caller) {
             (Some(name), _) => name,
             (None, Principal::Known(known)) => known.name().clone(),
@@ -88,11 +101,7 @@ impl Broker {
         self.created(&name, None)
     }
 
-    pub(super) async fn create_token(
-        &self,
-        caller: &Principal,
-        asked: CreateToken,
-    ) -> Result<Response, Error> {
+    async fn create_token(&self, caller: &Principal, asked: CreateToken) -> Result<Response, Error> {
         let CreateToken { principal, token } = asked;
         let (text, token) = draw(token)?;
         let (id, owner) = (token.id, caller.as_str().to_owned());
@@ -102,7 +111,7 @@ impl Broker {
         Ok(Response::IssuedToken(Box::new(IssuedToken { token: text.reveal(), info })))
     }
 
-    pub(super) fn list_tokens(
+    fn list_tokens(
         &self,
         principal: Option<&PrincipalName>,
         limit: u32,
@@ -124,7 +133,7 @@ impl Broker {
         Ok(Response::Tokens { tokens, next })
     }
 
-    pub(super) async fn revoke_token(&self, id: TokenId) -> Result<Response, Error> {
+    async fn revoke_token(&self, id: TokenId) -> Result<Response, Error> {
         self.inner.shard.change(Change::Identity(IdentityChange::RevokeToken(id))).await?;
         Ok(Response::Token(Box::new(self.token_info(id)?)))
     }

@@ -401,6 +401,15 @@ fn dead_letter_answers() -> [Response; 5] {
     ]
 }
 
+fn topic_purged() -> Response {
+    Response::TopicPurged(PurgedTopic { purged: 4, positions: purge_topic().until })
+}
+
+fn blocked_route() -> RouteInfo {
+    let state = RunState::Blocked { target: Some(name("a")), code: ErrorCode::StorageFull };
+    RouteInfo { state, ..RouteInfo::new(route()) }
+}
+
 /// Every response.
 pub(crate) fn responses() -> Vec<Response> {
     let subscription = SubscriptionInfo {
@@ -438,9 +447,6 @@ pub(crate) fn responses() -> Vec<Response> {
     };
     let plugin =
         PluginInfo { interface: Interface::Events, seconds: 0.25, ..PluginInfo::new(name("filter"), 2) };
-    let blocked = RunState::Blocked { target: Some(name("a")), code: ErrorCode::StorageFull };
-    let running = RouteInfo::new(route());
-    let route = RouteInfo { state: blocked, ..running.clone() };
     let scheduled =
         ScheduledInfo { id: 7, deliver_at_ms: 9, key: Some("k".into()), ..ScheduledInfo::default() };
     let info = EngineInfo { cpu_seconds: 1.5, read_only: Some("full".into()), ..EngineInfo::default() };
@@ -454,13 +460,13 @@ pub(crate) fn responses() -> Vec<Response> {
             topics: vec![topic, TopicInfo::new(name("dlq.orders.payment"))],
             next: Some("orders".into()),
         },
-        Response::TopicPurged(PurgedTopic { purged: 4, positions: purge_topic().until }),
+        topic_purged(),
         Response::Subscription(Box::new(subscription.clone())),
         Response::Subscriptions { subscriptions: vec![subscription], next: None },
         Response::Plugin(plugin.clone()),
         Response::Plugins { plugins: vec![plugin], next: Some("filter@2".into()) },
-        Response::Route(route.clone()),
-        Response::Routes { routes: vec![route, running], next: None },
+        Response::Route(blocked_route()),
+        Response::Routes { routes: vec![blocked_route(), RouteInfo::new(route())], next: None },
         Response::Scheduled(scheduled.clone()),
         Response::ScheduledEvents { events: vec![scheduled], next: Some("9.7.7".into()) },
         listed,
