@@ -3,7 +3,7 @@
 use levada_chain::SliceError;
 use levada_protocol::{
     error::{ErrorCode, Refusal},
-    ids::InvalidName,
+    ids::{InvalidName, InvalidTokenId},
 };
 
 /// Why a call into the broker failed.
@@ -74,6 +74,12 @@ impl From<Refusal> for Error {
 
 impl From<InvalidName> for Error {
     fn from(error: InvalidName) -> Self {
+        Self::refused(ErrorCode::InvalidName, error.to_string())
+    }
+}
+
+impl From<InvalidTokenId> for Error {
+    fn from(error: InvalidTokenId) -> Self {
         Self::refused(ErrorCode::InvalidName, error.to_string())
     }
 }

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod ids;
 
+mod base62;
 pub mod batch;
 pub mod certificate_name;
 pub mod dead_letters;

@@ -1,171 +1,125 @@
-//! The text of a token: `lv1_`, an id, `_`, a secret and a checksum, so that scanners find tokens that leak, and one that was
-//! mistyped or cut off is known without asking an engine. Nothing of how tokens are kept.
+//! The text of a bearer token: `lv1_`, the id, `_`, the secret, and a checksum, by which what was mistyped or cut off is
+//! told from what is unknown.
 //!
-//! ```text
-//! lv1_ IIIIIIIIIII _ SSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSS CCCCCC
-//!      id: u64       secret: 256 bits, big endian               CRC32C of all before it
-//! ```
-//!
-//! Numbers are in base 62 (`0-9A-Za-z`), with leading zeros to 11, 43 and 6 characters.
+//! Owns the form. Must not know how an engine stores tokens, nor what they allow.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use crate::{base62, ids::TokenId};
 
-use crate::{
-    error::ErrorCode,
-    ids::{InvalidName, TokenId},
-};
+/// How every token begins: by it scanners of source text find one that was left there.
+pub const TOKEN_PREFIX: &str = "lv1_";
+/// Characters of a token.
+pub const TOKEN_CHARS: usize = SECRET_END + CHECKSUM_DIGITS;
 
-const PREFIX: &str = "lv1_";
-const ID_LEN: usize = 11;
-const SECRET_LEN: usize = 43;
-const CHECKSUM_LEN: usize = 6;
-const LEN: usize = PREFIX.len() + ID_LEN + 1 + SECRET_LEN + CHECKSUM_LEN;
-const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const PREFIX_CHARS: usize = TOKEN_PREFIX.len();
+const ID_END: usize = PREFIX_CHARS + TokenId::DIGITS;
+const SECRET_START: usize = ID_END + 1;
+const SECRET_END: usize = SECRET_START + SECRET_DIGITS;
+const SECRET_DIGITS: usize = 43;
+const CHECKSUM_DIGITS: usize = 6;
 
-/// A token: whoever has it acts for its principal.
-#[derive(Clone, PartialEq, Eq)]
+/// A bearer token: its id, which may be shown, and its secret, which is the proof.
+#[derive(Clone)]
 pub struct Token {
     id: TokenId,
     secret: [u8; 32],
 }
 
-/// Why a text is no token. It never quotes the text.
+/// Why a text is no token. Says nothing of the text but its length and the place of a character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidToken {
-    /// It does not begin as one.
-    #[error("expected a text that begins with {PREFIX}, as `levada token create` prints it")]
+    /// It begins with something else.
+    #[error("not a token: expected text that begins with {TOKEN_PREFIX}")]
     Kind,
-    /// It is too short or too long.
-    #[error("expected {LEN} characters, got {got}: it was cut off, or something was added")]
+    /// It is too long or too short.
+    #[error(
+        "a token has {TOKEN_CHARS} characters, this text has {chars}: it was cut off, or something was added"
+    )]
     Length {
-        /// Its length in bytes.
-        got: usize,
+        /// Its characters.
+        chars: usize,
     },
-    /// It has characters that no token has, or they are not those that belong together.
-    #[error("it is mistyped: its checksum does not match")]
+    /// A character cannot be where it is.
+    #[error(
+        "character {position} of the token cannot be there: after {TOKEN_PREFIX} it has letters and digits of ASCII, and one _ \
+         before the secret"
+    )]
+    Character {
+        /// The first such character, counted from 1.
+        position: usize,
+    },
+    /// The checksum does not fit.
+    #[error("the token's checksum does not fit: it was mistyped or cut off")]
     Checksum,
 }
 
 impl Token {
     /// A token of this id and secret.
+    #[must_use]
     pub fn new(id: TokenId, secret: [u8; 32]) -> Self {
         Self { id, secret }
     }
 
-    /// Reads a token's text.
+    /// Parses a token's text, which must have nothing around it.
     ///
     /// # Errors
-    /// If it is none.
+    /// What is wrong with it, see [`InvalidToken`].
     pub fn parse(text: &str) -> Result<Self, InvalidToken> {
-        let rest = text.strip_prefix(PREFIX).ok_or(InvalidToken::Kind)?;
-        if text.len() != LEN {
-            return Err(InvalidToken::Length { got: text.len() });
+        if !text.starts_with(TOKEN_PREFIX) {
+            return Err(InvalidToken::Kind);
         }
-        Self::read(text, rest).ok_or(InvalidToken::Checksum)
+        let fits = |(index, char): (usize, char)| match index {
+            0..PREFIX_CHARS => true,
+            ID_END => char == '_',
+            _ => u8::try_from(char).is_ok_and(base62::is_digit),
+        };
+        let chars = text.chars().count();
+        if chars != TOKEN_CHARS {
+            return Err(InvalidToken::Length { chars });
+        }
+        if let Some(index) = text.chars().enumerate().position(|char| !fits(char)) {
+            return Err(InvalidToken::Character { position: index + 1 });
+        }
+        // All are ASCII: characters are bytes.
+        let (body, checksum) = text.split_at(SECRET_END);
+        let id = base62::decode(&body[PREFIX_CHARS..ID_END]);
+        let secret = base62::decode(&body[SECRET_START..]);
+        match (id, secret) {
+            (Some(id), Some(secret)) if checksum == checksum_of(body) => {
+                Ok(Self { id: TokenId(u64::from_be_bytes(id)), secret })
+            }
+            _ => Err(InvalidToken::Checksum),
+        }
     }
 
-    fn read(text: &str, rest: &str) -> Option<Self> {
-        let (id, secret) = rest.split_once('_').filter(|(id, _)| id.len() == ID_LEN)?;
-        let secret = secret.get(..SECRET_LEN)?;
-        let id = u64::from_be_bytes(from_base62::<8>(id)?);
-        let token = Self { id: TokenId(id), secret: from_base62(secret)? };
-        (token.reveal() == text).then_some(token)
-    }
-
-    /// Which of all tokens it is. No secret.
+    /// What names the token.
     pub fn id(&self) -> TokenId {
         self.id
     }
 
-    /// What proves that one has it.
+    /// What proves that the bearer was given the token: never to be stored, logged or compared as it is.
     pub fn secret(&self) -> &[u8; 32] {
         &self.secret
     }
 
-    /// The whole text, secret included.
+    /// The token's text, secret included: for who is given the token, and for nobody else.
     pub fn reveal(&self) -> String {
-        let mut text = format!("{PREFIX}{}_{}", self.id, to_base62::<SECRET_LEN>(&self.secret));
-        let checksum = crc32c::crc32c(text.as_bytes());
-        text.push_str(&to_base62::<CHECKSUM_LEN>(&checksum.to_be_bytes()));
+        let mut text = format!("{TOKEN_PREFIX}{}_{}", self.id, base62::encode(&self.secret, SECRET_DIGITS));
+        text.push_str(&checksum_of(&text));
         text
     }
 }
 
+fn checksum_of(body: &str) -> String {
+    base62::encode(&crc32c::crc32c(body.as_bytes()).to_be_bytes(), CHECKSUM_DIGITS)
+}
+
+/// Shows the id alone.
 impl fmt::Debug for Token {
-    /// Without the secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token").field("id", &self.id).finish_non_exhaustive()
     }
-}
-
-impl fmt::Display for TokenId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&to_base62::<ID_LEN>(&self.0.to_be_bytes()))
-    }
-}
-
-impl FromStr for TokenId {
-    type Err = InvalidName;
-
-    fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let bytes = (text.len() == ID_LEN).then(|| from_base62::<8>(text)).flatten();
-        bytes.map(|bytes| Self(u64::from_be_bytes(bytes))).ok_or_else(|| InvalidName {
-            kind: "token",
-            // What is given instead of an id may be a whole token.
-            got: text.chars().take(PREFIX.len()).collect(),
-            expected: "an id of 11 characters, as `levada token list` prints it",
-        })
-    }
-}
-
-impl Serialize for TokenId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for TokenId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|error| de::Error::custom(format_args!("{}: {error}", ErrorCode::InvalidName)))
-    }
-}
-
-/// A number, big endian, in `LEN` digits of base 62. It must fit.
-fn to_base62<const LEN: usize>(bytes: &[u8]) -> String {
-    let mut number = bytes.to_vec();
-    let mut digits = [b'0'; LEN];
-    for digit in digits.iter_mut().rev() {
-        // One step of long division by 62.
-        let mut rest = 0_u16;
-        for byte in &mut number {
-            let part = rest << 8 | u16::from(*byte);
-            *byte = u8::try_from(part / 62).expect("the rest is below 62, so the quotient below 256");
-            rest = part % 62;
-        }
-        *digit = DIGITS[usize::from(rest)];
-    }
-    debug_assert!(number.iter().all(|byte| *byte == 0), "{LEN} digits are enough");
-    digits.iter().map(|digit| char::from(*digit)).collect()
-}
-
-/// The number of `LEN` bytes, big endian, that these digits are; `None` if they are none, or more than fit.
-fn from_base62<const LEN: usize>(text: &str) -> Option<[u8; LEN]> {
-    let mut number = [0_u8; LEN];
-    for digit in text.bytes() {
-        let mut carry = u16::try_from(DIGITS.iter().position(|known| *known == digit)?).ok()?;
-        for byte in number.iter_mut().rev() {
-            let part = u16::from(*byte) * 62 + carry;
-            [_, *byte] = part.to_be_bytes();
-            carry = part >> 8;
-        }
-        if carry > 0 {
-            return None;
-        }
-    }
-    Some(number)
 }
 
 #[cfg(test)]
@@ -174,49 +128,97 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn the_texts_are_these() {
-        let zeros = Token::new(TokenId(0), [0; 32]).reveal();
-        assert_eq!(zeros.len(), LEN);
-        assert!(zeros.starts_with("lv1_00000000000_0000000000000000000000000000000000000000000"), "{zeros}");
-        assert_eq!(TokenId(u64::MAX).to_string(), "LygHa16AHYF");
-        assert_eq!(TokenId(61).to_string(), "0000000000z");
-        assert_eq!("LygHa16AHYF".parse(), Ok(TokenId(u64::MAX)));
-        assert!("LygHa16AHYG".parse::<TokenId>().is_err(), "one more than fits");
-        assert!("zzzzzzzzzzz".parse::<TokenId>().is_err());
+    fn counting() -> Token {
+        Token::new(TokenId(0x0123_4567_89ab_cdef), std::array::from_fn(|index| u8::try_from(index).unwrap()))
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_the_text() {
-        let token = Token::new(TokenId(5), [7; 32]);
-        let text = token.reveal();
-        assert_eq!(Token::parse("secret"), Err(InvalidToken::Kind));
-        assert_eq!(Token::parse(&text[..LEN - 1]), Err(InvalidToken::Length { got: LEN - 1 }));
-        assert_eq!(Token::parse(&format!("{text}\n")), Err(InvalidToken::Length { got: LEN + 1 }));
-        assert!(!format!("{token:?}").contains(&text[16..30]), "{token:?}");
-        let as_id = text.parse::<TokenId>().unwrap_err().to_string();
-        assert!(!as_id.contains(&text[..20]), "{as_id}");
-        let wide = format!("lv1_0000000000é_{}", &text[17..]);
-        assert!(Token::parse(&wide).is_err());
+    fn tokens_have_these_texts() {
+        for (token, text) in [
+            (
+                Token::new(TokenId(0), [0; 32]),
+                "lv1_00000000000_00000000000000000000000000000000000000000000tlSGz",
+            ),
+            (
+                Token::new(TokenId(u64::MAX), [0xff; 32]),
+                "lv1_LygHa16AHYF_yhjskwdA6OZ1AL1YmHWZWm8LLG7HjnuCA2j5rOw8Xp13E90zJ",
+            ),
+            (counting(), "lv1_063UfDVRKBz_003aUlTJC7tjlCTQj2uNU3MFagCXG9LRKRcwGkBIDlf3BR7Gl"),
+        ] {
+            assert_eq!(token.reveal(), text);
+            let parsed = Token::parse(text).unwrap();
+            assert_eq!((parsed.id(), parsed.secret()), (token.id(), token.secret()));
+        }
+    }
+
+    #[test]
+    fn every_change_of_one_character_is_refused() {
+        let text = counting().reveal();
+        for index in 0..text.len() {
+            for byte in (0..=0x7f).filter(|byte| *byte != text.as_bytes()[index]) {
+                let mut changed = text.clone().into_bytes();
+                changed[index] = byte;
+                let changed = String::from_utf8(changed).unwrap();
+                let error = Token::parse(&changed).unwrap_err();
+                let expected = match index {
+                    0..PREFIX_CHARS => InvalidToken::Kind,
+                    ID_END => InvalidToken::Character { position: index + 1 },
+                    _ if byte.is_ascii_alphanumeric() => InvalidToken::Checksum,
+                    _ => InvalidToken::Character { position: index + 1 },
+                };
+                assert_eq!(error, expected, "character {index} as {byte:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_cut_off_or_surrounded_is_refused_with_its_length() {
+        let text = counting().reveal();
+        for end in PREFIX_CHARS..text.len() {
+            assert_eq!(Token::parse(&text[..end]).unwrap_err(), InvalidToken::Length { chars: end });
+        }
+        assert_eq!(Token::parse(&format!("{text}\n")).unwrap_err(), InvalidToken::Length { chars: 66 });
+        for other in ["", "lv1", "secret", &format!(" {text}"), &text.to_uppercase()] {
+            assert_eq!(Token::parse(other).unwrap_err(), InvalidToken::Kind, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_beyond_its_bytes_is_refused_though_the_checksum_fits() {
+        let valid = |body: String| format!("{body}{}", checksum_of(&body));
+        let (id, secret) = ("0".repeat(11), "0".repeat(43));
+        assert!(Token::parse(&valid(format!("lv1_{id}_{secret}"))).is_ok());
+        for (id, secret) in [("z".repeat(11), secret), (id, "z".repeat(43))] {
+            let text = valid(format!("lv1_{id}_{secret}"));
+            assert_eq!(Token::parse(&text).unwrap_err(), InvalidToken::Checksum, "{text}");
+        }
+    }
+
+    #[test]
+    fn neither_debug_nor_an_error_shows_the_secret() {
+        let text = counting().reveal();
+        let secret = &text[SECRET_START..];
+        let shown = format!("{:?}", counting());
+        assert!(!shown.contains(&secret[..4]) && shown.contains("81985529216486895"), "{shown}");
+        for wrong in [&text[1..], &text[..64], &text.replace("_0", "-0"), &format!("{}0", &text[..64])] {
+            let said = Token::parse(wrong).unwrap_err();
+            assert!(!format!("{said} {said:?}").contains(&secret[..4]), "{said}");
+        }
     }
 
     proptest! {
         #[test]
-        fn a_token_is_read_back_and_no_other_is_read_from_its_text(
-            id in any::<u64>(),
-            secret in any::<[u8; 32]>(),
-            at in 4_usize..LEN,
-            digit in 0_usize..62,
-        ) {
-            let token = Token::new(TokenId(id), secret);
-            let text = token.reveal();
-            prop_assert_eq!(Token::parse(&text), Ok(token.clone()));
-            prop_assert_eq!(token.id().to_string().parse(), Ok(token.id()));
-            let mut changed = text.clone().into_bytes();
-            changed[at] = DIGITS[digit];
-            let changed = String::from_utf8(changed).unwrap();
-            if changed != text {
-                prop_assert_eq!(Token::parse(&changed), Err(InvalidToken::Checksum));
+        fn a_text_is_parsed_as_what_it_was_made_of(id: u64, secret: [u8; 32]) {
+            let text = Token::new(TokenId(id), secret).reveal();
+            prop_assert_eq!(text.len(), TOKEN_CHARS);
+            let parsed = Token::parse(&text).unwrap();
+            prop_assert_eq!((parsed.id(), parsed.secret()), (TokenId(id), &secret));
+        }
+
+        #[test]
+        fn any_text_is_parsed_or_refused(text in "lv1_\\PC{0,70}|\\PC{0,70}") {
+            if let Ok(token) = Token::parse(&text) {
+                prop_assert_eq!(token.reveal(), text);
             }
         }
     }
