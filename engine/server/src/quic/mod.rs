@@ -8,6 +8,7 @@ mod frames;
 mod inbound;
 pub(crate) mod listener;
 mod notices;
+mod peer;
 mod publish;
 mod read;
 mod requests;

@@ -23,7 +23,7 @@ use super::{
     check_backs,
     frames::FrameReader,
     inbound::Inbound,
-    notices, publish, read,
+    notices, peer, publish, read,
     requests::{self, Uploads},
     stream::{Failure, Stream},
     subscribe,
@@ -96,6 +96,9 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: quinn::Incoming, admiss
         Ok(Err(error)) => return debug!(%error, "handshake failed"),
         Err(_) => return debug!("handshake took too long"),
     };
+    if let Some(shown) = peer::certificate(&connection) {
+        debug!(uris = ?shown.uris, dns = ?shown.dns, not_after = shown.not_after.0, "client certificate shown");
+    }
     let inbound = shared.inbound.connection();
     let greeted = tokio::select! {
         biased;

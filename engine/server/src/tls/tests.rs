@@ -1,8 +1,11 @@
 //! First start, restart, expiry, foreign files, damage, and who may read what.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::{os::unix::fs::PermissionsExt as _, path::Path};
+
+use levada_protocol::error::ErrorCode;
 
 use super::*;
+use crate::config::TlsConfig;
 
 /// 2026-01-01T00:00:00Z.
 const NOW: Timestamp = Timestamp(1_767_225_600_000);
@@ -18,7 +21,7 @@ struct Place {
 
 fn place() -> Place {
     let dir = tempfile::tempdir().unwrap();
-    let files = TlsFiles::new(dir.path());
+    let files = TlsFiles::new(dir.path(), &TlsConfig::default());
     Place { _dir: dir, files }
 }
 
@@ -33,7 +36,7 @@ fn keys_are_for_their_owner_alone() {
     let place = place();
     prepare(&place.files, NOW).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&place.files.dir), 0o700);
+    assert_eq!(mode(place.files.ca_pem().parent().unwrap()), 0o700);
     for name in ["ca.key", "server.key", "reset.key"] {
         assert_eq!(mode(&place.files.path(name)), 0o600, "{name}");
     }
@@ -67,13 +70,13 @@ fn a_certificate_near_its_end_is_renewed_by_the_same_ca() {
 }
 
 fn chain(place: &Place, name: &str) -> Vec<CertificateDer<'static>> {
-    certificates(&place.files.path(name), &place.read(name)).unwrap()
+    place.files.certificates(&place.files.path(name), &place.read(name)).unwrap()
 }
 
 /// Whether clients that have this CA trust this certificate; they check its dates themselves.
 fn trusts(ca: &[u8], server: &[u8], now: Timestamp) -> bool {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    is_good(&TlsFiles::new(Path::new("nowhere")), server, ca, now, &provider).unwrap()
+    is_good(&TlsFiles::new(Path::new("nowhere"), &TlsConfig::default()), server, ca, now, &provider).unwrap()
 }
 
 #[test]
@@ -89,7 +92,7 @@ fn a_ca_near_its_end_is_renewed_so_that_old_copies_stay_good_until_they_end() {
     let identity = prepare(&place.files, due).unwrap();
     let renewed = chain(&place, "ca.pem");
     assert_eq!(renewed.len(), 2, "the new one, and the old one behind it");
-    assert_eq!(renewed[1..], certificates(Path::new("old"), &old_ca).unwrap());
+    assert_eq!(renewed[1..], place.files.certificates(Path::new("old"), &old_ca).unwrap());
     assert!(!dates::Dates::read(&renewed[0]).unwrap().has_ended(due, authority::ms(DAY * 3_649)));
     let server = place.read("server.pem");
     assert_ne!(server, old_server);
