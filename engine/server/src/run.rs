@@ -34,6 +34,8 @@ pub struct Started {
     pub quic: SocketAddr,
     /// The HTTP address in force.
     pub http: SocketAddr,
+    /// Whether HTTP is served over TLS.
+    pub https: bool,
     /// The file with the CA certificate that clients must trust. Without [`Started::ca_fingerprint`] the CA is not the
     /// engine's to know: then it is the file of the certificate that is served.
     pub ca_pem_path: PathBuf,
@@ -105,9 +107,10 @@ pub async fn run(
         }
     };
     let (http_tls, tls) = watch::channel(served.http);
-    let http_tls = config.http.uses_tls().then_some(http_tls);
+    let https = config.http.uses_tls();
+    let http_tls = https.then_some(http_tls);
     let server = Server { config, broker, listener, sessions, beside: Tasks::default() };
-    server.start(tcp, http_tls.is_some().then_some(tls));
+    server.start(tcp, https.then_some(tls));
     server.watch_certificates(certificates, http_tls);
     let (ca_pem_path, ca_fingerprint) = match ca {
         Some(Ca { file, fingerprint }) => (file, Some(fingerprint)),
@@ -117,7 +120,7 @@ pub async fn run(
         %quic, %http, data_dir = %server.config.data_dir.display(), ca = %ca_pem_path.display(), ca_fingerprint,
         "engine started"
     );
-    started(Started { quic, http, ca_pem_path, ca_fingerprint });
+    started(Started { quic, http, https, ca_pem_path, ca_fingerprint });
 
     shutdown.await;
     server.stop().await;

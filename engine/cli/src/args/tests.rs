@@ -92,6 +92,9 @@ fn good_lines_are_understood() {
         "route describe big",
         "route resume big",
         "route delete big",
+        "serve --tls-name engine.example.com --tls-name 192.0.2.1",
+        "ca fetch engine.example.com:7600",
+        "ca fetch engine.example.com:7600 --fingerprint sha256:AA:0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f --out ca.pem",
         "completion bash",
     ] {
         parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -240,6 +243,11 @@ fn bad_lines_are_wrong_usage() {
         "plugin remove mine@",
         "route create big --from orders",
         "bench",
+        "serve --tls-name *.example.com",
+        "serve --tls-name engine.example.com:7600",
+        "ca",
+        "ca fetch",
+        "ca fetch engine.example.com:7600 --fingerprint aa",
         "completion cmd",
         "bench publish --size 3",
         "bench publish --events 5 --duration 5s",

@@ -4,6 +4,7 @@ mod again;
 mod append;
 mod asking;
 mod attachment;
+mod ca;
 mod completion;
 mod dead_letters;
 mod delays;
@@ -62,6 +63,7 @@ async fn dispatch(output: &Output, command: Command) -> anyhow::Result<()> {
         Command::Route(args) => Box::pin(route::run(output, args)).await,
         Command::Schedule(args) => Box::pin(schedule::run(output, args)).await,
         Command::Transaction(args) => Box::pin(transaction::run(output, args)).await,
+        Command::Ca(args) => Box::pin(ca::run(output, args)).await,
         Command::Bench(args) => Box::pin(levada_bench::run(output, args)).await,
         Command::Completion { shell } => completion::run(output, shell),
     }

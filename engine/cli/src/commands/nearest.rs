@@ -69,9 +69,11 @@ impl Names {
             }
             Command::Route(args) => with(&args.client).of_route(&args.action),
             Command::Transaction(args) => with(&args.client),
-            Command::Serve(_) | Command::Demo(_) | Command::Bench(_) | Command::Completion { .. } => {
-                Self::default()
-            }
+            Command::Serve(_)
+            | Command::Demo(_)
+            | Command::Ca(_)
+            | Command::Bench(_)
+            | Command::Completion { .. } => Self::default(),
         }
     }
 
