@@ -74,8 +74,8 @@ pub async fn fetch_ca(addr: &str, expected: &CaFingerprint) -> Result<String, Er
     let config = ClientConfig::new(addr);
     let chain = shown(&config).await?;
     let Some(ca) = chain.iter().find(|certificate| CaFingerprint::of(certificate) == *expected) else {
-        let other =
-            root(&chain).map_or("shows none".to_owned(), |root| format!("shows {}", CaFingerprint::of(root)));
+        let other = root(&chain)
+            .map_or_else(|| "shows none".to_owned(), |root| format!("shows {}", CaFingerprint::of(root)));
         let what = format!(
             "expected a CA with the fingerprint {expected}, and it {other}; is this the engine that printed it, and \
              has it a new CA since?"

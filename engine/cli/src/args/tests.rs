@@ -92,9 +92,6 @@ fn good_lines_are_understood() {
         "route describe big",
         "route resume big",
         "route delete big",
-        "serve --tls-name engine.example.com --tls-name 192.0.2.1",
-        "ca fetch engine.example.com:7600",
-        "ca fetch engine.example.com:7600 --fingerprint sha256:AA:0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f --out ca.pem",
         "completion bash",
     ] {
         parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -243,11 +240,6 @@ fn bad_lines_are_wrong_usage() {
         "plugin remove mine@",
         "route create big --from orders",
         "bench",
-        "serve --tls-name *.example.com",
-        "serve --tls-name engine.example.com:7600",
-        "ca",
-        "ca fetch",
-        "ca fetch engine.example.com:7600 --fingerprint aa",
         "completion cmd",
         "bench publish --size 3",
         "bench publish --events 5 --duration 5s",
@@ -435,4 +427,26 @@ fn a_subscription_is_as_the_flags_say_and_else_as_it_is() {
     assert_eq!((said.max_attempts, said.max_in_flight, said.order), (Some(2), Some(7), Some(Order::None)));
     let stage = StageSpec { plugin: "p".to_owned(), retries: Some(0), ..StageSpec::default() };
     assert_eq!(said.chain, Some(vec![stage]));
+}
+
+#[test]
+fn names_of_certificates_and_fingerprints_of_cas_have_their_forms() {
+    let fingerprint = format!("sha256:{}", "0A:".repeat(31) + "0a");
+    for line in [
+        "serve --tls-name engine.example.com --tls-name 192.0.2.1",
+        "ca fetch engine.example.com:7600",
+        &format!("ca fetch engine.example.com:7600 --fingerprint {fingerprint} --out ca.pem"),
+    ] {
+        parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+    for line in [
+        "serve --tls-name *.example.com",
+        "serve --tls-name engine.example.com:7600",
+        "ca",
+        "ca fetch",
+        "ca fetch engine.example.com:7600 --fingerprint aa",
+        &format!("ca fetch engine.example.com:7600 --fingerprint {fingerprint}00"),
+    ] {
+        assert!(parse(line).is_err(), "{line}");
+    }
 }

@@ -55,7 +55,7 @@ pub enum Error {
         remedy: &'static str,
         /// The underlying error.
         #[source]
-        source: rustls::Error,
+        source: Box<rustls::Error>,
     },
     /// The system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]

@@ -248,7 +248,7 @@ fn serve(
     let clients = clients.map(|clients| clients.verifier);
     Credentials { chain, key, clients, provider }.serve().map_err(|source| {
         let (certificate, key) = (files.certificate(), files.key());
-        Error::Serve { remedy: files.remedy(&certificate), certificate, key, source }
+        Error::Serve { remedy: files.remedy(&certificate), certificate, key, source: Box::new(source) }
     })
 }
 
