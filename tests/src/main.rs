@@ -30,6 +30,7 @@ mod prepared;
 mod publish;
 mod pull;
 mod readme;
+mod remote;
 mod replay;
 mod routes;
 mod schedule;

@@ -60,7 +60,9 @@ impl Broker {
             }
             return Ok(Principal::known(principal, Proof::Token(token.id())));
         }
-        if let Some((names, not_after)) = &shown.certificate {
+        if let Some((names, not_after)) = &shown.certificate
+            && !identities.is_empty()
+        {
             let found = names.iter().find_map(|name| Some((name, identities.by_certificate(name)?)));
             let (name, principal) = found.filter(|_| *not_after > now).ok_or_else(not_taken)?;
             return Ok(Principal::known(

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::{
     clock,
-    config::ServerConfig,
+    config::{ServerConfig, require_identities},
     error::Error,
     files,
     quic::listener,
@@ -28,11 +28,12 @@ pub struct BareEndpoint {
 /// If a setting is wrong, the port is taken, or the certificates cannot be made.
 pub fn bare_endpoint(config: &ServerConfig) -> Result<BareEndpoint, Error> {
     config.check()?;
+    require_identities(config, false)?;
     let listen_error = |source| Error::Listen { address: config.listen.address, protocol: "udp", source };
     let socket = listener::bind(config).map_err(listen_error)?;
     let path = config.data_dir.clone();
     files::private_dir(&path).map_err(|source| Error::DataDir { path, source })?;
-    let files = TlsFiles::new(&config.data_dir);
+    let files = TlsFiles::new(&config.data_dir, &config.tls);
     let identity = tls::prepare(&files, clock::now())?;
     let endpoint = listener::endpoint(socket, identity, config).map_err(listen_error)?;
     Ok(BareEndpoint { endpoint, ca_pem_path: files.ca_pem() })

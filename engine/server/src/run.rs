@@ -15,18 +15,18 @@ use levada_broker::{Bounds, Broker, BrokerConfig, CheckBackConfig, CompactionCon
 use levada_plugin_host::{Host, HostConfig};
 use levada_protocol::ids::{PrincipalName, TopicId};
 use levada_store::{Inspect, RocksStore, Store};
-use tokio::{net::TcpListener, time};
+use tokio::{net::TcpListener, sync::watch, time};
 use tracing::{error, info, info_span, warn};
 
 use crate::{
     clock,
-    config::ServerConfig,
+    config::{ServerConfig, require_identities},
     descriptors,
     error::Error,
     files, http, metrics,
     quic::listener::{self, Listener},
     tasks::Tasks,
-    tls::{self, TlsFiles, Watch},
+    tls::{self, Ca, TlsFiles, Watch},
 };
 
 /// How often histograms of metrics give back what they no longer need.
@@ -44,8 +44,14 @@ pub struct Started {
     pub quic: SocketAddr,
     /// The HTTP address in force.
     pub http: SocketAddr,
-    /// The certificate that clients must trust.
+    /// Whether HTTP is served over TLS.
+    pub https: bool,
+    /// The file with the CA certificate that clients must trust. Without [`Started::ca_fingerprint`] the CA is not the
+    /// engine's to know: then it is the file of the certificate that is served.
     pub ca_pem_path: PathBuf,
+    /// The SHA-256 of that CA's DER, as `sha256:` and 64 hexadecimal digits: by it a client on another machine knows the
+    /// CA that it is shown.
+    pub ca_fingerprint: Option<String>,
 }
 
 /// What runs between start and shutdown.
@@ -87,17 +93,16 @@ pub async fn run(
     let store = open_store(&config).await?;
 
     // 3. What lies beside it: keys, and the plugin host with its cache.
-    let files = TlsFiles::new(&config.data_dir);
+    let files = TlsFiles::new(&config.data_dir, &config.tls);
     let identity = tls::prepare(&files, clock::now())?;
-    let watch = Watch::new(files.clone(), &identity, clock::now());
+    let (served, ca) = (identity.served.clone(), identity.ca.clone());
+    let certificates = Watch::new(files.clone(), &identity, clock::now());
     let host = Host::new(host_config(&config))?;
 
     // 4. The broker: recovers from the store, starts its owners.
     let broker = Broker::start(broker_config(&config), Arc::new(store), Arc::new(host))?;
 
-    if let Some(file) = admin_token
-        && let Err(error) = make_administrator(&broker, &file).await
-    {
+    if let Err(error) = open_to(&config, &broker, admin_token).await {
         broker.shutdown().await;
         return Err(error);
     }
@@ -113,11 +118,21 @@ pub async fn run(
             return Err(listen_error(config.listen.address, "udp", source));
         }
     };
+    let (http_tls, tls) = watch::channel(served.http);
+    let https = config.http.uses_tls();
+    let http_tls = https.then_some(http_tls);
     let server = Server { config, broker, listener, sessions, beside: Tasks::default() };
-    server.start(tcp);
-    server.watch_certificates(watch);
-    info!(%quic, %http, data_dir = %server.config.data_dir.display(), "engine started");
-    started(Started { quic, http, ca_pem_path: files.ca_pem() });
+    server.start(tcp, https.then_some(tls));
+    server.watch_certificates(certificates, http_tls);
+    let (ca_pem_path, ca_fingerprint) = match ca {
+        Some(Ca { file, fingerprint }) => (file, Some(fingerprint)),
+        None => (files.certificate(), None),
+    };
+    info!(
+        %quic, %http, data_dir = %server.config.data_dir.display(), ca = %ca_pem_path.display(), ca_fingerprint,
+        "engine started"
+    );
+    started(Started { quic, http, https, ca_pem_path, ca_fingerprint });
 
     shutdown.await;
     server.stop().await;
@@ -125,11 +140,11 @@ pub async fn run(
 }
 
 impl Server {
-    fn start(&self, tcp: TcpListener) {
+    fn start(&self, tcp: TcpListener, tls: http::Tls) {
         let (config, broker) = (self.config.http.clone(), self.broker.clone());
         let (draining, until) = (self.sessions.draining().clone(), self.beside.draining().clone());
         self.beside.spawn_until(info_span!("http"), self.beside.cancelled().clone(), async move {
-            if let Err(error) = http::serve(tcp, &config, broker, draining, until).await {
+            if let Err(error) = http::serve(tcp, tls, &config, broker, draining, until).await {
                 error!(%error, "http ended");
             }
         });
@@ -143,7 +158,7 @@ impl Server {
         self.sessions.spawn(info_span!("listener"), async move { listener.accept_all().await });
     }
 
-    fn watch_certificates(&self, mut watch: Watch) {
+    fn watch_certificates(&self, mut watch: Watch, http: Option<watch::Sender<Arc<rustls::ServerConfig>>>) {
         let (listener, interval) = (Arc::clone(&self.listener), self.config.tls.check_interval);
         // Draining ends this first: a listener that accepts nothing any more must not serve again.
         self.beside.spawn_until(info_span!("tls"), self.sessions.draining().clone(), async move {
@@ -156,7 +171,10 @@ impl Server {
                 match refreshing.await {
                     Ok((back, changed)) => {
                         watch = back;
-                        changed.into_iter().for_each(|crypto| listener.serve_with(crypto));
+                        if let Some(served) = changed {
+                            listener.serve_with(served.quic);
+                            http.iter().for_each(|http| drop(http.send_replace(Arc::clone(&served.http))));
+                        }
                     }
                     // It fails if the refresh panics, and when the runtime ends.
                     Err(error) => {
@@ -194,6 +212,20 @@ impl Server {
     }
 }
 
+/// Makes an administrator if that is wanted, and checks that who can reach the engine has to show who they are.
+async fn open_to(config: &ServerConfig, broker: &Broker, admin_token: Option<PathBuf>) -> Result<(), Error> {
+    if let Some(file) = admin_token {
+        make_administrator(broker, &file).await?;
+    }
+    require_identities(config, broker.has_principals())?;
+    if !broker.has_principals() {
+        info!(
+            "there are no principals: everybody on this machine may do everything, and nobody else is served"
+        );
+    }
+    Ok(())
+}
+
 /// Makes a token of an administrator, and writes it into a new file that only its owner may read.
 async fn make_administrator(broker: &Broker, file: &Path) -> Result<(), Error> {
     let failed = |source| Error::AdminToken { path: file.to_owned(), source };
@@ -220,9 +252,10 @@ fn listen_error(address: SocketAddr, protocol: &'static str, source: io::Error) 
 /// Opens the store away from the network's thread: recovery reads the disk.
 async fn open_store(config: &ServerConfig) -> Result<RocksStore, Error> {
     let (path, options) = (config.data_dir.clone(), config.rocksdb.options(&config.rocksdb_log));
+    let inspected = Inspected::new(config);
     let opened = tokio::task::spawn_blocking(move || {
         files::private_dir(&path).map_err(|source| Error::DataDir { path: path.clone(), source })?;
-        RocksStore::open_inspected(&path, options, &Inspected::new(&path))
+        RocksStore::open_inspected(&path, options, &inspected)
     });
     opened.await.expect("opening a store answers errors and does not panic")
 }
@@ -234,8 +267,8 @@ struct Inspected {
 }
 
 impl Inspected {
-    fn new(data_dir: &Path) -> Self {
-        Self { state: Inspection::new(data_dir), files: TlsFiles::new(data_dir) }
+    fn new(config: &ServerConfig) -> Self {
+        Self { state: Inspection::new(&config.data_dir), files: TlsFiles::new(&config.data_dir, &config.tls) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! How values are written in configuration: sizes ("64MiB", never rounded), durations, addresses, log filters.
+//! How values are written in configuration: sizes ("64MiB", never rounded), durations, addresses, lists, files, log filters.
 
 /// For `#[serde(with = "units::size")]`.
 pub(crate) mod size {
@@ -189,6 +189,89 @@ pub(crate) mod address {
                     "{said}"
                 );
             }
+        }
+    }
+}
+
+/// For `#[serde(with = "units::names")]`: a list, or one text with commas between, as in the environment.
+pub(crate) mod names {
+    use std::{fmt, fmt::Display, marker::PhantomData, str::FromStr};
+
+    use serde::{
+        Deserializer, Serializer,
+        de::{Error, SeqAccess, Visitor},
+    };
+
+    pub(crate) fn serialize<T: Display, S: Serializer>(
+        names: &[T],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(names.iter().map(T::to_string))
+    }
+
+    pub(crate) fn deserialize<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<T>, D::Error> {
+        deserializer.deserialize_any(Names(PhantomData))
+    }
+
+    struct Names<T>(PhantomData<T>);
+
+    impl<'de, T: FromStr<Err = String>> Visitor<'de> for Names<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of texts")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<T>, E> {
+            let parts = text.split(',').map(str::trim).filter(|_| !text.is_empty());
+            parts.map(|part| part.parse().map_err(E::custom)).collect()
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut names = Vec::new();
+            while let Some(name) = list.next_element::<String>()? {
+                names.push(name.parse().map_err(A::Error::custom)?);
+            }
+            Ok(names)
+        }
+    }
+}
+
+/// For `#[serde(with = "units::file")]`: a path; an empty one means none.
+pub(crate) mod file {
+    use std::{fmt, path::PathBuf};
+
+    use serde::{
+        Deserializer, Serialize as _, Serializer,
+        de::{Error, Visitor},
+    };
+
+    pub(crate) fn serialize<S: Serializer>(file: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+        match file {
+            Some(file) => file.serialize(serializer),
+            None => serializer.serialize_str(""),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<PathBuf>, D::Error> {
+        deserializer.deserialize_any(File)
+    }
+
+    struct File;
+
+    impl Visitor<'_> for File {
+        type Value = Option<PathBuf>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("the path of a file")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Option<PathBuf>, E> {
+            Ok((!text.is_empty()).then(|| PathBuf::from(text)))
         }
     }
 }

@@ -54,12 +54,14 @@ mod dead_letters;
 mod ensure;
 
 mod clock;
+mod fetch;
 mod link;
 mod links;
 mod probe;
 mod retry;
 mod session;
 mod stream;
+mod target;
 mod tasks;
 mod tls;
 mod transport;
@@ -102,6 +104,7 @@ pub use self::{
     delivery::Delivery,
     ensure::Ensured,
     error::{Cause, Error},
+    fetch::{CaFingerprint, fetch_ca, shown_ca},
     publisher::{
         AfterFailure, Publisher, PublisherOptions, PublisherStats, Receipt, ScheduleReceipt, ScheduleTicket,
         Ticket, WhenFull,

@@ -2,7 +2,7 @@
 //!
 //! Owns how a connection is made. Must not know when it is made again: that is `link.rs`.
 
-use std::{future::poll_fn, net::SocketAddr, sync::Arc, task::Poll, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use levada_protocol::{
     error::{ErrorCode, Refusal},
@@ -10,21 +10,16 @@ use levada_protocol::{
     request::{Hello, HelloAnswer, Open, Opened},
     version::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
 };
-use quinn::{Connecting, Connection, ConnectionError, Endpoint, VarInt};
-use tokio::time::timeout;
+use quinn::{Connection, Endpoint, VarInt};
 
 use crate::{
     clock,
-    config::{Ca, ClientConfig, UDP_PAYLOAD_BYTES_MAX, UDP_PAYLOAD_BYTES_MIN},
-    error::{Error, rounded},
-    probe,
+    config::{Ca, ClientConfig},
+    error::Error,
     stream::{self, Stream},
+    target::Target,
     tls::{Authorities, Trust},
-    transport,
 };
-
-/// Most addresses of one name that are tried, all at once.
-const ADDRS_MAX: usize = 4;
 
 /// A connection whose hello was answered.
 #[derive(Debug, Clone)]
@@ -66,15 +61,14 @@ impl Session {
 pub(crate) struct Connector {
     config: ClientConfig,
     authorities: Authorities,
-    host: String,
-    port: u16,
+    target: Target,
 }
 
 impl Connector {
     pub(crate) async fn new(config: ClientConfig) -> Result<Self, Error> {
         let authorities = Authorities::load(&config).await?;
-        let (host, port) = config.host_and_port()?;
-        Ok(Self { config, authorities, host, port })
+        let target = Target::new(&config)?;
+        Ok(Self { config, authorities, target })
     }
 
     pub(crate) fn config(&self) -> &ClientConfig {
@@ -83,18 +77,17 @@ impl Connector {
 
     /// One attempt. Returns the session and its control stream.
     pub(crate) async fn connect(&self, limit: Duration) -> Result<(Session, Stream), Error> {
-        timeout(limit, self.attempt()).await.unwrap_or_else(|_| Err(self.failed(NoAnswer { limit })))
+        self.target.within(limit, self.attempt()).await
     }
 
     /// One attempt at a connection on which nothing is said yet.
     pub(crate) async fn connect_bare(&self, limit: Duration) -> Result<(Endpoint, Connection), Error> {
-        let reached = async { self.reach(&self.trust().await?).await };
-        timeout(limit, reached).await.unwrap_or_else(|_| Err(self.failed(NoAnswer { limit })))
+        self.target.within(limit, async { self.target.reach(&self.trust().await?).await }).await
     }
 
     async fn attempt(&self) -> Result<(Session, Stream), Error> {
         let trust = self.trust().await?;
-        let (endpoint, connection) = self.reach(&trust).await?;
+        let (endpoint, connection) = self.target.reach(&trust).await?;
         let hello = Hello {
             protocol_min: PROTOCOL_VERSION_MIN,
             protocol_max: PROTOCOL_VERSION,
@@ -125,92 +118,4 @@ impl Connector {
         };
         reread.as_ref().unwrap_or(&self.authorities).at(clock::wall(), &self.config.addr)
     }
-
-    /// The first connection that is made, of all addresses that the host has.
-    async fn reach(&self, trust: &Trust) -> Result<(Endpoint, Connection), Error> {
-        let found = tokio::net::lookup_host((self.host.as_str(), self.port))
-            .await
-            .map_err(|error| self.failed(error))?;
-        let addrs: Vec<SocketAddr> = found.take(ADDRS_MAX).collect();
-        let mtu_max = self.config.mtu_max.clamp(UDP_PAYLOAD_BYTES_MIN, UDP_PAYLOAD_BYTES_MAX);
-        let endpoint = transport::endpoint(&addrs, mtu_max).map_err(|error| self.failed(error))?;
-        let mut failure = None;
-        let mut attempts = Vec::new();
-        for addr in addrs {
-            let config = transport::client_config(trust.crypto.clone(), addr, mtu_max);
-            match endpoint.connect_with(config, addr, &self.host) {
-                Ok(connecting) => attempts.push(Box::pin(reached(connecting, addr))),
-                Err(error) => failure = Some(self.failed(error)),
-            }
-        }
-        let connection = poll_fn(|context| {
-            let mut made = None;
-            attempts.retain_mut(|attempt| match attempt.as_mut().poll(context) {
-                Poll::Pending => true,
-                Poll::Ready(Ok(connection)) => {
-                    made = Some(connection);
-                    false
-                }
-                Poll::Ready(Err(Unreached::NothingListens)) => {
-                    failure.get_or_insert_with(|| self.failed(NothingListens));
-                    false
-                }
-                Poll::Ready(Err(Unreached::Quic(error))) => {
-                    let better = trust.explain(&error);
-                    if better.is_some() || failure.is_none() {
-                        failure = Some(self.refused(better, error));
-                    }
-                    false
-                }
-            });
-            match made {
-                Some(connection) => Poll::Ready(Ok(connection)),
-                None if attempts.is_empty() => {
-                    Poll::Ready(Err(failure.take().unwrap_or_else(|| self.failed(NoAddress))))
-                }
-                None => Poll::Pending,
-            }
-        })
-        .await?;
-        Ok((endpoint, connection))
-    }
-
-    fn refused(&self, trust: Option<String>, error: ConnectionError) -> Error {
-        match trust {
-            Some(what) => Error::TlsFailed { addr: self.config.addr.clone(), what },
-            None => self.failed(error),
-        }
-    }
-
-    fn failed(&self, source: impl std::error::Error + Send + Sync + 'static) -> Error {
-        Error::ConnectFailed { addr: self.config.addr.clone(), source: Arc::new(source) }
-    }
 }
-
-/// One address: the connection, or why there is none.
-async fn reached(connecting: Connecting, addr: SocketAddr) -> Result<Connection, Unreached> {
-    tokio::select! {
-        biased;
-        connected = connecting => connected.map_err(Unreached::Quic),
-        _refused = probe::nothing_listens(addr) => Err(Unreached::NothingListens),
-    }
-}
-
-enum Unreached {
-    Quic(ConnectionError),
-    NothingListens,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("nothing listens there; is the engine running, and is this its address?")]
-struct NothingListens;
-
-#[derive(Debug, thiserror::Error)]
-#[error("no answer within {:?}; is the engine running, and is its UDP port reachable?", rounded(.limit))]
-struct NoAnswer {
-    limit: Duration,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("the host has no address")]
-struct NoAddress;

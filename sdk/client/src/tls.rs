@@ -7,8 +7,10 @@ use std::{fmt, path::PathBuf, sync::Arc};
 use levada_protocol::{ids::Timestamp, version::ALPN};
 use quinn::{ConnectionError, crypto::rustls::QuicClientConfig};
 use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
+    DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
 use x509_parser::{certificate::X509Certificate, prelude::FromDer, time::ASN1Time};
 
@@ -143,12 +145,17 @@ fn date(time: ASN1Time) -> String {
 }
 
 fn crypto(roots: RootCertStore) -> Result<Arc<QuicClientConfig>, Error> {
+    quic(builder()?.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn builder() -> Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::WantsVerifier>, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+    rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| invalid(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .map_err(|error| invalid(error.to_string()))
+}
+
+fn quic(mut tls: rustls::ClientConfig) -> Result<Arc<QuicClientConfig>, Error> {
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| invalid(error.to_string()))?;
     Ok(Arc::new(crypto))
@@ -159,6 +166,13 @@ fn invalid(what: impl Into<String>) -> Error {
 }
 
 impl Trust {
+    /// Trusts whoever answers: only to see the certificates that are shown. Nothing may be sent over such a connection.
+    pub(crate) fn unverified() -> Result<Self, Error> {
+        let verifier = Arc::new(Anybody { provider: rustls::crypto::ring::default_provider() });
+        let tls = builder()?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+        Ok(Self { crypto: quic(tls)?, left_out: None })
+    }
+
     /// A sentence for a person, if the handshake failed over trust; `None` if something else went wrong.
     pub(crate) fn explain(&self, error: &ConnectionError) -> Option<String> {
         let (alert, reason) = alert(error)?;
@@ -182,6 +196,57 @@ impl Trust {
             }
             _ => format!("the handshake failed ({reason})"),
         })
+    }
+}
+
+/// Takes every certificate whose key the other side has.
+#[derive(Debug)]
+struct Anybody {
+    provider: CryptoProvider,
+}
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

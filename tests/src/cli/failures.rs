@@ -292,7 +292,13 @@ async fn an_engine_that_cannot_start_says_why() {
     serve(&data, &any).await.failed(1, "STORAGE_IN_USE");
     serve(&other, &["--listen", &engine.quic, "--http", "127.0.0.1:0"]).await.failed(1, "ADDRESS_IN_USE");
     serve(&other, &["--listen", "127.0.0.1:0", "--http", &engine.http]).await.failed(1, "ADDRESS_IN_USE");
-    serve(&other, &["--listen", "0.0.0.0:0", "--http", "127.0.0.1:0"]).await.failed(1, "CONFIG_INVALID");
+    for open in
+        [["--listen", "0.0.0.0:0", "--http", "127.0.0.1:0"], ["--listen", "127.0.0.1:0", "--http", "[::]:0"]]
+    {
+        let refused = serve(&other, &open).await;
+        refused.failed(1, "CONFIG_INVALID");
+        assert!(refused.stderr.contains("make an administrator first"), "{refused:?}");
+    }
     serve(&other, &["--listen", "nowhere"]).await.failed(2, "INVALID_ARGUMENT");
     let config = dir.path().join("levada.toml");
     std::fs::write(&config, "[store]\nretention_intervall = \"1s\"\n").unwrap();

@@ -1,6 +1,7 @@
 //! What can be typed: every command with its flags. Knows their form, not what they do.
 
 mod admin;
+mod ca;
 mod chain;
 mod dead_letters;
 mod input;
@@ -25,6 +26,7 @@ use levada_protocol::{
     request::Start,
     schedule::Due,
 };
+use levada_server::config::TlsName;
 use levada_terminal::{
     choices::{DurabilityArg, Format},
     values::{DurationMs, parse_length, parse_rate},
@@ -34,6 +36,7 @@ pub(crate) use admin::{
     Changes, DeleteArgs, PluginAction, PluginArgs, PurgeArgs, RouteAction, RouteArgs, ScheduleAction,
     ScheduleArgs, SettingsArgs, SubscriptionAction, SubscriptionArgs, TopicAction, TopicArgs,
 };
+pub(crate) use ca::{CaAction, CaArgs, CaFetchArgs};
 pub(crate) use chain::OptionsArgs;
 pub(crate) use dead_letters::{CountArgs, DlqAction, DlqArgs, UntilArgs, WhichArgs, Whose};
 pub(crate) use input::InputArgs;
@@ -140,6 +143,8 @@ pub(crate) enum Command {
     Principal(PrincipalArgs),
     /// Create, list and revoke the tokens with which principals connect
     Token(TokenArgs),
+    /// Get the CA certificate that a client of an engine on another machine needs
+    Ca(CaArgs),
     /// Measure: rates, latencies, CPU and memory, with every event accounted for
     Bench(BenchArgs),
     /// Print the completion script of a shell
@@ -225,17 +230,23 @@ pub(crate) struct ServeArgs {
     /// The data directory [default: ./levada-data]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// UDP address for QUIC: ADDRESS:PORT, HOST:PORT, or a port alone on 127.0.0.1; port 0 takes a free one
-    /// [default: 127.0.0.1:7600]
+    /// UDP address for QUIC: ADDRESS:PORT, HOST:PORT, or a port alone on 127.0.0.1; port 0 takes a free one. Addresses that
+    /// others can reach need a principal, and --tls-name for the names that they use [default: 127.0.0.1:7600]
     #[arg(long, value_name = "ADDR", value_parser = levada_server::config::parse_address)]
     pub(crate) listen: Option<SocketAddr>,
-    /// TCP address for HTTP (/healthz, /readyz, /metrics), as --listen [default: 127.0.0.1:7601]
+    /// TCP address for HTTP (/healthz, /readyz, /metrics), as --listen; with TLS where others can reach it [default:
+    /// 127.0.0.1:7601]
     #[arg(long, value_name = "ADDR", value_parser = levada_server::config::parse_address)]
     pub(crate) http: Option<SocketAddr>,
     /// Create a token for the principal admin, an administrator, when the engine starts, and write it to this new file, which
     /// only you may read: for the first start, and if all administrators have lost theirs. Start without it next time
     #[arg(long, value_name = "FILE")]
     pub(crate) admin_token: Option<PathBuf>,
+    /// A DNS name or IP address by which clients reach the engine, such as engine.example.com or 192.0.2.1; repeatable. The
+    /// engine's own certificate covers it beside localhost, 127.0.0.1 and ::1, and is made again if it does not. No
+    /// wildcards [default: as tls.names in the configuration]
+    #[arg(long = "tls-name", value_name = "NAME_OR_IP", value_parser = levada_server::config::parse_tls_name)]
+    pub(crate) tls_names: Vec<TlsName>,
     /// Format of the log on stderr [default: text]
     #[arg(long, value_enum)]
     pub(crate) log_format: Option<Format>,

@@ -42,7 +42,7 @@ impl Named {
         let (mut leaf, mut shows) = (matches, false);
         while let Some((name, below)) = leaf.subcommand() {
             leaf = below;
-            shows = matches!(name, "list" | "describe" | "show" | "read");
+            shows = matches!(name, "list" | "describe" | "show" | "read" | "fetch");
         }
         let typed = |id: &str| {
             let first = leaf.try_get_raw(id).ok()??.next()?;

@@ -428,3 +428,25 @@ fn a_subscription_is_as_the_flags_say_and_else_as_it_is() {
     let stage = StageSpec { plugin: "p".to_owned(), retries: Some(0), ..StageSpec::default() };
     assert_eq!(said.chain, Some(vec![stage]));
 }
+
+#[test]
+fn names_of_certificates_and_fingerprints_of_cas_have_their_forms() {
+    let fingerprint = format!("sha256:{}", "0A:".repeat(31) + "0a");
+    for line in [
+        "serve --tls-name engine.example.com --tls-name 192.0.2.1",
+        "ca fetch engine.example.com:7600",
+        &format!("ca fetch engine.example.com:7600 --fingerprint {fingerprint} --out ca.pem"),
+    ] {
+        parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+    for line in [
+        "serve --tls-name *.example.com",
+        "serve --tls-name engine.example.com:7600",
+        "ca",
+        "ca fetch",
+        "ca fetch engine.example.com:7600 --fingerprint aa",
+        &format!("ca fetch engine.example.com:7600 --fingerprint {fingerprint}00"),
+    ] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+}

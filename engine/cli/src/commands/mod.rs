@@ -4,6 +4,7 @@ mod again;
 mod append;
 mod asking;
 mod attachment;
+mod ca;
 mod completion;
 mod dead_letters;
 mod delays;
@@ -66,6 +67,7 @@ async fn dispatch(output: &Output, command: Command) -> anyhow::Result<()> {
         Command::Transaction(args) => Box::pin(transaction::run(output, args)).await,
         Command::Principal(args) => Box::pin(principal::run(output, args)).await,
         Command::Token(args) => Box::pin(token::run(output, args)).await,
+        Command::Ca(args) => Box::pin(ca::run(output, args)).await,
         Command::Bench(args) => Box::pin(levada_bench::run(output, args)).await,
         Command::Completion { shell } => completion::run(output, shell),
     }

@@ -71,9 +71,11 @@ impl Names {
             Command::Transaction(args) => with(&args.client),
             Command::Principal(args) => with(&args.client),
             Command::Token(args) => with(&args.client),
-            Command::Serve(_) | Command::Demo(_) | Command::Bench(_) | Command::Completion { .. } => {
-                Self::default()
-            }
+            Command::Serve(_)
+            | Command::Demo(_)
+            | Command::Ca(_)
+            | Command::Bench(_)
+            | Command::Completion { .. } => Self::default(),
         }
     }
 

@@ -33,6 +33,7 @@ pub(crate) fn run(output: &Output, args: ServeArgs, verbose: u8) -> anyhow::Resu
         data_dir: args.data_dir,
         listen: args.listen,
         http: args.http,
+        tls_names: args.tls_names,
         log_format: args.log_format.map(log_format),
         log_filter: log_filter(verbose, output.is_quiet()),
     };
@@ -150,7 +151,12 @@ struct Announcement {
     started: bool,
     quic: String,
     http: String,
-    ca: String,
+    /// True if HTTP is served over TLS.
+    https: bool,
+    /// The CA certificate's file; absent if the certificate is an operator's and its CA unknown.
+    ca: Option<String>,
+    /// The SHA-256 of that certificate.
+    ca_fingerprint: Option<String>,
     version: &'static str,
 }
 
@@ -162,16 +168,19 @@ struct Chosen {
 }
 
 fn announce(output: &Output, started: &Started, chosen: Chosen) {
-    let ca = started.ca_pem_path.display();
+    let ca = started.ca_fingerprint.as_ref().map(|_| started.ca_pem_path.display().to_string());
     let announcement = Announcement {
         started: true,
         quic: started.quic.to_string(),
         http: started.http.to_string(),
-        ca: ca.to_string(),
+        https: started.https,
+        ca,
+        ca_fingerprint: started.ca_fingerprint.clone(),
         version: env!("CARGO_PKG_VERSION"),
     };
     let quic = format!("  QUIC  {} (UDP)", announcement.quic);
-    let http = format!("  HTTP  http://{} (/healthz /readyz /metrics)", announcement.http);
+    let scheme = if announcement.https { "https" } else { "http" };
+    let http = format!("  HTTP  {scheme}://{} (/healthz /readyz /metrics)", announcement.http);
     if output.is_quiet() && !output.is_json() {
         let mut lines =
             [(chosen.quic, &quic), (chosen.http, &http)].into_iter().filter(|(chosen, _)| *chosen);
@@ -179,11 +188,16 @@ fn announce(output: &Output, started: &Started, chosen: Chosen) {
         return printed.unwrap_or_else(|error| unprinted(&error));
     }
     let printed = output.result(&announcement, || {
-        format!(
-            "levada {} is ready\n{quic}\n{http}\n  CA    {ca}\nA client trusts this engine with --ca {ca} or \
-             LEVADA_CA={ca}",
-            announcement.version,
-        )
+        let trust = match (&announcement.ca, &announcement.ca_fingerprint) {
+            (Some(ca), Some(fingerprint)) => format!(
+                "  CA    {ca}\n        {fingerprint}\nA client trusts this engine with --ca {ca} or LEVADA_CA={ca}"
+            ),
+            _ => format!(
+                "  CA    that of {}\nA client trusts this engine with the CA of its certificate",
+                started.ca_pem_path.display()
+            ),
+        };
+        format!("levada {} is ready\n{quic}\n{http}\n{trust}", announcement.version)
     });
     if let Err(error) = printed {
         unprinted(&error);

@@ -91,7 +91,8 @@ pub(super) fn report(output: &Output, issued: &IssuedToken, file: Option<Reserve
     let Some(mut file) = file else {
         output.remark(&format!("{what}; it is shown this once:"));
         // The token alone is the result, also with --quiet: it is not known otherwise.
-        return Ok(if output.is_json() { output.json(issued)? } else { output.line(&issued.token)? });
+        let printed = if output.is_json() { output.json(issued) } else { output.line(&issued.token) };
+        return Ok(printed?);
     };
     let written = writeln!(file.file, "{}", issued.token).and_then(|()| file.file.sync_all());
     let path = file.path.display().to_string();

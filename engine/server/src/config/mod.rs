@@ -15,6 +15,7 @@ mod network;
 mod section;
 mod store;
 mod telemetry;
+mod tls;
 mod wording;
 
 use std::{
@@ -30,14 +31,16 @@ use figment::{
 use levada_protocol::error::ErrorCode;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::network::require_identities;
 use self::section::Setting;
 pub use self::{
     engine::{PluginsConfig, PublishConfig, SubscribeConfig, TransactionsConfig},
     environment::check_environment,
     nearest::nearest,
-    network::{HttpConfig, ListenConfig, StreamsConfig, TlsConfig},
+    network::{HttpConfig, HttpTls, ListenConfig, StreamsConfig},
     store::{RocksdbConfig, RocksdbLogConfig, StoreConfig},
     telemetry::{LogFormat, TelemetryConfig},
+    tls::{ClientAuth, TlsConfig, TlsName},
 };
 use crate::units;
 
@@ -107,6 +110,8 @@ pub struct Overrides {
     pub listen: Option<SocketAddr>,
     /// `http.address`.
     pub http: Option<SocketAddr>,
+    /// `tls.names`; empty leaves it.
+    pub tls_names: Vec<TlsName>,
     /// `telemetry.log_format`.
     pub log_format: Option<LogFormat>,
     /// `telemetry.log_filter`.
@@ -124,6 +129,8 @@ impl Overrides {
         figment = set(figment, DATA_DIR, self.data_dir.as_ref());
         figment = set(figment, "listen.address", self.listen.as_ref());
         figment = set(figment, "http.address", self.http.as_ref());
+        let names: Vec<String> = self.tls_names.iter().map(TlsName::to_string).collect();
+        figment = set(figment, "tls.names", (!names.is_empty()).then_some(&names));
         figment = set(figment, "telemetry.log_format", self.log_format.as_ref());
         set(figment, "telemetry.log_filter", self.log_filter.as_ref())
     }
@@ -188,6 +195,14 @@ impl Error {
 /// What was expected and what came.
 pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
     units::address::parse(text)
+}
+
+/// The name or address that a text means, for a certificate.
+///
+/// # Errors
+/// What was expected and what came.
+pub fn parse_tls_name(text: &str) -> Result<TlsName, String> {
+    text.parse()
 }
 
 impl ServerConfig {

@@ -1,25 +1,31 @@
 //! Settings of what the engine listens on and of what its peers may have under way.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use bytesize::ByteSize;
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Unexpected, Visitor},
+};
 
 use super::{
-    Error,
+    Error, ServerConfig,
     section::{duration, number, require, section, size},
 };
 use crate::units;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
-const LOOPBACK: &str =
-    "a loopback address such as 127.0.0.1: without identities anybody who reaches the port may do anything";
+/// Why an engine without principals is not on the network, and how it gets there.
+const LOOPBACK: &str = "a loopback address such as 127.0.0.1 while there is no principal: anybody who reaches the port \
+                        might do anything; make an administrator first, with `levada serve --admin-token FILE` once or \
+                        on an engine that listens on loopback, then listen on the network";
 
 section! {
     /// QUIC: connections and packets.
     ListenConfig {
         /// Where QUIC is served (UDP): an address, a host's name with a port, or a port alone on 127.0.0.1; port 0
-        /// takes any free one. Loopback only, while no identities can be configured.
+        /// takes any free one. Other addresses than loopback need a principal that may administer the engine.
         #[serde(with = "units::address")]
         address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7600));
         /// Connections open at once; one more is refused. The last tenth is for addresses that hold less than that.
@@ -77,9 +83,12 @@ section! {
 section! {
     /// HTTP: health and metrics.
     HttpConfig {
-        /// Where HTTP is served (TCP), written as the address of `[listen]`.
+        /// Where HTTP is served (TCP), written as the address of `[listen]`, and with the same condition.
         #[serde(with = "units::address")]
         address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7601));
+        /// Whether HTTP is served over TLS, with the certificate of QUIC: true, false, or `auto`, which is false on
+        /// loopback and true elsewhere. Elsewhere false is refused.
+        tls: HttpTls = HttpTls::Auto;
         /// Connections open at once; one more replaces the one that was silent longest.
         connections_max: usize = 256;
         /// Silence after which a connection is closed. A request must arrive within 10 seconds.
@@ -88,13 +97,70 @@ section! {
     }
 }
 
-section! {
-    /// Certificates, which are in DATA_DIR/tls.
-    TlsConfig {
-        /// How often the files are checked: ours are renewed in time, others are reloaded when they change.
-        #[serde(with = "units::duration")]
-        check_interval: Duration = Duration::from_secs(3_600);
+/// Whether HTTP is served over TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HttpTls {
+    /// On every address but loopback.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never; only on loopback.
+    Off,
+}
+
+impl Serialize for HttpTls {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::On => serializer.serialize_bool(true),
+            Self::Off => serializer.serialize_bool(false),
+        }
     }
+}
+
+impl<'de> Deserialize<'de> for HttpTls {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(HttpTlsVisitor)
+    }
+}
+
+struct HttpTlsVisitor;
+
+impl Visitor<'_> for HttpTlsVisitor {
+    type Value = HttpTls;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("auto, true or false")
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, is_on: bool) -> Result<HttpTls, E> {
+        Ok(if is_on { HttpTls::On } else { HttpTls::Off })
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<HttpTls, E> {
+        match text {
+            "auto" => Ok(HttpTls::Auto),
+            "true" => Ok(HttpTls::On),
+            "false" => Ok(HttpTls::Off),
+            other => Err(E::invalid_value(Unexpected::Str(other), &self)),
+        }
+    }
+}
+
+/// Refuses addresses that others can reach while the engine knows nobody: whoever reached the port might do anything.
+///
+/// # Errors
+/// The address, and how the engine gets onto the network.
+pub(crate) fn require_identities(config: &ServerConfig, has_principals: bool) -> Result<(), Error> {
+    for (key, address) in [("listen.address", config.listen.address), ("http.address", config.http.address)] {
+        require(key, has_principals || is_loopback(address), address, LOOPBACK)?;
+    }
+    Ok(())
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 /// The range of buffers and windows.
@@ -104,7 +170,6 @@ fn window(key: &'static str, got: ByteSize) -> Result<(), Error> {
 
 impl ListenConfig {
     pub(super) fn check(&self) -> Result<(), Error> {
-        require("listen.address", self.address.ip().is_loopback(), self.address, LOOPBACK)?;
         number("listen.connections_max", self.connections_max, 1..=1_000_000)?;
         number("listen.handshakes_max", self.handshakes_max, 1..=1_000_000)?;
         number("listen.mtu_max", self.mtu_max, 1_200..=6_500)?;
@@ -136,15 +201,24 @@ impl StreamsConfig {
 }
 
 impl HttpConfig {
+    /// Whether this listener speaks TLS.
+    pub(crate) fn uses_tls(&self) -> bool {
+        match self.tls {
+            HttpTls::Auto => !is_loopback(self.address),
+            HttpTls::On => true,
+            HttpTls::Off => false,
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), Error> {
-        require("http.address", self.address.ip().is_loopback(), self.address, LOOPBACK)?;
+        let may_be_plain = is_loopback(self.address);
+        require(
+            "http.tls",
+            may_be_plain || self.uses_tls(),
+            format_args!("false and http.address {}", self.address),
+            "true or auto unless HTTP listens on loopback: tokens must not cross a network in the clear",
+        )?;
         number("http.connections_max", self.connections_max, 1..=1_000_000)?;
         duration("http.idle_timeout", self.idle_timeout, SECOND)
-    }
-}
-
-impl TlsConfig {
-    pub(super) fn check(&self) -> Result<(), Error> {
-        duration("tls.check_interval", self.check_interval, MILLISECOND)
     }
 }

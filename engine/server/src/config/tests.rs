@@ -96,14 +96,111 @@ fn a_file_that_is_absent_is_named() {
 }
 
 #[test]
-fn addresses_that_others_can_reach_are_refused() {
+fn addresses_that_others_can_reach_need_principals_and_the_refusal_says_how_to_make_one() {
     for key in ["listen", "http"] {
-        for address in ["0.0.0.0:1", "192.0.2.1:1", "[::]:1"] {
-            let error = load(&format!("{key}.address = \"{address}\"\n")).unwrap_err().to_string();
-            assert!(error.contains(key) && error.contains("loopback"), "{error}");
+        for address in ["0.0.0.0:1", "192.0.2.1:1", "[::]:1", "[2001:db8::1]:1"] {
+            let config = load(&format!("{key}.address = \"{address}\"\n")).unwrap();
+            let error = require_identities(&config, false).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::ConfigInvalid);
+            let error = error.to_string();
+            assert!(
+                error.starts_with(&format!("{key}.address is {address}, expected a loopback")),
+                "{error}"
+            );
+            assert!(error.contains("levada serve --admin-token FILE"), "{error}");
+            assert!(require_identities(&config, true).is_ok());
         }
     }
-    assert!(load("listen.address = \"[::1]:0\"\n").is_ok());
+    for address in ["127.0.0.2:0", "[::1]:0"] {
+        let config = load(&format!("listen.address = \"{address}\"\n")).unwrap();
+        assert!(require_identities(&config, false).is_ok());
+    }
+}
+
+#[test]
+fn http_speaks_tls_wherever_others_can_reach_it() {
+    for (text, expected) in [
+        ("", Some(false)),
+        ("http.tls = \"auto\"", Some(false)),
+        ("http.tls = true", Some(true)),
+        ("http.tls = \"true\"", Some(true)),
+        ("http.address = \"192.0.2.1:1\"", Some(true)),
+        ("http.tls = true\nhttp.address = \"192.0.2.1:1\"", Some(true)),
+        ("http.tls = false\nhttp.address = \"[::1]:1\"", Some(false)),
+        ("http.tls = false\nhttp.address = \"192.0.2.1:1\"", None),
+    ] {
+        match (load(text), expected) {
+            (Ok(config), Some(expected)) => assert_eq!(config.http.uses_tls(), expected, "{text}"),
+            (Err(error), None) => {
+                let said = error.to_string();
+                assert!(
+                    said.contains("http.tls is false and http.address 192.0.2.1:1, expected true"),
+                    "{said}"
+                );
+            }
+            (got, _) => panic!("{text}: {got:?}"),
+        }
+    }
+}
+
+#[test]
+fn names_come_as_a_list_or_with_commas_and_flags_replace_them() {
+    let names = |config: &ServerConfig| config.tls.names.iter().map(TlsName::to_string).collect::<Vec<_>>();
+    let listed = "tls.names = [\"Engine.example.com\", \"192.0.2.1\"]\n";
+    for text in [listed, "tls.names = \"engine.example.com, 192.0.2.1\""] {
+        assert_eq!(names(&load(text).unwrap()), ["engine.example.com", "192.0.2.1"], "{text}");
+    }
+    assert_eq!(names(&load("tls.names = \"\"").unwrap()), [""; 0]);
+    let file = file(listed);
+    let overrides =
+        Overrides { tls_names: vec![parse_tls_name("b.example").unwrap()], ..Overrides::default() };
+    assert_eq!(names(&ServerConfig::load(Some(file.path()), &overrides).unwrap()), ["b.example"]);
+}
+
+#[test]
+fn wrong_settings_of_certificates_are_refused_with_what_is_expected() {
+    let many = format!("tls.names = [{}]", "\"a.example\",".repeat(65));
+    for (text, said) in [
+        ("tls.names = [\"*.example.com\"]", "got \"*.example.com\"; a wildcard covers hosts"),
+        ("tls.names = [\"a.example\", \"b:1\"]", "got \"b:1\"; name the host without a port"),
+        ("tls.names = \"a.example,,b.example\"", "expected a DNS name such as"),
+        ("tls.names = 7", "expected a list of texts, got integer 7"),
+        ("tls.names = [7]", "expected text, got integer 7"),
+        (&many, "tls.names is 65, expected 0 to 64"),
+        ("tls.certificate = \"a.pem\"", "tls.key is not set, expected a file beside tls.certificate"),
+        ("tls.key = \"a.key\"", "tls.certificate is not set, expected a file beside tls.key"),
+        ("tls.certificate = 7", "expected the path of a file, got integer 7"),
+        ("tls.client_ca = true", "expected the path of a file, got boolean true"),
+        (
+            "tls.client_auth = \"optional\"",
+            "tls.client_auth is optional, expected a CA for it in tls.client_ca",
+        ),
+        ("tls.client_auth = \"required\"", "tls.client_auth is required, expected a CA"),
+        ("tls.client_auth = \"perhaps\"", "got perhaps"),
+        ("tls.client_auth = true", "expected text, got another kind of value"),
+        ("http.tls = 1", "expected auto, true or false, got integer 1"),
+        ("http.tls = \"on\"", "expected auto, true or false, got string \"on\""),
+    ] {
+        let error = load(text).unwrap_err().to_string();
+        assert!(error.contains(said), "{text}: {error}");
+    }
+}
+
+#[test]
+fn clients_are_asked_for_certificates_once_there_is_a_ca_for_them() {
+    let asked = |text: &str| {
+        let config = load(text).unwrap();
+        config.tls.asked_of_clients().map(|tls::AskedOf { ca, is_required }| (ca.to_owned(), is_required))
+    };
+    let ca = "tls.client_ca = \"clients.pem\"\n";
+    assert_eq!(asked(""), None);
+    assert_eq!(asked(ca), Some(("clients.pem".into(), false)));
+    for (word, expected) in
+        [("auto", Some(false)), ("off", None), ("optional", Some(false)), ("required", Some(true))]
+    {
+        let text = format!("{ca}tls.client_auth = \"{word}\"\n");
+        assert_eq!(asked(&text).map(|(_, is_required)| is_required), expected, "{word}");
+    }
 }
 
 #[test]
@@ -158,6 +255,9 @@ fn the_printed_form_names_every_setting_and_reads_back_as_the_same_settings() {
     config.subscribe.tail_bytes_max = ByteSize::b(1_234_567);
     config.listen.idle_timeout = Duration::from_millis(12_345);
     config.rocksdb_log.blob_garbage_max = 1.0;
+    config.tls.names = vec!["engine.example.com".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+    (config.tls.certificate, config.tls.key) = (Some("a.pem".into()), Some("a.key".into()));
+    config.http.tls = HttpTls::On;
     let text = config.to_toml();
     assert_eq!(load(&text).unwrap(), config, "{text}");
     assert!(text.starts_with("# The data directory"), "{text}");

@@ -15,6 +15,9 @@ pub(super) fn ours(message: &str) -> String {
             return format!("expected {}, got {}", kind(expected), got.replace('`', ""));
         }
     }
+    if message == "wanted string or table" {
+        return "expected text, got another kind of value".to_owned();
+    }
     let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
     match unknown {
         Some((key, others)) => {

@@ -1,37 +1,51 @@
-//! A TCP listener that bounds how many connections there are, and how long one may take for a request or say nothing.
+//! A TCP listener that bounds how many connections there are, and how long one may take for a request or say nothing;
+//! the time of a TLS handshake is that of the first request.
 
 use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::serve::Listener;
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
+    sync::watch,
     time::{self, Instant, Sleep},
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::stream::Stream;
 use crate::slots::{Slot, Slots};
 
-/// How long a request may take to come, and its answer to begin.
+/// What connections speak TLS with, if they do; it changes with the certificate.
+pub(crate) type Tls = Option<watch::Receiver<Arc<ServerConfig>>>;
+
+/// How long a request may take to come, the TLS handshake before it included, and its answer to begin.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Accepts always; where there is no room, the connection that was silent longest gives its slot.
 #[derive(Debug)]
 pub(super) struct Limited {
     listener: TcpListener,
+    tls: Tls,
     slots: Slots,
     idle_timeout: Duration,
 }
 
 impl Limited {
-    pub(super) fn new(listener: TcpListener, connections_max: usize, idle_timeout: Duration) -> Self {
-        Self { listener, slots: Slots::new(connections_max), idle_timeout }
+    pub(super) fn new(
+        listener: TcpListener,
+        tls: Tls,
+        connections_max: usize,
+        idle_timeout: Duration,
+    ) -> Self {
+        Self { listener, tls, slots: Slots::new(connections_max), idle_timeout }
     }
 }
 
@@ -43,8 +57,9 @@ impl Listener for Limited {
         let (stream, remote) = Listener::accept(&mut self.listener).await;
         let slot = self.slots.enter(remote.ip());
         let idle_timeout = self.idle_timeout;
+        let tls = self.tls.as_ref().map(|tls| Arc::clone(&tls.borrow()));
         let connection = Connection {
-            stream,
+            stream: Stream::new(stream, tls),
             deadline: Box::pin(time::sleep(REQUEST_TIMEOUT.min(idle_timeout))),
             answered: false,
             idle_timeout,
@@ -61,7 +76,7 @@ impl Listener for Limited {
 
 /// A connection whose next read fails when its client is too slow, or when its slot was given to another.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     /// Until the next request has come and is being answered; after an answer, until something comes.
     deadline: Pin<Box<Sleep>>,
     answered: bool,

@@ -3,6 +3,7 @@
 //! It owns paths, statuses and the JSON of errors. It must not know QUIC.
 
 mod connections;
+mod stream;
 
 use std::io;
 
@@ -20,17 +21,19 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::connections::Limited;
+pub(crate) use self::connections::Tls;
 use crate::{config::HttpConfig, metrics, wire_error};
 
-/// Serves until `until` is cancelled and the requests under way have been answered.
+/// Serves, over TLS if there is `tls`, until `until` is cancelled and the requests under way have been answered.
 pub(crate) async fn serve(
     listener: TcpListener,
+    tls: Tls,
     config: &HttpConfig,
     broker: Broker,
     draining: CancellationToken,
     until: CancellationToken,
 ) -> io::Result<()> {
-    let listener = Limited::new(listener, config.connections_max, config.idle_timeout);
+    let listener = Limited::new(listener, tls, config.connections_max, config.idle_timeout);
     axum::serve(listener, router(Engine { broker, draining }))
         .with_graceful_shutdown(until.cancelled_owned())
         .await

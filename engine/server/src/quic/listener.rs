@@ -144,7 +144,7 @@ pub(crate) fn endpoint(
     identity: Identity,
     config: &ServerConfig,
 ) -> io::Result<Endpoint> {
-    let server = server_config(identity.crypto, config);
+    let server = server_config(identity.served.quic, config);
     let mut endpoint = EndpointConfig::new(Arc::new(identity.reset_key));
     let connection_id_key = identity.connection_id_key;
     endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(connection_id_key)));
@@ -203,6 +203,7 @@ fn transport(config: &ServerConfig) -> TransportConfig {
 mod tests {
     use super::*;
     use crate::{
+        config::TlsConfig,
         tests::client,
         tls::{self, TlsFiles},
     };
@@ -224,7 +225,7 @@ mod tests {
     #[test]
     fn a_new_connection_sends_four_of_its_largest_packets_unacknowledged() {
         let dir = tempfile::tempdir().unwrap();
-        let files = TlsFiles::new(dir.path());
+        let files = TlsFiles::new(dir.path(), &TlsConfig::default());
         let mut config = ServerConfig::default();
         config.listen.address.set_port(0);
         let (runtime, endpoint) = engine(&files, &config);
@@ -240,7 +241,7 @@ mod tests {
     #[test]
     fn a_restarted_engine_ends_old_connections_at_their_first_packet() {
         let dir = tempfile::tempdir().unwrap();
-        let files = TlsFiles::new(dir.path());
+        let files = TlsFiles::new(dir.path(), &TlsConfig::default());
         let mut config = ServerConfig::default();
         config.listen.address.set_port(0);
         let (first, endpoint) = engine(&files, &config);

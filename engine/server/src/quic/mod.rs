@@ -8,6 +8,7 @@ mod frames;
 mod inbound;
 pub(crate) mod listener;
 mod notices;
+mod peer;
 mod permits;
 mod publish;
 mod read;

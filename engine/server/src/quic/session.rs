@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use levada_broker::{Broker, Credentials, LossNotice, Principal};
 use levada_protocol::{
+    certificate_name::CertificateName,
     error::{ErrorCode, Refusal},
     request::{Hello, HelloAnswer, Limits, Open, Opened},
     token::Token,
@@ -24,7 +25,7 @@ use super::{
     check_backs,
     frames::FrameReader,
     inbound::Inbound,
-    notices,
+    notices, peer,
     permits::Permits,
     publish, read,
     requests::{self, Uploads},
@@ -200,7 +201,13 @@ fn authenticate(shared: &Shared, connection: &Connection, token: Option<&str>) -
     let token = token.map(Token::parse).transpose().map_err(|error| {
         Failure::refused(ErrorCode::Unauthenticated, format!("the hello's token is malformed: {error}"))
     })?;
-    let principal = shared.broker.authenticate(&Credentials { token, certificate: None })?;
+    let certificate = peer::certificate(connection).map(|shown| {
+        debug!(uris = ?shown.uris, dns = ?shown.dns, not_after = shown.not_after.0, "client certificate shown");
+        let uris = shown.uris.iter().map(|uri| CertificateName::uri(uri));
+        let names = uris.chain(shown.dns.iter().map(|name| CertificateName::dns(name)));
+        (names.collect(), shown.not_after)
+    });
+    let principal = shared.broker.authenticate(&Credentials { token, certificate })?;
     if principal == Principal::Local && !connection.remote_address().ip().to_canonical().is_loopback() {
         let message = "the engine has no principals, and serves nobody but those on its own machine";
         return Err(Failure::refused(ErrorCode::Unauthenticated, message));

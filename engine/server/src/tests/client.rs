@@ -10,32 +10,61 @@ use levada_protocol::{
     version::{ALPN, PROTOCOL_VERSION},
 };
 use quinn::{Connection, RecvStream, SendStream, crypto::rustls::QuicClientConfig};
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use rustls::{
+    pki_types::{CertificateDer, pem::PemObject as _},
+    version::TLS13,
+};
+
+use super::issuer::Signed;
 
 /// Shakes hands and says nothing.
 pub(crate) async fn connect(address: SocketAddr, ca: &Path) -> Result<Connection, quinn::ConnectionError> {
-    connect_as(address, ca, quinn::TransportConfig::default()).await
+    connect_by(address, ca, "localhost", None).await
+}
+
+/// The same, by this name of the server and with this certificate.
+pub(crate) async fn connect_by(
+    address: SocketAddr,
+    ca: &Path,
+    name: &str,
+    shown: Option<&Signed>,
+) -> Result<Connection, quinn::ConnectionError> {
+    connect_as(address, name, tls(ca, &[&TLS13], ALPN, shown), quinn::TransportConfig::default()).await
+}
+
+/// A client that trusts this CA, and shows this certificate.
+pub(crate) fn tls(
+    ca: &Path,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    protocol: &[u8],
+    shown: Option<&Signed>,
+) -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut tls = match shown {
+        Some(signed) => builder.with_client_auth_cert(signed.chain.clone(), signed.private_key()).unwrap(),
+        None => builder.with_no_client_auth(),
+    };
+    tls.alpn_protocols = vec![protocol.to_vec()];
+    tls
 }
 
 async fn connect_as(
     address: SocketAddr,
-    ca: &Path,
+    name: &str,
+    tls: rustls::ClientConfig,
     mut transport: quinn::TransportConfig,
 ) -> Result<Connection, quinn::ConnectionError> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![ALPN.to_vec()];
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
     transport.keep_alive_interval(Some(std::time::Duration::from_millis(100)));
     config.transport_config(Arc::new(transport));
     let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
-    endpoint.connect_with(config, address, "localhost").unwrap().await
+    endpoint.connect_with(config, address, name).unwrap().await
 }
 
 /// A stream as its client holds it.
@@ -95,7 +124,8 @@ pub(crate) async fn greet_with_window(
 ) -> (Connection, ClientStream) {
     let mut transport = quinn::TransportConfig::default();
     transport.stream_receive_window(bytes.into());
-    say_hello(connect_as(address, ca, transport).await.unwrap()).await
+    say_hello(connect_as(address, "localhost", tls(ca, &[&TLS13], ALPN, None), transport).await.unwrap())
+        .await
 }
 
 /// Shakes hands and says hello with this token; what the engine answers.
@@ -113,9 +143,15 @@ pub(crate) async fn greet_with_token(
 }
 
 async fn say_hello(connection: Connection) -> (Connection, ClientStream) {
-    let mut control = ClientStream::open(&connection, &hello()).await;
-    assert!(matches!(control.answer().await, Ok(Opened::Hello(_))));
+    let control = say_hello_on(&connection).await;
     (connection, control)
+}
+
+/// Says hello; the control stream.
+pub(crate) async fn say_hello_on(connection: &Connection) -> ClientStream {
+    let mut control = ClientStream::open(connection, &hello()).await;
+    assert!(matches!(control.answer().await, Ok(Opened::Hello(_))));
+    control
 }
 
 /// Asks one thing.

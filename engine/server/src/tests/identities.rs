@@ -3,6 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use levada_protocol::{
+    certificate_name::CertificateName,
     error::{ErrorCode, Refusal},
     ids::TopicName,
     request::{
@@ -16,6 +17,8 @@ use super::{
     against, against_with,
     client::{self, ClientStream},
     config,
+    issuer::{NOW, OtherCa, Signed, dns, uri},
+    with,
 };
 use crate::{Error, Started, run};
 
@@ -250,6 +253,56 @@ async fn a_deployment_that_is_not_allowed_is_refused_before_its_bytes_are_taken(
             Response::Refused(refusal) => assert_eq!(refusal.code, ErrorCode::PermissionDenied),
             other => panic!("{other:?}"),
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_a_principal_by_its_alternative_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, ca_file) = (dir.path().join("admin.token"), dir.path().join("clients.pem"));
+    let ca = OtherCa::new("Clients", NOW);
+    ca.write(&ca_file);
+    let config = with(config(&dir), |config| config.tls.client_ca = Some(ca_file));
+    against_with(config, Some(file.clone()), async |server| {
+        let token = fs::read_to_string(&file).unwrap();
+        let office = Office::open(&server, token.trim_end()).await;
+        office.shop(&["publish **"], None).await;
+        let known = CertificateName::uri("spiffe://example/shop");
+        office
+            .ask(Request::ChangePrincipal(ChangePrincipal {
+                name: SHOP.parse().unwrap(),
+                grant: Vec::new(),
+                revoke: Vec::new(),
+                add_certificates: vec![known.clone()],
+                remove_certificates: Vec::new(),
+            }))
+            .await;
+        let come = async |signed: &Signed| {
+            let connection = client::connect_by(server.quic, &server.ca_pem_path, "localhost", Some(signed))
+                .await
+                .unwrap();
+            let mut control = ClientStream::open(&connection, &client::hello()).await;
+            let answer = control.answer().await;
+            (connection, control, answer)
+        };
+        let shop = ca.sign("never this", vec![dns("else.example"), uri("spiffe://example/shop")], NOW);
+        let (connection, mut control, answer) = come(&shop).await;
+        assert!(matches!(answer, Ok(Opened::Hello(hello)) if hello.principal == SHOP));
+        // The common name is no name of a principal.
+        let (_other, _control, answer) = come(&ca.sign(SHOP, vec![dns("else.example")], NOW)).await;
+        assert_eq!(answer.unwrap_err().code, ErrorCode::Unauthenticated);
+        office
+            .ask(Request::ChangePrincipal(ChangePrincipal {
+                name: SHOP.parse().unwrap(),
+                grant: Vec::new(),
+                revoke: Vec::new(),
+                add_certificates: Vec::new(),
+                remove_certificates: vec![known],
+            }))
+            .await;
+        assert_eq!(control.answer().await.unwrap_err().code, ErrorCode::Unauthenticated);
+        assert_eq!(client::closed_with(&connection).await, ErrorCode::Unauthenticated);
     })
     .await;
 }

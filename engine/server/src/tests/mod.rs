@@ -1,6 +1,7 @@
 //! The whole server over real sockets: sessions, bad input, HTTP, and the orders of start and shutdown.
 
 pub(crate) mod client;
+pub(crate) mod issuer;
 
 mod http;
 mod identities;

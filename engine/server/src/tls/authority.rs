@@ -7,7 +7,12 @@ use std::time::Duration;
 use levada_protocol::ids::Timestamp;
 use rcgen::{BasicConstraints, DnType, IsCa, KeyPair, KeyUsagePurpose};
 
-use super::{CERTIFICATE_MODE, DAY, Error, KEY_MODE, TlsFiles, certificates, dates::Dates, params};
+use super::{
+    dates::Dates,
+    error::Error,
+    files::{CERTIFICATE_MODE, KEY_MODE, TlsFiles},
+    lifetime::{DAY, params},
+};
 
 /// The name of every CA made here, as it is printed.
 const SUBJECT: &str = "CN=Levada local CA";
@@ -61,11 +66,10 @@ pub(super) fn check(files: &TlsFiles, pem: &[u8], key: &[u8]) -> Result<(), Erro
 
 /// The CA's key, and the first of its certificates with what it says.
 fn read(files: &TlsFiles, pem: &[u8], key: &[u8]) -> Result<(KeyPair, Dates), Error> {
-    let unusable =
-        |name: &str, expected, got: String| Error::Content { path: files.path(name), expected, got };
+    let unusable = |name: &str, expected, got: String| files.unusable(&files.path(name), expected, got);
     let key = KeyPair::from_pem(&String::from_utf8_lossy(key))
         .map_err(|error| unusable("ca.key", "private key", error.to_string()))?;
-    let stored = certificates(&files.ca_pem(), pem)?;
+    let stored = files.certificates(&files.ca_pem(), pem)?;
     let dates = Dates::read(&stored[0]).map_err(|got| unusable("ca.pem", "CA certificate", got))?;
     if dates.public_key != key.public_key_raw() {
         let got = "it is not the key of the certificate in ca.pem".to_owned();

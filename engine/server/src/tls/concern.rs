@@ -2,17 +2,22 @@
 //!
 //! It must not change a file.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use levada_protocol::ids::Timestamp;
 use rustls::pki_types::CertificateDer;
 use tracing::{error, warn};
 
 use super::{
-    DAY, Error, TlsFiles,
     authority::{self, ms},
-    certificates,
     dates::Dates,
+    error::Error,
+    files::{TlsFiles, read_named},
+    lifetime::DAY,
+    names,
 };
 
 /// A certificate of others that expires within this time is worth a warning; within a quarter of its life, if that is
@@ -27,6 +32,7 @@ pub(crate) struct Concern {
     kind: Kind,
     file: PathBuf,
     subject: String,
+    /// When it ends or begins; or the names that it lacks.
     at: String,
 }
 
@@ -40,6 +46,10 @@ enum Kind {
     EndsSoon,
     /// The CA was renewed; clients that have only the older certificate must fetch the file.
     OldCopies,
+    /// Clients that use a configured name refuse it.
+    LacksNames,
+    /// A CA of clients has expired.
+    ClientCaEnded,
 }
 
 impl Concern {
@@ -73,6 +83,12 @@ impl Concern {
             Kind::EndsSoon => {
                 warn!(%file, subject, ends = at, "certificate expires soon and is not ours to renew; replace it");
             }
+            Kind::LacksNames => {
+                warn!(%file, subject, names = at, "certificate does not cover names of tls.names; clients that use them refuse it");
+            }
+            Kind::ClientCaEnded => {
+                warn!(%file, subject, ended = at, "a CA for clients has expired; replace it");
+            }
             Kind::OldCopies => {
                 warn!(%file, ends = at, "the CA was renewed; clients that have an older copy must fetch it again before that expires");
             }
@@ -80,23 +96,28 @@ impl Concern {
     }
 }
 
-/// Everything about the certificate that is served, and about the CA beside it if there is one.
+/// Everything about the certificate that is served, the CA beside it if there is one, and the CA of clients.
 pub(super) fn all(
     files: &TlsFiles,
     chain: &[CertificateDer<'static>],
     now: Timestamp,
 ) -> Result<Vec<Concern>, Error> {
-    let read = |file: PathBuf, der: &CertificateDer<'static>| {
-        Dates::read(der).map_err(|got| Error::Content { path: file, expected: "certificate", got })
-    };
-    let mut found = Vec::new();
-    let server = files.path("server.pem");
-    found.extend(Concern::with(server.clone(), &read(server, &chain[0])?, now));
+    let mut found = of_clients(files, now)?;
+    let (certificate, dates) = (files.certificate(), read(files, &files.certificate(), &chain[0])?);
+    found.extend(Concern::with(certificate.clone(), &dates, now));
+    let missing = names::not_covered(files.config(), &chain[0]);
+    if !missing.is_empty() {
+        let (kind, subject, at) = (Kind::LacksNames, dates.subject, missing.join(", "));
+        found.push(Concern { kind, file: certificate, subject, at });
+    }
+    if files.config().own_files().is_some() {
+        return Ok(found);
+    }
     let Some(pem) = files.read("ca.pem")? else { return Ok(found) };
     let file = files.ca_pem();
     let mut authorities = Vec::new();
-    for der in certificates(&file, &pem)? {
-        authorities.push(read(file.clone(), &der)?);
+    for der in files.certificates(&file, &pem)? {
+        authorities.push(read(files, &file, &der)?);
     }
     let ours = authority::is_ours(&authorities[0]) && files.path("ca.key").exists();
     if ours {
@@ -111,6 +132,23 @@ pub(super) fn all(
         }
     }
     Ok(found)
+}
+
+/// The CAs of clients that have ended.
+fn of_clients(files: &TlsFiles, now: Timestamp) -> Result<Vec<Concern>, Error> {
+    let mut found = Vec::new();
+    let Some(asked) = files.config().asked_of_clients() else { return Ok(found) };
+    for der in files.certificates(asked.ca, &read_named(asked.ca)?)? {
+        let dates = read(files, asked.ca, &der)?;
+        if dates.has_ended(now, 0) {
+            found.push(Concern::new(Kind::ClientCaEnded, asked.ca.to_owned(), &dates));
+        }
+    }
+    Ok(found)
+}
+
+fn read(files: &TlsFiles, file: &Path, der: &CertificateDer<'static>) -> Result<Dates, Error> {
+    Dates::read(der).map_err(|got| files.unusable(file, "certificate", got))
 }
 
 /// Says concerns when they are new, and then once a day.

@@ -55,6 +55,11 @@ impl Dates {
     }
 }
 
+/// True for a certificate that names itself as its issuer, as roots do.
+pub(super) fn is_self_issued(der: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(der).is_ok_and(|(_, parsed)| parsed.subject() == parsed.issuer())
+}
+
 fn seconds(ms: u64) -> i64 {
     i64::try_from(ms / 1_000).unwrap_or(i64::MAX)
 }

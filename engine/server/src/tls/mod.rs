@@ -2,32 +2,39 @@
 //!
 //! It owns the files `ca.pem`, `ca.key`, `server.pem`, `server.key` and `reset.key`. It must not know sockets.
 //!
-//! All this happens at start and again every `tls_check_interval`, so a running engine renews in time and takes files
+//! All this happens at start and again every `[tls] check_interval`, so a running engine renews in time and takes files
 //! that were replaced; connections that stand are not disturbed.
-//! - The server's certificate is created again 90 days before its end, with a key of its own.
+//! - The server's certificate covers localhost, 127.0.0.1, ::1 and the configured `[tls] names`. It is created again 90
+//!   days before its end, or when a name is not in it, with a key of its own. The CA is sent behind it, so that a client
+//!   that knows the CA's fingerprint can fetch it.
 //! - The CA is created again a year before its end, or when that has passed, or while it is not valid yet because a
 //!   clock ran ahead when it was made, with the **same name and key**: clients trust either certificate until the older
 //!   one expires, and have that year to fetch `ca.pem`. The log says so, every day. To have a new key as well, remove
 //!   `ca.pem`, `ca.key`, `server.pem` and `server.key`; every client must then fetch `ca.pem` at once.
 //! - Without `ca.key` the certificate is not the engine's, and with a CA of another name the CA is not: those are used
-//!   as they are, never renewed here and never written over, and the log warns before they end. One that has ended does
+//!   as they are, never renewed here and never written over, and the log warns before they end, and of configured names
+//!   that are not covered. One that has ended does
 //!   not keep the engine from starting: what it must do without clients goes on, and clients refuse it with
 //!   `TLS_FAILED`. While the certificate or its key is missing nothing is created instead.
+//! - With `[tls] certificate` and `key` those files are served, and of the directory only `reset.key` is used.
+//! - With `[tls] client_ca` clients may or must show a certificate that it has signed; `client.rs` says whose it is.
 
 mod authority;
 mod concern;
 mod dates;
+mod error;
+mod files;
+mod fingerprint;
+mod lifetime;
+mod names;
+mod served;
 mod watch;
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+pub(crate) mod client;
 
-use levada_protocol::{error::ErrorCode, ids::Timestamp, version::ALPN};
-use quinn::crypto::rustls::QuicServerConfig;
+use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
+
+use levada_protocol::ids::Timestamp;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::{
     RootCertStore,
@@ -36,176 +43,79 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
 };
 
-use self::concern::Concern;
-pub(crate) use self::watch::Watch;
-use crate::files;
+pub use self::error::Error;
+use self::{
+    client::ClientCa,
+    concern::Concern,
+    files::{CERTIFICATE_MODE, KEY_MODE, read_named},
+    lifetime::{DAY, params},
+    served::Credentials,
+};
+pub(crate) use self::{files::TlsFiles, served::Served, watch::Watch};
 
 /// Bytes of `reset.key`: 32 for stateless reset tokens, 8 for connection ids.
 const RESET_KEY_BYTES: usize = 40;
-/// Mode of files that hold keys.
-const KEY_MODE: u32 = 0o600;
-const CERTIFICATE_MODE: u32 = 0o644;
-const DAY: Duration = Duration::from_secs(86_400);
 const SERVER_LIFETIME: Duration = DAY.saturating_mul(825);
 /// A certificate that is valid for less than this is created again at start.
 const RENEW_BEFORE: Duration = DAY.saturating_mul(90);
-/// Certificates begin this much in the past, for clients whose clocks are behind.
-const BACKDATED: Duration = DAY;
-/// The names under which the server may be reached.
-const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// Why there is no certificate to serve with.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file cannot be read or written.
-    #[error("{path} cannot be {action}")]
-    File {
-        /// The file or directory.
-        path: PathBuf,
-        /// `read` or `written`.
-        action: &'static str,
-        /// The underlying error.
-        #[source]
-        source: io::Error,
-    },
-    /// A file holds something else than it should.
-    #[error("{path} holds no usable {expected}: {got}; put the file back, or {}", remedy(path))]
-    Content {
-        /// The file or directory.
-        path: PathBuf,
-        /// The expected content.
-        expected: &'static str,
-        /// The mistake.
-        got: String,
-    },
-    /// A file is missing, and what it should hold cannot be made here.
-    #[error(
-        "{path} holds no usable {expected}: it is missing, and without ca.pem and ca.key none can be made; put \
-         server.pem and server.key in place, or remove them and ca.pem to have all created again"
-    )]
-    Missing {
-        /// The file or directory.
-        path: PathBuf,
-        /// The expected content.
-        expected: &'static str,
-    },
-    /// No certificate could be made.
-    #[error("no certificate could be made")]
-    Make(#[from] rcgen::Error),
-    /// Certificate and key do not go together, or the library refuses them.
-    #[error("{path} and server.key beside it do not go together; put both back, or {}", remedy(path))]
-    Serve {
-        /// The certificate's file.
-        path: PathBuf,
-        /// The underlying error.
-        #[source]
-        source: rustls::Error,
-    },
-    /// The system gives no random numbers.
-    #[error("the system gives no random numbers: {0}")]
-    Random(getrandom::Error),
-}
-
-impl Error {
-    /// The stable code.
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::File { .. }
-            | Self::Content { .. }
-            | Self::Missing { .. }
-            | Self::Make(_)
-            | Self::Serve { .. }
-            | Self::Random(_) => ErrorCode::TlsFailed,
-        }
-    }
-}
-
-/// What to do about a file that cannot be put back.
-fn remedy(path: &Path) -> &'static str {
-    match path.file_name().and_then(|name| name.to_str()) {
-        Some("ca.pem" | "ca.key") => {
-            "remove ca.pem, ca.key, server.pem and server.key to have all four created again, and give every client the new \
-             ca.pem"
-        }
-        Some("reset.key") => "remove it to have it created again",
-        _ => "remove server.pem and server.key to have both created again by the CA in ca.pem and ca.key",
-    }
-}
-
-/// Where a data directory's TLS files are.
-#[derive(Debug, Clone)]
-pub(crate) struct TlsFiles {
-    dir: PathBuf,
-}
-
-impl TlsFiles {
-    pub(crate) fn new(data_dir: &Path) -> Self {
-        Self { dir: data_dir.join("tls") }
-    }
-
-    /// The certificate that clients must trust.
-    pub(crate) fn ca_pem(&self) -> PathBuf {
-        self.dir.join("ca.pem")
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
-    }
-
-    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        let path = self.path(name);
-        match fs::read(&path) {
-            Ok(content) => Ok(Some(content)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(Error::File { path, action: "read", source }),
-        }
-    }
-
-    fn write(&self, name: &str, mode: u32, content: &[u8]) -> Result<(), Error> {
-        let path = self.path(name);
-        files::replace(&path, mode, content).map_err(|source| Error::File { path, action: "written", source })
-    }
-}
-
-/// What the listener needs.
+/// What the listeners need.
 pub(crate) struct Identity {
-    /// The TLS side of QUIC: TLS 1.3, `levada/1`, no 0-RTT.
-    pub(crate) crypto: Arc<QuicServerConfig>,
+    /// What they serve new connections with.
+    pub(crate) served: Served,
     /// Signs stateless resets; the same after a restart (decision 50).
     pub(crate) reset_key: ring::hmac::Key,
     /// Marks connection ids as ours; the same after a restart, else no reset is sent for an old one.
     pub(crate) connection_id_key: u64,
-    /// The certificate that is served, and those behind it.
-    pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// The CA that clients must trust, as far as it is known here.
+    pub(crate) ca: Option<Ca>,
+    /// Every certificate that counts: those that are served, and the CAs of clients.
+    certificates: Vec<CertificateDer<'static>>,
     /// What an operator has to know about these files.
-    pub(crate) concerns: Vec<Concern>,
+    concerns: Vec<Concern>,
+}
+
+/// The CA that clients must trust.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ca {
+    /// A file with it. Every certificate in it may be trusted.
+    pub(crate) file: PathBuf,
+    /// The SHA-256 of its DER, as `sha256:` and 64 hexadecimal digits.
+    pub(crate) fingerprint: String,
 }
 
 /// Reads the files, makes those that are absent, and renews a certificate of ours that expires soon.
 pub(crate) fn prepare(files: &TlsFiles, now: Timestamp) -> Result<Identity, Error> {
-    files::private_dir(&files.dir).map_err(|source| Error::File {
-        path: files.dir.clone(),
-        action: "written",
-        source,
-    })?;
+    files.make_dir()?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let (certificate, key) = server_certificate(files, now, &provider)?;
-    let chain = certificates(&files.path("server.pem"), &certificate)?;
-    let crypto = tls_config(files, chain.clone(), &key, provider)?;
+    let own = files.certificates(&files.certificate(), &certificate)?;
+    let concerns = concern::all(files, &own, now)?;
+    let (chain, ca) = with_ca(files, own)?;
+    let clients = client::ca(files, &provider)?;
+    let mut certificates = chain.clone();
+    certificates.extend(clients.iter().flat_map(|clients| &clients.certificates).cloned());
+    let served = serve(files, chain, &key, clients, provider)?;
     let (reset_key, connection_id_key) = reset_key(files)?;
-    let concerns = concern::all(files, &chain, now)?;
-    Ok(Identity { crypto, reset_key, connection_id_key, chain, concerns })
+    Ok(Identity { served, reset_key, connection_id_key, ca, certificates, concerns })
 }
 
 /// Refuses files that are damaged, before anything is made or renewed: nothing is written.
 pub(crate) fn check(files: &TlsFiles) -> Result<(), Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    if let Some((pem, key)) = files.read("ca.pem")?.zip(files.read("ca.key")?) {
-        authority::check(files, &pem, &key)?;
-    }
-    if let Some((pem, key)) = files.read("server.pem")?.zip(files.read("server.key")?) {
-        let chain = certificates(&files.path("server.pem"), &pem)?;
-        tls_config(files, chain, &key, provider)?;
+    let clients = client::ca(files, &provider)?;
+    let stored = match files.config().own_files() {
+        Some(own) => Some((read_named(own.certificate)?, read_named(own.key)?)),
+        None => {
+            if let Some((pem, key)) = files.read("ca.pem")?.zip(files.read("ca.key")?) {
+                authority::check(files, &pem, &key)?;
+            }
+            files.read("server.pem")?.zip(files.read("server.key")?)
+        }
+    };
+    if let Some((pem, key)) = stored {
+        let chain = files.certificates(&files.certificate(), &pem)?;
+        serve(files, chain, &key, clients, provider)?;
     }
     files.read("reset.key")?.map(|stored| stored_reset_key(files, stored)).transpose()?;
     Ok(())
@@ -217,6 +127,9 @@ fn server_certificate(
     now: Timestamp,
     provider: &Arc<CryptoProvider>,
 ) -> Result<(Vec<u8>, Vec<u8>), Error> {
+    if let Some(own) = files.config().own_files() {
+        return Ok((read_named(own.certificate)?, read_named(own.key)?));
+    }
     let stored = files.read("server.pem")?.zip(files.read("server.key")?);
     let (ca_pem, ca_key) = match (files.read("ca.pem")?, files.read("ca.key")?) {
         (Some(pem), Some(key)) => authority::renewed(files, now, pem, &key)?,
@@ -242,7 +155,30 @@ fn missing(files: &TlsFiles) -> Error {
     Error::Missing { path, expected }
 }
 
-/// True if the certificate is the CA's, names us, and is valid now and for a while.
+/// The chain with the CA behind it, and that CA. An operator's certificate elsewhere is served as it is: its CA is known
+/// if the chain ends with it.
+fn with_ca(
+    files: &TlsFiles,
+    mut chain: Vec<CertificateDer<'static>>,
+) -> Result<(Vec<CertificateDer<'static>>, Option<Ca>), Error> {
+    let ca = |file, der: &CertificateDer<'_>| Ca { file, fingerprint: fingerprint::fingerprint(der) };
+    if files.config().own_files().is_some() {
+        let last = chain.last().filter(|last| dates::is_self_issued(last));
+        let found = last.map(|last| ca(files.certificate(), last));
+        return Ok((chain, found));
+    }
+    let file = files.ca_pem();
+    let Some(pem) = files.read("ca.pem")? else { return Ok((chain, None)) };
+    // The first is the newest.
+    let first = files.certificates(&file, &pem)?.swap_remove(0);
+    let found = ca(file, &first);
+    if !chain.contains(&first) {
+        chain.push(first);
+    }
+    Ok((chain, Some(found)))
+}
+
+/// True if the certificate is the CA's, has all our names, and is valid now and for a while.
 fn is_good(
     files: &TlsFiles,
     certificate: &[u8],
@@ -250,38 +186,24 @@ fn is_good(
     now: Timestamp,
     provider: &Arc<CryptoProvider>,
 ) -> Result<bool, Error> {
-    let chain = certificates(&files.path("server.pem"), certificate)?;
+    let chain = files.certificates(&files.certificate(), certificate)?;
+    let unusable = |got: String| files.unusable(&files.ca_pem(), "CA certificate", got);
     let mut roots = RootCertStore::empty();
-    for ca in certificates(&files.ca_pem(), ca_pem)? {
-        roots.add(ca).map_err(|error| Error::Content {
-            path: files.ca_pem(),
-            expected: "CA certificate",
-            got: error.to_string(),
-        })?;
+    for ca in files.certificates(&files.ca_pem(), ca_pem)? {
+        roots.add(ca).map_err(|error| unusable(error.to_string()))?;
     }
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
-        .map_err(|error| Error::Content {
-            path: files.ca_pem(),
-            expected: "CA certificate",
-            got: error.to_string(),
-        })?;
-    let name = ServerName::try_from(NAMES[0]).expect("localhost is a DNS name");
+        .map_err(|error| unusable(error.to_string()))?;
+    let localhost = ServerName::try_from("localhost").expect("localhost is a DNS name");
     let at = |time: Duration| {
         verifier
-            .verify_server_cert(&chain[0], &chain[1..], &name, &[], UnixTime::since_unix_epoch(time))
+            .verify_server_cert(&chain[0], &chain[1..], &localhost, &[], UnixTime::since_unix_epoch(time))
             .is_ok()
     };
     let now = Duration::from_millis(now.0);
-    Ok(at(now) && at(now + RENEW_BEFORE))
-}
-
-fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let content = |got: String| Error::Content { path: path.to_owned(), expected: "certificate", got };
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| content(error.to_string()))?;
-    if chain.is_empty() { Err(content("it has no CERTIFICATE section".to_owned())) } else { Ok(chain) }
+    let covers_all = names::not_covered(files.config(), &chain[0]).is_empty();
+    Ok(covers_all && at(now) && at(now + RENEW_BEFORE))
 }
 
 fn issue(
@@ -290,20 +212,19 @@ fn issue(
     ca_pem: &[u8],
     ca_key: &KeyPair,
 ) -> Result<(Vec<u8>, Vec<u8>), Error> {
-    let issuer = Issuer::from_ca_cert_pem(&String::from_utf8_lossy(ca_pem), ca_key).map_err(|error| {
-        Error::Content { path: files.ca_pem(), expected: "CA certificate", got: error.to_string() }
-    })?;
+    let issuer = Issuer::from_ca_cert_pem(&String::from_utf8_lossy(ca_pem), ca_key)
+        .map_err(|error| files.unusable(&files.ca_pem(), "CA certificate", error.to_string()))?;
     let key = KeyPair::generate()?;
     let mut params = params(now, SERVER_LIFETIME);
-    params.subject_alt_names = CertificateParams::new(NAMES.map(str::to_owned))?.subject_alt_names;
+    params.subject_alt_names = CertificateParams::new(names::all(files.config()))?.subject_alt_names;
     params.distinguished_name.push(DnType::CommonName, "Levada server");
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let pem = params.signed_by(&key, &issuer)?.pem().into_bytes();
     let key = key.serialize_pem().into_bytes();
-    // The key first: a crash between the two leaves a pair that does not fit, and `tls_config` notices. Removing
-    // the old certificate before makes that state one that the next start repairs.
+    // The key first: a crash between the two leaves a pair that does not fit, and `serve` notices. Removing the old
+    // certificate before makes that state one that the next start repairs.
     match fs::remove_file(files.path("server.pem")) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             return Err(Error::File { path: files.path("server.pem"), action: "written", source });
@@ -315,39 +236,20 @@ fn issue(
     Ok((pem, key))
 }
 
-fn params(now: Timestamp, lifetime: Duration) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    let start = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_millis(now.0).saturating_sub(BACKDATED);
-    params.not_before = start;
-    params.not_after = start + BACKDATED + lifetime;
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params
-}
-
-fn tls_config(
+fn serve(
     files: &TlsFiles,
     chain: Vec<CertificateDer<'static>>,
     key: &[u8],
+    clients: Option<ClientCa>,
     provider: Arc<CryptoProvider>,
-) -> Result<Arc<QuicServerConfig>, Error> {
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| Error::Content {
-        path: files.path("server.key"),
-        expected: "private key",
-        got: error.to_string(),
-    })?;
-    let unfit = |source| Error::Serve { path: files.path("server.pem"), source };
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(unfit)?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(unfit)?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    // What arrives in 0-RTT can be replayed by anybody who saw it (decision 50).
-    config.max_early_data_size = 0;
-    let quic = QuicServerConfig::try_from(config)
-        .expect("the ring provider has the cipher suite of QUIC's initials");
-    Ok(Arc::new(quic))
+) -> Result<Served, Error> {
+    let key = PrivateKeyDer::from_pem_slice(key)
+        .map_err(|error| files.unusable(&files.key(), "private key", error.to_string()))?;
+    let clients = clients.map(|clients| clients.verifier);
+    Credentials { chain, key, clients, provider }.serve().map_err(|source| {
+        let (certificate, key) = (files.certificate(), files.key());
+        Error::Serve { remedy: files.remedy(&certificate), certificate, key, source: Box::new(source) }
+    })
 }
 
 fn reset_key(files: &TlsFiles) -> Result<(ring::hmac::Key, u64), Error> {
@@ -366,10 +268,8 @@ fn reset_key(files: &TlsFiles) -> Result<(ring::hmac::Key, u64), Error> {
 }
 
 fn stored_reset_key(files: &TlsFiles, stored: Vec<u8>) -> Result<[u8; RESET_KEY_BYTES], Error> {
-    stored.try_into().map_err(|stored: Vec<u8>| Error::Content {
-        path: files.path("reset.key"),
-        expected: "key of 40 bytes",
-        got: format!("it has {} bytes", stored.len()),
+    stored.try_into().map_err(|stored: Vec<u8>| {
+        files.unusable(&files.path("reset.key"), "key of 40 bytes", format!("it has {} bytes", stored.len()))
     })
 }
 

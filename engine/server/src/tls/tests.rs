@@ -1,8 +1,14 @@
 //! First start, restart, expiry, foreign files, damage, and who may read what.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::{os::unix::fs::PermissionsExt as _, path::Path};
+
+use levada_protocol::error::ErrorCode;
 
 use super::*;
+use crate::{
+    config::TlsConfig,
+    tests::issuer::{self, OtherCa, dns, uri},
+};
 
 /// 2026-01-01T00:00:00Z.
 const NOW: Timestamp = Timestamp(1_767_225_600_000);
@@ -12,14 +18,14 @@ fn later(days: u64) -> Timestamp {
 }
 
 struct Place {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     files: TlsFiles,
 }
 
 fn place() -> Place {
     let dir = tempfile::tempdir().unwrap();
-    let files = TlsFiles::new(dir.path());
-    Place { _dir: dir, files }
+    let files = TlsFiles::new(dir.path(), &TlsConfig::default());
+    Place { dir, files }
 }
 
 impl Place {
@@ -33,7 +39,7 @@ fn keys_are_for_their_owner_alone() {
     let place = place();
     prepare(&place.files, NOW).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&place.files.dir), 0o700);
+    assert_eq!(mode(place.files.ca_pem().parent().unwrap()), 0o700);
     for name in ["ca.key", "server.key", "reset.key"] {
         assert_eq!(mode(&place.files.path(name)), 0o600, "{name}");
     }
@@ -67,13 +73,13 @@ fn a_certificate_near_its_end_is_renewed_by_the_same_ca() {
 }
 
 fn chain(place: &Place, name: &str) -> Vec<CertificateDer<'static>> {
-    certificates(&place.files.path(name), &place.read(name)).unwrap()
+    place.files.certificates(&place.files.path(name), &place.read(name)).unwrap()
 }
 
 /// Whether clients that have this CA trust this certificate; they check its dates themselves.
 fn trusts(ca: &[u8], server: &[u8], now: Timestamp) -> bool {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    is_good(&TlsFiles::new(Path::new("nowhere")), server, ca, now, &provider).unwrap()
+    is_good(&TlsFiles::new(Path::new("nowhere"), &TlsConfig::default()), server, ca, now, &provider).unwrap()
 }
 
 #[test]
@@ -89,7 +95,7 @@ fn a_ca_near_its_end_is_renewed_so_that_old_copies_stay_good_until_they_end() {
     let identity = prepare(&place.files, due).unwrap();
     let renewed = chain(&place, "ca.pem");
     assert_eq!(renewed.len(), 2, "the new one, and the old one behind it");
-    assert_eq!(renewed[1..], certificates(Path::new("old"), &old_ca).unwrap());
+    assert_eq!(renewed[1..], place.files.certificates(Path::new("old"), &old_ca).unwrap());
     assert!(!dates::Dates::read(&renewed[0]).unwrap().has_ended(due, authority::ms(DAY * 3_649)));
     let server = place.read("server.pem");
     assert_ne!(server, old_server);
@@ -278,5 +284,171 @@ fn damage_is_named_with_its_file() {
         let error = prepare(&place.files, NOW).err().unwrap();
         assert_eq!(error.code(), ErrorCode::TlsFailed);
         assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+/// The same place with other settings.
+fn with(place: &Place, change: impl FnOnce(&mut TlsConfig)) -> TlsFiles {
+    let mut config = place.files.config().clone();
+    change(&mut config);
+    TlsFiles::new(place.files.ca_pem().parent().unwrap().parent().unwrap(), &config)
+}
+
+fn named(place: &Place, names: &[&str]) -> TlsFiles {
+    with(place, |config| config.names = names.iter().map(|name| name.parse().unwrap()).collect())
+}
+
+#[test]
+fn a_name_that_the_certificate_lacks_has_it_made_again_by_the_same_ca() {
+    let place = place();
+    prepare(&place.files, NOW).unwrap();
+    let (ca, first) = (place.read("ca.pem"), place.read("server.pem"));
+    prepare(&named(&place, &["localhost", "::1"]), NOW).unwrap();
+    assert_eq!(place.read("server.pem"), first, "it has these");
+
+    let two = named(&place, &["engine.example.com", "192.0.2.1"]);
+    let identity = prepare(&two, NOW).unwrap();
+    let second = place.read("server.pem");
+    assert_ne!(second, first);
+    assert_eq!((place.read("ca.pem"), identity.concerns), (ca.clone(), Vec::new()));
+    assert!(trusts(&ca, &second, NOW), "localhost is still in it");
+    assert!(names::not_covered(two.config(), &chain(&place, "server.pem")[0]).is_empty());
+
+    prepare(&named(&place, &["192.0.2.1"]), NOW).unwrap();
+    assert_eq!(place.read("server.pem"), second, "one name less needs no other certificate");
+    prepare(&named(&place, &["192.0.2.2"]), NOW).unwrap();
+    assert_ne!(place.read("server.pem"), second);
+}
+
+#[test]
+fn the_ca_is_shown_behind_the_certificate_and_named_by_its_fingerprint() {
+    let place = place();
+    let identity = prepare(&place.files, NOW).unwrap();
+    let ca = chain(&place, "ca.pem");
+    assert_eq!(identity.certificates, [chain(&place, "server.pem"), ca.clone()].concat());
+    let known = identity.ca.unwrap();
+    assert_eq!(known.file, place.files.ca_pem());
+    assert_eq!(known.fingerprint, fingerprint::fingerprint(&ca[0]));
+
+    let renewed = prepare(&place.files, later(3_650 - 364)).unwrap().ca.unwrap();
+    assert_ne!(renewed.fingerprint, known.fingerprint);
+    assert_eq!(renewed.fingerprint, fingerprint::fingerprint(&chain(&place, "ca.pem")[0]), "the newest");
+}
+
+#[test]
+fn a_fingerprint_is_the_sha256_in_hexadecimal_digits() {
+    let of_abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!(fingerprint::fingerprint(&CertificateDer::from(&b"abc"[..])), of_abc);
+}
+
+/// An operator's own certificate for these names, with its CA behind it, in files outside the directory.
+fn operators(place: &Place, names: &[&str]) -> (TlsFiles, OtherCa) {
+    let company = OtherCa::new("Company CA", issuer::NOW);
+    let signed = company.sign("an engine", names.iter().map(|name| dns(name)).collect(), issuer::NOW);
+    let dir = place.dir.path();
+    let (certificate, key) = (dir.join("chain.pem"), dir.join("chain.key"));
+    fs::write(&certificate, [signed.pem.as_str(), company.pem()].concat()).unwrap();
+    fs::write(&key, signed.key.serialize_pem()).unwrap();
+    let files = with(place, |config| {
+        (config.certificate, config.key) = (Some(certificate), Some(key));
+        config.names = ["engine.example.com", "b.example.com"].map(|name| name.parse().unwrap()).to_vec();
+    });
+    (files, company)
+}
+
+#[test]
+fn an_operators_certificate_that_lacks_a_name_is_served_and_that_is_said() {
+    for (names, expected) in [
+        (&["engine.example.com"][..], Some("b.example.com")),
+        (&["other.example.com"], Some("engine.example.com, b.example.com")),
+        (&["*.example.com"], None),
+        (&["b.example.com", "engine.example.com"], None),
+    ] {
+        let place = place();
+        let (files, company) = operators(&place, names);
+        check(&files).unwrap();
+        let identity = prepare(&files, NOW).unwrap();
+        let said = format!("{:?}", identity.concerns);
+        match expected {
+            Some(missing) => {
+                assert!(said.contains("LacksNames") && said.contains(&format!("{missing:?}")), "{said}")
+            }
+            None => assert_eq!(said, "[]"),
+        }
+        assert!(!place.files.ca_pem().exists(), "no CA of the engine's is made");
+        let ca = identity.ca.expect("it is at the end of the chain");
+        assert_eq!(ca.file, files.certificate());
+        let root = files.certificates(Path::new("company"), company.pem().as_bytes()).unwrap();
+        assert_eq!(ca.fingerprint, fingerprint::fingerprint(&root[0]));
+    }
+}
+
+#[test]
+fn an_operators_certificate_is_read_again_and_its_damage_is_named() {
+    let place = place();
+    let (files, _company) = operators(&place, &["engine.example.com"]);
+    let identity = prepare(&files, NOW).unwrap();
+    let mut watch = Watch::new(files.clone(), &identity, NOW);
+    assert!(watch.refresh(NOW).is_none());
+    let before = fs::read(files.certificate()).unwrap();
+    operators(&place, &["engine.example.com"]);
+    assert!(watch.refresh(NOW).is_some());
+
+    for (name, expected) in [("chain.pem", "no usable certificate"), ("chain.key", "no usable private key")] {
+        let path = place.dir.path().join(name);
+        let good = fs::read(&path).unwrap();
+        fs::write(&path, "nothing of use").unwrap();
+        for error in [check(&files).unwrap_err(), prepare(&files, NOW).err().unwrap()] {
+            let error = error.to_string();
+            assert!(error.contains(name) && error.contains(expected), "{error}");
+            assert!(error.contains("name another in the section [tls]"), "{error}");
+        }
+        assert!(watch.refresh(NOW).is_none(), "what is in force stays");
+        fs::remove_file(&path).unwrap();
+        let error = check(&files).unwrap_err();
+        assert!(matches!(&error, Error::File { action: "read", .. }), "{error:?}");
+        fs::write(&path, good).unwrap();
+    }
+    fs::write(files.certificate(), before).unwrap();
+    let error = check(&files).unwrap_err().to_string();
+    assert!(error.contains("chain.pem and ") && error.contains("do not go together"), "{error}");
+}
+
+#[test]
+fn names_of_a_client_are_its_uris_then_its_dns_names_and_never_its_common_name() {
+    let ca = OtherCa::new("Clients", issuer::NOW);
+    let signed = ca.sign(
+        "payment.example",
+        vec![dns("b.example"), uri("spiffe://example/b"), dns("a.example"), uri("spiffe://example/a")],
+        issuer::PAST,
+    );
+    let found = client::names(&signed.chain[0]).unwrap();
+    assert_eq!(found.uris, ["spiffe://example/b", "spiffe://example/a"]);
+    assert_eq!(found.dns, ["b.example", "a.example"]);
+    assert_eq!(found.not_after, Timestamp(1_009_843_200_999), "2002-01-01T00:00:00.999Z");
+    let nameless = client::names(&ca.sign("payment.example", Vec::new(), issuer::NOW).chain[0]).unwrap();
+    assert!(nameless.uris.is_empty() && nameless.dns.is_empty());
+    for nonsense in [&b""[..], b"nothing", &signed.chain[0][..100]] {
+        assert!(client::names(nonsense).is_err());
+    }
+}
+
+#[test]
+fn another_ca_for_clients_is_taken_and_a_damaged_one_changes_nothing() {
+    let place = place();
+    let file = place.dir.path().join("clients.pem");
+    OtherCa::new("First", issuer::NOW).write(&file);
+    let files = with(&place, |config| config.client_ca = Some(file.clone()));
+    let identity = prepare(&files, NOW).unwrap();
+    let mut watch = Watch::new(files.clone(), &identity, NOW);
+    assert!(watch.refresh(NOW).is_none());
+    OtherCa::new("Second", issuer::PAST).write(&file);
+    assert!(watch.refresh(NOW).is_some());
+    let said = format!("{:?}", prepare(&files, NOW).unwrap().concerns);
+    assert!(said.contains("ClientCaEnded") && said.contains("2002-01-01"), "{said}");
+    fs::write(&file, "nothing of use").unwrap();
+    assert!(watch.refresh(NOW).is_none(), "what is in force stays");
+    for error in [check(&files).unwrap_err(), prepare(&files, NOW).err().unwrap()] {
+        assert!(error.to_string().contains("clients.pem holds no usable certificate"), "{error}");
     }
 }

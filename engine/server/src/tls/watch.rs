@@ -1,20 +1,18 @@
 //! Renews and reloads the certificate files while a server runs.
 //!
-//! It owns the chain in force. It must not know sockets: the caller serves with what it returns.
-
-use std::sync::Arc;
+//! It owns the certificates in force. It must not know sockets: the caller serves with what it returns.
 
 use levada_protocol::ids::Timestamp;
-use quinn::crypto::rustls::QuicServerConfig;
 use rustls::pki_types::CertificateDer;
 use tracing::{error, info};
 
-use super::{Identity, TlsFiles, concern::Concerns, prepare};
+use super::{Ca, Identity, Served, TlsFiles, concern::Concerns, prepare};
 
-/// The certificate in force, and the concerns that were logged.
+/// The certificates in force, and the concerns that were logged.
 pub(crate) struct Watch {
     files: TlsFiles,
-    chain: Vec<CertificateDer<'static>>,
+    certificates: Vec<CertificateDer<'static>>,
+    ca: Option<Ca>,
     concerns: Concerns,
 }
 
@@ -23,12 +21,12 @@ impl Watch {
     pub(crate) fn new(files: TlsFiles, identity: &Identity, now: Timestamp) -> Self {
         let mut concerns = Concerns::default();
         concerns.say(identity.concerns.clone(), now);
-        Self { files, chain: identity.chain.clone(), concerns }
+        Self { files, certificates: identity.certificates.clone(), ca: identity.ca.clone(), concerns }
     }
 
     /// Renews certificates of ours and reads those of others; returns what to serve new connections with, if that has
     /// changed. Unusable files change nothing.
-    pub(crate) fn refresh(&mut self, now: Timestamp) -> Option<Arc<QuicServerConfig>> {
+    pub(crate) fn refresh(&mut self, now: Timestamp) -> Option<Served> {
         let identity = match prepare(&self.files, now) {
             Ok(identity) => identity,
             Err(error) => {
@@ -38,11 +36,15 @@ impl Watch {
             }
         };
         self.concerns.say(identity.concerns, now);
-        if identity.chain == self.chain {
+        if identity.certificates == self.certificates {
             return None;
         }
-        info!("another certificate is in force for new connections");
-        self.chain = identity.chain;
-        Some(identity.crypto)
+        info!("other certificates are in force for new connections");
+        if let Some(Ca { file, fingerprint }) = identity.ca.as_ref().filter(|ca| self.ca.as_ref() != Some(ca))
+        {
+            info!(file = %file.display(), fingerprint, "clients must trust another CA certificate in time");
+        }
+        (self.certificates, self.ca) = (identity.certificates, identity.ca);
+        Some(identity.served)
     }
 }

@@ -13,7 +13,7 @@ use crate::support::process::{Ran, command, run};
 /// What every command that reads its input finds there. Only a transaction's lines say where they go.
 const INPUT: &str = "{\"topic\":\"absent\",\"payload\":1}\n";
 /// Commands whose arguments name nothing that the engine would have to hold.
-const NAME_NOTHING: [&str; 2] = ["topic create", "completion"];
+const NAME_NOTHING: [&str; 3] = ["topic create", "ca fetch", "completion"];
 
 #[tokio::test]
 async fn every_command_refuses_what_is_wrong_and_what_is_not_there_and_says_when_no_engine_is() {

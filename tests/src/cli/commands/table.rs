@@ -46,6 +46,10 @@ pub(super) const ROWS: &[Row] = &[
                 "'nowhere' for '--listen <ADDR>': expected an address such as 127.0.0.1:7600",
             ),
             ("--http nowhere", "'nowhere' for '--http <ADDR>': expected an address such as 127.0.0.1:7600"),
+            (
+                "--tls-name *.example.com",
+                "'*.example.com' for '--tls-name <NAME_OR_IP>': expected a DNS name",
+            ),
             ("--log-format xml", "'xml' for '--log-format <LOG_FORMAT>' [possible values: text, json]"),
         ],
         absent: &[],
@@ -605,6 +609,22 @@ pub(super) const ROWS: &[Row] = &[
             ("--mtu 10", "'10' for '--mtu <BYTES>': expected 1200 to 6500"),
         ],
         absent: &[],
+        dead: &[],
+    },
+    Row {
+        command: "ca fetch",
+        wrong: &[
+            ("", "arguments were not provided: <HOST:PORT>"),
+            (
+                "localhost:7600 --fingerprint sha256:12",
+                "'sha256:12' for '--fingerprint <sha256:HEX>': expected sha256: and 64 hexadecimal digits",
+            ),
+        ],
+        absent: &[(
+            "localhost:port",
+            "CONFIG_INVALID",
+            "expected host:port as address, got \"localhost:port\"",
+        )],
         dead: &[],
     },
     Row {
