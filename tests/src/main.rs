@@ -20,6 +20,7 @@ mod doc_examples;
 mod examples;
 mod format;
 mod log_lines;
+mod identities;
 mod losses;
 mod moves;
 mod named;

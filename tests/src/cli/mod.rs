@@ -11,6 +11,7 @@ mod failures;
 mod forward;
 mod named;
 mod playing;
+mod principals;
 mod purge;
 mod schedule;
 mod search;

@@ -20,6 +20,7 @@ const NO_ROUTE_FROM: (&str, &str) = ("ROUTE_NOT_FOUND", "there is no route absen
 const NO_PLUGIN: (&str, &str) = ("PLUGIN_NOT_FOUND", "there is no plugin absent");
 const NO_ROUTE: (&str, &str) = ("ROUTE_NOT_FOUND", "there is no route absent");
 const NO_TRANSACTION: (&str, &str) = ("TRANSACTION_NOT_FOUND", "there is no transaction shop/absent");
+const NO_PRINCIPAL: (&str, &str) = ("PRINCIPAL_NOT_FOUND", "there is no principal absent");
 const NEVER_SCHEDULED: (&str, &str) = ("SCHEDULE_NOT_FOUND", "orders has never scheduled an event 7");
 
 const TOPIC_NAME: &str = "topic name \"Orders\" is invalid: expected 1 to 128 of a-z 0-9 . _ -";
@@ -610,6 +611,68 @@ pub(super) const ROWS: &[Row] = &[
         ],
         absent: &[],
         dead: &[],
+    },
+    Row {
+        command: "principal create",
+        wrong: &[
+            ("Big", "principal name \"Big\" is invalid: expected 1 to 63 of a-z 0-9 _ -"),
+            ("shop --grant publish", "\"publish\" is no permission: expected behind publish a topic"),
+            ("shop --certificate shop", "certificate name \"shop\" is invalid: expected uri: and a URI"),
+            ("shop --token --expires 3651d", "'3651d' for '--expires <DURATION>': expected 1ms to 3650d"),
+            ("shop --expires 1d", "expected --token as well: --expires, --description and --out are about the token"),
+        ],
+        absent: &[(
+            "shop --grant admin",
+            "INVALID_ARGUMENT",
+            "principal shop would be the first, and from then on nobody is served without a token",
+        )],
+        dead: &["shop --grant admin --token"],
+    },
+    Row { command: "principal list", wrong: &[("extra", EXTRA)], absent: &[], dead: &[""] },
+    Row {
+        command: "principal describe",
+        wrong: &[("shop extra", EXTRA)],
+        absent: &[of("absent", NO_PRINCIPAL)],
+        dead: &["", "shop"],
+    },
+    Row {
+        command: "principal grant",
+        wrong: &[
+            ("shop", "arguments were not provided: <PERMISSION>"),
+            ("shop write", "\"write\" is no permission: expected one of publish, subscribe, read"),
+        ],
+        absent: &[of("absent admin", NO_PRINCIPAL)],
+        dead: &["shop admin"],
+    },
+    Row {
+        command: "principal revoke",
+        wrong: &[("shop admin*", "\"admin*\" is no permission: expected one of publish")],
+        absent: &[of("absent admin", NO_PRINCIPAL)],
+        dead: &["shop admin"],
+    },
+    Row {
+        command: "principal delete",
+        wrong: &[("", "arguments were not provided: <NAME>")],
+        absent: &[of("absent", NO_PRINCIPAL)],
+        dead: &["shop"],
+    },
+    Row {
+        command: "token create",
+        wrong: &[("shop --expires soon", "'soon' for '--expires <DURATION>'")],
+        absent: &[of("absent", NO_PRINCIPAL)],
+        dead: &["shop"],
+    },
+    Row {
+        command: "token list",
+        wrong: &[("shop extra", EXTRA)],
+        absent: &[of("absent", NO_PRINCIPAL)],
+        dead: &["", "shop"],
+    },
+    Row {
+        command: "token revoke",
+        wrong: &[("lv1", "not the id of a token: expected 11 of 0-9 A-Z a-z")],
+        absent: &[("00000000000", "TOKEN_NOT_FOUND", "there is no token 00000000000")],
+        dead: &["00000000000"],
     },
     Row {
         command: "ca fetch",

@@ -1,0 +1,94 @@
+//! Principals and tokens from the command line, from the first administrator on.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use serde_json::{Value, json};
+
+use super::engine;
+use crate::support::process::{Process, Ran, run};
+
+/// Runs a command with a token.
+async fn with_token(engine: &Process, token: &Path, arguments: &[&str], input: &str) -> Ran {
+    let mut command = engine.command(arguments);
+    command.env("LEVADA_TOKEN_FILE", token);
+    run(command, input).await
+}
+
+#[tokio::test]
+async fn from_the_first_administrator_to_a_service_with_its_own_token() {
+    let (dir, engine) = engine().await;
+    engine.text(&["topic", "create", "orders"]).await;
+    let (boss, shop) = (dir.path().join("boss.token"), dir.path().join("shop.token"));
+    let name = |path: &Path| path.display().to_string();
+    let as_boss = async |arguments: &[&str]| with_token(&engine, &boss, arguments, "").await;
+    let as_shop = async |arguments: &[&str], input: &str| with_token(&engine, &shop, arguments, input).await;
+
+    let first = ["principal", "create", "boss", "--grant", "admin", "--token", "--out", &name(&boss)];
+    let said = engine.run(&first, "").await;
+    assert!(said.stderr.contains("created principal boss"), "{said:?}");
+    assert_eq!(fs::metadata(&boss).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(fs::read_to_string(&boss).unwrap().starts_with("lv1_"));
+    engine.run(&["topic", "list"], "").await.failed(1, "UNAUTHENTICATED");
+
+    let create = ["principal", "create", "shop", "--grant", "publish orders", "--certificate", "dns:shop.example"];
+    let made = as_boss(&create).await.done();
+    assert!(made.contains("  publish orders") && made.contains("dns:shop.example"), "{made}");
+    let issue = ["token", "create", "shop", "--expires", "30d", "--description", "of the shop", "--out", &name(&shop)];
+    let said = as_boss(&issue).await.done();
+    assert!(said.contains("of principal shop, valid until"), "{said}");
+    let again = as_boss(&issue).await;
+    again.failed(1, "CONFIG_INVALID");
+    assert!(again.stderr.contains("name a file that does not exist"), "{again:?}");
+
+    as_shop(&["publish", "orders", "--raw"], "one\n").await.done();
+    let read = as_shop(&["read", "orders"], "").await;
+    read.failed(1, "PERMISSION_DENIED");
+    assert!(read.stderr.contains("principal shop may not read topic orders"), "{read:?}");
+    as_shop(&["topic", "describe", "absent"], "").await.failed(1, "TOPIC_NOT_FOUND");
+    let own = as_shop(&["principal", "describe"], "").await.done();
+    assert!(own.starts_with("principal shop\n"), "{own}");
+    as_shop(&["principal", "list"], "").await.failed(1, "PERMISSION_DENIED");
+
+    as_boss(&["principal", "grant", "shop", "read orders"]).await.done();
+    assert!(as_shop(&["read", "orders"], "").await.done().contains("one"));
+    let missing = as_boss(&["principal", "revoke", "shop", "read **"]).await;
+    missing.failed(1, "INVALID_ARGUMENT");
+    assert!(missing.stderr.contains("principal shop does not have \"read **\""), "{missing:?}");
+    as_boss(&["principal", "revoke", "shop", "read orders"]).await.done();
+    as_shop(&["read", "orders"], "").await.failed(1, "PERMISSION_DENIED");
+
+    let tokens = as_boss(&["token", "list", "--output", "json"]).await.json();
+    let of_shop: Vec<&Value> = tokens.iter().filter(|token| token["principal"] == "shop").collect();
+    let [token] = of_shop[..] else { panic!("{tokens:?}") };
+    assert_eq!((&token["state"], &token["description"]), (&json!("active"), &json!("of the shop")));
+    assert!(tokens.iter().all(|token| token.get("secret").is_none()), "{tokens:?}");
+    let id = token["id"].as_str().unwrap().to_owned();
+    as_boss(&["token", "revoke", &id]).await.done();
+    let refused = as_shop(&["publish", "orders", "--raw"], "two\n").await;
+    refused.failed(1, "UNAUTHENTICATED");
+    assert!(refused.stderr.contains("unknown, expired or revoked"), "{refused:?}");
+    let listed = as_boss(&["token", "list", "shop"]).await.done();
+    assert!(listed.contains("revoked") && listed.lines().count() == 2, "{listed}");
+
+    as_boss(&["principal", "delete", "boss"]).await.failed(1, "LAST_ADMINISTRATOR");
+    let gone = as_boss(&["principal", "delete", "shop"]).await.done();
+    assert!(gone.contains("deleted principal shop"), "{gone}");
+    let listed = as_boss(&["principal", "list"]).await.done();
+    assert!(listed.lines().count() == 2 && listed.contains("boss"), "{listed}");
+}
+
+#[tokio::test]
+async fn a_token_is_printed_alone_and_only_once() {
+    let (_dir, engine) = engine().await;
+    let first = ["principal", "create", "boss", "--grant", "admin", "--token", "--output", "json"];
+    let issued = engine.json(&first).await.remove(0);
+    assert!(issued["token"].as_str().unwrap().starts_with("lv1_"));
+    assert_eq!(issued["info"]["principal"], "boss");
+    let token = issued["token"].as_str().unwrap().to_owned();
+    let mut command = engine.command(&["token", "create", "boss"]);
+    command.env("LEVADA_TOKEN", &token);
+    let ran = run(command, "").await;
+    assert!(ran.stderr.contains("it is shown this once"), "{ran:?}");
+    let printed = ran.done();
+    assert_eq!((printed.lines().count(), printed.trim_end().len()), (1, 65), "{printed}");
+}
