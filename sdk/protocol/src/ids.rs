@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
+    base62,
     error::ErrorCode,
     limits::{NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX_INTERNAL, TRANSACTION_ID_BYTES_MAX},
 };
@@ -97,6 +98,38 @@ impl ProducerId {
 impl fmt::Display for ProducerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
+    }
+}
+
+/// A token's id: random, unique in an engine, and no secret. Its text is 11 digits of base 62.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenId(pub u64);
+
+impl TokenId {
+    /// Digits of its text.
+    pub(crate) const DIGITS: usize = 11;
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&base62::encode(&self.0.to_be_bytes(), Self::DIGITS))
+    }
+}
+
+/// Why a text is no token's id. It does not quote the text, which may be a whole token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "not the id of a token: expected {} of 0-9 A-Z a-z, the part between lv1_ and the next _",
+    TokenId::DIGITS
+)]
+pub struct InvalidTokenId;
+
+impl FromStr for TokenId {
+    type Err = InvalidTokenId;
+
+    fn from_str(id: &str) -> Result<Self, InvalidTokenId> {
+        let number = (id.len() == Self::DIGITS).then(|| base62::decode(id)).flatten();
+        number.map(|number| Self(u64::from_be_bytes(number))).ok_or(InvalidTokenId)
     }
 }
 
@@ -434,6 +467,17 @@ mod tests {
         assert_eq!(base.next_of_base(), ProducerId(7 << 32 | 1));
         assert_eq!(last.next_of_base(), base);
         assert_eq!((base.base(), base.next_of_base().base(), last.base()), (base, base, base));
+    }
+
+    #[test]
+    fn a_token_s_id_is_11_digits_of_base_62() {
+        for (id, text) in [(0, "00000000000"), (62, "00000000010"), (u64::MAX, "LygHa16AHYF")] {
+            assert_eq!(TokenId(id).to_string(), text);
+            assert_eq!(text.parse(), Ok(TokenId(id)));
+        }
+        for bad in ["", "0", "0000000000-", "LygHa16AHYG", "000000000000", "lv1_0000000"] {
+            assert_eq!(bad.parse::<TokenId>(), Err(InvalidTokenId), "{bad}");
+        }
     }
 
     #[test]

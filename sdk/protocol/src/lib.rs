@@ -7,6 +7,7 @@
 pub mod access;
 pub mod ids;
 
+mod base62;
 pub mod batch;
 pub mod dead_letters;
 pub mod deliver;
@@ -20,6 +21,7 @@ pub mod progress;
 pub mod publish;
 pub mod request;
 pub mod schedule;
+pub mod token;
 pub mod trace;
 pub mod verbs;
 pub mod verdict;

@@ -18,6 +18,7 @@ use levada_protocol::{
         TransactionLimits, TransactionState,
     },
     schedule::ScheduledInfo,
+    token::Token,
     version::{ALPN, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
 };
 use serde::Serialize;
@@ -130,6 +131,18 @@ fn quoted_bytes_are_the_fixed_ones() {
     quoted.sort();
     fixed.sort();
     assert_eq!(quoted, fixed);
+}
+
+#[test]
+fn the_tokens_to_test_with_are_those_of_the_code() {
+    let rows = table("Tokens to test with");
+    assert_eq!(rows.len(), 3);
+    for row in rows {
+        let token = Token::parse(code(row[2])).unwrap();
+        let secret: String = token.secret().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!((token.id().0.to_string().as_str(), secret.as_str()), (code(row[0]), code(row[1])));
+        assert_eq!(Token::new(token.id(), *token.secret()).reveal(), code(row[2]));
+    }
 }
 
 #[test]
