@@ -8,6 +8,7 @@ use levada_protocol::{
     error::{ErrorCode, Refusal},
     ids::Timestamp,
     request::{Hello, HelloAnswer, Open, Opened},
+    token::Token,
     version::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
 };
 use quinn::{Connecting, Connection, ConnectionError, Endpoint, VarInt};
@@ -16,6 +17,7 @@ use tokio::time::timeout;
 use crate::{
     clock,
     config::{Ca, ClientConfig, UDP_PAYLOAD_BYTES_MAX, UDP_PAYLOAD_BYTES_MIN},
+    credentials::{Credentials, Proofs},
     error::{Error, rounded},
     probe,
     stream::{self, Stream},
@@ -66,6 +68,7 @@ impl Session {
 pub(crate) struct Connector {
     config: ClientConfig,
     authorities: Authorities,
+    credentials: Credentials,
     host: String,
     port: u16,
 }
@@ -73,8 +76,9 @@ pub(crate) struct Connector {
 impl Connector {
     pub(crate) async fn new(config: ClientConfig) -> Result<Self, Error> {
         let authorities = Authorities::load(&config).await?;
+        let credentials = Credentials::load(&config).await?;
         let (host, port) = config.host_and_port()?;
-        Ok(Self { config, authorities, host, port })
+        Ok(Self { config, authorities, credentials, host, port })
     }
 
     pub(crate) fn config(&self) -> &ClientConfig {
@@ -88,21 +92,30 @@ impl Connector {
 
     /// One attempt at a connection on which nothing is said yet.
     pub(crate) async fn connect_bare(&self, limit: Duration) -> Result<(Endpoint, Connection), Error> {
-        let reached = async { self.reach(&self.trust().await?).await };
+        let reached = async {
+            let proofs = self.credentials.now().await;
+            self.reach(&self.trust(&proofs).await?).await
+        };
         timeout(limit, reached).await.unwrap_or_else(|_| Err(self.failed(NoAnswer { limit })))
     }
 
     async fn attempt(&self) -> Result<(Session, Stream), Error> {
-        let trust = self.trust().await?;
+        let proofs = self.credentials.now().await;
+        let trust = self.trust(&proofs).await?;
         let (endpoint, connection) = self.reach(&trust).await?;
         let hello = Hello {
             protocol_min: PROTOCOL_VERSION_MIN,
             protocol_max: PROTOCOL_VERSION,
             client: self.config.client_name.clone(),
-            token: self.config.token.clone(),
+            token: proofs.token.as_ref().map(Token::reveal),
             features: Vec::new(),
         };
-        let (control, opened) = stream::open(&connection, &Open::Hello(hello)).await?;
+        let opened = stream::open(&connection, &Open::Hello(hello)).await;
+        // An engine sees a client's certificate when the client has the connection already.
+        let (control, opened) = opened.map_err(|error| {
+            let distrust = connection.close_reason().and_then(|reason| trust.explain(&reason));
+            distrust.map_or(error, |what| Error::TlsFailed { addr: self.config.addr.clone(), what })
+        })?;
         let Opened::Hello(answer) = opened else {
             return Err(Error::bad_answer("the hello was answered with something else"));
         };
@@ -118,12 +131,16 @@ impl Connector {
     }
 
     /// Whom to trust in this attempt: a client may outlive its CA, and the file may have a newer one by now.
-    async fn trust(&self) -> Result<Trust, Error> {
+    async fn trust(&self, proofs: &Proofs) -> Result<Trust, Error> {
         let reread = match &self.config.ca {
             Some(Ca::File(_)) => Authorities::load(&self.config).await.ok(),
             Some(Ca::Pem(_)) | None => None,
         };
-        reread.as_ref().unwrap_or(&self.authorities).at(clock::wall(), &self.config.addr)
+        reread.as_ref().unwrap_or(&self.authorities).at(
+            clock::wall(),
+            &self.config.addr,
+            proofs.identity.clone(),
+        )
     }
 
     /// The first connection that is made, of all addresses that the host has.

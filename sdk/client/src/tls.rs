@@ -14,6 +14,7 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer, time::ASN1Time
 
 use crate::{
     config::{Ca, ClientConfig},
+    credentials::Identity,
     error::Error,
 };
 
@@ -41,6 +42,7 @@ pub(crate) struct Trust {
     pub(crate) crypto: Arc<QuicClientConfig>,
     /// Why others are not trusted.
     left_out: Option<String>,
+    shows_certificate: bool,
 }
 
 impl Authorities {
@@ -67,8 +69,8 @@ impl Authorities {
         Ok(Self { certificates, file })
     }
 
-    /// What of this is to be trusted now, for a connection to `addr`.
-    pub(crate) fn at(&self, now: Timestamp, addr: &str) -> Result<Trust, Error> {
+    /// What of this is to be trusted now, for a connection to `addr` on which the client shows `identity`.
+    pub(crate) fn at(&self, now: Timestamp, addr: &str, identity: Option<Identity>) -> Result<Trust, Error> {
         let mut roots = RootCertStore::empty();
         let mut faults = Vec::new();
         for certificate in &self.certificates {
@@ -81,7 +83,10 @@ impl Authorities {
         }
         match self.sentence(&faults) {
             Some(what) if roots.is_empty() => Err(Error::TlsFailed { addr: addr.to_owned(), what }),
-            left_out => Ok(Trust { crypto: crypto(roots)?, left_out }),
+            left_out => {
+                let shows_certificate = identity.is_some();
+                Ok(Trust { crypto: crypto(roots, identity)?, left_out, shows_certificate })
+            }
         }
     }
 
@@ -142,13 +147,18 @@ fn date(time: ASN1Time) -> String {
     format!("{} {:02}:{:02} UTC", time.date(), time.hour(), time.minute())
 }
 
-fn crypto(roots: RootCertStore) -> Result<Arc<QuicClientConfig>, Error> {
+fn crypto(roots: RootCertStore, identity: Option<Identity>) -> Result<Arc<QuicClientConfig>, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| invalid(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut tls = match identity {
+        Some(Identity { chain, key }) => {
+            tls.with_client_auth_cert(chain, key).map_err(|error| invalid(error.to_string()))?
+        }
+        None => tls.with_no_client_auth(),
+    };
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| invalid(error.to_string()))?;
     Ok(Arc::new(crypto))
@@ -162,6 +172,11 @@ impl Trust {
     /// A sentence for a person, if the handshake failed over trust; `None` if something else went wrong.
     pub(crate) fn explain(&self, error: &ConnectionError) -> Option<String> {
         let (alert, reason) = alert(error)?;
+        if matches!(error, ConnectionError::ConnectionClosed(_))
+            && let Some(what) = self.of_own_certificate(alert, &reason)
+        {
+            return Some(what);
+        }
         let foreign = || {
             let what =
                 "its certificate is not signed by the given CA; use that engine's own DATA_DIR/tls/ca.pem";
@@ -182,6 +197,17 @@ impl Trust {
             }
             _ => format!("the handshake failed ({reason})"),
         })
+    }
+
+    /// What the engine's alert says of the client's certificate; `None` if it is about something else.
+    fn of_own_certificate(&self, alert: u64, reason: &str) -> Option<String> {
+        match alert {
+            42..=46 | 48 | 49 | 51 if self.shows_certificate => {
+                Some(format!("it does not accept this client's certificate ({reason})"))
+            }
+            116 => Some("it requires a client certificate, and this client has none".to_owned()),
+            _ => None,
+        }
     }
 }
 
