@@ -1,8 +1,8 @@
 //! Identities under load, by the client library: what one principal loses, another does not notice.
 
 use levada_client::{
-    ChangePrincipal, Client, CreatePrincipal, ErrorCode, Event, NewToken, Permission, PublisherOptions, SubscribeOptions,
-    TopicSettings,
+    ChangePrincipal, Client, CreatePrincipal, ErrorCode, Event, NewToken, Permission, PublisherOptions,
+    SubscribeOptions, TopicSettings,
 };
 
 use crate::support::{engine::Engine, within};
@@ -57,7 +57,7 @@ async fn a_revoked_token_ends_its_publisher_and_subscriber_under_load_and_no_oth
             }
         }
     };
-    let ended = within("the end of both", async { tokio::join!(publishing, consuming) }).await;
+    let ended = Box::pin(within("the end of both", async { tokio::join!(publishing, consuming) })).await;
     let ((acknowledged, refused), consumed) = ended;
     assert!(acknowledged >= 100);
     assert_eq!((refused.code(), consumed.code()), (ErrorCode::Unauthenticated, ErrorCode::Unauthenticated));

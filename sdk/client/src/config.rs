@@ -1,6 +1,6 @@
 //! The configuration of a client: where the engine is, whom to trust, how long to wait.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use crate::error::Error;
 
@@ -23,8 +23,10 @@ pub struct ClientConfig {
     /// `DATA_DIR/tls/ca.pem`, and renews it there a year before it expires. Certificates that have expired or
     /// are not valid yet are left out; if no other is left, connecting fails with `TLS_FAILED`.
     pub ca: Option<Ca>,
-    /// A bearer token; engines of this version ignore it.
-    pub token: Option<String>,
+    /// A bearer token, see `levada token create`: whom the engine takes this client for. Default: none.
+    pub token: Option<BearerToken>,
+    /// A certificate that the engine knows this client by, instead of a token or beside one. Default: none.
+    pub client_certificate: Option<ClientCertificate>,
     /// Names this program in the engine's log. Default: this library's name and version.
     pub client_name: String,
     /// Largest UDP payload that this client sends and takes, in bytes, 1200 to 6500; the path may allow less, which is
@@ -47,6 +49,37 @@ pub enum Ca {
     File(PathBuf),
 }
 
+/// A bearer token, as `levada token create` shows it. Debug does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum BearerToken {
+    /// The text itself, with nothing around it.
+    Text(String),
+    /// A file that holds it; blanks and line ends around it are ignored. It is read whenever a connection is made, so that
+    /// a token can be replaced under a running client; if it cannot be read again, or holds no token, what was last read
+    /// stays in force.
+    File(PathBuf),
+}
+
+impl fmt::Debug for BearerToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("Text(..)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        }
+    }
+}
+
+/// A client's certificate and its key, in PEM files. They are read whenever a connection is made, so that a certificate
+/// can be renewed under a running client; if they cannot be read again, or do not fit each other, those last read stay in
+/// force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate, and behind it those that lead to its CA, if there are any.
+    pub certificate: PathBuf,
+    /// The certificate's private key.
+    pub key: PathBuf,
+}
+
 impl ClientConfig {
     /// A configuration for the engine at `addr`, with the defaults for everything else.
     pub fn new(addr: impl Into<String>) -> Self {
@@ -54,6 +87,7 @@ impl ClientConfig {
             addr: addr.into(),
             ca: None,
             token: None,
+            client_certificate: None,
             client_name: concat!("levada-client/", env!("CARGO_PKG_VERSION")).to_owned(),
             mtu_max: UDP_PAYLOAD_BYTES_MAX,
             connect_timeout: Duration::from_secs(5),
@@ -75,10 +109,30 @@ impl ClientConfig {
         self
     }
 
-    /// Sends this token with the hello.
+    /// Shows this bearer token to the engine, see `levada token create`. What is no token's text fails before anything is
+    /// sent, with `CONFIG_INVALID`.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.token = Some(token.into());
+        self.token = Some(BearerToken::Text(token.into()));
+        self
+    }
+
+    /// Shows the bearer token in this file to the engine, see [`BearerToken::File`].
+    #[must_use]
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.token = Some(BearerToken::File(path.into()));
+        self
+    }
+
+    /// Shows the certificate in the first PEM file, whose key is in the second, see [`ClientCertificate`].
+    #[must_use]
+    pub fn client_certificate_files(
+        mut self,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        self.client_certificate =
+            Some(ClientCertificate { certificate: certificate.into(), key: key.into() });
         self
     }
 
@@ -112,7 +166,10 @@ impl ClientConfig {
     }
 
     /// The host to resolve and verify, and the port.
-    pub(crate) fn host_and_port(&self) -> Result<(String, u16), Error> {
+    ///
+    /// # Errors
+    /// If the address has another form.
+    pub fn host_and_port(&self) -> Result<(String, u16), Error> {
         let invalid =
             || Error::Config { what: format!("expected host:port as address, got {:?}", self.addr) };
         let addr = self.addr.as_str();
@@ -135,6 +192,15 @@ impl ClientConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn debug_does_not_show_a_token() {
+        let config = ClientConfig::new("localhost").token("lv1_secret");
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("secret") && shown.contains("token: Some(Text(..))"), "{shown}");
+        let shown = format!("{:?}", config.token_file("/etc/levada/token"));
+        assert!(shown.contains("/etc/levada/token"), "{shown}");
+    }
 
     #[test]
     fn addresses_of_every_form_give_host_and_port() {

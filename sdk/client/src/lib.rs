@@ -54,6 +54,7 @@ mod dead_letters;
 mod ensure;
 
 mod clock;
+mod credentials;
 mod fetch;
 mod link;
 mod links;
@@ -98,7 +99,7 @@ pub use levada_protocol::{
 pub use self::{
     admin::{DeleteOptions, PurgeOptions},
     client::Client,
-    config::{Ca, ClientConfig, DEFAULT_PORT},
+    config::{BearerToken, Ca, ClientCertificate, ClientConfig, DEFAULT_PORT},
     dead_letters::{Grouping, Purge, RedriveOptions, RedriveSelection, RedriveTarget, Redriving},
     delivered::DeliveredEvent,
     delivery::Delivery,

@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use levada_protocol::{
+    error::ErrorCode,
     frame::{self, FrameType},
     request::Notice,
 };
@@ -15,7 +16,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use crate::{
-    config::ClientConfig,
+    config::{BearerToken, ClientConfig},
     error::Error,
     retry::Backoff,
     session::{Connector, Session},
@@ -49,6 +50,8 @@ enum State {
     Up(Session),
     /// Not connected, and why the last attempt failed.
     Down(Option<Error>),
+    /// The engine does not take what this client shows of itself, which stays the same: this is why, and nothing more is tried.
+    Refused(Error),
     Closed,
 }
 
@@ -83,11 +86,12 @@ impl Link {
         &self.notices
     }
 
-    /// A session, once there is one; fails only when the client was closed. Cancel safe.
+    /// A session, once there is one; fails only when the client was closed, or the engine takes it for nobody. Cancel safe.
     pub(crate) async fn session(&self) -> Result<Session, Error> {
         let mut state = self.state.clone();
         match state.wait_for(|state| !matches!(state, State::Down(_))).await.as_deref() {
             Ok(State::Up(session)) => Ok(session.clone()),
+            Ok(State::Refused(error)) => Err(error.clone()),
             Ok(State::Down(_) | State::Closed) | Err(_) => Err(Error::Closed),
         }
     }
@@ -98,7 +102,7 @@ impl Link {
             return session;
         }
         match &*self.state.borrow() {
-            State::Down(Some(error)) => Err(error.clone()),
+            State::Down(Some(error)) | State::Refused(error) => Err(error.clone()),
             State::Down(None) | State::Up(_) | State::Closed => {
                 Err(Error::TimedOut { waited: limit, in_doubt: false, last: None })
             }
@@ -139,7 +143,15 @@ impl Supervisor {
             session = tokio::select! {
                 biased;
                 _ = closing.changed() => break,
-                next = self.reconnect() => { control = next.1; next.0 }
+                next = self.reconnect() => match next {
+                    Ok(next) => { control = next.1; next.0 }
+                    Err(error) => {
+                        self.state.send_replace(State::Refused(error));
+                        // An error means that all handles are gone, which closes too.
+                        let _ = closing.changed().await;
+                        break;
+                    }
+                }
             };
             self.state.send_replace(State::Up(session.clone()));
         }
@@ -196,7 +208,14 @@ impl Supervisor {
         goes_away
     }
 
-    async fn reconnect(&self) -> (Session, Stream) {
+    /// Connects again, however long that takes.
+    ///
+    /// # Errors
+    /// Only if the engine takes this client for nobody, and what it shows cannot change: trying on would help nobody.
+    async fn reconnect(&self) -> Result<(Session, Stream), Error> {
+        let config = self.connector.config();
+        let may_change =
+            matches!(config.token, Some(BearerToken::File(_))) || config.client_certificate.is_some();
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LAST);
         let longest = self.connector.config().connect_timeout;
         let mut limit = ATTEMPT_FIRST.min(longest);
@@ -204,7 +223,11 @@ impl Supervisor {
             match self.connector.connect(limit).await {
                 Ok(connected) => {
                     info!(addr = %self.connector.config().addr, "connected again");
-                    return connected;
+                    return Ok(connected);
+                }
+                Err(error) if error.code() == ErrorCode::Unauthenticated && !may_change => {
+                    warn!(addr = %config.addr, %error, "the engine does not serve this client any more");
+                    return Err(error);
                 }
                 Err(error) => {
                     debug!(addr = %self.connector.config().addr, error = %error, "cannot connect yet");

@@ -8,6 +8,7 @@ use levada_protocol::{
     error::{ErrorCode, Refusal},
     ids::Timestamp,
     request::{Hello, HelloAnswer, Open, Opened},
+    token::Token,
     version::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
 };
 use quinn::{Connection, Endpoint, VarInt};
@@ -15,6 +16,7 @@ use quinn::{Connection, Endpoint, VarInt};
 use crate::{
     clock,
     config::{Ca, ClientConfig},
+    credentials::{Credentials, Proofs},
     error::Error,
     stream::{self, Stream},
     target::Target,
@@ -61,14 +63,16 @@ impl Session {
 pub(crate) struct Connector {
     config: ClientConfig,
     authorities: Authorities,
+    credentials: Credentials,
     target: Target,
 }
 
 impl Connector {
     pub(crate) async fn new(config: ClientConfig) -> Result<Self, Error> {
         let authorities = Authorities::load(&config).await?;
+        let credentials = Credentials::load(&config).await?;
         let target = Target::new(&config)?;
-        Ok(Self { config, authorities, target })
+        Ok(Self { config, authorities, credentials, target })
     }
 
     pub(crate) fn config(&self) -> &ClientConfig {
@@ -82,20 +86,30 @@ impl Connector {
 
     /// One attempt at a connection on which nothing is said yet.
     pub(crate) async fn connect_bare(&self, limit: Duration) -> Result<(Endpoint, Connection), Error> {
-        self.target.within(limit, async { self.target.reach(&self.trust().await?).await }).await
+        let reached = async {
+            let proofs = self.credentials.now().await;
+            self.target.reach(&self.trust(&proofs).await?).await
+        };
+        self.target.within(limit, reached).await
     }
 
     async fn attempt(&self) -> Result<(Session, Stream), Error> {
-        let trust = self.trust().await?;
+        let proofs = self.credentials.now().await;
+        let trust = self.trust(&proofs).await?;
         let (endpoint, connection) = self.target.reach(&trust).await?;
         let hello = Hello {
             protocol_min: PROTOCOL_VERSION_MIN,
             protocol_max: PROTOCOL_VERSION,
             client: self.config.client_name.clone(),
-            token: self.config.token.clone(),
+            token: proofs.token.as_ref().map(Token::reveal),
             features: Vec::new(),
         };
-        let (control, opened) = stream::open(&connection, &Open::Hello(hello)).await?;
+        let opened = stream::open(&connection, &Open::Hello(hello)).await;
+        // An engine sees a client's certificate when the client has the connection already.
+        let (control, opened) = opened.map_err(|error| {
+            let distrust = connection.close_reason().and_then(|reason| trust.explain(&reason));
+            distrust.map_or(error, |what| Error::TlsFailed { addr: self.config.addr.clone(), what })
+        })?;
         let Opened::Hello(answer) = opened else {
             return Err(Error::bad_answer("the hello was answered with something else"));
         };
@@ -111,11 +125,15 @@ impl Connector {
     }
 
     /// Whom to trust in this attempt: a client may outlive its CA, and the file may have a newer one by now.
-    async fn trust(&self) -> Result<Trust, Error> {
+    async fn trust(&self, proofs: &Proofs) -> Result<Trust, Error> {
         let reread = match &self.config.ca {
             Some(Ca::File(_)) => Authorities::load(&self.config).await.ok(),
             Some(Ca::Pem(_)) | None => None,
         };
-        reread.as_ref().unwrap_or(&self.authorities).at(clock::wall(), &self.config.addr)
+        reread.as_ref().unwrap_or(&self.authorities).at(
+            clock::wall(),
+            &self.config.addr,
+            proofs.identity.clone(),
+        )
     }
 }

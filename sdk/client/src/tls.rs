@@ -16,6 +16,7 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer, time::ASN1Time
 
 use crate::{
     config::{Ca, ClientConfig},
+    credentials::Identity,
     error::Error,
 };
 
@@ -43,6 +44,7 @@ pub(crate) struct Trust {
     pub(crate) crypto: Arc<QuicClientConfig>,
     /// Why others are not trusted.
     left_out: Option<String>,
+    shows_certificate: bool,
 }
 
 impl Authorities {
@@ -69,8 +71,8 @@ impl Authorities {
         Ok(Self { certificates, file })
     }
 
-    /// What of this is to be trusted now, for a connection to `addr`.
-    pub(crate) fn at(&self, now: Timestamp, addr: &str) -> Result<Trust, Error> {
+    /// What of this is to be trusted now, for a connection to `addr` on which the client shows `identity`.
+    pub(crate) fn at(&self, now: Timestamp, addr: &str, identity: Option<Identity>) -> Result<Trust, Error> {
         let mut roots = RootCertStore::empty();
         let mut faults = Vec::new();
         for certificate in &self.certificates {
@@ -83,7 +85,10 @@ impl Authorities {
         }
         match self.sentence(&faults) {
             Some(what) if roots.is_empty() => Err(Error::TlsFailed { addr: addr.to_owned(), what }),
-            left_out => Ok(Trust { crypto: crypto(roots)?, left_out }),
+            left_out => {
+                let shows_certificate = identity.is_some();
+                Ok(Trust { crypto: crypto(roots, identity)?, left_out, shows_certificate })
+            }
         }
     }
 
@@ -144,8 +149,14 @@ fn date(time: ASN1Time) -> String {
     format!("{} {:02}:{:02} UTC", time.date(), time.hour(), time.minute())
 }
 
-fn crypto(roots: RootCertStore) -> Result<Arc<QuicClientConfig>, Error> {
-    quic(builder()?.with_root_certificates(roots).with_no_client_auth())
+fn crypto(roots: RootCertStore, identity: Option<Identity>) -> Result<Arc<QuicClientConfig>, Error> {
+    let builder = builder()?.with_root_certificates(roots);
+    quic(match identity {
+        Some(Identity { chain, key }) => {
+            builder.with_client_auth_cert(chain, key).map_err(|error| invalid(error.to_string()))?
+        }
+        None => builder.with_no_client_auth(),
+    })
 }
 
 fn builder() -> Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::WantsVerifier>, Error> {
@@ -170,12 +181,17 @@ impl Trust {
     pub(crate) fn unverified() -> Result<Self, Error> {
         let verifier = Arc::new(Anybody { provider: rustls::crypto::ring::default_provider() });
         let tls = builder()?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-        Ok(Self { crypto: quic(tls)?, left_out: None })
+        Ok(Self { crypto: quic(tls)?, left_out: None, shows_certificate: false })
     }
 
     /// A sentence for a person, if the handshake failed over trust; `None` if something else went wrong.
     pub(crate) fn explain(&self, error: &ConnectionError) -> Option<String> {
         let (alert, reason) = alert(error)?;
+        if matches!(error, ConnectionError::ConnectionClosed(_))
+            && let Some(what) = self.of_own_certificate(alert, &reason)
+        {
+            return Some(what);
+        }
         let foreign = || {
             let what =
                 "its certificate is not signed by the given CA; use that engine's own DATA_DIR/tls/ca.pem";
@@ -196,6 +212,17 @@ impl Trust {
             }
             _ => format!("the handshake failed ({reason})"),
         })
+    }
+
+    /// What the engine's alert says of the client's certificate; `None` if it is about something else.
+    fn of_own_certificate(&self, alert: u64, reason: &str) -> Option<String> {
+        match alert {
+            42..=46 | 48 | 49 | 51 if self.shows_certificate => {
+                Some(format!("it does not accept this client's certificate ({reason})"))
+            }
+            116 => Some("it requires a client certificate, and this client has none".to_owned()),
+            _ => None,
+        }
     }
 }
 

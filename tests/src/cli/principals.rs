@@ -30,10 +30,21 @@ async fn from_the_first_administrator_to_a_service_with_its_own_token() {
     assert!(fs::read_to_string(&boss).unwrap().starts_with("lv1_"));
     engine.run(&["topic", "list"], "").await.failed(1, "UNAUTHENTICATED");
 
-    let create = ["principal", "create", "shop", "--grant", "publish orders", "--certificate", "dns:shop.example"];
+    let create =
+        ["principal", "create", "shop", "--grant", "publish orders", "--certificate", "dns:shop.example"];
     let made = as_boss(&create).await.done();
     assert!(made.contains("  publish orders") && made.contains("dns:shop.example"), "{made}");
-    let issue = ["token", "create", "shop", "--expires", "30d", "--description", "of the shop", "--out", &name(&shop)];
+    let issue = [
+        "token",
+        "create",
+        "shop",
+        "--expires",
+        "30d",
+        "--description",
+        "of the shop",
+        "--out",
+        &name(&shop),
+    ];
     let said = as_boss(&issue).await.done();
     assert!(said.contains("of principal shop, valid until"), "{said}");
     let again = as_boss(&issue).await;

@@ -125,7 +125,7 @@ async fn a_request_too_large_for_a_frame_is_refused_before_anything_is_sent() {
 #[tokio::test]
 async fn a_hello_too_large_for_a_frame_is_refused() {
     let engine = Engine::start(1);
-    let error = Client::connect(engine.config().token("x".repeat(300_000))).await.unwrap_err();
+    let error = Client::connect(engine.config().client_name("x".repeat(300_000))).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::FrameTooLarge);
 }
 

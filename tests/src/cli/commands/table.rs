@@ -619,7 +619,10 @@ pub(super) const ROWS: &[Row] = &[
             ("shop --grant publish", "\"publish\" is no permission: expected behind publish a topic"),
             ("shop --certificate shop", "certificate name \"shop\" is invalid: expected uri: and a URI"),
             ("shop --token --expires 3651d", "'3651d' for '--expires <DURATION>': expected 1ms to 3650d"),
-            ("shop --expires 1d", "expected --token as well: --expires, --description and --out are about the token"),
+            (
+                "shop --expires 1d",
+                "expected --token as well: --expires, --description and --out are about the token",
+            ),
         ],
         absent: &[(
             "shop --grant admin",

@@ -23,7 +23,14 @@ use levada_client::{
     },
 };
 use quinn::{Connection, Endpoint, VarInt, crypto::rustls::QuicServerConfig};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, date_time_ymd,
+};
+use rustls::{
+    WantsVerifier,
+    pki_types::CertificateDer,
+    server::{WantsServerCert, WebPkiClientVerifier},
+};
 use tokio::sync::Notify;
 
 /// The engine's clock when it answers a hello: far from any other.
@@ -64,6 +71,10 @@ pub(crate) struct Seen {
 pub(crate) struct World {
     pub(crate) partitions: u16,
     pub(crate) connections: usize,
+    /// The tokens of the hellos, in the order of the connections.
+    pub(crate) tokens: Vec<Option<String>>,
+    /// The certificates that clients have shown, likewise.
+    pub(crate) certificates: Vec<Option<Vec<u8>>>,
     /// What to do with the next publishes; then [`Reaction::Append`].
     pub(crate) reactions: VecDeque<Reaction>,
     pub(crate) seen: Vec<Seen>,
@@ -162,14 +173,28 @@ impl Engine {
     }
 
     pub(crate) fn start_at(partitions: u16, authority: &Authority, addr: SocketAddr) -> Self {
+        let tls = tls(|builder| builder.with_no_client_auth(), authority);
+        Self::start_with(partitions, authority, addr, tls)
+    }
+
+    /// Talks to clients alone that show a certificate of this authority.
+    pub(crate) fn start_for_certificates(clients: &Authority) -> Self {
+        let authority = Authority::new();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(clients.issuer.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let (certificate, key) = authority.server_certificate();
-        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
-            .unwrap();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        let tls = tls(|builder| builder.with_client_cert_verifier(verifier), &authority);
+        Self::start_with(1, &authority, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), tls)
+    }
+
+    fn start_with(
+        partitions: u16,
+        authority: &Authority,
+        addr: SocketAddr,
+        mut tls: rustls::ServerConfig,
+    ) -> Self {
         tls.alpn_protocols = vec![b"levada/1".to_vec()];
         let mut transport = quinn::TransportConfig::default();
         transport
@@ -227,6 +252,19 @@ impl Drop for Engine {
     }
 }
 
+type Builder<State> = rustls::ConfigBuilder<rustls::ServerConfig, State>;
+
+fn tls(
+    verifying: impl FnOnce(Builder<WantsVerifier>) -> Builder<WantsServerCert>,
+    authority: &Authority,
+) -> rustls::ServerConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let (certificate, key) = authority.server_certificate();
+    let builder = rustls::ServerConfig::builder_with_provider(provider);
+    let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
+    verifying(builder).with_single_cert(vec![certificate], key).unwrap()
+}
+
 /// A local CA.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -248,9 +286,15 @@ impl Authority {
         params.self_signed(self.issuer.key()).unwrap().pem()
     }
 
-    fn server_certificate(
-        &self,
-    ) -> (rustls::pki_types::CertificateDer<'static>, rustls::pki_types::PrivateKeyDer<'static>) {
+    /// A certificate for a client with this name, and its key, as PEM.
+    pub(crate) fn client_pem(&self, uri: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+
+    fn server_certificate(&self) -> (CertificateDer<'static>, rustls::pki_types::PrivateKeyDer<'static>) {
         let key = KeyPair::generate().unwrap();
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let params = CertificateParams::new(names).unwrap();
@@ -277,7 +321,12 @@ async fn accept(endpoint: Endpoint, inner: Arc<Inner>) {
         let inner = inner.clone();
         spawn(async move {
             if let Ok(connection) = incoming.await {
-                inner.change(|world| world.connections += 1);
+                let shown = connection.peer_identity();
+                let shown = shown.and_then(|shown| shown.downcast::<Vec<CertificateDer<'_>>>().ok());
+                inner.change(|world| {
+                    world.connections += 1;
+                    world.certificates.push(shown.map(|chain| chain[0].to_vec()));
+                });
                 serve(connection, inner).await;
             }
         });

@@ -70,6 +70,7 @@ impl Stream {
     }
 
     pub(crate) async fn hello(mut self, hello: Hello) {
+        self.inner.change(|world| world.tokens.push(hello.token));
         let limits = Limits { producer_in_flight_max: 64, ..Limits::default() };
         let answer = HelloAnswer {
             protocol: hello.protocol_max,
