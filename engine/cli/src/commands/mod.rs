@@ -5,6 +5,7 @@ mod append;
 mod asking;
 mod attachment;
 mod completion;
+mod context;
 mod dead_letters;
 mod delays;
 mod deleting;
@@ -62,6 +63,7 @@ async fn dispatch(output: &Output, command: Command) -> anyhow::Result<()> {
         Command::Route(args) => Box::pin(route::run(output, args)).await,
         Command::Schedule(args) => Box::pin(schedule::run(output, args)).await,
         Command::Transaction(args) => Box::pin(transaction::run(output, args)).await,
+        Command::Context(args) => context::run(output, args),
         Command::Bench(args) => Box::pin(levada_bench::run(output, args)).await,
         Command::Completion { shell } => completion::run(output, shell),
     }
