@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use levada_client::Client;
-use levada_terminal::{Failure, connect_to, connect_within, interrupted};
+use levada_terminal::{Failure, interrupted};
 
 use crate::args::ClientArgs;
 
@@ -13,7 +13,7 @@ pub(crate) async fn with<T>(
     args: &ClientArgs,
     work: impl AsyncFnOnce(&Client) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let client = connect_to(&args.addr, args.ca.as_deref(), None).await?;
+    let client = args.reach.connect(None).await?;
     let done = work(&client).await;
     client.close().await;
     done
@@ -25,7 +25,7 @@ pub(crate) async fn within<T>(
     request_timeout: Duration,
     work: impl AsyncFnOnce(&Client) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let client = connect_within(&args.addr, args.ca.as_deref(), request_timeout).await?;
+    let client = args.reach.connect(Some(request_timeout)).await?;
     let done = work(&client).await;
     client.close().await;
     done

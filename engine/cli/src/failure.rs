@@ -223,7 +223,10 @@ fn describe(error: &anyhow::Error) -> (FailureCode, Option<String>) {
 pub(crate) fn code(error: &anyhow::Error) -> Option<ErrorCode> {
     match describe(error).0 {
         FailureCode::Known(code) => Some(code),
-        FailureCode::FileUnreadable | FailureCode::OutputFailed => None,
+        FailureCode::FileUnreadable
+        | FailureCode::OutputFailed
+        | FailureCode::ContextNotFound
+        | FailureCode::ContextExists => None,
     }
 }
 
@@ -285,9 +288,11 @@ fn hint(code: FailureCode) -> Option<String> {
         }
         ErrorCode::NotRedriven => "`levada dlq redrive` redrives them, --force purges them all the same",
         ErrorCode::ConnectFailed => {
-            "--addr or LEVADA_ADDR names another engine's address, `levada serve` starts one"
+            "--addr, LEVADA_ADDR or a context names another engine's address, `levada serve` starts one"
         }
-        ErrorCode::TlsFailed => "--ca or LEVADA_CA must name the ca.pem of that engine: DATA_DIR/tls/ca.pem",
+        ErrorCode::TlsFailed => {
+            "--ca, LEVADA_CA or the context must have the ca.pem of that engine: DATA_DIR/tls/ca.pem"
+        }
         ErrorCode::AddressInUse => {
             "--listen and --http choose other addresses; port 0 takes any that is free"
         }

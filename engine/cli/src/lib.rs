@@ -7,9 +7,11 @@ mod args;
 mod commands;
 
 mod client;
+mod contexts;
 mod failure;
 mod logging;
 mod outcome;
+mod reach;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -45,13 +47,16 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn dispatch(output: &Output, args: Args) -> anyhow::Result<()> {
+fn dispatch(output: &Output, mut args: Args) -> anyhow::Result<()> {
     let verbose = args.common.verbose;
     if let Command::Serve(serve) = args.command {
         return commands::serve::run(output, serve, verbose);
     }
     levada_server::config::check_environment().map_err(levada_server::Error::from)?;
     logging::for_client(verbose, args.common.output);
+    if let Some(client) = args.command.client_mut() {
+        reach::resolve(client)?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(commands::run(output, args.command));
     // A thread that still waits for an answer at the terminal must not keep the command from ending.

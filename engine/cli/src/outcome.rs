@@ -36,7 +36,9 @@ impl Outcome {
     pub(crate) fn of_code(code: FailureCode) -> Self {
         match code {
             FailureCode::Known(code) => Self::new(code.is_retryable(), code.has_no_side_effects()),
-            FailureCode::FileUnreadable => Self::new(false, true),
+            FailureCode::FileUnreadable | FailureCode::ContextNotFound | FailureCode::ContextExists => {
+                Self::new(false, true)
+            }
             FailureCode::OutputFailed => Self::new(false, false),
         }
     }

@@ -15,6 +15,10 @@ pub enum FailureCode {
     FileUnreadable,
     /// Standard output cannot be written.
     OutputFailed,
+    /// The user has no context of that name, or no current one.
+    ContextNotFound,
+    /// The user has a context of that name already.
+    ContextExists,
 }
 
 impl FailureCode {
@@ -24,6 +28,8 @@ impl FailureCode {
             Self::Known(code) => code.as_str(),
             Self::FileUnreadable => "FILE_UNREADABLE",
             Self::OutputFailed => "OUTPUT_FAILED",
+            Self::ContextNotFound => "CONTEXT_NOT_FOUND",
+            Self::ContextExists => "CONTEXT_EXISTS",
         }
     }
 }

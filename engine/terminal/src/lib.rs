@@ -11,7 +11,7 @@ mod connect;
 mod failure;
 mod interrupt;
 
-pub use connect::{connect_to, connect_within};
+pub use connect::{Reach, connect_to};
 pub use failure::{Failure, FailureCode, FailureKind};
 pub use interrupt::interrupted;
 pub use output::Output;

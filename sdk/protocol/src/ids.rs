@@ -275,7 +275,11 @@ impl fmt::Display for TopicName {
 
 const NAME_GRAMMAR: &str = "1 to 63 of a-z 0-9 _ - beginning with a letter or digit";
 
-fn parse_name(kind: &'static str, name: &str) -> Result<Arc<str>, InvalidName> {
+/// Parses a name of the usual grammar, `[a-z0-9][a-z0-9_-]{0,62}`; `kind` says in the error what was to be named.
+///
+/// # Errors
+/// If it does not obey the grammar.
+pub fn parse_name(kind: &'static str, name: &str) -> Result<Arc<str>, InvalidName> {
     let bytes = name.as_bytes();
     let first = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let rest = |byte: u8| first(byte) || b"_-".contains(&byte);

@@ -3,6 +3,7 @@
 mod backlog;
 mod commands;
 mod compact;
+mod contexts;
 mod dead_letters;
 mod dedup;
 mod dying;

@@ -36,6 +36,8 @@ pub(crate) fn command() -> Command {
             command.env_remove(name);
         }
     }
+    // The contexts of whoever runs the tests are none of theirs.
+    command.env("LEVADA_CONFIG_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-contexts"));
     command.stdin(Stdio::null()).kill_on_drop(true);
     command
 }

@@ -3,6 +3,8 @@
 mod admin;
 mod ca;
 mod chain;
+mod client;
+mod context;
 mod dead_letters;
 mod input;
 mod minus;
@@ -38,6 +40,8 @@ pub(crate) use admin::{
 };
 pub(crate) use ca::{CaAction, CaArgs, CaFetchArgs};
 pub(crate) use chain::OptionsArgs;
+pub(crate) use client::{ClientArgs, DEFAULT_ADDR};
+pub(crate) use context::{AddContextArgs, ContextAction, ContextArgs};
 pub(crate) use dead_letters::{CountArgs, DlqAction, DlqArgs, UntilArgs, WhichArgs, Whose};
 pub(crate) use input::InputArgs;
 pub(crate) use named::Named;
@@ -63,16 +67,12 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-/// The engine that is talked to if none is named.
-pub(crate) const DEFAULT_ADDR: &str = "127.0.0.1:7600";
 /// What scripts go by.
 const EXIT_CODES: &str = "Exit codes: 0 done; for serve, subscribe, and read --follow without --max, also interrupted and ended \
 in order; 1 refused, failed, or wrong in a line of input, in the configuration or in the environment; 2 wrong in the \
 command line, nothing was begun; 130 any other, interrupted before it was done";
 /// Where the help shows the flags of every command.
 const EVERYWHERE: &str = "Flags of every command";
-/// Where the help shows the flags of every command that talks to an engine.
-const ENGINE: &str = "Which engine";
 
 /// Flags of every command.
 #[derive(Debug, clap::Args)]
@@ -87,25 +87,6 @@ pub(crate) struct CommonArgs {
     /// Log more to stderr; -vv more still
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = EVERYWHERE)]
     pub(crate) verbose: u8,
-}
-
-/// Which engine to talk to.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct ClientArgs {
-    /// The engine's address
-    #[arg(
-        long,
-        global = true,
-        env = "LEVADA_ADDR",
-        hide_env_values = true,
-        default_value = DEFAULT_ADDR,
-        value_name = "HOST:PORT",
-        help_heading = ENGINE
-    )]
-    pub(crate) addr: String,
-    /// The engine's CA certificate: DATA_DIR/tls/ca.pem of that engine [default: ./levada-data/tls/ca.pem]
-    #[arg(long, global = true, env = "LEVADA_CA", hide_env_values = true, value_name = "FILE", help_heading = ENGINE)]
-    pub(crate) ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -145,6 +126,9 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// Get the CA certificate that a client of an engine on another machine needs
     Ca(CaArgs),
+    /// Store engines by name, each with its address, CA and token, and choose the one that commands talk to
+    #[command(after_help = CONTEXT_HELP)]
+    Context(ContextArgs),
     /// Measure: rates, latencies, CPU and memory, with every event accounted for
     Bench(BenchArgs),
     /// Print the completion script of a shell
@@ -154,6 +138,42 @@ pub(crate) enum Command {
         shell: Shell,
     },
 }
+
+impl Command {
+    /// Which engine the command talks to, if it talks to one that the usual flags name.
+    pub(crate) fn client_mut(&mut self) -> Option<&mut ClientArgs> {
+        match self {
+            Self::Topic(args) => Some(&mut args.client),
+            Self::Publish(args) => Some(&mut args.client),
+            Self::Subscribe(args) => Some(&mut args.client),
+            Self::Read(args) => Some(&mut args.client),
+            Self::Subscription(args) => Some(&mut args.client),
+            Self::Dlq(args) => Some(&mut args.client),
+            Self::Plugin(args) => Some(&mut args.client),
+            Self::Route(args) => Some(&mut args.client),
+            Self::Schedule(args) => Some(&mut args.client),
+            Self::Transaction(args) => Some(&mut args.client),
+            Self::Principal(args) => Some(&mut args.client),
+            Self::Token(args) => Some(&mut args.client),
+            Self::Serve(_)
+            | Self::Demo(_)
+            | Self::Ca(_)
+            | Self::Context(_)
+            | Self::Bench(_)
+            | Self::Completion { .. } => None,
+        }
+    }
+}
+
+const CONTEXT_HELP: &str = concat!(
+    "Contexts are in contexts.toml in LEVADA_CONFIG_DIR, else in $XDG_CONFIG_HOME/levada, else in ~/.config/levada. The file \
+     is its owner's alone: it is refused if others may read it.\n\n",
+    "For each setting a flag wins over the environment, the environment over the context, the context over the default. \
+     An engine named by --addr or LEVADA_ADDR gets nothing of a context unless --context names one, for a token is for \
+     one engine.\n\n",
+    "  levada context add prod --addr events.example.com:7600 --ca ca.pem --token-file token --use\n",
+    "  levada topic list --context prod"
+);
 
 const COMPLETION_HELP: &str = concat!(
     "  bash: source <(levada completion bash)    in ~/.bashrc\n",

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::args::{ClientArgs, DEFAULT_ADDR};
+use crate::args::ClientArgs;
 
 /// A command in the making, each word as a shell takes it.
 pub(super) struct CommandLine(Vec<String>);
@@ -25,10 +25,13 @@ impl CommandLine {
         self
     }
 
-    /// Adds which engine is talked to, and how it is printed.
+    /// Adds the flags that say which engine is talked to, and how it is printed. What the environment and contexts
+    /// say, they say again.
     pub(super) fn like(self, client: &ClientArgs, json: bool) -> Self {
-        self.flag("addr", Some(&client.addr).filter(|addr| *addr != DEFAULT_ADDR))
+        self.flag("context", client.context.as_ref())
+            .flag("addr", client.addr.as_ref())
             .flag("ca", client.ca.as_ref().map(|ca| ca.display()))
+            .flag("token-file", client.token_file.as_ref().map(|file| file.display()))
             .flag("output", json.then_some("json"))
     }
 

@@ -763,7 +763,7 @@ mod tests {
 
     #[test]
     fn a_forced_redrive_goes_on_where_it_came_and_ends_where_it_would_have() {
-        let reach = ClientArgs { addr: "host:1".to_owned(), ca: None };
+        let reach = ClientArgs { addr: Some("host:1".to_owned()), ..ClientArgs::default() };
         let mut options = RedriveOptions::all("orders/payment".parse().unwrap(), "repaired");
         let next = |options: &RedriveOptions, came| next_command(options, came, &reach, false);
         let came = (Offset(9), Some(Offset(20)));

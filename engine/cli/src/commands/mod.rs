@@ -6,6 +6,7 @@ mod asking;
 mod attachment;
 mod ca;
 mod completion;
+mod context;
 mod dead_letters;
 mod delays;
 mod deleting;
@@ -68,6 +69,7 @@ async fn dispatch(output: &Output, command: Command) -> anyhow::Result<()> {
         Command::Principal(args) => Box::pin(principal::run(output, args)).await,
         Command::Token(args) => Box::pin(token::run(output, args)).await,
         Command::Ca(args) => Box::pin(ca::run(output, args)).await,
+        Command::Context(args) => context::run(output, args),
         Command::Bench(args) => Box::pin(levada_bench::run(output, args)).await,
         Command::Completion { shell } => completion::run(output, shell),
     }

@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, future::Future, time::Duration};
 use levada_client::{Client, Error};
 use levada_protocol::{error::ErrorCode, ids::TopicName};
 use levada_server::nearest;
-use levada_terminal::connect_to;
 use tokio::time::timeout;
 
 use crate::{
@@ -74,6 +73,7 @@ impl Names {
             Command::Serve(_)
             | Command::Demo(_)
             | Command::Ca(_)
+            | Command::Context(_)
             | Command::Bench(_)
             | Command::Completion { .. } => Self::default(),
         }
@@ -143,7 +143,7 @@ impl Names {
         let code = failure::code(&error);
         let Some(args) = &self.client else { return error };
         let meant = async {
-            let client = connect_to(&args.addr, args.ca.as_deref(), None).await.ok()?;
+            let client = args.reach.connect(None).await.ok()?;
             let meant = self.meant(code, &client).await;
             client.close().await;
             meant

@@ -170,7 +170,7 @@ async fn report_delays(
     let delays = Delays {
         output,
         client,
-        addr: &args.client.addr,
+        addr: &args.client.reach.addr,
         unanswered: "the engine has not answered yet",
         tried: format!("each event is tried again for {time} (--timeout)"),
     };

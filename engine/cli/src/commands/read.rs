@@ -34,7 +34,7 @@ async fn read(output: &Output, client: &Client, args: &ReadArgs) -> anyhow::Resu
     let printed = Cell::new(0);
     let mut stop = pin!(interrupted());
     let waiting =
-        Waiting { output, client, addr: &args.client.addr, what: format!("reading {}", args.topic) };
+        Waiting { output, client, addr: &args.client.reach.addr, what: format!("reading {}", args.topic) };
     let topic = args.topic.as_str();
     // A topic has no stops of its own; that the engine answers is what counts.
     let ask = async || client.describe_topic(topic).await.map(|_| None);

@@ -23,7 +23,7 @@ pub(super) async fn run(output: &Output, client: &Client, args: &ReadArgs) -> an
     let bar = output.progress(None, "bytes");
     let mut stop = pin!(interrupted());
     let waiting =
-        Waiting { output, client, addr: &args.client.addr, what: format!("searching {}", args.topic) };
+        Waiting { output, client, addr: &args.client.reach.addr, what: format!("searching {}", args.topic) };
     let (topic, told) = (args.topic.as_str(), Cell::new(0));
     let ask = async || client.describe_topic(topic).await.map(|_| None);
     let progress = || printed.get() + told.get();

@@ -224,8 +224,12 @@ async fn report_stops(
     progress: &Progress,
 ) -> std::convert::Infallible {
     let (topic, name) = (args.subscription.topic.as_str(), args.subscription.name.as_str());
-    let waiting =
-        Waiting { output, client, addr: &args.client.addr, what: format!("subscription {topic}/{name}") };
+    let waiting = Waiting {
+        output,
+        client,
+        addr: &args.client.reach.addr,
+        what: format!("subscription {topic}/{name}"),
+    };
     let ask = async || {
         if let Some(refusal) = progress.refused.borrow().clone() {
             let what = format!("the engine does not serve this consumer of {topic}/{name} now: {refusal}");

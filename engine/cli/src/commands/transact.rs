@@ -299,7 +299,7 @@ async fn report_delays(
     let delays = Delays {
         output,
         client,
-        addr: &engine.addr,
+        addr: &engine.reach.addr,
         unanswered: "the engine has not stored it yet",
         tried: format!("the transaction is tried again for {time} (--timeout)"),
     };

@@ -9,7 +9,7 @@ use super::{Error, nearest, settings};
 /// The beginning of every variable's name: `LEVADA_LISTEN_ADDRESS` sets `listen.address`.
 pub(super) const PREFIX: &str = "LEVADA_";
 /// What follows it in variables that are no settings of the server: the client's, and the folder of the build.
-const OTHERS: [&str; 3] = ["ADDR", "CA", "CACHE"];
+const OTHERS: [&str; 7] = ["ADDR", "CA", "CACHE", "CONFIG_DIR", "CONTEXT", "TOKEN", "TOKEN_FILE"];
 
 /// The variable of a setting, without the prefix: `LISTEN_ADDRESS` of `listen.address`.
 pub(super) fn variable(key: &str) -> String {
@@ -83,8 +83,11 @@ mod tests {
 
     #[test]
     fn known_variables_with_a_value_and_those_of_others_pass() {
-        for name in ["LEVADA_DATA_DIR", "LEVADA_LISTEN_ADDRESS", "LEVADA_ADDR", "LEVADA_CA", "LEVADA_CACHE"] {
+        for name in ["LEVADA_DATA_DIR", "LEVADA_LISTEN_ADDRESS"] {
             assert_eq!(said(name, "x"), None, "{name}");
+        }
+        for name in OTHERS.map(|name| format!("LEVADA_{name}")) {
+            assert_eq!(said(&name, "x"), None, "{name}");
         }
         for link in [
             "LEVADA_SERVICE_HOST",

@@ -21,9 +21,11 @@ const NO_PLUGIN: (&str, &str) = ("PLUGIN_NOT_FOUND", "there is no plugin absent"
 const NO_ROUTE: (&str, &str) = ("ROUTE_NOT_FOUND", "there is no route absent");
 const NO_TRANSACTION: (&str, &str) = ("TRANSACTION_NOT_FOUND", "there is no transaction shop/absent");
 const NO_PRINCIPAL: (&str, &str) = ("PRINCIPAL_NOT_FOUND", "there is no principal absent");
+const NO_CONTEXT: (&str, &str) = ("CONTEXT_NOT_FOUND", "there is no context absent; there are none");
 const NEVER_SCHEDULED: (&str, &str) = ("SCHEDULE_NOT_FOUND", "orders has never scheduled an event 7");
 
 const TOPIC_NAME: &str = "topic name \"Orders\" is invalid: expected 1 to 128 of a-z 0-9 . _ -";
+const CONTEXT_NAME: &str = "context name \"Prod\" is invalid: expected 1 to 63 of a-z 0-9 _ -";
 const ROUTE_NAME: &str = "route name \"Big\" is invalid: expected 1 to 63 of a-z 0-9 _ -";
 const SUBSCRIPTION_NAME: &str = "subscription name \"Big\" is invalid: expected 1 to 63 of a-z 0-9 _ -";
 const ONLY_A_TOPIC: &str =
@@ -64,6 +66,39 @@ pub(super) const ROWS: &[Row] = &[
             ("--keep", "'--keep <DIR>'"),
         ],
         absent: &[],
+        dead: &[],
+    },
+    Row {
+        command: "context add",
+        wrong: &[
+            ("Prod --addr a:1", CONTEXT_NAME),
+            ("prod", "required arguments were not provided: --addr <HOST:PORT>"),
+            ("prod --addr a:port", "'a:port' for '--addr <HOST:PORT>': expected host:port as address"),
+            ("prod --addr :7600", "':7600' for '--addr <HOST:PORT>': expected host:port as address"),
+            ("prod --addr a:1 --token-file f --token-stdin", "cannot be used with '--token-stdin'"),
+            ("prod --addr a:1 --token lv1_x", "unexpected argument '--token' found"),
+            ("prod extra --addr a:1", EXTRA),
+        ],
+        absent: &[],
+        dead: &[],
+    },
+    Row {
+        command: "context use",
+        wrong: &[("Prod", CONTEXT_NAME)],
+        absent: &[of("absent", NO_CONTEXT)],
+        dead: &[],
+    },
+    Row { command: "context list", wrong: &[("extra", EXTRA)], absent: &[], dead: &[] },
+    Row {
+        command: "context show",
+        wrong: &[("Prod", CONTEXT_NAME)],
+        absent: &[of("absent", NO_CONTEXT)],
+        dead: &[],
+    },
+    Row {
+        command: "context remove",
+        wrong: &[("Prod", CONTEXT_NAME)],
+        absent: &[of("absent", NO_CONTEXT)],
         dead: &[],
     },
     Row {

@@ -1,0 +1,248 @@
+//! Which engine a command talks to, and as whom: by its flags, the environment, and a context.
+//!
+//! Owns the order of precedence. Pure but for what the environment says and the file of contexts.
+
+use std::{env, path::PathBuf};
+
+use levada_client::{BearerToken, Ca};
+use levada_protocol::{error::ErrorCode, ids::InvalidName, token::Token};
+use levada_terminal::{Failure, Reach};
+
+use crate::{
+    args::{ClientArgs, DEFAULT_ADDR},
+    contexts::{Context, ContextName, Contexts, store::Store},
+};
+
+/// What the environment says of engines.
+#[derive(Debug, Default)]
+struct Environment {
+    context: Option<String>,
+    addr: Option<String>,
+    ca: Option<PathBuf>,
+    token: Option<String>,
+    token_file: Option<PathBuf>,
+}
+
+impl Environment {
+    fn of_process() -> Self {
+        let text = |name: &str| env::var(name).ok();
+        let path = |name: &str| env::var_os(name).map(PathBuf::from);
+        Self {
+            context: text(CONTEXT),
+            addr: text("LEVADA_ADDR"),
+            ca: path("LEVADA_CA"),
+            token: text("LEVADA_TOKEN"),
+            token_file: path("LEVADA_TOKEN_FILE"),
+        }
+    }
+}
+
+const CONTEXT: &str = "LEVADA_CONTEXT";
+
+/// The context that the environment names.
+///
+/// # Errors
+/// If it is no name.
+pub(crate) fn context_of_environment() -> Result<Option<ContextName>, Failure> {
+    env::var(CONTEXT).ok().as_deref().map(parse_context).transpose()
+}
+
+fn parse_context(name: &str) -> Result<ContextName, Failure> {
+    name.parse().map_err(|error: InvalidName| {
+        Failure::new(ErrorCode::ConfigInvalid, format!("{CONTEXT} is wrong: {error}"))
+    })
+}
+
+/// Finds out which engine the command is to talk to.
+///
+/// # Errors
+/// If a context that is named does not exist, contexts cannot be read, or the environment's token is none.
+pub(crate) fn resolve(args: &mut ClientArgs) -> Result<(), Failure> {
+    let stored = || match Store::of_environment() {
+        Some(store) => store.read(),
+        None => Ok(Contexts::default()),
+    };
+    args.reach = choose(args, Environment::of_process(), stored)?;
+    Ok(())
+}
+
+fn choose(
+    args: &ClientArgs,
+    environment: Environment,
+    stored: impl FnOnce() -> Result<Contexts, Failure>,
+) -> Result<Reach, Failure> {
+    let context = context(args, &environment, stored)?;
+    let (mut context_addr, mut context_ca, mut context_token) = (None, None, None);
+    if let Some(Context { addr, ca, token }) = context {
+        (context_addr, context_ca, context_token) = (Some(addr), ca, token);
+    }
+    // A context chosen by flag says which engine; any other is only looked at where the environment does not.
+    let addr = args.addr.clone().or(context_addr).or(environment.addr);
+    let ca = args.ca.clone().or(environment.ca).map(Ca::File);
+    let token = match (&args.token_file, environment.token, environment.token_file) {
+        (Some(file), _, _) => Some(BearerToken::File(file.clone())),
+        (None, Some(_), Some(_)) => {
+            let message = "LEVADA_TOKEN and LEVADA_TOKEN_FILE are both set, expected one of them";
+            return Err(Failure::new(ErrorCode::ConfigInvalid, message));
+        }
+        (None, Some(text), None) => {
+            Token::parse(&text).map_err(|error| {
+                Failure::new(ErrorCode::ConfigInvalid, format!("LEVADA_TOKEN is wrong: {error}"))
+            })?;
+            Some(BearerToken::Text(text))
+        }
+        (None, None, Some(file)) => Some(BearerToken::File(file)),
+        (None, None, None) => context_token.map(|token| BearerToken::Text(token.reveal())),
+    };
+    Ok(Reach {
+        addr: addr.unwrap_or_else(|| DEFAULT_ADDR.to_owned()),
+        ca: ca.or_else(|| context_ca.map(|pem| Ca::Pem(pem.into_bytes()))),
+        token,
+    })
+}
+
+/// The context in force. Where an address is given otherwise there is none, unless --context itself names it: a token is
+/// for one engine, and no other may see it.
+fn context(
+    args: &ClientArgs,
+    environment: &Environment,
+    stored: impl FnOnce() -> Result<Contexts, Failure>,
+) -> Result<Option<Context>, Failure> {
+    if args.context.is_none() && (args.addr.is_some() || environment.addr.is_some()) {
+        return Ok(None);
+    }
+    let contexts = stored()?;
+    let by_environment = match &args.context {
+        Some(_) => None,
+        None => environment.context.as_deref().map(parse_context).transpose()?,
+    };
+    let name = args.context.as_ref().or(by_environment.as_ref()).or(contexts.current());
+    name.map(|name| contexts.get(name).cloned()).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use levada_protocol::ids::TokenId;
+
+    use super::*;
+
+    fn token(id: u64) -> Token {
+        Token::new(TokenId(id), [1; 32])
+    }
+
+    /// Contexts prod, with a CA and token 1, and dev, with neither; prod is the current one.
+    fn stored() -> Contexts {
+        let mut contexts = Contexts::default();
+        let prod = Context { addr: "prod:1".into(), ca: Some("PEM".into()), token: Some(token(1)) };
+        contexts.add("prod".parse().unwrap(), prod, false).unwrap();
+        let dev = Context { addr: "dev:1".into(), ca: None, token: None };
+        contexts.add("dev".parse().unwrap(), dev, false).unwrap();
+        contexts.choose(&"prod".parse().unwrap()).unwrap();
+        contexts
+    }
+
+    fn reach(addr: &str, ca: &str, token: &str) -> Reach {
+        let ca = match ca {
+            "" => None,
+            "PEM" => Some(Ca::Pem(b"PEM".to_vec())),
+            file => Some(Ca::File(file.into())),
+        };
+        let token = match token {
+            "" => None,
+            "1" | "2" => Some(BearerToken::Text(self::token(token.parse().unwrap()).reveal())),
+            file => Some(BearerToken::File(file.into())),
+        };
+        Reach { addr: addr.to_owned(), ca, token }
+    }
+
+    fn chosen(flags: &str, variables: &str) -> Result<Reach, Failure> {
+        let mut args = ClientArgs::default();
+        for (name, value) in flags.split_whitespace().map(|flag| flag.split_once('=').unwrap()) {
+            match name {
+                "context" => args.context = Some(value.parse().unwrap()),
+                "addr" => args.addr = Some(value.to_owned()),
+                "ca" => args.ca = Some(value.into()),
+                _ => args.token_file = Some(value.into()),
+            }
+        }
+        let mut environment = Environment::default();
+        for (name, value) in variables.split_whitespace().map(|variable| variable.split_once('=').unwrap()) {
+            let text = Some(value.to_owned());
+            match name {
+                "CONTEXT" => environment.context = text,
+                "ADDR" => environment.addr = text,
+                "CA" => environment.ca = Some(value.into()),
+                "TOKEN" => environment.token = Some(token(value.parse().unwrap_or(0)).reveal()),
+                _ => environment.token_file = Some(value.into()),
+            }
+        }
+        choose(&args, environment, || Ok(stored()))
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_and_that_over_a_context() {
+        for (flags, variables, expected) in [
+            ("", "", reach("prod:1", "PEM", "1")),
+            ("context=dev", "", reach("dev:1", "", "")),
+            ("", "CONTEXT=dev", reach("dev:1", "", "")),
+            ("context=prod", "CONTEXT=dev", reach("prod:1", "PEM", "1")),
+            ("", "CA=env.pem", reach("prod:1", "env.pem", "1")),
+            ("ca=flag.pem", "CA=env.pem", reach("prod:1", "flag.pem", "1")),
+            ("", "TOKEN=2", reach("prod:1", "PEM", "2")),
+            ("", "TOKEN_FILE=env.token", reach("prod:1", "PEM", "env.token")),
+            ("token-file=flag.token", "TOKEN=2", reach("prod:1", "PEM", "flag.token")),
+            ("context=prod ca=flag.pem", "TOKEN_FILE=env.token", reach("prod:1", "flag.pem", "env.token")),
+            ("context=dev ca=flag.pem token-file=flag.token", "", reach("dev:1", "flag.pem", "flag.token")),
+        ] {
+            assert_eq!(chosen(flags, variables).unwrap(), expected, "{flags} {variables}");
+        }
+    }
+
+    #[test]
+    fn a_context_s_token_goes_to_no_other_address_unless_both_are_named() {
+        for (flags, variables, expected) in [
+            ("addr=other:1", "", reach("other:1", "", "")),
+            ("addr=other:1", "CONTEXT=prod", reach("other:1", "", "")),
+            ("addr=other:1", "CONTEXT=absent", reach("other:1", "", "")),
+            ("addr=other:1 ca=flag.pem", "TOKEN=2", reach("other:1", "flag.pem", "2")),
+            ("", "ADDR=other:1", reach("other:1", "", "")),
+            ("", "ADDR=other:1 CONTEXT=prod", reach("other:1", "", "")),
+            ("addr=flag:1", "ADDR=other:1", reach("flag:1", "", "")),
+            ("context=prod", "ADDR=other:1", reach("prod:1", "PEM", "1")),
+            ("context=prod addr=other:1", "", reach("other:1", "PEM", "1")),
+        ] {
+            assert_eq!(chosen(flags, variables).unwrap(), expected, "{flags} {variables}");
+        }
+    }
+
+    #[test]
+    fn without_any_of_them_it_is_the_engine_beside() {
+        let args = ClientArgs::default();
+        let found = choose(&args, Environment::default(), || Ok(Contexts::default())).unwrap();
+        assert_eq!(found, reach(DEFAULT_ADDR, "", ""));
+    }
+
+    #[test]
+    fn contexts_that_cannot_be_read_matter_only_where_they_are_needed() {
+        let unread = || Err(Failure::new(ErrorCode::ConfigInvalid, "unreadable"));
+        let named = ClientArgs { addr: Some("a:1".into()), ..ClientArgs::default() };
+        choose(&named, Environment::default(), unread).unwrap();
+        choose(&ClientArgs::default(), Environment::default(), unread).unwrap_err();
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for (flags, variables, said) in [
+            ("context=prd", "", "there is no context prd; there are dev, prod"),
+            ("", "CONTEXT=prd", "there is no context prd; there are dev, prod"),
+            ("", "CONTEXT=Big", "LEVADA_CONTEXT is wrong: context name \"Big\" is invalid"),
+            ("", "TOKEN=2 TOKEN_FILE=f", "LEVADA_TOKEN and LEVADA_TOKEN_FILE are both set"),
+        ] {
+            let failure = chosen(flags, variables).unwrap_err().to_string();
+            assert!(failure.contains(said), "{failure}");
+        }
+        let wrong = Environment { token: Some("secret".to_owned()), ..Environment::default() };
+        let failure = choose(&ClientArgs::default(), wrong, || Ok(stored())).unwrap_err().to_string();
+        assert_eq!(failure, "LEVADA_TOKEN is wrong: not a token: expected text that begins with lv1_");
+    }
+}
