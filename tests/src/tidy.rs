@@ -61,7 +61,7 @@ fn packages() -> BTreeMap<String, Package> {
 }
 
 /// The engine's layers, top down: each may depend on those named, and on nothing else of ours.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     (
         "levada-engine",
         &[
@@ -92,6 +92,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
     ("levada-bundled", &["levada-client", "levada-protocol"]),
     ("levada-terminal", &["levada-client", "levada-json", "levada-protocol"]),
     ("levada-json", &["levada-protocol"]),
+    ("levada-cloudevents", &["levada-json", "levada-protocol"]),
     ("levada-server", &["levada-broker", "levada-plugin-host", "levada-store", "levada-protocol"]),
     (
         "levada-broker",
