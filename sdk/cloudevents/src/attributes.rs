@@ -70,7 +70,7 @@ impl Attributes {
             let expected = "a URI reference, which has no white space,";
             return Err(InvalidCloudEvent::attribute("source", expected, source));
         }
-        let mut event = Event { id: Some(event_id(source, id)), ..Event::default() };
+        let mut event = Event { id: Some(event_id(id)), ..Event::default() };
         event.payload = Some(data);
         if let Some(content_type) = self.content_type {
             event.headers.push((CONTENT_TYPE.to_owned(), content_type.into()));
@@ -97,6 +97,7 @@ impl Attributes {
                     event.ttl_ms = time_to_live(rfc_3339(&name, &value)?, now);
                     true
                 }
+                "id" => value.len() > EVENT_ID_BYTES_MAX,
                 "subject" | "dataschema" => !non_empty(&name, &value)?.is_empty(),
                 _ => true,
             };
@@ -134,14 +135,13 @@ fn time_to_live(until: Timestamp, now: Timestamp) -> Option<u32> {
     u32::try_from(until.0.saturating_sub(now.0).max(1)).ok()
 }
 
-/// What is unique over all sources: none has a space in it.
-fn event_id(source: &str, id: &str) -> Box<str> {
-    let both = format!("{source} {id}");
-    if both.len() <= EVENT_ID_BYTES_MAX {
-        return both.into_boxed_str();
+/// The id, or if it is too long for an event its SHA-256 in hex.
+fn event_id(id: &str) -> Box<str> {
+    if id.len() <= EVENT_ID_BYTES_MAX {
+        return id.into();
     }
     let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(both.as_bytes()) {
+    for byte in Sha256::digest(id.as_bytes()) {
         write!(hex, "{byte:02x}").expect("a text grows");
     }
     hex.into_boxed_str()

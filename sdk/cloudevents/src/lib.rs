@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | `data` | the payload. In JSON: the text of the JSON value as it stands there; of a text type the text itself; `data_base64` decoded |
 //! | `datacontenttype` | the header `content-type` |
-//! | `id`, `source` | the headers `ce-id` and `ce-source`. The event id is both, `source`, a space and `id`, because ids are unique only within their source; over 128 bytes it is the SHA-256 of that in hex |
-//! | `specversion`, `type`, `subject`, `dataschema`, extensions | headers of those names behind `ce-` |
+//! | `id` | the event id; over 128 bytes its SHA-256 in hex, and the header `ce-id`. Ids are unique only within their `source`: a topic with a dedup window needs the `dedup_header` `ce-source` |
+//! | `specversion`, `source`, `type`, `subject`, `dataschema`, extensions | headers of those names behind `ce-` |
 //! | `time` | the event time; also the header `ce-time` where that would be written otherwise |
 //! | `partitionkey` | the key |
 //! | `expirytime` | the time to live, and the header `ce-expirytime` |

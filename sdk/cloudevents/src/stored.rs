@@ -105,6 +105,7 @@ impl<'a> View<'a> {
                 _ => view.headers.push((name, value)),
             }
         }
+        view.default("id", event_id(stored, event));
         if let Some(time) = time::format(event.time()) {
             view.default("time", Cow::Owned(time));
         }
@@ -124,12 +125,8 @@ impl<'a> View<'a> {
 
     /// The attributes that every CloudEvent has, of an event that came as none.
     fn add_native(&mut self, stored: &Stored<'a>, event: &EventRef<'a>) {
-        let id = match event.id() {
-            Some(id) => Cow::Borrowed(id),
-            None => Cow::Owned(format!("{}-{}-{}", stored.topic_id, stored.partition.0, stored.offset.0)),
-        };
         self.attributes.push(("specversion", Cow::Borrowed(SPEC_VERSION)));
-        self.attributes.push(("id", id));
+        self.attributes.push(("id", event_id(stored, event)));
         self.attributes.push(("source", Cow::Owned(format!("/topics/{}", stored.topic))));
         self.attributes.push(("type", Cow::Borrowed(NATIVE_TYPE)));
         let is_text = |data: &&[u8]| std::str::from_utf8(data).is_ok_and(|text| !text.is_empty());
@@ -160,6 +157,14 @@ impl<'a> View<'a> {
             (is_first && is_free(name)).then_some((*name, text))
         };
         self.headers.iter().enumerate().filter_map(named)
+    }
+}
+
+/// The event's own id, or its position.
+fn event_id<'a>(stored: &Stored<'a>, event: &EventRef<'a>) -> Cow<'a, str> {
+    match event.id() {
+        Some(id) => Cow::Borrowed(id),
+        None => Cow::Owned(format!("{}-{}-{}", stored.topic_id, stored.partition.0, stored.offset.0)),
     }
 }
 
