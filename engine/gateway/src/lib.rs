@@ -9,6 +9,7 @@
 
 mod body;
 mod entry;
+mod events;
 mod host;
 mod incoming;
 mod openapi;
@@ -19,6 +20,7 @@ mod positions;
 mod principal;
 mod problem;
 mod publish;
+mod read;
 mod router;
 mod state;
 

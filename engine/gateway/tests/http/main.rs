@@ -4,4 +4,5 @@
 mod entry;
 mod hostile;
 mod publish;
+mod read;
 mod support;

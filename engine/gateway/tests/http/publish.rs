@@ -172,9 +172,9 @@ async fn an_append_at_an_expected_offset_happens_there_or_not_at_all() {
         let late = post("expect_offset=0", Some("k")).await;
         assert_eq!((late.status, late.code().as_str()), (409, "OFFSET_MISMATCH"));
         assert_eq!(
-            post("expect_offset=0&partition=1", None).await.status,
+            post("expect_offset=0&partition=0", None).await.status,
             200,
-            "b is in the other partition"
+            "the key is in the other one"
         );
         assert_eq!(post("expect_offset=0", None).await.status, 400, "which partition?");
         assert_eq!(post("expect_offset=x", Some("k")).await.code(), "INVALID_ARGUMENT");
