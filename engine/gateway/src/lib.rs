@@ -22,7 +22,9 @@ mod problem;
 mod publish;
 mod read;
 mod router;
+mod sse;
 mod state;
+mod stream;
 
 pub use router::router;
 pub use state::{Gateway, GatewayConfig};

@@ -5,4 +5,5 @@ mod entry;
 mod hostile;
 mod publish;
 mod read;
+mod stream;
 mod support;

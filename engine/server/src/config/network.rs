@@ -15,6 +15,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const LOOPBACK: &str =
     "a loopback address such as 127.0.0.1: without identities anybody who reaches the port may do anything";
 
+const ORIGIN: &str = "origins as browsers send them: http or https, a host and perhaps a port, such as https://console.example.com";
+
 section! {
     /// QUIC: connections and packets.
     ListenConfig {
@@ -75,7 +77,7 @@ section! {
 }
 
 section! {
-    /// HTTP: health and metrics.
+    /// HTTP: events, health and metrics.
     HttpConfig {
         /// Where HTTP is served (TCP), written as the address of `[listen]`.
         #[serde(with = "units::address")]
@@ -85,6 +87,8 @@ section! {
         /// Silence after which a connection is closed. A request must arrive within 10 seconds.
         #[serde(with = "units::duration")]
         idle_timeout: Duration = Duration::from_secs(60);
+        /// Origins whose web pages may call the engine, such as ["https://console.example.com"]. Empty: none.
+        cors_origins: Vec<String> = Vec::new();
     }
 }
 
@@ -135,10 +139,21 @@ impl StreamsConfig {
     }
 }
 
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    host.is_some_and(|host| {
+        !host.is_empty()
+            && host.bytes().all(|it| it.is_ascii_graphic() && it != b'/' && !it.is_ascii_uppercase())
+    })
+}
+
 impl HttpConfig {
     pub(super) fn check(&self) -> Result<(), Error> {
         require("http.address", self.address.ip().is_loopback(), self.address, LOOPBACK)?;
         number("http.connections_max", self.connections_max, 1..=1_000_000)?;
+        for origin in &self.cors_origins {
+            require("http.cors_origins", is_origin(origin), origin, ORIGIN)?;
+        }
         duration("http.idle_timeout", self.idle_timeout, SECOND)
     }
 }
