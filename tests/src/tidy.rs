@@ -61,7 +61,7 @@ fn packages() -> BTreeMap<String, Package> {
 }
 
 /// The engine's layers, top down: each may depend on those named, and on nothing else of ours.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 18] = [
     (
         "levada-engine",
         &[
@@ -92,7 +92,12 @@ const LAYERS: [(&str, &[&str]); 16] = [
     ("levada-bundled", &["levada-client", "levada-protocol"]),
     ("levada-terminal", &["levada-client", "levada-json", "levada-protocol"]),
     ("levada-json", &["levada-protocol"]),
-    ("levada-server", &["levada-broker", "levada-plugin-host", "levada-store", "levada-protocol"]),
+    ("levada-cloudevents", &["levada-json", "levada-protocol"]),
+    (
+        "levada-server",
+        &["levada-gateway", "levada-broker", "levada-plugin-host", "levada-store", "levada-protocol"],
+    ),
+    ("levada-gateway", &["levada-broker", "levada-cloudevents", "levada-json", "levada-protocol"]),
     (
         "levada-broker",
         &[
@@ -192,7 +197,7 @@ fn each_large_thing_is_known_to_one_crate() {
     for (thing, allowed) in [
         ("rocksdb", &["levada-store"][..]),
         ("wasmtime", &["levada-plugin-host"]),
-        ("axum", &["levada-server"]),
+        ("axum", &["levada-server", "levada-gateway"]),
         ("rusqlite", &["levada-examples", "levada-tests"]),
         ("quinn", &["levada-server", "levada-client", "levada-bench"]),
     ] {

@@ -17,13 +17,14 @@ use crate::tidy::{files, root};
 const FIELDS_MAX: usize = 12;
 
 /// The crates that are looked at.
-const SOURCES: [&str; 17] = [
+const SOURCES: [&str; 19] = [
     "engine/bench/src",
     "engine/broker/src",
     "engine/chain/src",
     "engine/cli/src",
     "engine/delivery/src",
     "engine/demo/src",
+    "engine/gateway/src",
     "engine/plugin-host/src",
     "engine/rig/src",
     "engine/server/src",
@@ -31,6 +32,7 @@ const SOURCES: [&str; 17] = [
     "engine/store/src",
     "engine/terminal/src",
     "sdk/client/src",
+    "sdk/cloudevents/src",
     "sdk/expression/src",
     "sdk/json/src",
     "sdk/plugin/src",

@@ -121,6 +121,16 @@ impl<'a> Access<'a> {
         unmet.map_or(Ok(()), |(action, scope)| Err(denied(record, *action, scope)))
     }
 
+    /// Checks that the principal may browse everything.
+    pub(crate) fn check_browses_all(self, principal: &Principal) -> Result<(), Error> {
+        let Some(record) = self.standing(principal)? else { return Ok(()) };
+        if record.permissions.iter().any(|line| line.allows(Action::Browse, &Scope::Engine)) {
+            return Ok(());
+        }
+        let message = format!("principal {} may not browse **, expected that permission", record.name);
+        Err(Error::refused(ErrorCode::PermissionDenied, message))
+    }
+
     /// True if the principal may see that there is such a thing.
     pub(crate) fn may_browse(self, principal: &Principal, scope: &Scope) -> bool {
         match self.standing(principal) {

@@ -1,11 +1,17 @@
 //! Who a caller is: what a connection shows is looked up once, when it begins; that it still holds is checked with each call.
 
+use std::future::pending;
+
 use levada_protocol::{
+    access::Requirement,
     certificate_name::CertificateName,
     ids::{PrincipalId, Timestamp, TokenId},
     token::Token,
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Duration, sleep},
+};
 
 use crate::{
     access::{Access, Principal, Proof, not_taken, proof_needed},
@@ -14,6 +20,9 @@ use crate::{
     error::Error,
     identity::sha256_hex,
 };
+
+/// How often the end of a proof is looked at, in milliseconds.
+const LOOK_AGAIN_MS: u64 = 60_000;
 
 /// What a caller shows.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +90,35 @@ impl Broker {
     /// Follows the changes of principals from now on.
     pub fn follow_identities(&self) -> IdentityChanges {
         IdentityChanges { count: self.inner.shard.view().follow_identities() }
+    }
+
+    /// Waits until the principal may not do all this any more; returns the refusal. Cancel safe.
+    pub async fn until_denied(&self, principal: &Principal, required: &[Requirement]) -> Error {
+        let mut changes = self.follow_identities();
+        loop {
+            if let Err(error) = self.check(principal, required) {
+                return error;
+            }
+            self.identities_may_differ(principal, &mut changes).await;
+        }
+    }
+
+    /// Waits until principals, permissions or tokens have changed, or the principal's own proof may have ended by itself. Never
+    /// when the engine ends. Cancel safe.
+    pub async fn identities_may_differ(&self, principal: &Principal, changes: &mut IdentityChanges) {
+        let ended = async {
+            match self.proof_ends_in_ms(principal) {
+                // The time of day may be set meanwhile.
+                Some(ms) => sleep(Duration::from_millis(ms.min(LOOK_AGAIN_MS))).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            changed = changes.next() => if !changed {
+                pending().await
+            },
+            () = ended => {}
+        }
     }
 
     /// How long until the principal's proof ends by itself, in milliseconds of the time of day; `None`: never.

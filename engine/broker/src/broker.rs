@@ -298,6 +298,15 @@ impl Broker {
         Access::new(&catalogue.identities, self.inner.config.clock.now()).check(principal, required)
     }
 
+    /// Checks that a principal may browse whatever there is, as metrics name it.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` as [`Self::check`]; `PERMISSION_DENIED`.
+    pub fn check_browses_all(&self, principal: &Principal) -> Result<(), Error> {
+        let catalogue = self.inner.shard.view().catalogue();
+        Access::new(&catalogue.identities, self.inner.config.clock.now()).check_browses_all(principal)
+    }
+
     /// Opens a stream of publishes to a topic.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc};
 use levada_protocol::{
     deliver::{DeliverHeader, EndEntry},
     error::ErrorCode,
-    ids::{DeliveryToken, Offset, PartitionId},
+    ids::{DeliveryToken, Offset, PartitionId, TopicId},
     progress::{Progress, SearchState},
     request::{Position, Read, Start},
     verbs::Credit,
@@ -35,6 +35,8 @@ const CREDITS_QUEUED_MAX: usize = 16;
 /// A reader, as the session holds it.
 #[derive(Debug)]
 pub struct Reader {
+    /// The topic's number, which no later topic of its name has.
+    pub topic: TopicId,
     /// Where each partition's reading begins.
     pub positions: Vec<Position>,
     /// Deliveries; the channel ends after [`Content::End`], or after an error.
@@ -173,7 +175,7 @@ pub(crate) fn open(
         ahead: Ahead::default(),
         window,
     };
-    (Reader { positions, outgoing: received, credit: CreditSender { grants, finish } }, task)
+    (Reader { topic: topic.id, positions, outgoing: received, credit: CreditSender { grants, finish } }, task)
 }
 
 impl ReaderTask {

@@ -21,6 +21,8 @@ const LOOPBACK: &str = "a loopback address such as 127.0.0.1 while there is no p
                         might do anything; make an administrator first, with `levada serve --admin-token FILE` once or \
                         on an engine that listens on loopback, then listen on the network";
 
+const ORIGIN: &str = "origins as browsers send them: http or https, a host and perhaps a port, such as https://console.example.com";
+
 section! {
     /// QUIC: connections and packets.
     ListenConfig {
@@ -81,7 +83,7 @@ section! {
 }
 
 section! {
-    /// HTTP: health and metrics.
+    /// HTTP: events, health and metrics.
     HttpConfig {
         /// Where HTTP is served (TCP), written as the address of `[listen]`, and with the same condition.
         #[serde(with = "units::address")]
@@ -94,6 +96,8 @@ section! {
         /// Silence after which a connection is closed. A request must arrive within 10 seconds.
         #[serde(with = "units::duration")]
         idle_timeout: Duration = Duration::from_secs(60);
+        /// Origins whose web pages may call the engine, such as ["https://console.example.com"]. Empty: none.
+        cors_origins: Vec<String> = Vec::new();
     }
 }
 
@@ -200,6 +204,14 @@ impl StreamsConfig {
     }
 }
 
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    host.is_some_and(|host| {
+        !host.is_empty()
+            && host.bytes().all(|it| it.is_ascii_graphic() && it != b'/' && !it.is_ascii_uppercase())
+    })
+}
+
 impl HttpConfig {
     /// Whether this listener speaks TLS.
     pub(crate) fn uses_tls(&self) -> bool {
@@ -219,6 +231,9 @@ impl HttpConfig {
             "true or auto unless HTTP listens on loopback: tokens must not cross a network in the clear",
         )?;
         number("http.connections_max", self.connections_max, 1..=1_000_000)?;
+        for origin in &self.cors_origins {
+            require("http.cors_origins", is_origin(origin), origin, ORIGIN)?;
+        }
         duration("http.idle_timeout", self.idle_timeout, SECOND)
     }
 }

@@ -28,6 +28,8 @@ pub(crate) type Tls = Option<watch::Receiver<Arc<ServerConfig>>>;
 
 /// How long a request may take to come, the TLS handshake before it included, and its answer to begin.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take nothing of a response.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Accepts always; where there is no room, the connection that was silent longest gives its slot.
 #[derive(Debug)]
@@ -55,6 +57,10 @@ impl Listener for Limited {
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         let (stream, remote) = Listener::accept(&mut self.listener).await;
+        // Events of a stream are small, and none is to wait for the acknowledgement of the one before it.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection collects what it sends");
+        }
         let slot = self.slots.enter(remote.ip());
         let idle_timeout = self.idle_timeout;
         let tls = self.tls.as_ref().map(|tls| Arc::clone(&tls.borrow()));
@@ -62,6 +68,7 @@ impl Listener for Limited {
             stream: Stream::new(stream, tls),
             deadline: Box::pin(time::sleep(REQUEST_TIMEOUT.min(idle_timeout))),
             answered: false,
+            stalled: None,
             idle_timeout,
             given: Box::pin(slot.given().clone().cancelled_owned()),
             slot,
@@ -80,6 +87,8 @@ pub(super) struct Connection {
     /// Until the next request has come and is being answered; after an answer, until something comes.
     deadline: Pin<Box<Sleep>>,
     answered: bool,
+    /// Since the client takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
     idle_timeout: Duration,
     given: Pin<Box<WaitForCancellationFutureOwned>>,
     slot: Slot,
@@ -92,6 +101,17 @@ impl Connection {
         self.slot.renew();
         let until = Instant::now() + self.idle_timeout;
         self.deadline.as_mut().reset(until);
+    }
+
+    /// What became of a write; one that has waited for too long has failed.
+    fn written<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(time::sleep(STALL_TIMEOUT)));
+        ready!(stalled.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -123,7 +143,8 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.answers();
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.written(context, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -140,7 +161,8 @@ impl AsyncWrite for Connection {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.answers();
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        self.written(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,30 +1,31 @@
-//! HTTP: health and metrics, on a listener of its own.
+//! HTTP: health, metrics, and the gateway, on a listener of its own.
 //!
-//! It owns paths, statuses and the JSON of errors. It must not know QUIC.
+//! It owns the connections, and the paths of health and metrics; all others are the gateway's. It must not know QUIC.
 
 mod connections;
 mod stream;
 
-use std::io;
+use std::{io, time::Duration};
 
 use axum::{
     Json, Router,
     extract::State,
-    http::{HeaderValue, StatusCode, Uri, header::CONTENT_TYPE},
+    http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
 };
 use levada_broker::Broker;
-use levada_protocol::error::ErrorCode;
+use levada_gateway::{Gateway, GatewayConfig};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::connections::Limited;
 pub(crate) use self::connections::Tls;
-use crate::{config::HttpConfig, metrics, wire_error};
+use crate::{clock, config::HttpConfig, metrics};
 
-/// Serves, over TLS if there is `tls`, until `until` is cancelled and the requests under way have been answered.
+/// Serves, over TLS if there is `tls`, until `until` is cancelled and the requests under way have been answered. Streams end when
+/// `draining` is.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Tls,
@@ -34,9 +35,20 @@ pub(crate) async fn serve(
     until: CancellationToken,
 ) -> io::Result<()> {
     let listener = Limited::new(listener, tls, config.connections_max, config.idle_timeout);
-    axum::serve(listener, router(Engine { broker, draining }))
+    let is_local = config.address.ip().to_canonical().is_loopback();
+    let gateway = Gateway::new(broker.clone(), gateway_config(config), draining.clone());
+    let gateway = gateway.map_err(|error| io::Error::other(error.to_string()))?;
+    axum::serve(listener, router(Engine { broker, draining, is_local }, gateway))
         .with_graceful_shutdown(until.cancelled_owned())
         .await
+}
+
+fn gateway_config(config: &HttpConfig) -> GatewayConfig {
+    let defaults = GatewayConfig::new(clock::now);
+    // A stream must not look as if it were silent.
+    let comment_interval =
+        defaults.comment_interval.min(config.idle_timeout / 2).max(Duration::from_millis(100));
+    GatewayConfig { cors_origins: config.cors_origins.clone(), comment_interval, ..defaults }
 }
 
 /// What the handlers read.
@@ -45,14 +57,16 @@ struct Engine {
     broker: Broker,
     /// Set when the server goes away.
     draining: CancellationToken,
+    /// Only this machine can ask.
+    is_local: bool,
 }
 
-fn router(engine: Engine) -> Router {
+fn router(engine: Engine, gateway: Gateway) -> Router {
     Router::new()
         .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_page))
-        .fallback(not_found)
+        .fallback_service(levada_gateway::router(gateway))
         .with_state(engine)
 }
 
@@ -80,28 +94,15 @@ async fn ready(State(engine): State<Engine>) -> (StatusCode, Json<Health>) {
     (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "not ready", reason }))
 }
 
-/// The metrics: counters, and values that are computed for the response.
-async fn metrics_page(State(engine): State<Engine>) -> Response {
+/// The metrics: counters, and values that are computed for the response. They name all that there is: where others than those on
+/// this machine can ask, it is for those who may browse all of it.
+async fn metrics_page(State(engine): State<Engine>, headers: HeaderMap) -> Response {
+    if !engine.is_local
+        && let Some(response) = levada_gateway::refusal_to_browse_all(&engine.broker, &headers)
+    {
+        return response;
+    }
     let series = engine.broker.observe().await;
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(CONTENT_TYPE, kind)], metrics::page(&series)).into_response()
-}
-
-async fn not_found(uri: Uri) -> Problem {
-    let path: String = uri.path().chars().take(200).collect();
-    Problem { code: ErrorCode::Unsupported, message: format!("this version serves no path {path:?}") }
-}
-
-/// An error as HTTP shows it: a status, and JSON with the stable code.
-#[derive(Debug)]
-struct Problem {
-    code: ErrorCode,
-    message: String,
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let body = serde_json::json!({ "code": self.code.as_str(), "message": self.message });
-        (wire_error::http_status(self.code), Json(body)).into_response()
-    }
 }

@@ -28,8 +28,6 @@ use crate::wire_error;
 
 /// How long requests under way may take to be answered when the session ends: the one among them may be what ended it.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
-/// The time of day may be set while a proof is waited for: it is looked at again after so long.
-const LOOK_AGAIN_MS: u64 = 60_000;
 
 /// The open streams of a session, by what they require.
 pub(super) struct Permits {
@@ -88,20 +86,7 @@ impl Permits {
                     .err()
                     .map(|error| wire_error::refusal(&error))
             });
-            let until = self.broker.proof_ends_in_ms(&self.principal);
-            let ended = async {
-                match until {
-                    Some(ms) => time::sleep(Duration::from_millis(ms.min(LOOK_AGAIN_MS))).await,
-                    None => future::pending().await,
-                }
-            };
-            tokio::select! {
-                changed = changes.next() => if !changed {
-                    // The engine ends, and the session with it.
-                    future::pending::<()>().await;
-                },
-                () = ended => {}
-            }
+            self.broker.identities_may_differ(&self.principal, &mut changes).await;
         }
     }
 

@@ -54,7 +54,7 @@ async fn a_path_that_is_not_there_is_a_problem_with_a_code() {
         let (status, body) = get(server.http, "/v1/topics").await;
         let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!((status, problem["code"].as_str()), (404, Some("UNSUPPORTED")), "{body}");
-        assert!(problem["message"].as_str().unwrap().contains("/v1/topics"));
+        assert!(problem["detail"].as_str().unwrap().contains("/v1/topics"));
     })
     .await;
 }

@@ -1,0 +1,43 @@
+//! Bodies of requests: whole, in time, and not too long.
+
+use axum::{
+    body::{Body, to_bytes},
+    http::{HeaderMap, StatusCode, header::CONTENT_LENGTH},
+};
+use bytes::Bytes;
+use levada_protocol::{error::ErrorCode, limits::BATCH_BODY_BYTES_MAX};
+use tokio::time;
+
+use crate::{problem::Problem, state::Gateway};
+
+/// Reads a body of at most one batch's length.
+pub(crate) async fn receive(gateway: &Gateway, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    let too_large = |got: &str| {
+        let detail = format!(
+            "expected a body of at most {BATCH_BODY_BYTES_MAX} bytes, got {got}: send several requests"
+        );
+        Problem::new(ErrorCode::EventTooLarge, detail)
+    };
+    let announced =
+        headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if let Some(length) = announced.filter(|length| *length > BATCH_BODY_BYTES_MAX) {
+        return Err(too_large(&length.to_string()));
+    }
+    let limit = gateway.config().body_timeout;
+    match time::timeout(limit, to_bytes(body, BATCH_BODY_BYTES_MAX)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_too_long(&error) => Err(too_large("more")),
+        Ok(Err(error)) => {
+            Err(Problem::new(ErrorCode::Malformed, format!("the body does not end as it should: {error}")))
+        }
+        Err(_) => {
+            let detail =
+                format!("expected the whole body within {limit:?}, got a part of it: nothing was stored");
+            Err(Problem::new(ErrorCode::LimitExceeded, detail).with_status(StatusCode::REQUEST_TIMEOUT))
+        }
+    }
+}
+
+fn is_too_long(error: &axum::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.to_string().contains("length limit"))
+}

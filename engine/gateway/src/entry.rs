@@ -1,0 +1,109 @@
+//! What happens around every request: its id, who asks, whether it may come from there, and the body of its problem.
+
+use axum::{
+    extract::{Request, State},
+    http::{
+        HeaderMap, HeaderValue, Method, StatusCode,
+        header::{
+            ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+            ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+            ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+        },
+    },
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use levada_broker::{Broker, Principal};
+use tracing::Instrument as _;
+
+use crate::{
+    host,
+    principal::{Caller, principal_of},
+    problem::{self, Problem},
+    state::Gateway,
+};
+
+/// The header that a request's id comes and goes in.
+const REQUEST_ID: &str = "x-request-id";
+/// Longest id in bytes that is taken from a request.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Runs a request.
+pub(crate) async fn enter(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
+    let id = request_id(&gateway, request.headers());
+    let origin = allowed_origin(&gateway, request.headers());
+    // A browser asks without saying for whom, and is told nothing but that it may ask.
+    let is_preflight = origin.is_some() && is_preflight(&request);
+    let mut response = match admit(&gateway, &mut request) {
+        _ if is_preflight => preflight(request.headers()),
+        Err(problem) => problem.into_response(),
+        Ok(()) => {
+            let id = id.to_str().unwrap_or_default();
+            let span =
+                tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
+            next.run(request).instrument(span).await
+        }
+    };
+    problem::render(&mut response, id.to_str().unwrap_or_default());
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    if let Some(origin) = origin {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(VARY, HeaderValue::from_static("origin"));
+        let exposed = HeaderValue::from_static("levada-next, levada-complete, x-request-id, retry-after");
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    }
+    response
+}
+
+/// For pages that are not the gateway's: the refusal, if who asks with these headers may not browse everything.
+pub fn refusal_to_browse_all(broker: &Broker, headers: &HeaderMap) -> Option<Response> {
+    let checked =
+        principal_of(broker, headers).and_then(|principal| Ok(broker.check_browses_all(&principal)?));
+    let mut response = checked.err()?.into_response();
+    problem::render(&mut response, "");
+    Some(response)
+}
+
+/// Finds who asks; everything behind this has its principal.
+fn admit(gateway: &Gateway, request: &mut Request) -> Result<(), Problem> {
+    let principal = principal_of(gateway.broker(), request.headers())?;
+    if principal == Principal::Local {
+        host::check_local(request.headers(), request.uri(), &gateway.config().cors_origins)?;
+    }
+    request.extensions_mut().insert(Caller(principal));
+    Ok(())
+}
+
+/// The id that the request brought if it is short and visible, else one of our own.
+fn request_id(gateway: &Gateway, headers: &HeaderMap) -> HeaderValue {
+    let is_sane = |id: &&HeaderValue| {
+        let id = id.as_bytes();
+        (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
+    };
+    match headers.get(REQUEST_ID).filter(is_sane) {
+        Some(id) => id.clone(),
+        None => HeaderValue::try_from(gateway.unique()).expect("hexadecimal digits are visible"),
+    }
+}
+
+fn allowed_origin(gateway: &Gateway, headers: &HeaderMap) -> Option<HeaderValue> {
+    let origin = headers.get(ORIGIN)?;
+    host::is_allowed(origin.as_bytes(), &gateway.config().cors_origins).then(|| origin.clone())
+}
+
+fn is_preflight(request: &Request) -> bool {
+    request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// The browser's question whether a page may call.
+fn preflight(asked: &HeaderMap) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PUT, DELETE"));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    if let Some(names) = asked.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+    }
+    response
+}

@@ -1,0 +1,31 @@
+//! The HTTP gateway: publish, read and stream by HTTP, on any broker.
+//!
+//! [`router`] makes the routes; who serves them owns the sockets. Bodies, answers and waits are limited here; connections
+//! are by who serves them. It must not know QUIC.
+//!
+//! To add an endpoint: a handler with its OpenAPI description in a file of its own, named once in `router.rs`. Every
+//! handler takes its principal from the [`Caller`](principal::Caller), and returns a [`Problem`](problem::Problem) for
+//! what is refused.
+
+mod body;
+mod entry;
+mod events;
+mod host;
+mod incoming;
+mod openapi;
+mod outcome;
+mod params;
+mod place;
+mod positions;
+mod principal;
+mod problem;
+mod publish;
+mod read;
+mod router;
+mod sse;
+mod state;
+mod stream;
+
+pub use entry::refusal_to_browse_all;
+pub use router::router;
+pub use state::{Gateway, GatewayConfig};

@@ -1,0 +1,185 @@
+//! Publishing.
+#![expect(unused_qualifications, reason = "the macro of the description names types by their paths")]
+
+use axum::{Json, body::Body, extract::State, http::HeaderMap};
+use levada_broker::{Error, Principal, PublishStream};
+use levada_protocol::{
+    error::{ErrorCode, Refusal},
+    ids::{Offset, TopicName},
+    publish::PublishHeader,
+    request::{Response, Transact},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::{
+    body,
+    incoming::{self, Incoming},
+    outcome::{self, Published},
+    params::{Parameters, Topic},
+    place::{self, Share},
+    principal::Caller,
+    problem::{Problem, ProblemDetails},
+    state::Gateway,
+};
+
+/// The producer group of the transactions that store events of several partitions.
+const GROUP: &str = "levada-http";
+
+/// How events are published.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PublishParams {
+    /// The partition of all events. Without it events go by the hash of their key, else of their id, else in turn.
+    partition: Option<u16>,
+    /// Store the events only if the partition's next offset is this one; else 409 `OFFSET_MISMATCH`.
+    expect_offset: Option<u64>,
+}
+
+/// Publish events
+///
+/// The response comes after the durable commit. All events of a request are stored, or none.
+///
+/// The `Content-Type` says what the body is: one CloudEvent in JSON, a batch of them, JSON lines, or, with `ce-` headers,
+/// the data of a CloudEvent in binary mode. Any other body is the payload of one event, with `Levada-Key`, `Levada-Id`,
+/// `Levada-Time`, `Levada-Tombstone` and `Levada-Header-<name>`. `Levada-Delay` and `Levada-Ttl` hold for all events of the
+/// request. Values of these headers are percent-coded.
+///
+/// A request that is sent again is stored again, unless the topic has a dedup window and the events have ids.
+#[utoipa::path(
+    post,
+    path = "/v1/topics/{topic}/events",
+    tag = "events",
+    params(
+        ("topic" = String, Path, description = "The topic's name", example = "orders"),
+        PublishParams,
+        ("Levada-Key" = Option<String>, Header, description = "The key of an event of any body"),
+        ("Levada-Id" = Option<String>, Header, description = "The id of an event of any body"),
+        ("Levada-Time" = Option<String>, Header, description = "The time of an event of any body, in RFC 3339 or milliseconds since 1970"),
+        ("Levada-Tombstone" = Option<String>, Header, description = "`true`: the event is a tombstone; the body is empty"),
+        ("Levada-Delay" = Option<String>, Header, description = "Append the events so much later, such as `5s`"),
+        ("Levada-Ttl" = Option<String>, Header, description = "Deliver the events no longer than so much after their append, such as `10m`"),
+        ("X-Request-Id" = Option<String>, Header, description = "The request's id, at most 128 visible characters"),
+    ),
+    request_body(
+        content(
+            (serde_json::Value = "application/cloudevents+json", example = json!({
+                "specversion": "1.0", "id": "a7", "source": "/web", "type": "order.placed", "partitionkey": "order-1",
+                "datacontenttype": "application/json", "data": {"amount": 90}
+            })),
+            (serde_json::Value = "application/cloudevents-batch+json", example = json!([
+                {"specversion": "1.0", "id": "a8", "source": "/web", "type": "order.placed", "data": {"amount": 5}}
+            ])),
+            (String = "application/x-ndjson", example = "{\"key\":\"order-1\",\"payload\":{\"amount\":90}}\n"),
+            (Vec<u8> = "application/octet-stream"),
+        ),
+    ),
+    responses(
+        (status = 200, description = "All events are durable", body = [Published],
+            example = json!([{"partition": 0, "offset": 17, "outcome": "stored"}])),
+        (status = 400, description = "Something is wrong with the request; `index` names the event", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 403, description = "`PERMISSION_DENIED`: the request comes from a page of another site, or names another host", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 404, description = "No such topic or partition", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 408, description = "The body took too long", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 409, description = "`OFFSET_MISMATCH`: the partition's next offset is another one", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 413, description = "The body, or an event, is too large", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 415, description = "A content type or coding that is not understood", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 429, description = "`BACKLOG_FULL`: try again after `Retry-After`", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 503, description = "No writes are taken, or the outcome is unknown: see `happened`", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 507, description = "`STORAGE_FULL`", body = ProblemDetails, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn publish(
+    State(gateway): State<Gateway>,
+    Caller(principal): Caller,
+    Topic(topic): Topic,
+    Parameters(params): Parameters<PublishParams>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Vec<Published>>, Problem> {
+    // Before the body: who may not publish, or to nothing, need not send it.
+    let stream = gateway.broker().open_publish(&principal, &topic)?;
+    let body = body::receive(&gateway, &headers, body).await?;
+    let Incoming { events, due } = incoming::read(&headers, body, gateway.now())?;
+    let partitions = stream.partitions;
+    let is_placed = |event: &levada_protocol::event::Event| event.key.is_some() || event.id.is_some();
+    if params.expect_offset.is_some()
+        && params.partition.is_none()
+        && partitions > 1
+        && !events.iter().all(is_placed)
+    {
+        let detail = format!(
+            "expected `partition` with `expect_offset`, as events without a key go to any of {partitions} partitions"
+        );
+        return Err(Problem::invalid(detail));
+    }
+    let shares = place::place(&events, partitions, params.partition, gateway.number())?;
+    let header = |share: &Share| PublishHeader {
+        correlation: 0,
+        partition: share.partition,
+        durability: None,
+        expect_offset: params.expect_offset.map(Offset),
+        due,
+    };
+    match shares.as_slice() {
+        [] => Ok(Json(Vec::new())),
+        [share] => one(stream, header(share), share).await.map(Json),
+        _ if due.is_some() || params.expect_offset.is_some() => {
+            let detail = format!(
+                "expected events of one partition with `expect_offset` or Levada-Delay, got events of {}: send a request for each",
+                shares.len()
+            );
+            Err(Problem::invalid(detail))
+        }
+        _ => {
+            let headers = shares.iter().map(header).collect();
+            Box::pin(several(&gateway, &principal, (topic, partitions), headers, shares)).await.map(Json)
+        }
+    }
+}
+
+/// Stores the events of one partition.
+async fn one(stream: PublishStream, header: PublishHeader, share: &Share) -> Result<Vec<Published>, Problem> {
+    let (submitter, mut acks) = stream.split();
+    submitter.submit(header, share.batch.clone()).await?;
+    let Some(ack) = acks.recv().await else {
+        let message = "the engine ended before it answered; whether the events are stored is unknown";
+        return Err(Problem::of(Refusal::new(ErrorCode::OutcomeUnknown, message)));
+    };
+    outcome::of_ack(header.partition, share.indexes.len(), ack.outcome)
+}
+
+/// Stores the events of several partitions in one commit: as a transaction.
+async fn several(
+    gateway: &Gateway,
+    principal: &Principal,
+    (topic, partitions): (TopicName, u16),
+    headers: Vec<PublishHeader>,
+    shares: Vec<Share>,
+) -> Result<Vec<Published>, Problem> {
+    let fault =
+        || Problem::new(ErrorCode::Internal, "the engine described something else than the transaction");
+    let (Ok(group), Ok(id)) = (GROUP.parse(), gateway.unique().parse()) else { return Err(fault()) };
+    let bytes: usize = shares.iter().map(|share| share.batch.bytes().len()).sum();
+    let asked = Transact {
+        group,
+        id,
+        topics: vec![topic],
+        partitions: vec![partitions],
+        batches: u32::try_from(shares.len()).unwrap_or(u32::MAX),
+        bytes: bytes as u64,
+        prepare: None,
+        acks: None,
+    };
+    let batches =
+        headers.into_iter().zip(&shares).map(|(header, share)| (header, share.batch.clone())).collect();
+    let answer: Result<Response, Error> = gateway.broker().transact(principal, asked, batches).await;
+    let Response::Transaction(stored) = answer? else { return Err(fault()) };
+    let mut published = Vec::new();
+    for (batch, share) in stored.batches.iter().zip(&shares) {
+        published.extend(share.indexes.iter().copied().zip(outcome::of_transaction(batch)));
+    }
+    published.sort_by_key(|(index, _)| *index);
+    Ok(published.into_iter().map(|(_, published)| published).collect())
+}

@@ -1,0 +1,104 @@
+//! What all handlers share.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use levada_broker::Broker;
+use levada_protocol::ids::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+/// Settings of the gateway.
+#[derive(Debug, Clone)]
+pub struct GatewayConfig {
+    /// Origins whose pages may call the gateway, such as `https://console.example.com`. Empty: none.
+    pub cors_origins: Vec<String>,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+    /// How long a read may wait or search before it is answered.
+    pub wait_max: Duration,
+    /// How often a stream that has nothing to send sends a comment.
+    pub comment_interval: Duration,
+    /// The time of day.
+    pub now: fn() -> Timestamp,
+}
+
+impl GatewayConfig {
+    /// The defaults, with a clock.
+    pub fn new(now: fn() -> Timestamp) -> Self {
+        Self {
+            cors_origins: Vec::new(),
+            body_timeout: Duration::from_secs(8),
+            wait_max: Duration::from_secs(8),
+            comment_interval: Duration::from_secs(15),
+            now,
+        }
+    }
+}
+
+/// The gateway's state. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    broker: Broker,
+    config: GatewayConfig,
+    /// Cancelled when streams are to end.
+    ending: CancellationToken,
+    /// Tells this start's ids from those of another.
+    start: u64,
+    next: AtomicU64,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// A gateway to a broker. Streams end when `ending` is cancelled.
+    ///
+    /// # Errors
+    /// If the system gives no random numbers.
+    pub fn new(
+        broker: Broker,
+        config: GatewayConfig,
+        ending: CancellationToken,
+    ) -> Result<Self, getrandom::Error> {
+        let start = getrandom::u64()?;
+        Ok(Self { inner: Arc::new(Inner { broker, config, ending, start, next: AtomicU64::new(start) }) })
+    }
+
+    pub(crate) fn broker(&self) -> &Broker {
+        &self.inner.broker
+    }
+
+    pub(crate) fn config(&self) -> &GatewayConfig {
+        &self.inner.config
+    }
+
+    pub(crate) fn ending(&self) -> &CancellationToken {
+        &self.inner.ending
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.inner.config.now)()
+    }
+
+    /// A number that no other call of this start gets.
+    pub(crate) fn number(&self) -> u64 {
+        self.inner.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A text that no other call of any start gets.
+    pub(crate) fn unique(&self) -> String {
+        format!("{:016x}{:016x}", self.inner.start, self.number())
+    }
+}

@@ -1,0 +1,9 @@
+//! The gateway over real sockets.
+#![expect(clippy::unwrap_used, reason = "a test's helper fails the test by panicking")]
+
+mod entry;
+mod hostile;
+mod publish;
+mod read;
+mod stream;
+mod support;
