@@ -1,6 +1,5 @@
-//! Turns the broker's errors into what a client sees: a refusal, a close code, an HTTP status.
+//! Turns the broker's errors into what a client sees: a refusal, a close code.
 
-use axum::http::StatusCode;
 use levada_broker::Error;
 use levada_protocol::{
     error::{ErrorCode, Refusal},
@@ -29,9 +28,4 @@ pub(crate) fn bounded(mut refusal: Refusal) -> Refusal {
 /// The application code with which a stream or connection is closed: the error's number.
 pub(crate) fn close_code(code: ErrorCode) -> VarInt {
     VarInt::from_u32(u32::from(code.number()))
-}
-
-/// The HTTP status of a response with this code.
-pub(crate) fn http_status(code: ErrorCode) -> StatusCode {
-    StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

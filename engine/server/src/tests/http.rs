@@ -60,6 +60,20 @@ async fn a_path_that_is_not_there_is_a_problem_with_a_code() {
 }
 
 #[tokio::test]
+async fn the_gateway_is_served_beside_health_and_metrics() {
+    let dir = tempfile::tempdir().unwrap();
+    against(config(&dir), async |server| {
+        let (status, body) = get(server.http, "/openapi.json").await;
+        assert_eq!(status, 200);
+        assert!(body.contains("/v1/topics/{topic}/events"), "{body}");
+        let (status, body) = get(server.http, "/v1/topics/absent/events").await;
+        let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status, problem["code"].as_str()), (404, Some("TOPIC_NOT_FOUND")), "{body}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_silent_http_connection_gives_its_place_to_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let config = with(config(&dir), |config| {

@@ -1,0 +1,51 @@
+//! The description of the endpoints.
+
+use serde_json::Value;
+
+use crate::support::against;
+
+#[tokio::test]
+async fn the_description_names_every_endpoint_with_examples_and_errors() {
+    against(1, async |engine| {
+        let description = engine.get("/openapi.json").await.json();
+        assert!(description["openapi"].as_str().unwrap().starts_with("3.1"), "{}", description["openapi"]);
+        let operations = [
+            ("/v1/topics/{topic}/events", "post"),
+            ("/v1/topics/{topic}/events", "get"),
+            ("/v1/topics/{topic}/stream", "get"),
+        ];
+        let paths = description["paths"].as_object().unwrap();
+        let described: usize = paths.values().map(|path| path.as_object().unwrap().len()).sum();
+        assert_eq!(described, operations.len(), "{paths:?}");
+        for (path, method) in operations {
+            let operation = &paths[path][method];
+            assert!(operation["summary"].is_string() && operation["description"].is_string(), "{operation}");
+            let names: Vec<&str> =
+                operation["parameters"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
+            assert!(names.contains(&"topic"), "{names:?}");
+            let responses = operation["responses"].as_object().unwrap();
+            assert!(responses.contains_key("200"));
+            for (status, response) in responses.iter().filter(|(status, _)| status.as_str() >= "400") {
+                let schema = &response["content"]["application/problem+json"]["schema"]["$ref"];
+                assert_eq!(schema, "#/components/schemas/ProblemDetails", "{method} {path} {status}");
+            }
+        }
+        let schemas = description["components"]["schemas"].as_object().unwrap();
+        assert!(schemas.contains_key("ProblemDetails") && schemas.contains_key("Published"), "{schemas:?}");
+        every_reference_is_there(&description, &description);
+    })
+    .await;
+}
+
+fn every_reference_is_there(whole: &Value, part: &Value) {
+    match part {
+        Value::Object(members) => {
+            if let Some(Value::String(reference)) = members.get("$ref") {
+                assert!(whole.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+            }
+            members.values().for_each(|member| every_reference_is_there(whole, member));
+        }
+        Value::Array(elements) => elements.iter().for_each(|element| every_reference_is_there(whole, element)),
+        _ => {}
+    }
+}
