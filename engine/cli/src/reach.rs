@@ -116,7 +116,7 @@ fn context(
         Some(_) => None,
         None => environment.context.as_deref().map(parse_context).transpose()?,
     };
-    let name = args.context.as_ref().or(by_environment.as_ref()).or(contexts.current());
+    let name = args.context.as_ref().or(by_environment.as_ref()).or_else(|| contexts.current());
     name.map(|name| contexts.get(name).cloned()).transpose()
 }
 
