@@ -175,8 +175,8 @@ impl<'a> Access<'a> {
 
 /// What is said to one who has shown nothing.
 pub(crate) fn proof_needed() -> Error {
-    let message = "the engine serves principals alone: expected a token (see `levada token create`; LEVADA_TOKEN, \
-                   LEVADA_TOKEN_FILE or `levada context add`) or a client certificate, got none";
+    let message = "the engine serves principals alone: expected a token (`levada token create` makes one; LEVADA_TOKEN, \
+                   LEVADA_TOKEN_FILE, `levada context add`, by HTTP Authorization: Bearer) or a client certificate, got none";
     Error::refused(ErrorCode::Unauthenticated, message)
 }
 

@@ -81,7 +81,7 @@ impl Connector {
 
     /// One attempt. Returns the session and its control stream.
     pub(crate) async fn connect(&self, limit: Duration) -> Result<(Session, Stream), Error> {
-        self.target.within(limit, self.attempt()).await
+        self.target.within(limit, Box::pin(self.attempt())).await
     }
 
     /// One attempt at a connection on which nothing is said yet.
