@@ -79,7 +79,7 @@ fn add(output: &Output, store: &Store, args: AddContextArgs) -> anyhow::Result<(
 fn list(output: &Output, store: &Store) -> anyhow::Result<()> {
     let contexts = store.read()?;
     let by_environment = context_of_environment()?;
-    let current = by_environment.as_ref().or(contexts.current());
+    let current = by_environment.as_ref().or_else(|| contexts.current());
     let shown = contexts.iter().map(|(name, context)| Shown::of(name, context, current == Some(name)));
     let shown: Vec<Shown> = shown.collect::<Result<_, _>>()?;
     Ok(output.rows(&shown, || table(&shown))?)
