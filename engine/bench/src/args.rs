@@ -107,6 +107,10 @@ pub(crate) struct BenchCommon {
     /// With --addr: the engine's CA certificate [default: ./levada-data/tls/ca.pem]
     #[arg(long, env = "LEVADA_CA", value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
+    /// With --addr: a file that holds a bearer token, see `levada token create` [env: LEVADA_TOKEN_FILE, or the token
+    /// itself in LEVADA_TOKEN]
+    #[arg(long, value_name = "FILE", requires = "addr")]
+    pub(crate) token_file: Option<PathBuf>,
     /// Where the started engine's data directory is made, and removed again [default: the system's]
     #[arg(long, value_name = "DIR", conflicts_with = "addr")]
     pub(crate) dir: Option<PathBuf>,

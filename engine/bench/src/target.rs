@@ -1,11 +1,9 @@
 //! The engine under test: one of our own on a fresh directory, or one that stands; a fresh topic on it, and its figures.
 
-use std::path::PathBuf;
-
 use anyhow::Context as _;
-use levada_client::{Client, DeleteOptions, EngineInfo, Error, TopicSettings};
+use levada_client::{Ca, Client, DeleteOptions, EngineInfo, Error, TopicSettings};
 use levada_rig::Sandbox;
-use levada_terminal::{Output, connect_to};
+use levada_terminal::{Output, Reach, TokenVariables};
 
 use crate::{args::BenchCommon, clock, figures::Costs, place, report::Report};
 
@@ -27,15 +25,14 @@ pub(crate) struct Target {
 /// How further connections are made, from any thread.
 #[derive(Debug, Clone)]
 pub(crate) struct Address {
-    addr: String,
-    ca: Option<PathBuf>,
+    reach: Reach,
     mtu: Option<u16>,
 }
 
 impl Address {
     /// A new connection.
     pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
-        connect_to(&self.addr, self.ca.as_deref(), self.mtu).await
+        self.reach.connect_over(self.mtu).await
     }
 }
 
@@ -58,13 +55,18 @@ impl Target {
     pub(crate) async fn prepare(output: &Output, common: &BenchCommon) -> anyhow::Result<Self> {
         let mtu = common.path.mtu;
         let (own, address) = match &common.addr {
-            Some(addr) => (None, Address { addr: addr.clone(), ca: common.ca.clone(), mtu }),
+            Some(addr) => {
+                let token = TokenVariables::of_process().or_flag(common.token_file.as_deref())?;
+                let ca = common.ca.clone().map(Ca::File);
+                (None, Address { reach: Reach { addr: addr.clone(), ca, token }, mtu })
+            }
             None => {
                 let sandbox =
                     Sandbox::start("levada-bench-", &place::checked(output, common.dir.as_deref()), None)
                         .await?;
                 let (addr, ca) = (sandbox.engine().addr().to_owned(), sandbox.engine().ca().to_owned());
-                (Some(sandbox), Address { addr, ca: Some(ca), mtu })
+                let reach = Reach { addr, ca: Some(Ca::File(ca)), token: None };
+                (Some(sandbox), Address { reach, mtu })
             }
         };
         let topic = format!("bench-{:08x}", getrandom::u32().context("drawing a topic's name")?);

@@ -5,8 +5,8 @@
 use std::{env, path::PathBuf};
 
 use levada_client::{BearerToken, Ca};
-use levada_protocol::{error::ErrorCode, ids::InvalidName, token::Token};
-use levada_terminal::{Failure, Reach};
+use levada_protocol::{error::ErrorCode, ids::InvalidName};
+use levada_terminal::{Failure, Reach, TokenVariables};
 
 use crate::{
     args::{ClientArgs, DEFAULT_ADDR},
@@ -14,25 +14,22 @@ use crate::{
 };
 
 /// What the environment says of engines.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Environment {
     context: Option<String>,
     addr: Option<String>,
     ca: Option<PathBuf>,
-    token: Option<String>,
-    token_file: Option<PathBuf>,
+    token: TokenVariables,
 }
 
 impl Environment {
     fn of_process() -> Self {
         let text = |name: &str| env::var(name).ok();
-        let path = |name: &str| env::var_os(name).map(PathBuf::from);
         Self {
             context: text(CONTEXT),
             addr: text("LEVADA_ADDR"),
-            ca: path("LEVADA_CA"),
-            token: text("LEVADA_TOKEN"),
-            token_file: path("LEVADA_TOKEN_FILE"),
+            ca: env::var_os("LEVADA_CA").map(PathBuf::from),
+            token: TokenVariables::of_process(),
         }
     }
 }
@@ -79,21 +76,8 @@ fn choose(
     // A context chosen by flag says which engine; any other is only looked at where the environment does not.
     let addr = args.addr.clone().or(context_addr).or(environment.addr);
     let ca = args.ca.clone().or(environment.ca).map(Ca::File);
-    let token = match (&args.token_file, environment.token, environment.token_file) {
-        (Some(file), _, _) => Some(BearerToken::File(file.clone())),
-        (None, Some(_), Some(_)) => {
-            let message = "LEVADA_TOKEN and LEVADA_TOKEN_FILE are both set, expected one of them";
-            return Err(Failure::new(ErrorCode::ConfigInvalid, message));
-        }
-        (None, Some(text), None) => {
-            Token::parse(&text).map_err(|error| {
-                Failure::new(ErrorCode::ConfigInvalid, format!("LEVADA_TOKEN is wrong: {error}"))
-            })?;
-            Some(BearerToken::Text(text))
-        }
-        (None, None, Some(file)) => Some(BearerToken::File(file)),
-        (None, None, None) => context_token.map(|token| BearerToken::Text(token.reveal())),
-    };
+    let token = environment.token.or_flag(args.token_file.as_deref())?;
+    let token = token.or_else(|| context_token.map(|token| BearerToken::Text(token.reveal())));
     Ok(Reach {
         addr: addr.unwrap_or_else(|| DEFAULT_ADDR.to_owned()),
         ca: ca.or_else(|| context_ca.map(|pem| Ca::Pem(pem.into_bytes()))),
@@ -122,7 +106,7 @@ fn context(
 
 #[cfg(test)]
 mod tests {
-    use levada_protocol::ids::TokenId;
+    use levada_protocol::{ids::TokenId, token::Token};
 
     use super::*;
 
@@ -172,8 +156,8 @@ mod tests {
                 "CONTEXT" => environment.context = text,
                 "ADDR" => environment.addr = text,
                 "CA" => environment.ca = Some(value.into()),
-                "TOKEN" => environment.token = Some(token(value.parse().unwrap_or(0)).reveal()),
-                _ => environment.token_file = Some(value.into()),
+                "TOKEN" => environment.token.text = Some(token(value.parse().unwrap()).reveal()),
+                _ => environment.token.file = Some(value.into()),
             }
         }
         choose(&args, environment, || Ok(stored()))
@@ -241,7 +225,8 @@ mod tests {
             let failure = chosen(flags, variables).unwrap_err().to_string();
             assert!(failure.contains(said), "{failure}");
         }
-        let wrong = Environment { token: Some("secret".to_owned()), ..Environment::default() };
+        let token = TokenVariables { text: Some("secret".to_owned()), file: None };
+        let wrong = Environment { token, ..Environment::default() };
         let failure = choose(&ClientArgs::default(), wrong, || Ok(stored())).unwrap_err().to_string();
         assert_eq!(failure, "LEVADA_TOKEN is wrong: not a token: expected text that begins with lv1_");
     }

@@ -13,9 +13,9 @@ use std::{
 };
 
 use anyhow::Context as _;
-use levada_client::Client;
+use levada_client::{Ca, Client};
 use levada_protocol::error::ErrorCode;
-use levada_terminal::{Failure, connect_to};
+use levada_terminal::{Failure, Reach};
 use serde::Deserialize;
 use tempfile::{Builder, TempDir};
 use tokio::{
@@ -134,7 +134,8 @@ impl Engine {
 
     /// A new connection to it.
     pub async fn connect(&self) -> anyhow::Result<Client> {
-        connect_to(&self.addr, Some(&self.ca), None).await
+        let ca = Some(Ca::File(self.ca.clone()));
+        Reach { addr: self.addr.clone(), ca, token: None }.connect(None).await
     }
 
     /// Where it listens.

@@ -1,13 +1,13 @@
 //! A connection to the engine that is named: whom to trust there, and as whom to come.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use levada_client::{BearerToken, Ca, Client, ClientConfig};
-use levada_protocol::error::ErrorCode;
+use levada_protocol::{error::ErrorCode, token::Token};
 
 use crate::failure::Failure;
 
@@ -41,11 +41,26 @@ impl Reach {
         Ok(Client::connect(config).await?)
     }
 
+    /// As [`Reach::connect`]; `mtu_max` bounds the UDP payload, without it the path does.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn connect_over(&self, mtu_max: Option<u16>) -> anyhow::Result<Client> {
+        let config = self.config()?;
+        let config = match mtu_max {
+            Some(bytes) => config.mtu_max(bytes),
+            None => config,
+        };
+        Ok(Client::connect(config).await?)
+    }
+
     fn config(&self) -> Result<ClientConfig, Failure> {
+        let config =
+            ClientConfig::new(&self.addr).client_name(concat!("levada-cli/", env!("CARGO_PKG_VERSION")));
         let config = match &self.ca {
-            Some(Ca::Pem(pem)) => base(&self.addr).ca_pem(pem.as_slice()),
-            Some(Ca::File(file)) => base(&self.addr).ca_file(ca_file(Some(file))?),
-            None => base(&self.addr).ca_file(ca_file(None)?),
+            Some(Ca::Pem(pem)) => config.ca_pem(pem.as_slice()),
+            Some(Ca::File(file)) => config.ca_file(ca_file(Some(file))?),
+            None => config.ca_file(ca_file(None)?),
         };
         match &self.token {
             None => Ok(config),
@@ -63,22 +78,44 @@ impl Reach {
     }
 }
 
-/// Connects to the engine at `addr`; without `ca` it is the one of an engine started in the current directory.
-/// `mtu_max` bounds the UDP payload; without it the path does.
-///
-/// # Errors
-/// If there is no CA, or what the client says.
-pub async fn connect_to(addr: &str, ca: Option<&Path>, mtu_max: Option<u16>) -> anyhow::Result<Client> {
-    let config = base(addr).ca_file(ca_file(ca)?);
-    let config = match mtu_max {
-        Some(bytes) => config.mtu_max(bytes),
-        None => config,
-    };
-    Ok(Client::connect(config).await?)
+/// What the environment says of a token: the text in `LEVADA_TOKEN`, or the file in `LEVADA_TOKEN_FILE`.
+#[derive(Default)]
+pub struct TokenVariables {
+    /// `LEVADA_TOKEN`.
+    pub text: Option<String>,
+    /// `LEVADA_TOKEN_FILE`.
+    pub file: Option<PathBuf>,
 }
 
-fn base(addr: &str) -> ClientConfig {
-    ClientConfig::new(addr).client_name(concat!("levada-cli/", env!("CARGO_PKG_VERSION")))
+impl TokenVariables {
+    /// Those of this process.
+    pub fn of_process() -> Self {
+        Self {
+            text: env::var("LEVADA_TOKEN").ok(),
+            file: env::var_os("LEVADA_TOKEN_FILE").map(PathBuf::from),
+        }
+    }
+
+    /// The token to show: that of the file that a flag names, else that of the environment.
+    ///
+    /// # Errors
+    /// If both variables are set, or the text is no token.
+    pub fn or_flag(self, flag: Option<&Path>) -> Result<Option<BearerToken>, Failure> {
+        match (flag, self.text, self.file) {
+            (Some(file), _, _) => Ok(Some(BearerToken::File(file.to_owned()))),
+            (None, Some(_), Some(_)) => {
+                let message = "LEVADA_TOKEN and LEVADA_TOKEN_FILE are both set, expected one of them";
+                Err(Failure::new(ErrorCode::ConfigInvalid, message))
+            }
+            (None, Some(text), None) => match Token::parse(&text) {
+                Ok(_) => Ok(Some(BearerToken::Text(text))),
+                Err(error) => {
+                    Err(Failure::new(ErrorCode::ConfigInvalid, format!("LEVADA_TOKEN is wrong: {error}")))
+                }
+            },
+            (None, None, file) => Ok(file.map(BearerToken::File)),
+        }
+    }
 }
 
 /// The file that holds the CA, once it is certain that it does: the client's own error would not say what to do.

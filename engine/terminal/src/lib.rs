@@ -11,7 +11,7 @@ mod connect;
 mod failure;
 mod interrupt;
 
-pub use connect::{Reach, connect_to};
+pub use connect::{Reach, TokenVariables};
 pub use failure::{Failure, FailureCode, FailureKind};
 pub use interrupt::interrupted;
 pub use output::Output;

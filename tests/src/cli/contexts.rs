@@ -145,7 +145,7 @@ async fn flags_win_over_the_environment_and_that_over_contexts() {
     let address = [("LEVADA_ADDR", second.quic.as_str())];
     assert_eq!(name(user.with(&address, &by_flag).await), "first", "the flag says which engine");
     // Neither the CA nor the token of the current context is another engine's.
-    let foreign = user.run(&[&list[..], &["--addr", &second.quic]].concat()).await;
+    let foreign = user.run(&["topic", "list", "--addr", &second.quic]).await;
     foreign.failed(1, "CONFIG_INVALID");
     assert!(foreign.stderr.contains("no CA certificate: neither --ca nor LEVADA_CA is set"), "{foreign:?}");
     // A command to go on with names the same engine.

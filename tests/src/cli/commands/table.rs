@@ -584,7 +584,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         command: "bench publish",
         wrong: &[("--connections 0", "'0' for '--connections <N>': expected 1 to 4096")],
-        absent: &[],
+        absent: &[("--token-file absent", "FILE_UNREADABLE", "absent cannot be read: there is no such file")],
         dead: &["--events 10"],
     },
     Row {
