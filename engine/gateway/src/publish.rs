@@ -5,6 +5,7 @@ use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use levada_broker::{Error, Principal, PublishStream};
 use levada_protocol::{
     error::{ErrorCode, Refusal},
+    event::Event,
     ids::{Offset, TopicName},
     publish::PublishHeader,
     request::{Response, Transact},
@@ -103,7 +104,7 @@ pub(crate) async fn publish(
     let body = body::receive(&gateway, &headers, body).await?;
     let Incoming { events, due } = incoming::read(&headers, body, gateway.now())?;
     let partitions = stream.partitions;
-    let is_placed = |event: &levada_protocol::event::Event| event.key.is_some() || event.id.is_some();
+    let is_placed = |event: &Event| event.key.is_some() || event.id.is_some();
     if params.expect_offset.is_some()
         && params.partition.is_none()
         && partitions > 1

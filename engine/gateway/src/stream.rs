@@ -19,7 +19,7 @@ use levada_cloudevents::write_structured;
 use levada_protocol::{
     access::Requires as _,
     error::ErrorCode,
-    request::{Read, Start},
+    request::{Position, Read, Start},
     verbs::Credit,
 };
 use serde::Deserialize;
@@ -148,10 +148,10 @@ impl Feed {
     async fn open(&mut self) -> Result<Vec<u8>, Problem> {
         let mut lost = Vec::new();
         for attempt in 0.. {
-            let positions = self.next.iter().map(|(partition, offset)| levada_protocol::request::Position {
-                partition: *partition,
-                offset: *offset,
-            });
+            let positions = self
+                .next
+                .iter()
+                .map(|(partition, offset)| Position { partition: *partition, offset: *offset });
             self.read.positions = positions.collect();
             let opened = self.broker.read(&self.principal, self.read.clone()).await;
             let reader = match opened {
