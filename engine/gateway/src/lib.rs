@@ -1,10 +1,10 @@
 //! The HTTP gateway: publish, read and stream by HTTP, on any broker.
 //!
-//! [`router`] makes the routes; who serves them owns the sockets. Bodies, answers and waits are limited here; connections
+//! [`router()`] makes the routes; who serves them owns the sockets. Bodies, answers and waits are limited here; connections
 //! are by who serves them. It must not know QUIC.
 //!
 //! To add an endpoint: a handler with its OpenAPI description in a file of its own, named once in `router.rs`. Every
-//! handler takes its principal from the [`Caller`](principal::Caller), and returns a [`Problem`](problem::Problem) for
+//! handler takes its principal from the `Caller`, and returns a `Problem` for
 //! what is refused.
 
 mod body;

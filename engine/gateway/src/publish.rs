@@ -175,7 +175,7 @@ async fn several(
     };
     let batches =
         headers.into_iter().zip(&shares).map(|(header, share)| (header, share.batch.clone())).collect();
-    let answer: Result<Response, Error> = gateway.broker().transact(principal, asked, batches).await;
+    let answer: Result<Response, Error> = gateway.broker().publish_together(principal, asked, batches).await;
     let Response::Transaction(stored) = answer? else { return Err(fault()) };
     let mut published = Vec::new();
     for (batch, share) in stored.batches.iter().zip(&shares) {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use levada_delivery::subscription::Acked;
 use levada_protocol::{
-    access::{Requires, Scope},
+    access::{self, Requires, Scope},
     batch::Batch,
     duplicates::Placed,
     error::ErrorCode,
@@ -58,6 +58,30 @@ impl Broker {
         batches: Vec<(PublishHeader, Batch)>,
     ) -> Result<Response, Error> {
         self.check(principal, &asked.required())?;
+        self.transact_checked(asked, batches).await
+    }
+
+    /// As [`Self::transact`] for a caller who has no producer group: `asked` names one of its listener's own, under an id that
+    /// nobody else uses, and neither prepares nor acknowledges. It requires that its topics may be published to, and no more.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn publish_together(
+        &self,
+        principal: &Principal,
+        asked: Asked,
+        batches: Vec<(PublishHeader, Batch)>,
+    ) -> Result<Response, Error> {
+        let topics: Vec<_> = asked.topics.iter().map(access::publishing).collect();
+        self.check(principal, &topics)?;
+        self.transact_checked(Asked { prepare: None, acks: None, ..asked }, batches).await
+    }
+
+    async fn transact_checked(
+        &self,
+        asked: Asked,
+        batches: Vec<(PublishHeader, Batch)>,
+    ) -> Result<Response, Error> {
         check_size(&asked, &batches)?;
         check_acks(&asked)?;
         let key = TransactionKey { group: asked.group.clone(), id: asked.id.clone() };

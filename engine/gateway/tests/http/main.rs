@@ -3,6 +3,7 @@
 
 mod entry;
 mod hostile;
+mod identities;
 mod openapi;
 mod publish;
 mod read;
