@@ -95,7 +95,11 @@ impl Connector {
             token: self.config.token.clone(),
             features: Vec::new(),
         };
-        let (control, opened) = stream::open(&connection, &Open::Hello(hello)).await?;
+        let (control, opened) = stream::open(&connection, &Open::Hello(hello)).await.map_err(|error| {
+            // With TLS 1.3 a client is done before the engine has looked at what it shows.
+            let alert = connection.close_reason().and_then(|reason| trust.explain(&reason));
+            alert.map_or(error, |what| self.target.untrusted(what))
+        })?;
         let Opened::Hello(answer) = opened else {
             return Err(Error::bad_answer("the hello was answered with something else"));
         };
