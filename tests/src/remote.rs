@@ -5,7 +5,7 @@
 use std::{fs, path::Path, sync::Arc};
 
 use levada_client::{CaFingerprint, ErrorCode, fetch_ca, shown_ca};
-use levada_server::ServerConfig;
+use levada_server::{ServerConfig, config::ClientAuth};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tempfile::TempDir;
@@ -80,6 +80,31 @@ async fn a_client_fetches_the_ca_by_its_fingerprint_and_then_connects_with_it() 
 }
 
 #[tokio::test]
+async fn a_client_without_a_certificate_is_told_that_the_engine_requires_one() {
+    let dir = Arc::new(TempDir::new().unwrap());
+    let file = dir.path().join("clients.pem");
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    fs::write(&file, params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()).unwrap();
+    let (engine, address, fingerprint) = engine(&dir, |config| {
+        config.tls.names = vec![ADDRESS.parse().unwrap()];
+        config.tls.client_ca = Some(file);
+        config.tls.client_auth = ClientAuth::Required;
+    })
+    .await;
+    let ca = engine.started.ca_pem_path.to_str().unwrap();
+    let listed = levada(&["topic", "list", "--addr", &address, "--ca", ca]).await;
+    listed.failed(1, "TLS_FAILED");
+    assert!(listed.stderr.contains("requires a certificate of its clients"), "{listed:?}");
+    let pem = within("the CA", fetch_ca(&address, &fingerprint)).await.unwrap();
+    assert_eq!(
+        CertificateDer::from_pem_slice(pem.as_bytes()).unwrap(),
+        der(Path::new(ca)),
+        "it is no secret"
+    );
+}
+
+#[tokio::test]
 async fn a_ca_is_not_fetched_by_a_name_that_the_certificate_lacks() {
     let dir = Arc::new(TempDir::new().unwrap());
     let (engine, address, fingerprint) = engine(&dir, |_| {}).await;
@@ -138,7 +163,15 @@ async fn an_engine_says_its_cas_fingerprint_and_keeps_the_ca_when_names_are_adde
     let text = serve(&["--tls-name", "engine.example.com", "--tls-name", "192.0.2.1"]).await.done();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[3..5], [format!("  CA    {ca}"), format!("        {fingerprint}")], "{text}");
-    assert_ne!(der(&data.join("tls/server.pem")), certificate);
+    let second = der(&data.join("tls/server.pem"));
+    assert_ne!(second, certificate);
+
+    let mut command = command();
+    command.arg("serve").arg("--data-dir").arg(&data).arg("--until-stdin-closes");
+    command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+    command.env("LEVADA_TLS_NAMES", "b.example.com,192.0.2.2");
+    run(command, "").await.done();
+    assert_ne!(der(&data.join("tls/server.pem")), second, "the environment names others");
 
     let tls = ["--output", "json"];
     let config = dir.path().join("levada.toml");

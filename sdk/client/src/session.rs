@@ -104,11 +104,10 @@ impl Connector {
             token: proofs.token.as_ref().map(Token::reveal),
             features: Vec::new(),
         };
-        let opened = stream::open(&connection, &Open::Hello(hello)).await;
-        // An engine sees a client's certificate when the client has the connection already.
-        let (control, opened) = opened.map_err(|error| {
-            let distrust = connection.close_reason().and_then(|reason| trust.explain(&reason));
-            distrust.map_or(error, |what| Error::TlsFailed { addr: self.config.addr.clone(), what })
+        let (control, opened) = stream::open(&connection, &Open::Hello(hello)).await.map_err(|error| {
+            // With TLS 1.3 a client is done before the engine has looked at what it shows.
+            let alert = connection.close_reason().and_then(|reason| trust.explain(&reason));
+            alert.map_or(error, |what| self.target.untrusted(what))
         })?;
         let Opened::Hello(answer) = opened else {
             return Err(Error::bad_answer("the hello was answered with something else"));

@@ -97,9 +97,14 @@ impl Target {
         Ok((endpoint, connection))
     }
 
+    /// The handshake failed over trust, and this is why.
+    pub(crate) fn untrusted(&self, what: String) -> Error {
+        Error::TlsFailed { addr: self.addr.clone(), what }
+    }
+
     fn refused(&self, trust: Option<String>, error: ConnectionError) -> Error {
         match trust {
-            Some(what) => Error::TlsFailed { addr: self.addr.clone(), what },
+            Some(what) => self.untrusted(what),
             None => self.failed(error),
         }
     }

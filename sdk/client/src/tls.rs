@@ -204,6 +204,8 @@ impl Trust {
             45 => dates_of_server(&reason),
             // 51 comes when both CAs have the same name and differ in their keys, as those of two engines do.
             48 | 51 => foreign(),
+            116 => "it requires a certificate of its clients (tls.client_auth), and this client shows none"
+                .to_owned(),
             120 => "it does not speak levada/1; is this the QUIC port of an engine?".to_owned(),
             _ if reason.contains("not valid for name") => {
                 format!(

@@ -153,7 +153,7 @@ struct Announcement {
     http: String,
     /// True if HTTP is served over TLS.
     https: bool,
-    /// The CA certificate's file; absent if the certificate is an operator's and its CA unknown.
+    /// The CA certificate's file; null if the certificate is an operator's and its CA unknown.
     ca: Option<String>,
     /// The SHA-256 of that certificate.
     ca_fingerprint: Option<String>,

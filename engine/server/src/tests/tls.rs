@@ -9,7 +9,7 @@ use std::{
 
 use quinn::{Connection, ConnectionError};
 use rustls::{
-    ClientConfig, SupportedProtocolVersion,
+    ClientConfig, HandshakeKind, SupportedProtocolVersion,
     pki_types::{CertificateDer, ServerName},
     version::{TLS12, TLS13},
 };
@@ -181,6 +181,33 @@ async fn without_client_auth_no_certificate_is_looked_at() {
         greeted(&server, Some(&foreign)).await.unwrap();
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_session_of_clients_with_certificates_is_never_resumed() {
+    let ca = OtherCa::new("Clients", NOW);
+    let signed = ca.sign("a client", Vec::new(), NOW);
+    for (auth, expected) in
+        [(ClientAuth::Off, HandshakeKind::Resumed), (ClientAuth::Optional, HandshakeKind::Full)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, _file) = asking(&dir, auth, &ca);
+        against(config, async |server| {
+            let tls = Arc::new(client::tls(&server.ca_pem_path, &[&TLS13], b"http/1.1", Some(&signed)));
+            let shaken = async || {
+                let stream = TcpStream::connect(server.http).await.unwrap();
+                let name = ServerName::try_from("localhost").unwrap();
+                let mut stream = TlsConnector::from(Arc::clone(&tls)).connect(name, stream).await.unwrap();
+                let request = b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+                stream.write_all(request).await.unwrap();
+                stream.read_to_end(&mut Vec::new()).await.unwrap();
+                stream.get_ref().1.handshake_kind().unwrap()
+            };
+            assert_eq!(shaken().await, HandshakeKind::Full);
+            assert_eq!(shaken().await, expected, "{auth:?}");
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
