@@ -45,7 +45,7 @@ pub(crate) fn place(
 }
 
 fn partition_for(event: &Event, partitions: u16, turn: u64) -> PartitionId {
-    let placing = event.key.as_deref().or(event.id.as_ref().map(|id| id.as_bytes()));
+    let placing = event.key.as_deref().or_else(|| event.id.as_ref().map(|id| id.as_bytes()));
     match placing {
         Some(bytes) => partition_of(bytes, partitions),
         None => PartitionId(u16::try_from(turn % u64::from(partitions.max(1))).unwrap_or(0)),

@@ -20,8 +20,12 @@ async fn the_description_names_every_endpoint_with_examples_and_errors() {
         for (path, method) in operations {
             let operation = &paths[path][method];
             assert!(operation["summary"].is_string() && operation["description"].is_string(), "{operation}");
-            let names: Vec<&str> =
-                operation["parameters"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
+            let names: Vec<&str> = operation["parameters"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|it| it["name"].as_str().unwrap())
+                .collect();
             assert!(names.contains(&"topic"), "{names:?}");
             let responses = operation["responses"].as_object().unwrap();
             assert!(responses.contains_key("200"));
@@ -45,7 +49,9 @@ fn every_reference_is_there(whole: &Value, part: &Value) {
             }
             members.values().for_each(|member| every_reference_is_there(whole, member));
         }
-        Value::Array(elements) => elements.iter().for_each(|element| every_reference_is_there(whole, element)),
+        Value::Array(elements) => {
+            elements.iter().for_each(|element| every_reference_is_there(whole, element))
+        }
         _ => {}
     }
 }
