@@ -1,6 +1,6 @@
 //! Who a caller is: what a connection shows is looked up once, when it begins; that it still holds is checked with each call.
 
-use std::future::pending;
+use std::{future::pending, sync::PoisonError};
 
 use levada_protocol::{
     access::Requirement,
@@ -130,12 +130,16 @@ impl Broker {
 
     /// Notes that a token is in use, beside the call that uses it: once an hour at most, by the record.
     fn note_use(&self, id: TokenId) {
+        if !self.inner.token_uses.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
+            return;
+        }
         let broker = self.clone();
         self.inner.tasks.spawn(tracing::debug_span!("token-use"), async move {
             let noting = broker.inner.shard.change(Change::Identity(IdentityChange::UseToken(id)));
             if let Some(Err(error)) = broker.inner.tasks.cancelled().run_until_cancelled(noting).await {
                 tracing::debug!(%error, "the use of a token was not noted");
             }
+            broker.inner.token_uses.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         });
     }
 }

@@ -10,7 +10,7 @@ use levada_delivery::trend;
 use levada_protocol::{
     access::{self, Requirement, Requires},
     error::ErrorCode,
-    ids::{GroupName, PartitionId, Timestamp, TopicName},
+    ids::{GroupName, PartitionId, Timestamp, TokenId, TopicName},
     request::{Position, Read, Search, Subscribe},
 };
 use levada_stage::Plugins;
@@ -98,6 +98,8 @@ pub(crate) struct Inner {
     pub(crate) retained: Arc<RetainBudget>,
     /// Held while something with a task of its own is made or removed, so that tasks match the catalogue.
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
+    /// Tokens whose use is being noted.
+    pub(crate) token_uses: Mutex<HashSet<TokenId>>,
     pub(crate) engine_id: String,
     pub(crate) start_id: String,
 }
@@ -186,6 +188,7 @@ impl Broker {
                 owner_tasks,
                 retained: RetainBudget::new(config.retained_bytes_max),
                 changing,
+                token_uses: Mutex::default(),
                 engine_id,
                 start_id: identity::new_start_id()?,
                 config,

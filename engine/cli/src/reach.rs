@@ -69,14 +69,19 @@ fn choose(
     stored: impl FnOnce() -> Result<Contexts, Failure>,
 ) -> Result<Reach, Failure> {
     let context = context(args, &environment, stored)?;
+    // What the environment says of trust and token is about the engine that it, or a default, names.
+    let (environment_ca, environment_token) = match args.context {
+        Some(_) => (None, TokenVariables::default()),
+        None => (environment.ca, environment.token),
+    };
     let (mut context_addr, mut context_ca, mut context_token) = (None, None, None);
     if let Some(Context { addr, ca, token }) = context {
         (context_addr, context_ca, context_token) = (Some(addr), ca, token);
     }
     // A context chosen by flag says which engine; any other is only looked at where the environment does not.
     let addr = args.addr.clone().or(context_addr).or(environment.addr);
-    let ca = args.ca.clone().or(environment.ca).map(Ca::File);
-    let token = environment.token.or_flag(args.token_file.as_deref())?;
+    let ca = args.ca.clone().or(environment_ca).map(Ca::File);
+    let token = environment_token.or_flag(args.token_file.as_deref())?;
     let token = token.or_else(|| context_token.map(|token| BearerToken::Text(token.reveal())));
     Ok(Reach {
         addr: addr.unwrap_or_else(|| DEFAULT_ADDR.to_owned()),
@@ -175,7 +180,9 @@ mod tests {
             ("", "TOKEN=2", reach("prod:1", "PEM", "2")),
             ("", "TOKEN_FILE=env.token", reach("prod:1", "PEM", "env.token")),
             ("token-file=flag.token", "TOKEN=2", reach("prod:1", "PEM", "flag.token")),
-            ("context=prod ca=flag.pem", "TOKEN_FILE=env.token", reach("prod:1", "flag.pem", "env.token")),
+            ("context=prod ca=flag.pem", "TOKEN_FILE=env.token", reach("prod:1", "flag.pem", "1")),
+            ("context=prod", "ADDR=other:1 CA=env.pem TOKEN=2", reach("prod:1", "PEM", "1")),
+            ("context=dev", "TOKEN=2", reach("dev:1", "", "")),
             ("context=dev ca=flag.pem token-file=flag.token", "", reach("dev:1", "flag.pem", "flag.token")),
         ] {
             assert_eq!(chosen(flags, variables).unwrap(), expected, "{flags} {variables}");

@@ -14,6 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use levada_broker::{Broker, Principal};
+use levada_protocol::error::ErrorCode;
 use tracing::Instrument as _;
 
 use crate::{
@@ -69,6 +70,10 @@ pub fn refusal_to_browse_all(broker: &Broker, headers: &HeaderMap) -> Option<Res
 fn admit(gateway: &Gateway, request: &mut Request) -> Result<(), Problem> {
     let principal = principal_of(gateway.broker(), request.headers())?;
     if principal == Principal::Local {
+        if !gateway.config().serves_local {
+            let detail = "the engine has no principals, and serves nobody but those on its own machine";
+            return Err(Problem::new(ErrorCode::Unauthenticated, detail));
+        }
         host::check_local(request.headers(), request.uri(), &gateway.config().cors_origins)?;
     }
     request.extensions_mut().insert(Caller(principal));

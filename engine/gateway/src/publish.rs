@@ -4,6 +4,7 @@
 use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use levada_broker::{Error, Principal, PublishStream};
 use levada_protocol::{
+    access::publishing,
     error::{ErrorCode, Refusal},
     event::Event,
     ids::{Offset, TopicName},
@@ -125,7 +126,11 @@ pub(crate) async fn publish(
     };
     match shares.as_slice() {
         [] => Ok(Json(Vec::new())),
-        [share] => one(stream, header(share), share).await.map(Json),
+        [share] => {
+            // The body may have taken a while.
+            gateway.broker().check(&principal, &[publishing(&topic)])?;
+            one(stream, header(share), share).await.map(Json)
+        }
         _ if due.is_some() || params.expect_offset.is_some() => {
             let detail = format!(
                 "expected events of one partition with `expect_offset` or Levada-Delay, got events of {}: send a request for each",

@@ -13,6 +13,7 @@ use levada_broker::{Content, Delivery, Outgoing, Principal, Reader};
 use levada_cloudevents::write_structured;
 use levada_json::{Location, write_event};
 use levada_protocol::{
+    access::Requires as _,
     ids::{TopicId, TopicName},
     progress::SearchState,
     request::{Position, Read, Search, Start},
@@ -212,13 +213,20 @@ impl Reading {
         read: Read,
         until: Instant,
     ) -> Result<(), Problem> {
-        let follow = read.follow;
-        let mut reader = gateway.broker().for_connection().read(principal, read).await?;
+        let (follow, required) = (read.follow, read.required());
+        let broker = gateway.broker().for_connection();
+        let mut reader = broker.read(principal, read).await?;
         self.next.extend(reader.positions.iter().map(|position| (position.partition, position.offset)));
         self.complete = follow;
         // It has ended already if there is nothing to read.
         let _ = reader.credit.grant(Credit { events: self.max, bytes: BYTES_MAX }).await;
-        while let Ok(Some(outgoing)) = time::timeout_at(until, reader.outgoing.recv()).await {
+        loop {
+            let received = tokio::select! {
+                biased;
+                received = time::timeout_at(until, reader.outgoing.recv()) => received,
+                refused = broker.until_denied(principal, &required) => return Err(refused.into()),
+            };
+            let Ok(Some(outgoing)) = received else { break };
             if self.take(&reader, outgoing?)? || (follow && self.events > 0) {
                 break;
             }

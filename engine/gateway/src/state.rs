@@ -15,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 /// Settings of the gateway.
 #[derive(Debug, Clone)]
 pub struct GatewayConfig {
+    /// Whether callers without a token are served while there are no principals: only where nobody but this machine can reach the
+    /// gateway.
+    pub serves_local: bool,
     /// Origins whose pages may call the gateway, such as `https://console.example.com`. Empty: none.
     pub cors_origins: Vec<String>,
     /// How long a body may take to arrive.
@@ -31,6 +34,7 @@ impl GatewayConfig {
     /// The defaults, with a clock.
     pub fn new(now: fn() -> Timestamp) -> Self {
         Self {
+            serves_local: true,
             cors_origins: Vec::new(),
             body_timeout: Duration::from_secs(8),
             wait_max: Duration::from_secs(8),

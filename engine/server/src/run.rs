@@ -11,9 +11,15 @@ use std::{
     time::Duration,
 };
 
-use levada_broker::{Bounds, Broker, BrokerConfig, CheckBackConfig, CompactionConfig, Inspection};
+use levada_broker::{
+    Bounds, Broker, BrokerConfig, CheckBackConfig, CompactionConfig, Credentials, Inspection,
+};
 use levada_plugin_host::{Host, HostConfig};
-use levada_protocol::ids::{PrincipalName, TopicId};
+use levada_protocol::{
+    access::{Action, Scope},
+    ids::{PrincipalName, TopicId},
+    token::Token,
+};
 use levada_store::{Inspect, RocksStore, Store};
 use tokio::{net::TcpListener, sync::watch, time};
 use tracing::{error, info, info_span, warn};
@@ -226,9 +232,23 @@ async fn open_to(config: &ServerConfig, broker: &Broker, admin_token: Option<Pat
     Ok(())
 }
 
+/// True if the file holds the token of one who may do everything: the flag may stay in a unit file.
+fn holds_administrator(broker: &Broker, file: &Path) -> bool {
+    let Ok(text) = std::fs::read_to_string(file) else { return false };
+    let Ok(token) = Token::parse(text.trim()) else { return false };
+    let shown = Credentials { token: Some(token), certificate: None };
+    broker
+        .authenticate(&shown)
+        .is_ok_and(|principal| broker.check(&principal, &[(Action::Admin, Scope::Engine)]).is_ok())
+}
+
 /// Makes a token of an administrator, and writes it into a new file that only its owner may read.
 async fn make_administrator(broker: &Broker, file: &Path) -> Result<(), Error> {
     let failed = |source| Error::AdminToken { path: file.to_owned(), source };
+    if holds_administrator(broker, file) {
+        info!(file = %file.display(), "the file holds a valid token of an administrator already; none was made");
+        return Ok(());
+    }
     // The file first: a token that could not be written would be lost, and stay valid.
     let mut opened = files::new_private_file(file).map_err(failed)?;
     let name: PrincipalName = ADMINISTRATOR.parse().expect("the name obeys its grammar");

@@ -31,6 +31,8 @@ const BACKOFF_LAST: Duration = Duration::from_secs(1);
 const ATTEMPT_FIRST: Duration = Duration::from_millis(500);
 /// How long an engine that has sent `go_away` may keep the connection for what is in flight.
 const GOAWAY_GRACE: Duration = Duration::from_secs(10);
+/// How often a client is tried that the engine does not take.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(30);
 /// How long closing a connection may take to notify the engine.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 /// Notices kept for a program that is slow to read them.
@@ -50,7 +52,8 @@ enum State {
     Up(Session),
     /// Not connected, and why the last attempt failed.
     Down(Option<Error>),
-    /// The engine does not take what this client shows of itself, which stays the same: this is why, and nothing more is tried.
+    /// The engine does not take what this client shows of itself, which stays the same: this is why, and whoever asks is told at
+    /// once. It is tried again seldom.
     Refused(Error),
     Closed,
 }
@@ -147,9 +150,11 @@ impl Supervisor {
                     Ok(next) => { control = next.1; next.0 }
                     Err(error) => {
                         self.state.send_replace(State::Refused(error));
-                        // An error means that all handles are gone, which closes too.
-                        let _ = closing.changed().await;
-                        break;
+                        tokio::select! {
+                            biased;
+                            _ = closing.changed() => break,
+                            next = self.admitted() => { control = next.1; next.0 }
+                        }
                     }
                 }
             };
@@ -206,6 +211,16 @@ impl Supervisor {
             let _ = timeout(GOAWAY_GRACE, session.connection().closed()).await;
         }
         goes_away
+    }
+
+    /// Connects again once the engine takes this client again: its clock or its catalogue was wrong.
+    async fn admitted(&self) -> (Session, Stream) {
+        loop {
+            sleep(REFUSED_INTERVAL).await;
+            if let Ok(connected) = self.connector.connect(self.connector.config().connect_timeout).await {
+                return connected;
+            }
+        }
     }
 
     /// Connects again, however long that takes.

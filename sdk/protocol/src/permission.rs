@@ -83,14 +83,15 @@ impl Permission {
         self.action == Action::Admin || (self.action == action && self.pattern.matches(scope))
     }
 
-    /// True if the pattern, whatever the verb, is about this resource or something that belongs to it: who may subscribe to
-    /// `orders/payment` knows that there is a topic `orders`.
+    /// True if the line is about this resource, whatever its verb is, or about something that belongs to it: who may subscribe to
+    /// `orders/payment` knows that there is a topic `orders`, and who may publish to `orders` knows of no subscription.
     pub fn concerns(&self, scope: &Scope) -> bool {
         let belongs = match (&self.pattern, scope) {
             (Pattern::Subscription(topic, _), Scope::Topic(name)) => topic.matches(name.as_str()),
             _ => false,
         };
-        self.action == Action::Admin || belongs || self.pattern.matches(scope)
+        let has_kind = Kinds::of(self.action).has(scope);
+        self.action == Action::Admin || (has_kind && self.pattern.matches(scope)) || belongs
     }
 }
 
@@ -192,6 +193,17 @@ impl Kinds {
             Action::Manage | Action::Redrive => Self { topic: true, subscription: true, route: true, ..none },
             Action::Deploy => Self { plugin: true, ..none },
             Action::Admin => none,
+        }
+    }
+
+    fn has(&self, scope: &Scope) -> bool {
+        match scope {
+            Scope::Engine => false,
+            Scope::Topic(_) => self.topic,
+            Scope::Subscription(..) => self.subscription,
+            Scope::Route(_) => self.route,
+            Scope::Group(_) => self.group,
+            Scope::Plugin(_) => self.plugin,
         }
     }
 
@@ -330,6 +342,9 @@ mod tests {
         assert!(one.allows(Action::Subscribe, &payment));
         assert!(!one.allows(Action::Subscribe, &subscription("orders", "stock")));
         assert!(!one.allows(Action::Subscribe, &orders) && one.concerns(&orders));
+        let publish = permission("publish orders");
+        assert!(publish.concerns(&orders) && !publish.concerns(&payment));
+        assert!(!permission("deploy **").concerns(&orders));
         assert!(!one.concerns(&topic("others")) && !one.concerns(&subscription("orders", "stock")));
     }
 

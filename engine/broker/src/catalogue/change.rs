@@ -149,13 +149,13 @@ impl Change {
             | Self::CreateSubscription { .. }
             | Self::DeployPlugin { .. }
             | Self::CreateRoute { .. } => true,
-            Self::Identity(change) => change.grows(),
             Self::SetTopic { .. }
             | Self::Delete { .. }
             | Self::SetSubscription { .. }
             | Self::PauseSubscription { .. }
             | Self::MoveSubscription { .. }
-            | Self::RemovePlugin { .. } => false,
+            | Self::RemovePlugin { .. }
+            | Self::Identity(_) => false,
         }
     }
 }

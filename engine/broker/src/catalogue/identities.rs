@@ -33,9 +33,9 @@ impl Identities {
         self.principals.len() == 0
     }
 
-    /// How many records there are.
-    pub(crate) fn len(&self) -> usize {
-        self.principals.len() + self.tokens.len()
+    /// How many principals there are.
+    pub(crate) fn principals(&self) -> usize {
+        self.principals.len()
     }
 
     /// The principal of this name.

@@ -20,6 +20,9 @@ use crate::{
     rows::{PrincipalRecord, Row, TokenRecord},
 };
 
+/// Most principals of an engine. They do not count as records of the catalogue: one that is full must not keep an administrator
+/// out.
+const PRINCIPALS_MAX: usize = 10_000;
 /// For how long a token is valid if nothing is said: 90 days.
 const EXPIRES_IN_MS: u64 = 90 * 24 * 3_600_000;
 /// How long a token that has ended is still listed.
@@ -64,11 +67,6 @@ pub(super) struct IdentityEdit {
 }
 
 impl IdentityChange {
-    /// True if there is one record more after it.
-    pub(super) fn grows(&self) -> bool {
-        matches!(self, Self::CreatePrincipal { .. } | Self::CreateToken { .. })
-    }
-
     /// True if somebody may do more or less after it, or nothing any more.
     pub(super) fn changes_access(&self) -> bool {
         !matches!(self, Self::UseToken(_))
@@ -87,6 +85,10 @@ impl IdentityChange {
         let mut edit = IdentityEdit { next: identities.clone(), ops: Vec::new(), now };
         match self {
             Self::CreatePrincipal { name, permissions, certificates, token, owner } => {
+                if identities.principals() >= PRINCIPALS_MAX {
+                    let message = format!("there are {PRINCIPALS_MAX} principals, the most there may be");
+                    return Err(Error::refused(ErrorCode::LimitExceeded, message));
+                }
                 if identities.contains(name) {
                     let message = format!("principal {name} exists");
                     return Err(Error::refused(ErrorCode::PrincipalExists, message));
@@ -115,7 +117,12 @@ impl IdentityChange {
             Self::RevokeToken(id) => edit.revoke_token(*id)?,
             Self::UseToken(id) => edit.use_token(*id),
         }
-        if identities.has_administrator(now) && !edit.next.has_administrator(now) {
+        if let Self::UseToken(_) = self {
+            return Ok(edit);
+        }
+        // Without principals the engine would serve everybody.
+        let opens = !identities.is_empty() && edit.next.is_empty();
+        if opens || (identities.has_administrator(now) && !edit.next.has_administrator(now)) {
             let message = "nobody would be left who may administrate the engine and has a valid token or a certificate; make \
                            another administrator first";
             return Err(Error::refused(ErrorCode::LastAdministrator, message));
@@ -238,7 +245,7 @@ impl IdentityEdit {
     }
 
     fn use_token(&mut self, id: TokenId) {
-        let Some(record) = self.next.token(id) else { return };
+        let Some(record) = self.next.token(id).filter(|record| record.is_use_news(self.now)) else { return };
         let record = TokenRecord::clone(record);
         self.put_token(TokenRecord { used_ms: Some(TokenRecord::hour_of(self.now)), ..record });
     }

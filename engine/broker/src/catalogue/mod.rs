@@ -115,12 +115,18 @@ impl Catalogue {
     }
 
     /// The subscriptions and routes whose chains use this version: by its number, or as the active one.
-    pub(crate) fn users_of(&self, plugin: &PluginRecord) -> Vec<String> {
-        self.attachments_of(plugin, self.plugins.is_active(plugin))
+    pub(crate) fn users_of(&self, plugin: &PluginRecord, may_see: impl Fn(&Scope) -> bool) -> Vec<String> {
+        let mut all = self.scopes_of(plugin, self.plugins.is_active(plugin));
+        all.retain(may_see);
+        all.iter().map(named).collect()
     }
 
     /// The subscriptions and routes that name this version, or with `unpinned` the plugin without a version.
     fn attachments_of(&self, plugin: &PluginRecord, unpinned: bool) -> Vec<String> {
+        self.scopes_of(plugin, unpinned).iter().map(named).collect()
+    }
+
+    fn scopes_of(&self, plugin: &PluginRecord, unpinned: bool) -> Vec<Scope> {
         let pinned = format!("{}@{}", plugin.name, plugin.version);
         let uses = |chain: &[levada_protocol::request::StageSpec]| {
             chain
@@ -130,18 +136,22 @@ impl Catalogue {
         let subscriptions = self.subscriptions.values().filter(|record| uses(record.options.chain()));
         let routes = self.routes.values().filter(|record| uses(&record.spec.chain));
         subscriptions
-            .map(|record| format!("{}/{}", record.topic, record.name))
-            .chain(routes.map(|record| format!("route {}", record.spec.name)))
+            .map(|record| Scope::Subscription(record.topic.clone(), record.name.clone()))
+            .chain(routes.map(|record| Scope::Route(record.spec.name.clone())))
             .collect()
     }
 
-    /// How many records there are; plugins without a version have a limit of their own.
+    /// How many records there are; plugins without a version and principals have limits of their own.
     pub(crate) fn len(&self) -> usize {
-        self.topics.len()
-            + self.subscriptions.len()
-            + self.routes.len()
-            + self.plugins.len()
-            + self.identities.len()
+        self.topics.len() + self.subscriptions.len() + self.routes.len() + self.plugins.len()
+    }
+}
+
+/// An attachment point as refusals and descriptions name it.
+fn named(attachment: &Scope) -> String {
+    match attachment {
+        Scope::Subscription(topic, name) => format!("{topic}/{name}"),
+        other => other.to_string(),
     }
 }
 

@@ -1,9 +1,10 @@
 //! Deciding changes, as tables of cases.
 
 use levada_protocol::{
-    ids::{Offset, Timestamp},
+    ids::{Offset, Timestamp, TokenId},
     limits::TOPIC_NAME_BYTES_MAX,
-    request::{OnFull, Retain, RouteSpec, SubscriptionOptions, TopicChanges, TopicSettings},
+    permission::Permission,
+    request::{NewToken, OnFull, Retain, RouteSpec, SubscriptionOptions, TopicChanges, TopicSettings},
 };
 
 use super::*;
@@ -136,4 +137,46 @@ fn settings_that_contradict_each_other_are_refused_however_they_come_together() 
         let set = decide(&decide(&empty, &create(has)).unwrap(), &set(changes)).unwrap();
         assert_eq!(set.topic(&name).unwrap().settings, plain());
     }
+}
+
+#[test]
+fn the_last_principal_cannot_go_even_when_the_time_of_its_token_is_over() {
+    let name = || "boss".parse().unwrap();
+    let token = DrawnToken {
+        id: TokenId(1),
+        secret_sha256: String::new(),
+        new: NewToken { expires_in_ms: Some(1), ..NewToken::default() },
+    };
+    let create = Change::Identity(IdentityChange::CreatePrincipal {
+        name: name(),
+        permissions: vec![Permission::admin()],
+        certificates: Vec::new(),
+        token: Some(token),
+        owner: "local".to_owned(),
+    });
+    let catalogue = decide(&Catalogue::default(), &create).unwrap();
+    let delete = Change::Identity(IdentityChange::DeletePrincipal(name()));
+    for now in [Timestamp(1), Timestamp(u64::MAX)] {
+        let refused = delete.decide(&catalogue, now, 100).unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::LastAdministrator);
+    }
+}
+
+#[test]
+fn a_full_catalogue_keeps_no_administrator_out() {
+    let token = |id| DrawnToken { id: TokenId(id), secret_sha256: String::new(), new: NewToken::default() };
+    let create = Change::Identity(IdentityChange::CreatePrincipal {
+        name: "boss".parse().unwrap(),
+        permissions: vec![Permission::admin()],
+        certificates: Vec::new(),
+        token: Some(token(1)),
+        owner: "local".to_owned(),
+    });
+    let decided = create.decide(&Catalogue::default(), Timestamp(1), 0).unwrap();
+    let issue = IdentityChange::CreateToken {
+        principal: "boss".parse().unwrap(),
+        token: token(2),
+        owner: "boss".to_owned(),
+    };
+    assert!(Change::Identity(issue).decide(&decided.next, Timestamp(1), 0).is_ok());
 }

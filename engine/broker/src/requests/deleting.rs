@@ -1,12 +1,14 @@
 //! Requests that delete: topics, subscriptions and routes, with what goes along.
 
 use levada_protocol::{
+    access::{Action, Requirement, Scope, source_of_dead_letters},
     error::ErrorCode,
     ids::SubscriptionId,
     request::{Deleted, Response},
 };
 
 use crate::{
+    access::Principal,
     broker::Broker,
     catalogue::{Catalogue, Change, Removal, Root},
     error::Error,
@@ -17,15 +19,20 @@ const NAMED_MAX: usize = 1_000;
 
 impl Broker {
     /// Deletes, ends the owner tasks of what was deleted, and returns its names.
+    ///
+    /// What goes along that its permission does not cover needs one of its own: the routes from a topic, and dead letters.
     pub(super) async fn delete(
         &self,
+        principal: &Principal,
         root: Root,
         force: bool,
         with_dead_letters: bool,
     ) -> Result<Response, Error> {
-        let broker = self.clone();
+        let (broker, principal) = (self.clone(), principal.clone());
         self.to_the_end(async move {
             let _changing = broker.inner.changing.lock().await;
+            let removal = Removal::of(&broker.inner.shard.catalogue(), &root, with_dead_letters)?;
+            broker.check(&principal, &along(&removal, &root))?;
             // Nothing else deletes meanwhile: what is missing afterwards was deleted by this request.
             let before = broker.inner.shard.catalogue();
             if !force && let Root::Subscription(topic, name) = &root {
@@ -66,6 +73,18 @@ impl Broker {
             }
         }
     }
+}
+
+/// What deleting that takes beyond deleting its root.
+fn along(removal: &Removal, root: &Root) -> Vec<Requirement> {
+    let routes = removal.routes.iter().filter(|name| !matches!(root, Root::Route(of) if of == *name));
+    let routes = routes.map(|name| (Action::Manage, Scope::Route(name.clone())));
+    let topics = removal.topics.iter().filter(|name| !matches!(root, Root::Topic(of) if of == *name));
+    let dead_letters = topics.map(|name| match source_of_dead_letters(name) {
+        Some(source) => (Action::Redrive, source),
+        None => (Action::Manage, Scope::Topic(name.clone())),
+    });
+    routes.chain(dead_letters).collect()
 }
 
 /// What `before` holds and `after` does not.

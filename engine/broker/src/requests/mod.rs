@@ -58,7 +58,7 @@ impl Broker {
     ) -> Result<Response, Error> {
         self.check(principal, &request.required())?;
         let catalogue = self.inner.shard.catalogue();
-        let viewer = Viewer::new(principal, &catalogue, self.inner.config.clock.now());
+        let viewer = self.viewer(principal, &catalogue);
         match request {
             Request::Info => Ok(Response::Info(Box::new(self.info()))),
             Request::CreateTopic { name, settings } => self.create_topic(principal, name, settings).await,
@@ -66,7 +66,7 @@ impl Broker {
             Request::DescribeTopic { name } => self.describe_topic(&name).await,
             Request::SetTopic { name, settings } => self.set_topic(name, settings).await,
             Request::DeleteTopic { name, force, with_dead_letters } => {
-                self.delete(Root::Topic(name), force, with_dead_letters).await
+                self.delete(principal, Root::Topic(name), force, with_dead_letters).await
             }
             Request::CreateSubscription { topic, name, options, from } => {
                 let record = self.create_subscription(principal, topic, name, options, from).await?;
@@ -81,7 +81,7 @@ impl Broker {
                 Ok(described(self.with_key(info).await?))
             }
             Request::DeleteSubscription { topic, name, force, with_dead_letters } => {
-                self.delete(Root::Subscription(topic, name), force, with_dead_letters).await
+                self.delete(principal, Root::Subscription(topic, name), force, with_dead_letters).await
             }
             Request::SetSubscription { topic, name, options } => {
                 self.set_subscription(topic, name, options).await
@@ -101,7 +101,7 @@ impl Broker {
             Request::CreateRoute(spec) => self.create_route(principal, spec).await,
             Request::ListRoutes { limit, after } => self.list_routes(&viewer, limit, after.as_deref()),
             Request::DeleteRoute { name, force, with_dead_letters } => {
-                self.delete(Root::Route(name), force, with_dead_letters).await
+                self.delete(principal, Root::Route(name), force, with_dead_letters).await
             }
             Request::ResumeRoute { name } => self.resume_route(&catalogue, &name),
             Request::ListScheduled { topic, limit, after } => {
@@ -124,6 +124,10 @@ impl Broker {
             Request::OpenProducer { topic, name } => producers::open(self, &topic, name).await,
             other => self.identity_request(principal, other).await,
         }
+    }
+
+    fn viewer(&self, principal: &Principal, catalogue: &Arc<Catalogue>) -> Viewer {
+        Viewer::new(principal, catalogue, self.inner.config.clock.now())
     }
 
     fn schedule(&self) -> ScheduleRequests<'_> {

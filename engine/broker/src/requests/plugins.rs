@@ -20,7 +20,7 @@ use crate::{
     access::{Principal, Viewer},
     artefacts::hex,
     broker::Broker,
-    catalogue::{Catalogue, Change},
+    catalogue::Change,
     error::Error,
     rows::PluginRecord,
 };
@@ -52,7 +52,7 @@ impl Broker {
         if let Some(config) = config {
             self.try_config(&name, config, artefact.clone()).await?;
         }
-        let (broker, owner) = (self.clone(), principal.as_str().to_owned());
+        let (broker, owner) = (self.clone(), principal.clone());
         self.to_the_end(async move { broker.store_plugin(name, owner, artefact, inspected).await }).await
     }
 
@@ -77,7 +77,7 @@ impl Broker {
     async fn store_plugin(
         &self,
         name: PluginName,
-        owner: String,
+        owner: Principal,
         artefact: Bytes,
         inspected: Inspected,
     ) -> Result<Response, Error> {
@@ -90,7 +90,7 @@ impl Broker {
         let catalogue = self.inner.shard.catalogue();
         let mut versions = catalogue.plugins.versions(&name);
         if let Some(known) = versions.rfind(|record| record.sha256 == sha256) {
-            let info = plugin_info(&catalogue, known, StageStats::default());
+            let info = plugin_info(&self.viewer(&owner, &catalogue), known, StageStats::default());
             return Ok(Response::Plugin(PluginInfo { already_deployed: true, ..info }));
         }
         let change = Change::DeployPlugin {
@@ -98,7 +98,7 @@ impl Broker {
             sha256: sha256.clone(),
             size,
             interface: inspected.interface.as_str().to_owned(),
-            owner,
+            owner: owner.as_str().to_owned(),
         };
         if let Err(error) = self.inner.shard.change(change).await {
             // If the outcome is unknown, the catalogue may name it.
@@ -110,7 +110,7 @@ impl Broker {
         self.reattach(|plugin| plugin == name.as_str());
         let catalogue = self.inner.shard.catalogue();
         let record = catalogue.plugins.resolve(name.as_str())?;
-        Ok(Response::Plugin(plugin_info(&catalogue, record, StageStats::default())))
+        Ok(Response::Plugin(plugin_info(&self.viewer(&owner, &catalogue), record, StageStats::default())))
     }
 
     pub(super) fn list_plugins(
@@ -131,7 +131,7 @@ impl Broker {
             }
         }
         let describe = |record: &std::sync::Arc<PluginRecord>| {
-            plugin_info(catalogue, record, stats.get(&record.id).cloned().unwrap_or_default())
+            plugin_info(viewer, record, stats.get(&record.id).cloned().unwrap_or_default())
         };
         let mut page = Page::new(limit);
         for (name, record) in catalogue.plugins.after(after) {
@@ -187,8 +187,9 @@ fn plugin_version(path: &str) -> Result<(PluginName, u32), Error> {
     Ok((name.parse()?, version))
 }
 
-fn plugin_info(catalogue: &Catalogue, record: &PluginRecord, stats: StageStats) -> PluginInfo {
-    let mut used_by = catalogue.users_of(record);
+fn plugin_info(viewer: &Viewer, record: &PluginRecord, stats: StageStats) -> PluginInfo {
+    let catalogue = viewer.catalogue();
+    let mut used_by = catalogue.users_of(record, |attachment| viewer.sees(attachment));
     let used_by_count = used_by.len() as u64;
     used_by.truncate(USED_BY_MAX);
     PluginInfo {

@@ -48,7 +48,8 @@ fn gateway_config(config: &HttpConfig) -> GatewayConfig {
     // A stream must not look as if it were silent.
     let comment_interval =
         defaults.comment_interval.min(config.idle_timeout / 2).max(Duration::from_millis(100));
-    GatewayConfig { cors_origins: config.cors_origins.clone(), comment_interval, ..defaults }
+    let serves_local = config.address.ip().to_canonical().is_loopback();
+    GatewayConfig { serves_local, cors_origins: config.cors_origins.clone(), comment_interval, ..defaults }
 }
 
 /// What the handlers read.
@@ -94,10 +95,10 @@ async fn ready(State(engine): State<Engine>) -> (StatusCode, Json<Health>) {
     (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "not ready", reason }))
 }
 
-/// The metrics: counters, and values that are computed for the response. They name all that there is: where others than those on
-/// this machine can ask, it is for those who may browse all of it.
+/// The metrics: counters, and values that are computed for the response. They name all that there is: once there
+/// are principals, they are for those who may browse all of it.
 async fn metrics_page(State(engine): State<Engine>, headers: HeaderMap) -> Response {
-    if !engine.is_local
+    if (!engine.is_local || engine.broker.has_principals())
         && let Some(response) = levada_gateway::refusal_to_browse_all(&engine.broker, &headers)
     {
         return response;

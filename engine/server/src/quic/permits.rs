@@ -80,7 +80,11 @@ impl Permits {
                 self.end(&refusal).await;
                 return refusal;
             }
+            // A request was checked as it began, and may have taken effect: it is answered.
             self.revoke(|stream| {
+                if stream.is_request {
+                    return None;
+                }
                 self.broker
                     .check(&self.principal, &stream.required)
                     .err()

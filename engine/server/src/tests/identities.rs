@@ -125,6 +125,11 @@ async fn the_first_start_makes_a_token_that_only_its_owner_may_read_and_a_second
         assert!(matches!(answer, Ok(Opened::Hello(hello)) if hello.principal == "admin"));
     })
     .await;
+    // A file with a valid token stays as it is: the flag may stay, too.
+    let before = fs::read_to_string(&file).unwrap();
+    against_with(config(&dir), Some(file.clone()), async |_| {}).await;
+    assert_eq!(fs::read_to_string(&file).unwrap(), before);
+    fs::write(&file, "something else").unwrap();
     let again = run(config(&dir), Some(file), async {}, |_| panic!("the server must not start")).await;
     assert!(matches!(again, Err(Error::AdminToken { .. })), "{again:?}");
 }
