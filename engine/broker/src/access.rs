@@ -7,7 +7,10 @@
 //! What is refused looks as if it did not exist, except to those who may browse it. A change is refused with
 //! `PERMISSION_DENIED` whether or not there is such a thing: it is checked before anybody looks.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use levada_protocol::{
     access::{Action, Requirement, Scope, source_of_dead_letters},
@@ -170,6 +173,28 @@ impl<'a> Access<'a> {
             Proof::Token(id) => self.identities.token(*id)?.expires_ms.map(Timestamp),
             Proof::Certificate { not_after, .. } => Some(*not_after),
         }
+    }
+}
+
+/// How often who called was the reason of a refusal.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    unauthenticated: AtomicU64,
+    denied: AtomicU64,
+}
+
+impl Refusals {
+    /// Counts a refusal, whatever it looks like to its caller.
+    pub(crate) fn count(&self, error: &Error) {
+        let count =
+            if error.code() == ErrorCode::Unauthenticated { &self.unauthenticated } else { &self.denied };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counts by their reasons.
+    pub(crate) fn counts(&self) -> [(&'static str, u64); 2] {
+        [("unauthenticated", &self.unauthenticated), ("denied", &self.denied)]
+            .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
     }
 }
 

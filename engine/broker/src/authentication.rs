@@ -1,6 +1,10 @@
 //! Who a caller is: what a connection shows is looked up once, when it begins; that it still holds is checked with each call.
 
-use std::{future::pending, sync::PoisonError};
+use std::{
+    collections::HashSet,
+    future::pending,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use levada_protocol::{
     access::Requirement,
@@ -14,11 +18,13 @@ use tokio::{
 };
 
 use crate::{
-    access::{Access, Principal, Proof, not_taken, proof_needed},
-    broker::Broker,
+    access::{Access, Principal, Proof, Refusals, not_taken, proof_needed},
     catalogue::{Change, IdentityChange},
+    clock::Clock,
     error::Error,
     identity::sha256_hex,
+    shard::ShardHandle,
+    tasks::Tasks,
 };
 
 /// How often the end of a proof is looked at, in milliseconds.
@@ -46,15 +52,49 @@ impl IdentityChanges {
     }
 }
 
-impl Broker {
-    /// Finds out on whose behalf a caller's calls are made. Without principals a caller that shows nothing is
-    /// [`Principal::Local`]: who may connect at all is the listener's decision.
-    ///
-    /// # Errors
-    /// `UNAUTHENTICATED`: nothing was shown, or what was shown is unknown, expired or revoked; the latter three look alike, also
-    /// in the time that they take.
-    pub fn authenticate(&self, shown: &Credentials) -> Result<Principal, Error> {
-        let (catalogue, now) = (self.inner.shard.catalogue(), self.inner.config.clock.now());
+/// What every call passes: who its caller is, and whether they may do what it requires.
+#[derive(Debug)]
+pub(crate) struct Authentication {
+    shard: ShardHandle,
+    clock: Clock,
+    tasks: Tasks,
+    refusals: Refusals,
+    /// Tokens whose use is being noted.
+    token_uses: Mutex<HashSet<TokenId>>,
+}
+
+impl Authentication {
+    pub(crate) fn new(shard: ShardHandle, clock: Clock, tasks: Tasks) -> Arc<Self> {
+        let (refusals, token_uses) = (Refusals::default(), Mutex::default());
+        Arc::new(Self { shard, clock, tasks, refusals, token_uses })
+    }
+
+    /// As [`crate::Broker::check`].
+    pub(crate) fn check(&self, principal: &Principal, required: &[Requirement]) -> Result<(), Error> {
+        let catalogue = self.shard.view().catalogue();
+        let checked = Access::new(&catalogue.identities, self.clock.now()).check(principal, required);
+        checked.inspect_err(|error| self.refusals.count(error))
+    }
+
+    /// As [`crate::Broker::check_browses_all`].
+    pub(crate) fn check_browses_all(&self, principal: &Principal) -> Result<(), Error> {
+        let catalogue = self.shard.view().catalogue();
+        let checked = Access::new(&catalogue.identities, self.clock.now()).check_browses_all(principal);
+        checked.inspect_err(|error| self.refusals.count(error))
+    }
+
+    /// How often calls were refused for who made them, by the reason.
+    pub(crate) fn refused(&self) -> [(&'static str, u64); 2] {
+        self.refusals.counts()
+    }
+
+    /// As [`crate::Broker::authenticate`].
+    pub(crate) fn authenticate(self: &Arc<Self>, shown: &Credentials) -> Result<Principal, Error> {
+        self.principal_of(shown).inspect_err(|error| self.refusals.count(error))
+    }
+
+    fn principal_of(self: &Arc<Self>, shown: &Credentials) -> Result<Principal, Error> {
+        let (catalogue, now) = (self.shard.catalogue(), self.clock.now());
         let identities = &catalogue.identities;
         if let Some(token) = &shown.token {
             // Hashed and compared whether or not there is such a token.
@@ -82,18 +122,18 @@ impl Broker {
         if identities.is_empty() { Ok(Principal::Local) } else { Err(proof_needed()) }
     }
 
-    /// True if there are principals: nobody is served any more who shows nothing.
-    pub fn has_principals(&self) -> bool {
-        !self.inner.shard.catalogue().identities.is_empty()
+    /// As [`crate::Broker::has_principals`].
+    pub(crate) fn has_principals(&self) -> bool {
+        !self.shard.catalogue().identities.is_empty()
     }
 
-    /// Follows the changes of principals from now on.
-    pub fn follow_identities(&self) -> IdentityChanges {
-        IdentityChanges { count: self.inner.shard.view().follow_identities() }
+    /// As [`crate::Broker::follow_identities`].
+    pub(crate) fn follow_identities(&self) -> IdentityChanges {
+        IdentityChanges { count: self.shard.view().follow_identities() }
     }
 
-    /// Waits until the principal may not do all this any more; returns the refusal. Cancel safe.
-    pub async fn until_denied(&self, principal: &Principal, required: &[Requirement]) -> Error {
+    /// As [`crate::Broker::until_denied`].
+    pub(crate) async fn until_denied(&self, principal: &Principal, required: &[Requirement]) -> Error {
         let mut changes = self.follow_identities();
         loop {
             if let Err(error) = self.check(principal, required) {
@@ -103,9 +143,8 @@ impl Broker {
         }
     }
 
-    /// Waits until principals, permissions or tokens have changed, or the principal's own proof may have ended by itself. Never
-    /// when the engine ends. Cancel safe.
-    pub async fn identities_may_differ(&self, principal: &Principal, changes: &mut IdentityChanges) {
+    /// As [`crate::Broker::identities_may_differ`].
+    pub(crate) async fn identities_may_differ(&self, principal: &Principal, changes: &mut IdentityChanges) {
         let ended = async {
             match self.proof_ends_in_ms(principal) {
                 // The time of day may be set meanwhile.
@@ -121,25 +160,25 @@ impl Broker {
         }
     }
 
-    /// How long until the principal's proof ends by itself, in milliseconds of the time of day; `None`: never.
-    pub fn proof_ends_in_ms(&self, principal: &Principal) -> Option<u64> {
-        let (catalogue, now) = (self.inner.shard.catalogue(), self.inner.config.clock.now());
+    /// As [`crate::Broker::proof_ends_in_ms`].
+    pub(crate) fn proof_ends_in_ms(&self, principal: &Principal) -> Option<u64> {
+        let (catalogue, now) = (self.shard.catalogue(), self.clock.now());
         let ends = Access::new(&catalogue.identities, now).ends(principal)?;
         Some(ends.0.saturating_sub(now.0))
     }
 
     /// Notes that a token is in use, beside the call that uses it: once an hour at most, by the record.
-    fn note_use(&self, id: TokenId) {
-        if !self.inner.token_uses.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
+    fn note_use(self: &Arc<Self>, id: TokenId) {
+        if !self.token_uses.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
             return;
         }
-        let broker = self.clone();
-        self.inner.tasks.spawn(tracing::debug_span!("token-use"), async move {
-            let noting = broker.inner.shard.change(Change::Identity(IdentityChange::UseToken(id)));
-            if let Some(Err(error)) = broker.inner.tasks.cancelled().run_until_cancelled(noting).await {
+        let this = Arc::clone(self);
+        self.tasks.spawn(tracing::debug_span!("token-use"), async move {
+            let noting = this.shard.change(Change::Identity(IdentityChange::UseToken(id)));
+            if let Some(Err(error)) = this.tasks.cancelled().run_until_cancelled(noting).await {
                 tracing::debug!(%error, "the use of a token was not noted");
             }
-            broker.inner.token_uses.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            this.token_uses.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         });
     }
 }

@@ -10,8 +10,9 @@ use levada_delivery::trend;
 use levada_protocol::{
     access::{self, Requirement, Requires},
     error::ErrorCode,
-    ids::{GroupName, PartitionId, Timestamp, TokenId, TopicName},
+    ids::{GroupName, PartitionId, PrincipalName, Timestamp, TopicName},
     request::{Position, Read, Search, Subscribe},
+    token::Token,
 };
 use levada_stage::Plugins;
 use levada_store::Store;
@@ -21,8 +22,9 @@ use tokio::{
 };
 
 use crate::{
-    access::{Access, Principal},
+    access::Principal,
     artefacts::Artefacts,
+    authentication::{Authentication, Credentials, IdentityChanges},
     chains::Chains,
     check_backs::{CheckBacks, GroupMember},
     compaction::Compactor,
@@ -98,8 +100,7 @@ pub(crate) struct Inner {
     pub(crate) retained: Arc<RetainBudget>,
     /// Held while something with a task of its own is made or removed, so that tasks match the catalogue.
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
-    /// Tokens whose use is being noted.
-    pub(crate) token_uses: Mutex<HashSet<TokenId>>,
+    pub(crate) authentication: Arc<Authentication>,
     pub(crate) engine_id: String,
     pub(crate) start_id: String,
 }
@@ -164,6 +165,7 @@ impl Broker {
             config.clock.clone(),
             config.expire_after_start,
         );
+        let authentication = Authentication::new(shard.clone(), config.clock.clone(), tasks.clone());
         let broker = Self {
             outbound,
             inner: Arc::new(Inner {
@@ -188,7 +190,7 @@ impl Broker {
                 owner_tasks,
                 retained: RetainBudget::new(config.retained_bytes_max),
                 changing,
-                token_uses: Mutex::default(),
+                authentication,
                 engine_id,
                 start_id: identity::new_start_id()?,
                 config,
@@ -297,8 +299,7 @@ impl Broker {
     /// `UNAUTHENTICATED` if the principal is gone, or its token or certificate does not hold any more; `PERMISSION_DENIED`, or
     /// that there is no such thing.
     pub fn check(&self, principal: &Principal, required: &[Requirement]) -> Result<(), Error> {
-        let catalogue = self.inner.shard.view().catalogue();
-        Access::new(&catalogue.identities, self.inner.config.clock.now()).check(principal, required)
+        self.inner.authentication.check(principal, required)
     }
 
     /// Checks that a principal may browse whatever there is, as metrics name it.
@@ -306,8 +307,52 @@ impl Broker {
     /// # Errors
     /// `UNAUTHENTICATED` as [`Self::check`]; `PERMISSION_DENIED`.
     pub fn check_browses_all(&self, principal: &Principal) -> Result<(), Error> {
-        let catalogue = self.inner.shard.view().catalogue();
-        Access::new(&catalogue.identities, self.inner.config.clock.now()).check_browses_all(principal)
+        self.inner.authentication.check_browses_all(principal)
+    }
+
+    /// Finds out on whose behalf a caller's calls are made. Without principals a caller that shows nothing is
+    /// [`Principal::Local`]: who may connect at all is the listener's decision.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED`: nothing was shown, or what was shown is unknown, expired or revoked; the latter three look alike, also
+    /// in the time that they take.
+    pub fn authenticate(&self, shown: &Credentials) -> Result<Principal, Error> {
+        self.inner.authentication.authenticate(shown)
+    }
+
+    /// True if there are principals: nobody is served any more who shows nothing.
+    pub fn has_principals(&self) -> bool {
+        self.inner.authentication.has_principals()
+    }
+
+    /// Follows the changes of principals from now on.
+    pub fn follow_identities(&self) -> IdentityChanges {
+        self.inner.authentication.follow_identities()
+    }
+
+    /// Waits until the principal may not do all this any more; returns the refusal. Cancel safe.
+    pub async fn until_denied(&self, principal: &Principal, required: &[Requirement]) -> Error {
+        self.inner.authentication.until_denied(principal, required).await
+    }
+
+    /// Waits until principals, permissions or tokens have changed, or the principal's own proof may have ended by itself. Never
+    /// when the engine ends. Cancel safe.
+    pub async fn identities_may_differ(&self, principal: &Principal, changes: &mut IdentityChanges) {
+        self.inner.authentication.identities_may_differ(principal, changes).await;
+    }
+
+    /// How long until the principal's proof ends by itself, in milliseconds of the time of day; `None`: never.
+    pub fn proof_ends_in_ms(&self, principal: &Principal) -> Option<u64> {
+        self.inner.authentication.proof_ends_in_ms(principal)
+    }
+
+    /// Makes a token for an administrator of this name, whoever there is already: for the first start, and for an engine whose
+    /// administrators have lost theirs. For whoever owns the data directory; nobody else can ask for it.
+    ///
+    /// # Errors
+    /// If it cannot be stored.
+    pub async fn create_administrator(&self, name: PrincipalName) -> Result<Token, Error> {
+        self.identity_requests().create_administrator(name).await
     }
 
     /// Opens a stream of publishes to a topic.

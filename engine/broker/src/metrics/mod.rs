@@ -55,6 +55,10 @@ const EXPIRED_SUBSCRIPTIONS: Series = Series::counter(
     "levada_expired_subscriptions_total",
     "subscriptions that were deleted because nobody consumed them for as long as they said",
 );
+const REFUSED_CALLS: Series = Series::counter(
+    "levada_refused_calls_total",
+    "calls refused for who made them: unauthenticated, or denied for want of a permission",
+);
 const PREPARED_TRANSACTIONS: Series = Series::gauge(
     "levada_prepared_transactions",
     "transactions that wait for a decision, their groups being asked about them",
@@ -90,6 +94,7 @@ pub(crate) struct Collected {
     plugin_errors: Series,
     plugin_memory_restarts: Series,
     expired_subscriptions: Series,
+    refused_calls: Series,
     prepared_transactions: Series,
     parked_transactions: Series,
     compaction_bytes: Series,
@@ -155,6 +160,7 @@ impl Collected {
                 "plugin instances replaced because earlier calls had filled their memory",
             ),
             expired_subscriptions: EXPIRED_SUBSCRIPTIONS,
+            refused_calls: REFUSED_CALLS,
             prepared_transactions: PREPARED_TRANSACTIONS,
             parked_transactions: PARKED_TRANSACTIONS,
             compaction_bytes: Series::counter(
@@ -237,6 +243,10 @@ impl Collected {
         self.plugin_memory_restarts.add(&labels, as_f64(stats.memory_restarts));
     }
 
+    pub(crate) fn refused_calls(&mut self, reason: &str, count: u64) {
+        self.refused_calls.add(&[("reason", reason)], as_f64(count));
+    }
+
     pub(crate) fn expired_subscriptions(&mut self, count: u64) {
         self.expired_subscriptions.add(&[], as_f64(count));
     }
@@ -280,6 +290,7 @@ impl Collected {
             self.plugin_errors,
             self.plugin_memory_restarts,
             self.expired_subscriptions,
+            self.refused_calls,
             self.prepared_transactions,
             self.parked_transactions,
             self.compaction_bytes,

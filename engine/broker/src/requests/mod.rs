@@ -27,8 +27,8 @@ use levada_protocol::{
 use levada_stage::AttachmentPoint;
 
 use self::{
-    backlog::BacklogRequests, pages::Page, purge::Purging, schedule::ScheduleRequests,
-    subscriptions::described,
+    backlog::BacklogRequests, pages::Page, principals::IdentityRequests, purge::Purging,
+    schedule::ScheduleRequests, subscriptions::described,
 };
 use crate::{
     access::{Principal, Viewer},
@@ -122,8 +122,12 @@ impl Broker {
             Request::ListTransactions(asked) => self.list_transactions(viewer, asked).await,
             Request::DescribeTransaction { group, id } => self.describe_transaction(group, id).await,
             Request::OpenProducer { topic, name } => producers::open(self, &topic, name).await,
-            other => self.identity_request(principal, other).await,
+            other => self.identity_requests().answer(principal, other).await,
         }
+    }
+
+    pub(crate) fn identity_requests(&self) -> IdentityRequests<'_> {
+        IdentityRequests { shard: &self.inner.shard, clock: &self.inner.config.clock }
     }
 
     fn viewer(&self, principal: &Principal, catalogue: &Arc<Catalogue>) -> Viewer {
@@ -184,6 +188,9 @@ impl Broker {
             observe_plugins(&mut collected, &catalogue, &attachment, subscription.costs());
         }
         let compaction_bytes = self.inner.store.stats().compaction_bytes;
+        for (reason, count) in self.inner.authentication.refused() {
+            collected.refused_calls(reason, count);
+        }
         collected.expired_subscriptions(self.inner.expiry.expired());
         collected.transactions(self.inner.shard.view().checks().counts());
         collected.engine(self.inner.guard.free_bytes(), self.health().ready, compaction_bytes);

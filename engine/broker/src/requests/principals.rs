@@ -14,20 +14,30 @@ use levada_protocol::{
 use super::{pages::Page, unknown};
 use crate::{
     access::{Principal, proof_needed},
-    broker::Broker,
     catalogue::{Change, DrawnToken, Identities, IdentityChange},
+    clock::Clock,
     error::Error,
     identity,
     rows::{PrincipalRecord, TokenRecord},
+    shard::ShardHandle,
 };
 
-impl Broker {
+/// Requests about principals and tokens.
+#[derive(Debug)]
+pub(crate) struct IdentityRequests<'a> {
+    pub(super) shard: &'a ShardHandle,
+    pub(super) clock: &'a Clock,
+}
+
+impl IdentityRequests<'_> {
     /// Executes a request about principals or tokens; any other is one that the engine does not know.
-    pub(super) async fn identity_request(
-        &self,
-        principal: &Principal,
-        request: Request,
-    ) -> Result<Response, Error> {
+    pub(super) async fn answer(&self, principal: &Principal, request: Request) -> Result<Response, Error> {
+        if !matches!(
+            request,
+            Request::ListPrincipals { .. } | Request::DescribePrincipal { .. } | Request::ListTokens { .. }
+        ) {
+            tracing::info!(by = principal.as_str(), ?request, "identities are to change");
+        }
         match request {
             Request::CreatePrincipal(asked) => self.create_principal(principal, asked).await,
             Request::ChangePrincipal(asked) => self.change_principal(asked).await,
@@ -51,13 +61,13 @@ impl Broker {
         let owner = caller.as_str().to_owned();
         let change =
             IdentityChange::CreatePrincipal { name: name.clone(), permissions, certificates, token, owner };
-        self.inner.shard.change(Change::Identity(change)).await?;
+        self.shard.change(Change::Identity(change)).await?;
         self.created(&name, text.zip(id))
     }
 
     /// What a caller learns of a principal that was made or changed.
     fn created(&self, name: &PrincipalName, token: Option<(Token, TokenId)>) -> Result<Response, Error> {
-        let (catalogue, now) = (self.inner.shard.catalogue(), self.inner.config.clock.now());
+        let (catalogue, now) = (self.shard.catalogue(), self.clock.now());
         let identities = &catalogue.identities;
         let record = identities.principal(name)?;
         let issued = token.and_then(|(token, id)| {
@@ -69,17 +79,17 @@ impl Broker {
 
     async fn change_principal(&self, asked: ChangePrincipal) -> Result<Response, Error> {
         let name = asked.name.clone();
-        self.inner.shard.change(Change::Identity(IdentityChange::ChangePrincipal(asked))).await?;
+        self.shard.change(Change::Identity(IdentityChange::ChangePrincipal(asked))).await?;
         self.created(&name, None)
     }
 
     async fn delete_principal(&self, name: PrincipalName) -> Result<Response, Error> {
-        self.inner.shard.change(Change::Identity(IdentityChange::DeletePrincipal(name))).await?;
+        self.shard.change(Change::Identity(IdentityChange::DeletePrincipal(name))).await?;
         Ok(Response::Done)
     }
 
     fn list_principals(&self, limit: u32, after: Option<&str>) -> Result<Response, Error> {
-        let (catalogue, now) = (self.inner.shard.catalogue(), self.inner.config.clock.now());
+        let (catalogue, now) = (self.shard.catalogue(), self.clock.now());
         let after = after.map(str::parse::<PrincipalName>).transpose()?;
         let mut page = Page::new(limit);
         for record in catalogue.identities.principals_after(after.as_ref()) {
@@ -106,7 +116,7 @@ impl Broker {
         let (text, token) = draw(token)?;
         let (id, owner) = (token.id, caller.as_str().to_owned());
         let change = IdentityChange::CreateToken { principal, token, owner };
-        self.inner.shard.change(Change::Identity(change)).await?;
+        self.shard.change(Change::Identity(change)).await?;
         let info = self.token_info(id)?;
         Ok(Response::IssuedToken(Box::new(IssuedToken { token: text.reveal(), info })))
     }
@@ -117,7 +127,7 @@ impl Broker {
         limit: u32,
         after: Option<&str>,
     ) -> Result<Response, Error> {
-        let (catalogue, now) = (self.inner.shard.catalogue(), self.inner.config.clock.now());
+        let (catalogue, now) = (self.shard.catalogue(), self.clock.now());
         let identities = &catalogue.identities;
         let of = principal.map(|name| identities.principal(name)).transpose()?.map(|record| record.id);
         let after = after.map(str::parse::<TokenId>).transpose()?;
@@ -134,21 +144,17 @@ impl Broker {
     }
 
     async fn revoke_token(&self, id: TokenId) -> Result<Response, Error> {
-        self.inner.shard.change(Change::Identity(IdentityChange::RevokeToken(id))).await?;
+        self.shard.change(Change::Identity(IdentityChange::RevokeToken(id))).await?;
         Ok(Response::Token(Box::new(self.token_info(id)?)))
     }
 
-    /// Makes a token for an administrator of this name, whoever there is already: for the first start, and for an engine whose
-    /// administrators have lost theirs. For whoever owns the data directory; nobody else can ask for it.
-    ///
-    /// # Errors
-    /// If it cannot be stored.
-    pub async fn create_administrator(&self, name: PrincipalName) -> Result<Token, Error> {
+    /// As [`crate::Broker::create_administrator`].
+    pub(crate) async fn create_administrator(&self, name: PrincipalName) -> Result<Token, Error> {
         let (text, token) =
             draw(NewToken { description: "made at the engine's start".to_owned(), ..NewToken::default() })?;
         let owner = Principal::Local.as_str().to_owned();
         let permissions = vec![Permission::admin()];
-        let exists = self.inner.shard.catalogue().identities.contains(&name);
+        let exists = self.shard.catalogue().identities.contains(&name);
         let change = if exists {
             let grant = ChangePrincipal {
                 name: name.clone(),
@@ -157,18 +163,18 @@ impl Broker {
                 add_certificates: Vec::new(),
                 remove_certificates: Vec::new(),
             };
-            self.inner.shard.change(Change::Identity(IdentityChange::ChangePrincipal(grant))).await?;
+            self.shard.change(Change::Identity(IdentityChange::ChangePrincipal(grant))).await?;
             IdentityChange::CreateToken { principal: name, token, owner }
         } else {
             let (certificates, token) = (Vec::new(), Some(token));
             IdentityChange::CreatePrincipal { name, permissions, certificates, token, owner }
         };
-        self.inner.shard.change(Change::Identity(change)).await?;
+        self.shard.change(Change::Identity(change)).await?;
         Ok(text)
     }
 
     fn token_info(&self, id: TokenId) -> Result<TokenInfo, Error> {
-        let (catalogue, now) = (self.inner.shard.catalogue(), self.inner.config.clock.now());
+        let (catalogue, now) = (self.shard.catalogue(), self.clock.now());
         let identities = &catalogue.identities;
         let info = identities.token(id).and_then(|token| token_info(identities, token, now));
         info.ok_or_else(|| token_not_found(id))

@@ -46,7 +46,7 @@ pub(crate) use dead_letters::{CountArgs, DlqAction, DlqArgs, UntilArgs, WhichArg
 pub(crate) use input::InputArgs;
 pub(crate) use named::Named;
 pub(crate) use path::{SubscriptionPath, TransactionPath};
-pub(crate) use principals::{PrincipalAction, PrincipalArgs, TokenAction, TokenArgs, TokenOptions};
+pub(crate) use principals::{PrincipalAction, PrincipalArgs, TokenAction, TokenArgs};
 pub(crate) use search::SearchArgs;
 pub(crate) use start::{Beginning, now};
 pub(crate) use transactions::{TransactionAction, TransactionArgs, TransactionPublishArgs};

@@ -8,6 +8,7 @@ use levada_protocol::{
     ids::{PrincipalName, TokenId},
     limits::TOKEN_EXPIRES_MS_MAX,
     permission::Permission,
+    request::NewToken,
 };
 use levada_terminal::values::{DurationMs, parse_length};
 
@@ -103,6 +104,18 @@ pub(crate) struct TokenOptions {
     /// Write the token into this new file, which only you may read, instead of printing it
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+}
+
+impl TokenOptions {
+    /// True if anything is said of the token.
+    pub(crate) fn is_given(&self) -> bool {
+        self.expires.is_some() || !self.description.is_empty() || self.out.is_some()
+    }
+
+    /// The token as it is asked for.
+    pub(crate) fn new_token(&self) -> NewToken {
+        NewToken { description: self.description.clone(), expires_in_ms: self.expires.map(|length| length.0) }
+    }
 }
 
 #[derive(Debug, clap::Args)]

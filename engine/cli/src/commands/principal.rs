@@ -1,6 +1,6 @@
 //! `levada principal`: who may use the engine, and for what.
 
-use levada_client::{ChangePrincipal, Client, CreatePrincipal, NewToken, PrincipalInfo};
+use levada_client::{ChangePrincipal, Client, CreatePrincipal, PrincipalInfo};
 use levada_terminal::{
     Failure,
     output::{self, Output, Rows},
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::token;
 use crate::{
-    args::{PrincipalAction, PrincipalArgs, TokenOptions},
+    args::{PrincipalAction, PrincipalArgs},
     client,
 };
 
@@ -88,17 +88,6 @@ async fn act(output: &Output, client: &Client, action: PrincipalAction) -> anyho
 struct Gone<'a> {
     deleted: bool,
     principal: &'a str,
-}
-
-impl TokenOptions {
-    fn is_given(&self) -> bool {
-        self.expires.is_some() || !self.description.is_empty() || self.out.is_some()
-    }
-
-    /// The token as it is asked for.
-    pub(super) fn new_token(&self) -> NewToken {
-        NewToken { description: self.description.clone(), expires_in_ms: self.expires.map(|length| length.0) }
-    }
 }
 
 fn changed(output: &Output, principal: &PrincipalInfo) -> anyhow::Result<()> {

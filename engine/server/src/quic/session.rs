@@ -19,7 +19,7 @@ use tokio::{
     time,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Span, debug, debug_span, field};
+use tracing::{Span, debug, debug_span, field, info};
 
 use super::{
     check_backs,
@@ -207,7 +207,9 @@ fn authenticate(shared: &Shared, connection: &Connection, token: Option<&str>) -
         let names = uris.chain(shown.dns.iter().map(|name| CertificateName::dns(name)));
         (names.collect(), shown.not_after)
     });
-    let principal = shared.broker.authenticate(&Credentials { token, certificate })?;
+    let peer = connection.remote_address();
+    let principal = shared.broker.authenticate(&Credentials { token, certificate });
+    let principal = principal.inspect_err(|error| info!(%peer, %error, "a client is not served"))?;
     if principal == Principal::Local && !connection.remote_address().ip().to_canonical().is_loopback() {
         let message = "the engine has no principals, and serves nobody but those on its own machine";
         return Err(Failure::refused(ErrorCode::Unauthenticated, message));
