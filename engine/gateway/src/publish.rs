@@ -82,6 +82,7 @@ pub(crate) struct PublishParams {
             example = json!([{"partition": 0, "offset": 17, "outcome": "stored"}])),
         (status = 400, description = "Something is wrong with the request; `index` names the event", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 403, description = "`PERMISSION_DENIED`: the request comes from a page of another site, or names another host", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 401, description = "No token of a principal, or one that is not taken", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 404, description = "No such topic or partition", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 408, description = "The body took too long", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 409, description = "`OFFSET_MISMATCH`: the partition's next offset is another one", body = ProblemDetails, content_type = "application/problem+json"),

@@ -88,6 +88,7 @@ enum Format {
         )),
         (status = 400, description = "A parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 403, description = "`PERMISSION_DENIED`", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 401, description = "No token of a principal, or one that is not taken", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 404, description = "No such topic or partition", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 406, description = "A media type that events are not written in", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 416, description = "`OFFSET_OUT_OF_RANGE`: the offset is no longer, or not yet, there", body = ProblemDetails, content_type = "application/problem+json"),

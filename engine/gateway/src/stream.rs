@@ -82,6 +82,7 @@ pub(crate) struct StreamParams {
             example = "id: 0:18\nevent: order.placed\ndata: {\"specversion\":\"1.0\",\"id\":\"a7\",\"source\":\"/web\",\"type\":\"order.placed\"}\n\n"),
         (status = 400, description = "A parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 403, description = "`PERMISSION_DENIED`", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 401, description = "No token of a principal, or one that is not taken", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 404, description = "No such topic or partition", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 416, description = "`OFFSET_OUT_OF_RANGE`: the offset is not there", body = ProblemDetails, content_type = "application/problem+json"),
     ),

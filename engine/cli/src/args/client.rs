@@ -14,9 +14,9 @@ const ENGINE: &str = "Which engine";
 /// Which engine to talk to, and as whom. The environment is no matter of clap's: it is weighed with contexts.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ClientArgs {
-    /// A context: the address, CA and token that `levada context add` has stored under this name; of an engine named by
-    /// --addr or LEVADA_ADDR none is used unless this flag says so [env: LEVADA_CONTEXT] [default: the current one, see
-    /// `levada context use`]
+    /// A context: the address, CA and token that `levada context add` has stored under this name. Without this flag, an
+    /// engine named by --addr or LEVADA_ADDR gets nothing of any context [env: LEVADA_CONTEXT] [default: the current one,
+    /// see `levada context use`]
     #[arg(long, global = true, value_name = "NAME", help_heading = ENGINE)]
     pub(crate) context: Option<ContextName>,
     /// The engine's address [env: LEVADA_ADDR] [default: the context's, else 127.0.0.1:7600]

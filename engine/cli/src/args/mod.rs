@@ -169,8 +169,8 @@ const CONTEXT_HELP: &str = concat!(
     "Contexts are in contexts.toml in LEVADA_CONFIG_DIR, else in $XDG_CONFIG_HOME/levada, else in ~/.config/levada. The file \
      is its owner's alone: it is refused if others may read it.\n\n",
     "For each setting a flag wins over the environment, the environment over the context, the context over the default. \
-     An engine named by --addr or LEVADA_ADDR gets nothing of a context unless --context names one, for a token is for \
-     one engine.\n\n",
+     But --context says which engine: its address wins over LEVADA_ADDR. Without --context, an engine named by --addr or \
+     LEVADA_ADDR gets nothing of any context, for a token is for one engine.\n\n",
     "  levada context add prod --addr events.example.com:7600 --ca ca.pem --token-file token --use\n",
     "  levada topic list --context prod"
 );
