@@ -1,6 +1,6 @@
 //! Events as batches, one for each partition that they go to.
 
-use std::collections::BTreeMap;
+use std::{cell::LazyCell, collections::BTreeMap};
 
 use levada_protocol::{
     batch::{Batch, BatchBuilder, BatchFull, Stamp},
@@ -21,17 +21,18 @@ pub(crate) struct Share {
     pub(crate) indexes: Vec<usize>,
 }
 
-/// Divides events by the hash of their keys, or of their ids. Those without either all go to the partition that `turn`
-/// names. With `fixed`, all go there.
+/// Divides events by the hash of their keys, or of their ids. Those without either all go to one partition: that of the next
+/// `turn`, which is asked for once, and only for them. With `fixed`, all go there.
 pub(crate) fn place(
     events: &[Event],
     partitions: u16,
     fixed: Option<u16>,
-    turn: u64,
+    turn: impl FnOnce() -> u64,
 ) -> Result<Vec<Share>, Problem> {
+    let turn = LazyCell::new(turn);
     let mut shares = BTreeMap::<PartitionId, (BatchBuilder, Vec<usize>)>::new();
     for (index, event) in events.iter().enumerate() {
-        let partition = fixed.map_or_else(|| partition_for(event, partitions, turn), PartitionId);
+        let partition = fixed.map_or_else(|| partition_for(event, partitions, || *turn), PartitionId);
         let (builder, indexes) = shares.entry(partition).or_insert_with(|| (BatchBuilder::new(), Vec::new()));
         builder.push(event).map_err(|error| refused(&error, index))?;
         indexes.push(index);
@@ -44,11 +45,11 @@ pub(crate) fn place(
     Ok(shares.into_iter().map(share).collect())
 }
 
-fn partition_for(event: &Event, partitions: u16, turn: u64) -> PartitionId {
+fn partition_for(event: &Event, partitions: u16, turn: impl FnOnce() -> u64) -> PartitionId {
     let placing = event.key.as_deref().or_else(|| event.id.as_ref().map(|id| id.as_bytes()));
     match placing {
         Some(bytes) => partition_of(bytes, partitions),
-        None => PartitionId(u16::try_from(turn % u64::from(partitions.max(1))).unwrap_or(0)),
+        None => PartitionId(u16::try_from(turn() % u64::from(partitions.max(1))).unwrap_or(0)),
     }
 }
 

@@ -117,7 +117,7 @@ pub(crate) async fn publish(
         );
         return Err(Problem::invalid(detail));
     }
-    let shares = place::place(&events, partitions, params.partition, gateway.number())?;
+    let shares = place::place(&events, partitions, params.partition, || gateway.turn(&topic))?;
     let header = |share: &Share| PublishHeader {
         correlation: 0,
         partition: share.partition,

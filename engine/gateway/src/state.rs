@@ -9,8 +9,14 @@ use std::{
 };
 
 use levada_broker::Broker;
-use levada_protocol::ids::Timestamp;
+use levada_protocol::{
+    ids::{Timestamp, TopicName},
+    partition::partition_of,
+};
 use tokio_util::sync::CancellationToken;
+
+/// How many counters of turns there are; topics share them by the hashes of their names, so that they need no memory each.
+const TURNS: u16 = 256;
 
 /// Settings of the gateway.
 #[derive(Debug, Clone)]
@@ -58,6 +64,8 @@ struct Inner {
     /// Tells this start's ids from those of another.
     start: u64,
     next: AtomicU64,
+    /// Which partition of a topic is next to get events that go to any.
+    turns: [AtomicU64; TURNS as usize],
 }
 
 impl std::fmt::Debug for Inner {
@@ -77,7 +85,8 @@ impl Gateway {
         ending: CancellationToken,
     ) -> Result<Self, getrandom::Error> {
         let start = getrandom::u64()?;
-        Ok(Self { inner: Arc::new(Inner { broker, config, ending, start, next: AtomicU64::new(start) }) })
+        let turns = std::array::from_fn(|_| AtomicU64::new(start));
+        Ok(Self { inner: Arc::new(Inner { broker, config, ending, start, next: AtomicU64::new(0), turns }) })
     }
 
     pub(crate) fn broker(&self) -> &Broker {
@@ -96,13 +105,14 @@ impl Gateway {
         (self.inner.config.now)()
     }
 
-    /// A number that no other call of this start gets.
-    pub(crate) fn number(&self) -> u64 {
-        self.inner.next.fetch_add(1, Ordering::Relaxed)
+    /// The next turn of a topic: one more each time, from a random number on.
+    pub(crate) fn turn(&self, topic: &TopicName) -> u64 {
+        let counter = partition_of(topic.as_str().as_bytes(), TURNS);
+        self.inner.turns[usize::from(counter.0)].fetch_add(1, Ordering::Relaxed)
     }
 
     /// A text that no other call of any start gets.
     pub(crate) fn unique(&self) -> String {
-        format!("{:016x}{:016x}", self.inner.start, self.number())
+        format!("{:016x}{:016x}", self.inner.start, self.inner.next.fetch_add(1, Ordering::Relaxed))
     }
 }

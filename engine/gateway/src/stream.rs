@@ -112,6 +112,11 @@ pub(crate) async fn stream(
     let lost = feed.open().await?;
     let mut first = sse::retry();
     first.extend_from_slice(&lost);
+    if lost.is_empty() {
+        // A client that is cut off before its first event comes again with this.
+        sse::id_alone(&mut first, &feed.next);
+    }
+    feed.told.clone_from(&feed.next);
     let states = (feed, gateway, Some(Bytes::from(first)));
     let chunks = stream::unfold(states, async |(mut feed, gateway, first)| {
         let chunk = match first {

@@ -73,16 +73,22 @@ async fn events_of_several_partitions_are_answered_in_their_order() {
 
 #[tokio::test]
 async fn events_without_a_key_go_to_all_partitions_in_turn() {
-    against(3, async |engine| {
-        let mut partitions = std::collections::BTreeSet::new();
-        for _ in 0..3 {
-            partitions.insert(engine.publish(&[], "x").await.json()[0]["partition"].as_u64().unwrap());
-        }
-        assert_eq!(partitions.len(), 3);
-        let answer = engine.send("POST /v1/topics/orders/events?partition=2", &[], b"x").await;
-        assert_eq!(answer.json()[0]["partition"], 2);
-    })
-    .await;
+    for partitions in 2..=4 {
+        against(partitions, async |engine| {
+            let mut got = std::collections::BTreeSet::new();
+            for turn in 0..partitions {
+                // Neither requests that name their id, nor events that go by a key, take a turn.
+                let id = [("x-request-id", "mine")];
+                let headers = if turn % 2 == 0 { &id[..] } else { &[] };
+                got.insert(engine.publish(headers, "x").await.json()[0]["partition"].as_u64().unwrap());
+                assert_eq!(engine.publish(&[("levada-key", "k")], "x").await.status, 200);
+            }
+            assert_eq!(got.len(), usize::from(partitions), "{got:?}");
+            let answer = engine.send("POST /v1/topics/orders/events?partition=1", &[], b"x").await;
+            assert_eq!(answer.json()[0]["partition"], 1);
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

@@ -183,6 +183,24 @@ async fn a_client_that_is_cut_off_again_and_again_gets_every_event_once() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_cut_off_before_its_first_event_misses_nothing() {
+    against(2, async |engine| {
+        numbers(&engine, 0..1).await;
+        let mut source = Source::open(&engine, "", "").await;
+        assert_eq!(source.block().await.as_deref(), Some("retry: 2000\n\n"));
+        let block = source.block().await.unwrap();
+        let id = block.strip_prefix("id: ").and_then(|id| id.strip_suffix("\n\n")).unwrap().to_owned();
+        drop(source);
+        numbers(&engine, 1..3).await;
+        let mut source = Source::open(&engine, "", &id).await;
+        let mut got = [source.event().await.unwrap().number(), source.event().await.unwrap().number()];
+        got.sort_unstable();
+        assert_eq!(got, [1, 2]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_retention_dropped_is_told_before_the_stream_goes_on() {
     against(1, async |engine| {
         numbers(&engine, 0..5).await;
