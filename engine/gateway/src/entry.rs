@@ -35,14 +35,17 @@ pub(crate) async fn enter(State(gateway): State<Gateway>, mut request: Request, 
     let origin = allowed_origin(&gateway, request.headers());
     // A browser asks without saying for whom, and is told nothing but that it may ask.
     let is_preflight = origin.is_some() && is_preflight(&request);
-    let mut response = match admit(&gateway, &mut request) {
-        _ if is_preflight => preflight(request.headers()),
-        Err(problem) => problem.into_response(),
-        Ok(()) => {
-            let id = id.to_str().unwrap_or_default();
-            let span =
-                tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
-            next.run(request).instrument(span).await
+    let mut response = if is_preflight {
+        preflight(request.headers())
+    } else {
+        match admit(&gateway, &mut request) {
+            Err(problem) => problem.into_response(),
+            Ok(()) => {
+                let id = id.to_str().unwrap_or_default();
+                let (method, path) = (request.method(), request.uri().path());
+                let span = tracing::info_span!("request", id, %method, path);
+                next.run(request).instrument(span).await
+            }
         }
     };
     problem::render(&mut response, id.to_str().unwrap_or_default());

@@ -13,7 +13,7 @@ use levada_protocol::{
 use crate::problem::Problem;
 
 /// The events of one partition.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Share {
     pub(crate) partition: PartitionId,
     pub(crate) batch: Batch,

@@ -12,6 +12,7 @@ use levada_protocol::{
     request::{Response, Transact},
 };
 use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
 use utoipa::IntoParams;
 
 use crate::{
@@ -101,6 +102,7 @@ pub(crate) async fn publish(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Vec<Published>>, Problem> {
+    let until = Instant::now() + gateway.config().answer_max;
     // Before the body: who may not publish, or to nothing, need not send it.
     let stream = gateway.broker().open_publish(&principal, &topic)?;
     let body = body::receive(&gateway, &headers, body).await?;
@@ -125,25 +127,34 @@ pub(crate) async fn publish(
         expect_offset: params.expect_offset.map(Offset),
         due,
     };
-    match shares.as_slice() {
-        [] => Ok(Json(Vec::new())),
-        [share] => {
-            // The body may have taken a while.
-            gateway.broker().check(&principal, &[publishing(&topic)])?;
-            one(stream, header(share), share).await.map(Json)
+    let storing = async {
+        match shares.as_slice() {
+            [] => Ok(Json(Vec::new())),
+            [share] => {
+                // The body may have taken a while.
+                gateway.broker().check(&principal, &[publishing(&topic)])?;
+                one(stream, header(share), share).await.map(Json)
+            }
+            _ if due.is_some() || params.expect_offset.is_some() => {
+                let detail = format!(
+                    "expected events of one partition with `expect_offset` or Levada-Delay, got events of {}: send a request for each",
+                    shares.len()
+                );
+                Err(Problem::invalid(detail))
+            }
+            _ => {
+                let headers = shares.iter().map(header).collect();
+                Box::pin(several(&gateway, &principal, (topic.clone(), partitions), headers, shares.clone()))
+                    .await
+                    .map(Json)
+            }
         }
-        _ if due.is_some() || params.expect_offset.is_some() => {
-            let detail = format!(
-                "expected events of one partition with `expect_offset` or Levada-Delay, got events of {}: send a request for each",
-                shares.len()
-            );
-            Err(Problem::invalid(detail))
-        }
-        _ => {
-            let headers = shares.iter().map(header).collect();
-            Box::pin(several(&gateway, &principal, (topic, partitions), headers, shares)).await.map(Json)
-        }
-    }
+    };
+    // The connection would be cut off without a word.
+    timeout_at(until, storing).await.unwrap_or_else(|_| {
+        let message = "the events were not stored in time; whether they will be is unknown";
+        Err(Problem::of(Refusal::new(ErrorCode::OutcomeUnknown, message)))
+    })
 }
 
 /// Stores the events of one partition.

@@ -228,7 +228,12 @@ impl Reading {
                 refused = broker.until_denied(principal, &required) => return Err(refused.into()),
             };
             let Ok(Some(outgoing)) = received else { break };
-            if self.take(&reader, outgoing?)? || (follow && self.events > 0) {
+            if self.take(&reader, outgoing?)? {
+                break;
+            }
+            if follow && self.events > 0 {
+                // There may be more than what came first.
+                self.complete = false;
                 break;
             }
         }

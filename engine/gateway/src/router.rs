@@ -20,10 +20,11 @@ pub fn router(gateway: Gateway) -> Router {
         .split_for_parts();
     let description = Json(description);
     routes
-        .route("/openapi.json", get(async move || description))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(middleware::from_fn_with_state(gateway.clone(), entry::enter))
+        // For whoever wants to know how to ask.
+        .route("/openapi.json", get(async move || description))
         .with_state(gateway)
 }
 

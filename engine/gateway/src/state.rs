@@ -28,6 +28,8 @@ pub struct GatewayConfig {
     pub cors_origins: Vec<String>,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
+    /// How long a publish may take until it is answered, body and commit together: less than its connection may.
+    pub answer_max: Duration,
     /// How long a read may wait or search before it is answered.
     pub wait_max: Duration,
     /// How often a stream that has nothing to send sends a comment.
@@ -43,6 +45,7 @@ impl GatewayConfig {
             serves_local: true,
             cors_origins: Vec::new(),
             body_timeout: Duration::from_secs(8),
+            answer_max: Duration::from_millis(9_500),
             wait_max: Duration::from_secs(8),
             comment_interval: Duration::from_secs(15),
             now,

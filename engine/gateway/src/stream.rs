@@ -39,8 +39,12 @@ use crate::{
 
 /// Where a browser says what it has got.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// What is read ahead of the socket.
-const CREDIT: Credit = Credit { events: 10_000, bytes: 512 * 1024 };
+/// Bytes that are read ahead of the socket.
+const AHEAD_BYTES: u64 = 512 * 1024;
+/// What the ids of the events that are read ahead may take.
+const AHEAD_ID_BYTES: usize = 4 * 1024 * 1024;
+/// Most of one partition in an id.
+const POSITION_BYTES: usize = 27;
 /// How often a reader is opened anew for events that retention drops meanwhile.
 const LOST_TRIES: usize = 4;
 
@@ -133,6 +137,13 @@ pub(crate) async fn stream(
     Ok(response)
 }
 
+/// What is read ahead of the socket, of so many partitions: the id of each event names them all.
+fn credit_of(partitions: usize) -> Credit {
+    let id_bytes = POSITION_BYTES * partitions.max(1);
+    let events = u64::try_from(AHEAD_ID_BYTES / id_bytes).unwrap_or(u64::MAX).clamp(1, 10_000);
+    Credit { events, bytes: AHEAD_BYTES }
+}
+
 /// A reader, and how far its client is.
 struct Feed {
     broker: Broker,
@@ -172,7 +183,7 @@ impl Feed {
             };
             self.next.extend(reader.positions.iter().map(|it| (it.partition, it.offset)));
             // A reader that has ended says why in what it sends.
-            let _ = reader.credit.grant(CREDIT).await;
+            let _ = reader.credit.grant(credit_of(reader.positions.len())).await;
             self.reader = Some(reader);
             break;
         }
@@ -206,19 +217,19 @@ impl Feed {
 
     /// The next bytes for the client; `None` at the end.
     async fn next(&mut self, gateway: &Gateway) -> Option<Bytes> {
+        // One for all that a search passes without finding anything.
+        let silent = time::Instant::now() + gateway.config().comment_interval;
         loop {
             let reader = self.reader.as_mut()?;
-            let interval = gateway.config().comment_interval;
             let required = self.read.required();
             let received = tokio::select! {
                 biased;
                 () = gateway.ending().cancelled() => return None,
                 // It comes again and is told why.
                 _ = self.broker.until_denied(&self.principal, &required) => return None,
-                received = time::timeout(interval, reader.outgoing.recv()) => received,
+                received = time::timeout_at(silent, reader.outgoing.recv()) => received,
             };
             let outgoing = match received {
-                // A client that is connected again later need not search what was searched.
                 Err(_) => return Some(self.comment()),
                 Ok(None) => return None,
                 Ok(Some(Err(error))) => return self.recover(error).await,
@@ -248,6 +259,10 @@ impl Feed {
                 }
                 Content::Progress(progress) => {
                     self.next.extend(progress.positions.iter().map(|it| (it.partition.0, it.next.0)));
+                    // A client that is connected again later need not have it searched again.
+                    if time::Instant::now() >= silent {
+                        return Some(self.comment());
+                    }
                 }
                 Content::End(_) => return None,
                 Content::Settled(_) => {}

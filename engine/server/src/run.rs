@@ -249,6 +249,11 @@ async fn make_administrator(broker: &Broker, file: &Path) -> Result<(), Error> {
         info!(file = %file.display(), "the file holds a valid token of an administrator already; none was made");
         return Ok(());
     }
+    if file.exists() && broker.has_principals() {
+        let path = file.display();
+        warn!(file = %path, "the file holds no valid token of an administrator, and none was made: remove it to have one made");
+        return Ok(());
+    }
     // The file first: a token that could not be written would be lost, and stay valid.
     let mut opened = files::new_private_file(file).map_err(failed)?;
     let name: PrincipalName = ADMINISTRATOR.parse().expect("the name obeys its grammar");

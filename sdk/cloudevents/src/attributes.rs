@@ -4,7 +4,11 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use levada_json::time;
-use levada_protocol::{event::Event, ids::Timestamp, limits::EVENT_ID_BYTES_MAX};
+use levada_protocol::{
+    event::Event,
+    ids::Timestamp,
+    limits::{EVENT_ID_BYTES_MAX, HEADERS_MAX},
+};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::InvalidCloudEvent;
@@ -30,6 +34,9 @@ pub(crate) struct Attributes {
     pub(crate) headers: Vec<(String, Bytes)>,
 }
 
+/// Most attributes of an event: as many as its headers, and those that are none.
+const ATTRIBUTES_MAX: usize = HEADERS_MAX + 8;
+
 /// True for what may be the name of an attribute.
 pub(crate) fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
@@ -41,6 +48,10 @@ impl Attributes {
     pub(crate) fn add(&mut self, name: &str, value: String) -> Result<(), InvalidCloudEvent> {
         if !is_name(name) {
             return Err(InvalidCloudEvent::Name(crate::error::quote(name)));
+        }
+        // Names are looked for one after the other, and no event could keep as many.
+        if self.list.len() >= ATTRIBUTES_MAX {
+            return Err(InvalidCloudEvent::TooMany);
         }
         if self.get(name).is_some() {
             return Err(InvalidCloudEvent::Repeated(name.to_owned()));

@@ -25,6 +25,9 @@ pub enum InvalidCloudEvent {
     /// An attribute that is there twice.
     #[error("expected the attribute `{0}` once, got it twice")]
     Repeated(String),
+    /// More attributes than an event can keep.
+    #[error("expected at most 72 attributes, got more")]
+    TooMany,
     /// Data that is given as JSON or text and in base64.
     #[error("expected either `data` or `data_base64`, got both")]
     TwoData,
@@ -55,7 +58,7 @@ impl InvalidCloudEvent {
             Self::Attribute { name, .. } | Self::Name(name) | Self::Repeated(name) => Some(name),
             Self::TwoData => Some("data"),
             Self::Data { member, .. } => Some(member),
-            Self::Json(_) => None,
+            Self::Json(_) | Self::TooMany => None,
         }
     }
 }

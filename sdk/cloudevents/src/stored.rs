@@ -98,6 +98,8 @@ impl<'a> View<'a> {
             let name = std::str::from_utf8(name).unwrap_or_default();
             let text = std::str::from_utf8(value);
             match (name.strip_prefix(PREFIX), text) {
+                // Members of the JSON form's own, which a header must not pass for.
+                (Some("data" | "datacontenttype"), _) => {}
                 (Some(attribute), Ok(text)) if is_name(attribute) && !view.has(attribute) => {
                     view.attributes.push((attribute, Cow::Borrowed(text)));
                 }
@@ -105,6 +107,9 @@ impl<'a> View<'a> {
                 _ => view.headers.push((name, value)),
             }
         }
+        // One who said that it was a CloudEvent may have said no more.
+        view.default("source", Cow::Owned(format!("/topics/{}", stored.topic)));
+        view.default("type", Cow::Borrowed(NATIVE_TYPE));
         view.default("id", event_id(stored, event));
         if let Some(time) = time::format(event.time()) {
             view.default("time", Cow::Owned(time));

@@ -417,3 +417,10 @@ fn an_expiry_is_a_time_to_live_of_at_least_a_millisecond() {
     assert_eq!(ttl("2026-01-31T11:00:00Z"), Some(1), "it is over already");
     assert_eq!(ttl("2036-01-31T11:00:00Z"), None, "longer than a time to live can be");
 }
+
+#[test]
+fn an_event_of_more_attributes_than_it_can_keep_is_refused_at_the_first_too_many() {
+    let members: String = (0..100_000).map(|at| format!(",\"x{at}\":1")).collect();
+    let text = format!("{{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"/a\",\"type\":\"t\"{members}}}");
+    assert_eq!(read_structured(text.as_bytes(), Timestamp(0)), Err(InvalidCloudEvent::TooMany));
+}

@@ -35,11 +35,36 @@ pub fn format(time: Timestamp) -> Option<String> {
 /// # Errors
 /// See [`InvalidTime`].
 pub fn parse(text: &str) -> Result<Timestamp, InvalidTime> {
+    if !has_form(text.as_bytes()) {
+        return Err(if pieces(text).is_ok_and(|pieces| pieces.to_numeric_offset().is_none()) {
+            InvalidTime::NoZone
+        } else {
+            InvalidTime::Form
+        });
+    }
     let pieces = pieces(text)?;
     let (Some(time), Some(offset)) = (pieces.time(), pieces.to_numeric_offset()) else {
         return Err(InvalidTime::NoZone);
     };
     instant(pieces.date().to_datetime(time), offset.seconds())
+}
+
+/// True for the form of RFC 3339, section 5.6, whatever its numbers: what is parsed below it may leave out more.
+fn has_form(text: &[u8]) -> bool {
+    let digits =
+        |from: usize, to: usize| text.get(from..to).is_some_and(|part| part.iter().all(u8::is_ascii_digit));
+    let is = |at: usize, one_of: &[u8]| text.get(at).is_some_and(|byte| one_of.contains(byte));
+    let date = digits(0, 4) && is(4, b"-") && digits(5, 7) && is(7, b"-") && digits(8, 10);
+    let time =
+        is(10, b"Tt ") && digits(11, 13) && is(13, b":") && digits(14, 16) && is(16, b":") && digits(17, 19);
+    let mut at = 19;
+    if is(at, b".") {
+        let decimals = text[at + 1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        at = if decimals == 0 { text.len() } else { at + 1 + decimals };
+    }
+    let zulu = is(at, b"Zz") && text.len() == at + 1;
+    let offset = is(at, b"+-") && digits(at + 1, at + 3) && is(at + 3, b":") && digits(at + 4, at + 6);
+    date && time && (zulu || (offset && text.len() == at + 6))
 }
 
 /// A time as people type it: without a zone it is in UTC, without a time of day it is the day's beginning.
@@ -92,6 +117,15 @@ mod tests {
         assert_eq!(parse("2026-01-31t07:00:00.0009-05:00"), noon);
         assert_eq!(parse("2026-01-31T12:00:00"), Err(InvalidTime::NoZone));
         assert_eq!(parse("2026-01-31"), Err(InvalidTime::NoZone));
+        for text in [
+            "2026-01-31T01:00+01:00",
+            "2026-01-31T01:00:00.Z",
+            "20260131T010000Z",
+            "2026-01-31T01:00:00+01",
+            "2026-01-31T01:00:00Z ",
+        ] {
+            assert_eq!(parse(text), Err(InvalidTime::Form), "{text}");
+        }
         assert_eq!(parse("1969-12-31T23:59:59Z"), Err(InvalidTime::Before1970));
         for text in ["noon", "", "2026-13-01T00:00:00Z", "17"] {
             assert_eq!(parse(text), Err(InvalidTime::Form), "{text}");

@@ -259,8 +259,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDR", value_parser = levada_server::config::parse_address)]
     pub(crate) http: Option<SocketAddr>,
     /// Create a token for the principal admin, an administrator, when the engine starts, and write it to this new file, which
-    /// only you may read: for the first start, and if all administrators have lost theirs. A file that holds a valid token of
-    /// an administrator is left as it is
+    /// only you may read: for the first start, and if all administrators have lost theirs. A file that exists is left as it
+    /// is, with a warning if it holds no valid token of an administrator; the first start refuses it
     #[arg(long, value_name = "FILE")]
     pub(crate) admin_token: Option<PathBuf>,
     /// A DNS name or IP address by which clients reach the engine, such as engine.example.com or 192.0.2.1; repeatable. The

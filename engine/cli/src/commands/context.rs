@@ -30,6 +30,9 @@ const TOKEN_BYTES_MAX: u64 = 1_024;
 
 pub(super) fn run(output: &Output, args: ContextArgs) -> anyhow::Result<()> {
     let store = Store::required()?;
+    if std::env::var_os("LEVADA_ADDR").is_some() {
+        output.remark("LEVADA_ADDR is set: commands use the engine that it names and no context, unless --context names one");
+    }
     match args.action {
         ContextAction::Add(args) => add(output, &store, args),
         ContextAction::Use { name } => {

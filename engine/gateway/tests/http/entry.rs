@@ -41,9 +41,9 @@ async fn while_there_are_no_identities_other_hosts_and_pages_are_refused() {
             assert_eq!((answer.status, answer.code().as_str()), (403, "PERMISSION_DENIED"), "{host}");
         }
         assert_eq!(engine.raw(request("127.0.0.1:7601").as_bytes()).await.status, 200);
-        let absolute = "GET http://rebound.example/openapi.json HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        let absolute = "GET http://rebound.example/v1/topics/orders/events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         assert_eq!(engine.raw(absolute.as_bytes()).await.status, 403);
-        let twice = "GET /openapi.json HTTP/1.1\r\nhost: localhost\r\nhost: rebound.example\r\nconnection: close\r\n\r\n";
+        let twice = "GET /v1/topics/orders/events HTTP/1.1\r\nhost: localhost\r\nhost: rebound.example\r\nconnection: close\r\n\r\n";
         assert_eq!(engine.raw(twice.as_bytes()).await.status, 400);
         for origin in ["https://page.example", "null", "http://localhost:7601"] {
             let answer = engine.publish(&[("origin", origin)], "x").await;

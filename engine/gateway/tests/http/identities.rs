@@ -71,6 +71,7 @@ async fn nobody_is_served_without_a_token_and_tokens_that_are_not_taken_are_refu
         let nothing = engine.get("/v1/topics/orders/events?from=earliest").await;
         assert_eq!((nothing.status, nothing.code().as_str()), (401, "UNAUTHENTICATED"));
         assert_eq!(nothing.header("www-authenticate"), Some("Bearer"));
+        assert_eq!(engine.get("/openapi.json").await.status, 200, "how to ask is for everybody");
         let malformed = send(&engine, path, &format!("Bearer {}", &token[..40]), "").await;
         let detail = malformed.json()["detail"].as_str().unwrap().to_owned();
         assert!(

@@ -96,7 +96,7 @@ section! {
         /// Silence after which a connection is closed. A request must arrive within 10 seconds.
         #[serde(with = "units::duration")]
         idle_timeout: Duration = Duration::from_secs(60);
-        /// Origins whose web pages may call the engine, such as ["https://console.example.com"]. Empty: none.
+        /// Origins whose web pages may call the engine, such as `["https://console.example.com"]`. Empty: none.
         cors_origins: Vec<String> = Vec::new();
     }
 }

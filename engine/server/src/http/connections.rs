@@ -67,7 +67,7 @@ impl Listener for Limited {
         let connection = Connection {
             stream: Stream::new(stream, tls),
             deadline: Box::pin(time::sleep(REQUEST_TIMEOUT.min(idle_timeout))),
-            answered: false,
+            answered: true,
             stalled: None,
             idle_timeout,
             given: Box::pin(slot.given().clone().cancelled_owned()),
@@ -95,6 +95,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// True once the slot was given to another. Writes look as well: nothing is read while a response is under way.
+    fn is_given(&mut self, context: &mut Context<'_>) -> bool {
+        self.given.as_mut().poll(context).is_ready()
+    }
+
     /// A response is on its way.
     fn answers(&mut self) {
         self.answered = true;
@@ -121,7 +126,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.given.as_mut().poll(context).is_ready() {
+        if self.is_given(context) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
@@ -142,6 +147,9 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.is_given(context) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         self.answers();
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.written(context, written)
@@ -160,6 +168,9 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.is_given(context) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         self.answers();
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
         self.written(context, written)

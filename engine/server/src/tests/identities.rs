@@ -129,9 +129,13 @@ async fn the_first_start_makes_a_token_that_only_its_owner_may_read_and_a_second
     let before = fs::read_to_string(&file).unwrap();
     against_with(config(&dir), Some(file.clone()), async |_| {}).await;
     assert_eq!(fs::read_to_string(&file).unwrap(), before);
+    // One that has ended keeps no engine from starting that has principals, and nothing is written over.
     fs::write(&file, "something else").unwrap();
-    let again = run(config(&dir), Some(file), async {}, |_| panic!("the server must not start")).await;
-    assert!(matches!(again, Err(Error::AdminToken { .. })), "{again:?}");
+    against_with(config(&dir), Some(file.clone()), async |_| {}).await;
+    assert_eq!(fs::read_to_string(&file).unwrap(), "something else");
+    let other = tempfile::tempdir().unwrap();
+    let first = run(config(&other), Some(file), async {}, |_| panic!("the server must not start")).await;
+    assert!(matches!(first, Err(Error::AdminToken { .. })), "{first:?}");
 }
 
 #[tokio::test]
