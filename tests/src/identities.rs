@@ -2,7 +2,7 @@
 
 use levada_client::{
     ChangePrincipal, Client, CreatePrincipal, ErrorCode, Event, NewToken, Permission, PublisherOptions,
-    SubscribeOptions, TopicSettings,
+    SubscribeOptions, SubscriptionOptions, TopicSettings,
 };
 
 use crate::support::{engine::Engine, within};
@@ -34,7 +34,9 @@ async fn a_revoked_token_ends_its_publisher_and_subscriber_under_load_and_no_oth
 
     let going = other.publisher("orders", PublisherOptions::default()).await.unwrap();
     let ending = shop.publisher("orders", PublisherOptions::default()).await.unwrap();
-    let mut consumer = shop.subscribe(SubscribeOptions::new("orders", "of-shop")).await.unwrap();
+    let options = Some(SubscriptionOptions::default());
+    let wanted = SubscribeOptions { options, ..SubscribeOptions::new("orders", "of-shop") };
+    let mut consumer = shop.subscribe(wanted).await.unwrap();
     let publishing = async {
         let mut acknowledged = 0_u64;
         loop {

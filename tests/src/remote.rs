@@ -95,7 +95,7 @@ async fn a_client_without_a_certificate_is_told_that_the_engine_requires_one() {
     let ca = engine.started.ca_pem_path.to_str().unwrap();
     let listed = levada(&["topic", "list", "--addr", &address, "--ca", ca]).await;
     listed.failed(1, "TLS_FAILED");
-    assert!(listed.stderr.contains("requires a certificate of its clients"), "{listed:?}");
+    assert!(listed.stderr.contains("it requires a client certificate"), "{listed:?}");
     let pem = within("the CA", fetch_ca(&address, &fingerprint)).await.unwrap();
     assert_eq!(
         CertificateDer::from_pem_slice(pem.as_bytes()).unwrap(),

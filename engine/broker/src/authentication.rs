@@ -96,6 +96,9 @@ impl Authentication {
     fn principal_of(self: &Arc<Self>, shown: &Credentials) -> Result<Principal, Error> {
         let (catalogue, now) = (self.shard.catalogue(), self.clock.now());
         let identities = &catalogue.identities;
+        if identities.is_empty() {
+            return Ok(Principal::Local);
+        }
         if let Some(token) = &shown.token {
             // Hashed and compared whether or not there is such a token.
             let shown_hash = sha256_hex(token.secret());
@@ -109,9 +112,7 @@ impl Authentication {
             }
             return Ok(Principal::known(principal, Proof::Token(token.id())));
         }
-        if let Some((names, not_after)) = &shown.certificate
-            && !identities.is_empty()
-        {
+        if let Some((names, not_after)) = &shown.certificate {
             let found = names.iter().find_map(|name| Some((name, identities.by_certificate(name)?)));
             let (name, principal) = found.filter(|_| *not_after > now).ok_or_else(not_taken)?;
             return Ok(Principal::known(
@@ -119,7 +120,7 @@ impl Authentication {
                 Proof::Certificate { name: name.clone(), not_after: *not_after },
             ));
         }
-        if identities.is_empty() { Ok(Principal::Local) } else { Err(proof_needed()) }
+        Err(proof_needed())
     }
 
     /// As [`crate::Broker::has_principals`].

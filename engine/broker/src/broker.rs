@@ -310,8 +310,8 @@ impl Broker {
         self.inner.authentication.check_browses_all(principal)
     }
 
-    /// Finds out on whose behalf a caller's calls are made. Without principals a caller that shows nothing is
-    /// [`Principal::Local`]: who may connect at all is the listener's decision.
+    /// Finds out on whose behalf a caller's calls are made. Without principals every caller is
+    /// [`Principal::Local`], whatever it shows: who may connect at all is the listener's decision.
     ///
     /// # Errors
     /// `UNAUTHENTICATED`: nothing was shown, or what was shown is unknown, expired or revoked; the latter three look alike, also

@@ -91,7 +91,7 @@ async fn from_the_first_administrator_to_a_service_with_its_own_token() {
 #[tokio::test]
 async fn a_token_is_printed_alone_and_only_once() {
     let (_dir, engine) = engine().await;
-    let first = ["principal", "create", "boss", "--grant", "admin", "--token", "--output", "json"];
+    let first = ["principal", "create", "boss", "--grant", "admin", "--token"];
     let issued = engine.json(&first).await.remove(0);
     assert!(issued["token"].as_str().unwrap().starts_with("lv1_"));
     assert_eq!(issued["info"]["principal"], "boss");

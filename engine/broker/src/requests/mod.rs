@@ -20,7 +20,6 @@ use bytes::Bytes;
 use levada_chain::Costs;
 use levada_protocol::{
     access::{Requires, Scope},
-    error::ErrorCode,
     ids::{Offset, SubscriptionId, TopicName},
     request::{EngineInfo, PurgeTopic, Request, Response, StageSpec, Start, TopicChanges, TopicSettings},
 };
@@ -305,8 +304,4 @@ fn observe_plugins(collected: &mut Collected, catalogue: &Catalogue, attachment:
             collected.plugin(&format!("{}@{}", record.name, record.version), attachment, &stats);
         }
     }
-}
-
-fn unknown() -> Error {
-    Error::refused(ErrorCode::Unsupported, "this engine does not know the request")
 }

@@ -11,7 +11,7 @@ use levada_protocol::{
     token::Token,
 };
 
-use super::{pages::Page, unknown};
+use super::pages::Page;
 use crate::{
     access::{Principal, proof_needed},
     catalogue::{Change, DrawnToken, Identities, IdentityChange},
@@ -179,6 +179,10 @@ impl IdentityRequests<'_> {
         let info = identities.token(id).and_then(|token| token_info(identities, token, now));
         info.ok_or_else(|| token_not_found(id))
     }
+}
+
+fn unknown() -> Error {
+    Error::refused(ErrorCode::Unsupported, "this engine does not know the request")
 }
 
 fn token_not_found(id: TokenId) -> Error {

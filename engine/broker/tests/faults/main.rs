@@ -20,6 +20,7 @@ mod named;
 mod options;
 mod owners;
 mod pressure;
+mod principals;
 mod purge;
 mod redrive;
 mod refused_verbs;

@@ -13,7 +13,7 @@ use crate::support::process::{Ran, command, run};
 /// What every command that reads its input finds there. Only a transaction's lines say where they go.
 const INPUT: &str = "{\"topic\":\"absent\",\"payload\":1}\n";
 /// Commands whose arguments name nothing that the engine would have to hold.
-const NAME_NOTHING: [&str; 4] = ["topic create", "ca fetch", "context add", "completion"];
+const NAME_NOTHING: [&str; 5] = ["topic create", "principal create", "ca fetch", "context add", "completion"];
 /// Takes an engine's address, and talks to none.
 const STORES_ADDRESS: &str = "context add";
 

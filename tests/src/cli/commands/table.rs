@@ -659,11 +659,7 @@ pub(super) const ROWS: &[Row] = &[
                 "expected --token as well: --expires, --description and --out are about the token",
             ),
         ],
-        absent: &[(
-            "shop --grant admin",
-            "INVALID_ARGUMENT",
-            "principal shop would be the first, and from then on nobody is served without a token",
-        )],
+        absent: &[],
         dead: &["shop --grant admin --token"],
     },
     Row { command: "principal list", wrong: &[("extra", EXTRA)], absent: &[], dead: &[""] },
