@@ -265,6 +265,18 @@ async fn a_client_that_reads_nothing_holds_up_nobody_and_gets_everything_later()
 }
 
 #[tokio::test]
+async fn streams_end_when_the_engine_is_about_to_and_other_requests_are_still_served() {
+    against(1, async |engine| {
+        let mut source = Source::open(&engine, "", "").await;
+        engine.ending.cancel();
+        assert_eq!(source.event().await, None);
+        assert_eq!(Source::open(&engine, "", "").await.event().await, None, "a new one ends at once");
+        assert_eq!(engine.publish(&[], "x").await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_stream_ends_with_its_topic() {
     against(1, async |engine| {
         let mut source = Source::open(&engine, "", "").await;

@@ -45,6 +45,8 @@ impl Plugins for NoPlugins {
 pub(crate) struct Engine {
     pub(crate) broker: Broker,
     pub(crate) address: SocketAddr,
+    /// Ends the streams.
+    pub(crate) ending: CancellationToken,
 }
 
 /// A response.
@@ -95,10 +97,11 @@ pub(crate) async fn with(
     let broker = Broker::start(config, Arc::new(MemoryStore::new()), Arc::new(NoPlugins)).unwrap();
     let mut config = GatewayConfig::new(|| NOW);
     change(&mut config);
-    let gateway = Gateway::new(broker.clone(), config, CancellationToken::new()).unwrap();
+    let ending = CancellationToken::new();
+    let gateway = Gateway::new(broker.clone(), config, ending.clone()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let engine = Engine { broker: broker.clone(), address };
+    let engine = Engine { broker: broker.clone(), address, ending };
     engine.topic("orders", TopicSettings { partitions, ..TopicSettings::default() }).await;
     tokio::select! {
         served = async { axum::serve(listener, router(gateway)).await } => panic!("{served:?}"),
