@@ -80,8 +80,12 @@ impl Source {
         }
     }
 
-    /// The next event that a program sees.
+    /// The next event that a program sees. Comments are none, and do not make it wait for ever.
     async fn event(&mut self) -> Option<Event> {
+        timeout(SOON, self.next_event()).await.expect("an event, or the end")
+    }
+
+    async fn next_event(&mut self) -> Option<Event> {
         loop {
             let block = self.block().await?;
             let mut event = Event { id: self.last_id.clone(), ..Event::default() };
