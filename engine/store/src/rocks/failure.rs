@@ -16,6 +16,8 @@ const NO_DESCRIPTORS: [&str; 2] = ["Too many open files", "No file descriptors a
 /// The text for a lock that another process holds.
 const LOCKED: [&str; 2] = ["While lock file", "lock hold by current process"];
 
+/// What RocksDB says of a log file on which another call has failed before: not why.
+const FAILED_BEFORE: &str = "Writer has previous error";
 /// What a missing file looks like.
 const GONE: &str = "No such file or directory";
 /// How the names of files end that hold rows.
@@ -39,6 +41,11 @@ fn of_text(call: &str, kind: ErrorKind, text: &str) -> Error {
         ErrorKind::Corruption => Error::Corrupt { detail: reason },
         _ => Error::Failed { reason },
     }
+}
+
+/// True if the error only says that another call has failed, whose own error says why.
+pub(super) fn is_aftermath(error: &Error) -> bool {
+    matches!(error, Error::Failed { reason } if reason.contains(FAILED_BEFORE))
 }
 
 /// An error of reading the database in `dir`: what cannot be read of it is damaged or gone.
@@ -137,6 +144,14 @@ mod tests {
             assert!(matches!(kind_of(&text), Error::NoDescriptors { .. }), "{text}");
         }
         assert!(matches!(kind_of("IO error: Input/output error"), Error::Failed { .. }));
+    }
+
+    #[test]
+    fn an_error_that_names_no_cause_is_told_from_one_that_does() {
+        let kind_of = |text: &str| of_text("sync", ErrorKind::IOError, text);
+        assert!(is_aftermath(&kind_of("IO error: Writer has previous error.")));
+        assert!(!is_aftermath(&kind_of("IO error: Input/output error")));
+        assert!(!is_aftermath(&kind_of("IO error: No space left on device")));
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod bare;
 
 mod damaged_table;
 mod failure;
+mod failures;
 mod format;
 
 use std::{
@@ -49,6 +50,7 @@ use levada_protocol::ids::CommitIndex;
 use crate::{Commit, Deleted, Error, Family, ScanLimit, Store, StoreStats, commit::AppliedRow, follow};
 use ballast::Ballast;
 use database::Database;
+use failures::Failures;
 use format::DirectoryLock;
 
 pub use bare::BareStore;
@@ -67,7 +69,7 @@ pub struct RocksStore {
     last: Mutex<AppliedRow>,
     /// What was applied last when the last successful sync began.
     confirmed: AtomicU64,
-    failure: Mutex<Option<Error>>,
+    failures: Failures,
     /// What a recovery needs that failed for want of room: with less it is not tried again. 0 if none did.
     recovery_bytes: AtomicU64,
 }
@@ -140,7 +142,7 @@ impl RocksStore {
             lock: Mutex::new(Some(lock)),
             last: Mutex::new(recovered),
             confirmed: AtomicU64::new(recovered.index.0),
-            failure: Mutex::new(None),
+            failures: Failures::default(),
             recovery_bytes: AtomicU64::new(0),
         })
     }
@@ -149,7 +151,7 @@ impl RocksStore {
     fn with<T>(&self, action: impl FnOnce(&Database) -> Result<T, Error>) -> Result<T, Error> {
         match &*self.read_handle() {
             Handle::Open(database) => action(database),
-            Handle::Lost => Err(self.failed().err().unwrap_or(Error::Closed)),
+            Handle::Lost => Err(self.failures.check().err().unwrap_or(Error::Closed)),
             Handle::Closed => Err(Error::Closed),
         }
     }
@@ -158,28 +160,13 @@ impl RocksStore {
         self.handle.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The failure that closed the store for writes, if there was one.
-    fn failed(&self) -> Result<(), Error> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
-    }
-
-    /// Keeps the first failure of a write or sync, and returns it.
-    fn fail(&self, error: Error) -> Error {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.get_or_insert(error).clone()
-    }
-
-    fn replace_failure(&self, error: Option<Error>) {
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = error;
-    }
-
     fn set_last(&self, row: AppliedRow) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = row;
     }
 
     fn sync_open(&self, database: &Database) -> Result<CommitIndex, Error> {
         let applied = self.applied();
-        database.sync().map_err(|error| self.fail(error))?;
+        self.failures.syncing(|| database.sync())?;
         self.confirmed.fetch_max(applied.0, Ordering::AcqRel);
         database.note_durable(applied);
         Ok(applied)
@@ -216,15 +203,14 @@ impl Store for RocksStore {
 
     fn apply(&self, commit: &Commit) -> Result<(), Error> {
         self.with(|database| {
-            self.failed()?;
+            self.failures.check()?;
             let known = |index| chain::hash_of(database.rocks(), index);
             let Some(row) = follow::check(commit, &self.last(), known)? else { return Ok(()) };
             if commit.index.0.saturating_sub(self.confirmed.load(Ordering::Acquire)) > chain::LENGTH {
                 self.sync_open(database)?;
             }
-            database
-                .write(commit, row, CommitIndex(self.confirmed.load(Ordering::Acquire)))
-                .map_err(|error| self.fail(error))?;
+            let confirmed = CommitIndex(self.confirmed.load(Ordering::Acquire));
+            self.failures.writing(|| database.write(commit, row, confirmed))?;
             self.set_last(row);
             Ok(())
         })
@@ -232,7 +218,7 @@ impl Store for RocksStore {
 
     fn sync(&self) -> Result<CommitIndex, Error> {
         self.with(|database| {
-            self.failed()?;
+            self.failures.check()?;
             self.sync_open(database)
         })
     }
@@ -262,14 +248,14 @@ impl Store for RocksStore {
 
     fn compact(&self, family: Family, from: &[u8], to: &[u8], deleted: Deleted) -> Result<(), Error> {
         self.with(|database| {
-            self.failed()?;
+            self.failures.check()?;
             database.compact(family, (from, to), deleted)
         })
     }
 
     fn flush(&self) -> Result<(), Error> {
         self.with(|database| {
-            self.failed()?;
+            self.failures.check()?;
             database.write_out()
         })
     }
@@ -279,7 +265,7 @@ impl Store for RocksStore {
             return Err(Error::Closed);
         }
         let checked = self.check_descriptors().and_then(|()| self.check_room());
-        let needed = checked.inspect_err(|error| self.replace_failure(Some(error.clone())))?;
+        let needed = checked.inspect_err(|error| self.failures.replace(Some(error.clone())))?;
         // A compaction may take minutes and holds the handle: end it first.
         self.with(|database| {
             database.stop_background_work();
@@ -299,7 +285,7 @@ impl Store for RocksStore {
                 *handle = Handle::Open(Box::new(database));
                 self.set_last(last);
                 self.confirmed.store(last.index.0, Ordering::Release);
-                self.replace_failure(None);
+                self.failures.replace(None);
                 self.recovery_bytes.store(0, Ordering::Release);
                 tracing::info!(applied = last.index.0, "store opened again");
                 Ok(())
@@ -311,7 +297,7 @@ impl Store for RocksStore {
                 if let Ok(database) = Database::open_for_reading(&self.dir, &self.options) {
                     *handle = Handle::Open(Box::new(database));
                 }
-                self.replace_failure(Some(error.clone()));
+                self.failures.replace(Some(error.clone()));
                 Err(error)
             }
         }
@@ -323,7 +309,7 @@ impl Store for RocksStore {
 
     fn close(&self) -> Result<(), Error> {
         let flushed = self.with(|database| {
-            let flushed = match self.failed() {
+            let flushed = match self.failures.check() {
                 Ok(()) => database.flush(self.applied()),
                 Err(_) => Ok(()),
             };
