@@ -7,10 +7,7 @@
 //! What is refused looks as if it did not exist, except to those who may browse it. A change is refused with
 //! `PERMISSION_DENIED` whether or not there is such a thing: it is checked before anybody looks.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use levada_protocol::{
     access::{Action, Requirement, Scope, source_of_dead_letters},
@@ -21,6 +18,7 @@ use levada_protocol::{
 };
 
 use crate::{
+    audit::Actor,
     catalogue::{Catalogue, Identities, absent},
     error::Error,
     rows::PrincipalRecord,
@@ -66,6 +64,18 @@ impl Known {
 impl Principal {
     pub(crate) fn known(record: &PrincipalRecord, proof: Proof) -> Self {
         Self::Known(Arc::new(Known { id: PrincipalId(record.id), name: record.name.clone(), proof }))
+    }
+
+    /// What is told of who makes a change.
+    pub(crate) fn actor(&self) -> Actor {
+        let proof = match self {
+            Self::Local => None,
+            Self::Known(known) => Some(match &known.proof {
+                Proof::Token(id) => format!("token {id}"),
+                Proof::Certificate { name, .. } => format!("certificate {name}"),
+            }),
+        };
+        Actor { principal: self.as_str().to_owned(), proof }
     }
 
     /// The name that catalogue records keep as their principal, and that logs and refusals show.
@@ -124,6 +134,13 @@ impl<'a> Access<'a> {
         unmet.map_or(Ok(()), |(action, scope)| Err(denied(record, *action, scope)))
     }
 
+    /// The first of these requirements that is not met, in words.
+    pub(crate) fn unmet(self, principal: &Principal, required: &[Requirement]) -> String {
+        let is_unmet =
+            |requirement: &&Requirement| self.check(principal, std::slice::from_ref(requirement)).is_err();
+        required.iter().find(is_unmet).map_or_else(String::new, |(action, scope)| format!("{action} {scope}"))
+    }
+
     /// Checks that the principal may browse everything.
     pub(crate) fn check_browses_all(self, principal: &Principal) -> Result<(), Error> {
         let Some(record) = self.standing(principal)? else { return Ok(()) };
@@ -173,28 +190,6 @@ impl<'a> Access<'a> {
             Proof::Token(id) => self.identities.token(*id)?.expires_ms.map(Timestamp),
             Proof::Certificate { not_after, .. } => Some(*not_after),
         }
-    }
-}
-
-/// How often who called was the reason of a refusal.
-#[derive(Debug, Default)]
-pub(crate) struct Refusals {
-    unauthenticated: AtomicU64,
-    denied: AtomicU64,
-}
-
-impl Refusals {
-    /// Counts a refusal, whatever it looks like to its caller.
-    pub(crate) fn count(&self, error: &Error) {
-        let count =
-            if error.code() == ErrorCode::Unauthenticated { &self.unauthenticated } else { &self.denied };
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The counts by their reasons.
-    pub(crate) fn counts(&self) -> [(&'static str, u64); 2] {
-        [("unauthenticated", &self.unauthenticated), ("denied", &self.denied)]
-            .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
     }
 }
 

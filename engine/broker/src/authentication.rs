@@ -18,11 +18,13 @@ use tokio::{
 };
 
 use crate::{
-    access::{Access, Principal, Proof, Refusals, not_taken, proof_needed},
+    access::{Access, Principal, Proof, not_taken, proof_needed},
+    audit::{Actor, Noted},
     catalogue::{Change, IdentityChange},
     clock::Clock,
     error::Error,
     identity::sha256_hex,
+    refusals::{Refusals, Sampled},
     shard::ShardHandle,
     tasks::Tasks,
 };
@@ -72,15 +74,17 @@ impl Authentication {
     /// As [`crate::Broker::check`].
     pub(crate) fn check(&self, principal: &Principal, required: &[Requirement]) -> Result<(), Error> {
         let catalogue = self.shard.view().catalogue();
-        let checked = Access::new(&catalogue.identities, self.clock.now()).check(principal, required);
-        checked.inspect_err(|error| self.refusals.count(error))
+        let access = Access::new(&catalogue.identities, self.clock.now());
+        access
+            .check(principal, required)
+            .inspect_err(|error| self.refuse(principal.actor(), access.unmet(principal, required), error))
     }
 
     /// As [`crate::Broker::check_browses_all`].
     pub(crate) fn check_browses_all(&self, principal: &Principal) -> Result<(), Error> {
         let catalogue = self.shard.view().catalogue();
         let checked = Access::new(&catalogue.identities, self.clock.now()).check_browses_all(principal);
-        checked.inspect_err(|error| self.refusals.count(error))
+        checked.inspect_err(|error| self.refuse(principal.actor(), "browse **".to_owned(), error))
     }
 
     /// How often calls were refused for who made them, by the reason.
@@ -90,7 +94,8 @@ impl Authentication {
 
     /// As [`crate::Broker::authenticate`].
     pub(crate) fn authenticate(self: &Arc<Self>, shown: &Credentials) -> Result<Principal, Error> {
-        self.principal_of(shown).inspect_err(|error| self.refusals.count(error))
+        let unknown = || Actor { principal: "unknown".to_owned(), proof: None };
+        self.principal_of(shown).inspect_err(|error| self.refuse(unknown(), "authenticate".to_owned(), error))
     }
 
     fn principal_of(self: &Arc<Self>, shown: &Credentials) -> Result<Principal, Error> {
@@ -168,6 +173,22 @@ impl Authentication {
         Some(ends.0.saturating_sub(now.0))
     }
 
+    /// Counts a refusal, and notes it in the audit topic beside the call: once a minute for each caller and reason.
+    fn refuse(&self, by: Actor, required: String, error: &Error) {
+        self.refusals.count(error);
+        let sampled = Sampled { principal: by.principal.clone(), required };
+        let Some((of, times)) = self.refusals.sample(sampled, self.clock.uptime()) else { return };
+        let by =
+            if of.principal == by.principal { by } else { Actor { principal: of.principal, proof: None } };
+        let change = Change::Noted(Noted::refused(of.required, error.code(), times));
+        let (shard, cancelled) = (self.shard.clone(), self.tasks.cancelled().clone());
+        self.tasks.spawn(tracing::debug_span!("refusal"), async move {
+            if let Some(Err(error)) = cancelled.run_until_cancelled(shard.change(by, change)).await {
+                tracing::debug!(%error, "a refusal was not noted");
+            }
+        });
+    }
+
     /// Notes that a token is in use, beside the call that uses it: once an hour at most, by the record.
     fn note_use(self: &Arc<Self>, id: TokenId) {
         if !self.token_uses.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
@@ -175,7 +196,7 @@ impl Authentication {
         }
         let this = Arc::clone(self);
         self.tasks.spawn(tracing::debug_span!("token-use"), async move {
-            let noting = this.shard.change(Change::Identity(IdentityChange::UseToken(id)));
+            let noting = this.shard.change(Actor::engine(), Change::Identity(IdentityChange::UseToken(id)));
             if let Some(Err(error)) = this.tasks.cancelled().run_until_cancelled(noting).await {
                 tracing::debug!(%error, "the use of a token was not noted");
             }

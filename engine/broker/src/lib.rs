@@ -7,6 +7,7 @@ mod broker;
 
 mod access;
 mod artefacts;
+mod audit;
 mod authentication;
 mod catalogue;
 mod chains;
@@ -40,6 +41,7 @@ mod queue_ends;
 mod reader;
 mod reclaim;
 mod redrive;
+mod refusals;
 mod requests;
 mod retention;
 mod route;

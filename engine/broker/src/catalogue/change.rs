@@ -19,6 +19,7 @@ use levada_store::Op;
 
 use super::{Catalogue, CatalogueEvent, IdentityChange, Removal, Root, listed};
 use crate::{
+    audit::Noted,
     dead_letter_topics,
     error::Error,
     rows::{NextId, PluginRecord, RouteRecord, Row, SubscriptionRecord, TopicRecord},
@@ -87,6 +88,8 @@ pub(crate) enum Change {
         owner: String,
     },
     Identity(IdentityChange),
+    /// Nothing of the catalogue: what is told of it is all there is.
+    Noted(Noted),
 }
 
 /// A change that was found possible: the catalogue after it, the rows that say so, and what happened.
@@ -138,6 +141,7 @@ impl Change {
                 edit.create_route(spec, name, positions, owner)?;
             }
             Self::Identity(change) => edit.change_identities(change)?,
+            Self::Noted(_) => {}
         }
         Ok(Decided { next: edit.next, ops: edit.ops, events: edit.events })
     }
@@ -155,7 +159,8 @@ impl Change {
             | Self::PauseSubscription { .. }
             | Self::MoveSubscription { .. }
             | Self::RemovePlugin { .. }
-            | Self::Identity(_) => false,
+            | Self::Identity(_)
+            | Self::Noted(_) => false,
         }
     }
 }

@@ -40,7 +40,11 @@ impl Broker {
                 broker.check_unattached(id, &root)?;
                 broker.check_nothing_redriven(id, &root)?;
             }
-            broker.inner.shard.change(Change::Delete { root, force, with_dead_letters }).await?;
+            broker
+                .inner
+                .shard
+                .change(principal.actor(), Change::Delete { root, force, with_dead_letters })
+                .await?;
             broker.follow_catalogue().await?;
             Ok(Response::Deleted(gone(&before, &broker.inner.shard.catalogue())))
         })

@@ -31,6 +31,7 @@ use self::{
 };
 use crate::{
     access::{Principal, Viewer},
+    audit::Noted,
     broker::Broker,
     catalogue::{Catalogue, Change, Root},
     error::Error,
@@ -55,7 +56,7 @@ impl Broker {
         request: Request,
         artefact: Option<Bytes>,
     ) -> Result<Response, Error> {
-        self.check(principal, &request.required())?;
+        self.admit_request(principal, &request).await?;
         let catalogue = self.inner.shard.catalogue();
         let viewer = self.viewer(principal, &catalogue);
         match request {
@@ -63,7 +64,7 @@ impl Broker {
             Request::CreateTopic { name, settings } => self.create_topic(principal, name, settings).await,
             Request::ListTopics { limit, after } => self.list_topics(&viewer, limit, after.as_deref()).await,
             Request::DescribeTopic { name } => self.describe_topic(&name).await,
-            Request::SetTopic { name, settings } => self.set_topic(name, settings).await,
+            Request::SetTopic { name, settings } => self.set_topic(principal, name, settings).await,
             Request::DeleteTopic { name, force, with_dead_letters } => {
                 self.delete(principal, Root::Topic(name), force, with_dead_letters).await
             }
@@ -83,26 +84,40 @@ impl Broker {
                 self.delete(principal, Root::Subscription(topic, name), force, with_dead_letters).await
             }
             Request::SetSubscription { topic, name, options } => {
-                self.set_subscription(topic, name, options).await
+                self.set_subscription(principal, topic, name, options).await
             }
             Request::SeekSubscription { topic, name, to, partitions } => {
-                self.seek_subscription(topic, name, to, partitions).await
+                self.seek_subscription(principal, (topic, name), to, partitions).await
             }
-            Request::PauseSubscription { topic, name } => self.pause_subscription(&topic, &name, true).await,
+            Request::PauseSubscription { topic, name } => {
+                self.pause_subscription(principal, (&topic, &name), true).await
+            }
             Request::ResumeSubscription { topic, name } => {
-                self.resume_subscription(&catalogue, &topic, &name).await
+                self.resume_subscription(principal, &catalogue, (&topic, &name)).await
             }
             Request::DeployPlugin { name, size, config } => {
                 self.deploy_plugin(principal, name, size, config, artefact).await
             }
             Request::ListPlugins { limit, after } => self.list_plugins(&viewer, limit, after.as_deref()),
-            Request::RemovePlugin { name, version } => self.remove_plugin(name, version).await,
+            Request::RemovePlugin { name, version } => self.remove_plugin(principal, name, version).await,
             Request::CreateRoute(spec) => self.create_route(principal, spec).await,
             Request::ListRoutes { limit, after } => self.list_routes(&viewer, limit, after.as_deref()),
             Request::DeleteRoute { name, force, with_dead_letters } => {
                 self.delete(principal, Root::Route(name), force, with_dead_letters).await
             }
             Request::ResumeRoute { name } => self.resume_route(&catalogue, &name),
+            other => self.request_of_events(principal, viewer, other).await,
+        }
+    }
+
+    /// Executes a request about events, transactions or producers; else one about identities.
+    async fn request_of_events(
+        &self,
+        principal: &Principal,
+        viewer: Viewer,
+        request: Request,
+    ) -> Result<Response, Error> {
+        match request {
             Request::ListScheduled { topic, limit, after } => {
                 self.schedule().list(&topic, limit, after.as_deref()).await
             }
@@ -117,7 +132,7 @@ impl Broker {
             Request::PurgeDeadLetters(asked) => self.purge_dead_letters(asked).await,
             Request::PurgeTopic(asked) => self.purge_topic(asked).await,
             Request::Transact(_) => Err(transactions::without_batches()),
-            Request::DecideTransaction(asked) => self.decide_transaction(asked).await,
+            Request::DecideTransaction(asked) => self.decide_transaction(principal, asked).await,
             Request::ListTransactions(asked) => self.list_transactions(viewer, asked).await,
             Request::DescribeTransaction { group, id } => self.describe_transaction(group, id).await,
             Request::OpenProducer { topic, name } => producers::open(self, &topic, name).await,
@@ -127,6 +142,23 @@ impl Broker {
 
     pub(crate) fn identity_requests(&self) -> IdentityRequests<'_> {
         IdentityRequests { shard: &self.inner.shard, clock: &self.inner.config.clock }
+    }
+
+    /// Checks whether the caller may make the request, and notes what no commit tells of.
+    async fn admit_request(&self, principal: &Principal, request: &Request) -> Result<(), Error> {
+        self.check(principal, &request.required())?;
+        match Noted::of(request) {
+            Some(noted) => self.note(principal, noted).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Notes in the audit topic what is no change of the catalogue, before it is done. Without principals nothing is noted.
+    async fn note(&self, principal: &Principal, noted: Noted) -> Result<(), Error> {
+        if !self.has_principals() {
+            return Ok(());
+        }
+        self.inner.shard.change(principal.actor(), Change::Noted(noted)).await
     }
 
     fn viewer(&self, principal: &Principal, catalogue: &Arc<Catalogue>) -> Viewer {
@@ -225,8 +257,9 @@ impl Broker {
         settings: TopicSettings,
     ) -> Result<Response, Error> {
         name.check_free()?;
-        let owner = principal.as_str().to_owned();
-        self.inner.shard.change(Change::CreateTopic { name: name.clone(), settings, owner }).await?;
+        let by = principal.actor();
+        let owner = by.principal.clone();
+        self.inner.shard.change(by, Change::CreateTopic { name: name.clone(), settings, owner }).await?;
         self.describe_topic(&name).await
     }
 
@@ -254,12 +287,17 @@ impl Broker {
         Ok(Response::Topics { topics, next })
     }
 
-    async fn set_topic(&self, name: TopicName, changes: TopicChanges) -> Result<Response, Error> {
-        let (broker, of) = (self.clone(), name.clone());
+    async fn set_topic(
+        &self,
+        principal: &Principal,
+        name: TopicName,
+        changes: TopicChanges,
+    ) -> Result<Response, Error> {
+        let (broker, of, by) = (self.clone(), name.clone(), principal.actor());
         self.to_the_end(async move {
             // One change at a time: each is checked against the settings in force.
             let _changing = broker.inner.changing.lock().await;
-            broker.inner.shard.change(Change::SetTopic { name: of, changes }).await
+            broker.inner.shard.change(by, Change::SetTopic { name: of, changes }).await
         })
         .await?;
         self.describe_topic(&name).await

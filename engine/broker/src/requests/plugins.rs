@@ -100,7 +100,7 @@ impl Broker {
             interface: inspected.interface.as_str().to_owned(),
             owner: owner.as_str().to_owned(),
         };
-        if let Err(error) = self.inner.shard.change(change).await {
+        if let Err(error) = self.inner.shard.change(owner.actor(), change).await {
             // If the outcome is unknown, the catalogue may name it.
             if error.has_no_side_effects() {
                 self.drop_unnamed(&sha256);
@@ -148,14 +148,15 @@ impl Broker {
 
     pub(super) async fn remove_plugin(
         &self,
+        principal: &Principal,
         name: PluginName,
         version: Option<u32>,
     ) -> Result<Response, Error> {
-        let broker = self.clone();
+        let (broker, by) = (self.clone(), principal.actor());
         self.to_the_end(async move {
             let _changing = broker.inner.changing.lock().await;
             let before = broker.inner.shard.catalogue();
-            broker.inner.shard.change(Change::RemovePlugin { name: name.clone(), version }).await?;
+            broker.inner.shard.change(by, Change::RemovePlugin { name: name.clone(), version }).await?;
             for record in before.plugins.versions(&name) {
                 if version.is_none_or(|version| version == record.version) {
                     broker.drop_unnamed(&record.sha256);

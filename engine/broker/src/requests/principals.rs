@@ -40,15 +40,15 @@ impl IdentityRequests<'_> {
         }
         match request {
             Request::CreatePrincipal(asked) => self.create_principal(principal, asked).await,
-            Request::ChangePrincipal(asked) => self.change_principal(asked).await,
-            Request::DeletePrincipal { name } => self.delete_principal(name).await,
+            Request::ChangePrincipal(asked) => self.change_principal(principal, asked).await,
+            Request::DeletePrincipal { name } => self.delete_principal(principal, name).await,
             Request::ListPrincipals { limit, after } => self.list_principals(limit, after.as_deref()),
             Request::DescribePrincipal { name } => self.describe_principal(principal, name),
             Request::CreateToken(asked) => self.create_token(principal, asked).await,
             Request::ListTokens { principal, limit, after } => {
                 self.list_tokens(principal.as_ref(), limit, after.as_deref())
             }
-            Request::RevokeToken { id } => self.revoke_token(id).await,
+            Request::RevokeToken { id } => self.revoke_token(principal, id).await,
             _ => Err(unknown()),
         }
     }
@@ -61,7 +61,7 @@ impl IdentityRequests<'_> {
         let owner = caller.as_str().to_owned();
         let change =
             IdentityChange::CreatePrincipal { name: name.clone(), permissions, certificates, token, owner };
-        self.shard.change(Change::Identity(change)).await?;
+        self.shard.change(caller.actor(), Change::Identity(change)).await?;
         self.created(&name, text.zip(id))
     }
 
@@ -77,14 +77,14 @@ impl IdentityRequests<'_> {
         Ok(Response::Principal { principal: principal_info(identities, record, now), issued })
     }
 
-    async fn change_principal(&self, asked: ChangePrincipal) -> Result<Response, Error> {
+    async fn change_principal(&self, caller: &Principal, asked: ChangePrincipal) -> Result<Response, Error> {
         let name = asked.name.clone();
-        self.shard.change(Change::Identity(IdentityChange::ChangePrincipal(asked))).await?;
+        self.shard.change(caller.actor(), Change::Identity(IdentityChange::ChangePrincipal(asked))).await?;
         self.created(&name, None)
     }
 
-    async fn delete_principal(&self, name: PrincipalName) -> Result<Response, Error> {
-        self.shard.change(Change::Identity(IdentityChange::DeletePrincipal(name))).await?;
+    async fn delete_principal(&self, caller: &Principal, name: PrincipalName) -> Result<Response, Error> {
+        self.shard.change(caller.actor(), Change::Identity(IdentityChange::DeletePrincipal(name))).await?;
         Ok(Response::Done)
     }
 
@@ -116,7 +116,7 @@ impl IdentityRequests<'_> {
         let (text, token) = draw(token)?;
         let (id, owner) = (token.id, caller.as_str().to_owned());
         let change = IdentityChange::CreateToken { principal, token, owner };
-        self.shard.change(Change::Identity(change)).await?;
+        self.shard.change(caller.actor(), Change::Identity(change)).await?;
         let info = self.token_info(id)?;
         Ok(Response::IssuedToken(Box::new(IssuedToken { token: text.reveal(), info })))
     }
@@ -143,8 +143,8 @@ impl IdentityRequests<'_> {
         Ok(Response::Tokens { tokens, next })
     }
 
-    async fn revoke_token(&self, id: TokenId) -> Result<Response, Error> {
-        self.shard.change(Change::Identity(IdentityChange::RevokeToken(id))).await?;
+    async fn revoke_token(&self, caller: &Principal, id: TokenId) -> Result<Response, Error> {
+        self.shard.change(caller.actor(), Change::Identity(IdentityChange::RevokeToken(id))).await?;
         Ok(Response::Token(Box::new(self.token_info(id)?)))
     }
 
@@ -152,7 +152,8 @@ impl IdentityRequests<'_> {
     pub(crate) async fn create_administrator(&self, name: PrincipalName) -> Result<Token, Error> {
         let (text, token) =
             draw(NewToken { description: "made at the engine's start".to_owned(), ..NewToken::default() })?;
-        let owner = Principal::Local.as_str().to_owned();
+        let by = Principal::Local.actor();
+        let owner = by.principal.clone();
         let permissions = vec![Permission::admin()];
         let exists = self.shard.catalogue().identities.contains(&name);
         let change = if exists {
@@ -163,13 +164,13 @@ impl IdentityRequests<'_> {
                 add_certificates: Vec::new(),
                 remove_certificates: Vec::new(),
             };
-            self.shard.change(Change::Identity(IdentityChange::ChangePrincipal(grant))).await?;
+            self.shard.change(by.clone(), Change::Identity(IdentityChange::ChangePrincipal(grant))).await?;
             IdentityChange::CreateToken { principal: name, token, owner }
         } else {
             let (certificates, token) = (Vec::new(), Some(token));
             IdentityChange::CreatePrincipal { name, permissions, certificates, token, owner }
         };
-        self.shard.change(Change::Identity(change)).await?;
+        self.shard.change(by, Change::Identity(change)).await?;
         Ok(text)
     }
 

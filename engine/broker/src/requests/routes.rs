@@ -45,14 +45,15 @@ impl Broker {
         let source = spec.from.clone();
         catalogue.topic(&source)?;
         self.try_chain(&catalogue, &spec.chain, &source, AttachmentPoint::Route).await?;
-        let (broker, owner) = (self.clone(), principal.as_str().to_owned());
+        let (broker, by) = (self.clone(), principal.actor());
         let id = self
             .to_the_end(async move {
                 let _changing = broker.inner.changing.lock().await;
                 let shard = &broker.inner.shard;
                 let positions = broker.positions(&shard.topic(&source)?, spec.start).await?;
                 let of = name.clone();
-                shard.change(Change::CreateRoute { spec, name: of, positions, owner }).await?;
+                let owner = by.principal.clone();
+                shard.change(by, Change::CreateRoute { spec, name: of, positions, owner }).await?;
                 let record = Arc::clone(shard.catalogue().route(&name)?);
                 let (broker, created) = (broker.clone(), Arc::clone(&record));
                 blocking(move || broker.match_route(&broker.inner.shard.catalogue(), &created)).await?;

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     access::{Principal, Viewer},
+    audit::Noted,
     broker::Broker,
     catalogue::{Catalogue, Change},
     chains,
@@ -85,13 +86,15 @@ impl Broker {
         let catalogue = self.inner.shard.catalogue();
         catalogue.topic(&topic_name)?;
         self.try_chain(&catalogue, options.chain(), &topic_name, AttachmentPoint::Subscription).await?;
-        let (broker, owner) = (self.clone(), principal.as_str().to_owned());
+        let (broker, by) = (self.clone(), principal.actor());
         self.to_the_end(async move {
             let _changing = broker.inner.changing.lock().await;
             let shard = &broker.inner.shard;
             let positions = broker.positions(&shard.topic(&topic_name)?, from).await?;
             let (topic, of) = (topic_name.clone(), name.clone());
-            shard.change(Change::CreateSubscription { topic, name: of, options, positions, owner }).await?;
+            let owner = by.principal.clone();
+            let change = Change::CreateSubscription { topic, name: of, options, positions, owner };
+            shard.change(by, change).await?;
             let record = Arc::clone(shard.catalogue().subscription(&topic_name, &name)?);
             let (broker, created) = (broker.clone(), Arc::clone(&record));
             blocking(move || broker.match_subscription(&broker.inner.shard.catalogue(), &created)).await?;
@@ -179,13 +182,15 @@ impl Broker {
 
     pub(super) async fn resume_subscription(
         &self,
+        principal: &Principal,
         catalogue: &Catalogue,
-        topic: &TopicName,
-        name: &SubscriptionName,
+        of: (&TopicName, &SubscriptionName),
     ) -> Result<Response, Error> {
-        let record = catalogue.subscription(topic, name)?;
+        let record = catalogue.subscription(of.0, of.1)?;
         if record.paused {
-            self.pause_subscription(topic, name, false).await?;
+            self.pause_subscription(principal, of, false).await?;
+        } else {
+            self.note(principal, Noted::resumed(record)).await?;
         }
         self.owner_of(record).await?.resume().await?;
         Ok(Response::Done)
@@ -194,6 +199,7 @@ impl Broker {
     /// Changes options; the owner goes by them from its next turn on.
     pub(super) async fn set_subscription(
         &self,
+        principal: &Principal,
         topic: TopicName,
         name: SubscriptionName,
         options: SubscriptionOptions,
@@ -203,33 +209,33 @@ impl Broker {
         catalogue.subscription(&topic, &name)?;
         self.try_chain(&catalogue, options.chain(), &topic, AttachmentPoint::Subscription).await?;
         let change = Change::SetSubscription { topic: topic.clone(), name: name.clone(), options };
-        let record = self.change_subscription(topic, name, |_| async { Ok(change) }).await?;
+        let record = self.change_subscription(principal, (topic, name), |_| async { Ok(change) }).await?;
         self.describe_subscription(&record).await.map(described)
     }
 
     /// Pauses a subscription, or ends such a pause; durably.
     pub(super) async fn pause_subscription(
         &self,
-        topic: &TopicName,
-        name: &SubscriptionName,
+        principal: &Principal,
+        (topic, name): (&TopicName, &SubscriptionName),
         paused: bool,
     ) -> Result<Response, Error> {
         let change = Change::PauseSubscription { topic: topic.clone(), name: name.clone(), paused };
-        let (topic, name) = (topic.clone(), name.clone());
-        self.change_subscription(topic, name, |_| async { Ok(change) }).await.map(|_| Response::Done)
+        let of = (topic.clone(), name.clone());
+        self.change_subscription(principal, of, |_| async { Ok(change) }).await.map(|_| Response::Done)
     }
 
     /// Moves a subscription, and returns once another owner has begun there.
     pub(super) async fn seek_subscription(
         &self,
-        topic: TopicName,
-        name: SubscriptionName,
+        principal: &Principal,
+        of: (TopicName, SubscriptionName),
         to: Start,
         partitions: Vec<u16>,
     ) -> Result<Response, Error> {
-        let of = (topic.clone(), name.clone());
+        let moved = of.clone();
         let decide = move |broker: Self| async move {
-            let (topic, name) = of;
+            let (topic, name) = moved;
             let live = broker.inner.shard.topic(&topic)?;
             starts::check(&live, to, broker.inner.config.clock.now())?;
             let mut positions = Vec::new();
@@ -239,7 +245,7 @@ impl Broker {
             }
             Ok(Change::MoveSubscription { topic, name, to: positions })
         };
-        let record = self.change_subscription(topic, name, decide).await?;
+        let record = self.change_subscription(principal, of, decide).await?;
         self.describe_subscription(&record).await.map(described)
     }
 
@@ -247,20 +253,20 @@ impl Broker {
     /// over. Returns the record after it.
     async fn change_subscription<D, F>(
         &self,
-        topic: TopicName,
-        name: SubscriptionName,
+        principal: &Principal,
+        (topic, name): (TopicName, SubscriptionName),
         decide: D,
     ) -> Result<Arc<SubscriptionRecord>, Error>
     where
         D: FnOnce(Self) -> F + Send + 'static,
         F: Future<Output = Result<Change, Error>> + Send,
     {
-        let broker = self.clone();
+        let (broker, by) = (self.clone(), principal.actor());
         self.to_the_end(async move {
             let _changing = broker.inner.changing.lock().await;
             let shard = &broker.inner.shard;
             shard.catalogue().subscription(&topic, &name)?;
-            shard.change(decide(broker.clone()).await?).await?;
+            shard.change(by, decide(broker.clone()).await?).await?;
             let record = Arc::clone(shard.catalogue().subscription(&topic, &name)?);
             if let Err(error) = broker.follow_subscription(&record).await {
                 // It is durable. Whoever follows the catalogue tries again.

@@ -208,13 +208,17 @@ impl Broker {
         Ok(placed)
     }
 
-    pub(super) async fn decide_transaction(&self, asked: DecideTransaction) -> Result<Response, Error> {
+    pub(super) async fn decide_transaction(
+        &self,
+        principal: &Principal,
+        asked: DecideTransaction,
+    ) -> Result<Response, Error> {
         let DecideTransaction { group, id, commit } = asked;
         let key = TransactionKey { group, id };
         let mut tries = DECIDE_TRIES;
         loop {
             tries -= 1;
-            match self.decide(&key, commit).await {
+            match self.decide(principal, &key, commit).await {
                 // It is another one now under the same name, or was read in the moment in which it was stored.
                 Err(error) if error.code() == ErrorCode::OutcomeUnknown && tries > 0 => {}
                 decided => return Ok(self.described(&key, &decided?)),
@@ -223,7 +227,12 @@ impl Broker {
     }
 
     /// Decides a transaction as it is read now.
-    async fn decide(&self, key: &TransactionKey, commit: bool) -> Result<Transacted, Error> {
+    async fn decide(
+        &self,
+        principal: &Principal,
+        key: &TransactionKey,
+        commit: bool,
+    ) -> Result<Transacted, Error> {
         let (store, of) = (Arc::clone(&self.inner.store), key.clone());
         let bytes = blocking(move || {
             let undecided = rows::get::<Undecided>(store.as_ref(), &of)?;
@@ -233,7 +242,8 @@ impl Broker {
         let admitted = self.admit(bytes.await?).await?;
         let (store, of) = (Arc::clone(&self.inner.store), key.clone());
         let found = blocking(move || read_for_decision(store.as_ref(), &of, commit)).await?;
-        self.inner.shard.decide(key.clone(), commit, found, admitted).await
+        let verdict = (key.clone(), commit);
+        self.inner.shard.decide(principal.actor(), verdict, found, admitted).await
     }
 
     pub(super) async fn describe_transaction(

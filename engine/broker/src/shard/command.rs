@@ -19,7 +19,7 @@ use super::{
     tables::{self, DuePart, Generation, NameKey, NamedProducers, ProducerKey, RedriveRevision},
     transact::{Ask, Decide, ForgetTransactions, Transact},
 };
-use crate::{catalogue::Change, error::Error, rows::Place, topic::Topic};
+use crate::{audit::Actor, catalogue::Change, error::Error, rows::Place, topic::Topic};
 
 /// How soon a publisher may try again that was refused because the store takes no writes.
 const RETRY_AFTER_MS: u32 = 500;
@@ -31,6 +31,7 @@ pub(crate) enum Command {
     Propose(Proposal),
     Change {
         change: Box<Change>,
+        by: Actor,
         reply: oneshot::Sender<Result<(), Error>>,
     },
     /// A new owner takes over a subscription.

@@ -80,6 +80,7 @@ use self::{
     writer::{Identity, Inbox, Writer},
 };
 use crate::{
+    audit::Actor,
     catalogue::{Catalogue, Change},
     check_times::CheckTimes,
     config::BrokerConfig,
@@ -285,9 +286,9 @@ impl ShardHandle {
     }
 
     /// Decides and stores a change of the catalogue; completes once it is durable.
-    pub(crate) async fn change(&self, change: Change) -> Result<(), Error> {
+    pub(crate) async fn change(&self, by: Actor, change: Change) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Change { change: Box::new(change), reply }, answer).await
+        self.ask(Command::Change { change: Box::new(change), by, reply }, answer).await
     }
 
     /// Moves a partition's log start, and drops what is before it; completes once that is durable.
@@ -373,13 +374,13 @@ impl ShardHandle {
     /// `TRANSACTION_NOT_FOUND`, `ALREADY_DECIDED`, or why the shard takes no writes.
     pub(crate) async fn decide(
         &self,
-        key: TransactionKey,
-        commit: bool,
+        by: Actor,
+        (key, commit): (TransactionKey, bool),
         found: Found,
         admitted: OwnedSemaphorePermit,
     ) -> Result<Transacted, Error> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Decide(Decide { key, commit, found, admitted, reply })).await?;
+        self.send(Command::Decide(Decide { key, commit, by, found, admitted, reply })).await?;
         answer.await.unwrap_or_else(|_| Err(Error::unanswered()))
     }
 

@@ -14,6 +14,7 @@ use super::{
     tables,
 };
 use crate::{
+    audit::Actor,
     error::Error,
     rows::{Share, Transaction, TransactionKey, Undecided, Verdict},
     topic::Topic,
@@ -49,6 +50,7 @@ pub(crate) struct TransactBatch {
 pub(crate) struct Decide {
     pub(crate) key: TransactionKey,
     pub(crate) commit: bool,
+    pub(crate) by: Actor,
     /// What was read of it. The name may be another transaction's by now.
     pub(crate) found: Found,
     /// Its share of the bytes that may wait; given back once the commit is durable.

@@ -2,8 +2,9 @@
 
 use levada_protocol::ids::Timestamp;
 
-use super::State;
+use super::{State, audit};
 use crate::{
+    audit::Actor,
     catalogue::{Change, Root},
     error::Error,
     shard::{command::Expire, group::Group},
@@ -25,5 +26,6 @@ pub(super) fn expire(
         return Ok(());
     }
     let root = Root::Subscription(record.topic.clone(), record.name.clone());
-    state.change(&Change::Delete { root, force: true, with_dead_letters: false }, group, now)
+    let change = Change::Delete { root, force: true, with_dead_letters: false };
+    audit::change(state, &change, &Actor::engine(), group, now)
 }

@@ -1,6 +1,7 @@
 //! The state that the writer decides on: ahead of what is durable by the groups under way. It has no clock, no queue
 //! and no thread: each command adds to the group in the making.
 
+mod audit;
 mod expiry;
 mod logs;
 mod names;
@@ -171,8 +172,8 @@ impl State {
         match command {
             Command::Append(append) => self.append(append, group, now),
             Command::Propose(proposal) => self.propose(proposal, group, now),
-            Command::Change { change, reply } => {
-                let result = self.change(&change, group, now);
+            Command::Change { change, by, reply } => {
+                let result = audit::change(self, &change, &by, group, now);
                 group.reply(Reply::Done { reply, result });
             }
             Command::TakeOver { subscription, reply } => {
@@ -510,6 +511,7 @@ impl State {
         transaction.verdict = if decide.commit { Verdict::Committed } else { Verdict::RolledBack };
         transaction.decided = now;
         self.tables.transactions.decide(key, transaction.clone(), &mut group.draft);
+        audit::decision(self, decide, group, now);
         Ok(Transacted { transaction, undecided: None, repeat: false })
     }
 
@@ -682,14 +684,6 @@ impl State {
             Ok(decided) => self.take_decided(decided, group),
             Err(error) => tracing::error!(%error, topic = %name, "a dead-letter topic could not be created"),
         }
-    }
-
-    fn change(&mut self, change: &Change, group: &mut Group, now: Timestamp) -> Result<(), Error> {
-        let decided = change.decide(&self.catalogue, now, self.limits.records_max)?;
-        // What the group appends to a topic must come before its deletion.
-        self.tables.partitions.flush(&mut group.draft);
-        self.take_decided(decided, group);
-        Ok(())
     }
 
     fn take_decided(&mut self, decided: Decided, group: &mut Group) {

@@ -1,0 +1,406 @@
+//! What the topic `_audit` says about a change: who made it, with which proof, and what is different after it.
+//!
+//! Pure: from a change and the catalogues before and after it to an event. The shard's writer appends the event in the commit of
+//! the change.
+
+use levada_protocol::{
+    error::ErrorCode,
+    event::Event,
+    ids::{PluginName, PrincipalId, RouteId, SubscriptionId, TokenId, TopicId},
+    request::Request,
+};
+use serde::Serialize;
+use serde_json::{Value, value::to_value};
+
+use crate::{
+    catalogue::{Catalogue, CatalogueEvent, Change, Decided, IdentityChange, Root},
+    rows::{PluginRecord, SubscriptionRecord, TokenRecord},
+};
+
+/// The topic. It is made with the first event, and has one partition.
+pub(crate) const TOPIC: &str = "_audit";
+/// An event that would be longer names what has changed without what it was and is.
+const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+/// So many things are named then; of more there is the count alone.
+const NAMED_MAX: usize = 100;
+
+/// Who makes a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Actor {
+    pub(crate) principal: String,
+    /// How it came in, such as `token 1f…`; `None` for local callers and the engine.
+    pub(crate) proof: Option<String>,
+}
+
+impl Actor {
+    /// The engine itself, for what it does in the background.
+    pub(crate) fn engine() -> Self {
+        Self { principal: "engine".to_owned(), proof: None }
+    }
+}
+
+/// Something that was asked for and is no change of the catalogue.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Noted {
+    action: String,
+    kind: &'static str,
+    name: String,
+    detail: Value,
+}
+
+impl Noted {
+    /// What is noted about a request before it is executed; `None` if there is nothing, or its commit says it.
+    pub(crate) fn of(request: &Request) -> Option<Self> {
+        let detail = |what: Result<Value, serde_json::Error>| what.unwrap_or(Value::Null);
+        let note = |action: &str, kind, name: String, detail| {
+            Some(Self { action: action.to_owned(), kind, name, detail })
+        };
+        match request {
+            // The steps that go on are of the same redrive.
+            Request::Redrive(asked) if asked.until.is_none() => {
+                note("redrive", "topic", asked.topic.to_string(), detail(to_value(asked)))
+            }
+            Request::PurgeDeadLetters(asked) => {
+                note("purge_dead_letters", "topic", asked.topic.to_string(), detail(to_value(asked)))
+            }
+            Request::PurgeTopic(asked) => {
+                note("purge_topic", "topic", asked.topic.to_string(), detail(to_value(asked)))
+            }
+            Request::CancelScheduled { topic, id } => {
+                note("cancel_scheduled", "topic", topic.to_string(), Value::from(*id))
+            }
+            Request::ResumeRoute { name } => note("resume_route", "route", name.to_string(), Value::Null),
+            _ => None,
+        }
+    }
+
+    /// What is noted of a subscription that goes on after it had stopped by itself.
+    pub(crate) fn resumed(record: &SubscriptionRecord) -> Self {
+        let name = format!("{}/{}", record.topic, record.name);
+        Self { action: "resume_subscription".to_owned(), kind: "subscription", name, detail: Value::Null }
+    }
+
+    /// What a decision of a transaction is noted as.
+    pub(crate) fn decision(transaction: String, commit: bool) -> Self {
+        let action = if commit { "commit_transaction" } else { "roll_back_transaction" };
+        Self { action: action.to_owned(), kind: "transaction", name: transaction, detail: Value::Null }
+    }
+
+    /// What calls that were refused are noted as; `times` are those since the last note.
+    pub(crate) fn refused(required: String, code: ErrorCode, times: u64) -> Self {
+        let detail = serde_json::json!({ "code": code.as_str(), "times": times });
+        Self { action: "refused".to_owned(), kind: "call", name: required, detail }
+    }
+}
+
+/// A thing before and after a change.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Thing {
+    kind: &'static str,
+    name: String,
+    /// Its record; `null` if there was none.
+    before: Value,
+    after: Value,
+}
+
+/// The payload of an event.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    action: &'a str,
+    #[serde(flatten)]
+    by: &'a Actor,
+    changed: &'a [Thing],
+    /// How many more have changed than are named.
+    #[serde(skip_serializing_if = "is_zero")]
+    more: usize,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    detail: &'a Value,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+/// The event about a change that was decided; `None` if nobody is to hear of it, which without principals is always so.
+pub(crate) fn event(change: &Change, by: &Actor, before: &Catalogue, decided: &Decided) -> Option<Event> {
+    let after = &decided.next;
+    if before.identities.is_empty() && after.identities.is_empty() {
+        return None;
+    }
+    let (action, things) = match change {
+        Change::Identity(IdentityChange::UseToken(_)) => return None,
+        Change::Noted(what) => return noted(what, by, before),
+        Change::Identity(change) => (action_of(change), identities(change, before, after)),
+        _ => (name_of(change), things(&decided.events, before, after)),
+    };
+    Some(written(action, by, things, &Value::Null))
+}
+
+/// The event about something that is no change of the catalogue; `None` without principals.
+pub(crate) fn noted(noted: &Noted, by: &Actor, catalogue: &Catalogue) -> Option<Event> {
+    let Noted { action, kind, name, detail } = noted;
+    let thing = Thing { kind, name: name.clone(), before: Value::Null, after: Value::Null };
+    (!catalogue.identities.is_empty()).then(|| written(action, by, vec![thing], detail))
+}
+
+fn written(action: &str, by: &Actor, mut things: Vec<Thing>, detail: &Value) -> Event {
+    let whole = payload(&Report { action, by, changed: &things, more: 0, detail });
+    let payload = if whole.len() <= PAYLOAD_BYTES_MAX {
+        whole
+    } else {
+        let more = things.len().saturating_sub(NAMED_MAX);
+        things.truncate(NAMED_MAX);
+        things.iter_mut().for_each(|thing| (thing.before, thing.after) = (Value::Null, Value::Null));
+        payload(&Report { action, by, changed: &things, more, detail: &Value::Null })
+    };
+    let key = things.first().map_or_else(String::new, |thing| format!("{} {}", thing.kind, thing.name));
+    Event::new(payload)
+        .with_key(key)
+        .with_header("content-type", "application/json")
+        .with_header("ce-type", format!("levada.audit.{action}"))
+        .with_header("ce-source", format!("/principals/{}", by.principal))
+}
+
+fn payload(report: &Report<'_>) -> Vec<u8> {
+    serde_json::to_vec(report).unwrap_or_default()
+}
+
+/// Names follow the protocol's requests.
+fn name_of(change: &Change) -> &'static str {
+    match change {
+        Change::CreateTopic { .. } => "create_topic",
+        Change::SetTopic { .. } => "set_topic",
+        Change::Delete { root: Root::Topic(_), .. } => "delete_topic",
+        Change::Delete { root: Root::Subscription(..), .. } => "delete_subscription",
+        Change::Delete { root: Root::Route(_), .. } => "delete_route",
+        Change::CreateSubscription { .. } => "create_subscription",
+        Change::SetSubscription { .. } => "set_subscription",
+        Change::PauseSubscription { paused: true, .. } => "pause_subscription",
+        Change::PauseSubscription { paused: false, .. } => "resume_subscription",
+        Change::MoveSubscription { .. } => "seek_subscription",
+        Change::DeployPlugin { .. } => "deploy_plugin",
+        Change::RemovePlugin { .. } => "remove_plugin",
+        Change::CreateRoute { .. } => "create_route",
+        Change::Identity(change) => action_of(change),
+        Change::Noted(_) => "noted",
+    }
+}
+
+fn action_of(change: &IdentityChange) -> &'static str {
+    match change {
+        IdentityChange::CreatePrincipal { .. } => "create_principal",
+        IdentityChange::ChangePrincipal(_) => "change_principal",
+        IdentityChange::DeletePrincipal(_) => "delete_principal",
+        IdentityChange::CreateToken { .. } => "create_token",
+        IdentityChange::RevokeToken(_) => "revoke_token",
+        IdentityChange::UseToken(_) => "use_token",
+    }
+}
+
+/// What the events of a change name, as it was and as it is.
+fn things(events: &[CatalogueEvent], before: &Catalogue, after: &Catalogue) -> Vec<Thing> {
+    let mut things = Vec::new();
+    for event in events {
+        match event {
+            CatalogueEvent::TopicCreated(record) | CatalogueEvent::TopicChanged(record) => {
+                things.extend(topic(record.id(), before, after));
+            }
+            CatalogueEvent::TopicDeleted(id) => things.extend(topic(*id, before, after)),
+            CatalogueEvent::SubscriptionCreated(record)
+            | CatalogueEvent::SubscriptionChanged(record)
+            | CatalogueEvent::SubscriptionMoved(record, _) => {
+                things.extend(subscription(SubscriptionId(record.id), before, after));
+            }
+            CatalogueEvent::SubscriptionDeleted(id) => things.extend(subscription(*id, before, after)),
+            CatalogueEvent::RouteCreated(record) => things.extend(route(RouteId(record.id), before, after)),
+            CatalogueEvent::RouteDeleted(id) => things.extend(route(*id, before, after)),
+            CatalogueEvent::PluginChanged(name) => things.extend(plugins(name, before, after)),
+            CatalogueEvent::IdentitiesChanged | CatalogueEvent::Reloaded => {}
+        }
+    }
+    things
+}
+
+/// A record before and after, if there is one of either.
+fn thing<R: Serialize>(
+    kind: &'static str,
+    [before, after]: [Option<&R>; 2],
+    name: impl FnOnce(&R) -> String,
+) -> Option<Thing> {
+    let name = name(after.or(before)?);
+    let value = |record: Option<&R>| record.and_then(|record| to_value(record).ok()).unwrap_or(Value::Null);
+    Some(Thing { kind, name, before: value(before), after: value(after) })
+}
+
+fn topic(id: TopicId, before: &Catalogue, after: &Catalogue) -> Option<Thing> {
+    let records = [before, after].map(|catalogue| catalogue.topics.by_id(id).map(AsRef::as_ref));
+    thing("topic", records, |record| record.name.to_string())
+}
+
+fn subscription(id: SubscriptionId, before: &Catalogue, after: &Catalogue) -> Option<Thing> {
+    let records = [before, after].map(|catalogue| catalogue.subscriptions.by_id(id).map(AsRef::as_ref));
+    thing("subscription", records, |record| format!("{}/{}", record.topic, record.name))
+}
+
+fn route(id: RouteId, before: &Catalogue, after: &Catalogue) -> Option<Thing> {
+    let records = [before, after].map(|catalogue| catalogue.routes.by_id(id).map(AsRef::as_ref));
+    thing("route", records, |record| record.spec.name.to_string())
+}
+
+/// The versions that are there only before or only after.
+fn plugins(name: &PluginName, before: &Catalogue, after: &Catalogue) -> Vec<Thing> {
+    let named = |record: &PluginRecord| format!("{}@{}", record.name, record.version);
+    let gone = before.plugins.versions(name).filter(|record| after.plugins.by_id(record.id).is_none());
+    let new = after.plugins.versions(name).filter(|record| before.plugins.by_id(record.id).is_none());
+    let gone = gone.filter_map(|record| thing("plugin", [Some(record.as_ref()), None], named));
+    gone.chain(new.filter_map(|record| thing("plugin", [None, Some(record.as_ref())], named))).collect()
+}
+
+fn identities(change: &IdentityChange, before: &Catalogue, after: &Catalogue) -> Vec<Thing> {
+    let (old, new) = (&before.identities, &after.identities);
+    let principal = |name| {
+        let records = [old, new].map(|identities| identities.principal(name).ok().map(AsRef::as_ref));
+        thing("principal", records, |record| record.name.to_string())
+    };
+    let token = |id| token(id, before, after);
+    match change {
+        IdentityChange::CreatePrincipal { name, token: made, .. } => {
+            principal(name).into_iter().chain(made.as_ref().and_then(|made| token(made.id))).collect()
+        }
+        IdentityChange::ChangePrincipal(change) => principal(&change.name).into_iter().collect(),
+        IdentityChange::DeletePrincipal(name) => {
+            let id = old.principal(name).ok().map(|record| PrincipalId(record.id));
+            let tokens = id.into_iter().flat_map(|id| old.tokens_of(id));
+            principal(name).into_iter().chain(tokens.filter_map(|record| token(TokenId(record.id)))).collect()
+        }
+        IdentityChange::CreateToken { token: made, .. } => token(made.id).into_iter().collect(),
+        IdentityChange::RevokeToken(id) | IdentityChange::UseToken(id) => token(*id).into_iter().collect(),
+    }
+}
+
+/// A token without what is stored of its secret.
+fn token(id: TokenId, before: &Catalogue, after: &Catalogue) -> Option<Thing> {
+    let records = [before, after].map(|catalogue| catalogue.identities.token(id).map(AsRef::as_ref));
+    let mut thing = thing("token", records, |record: &TokenRecord| TokenId(record.id).to_string())?;
+    for value in [&mut thing.before, &mut thing.after] {
+        value.as_object_mut().map(|members| members.remove("secret_sha256"));
+    }
+    Some(thing)
+}
+
+#[cfg(test)]
+mod tests {
+    use levada_protocol::{ids::Timestamp, request::TopicSettings};
+
+    use super::*;
+    use crate::catalogue::DrawnToken;
+
+    const NOW: Timestamp = Timestamp(5);
+
+    fn me() -> Actor {
+        Actor { principal: "me".to_owned(), proof: Some("token 7".to_owned()) }
+    }
+
+    fn decide(change: &Change, before: &Catalogue) -> Decided {
+        change.decide(before, NOW, usize::MAX).unwrap()
+    }
+
+    fn with_principal() -> (Change, Catalogue) {
+        let token = DrawnToken {
+            id: TokenId(9),
+            secret_sha256: "5ec2e7".to_owned(),
+            new: levada_protocol::request::NewToken::default(),
+        };
+        let change = Change::Identity(IdentityChange::CreatePrincipal {
+            name: "me".parse().unwrap(),
+            permissions: vec!["admin".parse().unwrap()],
+            certificates: Vec::new(),
+            token: Some(token),
+            owner: "local".to_owned(),
+        });
+        let next = decide(&change, &Catalogue::default()).next;
+        (change, next)
+    }
+
+    fn create(name: &str) -> Change {
+        Change::CreateTopic {
+            name: name.parse().unwrap(),
+            settings: TopicSettings::default(),
+            owner: "me".to_owned(),
+        }
+    }
+
+    fn json(event: &Event) -> Value {
+        serde_json::from_slice(event.payload.as_deref().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn without_principals_there_is_nothing_to_tell_and_the_first_is_told() {
+        let empty = Catalogue::default();
+        let change = create("orders");
+        assert_eq!(event(&change, &me(), &empty, &decide(&change, &empty)), None);
+        let (change, _) = with_principal();
+        let told = json(&event(&change, &me(), &empty, &decide(&change, &empty)).unwrap());
+        assert_eq!(told["action"], "create_principal");
+        assert_eq!((&told["principal"], &told["proof"]), (&Value::from("me"), &Value::from("token 7")));
+        let kinds: Vec<_> = told["changed"].as_array().unwrap().iter().map(|it| it["kind"].clone()).collect();
+        assert_eq!(kinds, ["principal", "token"]);
+        assert_eq!(told["changed"][0]["before"], Value::Null);
+        assert_eq!(told["changed"][0]["after"]["permissions"][0], "admin");
+        assert!(!told.to_string().contains("5ec2e7"), "nothing of a secret is told");
+    }
+
+    #[test]
+    fn a_deletion_tells_all_that_goes_along_as_it_was() {
+        let (_, mut catalogue) = with_principal();
+        let subscribe = Change::CreateSubscription {
+            topic: "orders".parse().unwrap(),
+            name: "payment".parse().unwrap(),
+            options: levada_protocol::request::SubscriptionOptions::default(),
+            positions: vec![levada_protocol::ids::Offset(0)],
+            owner: "me".to_owned(),
+        };
+        for change in [create("orders"), subscribe] {
+            catalogue = decide(&change, &catalogue).next;
+        }
+        let root = Root::Topic("orders".parse().unwrap());
+        let change = Change::Delete { root, force: true, with_dead_letters: false };
+        let event = event(&change, &me(), &catalogue, &decide(&change, &catalogue)).unwrap();
+        let told = json(&event);
+        assert_eq!(told["action"], "delete_topic");
+        let changed = told["changed"].as_array().unwrap();
+        assert_eq!(
+            (&changed[0]["kind"], &changed[0]["name"]),
+            (&"subscription".into(), &"orders/payment".into())
+        );
+        assert_eq!((&changed[1]["kind"], &changed[1]["name"]), (&"topic".into(), &"orders".into()));
+        assert!(changed.iter().all(|it| it["before"].is_object() && it["after"].is_null()));
+        assert_eq!(event.key.as_deref(), Some(&b"subscription orders/payment"[..]));
+    }
+
+    #[test]
+    fn what_is_too_long_is_named_without_its_records_and_of_very_many_there_is_a_count() {
+        let thing = |number| Thing {
+            kind: "topic",
+            name: format!("t{number}"),
+            before: Value::from("x".repeat(1_000)),
+            after: Value::Null,
+        };
+        let told = |count: usize| {
+            json(&written("delete_topic", &me(), (0..count).map(thing).collect(), &Value::Null))
+        };
+        let short = told(10);
+        assert!(short["changed"][9]["before"].is_string() && short["more"].is_null());
+        let long = told(1_000);
+        assert_eq!(long["changed"].as_array().unwrap().len(), NAMED_MAX);
+        assert_eq!((&long["changed"][0]["before"], &long["more"]), (&Value::Null, &Value::from(900)));
+    }
+
+    #[test]
+    fn the_use_of_a_token_is_no_change() {
+        let (_, catalogue) = with_principal();
+        let change = Change::Identity(IdentityChange::UseToken(TokenId(9)));
+        assert_eq!(event(&change, &me(), &catalogue, &decide(&change, &catalogue)), None);
+    }
+}
