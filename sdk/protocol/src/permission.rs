@@ -11,7 +11,8 @@
 //! | everything | `**` | every resource of the verb |
 //!
 //! `*` stands for any characters within one segment, none among them; segments of topic names end at dots. `**` is the last
-//! segment, and stands for one or more. The idea of segments and of a tail is that of NATS subjects.
+//! segment, and stands for one or more. The idea of segments and of a tail is that of NATS subjects. A topic whose name begins with
+//! `_` is the engine's own, and is matched by patterns that begin with `_` alone, such as `read _audit`.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::{
     access::{Action, Scope},
     error::ErrorCode,
+    ids::TopicName,
     limits::PERMISSION_BYTES_MAX,
 };
 
@@ -87,7 +89,7 @@ impl Permission {
     /// `orders/payment` knows that there is a topic `orders`, and who may publish to `orders` knows of no subscription.
     pub fn concerns(&self, scope: &Scope) -> bool {
         let belongs = match (&self.pattern, scope) {
-            (Pattern::Subscription(topic, _), Scope::Topic(name)) => topic.matches(name.as_str()),
+            (Pattern::Subscription(topic, _), Scope::Topic(name)) => topic.is_of(name),
             _ => false,
         };
         let has_kind = Kinds::of(self.action).has(scope);
@@ -98,12 +100,11 @@ impl Permission {
 impl Pattern {
     fn matches(&self, scope: &Scope) -> bool {
         match (self, scope) {
+            (Self::Everything, Scope::Topic(topic) | Scope::Subscription(topic, _)) => !is_hidden(topic),
             (Self::Everything, _) => true,
-            (Self::Topic(glob), Scope::Topic(topic) | Scope::Subscription(topic, _)) => {
-                glob.matches(topic.as_str())
-            }
+            (Self::Topic(glob), Scope::Topic(topic) | Scope::Subscription(topic, _)) => glob.is_of(topic),
             (Self::Subscription(of, glob), Scope::Subscription(topic, name)) => {
-                of.matches(topic.as_str()) && glob.matches(name.as_str())
+                of.is_of(topic) && glob.matches(name.as_str())
             }
             (Self::Route(glob), Scope::Route(name)) => glob.matches(name.as_str()),
             (Self::Group(glob), Scope::Group(name)) => glob.matches(name.as_str()),
@@ -154,6 +155,11 @@ impl Glob {
         (is_sound && is_tailed).then(|| Self(text.into()))
     }
 
+    /// True if it is a pattern of this topic.
+    fn is_of(&self, topic: &TopicName) -> bool {
+        (!is_hidden(topic) || self.0.starts_with('_')) && self.matches(topic.as_str())
+    }
+
     fn matches(&self, name: &str) -> bool {
         let (mut pattern, mut rest) = (self.0.split('.'), name.split('.'));
         loop {
@@ -165,6 +171,12 @@ impl Glob {
             }
         }
     }
+}
+
+/// True for the engine's own topics, which no pattern matches by a star at its beginning: who may read all topics of a shop need
+/// not read who administrates it.
+fn is_hidden(topic: &TopicName) -> bool {
+    topic.as_str().starts_with('_')
 }
 
 /// True if the segment is the glob, with any characters for each `*`. Greedy from the left: what stands between two stars is
@@ -326,6 +338,11 @@ mod tests {
             ("a*a", "a", false),
             ("*a*", "bab", true),
             ("**", "shop.orders.eu", true),
+            ("**", "_audit", false),
+            ("*", "_audit", false),
+            ("*audit", "_audit", false),
+            ("_audit", "_audit", true),
+            ("_*", "_audit", true),
         ] {
             let read = permission(&format!("read {pattern}"));
             assert_eq!(read.allows(Action::Read, &topic(name)), matches, "{pattern} {name}");

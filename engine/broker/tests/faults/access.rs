@@ -38,6 +38,10 @@ impl<'a> Office<'a> {
         Self { engine, admin }
     }
 
+    pub(crate) fn admin(&self) -> Principal {
+        self.admin.clone()
+    }
+
     pub(crate) async fn ask(&self, request: Request) -> Response {
         self.try_ask(request).await.unwrap()
     }

@@ -4,6 +4,7 @@
 
 mod access;
 mod alone;
+mod audit;
 mod backlog;
 mod bounds;
 mod clock;
