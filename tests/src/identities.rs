@@ -13,8 +13,7 @@ async fn principal(engine: &Engine, by: &Client, name: &str, permissions: &[&str
         name: name.parse().unwrap(),
         permissions: permissions.iter().map(|line| line.parse().unwrap()).collect(),
         certificates: Vec::new(),
-        token: Some(NewToken::default()),
-    };
+        token: Some(NewToken::default()), quotas: Quotas::default() };
     let (_, issued) = by.create_principal(new).await.unwrap();
     let issued = issued.unwrap();
     let config = engine.client_config().token(issued.token);

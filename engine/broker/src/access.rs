@@ -66,6 +66,14 @@ impl Principal {
         Self::Known(Arc::new(Known { id: PrincipalId(record.id), name: record.name.clone(), proof }))
     }
 
+    /// Its id in the catalogue; `None` for a local caller.
+    pub(crate) fn id(&self) -> Option<PrincipalId> {
+        match self {
+            Self::Local => None,
+            Self::Known(known) => Some(known.id),
+        }
+    }
+
     /// What is told of who makes a change.
     pub(crate) fn actor(&self) -> Actor {
         let proof = match self {

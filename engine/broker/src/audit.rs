@@ -316,6 +316,7 @@ mod tests {
             name: "me".parse().unwrap(),
             permissions: vec!["admin".parse().unwrap()],
             certificates: Vec::new(),
+            quotas: levada_protocol::request::Quotas::default(),
             token: Some(token),
             owner: "local".to_owned(),
         });

@@ -24,6 +24,7 @@ use crate::{
     clock::Clock,
     error::Error,
     identity::sha256_hex,
+    quotas::{Metered, Meters},
     refusals::{Refusals, Sampled},
     shard::ShardHandle,
     tasks::Tasks,
@@ -61,6 +62,7 @@ pub(crate) struct Authentication {
     clock: Clock,
     tasks: Tasks,
     refusals: Refusals,
+    meters: Arc<Meters>,
     /// Tokens whose use is being noted.
     token_uses: Mutex<HashSet<TokenId>>,
 }
@@ -68,7 +70,8 @@ pub(crate) struct Authentication {
 impl Authentication {
     pub(crate) fn new(shard: ShardHandle, clock: Clock, tasks: Tasks) -> Arc<Self> {
         let (refusals, token_uses) = (Refusals::default(), Mutex::default());
-        Arc::new(Self { shard, clock, tasks, refusals, token_uses })
+        let meters = Meters::new(shard.clone(), clock.clone());
+        Arc::new(Self { shard, clock, tasks, refusals, meters, token_uses })
     }
 
     /// As [`crate::Broker::check`].
@@ -78,6 +81,22 @@ impl Authentication {
         access
             .check(principal, required)
             .inspect_err(|error| self.refuse(principal.actor(), access.unmet(principal, required), error))
+    }
+
+    /// The quotas of a principal; `None` for a local caller, who has none.
+    pub(crate) fn metered(&self, principal: &Principal) -> Option<Metered> {
+        self.meters.of(principal)
+    }
+
+    /// Takes a request of the principal, once it may have one.
+    ///
+    /// # Errors
+    /// `QUOTA`.
+    pub(crate) async fn begin_request(&self, principal: &Principal) -> Result<(), Error> {
+        match self.metered(principal) {
+            Some(metered) => metered.request().await,
+            None => Ok(()),
+        }
     }
 
     /// As [`crate::Broker::check_browses_all`].

@@ -37,7 +37,8 @@ use crate::{
     log::{Log, blocking},
     metrics,
     outbound::Outbound,
-    publish::PublishStream,
+    publish::{Admitted, PublishStream},
+    quotas::Connection,
     reader::{self, Reader, Searching},
     reclaim::Reclaimer,
     retention::Retention,
@@ -355,6 +356,16 @@ impl Broker {
         self.identity_requests().create_administrator(name).await
     }
 
+    /// Takes a connection of the principal, which counts until what is returned is dropped.
+    ///
+    /// # Errors
+    /// `QUOTA` if it has as many as it may.
+    pub fn connect(&self, principal: &Principal) -> Result<Connection, Error> {
+        let metered = self.inner.authentication.metered(principal);
+        let connected = metered.map(|metered| metered.connect()).transpose()?;
+        Ok(Connection { _connected: connected })
+    }
+
     /// Opens a stream of publishes to a topic.
     ///
     /// # Errors
@@ -363,10 +374,10 @@ impl Broker {
         self.check(principal, &[access::publishing(topic)])?;
         let topic = self.publishable(topic)?;
         let config = &self.inner.config;
-        let admission = Arc::clone(&self.inner.admission);
-        let admission_max = config.publish_bytes_max;
+        let admission = (Arc::clone(&self.inner.admission), config.publish_bytes_max);
+        let quotas = self.inner.authentication.metered(principal);
         let shard = self.inner.shard.clone();
-        Ok(PublishStream::new(topic, shard, admission, admission_max, config.stream_in_flight_max))
+        Ok(PublishStream::new(topic, shard, admission, quotas, config.stream_in_flight_max))
     }
 
     /// A topic that may be published to.
@@ -379,11 +390,12 @@ impl Broker {
     }
 
     /// A share of the bytes that may wait for their commit; waits until there is one.
-    pub(crate) async fn admit(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+    pub(crate) async fn admit(&self, bytes: usize) -> Result<Admitted, Error> {
         let bytes = bytes.min(self.inner.config.publish_bytes_max);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let admission = Arc::clone(&self.inner.admission).acquire_many_owned(bytes);
-        admission.await.map_err(|_| Error::ShuttingDown)
+        let of_engine = admission.await.map_err(|_| Error::ShuttingDown)?;
+        Ok(Admitted { _of_engine: of_engine, _of_principal: None })
     }
 
     /// Makes the caller a member of a producer group: it is asked about the group's prepared transactions.
@@ -411,6 +423,7 @@ impl Broker {
     /// `PLUGIN_…`.
     pub async fn subscribe(&self, principal: &Principal, subscribe: Subscribe) -> Result<Consumer, Error> {
         self.check(principal, &subscribe.required())?;
+        self.inner.authentication.begin_request(principal).await?;
         let (record, created) = self.subscription_for(principal, &subscribe).await?;
         for _ in 1..ATTACH_TRIES {
             let handle = self.owner_of(&record).await?;
@@ -432,6 +445,7 @@ impl Broker {
     /// a partition that is named twice, a position of one that is not read, and a search that cannot be done.
     pub async fn read(&self, principal: &Principal, read: Read) -> Result<Reader, Error> {
         self.check(principal, &read.required())?;
+        self.inner.authentication.begin_request(principal).await?;
         let name = &read.topic;
         let search = self.searching(&read)?;
         let topic = self.inner.shard.topic(name)?;

@@ -6,10 +6,11 @@ use levada_protocol::{
     batch::Batch,
     publish::{Ack, AckOutcome, Durability, PublishHeader},
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::{
     error::Error,
+    quotas::{InFlight, Metered},
     shard::{AckPermit, Append, ShardHandle},
     topic::Topic,
 };
@@ -30,6 +31,14 @@ pub struct PublishStream {
     submitter: Submitter,
 }
 
+/// A share of the bytes that may wait for their commit, of those of the engine and of those of a principal; given back when it is
+/// dropped.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) _of_engine: OwnedSemaphorePermit,
+    pub(crate) _of_principal: Option<InFlight>,
+}
+
 /// The sending half of a publish stream.
 #[derive(Debug, Clone)]
 pub struct Submitter {
@@ -38,20 +47,21 @@ pub struct Submitter {
     acks: mpsc::Sender<Ack>,
     admission: Arc<Semaphore>,
     admission_max: usize,
+    quotas: Option<Metered>,
 }
 
 impl PublishStream {
     pub(crate) fn new(
         topic: Arc<Topic>,
         shard: ShardHandle,
-        admission: Arc<Semaphore>,
-        admission_max: usize,
+        (admission, admission_max): (Arc<Semaphore>, usize),
+        quotas: Option<Metered>,
         in_flight_max: usize,
     ) -> Self {
         let (sender, acks) = mpsc::channel(in_flight_max);
         let partitions = u16::try_from(topic.partitions.len()).unwrap_or(u16::MAX);
         let settings = topic.settings();
-        let submitter = Submitter { topic, shard, acks: sender, admission, admission_max };
+        let submitter = Submitter { topic, shard, acks: sender, admission, admission_max, quotas };
         Self {
             partitions,
             durability: settings.durability,
@@ -83,18 +93,28 @@ impl Submitter {
     /// Only if the broker is shutting down, its writer has failed, or the stream's receiver is gone.
     pub async fn submit(&self, header: PublishHeader, batch: Batch) -> Result<(), Error> {
         let reply = self.acks.clone().reserve_owned().await.map_err(|_| Error::ShuttingDown)?;
+        let refuse = |reply: mpsc::OwnedPermit<Ack>, error: &Error| {
+            let outcome = AckOutcome::Refused(error.refusal());
+            reply.send(Ack { correlation: header.correlation, partition: header.partition, outcome });
+        };
         if let Err(error) = self.topic.check_publishable(&header, &batch) {
-            let ack = Ack {
-                correlation: header.correlation,
-                partition: header.partition,
-                outcome: AckOutcome::Refused(error.refusal()),
-            };
-            reply.send(ack);
+            refuse(reply, &error);
             return Ok(());
         }
+        let of_principal = match &self.quotas {
+            None => None,
+            Some(quotas) => match quotas.publish(batch.count(), batch.bytes().len()).await {
+                Ok(in_flight) => Some(in_flight),
+                Err(error) => {
+                    refuse(reply, &error);
+                    return Ok(());
+                }
+            },
+        };
         let bytes = u32::try_from(batch.bytes().len().min(self.admission_max)).unwrap_or(u32::MAX);
         let admission = Arc::clone(&self.admission).acquire_many_owned(bytes);
-        let admitted = admission.await.map_err(|_| Error::ShuttingDown)?;
+        let of_engine = admission.await.map_err(|_| Error::ShuttingDown)?;
+        let admitted = Admitted { _of_engine: of_engine, _of_principal: of_principal };
         let durability = header.durability.max(Some(self.topic.durability()));
         let append = Append {
             topic: Arc::clone(&self.topic),

@@ -10,7 +10,7 @@ use levada_protocol::{
         CERTIFICATES_MAX, PERMISSIONS_MAX, TOKEN_DESCRIPTION_BYTES_MAX, TOKEN_EXPIRES_MS_MAX, TOKENS_MAX,
     },
     permission::Permission,
-    request::{ChangePrincipal, NewToken},
+    request::{ChangePrincipal, NewToken, Quotas},
 };
 use levada_store::Op;
 
@@ -44,6 +44,7 @@ pub(crate) enum IdentityChange {
         name: PrincipalName,
         permissions: Vec<Permission>,
         certificates: Vec<CertificateName>,
+        quotas: Quotas,
         token: Option<DrawnToken>,
         owner: String,
     },
@@ -84,7 +85,7 @@ impl IdentityChange {
     ) -> Result<IdentityEdit, Error> {
         let mut edit = IdentityEdit { next: identities.clone(), ops: Vec::new(), now };
         match self {
-            Self::CreatePrincipal { name, permissions, certificates, token, owner } => {
+            Self::CreatePrincipal { name, permissions, certificates, quotas, token, owner } => {
                 if identities.principals() >= PRINCIPALS_MAX {
                     let message = format!("there are {PRINCIPALS_MAX} principals, the most there may be");
                     return Err(Error::refused(ErrorCode::LimitExceeded, message));
@@ -98,6 +99,7 @@ impl IdentityChange {
                     name: name.clone(),
                     permissions: merged(&[], permissions, &[]),
                     certificates: merged(&[], certificates, &[]),
+                    quotas: *quotas,
                     created_ms: now.0,
                     owner: owner.clone(),
                 };
@@ -156,11 +158,12 @@ impl IdentityEdit {
     }
 
     fn change_principal(&mut self, change: &ChangePrincipal) -> Result<(), Error> {
-        let ChangePrincipal { name, grant, revoke, add_certificates, remove_certificates } = change;
+        let ChangePrincipal { name, grant, revoke, add_certificates, remove_certificates, quotas } = change;
         let record = PrincipalRecord::clone(self.next.principal(name)?);
         self.put_principal(PrincipalRecord {
             permissions: merged(&record.permissions, grant, revoke),
             certificates: merged(&record.certificates, add_certificates, remove_certificates),
+            quotas: quotas.of(&record.quotas),
             ..record
         })
     }

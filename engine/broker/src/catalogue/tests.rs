@@ -151,6 +151,7 @@ fn the_last_principal_cannot_go_even_when_the_time_of_its_token_is_over() {
         name: name(),
         permissions: vec![Permission::admin()],
         certificates: Vec::new(),
+        quotas: levada_protocol::request::Quotas::default(),
         token: Some(token),
         owner: "local".to_owned(),
     });
@@ -169,6 +170,7 @@ fn a_full_catalogue_keeps_no_administrator_out() {
         name: "boss".parse().unwrap(),
         permissions: vec![Permission::admin()],
         certificates: Vec::new(),
+        quotas: levada_protocol::request::Quotas::default(),
         token: Some(token(1)),
         owner: "local".to_owned(),
     });

@@ -147,6 +147,7 @@ impl Broker {
     /// Checks whether the caller may make the request, and notes what no commit tells of.
     async fn admit_request(&self, principal: &Principal, request: &Request) -> Result<(), Error> {
         self.check(principal, &request.required())?;
+        self.inner.authentication.begin_request(principal).await?;
         match Noted::of(request) {
             Some(noted) => self.note(principal, noted).await,
             None => Ok(()),

@@ -5,7 +5,7 @@ use levada_protocol::{
     ids::{PrincipalId, PrincipalName, Timestamp, TokenId},
     permission::Permission,
     request::{
-        ChangePrincipal, CreatePrincipal, CreateToken, IssuedToken, NewToken, PrincipalInfo, Request,
+        ChangePrincipal, CreatePrincipal, CreateToken, IssuedToken, NewToken, PrincipalInfo, Quotas, Request,
         Response, TokenInfo,
     },
     token::Token,
@@ -54,13 +54,19 @@ impl IdentityRequests<'_> {
     }
 
     async fn create_principal(&self, caller: &Principal, asked: CreatePrincipal) -> Result<Response, Error> {
-        let CreatePrincipal { name, permissions, certificates, token } = asked;
+        let CreatePrincipal { name, permissions, certificates, quotas, token } = asked;
         let drawn = token.map(draw).transpose()?;
         let (text, token) = drawn.unzip();
         let id = token.as_ref().map(|token| token.id);
         let owner = caller.as_str().to_owned();
-        let change =
-            IdentityChange::CreatePrincipal { name: name.clone(), permissions, certificates, token, owner };
+        let change = IdentityChange::CreatePrincipal {
+            name: name.clone(),
+            permissions,
+            certificates,
+            quotas,
+            token,
+            owner,
+        };
         self.shard.change(caller.actor(), Change::Identity(change)).await?;
         self.created(&name, text.zip(id))
     }
@@ -157,18 +163,12 @@ impl IdentityRequests<'_> {
         let permissions = vec![Permission::admin()];
         let exists = self.shard.catalogue().identities.contains(&name);
         let change = if exists {
-            let grant = ChangePrincipal {
-                name: name.clone(),
-                grant: permissions,
-                revoke: Vec::new(),
-                add_certificates: Vec::new(),
-                remove_certificates: Vec::new(),
-            };
+            let grant = ChangePrincipal { grant: permissions, ..ChangePrincipal::new(name.clone()) };
             self.shard.change(by.clone(), Change::Identity(IdentityChange::ChangePrincipal(grant))).await?;
             IdentityChange::CreateToken { principal: name, token, owner }
         } else {
-            let (certificates, token) = (Vec::new(), Some(token));
-            IdentityChange::CreatePrincipal { name, permissions, certificates, token, owner }
+            let (certificates, quotas, token) = (Vec::new(), Quotas::default(), Some(token));
+            IdentityChange::CreatePrincipal { name, permissions, certificates, quotas, token, owner }
         };
         self.shard.change(by, Change::Identity(change)).await?;
         Ok(text)
@@ -203,6 +203,7 @@ fn principal_info(identities: &Identities, record: &PrincipalRecord, now: Timest
         name: record.name.clone(),
         permissions: record.permissions.clone(),
         certificates: record.certificates.clone(),
+        quotas: record.quotas,
         tokens: u32::try_from(active).unwrap_or(u32::MAX),
         created_ms: record.created_ms,
         created_by: record.owner.clone(),

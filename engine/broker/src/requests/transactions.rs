@@ -31,6 +31,7 @@ use crate::{
     catalogue::Catalogue,
     error::Error,
     log::blocking,
+    publish::Admitted,
     rows::{self, PreparedBatch, Row, Share, Transaction, TransactionKey, Undecided, Verdict},
     shard::{Found, Transact, TransactBatch, Transacted, transaction_exists, transaction_not_found},
     subscription::AckingTransact,
@@ -58,7 +59,7 @@ impl Broker {
         batches: Vec<(PublishHeader, Batch)>,
     ) -> Result<Response, Error> {
         self.check(principal, &asked.required())?;
-        self.transact_checked(asked, batches).await
+        self.transact_checked(principal, asked, batches).await
     }
 
     /// As [`Self::transact`] for a caller who has no producer group: `asked` names one of its listener's own, under an id that
@@ -74,11 +75,12 @@ impl Broker {
     ) -> Result<Response, Error> {
         let topics: Vec<_> = asked.topics.iter().map(access::publishing).collect();
         self.check(principal, &topics)?;
-        self.transact_checked(Asked { prepare: None, acks: None, ..asked }, batches).await
+        self.transact_checked(principal, Asked { prepare: None, acks: None, ..asked }, batches).await
     }
 
     async fn transact_checked(
         &self,
+        principal: &Principal,
         asked: Asked,
         batches: Vec<(PublishHeader, Batch)>,
     ) -> Result<Response, Error> {
@@ -107,7 +109,12 @@ impl Broker {
             Some(prepare) => Some(prepare.check_after_ms),
         };
         let bytes = batches.iter().map(|it| it.batch.bytes().len()).sum();
-        let admitted = self.admit(bytes).await?;
+        let events = batches.iter().map(|it| it.batch.count()).sum();
+        let of_principal = match self.inner.authentication.metered(principal) {
+            Some(metered) => Some(metered.publish(events, bytes).await?),
+            None => None,
+        };
+        let admitted = Admitted { _of_principal: of_principal, ..self.admit(bytes).await? };
         let (of, acked) = (key.clone(), None);
         let transact = |reply| Transact { key: of, digest, batches, acked, check_after_ms, admitted, reply };
         let transacted = match asked.acks {

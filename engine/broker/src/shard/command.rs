@@ -10,7 +10,7 @@ use levada_protocol::{
     publish::{Ack, AckOutcome, PublishHeader},
     request::OpenedProducer,
 };
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     group::Reply,
@@ -19,7 +19,7 @@ use super::{
     tables::{self, DuePart, Generation, NameKey, NamedProducers, ProducerKey, RedriveRevision},
     transact::{Ask, Decide, ForgetTransactions, Transact},
 };
-use crate::{audit::Actor, catalogue::Change, error::Error, rows::Place, topic::Topic};
+use crate::{audit::Actor, catalogue::Change, error::Error, publish::Admitted, rows::Place, topic::Topic};
 
 /// How soon a publisher may try again that was refused because the store takes no writes.
 const RETRY_AFTER_MS: u32 = 500;
@@ -83,7 +83,7 @@ pub(crate) struct Append {
     /// The reserved slot for the acknowledgement.
     pub(crate) reply: AckPermit,
     /// The batch's share of the bytes that may wait; given back once the commit is durable.
-    pub(crate) admitted: OwnedSemaphorePermit,
+    pub(crate) admitted: Admitted,
 }
 
 /// Takes a producer's name over for a new owner.

@@ -9,7 +9,7 @@ use levada_protocol::{
     request::OpenedProducer,
 };
 use levada_store::Op;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     announcement::Announcement,
@@ -19,7 +19,7 @@ use super::{
     tables::{Generation, RedriveRevision},
     transact::Transacted,
 };
-use crate::{catalogue::Catalogue, error::Error, rows::Undecided};
+use crate::{catalogue::Catalogue, error::Error, publish::Admitted, rows::Undecided};
 
 /// A group in the making, and then being written and synced.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Group {
     is_written: bool,
     replies: Vec<Reply>,
     /// Dropped with the group.
-    admitted: Vec<OwnedSemaphorePermit>,
+    admitted: Vec<Admitted>,
     /// A new catalogue, if the group changes it.
     catalogue: Option<Arc<Catalogue>>,
 }
@@ -130,7 +130,7 @@ impl Group {
     }
 
     /// Holds a share of the bytes that may wait until the group is durable or has failed.
-    pub(super) fn hold(&mut self, admitted: OwnedSemaphorePermit) {
+    pub(super) fn hold(&mut self, admitted: Admitted) {
         self.admitted.push(admitted);
     }
 

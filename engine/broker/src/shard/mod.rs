@@ -54,7 +54,7 @@ use levada_store::{
     Store,
     commit::{AppliedRow, Term},
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::{
     command::{Append, Command, Expire, Forget, Idle, Trim},
@@ -86,6 +86,7 @@ use crate::{
     config::BrokerConfig,
     error::Error,
     guard::Guard,
+    publish::Admitted,
     queue_ends::QueueEnds,
     rows::{EngineId, Place, TransactionKey, Undecided},
     tasks::Tasks,
@@ -377,7 +378,7 @@ impl ShardHandle {
         by: Actor,
         (key, commit): (TransactionKey, bool),
         found: Found,
-        admitted: OwnedSemaphorePermit,
+        admitted: Admitted,
     ) -> Result<Transacted, Error> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Decide(Decide { key, commit, by, found, admitted, reply })).await?;

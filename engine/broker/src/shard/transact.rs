@@ -7,7 +7,7 @@ use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId, Timestamp, TopicId},
 };
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     proposal::{Condition, ProposalRefused, StateChange},
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     audit::Actor,
     error::Error,
+    publish::Admitted,
     rows::{Share, Transaction, TransactionKey, Undecided, Verdict},
     topic::Topic,
 };
@@ -32,7 +33,7 @@ pub(crate) struct Transact {
     /// In how many milliseconds the group is asked about it first; `None`: it is committed at once.
     pub(crate) check_after_ms: Option<u64>,
     /// Its share of the bytes that may wait; given back once the commit is durable.
-    pub(crate) admitted: OwnedSemaphorePermit,
+    pub(crate) admitted: Admitted,
     pub(crate) reply: oneshot::Sender<Result<Transacted, Error>>,
 }
 
@@ -54,7 +55,7 @@ pub(crate) struct Decide {
     /// What was read of it. The name may be another transaction's by now.
     pub(crate) found: Found,
     /// Its share of the bytes that may wait; given back once the commit is durable.
-    pub(crate) admitted: OwnedSemaphorePermit,
+    pub(crate) admitted: Admitted,
     pub(crate) reply: oneshot::Sender<Result<Transacted, Error>>,
 }
 

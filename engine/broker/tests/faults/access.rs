@@ -12,9 +12,9 @@ use levada_protocol::{
     ids::{Timestamp, TokenId},
     request::{
         ChangePrincipal, CreatePrincipal, CreateToken, DeadLetterSelection, DecideTransaction,
-        GroupDeadLetters, IssuedToken, ListTransactions, NewToken, PurgeDeadLetters, PurgeTopic, Read,
-        Redrive, Request, Response, RouteSpec, Start, Subscribe, SubscriptionOptions, TokenState,
-        TopicChanges, TopicSettings, Transact,
+        GroupDeadLetters, IssuedToken, ListTransactions, NewToken, PurgeDeadLetters, PurgeTopic,
+        QuotaChanges, Quotas, Read, Redrive, Request, Response, RouteSpec, Start, Subscribe,
+        SubscriptionOptions, TokenState, TopicChanges, TopicSettings, Transact,
     },
     token::Token,
 };
@@ -70,6 +70,7 @@ impl<'a> Office<'a> {
             revoke: lines(revoke),
             add_certificates,
             remove_certificates,
+            quotas: QuotaChanges::default(),
         }))
         .await;
     }
@@ -86,6 +87,7 @@ async fn create(
         permissions: permissions.iter().map(|line| line.parse().unwrap()).collect(),
         certificates: Vec::new(),
         token: Some(NewToken::default()),
+        quotas: Quotas::default(),
     });
     match engine.broker.request(by, request, None).await? {
         Response::Principal { issued: Some(issued), .. } => Ok(issued),
@@ -184,6 +186,7 @@ fn about_principals() -> [Request; 9] {
             permissions: Vec::new(),
             certificates: Vec::new(),
             token: None,
+            quotas: Quotas::default(),
         }),
         Request::ChangePrincipal(ChangePrincipal {
             name: name(),
@@ -191,6 +194,7 @@ fn about_principals() -> [Request; 9] {
             revoke: Vec::new(),
             add_certificates: Vec::new(),
             remove_certificates: Vec::new(),
+            quotas: QuotaChanges::default(),
         }),
         Request::DescribePrincipal { name: Some(name()) },
         Request::DescribePrincipal { name: None },
@@ -499,6 +503,7 @@ async fn the_first_principal_is_an_administrator_with_a_token_and_shuts_local_ca
             permissions: permissions.iter().map(|line| line.parse().unwrap()).collect(),
             certificates: vec!["dns:boss".parse().unwrap()],
             token: token.then(NewToken::default),
+            quotas: Quotas::default(),
         });
         let refused = engine.broker.request(&Principal::Local, request, None).await.unwrap_err();
         assert_eq!(refused.code(), ErrorCode::InvalidArgument);
@@ -524,6 +529,7 @@ async fn the_last_administrator_cannot_go_and_one_can_be_made_at_a_start() {
             revoke: vec!["admin".parse().unwrap()],
             add_certificates: Vec::new(),
             remove_certificates: Vec::new(),
+            quotas: QuotaChanges::default(),
         })
     };
     let tokens = match office.ask(Request::ListTokens { principal: None, limit: 0, after: None }).await {
@@ -612,6 +618,7 @@ async fn a_certificate_is_known_by_its_exact_names_until_it_expires() {
             revoke: Vec::new(),
             add_certificates: parsed(add),
             remove_certificates: parsed(remove),
+            quotas: QuotaChanges::default(),
         })
     };
     office.ask(names(&["dns:clerk.shop", "uri:spiffe://shop/clerk"], &[])).await;
@@ -637,6 +644,7 @@ async fn a_certificate_is_known_by_its_exact_names_until_it_expires() {
         permissions: Vec::new(),
         certificates: vec!["uri:spiffe://shop/clerk".parse().unwrap()],
         token: None,
+        quotas: Quotas::default(),
     });
     let taken = office.try_ask(request).await.unwrap_err();
     assert_eq!(taken.code(), ErrorCode::PrincipalExists);

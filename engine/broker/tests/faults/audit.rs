@@ -4,7 +4,7 @@ use levada_broker::{Content, Principal};
 use levada_protocol::{
     error::ErrorCode,
     request::{
-        CreatePrincipal, NewToken, PurgeTopic, Read, Request, Response, RouteSpec, Start,
+        CreatePrincipal, NewToken, PurgeTopic, Quotas, Read, Request, Response, RouteSpec, Start,
         SubscriptionOptions, TopicChanges, TopicSettings,
     },
 };
@@ -232,6 +232,7 @@ async fn without_principals_nothing_is_told() {
         permissions: vec!["admin".parse().unwrap()],
         certificates: Vec::new(),
         token: Some(NewToken::default()),
+        quotas: Quotas::default(),
     });
     engine.ask(make).await;
     assert!(engine.store.commits.lock().unwrap().len() > 1);

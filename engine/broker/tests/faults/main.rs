@@ -23,6 +23,7 @@ mod owners;
 mod pressure;
 mod principals;
 mod purge;
+mod quotas;
 mod redrive;
 mod refused_verbs;
 mod removing;

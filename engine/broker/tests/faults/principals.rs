@@ -6,7 +6,8 @@ use levada_protocol::{
     error::ErrorCode,
     permission::Permission,
     request::{
-        CreatePrincipal, CreateToken, NewToken, Request, Response, Start, SubscriptionOptions, TopicSettings,
+        CreatePrincipal, CreateToken, NewToken, Quotas, Request, Response, Start, SubscriptionOptions,
+        TopicSettings,
     },
 };
 use proptest::prelude::*;
@@ -28,6 +29,7 @@ async fn limits_of_principals_hold_from_both_sides() {
                 .map(|at| format!("dns:c{at}.p{permissions}").parse().unwrap())
                 .collect(),
             token: None,
+            quotas: Quotas::default(),
         })
     };
     for (permissions, certificates, fits) in [(256, 0, true), (257, 0, false), (0, 16, true), (1, 17, false)]

@@ -44,8 +44,7 @@ async fn create(engine: &Engine, by: &Principal, name: &str, permissions: &[&str
         name: name.parse().unwrap(),
         permissions: permissions.iter().map(|line| line.parse().unwrap()).collect(),
         certificates: Vec::new(),
-        token: Some(NewToken::default()),
-    });
+        token: Some(NewToken::default()), quotas: Quotas::default() });
     match engine.broker.request(by, request, None).await.unwrap() {
         Response::Principal { issued: Some(issued), .. } => issued.token,
         other => panic!("{other:?}"),

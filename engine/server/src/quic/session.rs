@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use levada_broker::{Broker, Credentials, LossNotice, Principal};
+use levada_broker::{Broker, Connection as Counted, Credentials, LossNotice, Principal};
 use levada_protocol::{
     certificate_name::CertificateName,
     error::{ErrorCode, Refusal},
@@ -113,7 +113,7 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: quinn::Incoming, admiss
         }
         greeted = time::timeout_at(until, greet(&shared, &connection, &inbound)) => greeted,
     };
-    let (control, principal) = match greeted {
+    let (control, principal, _counted) = match greeted {
         Ok(Some(greeted)) => greeted,
         Ok(None) => return,
         Err(_) => {
@@ -148,11 +148,15 @@ async fn handshaken(incoming: quinn::Incoming) -> Result<Connection, quinn::Conn
 }
 
 /// Reads the hello and answers it; `None` if the connection was closed instead.
-async fn greet(shared: &Shared, connection: &Connection, inbound: &Inbound) -> Option<(Stream, Principal)> {
+async fn greet(
+    shared: &Shared,
+    connection: &Connection,
+    inbound: &Inbound,
+) -> Option<(Stream, Principal, Counted)> {
     let (send, recv) = connection.accept_bi().await.ok()?;
     let mut control = Stream::new(send, recv, inbound.clone());
     match welcome(shared, connection, &mut control).await {
-        Ok(principal) => Some((control, principal)),
+        Ok((principal, counted)) => Some((control, principal, counted)),
         Err(failure) => {
             close(connection, &mut control, failure).await;
             None
@@ -164,7 +168,7 @@ async fn welcome(
     shared: &Shared,
     connection: &Connection,
     control: &mut Stream,
-) -> Result<Principal, Failure> {
+) -> Result<(Principal, Counted), Failure> {
     let hello = match control.read_open().await? {
         Open::Hello(hello) => hello,
         Open::Publish { .. }
@@ -180,6 +184,7 @@ async fn welcome(
     };
     let protocol = common_version(&hello)?;
     let principal = authenticate(shared, connection, hello.token.as_deref())?;
+    let counted = shared.broker.connect(&principal)?;
     let client: String = hello.client.chars().take(80).collect();
     debug!(%client, protocol, principal = principal.as_str(), "session opened");
     let (engine_id, start_id) = shared.broker.ids();
@@ -193,7 +198,7 @@ async fn welcome(
         principal: principal.as_str().to_owned(),
     };
     control.answer(&Opened::Hello(answer)).await?;
-    Ok(principal)
+    Ok((principal, counted))
 }
 
 /// Who the peer is.

@@ -58,6 +58,7 @@ impl<'a> Office<'a> {
             permissions: permissions.iter().map(|line| line.parse().unwrap()).collect(),
             certificates: Vec::new(),
             token: Some(NewToken { expires_in_ms, ..NewToken::default() }),
+            quotas: Quotas::default(),
         });
         match self.ask(request).await {
             Response::Principal { issued: Some(issued), .. } => issued,
@@ -157,6 +158,7 @@ async fn without_principals_everybody_here_is_served_and_with_one_nobody_without
             permissions: vec!["admin".parse().unwrap()],
             certificates: Vec::new(),
             token: Some(NewToken::default()),
+            quotas: Quotas::default(),
         });
         // The request that ends the connection is answered.
         let Response::Principal { issued: Some(issued), .. } = client::request(&local, first).await else {
@@ -220,6 +222,7 @@ async fn a_permission_that_is_taken_back_ends_its_streams_and_no_others() {
                 revoke: vec![line.parse().unwrap()],
                 add_certificates: Vec::new(),
                 remove_certificates: Vec::new(),
+                quotas: QuotaChanges::default(),
             })
         };
         office.ask(revoke("read **")).await;
@@ -285,6 +288,7 @@ async fn a_client_certificate_is_a_principal_by_its_alternative_names() {
                 revoke: Vec::new(),
                 add_certificates: vec![known.clone()],
                 remove_certificates: Vec::new(),
+                quotas: QuotaChanges::default(),
             }))
             .await;
         let come = async |signed: &Signed| {
@@ -308,6 +312,7 @@ async fn a_client_certificate_is_a_principal_by_its_alternative_names() {
                 revoke: Vec::new(),
                 add_certificates: Vec::new(),
                 remove_certificates: vec![known],
+                quotas: QuotaChanges::default(),
             }))
             .await;
         assert_eq!(control.answer().await.unwrap_err().code, ErrorCode::Unauthenticated);

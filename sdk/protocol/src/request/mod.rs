@@ -30,8 +30,8 @@ pub use self::{
     engine::EngineInfo,
     plugin::{Interface, PluginInfo},
     principal::{
-        ChangePrincipal, CreatePrincipal, CreateToken, IssuedToken, NewToken, PrincipalInfo, TokenInfo,
-        TokenState,
+        ChangePrincipal, CreatePrincipal, CreateToken, IssuedToken, NewToken, PrincipalInfo, QuotaChanges,
+        Quotas, TokenInfo, TokenState,
     },
     producer::OpenedProducer,
     route::{RouteInfo, RouteSpec},

@@ -19,6 +19,9 @@ pub struct CreatePrincipal {
     /// The names in client certificates by which it is known.
     #[serde(default)]
     pub certificates: Vec<CertificateName>,
+    /// How much it may do.
+    #[serde(default)]
+    pub quotas: Quotas,
     /// A token to make with it, in the same commit.
     #[serde(default)]
     pub token: Option<NewToken>,
@@ -41,6 +44,79 @@ pub struct ChangePrincipal {
     /// Certificate names that it loses.
     #[serde(default)]
     pub remove_certificates: Vec<CertificateName>,
+    /// Quotas that are others from now on.
+    #[serde(default)]
+    pub quotas: QuotaChanges,
+}
+
+impl ChangePrincipal {
+    /// A change of nothing yet.
+    pub fn new(name: PrincipalName) -> Self {
+        Self {
+            name,
+            grant: Vec::new(),
+            revoke: Vec::new(),
+            add_certificates: Vec::new(),
+            remove_certificates: Vec::new(),
+            quotas: QuotaChanges::default(),
+        }
+    }
+}
+
+/// How much a principal may do, over all of its connections. 0, the default of each: no limit.
+///
+/// A call over a quota waits up to a second, which holds up its stream; then it is refused with `QUOTA` and `retry_after_ms`. A rate
+/// allows a second's worth at once, and a batch of more whenever the one before is paid off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Quotas {
+    /// Events published per second.
+    pub publish_events: u64,
+    /// Encoded bytes published per second.
+    pub publish_bytes: u64,
+    /// Requests per second; opening a subscription or a reader is one.
+    pub requests: u64,
+    /// Open QUIC connections. One more is refused.
+    pub connections: u64,
+    /// Published bytes that are not durable yet.
+    pub in_flight_bytes: u64,
+}
+
+impl Quotas {
+    /// True if nothing is limited.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What is to change of a principal's quotas; what is not given stays as it is, 0 lifts a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct QuotaChanges {
+    /// See [`Quotas::publish_events`].
+    pub publish_events: Option<u64>,
+    /// See [`Quotas::publish_bytes`].
+    pub publish_bytes: Option<u64>,
+    /// See [`Quotas::requests`].
+    pub requests: Option<u64>,
+    /// See [`Quotas::connections`].
+    pub connections: Option<u64>,
+    /// See [`Quotas::in_flight_bytes`].
+    pub in_flight_bytes: Option<u64>,
+}
+
+impl QuotaChanges {
+    /// What the quotas are once this has changed.
+    #[must_use]
+    pub fn of(&self, quotas: &Quotas) -> Quotas {
+        Quotas {
+            publish_events: self.publish_events.unwrap_or(quotas.publish_events),
+            publish_bytes: self.publish_bytes.unwrap_or(quotas.publish_bytes),
+            requests: self.requests.unwrap_or(quotas.requests),
+            connections: self.connections.unwrap_or(quotas.connections),
+            in_flight_bytes: self.in_flight_bytes.unwrap_or(quotas.in_flight_bytes),
+        }
+    }
 }
 
 /// What a token is to be.
@@ -90,6 +166,9 @@ pub struct PrincipalInfo {
     /// The names in client certificates by which it is known.
     #[serde(default)]
     pub certificates: Vec<CertificateName>,
+    /// How much it may do.
+    #[serde(default)]
+    pub quotas: Quotas,
     /// How many of its tokens are active.
     #[serde(default)]
     pub tokens: u32,

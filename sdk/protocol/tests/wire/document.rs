@@ -12,7 +12,7 @@ use levada_protocol::{
         DeadLetterGroup, DeadLetterGroups, DeadLetterSelection, DeadLetterTopic, DecideTransaction,
         DedupInfo, Deleted, EngineInfo, EventLimits, GroupDeadLetters, Hello, HelloAnswer, Limits,
         ListTransactions, LostEvents, NewToken, OpenedProducer, PartitionInfo, PluginInfo, Position, Prepare,
-        PrincipalInfo, PurgeDeadLetters, PurgeTopic, Purged, PurgedTopic, Read, Redrive, RedriveInfo,
+        PrincipalInfo, PurgeDeadLetters, PurgeTopic, QuotaChanges, Quotas, Purged, PurgedTopic, Read, Redrive, RedriveInfo,
         Redriven, Request, RequestEnvelope, Response, ResponseEnvelope, RouteInfo, RouteSpec, Search,
         StageSpec, Stretch, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TokenInfo,
         TokenState, TopicChanges, TopicInfo, TopicSettings, Transact, TransactionBatch, TransactionDuplicate,
@@ -273,12 +273,12 @@ fn every_message_has_its_fields_and_defaults() {
 #[test]
 fn every_message_about_principals_has_its_fields_and_defaults() {
     let (permissions, certificates) = (Vec::new(), Vec::new());
-    let create = CreatePrincipal { name: name("p"), permissions, certificates, token: None };
+    let quotas = Quotas::default();
+    let create = CreatePrincipal { name: name("p"), permissions, certificates, quotas, token: None };
     has_fields("`CreatePrincipal`", &create, &["name"]);
-    let (grant, revoke) = (Vec::new(), Vec::new());
-    let (add_certificates, remove_certificates) = (Vec::new(), Vec::new());
-    let change = ChangePrincipal { name: name("p"), grant, revoke, add_certificates, remove_certificates };
-    has_fields("`ChangePrincipal`", &change, &["name"]);
+    has_fields("`ChangePrincipal`", &ChangePrincipal::new(name("p")), &["name"]);
+    has_fields("`Quotas`", &Quotas::default(), &[]);
+    has_fields("`QuotaChanges`", &QuotaChanges::default(), &[]);
     let token = CreateToken { principal: name("p"), token: NewToken::default() };
     has_fields("`CreateToken`", &token, &["principal"]);
     has_fields("`NewToken`", &NewToken::default(), &[]);
@@ -286,6 +286,7 @@ fn every_message_about_principals_has_its_fields_and_defaults() {
     let info = PrincipalInfo {
         permissions: Vec::new(),
         certificates: Vec::new(),
+        quotas,
         tokens: 0,
         created_ms: 0,
         created_by: String::new(),

@@ -12,7 +12,7 @@ use levada_protocol::{
         DedupInfo, Deleted, EngineInfo, GroupDeadLetters, Hello, HelloAnswer, Holding, Interface,
         IssuedToken, Limits, ListTransactions, LostEvents, NewToken, Notice, OnError, OnFull, Open, Opened,
         OpenedProducer, Order, PartitionInfo, PauseReason, PluginInfo, Position, Prepare, PrincipalInfo,
-        PurgeDeadLetters, PurgeTopic, Purged, PurgedTopic, Read, Redrive, RedriveInfo, RedriveOutcome,
+        PurgeDeadLetters, PurgeTopic, QuotaChanges, Quotas, Purged, PurgedTopic, Read, Redrive, RedriveInfo, RedriveOutcome,
         Redriven, Request, RequestEnvelope, Response, ResponseEnvelope, Retain, Retry, RouteInfo, RouteSpec,
         RunState, Search, SearchKey, StageSpec, Start, Stretch, Subscribe, Subscribed, SubscriptionInfo,
         SubscriptionOptions, TokenInfo, TokenState, TopicChanges, TopicInfo, TopicSettings, Transact,
@@ -179,6 +179,7 @@ fn principal_requests() -> [Request; 8] {
             name: name("payment"),
             permissions: vec![name("publish shop.*")],
             certificates: vec![name("dns:payment.internal")],
+            quotas: quotas(),
             token: Some(new_token()),
         }),
         Request::ChangePrincipal(ChangePrincipal {
@@ -187,6 +188,7 @@ fn principal_requests() -> [Request; 8] {
             revoke: vec![name("admin")],
             add_certificates: vec![name("uri:spiffe://prod/payment")],
             remove_certificates: vec![name("dns:payment.internal")],
+            quotas: QuotaChanges { requests: Some(50), connections: Some(0), ..QuotaChanges::default() },
         }),
         Request::DeletePrincipal { name: name("payment") },
         Request::ListPrincipals { limit: 100, after: Some("payment".into()) },
@@ -201,11 +203,22 @@ fn principal_requests() -> [Request; 8] {
     ]
 }
 
+fn quotas() -> Quotas {
+    Quotas {
+        publish_events: 1_000,
+        publish_bytes: 1 << 20,
+        requests: 100,
+        connections: 10,
+        in_flight_bytes: 1 << 16,
+    }
+}
+
 pub(crate) fn principal() -> PrincipalInfo {
     PrincipalInfo {
         name: name("payment"),
         permissions: vec![name("publish shop.*"), name("subscribe orders/payment")],
         certificates: vec![name("dns:payment.internal")],
+        quotas: quotas(),
         tokens: 2,
         created_ms: 1_700_000_000_000,
         created_by: "admin".into(),
