@@ -2,7 +2,7 @@
 
 use levada_client::{
     ChangePrincipal, Client, CreatePrincipal, ErrorCode, Event, NewToken, Permission, PublisherOptions,
-    SubscribeOptions, SubscriptionOptions, TopicSettings,
+    Quotas, SubscribeOptions, SubscriptionOptions, TopicSettings,
 };
 
 use crate::support::{engine::Engine, within};
@@ -13,7 +13,9 @@ async fn principal(engine: &Engine, by: &Client, name: &str, permissions: &[&str
         name: name.parse().unwrap(),
         permissions: permissions.iter().map(|line| line.parse().unwrap()).collect(),
         certificates: Vec::new(),
-        token: Some(NewToken::default()), quotas: Quotas::default() };
+        token: Some(NewToken::default()),
+        quotas: Quotas::default(),
+    };
     let (_, issued) = by.create_principal(new).await.unwrap();
     let issued = issued.unwrap();
     let config = engine.client_config().token(issued.token);
@@ -79,11 +81,9 @@ async fn a_permission_that_is_taken_back_ends_the_publisher_and_one_that_comes_a
     publisher.publish(Event::new("x")).await.unwrap().await.unwrap();
     let line: Permission = "publish orders".parse().unwrap();
     let change = |grant: &[&Permission], revoke: &[&Permission]| ChangePrincipal {
-        name: "shop".parse().unwrap(),
         grant: grant.iter().map(|line| (*line).clone()).collect(),
         revoke: revoke.iter().map(|line| (*line).clone()).collect(),
-        add_certificates: Vec::new(),
-        remove_certificates: Vec::new(),
+        ..ChangePrincipal::new("shop".parse().unwrap())
     };
     boss.change_principal(change(&[], &[&line])).await.unwrap();
     let refused = within("the refusal", async {

@@ -261,6 +261,9 @@ fn hint(code: FailureCode) -> Option<String> {
             "`levada topic describe TOPIC` shows its backlog, `levada subscription describe TOPIC/SUBSCRIPTION` what the \
              subscription waits for"
         }
+        ErrorCode::Quota => {
+            "`levada principal describe` shows the quotas, `levada principal limit` changes them"
+        }
         ErrorCode::SubscriptionMismatch => {
             "`levada subscription set TOPIC/SUBSCRIPTION` with that flag changes it; without the flag that differs it is \
              taken as it is"

@@ -81,6 +81,14 @@ async fn from_the_first_administrator_to_a_service_with_its_own_token() {
     let listed = as_boss(&["token", "list", "shop"]).await.done();
     assert!(listed.contains("revoked") && listed.lines().count() == 2, "{listed}");
 
+    as_boss(&["principal", "limit", "shop"]).await.failed(2, "CONFIG_INVALID");
+    let limited =
+        as_boss(&["principal", "limit", "shop", "--publish-bytes", "1MiB", "--requests", "5"]).await.done();
+    assert!(limited.contains("  1048576 bytes published per second\n  5 requests per second"), "{limited}");
+    let lifted =
+        as_boss(&["principal", "limit", "shop", "--publish-bytes", "0", "--requests", "0"]).await.done();
+    assert!(lifted.contains("quotas: none"), "{lifted}");
+
     as_boss(&["principal", "delete", "boss"]).await.failed(1, "LAST_ADMINISTRATOR");
     let gone = as_boss(&["principal", "delete", "shop"]).await.done();
     assert!(gone.contains("deleted principal shop"), "{gone}");

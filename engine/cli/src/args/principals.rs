@@ -8,9 +8,9 @@ use levada_protocol::{
     ids::{PrincipalName, TokenId},
     limits::TOKEN_EXPIRES_MS_MAX,
     permission::Permission,
-    request::NewToken,
+    request::{NewToken, QuotaChanges},
 };
-use levada_terminal::values::{DurationMs, parse_length};
+use levada_terminal::values::{DurationMs, parse_length, parse_size};
 
 use super::ClientArgs;
 
@@ -49,6 +49,8 @@ pub(crate) enum PrincipalAction {
         /// A name in client certificates by which it is known, uri:URI or dns:NAME, exactly; repeatable
         #[arg(long = "certificate", value_name = "NAME")]
         certificates: Vec<CertificateName>,
+        #[command(flatten)]
+        quotas: QuotaArgs,
         /// Create a token for it as well, and print it: it cannot be shown again
         #[arg(long)]
         token: bool,
@@ -85,11 +87,53 @@ pub(crate) enum PrincipalAction {
         #[arg(long = "certificate", value_name = "NAME")]
         certificates: Vec<CertificateName>,
     },
+    /// Change how much a principal may do, over all of its connections; in force at once. What is over a limit waits up to a second and
+    /// is refused with QUOTA then
+    Limit {
+        /// Its name
+        name: PrincipalName,
+        #[command(flatten)]
+        quotas: QuotaArgs,
+    },
     /// Delete a principal with its tokens; its connections are closed
     Delete {
         /// Its name
         name: PrincipalName,
     },
+}
+
+/// How much a principal may do.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Quotas")]
+pub(crate) struct QuotaArgs {
+    /// Events published per second; 0: no limit
+    #[arg(long, value_name = "N")]
+    publish_events: Option<u64>,
+    /// Bytes published per second, such as 1MiB; 0: no limit
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    publish_bytes: Option<u64>,
+    /// Requests per second; opening a subscription or a reader is one; 0: no limit
+    #[arg(long, value_name = "N")]
+    requests: Option<u64>,
+    /// Open QUIC connections; 0: no limit
+    #[arg(long, value_name = "N")]
+    connections: Option<u64>,
+    /// Published bytes that are not durable yet, such as 8MiB; 0: no limit
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    in_flight_bytes: Option<u64>,
+}
+
+impl QuotaArgs {
+    /// What is to change.
+    pub(crate) fn changes(&self) -> QuotaChanges {
+        QuotaChanges {
+            publish_events: self.publish_events,
+            publish_bytes: self.publish_bytes,
+            requests: self.requests,
+            connections: self.connections,
+            in_flight_bytes: self.in_flight_bytes,
+        }
+    }
 }
 
 /// What a new token is to be, and where it goes.

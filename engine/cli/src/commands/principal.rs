@@ -1,6 +1,8 @@
 //! `levada principal`: who may use the engine, and for what.
 
-use levada_client::{ChangePrincipal, Client, CreatePrincipal, PrincipalInfo};
+use levada_client::{
+    ChangePrincipal, Client, CreatePrincipal, PrincipalInfo, PrincipalName, QuotaChanges, Quotas,
+};
 use levada_terminal::{
     Failure,
     output::{self, Output, Rows},
@@ -19,7 +21,7 @@ pub(super) async fn run(output: &Output, args: PrincipalArgs) -> anyhow::Result<
 
 async fn act(output: &Output, client: &Client, action: PrincipalAction) -> anyhow::Result<()> {
     match action {
-        PrincipalAction::Create { name, permissions, certificates, token: with_token, options } => {
+        PrincipalAction::Create { name, permissions, certificates, quotas, token: with_token, options } => {
             if !with_token && options.is_given() {
                 let message =
                     "expected --token as well: --expires, --description and --out are about the token";
@@ -27,7 +29,8 @@ async fn act(output: &Output, client: &Client, action: PrincipalAction) -> anyho
             }
             let file = token::reserve(options.out.as_deref())?;
             let token = with_token.then(|| options.new_token());
-            let new = CreatePrincipal { name, permissions, certificates, token };
+            let quotas = quotas.changes().of(&Quotas::default());
+            let new = CreatePrincipal { name, permissions, certificates, quotas, token };
             let (principal, issued) = client.create_principal(new).await?;
             output.remark(&format!("created principal {}", principal.name));
             match issued {
@@ -45,11 +48,9 @@ async fn act(output: &Output, client: &Client, action: PrincipalAction) -> anyho
         }
         PrincipalAction::Grant { name, permissions, certificates } => {
             let change = ChangePrincipal {
-                name,
                 grant: permissions,
-                revoke: Vec::new(),
                 add_certificates: certificates,
-                remove_certificates: Vec::new(),
+                ..ChangePrincipal::new(name)
             };
             changed(output, &client.change_principal(change).await?)
         }
@@ -68,20 +69,33 @@ async fn act(output: &Output, client: &Client, action: PrincipalAction) -> anyho
                     .into());
             }
             let change = ChangePrincipal {
-                name,
-                grant: Vec::new(),
                 revoke: permissions,
-                add_certificates: Vec::new(),
                 remove_certificates: certificates,
+                ..ChangePrincipal::new(name)
             };
             changed(output, &client.change_principal(change).await?)
         }
+        PrincipalAction::Limit { name, quotas } => limit(output, client, name, quotas.changes()).await,
         PrincipalAction::Delete { name } => {
             client.delete_principal(name.as_str()).await?;
             let gone = Gone { deleted: true, principal: name.as_str() };
             Ok(output.result(&gone, || format!("deleted principal {name} with its tokens"))?)
         }
     }
+}
+
+async fn limit(
+    output: &Output,
+    client: &Client,
+    name: PrincipalName,
+    quotas: QuotaChanges,
+) -> anyhow::Result<()> {
+    if quotas == QuotaChanges::default() {
+        let message = "expected at least one limit, such as --publish-events 1000, or 0 to lift one";
+        return Err(Failure::usage(message).into());
+    }
+    let change = ChangePrincipal { quotas, ..ChangePrincipal::new(name) };
+    changed(output, &client.change_principal(change).await?)
 }
 
 #[derive(Serialize)]
@@ -103,10 +117,25 @@ fn described(principal: &PrincipalInfo) -> String {
         format!("principal {}", principal.name),
         listed("may", &mut principal.permissions.iter().map(ToString::to_string)),
         listed("certificate names", &mut principal.certificates.iter().map(ToString::to_string)),
+        listed("quotas", &mut quotas_in_words(&principal.quotas).into_iter()),
         format!("active tokens: {}", principal.tokens),
         format!("created {} by {}", output::time_ms(principal.created_ms), principal.created_by),
     ]
     .join("\n")
+}
+
+fn quotas_in_words(quotas: &Quotas) -> Vec<String> {
+    [
+        (quotas.publish_events, "events published per second"),
+        (quotas.publish_bytes, "bytes published per second"),
+        (quotas.requests, "requests per second"),
+        (quotas.connections, "connections"),
+        (quotas.in_flight_bytes, "bytes in flight"),
+    ]
+    .into_iter()
+    .filter(|(limit, _)| *limit > 0)
+    .map(|(limit, what)| format!("{limit} {what}"))
+    .collect()
 }
 
 fn table(principals: &[PrincipalInfo]) -> Rows {

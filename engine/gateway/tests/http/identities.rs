@@ -3,7 +3,7 @@
 use levada_broker::{Credentials, Principal};
 use levada_protocol::{
     ids::TokenId,
-    request::{CreatePrincipal, NewToken, Request, Response},
+    request::{CreatePrincipal, NewToken, Quotas, Request, Response},
     token::Token,
 };
 use tokio::{
@@ -44,7 +44,9 @@ async fn create(engine: &Engine, by: &Principal, name: &str, permissions: &[&str
         name: name.parse().unwrap(),
         permissions: permissions.iter().map(|line| line.parse().unwrap()).collect(),
         certificates: Vec::new(),
-        token: Some(NewToken::default()), quotas: Quotas::default() });
+        token: Some(NewToken::default()),
+        quotas: Quotas::default(),
+    });
     match engine.broker.request(by, request, None).await.unwrap() {
         Response::Principal { issued: Some(issued), .. } => issued.token,
         other => panic!("{other:?}"),

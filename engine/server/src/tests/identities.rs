@@ -7,8 +7,8 @@ use levada_protocol::{
     error::{ErrorCode, Refusal},
     ids::TopicName,
     request::{
-        ChangePrincipal, CreatePrincipal, CreateToken, IssuedToken, NewToken, Open, Opened, Read, Request,
-        Response, Subscribe, SubscriptionOptions, TopicSettings,
+        ChangePrincipal, CreatePrincipal, CreateToken, IssuedToken, NewToken, Open, Opened, QuotaChanges,
+        Quotas, Read, Request, Response, Subscribe, SubscriptionOptions, TopicSettings,
     },
 };
 use quinn::Connection;

@@ -685,6 +685,15 @@ pub(super) const ROWS: &[Row] = &[
         dead: &["shop admin"],
     },
     Row {
+        command: "principal limit",
+        wrong: &[
+            ("shop", "expected at least one limit, such as --publish-events 1000"),
+            ("shop --publish-bytes much", "expected a size such as 4096, 64MiB or 1GB"),
+        ],
+        absent: &[of("absent --requests 1", NO_PRINCIPAL)],
+        dead: &["shop --requests 1"],
+    },
+    Row {
         command: "principal delete",
         wrong: &[("", "arguments were not provided: <NAME>")],
         absent: &[of("absent", NO_PRINCIPAL)],
