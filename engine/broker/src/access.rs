@@ -138,8 +138,9 @@ impl<'a> Access<'a> {
     /// not met: `PERMISSION_DENIED` naming it, or that there is no such thing.
     pub(crate) fn check(self, principal: &Principal, required: &[Requirement]) -> Result<(), Error> {
         let Some(record) = self.standing(principal)? else { return Ok(()) };
-        let unmet = required.iter().find(|(action, scope)| !allows(&record.permissions, *action, scope));
-        unmet.map_or(Ok(()), |(action, scope)| Err(denied(record, *action, scope)))
+        let lines = self.identities.permissions_of(record);
+        let unmet = required.iter().find(|(action, scope)| !allows(&lines, *action, scope));
+        unmet.map_or(Ok(()), |(action, scope)| Err(denied(&record.name, &lines, *action, scope)))
     }
 
     /// The first of these requirements that is not met, in words.
@@ -152,7 +153,12 @@ impl<'a> Access<'a> {
     /// Checks that the principal may browse everything.
     pub(crate) fn check_browses_all(self, principal: &Principal) -> Result<(), Error> {
         let Some(record) = self.standing(principal)? else { return Ok(()) };
-        if record.permissions.iter().any(|line| line.allows(Action::Browse, &Scope::Engine)) {
+        if self
+            .identities
+            .permissions_of(record)
+            .iter()
+            .any(|line| line.allows(Action::Browse, &Scope::Engine))
+        {
             return Ok(());
         }
         let message = format!("principal {} may not browse **, expected that permission", record.name);
@@ -162,7 +168,7 @@ impl<'a> Access<'a> {
     /// True if the principal may see that there is such a thing.
     pub(crate) fn may_browse(self, principal: &Principal, scope: &Scope) -> bool {
         match self.standing(principal) {
-            Ok(Some(record)) => allows(&record.permissions, Action::Browse, scope),
+            Ok(Some(record)) => allows(&self.identities.permissions_of(record), Action::Browse, scope),
             Ok(None) => true,
             Err(_) => false,
         }
@@ -238,15 +244,14 @@ fn allows(permissions: &[Permission], action: Action, scope: &Scope) -> bool {
     }
 }
 
-fn denied(record: &PrincipalRecord, action: Action, scope: &Scope) -> Error {
+fn denied(name: &PrincipalName, lines: &[Permission], action: Action, scope: &Scope) -> Error {
     let is_change = matches!(action, Action::Manage | Action::Deploy | Action::Admin);
     if !is_change
-        && !allows(&record.permissions, Action::Browse, scope)
-        && let Some(absent) = absent(scope, |scope| allows(&record.permissions, Action::Browse, scope))
+        && !allows(lines, Action::Browse, scope)
+        && let Some(absent) = absent(scope, |scope| allows(lines, Action::Browse, scope))
     {
         return absent;
     }
-    let name = &record.name;
     let message = format!("principal {name} may not {action} {scope}; see `levada principal grant {name}`");
     Error::refused(ErrorCode::PermissionDenied, message)
 }

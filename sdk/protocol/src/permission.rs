@@ -10,6 +10,10 @@
 //! | plugin | `plugin:json-*`; behind `deploy`, which has no other, `json-*` | plugins, in all versions |
 //! | everything | `**` | every resource of the verb |
 //!
+//! Behind `role` there is no pattern but the name of a principal: whoever has the line may do what that principal's own lines allow. The
+//! idea is that of roles in PostgreSQL, where users and roles are one kind of thing.
+//!
+//!
 //! `*` stands for any characters within one segment, none among them; segments of topic names end at dots. `**` is the last
 //! segment, and stands for one or more. The idea of segments and of a tail is that of NATS subjects. A topic whose name begins with
 //! `_` is the engine's own, and is matched by patterns that begin with `_` alone, such as `read _audit`.
@@ -21,16 +25,23 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::{
     access::{Action, Scope},
     error::ErrorCode,
-    ids::TopicName,
+    ids::{PrincipalName, TopicName},
     limits::PERMISSION_BYTES_MAX,
 };
 
 /// A verb, and what it may be applied to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Permission {
-    action: Action,
-    pattern: Pattern,
+pub struct Permission(Line);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Line {
+    Allow(Action, Pattern),
+    /// What another principal's own lines allow.
+    Role(PrincipalName),
 }
+
+/// The verb of lines that name another principal.
+const ROLE: &str = "role";
 
 /// Why a text is no permission. Its code is `INVALID_ARGUMENT`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,28 +83,45 @@ struct Kinds {
 impl Permission {
     /// The permission to do everything, principals and tokens among it.
     pub fn admin() -> Self {
-        Self { action: Action::Admin, pattern: Pattern::None }
+        Self(Line::Allow(Action::Admin, Pattern::None))
     }
 
-    /// The verb.
-    pub fn action(&self) -> Action {
-        self.action
+    /// The verb; `None` of a role.
+    pub fn action(&self) -> Option<Action> {
+        match &self.0 {
+            Line::Allow(action, _) => Some(*action),
+            Line::Role(_) => None,
+        }
     }
 
-    /// True if this line alone allows the action: its verb is the same, or `admin`, and its pattern matches.
+    /// The principal whose lines count as well.
+    pub fn role(&self) -> Option<&PrincipalName> {
+        match &self.0 {
+            Line::Allow(..) => None,
+            Line::Role(name) => Some(name),
+        }
+    }
+
+    /// True if this line alone allows the action: its verb is the same, or `admin`, and its pattern matches. A role's line allows
+    /// nothing alone.
     pub fn allows(&self, action: Action, scope: &Scope) -> bool {
-        self.action == Action::Admin || (self.action == action && self.pattern.matches(scope))
+        match &self.0 {
+            Line::Allow(Action::Admin, _) => true,
+            Line::Allow(of, pattern) => *of == action && pattern.matches(scope),
+            Line::Role(_) => false,
+        }
     }
 
     /// True if the line is about this resource, whatever its verb is, or about something that belongs to it: who may subscribe to
     /// `orders/payment` knows that there is a topic `orders`, and who may publish to `orders` knows of no subscription.
     pub fn concerns(&self, scope: &Scope) -> bool {
-        let belongs = match (&self.pattern, scope) {
+        let Line::Allow(action, pattern) = &self.0 else { return false };
+        let belongs = match (pattern, scope) {
             (Pattern::Subscription(topic, _), Scope::Topic(name)) => topic.is_of(name),
             _ => false,
         };
-        let has_kind = Kinds::of(self.action).has(scope);
-        self.action == Action::Admin || (has_kind && self.pattern.matches(scope)) || belongs
+        let has_kind = Kinds::of(*action).has(scope);
+        *action == Action::Admin || (has_kind && pattern.matches(scope)) || belongs
     }
 }
 
@@ -248,9 +276,16 @@ impl FromStr for Permission {
         }
         let mut words = text.split_ascii_whitespace();
         let verb = words.next().unwrap_or_default();
+        if verb == ROLE {
+            let name = words.next().filter(|_| words.next().is_none()).and_then(|name| name.parse().ok());
+            let expected = || "expected behind role the name of one principal".to_owned();
+            return name.map(|name| Self(Line::Role(name))).ok_or_else(|| invalid(expected()));
+        }
         let action = Action::ALL.into_iter().find(|action| action.as_str() == verb).ok_or_else(|| {
             let verbs = Action::ALL.map(Action::as_str).join(", ");
-            invalid(format!("expected one of {verbs}, and a pattern behind it, such as publish shop.*"))
+            invalid(format!(
+                "expected one of {verbs}, {ROLE}, and a pattern behind it, such as publish shop.*"
+            ))
         })?;
         let pattern = match (action, words.next()) {
             (Action::Admin, None) => Pattern::None,
@@ -261,14 +296,17 @@ impl FromStr for Permission {
         if words.next().is_some() {
             return Err(invalid("expected one verb and one pattern".to_owned()));
         }
-        Ok(Self { action, pattern })
+        Ok(Self(Line::Allow(action, pattern)))
     }
 }
 
 impl fmt::Display for Permission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let action = self.action;
-        match &self.pattern {
+        let (action, pattern) = match &self.0 {
+            Line::Allow(action, pattern) => (*action, pattern),
+            Line::Role(name) => return write!(f, "{ROLE} {name}"),
+        };
+        match pattern {
             Pattern::None => write!(f, "{action}"),
             Pattern::Everything => write!(f, "{action} **"),
             Pattern::Topic(Glob(glob)) => write!(f, "{action} {glob}"),
@@ -398,6 +436,9 @@ mod tests {
             ("admin **", "nothing behind admin"),
             ("deploy topic:a", "a plugin such as plugin:json-*"),
             ("subscribe a/b/c", "a subscription such as orders/payment"),
+            ("role", "behind role the name of one principal"),
+            ("role a b", "behind role the name of one principal"),
+            ("role **", "behind role the name of one principal"),
         ] {
             let error = text.parse::<Permission>().unwrap_err().to_string();
             assert!(error.contains(expected), "{text:?}: {error}");
@@ -406,6 +447,15 @@ mod tests {
         assert!(long.parse::<Permission>().unwrap_err().to_string().contains("at most"));
         let wrong = serde_json::from_str::<Permission>("\"read Orders\"").unwrap_err().to_string();
         assert!(wrong.starts_with("INVALID_ARGUMENT: "), "{wrong}");
+    }
+
+    #[test]
+    fn a_role_names_a_principal_and_allows_nothing_alone() {
+        let role = permission("role shop-team");
+        assert_eq!(role.to_string(), "role shop-team");
+        assert_eq!(role.role().map(ToString::to_string).as_deref(), Some("shop-team"));
+        assert_eq!((role.action(), permission("read a").role()), (None, None));
+        assert!(!role.allows(Action::Read, &topic("orders")) && !role.concerns(&topic("orders")));
     }
 
     proptest! {

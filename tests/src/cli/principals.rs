@@ -81,14 +81,6 @@ async fn from_the_first_administrator_to_a_service_with_its_own_token() {
     let listed = as_boss(&["token", "list", "shop"]).await.done();
     assert!(listed.contains("revoked") && listed.lines().count() == 2, "{listed}");
 
-    as_boss(&["principal", "limit", "shop"]).await.failed(2, "CONFIG_INVALID");
-    let limited =
-        as_boss(&["principal", "limit", "shop", "--publish-bytes", "1MiB", "--requests", "5"]).await.done();
-    assert!(limited.contains("  1048576 bytes published per second\n  5 requests per second"), "{limited}");
-    let lifted =
-        as_boss(&["principal", "limit", "shop", "--publish-bytes", "0", "--requests", "0"]).await.done();
-    assert!(lifted.contains("quotas: none"), "{lifted}");
-
     as_boss(&["principal", "delete", "boss"]).await.failed(1, "LAST_ADMINISTRATOR");
     let gone = as_boss(&["principal", "delete", "shop"]).await.done();
     assert!(gone.contains("deleted principal shop"), "{gone}");
@@ -110,4 +102,35 @@ async fn a_token_is_printed_alone_and_only_once() {
     assert!(ran.stderr.contains("it is shown this once"), "{ran:?}");
     let printed = ran.done();
     assert_eq!((printed.lines().count(), printed.trim_end().len()), (1, 65), "{printed}");
+}
+
+#[tokio::test]
+async fn a_principal_is_limited_and_has_roles() {
+    let (dir, engine) = engine().await;
+    let boss = dir.path().join("boss.token");
+    let name = boss.display().to_string();
+    let first = ["principal", "create", "boss", "--grant", "admin", "--token", "--out", &name];
+    engine.run(&first, "").await.done();
+    let as_boss = async |arguments: &[&str]| with_token(&engine, &boss, arguments, "").await;
+    as_boss(&["principal", "create", "shop", "--requests", "50"]).await.done();
+    as_boss(&["principal", "limit", "shop"]).await.failed(2, "CONFIG_INVALID");
+    let limited = as_boss(&["principal", "limit", "shop", "--publish-bytes", "1MiB"]).await.done();
+    assert!(limited.contains("  1048576 bytes published per second\n  50 requests per second"), "{limited}");
+    let lift = ["principal", "limit", "shop", "--publish-bytes", "0", "--requests", "0"];
+    assert!(as_boss(&lift).await.done().contains("quotas: none"));
+
+    as_boss(&["principal", "grant", "shop", "role team"]).await.failed(1, "PRINCIPAL_NOT_FOUND");
+    as_boss(&["principal", "create", "team", "--grant", "publish shop.**"]).await.done();
+    let granted = as_boss(&["principal", "grant", "shop", "role team"]).await.done();
+    assert!(granted.contains("  role team"), "{granted}");
+    let refused = as_boss(&["principal", "delete", "team"]).await;
+    refused.failed(1, "PRINCIPAL_IN_USE");
+    assert!(refused.stderr.contains("principal team is a role of shop; take it back first"), "{refused:?}");
+    as_boss(&["principal", "revoke", "shop", "role team"]).await.done();
+    as_boss(&["principal", "delete", "team"]).await.done();
+
+    let told = as_boss(&["read", "_audit", "--output", "json"]).await.done();
+    for action in ["create_principal", "change_principal", "delete_principal"] {
+        assert!(told.contains(action), "{told}");
+    }
 }

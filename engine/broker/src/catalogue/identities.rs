@@ -1,6 +1,7 @@
 //! Who may use the engine: principals, their tokens, and the certificate names by which they are known.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     ops::Bound,
     sync::Arc,
@@ -11,6 +12,7 @@ use levada_protocol::{
     certificate_name::CertificateName,
     error::ErrorCode,
     ids::{PrincipalId, PrincipalName, Timestamp, TokenId},
+    permission::Permission,
 };
 
 use super::names::Names;
@@ -85,10 +87,30 @@ impl Identities {
         self.tokens.values().filter(move |token| token.principal == principal.0)
     }
 
+    /// What a principal may do: by its own lines, and by those of its roles. The roles of these do not count, so that nothing goes in
+    /// circles, and what one may do is found in two places at most.
+    pub(crate) fn permissions_of<'a>(&'a self, record: &'a PrincipalRecord) -> Cow<'a, [Permission]> {
+        let roles = || record.permissions.iter().filter_map(Permission::role);
+        if roles().next().is_none() {
+            return Cow::Borrowed(&record.permissions);
+        }
+        let of_roles =
+            roles().filter_map(|name| self.principals.get(name)).flat_map(|role| &role.permissions);
+        Cow::Owned(record.permissions.iter().chain(of_roles).cloned().collect())
+    }
+
+    /// Those who have a principal as a role, in order.
+    pub(crate) fn members_of(&self, role: &PrincipalName) -> impl Iterator<Item = &PrincipalName> {
+        let has = move |record: &&Arc<PrincipalRecord>| {
+            record.permissions.iter().any(|line| line.role() == Some(role))
+        };
+        self.principals.values().filter(has).map(|record| &record.name)
+    }
+
     /// True if somebody can come in who may do everything.
     pub(crate) fn has_administrator(&self, now: Timestamp) -> bool {
         let may = |record: &PrincipalRecord| {
-            record.permissions.iter().any(|permission| permission.action() == Action::Admin)
+            self.permissions_of(record).iter().any(|line| line.action() == Some(Action::Admin))
         };
         let comes_in = |record: &PrincipalRecord| {
             !record.certificates.is_empty()

@@ -146,6 +146,13 @@ impl IdentityEdit {
                 return Err(Error::refused(ErrorCode::InvalidArgument, message));
             }
         }
+        for role in record.permissions.iter().filter_map(Permission::role) {
+            self.next.principal(role)?;
+            if *role == record.name {
+                let message = format!("principal {name} cannot be a role of its own");
+                return Err(Error::refused(ErrorCode::InvalidArgument, message));
+            }
+        }
         for certificate in &record.certificates {
             if let Some(other) = self.next.by_certificate(certificate).filter(|other| other.id != record.id) {
                 let message = format!("{certificate} is a certificate name of principal {}", other.name);
@@ -170,6 +177,16 @@ impl IdentityEdit {
 
     fn delete_principal(&mut self, name: &PrincipalName) -> Result<(), Error> {
         let record = Arc::clone(self.next.principal(name)?);
+        let members: Vec<&str> = self.next.members_of(name).map(PrincipalName::as_str).collect();
+        if let [first, ..] = members[..] {
+            // Another one of this name would give them what it may do.
+            let (others, named) =
+                (members.len() - 1, format!("`levada principal revoke {first} 'role {name}'`"));
+            let others = if others == 0 { String::new() } else { format!(" and {others} more") };
+            let message =
+                format!("principal {name} is a role of {first}{others}; take it back first, as by {named}");
+            return Err(Error::refused(ErrorCode::PrincipalInUse, message));
+        }
         let id = PrincipalId(record.id);
         let tokens: Vec<TokenId> = self.next.tokens_of(id).map(|token| TokenId(token.id)).collect();
         tokens.into_iter().for_each(|token| self.remove_token(token));

@@ -6,8 +6,8 @@ use levada_protocol::{
     error::ErrorCode,
     permission::Permission,
     request::{
-        CreatePrincipal, CreateToken, NewToken, Quotas, Request, Response, Start, SubscriptionOptions,
-        TopicSettings,
+        ChangePrincipal, CreatePrincipal, CreateToken, NewToken, Quotas, Request, Response, Start,
+        SubscriptionOptions, TopicSettings,
     },
 };
 use proptest::prelude::*;
@@ -52,6 +52,80 @@ async fn limits_of_principals_hold_from_both_sides() {
         office.ask(token(0, 0)).await;
     }
     assert_eq!(code(office.try_ask(token(0, 0)).await), Some(ErrorCode::LimitExceeded));
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_role_gives_its_own_lines_at_once_and_is_not_deleted_while_somebody_has_it() {
+    let engine = Engine::start();
+    for topic in ["orders", "copies"] {
+        engine.topic(topic, TopicSettings::default()).await;
+    }
+    let office = Office::open(&engine).await;
+    let change = |name: &str, grant: &[&str], revoke: &[&str]| {
+        let lines = |lines: &[&str]| lines.iter().map(|line| line.parse().unwrap()).collect();
+        let (grant, revoke) = (lines(grant), lines(revoke));
+        Request::ChangePrincipal(ChangePrincipal {
+            grant,
+            revoke,
+            ..ChangePrincipal::new(name.parse().unwrap())
+        })
+    };
+    let create = |name: &str| {
+        Request::CreatePrincipal(CreatePrincipal {
+            name: name.parse().unwrap(),
+            permissions: Vec::new(),
+            certificates: Vec::new(),
+            quotas: Quotas::default(),
+            token: None,
+        })
+    };
+    office.ask(create("team")).await;
+    office.ask(create("outer")).await;
+    let clerk = office.clerk(&["role team"]).await;
+    let describe = async |topic: &str| {
+        let name = topic.parse().unwrap();
+        engine.broker.request(&clerk, Request::DescribeTopic { name }, None).await.is_ok()
+    };
+    assert!(!describe("orders").await);
+    office.ask(change("team", &["browse orders"], &[])).await;
+    assert!(describe("orders").await && !describe("copies").await);
+    // The roles of a role do not count.
+    office.ask(change("outer", &["browse copies"], &[])).await;
+    office.ask(change("team", &["role outer"], &[])).await;
+    assert!(!describe("copies").await);
+    for (request, refused) in [
+        (change("team", &["role team"], &[]), ErrorCode::InvalidArgument),
+        (change("team", &["role absent"], &[]), ErrorCode::PrincipalNotFound),
+        (Request::DeletePrincipal { name: "team".parse().unwrap() }, ErrorCode::PrincipalInUse),
+    ] {
+        assert_eq!(code(office.try_ask(request).await), Some(refused));
+    }
+    office.ask(change("team", &[], &["browse orders"])).await;
+    assert!(!describe("orders").await, "what the role loses its members lose");
+    office.ask(change(CLERK, &[], &["role team"])).await;
+    office.ask(Request::DeletePrincipal { name: "team".parse().unwrap() }).await;
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_administrator_by_a_role_is_one_and_the_last_keeps_it() {
+    let engine = Engine::start();
+    let office = Office::open(&engine).await;
+    let create = Request::CreatePrincipal(CreatePrincipal {
+        name: "admins".parse().unwrap(),
+        permissions: vec![Permission::admin()],
+        certificates: Vec::new(),
+        quotas: Quotas::default(),
+        token: None,
+    });
+    office.ask(create).await;
+    let clerk = office.clerk(&["role admins"]).await;
+    let ask = async |request| code(engine.broker.request(&clerk, request, None).await);
+    assert_eq!(ask(Request::DeletePrincipal { name: "boss".parse().unwrap() }).await, None);
+    let revoke = vec![Permission::admin()];
+    let demote = ChangePrincipal { revoke, ..ChangePrincipal::new("admins".parse().unwrap()) };
+    assert_eq!(ask(Request::ChangePrincipal(demote)).await, Some(ErrorCode::LastAdministrator));
     engine.broker.shutdown().await;
 }
 

@@ -24,6 +24,7 @@ pub(crate) const PERMISSION_HELP: &str = "A permission is a verb and a pattern, 
   'redrive orders/payment'     read, redrive and purge dead letters
   'deploy json-*'              deploy and remove plugins
   admin                        everything, principals and tokens too
+  'role shop-team'             what the principal shop-team may do by its own permissions; it needs no token
 * stands for any characters within a segment (segments end at dots), ** for all that follow. Whoever may do something with a
 thing may browse it";
 

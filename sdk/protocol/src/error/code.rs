@@ -101,6 +101,7 @@ codes! {
     25 RedriveLoop          REDRIVE_LOOP           retry no  effect none    http 409 "a redrive to a topic of the engine's own, such as the dead-letter topic itself";
     26 NotRedriven          NOT_REDRIVEN           retry no  effect none    http 409 "a purge of dead letters of which some were never redriven, and that was not forced";
     27 Quota                QUOTA                  retry yes effect none    http 429 "the principal has used up one of its quotas; retry later";
+    28 PrincipalInUse       PRINCIPAL_IN_USE       retry no  effect none    http 409 "the principal is a role of others";
     30 BatchInvalid         BATCH_INVALID          retry no  effect none    http 400 "a batch whose length, count, checksum or layout is wrong";
     31 EventTooLarge        EVENT_TOO_LARGE        retry no  effect none    http 413 "an event over one of the limits";
     32 SequenceGap          SEQUENCE_GAP           retry no  effect none    http 409 "a producer's sequence skips events that were never seen";
