@@ -20,6 +20,7 @@ mod doc_examples;
 mod examples;
 mod format;
 mod identities;
+mod interop;
 mod log_lines;
 mod losses;
 mod moves;

@@ -36,6 +36,7 @@ const GROUP: &str = "levada-http";
 #[into_params(parameter_in = Query)]
 pub(crate) struct PublishParams {
     /// The partition of all events. Without it events go by the hash of their key, else of their id, else in turn.
+    #[param(maximum = 65_535)]
     partition: Option<u16>,
     /// Store the events only if the partition's next offset is this one; else 409 `OFFSET_MISMATCH`.
     expect_offset: Option<u64>,

@@ -46,7 +46,7 @@ const BYTES_MAX: u64 = 1024 * 1024;
 #[into_params(parameter_in = Query)]
 pub(crate) struct ReadParams {
     /// The partitions, such as `0` or `0,3`. Default: all.
-    #[param(pattern = "^ *[0-9]{1,5} *(, *[0-9]{1,5} *)*$", example = "0,3")]
+    #[param(pattern = "^ *[0-9]{1,4} *(, *[0-9]{1,4} *)*$", example = "0,3")]
     partition: Option<String>,
     /// `earliest`, `latest`, an offset, a time in RFC 3339, or the `Levada-Next` of another response. Default: `earliest`.
     #[param(example = "earliest")]

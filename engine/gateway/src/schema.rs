@@ -25,6 +25,7 @@ impl PartialSchema for CloudEvent {
             let format = SchemaFormat::KnownFormat(KnownFormat::DateTime);
             text().format(Some(format)).description(Some(description))
         };
+        let uri = SchemaFormat::Custom("uri-reference".to_owned());
         let base64 = ObjectBuilder::new().schema_type(Type::String).content_encoding("base64");
         let any = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
         ObjectBuilder::new()
@@ -34,7 +35,7 @@ impl PartialSchema for CloudEvent {
             ))
             .property("specversion", text().enum_values(Some(["1.0"])))
             .property("id", described("Unique within the source; the event's id"))
-            .property("source", described("A URI reference of what the event comes from"))
+            .property("source", described("A URI reference of what the event comes from").format(Some(uri)))
             .property("type", described("What kind of event it is"))
             .property("time", time("When it happened, from 1970 on; default: now"))
             .property("subject", text())
