@@ -10,7 +10,7 @@ SHELL := /bin/bash
 LEVADA_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/levada
 export LEVADA_CACHE
 export CARGO_TARGET_DIR ?= $(LEVADA_CACHE)/target
-CARGO := setup=$$(.ci/setup) && eval "$$setup" && cargo
+CARGO = setup=$$(.ci/setup $(NEEDED_FOR)) && eval "$$setup" && cargo
 DEMO ?=
 
 .PHONY: demo test build format lint docs unit
@@ -34,6 +34,7 @@ docs: export RUSTDOCFLAGS = --deny warnings
 docs:
 	@$(CARGO) doc --release --locked --workspace --no-deps --document-private-items
 
+unit: NEEDED_FOR := tests
 unit:
 	@$(CARGO) build --release --locked --workspace --all-targets
 	@$(CARGO) test --release --locked --workspace --no-fail-fast

@@ -22,6 +22,7 @@ mod problem;
 mod publish;
 mod read;
 mod router;
+mod schema;
 mod sse;
 mod state;
 mod stream;

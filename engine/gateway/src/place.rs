@@ -12,7 +12,7 @@ use levada_protocol::{
 
 use crate::problem::Problem;
 
-/// The events of one partition.
+/// Events of one partition that are one batch.
 #[derive(Debug, Clone)]
 pub(crate) struct Share {
     pub(crate) partition: PartitionId,
@@ -21,8 +21,14 @@ pub(crate) struct Share {
     pub(crate) indexes: Vec<usize>,
 }
 
+/// The batch of a partition that is being filled, and the indexes of its events.
+type Open = (BatchBuilder, Vec<usize>);
+
 /// Divides events by the hash of their keys, or of their ids. Those without either all go to one partition: that of the next
 /// `turn`, which is asked for once, and only for them. With `fixed`, all go there.
+///
+/// Shares are in the order of their partitions. A partition has several if its events do not fit one batch, as when their times
+/// are months apart.
 pub(crate) fn place(
     events: &[Event],
     partitions: u16,
@@ -30,19 +36,28 @@ pub(crate) fn place(
     turn: impl FnOnce() -> u64,
 ) -> Result<Vec<Share>, Problem> {
     let turn = LazyCell::new(turn);
-    let mut shares = BTreeMap::<PartitionId, (BatchBuilder, Vec<usize>)>::new();
+    let (mut open, mut shares) = (BTreeMap::<PartitionId, Open>::new(), Vec::new());
     for (index, event) in events.iter().enumerate() {
         let partition = fixed.map_or_else(|| partition_for(event, partitions, || *turn), PartitionId);
-        let (builder, indexes) = shares.entry(partition).or_insert_with(|| (BatchBuilder::new(), Vec::new()));
-        builder.push(event).map_err(|error| refused(&error, index))?;
+        let (builder, indexes) = open.entry(partition).or_insert_with(|| (BatchBuilder::new(), Vec::new()));
+        let mut pushed = builder.push(event);
+        if pushed == Err(BatchFull::Full) && !indexes.is_empty() {
+            shares.push(closed(partition, builder, std::mem::take(indexes)));
+            pushed = builder.push(event);
+        }
+        pushed.map_err(|error| refused(&error, index))?;
         indexes.push(index);
     }
-    let share = |(partition, (mut builder, indexes)): (PartitionId, (BatchBuilder, Vec<usize>))| Share {
-        partition,
-        batch: builder.finish(Stamp::ENGINE),
-        indexes,
-    };
-    Ok(shares.into_iter().map(share).collect())
+    shares.extend(
+        open.into_iter().map(|(partition, (mut builder, indexes))| closed(partition, &mut builder, indexes)),
+    );
+    // Stable: batches of a partition stay in order.
+    shares.sort_by_key(|share| share.partition);
+    Ok(shares)
+}
+
+fn closed(partition: PartitionId, builder: &mut BatchBuilder, indexes: Vec<usize>) -> Share {
+    Share { partition, batch: builder.finish(Stamp::ENGINE), indexes }
 }
 
 fn partition_for(event: &Event, partitions: u16, turn: impl FnOnce() -> u64) -> PartitionId {

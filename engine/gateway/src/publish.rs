@@ -23,10 +23,11 @@ use crate::{
     place::{self, Share},
     principal::Caller,
     problem::{Problem, ProblemDetails},
+    schema::{AnyBytes, CloudEvent},
     state::Gateway,
 };
 
-/// The producer group of the transactions that store events of several partitions.
+/// The producer group of the transactions that store events of several batches.
 const GROUP: &str = "levada-http";
 
 /// How events are published.
@@ -35,6 +36,7 @@ const GROUP: &str = "levada-http";
 #[into_params(parameter_in = Query)]
 pub(crate) struct PublishParams {
     /// The partition of all events. Without it events go by the hash of their key, else of their id, else in turn.
+    #[param(maximum = 65_535)]
     partition: Option<u16>,
     /// Store the events only if the partition's next offset is this one; else 409 `OFFSET_MISMATCH`.
     expect_offset: Option<u64>,
@@ -67,15 +69,15 @@ pub(crate) struct PublishParams {
     ),
     request_body(
         content(
-            (serde_json::Value = "application/cloudevents+json", example = json!({
+            (CloudEvent = "application/cloudevents+json", example = json!({
                 "specversion": "1.0", "id": "a7", "source": "/web", "type": "order.placed", "partitionkey": "order-1",
                 "datacontenttype": "application/json", "data": {"amount": 90}
             })),
-            (serde_json::Value = "application/cloudevents-batch+json", example = json!([
+            (Vec<CloudEvent> = "application/cloudevents-batch+json", example = json!([
                 {"specversion": "1.0", "id": "a8", "source": "/web", "type": "order.placed", "data": {"amount": 5}}
             ])),
             (String = "application/x-ndjson", example = "{\"key\":\"order-1\",\"payload\":{\"amount\":90}}\n"),
-            (Vec<u8> = "application/octet-stream"),
+            (AnyBytes = "application/octet-stream"),
         ),
     ),
     responses(
@@ -120,30 +122,38 @@ pub(crate) async fn publish(
         return Err(Problem::invalid(detail));
     }
     let shares = place::place(&events, partitions, params.partition, || gateway.turn(&topic))?;
-    let header = |share: &Share| PublishHeader {
+    let header = |share: &Share, expect_offset: Option<u64>| PublishHeader {
         correlation: 0,
         partition: share.partition,
         durability: None,
-        expect_offset: params.expect_offset.map(Offset),
+        expect_offset: expect_offset.map(Offset),
         due,
     };
+    let is_one_partition = shares.windows(2).all(|pair| pair[0].partition == pair[1].partition);
     let storing = async {
         match shares.as_slice() {
             [] => Ok(Json(Vec::new())),
             [share] => {
                 // The body may have taken a while.
                 gateway.broker().check(&principal, &[publishing(&topic)])?;
-                one(stream, header(share), share).await.map(Json)
+                one(stream, header(share, params.expect_offset), share).await.map(Json)
             }
-            _ if due.is_some() || params.expect_offset.is_some() => {
-                let detail = format!(
-                    "expected events of one partition with `expect_offset` or Levada-Delay, got events of {}: send a request for each",
-                    shares.len()
-                );
+            _ if !is_one_partition && (due.is_some() || params.expect_offset.is_some()) => {
+                let detail = "expected events of one partition with `expect_offset` or Levada-Delay, got events of several: send a request for each";
+                Err(Problem::invalid(detail))
+            }
+            _ if due.is_some() => {
+                let detail = "expected events whose times are less than 49 days apart with Levada-Delay, got others: send several requests";
                 Err(Problem::invalid(detail))
             }
             _ => {
-                let headers = shares.iter().map(header).collect();
+                // What is expected of the partition holds before its first batch.
+                let expected = |number: usize| params.expect_offset.filter(|_| number == 0);
+                let headers = shares
+                    .iter()
+                    .enumerate()
+                    .map(|(number, share)| header(share, expected(number)))
+                    .collect();
                 Box::pin(several(&gateway, &principal, (topic.clone(), partitions), headers, shares.clone()))
                     .await
                     .map(Json)
@@ -157,7 +167,7 @@ pub(crate) async fn publish(
     })
 }
 
-/// Stores the events of one partition.
+/// Stores the events of one batch.
 async fn one(stream: PublishStream, header: PublishHeader, share: &Share) -> Result<Vec<Published>, Problem> {
     let (submitter, mut acks) = stream.split();
     submitter.submit(header, share.batch.clone()).await?;
@@ -168,7 +178,7 @@ async fn one(stream: PublishStream, header: PublishHeader, share: &Share) -> Res
     outcome::of_ack(header.partition, share.indexes.len(), ack.outcome)
 }
 
-/// Stores the events of several partitions in one commit: as a transaction.
+/// Stores the events of several batches in one commit: as a transaction.
 async fn several(
     gateway: &Gateway,
     principal: &Principal,

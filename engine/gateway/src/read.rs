@@ -29,6 +29,7 @@ use crate::{
     positions::{self, Positions},
     principal::Caller,
     problem::{Problem, ProblemDetails},
+    schema::CloudEvent,
     state::Gateway,
 };
 
@@ -45,15 +46,19 @@ const BYTES_MAX: u64 = 1024 * 1024;
 #[into_params(parameter_in = Query)]
 pub(crate) struct ReadParams {
     /// The partitions, such as `0` or `0,3`. Default: all.
+    #[param(pattern = "^ *[0-9]{1,4} *(, *[0-9]{1,4} *)*$", example = "0,3")]
     partition: Option<String>,
     /// `earliest`, `latest`, an offset, a time in RFC 3339, or the `Levada-Next` of another response. Default: `earliest`.
     #[param(example = "earliest")]
     from: Option<String>,
     /// Most events, 1 to 10000. Default: 1000. A response ends sooner after about 1 MiB.
+    #[param(minimum = 1, maximum = 10_000)]
     max: Option<u64>,
     /// Wait for events if there are none, such as `5s`; at most 8s. Default: 0s.
+    #[param(example = "5s")]
     wait: Option<String>,
     /// A condition over payload, headers and key, such as `amount > 100`.
+    #[param(example = "amount > 100")]
     r#where: Option<String>,
 }
 
@@ -84,7 +89,7 @@ enum Format {
             ("Levada-Complete" = bool, description = "Whether everything was read that was stored"),
         ), content(
             (String = "application/x-ndjson", example = "{\"topic\":\"orders\",\"partition\":0,\"offset\":0,\"key\":\"order-1\",\"time\":\"2026-01-31T12:00:00Z\",\"payload\":{\"amount\":90}}\n"),
-            (serde_json::Value = "application/cloudevents-batch+json"),
+            (Vec<CloudEvent> = "application/cloudevents-batch+json"),
         )),
         (status = 400, description = "A parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 403, description = "`PERMISSION_DENIED`", body = ProblemDetails, content_type = "application/problem+json"),

@@ -54,11 +54,13 @@ const LOST_TRIES: usize = 4;
 #[into_params(parameter_in = Query)]
 pub(crate) struct StreamParams {
     /// The partitions, such as `0` or `0,3`. Default: all.
+    #[param(pattern = "^ *[0-9]{1,4} *(, *[0-9]{1,4} *)*$", example = "0,3")]
     partition: Option<String>,
     /// `earliest`, `latest`, an offset, a time in RFC 3339, or positions such as `0:17,1:42`. Default: `latest`.
     #[param(example = "latest")]
     from: Option<String>,
     /// A condition over payload, headers and key, such as `amount > 100`.
+    #[param(example = "amount > 100")]
     r#where: Option<String>,
     /// The id of the last event that was received, for clients that cannot set the header `Last-Event-ID`, which counts
     /// more. It counts more than `from`.

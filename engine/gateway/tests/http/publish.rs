@@ -191,6 +191,36 @@ async fn an_append_at_an_expected_offset_happens_there_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn events_whose_times_are_years_apart_are_stored_in_their_order_all_or_none() {
+    against(2, async |engine| {
+        let times = [2000, 2026, 1971, 2026].map(|year| format!("{year}-01-31T12:00:00Z"));
+        let event = |index: usize| {
+            json!({"specversion": "1.0", "id": index.to_string(), "source": "/s", "type": "t", "time": times[index],
+                   "partitionkey": "k"})
+        };
+        let batch: Vec<_> = (0..times.len()).map(event).collect();
+        let body = json!(batch).to_string();
+        let post = async |query: &str, headers: &[(&str, &str)]| {
+            let line = format!("POST /v1/topics/orders/events{query}");
+            engine.send(&line, &[&[BATCH], headers].concat(), body.as_bytes()).await
+        };
+        let late = post("?expect_offset=1", &[]).await;
+        assert_eq!((late.status, late.code().as_str()), (409, "OFFSET_MISMATCH"));
+        let stored = post("?expect_offset=0", &[]).await.json();
+        let offsets: Vec<_> = stored.as_array().unwrap().iter().map(|it| it["offset"].as_u64()).collect();
+        assert_eq!(offsets, [0, 1, 2, 3].map(Some), "{stored}");
+        let lines = engine.get("/v1/topics/orders/events").await.body;
+        let lines = String::from_utf8(lines).unwrap();
+        let read: Vec<serde_json::Value> =
+            lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let read: Vec<_> = read.iter().map(|event| event["time"].as_str().unwrap()).collect();
+        assert_eq!(read, times, "{lines}");
+        assert_eq!(post("", &[("levada-delay", "1h")]).await.code(), "INVALID_ARGUMENT");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn duplicates_and_delays_are_told_apart_from_what_is_stored() {
     against(1, async |engine| {
         engine.topic("once", TopicSettings { dedup_window_ms: 60_000, ..TopicSettings::default() }).await;
