@@ -15,7 +15,10 @@ use utoipa::{
     ),
     modifiers(&Bearer),
     security((), ("bearer" = [])),
-    tags((name = "events", description = "Events of topics")),
+    tags(
+        (name = "events", description = "Events of topics"),
+        (name = "consuming", description = "Events of subscriptions, pulled and settled"),
+    ),
 )]
 pub(crate) struct Description;
 

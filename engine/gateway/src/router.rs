@@ -10,13 +10,20 @@ use levada_protocol::error::ErrorCode;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{entry, openapi::Description, problem::Problem, publish, read, state::Gateway, stream};
+use crate::{
+    entry, openapi::Description, problem::Problem, publish, pull, read, settle, state::Gateway, stream,
+};
 
 /// The routes of the gateway, and its answers to paths and methods that are not there.
 pub fn router(gateway: Gateway) -> Router {
     let (routes, description) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(publish::publish, read::read))
         .routes(routes!(stream::stream))
+        .routes(routes!(pull::pull))
+        .routes(routes!(settle::ack))
+        .routes(routes!(settle::nack))
+        .routes(routes!(settle::reject))
+        .routes(routes!(settle::extend))
         .split_for_parts();
     let description = Json(description);
     routes

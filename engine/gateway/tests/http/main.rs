@@ -4,8 +4,10 @@
 mod entry;
 mod hostile;
 mod identities;
+mod office;
 mod openapi;
 mod publish;
+mod pull;
 mod read;
 mod stream;
 mod support;

@@ -13,6 +13,11 @@ async fn the_description_names_every_endpoint_with_examples_and_errors() {
             ("/v1/topics/{topic}/events", "post"),
             ("/v1/topics/{topic}/events", "get"),
             ("/v1/topics/{topic}/stream", "get"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}/pull", "post"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}/ack", "post"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}/nack", "post"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}/reject", "post"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}/extend", "post"),
         ];
         let paths = description["paths"].as_object().unwrap();
         let described: usize = paths.values().map(|path| path.as_object().unwrap().len()).sum();

@@ -1,6 +1,6 @@
 //! A gateway on a real socket, before a broker on the memory store, and a client that writes what a test wants it to.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use levada_broker::{Broker, BrokerConfig, Principal};
@@ -93,8 +93,26 @@ pub(crate) async fn with(
     body: impl AsyncFnOnce(Engine),
 ) {
     let dir = tempfile::tempdir().unwrap();
-    let config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(dir.path()) };
-    let broker = Broker::start(config, Arc::new(MemoryStore::new()), Arc::new(NoPlugins)).unwrap();
+    let body = async |engine: Engine| {
+        engine.topic("orders", TopicSettings { partitions, ..TopicSettings::default() }).await;
+        body(engine).await;
+    };
+    start(dir.path(), Arc::new(MemoryStore::new()), change, body).await;
+}
+
+/// The same with what is in a store already, and without the topic.
+pub(crate) async fn on(dir: &Path, store: Arc<MemoryStore>, body: impl AsyncFnOnce(Engine)) {
+    start(dir, store, |_| {}, body).await;
+}
+
+async fn start(
+    dir: &Path,
+    store: Arc<MemoryStore>,
+    change: impl FnOnce(&mut GatewayConfig),
+    body: impl AsyncFnOnce(Engine),
+) {
+    let config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(dir) };
+    let broker = Broker::start(config, store, Arc::new(NoPlugins)).unwrap();
     let mut config = GatewayConfig::new(|| NOW);
     change(&mut config);
     let ending = CancellationToken::new();
@@ -102,7 +120,6 @@ pub(crate) async fn with(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let engine = Engine { broker: broker.clone(), address, ending };
-    engine.topic("orders", TopicSettings { partitions, ..TopicSettings::default() }).await;
     tokio::select! {
         served = async { axum::serve(listener, router(gateway)).await } => panic!("{served:?}"),
         () = body(engine) => {}
