@@ -10,7 +10,7 @@ use utoipa::{
 #[openapi(
     info(
         title = "Levada",
-        description = "Publish, read and stream events. Errors are problem details (RFC 9457) with a stable `code`.",
+        description = "Publish, read, stream and pull events, and administrate what they flow through. Errors are problem details (RFC 9457) with a stable `code`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     modifiers(&Bearer),
@@ -18,6 +18,7 @@ use utoipa::{
     tags(
         (name = "events", description = "Events of topics"),
         (name = "consuming", description = "Events of subscriptions, pulled and settled"),
+        (name = "administration", description = "Topics, subscriptions, routes and plugins"),
     ),
 )]
 pub(crate) struct Description;

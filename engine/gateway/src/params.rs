@@ -11,7 +11,7 @@ use levada_protocol::{
     request::{Position, Start},
 };
 use serde::de::DeserializeOwned;
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use crate::{positions, problem::Problem};
 
@@ -44,6 +44,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Subscription {
         let topic = TopicName::parse_any(&topic).map_err(|error| invalid(error.to_string()))?;
         let name = name.parse().map_err(|error: InvalidName| invalid(error.to_string()))?;
         Ok(Self(topic, name))
+    }
+}
+
+/// The only name of a path.
+#[derive(Debug)]
+pub(crate) struct Named<N>(pub(crate) N);
+
+impl<N: FromStr<Err = InvalidName>, S: Send + Sync> FromRequestParts<S> for Named<N> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let Path(name) = path.map_err(|error| Problem::new(ErrorCode::InvalidName, error.body_text()))?;
+        name.parse().map(Self).map_err(|error| Problem::new(ErrorCode::InvalidName, error.to_string()))
     }
 }
 
