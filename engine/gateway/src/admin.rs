@@ -70,6 +70,14 @@ pub(crate) fn listed<T: Serialize>(entries: &[T], next: Option<String>) -> Resul
     Ok(response)
 }
 
+/// There is nothing to say but that it is done.
+pub(crate) fn done(answer: &Answer) -> Result<Response, Problem> {
+    match answer {
+        Answer::Done => Ok(StatusCode::NO_CONTENT.into_response()),
+        _ => Err(unexpected()),
+    }
+}
+
 /// What was made, or changed.
 pub(crate) fn made<T: Serialize>(found: &T, created: bool) -> Response {
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };

@@ -189,14 +189,14 @@ pub(crate) async fn delete(
         ("topic" = String, Path, description = "The topic's name", example = "orders"),
         ("subscription" = String, Path, description = "The subscription's name", example = "payment"),
     ),
-    responses((status = 200, description = "The subscription", body = Object), Refusals),
+    responses((status = 204, description = "Done, also if it was so before"), Refusals),
 )]
 pub(crate) async fn pause(
     State(gateway): State<Gateway>,
     Caller(principal): Caller,
     Subscription(topic, name): Subscription,
 ) -> Result<Response, Problem> {
-    shown(admin::ask(&gateway, &principal, Request::PauseSubscription { topic, name }).await?)
+    admin::done(&admin::ask(&gateway, &principal, Request::PauseSubscription { topic, name }).await?)
 }
 
 /// Resume a subscription
@@ -210,14 +210,14 @@ pub(crate) async fn pause(
         ("topic" = String, Path, description = "The topic's name", example = "orders"),
         ("subscription" = String, Path, description = "The subscription's name", example = "payment"),
     ),
-    responses((status = 200, description = "The subscription", body = Object), Refusals),
+    responses((status = 204, description = "Done, also if it was so before"), Refusals),
 )]
 pub(crate) async fn resume(
     State(gateway): State<Gateway>,
     Caller(principal): Caller,
     Subscription(topic, name): Subscription,
 ) -> Result<Response, Problem> {
-    shown(admin::ask(&gateway, &principal, Request::ResumeSubscription { topic, name }).await?)
+    admin::done(&admin::ask(&gateway, &principal, Request::ResumeSubscription { topic, name }).await?)
 }
 
 /// Move a subscription

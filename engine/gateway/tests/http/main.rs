@@ -1,6 +1,7 @@
 //! The gateway over real sockets.
 #![expect(clippy::unwrap_used, reason = "a test's helper fails the test by panicking")]
 
+mod admin;
 mod entry;
 mod hostile;
 mod identities;
