@@ -346,6 +346,23 @@ async fn a_subscription_is_absent_for_who_may_not_subscribe_and_shared_among_who
 }
 
 #[tokio::test]
+async fn a_token_settles_nothing_of_another_subscription() {
+    against(1, async |engine| {
+        engine.subscription(options()).await;
+        engine.publish_keys(&["a"]).await;
+        let other = "/v1/topics/orders/subscriptions/other";
+        assert_eq!(engine.send(&format!("PUT {other}?from=earliest"), &[], b"").await.status, 201);
+        let pulled = engine.pull(json!({})).await;
+        let tokens = json!({"tokens": tokens(&pulled)}).to_string();
+        let json = [("content-type", "application/json")];
+        let elsewhere = engine.send(&format!("POST {other}/ack"), &json, tokens.as_bytes()).await;
+        assert_eq!(elsewhere.json()[0]["code"], "DELIVERY_EXPIRED");
+        assert_eq!(engine.ack(&pulled).await, ["done"]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_revocation_ends_a_pull_that_waits_and_gives_back_what_was_pulled_within_a_second() {
     against(1, async |engine| {
         engine.subscription(options()).await;
