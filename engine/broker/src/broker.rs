@@ -10,9 +10,13 @@ use levada_delivery::trend;
 use levada_protocol::{
     access::{self, Requirement, Requires},
     error::ErrorCode,
-    ids::{GroupName, PartitionId, PrincipalName, Timestamp, TopicName},
+    ids::{
+        GroupName, PartitionId, PrincipalName, SubscriptionId, SubscriptionName, Timestamp, TopicId,
+        TopicName,
+    },
     request::{Position, Read, Search, Subscribe},
     token::Token,
+    verbs::VerbKind,
 };
 use levada_stage::Plugins;
 use levada_store::Store;
@@ -38,6 +42,7 @@ use crate::{
     metrics,
     outbound::Outbound,
     publish::{Admitted, PublishStream},
+    pulls::{Attached, Keeper, Pull, Pulled, PulledEvent, Pulls},
     quotas::Connection,
     reader::{self, Reader, Searching},
     reclaim::Reclaimer,
@@ -54,6 +59,8 @@ use crate::{
 
 /// Steps through dead letters that may be under way at once, over all clients; others wait. Each takes about a MiB.
 const DEAD_LETTER_STEPS_MAX: usize = 4;
+/// The name of the consumers that pulls are.
+const PULL_CONSUMER: &str = "pull";
 /// How often a consumer is attached whose subscription is moved meanwhile.
 const ATTACH_TRIES: usize = 4;
 
@@ -102,6 +109,7 @@ pub(crate) struct Inner {
     /// Held while something with a task of its own is made or removed, so that tasks match the catalogue.
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
     pub(crate) authentication: Arc<Authentication>,
+    pulls: Arc<Pulls>,
     pub(crate) engine_id: String,
     pub(crate) start_id: String,
 }
@@ -192,6 +200,7 @@ impl Broker {
                 retained: RetainBudget::new(config.retained_bytes_max),
                 changing,
                 authentication,
+                pulls: Pulls::new(identity::new_seed()?[0]),
                 engine_id,
                 start_id: identity::new_start_id()?,
                 config,
@@ -436,6 +445,62 @@ impl Broker {
         }
         let handle = self.owner_of(&record).await?;
         subscription::attach(&handle, subscribe.consumer, created, self.outbound.window()).await
+    }
+
+    /// Pulls events of a subscription: they stay out until they are settled, or until its acknowledgement timeout, whatever
+    /// becomes of the caller. A call that is given up gives back what it has. Cancel safe.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`, also if it is lost meanwhile; `TOPIC_NOT_FOUND`, `SUBSCRIPTION_NOT_FOUND`; `LIMIT_EXCEEDED` if of as
+    /// many pulls as there may be something is in flight.
+    pub async fn pull(&self, principal: &Principal, pull: Pull) -> Result<Pulled, Error> {
+        let Pull { topic, subscription, credit, wait } = pull;
+        let consumer = PULL_CONSUMER.to_owned();
+        let subscribe = Subscribe { consumer, ..Subscribe::new(topic, subscription) };
+        let required = subscribe.required();
+        self.check(principal, &required)?;
+        let record =
+            self.inner.shard.catalogue().subscription(&subscribe.topic, &subscribe.subscription)?.clone();
+        let place = self.inner.pulls.enter(SubscriptionId(record.id), principal)?;
+        let collecting = async {
+            let mut attached = Attached::new(self.for_connection().subscribe(principal, subscribe).await?);
+            let deliveries = attached.collect(credit, wait).await?;
+            Ok::<_, Error>((attached, deliveries))
+        };
+        let (attached, deliveries) = tokio::select! {
+            biased;
+            collected = collecting => collected?,
+            refused = self.until_denied(principal, &required) => return Err(refused),
+        };
+        let pulled = Pulled { topic: TopicId(record.topic_id), pull: place.id(), deliveries };
+        if !pulled.deliveries.is_empty() {
+            let (authentication, cancelled) =
+                (Arc::clone(&self.inner.authentication), self.inner.tasks.cancelled().clone());
+            let keeping =
+                Keeper::new(place).run(attached, authentication, (principal.clone(), required), cancelled);
+            self.inner.tasks.spawn(tracing::debug_span!("pull", subscription = %record.name), keeping);
+        }
+        Ok(pulled)
+    }
+
+    /// Says what became of pulled events. Returns, once that is durable, what became of each of them in order: the code says why
+    /// what was said took no effect, such as `DELIVERY_EXPIRED`. Any principal that may be the subscription's consumer may say
+    /// it.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`, `TOPIC_NOT_FOUND`, `SUBSCRIPTION_NOT_FOUND`.
+    pub async fn settle(
+        &self,
+        principal: &Principal,
+        (topic, subscription): (&TopicName, &SubscriptionName),
+        events: &[PulledEvent],
+        kind: &VerbKind,
+    ) -> Result<Vec<Result<(), ErrorCode>>, Error> {
+        self.check(principal, &Subscribe::new(topic.clone(), subscription.clone()).required())?;
+        self.inner.authentication.begin_request(principal).await?;
+        let id = SubscriptionId(self.inner.shard.catalogue().subscription(topic, subscription)?.id);
+        let refused = self.inner.pulls.settle(id, events, kind).await;
+        Ok(events.iter().map(|event| refused.get(event).map_or(Ok(()), |code| Err(*code))).collect())
     }
 
     /// Opens a reader, which leaves no trace.

@@ -5,26 +5,56 @@ use axum::{
     http::{HeaderMap, StatusCode, header::CONTENT_LENGTH},
 };
 use bytes::Bytes;
-use levada_protocol::{error::ErrorCode, limits::BATCH_BODY_BYTES_MAX};
+use levada_protocol::{
+    error::ErrorCode,
+    limits::{ARTEFACT_BYTES_MAX, BATCH_BODY_BYTES_MAX},
+};
 use tokio::time;
 
 use crate::{problem::Problem, state::Gateway};
 
+/// How long a body may be, and what is said of a longer one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Longest {
+    bytes: usize,
+    code: ErrorCode,
+    advice: &'static str,
+}
+
+impl Longest {
+    /// One batch.
+    pub(crate) const BATCH: Self = Self {
+        bytes: BATCH_BODY_BYTES_MAX,
+        code: ErrorCode::EventTooLarge,
+        advice: ": send several requests",
+    };
+    /// A plugin's artefact.
+    pub(crate) const ARTEFACT: Self =
+        Self { bytes: ARTEFACT_BYTES_MAX, code: ErrorCode::PluginTooLarge, advice: "" };
+}
+
 /// Reads a body of at most one batch's length.
 pub(crate) async fn receive(gateway: &Gateway, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    let too_large = |got: &str| {
-        let detail = format!(
-            "expected a body of at most {BATCH_BODY_BYTES_MAX} bytes, got {got}: send several requests"
-        );
-        Problem::new(ErrorCode::EventTooLarge, detail)
-    };
+    receive_up_to(gateway, headers, body, Longest::BATCH).await
+}
+
+/// Reads a body.
+pub(crate) async fn receive_up_to(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    body: Body,
+    longest: Longest,
+) -> Result<Bytes, Problem> {
+    let Longest { bytes: most, code, advice } = longest;
+    let too_large =
+        |got: &str| Problem::new(code, format!("expected a body of at most {most} bytes, got {got}{advice}"));
     let announced =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if let Some(length) = announced.filter(|length| *length > BATCH_BODY_BYTES_MAX) {
+    if let Some(length) = announced.filter(|length| *length > most) {
         return Err(too_large(&length.to_string()));
     }
     let limit = gateway.config().body_timeout;
-    match time::timeout(limit, to_bytes(body, BATCH_BODY_BYTES_MAX)).await {
+    match time::timeout(limit, to_bytes(body, most)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if is_too_long(&error) => Err(too_large("more")),
         Ok(Err(error)) => {

@@ -1,4 +1,4 @@
-//! The HTTP gateway: publish, read and stream by HTTP, on any broker.
+//! The HTTP gateway: publish, read, stream, pull and administrate by HTTP, on any broker.
 //!
 //! [`router()`] makes the routes; who serves them owns the sockets. Bodies, answers and waits are limited here; connections
 //! are by who serves them. It must not know QUIC.
@@ -7,25 +7,36 @@
 //! handler takes its principal from the `Caller`, and returns a `Problem` for
 //! what is refused.
 
+mod admin;
 mod body;
+mod dead_letters;
 mod entry;
 mod events;
 mod host;
 mod incoming;
+mod json_body;
 mod openapi;
 mod outcome;
 mod params;
 mod place;
+mod plugins;
 mod positions;
 mod principal;
 mod problem;
+mod problems;
 mod publish;
+mod pull;
+mod pulled_token;
 mod read;
 mod router;
+mod routes;
 mod schema;
+mod settle;
 mod sse;
 mod state;
 mod stream;
+mod subscriptions;
+mod topics;
 
 pub use entry::refusal_to_browse_all;
 pub use router::router;

@@ -10,12 +10,16 @@ use utoipa::{
 #[openapi(
     info(
         title = "Levada",
-        description = "Publish, read and stream events. Errors are problem details (RFC 9457) with a stable `code`.",
+        description = "Publish, read, stream and pull events, and administrate what they flow through. Errors are problem details (RFC 9457) with a stable `code`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     modifiers(&Bearer),
     security((), ("bearer" = [])),
-    tags((name = "events", description = "Events of topics")),
+    tags(
+        (name = "events", description = "Events of topics"),
+        (name = "consuming", description = "Events of subscriptions, pulled and settled"),
+        (name = "administration", description = "Topics, subscriptions, routes and plugins"),
+    ),
 )]
 pub(crate) struct Description;
 

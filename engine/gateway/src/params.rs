@@ -7,11 +7,11 @@ use axum::{
 use levada_json::time;
 use levada_protocol::{
     error::ErrorCode,
-    ids::TopicName,
+    ids::{InvalidName, SubscriptionName, TopicName},
     request::{Position, Start},
 };
 use serde::de::DeserializeOwned;
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use crate::{positions, problem::Problem};
 
@@ -27,6 +27,37 @@ impl<S: Send + Sync> FromRequestParts<S> for Topic {
         let Path(name) = path.map_err(|error| Problem::new(ErrorCode::InvalidName, error.body_text()))?;
         let topic = TopicName::parse_any(&name);
         topic.map(Self).map_err(|error| Problem::new(ErrorCode::InvalidName, error.to_string()))
+    }
+}
+
+/// The topic and subscription of a path.
+#[derive(Debug)]
+pub(crate) struct Subscription(pub(crate) TopicName, pub(crate) SubscriptionName);
+
+impl<S: Send + Sync> FromRequestParts<S> for Subscription {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let invalid = |what: String| Problem::new(ErrorCode::InvalidName, what);
+        let Path((topic, name)) = path.map_err(|error| invalid(error.body_text()))?;
+        let topic = TopicName::parse_any(&topic).map_err(|error| invalid(error.to_string()))?;
+        let name = name.parse().map_err(|error: InvalidName| invalid(error.to_string()))?;
+        Ok(Self(topic, name))
+    }
+}
+
+/// The only name of a path.
+#[derive(Debug)]
+pub(crate) struct Named<N>(pub(crate) N);
+
+impl<N: FromStr<Err = InvalidName>, S: Send + Sync> FromRequestParts<S> for Named<N> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let Path(name) = path.map_err(|error| Problem::new(ErrorCode::InvalidName, error.body_text()))?;
+        name.parse().map(Self).map_err(|error| Problem::new(ErrorCode::InvalidName, error.to_string()))
     }
 }
 

@@ -10,13 +10,33 @@ use levada_protocol::error::ErrorCode;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{entry, openapi::Description, problem::Problem, publish, read, state::Gateway, stream};
+use crate::{
+    dead_letters, entry, openapi::Description, plugins, problem::Problem, publish, pull, read, routes,
+    settle, state::Gateway, stream, subscriptions, topics,
+};
 
 /// The routes of the gateway, and its answers to paths and methods that are not there.
 pub fn router(gateway: Gateway) -> Router {
     let (routes, description) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(publish::publish, read::read))
         .routes(routes!(stream::stream))
+        .routes(routes!(pull::pull))
+        .routes(routes!(settle::ack))
+        .routes(routes!(settle::nack))
+        .routes(routes!(settle::reject))
+        .routes(routes!(settle::extend))
+        .routes(routes!(topics::list))
+        .routes(routes!(topics::describe, topics::put, topics::delete))
+        .routes(routes!(subscriptions::list))
+        .routes(routes!(subscriptions::describe, subscriptions::put, subscriptions::delete))
+        .routes(routes!(subscriptions::pause))
+        .routes(routes!(subscriptions::resume))
+        .routes(routes!(subscriptions::seek))
+        .routes(routes!(dead_letters::redrive))
+        .routes(routes!(routes::list))
+        .routes(routes!(routes::describe, routes::put, routes::delete))
+        .routes(routes!(plugins::list, plugins::deploy))
+        .routes(routes!(plugins::describe, plugins::delete))
         .split_for_parts();
     let description = Json(description);
     routes

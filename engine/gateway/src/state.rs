@@ -13,10 +13,14 @@ use levada_protocol::{
     ids::{Timestamp, TopicName},
     partition::partition_of,
 };
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 /// How many counters of turns there are; topics share them by the hashes of their names, so that they need no memory each.
 const TURNS: u16 = 256;
+
+/// Plugins that are deployed at once.
+const UPLOADS_MAX: usize = 2;
 
 /// Settings of the gateway.
 #[derive(Debug, Clone)]
@@ -69,6 +73,8 @@ struct Inner {
     next: AtomicU64,
     /// Which partition of a topic is next to get events that go to any.
     turns: [AtomicU64; TURNS as usize],
+    /// Plugins that may be deployed at once; each is held in memory.
+    uploads: Semaphore,
 }
 
 impl std::fmt::Debug for Inner {
@@ -89,7 +95,17 @@ impl Gateway {
     ) -> Result<Self, getrandom::Error> {
         let start = getrandom::u64()?;
         let turns = std::array::from_fn(|_| AtomicU64::new(start));
-        Ok(Self { inner: Arc::new(Inner { broker, config, ending, start, next: AtomicU64::new(0), turns }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                broker,
+                config,
+                ending,
+                start,
+                next: AtomicU64::new(0),
+                turns,
+                uploads: Semaphore::new(UPLOADS_MAX),
+            }),
+        })
     }
 
     pub(crate) fn broker(&self) -> &Broker {
@@ -102,6 +118,11 @@ impl Gateway {
 
     pub(crate) fn ending(&self) -> &CancellationToken {
         &self.inner.ending
+    }
+
+    /// Leave to receive a plugin, until it is dropped; `None` while others are received.
+    pub(crate) fn upload(&self) -> Option<SemaphorePermit<'_>> {
+        self.inner.uploads.try_acquire().ok()
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -16,16 +16,20 @@
 //! | `payload_base64` | other bytes; the `_base64` suffix is that of CloudEvents' JSON format |
 //! | `tombstone` | `true` for an event without payload |
 //!
+//! [`Made`], [`Deletion`] and [`Deployment`] are what changes of topics, subscriptions, routes and plugins are shown as.
+//!
 //! [`write_event`] and [`read_event`] are inverse to each other: whatever an engine can store is read back as the
 //! same event, byte by byte. What a printed line says of its location (topic, offset and so on) is ignored.
 //!
 //! Pure: knows nothing of files, connections or clocks.
 
 mod read;
+mod shapes;
 pub mod time;
 mod write;
 
 pub use read::{InvalidEvent, read_event};
+pub use shapes::{Deletion, Deployment, Made};
 pub use write::{Location, write_event};
 
 #[cfg(test)]

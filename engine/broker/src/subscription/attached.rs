@@ -52,7 +52,16 @@ pub(super) struct Attached {
     /// Its stream takes nothing.
     stuck: bool,
     /// It gets nothing more, and ends once nothing of it is under way.
-    finishing: bool,
+    finish: Option<Finish>,
+}
+
+/// Why a consumer gets nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finish {
+    /// It has what it wanted.
+    Sufficed,
+    /// The engine goes away: it is told so, and comes back.
+    SentAway,
 }
 
 /// Verbs frames that one ticket confirms: the sequence of the last, and what they take of the verbs that may be unconfirmed.
@@ -98,13 +107,13 @@ impl Attached {
             window,
             room: Room::default(),
             stuck: false,
-            finishing: false,
+            finish: None,
         }
     }
 
     /// True if it is to get nothing for now.
     pub(super) fn is_held(&self) -> bool {
-        self.room.waits || self.stuck || self.finishing
+        self.room.waits || self.stuck || self.finish.is_some()
     }
 
     pub(super) fn name(&self) -> &str {
@@ -112,18 +121,18 @@ impl Attached {
     }
 
     /// It gets nothing more, and ends once nothing of it is under way.
-    pub(super) fn finish(&mut self) {
-        self.finishing = true;
+    pub(super) fn finish(&mut self, finish: Finish) {
+        self.finish = Some(finish);
     }
 
     /// True if it was told to end, as the engine goes away.
-    pub(super) fn is_finishing(&self) -> bool {
-        self.finishing
+    pub(super) fn is_sent_away(&self) -> bool {
+        self.finish == Some(Finish::SentAway)
     }
 
     /// True if it is to end and every verb is confirmed.
     pub(super) fn may_end(&self) -> bool {
-        self.finishing && self.unconfirmed.is_empty() && self.confirmed.is_none()
+        self.finish.is_some() && self.unconfirmed.is_empty() && self.confirmed.is_none()
     }
 
     /// Bytes that its next frame may have, set aside; `None` if it has to wait for them.

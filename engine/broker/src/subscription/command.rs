@@ -11,7 +11,7 @@ use levada_store::Store;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{retained::RetainBudget, untold::LossNotice};
+use super::{attached::Finish, retained::RetainBudget, untold::LossNotice};
 use crate::{
     chains::Chains,
     clock::Clock,
@@ -53,9 +53,10 @@ pub(crate) enum Command {
         consumer: u64,
         held: Held,
     },
-    /// A consumer gets nothing more, and is told that the engine goes away once nothing of it is under way.
+    /// A consumer gets nothing more, and ends once nothing of it is under way.
     Finish {
         consumer: u64,
+        finish: Finish,
     },
     Credit {
         consumer: u64,

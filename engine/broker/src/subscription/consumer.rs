@@ -10,6 +10,7 @@ use levada_protocol::{
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
+    attached::Finish,
     command::{Attached, Command},
     handle::SubscriptionHandle,
     untold::LossNotice,
@@ -77,7 +78,15 @@ impl ConsumerControl {
     /// # Errors
     /// If the subscription was deleted.
     pub async fn finish(&self) -> Result<(), Error> {
-        self.handle.send(Command::Finish { consumer: self.consumer }).await
+        self.handle.send(Command::Finish { consumer: self.consumer, finish: Finish::SentAway }).await
+    }
+
+    /// The consumer gets nothing more, and ends without an error as soon as nothing is in flight or unconfirmed. Cancel safe.
+    ///
+    /// # Errors
+    /// If the subscription was deleted.
+    pub(crate) async fn suffice(&self) -> Result<(), Error> {
+        self.handle.send(Command::Finish { consumer: self.consumer, finish: Finish::Sufficed }).await
     }
 
     /// Says what became of deliveries. The answer comes as a `Settled` frame. Waits while the consumer

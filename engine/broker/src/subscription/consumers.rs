@@ -39,7 +39,7 @@ impl Consumers {
     pub(super) fn remove(&mut self, consumer: u64, now: Timestamp) -> Option<u64> {
         let gone = self.attached.remove(&consumer)?;
         // One that the engine sends away comes back after its start, from which on that counts.
-        if self.attached.is_empty() && !gone.is_finishing() {
+        if self.attached.is_empty() && !gone.is_sent_away() {
             self.attending.end(now);
         }
         Some(gone.taken())
@@ -127,8 +127,8 @@ impl Consumers {
         let may_end =
             |(id, consumer): &(&u64, &Attached)| consumer.may_end() && in_flight(ConsumerId(**id)) == 0;
         let finished: Vec<u64> = self.attached.iter().filter(may_end).map(|(id, _)| *id).collect();
-        for id in &finished {
-            self.attached[id].end(Error::ShuttingDown);
+        for consumer in finished.iter().map(|id| &self.attached[id]).filter(|it| it.is_sent_away()) {
+            consumer.end(Error::ShuttingDown);
         }
         finished
     }

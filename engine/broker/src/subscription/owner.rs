@@ -547,9 +547,9 @@ impl Owner {
                     self.state.hold(ConsumerId(consumer), attached.is_held());
                 }
             }
-            Command::Finish { consumer } => {
+            Command::Finish { consumer, finish } => {
                 if let Some(attached) = self.consumers.get_mut(consumer) {
-                    attached.finish();
+                    attached.finish(finish);
                     self.state.hold(ConsumerId(consumer), true);
                 }
             }

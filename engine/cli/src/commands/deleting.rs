@@ -2,21 +2,12 @@
 //! deleted.
 
 use levada_client::{DeleteOptions, Error};
+use levada_json::Deletion;
 use levada_protocol::{error::ErrorCode, request::Deleted};
 use levada_terminal::output::Output;
-use serde::Serialize;
 
 use super::asking::{self, Question};
 use crate::args::DeleteArgs;
-
-/// A deletion as it is printed.
-#[derive(Serialize)]
-struct Printed<'a> {
-    /// What was named.
-    deleted: &'a str,
-    #[serde(flatten)]
-    gone: &'a Deleted,
-}
 
 /// Deletes, and prints what was deleted. If something else would be deleted with it or needs it, the user is asked on a
 /// terminal, and the deletion is forced if they agree.
@@ -41,7 +32,7 @@ pub(super) async fn delete(
 
 /// Prints what was deleted, and which dead letters stay.
 pub(super) fn report(output: &Output, kind: &str, name: &str, gone: &Deleted) -> anyhow::Result<()> {
-    output.result(&Printed { deleted: name, gone }, || text(kind, name, gone))?;
+    output.result(&Deletion { deleted: name, gone }, || text(kind, name, gone))?;
     if !output.is_json() && !gone.dead_letters_kept.is_empty() {
         let kept = gone.dead_letters_kept.join(", ");
         output.remark(&format!("dead letters stay: `levada topic delete` deletes {kept}"));

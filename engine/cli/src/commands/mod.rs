@@ -37,9 +37,9 @@ mod transact;
 mod transaction;
 
 use levada_client::Ensured;
+use levada_json::Made;
 use levada_terminal::output::Output;
 use nearest::Names;
-use serde::Serialize;
 
 use crate::args::Command;
 
@@ -76,16 +76,6 @@ async fn dispatch(output: &Output, command: Command) -> anyhow::Result<()> {
 }
 
 /// What a command made, or found there as it was to be.
-#[derive(Debug, Serialize)]
-struct Made<'a, T> {
-    #[serde(flatten)]
-    found: &'a T,
-    /// False if it was there already.
-    created: bool,
-}
-
-impl<'a, T> Made<'a, T> {
-    fn of(ensured: &'a Ensured<T>) -> Self {
-        Self { found: &ensured.found, created: ensured.created }
-    }
+fn made<T>(ensured: &Ensured<T>) -> Made<'_, T> {
+    Made { found: &ensured.found, created: ensured.created }
 }

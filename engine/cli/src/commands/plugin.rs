@@ -4,12 +4,12 @@ use std::{fs::File, io::Read as _, path::Path, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use levada_client::Client;
+use levada_json::Deployment;
 use levada_protocol::{error::ErrorCode, limits::ARTEFACT_BYTES_MAX, request::PluginInfo};
 use levada_terminal::{
     Failure,
     output::{self, Output, Rows},
 };
-use serde::Serialize;
 
 use super::deleting;
 use crate::{
@@ -112,17 +112,8 @@ async fn reporting<T>(every: Duration, report: impl Fn(Duration), work: impl Fut
     }
 }
 
-/// A plugin version, and whether it is new.
-#[derive(Serialize)]
-struct Deployed<'a> {
-    #[serde(flatten)]
-    plugin: &'a PluginInfo,
-    /// False if this version had the same artefact already.
-    deployed: bool,
-}
-
 fn report(output: &Output, plugin: &PluginInfo, deployed: bool) -> anyhow::Result<()> {
-    Ok(output.result(&Deployed { plugin, deployed }, || {
+    Ok(output.result(&Deployment { plugin, deployed }, || {
         let what = format!("{}@{} ({})", plugin.name, plugin.version, output::bytes(plugin.size));
         if deployed { format!("deployed plugin {what}") } else { format!("already deployed as {what}") }
     })?)

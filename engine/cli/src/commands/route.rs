@@ -12,7 +12,6 @@ use levada_terminal::{
 };
 
 use super::{
-    Made,
     attachment::{self, Standing},
     deleting,
     stored_dead_letters::StoredDeadLetters,
@@ -31,7 +30,7 @@ async fn act(output: &Output, client: &Client, action: RouteAction) -> anyhow::R
         RouteAction::Create { route, from, to, chain, start } => {
             let spec = RouteSpec { chain: chain.stages(), start, ..RouteSpec::new(route, from, to) };
             let made = client.ensure_route(spec).await?;
-            output.result(&Made::of(&made), || {
+            output.result(&super::made(&made), || {
                 let spec = &made.found.spec;
                 let what =
                     format!("route {}: {} -> {}", spec.name, spec.from, attachment::topics_text(&spec.to));

@@ -9,7 +9,6 @@ use levada_terminal::{
 };
 
 use super::{
-    Made,
     attachment::{self, Standing},
     deleting, mismatch,
     stored_dead_letters::StoredDeadLetters,
@@ -45,7 +44,7 @@ async fn create(
     };
     let tells = made.created && !output.is_json();
     let passed_over = if tells { stored_before(client, &made.found).await } else { 0 };
-    output.result(&Made::of(&made), || {
+    output.result(&super::made(&made), || {
         let at = attachment::positions_text(&made.found.positions);
         if made.created {
             let missed = attachment::missed_text(passed_over);

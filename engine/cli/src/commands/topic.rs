@@ -10,7 +10,7 @@ use levada_terminal::{
     output::{self, Output, Rows},
 };
 
-use super::{Made, deleting, purge};
+use super::{deleting, purge};
 use crate::{
     args::{Changes, SettingsArgs, TopicAction, TopicArgs},
     client,
@@ -37,7 +37,7 @@ async fn act(output: &Output, client: &Client, action: &TopicAction) -> anyhow::
                 }
                 made => made?,
             };
-            output.result(&Made::of(&made), || match made.created {
+            output.result(&super::made(&made), || match made.created {
                 true => format!("created topic {}", summary(&made.found)),
                 false => format!("topic {}: it exists already", summary(&made.found)),
             })?;

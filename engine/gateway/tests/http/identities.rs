@@ -1,57 +1,16 @@
 //! Bearer tokens: who asks, what they may do, and until when.
 
-use levada_broker::{Credentials, Principal};
-use levada_protocol::{
-    ids::TokenId,
-    request::{CreatePrincipal, NewToken, Quotas, Request, Response},
-    token::Token,
-};
+use levada_protocol::{ids::TokenId, token::Token};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     time::timeout,
 };
 
-use crate::support::{Answer, Engine, SOON, against};
-
-/// The administrator of an engine, made by a local caller.
-struct Office<'a> {
-    engine: &'a Engine,
-    admin: Principal,
-}
-
-impl<'a> Office<'a> {
-    async fn open(engine: &'a Engine) -> Self {
-        let token = create(engine, &Principal::Local, "boss", &["admin"]).await;
-        let token = Some(Token::parse(&token).unwrap());
-        let admin = engine.broker.authenticate(&Credentials { token, certificate: None }).unwrap();
-        Self { engine, admin }
-    }
-
-    /// The token of a new principal who may do this.
-    async fn token(&self, name: &str, permissions: &[&str]) -> String {
-        create(self.engine, &self.admin, name, permissions).await
-    }
-
-    async fn revoke(&self, token: &str) {
-        let id = Token::parse(token).unwrap().id();
-        self.engine.broker.request(&self.admin, Request::RevokeToken { id }, None).await.unwrap();
-    }
-}
-
-async fn create(engine: &Engine, by: &Principal, name: &str, permissions: &[&str]) -> String {
-    let request = Request::CreatePrincipal(CreatePrincipal {
-        name: name.parse().unwrap(),
-        permissions: permissions.iter().map(|line| line.parse().unwrap()).collect(),
-        certificates: Vec::new(),
-        token: Some(NewToken::default()),
-        quotas: Quotas::default(),
-    });
-    match engine.broker.request(by, request, None).await.unwrap() {
-        Response::Principal { issued: Some(issued), .. } => issued.token,
-        other => panic!("{other:?}"),
-    }
-}
+use crate::{
+    office::Office,
+    support::{Answer, Engine, SOON, against},
+};
 
 async fn send(engine: &Engine, line: &str, authorization: &str, body: &str) -> Answer {
     let ndjson = ("content-type", "application/x-ndjson");

@@ -13,6 +13,31 @@ async fn the_description_names_every_endpoint_with_examples_and_errors() {
             ("/v1/topics/{topic}/events", "post"),
             ("/v1/topics/{topic}/events", "get"),
             ("/v1/topics/{topic}/stream", "get"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}/pull", "post"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}/ack", "post"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}/nack", "post"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}/reject", "post"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}/extend", "post"),
+            ("/v1/topics", "get"),
+            ("/v1/topics/{topic}", "get"),
+            ("/v1/topics/{topic}", "put"),
+            ("/v1/topics/{topic}", "delete"),
+            ("/v1/topics/{topic}/subscriptions", "get"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}", "get"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}", "put"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}", "delete"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}/pause", "post"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}/resume", "post"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}/seek", "post"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}/dead-letters/redrive", "post"),
+            ("/v1/routes", "get"),
+            ("/v1/routes/{route}", "get"),
+            ("/v1/routes/{route}", "put"),
+            ("/v1/routes/{route}", "delete"),
+            ("/v1/plugins", "get"),
+            ("/v1/plugins", "post"),
+            ("/v1/plugins/{plugin}", "get"),
+            ("/v1/plugins/{plugin}", "delete"),
         ];
         let paths = description["paths"].as_object().unwrap();
         let described: usize = paths.values().map(|path| path.as_object().unwrap().len()).sum();
@@ -26,7 +51,8 @@ async fn the_description_names_every_endpoint_with_examples_and_errors() {
                 .iter()
                 .map(|it| it["name"].as_str().unwrap())
                 .collect();
-            assert!(names.contains(&"topic"), "{names:?}");
+            let in_path = path.split(['{', '}']).skip(1).step_by(2);
+            in_path.for_each(|name| assert!(names.contains(&name), "{name} of {path} in {names:?}"));
             let responses = operation["responses"].as_object().unwrap();
             assert!(responses.contains_key("200"));
             for (status, response) in responses.iter().filter(|(status, _)| status.as_str() >= "400") {

@@ -1,6 +1,6 @@
 //! A gateway on a real socket, before a broker on the memory store, and a client that writes what a test wants it to.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use levada_broker::{Broker, BrokerConfig, Principal};
@@ -10,7 +10,7 @@ use levada_protocol::{
     ids::Timestamp,
     request::{Request, TopicSettings},
 };
-use levada_stage::{Artefact, AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage};
+use levada_stage::{Artefact, AttachError, AttachSpec, BoxFuture, Inspected, Interface, Plugins, Stage};
 use levada_store::MemoryStore;
 use serde_json::Value;
 use tokio::{
@@ -25,11 +25,19 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// The gateway's time of day: 2026-01-31T12:00:00Z.
 pub(crate) const NOW: Timestamp = Timestamp(1_769_860_800_000);
 
+/// Takes any artefact but `broken`, and runs none.
 struct NoPlugins;
 
 impl Plugins for NoPlugins {
-    fn inspect(&self, _artefact: Bytes) -> BoxFuture<Result<Inspected, AttachError>> {
-        Box::pin(async { Err(AttachError::new(ErrorCode::PluginInvalid, "no plugins here")) })
+    fn inspect(&self, artefact: Bytes) -> BoxFuture<Result<Inspected, AttachError>> {
+        Box::pin(async move {
+            if artefact == "broken" {
+                return Err(AttachError::new(ErrorCode::PluginInvalid, "no component"));
+            }
+            let mut sha256 = [0; 32];
+            sha256.iter_mut().zip(&artefact).for_each(|(to, from)| *to = *from);
+            Ok(Inspected { sha256, interface: Interface::Batch })
+        })
     }
 
     fn attach(
@@ -93,8 +101,26 @@ pub(crate) async fn with(
     body: impl AsyncFnOnce(Engine),
 ) {
     let dir = tempfile::tempdir().unwrap();
-    let config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(dir.path()) };
-    let broker = Broker::start(config, Arc::new(MemoryStore::new()), Arc::new(NoPlugins)).unwrap();
+    let body = async |engine: Engine| {
+        engine.topic("orders", TopicSettings { partitions, ..TopicSettings::default() }).await;
+        body(engine).await;
+    };
+    start(dir.path(), Arc::new(MemoryStore::new()), change, body).await;
+}
+
+/// The same with what is in a store already, and without the topic.
+pub(crate) async fn on(dir: &Path, store: Arc<MemoryStore>, body: impl AsyncFnOnce(Engine)) {
+    start(dir, store, |_| {}, body).await;
+}
+
+async fn start(
+    dir: &Path,
+    store: Arc<MemoryStore>,
+    change: impl FnOnce(&mut GatewayConfig),
+    body: impl AsyncFnOnce(Engine),
+) {
+    let config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(dir) };
+    let broker = Broker::start(config, store, Arc::new(NoPlugins)).unwrap();
     let mut config = GatewayConfig::new(|| NOW);
     change(&mut config);
     let ending = CancellationToken::new();
@@ -102,7 +128,6 @@ pub(crate) async fn with(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let engine = Engine { broker: broker.clone(), address, ending };
-    engine.topic("orders", TopicSettings { partitions, ..TopicSettings::default() }).await;
     tokio::select! {
         served = async { axum::serve(listener, router(gateway)).await } => panic!("{served:?}"),
         () = body(engine) => {}
