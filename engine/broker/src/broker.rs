@@ -38,9 +38,11 @@ use crate::{
     metrics,
     outbound::Outbound,
     publish::PublishStream,
+    push::PushBoard,
     reader::{self, Reader, Searching},
     reclaim::Reclaimer,
     retention::Retention,
+    rows::SubscriptionRecord,
     running::OwnerTasks,
     scheduler::Scheduler,
     search::{Matcher, Scanner, Scans, Tally},
@@ -101,6 +103,8 @@ pub(crate) struct Inner {
     /// Held while something with a task of its own is made or removed, so that tasks match the catalogue.
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
     pub(crate) authentication: Arc<Authentication>,
+    /// How the pushes of subscriptions get on.
+    pub(crate) pushes: PushBoard,
     pub(crate) engine_id: String,
     pub(crate) start_id: String,
 }
@@ -191,6 +195,7 @@ impl Broker {
                 retained: RetainBudget::new(config.retained_bytes_max),
                 changing,
                 authentication,
+                pushes: PushBoard::default(),
                 engine_id,
                 start_id: identity::new_start_id()?,
                 config,
@@ -412,17 +417,27 @@ impl Broker {
     pub async fn subscribe(&self, principal: &Principal, subscribe: Subscribe) -> Result<Consumer, Error> {
         self.check(principal, &subscribe.required())?;
         let (record, created) = self.subscription_for(principal, &subscribe).await?;
+        self.attach(&record, subscribe.consumer, created).await
+    }
+
+    /// Attaches a consumer of this name to a subscription, which was just made or was there.
+    pub(crate) async fn attach(
+        &self,
+        record: &Arc<SubscriptionRecord>,
+        name: String,
+        created: bool,
+    ) -> Result<Consumer, Error> {
         for _ in 1..ATTACH_TRIES {
-            let handle = self.owner_of(&record).await?;
-            let consumer = subscribe.consumer.clone();
+            let handle = self.owner_of(record).await?;
+            let consumer = name.clone();
             match subscription::attach(&handle, consumer, created, self.outbound.window()).await {
                 // It was moved in this moment, and has another owner.
                 Err(error) if error.code() == ErrorCode::SubscriptionMoved => {}
                 attached => return attached,
             }
         }
-        let handle = self.owner_of(&record).await?;
-        subscription::attach(&handle, subscribe.consumer, created, self.outbound.window()).await
+        let handle = self.owner_of(record).await?;
+        subscription::attach(&handle, name, created, self.outbound.window()).await
     }
 
     /// Opens a reader, which leaves no trace.

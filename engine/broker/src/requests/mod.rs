@@ -9,6 +9,7 @@ mod plugins;
 mod principals;
 mod producers;
 mod purge;
+mod push;
 mod routes;
 mod schedule;
 mod subscriptions;
@@ -26,7 +27,7 @@ use levada_protocol::{
 use levada_stage::AttachmentPoint;
 
 use self::{
-    backlog::BacklogRequests, pages::Page, principals::IdentityRequests, purge::Purging,
+    backlog::BacklogRequests, pages::Page, principals::IdentityRequests, purge::Purging, push::PushRequests,
     schedule::ScheduleRequests, subscriptions::described,
 };
 use crate::{
@@ -88,10 +89,14 @@ impl Broker {
             Request::SeekSubscription { topic, name, to, partitions } => {
                 self.seek_subscription(topic, name, to, partitions).await
             }
-            Request::PauseSubscription { topic, name } => self.pause_subscription(&topic, &name, true).await,
+            Request::PauseSubscription { topic, name } => {
+                self.pause_subscription(&topic, &name, true, None).await
+            }
             Request::ResumeSubscription { topic, name } => {
                 self.resume_subscription(&catalogue, &topic, &name).await
             }
+            Request::SetPush(set) => self.push_requests().set(principal, set).await,
+            Request::RemovePush { topic, name } => self.push_requests().remove(topic, name).await,
             Request::DeployPlugin { name, size, config } => {
                 self.deploy_plugin(principal, name, size, config, artefact).await
             }
@@ -127,6 +132,12 @@ impl Broker {
 
     pub(crate) fn identity_requests(&self) -> IdentityRequests<'_> {
         IdentityRequests { shard: &self.inner.shard, clock: &self.inner.config.clock }
+    }
+
+    pub(crate) fn push_requests(&self) -> PushRequests<'_> {
+        let inner = &self.inner;
+        let urls = inner.config.push_urls.as_deref();
+        PushRequests { shard: &inner.shard, clock: &inner.config.clock, board: &inner.pushes, urls }
     }
 
     fn viewer(&self, principal: &Principal, catalogue: &Arc<Catalogue>) -> Viewer {
@@ -173,6 +184,9 @@ impl Broker {
             };
             if let Ok(info) = self.describe_running(&handle).await {
                 let name = format!("{}/{}", record.topic, record.name);
+                if catalogue.pushes.contains_key(&SubscriptionId(record.id)) {
+                    collected.push(&name, &self.inner.pushes.of(SubscriptionId(record.id)));
+                }
                 collected.subscription(&name, handle.delivered(), &info, self.inner.config.clock.now());
             }
         }

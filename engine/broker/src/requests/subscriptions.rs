@@ -165,6 +165,7 @@ impl Broker {
             }
             oldest = oldest.into_iter().chain(time).min();
         }
+        info.push = self.push_requests().info(SubscriptionId(info.id)).map(Box::new);
         info.oldest_unacked_age_ms = oldest.map_or(0, |oldest| now.wall.0.saturating_sub(oldest.0));
         Ok(info)
     }
@@ -185,7 +186,7 @@ impl Broker {
     ) -> Result<Response, Error> {
         let record = catalogue.subscription(topic, name)?;
         if record.paused {
-            self.pause_subscription(topic, name, false).await?;
+            self.pause_subscription(topic, name, false, None).await?;
         }
         self.owner_of(record).await?.resume().await?;
         Ok(Response::Done)
@@ -207,14 +208,16 @@ impl Broker {
         self.describe_subscription(&record).await.map(described)
     }
 
-    /// Pauses a subscription, or ends such a pause; durably.
-    pub(super) async fn pause_subscription(
+    /// Pauses a subscription, for what the receiver of its pushes said or on request, or ends such a pause; durably.
+    pub(crate) async fn pause_subscription(
         &self,
         topic: &TopicName,
         name: &SubscriptionName,
         paused: bool,
+        push_refusal: Option<String>,
     ) -> Result<Response, Error> {
-        let change = Change::PauseSubscription { topic: topic.clone(), name: name.clone(), paused };
+        let change =
+            Change::PauseSubscription { topic: topic.clone(), name: name.clone(), paused, push_refusal };
         let (topic, name) = (topic.clone(), name.clone());
         self.change_subscription(topic, name, |_| async { Ok(change) }).await.map(|_| Response::Done)
     }
