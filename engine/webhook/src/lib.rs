@@ -17,5 +17,5 @@ mod verdict;
 mod worker;
 
 pub use networks::{Allowed, InvalidNetwork, Network, is_public};
-pub use pushers::{PushConfig, Pushers};
+pub use pushers::{PushConfig, Pushers, Transport};
 pub use url::UrlRules;

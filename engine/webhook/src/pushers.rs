@@ -21,6 +21,29 @@ pub struct PushConfig {
     pub ca: Option<PathBuf>,
 }
 
+/// How requests get to receivers.
+#[derive(Clone)]
+pub struct Transport {
+    sender: Sender,
+}
+
+impl Transport {
+    /// As the settings say.
+    ///
+    /// # Errors
+    /// If the authorities that receivers' certificates may be of cannot be read.
+    pub fn new(config: PushConfig) -> Result<Self, String> {
+        let tls = trust::client_config(config.ca.as_deref())?;
+        Ok(Self { sender: Sender::new(Connector::new(config.allow, tls)) })
+    }
+}
+
+impl std::fmt::Debug for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transport").finish_non_exhaustive()
+    }
+}
+
 /// Pushes deliveries.
 pub struct Pushers {
     pushing: Pushing,
@@ -38,15 +61,12 @@ struct Running {
 
 impl Pushers {
     /// Everything but the pushes themselves.
-    ///
-    /// # Errors
-    /// If the authorities that receivers' certificates may be of cannot be read.
-    pub fn new(broker: Broker, config: PushConfig) -> Result<Self, String> {
-        let tls = trust::client_config(config.ca.as_deref())?;
-        let sender = Sender::new(Connector::new(config.allow, tls));
+    #[must_use]
+    pub fn new(broker: Broker, transport: Transport) -> Self {
+        let sender = transport.sender;
         let pushing = Pushing::new(broker);
         let changes = pushing.follow();
-        Ok(Self { pushing, changes, sender, running: HashMap::new(), tasks: JoinSet::new() })
+        Self { pushing, changes, sender, running: HashMap::new(), tasks: JoinSet::new() }
     }
 
     /// Pushes until it is told to stop; then waits a few seconds for what is under way.

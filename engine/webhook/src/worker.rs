@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// How long requests that are under way are waited for when a push ends.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(3);
 /// How long the last verbs may take to become durable then.
-const LAST_VERBS: Duration = Duration::from_secs(2);
+const LAST_VERBS: Duration = Duration::from_secs(1);
 /// The shortest and the longest wait before a consumer is attached again.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// How long nothing is sent after the pause of a subscription could not be stored.

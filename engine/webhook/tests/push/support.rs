@@ -19,7 +19,7 @@ use levada_protocol::{
 };
 use levada_stage::{Artefact, AttachError, AttachSpec, BoxFuture, Inspected, Plugins, Stage};
 use levada_store::MemoryStore;
-use levada_webhook::{Allowed, PushConfig, Pushers, UrlRules};
+use levada_webhook::{Allowed, PushConfig, Pushers, Transport, UrlRules};
 use tempfile::TempDir;
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -91,7 +91,8 @@ impl Engine {
             ..BrokerConfig::new(dir.path())
         };
         let broker = Broker::start(config, Arc::clone(&store) as _, Arc::new(NoPlugins)).unwrap();
-        let pushers = Pushers::new(broker.clone(), PushConfig { allow, ca: setup.ca.clone() }).unwrap();
+        let transport = Transport::new(PushConfig { allow, ca: setup.ca.clone() }).unwrap();
+        let pushers = Pushers::new(broker.clone(), transport);
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         tasks.spawn(pushers.run(stop.clone()));
         Self { broker, store, dir, setup, stop, tasks }
