@@ -20,6 +20,7 @@ mod positions;
 mod principal;
 mod problem;
 mod publish;
+mod push;
 mod read;
 mod router;
 mod sse;

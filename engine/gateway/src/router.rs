@@ -10,13 +10,14 @@ use levada_protocol::error::ErrorCode;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{entry, openapi::Description, problem::Problem, publish, read, state::Gateway, stream};
+use crate::{entry, openapi::Description, problem::Problem, publish, push, read, state::Gateway, stream};
 
 /// The routes of the gateway, and its answers to paths and methods that are not there.
 pub fn router(gateway: Gateway) -> Router {
     let (routes, description) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(publish::publish, read::read))
         .routes(routes!(stream::stream))
+        .routes(routes!(push::set, push::describe, push::remove))
         .split_for_parts();
     let description = Json(description);
     routes

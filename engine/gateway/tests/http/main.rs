@@ -6,6 +6,7 @@ mod hostile;
 mod identities;
 mod openapi;
 mod publish;
+mod push;
 mod read;
 mod stream;
 mod support;

@@ -92,8 +92,22 @@ pub(crate) async fn with(
     change: impl FnOnce(&mut GatewayConfig),
     body: impl AsyncFnOnce(Engine),
 ) {
+    start(partitions, (change, |_| {}), body).await;
+}
+
+/// The same with other settings of the broker, and a topic of one partition.
+pub(crate) async fn with_broker(change: impl FnOnce(&mut BrokerConfig), body: impl AsyncFnOnce(Engine)) {
+    start(1, (|_: &mut GatewayConfig| {}, change), body).await;
+}
+
+async fn start(
+    partitions: u16,
+    (change, change_broker): (impl FnOnce(&mut GatewayConfig), impl FnOnce(&mut BrokerConfig)),
+    body: impl AsyncFnOnce(Engine),
+) {
     let dir = tempfile::tempdir().unwrap();
-    let config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(dir.path()) };
+    let mut config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(dir.path()) };
+    change_broker(&mut config);
     let broker = Broker::start(config, Arc::new(MemoryStore::new()), Arc::new(NoPlugins)).unwrap();
     let mut config = GatewayConfig::new(|| NOW);
     change(&mut config);
