@@ -1,5 +1,4 @@
 //! Pushes: where the engine sends the deliveries of a subscription by itself.
-#![expect(unused_qualifications, reason = "the macro of the description names types by their paths")]
 
 use axum::{
     Json,
