@@ -115,7 +115,7 @@ impl Pushing {
             return Ok(());
         }
         let (topic, name) = (&target.topic, &target.subscription);
-        self.broker.pause_subscription(topic, name, true, Some(message)).await.map(drop)
+        self.broker.set_paused(topic, name, true, Some(message)).await.map(drop)
     }
 }
 

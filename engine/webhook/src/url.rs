@@ -50,6 +50,9 @@ pub(crate) fn parse(url: &str) -> Result<Uri, String> {
         Some(authority) if authority.as_str().contains('@') => {
             invalid("the url holds a user, which would be shown; pushes are signed instead")
         }
+        Some(authority) if authority.as_str() != authority.host() && authority.port_u16().is_none() => {
+            invalid("the port of the url is no number up to 65535")
+        }
         Some(_) if url.contains('#') => invalid("the url has a fragment, which is never sent"),
         Some(_) => Ok(uri),
     }
@@ -64,7 +67,7 @@ pub(crate) fn is_plain(uri: &Uri) -> bool {
 pub(crate) fn host_and_port(uri: &Uri) -> (&str, u16) {
     let host = uri.host().unwrap_or_default();
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    (host, uri.port_u16().unwrap_or(if is_plain(uri) { 80 } else { 443 }))
+    (host, uri.port_u16().unwrap_or_else(|| if is_plain(uri) { 80 } else { 443 }))
 }
 
 /// The address, if the host is one.
@@ -96,6 +99,8 @@ mod tests {
             ("https://:443/", "no host"),
             ("https://me:secret@shop.example/", "a user"),
             ("https://shop.example/#a", "a fragment"),
+            ("https://shop.example:99999/", "the port"),
+            ("https://shop.example:/", "the port"),
             ("http://shop.example/", "http://"),
             ("http://127.0.0.1/", "http://"),
             ("https://127.0.0.1/", "127.0.0.1 is not an address of the public internet"),

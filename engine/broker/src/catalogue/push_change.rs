@@ -40,7 +40,7 @@ impl PushChange {
         now: Timestamp,
     ) -> Result<PushRecord, Error> {
         let SetPush { url, secret, new_secret, previous_for_ms, max_in_flight, timeout_ms, .. } = &self.set;
-        let given = secret.as_ref().or(new_secret.then_some(&self.drawn));
+        let given = secret.as_ref().or_else(|| new_secret.then_some(&self.drawn));
         let Some(before) = before else {
             let url = url.clone().ok_or_else(|| {
                 Error::refused(ErrorCode::InvalidArgument, "there is no push yet: expected its url")

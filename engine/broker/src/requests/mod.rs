@@ -89,14 +89,10 @@ impl Broker {
             Request::SeekSubscription { topic, name, to, partitions } => {
                 self.seek_subscription(topic, name, to, partitions).await
             }
-            Request::PauseSubscription { topic, name } => {
-                self.pause_subscription(&topic, &name, true, None).await
-            }
+            Request::PauseSubscription { topic, name } => self.set_paused(&topic, &name, true, None).await,
             Request::ResumeSubscription { topic, name } => {
                 self.resume_subscription(&catalogue, &topic, &name).await
             }
-            Request::SetPush(set) => self.push_requests().set(principal, set).await,
-            Request::RemovePush { topic, name } => self.push_requests().remove(topic, name).await,
             Request::DeployPlugin { name, size, config } => {
                 self.deploy_plugin(principal, name, size, config, artefact).await
             }
@@ -126,6 +122,14 @@ impl Broker {
             Request::ListTransactions(asked) => self.list_transactions(viewer, asked).await,
             Request::DescribeTransaction { group, id } => self.describe_transaction(group, id).await,
             Request::OpenProducer { topic, name } => producers::open(self, &topic, name).await,
+            other => self.push_or_identity(principal, other).await,
+        }
+    }
+
+    async fn push_or_identity(&self, principal: &Principal, request: Request) -> Result<Response, Error> {
+        match request {
+            Request::SetPush(set) => self.push_requests().set(principal, set).await,
+            Request::RemovePush { topic, name } => self.push_requests().remove(topic, name).await,
             other => self.identity_requests().answer(principal, other).await,
         }
     }

@@ -186,7 +186,7 @@ impl Broker {
     ) -> Result<Response, Error> {
         let record = catalogue.subscription(topic, name)?;
         if record.paused {
-            self.pause_subscription(topic, name, false, None).await?;
+            self.set_paused(topic, name, false, None).await?;
         }
         self.owner_of(record).await?.resume().await?;
         Ok(Response::Done)
@@ -209,7 +209,7 @@ impl Broker {
     }
 
     /// Pauses a subscription, for what the receiver of its pushes said or on request, or ends such a pause; durably.
-    pub(crate) async fn pause_subscription(
+    pub(crate) async fn set_paused(
         &self,
         topic: &TopicName,
         name: &SubscriptionName,

@@ -58,7 +58,7 @@ impl Pause {
     }
 
     pub(super) fn reason(&self) -> Option<&PauseReason> {
-        self.requested.as_ref().or(self.paused.as_ref().map(|paused| &paused.reason))
+        self.requested.as_ref().or_else(|| self.paused.as_ref().map(|paused| &paused.reason))
     }
 }
 
