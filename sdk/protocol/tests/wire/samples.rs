@@ -247,6 +247,15 @@ fn push() -> PushInfo {
     }
 }
 
+fn refused() -> Response {
+    Response::Refused(Refusal::new(ErrorCode::Unknown(777), "no").retry_after(3))
+}
+
+fn push_answer() -> Response {
+    let secret = Some(name("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"));
+    Response::Push(Box::new(IssuedPush { push: push(), secret }))
+}
+
 fn set_push() -> SetPush {
     SetPush {
         secret: Some(name("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")),
@@ -508,9 +517,7 @@ pub(crate) fn responses() -> Vec<Response> {
         Response::Producer(Box::new(producer())),
     ];
     responses.extend(principal_answers());
-    let secret = Some(name("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"));
-    responses.push(Response::Push(Box::new(IssuedPush { push: push(), secret })));
-    responses.push(Response::Refused(Refusal::new(ErrorCode::Unknown(777), "no").retry_after(3)));
+    responses.extend([push_answer(), refused()]);
     responses
 }
 
